@@ -1,0 +1,48 @@
+# plumb_library(name SOURCES ... LINK ... [NUMERIC]): a folder's library with the house's warnings.
+# NUMERIC: inner loops; compiled for the processor at hand and with vectorising optimisation in every preset.
+
+function(plumb_options target)
+  target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_compile_options(${target} PRIVATE
+    $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Werror -Wno-missing-field-initializers>)
+  if(PLUMB_SANITIZE)
+    target_compile_options(${target} PRIVATE
+      $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${PLUMB_SANITIZE} -fno-omit-frame-pointer -g>)
+    target_link_options(${target} PUBLIC -fsanitize=${PLUMB_SANITIZE})
+  endif()
+endfunction()
+
+function(plumb_library name)
+  cmake_parse_arguments(ARG "NUMERIC" "" "SOURCES;LINK" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  plumb_options(${name})
+  target_link_libraries(${name} PUBLIC ${ARG_LINK})
+  if(ARG_NUMERIC)
+    # No errno, no traps: lets loops vectorise; NaN and infinity keep their meaning (no -ffast-math).
+    target_compile_options(${name} PRIVATE
+      $<$<COMPILE_LANGUAGE:CXX>:-O3 -fopenmp -fno-math-errno -fno-trapping-math>)
+    if(PLUMB_NATIVE)
+      target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-march=native -mprefer-vector-width=512>)
+    endif()
+  endif()
+endfunction()
+
+# plumb_test(folder LINK ...): one test binary a folder from tests/<folder>/*_test.cc, run by CTest as <folder>.
+function(plumb_test folder)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "LINK" ${ARGN})
+  string(REPLACE "/" "_" name ${folder})
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/${folder}/*_test.cc)
+  if(NOT sources)
+    return()
+  endif()
+  add_executable(${name}_test ${sources})
+  plumb_options(${name}_test)
+  target_compile_definitions(${name}_test PRIVATE
+    PLUMB_SOURCE_DIR="${PROJECT_SOURCE_DIR}" PLUMB_BINARY_DIR="${PROJECT_BINARY_DIR}")
+  target_link_libraries(${name}_test PRIVATE ${ARG_LINK} plumb_testing GTest::gtest GTest::gtest_main)
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_test(NAME ${folder} COMMAND ${name}_test WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set_tests_properties(${folder} PROPERTIES TIMEOUT ${ARG_TIMEOUT})
+endfunction()

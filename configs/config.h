@@ -1,0 +1,222 @@
+// Every option of a recipe, each named once.
+//
+// Purpose: a TOML recipe becomes one typed Config. A field's name, default, unit and advice stand in its struct's
+// Visit() and nowhere else: parsing, `--set a.b=c`, `plumb config show`, aliases and the stored resolved config all walk it.
+// Thread safety: plain values; Load* are pure functions of their inputs.
+// Errors: all problems of a recipe are reported at once in one Error(kInvalidArgument), each with file:line, an unknown
+// key with the nearest known name. Nothing is clamped silently.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace plumb::configs {
+
+// What a field says about itself; passed to every visitor.
+struct FieldInfo {
+  const char* name;     // TOML key
+  const char* unit;     // "tokens", "s", "1", "name", ...
+  const char* advice;   // one sentence: what it does, when to change it
+  const char* aliases = "";  // space-separated names users bring from other systems
+};
+
+// [run]
+struct RunConfig {
+  uint64_t seed = 1;
+  std::string out;                   // empty: runs/<recipe name>
+  std::string roles = "local";       // local | processes
+  std::string schedule = "sync";     // sync | async
+  int64_t max_staleness = 0;         // versions; must be 0 under sync
+  int64_t steps = 100;               // train steps (policy updates batches)
+  int64_t checkpoint_every = 50;     // steps; 0: only at the end
+  int64_t keep_checkpoints = 2;      // >= 2
+  int64_t threads = 0;               // 0: one per core
+  std::string device = "cpu";        // cpu | cuda
+  int64_t actors = 1;                // processes of that role
+  int64_t reward_workers = 1;
+  double stall_seconds = 300;        // any wait longer than this ends the run with what it waited for
+  template <class V> void Visit(V& v);
+};
+
+// [model]
+struct ModelConfig {
+  std::string path;                  // HF directory; empty: from scratch with the fields below
+  std::string dtype = "float32";     // float32 | bfloat16: weights and activations of forward and backward
+  int64_t layers = 4;
+  int64_t hidden = 128;
+  int64_t heads = 4;
+  int64_t kv_heads = 4;
+  int64_t ffn = 512;
+  int64_t max_positions = 512;
+  bool tied = true;
+  double rope_theta = 10000;
+  double init_std = 0.02;
+  std::string vocabulary = "arithmetic";  // built-in tokenizer of a from-scratch model
+  template <class V> void Visit(V& v);
+};
+
+// [data]
+struct DataConfig {
+  std::string train;                 // file, or "arithmetic" for generated problems
+  std::string eval;                  // file, or "arithmetic"; empty: no evaluation
+  int64_t eval_prompts = 200;        // at most so many rows of `eval`; 0: all
+  std::map<std::string, std::string> map;  // prompt=column, answer=column, ...
+  std::string system_prompt;         // put in front of every prompt as a system message
+  std::string prompt_suffix;         // appended to the user's text, e.g. how to format the answer
+  int64_t max_prompt_tokens = 1024;
+  std::string overlong = "drop";     // error | drop | left | right
+  bool shuffle = true;
+  int64_t limit = 0;                 // rows; 0: all
+  int64_t arithmetic_digits = 2;     // generated sums of two numbers with up to so many digits
+  int64_t arithmetic_sft_examples = 200;
+  template <class V> void Visit(V& v);
+};
+
+// [sft]: supervised warm start before version 0
+struct SftConfig {
+  int64_t steps = 0;                 // 0: no warm start
+  int64_t batch = 64;                // sequences a step
+  double learning_rate = 1e-3;
+  std::string lr_schedule = "cosine";// constant | linear | cosine
+  double warmup_fraction = 0.03;
+  double min_lr_fraction = 0.0;
+  double weight_decay = 0.0;
+  std::string data;                  // file of demonstrations; empty: those of data.train (generated)
+  int64_t eval_every = 20;           // steps between held-out losses
+  template <class V> void Visit(V& v);
+};
+
+// [rollout]
+struct RolloutConfig {
+  int64_t prompts_per_step = 32;
+  int64_t samples_per_prompt = 8;    // group size G
+  int64_t max_new_tokens = 64;
+  double temperature = 1.0;
+  int64_t top_k = 0;                 // 0: off
+  double top_p = 1.0;
+  double min_p = 0.0;
+  std::vector<std::string> stop;     // stop strings besides the end-of-sequence token
+  int64_t max_batch = 256;           // sequences decoded together
+  int64_t page_tokens = 16;          // KV slots a page
+  int64_t kv_budget_mb = 2048;
+  int64_t prefill_tokens = 2048;     // token budget of one prefill step
+  template <class V> void Visit(V& v);
+};
+
+// [[reward.parts]]
+struct RewardPartConfig {
+  std::string name;                  // part name in metrics
+  std::string kind;                  // answer | format | length | plugin | program | ...
+  double weight = 1.0;
+  std::string path;                  // shared object, program or file
+  std::vector<std::string> args;     // of a program
+  double timeout_s = 10;             // wall clock a call
+  int64_t memory_mb = 2048;          // address space of the host process
+  int64_t workers = 1;               // host processes
+  int64_t target_tokens = 0;         // length: full score up to here
+  int64_t max_tokens = 0;            // length: 0 from here on
+  template <class V> void Visit(V& v);
+};
+
+// [reward]
+struct RewardConfig {
+  std::vector<RewardPartConfig> parts;
+  std::string on_failure = "drop_group";  // drop_group | requeue | penalty, after the retries
+  int64_t retries = 1;
+  double penalty = 0.0;              // the reward of an unscored answer under on_failure = penalty
+  bool allow_unsandboxed = false;
+  template <class V> void Visit(V& v);
+};
+
+// [algorithm]
+struct AlgorithmConfig {
+  std::string name = "grpo";         // grpo (later: ppo, dpo, ...)
+  bool advantage_std = true;         // divide by the group's standard deviation
+  double advantage_eps = 1e-4;
+  bool skip_equal_groups = true;     // groups of equal reward carry no gradient: left out of the products
+  double clip_low = 0.2;
+  double clip_high = 0.2;
+  double dual_clip = 0;              // 0: off, else c > 1
+  double kl_coef = 0;
+  std::string kl_estimator = "k3";   // k1 | k2 | k3
+  std::string kl_placement = "loss"; // loss | reward
+  std::string aggregation = "token"; // token | sequence | constant
+  double entropy_coef = 0;
+  int64_t epochs = 1;                // passes over a batch
+  int64_t minibatches = 1;           // updates a pass
+  double tis_cap = 2.0;              // truncated importance sampling between actor and learner log-probs; 0: off
+  bool recompute_logprobs = false;   // old log-probs by the learner instead of the actor's
+  double logprob_gate = 0.05;        // mean |actor - learner| log-prob above which the run stops; nats
+  template <class V> void Visit(V& v);
+};
+
+// [optimizer]
+struct OptimizerConfig {
+  double learning_rate = 1e-6;
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double eps = 1e-8;
+  double weight_decay = 0.0;
+  double grad_clip = 1.0;            // global norm; 0: off
+  std::string lr_schedule = "constant";
+  double warmup_fraction = 0.0;
+  double min_lr_fraction = 0.0;
+  int64_t micro_batch_tokens = 4096; // token budget of one packed forward and backward
+  int64_t max_skipped_in_a_row = 3;
+  template <class V> void Visit(V& v);
+};
+
+// [eval]
+struct EvalConfig {
+  int64_t every = 0;                 // steps; 0: only before and after
+  int64_t samples = 1;               // answers a held-out prompt
+  std::string success_part;          // reward part whose value >= 0.5 counts as solved; empty: the first
+  template <class V> void Visit(V& v);
+};
+
+// [metrics]
+struct MetricsConfig {
+  bool tensorboard = true;
+  int64_t prometheus_port = 0;       // 0: off; loopback only
+  int64_t samples_every = 10;        // steps between entries of samples.jsonl
+  template <class V> void Visit(V& v);
+};
+
+struct Config {
+  RunConfig run;
+  ModelConfig model;
+  DataConfig data;
+  SftConfig sft;
+  RolloutConfig rollout;
+  RewardConfig reward;
+  AlgorithmConfig algorithm;
+  OptimizerConfig optimizer;
+  EvalConfig eval;
+  MetricsConfig metrics;
+  template <class V> void Visit(V& v);
+};
+
+// Where a value came from: "default", "recipe.toml:12", "--set".
+using Origins = std::map<std::string, std::string>;
+
+struct Loaded {
+  Config config;
+  Origins origins;  // by full key, "rollout.temperature"
+};
+
+// Reads and validates. `overrides` are "a.b=c" strings. Throws one Error listing every problem.
+Loaded LoadRecipe(const std::string& path, const std::vector<std::string>& overrides = {});
+Loaded ParseRecipe(const std::string& text, const std::string& name, const std::vector<std::string>& overrides = {});
+
+// Contradictions between options; each entry is one complete sentence. Empty: fine.
+std::vector<std::string> Validate(const Config& config);
+
+// The whole config as TOML that LoadRecipe reads back to the same Config.
+std::string ToToml(const Config& config);
+
+// A table for people: key, value, origin, unit, advice.
+std::string Describe(const Loaded& loaded);
+
+}  // namespace plumb::configs

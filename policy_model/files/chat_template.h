@@ -1,0 +1,34 @@
+// Messages -> text, by the model's Jinja chat template.
+//
+// Purpose: an interpreter for the part of Jinja that chat templates use (for, if/elif/else, set, filters, slices,
+// namespace, raise_exception, macros), bounded in steps and output so that a hostile template ends.
+// Thread safety: const after construction.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "common/trajectory.h"
+
+namespace plumb::policy_model {
+
+class ChatTemplate {
+ public:
+  // From `directory`: chat_template.jinja, else tokenizer_config.json's chat_template. nullptr when the model has none.
+  static std::unique_ptr<ChatTemplate> LoadOrNull(const std::string& directory);
+  // `bos`/`eos` are the texts of those tokens. Throws kCorruption with the line of a syntax error.
+  static std::unique_ptr<ChatTemplate> Parse(std::string source, std::string bos, std::string eos);
+  // Built-in by name: "chatml".
+  static std::unique_ptr<ChatTemplate> BuiltIn(const std::string& name);
+
+  virtual ~ChatTemplate() = default;
+  virtual std::string Render(std::span<const Message> messages, bool add_generation_prompt) const = 0;
+  virtual const std::string& source() const = 0;
+
+ protected:
+  ChatTemplate() = default;
+};
+
+}  // namespace plumb::policy_model
