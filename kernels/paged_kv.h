@@ -1,0 +1,41 @@
+// The paged KV cache: one struct describes it to every kernel.
+//
+//   pages:  [layer][page][K|V][kv head][slot in page][head_dim]        T
+//   a sequence in batch slot s at position p lives in page page_table[s * stride + p / page_tokens], slot p % page_tokens
+//
+// Ownership: actor/kv_pages owns the memory and the page numbers; kernels only read and write through this view.
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+
+namespace plumb::kernels {
+
+struct PagedKv {
+  void* pages = nullptr;
+  DType dtype = DType::kFloat32;
+  int32_t layers = 0;
+  int32_t num_pages = 0;
+  int32_t page_tokens = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+
+  int64_t head_stride() const { return int64_t{page_tokens} * head_dim; }       // elements
+  int64_t kv_stride() const { return head_stride() * kv_heads; }                // K to V of one page
+  int64_t page_stride() const { return 2 * kv_stride(); }
+  int64_t layer_stride() const { return page_stride() * num_pages; }
+  int64_t bytes() const { return layer_stride() * layers * static_cast<int64_t>(ElementSize(dtype)); }
+};
+
+// The tokens of one paged forward: row r is the token at `position[r]` of the sequence in batch slot `slot[r]`.
+// A slot may have several rows (prefill), in ascending position; all of them are written before any is read.
+struct PagedRows {
+  int32_t rows = 0;
+  const int32_t* slot = nullptr;        // [rows]
+  const int32_t* position = nullptr;    // [rows]
+  const int32_t* page_table = nullptr;  // [max slots, page_table_stride]
+  int32_t page_table_stride = 0;
+};
+
+}  // namespace plumb::kernels

@@ -1,0 +1,68 @@
+// The decoder: one set of layer stages, two ways to see the past.
+//
+// Purpose: packed forward and backward for the learner, paged forward for the actor, over the same kernels and products,
+// so that the log-prob recorded at sampling and the one recomputed agree. Stages have explicit Forward and Backward on
+// views of one planned arena; gradients land in the flat fp32 gradient buffer.
+// Thread safety: a Transformer owns scratch memory and belongs to one thread at a time; Weights are shared read-only.
+// Ownership: Weights are passed in with every call, never kept.
+// Errors: kInvalidArgument for token ids outside the vocabulary or positions beyond max_positions.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "kernels/paged_kv.h"
+#include "policy_model/packing.h"
+#include "policy_model/weights.h"
+
+namespace plumb::policy_model {
+
+// Threads of every product and kernel in this process; 0: one a core. Bit-identity holds at equal thread count.
+void SetThreads(int threads);
+int Threads();
+
+struct ScoreOptions {
+  float temperature = 1.0f;
+  bool entropy = true;
+};
+
+class Transformer {
+ public:
+  // Plans nothing yet: arenas grow on first use and are kept; no allocation of ours after warm-up at a given size.
+  Transformer(const ModelShape& shape, Device device, DType dtype);
+  ~Transformer();
+
+  // Packed forward. logprob and entropy: [R] host memory (entropy empty when options.entropy is false): log-prob of
+  // targets[r] after the tokens up to rows[r], and the entropy of that distribution. With `keep`, what Backward needs is
+  // kept until the next Forward. [tokens, V] logits are never materialised: the head runs in chunks of rows.
+  void Forward(const Weights& weights, const PackedBatch& batch, const ScoreOptions& options, bool keep,
+               std::span<float> logprob, std::span<float> entropy);
+
+  // Backward of the last Forward(keep = true) on the same batch and unchanged weights: adds to `grad` (float,
+  // flat_elements()) the gradient of sum_r g_logprob[r] * logprob[r] + g_entropy[r] * entropy[r]. g_entropy may be empty.
+  void Backward(const Weights& weights, const PackedBatch& batch, std::span<const float> g_logprob,
+                std::span<const float> g_entropy, FlatBuffer& grad);
+
+  // Full logits of `rows` of a packed batch: out float[R, V] host memory. For tests, `generate` checks and tools.
+  void Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out);
+
+  // Paged forward of rows.rows tokens: writes their keys and values, returns logits of the rows listed in `logit_rows`
+  // (ascending indices into the rows) in device memory float[logit_rows.size(), V], valid until the next call.
+  // Everything in `rows` is in the device's memory except `tokens` and `logit_rows`, which are host arrays.
+  // A row's logits do not depend on the other rows (fp32, CPU: bit for bit).
+  const float* ForwardPaged(const Weights& weights, std::span<const int32_t> tokens, const kernels::PagedRows& rows,
+                            const kernels::PagedKv& kv, std::span<const int32_t> logit_rows);
+
+  // Bytes of arenas held now.
+  int64_t arena_bytes() const;
+  const ModelShape& shape() const;
+  Device device() const;
+  DType dtype() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace plumb::policy_model
