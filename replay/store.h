@@ -1,0 +1,147 @@
+// The durable memory of a run: prompts, leases and scored groups in one RocksDB folder.
+//
+// Purpose: what Insert has returned for survives a killed process and a power cut, exists exactly once, and is
+// verified by a CRC32C of our own at every read. Settings and reasons: docs/reliability.md, "Store".
+// Layout (format version 1; append-only: new column families and new value kinds, never a new meaning of old ones):
+//
+//   column family  key                                  value (each starts with CRC32C over key and rest, 4 bytes LE)
+//   meta           text: format, run_id, clean, trim/<p>, dataset/<name>, counter/<name>
+//   prompts        dataset, 0, row (8 bytes big endian) encoded Prompt
+//   leases         purpose (1), lease id (8 BE)         LeaseRecord
+//   groups         purpose (1), lease id (8 BE)         kind (1), encoded TrajectoryGroup | drop reason + lease
+//   eval           version (8 BE), samples (4 BE)       EvalRecord
+//
+// Thread safety: all methods may be called concurrently; concurrent Insert calls share one sync of the log.
+// Ownership: holds the RocksDB lock of the folder for its lifetime.
+// Errors: kConflict (open elsewhere, other run), kUnsupported (other format version), kCorruption (names the key),
+// kNoSpace (nothing stored; the store stays usable and writes again once there is room), kIo (after a failed sync the
+// store refuses everything until it is opened again: what the disk holds is then unknown).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/ports.h"
+#include "common/trajectory.h"
+
+namespace plumb::replay {
+
+inline constexpr int64_t kStoreFormatVersion = 1;
+inline constexpr char kTrainDataset[] = "train";
+inline constexpr char kEvalDataset[] = "eval";
+
+struct StoreOptions {
+  std::string run_id;          // of a new store, and checked against an old one; empty: whatever is stored
+  bool read_only = false;      // no lock taken, sees what was flushed or logged when it was opened; also while a run holds it
+  bool create = true;          // false: a folder without a store is kNotFound
+  bool verify_on_open = true;  // read back every group inserted since the last clean close
+  int64_t write_buffer_mb = 16;
+};
+
+// What is remembered of a lease. Written unsynced when it is handed out (a lost attempt number harms nothing: the id is
+// the key), synced with the group when complete.
+struct LeaseRecord {
+  bool complete = false;
+  uint32_t attempt = 0;     // highest handed out
+  uint32_t requeues = 0;    // times its group came back unscored under on_failure = requeue
+  uint64_t sequence = 0;    // when complete: number of this insert since the store was made, from 1
+};
+
+struct LeaseMark {
+  Purpose purpose = Purpose::kTrain;
+  uint64_t lease_id = 0;
+  LeaseRecord record;
+};
+
+// What a key of `groups` holds. Do not change the values of existing entries: they are stored.
+enum class GroupKind : uint8_t {
+  kGroup = 0,
+  kDropped = 1,  // an empty marker: the lease is answered, nothing to train on
+};
+
+struct StoredGroup {
+  GroupKind kind = GroupKind::kGroup;
+  std::string drop_reason;   // kDropped only
+  TrajectoryGroup group;     // kDropped: lease, run_id and actor, no trajectories
+};
+
+struct VerifyReport {
+  uint64_t groups = 0, prompts = 0, leases = 0;  // records read
+  std::vector<std::string> problems;             // one sentence each; empty: every byte is what was written
+};
+
+class Store {
+ public:
+  // Opens or creates. `path` is a folder of its own.
+  static std::unique_ptr<Store> Open(const std::string& path, const StoreOptions& options = {});
+  // Writes the clean mark, then closes.
+  ~Store();
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  const std::string& run_id() const;
+  const std::string& path() const;
+
+  // Prompts. Row numbers are 0..n-1 in the given order (Prompt::dataset and ::row are set by the store). Storing the
+  // same rows again is a no-op, other rows under a name that is taken are kConflict: a run's data never changes.
+  void PutPrompts(const std::string& dataset, std::span<const Prompt> prompts);
+  uint64_t PromptCount(const std::string& dataset) const;  // 0: no such dataset
+  Prompt ReadPrompt(const std::string& dataset, uint64_t row) const;
+
+  // Leases.
+  void RecordLeases(std::span<const LeaseMark> marks);
+  // Every lease that is remembered and not trimmed, in order of id.
+  std::vector<LeaseMark> Leases(Purpose purpose) const;
+
+  // Groups: group and completed lease in one synced batch; returns once durable. kDuplicate when the key is there.
+  InsertResult Insert(const TrajectoryGroup& group);
+  // The same for several with one sync; results in order.
+  std::vector<InsertResult> Insert(std::span<const TrajectoryGroup> groups);
+  // Completes the lease with an empty marker.
+  InsertResult InsertDropped(const TrajectoryGroup& group, const std::string& reason);
+  bool Contains(Purpose purpose, uint64_t lease_id) const;  // also true for what was trimmed
+  std::optional<StoredGroup> Read(Purpose purpose, uint64_t lease_id) const;
+  // Ids present in [begin, end), ascending. O(number of ids).
+  std::vector<uint64_t> Ids(Purpose purpose, uint64_t begin, uint64_t end) const;
+
+  // Evaluations asked for: (version, samples) -> number of held-out prompts.
+  void PutEvaluation(int64_t version, int32_t samples, uint64_t prompts);
+  struct Evaluation {
+    int64_t version = 0;
+    int32_t samples = 0;
+    uint64_t prompts = 0;
+  };
+  std::vector<Evaluation> Evaluations() const;
+
+  // Forgets groups and leases of ids < `before`; they stay complete. The caller passes only what lies below the oldest
+  // verified checkpoint manifest that is kept.
+  void Trim(Purpose purpose, uint64_t before);
+  uint64_t TrimmedBefore(Purpose purpose) const;
+
+  // Adds to a named counter; kept over restarts from the next synced write on ("refused/stale", "dropped/unscored").
+  void Count(const std::string& name, int64_t n = 1);
+  // inserts, duplicates, bytes, corrupt_reads, no_space, and every name given to Count.
+  std::map<std::string, int64_t> Counters() const;
+
+  // Number of inserts since the store was made: increases by one with each group.
+  uint64_t Sequence() const;
+  // Reads everything. O(size of the store).
+  VerifyReport Verify() const;
+  // Bytes of the folder's live files.
+  uint64_t SizeBytes() const;
+  // Moves what is in memory to table files (tests; before a copy of the folder).
+  void Flush();
+
+ private:
+  struct Impl;
+  explicit Store(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace plumb::replay

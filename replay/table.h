@@ -1,0 +1,132 @@
+// The on-policy table of a run: prompts out, groups in, batches to the learner.
+//
+// Purpose: ports PromptSource, TrajectorySink and BatchSource over one Store.
+//   Step s owns the training leases s * prompts_per_step .. + prompts_per_step. They are handed out once the learner
+//   has asked for step >= s - max_staleness (0 under sync), so generation runs ahead by at most that many steps.
+//   Weights: before step s the learner has published version s + version_base. Under sync a lease names exactly that
+//   version; under async it names none, and a group whose oldest token was sampled by a version below
+//   s + version_base - max_staleness is refused ("stale") and its lease handed out again.
+//   Evaluation leases go out before training leases.
+// What happens to a training group that is not wholly scored (evaluation groups are always kept):
+//   kKeep: stored as it is, the learner masks what is unscored; kDropGroup: an empty marker (lease, no trajectories)
+//   completes the step; kRequeue: handed out again, at most max_requeues times, then dropped. All counted.
+// Thread safety: all methods may be called concurrently. Lock order: the table's mutex, then the store's.
+// Ownership: borrows the store, which must outlive it; the only writer of groups to it.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/ports.h"
+#include "replay/leases.h"
+#include "replay/store.h"
+
+namespace plumb::replay {
+
+enum class Unscored : uint8_t { kKeep, kDropGroup, kRequeue };
+// From configs::RewardConfig::on_failure: drop_group | requeue | penalty (= kKeep: the reward role has filled it in).
+Unscored ParseUnscored(const std::string& on_failure);
+
+struct TableOptions {
+  uint64_t seed = 1;
+  bool shuffle = true;
+  int64_t steps = 0;                 // train steps of the run; leases end there
+  int64_t prompts_per_step = 32;
+  int32_t samples_per_prompt = 8;
+  bool sync = true;
+  int64_t max_staleness = 0;         // versions; must be 0 under sync
+  int64_t version_base = 0;
+  int64_t lease_timeout_ms = 600'000;
+  uint64_t eval_prompts = 0;         // first rows of the held-out table; 0: all
+  Unscored unscored = Unscored::kDropGroup;
+  uint32_t max_requeues = 3;
+  std::function<int64_t()> now_ms;   // monotonic; empty: steady_clock. A fake one in tests
+};
+
+class ReplayTable : public PromptSource, public TrajectorySink, public BatchSource {
+ public:
+  // REQUIRES: the store holds dataset "train" (and "eval" before Evaluate is called).
+  // Throws kInvalidArgument for options that contradict each other.
+  ReplayTable(Store* store, TableOptions options);
+  ~ReplayTable() override;
+
+  // PromptSource; `Lease` hands out to the holder "local".
+  std::vector<PromptLease> Lease(int max_groups, Deadline deadline) override;
+  void Release(std::span<const PromptLease> leases) override;
+  bool Finished() override;  // Finish() was called and no Next or Evaluate waits
+  std::vector<PromptLease> LeaseTo(const std::string& actor, int max_groups, Deadline deadline);
+  // An actor that died or started anew: what it held is free at once. Returns how many leases that were.
+  int ReleaseActor(const std::string& actor);
+
+  // TrajectorySink.
+  InsertResult Insert(const TrajectoryGroup& group) override;
+  // Several with one sync of the log; results in order.
+  std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup> groups);
+
+  // BatchSource. A dropped group is returned as its lease without trajectories.
+  std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
+  std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
+  void Finish() override;
+
+  // What a checkpoint's manifest holds: everything the learner has consumed is below `next_step`.
+  struct Cursor {
+    int64_t next_step = 0;    // the step to ask for after a resume
+    uint64_t sequence = 0;    // inserts the store had made
+  };
+  // The cursor after step `consumed_steps - 1` was consumed.
+  Cursor CursorAt(int64_t consumed_steps) const;
+  // On resume: a store that holds fewer inserts than the manifest says has lost data; throws kCorruption.
+  void CheckCursor(const Cursor& cursor) const;
+  // Forgets training groups of steps < `step` and evaluations of versions < step + version_base. Pass only the cursor
+  // of the oldest verified manifest kept.
+  void Trim(int64_t step);
+
+  // Store counters and the table's own: refused/<reason>, dropped/<reason>, requeued, expired, released, leased,
+  // unscored_trajectories, waiting.
+  std::map<std::string, int64_t> Counters() const;
+  // One line for a progress display or a stall report, e.g. "step 17: 29 of 32 groups; missing 547 at 'actor-0' for 61 s".
+  std::string Describe() const;
+
+ private:
+  struct Evaluation {
+    int64_t version = 0;
+    int32_t samples = 0;
+    uint64_t prompts = 0;
+  };
+  int64_t Now() const;
+  int64_t StepOf(uint64_t lease_id) const;
+  uint64_t TrainLimit() const;        // REQUIRES: mu_
+  PromptLease MakeLease(Purpose purpose, const LeaseBook::Held& held) const;
+  std::string RefusalReason(const TrajectoryGroup& group) const;  // empty: fine. REQUIRES: mu_
+  std::string Missing(Purpose purpose, uint64_t begin, uint64_t count, const std::string& what) const;  // REQUIRES: mu_
+  std::vector<TrajectoryGroup> Await(Purpose purpose, uint64_t begin, uint64_t count, const std::string& what,
+                                     Deadline deadline, std::unique_lock<std::mutex>& lock);
+  LeaseBook& Book(Purpose purpose) { return purpose == Purpose::kTrain ? train_ : eval_; }
+  const LeaseBook& Book(Purpose purpose) const { return purpose == Purpose::kTrain ? train_ : eval_; }
+
+  // Constant after construction.
+  Store* const store_;
+  const TableOptions options_;
+  std::unique_ptr<PromptOrder> order_;
+
+  mutable std::mutex mu_;
+  std::condition_variable changed_;
+  // Guarded by mu_.
+  LeaseBook train_;
+  LeaseBook eval_;
+  std::map<std::pair<int64_t, int32_t>, uint64_t> evaluations_;  // (version, samples) -> prompts
+  int64_t asked_step_ = -1;
+  int waiting_ = 0;        // calls inside Next or Evaluate
+  bool finish_ = false;
+};
+
+}  // namespace plumb::replay
