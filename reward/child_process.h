@@ -1,0 +1,84 @@
+// A child process with two pipes, a captured stderr and an end that always comes.
+//
+// Purpose: what plug-in hosts and programs have in common. The child gets requests on one descriptor and answers on
+// another; each read has a deadline and a cap; Kill() ends the whole process group (and with it the pid namespace).
+// Thread safety: one owner thread, and the same one from Start() to the end of its life: the parent-death signal is
+// bound to the thread that forked. Ownership: the object owns process and descriptors; the destructor kills and reaps.
+// Errors: Start() throws Error; Read and Write return a Failure kind.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "reward/reward.h"
+#include "reward/sandbox.h"
+
+namespace plumb::reward {
+
+struct ChildOptions {
+  std::vector<std::string> command;  // [0] is looked up in PATH
+  std::string working_directory;     // empty: the current one
+  bool protocol_on_stdio = true;     // true: stdin/stdout; false: descriptors 3 (requests) and 4 (replies)
+  bool seccomp_through_bwrap = true; // false: the child installs its own filter
+  bool address_space_limit = true;   // false: the child sets RLIMIT_AS itself
+  int64_t stderr_cap_bytes = 16384;  // the tail that is kept for messages
+  SandboxOptions sandbox;
+};
+
+class ChildProcess {
+ public:
+  explicit ChildProcess(ChildOptions options);
+  ~ChildProcess();
+  ChildProcess(const ChildProcess&) = delete;
+  ChildProcess& operator=(const ChildProcess&) = delete;
+
+  void Start();
+  bool running() const { return pid_ > 0; }
+  pid_t pid() const { return pid_; }
+
+  // Writes all of `bytes` while also collecting what the child answers meanwhile (no deadlock on full pipes).
+  Failure Write(const std::string& bytes, Deadline deadline);
+  // Exactly `size` bytes appended to `out`.
+  Failure Read(size_t size, std::string* out, Deadline deadline);
+  // One line without '\n'; kOutputCap if it is longer than `cap`.
+  Failure ReadLine(size_t cap, std::string* line, Deadline deadline);
+  // Bytes that arrived and nobody asked for.
+  size_t unread() const { return in_.size() - in_at_; }
+  // Takes in what has arrived already, without waiting; false once the child closed its end.
+  bool PollInput();
+
+  // SIGKILL to the group, reap. Idempotent.
+  void Kill();
+  // After kCrash/kExit/...: how it ended, e.g. "signal 11 (Segmentation fault)" or "exit code 0". Reaps.
+  // `failure` becomes kCrash or kExit accordingly.
+  std::string EndReason(Failure* failure);
+  // The last bytes of stderr, as one line of printable text; cleared by the call.
+  std::string TakeStderr();
+  uint64_t stderr_bytes() const { return stderr_bytes_; }
+
+ private:
+  bool Pump(bool want_write, Deadline deadline, Failure* failure);  // waits for any of the descriptors
+  void DrainStderr();
+  void CloseAll();
+
+  const ChildOptions options_;
+  pid_t pid_ = -1;
+  int to_child_ = -1;
+  int from_child_ = -1;
+  int stderr_ = -1;
+  bool eof_ = false;
+  int status_ = 0;
+  bool reaped_ = false;
+  std::string in_;      // received, read from in_at_ on
+  size_t in_at_ = 0;
+  std::string stderr_tail_;
+  uint64_t stderr_bytes_ = 0;
+};
+
+// SHA-256 of the bytes of a file, lower-case hex: which code computed a score.
+std::string FileSha256(const std::string& path);
+
+}  // namespace plumb::reward

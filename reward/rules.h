@@ -1,0 +1,47 @@
+// Built-in rewards: pure functions of the text, computed in process, each in [0, 1] by the formula written here.
+//
+// kind        value                                                                                 options (args)
+// answer      1 if the answer found in the completion equals the ground truth (reward/answer.h),     fallback=none|last_number
+//             else 0. No answer found: 0.
+// format      1 if the whole completion is <think>..</think> <answer>..</answer> (white space         prefilled=0|1
+//             between and around allowed, each tag once, neither body blank), else 0.
+//             prefilled=1: the prompt already ended with <think>, so the completion starts after it.
+// soft_format 1 if format is 1, else 0.1*stop + 0.1*distinct + 0.1*number + 0.1*tags + 0.2*order:      prefilled=0|1
+//             stop 1 if the model ended the answer itself; distinct = different words / words (0 if
+//             none); number 1 if there is a digit; tags = how many of the four tags stand exactly
+//             once (0..4); order 1 if all four do and stand in their order. At most 0.9.
+// length      n tokens: 1 up to target_tokens, 0 from max_tokens on, (max-n)/(max-target) between.     target_tokens, max_tokens fields
+// exact       1 if the completion, outer white space removed, is the ground truth, else 0.             ignore_case=0|1
+// regex       1 if the pattern (PCRE2, UTF-8) matches anywhere in the completion, else 0. A pattern    pattern=...
+//             that hits the match limit is a reported failure, not a 0.
+// repetition  different n-grams / n-grams of the completion's words; 1 with fewer than n words.        n=3
+// contains    share of the words in `words` (comma-separated) that occur in the completion.            words=a,b
+// absent      1 if none of the words in `words` occurs as a whole word, ASCII case ignored, else 0.    words=a,b
+//
+// Every rule first removes trailing special tokens (StripEndTokens).
+// Thread safety: immutable after construction. Errors: Error(kInvalidArgument) for an unknown kind or option, a
+// pattern that does not compile, or limits that make no sense, each naming the part.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "configs/config.h"
+#include "reward/reward.h"
+
+namespace plumb::reward {
+
+// Kinds that MakeRule() knows, in the order of the table above.
+std::vector<std::string> RuleKinds();
+bool IsRuleKind(std::string_view kind);
+std::unique_ptr<RewardFunction> MakeRule(const configs::RewardPartConfig& part);
+
+// The formulas themselves, for tests and other rules. `text` is without end tokens.
+double FormatScore(std::string_view text, bool prefilled);
+double SoftFormatScore(std::string_view text, bool prefilled, bool stopped);
+double LengthScore(int64_t tokens, int64_t target_tokens, int64_t max_tokens);
+double RepetitionScore(std::string_view text, int n);
+
+}  // namespace plumb::reward

@@ -1,0 +1,56 @@
+// The walls around code that users bring.
+//
+// Layers, outermost first, each switchable only so that a test can show what it stops:
+//   namespaces  user, pid, net, ipc, uts, cgroup, mount through bubblewrap: the file system read-only, private /tmp,
+//               /run and /var/tmp, no network, killing the namespace's init kills every descendant
+//   limits      RLIMIT_AS, CPU, FSIZE, NOFILE, NPROC, CORE = 0
+//   seccomp     a system-call filter (deny list, EPERM): mount, ptrace, bpf, keyrings, modules, new namespaces,
+//               io_uring, sockets other than AF_UNIX; for shared objects also fork and exec
+//   session     new session and process group, no_new_privs, parent-death signal
+// A host that lacks bubblewrap or user namespaces refuses to start unless allow_unsandboxed (RELIABILITY.md 2).
+// Known limit: the kernel does not apply RLIMIT_NPROC to processes of the real root user, so a *program* run by root
+// can fork until its deadline; a shared object cannot (seccomp).
+// Thread safety: pure functions; ProbeNamespaces() caches.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+struct sock_filter;
+
+namespace plumb::reward {
+
+struct SandboxOptions {
+  bool namespaces = true;
+  bool limits = true;
+  bool seccomp = true;
+  bool network = false;             // leave the network namespace shared and sockets allowed
+  bool allow_unsandboxed = false;   // go on without the namespaces where the machine has none
+  int64_t memory_mb = 2048;
+  int64_t cpu_seconds = 0;          // 0: none (hosts live long; the wall deadline is the bound of a call)
+  int64_t file_mb = 64;             // largest file it may write
+  int64_t open_files = 256;
+  int64_t processes = 64;
+  std::vector<std::string> visible; // files and folders that must be readable even under /tmp or /run
+};
+
+// Empty: bubblewrap works here. Else one sentence: what is missing and how to get it. Probed once a process.
+const std::string& ProbeNamespaces();
+
+// The command line in front of `command` ({} when namespaces are off or absent and that is allowed).
+// `seccomp_fd` >= 0: bubblewrap reads the filter from it. Throws Error(kUnsupported) as said above.
+std::vector<std::string> NamespaceCommand(const SandboxOptions& options, const std::string& working_directory,
+                                          int seccomp_fd);
+
+enum class SeccompProfile : uint8_t { kProgram = 0, kSharedObject = 1 };
+// The filter as classic BPF. Empty on processors we have no table for (counts as a missing layer).
+std::vector<sock_filter> SeccompFilter(SeccompProfile profile, bool network);
+// no_new_privs and the filter on the calling thread (call before other threads exist). False: the kernel refused.
+bool InstallSeccomp(SeccompProfile profile, bool network);
+
+// In the child between fork and exec, or in the host before it loads the object. Async-signal-safe.
+// `address_space` false leaves RLIMIT_AS to the caller.
+void ApplyLimits(const SandboxOptions& options, bool address_space);
+
+}  // namespace plumb::reward

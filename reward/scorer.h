@@ -1,0 +1,67 @@
+// The reward role: runs a recipe's parts over a group and combines them.
+//
+// Purpose: implements plumb::Scorer. Trajectory::reward = sum of weight * value over the parts; each part stands in
+// Trajectory::rewards with the digest of the code that made it.
+// What a failure does: the part is tried again `retries` times, then on_failure decides for the group:
+//   drop_group  every answer of the group becomes !scored with a reason; whoever gets the group drops it
+//   requeue     the same, and Outcome says that the prompt should be handed out again
+//   penalty     each failed answer is scored with `penalty` as its whole reward (part "penalty"; its other parts are
+//               kept at weight 0), the rest of the group keeps its scores
+// A failure is never a 0, and each is counted under "reward/failed/<part>/<kind>".
+// Thread safety: Score() from any number of threads. Blocking: until the slowest part answered or its deadline.
+// Errors: construction throws one Error listing every problem of the recipe's parts. Score() throws FunctionDisabled
+// when a part broke five processes in 60 s: the run has to stop; nothing else.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "common/ports.h"
+#include "configs/config.h"
+#include "reward/plugin.h"
+#include "reward/reward.h"
+
+namespace plumb::reward {
+
+// Do not change the values of existing entries.
+enum class Outcome : uint8_t { kScored = 0, kDropGroup = 1, kRequeue = 2 };
+
+// Every kind a recipe may name.
+std::vector<std::string> KnownKinds();
+// One function from its config. Throws Error.
+std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& part, bool allow_unsandboxed,
+                                             const HostOptions& options = {});
+
+class GroupScorer : public Scorer {
+ public:
+  explicit GroupScorer(const configs::RewardConfig& config, const HostOptions& options = {});
+  ~GroupScorer() override;
+
+  void Score(TrajectoryGroup& group) override { ScoreGroup(group); }
+  Outcome ScoreGroup(TrajectoryGroup& group);
+
+  // What happened so far: "reward/groups", "reward/failed/<part>/<kind>" (each failed attempt of an answer),
+  // "reward/retries", "reward/dropped_groups", "reward/requeued_groups", "reward/penalised".
+  std::map<std::string, uint64_t> Counters() const;
+  // name -> digest of each part, for the run's records.
+  std::vector<std::pair<std::string, std::string>> Digests() const;
+
+ private:
+  struct Part {
+    std::unique_ptr<RewardFunction> function;
+    double weight;
+    std::chrono::milliseconds wait;  // the bound of one attempt, queue included
+  };
+  std::vector<PartScore> RunPart(const Part& part, const TrajectoryGroup& group);
+  void Count(const std::string& name, uint64_t by = 1);
+
+  const configs::RewardConfig config_;
+  std::vector<Part> parts_;  // constant after construction
+  mutable std::mutex mu_;
+  std::map<std::string, uint64_t> counters_;  // guarded by mu_
+};
+
+}  // namespace plumb::reward

@@ -1,0 +1,83 @@
+// Host processes working for one reward function, and what is done about the ones that break.
+//
+// Purpose: `workers` threads, each owning one process; a queue in front; quarantine of inputs that break the process
+// three times; a breaker that disables the function after five broken processes in 60 s; stalls named in the log.
+//
+//   Score() caller --job--> queue --> thread i: Worker::Call(group, deadline) --scores--> caller
+//
+// Thread safety: Run() is safe for concurrent calls; a Worker is used by its own thread only.
+// Ownership: the pool owns workers and threads; the destructor ends both.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "reward/reward.h"
+
+namespace plumb::reward {
+
+// One process behind a protocol.
+class Worker {
+ public:
+  virtual ~Worker() = default;
+  // One score a trajectory. Starts the process if there is none. `broke`: set true when the process had to be killed
+  // or ended: the next call starts a new one. Never throws.
+  virtual std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline, bool* broke) = 0;
+};
+
+struct PoolOptions {
+  std::string name;                             // the part, for messages
+  int workers = 1;
+  std::chrono::milliseconds timeout{10000};     // wall clock of one call
+  int quarantine_after = 3;                     // broken processes on one input
+  int disable_after = 5;                        // broken processes within `disable_window`
+  std::chrono::milliseconds disable_window{60000};
+  std::chrono::milliseconds stall_after{60000}; // a call or a wait longer than this is named in the log, again and again
+};
+
+class WorkerPool {
+ public:
+  using Factory = std::function<std::unique_ptr<Worker>(int index)>;
+  WorkerPool(PoolOptions options, Factory factory);
+  ~WorkerPool();
+
+  // Blocks until a worker has answered, or the deadline; throws FunctionDisabled once the breaker is open.
+  std::vector<PartScore> Run(const TrajectoryGroup& group, Deadline deadline);
+
+  // "waiting for group 1841 on reward 'code' at worker 2 for 61 s"; one line for each call older than `age`.
+  std::vector<std::string> Stalls(std::chrono::milliseconds age) const;
+
+ private:
+  struct Job;
+  struct Slot {
+    int64_t group = -1;  // lease id in work, -1: idle
+    std::chrono::steady_clock::time_point since;
+  };
+  void Loop(int index);
+  void RecordBroken(uint64_t input, const std::string& reason);
+
+  const PoolOptions options_;
+  const Factory factory_;
+  mutable std::mutex mu_;  // guards everything below
+  std::condition_variable work_;
+  std::condition_variable done_;
+  std::deque<std::shared_ptr<Job>> queue_;
+  std::vector<Slot> slots_;
+  std::map<uint64_t, int> broken_inputs_;  // input hash -> broken processes
+  std::deque<std::chrono::steady_clock::time_point> broken_at_;
+  std::string disabled_;  // non-empty: why
+  bool closing_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace plumb::reward
