@@ -1,0 +1,102 @@
+// The actor role: leases in, trajectory groups out.
+//
+// Purpose: leases prompts, waits for exactly the version a lease names (or the newest), generates, and hands every group
+// on until it is taken. One call, Pump, does a bounded piece of it, so that a single-threaded local run can drive it
+// as well as a thread or a process of its own.
+// Versions: a lease that names a version is sampled by that version from its first token to its last: the weights change
+// only when no such group is in flight, and leases of another version wait. A lease without a version (-1) takes the
+// newest at hand; weights may then change under it between steps (keys and values of older weights stay), and every
+// token carries the version that drew it. A lease whose version is already past is given back, counted.
+// Thread safety: none, one thread pumps. Ownership: owns the engine; ports, policy, tokenizer and template are the caller's.
+// Errors: kDeadline and kUnavailable of a port are counted and tried again by the next Pump; the rest pass through and
+// leave the groups that were not taken in the outbox.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "actor/engine.h"
+#include "actor/weight_subscriber.h"
+#include "common/ports.h"
+#include "policy_model/files/chat_template.h"
+#include "policy_model/files/tokenizer.h"
+
+namespace plumb::actor {
+
+// Takes a finished group; returns once it is safe with the next role (durable, or acknowledged). Throwing keeps it here.
+using GroupSink = std::function<void(const TrajectoryGroup&)>;
+
+struct RolloutOptions {
+  std::string run_id;
+  std::string actor = "actor-0";   // name in the groups
+  EngineOptions engine;
+  int32_t group_size_hint = 1;     // usual G: how many leases fill the batch
+  int32_t poll_ms = 20;            // between questions for more leases while busy
+};
+
+struct RolloutCounters {
+  uint64_t leases = 0;
+  uint64_t groups_delivered = 0;
+  uint64_t overlong_prompts = 0;    // delivered as kAborted: no room in the model or the pool
+  uint64_t untokenizable = 0;       // delivered as kAborted: empty, or messages without a chat template
+  uint64_t stale_leases = 0;        // given back: their version is past
+  uint64_t port_retries = 0;        // kDeadline or kUnavailable of a port
+};
+
+class Rollout {
+ public:
+  // `chat_template` may be nullptr: prompts with messages are then refused.
+  Rollout(const policy_model::ModelShape& shape, Device device, DType dtype, RolloutOptions options,
+          PromptSource* prompts, Policy* policy, const policy_model::Tokenizer* tokenizer,
+          const policy_model::ChatTemplate* chat_template, GroupSink sink);
+
+  // Leases what fits, steps the engine, delivers what finished. Returns after at least one group was delivered, at the
+  // deadline, or when there is nothing to do before it; with a deadline in the past: one engine step at most.
+  // False: the source has finished and everything is delivered.
+  bool Pump(Deadline deadline);
+  // Gives every lease that is not answered back; the rollout is empty afterwards. Finished groups are delivered first.
+  void Stop();
+
+  const RolloutCounters& counters() const { return counters_; }
+  const Engine& engine() const { return engine_; }
+  // Leases held and not delivered.
+  size_t in_flight() const { return in_flight_.size() + pending_.size() + outbox_.size(); }
+
+ private:
+  struct InFlight {
+    PromptLease lease;
+    bool exact = false;  // names a version
+  };
+
+  void LeaseMore(Deadline deadline);
+  bool SubmitPending(Deadline deadline);
+  void Tokenize(Prompt& prompt) const;
+  void Collect();
+  bool Deliver();
+  TrajectoryGroup Build(const PromptLease& lease, GenerateResult result) const;
+  TrajectoryGroup BuildAborted(const PromptLease& lease, const std::string& reason) const;
+
+  const policy_model::ModelShape shape_;
+  const RolloutOptions options_;
+  PromptSource* const prompts_;
+  Policy* const policy_;
+  const policy_model::Tokenizer* const tokenizer_;
+  const policy_model::ChatTemplate* const chat_template_;
+  const GroupSink sink_;
+  Engine engine_;
+  std::deque<PromptLease> pending_;           // leased, not submitted: their version is not here yet
+  std::map<uint64_t, InFlight> in_flight_;    // by engine request id
+  std::deque<TrajectoryGroup> outbox_;        // finished, not taken by the sink
+  uint64_t next_request_ = 0;
+  int32_t exact_in_flight_ = 0;
+  int64_t samples_held_ = 0;                  // of pending_ and in_flight_
+  std::chrono::steady_clock::time_point next_lease_{};
+  bool source_finished_ = false;
+  RolloutCounters counters_;
+};
+
+}  // namespace plumb::actor

@@ -1,0 +1,49 @@
+// What is asked of the engine and what it gives back.
+//
+// Purpose: a request is one prompt with the samples wanted of it (a group); the result has every sample with what was
+// true when each token was drawn. Thread safety: plain values. Ownership: each value owns its arrays.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "common/error.h"
+#include "common/trajectory.h"
+
+namespace plumb::actor {
+
+// The `prompt` part of a draw's random address (common/rng.h). Train and eval leases are numbered apart, so the purpose
+// takes the top bit: the same number in both never draws the same randomness. Throws kInvalidArgument for a lease id >= 2^63.
+inline uint64_t RandomAddress(Purpose purpose, uint64_t lease_id) {
+  constexpr uint64_t kTop = uint64_t{1} << 63;
+  if (lease_id & kTop) {
+    throw Error(ErrorCode::kInvalidArgument, "lease id " + std::to_string(lease_id) + " is beyond 2^63 - 1");
+  }
+  return purpose == Purpose::kEval ? lease_id | kTop : lease_id;
+}
+
+struct GenerateRequest {
+  uint64_t id = 0;              // the caller's; comes back with the result
+  std::vector<int32_t> tokens;  // [P] prompt, P >= 1
+  int32_t num_samples = 1;      // G
+  uint32_t first_sample = 0;    // samples are numbered first_sample .. first_sample + G - 1
+  uint64_t prompt_key = 0;      // random address of the prompt: RandomAddress()
+  int32_t limit = 0;            // new tokens a sample at most; 0: the engine's max_new_tokens
+};
+
+struct GeneratedSample {
+  uint32_t sample = 0;
+  std::vector<int32_t> tokens;    // [N] sampled tokens; an end token and the token that completes a stop string are kept
+  std::vector<float> logprobs;    // [N] of the distribution each was drawn from, nats
+  std::vector<int64_t> versions;  // [N] policy version that drew it
+  FinishReason finish = FinishReason::kStop;
+  std::string reason;             // of kAborted: why, one sentence
+};
+
+struct GenerateResult {
+  uint64_t id = 0;
+  std::vector<GeneratedSample> samples;  // [G] ordered by sample
+};
+
+}  // namespace plumb::actor
