@@ -1,0 +1,272 @@
+#include "learner/checkpoint.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "common/sha256.h"
+#include "policy_model/files/safetensors.h"
+
+namespace plumb::learner {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using policy_model::FlatBuffer;
+
+constexpr char kManifest[] = "manifest.json";
+constexpr char kOptimizer[] = "optimizer.safetensors";
+constexpr size_t kMaxManifestBytes = 16 << 20;
+
+std::string StepName(int64_t step) {
+  char name[32];
+  std::snprintf(name, sizeof name, "step-%08lld", static_cast<long long>(step));
+  return name;
+}
+
+std::string HashFile(const std::string& path) {
+  const auto mapped = MappedFile::Open(path);
+  Sha256 hash;
+  hash.Update(mapped->bytes());
+  return hash.HexDigest();
+}
+
+// Every file of a checkpoint but the manifest, relative to its folder, sorted.
+std::vector<std::string> FilesOf(const std::string& folder) {
+  std::vector<std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (!entry.is_regular_file()) continue;
+    const std::string name = fs::relative(entry.path(), folder).string();
+    if (name != kManifest) files.push_back(name);
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+Json StateToJson(const CheckpointState& s) {
+  return {{"step", s.step},
+          {"policy_version", s.policy.version},
+          {"policy_digest", s.policy.digest},
+          {"updates", s.counters.updates},
+          {"skipped", s.counters.skipped},
+          {"skipped_in_a_row", s.counters.skipped_in_a_row},
+          {"moment_steps", s.moment_steps},
+          {"seed", s.seed},
+          {"store_cursor", s.store_cursor},
+          {"tokens", s.tokens},
+          {"wall_s", s.wall_s},
+          {"state", Json::parse(s.state_json)}};
+}
+
+CheckpointState StateFromJson(const Json& j) {
+  CheckpointState s;
+  s.step = j.at("step").get<int64_t>();
+  s.policy = {.version = j.at("policy_version").get<int64_t>(), .digest = j.at("policy_digest").get<std::string>()};
+  s.counters = {.updates = j.at("updates").get<int64_t>(), .skipped = j.at("skipped").get<int64_t>(),
+                .skipped_in_a_row = j.at("skipped_in_a_row").get<int64_t>()};
+  s.moment_steps = j.at("moment_steps").get<int64_t>();
+  s.seed = j.at("seed").get<uint64_t>();
+  s.store_cursor = j.at("store_cursor").get<int64_t>();
+  s.tokens = j.at("tokens").get<int64_t>();
+  s.wall_s = j.at("wall_s").get<double>();
+  s.state_json = j.at("state").dump();
+  if (s.step < 0 || s.store_cursor < 0 || s.moment_steps < 0) {
+    throw Error(ErrorCode::kCorruption, "negative counters");
+  }
+  return s;
+}
+
+// Reads and verifies one checkpoint folder; throws Error(kCorruption) naming what does not hold.
+CheckpointState Verify(const std::string& path) {
+  const std::string manifest_path = path + "/" + kManifest;
+  const std::string text = RealFileSystem().ReadFile(manifest_path, kMaxManifestBytes);
+  try {
+    const Json j = Json::parse(text);
+    if (j.at("format").get<int64_t>() != kCheckpointFormat) {
+      throw Error(ErrorCode::kUnsupported,
+                  "checkpoint format " + j.at("format").dump() + ", this build reads " + std::to_string(kCheckpointFormat),
+                  manifest_path);
+    }
+    const std::string body = j.at("body").dump();
+    Sha256 hash;
+    hash.Update(std::as_bytes(std::span(body.data(), body.size())));
+    if (hash.HexDigest() != j.at("body_sha256").get<std::string>()) {
+      throw Error(ErrorCode::kCorruption, "the manifest does not match its own hash", manifest_path);
+    }
+    const Json& files = j.at("body").at("files");
+    std::vector<std::string> listed;
+    for (const auto& [name, sha] : files.items()) listed.push_back(name);
+    if (listed != FilesOf(path)) throw Error(ErrorCode::kCorruption, "files are missing or left over", path);
+    for (const auto& [name, sha] : files.items()) {
+      if (HashFile(path + "/" + name) != sha.get<std::string>()) {
+        throw Error(ErrorCode::kCorruption, "the file does not match its SHA-256 in the manifest", path + "/" + name);
+      }
+    }
+    return StateFromJson(j.at("body").at("state"));
+  } catch (const Json::exception& e) {
+    throw Error(ErrorCode::kCorruption, std::string("malformed manifest: ") + e.what(), manifest_path);
+  }
+}
+
+// The flat float buffers of the optimizer as logical tensors, one table walk.
+void AddTensors(const std::string& prefix, const policy_model::TensorTable& table, const std::vector<std::byte>& host,
+                std::vector<policy_model::TensorToWrite>& out) {
+  for (const auto& entry : table.entries()) {
+    const size_t begin = static_cast<size_t>(entry.offset) * sizeof(float);
+    const size_t bytes = static_cast<size_t>(entry.elements) * sizeof(float);
+    out.push_back({.name = prefix + "." + entry.name, .dtype = DType::kFloat32, .shape = entry.shape,
+                   .fill = [&host, begin, bytes](std::span<std::byte> to) {
+                     PLUMB_CHECK(to.size() == bytes);
+                     std::memcpy(to.data(), host.data() + begin, bytes);
+                   }});
+  }
+}
+
+void ReadTensors(const std::string& prefix, const policy_model::TensorTable& table,
+                 const policy_model::SafetensorsReader& reader, const std::string& path, FlatBuffer& into) {
+  std::vector<std::byte> host(into.bytes());
+  for (const auto& entry : table.entries()) {
+    const std::string name = prefix + "." + entry.name;
+    const auto found = reader.tensors().find(name);
+    if (found == reader.tensors().end()) throw Error(ErrorCode::kCorruption, "tensor " + name + " is missing", path);
+    const auto& view = found->second;
+    if (view.dtype != DType::kFloat32 || view.shape != entry.shape) {
+      throw Error(ErrorCode::kConflict, "tensor " + name + " has another shape than the model", path);
+    }
+    std::memcpy(host.data() + static_cast<size_t>(entry.offset) * sizeof(float), view.bytes.data(), view.bytes.size());
+  }
+  into.CopyFromHost(host);
+}
+
+std::vector<std::byte> HostCopy(const FlatBuffer& buffer) {
+  std::vector<std::byte> host(buffer.bytes());
+  buffer.CopyToHost(host);
+  return host;
+}
+
+}  // namespace
+
+Checkpoints::Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source)
+    : folder_(std::move(folder)), keep_(keep), tokenizer_source_(std::move(tokenizer_source)) {
+  PLUMB_CHECK(keep_ >= 2, "keep_checkpoints was validated");
+  RealFileSystem().CreateDirectories(folder_);
+}
+
+std::vector<std::string> Checkpoints::List() const {
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(folder_)) {
+    const std::string name = entry.path().filename().string();
+    if (entry.is_directory() && name.rfind("step-", 0) == 0) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+void Checkpoints::Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer) {
+  const std::string path = folder_ + "/" + StepName(state.step);
+  std::error_code ignored;
+  fs::remove_all(path, ignored);  // what a crash left half-written, or this very step done again after a resume
+  RealFileSystem().CreateDirectories(path + "/model");
+  policy_model::SaveModelDirectory(weights, path + "/model", tokenizer_source_);
+
+  const std::vector<std::byte> m = HostCopy(optimizer.m()), v = HostCopy(optimizer.v());
+  std::vector<std::byte> master;
+  std::vector<policy_model::TensorToWrite> tensors;
+  AddTensors("m", weights.table(), m, tensors);
+  AddTensors("v", weights.table(), v, tensors);
+  if (optimizer.has_own_master()) {
+    master = HostCopy(optimizer.master());
+    AddTensors("master", weights.table(), master, tensors);
+  }
+  policy_model::WriteSafetensors(path + "/" + kOptimizer, tensors, {{"format", std::to_string(kCheckpointFormat)}});
+
+  Json files = Json::object();
+  for (const std::string& name : FilesOf(path)) files[name] = HashFile(path + "/" + name);
+  const Json body = {{"files", files}, {"state", StateToJson(state)}};
+  const std::string text = body.dump();
+  Sha256 hash;
+  hash.Update(std::as_bytes(std::span(text.data(), text.size())));
+  const Json manifest = {{"format", kCheckpointFormat}, {"body", body}, {"body_sha256", hash.HexDigest()}};
+  RealFileSystem().WriteFileAtomic(path + "/" + kManifest, manifest.dump(1));
+  RealFileSystem().SyncDirectory(folder_);
+
+  // Prune only now that the new one is whole. Folders without a manifest are remains of a crash.
+  std::vector<std::string> whole;
+  for (const std::string& name : List()) {
+    if (fs::exists(folder_ + "/" + name + "/" + kManifest)) whole.push_back(name);
+    else fs::remove_all(folder_ + "/" + name, ignored);
+  }
+  for (size_t i = 0; i + static_cast<size_t>(keep_) < whole.size(); ++i) {
+    fs::remove_all(folder_ + "/" + whole[i], ignored);
+  }
+}
+
+std::optional<Checkpoints::Found> Checkpoints::FindNewest() const {
+  std::vector<std::string> names = List();
+  std::reverse(names.begin(), names.end());
+  std::vector<std::string> rejected;
+  for (const std::string& name : names) {
+    const std::string path = folder_ + "/" + name;
+    try {
+      Found found{.path = path, .state = Verify(path), .rejected = rejected};
+      return found;
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::kUnsupported) throw;
+      rejected.push_back(e.what());
+    }
+  }
+  if (!rejected.empty()) {
+    // Whole checkpoints were written and none can be trusted: starting over silently would lose the run.
+    bool any_manifest = false;
+    for (const std::string& name : names) any_manifest = any_manifest || fs::exists(folder_ + "/" + name + "/" + kManifest);
+    if (any_manifest) {
+      throw Error(ErrorCode::kCorruption,
+                  "no checkpoint can be used (" + rejected.front() + "); restore one from a copy, or start a new run in " +
+                      "another folder", folder_);
+    }
+  }
+  return std::nullopt;
+}
+
+void Checkpoints::Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const {
+  weights.Load(found.path + "/model");
+  const std::string path = found.path + "/" + kOptimizer;
+  const auto reader = policy_model::SafetensorsReader::OpenFile(path);
+  ReadTensors("m", weights.table(), *reader, path, optimizer.m());
+  ReadTensors("v", weights.table(), *reader, path, optimizer.v());
+  if (optimizer.has_own_master()) ReadTensors("master", weights.table(), *reader, path, optimizer.master());
+  optimizer.Restore(found.state.counters);
+  optimizer.set_moment_steps(found.state.moment_steps);
+  const Digest digest = weights.ComputeDigest();
+  if (digest != found.state.policy.digest) {
+    throw Error(ErrorCode::kCorruption, "the weights' digest is " + digest + ", the manifest says " +
+                                            found.state.policy.digest, found.path);
+  }
+}
+
+void Checkpoints::KeepReference(bool restored, policy_model::Weights& reference) const {
+  const std::string path = folder_ + "/reference";
+  if (restored) {
+    reference.Load(path);
+    return;
+  }
+  RealFileSystem().CreateDirectories(path);
+  policy_model::SaveModelDirectory(reference, path, tokenizer_source_);
+}
+
+int64_t Checkpoints::OldestCursor() const {
+  for (const std::string& name : List()) {
+    const std::string manifest = folder_ + "/" + name + "/" + kManifest;
+    if (!fs::exists(manifest)) continue;
+    const Json j = Json::parse(RealFileSystem().ReadFile(manifest, kMaxManifestBytes));
+    return j.at("body").at("state").at("store_cursor").get<int64_t>();
+  }
+  return 0;
+}
+
+}  // namespace plumb::learner

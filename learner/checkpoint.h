@@ -1,0 +1,66 @@
+// Checkpoints: everything a run needs to go on bit for bit.
+//
+//   checkpoints/step-00000050/
+//     model/                 an HF directory: config.json, model.safetensors, tokenizer files
+//     optimizer.safetensors  master.<tensor> (unless the model is float32), m.<tensor>, v.<tensor>: logical tensors
+//     manifest.json          written last: format version, step, counters, policy version, store cursor, SHA-256 of each file
+//
+// Goals: a checkpoint without a manifest, or whose files do not hash to it, does not exist; at least two verified ones are
+// kept; the manifest's cursor is the authority on what was consumed. Non-goal: loading another format version.
+// Thread safety: one thread. Errors: kCorruption with the file, kNoSpace / kIo from the disk (the old ones stay).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "learner/optimizer.h"
+#include "policy_model/weights.h"
+
+namespace plumb::learner {
+
+inline constexpr int64_t kCheckpointFormat = 1;
+
+struct CheckpointState {
+  int64_t step = 0;                  // updates batches consumed: the next batch is `step`
+  PolicyVersion policy;              // version == step
+  Optimizer::Counters counters;
+  int64_t moment_steps = 0;
+  uint64_t seed = 0;                 // every random draw is keyed by it and by positions that follow from step
+  int64_t store_cursor = 0;          // first lease id that was not consumed
+  int64_t tokens = 0;                // trained on so far
+  double wall_s = 0;                 // of the run so far
+  std::string state_json = "{}";     // eval results and the like, opaque here
+};
+
+class Checkpoints {
+ public:
+  // `folder` is created. `keep` >= 2 newest verified ones stay; older are pruned after a new one is complete.
+  Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source);
+
+  void Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer);
+
+  // The newest that verifies; skipped ones are named in `rejected`. nullopt: none.
+  struct Found {
+    std::string path;
+    CheckpointState state;
+    std::vector<std::string> rejected;
+  };
+  std::optional<Found> FindNewest() const;
+  // Fills weights and optimizer from a found checkpoint. The model's shape has to match.
+  void Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const;
+  // The KL reference of the run, kept beside the checkpoints: a resumed run (`restored`) reads it into `reference`, a new
+  // one writes it.
+  void KeepReference(bool restored, policy_model::Weights& reference) const;
+  // Lowest store cursor over the kept checkpoints: the store may trim below it.
+  int64_t OldestCursor() const;
+
+ private:
+  std::vector<std::string> List() const;  // names in ascending step
+  std::string folder_;
+  int64_t keep_;
+  std::string tokenizer_source_;
+};
+
+}  // namespace plumb::learner

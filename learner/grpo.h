@@ -1,0 +1,71 @@
+// Group-relative policy optimisation on a batch of scored groups.
+//
+// Purpose: advantages from the group, clipped surrogate a token, optional KL against a reference in the loss or in the
+// reward, aggregation over tokens or sequences (Shao et al., "DeepSeekMath", 2024, eq. 3; aggregations: Yu et al., "DAPO",
+// 2025, and Liu et al., "Understanding R1-Zero-Like Training", 2025).
+// Thread safety: one thread.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/trajectory.h"
+#include "configs/config.h"
+#include "learner/optimizer.h"
+#include "learner/policy_loss.h"
+#include "learner/reference_policy.h"
+#include "learner/train_step.h"
+
+namespace plumb::learner {
+
+// How token losses become one number.
+enum class Aggregation {
+  kToken,     // mean over all tokens of the batch
+  kSequence,  // mean over sequences of the mean over their tokens
+  kConstant,  // sum / (sequences * max_new_tokens)
+};
+
+// Weight of one token of a sequence with `length` scored tokens, in a batch of `sequences` with `tokens` scored tokens.
+double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, int64_t tokens, int64_t max_new_tokens);
+
+class Grpo {
+ public:
+  // `reference` may be nullptr when algorithm.kl_coef is 0.
+  Grpo(const configs::Config& config, TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
+       ReferencePolicy* reference);
+
+  // One batch: epochs x minibatches updates. Returns metrics under the names of docs/metrics.md. Throws kNonFinite /
+  // kConflict (log-probs of actor and learner further apart than algorithm.logprob_gate).
+  std::map<std::string, double> Train(std::span<const TrajectoryGroup> groups, double learning_rate, int64_t step);
+
+  // A trajectory that takes part in the loss.
+  struct Sample {
+    const Trajectory* trajectory = nullptr;
+    double advantage = 0;
+    int64_t tokens = 0;                 // scored
+    std::vector<float> old_logprob;     // [tokens] the ratio's denominator
+    std::vector<float> reference;       // [tokens]; empty without a KL term in the loss
+    std::vector<float> importance;      // [tokens] off-policy weight; empty: 1
+  };
+
+ private:
+  std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics);
+  struct Totals;
+  void Minibatch(std::span<Sample> samples, double learning_rate, bool check_gate, Totals& totals);
+
+  const configs::AlgorithmConfig options_;
+  const float temperature_;
+  const int64_t max_new_tokens_;
+  const uint64_t seed_;
+  KlEstimator estimator_;
+  Aggregation aggregation_;
+  ClipOptions clip_;
+  TrainStep& train_;
+  policy_model::Weights& weights_;
+  Optimizer& optimizer_;
+  ReferencePolicy* reference_;
+};
+
+}  // namespace plumb::learner

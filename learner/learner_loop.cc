@@ -1,0 +1,254 @@
+#include "learner/learner_loop.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "common/crash_point.h"
+#include "common/error.h"
+#include "common/sha256.h"
+#include "learner/schedule.h"
+
+namespace plumb::learner {
+namespace {
+
+using Json = nlohmann::json;
+using SteadyClock = std::chrono::steady_clock;
+
+double Seconds(SteadyClock::duration d) { return std::chrono::duration<double>(d).count(); }
+
+std::string Sha256Of(policy_model::FlatBuffer& first, policy_model::FlatBuffer* second) {
+  Sha256 hash;
+  for (policy_model::FlatBuffer* buffer : {&first, second}) {
+    if (!buffer) continue;
+    std::vector<std::byte> host(buffer->bytes());
+    buffer->CopyToHost(host);
+    hash.Update(host);
+  }
+  return hash.HexDigest();
+}
+
+Json ToJson(const EvalResult& e) {
+  return {{"version", e.version}, {"accuracy", e.accuracy}, {"reward", e.reward}, {"answers", e.answers},
+          {"unscored", e.unscored}};
+}
+
+EvalResult FromJson(const Json& j) {
+  return {.version = j.at("version").get<int64_t>(), .accuracy = j.at("accuracy").get<double>(),
+          .reward = j.at("reward").get<double>(), .answers = j.at("answers").get<int64_t>(),
+          .unscored = j.at("unscored").get<int64_t>()};
+}
+
+}  // namespace
+
+EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string& success_part, int64_t version) {
+  EvalResult out{.version = version};
+  int64_t solved = 0, scored = 0;
+  for (const auto& group : groups) {
+    for (const auto& t : group.trajectories) {
+      ++out.answers;
+      if (!t.scored) {
+        ++out.unscored;
+        continue;
+      }
+      ++scored;
+      out.reward += t.reward;
+      for (const auto& part : t.rewards) {
+        if (success_part.empty() || part.name == success_part) {
+          solved += part.value >= 0.5;
+          break;
+        }
+      }
+    }
+  }
+  if (scored) out.reward /= static_cast<double>(scored);
+  if (out.answers) out.accuracy = static_cast<double>(solved) / static_cast<double>(out.answers);
+  return out;
+}
+
+LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& weights, BatchSource& batches,
+                         WeightSink& sink, Checkpoints& checkpoints, std::span<const Demonstration> sft_train,
+                         std::span<const Demonstration> sft_heldout, LearnerHooks hooks)
+    : config_(config),
+      weights_(weights),
+      batches_(batches),
+      sink_(sink),
+      checkpoints_(checkpoints),
+      sft_train_(sft_train),
+      sft_heldout_(sft_heldout),
+      hooks_(std::move(hooks)),
+      transformer_(weights.shape(), weights.flat().device(), weights.flat().dtype()),
+      train_(transformer_, config.optimizer.micro_batch_tokens),
+      optimizer_(weights, config.optimizer),
+      started_(SteadyClock::now()) {}
+
+double LearnerLoop::Elapsed() const { return earlier_wall_s_ + Seconds(SteadyClock::now() - started_); }
+
+Deadline LearnerLoop::StallDeadline() const {
+  return After(std::chrono::milliseconds(static_cast<int64_t>(config_.run.stall_seconds * 1000)));
+}
+
+void LearnerLoop::WarmStart() {
+  if (config_.sft.steps <= 0) return;
+  Phase("warm start");
+  SftResult sft = RunSft(train_, weights_, optimizer_, config_.sft, config_.run.seed, sft_train_, sft_heldout_,
+                         [&](const SftStep& s) {
+                           if (hooks_.sft_step) hooks_.sft_step(s);
+                           return !(hooks_.stop && hooks_.stop());
+                         });
+  if (sft.steps < config_.sft.steps) result_.stopped_early = true;
+  result_.tokens += sft.tokens;
+  result_.sft = sft;
+  optimizer_.ResetMoments();  // another objective: its curvature says nothing about this one
+}
+
+void LearnerLoop::Publish(int64_t version) {
+  result_.policy = {.version = version, .digest = weights_.ComputeDigest()};
+  const auto& flat = weights_.flat();
+  if (flat.device() == Device::kCpu) {
+    sink_.Publish(result_.policy, std::span(static_cast<const std::byte*>(flat.data()), flat.bytes()));
+    return;
+  }
+  std::vector<std::byte> host(flat.bytes());
+  flat.CopyToHost(host);
+  sink_.Publish(result_.policy, host);
+}
+
+void LearnerLoop::SaveCheckpoint(int64_t next_step) {
+  CRASH_POINT("before_checkpoint");
+  checkpoints_.Save({.step = next_step, .policy = result_.policy, .counters = optimizer_.counters(),
+                     .moment_steps = optimizer_.moment_steps(), .seed = config_.run.seed,
+                     .store_cursor = next_step * config_.rollout.prompts_per_step, .tokens = result_.tokens,
+                     .wall_s = Elapsed(), .state_json = StateJson()},
+                    weights_, optimizer_);
+  CRASH_POINT("after_checkpoint");
+  if (hooks_.checkpointed) hooks_.checkpointed(checkpoints_.OldestCursor() / config_.rollout.prompts_per_step);
+}
+
+std::string LearnerLoop::StateJson() const {
+  Json j = Json::object();
+  if (result_.before) j["before"] = ToJson(*result_.before);
+  if (result_.sft) {
+    j["sft"] = {{"steps", result_.sft->steps}, {"tokens", result_.sft->tokens},
+                {"heldout_first", result_.sft->heldout_first}, {"heldout_last", result_.sft->heldout_last},
+                {"flat", result_.sft->flat}};
+  }
+  return j.dump();
+}
+
+void LearnerLoop::RestoreState(const std::string& text) {
+  const Json j = Json::parse(text);
+  if (j.contains("before")) result_.before = FromJson(j["before"]);
+  if (j.contains("sft")) {
+    const Json& s = j["sft"];
+    result_.sft = SftResult{.steps = s.at("steps"), .tokens = s.at("tokens"), .heldout_first = s.at("heldout_first"),
+                            .heldout_last = s.at("heldout_last"), .flat = s.at("flat")};
+  }
+}
+
+void LearnerLoop::Evaluate(int64_t version, std::optional<EvalResult>& into) {
+  if (config_.data.eval.empty()) return;
+  Phase("evaluating version " + std::to_string(version));
+  const auto groups = batches_.Evaluate(version, static_cast<int>(config_.eval.samples), StallDeadline());
+  into = Summarise(groups, config_.eval.success_part, version);
+  if (hooks_.evaluated) hooks_.evaluated(*into, groups);
+}
+
+LearnerResult LearnerLoop::Run(bool resume) {
+  int64_t step = 0;
+  bool restored = false;
+  if (resume) {
+    if (auto found = checkpoints_.FindNewest()) {
+      for (const auto& rejected : found->rejected) Phase("skipped an unusable checkpoint: " + rejected);
+      if (found->state.seed != config_.run.seed) {
+        throw Error(ErrorCode::kConflict, "the checkpoint was made with run.seed = " + std::to_string(found->state.seed) +
+                                              ", the recipe says " + std::to_string(config_.run.seed), found->path);
+      }
+      checkpoints_.Load(*found, weights_, optimizer_);
+      step = found->state.step;
+      earlier_wall_s_ = found->state.wall_s;
+      result_.tokens = found->state.tokens;
+      RestoreState(found->state.state_json);
+      restored = true;
+      Phase("resumed at step " + std::to_string(step) + " from " + found->path);
+    }
+  }
+  const bool needs_reference = config_.algorithm.kl_coef > 0;
+  if (!restored) WarmStart();
+  if (needs_reference) {
+    // Step 0's weights are the reference; a resumed run finds them in the checkpoint folder.
+    reference_ = std::make_unique<ReferencePolicy>(weights_, train_);
+    checkpoints_.KeepReference(restored, reference_->weights());
+  }
+  grpo_ = std::make_unique<Grpo>(config_, train_, weights_, optimizer_, reference_.get());
+  result_.first_step = step;
+
+  Publish(step);
+  if (!restored) SaveCheckpoint(0);
+  if (step == 0 && !result_.before) Evaluate(0, result_.before);
+
+  Phase("training");
+  const LrOptions lr{.schedule = ParseLrSchedule(config_.optimizer.lr_schedule), .peak = config_.optimizer.learning_rate,
+                     .warmup_fraction = config_.optimizer.warmup_fraction,
+                     .min_fraction = config_.optimizer.min_lr_fraction, .steps = config_.run.steps};
+  int64_t last_saved = step;
+  for (; step < config_.run.steps && !result_.stopped_early; ++step) {
+    if (hooks_.stop && hooks_.stop()) {
+      result_.stopped_early = true;
+      break;
+    }
+    const auto t0 = SteadyClock::now();
+    const std::vector<TrajectoryGroup> groups = batches_.Next(step, StallDeadline());
+    const auto t1 = SteadyClock::now();
+    CRASH_POINT("before_update");
+    std::map<std::string, double> metrics = grpo_->Train(groups, LearningRate(lr, step), step);
+    const auto t2 = SteadyClock::now();
+    Publish(step + 1);
+    const auto t3 = SteadyClock::now();
+    CRASH_POINT("after_publish");
+    result_.tokens += static_cast<int64_t>(metrics["perf/train_tokens"]);
+    int64_t generated = 0, staleness_max = 0;
+    double staleness_sum = 0;
+    for (const auto& g : groups) {
+      for (const auto& t : g.trajectories) generated += t.completion_length();
+      const int64_t staleness = step - g.policy.version;
+      staleness_sum += static_cast<double>(staleness);
+      staleness_max = std::max(staleness_max, staleness);
+    }
+    metrics["offpolicy/staleness_mean"] = groups.empty() ? 0 : staleness_sum / static_cast<double>(groups.size());
+    metrics["offpolicy/staleness_max"] = static_cast<double>(staleness_max);
+    metrics["time/wait"] = Seconds(t1 - t0);
+    metrics["time/train"] = Seconds(t2 - t1);
+    metrics["time/publish"] = Seconds(t3 - t2);
+    double checkpoint_s = 0;
+    const int64_t done = step + 1;
+    if (config_.run.checkpoint_every > 0 && done % config_.run.checkpoint_every == 0 && done < config_.run.steps) {
+      SaveCheckpoint(done);
+      last_saved = done;
+      checkpoint_s = Seconds(SteadyClock::now() - t3);
+    }
+    metrics["time/checkpoint"] = checkpoint_s;
+    metrics["time/step"] = Seconds(SteadyClock::now() - t0);
+    metrics["perf/tokens_per_s"] = static_cast<double>(generated) / std::max(1e-9, metrics["time/step"]);
+    metrics["perf/generated_tokens"] = static_cast<double>(generated);
+    if (config_.eval.every > 0 && done % config_.eval.every == 0 && done < config_.run.steps) {
+      std::optional<EvalResult> now;
+      Evaluate(done, now);
+      if (now) metrics["eval/accuracy"] = now->accuracy;
+      Phase("training");
+    }
+    if (hooks_.batch) hooks_.batch(step, groups);
+    if (hooks_.step) hooks_.step(step, metrics);
+  }
+
+  result_.steps = step;
+  if (last_saved != step || (restored && step == result_.first_step)) SaveCheckpoint(step);
+  if (!result_.stopped_early) Evaluate(step, result_.after);
+  batches_.Finish();
+  result_.skipped_updates = optimizer_.skipped();
+  result_.wall_s = Elapsed();
+  result_.weights_sha256 = Sha256Of(weights_.flat(), nullptr);
+  result_.optimizer_sha256 = Sha256Of(optimizer_.m(), &optimizer_.v());
+  return result_;
+}
+
+}  // namespace plumb::learner

@@ -1,0 +1,42 @@
+// Supervised fine-tuning: cross-entropy on the tokens a demonstration asks for.
+//
+// Thread safety: one thread. The loss is the mean over all scored tokens of a batch.
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "common/trajectory.h"
+#include "configs/config.h"
+#include "learner/optimizer.h"
+#include "learner/train_step.h"
+
+namespace plumb::learner {
+
+struct SftStep {
+  int64_t step = 0;          // 0-based
+  double loss = 0;           // nats a token, before the update
+  double heldout_loss = -1;  // after the update; -1: not measured at this step
+  double learning_rate = 0;
+  double grad_norm = 0;
+  int64_t tokens = 0;        // forwarded
+};
+
+struct SftResult {
+  int64_t steps = 0;
+  int64_t tokens = 0;
+  double heldout_first = 0, heldout_last = 0;
+  bool flat = false;         // the last two held-out losses are within 2 % of each other, or the loss rises
+};
+
+// Mean cross-entropy in nats a scored token.
+double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights, std::span<const Demonstration> data);
+
+// Runs options.steps updates over shuffled epochs of `train_data` (order keyed by seed). A batch larger than the data is
+// an error. `on_step` sees every step; returning false stops early (a signal).
+SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer, const configs::SftConfig& options,
+                 uint64_t seed, std::span<const Demonstration> train_data, std::span<const Demonstration> heldout,
+                 const std::function<bool(const SftStep&)>& on_step);
+
+}  // namespace plumb::learner

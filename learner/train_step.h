@@ -1,0 +1,63 @@
+// Forward, loss, backward over packed micro-batches; gradients accumulate until the optimizer takes them.
+//
+// Purpose: what every algorithm shares. An algorithm says which sequences and, for each scored token, what the loss'
+// derivative is; packing, chunking and buffers are here.
+// Thread safety: one thread.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "learner/optimizer.h"
+#include "policy_model/packing.h"
+#include "policy_model/transformer.h"
+
+namespace plumb::learner {
+
+// Borrowed tokens of one sequence; mask[i] != 0 where token i is scored. [S] each.
+struct SequenceView {
+  std::span<const int32_t> tokens;
+  std::span<const uint8_t> mask;
+};
+
+// One scored token of a micro-batch: token `token` of sequence `sequence` (index into the list given to the pass).
+struct ScoredToken {
+  int32_t sequence = 0;
+  int32_t token = 0;
+  float logprob = 0;
+  float entropy = 0;
+};
+
+class TrainStep {
+ public:
+  TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens);
+
+  // Log-probs of every scored token under `weights`, without gradients: out[sequence] in token order.
+  std::vector<std::vector<float>> Score(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
+                                        float temperature);
+
+  // Derivatives of the summed loss by logprob and entropy of one scored token.
+  struct Gradient {
+    float logprob = 0;
+    float entropy = 0;
+  };
+  using TokenLoss = std::function<Gradient(const ScoredToken&)>;
+
+  // Forward and backward of all sequences in token-budgeted micro-batches; adds into `grad`.
+  void Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences, float temperature,
+                  const TokenLoss& loss, policy_model::FlatBuffer& grad);
+
+ private:
+  // Packs sequences [first, last) into batch_ and lists their scored tokens.
+  void Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last);
+
+  policy_model::Transformer& transformer_;
+  int64_t micro_batch_tokens_;
+  policy_model::PackedBatch batch_;
+  std::vector<ScoredToken> scored_;
+  std::vector<float> logprob_, entropy_, g_logprob_, g_entropy_;
+};
+
+}  // namespace plumb::learner
