@@ -86,8 +86,8 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   Cursor CursorAt(int64_t consumed_steps) const;
   // On resume: a store that holds fewer inserts than the manifest says has lost data; throws kCorruption.
   void CheckCursor(const Cursor& cursor) const;
-  // Forgets training groups of steps < `step` and evaluations of versions < step + version_base. Pass only the cursor
-  // of the oldest verified manifest kept.
+  // Forgets training groups of steps < `step` (evaluations are few and stay). Pass only the cursor of the oldest verified
+  // manifest kept; throws kInvalidArgument where a lease below it is not complete.
   void Trim(int64_t step);
 
   // Store counters and the table's own: refused/<reason>, dropped/<reason>, requeued, expired, released, leased,

@@ -1,0 +1,73 @@
+// Prompt and demonstration files (JSONL, JSONL.gz) into records, with a ledger of every row.
+//
+// Rows that are understood:
+//   {"question", "answer": "... #### 42"}                GSM8K; ground truth is what follows the last ####
+//   {"prompt": text | [{role, content}], ...}            TRL, verl, slime; also "input" or "question" as the prompt
+//   ground truth from: answer, ground_truth, label, reward_model.ground_truth, reward_spec.ground_truth; may be absent
+//   {"prompt", "completion"} and {"messages"}            demonstrations
+// `map` names other columns: prompt=..., answer=..., completion=..., messages=.... All other columns reach the reward
+// function as Prompt::extra_json.
+// Invariant: read = used + the sum of rejected. Nothing is repaired silently.
+// Thread safety: pure functions of the file. Errors: kNotFound, kIo, kCorruption (gzip); kInvalidArgument for a file
+// without a usable row, or without the columns (lists those it has).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "common/trajectory.h"
+#include "configs/config.h"
+
+namespace plumb::replay {
+
+struct TextDemonstration {
+  std::string prompt;              // used as it is, when `messages` is empty
+  std::vector<Message> messages;   // else: the turns before the completion
+  std::string completion;
+  bool operator==(const TextDemonstration&) const = default;
+};
+
+struct ImportOptions {
+  std::string dataset = "train";              // Prompt::dataset
+  std::map<std::string, std::string> map;
+  std::string system_prompt;                  // first message of every prompt; a text prompt becomes a user message
+  std::string prompt_suffix;                  // appended to the text or to the last user message
+  int64_t limit = 0;                          // used rows; 0: all
+  int64_t max_prompt_tokens = 0;              // 0: not checked; else `tokenize` is needed
+  std::string overlong = "drop";              // error | drop | left | right: which end of the tokens is cut off
+  // Renders and encodes; its result becomes Prompt::tokens. Empty: tokens stay empty.
+  std::function<std::vector<int32_t>(const Prompt&)> tokenize;
+  size_t max_line_bytes = size_t{16} << 20;
+};
+
+// The options of `data` that concern an import of its `train` or `eval` file.
+ImportOptions ImportOptionsOf(const configs::DataConfig& data, const std::string& dataset);
+
+struct RowLedger {
+  int64_t read = 0;        // rows (blank lines are none)
+  int64_t used = 0;
+  int64_t truncated = 0;   // of the used ones, under overlong = left | right
+  std::map<std::string, int64_t> rejected;      // by reason: bad_utf8, bad_json, ...
+  std::vector<std::string> examples;            // "file:line: reason: detail" of the first kMaxExamples
+  std::string format;      // "gsm8k", "prompt", "prompt+completion", "messages"
+  static constexpr size_t kMaxExamples = 20;
+  int64_t TotalRejected() const;
+  std::string Describe() const;  // one line: "read 100 = used 97 + 2 bad_json + 1 overlong"
+};
+
+struct ImportedPrompts {
+  std::vector<Prompt> prompts;
+  RowLedger ledger;
+};
+ImportedPrompts ImportPrompts(const std::string& path, const ImportOptions& options);
+
+struct ImportedDemonstrations {
+  std::vector<TextDemonstration> demonstrations;  // a conversation gives one for each assistant turn
+  RowLedger ledger;
+};
+ImportedDemonstrations ImportDemonstrations(const std::string& path, const ImportOptions& options);
+
+}  // namespace plumb::replay

@@ -1,0 +1,104 @@
+#include "replay/line_reader.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <zlib.h>
+
+#include "common/error.h"
+
+namespace plumb::replay {
+
+LineReader::LineReader(const std::string& path, size_t max_line_bytes)
+    : path_(path), max_line_bytes_(max_line_bytes), buffer_(size_t{1} << 16) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) throw Error(ErrorCode::kInvalidArgument, "is a folder, not a file", path);
+  errno = 0;
+  file_ = gzopen(path.c_str(), "rb");  // reads plain files as they are
+  if (file_ == nullptr) {
+    const int error = errno;
+    throw Error(error == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo,
+                std::string("could not open the file: ") + (error == 0 ? "out of memory" : std::strerror(error)), path);
+  }
+  gzbuffer(file_, 1u << 16);
+}
+
+LineReader::~LineReader() { gzclose_r(file_); }
+
+std::string LineReader::Where() const { return path_ + ":" + std::to_string(line_number_); }
+
+bool LineReader::Fill() {
+  const int got = gzread(file_, buffer_.data(), static_cast<unsigned>(buffer_.size()));
+  int error = Z_OK;
+  const char* text = gzerror(file_, &error);
+  if (got < 0 || error == Z_BUF_ERROR) {
+    const std::string where = path_ + ":" + std::to_string(line_number_ + 1);
+    if (error == Z_ERRNO) throw Error(ErrorCode::kIo, std::string("could not read: ") + std::strerror(errno), where);
+    throw Error(ErrorCode::kCorruption,
+                error == Z_BUF_ERROR ? "the gzip file ends too early: it was cut, get it again"
+                                     : std::string("the gzip file is damaged (") + text + "): get it again",
+                where);
+  }
+  begin_ = 0;
+  end_ = static_cast<size_t>(got);
+  return got > 0;
+}
+
+bool LineReader::Next(std::string& line) {
+  line.clear();
+  too_long_ = false;
+  bool any = false;
+  for (;;) {
+    if (begin_ == end_ && !Fill()) break;
+    if (!any) ++line_number_;
+    any = true;
+    const char* start = buffer_.data() + begin_;
+    const char* newline = static_cast<const char*>(std::memchr(start, '\n', end_ - begin_));
+    const size_t n = newline == nullptr ? end_ - begin_ : static_cast<size_t>(newline - start);
+    if (line.size() + n > max_line_bytes_) too_long_ = true;
+    if (!too_long_) line.append(start, n);
+    begin_ += n + (newline == nullptr ? 0 : 1);
+    if (newline != nullptr) break;
+  }
+  if (!any) return false;
+  if (too_long_) {
+    line.clear();
+    line.shrink_to_fit();
+    return true;
+  }
+  if (!line.empty() && line.back() == '\r') line.pop_back();
+  if (line_number_ == 1 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
+  return true;
+}
+
+bool IsUtf8(std::string_view s) {
+  size_t i = 0;
+  const auto continuation = [&](size_t at) { return at < s.size() && (static_cast<uint8_t>(s[at]) & 0xC0) == 0x80; };
+  while (i < s.size()) {
+    const uint8_t c = static_cast<uint8_t>(s[i]);
+    if (c < 0x80) {
+      ++i;
+      continue;
+    }
+    const uint8_t next = i + 1 < s.size() ? static_cast<uint8_t>(s[i + 1]) : 0;
+    size_t length = 0;
+    if (c >= 0xC2 && c <= 0xDF) {
+      length = 2;
+    } else if (c >= 0xE0 && c <= 0xEF) {
+      length = 3;
+      if ((c == 0xE0 && next < 0xA0) || (c == 0xED && next > 0x9F)) return false;
+    } else if (c >= 0xF0 && c <= 0xF4) {
+      length = 4;
+      if ((c == 0xF0 && next < 0x90) || (c == 0xF4 && next > 0x8F)) return false;
+    } else {
+      return false;
+    }
+    for (size_t k = 1; k < length; ++k) {
+      if (!continuation(i + k)) return false;
+    }
+    i += length;
+  }
+  return true;
+}
+
+}  // namespace plumb::replay
