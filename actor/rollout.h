@@ -12,10 +12,12 @@
 // leave the groups that were not taken in the outbox.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,14 +37,14 @@ struct RolloutOptions {
   std::string actor = "actor-0";   // name in the groups
   EngineOptions engine;
   int32_t group_size_hint = 1;     // usual G: how many leases fill the batch
-  int32_t poll_ms = 20;            // between questions for more leases while busy
+  int32_t poll_ms = 20;            // between questions for leases, and for newer weights, while busy
 };
 
 struct RolloutCounters {
   uint64_t leases = 0;
   uint64_t groups_delivered = 0;
-  uint64_t overlong_prompts = 0;    // delivered as kAborted: no room in the model or the pool
-  uint64_t untokenizable = 0;       // delivered as kAborted: empty, or messages without a chat template
+  uint64_t refused_prompts = 0;     // delivered as kAborted: empty, or no room in the model or the pool
+  uint64_t untokenizable = 0;       // delivered as kAborted: the chat template is missing or refuses the messages
   uint64_t stale_leases = 0;        // given back: their version is past
   uint64_t port_retries = 0;        // kDeadline or kUnavailable of a port
 };
@@ -67,20 +69,19 @@ class Rollout {
   size_t in_flight() const { return in_flight_.size() + pending_.size() + outbox_.size(); }
 
  private:
-  struct InFlight {
-    PromptLease lease;
-    bool exact = false;  // names a version
-  };
-
   void LeaseMore(Deadline deadline);
-  bool SubmitPending(Deadline deadline);
+  void SubmitPending(Deadline deadline);
+  bool VersionReady(int64_t wanted, Deadline deadline);
+  void SubmitOne(PromptLease lease);
+  void GiveBack(const PromptLease& lease);
+  void Release(std::span<const PromptLease> leases);
   void Tokenize(Prompt& prompt) const;
+  void StepEngine();
   void Collect();
   bool Deliver();
-  TrajectoryGroup Build(const PromptLease& lease, GenerateResult result) const;
-  TrajectoryGroup BuildAborted(const PromptLease& lease, const std::string& reason) const;
+  TrajectoryGroup Build(PromptLease lease, std::vector<GeneratedSample> samples);
+  void NoteVersion();
 
-  const policy_model::ModelShape shape_;
   const RolloutOptions options_;
   PromptSource* const prompts_;
   Policy* const policy_;
@@ -89,12 +90,15 @@ class Rollout {
   const GroupSink sink_;
   Engine engine_;
   std::deque<PromptLease> pending_;           // leased, not submitted: their version is not here yet
-  std::map<uint64_t, InFlight> in_flight_;    // by engine request id
+  std::map<uint64_t, PromptLease> in_flight_;   // by engine request id
   std::deque<TrajectoryGroup> outbox_;        // finished, not taken by the sink
   uint64_t next_request_ = 0;
-  int32_t exact_in_flight_ = 0;
+  int32_t exact_in_flight_ = 0;               // of in_flight_, those that name a version
+  int64_t exact_version_ = -1;                // which one; meaningful while exact_in_flight_ > 0
+  std::map<int64_t, Digest> digests_;         // of the versions sampled with lately
   int64_t samples_held_ = 0;                  // of pending_ and in_flight_
-  std::chrono::steady_clock::time_point next_lease_{};
+  std::chrono::steady_clock::time_point next_lease_{};  // no question for leases before
+  std::chrono::steady_clock::time_point next_look_{};   // nor for newer weights
   bool source_finished_ = false;
   RolloutCounters counters_;
 };

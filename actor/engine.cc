@@ -1,0 +1,355 @@
+#include "actor/engine.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "actor/device_array.h"
+#include "actor/kv_pages.h"
+#include "actor/scheduler.h"
+#include "actor/stop_rule.h"
+#include "common/error.h"
+#include "kernels/attention_paged.h"
+#include "kernels/decode_state.h"
+#include "policy_model/transformer.h"
+
+namespace plumb::actor {
+namespace {
+
+[[noreturn]] void BadOption(const std::string& name, const std::string& why) {
+  throw Error(ErrorCode::kInvalidArgument, name + " " + why, "rollout." + name);
+}
+
+EngineOptions Checked(EngineOptions o) {
+  if (o.max_batch < 1) BadOption("max_batch", "must be at least 1");
+  if (o.page_tokens < 1) BadOption("page_tokens", "must be at least 1");
+  if (o.prefill_tokens < 1) BadOption("prefill_tokens", "must be at least 1");
+  if (o.max_new_tokens < 1) BadOption("max_new_tokens", "must be at least 1");
+  if (o.kv_budget_mb < 1) BadOption("kv_budget_mb", "must be at least 1");
+  return o;
+}
+
+// What the budget buys, but never more than every row of the page table could hold.
+int32_t NumPages(const policy_model::ModelShape& shape, DType dtype, const EngineOptions& o) {
+  const int64_t bought = (o.kv_budget_mb << 20) / KvPages::PageBytes(shape, dtype, o.page_tokens);
+  const int64_t row = (shape.max_positions + o.page_tokens - 1) / o.page_tokens;
+  const int64_t pages = std::min(bought, 2 * o.max_batch * row);
+  if (pages < 1) BadOption("kv_budget_mb", "= " + std::to_string(o.kv_budget_mb) + " does not hold one page; raise it");
+  return static_cast<int32_t>(std::min<int64_t>(pages, INT32_MAX));
+}
+
+}  // namespace
+
+struct Engine::Impl {
+  Impl(const policy_model::ModelShape& shape, Device device, DType dtype, const EngineOptions& o,
+       const policy_model::Tokenizer* tokenizer)
+      : shape(shape),
+        options(o),
+        tokenizer(tokenizer),
+        launch{device, dtype, nullptr},
+        model(shape, device, dtype),
+        pages(shape, device, dtype, o.page_tokens, NumPages(shape, dtype, o)),
+        scheduler({o.max_batch, o.prefill_tokens, static_cast<int32_t>(shape.max_positions)}, &pages),
+        stop(o.stop, o.max_batch),
+        last_token(device, slots()),
+        position(device, slots()),
+        generated(device, slots()),
+        limit(device, slots()),
+        status(device, slots()),
+        prompt(device, slots()),
+        sample(device, slots()),
+        version(device, 1),
+        tokens(device, slots() * new_tokens()),
+        logprobs(device, slots() * new_tokens()),
+        versions(device, slots() * new_tokens()),
+        row_slot(device, max_rows()),
+        row_position(device, max_rows()),
+        page_table(device, scheduler.page_table().size()),
+        copy_from(device, slots()),
+        copy_to(device, slots()),
+        decode_slot(device, slots()),
+        draw_prompt(device, slots()),
+        draw_sample(device, slots()),
+        draw_position(device, slots()),
+        drawn(device, slots()),
+        drawn_logprob(device, slots()),
+        eos(device, std::max<size_t>(1, o.eos.size())),
+        scratch(device, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, shape.vocab))) {
+    if (stop.active() && tokenizer == nullptr) BadOption("stop", "needs a tokenizer");
+    state.max_slots = o.max_batch;
+    state.max_new_tokens = o.max_new_tokens;
+    state.last_token = last_token.device();
+    state.position = position.device();
+    state.generated = generated.device();
+    state.limit = limit.device();
+    state.status = status.device();
+    state.prompt = prompt.device();
+    state.sample = sample.device();
+    state.version = version.device();
+    state.tokens = tokens.device();
+    state.logprobs = logprobs.device();
+    state.versions = versions.device();
+    std::copy(o.eos.begin(), o.eos.end(), eos.host());
+    eos.Upload();
+    row_token.resize(max_rows());
+    logit_row.resize(slots());
+    for (size_t i = 0; i < slots(); ++i) logit_row[i] = static_cast<int32_t>(i);
+    ended.reserve(slots());
+  }
+
+  size_t slots() const { return static_cast<size_t>(options.max_batch); }
+  size_t new_tokens() const { return static_cast<size_t>(options.max_new_tokens); }
+  size_t max_rows() const { return slots() + static_cast<size_t>(options.prefill_tokens); }
+
+  void StartSlots(const StepPlan& plan);
+  int32_t BuildRows(const StepPlan& plan);
+  void Draw(const float* logits, int32_t rows);
+  void FinishSlots(int32_t rows);
+  void FinishSlot(int32_t slot, FinishReason reason);
+
+  const policy_model::ModelShape shape;
+  const EngineOptions options;
+  const policy_model::Tokenizer* const tokenizer;
+  const kernels::Launch launch;
+  policy_model::Transformer model;
+  KvPages pages;
+  Scheduler scheduler;
+  StopStrings stop;
+  kernels::DecodeState state;
+  // The arrays of `state`.
+  DeviceArray<int32_t> last_token, position, generated, limit;  // [S]
+  DeviceArray<uint8_t> status;                                  // [S]
+  DeviceArray<uint64_t> prompt;                                 // [S]
+  DeviceArray<uint32_t> sample;                                 // [S]
+  DeviceArray<int64_t> version;                                 // [1]
+  DeviceArray<int32_t> tokens;                                  // [S, N]
+  DeviceArray<float> logprobs;                                  // [S, N]
+  DeviceArray<int64_t> versions;                                // [S, N]
+  // One step's rows: samples first, then prompt chunks.
+  DeviceArray<int32_t> row_slot, row_position;  // [S + prefill_tokens]
+  std::vector<int32_t> row_token;               // [S + prefill_tokens]
+  std::vector<int32_t> logit_row;               // [S] 0, 1, 2, ...
+  DeviceArray<int32_t> page_table;              // [2 S, stride]
+  DeviceArray<int32_t> copy_from, copy_to;      // [S]
+  DeviceArray<int32_t> decode_slot;             // [S]
+  DeviceArray<uint64_t> draw_prompt;            // [S]
+  DeviceArray<uint32_t> draw_sample;            // [S]
+  DeviceArray<int32_t> draw_position, drawn;    // [S]
+  DeviceArray<float> drawn_logprob;             // [S]
+  DeviceArray<int32_t> eos;
+  DeviceArray<uint8_t> scratch;
+  std::vector<std::pair<int32_t, FinishReason>> ended;  // slots of this step
+  int64_t step = 0;
+  std::vector<GenerateResult> finished;
+  EngineCounters counters;
+};
+
+void Engine::Impl::StartSlots(const StepPlan& plan) {
+  for (const StepPlan::Start& start : plan.starts) {
+    const GenerateRequest& request = start.group->request;
+    const size_t s = static_cast<size_t>(start.slot);
+    last_token[s] = request.tokens.back();
+    position[s] = static_cast<int32_t>(request.tokens.size()) - 1;
+    generated[s] = 0;
+    limit[s] = request.limit;
+    status[s] = static_cast<uint8_t>(kernels::SlotStatus::kRunning);
+    prompt[s] = request.prompt_key;
+    sample[s] = request.first_sample + static_cast<uint32_t>(start.index);
+    stop.Reset(start.slot);
+  }
+  if (plan.starts.empty()) return;
+  last_token.Upload();
+  position.Upload();
+  generated.Upload();
+  limit.Upload();
+  status.Upload();
+  prompt.Upload();
+  sample.Upload();
+}
+
+int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
+  size_t r = 0;
+  for (const int32_t slot : plan.decode) {
+    decode_slot[r] = row_slot[r] = slot;
+    row_position[r] = position[static_cast<size_t>(slot)];
+    row_token[r] = last_token[static_cast<size_t>(slot)];
+    ++r;
+  }
+  for (const StepPlan::Prefill& p : plan.prefills) {
+    for (int32_t i = p.begin; i < p.end; ++i, ++r) {
+      row_slot[r] = p.row;
+      row_position[r] = i;
+      row_token[r] = p.group->request.tokens[static_cast<size_t>(i)];
+    }
+    counters.prefill_tokens += static_cast<uint64_t>(p.end - p.begin);
+  }
+  row_slot.Upload();
+  row_position.Upload();
+  decode_slot.Upload();
+  if (!plan.starts.empty() || !plan.prefills.empty()) {
+    std::copy(scheduler.page_table().begin(), scheduler.page_table().end(), page_table.host());
+    page_table.Upload();
+  }
+  return static_cast<int32_t>(r);
+}
+
+void Engine::Impl::Draw(const float* logits, int32_t rows) {
+  kernels::GatherAddresses(launch, state, decode_slot.device(), rows, draw_prompt.device(), draw_sample.device(),
+                           draw_position.device());
+  kernels::SampleTokens(launch, logits, rows, shape.vocab, options.sampling, draw_prompt.device(),
+                        draw_sample.device(), draw_position.device(), drawn.device(), drawn_logprob.device(),
+                        scratch.device());
+  kernels::AdvanceSlots(launch, state, decode_slot.device(), rows, drawn.device(), drawn_logprob.device(),
+                        eos.device(), static_cast<int32_t>(options.eos.size()));
+  last_token.Download();
+  position.Download();
+  generated.Download();
+  status.Download();
+  drawn.Download();
+}
+
+void Engine::Impl::FinishSlots(int32_t rows) {
+  ended.clear();
+  for (int32_t r = 0; r < rows; ++r) {
+    const int32_t slot = decode_slot[static_cast<size_t>(r)];
+    const int32_t token = drawn[static_cast<size_t>(r)];
+    switch (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)])) {
+      case kernels::SlotStatus::kStopped: ended.emplace_back(slot, FinishReason::kStop); break;
+      case kernels::SlotStatus::kFailed: ended.emplace_back(slot, FinishReason::kAborted); break;
+      case kernels::SlotStatus::kLength:
+      case kernels::SlotStatus::kRunning:
+        if (stop.active() && stop.Append(slot, tokenizer->TokenBytes(token))) {
+          ended.emplace_back(slot, FinishReason::kStop);
+        } else if (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)]) == kernels::SlotStatus::kLength) {
+          ended.emplace_back(slot, FinishReason::kLength);
+        }
+        break;
+      case kernels::SlotStatus::kEmpty: PLUMB_CHECK(false, "slot " + std::to_string(slot) + " was never started");
+    }
+    if (token >= 0) ++counters.generated_tokens;
+  }
+  if (ended.empty()) return;
+  tokens.Download();
+  logprobs.Download();
+  versions.Download();
+  for (const auto& [slot, reason] : ended) FinishSlot(slot, reason);
+}
+
+void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
+  Group* group = scheduler.group_of(slot);
+  GeneratedSample& out = group->result.samples[static_cast<size_t>(scheduler.sample_index(slot))];
+  const size_t begin = static_cast<size_t>(slot) * new_tokens();
+  size_t n = static_cast<size_t>(generated[static_cast<size_t>(slot)]);
+  while (n > 0 && tokens[begin + n - 1] < 0) --n;  // the draw that failed
+  out.tokens.assign(tokens.host() + begin, tokens.host() + begin + n);
+  out.logprobs.assign(logprobs.host() + begin, logprobs.host() + begin + n);
+  out.versions.assign(versions.host() + begin, versions.host() + begin + n);
+  out.finish = reason;
+  ++counters.finished_samples;
+  if (reason == FinishReason::kLength) ++counters.length_samples;
+  if (reason == FinishReason::kAborted) {
+    ++counters.nonfinite_samples;
+    out.reason = "the logits after token " + std::to_string(n) + " of the answer hold NaN or nothing finite";
+  }
+  scheduler.Finish(slot, step);
+  if (group->finished == group->request.num_samples) finished.push_back(std::move(scheduler.Take(group)->result));
+}
+
+Engine::Engine(const policy_model::ModelShape& shape, Device device, DType dtype, const EngineOptions& options,
+               const policy_model::Tokenizer* tokenizer)
+    : impl_(std::make_unique<Impl>(shape, device, dtype, Checked(options), tokenizer)) {}
+
+Engine::~Engine() = default;
+
+void Engine::Submit(GenerateRequest request) {
+  Impl& e = *impl_;
+  if (request.limit == 0) request.limit = e.options.max_new_tokens;
+  if (request.num_samples < 1 || request.limit < 1 || request.limit > e.options.max_new_tokens) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "request " + std::to_string(request.id) + " wants " + std::to_string(request.num_samples) +
+                    " samples of up to " + std::to_string(request.limit) + " tokens; the engine gives 1 to " +
+                    std::to_string(e.options.max_new_tokens) + " tokens");
+  }
+  auto group = std::make_unique<Group>();
+  group->result.id = request.id;
+  group->result.samples.resize(static_cast<size_t>(request.num_samples));
+  for (size_t i = 0; i < group->result.samples.size(); ++i) {
+    group->result.samples[i].sample = request.first_sample + static_cast<uint32_t>(i);
+  }
+  std::string refusal = e.scheduler.Refusal(request);
+  for (size_t i = 0; i < request.tokens.size() && refusal.empty(); ++i) {
+    if (request.tokens[i] < 0 || request.tokens[i] >= e.shape.vocab) {
+      refusal = "prompt token " + std::to_string(i) + " is " + std::to_string(request.tokens[i]) +
+                ", the model's vocabulary has " + std::to_string(e.shape.vocab);
+    }
+  }
+  if (!refusal.empty()) {
+    ++e.counters.refused_requests;
+    for (GeneratedSample& s : group->result.samples) {
+      s.finish = FinishReason::kAborted;
+      s.reason = refusal;
+    }
+    e.finished.push_back(std::move(group->result));
+    return;
+  }
+  group->request = std::move(request);
+  e.scheduler.Submit(std::move(group));
+}
+
+bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
+  Impl& e = *impl_;
+  PLUMB_CHECK(version >= 0, "weights without a version");
+  const auto begin = std::chrono::steady_clock::now();
+  const StepPlan& plan = e.scheduler.Plan(e.step);
+  if (plan.empty()) return false;
+  e.StartSlots(plan);
+  const int32_t rows = e.BuildRows(plan);
+  if (e.version[0] != version) {
+    e.version[0] = version;
+    e.version.Upload();
+  }
+  if (!plan.copy_from.empty()) {
+    std::copy(plan.copy_from.begin(), plan.copy_from.end(), e.copy_from.host());
+    std::copy(plan.copy_to.begin(), plan.copy_to.end(), e.copy_to.host());
+    e.copy_from.Upload();
+    e.copy_to.Upload();
+    kernels::CopyPages(e.launch, e.copy_from.device(), e.copy_to.device(),
+                       static_cast<int32_t>(plan.copy_from.size()), e.pages.view());
+  }
+  const kernels::PagedRows paged{rows, e.row_slot.device(), e.row_position.device(), e.page_table.device(),
+                                 e.scheduler.page_table_stride()};
+  const int32_t decode_rows = static_cast<int32_t>(plan.decode.size());
+  const float* logits =
+      e.model.ForwardPaged(weights, std::span<const int32_t>(e.row_token).first(static_cast<size_t>(rows)), paged,
+                           e.pages.view(), std::span<const int32_t>(e.logit_row).first(plan.decode.size()));
+  e.scheduler.Commit();
+  if (decode_rows > 0) {
+    e.Draw(logits, decode_rows);
+    e.FinishSlots(decode_rows);
+    ++e.counters.decode_steps;
+  }
+  e.pages.Retire(e.step);  // the results were read: the step has ended
+  ++e.step;
+  ++e.counters.steps;
+  e.counters.generate_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return true;
+}
+
+std::vector<GenerateResult> Engine::TakeFinished() { return std::exchange(impl_->finished, {}); }
+
+std::vector<uint64_t> Engine::Abandon() {
+  std::vector<uint64_t> ids;
+  for (const auto& group : impl_->scheduler.TakeAll(impl_->step)) ids.push_back(group->result.id);
+  impl_->pages.Retire(impl_->step);
+  return ids;
+}
+
+bool Engine::idle() const { return impl_->scheduler.idle(); }
+int32_t Engine::running() const { return impl_->scheduler.running(); }
+int64_t Engine::unstarted() const { return impl_->scheduler.unstarted(); }
+int32_t Engine::num_pages() const { return impl_->pages.num_pages(); }
+int32_t Engine::free_pages() const { return impl_->pages.free_pages(); }
+const EngineCounters& Engine::counters() const { return impl_->counters; }
+const EngineOptions& Engine::options() const { return impl_->options; }
+
+}  // namespace plumb::actor

@@ -1,0 +1,84 @@
+#include "actor/kv_pages.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "common/error.h"
+
+namespace plumb::actor {
+
+int64_t KvPages::PageBytes(const policy_model::ModelShape& shape, DType dtype, int32_t page_tokens) {
+  return shape.layers * 2 * shape.kv_heads * int64_t{page_tokens} * shape.head_dim *
+         static_cast<int64_t>(ElementSize(dtype));
+}
+
+KvPages::KvPages(const policy_model::ModelShape& shape, Device device, DType dtype, int32_t page_tokens,
+                 int32_t num_pages) {
+  if (page_tokens < 1 || num_pages < 1) {
+    throw Error(ErrorCode::kInvalidArgument, "a KV pool needs at least one page of one token, not " +
+                                                 std::to_string(num_pages) + " pages of " +
+                                                 std::to_string(page_tokens) + " tokens");
+  }
+  view_.dtype = dtype;
+  view_.layers = static_cast<int32_t>(shape.layers);
+  view_.num_pages = num_pages;
+  view_.page_tokens = page_tokens;
+  view_.kv_heads = static_cast<int32_t>(shape.kv_heads);
+  view_.head_dim = static_cast<int32_t>(shape.head_dim);
+  if (device == Device::kCpu) {
+    mapped_bytes_ = static_cast<size_t>(view_.bytes());
+    mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapped_ == MAP_FAILED) {
+      mapped_ = nullptr;
+      throw Error(ErrorCode::kUnavailable, "cannot map " + std::to_string(mapped_bytes_ >> 20) + " MiB of KV pages: " +
+                                               std::strerror(errno) + "; lower rollout.kv_budget_mb");
+    }
+    view_.pages = mapped_;
+  } else {
+    device_memory_ = policy_model::FlatBuffer(device, dtype, view_.layer_stride() * view_.layers);
+    view_.pages = device_memory_.data();
+  }
+  references_.assign(static_cast<size_t>(num_pages), 0);
+  retiring_.resize(static_cast<size_t>(num_pages));
+  free_.reserve(static_cast<size_t>(num_pages));
+  for (int32_t page = num_pages - 1; page >= 0; --page) free_.push_back(page);
+}
+
+KvPages::~KvPages() {
+  if (mapped_ != nullptr) munmap(mapped_, mapped_bytes_);
+}
+
+int32_t KvPages::Allocate() {
+  PLUMB_CHECK(!free_.empty(), "no free KV page of " + std::to_string(num_pages()));
+  const int32_t page = free_.back();
+  free_.pop_back();
+  references_[static_cast<size_t>(page)] = 1;
+  return page;
+}
+
+void KvPages::AddReference(int32_t page) {
+  PLUMB_CHECK(page >= 0 && page < num_pages() && references(page) > 0, "page " + std::to_string(page));
+  ++references_[static_cast<size_t>(page)];
+}
+
+void KvPages::Release(int32_t page, int64_t step) {
+  PLUMB_CHECK(page >= 0 && page < num_pages() && references(page) > 0, "page " + std::to_string(page));
+  if (--references_[static_cast<size_t>(page)] > 0) return;
+  const int32_t at = (retiring_head_ + retiring_count_) % num_pages();
+  retiring_[static_cast<size_t>(at)] = Retiring{page, step};
+  ++retiring_count_;
+}
+
+void KvPages::Retire(int64_t step) {
+  while (retiring_count_ > 0 && retiring_[static_cast<size_t>(retiring_head_)].step <= step) {
+    free_.push_back(retiring_[static_cast<size_t>(retiring_head_)].page);
+    retiring_head_ = (retiring_head_ + 1) % num_pages();
+    --retiring_count_;
+  }
+}
+
+}  // namespace plumb::actor

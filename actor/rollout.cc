@@ -1,0 +1,267 @@
+#include "actor/rollout.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "common/error.h"
+
+namespace plumb::actor {
+namespace {
+
+constexpr size_t kDigestsKept = 64;                     // versions that can still be in flight
+constexpr std::chrono::milliseconds kStaleBackoff{100};  // after giving a lease back: it comes again at once
+
+bool Retryable(const Error& e) { return e.code() == ErrorCode::kDeadline || e.code() == ErrorCode::kUnavailable; }
+
+}  // namespace
+
+Rollout::Rollout(const policy_model::ModelShape& shape, Device device, DType dtype, RolloutOptions options,
+                 PromptSource* prompts, Policy* policy, const policy_model::Tokenizer* tokenizer,
+                 const policy_model::ChatTemplate* chat_template, GroupSink sink)
+    : options_(std::move(options)),
+      prompts_(prompts),
+      policy_(policy),
+      tokenizer_(tokenizer),
+      chat_template_(chat_template),
+      sink_(std::move(sink)),
+      engine_(shape, device, dtype, options_.engine, tokenizer) {
+  PLUMB_CHECK(prompts_ != nullptr && policy_ != nullptr && tokenizer_ != nullptr && sink_);
+}
+
+bool Rollout::Pump(Deadline deadline) {
+  bool delivered = Deliver();
+  for (;;) {
+    LeaseMore(deadline);
+    SubmitPending(deadline);
+    StepEngine();
+    Collect();
+    delivered |= Deliver();
+    if (source_finished_ && in_flight() == 0) return false;
+    if (delivered || std::chrono::steady_clock::now() >= deadline) return true;
+    if (engine_.idle() && !outbox_.empty()) {  // only the sink is awaited
+      std::this_thread::sleep_until(std::min(deadline, After(std::chrono::milliseconds(options_.poll_ms))));
+    }
+  }
+}
+
+void Rollout::LeaseMore(Deadline deadline) {
+  const int64_t hint = std::max(1, options_.group_size_hint);
+  const int64_t capacity = options_.engine.max_batch + hint;  // one group ahead, so that slots refill without a gap
+  if (source_finished_ || samples_held_ >= capacity) return;
+  const bool busy = in_flight() > 0;
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_lease_) {
+    if (busy) return;
+    std::this_thread::sleep_until(std::min(deadline, next_lease_));
+    if (std::chrono::steady_clock::now() < next_lease_) return;
+  }
+  const int groups = static_cast<int>(std::max<int64_t>(1, (capacity - samples_held_) / hint));
+  try {
+    std::vector<PromptLease> leases = prompts_->Lease(groups, busy ? now : deadline);
+    if (leases.empty()) {
+      next_lease_ = busy ? After(std::chrono::milliseconds(options_.poll_ms)) : now;
+      if (!busy) source_finished_ = prompts_->Finished();
+    }
+    for (PromptLease& lease : leases) {
+      ++counters_.leases;
+      samples_held_ += lease.num_samples;
+      pending_.push_back(std::move(lease));
+    }
+  } catch (const Error& e) {
+    if (!Retryable(e)) throw;
+    ++counters_.port_retries;
+    next_lease_ = After(std::chrono::milliseconds(options_.poll_ms));
+  }
+}
+
+// Whether a lease of version `wanted` may be submitted now; waits for the version when nothing else is to be done.
+bool Rollout::VersionReady(int64_t wanted, Deadline deadline) {
+  const Deadline wait = engine_.idle() ? deadline : Deadline{};
+  if (exact_in_flight_ > 0) return wanted < 0 || wanted == exact_version_;
+  if (wanted < 0) return policy_->current().version >= 0 || policy_->Update(-1, wait);
+  return policy_->current().version >= wanted || policy_->Update(wanted, wait);
+}
+
+void Rollout::SubmitPending(Deadline deadline) {
+  while (!pending_.empty() && VersionReady(pending_.front().policy_version, deadline)) {
+    PromptLease lease = std::move(pending_.front());
+    pending_.pop_front();
+    const int64_t wanted = lease.policy_version;
+    if (wanted >= 0 && policy_->current().version != wanted) {
+      GiveBack(lease);
+      continue;
+    }
+    NoteVersion();
+    SubmitOne(std::move(lease));
+  }
+}
+
+void Rollout::GiveBack(const PromptLease& lease) {
+  ++counters_.stale_leases;
+  samples_held_ -= lease.num_samples;
+  spdlog::warn("gave lease {} back: it wants policy version {}, the newest here is {}", lease.lease_id,
+               lease.policy_version, policy_->current().version);
+  next_lease_ = After(kStaleBackoff);
+  Release(std::span<const PromptLease>(&lease, 1));
+}
+
+void Rollout::Release(std::span<const PromptLease> leases) {
+  try {
+    prompts_->Release(leases);
+  } catch (const Error& e) {
+    if (!Retryable(e)) throw;
+    ++counters_.port_retries;  // the leases run out by themselves
+  }
+}
+
+void Rollout::Tokenize(Prompt& prompt) const {
+  if (!prompt.tokens.empty()) return;
+  if (prompt.messages.empty()) {
+    prompt.tokens = tokenizer_->Encode(prompt.text);
+    return;
+  }
+  if (chat_template_ == nullptr) {
+    throw Error(ErrorCode::kInvalidArgument, "the prompt consists of messages and the model has no chat template");
+  }
+  prompt.tokens = tokenizer_->Encode(chat_template_->Render(prompt.messages, /*add_generation_prompt=*/true));
+}
+
+void Rollout::SubmitOne(PromptLease lease) {
+  try {
+    Tokenize(lease.prompt);
+  } catch (const Error& e) {
+    ++counters_.untokenizable;
+    std::vector<GeneratedSample> samples(static_cast<size_t>(lease.num_samples));
+    for (GeneratedSample& s : samples) {
+      s.finish = FinishReason::kAborted;
+      s.reason = std::string("the prompt cannot be tokenized: ") + e.what();
+    }
+    samples_held_ -= lease.num_samples;
+    outbox_.push_back(Build(std::move(lease), std::move(samples)));
+    return;
+  }
+  GenerateRequest request;
+  request.id = next_request_++;
+  request.tokens = lease.prompt.tokens;
+  request.num_samples = lease.num_samples;
+  request.prompt_key = RandomAddress(lease.purpose, lease.lease_id);
+  engine_.Submit(std::move(request));
+  if (lease.policy_version >= 0) {
+    ++exact_in_flight_;
+    exact_version_ = lease.policy_version;
+  }
+  in_flight_.emplace(next_request_ - 1, std::move(lease));
+}
+
+void Rollout::NoteVersion() {
+  const PolicyVersion now = policy_->current();
+  if (digests_.contains(now.version)) return;
+  digests_[now.version] = now.digest;
+  if (digests_.size() > kDigestsKept) digests_.erase(digests_.begin());
+}
+
+void Rollout::StepEngine() {
+  if (engine_.idle()) return;
+  if (exact_in_flight_ == 0 && std::chrono::steady_clock::now() >= next_look_) {
+    policy_->Update(-1, Deadline{});
+    NoteVersion();
+    next_look_ = After(std::chrono::milliseconds(options_.poll_ms));
+  }
+  const int64_t version = policy_->current().version;
+  if (exact_in_flight_ > 0 && version != exact_version_) {
+    throw Error(ErrorCode::kConflict, "the weights became version " + std::to_string(version) +
+                                          " while answers by exactly version " + std::to_string(exact_version_) +
+                                          " were being sampled; schedule sync must not publish before they are in");
+  }
+  engine_.Step(policy_->weights(), version);
+}
+
+void Rollout::Collect() {
+  for (GenerateResult& result : engine_.TakeFinished()) {
+    auto at = in_flight_.find(result.id);
+    PLUMB_CHECK(at != in_flight_.end(), "result " + std::to_string(result.id) + " was never asked for");
+    PromptLease lease = std::move(at->second);
+    in_flight_.erase(at);
+    samples_held_ -= lease.num_samples;
+    if (lease.policy_version >= 0) --exact_in_flight_;
+    outbox_.push_back(Build(std::move(lease), std::move(result.samples)));
+  }
+  counters_.refused_prompts = engine_.counters().refused_requests;
+}
+
+bool Rollout::Deliver() {
+  bool any = false;
+  while (!outbox_.empty()) {
+    try {
+      sink_(outbox_.front());
+    } catch (const Error& e) {
+      if (!Retryable(e)) throw;
+      ++counters_.port_retries;
+      break;
+    }
+    outbox_.pop_front();
+    ++counters_.groups_delivered;
+    any = true;
+  }
+  return any;
+}
+
+TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> samples) {
+  TrajectoryGroup group;
+  group.run_id = options_.run_id;
+  group.actor = options_.actor;
+  group.policy = policy_->current();
+  int64_t newest = -1;
+  const std::vector<int32_t>& prompt = lease.prompt.tokens;
+  const int32_t p = static_cast<int32_t>(prompt.size());
+  for (size_t i = 0; i < samples.size(); ++i) {
+    GeneratedSample& s = samples[i];
+    Trajectory t;
+    t.sample = static_cast<uint32_t>(i);
+    t.tokens = prompt;
+    t.tokens.insert(t.tokens.end(), s.tokens.begin(), s.tokens.end());
+    const int32_t n = static_cast<int32_t>(t.tokens.size());
+    t.segments.push_back({Origin::kPrompt, 0, p, {}});
+    t.segments.push_back({Origin::kPolicy, p, n, {}});
+    const bool trained = s.finish != FinishReason::kAborted;
+    t.loss_mask.assign(static_cast<size_t>(n), 0);
+    if (trained) std::fill(t.loss_mask.begin() + p, t.loss_mask.end(), uint8_t{1});
+    t.logprobs.assign(static_cast<size_t>(p), 0.0f);
+    t.logprobs.insert(t.logprobs.end(), s.logprobs.begin(), s.logprobs.end());
+    t.policy_versions.assign(static_cast<size_t>(p), -1);
+    t.policy_versions.insert(t.policy_versions.end(), s.versions.begin(), s.versions.end());
+    for (const int64_t v : s.versions) newest = std::max(newest, v);
+    t.finish = s.finish;
+    t.completion = tokenizer_->Decode(s.tokens, /*skip_special=*/false);
+    t.unscored_reason = std::move(s.reason);
+    group.trajectories.push_back(std::move(t));
+  }
+  if (newest >= 0 && newest != group.policy.version) {
+    const auto known = digests_.find(newest);
+    group.policy = {newest, known != digests_.end() ? known->second : Digest{}};
+  }
+  group.lease = std::move(lease);
+  CheckInvariants(group);
+  return group;
+}
+
+void Rollout::Stop() {
+  Collect();
+  Deliver();
+  std::vector<PromptLease> unanswered;
+  engine_.Abandon();
+  for (auto& [id, lease] : in_flight_) unanswered.push_back(std::move(lease));
+  for (PromptLease& lease : pending_) unanswered.push_back(std::move(lease));
+  for (TrajectoryGroup& group : outbox_) unanswered.push_back(std::move(group.lease));  // the sink did not take them
+  in_flight_.clear();
+  pending_.clear();
+  outbox_.clear();
+  exact_in_flight_ = 0;
+  samples_held_ = 0;
+  if (!unanswered.empty()) Release(unanswered);
+}
+
+}  // namespace plumb::actor

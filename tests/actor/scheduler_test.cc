@@ -1,0 +1,241 @@
+#include "actor/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <tuple>
+
+#include "common/rng.h"
+
+namespace plumb::actor {
+namespace {
+
+policy_model::ModelShape Shape() {
+  policy_model::ModelShape s;
+  s.layers = 1, s.hidden = 8, s.heads = 1, s.kv_heads = 1, s.head_dim = 8, s.ffn = 8, s.vocab = 50;
+  s.max_positions = 200;
+  return s;
+}
+
+std::unique_ptr<Group> MakeGroup(uint64_t id, int32_t prompt, int32_t samples, int32_t limit) {
+  auto g = std::make_unique<Group>();
+  g->request.id = id;
+  g->request.tokens.assign(static_cast<size_t>(prompt), 1);
+  g->request.num_samples = samples;
+  g->request.limit = limit;
+  g->result.samples.resize(static_cast<size_t>(samples));
+  return g;
+}
+
+// A model that only remembers who wrote what: cell (page, offset) -> (group, sample or -1 for the prompt, position).
+class Machine {
+ public:
+  Machine(int32_t max_batch, int32_t prefill_tokens, int32_t page_tokens, int32_t num_pages, uint64_t seed)
+      : pages_(Shape(), Device::kCpu, DType::kFloat32, page_tokens, num_pages),
+        scheduler_({max_batch, prefill_tokens, 200}, &pages_),
+        prefill_tokens_(prefill_tokens),
+        max_batch_(max_batch),
+        random_(seed, 0) {}
+
+  Scheduler& scheduler() { return scheduler_; }
+  KvPages& pages() { return pages_; }
+  size_t finished_groups() const { return finished_groups_; }
+  int64_t prefilled() const { return prefilled_; }
+
+  // False: nothing to do.
+  bool Step() {
+    const StepPlan& plan = scheduler_.Plan(step_);
+    if (plan.empty()) return false;
+    EXPECT_LE(plan.decode.size(), static_cast<size_t>(max_batch_));
+    for (const StepPlan::Start& start : plan.starts) {
+      position_[start.slot] = static_cast<int32_t>(start.group->request.tokens.size()) - 1;
+    }
+    for (size_t i = 0; i < plan.copy_from.size(); ++i) {
+      for (int32_t o = 0; o < pages_.page_tokens(); ++o) {
+        const auto from = cells_.find({plan.copy_from[i], o});
+        if (from != cells_.end()) cells_[{plan.copy_to[i], o}] = from->second;
+      }
+    }
+    // All writes of a step come before its reads.
+    int32_t chunk = 0;
+    for (const StepPlan::Prefill& p : plan.prefills) {
+      for (int32_t i = p.begin; i < p.end; ++i) Write(p.row, i, p.group->request.id, -1);
+      chunk += p.end - p.begin;
+    }
+    EXPECT_LE(chunk, prefill_tokens_);
+    prefilled_ += chunk;
+    for (const int32_t slot : plan.decode) {
+      Write(slot, position_[slot], scheduler_.group_of(slot)->request.id, scheduler_.sample_index(slot));
+    }
+    for (const int32_t slot : plan.decode) CheckReads(slot);
+    scheduler_.Commit();
+    // End at the limit, or early by chance.
+    const std::vector<int32_t> slots = plan.decode;
+    for (const int32_t slot : slots) {
+      Group* g = scheduler_.group_of(slot);
+      const int32_t drawn = ++position_[slot] - static_cast<int32_t>(g->request.tokens.size()) + 1;
+      if (drawn < g->request.limit && random_.NextBelow(20) != 0) continue;
+      scheduler_.Finish(slot, step_);
+      if (g->finished == g->request.num_samples) {
+        scheduler_.Take(g);
+        ++finished_groups_;
+      }
+    }
+    pages_.Retire(step_++);
+    return true;
+  }
+
+ private:
+  using Writer = std::tuple<uint64_t, int32_t, int32_t>;
+
+  int32_t Page(int32_t row, int32_t position) {
+    return scheduler_.page_table()[static_cast<size_t>(row * scheduler_.page_table_stride() +
+                                                       position / pages_.page_tokens())];
+  }
+
+  void Write(int32_t row, int32_t position, uint64_t group, int32_t sample) {
+    const int32_t page = Page(row, position);
+    EXPECT_GT(pages_.references(page), 0) << "written after it was freed";
+    if (sample >= 0) {
+      EXPECT_EQ(pages_.references(page), 1) << "a sample writes to a shared page";
+    }
+    cells_[{page, position % pages_.page_tokens()}] = {group, sample, position};
+  }
+
+  void CheckReads(int32_t slot) {
+    const Group* g = scheduler_.group_of(slot);
+    const int32_t prompt = static_cast<int32_t>(g->request.tokens.size());
+    for (int32_t i = 0; i <= position_[slot]; ++i) {
+      const int32_t sample = i < prompt - 1 ? -1 : scheduler_.sample_index(slot);
+      const Writer expected{g->request.id, sample, i};
+      ASSERT_EQ((cells_[{Page(slot, i), i % pages_.page_tokens()}]), expected) << "slot " << slot << " position " << i;
+    }
+  }
+
+  KvPages pages_;
+  Scheduler scheduler_;
+  const int32_t prefill_tokens_;
+  const int32_t max_batch_;
+  RandomStream random_;
+  std::map<std::pair<int32_t, int32_t>, Writer> cells_;
+  std::map<int32_t, int32_t> position_;
+  int64_t step_ = 0;
+  size_t finished_groups_ = 0;
+  int64_t prefilled_ = 0;
+};
+
+TEST(Scheduler, RandomAdmissionsReadWhatTheyWroteAndLeakNothing) {
+  for (uint64_t seed = 0; seed < 60; ++seed) {
+    RandomStream random(seed, 1);
+    const int32_t page_tokens = 1 + static_cast<int32_t>(random.NextBelow(9));
+    const int32_t max_batch = 1 + static_cast<int32_t>(random.NextBelow(9));
+    const int32_t prefill = 1 + static_cast<int32_t>(random.NextBelow(40));
+    const int32_t num_pages = 4 + static_cast<int32_t>(random.NextBelow(60));
+    Machine machine(max_batch, prefill, page_tokens, num_pages, seed);
+    size_t accepted = 0, refused = 0;
+    int64_t prompt_tokens = 0;
+    for (int i = 0; i < 25; ++i) {
+      auto g = MakeGroup(static_cast<uint64_t>(i), 1 + static_cast<int32_t>(random.NextBelow(30)),
+                         1 + static_cast<int32_t>(random.NextBelow(5)), 1 + static_cast<int32_t>(random.NextBelow(20)));
+      if (machine.scheduler().Refusal(g->request).empty()) {
+        prompt_tokens += g->prefill_target();
+        machine.scheduler().Submit(std::move(g));
+        ++accepted;
+      } else {
+        ++refused;
+      }
+      for (uint32_t s = random.NextBelow(6); s > 0; --s) machine.Step();
+    }
+    int steps = 0;
+    while (machine.Step()) ASSERT_LT(++steps, 20000) << "seed " << seed;
+    EXPECT_TRUE(machine.scheduler().idle()) << "seed " << seed << ": stuck with " << accepted - machine.finished_groups();
+    EXPECT_EQ(machine.finished_groups(), accepted) << "seed " << seed;
+    EXPECT_EQ(machine.pages().free_pages(), num_pages) << "seed " << seed;
+    EXPECT_EQ(machine.prefilled(), prompt_tokens) << "every prompt is prefilled exactly once, seed " << seed;
+    EXPECT_EQ(machine.scheduler().unstarted(), 0);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST(Scheduler, FullPromptPagesAreSharedAndTheLastSampleTakesThePartialOne) {
+  Machine machine(4, 100, 4, 100, 0);
+  machine.scheduler().Submit(MakeGroup(0, 11, 3, 4));  // prefill 10 tokens: 2 full pages and one of 2 tokens
+  KvPages& pages = machine.pages();
+  machine.scheduler().Plan(0);
+  EXPECT_EQ(pages.held_pages(), 3);
+  machine.scheduler().Commit();
+  const StepPlan& plan = machine.scheduler().Plan(1);
+  EXPECT_EQ(plan.starts.size(), 3u);
+  EXPECT_EQ(plan.copy_from.size(), 2u);
+  // 11 + 4 - 1 = 14 slots = 4 pages a sample, 2 of them shared.
+  EXPECT_EQ(pages.held_pages(), 2 + 3 * 2);
+  const auto& table = machine.scheduler().page_table();
+  const size_t stride = static_cast<size_t>(machine.scheduler().page_table_stride());
+  std::set<int32_t> third;
+  for (const StepPlan::Start& s : plan.starts) {
+    const size_t row = static_cast<size_t>(s.slot) * stride;
+    EXPECT_EQ(pages.references(table[row]), 3);
+    EXPECT_EQ(pages.references(table[row + 2]), 1);
+    third.insert(table[row + 2]);
+  }
+  EXPECT_EQ(third.size(), 3u);
+}
+
+TEST(Scheduler, PageBudgetIsExact) {
+  // 9 prompt tokens + 8 new: 16 KV slots = 4 pages of 4; prefill 8 tokens = 2 full pages, nothing partial.
+  for (const int32_t samples : {1, 5}) {
+    KvPages enough(Shape(), Device::kCpu, DType::kFloat32, 4, 4);
+    KvPages short_by_one(Shape(), Device::kCpu, DType::kFloat32, 4, 3);
+    const auto g = MakeGroup(0, 9, samples, 8);
+    EXPECT_EQ(Scheduler({8, 100, 200}, &enough).Refusal(g->request), "");
+    EXPECT_NE(Scheduler({8, 100, 200}, &short_by_one).Refusal(g->request).find("needs 4 KV pages"), std::string::npos);
+  }
+  // A partial prompt page: the original of the copies needs a page of its own, unless there is one sample only.
+  KvPages four(Shape(), Device::kCpu, DType::kFloat32, 4, 4);
+  EXPECT_EQ(Scheduler({8, 100, 200}, &four).Refusal(MakeGroup(0, 10, 1, 7)->request), "");
+  EXPECT_NE(Scheduler({8, 100, 200}, &four).Refusal(MakeGroup(0, 10, 2, 7)->request), "");
+}
+
+TEST(Scheduler, TheTightestPoolsRunToTheEnd) {
+  for (const int32_t samples : {1, 2, 5}) {
+    for (const int32_t prompt : {1, 2, 4, 5, 8, 9, 10}) {
+      int32_t num_pages = 1;
+      for (;; ++num_pages) {
+        KvPages pages(Shape(), Device::kCpu, DType::kFloat32, 4, num_pages);
+        if (Scheduler({3, 7, 200}, &pages).Refusal(MakeGroup(0, prompt, samples, 7)->request).empty()) break;
+      }
+      Machine machine(3, 7, 4, num_pages, 5);
+      for (uint64_t i = 0; i < 4; ++i) machine.scheduler().Submit(MakeGroup(i, prompt, samples, 7));
+      int steps = 0;
+      while (machine.Step()) ASSERT_LT(++steps, 5000);
+      EXPECT_EQ(machine.finished_groups(), 4u) << prompt << " x " << samples << " in " << num_pages;
+      EXPECT_EQ(machine.pages().free_pages(), num_pages);
+    }
+  }
+}
+
+TEST(Scheduler, RefusesWhatCanNeverRun) {
+  KvPages pages(Shape(), Device::kCpu, DType::kFloat32, 4, 1000);
+  Scheduler scheduler({2, 10, 200}, &pages);
+  EXPECT_NE(scheduler.Refusal(MakeGroup(0, 0, 1, 5)->request).find("no tokens"), std::string::npos);
+  EXPECT_EQ(scheduler.Refusal(MakeGroup(0, 195, 1, 5)->request), "");
+  EXPECT_NE(scheduler.Refusal(MakeGroup(0, 196, 1, 5)->request).find("max_positions"), std::string::npos);
+}
+
+TEST(Scheduler, TakeAllReleasesEverythingAtAnyMoment) {
+  for (int stop = 0; stop < 12; ++stop) {
+    Machine machine(3, 5, 4, 40, 3);
+    for (uint64_t i = 0; i < 6; ++i) machine.scheduler().Submit(MakeGroup(i, 7, 2, 9));
+    for (int s = 0; s < stop; ++s) machine.Step();
+    const size_t left = machine.scheduler().TakeAll(100).size();
+    EXPECT_EQ(left + machine.finished_groups(), 6u);
+    machine.pages().Retire(100);
+    EXPECT_EQ(machine.pages().free_pages(), 40) << "after " << stop << " steps";
+    EXPECT_TRUE(machine.scheduler().idle());
+  }
+}
+
+}  // namespace
+}  // namespace plumb::actor
