@@ -140,6 +140,7 @@ class Store {
 
  private:
   struct Impl;
+  std::vector<InsertResult> InsertStored(std::span<const StoredGroup> stored);
   explicit Store(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -1,0 +1,225 @@
+#include "replay/record.h"
+
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <span>
+
+#include "common/codec.h"
+#include "common/crc32c.h"
+#include "common/error.h"
+
+namespace plumb::replay {
+namespace {
+
+constexpr size_t kMaxText = size_t{64} << 20;
+
+void AppendBigEndian(std::string& out, uint64_t v, int bytes) {
+  for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) out.push_back(static_cast<char>((v >> shift) & 0xFF));
+}
+
+uint64_t ReadBigEndian(std::string_view bytes) {
+  uint64_t v = 0;
+  for (const char c : bytes) v = (v << 8) | static_cast<uint8_t>(c);
+  return v;
+}
+
+uint32_t Sum(std::string_view key, std::string_view payload) {
+  return Crc32c(payload.data(), payload.size(), Crc32c(key.data(), key.size()));
+}
+
+std::span<const std::byte> AsBytes(std::string_view s) { return std::as_bytes(std::span(s.data(), s.size())); }
+
+std::string AsText(std::span<const std::byte> bytes) {
+  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+}  // namespace
+
+std::string LeaseKey(Purpose purpose, uint64_t lease_id) {
+  std::string key(1, static_cast<char>(purpose));
+  AppendBigEndian(key, lease_id, 8);
+  return key;
+}
+
+std::pair<Purpose, uint64_t> ParseLeaseKey(std::string_view key) {
+  if (key.size() != 9 || static_cast<uint8_t>(key[0]) > static_cast<uint8_t>(Purpose::kEval)) {
+    throw Error(ErrorCode::kCorruption, "a lease key of the store is malformed: " + ReadableKey("", key));
+  }
+  return {static_cast<Purpose>(key[0]), ReadBigEndian(key.substr(1))};
+}
+
+std::string PromptKey(std::string_view dataset, uint64_t row) {
+  std::string key(dataset);
+  key.push_back('\0');
+  AppendBigEndian(key, row, 8);
+  return key;
+}
+
+std::string EvaluationKey(int64_t version, int32_t samples) {
+  std::string key;
+  AppendBigEndian(key, static_cast<uint64_t>(version), 8);
+  AppendBigEndian(key, static_cast<uint64_t>(samples), 4);
+  return key;
+}
+
+std::string ReadableKey(std::string_view family, std::string_view key) {
+  std::string text(family);
+  text += ' ';
+  if ((family == "groups" || family == "leases") && key.size() == 9 && static_cast<uint8_t>(key[0]) <= 1) {
+    text += key[0] == 0 ? "train lease " : "eval lease ";
+    return text + std::to_string(ReadBigEndian(key.substr(1)));
+  }
+  if (const size_t zero = key.find('\0'); family == "prompts" && zero != std::string_view::npos && key.size() == zero + 9) {
+    text.append(key.substr(0, zero));
+    return text + "/" + std::to_string(ReadBigEndian(key.substr(zero + 1)));
+  }
+  bool printable = !key.empty();
+  for (const char c : key) printable &= c >= 0x20 && c < 0x7F;
+  if (printable) return text.append(key);
+  for (const char c : key) {
+    constexpr char kHex[] = "0123456789abcdef";
+    text += kHex[static_cast<uint8_t>(c) >> 4];
+    text += kHex[static_cast<uint8_t>(c) & 15];
+  }
+  return text;
+}
+
+std::string Seal(std::string_view key, std::string_view payload) {
+  const uint32_t sum = Sum(key, payload);
+  std::string value;
+  value.reserve(payload.size() + 4);
+  for (int shift = 0; shift < 32; shift += 8) value.push_back(static_cast<char>((sum >> shift) & 0xFF));
+  return value.append(payload);
+}
+
+std::string_view Unseal(std::string_view family, std::string_view key, std::string_view value) {
+  const auto broken = [&](const char* how) {
+    throw Error(ErrorCode::kCorruption,
+                std::string(how) + "; the value is not used: look at the disk, resume from a copy or an older checkpoint",
+                "store record '" + ReadableKey(family, key) + "'");
+  };
+  if (value.size() < 4) broken("the value is shorter than its checksum");
+  uint32_t sum = 0;
+  for (int i = 3; i >= 0; --i) sum = (sum << 8) | static_cast<uint8_t>(value[static_cast<size_t>(i)]);
+  if (sum != Sum(key, value.substr(4))) broken("the bytes do not match their CRC32C");
+  return value.substr(4);
+}
+
+std::string EncodeLeaseRecord(const LeaseRecord& r) {
+  return ByteWriter().U8(r.complete ? 1 : 0).U32(r.attempt).U32(r.requeues).U64(r.sequence).Take();
+}
+
+LeaseRecord DecodeLeaseRecord(std::string_view key, std::string_view payload) {
+  ByteReader reader(payload, ReadableKey("leases", key));
+  LeaseRecord r;
+  r.complete = reader.U8() != 0;
+  r.attempt = reader.U32();
+  r.requeues = reader.U32();
+  r.sequence = reader.U64();
+  reader.ExpectEnd();
+  return r;
+}
+
+std::string EncodeStoredGroup(const StoredGroup& stored) {
+  ByteWriter writer;
+  writer.U8(static_cast<uint8_t>(stored.kind));
+  if (stored.kind == GroupKind::kGroup) return writer.Take().append(AsText(EncodeGroup(stored.group)));
+  const TrajectoryGroup& g = stored.group;
+  return writer.Bytes(stored.drop_reason)
+      .Bytes(g.run_id)
+      .Bytes(g.actor)
+      .U64(static_cast<uint64_t>(g.policy.version))
+      .Bytes(g.policy.digest)
+      .Bytes(AsText(EncodeLease(g.lease)))
+      .Take();
+}
+
+StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload) {
+  const std::string where = ReadableKey("groups", key);
+  ByteReader reader(payload, where);
+  StoredGroup stored;
+  const uint8_t kind = reader.U8();
+  if (kind == static_cast<uint8_t>(GroupKind::kGroup)) {
+    stored.group = DecodeGroup(AsBytes(payload.substr(1)));
+    return stored;
+  }
+  if (kind != static_cast<uint8_t>(GroupKind::kDropped)) {
+    throw Error(ErrorCode::kUnsupported, "unknown kind " + std::to_string(kind) + ": written by a newer Plumb?", where);
+  }
+  stored.kind = GroupKind::kDropped;
+  stored.drop_reason = reader.Bytes(kMaxText);
+  stored.group.run_id = reader.Bytes(kMaxText);
+  stored.group.actor = reader.Bytes(kMaxText);
+  stored.group.policy.version = static_cast<int64_t>(reader.U64());
+  stored.group.policy.digest = reader.Bytes(kMaxText);
+  stored.group.lease = DecodeLease(AsBytes(reader.Bytes(kMaxText)));
+  reader.ExpectEnd();
+  return stored;
+}
+
+std::string EncodePromptRow(const Prompt& prompt) { return AsText(EncodePrompt(prompt)); }
+
+Prompt DecodePromptRow(std::string_view, std::string_view payload) { return DecodePrompt(AsBytes(payload)); }
+
+std::string EncodeEvaluation(const Store::Evaluation& e) {
+  return ByteWriter().U64(static_cast<uint64_t>(e.version)).U32(static_cast<uint32_t>(e.samples)).U64(e.prompts).Take();
+}
+
+Store::Evaluation DecodeEvaluation(std::string_view key, std::string_view payload) {
+  ByteReader reader(payload, ReadableKey("eval", key));
+  Store::Evaluation e;
+  e.version = static_cast<int64_t>(reader.U64());
+  e.samples = static_cast<int32_t>(reader.U32());
+  e.prompts = reader.U64();
+  reader.ExpectEnd();
+  return e;
+}
+
+ByteWriter& ByteWriter::U8(uint8_t v) {
+  out_.push_back(static_cast<char>(v));
+  return *this;
+}
+ByteWriter& ByteWriter::U32(uint32_t v) {
+  for (int shift = 0; shift < 32; shift += 8) out_.push_back(static_cast<char>((v >> shift) & 0xFF));
+  return *this;
+}
+ByteWriter& ByteWriter::U64(uint64_t v) { return U32(static_cast<uint32_t>(v)).U32(static_cast<uint32_t>(v >> 32)); }
+ByteWriter& ByteWriter::Bytes(std::string_view v) {
+  PLUMB_CHECK(v.size() <= std::numeric_limits<uint32_t>::max(), "a field of " + std::to_string(v.size()) + " bytes");
+  U32(static_cast<uint32_t>(v.size()));
+  out_.append(v);
+  return *this;
+}
+
+std::string_view ByteReader::Take(size_t n) {
+  if (n > bytes_.size() - at_) {
+    throw Error(ErrorCode::kCorruption, "ends after " + std::to_string(bytes_.size()) + " bytes, in the middle of a field", what_);
+  }
+  const std::string_view part = bytes_.substr(at_, n);
+  at_ += n;
+  return part;
+}
+uint8_t ByteReader::U8() { return static_cast<uint8_t>(Take(1)[0]); }
+uint32_t ByteReader::U32() {
+  const std::string_view b = Take(4);
+  uint32_t v = 0;
+  for (size_t i = 4; i-- > 0;) v = (v << 8) | static_cast<uint8_t>(b[i]);
+  return v;
+}
+uint64_t ByteReader::U64() {
+  const uint64_t low = U32();
+  return low | (uint64_t{U32()} << 32);
+}
+std::string_view ByteReader::Bytes(size_t max_length) {
+  const size_t n = U32();
+  if (n > max_length) {
+    throw Error(ErrorCode::kCorruption, "a field claims " + std::to_string(n) + " bytes, the bound is " + std::to_string(max_length), what_);
+  }
+  return Take(n);
+}
+void ByteReader::ExpectEnd() const {
+  if (!AtEnd()) throw Error(ErrorCode::kCorruption, std::to_string(bytes_.size() - at_) + " bytes are left over", what_);
+}
+
+}  // namespace plumb::replay

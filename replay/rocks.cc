@@ -1,0 +1,207 @@
+#include "replay/rocks.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdarg>
+#include <cstdio>
+#include <filesystem>
+#include <thread>
+
+#include <rocksdb/options.h>
+
+#include "common/error.h"
+
+namespace plumb::replay {
+namespace {
+
+using rocksdb::Status;
+
+constexpr std::string_view kNames[kFamilies] = {"meta", "prompts", "leases", "groups", "eval"};
+
+// RocksDB's own log never touches the data disk: with a LOG file on a full disk the library aborts. Its warnings go
+// to standard error, where the role's log collects them; the rest is not kept.
+class WarningLogger : public rocksdb::Logger {
+ public:
+  WarningLogger() : rocksdb::Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
+  using rocksdb::Logger::Logv;
+  void LogHeader(const char*, va_list) override {}
+  void Logv(const char* format, va_list arguments) override {
+    char line[1024];
+    std::vsnprintf(line, sizeof(line), format, arguments);
+    std::fprintf(stderr, "[rocksdb] %s\n", line);
+  }
+};
+
+rocksdb::Options StoreSettings(const RocksFolder::Options& o) {
+  rocksdb::Options options;
+  options.create_if_missing = o.create;
+  options.create_missing_column_families = true;
+  // A flipped byte in the middle of the log must stop the start; only a torn last record is what a crash leaves.
+  options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
+  options.recycle_log_file_num = 0;
+  options.wal_compression = rocksdb::kNoCompression;
+  options.manual_wal_flush = false;
+  options.max_background_flushes = 1;
+  options.max_background_compactions = 1;
+  options.track_and_verify_wals_in_manifest = true;
+  options.paranoid_checks = true;
+  options.paranoid_file_checks = true;  // every table file is read back once it is written
+  options.info_log = std::make_shared<WarningLogger>();
+  options.info_log_level = rocksdb::InfoLogLevel::WARN_LEVEL;
+  options.write_buffer_size = static_cast<size_t>(std::max<int64_t>(o.write_buffer_mb, 1)) << 20;
+  options.max_total_wal_size = 4 * options.write_buffer_size;
+  options.compression = rocksdb::kNoCompression;
+  options.max_open_files = 256;
+  return options;
+}
+
+bool HoldsData(const std::filesystem::path& folder) {
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const auto extension = entry.path().extension();
+    if (extension == ".sst" || (extension == ".log" && entry.file_size() > 0)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::string_view FamilyName(Family family) { return kNames[static_cast<size_t>(family)]; }
+
+void ThrowStatus(const Status& status, const std::string& path, const std::string& doing) {
+  const std::string text = "could not " + doing + ": " + status.ToString();
+  if (status.IsNoSpace()) {
+    throw Error(ErrorCode::kNoSpace, text + "; nothing was stored: free some space, writing goes on by itself", path);
+  }
+  if (status.IsCorruption()) {
+    throw Error(ErrorCode::kCorruption,
+                text + "; nothing was changed: copy the folder before you try anything, `plumb store inspect` reads what can be read",
+                path);
+  }
+  if (status.IsNotFound()) throw Error(ErrorCode::kNotFound, text, path);
+  if (status.IsBusy() || status.IsTimedOut() || status.IsTryAgain()) throw Error(ErrorCode::kUnavailable, text, path);
+  if (status.IsInvalidArgument() || status.IsNotSupported()) throw Error(ErrorCode::kUnsupported, text, path);
+  throw Error(ErrorCode::kIo, text, path);
+}
+
+RocksFolder::~RocksFolder() {
+  if (!db_) return;
+  for (auto* handle : handles_) db_->DestroyColumnFamilyHandle(handle);
+  for (auto* handle : other_handles_) db_->DestroyColumnFamilyHandle(handle);
+  db_->Close();
+}
+
+void RocksFolder::Open(const std::string& path, const Options& o) {
+  path_ = path;
+  read_only_ = o.read_only;
+  const std::filesystem::path folder(path);
+  std::error_code ignored;
+  const bool exists = std::filesystem::exists(folder / "CURRENT", ignored);
+  if (!exists) {
+    if (std::filesystem::is_directory(folder, ignored) && HoldsData(folder)) {
+      throw Error(ErrorCode::kCorruption,
+                  "has table or log files but no CURRENT file: it was lost, a new store here would hide them", path);
+    }
+    if (o.read_only || !o.create) {
+      throw Error(ErrorCode::kNotFound, "there is no store here (a run's store is the folder 'store' in its run folder)", path);
+    }
+    std::error_code failed;
+    std::filesystem::create_directories(folder, failed);
+    if (failed) throw Error(ErrorCode::kIo, "could not make the folder: " + failed.message(), path);
+  }
+  const rocksdb::Options settings = StoreSettings(o);
+  needed_bytes_ = settings.write_buffer_size + (uint64_t{1} << 20);
+  std::vector<std::string> names = {rocksdb::kDefaultColumnFamilyName};
+  if (exists) {
+    const Status status = rocksdb::DB::ListColumnFamilies(settings, path, &names);
+    if (!status.ok()) ThrowStatus(status, path, "read the store's manifest");
+  }
+  // All that are there must be opened; a newer format may have more, and then its version is what we want to report.
+  for (const std::string_view name : kNames) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    if (o.read_only) throw Error(ErrorCode::kNotFound, "no store of Plumb: it has no column family '" + std::string(name) + "'", path);
+    names.emplace_back(name);
+  }
+  std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
+  for (const std::string& name : names) descriptors.emplace_back(name, rocksdb::ColumnFamilyOptions(settings));
+  std::vector<rocksdb::ColumnFamilyHandle*> opened;
+  rocksdb::DB* db = nullptr;
+  const Status status = o.read_only ? rocksdb::DB::OpenForReadOnly(settings, path, descriptors, &opened, &db)
+                                    : rocksdb::DB::Open(settings, path, descriptors, &opened, &db);
+  if (!status.ok()) {
+    if (status.IsIOError() && status.ToString().find("LOCK") != std::string::npos) {
+      throw Error(ErrorCode::kConflict,
+                  "the store is open elsewhere (" + status.ToString() +
+                      "): a run is still going in this folder; wait for it, stop it, or choose another run.out. "
+                      "`plumb store inspect` may look while it runs",
+                  path);
+    }
+    ThrowStatus(status, path, "open the store");
+  }
+  db_.reset(db);
+  handles_.assign(kFamilies, nullptr);
+  for (size_t i = 0; i < names.size(); ++i) {
+    const auto found = std::find(std::begin(kNames), std::end(kNames), names[i]);
+    if (found == std::end(kNames)) {
+      other_handles_.push_back(opened[i]);
+    } else {
+      handles_[static_cast<size_t>(found - std::begin(kNames))] = opened[i];
+    }
+  }
+}
+
+// RocksDB has two ways back after a full disk: its own thread, which looks every 5 s whether a write buffer's worth of
+// space is free, and Resume(), which is Busy while that thread is at it. So: refuse at once while there is too little,
+// else ask until one of the two has succeeded.
+void RocksFolder::Resume() {
+  std::lock_guard lock(resume_mu_);
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(14);
+  while (full_) {
+    std::error_code failed;
+    const auto space = std::filesystem::space(path_, failed);
+    if (!failed && space.available < needed_bytes_) {
+      throw Error(ErrorCode::kNoSpace,
+                  "the disk is still full (" + std::to_string(space.available >> 20) + " MB free, " +
+                      std::to_string(needed_bytes_ >> 20) +
+                      " MB needed to go on); nothing was stored: free some space, writing goes on by itself",
+                  path_);
+    }
+    const Status status = db_->Resume();
+    if (status.ok()) {
+      full_ = false;
+    } else if ((status.IsBusy() || status.IsNoSpace()) && std::chrono::steady_clock::now() < give_up) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    } else {
+      ThrowStatus(status, path_, "go on after the disk was full");
+    }
+  }
+}
+
+void RocksFolder::Write(rocksdb::WriteBatch& batch, bool sync) {
+  if (read_only_) throw Error(ErrorCode::kInvalidArgument, "the store is open for reading only", path_);
+  if (failed_) {
+    throw Error(ErrorCode::kIo,
+                "the store stopped after an I/O error: what the disk holds is unknown until it is opened again "
+                "(restart the role, then look at the disk)",
+                path_);
+  }
+  if (full_) Resume();
+  rocksdb::WriteOptions how;
+  how.sync = sync;
+  const Status status = db_->Write(how, &batch);
+  if (status.ok()) return;
+  if (status.IsNoSpace()) {
+    full_ = true;
+  } else if (status.IsIOError() || status.IsCorruption()) {
+    failed_ = true;
+  }
+  ThrowStatus(status, path_, "write");
+}
+
+void RocksFolder::Flush() {
+  for (auto* handle : handles_) {
+    const Status status = db_->Flush(rocksdb::FlushOptions(), handle);
+    if (!status.ok()) ThrowStatus(status, path_, "flush");
+  }
+}
+
+}  // namespace plumb::replay

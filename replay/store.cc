@@ -1,0 +1,525 @@
+#include "replay/store.h"
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <condition_variable>
+#include <filesystem>
+#include <iterator>
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include <rocksdb/db.h>
+#include <rocksdb/options.h>
+#include <rocksdb/write_batch.h>
+
+#include "common/crash_point.h"
+#include "common/error.h"
+#include "replay/record.h"
+#include "replay/rocks.h"
+
+namespace plumb::replay {
+namespace {
+
+using rocksdb::Slice;
+using rocksdb::Status;
+
+constexpr std::string_view kPromptBatchDone = "dataset/";
+constexpr size_t kMaxBatchBytes = size_t{4} << 20;
+constexpr int kPurposes = 2;
+
+std::string_view View(const Slice& s) { return {s.data(), s.size()}; }
+Slice ToSlice(std::string_view s) { return {s.data(), s.size()}; }
+
+int64_t ParseInt(std::string_view text, const std::string& where) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw Error(ErrorCode::kCorruption, "'" + std::string(text) + "' is not a number", where);
+  }
+  return value;
+}
+
+uint64_t Fnv1a(uint64_t hash, std::string_view bytes) {
+  for (const char c : bytes) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3u;
+  return hash;
+}
+
+int Index(Purpose purpose) { return static_cast<int>(purpose); }
+
+}  // namespace
+
+struct Store::Impl {
+  std::string path;
+  std::string run_id;
+  StoreOptions options;
+  RocksFolder rocks;
+
+  mutable std::mutex mu;
+  std::condition_variable landed;
+  // Guarded by mu.
+  std::set<uint64_t> complete[kPurposes];          // ids with a group, >= trimmed
+  uint64_t trimmed[kPurposes] = {0, 0};
+  std::set<std::pair<int, uint64_t>> in_flight;    // keys being written now
+  uint64_t sequence = 0;
+  std::map<std::string, uint64_t> datasets;        // name -> rows
+  mutable std::mutex counters_mu;                  // taken after mu, never before it
+  mutable std::map<std::string, int64_t> counters; // guarded by counters_mu
+  mutable std::set<std::string> dirty;             // guarded by counters_mu
+
+  void Count(const std::string& name, int64_t n) const {
+    std::lock_guard lock(counters_mu);
+    counters[name] += n;
+    dirty.insert(name);
+  }
+
+  // REQUIRES: mu.
+  bool Has(Purpose purpose, uint64_t id) const {
+    return id < trimmed[Index(purpose)] || complete[Index(purpose)].contains(id);
+  }
+
+  void PutMeta(rocksdb::WriteBatch& batch, const std::string& key, const std::string& text) const {
+    batch.Put(rocks.meta(), key, Seal(key, text));
+  }
+
+  // A value's payload, its CRC checked; nullopt when the key is not there.
+  std::optional<std::string> Get(Family family, std::string_view key) const {
+    std::string value;
+    const Status status = rocks.db().Get(rocksdb::ReadOptions(), rocks.handle(family), ToSlice(key), &value);
+    if (status.IsNotFound()) return std::nullopt;
+    try {
+      if (!status.ok()) ThrowStatus(status, path, "read " + ReadableKey(FamilyName(family), key));
+      return std::string(Unseal(FamilyName(family), key, value));
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::kCorruption) Count("corrupt_reads", 1);
+      throw;
+    }
+  }
+
+  // Calls visit(key, value) for each record from `begin` on until it returns false.
+  template <class Visit>
+  void Scan(Family family, std::string_view begin, Visit visit) const {
+    std::unique_ptr<rocksdb::Iterator> it(rocks.db().NewIterator(rocksdb::ReadOptions(), rocks.handle(family)));
+    for (it->Seek(ToSlice(begin)); it->Valid(); it->Next()) {
+      if (!visit(View(it->key()), View(it->value()))) break;
+    }
+    if (!it->status().ok()) {
+      Count("corrupt_reads", 1);
+      ThrowStatus(it->status(), path, "scan column family '" + std::string(FamilyName(family)) + "'");
+    }
+  }
+
+  void AddDirtyCounters(rocksdb::WriteBatch& batch) const {  // REQUIRES: counters_mu
+    for (const std::string& name : dirty) PutMeta(batch, "counter/" + name, std::to_string(counters[name]));
+    dirty.clear();
+  }
+
+  void CheckFormat();
+  void LoadMeta();
+  void LoadLeases(std::vector<uint64_t> (&unverified)[kPurposes], uint64_t clean);
+};
+
+// A new store gets its format and run; an old one must be of this format and run.
+void Store::Impl::CheckFormat() {
+  const auto format = Get(Family::kMeta, "format");
+  if (!format) {
+    for (const Family family : {Family::kMeta, Family::kPrompts, Family::kLeases, Family::kGroups}) {
+      Scan(family, "", [&](std::string_view key, std::string_view) -> bool {
+        throw Error(ErrorCode::kCorruption,
+                    "holds records (" + ReadableKey(FamilyName(family), key) +
+                        ") but no format version: it is not a store of Plumb, or its first table file was lost",
+                    path);
+      });
+    }
+    if (options.read_only) throw Error(ErrorCode::kNotFound, "an empty folder of RocksDB, no store of Plumb", path);
+    run_id = options.run_id;
+    rocksdb::WriteBatch batch;
+    PutMeta(batch, "format", std::to_string(kStoreFormatVersion));
+    PutMeta(batch, "run_id", run_id);
+    rocks.Write(batch, /*sync=*/true);
+    return;
+  }
+  const int64_t version = ParseInt(*format, path);
+  if (version != kStoreFormatVersion) {
+    throw Error(ErrorCode::kUnsupported,
+                "the store was written in format " + std::to_string(version) + ", this build reads format " +
+                    std::to_string(kStoreFormatVersion) +
+                    ": use the version of Plumb that wrote it, or start a new run in another folder",
+                path);
+  }
+  run_id = Get(Family::kMeta, "run_id").value_or("");
+  if (!options.run_id.empty() && run_id != options.run_id) {
+    throw Error(ErrorCode::kConflict,
+                "the store belongs to run '" + run_id + "', not to '" + options.run_id +
+                    "': resume that run, or give this one a folder of its own (run.out)",
+                path);
+  }
+}
+
+void Store::Impl::LoadMeta() {
+  Scan(Family::kMeta, "", [&](std::string_view key, std::string_view value) {
+    const std::string text(Unseal("meta", key, value));
+    if (key.starts_with("counter/")) {
+      counters[std::string(key.substr(8))] = ParseInt(text, path);
+    } else if (key.starts_with("trim/")) {
+      const int64_t purpose = ParseInt(key.substr(5), path);
+      if (purpose < 0 || purpose >= kPurposes) throw Error(ErrorCode::kCorruption, "unknown purpose in " + std::string(key), path);
+      trimmed[purpose] = static_cast<uint64_t>(ParseInt(text, path));
+    } else if (key.starts_with(kPromptBatchDone)) {
+      datasets[std::string(key.substr(kPromptBatchDone.size()))] =
+          static_cast<uint64_t>(ParseInt(std::string_view(text).substr(0, text.find(' ')), path));
+    } else if (key == "sequence") {
+      sequence = static_cast<uint64_t>(ParseInt(text, path));
+    }
+    return true;
+  });
+}
+
+void Store::Impl::LoadLeases(std::vector<uint64_t> (&unverified)[kPurposes], uint64_t clean) {
+  Scan(Family::kLeases, "", [&](std::string_view key, std::string_view value) {
+    const auto [purpose, id] = ParseLeaseKey(key);
+    const LeaseRecord record = DecodeLeaseRecord(key, Unseal("leases", key, value));
+    if (!record.complete || id < trimmed[Index(purpose)]) return true;
+    complete[Index(purpose)].insert(id);
+    sequence = std::max(sequence, record.sequence);
+    if (record.sequence > clean) unverified[Index(purpose)].push_back(id);
+    return true;
+  });
+}
+
+std::unique_ptr<Store> Store::Open(const std::string& path, const StoreOptions& options) {
+  auto impl = std::make_unique<Impl>();
+  impl->path = path;
+  impl->options = options;
+  impl->rocks.Open(path, {.read_only = options.read_only, .create = options.create, .write_buffer_mb = options.write_buffer_mb});
+  impl->CheckFormat();
+  impl->LoadMeta();
+  const auto mark = impl->Get(Family::kMeta, "clean");
+  const uint64_t clean = mark ? static_cast<uint64_t>(ParseInt(*mark, path)) : 0;
+  std::vector<uint64_t> unverified[kPurposes];
+  impl->LoadLeases(unverified, clean);
+  std::unique_ptr<Store> store(new Store(std::move(impl)));
+  if (options.verify_on_open && !options.read_only) {
+    for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
+      for (const uint64_t id : unverified[Index(purpose)]) {
+        if (!store->Read(purpose, id)) {
+          throw Error(ErrorCode::kCorruption,
+                      "lease " + std::to_string(id) + " is complete but its group is not there: the store is damaged; "
+                      "look at it with `plumb store inspect` and resume from a copy", path);
+        }
+      }
+    }
+  }
+  return store;
+}
+
+Store::Store(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Store::~Store() {
+  if (!impl_ || !impl_->rocks.writable()) return;
+  try {
+    rocksdb::WriteBatch batch;
+    {
+      std::scoped_lock lock(impl_->mu, impl_->counters_mu);
+      impl_->PutMeta(batch, "clean", std::to_string(impl_->sequence));
+      impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));
+      impl_->AddDirtyCounters(batch);
+    }
+    impl_->rocks.Write(batch, /*sync=*/true);
+  } catch (const Error&) {
+    // Without the mark the next start reads back more; nothing that was acknowledged depends on it.
+  }
+}
+
+const std::string& Store::run_id() const { return impl_->run_id; }
+const std::string& Store::path() const { return impl_->path; }
+
+void Store::PutPrompts(const std::string& dataset, std::span<const Prompt> prompts) {
+  if (dataset.empty() || dataset.find('\0') != std::string::npos) {
+    throw Error(ErrorCode::kInvalidArgument, "a dataset needs a name without zero bytes");
+  }
+  if (prompts.empty()) throw Error(ErrorCode::kInvalidArgument, "dataset '" + dataset + "' has no rows");
+  uint64_t hash = 0xCBF29CE484222325u;
+  std::vector<std::string> rows;
+  rows.reserve(prompts.size());
+  for (uint64_t row = 0; row < prompts.size(); ++row) {
+    Prompt prompt = prompts[row];
+    prompt.dataset = dataset;
+    prompt.row = row;
+    rows.push_back(EncodePromptRow(prompt));
+    hash = Fnv1a(hash, rows.back());
+  }
+  const std::string done_key = std::string(kPromptBatchDone) + dataset;
+  const std::string done = std::to_string(prompts.size()) + " " + std::to_string(hash);
+  if (const auto stored = impl_->Get(Family::kMeta, done_key)) {
+    if (*stored == done) return;
+    throw Error(ErrorCode::kConflict,
+                "dataset '" + dataset + "' is stored with other rows (" + stored->substr(0, stored->find(' ')) + " then, " +
+                    std::to_string(prompts.size()) + " now, or their text differs): a run's data never changes; "
+                    "start a new run, or bring the old file back",
+                impl_->path);
+  }
+  // Whatever a killed import left behind is overwritten: the rows count only once the last line below is durable.
+  rocksdb::WriteBatch batch;
+  for (uint64_t row = 0; row < rows.size(); ++row) {
+    const std::string key = PromptKey(dataset, row);
+    batch.Put(impl_->rocks.handle(Family::kPrompts), key, Seal(key, rows[row]));
+    if (batch.GetDataSize() > kMaxBatchBytes) {
+      impl_->rocks.Write(batch, /*sync=*/false);
+      batch.Clear();
+    }
+  }
+  impl_->PutMeta(batch, done_key, done);
+  impl_->rocks.Write(batch, /*sync=*/true);
+  std::lock_guard lock(impl_->mu);
+  impl_->datasets[dataset] = prompts.size();
+}
+
+uint64_t Store::PromptCount(const std::string& dataset) const {
+  std::lock_guard lock(impl_->mu);
+  const auto found = impl_->datasets.find(dataset);
+  return found == impl_->datasets.end() ? 0 : found->second;
+}
+
+Prompt Store::ReadPrompt(const std::string& dataset, uint64_t row) const {
+  const std::string key = PromptKey(dataset, row);
+  const auto payload = impl_->Get(Family::kPrompts, key);
+  if (!payload) throw Error(ErrorCode::kNotFound, "no " + ReadableKey("prompts", key), impl_->path);
+  return DecodePromptRow(key, *payload);
+}
+
+void Store::RecordLeases(std::span<const LeaseMark> marks) {
+  rocksdb::WriteBatch batch;
+  for (const LeaseMark& mark : marks) {
+    PLUMB_CHECK(!mark.record.complete, "a lease is completed by Insert");
+    const std::string key = LeaseKey(mark.purpose, mark.lease_id);
+    batch.Put(impl_->rocks.handle(Family::kLeases), key, Seal(key, EncodeLeaseRecord(mark.record)));
+  }
+  std::lock_guard lock(impl_->counters_mu);
+  impl_->AddDirtyCounters(batch);
+  impl_->rocks.Write(batch, /*sync=*/false);
+}
+
+std::vector<LeaseMark> Store::Leases(Purpose purpose) const {
+  std::vector<LeaseMark> marks;
+  impl_->Scan(Family::kLeases, LeaseKey(purpose, TrimmedBefore(purpose)), [&](std::string_view key, std::string_view value) {
+    const auto [found, id] = ParseLeaseKey(key);
+    if (found != purpose) return false;
+    marks.push_back({purpose, id, DecodeLeaseRecord(key, Unseal("leases", key, value))});
+    return true;
+  });
+  return marks;
+}
+
+InsertResult Store::Insert(const TrajectoryGroup& group) { return Insert(std::span(&group, 1)).front(); }
+
+std::vector<InsertResult> Store::Insert(std::span<const TrajectoryGroup> groups) {
+  std::vector<StoredGroup> stored;
+  stored.reserve(groups.size());
+  for (const TrajectoryGroup& group : groups) {
+    CheckInvariants(group);
+    stored.push_back({GroupKind::kGroup, "", group});
+  }
+  return InsertStored(stored);
+}
+
+InsertResult Store::InsertDropped(const TrajectoryGroup& group, const std::string& reason) {
+  StoredGroup marker{GroupKind::kDropped, reason, {}};
+  marker.group.run_id = group.run_id;
+  marker.group.actor = group.actor;
+  marker.group.lease = group.lease;
+  marker.group.policy = group.policy;
+  return InsertStored(std::span(&marker, 1)).front();
+}
+
+std::vector<InsertResult> Store::InsertStored(std::span<const StoredGroup> stored) {
+  std::vector<InsertResult> results(stored.size(), InsertResult::kInserted);
+  std::vector<std::string> payloads(stored.size());
+  for (size_t i = 0; i < stored.size(); ++i) {
+    if (stored[i].group.run_id != impl_->run_id) {
+      results[i] = InsertResult::kRefused;
+      impl_->Count("refused/other_run", 1);
+    } else {
+      payloads[i] = EncodeStoredGroup(stored[i]);
+    }
+  }
+  // Reserve: all keys of this call at once and only while none of them is being written, so callers cannot dead-lock.
+  std::vector<std::pair<int, uint64_t>> reserved;
+  rocksdb::WriteBatch batch;
+  int64_t bytes = 0;
+  {
+    std::unique_lock lock(impl_->mu);
+    const auto key_of = [&](size_t i) {
+      return std::pair(Index(stored[i].group.lease.purpose), stored[i].group.lease.lease_id);
+    };
+    impl_->landed.wait(lock, [&] {
+      for (size_t i = 0; i < stored.size(); ++i) {
+        if (impl_->in_flight.contains(key_of(i))) return false;
+      }
+      return true;
+    });
+    for (size_t i = 0; i < stored.size(); ++i) {
+      if (results[i] == InsertResult::kRefused) continue;
+      const PromptLease& lease = stored[i].group.lease;
+      if (impl_->Has(lease.purpose, lease.lease_id) || !impl_->in_flight.insert(key_of(i)).second) {
+        results[i] = InsertResult::kDuplicate;
+        impl_->Count("duplicates", 1);
+        continue;
+      }
+      reserved.push_back(key_of(i));
+      const std::string key = LeaseKey(lease.purpose, lease.lease_id);
+      const LeaseRecord record{true, lease.attempt, 0, ++impl_->sequence};
+      batch.Put(impl_->rocks.handle(Family::kGroups), key, Seal(key, payloads[i]));
+      batch.Put(impl_->rocks.handle(Family::kLeases), key, Seal(key, EncodeLeaseRecord(record)));
+      bytes += static_cast<int64_t>(payloads[i].size());
+    }
+  }
+  if (reserved.empty()) return results;
+  const auto settle = [&](bool written) {
+    std::lock_guard lock(impl_->mu);
+    for (const auto& [purpose, id] : reserved) {
+      impl_->in_flight.erase({purpose, id});
+      if (written) impl_->complete[purpose].insert(id);
+    }
+    impl_->landed.notify_all();
+  };
+  try {
+    CRASH_POINT("store_before_wal");
+    impl_->rocks.Write(batch, /*sync=*/true);
+    CRASH_POINT("store_after_wal_before_ack");
+  } catch (const Error& e) {
+    settle(false);
+    if (e.code() == ErrorCode::kNoSpace) impl_->Count("no_space", 1);
+    throw;
+  }
+  settle(true);
+  impl_->Count("inserts", static_cast<int64_t>(reserved.size()));
+  impl_->Count("bytes", bytes);
+  return results;
+}
+
+bool Store::Contains(Purpose purpose, uint64_t lease_id) const {
+  std::lock_guard lock(impl_->mu);
+  return impl_->Has(purpose, lease_id);
+}
+
+std::optional<StoredGroup> Store::Read(Purpose purpose, uint64_t lease_id) const {
+  const std::string key = LeaseKey(purpose, lease_id);
+  const auto payload = impl_->Get(Family::kGroups, key);
+  if (!payload) return std::nullopt;
+  try {
+    StoredGroup stored = DecodeStoredGroup(key, *payload);
+    const PromptLease& lease = stored.group.lease;
+    if (lease.purpose != purpose || lease.lease_id != lease_id) {
+      throw Error(ErrorCode::kCorruption, "holds the group of another lease", ReadableKey("groups", key));
+    }
+    return stored;
+  } catch (const Error& e) {
+    if (e.code() == ErrorCode::kCorruption) impl_->Count("corrupt_reads", 1);
+    throw;
+  }
+}
+
+std::vector<uint64_t> Store::Ids(Purpose purpose, uint64_t begin, uint64_t end) const {
+  std::lock_guard lock(impl_->mu);
+  const auto& ids = impl_->complete[Index(purpose)];
+  return {ids.lower_bound(begin), ids.lower_bound(end)};
+}
+
+void Store::PutEvaluation(int64_t version, int32_t samples, uint64_t prompts) {
+  const std::string key = EvaluationKey(version, samples);
+  rocksdb::WriteBatch batch;
+  batch.Put(impl_->rocks.handle(Family::kEval), key, Seal(key, EncodeEvaluation({version, samples, prompts})));
+  impl_->rocks.Write(batch, /*sync=*/true);
+}
+
+std::vector<Store::Evaluation> Store::Evaluations() const {
+  std::vector<Evaluation> all;
+  impl_->Scan(Family::kEval, "", [&](std::string_view key, std::string_view value) {
+    all.push_back(DecodeEvaluation(key, Unseal("eval", key, value)));
+    return true;
+  });
+  return all;
+}
+
+void Store::Trim(Purpose purpose, uint64_t before) {
+  rocksdb::WriteBatch batch;
+  std::scoped_lock lock(impl_->mu);
+  uint64_t& trimmed = impl_->trimmed[Index(purpose)];
+  if (before <= trimmed) return;
+  const std::string begin = LeaseKey(purpose, 0), end = LeaseKey(purpose, before);
+  batch.DeleteRange(impl_->rocks.handle(Family::kGroups), begin, end);
+  batch.DeleteRange(impl_->rocks.handle(Family::kLeases), begin, end);
+  impl_->PutMeta(batch, "trim/" + std::to_string(Index(purpose)), std::to_string(before));
+  impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));
+  impl_->rocks.Write(batch, /*sync=*/true);
+  auto& ids = impl_->complete[Index(purpose)];
+  const auto keep = ids.lower_bound(before);
+  impl_->Count("trimmed", std::distance(ids.begin(), keep));
+  ids.erase(ids.begin(), keep);
+  trimmed = before;
+}
+
+uint64_t Store::TrimmedBefore(Purpose purpose) const {
+  std::lock_guard lock(impl_->mu);
+  return impl_->trimmed[Index(purpose)];
+}
+
+void Store::Count(const std::string& name, int64_t n) { impl_->Count(name, n); }
+
+std::map<std::string, int64_t> Store::Counters() const {
+  std::lock_guard lock(impl_->counters_mu);
+  std::map<std::string, int64_t> all = impl_->counters;
+  for (const char* name : {"inserts", "duplicates", "bytes", "corrupt_reads", "no_space"}) all.try_emplace(name, 0);
+  return all;
+}
+
+uint64_t Store::Sequence() const {
+  std::lock_guard lock(impl_->mu);
+  return impl_->sequence;
+}
+
+VerifyReport Store::Verify() const {
+  VerifyReport report;
+  const auto check = [&](Family family, uint64_t* count, auto decode) {
+    try {
+      impl_->Scan(family, "", [&](std::string_view key, std::string_view value) {
+        try {
+          decode(key, Unseal(FamilyName(family), key, value));
+        } catch (const Error& e) {
+          report.problems.push_back(e.what());
+        }
+        if (count != nullptr) ++*count;
+        return true;
+      });
+    } catch (const Error& e) {
+      report.problems.push_back(e.what());  // a block that RocksDB itself refuses ends the scan of its family
+    }
+  };
+  check(Family::kMeta, nullptr, [](std::string_view, std::string_view) {});
+  check(Family::kPrompts, &report.prompts, [](std::string_view k, std::string_view p) { DecodePromptRow(k, p); });
+  check(Family::kEval, nullptr, [](std::string_view k, std::string_view p) { DecodeEvaluation(k, p); });
+  check(Family::kGroups, &report.groups, [](std::string_view k, std::string_view p) { DecodeStoredGroup(k, p); });
+  check(Family::kLeases, &report.leases, [&](std::string_view k, std::string_view p) {
+    if (!DecodeLeaseRecord(k, p).complete) return;
+    if (!impl_->Get(Family::kGroups, k)) {
+      throw Error(ErrorCode::kCorruption, "complete, but its group is not there", ReadableKey("leases", k));
+    }
+  });
+  return report;
+}
+
+uint64_t Store::SizeBytes() const {
+  uint64_t bytes = 0;
+  std::error_code ignored;  // files may vanish under the iteration
+  for (const auto& entry : std::filesystem::directory_iterator(impl_->path, ignored)) {
+    const auto size = entry.file_size(ignored);
+    if (!ignored) bytes += size;
+  }
+  return bytes;
+}
+
+void Store::Flush() { impl_->rocks.Flush(); }
+
+}  // namespace plumb::replay

@@ -1,0 +1,430 @@
+#include "replay/table.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "common/error.h"
+
+namespace plumb::replay {
+namespace {
+
+constexpr int kNamedLeases = 8;  // ids written out in a message; the rest is a number
+// With a clock of our own, waits look at it this often.
+constexpr std::chrono::milliseconds kWaitSlice{100};
+
+int64_t SteadyNowMs() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// The oldest weights that sampled any token of it; its policy's version when it has no sampled token.
+int64_t OldestVersion(const TrajectoryGroup& group) {
+  int64_t oldest = group.policy.version;
+  for (const Trajectory& t : group.trajectories) {
+    for (const int64_t v : t.policy_versions) {
+      if (v >= 0) oldest = std::min(oldest, v);
+    }
+  }
+  return oldest;
+}
+
+int64_t CountUnscored(const TrajectoryGroup& group) {
+  return std::count_if(group.trajectories.begin(), group.trajectories.end(), [](const Trajectory& t) { return !t.scored; });
+}
+
+}  // namespace
+
+Unscored ParseUnscored(const std::string& on_failure) {
+  if (on_failure == "drop_group") return Unscored::kDropGroup;
+  if (on_failure == "requeue") return Unscored::kRequeue;
+  if (on_failure == "penalty") return Unscored::kKeep;
+  throw Error(ErrorCode::kInvalidArgument,
+              "reward.on_failure is '" + on_failure + "'; it must be drop_group, requeue or penalty");
+}
+
+ReplayTable::ReplayTable(Store* store, TableOptions options)
+    : store_(store), options_(std::move(options)), train_(options_.lease_timeout_ms), eval_(options_.lease_timeout_ms) {
+  const auto refuse = [](const std::string& why) { throw Error(ErrorCode::kInvalidArgument, why); };
+  if (options_.prompts_per_step < 1) refuse("rollout.prompts_per_step must be at least 1");
+  if (options_.samples_per_prompt < 1) refuse("rollout.samples_per_prompt must be at least 1");
+  if (options_.steps < 0) refuse("run.steps must not be negative");
+  if (options_.max_staleness < 0) refuse("run.max_staleness must not be negative");
+  if (options_.sync && options_.max_staleness != 0) refuse("run.max_staleness must be 0 under run.schedule = \"sync\"");
+  if (options_.lease_timeout_ms < 1) refuse("the lease time must be positive");
+  const uint64_t rows = store_->PromptCount(kTrainDataset);
+  if (rows == 0) refuse("the store holds no training prompts: import a dataset first (data.train)");
+  const uint64_t needed = static_cast<uint64_t>(options_.prompts_per_step);
+  if (rows < needed) {
+    refuse("one step takes " + std::to_string(needed) + " prompts (rollout.prompts_per_step) but the training data has " +
+           std::to_string(rows) + " rows");
+  }
+  order_ = std::make_unique<PromptOrder>(options_.seed, rows, options_.shuffle);
+  for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
+    Book(purpose).SetDoneBefore(store_->TrimmedBefore(purpose));
+    for (const LeaseMark& mark : store_->Leases(purpose)) {
+      Book(purpose).Restore(mark.lease_id, mark.record.complete, mark.record.attempt, mark.record.requeues);
+    }
+  }
+  for (const Store::Evaluation& e : store_->Evaluations()) evaluations_[{e.version, e.samples}] = e.prompts;
+}
+
+ReplayTable::~ReplayTable() = default;
+
+int64_t ReplayTable::Now() const { return options_.now_ms ? options_.now_ms() : SteadyNowMs(); }
+
+int64_t ReplayTable::StepOf(uint64_t lease_id) const {
+  return static_cast<int64_t>(lease_id / static_cast<uint64_t>(options_.prompts_per_step));
+}
+
+uint64_t ReplayTable::TrainLimit() const {
+  if (asked_step_ < 0 || finish_) return 0;
+  const int64_t steps = std::min(options_.steps, asked_step_ + options_.max_staleness + 1);
+  return static_cast<uint64_t>(steps) * static_cast<uint64_t>(options_.prompts_per_step);
+}
+
+PromptLease ReplayTable::MakeLease(Purpose purpose, const LeaseBook::Held& held) const {
+  PromptLease lease;
+  lease.lease_id = held.lease_id;
+  lease.purpose = purpose;
+  lease.attempt = held.attempt;
+  lease.deadline_ms = held.deadline_ms;
+  if (purpose == Purpose::kTrain) {
+    lease.num_samples = options_.samples_per_prompt;
+    lease.policy_version = options_.sync ? StepOf(held.lease_id) + options_.version_base : -1;
+    lease.prompt = store_->ReadPrompt(kTrainDataset, order_->RowOf(held.lease_id));
+  } else {
+    const EvalLease parts = ParseEvalLease(held.lease_id);
+    lease.num_samples = parts.samples;
+    lease.policy_version = parts.version;
+    lease.prompt = store_->ReadPrompt(kEvalDataset, parts.row);
+  }
+  return lease;
+}
+
+std::vector<PromptLease> ReplayTable::Lease(int max_groups, Deadline deadline) {
+  return LeaseTo("local", max_groups, deadline);
+}
+
+std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_groups, Deadline deadline) {
+  if (max_groups < 1) throw Error(ErrorCode::kInvalidArgument, "an actor asked for " + std::to_string(max_groups) + " leases");
+  std::unique_lock lock(mu_);
+  for (;;) {
+    const int64_t now = Now();
+    for (LeaseBook* book : {&train_, &eval_}) {
+      const auto expired = book->Expire(now);
+      if (!expired.empty()) store_->Count("expired", static_cast<int64_t>(expired.size()));
+    }
+    std::vector<std::pair<Purpose, LeaseBook::Held>> taken;
+    for (const Purpose purpose : {Purpose::kEval, Purpose::kTrain}) {  // an evaluation holds up the learner: first
+      const uint64_t limit = purpose == Purpose::kEval ? std::numeric_limits<uint64_t>::max() : TrainLimit();
+      for (auto& held : Book(purpose).Take(max_groups - static_cast<int>(taken.size()), limit, actor, now)) {
+        taken.emplace_back(purpose, std::move(held));
+      }
+    }
+    if (!taken.empty()) {
+      std::vector<LeaseMark> marks;
+      for (const auto& [purpose, held] : taken) {
+        marks.push_back({purpose, held.lease_id, {false, held.attempt, held.requeues, 0}});
+      }
+      std::vector<PromptLease> leases;
+      try {
+        store_->RecordLeases(marks);
+        for (const auto& [purpose, held] : taken) leases.push_back(MakeLease(purpose, held));
+      } catch (const Error&) {
+        for (const auto& [purpose, held] : taken) Book(purpose).Release(held.lease_id, held.attempt);
+        throw;
+      }
+      store_->Count("leased", static_cast<int64_t>(taken.size()));
+      return leases;
+    }
+    if (finish_ && waiting_ == 0) return {};
+    if (std::chrono::steady_clock::now() >= deadline) return {};
+    changed_.wait_until(lock, std::min(deadline, After(kWaitSlice)));
+  }
+}
+
+void ReplayTable::Release(std::span<const PromptLease> leases) {
+  std::lock_guard lock(mu_);
+  int64_t released = 0;
+  for (const PromptLease& lease : leases) released += Book(lease.purpose).Release(lease.lease_id, lease.attempt) ? 1 : 0;
+  if (released > 0) store_->Count("released", released);
+  changed_.notify_all();
+}
+
+int ReplayTable::ReleaseActor(const std::string& actor) {
+  std::lock_guard lock(mu_);
+  const int released = train_.ReleaseHolder(actor) + eval_.ReleaseHolder(actor);
+  if (released > 0) store_->Count("released", released);
+  changed_.notify_all();
+  return released;
+}
+
+bool ReplayTable::Finished() {
+  std::lock_guard lock(mu_);
+  return finish_ && waiting_ == 0;
+}
+
+std::string ReplayTable::RefusalReason(const TrajectoryGroup& group) const {
+  const PromptLease& lease = group.lease;
+  if (group.run_id != store_->run_id()) return "other_run";
+  if (lease.purpose == Purpose::kEval) {
+    const EvalLease parts = ParseEvalLease(lease.lease_id);
+    const auto asked = evaluations_.find({parts.version, parts.samples});
+    if (asked == evaluations_.end() || parts.row >= asked->second) return "unknown_lease";
+    if (lease.prompt.dataset != kEvalDataset || lease.prompt.row != parts.row) return "wrong_prompt";
+    if (group.policy.version != parts.version || OldestVersion(group) != parts.version) return "wrong_version";
+    return lease.num_samples == parts.samples ? "" : "wrong_samples";
+  }
+  const int64_t step = StepOf(lease.lease_id);
+  if (step >= options_.steps) return "unknown_lease";
+  if (lease.prompt.dataset != kTrainDataset || lease.prompt.row != order_->RowOf(lease.lease_id)) return "wrong_prompt";
+  if (lease.num_samples != options_.samples_per_prompt) return "wrong_samples";
+  const int64_t version = step + options_.version_base;
+  if (OldestVersion(group) < version - options_.max_staleness) return "stale";
+  if (options_.sync && group.policy.version != version) return "wrong_version";
+  return "";
+}
+
+InsertResult ReplayTable::Insert(const TrajectoryGroup& group) { return InsertMany(std::span(&group, 1)).front(); }
+
+std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGroup> groups) {
+  std::vector<InsertResult> results(groups.size(), InsertResult::kRefused);
+  enum class Fate : uint8_t { kRefuse, kStore, kDrop };
+  std::vector<Fate> fates(groups.size(), Fate::kRefuse);
+  std::vector<TrajectoryGroup> to_store;
+  for (const TrajectoryGroup& group : groups) CheckInvariants(group);
+  {
+    std::lock_guard lock(mu_);
+    for (size_t i = 0; i < groups.size(); ++i) {
+      const TrajectoryGroup& group = groups[i];
+      LeaseBook& book = Book(group.lease.purpose);
+      if (book.IsDone(group.lease.lease_id) && group.run_id == store_->run_id()) {
+        results[i] = InsertResult::kDuplicate;  // acknowledged again, whatever its version
+        store_->Count("duplicates");
+        continue;
+      }
+      if (const std::string reason = RefusalReason(group); !reason.empty()) {
+        store_->Count("refused/" + reason);
+        // Only what the lease's holder itself answered wrongly frees it; a stranger's message must not.
+        if (reason == "stale" || reason == "wrong_version") {
+          if (book.Release(group.lease.lease_id, group.lease.attempt)) changed_.notify_all();
+        }
+        continue;
+      }
+      fates[i] = Fate::kStore;
+      const int64_t unscored = CountUnscored(group);
+      if (unscored == 0) continue;
+      store_->Count("unscored_trajectories", unscored);
+      if (group.lease.purpose == Purpose::kEval || options_.unscored == Unscored::kKeep) continue;
+      fates[i] = Fate::kDrop;
+      if (options_.unscored == Unscored::kRequeue && book.Requeues(group.lease.lease_id) < options_.max_requeues) {
+        fates[i] = Fate::kRefuse;
+        book.Requeue(group.lease.lease_id);
+        store_->Count("requeued");
+        changed_.notify_all();
+      }
+    }
+  }
+  // Outside the lock: the sync of the log is what takes time, and callers share it.
+  std::vector<size_t> whole;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (fates[i] == Fate::kStore) whole.push_back(i);
+  }
+  if (whole.size() == groups.size()) {
+    results = store_->Insert(groups);
+  } else if (!whole.empty()) {
+    std::vector<TrajectoryGroup> copies;
+    copies.reserve(whole.size());
+    for (const size_t i : whole) copies.push_back(groups[i]);
+    const auto stored = store_->Insert(copies);
+    for (size_t k = 0; k < whole.size(); ++k) results[whole[k]] = stored[k];
+  }
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (fates[i] != Fate::kDrop) continue;
+    std::string reason = "unscored";
+    for (const Trajectory& t : groups[i].trajectories) {
+      if (!t.scored && !t.unscored_reason.empty()) {
+        reason = t.unscored_reason;
+        break;
+      }
+    }
+    results[i] = store_->InsertDropped(groups[i], reason);
+    if (results[i] == InsertResult::kInserted) {
+      store_->Count("dropped/unscored");
+      store_->Count("dropped/trajectories", static_cast<int64_t>(groups[i].trajectories.size()));
+    }
+  }
+  {
+    std::lock_guard lock(mu_);
+    for (size_t i = 0; i < groups.size(); ++i) {
+      if (fates[i] != Fate::kRefuse) Book(groups[i].lease.purpose).Complete(groups[i].lease.lease_id);
+    }
+    changed_.notify_all();
+  }
+  return results;
+}
+
+std::string ReplayTable::Missing(Purpose purpose, uint64_t begin, uint64_t count, const std::string& what) const {
+  const LeaseBook& book = Book(purpose);
+  uint64_t missing = 0;
+  std::map<std::string, std::pair<std::string, int64_t>> by_holder;  // holder -> ids, held since
+  std::map<std::string, int> listed;
+  const int64_t now = Now();
+  for (uint64_t id = begin; id < begin + count; ++id) {
+    if (book.IsDone(id)) continue;
+    ++missing;
+    const LeaseBook::Held* held = book.FindHeld(id);
+    const std::string holder = held == nullptr ? "" : held->holder;
+    auto& [ids, since] = by_holder.try_emplace(holder, "", now).first->second;
+    if (held != nullptr) since = std::min(since, held->since_ms);
+    if (++listed[holder] <= kNamedLeases) ids += (ids.empty() ? "" : ", ") + std::to_string(id);
+  }
+  std::string text = "waiting for " + std::to_string(missing) + " of " + std::to_string(count) + " groups of " + what;
+  const char* separator = ": ";
+  for (const auto& [holder, entry] : by_holder) {
+    text += separator + std::string(listed[holder] == 1 ? "lease " : "leases ") + entry.first;
+    if (listed[holder] > kNamedLeases) text += " and " + std::to_string(listed[holder] - kNamedLeases) + " more";
+    text += holder.empty() ? " not handed out (no actor asks, or none has the weights)"
+                           : " at actor '" + holder + "' for " + std::to_string((now - entry.second) / 1000) + " s";
+    separator = "; ";
+  }
+  return text;
+}
+
+std::vector<TrajectoryGroup> ReplayTable::Await(Purpose purpose, uint64_t begin, uint64_t count, const std::string& what,
+                                                Deadline deadline, std::unique_lock<std::mutex>& lock) {
+  const LeaseBook& book = Book(purpose);
+  uint64_t next = begin;  // everything below is done
+  ++waiting_;
+  changed_.notify_all();
+  for (;;) {
+    while (next < begin + count && book.IsDone(next)) ++next;
+    if (next == begin + count) break;
+    if (changed_.wait_until(lock, deadline) == std::cv_status::timeout && std::chrono::steady_clock::now() >= deadline) {
+      while (next < begin + count && book.IsDone(next)) ++next;
+      if (next == begin + count) break;
+      --waiting_;
+      throw Error(ErrorCode::kDeadline, Missing(purpose, begin, count, what));
+    }
+  }
+  --waiting_;
+  changed_.notify_all();
+  lock.unlock();
+  std::vector<TrajectoryGroup> groups;
+  groups.reserve(static_cast<size_t>(count));
+  for (uint64_t id = begin; id < begin + count; ++id) {
+    auto stored = store_->Read(purpose, id);
+    if (!stored) {
+      throw Error(id < store_->TrimmedBefore(purpose) ? ErrorCode::kNotFound : ErrorCode::kCorruption,
+                  "the group of lease " + std::to_string(id) + " of " + what +
+                      (id < store_->TrimmedBefore(purpose) ? " was trimmed: no checkpoint kept needs it any more"
+                                                           : " is complete but not in the store"),
+                  store_->path());
+    }
+    groups.push_back(std::move(stored->group));
+  }
+  return groups;
+}
+
+std::vector<TrajectoryGroup> ReplayTable::Next(int64_t step, Deadline deadline) {
+  if (step < 0 || step >= options_.steps) {
+    throw Error(ErrorCode::kInvalidArgument, "asked for step " + std::to_string(step) + " of a run of " +
+                                                 std::to_string(options_.steps) + " steps (run.steps)");
+  }
+  std::unique_lock lock(mu_);
+  const uint64_t per_step = static_cast<uint64_t>(options_.prompts_per_step);
+  asked_step_ = step;  // may be lower than before: a learner that resumed
+  train_.Open(static_cast<uint64_t>(step) * per_step, TrainLimit());
+  return Await(Purpose::kTrain, static_cast<uint64_t>(step) * per_step, per_step, "step " + std::to_string(step), deadline,
+               lock);
+}
+
+std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samples, Deadline deadline) {
+  const uint64_t base = EvalLeaseBase(version, num_samples);
+  const uint64_t rows = store_->PromptCount(kEvalDataset);
+  const uint64_t prompts = options_.eval_prompts == 0 ? rows : std::min(rows, options_.eval_prompts);
+  if (prompts == 0) {
+    throw Error(ErrorCode::kInvalidArgument, "the store holds no held-out prompts: set data.eval, or eval.every = 0");
+  }
+  if (prompts > kMaxEvalPrompts) {
+    throw Error(ErrorCode::kInvalidArgument, "at most " + std::to_string(kMaxEvalPrompts) +
+                                                 " held-out prompts can be evaluated: lower data.eval_prompts");
+  }
+  std::unique_lock lock(mu_);
+  const auto key = std::pair(version, static_cast<int32_t>(num_samples));
+  auto asked = evaluations_.find(key);
+  if (asked == evaluations_.end()) {
+    store_->PutEvaluation(version, num_samples, prompts);
+    asked = evaluations_.emplace(key, prompts).first;
+  } else if (asked->second != prompts) {
+    throw Error(ErrorCode::kConflict, "version " + std::to_string(version) + " was evaluated on " +
+                                          std::to_string(asked->second) + " held-out prompts before, now " +
+                                          std::to_string(prompts) + " are asked for: keep data.eval_prompts as it was");
+  }
+  eval_.Open(base, base + prompts);
+  return Await(Purpose::kEval, base, prompts, "the evaluation of version " + std::to_string(version), deadline, lock);
+}
+
+void ReplayTable::Finish() {
+  std::lock_guard lock(mu_);
+  finish_ = true;
+  changed_.notify_all();
+}
+
+ReplayTable::Cursor ReplayTable::CursorAt(int64_t consumed_steps) const { return {consumed_steps, store_->Sequence()}; }
+
+void ReplayTable::CheckCursor(const Cursor& cursor) const {
+  const uint64_t have = store_->Sequence();
+  if (have < cursor.sequence) {
+    throw Error(ErrorCode::kCorruption,
+                "the store has made " + std::to_string(have) + " inserts, the checkpoint was written after " +
+                    std::to_string(cursor.sequence) + ": acknowledged groups are missing (a damaged log tail, or an older copy "
+                    "of the folder); bring the right store back or start from an older checkpoint",
+                store_->path());
+  }
+  std::lock_guard lock(mu_);
+  const uint64_t consumed = static_cast<uint64_t>(cursor.next_step) * static_cast<uint64_t>(options_.prompts_per_step);
+  for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < consumed; ++id) {
+    if (!train_.IsDone(id)) {
+      throw Error(ErrorCode::kCorruption,
+                  "the checkpoint has consumed the steps before " + std::to_string(cursor.next_step) + ", but the group of lease " +
+                      std::to_string(id) + " is not in the store", store_->path());
+    }
+  }
+}
+
+void ReplayTable::Trim(int64_t step) {
+  if (step <= 0) return;
+  const uint64_t before = static_cast<uint64_t>(step) * static_cast<uint64_t>(options_.prompts_per_step);
+  {
+    std::lock_guard lock(mu_);
+    const uint64_t end = std::min(before, store_->TrimmedBefore(Purpose::kTrain) + (uint64_t{1} << 40));
+    for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < end; ++id) {
+      if (!train_.IsDone(id)) {
+        throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) + ": lease " +
+                                                     std::to_string(id) + " is not complete");
+      }
+    }
+  }
+  store_->Trim(Purpose::kTrain, before);
+  std::lock_guard lock(mu_);
+  train_.SetDoneBefore(before);
+}
+
+std::map<std::string, int64_t> ReplayTable::Counters() const {
+  auto counters = store_->Counters();
+  std::lock_guard lock(mu_);
+  counters["waiting"] = waiting_;
+  counters["held"] = static_cast<int64_t>(train_.held() + eval_.held());
+  return counters;
+}
+
+std::string ReplayTable::Describe() const {
+  std::lock_guard lock(mu_);
+  if (asked_step_ < 0) return "no step asked for yet";
+  const uint64_t per_step = static_cast<uint64_t>(options_.prompts_per_step);
+  return Missing(Purpose::kTrain, static_cast<uint64_t>(asked_step_) * per_step, per_step,
+                 "step " + std::to_string(asked_step_));
+}
+
+}  // namespace plumb::replay

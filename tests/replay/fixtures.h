@@ -1,0 +1,126 @@
+// What the tests of replay share: a folder that goes away, groups that hold together, a clock to turn by hand.
+#pragma once
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "common/error.h"
+#include "common/trajectory.h"
+#include "replay/store.h"
+#include "replay/table.h"
+
+namespace plumb::replay {
+
+class TempFolder {
+ public:
+  TempFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "plumb_replay_XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) std::abort();
+    path_ = name;
+  }
+  ~TempFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+inline std::string WriteFile(const std::string& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+  return path;
+}
+
+inline std::string ReadFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+// The answer of an actor to `lease`, scored; `completion_tokens` policy tokens each.
+inline TrajectoryGroup Answer(const PromptLease& lease, int64_t version, const std::string& run_id = "run",
+                              int completion_tokens = 3) {
+  TrajectoryGroup group;
+  group.run_id = run_id;
+  group.actor = "actor-0";
+  group.lease = lease;
+  group.policy = {version, "digest-" + std::to_string(version)};
+  for (int32_t s = 0; s < lease.num_samples; ++s) {
+    Trajectory t;
+    t.sample = static_cast<uint32_t>(s);
+    const int n = 2 + completion_tokens;
+    for (int i = 0; i < n; ++i) {
+      const bool policy = i >= 2;
+      t.tokens.push_back(static_cast<int32_t>(lease.lease_id % 1000) + i);
+      t.loss_mask.push_back(policy ? 1 : 0);
+      t.logprobs.push_back(policy ? -0.25f * static_cast<float>(i) : 0.0f);
+      t.policy_versions.push_back(policy ? version : -1);
+    }
+    t.segments = {{Origin::kPrompt, 0, 2, ""}, {Origin::kPolicy, 2, n, ""}};
+    t.completion = "answer " + std::to_string(lease.lease_id) + "/" + std::to_string(s);
+    t.rewards = {{"correct", s % 2 == 0 ? 1.0 : 0.0, 1.0, RewardScope::kTrajectory, 0, "fn"}};
+    t.reward = t.rewards[0].value;
+    t.scored = true;
+    group.trajectories.push_back(std::move(t));
+  }
+  return group;
+}
+
+inline PromptLease PlainLease(uint64_t id, Purpose purpose = Purpose::kTrain, int32_t samples = 2) {
+  PromptLease lease;
+  lease.lease_id = id;
+  lease.purpose = purpose;
+  lease.num_samples = samples;
+  lease.prompt.dataset = purpose == Purpose::kTrain ? kTrainDataset : kEvalDataset;
+  lease.prompt.text = "prompt of " + std::to_string(id);
+  return lease;
+}
+
+inline TrajectoryGroup PlainGroup(uint64_t id, Purpose purpose = Purpose::kTrain) {
+  return Answer(PlainLease(id, purpose), 0);
+}
+
+inline std::vector<Prompt> SomePrompts(int n, const std::string& text = "question ") {
+  std::vector<Prompt> prompts;
+  for (int i = 0; i < n; ++i) {
+    Prompt p;
+    p.text = text + std::to_string(i);
+    p.ground_truth = std::to_string(i);
+    prompts.push_back(std::move(p));
+  }
+  return prompts;
+}
+
+inline std::unique_ptr<Store> OpenStore(const std::string& path, const std::string& run_id = "run") {
+  StoreOptions options;
+  options.run_id = run_id;
+  return Store::Open(path, options);
+}
+
+// What `body` throws; fails when it does not.
+template <class Body>
+Error Thrown(Body body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return e;
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return Error(ErrorCode::kInvalidArgument, "nothing was thrown");
+}
+
+#define EXPECT_THROWS(code_, text_, ...)                                                                 \
+  do {                                                                                                   \
+    const ::plumb::Error thrown = ::plumb::replay::Thrown([&] { __VA_ARGS__; });                         \
+    EXPECT_EQ(::plumb::ErrorCodeName(thrown.code()), ::plumb::ErrorCodeName(code_)) << thrown.what();    \
+    EXPECT_NE(std::string(thrown.what()).find(text_), std::string::npos) << thrown.what();               \
+  } while (false)
+
+}  // namespace plumb::replay
