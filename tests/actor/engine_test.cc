@@ -1,0 +1,352 @@
+#include "actor/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <utility>
+
+#include "actor/device_array.h"
+#include "actor/sequence.h"
+#include "policy_model/transformer.h"
+#include "tests/actor/tiny.h"
+
+namespace plumb::actor {
+namespace {
+
+using Samples = std::map<std::pair<uint64_t, uint32_t>, GeneratedSample>;  // by (request, sample)
+
+void Collect(Engine& engine, Samples& out) {
+  for (GenerateResult& r : engine.TakeFinished()) {
+    for (GeneratedSample& s : r.samples) {
+      const auto key = std::make_pair(r.id, s.sample);
+      EXPECT_TRUE(out.emplace(key, std::move(s)).second) << "answered twice";
+    }
+  }
+}
+
+// All requests, either at once or a few at a time between steps.
+Samples Generate(const EngineOptions& options, const policy_model::Weights& weights,
+                 const std::vector<GenerateRequest>& requests, bool staggered = false, uint64_t* tokens = nullptr) {
+  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
+  Samples out;
+  RandomStream random(77, 0);
+  for (const GenerateRequest& r : requests) {
+    engine.Submit(r);
+    if (staggered) {
+      for (uint32_t n = random.NextBelow(6); n > 0; --n) engine.Step(weights, 0);
+      Collect(engine, out);
+    }
+  }
+  while (engine.Step(weights, 0)) Collect(engine, out);
+  Collect(engine, out);
+  EXPECT_TRUE(engine.idle());
+  EXPECT_EQ(engine.free_pages(), engine.num_pages());
+  if (tokens != nullptr) *tokens += engine.counters().generated_tokens;
+  return out;
+}
+
+void ExpectSame(const Samples& a, const Samples& b, const std::string& what) {
+  ASSERT_EQ(a.size(), b.size()) << what;
+  for (const auto& [key, x] : a) {
+    const GeneratedSample& y = b.at(key);
+    ASSERT_EQ(x.tokens, y.tokens) << what << ", request " << key.first << " sample " << key.second;
+    ASSERT_EQ(x.logprobs, y.logprobs) << what << ", request " << key.first << " sample " << key.second;  // bit for bit
+    ASSERT_EQ(x.finish, y.finish) << what;
+  }
+}
+
+TEST(Engine, AnswersDoNotDependOnTheBatch) {
+  const policy_model::Weights weights = TinyWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(60);
+  uint64_t tokens = 0;
+  EngineOptions options = TinyOptions();
+  options.max_batch = 32;
+  const Samples reference = Generate(options, weights, requests, false, &tokens);
+  std::vector<GenerateRequest> reversed(requests.rbegin(), requests.rend());
+  for (const int32_t max_batch : {1, 2, 3, 5, 32}) {
+    options.max_batch = max_batch;
+    options.prefill_tokens = max_batch == 3 ? 7 : 64;  // prompts in chunks
+    ExpectSame(reference, Generate(options, weights, reversed, true, &tokens),
+               "max_batch " + std::to_string(max_batch) + " staggered");
+    if (HasFatalFailure()) return;
+  }
+  options.max_batch = 5;
+  ExpectSame(reference, Generate(options, weights, requests, false, &tokens), "max_batch 5 at once");
+  RecordProperty("tokens", static_cast<int>(tokens));
+  EXPECT_GE(tokens, 20000u);
+  // Not trivially equal: samples of one prompt differ, and both ends occur.
+  std::map<FinishReason, int> ends;
+  for (const auto& [key, s] : reference) ++ends[s.finish];
+  EXPECT_GT(ends[FinishReason::kStop], 5);
+  EXPECT_GT(ends[FinishReason::kLength], 5);
+  int pairs = 0, equal = 0;
+  for (const auto& [key, s] : reference) {
+    const auto other = reference.find({key.first, key.second + 1});
+    if (other != reference.end()) ++pairs, equal += s.tokens == other->second.tokens;
+  }
+  EXPECT_LT(equal, pairs / 10);
+}
+
+TEST(Engine, AnswersDoNotDependOnPagesOrSharing) {
+  const policy_model::Weights weights = TinyWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(20);
+  EngineOptions options = TinyOptions();
+  const Samples reference = Generate(options, weights, requests);
+  for (const int32_t page_tokens : {1, 4, 16}) {
+    options.page_tokens = page_tokens;
+    ExpectSame(reference, Generate(options, weights, requests), "page_tokens " + std::to_string(page_tokens));
+  }
+  // Every sample a request of its own: nothing is shared.
+  std::vector<GenerateRequest> apart;
+  for (const GenerateRequest& r : requests) {
+    for (int32_t g = 0; g < r.num_samples; ++g) {
+      GenerateRequest one = r;
+      one.num_samples = 1;
+      one.first_sample = static_cast<uint32_t>(g);
+      apart.push_back(one);
+    }
+  }
+  Engine shared(weights.shape(), Device::kCpu, DType::kFloat32, options);
+  Engine alone(weights.shape(), Device::kCpu, DType::kFloat32, options);
+  for (const GenerateRequest& r : requests) shared.Submit(r);
+  for (const GenerateRequest& r : apart) alone.Submit(r);
+  while (shared.Step(weights, 0)) {}
+  while (alone.Step(weights, 0)) {}
+  Samples a, b;
+  Collect(shared, a);
+  Collect(alone, b);
+  ExpectSame(reference, a, "shared");
+  ExpectSame(reference, b, "alone");
+  EXPECT_LT(shared.counters().prefill_tokens, alone.counters().prefill_tokens) << "a prompt is prefilled once a group";
+  int64_t prompt_tokens = 0;
+  for (const GenerateRequest& r : requests) prompt_tokens += static_cast<int64_t>(r.tokens.size()) - 1;
+  EXPECT_EQ(shared.counters().prefill_tokens, static_cast<uint64_t>(prompt_tokens));
+}
+
+TEST(Engine, AScarcePoolOnlyCostsTime) {
+  const policy_model::Weights weights = TinyWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(30);
+  EngineOptions options = TinyOptions();
+  const Samples reference = Generate(options, weights, requests);
+  // One MiB holds 64 pages of 32 tokens of this model, 4 to 5 full sequences' worth of its longest.
+  options.kv_budget_mb = 1;
+  options.page_tokens = 32;
+  Engine probe(weights.shape(), Device::kCpu, DType::kFloat32, options);
+  ASSERT_LE(probe.num_pages(), 64);
+  ExpectSame(reference, Generate(options, weights, requests, true), "1 MiB");
+}
+
+TEST(Engine, LogprobsAreThoseOfTheTrainingForward) {
+  const policy_model::Weights weights = TinyWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(20);
+  for (const float temperature : {1.0f, 0.7f}) {
+    EngineOptions options = TinyOptions();
+    options.sampling.temperature = temperature;
+    const Samples samples = Generate(options, weights, requests);
+    policy_model::PackedBatch batch;
+    batch.Clear();
+    std::vector<float> sampled;
+    for (const auto& [key, s] : samples) {
+      std::vector<int32_t> tokens = requests[key.first].tokens;
+      std::vector<uint8_t> mask(tokens.size(), 0);
+      tokens.insert(tokens.end(), s.tokens.begin(), s.tokens.end());
+      mask.resize(tokens.size(), 1);
+      batch.Append(tokens, mask);
+      sampled.insert(sampled.end(), s.logprobs.begin(), s.logprobs.end());
+    }
+    ASSERT_EQ(batch.targets.size(), sampled.size());
+    policy_model::Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
+    std::vector<float> scored(sampled.size());
+    model.Forward(weights, batch, {temperature, false}, false, scored, {});
+    double sum = 0, spread = 0;
+    for (size_t i = 0; i < scored.size(); ++i) {
+      sum += std::abs(scored[i] - sampled[i]);
+      spread = std::max(spread, std::abs(double{scored[i]}));
+    }
+    const double mean = sum / static_cast<double>(scored.size());
+    std::printf("[          ] temperature %.1f: mean |actor - learner| log-prob %.2e over %zu tokens\n", temperature, mean,
+                scored.size());
+    EXPECT_LE(mean, 1e-4);
+    EXPECT_GT(spread, 3.0);
+  }
+}
+
+TEST(Engine, SamplingOptionsReachTheSampler) {
+  const policy_model::Weights weights = TinyWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(8);
+  EngineOptions options = TinyOptions();
+  options.sampling.temperature = 0;
+  const Samples greedy = Generate(options, weights, requests);
+  options.sampling.temperature = 1;
+  options.sampling.top_k = 1;
+  const Samples top1 = Generate(options, weights, requests);
+  options.sampling.top_k = 0;
+  options.sampling.top_p = 1e-6f;
+  const Samples nucleus = Generate(options, weights, requests);
+  for (const auto& [key, s] : greedy) {
+    EXPECT_EQ(top1.at(key).tokens, s.tokens);
+    EXPECT_EQ(nucleus.at(key).tokens, s.tokens);
+    for (const float lp : top1.at(key).logprobs) EXPECT_EQ(lp, 0.0f);  // the only token left has all of the mass
+    EXPECT_LT(*std::min_element(s.logprobs.begin(), s.logprobs.end()), -0.1f);  // of the plain distribution
+  }
+  options.sampling.top_p = 1;
+  options.sampling.seed = 12;
+  const Samples other = Generate(options, weights, requests);
+  options.sampling.seed = 13;
+  int differ = 0;
+  for (const auto& [key, s] : Generate(options, weights, requests)) differ += s.tokens != other.at(key).tokens;
+  EXPECT_GT(differ, static_cast<int>(other.size()) / 2) << "the seed is ignored";
+}
+
+TEST(Engine, EndsAtEndTokensAndLimits) {
+  const policy_model::Weights weights = TinyWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(30);
+  for (const auto& [key, s] : Generate(TinyOptions(), weights, requests)) {
+    ASSERT_FALSE(s.tokens.empty());
+    ASSERT_EQ(s.tokens.size(), s.logprobs.size());
+    ASSERT_EQ(s.tokens.size(), s.versions.size());
+    const int32_t limit = requests[key.first].limit;
+    EXPECT_LE(static_cast<int32_t>(s.tokens.size()), limit);
+    EXPECT_EQ(std::count(s.tokens.begin(), s.tokens.end() - 1, 60), 0) << "went on after the end token";
+    EXPECT_EQ(s.finish, s.tokens.back() == 60 ? FinishReason::kStop : FinishReason::kLength);
+    if (s.finish == FinishReason::kLength) {
+      EXPECT_EQ(static_cast<int32_t>(s.tokens.size()), limit);
+    }
+  }
+}
+
+TEST(Engine, StopStringsCutAfterTheTokenThatCompletesThem) {
+  const policy_model::Weights weights = TinyWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(12);
+  const LetterTokenizer tokenizer;
+  EngineOptions options = TinyOptions();
+  const Samples plain = Generate(options, weights, requests);
+  // A string that ends inside the long text of a special token, and two letters in a row.
+  const GeneratedSample& donor = plain.begin()->second;
+  ASSERT_GE(donor.tokens.size(), 5u);
+  options.stop = {tokenizer.Decode(std::span<const int32_t>(donor.tokens).subspan(2, 2), false), "<5"};
+  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options, &tokenizer);
+  for (const GenerateRequest& r : requests) engine.Submit(r);
+  while (engine.Step(weights, 0)) {}
+  Samples stopped;
+  Collect(engine, stopped);
+  int cut = 0;
+  for (const auto& [key, s] : plain) {
+    size_t n = 0;
+    std::string text;
+    bool hit = false;
+    while (n < s.tokens.size() && !hit) {
+      text += tokenizer.TokenBytes(s.tokens[n++]);
+      for (const std::string& stop : options.stop) hit |= text.find(stop) != std::string::npos;
+    }
+    const GeneratedSample& got = stopped.at(key);
+    EXPECT_EQ(got.tokens, std::vector<int32_t>(s.tokens.begin(), s.tokens.begin() + static_cast<ptrdiff_t>(n)));
+    EXPECT_EQ(got.finish, hit ? FinishReason::kStop : s.finish);
+    cut += n < s.tokens.size();
+  }
+  EXPECT_GT(cut, 3);
+  EXPECT_THROW(Engine(weights.shape(), Device::kCpu, DType::kFloat32, options, nullptr), Error);
+}
+
+TEST(Engine, NonFiniteLogitsAbortTheSampleAndAreCounted) {
+  const policy_model::Weights weights = TinyWeights();
+  policy_model::Weights broken = TinyWeights();
+  broken.flat().f32()[broken.table().final_norm()] = std::numeric_limits<float>::quiet_NaN();
+  EngineOptions options = TinyOptions();
+  options.eos = {};
+  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
+  GenerateRequest r;
+  r.tokens = {1, 2, 3};
+  r.num_samples = 3;
+  engine.Submit(r);
+  for (int i = 0; i < 5; ++i) engine.Step(weights, 0);  // one prefill, four tokens
+  while (engine.Step(broken, 1)) {}
+  const std::vector<GenerateResult> results = engine.TakeFinished();
+  ASSERT_EQ(results.size(), 1u);
+  for (const GeneratedSample& s : results[0].samples) {
+    EXPECT_EQ(s.finish, FinishReason::kAborted);
+    EXPECT_EQ(s.tokens.size(), 4u);
+    EXPECT_EQ(s.versions, std::vector<int64_t>(4, 0));
+    EXPECT_NE(s.reason.find("NaN"), std::string::npos);
+  }
+  EXPECT_EQ(engine.counters().nonfinite_samples, 3u);
+  EXPECT_EQ(engine.free_pages(), engine.num_pages());
+}
+
+TEST(Engine, RefusesRequestsThatCanNeverRun) {
+  const policy_model::Weights weights = TinyWeights();
+  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, TinyOptions());
+  GenerateRequest fits, overlong, empty, foreign;
+  fits.tokens.assign(100, 1);
+  overlong.tokens.assign(101, 1);
+  foreign.tokens = {5, 61};
+  for (const GenerateRequest& r : {fits, overlong, empty, foreign}) engine.Submit(r);
+  const std::vector<GenerateResult> refused = engine.TakeFinished();
+  ASSERT_EQ(refused.size(), 3u);
+  EXPECT_EQ(refused[0].samples[0].finish, FinishReason::kAborted);
+  EXPECT_NE(refused[0].samples[0].reason.find("max_positions = 160"), std::string::npos);
+  EXPECT_NE(refused[1].samples[0].reason.find("no tokens"), std::string::npos);
+  EXPECT_NE(refused[2].samples[0].reason.find("vocabulary"), std::string::npos);
+  EXPECT_EQ(engine.counters().refused_requests, 3u);
+  while (engine.Step(weights, 0)) {}
+  EXPECT_EQ(engine.TakeFinished().size(), 1u);
+  GenerateRequest wrong = fits;
+  wrong.limit = 61;
+  EXPECT_THROW(engine.Submit(wrong), Error);
+}
+
+TEST(Engine, EveryTokenCarriesTheVersionThatDrewIt) {
+  const policy_model::Weights weights = TinyWeights();
+  EngineOptions options = TinyOptions();
+  options.eos = {};
+  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
+  GenerateRequest r;
+  r.tokens = {1, 2, 3};
+  r.limit = 10;
+  engine.Submit(r);
+  int64_t steps = 0;
+  while (engine.Step(weights, steps++ < 5 ? 7 : 8)) {}
+  const std::vector<GenerateResult> results = engine.TakeFinished();
+  EXPECT_EQ(results[0].samples[0].versions, (std::vector<int64_t>{7, 7, 7, 7, 8, 8, 8, 8, 8, 8}));
+}
+
+TEST(Engine, AbandonGivesEverythingBack) {
+  const policy_model::Weights weights = TinyWeights();
+  Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, TinyOptions());
+  for (const GenerateRequest& r : MixedRequests(20)) engine.Submit(r);
+  for (int i = 0; i < 20; ++i) engine.Step(weights, 0);
+  const size_t done = engine.TakeFinished().size();
+  EXPECT_EQ(engine.Abandon().size(), 20 - done);
+  EXPECT_TRUE(engine.idle());
+  EXPECT_EQ(engine.free_pages(), engine.num_pages());
+  // And works on.
+  const std::vector<GenerateRequest> again = MixedRequests(3);
+  for (const GenerateRequest& r : again) engine.Submit(r);
+  while (engine.Step(weights, 0)) {}
+  Samples a;
+  Collect(engine, a);
+  ExpectSame(Generate(TinyOptions(), weights, again), a, "after Abandon");
+}
+
+TEST(Engine, TrainAndEvalNeverShareARandomAddress) {
+  EXPECT_NE(RandomAddress(Purpose::kTrain, 5), RandomAddress(Purpose::kEval, 5));
+  EXPECT_EQ(RandomAddress(Purpose::kTrain, 5), 5u);
+  EXPECT_THROW(RandomAddress(Purpose::kTrain, uint64_t{1} << 63), Error);
+}
+
+TEST(DeviceArray, HostAndDeviceAreOneOnTheCpu) {
+  DeviceArray<uint8_t> bytes(Device::kCpu, 3);
+  bytes[2] = 9;
+  EXPECT_EQ(bytes.device()[2], 9);
+  EXPECT_EQ(bytes.device(), bytes.host());
+  DeviceArray<int64_t> one(Device::kCpu, 1);
+  one.device()[0] = 4;
+  one.Download();
+  EXPECT_EQ(one[0], 4);
+}
+
+}  // namespace
+}  // namespace plumb::actor

@@ -1,0 +1,281 @@
+#include "actor/rollout.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <map>
+
+#include "common/error.h"
+#include "tests/actor/tiny.h"
+
+namespace plumb::actor {
+namespace {
+
+using std::chrono::milliseconds;
+
+class FakePrompts : public PromptSource {
+ public:
+  std::vector<PromptLease> Lease(int max_groups, Deadline) override {
+    if (away-- > 0) throw Error(ErrorCode::kUnavailable, "the store is away");
+    std::vector<PromptLease> out;
+    while (!queue.empty() && static_cast<int>(out.size()) < std::min(max_groups, most)) {
+      out.push_back(queue.front());
+      queue.pop_front();
+    }
+    return out;
+  }
+  void Release(std::span<const PromptLease> leases) override {
+    released.insert(released.end(), leases.begin(), leases.end());
+  }
+  bool Finished() override { return queue.empty() && finish; }
+
+  std::deque<PromptLease> queue;
+  std::vector<PromptLease> released;
+  int most = 1000, away = 0;
+  bool finish = true;
+};
+
+PromptLease MakeLease(uint64_t id, int64_t version, int32_t samples = 3) {
+  PromptLease lease;
+  lease.lease_id = id;
+  lease.num_samples = samples;
+  lease.policy_version = version;
+  lease.prompt.text = "prompt number " + std::string(1, static_cast<char>('a' + id % 26));
+  return lease;
+}
+
+// The learner's side: one Weights object and its version.
+struct Bench {
+  Bench() { options.engine = TinyOptions(), options.run_id = "run-7", options.actor = "actor-3"; }
+
+  Rollout& Make(const policy_model::ChatTemplate* chat = nullptr) {
+    rollout = std::make_unique<Rollout>(TinyShape(), Device::kCpu, DType::kFloat32, options, &prompts, &policy,
+                                        &tokenizer, chat, [this](const TrajectoryGroup& group) {
+                                          if (sink_away-- > 0) throw Error(ErrorCode::kUnavailable, "reward is away");
+                                          CheckInvariants(group);
+                                          EXPECT_TRUE(groups.emplace(group.lease.lease_id, group).second);
+                                        });
+    return *rollout;
+  }
+  void Drain() {
+    int pumps = 0;
+    while (rollout->Pump(After(milliseconds(200)))) ASSERT_LT(++pumps, 2000);
+  }
+
+  RolloutOptions options;
+  policy_model::Weights weights = TinyWeights();
+  PolicyVersion version{0, "digest-0"};
+  SharedPolicy policy{&weights, [this] { return version; }};
+  FakePrompts prompts;
+  LetterTokenizer tokenizer;
+  int sink_away = 0;
+  std::map<uint64_t, TrajectoryGroup> groups;
+  std::unique_ptr<Rollout> rollout;
+};
+
+TEST(Rollout, LeasesBecomeCompleteGroups) {
+  Bench b;
+  for (uint64_t i = 0; i < 9; ++i) b.prompts.queue.push_back(MakeLease(i, 0));
+  b.prompts.most = 2;
+  Rollout& rollout = b.Make();
+  b.Drain();
+  ASSERT_EQ(b.groups.size(), 9u);
+  for (const auto& [id, g] : b.groups) {
+    EXPECT_EQ(g.run_id, "run-7");
+    EXPECT_EQ(g.actor, "actor-3");
+    EXPECT_EQ(g.policy, b.version);
+    EXPECT_EQ(g.lease.prompt.tokens, b.tokenizer.Encode(g.lease.prompt.text, true));
+    ASSERT_EQ(g.trajectories.size(), 3u);
+    for (const Trajectory& t : g.trajectories) {
+      const size_t p = g.lease.prompt.tokens.size();
+      ASSERT_EQ(t.segments.size(), 2u);
+      EXPECT_EQ(t.prompt_length(), static_cast<int32_t>(p));
+      EXPECT_GT(t.completion_length(), 0);
+      EXPECT_TRUE(std::equal(g.lease.prompt.tokens.begin(), g.lease.prompt.tokens.end(), t.tokens.begin()));
+      EXPECT_EQ(std::count(t.loss_mask.begin(), t.loss_mask.end(), 1), t.completion_length());
+      EXPECT_LT(*std::min_element(t.logprobs.begin(), t.logprobs.end()), 0);
+      EXPECT_EQ(t.completion, b.tokenizer.Decode(std::span<const int32_t>(t.tokens).subspan(p), false));
+      EXPECT_EQ(t.finish == FinishReason::kStop, t.tokens.back() == 60);
+      EXPECT_FALSE(t.scored);
+    }
+  }
+  EXPECT_EQ(rollout.counters().leases, 9u);
+  EXPECT_EQ(rollout.counters().groups_delivered, 9u);
+  EXPECT_GT(rollout.engine().counters().generated_tokens, 100u);
+  EXPECT_TRUE(b.prompts.released.empty());
+}
+
+TEST(Rollout, TheSameLeaseGivesTheSameGroupWhateverTheActor) {
+  Bench one, other;
+  for (uint64_t i = 0; i < 8; ++i) one.prompts.queue.push_back(MakeLease(i, 0));
+  for (uint64_t i = 8; i-- > 0;) other.prompts.queue.push_back(MakeLease(i, 0));
+  other.options.engine.max_batch = 2;
+  other.prompts.most = 1;
+  one.Make();
+  other.Make();
+  one.Drain();
+  other.Drain();
+  EXPECT_EQ(one.groups, other.groups);
+}
+
+TEST(Rollout, TrainAndEvalOfOneNumberDrawDifferently) {
+  Bench train, eval;
+  train.prompts.queue.push_back(MakeLease(3, 0));
+  eval.prompts.queue.push_back(MakeLease(3, 0));
+  eval.prompts.queue.back().purpose = Purpose::kEval;
+  train.Make();
+  eval.Make();
+  train.Drain();
+  eval.Drain();
+  EXPECT_NE(train.groups.at(3).trajectories[0].tokens, eval.groups.at(3).trajectories[0].tokens);
+  EXPECT_EQ(eval.groups.at(3).lease.purpose, Purpose::kEval);
+}
+
+TEST(Rollout, SyncWaitsForTheExactVersion) {
+  Bench b;
+  b.version = {1, "one"};
+  b.prompts.queue = {MakeLease(0, 2), MakeLease(1, 2)};
+  Rollout& rollout = b.Make();
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(rollout.Pump(After(milliseconds(5))));
+  EXPECT_EQ(rollout.engine().counters().steps, 0u) << "sampled with the wrong version";
+  EXPECT_EQ(rollout.in_flight(), 2u);
+  b.version = {2, "two"};
+  b.Drain();
+  ASSERT_EQ(b.groups.size(), 2u);
+  for (const auto& [id, g] : b.groups) {
+    EXPECT_EQ(g.policy, b.version);
+    for (const Trajectory& t : g.trajectories) {
+      for (size_t i = static_cast<size_t>(t.prompt_length()); i < t.tokens.size(); ++i) EXPECT_EQ(t.policy_versions[i], 2);
+    }
+  }
+}
+
+TEST(Rollout, LeasesOfTheNextVersionWaitUntilThoseOfThisOneAreDone) {
+  Bench b;
+  b.prompts.queue = {MakeLease(0, 0), MakeLease(1, 0), MakeLease(2, 1)};
+  Rollout& rollout = b.Make();
+  int pumps = 0;
+  while (b.groups.size() < 2) {
+    ASSERT_TRUE(rollout.Pump(Deadline{}));
+    ASSERT_LT(++pumps, 1000);
+  }
+  EXPECT_FALSE(b.groups.contains(2));
+  b.version = {1, "one"};
+  b.Drain();
+  EXPECT_EQ(b.groups.at(2).policy.version, 1);
+  EXPECT_EQ(b.groups.at(1).policy.version, 0);
+}
+
+TEST(Rollout, WeightsThatChangeUnderAnExactLeaseAreAnError) {
+  Bench b;
+  b.prompts.queue = {MakeLease(0, 0)};
+  Rollout& rollout = b.Make();
+  rollout.Pump(Deadline{});
+  b.version = {1, "one"};
+  EXPECT_THROW(rollout.Pump(After(milliseconds(50))), Error);
+}
+
+TEST(Rollout, ALeaseOfAPastVersionIsGivenBackAndCounted) {
+  Bench b;
+  b.version = {5, "five"};
+  b.prompts.queue = {MakeLease(0, 4), MakeLease(1, 5)};
+  Rollout& rollout = b.Make();
+  b.Drain();
+  ASSERT_EQ(b.prompts.released.size(), 1u);
+  EXPECT_EQ(b.prompts.released[0].lease_id, 0u);
+  EXPECT_EQ(rollout.counters().stale_leases, 1u);
+  EXPECT_EQ(b.groups.size(), 1u);
+}
+
+TEST(Rollout, WithoutAVersionTheNewestIsTakenAndStamped) {
+  Bench b;
+  b.options.engine.eos = {};
+  b.options.poll_ms = 0;
+  b.prompts.queue = {MakeLease(0, -1)};
+  Rollout& rollout = b.Make();
+  for (int i = 0; i < 10; ++i) rollout.Pump(Deadline{});
+  b.version = {1, "one"};
+  b.Drain();
+  const TrajectoryGroup& g = b.groups.at(0);
+  EXPECT_EQ(g.policy, b.version);
+  const Trajectory& t = g.trajectories[0];
+  EXPECT_EQ(t.policy_versions[static_cast<size_t>(t.prompt_length())], 0);
+  EXPECT_EQ(t.policy_versions.back(), 1);
+}
+
+TEST(Rollout, OverlongAndUnreadablePromptsComeBackAborted) {
+  Bench b;
+  b.prompts.queue = {MakeLease(0, 0), MakeLease(1, 0), MakeLease(2, 0)};
+  b.prompts.queue[0].prompt.tokens.assign(150, 1);
+  b.prompts.queue[1].prompt.text.clear();
+  b.prompts.queue[1].prompt.messages = {{"user", "hello"}};
+  Rollout& rollout = b.Make();
+  b.Drain();
+  ASSERT_EQ(b.groups.size(), 3u);
+  for (const uint64_t id : {0, 1}) {
+    ASSERT_EQ(b.groups.at(id).trajectories.size(), 3u);
+    for (const Trajectory& t : b.groups.at(id).trajectories) {
+      EXPECT_EQ(t.finish, FinishReason::kAborted);
+      EXPECT_EQ(t.completion_length(), 0);
+    }
+  }
+  EXPECT_NE(b.groups.at(0).trajectories[0].unscored_reason.find("max_positions"), std::string::npos);
+  EXPECT_NE(b.groups.at(1).trajectories[0].unscored_reason.find("chat template"), std::string::npos);
+  EXPECT_EQ(rollout.counters().refused_prompts, 1u);
+  EXPECT_EQ(rollout.counters().untokenizable, 1u);
+}
+
+// "[role]content" for each message, then "[assistant]".
+class PlainTemplate : public policy_model::ChatTemplate {
+ public:
+  std::string Render(std::span<const Message> messages, bool add_generation_prompt) const override {
+    std::string text;
+    for (const Message& m : messages) text += m.role + m.content;
+    return add_generation_prompt ? text + "assistant" : text;
+  }
+  const std::string& source() const override { return source_; }
+
+ private:
+  std::string source_;
+};
+
+TEST(Rollout, MessagesGoThroughTheChatTemplateOnce) {
+  Bench b;
+  const PlainTemplate chat;
+  b.prompts.queue = {MakeLease(0, 0)};
+  b.prompts.queue[0].prompt.text.clear();
+  b.prompts.queue[0].prompt.messages = {{"user", "hello"}};
+  b.Make(&chat);
+  b.Drain();
+  EXPECT_EQ(b.groups.at(0).lease.prompt.tokens, b.tokenizer.Encode("userhelloassistant", true));
+}
+
+TEST(Rollout, AGroupIsKeptUntilTheSinkHasIt) {
+  Bench b;
+  for (uint64_t i = 0; i < 4; ++i) b.prompts.queue.push_back(MakeLease(i, 0));
+  b.sink_away = 3;
+  b.prompts.away = 2;
+  Rollout& rollout = b.Make();
+  b.Drain();
+  EXPECT_EQ(b.groups.size(), 4u);
+  EXPECT_EQ(rollout.counters().port_retries, 5u);
+}
+
+TEST(Rollout, StopGivesUnansweredLeasesBack) {
+  Bench b;
+  b.options.engine.max_batch = 4;
+  b.options.group_size_hint = 3;
+  for (uint64_t i = 0; i < 6; ++i) b.prompts.queue.push_back(MakeLease(i, i < 5 ? 0 : 1));
+  Rollout& rollout = b.Make();
+  for (int i = 0; i < 10; ++i) rollout.Pump(Deadline{});
+  const size_t leased = rollout.counters().leases;
+  rollout.Stop();
+  EXPECT_EQ(b.groups.size() + b.prompts.released.size(), leased);
+  EXPECT_FALSE(b.prompts.released.empty());
+  EXPECT_EQ(rollout.in_flight(), 0u);
+  EXPECT_EQ(rollout.engine().free_pages(), rollout.engine().num_pages());
+}
+
+}  // namespace
+}  // namespace plumb::actor
