@@ -1,9 +1,10 @@
 // A child process with two pipes, a captured stderr and an end that always comes.
 //
-// Purpose: what plug-in hosts and programs have in common. The child gets requests on one descriptor and answers on
-// another; each read has a deadline and a cap; Kill() ends the whole process group (and with it the pid namespace).
+// Purpose: what plug-in hosts and programs have in common. The child gets requests on its stdin and answers on its
+// stdout; it leads a session of its own and sees only the environment variables that programs need to run (PATH,
+// LANG, LC_*, TZ, LD_LIBRARY_PATH, PYTHON*, VIRTUAL_ENV, PYENV_*, OMP_NUM_THREADS; HOME is /tmp). Each read has a deadline and a cap; Kill() ends the whole process group (and with it the pid namespace).
 // Thread safety: one owner thread, and the same one from Start() to the end of its life: the parent-death signal is
-// bound to the thread that forked. Ownership: the object owns process and descriptors; the destructor kills and reaps.
+// bound to the thread that forked. That thread gets SIGPIPE blocked. Ownership: the object owns process and descriptors; the destructor kills and reaps.
 // Errors: Start() throws Error; Read and Write return a Failure kind.
 #pragma once
 
@@ -14,18 +15,13 @@
 #include <vector>
 
 #include "reward/reward.h"
-#include "reward/sandbox.h"
 
 namespace plumb::reward {
 
 struct ChildOptions {
-  std::vector<std::string> command;  // [0] is looked up in PATH
-  std::string working_directory;     // empty: the current one
-  bool protocol_on_stdio = true;     // true: stdin/stdout; false: descriptors 3 (requests) and 4 (replies)
-  bool seccomp_through_bwrap = true; // false: the child installs its own filter
-  bool address_space_limit = true;   // false: the child sets RLIMIT_AS itself
-  int64_t stderr_cap_bytes = 16384;  // the tail that is kept for messages
-  SandboxOptions sandbox;
+  std::vector<std::string> command;   // [0] is looked up in PATH
+  int64_t stderr_cap_bytes = 4096;    // the tail that is kept for messages
+  int64_t input_cap_bytes = 64 << 20; // received and not yet asked for; more is kOutputCap
 };
 
 class ChildProcess {
@@ -47,8 +43,6 @@ class ChildProcess {
   Failure ReadLine(size_t cap, std::string* line, Deadline deadline);
   // Bytes that arrived and nobody asked for.
   size_t unread() const { return in_.size() - in_at_; }
-  // Takes in what has arrived already, without waiting; false once the child closed its end.
-  bool PollInput();
 
   // SIGKILL to the group, reap. Idempotent.
   void Kill();
@@ -60,9 +54,9 @@ class ChildProcess {
   uint64_t stderr_bytes() const { return stderr_bytes_; }
 
  private:
-  bool Pump(bool want_write, Deadline deadline, Failure* failure);  // waits for any of the descriptors
-  void DrainStderr();
-  void CloseAll();
+  // Waits until something arrived, `bytes` can be written (when non-null) or the deadline.
+  Failure Pump(const std::string* bytes, size_t* written, Deadline deadline);
+  void Close();
 
   const ChildOptions options_;
   pid_t pid_ = -1;
@@ -71,14 +65,10 @@ class ChildProcess {
   int stderr_ = -1;
   bool eof_ = false;
   int status_ = 0;
-  bool reaped_ = false;
   std::string in_;      // received, read from in_at_ on
   size_t in_at_ = 0;
   std::string stderr_tail_;
   uint64_t stderr_bytes_ = 0;
 };
-
-// SHA-256 of the bytes of a file, lower-case hex: which code computed a score.
-std::string FileSha256(const std::string& path);
 
 }  // namespace plumb::reward

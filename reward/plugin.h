@@ -13,15 +13,24 @@
 #include "configs/config.h"
 #include "reward/child_process.h"
 #include "reward/reward.h"
+#include "reward/sandbox.h"
 #include "reward/worker_pool.h"
 
 namespace plumb::reward {
 
 struct HostOptions {
-  std::vector<std::string> host_command;  // empty: /proc/self/exe reward-host
+  std::vector<std::string> host_command;  // empty: this executable with the verb reward-host
   SandboxOptions sandbox;                 // memory_mb and allow_unsandboxed come from the recipe
   PoolOptions pool;                       // name, workers and timeout come from the recipe
+  std::chrono::milliseconds start_grace{20000};  // more time for the greeting, or for the first answer of a program
 };
+
+// The whole command line of a host: namespaces, host, limits. `what` is {"--so" | "--exec", path}.
+// Throws Error(kUnsupported | kNotFound).
+std::vector<std::string> HostCommand(const HostOptions& options, const std::string& verb, const std::string& path,
+                                     const std::vector<std::string>& arguments);
+// `options` with what the recipe says about this part. Throws Error(kInvalidArgument) for limits that make no sense.
+HostOptions WithPart(HostOptions options, const configs::RewardPartConfig& part, bool allow_unsandboxed);
 
 std::unique_ptr<RewardFunction> MakePlugin(const configs::RewardPartConfig& part, bool allow_unsandboxed,
                                            HostOptions options = {});

@@ -38,10 +38,12 @@ struct SandboxOptions {
 // Empty: bubblewrap works here. Else one sentence: what is missing and how to get it. Probed once a process.
 const std::string& ProbeNamespaces();
 
-// The command line in front of `command` ({} when namespaces are off or absent and that is allowed).
-// `seccomp_fd` >= 0: bubblewrap reads the filter from it. Throws Error(kUnsupported) as said above.
-std::vector<std::string> NamespaceCommand(const SandboxOptions& options, const std::string& working_directory,
-                                          int seccomp_fd);
+// The command line in front of what should run ({} when namespaces are off, or absent and that is allowed).
+// Throws Error(kUnsupported) as said above.
+std::vector<std::string> NamespaceCommand(const SandboxOptions& options);
+// The options of `reward-host` that make it apply limits and filter from the inside, just before it loads or executes
+// anything: RLIMIT_NPROC set outside would count every process of the user.
+std::vector<std::string> HostArguments(const SandboxOptions& options, bool in_namespaces);
 
 enum class SeccompProfile : uint8_t { kProgram = 0, kSharedObject = 1 };
 // The filter as classic BPF. Empty on processors we have no table for (counts as a missing layer).
@@ -49,8 +51,7 @@ std::vector<sock_filter> SeccompFilter(SeccompProfile profile, bool network);
 // no_new_privs and the filter on the calling thread (call before other threads exist). False: the kernel refused.
 bool InstallSeccomp(SeccompProfile profile, bool network);
 
-// In the child between fork and exec, or in the host before it loads the object. Async-signal-safe.
-// `address_space` false leaves RLIMIT_AS to the caller.
-void ApplyLimits(const SandboxOptions& options, bool address_space);
+// On the calling process. RLIMIT_AS is what is mapped already + memory_mb when `on_top`, else memory_mb.
+void ApplyLimits(const SandboxOptions& options, bool on_top);
 
 }  // namespace plumb::reward

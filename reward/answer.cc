@@ -1,0 +1,416 @@
+#include "reward/answer.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstdint>
+#include <vector>
+
+namespace plumb::reward {
+namespace {
+
+constexpr size_t kMaxDigits = 400;
+
+bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
+
+std::string_view Trim(std::string_view s) {
+  while (!s.empty() && IsSpace(s.front())) s.remove_prefix(1);
+  while (!s.empty() && IsSpace(s.back())) s.remove_suffix(1);
+  return s;
+}
+
+void ReplaceAll(std::string* s, std::string_view from, std::string_view to) {
+  if (s->find(from) == std::string::npos) return;
+  std::string out;
+  out.reserve(s->size());
+  size_t at = 0;
+  for (size_t hit; (hit = s->find(from, at)) != std::string::npos; at = hit + from.size()) {
+    out.append(*s, at, hit - at).append(to);
+  }
+  *s = out.append(*s, at, std::string::npos);
+}
+
+// The text between the brace at `open` and its partner; nullopt if it is never closed.
+std::optional<std::string_view> Braced(std::string_view text, size_t open) {
+  if (open >= text.size() || text[open] != '{') return std::nullopt;
+  int depth = 0;
+  for (size_t i = open; i < text.size(); ++i) {
+    if (text[i] == '\\') {
+      ++i;
+    } else if (text[i] == '{') {
+      ++depth;
+    } else if (text[i] == '}' && --depth == 0) {
+      return text.substr(open + 1, i - open - 1);
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> LastBoxed(std::string_view text) {
+  // Only the last few candidates are tried: a text of nothing but unclosed \boxed{ must not cost quadratic time.
+  size_t end = text.size();
+  for (int tries = 0; tries < 8; ++tries) {
+    const size_t at = text.substr(0, end).rfind("\\boxed");
+    if (at == std::string_view::npos) return std::nullopt;
+    size_t open = at + 6;
+    while (open < text.size() && IsSpace(text[open])) ++open;
+    if (auto inside = Braced(text, open)) return std::string(Trim(*inside));
+    end = at;
+  }
+  return std::nullopt;
+}
+
+std::string Unbox(std::string_view text) {
+  if (auto boxed = LastBoxed(text)) return *boxed;
+  return std::string(Trim(text));
+}
+
+// Removes \name{...} keeping (or dropping) what is inside.
+void Unwrap(std::string* s, std::string_view name, bool keep) {
+  for (size_t at = 0; (at = s->find(name, at)) != std::string::npos;) {
+    const auto inside = Braced(*s, at + name.size());
+    if (!inside) {
+      at += name.size();
+      continue;
+    }
+    const std::string text(*inside);
+    s->replace(at, name.size() + text.size() + 2, keep ? text : std::string());
+  }
+}
+
+// Spelling that does not change what is meant: LaTeX spacing and wrappers, Unicode signs.
+std::string Plain(std::string_view text) {
+  std::string s(text.substr(0, std::min<size_t>(text.size(), 4096)));
+  ReplaceAll(&s, "\xE2\x88\x92", "-");  // U+2212 minus
+  ReplaceAll(&s, "\xEF\xB9\xA3", "-");  // U+FE63
+  ReplaceAll(&s, "\xEF\xBC\x8D", "-");  // U+FF0D
+  ReplaceAll(&s, "\xE2\x80\x93", "-");  // U+2013 en dash
+  ReplaceAll(&s, "\xE2\x81\x84", "/");  // U+2044 fraction slash
+  ReplaceAll(&s, "\xC2\xA0", " ");
+  ReplaceAll(&s, "\xE2\x80\xAF", " ");
+  ReplaceAll(&s, "{,}", ",");
+  for (std::string_view skip : {"\\!", "\\,", "\\;", "\\:", "\\left", "\\right", "\\displaystyle"}) {
+    ReplaceAll(&s, skip, "");
+  }
+  ReplaceAll(&s, "\\ ", " ");
+  ReplaceAll(&s, "\\dfrac", "\\frac");
+  ReplaceAll(&s, "\\tfrac", "\\frac");
+  ReplaceAll(&s, "\\%", "%");
+  ReplaceAll(&s, "\\$", "$");
+  ReplaceAll(&s, "\\(", "");
+  ReplaceAll(&s, "\\)", "");
+  ReplaceAll(&s, "\\[", "");
+  ReplaceAll(&s, "\\]", "");
+  for (std::string_view wrap : {"\\text", "\\mathrm", "\\mathbf", "\\textbf", "\\mbox"}) Unwrap(&s, wrap, true);
+  for (std::string_view degree : {"^{\\circ}", "^\\circ", "\xC2\xB0"}) ReplaceAll(&s, degree, "");
+  ReplaceAll(&s, "**", "");
+  return std::string(Trim(s));
+}
+
+constexpr std::string_view kCurrency[] = {"$", "USD", "EUR", "GBP", "\xE2\x82\xAC", "\xC2\xA3", "\xC2\xA5",
+                                          "\xE2\x82\xB9"};
+
+void StripCurrency(std::string_view* s) {
+  for (bool again = true; again;) {
+    again = false;
+    *s = Trim(*s);
+    for (std::string_view sign : kCurrency) {
+      if (s->starts_with(sign)) s->remove_prefix(sign.size()), again = true;
+      if (s->ends_with(sign)) s->remove_suffix(sign.size()), again = true;
+    }
+  }
+}
+
+std::string NoLeadingZeros(std::string digits) {
+  const size_t first = digits.find_first_not_of('0');
+  return first == std::string::npos ? "0" : digits.substr(first);
+}
+
+std::string Multiply(const std::string& a, const std::string& b) {
+  std::vector<uint32_t> out(a.size() + b.size(), 0);
+  for (size_t i = a.size(); i-- > 0;) {
+    uint32_t carry = 0;
+    for (size_t j = b.size(); j-- > 0;) {
+      const uint32_t sum = out[i + j + 1] + static_cast<uint32_t>(a[i] - '0') * static_cast<uint32_t>(b[j] - '0') + carry;
+      out[i + j + 1] = sum % 10;
+      carry = sum / 10;
+    }
+    out[i] += carry;
+  }
+  std::string digits;
+  for (uint32_t d : out) digits.push_back(static_cast<char>('0' + d));
+  return NoLeadingZeros(std::move(digits));
+}
+
+std::string Add(const std::string& a, const std::string& b) {
+  std::string out;
+  int carry = 0;
+  for (size_t i = 0; i < std::max(a.size(), b.size()) || carry; ++i) {
+    int sum = carry;
+    if (i < a.size()) sum += a[a.size() - 1 - i] - '0';
+    if (i < b.size()) sum += b[b.size() - 1 - i] - '0';
+    out.push_back(static_cast<char>('0' + sum % 10));
+    carry = sum / 10;
+  }
+  std::reverse(out.begin(), out.end());
+  return NoLeadingZeros(std::move(out));
+}
+
+// Unsigned decimal with optional proper thousands commas, fraction and exponent, at the start of `s`.
+// Returns the bytes used, 0 if there is none.
+size_t ScanDecimal(std::string_view s, Rational* out) {
+  std::string whole, fraction;
+  size_t i = 0;
+  while (i < s.size() && IsDigit(s[i])) whole.push_back(s[i++]);
+  if (!whole.empty() && whole.size() <= 3) {
+    while (i + 3 < s.size() && s[i] == ',' && IsDigit(s[i + 1]) && IsDigit(s[i + 2]) && IsDigit(s[i + 3]) &&
+           (i + 4 == s.size() || !IsDigit(s[i + 4]))) {
+      whole.append(s.substr(i + 1, 3));
+      i += 4;
+    }
+  }
+  if (i + 1 < s.size() && s[i] == '.' && IsDigit(s[i + 1])) {
+    ++i;
+    while (i < s.size() && IsDigit(s[i])) fraction.push_back(s[i++]);
+  } else if (!whole.empty() && i + 1 == s.size() && s[i] == '.') {
+    ++i;  // "5."
+  }
+  if (whole.empty() && fraction.empty()) return 0;
+  int exponent = 0;
+  if (i + 1 < s.size() && (s[i] == 'e' || s[i] == 'E')) {
+    size_t j = i + 1;
+    const bool negative = s[j] == '-';
+    if (s[j] == '-' || s[j] == '+') ++j;
+    size_t digits = 0;
+    int value = 0;
+    while (j < s.size() && IsDigit(s[j]) && digits < 4) value = value * 10 + (s[j++] - '0'), ++digits;
+    if (digits > 0 && digits < 4) {
+      exponent = negative ? -value : value;
+      i = j;
+    }
+  }
+  if (whole.size() + fraction.size() > kMaxDigits || std::abs(exponent) > static_cast<int>(kMaxDigits)) return 0;
+  out->numerator = whole + fraction;
+  out->denominator.assign(1, '1').append(fraction.size(), '0');
+  (exponent >= 0 ? out->numerator : out->denominator).append(static_cast<size_t>(std::abs(exponent)), '0');
+  out->numerator = NoLeadingZeros(out->numerator);
+  return i;
+}
+
+std::optional<Rational> Divide(const Rational& a, const Rational& b) {
+  if (b.numerator == "0") return std::nullopt;
+  Rational out;
+  out.negative = a.negative != b.negative;
+  out.numerator = Multiply(a.numerator, b.denominator);
+  out.denominator = Multiply(a.denominator, b.numerator);
+  return out;
+}
+
+std::optional<Rational> ParseSigned(std::string_view s);
+
+// \frac{a}{b}, \frac12, \frac1{2} at the start; `used` bytes.
+std::optional<Rational> ParseFrac(std::string_view s, size_t* used) {
+  if (!s.starts_with("\\frac")) return std::nullopt;
+  size_t at = 5;
+  std::optional<Rational> parts[2];
+  for (auto& part : parts) {
+    while (at < s.size() && IsSpace(s[at])) ++at;
+    if (const auto inside = Braced(s, at)) {
+      part = ParseSigned(Trim(*inside));
+      at += inside->size() + 2;
+    } else if (at < s.size() && IsDigit(s[at])) {
+      part = ParseSigned(s.substr(at, 1));
+      ++at;
+    }
+    if (!part) return std::nullopt;
+  }
+  *used = at;
+  return Divide(*parts[0], *parts[1]);
+}
+
+std::optional<Rational> ParseSigned(std::string_view s) {
+  bool negative = false;
+  s = Trim(s);
+  if (!s.empty() && (s.front() == '-' || s.front() == '+')) {
+    negative = s.front() == '-';
+    s.remove_prefix(1);
+    StripCurrency(&s);  // "-$5"
+  }
+  Rational first;
+  size_t used = 0;
+  if (auto frac = ParseFrac(s, &used)) {
+    first = *frac;
+  } else {
+    used = ScanDecimal(s, &first);
+    if (used == 0) return std::nullopt;
+  }
+  std::string_view rest = s.substr(used);
+  std::string_view next = Trim(rest);
+  if (!next.empty()) {
+    const bool integer = first.denominator == "1";
+    if (next.front() == '/') {
+      const auto below = ParseSigned(next.substr(1));
+      if (!below || Trim(next.substr(1)).find('/') != std::string_view::npos) return std::nullopt;
+      const auto quotient = Divide(first, *below);
+      if (!quotient) return std::nullopt;
+      first = *quotient;
+    } else if (integer && (next.starts_with("\\frac") || (next.size() != rest.size() && IsDigit(next.front())))) {
+      // Mixed number: "1 1/2", "1\frac{1}{2}".
+      const auto part = ParseSigned(next);
+      if (!part || part->denominator == "1" ||
+          (!next.starts_with("\\frac") && next.find('/') == std::string_view::npos)) {
+        return std::nullopt;
+      }
+      const std::string whole = Multiply(first.numerator, part->denominator);
+      first.numerator = Add(whole, part->numerator);
+      first.denominator = part->denominator;
+    } else {
+      return std::nullopt;
+    }
+  }
+  first.negative = first.negative != negative;
+  if (first.numerator == "0") first.negative = false;
+  if (first.numerator.size() + first.denominator.size() > 4 * kMaxDigits) return std::nullopt;
+  return first;
+}
+
+struct Found {
+  size_t begin, end;
+};
+
+// Numbers as they stand in prose: optional sign, digits, and a directly joined "/digits"; the last at the end.
+std::vector<Found> FindNumbers(std::string_view s) {
+  std::vector<Found> out;
+  for (size_t i = 0; i < s.size();) {
+    const bool dot = s[i] == '.' && i + 1 < s.size() && IsDigit(s[i + 1]) && (i == 0 || !IsDigit(s[i - 1]));
+    if (!IsDigit(s[i]) && !dot) {
+      ++i;
+      continue;
+    }
+    Rational ignored;
+    // A sentence's full stop is not the number's: scan as if something followed.
+    size_t used = ScanDecimal(s.substr(i), &ignored);
+    if (used == 0) {  // longer than we compare: skip its digits
+      while (i < s.size() && (IsDigit(s[i]) || s[i] == '.')) ++i;
+      continue;
+    }
+    size_t begin = i, end = i + used;
+    if (s[end - 1] == '.') --end;
+    if (end + 1 < s.size() && s[end] == '/' && IsDigit(s[end + 1])) {
+      const size_t more = ScanDecimal(s.substr(end + 1), &ignored);
+      if (more > 0) end += 1 + more;
+      if (s[end - 1] == '.') --end;
+    }
+    size_t sign = begin;
+    while (sign > 0 && s[sign - 1] == '$') --sign;
+    // A minus is a sign only when it does not join two things: "10-3" is two numbers.
+    if (sign > 0 && s[sign - 1] == '-' && (sign == 1 || IsSpace(s[sign - 2]) || s[sign - 2] == '(' || s[sign - 2] == '=')) {
+      begin = sign - 1;
+    }
+    i = end;
+    while (end < s.size() && end - i < 2 && (s[end] == '%' || (s[end] == ' ' && end + 1 < s.size() && s[end + 1] == '%'))) ++end;
+    out.push_back({begin, end});
+  }
+  return out;
+}
+
+std::string Canonical(std::string_view text) {
+  std::string s = Plain(text);
+  ReplaceAll(&s, "$", "");
+  std::string out;
+  bool space = false;
+  for (char c : s) {
+    if (IsSpace(c)) {
+      space = !out.empty();
+      continue;
+    }
+    if (space) out.push_back(' ');
+    space = false;
+    out.push_back(static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c));
+  }
+  static constexpr std::string_view kOuter = ".,;:!?\"'`";
+  size_t begin = 0, end = out.size();
+  while (begin < end && kOuter.find(out[begin]) != std::string_view::npos) ++begin;
+  while (end > begin && (kOuter.find(out[end - 1]) != std::string_view::npos || out[end - 1] == ' ')) --end;
+  return out.substr(begin, end - begin);
+}
+
+}  // namespace
+
+std::optional<std::string> ExtractAnswer(std::string_view text, Fallback fallback) {
+  const size_t close = text.rfind("</answer>");
+  if (close != std::string_view::npos) {
+    const size_t open = text.substr(0, close).rfind("<answer>");
+    if (open != std::string_view::npos) return Unbox(text.substr(open + 8, close - open - 8));
+  }
+  const size_t hash = text.rfind("####");
+  if (hash != std::string_view::npos) {
+    std::string_view line = Trim(text.substr(hash + 4));
+    line = Trim(line.substr(0, line.find('\n')));
+    if (!line.empty()) return Unbox(line);
+  }
+  if (auto boxed = LastBoxed(text)) return boxed;
+  if (fallback == Fallback::kLastNumber) {
+    const std::string_view tail = text.substr(text.size() > 4000 ? text.size() - 4000 : 0);
+    const std::string plain = Plain(tail);
+    const auto numbers = FindNumbers(plain);
+    if (!numbers.empty()) return plain.substr(numbers.back().begin, numbers.back().end - numbers.back().begin);
+  }
+  return std::nullopt;
+}
+
+std::optional<Rational> ParseRational(std::string_view text) {
+  if (text.size() > 4096) return std::nullopt;
+  const std::string plain = Plain(text);
+  std::string_view s = plain;
+  StripCurrency(&s);
+  bool percent = false;
+  if (s.ends_with('%')) {
+    percent = true;
+    s.remove_suffix(1);
+    StripCurrency(&s);
+  }
+  if (s.size() > 1 && s.ends_with('.')) s.remove_suffix(1);
+  auto value = ParseSigned(s);
+  if (value) value->percent = percent;
+  return value;
+}
+
+bool Equal(const Rational& a, const Rational& b) {
+  if (a.negative != b.negative) return false;
+  return Multiply(a.numerator, b.denominator) == Multiply(b.numerator, a.denominator);
+}
+
+bool SameAnswer(std::string_view answer, std::string_view truth) {
+  std::string reduced;
+  if (auto found = ExtractAnswer(truth, Fallback::kNone)) {
+    reduced = *found;
+    truth = reduced;
+  }
+  const auto expected = ParseRational(truth);
+  if (!expected) {
+    const std::string wanted = Canonical(truth);
+    return !wanted.empty() && Canonical(answer) == wanted;
+  }
+  auto given = ParseRational(answer);
+  if (!given) {
+    const std::string plain = Plain(answer);
+    // After an equals sign stands what was worked out: "3 * 6 = 18".
+    const size_t equals = plain.rfind('=');
+    const std::string_view tail =
+        equals == std::string::npos ? std::string_view(plain) : std::string_view(plain).substr(equals + 1);
+    given = ParseRational(tail);
+    if (!given) {
+      const auto numbers = FindNumbers(tail);
+      if (numbers.size() == 1) given = ParseRational(tail.substr(numbers[0].begin, numbers[0].end - numbers[0].begin));
+    }
+    if (!given) return false;
+  }
+  if (Equal(*given, *expected)) return true;
+  if (given->percent == expected->percent) return false;
+  Rational hundredth = given->percent ? *given : *expected;
+  hundredth.denominator += "00";
+  return Equal(hundredth, given->percent ? *expected : *given);
+}
+
+}  // namespace plumb::reward

@@ -1,0 +1,16 @@
+// Where the reward role's warnings go: at most five a second, one line each; what was left out is counted in the next.
+// Thread safety: any thread. Ownership: the sink is copied.
+#pragma once
+
+#include <functional>
+#include <string>
+
+namespace plumb::reward {
+
+void Notice(const std::string& line);
+// For what must not be left out: the end of a run, a stall.
+void UrgentNotice(const std::string& line);
+// Replaces the sink (stderr unless set); returns the former. For the service's log and for tests.
+std::function<void(const std::string&)> SetNoticeSink(std::function<void(const std::string&)> sink);
+
+}  // namespace plumb::reward

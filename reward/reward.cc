@@ -1,0 +1,58 @@
+#include "reward/reward.h"
+
+#include <nlohmann/json.hpp>
+
+namespace plumb::reward {
+
+std::string_view FailureName(Failure failure) {
+  switch (failure) {
+    case Failure::kNone: return "none";
+    case Failure::kTimeout: return "timeout";
+    case Failure::kCrash: return "crash";
+    case Failure::kExit: return "exit";
+    case Failure::kMemory: return "memory";
+    case Failure::kNotFinite: return "not_finite";
+    case Failure::kWrongCount: return "wrong_count";
+    case Failure::kBadReply: return "bad_reply";
+    case Failure::kOutputCap: return "output_cap";
+    case Failure::kReported: return "reported";
+    case Failure::kStart: return "start";
+    case Failure::kQuarantined: return "quarantined";
+    case Failure::kCount: break;
+  }
+  return "unknown";
+}
+
+std::string PromptText(const Prompt& prompt) {
+  if (prompt.messages.empty()) return prompt.text;
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  for (const Message& message : prompt.messages) {
+    messages.push_back({{"role", message.role}, {"content", message.content}});
+  }
+  return messages.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+std::string_view StripEndTokens(std::string_view completion) {
+  // What the tokenizers of the supported families write for end of sequence, end of turn and padding.
+  static constexpr std::string_view kEndTokens[] = {
+      "<eos>",         "</s>",          "<|im_end|>",     "<|endoftext|>",      "<|eot_id|>", "<|end_of_text|>",
+      "<|end|>",       "<end_of_turn>", "<|eom_id|>",     "<pad>",              "[PAD]",      "<|return|>",
+      "<|assistant|>", "<|endofturn|>", "[EOS]",          "<|end_of_sentence|>",
+      "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
+  for (bool again = true; again;) {
+    again = false;
+    while (!completion.empty() && (completion.back() == ' ' || completion.back() == '\n' ||
+                                   completion.back() == '\r' || completion.back() == '\t')) {
+      completion.remove_suffix(1);
+    }
+    for (std::string_view token : kEndTokens) {
+      if (completion.ends_with(token)) {
+        completion.remove_suffix(token.size());
+        again = true;
+      }
+    }
+  }
+  return completion;
+}
+
+}  // namespace plumb::reward

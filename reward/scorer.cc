@@ -1,0 +1,211 @@
+#include "reward/scorer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <set>
+#include <thread>
+
+#include "reward/notice.h"
+#include "reward/rules.h"
+#include "reward/subprocess.h"
+
+namespace plumb::reward {
+namespace {
+
+std::string Join(const std::vector<std::string>& words) {
+  std::string out;
+  for (const std::string& word : words) out += (out.empty() ? "" : ", ") + word;
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::string> KnownKinds() {
+  std::vector<std::string> kinds = RuleKinds();
+  kinds.insert(kinds.end(), {"plugin", "program"});
+  return kinds;
+}
+
+std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& part, bool allow_unsandboxed,
+                                             const HostOptions& options) {
+  if (IsRuleKind(part.kind)) return MakeRule(part);
+  if (part.kind == "plugin") return MakePlugin(part, allow_unsandboxed, options);
+  if (part.kind == "program") return MakeProgram(part, allow_unsandboxed, options);
+  throw Error(ErrorCode::kInvalidArgument, "unknown kind '" + part.kind + "'; known: " + Join(KnownKinds()),
+              "reward part '" + part.name + "'");
+}
+
+GroupScorer::GroupScorer(const configs::RewardConfig& config, const HostOptions& options) : config_(config) {
+  std::vector<std::string> problems;
+  ErrorCode code = ErrorCode::kInvalidArgument;
+  if (config.parts.empty()) problems.push_back("the recipe has no [[reward.parts]]: add one, e.g. kind = \"answer\"");
+  if (config.on_failure != "drop_group" && config.on_failure != "requeue" && config.on_failure != "penalty") {
+    problems.push_back("reward.on_failure = '" + config.on_failure + "': say drop_group, requeue or penalty");
+  }
+  if (config.retries < 0 || config.retries > 10) problems.push_back("reward.retries has to be 0 to 10");
+  if (!std::isfinite(config.penalty)) problems.push_back("reward.penalty has to be finite");
+  std::set<std::string> names = {"penalty"};
+  for (configs::RewardPartConfig part : config.parts) {
+    if (part.name.empty()) part.name = part.kind;
+    if (!names.insert(part.name).second) problems.push_back("two reward parts are called '" + part.name + "'");
+    if (!std::isfinite(part.weight)) problems.push_back("reward part '" + part.name + "': weight has to be finite");
+    try {
+      auto function = MakeFunction(part, config.allow_unsandboxed, options);
+      // Calls in front of this one may each take their whole time; a queue longer than that is a stall.
+      const double wait = function->slow() ? part.timeout_s * 64 + 60 : 3600;
+      parts_.push_back({std::move(function), part.weight, std::chrono::milliseconds(static_cast<int64_t>(wait * 1000))});
+    } catch (const Error& error) {
+      problems.push_back(error.what());
+      if (problems.size() == 1) code = error.code();
+    }
+  }
+  if (problems.empty()) return;
+  std::string all;
+  for (const std::string& problem : problems) all += (all.empty() ? "" : "\n") + problem;
+  throw Error(problems.size() == 1 ? code : ErrorCode::kInvalidArgument, all);
+}
+
+GroupScorer::~GroupScorer() = default;
+
+void GroupScorer::Count(const std::string& name, uint64_t by) {
+  std::lock_guard lock(mu_);
+  counters_[name] += by;
+}
+
+std::map<std::string, uint64_t> GroupScorer::Counters() const {
+  std::lock_guard lock(mu_);
+  return counters_;
+}
+
+std::vector<std::pair<std::string, std::string>> GroupScorer::Digests() const {
+  std::vector<std::pair<std::string, std::string>> digests;
+  for (const Part& part : parts_) digests.emplace_back(part.function->name(), part.function->digest());
+  return digests;
+}
+
+std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGroup& group) {
+  const std::string& name = part.function->name();
+  const size_t count = group.trajectories.size();
+  for (int64_t attempt = 0;; ++attempt) {
+    std::vector<PartScore> scores;
+    try {
+      scores = part.function->Score(group, After(part.wait));
+    } catch (const FunctionDisabled&) {
+      Count("reward/disabled/" + name);
+      throw;
+    } catch (const std::exception& error) {
+      scores.assign(count, PartScore::Failed(Failure::kReported, error.what()));
+    }
+    if (scores.size() != count) {
+      scores.assign(count, PartScore::Failed(Failure::kWrongCount, "returned " + std::to_string(scores.size()) +
+                                                                       " scores for " + std::to_string(count)));
+    }
+    const PartScore* first = nullptr;
+    for (PartScore& score : scores) {
+      if (score.scored() && !score.skipped && !std::isfinite(score.value)) {
+        score = PartScore::Failed(Failure::kNotFinite, "returned a number that is not finite");
+      }
+      if (score.scored()) continue;
+      Count("reward/failed/" + name + "/" + std::string(FailureName(score.failure)));
+      if (first == nullptr) first = &score;
+    }
+    if (first == nullptr) return scores;
+    Notice("reward '" + name + "' on group " + std::to_string(group.lease.lease_id) + ": " +
+           std::string(FailureName(first->failure)) + ": " + first->reason);
+    // A rule is a pure function, and a quarantined input stays so: asking again gives the same.
+    const bool hopeless = !part.function->slow() || first->failure == Failure::kQuarantined;
+    if (attempt >= config_.retries || hopeless) return scores;
+    Count("reward/retries");
+  }
+}
+
+Outcome GroupScorer::ScoreGroup(TrajectoryGroup& group) {
+  const size_t count = group.trajectories.size();
+  std::vector<std::vector<PartScore>> scores(parts_.size());
+  std::vector<std::exception_ptr> errors(parts_.size());
+  const auto run = [&](size_t p) {
+    try {
+      scores[p] = RunPart(parts_[p], group);
+    } catch (...) {
+      errors[p] = std::current_exception();
+    }
+  };
+  {
+    // Slow parts wait for processes of their own side by side; rules run here meanwhile.
+    std::vector<std::jthread> beside;
+    for (size_t p = 0; p < parts_.size(); ++p) {
+      if (parts_[p].function->slow() && parts_.size() > 1) beside.emplace_back([&run, p] { run(p); });
+    }
+    for (size_t p = 0; p < parts_.size(); ++p) {
+      if (!parts_[p].function->slow() || parts_.size() == 1) run(p);
+    }
+  }
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
+  }
+
+  Count("reward/groups");
+  std::string first_reason;
+  for (size_t i = 0; i < count; ++i) {
+    Trajectory& trajectory = group.trajectories[i];
+    trajectory.rewards.clear();
+    trajectory.reward = 0;
+    trajectory.scored = true;
+    trajectory.unscored_reason.clear();
+    size_t applied = 0;
+    for (size_t p = 0; p < parts_.size(); ++p) {
+      const PartScore& score = scores[p][i];
+      const RewardFunction& function = *parts_[p].function;
+      if (!score.scored()) {
+        if (trajectory.scored) {
+          trajectory.unscored_reason = "reward '" + function.name() + "': " +
+                                       std::string(FailureName(score.failure)) + ": " + score.reason;
+        }
+        trajectory.scored = false;
+        continue;
+      }
+      if (score.skipped) continue;
+      ++applied;
+      trajectory.rewards.push_back(
+          {.name = function.name(), .value = score.value, .weight = parts_[p].weight, .function_digest = function.digest()});
+      for (const auto& [detail, value] : score.details) {
+        trajectory.rewards.push_back(
+            {.name = function.name() + "." + detail, .value = value, .weight = 0, .function_digest = function.digest()});
+      }
+      trajectory.reward += parts_[p].weight * score.value;
+    }
+    if (trajectory.scored && (applied == 0 || !std::isfinite(trajectory.reward))) {
+      trajectory.scored = false;
+      trajectory.unscored_reason = applied == 0 ? "no reward part applies to this answer" : "the weighted sum overflowed";
+      Count(applied == 0 ? "reward/failed/none_applies" : "reward/failed/overflow");
+    }
+    if (!trajectory.scored && first_reason.empty()) {
+      first_reason = "sample " + std::to_string(trajectory.sample) + ": " + trajectory.unscored_reason;
+    }
+  }
+  if (first_reason.empty()) return Outcome::kScored;
+
+  if (config_.on_failure == "penalty") {
+    for (Trajectory& trajectory : group.trajectories) {
+      if (trajectory.scored) continue;
+      for (RewardPart& part : trajectory.rewards) part.weight = 0;
+      trajectory.rewards.push_back({.name = "penalty", .value = config_.penalty, .weight = 1, .function_digest = "rule:penalty/1"});
+      trajectory.reward = config_.penalty;
+      trajectory.scored = true;
+      trajectory.unscored_reason.clear();
+      Count("reward/penalised");
+    }
+    return Outcome::kScored;
+  }
+  for (Trajectory& trajectory : group.trajectories) {
+    if (trajectory.scored) trajectory.unscored_reason = "its group has no full set of scores; " + first_reason;
+    trajectory.scored = false;
+    trajectory.reward = 0;
+  }
+  const bool requeue = config_.on_failure == "requeue";
+  Count(requeue ? "reward/requeued_groups" : "reward/dropped_groups");
+  return requeue ? Outcome::kRequeue : Outcome::kDropGroup;
+}
+
+}  // namespace plumb::reward

@@ -1,0 +1,307 @@
+#include "reward/subprocess.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <unordered_map>
+
+#include <nlohmann/json.hpp>
+
+#include "reward/child_process.h"
+#include "reward/notice.h"
+#include "reward/sha256.h"
+
+namespace plumb::reward {
+namespace {
+
+using Json = nlohmann::json;
+constexpr size_t kMaxLine = 1 << 20;
+
+[[noreturn]] void Malformed(const std::string& what, std::string_view line) {
+  std::string shown(line.substr(0, 120));
+  for (char& c : shown) {
+    if (static_cast<unsigned char>(c) < 32) c = ' ';
+  }
+  throw Error(ErrorCode::kCorruption, what + ": " + shown);
+}
+
+// Nesting is bounded before the parser builds anything: a deep document overflows the stack when it is freed.
+bool TooDeep(std::string_view text, int limit) {
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if ((c == '{' || c == '[') && ++depth > limit) {
+      return true;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  return false;
+}
+
+// `text` with each bare NaN, Infinity and -Infinity turned into null.
+std::string WithoutNotFinite(std::string_view text, bool* found) {
+  std::string out;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    size_t skip = 0;
+    if (!quoted) {
+      for (std::string_view word : {"NaN", "-Infinity", "Infinity"}) {
+        if (text.substr(i).starts_with(word)) skip = std::max(skip, word.size());
+      }
+    }
+    if (skip > 0) {
+      out += "null";
+      *found = true;
+      i += skip - 1;
+      continue;
+    }
+    out.push_back(text[i]);
+    if (quoted && text[i] == '\\' && i + 1 < text.size()) {
+      out.push_back(text[++i]);
+    } else if (text[i] == '"') {
+      quoted = !quoted;
+    }
+  }
+  return out;
+}
+
+class ProgramWorker : public Worker {
+ public:
+  ProgramWorker(std::string name, std::vector<std::string> command, std::chrono::milliseconds start_grace)
+      : name_(std::move(name)), start_grace_(start_grace), child_({.command = std::move(command)}) {}
+
+  std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline, bool* broke) override {
+    const size_t count = group.trajectories.size();
+    try {
+      if (!child_.running()) {
+        child_.Start();
+        deadline += start_grace_;  // interpreters and their imports
+      }
+    } catch (const Error& error) {
+      *broke = true;
+      return Fail(count, Failure::kStart, error.what());
+    }
+    std::string requests;
+    std::unordered_map<uint64_t, size_t> open;
+    for (size_t i = 0; i < count; ++i) {
+      open[++next_id_] = i;
+      requests += ProgramRequest(group, i, next_id_) + "\n";
+    }
+    Failure failure = child_.unread() > 0 ? Failure::kBadReply : child_.Write(requests, deadline);
+    std::string detail = failure == Failure::kBadReply ? "wrote without being asked" : "";
+    std::vector<PartScore> scores(count);
+    while (failure == Failure::kNone && !open.empty()) {
+      std::string line;
+      failure = child_.ReadLine(kMaxLine, &line, deadline);
+      if (failure != Failure::kNone) break;
+      try {
+        ProgramReply reply = ParseProgramReply(line);
+        const auto it = open.find(reply.id);
+        if (it == open.end()) {
+          failure = Failure::kWrongCount;
+          detail = "answered id " + std::to_string(reply.id) + ", which is not open (a second answer?)";
+          break;
+        }
+        scores[it->second] = std::move(reply.score);
+        open.erase(it);
+      } catch (const Error& error) {
+        failure = Failure::kBadReply;
+        detail = error.message();
+      }
+    }
+    if (failure == Failure::kNone && child_.unread() > 0) {
+      failure = Failure::kWrongCount;
+      detail = "wrote more lines than it was asked for";
+    }
+    if (failure != Failure::kNone) {
+      *broke = true;
+      const std::string why = Ended(&failure, detail, count - open.size(), count);
+      return Fail(count, failure, why);
+    }
+    const uint64_t written = child_.stderr_bytes() - logged_;
+    if (const std::string said = child_.TakeStderr(); !said.empty()) {
+      Notice("'" + name_ + "' wrote " + std::to_string(written) + " bytes to stderr, last: " + said.substr(0, 400));
+    }
+    logged_ += written;
+    return scores;
+  }
+
+ private:
+  static std::vector<PartScore> Fail(size_t count, Failure failure, const std::string& why) {
+    return std::vector<PartScore>(count, PartScore::Failed(failure, why));
+  }
+
+  std::string Ended(Failure* failure, const std::string& detail, size_t answered, size_t count) {
+    std::string why;
+    switch (*failure) {
+      case Failure::kTimeout:
+        child_.Kill();
+        why = std::to_string(answered) + " of " + std::to_string(count) +
+              " answers within its deadline; the process group was killed";
+        break;
+      case Failure::kCrash: why = child_.EndReason(failure); break;
+      case Failure::kOutputCap:
+        child_.Kill();
+        why = "wrote a line of more than " + std::to_string(kMaxLine) + " bytes, or too many";
+        break;
+      default:
+        child_.Kill();
+        why = detail;
+    }
+    logged_ = child_.stderr_bytes();
+    if (const std::string said = child_.TakeStderr(); !said.empty()) why += "; stderr: " + said.substr(0, 400);
+    return why;
+  }
+
+  const std::string name_;
+  const std::chrono::milliseconds start_grace_;
+  ChildProcess child_;
+  uint64_t next_id_ = 0;
+  uint64_t logged_ = 0;
+};
+
+class Program : public RewardFunction {
+ public:
+  Program(std::string name, std::string digest, PoolOptions pool, WorkerPool::Factory factory)
+      : name_(std::move(name)), digest_(std::move(digest)), pool_(std::move(pool), std::move(factory)) {}
+  const std::string& name() const override { return name_; }
+  const std::string& digest() const override { return digest_; }
+  bool slow() const override { return true; }
+  std::vector<PartScore> Score(const TrajectoryGroup& group, Deadline deadline) override {
+    return pool_.Run(group, deadline);
+  }
+
+ private:
+  const std::string name_;
+  const std::string digest_;
+  WorkerPool pool_;
+};
+
+std::string FindOnPath(const std::string& name) {
+  if (name.find('/') != std::string::npos) return name;
+  const char* path = std::getenv("PATH");
+  std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
+  while (true) {
+    const size_t colon = rest.find(':');
+    const std::string candidate = std::string(rest.substr(0, colon)) + "/" + name;
+    if (access(candidate.c_str(), X_OK) == 0) return candidate;
+    if (colon == std::string_view::npos) return "";
+    rest.remove_prefix(colon + 1);
+  }
+}
+
+}  // namespace
+
+std::string ProgramRequest(const TrajectoryGroup& group, size_t index, uint64_t id) {
+  const Prompt& prompt = group.lease.prompt;
+  nlohmann::ordered_json request;
+  request["id"] = id;
+  if (prompt.messages.empty()) {
+    request["prompt"] = prompt.text;
+  } else {
+    for (const Message& m : prompt.messages) request["prompt"].push_back({{"role", m.role}, {"content", m.content}});
+  }
+  request["completion"] = group.trajectories[index].completion;
+  request["ground_truth"] = prompt.ground_truth;
+  std::string line = request.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  // The row's other columns are passed on as they are; only their form is checked.
+  const std::string& extra = prompt.extra_json;
+  const bool usable = !extra.empty() && extra.find_first_not_of(" \t") != std::string::npos &&
+                      extra[extra.find_first_not_of(" \t")] == '{' && extra.find('\n') == std::string::npos &&
+                      !TooDeep(extra, 64) && Json::accept(extra);
+  line.pop_back();
+  return line + ",\"extra\":" + (usable ? extra : "{}") + "}";
+}
+
+ProgramReply ParseProgramReply(std::string_view line) {
+  while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.remove_suffix(1);
+  if (TooDeep(line, 16)) Malformed("a reply nested deeper than 16", line);
+  bool not_finite = false;
+  Json reply = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+  if (reply.is_discarded()) {
+    // Python writes NaN and Infinity, which are no JSON: take them for what they mean, a score that is no number.
+    const std::string nulls = WithoutNotFinite(line, &not_finite);
+    if (not_finite) reply = Json::parse(nulls, nullptr, /*allow_exceptions=*/false);
+    if (reply.is_discarded()) Malformed("a line on stdout that is no JSON", line);
+  }
+  if (!reply.is_object()) Malformed("a reply that is no object", line);
+  const auto id = reply.find("id");
+  if (id == reply.end() || !id->is_number_unsigned()) Malformed("a reply without the id of its request", line);
+  ProgramReply out;
+  out.id = id->get<uint64_t>();
+  if (not_finite) {
+    out.score = PartScore::Failed(Failure::kNotFinite, "answered with NaN or Infinity");
+    return out;
+  }
+  if (const auto error = reply.find("error"); error != reply.end()) {
+    const std::string why = error->is_string() ? error->get<std::string>() : error->dump();
+    out.score = PartScore::Failed(Failure::kReported, why.empty() ? "it could not score this" : why.substr(0, 500));
+    return out;
+  }
+  if (const auto skip = reply.find("skip"); skip != reply.end() && skip->is_boolean() && skip->get<bool>()) {
+    out.score = PartScore::Skipped();
+    return out;
+  }
+  const auto number = [&](const Json& value, const std::string& name) {
+    if (!value.is_number()) Malformed("'" + name + "' is no number", line);
+    return value.get<double>();
+  };
+  double sum = 0;
+  const auto score = reply.find("score");
+  const auto scores = reply.find("scores");
+  if (score == reply.end() && scores == reply.end()) Malformed("a reply without score, scores, skip or error", line);
+  if (scores != reply.end()) {
+    if (!scores->is_object() || scores->size() > 64 || (scores->empty() && score == reply.end())) {
+      Malformed("'scores' has to be an object of 1 to 64 numbers", line);
+    }
+    for (const auto& [name, value] : scores->items()) {
+      const double v = number(value, name);
+      out.score.details.emplace_back(name.substr(0, 100), v);
+      sum += v;
+    }
+  }
+  out.score.value = score != reply.end() ? number(*score, "score") : sum;
+  bool finite = std::isfinite(out.score.value);
+  for (const auto& detail : out.score.details) finite = finite && std::isfinite(detail.second);
+  if (!finite) out.score = PartScore::Failed(Failure::kNotFinite, "answered with a number that is not finite");
+  return out;
+}
+
+std::unique_ptr<RewardFunction> MakeProgram(const configs::RewardPartConfig& part, bool allow_unsandboxed,
+                                            HostOptions options) {
+  const std::string place = "reward part '" + part.name + "'";
+  if (part.path.empty()) throw Error(ErrorCode::kInvalidArgument, "kind = \"program\" needs path", place);
+  const std::string path = FindOnPath(part.path);
+  if (path.empty() || access(path.c_str(), F_OK) != 0) {
+    throw Error(ErrorCode::kNotFound, "no such program: " + part.path, place);
+  }
+  if (access(path.c_str(), X_OK) != 0) {
+    throw Error(ErrorCode::kInvalidArgument, part.path + " is not executable: chmod +x it, or name its interpreter as "
+                                                         "path and the file in args", place);
+  }
+  // The program and every argument that is a file: with `python3 my_reward.py` the code is in the second.
+  std::string code = FileSha256(path);
+  for (const std::string& argument : part.args) {
+    std::error_code error;
+    code += "\n" + argument;
+    if (std::filesystem::is_regular_file(argument, error)) code += " " + FileSha256(argument);
+  }
+  options = WithPart(std::move(options), part, allow_unsandboxed);
+  const std::vector<std::string> command =
+      HostCommand(options, "--exec", std::filesystem::absolute(path).string(), part.args);
+  return std::make_unique<Program>(part.name, "sha256:" + Sha256Hex(code), options.pool,
+                                   [name = part.name, command, grace = options.start_grace](int) {
+                                     return std::make_unique<ProgramWorker>(name, command, grace);
+                                   });
+}
+
+}  // namespace plumb::reward

@@ -1,0 +1,109 @@
+// Finding and comparing answers (reward/answer.h), table by table.
+#include "reward/answer.h"
+
+#include <gtest/gtest.h>
+
+namespace plumb::reward {
+namespace {
+
+TEST(ExtractAnswer, FollowsTheMarkersInTheirOrder) {
+  struct Case {
+    const char* text;
+    const char* want;  // null: none
+  };
+  for (const Case& c : {
+           Case{"<think>2+2</think><answer>4</answer>", "4"},
+           Case{"<answer>3</answer> no, <answer> 4 </answer>", "4"},
+           Case{"<answer>open, then <answer>5</answer>", "5"},
+           Case{"<answer>\\boxed{\\frac{1}{2}}</answer>", "\\frac{1}{2}"},
+           Case{"so it is\n#### 1,234\n", "1,234"},
+           Case{"#### 7\n#### 8\nbye", "8"},
+           Case{"#### 9 <answer>10</answer>", "10"},
+           Case{"hence \\boxed{x^{2}+1}.", "x^{2}+1"},
+           Case{"\\boxed{1} and \\boxed{2}", "2"},
+           Case{"\\boxed{1} and \\boxed{2", "1"},
+           Case{"\\boxed {3}", "3"},
+           Case{"no marker but 12 apples", nullptr},
+           Case{"<answer>never closed 5", nullptr},
+           Case{"</answer>wrong way round<answer>", nullptr},
+           Case{"####", nullptr},
+           Case{"", nullptr},
+       }) {
+    const auto got = ExtractAnswer(c.text, Fallback::kNone);
+    ASSERT_EQ(got.has_value(), c.want != nullptr) << c.text;
+    if (c.want != nullptr) {
+      EXPECT_EQ(*got, c.want) << c.text;
+    }
+  }
+}
+
+TEST(ExtractAnswer, FallsBackToTheLastNumberOnlyWhenAsked) {
+  struct Case {
+    const char* text;
+    const char* want;
+  };
+  for (const Case& c : {Case{"first 3 then 12 apples.", "12"}, Case{"it costs $1,250.50.", "1,250.50"},
+                        Case{"so -4.", "-4"}, Case{"10-3", "3"}, Case{"about 3/4 of it", "3/4"}, Case{"42% of 3%", "3%"},
+                        Case{"The answer is 7.\n", "7"}, Case{".5 then", ".5"}}) {
+    const auto got = ExtractAnswer(c.text, Fallback::kLastNumber);
+    ASSERT_TRUE(got) << c.text;
+    EXPECT_EQ(*got, c.want) << c.text;
+  }
+  EXPECT_FALSE(ExtractAnswer("no numbers at all", Fallback::kLastNumber));
+}
+
+TEST(ExtractAnswer, StaysLinearOnHostileText) {
+  std::string text;
+  for (int i = 0; i < 100000; ++i) text += "\\boxed{";
+  EXPECT_FALSE(ExtractAnswer(text, Fallback::kLastNumber));
+  text.assign(1 << 20, '7');
+  ExtractAnswer(text, Fallback::kLastNumber);
+  EXPECT_FALSE(ParseRational(text));
+}
+
+TEST(SameAnswer, NumbersAreRationals) {
+  struct Case {
+    const char *a, *b;
+    bool same;
+  };
+  for (const Case& c : {
+           Case{"4", "4", true}, Case{"4", "5", false}, Case{"4.0", "4", true}, Case{"4.", "4", true},
+           Case{"0.50", "1/2", true}, Case{".5", "0.5", true}, Case{"007", "7", true}, Case{"-0", "0", true},
+           Case{"1,234", "1234", true}, Case{"1,234,567.80", "1234567.8", true}, Case{"12,34", "1234", false},
+           Case{"$18", "18", true}, Case{"18$", "18", true}, Case{"\xE2\x82\xAC" "18", "18", true},
+           Case{"-$5", "-5", true}, Case{"$-5", "-5", true}, Case{"18 dollars", "18", true},
+           Case{"\xE2\x88\x92" "3", "-3", true}, Case{"3", "-3", false}, Case{"+3", "3", true},
+           Case{"50%", "50", true}, Case{"50%", "0.5", true}, Case{"50%", "50%", true}, Case{"0.5", "50%", true},
+           Case{"50\\%", "1/2", true}, Case{"5%", "0.5", false}, Case{"0.5%", "50%", false},
+           Case{"1/3", "2/6", true}, Case{"1/3", "0.3333333333333333", false}, Case{"-1/2", "1/-2", true},
+           Case{"\\frac{3}{4}", "0.75", true}, Case{"\\dfrac{3}{4}", "3/4", true}, Case{"\\frac34", "3/4", true},
+           Case{"-\\frac{1}{2}", "-0.5", true}, Case{"\\frac{-1}{2}", "-0.5", true},
+           Case{"1 1/2", "1.5", true}, Case{"1\\frac{1}{2}", "3/2", true}, Case{"-1 1/2", "-1.5", true},
+           Case{"1/0", "0", false}, Case{"1e3", "1000", true}, Case{"2.5E-1", "1/4", true},
+           Case{"$\\frac{1}{2}$", "0.5", true}, Case{"\\text{42}", "42", true}, Case{"42^\\circ", "42", true},
+           Case{"1{,}000", "1000", true}, Case{"\\(7\\)", "7", true}, Case{"**42**", "42", true},
+           Case{"3 * 6 = 18", "18", true}, Case{"x = 18", "18", true}, Case{"18 or 19", "18", false},
+           Case{"18 apples", "18", true}, Case{"The answer is 18.", "18", true}, Case{"5 km", "5", true},
+           Case{"100000000000000000000000000000001", "100000000000000000000000000000001.0", true},
+           Case{"100000000000000000000000000000001", "100000000000000000000000000000002", false},
+           Case{"9007199254740993", "9007199254740992", false},  // equal as doubles
+           Case{"0.1", "0.10000000000000000555", false},
+           Case{"", "4", false}, Case{"four", "4", false},
+       }) {
+    EXPECT_EQ(SameAnswer(c.a, c.b), c.same) << c.a << " | " << c.b;
+  }
+}
+
+TEST(SameAnswer, WordsAndWorkedSolutions) {
+  EXPECT_TRUE(SameAnswer("Paris.", "paris"));
+  EXPECT_TRUE(SameAnswer(" New   York ", "New York"));
+  EXPECT_FALSE(SameAnswer("Paris", "London"));
+  EXPECT_TRUE(SameAnswer("\\text{(B)}", "(b)"));
+  EXPECT_FALSE(SameAnswer("", ""));
+  // The truth as GSM8K and MATH write it.
+  EXPECT_TRUE(SameAnswer("72", "48/2 = <<48/2=24>>24 clips. 48+24 = 72\n#### 72"));
+  EXPECT_TRUE(SameAnswer("1/2", "thus \\boxed{\\frac12}"));
+}
+
+}  // namespace
+}  // namespace plumb::reward

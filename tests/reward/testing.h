@@ -1,0 +1,71 @@
+// What the tests of this folder share: groups, parts, host options.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "reward/notice.h"
+#include "reward/scorer.h"
+
+namespace plumb::reward {
+
+inline TrajectoryGroup TestGroup(const std::vector<std::string>& completions, const std::string& truth = "",
+                                 const std::string& extra = "", uint64_t lease = 1841) {
+  TrajectoryGroup group;
+  group.lease.lease_id = lease;
+  group.lease.prompt.text = "What is it?";
+  group.lease.prompt.ground_truth = truth;
+  group.lease.prompt.extra_json = extra;
+  for (const std::string& completion : completions) {
+    Trajectory t;
+    t.sample = static_cast<uint32_t>(group.trajectories.size());
+    t.completion = completion;
+    t.tokens = {1, 2, 3};
+    t.segments = {{Origin::kPrompt, 0, 1, ""}, {Origin::kPolicy, 1, 3, ""}};
+    group.trajectories.push_back(t);
+  }
+  return group;
+}
+
+inline configs::RewardPartConfig TestPart(const std::string& kind, const std::string& path = "",
+                                          std::vector<std::string> args = {}) {
+  configs::RewardPartConfig part;
+  part.name = "code";
+  part.kind = kind;
+  part.path = path;
+  part.args = std::move(args);
+  part.timeout_s = 1;
+  part.memory_mb = 512;
+  return part;
+}
+
+inline HostOptions TestHost() {
+  HostOptions options;
+  options.host_command = {PLUMB_REWARD_HOST};
+  return options;
+}
+
+inline std::string PluginPath(const std::string& name) { return std::string(PLUMB_PLUGIN_DIR) + "/" + name + ".so"; }
+
+// Collects warnings while it lives.
+class Notices {
+ public:
+  Notices() {
+    former_ = SetNoticeSink([this](const std::string& line) {
+      std::lock_guard lock(mu_);
+      text_ += line + "\n";
+    });
+  }
+  ~Notices() { SetNoticeSink(former_); }
+  std::string text() const {
+    std::lock_guard lock(mu_);
+    return text_;
+  }
+
+ private:
+  mutable std::mutex mu_;
+  std::string text_;
+  std::function<void(const std::string&)> former_;
+};
+
+}  // namespace plumb::reward
