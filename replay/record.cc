@@ -1,9 +1,6 @@
 #include "replay/record.h"
 
-#include <bit>
-#include <cstring>
 #include <limits>
-#include <span>
 
 #include "common/codec.h"
 #include "common/crc32c.h"
@@ -12,7 +9,7 @@
 namespace plumb::replay {
 namespace {
 
-constexpr size_t kMaxText = size_t{64} << 20;
+constexpr size_t kMaxReason = size_t{1} << 20;
 
 void AppendBigEndian(std::string& out, uint64_t v, int bytes) {
   for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) out.push_back(static_cast<char>((v >> shift) & 0xFF));
@@ -25,14 +22,11 @@ uint64_t ReadBigEndian(std::string_view bytes) {
 }
 
 uint32_t Sum(std::string_view key, std::string_view payload) {
-  return Crc32c(payload.data(), payload.size(), Crc32c(key.data(), key.size()));
+  return Crc32c(payload, Crc32c(key));
 }
 
-std::span<const std::byte> AsBytes(std::string_view s) { return std::as_bytes(std::span(s.data(), s.size())); }
-
-std::string AsText(std::span<const std::byte> bytes) {
-  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-}
+// Views into a value start anywhere; FlatBuffers are read from aligned memory, which a string's own is.
+std::string Aligned(std::string_view bytes) { return std::string(bytes); }
 
 }  // namespace
 
@@ -124,15 +118,8 @@ LeaseRecord DecodeLeaseRecord(std::string_view key, std::string_view payload) {
 std::string EncodeStoredGroup(const StoredGroup& stored) {
   ByteWriter writer;
   writer.U8(static_cast<uint8_t>(stored.kind));
-  if (stored.kind == GroupKind::kGroup) return writer.Take().append(AsText(EncodeGroup(stored.group)));
-  const TrajectoryGroup& g = stored.group;
-  return writer.Bytes(stored.drop_reason)
-      .Bytes(g.run_id)
-      .Bytes(g.actor)
-      .U64(static_cast<uint64_t>(g.policy.version))
-      .Bytes(g.policy.digest)
-      .Bytes(AsText(EncodeLease(g.lease)))
-      .Take();
+  if (stored.kind == GroupKind::kDropped) writer.Bytes(stored.drop_reason);
+  return writer.Take().append(Encode(stored.group));
 }
 
 StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload) {
@@ -140,27 +127,21 @@ StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload) {
   ByteReader reader(payload, where);
   StoredGroup stored;
   const uint8_t kind = reader.U8();
-  if (kind == static_cast<uint8_t>(GroupKind::kGroup)) {
-    stored.group = DecodeGroup(AsBytes(payload.substr(1)));
-    return stored;
-  }
-  if (kind != static_cast<uint8_t>(GroupKind::kDropped)) {
+  if (kind > static_cast<uint8_t>(GroupKind::kDropped)) {
     throw Error(ErrorCode::kUnsupported, "unknown kind " + std::to_string(kind) + ": written by a newer Plumb?", where);
   }
-  stored.kind = GroupKind::kDropped;
-  stored.drop_reason = reader.Bytes(kMaxText);
-  stored.group.run_id = reader.Bytes(kMaxText);
-  stored.group.actor = reader.Bytes(kMaxText);
-  stored.group.policy.version = static_cast<int64_t>(reader.U64());
-  stored.group.policy.digest = reader.Bytes(kMaxText);
-  stored.group.lease = DecodeLease(AsBytes(reader.Bytes(kMaxText)));
-  reader.ExpectEnd();
+  stored.kind = static_cast<GroupKind>(kind);
+  if (stored.kind == GroupKind::kDropped) stored.drop_reason = reader.Bytes(kMaxReason);
+  stored.group = DecodeGroup(AsBytes(Aligned(reader.Rest())));
+  if (stored.group.trajectories.empty() != (stored.kind == GroupKind::kDropped)) {
+    throw Error(ErrorCode::kCorruption, "its kind and its trajectories contradict each other", where);
+  }
   return stored;
 }
 
-std::string EncodePromptRow(const Prompt& prompt) { return AsText(EncodePrompt(prompt)); }
+std::string EncodePromptRow(const Prompt& prompt) { return Encode(prompt); }
 
-Prompt DecodePromptRow(std::string_view, std::string_view payload) { return DecodePrompt(AsBytes(payload)); }
+Prompt DecodePromptRow(std::string_view, std::string_view payload) { return DecodePrompt(AsBytes(Aligned(payload))); }
 
 std::string EncodeEvaluation(const Store::Evaluation& e) {
   return ByteWriter().U64(static_cast<uint64_t>(e.version)).U32(static_cast<uint32_t>(e.samples)).U64(e.prompts).Take();
@@ -218,6 +199,7 @@ std::string_view ByteReader::Bytes(size_t max_length) {
   }
   return Take(n);
 }
+std::string_view ByteReader::Rest() { return Take(bytes_.size() - at_); }
 void ByteReader::ExpectEnd() const {
   if (!AtEnd()) throw Error(ErrorCode::kCorruption, std::to_string(bytes_.size() - at_) + " bytes are left over", what_);
 }

@@ -57,6 +57,7 @@ class ByteReader {
   uint32_t U32();
   uint64_t U64();
   std::string_view Bytes(size_t max_length);  // a view into the bytes given
+  std::string_view Rest();  // all that is left
   bool AtEnd() const { return at_ == bytes_.size(); }
   void ExpectEnd() const;  // throws when bytes are left over
 

@@ -10,6 +10,7 @@
 #include <rocksdb/options.h>
 
 #include "common/error.h"
+#include "common/log.h"
 
 namespace plumb::replay {
 namespace {
@@ -19,7 +20,7 @@ using rocksdb::Status;
 constexpr std::string_view kNames[kFamilies] = {"meta", "prompts", "leases", "groups", "eval"};
 
 // RocksDB's own log never touches the data disk: with a LOG file on a full disk the library aborts. Its warnings go
-// to standard error, where the role's log collects them; the rest is not kept.
+// to the role's log, the rest is not kept.
 class WarningLogger : public rocksdb::Logger {
  public:
   WarningLogger() : rocksdb::Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
@@ -28,7 +29,7 @@ class WarningLogger : public rocksdb::Logger {
   void Logv(const char* format, va_list arguments) override {
     char line[1024];
     std::vsnprintf(line, sizeof(line), format, arguments);
-    std::fprintf(stderr, "[rocksdb] %s\n", line);
+    LogWarning(std::string("rocksdb: ") + line);
   }
 };
 

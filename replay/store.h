@@ -8,7 +8,7 @@
 //   meta           text: format, run_id, clean, trim/<p>, dataset/<name>, counter/<name>
 //   prompts        dataset, 0, row (8 bytes big endian) encoded Prompt
 //   leases         purpose (1), lease id (8 BE)         LeaseRecord
-//   groups         purpose (1), lease id (8 BE)         kind (1), encoded TrajectoryGroup | drop reason + lease
+//   groups         purpose (1), lease id (8 BE)         kind (1), [drop reason,] encoded TrajectoryGroup
 //   eval           version (8 BE), samples (4 BE)       EvalRecord
 //
 // Thread safety: all methods may be called concurrently; concurrent Insert calls share one sync of the log.
