@@ -64,7 +64,7 @@ struct Engine::Impl {
         versions(device, slots() * new_tokens()),
         row_slot(device, max_rows()),
         row_position(device, max_rows()),
-        page_table(device, scheduler.page_table().size()),
+        page_table(device, device == Device::kCpu ? 0 : scheduler.page_table().size()),
         copy_from(device, slots()),
         copy_to(device, slots()),
         decode_slot(device, slots()),
@@ -129,7 +129,7 @@ struct Engine::Impl {
   DeviceArray<int32_t> row_slot, row_position;  // [S + prefill_tokens]
   std::vector<int32_t> row_token;               // [S + prefill_tokens]
   std::vector<int32_t> logit_row;               // [S] 0, 1, 2, ...
-  DeviceArray<int32_t> page_table;              // [2 S, stride]
+  DeviceArray<int32_t> page_table;              // [2 S, stride]; on the CPU the scheduler's own is read in place
   DeviceArray<int32_t> copy_from, copy_to;      // [S]
   DeviceArray<int32_t> decode_slot;             // [S]
   DeviceArray<uint64_t> draw_prompt;            // [S]
@@ -186,7 +186,7 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
   row_slot.Upload();
   row_position.Upload();
   decode_slot.Upload();
-  if (!plan.starts.empty() || !plan.prefills.empty()) {
+  if (launch.device != Device::kCpu && (!plan.starts.empty() || !plan.prefills.empty())) {
     std::copy(scheduler.page_table().begin(), scheduler.page_table().end(), page_table.host());
     page_table.Upload();
   }
@@ -316,7 +316,9 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
     kernels::CopyPages(e.launch, e.copy_from.device(), e.copy_to.device(),
                        static_cast<int32_t>(plan.copy_from.size()), e.pages.view());
   }
-  const kernels::PagedRows paged{rows, e.row_slot.device(), e.row_position.device(), e.page_table.device(),
+  const int32_t* page_table =
+      e.launch.device == Device::kCpu ? e.scheduler.page_table().data() : e.page_table.device();
+  const kernels::PagedRows paged{rows, e.row_slot.device(), e.row_position.device(), page_table,
                                  e.scheduler.page_table_stride()};
   const int32_t decode_rows = static_cast<int32_t>(plan.decode.size());
   const float* logits =

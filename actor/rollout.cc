@@ -1,7 +1,5 @@
 #include "actor/rollout.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <thread>
 #include <utility>
@@ -58,7 +56,11 @@ void Rollout::LeaseMore(Deadline deadline) {
     std::this_thread::sleep_until(std::min(deadline, next_lease_));
     if (std::chrono::steady_clock::now() < next_lease_) return;
   }
-  const int groups = static_cast<int>(std::max<int64_t>(1, (capacity - samples_held_) / hint));
+  int groups = static_cast<int>(std::max<int64_t>(1, (capacity - samples_held_) / hint));
+  if (options_.max_groups > 0) {
+    groups = std::min(groups, options_.max_groups - static_cast<int>(in_flight()));
+    if (groups <= 0) return;
+  }
   try {
     std::vector<PromptLease> leases = prompts_->Lease(groups, busy ? now : deadline);
     if (leases.empty()) {
@@ -102,8 +104,9 @@ void Rollout::SubmitPending(Deadline deadline) {
 void Rollout::GiveBack(const PromptLease& lease) {
   ++counters_.stale_leases;
   samples_held_ -= lease.num_samples;
-  spdlog::warn("gave lease {} back: it wants policy version {}, the newest here is {}", lease.lease_id,
-               lease.policy_version, policy_->current().version);
+  stale_log_.Warning("gave lease " + std::to_string(lease.lease_id) + " back: it wants policy version " +
+                     std::to_string(lease.policy_version) + ", the weights here are version " +
+                     std::to_string(policy_->current().version));
   next_lease_ = After(kStaleBackoff);
   Release(std::span<const PromptLease>(&lease, 1));
 }

@@ -23,6 +23,7 @@
 
 #include "actor/engine.h"
 #include "actor/weight_subscriber.h"
+#include "common/log.h"
 #include "common/ports.h"
 #include "policy_model/files/chat_template.h"
 #include "policy_model/files/tokenizer.h"
@@ -37,6 +38,7 @@ struct RolloutOptions {
   std::string actor = "actor-0";   // name in the groups
   EngineOptions engine;
   int32_t group_size_hint = 1;     // usual G: how many leases fill the batch
+  int32_t max_groups = 0;          // leases held at most (several actors share a step's prompts); 0: what fills the batch
   int32_t poll_ms = 20;            // between questions for leases, and for newer weights, while busy
 };
 
@@ -100,6 +102,7 @@ class Rollout {
   std::chrono::steady_clock::time_point next_lease_{};  // no question for leases before
   std::chrono::steady_clock::time_point next_look_{};   // nor for newer weights
   bool source_finished_ = false;
+  LogEvery stale_log_{std::chrono::seconds(10)};
   RolloutCounters counters_;
 };
 

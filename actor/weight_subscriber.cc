@@ -1,7 +1,5 @@
 #include "actor/weight_subscriber.h"
 
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -9,6 +7,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "common/log.h"
 #include "common/weight_wire.h"
 
 namespace plumb::actor {
@@ -84,9 +83,9 @@ bool FetchedPolicy::FetchOne(Deadline deadline) {
     ++counters_.refused_digest;
     // The first, second, fourth, ...: a source that keeps sending wrong bytes must not fill the disk.
     if (std::has_single_bit(counters_.refused_digest)) {
-      spdlog::error("refused weights version {}: their bytes have digest {}, promised was {} ({} refused so far); "
-                    "keeping version {} and fetching again",
-                    got->version, digest, got->digest, counters_.refused_digest, current_.version);
+      LogError("refused weights version " + std::to_string(got->version) + ": their bytes have digest " + digest +
+               ", promised was " + got->digest + "; refused so far: " + std::to_string(counters_.refused_digest) +
+               "; keeping version " + std::to_string(current_.version) + " and fetching again");
     }
     return false;
   }

@@ -262,6 +262,17 @@ TEST(Rollout, AGroupIsKeptUntilTheSinkHasIt) {
   EXPECT_EQ(rollout.counters().port_retries, 5u);
 }
 
+TEST(Rollout, HoldsNoMoreGroupsThanItIsToldTo) {
+  Bench b;
+  b.options.max_groups = 2;
+  for (uint64_t i = 0; i < 7; ++i) b.prompts.queue.push_back(MakeLease(i, 0));
+  Rollout& rollout = b.Make();
+  size_t most = 0;
+  while (rollout.Pump(Deadline{})) most = std::max(most, rollout.in_flight());
+  EXPECT_EQ(most, 2u);
+  EXPECT_EQ(b.groups.size(), 7u);
+}
+
 TEST(Rollout, StopGivesUnansweredLeasesBack) {
   Bench b;
   b.options.engine.max_batch = 4;

@@ -28,14 +28,16 @@ inline policy_model::Weights TinyWeights(uint64_t seed = 3) {
   return weights;
 }
 
-// Token i is "<i>" for i >= 52, else a letter.
+// Token i is a letter for i < 52, else "<52>" to "<59>" and "<5x>" for the end token 60.
 class LetterTokenizer : public policy_model::Tokenizer {
  public:
   LetterTokenizer() {
     for (int32_t i = 0; i < 61; ++i) {
-      texts_.push_back(i < 26   ? std::string(1, static_cast<char>('a' + i))
-                       : i < 52 ? std::string(1, static_cast<char>('A' + i - 26))
-                                : "<" + std::to_string(i) + ">");
+      if (i < 52) {
+        texts_.emplace_back(1, static_cast<char>(i < 26 ? 'a' + i : 'A' + i - 26));
+      } else {
+        texts_.emplace_back("<5").append(1, static_cast<char>(i < 60 ? '0' + i - 50 : 'x')).append(">");
+      }
     }
   }
   std::vector<int32_t> Encode(std::string_view text, bool) const override {
