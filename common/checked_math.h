@@ -1,22 +1,31 @@
-// Sums and products of sizes that come from outside. Thread safety: pure. Errors: kCorruption naming `what`.
+// Sums and products of sizes that come from a file or a peer: overflow is an Error(kCorruption), never a small number.
+// Thread safety: pure functions.
 #pragma once
 
-#include <cstdint>
+#include <concepts>
+#include <type_traits>
 #include <string>
 
 #include "common/error.h"
 
 namespace plumb {
 
-inline uint64_t CheckedAdd(uint64_t a, uint64_t b, const std::string& what) {
-  uint64_t out = 0;
-  if (__builtin_add_overflow(a, b, &out)) throw Error(ErrorCode::kCorruption, what + " is too large");
+// `what` names the quantity in the error, e.g. "bytes of tensor 'wq'".
+template <std::integral T>
+T CheckedAdd(T a, std::type_identity_t<T> b, const char* what = "size") {
+  T out;
+  if (__builtin_add_overflow(a, b, &out)) {
+    throw Error(ErrorCode::kCorruption, std::string(what) + " overflows: " + std::to_string(a) + " + " + std::to_string(b));
+  }
   return out;
 }
 
-inline uint64_t CheckedMul(uint64_t a, uint64_t b, const std::string& what) {
-  uint64_t out = 0;
-  if (__builtin_mul_overflow(a, b, &out)) throw Error(ErrorCode::kCorruption, what + " is too large");
+template <std::integral T>
+T CheckedMul(T a, std::type_identity_t<T> b, const char* what = "size") {
+  T out;
+  if (__builtin_mul_overflow(a, b, &out)) {
+    throw Error(ErrorCode::kCorruption, std::string(what) + " overflows: " + std::to_string(a) + " * " + std::to_string(b));
+  }
   return out;
 }
 

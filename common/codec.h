@@ -1,9 +1,10 @@
-// Records of common/trajectory.h <-> FlatBuffers bytes (common/schema/trajectory.fbs).
+// Records of common/trajectory.h <-> bytes (FlatBuffers, common/schema/trajectory.fbs), for the wire and for the store.
 //
-// Purpose: everything that leaves a process goes through here. Decoding checks, in this order: size, FlatBuffers verifier
-// (depth and table limits), logical size <= 2 x wire size (shared offsets cannot unpack a bomb), enums and ranges, equal
-// lengths and finite numbers (CheckInvariants). Round trips are exact, bit for bit.
-// Thread safety: pure functions. Errors: kCorruption for bytes that are not what they say.
+// Encoding keeps every field bit for bit. Decoding trusts nothing: size, then the verifier (depth 16, tables bounded by
+// the size), then logical size <= 2x wire size (shared offsets could unpack to gigabytes), then enums, ranges, equal
+// lengths and finite numbers (CheckInvariants), and only then values reach the caller.
+// Thread safety: pure functions. Errors: kCorruption for every byte that is wrong; kInvalidArgument for a record too
+// large to encode (kMaxRecordBytes).
 #pragma once
 
 #include <cstddef>
@@ -18,21 +19,28 @@ namespace plumb {
 
 inline constexpr size_t kMaxRecordBytes = size_t{1} << 30;
 
-std::string Encode(const Prompt& prompt);
-std::string Encode(const PromptLease& lease);
 std::string Encode(const TrajectoryGroup& group);
-std::string Encode(std::span<const PromptLease> leases);
+std::string Encode(const PromptLease& lease);
+std::string Encode(const Prompt& prompt);
 std::string Encode(std::span<const TrajectoryGroup> groups);
+std::string Encode(std::span<const PromptLease> leases);
 
+TrajectoryGroup DecodeTrajectoryGroup(std::span<const std::byte> bytes);
+PromptLease DecodePromptLease(std::span<const std::byte> bytes);
 Prompt DecodePrompt(std::span<const std::byte> bytes);
-PromptLease DecodeLease(std::span<const std::byte> bytes);
-// A group without trajectories is a dropped one and passes.
-TrajectoryGroup DecodeGroup(std::span<const std::byte> bytes);
-std::vector<PromptLease> DecodeLeases(std::span<const std::byte> bytes);
-std::vector<TrajectoryGroup> DecodeGroups(std::span<const std::byte> bytes);
+std::vector<TrajectoryGroup> DecodeTrajectoryGroups(std::span<const std::byte> bytes);
+std::vector<PromptLease> DecodePromptLeases(std::span<const std::byte> bytes);
 
-inline std::span<const std::byte> AsBytes(std::string_view text) {
+// std::string and std::string_view as the bytes they are.
+inline std::span<const std::byte> BytesOf(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
+
+// The same for stores, which keep bytes.
+std::vector<std::byte> EncodeGroup(const TrajectoryGroup& group);
+std::vector<std::byte> EncodeLease(const PromptLease& lease);
+std::vector<std::byte> EncodePrompt(const Prompt& prompt);
+inline TrajectoryGroup DecodeGroup(std::span<const std::byte> bytes) { return DecodeTrajectoryGroup(bytes); }
+inline PromptLease DecodeLease(std::span<const std::byte> bytes) { return DecodePromptLease(bytes); }
 
 }  // namespace plumb

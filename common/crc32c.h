@@ -1,21 +1,18 @@
-// CRC-32C (Castagnoli), as stored values, messages and TensorBoard records use it.
-// Thread safety: pure functions.
+// CRC-32C (Castagnoli): guards stored values, messages and TensorBoard records against flipped bits, not against malice.
+// Uses SSE4.2 where the processor has it (about 8 GB/s and more), else tables. Thread safety: pure functions.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string_view>
 
 namespace plumb {
 
-// Extends `crc` (0 to start) over `bytes`.
-uint32_t Crc32c(std::span<const std::byte> bytes, uint32_t crc = 0);
-inline uint32_t Crc32c(std::string_view text, uint32_t crc = 0) {
-  return Crc32c(std::as_bytes(std::span(text.data(), text.size())), crc);
-}
+// Of `size` bytes; `seed` is the sum of what came before, so that Crc32c(ab) == Crc32c(b, Crc32c(a)).
+uint32_t Crc32c(const void* data, size_t size, uint32_t seed = 0);
+inline uint32_t Crc32c(std::string_view text, uint32_t seed = 0) { return Crc32c(text.data(), text.size(), seed); }
 
-// The mask of TFRecord: a CRC that is stored beside data must not look like one of it.
-inline uint32_t MaskCrc32c(uint32_t crc) { return ((crc >> 15) | (crc << 17)) + 0xa282ead8u; }
+// The table version, for comparing the two.
+uint32_t Crc32cPortable(const void* data, size_t size, uint32_t seed = 0);
 
 }  // namespace plumb

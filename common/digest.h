@@ -1,20 +1,31 @@
-// The digest under which weights are published: a tree hash over fixed blocks.
+// The published digest of weights: a tree hash over fixed 1 MiB blocks.
 //
-// Each block of kDigestBlock bytes (the last may be shorter) is hashed by itself with XXH3-128; the digest is XXH3-128
-// over the block hashes in order and the total size. So shards hash their blocks where they are and only the hashes
-// travel. Not cryptographic: it finds transport and memory errors; SHA-256 stands in manifests.
+//   leaf i = XXH3-128(block i)          block i = bytes [i MiB, min((i+1) MiB, total))
+//   digest = XXH3-128(leaf 0 | leaf 1 | ... | total as 8 little-endian bytes), leaves as 16 big-endian bytes
+//
+// Goals: fast (memory speed), combinable: whoever holds whole blocks computes their leaves, and only leaves travel.
+// Non-goal: resistance against somebody who wants a collision; checkpoints carry SHA-256 for that.
 // Thread safety: pure functions.
 #pragma once
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <span>
+#include <vector>
 
 #include "common/trajectory.h"
 
 namespace plumb {
 
-inline constexpr size_t kDigestBlock = size_t{1} << 20;
+inline constexpr size_t kDigestBlockBytes = size_t{1} << 20;
+using BlockHash = std::array<uint8_t, 16>;
 
-Digest WeightDigest(std::span<const std::byte> flat);
+BlockHash HashBlock(std::span<const std::byte> block);                    // at most kDigestBlockBytes
+std::vector<BlockHash> HashBlocks(std::span<const std::byte> bytes);      // of a shard that starts at a block
+Digest CombineBlocks(std::span<const BlockHash> blocks, uint64_t total_bytes);
+
+// 32 lower-case hex digits.
+Digest WeightDigest(std::span<const std::byte> bytes);
 
 }  // namespace plumb
