@@ -1,0 +1,57 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/adamw.h"
+#include "kernels/cpu_common.h"
+#include "kernels/cuda_twins.h"
+
+namespace plumb::kernels {
+namespace {
+
+template <class T>
+void Update(float* master, float* m, float* v, const float* grad, const uint8_t* decay_mask, int64_t n,
+            const AdamwOptions& o, T* param) {
+  const auto step = static_cast<double>(o.step);
+  const auto correct1 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(o.beta1), step)));
+  const auto correct2 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(o.beta2), step)));
+  const int64_t blocks = (n + kDecayBlock - 1) / kDecayBlock;
+#pragma omp parallel for schedule(static) if (n > kParallelElements)
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t end = std::min(n, (b + 1) * kDecayBlock);
+    const float keep = !decay_mask || decay_mask[b] ? 1.0f - o.learning_rate * o.weight_decay : 1.0f;
+#pragma omp simd
+    for (int64_t i = b * kDecayBlock; i < end; ++i) {
+      const float g = grad[i] * o.grad_scale;
+      m[i] = o.beta1 * m[i] + (1.0f - o.beta1) * g;
+      v[i] = o.beta2 * v[i] + (1.0f - o.beta2) * g * g;
+      master[i] = master[i] * keep - o.learning_rate * (m[i] * correct1) / (std::sqrt(v[i] * correct2) + o.eps);
+      if (param) param[i] = FromFloat<T>(master[i]);
+    }
+  }
+}
+
+}  // namespace
+
+void AdamwUpdate(const Launch& launch, float* master, float* m, float* v, const float* grad, const uint8_t* decay_mask,
+                 int64_t n, const AdamwOptions& options, void* param) {
+  PLUMB_DISPATCH_CUDA(launch, AdamwUpdate(launch, master, m, v, grad, decay_mask, n, options, param))
+  ForDType(launch.dtype, [&]<class T>(T) { Update(master, m, v, grad, decay_mask, n, options, static_cast<T*>(param)); });
+}
+
+void SumOfSquares(const Launch& launch, const float* grad, int64_t n, double* scratch, double* out) {
+  PLUMB_DISPATCH_CUDA(launch, SumOfSquares(launch, grad, n, scratch, out))
+  // A fixed cut into kNormScratch pieces: the same order of additions for any number of threads.
+#pragma omp parallel for schedule(static) if (n > kParallelElements)
+  for (int64_t b = 0; b < kNormScratch; ++b) {
+    double sum = 0;
+    for (int64_t i = n * b / kNormScratch; i < n * (b + 1) / kNormScratch; ++i) {
+      sum += static_cast<double>(grad[i]) * static_cast<double>(grad[i]);
+    }
+    scratch[b] = sum;
+  }
+  double total = 0;
+  for (int64_t b = 0; b < kNormScratch; ++b) total += scratch[b];
+  *out = total;
+}
+
+}  // namespace plumb::kernels

@@ -1,0 +1,87 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu_common.h"
+#include "kernels/cuda_twins.h"
+#include "kernels/token_logprob.h"
+
+namespace plumb::kernels {
+namespace {
+
+void Forward(const float* logits, const int32_t* target, int64_t rows, int64_t vocab, float temperature, float* logprob,
+             float* entropy, float* lse) {
+  const float scale = 1.0f / temperature;
+#pragma omp parallel for schedule(static) if (rows * vocab > kParallelElements)
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* x = logits + r * vocab;
+    float top = x[0];
+#pragma omp simd reduction(max : top)
+    for (int64_t j = 0; j < vocab; ++j) top = std::max(top, x[j]);
+    // Large vocabularies are summed in blocks so that rounding grows with the block, not with V.
+    double sum = 0, weighted = 0;
+    for (int64_t begin = 0; begin < vocab; begin += 4096) {
+      const int64_t end = std::min(vocab, begin + 4096);
+      float s = 0, w = 0;
+#pragma omp simd reduction(+ : s, w)
+      for (int64_t j = begin; j < end; ++j) {
+        const float z = (x[j] - top) * scale;
+        const float e = FastExp(z);
+        s += e;
+        w += e > 0.0f ? e * z : 0.0f;  // a masked (-inf) entry is 0 * -inf
+      }
+      sum += static_cast<double>(s);
+      weighted += static_cast<double>(w);
+    }
+    const double log_sum = std::log(sum);
+    lse[r] = static_cast<float>(log_sum + static_cast<double>(top * scale));
+    const double z = static_cast<double>((x[target[r]] - top) * scale);
+    logprob[r] = static_cast<float>(std::min(0.0, z - log_sum));
+    if (entropy) entropy[r] = static_cast<float>(std::max(0.0, log_sum - weighted / sum));
+    if (std::isnan(top) || std::isnan(sum)) logprob[r] = NAN;
+  }
+}
+
+template <class T>
+void Backward(const float* logits, const int32_t* target, const float* lse, const float* entropy, const float* g_logprob,
+              const float* g_entropy, int64_t rows, int64_t vocab, float temperature, T* dlogits) {
+  const float scale = 1.0f / temperature;
+#pragma omp parallel for schedule(static) if (rows * vocab > kParallelElements)
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* x = logits + r * vocab;
+    T* d = dlogits + r * vocab;
+    const float g = g_logprob[r], h = g_entropy ? g_entropy[r] : 0.0f, l = lse[r];
+    const float big_h = g_entropy ? entropy[r] : 0.0f;
+    if (h == 0.0f) {
+#pragma omp simd
+      for (int64_t j = 0; j < vocab; ++j) d[j] = FromFloat<T>(-g * FastExp(x[j] * scale - l) * scale);
+    } else {
+#pragma omp simd
+      for (int64_t j = 0; j < vocab; ++j) {
+        const float z = x[j] * scale - l;
+        const float p = FastExp(z);
+        d[j] = FromFloat<T>(p > 0.0f ? (-g * p - h * p * (z + big_h)) * scale : 0.0f);
+      }
+    }
+    d[target[r]] = FromFloat<T>(ToFloat(d[target[r]]) + g * scale);
+  }
+}
+
+}  // namespace
+
+void TokenLogprobForward(const Launch& launch, const float* logits, const int32_t* target, int64_t rows, int64_t vocab,
+                         float temperature, float* logprob, float* entropy, float* lse) {
+  PLUMB_DISPATCH_CUDA(launch, TokenLogprobForward(launch, logits, target, rows, vocab, temperature, logprob, entropy, lse))
+  Forward(logits, target, rows, vocab, temperature, logprob, entropy, lse);
+}
+
+void TokenLogprobBackward(const Launch& launch, const float* logits, const int32_t* target, const float* lse,
+                          const float* entropy, const float* g_logprob, const float* g_entropy, int64_t rows,
+                          int64_t vocab, float temperature, void* dlogits) {
+  PLUMB_DISPATCH_CUDA(launch, TokenLogprobBackward(launch, logits, target, lse, entropy, g_logprob, g_entropy, rows,
+                                                   vocab, temperature, dlogits))
+  ForDType(launch.dtype, [&]<class T>(T) {
+    Backward(logits, target, lse, entropy, g_logprob, g_entropy, rows, vocab, temperature, static_cast<T*>(dlogits));
+  });
+}
+
+}  // namespace plumb::kernels
