@@ -1,9 +1,10 @@
 #include "reward/notice.h"
 
 #include <chrono>
-#include <cstdio>
 #include <mutex>
 #include <utility>
+
+#include "common/log.h"
 
 namespace plumb::reward {
 namespace {
@@ -28,7 +29,7 @@ void Send(const std::string& line, bool urgent) {
   if (current) {
     current(text);
   } else {
-    std::fprintf(stderr, "reward: %s\n", text.c_str());
+    LogWarning(text);
   }
 }
 

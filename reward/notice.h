@@ -10,7 +10,7 @@ namespace plumb::reward {
 void Notice(const std::string& line);
 // For what must not be left out: the end of a run, a stall.
 void UrgentNotice(const std::string& line);
-// Replaces the sink (stderr unless set); returns the former. For the service's log and for tests.
+// Replaces the sink (common/log unless set); returns the former. For tests.
 std::function<void(const std::string&)> SetNoticeSink(std::function<void(const std::string&)> sink);
 
 }  // namespace plumb::reward

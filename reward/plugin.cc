@@ -11,7 +11,7 @@
 #include "reward/notice.h"
 #include "reward/plugin_wire.h"
 #include "reward/reward_abi.h"
-#include "reward/sha256.h"
+#include "reward/file_digest.h"
 
 namespace plumb::reward {
 namespace {

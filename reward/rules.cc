@@ -12,7 +12,7 @@
 #include <unordered_set>
 
 #include "reward/answer.h"
-#include "reward/sha256.h"
+#include "reward/file_digest.h"
 
 namespace plumb::reward {
 namespace {
@@ -319,7 +319,7 @@ std::unique_ptr<RewardFunction> MakeRule(const configs::RewardPartConfig& part) 
     std::string options = std::to_string(part.target_tokens) + "/" + std::to_string(part.max_tokens);
     for (const std::string& arg : part.args) options += "\n" + arg;
     const std::string digest =
-        "rule:" + part.kind + "/" + std::to_string(entry.version) + ":" + Sha256Hex(options).substr(0, 16);
+        "rule:" + part.kind + "/" + std::to_string(entry.version) + ":" + TextSha256(options).substr(0, 16);
     return std::make_unique<Rule>(part.name.empty() ? part.kind : part.name, digest, entry.make(part));
   }
   Refuse(part, "unknown kind");

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "reward/notice.h"
+#include "reward/python.h"
 #include "reward/rules.h"
 #include "reward/subprocess.h"
 
@@ -23,7 +24,7 @@ std::string Join(const std::vector<std::string>& words) {
 
 std::vector<std::string> KnownKinds() {
   std::vector<std::string> kinds = RuleKinds();
-  kinds.insert(kinds.end(), {"plugin", "program"});
+  kinds.insert(kinds.end(), {"plugin", "program", "python"});
   return kinds;
 }
 
@@ -32,6 +33,7 @@ std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& pa
   if (IsRuleKind(part.kind)) return MakeRule(part);
   if (part.kind == "plugin") return MakePlugin(part, allow_unsandboxed, options);
   if (part.kind == "program") return MakeProgram(part, allow_unsandboxed, options);
+  if (part.kind == "python") return MakePython(part, allow_unsandboxed, options);
   throw Error(ErrorCode::kInvalidArgument, "unknown kind '" + part.kind + "'; known: " + Join(KnownKinds()),
               "reward part '" + part.name + "'");
 }

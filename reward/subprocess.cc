@@ -11,7 +11,7 @@
 
 #include "reward/child_process.h"
 #include "reward/notice.h"
-#include "reward/sha256.h"
+#include "reward/file_digest.h"
 
 namespace plumb::reward {
 namespace {
@@ -76,19 +76,42 @@ std::string WithoutNotFinite(std::string_view text, bool* found) {
 
 class ProgramWorker : public Worker {
  public:
-  ProgramWorker(std::string name, std::vector<std::string> command, std::chrono::milliseconds start_grace)
-      : name_(std::move(name)), start_grace_(start_grace), child_({.command = std::move(command)}) {}
+  ProgramWorker(std::string name, std::vector<std::string> command, std::chrono::milliseconds start_grace, bool greets)
+      : name_(std::move(name)), start_grace_(start_grace), greets_(greets), child_({.command = std::move(command)}) {}
+
+  // Starts the process; empty, or why it does not serve. Moves `deadline` by what starting is allowed to take.
+  std::string Begin(Deadline* deadline) {
+    try {
+      child_.Start();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    if (!greets_) {
+      *deadline += start_grace_;  // the first answer waits for interpreters and their imports
+      return "";
+    }
+    const auto before = std::chrono::steady_clock::now();
+    std::string line;
+    Failure failure = child_.ReadLine(kMaxLine, &line, After(start_grace_));
+    *deadline += std::chrono::steady_clock::now() - before;
+    if (failure == Failure::kNone) {
+      const Json hello = TooDeep(line, 16) ? Json() : Json::parse(line, nullptr, /*allow_exceptions=*/false);
+      if (hello.is_object() && hello.contains("ready")) return "";
+      std::string why = "greeted with something else than {\"ready\":true}";
+      if (hello.is_object() && hello.contains("error") && hello["error"].is_string()) why = hello["error"];
+      child_.Kill();
+      return why.substr(0, 2000);
+    }
+    return "did not get ready: " + Ended(&failure, "", 0, 0);
+  }
 
   std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline, bool* broke) override {
     const size_t count = group.trajectories.size();
-    try {
-      if (!child_.running()) {
-        child_.Start();
-        deadline += start_grace_;  // interpreters and their imports
+    if (!child_.running()) {
+      if (const std::string why = Begin(&deadline); !why.empty()) {
+        *broke = true;
+        return Fail(count, Failure::kStart, why);
       }
-    } catch (const Error& error) {
-      *broke = true;
-      return Fail(count, Failure::kStart, error.what());
     }
     std::string requests;
     std::unordered_map<uint64_t, size_t> open;
@@ -164,6 +187,7 @@ class ProgramWorker : public Worker {
 
   const std::string name_;
   const std::chrono::milliseconds start_grace_;
+  const bool greets_;
   ChildProcess child_;
   uint64_t next_id_ = 0;
   uint64_t logged_ = 0;
@@ -186,19 +210,6 @@ class Program : public RewardFunction {
   WorkerPool pool_;
 };
 
-std::string FindOnPath(const std::string& name) {
-  if (name.find('/') != std::string::npos) return name;
-  const char* path = std::getenv("PATH");
-  std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
-  while (true) {
-    const size_t colon = rest.find(':');
-    const std::string candidate = std::string(rest.substr(0, colon)) + "/" + name;
-    if (access(candidate.c_str(), X_OK) == 0) return candidate;
-    if (colon == std::string_view::npos) return "";
-    rest.remove_prefix(colon + 1);
-  }
-}
-
 }  // namespace
 
 std::string ProgramRequest(const TrajectoryGroup& group, size_t index, uint64_t id) {
@@ -212,6 +223,8 @@ std::string ProgramRequest(const TrajectoryGroup& group, size_t index, uint64_t 
   }
   request["completion"] = group.trajectories[index].completion;
   request["ground_truth"] = prompt.ground_truth;
+  request["sample"] = group.trajectories[index].sample;
+  request["of"] = group.trajectories.size();
   std::string line = request.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   // The row's other columns are passed on as they are; only their form is checked.
   const std::string& extra = prompt.extra_json;
@@ -244,7 +257,13 @@ ProgramReply ParseProgramReply(std::string_view line) {
   }
   if (const auto error = reply.find("error"); error != reply.end()) {
     const std::string why = error->is_string() ? error->get<std::string>() : error->dump();
-    out.score = PartScore::Failed(Failure::kReported, why.empty() ? "it could not score this" : why.substr(0, 500));
+    Failure failure = Failure::kReported;
+    if (const auto kind = reply.find("kind"); kind != reply.end() && kind->is_string()) {
+      for (uint8_t f = 1; f < static_cast<uint8_t>(Failure::kCount); ++f) {
+        if (kind->get<std::string>() == FailureName(static_cast<Failure>(f))) failure = static_cast<Failure>(f);
+      }
+    }
+    out.score = PartScore::Failed(failure, why.empty() ? "it could not score this" : why.substr(0, 500));
     return out;
   }
   if (const auto skip = reply.find("skip"); skip != reply.end() && skip->is_boolean() && skip->get<bool>()) {
@@ -276,32 +295,61 @@ ProgramReply ParseProgramReply(std::string_view line) {
   return out;
 }
 
+std::string FindExecutable(const std::string& name, const configs::RewardPartConfig& part) {
+  const std::string place = "reward part '" + part.name + "'";
+  if (name.find('/') == std::string::npos) {
+    const char* path = std::getenv("PATH");
+    std::string_view rest = path == nullptr ? "/usr/bin:/bin" : path;
+    while (true) {
+      const size_t colon = rest.find(':');
+      const std::string candidate = std::string(rest.substr(0, colon)) + "/" + name;
+      if (access(candidate.c_str(), X_OK) == 0) return candidate;
+      if (colon == std::string_view::npos) break;
+      rest.remove_prefix(colon + 1);
+    }
+    throw Error(ErrorCode::kNotFound, "no such program in PATH: " + name, place);
+  }
+  if (access(name.c_str(), F_OK) != 0) throw Error(ErrorCode::kNotFound, "no such program: " + name, place);
+  if (access(name.c_str(), X_OK) != 0) {
+    throw Error(ErrorCode::kInvalidArgument, name + " is not executable: chmod +x it, or name its interpreter as path "
+                                                    "and the file in args", place);
+  }
+  return std::filesystem::absolute(name).string();
+}
+
+std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec, const configs::RewardPartConfig& part,
+                                                bool allow_unsandboxed, HostOptions options) {
+  options = WithPart(std::move(options), part, allow_unsandboxed);
+  const std::vector<std::string> command = HostCommand(options, "--exec", spec.path, spec.args);
+  const auto make = [name = part.name, command, grace = options.start_grace, greets = spec.greets](int) {
+    return std::make_unique<ProgramWorker>(name, command, grace, greets);
+  };
+  if (spec.greets) {
+    Deadline ignored = After(options.start_grace);
+    if (const std::string why = make(0)->Begin(&ignored); !why.empty()) {
+      throw Error(ErrorCode::kInvalidArgument, part.path + ": " + why, "reward part '" + part.name + "'");
+    }
+  }
+  return std::make_unique<Program>(part.name, spec.digest, options.pool, make);
+}
+
 std::unique_ptr<RewardFunction> MakeProgram(const configs::RewardPartConfig& part, bool allow_unsandboxed,
                                             HostOptions options) {
-  const std::string place = "reward part '" + part.name + "'";
-  if (part.path.empty()) throw Error(ErrorCode::kInvalidArgument, "kind = \"program\" needs path", place);
-  const std::string path = FindOnPath(part.path);
-  if (path.empty() || access(path.c_str(), F_OK) != 0) {
-    throw Error(ErrorCode::kNotFound, "no such program: " + part.path, place);
+  if (part.path.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "kind = \"program\" needs path", "reward part '" + part.name + "'");
   }
-  if (access(path.c_str(), X_OK) != 0) {
-    throw Error(ErrorCode::kInvalidArgument, part.path + " is not executable: chmod +x it, or name its interpreter as "
-                                                         "path and the file in args", place);
-  }
+  ProgramSpec spec;
+  spec.path = FindExecutable(part.path, part);
+  spec.args = part.args;
   // The program and every argument that is a file: with `python3 my_reward.py` the code is in the second.
-  std::string code = FileSha256(path);
+  std::string code = FileSha256(spec.path);
   for (const std::string& argument : part.args) {
     std::error_code error;
     code += "\n" + argument;
     if (std::filesystem::is_regular_file(argument, error)) code += " " + FileSha256(argument);
   }
-  options = WithPart(std::move(options), part, allow_unsandboxed);
-  const std::vector<std::string> command =
-      HostCommand(options, "--exec", std::filesystem::absolute(path).string(), part.args);
-  return std::make_unique<Program>(part.name, "sha256:" + Sha256Hex(code), options.pool,
-                                   [name = part.name, command, grace = options.start_grace](int) {
-                                     return std::make_unique<ProgramWorker>(name, command, grace);
-                                   });
+  spec.digest = "sha256:" + TextSha256(code);
+  return MakeProgramFrom(spec, part, allow_unsandboxed, std::move(options));
 }
 
 }  // namespace plumb::reward

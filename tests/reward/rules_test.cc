@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include "reward/sha256.h"
+#include "reward/file_digest.h"
 
 namespace plumb::reward {
 namespace {
@@ -144,10 +144,10 @@ TEST(MakeRule, DigestFollowsTheOptions) {
   EXPECT_EQ(digest(Part("answer")).rfind("rule:answer/1:", 0), 0u);
 }
 
-TEST(Sha256, KnownValues) {
-  EXPECT_EQ(Sha256Hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  EXPECT_EQ(Sha256Hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  EXPECT_EQ(Sha256Hex(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+TEST(FileDigest, KnownValues) {
+  EXPECT_EQ(TextSha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(TextSha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(TextSha256(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
   EXPECT_THROW(FileSha256("/nonexistent"), Error);
 }
 

@@ -37,6 +37,7 @@ TEST(ProgramReply, StrictForms) {
   EXPECT_EQ(both.score.details.size(), 2u);
   EXPECT_TRUE(ParseProgramReply(R"({"id":1,"skip":true})").score.skipped);
   EXPECT_EQ(ParseProgramReply(R"({"id":1,"error":"no"})").score.failure, Failure::kReported);
+  EXPECT_EQ(ParseProgramReply(R"({"id":1,"error":"2 for 3","kind":"wrong_count"})").score.failure, Failure::kWrongCount);
   // What Python's json.dumps writes for numbers that JSON does not have.
   for (const char* text : {R"({"id":1,"score":NaN})", R"({"id":1,"score":-Infinity})", R"({"id":1,"scores":{"a":NaN}})"}) {
     EXPECT_EQ(ParseProgramReply(text).score.failure, Failure::kNotFinite) << text;
@@ -55,7 +56,7 @@ TEST(ProgramRequest, IsOneLineOfJson) {
   const std::string line = ProgramRequest(group, 0, 9);
   EXPECT_EQ(line.find('\n'), std::string::npos);
   EXPECT_EQ(line.rfind("{\"id\":9,\"prompt\":\"What is it?\",\"completion\":\"line one\\nline", 0), 0u) << line;
-  EXPECT_NE(line.find(R"("ground_truth":"4","extra":{"unit":"km"}})"), std::string::npos) << line;
+  EXPECT_NE(line.find(R"("ground_truth":"4","sample":0,"of":1,"extra":{"unit":"km"}})"), std::string::npos) << line;
   group.lease.prompt.text.clear();
   group.lease.prompt.messages = {{"user", "hi"}};
   group.lease.prompt.extra_json = "not json";
