@@ -1,35 +1,55 @@
 #include "common/digest.h"
 
+#include <algorithm>
+
+#include "common/error.h"
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#include <algorithm>
-#include <cstdint>
-#include <vector>
-
 namespace plumb {
+namespace {
 
-Digest WeightDigest(std::span<const std::byte> flat) {
-  std::vector<XXH128_canonical_t> blocks;
-  blocks.reserve(flat.size() / kDigestBlock + 2);
-  for (size_t at = 0; at < flat.size(); at += kDigestBlock) {
-    const size_t n = std::min(kDigestBlock, flat.size() - at);
-    XXH128_canonical_t canonical;
-    XXH128_canonicalFromHash(&canonical, XXH3_128bits(flat.data() + at, n));
-    blocks.push_back(canonical);
-  }
-  XXH128_canonical_t size{};
-  for (int i = 0; i < 8; ++i) size.digest[i] = static_cast<unsigned char>(uint64_t{flat.size()} >> (8 * i));
-  blocks.push_back(size);
-  XXH128_canonical_t root;
-  XXH128_canonicalFromHash(&root, XXH3_128bits(blocks.data(), blocks.size() * sizeof(XXH128_canonical_t)));
-  static constexpr char kHex[] = "0123456789abcdef";
-  Digest out;
-  for (unsigned char byte : root.digest) {
-    out += kHex[byte >> 4];
-    out += kHex[byte & 15];
-  }
+BlockHash Canonical(XXH128_hash_t hash) {
+  XXH128_canonical_t canonical;
+  XXH128_canonicalFromHash(&canonical, hash);
+  BlockHash out;
+  std::copy(std::begin(canonical.digest), std::end(canonical.digest), out.begin());
   return out;
 }
+
+}  // namespace
+
+BlockHash HashBlock(std::span<const std::byte> block) {
+  PLUMB_CHECK(block.size() <= kDigestBlockBytes, std::to_string(block.size()));
+  return Canonical(XXH3_128bits(block.data(), block.size()));
+}
+
+std::vector<BlockHash> HashBlocks(std::span<const std::byte> bytes) {
+  std::vector<BlockHash> blocks;
+  blocks.reserve(bytes.size() / kDigestBlockBytes + 1);
+  for (size_t at = 0; at < bytes.size(); at += kDigestBlockBytes) {
+    blocks.push_back(HashBlock(bytes.subspan(at, std::min(kDigestBlockBytes, bytes.size() - at))));
+  }
+  return blocks;
+}
+
+Digest CombineBlocks(std::span<const BlockHash> blocks, uint64_t total_bytes) {
+  PLUMB_CHECK(blocks.size() == (total_bytes + kDigestBlockBytes - 1) / kDigestBlockBytes,
+              std::to_string(blocks.size()) + " blocks for " + std::to_string(total_bytes) + " bytes");
+  std::vector<uint8_t> top;
+  top.reserve(blocks.size() * sizeof(BlockHash) + 8);
+  for (const BlockHash& block : blocks) top.insert(top.end(), block.begin(), block.end());
+  for (int shift = 0; shift < 64; shift += 8) top.push_back(static_cast<uint8_t>(total_bytes >> shift));
+  constexpr char kDigits[] = "0123456789abcdef";
+  Digest hex;
+  for (const uint8_t byte : Canonical(XXH3_128bits(top.data(), top.size()))) {
+    hex += kDigits[byte >> 4];
+    hex += kDigits[byte & 15];
+  }
+  return hex;
+}
+
+Digest WeightDigest(std::span<const std::byte> bytes) { return CombineBlocks(HashBlocks(bytes), bytes.size()); }
 
 }  // namespace plumb

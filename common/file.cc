@@ -9,9 +9,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "common/error.h"
 
@@ -20,131 +20,135 @@ namespace {
 
 class Descriptor {
  public:
-  Descriptor(const std::string& path, int flags, mode_t mode = 0644) : fd_(open(path.c_str(), flags | O_CLOEXEC, mode)) {
-    if (fd_ < 0) ThrowErrno(errno, "open", path);
-  }
+  explicit Descriptor(int fd) : fd_(fd) {}
   ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
+    if (fd_ >= 0) ::close(fd_);
   }
   Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
 
  private:
-  int fd_;
+  const int fd_;
 };
 
-void WriteAll(int fd, std::string_view bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t n = write(fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) ThrowErrno(errno, "write", path);
-    bytes.remove_prefix(static_cast<size_t>(n));
-  }
+int OpenOrThrow(const std::string& path, int flags, const char* action) {
+  const int fd = ::open(path.c_str(), flags | O_CLOEXEC, 0644);
+  if (fd < 0) ThrowFileError(errno, action, path);
+  return fd;
 }
 
-void SyncFd(int fd, const std::string& path) {
-  if (fsync(fd) != 0) ThrowErrno(errno, "sync", path);
+std::string ParentOf(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
 }
 
-class RealAppendFile : public AppendFile {
+class RealAppendFile final : public AppendFile {
  public:
-  explicit RealAppendFile(const std::string& path) : path_(path), fd_(path, O_WRONLY | O_CREAT | O_APPEND) {}
-  void Append(std::string_view bytes) override { WriteAll(fd_.get(), bytes, path_); }
-  void Sync() override { SyncFd(fd_.get(), path_); }
+  RealAppendFile(std::string path, bool truncate)
+      : path_(std::move(path)),
+        file_(OpenOrThrow(path_, O_WRONLY | O_CREAT | O_APPEND | (truncate ? O_TRUNC : 0), "cannot open for writing")) {}
+
+  void Append(std::string_view bytes) override {
+    while (!bytes.empty()) {
+      const ssize_t n = ::write(file_.get(), bytes.data(), bytes.size());
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) ThrowFileError(errno, "cannot write", path_);
+      bytes.remove_prefix(static_cast<size_t>(n));
+    }
+  }
+  void Sync() override {
+    if (::fdatasync(file_.get()) != 0) ThrowFileError(errno, "cannot sync", path_);
+  }
 
  private:
-  std::string path_;
-  Descriptor fd_;
+  const std::string path_;
+  Descriptor file_;
 };
 
-class RealFiles : public FileSystem {
+class RealFiles final : public FileSystem {
  public:
   std::string ReadFile(const std::string& path, size_t max_bytes) override {
-    const Descriptor file(path, O_RDONLY);
-    struct stat status {};
-    if (fstat(file.get(), &status) != 0) ThrowErrno(errno, "stat", path);
-    if (S_ISDIR(status.st_mode)) throw Error(ErrorCode::kIo, "is a folder, a file was expected", path);
+    Descriptor file(OpenOrThrow(path, O_RDONLY, "cannot open"));
+    struct stat info {};
+    if (::fstat(file.get(), &info) != 0) ThrowFileError(errno, "cannot read", path);
     std::string out;
-    char buffer[1 << 16];
+    // The size is a hint only: the file may grow, and pipes and /proc have none.
+    const size_t hint = S_ISREG(info.st_mode) ? static_cast<size_t>(info.st_size) : 0;
+    size_t used = 0;
+    out.resize(std::min(std::max<size_t>(hint + 1, 4096), max_bytes + 1));
     for (;;) {
-      const ssize_t n = read(file.get(), buffer, sizeof buffer);
+      const ssize_t n = ::read(file.get(), out.data() + used, out.size() - used);
       if (n < 0 && errno == EINTR) continue;
-      if (n < 0) ThrowErrno(errno, "read", path);
-      if (n == 0) return out;
-      if (out.size() + static_cast<size_t>(n) > max_bytes) {
-        throw Error(ErrorCode::kCorruption, "is larger than the " + std::to_string(max_bytes) + " bytes allowed here", path);
+      if (n < 0) ThrowFileError(errno, "cannot read", path);
+      if (n == 0) break;
+      used += static_cast<size_t>(n);
+      if (used > max_bytes) {
+        throw Error(ErrorCode::kInvalidArgument, "the file is larger than " + std::to_string(max_bytes) + " bytes", path);
       }
-      out.append(buffer, static_cast<size_t>(n));
+      if (used == out.size()) out.resize(std::min(2 * out.size(), max_bytes + 1));
     }
+    out.resize(used);
+    return out;
   }
 
-  void WriteFileAtomic(const std::string& path, std::string_view bytes) override {
-    static std::atomic<uint64_t> counter{0};
-    const std::string temporary = path + ".tmp-" + std::to_string(getpid()) + "-" + std::to_string(counter++);
-    try {
-      {
-        const Descriptor file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-        WriteAll(file.get(), bytes, temporary);
-        SyncFd(file.get(), temporary);
-      }
-      Rename(temporary, path);
-    } catch (...) {
-      unlink(temporary.c_str());
-      throw;
-    }
-    const std::string parent = std::filesystem::path(path).parent_path().string();
-    SyncDirectory(parent.empty() ? "." : parent);
-  }
-
-  std::unique_ptr<AppendFile> OpenAppend(const std::string& path) override {
-    return std::make_unique<RealAppendFile>(path);
+  std::unique_ptr<AppendFile> OpenAppend(const std::string& path, bool truncate) override {
+    return std::make_unique<RealAppendFile>(path, truncate);
   }
   void Rename(const std::string& from, const std::string& to) override {
-    if (rename(from.c_str(), to.c_str()) != 0) ThrowErrno(errno, "rename to", to);
+    if (::rename(from.c_str(), to.c_str()) != 0) ThrowFileError(errno, "cannot rename to " + to, from);
   }
-  void SyncDirectory(const std::string& path) override {
-    const Descriptor folder(path, O_RDONLY | O_DIRECTORY);
-    SyncFd(folder.get(), path);
-  }
-  void CreateDirectories(const std::string& path) override {
-    std::error_code error;
-    std::filesystem::create_directories(path, error);
-    if (error) ThrowErrno(error.value(), "create folder", path);
+  void SyncDirectory(const std::string& folder) override {
+    Descriptor file(OpenOrThrow(folder, O_RDONLY | O_DIRECTORY, "cannot open the folder"));
+    if (::fsync(file.get()) != 0) ThrowFileError(errno, "cannot sync the folder", folder);
   }
   void Remove(const std::string& path) override {
-    if (unlink(path.c_str()) != 0 && errno != ENOENT) ThrowErrno(errno, "remove", path);
+    if (::remove(path.c_str()) != 0) ThrowFileError(errno, "cannot remove", path);
   }
-  bool Exists(const std::string& path) override { return access(path.c_str(), F_OK) == 0; }
-  std::vector<std::string> List(const std::string& path) override {
+  void RemoveAll(const std::string& path) override {
     std::error_code error;
+    std::filesystem::remove_all(path, error);
+    if (error) ThrowFileError(error.value(), "cannot remove", path);
+  }
+  bool Exists(const std::string& path) override {
+    struct stat info {};
+    if (::stat(path.c_str(), &info) == 0) return true;
+    if (errno != ENOENT && errno != ENOTDIR) ThrowFileError(errno, "cannot look at", path);
+    return false;
+  }
+  uint64_t FileSize(const std::string& path) override {
+    struct stat info {};
+    if (::stat(path.c_str(), &info) != 0) ThrowFileError(errno, "cannot look at", path);
+    return static_cast<uint64_t>(info.st_size);
+  }
+  std::vector<std::string> List(const std::string& folder) override {
+    std::unique_ptr<DIR, int (*)(DIR*)> dir(::opendir(folder.c_str()), &::closedir);
+    if (!dir) ThrowFileError(errno, "cannot list", folder);
     std::vector<std::string> names;
-    for (const auto& entry : std::filesystem::directory_iterator(path, error)) names.push_back(entry.path().filename());
-    if (error) ThrowErrno(error.value(), "list", path);
+    for (;;) {
+      errno = 0;
+      const dirent* entry = ::readdir(dir.get());
+      if (!entry) break;
+      const std::string name = entry->d_name;
+      if (name != "." && name != "..") names.push_back(name);
+    }
+    if (errno != 0) ThrowFileError(errno, "cannot list", folder);
     std::sort(names.begin(), names.end());
     return names;
   }
-};
-
-class SystemClock : public Clock {
- public:
-  int64_t MonotonicMs() override {
-    return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
-  }
-  int64_t WallMs() override {
-    return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  void CreateDirectories(const std::string& folder) override {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) ThrowFileError(error.value(), "cannot create the folder", folder);
   }
 };
 
 }  // namespace
 
-void ThrowErrno(int error, const std::string& doing, const std::string& path) {
-  ErrorCode code = ErrorCode::kIo;
-  if (error == ENOENT) code = ErrorCode::kNotFound;
-  if (error == ENOSPC || error == EDQUOT) code = ErrorCode::kNoSpace;
-  std::string message = "cannot " + doing + ": " + std::strerror(error);
-  if (code == ErrorCode::kNoSpace) message += "; free some space and try again, nothing that was acknowledged is lost";
-  throw Error(code, message, path);
+void ThrowFileError(int code, const std::string& action, const std::string& path) {
+  ErrorCode kind = ErrorCode::kIo;
+  if (code == ENOENT || code == ENOTDIR) kind = ErrorCode::kNotFound;
+  if (code == ENOSPC || code == EDQUOT) kind = ErrorCode::kNoSpace;
+  throw Error(kind, action + ": " + std::strerror(code), path);
 }
 
 FileSystem& RealFileSystem() {
@@ -152,25 +156,43 @@ FileSystem& RealFileSystem() {
   return files;
 }
 
-Clock& RealClock() {
-  static SystemClock clock;
-  return clock;
+void FileSystem::WriteFileAtomic(const std::string& path, std::string_view bytes) {
+  // Unique in this process and between processes, so that two writers never share a temp file.
+  static std::atomic<uint64_t> counter{0};
+  const std::string temp = path + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(counter++);
+  try {
+    auto file = OpenAppend(temp, /*truncate=*/true);
+    file->Append(bytes);
+    file->Sync();
+    file.reset();
+    Rename(temp, path);
+  } catch (...) {
+    try {
+      if (Exists(temp)) Remove(temp);
+    } catch (const Error&) {
+      // The first error is the one to report; a left-over temp file does no harm.
+    }
+    throw;
+  }
+  SyncDirectory(ParentOf(path));
 }
 
 std::unique_ptr<MappedFile> MappedFile::Open(const std::string& path) {
-  const Descriptor file(path, O_RDONLY);
-  struct stat status {};
-  if (fstat(file.get(), &status) != 0) ThrowErrno(errno, "stat", path);
-  if (!S_ISREG(status.st_mode)) throw Error(ErrorCode::kIo, "is not a regular file", path);
-  const auto size = static_cast<size_t>(status.st_size);
-  if (size == 0) return std::unique_ptr<MappedFile>(new MappedFile(path, {}));
-  void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
-  if (data == MAP_FAILED) ThrowErrno(errno, "map", path);
-  return std::unique_ptr<MappedFile>(new MappedFile(path, {static_cast<const std::byte*>(data), size}));
+  Descriptor file(OpenOrThrow(path, O_RDONLY, "cannot open"));
+  struct stat info {};
+  if (::fstat(file.get(), &info) != 0) ThrowFileError(errno, "cannot read", path);
+  if (!S_ISREG(info.st_mode)) throw Error(ErrorCode::kInvalidArgument, "not a regular file", path);
+  const size_t size = static_cast<size_t>(info.st_size);
+  void* address = nullptr;
+  if (size > 0) {
+    address = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
+    if (address == MAP_FAILED) ThrowFileError(errno, "cannot map", path);
+  }
+  return std::unique_ptr<MappedFile>(new MappedFile(path, address, size));
 }
 
 MappedFile::~MappedFile() {
-  if (!bytes_.empty()) munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+  if (address_) ::munmap(const_cast<void*>(address_), size_);
 }
 
 }  // namespace plumb
