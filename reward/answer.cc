@@ -131,7 +131,8 @@ std::string Multiply(const std::string& a, const std::string& b) {
   for (size_t i = a.size(); i-- > 0;) {
     uint32_t carry = 0;
     for (size_t j = b.size(); j-- > 0;) {
-      const uint32_t sum = out[i + j + 1] + static_cast<uint32_t>(a[i] - '0') * static_cast<uint32_t>(b[j] - '0') + carry;
+      const auto digit = [](char c) { return static_cast<uint32_t>(c - '0'); };
+      const uint32_t sum = out[i + j + 1] + digit(a[i]) * digit(b[j]) + carry;
       out[i + j + 1] = sum % 10;
       carry = sum / 10;
     }
@@ -304,11 +305,16 @@ std::vector<Found> FindNumbers(std::string_view s) {
     size_t sign = begin;
     while (sign > 0 && s[sign - 1] == '$') --sign;
     // A minus is a sign only when it does not join two things: "10-3" is two numbers.
-    if (sign > 0 && s[sign - 1] == '-' && (sign == 1 || IsSpace(s[sign - 2]) || s[sign - 2] == '(' || s[sign - 2] == '=')) {
+    if (sign > 0 && s[sign - 1] == '-' &&
+        (sign == 1 || IsSpace(s[sign - 2]) || s[sign - 2] == '(' || s[sign - 2] == '=')) {
       begin = sign - 1;
     }
     i = end;
-    while (end < s.size() && end - i < 2 && (s[end] == '%' || (s[end] == ' ' && end + 1 < s.size() && s[end + 1] == '%'))) ++end;
+    if (end < s.size() && s[end] == '%') {
+      end += 1;
+    } else if (end + 1 < s.size() && s[end] == ' ' && s[end + 1] == '%') {
+      end += 2;
+    }
     out.push_back({begin, end});
   }
   return out;
@@ -402,7 +408,9 @@ bool SameAnswer(std::string_view answer, std::string_view truth) {
     given = ParseRational(tail);
     if (!given) {
       const auto numbers = FindNumbers(tail);
-      if (numbers.size() == 1) given = ParseRational(tail.substr(numbers[0].begin, numbers[0].end - numbers[0].begin));
+      if (numbers.size() == 1) {
+        given = ParseRational(tail.substr(numbers[0].begin, numbers[0].end - numbers[0].begin));
+      }
     }
     if (!given) return false;
   }

@@ -16,8 +16,8 @@ enum class Fallback : uint8_t {
   kLastNumber = 1,  // no marker: the last number of the text
 };
 
-// The answer as written: what stands inside the last complete <answer>…</answer>, else after the last "####" (to the
-// end of the line), else inside the last \boxed{…}; a \boxed{…} inside the first two is unwrapped. nullopt: none.
+// The answer as written: what stands inside the last complete <answer>..</answer>, else after the last "####" (to the
+// end of the line), else inside the last \boxed{..}; a \boxed{..} inside the first two is unwrapped. nullopt: none.
 std::optional<std::string> ExtractAnswer(std::string_view text, Fallback fallback);
 
 // An exact number: sign, numerator and denominator as decimal digits without leading zeros, and whether it was

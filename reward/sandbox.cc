@@ -213,7 +213,9 @@ bool InstallSeccomp(SeccompProfile profile, bool network) {
   std::vector<sock_filter> filter = SeccompFilter(profile, network);
   if (filter.empty()) return false;
   const sock_fprog program = {static_cast<unsigned short>(filter.size()), filter.data()};
-  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+  // TSYNC: on every thread, should a library have started one before us.
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) == 0;
 }
 
 void ApplyLimits(const SandboxOptions& options, bool on_top) {

@@ -48,7 +48,7 @@ std::vector<std::string> HostArguments(const SandboxOptions& options, bool in_na
 enum class SeccompProfile : uint8_t { kProgram = 0, kSharedObject = 1 };
 // The filter as classic BPF. Empty on processors we have no table for (counts as a missing layer).
 std::vector<sock_filter> SeccompFilter(SeccompProfile profile, bool network);
-// no_new_privs and the filter on the calling thread (call before other threads exist). False: the kernel refused.
+// no_new_privs and the filter on every thread of the process. False: the kernel refused.
 bool InstallSeccomp(SeccompProfile profile, bool network);
 
 // On the calling process. RLIMIT_AS is what is mapped already + memory_mb when `on_top`, else memory_mb.

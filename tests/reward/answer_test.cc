@@ -2,6 +2,10 @@
 #include "reward/answer.h"
 
 #include <gtest/gtest.h>
+#include <zlib.h>
+
+#include <nlohmann/json.hpp>
+#include <string>
 
 namespace plumb::reward {
 namespace {
@@ -103,6 +107,39 @@ TEST(SameAnswer, WordsAndWorkedSolutions) {
   // The truth as GSM8K and MATH write it.
   EXPECT_TRUE(SameAnswer("72", "48/2 = <<48/2=24>>24 clips. 48+24 = 72\n#### 72"));
   EXPECT_TRUE(SameAnswer("1/2", "thus \\boxed{\\frac12}"));
+}
+
+// All 8,792 answers of GSM8K: each is a number, equal to itself in five spellings, and to none of its neighbours.
+TEST(SameAnswer, AllOfGsm8k) {
+  int rows = 0;
+  for (const char* name : {"train", "test"}) {
+    const std::string path = std::string(PLUMB_SOURCE_DIR "/../shared/data/gsm8k/") + name + ".jsonl.gz";
+    gzFile file = gzopen(path.c_str(), "rb");
+    if (file == nullptr) GTEST_SKIP() << "NOT TESTED: " << path << " is not here";
+    std::string buffer(1 << 16, '\0');
+    while (gzgets(file, buffer.data(), static_cast<int>(buffer.size())) != nullptr) {
+      const std::string truth = nlohmann::json::parse(buffer.c_str())["answer"];
+      ++rows;
+      const auto answer = ExtractAnswer(truth, Fallback::kNone);
+      ASSERT_TRUE(answer) << truth;
+      const auto number = ParseRational(*answer);
+      ASSERT_TRUE(number) << *answer;
+      ASSERT_EQ(number->denominator, "1") << *answer;
+      const std::string sign = number->negative ? "-" : "";
+      const std::string digits = sign + number->numerator;
+      for (const std::string& same : {digits, digits + ".00", "$" + digits, "\\boxed{" + digits + "}", "x = " + digits,
+                                      "The answer is " + digits + "."}) {
+        ASSERT_TRUE(SameAnswer(ExtractAnswer(same, Fallback::kNone).value_or(same), truth)) << same << " | " << *answer;
+      }
+      const long long value = std::stoll(digits);
+      for (long long other : {value + 1, value - 1, value * 10 + 1, -value - 1}) {
+        ASSERT_FALSE(SameAnswer(std::to_string(other), truth)) << other << " | " << *answer;
+      }
+      ASSERT_FALSE(SameAnswer(digits + ".5", truth)) << *answer;
+    }
+    gzclose(file);
+  }
+  EXPECT_EQ(rows, 8792);
 }
 
 }  // namespace

@@ -36,11 +36,13 @@ class HostilePlugin : public ::testing::TestWithParam<Hostile> {};
 TEST_P(HostilePlugin, LeavesTheGroupUnscoredAndTheScorerAlive) {
   const Hostile& c = GetParam();
   Notices notices;
-  GroupScorer scorer(Config(TestPart("plugin", PluginPath(c.name))), TestHost());
+  auto part = TestPart("plugin", PluginPath(c.name));
+  if (std::string(c.kind) == "timeout") part.timeout_s = 1;
+  GroupScorer scorer(Config(part), TestHost());
   TrajectoryGroup group = TestGroup({"bad one", "bad two"});
   const auto start = Clock::now();
   EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
-  EXPECT_LT(Clock::now() - start, std::chrono::seconds(4));
+  EXPECT_LT(Clock::now() - start, std::chrono::milliseconds(static_cast<int64_t>(part.timeout_s * 1000) + 1500));
   for (const Trajectory& t : group.trajectories) {
     EXPECT_FALSE(t.scored);
     EXPECT_EQ(t.reward, 0);
@@ -176,11 +178,30 @@ TEST(PluginPolicy, StallsAreNamed) {
   Notices notices;
   HostOptions options = TestHost();
   options.pool.stall_after = std::chrono::milliseconds(300);
-  GroupScorer scorer(Config(TestPart("plugin", PluginPath("loop"))), options);
+  auto part = TestPart("plugin", PluginPath("loop"));
+  part.timeout_s = 1;
+  GroupScorer scorer(Config(part), options);
   TrajectoryGroup group = TestGroup({"bad"});
   scorer.ScoreGroup(group);
   EXPECT_NE(notices.text().find("waiting for group 1841 on reward 'code' at worker 0 for"), std::string::npos)
       << notices.text();
+}
+
+TEST(PluginPolicy, ExceptionsAreReasonsAndTheHostLives) {
+  Notices notices;
+  GroupScorer scorer(Config(TestPart("plugin", PluginPath("throws"))), TestHost());
+  for (const auto& [what, kind, says] : {std::tuple{"memory", "memory", "ran out of memory"},
+                                         std::tuple{"runtime", "reported", "threw: on purpose"},
+                                         std::tuple{"int", "reported", "no std::exception"}}) {
+    TrajectoryGroup group = TestGroup({"a"}, what);
+    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+    EXPECT_NE(group.trajectories[0].unscored_reason.find(says), std::string::npos)
+        << group.trajectories[0].unscored_reason;
+    EXPECT_GE(scorer.Counters().count(std::string("reward/failed/code/") + kind), 1u);
+  }
+  TrajectoryGroup calls = TestGroup({"a"}, "count");  // counts its calls: still the first process
+  EXPECT_EQ(scorer.ScoreGroup(calls), Outcome::kScored);
+  EXPECT_EQ(calls.trajectories[0].reward, 4);
 }
 
 TEST(PluginWire, RefusesLyingLengths) {

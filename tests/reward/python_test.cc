@@ -77,7 +77,9 @@ TEST_F(PythonReward, MisbehaviourIsNamedAndNeverANumber) {
                         Case{"leaves", "exit", "exit(0)"}, Case{"leaves_hard", "exit", "exit code 0"},
                         Case{"hangs", "timeout", "deadline"}, Case{"greedy", "memory", "MemoryError"}}) {
     Notices notices;
-    GroupScorer scorer(Config("tests/reward/python/hostile.py", {std::string("function=") + c.function}), TestHost());
+    auto config = Config("tests/reward/python/hostile.py", {std::string("function=") + c.function});
+    if (std::string(c.kind) == "timeout") config.parts[0].timeout_s = 1;
+    GroupScorer scorer(config, TestHost());
     TrajectoryGroup group = TestGroup({"a", "b"});
     EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup) << c.function;
     EXPECT_EQ(scorer.Counters().count(std::string("reward/failed/code/") + c.kind), 1u) << c.function;
