@@ -1,279 +1,343 @@
 #include "common/codec.h"
 
+#include <cmath>
+#include <cstring>
+
 #include "common/error.h"
 #include "common/schema/trajectory_generated.h"
 
 namespace plumb {
 namespace {
 
-using flatbuffers::FlatBufferBuilder;
-using flatbuffers::Offset;
+namespace fb = flatbuffers;
 
-[[noreturn]] void Corrupt(const std::string& what) { throw Error(ErrorCode::kCorruption, "message is malformed: " + what); }
+// Four bytes behind the root offset: which record it is.
+constexpr char kGroupTag[] = "PGR1";
+constexpr char kLeaseTag[] = "PLE1";
+constexpr char kPromptTag[] = "PPR1";
+constexpr char kGroupsTag[] = "PGS1";
+constexpr char kLeasesTag[] = "PLS1";
 
-// ---- writing ----
+constexpr uint32_t kMaxDepth = 16;
+constexpr size_t kMinTableBytes = 8;  // every table of ours is larger; bounds how many can be in so many bytes
+constexpr int32_t kMaxSamples = 65536;
 
-template <class T>
-Offset<flatbuffers::Vector<T>> Array(FlatBufferBuilder& b, const std::vector<T>& values) {
-  return b.CreateVector(values.data(), values.size());
+[[noreturn]] void Malformed(const std::string& what) { throw Error(ErrorCode::kCorruption, "malformed record: " + what); }
+
+// --- encoding ---
+
+size_t SizeOf(const Prompt& p) {
+  size_t n = 256 + p.dataset.size() + p.text.size() + p.ground_truth.size() + p.extra_json.size() + 4 * p.tokens.size();
+  for (const Message& m : p.messages) n += 64 + m.role.size() + m.content.size();
+  return n;
 }
-
-Offset<wire::Prompt> Write(FlatBufferBuilder& b, const Prompt& p) {
-  std::vector<Offset<wire::Message>> messages;
-  for (const Message& m : p.messages) {
-    const auto role = b.CreateString(m.role);
-    messages.push_back(wire::CreateMessage(b, role, b.CreateString(m.content)));
+size_t SizeOf(const PromptLease& lease) { return 128 + SizeOf(lease.prompt); }
+size_t SizeOf(const TrajectoryGroup& g) {
+  size_t n = 256 + g.run_id.size() + g.actor.size() + g.policy.digest.size() + SizeOf(g.lease);
+  for (const Trajectory& t : g.trajectories) {
+    n += 512 + 17 * t.tokens.size() + t.completion.size() + t.unscored_reason.size();
+    for (const Segment& s : t.segments) n += 64 + s.media_digest.size();
+    for (const RewardPart& r : t.rewards) n += 96 + r.name.size() + r.function_digest.size();
   }
-  const auto dataset = b.CreateString(p.dataset), text = b.CreateString(p.text);
-  const auto list = b.CreateVector(messages);
-  const auto truth = b.CreateString(p.ground_truth), extra = b.CreateString(p.extra_json);
-  return wire::CreatePrompt(b, dataset, p.row, text, list, truth, extra, p.weight, Array(b, p.tokens));
+  return n;
 }
 
-Offset<wire::Lease> Write(FlatBufferBuilder& b, const PromptLease& l) {
-  const auto prompt = Write(b, l.prompt);
-  return wire::CreateLease(b, l.lease_id, static_cast<uint8_t>(l.purpose), l.attempt, l.num_samples, l.policy_version,
-                           l.deadline_ms, prompt);
-}
-
-Offset<wire::Trajectory> Write(FlatBufferBuilder& b, const Trajectory& t) {
-  std::vector<Offset<wire::Segment>> segments;
-  for (const Segment& s : t.segments) {
-    const auto media = b.CreateString(s.media_digest);
-    segments.push_back(wire::CreateSegment(b, static_cast<uint8_t>(s.origin), s.begin, s.end, media));
-  }
-  std::vector<Offset<wire::RewardPart>> rewards;
-  for (const RewardPart& r : t.rewards) {
-    const auto name = b.CreateString(r.name);
-    const auto digest = b.CreateString(r.function_digest);
-    rewards.push_back(
-        wire::CreateRewardPart(b, name, r.value, r.weight, static_cast<uint8_t>(r.scope), r.index, digest));
-  }
-  const auto tokens = Array(b, t.tokens);
-  const auto segment_list = b.CreateVector(segments);
-  const auto mask = Array(b, t.loss_mask);
-  const auto logprobs = Array(b, t.logprobs);
-  const auto versions = Array(b, t.policy_versions);
-  const auto completion = b.CreateVector(reinterpret_cast<const uint8_t*>(t.completion.data()), t.completion.size());
-  const auto reward_list = b.CreateVector(rewards);
-  const auto reason = b.CreateString(t.unscored_reason);
-  return wire::CreateTrajectory(b, t.sample, tokens, segment_list, mask, logprobs, versions,
-                                static_cast<uint8_t>(t.finish), completion, reward_list, t.reward, t.scored, reason);
-}
-
-Offset<wire::Group> Write(FlatBufferBuilder& b, const TrajectoryGroup& g) {
-  std::vector<Offset<wire::Trajectory>> trajectories;
-  for (const Trajectory& t : g.trajectories) trajectories.push_back(Write(b, t));
-  const auto run_id = b.CreateString(g.run_id), actor = b.CreateString(g.actor);
-  const auto lease = Write(b, g.lease);
-  const auto digest = b.CreateString(g.policy.digest);
-  const auto list = b.CreateVector(trajectories);
-  return wire::CreateGroup(b, run_id, actor, lease, g.policy.version, digest, list);
-}
-
-std::string Take(FlatBufferBuilder& b, Offset<wire::Root> root) {
-  wire::FinishRootBuffer(b, root);
-  return std::string(reinterpret_cast<const char*>(b.GetBufferPointer()), b.GetSize());
-}
-
-// ---- reading ----
-
-// Counts what would be copied out, so that offsets shared many times are noticed before they are followed.
-class Budget {
+class Encoder {
  public:
-  explicit Budget(size_t wire_bytes) : left_(2 * wire_bytes + 64) {}
+  explicit Encoder(size_t expected) : builder_(std::min(expected, kMaxRecordBytes)) {
+    if (expected > kMaxRecordBytes) {
+      throw Error(ErrorCode::kInvalidArgument, "a record of about " + std::to_string(expected) + " bytes; at most " +
+                                                   std::to_string(kMaxRecordBytes) + " can be sent or stored at once");
+    }
+    // Without it -0.0 would be taken for the default 0.0 and lose its sign.
+    builder_.ForceDefaults(true);
+  }
+
+  template <class Table>
+  std::string Finish(fb::Offset<Table> root, const char* tag) {
+    builder_.Finish(root, tag);
+    return std::string(reinterpret_cast<const char*>(builder_.GetBufferPointer()), builder_.GetSize());
+  }
+
+  fb::Offset<wire::Prompt> Add(const Prompt& p) {
+    std::vector<fb::Offset<wire::Message>> messages;
+    messages.reserve(p.messages.size());
+    for (const Message& m : p.messages) {
+      const auto role = Text(m.role), content = Text(m.content);
+      messages.push_back(wire::CreateMessage(builder_, role, content));
+    }
+    const auto dataset = Text(p.dataset), text = Text(p.text), truth = Text(p.ground_truth), extra = Text(p.extra_json);
+    const auto list = builder_.CreateVector(messages);
+    const auto tokens = builder_.CreateVector(p.tokens);
+    return wire::CreatePrompt(builder_, dataset, p.row, text, list, truth, extra, p.weight, tokens);
+  }
+
+  fb::Offset<wire::PromptLease> Add(const PromptLease& l) {
+    const auto prompt = Add(l.prompt);
+    return wire::CreatePromptLease(builder_, l.lease_id, static_cast<uint8_t>(l.purpose), l.attempt, l.num_samples,
+                                   l.policy_version, l.deadline_ms, prompt);
+  }
+
+  fb::Offset<wire::Trajectory> Add(const Trajectory& t) {
+    std::vector<fb::Offset<wire::Segment>> segments;
+    segments.reserve(t.segments.size());
+    for (const Segment& s : t.segments) {
+      const auto media = Text(s.media_digest);
+      segments.push_back(wire::CreateSegment(builder_, static_cast<uint8_t>(s.origin), s.begin, s.end, media));
+    }
+    std::vector<fb::Offset<wire::RewardPart>> rewards;
+    rewards.reserve(t.rewards.size());
+    for (const RewardPart& r : t.rewards) {
+      const auto name = Text(r.name), digest = Text(r.function_digest);
+      rewards.push_back(wire::CreateRewardPart(builder_, name, r.value, r.weight, static_cast<uint8_t>(r.scope), r.index,
+                                               digest));
+    }
+    const auto tokens = builder_.CreateVector(t.tokens);
+    const auto segment_list = builder_.CreateVector(segments);
+    const auto loss_mask = builder_.CreateVector(t.loss_mask);
+    const auto logprobs = builder_.CreateVector(t.logprobs);
+    const auto versions = builder_.CreateVector(t.policy_versions);
+    const auto completion = Text(t.completion);
+    const auto reward_list = builder_.CreateVector(rewards);
+    const auto reason = Text(t.unscored_reason);
+    return wire::CreateTrajectory(builder_, t.sample, tokens, segment_list, loss_mask, logprobs, versions,
+                                  static_cast<uint8_t>(t.finish), completion, reward_list, t.reward, t.scored ? 1 : 0,
+                                  reason);
+  }
+
+  fb::Offset<wire::TrajectoryGroup> Add(const TrajectoryGroup& g) {
+    std::vector<fb::Offset<wire::Trajectory>> trajectories;
+    trajectories.reserve(g.trajectories.size());
+    for (const Trajectory& t : g.trajectories) trajectories.push_back(Add(t));
+    const auto run = Text(g.run_id), actor = Text(g.actor), digest = Text(g.policy.digest);
+    const auto lease = Add(g.lease);
+    const auto list = builder_.CreateVector(trajectories);
+    return wire::CreateTrajectoryGroup(builder_, run, actor, lease, g.policy.version, digest, list);
+  }
+
+  fb::FlatBufferBuilder& builder() { return builder_; }
+
+ private:
+  fb::Offset<fb::String> Text(const std::string& s) { return builder_.CreateString(s); }
+  fb::FlatBufferBuilder builder_;
+};
+
+template <class Record>
+std::string EncodeOne(const Record& record, const char* tag) {
+  Encoder encoder(SizeOf(record));
+  return encoder.Finish(encoder.Add(record), tag);
+}
+
+// --- decoding ---
+
+// What a message would take once it is unpacked, counted before anything is: shared offsets let a small buffer say the
+// same thing millions of times.
+class LogicalSize {
+ public:
+  explicit LogicalSize(size_t wire_bytes) : left_(2 * wire_bytes) {}
+
   void Spend(size_t bytes) {
-    if (bytes > left_) Corrupt("it unpacks to more than twice its size");
+    if (bytes > left_) Malformed("it unpacks to more than twice its size");
     left_ -= bytes;
   }
-  std::string Text(const flatbuffers::String* s) {
-    if (!s) return {};
-    Spend(s->size());
-    return s->str();
-  }
+  void Text(const fb::String* s) { Spend(5 + size_t{s->size()}); }
   template <class T>
-  std::vector<T> Values(const flatbuffers::Vector<T>* v) {
-    if (!v) return {};
-    Spend(v->size() * sizeof(T));
-    return std::vector<T>(v->begin(), v->end());
+  void Array(const fb::Vector<T>* v) {
+    Spend(4 + size_t{v->size()} * sizeof(T));
+  }
+
+  // The constants are what the fixed fields of a table take on the wire at least, offsets to it included.
+  void Add(const wire::Prompt* p) {
+    Spend(48);
+    Text(p->dataset()), Text(p->text()), Text(p->ground_truth()), Text(p->extra_json()), Array(p->tokens());
+    for (const auto* m : *p->messages()) Spend(16), Text(m->role()), Text(m->content());
+  }
+  void Add(const wire::PromptLease* l) { Spend(40), Add(l->prompt()); }
+  void Add(const wire::Trajectory* t) {
+    Spend(60);
+    Array(t->tokens()), Array(t->loss_mask()), Array(t->logprobs()), Array(t->policy_versions());
+    Text(t->completion()), Text(t->unscored_reason());
+    for (const auto* s : *t->segments()) Spend(21), Text(s->media_digest());
+    for (const auto* r : *t->rewards()) Spend(37), Text(r->name()), Text(r->function_digest());
+  }
+  void Add(const wire::TrajectoryGroup* g) {
+    Spend(28);
+    Text(g->run_id()), Text(g->actor()), Text(g->policy_digest()), Add(g->lease());
+    for (const auto* t : *g->trajectories()) Add(t);
+  }
+  void Add(const wire::TrajectoryGroups* list) {
+    for (const auto* g : *list->groups()) Add(g);
+  }
+  void Add(const wire::PromptLeases* list) {
+    for (const auto* l : *list->leases()) Add(l);
   }
 
  private:
   size_t left_;
 };
 
-template <class E>
-E Enum(uint8_t value, E last, const char* what) {
-  if (value > static_cast<uint8_t>(last)) Corrupt(std::string(what) + " has the unknown value " + std::to_string(value));
-  return static_cast<E>(value);
+template <class Enum>
+Enum ToEnum(uint8_t value, Enum last, const char* what) {
+  if (value > static_cast<uint8_t>(last)) Malformed(std::string(what) + " has the unknown value " + std::to_string(value));
+  return static_cast<Enum>(value);
 }
 
-Prompt Read(Budget& budget, const wire::Prompt* w) {
-  if (!w) Corrupt("the prompt is missing");
-  budget.Spend(16);
-  Prompt p;
-  p.dataset = budget.Text(w->dataset());
-  p.row = w->row();
-  p.text = budget.Text(w->text());
-  if (w->messages()) {
-    for (const wire::Message* m : *w->messages()) {
-      budget.Spend(8);
-      p.messages.push_back({budget.Text(m->role()), budget.Text(m->content())});
-    }
-  }
-  p.ground_truth = budget.Text(w->ground_truth());
-  p.extra_json = budget.Text(w->extra_json());
-  p.weight = w->weight();
-  if (!(p.weight >= 0 && p.weight < 1e300)) Corrupt("the prompt's weight is not a finite number >= 0");
-  p.tokens = budget.Values(w->tokens());
-  return p;
+std::string ToText(const fb::String* s) { return std::string(s->data(), s->size()); }
+
+template <class T>
+std::vector<T> ToVector(const fb::Vector<T>* v) {
+  return std::vector<T>(v->begin(), v->end());
 }
 
-PromptLease Read(Budget& budget, const wire::Lease* w) {
-  if (!w) Corrupt("the lease is missing");
-  PromptLease l;
-  l.lease_id = w->lease_id();
-  l.purpose = Enum(w->purpose(), Purpose::kEval, "purpose");
-  l.attempt = w->attempt();
-  l.num_samples = w->num_samples();
-  if (l.num_samples < 0 || l.num_samples > (1 << 20)) Corrupt("num_samples is out of range");
-  l.policy_version = w->policy_version();
-  l.deadline_ms = w->deadline_ms();
-  l.prompt = Read(budget, w->prompt());
-  return l;
+Prompt Unpack(const wire::Prompt* p) {
+  Prompt out;
+  out.dataset = ToText(p->dataset());
+  out.row = p->row();
+  out.text = ToText(p->text());
+  for (const auto* m : *p->messages()) out.messages.push_back({ToText(m->role()), ToText(m->content())});
+  out.ground_truth = ToText(p->ground_truth());
+  out.extra_json = ToText(p->extra_json());
+  out.weight = p->weight();
+  if (!std::isfinite(out.weight)) Malformed("a prompt's weight is not finite");
+  out.tokens = ToVector(p->tokens());
+  for (const int32_t token : out.tokens) {
+    if (token < 0) Malformed("a prompt's token is negative");
+  }
+  return out;
 }
 
-Trajectory Read(Budget& budget, const wire::Trajectory* w) {
-  budget.Spend(16);
-  Trajectory t;
-  t.sample = w->sample();
-  t.tokens = budget.Values(w->tokens());
-  if (w->segments()) {
-    for (const wire::Segment* s : *w->segments()) {
-      budget.Spend(8);
-      t.segments.push_back({.origin = Enum(s->origin(), Origin::kEnvironment, "origin"), .begin = s->begin(),
-                            .end = s->end(), .media_digest = budget.Text(s->media_digest())});
-    }
+PromptLease Unpack(const wire::PromptLease* l) {
+  PromptLease out;
+  out.lease_id = l->lease_id();
+  out.purpose = ToEnum(l->purpose(), Purpose::kEval, "purpose");
+  out.attempt = l->attempt();
+  out.num_samples = l->num_samples();
+  if (out.num_samples < 0 || out.num_samples > kMaxSamples) {
+    Malformed("a lease asks for " + std::to_string(out.num_samples) + " samples");
   }
-  t.loss_mask = budget.Values(w->loss_mask());
-  t.logprobs = budget.Values(w->logprobs());
-  t.policy_versions = budget.Values(w->policy_versions());
-  t.finish = Enum(w->finish(), FinishReason::kAborted, "finish");
-  if (w->completion()) {
-    budget.Spend(w->completion()->size());
-    t.completion.assign(reinterpret_cast<const char*>(w->completion()->data()), w->completion()->size());
-  }
-  if (w->rewards()) {
-    for (const wire::RewardPart* r : *w->rewards()) {
-      budget.Spend(16);
-      t.rewards.push_back({.name = budget.Text(r->name()), .value = r->value(), .weight = r->weight(),
-                           .scope = Enum(r->scope(), RewardScope::kToken, "scope"), .index = r->index(),
-                           .function_digest = budget.Text(r->function_digest())});
-    }
-  }
-  t.reward = w->reward();
-  t.scored = w->scored();
-  t.unscored_reason = budget.Text(w->unscored_reason());
-  return t;
+  out.policy_version = l->policy_version();
+  if (out.policy_version < -1) Malformed("a lease asks for policy version " + std::to_string(out.policy_version));
+  out.deadline_ms = l->deadline_ms();
+  out.prompt = Unpack(l->prompt());
+  return out;
 }
 
-TrajectoryGroup Read(Budget& budget, const wire::Group* w) {
-  if (!w) Corrupt("the group is missing");
-  TrajectoryGroup g;
-  g.run_id = budget.Text(w->run_id());
-  g.actor = budget.Text(w->actor());
-  g.lease = Read(budget, w->lease());
-  g.policy = {.version = w->policy_version(), .digest = budget.Text(w->policy_digest())};
-  if (w->trajectories()) {
-    for (const wire::Trajectory* t : *w->trajectories()) g.trajectories.push_back(Read(budget, t));
+Trajectory Unpack(const wire::Trajectory* t) {
+  Trajectory out;
+  out.sample = t->sample();
+  out.tokens = ToVector(t->tokens());
+  for (const auto* s : *t->segments()) {
+    out.segments.push_back({ToEnum(s->origin(), Origin::kEnvironment, "origin"), s->begin(), s->end(),
+                            ToText(s->media_digest())});
   }
-  if (!g.trajectories.empty()) CheckInvariants(g);
-  return g;
+  out.loss_mask = ToVector(t->loss_mask());
+  out.logprobs = ToVector(t->logprobs());
+  out.policy_versions = ToVector(t->policy_versions());
+  out.finish = ToEnum(t->finish(), FinishReason::kAborted, "finish");
+  out.completion = ToText(t->completion());
+  for (const auto* r : *t->rewards()) {
+    out.rewards.push_back({ToText(r->name()), r->value(), r->weight(), ToEnum(r->scope(), RewardScope::kToken, "scope"),
+                           r->index(), ToText(r->function_digest())});
+  }
+  out.reward = t->reward();
+  if (t->scored() > 1) Malformed("scored is " + std::to_string(t->scored()));
+  out.scored = t->scored() == 1;
+  out.unscored_reason = ToText(t->unscored_reason());
+  return out;
 }
 
-const wire::Root* Open(std::span<const std::byte> bytes) {
-  if (bytes.size() < 8 || bytes.size() > kMaxRecordBytes) {
-    Corrupt("it has " + std::to_string(bytes.size()) + " bytes");
+TrajectoryGroup Unpack(const wire::TrajectoryGroup* g) {
+  TrajectoryGroup out;
+  out.run_id = ToText(g->run_id());
+  out.actor = ToText(g->actor());
+  out.lease = Unpack(g->lease());
+  out.policy = {g->policy_version(), ToText(g->policy_digest())};
+  if (out.policy.version < -1) Malformed("policy version " + std::to_string(out.policy.version));
+  out.trajectories.reserve(g->trajectories()->size());
+  for (const auto* t : *g->trajectories()) out.trajectories.push_back(Unpack(t));
+  CheckInvariants(out);
+  return out;
+}
+
+std::vector<TrajectoryGroup> Unpack(const wire::TrajectoryGroups* list) {
+  std::vector<TrajectoryGroup> out;
+  for (const auto* g : *list->groups()) out.push_back(Unpack(g));
+  return out;
+}
+
+std::vector<PromptLease> Unpack(const wire::PromptLeases* list) {
+  std::vector<PromptLease> out;
+  for (const auto* l : *list->leases()) out.push_back(Unpack(l));
+  return out;
+}
+
+template <class Table>
+auto DecodeOne(std::span<const std::byte> bytes, const char* tag) {
+  // Ours end on a multiple of four; anything else has lost or gained bytes, if only padding.
+  if (bytes.size() < 16 || bytes.size() % 4 != 0 || bytes.size() > kMaxRecordBytes + (kMaxRecordBytes >> 3)) {
+    Malformed("it has " + std::to_string(bytes.size()) + " bytes");
   }
-  const auto* data = reinterpret_cast<const uint8_t*>(bytes.data());
-  // One table needs at least its 4-byte offset on the wire, which bounds how many there can honestly be.
-  flatbuffers::Verifier verifier(data, bytes.size(), /*max_depth=*/16,
-                                 static_cast<flatbuffers::uoffset_t>(bytes.size() / 4 + 16));
-  if (!wire::VerifyRootBuffer(verifier)) Corrupt("it is not a verified FlatBuffer of this schema");
-  return wire::GetRoot(data);
+  // Scalars are aligned relative to the buffer's begin; a payload may begin anywhere.
+  std::vector<uint64_t> aligned;
+  const uint8_t* data = reinterpret_cast<const uint8_t*>(bytes.data());
+  if (reinterpret_cast<uintptr_t>(data) % alignof(uint64_t) != 0) {
+    aligned.resize((bytes.size() + 7) / 8);
+    std::memcpy(aligned.data(), data, bytes.size());
+    data = reinterpret_cast<const uint8_t*>(aligned.data());
+  }
+  const size_t max_tables = bytes.size() / kMinTableBytes;
+  fb::Verifier verifier(data, bytes.size(), kMaxDepth, static_cast<fb::uoffset_t>(max_tables));
+  if (!verifier.VerifyBuffer<Table>(tag)) Malformed("it is not a valid record of type " + std::string(tag));
+  const Table* root = fb::GetRoot<Table>(data);
+  LogicalSize(bytes.size()).Add(root);
+  return Unpack(root);
+}
+
+std::vector<std::byte> ToBytes(const std::string& text) {
+  const auto bytes = BytesOf(text);
+  return {bytes.begin(), bytes.end()};
 }
 
 }  // namespace
 
-std::string Encode(const Prompt& prompt) {
-  FlatBufferBuilder b;
-  const auto p = Write(b, prompt);
-  return Take(b, wire::CreateRoot(b, p));
-}
+std::string Encode(const TrajectoryGroup& group) { return EncodeOne(group, kGroupTag); }
+std::string Encode(const PromptLease& lease) { return EncodeOne(lease, kLeaseTag); }
+std::string Encode(const Prompt& prompt) { return EncodeOne(prompt, kPromptTag); }
 
-std::string Encode(const PromptLease& lease) {
-  FlatBufferBuilder b;
-  const auto l = Write(b, lease);
-  return Take(b, wire::CreateRoot(b, 0, l));
-}
-
-std::string Encode(const TrajectoryGroup& group) {
-  FlatBufferBuilder b(4096);
-  const auto g = Write(b, group);
-  return Take(b, wire::CreateRoot(b, 0, 0, g));
+std::string Encode(std::span<const TrajectoryGroup> groups) {
+  size_t expected = 64;
+  for (const auto& g : groups) expected += SizeOf(g);
+  Encoder encoder(expected);
+  std::vector<fb::Offset<wire::TrajectoryGroup>> list;
+  for (const auto& g : groups) list.push_back(encoder.Add(g));
+  const auto vector = encoder.builder().CreateVector(list);
+  return encoder.Finish(wire::CreateTrajectoryGroups(encoder.builder(), vector), kGroupsTag);
 }
 
 std::string Encode(std::span<const PromptLease> leases) {
-  FlatBufferBuilder b(4096);
-  std::vector<Offset<wire::Lease>> list;
-  for (const PromptLease& l : leases) list.push_back(Write(b, l));
-  const auto table = wire::CreateLeases(b, b.CreateVector(list));
-  return Take(b, wire::CreateRoot(b, 0, 0, 0, table));
+  size_t expected = 64;
+  for (const auto& l : leases) expected += SizeOf(l);
+  Encoder encoder(expected);
+  std::vector<fb::Offset<wire::PromptLease>> list;
+  for (const auto& l : leases) list.push_back(encoder.Add(l));
+  const auto vector = encoder.builder().CreateVector(list);
+  return encoder.Finish(wire::CreatePromptLeases(encoder.builder(), vector), kLeasesTag);
 }
 
-std::string Encode(std::span<const TrajectoryGroup> groups) {
-  FlatBufferBuilder b(1 << 16);
-  std::vector<Offset<wire::Group>> list;
-  for (const TrajectoryGroup& g : groups) list.push_back(Write(b, g));
-  const auto table = wire::CreateGroups(b, b.CreateVector(list));
-  return Take(b, wire::CreateRoot(b, 0, 0, 0, 0, table));
+TrajectoryGroup DecodeTrajectoryGroup(std::span<const std::byte> bytes) {
+  return DecodeOne<wire::TrajectoryGroup>(bytes, kGroupTag);
+}
+PromptLease DecodePromptLease(std::span<const std::byte> bytes) { return DecodeOne<wire::PromptLease>(bytes, kLeaseTag); }
+Prompt DecodePrompt(std::span<const std::byte> bytes) { return DecodeOne<wire::Prompt>(bytes, kPromptTag); }
+std::vector<TrajectoryGroup> DecodeTrajectoryGroups(std::span<const std::byte> bytes) {
+  return DecodeOne<wire::TrajectoryGroups>(bytes, kGroupsTag);
+}
+std::vector<PromptLease> DecodePromptLeases(std::span<const std::byte> bytes) {
+  return DecodeOne<wire::PromptLeases>(bytes, kLeasesTag);
 }
 
-Prompt DecodePrompt(std::span<const std::byte> bytes) {
-  Budget budget(bytes.size());
-  return Read(budget, Open(bytes)->prompt());
-}
-
-PromptLease DecodeLease(std::span<const std::byte> bytes) {
-  Budget budget(bytes.size());
-  return Read(budget, Open(bytes)->lease());
-}
-
-TrajectoryGroup DecodeGroup(std::span<const std::byte> bytes) {
-  Budget budget(bytes.size());
-  return Read(budget, Open(bytes)->group());
-}
-
-std::vector<PromptLease> DecodeLeases(std::span<const std::byte> bytes) {
-  Budget budget(bytes.size());
-  const wire::Root* root = Open(bytes);
-  if (!root->leases()) Corrupt("the list of leases is missing");
-  std::vector<PromptLease> out;
-  if (root->leases()->leases()) {
-    for (const wire::Lease* l : *root->leases()->leases()) out.push_back(Read(budget, l));
-  }
-  return out;
-}
-
-std::vector<TrajectoryGroup> DecodeGroups(std::span<const std::byte> bytes) {
-  Budget budget(bytes.size());
-  const wire::Root* root = Open(bytes);
-  if (!root->groups()) Corrupt("the list of groups is missing");
-  std::vector<TrajectoryGroup> out;
-  if (root->groups()->groups()) {
-    for (const wire::Group* g : *root->groups()->groups()) out.push_back(Read(budget, g));
-  }
-  return out;
-}
+std::vector<std::byte> EncodeGroup(const TrajectoryGroup& group) { return ToBytes(Encode(group)); }
+std::vector<std::byte> EncodeLease(const PromptLease& lease) { return ToBytes(Encode(lease)); }
+std::vector<std::byte> EncodePrompt(const Prompt& prompt) { return ToBytes(Encode(prompt)); }
 
 }  // namespace plumb
