@@ -1,0 +1,76 @@
+#include "policy_model/ops.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <omp.h>
+
+#include <thread>
+
+#include "common/error.h"
+
+namespace plumb::policy_model::ops {
+namespace {
+
+at::ScalarType TypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32: return at::kFloat;
+    case DType::kBFloat16: return at::kBFloat16;
+    default: throw Error(ErrorCode::kUnsupported, "products are computed in float32 and bfloat16 only");
+  }
+}
+
+at::Tensor View(const kernels::Launch& launch, const void* data, int64_t rows, int64_t cols, at::ScalarType type) {
+  const auto device = launch.device == Device::kCuda ? at::kCUDA : at::kCPU;
+  return at::from_blob(const_cast<void*>(data), {rows, cols}, at::TensorOptions().dtype(type).device(device));
+}
+
+}  // namespace
+
+void SetThreads(int threads) {
+  const int n = threads > 0 ? threads : static_cast<int>(std::thread::hardware_concurrency());
+  at::set_num_threads(n);
+  omp_set_num_threads(n);
+}
+
+int Threads() { return at::get_num_threads(); }
+
+void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
+            bool accumulate, void* y) {
+  const c10::InferenceMode guard;
+  const auto type = TypeOf(launch.dtype);
+  at::Tensor out = View(launch, y, m, n, type);
+  const at::Tensor a = View(launch, x, m, k, type), b = View(launch, w, n, k, type).t();
+  if (accumulate) at::addmm_out(out, out, a, b);
+  else at::mm_out(out, a, b);
+}
+
+void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k, float* y) {
+  const c10::InferenceMode guard;
+  const auto type = TypeOf(launch.dtype);
+  at::Tensor out = View(launch, y, m, n, at::kFloat);
+  const at::Tensor a = View(launch, x, m, k, type), b = View(launch, w, n, k, type).t();
+  if (type == at::kFloat) at::mm_out(out, a, b);
+  else out.copy_(at::mm(a, b));
+}
+
+void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const void* w, int64_t m, int64_t n, int64_t k,
+                         bool accumulate, void* dx) {
+  const c10::InferenceMode guard;
+  const auto type = TypeOf(launch.dtype);
+  at::Tensor out = View(launch, dx, m, k, type);
+  const at::Tensor a = View(launch, dy, m, n, type), b = View(launch, w, n, k, type);
+  if (accumulate) at::addmm_out(out, out, a, b);
+  else at::mm_out(out, a, b);
+}
+
+void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m, int64_t n, int64_t k,
+                          float* dw) {
+  const c10::InferenceMode guard;
+  const auto type = TypeOf(launch.dtype);
+  at::Tensor out = View(launch, dw, n, k, at::kFloat);
+  const at::Tensor a = View(launch, dy, m, n, type).t(), b = View(launch, x, m, k, type);
+  if (type == at::kFloat) at::addmm_out(out, out, a, b);
+  else out.add_(at::mm(a, b));
+}
+
+}  // namespace plumb::policy_model::ops

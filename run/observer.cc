@@ -1,0 +1,194 @@
+#include "run/observer.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "run/report.h"
+
+namespace plumb::run {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Drops the lines of a JSONL file whose "step" is not below `step`, so that a resumed run's file equals the unbroken one's.
+void TruncateAtStep(const std::string& path, int64_t step) {
+  if (!std::filesystem::exists(path)) return;
+  std::ifstream in(path);
+  std::string line, kept;
+  while (std::getline(in, line)) {
+    const Json j = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (j.is_discarded() || !j.contains("step") || j["step"].get<int64_t>() >= step) continue;  // torn or redone
+    kept += line;
+    kept += '\n';
+  }
+  RealFileSystem().WriteFileAtomic(path, kept);
+}
+
+Json EvalJson(const std::optional<learner::EvalResult>& e) {
+  if (!e) return nullptr;
+  return {{"accuracy", e->accuracy}, {"reward", e->reward}, {"answers", e->answers}, {"unscored", e->unscored},
+          {"version", e->version}};
+}
+
+}  // namespace
+
+Observer::Observer(const Session& session, const RunOptions& options) : session_(session), options_(options) {
+  if (!options.quiet) {
+    progress_ = std::make_unique<Progress>(0, session.config().run.steps, isatty(STDOUT_FILENO) != 0, stdout);
+  }
+}
+
+Observer::~Observer() {
+  if (samples_) std::fclose(samples_);
+}
+
+void Observer::Note(const std::string& line) {
+  LogInfo(line);
+  if (progress_) progress_->Line(line);
+}
+
+learner::LearnerHooks Observer::Hooks() {
+  learner::LearnerHooks hooks;
+  hooks.phase = [this](const std::string& name) {
+    LogInfo(name);
+    if (progress_) progress_->Phase(name);
+  };
+  hooks.sft_step = [this](const learner::SftStep& step) { SftStep(step); };
+  hooks.step = [this](int64_t step, std::map<std::string, double>& metrics) { Step(step, metrics); };
+  hooks.batch = [this](int64_t step, std::span<const TrajectoryGroup> groups) { Batch(step, groups); };
+  hooks.evaluated = [this](const learner::EvalResult& result, std::span<const TrajectoryGroup> groups) {
+    Evaluated(result, groups);
+  };
+  hooks.stop = [this] { return options_.stop && options_.stop->load(); };
+  return hooks;
+}
+
+void Observer::SftStep(const learner::SftStep& step) {
+  if (step.heldout_loss < 0) return;
+  char line[160];
+  std::snprintf(line, sizeof line, "warm start %lld: loss %.4f, held-out %.4f nats a token",
+                static_cast<long long>(step.step + 1), step.loss, step.heldout_loss);
+  Note(line);
+}
+
+void Observer::StartTraining(int64_t first_step) {
+  if (started_) return;
+  started_ = true;
+  const RunFolder& folder = session_.folder();
+  const auto& options = session_.config().metrics;
+  metrics_.AddSink(MakeJsonlSink(folder.metrics(), first_step));
+  if (options.tensorboard) metrics_.AddSink(MakeTensorBoardSink(folder.tensorboard()));
+  if (options.prometheus_port > 0) metrics_.AddSink(MakePrometheusSink(static_cast<int>(options.prometheus_port)));
+  TruncateAtStep(folder.samples(), first_step);
+  samples_ = std::fopen(folder.samples().c_str(), "ae");
+  if (!samples_) throw Error(ErrorCode::kIo, "cannot open for appending", folder.samples());
+}
+
+void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
+  StartTraining(step);
+  for (const auto& [name, value] : metrics) metrics_.Set(name, value);
+  metrics_.Step(step);
+  if (progress_) progress_->Step(step, metrics);
+}
+
+void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
+  StartTraining(step);
+  const int64_t every = session_.config().metrics.samples_every;
+  if (every <= 0 || step % every != 0) return;
+  // One prompt a time, its best and its worst answer: what moved the policy.
+  const TrajectoryGroup* group = nullptr;
+  for (const auto& g : groups) {
+    if (!g.trajectories.empty()) {
+      group = &g;
+      break;
+    }
+  }
+  if (!group) return;
+  const auto [worst, best] = std::minmax_element(
+      group->trajectories.begin(), group->trajectories.end(),
+      [](const Trajectory& a, const Trajectory& b) { return a.reward < b.reward; });
+  for (const auto* t : {&*best, &*worst}) {
+    Json parts = Json::object();
+    for (const auto& part : t->rewards) parts[part.name] = part.value;
+    const auto prompt_tokens = std::span(t->tokens).first(static_cast<size_t>(t->prompt_length()));
+    const Json entry = {{"step", step}, {"lease_id", group->lease.lease_id}, {"sample", t->sample},
+                        {"prompt", session_.tokenizer().Decode(prompt_tokens)}, {"completion", t->completion},
+                        {"reward", t->scored ? Json(t->reward) : Json(nullptr)}, {"parts", parts},
+                        {"finish", t->finish == FinishReason::kStop ? "stop"
+                                   : t->finish == FinishReason::kLength ? "length" : "aborted"},
+                        {"ground_truth", group->lease.prompt.ground_truth}};
+    const std::string line = entry.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    if (std::fwrite(line.data(), 1, line.size(), samples_) != line.size()) {
+      throw Error(ErrorCode::kNoSpace, "cannot write", session_.folder().samples());
+    }
+    if (best == worst) break;
+  }
+  std::fflush(samples_);
+}
+
+void Observer::Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup>) {
+  char line[160];
+  std::snprintf(line, sizeof line, "held-out pass@1 of version %lld: %.3f (%lld answers, mean reward %.3f)",
+                static_cast<long long>(result.version), result.accuracy, static_cast<long long>(result.answers),
+                result.reward);
+  Note(line);
+  if (result.unscored) Note("  " + std::to_string(result.unscored) + " of them could not be scored");
+}
+
+void Observer::Finish(const RunSummary& summary) {
+  progress_.reset();
+  RealFileSystem().WriteFileAtomic(session_.folder().summary(), SummaryJson(summary));
+  WriteReport(session_.folder().path, session_.folder().report());
+}
+
+std::string SummaryJson(const RunSummary& summary) {
+  const learner::LearnerResult& r = summary.learner;
+  Json dropped = Json::object(), counters = Json::object();
+  for (const auto& [name, count] : summary.counters) {
+    if (name.rfind("dropped/", 0) == 0) dropped[name.substr(8)] = count;
+    else counters[name] = count;
+  }
+  Json out = {{"eval", {{"before", EvalJson(r.before)}, {"after", EvalJson(r.after)}}},
+              {"steps", r.steps},
+              {"wanted_steps", summary.wanted_steps},
+              {"first_step", r.first_step},
+              {"stopped_early", r.stopped_early},
+              {"wall_s", r.wall_s},
+              {"tokens", r.tokens},
+              {"policy_version", r.policy.version},
+              {"policy_digest", r.policy.digest},
+              {"weights_sha256", r.weights_sha256},
+              {"optimizer_sha256", r.optimizer_sha256},
+              {"skipped_updates", r.skipped_updates},
+              {"dropped", dropped},
+              {"counters", counters}};
+  if (r.sft) {
+    out["sft"] = {{"steps", r.sft->steps}, {"tokens", r.sft->tokens}, {"heldout_first", r.sft->heldout_first},
+                  {"heldout_last", r.sft->heldout_last}, {"flat", r.sft->flat}};
+  }
+  return out.dump(1) + "\n";
+}
+
+void AddCounterMetrics(const std::map<std::string, int64_t>& counters, std::map<std::string, double>& metrics) {
+  for (const auto& [name, count] : counters) {
+    const bool own_room = name.find('/') != std::string::npos;
+    metrics[own_room ? name : "replay/" + name] = static_cast<double>(count);
+  }
+}
+
+void AddRolloutCounters(const actor::RolloutCounters& r, std::map<std::string, int64_t>& counters) {
+  counters["actor/leases"] += static_cast<int64_t>(r.leases);
+  counters["actor/groups_delivered"] += static_cast<int64_t>(r.groups_delivered);
+  counters["actor/overlong_prompts"] += static_cast<int64_t>(r.overlong_prompts);
+  counters["actor/untokenizable"] += static_cast<int64_t>(r.untokenizable);
+  counters["actor/stale_leases"] += static_cast<int64_t>(r.stale_leases);
+  counters["actor/port_retries"] += static_cast<int64_t>(r.port_retries);
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,57 @@
+// What a run shows and leaves behind: progress, metrics, samples, summary.
+//
+// Purpose: turns the learner's hooks into metrics.jsonl, TensorBoard events, a Prometheus endpoint, samples.jsonl,
+// the live progress line and summary.json. Lives beside the learner.
+// Thread safety: the learner's thread only. Errors: a full disk ends the run (kNoSpace); nothing is dropped silently.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "common/metrics.h"
+#include "learner/learner_loop.h"
+#include "run/progress.h"
+#include "run/roles.h"
+#include "run/session.h"
+
+namespace plumb::run {
+
+class Observer {
+ public:
+  Observer(const Session& session, const RunOptions& options);
+  ~Observer();
+
+  learner::LearnerHooks Hooks();
+  void Note(const std::string& line);
+  // Writes summary.json and report.html.
+  void Finish(const RunSummary& summary);
+
+ private:
+  void SftStep(const learner::SftStep& step);
+  void Step(int64_t step, std::map<std::string, double>& metrics);
+  void Batch(int64_t step, std::span<const TrajectoryGroup> groups);
+  void Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup> groups);
+  void StartTraining(int64_t first_step);
+
+  const Session& session_;
+  const RunOptions options_;
+  std::unique_ptr<Progress> progress_;
+  Metrics metrics_;
+  std::FILE* samples_ = nullptr;
+  bool started_ = false;
+};
+
+// replay/* and dropped/* of a table's counters as metrics.
+void AddCounterMetrics(const std::map<std::string, int64_t>& counters, std::map<std::string, double>& metrics);
+void AddRolloutCounters(const actor::RolloutCounters& rollout, std::map<std::string, int64_t>& counters);
+
+// The weights version 0 starts from: loaded from model.path or initialised from the seed.
+policy_model::Weights MakeWeights(const Session& session);
+
+// summary.json as text.
+std::string SummaryJson(const RunSummary& summary);
+
+}  // namespace plumb::run

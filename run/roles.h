@@ -1,0 +1,60 @@
+// The roles of a run and the one place that decides how their ports are connected.
+//
+//   local      one process: ports are direct calls; the actor and the reward role are threads, and under sync the actor
+//              reads the learner's weights in place
+//   processes  one process a role on this machine, ZeroMQ over ipc in a private folder
+//
+// The roles themselves (actor::Rollout, reward::GroupScorer, replay::ReplayTable, learner::LearnerLoop) are the same.
+// Thread safety: each function is called once a process. Errors: what ends a role is thrown; the first failure of a
+// thread of a local run ends the run with that error.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "actor/rollout.h"
+#include "learner/learner_loop.h"
+#include "replay/table.h"
+#include "run/session.h"
+
+namespace plumb::run {
+
+// What a finished run leaves behind (also summary.json).
+struct RunSummary {
+  learner::LearnerResult learner;
+  int64_t wanted_steps = 0;
+  std::map<std::string, int64_t> counters;  // of store, table, reward and actor
+};
+
+struct RunOptions {
+  bool resume = false;
+  bool quiet = false;                         // no progress
+  const std::atomic<bool>* stop = nullptr;    // set by a signal: finish the step, checkpoint, end
+};
+
+// All roles in this process.
+RunSummary RunLocal(const Session& session, const RunOptions& options);
+
+// Endpoints of a run in processes, all in one private folder.
+struct Endpoints {
+  std::string folder;
+  std::string replay() const { return "ipc://" + folder + "/replay"; }        // requests: leases, batches, counters
+  std::string groups() const { return "ipc://" + folder + "/groups"; }        // scored groups into the store
+  std::string reward(int64_t i) const { return "ipc://" + folder + "/reward" + std::to_string(i); }
+  std::string weights() const { return "ipc://" + folder + "/weights"; }      // served by the learner
+};
+
+// One role of a run in processes; returns when the run has ended or `options.stop` is set.
+void RunReplayRole(const Session& session, const Endpoints& endpoints, const RunOptions& options);
+void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t index, const RunOptions& options);
+void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t index, const RunOptions& options);
+RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, const RunOptions& options);
+
+// Shared by both ways (roles.cc).
+replay::TableOptions TableOptionsOf(const configs::Config& config);
+actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string& actor);
+std::unique_ptr<replay::Store> OpenStore(const Session& session);
+
+}  // namespace plumb::run

@@ -1,0 +1,57 @@
+// Starts the roles of a run as processes and keeps them alive.
+//
+// Purpose: a role that is killed (signal) is started again and the run goes on; a role that ends with an error of its own
+// ends the run with that error, because the same input would fail again. Children die with the supervisor (PDEATHSIG),
+// so kill -9 of it ends the whole run, which --resume then continues.
+// Thread safety: one thread. Errors: kUnavailable when a role was killed more than kMaxRestarts times in kRestartWindow.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <string>
+#include <sys/types.h>
+#include <vector>
+
+namespace plumb::run {
+
+inline constexpr int kMaxRestarts = 10;
+inline constexpr std::chrono::seconds kRestartWindow{60};
+
+// One process to keep alive. `arguments` follow the program's path; `again` replaces them after a restart.
+struct RoleProcess {
+  std::string name;                     // "actor-0"
+  std::vector<std::string> arguments;
+  std::vector<std::string> again;
+  bool decides = false;                 // the run ends when this one ends with exit code 0
+};
+
+class Supervisor {
+ public:
+  // `program` is executed for every role; `pid_file` receives {"actor-0": pid, ...} at every start.
+  Supervisor(std::string program, std::vector<RoleProcess> roles, std::string pid_file);
+  ~Supervisor();  // kills what is left
+
+  // Returns the run's exit code: 0 once the deciding role ended well; else that of the role that failed. `stop` set: asks
+  // the deciding role to end (SIGTERM) and waits for it.
+  int Run(const std::atomic<bool>& stop);
+
+  int64_t restarts() const { return restarts_; }
+
+ private:
+  struct Child {
+    RoleProcess role;
+    pid_t pid = -1;
+    std::vector<std::chrono::steady_clock::time_point> deaths;
+  };
+  void Start(Child& child, bool again);
+  void WritePids() const;
+  void StopOthers();
+
+  const std::string program_;
+  const std::string pid_file_;
+  std::vector<Child> children_;
+  int64_t restarts_ = 0;
+};
+
+}  // namespace plumb::run
