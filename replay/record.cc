@@ -1,6 +1,7 @@
 #include "replay/record.h"
 
 #include <limits>
+#include <span>
 
 #include "common/codec.h"
 #include "common/crc32c.h"
@@ -118,8 +119,13 @@ LeaseRecord DecodeLeaseRecord(std::string_view key, std::string_view payload) {
 std::string EncodeStoredGroup(const StoredGroup& stored) {
   ByteWriter writer;
   writer.U8(static_cast<uint8_t>(stored.kind));
-  if (stored.kind == GroupKind::kDropped) writer.Bytes(stored.drop_reason);
-  return writer.Take().append(Encode(stored.group));
+  if (stored.kind == GroupKind::kGroup) return writer.Take().append(Encode(stored.group));
+  TrajectoryGroup marker = stored.group;
+  marker.lease.num_samples = 0;  // a group has as many trajectories as samples, or the codec refuses it
+  return writer.Bytes(stored.drop_reason)
+      .U32(static_cast<uint32_t>(stored.group.lease.num_samples))
+      .Take()
+      .append(Encode(marker));
 }
 
 StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload) {
@@ -131,17 +137,46 @@ StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload) {
     throw Error(ErrorCode::kUnsupported, "unknown kind " + std::to_string(kind) + ": written by a newer Plumb?", where);
   }
   stored.kind = static_cast<GroupKind>(kind);
-  if (stored.kind == GroupKind::kDropped) stored.drop_reason = reader.Bytes(kMaxReason);
-  stored.group = DecodeGroup(AsBytes(Aligned(reader.Rest())));
+  uint32_t samples = 0;
+  if (stored.kind == GroupKind::kDropped) {
+    stored.drop_reason = reader.Bytes(kMaxReason);
+    samples = reader.U32();
+  }
+  stored.group = DecodeTrajectoryGroup(BytesOf(Aligned(reader.Rest())));
   if (stored.group.trajectories.empty() != (stored.kind == GroupKind::kDropped)) {
     throw Error(ErrorCode::kCorruption, "its kind and its trajectories contradict each other", where);
   }
+  if (stored.kind == GroupKind::kDropped) stored.group.lease.num_samples = static_cast<int32_t>(samples);
   return stored;
+}
+
+std::string EncodeBatch(std::vector<TrajectoryGroup> groups) {
+  ByteWriter writer;
+  writer.U32(static_cast<uint32_t>(groups.size()));
+  for (TrajectoryGroup& group : groups) {
+    writer.U32(static_cast<uint32_t>(group.lease.num_samples));
+    if (group.trajectories.empty()) group.lease.num_samples = 0;
+  }
+  return writer.Take().append(Encode(std::span<const TrajectoryGroup>(groups)));
+}
+
+std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes) {
+  ByteReader reader(bytes, "a batch of the store");
+  const uint32_t n = reader.U32();
+  if (n > bytes.size() / 4) throw Error(ErrorCode::kCorruption, "claims " + std::to_string(n) + " groups", "a batch of the store");
+  std::vector<int32_t> samples;
+  for (uint32_t i = 0; i < n; ++i) samples.push_back(static_cast<int32_t>(reader.U32()));
+  auto groups = DecodeTrajectoryGroups(BytesOf(Aligned(reader.Rest())));
+  if (groups.size() != n) throw Error(ErrorCode::kCorruption, "holds another number of groups than it says", "a batch of the store");
+  for (uint32_t i = 0; i < n; ++i) {
+    if (groups[i].trajectories.empty()) groups[i].lease.num_samples = samples[i];
+  }
+  return groups;
 }
 
 std::string EncodePromptRow(const Prompt& prompt) { return Encode(prompt); }
 
-Prompt DecodePromptRow(std::string_view, std::string_view payload) { return DecodePrompt(AsBytes(Aligned(payload))); }
+Prompt DecodePromptRow(std::string_view, std::string_view payload) { return DecodePrompt(BytesOf(Aligned(payload))); }
 
 std::string EncodeEvaluation(const Store::Evaluation& e) {
   return ByteWriter().U64(static_cast<uint64_t>(e.version)).U32(static_cast<uint32_t>(e.samples)).U64(e.prompts).Take();

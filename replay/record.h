@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "common/trajectory.h"
 #include "replay/store.h"
@@ -30,6 +31,9 @@ std::string EncodeLeaseRecord(const LeaseRecord& record);
 LeaseRecord DecodeLeaseRecord(std::string_view key, std::string_view payload);
 std::string EncodeStoredGroup(const StoredGroup& stored);
 StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload);
+// A batch for the wire. Dropped groups (no trajectories) keep their lease whole, which the records' codec alone refuses.
+std::string EncodeBatch(std::vector<TrajectoryGroup> groups);
+std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes);
 std::string EncodePromptRow(const Prompt& prompt);
 Prompt DecodePromptRow(std::string_view key, std::string_view payload);
 std::string EncodeEvaluation(const Store::Evaluation& evaluation);

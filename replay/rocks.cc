@@ -29,7 +29,9 @@ class WarningLogger : public rocksdb::Logger {
   void Logv(const char* format, va_list arguments) override {
     char line[1024];
     std::vsnprintf(line, sizeof(line), format, arguments);
-    LogWarning(std::string("rocksdb: ") + line);
+    std::string text(line);
+    while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
+    if (!text.empty()) LogWarning("rocksdb: " + text);
   }
 };
 

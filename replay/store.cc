@@ -282,6 +282,11 @@ uint64_t Store::PromptCount(const std::string& dataset) const {
   return found == impl_->datasets.end() ? 0 : found->second;
 }
 
+std::map<std::string, uint64_t> Store::Datasets() const {
+  std::lock_guard lock(impl_->mu);
+  return impl_->datasets;
+}
+
 Prompt Store::ReadPrompt(const std::string& dataset, uint64_t row) const {
   const std::string key = PromptKey(dataset, row);
   const auto payload = impl_->Get(Family::kPrompts, key);

@@ -8,7 +8,7 @@
 //   meta           text: format, run_id, clean, trim/<p>, dataset/<name>, counter/<name>
 //   prompts        dataset, 0, row (8 bytes big endian) encoded Prompt
 //   leases         purpose (1), lease id (8 BE)         LeaseRecord
-//   groups         purpose (1), lease id (8 BE)         kind (1), [drop reason,] encoded TrajectoryGroup
+//   groups         purpose (1), lease id (8 BE)         kind (1), [drop reason, samples,] encoded group
 //   eval           version (8 BE), samples (4 BE)       EvalRecord
 //
 // Thread safety: all methods may be called concurrently; concurrent Insert calls share one sync of the log.
@@ -92,6 +92,7 @@ class Store {
   // same rows again is a no-op, other rows under a name that is taken are kConflict: a run's data never changes.
   void PutPrompts(const std::string& dataset, std::span<const Prompt> prompts);
   uint64_t PromptCount(const std::string& dataset) const;  // 0: no such dataset
+  std::map<std::string, uint64_t> Datasets() const;             // name -> rows
   Prompt ReadPrompt(const std::string& dataset, uint64_t row) const;
 
   // Leases.

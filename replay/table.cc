@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "common/error.h"
+#include "common/log.h"
 
 namespace plumb::replay {
 namespace {
@@ -11,6 +12,7 @@ namespace {
 constexpr int kNamedLeases = 8;  // ids written out in a message; the rest is a number
 // With a clock of our own, waits look at it this often.
 constexpr std::chrono::milliseconds kWaitSlice{100};
+constexpr std::chrono::seconds kWaitLine{30};  // a wait says what it waits for this often
 
 int64_t SteadyNowMs() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
@@ -264,7 +266,8 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
   return results;
 }
 
-std::string ReplayTable::Missing(Purpose purpose, uint64_t begin, uint64_t count, const std::string& what) const {
+std::string ReplayTable::Missing(const Range& range) const {
+  const auto& [purpose, begin, count, what] = range;
   const LeaseBook& book = Book(purpose);
   uint64_t missing = 0;
   std::map<std::string, std::pair<std::string, int64_t>> by_holder;  // holder -> ids, held since
@@ -291,34 +294,44 @@ std::string ReplayTable::Missing(Purpose purpose, uint64_t begin, uint64_t count
   return text;
 }
 
-std::vector<TrajectoryGroup> ReplayTable::Await(Purpose purpose, uint64_t begin, uint64_t count, const std::string& what,
-                                                Deadline deadline, std::unique_lock<std::mutex>& lock) {
-  const LeaseBook& book = Book(purpose);
-  uint64_t next = begin;  // everything below is done
+bool ReplayTable::IsComplete(const Range& range) const {
+  for (uint64_t id = range.begin; id < range.begin + range.count; ++id) {
+    if (!Book(range.purpose).IsDone(id)) return false;
+  }
+  return true;
+}
+
+void ReplayTable::Await(const Range& range, Deadline deadline, std::unique_lock<std::mutex>& lock) {
+  const auto started = std::chrono::steady_clock::now();
+  auto next_line = started + kWaitLine;
   ++waiting_;
   changed_.notify_all();
-  for (;;) {
-    while (next < begin + count && book.IsDone(next)) ++next;
-    if (next == begin + count) break;
-    if (changed_.wait_until(lock, deadline) == std::cv_status::timeout && std::chrono::steady_clock::now() >= deadline) {
-      while (next < begin + count && book.IsDone(next)) ++next;
-      if (next == begin + count) break;
+  while (!IsComplete(range)) {
+    changed_.wait_until(lock, std::min(deadline, next_line));
+    const auto now = std::chrono::steady_clock::now();
+    if (now >= deadline && !IsComplete(range)) {
       --waiting_;
-      throw Error(ErrorCode::kDeadline, Missing(purpose, begin, count, what));
+      throw Error(ErrorCode::kDeadline, Missing(range));
+    }
+    if (now >= next_line && !IsComplete(range)) {
+      next_line = now + kWaitLine;
+      LogInfo(Missing(range));
     }
   }
   --waiting_;
   changed_.notify_all();
-  lock.unlock();
+}
+
+std::vector<TrajectoryGroup> ReplayTable::ReadAll(const Range& range) const {
   std::vector<TrajectoryGroup> groups;
-  groups.reserve(static_cast<size_t>(count));
-  for (uint64_t id = begin; id < begin + count; ++id) {
-    auto stored = store_->Read(purpose, id);
+  groups.reserve(static_cast<size_t>(range.count));
+  for (uint64_t id = range.begin; id < range.begin + range.count; ++id) {
+    auto stored = store_->Read(range.purpose, id);
     if (!stored) {
-      throw Error(id < store_->TrimmedBefore(purpose) ? ErrorCode::kNotFound : ErrorCode::kCorruption,
-                  "the group of lease " + std::to_string(id) + " of " + what +
-                      (id < store_->TrimmedBefore(purpose) ? " was trimmed: no checkpoint kept needs it any more"
-                                                           : " is complete but not in the store"),
+      const bool trimmed = id < store_->TrimmedBefore(range.purpose);
+      throw Error(trimmed ? ErrorCode::kNotFound : ErrorCode::kCorruption,
+                  "the group of lease " + std::to_string(id) + " of " + range.what +
+                      (trimmed ? " was trimmed: no checkpoint kept needs it any more" : " is complete but not in the store"),
                   store_->path());
     }
     groups.push_back(std::move(stored->group));
@@ -326,20 +339,22 @@ std::vector<TrajectoryGroup> ReplayTable::Await(Purpose purpose, uint64_t begin,
   return groups;
 }
 
-std::vector<TrajectoryGroup> ReplayTable::Next(int64_t step, Deadline deadline) {
+ReplayTable::Range ReplayTable::AskStep(int64_t step) {
   if (step < 0 || step >= options_.steps) {
     throw Error(ErrorCode::kInvalidArgument, "asked for step " + std::to_string(step) + " of a run of " +
                                                  std::to_string(options_.steps) + " steps (run.steps)");
   }
-  std::unique_lock lock(mu_);
   const uint64_t per_step = static_cast<uint64_t>(options_.prompts_per_step);
-  asked_step_ = step;  // may be lower than before: a learner that resumed
-  train_.Open(static_cast<uint64_t>(step) * per_step, TrainLimit());
-  return Await(Purpose::kTrain, static_cast<uint64_t>(step) * per_step, per_step, "step " + std::to_string(step), deadline,
-               lock);
+  const uint64_t begin = static_cast<uint64_t>(step) * per_step;
+  if (asked_step_ != step) {
+    asked_step_ = step;  // may be lower than before: a learner that resumed
+    train_.Open(begin, TrainLimit());
+    changed_.notify_all();
+  }
+  return {Purpose::kTrain, begin, per_step, "step " + std::to_string(step)};
 }
 
-std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samples, Deadline deadline) {
+ReplayTable::Range ReplayTable::AskEvaluation(int64_t version, int32_t num_samples) {
   const uint64_t base = EvalLeaseBase(version, num_samples);
   const uint64_t rows = store_->PromptCount(kEvalDataset);
   const uint64_t prompts = options_.eval_prompts == 0 ? rows : std::min(rows, options_.eval_prompts);
@@ -350,8 +365,7 @@ std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samp
     throw Error(ErrorCode::kInvalidArgument, "at most " + std::to_string(kMaxEvalPrompts) +
                                                  " held-out prompts can be evaluated: lower data.eval_prompts");
   }
-  std::unique_lock lock(mu_);
-  const auto key = std::pair(version, static_cast<int32_t>(num_samples));
+  const auto key = std::pair(version, num_samples);
   auto asked = evaluations_.find(key);
   if (asked == evaluations_.end()) {
     store_->PutEvaluation(version, num_samples, prompts);
@@ -361,8 +375,43 @@ std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samp
                                           std::to_string(asked->second) + " held-out prompts before, now " +
                                           std::to_string(prompts) + " are asked for: keep data.eval_prompts as it was");
   }
-  eval_.Open(base, base + prompts);
-  return Await(Purpose::kEval, base, prompts, "the evaluation of version " + std::to_string(version), deadline, lock);
+  if (opened_evaluations_.insert(key).second) {
+    eval_.Open(base, base + prompts);
+    changed_.notify_all();
+  }
+  return {Purpose::kEval, base, prompts, "the evaluation of version " + std::to_string(version)};
+}
+
+std::vector<TrajectoryGroup> ReplayTable::Next(int64_t step, Deadline deadline) {
+  std::unique_lock lock(mu_);
+  const Range range = AskStep(step);
+  Await(range, deadline, lock);
+  lock.unlock();
+  return ReadAll(range);
+}
+
+std::optional<std::vector<TrajectoryGroup>> ReplayTable::TryNext(int64_t step) {
+  std::unique_lock lock(mu_);
+  const Range range = AskStep(step);
+  if (!IsComplete(range)) return std::nullopt;
+  lock.unlock();
+  return ReadAll(range);
+}
+
+std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samples, Deadline deadline) {
+  std::unique_lock lock(mu_);
+  const Range range = AskEvaluation(version, num_samples);
+  Await(range, deadline, lock);
+  lock.unlock();
+  return ReadAll(range);
+}
+
+std::optional<std::vector<TrajectoryGroup>> ReplayTable::TryEvaluate(int64_t version, int num_samples) {
+  std::unique_lock lock(mu_);
+  const Range range = AskEvaluation(version, num_samples);
+  if (!IsComplete(range)) return std::nullopt;
+  lock.unlock();
+  return ReadAll(range);
 }
 
 void ReplayTable::Finish() {
@@ -382,6 +431,10 @@ void ReplayTable::CheckCursor(const Cursor& cursor) const {
                     "of the folder); bring the right store back or start from an older checkpoint",
                 store_->path());
   }
+  if (cursor.next_step < 0 || cursor.next_step > options_.steps) {
+    throw Error(ErrorCode::kInvalidArgument, "the checkpoint wants to go on with step " + std::to_string(cursor.next_step) +
+                                                 " of a run of " + std::to_string(options_.steps) + " steps (run.steps)");
+  }
   std::lock_guard lock(mu_);
   const uint64_t consumed = static_cast<uint64_t>(cursor.next_step) * static_cast<uint64_t>(options_.prompts_per_step);
   for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < consumed; ++id) {
@@ -395,11 +448,14 @@ void ReplayTable::CheckCursor(const Cursor& cursor) const {
 
 void ReplayTable::Trim(int64_t step) {
   if (step <= 0) return;
+  if (step > options_.steps) {
+    throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) + " of a run of " +
+                                                 std::to_string(options_.steps) + " steps");
+  }
   const uint64_t before = static_cast<uint64_t>(step) * static_cast<uint64_t>(options_.prompts_per_step);
   {
     std::lock_guard lock(mu_);
-    const uint64_t end = std::min(before, store_->TrimmedBefore(Purpose::kTrain) + (uint64_t{1} << 40));
-    for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < end; ++id) {
+    for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < before; ++id) {
       if (!train_.IsDone(id)) {
         throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) + ": lease " +
                                                      std::to_string(id) + " is not complete");
@@ -423,8 +479,8 @@ std::string ReplayTable::Describe() const {
   std::lock_guard lock(mu_);
   if (asked_step_ < 0) return "no step asked for yet";
   const uint64_t per_step = static_cast<uint64_t>(options_.prompts_per_step);
-  return Missing(Purpose::kTrain, static_cast<uint64_t>(asked_step_) * per_step, per_step,
-                 "step " + std::to_string(asked_step_));
+  return Missing({Purpose::kTrain, static_cast<uint64_t>(asked_step_) * per_step, per_step,
+                  "step " + std::to_string(asked_step_)});
 }
 
 }  // namespace plumb::replay

@@ -76,6 +76,9 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
   void Finish() override;
+  // The same without waiting, for a server that keeps the question open itself: nullopt while groups are missing.
+  std::optional<std::vector<TrajectoryGroup>> TryNext(int64_t step);
+  std::optional<std::vector<TrajectoryGroup>> TryEvaluate(int64_t version, int num_samples);
 
   // What a checkpoint's manifest holds: everything the learner has consumed is below `next_step`.
   struct Cursor {
@@ -97,19 +100,24 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   std::string Describe() const;
 
  private:
-  struct Evaluation {
-    int64_t version = 0;
-    int32_t samples = 0;
-    uint64_t prompts = 0;
-  };
   int64_t Now() const;
   int64_t StepOf(uint64_t lease_id) const;
   uint64_t TrainLimit() const;        // REQUIRES: mu_
   PromptLease MakeLease(Purpose purpose, const LeaseBook::Held& held) const;
   std::string RefusalReason(const TrajectoryGroup& group) const;  // empty: fine. REQUIRES: mu_
-  std::string Missing(Purpose purpose, uint64_t begin, uint64_t count, const std::string& what) const;  // REQUIRES: mu_
-  std::vector<TrajectoryGroup> Await(Purpose purpose, uint64_t begin, uint64_t count, const std::string& what,
-                                     Deadline deadline, std::unique_lock<std::mutex>& lock);
+  // The groups that a question is about.
+  struct Range {
+    Purpose purpose = Purpose::kTrain;
+    uint64_t begin = 0;
+    uint64_t count = 0;
+    std::string what;  // "step 17"
+  };
+  std::string Missing(const Range& range) const;             // REQUIRES: mu_
+  Range AskStep(int64_t step);                               // REQUIRES: mu_
+  Range AskEvaluation(int64_t version, int32_t num_samples); // REQUIRES: mu_
+  bool IsComplete(const Range& range) const;                 // REQUIRES: mu_
+  void Await(const Range& range, Deadline deadline, std::unique_lock<std::mutex>& lock);
+  std::vector<TrajectoryGroup> ReadAll(const Range& range) const;  // without mu_
   LeaseBook& Book(Purpose purpose) { return purpose == Purpose::kTrain ? train_ : eval_; }
   const LeaseBook& Book(Purpose purpose) const { return purpose == Purpose::kTrain ? train_ : eval_; }
 
@@ -124,6 +132,7 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   LeaseBook train_;
   LeaseBook eval_;
   std::map<std::pair<int64_t, int32_t>, uint64_t> evaluations_;  // (version, samples) -> prompts
+  std::set<std::pair<int64_t, int32_t>> opened_evaluations_;     // in this life of the table
   int64_t asked_step_ = -1;
   int waiting_ = 0;        // calls inside Next or Evaluate
   bool finish_ = false;

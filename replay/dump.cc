@@ -1,0 +1,158 @@
+#include "replay/dump.h"
+
+#include <limits>
+
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "replay/store.h"
+
+namespace plumb::replay {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+const char* Name(Purpose purpose) {
+  switch (purpose) {
+    case Purpose::kTrain: return "train";
+    case Purpose::kEval: return "eval";
+  }
+  return "unknown";
+}
+
+const char* Name(FinishReason finish) {
+  switch (finish) {
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kAborted: return "aborted";
+  }
+  return "unknown";
+}
+
+Json PromptJson(const Prompt& prompt) {
+  Json j = {{"dataset", prompt.dataset}, {"row", prompt.row}};
+  if (!prompt.text.empty()) j["text"] = prompt.text;
+  for (const Message& m : prompt.messages) j["messages"].push_back({{"role", m.role}, {"content", m.content}});
+  j["ground_truth"] = prompt.ground_truth;
+  if (!prompt.extra_json.empty()) j["extra_json"] = prompt.extra_json;
+  return j;
+}
+
+Json RecordJson(const StoredGroup& stored) {
+  const TrajectoryGroup& g = stored.group;
+  Json j = {{"lease", g.lease.lease_id}, {"purpose", Name(g.lease.purpose)}, {"attempt", g.lease.attempt}, {"actor", g.actor},
+            {"policy_version", g.policy.version}, {"policy_digest", g.policy.digest}, {"prompt", PromptJson(g.lease.prompt)}};
+  if (stored.kind == GroupKind::kDropped) j["dropped"] = stored.drop_reason;
+  j["answers"] = Json::array();
+  for (const Trajectory& t : g.trajectories) {
+    Json answer = {{"sample", t.sample}, {"tokens", t.tokens.size()}, {"completion_tokens", t.completion_length()},
+                   {"finish", Name(t.finish)}, {"scored", t.scored}};
+    if (t.scored) answer["reward"] = t.reward;
+    if (!t.scored) answer["unscored_reason"] = t.unscored_reason;
+    for (const RewardPart& part : t.rewards) answer["parts"][part.name] = part.value;
+    double logprob = 0;
+    for (const float lp : t.logprobs) logprob += lp;
+    answer["logprob_sum"] = logprob;
+    answer["completion"] = t.completion;
+    j["answers"].push_back(std::move(answer));
+  }
+  return j;
+}
+
+Json Describe(const Store& store, const DumpOptions& options) {
+  Json j = {{"store", store.path()}, {"format_version", kStoreFormatVersion}, {"run_id", store.run_id()},
+            {"bytes_on_disk", store.SizeBytes()}, {"inserts_ever", store.Sequence()}};
+  j["datasets"] = Json::object();
+  for (const auto& [name, rows] : store.Datasets()) j["datasets"][name] = rows;
+  for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
+    const auto ids = store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
+    uint64_t open = 0;
+    for (const LeaseMark& mark : store.Leases(purpose)) open += mark.record.complete ? 0 : 1;
+    Json& groups = j["groups"][Name(purpose)];
+    groups = {{"stored", ids.size()}, {"trimmed_before", store.TrimmedBefore(purpose)}, {"leased_unanswered", open}};
+    if (!ids.empty()) groups["first_lease"] = ids.front();
+    if (!ids.empty()) groups["last_lease"] = ids.back();
+  }
+  j["evaluations"] = Json::array();
+  for (const auto& e : store.Evaluations()) {
+    j["evaluations"].push_back({{"version", e.version}, {"samples", e.samples}, {"prompts", e.prompts}});
+  }
+  j["counters"] = Json::object();
+  for (const auto& [name, value] : store.Counters()) j["counters"][name] = value;
+  if (options.verify) {
+    const VerifyReport report = store.Verify();
+    j["verified"] = {{"groups", report.groups}, {"prompts", report.prompts}, {"leases", report.leases}, {"problems", report.problems}};
+  }
+  uint64_t lease = 0;
+  Purpose purpose = options.purpose;
+  if (options.lease) {
+    lease = *options.lease;
+  } else {
+    auto ids = store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
+    if (ids.empty()) {
+      purpose = purpose == Purpose::kTrain ? Purpose::kEval : Purpose::kTrain;
+      ids = store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
+    }
+    if (ids.empty()) return j;
+    lease = ids.front();
+  }
+  const auto stored = store.Read(purpose, lease);
+  if (!stored) {
+    throw Error(ErrorCode::kNotFound, std::string("there is no ") + Name(purpose) + " group of lease " + std::to_string(lease), store.path());
+  }
+  j["record"] = RecordJson(*stored);
+  return j;
+}
+
+// "key: value" lines, nested by indentation; control characters escaped, long texts cut with their length said.
+void Print(const Json& value, const std::string& indent, size_t max_text, std::string& out) {
+  const auto scalar = [&](const Json& v) {
+    if (!v.is_string()) return v.dump();
+    std::string text = v.dump(-1, ' ', false, Json::error_handler_t::replace);
+    text = text.substr(1, text.size() - 2);
+    if (text.size() <= max_text) return text;
+    size_t cut = max_text;
+    while (cut > 0 && (static_cast<uint8_t>(text[cut]) & 0xC0) == 0x80) --cut;
+    const std::string size = std::to_string(text.size());
+    text.resize(cut);
+    return text.append(" ... (").append(size).append(" characters)");
+  };
+  if (value.is_array()) {
+    for (const Json& item : value) {
+      if (!item.is_structured()) {
+        out.append(indent).append("- ").append(scalar(item)).append("\n");
+        continue;
+      }
+      out.append(indent).append("-\n");
+      Print(item, indent + "  ", max_text, out);
+    }
+    return;
+  }
+  for (const auto& [key, item] : value.items()) {
+    out.append(indent).append(key).append(":");
+    if (!item.is_structured()) {
+      out.append(" ").append(scalar(item)).append("\n");
+    } else if (item.empty()) {
+      out += " none\n";
+    } else {
+      out += "\n";
+      Print(item, indent + "  ", max_text, out);
+    }
+  }
+}
+
+}  // namespace
+
+std::string DumpStore(const std::string& path, const DumpOptions& options) {
+  StoreOptions how;
+  how.read_only = true;
+  const auto store = Store::Open(path, how);
+  const Json j = Describe(*store, options);
+  // Completions are bytes of a model: what is not UTF-8 becomes a replacement character.
+  if (options.json) return j.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  std::string text;
+  Print(j, "", options.max_text, text);
+  return text;
+}
+
+}  // namespace plumb::replay

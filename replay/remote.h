@@ -1,0 +1,85 @@
+// The ports of a ReplayTable for other processes.
+//
+//   actor, reward worker, learner                      the process that owns the store
+//   ReplayClient (ports) ──── common/rpc.h ────► ReplayServer ────► ReplayTable ────► Store
+//
+// Verbs: lease, release, release_actor, finished, insert, next, evaluate, finish, counters, cursor, check_cursor, trim.
+// Questions that wait (lease, next, evaluate) occupy no thread of the server: they are parked and asked again when
+// something changes. Everything may be repeated: inserts are idempotent by key, a lease whose reply was lost is freed when
+// its actor starts anew or its time runs out.
+// An actor that starts anew comes with a higher epoch: what its earlier life held is free at once, and that life gets
+// kConflict from then on.
+// Thread safety: all methods. Ownership: the server borrows the table. Errors: those of the table with the same code and
+// message; kDeadline and kUnavailable of common/rpc.h when the server does not answer: may be tried again.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/ports.h"
+#include "common/rpc.h"
+#include "replay/table.h"
+
+namespace plumb::replay {
+
+class ReplayServer {
+ public:
+  // `endpoint`: ipc in a private folder, or loopback tcp (common/endpoint.h).
+  ReplayServer(ReplayTable* table, const std::string& endpoint, RpcServerOptions options = {});
+  // Parked questions end with kUnavailable.
+  ~ReplayServer();
+  ReplayServer(const ReplayServer&) = delete;
+  ReplayServer& operator=(const ReplayServer&) = delete;
+
+  const std::string& endpoint() const;
+  // The table's counters; those of the socket under "rpc/".
+  std::map<std::string, int64_t> Counters() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+struct ReplayClientOptions {
+  std::string actor = "unnamed";                   // who holds the leases
+  uint64_t epoch = 0;                              // 0: nanoseconds since 1970 at construction
+  std::chrono::milliseconds call_timeout{60'000};  // of calls that have no deadline of their own
+  RpcClientOptions rpc;
+};
+
+class ReplayClient : public PromptSource, public TrajectorySink, public BatchSource {
+ public:
+  explicit ReplayClient(const std::string& endpoint, ReplayClientOptions options = {});
+  ~ReplayClient() override;
+
+  std::vector<PromptLease> Lease(int max_groups, Deadline deadline) override;
+  void Release(std::span<const PromptLease> leases) override;
+  bool Finished() override;
+  InsertResult Insert(const TrajectoryGroup& group) override;
+  std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup> groups);
+  std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
+  std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
+  void Finish() override;
+  // For a supervisor that saw an actor die and will not start it again.
+  int ReleaseActor(const std::string& actor);
+  std::map<std::string, int64_t> Counters();
+  ReplayTable::Cursor CursorAt(int64_t consumed_steps);
+  void CheckCursor(const ReplayTable::Cursor& cursor);
+  void Trim(int64_t step);
+
+ private:
+  std::string Call(const char* verb, std::string_view payload);
+  // The server answers at `deadline` itself, with what is missing; only a silent server makes the call late.
+  std::string CallAndWait(const char* verb, std::string_view payload, Deadline deadline);
+
+  const ReplayClientOptions options_;
+  const uint64_t epoch_;
+  RpcClient rpc_;
+};
+
+}  // namespace plumb::replay
