@@ -222,9 +222,14 @@ void ApplyLimits(const SandboxOptions& options, bool on_top) {
   Limit(RLIMIT_CORE, 0);
   if (!options.limits) return;
   const int64_t mib = 1 << 20;
-#if !defined(__SANITIZE_ADDRESS__)  // its shadow is mapped in terabytes
-  if (options.memory_mb > 0) Limit(RLIMIT_AS, options.memory_mb * mib + (on_top ? MappedBytes() : 0));
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  const bool limit_memory = !on_top;  // a sanitizer's shadow grows by gigabytes as it is touched
+#else
+  const bool limit_memory = true;
 #endif
+  if (options.memory_mb > 0 && limit_memory) {
+    Limit(RLIMIT_AS, options.memory_mb * mib + (on_top ? MappedBytes() : 0));
+  }
   if (options.cpu_seconds > 0) Limit(RLIMIT_CPU, options.cpu_seconds);
   Limit(RLIMIT_FSIZE, options.file_mb * mib);
   Limit(RLIMIT_NOFILE, options.open_files);
