@@ -1,0 +1,176 @@
+// The one list of options: what each field is called, its unit, its advice, and the names other systems give it.
+//
+// Parsing, checking, printing and documentation are visitors over these lists; a visitor is called as
+// v(FieldInfo, field) for each field and v.Section(name, struct) for each table. Included by configs/*.cc only.
+#pragma once
+
+#include "configs/config.h"
+
+namespace plumb::configs {
+
+template <class V>
+void RunConfig::Visit(V& v) {
+  v({"seed", "1", "every random draw is keyed by it; the same seed gives the same run"}, seed);
+  v({"out", "path", "run folder; empty: runs/<recipe name>"}, out);
+  v({"roles", "name", "local: one process; processes: one process a role, restarted when killed"}, roles);
+  v({"schedule", "name", "sync: batch k uses version k only, reproducible; async: generation runs ahead"}, schedule);
+  v({"max_staleness", "versions", "how far generation may run ahead under async; 0 under sync"}, max_staleness);
+  v({"steps", "steps", "train steps of the whole run", "total_steps max_steps"}, steps);
+  v({"checkpoint_every", "steps", "0: only at the start and the end", "save_steps save_freq"}, checkpoint_every);
+  v({"keep_checkpoints", "1", "verified checkpoints kept; at least 2", "save_total_limit"}, keep_checkpoints);
+  v({"threads", "1", "threads of products and kernels in each process; 0: one a core"}, threads);
+  v({"device", "name", "cpu | cuda"}, device);
+  v({"actors", "processes", "generating processes under roles = processes"}, actors);
+  v({"reward_workers", "processes", "scoring processes under roles = processes"}, reward_workers);
+  v({"stall_seconds", "s", "a wait longer than this ends the run and names what it waited for"}, stall_seconds);
+}
+
+template <class V>
+void ModelConfig::Visit(V& v) {
+  v({"path", "folder", "HF model folder; empty: a new model of the shape below", "model_name_or_path pretrain"}, path);
+  v({"dtype", "name", "float32 | bfloat16; bfloat16 is 4-5x faster where the processor has it", "torch_dtype"}, dtype);
+  v({"layers", "1", "of a new model"}, layers);
+  v({"hidden", "1", "width of a new model; a multiple of heads"}, hidden);
+  v({"heads", "1", "query heads of a new model"}, heads);
+  v({"kv_heads", "1", "key and value heads of a new model; divides heads"}, kv_heads);
+  v({"ffn", "1", "width of the feed-forward part of a new model"}, ffn);
+  v({"max_positions", "tokens", "longest sequence of a new model"}, max_positions);
+  v({"tied", "bool", "a new model's head is its embedding"}, tied);
+  v({"rope_theta", "1", "base of the rotary angles of a new model"}, rope_theta);
+  v({"init_std", "1", "standard deviation of a new model's weights"}, init_std);
+  v({"vocabulary", "name", "built-in tokenizer of a new model: arithmetic"}, vocabulary);
+}
+
+template <class V>
+void DataConfig::Visit(V& v) {
+  v({"train", "file", "prompts (JSONL, JSONL.gz), or \"arithmetic\" for generated sums", "train_files prompt_data"}, train);
+  v({"eval", "file", "held-out prompts, or \"arithmetic\"; empty: no evaluation", "val_files"}, eval);
+  v({"eval_prompts", "rows", "at most so many rows of eval; 0: all"}, eval_prompts);
+  v({"map", "table", "other column names, e.g. { prompt = \"input\", answer = \"label\" }"}, map);
+  v({"system_prompt", "text", "put in front of every prompt as a system message"}, system_prompt);
+  v({"prompt_suffix", "text", "appended to the user's text, e.g. how to write the answer"}, prompt_suffix);
+  v({"max_prompt_tokens", "tokens", "longer prompts follow `overlong`", "max_prompt_length prompt_max_len"}, max_prompt_tokens);
+  v({"overlong", "name", "error | drop | left | right (which side is cut); counted and reported"}, overlong);
+  v({"shuffle", "bool", "another order in every epoch, keyed by the seed"}, shuffle);
+  v({"limit", "rows", "use only the first rows of train; 0: all"}, limit);
+  v({"arithmetic_digits", "digits", "size of the numbers in generated sums"}, arithmetic_digits);
+  v({"arithmetic_sft_examples", "rows", "written-out sums for the warm start"}, arithmetic_sft_examples);
+}
+
+template <class V>
+void SftConfig::Visit(V& v) {
+  v({"steps", "steps", "updates of the warm start; 0: none"}, steps);
+  v({"batch", "sequences", "demonstrations an update"}, batch);
+  v({"learning_rate", "1", "peak rate", "lr"}, learning_rate);
+  v({"lr_schedule", "name", "constant | linear | cosine", "lr_scheduler_type"}, lr_schedule);
+  v({"warmup_fraction", "1", "share of the steps with a rising rate", "warmup_ratio"}, warmup_fraction);
+  v({"min_lr_fraction", "1", "rate at the end, as a share of the peak"}, min_lr_fraction);
+  v({"weight_decay", "1", "decoupled decay of matrices"}, weight_decay);
+  v({"data", "file", "demonstrations; empty: those that belong to data.train"}, data);
+  v({"eval_every", "steps", "between held-out losses; 0: never"}, eval_every);
+}
+
+template <class V>
+void RolloutConfig::Visit(V& v) {
+  v({"prompts_per_step", "prompts", "groups in a training batch", "train_batch_size rollout_batch_size"}, prompts_per_step);
+  v({"samples_per_prompt", "answers", "group size", "num_generations n n_samples_per_prompt"}, samples_per_prompt);
+  v({"max_new_tokens", "tokens", "an answer is cut here", "max_completion_length max_response_length"}, max_new_tokens);
+  v({"temperature", "1", "of the sampled distribution; log-probs are of that distribution"}, temperature);
+  v({"top_k", "tokens", "0: off"}, top_k);
+  v({"top_p", "1", "1: off"}, top_p);
+  v({"min_p", "1", "0: off"}, min_p);
+  v({"stop", "texts", "stop strings besides the end-of-sequence token"}, stop);
+  v({"max_batch", "sequences", "decoded together"}, max_batch);
+  v({"page_tokens", "tokens", "KV slots a page"}, page_tokens);
+  v({"kv_budget_mb", "MiB", "memory of the KV pages"}, kv_budget_mb);
+  v({"prefill_tokens", "tokens", "prompt tokens computed in one step"}, prefill_tokens);
+}
+
+template <class V>
+void RewardPartConfig::Visit(V& v) {
+  v({"name", "name", "name in metrics and samples; empty: the kind"}, name);
+  v({"kind", "name", "answer | format | length | plugin | program | python | ... (docs/rewards.md)"}, kind);
+  v({"weight", "1", "share in the reward"}, weight);
+  v({"path", "file", "shared object, program or Python file"}, path);
+  v({"args", "texts", "arguments of a program"}, args);
+  v({"timeout_s", "s", "wall clock a call; then the process is killed"}, timeout_s);
+  v({"memory_mb", "MiB", "address space of the process that runs it"}, memory_mb);
+  v({"workers", "processes", "that run it"}, workers);
+  v({"target_tokens", "tokens", "length: full score up to here"}, target_tokens);
+  v({"max_tokens", "tokens", "length: 0 from here on"}, max_tokens);
+}
+
+template <class V>
+void RewardConfig::Visit(V& v) {
+  v({"parts", "tables", "the parts of a reward, [[reward.parts]]"}, parts);
+  v({"on_failure", "name", "drop_group | requeue | penalty, after the retries"}, on_failure);
+  v({"retries", "1", "further tries of a failed call"}, retries);
+  v({"penalty", "1", "reward of an answer that could not be scored under on_failure = penalty"}, penalty);
+  v({"allow_unsandboxed", "bool", "run reward code although a layer of isolation is missing on this machine"}, allow_unsandboxed);
+}
+
+template <class V>
+void AlgorithmConfig::Visit(V& v) {
+  v({"name", "name", "grpo", "adv_estimator"}, name);
+  v({"advantage_std", "bool", "divide by the group's standard deviation (false: Dr.GRPO)", "scale_rewards"}, advantage_std);
+  v({"advantage_eps", "1", "added to that standard deviation"}, advantage_eps);
+  v({"skip_equal_groups", "bool", "leave out groups of equal reward: they have no gradient"}, skip_equal_groups);
+  v({"clip_low", "1", "ratio is clipped below 1 - clip_low", "epsilon clip_ratio_low cliprange eps_clip"}, clip_low);
+  v({"clip_high", "1", "ratio is clipped above 1 + clip_high", "epsilon_high clip_ratio_high"}, clip_high);
+  v({"dual_clip", "1", "bound of the loss at negative advantages, c > 1; 0: off", "clip_ratio_c"}, dual_clip);
+  v({"kl_coef", "1", "weight of the KL to the reference; 0: no reference is kept", "beta init_kl_coef kl_loss_coef"}, kl_coef);
+  v({"kl_estimator", "name", "k1 | k2 | k3", "kl_loss_type"}, kl_estimator);
+  v({"kl_placement", "name", "loss | reward"}, kl_placement);
+  v({"aggregation", "name", "token | sequence | constant (sum / max_new_tokens)", "loss_agg_mode loss_type"}, aggregation);
+  v({"entropy_coef", "1", "bonus on the entropy", "entropy_coeff"}, entropy_coef);
+  v({"epochs", "1", "passes over a batch", "ppo_epochs num_iterations"}, epochs);
+  v({"minibatches", "1", "updates a pass"}, minibatches);
+  v({"tis_cap", "1", "cap of the importance weight between actor and learner; used with recompute_logprobs; 0: off"}, tis_cap);
+  v({"recompute_logprobs", "bool", "old log-probs by the learner instead of those recorded at sampling"}, recompute_logprobs);
+  v({"logprob_gate", "nats", "mean |actor - learner| log-prob above which the run stops; 0: off"}, logprob_gate);
+}
+
+template <class V>
+void OptimizerConfig::Visit(V& v) {
+  v({"learning_rate", "1", "peak rate", "lr"}, learning_rate);
+  v({"beta1", "1", "decay of the first moment", "adam_beta1"}, beta1);
+  v({"beta2", "1", "decay of the second moment", "adam_beta2"}, beta2);
+  v({"eps", "1", "added to the root of the second moment", "adam_epsilon"}, eps);
+  v({"weight_decay", "1", "decoupled decay of matrices"}, weight_decay);
+  v({"grad_clip", "1", "bound of the gradient's norm; 0: off", "max_grad_norm max_norm"}, grad_clip);
+  v({"lr_schedule", "name", "constant | linear | cosine", "lr_scheduler_type"}, lr_schedule);
+  v({"warmup_fraction", "1", "share of the steps with a rising rate", "warmup_ratio lr_warmup_steps_ratio"}, warmup_fraction);
+  v({"min_lr_fraction", "1", "rate at the end, as a share of the peak", "min_lr_ratio"}, min_lr_fraction);
+  v({"micro_batch_tokens", "tokens", "of one forward and backward: bounds memory", "ppo_max_token_len_per_gpu"}, micro_batch_tokens);
+  v({"max_skipped_in_a_row", "1", "non-finite updates in a row that end the run"}, max_skipped_in_a_row);
+}
+
+template <class V>
+void EvalConfig::Visit(V& v) {
+  v({"every", "steps", "0: only before and after", "eval_steps test_freq"}, every);
+  v({"samples", "answers", "a held-out prompt"}, samples);
+  v({"success_part", "name", "reward part that says solved (>= 0.5); empty: the first"}, success_part);
+}
+
+template <class V>
+void MetricsConfig::Visit(V& v) {
+  v({"tensorboard", "bool", "write event files"}, tensorboard);
+  v({"prometheus_port", "port", "serve /metrics on the loopback; 0: off"}, prometheus_port);
+  v({"samples_every", "steps", "between entries of samples.jsonl; 0: none"}, samples_every);
+}
+
+template <class V>
+void Config::Visit(V& v) {
+  v.Section("run", run);
+  v.Section("model", model);
+  v.Section("data", data);
+  v.Section("sft", sft);
+  v.Section("rollout", rollout);
+  v.Section("reward", reward);
+  v.Section("algorithm", algorithm);
+  v.Section("optimizer", optimizer);
+  v.Section("eval", eval);
+  v.Section("metrics", metrics);
+}
+
+}  // namespace plumb::configs
