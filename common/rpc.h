@@ -75,10 +75,12 @@ class RpcServer {
   const std::string& endpoint() const;  // as bound (port * is then a number)
   // requests, replies, errors, repeated_requests, repeated_replies, dropped_malformed, dropped_oversized,
   // dropped_checksum, dropped_overloaded, reply_unroutable.
+  // The destructor waits for handlers that run; what they answer still goes out.
   std::map<std::string, uint64_t> counters() const;
 
  private:
   class Impl;
+  static RpcResponder MakeResponder(const std::shared_ptr<RpcReplier>& replier, const std::string& client, uint64_t id);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -1,0 +1,181 @@
+#include "common/wire_socket.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "common/crc32c.h"
+#include "common/endpoint.h"
+#include "common/error.h"
+
+namespace plumb {
+namespace {
+
+// In front of every header: what it is, and its sum. Eight bytes, so that the FlatBuffer stays aligned.
+constexpr uint32_t kMagic = 0x31424C50;  // "PLB1"
+constexpr size_t kPrefixBytes = 8;
+constexpr int kMaxParts = 4;
+constexpr int kReceiveHighWater = 1000;   // messages; beyond, the peer's writes block
+constexpr int kRouterLingerMs = 1000;     // for the last acknowledgements and replies
+
+struct Part {
+  zmq_msg_t msg;
+  Part() { zmq_msg_init(&msg); }
+  ~Part() { zmq_msg_close(&msg); }
+  Part(const Part&) = delete;
+  std::string_view view() { return {static_cast<const char*>(zmq_msg_data(&msg)), zmq_msg_size(&msg)}; }
+};
+
+Payload ToPayload(std::shared_ptr<Part> message, size_t skip = 0) {
+  const std::string_view view = message->view().substr(skip);
+  return Payload(std::move(message), view);
+}
+
+void Set(void* socket, int option, int value) {
+  PLUMB_CHECK(zmq_setsockopt(socket, option, &value, sizeof value) == 0, zmq_strerror(zmq_errno()));
+}
+
+void ReleasePayload(void*, void* hint) { delete static_cast<Payload*>(hint); }
+
+}  // namespace
+
+WireSocket::WireSocket(Kind kind, const std::string& endpoint, size_t max_message_bytes, const SocketTimes& times)
+    : kind_(kind), endpoint_(endpoint) {
+  const bool router = kind == Kind::kRouter;
+  CheckEndpoint(endpoint, /*bind=*/router);
+  bell_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  context_ = zmq_ctx_new();
+  socket_ = context_ ? zmq_socket(context_, router ? ZMQ_ROUTER : ZMQ_DEALER) : nullptr;
+  const auto give_up = [&] {
+    if (socket_) zmq_close(socket_);
+    if (context_) zmq_ctx_term(context_);
+    if (bell_ >= 0) ::close(bell_);
+  };
+  if (bell_ < 0 || !socket_) {
+    const std::string why = std::strerror(errno);
+    give_up();
+    throw Error(ErrorCode::kIo, "cannot make a socket: " + why, endpoint);
+  }
+  const int64_t cap = static_cast<int64_t>(std::max(max_message_bytes, kMaxHeaderBytes) + kPrefixBytes);
+  zmq_setsockopt(socket_, ZMQ_MAXMSGSIZE, &cap, sizeof cap);
+  Set(socket_, ZMQ_LINGER, router ? kRouterLingerMs : 0);
+  Set(socket_, ZMQ_RCVHWM, kReceiveHighWater);
+  Set(socket_, ZMQ_HANDSHAKE_IVL, static_cast<int>(times.handshake.count()));
+  Set(socket_, ZMQ_HEARTBEAT_IVL, static_cast<int>(times.heartbeat_interval.count()));
+  Set(socket_, ZMQ_HEARTBEAT_TIMEOUT, static_cast<int>(times.heartbeat_timeout.count()));
+  Set(socket_, ZMQ_HEARTBEAT_TTL, static_cast<int>(times.heartbeat_ttl.count()));
+  if (endpoint.find('[') != std::string::npos) Set(socket_, ZMQ_IPV6, 1);
+  if (router) {
+    Set(socket_, ZMQ_ROUTER_MANDATORY, 1);
+    Set(socket_, ZMQ_SNDHWM, 0);  // bounded by what was granted or asked for; never dropped
+  } else {
+    Set(socket_, ZMQ_IMMEDIATE, 1);
+    Set(socket_, ZMQ_RECONNECT_IVL, static_cast<int>(times.reconnect.count()));
+    Set(socket_, ZMQ_RECONNECT_IVL_MAX, 1000);
+  }
+  if ((router ? zmq_bind(socket_, endpoint.c_str()) : zmq_connect(socket_, endpoint.c_str())) != 0) {
+    const int code = zmq_errno();
+    give_up();
+    if (code == EADDRINUSE) throw Error(ErrorCode::kConflict, "the address is in use: another run may hold it", endpoint);
+    throw Error(ErrorCode::kIo, std::string(router ? "cannot bind: " : "cannot connect: ") + zmq_strerror(code), endpoint);
+  }
+  if (router) {
+    char bound[512];
+    size_t size = sizeof bound;
+    if (zmq_getsockopt(socket_, ZMQ_LAST_ENDPOINT, bound, &size) == 0 && size > 1) endpoint_.assign(bound, size - 1);
+  }
+}
+
+WireSocket::~WireSocket() {
+  zmq_close(socket_);
+  zmq_ctx_term(context_);
+  ::close(bell_);
+}
+
+void WireSocket::Wake() {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = ::write(bell_, &one, sizeof one);  // full means it rings already
+}
+
+WireSocket::Ready WireSocket::Poll(std::chrono::steady_clock::time_point until, bool want_write) {
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+  const long timeout = std::clamp<long>(left.count(), 0, 60000);
+  zmq_pollitem_t items[2] = {{socket_, 0, static_cast<short>(ZMQ_POLLIN | (want_write ? ZMQ_POLLOUT : 0)), 0},
+                             {nullptr, bell_, ZMQ_POLLIN, 0}};
+  if (zmq_poll(items, 2, timeout) < 0) {
+    PLUMB_CHECK(zmq_errno() == EINTR, zmq_strerror(zmq_errno()));
+    return {};
+  }
+  if (items[1].revents) {
+    uint64_t rings;
+    [[maybe_unused]] const ssize_t n = ::read(bell_, &rings, sizeof rings);
+  }
+  return {(items[0].revents & ZMQ_POLLIN) != 0, (items[0].revents & ZMQ_POLLOUT) != 0};
+}
+
+bool WireSocket::Receive(Incoming& message) {
+  message = {};
+  std::vector<std::shared_ptr<Part>> parts;
+  int count = 0;
+  for (bool more = true; more; ++count) {
+    auto part = std::make_shared<Part>();
+    if (zmq_msg_recv(&part->msg, socket_, ZMQ_DONTWAIT) < 0) {
+      PLUMB_CHECK(zmq_errno() == EAGAIN || zmq_errno() == EINTR, zmq_strerror(zmq_errno()));
+      return false;  // parts of one message arrive together: this is before the first
+    }
+    more = zmq_msg_more(&part->msg) != 0;
+    if (count < kMaxParts) parts.push_back(std::move(part));
+  }
+  const size_t first = kind_ == Kind::kRouter ? 1 : 0;
+  if (first == 1) message.route = std::string(parts[0]->view());
+  const size_t rest = static_cast<size_t>(count) - first;
+  if (rest < 1 || rest > 2) return true;
+  const std::string_view header = parts[first]->view();
+  if (header.size() < kPrefixBytes || header.size() > kMaxHeaderBytes) return true;
+  uint32_t magic, sum;
+  std::memcpy(&magic, header.data(), 4);
+  std::memcpy(&sum, header.data() + 4, 4);
+  if (magic != kMagic || sum != Crc32c(header.substr(kPrefixBytes))) return true;
+  message.header = ToPayload(parts[first], kPrefixBytes);
+  if (rest == 2) message.payload = ToPayload(parts[first + 1]);
+  message.valid = true;
+  return true;
+}
+
+WireSocket::Sent WireSocket::Send(const std::string& route, std::string_view header, const Payload& payload) {
+  if (kind_ == Kind::kRouter && zmq_send(socket_, route.data(), route.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
+    return Sent::kUnroutable;
+  }
+  Part head;
+  zmq_msg_init_size(&head.msg, kPrefixBytes + header.size());
+  char* out = static_cast<char*>(zmq_msg_data(&head.msg));
+  const uint32_t sum = Crc32c(header);
+  std::memcpy(out, &kMagic, 4);
+  std::memcpy(out + 4, &sum, 4);
+  std::memcpy(out + kPrefixBytes, header.data(), header.size());
+  const bool two = payload.size() > 0;
+  if (zmq_msg_send(&head.msg, socket_, ZMQ_DONTWAIT | (two ? ZMQ_SNDMORE : 0)) < 0) {
+    return kind_ == Kind::kRouter ? Sent::kUnroutable : Sent::kLater;
+  }
+  if (!two) return Sent::kYes;
+  Part body;
+  // ZeroMQ wants a mutable pointer and leaves the bytes as they are.
+  zmq_msg_init_data(&body.msg, const_cast<char*>(payload.view().data()), payload.size(), &ReleasePayload,
+                    new Payload(payload));
+  if (zmq_msg_send(&body.msg, socket_, ZMQ_DONTWAIT) < 0) {
+    return kind_ == Kind::kRouter ? Sent::kUnroutable : Sent::kLater;
+  }
+  return Sent::kYes;
+}
+
+void WireSocket::Reconnect() {
+  PLUMB_CHECK(kind_ == Kind::kDealer);
+  zmq_disconnect(socket_, endpoint_.c_str());
+  PLUMB_CHECK(zmq_connect(socket_, endpoint_.c_str()) == 0, zmq_strerror(zmq_errno()));
+}
+
+}  // namespace plumb
