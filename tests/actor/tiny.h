@@ -9,6 +9,7 @@
 #include "actor/engine.h"
 #include "common/rng.h"
 #include "policy_model/files/tokenizer.h"
+#include "policy_model/transformer.h"
 #include "policy_model/weights.h"
 
 namespace plumb::actor {
@@ -21,8 +22,10 @@ inline policy_model::ModelShape TinyShape() {
   return s;
 }
 
-// Large enough weights that distributions are far from flat and depend on the whole context.
+// Large enough weights that distributions are far from flat and depend on the whole context. One thread: a second one
+// only waits at this size, and slows everything down where cores are shared.
 inline policy_model::Weights TinyWeights(uint64_t seed = 3) {
+  policy_model::SetThreads(1);
   policy_model::Weights weights(TinyShape(), Device::kCpu, DType::kFloat32);
   weights.Initialise(seed, 0.15);
   return weights;
