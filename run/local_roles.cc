@@ -141,8 +141,12 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
   // Reward role: scores what is finished and inserts everything at hand with one sync of the store's log.
   std::thread reward_thread([&] {
     try {
-      while (auto first = finished.Pop(After(milliseconds(200))), !(!first && (finished.closed() || failure.failed()))) {
-        if (!first) continue;
+      for (;;) {
+        auto first = finished.Pop(After(milliseconds(200)));
+        if (!first) {
+          if (finished.closed() || failure.failed()) return;
+          continue;
+        }
         std::vector<TrajectoryGroup> groups;
         groups.push_back(std::move(*first));
         while (groups.size() < 64) {

@@ -185,7 +185,7 @@ void AddCounterMetrics(const std::map<std::string, int64_t>& counters, std::map<
 void AddRolloutCounters(const actor::RolloutCounters& r, std::map<std::string, int64_t>& counters) {
   counters["actor/leases"] += static_cast<int64_t>(r.leases);
   counters["actor/groups_delivered"] += static_cast<int64_t>(r.groups_delivered);
-  counters["actor/overlong_prompts"] += static_cast<int64_t>(r.overlong_prompts);
+  counters["actor/refused_prompts"] += static_cast<int64_t>(r.refused_prompts);
   counters["actor/untokenizable"] += static_cast<int64_t>(r.untokenizable);
   counters["actor/stale_leases"] += static_cast<int64_t>(r.stale_leases);
   counters["actor/port_retries"] += static_cast<int64_t>(r.port_retries);

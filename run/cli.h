@@ -1,0 +1,37 @@
+// The command line: verbs, exit codes, signals.
+//
+// Exit codes (do not change the values of existing entries):
+//   0 done   1 internal error   2 invalid input or usage   3 not found   4 corrupted data   5 disk or operating system
+//   6 a peer or deadline   7 the run trained fewer steps than asked   8 not finite   9 not supported by this build
+// Thread safety: RunCli is called once, by main.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <atomic>
+
+#include "common/error.h"
+
+namespace plumb::run {
+
+inline constexpr int kExitFewerSteps = 7;
+
+int ExitCodeOf(ErrorCode code);
+
+// Parses, runs the verb, prints "plumb: error: ..." on standard error, returns the exit code.
+int RunCli(int argc, char** argv);
+
+// Set by SIGINT and SIGTERM; the verbs that take long look at it.
+const std::atomic<bool>& StopRequested();
+
+// Each verb adds itself and leaves its exit code here.
+struct CliResult {
+  int exit_code = 0;
+};
+
+void AddTrainCommand(CLI::App& app, CliResult& result);
+void AddConfigCommand(CLI::App& app, CliResult& result);
+void AddStoreCommand(CLI::App& app, CliResult& result);
+void AddReportCommand(CLI::App& app, CliResult& result);
+
+}  // namespace plumb::run

@@ -1,0 +1,204 @@
+// The roles of a run in processes: the same objects as in local_roles.cc, met over ZeroMQ.
+//
+//   actor ──groups (Sender/Receiver, acknowledged when durable)──► reward ──ReplayClient.InsertMany──► replay
+//   actor ◄──leases (ReplayClient)── replay ──batches (ReplayClient)──► learner ──weights (RpcServer)──► actor
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "common/bounded_queue.h"
+#include "common/codec.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "common/rpc.h"
+#include "common/transport.h"
+#include "learner/weight_publisher.h"
+#include "policy_model/transformer.h"
+#include "replay/remote.h"
+#include "reward/scorer.h"
+#include "run/observer.h"
+#include "run/roles.h"
+
+namespace plumb::run {
+namespace {
+
+using std::chrono::milliseconds;
+
+bool Stopped(const RunOptions& options) { return options.stop && options.stop->load(); }
+
+uint64_t NewEpoch() {
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                   std::chrono::system_clock::now().time_since_epoch()).count());
+}
+
+bool TryAgain(const Error& e) { return e.code() == ErrorCode::kUnavailable || e.code() == ErrorCode::kDeadline; }
+
+}  // namespace
+
+void RunReplayRole(const Session& session, const Endpoints& endpoints, const RunOptions& options) {
+  std::unique_ptr<replay::Store> store = OpenStore(session);
+  const PromptData prompts = LoadPrompts(session);
+  for (const std::string& note : prompts.notes) LogInfo(note);
+  store->PutPrompts(replay::kTrainDataset, prompts.train);
+  if (!prompts.eval.empty()) store->PutPrompts(replay::kEvalDataset, prompts.eval);
+  replay::ReplayTable table(store.get(), TableOptionsOf(session.config()));
+  replay::ReplayServer server(&table, endpoints.replay());
+  LogInfo("serving prompts and batches at " + server.endpoint());
+  while (!Stopped(options)) std::this_thread::sleep_for(milliseconds(100));
+  LogInfo("stopping: " + table.Describe());
+}
+
+void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t index, const RunOptions& options) {
+  const std::string name = "reward-" + std::to_string(index);
+  const auto& config = session.config();
+  reward::GroupScorer scorer(config.reward);
+  replay::ReplayClient replay(endpoints.replay(), {.actor = name});
+
+  struct Work {
+    TrajectoryGroup group;
+    Ack ack;
+  };
+  std::mutex mu;
+  std::condition_variable arrived;
+  std::deque<Work> work;  // bounded by the credit that the receiver grants
+
+  Receiver receiver({.endpoint = endpoints.reward(index), .run = session.run_id(),
+                     .credit_messages = static_cast<uint32_t>(2 * config.rollout.prompts_per_step)},
+                    [&](TransportMessage message, Ack ack) {
+                      Work item{DecodeGroup(message.payload.bytes()), std::move(ack)};
+                      std::lock_guard lock(mu);
+                      work.push_back(std::move(item));
+                      arrived.notify_one();
+                    });
+  LogInfo("scoring groups at " + receiver.endpoint());
+  LogEvery replay_away(std::chrono::seconds(5));
+  while (!Stopped(options)) {
+    std::vector<TrajectoryGroup> groups;
+    std::vector<Ack> acks;
+    {
+      std::unique_lock lock(mu);
+      arrived.wait_for(lock, milliseconds(200), [&] { return !work.empty(); });
+      while (!work.empty() && groups.size() < 64) {
+        groups.push_back(std::move(work.front().group));
+        acks.push_back(std::move(work.front().ack));
+        work.pop_front();
+      }
+    }
+    if (groups.empty()) continue;
+    for (auto& group : groups) scorer.ScoreGroup(group);
+    // Only a durable group is acknowledged; until the store answers, the actors keep theirs too.
+    while (!Stopped(options)) {
+      try {
+        replay.InsertMany(groups);
+        for (Ack& ack : acks) ack.Complete();
+        break;
+      } catch (const Error& e) {
+        if (!TryAgain(e)) throw;
+        replay_away.Warning(std::string("the store does not answer, trying again: ") + e.what());
+      }
+    }
+  }
+  std::string counters;
+  for (const auto& [key, value] : scorer.Counters()) counters += " " + key + "=" + std::to_string(value);
+  LogInfo("stopping:" + counters);
+}
+
+void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t index, const RunOptions& options) {
+  const std::string name = "actor-" + std::to_string(index);
+  const auto& config = session.config();
+  const uint64_t epoch = NewEpoch();
+  replay::ReplayClient replay(endpoints.replay(), {.actor = name, .epoch = epoch});
+  RpcClient weights_client(endpoints.weights());
+  actor::RemoteWeightSource source([&](const std::string& verb, const std::string& payload, Deadline deadline) {
+    return weights_client.Call(verb, payload, deadline);
+  });
+  actor::FetchedPolicy policy(session.shape(), session.device(), session.dtype(), &source);
+
+  std::vector<std::unique_ptr<Sender>> senders;
+  for (int64_t i = 0; i < config.run.reward_workers; ++i) {
+    senders.push_back(std::make_unique<Sender>(SenderOptions{
+        .endpoint = endpoints.reward(i), .run = session.run_id(), .producer = name, .epoch = epoch}));
+  }
+  actor::Rollout rollout(session.shape(), session.device(), session.dtype(), RolloutOptionsOf(session, name), &replay,
+                         &policy, &session.tokenizer(), session.chat_template(), [&](const TrajectoryGroup& group) {
+                           Sender& sender = *senders[group.lease.lease_id % senders.size()];
+                           sender.Send(Encode(group), After(milliseconds(1000)), 0, group.policy.version);
+                         });
+  LogInfo("generating as " + name);
+  while (!Stopped(options) && rollout.Pump(After(milliseconds(200)))) {
+  }
+  if (Stopped(options)) {
+    rollout.Stop();
+  } else {
+    for (auto& sender : senders) sender->Flush(After(std::chrono::seconds(30)));
+  }
+  const auto& c = rollout.counters();
+  LogInfo("stopping: " + std::to_string(c.groups_delivered) + " groups delivered, " + std::to_string(c.stale_leases) +
+          " stale leases, " + std::to_string(c.refused_prompts) + " refused prompts, " +
+          std::to_string(c.port_retries) + " retries");
+}
+
+namespace {
+
+// A BatchSource over the store's process that outlives its restarts: a call that found nobody is repeated.
+class PatientBatches : public BatchSource {
+ public:
+  PatientBatches(replay::ReplayClient& client, const RunOptions& options) : client_(client), options_(options) {}
+  std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override {
+    return Patiently(deadline, [&](Deadline slice) { return client_.Next(step, slice); });
+  }
+  std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override {
+    return Patiently(deadline, [&](Deadline slice) { return client_.Evaluate(version, num_samples, slice); });
+  }
+  void Finish() override { client_.Finish(); }
+
+ private:
+  template <class Call>
+  std::vector<TrajectoryGroup> Patiently(Deadline deadline, const Call& call) {
+    for (;;) {
+      const Deadline slice = std::min(deadline, After(milliseconds(5000)));
+      try {
+        return call(slice);
+      } catch (const Error& e) {
+        if (!TryAgain(e) || std::chrono::steady_clock::now() >= deadline || Stopped(options_)) throw;
+        LogInfo(e.what());
+      }
+    }
+  }
+  replay::ReplayClient& client_;
+  const RunOptions& options_;
+};
+
+}  // namespace
+
+RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, const RunOptions& options) {
+  const auto& config = session.config();
+  Observer observer(session, options);
+  const DemonstrationData demonstrations = LoadDemonstrations(session);
+  for (const std::string& note : demonstrations.notes) observer.Note(note);
+  replay::ReplayClient replay(endpoints.replay(), {.actor = "learner"});
+  learner::WeightPublisher publisher(endpoints.weights());
+  policy_model::Weights weights = MakeWeights(session);
+  learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
+                                   session.tokenizer_source());
+  PatientBatches batches(replay, options);
+  learner::LearnerHooks hooks = observer.Hooks();
+  hooks.step = [&, inner = hooks.step](int64_t step, std::map<std::string, double>& metrics) {
+    AddCounterMetrics(replay.Counters(), metrics);
+    inner(step, metrics);
+  };
+  hooks.checkpointed = [&](int64_t oldest_step) { replay.Trim(oldest_step); };
+  learner::LearnerLoop loop(config, weights, batches, publisher, checkpoints, demonstrations.train,
+                            demonstrations.heldout, hooks);
+  RunSummary summary;
+  summary.learner = loop.Run(options.resume);
+  summary.wanted_steps = config.run.steps;
+  summary.counters = replay.Counters();
+  observer.Finish(summary);
+  return summary;
+}
+
+}  // namespace plumb::run

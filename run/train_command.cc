@@ -1,0 +1,164 @@
+// plumb train RECIPE: prepares the run folder, then all roles here or one process a role under the supervisor.
+// The hidden verb `role` is such a process.
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+
+#include "common/endpoint.h"
+#include "common/error.h"
+#include "common/log.h"
+#include "run/cli.h"
+#include "run/roles.h"
+#include "run/session.h"
+#include "run/supervisor.h"
+
+namespace plumb::run {
+namespace {
+
+struct TrainArguments {
+  std::string recipe, out, roles;
+  std::vector<std::string> overrides;
+  int64_t steps = -1;
+  bool resume = false, overwrite = false, quiet = false;
+};
+
+struct RoleArguments {
+  std::string folder, role, sockets;
+  int64_t index = 0;
+  bool resume = false, quiet = false;
+};
+
+// A private folder for the sockets; its path has to be short (ipc addresses end at 107 bytes).
+class SocketFolder {
+ public:
+  SocketFolder() {
+    const char* runtime = std::getenv("XDG_RUNTIME_DIR");
+    std::string base = runtime && std::filesystem::is_directory(runtime) ? runtime : "/tmp";
+    if (base.size() > 60) base = "/tmp";
+    std::string name = base + "/plumb-XXXXXX";
+    if (!mkdtemp(name.data())) throw Error(ErrorCode::kIo, "cannot make a private folder for sockets", base);
+    path_ = name;
+  }
+  ~SocketFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
+  const learner::LearnerResult& r = summary.learner;
+  if (!quiet) {
+    if (r.before) std::printf("before: held-out pass@1 %.3f (%lld answers)\n", r.before->accuracy, static_cast<long long>(r.before->answers));
+    if (r.after) std::printf("after:  held-out pass@1 %.3f (%lld answers)\n", r.after->accuracy, static_cast<long long>(r.after->answers));
+    std::printf("steps:  %lld in %.1f s\nreport: %s\n", static_cast<long long>(r.steps), r.wall_s, session.folder().report().c_str());
+    std::fflush(stdout);
+  }
+  if (r.steps < summary.wanted_steps) {
+    std::fprintf(stderr, "plumb: error: trained %lld of %lld steps; go on with --resume\n",
+                 static_cast<long long>(r.steps), static_cast<long long>(summary.wanted_steps));
+    return kExitFewerSteps;
+  }
+  return 0;
+}
+
+int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
+  const auto& config = session.config();
+  const SocketFolder sockets;
+  std::vector<RoleProcess> roles;
+  const auto add = [&](const std::string& role, int64_t index, bool decides) {
+    std::vector<std::string> line = {"role", "--run", session.folder().path, "--role", role, "--index",
+                                     std::to_string(index), "--sockets", sockets.path()};
+    if (arguments.quiet) line.push_back("--quiet");
+    std::vector<std::string> again = line;
+    again.push_back("--resume");
+    if (arguments.resume) line.push_back("--resume");
+    const std::string name = role == "replay" || role == "learner" ? role : role + "-" + std::to_string(index);
+    roles.push_back({.name = name, .arguments = line, .again = again, .decides = decides});
+  };
+  add("replay", 0, false);
+  for (int64_t i = 0; i < config.run.reward_workers; ++i) add("reward", i, false);
+  for (int64_t i = 0; i < config.run.actors; ++i) add("actor", i, false);
+  add("learner", 0, true);
+  Supervisor supervisor(std::filesystem::read_symlink("/proc/self/exe").string(), std::move(roles),
+                        session.folder().path + "/pids.json");
+  const int code = supervisor.Run(StopRequested());
+  if (!arguments.quiet && supervisor.restarts() > 0) {
+    std::printf("roles started again: %lld\n", static_cast<long long>(supervisor.restarts()));
+  }
+  return code;
+}
+
+int Train(const TrainArguments& arguments) {
+  std::vector<std::string> overrides = arguments.overrides;
+  if (arguments.steps >= 0) overrides.push_back("run.steps=" + std::to_string(arguments.steps));
+  if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
+  configs::Config config = configs::LoadRecipe(arguments.recipe, overrides).config;
+  if (!arguments.out.empty()) config.run.out = arguments.out;
+  const RunFolder folder = PrepareRunFolder(config, arguments.recipe, arguments.resume, arguments.overwrite);
+  const auto session = Session::Open(folder.path);
+  SetUpLogging("train", -1, folder.logs() + "/train.log");
+  if (!arguments.quiet) {
+    std::printf("run folder %s\n%lld steps of %lld prompts x %lld answers, %lld update%s a step, %s, roles %s\n",
+                folder.path.c_str(), static_cast<long long>(config.run.steps),
+                static_cast<long long>(config.rollout.prompts_per_step),
+                static_cast<long long>(config.rollout.samples_per_prompt),
+                static_cast<long long>(config.algorithm.epochs * config.algorithm.minibatches),
+                config.algorithm.epochs * config.algorithm.minibatches == 1 ? "" : "s", config.model.dtype.c_str(),
+                config.run.roles.c_str());
+    std::fflush(stdout);
+  }
+  if (config.run.roles == "processes") return TrainInProcesses(*session, arguments);
+  const RunOptions options{.resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
+  return Conclude(*session, RunLocal(*session, options), arguments.quiet);
+}
+
+int Role(const RoleArguments& arguments) {
+  const auto session = Session::Open(arguments.folder);
+  const bool numbered = arguments.role == "actor" || arguments.role == "reward";
+  SetUpLogging(arguments.role, numbered ? static_cast<int>(arguments.index) : -1,
+               session->folder().logs() + "/" + arguments.role + (numbered ? "-" + std::to_string(arguments.index) : "") + ".log");
+  const Endpoints endpoints{arguments.sockets};
+  const RunOptions options{.resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
+  if (arguments.role == "replay") RunReplayRole(*session, endpoints, options);
+  else if (arguments.role == "reward") RunRewardRole(*session, endpoints, arguments.index, options);
+  else if (arguments.role == "actor") RunActorRole(*session, endpoints, arguments.index, options);
+  else if (arguments.role == "learner") return Conclude(*session, RunLearnerRole(*session, endpoints, options), arguments.quiet);
+  else throw Error(ErrorCode::kInvalidArgument, "unknown role '" + arguments.role + "'");
+  return 0;
+}
+
+}  // namespace
+
+void AddTrainCommand(CLI::App& app, CliResult& result) {
+  auto arguments = std::make_shared<TrainArguments>();
+  CLI::App* train = app.add_subcommand("train", "Run a recipe: warm start, rollouts, rewards, updates");
+  train->add_option("recipe", arguments->recipe, "TOML file, e.g. configs/arithmetic_grpo.toml")->required();
+  train->add_option("--out", arguments->out, "run folder (default: runs/<recipe name>)");
+  train->add_option("--steps", arguments->steps, "train steps, instead of run.steps")->check(CLI::NonNegativeNumber);
+  train->add_option("--roles", arguments->roles, "local | processes, instead of run.roles");
+  train->add_option("--set", arguments->overrides, "section.key=value, any number of times")->allow_extra_args(false);
+  train->add_flag("--resume", arguments->resume, "go on from the newest checkpoint of the run folder");
+  train->add_flag("--overwrite", arguments->overwrite, "remove an older run in the run folder first");
+  train->add_flag("--quiet", arguments->quiet, "no progress");
+  train->callback([arguments, &result] { result.exit_code = Train(*arguments); });
+
+  auto role = std::make_shared<RoleArguments>();
+  CLI::App* hidden = app.add_subcommand("role", "One role of a run in processes (started by train)");
+  hidden->group("");  // not listed
+  hidden->add_option("--run", role->folder)->required();
+  hidden->add_option("--role", role->role)->required();
+  hidden->add_option("--sockets", role->sockets)->required();
+  hidden->add_option("--index", role->index);
+  hidden->add_flag("--resume", role->resume);
+  hidden->add_flag("--quiet", role->quiet);
+  hidden->callback([role, &result] { result.exit_code = Role(*role); });
+}
+
+}  // namespace plumb::run
