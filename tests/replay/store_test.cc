@@ -282,6 +282,10 @@ TEST(StoreTest, GoesOnAfterAFullDisk) {
   if (::geteuid() != 0 || ::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=24m") != 0) {
     GTEST_SKIP() << "SKIPPED LOUDLY: no right to mount a small tmpfs, the full disk was not tried";
   }
+  struct Unmount {  // also when an assertion ends the test
+    std::string disk;
+    ~Unmount() { ::umount2(disk.c_str(), MNT_DETACH); }
+  } unmount{disk};
   std::vector<uint64_t> acknowledged;
   bool full = false;
   {
@@ -317,7 +321,6 @@ TEST(StoreTest, GoesOnAfterAFullDisk) {
     for (const uint64_t id : acknowledged) EXPECT_TRUE(store->Read(Purpose::kTrain, id).has_value()) << id;
     EXPECT_TRUE(store->Verify().problems.empty());
   }
-  ::umount(disk.c_str());
 }
 
 TEST(StoreTest, EvaluationsAndLeasesAreRemembered) {
