@@ -113,6 +113,7 @@ class Receiver {
  private:
   friend class Ack;
   class Impl;
+  static Ack MakeAck(std::weak_ptr<Impl> receiver, std::string producer, uint64_t epoch, uint64_t seq);
   std::shared_ptr<Impl> impl_;
 };
 
