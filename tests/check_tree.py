@@ -1,0 +1,101 @@
+"""Checks the house rules that a compiler does not: who may include whom, file sizes, kernels with their CPU reference, a
+test for every source file, a first comment in every header. Run by CTest as `tree`; prints what to do about each finding."""
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FOLDERS = ["common", "configs", "kernels", "policy_model", "actor", "reward", "replay", "learner", "run"]
+# docs/ARCHITECTURE.md, table of allowed includes. policy_model/files is a room of its own.
+ALLOWED = {
+    "common": {"common"},
+    "configs": {"configs", "common"},
+    "kernels": {"kernels", "common"},
+    "policy_model/files": {"policy_model/files", "common"},
+    "policy_model": {"policy_model", "policy_model/files", "kernels", "configs", "common"},
+    "replay": {"replay", "policy_model/files", "configs", "common"},
+    "reward": {"reward", "policy_model/files", "configs", "common"},
+    "actor": {"actor", "policy_model", "policy_model/files", "kernels", "configs", "common"},
+    "learner": {"learner", "policy_model", "policy_model/files", "kernels", "configs", "common"},
+    "run": set(FOLDERS) | {"policy_model/files"},
+}
+# Outside headers and the folders that may see them.
+OUTSIDE = {
+    r"(torch|ATen|c10)/": {"policy_model"},
+    r"cuda|cub/": {"kernels", "policy_model"},
+    r"rocksdb/": {"replay"},
+    r"zmq": {"common"},
+    r"flatbuffers/": {"common"},
+    r"CLI/": {"run"},
+}
+# Kernels without a .cu, and why.
+NO_CUDA = {
+    "attention_varlen": "on CUDA LibTorch's attention does it, in policy_model",
+    "bf16_matvec": "small products on CUDA go through cuBLAS",
+}
+# Source files whose test goes by another name, and which.
+TESTED_BY = {
+    "run/main.cc": "tests/e2e starts the program",
+    "run/cli.cc": "tests/e2e starts the program",
+}
+LIMIT, LIMIT_CU = 600, 800
+findings = []
+
+
+def room(path):
+    parts = path.relative_to(ROOT).parts
+    return "policy_model/files" if parts[:2] == ("policy_model", "files") else parts[0]
+
+
+def room_of_include(target):
+    if target.startswith("policy_model/files/"):
+        return "policy_model/files"
+    return target.split("/")[0]
+
+
+sources = [p for f in FOLDERS for p in sorted((ROOT / f).rglob("*")) if p.suffix in {".h", ".cc", ".cu", ".cuh"}]
+tests = {p: p.read_text(errors="replace") for p in (ROOT / "tests").rglob("*") if p.suffix in {".cc", ".h", ".py", ".sh"}}
+
+for path in sources:
+    name = str(path.relative_to(ROOT))
+    text = path.read_text(errors="replace")
+    here = room(path)
+    for line_number, line in enumerate(text.splitlines(), 1):
+        quoted = re.match(r'\s*#\s*include\s+"([^"]+)"', line)
+        if quoted:
+            target = room_of_include(quoted.group(1))
+            if target in FOLDERS + ["policy_model/files"] and target not in ALLOWED[here]:
+                findings.append(f"{name}:{line_number}: {here} may not include {quoted.group(1)}")
+        outside = re.match(r"\s*#\s*include\s+<([^>]+)>", line)
+        if outside:
+            for pattern, folders in OUTSIDE.items():
+                if re.match(pattern, outside.group(1)) and here not in folders:
+                    findings.append(f"{name}:{line_number}: <{outside.group(1)}> belongs in {', '.join(sorted(folders))}")
+        if here == "policy_model" and path.suffix == ".h" and outside and re.match(r"(torch|ATen|c10)/", outside.group(1)):
+            findings.append(f"{name}:{line_number}: keep LibTorch out of headers: others include this one")
+    lines = text.count("\n")
+    limit = LIMIT_CU if path.suffix in {".cu", ".cuh"} else LIMIT
+    if lines > limit:
+        findings.append(f"{name}: {lines} lines; past {limit} something wants to be two things")
+    if path.suffix == ".h" and not text.lstrip().startswith("//"):
+        findings.append(f"{name}: a header starts with its purpose, thread safety and ownership")
+    if path.suffix in {".cc", ".cu"} and name not in TESTED_BY:
+        stem = re.sub(r"(_cpu)?$", "", path.stem)
+        header = f"{path.parent.relative_to(ROOT)}/{stem}.h"
+        if not any(header in t or stem in p.stem for p, t in tests.items()):
+            findings.append(f"{name}: no test includes {header} or is named after it")
+
+for header in sorted((ROOT / "kernels").glob("*.h")):
+    stem = header.stem
+    declares = re.search(r"^void \w+\(const Launch&", header.read_text(), re.M)
+    if stem in {"launch", "cpu_common", "cuda_twins", "cuda_common", "vector_math"} or not declares:
+        continue
+    if not (ROOT / "kernels" / f"{stem}_cpu.cc").exists():
+        findings.append(f"kernels/{stem}.h: no CPU reference kernels/{stem}_cpu.cc")
+    if not (ROOT / "kernels" / f"{stem}.cu").exists() and stem not in NO_CUDA:
+        findings.append(f"kernels/{stem}.h: no kernels/{stem}.cu; write it, or say why in NO_CUDA")
+
+for finding in findings:
+    print(finding)
+print(f"{len(sources)} source files, {len(findings)} findings")
+sys.exit(1 if findings else 0)
