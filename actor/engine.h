@@ -2,8 +2,8 @@
 //
 // Purpose: each Step computes one row a running sample (and prompt chunks), draws the next tokens, applies the stop rules
 // and refills slots. Random addresses and row-independent kernels make a sample's tokens and log-probs independent of the
-// batch, of the order of submission and of every option but the model, the sampling options and the limit (fp32 on the
-// CPU: bit for bit).
+// batch, of the order of submission, of page sharing and of prompt chunks (fp32 on the CPU: bit for bit). page_tokens is
+// the order of attention's sums: another value may change a log-prob's last bits.
 // Stop rules: an end token; a stop string, found in the bytes of the completion (special tokens included): the token
 // that completes it is the last and is kept whole, even when it goes on beyond the string; the limit of new tokens.
 // Logits with NaN or nothing finite end the sample as kAborted with the tokens drawn before; counted.
