@@ -29,6 +29,11 @@ namespace plumb {
 
 inline constexpr size_t kMaxRpcBytes = (size_t{2} << 30) + (size_t{1} << 20);
 
+// A connection is silent while one large message passes: the pauses allowed are those of gigabytes, not of beats.
+inline constexpr SocketTimes kCallTimes{.heartbeat_interval = std::chrono::milliseconds(5000),
+                                        .heartbeat_timeout = std::chrono::milliseconds(30000),
+                                        .heartbeat_ttl = std::chrono::milliseconds(60000)};
+
 struct RpcRequest {
   std::string verb;
   Payload payload;      // converts to std::string_view
@@ -64,7 +69,7 @@ struct RpcServerOptions {
   size_t max_waiting = 1024;      // requests not yet taken by a worker; more are left to be sent again
   size_t max_message_bytes = kMaxRpcBytes;
   std::chrono::milliseconds forget_client_after{60000};
-  SocketTimes times;
+  SocketTimes times = kCallTimes;
 };
 
 class RpcServer {
@@ -86,7 +91,7 @@ class RpcServer {
 
 struct RpcClientOptions {
   size_t max_message_bytes = kMaxRpcBytes;
-  SocketTimes times;
+  SocketTimes times = kCallTimes;
 };
 
 class RpcClient {

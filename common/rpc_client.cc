@@ -117,8 +117,11 @@ class RpcClient::Impl {
       }
       WireSocket::Incoming in;
       while (socket_.Receive(in)) Take(in);
-      blocked = SendRequests();
       const TimePoint now = std::chrono::steady_clock::now();
+      // libzmq has been seen to keep a connection whose byte stream was damaged; silence is what tells.
+      if (!unconfirmed_) quiet_since_ = now;
+      if (now - quiet_since_ > options_.times.heartbeat_timeout + options_.times.beat) Reconnect();
+      blocked = SendRequests();
       if (now >= next_beat_ || must_beat_.load()) blocked |= !Beat(now);
     }
   }
@@ -173,23 +176,28 @@ class RpcClient::Impl {
       if (!in.valid) throw Error(ErrorCode::kCorruption, "garbage");
       CallFrame frame = DecodeCallFrame(in.header);
       if (frame.client != name_) throw Error(ErrorCode::kCorruption, "somebody else's");
+      quiet_since_ = std::chrono::steady_clock::now();
       if (frame.kind == wire::CallKind::Reply) return TakeReply(frame, std::move(in.payload));
       if (frame.kind == wire::CallKind::Known) return TakeKnown(frame);
       throw Error(ErrorCode::kCorruption, "not for a client");
     } catch (const Error&) {
       std::lock_guard lock(mu_);
       ++counters_["dropped_malformed"];
-      socket_.Reconnect();
-      must_beat_ = true;
+      Reconnect();
     }
+  }
+
+  void Reconnect() {
+    socket_.Reconnect();
+    quiet_since_ = std::chrono::steady_clock::now();
+    must_beat_ = true;
   }
 
   void TakeReply(CallFrame& frame, Payload payload) {
     if (frame.checksum != CallChecksum(frame, payload)) {
       std::lock_guard lock(mu_);
       ++counters_["dropped_checksum"];
-      socket_.Reconnect();  // the server repeats what it answered on a connection that is gone
-      must_beat_ = true;
+      Reconnect();  // the server repeats what it answered on a connection that is gone
       return;
     }
     unconfirmed_ = true;
@@ -238,6 +246,7 @@ class RpcClient::Impl {
   uint64_t beat_ = 0;         // the thread's, as all below
   bool unconfirmed_ = false;  // the server may hold calls that we are done with
   TimePoint next_beat_{};
+  TimePoint quiet_since_ = std::chrono::steady_clock::now();  // since the last word, or since there is one to wait for
   std::thread thread_;
 };
 

@@ -139,6 +139,10 @@ class Sender::Impl {
       }
       WireSocket::Incoming in;
       for (int n = 0; n < 256 && socket_.Receive(in); ++n) Take(in);
+      // libzmq has been seen to keep a connection whose byte stream was damaged; silence is what tells.
+      if (std::chrono::steady_clock::now() - quiet_since_ > options_.times.heartbeat_timeout + options_.times.beat) {
+        Reconnect();
+      }
       // The beat goes first: a receiver that does not know us yet would drop data.
       blocked = false;
       if (std::chrono::steady_clock::now() >= next_beat) {
@@ -150,6 +154,14 @@ class Sender::Impl {
       }
       blocked |= SendQueued();
     }
+  }
+
+  void Reconnect() {
+    socket_.Reconnect();
+    quiet_since_ = std::chrono::steady_clock::now();
+    beat_due_ = true;
+    std::lock_guard lock(mu_);
+    ++counters_.reconnects;
   }
 
   bool Beat() {
@@ -210,11 +222,11 @@ class Sender::Impl {
         std::lock_guard lock(mu_);
         ++counters_.corrupt;
       }
-      socket_.Reconnect();
-      beat_due_ = true;
+      Reconnect();
       return;
     }
     std::vector<uint64_t> acked;
+    quiet_since_ = std::chrono::steady_clock::now();
     {
       std::lock_guard lock(mu_);
       heard_ = std::chrono::steady_clock::now();
@@ -294,6 +306,7 @@ class Sender::Impl {
   SenderCounters counters_;
   bool stopping_ = false;
 
+  TimePoint quiet_since_ = std::chrono::steady_clock::now();  // the thread's: since the last word or new connection
   uint64_t beat_ = 0;     // the thread's
   bool beat_due_ = true;  // the thread's: the last one could not be sent
   std::thread thread_;

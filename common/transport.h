@@ -49,7 +49,7 @@ struct SenderOptions {
 };
 
 struct SenderCounters {
-  uint64_t sent = 0, acknowledged = 0, resent = 0, states = 0, receivers = 0, corrupt = 0;
+  uint64_t sent = 0, acknowledged = 0, resent = 0, states = 0, receivers = 0, corrupt = 0, reconnects = 0;
 };
 
 class Sender {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "common/crc32c.h"
 #include "common/endpoint.h"
@@ -44,44 +45,46 @@ void ReleasePayload(void*, void* hint) { delete static_cast<Payload*>(hint); }
 }  // namespace
 
 WireSocket::WireSocket(Kind kind, const std::string& endpoint, size_t max_message_bytes, const SocketTimes& times)
-    : kind_(kind), endpoint_(endpoint) {
-  const bool router = kind == Kind::kRouter;
-  CheckEndpoint(endpoint, /*bind=*/router);
+    : kind_(kind), max_message_bytes_(max_message_bytes), times_(times), endpoint_(endpoint) {
+  CheckEndpoint(endpoint, /*bind=*/kind == Kind::kRouter);
   bell_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   context_ = zmq_ctx_new();
-  socket_ = context_ ? zmq_socket(context_, router ? ZMQ_ROUTER : ZMQ_DEALER) : nullptr;
-  const auto give_up = [&] {
+  try {
+    if (bell_ < 0 || !context_) throw Error(ErrorCode::kIo, std::string("cannot make a socket: ") + std::strerror(errno), endpoint);
+    Open();
+  } catch (...) {
     if (socket_) zmq_close(socket_);
     if (context_) zmq_ctx_term(context_);
     if (bell_ >= 0) ::close(bell_);
-  };
-  if (bell_ < 0 || !socket_) {
-    const std::string why = std::strerror(errno);
-    give_up();
-    throw Error(ErrorCode::kIo, "cannot make a socket: " + why, endpoint);
+    throw;
   }
-  const int64_t cap = static_cast<int64_t>(std::max(max_message_bytes, kMaxHeaderBytes) + kPrefixBytes);
+}
+
+void WireSocket::Open() {
+  const bool router = kind_ == Kind::kRouter;
+  socket_ = zmq_socket(context_, router ? ZMQ_ROUTER : ZMQ_DEALER);
+  if (!socket_) throw Error(ErrorCode::kIo, std::string("cannot make a socket: ") + zmq_strerror(zmq_errno()), endpoint_);
+  const int64_t cap = static_cast<int64_t>(std::max(max_message_bytes_, kMaxHeaderBytes) + kPrefixBytes);
   zmq_setsockopt(socket_, ZMQ_MAXMSGSIZE, &cap, sizeof cap);
   Set(socket_, ZMQ_LINGER, router ? kRouterLingerMs : 0);
   Set(socket_, ZMQ_RCVHWM, kReceiveHighWater);
-  Set(socket_, ZMQ_HANDSHAKE_IVL, static_cast<int>(times.handshake.count()));
-  Set(socket_, ZMQ_HEARTBEAT_IVL, static_cast<int>(times.heartbeat_interval.count()));
-  Set(socket_, ZMQ_HEARTBEAT_TIMEOUT, static_cast<int>(times.heartbeat_timeout.count()));
-  Set(socket_, ZMQ_HEARTBEAT_TTL, static_cast<int>(times.heartbeat_ttl.count()));
-  if (endpoint.find('[') != std::string::npos) Set(socket_, ZMQ_IPV6, 1);
+  Set(socket_, ZMQ_HANDSHAKE_IVL, static_cast<int>(times_.handshake.count()));
+  Set(socket_, ZMQ_HEARTBEAT_IVL, static_cast<int>(times_.heartbeat_interval.count()));
+  Set(socket_, ZMQ_HEARTBEAT_TIMEOUT, static_cast<int>(times_.heartbeat_timeout.count()));
+  Set(socket_, ZMQ_HEARTBEAT_TTL, static_cast<int>(times_.heartbeat_ttl.count()));
+  if (endpoint_.find('[') != std::string::npos) Set(socket_, ZMQ_IPV6, 1);
   if (router) {
     Set(socket_, ZMQ_ROUTER_MANDATORY, 1);
     Set(socket_, ZMQ_SNDHWM, 0);  // bounded by what was granted or asked for; never dropped
   } else {
     Set(socket_, ZMQ_IMMEDIATE, 1);
-    Set(socket_, ZMQ_RECONNECT_IVL, static_cast<int>(times.reconnect.count()));
+    Set(socket_, ZMQ_RECONNECT_IVL, static_cast<int>(times_.reconnect.count()));
     Set(socket_, ZMQ_RECONNECT_IVL_MAX, 1000);
   }
-  if ((router ? zmq_bind(socket_, endpoint.c_str()) : zmq_connect(socket_, endpoint.c_str())) != 0) {
+  if ((router ? zmq_bind(socket_, endpoint_.c_str()) : zmq_connect(socket_, endpoint_.c_str())) != 0) {
     const int code = zmq_errno();
-    give_up();
-    if (code == EADDRINUSE) throw Error(ErrorCode::kConflict, "the address is in use: another run may hold it", endpoint);
-    throw Error(ErrorCode::kIo, std::string(router ? "cannot bind: " : "cannot connect: ") + zmq_strerror(code), endpoint);
+    if (code == EADDRINUSE) throw Error(ErrorCode::kConflict, "the address is in use: another run may hold it", endpoint_);
+    throw Error(ErrorCode::kIo, std::string(router ? "cannot bind: " : "cannot connect: ") + zmq_strerror(code), endpoint_);
   }
   if (router) {
     char bound[512];
@@ -91,7 +94,7 @@ WireSocket::WireSocket(Kind kind, const std::string& endpoint, size_t max_messag
 }
 
 WireSocket::~WireSocket() {
-  zmq_close(socket_);
+  if (socket_) zmq_close(socket_);
   zmq_ctx_term(context_);
   ::close(bell_);
 }
@@ -174,8 +177,9 @@ WireSocket::Sent WireSocket::Send(const std::string& route, std::string_view hea
 
 void WireSocket::Reconnect() {
   PLUMB_CHECK(kind_ == Kind::kDealer);
-  zmq_disconnect(socket_, endpoint_.c_str());
-  PLUMB_CHECK(zmq_connect(socket_, endpoint_.c_str()) == 0, zmq_strerror(zmq_errno()));
+  // A new socket, not disconnect and connect: nothing of the old one's state can be left over.
+  zmq_close(std::exchange(socket_, nullptr));
+  Open();
 }
 
 }  // namespace plumb

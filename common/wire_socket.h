@@ -53,7 +53,11 @@ class WireSocket {
   void Reconnect();
 
  private:
+  void Open();
+
   const Kind kind_;
+  const size_t max_message_bytes_;
+  const SocketTimes times_;
   std::string endpoint_;
   void* context_ = nullptr;
   void* socket_ = nullptr;

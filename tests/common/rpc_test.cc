@@ -8,33 +8,25 @@
 #include <mutex>
 #include <thread>
 
-#include "common/endpoint.h"
-#include "common/file.h"
+#include "tests/testing/tcp_fault_proxy.h"
+#include "tests/testing/temp_folder.h"
 
 namespace plumb {
 namespace {
 
 using std::chrono::milliseconds;
 
-SocketTimes FastTimes() { return {.beat = milliseconds(50), .heartbeat_interval = milliseconds(200), .reconnect = milliseconds(5)}; }
+SocketTimes FastTimes() { return {.beat = milliseconds(50), .heartbeat_interval = milliseconds(200), .heartbeat_timeout = milliseconds(2000), .reconnect = milliseconds(5)}; }
 
-class PrivateFolder {
- public:
-  PrivateFolder() {
-    char name[] = "/tmp/plumb_rpc_XXXXXX";
-    path_ = ::mkdtemp(name);
-  }
-  ~PrivateFolder() { RealFileSystem().RemoveAll(path_); }
-  std::string Ipc(const std::string& name) const { return "ipc://" + path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
+SocketTimes BadNetworkTimes() {
+  return {.beat = milliseconds(30), .heartbeat_interval = milliseconds(60), .heartbeat_timeout = milliseconds(200),
+          .heartbeat_ttl = milliseconds(300), .handshake = milliseconds(200), .reconnect = milliseconds(2)};
+}
 
 void Echo(RpcRequest request, RpcResponder responder) { responder.Reply(request.verb + ":" + request.payload.str()); }
 
 TEST(Rpc, AnswersManyThreadsOverIpcAndTcp) {
-  PrivateFolder folder;
+  testing::TempFolder folder;
   for (const std::string& endpoint : {folder.Ipc("echo"), std::string("tcp://127.0.0.1:*")}) {
     RpcServer server(endpoint, Echo);
     RpcClient client(server.endpoint());
@@ -56,7 +48,7 @@ TEST(Rpc, AnswersManyThreadsOverIpcAndTcp) {
 }
 
 TEST(Rpc, ErrorsOfTheHandlerArriveAsTheyWere) {
-  PrivateFolder folder;
+  testing::TempFolder folder;
   RpcServer server(folder.Ipc("e"), [](RpcRequest request, RpcResponder responder) {
     if (request.verb == "error") throw Error(ErrorCode::kNoSpace, "the disk is full", "/data");
     if (request.verb == "other") throw std::runtime_error("surprise");
@@ -80,7 +72,7 @@ TEST(Rpc, ErrorsOfTheHandlerArriveAsTheyWere) {
 }
 
 TEST(Rpc, LateAnswersFromAnotherThreadDoNotHoldWorkersUp) {
-  PrivateFolder folder;
+  testing::TempFolder folder;
   std::mutex mu;
   std::vector<RpcResponder> waiting;
   RpcServerOptions options;
@@ -116,7 +108,7 @@ TEST(Rpc, LateAnswersFromAnotherThreadDoNotHoldWorkersUp) {
 }
 
 TEST(Rpc, DeadlineNamesTheServerAndTheVerb) {
-  PrivateFolder folder;
+  testing::TempFolder folder;
   RpcClient client(folder.Ipc("nobody"));
   try {
     client.Call("lease", "", After(milliseconds(60)));
@@ -130,7 +122,7 @@ TEST(Rpc, DeadlineNamesTheServerAndTheVerb) {
 }
 
 TEST(Rpc, ServerThatStartsLateOrAgainIsFoundAndGetsTheRequestAgain) {
-  PrivateFolder folder;
+  testing::TempFolder folder;
   RpcClient client(folder.Ipc("again"), {.times = FastTimes()});
   std::atomic<int> answered{0};
   std::thread caller([&] { answered += client.Call("hold", "x", After(milliseconds(15000))) == "done"; });
@@ -156,7 +148,7 @@ TEST(Rpc, ServerThatStartsLateOrAgainIsFoundAndGetsTheRequestAgain) {
 }
 
 TEST(Rpc, LargePayloadsTravelBothWays) {
-  PrivateFolder folder;
+  testing::TempFolder folder;
   const Payload weights(std::string(size_t{96} << 20, 'w'));
   RpcServer server(folder.Ipc("big"), [&](RpcRequest request, RpcResponder responder) {
     PLUMB_CHECK(request.payload.size() == weights.size());
@@ -172,8 +164,36 @@ TEST(Rpc, LargePayloadsTravelBothWays) {
   EXPECT_EQ(server.counters()["repeated_replies"], 0u);
 }
 
+TEST(Rpc, EveryCallIsAnsweredOnceThroughABadNetwork) {
+  std::atomic<int> runs{0};
+  RpcServer server("tcp://127.0.0.1:*",
+                   [&](RpcRequest request, RpcResponder responder) {
+                     ++runs;
+                     responder.Reply(request.payload.str());
+                   },
+                   {.times = BadNetworkTimes()});
+  const std::string bound = server.endpoint();
+  testing::TcpFaultProxy proxy(std::stoi(bound.substr(bound.rfind(':') + 1)),
+                               {.cut = 0.01, .delay = 0.05, .twice = 0.002, .vanish = 0.002, .swap = 0.002, .change = 0.002}, 3);
+  RpcClient client("tcp://127.0.0.1:" + std::to_string(proxy.port()), {.times = BadNetworkTimes()});
+  std::vector<std::thread> threads;
+  std::atomic<int> right{0};
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 150; ++i) {
+        const std::string payload = std::to_string(t * 1000 + i) + std::string(static_cast<size_t>(i) * 3, 'p');
+        right += client.Call("echo", payload, After(milliseconds(20000))) == payload;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(right, 600);
+  EXPECT_EQ(runs, 600);  // one life of the server: each ran once
+  EXPECT_GT(proxy.faults(), 10u);
+}
+
 TEST(Rpc, TooLargeIsSaidBeforeItIsSent) {
-  PrivateFolder folder;
+  testing::TempFolder folder;
   RpcClient client(folder.Ipc("small"), {.max_message_bytes = 100});
   EXPECT_THROW(client.Call("x", std::string(101, 'x'), After(milliseconds(10))), Error);
 }
