@@ -31,7 +31,7 @@ std::shared_ptr<spdlog::logger> MakeLogger(const std::string& name, const std::s
   auto logger = std::make_shared<spdlog::logger>(name, sinks.begin(), sinks.end());
   logger->set_level(ToSpdlog(level));
   logger->set_pattern("%Y-%m-%d %H:%M:%S.%e %n %l: %v");
-  logger->flush_on(spdlog::level::info);
+  logger->flush_on(ToSpdlog(level));
   return logger;
 }
 

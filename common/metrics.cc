@@ -9,7 +9,7 @@ namespace plumb {
 namespace {
 
 constexpr char kNonFinite[] = "metrics/non_finite";
-constexpr size_t kMaxMetricsBytes = size_t{4} << 30;
+constexpr size_t kMaxMetricsBytes = size_t{1} << 30;
 
 void AppendNumber(std::string& out, double value) {
   if (!std::isfinite(value)) {
