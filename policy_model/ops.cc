@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "common/error.h"
+#include "kernels/gemm_rows.h"
 
 namespace plumb::policy_model::ops {
 namespace {
@@ -51,6 +52,25 @@ void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, 
   const at::Tensor a = View(launch, x, m, k, type), b = View(launch, w, n, k, type).t();
   if (type == at::kFloat) at::mm_out(out, a, b);
   else out.copy_(at::mm(a, b));
+}
+
+void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
+                bool accumulate, void* y) {
+  if (launch.device == Device::kCpu && launch.dtype == DType::kFloat32) {
+    kernels::GemmRows(launch, static_cast<const float*>(x), static_cast<const float*>(w), m, n, k, accumulate,
+                      static_cast<float*>(y));
+    return;
+  }
+  Linear(launch, x, w, m, n, k, accumulate, y);
+}
+
+void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
+                       float* y) {
+  if (launch.device == Device::kCpu && launch.dtype == DType::kFloat32) {
+    kernels::GemmRows(launch, static_cast<const float*>(x), static_cast<const float*>(w), m, n, k, false, y);
+    return;
+  }
+  LinearToFloat(launch, x, w, m, n, k, y);
 }
 
 void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const void* w, int64_t m, int64_t n, int64_t k,

@@ -299,15 +299,14 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
                                        std::span<const int32_t> logit_rows) {
   Impl& m = *impl_;
   PLUMB_CHECK(tokens.size() == static_cast<size_t>(rows.rows) && rows.rows > 0);
-  const int64_t n = rows.rows, h = m.H(), f = m.shape.ffn, padded = ops::PaddedRows(n);
+  const int64_t n = rows.rows, h = m.H(), f = m.shape.ffn;
   const auto outputs = static_cast<int64_t>(logit_rows.size());
-  const int64_t padded_outputs = ops::PaddedRows(outputs);
   Arena& a = m.paged;
   a.Begin();
-  const int64_t x_at = a.Take(m.T(padded * h)), norm_at = a.Take(m.T(padded * h));
-  const int64_t qkv_at = a.Take(m.T(padded * m.shape.qkv_width())), attn_at = a.Take(m.T(padded * m.Q()));
-  const int64_t gate_up_at = a.Take(m.T(padded * 2 * f)), act_at = a.Take(m.T(padded * f));
-  const int64_t gathered_at = a.Take(m.T(padded_outputs * h)), logits_at = a.Take(4 * padded_outputs * m.shape.vocab);
+  const int64_t x_at = a.Take(m.T(n * h)), norm_at = a.Take(m.T(n * h));
+  const int64_t qkv_at = a.Take(m.T(n * m.shape.qkv_width())), attn_at = a.Take(m.T(n * m.Q()));
+  const int64_t gate_up_at = a.Take(m.T(n * 2 * f)), act_at = a.Take(m.T(n * f));
+  const int64_t gathered_at = a.Take(m.T(outputs * h)), logits_at = a.Take(4 * outputs * m.shape.vocab);
   a.Commit();
   void* x = a.At(x_at);
   void* norm = a.At(norm_at);
@@ -316,31 +315,27 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   const TensorTable& table = weights.table();
   const auto heads = static_cast<int32_t>(m.shape.heads);
   kernels::GatherRows(m.launch, weights.flat().at(table.embedding()), tokens.data(), n, h, x);
-  // Rows up to the multiple are computed and ignored; they only have to be numbers.
-  std::memset(static_cast<std::byte*>(x) + m.T(n * h), 0, static_cast<size_t>(m.T((padded - n) * h)));
-  std::memset(static_cast<std::byte*>(attn) + m.T(n * m.Q()), 0, static_cast<size_t>(m.T((padded - n) * m.Q())));
   for (int64_t l = 0; l < m.shape.layers; ++l) {
     const LayerSlices& slice = table.layer(l);
     const auto w = [&](int64_t offset) { return weights.flat().at(offset); };
-    kernels::RmsNormForward(m.launch, x, w(slice.input_norm), padded, h, m.Eps(), norm, nullptr);
-    ops::Linear(m.launch, norm, w(slice.qkv), padded, m.shape.qkv_width(), h, false, qkv);
-    if (slice.qkv_bias >= 0) kernels::AddBias(m.launch, qkv, w(slice.qkv_bias), padded, m.shape.qkv_width());
+    kernels::RmsNormForward(m.launch, x, w(slice.input_norm), n, h, m.Eps(), norm, nullptr);
+    ops::LinearRows(m.launch, norm, w(slice.qkv), n, m.shape.qkv_width(), h, false, qkv);
+    if (slice.qkv_bias >= 0) kernels::AddBias(m.launch, qkv, w(slice.qkv_bias), n, m.shape.qkv_width());
     kernels::RopeAndWriteKv(m.launch, qkv, rows, m.cos_sin.f32(), heads, static_cast<int32_t>(l), kv);
     kernels::AttentionPaged(m.launch, qkv, m.shape.qkv_width(), rows, heads, static_cast<int32_t>(l), kv, attn);
-    ops::Linear(m.launch, attn, w(slice.o), padded, h, m.Q(), true, x);
-    kernels::RmsNormForward(m.launch, x, w(slice.post_norm), padded, h, m.Eps(), norm, nullptr);
-    ops::Linear(m.launch, norm, w(slice.gate_up), padded, 2 * f, h, false, a.At(gate_up_at));
-    kernels::SwigluForward(m.launch, a.At(gate_up_at), padded, f, a.At(act_at));
-    ops::Linear(m.launch, a.At(act_at), w(slice.down), padded, h, f, true, x);
+    ops::LinearRows(m.launch, attn, w(slice.o), n, h, m.Q(), true, x);
+    kernels::RmsNormForward(m.launch, x, w(slice.post_norm), n, h, m.Eps(), norm, nullptr);
+    ops::LinearRows(m.launch, norm, w(slice.gate_up), n, 2 * f, h, false, a.At(gate_up_at));
+    kernels::SwigluForward(m.launch, a.At(gate_up_at), n, f, a.At(act_at));
+    ops::LinearRows(m.launch, a.At(act_at), w(slice.down), n, h, f, true, x);
   }
   auto* logits = static_cast<float*>(a.At(logits_at));
   if (outputs == 0) return logits;
   void* gathered = a.At(gathered_at);
   kernels::GatherRows(m.launch, x, logit_rows.data(), outputs, h, gathered);
-  std::memset(static_cast<std::byte*>(gathered) + m.T(outputs * h), 0, static_cast<size_t>(m.T((padded_outputs - outputs) * h)));
-  kernels::RmsNormForward(m.launch, gathered, weights.flat().at(table.final_norm()), padded_outputs, h, m.Eps(), gathered,
+  kernels::RmsNormForward(m.launch, gathered, weights.flat().at(table.final_norm()), outputs, h, m.Eps(), gathered,
                           nullptr);
-  ops::LinearToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), padded_outputs, m.shape.vocab, h, logits);
+  ops::LinearRowsToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), outputs, m.shape.vocab, h, logits);
   return logits;
 }
 
