@@ -291,7 +291,7 @@ std::string Header(const RunData& data) {
     if (const Json* d = Find(s, {"dropped"})) {
       for (const auto& [name, count] : d->items()) dropped += Number(&count, 0);
     }
-    if (dropped > 0) out += Tile(Grouped(dropped), "answers or groups dropped, see the counters");
+    if (dropped > 0) out += Tile(Grouped(dropped), "dropped, see Counters");
   } else if (!data.metrics.empty()) {
     out += Tile(Grouped(static_cast<double>(data.metrics.back()["step"].get<int64_t>() + 1)), "steps so far");
   }

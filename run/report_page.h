@@ -25,7 +25,7 @@ h2{font-size:17px;margin:36px 0 12px}
 .tile,.chart,.box{background:var(--card);border:1px solid var(--line);border-radius:8px}
 .tile{padding:12px 14px}
 .tile b{display:block;font-size:24px;line-height:1.25;font-weight:600;font-variant-numeric:tabular-nums}
-.tile span{color:var(--soft);font-size:13px}
+.tile>span{color:var(--soft);font-size:13px}
 .tile.wide{grid-column:span 2}
 .up{color:var(--good)}.down{color:var(--bad)}
 .facts{margin:10px 0;display:grid;grid-template-columns:max-content 1fr;gap:2px 14px;font-size:13.5px}
@@ -43,7 +43,7 @@ padding:6px 10px;width:260px;max-width:100%}
 .chart svg{display:block;width:100%;height:190px;touch-action:pan-y}
 .chart text{fill:var(--soft);font-size:11px;font-variant-numeric:tabular-nums}
 .chart .grid{stroke:var(--grid)}.chart .cross{stroke:var(--soft);stroke-dasharray:3 3}
-.legend{display:flex;flex-wrap:wrap;gap:2px 12px;font-size:12.5px;color:var(--soft);min-height:20px}
+.legend{display:flex;flex-wrap:wrap;gap:2px 12px;font-size:12.5px;color:var(--soft)}
 .legend i{display:inline-block;width:10px;height:3px;border-radius:2px;margin-right:5px;vertical-align:middle}
 table{border-collapse:collapse;width:100%;font-size:13.5px}
 th{text-align:left;font-weight:600;color:var(--soft);font-size:12.5px}
