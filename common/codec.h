@@ -41,6 +41,8 @@ std::vector<std::byte> EncodeGroup(const TrajectoryGroup& group);
 std::vector<std::byte> EncodeLease(const PromptLease& lease);
 std::vector<std::byte> EncodePrompt(const Prompt& prompt);
 inline TrajectoryGroup DecodeGroup(std::span<const std::byte> bytes) { return DecodeTrajectoryGroup(bytes); }
+inline std::vector<TrajectoryGroup> DecodeGroups(std::span<const std::byte> bytes) { return DecodeTrajectoryGroups(bytes); }
+inline std::vector<PromptLease> DecodeLeases(std::span<const std::byte> bytes) { return DecodePromptLeases(bytes); }
 inline PromptLease DecodeLease(std::span<const std::byte> bytes) { return DecodePromptLease(bytes); }
 
 }  // namespace plumb
