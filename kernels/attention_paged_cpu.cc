@@ -1,75 +1,111 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <vector>
 
 #include "kernels/attention_paged.h"
 #include "kernels/cpu_common.h"
 #include "kernels/cuda_twins.h"
+#include "kernels/vector_math.h"
 
 namespace plumb::kernels {
 namespace {
 
-// One row and one KV head: the group's query heads read each key and value once. Scores of a page are computed together,
-// then folded into the running maximum, sum and output (online softmax), page after page in order.
+// Keys and values of up to 16 consecutive positions, as rows of floats. Float pages whose rows are whole vectors are read
+// where they lie; others are widened into `staged` first.
+template <class T>
+PLUMB_INLINE void Rows(const T* const* from, int32_t n, int32_t d, int32_t width, float* staged, const float** rows) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (width == d) {
+      for (int32_t t = 0; t < n; ++t) rows[t] = from[t];
+      return;
+    }
+  }
+  for (int32_t t = 0; t < n; ++t) {
+    float* to = staged + t * width;
+    int32_t i = 0;
+    for (; i + kLanes <= d; i += kLanes) Store(to + i, Load(from[t] + i));
+    if (i < d) Store(to + i, LoadPart(from[t] + i, d - i));
+    rows[t] = to;
+  }
+}
+
+// score[t] = query . row[t]; lanes from n on are 0.
+PLUMB_INLINE Floats Scores(const float* query, const float* const* row, int32_t n, int32_t width) {
+  Floats part[kLanes] = {};
+  for (int32_t t = 0; t < n; ++t) {
+    Floats sum = Load(query) * Load(row[t]);
+    for (int32_t i = kLanes; i < width; i += kLanes) sum += Load(query + i) * Load(row[t] + i);
+    part[t] = sum;
+  }
+  return SumRows(part);
+}
+
+// acc += sum_t weight[t] row[t], for Width vectors.
+template <int Width>
+PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t n, int32_t at, float* acc) {
+  Floats sum[Width];
+  for (int w = 0; w < Width; ++w) sum[w] = Load(acc + at + w * kLanes);
+  for (int32_t t = 0; t < n; ++t) {
+    for (int w = 0; w < Width; ++w) sum[w] += Load(row[t] + at + w * kLanes) * weight[t];
+  }
+  for (int w = 0; w < Width; ++w) Store(acc + at + w * kLanes, sum[w]);
+}
+
+// One row and one KV head: the group's query heads read each key and value once. Sixteen positions at a time are scored
+// and folded into the running maximum, sum and output (online softmax), whatever the page size.
 template <class T>
 void RowHead(const T* q, int32_t group, int32_t d, int32_t length, const int32_t* table, const T* layer, int32_t kv_head,
              const PagedKv& kv, T* out, float* work) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
-  float* query = work;                       // [group, d]
-  float* acc = query + group * d;            // [group, d]
-  float* top = acc + group * d;              // [group]
-  float* sum = top + group;                  // [group]
-  float* score = sum + group;                // [group, page_tokens]
-  float* key = score + group * kv.page_tokens;  // [d]
-  for (int32_t i = 0; i < group * d; ++i) {
-    query[i] = ToFloat(q[i]) * scale;
-    acc[i] = 0;
+  const int32_t width = PadToLanes(d);
+  float* query = work;                     // [group, width]
+  float* acc = query + group * width;      // [group, width]
+  float* keys = acc + group * width;       // [16, width]
+  float* values = keys + kLanes * width;   // [16, width]
+  float* top = values + kLanes * width;    // [group]
+  float* sum = top + group;                // [group]
+  std::fill(query, keys, 0.0f);
+  for (int32_t g = 0; g < group; ++g) {
+    for (int32_t i = 0; i < d; ++i) query[g * width + i] = ToFloat(q[g * d + i]) * scale;
+    top[g] = -INFINITY;
+    sum[g] = 0;
   }
-  std::fill(top, top + group, -INFINITY);
-  std::fill(sum, sum + group, 0.0f);
-  for (int32_t start = 0; start < length; start += kv.page_tokens) {
-    const int32_t n = std::min(kv.page_tokens, length - start);
-    const T* k = layer + table[start / kv.page_tokens] * kv.page_stride() + kv_head * kv.head_stride();
-    const T* v = k + kv.kv_stride();
+  for (int32_t start = 0; start < length; start += kLanes) {
+    const int32_t n = std::min(kLanes, length - start);
+    const T* k_at[kLanes];
+    const T* v_at[kLanes];
     for (int32_t t = 0; t < n; ++t) {
-      for (int32_t i = 0; i < d; ++i) key[i] = ToFloat(k[int64_t{t} * d + i]);
-      for (int32_t g = 0; g < group; ++g) {
-        const float* qg = query + g * d;
-        float dot = 0;
-#pragma omp simd reduction(+ : dot)
-        for (int32_t i = 0; i < d; ++i) dot += qg[i] * key[i];
-        score[g * kv.page_tokens + t] = dot;
-      }
+      const int32_t p = start + t;
+      k_at[t] = layer + table[p / kv.page_tokens] * kv.page_stride() + kv_head * kv.head_stride() +
+                int64_t{p % kv.page_tokens} * d;
+      v_at[t] = k_at[t] + kv.kv_stride();
     }
+    const float *k_row[kLanes], *v_row[kLanes];
+    Rows(k_at, n, d, width, keys, k_row);
+    Rows(v_at, n, d, width, values, v_row);
     for (int32_t g = 0; g < group; ++g) {
-      float* s = score + g * kv.page_tokens;
-      float page_top = top[g];
-      for (int32_t t = 0; t < n; ++t) page_top = std::max(page_top, s[t]);
-      const float rescale = FastExp(top[g] - page_top);  // 0 at the first page
-      top[g] = page_top;
-      sum[g] *= rescale;
-      float* a = acc + g * d;
-#pragma omp simd
-      for (int32_t i = 0; i < d; ++i) a[i] *= rescale;
-      for (int32_t t = 0; t < n; ++t) {
-        s[t] = FastExp(s[t] - page_top);
-        sum[g] += s[t];
+      const Floats score = KeepFirst(Scores(query + g * width, k_row, n, width), n, -INFINITY);
+      const float highest = std::max(top[g], Max(score));
+      const Floats weights = Exp(score - highest);
+      float weight[kLanes];
+      Store(weight, weights);
+      float* a = acc + g * width;
+      if (highest != top[g]) {
+        const float rescale = FastExp(top[g] - highest);  // 0 at the first positions
+        top[g] = highest;
+        sum[g] *= rescale;
+        for (int32_t i = 0; i < width; i += kLanes) Store(a + i, Load(a + i) * rescale);
       }
-    }
-    for (int32_t t = 0; t < n; ++t) {
-      for (int32_t i = 0; i < d; ++i) key[i] = ToFloat(v[int64_t{t} * d + i]);
-      for (int32_t g = 0; g < group; ++g) {
-        const float p = score[g * kv.page_tokens + t];
-        float* a = acc + g * d;
-#pragma omp simd
-        for (int32_t i = 0; i < d; ++i) a[i] += p * key[i];
-      }
+      sum[g] += Sum(weights);
+      int32_t i = 0;
+      for (; i + 4 * kLanes <= width; i += 4 * kLanes) AddRows<4>(weight, v_row, n, i, a);
+      for (; i + 2 * kLanes <= width; i += 2 * kLanes) AddRows<2>(weight, v_row, n, i, a);
+      for (; i < width; i += kLanes) AddRows<1>(weight, v_row, n, i, a);
     }
   }
   for (int32_t g = 0; g < group; ++g) {
     const float inverse = 1.0f / sum[g];
-    for (int32_t i = 0; i < d; ++i) out[g * d + i] = FromFloat<T>(acc[g * d + i] * inverse);
+    for (int32_t i = 0; i < d; ++i) out[g * d + i] = FromFloat<T>(acc[g * width + i] * inverse);
   }
 }
 
@@ -79,17 +115,18 @@ void Attention(const T* q, int64_t q_stride, const PagedRows& rows, int32_t head
   const int32_t d = kv.head_dim, group = heads / kv.kv_heads;
   const T* base = static_cast<const T*>(kv.pages) + layer * kv.layer_stride();
   const int64_t tasks = int64_t{rows.rows} * kv.kv_heads;
-  const size_t work_size = static_cast<size_t>(group * (2 * d + 2 + kv.page_tokens) + d);
+  const int64_t work_size = int64_t{2} * (group + kLanes) * PadToLanes(d) + 2 * group;
 #pragma omp parallel if (tasks * group * d > 2048)
   {
-    thread_local std::vector<float> work;  // grows once a thread
-    if (work.size() < work_size) work.resize(work_size);
-#pragma omp for schedule(static)
+    thread_local AlignedFloats work;  // grows once a thread
+    float* memory = work.Grow(work_size);
+    // Rows differ in length: hand them out in small portions.
+#pragma omp for schedule(dynamic, 8)
     for (int64_t task = 0; task < tasks; ++task) {
       const auto r = static_cast<int32_t>(task / kv.kv_heads), h = static_cast<int32_t>(task % kv.kv_heads);
       RowHead(q + r * q_stride + int64_t{h} * group * d, group, d, rows.position[r] + 1,
               rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h, kv,
-              out + (int64_t{r} * heads + int64_t{h} * group) * d, work.data());
+              out + (int64_t{r} * heads + int64_t{h} * group) * d, memory);
     }
   }
 }

@@ -1,134 +1,198 @@
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "kernels/attention_varlen.h"
 #include "kernels/cpu_common.h"
 #include "kernels/cuda_twins.h"
+#include "kernels/vector_math.h"
 
 namespace plumb::kernels {
 namespace {
 
-// Query rows handled together: each key or value row that is loaded serves all of them.
-constexpr int32_t kQueries = 4;
-
-// Keys (or values) of one sequence and head, transposed to [d][stride] so that loops over keys vectorise.
-template <class T>
-void Transpose(const T* x, int64_t row_stride, int32_t n, int32_t d, int32_t stride, float* out) {
-  for (int32_t j = 0; j < n; ++j) {
-    for (int32_t i = 0; i < d; ++i) out[int64_t{i} * stride + j] = ToFloat(x[j * row_stride + i]);
-  }
-}
+// Query rows handled together: each key or value that is loaded serves all of them.
+constexpr int32_t kQueries = 8;
 
 template <class T>
-void Widen(const T* x, int64_t row_stride, int32_t n, int32_t d, float* out) {
-  for (int32_t j = 0; j < n; ++j) {
-#pragma omp simd
-    for (int32_t i = 0; i < d; ++i) out[int64_t{j} * d + i] = ToFloat(x[j * row_stride + i]);
-  }
+PLUMB_INLINE Floats LoadUpTo(const T* x, int32_t n) {
+  return n >= kLanes ? Load(x) : LoadPart(x, n);
 }
 
-// s[q][j] = sum_i a[q][i] * b_t[i][j] for j < n.
-inline void Products(const float* a, const float* b_t, int32_t queries, int32_t n, int32_t d, int32_t stride, float* s) {
-  for (int32_t j0 = 0; j0 < n; j0 += 64) {
-    const int32_t width = std::min(64, n - j0);
-    float acc[kQueries][64] = {};
-    if (width == 64) {
-      for (int32_t i = 0; i < d; ++i) {
-        const float* b = b_t + int64_t{i} * stride + j0;
-        for (int32_t q = 0; q < kQueries; ++q) {
-          const float x = a[q * d + i];
-#pragma omp simd
-          for (int32_t j = 0; j < 64; ++j) acc[q][j] += x * b[j];
-        }
-      }
-    } else {
-      for (int32_t i = 0; i < d; ++i) {
-        const float* b = b_t + int64_t{i} * stride + j0;
-        for (int32_t q = 0; q < queries; ++q) {
-          const float x = a[q * d + i];
-#pragma omp simd
-          for (int32_t j = 0; j < width; ++j) acc[q][j] += x * b[j];
-        }
-      }
+// n rows of d elements to [d][stride] floats, so that loops over rows vectorise; rows up to `stride` are 0.
+template <class T>
+void TransposeRows(const T* x, int64_t row_stride, int32_t n, int32_t d, int32_t stride, float* out) {
+  for (int32_t j = 0; j < n; j += kLanes) {
+    const int32_t rows = std::min(kLanes, n - j);
+    for (int32_t i = 0; i < d; i += kLanes) {
+      const int32_t cols = std::min(kLanes, d - i);
+      Floats block[kLanes];
+      for (int32_t r = 0; r < kLanes; ++r) block[r] = r < rows ? LoadUpTo(x + (j + r) * row_stride + i, cols) : Floats{};
+      Transpose(block);
+      for (int32_t c = 0; c < cols; ++c) Store(out + int64_t{i + c} * stride + j, block[c]);
     }
-    for (int32_t q = 0; q < queries; ++q) std::copy(acc[q], acc[q] + width, s + int64_t{q} * stride + j0);
   }
 }
 
-struct Work {
-  std::vector<float> k_t, v_t, k, dk, dv, query, dout, out, s, dp;
-  void Reserve(size_t rows, size_t d, size_t stride) {
-    for (auto* x : {&k_t, &v_t}) Grow(*x, d * stride);
-    for (auto* x : {&k, &dk, &dv}) Grow(*x, rows * d);
-    for (auto* x : {&query, &dout, &out}) Grow(*x, kQueries * d);
-    for (auto* x : {&s, &dp}) Grow(*x, kQueries * stride);
+// One row of d elements, times `scale`, to floats; zeros up to the padded width.
+template <class T>
+PLUMB_INLINE void WidenRow(const T* x, int32_t d, float scale, float* out) {
+  for (int32_t i = 0; i < d; i += kLanes) Store(out + i, LoadUpTo(x + i, d - i) * scale);
+}
+
+template <class T>
+PLUMB_INLINE void NarrowRow(const float* x, int32_t d, float scale, T* out) {
+#pragma omp simd
+  for (int32_t i = 0; i < d; ++i) out[i] = FromFloat<T>(x[i] * scale);
+}
+
+// s[q][j] = sum_i a[q][i] b_t[i][j] for Width vectors of j.
+template <int Width>
+PLUMB_INLINE void ProductBlock(const float* a, int32_t a_stride, const float* b_t, int32_t d, int32_t stride, float* s) {
+  Floats sum[kQueries][Width] = {};
+  for (int32_t i = 0; i < d; ++i) {
+    Floats b[Width];
+    for (int w = 0; w < Width; ++w) b[w] = Load(b_t + int64_t{i} * stride + w * kLanes);
+    for (int q = 0; q < kQueries; ++q) {
+      const float x = a[q * a_stride + i];
+      for (int w = 0; w < Width; ++w) sum[q][w] += b[w] * x;
+    }
   }
-  static void Grow(std::vector<float>& x, size_t n) {
-    if (x.size() < n) x.resize(n);
+  for (int q = 0; q < kQueries; ++q) {
+    for (int w = 0; w < Width; ++w) Store(s + int64_t{q} * stride + w * kLanes, sum[q][w]);
+  }
+}
+
+void Products(const float* a, int32_t a_stride, const float* b_t, int32_t n, int32_t d, int32_t stride, float* s) {
+  int32_t j = 0;
+  for (; j + 3 * kLanes <= n; j += 3 * kLanes) ProductBlock<3>(a, a_stride, b_t + j, d, stride, s + j);
+  if (n - j > kLanes) ProductBlock<2>(a, a_stride, b_t + j, d, stride, s + j);
+  else if (n > j) ProductBlock<1>(a, a_stride, b_t + j, d, stride, s + j);
+}
+
+// out[q][i] = sum_j p[q][j] x[j][i] for j < n, a pair of vectors of i at a time.
+template <int Width>
+PLUMB_INLINE void MixBlock(const float* p, int32_t p_stride, const float* x, int32_t n, int32_t width, float* out) {
+  Floats sum[kQueries][Width] = {};
+  for (int32_t j = 0; j < n; ++j) {
+    Floats v[Width];
+    for (int w = 0; w < Width; ++w) v[w] = Load(x + int64_t{j} * width + w * kLanes);
+    for (int q = 0; q < kQueries; ++q) {
+      const float s = p[int64_t{q} * p_stride + j];
+      for (int w = 0; w < Width; ++w) sum[q][w] += v[w] * s;
+    }
+  }
+  for (int q = 0; q < kQueries; ++q) {
+    for (int w = 0; w < Width; ++w) Store(out + q * width + w * kLanes, sum[q][w]);
+  }
+}
+
+void Mix(const float* p, int32_t p_stride, const float* x, int32_t n, int32_t width, float* out) {
+  int32_t i = 0;
+  for (; i + 2 * kLanes <= width; i += 2 * kLanes) MixBlock<2>(p, p_stride, x + i, n, width, out + i);
+  if (i < width) MixBlock<1>(p, p_stride, x + i, n, width, out + i);
+}
+
+// x[j][i] += sum_q p[q][j] a[q][i] for j < n.
+template <int Width>
+PLUMB_INLINE void SpreadBlock(const float* p, int32_t p_stride, const float* a, int32_t n, int32_t width, float* x) {
+  Floats row[kQueries][Width];
+  for (int q = 0; q < kQueries; ++q) {
+    for (int w = 0; w < Width; ++w) row[q][w] = Load(a + q * width + w * kLanes);
+  }
+  for (int32_t j = 0; j < n; ++j) {
+    float* to = x + int64_t{j} * width;
+    Floats sum[Width];
+    for (int w = 0; w < Width; ++w) sum[w] = Load(to + w * kLanes);
+    for (int q = 0; q < kQueries; ++q) {
+      const float s = p[int64_t{q} * p_stride + j];
+      for (int w = 0; w < Width; ++w) sum[w] += row[q][w] * s;
+    }
+    for (int w = 0; w < Width; ++w) Store(to + w * kLanes, sum[w]);
+  }
+}
+
+void Spread(const float* p, int32_t p_stride, const float* a, int32_t n, int32_t width, float* x) {
+  int32_t i = 0;
+  for (; i + 2 * kLanes <= width; i += 2 * kLanes) SpreadBlock<2>(p, p_stride, a + i, n, width, x + i);
+  if (i < width) SpreadBlock<1>(p, p_stride, a + i, n, width, x + i);
+}
+
+// A thread's work areas for sequences up to n tokens. `keys` rows are padded to `stride`, `width` is d padded.
+struct Work {
+  AlignedFloats memory;
+  float *k_t, *v_t, *k, *dk, *dv, *query, *dout, *out, *s, *dp;
+  void Reserve(int64_t n, int64_t d, int64_t stride, int64_t width, bool backward) {
+    const int64_t columns = d * stride, rows = n * width, few = kQueries * width, scores = kQueries * stride;
+    float* at = memory.Grow((backward ? 2 * columns + 3 * rows : columns + rows) + 3 * few + 2 * scores);
+    const auto take = [&at](int64_t size) {
+      float* taken = at;
+      at += size;
+      return taken;
+    };
+    k_t = take(columns);
+    k = take(rows);
+    query = take(few);
+    dout = take(few);
+    out = take(few);
+    s = take(scores);
+    dp = take(scores);
+    if (!backward) return;
+    v_t = take(columns);
+    dk = take(rows);
+    dv = take(rows);
   }
 };
 
-int32_t Stride(int32_t n) { return (n + 15) / 16 * 16; }
-
 template <class T>
 void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
-  const int32_t d = shape.head_dim, group = shape.heads / shape.kv_heads;
-  const int64_t width = int64_t{shape.heads + 2 * shape.kv_heads} * d;
+  const int32_t d = shape.head_dim, width = PadToLanes(d), group = shape.heads / shape.kv_heads;
+  const int64_t row = int64_t{shape.heads + 2 * shape.kv_heads} * d;
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
   const int64_t tasks = int64_t{shape.sequences} * shape.kv_heads;
-#pragma omp parallel if (shape.tokens * width > kParallelElements)
+#pragma omp parallel if (shape.tokens * row > kParallelElements)
   {
     thread_local Work w;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task) {
       const auto b = static_cast<int32_t>(task / shape.kv_heads), h = static_cast<int32_t>(task % shape.kv_heads);
-      const int32_t begin = shape.cu_seqlens[b], n = shape.cu_seqlens[b + 1] - begin, stride = Stride(n);
-      w.Reserve(static_cast<size_t>(n), static_cast<size_t>(d), static_cast<size_t>(stride));
-      const T* first = qkv + begin * width;
-      Transpose(first + int64_t{shape.heads + h} * d, width, n, d, stride, w.k_t.data());
-      Widen(first + int64_t{shape.heads + shape.kv_heads + h} * d, width, n, d, w.k.data());  // values, row-major
-      for (int32_t g = 0; g < group; ++g) {
-        const int32_t head = h * group + g;
+      const int32_t begin = shape.cu_seqlens[b], n = shape.cu_seqlens[b + 1] - begin, stride = PadToLanes(n);
+      w.Reserve(n, d, stride, width, false);
+      const T* first = qkv + begin * row;
+      TransposeRows(first + int64_t{shape.heads + h} * d, row, n, d, stride, w.k_t);
+      const T* value = first + int64_t{shape.heads + shape.kv_heads + h} * d;
+      for (int32_t j = 0; j < n; ++j) WidenRow(value + j * row, d, 1.0f, w.k + int64_t{j} * width);
+      for (int32_t task_head = 0; task_head < group; ++task_head) {
+        const int32_t head = h * group + task_head;
         for (int32_t i0 = 0; i0 < n; i0 += kQueries) {
-          const int32_t queries = std::min(kQueries, n - i0);
-          for (int32_t q = 0; q < kQueries; ++q) {
-            const T* from = first + (i0 + std::min(q, queries - 1)) * width + int64_t{head} * d;
-            for (int32_t i = 0; i < d; ++i) w.query[static_cast<size_t>(q * d + i)] = ToFloat(from[i]) * scale;
+          const int32_t queries = std::min(kQueries, n - i0), keys = i0 + queries, padded = PadToLanes(keys);
+          for (int32_t q = 0; q < kQueries; ++q) {  // rows past the end repeat the last and are not stored
+            WidenRow(first + (i0 + std::min(q, queries - 1)) * row + int64_t{head} * d, d, scale, w.query + q * width);
           }
-          const int32_t keys = i0 + queries;
-          Products(w.query.data(), w.k_t.data(), queries, keys, d, stride, w.s.data());
+          Products(w.query, width, w.k_t, keys, d, stride, w.s);
+          float inverse[kQueries];
           for (int32_t q = 0; q < queries; ++q) {
-            float* s = w.s.data() + int64_t{q} * stride;
+            float* s = w.s + int64_t{q} * stride;
             const int32_t visible = i0 + q + 1;
-            float top = s[0];
-#pragma omp simd reduction(max : top)
-            for (int32_t j = 0; j < visible; ++j) top = std::max(top, s[j]);
-            float sum = 0;
-#pragma omp simd reduction(+ : sum)
-            for (int32_t j = 0; j < visible; ++j) {
-              s[j] = FastExp(s[j] - top);
-              sum += s[j];
+            Floats most = Broadcast(-INFINITY);
+            for (int32_t j = 0; j < padded; j += kLanes) {
+              const Floats x = KeepFirst(Load(s + j), visible - j, -INFINITY);
+              Store(s + j, x);
+              most = x > most ? x : most;
             }
-            for (int32_t j = visible; j < keys; ++j) s[j] = 0;
-            lse[int64_t{head} * shape.tokens + begin + i0 + q] = top + std::log(sum);
-            const float inverse = 1.0f / sum;
-#pragma omp simd
-            for (int32_t j = 0; j < visible; ++j) s[j] *= inverse;
-          }
-          std::fill(w.out.begin(), w.out.begin() + kQueries * d, 0.0f);
-          for (int32_t j = 0; j < keys; ++j) {
-            const float* v = w.k.data() + int64_t{j} * d;
-            for (int32_t q = 0; q < queries; ++q) {
-              const float p = w.s[static_cast<size_t>(q * stride + j)];
-              float* o = w.out.data() + q * d;
-#pragma omp simd
-              for (int32_t i = 0; i < d; ++i) o[i] += p * v[i];
+            const float top = Max(most);
+            Floats sum = {};
+            for (int32_t j = 0; j < padded; j += kLanes) {
+              const Floats e = Exp(Load(s + j) - top);
+              Store(s + j, e);
+              sum += e;
             }
+            const float total = Sum(sum);
+            lse[int64_t{head} * shape.tokens + begin + i0 + q] = top + std::log(total);
+            inverse[q] = 1.0f / total;
           }
+          for (int32_t q = queries; q < kQueries; ++q) std::fill_n(w.s + int64_t{q} * stride, padded, 0.0f);
+          Mix(w.s, stride, w.k, keys, width, w.out);
           for (int32_t q = 0; q < queries; ++q) {
-            T* to = out + (int64_t{begin + i0 + q} * shape.heads + head) * d;
-            for (int32_t i = 0; i < d; ++i) to[i] = FromFloat<T>(w.out[static_cast<size_t>(q * d + i)]);
+            NarrowRow(w.out + q * width, d, inverse[q], out + (int64_t{begin + i0 + q} * shape.heads + head) * d);
           }
         }
       }
@@ -136,91 +200,67 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
   }
 }
 
-// With P = exp(S - lse), D_i = dO_i . O_i: dS = P (dO V^T - D) scale, dQ = dS K, dK = dS^T Q, dV = P^T dO. One task owns
-// a sequence's KV head, so nothing is shared.
+// With P = exp(S - lse), D_i = dO_i . O_i: dS = P (dO V^T - D), dQ = dS K scale, dK = dS^T Q scale, dV = P^T dO. One task
+// owns a sequence's KV head, so nothing is shared.
 template <class T>
 void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* out, const float* lse, T* dqkv) {
-  const int32_t d = shape.head_dim, group = shape.heads / shape.kv_heads;
-  const int64_t width = int64_t{shape.heads + 2 * shape.kv_heads} * d;
+  const int32_t d = shape.head_dim, width = PadToLanes(d), group = shape.heads / shape.kv_heads;
+  const int64_t row = int64_t{shape.heads + 2 * shape.kv_heads} * d;
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
   const int64_t tasks = int64_t{shape.sequences} * shape.kv_heads;
-#pragma omp parallel if (shape.tokens * width > kParallelElements)
+#pragma omp parallel if (shape.tokens * row > kParallelElements)
   {
     thread_local Work w;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task) {
       const auto b = static_cast<int32_t>(task / shape.kv_heads), h = static_cast<int32_t>(task % shape.kv_heads);
-      const int32_t begin = shape.cu_seqlens[b], n = shape.cu_seqlens[b + 1] - begin, stride = Stride(n);
-      w.Reserve(static_cast<size_t>(n), static_cast<size_t>(d), static_cast<size_t>(stride));
-      const T* first = qkv + begin * width;
+      const int32_t begin = shape.cu_seqlens[b], n = shape.cu_seqlens[b + 1] - begin, stride = PadToLanes(n);
+      w.Reserve(n, d, stride, width, true);
+      const T* first = qkv + begin * row;
       const int64_t k_at = int64_t{shape.heads + h} * d, v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
-      Transpose(first + k_at, width, n, d, stride, w.k_t.data());
-      Transpose(first + v_at, width, n, d, stride, w.v_t.data());
-      Widen(first + k_at, width, n, d, w.k.data());
-      std::fill(w.dk.begin(), w.dk.begin() + int64_t{n} * d, 0.0f);
-      std::fill(w.dv.begin(), w.dv.begin() + int64_t{n} * d, 0.0f);
-      for (int32_t g = 0; g < group; ++g) {
-        const int32_t head = h * group + g;
+      TransposeRows(first + k_at, row, n, d, stride, w.k_t);
+      TransposeRows(first + v_at, row, n, d, stride, w.v_t);
+      for (int32_t j = 0; j < n; ++j) WidenRow(first + j * row + k_at, d, 1.0f, w.k + int64_t{j} * width);
+      std::fill_n(w.dk, int64_t{n} * width, 0.0f);
+      std::fill_n(w.dv, int64_t{n} * width, 0.0f);
+      for (int32_t task_head = 0; task_head < group; ++task_head) {
+        const int32_t head = h * group + task_head;
         for (int32_t i0 = 0; i0 < n; i0 += kQueries) {
-          const int32_t queries = std::min(kQueries, n - i0), keys = i0 + queries;
+          const int32_t queries = std::min(kQueries, n - i0), keys = i0 + queries, padded = PadToLanes(keys);
           float delta[kQueries] = {};
           for (int32_t q = 0; q < kQueries; ++q) {
-            const int64_t row = begin + i0 + std::min(q, queries - 1);
-            const T* from = qkv + row * width + int64_t{head} * d;
-            const T* dfrom = dout + (row * shape.heads + head) * d;
-            const T* ofrom = out + (row * shape.heads + head) * d;
-            float dot = 0;
-            for (int32_t i = 0; i < d; ++i) {
-              w.query[static_cast<size_t>(q * d + i)] = ToFloat(from[i]) * scale;
-              w.dout[static_cast<size_t>(q * d + i)] = ToFloat(dfrom[i]);
-              dot += ToFloat(dfrom[i]) * ToFloat(ofrom[i]);
-            }
-            delta[q] = dot;
+            const int64_t at = begin + i0 + std::min(q, queries - 1);
+            WidenRow(qkv + at * row + int64_t{head} * d, d, scale, w.query + q * width);
+            WidenRow(dout + (at * shape.heads + head) * d, d, 1.0f, w.dout + q * width);
+            WidenRow(out + (at * shape.heads + head) * d, d, 1.0f, w.out + q * width);
+            Floats dot = {};
+            for (int32_t i = 0; i < width; i += kLanes) dot += Load(w.dout + q * width + i) * Load(w.out + q * width + i);
+            delta[q] = Sum(dot);
           }
-          Products(w.query.data(), w.k_t.data(), queries, keys, d, stride, w.s.data());
-          Products(w.dout.data(), w.v_t.data(), queries, keys, d, stride, w.dp.data());
+          Products(w.query, width, w.k_t, keys, d, stride, w.s);
+          Products(w.dout, width, w.v_t, keys, d, stride, w.dp);
+          for (int32_t q = 0; q < kQueries; ++q) {
+            float* s = w.s + int64_t{q} * stride;
+            float* dp = w.dp + int64_t{q} * stride;
+            const int32_t visible = q < queries ? i0 + q + 1 : 0;  // repeated rows count nothing
+            const float l = q < queries ? lse[int64_t{head} * shape.tokens + begin + i0 + q] : 0.0f;
+            for (int32_t j = 0; j < padded; j += kLanes) {
+              const Floats p = Exp(Load(s + j) - l), ds = p * (Load(dp + j) - delta[q]);
+              Store(s + j, KeepFirst(p, visible - j, 0.0f));
+              Store(dp + j, KeepFirst(ds, visible - j, 0.0f));
+            }
+          }
+          Mix(w.dp, stride, w.k, keys, width, w.out);
+          Spread(w.dp, stride, w.query, keys, width, w.dk);  // the query is already times scale
+          Spread(w.s, stride, w.dout, keys, width, w.dv);
           for (int32_t q = 0; q < queries; ++q) {
-            float* s = w.s.data() + int64_t{q} * stride;
-            float* dp = w.dp.data() + int64_t{q} * stride;
-            const float l = lse[int64_t{head} * shape.tokens + begin + i0 + q], dq = delta[q];
-            const int32_t visible = i0 + q + 1;
-#pragma omp simd
-            for (int32_t j = 0; j < visible; ++j) {
-              s[j] = FastExp(s[j] - l);
-              dp[j] = s[j] * (dp[j] - dq);
-            }
-            for (int32_t j = visible; j < keys; ++j) s[j] = dp[j] = 0;
-          }
-          std::fill(w.out.begin(), w.out.begin() + kQueries * d, 0.0f);
-          for (int32_t j = 0; j < keys; ++j) {
-            const float* k = w.k.data() + int64_t{j} * d;
-            float* dk = w.dk.data() + int64_t{j} * d;
-            float* dv = w.dv.data() + int64_t{j} * d;
-            for (int32_t q = 0; q < queries; ++q) {
-              const float p = w.s[static_cast<size_t>(q * stride + j)], ds = w.dp[static_cast<size_t>(q * stride + j)];
-              float* o = w.out.data() + q * d;
-              const float* query = w.query.data() + q * d;  // already times scale
-              const float* go = w.dout.data() + q * d;
-#pragma omp simd
-              for (int32_t i = 0; i < d; ++i) {
-                o[i] += ds * k[i];
-                dk[i] += ds * query[i];
-                dv[i] += p * go[i];
-              }
-            }
-          }
-          for (int32_t q = 0; q < queries; ++q) {
-            T* to = dqkv + (begin + i0 + q) * width + int64_t{head} * d;
-            for (int32_t i = 0; i < d; ++i) to[i] = FromFloat<T>(w.out[static_cast<size_t>(q * d + i)] * scale);
+            NarrowRow(w.out + q * width, d, scale, dqkv + (begin + i0 + q) * row + int64_t{head} * d);
           }
         }
       }
       for (int32_t j = 0; j < n; ++j) {
-        T* to = dqkv + (begin + j) * width;
-        for (int32_t i = 0; i < d; ++i) {
-          to[k_at + i] = FromFloat<T>(w.dk[static_cast<size_t>(j * d + i)]);
-          to[v_at + i] = FromFloat<T>(w.dv[static_cast<size_t>(j * d + i)]);
-        }
+        NarrowRow(w.dk + int64_t{j} * width, d, 1.0f, dqkv + (begin + j) * row + k_at);
+        NarrowRow(w.dv + int64_t{j} * width, d, 1.0f, dqkv + (begin + j) * row + v_at);
       }
     }
   }

@@ -1,0 +1,166 @@
+// Sixteen floats at a time: loads that widen bfloat16, an exp, sums of rows. CPU kernels only.
+//
+// Compiler vectors rather than intrinsics: one AVX-512 register where the processor has them, several smaller ones where
+// not. Every operation is lane by lane and in a written order, so results do not depend on how it is lowered but for
+// contraction to fused multiply-adds. Thread safety: pure functions.
+#pragma once
+
+#pragma GCC diagnostic ignored "-Wpsabi"  // everything here is inlined: no vector crosses a call
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+
+#include "common/dtype.h"
+#include "common/error.h"
+
+namespace plumb::kernels {
+
+inline constexpr int32_t kLanes = 16;
+typedef float Floats __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+#define PLUMB_INLINE inline __attribute__((always_inline))
+
+PLUMB_INLINE constexpr int32_t PadToLanes(int32_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+PLUMB_INLINE Floats Broadcast(float x) { return Floats{} + x; }
+
+PLUMB_INLINE Floats Load(const float* x) {
+  Floats v;
+  std::memcpy(&v, x, sizeof(v));
+  return v;
+}
+
+PLUMB_INLINE Floats Load(const BFloat16* x) {
+  Halves h;
+  std::memcpy(&h, x, sizeof(h));
+  return reinterpret_cast<Floats>(__builtin_convertvector(h, Words) << 16);
+}
+
+// The first n < 16 elements; zeros behind.
+template <class T>
+PLUMB_INLINE Floats LoadPart(const T* x, int32_t n) {
+  float lanes[kLanes] = {};
+  for (int32_t i = 0; i < n; ++i) lanes[i] = ToFloat(x[i]);
+  return Load(lanes);
+}
+
+PLUMB_INLINE void Store(float* to, Floats v) { std::memcpy(to, &v, sizeof(v)); }
+
+PLUMB_INLINE Ints LaneNumbers() { return Ints{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}; }
+
+// v where the lane's number is below n, else `other`.
+PLUMB_INLINE Floats KeepFirst(Floats v, int32_t n, float other) { return LaneNumbers() < n ? v : Broadcast(other); }
+
+// FastExp of cpu_common.h for a vector.
+PLUMB_INLINE Floats Exp(Floats x) {
+  const Floats high = Broadcast(88.7f), low = Broadcast(-87.3f), magic = Broadcast(12582912.0f);
+  Floats clamped = x > high ? high : x;
+  clamped = clamped < low ? low : clamped;
+  const Floats n = (clamped * 1.44269504088896341f + magic) - magic;
+  Floats r = clamped - n * 0.693145751953125f;
+  r = r - n * 1.42860682030941723212e-6f;
+  Floats p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const Floats scaled = p * reinterpret_cast<Floats>((__builtin_convertvector(n, Ints) + 127) << 23);
+  return x < low ? Floats{} : (x > high ? Broadcast(INFINITY) : scaled);
+}
+
+namespace internal {
+
+// Lane l of the results: blocks of Step lanes of a and b exchanged, as in a transposition of 2 x 2 blocks.
+template <int Step>
+PLUMB_INLINE Floats Upper(Floats a, Floats b) {
+  constexpr auto at = [](int l) { return (l & Step) == 0 ? l : 16 + l - Step; };
+  return __builtin_shufflevector(a, b, at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10),
+                                 at(11), at(12), at(13), at(14), at(15));
+}
+template <int Step>
+PLUMB_INLINE Floats Lower(Floats a, Floats b) {
+  constexpr auto at = [](int l) { return (l & Step) == 0 ? l + Step : 16 + l; };
+  return __builtin_shufflevector(a, b, at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7), at(8), at(9), at(10),
+                                 at(11), at(12), at(13), at(14), at(15));
+}
+template <int Step>
+PLUMB_INLINE void TransposeStep(Floats* r) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    if ((i & Step) != 0) continue;
+    const Floats a = r[i], b = r[i | Step];
+    r[i] = Upper<Step>(a, b);
+    r[i | Step] = Lower<Step>(a, b);
+  }
+}
+template <int Step>
+PLUMB_INLINE void SumStep(Floats* r) {
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i += 2 * Step) r[i] = Upper<Step>(r[i], r[i + Step]) + Lower<Step>(r[i], r[i + Step]);
+}
+
+}  // namespace internal
+
+// A 16 x 16 block, rows for columns.
+PLUMB_INLINE void Transpose(Floats (&r)[16]) {
+  internal::TransposeStep<1>(r);
+  internal::TransposeStep<2>(r);
+  internal::TransposeStep<4>(r);
+  internal::TransposeStep<8>(r);
+}
+
+// Lane l: the sum of the 16 lanes of r[l]. r is used up.
+PLUMB_INLINE Floats SumRows(Floats (&r)[16]) {
+  internal::SumStep<1>(r);
+  internal::SumStep<2>(r);
+  internal::SumStep<4>(r);
+  internal::SumStep<8>(r);
+  return r[0];
+}
+
+PLUMB_INLINE float Sum(Floats v) {
+  float lanes[kLanes];
+  Store(lanes, v);
+  for (int32_t width = kLanes / 2; width > 0; width /= 2) {
+    for (int32_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return lanes[0];
+}
+
+PLUMB_INLINE float Max(Floats v) {
+  float lanes[kLanes];
+  Store(lanes, v);
+  for (int32_t width = kLanes / 2; width > 0; width /= 2) {
+    for (int32_t i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+  }
+  return lanes[0];
+}
+
+// A work area that grows and starts on a cache line. Not thread safe: one a thread.
+class AlignedFloats {
+ public:
+  float* Grow(int64_t n) {
+    if (size_ < n) {
+      data_.reset(static_cast<float*>(std::aligned_alloc(64, (static_cast<size_t>(n) * sizeof(float) + 63) / 64 * 64)));
+      PLUMB_CHECK(data_ != nullptr, "out of memory");
+      size_ = n;
+    }
+    return data_.get();
+  }
+
+ private:
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  std::unique_ptr<float, Free> data_;
+  int64_t size_ = 0;
+};
+
+}  // namespace plumb::kernels
