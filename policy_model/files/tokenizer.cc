@@ -1,21 +1,235 @@
 #include "policy_model/files/tokenizer.h"
 
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <unordered_map>
+
 #include "common/error.h"
 #include "common/file.h"
+#include "policy_model/files/added_tokens.h"
+#include "policy_model/files/byte_pairs.h"
+#include "policy_model/files/nfc.h"
+#include "policy_model/files/pre_tokenizer.h"
 #include "policy_model/files/strict_json.h"
+#include "policy_model/files/unicode.h"
 
 namespace plumb::policy_model {
+namespace {
+
+using Json = nlohmann::ordered_json;
+constexpr size_t kMaxFileBytes = size_t{256} << 20;
+constexpr int64_t kMaxId = int64_t{1} << 24;
+
+// The printable stand-ins of bytes in byte-level vocabularies: printable Latin-1 stands for itself, the other 68 bytes are
+// U+0100 and up, in order.
+std::unordered_map<char32_t, char> ByteOfStandIn() {
+  std::unordered_map<char32_t, char> out;
+  char32_t next = 0x100;
+  for (uint32_t b = 0; b < 256; ++b) {
+    const bool printable = (b >= 0x21 && b <= 0x7E) || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
+    out[printable ? b : next++] = static_cast<char>(b);
+  }
+  return out;
+}
+
+class BpeTokenizer : public Tokenizer {
+ public:
+  BpeTokenizer(std::string json, const Json& j, const std::string& where) : json_(std::move(json)), where_(where) {
+    const auto corrupt = [&](const std::string& what) { throw Error(ErrorCode::kCorruption, what, where_); };
+    if (!j.is_object()) corrupt("is not a JSON object");
+    if (!j.contains("model") || !j["model"].is_object()) corrupt("has no 'model'");
+    const Json& model = j["model"];
+    const std::string type = model.contains("type") && model["type"].is_string() ? model["type"].get<std::string>() : "BPE";
+    if (type != "BPE") Unsupported("a model of type '" + type + "'");
+    for (const char* key : {"byte_fallback", "fuse_unk"}) {
+      if (model.contains(key) && model[key].is_boolean() && model[key].get<bool>()) Unsupported(std::string("model.") + key);
+    }
+    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+      if (model.contains(key) && model[key].is_string() && !model[key].get<std::string>().empty()) {
+        Unsupported(std::string("model.") + key);
+      }
+    }
+    if (model.contains("dropout") && model["dropout"].is_number() && model["dropout"].get<double>() > 0) Unsupported("model.dropout");
+    pre_ = PreTokenizer::FromJson(j.value("pre_tokenizer", Json()), where_);
+    ReadNormalizer(j.value("normalizer", Json()));
+    const bool ignore_merges =
+        model.contains("ignore_merges") && model["ignore_merges"].is_boolean() && model["ignore_merges"].get<bool>();
+    pairs_ = std::make_unique<BytePairs>(pre_.byte_level, ignore_merges);
+    ReadVocabulary(model);
+    ReadMerges(model);
+    ReadAdded(j.value("added_tokens", Json::array()));
+  }
+
+  std::vector<int32_t> Encode(std::string_view text, bool allow_special) const override {
+    std::vector<int32_t> ids;
+    const auto plain = [&](std::string_view part) {
+      pre_.Split(part, [&](std::string_view word) { pairs_->Encode(word, ids); });
+    };
+    if (!allow_special) {
+      plain(Normalized(text));
+      return ids;
+    }
+    // Raw added tokens are looked for in the text as it is, the others in what is left, after normalisation.
+    raw_added_.Split(text, [&](int32_t id) { ids.push_back(id); },
+                     [&](std::string_view rest) {
+                       const std::string normal = Normalized(rest);
+                       normalized_added_.Split(normal, [&](int32_t id) { ids.push_back(id); }, plain);
+                     });
+    return ids;
+  }
+  std::string Decode(std::span<const int32_t> ids, bool skip_special) const override {
+    std::string out;
+    for (int32_t id : ids) {
+      if (!(skip_special && IsSpecial(id))) out += TokenBytes(id);
+    }
+    return out;
+  }
+  std::string_view TokenBytes(int32_t id) const override {
+    if (id < 0 || id >= size()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "token " + std::to_string(id) + " is outside the vocabulary of " + std::to_string(size()), where_);
+    }
+    return tokens_[static_cast<size_t>(id)];
+  }
+  int32_t size() const override { return static_cast<int32_t>(tokens_.size()); }
+  int32_t Find(std::string_view token) const override {
+    if (const auto it = added_.find(std::string(token)); it != added_.end()) return it->second;
+    return pairs_->Find(token);
+  }
+  bool IsSpecial(int32_t id) const override { return id >= 0 && id < size() && special_[static_cast<size_t>(id)]; }
+  const std::string& json() const override { return json_; }
+
+ private:
+  [[noreturn]] void Unsupported(const std::string& what) const {
+    throw Error(ErrorCode::kUnsupported, what + " is not known here", where_);
+  }
+  [[noreturn]] void Corrupt(const std::string& what) const { throw Error(ErrorCode::kCorruption, what, where_); }
+
+  int32_t IdOf(const Json& j, const std::string& token) const {
+    if (!j.is_number_integer()) Corrupt("the id of token '" + token + "' is not a whole number");
+    const auto id = j.get<int64_t>();
+    if (id < 0 || id >= kMaxId) Corrupt("the id of token '" + token + "' is out of range: " + std::to_string(id));
+    return static_cast<int32_t>(id);
+  }
+  void Put(int32_t id, std::string bytes) {
+    const auto at = static_cast<size_t>(id);
+    if (tokens_.size() <= at) {
+      tokens_.resize(at + 1);
+      special_.resize(at + 1);
+    }
+    tokens_[at] = std::move(bytes);
+  }
+  // Text of a vocabulary entry -> bytes it stands for; false when it has a character that is no stand-in.
+  bool Bytes(std::string_view token, std::string& out) const {
+    out.clear();
+    if (!pre_.byte_level) {
+      out = token;
+      return true;
+    }
+    static const std::unordered_map<char32_t, char> kByte = ByteOfStandIn();
+    for (size_t at = 0; at < token.size();) {
+      const Character c = DecodeUtf8(token, at);
+      const auto it = kByte.find(c.code);
+      if (it == kByte.end()) return false;
+      out.push_back(it->second);
+      at += c.bytes;
+    }
+    return true;
+  }
+
+  void ReadNormalizer(const Json& j) {
+    if (j.is_null()) return;
+    const std::string type = j.is_object() && j.contains("type") && j["type"].is_string() ? j["type"].get<std::string>() : "?";
+    if (type != "NFC") Unsupported("normalizer '" + type + "'");
+    nfc_ = true;
+  }
+  std::string Normalized(std::string_view text) const { return nfc_ ? ComposeNfc(text) : std::string(text); }
+
+  void ReadVocabulary(const Json& model) {
+    if (!model.contains("vocab") || !model["vocab"].is_object()) Corrupt("model.vocab is not an object");
+    std::vector<bool> seen;
+    for (const auto& [token, value] : model["vocab"].items()) {
+      const int32_t id = IdOf(value, token);
+      if (seen.size() <= static_cast<size_t>(id)) seen.resize(static_cast<size_t>(id) + 1);
+      if (seen[static_cast<size_t>(id)]) Corrupt("two tokens have the id " + std::to_string(id));
+      seen[static_cast<size_t>(id)] = true;
+      std::string bytes;
+      if (Bytes(token, bytes)) {
+        Put(id, bytes);
+        pairs_->AddToken(std::move(bytes), id, where_);
+      } else {
+        Put(id, token);  // an added token whose text also stands in the vocabulary: no merge makes it
+      }
+    }
+    if (static_cast<int64_t>(tokens_.size()) > 4 * static_cast<int64_t>(model["vocab"].size()) + 65536) {
+      Corrupt("the ids of model.vocab are far apart: the largest is " + std::to_string(tokens_.size() - 1));
+    }
+  }
+  void ReadMerges(const Json& model) {
+    if (!model.contains("merges") || !model["merges"].is_array()) Corrupt("model.merges is not a list");
+    std::string left, right;
+    for (const Json& merge : model["merges"]) {
+      std::string a, b;
+      if (merge.is_string()) {
+        const auto& text = merge.get_ref<const std::string&>();
+        const size_t space = text.find(' ');
+        if (space == std::string::npos) Corrupt("the merge '" + text + "' has no space");
+        a = text.substr(0, space);
+        b = text.substr(space + 1);
+      } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+        a = merge[0].get<std::string>();
+        b = merge[1].get<std::string>();
+      } else {
+        Corrupt("model.merges holds something else than pairs");
+      }
+      if (!Bytes(a, left) || !Bytes(b, right)) Corrupt("the merge '" + a + " " + b + "' has a character that is no byte");
+      pairs_->AddMerge(left, right, where_);
+    }
+  }
+  void ReadAdded(const Json& list) {
+    if (!list.is_array()) Corrupt("added_tokens is not a list");
+    const auto base = static_cast<int64_t>(tokens_.size());
+    for (const Json& t : list) {
+      if (!t.is_object() || !t.contains("content") || !t["content"].is_string() || !t.contains("id")) {
+        Corrupt("an added token has no content or id");
+      }
+      const auto content = t["content"].get<std::string>();
+      if (content.empty()) Corrupt("an added token is empty");
+      const int32_t id = IdOf(t["id"], content);
+      if (id > base + 65536) Corrupt("the added token '" + content + "' has an id far from the vocabulary: " + std::to_string(id));
+      for (const char* key : {"single_word", "lstrip", "rstrip"}) {
+        if (t.contains(key) && t[key].is_boolean() && t[key].get<bool>()) Unsupported("an added token with " + std::string(key));
+      }
+      if (!added_.emplace(content, id).second) Corrupt("the added token '" + content + "' is there twice");
+      Put(id, content);
+      special_[static_cast<size_t>(id)] = t.contains("special") && t["special"].is_boolean() && t["special"].get<bool>();
+      const bool normalized = t.contains("normalized") && t["normalized"].is_boolean() && t["normalized"].get<bool>();
+      (normalized ? normalized_added_ : raw_added_).Add(content, id);
+    }
+  }
+
+  std::string json_, where_;
+  PreTokenizer pre_;
+  bool nfc_ = false;
+  std::unique_ptr<BytePairs> pairs_;
+  std::vector<std::string> tokens_;  // by id; empty for an id that nothing has
+  std::vector<bool> special_;
+  std::unordered_map<std::string, int32_t> added_;
+  AddedTokens raw_added_, normalized_added_;
+};
+
+}  // namespace
 
 std::unique_ptr<Tokenizer> Tokenizer::Load(const std::string& directory) {
   const std::string path = directory + "/tokenizer.json";
-  return Parse(RealFileSystem().ReadFile(path, size_t{256} << 20), path);
+  if (!RealFileSystem().Exists(path)) throw Error(ErrorCode::kNotFound, "has no tokenizer.json", directory);
+  return Parse(RealFileSystem().ReadFile(path, kMaxFileBytes), path);
 }
 
 std::unique_ptr<Tokenizer> Tokenizer::Parse(std::string_view json, const std::string& where) {
-  const auto j = ParseStrictJson(json, where);
-  auto built_in = BuiltIn("arithmetic");
-  if (j == ParseStrictJson(built_in->json(), "built in")) return built_in;
-  throw Error(ErrorCode::kUnsupported, "this tokenizer is not known yet", where);
+  const Json j = ParseStrictJson(json, where);
+  return std::make_unique<BpeTokenizer>(std::string(json), j, where);
 }
 
 }  // namespace plumb::policy_model

@@ -1,0 +1,102 @@
+#include "policy_model/files/unicode.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include <memory>
+#include <vector>
+
+#include "common/error.h"
+
+namespace plumb::policy_model {
+namespace {
+
+constexpr char32_t kCodes = 0x110000;
+constexpr char32_t kSpaces[] = {0x09,   0x0A,   0x0B,   0x0C,   0x0D,   0x20,   0x85,   0xA0,   0x1680,
+                                0x2000, 0x2001, 0x2002, 0x2003, 0x2004, 0x2005, 0x2006, 0x2007, 0x2008,
+                                0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
+
+// PCRE2 knows the general categories: one search over the text of all characters fills a table, so that scanning a text
+// costs an index a character and no regular expression ever runs on it.
+void Mark(const std::string& all, const std::vector<char32_t>& code_at, const char* pattern, CharacterClass value,
+          std::vector<CharacterClass>& table) {
+  int error = 0;
+  PCRE2_SIZE where = 0;
+  std::unique_ptr<pcre2_code, decltype(&pcre2_code_free)> code(
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern), PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &where, nullptr),
+      pcre2_code_free);
+  PLUMB_CHECK(code != nullptr, "PCRE2 without Unicode");
+  std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(
+      pcre2_match_data_create_from_pattern(code.get(), nullptr), pcre2_match_data_free);
+  PCRE2_SIZE at = 0;
+  while (pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(all.data()), all.size(), at, PCRE2_NO_UTF_CHECK, match.get(),
+                     nullptr) > 0) {
+    const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match.get());
+    for (PCRE2_SIZE i = range[0]; i < range[1]; ++i) {
+      if (code_at[i] != kNotACharacter) table[code_at[i]] = value;
+    }
+    at = range[1];
+  }
+}
+
+std::vector<CharacterClass> BuildTable() {
+  std::vector<CharacterClass> table(kCodes, CharacterClass::kOther);
+  std::string all;
+  std::vector<char32_t> code_at;  // by byte: the code that starts there
+  for (char32_t code = 0; code < kCodes; ++code) {
+    if (code >= 0xD800 && code < 0xE000) continue;
+    AppendUtf8(code, all);
+    code_at.push_back(code);
+    code_at.resize(all.size(), kNotACharacter);
+  }
+  Mark(all, code_at, "\\p{L}+", CharacterClass::kLetter, table);
+  Mark(all, code_at, "\\p{N}+", CharacterClass::kNumber, table);
+  for (char32_t code : kSpaces) table[code] = CharacterClass::kSpace;
+  return table;
+}
+
+}  // namespace
+
+Character DecodeUtf8(std::string_view text, size_t at) {
+  const auto byte = [&](size_t i) -> uint32_t { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0; };
+  const auto tail = [&](size_t i) { return (byte(i) & 0xC0) == 0x80; };
+  const uint32_t b = byte(at);
+  if (b < 0x80) return {b, 1};
+  if (b >= 0xC2 && b < 0xE0 && tail(at + 1)) return {(b & 0x1F) << 6 | (byte(at + 1) & 0x3F), 2};
+  if (b >= 0xE0 && b < 0xF0 && tail(at + 1) && tail(at + 2)) {
+    const char32_t code = (b & 0x0F) << 12 | (byte(at + 1) & 0x3F) << 6 | (byte(at + 2) & 0x3F);
+    if (code >= 0x800 && (code < 0xD800 || code >= 0xE000)) return {code, 3};
+  }
+  if (b >= 0xF0 && b < 0xF5 && tail(at + 1) && tail(at + 2) && tail(at + 3)) {
+    const char32_t code =
+        (b & 0x07) << 18 | (byte(at + 1) & 0x3F) << 12 | (byte(at + 2) & 0x3F) << 6 | (byte(at + 3) & 0x3F);
+    if (code >= 0x10000 && code < kCodes) return {code, 4};
+  }
+  return {kNotACharacter, 1};
+}
+
+void AppendUtf8(char32_t code, std::string& out) {
+  const auto put = [&](uint32_t b) { out.push_back(static_cast<char>(b)); };
+  if (code < 0x80) {
+    put(code);
+  } else if (code < 0x800) {
+    put(0xC0 | code >> 6);
+    put(0x80 | (code & 0x3F));
+  } else if (code < 0x10000) {
+    put(0xE0 | code >> 12);
+    put(0x80 | (code >> 6 & 0x3F));
+    put(0x80 | (code & 0x3F));
+  } else {
+    put(0xF0 | code >> 18);
+    put(0x80 | (code >> 12 & 0x3F));
+    put(0x80 | (code >> 6 & 0x3F));
+    put(0x80 | (code & 0x3F));
+  }
+}
+
+CharacterClass ClassOf(char32_t code) {
+  static const std::vector<CharacterClass> table = BuildTable();
+  return code < kCodes ? table[code] : CharacterClass::kOther;
+}
+
+}  // namespace plumb::policy_model
