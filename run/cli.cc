@@ -53,6 +53,7 @@ int RunCli(int argc, char** argv) {
   AddConfigCommand(app, result);
   AddStoreCommand(app, result);
   AddReportCommand(app, result);
+  AddDoctorCommand(app, result);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

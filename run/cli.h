@@ -33,5 +33,6 @@ void AddTrainCommand(CLI::App& app, CliResult& result);
 void AddConfigCommand(CLI::App& app, CliResult& result);
 void AddStoreCommand(CLI::App& app, CliResult& result);
 void AddReportCommand(CLI::App& app, CliResult& result);
+void AddDoctorCommand(CLI::App& app, CliResult& result);
 
 }  // namespace plumb::run
