@@ -43,10 +43,16 @@ void SumOfSquares(const Launch& launch, const float* grad, int64_t n, double* sc
   // A fixed cut into kNormScratch pieces: the same order of additions for any number of threads.
 #pragma omp parallel for schedule(static) if (n > kParallelElements)
   for (int64_t b = 0; b < kNormScratch; ++b) {
-    double sum = 0;
-    for (int64_t i = n * b / kNormScratch; i < n * (b + 1) / kNormScratch; ++i) {
-      sum += static_cast<double>(grad[i]) * static_cast<double>(grad[i]);
+    double lanes[16] = {};
+    int64_t i = n * b / kNormScratch;
+    const int64_t end = n * (b + 1) / kNormScratch;
+    for (; i + 16 <= end; i += 16) {
+#pragma omp simd
+      for (int l = 0; l < 16; ++l) lanes[l] += static_cast<double>(grad[i + l]) * static_cast<double>(grad[i + l]);
     }
+    for (int l = 0; i < end; ++i, ++l) lanes[l] += static_cast<double>(grad[i]) * static_cast<double>(grad[i]);
+    double sum = 0;
+    for (const double lane : lanes) sum += lane;
     scratch[b] = sum;
   }
   double total = 0;

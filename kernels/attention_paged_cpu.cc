@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/attention_paged.h"
 #include "kernels/cpu_common.h"
@@ -10,15 +11,14 @@
 namespace plumb::kernels {
 namespace {
 
-// Keys and values of up to 16 consecutive positions, as rows of floats. Float pages whose rows are whole vectors are read
-// where they lie; others are widened into `staged` first.
+// Keys or values of 16 consecutive positions, as rows of floats; positions from n on repeat the first (their weight will
+// be 0), so that all loops have fixed lengths. Float pages whose rows are whole vectors are read where they lie; others
+// are widened into `staged` first.
 template <class T>
 PLUMB_INLINE void Rows(const T* const* from, int32_t n, int32_t d, int32_t width, float* staged, const float** rows) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (width == d) {
-      for (int32_t t = 0; t < n; ++t) rows[t] = from[t];
-      return;
-    }
+  if (std::is_same_v<T, float> && width == d) {
+    for (int32_t t = 0; t < kLanes; ++t) rows[t] = reinterpret_cast<const float*>(from[t < n ? t : 0]);
+    return;
   }
   for (int32_t t = 0; t < n; ++t) {
     float* to = staged + t * width;
@@ -27,37 +27,45 @@ PLUMB_INLINE void Rows(const T* const* from, int32_t n, int32_t d, int32_t width
     if (i < d) Store(to + i, LoadPart(from[t] + i, d - i));
     rows[t] = to;
   }
+  for (int32_t t = n; t < kLanes; ++t) rows[t] = staged;
 }
 
-// score[t] = query . row[t]; lanes from n on are 0.
-PLUMB_INLINE Floats Scores(const float* query, const float* const* row, int32_t n, int32_t width) {
-  Floats part[kLanes] = {};
-  for (int32_t t = 0; t < n; ++t) {
+// Lane t: query . row[t]. Chunks vectors a row; 0: as many as `width` says.
+template <int Chunks>
+PLUMB_INLINE Floats Scores(const float* query, const float* const* row, int32_t width) {
+  const int32_t end = Chunks > 0 ? Chunks * kLanes : width;
+  Floats part[kLanes];
+#pragma GCC unroll 16
+  for (int32_t t = 0; t < kLanes; ++t) {
     Floats sum = Load(query) * Load(row[t]);
-    for (int32_t i = kLanes; i < width; i += kLanes) sum += Load(query + i) * Load(row[t] + i);
+#pragma GCC unroll 8
+    for (int32_t i = kLanes; i < end; i += kLanes) sum += Load(query + i) * Load(row[t] + i);
     part[t] = sum;
   }
   return SumRows(part);
 }
 
-// acc += sum_t weight[t] row[t], for Width vectors.
+// acc = acc * rescale + sum_t weight[t] row[t] for Width vectors; two running sums hide the latency of the additions.
 template <int Width>
-PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t n, int32_t at, float* acc) {
-  Floats sum[Width];
-  for (int w = 0; w < Width; ++w) sum[w] = Load(acc + at + w * kLanes);
-  for (int32_t t = 0; t < n; ++t) {
-    for (int w = 0; w < Width; ++w) sum[w] += Load(row[t] + at + w * kLanes) * weight[t];
+PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t at, float rescale, float* acc) {
+  Floats even[Width], odd[Width] = {};
+  for (int w = 0; w < Width; ++w) even[w] = Load(acc + at + w * kLanes) * rescale;
+  for (int32_t t = 0; t < kLanes; t += 2) {
+    for (int w = 0; w < Width; ++w) {
+      even[w] += Load(row[t] + at + w * kLanes) * weight[t];
+      odd[w] += Load(row[t + 1] + at + w * kLanes) * weight[t + 1];
+    }
   }
-  for (int w = 0; w < Width; ++w) Store(acc + at + w * kLanes, sum[w]);
+  for (int w = 0; w < Width; ++w) Store(acc + at + w * kLanes, even[w] + odd[w]);
 }
 
 // One row and one KV head: the group's query heads read each key and value once. Sixteen positions at a time are scored
 // and folded into the running maximum, sum and output (online softmax), whatever the page size.
-template <class T>
+template <int Chunks, class T>
 void RowHead(const T* q, int32_t group, int32_t d, int32_t length, const int32_t* table, const T* layer, int32_t kv_head,
              const PagedKv& kv, T* out, float* work) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
-  const int32_t width = PadToLanes(d);
+  const int32_t width = Chunks > 0 ? Chunks * kLanes : PadToLanes(d);
   float* query = work;                     // [group, width]
   float* acc = query + group * width;      // [group, width]
   float* keys = acc + group * width;       // [16, width]
@@ -74,37 +82,37 @@ void RowHead(const T* q, int32_t group, int32_t d, int32_t length, const int32_t
     const int32_t n = std::min(kLanes, length - start);
     const T* k_at[kLanes];
     const T* v_at[kLanes];
+    int32_t page = start / kv.page_tokens, in_page = start % kv.page_tokens;
     for (int32_t t = 0; t < n; ++t) {
-      const int32_t p = start + t;
-      k_at[t] = layer + table[p / kv.page_tokens] * kv.page_stride() + kv_head * kv.head_stride() +
-                int64_t{p % kv.page_tokens} * d;
+      k_at[t] = layer + table[page] * kv.page_stride() + kv_head * kv.head_stride() + int64_t{in_page} * d;
       v_at[t] = k_at[t] + kv.kv_stride();
+      if (++in_page == kv.page_tokens) {
+        in_page = 0;
+        ++page;
+      }
     }
     const float *k_row[kLanes], *v_row[kLanes];
     Rows(k_at, n, d, width, keys, k_row);
     Rows(v_at, n, d, width, values, v_row);
     for (int32_t g = 0; g < group; ++g) {
-      const Floats score = KeepFirst(Scores(query + g * width, k_row, n, width), n, -INFINITY);
+      const Floats score = KeepFirst(Scores<Chunks>(query + g * width, k_row, width), n, -INFINITY);
       const float highest = std::max(top[g], Max(score));
       const Floats weights = Exp(score - highest);
       float weight[kLanes];
       Store(weight, weights);
+      const float rescale = highest == top[g] ? 1.0f : FastExp(top[g] - highest);  // 0 at the first positions
+      top[g] = highest;
+      sum[g] = sum[g] * rescale + Sum(weights);
       float* a = acc + g * width;
-      if (highest != top[g]) {
-        const float rescale = FastExp(top[g] - highest);  // 0 at the first positions
-        top[g] = highest;
-        sum[g] *= rescale;
-        for (int32_t i = 0; i < width; i += kLanes) Store(a + i, Load(a + i) * rescale);
-      }
-      sum[g] += Sum(weights);
       int32_t i = 0;
-      for (; i + 4 * kLanes <= width; i += 4 * kLanes) AddRows<4>(weight, v_row, n, i, a);
-      for (; i + 2 * kLanes <= width; i += 2 * kLanes) AddRows<2>(weight, v_row, n, i, a);
-      for (; i < width; i += kLanes) AddRows<1>(weight, v_row, n, i, a);
+      for (; i + 4 * kLanes <= width; i += 4 * kLanes) AddRows<4>(weight, v_row, i, rescale, a);
+      for (; i + 2 * kLanes <= width; i += 2 * kLanes) AddRows<2>(weight, v_row, i, rescale, a);
+      for (; i < width; i += kLanes) AddRows<1>(weight, v_row, i, rescale, a);
     }
   }
   for (int32_t g = 0; g < group; ++g) {
     const float inverse = 1.0f / sum[g];
+#pragma omp simd
     for (int32_t i = 0; i < d; ++i) out[g * d + i] = FromFloat<T>(acc[g * width + i] * inverse);
   }
 }
@@ -124,9 +132,15 @@ void Attention(const T* q, int64_t q_stride, const PagedRows& rows, int32_t head
 #pragma omp for schedule(dynamic, 8)
     for (int64_t task = 0; task < tasks; ++task) {
       const auto r = static_cast<int32_t>(task / kv.kv_heads), h = static_cast<int32_t>(task % kv.kv_heads);
-      RowHead(q + r * q_stride + int64_t{h} * group * d, group, d, rows.position[r] + 1,
-              rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h, kv,
-              out + (int64_t{r} * heads + int64_t{h} * group) * d, memory);
+      const auto call = [&]<int Chunks>(std::integral_constant<int, Chunks>) {
+        RowHead<Chunks>(q + r * q_stride + int64_t{h} * group * d, group, d, rows.position[r] + 1,
+                        rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h, kv,
+                        out + (int64_t{r} * heads + int64_t{h} * group) * d, memory);
+      };
+      if (d == 32) call(std::integral_constant<int, 2>{});
+      else if (d == 64) call(std::integral_constant<int, 4>{});
+      else if (d == 128) call(std::integral_constant<int, 8>{});
+      else call(std::integral_constant<int, 0>{});
     }
   }
 }

@@ -1,53 +1,113 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "common/rng.h"
 #include "kernels/cpu_common.h"
 #include "kernels/cuda_twins.h"
 #include "kernels/sampling.h"
+#include "kernels/vector_math.h"
 
 namespace plumb::kernels {
 namespace {
 
 constexpr int64_t kBlock = 1024;
 
-// Probability (relative to the most likely token, so in (0, 1]) below which a token is filtered out.
-float Threshold(std::vector<float>& sorted, double total, const SamplingOptions& o) {
-  std::sort(sorted.begin(), sorted.end(), std::greater<float>());
-  float threshold = 0;
-  auto kept = sorted.size();
-  if (o.top_k > 0 && static_cast<size_t>(o.top_k) < kept) {
-    threshold = sorted[static_cast<size_t>(o.top_k) - 1];
-    kept = static_cast<size_t>(std::upper_bound(sorted.begin(), sorted.end(), threshold, std::greater<float>()) - sorted.begin());
-    total = 0;
-    for (size_t i = 0; i < kept; ++i) total += static_cast<double>(sorted[i]);
-  }
-  if (o.top_p < 1.0f) {
-    double mass = 0;
-    for (size_t i = 0; i < kept; ++i) {
-      mass += static_cast<double>(sorted[i]);
-      if (mass >= static_cast<double>(o.top_p) * total) {
-        threshold = std::max(threshold, sorted[i]);
-        break;
-      }
+// Probabilities relative to the most likely token lie in [0, 1], where floats order as their bits do. Counted by their
+// leading bits, the boundary of a filter falls into one bucket, and only that bucket is sorted.
+class Selection {
+ public:
+  void Count(const float* p, int64_t vocab) {
+    p_ = p;
+    vocab_ = vocab;
+    std::fill(count_, count_ + kBuckets, 0);
+    std::fill(mass_, mass_ + kBuckets, 0.0);
+    for (int64_t j = 0; j < vocab; ++j) {
+      const uint32_t bucket = Bucket(p[j]);
+      ++count_[bucket];
+      mass_[bucket] += static_cast<double>(p[j]);
     }
   }
-  return std::max(threshold, o.min_p);
+
+  double total() const {
+    double sum = 0;
+    for (int32_t b = kBuckets - 1; b >= 0; --b) sum += mass_[b];
+    return sum;
+  }
+
+  // The count-th largest value; *kept becomes the mass of all values not below it. REQUIRES: 0 < count <= vocab.
+  float AtCount(int64_t count, double* kept) {
+    double mass = 0;
+    int64_t seen = 0;
+    int32_t b = kBuckets - 1;
+    for (; b > 0 && seen + count_[b] < count; --b) {
+      seen += count_[b];
+      mass += mass_[b];
+    }
+    Sort(b);
+    const float value = sorted_[static_cast<size_t>(count - seen - 1)];
+    for (size_t i = 0; i < sorted_.size() && sorted_[i] >= value; ++i) mass += static_cast<double>(sorted_[i]);
+    *kept = mass;
+    return value;
+  }
+
+  // The value at which the sum of the largest ones reaches `goal`; 0 when rounding keeps the whole sum below it.
+  float AtMass(double goal) {
+    double mass = 0;
+    int32_t b = kBuckets - 1;
+    for (; b >= 0 && mass + mass_[b] < goal; --b) mass += mass_[b];
+    if (b < 0) return 0;
+    Sort(b);
+    for (const float value : sorted_) {
+      mass += static_cast<double>(value);
+      if (mass >= goal) return value;
+    }
+    return sorted_.empty() ? 0 : sorted_.back();
+  }
+
+ private:
+  static constexpr int32_t kShift = 20, kBuckets = (0x3F800000 >> kShift) + 1;
+  static uint32_t Bucket(float p) { return std::bit_cast<uint32_t>(p) >> kShift; }
+
+  void Sort(int32_t bucket) {
+    sorted_.clear();
+    const float low = std::bit_cast<float>(static_cast<uint32_t>(bucket) << kShift);
+    const float high = std::bit_cast<float>(static_cast<uint32_t>(bucket + 1) << kShift);
+    for (int64_t j = 0; j < vocab_; ++j) {
+      if (p_[j] >= low && p_[j] < high) sorted_.push_back(p_[j]);
+    }
+    std::sort(sorted_.begin(), sorted_.end(), std::greater<float>());
+  }
+
+  const float* p_ = nullptr;
+  int64_t vocab_ = 0;
+  uint32_t count_[kBuckets];
+  double mass_[kBuckets];
+  std::vector<float> sorted_;
+};
+
+// The relative probability below which a token is filtered out.
+float Threshold(const float* p, int64_t vocab, const SamplingOptions& o) {
+  float threshold = o.min_p;
+  const bool by_count = o.top_k > 0 && o.top_k < vocab;
+  if (!by_count && o.top_p >= 1.0f) return threshold;
+  thread_local Selection selection;
+  selection.Count(p, vocab);
+  double total = 0;
+  if (by_count) threshold = std::max(threshold, selection.AtCount(o.top_k, &total));
+  else total = selection.total();
+  if (o.top_p < 1.0f) threshold = std::max(threshold, selection.AtMass(static_cast<double>(o.top_p) * total));
+  return threshold;
 }
 
 void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t prompt, uint32_t sample,
                int32_t position, float* p, int32_t* token, float* logprob) {
   *token = -1;
   *logprob = 0;
-  float top = -INFINITY;
-  int64_t bad = 0;
-#pragma omp simd reduction(max : top) reduction(+ : bad)
-  for (int64_t j = 0; j < vocab; ++j) {
-    top = std::max(top, x[j]);
-    bad += x[j] != x[j];
-  }
-  if (bad || !std::isfinite(top)) return;
+  const float top = MaxOf(x, vocab);
+  if (!std::isfinite(top)) return;
   const bool greedy = o.temperature == 0;
   const float scale = greedy ? 1.0f : 1.0f / o.temperature;
 
@@ -66,6 +126,7 @@ void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t
     block_sum[b] = s;
     total += static_cast<double>(s);
   }
+  if (std::isnan(total)) return;  // some logit is
   if (greedy) {
     for (int64_t j = 0; j < vocab; ++j) {
       if (x[j] == top) {
@@ -77,12 +138,7 @@ void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t
     return;
   }
   if (o.top_k > 0 || o.top_p < 1.0f || o.min_p > 0) {
-    float threshold = o.min_p;
-    if (o.top_k > 0 || o.top_p < 1.0f) {
-      thread_local std::vector<float> sorted;
-      sorted.assign(p, p + vocab);
-      threshold = Threshold(sorted, total, o);
-    }
+    const float threshold = Threshold(p, vocab, o);
     total = 0;
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t end = std::min(vocab, (b + 1) * kBlock);

@@ -4,6 +4,7 @@
 #include "kernels/cpu_common.h"
 #include "kernels/cuda_twins.h"
 #include "kernels/token_logprob.h"
+#include "kernels/vector_math.h"
 
 namespace plumb::kernels {
 namespace {
@@ -14,9 +15,7 @@ void Forward(const float* logits, const int32_t* target, int64_t rows, int64_t v
 #pragma omp parallel for schedule(static) if (rows * vocab > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {
     const float* x = logits + r * vocab;
-    float top = x[0];
-#pragma omp simd reduction(max : top)
-    for (int64_t j = 0; j < vocab; ++j) top = std::max(top, x[j]);
+    const float top = MaxOf(x, vocab);
     // Large vocabularies are summed in blocks so that rounding grows with the block, not with V.
     double sum = 0, weighted = 0;
     for (int64_t begin = 0; begin < vocab; begin += 4096) {

@@ -126,21 +126,34 @@ PLUMB_INLINE Floats SumRows(Floats (&r)[16]) {
 }
 
 PLUMB_INLINE float Sum(Floats v) {
-  float lanes[kLanes];
-  Store(lanes, v);
-  for (int32_t width = kLanes / 2; width > 0; width /= 2) {
-    for (int32_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  }
-  return lanes[0];
+  v += __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+  v += __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+  v += __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+  return v[0] + v[1];
 }
 
 PLUMB_INLINE float Max(Floats v) {
-  float lanes[kLanes];
-  Store(lanes, v);
-  for (int32_t width = kLanes / 2; width > 0; width /= 2) {
-    for (int32_t i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+  const auto larger = [](Floats a, Floats b) { return a > b ? a : b; };
+  v = larger(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  v = larger(v, __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  v = larger(v, __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  return v[0] > v[1] ? v[0] : v[1];
+}
+
+// The largest of x[0..n); -inf for n = 0. Ignores NaN unless a whole lane is NaN: the caller looks for it in its sums.
+inline float MaxOf(const float* x, int64_t n) {
+  Floats most[4] = {Broadcast(-INFINITY), Broadcast(-INFINITY), Broadcast(-INFINITY), Broadcast(-INFINITY)};
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+    for (int u = 0; u < 4; ++u) {
+      const Floats v = Load(x + i + u * kLanes);
+      most[u] = v > most[u] ? v : most[u];
+    }
   }
-  return lanes[0];
+  for (int u = 1; u < 4; ++u) most[0] = most[u] > most[0] ? most[u] : most[0];
+  float top = Max(most[0]);
+  for (; i < n; ++i) top = x[i] > top ? x[i] : top;
+  return top;
 }
 
 // A work area that grows and starts on a cache line. Not thread safe: one a thread.
