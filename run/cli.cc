@@ -54,6 +54,7 @@ int RunCli(int argc, char** argv) {
   AddStoreCommand(app, result);
   AddReportCommand(app, result);
   AddDoctorCommand(app, result);
+  AddGenerateCommand(app, result);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

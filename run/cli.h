@@ -34,5 +34,6 @@ void AddConfigCommand(CLI::App& app, CliResult& result);
 void AddStoreCommand(CLI::App& app, CliResult& result);
 void AddReportCommand(CLI::App& app, CliResult& result);
 void AddDoctorCommand(CLI::App& app, CliResult& result);
+void AddGenerateCommand(CLI::App& app, CliResult& result);
 
 }  // namespace plumb::run

@@ -1,0 +1,124 @@
+#include "run/model_folder.h"
+
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "policy_model/transformer.h"
+#include "replay/strict_json.h"
+
+namespace plumb::run {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr size_t kMaxConfigBytes = size_t{16} << 20;
+
+Json ReadJsonOrNull(const std::string& path) {
+  if (!RealFileSystem().Exists(path)) return nullptr;
+  try {
+    return replay::ParseStrictJson(RealFileSystem().ReadFile(path, kMaxConfigBytes));
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kCorruption) throw;
+    throw Error(ErrorCode::kCorruption, e.message(), path);
+  }
+}
+
+// The dtype that config.json names; empty when it names none.
+std::string StoredDtype(const std::string& folder) {
+  const Json config = ReadJsonOrNull(folder + "/config.json");
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    if (config.is_object() && config.contains(key) && config[key].is_string()) return config[key].get<std::string>();
+  }
+  return "";
+}
+
+// tokenizer.json's post-processor puts a special token first: the form of TemplateProcessing, alone or in a Sequence.
+bool PostProcessorBegins(const Json& processor) {
+  if (!processor.is_object()) return false;
+  if (processor.contains("processors") && processor["processors"].is_array()) {
+    for (const Json& inner : processor["processors"]) {
+      if (PostProcessorBegins(inner)) return true;
+    }
+    return false;
+  }
+  const auto single = processor.find("single");
+  return single != processor.end() && single->is_array() && !single->empty() && single->front().is_object() &&
+         single->front().contains("SpecialToken");
+}
+
+}  // namespace
+
+bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, const policy_model::Tokenizer& tokenizer,
+              const std::string& option) {
+  if (option != "auto" && option != "yes" && option != "no") {
+    throw Error(ErrorCode::kInvalidArgument, "is \"" + option + "\": use auto, yes or no", "--bos");
+  }
+  if (option == "no") return false;
+  if (shape.bos_token < 0) {
+    if (option == "yes") throw Error(ErrorCode::kInvalidArgument, "--bos yes, but config.json has no bos_token_id", path);
+    return false;
+  }
+  if (option == "yes") return true;
+  const Json config = ReadJsonOrNull(path + "/tokenizer_config.json");
+  if (config.is_object() && config.contains("add_bos_token") && config["add_bos_token"].is_boolean()) {
+    return config["add_bos_token"].get<bool>();
+  }
+  if (tokenizer.json() == policy_model::Tokenizer::BuiltIn("arithmetic")->json()) return true;
+  const Json file = Json::parse(tokenizer.json(), nullptr, /*allow_exceptions=*/false);
+  return file.is_object() && file.contains("post_processor") && PostProcessorBegins(file["post_processor"]);
+}
+
+std::vector<int32_t> ModelFolder::EncodeText(const std::string& text) const {
+  std::vector<int32_t> tokens = tokenizer->Encode(text);
+  if (add_bos && (tokens.empty() || tokens.front() != shape.bos_token)) tokens.insert(tokens.begin(), shape.bos_token);
+  return tokens;
+}
+
+std::vector<int32_t> ModelFolder::EncodePrompt(const Prompt& prompt, bool raw) const {
+  if (prompt.messages.empty() && (raw || !chat_template)) return EncodeText(prompt.text);
+  if (!chat_template) {
+    throw Error(ErrorCode::kInvalidArgument, "the prompt is a list of messages but the model has no chat template", path);
+  }
+  if (!prompt.messages.empty()) return tokenizer->Encode(chat_template->Render(prompt.messages, true));
+  const Message user{.role = "user", .content = prompt.text};
+  return tokenizer->Encode(chat_template->Render(std::span(&user, 1), true));
+}
+
+ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
+  if (options.dtype != "auto" && options.dtype != "float32" && options.dtype != "bfloat16") {
+    throw Error(ErrorCode::kInvalidArgument, "is \"" + options.dtype + "\": use auto, float32 or bfloat16", "--dtype");
+  }
+  if (options.device != "cpu" && options.device != "cuda") {
+    throw Error(ErrorCode::kInvalidArgument, "is \"" + options.device + "\": use cpu or cuda", "--device");
+  }
+  if (!RealFileSystem().Exists(path + "/config.json")) {
+    throw Error(ErrorCode::kNotFound,
+                "no model here: config.json is missing. A run's models are in RUN/checkpoints/step-*/model; plumb convert makes "
+                "a folder of a GGUF file", path);
+  }
+  ModelFolder model;
+  model.path = path;
+  if (options.device == "cuda") {
+    if (!kernels::CudaAvailable()) {
+      throw Error(ErrorCode::kUnsupported, "this build has no CUDA or no GPU answers: see plumb doctor", "--device");
+    }
+    model.device = Device::kCuda;
+  }
+  policy_model::SetThreads(static_cast<int>(options.threads));
+  const std::string dtype = options.dtype == "auto" ? StoredDtype(path) : options.dtype;
+  model.dtype = dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
+  model.shape = policy_model::ReadModelConfig(path);
+  model.tokenizer = policy_model::Tokenizer::Load(path);
+  model.chat_template = policy_model::ChatTemplate::LoadOrNull(path);
+  if (model.tokenizer->size() > model.shape.vocab) {
+    throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(model.tokenizer->size()) +
+                                          " tokens, the model only " + std::to_string(model.shape.vocab), path);
+  }
+  model.add_bos = WantsBos(path, model.shape, *model.tokenizer, options.bos);
+  model.weights = std::make_unique<policy_model::Weights>(model.shape, model.device, model.dtype);
+  model.weights->Load(path);
+  return model;
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,51 @@
+// A model folder opened for the verbs that use a model without a run: generate, score, eval.
+//
+// Purpose: shape, tokenizer, chat template and weights of a Hugging Face model folder (also of a checkpoint's model/).
+// Thread safety: const after LoadModel. Ownership: owns everything; Weights do not move.
+// Errors: those of the files, with paths; kInvalidArgument for options, kUnsupported for a device this build has not.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/trajectory.h"
+#include "policy_model/files/chat_template.h"
+#include "policy_model/files/model_config.h"
+#include "policy_model/files/tokenizer.h"
+#include "policy_model/weights.h"
+
+namespace plumb::run {
+
+struct ModelOptions {
+  std::string dtype = "auto";   // auto (float32 where config.json says so, else bfloat16) | float32 | bfloat16
+  std::string device = "cpu";   // cpu | cuda
+  std::string bos = "auto";     // auto | yes | no: a begin token in front of text that no chat template renders
+  int64_t threads = 0;          // 0: one a core
+};
+
+struct ModelFolder {
+  std::string path;
+  policy_model::ModelShape shape;
+  std::unique_ptr<policy_model::Tokenizer> tokenizer;
+  std::unique_ptr<policy_model::ChatTemplate> chat_template;  // nullptr: none
+  std::unique_ptr<policy_model::Weights> weights;
+  Device device = Device::kCpu;
+  DType dtype = DType::kFloat32;
+  bool add_bos = false;
+
+  // Text as it stands, with the begin token where the model wants one.
+  std::vector<int32_t> EncodeText(const std::string& text) const;
+  // As a run does it: messages and, unless `raw`, plain text as a user's message go through the chat template.
+  std::vector<int32_t> EncodePrompt(const Prompt& prompt, bool raw) const;
+};
+
+ModelFolder LoadModel(const std::string& path, const ModelOptions& options);
+
+// auto: what tokenizer.json's post-processor or tokenizer_config.json's add_bos_token says; the built-in vocabulary of the
+// from-scratch model begins with one.
+bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, const policy_model::Tokenizer& tokenizer,
+              const std::string& option);
+
+}  // namespace plumb::run
