@@ -55,6 +55,9 @@ int RunCli(int argc, char** argv) {
   AddReportCommand(app, result);
   AddDoctorCommand(app, result);
   AddGenerateCommand(app, result);
+  AddConvertCommand(app, result);
+  AddEvalCommand(app, result);
+  AddScoreCommand(app, result);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

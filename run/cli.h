@@ -35,5 +35,8 @@ void AddStoreCommand(CLI::App& app, CliResult& result);
 void AddReportCommand(CLI::App& app, CliResult& result);
 void AddDoctorCommand(CLI::App& app, CliResult& result);
 void AddGenerateCommand(CLI::App& app, CliResult& result);
+void AddScoreCommand(CLI::App& app, CliResult& result);
+void AddEvalCommand(CLI::App& app, CliResult& result);
+void AddConvertCommand(CLI::App& app, CliResult& result);
 
 }  // namespace plumb::run
