@@ -32,12 +32,12 @@ PLUMB_INLINE void Rows(const T* const* from, int32_t n, int32_t d, int32_t width
 
 // Lane t: query . row[t]. Chunks vectors a row; 0: as many as `width` says.
 template <int Chunks>
-PLUMB_INLINE Floats Scores(const float* query, const float* const* row, int32_t width) {
+PLUMB_INLINE FloatLanes Scores(const float* query, const float* const* row, int32_t width) {
   const int32_t end = Chunks > 0 ? Chunks * kLanes : width;
-  Floats part[kLanes];
+  FloatLanes part[kLanes];
 #pragma GCC unroll 16
   for (int32_t t = 0; t < kLanes; ++t) {
-    Floats sum = Load(query) * Load(row[t]);
+    FloatLanes sum = Load(query) * Load(row[t]);
 #pragma GCC unroll 8
     for (int32_t i = kLanes; i < end; i += kLanes) sum += Load(query + i) * Load(row[t] + i);
     part[t] = sum;
@@ -48,7 +48,7 @@ PLUMB_INLINE Floats Scores(const float* query, const float* const* row, int32_t 
 // acc = acc * rescale + sum_t weight[t] row[t] for Width vectors; two running sums hide the latency of the additions.
 template <int Width>
 PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t at, float rescale, float* acc) {
-  Floats even[Width], odd[Width] = {};
+  FloatLanes even[Width], odd[Width] = {};
   for (int w = 0; w < Width; ++w) even[w] = Load(acc + at + w * kLanes) * rescale;
   for (int32_t t = 0; t < kLanes; t += 2) {
     for (int w = 0; w < Width; ++w) {
@@ -95,9 +95,9 @@ void RowHead(const T* q, int32_t group, int32_t d, int32_t length, const int32_t
     Rows(k_at, n, d, width, keys, k_row);
     Rows(v_at, n, d, width, values, v_row);
     for (int32_t g = 0; g < group; ++g) {
-      const Floats score = KeepFirst(Scores<Chunks>(query + g * width, k_row, width), n, -INFINITY);
+      const FloatLanes score = KeepFirst(Scores<Chunks>(query + g * width, k_row, width), n, -INFINITY);
       const float highest = std::max(top[g], Max(score));
-      const Floats weights = Exp(score - highest);
+      const FloatLanes weights = Exp(score - highest);
       float weight[kLanes];
       Store(weight, weights);
       const float rescale = highest == top[g] ? 1.0f : FastExp(top[g] - highest);  // 0 at the first positions

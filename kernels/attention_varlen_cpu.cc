@@ -13,7 +13,7 @@ namespace {
 constexpr int32_t kQueries = 8;
 
 template <class T>
-PLUMB_INLINE Floats LoadUpTo(const T* x, int32_t n) {
+PLUMB_INLINE FloatLanes LoadUpTo(const T* x, int32_t n) {
   return n >= kLanes ? Load(x) : LoadPart(x, n);
 }
 
@@ -24,8 +24,8 @@ void TransposeRows(const T* x, int64_t row_stride, int32_t n, int32_t d, int32_t
     const int32_t rows = std::min(kLanes, n - j);
     for (int32_t i = 0; i < d; i += kLanes) {
       const int32_t cols = std::min(kLanes, d - i);
-      Floats block[kLanes];
-      for (int32_t r = 0; r < kLanes; ++r) block[r] = r < rows ? LoadUpTo(x + (j + r) * row_stride + i, cols) : Floats{};
+      FloatLanes block[kLanes];
+      for (int32_t r = 0; r < kLanes; ++r) block[r] = r < rows ? LoadUpTo(x + (j + r) * row_stride + i, cols) : FloatLanes{};
       Transpose(block);
       for (int32_t c = 0; c < cols; ++c) Store(out + int64_t{i + c} * stride + j, block[c]);
     }
@@ -47,9 +47,9 @@ PLUMB_INLINE void NarrowRow(const float* x, int32_t d, float scale, T* out) {
 // s[q][j] = sum_i a[q][i] b_t[i][j] for Width vectors of j.
 template <int Width>
 PLUMB_INLINE void ProductBlock(const float* a, int32_t a_stride, const float* b_t, int32_t d, int32_t stride, float* s) {
-  Floats sum[kQueries][Width] = {};
+  FloatLanes sum[kQueries][Width] = {};
   for (int32_t i = 0; i < d; ++i) {
-    Floats b[Width];
+    FloatLanes b[Width];
     for (int w = 0; w < Width; ++w) b[w] = Load(b_t + int64_t{i} * stride + w * kLanes);
     for (int q = 0; q < kQueries; ++q) {
       const float x = a[q * a_stride + i];
@@ -64,16 +64,17 @@ PLUMB_INLINE void ProductBlock(const float* a, int32_t a_stride, const float* b_
 void Products(const float* a, int32_t a_stride, const float* b_t, int32_t n, int32_t d, int32_t stride, float* s) {
   int32_t j = 0;
   for (; j + 3 * kLanes <= n; j += 3 * kLanes) ProductBlock<3>(a, a_stride, b_t + j, d, stride, s + j);
-  if (n - j > kLanes) ProductBlock<2>(a, a_stride, b_t + j, d, stride, s + j);
+  if (n - j > 2 * kLanes) ProductBlock<3>(a, a_stride, b_t + j, d, stride, s + j);
+  else if (n - j > kLanes) ProductBlock<2>(a, a_stride, b_t + j, d, stride, s + j);
   else if (n > j) ProductBlock<1>(a, a_stride, b_t + j, d, stride, s + j);
 }
 
 // out[q][i] = sum_j p[q][j] x[j][i] for j < n, a pair of vectors of i at a time.
 template <int Width>
 PLUMB_INLINE void MixBlock(const float* p, int32_t p_stride, const float* x, int32_t n, int32_t width, float* out) {
-  Floats sum[kQueries][Width] = {};
+  FloatLanes sum[kQueries][Width] = {};
   for (int32_t j = 0; j < n; ++j) {
-    Floats v[Width];
+    FloatLanes v[Width];
     for (int w = 0; w < Width; ++w) v[w] = Load(x + int64_t{j} * width + w * kLanes);
     for (int q = 0; q < kQueries; ++q) {
       const float s = p[int64_t{q} * p_stride + j];
@@ -94,13 +95,13 @@ void Mix(const float* p, int32_t p_stride, const float* x, int32_t n, int32_t wi
 // x[j][i] += sum_q p[q][j] a[q][i] for j < n.
 template <int Width>
 PLUMB_INLINE void SpreadBlock(const float* p, int32_t p_stride, const float* a, int32_t n, int32_t width, float* x) {
-  Floats row[kQueries][Width];
+  FloatLanes row[kQueries][Width];
   for (int q = 0; q < kQueries; ++q) {
     for (int w = 0; w < Width; ++w) row[q][w] = Load(a + q * width + w * kLanes);
   }
   for (int32_t j = 0; j < n; ++j) {
     float* to = x + int64_t{j} * width;
-    Floats sum[Width];
+    FloatLanes sum[Width];
     for (int w = 0; w < Width; ++w) sum[w] = Load(to + w * kLanes);
     for (int q = 0; q < kQueries; ++q) {
       const float s = p[int64_t{q} * p_stride + j];
@@ -172,16 +173,16 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
           for (int32_t q = 0; q < queries; ++q) {
             float* s = w.s + int64_t{q} * stride;
             const int32_t visible = i0 + q + 1;
-            Floats most = Broadcast(-INFINITY);
+            FloatLanes most = Broadcast(-INFINITY);
             for (int32_t j = 0; j < padded; j += kLanes) {
-              const Floats x = KeepFirst(Load(s + j), visible - j, -INFINITY);
+              const FloatLanes x = KeepFirst(Load(s + j), visible - j, -INFINITY);
               Store(s + j, x);
               most = x > most ? x : most;
             }
             const float top = Max(most);
-            Floats sum = {};
+            FloatLanes sum = {};
             for (int32_t j = 0; j < padded; j += kLanes) {
-              const Floats e = Exp(Load(s + j) - top);
+              const FloatLanes e = Exp(Load(s + j) - top);
               Store(s + j, e);
               sum += e;
             }
@@ -233,7 +234,7 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
             WidenRow(qkv + at * row + int64_t{head} * d, d, scale, w.query + q * width);
             WidenRow(dout + (at * shape.heads + head) * d, d, 1.0f, w.dout + q * width);
             WidenRow(out + (at * shape.heads + head) * d, d, 1.0f, w.out + q * width);
-            Floats dot = {};
+            FloatLanes dot = {};
             for (int32_t i = 0; i < width; i += kLanes) dot += Load(w.dout + q * width + i) * Load(w.out + q * width + i);
             delta[q] = Sum(dot);
           }
@@ -245,7 +246,7 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
             const int32_t visible = q < queries ? i0 + q + 1 : 0;  // repeated rows count nothing
             const float l = q < queries ? lse[int64_t{head} * shape.tokens + begin + i0 + q] : 0.0f;
             for (int32_t j = 0; j < padded; j += kLanes) {
-              const Floats p = Exp(Load(s + j) - l), ds = p * (Load(dp + j) - delta[q]);
+              const FloatLanes p = Exp(Load(s + j) - l), ds = p * (Load(dp + j) - delta[q]);
               Store(s + j, KeepFirst(p, visible - j, 0.0f));
               Store(dp + j, KeepFirst(ds, visible - j, 0.0f));
             }

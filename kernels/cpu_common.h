@@ -26,11 +26,11 @@ void ForDType(DType dtype, const Body& body) {
   }
 }
 
-// exp in fp32, within 2 ulp on [-87.3, 88.7]: 2^n * polynomial after Cody-Waite reduction. 0 below, inf above, NaN stays.
+// exp in fp32, within 2 ulp on [-87.3, 88.37]: 2^n * polynomial after Cody-Waite reduction. 0 below, inf above, NaN stays.
 // Written without branches, so that loops over it vectorise (libm's exp does not).
 inline float FastExp(float x) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const float clamped = x > 88.7f ? 88.7f : (x < -87.3f ? -87.3f : x);
+  const float clamped = x > 88.37f ? 88.37f : (x < -87.3f ? -87.3f : x);
   const float n = (clamped * 1.44269504088896341f + magic) - magic;
   float r = clamped - n * 0.693145751953125f;
   r = r - n * 1.42860682030941723212e-6f;
@@ -43,7 +43,7 @@ inline float FastExp(float x) {
   p = p * r * r + r + 1.0f;
   const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
   const float scaled = p * std::bit_cast<float>(bits);
-  return x < -87.3f ? 0.0f : (x > 88.7f ? INFINITY : scaled);
+  return x < -87.3f ? 0.0f : (x > 88.37f ? INFINITY : scaled);
 }
 
 [[noreturn]] inline void NoCuda(const char* kernel) {

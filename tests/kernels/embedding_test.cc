@@ -1,0 +1,80 @@
+#include "kernels/embedding.h"
+
+#include "tests/kernels/kernel_test.h"
+
+namespace plumb::kernels {
+namespace {
+
+PLUMB_KERNEL_SUITE(Embedding);
+
+TEST_P(Embedding, GathersAndScattersRows) {
+  for (const size_t width : {1, 7, 128, 577}) {
+    const auto table = Normal(10 * width, width, dtype());
+    const std::vector<int32_t> index = {9, 0, 3, 3, 9};
+    Tensor dtable(GetParam(), table), out(GetParam(), index.size() * width);
+    Array<int32_t> dindex(device(), index);
+    GatherRows(launch(), dtable.data(), dindex.data(), 5, static_cast<int64_t>(width), out.data());
+    std::vector<float> expected;
+    for (const int32_t i : index) {
+      expected.insert(expected.end(), table.begin() + static_cast<int64_t>(static_cast<size_t>(i) * width),
+                      table.begin() + static_cast<int64_t>((static_cast<size_t>(i) + 1) * width));
+    }
+    ExpectSameBits(out.Host(), expected, "gather");
+
+    const std::vector<int32_t> distinct = {4, 2, 0};
+    Array<int32_t> ddistinct(device(), distinct);
+    const auto rows = Normal(3 * width, 5, dtype());
+    Tensor drows(GetParam(), rows), into(GetParam(), table);
+    ScatterRows(launch(), drows.data(), ddistinct.data(), 3, static_cast<int64_t>(width), into.data());
+    auto want = table;
+    for (size_t r = 0; r < 3; ++r) {
+      for (size_t i = 0; i < width; ++i) want[static_cast<size_t>(distinct[r]) * width + i] = rows[r * width + i];
+    }
+    ExpectSameBits(into.Host(), want, "scatter");
+  }
+}
+
+TEST_P(Embedding, AddsRowsWithRepeatedIndices) {
+  for (const size_t width : {3, 64, 130, 700}) {
+    const size_t rows = 50;
+    std::vector<int32_t> index(rows);
+    for (size_t r = 0; r < rows; ++r) index[r] = static_cast<int32_t>(r * r % 7);
+    const auto d = Normal(rows * width, 1, dtype()), before = Normal(8 * width, 2);
+    auto expected = ToDouble(before);
+    for (size_t r = 0; r < rows; ++r) {
+      for (size_t i = 0; i < width; ++i) expected[static_cast<size_t>(index[r]) * width + i] += static_cast<double>(d[r * width + i]);
+    }
+    Tensor dd(GetParam(), d);
+    Array<int32_t> dindex(device(), index);
+    std::vector<float> first;
+    WithThreads([&](int) {
+      Array<float> grad(device(), before);
+      ScatterAddRows(launch(), dd.data(), dindex.data(), rows, static_cast<int64_t>(width), grad.data());
+      // At most 16 additions to an element, sums below ~20.
+      ExpectClose(grad.Host(), expected, 0, 16 * 20 * kEps, "grad");
+      if (first.empty()) first = grad.Host();
+      else if (device() == Device::kCpu) ExpectSameBits(grad.Host(), first, "threads");
+    });
+  }
+}
+
+TEST_P(Embedding, AddsABiasAndSumsItsGradient) {
+  for (const size_t width : {1, 65, 960}) {
+    const size_t rows = 37;
+    const auto x = Normal(rows * width, 1, dtype()), bias = Normal(width, 2, dtype()), before = Normal(width, 3);
+    std::vector<double> expected(x.size()), dexpected = ToDouble(before);
+    for (size_t i = 0; i < x.size(); ++i) {
+      expected[i] = static_cast<double>(x[i]) + static_cast<double>(bias[i % width]);
+      dexpected[i % width] += static_cast<double>(x[i]);
+    }
+    Tensor tx(GetParam(), x), tb(GetParam(), bias);
+    Array<float> dbias(device(), before);
+    BiasBackward(launch(), tx.data(), rows, static_cast<int64_t>(width), dbias.data());
+    ExpectClose(dbias.Host(), dexpected, 0, 37 * 20 * kEps, "dbias");
+    AddBias(launch(), tx.data(), tb.data(), rows, static_cast<int64_t>(width));
+    ExpectClose(tx.Host(), expected, OutputRounding(dtype()), 1e-30, "x + bias");
+  }
+}
+
+}  // namespace
+}  // namespace plumb::kernels
