@@ -153,7 +153,7 @@ class Lexer {
     if (!tag("raw", at_, end, sign)) return false;
     const int line = line_;
     Advance(end - at_);
-    AfterTag(sign, true);
+    AfterTag(sign, false);
     for (size_t p = at_; (p = source_.find("{%", p)) != std::string::npos; p += 2) {
       const char before = p + 2 < source_.size() ? source_[p + 2] : '\0';
       if (!tag("endraw", p + 2 + (before == '-' || before == '+' ? 1 : 0), end, sign)) continue;
