@@ -21,10 +21,10 @@ struct PagedKv {
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
 
-  int64_t head_stride() const { return int64_t{page_tokens} * head_dim; }       // elements
-  int64_t kv_stride() const { return head_stride() * kv_heads; }                // K to V of one page
-  int64_t page_stride() const { return 2 * kv_stride(); }
-  int64_t layer_stride() const { return page_stride() * num_pages; }
+  PLUMB_HOST_DEVICE int64_t head_stride() const { return int64_t{page_tokens} * head_dim; }  // elements
+  PLUMB_HOST_DEVICE int64_t kv_stride() const { return head_stride() * kv_heads; }              // K to V of one page
+  PLUMB_HOST_DEVICE int64_t page_stride() const { return 2 * kv_stride(); }
+  PLUMB_HOST_DEVICE int64_t layer_stride() const { return page_stride() * num_pages; }
   int64_t bytes() const { return layer_stride() * layers * static_cast<int64_t>(ElementSize(dtype)); }
 };
 

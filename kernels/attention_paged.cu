@@ -1,0 +1,225 @@
+#include "kernels/attention_paged.h"
+#include "kernels/cuda_common.h"
+#include "kernels/cuda_twins.h"
+
+namespace plumb::kernels::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kDeep = 4;  // positions a team scores before it rescales: their loads are in flight together
+
+// How a block divides its work: a team of `Lanes` lanes takes every kTeams-th position; each lane holds Chunks * kSize
+// elements of the head, in 16-byte pieces that lie Lanes pieces apart.
+template <class T, int Lanes, int Chunks>
+struct Layout {
+  static constexpr int kSize = Pack<T>::kSize;
+  static constexpr int kElements = Chunks * kSize;
+  static constexpr int kTeams = kThreads / Lanes;
+};
+
+// This lane's elements of a row of d; zeros past the end. Wide: rows start on 16 bytes and d is whole pieces.
+template <bool Wide, int Lanes, int Chunks, class T>
+__device__ __forceinline__ void LoadRow(const T* row, int32_t d, int lane, float* out) {
+  constexpr int kSize = Pack<T>::kSize;
+#pragma unroll
+  for (int c = 0; c < Chunks; ++c) {
+    const int at = (c * Lanes + lane) * kSize;
+    if constexpr (Wide) {
+      Pack<T> p;
+      if (at < d) p = LoadPack(row + at);
+#pragma unroll
+      for (int u = 0; u < kSize; ++u) out[c * kSize + u] = at < d ? ToFloat(p.x[u]) : 0.0f;
+    } else {
+#pragma unroll
+      for (int u = 0; u < kSize; ++u) out[c * kSize + u] = at + u < d ? ToFloat(row[at + u]) : 0.0f;
+    }
+  }
+}
+
+template <int Lanes>
+__device__ __forceinline__ float TeamSum(float v) {
+#pragma unroll
+  for (int offset = Lanes / 2; offset > 0; offset /= 2) v += __shfl_xor_sync(0xFFFFFFFFu, v, offset);
+  return v;
+}
+
+// One block: one row, one KV head, G of the group's query heads (blockIdx.z: which). Every team folds its positions into
+// its own running maximum, sum and output; the teams are merged at the end in a fixed order. Which team takes a position
+// depends on the position alone, so the bits depend neither on the batch nor on how a prompt was cut into chunks.
+template <class T, bool Wide, int Lanes, int Chunks, int G>
+__global__ void __launch_bounds__(kThreads)
+    Attention(const T* q, int64_t q_stride, PagedRows rows, int32_t heads, int32_t layer, PagedKv kv, T* out) {
+  using L = Layout<T, Lanes, Chunks>;
+  constexpr int kElements = L::kElements;
+  __shared__ float team_top[G][L::kTeams], team_sum[G][L::kTeams];
+  extern __shared__ float team_out[];  // [kTeams / teams a warp][padded d]
+
+  const int32_t d = kv.head_dim, group = heads / kv.kv_heads;
+  const int64_t r = blockIdx.x;
+  const auto kv_head = static_cast<int32_t>(blockIdx.y), first = static_cast<int32_t>(blockIdx.z) * G;
+  const int lane = static_cast<int>(threadIdx.x) % Lanes, team = static_cast<int>(threadIdx.x) / Lanes;
+  const int32_t length = rows.position[r] + 1;
+  const int32_t* table = rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride;
+  const T* base = static_cast<const T*>(kv.pages) + layer * kv.layer_stride() + kv_head * kv.head_stride();
+  const float scale = 1.0f / sqrtf(static_cast<float>(d));
+
+  float query[G][kElements], acc[G][kElements] = {}, top[G], sum[G] = {};
+#pragma unroll
+  for (int g = 0; g < G; ++g) {
+    top[g] = -INFINITY;
+    const int32_t head = kv_head * group + min(first + g, group - 1);  // heads past the group repeat its last
+    LoadRow<Wide, Lanes, Chunks>(q + r * q_stride + int64_t{head} * d, d, lane, query[g]);
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) query[g][e] *= scale;
+  }
+
+  // All lanes of a warp take the same number of turns: the sums over a team use the whole warp's shuffle.
+  for (int32_t start = 0; start < length; start += L::kTeams * kDeep) {
+    float value[kDeep][kElements], score[G][kDeep];
+#pragma unroll
+    for (int t = 0; t < kDeep; ++t) {
+      const int32_t p = start + t * L::kTeams + team;
+      const bool valid = p < length;
+      const int32_t at = valid ? p : 0;
+      const T* key = base + table[at / kv.page_tokens] * kv.page_stride() + int64_t{at % kv.page_tokens} * d;
+      float k[kElements];
+      LoadRow<Wide, Lanes, Chunks>(key, d, lane, k);
+      LoadRow<Wide, Lanes, Chunks>(key + kv.kv_stride(), d, lane, value[t]);
+#pragma unroll
+      for (int g = 0; g < G; ++g) {
+        float dot = 0;
+#pragma unroll
+        for (int e = 0; e < kElements; ++e) dot += query[g][e] * k[e];
+        const float sum_of_team = TeamSum<Lanes>(dot);  // every lane takes part, also those without a position
+        score[g][t] = valid ? sum_of_team : -INFINITY;
+      }
+    }
+#pragma unroll
+    for (int g = 0; g < G; ++g) {
+      float highest = top[g];
+#pragma unroll
+      for (int t = 0; t < kDeep; ++t) highest = fmaxf(highest, score[g][t]);
+      if (highest == -INFINITY) continue;  // this team has no position yet
+      const float rescale = top[g] == -INFINITY ? 0.0f : expf(top[g] - highest);
+      top[g] = highest;
+      sum[g] *= rescale;
+#pragma unroll
+      for (int e = 0; e < kElements; ++e) acc[g][e] *= rescale;
+#pragma unroll
+      for (int t = 0; t < kDeep; ++t) {
+        const float weight = expf(score[g][t] - highest);
+        sum[g] += weight;
+#pragma unroll
+        for (int e = 0; e < kElements; ++e) acc[g][e] += weight * value[t][e];
+      }
+    }
+  }
+
+  // Merge: all teams measure against the block's maximum, the teams of a warp add by shuffles, the warps in order.
+#pragma unroll
+  for (int g = 0; g < G; ++g) {
+    if (lane == 0) team_top[g][team] = top[g];
+  }
+  __syncthreads();
+  constexpr int kWarps = kThreads / 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+#pragma unroll
+  for (int g = 0; g < G; ++g) {
+    float most = -INFINITY;
+    for (int t = 0; t < L::kTeams; ++t) most = fmaxf(most, team_top[g][t]);
+    const float rescale = top[g] == -INFINITY ? 0.0f : expf(top[g] - most);
+    if (lane == 0) team_sum[g][team] = sum[g] * rescale;
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) {
+      float a = acc[g][e] * rescale;
+#pragma unroll
+      for (int offset = 16; offset >= Lanes; offset /= 2) a += __shfl_xor_sync(0xFFFFFFFFu, a, offset);
+      acc[g][e] = a;
+    }
+    __syncthreads();  // the last head's output is read
+    if (threadIdx.x % 32 < Lanes) {
+#pragma unroll
+      for (int c = 0; c < Chunks; ++c) {
+#pragma unroll
+        for (int u = 0; u < L::kSize; ++u) {
+          team_out[(warp * Chunks * Lanes + c * Lanes + lane) * L::kSize + u] = acc[g][c * L::kSize + u];
+        }
+      }
+    }
+    __syncthreads();
+    if (first + g < group) {
+      float total = 0;
+      for (int t = 0; t < L::kTeams; ++t) total += team_sum[g][t];
+      for (int32_t i = static_cast<int32_t>(threadIdx.x); i < d; i += kThreads) {
+        float a = 0;
+        for (int w = 0; w < kWarps; ++w) a += team_out[w * Chunks * Lanes * L::kSize + i];
+        out[(r * heads + kv_head * group + first + g) * d + i] = FromFloat<T>(a / total);
+      }
+    }
+  }
+}
+
+template <class T, bool Wide, int Lanes, int Chunks>
+void Start(const Launch& launch, const T* q, int64_t q_stride, const PagedRows& rows, int32_t heads, int32_t layer,
+           const PagedKv& kv, T* out) {
+  const int32_t group = heads / kv.kv_heads;
+  const size_t shared = sizeof(float) * (kThreads / 32) * Chunks * Lanes * Pack<T>::kSize;
+  const auto start = [&]<int G>(std::integral_constant<int, G>) {
+    const dim3 grid(static_cast<unsigned>(rows.rows), static_cast<unsigned>(kv.kv_heads),
+                    static_cast<unsigned>((group + G - 1) / G));
+    Attention<T, Wide, Lanes, Chunks, G><<<grid, kThreads, shared, Stream(launch)>>>(q, q_stride, rows, heads, layer, kv, out);
+  };
+  if (group == 1) start(std::integral_constant<int, 1>{});
+  else if (group == 2) start(std::integral_constant<int, 2>{});
+  else start(std::integral_constant<int, Chunks == 1 ? 4 : 2>{});  // what fits in the registers
+}
+
+template <class T, bool Wide>
+void ForHeadDim(const Launch& launch, const T* q, int64_t q_stride, const PagedRows& rows, int32_t heads, int32_t layer,
+                const PagedKv& kv, T* out) {
+  const int32_t pieces = (kv.head_dim + Pack<T>::kSize - 1) / Pack<T>::kSize;
+  if (pieces <= 4) Start<T, Wide, 4, 1>(launch, q, q_stride, rows, heads, layer, kv, out);
+  else if (pieces <= 8) Start<T, Wide, 8, 1>(launch, q, q_stride, rows, heads, layer, kv, out);
+  else if (pieces <= 16) Start<T, Wide, 16, 1>(launch, q, q_stride, rows, heads, layer, kv, out);
+  else if (pieces <= 32) Start<T, Wide, 32, 1>(launch, q, q_stride, rows, heads, layer, kv, out);
+  else if (pieces <= 64) Start<T, Wide, 32, 2>(launch, q, q_stride, rows, heads, layer, kv, out);
+  else throw Error(ErrorCode::kUnsupported, "AttentionPaged on CUDA: head_dim " + std::to_string(kv.head_dim) + " is above " +
+                                                    std::to_string(64 * Pack<T>::kSize));
+}
+
+// blockIdx.x: a pair of pages, blockIdx.y: the layer.
+template <class V>
+__global__ void Copy(const int32_t* from, const int32_t* to, V* pages, int64_t page_stride, int64_t layer_stride) {
+  const V* source = pages + blockIdx.y * layer_stride + from[blockIdx.x] * page_stride;
+  V* target = pages + blockIdx.y * layer_stride + to[blockIdx.x] * page_stride;
+  for (int64_t i = threadIdx.x; i < page_stride; i += blockDim.x) target[i] = source[i];
+}
+
+}  // namespace
+
+void AttentionPaged(const Launch& launch, const void* q, int64_t q_stride, const PagedRows& rows, int32_t heads,
+                    int32_t layer, const PagedKv& kv, void* out) {
+  if (rows.rows == 0) return;
+  ForDType(launch.dtype, [&]<class T>(T) {
+    constexpr int kSize = Pack<T>::kSize;
+    const bool wide = kv.head_dim % kSize == 0 && q_stride % kSize == 0 && Aligned16(q) && Aligned16(kv.pages);
+    const auto run = wide ? ForHeadDim<T, true> : ForHeadDim<T, false>;
+    run(launch, static_cast<const T*>(q), q_stride, rows, heads, layer, kv, static_cast<T*>(out));
+  });
+  CheckLaunch("AttentionPaged");
+}
+
+void CopyPages(const Launch& launch, const int32_t* from, const int32_t* to, int32_t count, const PagedKv& kv) {
+  if (count == 0) return;
+  const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(kv.layers));
+  const auto element = static_cast<int64_t>(ElementSize(kv.dtype));
+  const int64_t page = kv.page_stride() * element, layer = kv.layer_stride() * element;
+  if (page % 16 == 0 && Aligned16(kv.pages)) {
+    Copy<<<grid, 256, 0, Stream(launch)>>>(from, to, static_cast<uint4*>(kv.pages), page / 16, layer / 16);
+  } else {
+    Copy<<<grid, 256, 0, Stream(launch)>>>(from, to, static_cast<uint16_t*>(kv.pages), page / 2, layer / 2);
+  }
+  CheckLaunch("CopyPages");
+}
+
+}  // namespace plumb::kernels::cuda

@@ -1,0 +1,73 @@
+#include "kernels/cuda_common.h"
+#include "kernels/cuda_twins.h"
+#include "kernels/swiglu.h"
+
+namespace plumb::kernels::cuda {
+namespace {
+
+template <int N, class T>
+__global__ void Forward(const T* gate_up, int64_t rows, int64_t ffn, T* out) {
+  const int64_t columns = ffn / N, total = rows * columns;
+  for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < total; k += int64_t{gridDim.x} * blockDim.x) {
+    const int64_t r = k / columns, i = (k - r * columns) * N;
+    const auto gate = *reinterpret_cast<const Few<N, T>*>(gate_up + r * 2 * ffn + i);
+    const auto up = *reinterpret_cast<const Few<N, T>*>(gate_up + r * 2 * ffn + ffn + i);
+    Few<N, T> result;
+#pragma unroll
+    for (int u = 0; u < N; ++u) {
+      const float g = ToFloat(gate.x[u]);
+      result.x[u] = FromFloat<T>(g / (1.0f + expf(-g)) * ToFloat(up.x[u]));
+    }
+    *reinterpret_cast<Few<N, T>*>(out + r * ffn + i) = result;
+  }
+}
+
+template <int N, class T>
+__global__ void Backward(const T* dout, const T* gate_up, int64_t rows, int64_t ffn, T* dgate_up) {
+  const int64_t columns = ffn / N, total = rows * columns;
+  for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < total; k += int64_t{gridDim.x} * blockDim.x) {
+    const int64_t r = k / columns, i = (k - r * columns) * N;
+    const auto gate = *reinterpret_cast<const Few<N, T>*>(gate_up + r * 2 * ffn + i);
+    const auto up = *reinterpret_cast<const Few<N, T>*>(gate_up + r * 2 * ffn + ffn + i);
+    const auto d = *reinterpret_cast<const Few<N, T>*>(dout + r * ffn + i);
+    Few<N, T> dgate, dup;
+#pragma unroll
+    for (int u = 0; u < N; ++u) {
+      const float g = ToFloat(gate.x[u]), du = ToFloat(d.x[u]);
+      const float s = 1.0f / (1.0f + expf(-g));
+      dup.x[u] = FromFloat<T>(du * g * s);
+      dgate.x[u] = FromFloat<T>(du * ToFloat(up.x[u]) * s * (1.0f + g * (1.0f - s)));
+    }
+    *reinterpret_cast<Few<N, T>*>(dgate_up + r * 2 * ffn + i) = dgate;
+    *reinterpret_cast<Few<N, T>*>(dgate_up + r * 2 * ffn + ffn + i) = dup;
+  }
+}
+
+}  // namespace
+
+void SwigluForward(const Launch& launch, const void* gate_up, int64_t rows, int64_t ffn, void* out) {
+  if (rows * ffn == 0) return;
+  ForDType(launch.dtype, [&]<class T>(T) {
+    constexpr int kWide = Pack<T>::kSize;
+    const bool wide = ffn % kWide == 0 && Aligned16(gate_up) && Aligned16(out);
+    const auto kernel = wide ? Forward<kWide, T> : Forward<1, T>;
+    kernel<<<Blocks(rows * ffn / (wide ? kWide : 1), 256), 256, 0, Stream(launch)>>>(static_cast<const T*>(gate_up), rows,
+                                                                                     ffn, static_cast<T*>(out));
+  });
+  CheckLaunch("SwigluForward");
+}
+
+void SwigluBackward(const Launch& launch, const void* dout, const void* gate_up, int64_t rows, int64_t ffn,
+                    void* dgate_up) {
+  if (rows * ffn == 0) return;
+  ForDType(launch.dtype, [&]<class T>(T) {
+    constexpr int kWide = Pack<T>::kSize;
+    const bool wide = ffn % kWide == 0 && Aligned16(gate_up) && Aligned16(dout) && Aligned16(dgate_up);
+    const auto kernel = wide ? Backward<kWide, T> : Backward<1, T>;
+    kernel<<<Blocks(rows * ffn / (wide ? kWide : 1), 256), 256, 0, Stream(launch)>>>(
+        static_cast<const T*>(dout), static_cast<const T*>(gate_up), rows, ffn, static_cast<T*>(dgate_up));
+  });
+  CheckLaunch("SwigluBackward");
+}
+
+}  // namespace plumb::kernels::cuda

@@ -1,0 +1,132 @@
+#include "kernels/rope.h"
+
+#include "tests/kernels/kernel_test.h"
+
+namespace plumb::kernels {
+namespace {
+
+// The rotation in double, from the definition.
+std::vector<double> Reference(std::vector<double> qkv, const std::vector<int32_t>& position, int32_t heads,
+                              int32_t kv_heads, int32_t d, double theta, double sign) {
+  const int64_t width = int64_t{heads + 2 * kv_heads} * d;
+  for (size_t r = 0; r < position.size(); ++r) {
+    for (int32_t h = 0; h < heads + kv_heads; ++h) {
+      double* x = qkv.data() + static_cast<int64_t>(r) * width + h * d;
+      for (int32_t i = 0; i < d / 2; ++i) {
+        const double angle = sign * position[r] * std::pow(theta, -2.0 * i / d);
+        const double a = x[i], b = x[d / 2 + i];
+        x[i] = a * std::cos(angle) - b * std::sin(angle);
+        x[d / 2 + i] = b * std::cos(angle) + a * std::sin(angle);
+      }
+    }
+  }
+  return qkv;
+}
+
+struct Shape {
+  int32_t rows, heads, kv_heads, d;
+};
+const std::vector<Shape> kShapes = {{1, 1, 1, 2}, {3, 2, 1, 6}, {5, 4, 2, 16}, {7, 9, 3, 64}, {2, 3, 3, 128}};
+
+PLUMB_KERNEL_SUITE(Rope);
+
+Array<float> Table(Device device, int64_t positions, int32_t d, double theta) {
+  std::vector<float> table(static_cast<size_t>(positions * d));
+  RopeTable(positions, d, theta, table.data());
+  return Array<float>(device, table);
+}
+
+TEST_P(Rope, TurnsAndTurnsBack) {
+  for (const Shape& s : kShapes) {
+    const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.d;
+    const auto x = ToDouble(Normal(s.rows * width, 1, dtype()));
+    std::vector<int32_t> position;
+    for (int32_t r = 0; r < s.rows; ++r) position.push_back(r * 37 % 200);
+    auto table = Table(device(), 200, s.d, 10000.0);
+    Array<int32_t> tp(device(), position);
+    for (const bool inverse : {false, true}) {
+      const auto want = Reference(x, position, s.heads, s.kv_heads, s.d, 10000.0, inverse ? -1 : 1);
+      Tensor qkv(GetParam(), Floats(x));
+      RopeInPlace(launch(), qkv.data(), tp.data(), table.data(), s.rows, s.heads, s.kv_heads, s.d, inverse);
+      // Two products and a sum, and the table's own rounding; inputs are below 6.
+      ExpectClose(qkv.Host(), want, OutputRounding(dtype()), 5 * kEps * 12, "qkv");
+      RopeInPlace(launch(), qkv.data(), tp.data(), table.data(), s.rows, s.heads, s.kv_heads, s.d, !inverse);
+      // The inverse undoes it up to the rounding of the value between.
+      ExpectClose(qkv.Host(), x, OutputRounding(dtype()), (10 * kEps + 2 * OutputRounding(dtype())) * 12, "turned back");
+    }
+  }
+}
+
+// The rotation is orthogonal: turning back is its transpose, so <R x, y> = <x, R^-1 y>; this is what backward needs.
+TEST_P(Rope, InverseIsTheGradient) {
+  const Shape s = {2, 2, 1, 8};
+  const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.d;
+  const std::vector<int32_t> position = {3, 11};
+  const auto x = ToDouble(Normal(s.rows * width, 2, dtype())), dy = ToDouble(Normal(s.rows * width, 3, dtype()));
+  const auto want = Gradient(
+      [&](const auto& v) { return Dot(Reference(v, position, s.heads, s.kv_heads, s.d, 10000.0, 1), dy); }, x);
+  auto table = Table(device(), 16, s.d, 10000.0);
+  Array<int32_t> tp(device(), position);
+  Tensor t(GetParam(), Floats(dy));
+  RopeInPlace(launch(), t.data(), tp.data(), table.data(), s.rows, s.heads, s.kv_heads, s.d, true);
+  ExpectClose(t.Host(), want, OutputRounding(dtype()), 8 * kEps * 12, "d qkv");
+}
+
+TEST_P(Rope, WritesKeysAndValuesToTheirPagesOnly) {
+  for (const Shape& s : kShapes) {
+    for (const int32_t page_tokens : {1, 5, 16}) {
+      const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.d;
+      const auto x = ToDouble(Normal(s.rows * width, 4, dtype()));
+      // Rows belong to two slots in turn, at positions 3, 4, 5, ...
+      std::vector<int32_t> slot, position;
+      for (int32_t r = 0; r < s.rows; ++r) {
+        slot.push_back(r % 2);
+        position.push_back(3 + r / 2);
+      }
+      const int32_t stride = 12, pages = 2 * stride, layers = 2;
+      std::vector<int32_t> page_table;
+      for (int32_t i = 0; i < pages; ++i) page_table.push_back((i * 7 + 5) % pages);
+      PagedKv kv{.dtype = dtype(), .layers = layers, .num_pages = pages, .page_tokens = page_tokens,
+                 .kv_heads = s.kv_heads, .head_dim = s.d};
+      const int64_t elements = kv.layer_stride() * layers;
+      Tensor memory(GetParam(), std::vector<float>(elements, kPoison)), qkv(GetParam(), Floats(x)), turned(GetParam(), Floats(x));
+      kv.pages = memory.data();
+      Array<int32_t> ts(device(), slot), tp(device(), position), tt(device(), page_table);
+      auto table = Table(device(), 64, s.d, 500.0);
+      RopeAndWriteKv(launch(), qkv.data(),
+                     {.rows = s.rows, .slot = ts.data(), .position = tp.data(), .page_table = tt.data(),
+                      .page_table_stride = stride},
+                     table.data(), s.heads, 1, kv);
+      RopeInPlace(launch(), turned.data(), tp.data(), table.data(), s.rows, s.heads, s.kv_heads, s.d, false);
+      const auto got = qkv.Host(), want_turned = turned.Host();
+      std::vector<float> want = Tensor(GetParam(), std::vector<float>(elements, kPoison)).Host();
+      for (int32_t r = 0; r < s.rows; ++r) {
+        for (int32_t i = 0; i < s.heads * s.d; ++i) EXPECT_EQ(got[r * width + i], want_turned[r * width + i]) << "q";
+        const int32_t page = page_table[slot[r] * stride + position[r] / page_tokens];
+        for (int32_t h = 0; h < s.kv_heads; ++h) {
+          const int64_t to = kv.layer_stride() + page * kv.page_stride() + h * kv.head_stride() +
+                             int64_t{position[r] % page_tokens} * s.d;
+          for (int32_t i = 0; i < s.d; ++i) {
+            want[to + i] = want_turned[r * width + (s.heads + h) * s.d + i];
+            want[to + kv.kv_stride() + i] = static_cast<float>(x[r * width + (s.heads + s.kv_heads + h) * s.d + i]);
+          }
+        }
+      }
+      EXPECT_EQ(memory.Host(), want) << "page_tokens " << page_tokens << " d " << s.d;
+    }
+  }
+}
+
+TEST(RopeTable, HoldsCosinesAndSines) {
+  std::vector<float> table(3 * 4);
+  RopeTable(3, 4, 100.0, table.data());
+  EXPECT_FLOAT_EQ(table[0], 1.0f);
+  EXPECT_FLOAT_EQ(table[2], 0.0f);
+  EXPECT_FLOAT_EQ(table[8], std::cos(2.0f));
+  EXPECT_FLOAT_EQ(table[9], std::cos(0.2f));
+  EXPECT_FLOAT_EQ(table[10], std::sin(2.0f));
+  EXPECT_FLOAT_EQ(table[11], std::sin(0.2f));
+}
+
+}  // namespace
+}  // namespace plumb::kernels
