@@ -1,0 +1,144 @@
+#include "run/session.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <set>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::TempFolder;
+
+constexpr char kRecipe[] = PLUMB_SOURCE_DIR "/configs/arithmetic_grpo.toml";
+
+configs::Config Recipe(const std::string& out, std::vector<std::string> overrides = {}) {
+  configs::Config config = configs::LoadRecipe(kRecipe, overrides).config;
+  config.run.out = out;
+  return config;
+}
+
+RunFolder Prepare(const std::string& out, std::vector<std::string> overrides, bool resume, bool overwrite = false) {
+  configs::Config config = Recipe(out, std::move(overrides));
+  return PrepareRunFolder(config, kRecipe, resume, overwrite);
+}
+
+template <class Body>
+Error ErrorOf(Body body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return e;
+  }
+  ADD_FAILURE() << "no error";
+  return Error(ErrorCode::kIo, "none");
+}
+
+std::string RunId(const RunFolder& folder) { return RealFileSystem().ReadFile(folder.identity(), 4096); }
+
+TEST(SessionTest, AFolderIsMadeOnceAndNeverOverwrittenUnasked) {
+  const TempFolder temp;
+  const std::string out = temp / "run";
+  const RunFolder folder = Prepare(out, {}, false);
+  EXPECT_EQ(folder.path, out);
+  EXPECT_TRUE(std::filesystem::is_directory(folder.checkpoints()));
+  const std::string id = RunId(folder);
+  RealFileSystem().WriteFileAtomic(folder.metrics(), "{\"step\":0}\n");
+
+  const Error again = ErrorOf([&] { Prepare(out, {}, false); });
+  EXPECT_EQ(again.code(), ErrorCode::kConflict);
+  EXPECT_NE(again.message().find("--resume"), std::string::npos);
+  EXPECT_TRUE(std::filesystem::exists(folder.metrics())) << "refusing must not touch the run";
+
+  Prepare(out, {}, true);
+  EXPECT_EQ(RunId(folder), id) << "a resumed run is the same run";
+  EXPECT_TRUE(std::filesystem::exists(folder.metrics()));
+
+  Prepare(out, {}, false, /*overwrite=*/true);
+  EXPECT_NE(RunId(folder), id) << "a new run has a new id: the store of the old one is refused";
+  EXPECT_FALSE(std::filesystem::exists(folder.metrics()));
+}
+
+TEST(SessionTest, AFolderOfSomethingElseIsLeftAlone) {
+  const TempFolder temp;
+  RealFileSystem().CreateDirectories(temp / "mine");
+  RealFileSystem().WriteFileAtomic(temp / "mine/thesis.tex", "ten years");
+  for (const bool overwrite : {false, true}) {
+    EXPECT_EQ(ErrorOf([&] { Prepare(temp / "mine", {}, false, overwrite); }).code(), ErrorCode::kConflict);
+    EXPECT_TRUE(std::filesystem::exists(temp / "mine/thesis.tex"));
+  }
+}
+
+TEST(SessionTest, ResumingWithAnotherRecipeNamesEveryDifference) {
+  const TempFolder temp;
+  Prepare(temp / "run", {}, false);
+  const Error e = ErrorOf([&] { Prepare(temp / "run", {"optimizer.learning_rate=0.5", "run.seed=77"}, true); });
+  EXPECT_EQ(e.code(), ErrorCode::kConflict);
+  EXPECT_NE(e.message().find("optimizer.learning_rate"), std::string::npos) << e.message();
+  EXPECT_NE(e.message().find("0.5"), std::string::npos) << e.message();
+  EXPECT_NE(e.message().find("run.seed"), std::string::npos) << e.message();
+  // The stored recipe is still that of the run.
+  Prepare(temp / "run", {}, true);
+}
+
+TEST(SessionTest, StepsAndRolesMayChangeOnResume) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {"run.steps=10"}, false);
+  Prepare(temp / "run", {"run.steps=20", "run.roles=\"processes\"", "run.actors=2"}, true);
+  EXPECT_EQ(configs::LoadRecipe(folder.config()).config.run.steps, 20);
+}
+
+TEST(SessionTest, OpensTheSameInEveryProcess) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {"run.threads=1"}, false);
+  const auto a = Session::Open(folder.path), b = Session::Open(folder.path);
+  EXPECT_EQ(a->run_id(), b->run_id());
+  EXPECT_EQ(a->shape(), b->shape());
+  EXPECT_EQ(a->shape().vocab, a->tokenizer().size());
+  EXPECT_TRUE(std::filesystem::exists(folder.tokenizer() + "/tokenizer.json"));
+  Prompt prompt;
+  prompt.text = "1+2=";
+  const auto tokens = a->Tokenize(prompt);
+  EXPECT_EQ(tokens, b->Tokenize(prompt));
+  EXPECT_EQ(tokens.front(), a->shape().bos_token);
+  EXPECT_EQ(a->tokenizer().Decode(tokens, true), "1+2=");
+}
+
+TEST(SessionTest, PromptsAreTokenizedAndTrainIsNotEval) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {"run.threads=1", "data.eval_prompts=50"}, false);
+  const auto session = Session::Open(folder.path);
+  const PromptData data = LoadPrompts(*session);
+  ASSERT_EQ(data.eval.size(), 50u);
+  ASSERT_FALSE(data.notes.empty());
+  std::set<std::vector<int32_t>> eval;
+  for (const Prompt& p : data.eval) eval.insert(p.tokens);
+  for (const Prompt& p : data.train) {
+    ASSERT_FALSE(p.tokens.empty());
+    ASSERT_FALSE(eval.count(p.tokens)) << p.text;
+  }
+  const DemonstrationData demonstrations = LoadDemonstrations(*session);
+  ASSERT_EQ(demonstrations.train.size(), 200u);
+  for (const Demonstration& d : demonstrations.train) {
+    ASSERT_EQ(d.tokens.size(), d.loss_mask.size());
+    EXPECT_EQ(d.loss_mask.front(), 0) << "the prompt is not learnt";
+    EXPECT_EQ(d.tokens.back(), session->shape().eos_tokens.front()) << "the end is learnt";
+    EXPECT_EQ(d.loss_mask.back(), 1);
+  }
+}
+
+TEST(SessionTest, ADamagedIdentityIsNamed) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {}, false);
+  RealFileSystem().WriteFileAtomic(folder.identity(), "{\"run_id\":");
+  const Error e = ErrorOf([&] { Session::Open(folder.path); });
+  EXPECT_EQ(e.code(), ErrorCode::kCorruption);
+  EXPECT_EQ(e.where(), folder.identity());
+}
+
+}  // namespace
+}  // namespace plumb::run
