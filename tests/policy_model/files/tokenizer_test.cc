@@ -1,0 +1,193 @@
+// Byte-level BPE under every known pre-tokenizer, against Hugging Face's tokenizers (tests/golden/tokenizer.json, written by
+// make_tokenizer_golden.py), and tokenizer.json files that are broken.
+#include "policy_model/files/tokenizer.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "policy_model/files/added_tokens.h"
+#include "policy_model/files/byte_pairs.h"
+#include "policy_model/files/nfc.h"
+#include "policy_model/files/pre_tokenizer.h"
+#include "policy_model/files/strict_json.h"
+#include "policy_model/files/unicode.h"
+
+namespace plumb::policy_model {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+const Json& Golden() {
+  static const Json golden = ReadStrictJson(PLUMB_SOURCE_DIR "/tests/golden/tokenizer.json", 4 << 20);
+  return golden;
+}
+
+std::vector<std::string> Words(const PreTokenizer& pre, std::string_view text) {
+  std::vector<std::string> out;
+  pre.Split(text, [&](std::string_view w) { out.emplace_back(w); });
+  return out;
+}
+
+TEST(Tokenizer, HasTheReferencesIdsForEveryFamily) {
+  ASSERT_EQ(Golden()["tokenizers"].size(), 4u);
+  for (const auto& [name, source] : Golden()["tokenizers"].items()) {
+    const auto tokenizer = Tokenizer::Parse(source.get<std::string>(), name);
+    int wrong = 0;
+    for (size_t i = 0; i < Golden()["texts"].size(); ++i) {
+      const auto text = Golden()["texts"][i].get<std::string>();
+      const auto ids = tokenizer->Encode(text);
+      const auto expected = Golden()["ids"][name][i].get<std::vector<int32_t>>();
+      if (ids != expected && ++wrong <= 5) ADD_FAILURE() << name << ": " << Golden()["texts"][i] << "\n" << Json(ids) << "\n" << Json(expected);
+      if (name != "qwen2") {
+        EXPECT_EQ(tokenizer->Decode(ids), text);
+      }
+    }
+    EXPECT_EQ(wrong, 0) << name;
+  }
+}
+
+TEST(Tokenizer, EncodesBytesThatAreNotUtf8AndGivesThemBack) {
+  const auto tokenizer = Tokenizer::Parse(Golden()["tokenizers"]["llama3"].get<std::string>(), "llama3");
+  for (const std::string text : {"\xff\xfe", "abc\xc3", "\xed\xa0\x80 x", "\xf4\x90\x80\x80", "\x80\x80 the\xe2\x82"}) {
+    EXPECT_EQ(tokenizer->Decode(tokenizer->Encode(text)), text);
+  }
+}
+
+TEST(Tokenizer, AddedTokensAreTheLongestFromTheLeft) {
+  AddedTokens added;
+  added.Add("<|", 1);
+  added.Add("<|end|>", 2);
+  added.Add("end|>", 3);
+  std::string log;
+  added.Split("a<|end|>b<|enD<|end|>", [&](int32_t id) { log += "[" + std::to_string(id) + "]"; }, [&](std::string_view rest) { log += rest; });
+  EXPECT_EQ(log, "a[2]b[1]enD[2]");
+}
+
+TEST(Tokenizer, MergesByRankFromTheLeft) {
+  BytePairs pairs(true, false);
+  int32_t id = 0;
+  for (const char* t : {"a", "b", "c", "ab", "bc", "aa", "abc"}) pairs.AddToken(t, id++, "test");
+  pairs.AddMerge("b", "c", "test");
+  pairs.AddMerge("a", "b", "test");
+  pairs.AddMerge("a", "a", "test");
+  const auto encode = [&](std::string_view word) {
+    std::vector<int32_t> out;
+    pairs.Encode(word, out);
+    return out;
+  };
+  EXPECT_EQ(encode("abc"), (std::vector<int32_t>{0, 4}));  // bc comes before ab
+  EXPECT_EQ(encode("aaa"), (std::vector<int32_t>{5, 0}));
+  EXPECT_EQ(encode("abab"), (std::vector<int32_t>{3, 3}));
+  EXPECT_EQ(encode("abc"), encode("abc"));  // from the cache
+  EXPECT_THROW(pairs.AddMerge("a", "x", "test"), Error);
+  EXPECT_THROW(pairs.AddMerge("a", "b", "test"), Error);
+  EXPECT_THROW(pairs.AddToken("ab", 9, "test"), Error);
+}
+
+TEST(Tokenizer, LongWordsTakeNoQuadraticTime) {
+  const auto tokenizer = Tokenizer::Parse(Golden()["tokenizers"]["qwen2"].get<std::string>(), "qwen2");
+  for (const char* unit : {"a", " ", "the", "\n", "!", "\xff", "1", "' ", "\u0301"}) {
+    std::string text;
+    while (text.size() < 400000) text += unit;
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_GT(tokenizer->Encode(text).size(), 0u);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5)) << unit;
+  }
+}
+
+TEST(Tokenizer, PreTokenizersCutWhereTheirPatternsSay) {
+  using V = std::vector<std::string>;
+  PreTokenizer pre;
+  pre.pattern = PreTokenizer::Pattern::kGpt2;
+  EXPECT_EQ(Words(pre, "I'm  here\n x 123!"), (V{"I", "'m", " ", " here", "\n", " x", " 123", "!"}));
+  EXPECT_EQ(Words(pre, "end  \n "), (V{"end", "  \n "}));
+  pre.split_digits = true;
+  EXPECT_EQ(Words(pre, "a 12"), (V{"a", " ", "1", "2"}));
+  pre = {};
+  pre.pattern = PreTokenizer::Pattern::kLlama3;
+  EXPECT_EQ(Words(pre, "I'M 12345!\n\n  x\tab"), (V{"I", "'M", " ", "123", "45", "!\n\n", " ", " x", "\tab"}));
+  pre.pattern = PreTokenizer::Pattern::kQwen2;
+  EXPECT_EQ(Words(pre, "a12  \n  b"), (V{"a", "1", "2", "  \n", " ", " b"}));
+}
+
+TEST(Tokenizer, CharacterClassesAndNormalForm) {
+  EXPECT_EQ(ClassOf('a'), CharacterClass::kLetter);
+  EXPECT_EQ(ClassOf(0x6771), CharacterClass::kLetter);
+  EXPECT_EQ(ClassOf(0x0664), CharacterClass::kNumber);
+  EXPECT_EQ(ClassOf(0xBD), CharacterClass::kNumber);
+  EXPECT_EQ(ClassOf(0x3000), CharacterClass::kSpace);
+  EXPECT_EQ(ClassOf(0x301), CharacterClass::kOther);
+  EXPECT_EQ(ClassOf(kNotACharacter), CharacterClass::kOther);
+  EXPECT_EQ(ComposeNfc("plain"), "plain");
+  EXPECT_EQ(ComposeNfc("e\u0301"), "\u00e9");
+  EXPECT_EQ(ComposeNfc("e\u0323\u0302"), "\u1ec7");
+  EXPECT_EQ(ComposeNfc("e\u0302\u0323"), "\u1ec7");  // marks sort before they compose
+  EXPECT_EQ(ComposeNfc("\u1100\u1161\u11a8"), "\uac01");
+  EXPECT_EQ(ComposeNfc("\u212b"), "\u00c5");
+  EXPECT_EQ(ComposeNfc("\u0958"), "\u0915\u093c");  // never composes again
+  EXPECT_EQ(ComposeNfc("e\xff\u0301"), "e\xff\u0301");
+}
+
+TEST(Tokenizer, RefusesWhatItDoesNotKnowByName) {
+  const Json good = ParseStrictJson(Golden()["tokenizers"]["qwen2"].get<std::string>(), "qwen2");
+  const auto refuses = [&](const char* pointer, const Json& value, ErrorCode code, const char* what) {
+    Json j = good;
+    j[nlohmann::ordered_json::json_pointer(pointer)] = value;
+    try {
+      Tokenizer::Parse(j.dump(), "some/tokenizer.json");
+      ADD_FAILURE() << "accepted " << pointer << " = " << value;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), code) << e.what();
+      EXPECT_NE(std::string(e.what()).find(what), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find("some/tokenizer.json"), std::string::npos) << e.what();
+    }
+  };
+  const ErrorCode unsupported = ErrorCode::kUnsupported, corrupt = ErrorCode::kCorruption;
+  refuses("/model/type", "Unigram", unsupported, "Unigram");
+  refuses("/model/byte_fallback", true, unsupported, "byte_fallback");
+  refuses("/normalizer", Json{{"type", "Lowercase"}}, unsupported, "Lowercase");
+  refuses("/pre_tokenizer", Json{{"type", "Metaspace"}}, unsupported, "Metaspace");
+  refuses("/pre_tokenizer/pretokenizers/0/pattern/Regex", "(a+)+$", unsupported, "(a+)+$");
+  refuses("/pre_tokenizer/pretokenizers/0/behavior", "Removed", unsupported, "Isolated");
+  refuses("/pre_tokenizer/pretokenizers/1/add_prefix_space", true, unsupported, "add_prefix_space");
+  refuses("/added_tokens/0/lstrip", true, unsupported, "lstrip");
+  refuses("/added_tokens/0/id", 1 << 30, corrupt, "<|x|>");
+  refuses("/added_tokens/0/content", "", corrupt, "empty");
+  refuses("/model/vocab", Json::array(), corrupt, "model.vocab");
+  refuses("/model/vocab/a", 3, corrupt, "id 3");
+  refuses("/model/vocab/a", -1, corrupt, "'a'");
+  refuses("/model/merges", Json{"a nothinglikethis"}, corrupt, "merge 0");
+  refuses("/model/merges", Json{"ab"}, corrupt, "'ab'");
+}
+
+TEST(Tokenizer, CutOrTwistedFilesAreErrors) {
+  const auto source = Golden()["tokenizers"]["gpt2"].get<std::string>();
+  for (size_t n = 0; n < source.size(); n += 97) EXPECT_THROW(Tokenizer::Parse(source.substr(0, n), "cut"), Error);
+  EXPECT_THROW(Tokenizer::Parse("[]", "list"), Error);
+  EXPECT_THROW(Tokenizer::Parse(R"({"model": {"vocab": {"a": 0, "a": 1}, "merges": []}})", "twice"), Error);
+  EXPECT_THROW(Tokenizer::Load("/nonexistent"), Error);
+  const auto tokenizer = Tokenizer::Parse(source, "gpt2");
+  EXPECT_THROW(tokenizer->TokenBytes(-1), Error);
+  EXPECT_THROW(tokenizer->TokenBytes(tokenizer->size()), Error);
+}
+
+TEST(StrictJson, RefusesDepthDuplicatesAndRests) {
+  EXPECT_EQ(ParseStrictJson(R"({"b": [1, 2.5, "x", null, true], "a": {}})", "t").dump(), R"({"b":[1,2.5,"x",null,true],"a":{}})");
+  const std::string fits = std::string(64, '[') + std::string(64, ']'), deep = std::string(65, '[') + std::string(65, ']');
+  EXPECT_NO_THROW(ParseStrictJson(fits, "t"));
+  for (const std::string& bad : {deep, std::string(1000000, '['), std::string(R"({"a": 1, "a": 2})"), std::string("1 2"), std::string(""), std::string("{\"a\": \xff}")}) {
+    try {
+      ParseStrictJson(bad, "some/file.json");
+      ADD_FAILURE() << "accepted " << bad.substr(0, 50);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kCorruption);
+      EXPECT_EQ(e.where(), "some/file.json");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace plumb::policy_model
