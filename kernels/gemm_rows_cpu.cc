@@ -16,8 +16,7 @@ namespace {
 constexpr int64_t kLanes = 16;
 constexpr int64_t kCols = 2 * kLanes;
 constexpr int64_t kRows = 8;
-typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
-typedef float LooseVector __attribute__((vector_size(kLanes * sizeof(float)), aligned(4)));
+typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), may_alias));
 
 // A panel of `cols` <= kCols weight rows, transposed; missing columns are 0.
 void Pack(const float* w, int64_t cols, int64_t k, float* panel) {
@@ -49,10 +48,10 @@ inline void Tile(const float* x, int64_t k, const float* panel, int64_t cols, bo
   for (int r = 0; r < R; ++r) {
     float* out = y + r * n;
     if (cols == kCols) {
-      auto* first = reinterpret_cast<LooseVector*>(out);
-      auto* second = reinterpret_cast<LooseVector*>(out + kLanes);
-      *first = accumulate ? *first + acc[r][0] : acc[r][0];
-      *second = accumulate ? *second + acc[r][1] : acc[r][1];
+      Vector old[2] = {};  // rows of y start anywhere: through memcpy
+      if (accumulate) std::memcpy(old, out, sizeof old);
+      for (int h = 0; h < 2; ++h) old[h] = accumulate ? old[h] + acc[r][h] : acc[r][h];
+      std::memcpy(out, old, sizeof old);
     } else {
       for (int64_t c = 0; c < cols; ++c) {
         const float value = acc[r][c / kLanes][c % kLanes];
