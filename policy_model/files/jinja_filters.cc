@@ -45,6 +45,23 @@ Value Default(const Value& v, const Arguments& a, Limits&) {
   return otherwise != nullptr ? *otherwise : Value::Text("");
 }
 
+// A capital after white space and opening brackets only, unlike str.title().
+Value Title(const Value& v, const Arguments&, Limits& limits) {
+  const std::string text = Text(v, "title", limits);
+  std::string out;
+  bool begin = true;
+  for (size_t at = 0; at < text.size();) {
+    const size_t n = CharacterBytes(text, at);
+    const std::string_view c = std::string_view(text).substr(at, n);
+    const bool separator = WhitespaceBytes(text, at) > 0 || std::string_view("-({[<").find(c) != std::string_view::npos;
+    out += begin && !separator ? UpperText(c) : LowerText(c);
+    begin = separator;
+    at += n;
+  }
+  limits.SpendText(out.size());
+  return Value::Text(std::move(out));
+}
+
 Value Join(const Value& v, const Arguments& a, Limits& limits) {
   const Value* separator = a.Get(0, "d");
   const Value* attribute = a.Get(1, "attribute");
@@ -281,10 +298,7 @@ const std::map<std::string, Filter, std::less<>>& Filters() {
       {"upper", [](const Value& v, const Arguments&, Limits& limits) { return Value::Text(UpperText(Text(v, "upper", limits))); }},
       {"lower", [](const Value& v, const Arguments&, Limits& limits) { return Value::Text(LowerText(Text(v, "lower", limits))); }},
       {"capitalize", [](const Value& v, const Arguments&, Limits& limits) { return Value::Text(CapitalizeText(Text(v, "capitalize", limits))); }},
-      {"title", [](const Value& v, const Arguments& a, Limits& limits) {
-         const Value method = Attribute(Value::Text(Text(v, "title", limits)), "title", limits);
-         return method.function().call(a);
-       }},
+      {"title", Title},
       {"tojson", [](const Value& v, const Arguments& a, Limits& limits) {
          const int64_t indent = Number(a, 0, "indent", -1);
          if (indent > 32) TemplateError("tojson: an indent of more than 32");
