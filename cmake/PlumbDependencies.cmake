@@ -41,6 +41,13 @@ foreach(folder ${plumb_torch_rpath})
   target_link_options(plumb_torch INTERFACE "LINKER:-rpath,${folder}")
 endforeach()
 target_link_libraries(plumb_torch INTERFACE torch_cpu c10)
+if(PLUMB_CUDA)
+  # Linked by name so that LibTorch registers its CUDA side; what it needs besides comes from tools/setup_cuda.sh (beside
+  # the wheel) or from the CUDA toolkit. Such a binary also starts on a machine without a GPU.
+  find_package(CUDAToolkit REQUIRED)
+  target_link_libraries(plumb_torch INTERFACE torch_cuda c10_cuda)
+  target_link_options(plumb_torch INTERFACE "LINKER:-rpath,${CUDAToolkit_LIBRARY_DIR}")
+endif()
 
 # OpenMP: LibTorch brings libgomp.so.1; our loops must use that very copy, or two pools fight for the cores.
 add_library(plumb_openmp INTERFACE)
@@ -58,5 +65,5 @@ if(PLUMB_CUDA)
   endif()
   enable_language(CUDA)
   set(CMAKE_CUDA_STANDARD 20)
-  find_package(CUDAToolkit REQUIRED)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 endif()
