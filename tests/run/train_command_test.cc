@@ -1,0 +1,114 @@
+// plumb train on a tiny recipe: a run folder that holds together, resume, fewer steps, processes.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "tests/run/cli_runner.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::TempFolder;
+using testing::CliOutput;
+using testing::Has;
+using testing::RunPlumb;
+
+// The demo's recipe with a second part: a tiny model gets no sum right, but its answers differ in length, so it is trained.
+CliOutput Train(const std::string& out, int64_t steps, std::vector<std::string> more = {}) {
+  const std::string recipe = out + ".toml", part = "kind = \"answer\"\n";
+  std::string text = RealFileSystem().ReadFile(PLUMB_SOURCE_DIR "/configs/arithmetic_grpo.toml", 1 << 20);
+  const size_t at = text.find(part);
+  PLUMB_CHECK(at != std::string::npos);
+  text.insert(at + part.size(), "\n[[reward.parts]]\nname = \"short\"\nkind = \"length\"\ntarget_tokens = 1\nmax_tokens = 12\n");
+  RealFileSystem().WriteFileAtomic(recipe, text);
+  std::vector<std::string> line = {"train", recipe, "--out", out, "--steps", std::to_string(steps)};
+  for (const char* set : {"run.threads=1", "run.checkpoint_every=2", "model.layers=1", "model.hidden=32", "model.heads=2", "model.kv_heads=2",
+                          "model.ffn=64", "sft.steps=3", "sft.batch=8", "rollout.prompts_per_step=4", "rollout.samples_per_prompt=4",
+                          "rollout.max_new_tokens=12", "rollout.kv_budget_mb=64", "data.eval_prompts=10", "metrics.samples_every=1"}) {
+    line.insert(line.end(), {"--set", set});
+  }
+  line.insert(line.end(), more.begin(), more.end());
+  return RunPlumb(line);
+}
+
+std::string Read(const std::string& path) { return RealFileSystem().ReadFile(path, size_t{1} << 26); }
+
+std::vector<nlohmann::json> Lines(const std::string& path) {
+  std::vector<nlohmann::json> out;
+  std::istringstream in(Read(path));
+  for (std::string line; std::getline(in, line);) out.push_back(nlohmann::json::parse(line));
+  return out;
+}
+
+TEST(TrainCommandTest, LeavesARunFolderThatHoldsTogether) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  const CliOutput output = Train(run, 4);
+  ASSERT_EQ(output.code, 0) << output.err;
+  EXPECT_TRUE(Has(output.out, "after:  held-out pass@1")) << output.out;
+  const auto metrics = Lines(run + "/metrics.jsonl");
+  ASSERT_EQ(metrics.size(), 4u);
+  for (size_t i = 0; i < metrics.size(); ++i) {
+    EXPECT_EQ(metrics[i]["step"], i);
+    EXPECT_GT(metrics[i]["policy/updates"].get<double>(), 0);
+    for (const char* name : {"reward/mean", "reward/correct/mean", "reward/short/mean", "policy/entropy", "optim/grad_norm", "perf/tokens_per_s"}) {
+      EXPECT_TRUE(metrics[i].contains(name)) << name;
+    }
+    // float32 on the CPU: the learner computes what the actor sampled with.
+    ASSERT_TRUE(metrics[i].contains("sampling/logprob_diff_max"));
+    EXPECT_LT(metrics[i]["sampling/logprob_diff_max"].get<double>(), 1e-4);
+  }
+  for (const auto& sample : Lines(run + "/samples.jsonl")) EXPECT_TRUE(sample.contains("completion"));
+  const auto summary = nlohmann::json::parse(Read(run + "/summary.json"));
+  EXPECT_EQ(summary["steps"], 4);
+  EXPECT_EQ(summary["policy_version"], 4);
+  EXPECT_EQ(summary["eval"]["after"]["answers"], 10);
+  EXPECT_EQ(summary["weights_sha256"].get<std::string>().size(), 64u);
+  EXPECT_TRUE(Has(Read(run + "/report.html"), summary["policy_digest"].get<std::string>()));
+  EXPECT_EQ(RunPlumb({"store", "inspect", run + "/store", "--verify"}).code, 0);
+  EXPECT_EQ(RunPlumb({"generate", run + "/checkpoints/step-00000004/model", "--prompt", "1+2=", "--max-new-tokens", "4"}).code, 0);
+}
+
+TEST(TrainCommandTest, ResumedEqualsUnbrokenBitForBit) {
+  const TempFolder temp;
+  ASSERT_EQ(Train(temp / "whole", 5).code, 0);
+  ASSERT_EQ(Train(temp / "parts", 2).code, 0);
+  const CliOutput again = Train(temp / "parts", 5);
+  EXPECT_EQ(again.code, 2) << "there is a run already";
+  EXPECT_TRUE(Has(again.err, "--resume"));
+  ASSERT_EQ(Train(temp / "parts", 5, {"--resume"}).code, 0);
+  const auto whole = nlohmann::json::parse(Read(temp / "whole/summary.json"));
+  const auto parts = nlohmann::json::parse(Read(temp / "parts/summary.json"));
+  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"}) EXPECT_EQ(whole[hash], parts[hash]) << hash;
+  const auto a = Lines(temp / "whole/metrics.jsonl"), b = Lines(temp / "parts/metrics.jsonl");
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    for (const char* name : {"reward/mean", "policy/loss", "policy/entropy", "optim/grad_norm"}) EXPECT_EQ(a[i][name], b[i][name]) << i << name;
+  }
+}
+
+TEST(TrainCommandTest, SameSeedSameWeightsOtherSeedOthers) {
+  const TempFolder temp;
+  const auto digest = [&](const std::string& name, const std::string& seed) {
+    EXPECT_EQ(Train(temp / name, 2, {"--set", "run.seed=" + seed}).code, 0);
+    return nlohmann::json::parse(Read(temp / (name + "/summary.json")))["weights_sha256"].get<std::string>();
+  };
+  const std::string first = digest("a", "3");
+  EXPECT_EQ(digest("b", "3"), first);
+  EXPECT_NE(digest("c", "4"), first);
+}
+
+TEST(TrainCommandTest, ABatchLargerThanTheDataIsSaidAtTheStart) {
+  const TempFolder temp;
+  RealFileSystem().WriteFileAtomic(temp / "rows.jsonl", "{\"prompt\":\"1+1=\",\"answer\":\"2\"}\n");
+  const CliOutput output = Train(temp / "run", 1, {"--set", "data.train=\"" + temp / "rows.jsonl" + "\"", "--set", "sft.steps=0"});
+  EXPECT_EQ(output.code, 2) << output.err;
+  EXPECT_TRUE(Has(output.err, "only 1 usable row")) << output.err;
+}
+
+}  // namespace
+}  // namespace plumb::run
