@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "common/checked_math.h"
 #include "common/error.h"
 
 namespace plumb::policy_model {
@@ -128,13 +127,16 @@ void GgufReader::Read() {
     for (uint32_t d = 0; d < dimensions; ++d) {
       const auto n = in.Get<uint64_t>();
       if (n == 0 || n > (uint64_t{1} << 40)) in.Corrupt("tensor " + name + " has a dimension of " + std::to_string(n));
-      elements = CheckedMul(elements, n, "elements of a GGUF tensor");
+      if (__builtin_mul_overflow(elements, n, &elements)) in.Corrupt("the shape of tensor " + name + " overflows");
       t.shape.insert(t.shape.begin(), static_cast<int64_t>(n));
     }
     t.type = static_cast<GgufType>(in.Get<uint32_t>());
     const GgufBlock block = BlockOf(t.type, path() + ": tensor " + name);
     if (t.shape.back() % block.elements != 0) in.Corrupt("tensor " + name + " has rows that are no whole blocks");
-    const uint64_t size = CheckedMul(elements / static_cast<uint64_t>(block.elements), static_cast<uint64_t>(block.bytes));
+    uint64_t size = 0;
+    if (__builtin_mul_overflow(elements / static_cast<uint64_t>(block.elements), static_cast<uint64_t>(block.bytes), &size)) {
+      in.Corrupt("the size of tensor " + name + " overflows");
+    }
     const auto offset = in.Get<uint64_t>();
     const auto [it, is_new] = tensors_.emplace(name, std::move(t));
     if (!is_new) in.Corrupt("tensor " + name + " is there twice");
@@ -148,9 +150,10 @@ void GgufReader::Read() {
   uint64_t end = 0;
   for (const Placed& p : placed) {
     if (p.begin % step != 0 || p.begin < end) in.Corrupt("tensors overlap or are not aligned");
-    end = CheckedAdd(p.begin, p.size, "end of a GGUF tensor");
-    if (CheckedAdd(base, end) > bytes.size()) {
-      throw Error(ErrorCode::kCorruption, "is truncated: a tensor ends at byte " + std::to_string(base + end) + " of " +
+    uint64_t in_file = 0;
+    if (__builtin_add_overflow(p.begin, p.size, &end) || __builtin_add_overflow(base, end, &in_file)) in.Corrupt("an offset overflows");
+    if (in_file > bytes.size()) {
+      throw Error(ErrorCode::kCorruption, "is truncated: a tensor ends at byte " + std::to_string(in_file) + " of " +
                                               std::to_string(bytes.size()), path());
     }
     p.tensor->bytes = bytes.subspan(base + p.begin, p.size);

@@ -1,10 +1,10 @@
 #include "policy_model/files/model_config.h"
 
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
 #include "common/file.h"
+#include "policy_model/files/strict_json.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -14,9 +14,8 @@ constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 constexpr int64_t kMaxDimension = int64_t{1} << 24;
 
 Json ReadJson(const std::string& path) {
-  const std::string text = RealFileSystem().ReadFile(path, kMaxConfigBytes);
-  Json j = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (j.is_discarded() || !j.is_object()) throw Error(ErrorCode::kCorruption, "is not a JSON object", path);
+  Json j = ReadStrictJson(path, kMaxConfigBytes);
+  if (!j.is_object()) throw Error(ErrorCode::kCorruption, "is not a JSON object", path);
   return j;
 }
 
@@ -41,7 +40,9 @@ class Fields {
     return j_.at(key).get<bool>();
   }
   std::string Text(const char* key, const std::string& otherwise) const {
-    return Has(key) && j_.at(key).is_string() ? j_.at(key).get<std::string>() : otherwise;
+    if (!Has(key)) return otherwise;
+    if (!j_.at(key).is_string()) throw Error(ErrorCode::kCorruption, std::string("'") + key + "' is not a text", path_);
+    return j_.at(key).get<std::string>();
   }
 
  private:
@@ -112,7 +113,10 @@ ModelShape ReadModelConfig(const std::string& directory) {
   for (const char* key : {"rope_scaling", "rope_parameters"}) {
     if (!f.Has(key)) continue;
     const Json& rope = j.at(key);
-    const std::string kind = rope.is_object() ? rope.value("rope_type", rope.value("type", std::string("default"))) : "?";
+    std::string kind = rope.is_object() ? "default" : "?";
+    for (const char* name : {"type", "rope_type"}) {
+      if (rope.is_object() && rope.contains(name)) kind = rope.at(name).is_string() ? rope.at(name).get<std::string>() : "?";
+    }
     if (kind != "default") throw Error(ErrorCode::kUnsupported, std::string(key) + " of type '" + kind + "' is not computed here", path);
     if (rope.contains("rope_theta") && rope.at("rope_theta").is_number()) s.rope_theta = rope.at("rope_theta").get<double>();
   }
@@ -132,8 +136,13 @@ ModelShape ReadModelConfig(const std::string& directory) {
   s.max_positions = f.Int("max_position_embeddings", 2048);
   s.norm_eps = f.Number("rms_norm_eps", 1e-6);
   s.tied = f.Bool("tie_word_embeddings", type != "qwen2" ? false : true);
-  if (f.Has("bos_token_id") && j.at("bos_token_id").is_number_integer()) s.bos_token = static_cast<int32_t>(f.Int("bos_token_id"));
-  if (f.Has("pad_token_id") && j.at("pad_token_id").is_number_integer()) s.pad_token = static_cast<int32_t>(f.Int("pad_token_id"));
+  const auto token = [&](const char* key) {
+    const int64_t id = f.Int(key, -1);
+    if (id < -1 || id >= s.vocab) throw Error(ErrorCode::kCorruption, std::string("'") + key + "' is outside the vocabulary", path);
+    return static_cast<int32_t>(id);
+  };
+  s.bos_token = token("bos_token_id");
+  s.pad_token = token("pad_token_id");
   AddEos(j, path, s.eos_tokens);
   const std::string generation = directory + "/generation_config.json";
   if (RealFileSystem().Exists(generation)) AddEos(ReadJson(generation), generation, s.eos_tokens);

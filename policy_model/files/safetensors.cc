@@ -13,6 +13,7 @@
 #include "common/checked_math.h"
 #include "common/error.h"
 #include "common/file.h"
+#include "policy_model/files/strict_json.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -35,20 +36,9 @@ const char* NameOf(DType dtype) {
   return "?";
 }
 
-// Parses a JSON object and refuses duplicate keys, which would let two readers see two files.
 Json ParseHeader(std::string_view text, const std::string& path) {
-  std::vector<std::set<std::string>> keys;
-  bool duplicate = false;
-  const auto callback = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > 16) throw Error(ErrorCode::kCorruption, "the header is nested too deeply", path);
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) duplicate = true;
-    return true;
-  };
-  Json j = Json::parse(text.begin(), text.end(), callback, /*allow_exceptions=*/false);
-  if (j.is_discarded() || !j.is_object()) throw Error(ErrorCode::kCorruption, "the header is not a JSON object", path);
-  if (duplicate) throw Error(ErrorCode::kCorruption, "the header names a tensor twice", path);
+  Json j = ParseStrictJson(text, path);
+  if (!j.is_object()) throw Error(ErrorCode::kCorruption, "the header is not a JSON object", path);
   return j;
 }
 
@@ -100,7 +90,8 @@ class Reader : public SafetensorsReader {
       uint64_t elements = 1;
       for (const Json& d : entry["shape"]) {
         if (!d.is_number_unsigned()) corrupt("tensor " + name + " has a bad shape");
-        elements = CheckedMul(elements, d.get<uint64_t>());
+        if (d.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) corrupt("tensor " + name + " has a bad shape");
+        if (__builtin_mul_overflow(elements, d.get<uint64_t>(), &elements)) corrupt("the shape of tensor " + name + " overflows");
         view.shape.push_back(d.get<int64_t>());
       }
       for (const Json& o : entry["data_offsets"]) {
@@ -111,7 +102,11 @@ class Reader : public SafetensorsReader {
         corrupt("tensor " + name + " ends at byte " + std::to_string(end) + " of " + std::to_string(data.size()) +
                 ": the file is truncated");
       }
-      if (CheckedMul<uint64_t>(elements, ElementSize(view.dtype)) != end - begin) {
+      uint64_t size = 0;
+      if (__builtin_mul_overflow(elements, static_cast<uint64_t>(ElementSize(view.dtype)), &size)) {
+        corrupt("the shape of tensor " + name + " overflows");
+      }
+      if (size != end - begin) {
         corrupt("tensor " + name + " has another size than its shape says");
       }
       view.bytes = data.subspan(begin, end - begin);
@@ -215,6 +210,7 @@ void WriteSafetensors(const std::string& path, const std::vector<TensorToWrite>&
   std::vector<uint64_t> sizes;
   for (const TensorToWrite& t : tensors) {
     uint64_t bytes = ElementSize(t.dtype);
+    PLUMB_CHECK(std::all_of(t.shape.begin(), t.shape.end(), [](int64_t d) { return d >= 0; }), t.name);
     for (int64_t d : t.shape) bytes = CheckedMul(bytes, static_cast<uint64_t>(d));
     PLUMB_CHECK(!header.contains(t.name), "tensor names are unique: " + t.name);
     header[t.name] = {{"dtype", NameOf(t.dtype)}, {"shape", t.shape}, {"data_offsets", {at, at + bytes}}};

@@ -1,0 +1,269 @@
+// GGUF files made here: every element type against values worked out by hand, the whole conversion, and broken files.
+#include "policy_model/files/gguf.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "policy_model/files/chat_template.h"
+#include "policy_model/files/gguf_reader.h"
+#include "policy_model/files/model_config.h"
+#include "policy_model/files/safetensors.h"
+#include "policy_model/files/tokenizer.h"
+
+namespace plumb::policy_model {
+namespace {
+
+constexpr uint32_t kU32 = 4, kI32 = 5, kF32 = 6, kString = 8, kArray = 9;
+
+template <class T>
+std::string Raw(T v) {
+  return std::string(reinterpret_cast<const char*>(&v), sizeof v);
+}
+std::string Text(const std::string& s) { return Raw<uint64_t>(s.size()) + s; }
+
+// Puts a file together piece by piece.
+struct Maker {
+  std::string values, infos, data;
+  uint64_t value_count = 0, tensor_count = 0;
+
+  void Value(const std::string& key, uint32_t type, const std::string& bytes) {
+    values += Text(key) + Raw(type) + bytes;
+    ++value_count;
+  }
+  void Integer(const std::string& key, uint32_t v) { Value(key, kU32, Raw(v)); }
+  void Word(const std::string& key, const std::string& v) { Value(key, kString, Text(v)); }
+  void Words(const std::string& key, const std::vector<std::string>& list) {
+    std::string bytes = Raw(kString) + Raw<uint64_t>(list.size());
+    for (const std::string& s : list) bytes += Text(s);
+    Value(key, kArray, bytes);
+  }
+  void Tensor(const std::string& name, std::vector<uint64_t> dimensions, uint32_t type, const std::string& bytes) {
+    infos += Text(name) + Raw<uint32_t>(static_cast<uint32_t>(dimensions.size()));
+    for (uint64_t d : dimensions) infos += Raw(d);
+    infos += Raw(type) + Raw<uint64_t>(data.size());
+    data += bytes;
+    data.resize((data.size() + 31) / 32 * 32);
+    ++tensor_count;
+  }
+  std::string File() const {
+    std::string out = "GGUF" + Raw<uint32_t>(3) + Raw(tensor_count) + Raw(value_count) + values + infos;
+    out.resize((out.size() + 31) / 32 * 32);
+    return out + data;
+  }
+};
+
+std::string Floats(size_t n, float start) {
+  std::string out;
+  for (size_t i = 0; i < n; ++i) out += Raw(start + static_cast<float>(i));
+  return out;
+}
+
+// One layer, H = 8, two query heads and one KV head of 4, ffn 6; all bytes of the byte-level alphabet and two tags.
+Maker Model(const std::string& arch = "llama") {
+  Maker m;
+  m.Word("general.architecture", arch);
+  m.Integer(arch + ".block_count", 1);
+  m.Integer(arch + ".context_length", 64);
+  m.Integer(arch + ".embedding_length", 8);
+  m.Integer(arch + ".feed_forward_length", 6);
+  m.Integer(arch + ".attention.head_count", 2);
+  m.Integer(arch + ".attention.head_count_kv", 1);
+  m.Value(arch + ".rope.freq_base", kF32, Raw(5000.0f));
+  m.Value(arch + ".attention.layer_norm_rms_epsilon", kF32, Raw(1e-5f));
+  m.Word("tokenizer.ggml.model", "gpt2");
+  m.Word("tokenizer.ggml.pre", "smollm");
+  m.Words("tokenizer.ggml.tokens", {"<s>", "<e>", "a", "b", "ab", "\u0120", "1"});
+  m.Value("tokenizer.ggml.token_type", kArray, [] {
+    std::string out = Raw(kI32) + Raw<uint64_t>(7);
+    for (int32_t type : {3, 3, 1, 1, 1, 1, 1}) out += Raw(type);
+    return out;
+  }());
+  m.Words("tokenizer.ggml.merges", {"a b"});
+  m.Integer("tokenizer.ggml.bos_token_id", 0);
+  m.Integer("tokenizer.ggml.eos_token_id", 1);
+  m.Word("tokenizer.chat_template", "{{ bos_token }}{{ messages[0].content }}");
+  m.Tensor("token_embd.weight", {8, 7}, 0, Floats(56, 0));
+  m.Tensor("blk.0.attn_norm.weight", {8}, 0, Floats(8, 1));
+  m.Tensor("blk.0.attn_q.weight", {8, 8}, 0, Floats(64, 100));
+  m.Tensor("blk.0.attn_k.weight", {8, 4}, 0, Floats(32, 200));
+  m.Tensor("blk.0.attn_v.weight", {8, 4}, 0, Floats(32, 300));
+  m.Tensor("blk.0.attn_output.weight", {8, 8}, 0, Floats(64, 400));
+  m.Tensor("blk.0.ffn_norm.weight", {8}, 0, Floats(8, 2));
+  m.Tensor("blk.0.ffn_gate.weight", {8, 6}, 0, Floats(48, 500));
+  m.Tensor("blk.0.ffn_up.weight", {8, 6}, 0, Floats(48, 600));
+  m.Tensor("blk.0.ffn_down.weight", {6, 8}, 0, Floats(48, 700));
+  m.Tensor("output_norm.weight", {8}, 0, Floats(8, 3));
+  if (arch == "qwen2") {
+    m.Tensor("blk.0.attn_q.bias", {8}, 0, Floats(8, 10));
+    m.Tensor("blk.0.attn_k.bias", {4}, 0, Floats(4, 20));
+    m.Tensor("blk.0.attn_v.bias", {4}, 0, Floats(4, 30));
+  }
+  return m;
+}
+
+class Gguf : public testing::Test {
+ protected:
+  void SetUp() override { std::filesystem::create_directories(folder_); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  std::string Save(const std::string& bytes) {
+    RealFileSystem().OpenAppend(folder_ + "/model.gguf", true)->Append(bytes);
+    return folder_ + "/model.gguf";
+  }
+  void Refuses(const std::string& bytes, ErrorCode code, const std::string& what) {
+    try {
+      ConvertGguf(Save(bytes), out_, DType::kFloat32, false);
+      ADD_FAILURE() << "accepted, but " << what;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), code) << e.what();
+      EXPECT_NE(std::string(e.what()).find(what), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find("model.gguf"), std::string::npos) << e.what();
+    }
+    EXPECT_FALSE(std::filesystem::exists(out_ + "/config.json"));
+  }
+  std::vector<float> Read(const SafetensorsReader& weights, const std::string& name) {
+    const auto bytes = weights.tensors().at(name).bytes;
+    std::vector<float> out(bytes.size() / 4);
+    std::memcpy(out.data(), bytes.data(), bytes.size());
+    return out;
+  }
+  const std::string folder_ = testing::TempDir() + "/gguf_" + std::to_string(getpid());
+  const std::string out_ = folder_ + "/out";
+};
+
+TEST_F(Gguf, DequantisesEveryType) {
+  const auto values = [](GgufType type, const std::string& bytes, size_t n) {
+    std::vector<float> out(n);
+    Dequantize(type, std::as_bytes(std::span(bytes.data(), bytes.size())), out);
+    return out;
+  };
+  EXPECT_EQ(values(GgufType::kF32, Raw(1.5f) + Raw(-2.0f), 2), (std::vector<float>{1.5f, -2.0f}));
+  // 1.0, -2.5, the smallest subnormal, the largest, infinity, -0.
+  const auto half = values(GgufType::kF16, Raw<uint16_t>(0x3C00) + Raw<uint16_t>(0xC100) + Raw<uint16_t>(1) + Raw<uint16_t>(0x7BFF) +
+                                               Raw<uint16_t>(0x7C00) + Raw<uint16_t>(0x8000), 6);
+  EXPECT_EQ(half, (std::vector<float>{1.0f, -2.5f, 0x1p-24f, 65504.0f, INFINITY, -0.0f}));
+  EXPECT_TRUE(std::signbit(half[5]));
+  EXPECT_TRUE(std::isnan(values(GgufType::kF16, Raw<uint16_t>(0x7E01), 1)[0]));
+  EXPECT_EQ(values(GgufType::kBF16, Raw<uint16_t>(0x3FC0), 1), std::vector<float>{1.5f});
+  std::string q8 = Raw<uint16_t>(0x3800);  // 0.5
+  for (int i = 0; i < 32; ++i) q8 += static_cast<char>(i * 8 - 128);
+  const auto v8 = values(GgufType::kQ8_0, q8, 32);
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(v8[static_cast<size_t>(i)], 0.5f * static_cast<float>(i * 8 - 128));
+  std::string nibbles;
+  for (int i = 0; i < 16; ++i) nibbles += static_cast<char>(i | (15 - i) << 4);
+  const auto v40 = values(GgufType::kQ4_0, Raw<uint16_t>(0x4000) + nibbles, 32);                           // scale 2
+  const auto v41 = values(GgufType::kQ4_1, Raw<uint16_t>(0x4000) + Raw<uint16_t>(0xBC00) + nibbles, 32);  // scale 2, minimum -1
+  for (int i = 0; i < 16; ++i) {
+    EXPECT_EQ(v40[static_cast<size_t>(i)], 2.0f * static_cast<float>(i - 8));
+    EXPECT_EQ(v40[static_cast<size_t>(i + 16)], 2.0f * static_cast<float>(7 - i));
+    EXPECT_EQ(v41[static_cast<size_t>(i)], 2.0f * static_cast<float>(i) - 1.0f);
+    EXPECT_EQ(v41[static_cast<size_t>(i + 16)], 2.0f * static_cast<float>(15 - i) - 1.0f);
+  }
+}
+
+TEST_F(Gguf, ConvertsAWholeModel) {
+  ConvertGguf(Save(Model().File()), out_, DType::kFloat32, false);
+  const ModelShape s = ReadModelConfig(out_);
+  EXPECT_EQ(s.layers, 1);
+  EXPECT_EQ(s.head_dim, 4);
+  EXPECT_EQ(s.rope_theta, 5000);
+  EXPECT_EQ(s.norm_eps, 1e-5);
+  EXPECT_TRUE(s.tied);
+  EXPECT_EQ(s.eos_tokens, std::vector<int32_t>{1});
+  const auto weights = SafetensorsReader::OpenDirectory(out_);
+  EXPECT_EQ(weights->tensors().size(), 11u);
+  EXPECT_EQ(Read(*weights, "model.layers.0.mlp.down_proj.weight")[47], 747.0f);
+  // Rows 0..3 of a head of the file are (j, half) = (0,0) (0,1) (1,0) (1,1): they go to rows 0, 2, 1, 3.
+  const auto q = Read(*weights, "model.layers.0.self_attn.q_proj.weight");
+  const std::vector<size_t> source = {0, 2, 1, 3, 4, 6, 5, 7};
+  for (size_t row = 0; row < 8; ++row) EXPECT_EQ(q[row * 8], 100.0f + 8.0f * static_cast<float>(source[row])) << row;
+  const auto v = Read(*weights, "model.layers.0.self_attn.v_proj.weight");
+  EXPECT_EQ(v[8], 308.0f);
+  const auto tokenizer = Tokenizer::Load(out_);
+  EXPECT_EQ(tokenizer->Encode("<s>ab a1<e>"), (std::vector<int32_t>{0, 4, 5, 2, 6, 1}));
+  const std::vector<Message> messages = {{"user", "hi"}};
+  EXPECT_EQ(ChatTemplate::LoadOrNull(out_)->Render(messages, true), "<s>hi");
+}
+
+TEST_F(Gguf, ConvertsQwenWithBiasesAndRoundsToBfloat16) {
+  ConvertGguf(Save(Model("qwen2").File()), out_, DType::kBFloat16, false);
+  EXPECT_TRUE(ReadModelConfig(out_).attention_bias);
+  const auto weights = SafetensorsReader::OpenDirectory(out_);
+  EXPECT_EQ(weights->tensors().size(), 14u);
+  const TensorView& q = weights->tensors().at("model.layers.0.self_attn.q_proj.weight");
+  EXPECT_EQ(q.dtype, DType::kBFloat16);
+  BFloat16 second_row{};
+  std::memcpy(&second_row, q.bytes.data() + 16, 2);
+  EXPECT_EQ(ToFloat(second_row), 108.0f) << "rows of this family are not permuted";
+}
+
+TEST_F(Gguf, NeverWritesOverAModelUnasked) {
+  const std::string path = Save(Model().File());
+  ConvertGguf(path, out_, DType::kFloat32, false);
+  EXPECT_THROW(ConvertGguf(path, out_, DType::kFloat32, false), Error);
+  EXPECT_NO_THROW(ConvertGguf(path, out_, DType::kFloat32, true));
+  // A bad input takes nothing away, even with leave to overwrite.
+  EXPECT_THROW(ConvertGguf(Save("GGUF"), out_, DType::kFloat32, true), Error);
+  EXPECT_NO_THROW(ReadModelConfig(out_));
+}
+
+TEST_F(Gguf, RefusesByName) {
+  const ErrorCode corrupt = ErrorCode::kCorruption, unsupported = ErrorCode::kUnsupported;
+  Refuses("nothing of the kind", corrupt, "not a GGUF");
+  Refuses("GGUF" + Raw<uint32_t>(1) + std::string(16, '\0'), unsupported, "version 1");
+  Refuses("GGUF" + Raw<uint32_t>(3) + Raw<uint64_t>(1) + Raw(~uint64_t{0}), corrupt, "million");
+  Refuses("GGUF" + Raw<uint32_t>(3) + Raw<uint64_t>(0) + Raw<uint64_t>(1) + Raw(~uint64_t{0}), corrupt, "bytes");
+  Maker m = Model();
+  m.Tensor("blk.0.extra.weight", {4}, 0, Floats(4, 0));
+  Refuses(m.File(), unsupported, "1 tensors");
+  m = Model();
+  m.Tensor("rope_freqs.weight", {4}, 0, Floats(4, 0));
+  Refuses(m.File(), unsupported, "rotary");
+  m = Model();
+  m.Tensor("x", {256}, 14, std::string(210, 'x'));
+  Refuses(m.File(), unsupported, "type 14");
+  m = Model();
+  m.Tensor("x", {uint64_t{1} << 39, uint64_t{1} << 39}, 0, "");
+  Refuses(m.File(), corrupt, "overflows");
+  m = Model();
+  m.Tensor("x", {33}, 8, std::string(68, 'x'));
+  Refuses(m.File(), corrupt, "whole blocks");
+  m = Model();
+  m.Tensor("output_norm.weight", {8}, 0, Floats(8, 3));
+  Refuses(m.File(), corrupt, "twice");
+  m = Model();
+  m.Word("general.architecture", "llama");
+  Refuses(m.File(), corrupt, "twice");
+  Refuses(Model("gemma").File(), unsupported, "gemma");
+  m = Model();
+  m.Word("llama.rope.scaling.type", "yarn");
+  Refuses(m.File(), unsupported, "rotary");
+  Maker empty;
+  empty.Word("general.architecture", "llama");
+  Refuses(empty.File(), corrupt, "llama.block_count");
+}
+
+TEST_F(Gguf, EveryCutOfAFileIsAnError) {
+  const std::string whole = Model().File();
+  for (size_t n = 0; n < whole.size(); n += n < 400 ? 1 : 37) {
+    EXPECT_THROW(GgufReader::Open(Save(whole.substr(0, n))), Error) << n;
+  }
+  // Any byte of the header turned around: an error or a model, never a crash.
+  const size_t header = whole.size() - Model().data.size();
+  for (size_t n = 0; n < header; n += 3) {
+    std::string bytes = whole;
+    bytes[n] = static_cast<char>(~bytes[n]);
+    try {
+      GgufReader::Open(Save(bytes));
+    } catch (const Error&) {
+    }
+  }
+}
+
+}  // namespace
+}  // namespace plumb::policy_model

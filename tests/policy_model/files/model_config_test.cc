@@ -1,0 +1,131 @@
+// config.json of Hugging Face model folders: round trips, defaults, and refusals by name.
+#include "policy_model/files/model_config.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "common/file.h"
+
+namespace plumb::policy_model {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+class ModelConfig : public testing::Test {
+ protected:
+  void SetUp() override { std::filesystem::create_directories(folder_); }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+  void Write(const Json& j, const char* name = "config.json") { RealFileSystem().WriteFileAtomic(folder_ + "/" + name, j.dump()); }
+  void Refuses(const char* key, const Json& value, ErrorCode code, const std::string& what) {
+    Json j = llama_;
+    j[key] = value;
+    Write(j);
+    try {
+      ReadModelConfig(folder_);
+      ADD_FAILURE() << "accepted " << key << " = " << value;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), code) << e.what();
+      EXPECT_NE(std::string(e.what()).find(what), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find("config.json"), std::string::npos) << e.what();
+    }
+  }
+  const std::string folder_ = testing::TempDir() + "/model_config_" + std::to_string(getpid());
+  const Json llama_ = {{"model_type", "llama"}, {"hidden_act", "silu"}, {"hidden_size", 64}, {"intermediate_size", 128},
+                       {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"vocab_size", 100},
+                       {"max_position_embeddings", 256}, {"rms_norm_eps", 1e-5}, {"rope_theta", 100000.0},
+                       {"tie_word_embeddings", true}, {"bos_token_id", 1}, {"eos_token_id", 2}};
+};
+
+TEST_F(ModelConfig, RoundTripsBothFamilies) {
+  for (const char* family : {"llama", "qwen2"}) {
+    ModelShape s;
+    s.family = family;
+    s.attention_bias = s.family == "qwen2";
+    s.layers = 3, s.hidden = 60, s.heads = 6, s.kv_heads = 3, s.head_dim = 16, s.ffn = 99, s.vocab = 26, s.max_positions = 512;
+    s.rope_theta = 1e6, s.norm_eps = 1e-6, s.tied = false, s.bos_token = 1, s.pad_token = 0, s.eos_tokens = {2, 7};
+    WriteModelConfig(s, folder_, "bfloat16");
+    EXPECT_EQ(ReadModelConfig(folder_), s);
+    s.eos_tokens = {2};
+    s.tied = true;
+    s.bos_token = s.pad_token = -1;
+    WriteModelConfig(s, folder_, "float32");
+    EXPECT_EQ(ReadModelConfig(folder_), s);
+  }
+}
+
+TEST_F(ModelConfig, WritesTheClassNamesThatTransformersLoads) {
+  Write(llama_);
+  WriteModelConfig(ReadModelConfig(folder_), folder_, "float32");
+  const Json j = Json::parse(RealFileSystem().ReadFile(folder_ + "/config.json", 1 << 16));
+  EXPECT_EQ(j["architectures"], Json::array({"LlamaForCausalLM"}));
+  EXPECT_EQ(j["head_dim"], 16);
+  EXPECT_EQ(j["torch_dtype"], "float32");
+}
+
+TEST_F(ModelConfig, FillsInWhatOlderFilesLeaveOut) {
+  Json j = llama_;
+  for (const char* key : {"num_key_value_heads", "rope_theta", "max_position_embeddings", "bos_token_id", "eos_token_id"}) j.erase(key);
+  Write(j);
+  const ModelShape s = ReadModelConfig(folder_);
+  EXPECT_EQ(s.kv_heads, 4);
+  EXPECT_EQ(s.head_dim, 16);
+  EXPECT_EQ(s.rope_theta, 10000);
+  EXPECT_EQ(s.bos_token, -1);
+  EXPECT_TRUE(s.eos_tokens.empty());
+}
+
+TEST_F(ModelConfig, JoinsTheEndTokensOfBothFiles) {
+  Write(llama_);
+  Write({{"eos_token_id", {2, 5, 9}}}, "generation_config.json");
+  EXPECT_EQ(ReadModelConfig(folder_).eos_tokens, (std::vector<int32_t>{2, 5, 9}));
+}
+
+TEST_F(ModelConfig, ReadsTheRotaryBaseOfNewerFiles) {
+  Json j = llama_;
+  j.erase("rope_theta");
+  j["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 500000.0}};
+  Write(j);
+  EXPECT_EQ(ReadModelConfig(folder_).rope_theta, 500000);
+}
+
+TEST_F(ModelConfig, RefusesByName) {
+  const ErrorCode unsupported = ErrorCode::kUnsupported, corrupt = ErrorCode::kCorruption, invalid = ErrorCode::kInvalidArgument;
+  Refuses("model_type", "gpt_neox", unsupported, "gpt_neox");
+  Refuses("hidden_act", "gelu", unsupported, "gelu");
+  Refuses("rope_scaling", Json{{"rope_type", "llama3"}, {"factor", 8.0}}, unsupported, "llama3");
+  Refuses("rope_scaling", Json{{"type", "linear"}, {"factor", 2.0}}, unsupported, "linear");
+  Refuses("rope_scaling", Json{{"type", 3}}, unsupported, "rope_scaling");
+  Refuses("attention_bias", true, unsupported, "attention_bias");
+  Refuses("mlp_bias", true, unsupported, "mlp_bias");
+  Refuses("use_sliding_window", true, unsupported, "sliding");
+  Refuses("hidden_size", "64", corrupt, "hidden_size");
+  Refuses("hidden_size", nullptr, corrupt, "hidden_size");
+  Refuses("hidden_size", 1e9, corrupt, "hidden_size");
+  Refuses("num_attention_heads", 0, corrupt, "num_attention_heads");
+  Refuses("num_hidden_layers", -1, invalid, "layers");
+  Refuses("vocab_size", int64_t{1} << 40, invalid, "vocab");
+  Refuses("num_key_value_heads", 3, invalid, "kv_heads");
+  Refuses("head_dim", 15, invalid, "head_dim");
+  Refuses("rms_norm_eps", 0.0, invalid, "norm_eps");
+  Refuses("eos_token_id", 100, invalid, "100");
+  Refuses("eos_token_id", "x", corrupt, "eos_token_id");
+  Refuses("bos_token_id", int64_t{1} << 33, corrupt, "bos_token_id");
+}
+
+TEST_F(ModelConfig, BrokenFilesAreErrors) {
+  EXPECT_THROW(ReadModelConfig(folder_), Error);  // no file
+  const std::string whole = llama_.dump();
+  for (size_t n = 0; n < whole.size(); n += 5) {
+    RealFileSystem().WriteFileAtomic(folder_ + "/config.json", whole.substr(0, n));
+    EXPECT_THROW(ReadModelConfig(folder_), Error) << n;
+  }
+  RealFileSystem().WriteFileAtomic(folder_ + "/config.json", whole.substr(0, whole.size() - 1) + R"(,"vocab_size":5})");
+  EXPECT_THROW(ReadModelConfig(folder_), Error);  // a key twice
+}
+
+}  // namespace
+}  // namespace plumb::policy_model
