@@ -1,6 +1,8 @@
 // plumb train on a tiny recipe: a run folder that holds together, resume, fewer steps, processes.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -18,7 +20,7 @@ using testing::Has;
 using testing::RunPlumb;
 
 // The demo's recipe with a second part: a tiny model gets no sum right, but its answers differ in length, so it is trained.
-CliOutput Train(const std::string& out, int64_t steps, std::vector<std::string> more = {}) {
+std::vector<std::string> TrainLine(const std::string& out, int64_t steps, const std::vector<std::string>& more) {
   const std::string recipe = out + ".toml", part = "kind = \"answer\"\n";
   std::string text = RealFileSystem().ReadFile(PLUMB_SOURCE_DIR "/configs/arithmetic_grpo.toml", 1 << 20);
   const size_t at = text.find(part);
@@ -32,7 +34,19 @@ CliOutput Train(const std::string& out, int64_t steps, std::vector<std::string> 
     line.insert(line.end(), {"--set", set});
   }
   line.insert(line.end(), more.begin(), more.end());
-  return RunPlumb(line);
+  return line;
+}
+
+CliOutput Train(const std::string& out, int64_t steps, const std::vector<std::string>& more = {}) {
+  return RunPlumb(TrainLine(out, steps, more));
+}
+
+// The program itself, because roles are started from it. Returns its exit code.
+int TrainInProgram(const std::string& out, int64_t steps, const std::vector<std::string>& more) {
+  std::string command = "timeout 120 " PLUMB_BINARY_DIR "/plumb";
+  for (const std::string& word : TrainLine(out, steps, more)) command += " '" + word + "'";
+  const int status = std::system((command + " >" + out + ".out 2>&1").c_str());
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
 std::string Read(const std::string& path) { return RealFileSystem().ReadFile(path, size_t{1} << 26); }
@@ -89,6 +103,18 @@ TEST(TrainCommandTest, ResumedEqualsUnbrokenBitForBit) {
   for (size_t i = 0; i < a.size(); ++i) {
     for (const char* name : {"reward/mean", "policy/loss", "policy/entropy", "optim/grad_norm"}) EXPECT_EQ(a[i][name], b[i][name]) << i << name;
   }
+}
+
+TEST(TrainCommandTest, ProcessesEqualOneProcessBitForBit) {
+  const TempFolder temp;
+  ASSERT_EQ(Train(temp / "local", 3).code, 0);
+  ASSERT_EQ(TrainInProgram(temp / "processes", 3, {"--roles", "processes", "--set", "run.actors=2", "--set", "run.reward_workers=2"}), 0)
+      << Read(temp / "processes.out");
+  const auto local = nlohmann::json::parse(Read(temp / "local/summary.json"));
+  const auto processes = nlohmann::json::parse(Read(temp / "processes/summary.json"));
+  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"}) EXPECT_EQ(local[hash], processes[hash]) << hash;
+  EXPECT_EQ(local["eval"], processes["eval"]);
+  EXPECT_EQ(nlohmann::json::parse(Read(temp / "processes/pids.json")).size(), 6u);
 }
 
 TEST(TrainCommandTest, SameSeedSameWeightsOtherSeedOthers) {
