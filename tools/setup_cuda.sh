@@ -22,33 +22,39 @@ nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
 }
 toolkit=$(cd "$(dirname "$(readlink -f "$nvcc")")/.." && pwd)
 
-# Library a CUDA LibTorch 2.11 names, and the wheel that has it, as the torch wheel's own requirements pin them.
+# Library that LibTorch 2.11's CUDA side names, and what has it; the versions are those that the torch wheel asks for.
+# +x: part x of the wheel cuda-toolkit.
 wheels=(
-  libcublas.so.13=nvidia-cublas==13.1.*
+  libcublas.so.13=+cublas
   libcudnn.so.9=nvidia-cudnn-cu13==9.19.0.56
-  libcufft.so.12=nvidia-cufft==12.0.*
-  libcufile.so.0=nvidia-cufile==1.15.*
-  libcurand.so.10=nvidia-curand==10.4.*
-  libcusolver.so.12=nvidia-cusolver==12.0.*
-  libcusparse.so.12=nvidia-cusparse==12.6.*
+  libcufft.so.12=+cufft
+  libcufile.so.0=+cufile
+  libcurand.so.10=+curand
+  libcusolver.so.12=+cusolver
+  libcusparse.so.12=+cusparse
   libcusparseLt.so.0=nvidia-cusparselt-cu13==0.8.0
   libnccl.so.2=nvidia-nccl-cu13==2.28.9
-  libnvJitLink.so.13=nvidia-nvjitlink==13.0.*
-  libnvrtc.so.13=nvidia-cuda-nvrtc==13.0.*
+  libnvJitLink.so.13=+nvjitlink
+  libnvrtc.so.13=+nvrtc
   libnvshmem_host.so.3=nvidia-nvshmem-cu13==3.4.5
 )
 known=$(/sbin/ldconfig -p)
 present() {
   [ -e "$toolkit/lib64/$1" ] || compgen -G "$torch/../nvidia/*/lib/$1" >/dev/null || grep -q "$1 " <<<"$known"
 }
-missing=()
+missing=() parts=
 for pair in "${wheels[@]}"; do
-  present "${pair%%=*}" || missing+=("${pair#*=}")
+  present "${pair%%=*}" && continue
+  case "${pair#*=}" in
+    +*) parts+="${parts:+,}${pair#*+}" ;;
+    *) missing+=("${pair#*=}") ;;
+  esac
 done
-if [ "${#missing[@]}" -gt 0 ]; then
+if [ -n "$parts" ] || [ "${#missing[@]}" -gt 0 ]; then
   [ -x .env/bin/python3 ] || { echo "setup_cuda: run tools/setup.sh first" >&2; exit 1; }
-  echo "setup_cuda: fetching ${missing[*]} into .env"
-  .env/bin/python3 -m pip install -q --disable-pip-version-check --no-deps "${missing[@]}"
+  echo "setup_cuda: fetching ${parts:+cuda-toolkit[$parts] }${missing[*]} into .env"
+  [ "${#missing[@]}" -eq 0 ] || .env/bin/python3 -m pip install -q --disable-pip-version-check --no-deps "${missing[@]}"
+  [ -z "$parts" ] || .env/bin/python3 -m pip install -q --disable-pip-version-check --no-warn-conflicts "cuda-toolkit[$parts]==13.0.2"
 fi
 
 # The proof: the loader finds everything (the driver's libcuda is loaded later, and only where there is a GPU).
