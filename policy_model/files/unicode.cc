@@ -3,7 +3,9 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "common/error.h"
@@ -15,6 +17,25 @@ constexpr char32_t kCodes = 0x110000;
 constexpr char32_t kSpaces[] = {0x09,   0x0A,   0x0B,   0x0C,   0x0D,   0x20,   0x85,   0xA0,   0x1680,
                                 0x2000, 0x2001, 0x2002, 0x2003, 0x2004, 0x2005, 0x2006, 0x2007, 0x2008,
                                 0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
+
+// Letters and numbers of Unicode 15 and 16. PCRE2 10.42, Debian 12's, has Unicode 14: without these, token ids would depend
+// on the PCRE2 at hand and differ from the reference's.
+struct Range {
+  char32_t first, last;
+};
+constexpr Range kNewLetters[] = {
+    {0x1C89, 0x1C8A}, {0xA7CB, 0xA7CD}, {0xA7DA, 0xA7DC}, {0x105C0, 0x105F3}, {0x10D4A, 0x10D65},
+    {0x10D6F, 0x10D85}, {0x10EC2, 0x10EC4}, {0x1123F, 0x11240}, {0x11380, 0x11389}, {0x1138B, 0x1138B},
+    {0x1138E, 0x1138E}, {0x11390, 0x113B5}, {0x113B7, 0x113B7}, {0x113D1, 0x113D1}, {0x113D3, 0x113D3},
+    {0x11BC0, 0x11BE0}, {0x11F02, 0x11F02}, {0x11F04, 0x11F10}, {0x11F12, 0x11F33}, {0x1342F, 0x1342F},
+    {0x13441, 0x13446}, {0x13460, 0x143FA}, {0x16100, 0x1611D}, {0x16D40, 0x16D6C}, {0x18CFF, 0x18CFF},
+    {0x1B132, 0x1B132}, {0x1B155, 0x1B155}, {0x1DF25, 0x1DF2A}, {0x1E030, 0x1E06D}, {0x1E4D0, 0x1E4EB},
+    {0x1E5D0, 0x1E5ED}, {0x1E5F0, 0x1E5F0}, {0x2B739, 0x2B739}, {0x2EBF0, 0x2EE5D}, {0x31350, 0x323AF},
+};
+constexpr Range kNewNumbers[] = {
+    {0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x11F50, 0x11F59}, {0x16130, 0x16139},
+    {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1D2C0, 0x1D2D3}, {0x1E4F0, 0x1E4F9}, {0x1E5F1, 0x1E5FA},
+};
 
 // PCRE2 knows the general categories: one search over the text of all characters fills a table, so that scanning a text
 // costs an index a character and no regular expression ever runs on it.
@@ -51,6 +72,11 @@ std::vector<CharacterClass> BuildTable() {
   }
   Mark(all, code_at, "\\p{L}+", CharacterClass::kLetter, table);
   Mark(all, code_at, "\\p{N}+", CharacterClass::kNumber, table);
+  const auto mark = [&](std::span<const Range> ranges, CharacterClass value) {
+    for (const Range& r : ranges) std::fill(table.begin() + r.first, table.begin() + r.last + 1, value);
+  };
+  mark(kNewLetters, CharacterClass::kLetter);
+  mark(kNewNumbers, CharacterClass::kNumber);
   for (char32_t code : kSpaces) table[code] = CharacterClass::kSpace;
   return table;
 }
