@@ -1,0 +1,143 @@
+// configs/config.h: every problem at once, with its place; aliases, overrides, origins, round trip.
+#include "configs/config.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "common/error.h"
+#include "configs/fields.h"
+
+namespace plumb::configs {
+namespace {
+
+constexpr char kMinimal[] = R"([data]
+train = "arithmetic"
+[[reward.parts]]
+kind = "answer"
+)";
+
+std::string ProblemsOf(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  try {
+    ParseRecipe(text, "r.toml", overrides);
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+    return e.what();
+  }
+  return "";
+}
+
+TEST(ConfigTest, DefaultsAndOrigins) {
+  const Loaded loaded = ParseRecipe(kMinimal, "r.toml", {"rollout.temperature=0.7"});
+  EXPECT_EQ(loaded.config.data.train, "arithmetic");
+  EXPECT_EQ(loaded.config.rollout.temperature, 0.7);
+  EXPECT_EQ(loaded.origins.at("data.train"), "r.toml:2");
+  EXPECT_EQ(loaded.origins.at("rollout.temperature"), "--set");
+  EXPECT_EQ(loaded.origins.at("run.seed"), "default");
+}
+
+TEST(ConfigTest, UnknownKeyNamesTheNearest) {
+  const std::string problems = ProblemsOf(std::string(kMinimal) + "[rollout]\ntemprature = 1.0\n");
+  EXPECT_NE(problems.find("r.toml:6: unknown key 'rollout.temprature'"), std::string::npos) << problems;
+  EXPECT_NE(problems.find("did you mean 'rollout.temperature'"), std::string::npos) << problems;
+}
+
+TEST(ConfigTest, AllProblemsAtOnce) {
+  const std::string problems = ProblemsOf(R"([run]
+steps = "many"
+roles = "elsewhere"
+[rolout]
+n = 4
+[data]
+train = "arithmetic"
+[rollout]
+samples_per_prompt = 1
+)");
+  for (const char* part : {"r.toml:2: run.steps has to be a whole number", "run.roles = \"elsewhere\" is not known",
+                           "unknown key 'rolout', did you mean 'rollout'?", "samples_per_prompt has to be at least 2",
+                           "there is no [[reward.parts]]"}) {
+    EXPECT_NE(problems.find(part), std::string::npos) << part << "\nin\n" << problems;
+  }
+}
+
+TEST(ConfigTest, AliasesAreAcceptedOnce) {
+  const Loaded loaded = ParseRecipe(std::string(kMinimal) + "[rollout]\nnum_generations = 4\nmax_completion_length = 9\n" +
+                                        "[algorithm]\nbeta = 0.01\nepsilon_high = 0.28\n", "r.toml");
+  EXPECT_EQ(loaded.config.rollout.samples_per_prompt, 4);
+  EXPECT_EQ(loaded.config.rollout.max_new_tokens, 9);
+  EXPECT_EQ(loaded.config.algorithm.kl_coef, 0.01);
+  EXPECT_EQ(loaded.config.algorithm.clip_high, 0.28);
+  const std::string twice = ProblemsOf(std::string(kMinimal) + "[rollout]\nn = 4\nsamples_per_prompt = 4\n");
+  EXPECT_NE(twice.find("is given twice"), std::string::npos) << twice;
+}
+
+TEST(ConfigTest, OverridesReachEverywhere) {
+  const Loaded loaded = ParseRecipe(kMinimal, "r.toml",
+                                    {"run.out=runs/x", "rollout.stop=[\"a\", \"b\"]", "reward.parts.0.weight=0.5",
+                                     "model.tied=false", "run.steps=7"});
+  EXPECT_EQ(loaded.config.run.out, "runs/x");
+  EXPECT_EQ(loaded.config.rollout.stop, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(loaded.config.reward.parts.at(0).weight, 0.5);
+  EXPECT_FALSE(loaded.config.model.tied);
+  EXPECT_EQ(loaded.config.run.steps, 7);
+  EXPECT_NE(ProblemsOf(kMinimal, {"nonsense"}).find("section.key=value"), std::string::npos);
+  EXPECT_NE(ProblemsOf(kMinimal, {"reward.parts.3.weight=1"}).find("1 reward parts"), std::string::npos);
+  EXPECT_NE(ProblemsOf(kMinimal, {"run.step=1"}).find("did you mean 'run.steps'"), std::string::npos);
+}
+
+TEST(ConfigTest, ContradictionsAreSentences) {
+  const auto has = [](const std::string& extra, const std::string& sentence) {
+    const std::string problems = ProblemsOf(std::string(kMinimal) + extra);
+    EXPECT_NE(problems.find(sentence), std::string::npos) << sentence << "\nin\n" << problems;
+  };
+  has("[run]\nmax_staleness = 2\n", "needs run.schedule = \"async\"");
+  has("[run]\nschedule = \"async\"\n", "needs run.max_staleness >= 1");
+  has("[run]\nkeep_checkpoints = 1\n", "run.keep_checkpoints = 1 has to be at least 2");
+  has("[model]\nheads = 3\n", "multiple of model.heads");
+  has("[algorithm]\ndual_clip = 0.5\n", "more than 1");
+  has("[rollout]\ntemperature = 0\n", "rollout.temperature has to be in");
+  has("[eval]\nsuccess_part = \"nope\"\n", "not the name of a reward part");
+}
+
+TEST(ConfigTest, MalformedTomlNamesTheLine) {
+  try {
+    ParseRecipe("[run]\nsteps = = 3\n", "r.toml");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.where(), "r.toml:2");
+  }
+  EXPECT_THROW(LoadRecipe("/no/such/recipe.toml"), Error);
+}
+
+TEST(ConfigTest, TomlRoundTripIsExact) {
+  const Loaded loaded = ParseRecipe(kMinimal, "r.toml",
+                                    {"optimizer.learning_rate=3.3e-7", "data.system_prompt=\"a \\\"quoted\\\"\\nline\"",
+                                     "data.map={prompt=\"q\", answer=\"a\"}", "rollout.top_p=0.95"});
+  const std::string text = ToToml(loaded.config);
+  const Loaded again = ParseRecipe(text, "again.toml");
+  EXPECT_EQ(ToToml(again.config), text);
+  EXPECT_EQ(again.config.optimizer.learning_rate, 3.3e-7);
+  EXPECT_EQ(again.config.data.system_prompt, "a \"quoted\"\nline");
+  EXPECT_EQ(again.config.data.map.at("answer"), "a");
+}
+
+TEST(ConfigTest, DescribeShowsEveryField) {
+  const std::string table = Describe(ParseRecipe(kMinimal, "r.toml"));
+  for (const char* key : {"run.seed", "model.layers", "rollout.samples_per_prompt", "reward.parts.0.kind",
+                          "algorithm.clip_high", "metrics.samples_every"}) {
+    EXPECT_NE(table.find(key), std::string::npos) << key;
+  }
+}
+
+TEST(ConfigTest, ShippedRecipesAreValid) {
+  int recipes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(PLUMB_SOURCE_DIR "/configs")) {
+    if (entry.path().extension() != ".toml") continue;
+    EXPECT_NO_THROW(LoadRecipe(entry.path().string())) << entry.path();
+    ++recipes;
+  }
+  EXPECT_GE(recipes, 2);
+}
+
+}  // namespace
+}  // namespace plumb::configs
