@@ -32,12 +32,33 @@ OUTSIDE = {
 NO_CUDA = {
     "attention_varlen": "on CUDA LibTorch's attention does it, in policy_model",
     "bf16_matvec": "small products on CUDA go through cuBLAS",
+    "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
 }
 # Source files whose test goes by another name, and which.
 TESTED_BY = {
     "run/main.cc": "tests/e2e starts the program",
-    "run/cli.cc": "tests/e2e starts the program",
+    "run/cli.cc": "tests/run/cli_test.cc",
+    "run/inspect_commands.cc": "tests/run/cli_test.cc",
+    "run/doctor_command.cc": "tests/run/cli_test.cc",
+    "run/generate_command.cc": "tests/run/model_commands_test.cc",
+    "run/score_command.cc": "tests/run/model_commands_test.cc",
+    "run/eval_command.cc": "tests/run/model_commands_test.cc",
+    "run/convert_command.cc": "tests/run/model_commands_test.cc",
+    "run/roles.cc": "tests/run/train_command_test.cc",
+    "run/local_roles.cc": "tests/run/train_command_test.cc",
+    "run/process_roles.cc": "tests/run/train_command_test.cc",
 }
+TESTED_BY.update({
+    "common/rpc_client.cc": "tests/common/rpc_test.cc",
+    "common/rpc_server.cc": "tests/common/rpc_test.cc",
+    "common/sender.cc": "tests/common/transport_test.cc",
+    "common/receiver.cc": "tests/common/transport_test.cc",
+    "common/wire_socket.cc": "tests/common/transport_test.cc",
+    "configs/parse.cc": "tests/configs/config_test.cc",
+    "policy_model/files/gguf_blocks.cc": "tests/policy_model/files/gguf_test.cc",
+    "reward/plugin_host_main.cc": "the host process of tests/reward/plugin_test.cc",
+    "reward/reward.cc": "tests/reward/scorer_test.cc",
+})
 LIMIT, LIMIT_CU = 600, 800
 findings = []
 
@@ -77,7 +98,7 @@ for path in sources:
     limit = LIMIT_CU if path.suffix in {".cu", ".cuh"} else LIMIT
     if lines > limit:
         findings.append(f"{name}: {lines} lines; past {limit} something wants to be two things")
-    if path.suffix == ".h" and not text.lstrip().startswith("//"):
+    if path.suffix == ".h" and not text.lstrip().startswith(("//", "/*")):
         findings.append(f"{name}: a header starts with its purpose, thread safety and ownership")
     if path.suffix in {".cc", ".cu"} and name not in TESTED_BY:
         stem = re.sub(r"(_cpu)?$", "", path.stem)

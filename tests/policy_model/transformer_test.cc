@@ -1,0 +1,346 @@
+// policy_model/transformer.h with packing.h, tensor_table.h, weights.h, ops.h: against transformers' numbers, finite
+// differences, and itself seen two ways.
+#include "policy_model/transformer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "common/error.h"
+#include "common/rng.h"
+#include "policy_model/files/safetensors.h"
+#include "policy_model/ops.h"
+#include "policy_model/packing.h"
+#include "policy_model/tensor_table.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::policy_model {
+namespace {
+
+using Json = nlohmann::json;
+
+Json ReadGolden(const char* name) {
+  std::ifstream file(std::string(PLUMB_SOURCE_DIR "/tests/golden/") + name);
+  EXPECT_TRUE(file.good()) << name;
+  return Json::parse(file);
+}
+
+ModelShape Shape(bool tied, bool bias, int64_t kv_heads = 2) {
+  return {.family = bias ? "qwen2" : "llama", .layers = 2, .hidden = 32, .heads = 4, .kv_heads = kv_heads, .head_dim = 8,
+          .ffn = 40, .vocab = 31, .max_positions = 96, .tied = tied, .attention_bias = bias, .eos_tokens = {2}};
+}
+
+PackedBatch RandomBatch(std::initializer_list<int> lengths, uint64_t seed, int32_t vocab = 31) {
+  PackedBatch batch;
+  RandomStream random(seed, 1);
+  batch.Clear();
+  for (int n : lengths) {
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < n; ++i) tokens.push_back(static_cast<int32_t>(random.NextBelow(static_cast<uint32_t>(vocab))));
+    const std::vector<uint8_t> mask(tokens.size(), 1);
+    batch.Append(tokens, mask);
+  }
+  return batch;
+}
+
+TEST(PackingTest, WorkedExampleOfTheHeader) {
+  PackedBatch batch;
+  batch.Clear();
+  batch.Append(std::vector<int32_t>{10, 11, 12}, std::vector<uint8_t>{0, 1, 1});
+  batch.Append(std::vector<int32_t>{20, 21}, std::vector<uint8_t>{1, 1});  // token 0 has nothing before it
+  EXPECT_EQ(batch.positions, (std::vector<int32_t>{0, 1, 2, 0, 1}));
+  EXPECT_EQ(batch.cu_seqlens, (std::vector<int32_t>{0, 3, 5}));
+  EXPECT_EQ(batch.rows, (std::vector<int32_t>{0, 1, 3}));
+  EXPECT_EQ(batch.targets, (std::vector<int32_t>{11, 12, 21}));
+  EXPECT_EQ(SplitByTokens(std::vector<int32_t>{5, 5, 20, 1, 1}, 10), (std::vector<int32_t>{2, 3, 5}));
+}
+
+TEST(TensorTableTest, SlicesAreAlignedDisjointAndComplete) {
+  for (bool tied : {true, false}) {
+    for (bool bias : {true, false}) {
+      const TensorTable table(Shape(tied, bias));
+      std::map<int64_t, int64_t> ranges;
+      int64_t parameters = 0;
+      for (const TensorEntry& e : table.entries()) {
+        EXPECT_EQ(e.offset % 64, 0) << e.name;
+        ranges[e.offset] = e.offset + e.elements;
+        parameters += e.elements;
+        int64_t row = 0;
+        for (const HfPart& part : e.parts) {
+          EXPECT_EQ(part.row_begin, row) << part.name;
+          row = part.row_end;
+        }
+        EXPECT_EQ(row, e.shape[0]) << e.name;
+      }
+      int64_t at = 0;
+      for (const auto& [begin, end] : ranges) {
+        EXPECT_GE(begin, at);
+        at = end;
+      }
+      EXPECT_LE(at, table.flat_elements());
+      EXPECT_EQ(parameters, table.parameters());
+      EXPECT_EQ(tied, table.lm_head() == table.embedding());
+    }
+  }
+}
+
+TEST(WeightsTest, SaveAndLoadKeepEveryBit) {
+  const testing::TempFolder folder;
+  Weights a(Shape(false, true), Device::kCpu, DType::kFloat32);
+  a.Initialise(5, 0.1);
+  SaveModelDirectory(a, folder.path(), "");
+  EXPECT_EQ(ReadModelConfig(folder.path()), a.shape());
+  Weights b(ReadModelConfig(folder.path()), Device::kCpu, DType::kFloat32);
+  EXPECT_NE(a.ComputeDigest(), b.ComputeDigest());
+  b.Load(folder.path());
+  EXPECT_EQ(a.ComputeDigest(), b.ComputeDigest());
+  // A model of another shape refuses the file and names the tensor.
+  ModelShape other = a.shape();
+  other.ffn = 48;
+  Weights c(other, Device::kCpu, DType::kFloat32);
+  try {
+    c.Load(folder.path());
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kCorruption);
+    EXPECT_NE(std::string(e.what()).find("mlp"), std::string::npos) << e.what();
+  }
+  other = a.shape();
+  other.layers = 1;  // tensors are left over
+  EXPECT_THROW(Weights(other, Device::kCpu, DType::kFloat32).Load(folder.path()), Error);
+  other.layers = 3;  // tensors are missing
+  EXPECT_THROW(Weights(other, Device::kCpu, DType::kFloat32).Load(folder.path()), Error);
+}
+
+// Whole model in fp32 against float64 of transformers: at most 4 times the reference's own fp32 error.
+TEST(TransformerTest, MatchesTransformersForwardAndBackward) {
+  const Json golden = ReadGolden("transformer.json");
+  const std::string folder = PLUMB_SOURCE_DIR "/tests/golden/tiny_llama";
+  Weights weights(ReadModelConfig(folder), Device::kCpu, DType::kFloat32);
+  weights.Load(folder);
+  Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
+  PackedBatch batch;
+  batch.Clear();
+  std::vector<float> g_logprob, g_entropy;
+  for (size_t s = 0; s < golden["sequences"].size(); ++s) {
+    const auto tokens = golden["sequences"][s].get<std::vector<int32_t>>();
+    batch.Append(tokens, std::vector<uint8_t>(tokens.size(), 1));
+    for (double w : golden["weights"][s]) g_logprob.push_back(static_cast<float>(w));
+    for (double w : golden["entropy_weights"][s]) g_entropy.push_back(static_cast<float>(w));
+  }
+  std::vector<float> logprob(batch.rows.size()), entropy(batch.rows.size());
+  model.Forward(weights, batch, {.temperature = golden["temperature"].get<float>()}, true, logprob, entropy);
+  ASSERT_EQ(logprob.size(), golden["logprobs"].size());
+  for (size_t i = 0; i < logprob.size(); ++i) {
+    EXPECT_NEAR(logprob[i], golden["logprobs"][i].get<double>(), 4 * golden["logprob_gap"].get<double>());
+    EXPECT_NEAR(entropy[i], golden["entropies"][i].get<double>(), 4 * golden["entropy_gap"].get<double>());
+  }
+  FlatBuffer grad(Device::kCpu, DType::kFloat32, weights.flat().elements());
+  model.Backward(weights, batch, g_logprob, g_entropy, grad);
+  int tensors = 0;
+  for (const TensorEntry& e : weights.table().entries()) {
+    for (const HfPart& part : e.parts) {
+      if (!golden["gradients"].contains(part.name)) continue;
+      const Json& want = golden["gradients"][part.name];
+      const int64_t row = e.elements / e.shape[0];
+      const float* at = grad.f32() + e.offset + part.row_begin * row;
+      double diff = 0;
+      const auto stride = want["stride"].get<int64_t>();
+      for (size_t k = 0; k < want["values"].size(); ++k) {
+        diff += std::pow(static_cast<double>(at[static_cast<int64_t>(k) * stride]) - want["values"][k].get<double>(), 2);
+      }
+      // A sample of the elements has at most the norm of all of them; inputs g_* were rounded to float: eps times norm.
+      EXPECT_LE(std::sqrt(diff), 4 * want["gap"].get<double>() + 1.2e-7 * want["norm"].get<double>()) << part.name;
+      ++tensors;
+    }
+  }
+  EXPECT_EQ(tensors, static_cast<int>(golden["gradients"].size()));
+}
+
+// Backward against central differences of Forward along random directions: tied, untied, biases, one KV head.
+TEST(TransformerTest, BackwardMatchesFiniteDifferences) {
+  for (const ModelShape& shape : {Shape(true, false), Shape(false, true), Shape(true, true, 1), Shape(false, false, 4)}) {
+    Weights weights(shape, Device::kCpu, DType::kFloat32);
+    weights.Initialise(11, 0.15);
+    Transformer model(shape, Device::kCpu, DType::kFloat32);
+    const PackedBatch batch = RandomBatch({13, 3, 21}, 2);
+    const size_t rows = batch.rows.size();
+    std::vector<float> logprob(rows), entropy(rows), g_logprob(rows), g_entropy(rows);
+    RandomStream random(4, 4);
+    for (size_t i = 0; i < rows; ++i) {
+      g_logprob[i] = random.NextNormal();
+      g_entropy[i] = 0.3f * random.NextNormal();
+    }
+    const auto value = [&] {
+      model.Forward(weights, batch, {.temperature = 0.9f}, false, logprob, entropy);
+      double sum = 0;
+      for (size_t i = 0; i < rows; ++i) {
+        sum += static_cast<double>(g_logprob[i]) * static_cast<double>(logprob[i]) +
+               static_cast<double>(g_entropy[i]) * static_cast<double>(entropy[i]);
+      }
+      return sum;
+    };
+    FlatBuffer grad(Device::kCpu, DType::kFloat32, weights.flat().elements());
+    model.Forward(weights, batch, {.temperature = 0.9f}, true, logprob, entropy);
+    model.Backward(weights, batch, g_logprob, g_entropy, grad);
+    for (const TensorEntry& e : weights.table().entries()) {
+      // One direction a tensor, of the size of its gradient's: sum of direction * gradient is then far from 0.
+      std::vector<float> keep(weights.flat().f32() + e.offset, weights.flat().f32() + e.offset + e.elements);
+      double slope = 0, norm = 0;
+      for (int64_t i = 0; i < e.elements; ++i) norm += std::pow(static_cast<double>(grad.f32()[e.offset + i]), 2);
+      ASSERT_GT(norm, 0) << e.name;
+      const double h = 3e-3 / std::sqrt(norm);
+      double at[2];
+      for (int side = 0; side < 2; ++side) {
+        for (int64_t i = 0; i < e.elements; ++i) {
+          const auto step = static_cast<float>((side ? -h : h) * static_cast<double>(grad.f32()[e.offset + i]));
+          weights.flat().f32()[e.offset + i] = keep[static_cast<size_t>(i)] + step;
+        }
+        at[side] = value();
+      }
+      std::copy(keep.begin(), keep.end(), weights.flat().f32() + e.offset);
+      slope = (at[0] - at[1]) / (2 * h);
+      // fp32 values of about 100 summed numbers carry about 1e-5; the step moves the sum by 6e-3 * sqrt(norm).
+      EXPECT_NEAR(slope, norm, 0.01 * norm + 2e-5 / h) << e.name;
+    }
+  }
+}
+
+struct Paged {
+  explicit Paged(const ModelShape& shape, int32_t page_tokens, int32_t slots)
+      : pages_a_slot(static_cast<int32_t>((shape.max_positions + page_tokens - 1) / page_tokens)) {
+    kv = {.dtype = DType::kFloat32, .layers = static_cast<int32_t>(shape.layers), .num_pages = slots * pages_a_slot,
+          .page_tokens = page_tokens, .kv_heads = static_cast<int32_t>(shape.kv_heads),
+          .head_dim = static_cast<int32_t>(shape.head_dim)};
+    memory.assign(static_cast<size_t>(kv.bytes() / 4), NAN);  // what was not written is noticed
+    kv.pages = memory.data();
+    for (int32_t p = 0; p < kv.num_pages; ++p) table.push_back(kv.num_pages - 1 - p);
+  }
+  int32_t pages_a_slot;
+  kernels::PagedKv kv;
+  std::vector<float> memory;
+  std::vector<int32_t> table;
+};
+
+// One forward of the given (slot, position, token) rows; logits of every row.
+std::vector<float> PagedLogits(Transformer& model, const Weights& weights, Paged& paged, const std::vector<int32_t>& slot,
+                               const std::vector<int32_t>& position, const std::vector<int32_t>& tokens) {
+  std::vector<int32_t> all(tokens.size());
+  for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int32_t>(i);
+  const kernels::PagedRows rows{.rows = static_cast<int32_t>(tokens.size()), .slot = slot.data(), .position = position.data(),
+                                .page_table = paged.table.data(), .page_table_stride = paged.pages_a_slot};
+  const float* logits = model.ForwardPaged(weights, tokens, rows, paged.kv, all);
+  return {logits, logits + tokens.size() * static_cast<size_t>(weights.shape().vocab)};
+}
+
+TEST(TransformerTest, PagedEqualsPackedAndDoesNotDependOnTheBatch) {
+  const ModelShape shape = Shape(false, true);
+  Weights weights(shape, Device::kCpu, DType::kFloat32);
+  weights.Initialise(3, 0.2);
+  Transformer model(shape, Device::kCpu, DType::kFloat32);
+  RandomStream random(8, 8);
+  std::vector<std::vector<int32_t>> sequences(32);
+  for (auto& s : sequences) {
+    const uint32_t n = 4 + random.NextBelow(40);
+    for (uint32_t i = 0; i < n; ++i) s.push_back(static_cast<int32_t>(random.NextBelow(31)));
+  }
+  const auto v = static_cast<size_t>(shape.vocab);
+  std::vector<std::vector<float>> alone;
+  for (const auto& s : sequences) {  // token by token, one sequence at a time
+    Paged paged(shape, 16, 1);
+    std::vector<float> logits;
+    for (size_t i = 0; i < s.size(); ++i) {
+      const auto row = PagedLogits(model, weights, paged, {0}, {static_cast<int32_t>(i)}, {s[i]});
+      logits.insert(logits.end(), row.begin(), row.end());
+    }
+    PackedBatch batch;
+    batch.Clear();
+    batch.Append(s, std::vector<uint8_t>(s.size(), 1));
+    std::vector<float> packed(batch.rows.size() * v);
+    model.Logits(weights, batch, packed);
+    double worst = 0;
+    for (size_t i = 0; i < packed.size(); ++i) worst = std::max(worst, std::abs(static_cast<double>(packed[i] - logits[i])));
+    EXPECT_LT(worst, 1e-4);  // other products, other order of additions
+    alone.push_back(std::move(logits));
+  }
+  for (size_t batch_size : {2, 3, 5, 32}) {
+    Paged paged(shape, 16, static_cast<int32_t>(batch_size));
+    // Prefill of a ragged half in one call, then step by step together: bit for bit as alone.
+    std::vector<int32_t> slot, position, tokens;
+    for (size_t b = 0; b < batch_size; ++b) {
+      for (size_t i = 0; i < sequences[b].size() / 2; ++i) {
+        slot.push_back(static_cast<int32_t>(b));
+        position.push_back(static_cast<int32_t>(i));
+        tokens.push_back(sequences[b][i]);
+      }
+    }
+    for (size_t step = 0; !tokens.empty(); ++step) {
+      const auto logits = PagedLogits(model, weights, paged, slot, position, tokens);
+      for (size_t r = 0; r < tokens.size(); ++r) {
+        const auto& want = alone[static_cast<size_t>(slot[r])];
+        ASSERT_EQ(0, std::memcmp(logits.data() + r * v, want.data() + static_cast<size_t>(position[r]) * v, v * sizeof(float)))
+            << "batch " << batch_size << " slot " << slot[r] << " position " << position[r];
+      }
+      slot.clear();
+      position.clear();
+      tokens.clear();
+      for (size_t b = 0; b < batch_size; ++b) {
+        const size_t i = sequences[b].size() / 2 + step;
+        if (i >= sequences[b].size()) continue;
+        slot.push_back(static_cast<int32_t>(b));
+        position.push_back(static_cast<int32_t>(i));
+        tokens.push_back(sequences[b][i]);
+      }
+    }
+  }
+}
+
+TEST(TransformerTest, RefusesTokensAndPositionsOutsideTheModel) {
+  const ModelShape shape = Shape(true, false);
+  Weights weights(shape, Device::kCpu, DType::kFloat32);
+  Transformer model(shape, Device::kCpu, DType::kFloat32);
+  std::vector<float> out(4);
+  PackedBatch batch;
+  batch.Clear();
+  batch.Append(std::vector<int32_t>{1, 31, 2, 3, 4}, std::vector<uint8_t>(5, 1));
+  EXPECT_THROW(model.Forward(weights, batch, {.entropy = false}, false, out, {}), Error);
+  PackedBatch longer = RandomBatch({97}, 1);
+  std::vector<float> many(longer.rows.size());
+  EXPECT_THROW(model.Forward(weights, longer, {.entropy = false}, false, many, {}), Error);
+}
+
+TEST(TransformerTest, BFloat16StaysNearFloat) {
+  const ModelShape shape = Shape(true, false);
+  Weights full(shape, Device::kCpu, DType::kFloat32), half(shape, Device::kCpu, DType::kBFloat16);
+  full.Initialise(3, 0.1);
+  half.Initialise(3, 0.1);
+  Transformer a(shape, Device::kCpu, DType::kFloat32), b(shape, Device::kCpu, DType::kBFloat16);
+  const PackedBatch batch = RandomBatch({30, 12}, 6);
+  std::vector<float> lp(batch.rows.size()), lp16(batch.rows.size()), h(batch.rows.size()), h16(batch.rows.size());
+  a.Forward(full, batch, {}, true, lp, h);
+  b.Forward(half, batch, {}, true, lp16, h16);
+  double mean = 0;
+  for (size_t i = 0; i < lp.size(); ++i) mean += std::abs(static_cast<double>(lp[i] - lp16[i]));
+  // bf16 keeps 8 bits; logits of size about 1 after two layers are good to a few times 2^-8.
+  EXPECT_LT(mean / static_cast<double>(lp.size()), 0.03);
+  const std::vector<float> g(lp.size(), 1.0f);
+  FlatBuffer grad(Device::kCpu, DType::kFloat32, full.flat().elements()), grad16(Device::kCpu, DType::kFloat32, full.flat().elements());
+  a.Backward(full, batch, g, {}, grad);
+  b.Backward(half, batch, g, {}, grad16);
+  double dot = 0, n1 = 0, n2 = 0;
+  for (int64_t i = 0; i < grad.elements(); ++i) {
+    const auto x = static_cast<double>(grad.f32()[i]), y = static_cast<double>(grad16.f32()[i]);
+    dot += x * y;
+    n1 += x * x;
+    n2 += y * y;
+  }
+  EXPECT_GT(dot / std::sqrt(n1 * n2), 0.99);
+}
+
+}  // namespace
+}  // namespace plumb::policy_model
