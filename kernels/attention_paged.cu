@@ -6,7 +6,9 @@ namespace plumb::kernels::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kDeep = 4;  // positions a team scores before it rescales: their loads are in flight together
+// Positions a team scores before it rescales: their loads are in flight together. With four heads that spills a few
+// registers and is still a sixth faster than two positions (docs/benchmarks.md).
+constexpr int kDeep = 4;
 
 // How a block divides its work: a team of `Lanes` lanes takes every kTeams-th position; each lane holds Chunks * kSize
 // elements of the head, in 16-byte pieces that lie Lanes pieces apart.
@@ -17,21 +19,19 @@ struct Layout {
   static constexpr int kTeams = kThreads / Lanes;
 };
 
-// This lane's elements of a row of d; zeros past the end. Wide: rows start on 16 bytes and d is whole pieces.
+// This lane's elements of a row of d, kept as T to spare registers; zeros past the end. Wide: rows start on 16 bytes and d
+// is whole pieces.
 template <bool Wide, int Lanes, int Chunks, class T>
-__device__ __forceinline__ void LoadRow(const T* row, int32_t d, int lane, float* out) {
+__device__ __forceinline__ void LoadRow(const T* row, int32_t d, int lane, Pack<T>* out) {
   constexpr int kSize = Pack<T>::kSize;
 #pragma unroll
   for (int c = 0; c < Chunks; ++c) {
     const int at = (c * Lanes + lane) * kSize;
     if constexpr (Wide) {
-      Pack<T> p;
-      if (at < d) p = LoadPack(row + at);
-#pragma unroll
-      for (int u = 0; u < kSize; ++u) out[c * kSize + u] = at < d ? ToFloat(p.x[u]) : 0.0f;
+      *reinterpret_cast<uint4*>(&out[c]) = at < d ? *reinterpret_cast<const uint4*>(row + at) : uint4{0, 0, 0, 0};
     } else {
 #pragma unroll
-      for (int u = 0; u < kSize; ++u) out[c * kSize + u] = at + u < d ? ToFloat(row[at + u]) : 0.0f;
+      for (int u = 0; u < kSize; ++u) out[c].x[u] = at + u < d ? row[at + u] : FromFloat<T>(0.0f);
     }
   }
 }
@@ -47,8 +47,9 @@ __device__ __forceinline__ float TeamSum(float v) {
 // its own running maximum, sum and output; the teams are merged at the end in a fixed order. Which team takes a position
 // depends on the position alone, so the bits depend neither on the batch nor on how a prompt was cut into chunks.
 template <class T, bool Wide, int Lanes, int Chunks, int G>
-__global__ void __launch_bounds__(kThreads)
-    Attention(const T* q, int64_t q_stride, PagedRows rows, int32_t heads, int32_t layer, PagedKv kv, T* out) {
+__global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
+    Attention(const T* q, int64_t q_stride, PagedRows rows, int32_t heads, int32_t layer, PagedKv kv, int32_t page_shift,
+              T* out) {
   using L = Layout<T, Lanes, Chunks>;
   constexpr int kElements = L::kElements;
   __shared__ float team_top[G][L::kTeams], team_sum[G][L::kTeams];
@@ -68,30 +69,37 @@ __global__ void __launch_bounds__(kThreads)
   for (int g = 0; g < G; ++g) {
     top[g] = -INFINITY;
     const int32_t head = kv_head * group + min(first + g, group - 1);  // heads past the group repeat its last
-    LoadRow<Wide, Lanes, Chunks>(q + r * q_stride + int64_t{head} * d, d, lane, query[g]);
+    Pack<T> row[Chunks];
+    LoadRow<Wide, Lanes, Chunks>(q + r * q_stride + int64_t{head} * d, d, lane, row);
 #pragma unroll
-    for (int e = 0; e < kElements; ++e) query[g][e] *= scale;
+    for (int e = 0; e < kElements; ++e) query[g][e] = ToFloat(row[e / L::kSize].x[e % L::kSize]) * scale;
   }
 
   // All lanes of a warp take the same number of turns: the sums over a team use the whole warp's shuffle.
   for (int32_t start = 0; start < length; start += L::kTeams * kDeep) {
-    float value[kDeep][kElements], score[G][kDeep];
+    Pack<T> key[kDeep][Chunks], value[kDeep][Chunks];
+    float score[G][kDeep];
 #pragma unroll
     for (int t = 0; t < kDeep; ++t) {
-      const int32_t p = start + t * L::kTeams + team;
-      const bool valid = p < length;
-      const int32_t at = valid ? p : 0;
-      const T* key = base + table[at / kv.page_tokens] * kv.page_stride() + int64_t{at % kv.page_tokens} * d;
-      float k[kElements];
-      LoadRow<Wide, Lanes, Chunks>(key, d, lane, k);
-      LoadRow<Wide, Lanes, Chunks>(key + kv.kv_stride(), d, lane, value[t]);
+      const int32_t p = start + t * L::kTeams + team, at = p < length ? p : 0;
+      const int32_t page = page_shift >= 0 ? at >> page_shift : at / kv.page_tokens;
+      const T* from = base + table[page] * kv.page_stride() + int64_t{at - page * kv.page_tokens} * d;
+      LoadRow<Wide, Lanes, Chunks>(from, d, lane, key[t]);
+      LoadRow<Wide, Lanes, Chunks>(from + kv.kv_stride(), d, lane, value[t]);
+    }
+#pragma unroll
+    for (int t = 0; t < kDeep; ++t) {
+      float dot[G] = {};
+#pragma unroll
+      for (int e = 0; e < kElements; ++e) {
+        const float k = ToFloat(key[t][e / L::kSize].x[e % L::kSize]);
+#pragma unroll
+        for (int g = 0; g < G; ++g) dot[g] += query[g][e] * k;
+      }
 #pragma unroll
       for (int g = 0; g < G; ++g) {
-        float dot = 0;
-#pragma unroll
-        for (int e = 0; e < kElements; ++e) dot += query[g][e] * k[e];
-        const float sum_of_team = TeamSum<Lanes>(dot);  // every lane takes part, also those without a position
-        score[g][t] = valid ? sum_of_team : -INFINITY;
+        const float sum_of_team = TeamSum<Lanes>(dot[g]);  // every lane takes part, also those without a position
+        score[g][t] = start + t * L::kTeams + team < length ? sum_of_team : -INFINITY;
       }
     }
 #pragma unroll
@@ -110,7 +118,7 @@ __global__ void __launch_bounds__(kThreads)
         const float weight = expf(score[g][t] - highest);
         sum[g] += weight;
 #pragma unroll
-        for (int e = 0; e < kElements; ++e) acc[g][e] += weight * value[t][e];
+        for (int e = 0; e < kElements; ++e) acc[g][e] += weight * ToFloat(value[t][e / L::kSize].x[e % L::kSize]);
       }
     }
   }
@@ -163,11 +171,16 @@ template <class T, bool Wide, int Lanes, int Chunks>
 void Start(const Launch& launch, const T* q, int64_t q_stride, const PagedRows& rows, int32_t heads, int32_t layer,
            const PagedKv& kv, T* out) {
   const int32_t group = heads / kv.kv_heads;
+  int32_t page_shift = -1;  // of pages of 2^page_shift tokens
+  for (int32_t s = 0; s < 31; ++s) {
+    if (kv.page_tokens == int32_t{1} << s) page_shift = s;
+  }
   const size_t shared = sizeof(float) * (kThreads / 32) * Chunks * Lanes * Pack<T>::kSize;
   const auto start = [&]<int G>(std::integral_constant<int, G>) {
     const dim3 grid(static_cast<unsigned>(rows.rows), static_cast<unsigned>(kv.kv_heads),
                     static_cast<unsigned>((group + G - 1) / G));
-    Attention<T, Wide, Lanes, Chunks, G><<<grid, kThreads, shared, Stream(launch)>>>(q, q_stride, rows, heads, layer, kv, out);
+    Attention<T, Wide, Lanes, Chunks, G>
+        <<<grid, kThreads, shared, Stream(launch)>>>(q, q_stride, rows, heads, layer, kv, page_shift, out);
   };
   if (group == 1) start(std::integral_constant<int, 1>{});
   else if (group == 2) start(std::integral_constant<int, 2>{});

@@ -74,17 +74,24 @@ __global__ void BackwardInput(const T* dy, const T* x, const T* w, const float* 
   }
 }
 
-// Row block blockIdx.y of `blocks` sums its rows of dy x rstd: coalesced, one thread a column.
-template <class T>
+// Row block blockIdx.y of gridDim.y sums its rows of dy x rstd; N columns a thread.
+template <int N, class T>
 __global__ void WeightPartials(const T* dy, const T* x, const float* rstd, int64_t rows, int64_t hidden, float* partial) {
-  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * N;
   if (i >= hidden) return;
   const int64_t b = blockIdx.y, blocks = gridDim.y;
-  float sum = 0;
-  for (int64_t r = rows * b / blocks; r < rows * (b + 1) / blocks; ++r) {
-    sum += ToFloat(dy[r * hidden + i]) * ToFloat(x[r * hidden + i]) * rstd[r];
+  Few<N, float> sum = {};
+  const int64_t end = rows * (b + 1) / blocks;
+#pragma unroll 8
+  for (int64_t r = rows * b / blocks; r < end; ++r) {
+    const auto g = *reinterpret_cast<const Few<N, T>*>(dy + r * hidden + i);
+    const auto in = *reinterpret_cast<const Few<N, T>*>(x + r * hidden + i);
+    const float s = rstd[r];
+#pragma unroll
+    for (int u = 0; u < N; ++u) sum.x[u] += ToFloat(g.x[u]) * ToFloat(in.x[u]) * s;
   }
-  partial[b * hidden + i] = sum;
+#pragma unroll
+  for (int u = 0; u < N; ++u) partial[b * hidden + i + u] = sum.x[u];
 }
 
 __global__ void AddPartials(const float* partial, int64_t blocks, int64_t hidden, float* dw) {
@@ -115,11 +122,12 @@ void RmsNormBackward(const Launch& launch, const void* dy, const void* x, const 
                      int64_t hidden, bool accumulate_dx, void* dx, float* dw, float* scratch) {
   if (rows == 0) return;
   const int64_t blocks = rows < kRmsNormScratchRows ? rows : kRmsNormScratchRows;
-  const unsigned columns = Blocks(hidden, 128);
   ForDType(launch.dtype, [&]<class T>(T) {
     const auto* g = static_cast<const T*>(dy);
     const auto* in = static_cast<const T*>(x);
-    WeightPartials<<<dim3(columns, static_cast<unsigned>(blocks)), 128, 0, Stream(launch)>>>(
+    const bool fours = hidden % 4 == 0 && Aligned16(dy) && Aligned16(x);
+    const auto weight = fours ? WeightPartials<4, T> : WeightPartials<1, T>;
+    weight<<<dim3(Blocks(hidden, fours ? 512 : 128), static_cast<unsigned>(blocks)), 128, 0, Stream(launch)>>>(
         g, in, rstd, rows, hidden, scratch);
     CheckLaunch("RmsNormBackward (weight)");
     const bool vector = hidden % Pack<T>::kSize == 0 && Aligned16(dy) && Aligned16(x) && Aligned16(w) && Aligned16(dx);
@@ -128,7 +136,7 @@ void RmsNormBackward(const Launch& launch, const void* dy, const void* x, const 
         g, in, static_cast<const T*>(w), rstd, hidden, accumulate_dx, static_cast<T*>(dx));
     CheckLaunch("RmsNormBackward (input)");
   });
-  AddPartials<<<columns, 128, 0, Stream(launch)>>>(scratch, blocks, hidden, dw);
+  AddPartials<<<Blocks(hidden, 128), 128, 0, Stream(launch)>>>(scratch, blocks, hidden, dw);
   CheckLaunch("RmsNormBackward (sum)");
 }
 

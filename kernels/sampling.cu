@@ -5,7 +5,7 @@
 
 // One block a row. Probability mass is counted in integers, units of 2^-44 of the most likely token's: sums are then exact
 // and the same in any order, which lets threads add with atomics and still give one result for one row. A token lighter
-// than half a unit is never drawn; 2^20 tokens of full weight do not overflow.
+// than half a unit is never drawn.
 namespace plumb::kernels::cuda {
 namespace {
 
@@ -39,30 +39,63 @@ __device__ Mass BlockScan(Mass v, Mass* total) {
   return v + (warp > 0 ? before : 0);
 }
 
+// A histogram of 2048 digits. Shared memory adds 32-bit integers natively and 64-bit ones by slow loops, so masses are kept
+// in three limbs, in units of 2^-36: none overflows below kMaxVocab tokens.
+constexpr int kDigits = 2048;
+constexpr int64_t kMaxVocab = int64_t{1} << 20;
+constexpr double kUnitsPerCoarse = 256.0;  // 2^-44 to 2^-36
+
+template <bool ByMass>
+struct Histogram {
+  uint32_t limb[ByMass ? 3 : 1][kDigits];
+
+  __device__ void Clear() {
+    for (int b = static_cast<int>(threadIdx.x); b < kDigits; b += kThreads) {
+      for (auto& l : limb) l[b] = 0;
+    }
+  }
+  __device__ void Add(uint32_t digit, float p) {
+    if constexpr (ByMass) {
+      const auto units = static_cast<Mass>(__float2ull_rn(p * 0x1p36f));
+      const uint32_t low = static_cast<uint32_t>(units) & 0xFFFu, middle = static_cast<uint32_t>(units >> 12) & 0xFFFu;
+      const auto high = static_cast<uint32_t>(units >> 24);
+      if (low != 0) atomicAdd(&limb[0][digit], low);
+      if (middle != 0) atomicAdd(&limb[1][digit], middle);
+      if (high != 0) atomicAdd(&limb[2][digit], high);
+    } else {
+      atomicAdd(&limb[0][digit], 1u);
+    }
+  }
+  __device__ Mass At(int digit) const {
+    if constexpr (ByMass) return limb[0][digit] + (Mass{limb[1][digit]} << 12) + (Mass{limb[2][digit]} << 24);
+    else return limb[0][digit];
+  }
+};
+
 // The largest value v of p such that the values >= v count (ByMass: weigh) at least `goal` together. Positive floats order
 // as their bits, so the value is found eleven bits at a time: a histogram of the next digit among the values that agree
 // with the digits found, then a scan from the top.
 template <bool ByMass>
 __device__ float Boundary(const float* p, int64_t vocab, Mass goal) {
-  constexpr int kDigits = 2048;
-  __shared__ Mass count[kDigits];
+  __shared__ Histogram<ByMass> histogram;
   __shared__ uint32_t found;
   __shared__ Mass left;
   uint32_t prefix = 0, mask = 0;
   for (int shift = 21; shift >= -1; shift -= 11) {
     const int down = shift < 0 ? 0 : shift;  // digits of 11, 11 and 10 bits
     const uint32_t digit_mask = shift < 0 ? 0x3FFu : 0x7FFu;
-    for (int b = static_cast<int>(threadIdx.x); b < kDigits; b += kThreads) count[b] = 0;
+    histogram.Clear();
     __syncthreads();
+#pragma unroll 8
     for (int64_t j = threadIdx.x; j < vocab; j += kThreads) {
       const float value = p[j];
       const uint32_t bits = __float_as_uint(value);
-      if ((bits & mask) == prefix) atomicAdd(&count[(bits >> down) & digit_mask], ByMass ? Units(value) : Mass{1});
+      if ((bits & mask) == prefix) histogram.Add((bits >> down) & digit_mask, value);
     }
     __syncthreads();
     // Thread t looks at the digits 2047 - 2t and 2046 - 2t: from the top in thread order.
     const int high = kDigits - 1 - 2 * static_cast<int>(threadIdx.x);
-    const Mass first = count[high], second = count[high - 1];
+    const Mass first = histogram.At(high), second = histogram.At(high - 1);
     Mass total;
     const Mass upto = BlockScan(first + second, &total), before = upto - first - second;
     // Rounding of the goal can ask for more than there is: then the lightest counts.
@@ -164,7 +197,7 @@ __global__ void __launch_bounds__(kThreads)
     threshold = fmaxf(threshold, lowest);
   }
   if (o.top_p < 1.0f) {
-    const auto goal = static_cast<Mass>(ceil(static_cast<double>(o.top_p) * static_cast<double>(kept)));
+    const auto goal = static_cast<Mass>(ceil(static_cast<double>(o.top_p) * static_cast<double>(kept) / kUnitsPerCoarse));
     threshold = fmaxf(threshold, Boundary<true>(p, vocab, goal > 0 ? goal : 1));
   }
   if (threshold > 0) total = MassFrom(p, vocab, threshold);
@@ -209,6 +242,7 @@ void SampleTokens(const Launch& launch, const float* logits, int64_t rows, int64
                   const uint64_t* prompt, const uint32_t* sample, const int32_t* position, int32_t* token,
                   float* logprob, void* scratch) {
   if (rows == 0) return;
+  if (vocab >= kMaxVocab) throw Error(ErrorCode::kUnsupported, "SampleTokens on CUDA: vocabularies end below 2^20 tokens");
   const int64_t stride = SamplingScratch(1, vocab) / static_cast<int64_t>(sizeof(float));
   Sample<<<static_cast<unsigned>(rows), kThreads, 0, Stream(launch)>>>(logits, vocab, options, prompt, sample, position,
                                                                       token, logprob, static_cast<float*>(scratch), stride);
