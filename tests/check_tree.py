@@ -51,6 +51,9 @@ TESTED_BY = {
 TESTED_BY.update({
     "common/rpc_client.cc": "tests/common/rpc_test.cc",
     "common/rpc_server.cc": "tests/common/rpc_test.cc",
+    "common/call_frame.cc": "tests/common/rpc_test.cc",
+    "common/metrics_prometheus.cc": "tests/common/metrics_test.cc",
+    "common/metrics_tensorboard.cc": "tests/common/metrics_test.cc",
     "common/sender.cc": "tests/common/transport_test.cc",
     "common/receiver.cc": "tests/common/transport_test.cc",
     "common/wire_socket.cc": "tests/common/transport_test.cc",

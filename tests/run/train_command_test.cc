@@ -1,10 +1,14 @@
 // plumb train on a tiny recipe: a run folder that holds together, resume, fewer steps, processes.
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -115,6 +119,39 @@ TEST(TrainCommandTest, ProcessesEqualOneProcessBitForBit) {
   for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"}) EXPECT_EQ(local[hash], processes[hash]) << hash;
   EXPECT_EQ(local["eval"], processes["eval"]);
   EXPECT_EQ(nlohmann::json::parse(Read(temp / "processes/pids.json")).size(), 6u);
+}
+
+// RELIABILITY row 2 at smoke size: each role is killed once in the middle of a run, which ends with the same weights.
+TEST(TrainCommandTest, KilledRolesChangeNothing) {
+  const TempFolder temp;
+  const std::string run = temp / "killed";
+  constexpr int64_t kSteps = 40;
+  ASSERT_EQ(Train(temp / "local", kSteps).code, 0);
+  int code = -1;
+  std::thread program([&] { code = TrainInProgram(run, kSteps, {"--roles", "processes"}); });
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  int kills = 0;
+  const std::vector<std::string> roles = {"actor-0", "reward-0", "replay", "learner"};
+  while (kills < static_cast<int>(roles.size()) && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    if (!RealFileSystem().Exists(run + "/metrics.jsonl") || !RealFileSystem().Exists(run + "/pids.json")) continue;
+    const std::string metrics = Read(run + "/metrics.jsonl");
+    if (std::count(metrics.begin(), metrics.end(), '\n') < 4 + 8 * kills) continue;
+    const auto pid = nlohmann::json::parse(Read(run + "/pids.json"))[roles[static_cast<size_t>(kills)]].get<pid_t>();
+    if (pid <= 1) continue;  // just being started again
+    ::kill(pid, SIGKILL);
+    ++kills;
+  }
+  program.join();
+  ASSERT_EQ(code, 0) << Read(run + ".out");
+  EXPECT_EQ(kills, 4);
+  EXPECT_TRUE(Has(Read(run + ".out"), "roles started again: 4")) << Read(run + ".out");
+  const auto local = nlohmann::json::parse(Read(temp / "local/summary.json"));
+  const auto killed = nlohmann::json::parse(Read(run + "/summary.json"));
+  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"}) EXPECT_EQ(local[hash], killed[hash]) << hash;
+  const auto a = Lines(temp / "local/metrics.jsonl"), b = Lines(run + "/metrics.jsonl");
+  ASSERT_EQ(a.size(), b.size()) << "no step twice, none missing";
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(a[i]["policy/loss"], b[i]["policy/loss"]) << i;
 }
 
 TEST(TrainCommandTest, SameSeedSameWeightsOtherSeedOthers) {
