@@ -80,14 +80,14 @@ class DeviceBytes {
 
   void* data() { return device_ == Device::kCuda ? cuda_ : host_.data(); }
   void Set(const void* from) {
-    if (size_ == 0) return;
+    if (!from) return;  // an empty array
     if (device_ == Device::kCpu) std::memcpy(host_.data(), from, size_);
 #ifdef PLUMB_CUDA
     else PLUMB_CHECK(cudaMemcpy(cuda_, from, size_, cudaMemcpyHostToDevice) == cudaSuccess, "copy to device");
 #endif
   }
   void Get(void* to) {
-    if (size_ == 0) return;
+    if (!to) return;
     if (device_ == Device::kCpu) std::memcpy(to, host_.data(), size_);
 #ifdef PLUMB_CUDA
     else PLUMB_CHECK(cudaMemcpy(to, cuda_, size_, cudaMemcpyDeviceToHost) == cudaSuccess, "copy from device");
