@@ -39,6 +39,8 @@ struct Tail {
 template <int Rows>
 PLUMB_INLINE FloatLanes Tiled(const BFloat16* const* x, const BFloat16* const* w, int64_t k) {
   constexpr int kColumns = kTile / Rows;
+  // Rows of w are too short for the processor to foresee where the next tile begins: ask for it now.
+  const int64_t ahead = std::max(kColumns, 8) * k;
   FloatLanes sum[kTile] = {};
   int64_t p = 0;
   for (; p + kStep <= k; p += kStep) {
@@ -48,6 +50,7 @@ PLUMB_INLINE FloatLanes Tiled(const BFloat16* const* x, const BFloat16* const* w
 #pragma GCC unroll 16
     for (int c = 0; c < kColumns; ++c) {
       const Chunk b = LoadChunk(w[c] + p);
+      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(w[c] + p) + ahead * sizeof(BFloat16)));
 #pragma GCC unroll 8
       for (int r = 0; r < Rows; ++r) sum[r * kColumns + c] = MultiplyAdd(sum[r * kColumns + c], a[r], b);
     }
