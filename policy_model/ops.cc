@@ -2,11 +2,13 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <dlfcn.h>
 #include <omp.h>
 
 #include <thread>
 
 #include "common/error.h"
+#include "kernels/bf16_matvec.h"
 #include "kernels/gemm_rows.h"
 
 namespace plumb::policy_model::ops {
@@ -23,6 +25,21 @@ at::ScalarType TypeOf(DType dtype) {
 at::Tensor View(const kernels::Launch& launch, const void* data, int64_t rows, int64_t cols, at::ScalarType type) {
   const auto device = launch.device == Device::kCuda ? at::kCUDA : at::kCPU;
   return at::from_blob(const_cast<void*>(data), {rows, cols}, at::TensorOptions().dtype(type).device(device));
+}
+
+// The bf16 product with float results of the MKL inside LibTorch's CPU library, where it is exported: logits keep their
+// fp32 sums, and weight gradients accumulate in place. nullptr elsewhere.
+using Bf16ToFloatProduct = void (*)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const void* a,
+                                    int lda, const void* b, int ldb, float beta, float* c, int ldc);
+constexpr int kRowMajor = 101, kPlain = 111, kTransposed = 112;  // of the CBLAS interface
+
+Bf16ToFloatProduct MklBf16Product() {
+  static const auto product = reinterpret_cast<Bf16ToFloatProduct>(dlsym(RTLD_DEFAULT, "cblas_gemm_bf16bf16f32"));
+  return product;
+}
+
+bool Bf16OnCpu(const kernels::Launch& launch) {
+  return launch.device == Device::kCpu && launch.dtype == DType::kBFloat16;
 }
 
 }  // namespace
@@ -50,8 +67,14 @@ void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, 
   const auto type = TypeOf(launch.dtype);
   at::Tensor out = View(launch, y, m, n, at::kFloat);
   const at::Tensor a = View(launch, x, m, k, type), b = View(launch, w, n, k, type).t();
-  if (type == at::kFloat) at::mm_out(out, a, b);
-  else out.copy_(at::mm(a, b));
+  if (type == at::kFloat) {
+    at::mm_out(out, a, b);
+  } else if (Bf16OnCpu(launch) && MklBf16Product()) {
+    MklBf16Product()(kRowMajor, kPlain, kTransposed, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1.0f, x,
+                     static_cast<int>(k), w, static_cast<int>(k), 0.0f, y, static_cast<int>(n));
+  } else {
+    out.copy_(at::mm(a, b));
+  }
 }
 
 void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
@@ -61,6 +84,11 @@ void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int
                       static_cast<float*>(y));
     return;
   }
+  if (Bf16OnCpu(launch) && m <= kernels::kBf16MatvecRows) {
+    kernels::Bf16Matvec(launch, static_cast<const BFloat16*>(x), static_cast<const BFloat16*>(w), m, n, k, accumulate,
+                        DType::kBFloat16, y);
+    return;
+  }
   Linear(launch, x, w, m, n, k, accumulate, y);
 }
 
@@ -68,6 +96,11 @@ void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void*
                        float* y) {
   if (launch.device == Device::kCpu && launch.dtype == DType::kFloat32) {
     kernels::GemmRows(launch, static_cast<const float*>(x), static_cast<const float*>(w), m, n, k, false, y);
+    return;
+  }
+  if (Bf16OnCpu(launch) && m <= kernels::kBf16MatvecRows) {
+    kernels::Bf16Matvec(launch, static_cast<const BFloat16*>(x), static_cast<const BFloat16*>(w), m, n, k, false,
+                        DType::kFloat32, y);
     return;
   }
   LinearToFloat(launch, x, w, m, n, k, y);
@@ -89,8 +122,14 @@ void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const v
   const auto type = TypeOf(launch.dtype);
   at::Tensor out = View(launch, dw, n, k, at::kFloat);
   const at::Tensor a = View(launch, dy, m, n, type).t(), b = View(launch, x, m, k, type);
-  if (type == at::kFloat) at::addmm_out(out, out, a, b);
-  else out.add_(at::mm(a, b));
+  if (type == at::kFloat) {
+    at::addmm_out(out, out, a, b);
+  } else if (Bf16OnCpu(launch) && MklBf16Product()) {
+    MklBf16Product()(kRowMajor, kTransposed, kPlain, static_cast<int>(n), static_cast<int>(k), static_cast<int>(m), 1.0f, dy,
+                     static_cast<int>(n), x, static_cast<int>(k), 1.0f, dw, static_cast<int>(k));
+  } else {
+    out.add_(at::mm(a, b));
+  }
 }
 
 }  // namespace plumb::policy_model::ops
