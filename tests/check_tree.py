@@ -34,9 +34,9 @@ NO_CUDA = {
     "bf16_matvec": "small products on CUDA go through cuBLAS",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
 }
-# Source files whose test goes by another name, and which.
+# Source files whose test goes by another name, and which. Both have to exist.
 TESTED_BY = {
-    "run/main.cc": "tests/e2e starts the program",
+    "run/main.cc": "tests/run/train_command_test.cc",
     "run/cli.cc": "tests/run/cli_test.cc",
     "run/inspect_commands.cc": "tests/run/cli_test.cc",
     "run/doctor_command.cc": "tests/run/cli_test.cc",
@@ -59,7 +59,7 @@ TESTED_BY.update({
     "common/wire_socket.cc": "tests/common/transport_test.cc",
     "configs/parse.cc": "tests/configs/config_test.cc",
     "policy_model/files/gguf_blocks.cc": "tests/policy_model/files/gguf_test.cc",
-    "reward/plugin_host_main.cc": "the host process of tests/reward/plugin_test.cc",
+    "reward/plugin_host_main.cc": "tests/reward/plugin_test.cc",
     "reward/reward.cc": "tests/reward/scorer_test.cc",
 })
 LIMIT, LIMIT_CU = 600, 800
@@ -106,8 +106,15 @@ for path in sources:
     if path.suffix in {".cc", ".cu"} and name not in TESTED_BY:
         stem = re.sub(r"(_cpu)?$", "", path.stem)
         header = f"{path.parent.relative_to(ROOT)}/{stem}.h"
-        if not any(header in t or stem in p.stem for p, t in tests.items()):
-            findings.append(f"{name}: no test includes {header} or is named after it")
+        folder = ROOT / "tests" / path.parent.relative_to(ROOT)
+        if not any(header in t or (p.parent == folder and p.stem == f"{stem}_test") for p, t in tests.items()):
+            findings.append(f"{name}: no test includes {header} or is called {folder.relative_to(ROOT)}/{stem}_test.cc; "
+                            "write one, or say in TESTED_BY which test runs it")
+
+for source, test in TESTED_BY.items():
+    for name in (source, test):
+        if not (ROOT / name).exists():
+            findings.append(f"tests/check_tree.py: TESTED_BY names {name}, which is not there; take the entry out or correct it")
 
 for header in sorted((ROOT / "kernels").glob("*.h")):
     stem = header.stem
@@ -118,6 +125,10 @@ for header in sorted((ROOT / "kernels").glob("*.h")):
         findings.append(f"kernels/{stem}.h: no CPU reference kernels/{stem}_cpu.cc")
     if not (ROOT / "kernels" / f"{stem}.cu").exists() and stem not in NO_CUDA:
         findings.append(f"kernels/{stem}.h: no kernels/{stem}.cu; write it, or say why in NO_CUDA")
+
+for stem in NO_CUDA:
+    if not (ROOT / "kernels" / f"{stem}.h").exists() or (ROOT / "kernels" / f"{stem}.cu").exists():
+        findings.append(f"tests/check_tree.py: NO_CUDA names {stem}, which is gone or has a .cu now; take the entry out")
 
 for finding in findings:
     print(finding)
