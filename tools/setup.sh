@@ -38,7 +38,8 @@ if [ "${#left[@]}" -gt 0 ]; then
   apt-get install -y -qq --no-install-recommends "${left[@]}" >/dev/null
 fi
 
-[ -x .env/bin/python3 ] || python3 -m venv .env
+# An environment without pip is what an attempt without ensurepip leaves behind; the call repairs it and keeps the rest.
+.env/bin/python3 -m pip --version >/dev/null 2>&1 || python3 -m venv .env
 have() { .env/bin/python3 - "$@" <<'PY'
 import importlib.metadata as m, sys
 for want in sys.argv[1:]:
