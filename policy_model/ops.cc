@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <omp.h>
 
+#include <cstring>
 #include <thread>
 
 #include "common/error.h"
@@ -130,6 +131,35 @@ void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const v
   } else {
     out.add_(at::mm(a, b));
   }
+}
+
+void Copy(const kernels::Launch& launch, const void* from, size_t bytes, void* to) {
+  if (launch.device == Device::kCpu) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  const c10::InferenceMode guard;
+  const auto n = static_cast<int64_t>(bytes);
+  View(launch, to, 1, n, at::kByte).copy_(View(launch, from, 1, n, at::kByte));
+}
+
+void Zero(const kernels::Launch& launch, void* data, size_t bytes) {
+  if (launch.device == Device::kCpu) {
+    std::memset(data, 0, bytes);
+    return;
+  }
+  const c10::InferenceMode guard;
+  View(launch, data, 1, static_cast<int64_t>(bytes), at::kByte).zero_();
+}
+
+void CopyToHost(const kernels::Launch& launch, const void* from, size_t bytes, void* to) {
+  if (launch.device == Device::kCpu) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  const c10::InferenceMode guard;
+  const auto n = static_cast<int64_t>(bytes);
+  View({}, to, 1, n, at::kByte).copy_(View(launch, from, 1, n, at::kByte));
 }
 
 }  // namespace plumb::policy_model::ops

@@ -31,6 +31,21 @@ void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint
   max_seqlen = std::max(max_seqlen, static_cast<int32_t>(sequence.size()));
 }
 
+void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at) {
+  if (cu_seqlens.empty()) cu_seqlens.push_back(0);
+  const int32_t begin = cu_seqlens.back();
+  const auto length = static_cast<int32_t>(sequence.size());
+  for (int32_t i = 0; i < length; ++i) positions.push_back(i);
+  tokens.insert(tokens.end(), sequence.begin(), sequence.end());
+  for (int32_t i : at) {
+    PLUMB_CHECK(i >= 0 && i < length, "row outside its sequence");
+    rows.push_back(begin + i);
+    targets.push_back(0);
+  }
+  cu_seqlens.push_back(begin + length);
+  max_seqlen = std::max(max_seqlen, length);
+}
+
 std::vector<int32_t> SplitByTokens(std::span<const int32_t> lengths, int64_t token_budget) {
   std::vector<int32_t> ends;
   int64_t used = 0;

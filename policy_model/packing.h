@@ -26,6 +26,8 @@ struct PackedBatch {
   void Clear();
   // Appends a sequence; token i >= 1 is scored where mask[i] != 0. mask: [tokens.size()].
   void Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask);
+  // Appends a sequence of which a scalar head looks at these tokens (ascending indices into it); their targets are 0.
+  void AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at);
 };
 
 // Splits sequences (their lengths) into consecutive micro-batches of at most `token_budget` tokens, keeping the order; a

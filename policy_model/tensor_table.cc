@@ -42,7 +42,8 @@ TensorTable::TensorTable(const ModelShape& shape) : shape_(shape) {
 
   // The backward meets the head first, then the layers from the last to the first, then the embedding.
   final_norm_ = add("final_norm", {h}, -1, false, whole("model.norm.weight", h));
-  if (!shape.tied) lm_head_ = add("lm_head", {shape.vocab, h}, 0, true, whole("lm_head.weight", shape.vocab));
+  if (shape.scalar_head) score_ = add("score", {1, h}, -1, true, whole("score.weight", 1));
+  else if (!shape.tied) lm_head_ = add("lm_head", {shape.vocab, h}, 0, true, whole("lm_head.weight", shape.vocab));
   end_bucket();
   layers_.resize(static_cast<size_t>(shape.layers));
   for (int64_t l = shape.layers - 1; l >= 0; --l) {
@@ -68,7 +69,7 @@ TensorTable::TensorTable(const ModelShape& shape) : shape_(shape) {
   }
   embedding_ = add("embedding", {shape.vocab, h}, 0, true, whole("model.embed_tokens.weight", shape.vocab));
   end_bucket();
-  if (shape.tied) lm_head_ = embedding_;
+  if (shape.tied && !shape.scalar_head) lm_head_ = embedding_;
   flat_elements_ = offset;
 }
 

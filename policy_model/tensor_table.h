@@ -47,7 +47,8 @@ class TensorTable {
   const LayerSlices& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
   int64_t embedding() const { return embedding_; }
   int64_t final_norm() const { return final_norm_; }
-  int64_t lm_head() const { return lm_head_; }  // embedding() when tied
+  int64_t lm_head() const { return lm_head_; }  // embedding() when tied; -1 with a scalar head
+  int64_t score() const { return score_; }      // [1, H]; -1 without a scalar head
   int64_t flat_elements() const { return flat_elements_; }  // padded
   int64_t parameters() const { return parameters_; }        // without padding
   const ModelShape& shape() const { return shape_; }
@@ -56,7 +57,7 @@ class TensorTable {
   ModelShape shape_;
   std::vector<TensorEntry> entries_;
   std::vector<LayerSlices> layers_;
-  int64_t embedding_ = 0, final_norm_ = 0, lm_head_ = 0, flat_elements_ = 0, parameters_ = 0;
+  int64_t embedding_ = 0, final_norm_ = 0, lm_head_ = -1, score_ = -1, flat_elements_ = 0, parameters_ = 0;
 };
 
 }  // namespace plumb::policy_model

@@ -1,19 +1,19 @@
 #include "policy_model/transformer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "common/error.h"
 #include "kernels/attention_paged.h"
-#include "kernels/attention_varlen.h"
 #include "kernels/embedding.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "kernels/token_logprob.h"
 #include "policy_model/arena.h"
+#include "policy_model/attention.h"
 #include "policy_model/ops.h"
+#include "policy_model/staging.h"
 
 namespace plumb::policy_model {
 
@@ -43,23 +43,32 @@ struct Transformer::Impl {
     int64_t rstd1;   // float[T]
     int64_t qkv;     // T[T, qkv] after the rotation
     int64_t attn;    // T[T, Nq D]
-    int64_t lse;     // float[Nq, T]
+    int64_t lse;     // float[AttentionLseElements]
     int64_t mid;     // T[T, H] after attention's residual
     int64_t rstd2;   // float[T]
     int64_t gate_up; // T[T, 2F]
   };
   std::vector<LayerSaved> layers;
   int64_t final_x = 0, final_rstd = 0, normed = 0;  // normed: T[R, H] rows that the head sees
+  int64_t logprob = 0, entropy = 0, lse = 0;        // float[R] each
   int64_t kept_tokens = -1, kept_rows = -1;
   float kept_temperature = 1;
   bool kept_entropy = false;
-  std::vector<float> lse, entropy;                  // [R]
+
+  // A call's small arrays in the device's memory.
+  Staging staging;
+  struct Indices {
+    const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets;
+    const float *g_first, *g_second;
+  };
 
   Impl(const ModelShape& s, Device d, DType t)
       : shape(s), device(d), dtype(t), launch{.device = d, .dtype = t}, element(ElementSize(t)),
         cos_sin(d, DType::kFloat32, s.max_positions * s.head_dim), saved(d), scratch(d), paged(d),
-        layers(static_cast<size_t>(s.layers)) {
-    if (d != Device::kCpu) throw Error(ErrorCode::kUnsupported, "this build computes on the CPU only: run.device = \"cpu\"");
+        layers(static_cast<size_t>(s.layers)), staging(d) {
+    if (d != Device::kCpu && !kernels::CudaAvailable()) {
+      throw Error(ErrorCode::kUnsupported, "this build or machine has no CUDA device: use run.device = \"cpu\"");
+    }
     std::vector<float> table(static_cast<size_t>(s.max_positions * s.head_dim));
     kernels::RopeTable(s.max_positions, s.head_dim, s.rope_theta, table.data());
     cos_sin.CopyFromHost(std::as_bytes(std::span<const float>(table)));
@@ -68,6 +77,21 @@ struct Transformer::Impl {
   int64_t T(int64_t elements) const { return elements * static_cast<int64_t>(element); }
   int64_t H() const { return shape.hidden; }
   int64_t Q() const { return shape.heads * shape.head_dim; }
+
+  // `g_first` and `g_second`: gradients by row of a backward, or empty.
+  Indices Stage(const PackedBatch& batch, std::span<const float> g_first = {}, std::span<const float> g_second = {}) {
+    staging.Begin();
+    const int tokens = staging.Add(std::span<const int32_t>(batch.tokens));
+    const int positions = staging.Add(std::span<const int32_t>(batch.positions));
+    const int cu_seqlens = staging.Add(std::span<const int32_t>(batch.cu_seqlens));
+    const int rows = staging.Add(std::span<const int32_t>(batch.rows));
+    const int targets = staging.Add(std::span<const int32_t>(batch.targets));
+    const int first = staging.Add(g_first), second = staging.Add(g_second);
+    staging.Commit();
+    return {staging.Ints(tokens), staging.Ints(positions), staging.Ints(cu_seqlens), staging.Ints(rows),
+            staging.Ints(targets), g_first.empty() ? nullptr : staging.Floats(first),
+            g_second.empty() ? nullptr : staging.Floats(second)};
+  }
 
   void CheckBatch(const PackedBatch& batch) const {
     for (int32_t t : batch.tokens) {
@@ -83,8 +107,8 @@ struct Transformer::Impl {
     }
   }
 
-  kernels::VarlenShape Varlen(const PackedBatch& batch) const {
-    return {.tokens = batch.size(), .sequences = batch.sequences(), .cu_seqlens = batch.cu_seqlens.data(),
+  kernels::VarlenShape Varlen(const PackedBatch& batch, const int32_t* cu_seqlens) const {
+    return {.tokens = batch.size(), .sequences = batch.sequences(), .cu_seqlens = cu_seqlens,
             .max_seqlen = batch.max_seqlen, .heads = static_cast<int32_t>(shape.heads),
             .kv_heads = static_cast<int32_t>(shape.kv_heads), .head_dim = static_cast<int32_t>(shape.head_dim)};
   }
@@ -92,6 +116,9 @@ struct Transformer::Impl {
   // Everything up to the final hidden states; what is not kept shares one layer's memory.
   void Trunk(const Weights& w, const PackedBatch& batch, bool keep) {
     const int64_t n = batch.size(), h = H();
+    const Indices at = Stage(batch);
+    const kernels::VarlenShape varlen = Varlen(batch, at.cu_seqlens);
+    const int64_t lse_elements = AttentionLseElements(launch, varlen);
     const TensorTable& table = w.table();
     saved.Begin();
     for (size_t l = 0; l < layers.size(); ++l) {
@@ -104,25 +131,28 @@ struct Transformer::Impl {
       s.rstd1 = saved.Take(4 * n);
       s.qkv = saved.Take(T(n * shape.qkv_width()));
       s.attn = saved.Take(T(n * Q()));
-      s.lse = saved.Take(4 * n * shape.heads);
+      s.lse = saved.Take(4 * lse_elements);
       s.mid = saved.Take(T(n * h));
       s.rstd2 = saved.Take(4 * n);
       s.gate_up = saved.Take(T(n * 2 * shape.ffn));
     }
     final_x = keep ? saved.Take(T(n * h)) : -1;
     final_rstd = saved.Take(4 * n);
-    normed = saved.Take(T(static_cast<int64_t>(batch.rows.size()) * h));
+    const auto rows = static_cast<int64_t>(batch.rows.size());
+    normed = saved.Take(T(rows * h));
+    logprob = saved.Take(4 * rows);
+    entropy = saved.Take(4 * rows);
+    lse = saved.Take(4 * rows);
     saved.Commit();
     scratch.Begin();
     const int64_t norm_at = scratch.Take(T(n * h)), act_at = scratch.Take(T(n * shape.ffn));
-    const int64_t gathered_at = scratch.Take(T(static_cast<int64_t>(batch.rows.size()) * h));
+    const int64_t gathered_at = scratch.Take(T(rows * h));
     scratch.Commit();
     void* norm = scratch.At(norm_at);
     void* act = scratch.At(act_at);
 
-    const kernels::VarlenShape varlen = Varlen(batch);
     void* x = saved.At(layers[0].x);
-    kernels::GatherRows(launch, w.flat().at(table.embedding()), batch.tokens.data(), n, h, x);
+    kernels::GatherRows(launch, w.flat().at(table.embedding()), at.tokens, n, h, x);
     for (size_t l = 0; l < layers.size(); ++l) {
       const LayerSlices& slice = table.layer(static_cast<int64_t>(l));
       const LayerSaved& s = layers[l];
@@ -130,27 +160,30 @@ struct Transformer::Impl {
       void* qkv = saved.At(s.qkv);
       ops::Linear(launch, norm, w.flat().at(slice.qkv), n, shape.qkv_width(), h, false, qkv);
       if (slice.qkv_bias >= 0) kernels::AddBias(launch, qkv, w.flat().at(slice.qkv_bias), n, shape.qkv_width());
-      kernels::RopeInPlace(launch, qkv, batch.positions.data(), cos_sin.f32(), n, varlen.heads, varlen.kv_heads,
+      kernels::RopeInPlace(launch, qkv, at.positions, cos_sin.f32(), n, varlen.heads, varlen.kv_heads,
                            varlen.head_dim, false);
-      kernels::AttentionVarlenForward(launch, varlen, qkv, saved.At(s.attn), F(saved, s.lse));
+      AttentionForward(launch, varlen, qkv, saved.At(s.attn), F(saved, s.lse));
       void* mid = keep ? saved.At(s.mid) : x;  // without a backward the residual stream stays in place
-      if (keep) std::memcpy(mid, x, static_cast<size_t>(T(n * h)));
+      if (keep) ops::Copy(launch, x, static_cast<size_t>(T(n * h)), mid);
       ops::Linear(launch, saved.At(s.attn), w.flat().at(slice.o), n, h, Q(), true, mid);
       kernels::RmsNormForward(launch, mid, w.flat().at(slice.post_norm), n, h, Eps(), norm, F(saved, s.rstd2));
       ops::Linear(launch, norm, w.flat().at(slice.gate_up), n, 2 * shape.ffn, h, false, saved.At(s.gate_up));
       kernels::SwigluForward(launch, saved.At(s.gate_up), n, shape.ffn, act);
       void* next = !keep ? x : saved.At(l + 1 < layers.size() ? layers[l + 1].x : final_x);
-      if (keep) std::memcpy(next, mid, static_cast<size_t>(T(n * h)));
+      if (keep) ops::Copy(launch, mid, static_cast<size_t>(T(n * h)), next);
       ops::Linear(launch, act, w.flat().at(slice.down), n, h, shape.ffn, true, next);
       x = next;
     }
     // Only the rows that are scored go on to the final norm and the head.
-    const auto rows = static_cast<int64_t>(batch.rows.size());
     void* gathered = scratch.At(gathered_at);
-    kernels::GatherRows(launch, x, batch.rows.data(), rows, h, gathered);
+    kernels::GatherRows(launch, x, at.rows, rows, h, gathered);
     kernels::RmsNormForward(launch, gathered, w.flat().at(table.final_norm()), rows, h, Eps(), saved.At(normed),
                             F(saved, final_rstd));
   }
+
+  struct BackwardPlan;
+  BackwardPlan PlanBackward(const PackedBatch& batch, const Indices& at, int64_t chunk);
+  void TrunkBackward(const Weights& weights, const PackedBatch& batch, const BackwardPlan& plan, FlatBuffer& grad);
 
   float Eps() const { return static_cast<float>(shape.norm_eps); }
   static float* F(Arena& arena, int64_t at) { return static_cast<float*>(arena.At(at)); }
@@ -171,27 +204,31 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
                           std::span<float> logprob, std::span<float> entropy) {
   Impl& m = *impl_;
   const auto rows = static_cast<int64_t>(batch.rows.size());
+  PLUMB_CHECK(!m.shape.scalar_head, "a model with a scalar head has no log-probs");
   PLUMB_CHECK(static_cast<int64_t>(logprob.size()) == rows);
   PLUMB_CHECK(!options.entropy || static_cast<int64_t>(entropy.size()) == rows);
   m.kept_tokens = -1;
   if (rows == 0) return;
   m.CheckBatch(batch);
   m.Trunk(weights, batch, keep);
+  const Impl::Indices at = m.Stage(batch);
   const int64_t v = m.shape.vocab, h = m.H(), chunk = m.ChunkRows(rows);
-  m.lse.resize(static_cast<size_t>(rows));
-  m.entropy.resize(static_cast<size_t>(rows));
   m.scratch.Begin();
   const int64_t logits_at = m.scratch.Take(4 * chunk * v);
   m.scratch.Commit();
-  auto* logits = static_cast<float*>(m.scratch.At(logits_at));
+  float* logits = Impl::F(m.scratch, logits_at);
+  float* device_logprob = Impl::F(m.saved, m.logprob);
+  float* device_entropy = Impl::F(m.saved, m.entropy);
+  float* lse = Impl::F(m.saved, m.lse);
   const auto* normed = static_cast<const std::byte*>(m.saved.At(m.normed));
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t n = std::min(chunk, rows - r);
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()), n, v, h, logits);
-    kernels::TokenLogprobForward(m.launch, logits, batch.targets.data() + r, n, v, options.temperature,
-                                 logprob.data() + r, m.entropy.data() + r, m.lse.data() + r);
+    kernels::TokenLogprobForward(m.launch, logits, at.targets + r, n, v, options.temperature, device_logprob + r,
+                                 device_entropy + r, lse + r);
   }
-  if (options.entropy) std::copy(m.entropy.begin(), m.entropy.end(), entropy.begin());
+  ops::CopyToHost(m.launch, device_logprob, logprob.size_bytes(), logprob.data());
+  if (options.entropy) ops::CopyToHost(m.launch, device_entropy, entropy.size_bytes(), entropy.data());
   if (keep) {
     m.kept_tokens = batch.size();
     m.kept_rows = rows;
@@ -199,99 +236,182 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
   }
 }
 
+void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch, bool keep, std::span<float> values) {
+  Impl& m = *impl_;
+  const auto rows = static_cast<int64_t>(batch.rows.size());
+  PLUMB_CHECK(m.shape.scalar_head, "values need a model with a scalar head");
+  PLUMB_CHECK(static_cast<int64_t>(values.size()) == rows);
+  m.kept_tokens = -1;
+  if (rows == 0) return;
+  m.CheckBatch(batch);
+  m.Trunk(weights, batch, keep);
+  float* out = Impl::F(m.saved, m.logprob);
+  ops::LinearToFloat(m.launch, m.saved.At(m.normed), weights.flat().at(weights.table().score()), rows, 1, m.H(), out);
+  ops::CopyToHost(m.launch, out, values.size_bytes(), values.data());
+  if (keep) {
+    m.kept_tokens = batch.size();
+    m.kept_rows = rows;
+  }
+}
+
+// The gradients that head and trunk pass each other, planned together so that a micro-batch needs one arena.
+struct Transformer::Impl::BackwardPlan {
+  kernels::VarlenShape varlen;
+  Indices at;
+  int64_t dx, norm, dnorm, dattn, dqkv, act, dact, partial, varlen_scratch, gathered, dgathered;
+  int64_t dhead;            // T[R, H], the gradient of `normed`
+  int64_t logits, dlogits;  // of a chunk of rows
+};
+
+Transformer::Impl::BackwardPlan Transformer::Impl::PlanBackward(const PackedBatch& batch, const Indices& at, int64_t chunk) {
+  const int64_t n = batch.size(), h = H(), f = shape.ffn, q = Q();
+  const auto rows = static_cast<int64_t>(batch.rows.size());
+  BackwardPlan p;
+  p.at = at;
+  p.varlen = Varlen(batch, at.cu_seqlens);
+  Arena& a = scratch;
+  a.Begin();
+  p.dx = a.Take(T(n * h));
+  p.norm = a.Take(T(n * h));
+  p.dnorm = a.Take(T(n * h));
+  p.dattn = a.Take(T(n * q));
+  p.dqkv = a.Take(T(n * shape.qkv_width()));
+  p.act = a.Take(T(n * f));
+  p.dact = a.Take(T(n * f));
+  p.partial = a.Take(4 * kernels::kRmsNormScratchRows * h);
+  p.varlen_scratch = a.Take(device == Device::kCpu ? 4 * kernels::AttentionVarlenScratch(p.varlen) : 0);
+  p.logits = a.Take(4 * chunk * shape.vocab);
+  p.dlogits = a.Take(T(chunk * shape.vocab));
+  p.dhead = a.Take(T(rows * h));
+  p.gathered = a.Take(T(rows * h));
+  p.dgathered = a.Take(T(rows * h));
+  a.Commit();
+  return p;
+}
+
 void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std::span<const float> g_logprob,
                            std::span<const float> g_entropy, FlatBuffer& grad) {
   Impl& m = *impl_;
-  const int64_t n = batch.size(), h = m.H(), v = m.shape.vocab, f = m.shape.ffn, q = m.Q();
+  const int64_t h = m.H(), v = m.shape.vocab;
   const auto rows = static_cast<int64_t>(batch.rows.size());
   if (rows == 0) return;
-  PLUMB_CHECK(m.kept_tokens == n && m.kept_rows == rows, "Backward needs Forward(keep = true) of the same batch");
+  PLUMB_CHECK(m.kept_tokens == batch.size() && m.kept_rows == rows, "Backward needs Forward(keep = true) of the same batch");
   PLUMB_CHECK(static_cast<int64_t>(g_logprob.size()) == rows);
+  const int64_t head = weights.table().lm_head(), chunk = m.ChunkRows(rows);
+  const Impl::BackwardPlan p = m.PlanBackward(batch, m.Stage(batch, g_logprob, g_entropy), chunk);
+
+  // Head: the logits of a chunk once more, their gradient, and both products.
+  Arena& a = m.scratch;
+  float* logits = Impl::F(a, p.logits);
+  auto* normed = static_cast<std::byte*>(m.saved.At(m.normed));
+  auto* dhead = static_cast<std::byte*>(a.At(p.dhead));
+  const float* lse = Impl::F(m.saved, m.lse);
+  const float* entropy = p.at.g_second ? Impl::F(m.saved, m.entropy) : nullptr;
+  for (int64_t r = 0; r < rows; r += chunk) {
+    const int64_t c = std::min(chunk, rows - r);
+    ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(head), c, v, h, logits);
+    kernels::TokenLogprobBackward(m.launch, logits, p.at.targets + r, lse + r, entropy ? entropy + r : nullptr,
+                                  p.at.g_first + r, entropy ? p.at.g_second + r : nullptr, c, v, m.kept_temperature,
+                                  a.At(p.dlogits));
+    ops::LinearBackwardInput(m.launch, a.At(p.dlogits), weights.flat().at(head), c, v, h, false, dhead + m.T(r * h));
+    ops::LinearBackwardWeight(m.launch, a.At(p.dlogits), normed + m.T(r * h), c, v, h, grad.f32() + head);
+  }
+  m.TrunkBackward(weights, batch, p, grad);
+}
+
+void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batch, std::span<const float> g_values,
+                                 FlatBuffer& grad) {
+  Impl& m = *impl_;
+  const auto rows = static_cast<int64_t>(batch.rows.size());
+  if (rows == 0) return;
+  PLUMB_CHECK(m.shape.scalar_head, "values need a model with a scalar head");
+  PLUMB_CHECK(m.kept_tokens == batch.size() && m.kept_rows == rows,
+              "BackwardValues needs ForwardValues(keep = true) of the same batch");
+  PLUMB_CHECK(static_cast<int64_t>(g_values.size()) == rows);
+  // The head is a product with one column; its gradient in the model's type.
+  std::vector<std::byte> rounded(g_values.size() * m.element + 4);
+  ConvertFloat(g_values, m.dtype, rounded.data());
+  const std::span<const float> words(reinterpret_cast<const float*>(rounded.data()), rounded.size() / 4);
+  const int64_t score = weights.table().score();
+  const Impl::BackwardPlan p = m.PlanBackward(batch, m.Stage(batch, words), 0);
+  ops::LinearBackwardInput(m.launch, p.at.g_first, weights.flat().at(score), rows, 1, m.H(), false, m.scratch.At(p.dhead));
+  ops::LinearBackwardWeight(m.launch, p.at.g_first, m.saved.At(m.normed), rows, 1, m.H(), grad.f32() + score);
+  m.TrunkBackward(weights, batch, p, grad);
+}
+
+// From the gradient of the normed rows down to the embedding.
+void Transformer::Impl::TrunkBackward(const Weights& weights, const PackedBatch& batch, const BackwardPlan& p,
+                                      FlatBuffer& grad) {
+  const int64_t n = batch.size(), h = H(), f = shape.ffn, q = Q();
+  const auto rows = static_cast<int64_t>(batch.rows.size());
   const TensorTable& table = weights.table();
   const auto g = [&](int64_t offset) { return grad.f32() + offset; };
   const auto w = [&](int64_t offset) { return weights.flat().at(offset); };
-  const kernels::VarlenShape varlen = m.Varlen(batch);
-  const int64_t chunk = m.ChunkRows(rows);
-
-  Arena& a = m.scratch;
-  a.Begin();
-  const int64_t dx_at = a.Take(m.T(n * h)), norm_at = a.Take(m.T(n * h)), dnorm_at = a.Take(m.T(n * h));
-  const int64_t dattn_at = a.Take(m.T(n * q)), dqkv_at = a.Take(m.T(n * m.shape.qkv_width()));
-  const int64_t act_at = a.Take(m.T(n * f)), dact_at = a.Take(m.T(n * f));
-  const int64_t partial_at = a.Take(4 * kernels::kRmsNormScratchRows * h);
-  const int64_t varlen_at = a.Take(4 * kernels::AttentionVarlenScratch(varlen));
-  const int64_t logits_at = a.Take(4 * chunk * v), dlogits_at = a.Take(m.T(chunk * v));
-  const int64_t dhead_at = a.Take(m.T(rows * h)), gathered_at = a.Take(m.T(rows * h)), dgathered_at = a.Take(m.T(rows * h));
-  a.Commit();
-  auto* partial = static_cast<float*>(a.At(partial_at));
-
-  // Head: the logits of a chunk once more, their gradient, and both products.
-  auto* logits = static_cast<float*>(a.At(logits_at));
-  auto* normed = static_cast<std::byte*>(m.saved.At(m.normed));
-  auto* dhead = static_cast<std::byte*>(a.At(dhead_at));
-  for (int64_t r = 0; r < rows; r += chunk) {
-    const int64_t c = std::min(chunk, rows - r);
-    ops::LinearToFloat(m.launch, normed + m.T(r * h), w(table.lm_head()), c, v, h, logits);
-    kernels::TokenLogprobBackward(m.launch, logits, batch.targets.data() + r, m.lse.data() + r,
-                                  g_entropy.empty() ? nullptr : m.entropy.data() + r, g_logprob.data() + r,
-                                  g_entropy.empty() ? nullptr : g_entropy.data() + r, c, v, m.kept_temperature,
-                                  a.At(dlogits_at));
-    ops::LinearBackwardInput(m.launch, a.At(dlogits_at), w(table.lm_head()), c, v, h, false, dhead + m.T(r * h));
-    ops::LinearBackwardWeight(m.launch, a.At(dlogits_at), normed + m.T(r * h), c, v, h, g(table.lm_head()));
-  }
+  Arena& a = scratch;
+  float* partial = F(a, p.partial);
   // Final norm on the scored rows, scattered back over all tokens.
-  void* dx = a.At(dx_at);
-  kernels::GatherRows(m.launch, m.saved.At(m.final_x), batch.rows.data(), rows, h, a.At(gathered_at));
-  kernels::RmsNormBackward(m.launch, dhead, a.At(gathered_at), w(table.final_norm()), Impl::F(m.saved, m.final_rstd), rows,
-                           h, false, a.At(dgathered_at), g(table.final_norm()), partial);
-  std::memset(dx, 0, static_cast<size_t>(m.T(n * h)));
-  kernels::ScatterRows(m.launch, a.At(dgathered_at), batch.rows.data(), rows, h, dx);
+  void* dx = a.At(p.dx);
+  kernels::GatherRows(launch, saved.At(final_x), p.at.rows, rows, h, a.At(p.gathered));
+  kernels::RmsNormBackward(launch, a.At(p.dhead), a.At(p.gathered), w(table.final_norm()), F(saved, final_rstd), rows,
+                           h, false, a.At(p.dgathered), g(table.final_norm()), partial);
+  ops::Zero(launch, dx, static_cast<size_t>(T(n * h)));
+  kernels::ScatterRows(launch, a.At(p.dgathered), p.at.rows, rows, h, dx);
 
-  void* norm = a.At(norm_at);
-  void* dnorm = a.At(dnorm_at);
-  for (int64_t l = m.shape.layers - 1; l >= 0; --l) {
+  void* norm = a.At(p.norm);
+  void* dnorm = a.At(p.dnorm);
+  for (int64_t l = shape.layers - 1; l >= 0; --l) {
     const LayerSlices& slice = table.layer(l);
-    const Impl::LayerSaved& s = m.layers[static_cast<size_t>(l)];
+    const LayerSaved& s = layers[static_cast<size_t>(l)];
     // Feed-forward: dx is the gradient of the layer's output, and of `mid` through the residual.
-    void* gate_up = m.saved.At(s.gate_up);
-    kernels::SwigluForward(m.launch, gate_up, n, f, a.At(act_at));
-    ops::LinearBackwardWeight(m.launch, dx, a.At(act_at), n, h, f, g(slice.down));
-    ops::LinearBackwardInput(m.launch, dx, w(slice.down), n, h, f, false, a.At(dact_at));
-    kernels::SwigluBackward(m.launch, a.At(dact_at), gate_up, n, f, gate_up);
-    kernels::RmsNormForward(m.launch, m.saved.At(s.mid), w(slice.post_norm), n, h, m.Eps(), norm, nullptr);
-    ops::LinearBackwardWeight(m.launch, gate_up, norm, n, 2 * f, h, g(slice.gate_up));
-    ops::LinearBackwardInput(m.launch, gate_up, w(slice.gate_up), n, 2 * f, h, false, dnorm);
-    kernels::RmsNormBackward(m.launch, dnorm, m.saved.At(s.mid), w(slice.post_norm), Impl::F(m.saved, s.rstd2), n, h, true,
+    void* gate_up = saved.At(s.gate_up);
+    kernels::SwigluForward(launch, gate_up, n, f, a.At(p.act));
+    ops::LinearBackwardWeight(launch, dx, a.At(p.act), n, h, f, g(slice.down));
+    ops::LinearBackwardInput(launch, dx, w(slice.down), n, h, f, false, a.At(p.dact));
+    kernels::SwigluBackward(launch, a.At(p.dact), gate_up, n, f, gate_up);
+    kernels::RmsNormForward(launch, saved.At(s.mid), w(slice.post_norm), n, h, Eps(), norm, nullptr);
+    ops::LinearBackwardWeight(launch, gate_up, norm, n, 2 * f, h, g(slice.gate_up));
+    ops::LinearBackwardInput(launch, gate_up, w(slice.gate_up), n, 2 * f, h, false, dnorm);
+    kernels::RmsNormBackward(launch, dnorm, saved.At(s.mid), w(slice.post_norm), F(saved, s.rstd2), n, h, true,
                              dx, g(slice.post_norm), partial);
     // Attention.
-    ops::LinearBackwardWeight(m.launch, dx, m.saved.At(s.attn), n, h, q, g(slice.o));
-    ops::LinearBackwardInput(m.launch, dx, w(slice.o), n, h, q, false, a.At(dattn_at));
-    void* dqkv = a.At(dqkv_at);
-    kernels::AttentionVarlenBackward(m.launch, varlen, a.At(dattn_at), m.saved.At(s.qkv), m.saved.At(s.attn),
-                                     Impl::F(m.saved, s.lse), dqkv, static_cast<float*>(a.At(varlen_at)));
-    kernels::RopeInPlace(m.launch, dqkv, batch.positions.data(), m.cos_sin.f32(), n, varlen.heads, varlen.kv_heads,
-                         varlen.head_dim, true);
-    if (slice.qkv_bias >= 0) kernels::BiasBackward(m.launch, dqkv, n, m.shape.qkv_width(), g(slice.qkv_bias));
-    kernels::RmsNormForward(m.launch, m.saved.At(s.x), w(slice.input_norm), n, h, m.Eps(), norm, nullptr);
-    ops::LinearBackwardWeight(m.launch, dqkv, norm, n, m.shape.qkv_width(), h, g(slice.qkv));
-    ops::LinearBackwardInput(m.launch, dqkv, w(slice.qkv), n, m.shape.qkv_width(), h, false, dnorm);
-    kernels::RmsNormBackward(m.launch, dnorm, m.saved.At(s.x), w(slice.input_norm), Impl::F(m.saved, s.rstd1), n, h, true,
+    ops::LinearBackwardWeight(launch, dx, saved.At(s.attn), n, h, q, g(slice.o));
+    ops::LinearBackwardInput(launch, dx, w(slice.o), n, h, q, false, a.At(p.dattn));
+    void* dqkv = a.At(p.dqkv);
+    AttentionBackward(launch, p.varlen, a.At(p.dattn), saved.At(s.qkv), saved.At(s.attn),
+                                     F(saved, s.lse), dqkv, static_cast<float*>(a.At(p.varlen_scratch)));
+    kernels::RopeInPlace(launch, dqkv, p.at.positions, cos_sin.f32(), n, p.varlen.heads, p.varlen.kv_heads,
+                         p.varlen.head_dim, true);
+    if (slice.qkv_bias >= 0) kernels::BiasBackward(launch, dqkv, n, shape.qkv_width(), g(slice.qkv_bias));
+    kernels::RmsNormForward(launch, saved.At(s.x), w(slice.input_norm), n, h, Eps(), norm, nullptr);
+    ops::LinearBackwardWeight(launch, dqkv, norm, n, shape.qkv_width(), h, g(slice.qkv));
+    ops::LinearBackwardInput(launch, dqkv, w(slice.qkv), n, shape.qkv_width(), h, false, dnorm);
+    kernels::RmsNormBackward(launch, dnorm, saved.At(s.x), w(slice.input_norm), F(saved, s.rstd1), n, h, true,
                              dx, g(slice.input_norm), partial);
   }
-  kernels::ScatterAddRows(m.launch, dx, batch.tokens.data(), n, h, g(table.embedding()));
-  m.kept_tokens = -1;  // the saved gate_up was overwritten: one Backward a Forward
+  kernels::ScatterAddRows(launch, dx, p.at.tokens, n, h, g(table.embedding()));
+  kept_tokens = -1;  // the saved gate_up was overwritten: one Backward a Forward
 }
 
 void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out) {
   Impl& m = *impl_;
   const auto rows = static_cast<int64_t>(batch.rows.size());
-  PLUMB_CHECK(static_cast<int64_t>(out.size()) == rows * m.shape.vocab);
+  const int64_t v = m.shape.vocab, h = m.H(), chunk = m.ChunkRows(rows);
+  PLUMB_CHECK(!m.shape.scalar_head, "a model with a scalar head has no logits");
+  PLUMB_CHECK(static_cast<int64_t>(out.size()) == rows * v);
   m.kept_tokens = -1;
   if (rows == 0) return;
   m.CheckBatch(batch);
   m.Trunk(weights, batch, false);
-  ops::LinearToFloat(m.launch, m.saved.At(m.normed), weights.flat().at(weights.table().lm_head()), rows, m.shape.vocab,
-                     m.H(), out.data());
+  m.scratch.Begin();
+  const int64_t logits_at = m.scratch.Take(4 * chunk * v);
+  m.scratch.Commit();
+  const auto* normed = static_cast<const std::byte*>(m.saved.At(m.normed));
+  for (int64_t r = 0; r < rows; r += chunk) {
+    const int64_t n = std::min(chunk, rows - r);
+    float* logits = Impl::F(m.scratch, logits_at);
+    ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()), n, v, h, logits);
+    ops::CopyToHost(m.launch, logits, static_cast<size_t>(4 * n * v), out.data() + r * v);
+  }
 }
 
 const float* Transformer::ForwardPaged(const Weights& weights, std::span<const int32_t> tokens,
@@ -312,9 +432,12 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   void* norm = a.At(norm_at);
   void* qkv = a.At(qkv_at);
   void* attn = a.At(attn_at);
+  m.staging.Begin();
+  const int tokens_at = m.staging.Add(tokens), outputs_at = m.staging.Add(logit_rows);
+  m.staging.Commit();
   const TensorTable& table = weights.table();
   const auto heads = static_cast<int32_t>(m.shape.heads);
-  kernels::GatherRows(m.launch, weights.flat().at(table.embedding()), tokens.data(), n, h, x);
+  kernels::GatherRows(m.launch, weights.flat().at(table.embedding()), m.staging.Ints(tokens_at), n, h, x);
   for (int64_t l = 0; l < m.shape.layers; ++l) {
     const LayerSlices& slice = table.layer(l);
     const auto w = [&](int64_t offset) { return weights.flat().at(offset); };
@@ -332,7 +455,7 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   auto* logits = static_cast<float*>(a.At(logits_at));
   if (outputs == 0) return logits;
   void* gathered = a.At(gathered_at);
-  kernels::GatherRows(m.launch, x, logit_rows.data(), outputs, h, gathered);
+  kernels::GatherRows(m.launch, x, m.staging.Ints(outputs_at), outputs, h, gathered);
   kernels::RmsNormForward(m.launch, gathered, weights.flat().at(table.final_norm()), outputs, h, m.Eps(), gathered,
                           nullptr);
   ops::LinearRowsToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), outputs, m.shape.vocab, h, logits);

@@ -44,6 +44,11 @@ class Transformer {
   void Backward(const Weights& weights, const PackedBatch& batch, std::span<const float> g_logprob,
                 std::span<const float> g_entropy, FlatBuffer& grad);
 
+  // The same pair for a model with a scalar head (ModelShape::scalar_head): values[r] is the head's number at rows[r],
+  // host memory [R]; `targets` of the batch are not looked at. Backward adds the gradient of sum_r g_values[r] * values[r].
+  void ForwardValues(const Weights& weights, const PackedBatch& batch, bool keep, std::span<float> values);
+  void BackwardValues(const Weights& weights, const PackedBatch& batch, std::span<const float> g_values, FlatBuffer& grad);
+
   // Full logits of `rows` of a packed batch: out float[R, V] host memory. For tests, `generate` checks and tools.
   void Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out);
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <set>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@ namespace plumb::policy_model {
 namespace {
 
 constexpr uint64_t kInitStream = 0x1417;
+constexpr uint64_t kScoreStream = 0x5c03;
 
 at::ScalarType TypeOf(DType dtype) {
   switch (dtype) {
@@ -99,6 +101,20 @@ void FlatBuffer::CopyFromHost(std::span<const std::byte> in) {
   }
   const c10::InferenceMode guard;
   AsTensor(data_, elements_, device_, dtype_).copy_(AsTensor(in.data(), elements_, Device::kCpu, dtype_));
+}
+
+void FlatBuffer::CopyPrefixFromHost(std::span<const std::byte> in) {
+  PLUMB_CHECK(in.size() <= bytes());
+  if (in.empty()) return;
+  if (device_ == Device::kCpu) {
+    std::memcpy(data_, in.data(), in.size());
+    return;
+  }
+  const c10::InferenceMode guard;
+  const auto n = static_cast<int64_t>(in.size());
+  const auto options = at::TensorOptions().dtype(at::kByte);
+  at::from_blob(data_, {n}, options.device(at::kCUDA))
+      .copy_(at::from_blob(const_cast<std::byte*>(in.data()), {n}, options.device(at::kCPU)));
 }
 
 void ConvertFloat(std::span<const float> in, DType dtype, void* out) {
@@ -200,6 +216,35 @@ Digest Weights::ComputeDigest() const {
   std::vector<std::byte> host(flat_.bytes());
   flat_.CopyToHost(host);
   return WeightDigest(host);
+}
+
+Weights ScalarHeadFrom(const Weights& policy, uint64_t seed) {
+  ModelShape shape = policy.shape();
+  shape.scalar_head = true;
+  const FlatBuffer& from = policy.flat();
+  Weights out(shape, from.device(), from.dtype());
+  std::vector<std::byte> source(from.bytes()), target(out.flat().bytes());
+  from.CopyToHost(source);
+  const size_t size = ElementSize(from.dtype());
+  std::map<std::string, int64_t> places;
+  for (const TensorEntry& e : policy.table().entries()) places[e.name] = e.offset;
+  for (const TensorEntry& e : out.table().entries()) {
+    const auto to = static_cast<size_t>(e.offset) * size;
+    if (e.name == "score") {
+      RandomStream random(seed, kScoreStream << 32);
+      const auto std = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.hidden) + 1));
+      std::vector<float> values(static_cast<size_t>(e.elements));
+      for (float& v : values) v = std * random.NextNormal();
+      ConvertFloat(values, from.dtype(), target.data() + to);
+      continue;
+    }
+    const auto found = places.find(e.name);
+    PLUMB_CHECK(found != places.end(), "trunk tensor " + e.name);
+    std::memcpy(target.data() + to, source.data() + static_cast<size_t>(found->second) * size,
+                static_cast<size_t>(e.elements) * size);
+  }
+  out.flat().CopyFromHost(target);
+  return out;
 }
 
 void SaveModelDirectory(const Weights& weights, const std::string& directory, const std::string& tokenizer_source) {

@@ -42,6 +42,8 @@ class FlatBuffer {
   // To and from host memory of exactly bytes(); waits for the device.
   void CopyToHost(std::span<std::byte> out) const;
   void CopyFromHost(std::span<const std::byte> in);
+  // The first in.size() bytes only; the rest stays.
+  void CopyPrefixFromHost(std::span<const std::byte> in);
 
  private:
   Device device_ = Device::kCpu;
@@ -78,6 +80,10 @@ class Weights {
   TensorTable table_;
   FlatBuffer flat_;
 };
+
+// A model of the same trunk with a scalar head in place of the LM head: a reward model or critic that starts from a
+// policy. Trunk: the policy's bits. Head: Normal(0, 1 / sqrt(H + 1)) keyed by `seed`, the usual start of such a head.
+Weights ScalarHeadFrom(const Weights& policy, uint64_t seed);
 
 // Reads ModelShape of a directory: config.json.  Writes a complete HF model folder: config, weights; copies
 // tokenizer.json, tokenizer_config.json and chat_template.jinja from `tokenizer_source` when it is not empty.

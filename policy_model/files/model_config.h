@@ -24,6 +24,7 @@ struct ModelShape {
   double norm_eps = 1e-5;
   bool tied = true;               // LM head is the embedding
   bool attention_bias = false;    // q, k, v have biases
+  bool scalar_head = false;       // one number a row (reward model, critic) instead of an LM head
   int32_t bos_token = -1;
   std::vector<int32_t> eos_tokens;
   int32_t pad_token = -1;

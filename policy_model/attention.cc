@@ -1,0 +1,133 @@
+#include "policy_model/attention.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/error.h"
+
+namespace plumb::policy_model {
+namespace {
+
+using kernels::Launch;
+using kernels::VarlenShape;
+
+constexpr int64_t kCausalFromTopLeft = 1;  // mask type of the memory-efficient operators
+constexpr int64_t kLseAlign = 32;          // they pad the rows of a sequence to this
+
+at::TensorOptions Options(at::ScalarType type) { return at::TensorOptions().dtype(type).device(at::kCUDA); }
+
+at::ScalarType TypeOf(const Launch& launch) {
+  return launch.dtype == DType::kFloat32 ? at::kFloat : at::kBFloat16;
+}
+
+// [T, heads, D] of the merged rows, from head `first` on; strided.
+at::Tensor Heads(const Launch& launch, const VarlenShape& s, const void* qkv, int64_t first, int64_t heads) {
+  const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.head_dim;
+  const at::Tensor all = at::from_blob(const_cast<void*>(qkv), {s.tokens, width}, Options(TypeOf(launch)));
+  return all.narrow(1, first * s.head_dim, heads * s.head_dim).unflatten(1, {heads, int64_t{s.head_dim}});
+}
+
+at::Tensor Rows(const Launch& launch, const VarlenShape& s, const void* out) {
+  return at::from_blob(const_cast<void*>(out), {s.tokens, s.heads, s.head_dim}, Options(TypeOf(launch)));
+}
+
+at::Tensor Lengths(const VarlenShape& s) {
+  return at::from_blob(const_cast<int32_t*>(s.cu_seqlens), {s.sequences + 1}, Options(at::kInt));
+}
+
+int64_t PaddedLength(const VarlenShape& s) { return (s.max_seqlen + kLseAlign - 1) / kLseAlign * kLseAlign; }
+
+at::Tensor Lse(const Launch& launch, const VarlenShape& s, const float* lse) {
+  auto* data = const_cast<float*>(lse);
+  if (launch.dtype == DType::kFloat32) {
+    return at::from_blob(data, {s.sequences, s.heads, PaddedLength(s)}, Options(at::kFloat));
+  }
+  return at::from_blob(data, {s.heads, s.tokens}, Options(at::kFloat));
+}
+
+// Each key and value head once for every query head of its group: [1, T, Nq, D].
+at::Tensor Spread(const at::Tensor& kv, int64_t group) {
+  const int64_t tokens = kv.size(0), heads = kv.size(1), dim = kv.size(2);
+  return kv.unsqueeze(2).expand({tokens, heads, group, dim}).reshape({1, tokens, heads * group, dim});
+}
+
+double Scale(const VarlenShape& s) { return 1 / std::sqrt(static_cast<double>(s.head_dim)); }
+
+void CudaForward(const Launch& launch, const VarlenShape& s, const void* qkv, void* out, float* lse) {
+  const c10::InferenceMode guard;
+  const at::Tensor q = Heads(launch, s, qkv, 0, s.heads), k = Heads(launch, s, qkv, s.heads, s.kv_heads),
+                   v = Heads(launch, s, qkv, s.heads + s.kv_heads, s.kv_heads);
+  const at::Tensor lengths = Lengths(s);
+  at::Tensor result, sums;
+  if (launch.dtype == DType::kFloat32) {
+    const int64_t group = s.heads / s.kv_heads;
+    auto [o, l, seed, offset, max_q, max_k] = at::_efficient_attention_forward(
+        q.unsqueeze(0), Spread(k, group), Spread(v, group), {}, lengths, lengths, s.max_seqlen, s.max_seqlen, 0.0,
+        kCausalFromTopLeft, true, Scale(s));
+    result = o.squeeze(0);
+    sums = l;
+  } else {
+    auto [o, l, state, unused, mask] =
+        at::_flash_attention_forward(q, k, v, lengths, lengths, s.max_seqlen, s.max_seqlen, 0.0, true, false, Scale(s));
+    result = o;
+    sums = l;
+  }
+  at::Tensor kept = Lse(launch, s, lse);
+  PLUMB_CHECK(sums.sizes() == kept.sizes(), "layout of LibTorch's log-sum-exp");
+  Rows(launch, s, out).copy_(result);
+  kept.copy_(sums);
+}
+
+void CudaBackward(const Launch& launch, const VarlenShape& s, const void* dout, const void* qkv, const void* out,
+                  const float* lse, void* dqkv) {
+  const c10::InferenceMode guard;
+  const at::Tensor q = Heads(launch, s, qkv, 0, s.heads), k = Heads(launch, s, qkv, s.heads, s.kv_heads),
+                   v = Heads(launch, s, qkv, s.heads + s.kv_heads, s.kv_heads);
+  const at::Tensor lengths = Lengths(s);
+  at::Tensor dq, dk, dv;
+  if (launch.dtype == DType::kFloat32) {
+    const int64_t group = s.heads / s.kv_heads;
+    const at::Tensor none = at::zeros({}, Options(at::kLong));  // random state of a dropout that is off
+    auto [gq, gk, gv, bias] = at::_efficient_attention_backward(
+        Rows(launch, s, dout).unsqueeze(0), q.unsqueeze(0), Spread(k, group), Spread(v, group), {},
+        Rows(launch, s, out).unsqueeze(0), lengths, lengths, s.max_seqlen, s.max_seqlen, Lse(launch, s, lse), 0.0, none, none,
+        kCausalFromTopLeft, false, Scale(s));
+    const auto gather = [&](const at::Tensor& g) {
+      return g.reshape({s.tokens, s.kv_heads, group, s.head_dim}).sum(2);
+    };
+    dq = gq.squeeze(0);
+    dk = gather(gk);
+    dv = gather(gv);
+  } else {
+    const at::Tensor none = at::zeros({2}, Options(at::kUInt64)), unused = at::empty({}, Options(at::kUInt64));
+    std::tie(dq, dk, dv) = at::_flash_attention_backward(Rows(launch, s, dout), q, k, v, Rows(launch, s, out),
+                                                         Lse(launch, s, lse), lengths, lengths, s.max_seqlen, s.max_seqlen,
+                                                         0.0, true, none, unused, Scale(s));
+  }
+  Heads(launch, s, dqkv, 0, s.heads).copy_(dq);
+  Heads(launch, s, dqkv, s.heads, s.kv_heads).copy_(dk);
+  Heads(launch, s, dqkv, s.heads + s.kv_heads, s.kv_heads).copy_(dv);
+}
+
+}  // namespace
+
+int64_t AttentionLseElements(const Launch& launch, const VarlenShape& s) {
+  const int64_t packed = int64_t{s.heads} * s.tokens;
+  if (launch.device == Device::kCpu || launch.dtype != DType::kFloat32) return packed;
+  return int64_t{s.sequences} * s.heads * PaddedLength(s);
+}
+
+void AttentionForward(const Launch& launch, const VarlenShape& shape, const void* qkv, void* out, float* lse) {
+  if (launch.device == Device::kCuda) CudaForward(launch, shape, qkv, out, lse);
+  else kernels::AttentionVarlenForward(launch, shape, qkv, out, lse);
+}
+
+void AttentionBackward(const Launch& launch, const VarlenShape& shape, const void* dout, const void* qkv, const void* out,
+                       const float* lse, void* dqkv, float* scratch) {
+  if (launch.device == Device::kCuda) CudaBackward(launch, shape, dout, qkv, out, lse, dqkv);
+  else kernels::AttentionVarlenBackward(launch, shape, dout, qkv, out, lse, dqkv, scratch);
+}
+
+}  // namespace plumb::policy_model
