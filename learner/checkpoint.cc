@@ -48,7 +48,16 @@ std::vector<std::string> FilesOf(const std::string& folder) {
   return files;
 }
 
+Json CountersToJson(const Optimizer::Counters& c, int64_t moment_steps) {
+  return {{"updates", c.updates},
+          {"skipped", c.skipped},
+          {"skipped_in_a_row", c.skipped_in_a_row},
+          {"moment_steps", moment_steps}};
+}
+
 Json StateToJson(const CheckpointState& s) {
+  Json models = Json::object();
+  for (const auto& [name, m] : s.models) models[name] = CountersToJson(m.counters, m.moment_steps);
   return {{"step", s.step},
           {"policy_version", s.policy.version},
           {"policy_digest", s.policy.digest},
@@ -60,21 +69,34 @@ Json StateToJson(const CheckpointState& s) {
           {"store_cursor", s.store_cursor},
           {"tokens", s.tokens},
           {"wall_s", s.wall_s},
-          {"state", Json::parse(s.state_json)}};
+          {"state", Json::parse(s.state_json)},
+          {"algorithm", Json::parse(s.algorithm_json)},
+          {"models", models}};
+}
+
+Optimizer::Counters CountersFromJson(const Json& j) {
+  return {.updates = j.at("updates").get<int64_t>(), .skipped = j.at("skipped").get<int64_t>(),
+          .skipped_in_a_row = j.at("skipped_in_a_row").get<int64_t>()};
 }
 
 CheckpointState StateFromJson(const Json& j) {
   CheckpointState s;
   s.step = j.at("step").get<int64_t>();
   s.policy = {.version = j.at("policy_version").get<int64_t>(), .digest = j.at("policy_digest").get<std::string>()};
-  s.counters = {.updates = j.at("updates").get<int64_t>(), .skipped = j.at("skipped").get<int64_t>(),
-                .skipped_in_a_row = j.at("skipped_in_a_row").get<int64_t>()};
+  s.counters = CountersFromJson(j);
   s.moment_steps = j.at("moment_steps").get<int64_t>();
   s.seed = j.at("seed").get<uint64_t>();
   s.store_cursor = j.at("store_cursor").get<int64_t>();
   s.tokens = j.at("tokens").get<int64_t>();
   s.wall_s = j.at("wall_s").get<double>();
   s.state_json = j.at("state").dump();
+  // Checkpoints written before there were other models have neither.
+  if (j.contains("algorithm")) s.algorithm_json = j.at("algorithm").dump();
+  if (j.contains("models")) {
+    for (const auto& [name, m] : j.at("models").items()) {
+      s.models[name] = {.counters = CountersFromJson(m), .moment_steps = m.at("moment_steps").get<int64_t>()};
+    }
+  }
   if (s.step < 0 || s.store_cursor < 0 || s.moment_steps < 0) {
     throw Error(ErrorCode::kCorruption, "negative counters");
   }
@@ -149,6 +171,26 @@ std::vector<std::byte> HostCopy(const FlatBuffer& buffer) {
   return host;
 }
 
+void SaveOptimizer(const std::string& path, const policy_model::Weights& weights, Optimizer& optimizer) {
+  const std::vector<std::byte> m = HostCopy(optimizer.m()), v = HostCopy(optimizer.v());
+  std::vector<std::byte> master;
+  std::vector<policy_model::TensorToWrite> tensors;
+  AddTensors("m", weights.table(), m, tensors);
+  AddTensors("v", weights.table(), v, tensors);
+  if (optimizer.has_own_master()) {
+    master = HostCopy(optimizer.master());
+    AddTensors("master", weights.table(), master, tensors);
+  }
+  policy_model::WriteSafetensors(path, tensors, {{"format", std::to_string(kCheckpointFormat)}});
+}
+
+void LoadOptimizer(const std::string& path, const policy_model::Weights& weights, Optimizer& optimizer) {
+  const auto reader = policy_model::SafetensorsReader::OpenFile(path);
+  ReadTensors("m", weights.table(), *reader, path, optimizer.m());
+  ReadTensors("v", weights.table(), *reader, path, optimizer.v());
+  if (optimizer.has_own_master()) ReadTensors("master", weights.table(), *reader, path, optimizer.master());
+}
+
 }  // namespace
 
 Checkpoints::Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source)
@@ -167,23 +209,23 @@ std::vector<std::string> Checkpoints::List() const {
   return names;
 }
 
-void Checkpoints::Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer) {
+void Checkpoints::Save(const CheckpointState& given, const policy_model::Weights& weights, Optimizer& optimizer,
+                       std::span<const NamedModel> models) {
+  CheckpointState state = given;
   const std::string path = folder_ + "/" + StepName(state.step);
   std::error_code ignored;
   fs::remove_all(path, ignored);  // what a crash left half-written, or this very step done again after a resume
   RealFileSystem().CreateDirectories(path + "/model");
   policy_model::SaveModelDirectory(weights, path + "/model", tokenizer_source_);
 
-  const std::vector<std::byte> m = HostCopy(optimizer.m()), v = HostCopy(optimizer.v());
-  std::vector<std::byte> master;
-  std::vector<policy_model::TensorToWrite> tensors;
-  AddTensors("m", weights.table(), m, tensors);
-  AddTensors("v", weights.table(), v, tensors);
-  if (optimizer.has_own_master()) {
-    master = HostCopy(optimizer.master());
-    AddTensors("master", weights.table(), master, tensors);
+  SaveOptimizer(path + "/" + kOptimizer, weights, optimizer);
+  for (const NamedModel& model : models) {
+    RealFileSystem().CreateDirectories(path + "/" + model.name);
+    policy_model::SaveModelDirectory(*model.weights, path + "/" + model.name, tokenizer_source_);
+    SaveOptimizer(path + "/" + model.name + "." + kOptimizer, *model.weights, *model.optimizer);
+    state.models[model.name] = {.counters = model.optimizer->counters(),
+                                .moment_steps = model.optimizer->moment_steps()};
   }
-  policy_model::WriteSafetensors(path + "/" + kOptimizer, tensors, {{"format", std::to_string(kCheckpointFormat)}});
 
   Json files = Json::object();
   for (const std::string& name : FilesOf(path)) files[name] = HashFile(path + "/" + name);
@@ -235,17 +277,32 @@ std::optional<Checkpoints::Found> Checkpoints::FindNewest() const {
 
 void Checkpoints::Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const {
   weights.Load(found.path + "/model");
-  const std::string path = found.path + "/" + kOptimizer;
-  const auto reader = policy_model::SafetensorsReader::OpenFile(path);
-  ReadTensors("m", weights.table(), *reader, path, optimizer.m());
-  ReadTensors("v", weights.table(), *reader, path, optimizer.v());
-  if (optimizer.has_own_master()) ReadTensors("master", weights.table(), *reader, path, optimizer.master());
+  LoadOptimizer(found.path + "/" + kOptimizer, weights, optimizer);
   optimizer.Restore(found.state.counters);
   optimizer.set_moment_steps(found.state.moment_steps);
   const Digest digest = weights.ComputeDigest();
   if (digest != found.state.policy.digest) {
     throw Error(ErrorCode::kCorruption, "the weights' digest is " + digest + ", the manifest says " +
                                             found.state.policy.digest, found.path);
+  }
+}
+
+void Checkpoints::LoadModels(const Found& found, std::span<const NamedModel> models) const {
+  for (const NamedModel& model : models) {
+    const auto saved = found.state.models.find(model.name);
+    if (saved == found.state.models.end()) {
+      throw Error(ErrorCode::kConflict, "the checkpoint has no " + model.name + ", the recipe trains one: start a new run",
+                  found.path);
+    }
+    model.weights->Load(found.path + "/" + model.name);
+    LoadOptimizer(found.path + "/" + model.name + "." + kOptimizer, *model.weights, *model.optimizer);
+    model.optimizer->Restore(saved->second.counters);
+    model.optimizer->set_moment_steps(saved->second.moment_steps);
+  }
+  if (found.state.models.size() != models.size()) {
+    throw Error(ErrorCode::kConflict,
+                "the checkpoint holds " + std::to_string(found.state.models.size()) + " models besides the policy, the recipe "
+                    "trains " + std::to_string(models.size()) + ": start a new run", found.path);
   }
 }
 

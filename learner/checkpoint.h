@@ -3,6 +3,7 @@
 //   checkpoints/step-00000050/
 //     model/                 an HF directory: config.json, model.safetensors, tokenizer files
 //     optimizer.safetensors  master.<tensor> (unless the model is float32), m.<tensor>, v.<tensor>: logical tensors
+//     <name>/, <name>.optimizer.safetensors   the same for each model trained besides the policy (a critic)
 //     manifest.json          written last: format version, step, counters, policy version, store cursor, SHA-256 of each file
 //
 // Goals: a checkpoint without a manifest, or whose files do not hash to it, does not exist; at least two verified ones are
@@ -11,7 +12,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -32,6 +35,19 @@ struct CheckpointState {
   int64_t tokens = 0;                // trained on so far
   double wall_s = 0;                 // of the run so far
   std::string state_json = "{}";     // eval results and the like, opaque here
+  std::string algorithm_json = "{}"; // what the algorithm keeps, opaque here
+  struct Model {
+    Optimizer::Counters counters;
+    int64_t moment_steps = 0;
+  };
+  std::map<std::string, Model> models = {};  // of the models besides the policy; Save fills it
+};
+
+// A model that is trained besides the policy. Borrowed.
+struct NamedModel {
+  std::string name;  // a file name: "critic"
+  policy_model::Weights* weights = nullptr;
+  Optimizer* optimizer = nullptr;
 };
 
 class Checkpoints {
@@ -39,7 +55,8 @@ class Checkpoints {
   // `folder` is created. `keep` >= 2 newest verified ones stay; older are pruned after a new one is complete.
   Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source);
 
-  void Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer);
+  void Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
+            std::span<const NamedModel> models = {});
 
   // The newest that verifies; skipped ones are named in `rejected`. nullopt: none.
   struct Found {
@@ -50,6 +67,8 @@ class Checkpoints {
   std::optional<Found> FindNewest() const;
   // Fills weights and optimizer from a found checkpoint. The model's shape has to match.
   void Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const;
+  // Fills the models besides the policy. A model that the checkpoint has not, or one left over, is kConflict.
+  void LoadModels(const Found& found, std::span<const NamedModel> models) const;
   // The KL reference of the run, kept beside the checkpoints: a resumed run (`restored`) reads it into `reference`, a new
   // one writes it.
   void KeepReference(bool restored, policy_model::Weights& reference) const;

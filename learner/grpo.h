@@ -13,6 +13,7 @@
 
 #include "common/trajectory.h"
 #include "configs/config.h"
+#include "learner/algorithm.h"
 #include "learner/optimizer.h"
 #include "learner/policy_loss.h"
 #include "learner/reference_policy.h"
@@ -30,7 +31,7 @@ enum class Aggregation {
 // Weight of one token of a sequence with `length` scored tokens, in a batch of `sequences` with `tokens` scored tokens.
 double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, int64_t tokens, int64_t max_new_tokens);
 
-class Grpo {
+class Grpo : public Algorithm {
  public:
   // `reference` may be nullptr when algorithm.kl_coef is 0.
   Grpo(const configs::Config& config, TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
@@ -38,7 +39,7 @@ class Grpo {
 
   // One batch: epochs x minibatches updates. Returns metrics under the names of docs/metrics.md. Throws kNonFinite /
   // kConflict (log-probs of actor and learner further apart than algorithm.logprob_gate).
-  std::map<std::string, double> Train(std::span<const TrajectoryGroup> groups, double learning_rate, int64_t step);
+  std::map<std::string, double> Train(std::span<const TrajectoryGroup> groups, double learning_rate, int64_t step) override;
 
   // A trajectory that takes part in the loss.
   struct Sample {

@@ -16,10 +16,9 @@ using SteadyClock = std::chrono::steady_clock;
 
 double Seconds(SteadyClock::duration d) { return std::chrono::duration<double>(d).count(); }
 
-std::string Sha256Of(policy_model::FlatBuffer& first, policy_model::FlatBuffer* second) {
+std::string Sha256Of(std::initializer_list<const policy_model::FlatBuffer*> buffers) {
   Sha256 hash;
-  for (policy_model::FlatBuffer* buffer : {&first, second}) {
-    if (!buffer) continue;
+  for (const policy_model::FlatBuffer* buffer : buffers) {
     std::vector<std::byte> host(buffer->bytes());
     buffer->CopyToHost(host);
     hash.Update(host);
@@ -118,8 +117,8 @@ void LearnerLoop::SaveCheckpoint(int64_t next_step) {
   checkpoints_.Save({.step = next_step, .policy = result_.policy, .counters = optimizer_.counters(),
                      .moment_steps = optimizer_.moment_steps(), .seed = config_.run.seed,
                      .store_cursor = next_step * config_.rollout.prompts_per_step, .tokens = result_.tokens,
-                     .wall_s = Elapsed(), .state_json = StateJson()},
-                    weights_, optimizer_);
+                     .wall_s = Elapsed(), .state_json = StateJson(), .algorithm_json = algorithm_->StateJson()},
+                    weights_, optimizer_, algorithm_->Models());
   CRASH_POINT("after_checkpoint");
   if (hooks_.checkpointed) hooks_.checkpointed(checkpoints_.OldestCursor() / config_.rollout.prompts_per_step);
 }
@@ -155,9 +154,10 @@ void LearnerLoop::Evaluate(int64_t version, std::optional<EvalResult>& into) {
 
 LearnerResult LearnerLoop::Run(bool resume) {
   int64_t step = 0;
-  bool restored = false;
+  std::optional<Checkpoints::Found> found;
   if (resume) {
-    if (auto found = checkpoints_.FindNewest()) {
+    found = checkpoints_.FindNewest();
+    if (found) {
       for (const auto& rejected : found->rejected) Phase("skipped an unusable checkpoint: " + rejected);
       if (found->state.seed != config_.run.seed) {
         throw Error(ErrorCode::kConflict, "the checkpoint was made with run.seed = " + std::to_string(found->state.seed) +
@@ -168,18 +168,22 @@ LearnerResult LearnerLoop::Run(bool resume) {
       earlier_wall_s_ = found->state.wall_s;
       result_.tokens = found->state.tokens;
       RestoreState(found->state.state_json);
-      restored = true;
       Phase("resumed at step " + std::to_string(step) + " from " + found->path);
     }
   }
-  const bool needs_reference = config_.algorithm.kl_coef > 0;
+  const bool restored = found.has_value();
   if (!restored) WarmStart();
-  if (needs_reference) {
+  if (NeedsReference(config_)) {
     // Step 0's weights are the reference; a resumed run finds them in the checkpoint folder.
     reference_ = std::make_unique<ReferencePolicy>(weights_, train_);
     checkpoints_.KeepReference(restored, reference_->weights());
   }
-  grpo_ = std::make_unique<Grpo>(config_, train_, weights_, optimizer_, reference_.get());
+  algorithm_ = MakeAlgorithm({.config = config_, .train = train_, .weights = weights_, .optimizer = optimizer_,
+                              .reference = reference_.get()});
+  if (restored) {
+    checkpoints_.LoadModels(*found, algorithm_->Models());
+    algorithm_->RestoreState(found->state.algorithm_json);
+  }
   result_.first_step = step;
 
   Publish(step);
@@ -200,7 +204,7 @@ LearnerResult LearnerLoop::Run(bool resume) {
     const std::vector<TrajectoryGroup> groups = batches_.Next(step, StallDeadline());
     const auto t1 = SteadyClock::now();
     CRASH_POINT("before_update");
-    std::map<std::string, double> metrics = grpo_->Train(groups, LearningRate(lr, step), step);
+    std::map<std::string, double> metrics = algorithm_->Train(groups, LearningRate(lr, step), step);
     const auto t2 = SteadyClock::now();
     Publish(step + 1);
     const auto t3 = SteadyClock::now();
@@ -246,8 +250,13 @@ LearnerResult LearnerLoop::Run(bool resume) {
   batches_.Finish();
   result_.skipped_updates = optimizer_.skipped();
   result_.wall_s = Elapsed();
-  result_.weights_sha256 = Sha256Of(weights_.flat(), nullptr);
-  result_.optimizer_sha256 = Sha256Of(optimizer_.m(), &optimizer_.v());
+  result_.weights_sha256 = Sha256Of({&weights_.flat()});
+  result_.optimizer_sha256 = Sha256Of({&optimizer_.m(), &optimizer_.v()});
+  for (const NamedModel& model : algorithm_->Models()) {
+    result_.skipped_updates += model.optimizer->skipped();
+    result_.model_sha256[model.name] =
+        Sha256Of({&model.weights->flat(), &model.optimizer->m(), &model.optimizer->v()});
+  }
   return result_;
 }
 

@@ -17,8 +17,8 @@
 
 #include "common/ports.h"
 #include "configs/config.h"
+#include "learner/algorithm.h"
 #include "learner/checkpoint.h"
-#include "learner/grpo.h"
 #include "learner/optimizer.h"
 #include "learner/sft.h"
 #include "learner/train_step.h"
@@ -55,6 +55,7 @@ struct LearnerResult {
   std::optional<SftResult> sft;
   PolicyVersion policy;
   std::string weights_sha256, optimizer_sha256;
+  std::map<std::string, std::string> model_sha256;  // of each other trained model: weights, then both moments
 };
 
 class LearnerLoop {
@@ -91,7 +92,7 @@ class LearnerLoop {
   TrainStep train_;
   Optimizer optimizer_;
   std::unique_ptr<ReferencePolicy> reference_;
-  std::unique_ptr<Grpo> grpo_;
+  std::unique_ptr<Algorithm> algorithm_;
   LearnerResult result_;
   double earlier_wall_s_ = 0;
   std::chrono::steady_clock::time_point started_;

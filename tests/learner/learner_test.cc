@@ -1,4 +1,4 @@
-// The learner's parts on a tiny model: learner/returns.h, schedule.h, optimizer.h, train_step.h, sft.h, grpo.h,
+// The learner's parts on a tiny model: learner/algorithm.h, returns.h, schedule.h, optimizer.h, train_step.h, sft.h, grpo.h,
 // reference_policy.h, checkpoint.h, learner_loop.h.
 #include <gtest/gtest.h>
 
@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "common/error.h"
+#include "learner/algorithm.h"
 #include "learner/checkpoint.h"
 #include "learner/grpo.h"
 #include "learner/learner_loop.h"
@@ -241,6 +242,50 @@ TEST(CheckpointTest, RestoresEveryBitAndKeepsTheNewest) {
   EXPECT_EQ(Bytes(restored.m()), Bytes(optimizer.m()));
   EXPECT_EQ(Bytes(restored.v()), Bytes(optimizer.v()));
   EXPECT_EQ(restored.counters(), optimizer.counters());
+}
+
+TEST(CheckpointTest, ModelsBesideThePolicyComeBackWithTheirOptimizers) {
+  testing::TempFolder folder;
+  Tiny tiny, second;
+  second.weights.Initialise(8, 0.3);
+  Optimizer optimizer(tiny.weights, {}), second_optimizer(second.weights, {});
+  for (const auto& e : second.weights.table().entries()) second_optimizer.grad().f32()[e.offset] = 0.25f;
+  second_optimizer.Update(0.01, 0);
+  second_optimizer.Update(0.01, std::numeric_limits<double>::infinity());
+  const std::vector<NamedModel> models = {{.name = "critic", .weights = &second.weights, .optimizer = &second_optimizer}};
+  Checkpoints checkpoints(folder.path() + "/c", 2, "");
+  const auto state = std::make_unique<CheckpointState>();
+  state->step = 4;
+  state->policy = {.version = 4, .digest = tiny.weights.ComputeDigest()};
+  state->algorithm_json = "{\"kl_coef\":0.25}";
+  checkpoints.Save(*state, tiny.weights, optimizer, models);
+  const auto found = checkpoints.FindNewest();
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->state.algorithm_json, "{\"kl_coef\":0.25}");
+  Tiny other;
+  Optimizer restored(other.weights, {});
+  checkpoints.LoadModels(*found, std::vector<NamedModel>{{"critic", &other.weights, &restored}});
+  EXPECT_EQ(Bytes(other.weights.flat()), Bytes(second.weights.flat()));
+  EXPECT_EQ(Bytes(restored.m()), Bytes(second_optimizer.m()));
+  EXPECT_EQ(Bytes(restored.v()), Bytes(second_optimizer.v()));
+  EXPECT_EQ(restored.counters(), second_optimizer.counters());
+  EXPECT_EQ(restored.moment_steps(), 1);
+  // A recipe that trains other models than the checkpoint holds is refused.
+  EXPECT_THROW(checkpoints.LoadModels(*found, std::vector<NamedModel>{{"judge", &other.weights, &restored}}), Error);
+  EXPECT_THROW(checkpoints.LoadModels(*found, {}), Error);
+}
+
+TEST(AlgorithmTest, MadeByName) {
+  Tiny tiny;
+  configs::Config config;
+  Optimizer optimizer(tiny.weights, config.optimizer);
+  const AlgorithmContext context{.config = config, .train = tiny.train, .weights = tiny.weights, .optimizer = optimizer};
+  EXPECT_NE(dynamic_cast<Grpo*>(MakeAlgorithm(context).get()), nullptr);
+  config.algorithm.name = "gropo";
+  EXPECT_THROW(MakeAlgorithm(context), Error);
+  EXPECT_FALSE(NeedsReference(config));
+  config.algorithm.kl_coef = 0.1;
+  EXPECT_TRUE(NeedsReference(config));
 }
 
 TEST(CheckpointTest, AFlippedByteIsNoticedAndTheOneBeforeIsUsed) {
