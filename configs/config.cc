@@ -117,6 +117,38 @@ void OneOf(std::vector<std::string>& problems, const std::string& key, const std
   problems.push_back(key + " = \"" + value + "\" is not known: use one of " + list + ".");
 }
 
+void ValidatePpo(const Config& c, std::vector<std::string>& problems) {
+  const auto require = [&](bool fine, const char* sentence) {
+    if (!fine) problems.emplace_back(sentence);
+  };
+  const AlgorithmConfig& a = c.algorithm;
+  OneOf(problems, "algorithm.kl_controller", a.kl_controller, {"fixed", "adaptive"});
+  OneOf(problems, "algorithm.reward_normalize", a.reward_normalize, {"off", "scale", "whiten"});
+  OneOf(problems, "critic.mode", c.critic.mode, {"own", "shared"});
+  require(a.gamma > 0 && a.gamma <= 1, "algorithm.gamma has to be in (0, 1].");
+  require(a.lam >= 0 && a.lam <= 1, "algorithm.lam has to be in [0, 1].");
+  require(a.reward_clip >= 0, "algorithm.reward_clip has to be 0 (off) or positive.");
+  require(a.kl_target >= 0, "algorithm.kl_target has to be 0 (none) or positive.");
+  require(a.kl_horizon > 0, "algorithm.kl_horizon has to be positive.");
+  const bool adaptive = a.kl_controller == "adaptive";
+  require(!adaptive || a.kl_target > 0,
+          "algorithm.kl_controller = \"adaptive\" needs algorithm.kl_target > 0: it steers towards that KL.");
+  require(adaptive || a.kl_target == 0,
+          "algorithm.kl_target is only looked at under algorithm.kl_controller = \"adaptive\".");
+  require(!adaptive || a.kl_coef > 0,
+          "algorithm.kl_controller = \"adaptive\" needs algorithm.kl_coef > 0 to start from: it multiplies it.");
+  require(!adaptive || a.name == "ppo", "algorithm.kl_controller = \"adaptive\" is an option of algorithm.name = \"ppo\".");
+  require(a.reward_normalize == "off" || a.name == "ppo",
+          "algorithm.reward_normalize is an option of algorithm.name = \"ppo\": a group's mean and deviation do it elsewhere.");
+  require(c.critic.learning_rate > 0, "critic.learning_rate has to be positive.");
+  require(c.critic.value_clip >= 0, "critic.value_clip has to be 0 (off) or positive.");
+  require(c.critic.vf_coef > 0, "critic.vf_coef has to be positive.");
+  require(c.critic.warmup_steps >= 0, "critic.warmup_steps has to be 0 or more.");
+  require(c.critic.path.empty() || c.critic.mode == "own",
+          "critic.path names a model of its own, critic.mode = \"shared\" puts a head on the policy: keep one of them.");
+  require(c.critic.path.empty() || a.name == "ppo", "critic.path is given, but only algorithm.name = \"ppo\" has a critic.");
+}
+
 }  // namespace
 
 std::vector<std::string> Validate(const Config& c) {
@@ -139,7 +171,7 @@ std::vector<std::string> Validate(const Config& c) {
   OneOf(p, "sft.lr_schedule", c.sft.lr_schedule, {"constant", "linear", "cosine"});
   OneOf(p, "optimizer.lr_schedule", c.optimizer.lr_schedule, {"constant", "linear", "cosine"});
   OneOf(p, "reward.on_failure", c.reward.on_failure, {"drop_group", "requeue", "penalty"});
-  OneOf(p, "algorithm.name", c.algorithm.name, {"grpo"});
+  OneOf(p, "algorithm.name", c.algorithm.name, {"grpo", "ppo"});
   OneOf(p, "algorithm.kl_estimator", c.algorithm.kl_estimator, {"k1", "k2", "k3"});
   OneOf(p, "algorithm.kl_placement", c.algorithm.kl_placement, {"loss", "reward"});
   OneOf(p, "algorithm.aggregation", c.algorithm.aggregation, {"token", "sequence", "constant"});
@@ -200,6 +232,7 @@ std::vector<std::string> Validate(const Config& c) {
   require(c.algorithm.minibatches <= c.rollout.prompts_per_step * c.rollout.samples_per_prompt,
           "algorithm.minibatches is larger than the number of answers in a batch.");
   within("algorithm.logprob_gate", c.algorithm.logprob_gate, 0, 1e6);
+  ValidatePpo(c, p);
   require(c.optimizer.learning_rate > 0, "optimizer.learning_rate has to be positive.");
   within("optimizer.beta1", c.optimizer.beta1, 0, 0.999999);
   within("optimizer.beta2", c.optimizer.beta2, 0, 0.999999);

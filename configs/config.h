@@ -132,7 +132,7 @@ struct RewardConfig {
 
 // [algorithm]
 struct AlgorithmConfig {
-  std::string name = "grpo";         // grpo (later: ppo, dpo, ...)
+  std::string name = "grpo";         // grpo | ppo
   bool advantage_std = true;         // divide by the group's standard deviation
   double advantage_eps = 1e-4;
   bool skip_equal_groups = true;     // groups of equal reward carry no gradient: left out of the products
@@ -149,6 +149,26 @@ struct AlgorithmConfig {
   double tis_cap = 2.0;              // truncated importance sampling between actor and learner log-probs; 0: off
   bool recompute_logprobs = false;   // old log-probs by the learner instead of the actor's
   double logprob_gate = 0.05;        // mean |actor - learner| log-prob above which the run stops; nats
+  // PPO
+  double gamma = 1.0;                // discount a token
+  double lam = 0.95;                 // of generalized advantage estimation
+  bool whiten_advantages = true;     // over all tokens of a batch
+  std::string kl_controller = "fixed";  // fixed | adaptive
+  double kl_target = 0;              // nats a token; adaptive
+  double kl_horizon = 10000;         // answers; adaptive
+  std::string reward_normalize = "off";  // off | scale | whiten, by running moments of the score
+  double reward_clip = 0;            // 0: off, else scores end in [-reward_clip, reward_clip]
+  template <class V> void Visit(V& v);
+};
+
+// [critic]: the value function of PPO
+struct CriticConfig {
+  std::string mode = "own";          // own | shared
+  std::string path;                  // own: folder of a model with a scalar head; empty: the policy's trunk
+  double learning_rate = 1e-5;       // peak; follows optimizer.lr_schedule
+  double value_clip = 0.2;           // 0: off
+  double vf_coef = 0.5;              // shared: weight of the value loss beside the policy's
+  int64_t warmup_steps = 0;          // first train steps that update the critic alone
   template <class V> void Visit(V& v);
 };
 
@@ -192,6 +212,7 @@ struct Config {
   RolloutConfig rollout;
   RewardConfig reward;
   AlgorithmConfig algorithm;
+  CriticConfig critic;
   OptimizerConfig optimizer;
   EvalConfig eval;
   MetricsConfig metrics;

@@ -128,6 +128,25 @@ void AlgorithmConfig::Visit(V& v) {
   v({"tis_cap", "1", "cap of the importance weight between actor and learner; used with recompute_logprobs; 0: off"}, tis_cap);
   v({"recompute_logprobs", "bool", "old log-probs by the learner instead of those recorded at sampling"}, recompute_logprobs);
   v({"logprob_gate", "nats", "mean |actor - learner| log-prob above which the run stops; 0: off"}, logprob_gate);
+  v({"gamma", "1", "ppo: discount a token; 1 for answers that are scored at their end", "discount"}, gamma);
+  v({"lam", "1", "ppo: 1 trusts the rewards alone, lower values the critic more", "gae_lambda lambd"}, lam);
+  v({"whiten_advantages", "bool", "ppo: advantages of a batch get mean 0 and variance 1", "normalize_advantages"}, whiten_advantages);
+  v({"kl_controller", "name", "ppo: fixed | adaptive (kl_coef moves so that the KL meets kl_target)", "kl_ctrl"}, kl_controller);
+  v({"kl_target", "nats/token", "ppo: adaptive: KL to the reference to aim at, often 0.1", "target_kl"}, kl_target);
+  v({"kl_horizon", "answers", "ppo: adaptive: larger moves kl_coef more slowly", "horizon"}, kl_horizon);
+  v({"reward_normalize", "name", "ppo: off | scale (by the running std) | whiten (mean too)", "normalize_reward"}, reward_normalize);
+  v({"reward_clip", "1", "ppo: scores are clipped to +- this, after normalisation, often 10; 0: off", "cliprange_reward"}, reward_clip);
+}
+
+template <class V>
+void CriticConfig::Visit(V& v) {
+  v({"mode", "name", "own: a model of its own; shared: a head on the policy, half the memory"}, mode);
+  v({"path", "folder", "own: start from this model with a scalar head, e.g. the reward model; empty: the policy's trunk",
+     "critic_pretrain value_model_path"}, path);
+  v({"learning_rate", "1", "peak rate of the critic; follows optimizer.lr_schedule", "lr critic_learning_rate critic_lr"}, learning_rate);
+  v({"value_clip", "1", "a new value counts at most this far from the old one; 0: off", "cliprange_value value_clip_range"}, value_clip);
+  v({"vf_coef", "1", "shared: weight of the value loss beside the policy's", "value_loss_coef vf_loss_coef"}, vf_coef);
+  v({"warmup_steps", "steps", "first train steps that update the critic alone", "critic_warmup"}, warmup_steps);
 }
 
 template <class V>
@@ -168,6 +187,7 @@ void Config::Visit(V& v) {
   v.Section("rollout", rollout);
   v.Section("reward", reward);
   v.Section("algorithm", algorithm);
+  v.Section("critic", critic);
   v.Section("optimizer", optimizer);
   v.Section("eval", eval);
   v.Section("metrics", metrics);

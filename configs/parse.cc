@@ -270,6 +270,21 @@ struct DefaultOrigins {
   }
 };
 
+// Options whose usual value depends on algorithm.name; what the recipe says stays. The origin names the algorithm.
+struct AlgorithmDefaults {
+  Origins& origins;
+  template <class Value>
+  void Set(const AlgorithmConfig& a, const char* key, Value& field, const Value& value) {
+    if (origins.emplace(std::string("algorithm.") + key, "default of " + a.name).second) field = value;
+  }
+  void Apply(AlgorithmConfig& a) {
+    if (a.name == "ppo") {
+      Set<std::string>(a, "kl_estimator", a.kl_estimator, "k1");
+      Set<std::string>(a, "kl_placement", a.kl_placement, "reward");
+    }
+  }
+};
+
 }  // namespace
 
 Loaded ParseRecipe(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
@@ -299,6 +314,8 @@ Loaded ParseRecipe(const std::string& text, const std::string& name, const std::
     }
     parser.set_override("");
   }
+  AlgorithmDefaults defaults_of_algorithm{loaded.origins};
+  defaults_of_algorithm.Apply(loaded.config.algorithm);
   for (std::string& problem : Validate(loaded.config)) problems.push_back(name + ": " + problem);
   if (!problems.empty()) {
     std::string all = problems.size() == 1 ? "" : std::to_string(problems.size()) + " problems:";
