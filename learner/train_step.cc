@@ -32,8 +32,7 @@ void TrainStep::Pack(std::span<const SequenceView> sequences, int32_t first, int
     }
   }
   PLUMB_CHECK(scored_.size() == batch_.rows.size());
-  logprob_.resize(scored_.size());
-  entropy_.resize(scored_.size());
+  for (auto* buffer : {&logprob_, &entropy_, &value_, &g_logprob_, &g_entropy_, &g_value_}) buffer->resize(scored_.size());
 }
 
 std::vector<std::vector<float>> TrainStep::Score(const policy_model::Weights& weights,
@@ -51,27 +50,80 @@ std::vector<std::vector<float>> TrainStep::Score(const policy_model::Weights& we
   return out;
 }
 
+std::vector<std::vector<float>> TrainStep::Values(const policy_model::Weights& weights,
+                                                  std::span<const SequenceView> sequences) {
+  std::vector<std::vector<float>> out(sequences.size());
+  int32_t first = 0;
+  for (int32_t last : SplitByTokens(Lengths(sequences), micro_batch_tokens_)) {
+    Pack(sequences, first, last);
+    if (!scored_.empty()) transformer_.ForwardValues(weights, batch_, false, value_);
+    for (size_t i = 0; i < scored_.size(); ++i) out[static_cast<size_t>(scored_[i].sequence)].push_back(value_[i]);
+    first = last;
+  }
+  return out;
+}
+
+std::vector<std::vector<float>> TrainStep::HeadValues(const policy_model::Weights& weights,
+                                                      const policy_model::Weights& head,
+                                                      std::span<const SequenceView> sequences) {
+  std::vector<std::vector<float>> out(sequences.size());
+  int32_t first = 0;
+  for (int32_t last : SplitByTokens(Lengths(sequences), micro_batch_tokens_)) {
+    Pack(sequences, first, last);
+    if (!scored_.empty()) {
+      transformer_.Forward(weights, batch_, {.entropy = false}, false, logprob_, {});
+      transformer_.HeadValues(head, value_);
+    }
+    for (size_t i = 0; i < scored_.size(); ++i) out[static_cast<size_t>(scored_[i].sequence)].push_back(value_[i]);
+    first = last;
+  }
+  return out;
+}
+
 void TrainStep::Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
-                           float temperature, const TokenLoss& loss, policy_model::FlatBuffer& grad) {
+                           float temperature, const TokenLoss& loss, policy_model::FlatBuffer& grad,
+                           const SharedHead* shared) {
   int32_t first = 0;
   for (int32_t last : SplitByTokens(Lengths(sequences), micro_batch_tokens_)) {
     Pack(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;
     transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = true}, true, logprob_, entropy_);
-    g_logprob_.resize(scored_.size());
-    g_entropy_.resize(scored_.size());
+    if (shared) transformer_.HeadValues(*shared->head, value_);
     bool any_entropy = false;
     for (size_t i = 0; i < scored_.size(); ++i) {
       scored_[i].logprob = logprob_[i];
       scored_[i].entropy = entropy_[i];
+      if (shared) scored_[i].value = value_[i];
       const Gradient g = loss(scored_[i]);
       g_logprob_[i] = g.logprob;
       g_entropy_[i] = g.entropy;
+      g_value_[i] = g.value;
       any_entropy = any_entropy || g.entropy != 0;
     }
-    transformer_.Backward(weights, batch_, g_logprob_,
-                          any_entropy ? std::span<const float>(g_entropy_) : std::span<const float>(), grad);
+    const std::span<const float> g_entropy = any_entropy ? std::span<const float>(g_entropy_) : std::span<const float>();
+    if (shared) {
+      const policy_model::Transformer::SharedHead head{.head = shared->head, .g_values = g_value_, .grad = shared->grad};
+      transformer_.Backward(weights, batch_, g_logprob_, g_entropy, grad, &head);
+    } else {
+      transformer_.Backward(weights, batch_, g_logprob_, g_entropy, grad);
+    }
+  }
+}
+
+void TrainStep::AccumulateValues(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
+                                 const TokenLoss& loss, policy_model::FlatBuffer& grad) {
+  int32_t first = 0;
+  for (int32_t last : SplitByTokens(Lengths(sequences), micro_batch_tokens_)) {
+    Pack(sequences, first, last);
+    first = last;
+    if (scored_.empty()) continue;
+    transformer_.ForwardValues(weights, batch_, true, value_);
+    for (size_t i = 0; i < scored_.size(); ++i) {
+      scored_[i].value = value_[i];
+      g_value_[i] = loss(scored_[i]).value;
+    }
+    transformer_.BackwardValues(weights, batch_, g_value_, grad);
   }
 }
 

@@ -28,6 +28,7 @@ struct ScoredToken {
   int32_t token = 0;
   float logprob = 0;
   float entropy = 0;
+  float value = 0;  // of a critic, where there is one
 };
 
 class TrainStep {
@@ -38,16 +39,32 @@ class TrainStep {
   std::vector<std::vector<float>> Score(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
                                         float temperature);
 
-  // Derivatives of the summed loss by logprob and entropy of one scored token.
+  // Values of the states before every scored token, without gradients. Values: `weights` is a model with a scalar head;
+  // HeadValues: `head` shares the trunk of `weights`.
+  std::vector<std::vector<float>> Values(const policy_model::Weights& weights, std::span<const SequenceView> sequences);
+  std::vector<std::vector<float>> HeadValues(const policy_model::Weights& weights, const policy_model::Weights& head,
+                                             std::span<const SequenceView> sequences);
+
+  // Derivatives of the summed loss by logprob, entropy and value of one scored token.
   struct Gradient {
     float logprob = 0;
     float entropy = 0;
+    float value = 0;
   };
   using TokenLoss = std::function<Gradient(const ScoredToken&)>;
 
-  // Forward and backward of all sequences in token-budgeted micro-batches; adds into `grad`.
+  // A scalar head on the policy's trunk: ScoredToken::value and Gradient::value are its.
+  struct SharedHead {
+    const policy_model::Weights* head = nullptr;
+    policy_model::FlatBuffer* grad = nullptr;
+  };
+
+  // Forward and backward of all sequences in token-budgeted micro-batches; adds into `grad` (and into the head's).
   void Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences, float temperature,
-                  const TokenLoss& loss, policy_model::FlatBuffer& grad);
+                  const TokenLoss& loss, policy_model::FlatBuffer& grad, const SharedHead* shared = nullptr);
+  // The same for a model with a scalar head: only ScoredToken::value and Gradient::value are used.
+  void AccumulateValues(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
+                        const TokenLoss& loss, policy_model::FlatBuffer& grad);
 
  private:
   // Packs sequences [first, last) into batch_ and lists their scored tokens.
@@ -57,7 +74,7 @@ class TrainStep {
   int64_t micro_batch_tokens_;
   policy_model::PackedBatch batch_;
   std::vector<ScoredToken> scored_;
-  std::vector<float> logprob_, entropy_, g_logprob_, g_entropy_;
+  std::vector<float> logprob_, entropy_, value_, g_logprob_, g_entropy_, g_value_;
 };
 
 }  // namespace plumb::learner

@@ -51,7 +51,7 @@ struct Transformer::Impl {
   std::vector<LayerSaved> layers;
   int64_t final_x = 0, final_rstd = 0, normed = 0;  // normed: T[R, H] rows that the head sees
   int64_t logprob = 0, entropy = 0, lse = 0;        // float[R] each
-  int64_t kept_tokens = -1, kept_rows = -1;
+  int64_t kept_tokens = -1, kept_rows = -1, last_rows = -1;
   float kept_temperature = 1;
   bool kept_entropy = false;
 
@@ -59,13 +59,14 @@ struct Transformer::Impl {
   Staging staging;
   struct Indices {
     const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets;
-    const float *g_first, *g_second;
+    const float *g_first, *g_second, *g_third;
   };
 
   Impl(const ModelShape& s, Device d, DType t)
       : shape(s), device(d), dtype(t), launch{.device = d, .dtype = t}, element(ElementSize(t)),
         cos_sin(d, DType::kFloat32, s.max_positions * s.head_dim), saved(d), scratch(d), paged(d),
         layers(static_cast<size_t>(s.layers)), staging(d) {
+    if (s.layers < 1) throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     if (d != Device::kCpu && !kernels::CudaAvailable()) {
       throw Error(ErrorCode::kUnsupported, "this build or machine has no CUDA device: use run.device = \"cpu\"");
     }
@@ -78,19 +79,27 @@ struct Transformer::Impl {
   int64_t H() const { return shape.hidden; }
   int64_t Q() const { return shape.heads * shape.head_dim; }
 
-  // `g_first` and `g_second`: gradients by row of a backward, or empty.
-  Indices Stage(const PackedBatch& batch, std::span<const float> g_first = {}, std::span<const float> g_second = {}) {
+  // `g_first`, `g_second` and `g_third`: gradients by row of a backward, or empty.
+  Indices Stage(const PackedBatch& batch, std::span<const float> g_first = {}, std::span<const float> g_second = {},
+                std::span<const float> g_third = {}) {
     staging.Begin();
     const int tokens = staging.Add(std::span<const int32_t>(batch.tokens));
     const int positions = staging.Add(std::span<const int32_t>(batch.positions));
     const int cu_seqlens = staging.Add(std::span<const int32_t>(batch.cu_seqlens));
     const int rows = staging.Add(std::span<const int32_t>(batch.rows));
     const int targets = staging.Add(std::span<const int32_t>(batch.targets));
-    const int first = staging.Add(g_first), second = staging.Add(g_second);
+    const int first = staging.Add(g_first), second = staging.Add(g_second), third = staging.Add(g_third);
     staging.Commit();
     return {staging.Ints(tokens), staging.Ints(positions), staging.Ints(cu_seqlens), staging.Ints(rows),
             staging.Ints(targets), g_first.empty() ? nullptr : staging.Floats(first),
-            g_second.empty() ? nullptr : staging.Floats(second)};
+            g_second.empty() ? nullptr : staging.Floats(second), g_third.empty() ? nullptr : staging.Floats(third)};
+  }
+
+  // The values in the model's type, in whole words for the staging area.
+  std::vector<float> Rounded(std::span<const float> values) const {
+    std::vector<float> words((values.size() * element + 3) / 4);
+    ConvertFloat(values, dtype, words.data());
+    return words;
   }
 
   void CheckBatch(const PackedBatch& batch) const {
@@ -208,6 +217,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
   PLUMB_CHECK(static_cast<int64_t>(logprob.size()) == rows);
   PLUMB_CHECK(!options.entropy || static_cast<int64_t>(entropy.size()) == rows);
   m.kept_tokens = -1;
+  m.last_rows = rows;
   if (rows == 0) return;
   m.CheckBatch(batch);
   m.Trunk(weights, batch, keep);
@@ -234,6 +244,17 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
     m.kept_rows = rows;
     m.kept_temperature = options.temperature;
   }
+}
+
+void Transformer::HeadValues(const Weights& head, std::span<float> values) {
+  Impl& m = *impl_;
+  const auto rows = static_cast<int64_t>(values.size());
+  if (rows == 0) return;
+  PLUMB_CHECK(m.last_rows == rows, "HeadValues needs a Forward of the same batch");
+  PLUMB_CHECK(head.shape().hidden == m.H() && head.flat().dtype() == m.dtype, "a head of this model");
+  float* out = Impl::F(m.saved, m.logprob);  // the log-probs are with the caller already
+  ops::LinearToFloat(m.launch, m.saved.At(m.normed), head.flat().at(head.table().score()), rows, 1, m.H(), out);
+  ops::CopyToHost(m.launch, out, values.size_bytes(), values.data());
 }
 
 void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch, bool keep, std::span<float> values) {
@@ -290,7 +311,7 @@ Transformer::Impl::BackwardPlan Transformer::Impl::PlanBackward(const PackedBatc
 }
 
 void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std::span<const float> g_logprob,
-                           std::span<const float> g_entropy, FlatBuffer& grad) {
+                           std::span<const float> g_entropy, FlatBuffer& grad, const SharedHead* shared) {
   Impl& m = *impl_;
   const int64_t h = m.H(), v = m.shape.vocab;
   const auto rows = static_cast<int64_t>(batch.rows.size());
@@ -298,7 +319,12 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std
   PLUMB_CHECK(m.kept_tokens == batch.size() && m.kept_rows == rows, "Backward needs Forward(keep = true) of the same batch");
   PLUMB_CHECK(static_cast<int64_t>(g_logprob.size()) == rows);
   const int64_t head = weights.table().lm_head(), chunk = m.ChunkRows(rows);
-  const Impl::BackwardPlan p = m.PlanBackward(batch, m.Stage(batch, g_logprob, g_entropy), chunk);
+  std::vector<float> g_values;
+  if (shared) {
+    PLUMB_CHECK(static_cast<int64_t>(shared->g_values.size()) == rows);
+    g_values = m.Rounded(shared->g_values);
+  }
+  const Impl::BackwardPlan p = m.PlanBackward(batch, m.Stage(batch, g_logprob, g_entropy, g_values), chunk);
 
   // Head: the logits of a chunk once more, their gradient, and both products.
   Arena& a = m.scratch;
@@ -316,6 +342,11 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std
     ops::LinearBackwardInput(m.launch, a.At(p.dlogits), weights.flat().at(head), c, v, h, false, dhead + m.T(r * h));
     ops::LinearBackwardWeight(m.launch, a.At(p.dlogits), normed + m.T(r * h), c, v, h, grad.f32() + head);
   }
+  if (shared) {
+    const int64_t score = shared->head->table().score();
+    ops::LinearBackwardInput(m.launch, p.at.g_third, shared->head->flat().at(score), rows, 1, h, true, dhead);
+    ops::LinearBackwardWeight(m.launch, p.at.g_third, normed, rows, 1, h, shared->grad->f32() + score);
+  }
   m.TrunkBackward(weights, batch, p, grad);
 }
 
@@ -329,9 +360,7 @@ void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batc
               "BackwardValues needs ForwardValues(keep = true) of the same batch");
   PLUMB_CHECK(static_cast<int64_t>(g_values.size()) == rows);
   // The head is a product with one column; its gradient in the model's type.
-  std::vector<std::byte> rounded(g_values.size() * m.element + 4);
-  ConvertFloat(g_values, m.dtype, rounded.data());
-  const std::span<const float> words(reinterpret_cast<const float*>(rounded.data()), rounded.size() / 4);
+  const std::vector<float> words = m.Rounded(g_values);
   const int64_t score = weights.table().score();
   const Impl::BackwardPlan p = m.PlanBackward(batch, m.Stage(batch, words), 0);
   ops::LinearBackwardInput(m.launch, p.at.g_first, weights.flat().at(score), rows, 1, m.H(), false, m.scratch.At(p.dhead));

@@ -39,10 +39,21 @@ class Transformer {
   void Forward(const Weights& weights, const PackedBatch& batch, const ScoreOptions& options, bool keep,
                std::span<float> logprob, std::span<float> entropy);
 
+  // Values of a scalar head that shares this model's trunk (Weights of ValueHeadFor), for the rows of the last Forward.
+  void HeadValues(const Weights& head, std::span<float> values);
+
+  // What a shared scalar head adds to a Backward: the gradient of sum_r g_values[r] * values[r] goes on into the trunk, and
+  // the head's own is added to `grad` (float, laid out as `head`).
+  struct SharedHead {
+    const Weights* head = nullptr;
+    std::span<const float> g_values;  // [R]
+    FlatBuffer* grad = nullptr;
+  };
+
   // Backward of the last Forward(keep = true) on the same batch and unchanged weights: adds to `grad` (float,
   // flat_elements()) the gradient of sum_r g_logprob[r] * logprob[r] + g_entropy[r] * entropy[r]. g_entropy may be empty.
   void Backward(const Weights& weights, const PackedBatch& batch, std::span<const float> g_logprob,
-                std::span<const float> g_entropy, FlatBuffer& grad);
+                std::span<const float> g_entropy, FlatBuffer& grad, const SharedHead* shared = nullptr);
 
   // The same pair for a model with a scalar head (ModelShape::scalar_head): values[r] is the head's number at rows[r],
   // host memory [R]; `targets` of the batch are not looked at. Backward adds the gradient of sum_r g_values[r] * values[r].

@@ -218,6 +218,34 @@ Digest Weights::ComputeDigest() const {
   return WeightDigest(host);
 }
 
+namespace {
+
+// [1, H] of Normal(0, 1 / sqrt(H + 1)).
+void DrawScore(int64_t hidden, uint64_t seed, DType dtype, std::byte* out) {
+  RandomStream random(seed, kScoreStream << 32);
+  const auto std = static_cast<float>(1 / std::sqrt(static_cast<double>(hidden) + 1));
+  std::vector<float> values(static_cast<size_t>(hidden));
+  for (float& v : values) v = std * random.NextNormal();
+  ConvertFloat(values, dtype, out);
+}
+
+}  // namespace
+
+Weights ValueHeadFor(const Weights& policy, uint64_t seed) {
+  ModelShape shape = policy.shape();
+  shape.scalar_head = true;
+  shape.layers = 0;
+  shape.vocab = 1;
+  shape.eos_tokens.clear();
+  shape.bos_token = -1;
+  Weights out(shape, policy.flat().device(), policy.flat().dtype());
+  std::vector<std::byte> host(out.flat().bytes());
+  DrawScore(shape.hidden, seed, out.flat().dtype(),
+            host.data() + static_cast<size_t>(out.table().score()) * ElementSize(out.flat().dtype()));
+  out.flat().CopyFromHost(host);
+  return out;
+}
+
 Weights ScalarHeadFrom(const Weights& policy, uint64_t seed) {
   ModelShape shape = policy.shape();
   shape.scalar_head = true;
@@ -231,11 +259,7 @@ Weights ScalarHeadFrom(const Weights& policy, uint64_t seed) {
   for (const TensorEntry& e : out.table().entries()) {
     const auto to = static_cast<size_t>(e.offset) * size;
     if (e.name == "score") {
-      RandomStream random(seed, kScoreStream << 32);
-      const auto std = static_cast<float>(1 / std::sqrt(static_cast<double>(shape.hidden) + 1));
-      std::vector<float> values(static_cast<size_t>(e.elements));
-      for (float& v : values) v = std * random.NextNormal();
-      ConvertFloat(values, from.dtype(), target.data() + to);
+      DrawScore(shape.hidden, seed, from.dtype(), target.data() + to);
       continue;
     }
     const auto found = places.find(e.name);

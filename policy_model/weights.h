@@ -84,6 +84,9 @@ class Weights {
 // A model of the same trunk with a scalar head in place of the LM head: a reward model or critic that starts from a
 // policy. Trunk: the policy's bits. Head: Normal(0, 1 / sqrt(H + 1)) keyed by `seed`, the usual start of such a head.
 Weights ScalarHeadFrom(const Weights& policy, uint64_t seed);
+// A scalar head alone, for a trunk that it shares with `policy` (Transformer::HeadValues): a model without layers, of which
+// only the head is used. Drawn like the head above.
+Weights ValueHeadFor(const Weights& policy, uint64_t seed);
 
 // Reads ModelShape of a directory: config.json.  Writes a complete HF model folder: config, weights; copies
 // tokenizer.json, tokenizer_config.json and chat_template.jinja from `tokenizer_source` when it is not empty.

@@ -77,7 +77,7 @@ void Validate(const ModelShape& s, const std::string& where) {
       throw Error(ErrorCode::kInvalidArgument, std::string(name) + " = " + std::to_string(v) + " is out of range", where);
     }
   };
-  positive("layers", s.layers);
+  if (!s.scalar_head || s.layers != 0) positive("layers", s.layers);  // a head of its own has none (weights.h)
   positive("hidden", s.hidden);
   positive("heads", s.heads);
   positive("kv_heads", s.kv_heads);

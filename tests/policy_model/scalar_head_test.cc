@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "common/error.h"
 #include "common/rng.h"
 #include "policy_model/attention.h"
 #include "policy_model/staging.h"
@@ -127,6 +128,67 @@ TEST(ScalarHeadTest, BackwardMatchesFiniteDifferences) {
     const double slope = (side[1] - side[0]) / (2 * h);
     // fp32 forward: rounding of the loss (about 1e-6) over 2h, plus 2 % of the slope for curvature.
     EXPECT_NEAR(slope, expected, 0.02 * std::abs(expected) + 2e-6 / (2 * h)) << e.name;
+  }
+}
+
+// Log-probs, entropies and values from one trunk: the whole gradient, trunk and both heads, along random directions.
+TEST(ScalarHeadTest, SharedHeadBackwardMatchesFiniteDifferences) {
+  for (bool tied : {true, false}) {
+    Weights policy(Shape(tied), Device::kCpu, DType::kFloat32);
+    policy.Initialise(4, 0.3);
+    Weights head = ValueHeadFor(policy, 9);
+    Transformer transformer(policy.shape(), Device::kCpu, DType::kFloat32);
+    EXPECT_THROW(Transformer(head.shape(), Device::kCpu, DType::kFloat32), Error);
+    const PackedBatch batch = Batch();
+    const std::vector<float> g = {0.5f, -1.0f, 0.25f, 2.0f, -0.75f, 1.5f}, g_lp = {0.3f, 0, -0.2f, 1, 0.1f, -0.6f};
+    const std::vector<float> g_entropy = {0.1f, -0.3f, 0, 0.2f, 0.4f, 0};
+    std::vector<float> values(6), logprob(6), entropy(6);
+    const auto loss = [&] {
+      transformer.Forward(policy, batch, {.temperature = 0.9f, .entropy = true}, true, logprob, entropy);
+      transformer.HeadValues(head, values);
+      double sum = 0;
+      for (size_t i = 0; i < 6; ++i) {
+        sum += double{g[i]} * double{values[i]} + double{g_lp[i]} * double{logprob[i]} + double{g_entropy[i]} * double{entropy[i]};
+      }
+      return sum;
+    };
+    // The same numbers as a model of its own with that trunk and that head.
+    loss();
+    Weights own = ScalarHeadFrom(policy, 9);
+    Transformer other(own.shape(), Device::kCpu, DType::kFloat32);
+    std::vector<float> own_values(6);
+    other.ForwardValues(own, batch, false, own_values);
+    EXPECT_EQ(values, own_values);
+
+    FlatBuffer grad(Device::kCpu, DType::kFloat32, policy.flat().elements());
+    FlatBuffer head_grad(Device::kCpu, DType::kFloat32, head.flat().elements());
+    const Transformer::SharedHead shared{.head = &head, .g_values = g, .grad = &head_grad};
+    loss();
+    transformer.Backward(policy, batch, g_lp, g_entropy, grad, &shared);
+    RandomStream random(8, 8);
+    const auto check = [&](Weights& weights, const FlatBuffer& gradient, const TensorEntry& e) {
+      std::vector<float> direction(static_cast<size_t>(e.elements));
+      double expected = 0;
+      for (int64_t i = 0; i < e.elements; ++i) {
+        direction[static_cast<size_t>(i)] = random.NextNormal();
+        expected += double{direction[static_cast<size_t>(i)]} * double{gradient.f32()[e.offset + i]};
+      }
+      EXPECT_NE(expected, 0) << e.name;
+      float* at = weights.flat().f32() + e.offset;
+      const std::vector<float> kept(at, at + e.elements);
+      const double h = 2e-3 / std::sqrt(static_cast<double>(e.elements));
+      double side[2];
+      for (int s : {0, 1}) {
+        for (size_t i = 0; i < kept.size(); ++i) at[i] = kept[i] + static_cast<float>((s ? h : -h) * double{direction[i]});
+        side[s] = loss();
+      }
+      std::copy(kept.begin(), kept.end(), at);
+      EXPECT_NEAR((side[1] - side[0]) / (2 * h), expected, 0.02 * std::abs(expected) + 4e-6 / (2 * h)) << e.name;
+    };
+    for (const TensorEntry& e : policy.table().entries()) check(policy, grad, e);
+    for (const TensorEntry& e : head.table().entries()) {
+      if (e.name == "score") check(head, head_grad, e);
+    }
   }
 }
 
