@@ -1,0 +1,50 @@
+#include "learner/batch_metrics.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace plumb::learner {
+
+bool Usable(const Trajectory& t) { return t.scored && t.finish != FinishReason::kAborted; }
+
+void AddBatchMetrics(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics) {
+  double sum = 0, squares = 0, length_sum = 0, length_min = 0, length_max = 0;
+  int64_t answers = 0, scored = 0, clipped = 0, zero_std = 0;
+  std::map<std::string, std::pair<double, int64_t>> parts;
+  for (const auto& group : groups) {
+    bool equal = true;
+    const double* first = nullptr;
+    for (const auto& t : group.trajectories) {
+      const auto length = static_cast<double>(t.completion_length());
+      length_min = answers == 0 ? length : std::min(length_min, length);
+      length_max = std::max(length_max, length);
+      length_sum += length;
+      ++answers;
+      clipped += t.finish == FinishReason::kLength;
+      if (!Usable(t)) continue;
+      ++scored;
+      sum += t.reward;
+      squares += t.reward * t.reward;
+      if (!first) first = &t.reward;
+      equal = equal && t.reward == *first;
+      for (const auto& part : t.rewards) {
+        parts[part.name].first += part.value;
+        parts[part.name].second += 1;
+      }
+    }
+    zero_std += equal;
+  }
+  const double n = static_cast<double>(std::max<int64_t>(1, scored)), all = static_cast<double>(std::max<int64_t>(1, answers));
+  const double mean = sum / n;
+  metrics["reward/mean"] = mean;
+  metrics["reward/std"] = scored ? std::sqrt(std::max(0.0, squares / n - mean * mean)) : 0;
+  metrics["reward/zero_std_groups"] = static_cast<double>(zero_std);
+  metrics["reward/unscored"] = static_cast<double>(answers - scored);
+  for (const auto& [name, part] : parts) metrics["reward/" + name + "/mean"] = part.first / static_cast<double>(part.second);
+  metrics["response_length/mean"] = length_sum / all;
+  metrics["response_length/min"] = length_min;
+  metrics["response_length/max"] = length_max;
+  metrics["response_length/clipped"] = static_cast<double>(clipped) / all;
+}
+
+}  // namespace plumb::learner

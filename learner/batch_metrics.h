@@ -1,0 +1,20 @@
+// Reward and length figures of a batch, the same for every algorithm that learns from scored groups.
+//
+// Thread safety: pure functions.
+#pragma once
+
+#include <map>
+#include <span>
+#include <string>
+
+#include "common/trajectory.h"
+
+namespace plumb::learner {
+
+// An answer that may be trained on: scored, and finished by the actor.
+bool Usable(const Trajectory& trajectory);
+
+// reward/* and response_length/* of docs/metrics.md.
+void AddBatchMetrics(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics);
+
+}  // namespace plumb::learner

@@ -1,0 +1,80 @@
+#include "learner/critic.h"
+
+#include "common/error.h"
+#include "common/file.h"
+#include "policy_model/files/model_config.h"
+#include "policy_model/files/safetensors.h"
+#include "policy_model/files/tokenizer.h"
+
+namespace plumb::learner {
+namespace {
+
+using policy_model::Weights;
+
+// The same token numbers have to mean the same text to both.
+void CheckTokenizer(const std::string& critic, const std::string& policy) {
+  const auto ours = policy_model::Tokenizer::Load(policy), theirs = policy_model::Tokenizer::Load(critic);
+  int32_t different = ours->size() == theirs->size() ? -1 : std::min(ours->size(), theirs->size());
+  for (int32_t id = 0; id < std::min(ours->size(), theirs->size()); ++id) {
+    if (ours->TokenBytes(id) == theirs->TokenBytes(id)) continue;
+    different = id;
+    break;
+  }
+  if (different < 0) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              "the critic's tokenizer is not the policy's (" + policy + "): they differ from token " +
+                  std::to_string(different) + " on; train a critic from the policy (leave critic.path empty) or name one of "
+                  "the same tokenizer", critic);
+}
+
+Weights LoadCritic(const std::string& path, const std::string& policy_path, const Weights& policy) {
+  policy_model::ModelShape shape = policy_model::ReadModelConfig(path);
+  if (shape.vocab != policy.shape().vocab) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "the critic has a vocabulary of " + std::to_string(shape.vocab) + ", the policy of " +
+                    std::to_string(policy.shape().vocab) + ": they have to share a tokenizer", path);
+  }
+  if (!policy_path.empty() && RealFileSystem().Exists(path + "/tokenizer.json")) CheckTokenizer(path, policy_path);
+  if (!shape.scalar_head) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "is not a model with a scalar head (config.json names no ...ForSequenceClassification): name a reward model "
+                "or critic, or leave critic.path empty to start from the policy", path);
+  }
+  shape.scalar_head = true;
+  Weights weights(shape, policy.flat().device(), policy.flat().dtype());
+  weights.Load(path);
+  return weights;
+}
+
+Weights MakeCritic(const configs::Config& config, const Weights& policy) {
+  if (config.critic.mode == "shared") return policy_model::ValueHeadFor(policy, config.run.seed);
+  if (!config.critic.path.empty()) return LoadCritic(config.critic.path, config.model.path, policy);
+  return policy_model::ScalarHeadFrom(policy, config.run.seed);
+}
+
+configs::OptimizerConfig OptimizerOf(const configs::Config& config) {
+  configs::OptimizerConfig options = config.optimizer;
+  options.learning_rate = config.critic.learning_rate;
+  return options;
+}
+
+}  // namespace
+
+Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& policy_train)
+    : weights_(MakeCritic(config, policy)), optimizer_(weights_, OptimizerOf(config)), policy_train_(policy_train) {
+  if (config.critic.mode == "shared") return;
+  transformer_ = std::make_unique<policy_model::Transformer>(weights_.shape(), weights_.flat().device(),
+                                                             weights_.flat().dtype());
+  train_ = std::make_unique<TrainStep>(*transformer_, config.optimizer.micro_batch_tokens);
+}
+
+std::vector<std::vector<float>> Critic::Values(const Weights& policy, std::span<const SequenceView> sequences) {
+  return shared() ? policy_train_.HeadValues(policy, weights_, sequences) : train_->Values(weights_, sequences);
+}
+
+void Critic::Accumulate(std::span<const SequenceView> sequences, const TrainStep::TokenLoss& loss) {
+  PLUMB_CHECK(!shared(), "a shared head is trained together with the policy");
+  train_->AccumulateValues(weights_, sequences, loss, optimizer_.grad());
+}
+
+}  // namespace plumb::learner
