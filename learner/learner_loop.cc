@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/crash_point.h"
+#include "common/digest.h"
 #include "common/error.h"
 #include "common/sha256.h"
 #include "learner/schedule.h"
@@ -101,15 +102,15 @@ void LearnerLoop::WarmStart() {
 }
 
 void LearnerLoop::Publish(int64_t version) {
-  result_.policy = {.version = version, .digest = weights_.ComputeDigest()};
   const auto& flat = weights_.flat();
-  if (flat.device() == Device::kCpu) {
-    sink_.Publish(result_.policy, std::span(static_cast<const std::byte*>(flat.data()), flat.bytes()));
-    return;
+  std::span<const std::byte> bytes(static_cast<const std::byte*>(flat.data()), flat.bytes());
+  if (flat.device() != Device::kCpu) {  // one copy for both the digest and the actors
+    published_.resize(flat.bytes());
+    flat.CopyToHost(published_);
+    bytes = published_;
   }
-  std::vector<std::byte> host(flat.bytes());
-  flat.CopyToHost(host);
-  sink_.Publish(result_.policy, host);
+  result_.policy = {.version = version, .digest = WeightDigest(bytes)};
+  sink_.Publish(result_.policy, bytes);
 }
 
 void LearnerLoop::SaveCheckpoint(int64_t next_step) {

@@ -94,6 +94,7 @@ class LearnerLoop {
   std::unique_ptr<ReferencePolicy> reference_;
   std::unique_ptr<Algorithm> algorithm_;
   LearnerResult result_;
+  std::vector<std::byte> published_;  // host copy of a device's weights
   double earlier_wall_s_ = 0;
   std::chrono::steady_clock::time_point started_;
 };

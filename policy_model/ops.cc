@@ -73,6 +73,8 @@ void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, 
   } else if (Bf16OnCpu(launch) && MklBf16Product()) {
     MklBf16Product()(kRowMajor, kPlain, kTransposed, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1.0f, x,
                      static_cast<int>(k), w, static_cast<int>(k), 0.0f, y, static_cast<int>(n));
+  } else if (launch.device == Device::kCuda) {
+    at::mm_out(out, a, b, at::kFloat);  // the fp32 sums as they are: rounded logits move log-probs by hundredths
   } else {
     out.copy_(at::mm(a, b));
   }
@@ -128,6 +130,8 @@ void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const v
   } else if (Bf16OnCpu(launch) && MklBf16Product()) {
     MklBf16Product()(kRowMajor, kTransposed, kPlain, static_cast<int>(n), static_cast<int>(k), static_cast<int>(m), 1.0f, dy,
                      static_cast<int>(n), x, static_cast<int>(k), 1.0f, dw, static_cast<int>(k));
+  } else if (launch.device == Device::kCuda) {
+    at::addmm_out(out, out, a, b, at::kFloat);
   } else {
     out.add_(at::mm(a, b));
   }
