@@ -1,5 +1,7 @@
 #include "learner/critic.h"
 
+#include <cstring>
+
 #include "common/error.h"
 #include "common/file.h"
 #include "policy_model/files/model_config.h"
@@ -46,10 +48,21 @@ Weights LoadCritic(const std::string& path, const std::string& policy_path, cons
   return weights;
 }
 
+// A head that knows nothing says 0. A drawn one says numbers of size 1 at random: the first advantages would be its noise.
+Weights WithZeroHead(Weights weights) {
+  std::vector<std::byte> host(weights.flat().bytes());
+  weights.flat().CopyToHost(host);
+  const size_t element = ElementSize(weights.flat().dtype());
+  std::memset(host.data() + static_cast<size_t>(weights.table().score()) * element, 0,
+              static_cast<size_t>(weights.shape().hidden) * element);
+  weights.flat().CopyFromHost(host);
+  return weights;
+}
+
 Weights MakeCritic(const configs::Config& config, const Weights& policy) {
-  if (config.critic.mode == "shared") return policy_model::ValueHeadFor(policy, config.run.seed);
+  if (config.critic.mode == "shared") return WithZeroHead(policy_model::ValueHeadFor(policy, config.run.seed));
   if (!config.critic.path.empty()) return LoadCritic(config.critic.path, config.model.path, policy);
-  return policy_model::ScalarHeadFrom(policy, config.run.seed);
+  return WithZeroHead(policy_model::ScalarHeadFrom(policy, config.run.seed));
 }
 
 configs::OptimizerConfig OptimizerOf(const configs::Config& config) {

@@ -22,7 +22,7 @@ namespace plumb::learner {
 
 class Critic {
  public:
-  // `policy` is copied (own, without critic.path) or only looked at for its shape. `policy_train` is kept.
+  // `policy` is copied (own, without critic.path) or only looked at for its shape. A new head starts at 0. `policy_train` is kept.
   Critic(const configs::Config& config, const policy_model::Weights& policy, TrainStep& policy_train);
 
   bool shared() const { return train_ == nullptr; }

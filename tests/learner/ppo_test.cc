@@ -56,6 +56,12 @@ struct Rig {
     ppo = std::make_unique<Ppo>(AlgorithmContext{.config = config, .train = train, .weights = weights,
                                                  .optimizer = optimizer, .reference = reference.get()});
   }
+  // A new head is 0 and hides the trunk's gradient: this one is not.
+  void DrawHead() {
+    Weights& critic = ppo->critic().weights();
+    RandomStream random(5, 5);
+    for (int64_t i = 0; i < 32; ++i) critic.flat().f32()[critic.table().score() + i] = 0.2f * random.NextNormal();
+  }
   Weights& Initialised() {
     weights.Initialise(3, 0.2);
     return weights;
@@ -101,6 +107,7 @@ TEST(PpoTest, PolicyGradientMatchesFiniteDifferences) {
     configs::Config config = SmoothConfig("own");
     config.algorithm.kl_placement = placement;
     Rig base(config);
+    base.DrawHead();
     const auto groups = RandomGroups(3, 4, 9, base.train, base.weights, 0);
     base.ppo->Train(groups, 0.0, 0);
     const std::vector<float> gradient = Gradient(base.optimizer);
@@ -109,6 +116,7 @@ TEST(PpoTest, PolicyGradientMatchesFiniteDifferences) {
     double at[2];
     for (int side = 0; side < 2; ++side) {
       Rig moved(config);  // its critic is made before the policy moves
+      moved.DrawHead();
       Move(moved.weights, gradient, side == 0 ? h : -h);
       at[side] = moved.ppo->Train(groups, 0.0, 0).at("policy/loss");
     }
@@ -120,6 +128,7 @@ TEST(PpoTest, PolicyGradientMatchesFiniteDifferences) {
 TEST(PpoTest, CriticGradientMatchesFiniteDifferences) {
   const configs::Config config = SmoothConfig("own");
   Rig base(config);
+  base.DrawHead();
   const auto groups = RandomGroups(3, 4, 9, base.train, base.weights, 0);
   base.ppo->Train(groups, 0.0, 0);
   const std::vector<float> gradient = Gradient(base.ppo->critic().optimizer());
@@ -128,6 +137,7 @@ TEST(PpoTest, CriticGradientMatchesFiniteDifferences) {
   double at[2];
   for (int side = 0; side < 2; ++side) {
     Rig moved(config);
+    moved.DrawHead();
     Move(moved.ppo->critic().weights(), gradient, side == 0 ? h : -h);
     at[side] = moved.ppo->Train(groups, 0.0, 0).at("value/loss");
   }
@@ -141,6 +151,7 @@ TEST(PpoTest, SharedHeadAddsTheValueGradient) {
   const auto run = [&](const configs::Config& c, const std::vector<float>* trunk, const std::vector<float>* head, double h,
                        std::vector<float>* policy_gradient, std::vector<float>* head_gradient) {
     Rig rig(c);
+    rig.DrawHead();
     const auto groups = RandomGroups(3, 4, 9, rig.train, rig.weights, 0);
     if (trunk) Move(rig.weights, *trunk, h);
     if (head) Move(rig.ppo->critic().weights(), *head, h);
@@ -238,7 +249,7 @@ TEST(PpoTest, LearnsARuleWithEitherCritic) {
     }
     EXPECT_LT(first, 0.65) << mode;  // half of the tokens are even
     EXPECT_GT(last, 0.9) << mode;
-    EXPECT_LT(value_loss, 0.05 * first_value_loss) << mode;
+    EXPECT_LT(value_loss, 0.1 * first_value_loss) << mode;
   }
 }
 
@@ -377,13 +388,11 @@ TEST(PpoTest, AScoreThatIsNotFiniteIsLeftOutAndCounted) {
 }
 
 TEST(PpoTest, RewardsOfTokensAndSegmentsCountWhereTheyStand) {
-  // Without a critic's word (values are 0 through a zeroed head), gamma = lam = 1: a token's return is what is still to come.
+  // A new critic says 0; gamma = lam = 1: a token's return is what is still to come.
   configs::Config config = PpoConfig("own");
   config.algorithm.lam = 1;
   config.algorithm.whiten_advantages = false;
   Rig rig(config);
-  Weights& critic = rig.ppo->critic().weights();
-  std::fill_n(critic.flat().f32() + critic.table().score(), 32, 0.0f);
   auto groups = RandomGroups(1, 2, 9, rig.train, rig.weights, 0);
   groups[0].trajectories.resize(1);
   Trajectory& t = groups[0].trajectories[0];
