@@ -168,6 +168,7 @@ std::string SummaryJson(const RunSummary& summary) {
               {"skipped_updates", r.skipped_updates},
               {"dropped", dropped},
               {"counters", counters}};
+  for (const auto& [name, sha] : r.model_sha256) out[name + "_sha256"] = sha;  // weights and moments of a critic
   if (r.sft) {
     out["sft"] = {{"steps", r.sft->steps}, {"tokens", r.sft->tokens}, {"heldout_first", r.sft->heldout_first},
                   {"heldout_last", r.sft->heldout_last}, {"flat", r.sft->flat}};
