@@ -204,6 +204,11 @@ std::vector<std::string> Validate(const Config& c) {
   at_least("data.max_prompt_tokens", c.data.max_prompt_tokens, 1);
   at_least("data.eval_prompts", c.data.eval_prompts, 0);
   at_least("data.limit", c.data.limit, 0);
+  at_least("data.eval_skip", c.data.eval_skip, 0);
+  require(c.data.train != c.data.eval || c.data.eval == "arithmetic" || c.data.eval.empty() ||
+              (c.data.limit > 0 && c.data.eval_skip >= c.data.limit),
+          "data.eval is the file of data.train: its rows would be held out and trained on; set data.limit = N and "
+          "data.eval_skip to N or more.");
   at_least("sft.steps", c.sft.steps, 0);
   at_least("sft.batch", c.sft.batch, 1);
   require(c.sft.learning_rate > 0, "sft.learning_rate has to be positive.");

@@ -62,6 +62,7 @@ struct DataConfig {
   std::string train;                 // file, or "arithmetic" for generated problems
   std::string eval;                  // file, or "arithmetic"; empty: no evaluation
   int64_t eval_prompts = 200;        // at most so many rows of `eval`; 0: all
+  int64_t eval_skip = 0;             // usable rows of `eval` passed over first: one file for both
   std::map<std::string, std::string> map;  // prompt=column, answer=column, ...
   std::string system_prompt;         // put in front of every prompt as a system message
   std::string prompt_suffix;         // appended to the user's text, e.g. how to format the answer

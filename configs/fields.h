@@ -46,6 +46,7 @@ void DataConfig::Visit(V& v) {
   v({"train", "file", "prompts (JSONL, JSONL.gz), or \"arithmetic\" for generated sums", "train_files prompt_data"}, train);
   v({"eval", "file", "held-out prompts, or \"arithmetic\"; empty: no evaluation", "val_files"}, eval);
   v({"eval_prompts", "rows", "at most so many rows of eval; 0: all"}, eval_prompts);
+  v({"eval_skip", "rows", "usable rows of eval passed over first; at least `limit` where eval is train's file"}, eval_skip);
   v({"map", "table", "other column names, e.g. { prompt = \"input\", answer = \"label\" }"}, map);
   v({"system_prompt", "text", "put in front of every prompt as a system message"}, system_prompt);
   v({"prompt_suffix", "text", "appended to the user's text, e.g. how to write the answer"}, prompt_suffix);

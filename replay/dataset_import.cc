@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "replay/dialogue.h"
 #include "replay/line_reader.h"
 #include "replay/strict_json.h"
 
@@ -121,6 +122,20 @@ void Dress(const ImportOptions& options, std::string& text, std::vector<Message>
   user->content += options.prompt_suffix;
 }
 
+// The dialogue in one column of a preference pair.
+std::vector<Message> ReadDialogue(const json& value, const char* column) {
+  if (value.is_array()) return ReadMessages(value);
+  if (value.is_string()) {
+    if (auto turns = ParseHumanAssistant(value.get<std::string>())) return std::move(*turns);
+  }
+  throw Rejected{"bad_prompt", std::string("'") + column + "' is neither a list of messages nor a \\n\\nHuman: ... dialogue"};
+}
+
+// A pair without a prompt of its own.
+bool ImplicitPrompt(const json& row, const ImportOptions& options) {
+  return row.contains("chosen") && row.contains("rejected") && Column(row, options, "prompt", kPromptColumns).empty();
+}
+
 std::string ReadPromptColumn(const json& row, const ImportOptions& options, std::string& text, std::vector<Message>& messages) {
   const std::string column = Column(row, options, "prompt", kPromptColumns);
   if (column.empty() || !row.contains(column)) {
@@ -143,7 +158,15 @@ std::string ReadPromptColumn(const json& row, const ImportOptions& options, std:
 Prompt ReadPromptRow(const json& row, const ImportOptions& options, RowLedger& ledger) {
   Prompt prompt;
   prompt.dataset = options.dataset;
-  const std::string column = ReadPromptColumn(row, options, prompt.text, prompt.messages);
+  std::string column;
+  const bool implicit = ImplicitPrompt(row, options);
+  if (implicit) {
+    prompt.messages = SharedPrompt(ReadDialogue(row.at("chosen"), "chosen"), ReadDialogue(row.at("rejected"), "rejected"));
+    if (prompt.messages.empty()) throw Rejected{"missing_prompt", "'chosen' and 'rejected' share no user's message"};
+    if (ledger.format.empty()) ledger.format = "chosen+rejected";
+  } else {
+    column = ReadPromptColumn(row, options, prompt.text, prompt.messages);
+  }
   const Truth truth = ReadTruth(row, options);
   prompt.ground_truth = truth.text;
   std::string weight_column;
@@ -158,6 +181,7 @@ Prompt ReadPromptRow(const json& row, const ImportOptions& options, RowLedger& l
   json extra = json::object();
   for (const auto& [name, value] : row.items()) {
     // The worked solution of a GSM8K row stays readable for reward functions; the other answers are ground_truth itself.
+    if (implicit && (name == "chosen" || name == "rejected")) continue;
     if (name == column || name == weight_column || (name == truth.column && !truth.gsm8k)) continue;
     extra[name] = value;
   }
@@ -246,7 +270,7 @@ void CheckOptions(const ImportOptions& options) {
   }
 }
 
-// Calls use(row, where) for each row; what it throws as Rejected goes into the ledger.
+// Calls use(row, where, ledger) for each row, which says whether the row is used or passed over; what it throws as Rejected goes into the ledger.
 template <class Use>
 RowLedger ForEachRow(const std::string& path, const ImportOptions& options, Use use) {
   CheckOptions(options);
@@ -267,8 +291,12 @@ RowLedger ForEachRow(const std::string& path, const ImportOptions& options, Use 
       }
       if (!row.is_object()) throw Rejected{"not_an_object", "a row has to be one JSON object on one line"};
       if (columns.empty()) columns = Columns(row);
-      use(row, lines.Where(), ledger);
-      ++ledger.used;
+      if (use(row, lines.Where(), ledger)) {
+        ++ledger.used;
+      } else {
+        --ledger.read;
+        ++ledger.skipped;
+      }
     } catch (const Rejected& rejected) {
       ++ledger.rejected[rejected.reason];
       if (ledger.examples.size() < RowLedger::kMaxExamples) {
@@ -296,6 +324,7 @@ int64_t RowLedger::TotalRejected() const {
 std::string RowLedger::Describe() const {
   std::string text = "read " + std::to_string(read) + " = used " + std::to_string(used);
   for (const auto& [reason, n] : rejected) text += " + " + std::to_string(n) + " " + reason;
+  if (skipped > 0) text += ", after " + std::to_string(skipped) + " usable rows that were passed over";
   if (truncated > 0) text += " (" + std::to_string(truncated) + " of the used ones cut to length)";
   return text;
 }
@@ -307,6 +336,7 @@ ImportOptions ImportOptionsOf(const configs::DataConfig& data, const std::string
   options.system_prompt = data.system_prompt;
   options.prompt_suffix = data.prompt_suffix;
   options.limit = dataset == "eval" ? data.eval_prompts : data.limit;
+  options.skip = dataset == "eval" ? data.eval_skip : 0;
   options.max_prompt_tokens = data.max_prompt_tokens;
   options.overlong = data.overlong;
   return options;
@@ -316,9 +346,12 @@ ImportedPrompts ImportPrompts(const std::string& path, const ImportOptions& opti
   ImportedPrompts imported;
   imported.ledger = ForEachRow(path, options, [&](const json& row, const std::string& where, RowLedger& ledger) {
     Prompt prompt = ReadPromptRow(row, options, ledger);
-    if (!Tokenize(options, prompt, where)) ++ledger.truncated;
+    const bool whole = Tokenize(options, prompt, where);
+    if (ledger.skipped < options.skip) return false;
+    ledger.truncated += !whole;
     prompt.row = imported.prompts.size();
     imported.prompts.push_back(std::move(prompt));
+    return true;
   });
   return imported;
 }
@@ -329,6 +362,7 @@ ImportedDemonstrations ImportDemonstrations(const std::string& path, const Impor
   ImportedDemonstrations imported;
   imported.ledger = ForEachRow(path, options, [&](const json& row, const std::string&, RowLedger& ledger) {
     for (TextDemonstration& d : ReadDemonstrationRow(row, options, ledger)) imported.demonstrations.push_back(std::move(d));
+    return true;
   });
   return imported;
 }

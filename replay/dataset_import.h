@@ -4,6 +4,8 @@
 //   {"question", "answer": "... #### 42"}                GSM8K; ground truth is what follows the last ####
 //   {"prompt": text | [{role, content}], ...}            TRL, verl, slime; also "input" or "question" as the prompt
 //   ground truth from: answer, ground_truth, label, reward_model.ground_truth, reward_spec.ground_truth; may be absent
+//   {"chosen", "rejected"} as whole dialogues (message lists, or HH-RLHF's "\n\nHuman: ...\n\nAssistant: ..." text): the
+//                                                        prompt is what both have in common
 //   {"prompt", "completion"} and {"messages"}            demonstrations
 // `map` names other columns: prompt=..., answer=..., completion=..., messages=.... All other columns reach the reward
 // function as Prompt::extra_json.
@@ -36,6 +38,7 @@ struct ImportOptions {
   std::string system_prompt;                  // first message of every prompt; a text prompt becomes a user message
   std::string prompt_suffix;                  // appended to the text or to the last user message
   int64_t limit = 0;                          // used rows; 0: all
+  int64_t skip = 0;                           // usable rows passed over first
   int64_t max_prompt_tokens = 0;              // 0: not checked; else `tokenize` is needed
   std::string overlong = "drop";              // error | drop | left | right: which end of the tokens is cut off
   // Renders and encodes; its result becomes Prompt::tokens. Empty: tokens stay empty.
@@ -49,6 +52,7 @@ ImportOptions ImportOptionsOf(const configs::DataConfig& data, const std::string
 struct RowLedger {
   int64_t read = 0;        // rows (blank lines are none)
   int64_t used = 0;
+  int64_t skipped = 0;     // usable rows passed over at the start; not in `read`
   int64_t truncated = 0;   // of the used ones, under overlong = left | right
   std::map<std::string, int64_t> rejected;      // by reason: bad_utf8, bad_json, ...
   std::vector<std::string> examples;            // "file:line: reason: detail" of the first kMaxExamples

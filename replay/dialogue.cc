@@ -1,0 +1,45 @@
+#include "replay/dialogue.h"
+
+#include <algorithm>
+#include <string>
+
+namespace plumb::replay {
+namespace {
+
+constexpr std::string_view kHuman = "\n\nHuman:", kAssistant = "\n\nAssistant:";
+
+std::string Trimmed(std::string_view text) {
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string_view::npos) return "";
+  return std::string(text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1));
+}
+
+}  // namespace
+
+std::optional<std::vector<Message>> ParseHumanAssistant(std::string_view text) {
+  std::vector<Message> turns;
+  size_t at = 0;
+  while (at < text.size()) {
+    const bool human = text.substr(at).starts_with(kHuman), assistant = text.substr(at).starts_with(kAssistant);
+    if (!human && !assistant) return std::nullopt;  // only at the beginning: a turn ends where the next one begins
+    at += human ? kHuman.size() : kAssistant.size();
+    const size_t end = std::min({text.find(kHuman, at), text.find(kAssistant, at), text.size()});
+    if (!turns.empty() && turns.back().content.empty()) return std::nullopt;
+    turns.push_back({human ? "user" : "assistant", Trimmed(text.substr(at, end - at))});
+    at = end;
+  }
+  if (!turns.empty() && turns.back().content.empty()) turns.pop_back();
+  if (turns.empty()) return std::nullopt;
+  return turns;
+}
+
+std::vector<Message> SharedPrompt(const std::vector<Message>& chosen, const std::vector<Message>& rejected) {
+  const size_t shorter = std::min(chosen.size(), rejected.size());
+  size_t same = 0;
+  while (same < shorter && chosen[same] == rejected[same]) ++same;
+  std::vector<Message> prompt(chosen.begin(), chosen.begin() + static_cast<ptrdiff_t>(same));
+  while (!prompt.empty() && prompt.back().role != "user") prompt.pop_back();
+  return prompt;
+}
+
+}  // namespace plumb::replay
