@@ -1,6 +1,7 @@
 #include "learner/learner_loop.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "common/crash_point.h"
@@ -28,13 +29,13 @@ std::string Sha256Of(std::initializer_list<const policy_model::FlatBuffer*> buff
 }
 
 Json ToJson(const EvalResult& e) {
-  return {{"version", e.version}, {"accuracy", e.accuracy}, {"reward", e.reward}, {"answers", e.answers},
+  return {{"version", e.version}, {"accuracy", e.accuracy}, {"reward", e.reward}, {"reward_se", e.reward_se}, {"answers", e.answers},
           {"unscored", e.unscored}};
 }
 
 EvalResult FromJson(const Json& j) {
   return {.version = j.at("version").get<int64_t>(), .accuracy = j.at("accuracy").get<double>(),
-          .reward = j.at("reward").get<double>(), .answers = j.at("answers").get<int64_t>(),
+          .reward = j.at("reward").get<double>(), .reward_se = j.value("reward_se", 0.0), .answers = j.at("answers").get<int64_t>(),
           .unscored = j.at("unscored").get<int64_t>()};
 }
 
@@ -43,6 +44,7 @@ EvalResult FromJson(const Json& j) {
 EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string& success_part, int64_t version) {
   EvalResult out{.version = version};
   int64_t solved = 0, scored = 0;
+  double squares = 0;
   for (const auto& group : groups) {
     for (const auto& t : group.trajectories) {
       ++out.answers;
@@ -52,6 +54,7 @@ EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string&
       }
       ++scored;
       out.reward += t.reward;
+      squares += t.reward * t.reward;
       for (const auto& part : t.rewards) {
         if (success_part.empty() || part.name == success_part) {
           solved += part.value >= 0.5;
@@ -61,6 +64,10 @@ EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string&
     }
   }
   if (scored) out.reward /= static_cast<double>(scored);
+  if (scored > 1) {
+    const auto n = static_cast<double>(scored);
+    out.reward_se = std::sqrt(std::max(0.0, squares / n - out.reward * out.reward) / (n - 1));
+  }
   if (out.answers) out.accuracy = static_cast<double>(solved) / static_cast<double>(out.answers);
   return out;
 }

@@ -29,6 +29,7 @@ struct EvalResult {
   int64_t version = 0;
   double accuracy = 0;     // answers whose success part is >= 0.5, over all answers
   double reward = 0;       // mean over scored answers
+  double reward_se = 0;    // its standard error; 0 for fewer than two
   int64_t answers = 0;
   int64_t unscored = 0;
 };

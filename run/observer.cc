@@ -32,7 +32,7 @@ void TruncateAtStep(const std::string& path, int64_t step) {
 
 Json EvalJson(const std::optional<learner::EvalResult>& e) {
   if (!e) return nullptr;
-  return {{"accuracy", e->accuracy}, {"reward", e->reward}, {"answers", e->answers}, {"unscored", e->unscored},
+  return {{"accuracy", e->accuracy}, {"reward", e->reward}, {"reward_se", e->reward_se}, {"answers", e->answers}, {"unscored", e->unscored},
           {"version", e->version}};
 }
 
@@ -134,9 +134,9 @@ void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
 
 void Observer::Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup>) {
   char line[160];
-  std::snprintf(line, sizeof line, "held-out pass@1 of version %lld: %.3f (%lld answers, mean reward %.3f)",
+  std::snprintf(line, sizeof line, "held-out pass@1 of version %lld: %.3f (%lld answers, mean reward %.3f +- %.3f)",
                 static_cast<long long>(result.version), result.accuracy, static_cast<long long>(result.answers),
-                result.reward);
+                result.reward, result.reward_se);
   Note(line);
   if (result.unscored) Note("  " + std::to_string(result.unscored) + " of them could not be scored");
 }

@@ -55,8 +55,12 @@ class SocketFolder {
 int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
   const learner::LearnerResult& r = summary.learner;
   if (!quiet) {
-    if (r.before) std::printf("before: held-out pass@1 %.3f (%lld answers)\n", r.before->accuracy, static_cast<long long>(r.before->answers));
-    if (r.after) std::printf("after:  held-out pass@1 %.3f (%lld answers)\n", r.after->accuracy, static_cast<long long>(r.after->answers));
+    const auto held_out = [](const char* when, const learner::EvalResult& e) {
+      std::printf("%s held-out pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers)\n", when, e.accuracy, e.reward, e.reward_se,
+                  static_cast<long long>(e.answers));
+    };
+    if (r.before) held_out("before:", *r.before);
+    if (r.after) held_out("after: ", *r.after);
     std::printf("steps:  %lld in %.1f s\nreport: %s\n", static_cast<long long>(r.steps), r.wall_s, session.folder().report().c_str());
     std::fflush(stdout);
   }

@@ -327,6 +327,7 @@ TEST(LearnerLoopTest, SummariseCountsUnscoredAnswersAsNotSolved) {
   EXPECT_EQ(result.unscored, 1);
   EXPECT_DOUBLE_EQ(result.accuracy, 0.25);
   EXPECT_DOUBLE_EQ(result.reward, 1.0 / 3);
+  EXPECT_DOUBLE_EQ(result.reward_se, 1.0 / 3);  // of 1, 0, 0: deviation sqrt(1/3), over sqrt(3)
 }
 
 }  // namespace
