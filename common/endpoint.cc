@@ -55,16 +55,16 @@ bool IsLoopback(std::string_view host) {
   return dots == 3 && host.back() != '.';
 }
 
-void CheckTcp(std::string_view address, bool bind, const std::string& endpoint) {
+void CheckTcp(std::string_view address, bool bind, bool keyed, const std::string& endpoint) {
   const size_t colon = address.rfind(':');
   if (colon == std::string_view::npos || colon == 0) {
     throw Error(ErrorCode::kInvalidArgument, "a tcp endpoint is tcp://127.0.0.1:PORT", endpoint);
   }
   const std::string_view host = address.substr(0, colon), port = address.substr(colon + 1);
-  if (!IsLoopback(host)) {
+  if (!keyed && !IsLoopback(host)) {
     throw Error(ErrorCode::kUnsupported,
-                "'" + std::string(host) + "' is not a loopback address in numbers (127.0.0.1 or [::1]): sockets are not "
-                "yet guarded by keys, so others must not reach them", endpoint);
+                "'" + std::string(host) + "' is not a loopback address in numbers (127.0.0.1 or [::1]): this socket is "
+                "not guarded by keys, so others must not reach it", endpoint);
   }
   if (bind && port == "*") return;
   int number = 0;
@@ -76,13 +76,13 @@ void CheckTcp(std::string_view address, bool bind, const std::string& endpoint) 
 
 }  // namespace
 
-void CheckEndpoint(const std::string& endpoint, bool bind) {
+void CheckEndpoint(const std::string& endpoint, bool bind, bool keyed) {
   constexpr std::string_view kIpc = "ipc://", kTcp = "tcp://";
   if (endpoint.find('\0') != std::string::npos || endpoint.find(';') != std::string::npos) {
     throw Error(ErrorCode::kInvalidArgument, "an endpoint is one plain address", endpoint);
   }
   if (endpoint.rfind(kIpc, 0) == 0) return CheckIpc(endpoint.substr(kIpc.size()), endpoint);
-  if (endpoint.rfind(kTcp, 0) == 0) return CheckTcp(std::string_view(endpoint).substr(kTcp.size()), bind, endpoint);
+  if (endpoint.rfind(kTcp, 0) == 0) return CheckTcp(std::string_view(endpoint).substr(kTcp.size()), bind, keyed, endpoint);
   throw Error(ErrorCode::kInvalidArgument, "an endpoint begins with ipc:// or tcp://", endpoint);
 }
 

@@ -118,6 +118,17 @@ struct RewardPartConfig {
   int64_t workers = 1;               // host processes
   int64_t target_tokens = 0;         // length: full score up to here
   int64_t max_tokens = 0;            // length: 0 from here on
+  // Services: kind = "zmq" | "http" | "judge"
+  std::string endpoint;              // tcp://host:port, ipc:///path, http(s)://host:port/path
+  std::string api;                   // http: openrlhf | slime
+  std::string reply_key;             // slime: the number's name when the reply is an object; empty: score
+  std::string server_key;            // zmq: the worker's public key or its .pub file; empty: no keys
+  std::string client_key;            // zmq: our .key file
+  std::string model;                 // judge: as the endpoint calls it
+  std::string judge_prompt;          // judge: text with {prompt}, {completion}, {ground_truth}; empty: the built-in one
+  std::string score_regex;           // judge: its first group is the number; empty: the last number of the text
+  double scale = 10;                 // judge: the number that means 1
+  std::string api_key_env;           // environment variable that holds the key of http and judge; never logged
   template <class V> void Visit(V& v);
 };
 

@@ -99,6 +99,16 @@ void RewardPartConfig::Visit(V& v) {
   v({"workers", "processes", "that run it"}, workers);
   v({"target_tokens", "tokens", "length: full score up to here"}, target_tokens);
   v({"max_tokens", "tokens", "length: 0 from here on"}, max_tokens);
+  v({"endpoint", "address", "zmq: tcp://host:port or ipc:///path; http, judge: http(s)://host:port/path", "url remote_rm_url rm_url"}, endpoint);
+  v({"api", "name", "http: openrlhf | slime"}, api);
+  v({"reply_key", "name", "http, api = slime: which number of a reply object is the score; empty: score", "reward_key"}, reply_key);
+  v({"server_key", "file", "zmq: public key (.pub) of the worker; empty: no keys, loopback or ipc only"}, server_key);
+  v({"client_key", "file", "zmq: our key (.key) that the worker knows; plumb keys generate makes one"}, client_key);
+  v({"model", "name", "judge: the model's name at its endpoint"}, model);
+  v({"judge_prompt", "text", "judge: what it is asked, with {prompt}, {completion}, {ground_truth}"}, judge_prompt);
+  v({"score_regex", "PCRE2", "judge: group 1 is the number; empty: the last number of its text"}, score_regex);
+  v({"scale", "1", "judge: the number that counts as 1"}, scale);
+  v({"api_key_env", "name", "http, judge: environment variable with the key; the key itself never stands in a recipe"}, api_key_env);
 }
 
 template <class V>

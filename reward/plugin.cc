@@ -182,23 +182,6 @@ class PluginWorker : public Worker {
   uint64_t logged_ = 0;
 };
 
-class Plugin : public RewardFunction {
- public:
-  Plugin(std::string name, std::string digest, PoolOptions pool, WorkerPool::Factory factory)
-      : name_(std::move(name)), digest_(std::move(digest)), pool_(std::move(pool), std::move(factory)) {}
-  const std::string& name() const override { return name_; }
-  const std::string& digest() const override { return digest_; }
-  bool slow() const override { return true; }
-  std::vector<PartScore> Score(const TrajectoryGroup& group, Deadline deadline) override {
-    return pool_.Run(group, deadline);
-  }
-
- private:
-  const std::string name_;
-  const std::string digest_;
-  WorkerPool pool_;
-};
-
 }  // namespace
 
 HostOptions WithPart(HostOptions options, const configs::RewardPartConfig& part, bool allow_unsandboxed) {
@@ -266,7 +249,7 @@ std::unique_ptr<RewardFunction> MakePlugin(const configs::RewardPartConfig& part
   if (const std::string why = make(0)->Greet(&failure); !why.empty()) {
     throw Error(ErrorCode::kInvalidArgument, part.path + " " + why, Place(part));
   }
-  return std::make_unique<Plugin>(part.name, digest, options.pool, make);
+  return std::make_unique<PooledFunction>(part.name, digest, options.pool, make);
 }
 
 }  // namespace plumb::reward

@@ -18,6 +18,7 @@ std::string_view FailureName(Failure failure) {
     case Failure::kReported: return "reported";
     case Failure::kStart: return "start";
     case Failure::kQuarantined: return "quarantined";
+    case Failure::kUnavailable: return "unavailable";
     case Failure::kCount: break;
   }
   return "unknown";

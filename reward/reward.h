@@ -35,6 +35,7 @@ enum class Failure : uint8_t {
   kReported,      // the function said that it could not score this answer
   kStart,         // the host process could not be started or did not greet in time
   kQuarantined,   // this input crashed the function before, too often
+  kUnavailable,   // nobody answers at its endpoint, or the peer refused us
   kCount,         // number of kinds
 };
 std::string_view FailureName(Failure failure);  // "timeout", "crash", ...
@@ -46,6 +47,7 @@ struct PartScore {
   Failure failure = Failure::kNone;
   std::string reason;                                   // one line; non-empty exactly when failed
   std::vector<std::pair<std::string, double>> details;  // named sub-scores, reported with weight 0
+  std::string digest = {};                              // of the code that made it; empty: the function's
 
   bool scored() const { return failure == Failure::kNone; }
   static PartScore Of(double value) { return {.value = value}; }

@@ -10,6 +10,7 @@
 #include "reward/python.h"
 #include "reward/rules.h"
 #include "reward/subprocess.h"
+#include "reward/zmq_worker.h"
 
 namespace plumb::reward {
 namespace {
@@ -24,7 +25,7 @@ std::string Join(const std::vector<std::string>& words) {
 
 std::vector<std::string> KnownKinds() {
   std::vector<std::string> kinds = RuleKinds();
-  kinds.insert(kinds.end(), {"plugin", "program", "python"});
+  kinds.insert(kinds.end(), {"plugin", "program", "python", "zmq"});
   return kinds;
 }
 
@@ -34,6 +35,7 @@ std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& pa
   if (part.kind == "plugin") return MakePlugin(part, allow_unsandboxed, options);
   if (part.kind == "program") return MakeProgram(part, allow_unsandboxed, options);
   if (part.kind == "python") return MakePython(part, allow_unsandboxed, options);
+  if (part.kind == "zmq") return MakeZmq(part, options);
   throw Error(ErrorCode::kInvalidArgument, "unknown kind '" + part.kind + "'; known: " + Join(KnownKinds()),
               "reward part '" + part.name + "'");
 }
@@ -168,11 +170,12 @@ Outcome GroupScorer::ScoreGroup(TrajectoryGroup& group) {
       }
       if (score.skipped) continue;
       ++applied;
+      const std::string& digest = score.digest.empty() ? function.digest() : score.digest;
       trajectory.rewards.push_back(
-          {.name = function.name(), .value = score.value, .weight = parts_[p].weight, .function_digest = function.digest()});
+          {.name = function.name(), .value = score.value, .weight = parts_[p].weight, .function_digest = digest});
       for (const auto& [detail, value] : score.details) {
         trajectory.rewards.push_back(
-            {.name = function.name() + "." + detail, .value = value, .weight = 0, .function_digest = function.digest()});
+            {.name = function.name() + "." + detail, .value = value, .weight = 0, .function_digest = digest});
       }
       trajectory.reward += parts_[p].weight * score.value;
     }

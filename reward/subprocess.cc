@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <unordered_map>
@@ -10,8 +9,9 @@
 #include <nlohmann/json.hpp>
 
 #include "reward/child_process.h"
-#include "reward/notice.h"
 #include "reward/file_digest.h"
+#include "reward/json_text.h"
+#include "reward/notice.h"
 
 namespace plumb::reward {
 namespace {
@@ -20,58 +20,7 @@ using Json = nlohmann::json;
 constexpr size_t kMaxLine = 1 << 20;
 
 [[noreturn]] void Malformed(const std::string& what, std::string_view line) {
-  std::string shown(line.substr(0, 120));
-  for (char& c : shown) {
-    if (static_cast<unsigned char>(c) < 32) c = ' ';
-  }
-  throw Error(ErrorCode::kCorruption, what + ": " + shown);
-}
-
-// Nesting is bounded before the parser builds anything: a deep document overflows the stack when it is freed.
-bool TooDeep(std::string_view text, int limit) {
-  int depth = 0;
-  bool quoted = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted) {
-      if (c == '\\') ++i;
-      if (c == '"') quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if ((c == '{' || c == '[') && ++depth > limit) {
-      return true;
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-  return false;
-}
-
-// `text` with each bare NaN, Infinity and -Infinity turned into null.
-std::string WithoutNotFinite(std::string_view text, bool* found) {
-  std::string out;
-  bool quoted = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    size_t skip = 0;
-    if (!quoted) {
-      for (std::string_view word : {"NaN", "-Infinity", "Infinity"}) {
-        if (text.substr(i).starts_with(word)) skip = std::max(skip, word.size());
-      }
-    }
-    if (skip > 0) {
-      out += "null";
-      *found = true;
-      i += skip - 1;
-      continue;
-    }
-    out.push_back(text[i]);
-    if (quoted && text[i] == '\\' && i + 1 < text.size()) {
-      out.push_back(text[++i]);
-    } else if (text[i] == '"') {
-      quoted = !quoted;
-    }
-  }
-  return out;
+  throw Error(ErrorCode::kCorruption, line.empty() ? what : what + ": " + Shown(line));
 }
 
 class ProgramWorker : public Worker {
@@ -193,59 +142,28 @@ class ProgramWorker : public Worker {
   uint64_t logged_ = 0;
 };
 
-class Program : public RewardFunction {
- public:
-  Program(std::string name, std::string digest, PoolOptions pool, WorkerPool::Factory factory)
-      : name_(std::move(name)), digest_(std::move(digest)), pool_(std::move(pool), std::move(factory)) {}
-  const std::string& name() const override { return name_; }
-  const std::string& digest() const override { return digest_; }
-  bool slow() const override { return true; }
-  std::vector<PartScore> Score(const TrajectoryGroup& group, Deadline deadline) override {
-    return pool_.Run(group, deadline);
-  }
-
- private:
-  const std::string name_;
-  const std::string digest_;
-  WorkerPool pool_;
-};
-
 }  // namespace
 
 std::string ProgramRequest(const TrajectoryGroup& group, size_t index, uint64_t id) {
   const Prompt& prompt = group.lease.prompt;
   nlohmann::ordered_json request;
   request["id"] = id;
-  if (prompt.messages.empty()) {
-    request["prompt"] = prompt.text;
-  } else {
-    for (const Message& m : prompt.messages) request["prompt"].push_back({{"role", m.role}, {"content", m.content}});
-  }
+  request["prompt"] = PromptJson(prompt);
   request["completion"] = group.trajectories[index].completion;
   request["ground_truth"] = prompt.ground_truth;
   request["sample"] = group.trajectories[index].sample;
   request["of"] = group.trajectories.size();
-  std::string line = request.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-  // The row's other columns are passed on as they are; only their form is checked.
-  const std::string& extra = prompt.extra_json;
-  const bool usable = !extra.empty() && extra.find_first_not_of(" \t") != std::string::npos &&
-                      extra[extra.find_first_not_of(" \t")] == '{' && extra.find('\n') == std::string::npos &&
-                      !TooDeep(extra, 64) && Json::accept(extra);
+  std::string line = DumpJson(request);
   line.pop_back();
-  return line + ",\"extra\":" + (usable ? extra : "{}") + "}";
+  return line + ",\"extra\":" + ExtraJson(prompt) + "}";  // the row's other columns, as they are
 }
 
 ProgramReply ParseProgramReply(std::string_view line) {
   while (!line.empty() && (line.back() == '\r' || line.back() == ' ')) line.remove_suffix(1);
   if (TooDeep(line, 16)) Malformed("a reply nested deeper than 16", line);
   bool not_finite = false;
-  Json reply = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-  if (reply.is_discarded()) {
-    // Python writes NaN and Infinity, which are no JSON: take them for what they mean, a score that is no number.
-    const std::string nulls = WithoutNotFinite(line, &not_finite);
-    if (not_finite) reply = Json::parse(nulls, nullptr, /*allow_exceptions=*/false);
-    if (reply.is_discarded()) Malformed("a line on stdout that is no JSON", line);
-  }
+  const Json reply = ParseLooseJson(line, &not_finite);
+  if (reply.is_discarded()) Malformed("a line on stdout that is no JSON", line);
   if (!reply.is_object()) Malformed("a reply that is no object", line);
   const auto id = reply.find("id");
   if (id == reply.end() || !id->is_number_unsigned()) Malformed("a reply without the id of its request", line);
@@ -255,43 +173,9 @@ ProgramReply ParseProgramReply(std::string_view line) {
     out.score = PartScore::Failed(Failure::kNotFinite, "answered with NaN or Infinity");
     return out;
   }
-  if (const auto error = reply.find("error"); error != reply.end()) {
-    const std::string why = error->is_string() ? error->get<std::string>() : error->dump();
-    Failure failure = Failure::kReported;
-    if (const auto kind = reply.find("kind"); kind != reply.end() && kind->is_string()) {
-      for (uint8_t f = 1; f < static_cast<uint8_t>(Failure::kCount); ++f) {
-        if (kind->get<std::string>() == FailureName(static_cast<Failure>(f))) failure = static_cast<Failure>(f);
-      }
-    }
-    out.score = PartScore::Failed(failure, why.empty() ? "it could not score this" : why.substr(0, 500));
-    return out;
-  }
-  if (const auto skip = reply.find("skip"); skip != reply.end() && skip->is_boolean() && skip->get<bool>()) {
-    out.score = PartScore::Skipped();
-    return out;
-  }
-  const auto number = [&](const Json& value, const std::string& name) {
-    if (!value.is_number()) Malformed("'" + name + "' is no number", line);
-    return value.get<double>();
-  };
-  double sum = 0;
-  const auto score = reply.find("score");
-  const auto scores = reply.find("scores");
-  if (score == reply.end() && scores == reply.end()) Malformed("a reply without score, scores, skip or error", line);
-  if (scores != reply.end()) {
-    if (!scores->is_object() || scores->size() > 64 || (scores->empty() && score == reply.end())) {
-      Malformed("'scores' has to be an object of 1 to 64 numbers", line);
-    }
-    for (const auto& [name, value] : scores->items()) {
-      const double v = number(value, name);
-      out.score.details.emplace_back(name.substr(0, 100), v);
-      sum += v;
-    }
-  }
-  out.score.value = score != reply.end() ? number(*score, "score") : sum;
-  bool finite = std::isfinite(out.score.value);
-  for (const auto& detail : out.score.details) finite = finite && std::isfinite(detail.second);
-  if (!finite) out.score = PartScore::Failed(Failure::kNotFinite, "answered with a number that is not finite");
+  out.score = ScoreFromJson(reply);
+  // The process is not to be trusted after such a line, unless it said so of itself.
+  if (out.score.failure == Failure::kBadReply && !reply.contains("error")) Malformed(out.score.reason, "");
   return out;
 }
 
@@ -330,7 +214,7 @@ std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec, const c
       throw Error(ErrorCode::kInvalidArgument, part.path + ": " + why, "reward part '" + part.name + "'");
     }
   }
-  return std::make_unique<Program>(part.name, spec.digest, options.pool, make);
+  return std::make_unique<PooledFunction>(part.name, spec.digest, options.pool, make);
 }
 
 std::unique_ptr<RewardFunction> MakeProgram(const configs::RewardPartConfig& part, bool allow_unsandboxed,

@@ -52,15 +52,16 @@ WorkerPool::~WorkerPool() {
   for (std::thread& thread : threads_) thread.join();
 }
 
-void WorkerPool::RecordBroken(uint64_t input, const std::string& reason) {
+void WorkerPool::RecordBroken(uint64_t input, const PartScore& first) {
   const auto now = Clock::now();
   if (broken_inputs_.size() > 100000) broken_inputs_.clear();  // bounded; a real quarantine is far smaller
-  ++broken_inputs_[input];
+  // A server that is away or a process that does not start is not the input's fault.
+  if (first.failure != Failure::kUnavailable && first.failure != Failure::kStart) ++broken_inputs_[input];
   broken_at_.push_back(now);
   while (now - broken_at_.front() > options_.disable_window) broken_at_.pop_front();
   if (static_cast<int>(broken_at_.size()) >= options_.disable_after && disabled_.empty()) {
-    disabled_ = "its process broke " + std::to_string(broken_at_.size()) + " times within " +
-                Seconds(options_.disable_window) + ", last: " + reason +
+    disabled_ = "its " + options_.peer + " broke " + std::to_string(broken_at_.size()) + " times within " +
+                Seconds(options_.disable_window) + ", last: " + first.reason +
                 ". The run stops rather than go on without this reward: mend the code, try it with `plumb reward test`, "
                 "then resume";
     UrgentNotice("reward '" + options_.name + "' is disabled: " + disabled_);
@@ -84,7 +85,7 @@ void WorkerPool::Loop(int index) {
         worker->Call(*job->group, std::min<Deadline>(job->deadline, start + options_.timeout), &broke);
     lock.lock();
     slots_[static_cast<size_t>(index)].group = -1;
-    if (broke) RecordBroken(job->input, scores.empty() ? "" : scores.front().reason);
+    if (broke) RecordBroken(job->input, scores.empty() ? PartScore() : scores.front());
     job->scores = std::move(scores);
     job->done = true;
     done_.notify_all();

@@ -26,7 +26,7 @@
 
 namespace plumb::reward {
 
-// One process behind a protocol.
+// One process or connection behind a protocol.
 class Worker {
  public:
   virtual ~Worker() = default;
@@ -37,6 +37,7 @@ class Worker {
 
 struct PoolOptions {
   std::string name;                             // the part, for messages
+  std::string peer = "process";                 // or "server", for messages
   int workers = 1;
   std::chrono::milliseconds timeout{10000};     // wall clock of one call
   int quarantine_after = 3;                     // broken processes on one input
@@ -64,7 +65,7 @@ class WorkerPool {
     std::chrono::steady_clock::time_point since;
   };
   void Loop(int index);
-  void RecordBroken(uint64_t input, const std::string& reason);
+  void RecordBroken(uint64_t input, const PartScore& first);
 
   const PoolOptions options_;
   const Factory factory_;
@@ -78,6 +79,24 @@ class WorkerPool {
   std::string disabled_;  // non-empty: why
   bool closing_ = false;
   std::vector<std::thread> threads_;
+};
+
+// A reward function that is a pool of workers and nothing else.
+class PooledFunction : public RewardFunction {
+ public:
+  PooledFunction(std::string name, std::string digest, PoolOptions pool, WorkerPool::Factory factory)
+      : name_(std::move(name)), digest_(std::move(digest)), pool_(std::move(pool), std::move(factory)) {}
+  const std::string& name() const override { return name_; }
+  const std::string& digest() const override { return digest_; }
+  bool slow() const override { return true; }
+  std::vector<PartScore> Score(const TrajectoryGroup& group, Deadline deadline) override {
+    return pool_.Run(group, deadline);
+  }
+
+ private:
+  const std::string name_;
+  const std::string digest_;
+  WorkerPool pool_;
 };
 
 }  // namespace plumb::reward

@@ -58,6 +58,7 @@ int RunCli(int argc, char** argv) {
   AddConvertCommand(app, result);
   AddEvalCommand(app, result);
   AddScoreCommand(app, result);
+  AddRewardServeCommand(app, result);  // behind whoever else adds the verb "reward"
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -38,5 +38,6 @@ void AddGenerateCommand(CLI::App& app, CliResult& result);
 void AddScoreCommand(CLI::App& app, CliResult& result);
 void AddEvalCommand(CLI::App& app, CliResult& result);
 void AddConvertCommand(CLI::App& app, CliResult& result);
+void AddRewardServeCommand(CLI::App& app, CliResult& result);  // reward serve, keys generate
 
 }  // namespace plumb::run

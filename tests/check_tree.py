@@ -62,6 +62,9 @@ TESTED_BY.update({
     "reward/plugin_host_main.cc": "tests/reward/plugin_test.cc",
     "reward/reward.cc": "tests/reward/scorer_test.cc",
 })
+TESTED_BY["reward/reward_server.cc"] = "tests/reward/zmq_worker_test.cc"
+TESTED_BY["reward/json_text.cc"] = "tests/reward/subprocess_test.cc"
+TESTED_BY["common/curve_keys.cc"] = "tests/common/frame_socket_test.cc"
 LIMIT, LIMIT_CU = 600, 800
 findings = []
 

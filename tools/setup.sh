@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 packages=(g++ make git pkg-config python3 python3-venv libzmq3-dev cppzmq-dev librocksdb-dev libspdlog-dev
   flatbuffers-compiler libflatbuffers-dev libtomlplusplus-dev nlohmann-json3-dev libcli11-dev libpcre2-dev zlib1g-dev
-  libxxhash-dev libssl-dev libgtest-dev libbenchmark-dev libcpp-httplib-dev ccache mold bubblewrap)
+  libxxhash-dev libssl-dev libgtest-dev libbenchmark-dev libcpp-httplib-dev ccache mold bubblewrap python3-zmq)
 
 missing=()
 for package in "${packages[@]}"; do

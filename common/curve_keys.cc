@@ -1,0 +1,218 @@
+#include "common/curve_keys.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "common/error.h"
+#include "common/file.h"
+
+namespace plumb {
+namespace {
+
+constexpr size_t kKeyText = 40;
+constexpr size_t kMaxKeyFile = 4 << 20;
+
+bool IsKey(const std::string& text) {
+  if (text.size() != kKeyText) return false;
+  uint8_t raw[32];
+  return zmq_z85_decode(raw, text.c_str()) != nullptr;
+}
+
+std::string Trimmed(const std::string& text) {
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+}
+
+std::string ReadText(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw Error(ErrorCode::kNotFound, std::string("cannot read the keys: ") + std::strerror(errno), path);
+  std::string text(kMaxKeyFile + 1, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  text.resize(static_cast<size_t>(file.gcount()));
+  if (text.size() > kMaxKeyFile) throw Error(ErrorCode::kInvalidArgument, "too large to be a file of keys", path);
+  return text;
+}
+
+void WriteNew(const std::string& path, const std::string& text, mode_t mode) {
+  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+  if (fd < 0 && errno == EEXIST) {
+    throw Error(ErrorCode::kConflict, "is there already; a key in use is not overwritten: choose another name", path);
+  }
+  if (fd < 0) ThrowFileError(errno, "cannot write the key", path);
+  const bool ok = ::fchmod(fd, mode) == 0 && ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+                  ::fsync(fd) == 0;
+  const int error = errno;
+  ::close(fd);
+  if (!ok) {
+    ::unlink(path.c_str());
+    ThrowFileError(error, "cannot write the key", path);
+  }
+}
+
+// One frame as text; false when the message is over.
+bool Frame(void* socket, std::string* out) {
+  zmq_msg_t message;
+  zmq_msg_init(&message);
+  const bool got = zmq_msg_recv(&message, socket, 0) >= 0;
+  if (got) out->assign(static_cast<const char*>(zmq_msg_data(&message)), zmq_msg_size(&message));
+  zmq_msg_close(&message);
+  return got;
+}
+
+bool More(void* socket) {
+  int more = 0;
+  size_t size = sizeof more;
+  return zmq_getsockopt(socket, ZMQ_RCVMORE, &more, &size) == 0 && more != 0;
+}
+
+}  // namespace
+
+CurveKeys GenerateCurveKeys() {
+  char public_key[kKeyText + 1], secret_key[kKeyText + 1];
+  if (zmq_curve_keypair(public_key, secret_key) != 0) {
+    throw Error(ErrorCode::kUnsupported, "this ZeroMQ was built without CURVE (libsodium)");
+  }
+  return {public_key, secret_key};
+}
+
+void WriteCurveKeys(const std::string& path, const CurveKeys& keys) {
+  WriteNew(path + ".key", "# keep this file to yourself\npublic " + keys.public_key + "\nsecret " + keys.secret_key + "\n", 0600);
+  try {
+    WriteNew(path + ".pub", keys.public_key + "\n", 0644);
+  } catch (...) {
+    ::unlink((path + ".key").c_str());  // both or none
+    throw;
+  }
+}
+
+CurveKeys ReadCurveKeys(const std::string& key_file) {
+  struct stat info {};
+  if (::stat(key_file.c_str(), &info) != 0) {
+    throw Error(ErrorCode::kNotFound, std::string("no such key file (make one with `plumb keys generate`): ") + std::strerror(errno), key_file);
+  }
+  if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+    throw Error(ErrorCode::kUnsupported, "others can read this secret key: chmod 600 it", key_file);
+  }
+  CurveKeys keys;
+  std::istringstream lines(ReadText(key_file));
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string what, value;
+    words >> what >> value;
+    if (what == "public") keys.public_key = value;
+    if (what == "secret") keys.secret_key = value;
+  }
+  char derived[kKeyText + 1];
+  if (!IsKey(keys.public_key) || !IsKey(keys.secret_key)) {
+    throw Error(ErrorCode::kInvalidArgument, "has no lines 'public KEY' and 'secret KEY' with keys of 40 characters", key_file);
+  }
+  if (zmq_curve_public(derived, keys.secret_key.c_str()) != 0 || keys.public_key != derived) {
+    throw Error(ErrorCode::kInvalidArgument, "its public key does not belong to its secret key", key_file);
+  }
+  return keys;
+}
+
+std::string ReadPublicKey(const std::string& file_or_key) {
+  if (IsKey(file_or_key)) return file_or_key;
+  const std::string text = Trimmed(ReadText(file_or_key));
+  if (!IsKey(text)) throw Error(ErrorCode::kInvalidArgument, "is no public key (one line of 40 characters)", file_or_key);
+  return text;
+}
+
+std::vector<std::string> ReadAllowedKeys(const std::string& file) {
+  std::vector<std::string> keys;
+  std::istringstream lines(ReadText(file));
+  int number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    // '#' is a character of keys as well: a comment begins a line or stands behind a space.
+    const std::string text = Trimmed(line);
+    if (text.empty() || (text[0] == '#' && !IsKey(text))) continue;
+    const std::string key = text.substr(0, text.find_first_of(" \t"));
+    if (!IsKey(key)) {
+      throw Error(ErrorCode::kInvalidArgument, "line " + std::to_string(number) + " is no public key of 40 characters", file);
+    }
+    keys.push_back(key);
+  }
+  return keys;
+}
+
+AllowedKeys::AllowedKeys(std::string file) : file_(std::move(file)) {
+  const Stamp stamp = Look(file_);
+  keys_ = ReadAllowedKeys(file_);
+  stamp_ = stamp;
+}
+
+AllowedKeys::Stamp AllowedKeys::Look(const std::string& file) {
+  struct stat info {};
+  if (::stat(file.c_str(), &info) != 0) return {};
+  return {info.st_ino, info.st_size, info.st_mtim.tv_sec * int64_t{1000000000} + info.st_mtim.tv_nsec};
+}
+
+bool AllowedKeys::Allows(const std::string& public_key) {
+  std::lock_guard lock(mu_);
+  if (const Stamp now = Look(file_); !(now == stamp_)) {
+    stamp_ = now;
+    try {
+      keys_ = ReadAllowedKeys(file_);
+    } catch (const Error&) {
+      keys_.clear();
+    }
+  }
+  return std::find(keys_.begin(), keys_.end(), public_key) != keys_.end();
+}
+
+void ZapAuthority::Start(void* context, AllowedKeys* allowed) {
+  socket_ = zmq_socket(context, ZMQ_REP);
+  const int linger = 0, wait_ms = 100;
+  if (socket_ != nullptr) {
+    zmq_setsockopt(socket_, ZMQ_LINGER, &linger, sizeof linger);
+    zmq_setsockopt(socket_, ZMQ_RCVTIMEO, &wait_ms, sizeof wait_ms);
+  }
+  if (socket_ == nullptr || zmq_bind(socket_, "inproc://zeromq.zap.01") != 0) {
+    const std::string why = zmq_strerror(zmq_errno());
+    if (socket_ != nullptr) zmq_close(socket_);
+    socket_ = nullptr;
+    throw Error(ErrorCode::kIo, "cannot check keys: " + why);
+  }
+  thread_ = std::thread([this, allowed] { Loop(allowed); });
+}
+
+void ZapAuthority::Loop(AllowedKeys* allowed) {
+  while (!stop_.load()) {
+    std::vector<std::string> frames(1);
+    if (!Frame(socket_, &frames[0])) continue;  // the wait ended, or an interrupt
+    while (More(socket_) && frames.size() < 64) {
+      frames.emplace_back();
+      if (!Frame(socket_, &frames.back())) break;
+    }
+    // version, request id, domain, address, identity, mechanism, then the client's key as 32 bytes
+    std::string code = "400", text = "not allowed", user;
+    if (frames.size() == 7 && frames[0] == "1.0" && frames[5] == "CURVE" && frames[6].size() == 32) {
+      char key[kKeyText + 1];
+      zmq_z85_encode(key, reinterpret_cast<const uint8_t*>(frames[6].data()), 32);
+      if (allowed->Allows(key)) code = "200", text = "OK", user = key;
+    }
+    (code == "200" ? accepted_ : refused_).fetch_add(1);
+    const std::string id = frames.size() > 1 ? frames[1] : "";
+    const std::string reply[] = {"1.0", id, code, text, user, ""};
+    for (size_t i = 0; i < 6; ++i) zmq_send(socket_, reply[i].data(), reply[i].size(), i < 5 ? ZMQ_SNDMORE : 0);
+  }
+}
+
+void ZapAuthority::Stop() {
+  stop_.store(true);
+  if (thread_.joinable()) thread_.join();
+  if (socket_ != nullptr) zmq_close(socket_);
+  socket_ = nullptr;
+}
+
+}  // namespace plumb

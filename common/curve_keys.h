@@ -1,0 +1,94 @@
+// Who may talk to whom: CURVE keys in files, and the check of a client's key (ZAP) behind a server's socket.
+//
+//   NAME.key      secret and public key; mode 0600, read by its owner's processes only
+//   NAME.pub      public key alone; give it to the other side
+//   allowed file  public keys, one a line, '#' begins a comment; read anew whenever it changed, so that removing a line
+//                 revokes a key for every new connection
+//
+// A client proves its key, the server's key proves the server; both sides' messages are encrypted and cannot be replayed
+// into another connection. Keys are written as ZeroMQ's Z85 text of 40 characters.
+// Thread safety: functions all; ZapAuthority: Start and Stop by one thread. Errors: kInvalidArgument for text that is no
+// key, kNotFound, kUnsupported for a secret that others can read or a ZeroMQ without CURVE; secrets never stand in messages.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace plumb {
+
+struct CurveKeys {
+  std::string public_key;
+  std::string secret_key;
+  bool empty() const { return secret_key.empty(); }
+};
+
+// What a client needs: its own pair and the server's public key.
+struct CurveClient {
+  std::string server_key;
+  CurveKeys own;
+  bool empty() const { return server_key.empty(); }
+};
+
+// What a server needs: its own pair and the file of the clients it lets in.
+struct CurveServer {
+  CurveKeys own;
+  std::string allowed_file;
+  bool empty() const { return own.empty(); }
+};
+
+CurveKeys GenerateCurveKeys();
+// Writes PATH.key (0600) and PATH.pub; kConflict when one is there already: a key in use is not overwritten.
+void WriteCurveKeys(const std::string& path, const CurveKeys& keys);
+CurveKeys ReadCurveKeys(const std::string& key_file);
+// Of a .pub file, or the text of a key itself.
+std::string ReadPublicKey(const std::string& file_or_key);
+std::vector<std::string> ReadAllowedKeys(const std::string& file);
+
+// The list of keys a server lets in, as its file says now.
+class AllowedKeys {
+ public:
+  explicit AllowedKeys(std::string file);  // throws for a file that cannot be read
+  // Asked for every connection and every request: a line taken out counts at once. A list that became unreadable lets
+  // nobody in.
+  bool Allows(const std::string& public_key);
+
+ private:
+  struct Stamp {
+    uint64_t inode = 0;
+    int64_t size = -1, changed_ns = 0;
+    bool operator==(const Stamp&) const = default;
+  };
+  static Stamp Look(const std::string& file);
+
+  const std::string file_;
+  std::mutex mu_;
+  Stamp stamp_;                      // guarded by mu_
+  std::vector<std::string> keys_;    // guarded by mu_
+};
+
+// Answers ZeroMQ's question "may this key connect?" for every server socket of one context, on a thread of its own. The
+// key becomes the connection's User-Id. ZeroMQ lets every key in while nobody answers: servers check the User-Id of every
+// message against AllowedKeys as well.
+class ZapAuthority {
+ public:
+  // REQUIRES: `context` and `allowed` outlive Stop.
+  void Start(void* context, AllowedKeys* allowed);
+  // Before the context ends.
+  void Stop();
+  ~ZapAuthority() { Stop(); }
+  uint64_t accepted() const { return accepted_.load(); }
+  uint64_t refused() const { return refused_.load(); }
+
+ private:
+  void Loop(AllowedKeys* allowed);
+  void* socket_ = nullptr;
+  std::thread thread_;
+  std::atomic<bool> stop_{false};
+  std::atomic<uint64_t> accepted_{0}, refused_{0};
+};
+
+}  // namespace plumb

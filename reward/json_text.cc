@@ -1,0 +1,151 @@
+#include "reward/json_text.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace plumb::reward {
+namespace {
+
+// `text` with each bare NaN, Infinity and -Infinity turned into null.
+std::string WithoutNotFinite(std::string_view text, bool* found) {
+  std::string out;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    size_t skip = 0;
+    if (!quoted) {
+      for (std::string_view word : {"NaN", "-Infinity", "Infinity"}) {
+        if (text.substr(i).starts_with(word)) skip = std::max(skip, word.size());
+      }
+    }
+    if (skip > 0) {
+      out += "null";
+      *found = true;
+      i += skip - 1;
+      continue;
+    }
+    out.push_back(text[i]);
+    if (quoted && text[i] == '\\' && i + 1 < text.size()) {
+      out.push_back(text[++i]);
+    } else if (text[i] == '"') {
+      quoted = !quoted;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+// Nesting is bounded before the parser builds anything: a deep document overflows the stack when it is freed.
+bool TooDeep(std::string_view text, int limit) {
+  int depth = 0;
+  bool quoted = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if ((c == '{' || c == '[') && ++depth > limit) {
+      return true;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  return false;
+}
+
+nlohmann::json ParseLooseJson(std::string_view text, bool* not_finite) {
+  nlohmann::json value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!value.is_discarded()) return value;
+  // Python writes NaN and Infinity, which are no JSON: take them for what they mean, a score that is no number.
+  bool found = false;
+  const std::string nulls = WithoutNotFinite(text, &found);
+  if (!found) return value;
+  value = nlohmann::json::parse(nulls, nullptr, /*allow_exceptions=*/false);
+  *not_finite = !value.is_discarded();
+  return value;
+}
+
+Failure FailureOf(std::string_view name) {
+  for (uint8_t f = 1; f < static_cast<uint8_t>(Failure::kCount); ++f) {
+    if (name == FailureName(static_cast<Failure>(f))) return static_cast<Failure>(f);
+  }
+  return Failure::kReported;
+}
+
+std::string Shown(std::string_view text, size_t limit) {
+  std::string shown(text.substr(0, limit));
+  for (char& c : shown) {
+    if (static_cast<unsigned char>(c) < 32 || c == 127) c = ' ';
+  }
+  if (text.size() > limit) shown += "...";
+  return shown;
+}
+
+PartScore ScoreFromJson(const nlohmann::json& value) {
+  const auto bad = [&](const std::string& what) {
+    return PartScore::Failed(Failure::kBadReply, what + ": " + Shown(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 120));
+  };
+  if (value.is_null()) return PartScore::Skipped();
+  if (value.is_number()) {
+    const double number = value.get<double>();
+    if (!std::isfinite(number)) return PartScore::Failed(Failure::kNotFinite, "answered with a number that is not finite");
+    return PartScore::Of(number);
+  }
+  if (!value.is_object()) return bad("a score that is neither number, null nor object");
+  if (const auto error = value.find("error"); error != value.end()) {
+    const std::string why = error->is_string() ? error->get<std::string>() : error->dump();
+    const auto kind = value.find("kind");
+    const Failure failure = kind != value.end() && kind->is_string() ? FailureOf(kind->get<std::string>()) : Failure::kReported;
+    return PartScore::Failed(failure, why.empty() ? "it could not score this" : Shown(why, 500));
+  }
+  if (const auto skip = value.find("skip"); skip != value.end() && skip->is_boolean() && skip->get<bool>()) {
+    return PartScore::Skipped();
+  }
+  const auto score = value.find("score");
+  const auto scores = value.find("scores");
+  if (score == value.end() && scores == value.end()) return bad("a reply without score, scores, skip or error");
+  PartScore out;
+  double sum = 0;
+  bool finite = true;
+  if (scores != value.end()) {
+    if (!scores->is_object() || scores->size() > 64 || (scores->empty() && score == value.end())) {
+      return bad("'scores' has to be an object of 1 to 64 numbers");
+    }
+    for (const auto& [name, part] : scores->items()) {
+      if (!part.is_number()) return bad("'" + Shown(name, 100) + "' is no number");
+      const double number = part.get<double>();
+      finite = finite && std::isfinite(number);
+      out.details.emplace_back(name.substr(0, 100), number);
+      sum += number;
+    }
+  }
+  if (score != value.end() && !score->is_number()) return bad("'score' is no number");
+  out.value = score != value.end() ? score->get<double>() : sum;
+  if (!finite || !std::isfinite(out.value)) {
+    return PartScore::Failed(Failure::kNotFinite, "answered with a number that is not finite");
+  }
+  return out;
+}
+
+nlohmann::ordered_json PromptJson(const Prompt& prompt) {
+  if (prompt.messages.empty()) return prompt.text;
+  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
+  for (const Message& m : prompt.messages) messages.push_back({{"role", m.role}, {"content", m.content}});
+  return messages;
+}
+
+std::string ExtraJson(const Prompt& prompt) {
+  const std::string& extra = prompt.extra_json;
+  const size_t first = extra.find_first_not_of(" \t");
+  const bool usable = first != std::string::npos && extra[first] == '{' && extra.find('\n') == std::string::npos &&
+                      !TooDeep(extra, 64) && nlohmann::json::accept(extra);
+  return usable ? extra : "{}";
+}
+
+std::string DumpJson(const nlohmann::ordered_json& value) {
+  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+}
+
+}  // namespace plumb::reward
