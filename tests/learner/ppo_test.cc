@@ -374,6 +374,59 @@ TEST(PpoTest, ValuesThatAreNotFiniteSkipBothUpdatesAndThenStop) {
   }
 }
 
+// RELIABILITY row 13 for PPO: NaN or infinity in a score, a recorded log-prob, the policy, the critic, the reference or an
+// optimizer's gradient, at random places. Whatever happens is named or counted, and nothing not finite reaches a weight.
+TEST(PpoTest, FiftyInjectionsReachNoWeight) {
+  RandomStream random(21, 1);
+  int stopped = 0, skipped = 0, left_out = 0;
+  for (int i = 0; i < 50; ++i) {
+    configs::Config config = PpoConfig(i % 2 ? "own" : "shared");
+    config.algorithm.kl_coef = 0.1;
+    config.algorithm.kl_controller = "adaptive";
+    config.algorithm.kl_target = 0.1;
+    config.algorithm.reward_normalize = "whiten";
+    config.algorithm.logprob_gate = i % 3 ? 0 : 0.05;
+    Rig rig(config);
+    rig.DrawHead();
+    auto groups = RandomGroups(2, 4, 9, rig.train, rig.weights, 0);
+    const float bad = random.NextBelow(2) ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
+    Trajectory& t = groups[random.NextBelow(2)].trajectories[random.NextBelow(4)];
+    Weights& critic = rig.ppo->critic().weights();
+    const auto spoil = [&](FlatBuffer& flat, const policy_model::TensorTable& table) -> float* {
+      const auto& e = table.entries()[random.NextBelow(static_cast<uint32_t>(table.entries().size()))];
+      float* at = flat.f32() + e.offset + random.NextBelow(static_cast<uint32_t>(e.elements));
+      *at = bad;
+      return at;
+    };
+    float* injected = nullptr;
+    switch (i % 5) {
+      case 0: t.reward = static_cast<double>(bad); break;
+      case 1: t.logprobs.back() = bad; break;
+      case 2: injected = spoil(rig.weights.flat(), rig.weights.table()); break;
+      case 3: injected = critic.flat().f32() + critic.table().score() + random.NextBelow(32), *injected = bad; break;
+      case 4: spoil(rig.reference->weights().flat(), rig.weights.table()); break;
+    }
+    try {
+      const auto metrics = rig.ppo->Train(groups, 1e-3, 0);
+      skipped += metrics.at("optim/skipped") > 0 || metrics.at("optim/critic_skipped") > 0;
+      left_out += metrics.at("reward/non_finite") > 0;
+      // An embedding that no token of the batch uses spoils nothing; everything else has to be noticed.
+      EXPECT_TRUE(metrics.at("optim/skipped") > 0 || metrics.at("reward/non_finite") > 0 || i % 5 == 2 || i % 5 == 4) << i;
+    } catch (const Error& e) {
+      EXPECT_TRUE(e.code() == ErrorCode::kConflict || e.code() == ErrorCode::kNonFinite) << e.what();
+      ++stopped;
+    }
+    if (injected) *injected = 0;
+    for (const FlatBuffer* flat : {&rig.weights.flat(), &critic.flat()}) {
+      for (int64_t k = 0; k < flat->elements(); ++k) ASSERT_TRUE(std::isfinite(flat->f32()[k])) << "injection " << i;
+    }
+    EXPECT_TRUE(std::isfinite(rig.ppo->kl_coef())) << i;
+    EXPECT_NO_THROW(rig.ppo->RestoreState(rig.ppo->StateJson())) << i;  // what a checkpoint would hold is usable
+  }
+  EXPECT_EQ(left_out, 10);
+  EXPECT_GE(skipped + stopped, 20);
+}
+
 TEST(PpoTest, AScoreThatIsNotFiniteIsLeftOutAndCounted) {
   configs::Config config = PpoConfig("own");
   config.algorithm.reward_normalize = "scale";
