@@ -6,6 +6,8 @@
 #include <set>
 #include <thread>
 
+#include "reward/http_reward.h"
+#include "reward/judge.h"
 #include "reward/notice.h"
 #include "reward/python.h"
 #include "reward/rules.h"
@@ -25,7 +27,7 @@ std::string Join(const std::vector<std::string>& words) {
 
 std::vector<std::string> KnownKinds() {
   std::vector<std::string> kinds = RuleKinds();
-  kinds.insert(kinds.end(), {"plugin", "program", "python", "zmq"});
+  kinds.insert(kinds.end(), {"plugin", "program", "python", "zmq", "http", "judge"});
   return kinds;
 }
 
@@ -36,6 +38,8 @@ std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& pa
   if (part.kind == "program") return MakeProgram(part, allow_unsandboxed, options);
   if (part.kind == "python") return MakePython(part, allow_unsandboxed, options);
   if (part.kind == "zmq") return MakeZmq(part, options);
+  if (part.kind == "http") return MakeHttp(part, options);
+  if (part.kind == "judge") return MakeJudge(part, options);
   throw Error(ErrorCode::kInvalidArgument, "unknown kind '" + part.kind + "'; known: " + Join(KnownKinds()),
               "reward part '" + part.name + "'");
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <iterator>
 
 #include "reward/notice.h"
 
@@ -93,36 +94,64 @@ void WorkerPool::Loop(int index) {
 }
 
 std::vector<PartScore> WorkerPool::Run(const TrajectoryGroup& group, Deadline deadline) {
-  const auto job = std::make_shared<Job>(Job{&group, deadline, InputHash(group)});
+  // What the workers see: the group, or its answers one by one.
+  std::vector<TrajectoryGroup> single;
+  if (options_.per_answer && group.trajectories.size() > 1) {
+    for (const Trajectory& trajectory : group.trajectories) {
+      TrajectoryGroup one;
+      one.lease = group.lease;
+      one.trajectories = {trajectory};
+      single.push_back(std::move(one));
+    }
+  }
+  std::vector<std::shared_ptr<Job>> jobs;
+  for (const TrajectoryGroup& one : single) jobs.push_back(std::make_shared<Job>(Job{&one, deadline, InputHash(one)}));
+  if (single.empty()) jobs.push_back(std::make_shared<Job>(Job{&group, deadline, InputHash(group)}));
+
   const auto start = Clock::now();
   std::unique_lock lock(mu_);
   if (!disabled_.empty()) throw FunctionDisabled(disabled_, "reward '" + options_.name + "'");
-  if (const auto it = broken_inputs_.find(job->input);
-      it != broken_inputs_.end() && it->second >= options_.quarantine_after) {
-    return AllFailed(group, Failure::kQuarantined,
-                     "this input broke the function " + std::to_string(it->second) + " times before; not tried again");
-  }
-  queue_.push_back(job);
-  work_.notify_one();
-  for (auto next = start + options_.stall_after; !job->done;) {
-    const bool queued = job->worker < 0;
-    done_.wait_until(lock, queued ? std::min<Deadline>(next, deadline) : next);
-    const auto now = Clock::now();
-    if (job->done) break;
-    if (job->worker < 0 && now >= deadline) {
-      queue_.erase(std::find(queue_.begin(), queue_.end(), job));
-      return AllFailed(group, Failure::kTimeout, "no worker was free for " + Seconds(now - start));
+  for (const auto& job : jobs) {
+    if (const auto it = broken_inputs_.find(job->input);
+        it != broken_inputs_.end() && it->second >= options_.quarantine_after) {
+      job->scores = AllFailed(*job->group, Failure::kQuarantined,
+                              "this input broke the function " + std::to_string(it->second) + " times before; not tried again");
+      job->done = true;
+      continue;
     }
-    if (now >= next) {
-      next = now + options_.stall_after;
-      UrgentNotice("waiting for group " + std::to_string(group.lease.lease_id) + " on reward '" + options_.name + "' " +
-             (job->worker < 0 ? "in its queue of " + std::to_string(queue_.size())
-                              : "at worker " + std::to_string(job->worker)) +
-             " for " + Seconds(now - start));
+    queue_.push_back(job);
+    work_.notify_one();
+  }
+  auto next = start + options_.stall_after;
+  for (const auto& job : jobs) {
+    while (!job->done) {
+      const bool queued = job->worker < 0;
+      done_.wait_until(lock, queued ? std::min<Deadline>(next, deadline) : next);
+      const auto now = Clock::now();
+      if (job->done) break;
+      if (job->worker < 0 && now >= deadline) {
+        queue_.erase(std::find(queue_.begin(), queue_.end(), job));
+        job->scores = AllFailed(*job->group, Failure::kTimeout, "no worker was free for " + Seconds(now - start));
+        job->done = true;
+        break;
+      }
+      if (now >= next) {
+        next = now + options_.stall_after;
+        UrgentNotice("waiting for group " + std::to_string(group.lease.lease_id) + " on reward '" + options_.name + "' " +
+                     (job->worker < 0 ? "in its queue of " + std::to_string(queue_.size())
+                                      : "at worker " + std::to_string(job->worker)) +
+                     " for " + Seconds(now - start));
+      }
     }
   }
   if (!disabled_.empty()) throw FunctionDisabled(disabled_, "reward '" + options_.name + "'");
-  return std::move(job->scores);
+  std::vector<PartScore> scores;
+  for (const auto& job : jobs) {
+    std::move(job->scores.begin(), job->scores.end(), std::back_inserter(scores));
+    // A worker that returned too little must not shift the others' scores.
+    if (job->scores.size() != job->group->trajectories.size()) return std::vector<PartScore>(scores.size() + group.trajectories.size() + 1);
+  }
+  return scores;
 }
 
 std::vector<std::string> WorkerPool::Stalls(std::chrono::milliseconds age) const {

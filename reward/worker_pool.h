@@ -43,6 +43,7 @@ struct PoolOptions {
   int quarantine_after = 3;                     // broken processes on one input
   int disable_after = 5;                        // broken processes within `disable_window`
   std::chrono::milliseconds disable_window{60000};
+  bool per_answer = false;                      // each answer of a group is a call of its own, side by side on the workers
   std::chrono::milliseconds stall_after{60000}; // a call or a wait longer than this is named in the log, again and again
 };
 

@@ -27,6 +27,7 @@ OUTSIDE = {
     r"zmq": {"common"},
     r"flatbuffers/": {"common"},
     r"CLI/": {"run"},
+    r"httplib": {"reward"},
 }
 # Kernels without a .cu, and why.
 NO_CUDA = {
