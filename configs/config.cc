@@ -250,6 +250,8 @@ std::vector<std::string> Validate(const Config& c) {
   at_least("optimizer.max_skipped_in_a_row", c.optimizer.max_skipped_in_a_row, 1);
   at_least("eval.every", c.eval.every, 0);
   at_least("eval.samples", c.eval.samples, 1);
+  within("eval.bar", c.eval.bar, 0, 1);
+  require(c.eval.bar == 0 || !c.data.eval.empty(), "eval.bar needs held-out prompts: name data.eval.");
   require(c.metrics.prometheus_port >= 0 && c.metrics.prometheus_port <= 65535,
           "metrics.prometheus_port has to be a port, or 0 for off.");
   if (!c.eval.success_part.empty()) {

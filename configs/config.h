@@ -205,6 +205,7 @@ struct EvalConfig {
   int64_t every = 0;                 // steps; 0: only before and after
   int64_t samples = 1;               // answers a held-out prompt
   std::string success_part;          // reward part whose value >= 0.5 counts as solved; empty: the first
+  double bar = 0;                    // share solved at the end below which the run fails; 0: none
   template <class V> void Visit(V& v);
 };
 

@@ -180,6 +180,7 @@ void EvalConfig::Visit(V& v) {
   v({"every", "steps", "0: only before and after", "eval_steps test_freq"}, every);
   v({"samples", "answers", "a held-out prompt"}, samples);
   v({"success_part", "name", "reward part that says solved (>= 0.5); empty: the first"}, success_part);
+  v({"bar", "1", "share solved at the end below which the run exits with 7; 0: none"}, bar);
 }
 
 template <class V>

@@ -2,7 +2,7 @@
 //
 // Exit codes (do not change the values of existing entries):
 //   0 done   1 internal error   2 invalid input or usage   3 not found   4 corrupted data   5 disk or operating system
-//   6 a peer or deadline   7 the run trained fewer steps than asked   8 not finite   9 not supported by this build
+//   6 a peer or deadline   7 the run trained fewer steps than asked or ended below eval.bar   8 not finite   9 not supported by this build
 // Thread safety: RunCli is called once, by main.
 #pragma once
 

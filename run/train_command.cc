@@ -69,6 +69,11 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
                  static_cast<long long>(r.steps), static_cast<long long>(summary.wanted_steps));
     return kExitFewerSteps;
   }
+  const double bar = session.config().eval.bar;
+  if (r.after && r.after->accuracy < bar) {
+    std::fprintf(stderr, "plumb: error: held-out pass@1 %.3f is below the recipe's eval.bar = %.3f\n", r.after->accuracy, bar);
+    return kExitFewerSteps;
+  }
   return 0;
 }
 

@@ -123,6 +123,22 @@ TEST(PpoTrainTest, KilledRolesChangeNothing) {
   ExpectSameRun(temp / "local", run);
 }
 
+// The toy recipe reaches its bar with either critic; a bar that is not reached is an exit code, not a remark.
+TEST(PpoTrainTest, TheToyRecipeReachesItsBar) {
+  const TempFolder temp;
+  const std::string recipe = PLUMB_SOURCE_DIR "/configs/toy_ppo.toml";
+  for (const std::string mode : {"own", "shared"}) {
+    const CliOutput output = RunPlumb({"train", recipe, "--out", temp / mode, "--set", "critic.mode=" + mode});
+    EXPECT_EQ(output.code, 0) << output.err;
+    const auto summary = nlohmann::json::parse(Read(temp / mode + "/summary.json"));
+    EXPECT_LT(summary["eval"]["before"]["accuracy"].get<double>(), 0.5);
+    EXPECT_GE(summary["eval"]["after"]["accuracy"].get<double>(), 0.9);
+  }
+  const CliOutput low = RunPlumb({"train", recipe, "--out", temp / "low", "--steps", "1"});
+  EXPECT_EQ(low.code, 7);
+  EXPECT_TRUE(Has(low.err, "is below the recipe's eval.bar = 0.900")) << low.err;
+}
+
 TEST(PpoTrainTest, AdaptiveKlWithoutATargetIsSaidAtTheStart) {
   const TempFolder temp;
   const CliOutput output = Train(temp / "run", 1, {"--set", "algorithm.kl_target=0"});
