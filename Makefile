@@ -60,6 +60,8 @@ test-reliability: setup
 	@$(NINJA) -C build -j$(JOBS)
 	@build/tests/replay_test --gtest_filter='*Crash*:*Kill*:*Flip*:*Full*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Transport*:Rpc*:Stream*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@build/tests/common_test --gtest_filter='Curve*:FrameSocket*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@build/tests/reward_test --gtest_filter='*Hostile*:Walls*:*Lies*:PythonReward.Misbehaviour*:ZmqReward*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/run_test --gtest_filter='*Killed*:*Resumed*:Supervisor*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 
 bench: build

@@ -65,7 +65,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Hostile{"nan", "not_finite", "NaN"}, Hostile{"inf", "not_finite", "infinity"},
                       Hostile{"unwritten", "not_finite", "unwritten"}, Hostile{"count", "wrong_count", "3 scores for 2"},
                       Hostile{"negative", "reported", "error -7"}, Hostile{"status", "bad_reply", "status 42"},
-                      Hostile{"reported", "reported", "cannot read this"}, Hostile{"memory", "crash", "signal 6"}),
+                      Hostile{"reported", "reported", "cannot read this"}, Hostile{"memory", "crash", "signal 6"},
+                      Hostile{"flood", "timeout", "deadline"}),
     [](const auto& info) { return info.param.name; });
 
 double ScoreWith(const char* name, HostOptions options, const std::string& truth = "") {

@@ -1,0 +1,202 @@
+// Each wall around reward code (reward/sandbox.h): the attack it stops, with it and without it; and what happens on a
+// machine that lacks one.
+#include "reward/sandbox.h"
+
+#include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <sys/ipc.h>
+#include <sys/prctl.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+
+#include "reward/child_process.h"
+#include "tests/reward/testing.h"
+
+namespace plumb::reward {
+namespace {
+
+// 1: the attack got through; 0.5: it was refused.
+double Attack(const char* name, const HostOptions& options, const std::string& truth = "", int64_t memory_mb = 512) {
+  Notices quiet;
+  configs::RewardConfig config;
+  config.parts = {TestPart("plugin", PluginPath(name))};
+  config.parts[0].memory_mb = memory_mb;
+  GroupScorer scorer(config, options);
+  TrajectoryGroup group = TestGroup({"bad"}, truth);
+  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << name << ": " << group.trajectories[0].unscored_reason;
+  return group.trajectories[0].reward;
+}
+
+HostOptions Without(bool SandboxOptions::*layer) {
+  HostOptions options = TestHost();
+  options.sandbox.*layer = false;
+  return options;
+}
+
+class Walls : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    // The skip has to be asked for by name: a machine without namespaces must not pass silently.
+    if (!ProbeNamespaces().empty()) {
+      if (std::getenv("PLUMB_SKIP_NAMESPACE_TESTS") != nullptr) GTEST_SKIP() << "NOT TESTED, as asked for: " << ProbeNamespaces();
+      FAIL() << ProbeNamespaces() << "; PLUMB_SKIP_NAMESPACE_TESTS=1 leaves these tests out";
+    }
+  }
+};
+
+TEST_F(Walls, PidNamespaceProtectsOtherProcesses) {
+  const auto victim = [] {
+    const pid_t pid = ::fork();
+    if (pid == 0) {
+      for (;;) ::pause();
+    }
+    return pid;
+  };
+  const auto alive = [](pid_t pid) { return ::waitpid(pid, nullptr, WNOHANG) == 0; };
+  const pid_t first = victim();
+  EXPECT_EQ(Attack("kill", TestHost(), std::to_string(first)), 0.5);
+  EXPECT_TRUE(alive(first));
+  EXPECT_EQ(Attack("kill", TestHost(), std::to_string(::getpid())), 0.5) << "the service itself";
+  EXPECT_EQ(Attack("kill", Without(&SandboxOptions::namespaces), std::to_string(first)), 1);
+  for (int i = 0; i < 200 && alive(first); ++i) usleep(5000);
+  EXPECT_FALSE(alive(first));
+}
+
+TEST_F(Walls, MountNamespaceHidesWhatLiesInTmp) {
+  const std::string file = std::filesystem::temp_directory_path() / ("plumb_secret_" + std::to_string(getpid()));
+  { std::ofstream(file) << "secret"; }
+  EXPECT_EQ(Attack("read", TestHost(), file), 0.5);
+  EXPECT_EQ(Attack("read", Without(&SandboxOptions::namespaces), file), 1);
+  std::filesystem::remove(file);
+}
+
+TEST_F(Walls, IpcNamespaceHidesSharedMemory) {
+  const key_t key = static_cast<key_t>(0x504c0000 + (getpid() & 0xffff));
+  const int segment = ::shmget(key, 4096, IPC_CREAT | 0600);
+  ASSERT_GE(segment, 0);
+  EXPECT_EQ(Attack("shm", TestHost(), std::to_string(key)), 0.5);
+  EXPECT_EQ(Attack("shm", Without(&SandboxOptions::namespaces), std::to_string(key)), 1);
+  ::shmctl(segment, IPC_RMID, nullptr);
+}
+
+TEST_F(Walls, NoPrivilegeIsLeftToGain) {
+  EXPECT_EQ(Attack("privileges", TestHost()), 0.5);
+  HostOptions off = TestHost();
+  off.sandbox.namespaces = off.sandbox.seccomp = false;
+  EXPECT_EQ(Attack("privileges", off), 1);
+}
+
+TEST_F(Walls, SeccompRefusesWhatReachesOtherProcessesAndTheKernel) {
+  for (const char* name : {"fork", "exec", "connect", "trace", "peek", "unshare", "mount"}) {
+    EXPECT_EQ(Attack(name, TestHost()), 0.5) << name;
+    // Without any wall at all: inside the namespaces some of these are refused twice.
+    HostOptions off = TestHost();
+    off.sandbox.namespaces = off.sandbox.seccomp = false;
+    EXPECT_EQ(Attack(name, off), 1) << name;
+  }
+  // And by the filter alone.
+  for (const char* name : {"fork", "exec", "connect", "trace", "peek", "unshare", "mount"}) {
+    EXPECT_EQ(Attack(name, Without(&SandboxOptions::namespaces)), 0.5) << name;
+  }
+}
+
+TEST_F(Walls, LimitsBoundMemoryFilesAndDescriptors) {
+  for (const char* name : {"allocate", "bigfile", "descriptors"}) {
+    if (!kMemoryLimited && std::string(name) == "allocate") continue;
+    EXPECT_EQ(Attack(name, TestHost(), "", 64), 0.5) << name;
+    EXPECT_EQ(Attack(name, Without(&SandboxOptions::limits), "", 64), 1) << name;
+  }
+}
+
+// A bomb of a hundred processes that leave their process group: the namespace's end takes all of them.
+TEST_F(Walls, ForkedProcessesEndWithTheirNamespace) {
+  const std::string mark = "29" + std::to_string(getpid());
+  const std::string wanted = "sleep" + std::string(1, '\0') + mark + std::string(1, '\0');
+  const auto each = [&](const auto& act) {
+    int count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+      std::ifstream file(entry.path() / "cmdline");
+      const std::string line((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+      if (line != wanted) continue;
+      ++count;
+      act(std::stoi(entry.path().filename().string()));
+    }
+    return count;
+  };
+  const auto alive = [&] { return each([](pid_t) {}); };
+  for (const bool namespaces : {true, false}) {
+    SandboxOptions options;
+    options.namespaces = namespaces;
+    std::vector<std::string> command = NamespaceCommand(options);
+    for (const char* word : {"sh", "-c"}) command.push_back(word);
+    command.push_back("i=0; while [ $i -lt 100 ]; do setsid sleep " + mark + " & i=$((i+1)); done; echo ok; wait");
+    ChildProcess child({.command = command});
+    child.Start();
+    std::string line;
+    ASSERT_EQ(child.ReadLine(100, &line, After(std::chrono::seconds(20))), Failure::kNone);
+    for (int i = 0; i < 1000 && alive() < 100; ++i) usleep(10000);
+    EXPECT_EQ(alive(), 100);
+    child.Kill();
+    for (int i = 0; i < 300 && alive() > 0 && namespaces; ++i) usleep(10000);
+    EXPECT_EQ(alive(), namespaces ? 0 : 100);
+    each([](pid_t pid) { ::kill(pid, SIGKILL); });
+    for (int i = 0; i < 300 && alive() > 0; ++i) usleep(10000);
+  }
+}
+
+// ---- a machine that lacks a layer ----
+
+TEST(MissingLayer, NoBubblewrapRefusesUnlessAllowed) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");  // a fresh process: what is there is looked up once in each
+  const auto try_without = [](bool allow) {
+    ::setenv("PATH", "/nonexistent", 1);
+    SandboxOptions options;
+    options.allow_unsandboxed = allow;
+    try {
+      std::fprintf(stderr, "command has %zu words\n", NamespaceCommand(options).size());
+      std::exit(0);
+    } catch (const Error& error) {
+      std::fprintf(stderr, "%s\n", error.what());
+      std::exit(error.code() == ErrorCode::kUnsupported ? 7 : 8);
+    }
+  };
+  EXPECT_EXIT(try_without(false), ::testing::ExitedWithCode(7), "bubblewrap is not installed.*allow_unsandboxed");
+  EXPECT_EXIT(try_without(true), ::testing::ExitedWithCode(0), "command has 0 words");
+}
+
+// Runs the host in a process whose kernel has no seccomp filters (a filter of ours says so).
+int HostWithoutSeccomp(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), PLUMB_REWARD_HOST);
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
+                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+    const sock_fprog program = {4, filter};
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(99);
+    ::execv(argv[0], argv.data());
+    _exit(98);
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(MissingLayer, NoSeccompRefusesUnlessAllowed) {
+  EXPECT_EQ(HostWithoutSeccomp({"--exec", "/bin/true", "--"}), 3);
+  EXPECT_EQ(HostWithoutSeccomp({"--unsandboxed", "1", "--exec", "/bin/true", "--"}), 0);
+}
+
+}  // namespace
+}  // namespace plumb::reward
