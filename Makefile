@@ -55,6 +55,7 @@ endif
 
 # The rows of docs/reliability.md, over and over: kills, faults and corruption meet other moments each time.
 ROUNDS ?= 10
+test-reliability: export GOMP_SPINCOUNT = 1000
 test-reliability: setup
 	@$(CMAKE) --preset release $(TORCH_FLAG) --log-level=WARNING >/dev/null
 	@$(NINJA) -C build -j$(JOBS)
@@ -62,7 +63,8 @@ test-reliability: setup
 	@build/tests/common_test --gtest_filter='Transport*:Rpc*:Stream*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Curve*:FrameSocket*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/reward_test --gtest_filter='*Hostile*:Walls*:*Lies*:PythonReward.Misbehaviour*:ZmqReward*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
-	@build/tests/run_test --gtest_filter='*Killed*:*Resumed*:Supervisor*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@PLUMB_RELIABILITY=ci build/tests/run_test --gtest_filter='Reliability*' --gtest_brief=1
+	@build/tests/run_test --gtest_filter='*Killed*:*Resumed*:Supervisor*-Reliability*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 
 bench: build
 	@$(CMAKE) --preset release $(TORCH_FLAG) -DPLUMB_BENCH=ON --log-level=WARNING >/dev/null

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "common/crash_point.h"
 #include "common/digest.h"
@@ -203,6 +204,7 @@ LearnerResult LearnerLoop::Run(bool resume) {
                      .warmup_fraction = config_.optimizer.warmup_fraction,
                      .min_fraction = config_.optimizer.min_lr_fraction, .steps = config_.run.steps};
   int64_t last_saved = step;
+  double checkpoint_s = 0;  // of the checkpoint after the step before, reported with the next
   for (; step < config_.run.steps && !result_.stopped_early; ++step) {
     if (hooks_.stop && hooks_.stop()) {
       result_.stopped_early = true;
@@ -231,14 +233,8 @@ LearnerResult LearnerLoop::Run(bool resume) {
     metrics["time/wait"] = Seconds(t1 - t0);
     metrics["time/train"] = Seconds(t2 - t1);
     metrics["time/publish"] = Seconds(t3 - t2);
-    double checkpoint_s = 0;
+    metrics["time/checkpoint"] = std::exchange(checkpoint_s, 0);
     const int64_t done = step + 1;
-    if (config_.run.checkpoint_every > 0 && done % config_.run.checkpoint_every == 0 && done < config_.run.steps) {
-      SaveCheckpoint(done);
-      last_saved = done;
-      checkpoint_s = Seconds(SteadyClock::now() - t3);
-    }
-    metrics["time/checkpoint"] = checkpoint_s;
     metrics["time/step"] = Seconds(SteadyClock::now() - t0);
     metrics["perf/tokens_per_s"] = static_cast<double>(generated) / std::max(1e-9, metrics["time/step"]);
     metrics["perf/generated_tokens"] = static_cast<double>(generated);
@@ -250,6 +246,13 @@ LearnerResult LearnerLoop::Run(bool resume) {
     }
     if (hooks_.batch) hooks_.batch(step, groups);
     if (hooks_.step) hooks_.step(step, metrics);
+    // After the step's line is out: a run killed here goes on behind the checkpoint and would never write it.
+    if (config_.run.checkpoint_every > 0 && done % config_.run.checkpoint_every == 0 && done < config_.run.steps) {
+      const auto t4 = SteadyClock::now();
+      SaveCheckpoint(done);
+      last_saved = done;
+      checkpoint_s = Seconds(SteadyClock::now() - t4);
+    }
   }
 
   result_.steps = step;

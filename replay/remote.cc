@@ -69,6 +69,12 @@ struct ReplayServer::Impl {
   std::condition_variable wake;
   std::list<Parked> parked;                  // guarded by mu; the parker works on nodes that it has taken out
   std::map<std::string, uint64_t> epochs;    // guarded by mu; of each actor's newest life
+  // The newest leases of each actor: asked for again under the same number, they are what was lost on the way.
+  struct Answer {
+    uint64_t epoch = 0, number = 0;
+    std::string reply;
+  };
+  std::map<std::string, Answer> answers;     // guarded by mu
   bool changed = false;                      // guarded by mu
   bool stop = false;                         // guarded by mu
   std::thread parker;
@@ -164,15 +170,29 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
   } else if (verb == "lease") {
     const std::string actor(in.Bytes(kMaxName));
     const uint64_t epoch = in.U64();
+    const uint64_t number = in.U64();
     const int max = static_cast<int>(std::min<uint32_t>(in.U32(), kMaxLeasesAtOnce));
     const Deadline deadline = FromRemaining(in.U64());
     in.ExpectEnd();
     CheckEpoch(actor, epoch);
-    Park(deadline, [this, actor, epoch, max](bool late) -> std::optional<std::string> {
+    Park(deadline, [this, actor, epoch, number, max](bool late) -> std::optional<std::string> {
       CheckEpoch(actor, epoch);  // not to a life that ended while it waited
+      {
+        std::lock_guard lock(mu);
+        const auto known = answers.find(actor);
+        if (known != answers.end() && known->second.epoch == epoch) {
+          if (known->second.number == number) return known->second.reply;
+          if (known->second.number > number) return Encode(std::span<const PromptLease>());  // nobody waits for this one
+        }
+      }
       const auto leases = table->LeaseTo(actor, max, Deadline{});
       if (leases.empty() && !late && !table->Finished()) return std::nullopt;
-      return Encode(std::span<const PromptLease>(leases));
+      std::string reply = Encode(std::span<const PromptLease>(leases));
+      if (!leases.empty()) {
+        std::lock_guard lock(mu);
+        answers[actor] = {epoch, number, reply};
+      }
+      return reply;
     }, std::move(responder));
   } else if (verb == "next") {
     const int64_t step = static_cast<int64_t>(in.U64());
@@ -287,9 +307,14 @@ std::string ReplayClient::CallAndWait(const char* verb, std::string_view payload
 
 std::vector<PromptLease> ReplayClient::Lease(int max_groups, Deadline deadline) {
   if (max_groups < 1) throw Error(ErrorCode::kInvalidArgument, "asked for " + std::to_string(max_groups) + " leases");
+  std::lock_guard lock(lease_mu_);
   ByteWriter request;
-  request.Bytes(options_.actor).U64(epoch_).U32(static_cast<uint32_t>(max_groups)).U64(static_cast<uint64_t>(RemainingMs(deadline)));
-  return DecodePromptLeases(BytesOf(CallAndWait("lease", request.bytes(), deadline)));
+  request.Bytes(options_.actor).U64(epoch_).U64(lease_number_).U32(static_cast<uint32_t>(max_groups));
+  request.U64(static_cast<uint64_t>(RemainingMs(deadline)));
+  // A call that fails leaves the number: whatever the server handed out for it comes with the next call.
+  std::vector<PromptLease> leases = DecodePromptLeases(BytesOf(CallAndWait("lease", request.bytes(), deadline)));
+  ++lease_number_;
+  return leases;
 }
 
 void ReplayClient::Release(std::span<const PromptLease> leases) { Call("release", Encode(leases)); }

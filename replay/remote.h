@@ -5,8 +5,9 @@
 //
 // Verbs: lease, release, release_actor, finished, insert, next, evaluate, finish, counters, cursor, check_cursor, trim.
 // Questions that wait (lease, next, evaluate) occupy no thread of the server: they are parked and asked again when
-// something changes. Everything may be repeated: inserts are idempotent by key, a lease whose reply was lost is freed when
-// its actor starts anew or its time runs out.
+// something changes. Everything may be repeated: inserts are idempotent by key; questions for
+// leases are numbered, and leases whose reply was lost (an actor that was frozen, a cut connection) are sent again to the
+// question of the same number. What an actor never asks for again is freed when it starts anew or its time runs out.
 // An actor that starts anew comes with a higher epoch: what its earlier life held is free at once, and that life gets
 // kConflict from then on.
 // Thread safety: all methods. Ownership: the server borrows the table. Errors: those of the table with the same code and
@@ -17,6 +18,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
@@ -80,6 +82,8 @@ class ReplayClient : public PromptSource, public TrajectorySink, public BatchSou
   const ReplayClientOptions options_;
   const uint64_t epoch_;
   RpcClient rpc_;
+  std::mutex lease_mu_;          // one question for leases at a time
+  uint64_t lease_number_ = 0;    // guarded by lease_mu_; of the next question
 };
 
 }  // namespace plumb::replay

@@ -103,6 +103,27 @@ TEST(RemoteTest, ANewLifeOfAnActorTakesOver) {
   EXPECT_EQ(learner->ReleaseActor("actor-0"), 3);
 }
 
+// An actor that was frozen while the store answered has forgotten its call; the leases must not wait for their time to run out.
+TEST(RemoteTest, LeasesWhoseReplyWasLostComeWithTheNextCall) {
+  Service service;
+  auto learner = service.Client("learner"), actor = service.Client("actor-0", 1);
+  EXPECT_THROW(learner->Next(0, After(0ms)), Error);
+  RpcClient lost(service.server->endpoint());
+  lost.Call("lease", ByteWriter().Bytes("actor-0").U64(1).U64(0).U32(4).U64(5000).Take(), After(5s));
+  const auto leases = actor->Lease(2, After(5s));
+  ASSERT_EQ(leases.size(), 4u) << "all that the lost reply held";
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(leases[i].lease_id, i);
+    EXPECT_EQ(leases[i].attempt, 0u);
+  }
+  EXPECT_TRUE(actor->Lease(4, After(30ms)).empty()) << "the next question is a new one";
+  // Another life does not inherit the answer: its leases are handed out anew.
+  auto second = service.Client("actor-0", 2);
+  const auto again = second->Lease(4, After(5s));
+  ASSERT_EQ(again.size(), 4u);
+  EXPECT_EQ(again[0].attempt, 1u);
+}
+
 TEST(RemoteTest, AWaitingLeaseIsAnsweredWhenTheLearnerAsks) {
   Service service;
   auto actor = service.Client("actor-0"), learner = service.Client("learner");

@@ -14,6 +14,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "tests/run/cli_runner.h"
+#include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
@@ -22,46 +23,12 @@ namespace {
 using plumb::testing::TempFolder;
 using testing::CliOutput;
 using testing::Has;
+using testing::Lines;
+using testing::Read;
 using testing::RunPlumb;
-
-// The demo's recipe with a second part: a tiny model gets no sum right, but its answers differ in length, so it is trained.
-std::vector<std::string> TrainLine(const std::string& out, int64_t steps, const std::vector<std::string>& more) {
-  const std::string recipe = out + ".toml", part = "kind = \"answer\"\n";
-  std::string text = RealFileSystem().ReadFile(PLUMB_SOURCE_DIR "/configs/arithmetic_grpo.toml", 1 << 20);
-  const size_t at = text.find(part);
-  PLUMB_CHECK(at != std::string::npos);
-  text.insert(at + part.size(), "\n[[reward.parts]]\nname = \"short\"\nkind = \"length\"\ntarget_tokens = 1\nmax_tokens = 12\n");
-  RealFileSystem().WriteFileAtomic(recipe, text);
-  std::vector<std::string> line = {"train", recipe, "--out", out, "--steps", std::to_string(steps)};
-  for (const char* set : {"run.threads=1", "run.checkpoint_every=2", "model.layers=1", "model.hidden=32", "model.heads=2", "model.kv_heads=2",
-                          "model.ffn=64", "sft.steps=3", "sft.batch=8", "rollout.prompts_per_step=4", "rollout.samples_per_prompt=4",
-                          "rollout.max_new_tokens=12", "rollout.kv_budget_mb=64", "data.eval_prompts=10", "metrics.samples_every=1"}) {
-    line.insert(line.end(), {"--set", set});
-  }
-  line.insert(line.end(), more.begin(), more.end());
-  return line;
-}
-
-CliOutput Train(const std::string& out, int64_t steps, const std::vector<std::string>& more = {}) {
-  return RunPlumb(TrainLine(out, steps, more));
-}
-
-// The program itself, because roles are started from it. Returns its exit code.
-int TrainInProgram(const std::string& out, int64_t steps, const std::vector<std::string>& more) {
-  std::string command = "timeout 120 " PLUMB_BINARY_DIR "/plumb";
-  for (const std::string& word : TrainLine(out, steps, more)) command += " '" + word + "'";
-  const int status = std::system((command + " >" + out + ".out 2>&1").c_str());
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
-
-std::string Read(const std::string& path) { return RealFileSystem().ReadFile(path, size_t{1} << 26); }
-
-std::vector<nlohmann::json> Lines(const std::string& path) {
-  std::vector<nlohmann::json> out;
-  std::istringstream in(Read(path));
-  for (std::string line; std::getline(in, line);) out.push_back(nlohmann::json::parse(line));
-  return out;
-}
+using testing::Train;
+using testing::TrainInProgram;
+using testing::TrainLine;
 
 TEST(TrainCommandTest, LeavesARunFolderThatHoldsTogether) {
   const TempFolder temp;
