@@ -109,6 +109,10 @@ ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
   const std::string dtype = options.dtype == "auto" ? StoredDtype(path) : options.dtype;
   model.dtype = dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
   model.shape = policy_model::ReadModelConfig(path);
+  if (model.shape.scalar_head) {
+    throw Error(ErrorCode::kInvalidArgument, "is a reward model or critic (config.json says ...ForSequenceClassification): it " \
+                                             "has no words to say", path);
+  }
   model.tokenizer = policy_model::Tokenizer::Load(path);
   model.chat_template = policy_model::ChatTemplate::LoadOrNull(path);
   if (model.tokenizer->size() > model.shape.vocab) {

@@ -162,6 +162,10 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
   const auto& model = s.config_.model;
   if (!model.path.empty()) {
     s.shape_ = policy_model::ReadModelConfig(model.path);
+    if (s.shape_.scalar_head) {
+      throw Error(ErrorCode::kInvalidArgument, "is a reward model or critic (config.json says ...ForSequenceClassification): it " \
+                                               "cannot answer; name a language model", model.path);
+    }
     s.tokenizer_ = policy_model::Tokenizer::Load(model.path);
     s.template_ = policy_model::ChatTemplate::LoadOrNull(model.path);
     s.tokenizer_source_ = model.path;

@@ -125,7 +125,19 @@ ModelShape ReadModelConfig(const std::string& directory) {
   if (f.Bool("mlp_bias", false)) throw Error(ErrorCode::kUnsupported, "mlp_bias is not computed here", path);
   if (type == "llama" && f.Bool("attention_bias", false)) throw Error(ErrorCode::kUnsupported, "attention_bias of llama models is not computed here", path);
   s.attention_bias = type == "qwen2";
+  if (f.Has("architectures")) {
+    const Json& names = j.at("architectures");
+    if (!names.is_array() || names.empty() || !names[0].is_string()) {
+      throw Error(ErrorCode::kCorruption, "'architectures' is not a list of names", path);
+    }
+    s.scalar_head = names[0].get<std::string>().ends_with("ForSequenceClassification");
+  }
+  if (s.scalar_head && f.Has("id2label") && j.at("id2label").size() != 1) {
+    throw Error(ErrorCode::kUnsupported, "classifies into " + std::to_string(j.at("id2label").size()) +
+                                             " labels; a reward model or critic has one (num_labels = 1)", path);
+  }
   s.layers = f.Int("num_hidden_layers");
+  if (s.layers < 1) throw Error(ErrorCode::kInvalidArgument, "layers = " + std::to_string(s.layers) + " is out of range", path);
   s.hidden = f.Int("hidden_size");
   s.heads = f.Int("num_attention_heads");
   s.kv_heads = f.Int("num_key_value_heads", s.heads);
@@ -153,7 +165,8 @@ ModelShape ReadModelConfig(const std::string& directory) {
 void WriteModelConfig(const ModelShape& s, const std::string& directory, const std::string& torch_dtype) {
   Validate(s, directory);
   const bool qwen = s.family == "qwen2";
-  Json j = {{"architectures", {qwen ? "Qwen2ForCausalLM" : "LlamaForCausalLM"}},
+  const std::string head = s.scalar_head ? "ForSequenceClassification" : "ForCausalLM";
+  Json j = {{"architectures", {(qwen ? "Qwen2" : "Llama") + head}},
             {"model_type", s.family},
             {"hidden_act", "silu"},
             {"hidden_size", s.hidden},
@@ -168,6 +181,10 @@ void WriteModelConfig(const ModelShape& s, const std::string& directory, const s
             {"rope_theta", s.rope_theta},
             {"tie_word_embeddings", s.tied},
             {"torch_dtype", torch_dtype}};
+  if (s.scalar_head) {  // the number of labels is the length of this map; the default would be two
+    j["id2label"] = {{"0", "LABEL_0"}};
+    j["label2id"] = {{"LABEL_0", 0}};
+  }
   Json generation = {{"do_sample", true}};
   if (s.bos_token >= 0) j["bos_token_id"] = generation["bos_token_id"] = s.bos_token;
   if (s.pad_token >= 0) j["pad_token_id"] = generation["pad_token_id"] = s.pad_token;

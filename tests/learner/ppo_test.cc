@@ -6,10 +6,13 @@
 
 #include <cmath>
 #include <limits>
+#include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "common/file.h"
 #include "learner/batch_metrics.h"
 #include "learner/critic.h"
+#include "policy_model/files/tokenizer.h"
 #include "tests/learner/tiny_learner.h"
 #include "tests/testing/temp_folder.h"
 
@@ -478,6 +481,43 @@ TEST(CriticTest, RefusesAModelThatCannotBeItsCritic) {
     } catch (const Error& e) {
       EXPECT_NE(std::string(e.what()).find(expected), std::string::npos) << e.what();
     }
+  }
+}
+
+TEST(CriticTest, StartsFromAModelWithAScalarHeadAndTheSameTokenizer) {
+  testing::TempFolder folder;
+  const auto tokenizer = policy_model::Tokenizer::BuiltIn("arithmetic");
+  policy_model::ModelShape shape = TinyShape();
+  shape.vocab = tokenizer->size();
+  Weights policy(shape, Device::kCpu, DType::kFloat32);
+  policy.Initialise(6, 0.1);
+  const Weights saved = policy_model::ScalarHeadFrom(policy, 8);
+  const std::string critic_path = folder.path() + "/critic", policy_path = folder.path() + "/policy";
+  policy_model::SaveModelDirectory(saved, critic_path, "");
+  policy_model::SaveModelDirectory(policy, policy_path, "");
+  RealFileSystem().WriteFileAtomic(policy_path + "/tokenizer.json", tokenizer->json());
+  RealFileSystem().WriteFileAtomic(critic_path + "/tokenizer.json", tokenizer->json());
+  configs::Config config = PpoConfig("own");
+  config.model.path = policy_path;
+  config.critic.path = critic_path;
+  Transformer transformer(shape, Device::kCpu, DType::kFloat32);
+  TrainStep train(transformer, 64);
+  Critic critic(config, policy, train);
+  EXPECT_EQ(critic.weights().ComputeDigest(), saved.ComputeDigest());  // the head too: it knows something already
+
+  // The same size, two tokens exchanged: numbers would mean other texts.
+  std::string other = tokenizer->json();
+  const std::string a(tokenizer->TokenBytes(tokenizer->Find("3"))), b(tokenizer->TokenBytes(tokenizer->Find("4")));
+  nlohmann::json j = nlohmann::json::parse(other);
+  auto& vocabulary = j["model"]["vocab"];
+  ASSERT_TRUE(vocabulary.contains(a) && vocabulary.contains(b));
+  std::swap(vocabulary[a], vocabulary[b]);
+  RealFileSystem().WriteFileAtomic(critic_path + "/tokenizer.json", j.dump());
+  try {
+    Critic wrong(config, policy, train);
+    FAIL() << "another tokenizer has to be refused";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("tokenizer is not the policy's"), std::string::npos) << e.what();
   }
 }
 

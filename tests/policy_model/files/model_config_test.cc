@@ -116,6 +116,25 @@ TEST_F(ModelConfig, RefusesByName) {
   Refuses("bos_token_id", int64_t{1} << 33, corrupt, "bos_token_id");
 }
 
+TEST_F(ModelConfig, AScalarHeadIsSaidByTheArchitecture) {
+  ModelShape shape{.layers = 2, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 40, .vocab = 31,
+                   .max_positions = 64, .eos_tokens = {2}};
+  shape.scalar_head = true;
+  WriteModelConfig(shape, folder_, "float32");
+  EXPECT_TRUE(ReadModelConfig(folder_).scalar_head);
+  Json j = Json::parse(RealFileSystem().ReadFile(folder_ + "/config.json", 1 << 20));
+  EXPECT_EQ(j["architectures"][0], "LlamaForSequenceClassification");
+  EXPECT_EQ(j["id2label"].size(), 1u);
+  j["id2label"]["1"] = "LABEL_1";
+  RealFileSystem().WriteFileAtomic(folder_ + "/config.json", j.dump());
+  EXPECT_THROW(ReadModelConfig(folder_), Error);
+  shape.scalar_head = false;
+  WriteModelConfig(shape, folder_, "float32");
+  EXPECT_FALSE(ReadModelConfig(folder_).scalar_head);
+  Refuses("architectures", "LlamaForCausalLM", ErrorCode::kCorruption, "architectures");
+  Refuses("num_hidden_layers", 0, ErrorCode::kInvalidArgument, "layers");
+}
+
 TEST_F(ModelConfig, BrokenFilesAreErrors) {
   EXPECT_THROW(ReadModelConfig(folder_), Error);  // no file
   const std::string whole = llama_.dump();
