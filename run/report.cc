@@ -245,6 +245,8 @@ Json Charts(const RunData& data, bool& thinned) {
   add("eval/accuracy", "share of held-out answers that are right", {EvalCurve(data)}, "version", true);
   one("objective/kl", "distance from the reference policy, nats a token or answer");
   one("policy/approx_kl", "how far an update moved from the sampling policy, nats a token");
+  one("value/explained_variance", "share of the returns' variance that the critic knew beforehand");
+  one("value/loss", "of the critic");
   one("policy/entropy", "nats a token; towards 0 the policy stops trying things");
   one("response_length/mean", "tokens an answer");
   one("perf/tokens_per_s", "generated tokens over the wall time of the step");
