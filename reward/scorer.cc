@@ -1,6 +1,7 @@
 #include "reward/scorer.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <exception>
 #include <set>
@@ -61,7 +62,7 @@ GroupScorer::GroupScorer(const configs::RewardConfig& config, const HostOptions&
     try {
       auto function = MakeFunction(part, config.allow_unsandboxed, options);
       // A call has its own timeout_s; waiting in the queue is back-pressure, named as a stall, and drops nothing.
-      parts_.push_back({std::move(function), part.weight, std::chrono::hours(24)});
+      parts_.push_back({std::move(function), part.weight, std::chrono::hours(24), part.workers});
     } catch (const Error& error) {
       problems.push_back(error.what());
       if (problems.size() == 1) code = error.code();
@@ -85,6 +86,65 @@ std::map<std::string, uint64_t> GroupScorer::Counters() const {
   return counters_;
 }
 
+void GroupScorer::CountLatency(const std::string& part, double seconds) {
+  constexpr size_t kKept = 1024;
+  std::lock_guard lock(mu_);
+  Recent& recent = latencies_[part];
+  if (recent.seconds.size() < kKept) {
+    recent.seconds.push_back(seconds);
+  } else {
+    recent.seconds[recent.next++ % kKept] = seconds;
+  }
+}
+
+std::map<std::string, double> GroupScorer::Latencies() const {
+  std::map<std::string, Recent> copy;
+  {
+    std::lock_guard lock(mu_);
+    copy = latencies_;
+  }
+  std::map<std::string, double> out;
+  for (auto& [part, recent] : copy) {
+    std::vector<double>& all = recent.seconds;
+    std::sort(all.begin(), all.end());
+    // The smallest value that so many per cent do not exceed.
+    const auto percentile = [&](size_t p) { return all[(all.size() * p + 99) / 100 - 1]; };
+    out["reward/" + part + "/latency_p50"] = percentile(50);
+    out["reward/" + part + "/latency_p99"] = percentile(99);
+  }
+  return out;
+}
+
+void GroupScorer::ScoreMany(std::span<TrajectoryGroup> groups) {
+  int64_t parallel = 1;
+  for (const Part& part : parts_) {
+    if (part.function->slow()) parallel = std::max(parallel, std::min<int64_t>(part.workers, 64));
+  }
+  parallel = std::min<int64_t>(parallel, static_cast<int64_t>(groups.size()));
+  if (parallel <= 1) {
+    for (TrajectoryGroup& group : groups) ScoreGroup(group);
+    return;
+  }
+  std::atomic<size_t> next{0};
+  std::vector<std::exception_ptr> errors(static_cast<size_t>(parallel));
+  {
+    std::vector<std::jthread> threads;
+    for (int64_t t = 0; t < parallel; ++t) {
+      threads.emplace_back([&, t] {
+        try {
+          for (size_t i; (i = next.fetch_add(1)) < groups.size();) ScoreGroup(groups[i]);
+        } catch (...) {
+          errors[static_cast<size_t>(t)] = std::current_exception();
+          next = groups.size();  // the run stops: the others need not go on
+        }
+      });
+    }
+  }
+  for (const std::exception_ptr& error : errors) {
+    if (error) std::rethrow_exception(error);
+  }
+}
+
 std::vector<std::pair<std::string, std::string>> GroupScorer::Digests() const {
   std::vector<std::pair<std::string, std::string>> digests;
   for (const Part& part : parts_) digests.emplace_back(part.function->name(), part.function->digest());
@@ -96,6 +156,7 @@ std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGr
   const size_t count = group.trajectories.size();
   for (int64_t attempt = 0;; ++attempt) {
     std::vector<PartScore> scores;
+    const auto start = std::chrono::steady_clock::now();
     try {
       scores = part.function->Score(group, After(part.wait));
     } catch (const FunctionDisabled&) {
@@ -104,6 +165,7 @@ std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGr
     } catch (const std::exception& error) {
       scores.assign(count, PartScore::Failed(Failure::kReported, error.what()));
     }
+    CountLatency(name, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     if (scores.size() != count) {
       scores.assign(count, PartScore::Failed(Failure::kWrongCount, "returned " + std::to_string(scores.size()) +
                                                                        " scores for " + std::to_string(count)));

@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -42,10 +43,14 @@ class GroupScorer : public Scorer {
 
   void Score(TrajectoryGroup& group) override { ScoreGroup(group); }
   Outcome ScoreGroup(TrajectoryGroup& group);
+  // Scores all of them, as many side by side as the recipe has workers for; returns when each is scored or given up.
+  void ScoreMany(std::span<TrajectoryGroup> groups);
 
   // What happened so far: "reward/groups", "reward/failed/<part>/<kind>" (each failed attempt of an answer),
   // "reward/retries", "reward/dropped_groups", "reward/requeued_groups", "reward/penalised".
   std::map<std::string, uint64_t> Counters() const;
+  // "reward/<part>/latency_p50" and "_p99" over the last 1024 calls, in seconds, waiting for a worker included.
+  std::map<std::string, double> Latencies() const;
   // name -> digest of each part, for the run's records.
   std::vector<std::pair<std::string, std::string>> Digests() const;
 
@@ -54,14 +59,21 @@ class GroupScorer : public Scorer {
     std::unique_ptr<RewardFunction> function;
     double weight;
     std::chrono::milliseconds wait;  // the bound of one attempt, queue included
+    int64_t workers;
   };
   std::vector<PartScore> RunPart(const Part& part, const TrajectoryGroup& group);
+  void CountLatency(const std::string& part, double seconds);
   void Count(const std::string& name, uint64_t by = 1);
 
   const configs::RewardConfig config_;
   std::vector<Part> parts_;  // constant after construction
   mutable std::mutex mu_;
   std::map<std::string, uint64_t> counters_;  // guarded by mu_
+  struct Recent {
+    std::vector<double> seconds;  // a ring once it is full
+    size_t next = 0;
+  };
+  std::map<std::string, Recent> latencies_;   // guarded by mu_
 };
 
 }  // namespace plumb::reward

@@ -154,7 +154,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
           if (!next) break;
           groups.push_back(std::move(*next));
         }
-        for (auto& group : groups) scorer.ScoreGroup(group);
+        scorer.ScoreMany(groups);
         table.InsertMany(groups);
       }
     } catch (...) {
@@ -201,6 +201,8 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
       metrics["time/generate"] = now - generate_before;
       generate_before = now;
       AddCounterMetrics(table.Counters(), metrics);
+      for (const auto& [name, count] : scorer.Counters()) metrics[name] = static_cast<double>(count);
+      for (const auto& [name, seconds] : scorer.Latencies()) metrics[name] = seconds;
       inner(step, metrics);
     };
     hooks.checkpointed = [&](int64_t oldest_step) { table.Trim(oldest_step); };

@@ -34,6 +34,14 @@ uint64_t NewEpoch() {
                                    std::chrono::system_clock::now().time_since_epoch()).count());
 }
 
+// What a reward role counted and how long its parts took, on one line.
+std::string Summary(const reward::GroupScorer& scorer) {
+  std::string line;
+  for (const auto& [name, count] : scorer.Counters()) line += " " + name + "=" + std::to_string(count);
+  for (const auto& [name, seconds] : scorer.Latencies()) line += " " + name + "=" + std::to_string(seconds) + "s";
+  return line;
+}
+
 bool TryAgain(const Error& e) { return e.code() == ErrorCode::kUnavailable || e.code() == ErrorCode::kDeadline; }
 
 }  // namespace
@@ -75,6 +83,7 @@ void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t i
                     });
   LogInfo("scoring groups at " + receiver.endpoint());
   LogEvery replay_away(std::chrono::seconds(5));
+  auto said = std::chrono::steady_clock::now();
   while (!Stopped(options)) {
     std::vector<TrajectoryGroup> groups;
     std::vector<Ack> acks;
@@ -88,7 +97,11 @@ void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t i
       }
     }
     if (groups.empty()) continue;
-    for (auto& group : groups) scorer.ScoreGroup(group);
+    scorer.ScoreMany(groups);
+    if (std::chrono::steady_clock::now() - said > std::chrono::seconds(60)) {
+      said = std::chrono::steady_clock::now();
+      LogInfo("so far:" + Summary(scorer));
+    }
     // Only a durable group is acknowledged; until the store answers, the actors keep theirs too.
     while (!Stopped(options)) {
       try {
@@ -101,9 +114,7 @@ void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t i
       }
     }
   }
-  std::string counters;
-  for (const auto& [key, value] : scorer.Counters()) counters += " " + key + "=" + std::to_string(value);
-  LogInfo("stopping:" + counters);
+  LogInfo("stopping:" + Summary(scorer));
 }
 
 void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t index, const RunOptions& options) {

@@ -4,8 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "tests/reward/testing.h"
+#include "tests/testing/temp_folder.h"
 
 namespace plumb::reward {
 namespace {
@@ -66,6 +69,46 @@ TEST_F(PythonReward, OpenRlhf) {
   EXPECT_EQ(group.trajectories[1].reward, -1);
   EXPECT_EQ(group.trajectories[0].rewards[1].name, "code.length");
   EXPECT_EQ(group.trajectories[0].rewards[1].value, 12) << "queries are prompt and answer";
+}
+
+// The same functions, called by their own framework's rules in a plain Python: every bit of every number has to agree.
+TEST_F(PythonReward, NumbersEqualThoseOfADirectCall) {
+  struct Case {
+    const char *file, *style, *function;
+  };
+  const std::vector<std::string> answers = {
+      "<think>2 + 2</think>\n<answer>4</answer>", "<answer>5</answer>", "the sum is 4", "4", "-3.5 or so", "", "no number \xc3\xa9",
+      "<think>long</think> <answer> 4 </answer>"};
+  const std::string extra = R"({"data_source":"hard","extra_info":{"max_chars":37},"max_words":9})";
+  for (const Case& c :
+       {Case{"trl_chat.py", "trl", "format_reward"}, Case{"trl_chat.py", "trl", "accuracy_reward"},
+        Case{"trl_chat.py", "trl", "length_reward"}, Case{"trl_chat.py", "trl", "uneven_reward"},
+        Case{"verl_math.py", "verl", "compute_score"}, Case{"verl_math.py", "verl", "compute_score_plain"},
+        Case{"openrlhf_length.py", "openrlhf", "reward_func"}}) {
+    const std::string file = std::string("tests/reward/python/functions/") + c.file;
+    auto config = Config(file, {std::string("function=") + c.function});
+    GroupScorer scorer(config, TestHost());
+    TrajectoryGroup group = TestGroup(answers, "4", extra);
+    const bool chat = std::string(c.style) == "trl";
+    nlohmann::json direct = {{"prompt", group.lease.prompt.text}, {"completions", answers}, {"ground_truth", "4"},
+                             {"extra", nlohmann::json::parse(extra)}, {"messages", {{{"role", "user"}, {"content", "What is it?"}}}}};
+    if (chat) {
+      group.lease.prompt.text.clear();
+      group.lease.prompt.messages = {{"user", "What is it?"}};
+    }
+    ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << c.function << ": " << group.trajectories[0].unscored_reason;
+    const plumb::testing::TempFolder temp;
+    { std::ofstream(temp / "group.json") << direct.dump(); }
+    const std::string command = "python3 " PLUMB_SOURCE_DIR "/tests/reward/python/direct.py " PLUMB_SOURCE_DIR "/" + file + " " +
+                                c.style + " " + c.function + " < " + (temp / "group.json") + " > " + (temp / "out.json");
+    ASSERT_EQ(std::system(command.c_str()), 0) << command;
+    std::ifstream out(temp / "out.json");
+    const nlohmann::json want = nlohmann::json::parse(out);
+    ASSERT_EQ(want.size(), answers.size());
+    for (size_t i = 0; i < answers.size(); ++i) {
+      EXPECT_EQ(group.trajectories[i].reward, want[i].get<double>()) << c.function << " of '" << answers[i] << "'";
+    }
+  }
 }
 
 TEST_F(PythonReward, MisbehaviourIsNamedAndNeverANumber) {

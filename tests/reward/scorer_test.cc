@@ -116,6 +116,38 @@ TEST(GroupScorer, ServesManyThreads) {
   EXPECT_EQ(scorer.Counters().at("reward/groups"), 120u);
 }
 
+TEST(GroupScorer, ScoresManyGroupsSideBySideAndTellsHowLong) {
+  configs::RewardConfig config;
+  auto part = TestPart("program", "sh", {"-c", R"(while IFS= read -r line; do id=${line#'{"id":'}; id=${id%%,*}; sleep 0.1
+                                             printf '{"id":%s,"score":1}\n' "$id"; done)"});
+  part.workers = 4;
+  config.parts = {part, Named(TestPart("format"), "shape")};
+  GroupScorer scorer(config, TestHost());
+  std::vector<TrajectoryGroup> groups;
+  for (uint64_t i = 0; i < 16; ++i) groups.push_back(TestGroup({"a"}, "", "", i));
+  const auto start = std::chrono::steady_clock::now();
+  scorer.ScoreMany(groups);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(1500)) << "four at a time, not one";
+  for (const TrajectoryGroup& group : groups) EXPECT_TRUE(group.trajectories[0].scored) << group.trajectories[0].unscored_reason;
+  const auto latencies = scorer.Latencies();
+  EXPECT_GE(latencies.at("reward/code/latency_p50"), 0.1);
+  EXPECT_GE(latencies.at("reward/code/latency_p99"), latencies.at("reward/code/latency_p50"));
+  EXPECT_LT(latencies.at("reward/shape/latency_p99"), 0.1);
+}
+
+TEST(GroupScorer, ManyGroupsEndWithTheErrorOfOne) {
+  Notices notices;
+  configs::RewardConfig config;
+  auto part = TestPart("plugin", PluginPath("segv"));
+  part.workers = 2;
+  config.parts = {part};
+  config.retries = 0;
+  GroupScorer scorer(config, TestHost());
+  std::vector<TrajectoryGroup> groups;
+  for (int i = 0; i < 16; ++i) groups.push_back(TestGroup({"bad " + std::to_string(i)}));
+  EXPECT_THROW(scorer.ScoreMany(groups), FunctionDisabled);
+}
+
 class SlowWorker : public Worker {
  public:
   std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline, bool*) override {

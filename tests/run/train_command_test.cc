@@ -1,6 +1,7 @@
 // plumb train on a tiny recipe: a run folder that holds together, resume, fewer steps, processes.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,6 +58,52 @@ TEST(TrainCommandTest, LeavesARunFolderThatHoldsTogether) {
   EXPECT_TRUE(Has(Read(run + "/report.html"), summary["policy_digest"].get<std::string>()));
   EXPECT_EQ(RunPlumb({"store", "inspect", run + "/store", "--verify"}).code, 0);
   EXPECT_EQ(RunPlumb({"generate", run + "/checkpoints/step-00000004/model", "--prompt", "1+2=", "--max-new-tokens", "4"}).code, 0);
+}
+
+// Peak memory of a run of its own process in KiB, with a reward that takes so many seconds a group of four.
+long PeakWithReward(const std::string& out, const std::string& seconds_an_answer) {
+  std::vector<std::string> line = TrainLine(out, 10, {"--set", "run.schedule=async", "--set", "run.max_staleness=4"});
+  const std::string recipe = out + ".toml";
+  RealFileSystem().WriteFileAtomic(out + ".sh", "#!/bin/sh\nwhile IFS= read -r line; do id=${line#'{\"id\":'}; id=${id%%,*}; sleep " +
+                                                    seconds_an_answer + "\nprintf '{\"id\":%s,\"score\":0.5}\\n' \"$id\"; done\n");
+  std::string text = RealFileSystem().ReadFile(recipe, 1 << 20);
+  const size_t at = text.find("\n[[reward.parts]]\nname = \"short\"");
+  PLUMB_CHECK(at != std::string::npos);
+  text.insert(at, "\n[[reward.parts]]\nname = \"slow\"\nkind = \"program\"\npath = \"sh\"\nargs = [\"" + out + ".sh\"]\nweight = 0.01\n");
+  RealFileSystem().WriteFileAtomic(recipe, text);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    std::vector<char*> arguments = {const_cast<char*>("plumb")};
+    for (const std::string& word : line) arguments.push_back(const_cast<char*>(word.c_str()));
+    arguments.push_back(nullptr);
+    [[maybe_unused]] FILE* file = std::freopen((out + ".out").c_str(), "w", stdout);
+    dup2(1, 2);
+    execv(PLUMB_BINARY_DIR "/plumb", arguments.data());
+    _exit(127);
+  }
+  int status = 0;
+  rusage usage{};
+  wait4(pid, &status, 0, &usage);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << Read(out + ".out");
+  return usage.ru_maxrss;
+}
+
+// RELIABILITY row 11: generation takes about a millisecond a group here, the reward a hundred.
+TEST(TrainCommandTest, ARewardAHundredTimesSlowerDropsNothingAndFillsNoMemory) {
+  const TempFolder temp;
+  const long fast = PeakWithReward(temp / "fast", "0"), slow = PeakWithReward(temp / "slow", "0.025");
+  RecordProperty("fast_kib", static_cast<int>(fast));
+  RecordProperty("slow_kib", static_cast<int>(slow));
+  EXPECT_LE(static_cast<double>(slow), 1.1 * static_cast<double>(fast));
+  const auto summary = nlohmann::json::parse(Read(temp / "slow/summary.json"));
+  EXPECT_EQ(summary["steps"], 10);
+  const auto metrics = Lines(temp / "slow/metrics.jsonl");
+  ASSERT_EQ(metrics.size(), 10u);
+  EXPECT_GT(metrics.back()["reward/slow/latency_p50"].get<double>(), 0.09);
+  EXPECT_GE(metrics.back()["reward/groups"].get<double>(), 40);
+  for (const auto& [name, value] : metrics.back().items()) {
+    if (name.starts_with("reward/failed/") || name == "reward/dropped_groups") ADD_FAILURE() << name << " " << value;
+  }
 }
 
 // The rate may not depend on the number of steps here: the first part does not know how many will follow.
