@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "common/error.h"
+#include "kernels/bf16_gemm.h"
 #include "kernels/bf16_matvec.h"
 #include "kernels/gemm_rows.h"
 
@@ -43,6 +44,15 @@ bool Bf16OnCpu(const kernels::Launch& launch) {
   return launch.device == Device::kCpu && launch.dtype == DType::kBFloat16;
 }
 
+// bf16 products on a processor where they are faster in fp32 lanes than in the library.
+bool WidenedBf16(const kernels::Launch& launch) { return Bf16OnCpu(launch) && kernels::PreferBf16Gemm(); }
+
+void Widened(const kernels::Launch& launch, const void* a, kernels::Layout a_layout, const void* b, kernels::Layout b_layout,
+             int64_t m, int64_t n, int64_t k, bool accumulate, DType y_dtype, void* y) {
+  kernels::Bf16Gemm(launch, static_cast<const BFloat16*>(a), a_layout, static_cast<const BFloat16*>(b), b_layout, m, n, k,
+                    accumulate, y_dtype, y);
+}
+
 }  // namespace
 
 void SetThreads(int threads) {
@@ -55,6 +65,10 @@ int Threads() { return at::get_num_threads(); }
 
 void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
             bool accumulate, void* y) {
+  if (WidenedBf16(launch)) {
+    Widened(launch, x, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsInner, m, n, k, accumulate, DType::kBFloat16, y);
+    return;
+  }
   const c10::InferenceMode guard;
   const auto type = TypeOf(launch.dtype);
   at::Tensor out = View(launch, y, m, n, type);
@@ -64,6 +78,10 @@ void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t
 }
 
 void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k, float* y) {
+  if (WidenedBf16(launch)) {
+    Widened(launch, x, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsInner, m, n, k, false, DType::kFloat32, y);
+    return;
+  }
   const c10::InferenceMode guard;
   const auto type = TypeOf(launch.dtype);
   at::Tensor out = View(launch, y, m, n, at::kFloat);
@@ -111,6 +129,10 @@ void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void*
 
 void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const void* w, int64_t m, int64_t n, int64_t k,
                          bool accumulate, void* dx) {
+  if (WidenedBf16(launch)) {
+    Widened(launch, dy, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsOuter, m, k, n, accumulate, DType::kBFloat16, dx);
+    return;
+  }
   const c10::InferenceMode guard;
   const auto type = TypeOf(launch.dtype);
   at::Tensor out = View(launch, dx, m, k, type);
@@ -121,6 +143,10 @@ void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const vo
 
 void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m, int64_t n, int64_t k,
                           float* dw) {
+  if (WidenedBf16(launch)) {
+    Widened(launch, dy, kernels::Layout::kTermsOuter, x, kernels::Layout::kTermsOuter, n, k, m, true, DType::kFloat32, dw);
+    return;
+  }
   const c10::InferenceMode guard;
   const auto type = TypeOf(launch.dtype);
   at::Tensor out = View(launch, dw, n, k, at::kFloat);

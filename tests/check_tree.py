@@ -32,6 +32,7 @@ OUTSIDE = {
 # Kernels without a .cu, and why.
 NO_CUDA = {
     "attention_varlen": "on CUDA LibTorch's attention does it, in policy_model",
+    "bf16_gemm": "products on CUDA go through cuBLAS, in policy_model",
     "bf16_matvec": "small products on CUDA go through cuBLAS",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
 }
