@@ -117,6 +117,36 @@ TEST_P(TransformerCudaTest, ScalarHeadEqualsTheCpu) {
   EXPECT_LT(RelativeError(grads[1], grads[0]), 3 * tolerance);
 }
 
+TEST_P(TransformerCudaTest, SharedHeadEqualsTheCpu) {
+  const auto [dtype, tied, bias, kv_heads] = GetParam();
+  const double tolerance = dtype == DType::kFloat32 ? 2e-5 : 0.03;
+  const PackedBatch batch = Batch();
+  std::vector<float> values[2], grads[2], head_grads[2];
+  for (const Device device : {Device::kCpu, Device::kCuda}) {
+    Weights policy(Shape(tied, bias, kv_heads), device, dtype);
+    policy.Initialise(4, 0.2);
+    const Weights head = ValueHeadFor(policy, 3);
+    Transformer transformer(policy.shape(), device, dtype);
+    std::vector<float>& v = values[device == Device::kCuda];
+    v.resize(batch.rows.size());
+    std::vector<float> logprob(v.size()), entropy(v.size()), g(v.size()), g_logprob(v.size());
+    transformer.Forward(policy, batch, {.temperature = 0.8f, .entropy = true}, true, logprob, entropy);
+    transformer.HeadValues(head, v);
+    RandomStream random(5, 5);
+    for (float& x : g) x = random.NextNormal();
+    for (float& x : g_logprob) x = random.NextNormal();
+    FlatBuffer grad(device, DType::kFloat32, policy.flat().elements());
+    FlatBuffer head_grad(device, DType::kFloat32, head.flat().elements());
+    const Transformer::SharedHead shared{.head = &head, .g_values = g, .grad = &head_grad};
+    transformer.Backward(policy, batch, g_logprob, {}, grad, &shared);
+    grads[device == Device::kCuda] = ToHost(grad);
+    head_grads[device == Device::kCuda] = ToHost(head_grad);
+  }
+  EXPECT_LT(RelativeError(values[1], values[0]), tolerance);
+  EXPECT_LT(RelativeError(grads[1], grads[0]), 3 * tolerance);
+  EXPECT_LT(RelativeError(head_grads[1], head_grads[0]), 3 * tolerance);
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, TransformerCudaTest,
                          ::testing::Combine(::testing::Values(DType::kFloat32, DType::kBFloat16), ::testing::Bool(),
                                             ::testing::Bool(), ::testing::Values(2, 4)));
