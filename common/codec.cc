@@ -17,6 +17,7 @@ constexpr char kLeaseTag[] = "PLE1";
 constexpr char kPromptTag[] = "PPR1";
 constexpr char kGroupsTag[] = "PGS1";
 constexpr char kLeasesTag[] = "PLS1";
+constexpr char kPreferenceTag[] = "PPF1";
 
 constexpr uint32_t kMaxDepth = 16;
 constexpr size_t kMinTableBytes = 8;  // every table of ours is larger; bounds how many can be in so many bytes
@@ -29,6 +30,14 @@ constexpr int32_t kMaxSamples = 65536;
 size_t SizeOf(const Prompt& p) {
   size_t n = 256 + p.dataset.size() + p.text.size() + p.ground_truth.size() + p.extra_json.size() + 4 * p.tokens.size();
   for (const Message& m : p.messages) n += 64 + m.role.size() + m.content.size();
+  return n;
+}
+size_t SizeOf(const PreferenceRecord& r) {
+  size_t n = 512 + r.dataset.size() + r.prompt_text.size() + r.extra_json.size() +
+             4 * (r.prompt_tokens.size() + r.chosen_tokens.size() + r.rejected_tokens.size());
+  for (const auto* list : {&r.prompt, &r.chosen, &r.rejected}) {
+    for (const Message& m : *list) n += 64 + m.role.size() + m.content.size();
+  }
   return n;
 }
 size_t SizeOf(const PromptLease& lease) { return 128 + SizeOf(lease.prompt); }
@@ -60,12 +69,7 @@ class Encoder {
   }
 
   fb::Offset<wire::Prompt> Add(const Prompt& p) {
-    std::vector<fb::Offset<wire::Message>> messages;
-    messages.reserve(p.messages.size());
-    for (const Message& m : p.messages) {
-      const auto role = Text(m.role), content = Text(m.content);
-      messages.push_back(wire::CreateMessage(builder_, role, content));
-    }
+    const auto messages = Messages(p.messages);
     const auto dataset = Text(p.dataset), text = Text(p.text), truth = Text(p.ground_truth), extra = Text(p.extra_json);
     const auto list = builder_.CreateVector(messages);
     const auto tokens = builder_.CreateVector(p.tokens);
@@ -115,9 +119,30 @@ class Encoder {
     return wire::CreateTrajectoryGroup(builder_, run, actor, lease, g.policy.version, digest, list);
   }
 
+  fb::Offset<wire::PreferenceRecord> Add(const PreferenceRecord& r) {
+    const auto dataset = Text(r.dataset), text = Text(r.prompt_text), extra = Text(r.extra_json);
+    const auto prompt = builder_.CreateVector(Messages(r.prompt)), chosen = builder_.CreateVector(Messages(r.chosen)),
+               rejected = builder_.CreateVector(Messages(r.rejected));
+    const auto prompt_tokens = builder_.CreateVector(r.prompt_tokens);
+    const auto chosen_tokens = builder_.CreateVector(r.chosen_tokens);
+    const auto rejected_tokens = builder_.CreateVector(r.rejected_tokens);
+    return wire::CreatePreferenceRecord(builder_, static_cast<uint8_t>(r.kind), dataset, r.row, text, prompt, chosen,
+                                        rejected, r.desirable ? 1 : 0, r.margin, r.has_margin ? 1 : 0, r.weight, extra,
+                                        prompt_tokens, chosen_tokens, rejected_tokens);
+  }
+
   fb::FlatBufferBuilder& builder() { return builder_; }
 
  private:
+  std::vector<fb::Offset<wire::Message>> Messages(const std::vector<Message>& messages) {
+    std::vector<fb::Offset<wire::Message>> out;
+    out.reserve(messages.size());
+    for (const Message& m : messages) {
+      const auto role = Text(m.role), content = Text(m.content);
+      out.push_back(wire::CreateMessage(builder_, role, content));
+    }
+    return out;
+  }
   fb::Offset<fb::String> Text(const std::string& s) { return builder_.CreateString(s); }
   fb::FlatBufferBuilder builder_;
 };
@@ -151,6 +176,14 @@ class LogicalSize {
     Spend(48);
     Text(p->dataset()), Text(p->text()), Text(p->ground_truth()), Text(p->extra_json()), Array(p->tokens());
     for (const auto* m : *p->messages()) Spend(16), Text(m->role()), Text(m->content());
+  }
+  void Add(const wire::PreferenceRecord* r) {
+    Spend(64);
+    Text(r->dataset()), Text(r->prompt_text()), Text(r->extra_json());
+    Array(r->prompt_tokens()), Array(r->chosen_tokens()), Array(r->rejected_tokens());
+    for (const auto* list : {r->prompt(), r->chosen(), r->rejected()}) {
+      for (const auto* m : *list) Spend(16), Text(m->role()), Text(m->content());
+    }
   }
   void Add(const wire::PromptLease* l) { Spend(40), Add(l->prompt()); }
   void Add(const wire::Trajectory* t) {
@@ -202,6 +235,42 @@ Prompt Unpack(const wire::Prompt* p) {
   out.tokens = ToVector(p->tokens());
   for (const int32_t token : out.tokens) {
     if (token < 0) Malformed("a prompt's token is negative");
+  }
+  return out;
+}
+
+std::vector<Message> ToMessages(const fb::Vector<fb::Offset<wire::Message>>* list) {
+  std::vector<Message> out;
+  for (const auto* m : *list) out.push_back({ToText(m->role()), ToText(m->content())});
+  return out;
+}
+
+bool ToBool(uint8_t value, const char* what) {
+  if (value > 1) Malformed(std::string(what) + " is " + std::to_string(value));
+  return value == 1;
+}
+
+PreferenceRecord Unpack(const wire::PreferenceRecord* r) {
+  PreferenceRecord out;
+  out.kind = ToEnum(r->kind(), PreferenceKind::kLabelled, "kind");
+  out.dataset = ToText(r->dataset());
+  out.row = r->row();
+  out.prompt_text = ToText(r->prompt_text());
+  out.prompt = ToMessages(r->prompt());
+  out.chosen = ToMessages(r->chosen());
+  out.rejected = ToMessages(r->rejected());
+  out.desirable = ToBool(r->desirable(), "desirable");
+  out.margin = r->margin();
+  out.has_margin = ToBool(r->has_margin(), "has_margin");
+  out.weight = r->weight();
+  out.extra_json = ToText(r->extra_json());
+  out.prompt_tokens = ToVector(r->prompt_tokens());
+  out.chosen_tokens = ToVector(r->chosen_tokens());
+  out.rejected_tokens = ToVector(r->rejected_tokens());
+  try {
+    CheckInvariants(out);
+  } catch (const Error& e) {
+    Malformed(e.what());
   }
   return out;
 }
@@ -304,6 +373,8 @@ std::string Encode(const TrajectoryGroup& group) { return EncodeOne(group, kGrou
 std::string Encode(const PromptLease& lease) { return EncodeOne(lease, kLeaseTag); }
 std::string Encode(const Prompt& prompt) { return EncodeOne(prompt, kPromptTag); }
 
+std::string Encode(const PreferenceRecord& record) { return EncodeOne(record, kPreferenceTag); }
+
 std::string Encode(std::span<const TrajectoryGroup> groups) {
   size_t expected = 64;
   for (const auto& g : groups) expected += SizeOf(g);
@@ -329,6 +400,9 @@ TrajectoryGroup DecodeTrajectoryGroup(std::span<const std::byte> bytes) {
 }
 PromptLease DecodePromptLease(std::span<const std::byte> bytes) { return DecodeOne<wire::PromptLease>(bytes, kLeaseTag); }
 Prompt DecodePrompt(std::span<const std::byte> bytes) { return DecodeOne<wire::Prompt>(bytes, kPromptTag); }
+PreferenceRecord DecodePreferenceRecord(std::span<const std::byte> bytes) {
+  return DecodeOne<wire::PreferenceRecord>(bytes, kPreferenceTag);
+}
 std::vector<TrajectoryGroup> DecodeTrajectoryGroups(std::span<const std::byte> bytes) {
   return DecodeOne<wire::TrajectoryGroups>(bytes, kGroupsTag);
 }

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/preference.h"
 #include "common/trajectory.h"
 
 namespace plumb {
@@ -22,12 +23,14 @@ inline constexpr size_t kMaxRecordBytes = size_t{1} << 30;
 std::string Encode(const TrajectoryGroup& group);
 std::string Encode(const PromptLease& lease);
 std::string Encode(const Prompt& prompt);
+std::string Encode(const PreferenceRecord& record);
 std::string Encode(std::span<const TrajectoryGroup> groups);
 std::string Encode(std::span<const PromptLease> leases);
 
 TrajectoryGroup DecodeTrajectoryGroup(std::span<const std::byte> bytes);
 PromptLease DecodePromptLease(std::span<const std::byte> bytes);
 Prompt DecodePrompt(std::span<const std::byte> bytes);
+PreferenceRecord DecodePreferenceRecord(std::span<const std::byte> bytes);
 std::vector<TrajectoryGroup> DecodeTrajectoryGroups(std::span<const std::byte> bytes);
 std::vector<PromptLease> DecodePromptLeases(std::span<const std::byte> bytes);
 

@@ -1,5 +1,7 @@
 #include "replay/record.h"
 
+#include <bit>
+#include <cmath>
 #include <limits>
 #include <span>
 
@@ -65,7 +67,7 @@ std::string ReadableKey(std::string_view family, std::string_view key) {
     text += key[0] == 0 ? "train lease " : "eval lease ";
     return text + std::to_string(ReadBigEndian(key.substr(1)));
   }
-  if (const size_t zero = key.find('\0'); family == "prompts" && zero != std::string_view::npos && key.size() == zero + 9) {
+  if (const size_t zero = key.find('\0'); (family == "prompts" || family == "preferences") && zero != std::string_view::npos && key.size() == zero + 9) {
     text.append(key.substr(0, zero));
     return text + "/" + std::to_string(ReadBigEndian(key.substr(zero + 1)));
   }
@@ -177,6 +179,38 @@ std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes) {
 std::string EncodePromptRow(const Prompt& prompt) { return Encode(prompt); }
 
 Prompt DecodePromptRow(std::string_view, std::string_view payload) { return DecodePrompt(BytesOf(Aligned(payload))); }
+
+std::string EncodePreferenceRow(const PreferenceRecord& record) { return Encode(record); }
+
+PreferenceRecord DecodePreferenceRow(std::string_view, std::string_view payload) {
+  return DecodePreferenceRecord(BytesOf(Aligned(payload)));
+}
+
+std::string LogprobKey(const Digest& model, const Digest& sequence) {
+  std::string key = model;
+  key.push_back('\0');
+  return key.append(sequence);
+}
+
+std::string EncodeLogprobs(std::span<const float> logprobs) {
+  ByteWriter writer;
+  for (const float value : logprobs) writer.U32(std::bit_cast<uint32_t>(value));
+  return writer.Take();
+}
+
+std::vector<float> DecodeLogprobs(std::string_view key, std::string_view payload) {
+  const std::string where = ReadableKey("logprobs", key);
+  ByteReader reader(payload, where);
+  std::vector<float> out;
+  out.reserve(payload.size() / 4);
+  while (!reader.AtEnd()) {
+    out.push_back(std::bit_cast<float>(reader.U32()));
+    if (!std::isfinite(out.back()) || out.back() > 0) {
+      throw Error(ErrorCode::kCorruption, "holds " + std::to_string(out.back()) + ", which is no log-prob", where);
+    }
+  }
+  return out;
+}
 
 std::string EncodeEvaluation(const Store::Evaluation& e) {
   return ByteWriter().U64(static_cast<uint64_t>(e.version)).U32(static_cast<uint32_t>(e.samples)).U64(e.prompts).Take();

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -36,6 +37,11 @@ std::string EncodeBatch(std::vector<TrajectoryGroup> groups);
 std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes);
 std::string EncodePromptRow(const Prompt& prompt);
 Prompt DecodePromptRow(std::string_view key, std::string_view payload);
+std::string EncodePreferenceRow(const PreferenceRecord& record);
+PreferenceRecord DecodePreferenceRow(std::string_view key, std::string_view payload);
+std::string LogprobKey(const Digest& model, const Digest& sequence);
+std::string EncodeLogprobs(std::span<const float> logprobs);
+std::vector<float> DecodeLogprobs(std::string_view key, std::string_view payload);  // finite, <= 0
 std::string EncodeEvaluation(const Store::Evaluation& evaluation);
 Store::Evaluation DecodeEvaluation(std::string_view key, std::string_view payload);
 

@@ -17,7 +17,7 @@ namespace {
 
 using rocksdb::Status;
 
-constexpr std::string_view kNames[kFamilies] = {"meta", "prompts", "leases", "groups", "eval"};
+constexpr std::string_view kNames[kFamilies] = {"meta", "prompts", "leases", "groups", "eval", "preferences", "logprobs"};
 
 // RocksDB's own log never touches the data disk: with a LOG file on a full disk the library aborts. Its warnings go
 // to the role's log, the rest is not kept.
@@ -119,8 +119,10 @@ void RocksFolder::Open(const std::string& path, const Options& o) {
     if (!status.ok()) ThrowStatus(status, path, "read the store's manifest");
   }
   // All that are there must be opened; a newer format may have more, and then its version is what we want to report.
-  for (const std::string_view name : kNames) {
+  for (size_t i = 0; i < kFamilies; ++i) {
+    const std::string_view name = kNames[i];
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+    if (o.read_only && i >= kFirstFamilies) continue;
     if (o.read_only) throw Error(ErrorCode::kNotFound, "no store of Plumb: it has no column family '" + std::string(name) + "'", path);
     names.emplace_back(name);
   }

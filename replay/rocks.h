@@ -16,8 +16,9 @@
 
 namespace plumb::replay {
 
-enum class Family : uint8_t { kMeta = 0, kPrompts, kLeases, kGroups, kEval };
-inline constexpr int kFamilies = 5;
+enum class Family : uint8_t { kMeta = 0, kPrompts, kLeases, kGroups, kEval, kPreferences, kLogprobs };
+inline constexpr int kFamilies = 7;
+inline constexpr int kFirstFamilies = 5;  // those that every store has; a store made earlier lacks the rest until written
 std::string_view FamilyName(Family family);
 
 // Throws the plumb::Error that `status` (not ok) means; `doing` completes "could not ...".
@@ -43,6 +44,7 @@ class RocksFolder {
 
   bool writable() const { return db_ != nullptr && !read_only_; }
   rocksdb::DB& db() const { return *db_; }
+  // nullptr: a store that is open read-only and was made before this family existed.
   rocksdb::ColumnFamilyHandle* handle(Family family) const { return handles_[static_cast<size_t>(family)]; }
   rocksdb::ColumnFamilyHandle* meta() const { return handle(Family::kMeta); }
 

@@ -85,6 +85,7 @@ struct Store::Impl {
 
   // A value's payload, its CRC checked; nullopt when the key is not there.
   std::optional<std::string> Get(Family family, std::string_view key) const {
+    if (rocks.handle(family) == nullptr) return std::nullopt;
     std::string value;
     const Status status = rocks.db().Get(rocksdb::ReadOptions(), rocks.handle(family), ToSlice(key), &value);
     if (status.IsNotFound()) return std::nullopt;
@@ -100,6 +101,7 @@ struct Store::Impl {
   // Calls visit(key, value) for each record from `begin` on until it returns false.
   template <class Visit>
   void Scan(Family family, std::string_view begin, Visit visit) const {
+    if (rocks.handle(family) == nullptr) return;
     std::unique_ptr<rocksdb::Iterator> it(rocks.db().NewIterator(rocksdb::ReadOptions(), rocks.handle(family)));
     for (it->Seek(ToSlice(begin)); it->Valid(); it->Next()) {
       if (!visit(View(it->key()), View(it->value()))) break;
@@ -231,6 +233,11 @@ Store::~Store() {
     // Without the mark the next start reads back more; nothing that was acknowledged depends on it.
   }
 }
+
+std::optional<std::string> Store::GetRaw(int family, std::string_view key) const {
+  return impl_->Get(static_cast<Family>(family), key);
+}
+RocksFolder& Store::rocks() const { return impl_->rocks; }
 
 const std::string& Store::run_id() const { return impl_->run_id; }
 const std::string& Store::path() const { return impl_->path; }
@@ -505,6 +512,9 @@ VerifyReport Store::Verify() const {
   check(Family::kMeta, nullptr, [](std::string_view, std::string_view) {});
   check(Family::kPrompts, &report.prompts, [](std::string_view k, std::string_view p) { DecodePromptRow(k, p); });
   check(Family::kEval, nullptr, [](std::string_view k, std::string_view p) { DecodeEvaluation(k, p); });
+  check(Family::kPreferences, &report.preferences,
+        [](std::string_view k, std::string_view p) { DecodePreferenceRow(k, p); });
+  check(Family::kLogprobs, &report.logprobs, [](std::string_view k, std::string_view p) { DecodeLogprobs(k, p); });
   check(Family::kGroups, &report.groups, [](std::string_view k, std::string_view p) { DecodeStoredGroup(k, p); });
   check(Family::kLeases, &report.leases, [&](std::string_view k, std::string_view p) {
     if (!DecodeLeaseRecord(k, p).complete) return;

@@ -5,11 +5,14 @@
 // Layout (format version 1; append-only: new column families and new value kinds, never a new meaning of old ones):
 //
 //   column family  key                                  value (each starts with CRC32C over key and rest, 4 bytes LE)
-//   meta           text: format, run_id, clean, trim/<p>, dataset/<name>, counter/<name>
+//   meta           text: format, run_id, clean, trim/<p>, dataset/<name>, counter/<name>,
+//                                                       preferences/<name>
 //   prompts        dataset, 0, row (8 bytes big endian) encoded Prompt
 //   leases         purpose (1), lease id (8 BE)         LeaseRecord
 //   groups         purpose (1), lease id (8 BE)         kind (1), [drop reason, samples,] encoded group
 //   eval           version (8 BE), samples (4 BE)       EvalRecord
+//   preferences    dataset, 0, row (8 BE)               encoded PreferenceRecord
+//   logprobs       model digest, 0, sequence digest     float32 LE each: log-probs of a sequence's scored tokens
 //
 // Thread safety: all methods may be called concurrently; concurrent Insert calls share one sync of the log.
 // Ownership: holds the RocksDB lock of the folder for its lifetime.
@@ -28,6 +31,7 @@
 #include <vector>
 
 #include "common/ports.h"
+#include "common/preference.h"
 #include "common/trajectory.h"
 
 namespace plumb::replay {
@@ -35,6 +39,7 @@ namespace plumb::replay {
 inline constexpr int64_t kStoreFormatVersion = 1;
 inline constexpr char kTrainDataset[] = "train";
 inline constexpr char kEvalDataset[] = "eval";
+inline constexpr uint64_t kPreferenceHash = 0xCBF29CE484222325u;  // of no rows
 
 struct StoreOptions {
   std::string run_id;          // of a new store, and checked against an old one; empty: whatever is stored
@@ -72,7 +77,7 @@ struct StoredGroup {
 };
 
 struct VerifyReport {
-  uint64_t groups = 0, prompts = 0, leases = 0;  // records read
+  uint64_t groups = 0, prompts = 0, leases = 0, preferences = 0, logprobs = 0;  // records read
   std::vector<std::string> problems;             // one sentence each; empty: every byte is what was written
 };
 
@@ -94,6 +99,26 @@ class Store {
   uint64_t PromptCount(const std::string& dataset) const;  // 0: no such dataset
   std::map<std::string, uint64_t> Datasets() const;             // name -> rows
   Prompt ReadPrompt(const std::string& dataset, uint64_t row) const;
+
+  // Preference datasets, with the same promises as prompts: row numbers 0..n-1 in the given order, the same rows again are
+  // a no-op, other rows under a name that is taken are kConflict.
+  void PutPreferences(const std::string& dataset, std::span<const PreferenceRecord> records);
+  // The same in pieces, for files that do not fit into memory: Append writes rows first_row.. without syncing and
+  // carries `hash` from piece to piece (start with kPreferenceHash); rows count only once Seal has returned. A killed
+  // import is begun again: appending overwrites. kConflict when the dataset is sealed with other rows (then Append has
+  // written nothing: it refuses a sealed dataset unless the row is there with equal bytes).
+  void AppendPreferences(const std::string& dataset, uint64_t first_row, std::span<const PreferenceRecord> records,
+                         uint64_t& hash);
+  void SealPreferences(const std::string& dataset, uint64_t rows, uint64_t hash);
+  uint64_t PreferenceCount(const std::string& dataset) const;           // 0: no such dataset
+  std::map<std::string, uint64_t> PreferenceDatasets() const;           // name -> rows
+  // Rows [first, first + n), fewer at the end of the dataset.
+  std::vector<PreferenceRecord> ReadPreferences(const std::string& dataset, uint64_t first, uint64_t n) const;
+
+  // Log-probs of known sequences under known weights (replay/logprob_cache.h is the port). Put syncs only on demand: a
+  // lost entry is computed again.
+  std::optional<std::vector<float>> GetLogprobs(const Digest& model, const Digest& sequence) const;
+  void PutLogprobs(const Digest& model, const Digest& sequence, std::span<const float> logprobs, bool sync = false);
 
   // Leases.
   void RecordLeases(std::span<const LeaseMark> marks);
@@ -141,6 +166,8 @@ class Store {
 
  private:
   struct Impl;
+  std::optional<std::string> GetRaw(int family, std::string_view key) const;  // payload, checked
+  class RocksFolder& rocks() const;
   std::vector<InsertResult> InsertStored(std::span<const StoredGroup> stored);
   explicit Store(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
