@@ -121,8 +121,9 @@ class HttpClient::Impl {
     const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());
     if (left.count() <= 0) return {Failure::kTimeout, "no answer from " + url_.shown + " within its deadline", ""};
     client_.set_connection_timeout(left);
-    client_.set_read_timeout(left);
-    client_.set_write_timeout(left);
+    // The watchdog ends the call, not these: one that rang a moment early would look like a server that hung up.
+    client_.set_read_timeout(left + milliseconds(1000));
+    client_.set_write_timeout(left + milliseconds(1000));
 
     httplib::Request request;
     request.method = "POST";

@@ -5,9 +5,11 @@
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <zmq.h>
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <thread>
 
 #include "reward/reward_server.h"
@@ -128,6 +130,58 @@ TEST(ZmqReward, ForgedAndReplayedRepliesChangeNothing) {
     ++asked;
   }
   EXPECT_EQ(changed, 0) << "of " << asked;
+}
+
+// The same over a real socket: a worker whose every honest answer comes behind twenty that answer something else.
+TEST(ZmqReward, StraysBeforeTheAnswerDoNotCount) {
+  Notices notices;
+  plumb::testing::TempFolder folder;
+  const std::string endpoint = folder.Ipc("s");
+  void* context = zmq_ctx_new();
+  void* socket = zmq_socket(context, ZMQ_ROUTER);
+  ASSERT_EQ(zmq_bind(socket, endpoint.c_str()), 0);
+  std::atomic<bool> stop{false};
+  std::atomic<int> forged{0};
+  std::jthread worker([&] {
+    const int wait_ms = 50;
+    zmq_setsockopt(socket, ZMQ_RCVTIMEO, &wait_ms, sizeof wait_ms);
+    std::vector<std::string> replayed;
+    std::mt19937 random(18);
+    char buffer[65536];
+    while (!stop) {
+      const int route_size = zmq_recv(socket, buffer, sizeof buffer, 0);
+      if (route_size < 0) continue;
+      const std::string route(buffer, static_cast<size_t>(route_size));
+      zmq_recv(socket, buffer, sizeof buffer, 0);
+      const int size = zmq_recv(socket, buffer, sizeof buffer, 0);
+      const std::string honest = Honest(std::string_view(buffer, static_cast<size_t>(size)), milliseconds(0));
+      const auto send = [&](const std::string& text) {
+        zmq_send(socket, route.data(), route.size(), ZMQ_SNDMORE);
+        if (text != "short") zmq_send(socket, "", 0, ZMQ_SNDMORE);
+        zmq_send(socket, text.data(), text.size(), 0);
+      };
+      for (int i = 0; i < 20; ++i, ++forged) {
+        const uint32_t kind = random() % 4;
+        if (kind == 0 && !replayed.empty()) send(replayed[random() % replayed.size()]);
+        else if (kind == 1) send("short");
+        else if (kind == 2) send(Json{{"id", std::to_string(random())}, {"scores", {99}}}.dump());
+        else send(R"({"scores":[99]})");
+      }
+      send(honest);
+      replayed.push_back(honest);
+    }
+  });
+  GroupScorer scorer(Config(ZmqPart(endpoint)));
+  for (int i = 0; i < 50; ++i) {
+    TrajectoryGroup group = TestGroup({std::string(static_cast<size_t>(i % 7 + 1), 'x')});
+    ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
+    EXPECT_EQ(group.trajectories[0].reward, i % 7 + 1);
+  }
+  EXPECT_GE(forged, 1000);
+  stop = true;
+  worker.join();
+  zmq_close(socket);
+  zmq_ctx_term(context);
 }
 
 TEST(ZmqReward, AnAbsentWorkerIsSaidAndNotHeldAgainstTheInput) {
@@ -258,6 +312,29 @@ TEST(RewardServer, RefusesWithAReasonAndServesOn) {
   // A row without ground truth fails the rule: said for that answer, not turned into a number.
   const Json reply = Json::parse(server.Answer(R"({"id":"a","plumb":1,"prompt":"p","completions":["x"]})", milliseconds(0)));
   EXPECT_EQ(reply["scores"][0]["kind"], "reported");
+}
+
+// A thousand damaged, repeated and cut requests: each is answered or refused, and none changes what the next gets.
+TEST(RewardServer, DamagedAndReplayedRequestsChangeNothing) {
+  Notices notices;
+  plumb::testing::TempFolder folder;
+  RewardServer server(TwoRules(), folder.Ipc("s"));
+  const std::string good = R"({"id":"a","plumb":1,"deadline_ms":1000,"prompt":[{"role":"user","content":"p"}],"ground_truth":"4",)"
+                           R"("extra":{"x":[1,2]},"completions":["#### 4","<think>a</think><answer>5</answer>"]})";
+  const std::string want = server.Answer(good, milliseconds(0));
+  ASSERT_EQ(Json::parse(want)["scores"].size(), 2u);
+  std::mt19937 random(18);
+  for (int i = 0; i < 1000; ++i) {
+    std::string bad = good;
+    for (uint32_t n = 1 + random() % 4; n > 0; --n) bad[random() % bad.size()] = static_cast<char>(random());
+    if (random() % 3 == 0) bad.resize(random() % bad.size());
+    const std::string reply = server.Answer(bad, milliseconds(0));
+    EXPECT_TRUE(reply.empty() || Json::accept(reply)) << reply;
+    if (i % 50 == 0) {
+      EXPECT_EQ(server.Answer(good, milliseconds(0)), want);
+    }
+  }
+  EXPECT_EQ(server.Answer(good, milliseconds(0)), want);
 }
 
 }  // namespace
