@@ -5,21 +5,16 @@
 namespace plumb::learner {
 
 using policy_model::ScoreOptions;
-using policy_model::SplitByTokens;
-
-namespace {
-
-std::vector<int32_t> Lengths(std::span<const SequenceView> sequences) {
-  std::vector<int32_t> lengths;
-  lengths.reserve(sequences.size());
-  for (const auto& s : sequences) lengths.push_back(static_cast<int32_t>(s.tokens.size()));
-  return lengths;
-}
-
-}  // namespace
 
 TrainStep::TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens)
     : transformer_(transformer), micro_batch_tokens_(micro_batch_tokens) {}
+
+const std::vector<int32_t>& TrainStep::Split(std::span<const SequenceView> sequences) {
+  lengths_.clear();
+  for (const auto& s : sequences) lengths_.push_back(static_cast<int32_t>(s.tokens.size()));
+  policy_model::SplitByTokens(lengths_, micro_batch_tokens_, ends_);
+  return ends_;
+}
 
 void TrainStep::Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last) {
   batch_.Clear();
@@ -39,7 +34,7 @@ std::vector<std::vector<float>> TrainStep::Score(const policy_model::Weights& we
                                                  std::span<const SequenceView> sequences, float temperature) {
   std::vector<std::vector<float>> out(sequences.size());
   int32_t first = 0;
-  for (int32_t last : SplitByTokens(Lengths(sequences), micro_batch_tokens_)) {
+  for (int32_t last : Split(sequences)) {
     Pack(sequences, first, last);
     if (!scored_.empty()) {
       transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = false}, false, logprob_, {});
@@ -54,7 +49,7 @@ std::vector<std::vector<float>> TrainStep::Values(const policy_model::Weights& w
                                                   std::span<const SequenceView> sequences) {
   std::vector<std::vector<float>> out(sequences.size());
   int32_t first = 0;
-  for (int32_t last : SplitByTokens(Lengths(sequences), micro_batch_tokens_)) {
+  for (int32_t last : Split(sequences)) {
     Pack(sequences, first, last);
     if (!scored_.empty()) transformer_.ForwardValues(weights, batch_, false, value_);
     for (size_t i = 0; i < scored_.size(); ++i) out[static_cast<size_t>(scored_[i].sequence)].push_back(value_[i]);
@@ -68,7 +63,7 @@ std::vector<std::vector<float>> TrainStep::HeadValues(const policy_model::Weight
                                                       std::span<const SequenceView> sequences) {
   std::vector<std::vector<float>> out(sequences.size());
   int32_t first = 0;
-  for (int32_t last : SplitByTokens(Lengths(sequences), micro_batch_tokens_)) {
+  for (int32_t last : Split(sequences)) {
     Pack(sequences, first, last);
     if (!scored_.empty()) {
       transformer_.Forward(weights, batch_, {.entropy = false}, false, logprob_, {});
@@ -84,7 +79,7 @@ void TrainStep::Accumulate(const policy_model::Weights& weights, std::span<const
                            float temperature, const TokenLoss& loss, policy_model::FlatBuffer& grad,
                            const SharedHead* shared) {
   int32_t first = 0;
-  for (int32_t last : SplitByTokens(Lengths(sequences), micro_batch_tokens_)) {
+  for (int32_t last : Split(sequences)) {
     Pack(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;
@@ -114,7 +109,7 @@ void TrainStep::Accumulate(const policy_model::Weights& weights, std::span<const
 void TrainStep::AccumulateValues(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
                                  const TokenLoss& loss, policy_model::FlatBuffer& grad) {
   int32_t first = 0;
-  for (int32_t last : SplitByTokens(Lengths(sequences), micro_batch_tokens_)) {
+  for (int32_t last : Split(sequences)) {
     Pack(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;

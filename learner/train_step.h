@@ -2,7 +2,7 @@
 //
 // Purpose: what every algorithm shares. An algorithm says which sequences and, for each scored token, what the loss'
 // derivative is; packing, chunking and buffers are here.
-// Thread safety: one thread.
+// Thread safety: one thread. Allocation: none of ours in Accumulate after a pass of the same size.
 #pragma once
 
 #include <cstdint>
@@ -67,11 +67,14 @@ class TrainStep {
                         const TokenLoss& loss, policy_model::FlatBuffer& grad);
 
  private:
+  // Ends of the micro-batches; valid until the next call.
+  const std::vector<int32_t>& Split(std::span<const SequenceView> sequences);
   // Packs sequences [first, last) into batch_ and lists their scored tokens.
   void Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last);
 
   policy_model::Transformer& transformer_;
   int64_t micro_batch_tokens_;
+  std::vector<int32_t> lengths_, ends_;
   policy_model::PackedBatch batch_;
   std::vector<ScoredToken> scored_;
   std::vector<float> logprob_, entropy_, value_, g_logprob_, g_entropy_, g_value_;

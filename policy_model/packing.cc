@@ -46,8 +46,8 @@ void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const 
   max_seqlen = std::max(max_seqlen, length);
 }
 
-std::vector<int32_t> SplitByTokens(std::span<const int32_t> lengths, int64_t token_budget) {
-  std::vector<int32_t> ends;
+void SplitByTokens(std::span<const int32_t> lengths, int64_t token_budget, std::vector<int32_t>& ends) {
+  ends.clear();
   int64_t used = 0;
   for (size_t i = 0; i < lengths.size(); ++i) {
     if (used > 0 && used + lengths[i] > token_budget) {
@@ -57,6 +57,11 @@ std::vector<int32_t> SplitByTokens(std::span<const int32_t> lengths, int64_t tok
     used += lengths[i];
   }
   if (!lengths.empty()) ends.push_back(static_cast<int32_t>(lengths.size()));
+}
+
+std::vector<int32_t> SplitByTokens(std::span<const int32_t> lengths, int64_t token_budget) {
+  std::vector<int32_t> ends;
+  SplitByTokens(lengths, token_budget, ends);
   return ends;
 }
 

@@ -33,5 +33,7 @@ struct PackedBatch {
 // Splits sequences (their lengths) into consecutive micro-batches of at most `token_budget` tokens, keeping the order; a
 // sequence longer than the budget gets a micro-batch of its own. Returns end indices.
 std::vector<int32_t> SplitByTokens(std::span<const int32_t> lengths, int64_t token_budget);
+// The same into memory that is kept.
+void SplitByTokens(std::span<const int32_t> lengths, int64_t token_budget, std::vector<int32_t>& ends);
 
 }  // namespace plumb::policy_model
