@@ -171,7 +171,12 @@ std::vector<std::string> Validate(const Config& c) {
   OneOf(p, "sft.lr_schedule", c.sft.lr_schedule, {"constant", "linear", "cosine"});
   OneOf(p, "optimizer.lr_schedule", c.optimizer.lr_schedule, {"constant", "linear", "cosine"});
   OneOf(p, "reward.on_failure", c.reward.on_failure, {"drop_group", "requeue", "penalty"});
-  OneOf(p, "algorithm.name", c.algorithm.name, {"grpo", "ppo"});
+  OneOf(p, "algorithm.name", c.algorithm.name, {"grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce++", "cispo", "ppo"});
+  OneOf(p, "algorithm.advantage", c.algorithm.advantage, {"group", "leave_one_out", "batch"});
+  OneOf(p, "algorithm.objective", c.algorithm.objective, {"clip", "cispo"});
+  OneOf(p, "algorithm.ratio", c.algorithm.ratio, {"token", "sequence", "product"});
+  OneOf(p, "algorithm.off_policy", c.algorithm.off_policy,
+        {"off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"});
   OneOf(p, "algorithm.kl_estimator", c.algorithm.kl_estimator, {"k1", "k2", "k3"});
   OneOf(p, "algorithm.kl_placement", c.algorithm.kl_placement, {"loss", "reward"});
   OneOf(p, "algorithm.aggregation", c.algorithm.aggregation, {"token", "sequence", "constant"});
@@ -214,7 +219,7 @@ std::vector<std::string> Validate(const Config& c) {
   require(c.sft.learning_rate > 0, "sft.learning_rate has to be positive.");
   at_least("rollout.prompts_per_step", c.rollout.prompts_per_step, 1);
   at_least("rollout.samples_per_prompt", c.rollout.samples_per_prompt, 1);
-  require(c.algorithm.name != "grpo" || c.rollout.samples_per_prompt >= 2,
+  require(c.algorithm.name == "ppo" || c.algorithm.advantage == "batch" || c.rollout.samples_per_prompt >= 2,
           "rollout.samples_per_prompt has to be at least 2: GRPO compares the answers of a group.");
   at_least("rollout.max_new_tokens", c.rollout.max_new_tokens, 1);
   at_least("rollout.max_batch", c.rollout.max_batch, 1);
@@ -232,9 +237,18 @@ std::vector<std::string> Validate(const Config& c) {
   within("algorithm.clip_high", c.algorithm.clip_high, 0, 100);
   require(c.algorithm.dual_clip == 0 || c.algorithm.dual_clip > 1, "algorithm.dual_clip has to be 0 (off) or more than 1.");
   within("algorithm.kl_coef", c.algorithm.kl_coef, 0, 1e6);
+  require(c.algorithm.objective != "cispo" || c.algorithm.ratio == "token",
+          "algorithm.objective = \"cispo\" weighs tokens one by one: it needs algorithm.ratio = \"token\".");
+  require(c.algorithm.advantage != "batch" || c.algorithm.ratio == "token",
+          "algorithm.advantage = \"batch\" gives every token its own: it needs algorithm.ratio = \"token\".");
+  require(c.algorithm.advantage != "batch" || c.algorithm.kl_coef == 0 || c.algorithm.kl_placement == "reward",
+          "algorithm.advantage = \"batch\" has its KL in the reward: set algorithm.kl_placement = \"reward\".");
+  within("algorithm.tis_floor", c.algorithm.tis_floor, 0, 1);
   at_least("algorithm.epochs", c.algorithm.epochs, 1);
   at_least("algorithm.minibatches", c.algorithm.minibatches, 1);
-  require(c.algorithm.minibatches <= c.rollout.prompts_per_step * c.rollout.samples_per_prompt,
+  // Divided rather than multiplied: sizes without a bound must not overflow here.
+  require(c.rollout.prompts_per_step < 1 || c.rollout.samples_per_prompt < 1 ||
+              (c.algorithm.minibatches - 1) / c.rollout.samples_per_prompt < c.rollout.prompts_per_step,
           "algorithm.minibatches is larger than the number of answers in a batch.");
   within("algorithm.logprob_gate", c.algorithm.logprob_gate, 0, 1e6);
   ValidatePpo(c, p);

@@ -144,7 +144,10 @@ struct RewardConfig {
 
 // [algorithm]
 struct AlgorithmConfig {
-  std::string name = "grpo";         // grpo | ppo
+  std::string name = "grpo";         // grpo | dr_grpo | dapo | gspo | rloo | reinforce++ | cispo | ppo: sets defaults below
+  std::string advantage = "group";   // group | leave_one_out | batch
+  std::string objective = "clip";    // clip | cispo
+  std::string ratio = "token";       // token | sequence (GSPO) | product (RLOO)
   bool advantage_std = true;         // divide by the group's standard deviation
   double advantage_eps = 1e-4;
   bool skip_equal_groups = true;     // groups of equal reward carry no gradient: left out of the products
@@ -159,6 +162,8 @@ struct AlgorithmConfig {
   int64_t epochs = 1;                // passes over a batch
   int64_t minibatches = 1;           // updates a pass
   double tis_cap = 2.0;              // truncated importance sampling between actor and learner log-probs; 0: off
+  double tis_floor = 0;              // of the masking modes
+  std::string off_policy = "token_truncate";  // off | token_truncate | token_mask | sequence_truncate | sequence_mask
   bool recompute_logprobs = false;   // old log-probs by the learner instead of the actor's
   double logprob_gate = 0.05;        // mean |actor - learner| log-prob above which the run stops; nats
   // PPO

@@ -122,7 +122,12 @@ void RewardConfig::Visit(V& v) {
 
 template <class V>
 void AlgorithmConfig::Visit(V& v) {
-  v({"name", "name", "grpo", "adv_estimator"}, name);
+  v({"name", "name", "grpo | dr_grpo | dapo | gspo | rloo | reinforce++ | cispo | ppo; sets the method's usual values of the other "
+     "options (docs/algorithms.md)", "adv_estimator"}, name);
+  v({"advantage", "name", "group: minus the group's mean; leave_one_out: minus the others' mean; batch: whitened over the batch"}, advantage);
+  v({"objective", "name", "clip: clipped surrogate; cispo: bounded weight, every token keeps its gradient"}, objective);
+  v({"ratio", "name", "token; sequence: geometric mean over the answer (GSPO); product: of the whole answer (RLOO)",
+     "importance_sampling_level"}, ratio);
   v({"advantage_std", "bool", "divide by the group's standard deviation (false: Dr.GRPO)", "scale_rewards"}, advantage_std);
   v({"advantage_eps", "1", "added to that standard deviation"}, advantage_eps);
   v({"skip_equal_groups", "bool", "leave out groups of equal reward: they have no gradient"}, skip_equal_groups);
@@ -136,8 +141,13 @@ void AlgorithmConfig::Visit(V& v) {
   v({"entropy_coef", "1", "bonus on the entropy", "entropy_coeff"}, entropy_coef);
   v({"epochs", "1", "passes over a batch", "ppo_epochs num_iterations"}, epochs);
   v({"minibatches", "1", "updates a pass"}, minibatches);
-  v({"tis_cap", "1", "cap of the importance weight between actor and learner; used with recompute_logprobs; 0: off"}, tis_cap);
-  v({"recompute_logprobs", "bool", "old log-probs by the learner instead of those recorded at sampling"}, recompute_logprobs);
+  v({"tis_cap", "1", "cap of the importance weight between actor and learner; used with recompute_logprobs; 0: off",
+     "vllm_importance_sampling_clip_max"}, tis_cap);
+  v({"tis_floor", "1", "masking modes: weights below it count 0 (IcePop: 0.5 with tis_cap 5)", "vllm_importance_sampling_clip_min"},
+    tis_floor);
+  v({"off_policy", "name", "off | token_truncate (TIS) | token_mask (IcePop) | sequence_truncate | sequence_mask",
+     "vllm_importance_sampling_mode"}, off_policy);
+  v({"recompute_logprobs", "bool", "old log-probs by the learner instead of those recorded at sampling; always so when max_staleness > 0"}, recompute_logprobs);
   v({"logprob_gate", "nats", "mean |actor - learner| log-prob above which the run stops; 0: off"}, logprob_gate);
   v({"gamma", "1", "ppo: discount a token; 1 for answers that are scored at their end", "discount"}, gamma);
   v({"lam", "1", "ppo: 1 trusts the rewards alone, lower values the critic more", "gae_lambda lambd"}, lam);

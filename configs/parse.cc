@@ -278,9 +278,39 @@ struct AlgorithmDefaults {
     if (origins.emplace(std::string("algorithm.") + key, "default of " + a.name).second) field = value;
   }
   void Apply(AlgorithmConfig& a) {
+    const auto set_text = [&](const char* key, std::string& field, const char* value) { Set<std::string>(a, key, field, value); };
+    const auto kl_in_reward = [&] {
+      set_text("kl_estimator", a.kl_estimator, "k1");
+      set_text("kl_placement", a.kl_placement, "reward");
+    };
     if (a.name == "ppo") {
-      Set<std::string>(a, "kl_estimator", a.kl_estimator, "k1");
-      Set<std::string>(a, "kl_placement", a.kl_placement, "reward");
+      kl_in_reward();
+    } else if (a.name == "dr_grpo") {
+      Set(a, "advantage_std", a.advantage_std, false);
+      set_text("aggregation", a.aggregation, "constant");
+    } else if (a.name == "dapo") {
+      Set(a, "clip_high", a.clip_high, 0.28);
+      Set(a, "dual_clip", a.dual_clip, 10.0);
+    } else if (a.name == "gspo") {
+      set_text("ratio", a.ratio, "sequence");
+      set_text("aggregation", a.aggregation, "sequence");
+      Set(a, "clip_low", a.clip_low, 3e-4);
+      Set(a, "clip_high", a.clip_high, 4e-4);
+    } else if (a.name == "rloo") {
+      set_text("advantage", a.advantage, "leave_one_out");
+      set_text("ratio", a.ratio, "product");
+      set_text("aggregation", a.aggregation, "sequence");
+      Set(a, "kl_coef", a.kl_coef, 0.05);
+      kl_in_reward();
+    } else if (a.name == "reinforce++") {
+      set_text("advantage", a.advantage, "batch");
+      Set(a, "skip_equal_groups", a.skip_equal_groups, false);
+      Set(a, "kl_coef", a.kl_coef, 0.05);
+      kl_in_reward();
+    } else if (a.name == "cispo") {
+      set_text("objective", a.objective, "cispo");
+      Set(a, "clip_low", a.clip_low, 1.0);
+      Set(a, "clip_high", a.clip_high, 4.0);
     }
   }
 };

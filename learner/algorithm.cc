@@ -1,5 +1,7 @@
 #include "learner/algorithm.h"
 
+#include <set>
+
 #include "common/error.h"
 #include "learner/grpo.h"
 #include "learner/ppo.h"
@@ -7,11 +9,11 @@
 namespace plumb::learner {
 
 std::unique_ptr<Algorithm> MakeAlgorithm(const AlgorithmContext& c) {
-  if (c.config.algorithm.name == "grpo") {
-    return std::make_unique<Grpo>(c.config, c.train, c.weights, c.optimizer, c.reference);
-  }
-  if (c.config.algorithm.name == "ppo") return std::make_unique<Ppo>(c);
-  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.name '" + c.config.algorithm.name + "'");
+  static const std::set<std::string> kGrpoFamily = {"grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce++", "cispo"};
+  const std::string& name = c.config.algorithm.name;
+  if (kGrpoFamily.contains(name)) return std::make_unique<Grpo>(c.config, c.train, c.weights, c.optimizer, c.reference);
+  if (name == "ppo") return std::make_unique<Ppo>(c);
+  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.name '" + name + "'");
 }
 
 bool NeedsReference(const configs::Config& config) { return config.algorithm.kl_coef > 0; }

@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/rng.h"
+#include "learner/gae.h"
 #include "learner/returns.h"
 
 namespace plumb::learner {
@@ -26,6 +27,29 @@ Aggregation ParseAggregation(const std::string& name) {
   if (name == "constant") return Aggregation::kConstant;
   throw Error(ErrorCode::kInvalidArgument,
               "unknown algorithm.aggregation '" + name + "': use token, sequence or constant");
+}
+
+Objective ParseObjective(const std::string& name) {
+  if (name == "clip") return Objective::kClip;
+  if (name == "cispo") return Objective::kCispo;
+  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.objective '" + name + "': use clip or cispo");
+}
+
+RatioLevel ParseRatio(const std::string& name) {
+  if (name == "token") return RatioLevel::kToken;
+  if (name == "sequence") return RatioLevel::kSequence;
+  if (name == "product") return RatioLevel::kProduct;
+  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.ratio '" + name + "': use token, sequence or product");
+}
+
+OffPolicy ParseOffPolicy(const std::string& name) {
+  if (name == "off") return OffPolicy::kOff;
+  if (name == "token_truncate") return OffPolicy::kTokenTruncate;
+  if (name == "token_mask") return OffPolicy::kTokenMask;
+  if (name == "sequence_truncate") return OffPolicy::kSequenceTruncate;
+  if (name == "sequence_mask") return OffPolicy::kSequenceMask;
+  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.off_policy '" + name +
+                                               "': use off, token_truncate, token_mask, sequence_truncate or sequence_mask");
 }
 
 SequenceView View(const Trajectory& t) { return {t.tokens, t.loss_mask}; }
@@ -56,6 +80,7 @@ double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, i
 
 struct Grpo::Totals {
   double loss = 0, kl = 0, entropy = 0, ratio = 0, clipped = 0, approx_kl = 0, importance = 0;
+  int64_t masked = 0;  // tokens of weight 0
   double logprob_diff = 0, logprob_diff_max = 0;
   double grad_norm = 0;
   int64_t tokens = 0, gate_tokens = 0, importance_tokens = 0, updates = 0, skipped = 0, forward_tokens = 0;
@@ -67,7 +92,13 @@ Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weight
       temperature_(config.rollout.temperature > 0 ? static_cast<float>(config.rollout.temperature) : 1.0f),
       max_new_tokens_(config.rollout.max_new_tokens),
       seed_(config.run.seed),
+      // Generation that runs ahead samples from older policies: the ratio is then taken against the learner's own.
+      recompute_(options_.recompute_logprobs || config.run.max_staleness > 0),
       estimator_(ParseEstimator(options_.kl_estimator)),
+      objective_(ParseObjective(options_.objective)),
+      ratio_(ParseRatio(options_.ratio)),
+      off_policy_{.mode = ParseOffPolicy(options_.tis_cap > 0 ? options_.off_policy : "off"), .floor = options_.tis_floor,
+                  .cap = options_.tis_cap},
       aggregation_(ParseAggregation(options_.aggregation)),
       clip_{.low = options_.clip_low, .high = options_.clip_high, .dual = options_.dual_clip},
       train_(train),
@@ -90,10 +121,12 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   int64_t scored = 0, answers = 0, unscored = 0, clipped = 0, zero_std = 0, kl_sequences = 0, used_groups = 0;
   std::map<std::string, std::pair<double, int64_t>> parts;
   std::vector<Sample> samples;
+  const bool over_batch = options_.advantage == "batch";
   for (const auto& group : groups) {
     std::vector<double> rewards;
     std::vector<unsigned char> counts;
     std::vector<std::vector<float>> reference;
+    std::vector<std::vector<double>> kl_tokens(group.trajectories.size());
     std::vector<SequenceView> views;
     for (const auto& t : group.trajectories) views.push_back(View(t));
     if (kl_in_reward) reference = reference_->Score(views, temperature_);
@@ -110,7 +143,9 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
         const std::vector<float> lp = AtScored(t, t.logprobs);
         double kl = 0;
         for (size_t k = 0; k < lp.size(); ++k) {
-          kl += KlEstimate<double>(estimator_, static_cast<double>(lp[k]), static_cast<double>(reference[i][k])).value;
+          kl_tokens[i].push_back(
+              KlEstimate<double>(estimator_, static_cast<double>(lp[k]), static_cast<double>(reference[i][k])).value);
+          kl += kl_tokens[i].back();
         }
         kl_sum += kl;
         ++kl_sequences;
@@ -130,18 +165,34 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
         parts[part.name].second += 1;
       }
     }
-    const GroupAdvantage advantage =
-        GroupAdvantages(rewards, counts, options_.advantage_std, options_.advantage_eps);
+    const GroupAdvantage advantage = options_.advantage == "leave_one_out"
+                                         ? LeaveOneOutAdvantages(rewards, counts)
+                                         : GroupAdvantages(rewards, counts, options_.advantage_std, options_.advantage_eps);
     zero_std += advantage.equal;
-    if (advantage.equal && options_.skip_equal_groups) continue;
+    if (advantage.equal && options_.skip_equal_groups && !over_batch) continue;
     ++used_groups;
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
       if (!counts[i]) continue;
-      Sample sample{.trajectory = &group.trajectories[i], .advantage = advantage.advantage[i]};
+      Sample sample{.trajectory = &group.trajectories[i]};
       sample.old_logprob = AtScored(*sample.trajectory, sample.trajectory->logprobs);
       sample.tokens = static_cast<int64_t>(sample.old_logprob.size());
-      if (sample.tokens > 0) samples.push_back(std::move(sample));
+      if (sample.tokens == 0) continue;
+      sample.advantage.assign(sample.old_logprob.size(), over_batch ? group.trajectories[i].reward : advantage.advantage[i]);
+      if (over_batch) {  // a token answers for the reward and for the KL that is still to come
+        double to_go = 0;
+        for (size_t k = kl_tokens[i].size(); k-- > 0;) {
+          to_go += kl_tokens[i][k];
+          sample.advantage[k] -= options_.kl_coef * to_go;
+        }
+      }
+      samples.push_back(std::move(sample));
     }
+  }
+  if (over_batch) {
+    std::vector<std::vector<double>> rows;
+    for (const Sample& s : samples) rows.push_back(s.advantage);
+    Whiten<double>(rows);
+    for (size_t i = 0; i < samples.size(); ++i) samples[i].advantage = std::move(rows[i]);
   }
   if (kl_in_loss && !samples.empty()) {
     std::vector<SequenceView> views;
@@ -149,16 +200,16 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     auto reference = reference_->Score(views, temperature_);
     for (size_t i = 0; i < samples.size(); ++i) samples[i].reference = std::move(reference[i]);
   }
-  if (options_.recompute_logprobs && !samples.empty()) {
+  if (recompute_ && !samples.empty()) {
     std::vector<SequenceView> views;
     for (const auto& s : samples) views.push_back(View(*s.trajectory));
     auto own = train_.Score(weights_, views, temperature_);
     for (size_t i = 0; i < samples.size(); ++i) {
       Sample& s = samples[i];
-      s.importance.resize(own[i].size());
-      for (size_t k = 0; k < own[i].size(); ++k) {
-        s.importance[k] = TruncatedImportance(own[i][k], s.old_logprob[k], static_cast<float>(options_.tis_cap));
-      }
+      const std::vector<double> proximal(own[i].begin(), own[i].end()), behaviour(s.old_logprob.begin(), s.old_logprob.end());
+      std::vector<double> weight(proximal.size());
+      OffPolicyWeights<double>(off_policy_, proximal, behaviour, weight);
+      s.importance.assign(weight.begin(), weight.end());
       s.old_logprob = std::move(own[i]);
     }
   }
@@ -188,43 +239,49 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
   }
   const auto sequences = static_cast<int64_t>(samples.size());
   double loss = 0;
-  std::vector<size_t> next(samples.size(), 0);  // scored tokens seen of each sequence
+  std::vector<double> logprob, old, weight, derivative;  // of one answer
   optimizer_.ZeroGrad();
-  train_.Accumulate(
+  train_.AccumulateSequences(
       weights_, views, temperature_,
-      [&](const ScoredToken& token) {
-        const auto s = static_cast<size_t>(token.sequence);
-        const Sample& sample = samples[s];
-        const size_t k = next[s]++;
-        const double weight = TokenWeight(aggregation_, sample.tokens, sequences, tokens, max_new_tokens_);
-        const auto lp = static_cast<double>(token.logprob);
-        const auto old = static_cast<double>(sample.old_logprob[k]);
-        const auto surrogate = ClippedSurrogate<double>(lp, old, sample.advantage, clip_);
-        const double importance = sample.importance.empty() ? 1.0 : static_cast<double>(sample.importance[k]);
-        double value = importance * surrogate.value;
-        double derivative = importance * surrogate.derivative;
-        if (!sample.reference.empty()) {
-          const auto kl = KlEstimate<double>(estimator_, lp, static_cast<double>(sample.reference[k]));
-          value += options_.kl_coef * kl.value;
-          derivative += options_.kl_coef * kl.derivative;
-          totals.kl += kl.value;
+      [&](std::span<const ScoredToken> scored, std::span<TrainStep::Gradient> gradients) {
+        const Sample& sample = samples[static_cast<size_t>(scored[0].sequence)];
+        const size_t n = scored.size();
+        const double share = TokenWeight(aggregation_, sample.tokens, sequences, tokens, max_new_tokens_);
+        logprob.resize(n);
+        weight.resize(n);
+        derivative.resize(n);
+        old.assign(sample.old_logprob.begin(), sample.old_logprob.end());
+        for (size_t k = 0; k < n; ++k) {
+          logprob[k] = static_cast<double>(scored[k].logprob);
+          weight[k] = share * (sample.importance.empty() ? 1.0 : static_cast<double>(sample.importance[k]));
         }
-        value -= options_.entropy_coef * static_cast<double>(token.entropy);
-        loss += weight * value;
-        totals.entropy += static_cast<double>(token.entropy);
-        totals.ratio += surrogate.ratio;
-        totals.clipped += surrogate.clipped;
-        totals.approx_kl += old - lp;
-        totals.importance += importance;
-        if (check_gate) {
-          const double diff = std::abs(lp - old);
-          totals.logprob_diff += diff;
-          totals.logprob_diff_max = std::max(totals.logprob_diff_max, diff);
-          ++totals.gate_tokens;
+        const auto policy = AnswerLoss<double>(objective_, ratio_, clip_, sample.advantage, logprob, old, weight, derivative);
+        loss += policy.value;
+        totals.ratio += policy.ratio_sum;
+        totals.clipped += static_cast<double>(policy.clipped);
+        for (size_t k = 0; k < n; ++k) {
+          if (!sample.reference.empty()) {
+            const auto kl = KlEstimate<double>(estimator_, logprob[k], static_cast<double>(sample.reference[k]));
+            loss += share * options_.kl_coef * kl.value;
+            derivative[k] += share * options_.kl_coef * kl.derivative;
+            totals.kl += kl.value;
+          }
+          const auto entropy = static_cast<double>(scored[k].entropy);
+          loss -= share * options_.entropy_coef * entropy;
+          totals.entropy += entropy;
+          totals.approx_kl += old[k] - logprob[k];
+          totals.importance += weight[k] / share;
+          totals.masked += weight[k] == 0;
+          if (check_gate) {
+            const double diff = std::abs(logprob[k] - old[k]);
+            totals.logprob_diff += diff;
+            totals.logprob_diff_max = std::max(totals.logprob_diff_max, diff);
+            ++totals.gate_tokens;
+          }
+          gradients[k] = {.logprob = static_cast<float>(derivative[k]),
+                          .entropy = static_cast<float>(-share * options_.entropy_coef)};
         }
-        ++totals.tokens;
-        return TrainStep::Gradient{static_cast<float>(weight * derivative),
-                                   static_cast<float>(-weight * options_.entropy_coef)};
+        totals.tokens += static_cast<int64_t>(n);
       },
       optimizer_.grad());
   if (check_gate && totals.gate_tokens > 0) {
@@ -249,7 +306,7 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
   std::vector<Sample> samples = Prepare(groups, metrics);
   Totals totals;
   // Log-probs can be compared only where learner and actor hold the same version: the first update of a fresh batch.
-  bool fresh = !options_.recompute_logprobs;
+  bool fresh = !recompute_;
   for (const auto& group : groups) fresh = fresh && (group.trajectories.empty() || group.policy.version == step);
   const auto n = samples.size();
   const auto minibatches = static_cast<size_t>(std::max<int64_t>(1, options_.minibatches));
@@ -272,7 +329,10 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
   metrics["policy/clip_fraction"] = totals.clipped / tokens;
   metrics["policy/approx_kl"] = totals.approx_kl / tokens;
   if (options_.kl_coef > 0 && options_.kl_placement == "loss") metrics["objective/kl"] = totals.kl / tokens;
-  if (options_.recompute_logprobs) metrics["sampling/importance_ratio"] = totals.importance / tokens;
+  if (recompute_) {
+    metrics["sampling/importance_ratio"] = totals.importance / tokens;
+    metrics["sampling/importance_masked"] = static_cast<double>(totals.masked) / tokens;
+  }
   if (totals.gate_tokens) {
     metrics["sampling/logprob_diff_mean"] = totals.logprob_diff / static_cast<double>(totals.gate_tokens);
     metrics["sampling/logprob_diff_max"] = totals.logprob_diff_max;

@@ -1,7 +1,7 @@
-// Group-relative policy optimisation on a batch of scored groups.
+// Policy optimisation without a critic on a batch of scored groups: GRPO and its family.
 //
-// Purpose: advantages from the group, clipped surrogate a token, optional KL against a reference in the loss or in the
-// reward, aggregation over tokens or sequences (Shao et al., "DeepSeekMath", 2024, eq. 3; aggregations: Yu et al., "DAPO",
+// Purpose: advantages from the group (or leave-one-out, or over the batch), a loss of answer_loss.h, weights of off_policy.h,
+// optional KL against a reference in the loss or in the reward, aggregation over tokens or sequences (Shao et al., "DeepSeekMath", 2024, eq. 3; aggregations: Yu et al., "DAPO",
 // 2025, and Liu et al., "Understanding R1-Zero-Like Training", 2025).
 // Thread safety: one thread.
 #pragma once
@@ -14,6 +14,8 @@
 #include "common/trajectory.h"
 #include "configs/config.h"
 #include "learner/algorithm.h"
+#include "learner/answer_loss.h"
+#include "learner/off_policy.h"
 #include "learner/optimizer.h"
 #include "learner/policy_loss.h"
 #include "learner/reference_policy.h"
@@ -44,7 +46,7 @@ class Grpo : public Algorithm {
   // A trajectory that takes part in the loss.
   struct Sample {
     const Trajectory* trajectory = nullptr;
-    double advantage = 0;
+    std::vector<double> advantage;      // [tokens]
     int64_t tokens = 0;                 // scored
     std::vector<float> old_logprob;     // [tokens] the ratio's denominator
     std::vector<float> reference;       // [tokens]; empty without a KL term in the loss
@@ -60,7 +62,11 @@ class Grpo : public Algorithm {
   const float temperature_;
   const int64_t max_new_tokens_;
   const uint64_t seed_;
+  const bool recompute_;  // old log-probs by the learner
   KlEstimator estimator_;
+  Objective objective_;
+  RatioLevel ratio_;
+  OffPolicyOptions<double> off_policy_;
   Aggregation aggregation_;
   ClipOptions clip_;
   TrainStep& train_;

@@ -36,4 +36,13 @@ GroupAdvantage GroupAdvantages(std::span<const double> rewards, std::span<const 
   return out;
 }
 
+GroupAdvantage LeaveOneOutAdvantages(std::span<const double> rewards, std::span<const unsigned char> counts) {
+  GroupAdvantage out = GroupAdvantages(rewards, counts, false, 0);
+  double n = 0;
+  for (const unsigned char counted : counts) n += counted != 0;
+  // r - (sum - r) / (n - 1) = (r - mean) n / (n - 1)
+  for (double& a : out.advantage) a *= n > 1 ? n / (n - 1) : 0;
+  return out;
+}
+
 }  // namespace plumb::learner

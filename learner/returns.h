@@ -20,4 +20,8 @@ struct GroupAdvantage {
 GroupAdvantage GroupAdvantages(std::span<const double> rewards, std::span<const unsigned char> counts,
                                bool divide_by_std, double eps);
 
+// A_i = r_i - mean of the others' rewards (Kool et al., "Buy 4 REINFORCE Samples, Get a Baseline for Free!", 2019): unbiased,
+// where the group's own mean is not. A member alone gets 0. `mean`, `std` and `equal` as above.
+GroupAdvantage LeaveOneOutAdvantages(std::span<const double> rewards, std::span<const unsigned char> counts);
+
 }  // namespace plumb::learner

@@ -78,6 +78,17 @@ std::vector<std::vector<float>> TrainStep::HeadValues(const policy_model::Weight
 void TrainStep::Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
                            float temperature, const TokenLoss& loss, policy_model::FlatBuffer& grad,
                            const SharedHead* shared) {
+  AccumulateSequences(
+      weights, sequences, temperature,
+      [&](std::span<const ScoredToken> tokens, std::span<Gradient> gradients) {
+        for (size_t i = 0; i < tokens.size(); ++i) gradients[i] = loss(tokens[i]);
+      },
+      grad, shared);
+}
+
+void TrainStep::AccumulateSequences(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
+                                    float temperature, const SequenceLoss& loss, policy_model::FlatBuffer& grad,
+                                    const SharedHead* shared) {
   int32_t first = 0;
   for (int32_t last : Split(sequences)) {
     Pack(sequences, first, last);
@@ -85,16 +96,22 @@ void TrainStep::Accumulate(const policy_model::Weights& weights, std::span<const
     if (scored_.empty()) continue;
     transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = true}, true, logprob_, entropy_);
     if (shared) transformer_.HeadValues(*shared->head, value_);
-    bool any_entropy = false;
     for (size_t i = 0; i < scored_.size(); ++i) {
       scored_[i].logprob = logprob_[i];
       scored_[i].entropy = entropy_[i];
       if (shared) scored_[i].value = value_[i];
-      const Gradient g = loss(scored_[i]);
-      g_logprob_[i] = g.logprob;
-      g_entropy_[i] = g.entropy;
-      g_value_[i] = g.value;
-      any_entropy = any_entropy || g.entropy != 0;
+    }
+    gradients_.assign(scored_.size(), {});
+    for (size_t begin = 0, end = 0; begin < scored_.size(); begin = end) {
+      while (end < scored_.size() && scored_[end].sequence == scored_[begin].sequence) ++end;
+      loss(std::span<const ScoredToken>(scored_).subspan(begin, end - begin), std::span(gradients_).subspan(begin, end - begin));
+    }
+    bool any_entropy = false;
+    for (size_t i = 0; i < scored_.size(); ++i) {
+      g_logprob_[i] = gradients_[i].logprob;
+      g_entropy_[i] = gradients_[i].entropy;
+      g_value_[i] = gradients_[i].value;
+      any_entropy = any_entropy || gradients_[i].entropy != 0;
     }
     const std::span<const float> g_entropy = any_entropy ? std::span<const float>(g_entropy_) : std::span<const float>();
     if (shared) {

@@ -62,7 +62,12 @@ class TrainStep {
   // Forward and backward of all sequences in token-budgeted micro-batches; adds into `grad` (and into the head's).
   void Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences, float temperature,
                   const TokenLoss& loss, policy_model::FlatBuffer& grad, const SharedHead* shared = nullptr);
-  // The same for a model with a scalar head: only ScoredToken::value and Gradient::value are used.
+  // The same for a loss that needs a whole sequence at once: it sees the scored tokens of one sequence in order and writes
+  // the gradient of each. Sequences without scored tokens are not shown.
+  using SequenceLoss = std::function<void(std::span<const ScoredToken>, std::span<Gradient>)>;
+  void AccumulateSequences(const policy_model::Weights& weights, std::span<const SequenceView> sequences, float temperature,
+                           const SequenceLoss& loss, policy_model::FlatBuffer& grad, const SharedHead* shared = nullptr);
+  // For a model with a scalar head: only ScoredToken::value and Gradient::value are used.
   void AccumulateValues(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
                         const TokenLoss& loss, policy_model::FlatBuffer& grad);
 
@@ -77,6 +82,7 @@ class TrainStep {
   std::vector<int32_t> lengths_, ends_;
   policy_model::PackedBatch batch_;
   std::vector<ScoredToken> scored_;
+  std::vector<Gradient> gradients_;
   std::vector<float> logprob_, entropy_, value_, g_logprob_, g_entropy_, g_value_;
 };
 
