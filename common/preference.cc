@@ -3,9 +3,14 @@
 #include <cmath>
 
 #include "common/error.h"
+#include "common/sha256.h"
 
 namespace plumb {
 namespace {
+
+void AppendLittleEndian(std::string& out, uint64_t v, int bytes) {
+  for (int shift = 0; shift < 8 * bytes; shift += 8) out.push_back(static_cast<char>((v >> shift) & 0xFF));
+}
 
 [[noreturn]] void Broken(const std::string& what) {
   throw Error(ErrorCode::kInvalidArgument, "a preference record " + what);
@@ -19,6 +24,18 @@ void CheckAnswer(const std::vector<Message>& messages, const std::vector<int32_t
 }
 
 }  // namespace
+
+Digest SequenceDigest(std::span<const int32_t> tokens, std::span<const uint8_t> loss_mask) {
+  PLUMB_CHECK(tokens.size() == loss_mask.size(), "a mask has one entry a token");
+  std::string bytes;
+  bytes.reserve(8 + 5 * tokens.size());
+  AppendLittleEndian(bytes, tokens.size(), 8);
+  for (const int32_t token : tokens) AppendLittleEndian(bytes, static_cast<uint32_t>(token), 4);
+  for (const uint8_t scored : loss_mask) bytes.push_back(scored ? 1 : 0);
+  Sha256 hash;
+  hash.Update(std::as_bytes(std::span(bytes)));
+  return hash.HexDigest();
+}
 
 void CheckInvariants(const PreferenceRecord& r) {
   if (!r.prompt_text.empty() && !r.prompt.empty()) Broken("has its prompt as text and as messages");

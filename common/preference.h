@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,10 @@ struct LabelledCompletion {
   bool desirable = false;
   bool operator==(const LabelledCompletion&) const = default;
 };
+
+// The sequence's name in a LogprobCache: SHA-256 over the number of tokens, the tokens (int32 LE) and the mask (0 or 1).
+// REQUIRES: equal lengths.
+Digest SequenceDigest(std::span<const int32_t> tokens, std::span<const uint8_t> loss_mask);
 
 // Throws Error(kInvalidArgument) naming the first invariant that does not hold.
 void CheckInvariants(const PreferenceRecord& record);

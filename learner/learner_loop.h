@@ -32,6 +32,7 @@ struct EvalResult {
   double reward_se = 0;    // its standard error; 0 for fewer than two
   int64_t answers = 0;
   int64_t unscored = 0;
+  std::optional<double> loss = {};  // held-out loss, where there is one (offline runs)
 };
 
 // What the loop tells its surroundings; every member may be empty.

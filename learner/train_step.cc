@@ -9,10 +9,14 @@ using policy_model::ScoreOptions;
 TrainStep::TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens)
     : transformer_(transformer), micro_batch_tokens_(micro_batch_tokens) {}
 
-const std::vector<int32_t>& TrainStep::Split(std::span<const SequenceView> sequences) {
-  lengths_.clear();
-  for (const auto& s : sequences) lengths_.push_back(static_cast<int32_t>(s.tokens.size()));
+const std::vector<int32_t>& TrainStep::Split(std::span<const SequenceView> sequences, int32_t together) {
+  PLUMB_CHECK(sequences.size() % static_cast<size_t>(together) == 0);
+  lengths_.assign(sequences.size() / static_cast<size_t>(together), 0);
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    lengths_[i / static_cast<size_t>(together)] += static_cast<int32_t>(sequences[i].tokens.size());
+  }
   policy_model::SplitByTokens(lengths_, micro_batch_tokens_, ends_);
+  for (int32_t& end : ends_) end *= together;
   return ends_;
 }
 
@@ -89,21 +93,33 @@ void TrainStep::Accumulate(const policy_model::Weights& weights, std::span<const
 void TrainStep::AccumulateSequences(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
                                     float temperature, const SequenceLoss& loss, policy_model::FlatBuffer& grad,
                                     const SharedHead* shared) {
+  AccumulateTogether(weights, sequences, 1, /*entropy=*/true, temperature, loss, grad, shared);
+}
+
+void TrainStep::AccumulatePairs(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
+                                float temperature, const SequenceLoss& loss, policy_model::FlatBuffer& grad) {
+  AccumulateTogether(weights, sequences, 2, /*entropy=*/false, temperature, loss, grad, nullptr);
+}
+
+void TrainStep::AccumulateTogether(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
+                                   int32_t together, bool entropy, float temperature, const SequenceLoss& loss,
+                                   policy_model::FlatBuffer& grad, const SharedHead* shared) {
   int32_t first = 0;
-  for (int32_t last : Split(sequences)) {
+  for (int32_t last : Split(sequences, together)) {
     Pack(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;
-    transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = true}, true, logprob_, entropy_);
+    transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = entropy}, true, logprob_,
+                         entropy ? std::span<float>(entropy_) : std::span<float>());
     if (shared) transformer_.HeadValues(*shared->head, value_);
     for (size_t i = 0; i < scored_.size(); ++i) {
       scored_[i].logprob = logprob_[i];
-      scored_[i].entropy = entropy_[i];
+      if (entropy) scored_[i].entropy = entropy_[i];
       if (shared) scored_[i].value = value_[i];
     }
     gradients_.assign(scored_.size(), {});
     for (size_t begin = 0, end = 0; begin < scored_.size(); begin = end) {
-      while (end < scored_.size() && scored_[end].sequence == scored_[begin].sequence) ++end;
+      while (end < scored_.size() && scored_[end].sequence / together == scored_[begin].sequence / together) ++end;
       loss(std::span<const ScoredToken>(scored_).subspan(begin, end - begin), std::span(gradients_).subspan(begin, end - begin));
     }
     bool any_entropy = false;

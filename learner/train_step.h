@@ -67,13 +67,21 @@ class TrainStep {
   using SequenceLoss = std::function<void(std::span<const ScoredToken>, std::span<Gradient>)>;
   void AccumulateSequences(const policy_model::Weights& weights, std::span<const SequenceView> sequences, float temperature,
                            const SequenceLoss& loss, policy_model::FlatBuffer& grad, const SharedHead* shared = nullptr);
+  // The same for a loss that compares sequences 2k and 2k + 1: it sees the scored tokens of both in order; a micro-batch
+  // never parts them. Entropies are not computed.
+  void AccumulatePairs(const policy_model::Weights& weights, std::span<const SequenceView> sequences, float temperature,
+                       const SequenceLoss& loss, policy_model::FlatBuffer& grad);
   // For a model with a scalar head: only ScoredToken::value and Gradient::value are used.
   void AccumulateValues(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
                         const TokenLoss& loss, policy_model::FlatBuffer& grad);
 
  private:
   // Ends of the micro-batches; valid until the next call.
-  const std::vector<int32_t>& Split(std::span<const SequenceView> sequences);
+  const std::vector<int32_t>& Split(std::span<const SequenceView> sequences, int32_t together = 1);
+  // `loss` sees `together` consecutive sequences at a time.
+  void AccumulateTogether(const policy_model::Weights& weights, std::span<const SequenceView> sequences, int32_t together,
+                          bool entropy, float temperature, const SequenceLoss& loss, policy_model::FlatBuffer& grad,
+                          const SharedHead* shared);
   // Packs sequences [first, last) into batch_ and lists their scored tokens.
   void Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last);
 

@@ -1,8 +1,8 @@
 // The LogprobCache port over a store: reference log-probs are computed once and read ever after.
 //
 // Purpose: a frozen reference gives the same log-probs for the same tokens, so a second epoch, a resumed run and another run
-// on the same store need no reference forward. Keys say both: the digest of the reference's weights, and SequenceDigest of
-// the tokens with their loss mask. What is stored is the log-probs of the scored tokens, in order.
+// on the same store need no reference forward. Keys say both: the digest of the reference's weights, and SequenceDigest
+// (common/preference.h) of the tokens with their loss mask. What is stored is the log-probs of the scored tokens, in order.
 // Thread safety: as the store's. Ownership: borrows the store. Errors: the store's; kCorruption for a damaged value.
 #pragma once
 
@@ -17,9 +17,6 @@
 #include "replay/store.h"
 
 namespace plumb::replay {
-
-// SHA-256 over the number of tokens, the tokens (int32 LE) and the mask. REQUIRES: equal lengths.
-Digest SequenceDigest(std::span<const int32_t> tokens, std::span<const uint8_t> loss_mask);
 
 class StoreLogprobCache : public LogprobCache {
  public:

@@ -32,8 +32,10 @@ void TruncateAtStep(const std::string& path, int64_t step) {
 
 Json EvalJson(const std::optional<learner::EvalResult>& e) {
   if (!e) return nullptr;
-  return {{"accuracy", e->accuracy}, {"reward", e->reward}, {"reward_se", e->reward_se}, {"answers", e->answers}, {"unscored", e->unscored},
-          {"version", e->version}};
+  Json out = {{"accuracy", e->accuracy}, {"reward", e->reward}, {"reward_se", e->reward_se}, {"answers", e->answers},
+              {"unscored", e->unscored}, {"version", e->version}};
+  if (e->loss) out["loss"] = *e->loss;
+  return out;
 }
 
 }  // namespace
