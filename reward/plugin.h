@@ -6,6 +6,7 @@
 // version or a refused open is an Error before the run begins.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +23,8 @@ struct HostOptions {
   std::vector<std::string> host_command;  // empty: this executable with the verb reward-host
   SandboxOptions sandbox;                 // memory_mb and allow_unsandboxed come from the recipe
   PoolOptions pool;                       // name, workers and timeout come from the recipe
+  // Makes parts of kind reward_model (reward/reward_model.h); empty: such parts are refused.
+  std::function<std::unique_ptr<RewardFunction>(const configs::RewardPartConfig&)> model_part;
   std::chrono::milliseconds start_grace{20000};  // more time for the greeting, or for the first answer of a program
 };
 

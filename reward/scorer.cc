@@ -28,7 +28,7 @@ std::string Join(const std::vector<std::string>& words) {
 
 std::vector<std::string> KnownKinds() {
   std::vector<std::string> kinds = RuleKinds();
-  kinds.insert(kinds.end(), {"plugin", "program", "python", "zmq", "http", "judge"});
+  kinds.insert(kinds.end(), {"plugin", "program", "python", "zmq", "http", "judge", "reward_model"});
   return kinds;
 }
 
@@ -41,6 +41,11 @@ std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& pa
   if (part.kind == "zmq") return MakeZmq(part, options);
   if (part.kind == "http") return MakeHttp(part, options);
   if (part.kind == "judge") return MakeJudge(part, options);
+  if (part.kind == "reward_model") {
+    if (options.model_part) return options.model_part(part);
+    throw Error(ErrorCode::kUnsupported, "kind reward_model needs a run's tokenizer, which this command has not",
+                "reward part '" + part.name + "'");
+  }
   throw Error(ErrorCode::kInvalidArgument, "unknown kind '" + part.kind + "'; known: " + Join(KnownKinds()),
               "reward part '" + part.name + "'");
 }

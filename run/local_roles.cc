@@ -8,6 +8,7 @@
 #include "common/bounded_queue.h"
 #include "common/error.h"
 #include "policy_model/transformer.h"
+#include "reward/reward_model.h"
 #include "reward/scorer.h"
 #include "run/observer.h"
 #include "run/roles.h"
@@ -127,7 +128,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
   store->PutPrompts(replay::kTrainDataset, prompts.train);
   if (!prompts.eval.empty()) store->PutPrompts(replay::kEvalDataset, prompts.eval);
   replay::ReplayTable table(store.get(), TableOptionsOf(config));
-  reward::GroupScorer scorer(config.reward);
+  reward::GroupScorer scorer(config.reward, reward::WithModelParts(session.tokenizer()));
 
   policy_model::Weights weights = MakeWeights(session);
   InPlaceSink in_place;

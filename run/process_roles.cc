@@ -18,6 +18,7 @@
 #include "learner/weight_publisher.h"
 #include "policy_model/transformer.h"
 #include "replay/remote.h"
+#include "reward/reward_model.h"
 #include "reward/scorer.h"
 #include "run/observer.h"
 #include "run/roles.h"
@@ -62,7 +63,7 @@ void RunReplayRole(const Session& session, const Endpoints& endpoints, const Run
 void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t index, const RunOptions& options) {
   const std::string name = "reward-" + std::to_string(index);
   const auto& config = session.config();
-  reward::GroupScorer scorer(config.reward);
+  reward::GroupScorer scorer(config.reward, reward::WithModelParts(session.tokenizer()));
   replay::ReplayClient replay(endpoints.replay(), {.actor = name});
 
   struct Work {
