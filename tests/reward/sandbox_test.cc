@@ -123,8 +123,13 @@ TEST_F(Walls, ForkedProcessesEndWithTheirNamespace) {
   const auto each = [&](const auto& act) {
     int count = 0;
     for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
-      std::ifstream file(entry.path() / "cmdline");
-      const std::string line((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+      std::string line;
+      try {
+        std::ifstream file(entry.path() / "cmdline");
+        line.assign(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+      } catch (const std::ios_base::failure&) {
+        continue;  // the process ended between being listed and being read
+      }
       if (line != wanted) continue;
       ++count;
       act(std::stoi(entry.path().filename().string()));

@@ -116,7 +116,8 @@ TEST(SupervisorTest, ChildrenDieWithTheSupervisor) {
     supervisor.Run(kGoOn);
     _exit(0);
   }
-  while (!RealFileSystem().Exists(folder / "ready")) std::this_thread::sleep_for(5ms);
+  // The child may be quicker than the file that names it.
+  while (!RealFileSystem().Exists(folder / "ready") || Read(folder / "pids.json").empty()) std::this_thread::sleep_for(5ms);
   const auto child = nlohmann::json::parse(Read(folder / "pids.json"))["learner"].get<pid_t>();
   kill(parent, SIGKILL);
   waitpid(parent, nullptr, 0);
