@@ -252,7 +252,7 @@ bool ToBool(uint8_t value, const char* what) {
 
 PreferenceRecord Unpack(const wire::PreferenceRecord* r) {
   PreferenceRecord out;
-  out.kind = ToEnum(r->kind(), PreferenceKind::kLabelled, "kind");
+  out.kind = ToEnum(r->kind(), PreferenceKind::kDemonstration, "kind");
   out.dataset = ToText(r->dataset());
   out.row = r->row();
   out.prompt_text = ToText(r->prompt_text());

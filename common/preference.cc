@@ -39,7 +39,7 @@ Digest SequenceDigest(std::span<const int32_t> tokens, std::span<const uint8_t> 
 
 void CheckInvariants(const PreferenceRecord& r) {
   if (!r.prompt_text.empty() && !r.prompt.empty()) Broken("has its prompt as text and as messages");
-  if (r.prompt_text.empty() && r.prompt.empty() && r.prompt_tokens.empty()) Broken("has no prompt");
+  if (r.kind != PreferenceKind::kDemonstration && r.prompt_text.empty() && r.prompt.empty() && r.prompt_tokens.empty()) Broken("has no prompt");
   CheckAnswer(r.chosen, r.chosen_tokens, "chosen");
   if (r.kind == PreferenceKind::kPair) {
     CheckAnswer(r.rejected, r.rejected_tokens, "rejected");
@@ -47,7 +47,7 @@ void CheckInvariants(const PreferenceRecord& r) {
   } else if (!r.rejected.empty() || !r.rejected_tokens.empty()) {
     Broken("is a judged completion, but has a rejected answer");
   }
-  if (r.prompt_tokens.empty() != r.chosen_tokens.empty()) Broken("has tokens for its prompt or for its answer only");
+  if (r.kind != PreferenceKind::kDemonstration && r.prompt_tokens.empty() != r.chosen_tokens.empty()) Broken("has tokens for its prompt or for its answer only");
   for (const auto* list : {&r.prompt_tokens, &r.chosen_tokens, &r.rejected_tokens}) {
     for (const int32_t token : *list) {
       if (token < 0) Broken("has a negative token");

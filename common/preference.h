@@ -19,10 +19,11 @@ namespace plumb {
 enum class PreferenceKind : uint8_t {
   kPair = 0,      // chosen is better than rejected
   kLabelled = 1,  // one completion (in `chosen`), desirable or not; `rejected` is empty
+  kDemonstration = 2,  // one completion (in `chosen`) to imitate; `rejected` is empty, and so may be the prompt
 };
 
 // One row of a preference dataset. Invariants (CheckInvariants): at most one of prompt_text and prompt is non-empty, and
-// one of them is, unless prompt_tokens is; `chosen` (a pair: `rejected` too) has at least one message and ends with an
+// one of them is, unless prompt_tokens is or it is a demonstration; `chosen` (a pair: `rejected` too) has at least one message and ends with an
 // assistant's, or its token list is non-empty; the three token lists are given together or not at all; margin is finite.
 struct PreferenceRecord {
   PreferenceKind kind = PreferenceKind::kPair;

@@ -143,6 +143,64 @@ void Print(const Json& value, const std::string& indent, size_t max_text, std::s
 
 }  // namespace
 
+uint64_t ExportTrajectories(const std::string& path, bool tokens, const std::function<void(const std::string&)>& write) {
+  StoreOptions how;
+  how.read_only = true;
+  const auto store = Store::Open(path, how);
+  uint64_t written = 0;
+  for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
+    for (const uint64_t id : store->Ids(purpose, 0, std::numeric_limits<uint64_t>::max())) {
+      const auto stored = store->Read(purpose, id);
+      if (!stored) continue;  // trimmed since
+      Json j = RecordJson(*stored);
+      for (size_t i = 0; tokens && i < stored->group.trajectories.size(); ++i) {
+        const Trajectory& t = stored->group.trajectories[i];
+        j["answers"][i]["token_ids"] = t.tokens;
+        j["answers"][i]["loss_mask"] = t.loss_mask;
+        j["answers"][i]["logprobs"] = t.logprobs;
+        j["answers"][i]["policy_versions"] = t.policy_versions;
+      }
+      write(j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+      ++written;
+    }
+  }
+  return written;
+}
+
+std::string ExplainStore(const std::string& path) {
+  StoreOptions how;
+  how.read_only = true;
+  const auto store = Store::Open(path, how);
+  struct Part {
+    const char *name, *key, *value;
+  };
+  constexpr Part kParts[] = {
+      {"meta", "text: format, run_id, clean, sequence, trim/<purpose>, dataset/<name>, preferences/<name>, counter/<name>, "
+               "import/<kind>/<name>", "text"},
+      {"prompts", "dataset, a zero byte, row (8 bytes big endian)", "a Prompt"},
+      {"leases", "purpose (1 byte), lease id (8 BE)", "complete, attempt, requeues, sequence"},
+      {"groups", "purpose (1), lease id (8 BE)", "kind (0 group, 1 dropped), then the group with its answers"},
+      {"eval", "version (8 BE), samples (4 BE)", "how many held-out prompts were asked for"},
+      {"preferences", "dataset, a zero byte, row (8 BE)", "a PreferenceRecord: pair, labelled completion or demonstration"},
+      {"logprobs", "digest of the weights, a zero byte, digest of the sequence", "float32 little endian, one a scored token"},
+  };
+  std::string out = path + ": a store of Plumb, format " + std::to_string(kStoreFormatVersion) + ", run '" + store->run_id() + "'\n";
+  out += "A RocksDB folder. Every value begins with CRC32C over key and rest (4 bytes little endian), checked at each read;\n"
+         "records are FlatBuffers of common/schema/trajectory.fbs, verified before they are read. Acknowledged means that the\n"
+         "log was synced. Settings: no compression, log recovery stops at damage and tolerates only a torn last record,\n"
+         "table files are read back when written, the library's own log is kept off this disk.\n";
+  const auto usage = store->Usage();
+  for (const Part& part : kParts) {
+    out += std::string("\n") + part.name + "\n  key    " + part.key + "\n  value  " + part.value + "\n";
+    for (const auto& u : usage) {
+      if (u.name != part.name) continue;
+      out += "  holds  about " + std::to_string(u.records) + " records, " + std::to_string(u.table_bytes) + " bytes in table files, " +
+             std::to_string(u.memory_bytes) + " in memory and log\n";
+    }
+  }
+  return out + "\n" + std::to_string(store->SizeBytes()) + " bytes on disk\n";
+}
+
 std::string DumpStore(const std::string& path, const DumpOptions& options) {
   StoreOptions how;
   how.read_only = true;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -19,6 +20,13 @@ struct DumpOptions {
   bool verify = false;                // read everything back (minutes for a large store)
   size_t max_text = 600;              // characters of a text that are shown to people; JSON has all of it
 };
+
+// One JSON object a line for each group with an answer, by lease id, training before evaluation; `write` gets whole lines.
+// Returns how many. `tokens`: with tokens, log-probs and versions of each answer as well.
+uint64_t ExportTrajectories(const std::string& path, bool tokens, const std::function<void(const std::string&)>& write);
+
+// What the column families, keys and values are, how the folder is set up and how much is in each part.
+std::string ExplainStore(const std::string& path);
 
 std::string DumpStore(const std::string& path, const DumpOptions& options = {});
 

@@ -1,5 +1,6 @@
 #include "replay/line_reader.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -9,8 +10,7 @@
 
 namespace plumb::replay {
 
-LineReader::LineReader(const std::string& path, size_t max_line_bytes)
-    : path_(path), max_line_bytes_(max_line_bytes), buffer_(size_t{1} << 16) {
+ByteSource::ByteSource(const std::string& path) : path_(path), buffer_(size_t{1} << 16) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) throw Error(ErrorCode::kInvalidArgument, "is a folder, not a file", path);
   errno = 0;
@@ -21,43 +21,58 @@ LineReader::LineReader(const std::string& path, size_t max_line_bytes)
                 std::string("could not open the file: ") + (error == 0 ? "out of memory" : std::strerror(error)), path);
   }
   gzbuffer(file_, 1u << 16);
+  const auto size = std::filesystem::file_size(path, ignored);
+  size_ = ignored ? 0 : size;
 }
 
-LineReader::~LineReader() { gzclose_r(file_); }
+ByteSource::~ByteSource() { gzclose_r(file_); }
 
-std::string LineReader::Where() const { return path_ + ":" + std::to_string(line_number_); }
+double ByteSource::Progress() const {
+  const auto at = gzoffset(file_);
+  return size_ == 0 || at < 0 ? 0 : std::min(1.0, static_cast<double>(at) / static_cast<double>(size_));
+}
 
-bool LineReader::Fill() {
+bool ByteSource::Fill() {
   const int got = gzread(file_, buffer_.data(), static_cast<unsigned>(buffer_.size()));
   int error = Z_OK;
   const char* text = gzerror(file_, &error);
   if (got < 0 || error == Z_BUF_ERROR) {
-    const std::string where = path_ + ":" + std::to_string(line_number_ + 1);
-    if (error == Z_ERRNO) throw Error(ErrorCode::kIo, std::string("could not read: ") + std::strerror(errno), where);
+    if (error == Z_ERRNO) throw Error(ErrorCode::kIo, std::string("could not read: ") + std::strerror(errno), path_);
     throw Error(ErrorCode::kCorruption,
                 error == Z_BUF_ERROR ? "the gzip file ends too early: it was cut, get it again"
                                      : std::string("the gzip file is damaged (") + text + "): get it again",
-                where);
+                path_);
   }
   begin_ = 0;
   end_ = static_cast<size_t>(got);
   return got > 0;
 }
 
+LineReader::LineReader(const std::string& path, size_t max_line_bytes)
+    : path_(path), max_line_bytes_(max_line_bytes), bytes_(path) {}
+
+std::string LineReader::Where() const { return path_ + ":" + std::to_string(line_number_); }
+
 bool LineReader::Next(std::string& line) {
   line.clear();
   too_long_ = false;
   bool any = false;
   for (;;) {
-    if (begin_ == end_ && !Fill()) break;
+    std::string_view chunk;
+    try {
+      chunk = bytes_.Chunk();
+    } catch (const Error& e) {
+      throw Error(e.code(), e.message(), path_ + ":" + std::to_string(line_number_ + (any ? 0 : 1)));
+    }
+    if (chunk.empty()) break;
     if (!any) ++line_number_;
     any = true;
-    const char* start = buffer_.data() + begin_;
-    const char* newline = static_cast<const char*>(std::memchr(start, '\n', end_ - begin_));
-    const size_t n = newline == nullptr ? end_ - begin_ : static_cast<size_t>(newline - start);
+    const char* start = chunk.data();
+    const char* newline = static_cast<const char*>(std::memchr(start, '\n', chunk.size()));
+    const size_t n = newline == nullptr ? chunk.size() : static_cast<size_t>(newline - start);
     if (line.size() + n > max_line_bytes_) too_long_ = true;
     if (!too_long_) line.append(start, n);
-    begin_ += n + (newline == nullptr ? 0 : 1);
+    bytes_.Skip(n + (newline == nullptr ? 0 : 1));
     if (newline != nullptr) break;
   }
   if (!any) return false;

@@ -13,13 +13,33 @@ struct gzFile_s;
 
 namespace plumb::replay {
 
+// The bytes of a file, unpacked where it is gzip. Errors as of LineReader, without a line.
+class ByteSource {
+ public:
+  explicit ByteSource(const std::string& path);
+  ~ByteSource();
+  ByteSource(const ByteSource&) = delete;
+  ByteSource& operator=(const ByteSource&) = delete;
+  int Peek() { return begin_ == end_ && !Fill() ? -1 : static_cast<uint8_t>(buffer_[begin_]); }  // -1: the end
+  int Get() { return begin_ == end_ && !Fill() ? -1 : static_cast<uint8_t>(buffer_[begin_++]); }
+  // What lies in the buffer, never empty before the end; Skip takes it away.
+  std::string_view Chunk() { return begin_ == end_ && !Fill() ? std::string_view() : std::string_view(buffer_.data() + begin_, end_ - begin_); }
+  void Skip(size_t n) { begin_ += n; }
+  double Progress() const;  // part of the file, 0 .. 1
+
+ private:
+  bool Fill();
+  const std::string path_;
+  gzFile_s* file_ = nullptr;
+  uint64_t size_ = 0;
+  std::vector<char> buffer_;
+  size_t begin_ = 0, end_ = 0;
+};
+
 class LineReader {
  public:
   static constexpr size_t kDefaultMaxLine = size_t{16} << 20;
   explicit LineReader(const std::string& path, size_t max_line_bytes = kDefaultMaxLine);
-  ~LineReader();
-  LineReader(const LineReader&) = delete;
-  LineReader& operator=(const LineReader&) = delete;
 
   // False at the end. `line` has neither its line end (LF or CRLF) nor, on the first line, a byte order mark; it is
   // empty and too_long() true where it exceeds the bound.
@@ -27,15 +47,13 @@ class LineReader {
   bool too_long() const { return too_long_; }
   int64_t line_number() const { return line_number_; }  // of the last line, from 1
   std::string Where() const;                            // "file:line"
+  double Progress() const { return bytes_.Progress(); }
 
  private:
-  bool Fill();
 
   const std::string path_;
   const size_t max_line_bytes_;
-  gzFile_s* file_ = nullptr;
-  std::vector<char> buffer_;
-  size_t begin_ = 0, end_ = 0;
+  ByteSource bytes_;
   int64_t line_number_ = 0;
   bool too_long_ = false;
 };

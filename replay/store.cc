@@ -283,6 +283,11 @@ void Store::PutPrompts(const std::string& dataset, std::span<const Prompt> promp
   impl_->datasets[dataset] = prompts.size();
 }
 
+void Store::NoteDataset(const std::string& dataset, uint64_t rows) {
+  std::lock_guard lock(impl_->mu);
+  impl_->datasets[dataset] = rows;
+}
+
 uint64_t Store::PromptCount(const std::string& dataset) const {
   std::lock_guard lock(impl_->mu);
   const auto found = impl_->datasets.find(dataset);

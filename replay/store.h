@@ -6,7 +6,7 @@
 //
 //   column family  key                                  value (each starts with CRC32C over key and rest, 4 bytes LE)
 //   meta           text: format, run_id, clean, trim/<p>, dataset/<name>, counter/<name>,
-//                                                       preferences/<name>
+//                                                       preferences/<name>, import/<kind>/<name> (where an unfinished import is)
 //   prompts        dataset, 0, row (8 bytes big endian) encoded Prompt
 //   leases         purpose (1), lease id (8 BE)         LeaseRecord
 //   groups         purpose (1), lease id (8 BE)         kind (1), [drop reason, samples,] encoded group
@@ -159,6 +159,16 @@ class Store {
   uint64_t Sequence() const;
   // Reads everything. O(size of the store).
   VerifyReport Verify() const;
+  // A copy of the store as it is now in `folder` (not there yet), which opens as a store of its own. Table files are
+  // hard-linked where the file system allows: quick, and next to no space. Throws kInvalidArgument when it is there.
+  void Snapshot(const std::string& folder) const;
+  struct FamilyUsage {
+    std::string name;
+    uint64_t records = 0;      // an estimate: overwritten and trimmed ones may still be counted
+    uint64_t table_bytes = 0;  // in table files
+    uint64_t memory_bytes = 0; // not yet written to one; the log has them
+  };
+  std::vector<FamilyUsage> Usage() const;
   // Bytes of the folder's live files.
   uint64_t SizeBytes() const;
   // Moves what is in memory to table files (tests; before a copy of the folder).
@@ -166,6 +176,8 @@ class Store {
 
  private:
   struct Impl;
+  friend class ImportWriter;  // writes datasets in pieces: replay/import_writer.h
+  void NoteDataset(const std::string& dataset, uint64_t rows);  // its prompts are sealed
   std::optional<std::string> GetRaw(int family, std::string_view key) const;  // payload, checked
   class RocksFolder& rocks() const;
   std::vector<InsertResult> InsertStored(std::span<const StoredGroup> stored);

@@ -50,6 +50,7 @@ int RunCli(int argc, char** argv) {
              "7 fewer steps than asked or below eval.bar, 8 not finite, 9 not supported by this build.");
   CliResult result;
   AddTrainCommand(app, result);
+  AddDataCommand(app, result);
   AddConfigCommand(app, result);
   AddStoreCommand(app, result);
   AddReportCommand(app, result);

@@ -30,6 +30,7 @@ struct CliResult {
 };
 
 void AddTrainCommand(CLI::App& app, CliResult& result);
+void AddDataCommand(CLI::App& app, CliResult& result);
 void AddConfigCommand(CLI::App& app, CliResult& result);
 void AddStoreCommand(CLI::App& app, CliResult& result);
 void AddReportCommand(CLI::App& app, CliResult& result);

@@ -1,9 +1,8 @@
-// The verbs that only look: config show, store inspect, report.
+// The verbs that only look: config show, report.
 #include <cstdio>
 #include <memory>
 
 #include "configs/config.h"
-#include "replay/dump.h"
 #include "run/cli.h"
 #include "run/report.h"
 
@@ -25,29 +24,6 @@ void AddConfigCommand(CLI::App& app, CliResult&) {
   show->callback([arguments] {
     const configs::Loaded loaded = configs::LoadRecipe(arguments->recipe, arguments->overrides);
     std::fputs((arguments->toml ? configs::ToToml(loaded.config) : configs::Describe(loaded)).c_str(), stdout);
-  });
-}
-
-void AddStoreCommand(CLI::App& app, CliResult&) {
-  struct Arguments {
-    std::string path;
-    replay::DumpOptions options;
-    int64_t lease = -1;
-    bool eval = false;
-  };
-  auto arguments = std::make_shared<Arguments>();
-  CLI::App* store = app.add_subcommand("store", "Look into a run's store");
-  store->require_subcommand(1);
-  CLI::App* inspect = store->add_subcommand("inspect", "Counts and one record; also while a run holds the store");
-  inspect->add_option("store", arguments->path, "folder, e.g. runs/demo/store")->required();
-  inspect->add_flag("--json", arguments->options.json, "one JSON object");
-  inspect->add_flag("--eval", arguments->eval, "show an evaluation record instead of a training one");
-  inspect->add_flag("--verify", arguments->options.verify, "read everything back");
-  inspect->add_option("--lease", arguments->lease, "the record of this lease id")->check(CLI::NonNegativeNumber);
-  inspect->callback([arguments] {
-    if (arguments->eval) arguments->options.purpose = Purpose::kEval;
-    if (arguments->lease >= 0) arguments->options.lease = static_cast<uint64_t>(arguments->lease);
-    std::fputs(replay::DumpStore(arguments->path, arguments->options).c_str(), stdout);
   });
 }
 

@@ -1,0 +1,335 @@
+#include "replay/importer.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+
+#include "common/crash_point.h"
+#include "common/crc32c.h"
+#include "common/error.h"
+#include "common/file.h"
+#include "replay/import_writer.h"
+#include "replay/line_reader.h"
+#include "replay/row_source.h"
+
+namespace plumb::replay {
+namespace {
+
+using Json = nlohmann::json;
+constexpr size_t kMaxExamples = 20, kSamples = 3, kCommitBytes = size_t{4} << 20;
+
+// Open addressing over 64-bit fingerprints; 0 stands for an empty slot.
+class FingerprintSet {
+ public:
+  bool Insert(uint64_t value) {  // false: was there
+    if (value == 0) value = 1;
+    if (2 * (count_ + 1) > slots_.size()) Grow();
+    for (size_t at = Home(value);; at = (at + 1) & (slots_.size() - 1)) {
+      if (slots_[at] == value) return false;
+      if (slots_[at] != 0) continue;
+      slots_[at] = value;
+      ++count_;
+      return true;
+    }
+  }
+
+ private:
+  size_t Home(uint64_t value) const { return (value * 0x9E3779B97F4A7C15u >> 20) & (slots_.size() - 1); }
+  void Grow() {
+    std::vector<uint64_t> old(std::max<size_t>(1024, 2 * slots_.size()), 0);
+    std::swap(old, slots_);
+    count_ = 0;
+    for (const uint64_t value : old) {
+      if (value != 0) Insert(value);
+    }
+  }
+  std::vector<uint64_t> slots_;
+  size_t count_ = 0;
+};
+
+std::string Short(std::string_view text, size_t max = 72) {
+  std::string out;
+  for (const char c : text) {
+    if (out.size() >= max && (static_cast<uint8_t>(c) & 0xC0) != 0x80) return out + "...";
+    out.push_back(c == '\n' || c == '\r' || c == '\t' ? ' ' : c);
+  }
+  return out;
+}
+
+std::string Turns(const std::string& text, const std::vector<Message>& messages) {
+  if (messages.empty()) return "\"" + Short(text) + "\"";
+  return (messages.size() > 1 ? std::to_string(messages.size()) + " messages, last " : "") + messages.back().role + ": \"" +
+         Short(messages.back().content) + "\"";
+}
+
+std::string Sample(const ParsedRow& row) {
+  const PreferenceRecord& r = row.record;
+  switch (KindOf(row.form)) {
+    case RowKind::kPrompts:
+      return "prompt " + Turns(row.prompt.text, row.prompt.messages) + "  ground truth \"" + Short(row.prompt.ground_truth, 40) + "\"";
+    case RowKind::kPairs:
+      return "prompt " + Turns(r.prompt_text, r.prompt) + "  chosen " + Turns("", r.chosen) + "  rejected " + Turns("", r.rejected);
+    case RowKind::kLabelled:
+      return "prompt " + Turns(r.prompt_text, r.prompt) + "  completion " + Turns("", r.chosen) + (r.desirable ? "  desirable" : "  undesirable");
+    case RowKind::kDemonstrations:
+      return "prompt " + Turns(r.prompt_text, r.prompt) + "  completion " + Turns("", r.chosen);
+  }
+  return "";
+}
+
+Json ToJson(const FileLedger& l) {
+  return {{"file", l.file}, {"container", l.container}, {"form", l.form}, {"read", l.read}, {"used", l.used},
+          {"rejected", l.rejected}, {"examples", l.examples}, {"samples", l.samples}};
+}
+
+FileLedger LedgerOf(const Json& j) {
+  FileLedger l;
+  l.file = j.at("file"), l.container = j.at("container"), l.form = j.at("form"), l.read = j.at("read"), l.used = j.at("used");
+  l.rejected = j.at("rejected").get<std::map<std::string, int64_t>>();
+  l.examples = j.at("examples").get<std::vector<std::string>>();
+  l.samples = j.at("samples").get<std::vector<std::string>>();
+  return l;
+}
+
+// What an import is: another file or option makes another one, and that begins at the beginning.
+std::string Signature(const ImportRequest& request) {
+  Json j = {{"map", request.rows.map}, {"form", request.rows.form ? FormName(*request.rows.form) : ""},
+            {"convert", request.rows.convert_numbers}, {"max_row_bytes", request.max_row_bytes},
+            {"max_tokens", request.max_tokens}, {"overlong", request.overlong}, {"files", Json::array()}};
+  for (const std::string& file : request.files) {
+    std::error_code ignored;
+    const auto size = std::filesystem::file_size(file, ignored);
+    const auto changed = std::filesystem::last_write_time(file, ignored).time_since_epoch().count();
+    std::string head(size_t{1} << 16, '\0');
+    std::ifstream in(file, std::ios::binary);
+    in.read(head.data(), static_cast<std::streamsize>(head.size()));
+    head.resize(static_cast<size_t>(std::max<std::streamsize>(in.gcount(), 0)));
+    j["files"].push_back({{"name", file}, {"size", ignored ? 0 : size}, {"changed", changed}, {"head", Crc32c(head)}});
+  }
+  return j.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+// The rejected rows, on disk as soon as a mark speaks of them.
+class Rejects {
+ public:
+  void Open(const std::string& path, std::optional<uint64_t> keep) {
+    if (path.empty()) return;
+    if (keep && RealFileSystem().Exists(path) && RealFileSystem().FileSize(path) >= *keep) {
+      std::filesystem::resize_file(path, *keep);  // rows after the mark come again
+      bytes_ = *keep;
+      file_ = RealFileSystem().OpenAppend(path);
+    } else {
+      file_ = RealFileSystem().OpenAppend(path, /*truncate=*/true);
+    }
+  }
+  void Add(const std::string& file, const SourceRow& row, const RowProblem& problem) {
+    if (!file_) return;
+    Json j = {{"file", file}, {"line", row.number}, {"reason", problem.reason}, {"detail", problem.detail}};
+    if (IsUtf8(row.text)) {
+      j["row"] = row.text;
+    } else {
+      std::string hex;
+      for (const char c : row.text) {
+        constexpr char kHex[] = "0123456789abcdef";
+        hex.push_back(kHex[static_cast<uint8_t>(c) >> 4]);
+        hex.push_back(kHex[c & 15]);
+      }
+      j["row_hex"] = hex;
+    }
+    pending_ += j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+    if (pending_.size() > kCommitBytes) Flush();
+  }
+  void Flush() {
+    if (!file_ || pending_.empty()) return;
+    file_->Append(pending_);
+    bytes_ += pending_.size();
+    pending_.clear();
+  }
+  void Sync() {
+    Flush();
+    if (file_) file_->Sync();
+  }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  std::unique_ptr<AppendFile> file_;
+  std::string pending_;
+  uint64_t bytes_ = 0;
+};
+
+class Import {
+ public:
+  Import(Store& store, const ImportRequest& request) : store_(store), request_(request), signature_(Signature(request)) {}
+
+  ImportReport Run() {
+    if (request_.files.empty()) throw Error(ErrorCode::kInvalidArgument, "no file to import");
+    if (request_.overlong != "drop" && request_.overlong != "error") {
+      throw Error(ErrorCode::kInvalidArgument, "the policy for overlong rows is '" + request_.overlong + "'; it must be error or drop");
+    }
+    if (request_.max_tokens > 0 && !request_.count_tokens) {
+      throw Error(ErrorCode::kInvalidArgument, "the length of rows cannot be checked without a tokenizer");
+    }
+    const int64_t skip = TakeUp();
+    for (size_t i = report_.files.size() - (skip > 0 ? 1 : 0); i < request_.files.size(); ++i) {
+      if (!ReadFile(i, i + 1 == report_.files.size() ? skip : 0)) {
+        report_.stopped = true;
+        return report_;
+      }
+    }
+    rejects_.Sync();
+    report_.unchanged = !writer_->Seal();
+    report_.rows = writer_->rows();
+    return report_;
+  }
+
+ private:
+  // Goes on with an unfinished import of the same files; returns how many rows of the last file in the ledger were read.
+  int64_t TakeUp() {
+    for (const auto table : {ImportWriter::Table::kPrompts, ImportWriter::Table::kPreferences}) {
+      ImportWriter writer(&store_, request_.dataset, table);
+      const auto text = writer.Mark();
+      if (!text || writer.sealed()) continue;
+      const Json mark = Json::parse(*text, nullptr, false);
+      if (mark.is_discarded() || mark.at("signature") != signature_) continue;
+      for (const Json& ledger : mark.at("files")) report_.files.push_back(LedgerOf(ledger));
+      kind_ = static_cast<RowKind>(mark.at("kind").get<int>());
+      writer_ = std::make_unique<ImportWriter>(&store_, request_.dataset, table);
+      writer_->Continue(mark.at("rows"), mark.at("hash"), [this](uint64_t fingerprint) { seen_.Insert(fingerprint); });
+      report_.continued_at = writer_->rows();
+      rejects_.Open(request_.rejects, mark.at("rejects").get<uint64_t>());
+      return mark.at("taken");
+    }
+    rejects_.Open(request_.rejects, std::nullopt);
+    return 0;
+  }
+
+  // The first usable row decides which table the dataset lives in.
+  void Settle(RowForm form, const std::string& file) {
+    if (kind_ && *kind_ != KindOf(form)) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  std::string("holds ") + KindName(KindOf(form)) + ", the files before it " + KindName(*kind_) +
+                      ": import them under two names (--dataset)",
+                  file);
+    }
+    if (writer_) return;
+    kind_ = KindOf(form);
+    writer_ = std::make_unique<ImportWriter>(
+        &store_, request_.dataset, *kind_ == RowKind::kPrompts ? ImportWriter::Table::kPrompts : ImportWriter::Table::kPreferences);
+    writer_->Begin();
+  }
+
+  void Use(const ParsedRow& row, const std::string& where, FileLedger& ledger) {
+    if (request_.max_tokens > 0) {
+      const int64_t tokens = request_.count_tokens(row);
+      const std::string text = std::to_string(tokens) + " tokens, the bound is " + std::to_string(request_.max_tokens);
+      if (tokens > request_.max_tokens && request_.overlong == "error") throw Error(ErrorCode::kInvalidArgument, text, where);
+      if (tokens > request_.max_tokens) throw RowProblem{"overlong", text};
+    }
+    const bool prompt = KindOf(row.form) == RowKind::kPrompts;
+    if (!seen_.Insert(prompt ? Fingerprint(row.prompt) : Fingerprint(row.record))) {
+      throw RowProblem{"duplicate", "says the same as an earlier row"};
+    }
+    if (prompt) {
+      writer_->Add(row.prompt);
+    } else {
+      writer_->Add(row.record);
+    }
+    if (ledger.samples.size() < kSamples) ledger.samples.push_back(Sample(row));
+    ++ledger.used;
+  }
+
+  // False: `progress` asked to stop.
+  bool ReadFile(size_t index, int64_t skip) {
+    const std::string& file = request_.files[index];
+    auto source = RowSource::Open(file, request_.max_row_bytes);
+    RowParser parser(request_.rows);
+    if (skip == 0) report_.files.push_back({.file = file, .container = source->container()});
+    FileLedger& ledger = report_.files.back();
+    if (const auto form = FormOfName(ledger.form)) parser.SetForm(*form);
+    SourceRow row;
+    int64_t taken = 0, since_commit = 0;
+    for (; taken < skip && source->Next(row); ++taken) {
+    }
+    while (source->Next(row)) {
+      ++taken;
+      if (!row.blank) ReadRow(row, parser, ledger);
+      if (writer_ && (++since_commit >= request_.commit_rows || writer_->pending_bytes() >= kCommitBytes)) {
+        since_commit = 0;
+        Commit(taken);
+        if (request_.progress && !request_.progress(file, source->Progress(), ledger.read)) return false;
+      }
+    }
+    PLUMB_CHECK(ledger.read == ledger.used + ledger.TotalRejected(), ledger.Describe());
+    if (ledger.used == 0) {
+      rejects_.Sync();
+      std::string message = ledger.read == 0 ? "the dataset is empty: no rows in the file" : "no row can be used: " + ledger.Describe();
+      for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i) message += "\n  " + ledger.examples[i];
+      throw Error(ErrorCode::kInvalidArgument, message, file);
+    }
+    if (request_.progress) request_.progress(file, 1, ledger.read);
+    return true;
+  }
+
+  void ReadRow(const SourceRow& row, RowParser& parser, FileLedger& ledger) {
+    const std::string where = ledger.file + ":" + std::to_string(row.number);
+    ++ledger.read;
+    try {
+      if (row.too_long) throw RowProblem{"line_too_long", "more than " + std::to_string(request_.max_row_bytes) + " bytes"};
+      const ParsedRow parsed = parser.Parse(row.text);
+      if (ledger.form.empty()) {
+        ledger.form = FormName(parsed.form);
+        Settle(parsed.form, ledger.file);
+      }
+      Use(parsed, where, ledger);
+    } catch (const RowProblem& problem) {
+      ++ledger.rejected[problem.reason];
+      rejects_.Add(ledger.file, row, problem);
+      if (ledger.examples.size() < kMaxExamples) ledger.examples.push_back(where + ": " + problem.reason + ": " + problem.detail);
+    }
+  }
+
+  void Commit(int64_t taken) {
+    rejects_.Flush();
+    Json mark = {{"signature", signature_}, {"kind", static_cast<int>(*kind_)}, {"rows", writer_->rows()}, {"hash", writer_->hash()},
+                 {"taken", taken}, {"rejects", rejects_.bytes()}, {"files", Json::array()}};
+    for (const FileLedger& ledger : report_.files) mark["files"].push_back(ToJson(ledger));
+    writer_->Commit(mark.dump(-1, ' ', false, Json::error_handler_t::replace));
+    CRASH_POINT("import_after_commit");
+  }
+
+  Store& store_;
+  const ImportRequest& request_;
+  const std::string signature_;
+  ImportReport report_;
+  std::optional<RowKind> kind_;
+  std::unique_ptr<ImportWriter> writer_;
+  FingerprintSet seen_;
+  Rejects rejects_;
+};
+
+}  // namespace
+
+int64_t FileLedger::TotalRejected() const {
+  int64_t total = 0;
+  for (const auto& [reason, n] : rejected) total += n;
+  return total;
+}
+
+std::string FileLedger::Describe() const {
+  std::string text = "read " + std::to_string(read) + " = used " + std::to_string(used);
+  for (const auto& [reason, n] : rejected) text += " + " + std::to_string(n) + " " + reason;
+  return text;
+}
+
+ImportReport ImportFiles(Store& store, const ImportRequest& request) {
+  ImportReport report = Import(store, request).Run();
+  if (!report.files.empty()) report.kind = KindOf(*FormOfName(report.files.front().form));
+  return report;
+}
+
+}  // namespace plumb::replay

@@ -1,0 +1,80 @@
+// One row of a dataset file, as JSON text, into a record.
+//
+// Forms that are understood (column names may be given by `map`); detection looks at the columns of a row:
+//   prompts         gsm8k {question, answer "... #### 42"} · verl {data_source, prompt, reward_model} · skyrl {prompt,
+//                   reward_spec, env_class} · openrlhf {input, label} · slime {prompt, label} · prompt-answer
+//                   {prompt | question, answer} · trl {prompt}; every other column goes to Prompt::extra_json
+//   pairs           preference {prompt, chosen, rejected} · implicit {chosen, rejected} that share their beginning ·
+//                   hh-rlhf, the same as "\n\nHuman: ... \n\nAssistant: ..." text · ultrafeedback (score_chosen,
+//                   score_rejected give the margin) · nemo {context, completions: [{rank, completion}]}
+//   labelled        kto {prompt, completion, label: bool}
+//   demonstrations  prompt-completion · messages · text · alpaca {instruction, input, output}
+// Thread safety: one parser a thread (it keeps its buffers). Errors: a row that cannot be used throws RowProblem, which
+// is an answer and no failure; kInvalidArgument for options that are wrong themselves.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "common/preference.h"
+#include "common/trajectory.h"
+
+namespace plumb::replay {
+
+enum class RowKind : uint8_t { kPrompts, kPairs, kLabelled, kDemonstrations };
+
+enum class RowForm : uint8_t {
+  kGsm8k, kVerl, kSkyRl, kOpenRlhf, kSlime, kPromptAnswer, kTrl,
+  kPreference, kImplicit, kHhRlhf, kUltraFeedback, kNemo,
+  kKto,
+  kPromptCompletion, kMessages, kText, kAlpaca,
+};
+inline constexpr int kRowForms = 17;
+const char* FormName(RowForm form);
+std::optional<RowForm> FormOfName(std::string_view name);
+std::string FormNames();  // all, for messages
+RowKind KindOf(RowForm form);
+const char* KindName(RowKind kind);
+
+// Why a row cannot be used. Reasons: bad_utf8, bad_json, not_an_object, unknown_form, mixed_format, missing_column,
+// wrong_type, number_as_text, empty_prompt, empty_completion, one_sided, equal_pair, no_shared_prompt, bad_messages.
+struct RowProblem {
+  std::string reason;
+  std::string detail;
+};
+
+struct RowParserOptions {
+  std::map<std::string, std::string> map;  // part -> column
+  std::optional<RowForm> form;             // empty: the first row that has one decides
+  bool convert_numbers = false;            // numbers and booleans written as text: taken, else rejected
+};
+
+struct ParsedRow {
+  RowForm form = RowForm::kTrl;
+  Prompt prompt;            // RowKind::kPrompts; dataset and row are the caller's
+  PreferenceRecord record;  // the other kinds
+};
+
+class RowParser {
+ public:
+  explicit RowParser(RowParserOptions options);
+  ~RowParser();
+  // REQUIRES: 64 readable bytes behind the text (std::string::reserve). The first usable row fixes the form.
+  ParsedRow Parse(const std::string& text);
+  std::optional<RowForm> form() const;
+  void SetForm(RowForm form);  // of an import that goes on
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Equal for rows that say the same, whatever the order and spacing of their JSON: 64 bits over all fields but the row.
+uint64_t Fingerprint(const Prompt& prompt);
+uint64_t Fingerprint(const PreferenceRecord& record);
+
+}  // namespace plumb::replay

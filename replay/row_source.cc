@@ -1,0 +1,141 @@
+#include "replay/row_source.h"
+
+#include <zlib.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <vector>
+
+#include "common/error.h"
+#include "replay/line_reader.h"
+
+namespace plumb::replay {
+namespace {
+
+bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+class JsonLines : public RowSource {
+ public:
+  JsonLines(const std::string& path, size_t max_row_bytes) : lines_(path, max_row_bytes) {}
+  bool Next(SourceRow& row) override {
+    if (!lines_.Next(row.text)) return false;
+    row.number = lines_.line_number();
+    row.too_long = lines_.too_long();
+    row.blank = !row.too_long && row.text.find_first_not_of(" \t\r") == std::string::npos;
+    if (row.text.capacity() < row.text.size() + kPadding) row.text.reserve(2 * row.text.size() + kPadding);
+    return true;
+  }
+  const char* container() const override { return "jsonl"; }
+  double Progress() const override { return lines_.Progress(); }
+
+ private:
+  LineReader lines_;
+};
+
+// Cuts an array into its elements without looking into them beyond quotes and brackets; the row parser does the rest.
+class JsonArray : public RowSource {
+ public:
+  JsonArray(const std::string& path, size_t max_row_bytes) : bytes_(path), path_(path), max_row_bytes_(max_row_bytes) {
+    if (bytes_.Peek() == 0xEF) Get(), Get(), Get();  // a byte order mark
+    if (Skip() != '[') throw Error(ErrorCode::kCorruption, "is no JSON array", path);
+    Get();
+  }
+  bool Next(SourceRow& row) override {
+    row = {.text = std::move(row.text), .number = number_ + 1};
+    row.text.clear();
+    int c = Skip();
+    if (number_ == 0 && c == ']') return End();
+    if (number_ > 0) {
+      if (c == ']') return End();
+      if (c != ',') Damaged(c, "a comma or the end of the array was expected");
+      Get();
+      Skip();
+    }
+    int depth = 0;
+    bool quoted = false;
+    for (;;) {
+      c = bytes_.Peek();
+      if (c < 0) Damaged(c, "");
+      if (!quoted && depth == 0 && (c == ',' || c == ']')) break;
+      Get();
+      if (row.text.size() >= max_row_bytes_) row.too_long = true;
+      if (!row.too_long) row.text.push_back(static_cast<char>(c));
+      if (quoted) {
+        if (c == '"') quoted = false;
+        if (c == '\\') {
+          c = Get();
+          if (!row.too_long && c >= 0) row.text.push_back(static_cast<char>(c));
+        }
+        continue;
+      }
+      if (c == '"') quoted = true;
+      if (c == '{' || c == '[') ++depth;
+      if (c == '}' || c == ']') --depth;
+    }
+    ++number_;
+    if (row.too_long) row.text = std::string();
+    while (!row.text.empty() && IsBlank(row.text.back())) row.text.pop_back();
+    if (row.text.capacity() < row.text.size() + kPadding) row.text.reserve(2 * row.text.size() + kPadding);
+    return true;
+  }
+  const char* container() const override { return "json array"; }
+  double Progress() const override { return bytes_.Progress(); }
+
+ private:
+  int Get() { return bytes_.Get(); }
+  int Skip() {
+    int c = bytes_.Peek();
+    while (c >= 0 && IsBlank(static_cast<char>(c))) Get(), c = bytes_.Peek();
+    return c;
+  }
+  bool End() {
+    if (ended_) return false;
+    Get();
+    ended_ = true;
+    const int c = Skip();
+    if (c >= 0) Damaged(c, "the array has ended");
+    return false;
+  }
+  [[noreturn]] void Damaged(int c, const std::string& expected) const {
+    const std::string where = path_ + ": element " + std::to_string(number_ + 1);
+    if (c < 0) throw Error(ErrorCode::kCorruption, "the JSON array ends too early: the file was cut, get it again", where);
+    throw Error(ErrorCode::kCorruption, std::string("'") + static_cast<char>(c) + "' stands where " + expected, where);
+  }
+  ByteSource bytes_;
+  const std::string path_;
+  const size_t max_row_bytes_;
+  int64_t number_ = 0;
+  bool ended_ = false;
+};
+
+bool IsParquet(const std::string& path) {
+  char magic[4] = {};
+  std::ifstream(path, std::ios::binary).read(magic, 4);
+  return std::memcmp(magic, "PAR1", 4) == 0;
+}
+
+}  // namespace
+
+std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_row_bytes) {
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(path, ignored) && IsParquet(path)) {
+    throw Error(ErrorCode::kUnsupported,
+                "is a Parquet file, which this version does not read: convert it to JSON lines, e.g. python3 -c \"import pandas; "
+                "pandas.read_parquet('F.parquet').to_json('F.jsonl', orient='records', lines=True)\"",
+                path);
+  }
+  char first = 0;
+  {
+    ByteSource peek(path);
+    int c = peek.Get();
+    if (c == 0xEF && peek.Get() == 0xBB && peek.Get() == 0xBF) c = peek.Get();
+    while (c >= 0 && IsBlank(static_cast<char>(c))) c = peek.Get();
+    first = c < 0 ? 0 : static_cast<char>(c);
+  }
+  if (first == '[') return std::make_unique<JsonArray>(path, max_row_bytes);
+  return std::make_unique<JsonLines>(path, max_row_bytes);
+}
+
+}  // namespace plumb::replay

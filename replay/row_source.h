@@ -1,0 +1,32 @@
+// Rows of a dataset file as JSON texts, one after the other: JSONL, a JSON array, gzip of either.
+//
+// What a file is, its first bytes say: "PAR1" Parquet (refused), '[' (after blanks) a JSON array, else lines. Memory: one row and
+// fixed buffers, whatever the size of the file.
+// Thread safety: none, one reader a thread. Errors: kNotFound, kIo; kCorruption for a gzip stream or an array that is
+// damaged or cut, naming the place; kUnsupported for Parquet.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace plumb::replay {
+
+struct SourceRow {
+  std::string text;       // with 64 readable bytes behind it
+  int64_t number = 0;     // line of the file, or element of the array or table, from 1
+  bool too_long = false;  // longer than the bound: `text` is empty
+  bool blank = false;     // an empty line: no row
+};
+
+class RowSource {
+ public:
+  static constexpr size_t kPadding = 64;
+  static std::unique_ptr<RowSource> Open(const std::string& path, size_t max_row_bytes = size_t{16} << 20);
+  virtual ~RowSource() = default;
+  virtual bool Next(SourceRow& row) = 0;  // false at the end
+  virtual const char* container() const = 0;  // "jsonl", "json array"
+  virtual double Progress() const = 0;        // part of the file that was read, 0 .. 1
+};
+
+}  // namespace plumb::replay

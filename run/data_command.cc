@@ -1,0 +1,126 @@
+// plumb data import | export | rescore: datasets into a store, out of it, and new scores for what is in it.
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <map>
+#include <memory>
+
+#include "replay/importer.h"
+#include "run/cli.h"
+
+namespace plumb::run {
+namespace {
+
+struct ImportArguments {
+  replay::ImportRequest request;
+  std::string store, form;
+  std::vector<std::string> map;
+  bool quiet = false;
+};
+
+std::map<std::string, std::string> ParseMap(const std::vector<std::string>& entries) {
+  std::map<std::string, std::string> map;
+  for (const std::string& entry : entries) {
+    size_t begin = 0;
+    while (begin <= entry.size()) {
+      const size_t end = std::min(entry.find(',', begin), entry.size());
+      const std::string pair = entry.substr(begin, end - begin);
+      const size_t equal = pair.find('=');
+      if (equal == std::string::npos || equal == 0 || equal + 1 == pair.size()) {
+        throw Error(ErrorCode::kInvalidArgument, "--map takes part=column, e.g. prompt=task,answer=solution; not '" + pair + "'");
+      }
+      if (!map.emplace(pair.substr(0, equal), pair.substr(equal + 1)).second) {
+        throw Error(ErrorCode::kInvalidArgument, "--map names '" + pair.substr(0, equal) + "' twice");
+      }
+      begin = end + 1;
+    }
+  }
+  return map;
+}
+
+void PrintReport(const replay::ImportReport& report, const replay::ImportRequest& request) {
+  for (const replay::FileLedger& file : report.files) {
+    std::printf("%s: %s, form %s (%s)\n", file.file.c_str(), file.container.c_str(), file.form.c_str(),
+                replay::KindName(replay::KindOf(*replay::FormOfName(file.form))));
+    for (size_t i = 0; i < file.samples.size(); ++i) std::printf("  row %zu: %s\n", i + 1, file.samples[i].c_str());
+    std::printf("  %s\n", file.Describe().c_str());
+    for (const std::string& example : file.examples) std::printf("  rejected %s\n", example.c_str());
+    const int64_t rejected = file.TotalRejected();
+    if (rejected > static_cast<int64_t>(file.examples.size())) {
+      std::printf("  ... and %lld more%s\n", static_cast<long long>(rejected) - static_cast<long long>(file.examples.size()),
+                  request.rejects.empty() ? " (--rejects FILE writes all of them)" : "");
+    }
+    if (!request.rejects.empty() && rejected > 0) std::printf("  rejected rows: %s\n", request.rejects.c_str());
+  }
+  if (report.continued_at > 0) {
+    std::printf("went on behind %llu rows that an unfinished import had stored\n", static_cast<unsigned long long>(report.continued_at));
+  }
+  if (report.stopped) return;
+  std::printf("dataset '%s': %llu %s%s\n", request.dataset.c_str(), static_cast<unsigned long long>(report.rows),
+              replay::KindName(report.kind), report.unchanged ? ", the same as before: nothing changed" : "");
+}
+
+// One line that is rewritten, for a terminal; silent elsewhere.
+class Bar {
+ public:
+  explicit Bar(bool quiet) : on_(!quiet && isatty(STDERR_FILENO) == 1), started_(std::chrono::steady_clock::now()) {}
+  void Show(const std::string& file, double part, int64_t rows) {
+    const auto now = std::chrono::steady_clock::now();
+    if (!on_ || (part < 1 && now - last_ < std::chrono::milliseconds(200))) return;
+    last_ = now;
+    const double seconds = std::max(1e-3, std::chrono::duration<double>(now - started_).count());
+    std::string bar(30, '.');
+    std::fill_n(bar.begin(), static_cast<size_t>(30 * std::clamp(part, 0.0, 1.0)), '#');
+    std::fprintf(stderr, "\r[%s] %3.0f%%  %lld rows  %.0f s  %s", bar.c_str(), 100 * part, static_cast<long long>(rows), seconds,
+                 file.c_str());
+    if (part >= 1) std::fputc('\n', stderr);
+  }
+
+ private:
+  const bool on_;
+  const std::chrono::steady_clock::time_point started_;
+  std::chrono::steady_clock::time_point last_;
+};
+
+void RunImport(ImportArguments& a, CliResult& result) {
+  replay::ImportRequest& request = a.request;
+  request.rows.map = ParseMap(a.map);
+  if (!a.form.empty()) {
+    request.rows.form = replay::FormOfName(a.form);
+    if (!request.rows.form) throw Error(ErrorCode::kInvalidArgument, "--format '" + a.form + "' is unknown; known: " + replay::FormNames());
+  }
+  const auto store = replay::Store::Open(a.store);
+  Bar bar(a.quiet);
+  request.progress = [&](const std::string& file, double part, int64_t rows) {
+    bar.Show(file, part, rows);
+    return !StopRequested();
+  };
+  const replay::ImportReport report = replay::ImportFiles(*store, request);
+  PrintReport(report, request);
+  if (report.stopped) {
+    std::fprintf(stderr, "plumb: stopped; the same command goes on from here\n");
+    result.exit_code = kExitFewerSteps;
+  }
+}
+
+}  // namespace
+
+void AddDataCommand(CLI::App& app, CliResult& result) {
+  CLI::App* data = app.add_subcommand("data", "Datasets: import into a store");
+  data->require_subcommand(1);
+  auto a = std::make_shared<ImportArguments>();
+  CLI::App* import = data->add_subcommand("import", "JSONL, JSON arrays, gzip of either into a store");
+  import->add_option("files", a->request.files, "files, in this order")->required();
+  import->add_option("--store", a->store, "folder of the store; made when it is not there")->required();
+  import->add_option("--dataset", a->request.dataset, "name in the store")->capture_default_str();
+  import->add_option("--map", a->map, "part=column,...: other names of columns, e.g. prompt=task,answer=solution");
+  import->add_option("--format", a->form, "instead of finding it out: " + replay::FormNames());
+  import->add_option("--rejects", a->request.rejects, "file for the rejected rows, with line and reason");
+  import->add_flag("--numbers-from-text", a->request.rows.convert_numbers, "take numbers and booleans that are written as text");
+  import->add_flag("--quiet", a->quiet, "no progress bar");
+  import->callback([a, &result] { RunImport(*a, result); });
+}
+
+}  // namespace plumb::run

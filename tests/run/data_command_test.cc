@@ -1,0 +1,63 @@
+// plumb data import and plumb store (run/data_command.cc, run/store_command.cc): ledger, rejects, idempotence, exit codes.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "common/file.h"
+#include "tests/run/cli_runner.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::TempFolder;
+using testing::Has;
+using testing::RunPlumb;
+
+std::string Write(const std::string& path, const std::string& text) {
+  RealFileSystem().WriteFileAtomic(path, text);
+  return path;
+}
+
+TEST(DataCommandTest, ImportsCountsRejectsAndRepeats) {
+  const TempFolder temp;
+  const std::string store = temp / "store", rejects = temp / "rejects.jsonl";
+  const std::string file = Write(temp / "pairs.jsonl",
+                                 "{\"prompt\": \"p\", \"chosen\": \"good\", \"rejected\": \"bad\"}\n"
+                                 "{\"prompt\": \"q\", \"chosen\": \"same\", \"rejected\": \"same\"}\n"
+                                 "broken\n");
+  const auto first = RunPlumb({"data", "import", file, "--store", store, "--dataset", "pairs", "--rejects", rejects});
+  EXPECT_EQ(first.code, 0) << first.err;
+  const std::string said = first.out + first.err;
+  EXPECT_TRUE(Has(said, "read 3 = used 1 + 1 bad_json + 1")) << said;
+  EXPECT_TRUE(Has(said, "pairs.jsonl:3")) << said;
+  const std::string rejected = RealFileSystem().ReadFile(rejects, 1 << 16);
+  EXPECT_EQ(std::count(rejected.begin(), rejected.end(), '\n'), 2);
+  const auto again = RunPlumb({"data", "import", file, "--store", store, "--dataset", "pairs"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_TRUE(Has(again.out + again.err, "nothing changed")) << again.out << again.err;
+
+  const auto verified = RunPlumb({"store", "verify", store});
+  EXPECT_EQ(verified.code, 0) << verified.err;
+  EXPECT_TRUE(Has(verified.out, "1 preference rows") && Has(verified.out, "0 problems")) << verified.out;
+  EXPECT_TRUE(Has(RunPlumb({"store", "explain", store}).out, "CRC32C"));
+  EXPECT_EQ(RunPlumb({"store", "snapshot", store, temp / "copy"}).code, 0);
+  EXPECT_TRUE(Has(RunPlumb({"store", "verify", temp / "copy"}).out, "1 preference rows"));
+}
+
+TEST(DataCommandTest, WrongInputIsNamedAndStoresNothing) {
+  const TempFolder temp;
+  const std::string store = temp / "store";
+  const auto missing = RunPlumb({"data", "import", temp / "no.jsonl", "--store", store, "--dataset", "d"});
+  EXPECT_EQ(missing.code, 3);
+  EXPECT_TRUE(Has(missing.err, "no.jsonl")) << missing.err;
+  const auto useless = RunPlumb({"data", "import", Write(temp / "x", "{\"a\": 1}\n"), "--store", store, "--dataset", "d"});
+  EXPECT_EQ(useless.code, 2) << useless.out;
+  const auto parquet = RunPlumb({"data", "import", Write(temp / "x.parquet", "PAR1....PAR1"), "--store", store, "--dataset", "d"});
+  EXPECT_EQ(parquet.code, 9);
+  EXPECT_TRUE(Has(parquet.err, "JSON lines")) << parquet.err;
+  EXPECT_EQ(RunPlumb({"store", "verify", temp / "nothing"}).code, 3);
+}
+
+}  // namespace
+}  // namespace plumb::run
