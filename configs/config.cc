@@ -171,7 +171,20 @@ std::vector<std::string> Validate(const Config& c) {
   OneOf(p, "sft.lr_schedule", c.sft.lr_schedule, {"constant", "linear", "cosine"});
   OneOf(p, "optimizer.lr_schedule", c.optimizer.lr_schedule, {"constant", "linear", "cosine"});
   OneOf(p, "reward.on_failure", c.reward.on_failure, {"drop_group", "requeue", "penalty"});
-  OneOf(p, "algorithm.name", c.algorithm.name, {"grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce++", "cispo", "ppo"});
+  OneOf(p, "algorithm.name", c.algorithm.name, {"grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce++", "cispo", "ppo", "dpo",
+                                                "reward_model"});
+  const bool offline = IsOffline(c);
+  if (offline) {
+    OneOf(p, "preference.loss", c.preference.loss, {"sigmoid", "hinge", "ipo", "robust", "simpo", "orpo"});
+    require(c.preference.beta > 0, "preference.beta has to be positive.");
+    within("preference.label_smoothing", c.preference.label_smoothing, 0, 0.499);
+    within("preference.centering", c.preference.centering, 0, 100);
+    at_least("preference.batch", c.preference.batch, 1);
+    at_least("preference.heldout", c.preference.heldout, 0);
+    at_least("preference.max_tokens", c.preference.max_tokens, 2);
+    require(c.data.train != "arithmetic", "data.train has to name a file of preference pairs for this algorithm.");
+    require(c.run.roles == "local", "run.roles = \"processes\" needs actors: training on pairs has none, use local.");
+  }
   OneOf(p, "algorithm.advantage", c.algorithm.advantage, {"group", "leave_one_out", "batch"});
   OneOf(p, "algorithm.objective", c.algorithm.objective, {"clip", "cispo"});
   OneOf(p, "algorithm.ratio", c.algorithm.ratio, {"token", "sequence", "product"});
@@ -219,7 +232,7 @@ std::vector<std::string> Validate(const Config& c) {
   require(c.sft.learning_rate > 0, "sft.learning_rate has to be positive.");
   at_least("rollout.prompts_per_step", c.rollout.prompts_per_step, 1);
   at_least("rollout.samples_per_prompt", c.rollout.samples_per_prompt, 1);
-  require(c.algorithm.name == "ppo" || c.algorithm.advantage == "batch" || c.rollout.samples_per_prompt >= 2,
+  require(offline || c.algorithm.name == "ppo" || c.algorithm.advantage == "batch" || c.rollout.samples_per_prompt >= 2,
           "rollout.samples_per_prompt has to be at least 2: GRPO compares the answers of a group.");
   at_least("rollout.max_new_tokens", c.rollout.max_new_tokens, 1);
   at_least("rollout.max_batch", c.rollout.max_batch, 1);
@@ -231,7 +244,7 @@ std::vector<std::string> Validate(const Config& c) {
           "rollout.temperature has to be in (0, 100]: a policy is trained on what it samples.");
   within("rollout.top_p", c.rollout.top_p, 1e-6, 1);
   within("rollout.min_p", c.rollout.min_p, 0, 1);
-  require(!c.reward.parts.empty(), "there is no [[reward.parts]]: name at least one, e.g. kind = \"answer\".");
+  require(offline || !c.reward.parts.empty(), "there is no [[reward.parts]]: name at least one, e.g. kind = \"answer\".");
   at_least("reward.retries", c.reward.retries, 0);
   within("algorithm.clip_low", c.algorithm.clip_low, 0, 1);
   within("algorithm.clip_high", c.algorithm.clip_high, 0, 100);

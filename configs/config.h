@@ -189,6 +189,20 @@ struct CriticConfig {
   template <class V> void Visit(V& v);
 };
 
+// [preference]: training on pairs without rollouts (algorithm.name = "dpo" or "reward_model"); data.train names the file
+struct PreferenceConfig {
+  std::string loss = "sigmoid";      // dpo: sigmoid | hinge | ipo | robust | simpo | orpo
+  double beta = 0.1;
+  double label_smoothing = 0;        // cDPO (sigmoid) and robust
+  double gamma = 0.5;                // simpo: target margin
+  bool length_normalize = false;
+  double centering = 0;              // reward_model: weight of (r_c + r_r)^2
+  int64_t batch = 16;                // pairs an update
+  int64_t heldout = 100;             // last pairs of the file, never trained on
+  int64_t max_tokens = 1024;         // longer sequences: dropped and counted
+  template <class V> void Visit(V& v);
+};
+
 // [optimizer]
 struct OptimizerConfig {
   double learning_rate = 1e-6;
@@ -231,6 +245,7 @@ struct Config {
   RewardConfig reward;
   AlgorithmConfig algorithm;
   CriticConfig critic;
+  PreferenceConfig preference;
   OptimizerConfig optimizer;
   EvalConfig eval;
   MetricsConfig metrics;
@@ -251,6 +266,11 @@ Loaded ParseRecipe(const std::string& text, const std::string& name, const std::
 
 // Contradictions between options; each entry is one complete sentence. Empty: fine.
 std::vector<std::string> Validate(const Config& config);
+
+// Trains on stored pairs, without actors and rewards.
+inline bool IsOffline(const Config& config) {
+  return config.algorithm.name == "dpo" || config.algorithm.name == "reward_model";
+}
 
 // The whole config as TOML that LoadRecipe reads back to the same Config.
 std::string ToToml(const Config& config);

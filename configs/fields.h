@@ -122,7 +122,7 @@ void RewardConfig::Visit(V& v) {
 
 template <class V>
 void AlgorithmConfig::Visit(V& v) {
-  v({"name", "name", "grpo | dr_grpo | dapo | gspo | rloo | reinforce++ | cispo | ppo; sets the method's usual values of the other "
+  v({"name", "name", "grpo | dr_grpo | dapo | gspo | rloo | reinforce++ | cispo | ppo | dpo | reward_model; sets the method's usual values of the other "
      "options (docs/algorithms.md)", "adv_estimator"}, name);
   v({"advantage", "name", "group: minus the group's mean; leave_one_out: minus the others' mean; batch: whitened over the batch"}, advantage);
   v({"objective", "name", "clip: clipped surrogate; cispo: bounded weight, every token keeps its gradient"}, objective);
@@ -171,6 +171,19 @@ void CriticConfig::Visit(V& v) {
 }
 
 template <class V>
+void PreferenceConfig::Visit(V& v) {
+  v({"loss", "name", "dpo: sigmoid | hinge | ipo | robust | simpo | orpo (docs/preferences.md)", "loss_type"}, loss);
+  v({"beta", "1", "how strongly the policy is held to the reference; 0.1 is usual"}, beta);
+  v({"label_smoothing", "1", "share of pairs that are labelled the wrong way round: cDPO (sigmoid), robust"}, label_smoothing);
+  v({"gamma", "1", "simpo: margin that a pair has to exceed", "simpo_gamma"}, gamma);
+  v({"length_normalize", "bool", "log-ratios a token instead of an answer: sigmoid, hinge, robust"}, length_normalize);
+  v({"centering", "1", "reward_model: pulls scores towards 0, often 0.01; 0: off", "center_rewards_coefficient"}, centering);
+  v({"batch", "pairs", "pairs an update"}, batch);
+  v({"heldout", "pairs", "last pairs of the file: never trained on, measured before and after"}, heldout);
+  v({"max_tokens", "tokens", "prompt and answer; longer pairs are dropped and counted", "max_length"}, max_tokens);
+}
+
+template <class V>
 void OptimizerConfig::Visit(V& v) {
   v({"learning_rate", "1", "peak rate", "lr"}, learning_rate);
   v({"beta1", "1", "decay of the first moment", "adam_beta1"}, beta1);
@@ -210,6 +223,7 @@ void Config::Visit(V& v) {
   v.Section("reward", reward);
   v.Section("algorithm", algorithm);
   v.Section("critic", critic);
+  v.Section("preference", preference);
   v.Section("optimizer", optimizer);
   v.Section("eval", eval);
   v.Section("metrics", metrics);

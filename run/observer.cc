@@ -136,6 +136,13 @@ void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
 
 void Observer::Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup>) {
   char line[160];
+  if (configs::IsOffline(session_.config())) {
+    std::snprintf(line, sizeof line, "held-out accuracy of version %lld: %.3f, margin %.4f, loss %.4f (%lld pairs)",
+                  static_cast<long long>(result.version), result.accuracy, result.reward, result.loss.value_or(0),
+                  static_cast<long long>(result.answers));
+    Note(line);
+    return;
+  }
   std::snprintf(line, sizeof line, "held-out pass@1 of version %lld: %.3f (%lld answers, mean reward %.3f +- %.3f)",
                 static_cast<long long>(result.version), result.accuracy, static_cast<long long>(result.answers),
                 result.reward, result.reward_se);

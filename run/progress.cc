@@ -59,6 +59,14 @@ std::string Progress::Describe(int64_t step, const std::map<std::string, double>
   const double elapsed = SecondsBetween(begin_, SteadyClock::now());
   const double each = done > first_step_ ? elapsed / static_cast<double>(done - first_step_) : 0;
   char text[256];
+  for (const std::string kind : {"dpo", "rm"}) {
+    if (!metrics.count(kind + "/loss")) continue;
+    std::snprintf(text, sizeof text, "step %lld/%lld  loss %.4f  accuracy %.2f  margin %.3f  %.0f tok/s  %s left",
+                  static_cast<long long>(done), static_cast<long long>(steps_), value((kind + "/loss").c_str()),
+                  value((kind + "/accuracy").c_str()), value((kind + "/margin").c_str()), value("perf/tokens_per_s"),
+                  Duration(each * static_cast<double>(steps_ - done)).c_str());
+    return text;
+  }
   std::snprintf(text, sizeof text, "step %lld/%lld  reward %.3f  kl %.4f  length %.1f  %.0f tok/s  %s left",
                 static_cast<long long>(done), static_cast<long long>(steps_), value("reward/mean"),
                 metrics.count("objective/kl") ? value("objective/kl") : value("policy/approx_kl"),

@@ -37,6 +37,9 @@ struct RunOptions {
 // All roles in this process.
 RunSummary RunLocal(const Session& session, const RunOptions& options);
 
+// Training on stored preference pairs, in this process (configs::IsOffline): DPO and its family, reward models.
+RunSummary RunOfflineTraining(const Session& session, const RunOptions& options);
+
 // Endpoints of a run in processes, all in one private folder.
 struct Endpoints {
   std::string folder;

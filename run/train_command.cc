@@ -55,7 +55,13 @@ class SocketFolder {
 int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
   const learner::LearnerResult& r = summary.learner;
   if (!quiet) {
-    const auto held_out = [](const char* when, const learner::EvalResult& e) {
+    const bool offline = configs::IsOffline(session.config());
+    const auto held_out = [offline](const char* when, const learner::EvalResult& e) {
+      if (offline) {
+        std::printf("%s held-out accuracy %.3f, margin %.4f, loss %.4f (%lld pairs)\n", when, e.accuracy, e.reward,
+                    e.loss.value_or(0), static_cast<long long>(e.answers));
+        return;
+      }
       std::printf("%s held-out pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers)\n", when, e.accuracy, e.reward, e.reward_se,
                   static_cast<long long>(e.answers));
     };
@@ -113,6 +119,15 @@ int Train(const TrainArguments& arguments) {
   const RunFolder folder = PrepareRunFolder(config, arguments.recipe, arguments.resume, arguments.overwrite);
   const auto session = Session::Open(folder.path);
   SetUpLogging("train", -1, folder.logs() + "/train.log");
+  const RunOptions offline_options{.resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
+  if (configs::IsOffline(config)) {
+    if (!arguments.quiet) {
+      std::printf("run folder %s\n%lld steps of %lld pairs, %s\n", folder.path.c_str(), static_cast<long long>(config.run.steps),
+                  static_cast<long long>(config.preference.batch), config.model.dtype.c_str());
+      std::fflush(stdout);
+    }
+    return Conclude(*session, RunOfflineTraining(*session, offline_options), arguments.quiet);
+  }
   if (!arguments.quiet) {
     std::printf("run folder %s\n%lld steps of %lld prompts x %lld answers, %lld update%s a step, %s, roles %s\n",
                 folder.path.c_str(), static_cast<long long>(config.run.steps),

@@ -64,6 +64,7 @@ TESTED_BY.update({
     "reward/plugin_host_main.cc": "tests/reward/plugin_test.cc",
     "reward/reward.cc": "tests/reward/scorer_test.cc",
 })
+TESTED_BY["run/offline_roles.cc"] = "tests/run/preference_train_test.cc"
 TESTED_BY["run/store_command.cc"] = "tests/run/data_command_test.cc"
 TESTED_BY["reward/reward_server.cc"] = "tests/reward/zmq_worker_test.cc"
 TESTED_BY["reward/json_text.cc"] = "tests/reward/subprocess_test.cc"

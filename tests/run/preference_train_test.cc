@@ -1,0 +1,98 @@
+// plumb train on pairs (run/offline_roles.cc, run/preference_data.h): DPO and reward models from a file, resume, wrong input.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include <nlohmann/json.hpp>
+
+#include "common/file.h"
+#include "learner/reward_model_objective.h"
+#include "run/preference_data.h"
+#include "tests/run/cli_runner.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::TempFolder;
+using testing::Has;
+using testing::RunPlumb;
+
+// Sums: the chosen answer is right, the rejected one has an extra digit.
+std::string Pairs(const std::string& path) {
+  std::string text;
+  for (int i = 0; i < 120; ++i) {
+    const std::string sum = std::to_string(i % 50 + i % 7);
+    text += "{\"prompt\": \"" + std::to_string(i % 50) + "+" + std::to_string(i % 7) + "=\", \"chosen\": \"" + sum +
+            "\", \"rejected\": \"" + sum + "0" + std::to_string(i % 10) + "\"}\n";
+  }
+  RealFileSystem().WriteFileAtomic(path, text);
+  return path;
+}
+
+std::vector<std::string> Line(const TempFolder& temp, const std::string& name, const std::string& out, int64_t steps,
+                              const std::vector<std::string>& more = {}) {
+  const std::string recipe = temp / (name + ".toml");
+  RealFileSystem().WriteFileAtomic(
+      recipe, "[run]\nthreads = 1\ncheckpoint_every = 5\n[model]\nlayers = 1\nhidden = 32\nheads = 2\nkv_heads = 2\nffn = 64\n"
+              "max_positions = 64\nvocabulary = \"arithmetic\"\n[data]\ntrain = \"" + Pairs(temp / "pairs.jsonl") +
+              "\"\n[algorithm]\nname = \"" + name + "\"\n[preference]\nbatch = 8\nheldout = 20\n[optimizer]\nlearning_rate = 3e-3\n");
+  std::vector<std::string> line = {"train", recipe, "--out", out, "--steps", std::to_string(steps), "--quiet"};
+  line.insert(line.end(), more.begin(), more.end());
+  return line;
+}
+
+nlohmann::json Summary(const std::string& run) {
+  return nlohmann::json::parse(RealFileSystem().ReadFile(run + "/summary.json", 1 << 20));
+}
+
+TEST(PreferenceTrainTest, DpoLearnsFromAFileAndResumesBitForBit) {
+  const TempFolder temp;
+  const auto whole = RunPlumb(Line(temp, "dpo", temp / "whole", 30));
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  const auto summary = Summary(temp / "whole");
+  EXPECT_NEAR(summary["eval"]["before"]["loss"].get<double>(), std::log(2.0), 1e-9);
+  EXPECT_LT(summary["eval"]["after"]["loss"].get<double>(), 0.6);
+  EXPECT_GT(summary["eval"]["after"]["accuracy"].get<double>(), 0.9);
+  EXPECT_TRUE(RealFileSystem().Exists(temp / "whole/model/model.safetensors"));
+  ASSERT_EQ(RunPlumb(Line(temp, "dpo", temp / "parts", 12)).code, 0);
+  const auto resumed = RunPlumb(Line(temp, "dpo", temp / "parts", 30, {"--resume"}));
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  for (const char* hash : {"weights_sha256", "optimizer_sha256"}) EXPECT_EQ(summary[hash], Summary(temp / "parts")[hash]) << hash;
+  EXPECT_EQ(summary["eval"], Summary(temp / "parts")["eval"]);
+  // The second life found the reference's log-probs in the store.
+  EXPECT_GT(Summary(temp / "parts")["counters"]["reference/cache_hits"].get<int64_t>(), 0);
+}
+
+TEST(PreferenceTrainTest, ARewardModelLearnsAndIsSavedForUse) {
+  const TempFolder temp;
+  const auto run = RunPlumb(Line(temp, "reward_model", temp / "rm", 40));
+  ASSERT_EQ(run.code, 0) << run.err;
+  EXPECT_GT(Summary(temp / "rm")["eval"]["after"]["accuracy"].get<double>(), 0.9);
+  const auto config = nlohmann::json::parse(RealFileSystem().ReadFile(temp / "rm/model/config.json", 1 << 16));
+  EXPECT_EQ(config["architectures"][0], "LlamaForSequenceClassification");
+}
+
+TEST(PreferenceTrainTest, LossesWithoutAReferenceRunToo) {
+  const TempFolder temp;
+  for (const char* loss : {"simpo", "orpo", "ipo", "hinge", "robust"}) {
+    const auto run = RunPlumb(Line(temp, "dpo", temp / loss, 3, {"--set", std::string("preference.loss=") + loss}));
+    EXPECT_EQ(run.code, 0) << loss << run.err;
+  }
+}
+
+TEST(PreferenceTrainTest, WrongInputIsSaidAtTheStart) {
+  const TempFolder temp;
+  const auto large = RunPlumb(Line(temp, "dpo", temp / "a", 3, {"--set", "preference.heldout=120"}));
+  EXPECT_EQ(large.code, 2);
+  EXPECT_TRUE(Has(large.err, "nothing is left to train on")) << large.err;
+  const auto batch = RunPlumb(Line(temp, "dpo", temp / "b", 3, {"--set", "preference.batch=500"}));
+  EXPECT_EQ(batch.code, 2);
+  EXPECT_TRUE(Has(batch.err, "500 rows")) << batch.err;
+  EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "c", 3, {"--set", "preference.loss=sigmoyd"})).err, "preference.loss"));
+  EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "d", 3, {"--roles", "processes"})).err, "use local"));
+  EXPECT_EQ(RunPlumb(Line(temp, "dpo", temp / "e", 3, {"--set", "data.train=/nothing.jsonl"})).code, 3);
+}
+
+}  // namespace
+}  // namespace plumb::run
