@@ -1,6 +1,6 @@
 """Logits of SmolLM2-135M-Instruct by transformers in float32 over 512 positions, and a greedy answer.
 
-Run with torch and transformers installed, after `make model`:
+Run with torch and transformers installed, on the bfloat16 folder that `make model` leaves:
   python3 tests/golden/make_smollm2_logits_golden.py models/SmolLM2-135M-Instruct > tests/golden/smollm2_logits.json
 For every position: the most likely token, its logit, the log-sum-exp, and the logits of 32 fixed columns of the vocabulary.
 """
