@@ -8,11 +8,14 @@
 #include <cmath>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <unordered_set>
 
 #include "reward/answer.h"
 #include "reward/file_digest.h"
+#include "reward/math_answer.h"
+#include "reward/multiple_choice.h"
 
 namespace plumb::reward {
 namespace {
@@ -141,6 +144,70 @@ RuleBody Answer(const configs::RewardPartConfig& part) {
   };
 }
 
+RuleBody Math(const configs::RewardPartConfig& part) {
+  const Options options = ReadOptions(part, {"fallback", "digits"});
+  MathFallback fallback = MathFallback::kNone;
+  if (const auto it = options.find("fallback"); it != options.end()) {
+    if (it->second == "last_number") {
+      fallback = MathFallback::kLastNumber;
+    } else if (it->second == "last_math") {
+      fallback = MathFallback::kLastMath;
+    } else if (it->second != "none") {
+      Refuse(part, "fallback=" + it->second + ": say none, last_number or last_math");
+    }
+  }
+  int digits = 0;
+  if (const auto it = options.find("digits"); it != options.end()) {
+    const std::string& text = it->second;
+    if (text.empty() || text.size() > 2 || text.find_first_not_of("0123456789") != std::string::npos ||
+        (digits = std::stoi(text)) > 15) {
+      Refuse(part, "digits=" + text + ": say 0 (exact) to 15");
+    }
+  }
+  return [fallback, digits](std::string_view text, const Trajectory&, const Prompt& prompt) {
+    if (prompt.ground_truth.empty()) {
+      return PartScore::Failed(Failure::kReported, "the prompt has no ground truth to compare with");
+    }
+    const auto answer = ExtractMath(text, fallback);
+    return PartScore::Of(answer && SameMath(*answer, prompt.ground_truth, digits) ? 1 : 0);
+  };
+}
+
+RuleBody MultipleChoice(const configs::RewardPartConfig& part) {
+  const Options options = ReadOptions(part, {"last", "index_base"});
+  char last = 'E';
+  if (const auto it = options.find("last"); it != options.end()) {
+    if (it->second.size() != 1 || it->second[0] < 'B' || it->second[0] > 'Z') {
+      Refuse(part, "last=" + it->second + ": say the last letter that is an option, B to Z");
+    }
+    last = it->second[0];
+  }
+  int base = -1;  // a number as the truth is refused
+  if (const auto it = options.find("index_base"); it != options.end()) {
+    if (it->second != "0" && it->second != "1") Refuse(part, "index_base=" + it->second + ": say 0 or 1");
+    base = it->second[0] - '0';
+  }
+  return [last, base](std::string_view text, const Trajectory&, const Prompt& prompt) {
+    const auto choices = ReadChoices(PromptText(prompt), prompt.extra_json);
+    const char end = std::max(last, choices.empty() ? 'A' : choices.back().letter);
+    const std::string_view truth = Trim(prompt.ground_truth);
+    std::optional<char> wanted;
+    const bool number = !truth.empty() && truth.size() <= 2 && truth.find_first_not_of("0123456789") == std::string_view::npos;
+    if (base >= 0 && number) {
+      const int index = std::stoi(std::string(truth)) - base;
+      if (index >= 0 && index <= end - 'A') wanted = static_cast<char>('A' + index);
+    } else {
+      wanted = FindChoice(truth, choices, end);
+    }
+    if (!wanted) {
+      return PartScore::Failed(Failure::kReported, "the ground truth '" + std::string(truth.substr(0, 80)) +
+                                                       "' is no letter and no option's text; for a number set index_base");
+    }
+    const auto found = FindChoice(text, choices, end);
+    return PartScore::Of(found == wanted ? 1 : 0);
+  };
+}
+
 RuleBody Format(const configs::RewardPartConfig& part) {
   const bool prefilled = Flag(part, ReadOptions(part, {"prefilled"}), "prefilled");
   if (part.kind == "format") {
@@ -247,6 +314,7 @@ struct Entry {
   RuleBody (*make)(const configs::RewardPartConfig&);
 };
 constexpr Entry kRules[] = {
+    {"math", 1, Math}, {"multiple_choice", 1, MultipleChoice},
     {"answer", 1, Answer}, {"format", 1, Format},         {"soft_format", 1, Format},
     {"length", 1, Length}, {"exact", 1, Exact},           {"regex", 1, Regex},
     {"repetition", 1, Repetition}, {"contains", 1, Contains}, {"absent", 1, Absent},

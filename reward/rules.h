@@ -1,6 +1,11 @@
 // Built-in rewards: pure functions of the text, computed in process, each in [0, 1] by the formula written here.
 //
 // kind        value                                                                                 options (args)
+// math        1 if the maths answer found in the completion says the same as the ground truth           fallback=none|last_number|
+//             (reward/math_answer.h), else 0. digits=N (0..15): a decimal of at least N significant    last_math, digits=0
+//             digits counts when it is the truth rounded.
+// multiple_choice  1 if the completion names the letter or text of the right option and no other       last=E, index_base=0|1
+//             (reward/multiple_choice.h), else 0. A ground truth that is no option is a reported failure.
 // answer      1 if the answer found in the completion equals the ground truth (reward/answer.h),     fallback=none|last_number
 //             else 0. No answer found: 0.
 // format      1 if the whole completion is <think>..</think> <answer>..</answer> (white space         prefilled=0|1

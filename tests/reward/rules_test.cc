@@ -52,6 +52,38 @@ TEST(AnswerRule, RightWrongAndMissing) {
   EXPECT_EQ(none[0].failure, Failure::kReported) << "a row without a truth must not become a 0";
 }
 
+TEST(MathRule, RightWrongAndMissing) {
+  EXPECT_EQ(Value(Part("math"), Group("so \\boxed{\\frac{2}{4}}<eos>", "0.5")), 1);
+  EXPECT_EQ(Value(Part("math"), Group("so \\boxed{\\frac{2}{3}}", "0.5")), 0);
+  EXPECT_EQ(Value(Part("math"), Group("it is 0.5", "0.5")), 0) << "no marker";
+  EXPECT_EQ(Value(Part("math", {"fallback=last_number"}), Group("it is 0.5", "0.5")), 1);
+  EXPECT_EQ(Value(Part("math", {"fallback=last_math"}), Group("it is $(1, 2]$ then", "1 < x \\le 2")), 1);
+  EXPECT_EQ(Value(Part("math"), Group("\\boxed{0.333}", "1/3")), 0);
+  EXPECT_EQ(Value(Part("math", {"digits=3"}), Group("\\boxed{0.333}", "1/3")), 1);
+  const auto none = MakeRule(Part("math"))->Score(Group("\\boxed{4}", ""), After(std::chrono::seconds(1)));
+  EXPECT_EQ(none[0].failure, Failure::kReported);
+  EXPECT_THROW(MakeRule(Part("math", {"digits=16"})), Error);
+  EXPECT_THROW(MakeRule(Part("math", {"digits=x"})), Error);
+  EXPECT_THROW(MakeRule(Part("math", {"fallback=maybe"})), Error);
+}
+
+TEST(MultipleChoiceRule, RightWrongAndNoTruth) {
+  EXPECT_EQ(Value(Part("multiple_choice"), Group("The answer is (B).<eos>", "B")), 1);
+  EXPECT_EQ(Value(Part("multiple_choice"), Group("The answer is (C).", "B")), 0);
+  EXPECT_EQ(Value(Part("multiple_choice"), Group("no idea", "B")), 0);
+  EXPECT_EQ(Value(Part("multiple_choice", {"last=J"}), Group("H", "(H)")), 1);
+  auto group = Group("Paris", "1");
+  group.lease.prompt.extra_json = R"({"choices":["London","Paris"]})";
+  EXPECT_EQ(Value(Part("multiple_choice", {"index_base=0"}), group), 1);
+  EXPECT_EQ(Value(Part("multiple_choice", {"index_base=1"}), group), 0);
+  const auto none = MakeRule(Part("multiple_choice"))->Score(group, After(std::chrono::seconds(1)));
+  EXPECT_EQ(none[0].failure, Failure::kReported) << "a number may count from 0 or from 1: not guessed";
+  group.lease.prompt.ground_truth = "Paris";
+  EXPECT_EQ(Value(Part("multiple_choice"), group), 1) << "the truth as the option's text";
+  EXPECT_THROW(MakeRule(Part("multiple_choice", {"last=5"})), Error);
+  EXPECT_THROW(MakeRule(Part("multiple_choice", {"index_base=2"})), Error);
+}
+
 TEST(FormatRule, Table) {
   struct Case {
     const char* text;

@@ -1,0 +1,296 @@
+#include "reward/latex_text.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+
+namespace plumb::reward {
+namespace {
+
+bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
+bool IsDigit(char c) { return c >= '0' && c <= '9'; }
+bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+using Spelling = std::pair<std::string_view, std::string_view>;
+
+// Unicode to the dialect. Longest first where one begins another (none does in UTF-8).
+constexpr Spelling kUnicode[] = {
+    {"\u2212", "-"}, {"\u2013", "-"}, {"\u2014", "-"}, {"\uFE63", "-"}, {"\uFF0D", "-"}, {"\u2010", "-"}, {"\u2011", "-"},
+    {"\u00D7", "*"}, {"\u22C5", "*"}, {"\u00B7", "*"}, {"\u2219", "*"}, {"\u2217", "*"}, {"\u2062", "*"},
+    {"\u00F7", "/"}, {"\u2044", "/"}, {"\u2215", "/"}, {"\u2264", "<="}, {"\u2A7D", "<="}, {"\u2265", ">="},
+    {"\u2A7E", ">="}, {"\u2260", "!="}, {"\u00B1", "\\pm "}, {"\u2213", "\\mp "}, {"\u221E", "\\infty "},
+    {"\u03C0", "\\pi "}, {"\u00B0", "\\degree "}, {"\u00BA", "\\degree "}, {"\u222A", "\\cup "}, {"\u2229", "\\cap "},
+    {"\u2208", "\\in "}, {"\u2205", "\\emptyset "}, {"\u211D", "\\R "}, {"\u00B2", "^{2}"}, {"\u00B3", "^{3}"},
+    {"\u00B9", "^{1}"}, {"\u2074", "^{4}"}, {"\u2075", "^{5}"}, {"\u2076", "^{6}"}, {"\u207F", "^{n}"},
+    {"\u207B\u00B9", "^{-1}"}, {"\u207B\u00B2", "^{-2}"}, {"\u207B\u00B3", "^{-3}"},
+    {"\u00BD", "\\frac{1}{2}"}, {"\u2153", "\\frac{1}{3}"}, {"\u2154", "\\frac{2}{3}"}, {"\u00BC", "\\frac{1}{4}"},
+    {"\u00BE", "\\frac{3}{4}"}, {"\u2155", "\\frac{1}{5}"}, {"\u215B", "\\frac{1}{8}"}, {"\u2080", "_{0}"},
+    {"\u2081", "_{1}"}, {"\u2082", "_{2}"}, {"\u2083", "_{3}"}, {"\u03B1", "\\alpha "}, {"\u03B2", "\\beta "},
+    {"\u03B3", "\\gamma "}, {"\u03B4", "\\delta "}, {"\u03B8", "\\theta "}, {"\u03BB", "\\lambda "}, {"\u03BC", "\\mu "},
+    {"\u00B5", "\\mu "}, {"\u03C6", "\\phi "}, {"\u03C9", "\\omega "}, {"\u03C3", "\\sigma "}, {"\u20AC", "\\eur "},
+    {"\u00A3", "\\gbp "}, {"\u00A5", "\\jpy "}, {"\u20B9", "\\inr "}, {"\u00A2", "\\cent "}, {"\u2032", "'"},
+    {"\u2033", "''"}, {"\u2019", "'"}, {"\u00A0", " "}, {"\u202F", " "}, {"\u2009", " "}, {"\u200B", ""},
+    {"\u2061", ""}, {"\uFEFF", ""}, {"\u201C", "\""}, {"\u201D", "\""}, {"\u221A", "\\sqrt "}, {"\u22C3", "\\cup "},
+    {"\u2103", "\\text{ degC}"}, {"\u2109", "\\text{ degF}"}, {"\uFF08", "("}, {"\uFF09", ")"}, {"\uFF0C", ","},
+    {"\uFF05", "%"}, {"\uFF1D", "="},
+};
+
+// Commands to the dialect; "" drops the command.
+constexpr Spelling kCommands[] = {
+    {"dfrac", "\\frac"}, {"tfrac", "\\frac"}, {"cfrac", "\\frac"}, {"big", ""}, {"Big", ""},
+    {"bigl", ""}, {"bigr", ""}, {"Bigl", ""}, {"Bigr", ""}, {"bigg", ""}, {"Bigg", ""}, {"displaystyle", ""},
+    {"textstyle", ""}, {"scriptstyle", ""}, {"limits", ""}, {"nolimits", ""}, {"quad", " "}, {"qquad", " "},
+    {"cdot", "*"}, {"times", "*"}, {"ast", "*"}, {"div", "/"}, {"le", "<="}, {"leq", "<="}, {"leqslant", "<="},
+    {"ge", ">="}, {"geq", ">="}, {"geqslant", ">="}, {"ne", "!="}, {"neq", "!="}, {"lt", "<"}, {"gt", ">"},
+    {"varnothing", "\\emptyset "}, {"bigcup", "\\cup "}, {"lvert", "|"}, {"rvert", "|"}, {"vert", "|"}, {"mid", "|"},
+    {"lbrace", "\\{"}, {"rbrace", "\\}"}, {"lbrack", "["}, {"rbrack", "]"}, {"lparen", "("}, {"rparen", ")"},
+    {"colon", ":"}, {"dots", "..."}, {"ldots", "..."}, {"cdots", "..."}, {"prime", "'"}, {"mathbb", ""},
+    {"dollar", "\\usd "}, {"pounds", "\\gbp "}, {"euro", "\\eur "}, {"degrees", "\\degree "}, {"varphi", "\\phi "},
+    {"varepsilon", "\\epsilon "}, {"vartheta", "\\theta "}, {"arcsin", "\\asin "}, {"arccos", "\\acos "},
+    {"arctan", "\\atan "}, {"tan", "\\tan "}, {"dbinom", "\\binom"}, {"tbinom", "\\binom"}, {"implies", " "},
+    {"boxed", ""}, {"fbox", ""}, {"mathit", ""}, {"mathbf", ""}, {"boldsymbol", ""}, {"bm", ""}, {"mathcal", ""},
+    {"vec", ""}, {"overrightarrow", ""}, {"ensuremath", ""}, {"rm", ""}, {"thinspace", ""}, {"hfill", ""},
+};
+constexpr std::string_view kWordBoxes[] = {"text", "textrm", "textnormal", "textit", "textbf", "texttt", "textsf",
+                                           "mbox", "hbox", "mathrm", "operatorname", "mathsf", "mathtt"};
+constexpr std::string_view kFunctionNames[] = {"sin", "cos", "tan", "cot", "sec", "csc", "ln", "log", "exp", "sqrt",
+                                               "arcsin", "arccos", "arctan"};
+
+bool Among(std::string_view name, std::span<const std::string_view> names) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+std::string_view Trim(std::string_view s) {
+  while (!s.empty() && IsSpace(s.front())) s.remove_prefix(1);
+  while (!s.empty() && IsSpace(s.back())) s.remove_suffix(1);
+  return s;
+}
+
+// Three digits and then no more: what may follow a thin space or a braced comma inside a number.
+bool ThousandsAt(std::string_view s, size_t at) {
+  return at + 3 <= s.size() && IsDigit(s[at]) && IsDigit(s[at + 1]) && IsDigit(s[at + 2]) &&
+         (at + 3 == s.size() || !IsDigit(s[at + 3]));
+}
+
+// One command at the backslash `at`; appends its meaning, returns the place behind it.
+size_t Command(std::string_view s, size_t at, std::string* out, int depth);
+
+void Append(std::string_view s, std::string* out, int depth, bool dollar_pairs) {
+  for (size_t i = 0; i < s.size();) {
+    const char c = s[i];
+    if (c == '\\') {
+      i = Command(s, i, out, depth);
+    } else if (c == '$') {
+      if (!dollar_pairs) *out += "\\usd ";
+      ++i;
+    } else if (c == '^') {
+      // ^\circ and ^{\circ} are a degree sign, not a power.
+      static constexpr std::string_view kCircle[] = {"^\\circ", "^{\\circ}", "^{ \\circ }", "^ \\circ", "^{\\degree}",
+                                                     "^\\degree", "^{o}"};
+      std::string_view hit;
+      for (std::string_view circle : kCircle) {
+        if (s.substr(i).starts_with(circle)) hit = circle;
+      }
+      *out += hit.empty() ? "^" : "\\degree ";
+      i += std::max<size_t>(hit.size(), 1);
+    } else if (s.substr(i).starts_with("{,}")) {
+      *out += ',';
+      i += 3;
+    } else if (c == '~') {
+      *out += ' ';
+      ++i;
+    } else if (c == '*' && i + 1 < s.size() && s[i + 1] == '*') {
+      // Bold in Markdown at an end, a power in code between two things.
+      const bool power = !Trim(s.substr(0, i)).empty() && !Trim(s.substr(i + 2)).empty() &&
+                         s.find("**", i + 2) == std::string_view::npos && s.substr(0, i).find("**") == std::string_view::npos;
+      if (power) *out += '^';
+      i += 2;
+    } else if (static_cast<unsigned char>(c) >= 0x80) {
+      std::string_view with, found;
+      for (const auto& [from, to] : kUnicode) {
+        if (s.substr(i).starts_with(from) && from.size() > found.size()) found = from, with = to;
+      }
+      if (found.empty()) {
+        *out += c;
+        ++i;
+      } else {
+        *out += with;
+        i += found.size();
+      }
+    } else if (c == '<' || c == '>' || c == '!') {
+      *out += c;
+      if (i + 1 < s.size() && s[i + 1] == '=') *out += '=', ++i;
+      ++i;
+    } else {
+      *out += IsSpace(c) ? ' ' : c;
+      ++i;
+    }
+  }
+}
+
+size_t Command(std::string_view s, size_t at, std::string* out, int depth) {
+  size_t end = at + 1;
+  while (end < s.size() && IsLetter(s[end])) ++end;
+  if (end == at + 1) {  // a sign after the backslash
+    if (end == s.size()) return end;
+    switch (s[end]) {
+      case '!': return end + 1;
+      case ',': case ';': case ':': case ' ': case '>':
+        // A thin space between digits groups thousands.
+        if (!(out->size() > 0 && IsDigit(out->back()) && ThousandsAt(s, end + 1))) *out += ' ';
+        return end + 1;
+      case '(': case ')': case '[': case ']': *out += ' '; return end + 1;
+      case '%': *out += '%'; return end + 1;
+      case '$': *out += "\\usd "; return end + 1;
+      case '{': *out += "\\{"; return end + 1;
+      case '}': *out += "\\}"; return end + 1;
+      case '|': *out += '|'; return end + 1;
+      case '\\': *out += "\\\\"; return end + 1;
+      case '&': case '#': case '_': *out += s[end]; return end + 1;
+      default: return end;
+    }
+  }
+  const std::string_view name = s.substr(at + 1, end - at - 1);
+  if (Among(name, kWordBoxes)) {
+    size_t open = end;
+    while (open < s.size() && IsSpace(s[open])) ++open;
+    const auto inside = BracedText(s, open);
+    if (!inside) return end;
+    const size_t behind = open + inside->size() + 2;
+    const std::string_view words = Trim(*inside);
+    if (Among(words, kFunctionNames)) {
+      *out += "\\";
+      *out += words;
+      *out += ' ';
+    } else if (words.size() <= 1 && !name.starts_with("text") && name != "mbox") {
+      *out += words;  // \mathrm{e}, \mathrm{i}
+    } else if (depth >= 8 || words.find_first_of("0123456789\\^") != std::string_view::npos) {
+      // A box around mathematics: \text{5 cm}, \mathrm{m^2}, \text{(B)} stays words below.
+      *out += ' ';
+      if (depth < 8) Append(words, out, depth + 1, true);
+      *out += ' ';
+    } else {
+      *out += "\\text{";
+      for (char c : *inside) {
+        if (c != '{' && c != '}' && c != '$') *out += c;
+      }
+      *out += "}";
+    }
+    return behind;
+  }
+  if (name == "phantom" || name == "hspace" || name == "vspace") {
+    const auto inside = BracedText(s, end);
+    return inside ? end + inside->size() + 2 : end;
+  }
+  if (name == "mathbb") {  // \mathbb{R}: the name of a set
+    const auto inside = BracedText(s, end);
+    *out += "\\";
+    if (inside) *out += std::string(*inside) + " ";
+    return inside ? end + inside->size() + 2 : end;
+  }
+  if (name == "left" || name == "right") {
+    if (end < s.size() && s[end] == '.') ++end;  // an invisible partner
+    return end;
+  }
+  for (const auto& [from, to] : kCommands) {
+    if (name == from) {
+      *out += to;
+      return end;
+    }
+  }
+  *out += '\\';
+  *out += name;
+  // Keeps "\pi r" apart from "\pir"; a brace or digit follows \frac and \sqrt directly.
+  if (end < s.size() && IsLetter(s[end])) *out += ' ';
+  return end;
+}
+
+}  // namespace
+
+std::string PlainLatex(std::string_view text) {
+  std::string_view s = Trim(text.substr(0, kMaxAnswerBytes));
+  size_t dollars = 0;
+  for (size_t i = 0; i < s.size(); ++i) {
+    if (s[i] == '\\') {
+      ++i;
+    } else if (s[i] == '$') {
+      ++dollars;
+    }
+  }
+  std::string out;
+  out.reserve(s.size() + 16);
+  Append(s, &out, 0, dollars % 2 == 0);
+  std::string_view trimmed = Trim(out);
+  // A sentence's full stop, a trailing line break, a list that ends in a comma.
+  while (!trimmed.empty() && (trimmed.back() == '.' || trimmed.back() == ',' || trimmed.back() == ';' || trimmed.back() == ':') &&
+         !trimmed.ends_with("..")) {
+    trimmed = Trim(trimmed.substr(0, trimmed.size() - 1));
+  }
+  while (trimmed.ends_with("\\\\")) trimmed = Trim(trimmed.substr(0, trimmed.size() - 2));
+  return std::string(trimmed);
+}
+
+std::optional<std::string_view> BracedText(std::string_view text, size_t open) {
+  if (open >= text.size() || text[open] != '{') return std::nullopt;
+  int depth = 0;
+  for (size_t i = open; i < text.size(); ++i) {
+    if (text[i] == '\\') {
+      ++i;
+    } else if (text[i] == '{') {
+      ++depth;
+    } else if (text[i] == '}' && --depth == 0) {
+      return text.substr(open + 1, i - open - 1);
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<std::string> LastBox(std::string_view text) {
+  // Only the last few candidates are tried: a text of nothing but unclosed boxes must not cost quadratic time.
+  size_t end = text.size();
+  for (int tries = 0; tries < 8 && end > 0; ++tries) {
+    const std::string_view before = text.substr(0, end);
+    const size_t boxed = before.rfind("\\boxed"), framed = before.rfind("\\fbox");
+    size_t at = boxed;
+    if (at == std::string_view::npos || (framed != std::string_view::npos && framed > at)) at = framed;
+    if (at == std::string_view::npos) return std::nullopt;
+    size_t open = at + (text.substr(at).starts_with("\\fbox") ? 5 : 6);
+    const size_t name_end = open;
+    while (open < text.size() && IsSpace(text[open])) ++open;
+    if (const auto inside = BracedText(text, open)) return std::string(Trim(*inside));
+    if (open > name_end && open < text.size() && text[open] != '{') {  // \boxed 5
+      size_t stop = open;
+      while (stop < text.size() && !IsSpace(text[stop]) && text[stop] != '$') ++stop;
+      return std::string(text.substr(open, stop - open));
+    }
+    end = at;
+  }
+  return std::nullopt;
+}
+
+std::string CanonicalWords(std::string_view plain) {
+  std::string out;
+  bool space = false;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    const char c = plain[i];
+    if (plain.substr(i).starts_with("\\text{")) {
+      i += 5;
+      space = true;
+      continue;
+    }
+    if (c == '{' || c == '}') continue;
+    if (IsSpace(c)) {
+      space = true;
+      continue;
+    }
+    if (space && !out.empty()) out += ' ';
+    space = false;
+    out += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  }
+  static constexpr std::string_view kOuter = ".,;:!?\"'`* ";
+  const size_t begin = out.find_first_not_of(kOuter);
+  if (begin == std::string::npos) return "";
+  return out.substr(begin, out.find_last_not_of(kOuter) - begin + 1);
+}
+
+}  // namespace plumb::reward
