@@ -255,6 +255,18 @@ class Comparer {
 
 std::vector<MathObject> Readings(const std::string& plain) {
   std::vector<MathObject> out;
+  // "3\sqrt{2} \approx 4.24" is its left side, and its right one too if they are within half a percent.
+  const size_t about = plain.find("\\approx");
+  if (about != std::string::npos && plain.find("\\approx", about + 1) == std::string::npos) {
+    out = Readings(plain.substr(0, about));
+    const MathObject right = ReadMathObject(std::string_view(plain).substr(about + 7), true);
+    const auto value = [](const MathObject& o) {
+      const MathObject& item = o.kind == Kind::kAssignment ? o.items[0] : o;
+      return item.kind == Kind::kQuantity ? RealValue(item.quantities[0].value).value_or(NAN) : NAN;
+    };
+    if (std::abs(value(out[0]) - value(right)) <= 0.005 * std::abs(value(right))) out.push_back(right);
+    return out;
+  }
   out.push_back(ReadMathObject(plain, true));
   // "(1,234)" may be a point: without grouping, where a bracket stands and a comma joins digits.
   const size_t comma = plain.find(',');
@@ -266,6 +278,29 @@ std::vector<MathObject> Readings(const std::string& plain) {
 std::string Lower(std::string_view s) {
   std::string out(s);
   for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  return out;
+}
+
+// "(e)", "[e]" and "e" of CanonicalWords(): the letter; else '\0'.
+char LoneLetter(std::string_view words) {
+  if (words.size() == 3 && ((words[0] == '(' && words[2] == ')') || (words[0] == '[' && words[2] == ']'))) words = words.substr(1, 1);
+  return words.size() == 1 && words[0] >= 'a' && words[0] <= 'z' ? words[0] : '\0';
+}
+
+// Boxes of words opened: "\text{The answer is } 5".
+std::string WithoutTextBoxes(std::string_view plain) {
+  std::string out;
+  int boxes = 0;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    if (plain.substr(i).starts_with("\\text{")) {
+      ++boxes;
+      i += 5;
+    } else if (plain[i] == '}' && boxes > 0) {
+      --boxes;
+    } else {
+      out += plain[i];
+    }
+  }
   return out;
 }
 
@@ -365,12 +400,14 @@ bool SameMath(std::string_view answer, std::string_view truth, int digits) {
   const auto answers = Readings(given);
   if (AnySame(answers, truths, digits)) return true;
   const std::string words = CanonicalWords(given);
+  // One letter is a name or a choice: its case and brackets do not matter.
+  const char letter = LoneLetter(words);
+  if (letter != '\0' && letter == LoneLetter(CanonicalWords(wanted))) return true;
   if (truths[0].kind == Kind::kWords) return !words.empty() && words == CanonicalWords(wanted);
-  // One letter is a name or a choice: its case does not matter.
-  if (words.size() == 1 && words == CanonicalWords(wanted) && words[0] >= 'a' && words[0] <= 'z') return true;
   if (answers[0].kind != Kind::kWords) return false;
   // Words around the answer: what they announce, what stands between dollars, or the one number among them.
-  if (const auto announced = Announced(answer)) {
+  const std::string prose = WithoutTextBoxes(given);
+  if (const auto announced = Announced(prose)) {
     const std::string plain = PlainLatex(*announced);
     if (plain != given && AnySame(Readings(plain), truths, digits)) return true;
   }

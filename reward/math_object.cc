@@ -244,7 +244,7 @@ class Reader {
     const std::string words = CanonicalWords(s);
     size_t run = 0, longest = 0;
     for (char c : words) {
-      if (!IsLetter(c) && c != ' ' && c != '-' && c != '.' && c != '\'') return false;
+      if (!IsLetter(c) && std::string_view(" -.'()").find(c) == std::string_view::npos) return false;
       run = IsLetter(c) ? run + 1 : 0;
       longest = std::max(longest, run);
     }
@@ -332,7 +332,10 @@ class Reader {
       for (std::string_view join : {"and ", "or "}) {
         if (part.starts_with(join)) part = Trim(part.substr(join.size()));
       }
-      if (!part.empty()) filled.push_back(part);
+      // ", k \in \Z" says where a letter lives.
+      const bool domain = part.find("\\in") != std::string_view::npos &&
+                          (part.ends_with("\\Z") || part.ends_with("\\N") || part.ends_with("\\Q") || part.ends_with("\\R"));
+      if (!part.empty() && !domain) filled.push_back(part);
     }
     if (filled.size() == 1) return Read(filled[0], depth + 1);
     MathObject out = Elements(Kind::kList, filled, depth);
@@ -426,9 +429,8 @@ class Reader {
       if (!name(0).empty() || FunctionOf(p[0])) return Assignment(name(0).empty() ? std::string(p[0]) : name(0), e[0], p[last], depth);
       bool constants = true;
       for (size_t i = 0; i < p.size(); ++i) constants = constants && constant(i);
-      if (constants) {
-        return Read(p[last], depth + 1);
-      }
+      if (constants) return Read(p[last], depth + 1);
+      if (auto measures = Measures(p.front(), p[last])) return *measures;
       if (!name(last).empty() && p.size() == 2) return Assignment(name(last), e[last], p[0], depth);
       const std::string label = CanonicalWords(p[0]);
       if (!e[0] && !label.empty() && label.find_first_of("0123456789^_(){}[]\\") == std::string::npos) {
@@ -468,6 +470,20 @@ class Reader {
       return out;
     }
     return Words(s);
+  }
+
+  // "9 cm = 0.09 m": either way of saying it, if they say the same.
+  std::optional<MathObject> Measures(std::string_view first, std::string_view last) {
+    auto a = ReadQuantity(first), b = ReadQuantity(last);
+    if (!a || !b || a->kind != Kind::kQuantity || b->kind != Kind::kQuantity) return std::nullopt;
+    const MathQuantity &x = a->quantities[0], &y = b->quantities[0];
+    if (!x.unit || !y.unit || x.unit->powers != y.unit->powers || !x.unit->offset.zero()) return std::nullopt;
+    const auto based = [](const MathQuantity& q) {
+      return MathExpression::Join(MathOp::kMultiply, q.value, MathExpression::Constant(q.unit->factor));
+    };
+    if (!SameValue(based(x), based(y))) return std::nullopt;
+    b->quantities.push_back(x);
+    return b;
   }
 
   MathObject Assignment(const std::string& name, const std::optional<MathReading>& left, std::string_view right, int depth) {
