@@ -183,6 +183,9 @@ std::vector<std::string> Validate(const Config& c) {
     at_least("preference.heldout", c.preference.heldout, 0);
     at_least("preference.max_tokens", c.preference.max_tokens, 2);
     require(c.data.train != "arithmetic", "data.train has to name a file of preference pairs for this algorithm.");
+    require(c.sft.steps == 0, "sft.steps is a warm start before rollouts: training on pairs has none, leave it at 0.");
+    require(c.data.eval.empty(), "data.eval is for rollouts: training on pairs holds back preference.heldout pairs of data.train.");
+    require(c.algorithm.kl_coef == 0, "algorithm.kl_coef (beta) is for rollouts: the strength of DPO is preference.beta.");
     require(c.run.roles == "local", "run.roles = \"processes\" needs actors: training on pairs has none, use local.");
   }
   OneOf(p, "algorithm.advantage", c.algorithm.advantage, {"group", "leave_one_out", "batch"});
@@ -250,6 +253,9 @@ std::vector<std::string> Validate(const Config& c) {
   within("algorithm.clip_high", c.algorithm.clip_high, 0, 100);
   require(c.algorithm.dual_clip == 0 || c.algorithm.dual_clip > 1, "algorithm.dual_clip has to be 0 (off) or more than 1.");
   within("algorithm.kl_coef", c.algorithm.kl_coef, 0, 1e6);
+  require(c.algorithm.name != "ppo" || (c.algorithm.advantage == "group" && c.algorithm.objective == "clip" &&
+                                        c.algorithm.ratio == "token"),
+          "algorithm.advantage, objective and ratio are options of the GRPO family: PPO's advantages come from its critic.");
   require(c.algorithm.objective != "cispo" || c.algorithm.ratio == "token",
           "algorithm.objective = \"cispo\" weighs tokens one by one: it needs algorithm.ratio = \"token\".");
   require(c.algorithm.advantage != "batch" || c.algorithm.ratio == "token",

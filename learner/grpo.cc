@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/rng.h"
+#include "learner/batch_metrics.h"
 #include "learner/gae.h"
 #include "learner/returns.h"
 
@@ -13,21 +14,6 @@ namespace plumb::learner {
 namespace {
 
 constexpr uint64_t kMinibatchStream = 0x6290;
-
-KlEstimator ParseEstimator(const std::string& name) {
-  if (name == "k1") return KlEstimator::kK1;
-  if (name == "k2") return KlEstimator::kK2;
-  if (name == "k3") return KlEstimator::kK3;
-  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.kl_estimator '" + name + "': use k1, k2 or k3");
-}
-
-Aggregation ParseAggregation(const std::string& name) {
-  if (name == "token") return Aggregation::kToken;
-  if (name == "sequence") return Aggregation::kSequence;
-  if (name == "constant") return Aggregation::kConstant;
-  throw Error(ErrorCode::kInvalidArgument,
-              "unknown algorithm.aggregation '" + name + "': use token, sequence or constant");
-}
 
 Objective ParseObjective(const std::string& name) {
   if (name == "clip") return Objective::kClip;
@@ -63,11 +49,27 @@ std::vector<float> AtScored(const Trajectory& t, const std::vector<float>& value
   return out;
 }
 
-bool Usable(const Trajectory& t) {
-  return t.scored && t.finish != FinishReason::kAborted;
+}  // namespace
+
+KlEstimator ParseKlEstimator(const std::string& name) {
+  if (name == "k1") return KlEstimator::kK1;
+  if (name == "k2") return KlEstimator::kK2;
+  if (name == "k3") return KlEstimator::kK3;
+  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.kl_estimator '" + name + "': use k1, k2 or k3");
 }
 
-}  // namespace
+Aggregation ParseAggregation(const std::string& name) {
+  if (name == "token") return Aggregation::kToken;
+  if (name == "sequence") return Aggregation::kSequence;
+  if (name == "constant") return Aggregation::kConstant;
+  throw Error(ErrorCode::kInvalidArgument,
+              "unknown algorithm.aggregation '" + name + "': use token, sequence or constant");
+}
+
+OffPolicyOptions<double> OffPolicyOptionsOf(const configs::AlgorithmConfig& options) {
+  return {.mode = ParseOffPolicy(options.tis_cap > 0 ? options.off_policy : "off"), .floor = options.tis_floor,
+          .cap = options.tis_cap};
+}
 
 double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, int64_t tokens, int64_t max_new_tokens) {
   switch (aggregation) {
@@ -94,11 +96,10 @@ Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weight
       seed_(config.run.seed),
       // Generation that runs ahead samples from older policies: the ratio is then taken against the learner's own.
       recompute_(options_.recompute_logprobs || config.run.max_staleness > 0),
-      estimator_(ParseEstimator(options_.kl_estimator)),
+      estimator_(ParseKlEstimator(options_.kl_estimator)),
       objective_(ParseObjective(options_.objective)),
       ratio_(ParseRatio(options_.ratio)),
-      off_policy_{.mode = ParseOffPolicy(options_.tis_cap > 0 ? options_.off_policy : "off"), .floor = options_.tis_floor,
-                  .cap = options_.tis_cap},
+      off_policy_(OffPolicyOptionsOf(options_)),
       aggregation_(ParseAggregation(options_.aggregation)),
       clip_{.low = options_.clip_low, .high = options_.clip_high, .dual = options_.dual_clip},
       train_(train),
@@ -116,10 +117,8 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   const bool kl_in_loss = options_.kl_coef > 0 && !kl_in_reward;
 
   // Reference log-probs are needed for every usable answer (reward) or for those with a gradient (loss).
-  double reward_sum = 0, reward_squares = 0, length_sum = 0, kl_sum = 0;
-  double length_min = 0, length_max = 0;
-  int64_t scored = 0, answers = 0, unscored = 0, clipped = 0, zero_std = 0, kl_sequences = 0, used_groups = 0;
-  std::map<std::string, std::pair<double, int64_t>> parts;
+  double kl_sum = 0;
+  int64_t kl_sequences = 0, used_groups = 0;
   std::vector<Sample> samples;
   const bool over_batch = options_.advantage == "batch";
   for (const auto& group : groups) {
@@ -132,12 +131,6 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     if (kl_in_reward) reference = reference_->Score(views, temperature_);
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
       const Trajectory& t = group.trajectories[i];
-      const auto length = static_cast<double>(t.completion_length());
-      length_min = answers == 0 ? length : std::min(length_min, length);
-      length_max = std::max(length_max, length);
-      length_sum += length;
-      ++answers;
-      clipped += t.finish == FinishReason::kLength;
       double reward = t.reward;
       if (kl_in_reward) {
         const std::vector<float> lp = AtScored(t, t.logprobs);
@@ -153,22 +146,10 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
       }
       rewards.push_back(reward);
       counts.push_back(Usable(t));
-      if (!Usable(t)) {
-        ++unscored;
-        continue;
-      }
-      ++scored;
-      reward_sum += t.reward;
-      reward_squares += t.reward * t.reward;
-      for (const auto& part : t.rewards) {
-        parts[part.name].first += part.value;
-        parts[part.name].second += 1;
-      }
     }
     const GroupAdvantage advantage = options_.advantage == "leave_one_out"
                                          ? LeaveOneOutAdvantages(rewards, counts)
                                          : GroupAdvantages(rewards, counts, options_.advantage_std, options_.advantage_eps);
-    zero_std += advantage.equal;
     if (advantage.equal && options_.skip_equal_groups && !over_batch) continue;
     ++used_groups;
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
@@ -214,16 +195,7 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     }
   }
 
-  const double mean = scored ? reward_sum / static_cast<double>(scored) : 0;
-  metrics["reward/mean"] = mean;
-  metrics["reward/std"] = scored ? std::sqrt(std::max(0.0, reward_squares / static_cast<double>(scored) - mean * mean)) : 0;
-  metrics["reward/zero_std_groups"] = static_cast<double>(zero_std);
-  metrics["reward/unscored"] = static_cast<double>(unscored);
-  for (const auto& [name, sum] : parts) metrics["reward/" + name + "/mean"] = sum.first / static_cast<double>(sum.second);
-  metrics["response_length/mean"] = answers ? length_sum / static_cast<double>(answers) : 0;
-  metrics["response_length/min"] = length_min;
-  metrics["response_length/max"] = length_max;
-  metrics["response_length/clipped"] = answers ? static_cast<double>(clipped) / static_cast<double>(answers) : 0;
+  AddBatchMetrics(groups, metrics);
   metrics["policy/groups_used"] = static_cast<double>(used_groups);
   if (kl_sequences) metrics["objective/kl"] = kl_sum / static_cast<double>(kl_sequences);
   return samples;

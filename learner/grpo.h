@@ -30,6 +30,12 @@ enum class Aggregation {
   kConstant,  // sum / (sequences * max_new_tokens)
 };
 
+// Names of a recipe's [algorithm], for every algorithm that has them. Throw kInvalidArgument for others.
+KlEstimator ParseKlEstimator(const std::string& name);
+Aggregation ParseAggregation(const std::string& name);
+// off_policy, tis_floor and tis_cap; tis_cap = 0 is off.
+OffPolicyOptions<double> OffPolicyOptionsOf(const configs::AlgorithmConfig& options);
+
 // Weight of one token of a sequence with `length` scored tokens, in a batch of `sequences` with `tokens` scored tokens.
 double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, int64_t tokens, int64_t max_new_tokens);
 

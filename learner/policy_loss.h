@@ -72,13 +72,4 @@ Surrogate<S> ClippedSurrogate(S logprob, S old_logprob, S advantage, const ClipO
   return out;
 }
 
-// Weight of a token sampled by a policy that is not the one the ratio is taken against: min(exp(old - behaviour), cap).
-// Truncated importance sampling (Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training",
-// 2025). cap <= 0: 1.
-template <class S>
-S TruncatedImportance(S old_logprob, S behaviour_logprob, S cap) {
-  if (!(cap > 0)) return S(1);
-  return std::min(std::exp(std::clamp(old_logprob - behaviour_logprob, S(-20), S(20))), cap);
-}
-
 }  // namespace plumb::learner

@@ -17,26 +17,11 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kMinibatchStream = 0x6291;
 
-KlEstimator EstimatorOf(const std::string& name) {
-  if (name == "k1") return KlEstimator::kK1;
-  if (name == "k2") return KlEstimator::kK2;
-  if (name == "k3") return KlEstimator::kK3;
-  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.kl_estimator '" + name + "': use k1, k2 or k3");
-}
-
 RewardNormalization NormalizationOf(const std::string& name) {
   if (name == "off") return RewardNormalization::kOff;
   if (name == "scale") return RewardNormalization::kScale;
   if (name == "whiten") return RewardNormalization::kWhiten;
   throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.reward_normalize '" + name + "': use off, scale or whiten");
-}
-
-Aggregation AggregationOf(const std::string& name) {
-  if (name == "token") return Aggregation::kToken;
-  if (name == "sequence") return Aggregation::kSequence;
-  if (name == "constant") return Aggregation::kConstant;
-  throw Error(ErrorCode::kInvalidArgument,
-              "unknown algorithm.aggregation '" + name + "': use token, sequence or constant");
 }
 
 SequenceView View(const Trajectory& t) { return {t.tokens, t.loss_mask}; }
@@ -75,7 +60,10 @@ Ppo::Ppo(const AlgorithmContext& c)
       temperature_(c.config.rollout.temperature > 0 ? static_cast<float>(c.config.rollout.temperature) : 1.0f),
       max_new_tokens_(c.config.rollout.max_new_tokens),
       seed_(c.config.run.seed),
-      estimator_(EstimatorOf(options_.kl_estimator)),
+      // Generation that runs ahead samples from older policies: the ratio is then taken against the learner's own.
+      recompute_(options_.recompute_logprobs || c.config.run.max_staleness > 0),
+      off_policy_(OffPolicyOptionsOf(options_)),
+      estimator_(ParseKlEstimator(options_.kl_estimator)),
       clip_{.low = options_.clip_low, .high = options_.clip_high, .dual = options_.dual_clip},
       kl_in_reward_(options_.kl_coef > 0 && options_.kl_placement == "reward"),
       kl_in_loss_(options_.kl_coef > 0 && options_.kl_placement != "reward"),
@@ -151,14 +139,13 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, s
   metrics["reward/non_finite"] = static_cast<double>(non_finite_scores_);
   if (kept.empty()) return kept;
 
-  if (options_.recompute_logprobs) {
+  if (recompute_) {
     const auto own = train_.Score(weights_, views, temperature_);
     for (size_t i = 0; i < kept.size(); ++i) {
       PpoAnswer<double>& answer = kept[i].answer;
       std::vector<double> now = Doubles(own[i]);
-      for (size_t k = 0; k < now.size(); ++k) {
-        kept[i].importance.push_back(TruncatedImportance<double>(now[k], answer.old_logprob[k], options_.tis_cap));
-      }
+      kept[i].importance.resize(now.size());
+      OffPolicyWeights<double>(off_policy_, now, answer.old_logprob, kept[i].importance);
       answer.old_logprob = std::move(now);
     }
   }
@@ -210,7 +197,7 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     totals.forward_tokens += static_cast<int64_t>(s.trajectory->tokens.size());
   }
   const auto sequences = static_cast<int64_t>(samples.size());
-  const Aggregation aggregation = AggregationOf(options_.aggregation);
+  const Aggregation aggregation = ParseAggregation(options_.aggregation);
   const bool shared = critic_.shared();
   double policy_loss = 0, value_loss = 0;
   std::vector<size_t> next(samples.size(), 0);  // scored tokens seen of each sequence
@@ -312,7 +299,7 @@ std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups
   const bool train_policy = step >= critic_options_.warmup_steps;
   const double critic_rate = critic_options_.learning_rate * learning_rate / peak_learning_rate_;
   // Log-probs can be compared only where learner and actor hold the same version: the first update of a fresh batch.
-  bool fresh = !options_.recompute_logprobs;
+  bool fresh = !recompute_;
   for (const auto& group : groups) fresh = fresh && (group.trajectories.empty() || group.policy.version == step);
   const auto n = samples.size();
   const auto minibatches = static_cast<size_t>(std::max<int64_t>(1, options_.minibatches));
@@ -336,7 +323,7 @@ std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups
     metrics["policy/clip_fraction"] = share(totals.clipped, totals.tokens);
     metrics["policy/approx_kl"] = share(totals.approx_kl, totals.tokens);
     if (kl_in_loss_) metrics["objective/kl"] = share(totals.kl, totals.tokens);
-    if (options_.recompute_logprobs) metrics["sampling/importance_ratio"] = share(totals.importance, totals.tokens);
+    if (recompute_) metrics["sampling/importance_ratio"] = share(totals.importance, totals.tokens);
   }
   if (totals.updates > 0) metrics["policy/loss"] = share(totals.policy_loss, totals.updates);
   if (totals.gate_tokens > 0) {

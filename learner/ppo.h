@@ -19,6 +19,7 @@
 #include "learner/algorithm.h"
 #include "learner/critic.h"
 #include "learner/kl_controller.h"
+#include "learner/off_policy.h"
 #include "learner/policy_loss.h"
 #include "learner/ppo_targets.h"
 #include "learner/reward_scaling.h"
@@ -62,6 +63,8 @@ class Ppo : public Algorithm {
   const float temperature_;
   const int64_t max_new_tokens_;
   const uint64_t seed_;
+  const bool recompute_;  // old log-probs by the learner
+  const OffPolicyOptions<double> off_policy_;
   const KlEstimator estimator_;
   const ClipOptions clip_;
   const bool kl_in_reward_, kl_in_loss_;

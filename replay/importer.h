@@ -36,7 +36,7 @@ struct ImportRequest {
 
 struct FileLedger {
   std::string file;
-  std::string container;                  // jsonl | json array | parquet
+  std::string container;                  // jsonl | json array
   std::string form;                       // name; empty: no usable row yet
   int64_t read = 0, used = 0;
   std::map<std::string, int64_t> rejected;

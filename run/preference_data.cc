@@ -48,8 +48,15 @@ Demonstration Sequence(const Session& session, const PreferenceRecord& record, c
 PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   const configs::Config& config = session.config();
   PreferenceData out;
-  const replay::ImportReport report = replay::ImportFiles(store, {.files = {config.data.train}, .dataset = kDataset});
-  out.notes.push_back("pairs: " + std::to_string(report.rows) + " rows of " + config.data.train + " in the store");
+  replay::ImportRequest request;
+  request.files = {config.data.train};
+  request.dataset = kDataset;
+  request.rows.map = config.data.map;
+  const replay::ImportReport report = replay::ImportFiles(store, request);
+  for (const replay::FileLedger& ledger : report.files) {
+    out.notes.push_back(ledger.file + ": " + ledger.form + ", " + ledger.Describe());
+    for (const std::string& example : ledger.examples) out.notes.push_back("  rejected " + example);
+  }
   const uint64_t rows = store.PreferenceCount(kDataset);
   const uint64_t wanted = config.data.limit > 0 ? std::min<uint64_t>(rows, static_cast<uint64_t>(config.data.limit)) : rows;
   const int64_t longest = std::min(config.preference.max_tokens, session.shape().max_positions);

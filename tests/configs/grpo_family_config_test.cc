@@ -57,6 +57,7 @@ TEST(GrpoFamilyConfigTest, ContradictionsAreSaid) {
   EXPECT_NE(ProblemsOf(Recipe("name = \"reinforce++\"\nkl_placement = \"loss\"")).find("kl_placement"), std::string::npos);
   EXPECT_NE(ProblemsOf(Recipe("name = \"dapo\"", "[rollout]\nsamples_per_prompt = 1\n")).find("at least 2"), std::string::npos);
   EXPECT_EQ(ProblemsOf(Recipe("name = \"reinforce++\"", "[rollout]\nsamples_per_prompt = 1\n")), "");
+  EXPECT_NE(ProblemsOf(Recipe("name = \"ppo\"\nratio = \"sequence\"")).find("GRPO family"), std::string::npos);
   EXPECT_NE(ProblemsOf(Recipe("off_policy = \"icepop\"")).find("token_mask"), std::string::npos);
   EXPECT_NE(ProblemsOf(Recipe("minibatches = 9", "[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\n")).find("minibatches"),
             std::string::npos);

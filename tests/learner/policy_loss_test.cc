@@ -83,12 +83,5 @@ TEST(PolicyLossTest, ClampsKeepExtremeInputsFinite) {
   }
 }
 
-TEST(PolicyLossTest, TruncatedImportanceCapsTheRatio) {
-  EXPECT_DOUBLE_EQ(TruncatedImportance(-1.0, -1.0, 2.0), 1.0);
-  EXPECT_DOUBLE_EQ(TruncatedImportance(0.0, -5.0, 2.0), 2.0);
-  EXPECT_DOUBLE_EQ(TruncatedImportance(-1.5, -1.0, 2.0), std::exp(-0.5));
-  EXPECT_DOUBLE_EQ(TruncatedImportance(-1.5, -1.0, 0.0), 1.0);
-}
-
 }  // namespace
 }  // namespace plumb::learner

@@ -91,6 +91,8 @@ TEST(PreferenceTrainTest, WrongInputIsSaidAtTheStart) {
   EXPECT_TRUE(Has(batch.err, "500 rows")) << batch.err;
   EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "c", 3, {"--set", "preference.loss=sigmoyd"})).err, "preference.loss"));
   EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "d", 3, {"--roles", "processes"})).err, "use local"));
+  EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "f", 3, {"--set", "algorithm.beta=0.1"})).err, "preference.beta"));
+  EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "g", 3, {"--set", "sft.steps=5"})).err, "sft.steps"));
   EXPECT_EQ(RunPlumb(Line(temp, "dpo", temp / "e", 3, {"--set", "data.train=/nothing.jsonl"})).code, 3);
 }
 
