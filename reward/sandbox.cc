@@ -31,11 +31,22 @@ namespace {
 // Hidden behind an empty tmpfs: other programs' sockets and scratch files.
 constexpr const char* kPrivate[] = {"/tmp", "/run", "/var/tmp"};
 
-std::vector<std::string> BaseCommand() {
-  std::vector<std::string> command = {"bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"};
+std::vector<std::string> BaseCommand(bool system_only = false) {
+  std::vector<std::string> command = {"bwrap"};
+  if (system_only) {
+    for (const char* path : {"/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"}) {
+      command.insert(command.end(), {"--ro-bind-try", path, path});
+    }
+  } else {
+    command.insert(command.end(), {"--ro-bind", "/", "/"});
+  }
+  command.insert(command.end(), {"--dev", "/dev", "--proc", "/proc"});
   for (const char* path : kPrivate) {
     struct stat info;
-    if (lstat(path, &info) == 0 && S_ISDIR(info.st_mode)) command.insert(command.end(), {"--tmpfs", path});
+    if (lstat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
+      if (system_only) command.insert(command.end(), {"--size", "67108864"});  // its files lie in memory
+      command.insert(command.end(), {"--tmpfs", path});
+    }
   }
   command.insert(command.end(), {"--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
                                  "--unshare-cgroup-try", "--die-with-parent", "--new-session", "--cap-drop", "ALL"});
@@ -95,7 +106,7 @@ std::vector<std::string> NamespaceCommand(const SandboxOptions& options) {
                     ". Install it, or set reward.allow_unsandboxed = true to run the code without namespaces "
                     "(own process, limits and deadline stay)");
   }
-  std::vector<std::string> command = BaseCommand();
+  std::vector<std::string> command = BaseCommand(options.system_only);
   if (!options.network) command.push_back("--unshare-net");
   for (const std::string& path : options.visible) {
     std::error_code error;
@@ -103,12 +114,16 @@ std::vector<std::string> NamespaceCommand(const SandboxOptions& options) {
     if (error) continue;
     for (const std::string& place : {real, std::filesystem::absolute(path).lexically_normal().string()}) {
       for (const char* hidden : kPrivate) {
-        if (place.starts_with(std::string(hidden) + "/")) {
+        if (options.system_only || place.starts_with(std::string(hidden) + "/")) {
           command.insert(command.end(), {"--ro-bind", real, place});
           break;
         }
       }
     }
+  }
+  if (options.system_only) {
+    command.insert(command.end(), {"--chdir", "/", "--"});
+    return command;
   }
   std::error_code error;
   const std::string here = std::filesystem::current_path(error).string();

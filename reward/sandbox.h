@@ -32,6 +32,7 @@ struct SandboxOptions {
   int64_t file_mb = 64;             // largest file it may write
   int64_t open_files = 256;
   int64_t processes = 64;
+  bool system_only = false;         // of the file system only /usr, /bin, /lib*, the linker's cache and what is `visible`
   std::vector<std::string> visible; // files and folders that must be readable even under /tmp or /run
 };
 

@@ -7,6 +7,7 @@
 #include <set>
 #include <thread>
 
+#include "reward/code_tests.h"
 #include "reward/http_reward.h"
 #include "reward/judge.h"
 #include "reward/notice.h"
@@ -28,13 +29,14 @@ std::string Join(const std::vector<std::string>& words) {
 
 std::vector<std::string> KnownKinds() {
   std::vector<std::string> kinds = RuleKinds();
-  kinds.insert(kinds.end(), {"plugin", "program", "python", "zmq", "http", "judge", "reward_model"});
+  kinds.insert(kinds.end(), {"code_tests", "plugin", "program", "python", "zmq", "http", "judge", "reward_model"});
   return kinds;
 }
 
 std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& part, bool allow_unsandboxed,
                                              const HostOptions& options) {
   if (IsRuleKind(part.kind)) return MakeRule(part);
+  if (part.kind == "code_tests") return MakeCodeTests(part, allow_unsandboxed, options);
   if (part.kind == "plugin") return MakePlugin(part, allow_unsandboxed, options);
   if (part.kind == "program") return MakeProgram(part, allow_unsandboxed, options);
   if (part.kind == "python") return MakePython(part, allow_unsandboxed, options);
@@ -194,16 +196,19 @@ std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGr
   }
 }
 
-Outcome GroupScorer::ScoreGroup(TrajectoryGroup& group) {
-  const size_t count = group.trajectories.size();
-  std::vector<std::vector<PartScore>> scores(parts_.size());
-  std::vector<std::exception_ptr> errors(parts_.size());
+std::vector<GroupScorer::PartResult> GroupScorer::ScoreParts(const TrajectoryGroup& group) {
+  std::vector<PartResult> results(parts_.size());
   const auto run = [&](size_t p) {
+    PartResult& result = results[p];
+    result.name = parts_[p].function->name();
+    result.weight = parts_[p].weight;
+    const auto start = std::chrono::steady_clock::now();
     try {
-      scores[p] = RunPart(parts_[p], group);
+      result.scores = RunPart(parts_[p], group);
     } catch (...) {
-      errors[p] = std::current_exception();
+      result.error = std::current_exception();
     }
+    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
   {
     // Slow parts wait for processes of their own side by side; rules run here meanwhile.
@@ -215,10 +220,19 @@ Outcome GroupScorer::ScoreGroup(TrajectoryGroup& group) {
       if (!parts_[p].function->slow() || parts_.size() == 1) run(p);
     }
   }
-  for (const std::exception_ptr& error : errors) {
-    if (error) std::rethrow_exception(error);
-  }
+  return results;
+}
 
+Outcome GroupScorer::ScoreGroup(TrajectoryGroup& group) {
+  const std::vector<PartResult> results = ScoreParts(group);
+  for (const PartResult& result : results) {
+    if (result.error) std::rethrow_exception(result.error);
+  }
+  return Combine(group, results);
+}
+
+Outcome GroupScorer::Combine(TrajectoryGroup& group, const std::vector<PartResult>& results) {
+  const size_t count = group.trajectories.size();
   Count("reward/groups");
   std::string first_reason;
   for (size_t i = 0; i < count; ++i) {
@@ -229,7 +243,7 @@ Outcome GroupScorer::ScoreGroup(TrajectoryGroup& group) {
     trajectory.unscored_reason.clear();
     size_t applied = 0;
     for (size_t p = 0; p < parts_.size(); ++p) {
-      const PartScore& score = scores[p][i];
+      const PartScore& score = results[p].scores[i];
       const RewardFunction& function = *parts_[p].function;
       if (!score.scored()) {
         if (trajectory.scored) {

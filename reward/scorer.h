@@ -13,6 +13,7 @@
 // when a part broke five processes in 60 s: the run has to stop; nothing else.
 #pragma once
 
+#include <exception>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -43,6 +44,20 @@ class GroupScorer : public Scorer {
 
   void Score(TrajectoryGroup& group) override { ScoreGroup(group); }
   Outcome ScoreGroup(TrajectoryGroup& group);
+
+  // What one part said about a group.
+  struct PartResult {
+    std::string name;
+    double weight = 0;
+    std::vector<PartScore> scores;   // [G]; empty when `error` is set
+    double seconds = 0;              // wall time, retries and waiting for a worker included
+    std::exception_ptr error;        // FunctionDisabled: the part will not be called again
+  };
+  // The two halves of ScoreGroup, for who wants to see each part (`plumb reward test`): every part is asked, retries
+  // included; then values and failures become rewards by the recipe's weights and on_failure.
+  std::vector<PartResult> ScoreParts(const TrajectoryGroup& group);
+  // REQUIRES: `results` are this scorer's for `group`, without errors.
+  Outcome Combine(TrajectoryGroup& group, const std::vector<PartResult>& results);
   // Scores all of them, as many side by side as the recipe has workers for; returns when each is scored or given up.
   void ScoreMany(std::span<TrajectoryGroup> groups);
 

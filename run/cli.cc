@@ -47,7 +47,8 @@ int RunCli(int argc, char** argv) {
   CLI::App app{"Plumb aligns language models with reinforcement learning, in one native program."};
   app.require_subcommand(1);
   app.footer("Exit codes: 0 done, 1 internal, 2 invalid input, 3 not found, 4 corrupted data, 5 disk, 6 peer or deadline,\n"
-             "7 fewer steps than asked or below eval.bar, 8 not finite, 9 not supported by this build.");
+             "7 fewer steps than asked or below eval.bar, 8 not finite, 9 not supported by this build,\n"
+             "10 a reward part failed on every sample.");
   CliResult result;
   AddTrainCommand(app, result);
   AddDataCommand(app, result);
@@ -60,6 +61,7 @@ int RunCli(int argc, char** argv) {
   AddEvalCommand(app, result);
   AddScoreCommand(app, result);
   AddRewardServeCommand(app, result);  // behind whoever else adds the verb "reward"
+  AddRewardTestCommand(app, result);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -3,6 +3,7 @@
 // Exit codes (do not change the values of existing entries):
 //   0 done   1 internal error   2 invalid input or usage   3 not found   4 corrupted data   5 disk or operating system
 //   6 a peer or deadline   7 the run trained fewer steps than asked or ended below eval.bar   8 not finite   9 not supported by this build
+//   10 a reward part failed on every sample (plumb reward test)
 // Thread safety: RunCli is called once, by main.
 #pragma once
 
@@ -15,6 +16,7 @@
 namespace plumb::run {
 
 inline constexpr int kExitFewerSteps = 7;
+inline constexpr int kExitRewardFailed = 10;
 
 int ExitCodeOf(ErrorCode code);
 
@@ -40,5 +42,6 @@ void AddScoreCommand(CLI::App& app, CliResult& result);
 void AddEvalCommand(CLI::App& app, CliResult& result);
 void AddConvertCommand(CLI::App& app, CliResult& result);
 void AddRewardServeCommand(CLI::App& app, CliResult& result);  // reward serve, keys generate
+void AddRewardTestCommand(CLI::App& app, CliResult& result);
 
 }  // namespace plumb::run

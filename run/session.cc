@@ -158,7 +158,20 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
     }
     s.device_ = Device::kCuda;
   }
+  s.ReadModel();
+  return session;
+}
 
+std::unique_ptr<Session> Session::WithoutRun(const configs::Config& config) {
+  std::unique_ptr<Session> session(new Session);
+  session->config_ = config;
+  policy_model::SetThreads(static_cast<int>(config.run.threads));
+  session->ReadModel();
+  return session;
+}
+
+void Session::ReadModel() {
+  Session& s = *this;
   const auto& model = s.config_.model;
   if (!model.path.empty()) {
     s.shape_ = policy_model::ReadModelConfig(model.path);
@@ -173,7 +186,7 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
       throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(s.tokenizer_->size()) +
                                             " tokens, the model only " + std::to_string(s.shape_.vocab), model.path);
     }
-    return session;
+    return;
   }
   s.tokenizer_ = policy_model::Tokenizer::BuiltIn(model.vocabulary);
   s.shape_ = {.family = "llama", .layers = model.layers, .hidden = model.hidden, .heads = model.heads,
@@ -183,12 +196,12 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
   s.shape_.bos_token = s.tokenizer_->Find("<bos>");
   s.shape_.eos_tokens = {s.tokenizer_->Find("<eos>")};
   policy_model::Validate(s.shape_, "[model]");
+  if (s.folder_.path.empty()) return;
   s.tokenizer_source_ = s.folder_.tokenizer();
   if (!fs::exists(s.tokenizer_source_ + "/tokenizer.json")) {
     RealFileSystem().CreateDirectories(s.tokenizer_source_);
     RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer.json", s.tokenizer_->json());
   }
-  return session;
 }
 
 std::vector<int32_t> Session::Tokenize(const Prompt& prompt) const {

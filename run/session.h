@@ -44,6 +44,9 @@ class Session {
  public:
   // From a folder made by PrepareRunFolder. Sets the thread count of this process.
   static std::unique_ptr<Session> Open(const std::string& folder);
+  // Model shape, tokenizer and template of a recipe that is looked at and not run: folder() and run_id() are empty, the
+  // device is the CPU whatever the recipe says.
+  static std::unique_ptr<Session> WithoutRun(const configs::Config& config);
 
   const configs::Config& config() const { return config_; }
   const RunFolder& folder() const { return folder_; }
@@ -60,6 +63,7 @@ class Session {
 
  private:
   Session() = default;
+  void ReadModel();
   configs::Config config_;
   RunFolder folder_;
   std::string run_id_;

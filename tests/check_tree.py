@@ -66,6 +66,7 @@ TESTED_BY.update({
 })
 TESTED_BY["run/offline_roles.cc"] = "tests/run/preference_train_test.cc"
 TESTED_BY["run/store_command.cc"] = "tests/run/data_command_test.cc"
+TESTED_BY["run/reward_samples.cc"] = "tests/run/reward_test_command_test.cc"
 TESTED_BY["reward/reward_server.cc"] = "tests/reward/zmq_worker_test.cc"
 TESTED_BY["reward/json_text.cc"] = "tests/reward/subprocess_test.cc"
 TESTED_BY["common/curve_keys.cc"] = "tests/common/frame_socket_test.cc"
