@@ -29,7 +29,7 @@ std::string Join(const std::vector<std::string>& words) {
 
 std::vector<std::string> KnownKinds() {
   std::vector<std::string> kinds = RuleKinds();
-  kinds.insert(kinds.end(), {"code_tests", "plugin", "program", "python", "zmq", "http", "judge", "reward_model"});
+  kinds.insert(kinds.end(), {"code_tests", "plugin", "program", "python", "zmq", "http", "judge", "reward_model", "perplexity"});
   return kinds;
 }
 
@@ -43,9 +43,9 @@ std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& pa
   if (part.kind == "zmq") return MakeZmq(part, options);
   if (part.kind == "http") return MakeHttp(part, options);
   if (part.kind == "judge") return MakeJudge(part, options);
-  if (part.kind == "reward_model") {
+  if (part.kind == "reward_model" || part.kind == "perplexity") {
     if (options.model_part) return options.model_part(part);
-    throw Error(ErrorCode::kUnsupported, "kind reward_model needs a run's tokenizer, which this command has not",
+    throw Error(ErrorCode::kUnsupported, "kind " + part.kind + " needs a run's tokenizer, which this command has not",
                 "reward part '" + part.name + "'");
   }
   throw Error(ErrorCode::kInvalidArgument, "unknown kind '" + part.kind + "'; known: " + Join(KnownKinds()),

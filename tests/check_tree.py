@@ -66,6 +66,7 @@ TESTED_BY.update({
 })
 TESTED_BY["run/offline_roles.cc"] = "tests/run/preference_train_test.cc"
 TESTED_BY["run/store_command.cc"] = "tests/run/data_command_test.cc"
+TESTED_BY["reward/model_part.cc"] = "tests/reward_model/perplexity_test.cc"
 TESTED_BY["run/reward_samples.cc"] = "tests/run/reward_test_command_test.cc"
 TESTED_BY["reward/reward_server.cc"] = "tests/reward/zmq_worker_test.cc"
 TESTED_BY["reward/json_text.cc"] = "tests/reward/subprocess_test.cc"
@@ -96,7 +97,7 @@ for path in sources:
         quoted = re.match(r'\s*#\s*include\s+"([^"]+)"', line)
         if quoted:
             target = room_of_include(quoted.group(1))
-            allowed = ALLOWED[here] | ({"policy_model"} if name.startswith("reward/reward_model.") else set())
+            allowed = ALLOWED[here] | ({"policy_model"} if name.startswith(("reward/reward_model.", "reward/perplexity.")) else set())
             if target in FOLDERS + ["policy_model/files"] and target not in allowed:
                 findings.append(f"{name}:{line_number}: {here} may not include {quoted.group(1)}")
         outside = re.match(r"\s*#\s*include\s+<([^>]+)>", line)

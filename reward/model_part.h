@@ -1,0 +1,40 @@
+// What parts that score with a model have in common: options, checks and the tokens that a model can read.
+//
+// Thread safety: pure functions. Errors: Error naming the part, as each says; kinds as of reward/reward_model.h.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/dtype.h"
+#include "common/error.h"
+#include "configs/config.h"
+#include "policy_model/files/model_config.h"
+#include "policy_model/files/tokenizer.h"
+
+namespace plumb::reward {
+
+[[noreturn]] void RefusePart(const configs::RewardPartConfig& part, const std::string& message,
+                             ErrorCode code = ErrorCode::kInvalidArgument);
+
+struct ModelPartOptions {
+  std::string dtype;  // empty: the folder's
+  int64_t batch_tokens = 8192;
+  double low = 10, high = 1000;  // perplexity
+};
+// `part.args`; low and high are taken when `perplexity`.
+ModelPartOptions ReadModelPartOptions(const configs::RewardPartConfig& part, bool perplexity = false);
+
+// path, workers and config.json of the part; `what` it should be is for messages.
+policy_model::ModelShape ReadModelPart(const configs::RewardPartConfig& part, const std::string& what);
+
+// `dtype`, or what config.json names; bfloat16 when it names nothing we compute in.
+DType DtypeOf(const configs::RewardPartConfig& part, const std::string& dtype);
+
+// The part's tokenizer has the same bytes under every id as the policy's, or an error that names the first difference.
+void CheckTokenizer(const configs::RewardPartConfig& part, const policy_model::Tokenizer& policy);
+
+// Empty: a model of this shape can read them.
+std::string WhyUnreadable(const std::vector<int32_t>& tokens, const policy_model::ModelShape& shape);
+
+}  // namespace plumb::reward
