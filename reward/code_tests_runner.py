@@ -254,6 +254,8 @@ def judge_one(request, read, write):
             if "raise" in reply:
                 kinds = [getattr(builtins, k) for k in reply["raise"] if type(k) is str and hasattr(builtins, k)]
                 kind = next((k for k in kinds if type(k) is type and issubclass(k, Exception)), RuntimeError)
+                if issubclass(kind, StopIteration) and message.get("name") != "__next__":
+                    kind = RuntimeError  # else it would end a test's map() as if all of it had been seen
                 text = str(reply.get("why"))[:300]
             else:
                 value = decode(reply["value"], lambda h: Handle(h, ask))
@@ -294,11 +296,16 @@ def judge_one(request, read, write):
     entry = request["entry"]
     space = Space({"__name__": "tests", "__builtins__": builtins, "_plumb_names": set(request["names"]), "_plumb_proxy": proxy,
                    "_plumb_passed": passed, "_plumb_failed": failed, "_plumb_exception": Exception})
-    if parsed(request["prompt"]) is not None:
+    prompt = parsed(request["prompt"])
+    if prompt is not None:
         try:
-            exec(compile(request["prompt"], "prompt", "exec"), space)
+            exec(compile(prompt, "prompt", "exec"), space)
         except Exception:
             pass  # the code's problem, should it need more than this
+        for node in prompt.body:  # what the prompt leaves to the code: its calls go there
+            if hasattr(node, "name") and all(isinstance(line, ast.Pass) or isinstance(getattr(line, "value", None), ast.Constant)
+                                             and isinstance(line, ast.Expr) for line in node.body):
+                space.pop(node.name, None)
     space.pop(entry, None)
     for text in request["setup"]:
         try:

@@ -151,6 +151,13 @@ TEST_F(CodeTests, WhatEqualsEverythingEqualsNothing) {
   ExpectNothing("    class A(str):\n        def __eq__(self, other): return True\n        __hash__ = str.__hash__\n    return A('x')\n");
 }
 
+TEST_F(CodeTests, ARaisedEndOfIterationEndsNoTest) {
+  const nlohmann::json extra = {{"test_list", {"assert all(map(lambda i: add(i, i) == 2 * i, range(3)))"}}};
+  const auto scores = Make()->Score(Group({"    raise StopIteration\n", "    return a + b\n"}, extra), After(std::chrono::seconds(60)));
+  EXPECT_TRUE(scores[0].scored() && scores[0].value == 0) << scores[0].reason;
+  EXPECT_EQ(scores[1].value, 1) << scores[1].reason;
+}
+
 TEST_F(CodeTests, TheTestsAreNowhereToBeFound) {
   const plumb::testing::TempFolder temp;
   RealFileSystem().WriteFileAtomic(temp / "rows.jsonl", HumanEval().dump());
