@@ -35,8 +35,12 @@ TEST(RewardTestCommand, MakesSamplesFromTheRecipesData) {
   for (const auto& sample : json["samples"]) {
     const double value = sample["parts"].begin().value()["value"];
     const std::string label = sample["sample"];
-    if (label == "gold_tagged") EXPECT_EQ(value, 1) << sample;
-    if (label == "wrong" || label == "empty") EXPECT_EQ(value, 0) << sample;
+    if (label == "gold_tagged") {
+      EXPECT_EQ(value, 1) << sample;
+    }
+    if (label == "wrong" || label == "empty") {
+      EXPECT_EQ(value, 0) << sample;
+    }
     EXPECT_GE(sample["seconds"].get<double>(), 0);
   }
   const auto& part = json["parts"][0];
