@@ -7,45 +7,28 @@
 #include <array>
 #include <cmath>
 #include <functional>
-#include <map>
 #include <optional>
-#include <set>
 #include <unordered_set>
 
 #include "reward/answer.h"
+#include "reward/bleu.h"
+#include "reward/coherence.h"
+#include "reward/diversity.h"
 #include "reward/file_digest.h"
+#include "reward/json_schema.h"
+#include "reward/linear_regex.h"
 #include "reward/math_answer.h"
 #include "reward/multiple_choice.h"
+#include "reward/rouge.h"
+#include "reward/rule.h"
+#include "reward/safety.h"
+#include "reward/token_f1.h"
+#include "reward/words.h"
 
 namespace plumb::reward {
 namespace {
 
 constexpr std::string_view kTags[] = {"<think>", "</think>", "<answer>", "</answer>"};
-
-bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
-
-std::string_view Trim(std::string_view s) {
-  while (!s.empty() && IsSpace(s.front())) s.remove_prefix(1);
-  while (!s.empty() && IsSpace(s.back())) s.remove_suffix(1);
-  return s;
-}
-
-std::vector<std::string_view> Words(std::string_view s) {
-  std::vector<std::string_view> words;
-  for (size_t i = 0; i < s.size();) {
-    while (i < s.size() && IsSpace(s[i])) ++i;
-    const size_t begin = i;
-    while (i < s.size() && !IsSpace(s[i])) ++i;
-    if (i > begin) words.push_back(s.substr(begin, i - begin));
-  }
-  return words;
-}
-
-std::string Lower(std::string_view s) {
-  std::string out(s);
-  for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  return out;
-}
 
 // Places of the tags that stand exactly once; npos for the others.
 std::array<size_t, 4> TagPlaces(std::string_view text) {
@@ -59,62 +42,21 @@ std::array<size_t, 4> TagPlaces(std::string_view text) {
   return at;
 }
 
-using Options = std::map<std::string, std::string>;
-// One answer's score: completion without end tokens, and the whole trajectory for what else a rule needs.
-using RuleBody = std::function<PartScore(std::string_view text, const Trajectory&, const Prompt&)>;
-
-[[noreturn]] void Refuse(const configs::RewardPartConfig& part, const std::string& message) {
-  throw Error(ErrorCode::kInvalidArgument, message, "reward part '" + part.name + "' (kind " + part.kind + ")");
-}
-
-Options ReadOptions(const configs::RewardPartConfig& part, const std::vector<std::string>& known) {
-  Options options;
-  for (const std::string& arg : part.args) {
-    const size_t equals = arg.find('=');
-    const std::string key = arg.substr(0, equals);
-    if (equals == std::string::npos || std::find(known.begin(), known.end(), key) == known.end()) {
-      std::string list;
-      for (const std::string& name : known) list += (list.empty() ? "" : ", ") + name + "=...";
-      Refuse(part, "args has '" + arg + "'; " + (list.empty() ? "this kind takes none" : "it takes " + list));
-    }
-    options[key] = arg.substr(equals + 1);
-  }
-  return options;
-}
-
-bool Flag(const configs::RewardPartConfig& part, const Options& options, const std::string& name) {
-  const auto it = options.find(name);
-  if (it == options.end() || it->second == "0") return false;
-  if (it->second != "1") Refuse(part, name + "=" + it->second + ": say 0 or 1");
-  return true;
-}
-
-std::vector<std::string> List(const configs::RewardPartConfig& part, const Options& options, const std::string& name) {
-  std::vector<std::string> out;
-  const auto it = options.find(name);
-  if (it != options.end()) {
-    for (size_t at = 0; at <= it->second.size();) {
-      const size_t comma = std::min(it->second.find(',', at), it->second.size());
-      const std::string_view word = Trim(std::string_view(it->second).substr(at, comma - at));
-      if (!word.empty()) out.emplace_back(word);
-      at = comma + 1;
-    }
-  }
-  if (out.empty()) Refuse(part, "needs args = [\"" + name + "=first,second\"]");
-  return out;
-}
-
 class Rule : public RewardFunction {
  public:
-  Rule(std::string name, std::string digest, RuleBody body)
-      : name_(std::move(name)), digest_(std::move(digest)), body_(std::move(body)) {}
+  Rule(std::string name, std::string digest, RuleParts parts)
+      : name_(std::move(name)), digest_(std::move(digest)), parts_(std::move(parts)) {}
   const std::string& name() const override { return name_; }
   const std::string& digest() const override { return digest_; }
   std::vector<PartScore> Score(const TrajectoryGroup& group, Deadline) override {
+    std::vector<std::string_view> texts;
+    texts.reserve(group.trajectories.size());
+    for (const Trajectory& t : group.trajectories) texts.push_back(StripEndTokens(t.completion));
+    if (parts_.all) return parts_.all(texts, group);
     std::vector<PartScore> scores;
-    scores.reserve(group.trajectories.size());
-    for (const Trajectory& trajectory : group.trajectories) {
-      scores.push_back(body_(StripEndTokens(trajectory.completion), trajectory, group.lease.prompt));
+    scores.reserve(texts.size());
+    for (size_t i = 0; i < texts.size(); ++i) {
+      scores.push_back(parts_.each(texts[i], group.trajectories[i], group.lease.prompt));
     }
     return scores;
   }
@@ -122,19 +64,13 @@ class Rule : public RewardFunction {
  private:
   const std::string name_;
   const std::string digest_;
-  const RuleBody body_;
+  const RuleParts parts_;
 };
 
-RuleBody Answer(const configs::RewardPartConfig& part) {
-  const Options options = ReadOptions(part, {"fallback"});
-  Fallback fallback = Fallback::kNone;
-  if (const auto it = options.find("fallback"); it != options.end()) {
-    if (it->second == "last_number") {
-      fallback = Fallback::kLastNumber;
-    } else if (it->second != "none") {
-      Refuse(part, "fallback=" + it->second + ": say none or last_number");
-    }
-  }
+RuleParts Answer(const configs::RewardPartConfig& part) {
+  const bool last =
+      RuleOptions(part, {"fallback"}).Choice("fallback", {"none", "last_number"}) == "last_number";
+  const Fallback fallback = last ? Fallback::kLastNumber : Fallback::kNone;
   return [fallback](std::string_view text, const Trajectory&, const Prompt& prompt) {
     if (prompt.ground_truth.empty()) {
       return PartScore::Failed(Failure::kReported, "the prompt has no ground truth to compare with");
@@ -144,26 +80,13 @@ RuleBody Answer(const configs::RewardPartConfig& part) {
   };
 }
 
-RuleBody Math(const configs::RewardPartConfig& part) {
-  const Options options = ReadOptions(part, {"fallback", "digits"});
-  MathFallback fallback = MathFallback::kNone;
-  if (const auto it = options.find("fallback"); it != options.end()) {
-    if (it->second == "last_number") {
-      fallback = MathFallback::kLastNumber;
-    } else if (it->second == "last_math") {
-      fallback = MathFallback::kLastMath;
-    } else if (it->second != "none") {
-      Refuse(part, "fallback=" + it->second + ": say none, last_number or last_math");
-    }
-  }
-  int digits = 0;
-  if (const auto it = options.find("digits"); it != options.end()) {
-    const std::string& text = it->second;
-    if (text.empty() || text.size() > 2 || text.find_first_not_of("0123456789") != std::string::npos ||
-        (digits = std::stoi(text)) > 15) {
-      Refuse(part, "digits=" + text + ": say 0 (exact) to 15");
-    }
-  }
+RuleParts Math(const configs::RewardPartConfig& part) {
+  const RuleOptions options(part, {"fallback", "digits"});
+  const std::string where = options.Choice("fallback", {"none", "last_number", "last_math"});
+  const MathFallback fallback = where == "last_number" ? MathFallback::kLastNumber
+                                : where == "last_math" ? MathFallback::kLastMath
+                                                       : MathFallback::kNone;
+  const int digits = static_cast<int>(options.Integer("digits", 0, 0, 15));
   return [fallback, digits](std::string_view text, const Trajectory&, const Prompt& prompt) {
     if (prompt.ground_truth.empty()) {
       return PartScore::Failed(Failure::kReported, "the prompt has no ground truth to compare with");
@@ -173,20 +96,15 @@ RuleBody Math(const configs::RewardPartConfig& part) {
   };
 }
 
-RuleBody MultipleChoice(const configs::RewardPartConfig& part) {
-  const Options options = ReadOptions(part, {"last", "index_base"});
-  char last = 'E';
-  if (const auto it = options.find("last"); it != options.end()) {
-    if (it->second.size() != 1 || it->second[0] < 'B' || it->second[0] > 'Z') {
-      Refuse(part, "last=" + it->second + ": say the last letter that is an option, B to Z");
-    }
-    last = it->second[0];
+RuleParts MultipleChoice(const configs::RewardPartConfig& part) {
+  const RuleOptions options(part, {"last", "index_base"});
+  const std::string letter = options.Text("last", "E");
+  if (letter.size() != 1 || letter[0] < 'B' || letter[0] > 'Z') {
+    Refuse(part, "last=" + letter + ": say the last letter that is an option, B to Z");
   }
-  int base = -1;  // a number as the truth is refused
-  if (const auto it = options.find("index_base"); it != options.end()) {
-    if (it->second != "0" && it->second != "1") Refuse(part, "index_base=" + it->second + ": say 0 or 1");
-    base = it->second[0] - '0';
-  }
+  const char last = letter[0];
+  // Without a base a number as the truth is refused.
+  const int base = options.has("index_base") ? static_cast<int>(options.Integer("index_base", 0, 0, 1)) : -1;
   return [last, base](std::string_view text, const Trajectory&, const Prompt& prompt) {
     const auto choices = ReadChoices(PromptText(prompt), prompt.extra_json);
     const char end = std::max(last, choices.empty() ? 'A' : choices.back().letter);
@@ -208,8 +126,8 @@ RuleBody MultipleChoice(const configs::RewardPartConfig& part) {
   };
 }
 
-RuleBody Format(const configs::RewardPartConfig& part) {
-  const bool prefilled = Flag(part, ReadOptions(part, {"prefilled"}), "prefilled");
+RuleParts Format(const configs::RewardPartConfig& part) {
+  const bool prefilled = RuleOptions(part, {"prefilled"}).Flag("prefilled");
   if (part.kind == "format") {
     return [prefilled](std::string_view text, const Trajectory&, const Prompt&) {
       return PartScore::Of(FormatScore(text, prefilled));
@@ -220,8 +138,8 @@ RuleBody Format(const configs::RewardPartConfig& part) {
   };
 }
 
-RuleBody Length(const configs::RewardPartConfig& part) {
-  ReadOptions(part, {});
+RuleParts Length(const configs::RewardPartConfig& part) {
+  RuleOptions(part, {});
   if (part.target_tokens < 0 || part.max_tokens <= part.target_tokens) {
     Refuse(part, "needs 0 <= target_tokens < max_tokens, got target_tokens = " + std::to_string(part.target_tokens) +
                      " and max_tokens = " + std::to_string(part.max_tokens));
@@ -231,22 +149,49 @@ RuleBody Length(const configs::RewardPartConfig& part) {
   };
 }
 
-RuleBody Exact(const configs::RewardPartConfig& part) {
-  const bool ignore_case = Flag(part, ReadOptions(part, {"ignore_case"}), "ignore_case");
+RuleParts Exact(const configs::RewardPartConfig& part) {
+  const bool ignore_case = RuleOptions(part, {"ignore_case"}).Flag("ignore_case");
   return [ignore_case](std::string_view text, const Trajectory&, const Prompt& prompt) {
     const std::string_view a = Trim(text), b = Trim(prompt.ground_truth);
-    return PartScore::Of((ignore_case ? Lower(a) == Lower(b) : a == b) ? 1 : 0);
+    return PartScore::Of((ignore_case ? LowerAscii(a) == LowerAscii(b) : a == b) ? 1 : 0);
   };
 }
 
-RuleBody Regex(const configs::RewardPartConfig& part) {
-  const Options options = ReadOptions(part, {"pattern"});
-  const auto it = options.find("pattern");
-  if (it == options.end()) Refuse(part, "needs args = [\"pattern=...\"]");
+// Backtracking where linear time is not possible. Each step calls out to a count, which bounds all
+// starting places together.
+PartScore Backtrack(const pcre2_code* code, std::string_view text) {
+  const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(
+      pcre2_match_data_create_from_pattern(code, nullptr), pcre2_match_data_free);
+  const std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> limits(
+      pcre2_match_context_create(nullptr), pcre2_match_context_free);
+  pcre2_set_match_limit(limits.get(), 1000000);
+  pcre2_set_heap_limit(limits.get(), 65536);  // KiB
+  int64_t steps = 20000000;                   // about half a second
+  pcre2_set_callout(
+      limits.get(),
+      [](pcre2_callout_block*, void* left) {
+        return --*static_cast<int64_t*>(left) < 0 ? PCRE2_ERROR_MATCHLIMIT : 0;
+      },
+      &steps);
+  const int found = pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, 0,
+                                match.get(), limits.get());
+  if (found >= 0) return PartScore::Of(1);
+  if (found == PCRE2_ERROR_NOMATCH) return PartScore::Of(0);
+  PCRE2_UCHAR message[256];
+  pcre2_get_error_message(found, message, sizeof message);
+  return PartScore::Failed(Failure::kReported, std::string("the pattern gave up: ") +
+                                                   reinterpret_cast<const char*>(message));
+}
+
+RuleParts Regex(const configs::RewardPartConfig& part) {
+  const RuleOptions options(part, {"pattern"});
+  if (!options.has("pattern")) Refuse(part, "needs args = [\"pattern=...\"]");
+  const std::string pattern = options.Text("pattern");
   int error = 0;
   PCRE2_SIZE offset = 0;
-  pcre2_code* raw = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(it->second.data()), it->second.size(),
-                                  PCRE2_UTF | PCRE2_MATCH_INVALID_UTF, &error, &offset, nullptr);
+  pcre2_code* raw = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                                  PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_AUTO_CALLOUT, &error,
+                                  &offset, nullptr);
   if (raw == nullptr) {
     PCRE2_UCHAR text[256];
     pcre2_get_error_message(error, text, sizeof text);
@@ -254,53 +199,50 @@ RuleBody Regex(const configs::RewardPartConfig& part) {
                      reinterpret_cast<const char*>(text));
   }
   const std::shared_ptr<pcre2_code> code(raw, pcre2_code_free);
-  return [code](std::string_view text, const Trajectory&, const Prompt&) {
-    const std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(
-        pcre2_match_data_create_from_pattern(code.get(), nullptr), pcre2_match_data_free);
-    const std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> limits(
-        pcre2_match_context_create(nullptr), pcre2_match_context_free);
-    pcre2_set_match_limit(limits.get(), 1000000);
-    pcre2_set_heap_limit(limits.get(), 65536);  // KiB
-    const int found = pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), 0, 0,
-                                  match.get(), limits.get());
-    if (found >= 0) return PartScore::Of(1);
-    if (found == PCRE2_ERROR_NOMATCH) return PartScore::Of(0);
-    PCRE2_UCHAR message[256];
-    pcre2_get_error_message(found, message, sizeof message);
-    return PartScore::Failed(Failure::kReported,
-                             std::string("the pattern gave up: ") + reinterpret_cast<const char*>(message));
+  std::string why;
+  const LinearRegex linear = LinearRegex::Compile(pattern, &why);
+  if (!why.empty()) {
+    return [code](std::string_view text, const Trajectory&, const Prompt&) {
+      return Backtrack(code.get(), text);
+    };
+  }
+  return [code, linear](std::string_view text, const Trajectory&, const Prompt&) {
+    const LinearRegex::Result found = linear.Find(text);
+    if (found == LinearRegex::Result::kGaveUp) return Backtrack(code.get(), text);
+    return PartScore::Of(found == LinearRegex::Result::kYes ? 1 : 0);
   };
 }
 
-RuleBody Repetition(const configs::RewardPartConfig& part) {
-  const Options options = ReadOptions(part, {"n"});
-  int n = 3;
-  if (const auto it = options.find("n"); it != options.end()) {
-    if (it->second.size() != 1 || it->second[0] < '1' || it->second[0] > '9') Refuse(part, "n has to be 1 to 9");
-    n = it->second[0] - '0';
-  }
+RuleParts Repetition(const configs::RewardPartConfig& part) {
+  const int n = static_cast<int>(RuleOptions(part, {"n"}).Integer("n", 3, 1, 9));
   return [n](std::string_view text, const Trajectory&, const Prompt&) { return PartScore::Of(RepetitionScore(text, n)); };
 }
 
-RuleBody Contains(const configs::RewardPartConfig& part) {
-  const auto words = List(part, ReadOptions(part, {"words"}), "words");
-  return [words](std::string_view text, const Trajectory&, const Prompt&) {
+std::vector<std::string> NeededWords(const configs::RewardPartConfig& part) {
+  auto words = RuleOptions(part, {"words"}).List("words");
+  if (words.empty()) Refuse(part, "needs args = [\"words=first,second\"]");
+  return words;
+}
+
+RuleParts Contains(const configs::RewardPartConfig& part) {
+  return [words = NeededWords(part)](std::string_view text, const Trajectory&, const Prompt&) {
     const auto hits = std::count_if(words.begin(), words.end(),
                                     [&](const std::string& w) { return text.find(w) != std::string_view::npos; });
     return PartScore::Of(static_cast<double>(hits) / static_cast<double>(words.size()));
   };
 }
 
-RuleBody Absent(const configs::RewardPartConfig& part) {
+RuleParts Absent(const configs::RewardPartConfig& part) {
   std::vector<std::string> words;
-  for (const auto& w : List(part, ReadOptions(part, {"words"}), "words")) words.push_back(Lower(w));
+  for (const auto& w : NeededWords(part)) words.push_back(LowerAscii(w));
   return [words](std::string_view text, const Trajectory&, const Prompt&) {
-    const std::string lower = Lower(text);
+    const std::string lower = LowerAscii(text);
     const auto inside = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || (c & 0x80) || c == '_'; };
     for (const std::string& word : words) {
       for (size_t at = 0; (at = lower.find(word, at)) != std::string::npos; ++at) {
         const size_t end = at + word.size();
-        if ((at == 0 || !inside(lower[at - 1])) && (end == lower.size() || !inside(lower[end]))) return PartScore::Of(0);
+        if ((at == 0 || !inside(lower[at - 1])) && (end == lower.size() || !inside(lower[end])))
+          return PartScore::Of(0);
       }
     }
     return PartScore::Of(1);
@@ -311,13 +253,31 @@ RuleBody Absent(const configs::RewardPartConfig& part) {
 struct Entry {
   const char* kind;
   int version;
-  RuleBody (*make)(const configs::RewardPartConfig&);
+  RuleParts (*make)(const configs::RewardPartConfig&);
 };
 constexpr Entry kRules[] = {
-    {"math", 1, Math}, {"multiple_choice", 1, MultipleChoice},
-    {"answer", 1, Answer}, {"format", 1, Format},         {"soft_format", 1, Format},
-    {"length", 1, Length}, {"exact", 1, Exact},           {"regex", 1, Regex},
-    {"repetition", 1, Repetition}, {"contains", 1, Contains}, {"absent", 1, Absent},
+    {"math", 1, Math},
+    {"multiple_choice", 1, MultipleChoice},
+    {"answer", 1, Answer},
+    {"format", 1, Format},
+    {"soft_format", 1, Format},
+    {"length", 1, Length},
+    {"exact", 1, Exact},
+    {"regex", 2, Regex},
+    {"repetition", 1, Repetition},
+    {"contains", 1, Contains},
+    {"absent", 1, Absent},
+    {"coherence", 1, MakeCoherence},
+    {"distinct", 1, MakeDiversity},
+    {"entropy", 1, MakeDiversity},
+    {"safety", 1, MakeSafety},
+    {"rouge1", 1, MakeRouge},
+    {"rouge2", 1, MakeRouge},
+    {"rougeL", 1, MakeRouge},
+    {"bleu", 1, MakeBleu},
+    {"f1", 1, MakeTokenF1},
+    {"exact_words", 1, MakeTokenF1},
+    {"json_schema", 1, MakeJsonSchema},
 };
 
 }  // namespace
@@ -342,7 +302,7 @@ double SoftFormatScore(std::string_view text, bool prefilled, bool stopped) {
   if (FormatScore(text, prefilled) == 1) return 1;
   std::string whole = prefilled ? "<think>" : "";
   whole += text;
-  const auto words = Words(text);
+  const auto words = SpacedWords(text);
   const std::unordered_set<std::string_view> different(words.begin(), words.end());
   const double distinct = words.empty() ? 0 : static_cast<double>(different.size()) / static_cast<double>(words.size());
   const bool number = std::any_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
@@ -359,16 +319,12 @@ double LengthScore(int64_t tokens, int64_t target_tokens, int64_t max_tokens) {
 }
 
 double RepetitionScore(std::string_view text, int n) {
-  const auto words = Words(text);
-  const size_t size = static_cast<size_t>(n);
-  if (words.size() < size) return 1;
-  // Words are views into one text: an n-gram is compared word by word, spacing ignored.
-  std::set<std::vector<std::string_view>> different;
-  const size_t total = words.size() - size + 1;
-  for (size_t i = 0; i < total; ++i) {
-    different.emplace(words.begin() + static_cast<ptrdiff_t>(i), words.begin() + static_cast<ptrdiff_t>(i + size));
-  }
-  return static_cast<double>(different.size()) / static_cast<double>(total);
+  const auto words = SpacedWords(text);
+  if (words.size() < static_cast<size_t>(n)) return 1;
+  Vocabulary vocabulary;
+  NgramTable table(n);
+  const size_t total = table.Add(vocabulary.Ids(words)).size();
+  return static_cast<double>(table.size()) / static_cast<double>(total);
 }
 
 std::vector<std::string> RuleKinds() {
@@ -386,9 +342,12 @@ std::unique_ptr<RewardFunction> MakeRule(const configs::RewardPartConfig& part) 
     if (part.kind != entry.kind) continue;
     std::string options = std::to_string(part.target_tokens) + "/" + std::to_string(part.max_tokens);
     for (const std::string& arg : part.args) options += "\n" + arg;
+    RuleParts parts = entry.make(part);
+    if (!parts.content.empty()) options += "\n\n" + parts.content;
     const std::string digest =
         "rule:" + part.kind + "/" + std::to_string(entry.version) + ":" + TextSha256(options).substr(0, 16);
-    return std::make_unique<Rule>(part.name.empty() ? part.kind : part.name, digest, entry.make(part));
+    return std::make_unique<Rule>(part.name.empty() ? part.kind : part.name, digest,
+                                  std::move(parts));
   }
   Refuse(part, "unknown kind");
 }

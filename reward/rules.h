@@ -17,11 +17,16 @@
 //             once (0..4); order 1 if all four do and stand in their order. At most 0.9.
 // length      n tokens: 1 up to target_tokens, 0 from max_tokens on, (max-n)/(max-target) between.     target_tokens, max_tokens fields
 // exact       1 if the completion, outer white space removed, is the ground truth, else 0.             ignore_case=0|1
-// regex       1 if the pattern (PCRE2, UTF-8) matches anywhere in the completion, else 0. A pattern    pattern=...
-//             that hits the match limit is a reported failure, not a 0.
+// regex       1 if the pattern (PCRE2, UTF-8) matches anywhere in the completion, else 0; in linear    pattern=...
+//             time where the pattern allows (reward/linear_regex.h), else by backtracking, where a
+//             pattern that hits the limit of steps is a reported failure, not a 0.
 // repetition  different n-grams / n-grams of the completion's words; 1 with fewer than n words.        n=3
 // contains    share of the words in `words` (comma-separated) that occur in the completion.            words=a,b
 // absent      1 if none of the words in `words` occurs as a whole word, ASCII case ignored, else 0.    words=a,b
+//
+// Rules in files of their own, formula and options in their headers: coherence (reward/coherence.h), distinct and entropy over the
+// group (reward/diversity.h), safety (reward/safety.h), rouge1, rouge2, rougeL (reward/rouge.h), bleu (reward/bleu.h), f1 and
+// exact_words (reward/token_f1.h), json_schema (reward/json_schema.h).
 //
 // Every rule first removes trailing special tokens (StripEndTokens).
 // Thread safety: immutable after construction. Errors: Error(kInvalidArgument) for an unknown kind or option, a

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "reward/file_digest.h"
 
 namespace plumb::reward {
@@ -147,6 +149,27 @@ TEST(TextRules, LowMiddleHigh) {
   EXPECT_EQ(Value(Part("contains", {"words=one,two"}), Group("three")), 0);
   EXPECT_EQ(Value(Part("absent", {"words=kill"}), Group("a skill")), 1);
   EXPECT_EQ(Value(Part("absent", {"words=kill"}), Group("Kill it")), 0);
+}
+
+// docs/rewards.md, text rules: low, middle and high as they stand in the table.
+TEST(TextRules, TheTableOfTheDocumentation) {
+  const std::string truth = "the cat sat down";
+  const auto value = [&](const char* kind, const char* text) {
+    return Value(Part(kind), Group(text, truth));
+  };
+  for (const char* kind : {"rouge1", "rouge2", "rougeL", "bleu", "f1"})
+    EXPECT_EQ(value(kind, "dogs bark"), 0) << kind;
+  for (const char* kind : {"rouge1", "rouge2", "rougeL"})
+    EXPECT_EQ(value(kind, "The cat sat down!"), 1) << kind;
+  EXPECT_NEAR(value("rouge1", "the cat"), 2.0 / 3, 1e-12);
+  EXPECT_NEAR(value("rouge2", "the cat"), 0.5, 1e-12);
+  EXPECT_NEAR(value("rougeL", "cat the"), 1.0 / 3, 1e-12);
+  EXPECT_NEAR(value("bleu", "the cat"), std::exp(-1.0), 1e-12);
+  EXPECT_NEAR(value("bleu", "the cat sat down"), 1, 1e-12);
+  EXPECT_NEAR(value("f1", "a black cat"), 0.4, 1e-12);
+  EXPECT_EQ(value("f1", "Cat sat down."), 1);
+  EXPECT_EQ(value("exact_words", "cat sat"), 0);
+  EXPECT_EQ(value("exact_words", "Cat sat down."), 1);
 }
 
 TEST(RegexRule, GivesUpInsteadOfHanging) {

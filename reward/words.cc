@@ -1,0 +1,249 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "reward/words.h"
+
+#include <pcre2.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "common/error.h"
+#include "policy_model/files/unicode.h"
+
+namespace plumb::reward {
+namespace {
+
+using policy_model::Character;
+using policy_model::CharacterClass;
+using policy_model::DecodeUtf8;
+
+bool IsAsciiSpace(char c) {
+  return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v';
+}
+
+// PCRE2's \L over all capital letters: the library carries the Unicode data, so no locale is
+// needed.
+std::unordered_map<char32_t, char32_t> LowerTable() {
+  std::string all;
+  std::vector<char32_t> codes;
+  for (char32_t code = 0x80; code < 0x1F000; ++code) {
+    if (code >= 0xD800 && code < 0xE000) continue;
+    if (policy_model::ClassOf(code) != CharacterClass::kLetter) continue;
+    codes.push_back(code);
+    policy_model::AppendUtf8(code, all);
+  }
+  int error = 0;
+  PCRE2_SIZE offset = 0;
+  const char pattern[] = "[\\p{Lu}\\p{Lt}]";
+  const std::unique_ptr<pcre2_code, decltype(&pcre2_code_free)> code(
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern), PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error,
+                    &offset, nullptr),
+      pcre2_code_free);
+  PLUMB_CHECK(code != nullptr);
+  std::string lower(all.size() * 2, '\0');
+  PCRE2_SIZE size = lower.size();
+  const char replacement[] = "\\L$0";
+  const int count =
+      pcre2_substitute(code.get(), reinterpret_cast<PCRE2_SPTR>(all.data()), all.size(), 0,
+                       PCRE2_SUBSTITUTE_GLOBAL | PCRE2_SUBSTITUTE_EXTENDED, nullptr, nullptr,
+                       reinterpret_cast<PCRE2_SPTR>(replacement), PCRE2_ZERO_TERMINATED,
+                       reinterpret_cast<PCRE2_UCHAR*>(lower.data()), &size);
+  PLUMB_CHECK(count > 0);
+  lower.resize(size);
+  std::unordered_map<char32_t, char32_t> table;
+  size_t at = 0;
+  for (const char32_t from : codes) {
+    const Character to = DecodeUtf8(lower, at);
+    at += to.bytes;
+    if (to.code != from) table.emplace(from, to.code);
+  }
+  PLUMB_CHECK(at == lower.size());
+  // Roman numerals and circled letters are no letters to PCRE2.
+  for (char32_t c = 0x2160; c < 0x2170; ++c) table.emplace(c, c + 16);
+  for (char32_t c = 0x24B6; c < 0x24D0; ++c) table.emplace(c, c + 26);
+  return table;
+}
+
+bool IsMark(char32_t c) {
+  return (c >= 0x300 && c < 0x370) || (c >= 0x900 && c < 0x903) ||
+         (c >= 0x93A && c < 0x950 && c != 0x93D) || (c >= 0x591 && c < 0x5C0) ||
+         (c >= 0x64B && c < 0x660) || (c >= 0xE31 && c < 0xE4F) || c == 0x200D;
+}
+
+bool IsHan(char32_t c) {
+  return (c >= 0x3040 && c < 0x3100) || (c >= 0x3400 && c < 0x4DC0) ||
+         (c >= 0x4E00 && c < 0xA000) || (c >= 0xF900 && c < 0xFB00) ||
+         (c >= 0x20000 && c < 0x32000);
+}
+
+bool IsWordCharacter(char32_t c) {
+  if (c < 0x80) return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  if (c == policy_model::kNotACharacter) return false;
+  const CharacterClass kind = policy_model::ClassOf(c);
+  return kind == CharacterClass::kLetter || kind == CharacterClass::kNumber || IsMark(c);
+}
+
+bool IsCasedLetter(std::string_view s, size_t at) {
+  return at < s.size() && policy_model::ClassOf(DecodeUtf8(s, at).code) == CharacterClass::kLetter;
+}
+
+}  // namespace
+
+std::string_view Trim(std::string_view s) {
+  while (!s.empty() && IsAsciiSpace(s.front())) s.remove_prefix(1);
+  while (!s.empty() && IsAsciiSpace(s.back())) s.remove_suffix(1);
+  return s;
+}
+
+std::vector<std::string_view> SpacedWords(std::string_view s) {
+  std::vector<std::string_view> words;
+  for (size_t i = 0; i < s.size();) {
+    while (i < s.size() && IsAsciiSpace(s[i])) ++i;
+    const size_t begin = i;
+    while (i < s.size() && !IsAsciiSpace(s[i])) ++i;
+    if (i > begin) words.push_back(s.substr(begin, i - begin));
+  }
+  return words;
+}
+
+std::string LowerAscii(std::string_view s) {
+  std::string out(s);
+  for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  return out;
+}
+
+std::string LowerUnicode(std::string_view s) {
+  static const std::unordered_map<char32_t, char32_t> table = LowerTable();
+  std::string out;
+  out.reserve(s.size());
+  bool letter_before = false;
+  for (size_t i = 0; i < s.size();) {
+    const unsigned char byte = static_cast<unsigned char>(s[i]);
+    if (byte < 0x80) {
+      const bool capital = byte >= 'A' && byte <= 'Z';
+      out.push_back(static_cast<char>(capital ? byte - 'A' + 'a' : byte));
+      letter_before = capital || (byte >= 'a' && byte <= 'z');
+      ++i;
+      continue;
+    }
+    const Character c = DecodeUtf8(s, i);
+    if (c.code == 0x130) {
+      out += "i\xCC\x87";
+    } else if (c.code == 0x3A3 && letter_before && !IsCasedLetter(s, i + c.bytes)) {
+      out += "\xCF\x82";
+    } else if (const auto it = table.find(c.code); it != table.end()) {
+      policy_model::AppendUtf8(it->second, out);
+    } else {
+      out.append(s.substr(i, c.bytes));
+    }
+    letter_before = IsCasedLetter(s, i);
+    i += c.bytes;
+  }
+  return out;
+}
+
+bool IsUnicodeSpace(char32_t c) {
+  return (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+         c == 0x3000;
+}
+
+std::vector<std::string_view> UnicodeSpacedWords(std::string_view s) {
+  std::vector<std::string_view> words;
+  size_t begin = 0;
+  for (size_t i = 0; i < s.size();) {
+    const unsigned char byte = static_cast<unsigned char>(s[i]);
+    const Character c = byte < 0x80 ? Character{byte, 1} : DecodeUtf8(s, i);
+    if (IsUnicodeSpace(c.code)) {
+      if (i > begin) words.push_back(s.substr(begin, i - begin));
+      begin = i + c.bytes;
+    }
+    i += c.bytes;
+  }
+  if (s.size() > begin) words.push_back(s.substr(begin));
+  return words;
+}
+
+std::vector<std::string_view> LetterWords(std::string_view s) {
+  std::vector<std::string_view> words;
+  size_t begin = 0;
+  const auto close = [&](size_t end) {
+    if (end > begin) words.push_back(s.substr(begin, end - begin));
+  };
+  for (size_t i = 0; i < s.size();) {
+    const Character c = DecodeUtf8(s, i);
+    const size_t next = i + c.bytes;
+    if (IsHan(c.code)) {
+      close(i);
+      words.push_back(s.substr(i, c.bytes));
+      begin = next;
+    } else if (!IsWordCharacter(c.code)) {
+      const bool apostrophe = c.code == '\'' || c.code == 0x2019;
+      const bool inside =
+          apostrophe && i > begin && next < s.size() && IsWordCharacter(DecodeUtf8(s, next).code);
+      if (!inside) {
+        close(i);
+        begin = next;
+      }
+    }
+    i = next;
+  }
+  close(s.size());
+  return words;
+}
+
+std::vector<std::string_view> Sentences(std::string_view s) {
+  std::vector<std::string_view> out;
+  size_t begin = 0;
+  const auto close = [&](size_t end) {
+    const std::string_view sentence = Trim(s.substr(begin, end - begin));
+    if (!sentence.empty()) out.push_back(sentence);
+    begin = end;
+  };
+  for (size_t i = 0; i < s.size();) {
+    const Character c = DecodeUtf8(s, i);
+    i += c.bytes;
+    if (c.code == '\n' || c.code == 0x3002 || c.code == 0xFF01 || c.code == 0xFF1F) {
+      close(i);
+    } else if (c.code == '.' || c.code == '!' || c.code == '?') {
+      // Closing quotes and brackets and further stops belong to the sentence.
+      while (i < s.size() && std::string_view(".!?\"')]").find(s[i]) != std::string_view::npos) ++i;
+      if (i == s.size() || IsAsciiSpace(s[i])) close(i);
+    }
+  }
+  close(s.size());
+  return out;
+}
+
+int32_t Vocabulary::Id(std::string_view word) {
+  return ids_.emplace(word, static_cast<int32_t>(ids_.size())).first->second;
+}
+
+std::vector<int32_t> Vocabulary::Ids(const std::vector<std::string_view>& words) {
+  std::vector<int32_t> ids;
+  ids.reserve(words.size());
+  for (const std::string_view word : words) ids.push_back(Id(word));
+  return ids;
+}
+
+std::vector<int32_t> NgramTable::Add(const std::vector<int32_t>& ids) {
+  const size_t n = static_cast<size_t>(n_);
+  if (ids.size() < n) return {};
+  levels_.resize(n);
+  std::vector<int32_t> at = ids;
+  for (size_t level = n == 1 ? 0 : 1; level < n; ++level) {
+    auto& map = levels_[level];
+    const size_t places = ids.size() - level;
+    map.reserve(map.size() + places);
+    for (size_t i = 0; i < places; ++i) {
+      // n = 1: ids are numbers already, but sparse ones: renumber them by themselves.
+      const uint64_t before = level == 0 ? 0 : static_cast<uint64_t>(static_cast<uint32_t>(at[i]));
+      const uint64_t key = before << 32 | static_cast<uint32_t>(ids[i + level]);
+      at[i] = map.emplace(key, static_cast<int32_t>(map.size())).first->second;
+    }
+    at.resize(places);
+  }
+  size_ = levels_[n - 1].size();
+  return at;
+}
+
+}  // namespace plumb::reward
