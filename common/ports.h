@@ -60,7 +60,8 @@ class TrajectorySink {
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
-  // The groups of train step `step` (0-based), ordered by lease id: step * prompts_per_step .. + prompts_per_step.
+  // The groups of train step `step` (0-based), ordered by lease id: step * prompts_per_step .. + prompts_per_step; behind them
+  // what the store chose of earlier steps to be trained on again.
   // Asking for step k is what allows leases of step k (+ max_staleness) to be handed out. Blocks until complete;
   // throws kDeadline at the deadline, naming what is missing. Asking again gives the same groups.
   virtual std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) = 0;

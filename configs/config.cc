@@ -175,14 +175,18 @@ std::vector<std::string> Validate(const Config& c) {
                                                 "reward_model"});
   const bool offline = IsOffline(c);
   if (offline) {
-    OneOf(p, "preference.loss", c.preference.loss, {"sigmoid", "hinge", "ipo", "robust", "simpo", "orpo"});
+    OneOf(p, "preference.loss", c.preference.loss, {"sigmoid", "hinge", "ipo", "robust", "simpo", "orpo", "kto"});
     require(c.preference.beta > 0, "preference.beta has to be positive.");
     within("preference.label_smoothing", c.preference.label_smoothing, 0, 0.499);
     within("preference.centering", c.preference.centering, 0, 100);
     at_least("preference.batch", c.preference.batch, 1);
+    within("preference.desirable_weight", c.preference.desirable_weight, 0, 1000);
+    within("preference.undesirable_weight", c.preference.undesirable_weight, 0, 1000);
+    require(c.preference.loss != "kto" || c.algorithm.name != "dpo" || c.preference.batch >= 2,
+            "preference.loss = \"kto\" needs preference.batch >= 2: its reference point comes from other rows of the batch.");
     at_least("preference.heldout", c.preference.heldout, 0);
     at_least("preference.max_tokens", c.preference.max_tokens, 2);
-    require(c.data.train != "arithmetic", "data.train has to name a file of preference pairs for this algorithm.");
+    require(c.data.train != "arithmetic", "data.train has to name a file of preference pairs (or the folder of a store) for this algorithm.");
     require(c.sft.steps == 0, "sft.steps is a warm start before rollouts: training on pairs has none, leave it at 0.");
     require(c.data.eval.empty(), "data.eval is for rollouts: training on pairs holds back preference.heldout pairs of data.train.");
     require(c.algorithm.kl_coef == 0, "algorithm.kl_coef (beta) is for rollouts: the strength of DPO is preference.beta.");
@@ -197,6 +201,29 @@ std::vector<std::string> Validate(const Config& c) {
   OneOf(p, "algorithm.kl_placement", c.algorithm.kl_placement, {"loss", "reward"});
   OneOf(p, "algorithm.aggregation", c.algorithm.aggregation, {"token", "sequence", "constant"});
 
+  at_least("replay.keep_steps", c.replay.keep_steps, -1);
+  OneOf(p, "replay.prompts", c.replay.prompts, {"passes", "uniform", "prioritised", "group", "stratified", "curriculum", "difficulty"});
+  OneOf(p, "replay.sampler", c.replay.sampler, {"fifo", "uniform", "prioritised", "group", "stratified", "curriculum", "difficulty"});
+  OneOf(p, "replay.evict", c.replay.evict, {"oldest", "lowest_priority"});
+  at_least("replay.groups_per_step", c.replay.groups_per_step, 0);
+  at_least("replay.max_age_steps", c.replay.max_age_steps, 1);
+  at_least("replay.max_times_sampled", c.replay.max_times_sampled, 0);
+  at_least("replay.max_groups", c.replay.max_groups, 0);
+  at_least("replay.min_groups", c.replay.min_groups, 1);
+  at_least("replay.max_staleness", c.replay.max_staleness, 0);
+  at_least("replay.history_steps", c.replay.history_steps, 1);
+  within("replay.samples_per_insert", c.replay.samples_per_insert, 1e-6, 1e6);
+  within("replay.alpha", c.replay.alpha, 0, 100);
+  within("replay.easiest", c.replay.easiest, 1e-6, 1);
+  within("replay.ramp", c.replay.ramp, 0, 1);
+  within("replay.floor", c.replay.floor, 0, 1);
+  if (c.replay.groups_per_step > 0) {
+    require(!offline && c.algorithm.name != "ppo", "replay.groups_per_step > 0 adds earlier rollouts to a batch of the GRPO family; " +
+                                                       c.algorithm.name + " does not take them.");
+    require(c.algorithm.off_policy != "off" && c.algorithm.tis_cap > 0,
+            "replay.groups_per_step > 0 trains on answers of older policies: it needs importance weights, so algorithm.off_policy must "
+            "not be off and algorithm.tis_cap has to be positive.");
+  }
   at_least("run.steps", c.run.steps, 0);
   at_least("run.checkpoint_every", c.run.checkpoint_every, 0);
   at_least("run.keep_checkpoints", c.run.keep_checkpoints, 2);

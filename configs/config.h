@@ -59,7 +59,8 @@ struct ModelConfig {
 
 // [data]
 struct DataConfig {
-  std::string train;                 // file, or "arithmetic" for generated problems
+  std::string train;                 // file, or "arithmetic" for generated problems; offline training: also the folder of a store
+  std::string dataset;               // offline training from a store: which of its preference datasets; empty: the only one
   std::string eval;                  // file, or "arithmetic"; empty: no evaluation
   int64_t eval_prompts = 200;        // at most so many rows of `eval`; 0: all
   int64_t eval_skip = 0;             // usable rows of `eval` passed over first: one file for both
@@ -72,6 +73,29 @@ struct DataConfig {
   int64_t limit = 0;                 // rows; 0: all
   int64_t arithmetic_digits = 2;     // generated sums of two numbers with up to so many digits
   int64_t arithmetic_sft_examples = 200;
+  template <class V> void Visit(V& v);
+};
+
+// [replay]: what happens to rollouts behind the step that they were made for
+struct ReplayConfig {
+  int64_t keep_steps = 0;            // steps of rollouts kept behind the oldest checkpoint; -1: all
+  std::string prompts = "passes";    // passes | uniform | prioritised | group | stratified | curriculum | difficulty
+  int64_t groups_per_step = 0;       // groups of earlier steps added to each batch; 0: none
+  std::string sampler = "uniform";   // of those groups: fifo | uniform | prioritised | group | stratified | curriculum | difficulty
+  int64_t max_age_steps = 4;         // older groups are not drawn
+  int64_t max_times_sampled = 0;     // 0: no bound
+  int64_t max_groups = 0;            // drawn from at most so many; 0: no bound
+  std::string evict = "oldest";      // oldest | lowest_priority: who leaves when there are more
+  double samples_per_insert = 1.0;   // draws for each group generated, over the run
+  int64_t min_groups = 1;            // groups generated before the first draw
+  int64_t max_staleness = 0;         // versions that a drawn group may be behind; 0: only max_age_steps bounds it
+  double alpha = 1.0;                // prioritised
+  double easiest = 0.25;             // curriculum
+  double ramp = 0.5;
+  double floor = 0.1;                // difficulty
+  std::string stratum;               // column of the data
+  std::string difficulty;            // column of the data
+  int64_t history_steps = 64;        // difficulty: steps whose results count
   template <class V> void Visit(V& v);
 };
 
@@ -191,11 +215,13 @@ struct CriticConfig {
 
 // [preference]: training on pairs without rollouts (algorithm.name = "dpo" or "reward_model"); data.train names the file
 struct PreferenceConfig {
-  std::string loss = "sigmoid";      // dpo: sigmoid | hinge | ipo | robust | simpo | orpo
+  std::string loss = "sigmoid";      // dpo: sigmoid | hinge | ipo | robust | simpo | orpo | kto
   double beta = 0.1;
   double label_smoothing = 0;        // cDPO (sigmoid) and robust
   double gamma = 0.5;                // simpo: target margin
   bool length_normalize = false;
+  double desirable_weight = 1;       // kto: of the loss of desirable completions
+  double undesirable_weight = 1;
   double centering = 0;              // reward_model: weight of (r_c + r_r)^2
   int64_t batch = 16;                // pairs an update
   int64_t heldout = 100;             // last pairs of the file, never trained on
@@ -243,6 +269,7 @@ struct Config {
   SftConfig sft;
   RolloutConfig rollout;
   RewardConfig reward;
+  ReplayConfig replay;
   AlgorithmConfig algorithm;
   CriticConfig critic;
   PreferenceConfig preference;

@@ -44,6 +44,7 @@ void ModelConfig::Visit(V& v) {
 template <class V>
 void DataConfig::Visit(V& v) {
   v({"train", "file", "prompts (JSONL, JSONL.gz), or \"arithmetic\" for generated sums", "train_files prompt_data"}, train);
+  v({"dataset", "name", "offline training with a store's folder as train: which of its preference datasets; empty: the only one"}, dataset);
   v({"eval", "file", "held-out prompts, or \"arithmetic\"; empty: no evaluation", "val_files"}, eval);
   v({"eval_prompts", "rows", "at most so many rows of eval; 0: all"}, eval_prompts);
   v({"eval_skip", "rows", "usable rows of eval passed over first; at least `limit` where eval is train's file"}, eval_skip);
@@ -56,6 +57,28 @@ void DataConfig::Visit(V& v) {
   v({"limit", "rows", "use only the first rows of train; 0: all"}, limit);
   v({"arithmetic_digits", "digits", "size of the numbers in generated sums"}, arithmetic_digits);
   v({"arithmetic_sft_examples", "rows", "written-out sums for the warm start"}, arithmetic_sft_examples);
+}
+
+template <class V>
+void ReplayConfig::Visit(V& v) {
+  v({"keep_steps", "steps", "rollouts kept behind the oldest checkpoint, to mine, rescore or replay them; -1: all"}, keep_steps);
+  v({"prompts", "name", "passes (data.shuffle) | uniform | prioritised (by weight) | group | stratified | curriculum | difficulty"}, prompts);
+  v({"groups_per_step", "groups", "groups of earlier steps added to each batch, with importance weights; 0: on-policy only"}, groups_per_step);
+  v({"sampler", "name", "of earlier groups: fifo | uniform | prioritised (spread of rewards) | group | stratified | curriculum | difficulty"}, sampler);
+  v({"max_age_steps", "steps", "older groups are not drawn; so many steps stay in the store"}, max_age_steps);
+  v({"max_times_sampled", "draws", "a group that was drawn so often leaves; 0: no bound"}, max_times_sampled);
+  v({"max_groups", "groups", "drawn from at most so many; 0: no bound"}, max_groups);
+  v({"evict", "name", "oldest | lowest_priority: who leaves when there are more than max_groups"}, evict);
+  v({"samples_per_insert", "1", "draws for each group generated, at most, over the run"}, samples_per_insert);
+  v({"min_groups", "groups", "generated before the first draw"}, min_groups);
+  v({"max_staleness", "versions", "that a drawn group may be behind; 0: only max_age_steps bounds it"}, max_staleness);
+  v({"alpha", "1", "prioritised: exponent of the priority; 0 is uniform"}, alpha);
+  v({"easiest", "1", "curriculum: share of the prompts at the start"}, easiest);
+  v({"ramp", "1", "curriculum: part of the run after which all are in"}, ramp);
+  v({"floor", "1", "difficulty: weight of what is always or never solved, as a share of the most"}, floor);
+  v({"stratum", "column", "of the data: what stratified and group go by"}, stratum);
+  v({"difficulty", "column", "of the data, a number: what curriculum goes by; empty: length of the prompt"}, difficulty);
+  v({"history_steps", "steps", "difficulty: steps whose results count; they stay in the store"}, history_steps);
 }
 
 template <class V>
@@ -147,7 +170,7 @@ void AlgorithmConfig::Visit(V& v) {
     tis_floor);
   v({"off_policy", "name", "off | token_truncate (TIS) | token_mask (IcePop) | sequence_truncate | sequence_mask",
      "vllm_importance_sampling_mode"}, off_policy);
-  v({"recompute_logprobs", "bool", "old log-probs by the learner instead of those recorded at sampling; always so when max_staleness > 0"}, recompute_logprobs);
+  v({"recompute_logprobs", "bool", "old log-probs by the learner instead of those recorded at sampling; always so when max_staleness > 0 or with replayed groups"}, recompute_logprobs);
   v({"logprob_gate", "nats", "mean |actor - learner| log-prob above which the run stops; 0: off"}, logprob_gate);
   v({"gamma", "1", "ppo: discount a token; 1 for answers that are scored at their end", "discount"}, gamma);
   v({"lam", "1", "ppo: 1 trusts the rewards alone, lower values the critic more", "gae_lambda lambd"}, lam);
@@ -172,11 +195,13 @@ void CriticConfig::Visit(V& v) {
 
 template <class V>
 void PreferenceConfig::Visit(V& v) {
-  v({"loss", "name", "dpo: sigmoid | hinge | ipo | robust | simpo | orpo (docs/preferences.md)", "loss_type"}, loss);
+  v({"loss", "name", "dpo: sigmoid | hinge | ipo | robust | simpo | orpo | kto (docs/preferences.md)", "loss_type"}, loss);
   v({"beta", "1", "how strongly the policy is held to the reference; 0.1 is usual"}, beta);
   v({"label_smoothing", "1", "share of pairs that are labelled the wrong way round: cDPO (sigmoid), robust"}, label_smoothing);
   v({"gamma", "1", "simpo: margin that a pair has to exceed", "simpo_gamma"}, gamma);
   v({"length_normalize", "bool", "log-ratios a token instead of an answer: sigmoid, hinge, robust"}, length_normalize);
+  v({"desirable_weight", "1", "kto: of desirable completions; raise it where they are few"}, desirable_weight);
+  v({"undesirable_weight", "1", "kto: of undesirable completions"}, undesirable_weight);
   v({"centering", "1", "reward_model: pulls scores towards 0, often 0.01; 0: off", "center_rewards_coefficient"}, centering);
   v({"batch", "pairs", "pairs an update"}, batch);
   v({"heldout", "pairs", "last pairs of the file: never trained on, measured before and after"}, heldout);
@@ -221,6 +246,7 @@ void Config::Visit(V& v) {
   v.Section("sft", sft);
   v.Section("rollout", rollout);
   v.Section("reward", reward);
+  v.Section("replay", replay);
   v.Section("algorithm", algorithm);
   v.Section("critic", critic);
   v.Section("preference", preference);

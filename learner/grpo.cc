@@ -95,7 +95,9 @@ Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weight
       max_new_tokens_(config.rollout.max_new_tokens),
       seed_(config.run.seed),
       // Generation that runs ahead samples from older policies: the ratio is then taken against the learner's own.
-      recompute_(options_.recompute_logprobs || config.run.max_staleness > 0),
+      recompute_(options_.recompute_logprobs || config.run.max_staleness > 0 || config.replay.groups_per_step > 0),
+      prompts_per_step_(config.rollout.prompts_per_step),
+      replays_(config.replay.groups_per_step > 0),
       estimator_(ParseKlEstimator(options_.kl_estimator)),
       objective_(ParseObjective(options_.objective)),
       ratio_(ParseRatio(options_.ratio)),
@@ -121,6 +123,8 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   int64_t kl_sequences = 0, used_groups = 0;
   std::vector<Sample> samples;
   const bool over_batch = options_.advantage == "batch";
+  // Rewards and lengths are reported of what the step generated; replayed groups come behind it.
+  const size_t own_groups = replays_ ? std::min(groups.size(), static_cast<size_t>(prompts_per_step_)) : groups.size();
   for (const auto& group : groups) {
     std::vector<double> rewards;
     std::vector<unsigned char> counts;
@@ -195,8 +199,9 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     }
   }
 
-  AddBatchMetrics(groups, metrics);
+  AddBatchMetrics(std::span(groups).first(own_groups), metrics);
   metrics["policy/groups_used"] = static_cast<double>(used_groups);
+  if (replays_) metrics["replay/groups"] = static_cast<double>(groups.size() - own_groups);
   if (kl_sequences) metrics["objective/kl"] = kl_sum / static_cast<double>(kl_sequences);
   return samples;
 }

@@ -69,6 +69,8 @@ class Grpo : public Algorithm {
   const int64_t max_new_tokens_;
   const uint64_t seed_;
   const bool recompute_;  // old log-probs by the learner
+  const int64_t prompts_per_step_;
+  const bool replays_;    // batches hold groups of earlier steps behind the step's own
   KlEstimator estimator_;
   Objective objective_;
   RatioLevel ratio_;

@@ -134,6 +134,7 @@ void LearnerLoop::SaveCheckpoint(int64_t next_step) {
 
 std::string LearnerLoop::StateJson() const {
   Json j = Json::object();
+  if (hooks_.store_state) j["store"] = hooks_.store_state();
   if (result_.before) j["before"] = ToJson(*result_.before);
   if (result_.sft) {
     j["sft"] = {{"steps", result_.sft->steps}, {"tokens", result_.sft->tokens},
@@ -177,6 +178,8 @@ LearnerResult LearnerLoop::Run(bool resume) {
       earlier_wall_s_ = found->state.wall_s;
       result_.tokens = found->state.tokens;
       RestoreState(found->state.state_json);
+      const std::string store = Json::parse(found->state.state_json).value("store", std::string());
+      if (hooks_.resumed && !store.empty()) hooks_.resumed(step, store);
       Phase("resumed at step " + std::to_string(step) + " from " + found->path);
     }
   }
@@ -222,8 +225,11 @@ LearnerResult LearnerLoop::Run(bool resume) {
     result_.tokens += static_cast<int64_t>(metrics["perf/train_tokens"]);
     int64_t generated = 0, staleness_max = 0;
     double staleness_sum = 0;
-    for (const auto& g : groups) {
+    const auto own = std::span(groups).first(std::min(groups.size(), static_cast<size_t>(config_.rollout.prompts_per_step)));
+    for (const auto& g : own) {
       for (const auto& t : g.trajectories) generated += t.completion_length();
+    }
+    for (const auto& g : groups) {
       const int64_t staleness = step - g.policy.version;
       staleness_sum += static_cast<double>(staleness);
       staleness_max = std::max(staleness_max, staleness);
@@ -244,7 +250,7 @@ LearnerResult LearnerLoop::Run(bool resume) {
       if (now) metrics["eval/accuracy"] = now->accuracy;
       Phase("training");
     }
-    if (hooks_.batch) hooks_.batch(step, groups);
+    if (hooks_.batch) hooks_.batch(step, own);
     if (hooks_.step) hooks_.step(step, metrics);
     // After the step's line is out: a run killed here goes on behind the checkpoint and would never write it.
     if (config_.run.checkpoint_every > 0 && done % config_.run.checkpoint_every == 0 && done < config_.run.steps) {

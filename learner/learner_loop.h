@@ -43,6 +43,10 @@ struct LearnerHooks {
   std::function<void(int64_t step, std::span<const TrajectoryGroup>)> batch;          // for samples
   std::function<void(const EvalResult&, std::span<const TrajectoryGroup>)> evaluated;
   std::function<void(int64_t oldest_step)> checkpointed;                              // the store may trim below it
+  // What the store has seen so far, in words of its own: kept with a checkpoint, and given back by `resumed` before the
+  // first step, which throws where the store is not the one that the checkpoint was made over.
+  std::function<std::string()> store_state;
+  std::function<void(int64_t step, const std::string& store_state)> resumed;
   std::function<bool()> stop;                                                         // asked between steps
 };
 

@@ -73,6 +73,8 @@ LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& op
     earlier_wall_s = found->state.wall_s;
     result.tokens = found->state.tokens;
     const Json state = Json::parse(found->state.state_json);
+    const std::string store = state.value("store", std::string());
+    if (hooks.resumed && !store.empty()) hooks.resumed(step, store);
     if (state.contains("before")) {
       const Json& b = state["before"];
       result.before = ToResult({.loss = b.at("loss"), .accuracy = b.at("accuracy"), .margin = b.at("margin"),
@@ -85,6 +87,7 @@ LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& op
   const auto save = [&](int64_t next_step) {
     CRASH_POINT("before_checkpoint");
     Json state = Json::object();
+    if (hooks.store_state) state["store"] = hooks.store_state();
     if (result.before) {
       state["before"] = {{"loss", result.before->loss.value_or(0)}, {"accuracy", result.before->accuracy},
                          {"margin", result.before->reward}, {"examples", result.before->answers}};

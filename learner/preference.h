@@ -7,6 +7,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,13 +18,10 @@
 #include "learner/optimizer.h"
 #include "learner/preference_loss.h"
 #include "learner/reference_policy.h"
+#include "learner/reference_sums.h"
 #include "learner/train_step.h"
 
 namespace plumb::learner {
-
-struct ReferenceSums {
-  double chosen = 0, rejected = 0;
-};
 
 class PreferenceObjective : public OfflineObjective {
  public:
@@ -41,23 +39,20 @@ class PreferenceObjective : public OfflineObjective {
   void RestoreState(const std::string& json) override;
 
   // Sequences that went through the reference model since this objective was made.
-  int64_t reference_forwards() const { return reference_forwards_; }
+  int64_t reference_forwards() const { return reference_ ? reference_->forwards() : 0; }
 
  private:
   // Views of both sequences of each pair: chosen, rejected, chosen, ...
   static std::vector<SequenceView> Views(std::span<const PreferencePair* const> pairs);
-  std::vector<ReferenceSums> Reference(std::span<const SequenceView> views);
-  PairLoss<double> Loss(const PreferencePair& pair, double chosen, double rejected, const ReferenceSums& reference) const;
+  std::vector<double> Reference(std::span<const SequenceView> views);  // one sum a view; zeros without a reference
+  PairLoss<double> Loss(const PreferencePair& pair, double chosen, double rejected, double ref_chosen, double ref_rejected) const;
 
   TrainStep& train_;
   policy_model::Weights& weights_;
   Optimizer& optimizer_;
-  ReferencePolicy* const reference_;
-  LogprobCache* const cache_;
   const PreferenceLossOptions options_;
   const std::span<const PreferencePair> pairs_, heldout_;
-  Digest reference_digest_;
-  int64_t reference_forwards_ = 0;
+  std::optional<ReferenceSums> reference_;
 };
 
 }  // namespace plumb::learner

@@ -182,6 +182,8 @@ std::string ExplainStore(const std::string& path) {
       {"groups", "purpose (1), lease id (8 BE)", "kind (0 group, 1 dropped), then the group with its answers"},
       {"eval", "version (8 BE), samples (4 BE)", "how many held-out prompts were asked for"},
       {"preferences", "dataset, a zero byte, row (8 BE)", "a PreferenceRecord: pair, labelled completion or demonstration"},
+      {"scores", "purpose (1), lease id (8 BE), name of the score", "reward and parts of each answer, by other reward functions"},
+      {"plans", "step (8 BE)", "the prompt rows and earlier groups that a train step was given, where samplers chose them"},
       {"logprobs", "digest of the weights, a zero byte, digest of the sequence", "float32 little endian, one a scored token"},
   };
   std::string out = path + ": a store of Plumb, format " + std::to_string(kStoreFormatVersion) + ", run '" + store->run_id() + "'\n";

@@ -102,6 +102,10 @@ uint64_t Store::PreferenceCount(const std::string& dataset) const {
   return sealed ? RowsOf(*sealed, path()) : 0;
 }
 
+std::string Store::PreferenceIdentity(const std::string& dataset) const {
+  return GetRaw(kMeta, SealedKey(dataset)).value_or("");
+}
+
 std::map<std::string, uint64_t> Store::PreferenceDatasets() const {
   std::map<std::string, uint64_t> out;
   std::unique_ptr<rocksdb::Iterator> it(rocks().db().NewIterator(rocksdb::ReadOptions(), rocks().meta()));

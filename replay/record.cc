@@ -212,6 +212,79 @@ std::vector<float> DecodeLogprobs(std::string_view key, std::string_view payload
   return out;
 }
 
+std::string ScoreKey(Purpose purpose, uint64_t lease_id, std::string_view name) {
+  return LeaseKey(purpose, lease_id).append(name);
+}
+
+std::string EncodeGroupScore(const GroupScore& score) {
+  ByteWriter writer;
+  writer.U32(static_cast<uint32_t>(score.answers.size()));
+  for (const ScoredAnswer& a : score.answers) {
+    writer.U64(std::bit_cast<uint64_t>(a.reward)).U32(static_cast<uint32_t>(a.parts.size()));
+    for (const RewardPart& p : a.parts) {
+      writer.Bytes(p.name).U64(std::bit_cast<uint64_t>(p.value)).U64(std::bit_cast<uint64_t>(p.weight));
+      writer.U8(static_cast<uint8_t>(p.scope)).U32(static_cast<uint32_t>(p.index)).Bytes(p.function_digest);
+    }
+  }
+  return writer.Take();
+}
+
+GroupScore DecodeGroupScore(std::string_view key, std::string_view payload) {
+  const std::string where = ReadableKey("scores", key);
+  ByteReader reader(payload, where);
+  const auto number = [&] {
+    const double v = std::bit_cast<double>(reader.U64());
+    if (!std::isfinite(v)) throw Error(ErrorCode::kCorruption, "holds a number that is not finite", where);
+    return v;
+  };
+  GroupScore score;
+  for (uint32_t n = reader.U32(); n > 0; --n) {  // each turn reads bytes: a wrong count ends at the end of the value
+    ScoredAnswer a;
+    a.reward = number();
+    for (uint32_t parts = reader.U32(); parts > 0; --parts) {
+      RewardPart p;
+      p.name = reader.Bytes(kMaxReason);
+      p.value = number();
+      p.weight = number();
+      const uint8_t scope = reader.U8();
+      if (scope > static_cast<uint8_t>(RewardScope::kToken)) throw Error(ErrorCode::kCorruption, "holds an unknown scope", where);
+      p.scope = static_cast<RewardScope>(scope);
+      p.index = static_cast<int32_t>(reader.U32());
+      p.function_digest = reader.Bytes(kMaxReason);
+      a.parts.push_back(std::move(p));
+    }
+    score.answers.push_back(std::move(a));
+  }
+  reader.ExpectEnd();
+  return score;
+}
+
+std::string PlanKey(int64_t step) {
+  std::string key;
+  AppendBigEndian(key, static_cast<uint64_t>(step), 8);
+  return key;
+}
+
+std::string EncodeStepPlan(const StepPlan& plan) {
+  ByteWriter writer;
+  writer.U32(static_cast<uint32_t>(plan.prompt_rows.size()));
+  for (const uint64_t row : plan.prompt_rows) writer.U64(row);
+  writer.U8(plan.drawn ? 1 : 0).U32(static_cast<uint32_t>(plan.replayed.size()));
+  for (const uint64_t id : plan.replayed) writer.U64(id);
+  return writer.U64(plan.total_replayed).Take();
+}
+
+StepPlan DecodeStepPlan(std::string_view key, std::string_view payload) {
+  ByteReader reader(payload, ReadableKey("plans", key));
+  StepPlan plan;
+  for (uint32_t n = reader.U32(); n > 0; --n) plan.prompt_rows.push_back(reader.U64());
+  plan.drawn = reader.U8() != 0;
+  for (uint32_t n = reader.U32(); n > 0; --n) plan.replayed.push_back(reader.U64());
+  plan.total_replayed = reader.U64();
+  reader.ExpectEnd();
+  return plan;
+}
+
 std::string EncodeEvaluation(const Store::Evaluation& e) {
   return ByteWriter().U64(static_cast<uint64_t>(e.version)).U32(static_cast<uint32_t>(e.samples)).U64(e.prompts).Take();
 }

@@ -42,6 +42,12 @@ PreferenceRecord DecodePreferenceRow(std::string_view key, std::string_view payl
 std::string LogprobKey(const Digest& model, const Digest& sequence);
 std::string EncodeLogprobs(std::span<const float> logprobs);
 std::vector<float> DecodeLogprobs(std::string_view key, std::string_view payload);  // finite, <= 0
+std::string ScoreKey(Purpose purpose, uint64_t lease_id, std::string_view name);
+std::string EncodeGroupScore(const GroupScore& score);
+GroupScore DecodeGroupScore(std::string_view key, std::string_view payload);
+std::string PlanKey(int64_t step);
+std::string EncodeStepPlan(const StepPlan& plan);
+StepPlan DecodeStepPlan(std::string_view key, std::string_view payload);
 std::string EncodeEvaluation(const Store::Evaluation& evaluation);
 Store::Evaluation DecodeEvaluation(std::string_view key, std::string_view payload);
 

@@ -17,7 +17,8 @@ namespace {
 
 using rocksdb::Status;
 
-constexpr std::string_view kNames[kFamilies] = {"meta", "prompts", "leases", "groups", "eval", "preferences", "logprobs"};
+constexpr std::string_view kNames[kFamilies] = {"meta", "prompts", "leases", "groups", "eval", "preferences", "logprobs",
+                                                "scores", "plans"};
 
 // RocksDB's own log never touches the data disk: with a LOG file on a full disk the library aborts. Its warnings go
 // to the role's log, the rest is not kept.

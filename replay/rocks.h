@@ -16,8 +16,8 @@
 
 namespace plumb::replay {
 
-enum class Family : uint8_t { kMeta = 0, kPrompts, kLeases, kGroups, kEval, kPreferences, kLogprobs };
-inline constexpr int kFamilies = 7;
+enum class Family : uint8_t { kMeta = 0, kPrompts, kLeases, kGroups, kEval, kPreferences, kLogprobs, kScores, kPlans };
+inline constexpr int kFamilies = 9;
 inline constexpr int kFirstFamilies = 5;  // those that every store has; a store made earlier lacks the rest until written
 std::string_view FamilyName(Family family);
 

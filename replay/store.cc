@@ -468,6 +468,7 @@ void Store::Trim(Purpose purpose, uint64_t before) {
   const std::string begin = LeaseKey(purpose, 0), end = LeaseKey(purpose, before);
   batch.DeleteRange(impl_->rocks.handle(Family::kGroups), begin, end);
   batch.DeleteRange(impl_->rocks.handle(Family::kLeases), begin, end);
+  batch.DeleteRange(impl_->rocks.handle(Family::kScores), begin, end);  // their keys begin with the lease's
   impl_->PutMeta(batch, "trim/" + std::to_string(Index(purpose)), std::to_string(before));
   impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));
   impl_->rocks.Write(batch, /*sync=*/true);
@@ -520,6 +521,8 @@ VerifyReport Store::Verify() const {
   check(Family::kPreferences, &report.preferences,
         [](std::string_view k, std::string_view p) { DecodePreferenceRow(k, p); });
   check(Family::kLogprobs, &report.logprobs, [](std::string_view k, std::string_view p) { DecodeLogprobs(k, p); });
+  check(Family::kScores, &report.scores, [](std::string_view k, std::string_view p) { DecodeGroupScore(k, p); });
+  check(Family::kPlans, nullptr, [](std::string_view k, std::string_view p) { DecodeStepPlan(k, p); });
   check(Family::kGroups, &report.groups, [](std::string_view k, std::string_view p) { DecodeStoredGroup(k, p); });
   check(Family::kLeases, &report.leases, [&](std::string_view k, std::string_view p) {
     if (!DecodeLeaseRecord(k, p).complete) return;

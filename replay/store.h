@@ -6,13 +6,16 @@
 //
 //   column family  key                                  value (each starts with CRC32C over key and rest, 4 bytes LE)
 //   meta           text: format, run_id, clean, trim/<p>, dataset/<name>, counter/<name>,
-//                                                       preferences/<name>, import/<kind>/<name> (where an unfinished import is)
+//                                                       preferences/<name>, import/<kind>/<name> (where an unfinished import is),
+//                                                       score/<name>
 //   prompts        dataset, 0, row (8 bytes big endian) encoded Prompt
 //   leases         purpose (1), lease id (8 BE)         LeaseRecord
 //   groups         purpose (1), lease id (8 BE)         kind (1), [drop reason, samples,] encoded group
 //   eval           version (8 BE), samples (4 BE)       EvalRecord
 //   preferences    dataset, 0, row (8 BE)               encoded PreferenceRecord
 //   logprobs       model digest, 0, sequence digest     float32 LE each: log-probs of a sequence's scored tokens
+//   scores         purpose (1), lease id (8 BE), name   GroupScore: what other reward functions said of a stored group
+//   plans          step (8 BE)                          StepPlan: which rows and earlier groups a train step was given
 //
 // Thread safety: all methods may be called concurrently; concurrent Insert calls share one sync of the log.
 // Ownership: holds the RocksDB lock of the folder for its lifetime.
@@ -76,8 +79,29 @@ struct StoredGroup {
   TrajectoryGroup group;     // kDropped: lease, run_id and actor, no trajectories
 };
 
+// What a rescoring said of one answer.
+struct ScoredAnswer {
+  double reward = 0;
+  std::vector<RewardPart> parts;
+  bool operator==(const ScoredAnswer&) const = default;
+};
+// Answers in the order of the group's trajectories; all of them are scored, or there is no GroupScore.
+struct GroupScore {
+  std::vector<ScoredAnswer> answers;
+  bool operator==(const GroupScore&) const = default;
+};
+
+// What a train step was given besides its fixed share: written before anybody acts on it, so that a restart gives the same.
+struct StepPlan {
+  std::vector<uint64_t> prompt_rows;  // row of each of the step's leases; empty: the order that follows from the seed
+  bool drawn = false;                 // `replayed` is decided
+  std::vector<uint64_t> replayed;     // lease ids of earlier steps, ascending
+  uint64_t total_replayed = 0;        // of all steps up to and with this one
+  bool operator==(const StepPlan&) const = default;
+};
+
 struct VerifyReport {
-  uint64_t groups = 0, prompts = 0, leases = 0, preferences = 0, logprobs = 0;  // records read
+  uint64_t groups = 0, prompts = 0, leases = 0, preferences = 0, logprobs = 0, scores = 0;  // records read
   std::vector<std::string> problems;             // one sentence each; empty: every byte is what was written
 };
 
@@ -112,6 +136,8 @@ class Store {
   void SealPreferences(const std::string& dataset, uint64_t rows, uint64_t hash);
   uint64_t PreferenceCount(const std::string& dataset) const;           // 0: no such dataset
   std::map<std::string, uint64_t> PreferenceDatasets() const;           // name -> rows
+  // What the rows are, in one line that changes with any of them; empty: no such dataset.
+  std::string PreferenceIdentity(const std::string& dataset) const;
   // Rows [first, first + n), fewer at the end of the dataset.
   std::vector<PreferenceRecord> ReadPreferences(const std::string& dataset, uint64_t first, uint64_t n) const;
 
@@ -119,6 +145,22 @@ class Store {
   // lost entry is computed again.
   std::optional<std::vector<float>> GetLogprobs(const Digest& model, const Digest& sequence) const;
   void PutLogprobs(const Digest& model, const Digest& sequence, std::span<const float> logprobs, bool sync = false);
+
+  // Scores beside those that were stored with a group. A name stands for the reward functions (a digest of what they are and
+  // how they are weighted); `about` says so in words and is kept with it. A score that is there is never replaced: PutScore
+  // then returns false. Not synced; SyncScores makes what was put durable. What Trim forgets loses its scores as well.
+  void DescribeScore(const std::string& name, const std::string& about);
+  std::map<std::string, std::string> ScoreNames() const;  // name -> about
+  // The one name that begins with `prefix`; throws kInvalidArgument listing the names when none or several do.
+  std::string FindScore(const std::string& prefix) const;
+  bool PutScore(Purpose purpose, uint64_t lease_id, const std::string& name, const GroupScore& score);
+  std::optional<GroupScore> ReadScore(Purpose purpose, uint64_t lease_id, const std::string& name) const;
+  void SyncScores();
+
+  // Plans of train steps; synced. Put replaces.
+  void PutPlan(int64_t step, const StepPlan& plan);
+  std::optional<StepPlan> ReadPlan(int64_t step) const;
+  void TrimPlans(int64_t before_step);
 
   // Leases.
   void RecordLeases(std::span<const LeaseMark> marks);
@@ -144,6 +186,8 @@ class Store {
     uint64_t prompts = 0;
   };
   std::vector<Evaluation> Evaluations() const;
+  // Forgets evaluations of versions < `before`, with their groups, leases and scores. As with Trim, they stay complete.
+  void TrimEvaluations(int64_t before);
 
   // Forgets groups and leases of ids < `before`; they stay complete. The caller passes only what lies below the oldest
   // verified checkpoint manifest that is kept.

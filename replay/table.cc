@@ -1,5 +1,7 @@
 #include "replay/table.h"
 
+#include <cstdio>
+
 #include <algorithm>
 #include <limits>
 
@@ -60,7 +62,8 @@ ReplayTable::ReplayTable(Store* store, TableOptions options)
     refuse("one step takes " + std::to_string(needed) + " prompts (rollout.prompts_per_step) but the training data has " +
            std::to_string(rows) + " rows");
   }
-  order_ = std::make_unique<PromptOrder>(options_.seed, rows, options_.shuffle);
+  planner_ = std::make_unique<StepPlanner>(store_, options_.planner, options_.seed, options_.shuffle, options_.steps,
+                                           options_.prompts_per_step, options_.version_base);
   for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
     Book(purpose).SetDoneBefore(store_->TrimmedBefore(purpose));
     for (const LeaseMark& mark : store_->Leases(purpose)) {
@@ -93,7 +96,9 @@ PromptLease ReplayTable::MakeLease(Purpose purpose, const LeaseBook::Held& held)
   if (purpose == Purpose::kTrain) {
     lease.num_samples = options_.samples_per_prompt;
     lease.policy_version = options_.sync ? StepOf(held.lease_id) + options_.version_base : -1;
-    lease.prompt = store_->ReadPrompt(kTrainDataset, order_->RowOf(held.lease_id));
+    const auto row = planner_->RowOf(held.lease_id);
+    PLUMB_CHECK(row.has_value(), "leases go out behind their step's plan");
+    lease.prompt = store_->ReadPrompt(kTrainDataset, *row);
   } else {
     const EvalLease parts = ParseEvalLease(held.lease_id);
     lease.num_samples = parts.samples;
@@ -179,7 +184,7 @@ std::string ReplayTable::RefusalReason(const TrajectoryGroup& group) const {
   }
   const int64_t step = StepOf(lease.lease_id);
   if (step >= options_.steps) return "unknown_lease";
-  if (lease.prompt.dataset != kTrainDataset || lease.prompt.row != order_->RowOf(lease.lease_id)) return "wrong_prompt";
+  if (lease.prompt.dataset != kTrainDataset || planner_->RowOf(lease.lease_id) != lease.prompt.row) return "wrong_prompt";
   if (lease.num_samples != options_.samples_per_prompt) return "wrong_samples";
   const int64_t version = step + options_.version_base;
   if (OldestVersion(group) < version - options_.max_staleness) return "stale";
@@ -348,6 +353,7 @@ ReplayTable::Range ReplayTable::AskStep(int64_t step) {
   const uint64_t begin = static_cast<uint64_t>(step) * per_step;
   if (asked_step_ != step) {
     asked_step_ = step;  // may be lower than before: a learner that resumed
+    planner_->PlanPrompts(step, std::min(options_.steps, step + options_.max_staleness + 1));
     train_.Open(begin, TrainLimit());
     changed_.notify_all();
   }
@@ -382,12 +388,18 @@ ReplayTable::Range ReplayTable::AskEvaluation(int64_t version, int32_t num_sampl
   return {Purpose::kEval, base, prompts, "the evaluation of version " + std::to_string(version)};
 }
 
+std::vector<TrajectoryGroup> ReplayTable::Batch(int64_t step, const Range& range) const {
+  std::vector<TrajectoryGroup> groups = ReadAll(range);
+  for (TrajectoryGroup& group : planner_->Replayed(step)) groups.push_back(std::move(group));
+  return groups;
+}
+
 std::vector<TrajectoryGroup> ReplayTable::Next(int64_t step, Deadline deadline) {
   std::unique_lock lock(mu_);
   const Range range = AskStep(step);
   Await(range, deadline, lock);
   lock.unlock();
-  return ReadAll(range);
+  return Batch(step, range);
 }
 
 std::optional<std::vector<TrajectoryGroup>> ReplayTable::TryNext(int64_t step) {
@@ -395,7 +407,7 @@ std::optional<std::vector<TrajectoryGroup>> ReplayTable::TryNext(int64_t step) {
   const Range range = AskStep(step);
   if (!IsComplete(range)) return std::nullopt;
   lock.unlock();
-  return ReadAll(range);
+  return Batch(step, range);
 }
 
 std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samples, Deadline deadline) {
@@ -421,6 +433,23 @@ void ReplayTable::Finish() {
 }
 
 ReplayTable::Cursor ReplayTable::CursorAt(int64_t consumed_steps) const { return {consumed_steps, store_->Sequence()}; }
+
+std::string ReplayTable::CursorText(const Cursor& cursor) {
+  return std::to_string(cursor.next_step) + " " + std::to_string(cursor.sequence);
+}
+
+ReplayTable::Cursor ReplayTable::ParseCursor(const std::string& text) {
+  Cursor cursor;
+  unsigned long long sequence = 0;
+  long long step = 0;
+  char rest = 0;
+  if (std::sscanf(text.c_str(), "%lld %llu%c", &step, &sequence, &rest) != 2) {
+    throw Error(ErrorCode::kCorruption, "the checkpoint's cursor into the store is malformed: '" + text + "'");
+  }
+  cursor.next_step = step;
+  cursor.sequence = sequence;
+  return cursor;
+}
 
 void ReplayTable::CheckCursor(const Cursor& cursor) const {
   const uint64_t have = store_->Sequence();
@@ -463,8 +492,15 @@ void ReplayTable::Trim(int64_t step) {
     }
   }
   store_->Trim(Purpose::kTrain, before);
+  store_->TrimPlans(step);
+  const int64_t version = step + options_.version_base;
+  store_->TrimEvaluations(version);
   std::lock_guard lock(mu_);
   train_.SetDoneBefore(before);
+  eval_.SetDoneBefore(store_->TrimmedBefore(Purpose::kEval));
+  const auto keep = std::pair(version, std::numeric_limits<int32_t>::min());
+  evaluations_.erase(evaluations_.begin(), evaluations_.lower_bound(keep));
+  opened_evaluations_.erase(opened_evaluations_.begin(), opened_evaluations_.lower_bound(keep));
 }
 
 std::map<std::string, int64_t> ReplayTable::Counters() const {

@@ -7,6 +7,7 @@
 //   version; under async it names none, and a group whose oldest token was sampled by a version below
 //   s + version_base - max_staleness is refused ("stale") and its lease handed out again.
 //   Evaluation leases go out before training leases.
+//   Which prompt a lease carries, and which groups of earlier steps come with a step's own: replay/step_planner.h.
 // What happens to a training group that is not wholly scored (evaluation groups are always kept):
 //   kKeep: stored as it is, the learner masks what is unscored; kDropGroup: an empty marker (lease, no trajectories)
 //   completes the step; kRequeue: handed out again, at most max_requeues times, then dropped. All counted.
@@ -28,6 +29,7 @@
 
 #include "common/ports.h"
 #include "replay/leases.h"
+#include "replay/step_planner.h"
 #include "replay/store.h"
 
 namespace plumb::replay {
@@ -48,6 +50,7 @@ struct TableOptions {
   int64_t lease_timeout_ms = 600'000;
   uint64_t eval_prompts = 0;         // first rows of the held-out table; 0: all
   Unscored unscored = Unscored::kDropGroup;
+  PlannerOptions planner;            // samplers of prompts and of earlier groups
   uint32_t max_requeues = 3;
   std::function<int64_t()> now_ms;   // monotonic; empty: steady_clock. A fake one in tests
 };
@@ -72,7 +75,7 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   // Several with one sync of the log; results in order.
   std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup> groups);
 
-  // BatchSource. A dropped group is returned as its lease without trajectories.
+  // BatchSource. A dropped group is returned as its lease without trajectories. Replayed groups follow behind the step's own.
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
   void Finish() override;
@@ -85,12 +88,16 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
     int64_t next_step = 0;    // the step to ask for after a resume
     uint64_t sequence = 0;    // inserts the store had made
   };
+  // As one line for a checkpoint, and back; kCorruption for another line.
+  static std::string CursorText(const Cursor& cursor);
+  static Cursor ParseCursor(const std::string& text);
   // The cursor after step `consumed_steps - 1` was consumed.
   Cursor CursorAt(int64_t consumed_steps) const;
   // On resume: a store that holds fewer inserts than the manifest says has lost data; throws kCorruption.
   void CheckCursor(const Cursor& cursor) const;
-  // Forgets training groups of steps < `step` (evaluations are few and stay). Pass only the cursor of the oldest verified
-  // manifest kept; throws kInvalidArgument where a lease below it is not complete.
+  // Forgets training groups and plans of steps < `step` and evaluations of versions before it. Pass only the cursor of the
+  // oldest verified manifest kept, less what later draws need (StepPlanner::StepsToKeep); throws kInvalidArgument where a
+  // lease below it is not complete.
   void Trim(int64_t step);
 
   // Store counters and the table's own: refused/<reason>, dropped/<reason>, requeued, expired, released, leased,
@@ -118,13 +125,14 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   bool IsComplete(const Range& range) const;                 // REQUIRES: mu_
   void Await(const Range& range, Deadline deadline, std::unique_lock<std::mutex>& lock);
   std::vector<TrajectoryGroup> ReadAll(const Range& range) const;  // without mu_
+  std::vector<TrajectoryGroup> Batch(int64_t step, const Range& range) const;  // the same with what is replayed
   LeaseBook& Book(Purpose purpose) { return purpose == Purpose::kTrain ? train_ : eval_; }
   const LeaseBook& Book(Purpose purpose) const { return purpose == Purpose::kTrain ? train_ : eval_; }
 
   // Constant after construction.
   Store* const store_;
   const TableOptions options_;
-  std::unique_ptr<PromptOrder> order_;
+  std::unique_ptr<StepPlanner> planner_;
 
   mutable std::mutex mu_;
   std::condition_variable changed_;

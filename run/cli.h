@@ -33,6 +33,7 @@ struct CliResult {
 
 void AddTrainCommand(CLI::App& app, CliResult& result);
 void AddDataCommand(CLI::App& app, CliResult& result);
+void AddReplayCommands(CLI::App& data, CliResult& result);  // data mine, data rescore
 void AddConfigCommand(CLI::App& app, CliResult& result);
 void AddStoreCommand(CLI::App& app, CliResult& result);
 void AddReportCommand(CLI::App& app, CliResult& result);

@@ -1,4 +1,4 @@
-// plumb data import | export | rescore: datasets into a store, out of it, and new scores for what is in it.
+// plumb data import: datasets into a store. Its sisters are in run/replay_commands.cc.
 #include <unistd.h>
 
 #include <algorithm>
@@ -121,6 +121,7 @@ void AddDataCommand(CLI::App& app, CliResult& result) {
   import->add_flag("--numbers-from-text", a->request.rows.convert_numbers, "take numbers and booleans that are written as text");
   import->add_flag("--quiet", a->quiet, "no progress bar");
   import->callback([a, &result] { RunImport(*a, result); });
+  AddReplayCommands(*data, result);
 }
 
 }  // namespace plumb::run

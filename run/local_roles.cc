@@ -206,7 +206,13 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
       for (const auto& [name, seconds] : scorer.Latencies()) metrics[name] = seconds;
       inner(step, metrics);
     };
-    hooks.checkpointed = [&](int64_t oldest_step) { table.Trim(oldest_step); };
+    hooks.store_state = [&] { return replay::ReplayTable::CursorText(table.CursorAt(0)); };
+    hooks.resumed = [&](int64_t step, const std::string& then) {
+      replay::ReplayTable::Cursor cursor = replay::ReplayTable::ParseCursor(then);
+      cursor.next_step = step;
+      table.CheckCursor(cursor);
+    };
+    hooks.checkpointed = [&](int64_t oldest_step) { table.Trim(KeepFromStep(config, oldest_step)); };
     WeightSink& sink = sync ? static_cast<WeightSink&>(in_place) : buffered;
     learner::LearnerLoop loop(config, weights, batches, sink, checkpoints, demonstrations.train, demonstrations.heldout,
                               hooks);

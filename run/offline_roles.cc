@@ -1,7 +1,9 @@
 // Training without actors: the run's store, the pairs, one objective, the offline loop.
+#include <algorithm>
 #include <memory>
 
 #include "common/error.h"
+#include "learner/kto.h"
 #include "learner/offline_loop.h"
 #include "learner/preference.h"
 #include "learner/reward_model_objective.h"
@@ -48,22 +50,43 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
   std::unique_ptr<learner::ReferencePolicy> reference;
   std::unique_ptr<learner::RewardModeling> modeling;
   std::unique_ptr<learner::OfflineObjective> objective;
+  learner::OfflineOptions how{.batch = config.preference.batch, .shuffle = config.data.shuffle};
   if (reward_model) {
     modeling = std::make_unique<learner::RewardModeling>(transformer, weights, optimizer, config.optimizer.micro_batch_tokens,
                                                          config.preference.centering);
     objective = std::make_unique<learner::RewardModelObjective>(*modeling, data.train, data.heldout);
+  } else if (config.preference.loss == "kto") {
+    reference = std::make_unique<learner::ReferencePolicy>(weights, train);
+    const configs::PreferenceConfig& c = config.preference;
+    auto kto = std::make_unique<learner::KtoObjective>(
+        train, weights, optimizer, *reference, &cache,
+        learner::KtoOptions{.beta = c.beta, .desirable_weight = c.desirable_weight, .undesirable_weight = c.undesirable_weight,
+                            .batch = c.batch, .max_tokens = std::min(c.max_tokens, session.shape().max_positions),
+                            .seed = config.run.seed, .shuffle = config.data.shuffle},
+        data.completions, data.completions_heldout);
+    how.shuffle = false;  // its batches are fixed
+    if (kto->left_out() > 0) observer.Note("completions: " + std::to_string(kto->left_out()) + " fill no batch and are left out");
+    objective = std::move(kto);
   } else {
     const learner::PreferenceLossOptions loss = LossOptions(config.preference);
     if (learner::UsesReference(loss.kind)) reference = std::make_unique<learner::ReferencePolicy>(weights, train);
     objective = std::make_unique<learner::PreferenceObjective>(train, weights, optimizer, reference.get(), &cache, loss,
                                                                data.train, data.heldout);
   }
+  learner::LearnerHooks hooks = observer.Hooks();
+  hooks.store_state = [identity = data.identity] { return identity; };
+  hooks.resumed = [&](int64_t step, const std::string& then) {
+    if (then == data.identity) return;
+    throw Error(ErrorCode::kConflict, "the checkpoint of step " + std::to_string(step) + " was trained on other rows (rows and hash " + then +
+                                          "; the store has " + data.identity + "): bring the run's store back, or start a new run",
+                store->path());
+  };
   RunSummary summary;
   summary.wanted_steps = config.run.steps;
-  summary.learner = learner::RunOffline(config, {.batch = config.preference.batch, .shuffle = config.data.shuffle}, *objective,
-                                        weights, optimizer, checkpoints, observer.Hooks(), options.resume);
+  summary.learner = learner::RunOffline(config, how, *objective, weights, optimizer, checkpoints, hooks, options.resume);
   policy_model::SaveModelDirectory(weights, session.folder().path + "/model", session.tokenizer_source());
-  summary.counters = {{"pairs", static_cast<int64_t>(data.train.size())}, {"reference/cache_hits", cache.hits()},
+  summary.counters = {{"pairs", static_cast<int64_t>(data.train.size())}, {"completions", static_cast<int64_t>(data.completions.size())},
+                      {"reference/cache_hits", cache.hits()},
                       {"reference/cache_misses", cache.misses()}};
   observer.Finish(summary);
   return summary;

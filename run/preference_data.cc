@@ -1,6 +1,7 @@
 #include "run/preference_data.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "common/error.h"
 #include "replay/importer.h"
@@ -20,9 +21,47 @@ Demonstration Join(const std::vector<int32_t>& prompt, const std::vector<int32_t
   return out;
 }
 
+// Dataset "pairs" of the run's store, from the dataset of another store. Copied: a run's data never changes.
+std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store) {
+  replay::StoreOptions how;
+  how.read_only = true;
+  const auto from = replay::Store::Open(data.train, how);
+  const auto datasets = from->PreferenceDatasets();
+  std::string name = data.dataset, known;
+  for (const auto& [known_name, rows] : datasets) known += (known.empty() ? "" : ", ") + known_name;
+  if (name.empty() && datasets.size() == 1) name = datasets.begin()->first;
+  if (!datasets.contains(name)) {
+    throw Error(ErrorCode::kInvalidArgument, known.empty() ? "the store has no preference dataset: `plumb data mine` or `import` makes one"
+                                             : "data.dataset is '" + data.dataset + "'; the store has: " + known, data.train);
+  }
+  const uint64_t rows = datasets.at(name);
+  uint64_t hash = replay::kPreferenceHash;
+  for (uint64_t first = 0; first < rows; first += kPiece) {
+    store.AppendPreferences(kDataset, first, from->ReadPreferences(name, first, kPiece), hash);
+  }
+  store.SealPreferences(kDataset, rows, hash);
+  return std::to_string(rows) + " rows of dataset '" + name + "' of " + data.train;
+}
+
+// The tokens that were sampled; of a rollout nothing is tokenized again.
+Demonstration Sampled(const Session& session, const PreferenceRecord& record, const std::vector<int32_t>& answer) {
+  for (const auto* tokens : {&record.prompt_tokens, &answer}) {
+    for (const int32_t id : *tokens) {
+      if (id >= 0 && id < session.shape().vocab) continue;
+      throw Error(ErrorCode::kInvalidArgument, "the row was sampled with another tokenizer: token " + std::to_string(id) +
+                                                   " is none of this model's " + std::to_string(session.shape().vocab),
+                  "row " + std::to_string(record.row));
+    }
+  }
+  return Join(record.prompt_tokens, answer);
+}
+
 // The answer as the chat template writes it behind the prompt, end token included; learned from its first token on.
 Demonstration Sequence(const Session& session, const PreferenceRecord& record, const std::vector<Message>& answer) {
   const auto& tokenizer = session.tokenizer();
+  if (!record.prompt_tokens.empty()) {
+    return Sampled(session, record, &answer == &record.rejected ? record.rejected_tokens : record.chosen_tokens);
+  }
   if (!record.prompt_text.empty() || !session.chat_template()) {
     if (record.prompt_text.empty() || answer.size() != 1) {
       throw Error(ErrorCode::kInvalidArgument, "the pairs are dialogues and the model has no chat template",
@@ -43,57 +82,114 @@ Demonstration Sequence(const Session& session, const PreferenceRecord& record, c
   return Join(tokenizer.Encode(prompt), tokenizer.Encode(whole.substr(prompt.size())));
 }
 
+// What a loss wants of the rows, and where the rows begin in the lists.
+class Rows {
+ public:
+  Rows(const Session& session, bool labelled, int64_t longest)
+      : session_(session), labelled_(labelled), longest_(longest) {}
+
+  void Add(const PreferenceRecord& record) {
+    const bool pair = record.kind == PreferenceKind::kPair;
+    if (!pair && !(labelled_ && record.kind == PreferenceKind::kLabelled)) {
+      ++others_;
+      return;
+    }
+    PreferencePair p{.dataset = record.dataset, .row = record.row, .chosen = Sequence(session_, record, record.chosen),
+                     .margin = record.margin, .has_margin = record.has_margin};
+    if (pair) p.rejected = Sequence(session_, record, record.rejected);
+    const auto length = static_cast<int64_t>(std::max(p.chosen.tokens.size(), p.rejected.tokens.size()));
+    if (length > longest_) {
+      if (session_.config().data.overlong == "error") {
+        throw Error(ErrorCode::kInvalidArgument, "a pair has " + std::to_string(length) + " tokens, more than " +
+                                                     std::to_string(longest_) + ": raise preference.max_tokens or set data.overlong",
+                    "row " + std::to_string(record.row));
+      }
+      ++long_;
+      return;
+    }
+    if (!labelled_) {
+      pairs.push_back(std::move(p));
+      return;
+    }
+    starts_.push_back(completions.size());
+    const bool desirable = pair || record.desirable;
+    completions.push_back({.dataset = p.dataset, .row = p.row, .completion = std::move(p.chosen), .desirable = desirable});
+    if (pair) completions.push_back({.dataset = p.dataset, .row = p.row, .completion = std::move(p.rejected), .desirable = false});
+  }
+
+  size_t rows() const { return labelled_ ? starts_.size() : pairs.size(); }
+  // The last `rows` rows, out of their list.
+  std::vector<LabelledCompletion> TakeCompletions(size_t last_rows) {
+    const size_t from = last_rows == 0 ? completions.size() : starts_[starts_.size() - last_rows];
+    return Take(completions, from);
+  }
+  std::vector<PreferencePair> TakePairs(size_t last_rows) { return Take(pairs, pairs.size() - last_rows); }
+  std::string LeftOut() const {
+    return std::to_string(long_) + " longer than " + std::to_string(longest_) + " tokens and " + std::to_string(others_) +
+           (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out";
+  }
+
+  std::vector<PreferencePair> pairs;
+  std::vector<LabelledCompletion> completions;
+
+ private:
+  template <class T>
+  static std::vector<T> Take(std::vector<T>& list, size_t from) {
+    std::vector<T> out(std::make_move_iterator(list.begin() + static_cast<std::ptrdiff_t>(from)), std::make_move_iterator(list.end()));
+    list.resize(from);
+    return out;
+  }
+
+  const Session& session_;
+  const bool labelled_;
+  const int64_t longest_;
+  std::vector<size_t> starts_;  // of each row, in `completions`
+  int64_t long_ = 0, others_ = 0;
+};
+
 }  // namespace
 
 PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   const configs::Config& config = session.config();
   PreferenceData out;
-  replay::ImportRequest request;
-  request.files = {config.data.train};
-  request.dataset = kDataset;
-  request.rows.map = config.data.map;
-  const replay::ImportReport report = replay::ImportFiles(store, request);
-  for (const replay::FileLedger& ledger : report.files) {
-    out.notes.push_back(ledger.file + ": " + ledger.form + ", " + ledger.Describe());
-    for (const std::string& example : ledger.examples) out.notes.push_back("  rejected " + example);
-  }
-  const uint64_t rows = store.PreferenceCount(kDataset);
-  const uint64_t wanted = config.data.limit > 0 ? std::min<uint64_t>(rows, static_cast<uint64_t>(config.data.limit)) : rows;
-  const int64_t longest = std::min(config.preference.max_tokens, session.shape().max_positions);
-  int64_t long_pairs = 0, others = 0;
-  for (uint64_t first = 0; first < wanted; first += kPiece) {
-    for (const PreferenceRecord& record : store.ReadPreferences(kDataset, first, std::min(kPiece, wanted - first))) {
-      if (record.kind != PreferenceKind::kPair) {
-        ++others;
-        continue;
-      }
-      PreferencePair pair{.dataset = record.dataset, .row = record.row, .chosen = Sequence(session, record, record.chosen),
-                          .rejected = Sequence(session, record, record.rejected), .margin = record.margin,
-                          .has_margin = record.has_margin};
-      const size_t length = std::max(pair.chosen.tokens.size(), pair.rejected.tokens.size());
-      if (static_cast<int64_t>(length) > longest) {
-        if (config.data.overlong == "error") {
-          throw Error(ErrorCode::kInvalidArgument, "a pair has " + std::to_string(length) + " tokens, more than " +
-                                                       std::to_string(longest) + ": raise preference.max_tokens or set data.overlong",
-                      "row " + std::to_string(record.row));
-        }
-        ++long_pairs;
-        continue;
-      }
-      out.train.push_back(std::move(pair));
+  if (std::filesystem::is_directory(config.data.train)) {
+    out.notes.push_back("pairs: " + CopyFromStore(config.data, store));
+  } else {
+    replay::ImportRequest request;
+    request.files = {config.data.train};
+    request.dataset = kDataset;
+    request.rows.map = config.data.map;
+    const replay::ImportReport report = replay::ImportFiles(store, request);
+    for (const replay::FileLedger& ledger : report.files) {
+      out.notes.push_back(ledger.file + ": " + ledger.form + ", " + ledger.Describe());
+      for (const std::string& example : ledger.examples) out.notes.push_back("  rejected " + example);
     }
   }
+  out.identity = store.PreferenceIdentity(kDataset);
+  const uint64_t stored = store.PreferenceCount(kDataset);
+  const uint64_t wanted = config.data.limit > 0 ? std::min<uint64_t>(stored, static_cast<uint64_t>(config.data.limit)) : stored;
+  const bool labelled = config.algorithm.name == "dpo" && config.preference.loss == "kto";
+  Rows rows(session, labelled, std::min(config.preference.max_tokens, session.shape().max_positions));
+  for (uint64_t first = 0; first < wanted; first += kPiece) {
+    for (const PreferenceRecord& record : store.ReadPreferences(kDataset, first, std::min(kPiece, wanted - first))) rows.Add(record);
+  }
   const auto heldout = static_cast<size_t>(config.preference.heldout);
-  if (out.train.size() <= heldout) {
-    throw Error(ErrorCode::kInvalidArgument, "there are " + std::to_string(out.train.size()) + " usable pairs and preference.heldout = " +
+  const size_t usable = rows.rows();
+  if (usable <= heldout) {
+    throw Error(ErrorCode::kInvalidArgument, "there are " + std::to_string(usable) + " usable pairs and preference.heldout = " +
                                                  std::to_string(heldout) + ": nothing is left to train on", config.data.train);
   }
-  out.heldout.assign(std::make_move_iterator(out.train.end() - static_cast<std::ptrdiff_t>(heldout)),
-                     std::make_move_iterator(out.train.end()));
-  out.train.resize(out.train.size() - heldout);
-  out.notes.push_back("pairs: " + std::to_string(out.train.size()) + " to train on, " + std::to_string(heldout) + " held out, " +
-                      std::to_string(long_pairs) + " longer than " + std::to_string(longest) + " tokens and " +
-                      std::to_string(others) + " that are no pairs left out");
+  if (labelled) {
+    out.completions_heldout = rows.TakeCompletions(heldout);
+    out.completions = std::move(rows.completions);
+    out.notes.push_back("completions: " + std::to_string(out.completions.size()) + " to train on, " +
+                        std::to_string(out.completions_heldout.size()) + " held out, " + rows.LeftOut());
+  } else {
+    out.heldout = rows.TakePairs(heldout);
+    out.train = std::move(rows.pairs);
+    out.notes.push_back("pairs: " + std::to_string(out.train.size()) + " to train on, " + std::to_string(heldout) + " held out, " +
+                        rows.LeftOut());
+  }
   return out;
 }
 

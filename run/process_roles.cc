@@ -202,7 +202,13 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
     AddCounterMetrics(replay.Counters(), metrics);
     inner(step, metrics);
   };
-  hooks.checkpointed = [&](int64_t oldest_step) { replay.Trim(oldest_step); };
+  hooks.store_state = [&] { return replay::ReplayTable::CursorText(replay.CursorAt(0)); };
+  hooks.resumed = [&](int64_t step, const std::string& then) {
+    replay::ReplayTable::Cursor cursor = replay::ReplayTable::ParseCursor(then);
+    cursor.next_step = step;
+    replay.CheckCursor(cursor);
+  };
+  hooks.checkpointed = [&](int64_t oldest_step) { replay.Trim(KeepFromStep(config, oldest_step)); };
   learner::LearnerLoop loop(config, weights, batches, publisher, checkpoints, demonstrations.train,
                             demonstrations.heldout, hooks);
   RunSummary summary;

@@ -1,9 +1,24 @@
 #include "run/roles.h"
 
+#include <algorithm>
+
 #include "common/error.h"
 #include "run/observer.h"
 
 namespace plumb::run {
+
+replay::PlannerOptions PlannerOptionsOf(const configs::Config& config) {
+  const configs::ReplayConfig& r = config.replay;
+  return {.prompts = r.prompts,
+          .groups_per_step = r.groups_per_step,
+          .sampler = {.name = r.sampler, .seed = config.run.seed, .alpha = r.alpha, .easiest = r.easiest, .ramp = r.ramp, .floor = r.floor},
+          .remover = {.max_steps = r.max_age_steps, .max_times_sampled = r.max_times_sampled, .max_groups = r.max_groups, .evict = r.evict},
+          .limiter = {.samples_per_insert = r.samples_per_insert, .min_groups = r.min_groups, .max_staleness = r.max_staleness},
+          .stratum = r.stratum,
+          .difficulty = r.difficulty,
+          .success_part = config.eval.success_part,
+          .history_steps = r.history_steps};
+}
 
 replay::TableOptions TableOptionsOf(const configs::Config& config) {
   replay::TableOptions options;
@@ -15,6 +30,7 @@ replay::TableOptions TableOptionsOf(const configs::Config& config) {
   options.sync = config.run.schedule == "sync";
   options.max_staleness = config.run.max_staleness;
   options.eval_prompts = config.data.eval_prompts > 0 ? static_cast<uint64_t>(config.data.eval_prompts) : 0;
+  options.planner = PlannerOptionsOf(config);
   options.unscored = replay::ParseUnscored(config.reward.on_failure);
   return options;
 }
@@ -38,6 +54,11 @@ actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string
                     .stop = config.rollout.stop,
                     .eos = session.shape().eos_tokens};
   return options;
+}
+
+int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step) {
+  if (config.replay.keep_steps < 0) return 0;
+  return std::max<int64_t>(0, oldest_step - std::max(config.replay.keep_steps, replay::StepPlanner::StepsToKeep(PlannerOptionsOf(config))));
 }
 
 std::unique_ptr<replay::Store> OpenStore(const Session& session) {

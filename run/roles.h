@@ -16,6 +16,7 @@
 
 #include "actor/rollout.h"
 #include "learner/learner_loop.h"
+#include "replay/step_planner.h"
 #include "replay/table.h"
 #include "run/session.h"
 
@@ -56,8 +57,11 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
 RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, const RunOptions& options);
 
 // Shared by both ways (roles.cc).
+replay::PlannerOptions PlannerOptionsOf(const configs::Config& config);
 replay::TableOptions TableOptionsOf(const configs::Config& config);
 actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string& actor);
+// First step whose rollouts the store has to keep, when `oldest_step` is that of the oldest checkpoint (replay.keep_steps).
+int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step);
 std::unique_ptr<replay::Store> OpenStore(const Session& session);
 
 }  // namespace plumb::run

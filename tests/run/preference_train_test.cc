@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 
 #include <nlohmann/json.hpp>
 
@@ -73,12 +74,75 @@ TEST(PreferenceTrainTest, ARewardModelLearnsAndIsSavedForUse) {
   EXPECT_EQ(config["architectures"][0], "LlamaForSequenceClassification");
 }
 
-TEST(PreferenceTrainTest, LossesWithoutAReferenceRunToo) {
+// Each loss of docs/preferences.md, from a recipe: it falls, and held-out pairs are told apart.
+TEST(PreferenceTrainTest, EveryLossTrains) {
   const TempFolder temp;
-  for (const char* loss : {"simpo", "orpo", "ipo", "hinge", "robust"}) {
-    const auto run = RunPlumb(Line(temp, "dpo", temp / loss, 3, {"--set", std::string("preference.loss=") + loss}));
-    EXPECT_EQ(run.code, 0) << loss << run.err;
+  const std::vector<std::vector<std::string>> cases = {
+      {"hinge"}, {"ipo"}, {"simpo", "preference.beta=2"}, {"orpo", "preference.beta=1"}, {"kto"},
+      {"robust", "preference.label_smoothing=0.1"},
+      {"sigmoid", "preference.label_smoothing=0.1"},   // cDPO
+      {"sigmoid", "preference.length_normalize=true"},
+      {"kto", "preference.desirable_weight=1.5", "preference.undesirable_weight=0.5"}};
+  for (size_t i = 0; i < cases.size(); ++i) {
+    std::vector<std::string> more;
+    for (const std::string& set : cases[i]) more.insert(more.end(), {"--set", &set == &cases[i][0] ? "preference.loss=" + set : set});
+    const std::string out = temp / std::to_string(i);
+    const auto run = RunPlumb(Line(temp, "dpo", out, 25, more));
+    ASSERT_EQ(run.code, 0) << cases[i].front() << run.err;
+    const auto eval = Summary(out)["eval"];
+    EXPECT_LT(eval["after"]["loss"].get<double>(), eval["before"]["loss"].get<double>()) << cases[i].front() << i;
+    EXPECT_GT(eval["after"]["accuracy"].get<double>(), 0.8) << cases[i].front() << i;
   }
+}
+
+TEST(PreferenceTrainTest, AMarginOfTheDataIsAskedFor) {
+  const TempFolder temp;
+  auto line = Line(temp, "dpo", temp / "margin", 25);
+  const std::string path = temp / "pairs.jsonl";  // Line has written it
+  std::string text = RealFileSystem().ReadFile(path, 1 << 20), with;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = text.find('\n', at);
+    with += text.substr(at, end - at - 1) + ", \"margin\": 0.5}\n";
+    at = end + 1;
+  }
+  RealFileSystem().WriteFileAtomic(path, with);
+  const auto run = RunPlumb(line);
+  ASSERT_EQ(run.code, 0) << run.err;
+  const auto eval = Summary(temp / "margin")["eval"];
+  EXPECT_NEAR(eval["before"]["loss"].get<double>(), std::log(1 + std::exp(0.5)), 1e-6);
+  EXPECT_LT(eval["after"]["loss"].get<double>(), 0.8);
+}
+
+TEST(PreferenceTrainTest, KtoResumesBitForBitAndItsSecondEpochNeedsNoReference) {
+  const TempFolder temp;
+  const std::vector<std::string> kto = {"--set", "preference.loss=kto", "--set", "preference.batch=20"};
+  ASSERT_EQ(RunPlumb(Line(temp, "dpo", temp / "whole", 20, kto)).code, 0);  // 200 completions: an epoch is 10 steps
+  ASSERT_EQ(RunPlumb(Line(temp, "dpo", temp / "parts", 7, kto)).code, 0);
+  auto more = kto;
+  more.emplace_back("--resume");
+  const auto resumed = RunPlumb(Line(temp, "dpo", temp / "parts", 20, more));
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  for (const char* hash : {"weights_sha256", "optimizer_sha256"}) {
+    EXPECT_EQ(Summary(temp / "whole")[hash], Summary(temp / "parts")[hash]) << hash;
+  }
+  // Own and mismatched sequences of 200 rows and of 40 held out; each is looked up in both epochs.
+  const auto counters = Summary(temp / "whole")["counters"];
+  EXPECT_LE(counters["reference/cache_misses"].get<int64_t>(), 2 * (200 + 40));
+  EXPECT_GE(counters["reference/cache_hits"].get<int64_t>(), 2 * 200);
+}
+
+TEST(PreferenceTrainTest, AResumeOverOtherRowsIsRefused) {
+  const TempFolder temp;
+  ASSERT_EQ(RunPlumb(Line(temp, "dpo", temp / "run", 6)).code, 0);
+  std::filesystem::remove_all(temp / "run/store");
+  auto line = Line(temp, "dpo", temp / "run", 12, {"--resume"});
+  const std::string path = temp / "pairs.jsonl";
+  std::string text = RealFileSystem().ReadFile(path, 1 << 20);
+  text.replace(text.find("\"chosen\": \"") + 11, 1, "7");
+  RealFileSystem().WriteFileAtomic(path, text);
+  const auto resumed = RunPlumb(line);
+  EXPECT_EQ(resumed.code, 2) << resumed.err;
+  EXPECT_TRUE(Has(resumed.err, "trained on other rows")) << resumed.err;
 }
 
 TEST(PreferenceTrainTest, WrongInputIsSaidAtTheStart) {

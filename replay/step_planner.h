@@ -1,0 +1,92 @@
+// What a train step is given: which prompts its leases carry, and which earlier groups it is trained on again.
+//
+// Purpose: the part of a ReplayTable that composes samplers, a remover and a rate limiter. Prompts go out in shuffled passes
+// over the dataset (replay/leases.h) unless a sampler is named; replayed groups are drawn from the steps before. Every draw
+// is a function of (seed, step, what earlier steps left in the store) and is written to the store before anybody acts on it
+// (StepPlan): a restart, and a learner that goes back to a checkpoint, get the same again.
+//   At step s, with the leases of all steps < s complete (the table sees to that):
+//     prompts   of step s from the rows of "train"; success rates from the groups of the last history_steps steps
+//     replayed  at most groups_per_step groups of the steps that the remover leaves, as many as the limiter grants
+//   An item's priority is the standard deviation of its answers' rewards (a group of equal rewards has no gradient), its
+//   success rate the share of answers whose success part is >= 0.5, its stratum and difficulty columns of its prompt.
+// Thread safety: all methods. Lock order: the table's mutex, the planner's, the store's.
+// Ownership: borrows the store. Errors: kInvalidArgument for options and for columns that rows lack; those of the store.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "replay/leases.h"
+#include "replay/rate_limiter.h"
+#include "replay/remover.h"
+#include "replay/sampler.h"
+#include "replay/store.h"
+
+namespace plumb::replay {
+
+struct PlannerOptions {
+  std::string prompts = "passes";    // or a sampler: SamplerNames() without fifo
+  int64_t groups_per_step = 0;       // earlier groups given to a step; 0: none
+  SamplerOptions sampler;            // of the earlier groups; its parameters serve both
+  RemoverOptions remover;
+  RateLimiterOptions limiter;
+  std::string stratum;               // column of the prompt; empty: one stratum
+  std::string difficulty;            // column of the prompt, a number; empty: the number of prompt tokens (or characters)
+  std::string success_part;          // reward part; empty: the first
+  int64_t history_steps = 64;        // steps whose groups count for success rates
+};
+
+class StepPlanner {
+ public:
+  StepPlanner(Store* store, const PlannerOptions& options, uint64_t seed, bool shuffle, int64_t steps, int64_t prompts_per_step,
+              int64_t version_base);
+
+  // Decides the prompts of steps [from, end) that are not decided yet. REQUIRES: every lease of steps < from is complete.
+  void PlanPrompts(int64_t from, int64_t end);
+  // nullopt: the step of this lease is not planned.
+  std::optional<uint64_t> RowOf(uint64_t lease_id) const;
+
+  // The earlier groups of step `step`, by lease id. REQUIRES: every lease of steps < step is complete.
+  std::vector<TrajectoryGroup> Replayed(int64_t step);
+
+  // Steps behind a checkpoint whose groups have to stay in the store for the draws after it.
+  static int64_t StepsToKeep(const PlannerOptions& options);
+
+ private:
+  // What is remembered of a stored group.
+  struct GroupFacts {
+    bool usable = false;       // not dropped, at least one scored answer
+    SampleItem item;           // key: lease id
+    uint64_t row = 0;
+    int64_t oldest_version = 0;
+  };
+  bool SamplesPrompts() const { return prompts_ != nullptr; }
+  const std::vector<GroupFacts>& StepFacts(int64_t step);          // REQUIRES: mu_
+  GroupFacts FactsOf(const TrajectoryGroup& group) const;
+  std::vector<SampleItem> PromptItems(int64_t from);               // REQUIRES: mu_
+  void Columns(const Prompt& prompt, SampleItem& item) const;
+  std::vector<uint64_t> DrawReplayed(int64_t step, uint64_t before_total);  // REQUIRES: mu_
+
+  // Constant after construction.
+  Store* const store_;
+  const PlannerOptions options_;
+  const int64_t steps_, prompts_per_step_, version_base_;
+  std::unique_ptr<PromptOrder> order_;
+  std::unique_ptr<Sampler> prompts_;   // nullptr: passes
+  std::unique_ptr<Sampler> sampler_;   // nullptr: no replay
+  const Remover remover_;
+  const RateLimiter limiter_;
+
+  mutable std::mutex mu_;
+  // Guarded by mu_.
+  mutable std::map<int64_t, std::vector<uint64_t>> rows_;   // step -> rows, of the plans seen last
+  std::map<int64_t, std::vector<GroupFacts>> facts_;        // step -> its groups
+  std::vector<SampleItem> prompt_items_;                    // by row, without results; empty until first needed
+};
+
+}  // namespace plumb::replay
