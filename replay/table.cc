@@ -352,8 +352,8 @@ ReplayTable::Range ReplayTable::AskStep(int64_t step) {
   const uint64_t per_step = static_cast<uint64_t>(options_.prompts_per_step);
   const uint64_t begin = static_cast<uint64_t>(step) * per_step;
   if (asked_step_ != step) {
-    asked_step_ = step;  // may be lower than before: a learner that resumed
     planner_->PlanPrompts(step, std::min(options_.steps, step + options_.max_staleness + 1));
+    asked_step_ = step;  // may be lower than before: a learner that resumed
     train_.Open(begin, TrainLimit());
     changed_.notify_all();
   }
