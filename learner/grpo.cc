@@ -199,7 +199,7 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     }
   }
 
-  AddBatchMetrics(std::span(groups).first(own_groups), metrics);
+  AddBatchMetrics(groups.first(own_groups), metrics);
   metrics["policy/groups_used"] = static_cast<double>(used_groups);
   if (replays_) metrics["replay/groups"] = static_cast<double>(groups.size() - own_groups);
   if (kl_sequences) metrics["objective/kl"] = kl_sum / static_cast<double>(kl_sequences);
