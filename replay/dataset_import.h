@@ -1,14 +1,9 @@
-// Prompt and demonstration files (JSONL, JSONL.gz) into records, with a ledger of every row.
+// The prompts and demonstrations of a run: rows of a dataset file as replay/row_source.h and replay/row_parser.h read them,
+// dressed with a system prompt and a suffix, tokenized, cut to length, with a ledger of every row.
 //
-// Rows that are understood:
-//   {"question", "answer": "... #### 42"}                GSM8K; ground truth is what follows the last ####
-//   {"prompt": text | [{role, content}], ...}            TRL, verl, slime; also "input" or "question" as the prompt
-//   ground truth from: answer, ground_truth, label, reward_model.ground_truth, reward_spec.ground_truth; may be absent
-//   {"chosen", "rejected"} as whole dialogues (message lists, or HH-RLHF's "\n\nHuman: ...\n\nAssistant: ..." text): the
-//                                                        prompt is what both have in common
-//   {"prompt", "completion"} and {"messages"}            demonstrations
-// `map` names other columns: prompt=..., answer=..., completion=..., messages=.... All other columns reach the reward
-// function as Prompt::extra_json.
+// Any form and container that `plumb data import` knows. A preference pair gives its prompt; a conversation gives a
+// demonstration for each turn of the assistant. `map` names other columns. All other columns reach the reward function as
+// Prompt::extra_json.
 // Invariant: read = used + the sum of rejected. Nothing is repaired silently.
 // Thread safety: pure functions of the file. Errors: kNotFound, kIo, kCorruption (gzip); kInvalidArgument for a file
 // without a usable row, or without the columns (lists those it has).
@@ -56,7 +51,7 @@ struct RowLedger {
   int64_t truncated = 0;   // of the used ones, under overlong = left | right
   std::map<std::string, int64_t> rejected;      // by reason: bad_utf8, bad_json, ...
   std::vector<std::string> examples;            // "file:line: reason: detail" of the first kMaxExamples
-  std::string format;      // "gsm8k", "prompt", "prompt+completion", "messages"
+  std::string format;      // FormName of the first usable row
   static constexpr size_t kMaxExamples = 20;
   int64_t TotalRejected() const;
   std::string Describe() const;  // one line: "read 100 = used 97 + 2 bad_json + 1 overlong"

@@ -15,6 +15,7 @@ namespace {
 Family FamilyOf(ImportWriter::Table table) {
   return table == ImportWriter::Table::kPrompts ? Family::kPrompts : Family::kPreferences;
 }
+constexpr size_t kIngestBytes = size_t{2} << 20;  // below, a file of its own costs more than it saves
 constexpr int kMeta = static_cast<int>(Family::kMeta);
 
 uint64_t Fnv1a(uint64_t hash, std::string_view bytes) {
@@ -58,7 +59,14 @@ void ImportWriter::Begin() {
   const std::string first = PromptKey(dataset_, 0);
   std::string end = first.substr(0, first.size() - 8);
   end.back() = '\1';  // behind every key of this dataset
-  batch.DeleteRange(store_->rocks().handle(FamilyOf(table_)), first, end);
+  // A range that was deleted stands in the way of table files that are taken in over it: only where there is something.
+  std::unique_ptr<rocksdb::Iterator> it(
+      store_->rocks().db().NewIterator(rocksdb::ReadOptions(), store_->rocks().handle(FamilyOf(table_))));
+  it->Seek(first);
+  if (!it->status().ok()) ThrowStatus(it->status(), store_->path(), "look for an unfinished import");
+  const bool rows = it->Valid() && it->key().compare(end) < 0;
+  if (!rows && !Mark()) return;
+  if (rows) batch.DeleteRange(store_->rocks().handle(FamilyOf(table_)), first, end);
   batch.Delete(store_->rocks().meta(), MarkKey());
   store_->rocks().Write(batch, /*sync=*/false);
 }
@@ -107,8 +115,15 @@ void ImportWriter::Add(PreferenceRecord record) {
   AddRow(EncodePreferenceRow(record));
 }
 
+void ImportWriter::IngestLarge() {
+  if (batch_.GetDataSize() < kIngestBytes) return;
+  store_->rocks().Ingest(FamilyOf(table_), batch_);
+  batch_.Clear();
+}
+
 void ImportWriter::Commit(const std::string& mark) {
   if (sealed()) return;
+  IngestLarge();
   const std::string key = MarkKey();
   batch_.Put(store_->rocks().meta(), key, plumb::replay::Seal(key, mark));
   store_->rocks().Write(batch_, /*sync=*/false);
@@ -121,6 +136,7 @@ bool ImportWriter::Seal() {
     if (sealed_ != done) OtherRows();
     return false;
   }
+  IngestLarge();
   const std::string key = SealedKey();
   // The log is one: syncing this line makes the unsynced rows before it durable as well.
   batch_.Delete(store_->rocks().meta(), MarkKey());

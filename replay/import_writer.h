@@ -1,7 +1,7 @@
 // One dataset into the store in pieces, with a mark from which a killed import goes on.
 //
 // Purpose: memory does not grow with the file. Rows count only once Seal has returned; until then each Commit writes its
-// rows and the mark in one batch, so a mark never promises rows that are not there. Under a name that is sealed the same
+// rows and then the mark, so a mark never promises rows that are not there. Under a name that is sealed the same
 // rows again are a no-op and others are kConflict, found at the first row that differs.
 // Thread safety: none; one writer a dataset. Ownership: borrows the store. Errors: those of Store; after kNoSpace what
 // was committed is there and the import can go on.
@@ -37,13 +37,15 @@ class ImportWriter {
   void Add(PreferenceRecord record);
   size_t pending_bytes() const { return batch_.GetDataSize(); }
   uint64_t hash() const { return hash_; }
-  // What was added, and `mark`, in one write; not synced: Seal syncs all of it.
+  // What was added, then `mark`; what is small goes through the log, unsynced (Seal syncs all of it), the rest is a table
+  // file of its own.
   void Commit(const std::string& mark);
   // Durable and visible on return. False: the very same rows were there already.
   bool Seal();
 
  private:
   void AddRow(const std::string& encoded);
+  void IngestLarge();
   [[noreturn]] void OtherRows() const;
   std::string MarkKey() const;
   std::string SealedKey() const;

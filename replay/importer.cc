@@ -21,7 +21,7 @@ namespace plumb::replay {
 namespace {
 
 using Json = nlohmann::json;
-constexpr size_t kMaxExamples = 20, kSamples = 3, kCommitBytes = size_t{4} << 20;
+constexpr size_t kMaxExamples = 20, kSamples = 3, kCommitBytes = size_t{16} << 20, kRejectBytes = size_t{1} << 20;
 
 // Open addressing over 64-bit fingerprints; 0 stands for an empty slot.
 class FingerprintSet {
@@ -142,7 +142,7 @@ class Rejects {
       j["row_hex"] = hex;
     }
     pending_ += j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-    if (pending_.size() > kCommitBytes) Flush();
+    if (pending_.size() > kRejectBytes) Flush();
   }
   void Flush() {
     if (!file_ || pending_.empty()) return;
@@ -223,25 +223,27 @@ class Import {
     writer_->Begin();
   }
 
-  void Use(const ParsedRow& row, const std::string& where, FileLedger& ledger) {
+  void Use(ParsedRow row, int64_t number, FileLedger& ledger) {
     if (request_.max_tokens > 0) {
       const int64_t tokens = request_.count_tokens(row);
       const std::string text = std::to_string(tokens) + " tokens, the bound is " + std::to_string(request_.max_tokens);
-      if (tokens > request_.max_tokens && request_.overlong == "error") throw Error(ErrorCode::kInvalidArgument, text, where);
+      if (tokens > request_.max_tokens && request_.overlong == "error") throw Error(ErrorCode::kInvalidArgument, text, Where(ledger, number));
       if (tokens > request_.max_tokens) throw RowProblem{"overlong", text};
     }
     const bool prompt = KindOf(row.form) == RowKind::kPrompts;
     if (!seen_.Insert(prompt ? Fingerprint(row.prompt) : Fingerprint(row.record))) {
       throw RowProblem{"duplicate", "says the same as an earlier row"};
     }
-    if (prompt) {
-      writer_->Add(row.prompt);
-    } else {
-      writer_->Add(row.record);
-    }
     if (ledger.samples.size() < kSamples) ledger.samples.push_back(Sample(row));
+    if (prompt) {
+      writer_->Add(std::move(row.prompt));
+    } else {
+      writer_->Add(std::move(row.record));
+    }
     ++ledger.used;
   }
+
+  static std::string Where(const FileLedger& ledger, int64_t number) { return ledger.file + ":" + std::to_string(number); }
 
   // False: `progress` asked to stop.
   bool ReadFile(size_t index, int64_t skip) {
@@ -276,20 +278,19 @@ class Import {
   }
 
   void ReadRow(const SourceRow& row, RowParser& parser, FileLedger& ledger) {
-    const std::string where = ledger.file + ":" + std::to_string(row.number);
     ++ledger.read;
     try {
       if (row.too_long) throw RowProblem{"line_too_long", "more than " + std::to_string(request_.max_row_bytes) + " bytes"};
-      const ParsedRow parsed = parser.Parse(row.text);
+      ParsedRow parsed = parser.Parse(row.text);
       if (ledger.form.empty()) {
         ledger.form = FormName(parsed.form);
         Settle(parsed.form, ledger.file);
       }
-      Use(parsed, where, ledger);
+      Use(std::move(parsed), row.number, ledger);
     } catch (const RowProblem& problem) {
       ++ledger.rejected[problem.reason];
       rejects_.Add(ledger.file, row, problem);
-      if (ledger.examples.size() < kMaxExamples) ledger.examples.push_back(where + ": " + problem.reason + ": " + problem.detail);
+      if (ledger.examples.size() < kMaxExamples) ledger.examples.push_back(Where(ledger, row.number) + ": " + problem.reason + ": " + problem.detail);
     }
   }
 

@@ -2,7 +2,7 @@
 //
 // Every row ends in the ledger: read = used + rejected by reason. The form is found per file; files of one import have to
 // hold the same kind of rows. A killed import goes on where it was when it is called again with the same files and
-// options; the same files again change nothing. Memory: one row, one batch of 4 MB, and 8-16 bytes a used row for finding
+// options; the same files again change nothing. Memory: one row, one batch of 16 MB, and 8-16 bytes a used row for finding
 // duplicates.
 // Thread safety: pure function of its arguments; nobody else may write the dataset meanwhile.
 // Errors: those of RowSource, ImportWriter and Store; kInvalidArgument for a file without a usable row, listing why.
@@ -25,7 +25,7 @@ struct ImportRequest {
   RowParserOptions rows;
   std::string rejects;                    // file for what was rejected, one JSON object a line; empty: none
   size_t max_row_bytes = size_t{16} << 20;
-  int64_t commit_rows = 2048;             // rows between two marks
+  int64_t commit_rows = 65536;            // rows between two marks, or 16 MB
   int64_t max_tokens = 0;                 // 0: not checked, else needs `count_tokens`
   std::string overlong = "drop";          // error | drop: cutting is for whoever trains
   // Tokens of the longest sequence that the row makes.

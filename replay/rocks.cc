@@ -8,6 +8,7 @@
 #include <thread>
 
 #include <rocksdb/options.h>
+#include <rocksdb/sst_file_writer.h>
 
 #include "common/error.h"
 #include "common/log.h"
@@ -19,6 +20,8 @@ using rocksdb::Status;
 
 constexpr std::string_view kNames[kFamilies] = {"meta", "prompts", "leases", "groups", "eval", "preferences", "logprobs",
                                                 "scores", "plans"};
+
+constexpr char kIngestFile[] = "ingest.tmp";  // a killed process may leave it behind
 
 // RocksDB's own log never touches the data disk: with a LOG file on a full disk the library aborts. Its warnings go
 // to the role's log, the rest is not kept.
@@ -144,6 +147,8 @@ void RocksFolder::Open(const std::string& path, const Options& o) {
     ThrowStatus(status, path, "open the store");
   }
   db_.reset(db);
+  std::error_code none;
+  if (!o.read_only) std::filesystem::remove(folder / kIngestFile, none);
   handles_.assign(kFamilies, nullptr);
   for (size_t i = 0; i < names.size(); ++i) {
     const auto found = std::find(std::begin(kNames), std::end(kNames), names[i]);
@@ -182,7 +187,7 @@ void RocksFolder::Resume() {
   }
 }
 
-void RocksFolder::Write(rocksdb::WriteBatch& batch, bool sync) {
+void RocksFolder::RequireWritable() {
   if (read_only_) throw Error(ErrorCode::kInvalidArgument, "the store is open for reading only", path_);
   if (failed_) {
     throw Error(ErrorCode::kIo,
@@ -191,16 +196,55 @@ void RocksFolder::Write(rocksdb::WriteBatch& batch, bool sync) {
                 path_);
   }
   if (full_) Resume();
-  rocksdb::WriteOptions how;
-  how.sync = sync;
-  const Status status = db_->Write(how, &batch);
-  if (status.ok()) return;
+}
+
+void RocksFolder::NoteFailure(const Status& status) {
   if (status.IsNoSpace()) {
     full_ = true;
   } else if (status.IsIOError() || status.IsCorruption()) {
     failed_ = true;
   }
+}
+
+void RocksFolder::Write(rocksdb::WriteBatch& batch, bool sync) {
+  RequireWritable();
+  rocksdb::WriteOptions how;
+  how.sync = sync;
+  const Status status = db_->Write(how, &batch);
+  if (status.ok()) return;
+  NoteFailure(status);
   ThrowStatus(status, path_, "write");
+}
+
+void RocksFolder::Ingest(Family family, const rocksdb::WriteBatch& batch) {
+  RequireWritable();
+  struct IntoFile : rocksdb::WriteBatch::Handler {
+    explicit IntoFile(rocksdb::SstFileWriter* to) : file(to) {}
+    Status PutCF(uint32_t, const rocksdb::Slice& key, const rocksdb::Slice& value) override { return file->Put(key, value); }
+    rocksdb::SstFileWriter* const file;
+  };
+  const std::string path = path_ + "/" + kIngestFile;
+  const rocksdb::Options settings = StoreSettings({});
+  rocksdb::SstFileWriter file(rocksdb::EnvOptions(), settings, handle(family));
+  IntoFile into(&file);
+  Status status = file.Open(path);
+  if (status.ok()) status = batch.Iterate(&into);
+  if (status.ok()) status = file.Finish();  // synced
+  if (!status.ok()) {  // the database itself was not touched
+    std::error_code ignored;
+    std::filesystem::remove(path, ignored);
+    ThrowStatus(status, path_, "write a table file");
+  }
+  rocksdb::IngestExternalFileOptions how;
+  how.move_files = true;
+  how.write_global_seqno = false;  // the file stays as it was summed
+  how.verify_checksums_before_ingest = true;
+  status = db_->IngestExternalFile(handle(family), {path}, how);
+  if (status.ok()) return;
+  std::error_code ignored;
+  std::filesystem::remove(path, ignored);
+  NoteFailure(status);
+  ThrowStatus(status, path_, "take in a table file");
 }
 
 void RocksFolder::Flush() {

@@ -12,6 +12,7 @@
 
 #include "common/error.h"
 #include "replay/dialogue.h"
+#include "replay/json_text.h"
 #include "replay/line_reader.h"
 #include "replay/strict_json.h"
 
@@ -20,22 +21,6 @@ namespace {
 
 namespace dom = simdjson::dom;
 
-struct FormEntry {
-  const char* name;
-  RowKind kind;
-};
-// By RowForm.
-constexpr std::array<FormEntry, kRowForms> kForms = {{
-    {"gsm8k", RowKind::kPrompts},           {"verl", RowKind::kPrompts},
-    {"skyrl", RowKind::kPrompts},           {"openrlhf", RowKind::kPrompts},
-    {"slime", RowKind::kPrompts},           {"prompt-answer", RowKind::kPrompts},
-    {"trl", RowKind::kPrompts},             {"preference", RowKind::kPairs},
-    {"implicit", RowKind::kPairs},          {"hh-rlhf", RowKind::kPairs},
-    {"ultrafeedback", RowKind::kPairs},     {"nemo", RowKind::kPairs},
-    {"kto", RowKind::kLabelled},            {"prompt-completion", RowKind::kDemonstrations},
-    {"messages", RowKind::kDemonstrations}, {"text", RowKind::kDemonstrations},
-    {"alpaca", RowKind::kDemonstrations},
-}};
 constexpr std::array kRoles = {"system", "user", "assistant", "tool"};
 constexpr std::array kParts = {"prompt",  "answer", "ground_truth", "weight",      "chosen",      "rejected", "margin",
                                "context", "completions", "completion", "label", "messages", "text", "instruction",
@@ -47,23 +32,6 @@ std::string_view Trimmed(std::string_view text) {
   return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
 }
 
-void AppendJsonText(std::string& out, std::string_view text) {
-  out.push_back('"');
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      out.push_back('\\');
-      out.push_back(c);
-    } else if (static_cast<uint8_t>(c) < 0x20) {
-      constexpr char kHex[] = "0123456789abcdef";
-      out.append("\\u00").push_back(kHex[static_cast<uint8_t>(c) >> 4]);
-      out.push_back(kHex[c & 15]);
-    } else {
-      out.push_back(c);
-    }
-  }
-  out.push_back('"');
-}
-
 // The parser's depth bound holds here, too.
 void RefuseTwins(dom::element value) {
   if (value.is_array()) {
@@ -71,23 +39,67 @@ void RefuseTwins(dom::element value) {
     return;
   }
   if (!value.is_object()) return;
-  std::vector<std::string_view> keys;
+  const auto refuse = [](std::string_view twin) {
+    throw RowProblem{"bad_json", "the key '" + std::string(twin.substr(0, 60)) + "' stands twice in one object"};
+  };
+  // Messages have two keys, rows a few: no memory for them.
+  std::array<std::string_view, 16> few;
+  std::vector<std::string_view> many;
+  size_t n = 0;
   for (const auto [key, item] : dom::object(value)) {
-    keys.push_back(key);
+    if (n < few.size()) {
+      for (size_t i = 0; i < n; ++i) {
+        if (few[i] == key) refuse(key);
+      }
+      few[n++] = key;
+    } else {
+      many.push_back(key);
+    }
     if (item.is_object() || item.is_array()) RefuseTwins(item);
   }
-  std::sort(keys.begin(), keys.end());
-  const auto twin = std::adjacent_find(keys.begin(), keys.end());
-  if (twin != keys.end()) throw RowProblem{"bad_json", "the key '" + std::string(twin->substr(0, 60)) + "' stands twice in one object"};
+  if (many.empty()) return;
+  many.insert(many.end(), few.begin(), few.end());
+  std::sort(many.begin(), many.end());
+  const auto twin = std::adjacent_find(many.begin(), many.end());
+  if (twin != many.end()) refuse(*twin);
+}
+
+// Without blanks and with the keys of every object in order: rows that say the same give the same text.
+void AppendCanonical(std::string& out, dom::element value) {
+  if (value.is_string()) {
+    AppendJsonText(out, std::string_view(value));
+  } else if (value.is_array()) {
+    out.push_back('[');
+    bool first = true;
+    for (const dom::element item : dom::array(value)) {
+      if (!first) out.push_back(',');
+      first = false;
+      AppendCanonical(out, item);
+    }
+    out.push_back(']');
+  } else if (value.is_object()) {
+    std::vector<std::pair<std::string_view, dom::element>> fields;
+    for (const auto [key, item] : dom::object(value)) fields.emplace_back(key, item);
+    std::sort(fields.begin(), fields.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    out.push_back('{');
+    bool first = true;
+    for (const auto& [key, item] : fields) {
+      if (!first) out.push_back(',');
+      first = false;
+      AppendJsonText(out, key);
+      out.push_back(':');
+      AppendCanonical(out, item);
+    }
+    out.push_back('}');
+  } else {
+    out += simdjson::minify(value);
+  }
 }
 
 std::string Minified(dom::element value) {
-  if (value.is_string()) {
-    std::string out;
-    AppendJsonText(out, std::string_view(value));
-    return out;
-  }
-  return simdjson::minify(value);
+  std::string out;
+  AppendCanonical(out, value);
+  return out;
 }
 
 struct Column {
@@ -126,6 +138,13 @@ class Columns {
     return found;
   }
   void Use(const std::string& name) { used_.push_back(name); }
+  bool Mapped(const char* part) const { return map_.contains(part); }
+  // A column that was asked for by name and is not there is no optional one.
+  void RequireMapped(std::initializer_list<const char*> parts) {
+    for (const char* part : parts) {
+      if (Mapped(part)) Need(part, {});
+    }
+  }
 
   std::string Text(const Column& column) const {
     if (!column.value.is_string()) throw RowProblem{"wrong_type", "'" + column.name + "' is no text"};
@@ -172,7 +191,8 @@ class Columns {
     for (const auto& [key, value] : rest) {
       if (out.size() > 1) out.push_back(',');
       AppendJsonText(out, key);
-      out.append(":").append(Minified(value));
+      out.push_back(':');
+      AppendCanonical(out, value);
     }
     return out + "}";
   }
@@ -242,6 +262,7 @@ void CheckAnswer(const std::vector<Message>& answer, const char* what) {
 std::string ReadTruth(Columns& row, RowForm form) {
   auto column = row.Find("answer", {"answer", "ground_truth", "label"});
   if (!column) column = row.Find("ground_truth", {"ground_truth"});
+  if (!column) row.RequireMapped({"answer", "ground_truth"});
   if (!column) {
     for (const char* name : {"reward_model", "reward_spec"}) {
       const auto nested = row.Find("", {name});
@@ -409,32 +430,43 @@ void ReadDemonstration(Columns& row, RowForm form, PreferenceRecord& record) {
   }
 }
 
-std::optional<RowForm> Detect(const Columns& row) {
-  if (row.Has("chosen") || row.Has("rejected")) {
-    if (row.Find("", {"score_chosen"}) && row.Find("", {"score_rejected"})) return RowForm::kUltraFeedback;
-    if (row.Find("prompt", {"prompt", "question", "input"})) return RowForm::kPreference;
-    const auto side = row.Find("chosen", {"chosen", "rejected"});
-    const bool human = side && side->value.is_string() && std::string_view(side->value).starts_with("\n\nHuman:");
-    return human ? RowForm::kHhRlhf : RowForm::kImplicit;
-  }
-  if (row.Has("completions") && row.Has("context")) return RowForm::kNemo;
-  if (row.Has("completion")) return row.Has("label") ? RowForm::kKto : RowForm::kPromptCompletion;
-  if (row.Has("instruction") && row.Has("output")) return RowForm::kAlpaca;
-  const auto prompt = row.Find("prompt", {"prompt", "question", "input"});
-  if (!prompt) {
-    if (row.Has("messages")) return RowForm::kMessages;
-    if (row.Has("text")) return RowForm::kText;
-    return std::nullopt;
-  }
+// Of a row with a column for the prompt.
+RowForm DetectPrompt(const Columns& row, const std::string& prompt) {
   if (row.Find("", {"reward_spec"}) || row.Find("", {"env_class"})) return RowForm::kSkyRl;
   if (row.Find("", {"reward_model"}) || row.Find("", {"data_source"})) return RowForm::kVerl;
   if (const auto answer = row.Find("answer", {"answer"})) {
     const bool worked = answer->value.is_string() && std::string_view(answer->value).find("####") != std::string_view::npos;
     return worked ? RowForm::kGsm8k : RowForm::kPromptAnswer;
   }
-  if (row.Has("label")) return prompt->name == "input" ? RowForm::kOpenRlhf : RowForm::kSlime;
+  if (row.Has("label")) return prompt == "input" ? RowForm::kOpenRlhf : RowForm::kSlime;
   if (row.Has("ground_truth")) return RowForm::kPromptAnswer;
-  return prompt->name == "input" ? RowForm::kOpenRlhf : RowForm::kTrl;
+  return prompt == "input" ? RowForm::kOpenRlhf : RowForm::kTrl;
+}
+
+std::optional<RowForm> DetectDemonstration(const Columns& row) {
+  if (row.Has("completion")) return RowForm::kPromptCompletion;
+  if (row.Has("instruction") && row.Has("output")) return RowForm::kAlpaca;
+  if (row.Has("messages")) return RowForm::kMessages;
+  if (row.Has("text")) return RowForm::kText;
+  return std::nullopt;
+}
+
+std::optional<RowForm> Detect(const Columns& row, std::optional<RowKind> as) {
+  const auto prompt = row.Find("prompt", {"prompt", "question", "input"});
+  if (as == RowKind::kPrompts && (prompt || row.Mapped("prompt"))) return DetectPrompt(row, prompt ? prompt->name : "");
+  if (as == RowKind::kDemonstrations) return DetectDemonstration(row);
+  if (row.Has("chosen") || row.Has("rejected")) {
+    if (row.Find("", {"score_chosen"}) && row.Find("", {"score_rejected"})) return RowForm::kUltraFeedback;
+    if (prompt) return RowForm::kPreference;
+    const auto side = row.Find("chosen", {"chosen", "rejected"});
+    const bool human = side && side->value.is_string() && std::string_view(side->value).starts_with("\n\nHuman:");
+    return human ? RowForm::kHhRlhf : RowForm::kImplicit;
+  }
+  if (row.Has("completions") && row.Has("context")) return RowForm::kNemo;
+  if (as == RowKind::kPrompts) return std::nullopt;
+  if (row.Has("completion")) return row.Has("label") ? RowForm::kKto : RowForm::kPromptCompletion;
+  if (prompt && !(row.Has("instruction") && row.Has("output"))) return DetectPrompt(row, prompt->name);
+  return DetectDemonstration(row);
 }
 
 class Hash {
@@ -461,32 +493,6 @@ class Hash {
 };
 
 }  // namespace
-
-const char* FormName(RowForm form) { return kForms[static_cast<size_t>(form)].name; }
-RowKind KindOf(RowForm form) { return kForms[static_cast<size_t>(form)].kind; }
-
-std::optional<RowForm> FormOfName(std::string_view name) {
-  for (size_t i = 0; i < kForms.size(); ++i) {
-    if (name == kForms[i].name) return static_cast<RowForm>(i);
-  }
-  return std::nullopt;
-}
-
-std::string FormNames() {
-  std::string names;
-  for (const FormEntry& entry : kForms) names += (names.empty() ? "" : ", ") + std::string(entry.name);
-  return names;
-}
-
-const char* KindName(RowKind kind) {
-  switch (kind) {
-    case RowKind::kPrompts: return "prompts";
-    case RowKind::kPairs: return "preference pairs";
-    case RowKind::kLabelled: return "labelled completions";
-    case RowKind::kDemonstrations: return "demonstrations";
-  }
-  return "unknown";
-}
 
 struct RowParser::Impl {
   RowParserOptions options;
@@ -524,7 +530,8 @@ ParsedRow RowParser::Parse(const std::string& text) {
   if (root.get(object) != simdjson::SUCCESS) throw RowProblem{"not_an_object", "a row has to be one JSON object"};
   RefuseTwins(root);
   Columns row(object, impl_->options.map, impl_->options.convert_numbers);
-  const auto detected = Detect(row);
+  const auto as = impl_->options.as;
+  const auto detected = Detect(row, as);
   ParsedRow out;
   const auto& fixed = impl_->options.form;
   if (!fixed && !detected) {
@@ -562,7 +569,12 @@ ParsedRow RowParser::Parse(const std::string& text) {
     if (record.kind == PreferenceKind::kPair) CheckAnswer(record.rejected, "rejected");
     record.extra_json = row.Rest();
   }
-  if (!fixed) impl_->options.form = out.form;
+  if (as == RowKind::kPrompts && KindOf(out.form) != RowKind::kPrompts) {
+    out.prompt.text = record.prompt_text;
+    out.prompt.messages = record.prompt;
+    out.prompt.extra_json = record.extra_json;
+  }
+  if (!fixed && !as) impl_->options.form = out.form;
   return out;
 }
 

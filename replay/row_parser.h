@@ -22,23 +22,9 @@
 
 #include "common/preference.h"
 #include "common/trajectory.h"
+#include "replay/row_form.h"
 
 namespace plumb::replay {
-
-enum class RowKind : uint8_t { kPrompts, kPairs, kLabelled, kDemonstrations };
-
-enum class RowForm : uint8_t {
-  kGsm8k, kVerl, kSkyRl, kOpenRlhf, kSlime, kPromptAnswer, kTrl,
-  kPreference, kImplicit, kHhRlhf, kUltraFeedback, kNemo,
-  kKto,
-  kPromptCompletion, kMessages, kText, kAlpaca,
-};
-inline constexpr int kRowForms = 17;
-const char* FormName(RowForm form);
-std::optional<RowForm> FormOfName(std::string_view name);
-std::string FormNames();  // all, for messages
-RowKind KindOf(RowForm form);
-const char* KindName(RowKind kind);
 
 // Why a row cannot be used. Reasons: bad_utf8, bad_json, not_an_object, unknown_form, mixed_format, missing_column,
 // wrong_type, number_as_text, empty_prompt, empty_completion, one_sided, equal_pair, no_shared_prompt, bad_messages.
@@ -51,11 +37,14 @@ struct RowParserOptions {
   std::map<std::string, std::string> map;  // part -> column
   std::optional<RowForm> form;             // empty: the first row that has one decides
   bool convert_numbers = false;            // numbers and booleans written as text: taken, else rejected
+  // Rows of a run: each row is read as this kind where it can be, whatever its form, and no row fixes the form. kPrompts
+  // takes the prompt out of preference pairs too; kDemonstrations looks past labels. The other kinds are not to be asked for.
+  std::optional<RowKind> as;
 };
 
 struct ParsedRow {
   RowForm form = RowForm::kTrl;
-  Prompt prompt;            // RowKind::kPrompts; dataset and row are the caller's
+  Prompt prompt;            // RowKind::kPrompts, and whenever RowParserOptions::as is; dataset and row are the caller's
   PreferenceRecord record;  // the other kinds
 };
 

@@ -1,15 +1,12 @@
 #include "replay/row_source.h"
 
-#include <zlib.h>
-
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <vector>
 
 #include "common/error.h"
 #include "replay/line_reader.h"
+#include "replay/parquet_source.h"
 
 namespace plumb::replay {
 namespace {
@@ -110,21 +107,20 @@ class JsonArray : public RowSource {
   bool ended_ = false;
 };
 
-bool IsParquet(const std::string& path) {
+std::string Magic(const std::string& path) {
   char magic[4] = {};
   std::ifstream(path, std::ios::binary).read(magic, 4);
-  return std::memcmp(magic, "PAR1", 4) == 0;
+  return std::string(magic, 4);
 }
 
 }  // namespace
 
 std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_row_bytes) {
   std::error_code ignored;
-  if (std::filesystem::is_regular_file(path, ignored) && IsParquet(path)) {
-    throw Error(ErrorCode::kUnsupported,
-                "is a Parquet file, which this version does not read: convert it to JSON lines, e.g. python3 -c \"import pandas; "
-                "pandas.read_parquet('F.parquet').to_json('F.jsonl', orient='records', lines=True)\"",
-                path);
+  if (std::filesystem::is_regular_file(path, ignored)) {
+    const std::string magic = Magic(path);
+    if (magic == "PARE") throw Error(ErrorCode::kUnsupported, "is an encrypted Parquet file: decrypt it first", path);
+    if (magic == "PAR1") return OpenParquet(path, max_row_bytes);
   }
   char first = 0;
   {

@@ -1,9 +1,9 @@
-// Rows of a dataset file as JSON texts, one after the other: JSONL, a JSON array, gzip of either.
+// Rows of a dataset file as JSON texts, one after the other: JSONL, a JSON array, gzip of either, Parquet.
 //
-// What a file is, its first bytes say: "PAR1" Parquet (refused), '[' (after blanks) a JSON array, else lines. Memory: one row and
+// What a file is, its first bytes say: "PAR1" Parquet (replay/parquet_source.h), '[' (after blanks) a JSON array, else lines. Memory: one row and
 // fixed buffers, whatever the size of the file.
 // Thread safety: none, one reader a thread. Errors: kNotFound, kIo; kCorruption for a gzip stream or an array that is
-// damaged or cut, naming the place; kUnsupported for Parquet.
+// damaged or cut, naming the place; of Parquet as its header says.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ class RowSource {
   static std::unique_ptr<RowSource> Open(const std::string& path, size_t max_row_bytes = size_t{16} << 20);
   virtual ~RowSource() = default;
   virtual bool Next(SourceRow& row) = 0;  // false at the end
-  virtual const char* container() const = 0;  // "jsonl", "json array"
+  virtual const char* container() const = 0;  // "jsonl", "json array", "parquet"
   virtual double Progress() const = 0;        // part of the file that was read, 0 .. 1
 };
 

@@ -1,4 +1,4 @@
-// plumb data import: datasets into a store. Its sisters are in run/replay_commands.cc.
+// plumb data import | export: datasets into a store and out of it. Its sisters are in run/replay_commands.cc.
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 
+#include "replay/exporter.h"
 #include "replay/importer.h"
 #include "run/cli.h"
 
@@ -105,13 +106,70 @@ void RunImport(ImportArguments& a, CliResult& result) {
   }
 }
 
+struct ExportArguments {
+  replay::ExportRequest request;
+  std::string store, form = "trl", rows = "auto";
+  bool quiet = false;
+};
+
+void PrintReport(const replay::ExportReport& report, const replay::ExportRequest& request) {
+  const auto number = [](int64_t n) { return static_cast<long long>(n); };
+  std::printf("%s: %s, %lld lines, %llu bytes\n  %s\n", request.out.c_str(), replay::FormName(request.form), number(report.lines),
+              static_cast<unsigned long long>(report.bytes), report.Describe().c_str());
+  for (const auto& [what, n] : report.notes) {
+    std::printf("  %s: %lld%s\n", what.c_str(), number(n), what == "weights" ? " (import with --map weight=weight)" : "");
+  }
+  if (report.rows == replay::ExportRows::kRollouts) return;
+  std::printf("  %lld of %lld rows are read back as the very same records\n", number(report.same), number(report.written));
+  for (const std::string& example : report.examples) std::printf("  not the same: %s\n", example.c_str());
+}
+
+void RunExport(ExportArguments& a, CliResult& result) {
+  replay::ExportRequest& request = a.request;
+  const auto form = replay::ExportFormOfName(a.form);
+  if (!form) throw Error(ErrorCode::kInvalidArgument, "--form '" + a.form + "' is unknown; known: trl, verl");
+  const auto rows = replay::ExportRowsOfName(a.rows);
+  if (!rows) throw Error(ErrorCode::kInvalidArgument, "--rows '" + a.rows + "' is unknown; known: auto, prompts, preferences, rollouts");
+  request.form = *form;
+  request.rows = *rows;
+  if (request.dataset.empty() && *rows != replay::ExportRows::kRollouts) request.dataset = "train";
+  replay::StoreOptions how;
+  how.read_only = true;
+  const auto store = replay::Store::Open(a.store, how);
+  Bar bar(a.quiet);
+  request.progress = [&](double part, int64_t done) {
+    bar.Show(request.out, part, done);
+    return !StopRequested();
+  };
+  const replay::ExportReport report = replay::ExportDataset(*store, request);
+  if (report.stopped) {
+    std::fprintf(stderr, "plumb: stopped; no file was written\n");
+    result.exit_code = kExitFewerSteps;
+    return;
+  }
+  PrintReport(report, request);
+}
+
+void AddExport(CLI::App& data, CliResult& result) {
+  auto a = std::make_shared<ExportArguments>();
+  CLI::App* out = data.add_subcommand("export", "A dataset or the rollouts of a store as JSON lines, in the forms of TRL and verl");
+  out->add_option("out", a->request.out, "file, replaced as a whole; gzip when it ends in .gz")->required();
+  out->add_option("--store", a->store, "folder of the store; a run may hold it")->required();
+  a->request.dataset.clear();
+  out->add_option("--dataset", a->request.dataset, "name in the store (default: train; rollouts: of every dataset)");
+  out->add_option("--form", a->form, "trl | verl")->capture_default_str();
+  out->add_option("--rows", a->rows, "prompts | preferences | rollouts; auto: whichever has the name")->capture_default_str();
+  out->add_flag("--quiet", a->quiet, "no progress bar");
+  out->callback([a, &result] { RunExport(*a, result); });
+}
+
 }  // namespace
 
 void AddDataCommand(CLI::App& app, CliResult& result) {
-  CLI::App* data = app.add_subcommand("data", "Datasets: import into a store");
+  CLI::App* data = app.add_subcommand("data", "Datasets: import into a store, export out of it");
   data->require_subcommand(1);
   auto a = std::make_shared<ImportArguments>();
-  CLI::App* import = data->add_subcommand("import", "JSONL, JSON arrays, gzip of either into a store");
+  CLI::App* import = data->add_subcommand("import", "JSONL, JSON arrays, gzip of either, or Parquet into a store");
   import->add_option("files", a->request.files, "files, in this order")->required();
   import->add_option("--store", a->store, "folder of the store; made when it is not there")->required();
   import->add_option("--dataset", a->request.dataset, "name in the store")->capture_default_str();
@@ -121,6 +179,7 @@ void AddDataCommand(CLI::App& app, CliResult& result) {
   import->add_flag("--numbers-from-text", a->request.rows.convert_numbers, "take numbers and booleans that are written as text");
   import->add_flag("--quiet", a->quiet, "no progress bar");
   import->callback([a, &result] { RunImport(*a, result); });
+  AddExport(*data, result);
   AddReplayCommands(*data, result);
 }
 

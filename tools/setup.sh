@@ -2,6 +2,7 @@
 # Installs what building and testing need, and nothing that is there already. A second call changes nothing.
 #   Debian packages: compiler, ZeroMQ, RocksDB, FlatBuffers, ... (about 300 MB installed on a bare Debian 12)
 #   PyPI, into ./.env: LibTorch from the torch wheel (530 MB, 1.2 GB unpacked), its CPU needs (13 MB), CMake, ninja
+#     and, unless PLUMB_PARQUET=0, Arrow's C++ libraries for Parquet files from the pyarrow wheel (55 MB, 165 MB unpacked)
 # PLUMB_TORCH=/path/to/libtorch uses an existing LibTorch 2.11 (a folder with include/ and lib/) instead of the wheel.
 # Without root and with every package present, apt is never called.
 set -euo pipefail
@@ -66,4 +67,10 @@ fi
 if ! have cmake=4 ninja=; then
   echo "setup: fetching CMake and ninja into .env"
   .env/bin/python3 -m pip install -q --disable-pip-version-check 'cmake==4.*' ninja
+fi
+# Libraries and headers only: nothing of Python is called. Without them (no such wheel, PLUMB_PARQUET=0) Parquet is refused.
+if [ "${PLUMB_PARQUET:-1}" != 0 ] && ! have pyarrow=26; then
+  echo "setup: fetching Arrow's libraries (55 MB) into .env"
+  .env/bin/python3 -m pip install -q --disable-pip-version-check --no-deps 'pyarrow==26.*' ||
+    echo "setup: no pyarrow wheel: Parquet files will be refused" >&2
 fi

@@ -117,14 +117,14 @@ TEST(ImportTest, LedgerOverGeneratedBadRows) {
       {"bad_utf8", "{\"prompt\": \"\xC3\x28\"}"},
       {"bad_utf8", "{\"prompt\": \"\xED\xA0\x80\"}"},
       {"not_an_object", "[1, 2]"},
-      {"missing_prompt", R"({"other": "column"})"},
+      {"unknown_form", R"({"other": "column"})"},
       {"empty_prompt", R"({"prompt": "  \n"})"},
-      {"bad_prompt", R"({"prompt": 5})"},
+      {"wrong_type", R"({"prompt": 5})"},
       {"bad_messages", R"({"prompt": []})"},
       {"bad_messages", R"({"prompt": [{"role": "wizard", "content": "x"}]})"},
       {"bad_messages", R"({"prompt": [{"role": "user"}]})"},
       {"bad_messages", R"({"prompt": ["text"]})"},
-      {"missing_answer", R"({"prompt": "p", "answer": "no number ####  "})"},
+      {"missing_column", R"({"prompt": "p", "answer": "no number ####  "})"},
       {"line_too_long", "{\"prompt\": \"" + std::string(5000, 'x') + "\"}"},
   };
   ImportOptions options;
@@ -160,7 +160,7 @@ TEST(ImportTest, LedgerOverGeneratedBadRows) {
 TEST(ImportTest, EmptyAndHopelessFilesAreErrors) {
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "the dataset is empty", Import(""));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "the dataset is empty", Import("\n \n"));
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "the first row has the columns a, b", Import(R"({"b": 1, "a": 2})"));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "unknown_form: no known columns; the row has: b, a", Import(R"({"b": 1, "a": 2})"));
   EXPECT_THROWS(ErrorCode::kNotFound, "/nothing.jsonl", ImportPrompts("/nothing.jsonl", {}));
   TempFolder folder;
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "is a folder", ImportPrompts(folder / "", {}));
@@ -201,7 +201,7 @@ TEST(ImportTest, Demonstrations) {
   EXPECT_EQ(got.demonstrations[2],
             (TextDemonstration{"", {{"user", "u1"}, {"assistant", "a1"}, {"user", "u2"}}, "a2"}));
   EXPECT_EQ(got.demonstrations[3], (TextDemonstration{"", {{"user", "u"}}, "a"}));
-  EXPECT_EQ(got.ledger.Describe(), "read 5 = used 3 + 2 missing_completion");
+  EXPECT_EQ(got.ledger.Describe(), "read 5 = used 3 + 1 empty_completion + 1 unknown_form");
 }
 
 TEST(ImportTest, RealGsm8kWhole) {

@@ -51,7 +51,7 @@ TEST(DialogueTest, PreferenceRowsAsPrompts) {
   EXPECT_EQ(all.prompts[0].messages, (Turns{{"user", "one"}}));
   EXPECT_EQ(all.prompts[1].messages, (Turns{{"user", "two"}}));
   EXPECT_EQ(all.prompts[2].text, "three");
-  EXPECT_EQ(all.ledger.rejected.at("bad_prompt"), 1);
+  EXPECT_EQ(all.ledger.rejected.at("no_shared_prompt"), 1);
   EXPECT_TRUE(all.prompts[0].extra_json.empty()) << "the answers of the pair are not the prompt's";
   // Usable rows are passed over, so that `limit` and `skip` of one file never overlap.
   ImportOptions tail;

@@ -1,0 +1,148 @@
+// import_bench [MB] [FILE]: how fast JSON lines get into a store, against simdjson alone on the same file.
+//
+// One core (the process pins itself), the same file in the same run: simdjson's DOM parser over the whole file (its reading
+// included), rows cut and understood without a store, and the whole import (parsed, checked for twins, encoded, summed, logged,
+// sealed). Then a file of ten times the size, for the peak of memory. Without FILE it makes preference pairs of about 1.2 KB.
+#include <sched.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <random>
+
+#include <simdjson.h>
+
+#include "replay/importer.h"
+#include "replay/row_parser.h"
+#include "replay/row_source.h"
+#include "replay/store.h"
+
+namespace plumb::replay {
+namespace {
+
+constexpr int kRounds = 3;
+
+double Best(const std::function<void()>& work) {
+  double best = 1e9;
+  for (int i = 0; i < kRounds; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+// Pairs of made-up words, no two alike. Returns the rows.
+int64_t MakePairs(const std::string& path, size_t bytes, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<std::string> words(4000);
+  for (std::string& word : words) {
+    for (size_t n = 2 + random() % 9; n > 0; --n) word.push_back(static_cast<char>('a' + random() % 26));
+  }
+  std::ofstream out(path, std::ios::binary);
+  size_t written = 0;
+  int64_t rows = 0;
+  const auto text = [&](size_t n) {
+    std::string s;
+    for (; n > 0; --n) s.append(words[random() % words.size()]).append(n % 12 == 0 ? ".\\n" : n % 17 == 0 ? " \\\"" : " ");
+    return s;
+  };
+  while (written < bytes) {
+    const std::string row = "{\"prompt\": [{\"role\": \"user\", \"content\": \"" + text(20 + random() % 60) +
+                            "\"}], \"chosen\": [{\"role\": \"assistant\", \"content\": \"" + text(20 + random() % 80) +
+                            "\"}], \"rejected\": [{\"role\": \"assistant\", \"content\": \"" + text(20 + random() % 80) +
+                            "\"}], \"source\": \"made\", \"id\": " + std::to_string(rows) + "}\n";
+    out << row;
+    written += row.size();
+    ++rows;
+  }
+  return rows;
+}
+
+int64_t BareParse(const std::string& path) {
+  simdjson::dom::parser parser;
+  int64_t rows = 0;
+  simdjson::dom::document_stream stream;
+  if (parser.load_many(path, size_t{1} << 20).get(stream) != simdjson::SUCCESS) std::abort();
+  for (auto document : stream) {
+    if (document.error() != simdjson::SUCCESS) std::abort();
+    ++rows;
+  }
+  return rows;
+}
+
+int64_t ParseOnly(const std::string& path) {
+  const auto source = RowSource::Open(path);
+  RowParser parser({});
+  SourceRow row;
+  int64_t rows = 0;
+  while (source->Next(row)) {
+    parser.Parse(row.text);
+    ++rows;
+  }
+  return rows;
+}
+
+int64_t Import(const std::string& path, const std::string& folder) {
+  std::filesystem::remove_all(folder);
+  const auto store = Store::Open(folder);
+  return static_cast<int64_t>(ImportFiles(*store, {.files = {path}}).rows);
+}
+
+// MB that a child process held at most.
+double PeakMb(const std::function<void()>& work) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    work();
+    ::_exit(0);
+  }
+  int status = 0;
+  rusage usage{};
+  ::wait4(child, &status, 0, &usage);
+  if (status != 0) std::abort();
+  return static_cast<double>(usage.ru_maxrss) / 1024;
+}
+
+void Run(size_t mb, std::string file) {
+  char name[] = "/tmp/plumb_import_bench_XXXXXX";
+  const std::string folder = ::mkdtemp(name);
+  if (file.empty()) MakePairs(file = folder + "/pairs.jsonl", mb << 20, 1);
+  const double size = static_cast<double>(std::filesystem::file_size(file)) / 1e6;
+  const auto say = [&](const char* what, double seconds, int64_t rows, double bare) {
+    std::printf("%-34s %8.1f MB/s %10.0f rows/s   %.2fx of the bare parse\n", what, size / seconds, static_cast<double>(rows) / seconds,
+                bare / seconds);
+  };
+  int64_t rows = 0;
+  const double bare = Best([&] { rows = BareParse(file); });
+  std::printf("%s: %.0f MB, %lld rows of %.0f bytes\n", file.c_str(), size, static_cast<long long>(rows), 1e6 * size / static_cast<double>(rows));
+  say("simdjson alone", bare, rows, bare);
+  say("rows cut and understood", Best([&] { rows = ParseOnly(file); }), rows, bare);
+  int64_t used = 0;
+  say("imported into a store", Best([&] { used = Import(file, folder + "/store"); }), rows, bare);
+  std::printf("rows stored: %lld\n", static_cast<long long>(used));
+  const double small = PeakMb([&] { Import(file, folder + "/store"); });
+  const std::string large = folder + "/large.jsonl";
+  const int64_t large_rows = MakePairs(large, 10 * (mb << 20), 2);
+  const double big = PeakMb([&] { Import(large, folder + "/store"); });
+  std::printf("peak memory: %.0f MB, with a file of 10 x %zu MB (%lld rows) %.0f MB\n", small, mb, static_cast<long long>(large_rows), big);
+  std::filesystem::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace plumb::replay
+
+int main(int argc, char** argv) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(0, &one);
+  ::sched_setaffinity(0, sizeof(one), &one);
+  plumb::replay::Run(argc > 1 ? static_cast<size_t>(std::atoll(argv[1])) : 100, argc > 2 ? argv[2] : "");
+  return 0;
+}

@@ -1,0 +1,160 @@
+// store_bench [FOLDER]: groups into a store and out of it, against RocksDB alone with records of the same size.
+//
+// Both sides of a pair run in the same call, one after the other, with the same settings, keys and number of threads. Insert: a
+// synced write each, so that threads share the syncs of the log; a group and its lease on both sides. Sample: groups read in random
+// order once they lie in table files; the store's side checks the sum, verifies and decodes. Then the start with a million records.
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "replay/record.h"
+#include "replay/rocks.h"
+#include "replay/store.h"
+#include "replay/table.h"
+
+namespace plumb::replay {
+namespace {
+
+double Seconds(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+TrajectoryGroup MakeGroup(uint64_t id, int samples, int tokens) {
+  TrajectoryGroup group;
+  group.actor = "actor-0";
+  group.run_id = "bench";
+  group.lease.lease_id = id;
+  group.lease.num_samples = samples;
+  group.lease.prompt.dataset = "train";
+  group.lease.prompt.text = std::string(200, 'p');
+  group.policy = {1, "digest"};
+  const int prompt = tokens / 4;
+  for (int s = 0; s < samples; ++s) {
+    Trajectory t;
+    t.sample = static_cast<uint32_t>(s);
+    for (int i = 0; i < tokens; ++i) {
+      t.tokens.push_back(i * 7919 % 49152);
+      t.loss_mask.push_back(i < prompt ? 0 : 1);
+      t.logprobs.push_back(i < prompt ? 0.0f : -0.01f * static_cast<float>(i % 97));
+      t.policy_versions.push_back(i < prompt ? -1 : 1);
+    }
+    t.segments = {{Origin::kPrompt, 0, prompt, ""}, {Origin::kPolicy, prompt, tokens, ""}};
+    t.completion = std::string(static_cast<size_t>(3 * (tokens - prompt)), 'c');
+    t.rewards = {{"correct", 1.0, 1.0, RewardScope::kTrajectory, 0, "fn"}};
+    t.reward = 1;
+    t.scored = true;
+    group.trajectories.push_back(std::move(t));
+  }
+  return group;
+}
+
+// Work in `threads` threads on the ids 0..n-1.
+double OnIds(int threads, uint64_t n, const std::function<void(uint64_t)>& work) {
+  std::atomic<uint64_t> next{0};
+  return Seconds([&] {
+    std::vector<std::thread> pool;
+    for (int t = 0; t < threads; ++t) {
+      pool.emplace_back([&] {
+        for (uint64_t id; (id = next++) < n;) work(id);
+      });
+    }
+    for (std::thread& t : pool) t.join();
+  });
+}
+
+void Compare(const std::string& folder, int samples, int tokens, uint64_t n, int threads) {
+  const std::string value = EncodeStoredGroup({.group = MakeGroup(0, samples, tokens)});
+  double insert[2] = {}, sample[2] = {};
+  std::vector<uint64_t> order(n);
+  for (uint64_t i = 0; i < n; ++i) order[i] = i;
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(5));
+  {
+    std::filesystem::remove_all(folder + "/bare");
+    RocksFolder rocks;
+    rocks.Open(folder + "/bare", {});
+    const std::string lease(20, 'l');
+    insert[0] = OnIds(threads, n, [&](uint64_t id) {
+      rocksdb::WriteBatch batch;
+      const std::string key = LeaseKey(Purpose::kTrain, id);
+      batch.Put(rocks.handle(Family::kGroups), key, value);
+      batch.Put(rocks.handle(Family::kLeases), key, lease);
+      rocks.Write(batch, /*sync=*/true);
+    });
+    rocks.Flush();
+    sample[0] = OnIds(1, n, [&](uint64_t i) {
+      std::string out;
+      if (!rocks.db().Get(rocksdb::ReadOptions(), rocks.handle(Family::kGroups), LeaseKey(Purpose::kTrain, order[i]), &out).ok()) std::abort();
+    });
+  }
+  {
+    std::filesystem::remove_all(folder + "/store");
+    const auto store = Store::Open(folder + "/store");
+    std::vector<TrajectoryGroup> groups;  // made by actors elsewhere: not part of the time
+    for (uint64_t id = 0; id < n; ++id) groups.push_back(MakeGroup(id, samples, tokens));
+    insert[1] = OnIds(threads, n, [&](uint64_t id) { store->Insert(groups[id]); });
+    store->Flush();
+    sample[1] = OnIds(1, n, [&](uint64_t i) {
+      if (!store->Read(Purpose::kTrain, order[i])) std::abort();
+    });
+  }
+  const auto rate = [&](double seconds) { return static_cast<double>(n) / seconds; };
+  const double mb = static_cast<double>(value.size()) / 1e6;
+  std::printf("%d x %d tokens, %zu bytes a group, %d threads\n", samples, tokens, value.size(), threads);
+  std::printf("  insert  store %8.0f/s %6.1f MB/s   RocksDB %8.0f/s   %.2fx\n", rate(insert[1]), mb * rate(insert[1]), rate(insert[0]), insert[0] / insert[1]);
+  std::printf("  sample  store %8.0f/s %6.1f MB/s   RocksDB %8.0f/s   %.2fx\n", rate(sample[1]), mb * rate(sample[1]), rate(sample[0]), sample[0] / sample[1]);
+}
+
+void Start(const std::string& folder, uint64_t n) {
+  std::filesystem::remove_all(folder + "/million");
+  {
+    const auto store = Store::Open(folder + "/million", {.run_id = "bench"});
+    std::vector<Prompt> prompts(100);
+    for (Prompt& p : prompts) p.text = "q";
+    store->PutPrompts("train", prompts);
+    std::vector<TrajectoryGroup> groups;
+    TrajectoryGroup group = MakeGroup(0, 1, 16);
+    for (uint64_t id = 0; id < n; ++id) {
+      group.lease.lease_id = id;
+      groups.push_back(group);
+      if (groups.size() == 1000 || id + 1 == n) {
+        store->Insert(groups);
+        groups.clear();
+      }
+    }
+  }
+  std::unique_ptr<Store> store;
+  const double open = Seconds([&] { store = Store::Open(folder + "/million", {.run_id = "bench"}); });
+  std::unique_ptr<ReplayTable> table;
+  TableOptions options;
+  options.steps = static_cast<int64_t>(n / 10);
+  options.prompts_per_step = 20;
+  options.samples_per_prompt = 1;
+  const double leases = Seconds([&] { table = std::make_unique<ReplayTable>(store.get(), options); });
+  std::printf("start with %llu groups and as many leases (%.0f MB): store %.2f s, table %.2f s\n", static_cast<unsigned long long>(n),
+              static_cast<double>(store->SizeBytes()) / 1e6, open, leases);
+}
+
+}  // namespace
+}  // namespace plumb::replay
+
+int main(int argc, char** argv) {
+  char name[] = "/tmp/plumb_store_bench_XXXXXX";
+  const std::string folder = argc > 1 ? argv[1] : ::mkdtemp(name);
+  std::filesystem::create_directories(folder);
+  plumb::replay::Compare(folder, 8, 256, 2000, 1);
+  plumb::replay::Compare(folder, 8, 256, 2000, 8);
+  plumb::replay::Compare(folder, 8, 1024, 1000, 8);
+  plumb::replay::Start(folder, 1'000'000);
+  std::filesystem::remove_all(folder);
+  return 0;
+}

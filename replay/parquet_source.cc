@@ -1,0 +1,260 @@
+#include "replay/parquet_source.h"
+
+#include "common/error.h"
+
+#if !PLUMB_PARQUET
+
+namespace plumb::replay {
+
+bool HasParquet() { return false; }
+
+std::unique_ptr<RowSource> OpenParquet(const std::string& path, size_t) {
+  throw Error(ErrorCode::kUnsupported,
+              "is a Parquet file, and this program was built without Arrow: build it where `make setup` could fetch pyarrow, or "
+              "convert the file to JSON lines, e.g. python3 -c \"import pandas; "
+              "pandas.read_parquet('F.parquet').to_json('F.jsonl', orient='records', lines=True)\"",
+              path);
+}
+
+}  // namespace plumb::replay
+
+#else
+
+#include <cmath>
+#include <exception>
+#include <vector>
+
+#include <arrow/array.h>
+#include <arrow/io/file.h>
+#include <arrow/memory_pool.h>
+#include <arrow/record_batch.h>
+#include <arrow/scalar.h>
+#include <arrow/type.h>
+#include <nlohmann/json.hpp>
+#include <parquet/arrow/reader.h>
+#include <parquet/file_reader.h>
+#include <parquet/metadata.h>
+#include <parquet/properties.h>
+
+#include "replay/json_text.h"
+
+namespace plumb::replay {
+namespace {
+
+constexpr int64_t kBatchRows = 256, kMaxBytes = int64_t{1} << 30, kBufferBytes = int64_t{256} << 10;
+constexpr int kMaxDepth = 128;  // of columns; the row parser has its own bound
+
+[[noreturn]] void Fail(const arrow::Status& status, const std::string& path) {
+  if (status.IsOutOfMemory() || status.IsCapacityError()) {
+    throw Error(ErrorCode::kUnsupported, "needs more than 1 GB to read 256 of its rows: write it with smaller pages", path);
+  }
+  if (status.IsNotImplemented()) throw Error(ErrorCode::kUnsupported, "uses a feature of Parquet that is not read: " + status.message(), path);
+  throw Error(ErrorCode::kCorruption, "the Parquet file is damaged or was cut: " + status.message(), path);
+}
+
+template <class T>
+T Check(arrow::Result<T> result, const std::string& path) {
+  if (!result.ok()) Fail(result.status(), path);
+  return std::move(result).ValueUnsafe();
+}
+
+void AppendNumber(std::string& out, double value) { out += std::isfinite(value) ? nlohmann::json(value).dump() : "null"; }
+
+template <class Array>
+bool AppendList(std::string& out, const arrow::Array& array, int64_t row, int depth);
+
+// Of one value. Arrays that hold others ask for themselves.
+void AppendValue(std::string& out, const arrow::Array& array, int64_t row, int depth) {
+  if (depth > kMaxDepth) throw Error(ErrorCode::kUnsupported, "columns are nested deeper than " + std::to_string(kMaxDepth));
+  if (array.IsNull(row)) {
+    out += "null";
+    return;
+  }
+  using arrow::Type;
+  switch (array.type_id()) {
+    case Type::BOOL: out += static_cast<const arrow::BooleanArray&>(array).Value(row) ? "true" : "false"; return;
+    case Type::INT8: out += std::to_string(static_cast<const arrow::Int8Array&>(array).Value(row)); return;
+    case Type::INT16: out += std::to_string(static_cast<const arrow::Int16Array&>(array).Value(row)); return;
+    case Type::INT32: out += std::to_string(static_cast<const arrow::Int32Array&>(array).Value(row)); return;
+    case Type::INT64: out += std::to_string(static_cast<const arrow::Int64Array&>(array).Value(row)); return;
+    case Type::UINT8: out += std::to_string(static_cast<const arrow::UInt8Array&>(array).Value(row)); return;
+    case Type::UINT16: out += std::to_string(static_cast<const arrow::UInt16Array&>(array).Value(row)); return;
+    case Type::UINT32: out += std::to_string(static_cast<const arrow::UInt32Array&>(array).Value(row)); return;
+    case Type::UINT64: out += std::to_string(static_cast<const arrow::UInt64Array&>(array).Value(row)); return;
+    case Type::FLOAT: AppendNumber(out, static_cast<const arrow::FloatArray&>(array).Value(row)); return;
+    case Type::DOUBLE: AppendNumber(out, static_cast<const arrow::DoubleArray&>(array).Value(row)); return;
+    case Type::STRING:
+    case Type::BINARY: AppendJsonText(out, static_cast<const arrow::BinaryArray&>(array).GetView(row)); return;
+    case Type::LARGE_STRING:
+    case Type::LARGE_BINARY: AppendJsonText(out, static_cast<const arrow::LargeBinaryArray&>(array).GetView(row)); return;
+    case Type::STRING_VIEW:
+    case Type::BINARY_VIEW: AppendJsonText(out, static_cast<const arrow::BinaryViewArray&>(array).GetView(row)); return;
+    case Type::LIST: AppendList<arrow::ListArray>(out, array, row, depth); return;
+    case Type::LARGE_LIST: AppendList<arrow::LargeListArray>(out, array, row, depth); return;
+    case Type::FIXED_SIZE_LIST: AppendList<arrow::FixedSizeListArray>(out, array, row, depth); return;
+    case Type::STRUCT: {
+      const auto& fields = static_cast<const arrow::StructArray&>(array);
+      for (int i = 0; i < fields.num_fields(); ++i) {
+        out.push_back(i == 0 ? '{' : ',');
+        AppendJsonText(out, array.type()->field(i)->name());
+        out.push_back(':');
+        AppendValue(out, *fields.field(i), row, depth + 1);
+      }
+      out += fields.num_fields() == 0 ? "{}" : "}";
+      return;
+    }
+    case Type::MAP: {
+      const auto& map = static_cast<const arrow::MapArray&>(array);
+      if (map.keys()->type_id() != Type::STRING) break;
+      const auto& keys = static_cast<const arrow::StringArray&>(*map.keys());
+      out.push_back('{');
+      for (int64_t i = map.value_offset(row); i < map.value_offset(row + 1); ++i) {
+        if (i > map.value_offset(row)) out.push_back(',');
+        AppendJsonText(out, keys.GetView(i));
+        out.push_back(':');
+        AppendValue(out, *map.items(), i, depth + 1);
+      }
+      out.push_back('}');
+      return;
+    }
+    case Type::DICTIONARY: {
+      const auto& coded = static_cast<const arrow::DictionaryArray&>(array);
+      const int64_t at = coded.GetValueIndex(row);
+      if (at < 0 || at >= coded.dictionary()->length()) {
+        throw Error(ErrorCode::kCorruption, "a dictionary column points behind its dictionary");
+      }
+      AppendValue(out, *coded.dictionary(), at, depth + 1);
+      return;
+    }
+    case Type::EXTENSION: AppendValue(out, *static_cast<const arrow::ExtensionArray&>(array).storage(), row, depth + 1); return;
+    case Type::DATE32:
+    case Type::DATE64:
+    case Type::TIMESTAMP:
+    case Type::TIME32:
+    case Type::TIME64:
+    case Type::DURATION:
+    case Type::DECIMAL128:
+    case Type::DECIMAL256: AppendJsonText(out, Check(array.GetScalar(row), "")->ToString()); return;
+    case Type::HALF_FLOAT: AppendNumber(out, std::stod(Check(array.GetScalar(row), "")->ToString())); return;
+    default: break;
+  }
+  throw Error(ErrorCode::kUnsupported, "a column of type " + array.type()->ToString() + " is not read");
+}
+
+template <class Array>
+bool AppendList(std::string& out, const arrow::Array& array, int64_t row, int depth) {
+  const auto& lists = static_cast<const Array&>(array);
+  const auto begin = lists.value_offset(row);
+  const auto end = begin + lists.value_length(row);
+  out.push_back('[');
+  for (auto i = begin; i < end; ++i) {
+    if (i > begin) out.push_back(',');
+    AppendValue(out, *lists.values(), i, depth + 1);
+  }
+  out.push_back(']');
+  return true;
+}
+
+class Parquet : public RowSource {
+ public:
+  Parquet(const std::string& path, size_t max_row_bytes)
+      : path_(path), max_row_bytes_(max_row_bytes), pool_(arrow::system_memory_pool(), kMaxBytes) {
+    Guarded([&] {
+      file_ = Check(arrow::io::ReadableFile::Open(path, &pool_), path);
+      parquet::ReaderProperties properties(&pool_);
+      properties.enable_buffered_stream();  // else a whole column of a row group is read at once
+      properties.set_buffer_size(kBufferBytes);
+      properties.set_page_checksum_verification(true);
+      parquet::ArrowReaderProperties arrow_properties(/*use_threads=*/false);
+      arrow_properties.set_batch_size(kBatchRows);
+      arrow_properties.set_pre_buffer(false);
+      parquet::arrow::FileReaderBuilder builder;
+      if (const auto opened = builder.Open(file_, properties); !opened.ok()) Fail(opened, path);
+      builder.memory_pool(&pool_)->properties(arrow_properties);
+      reader_ = Check(builder.Build(), path);
+      rows_ = reader_->parquet_reader()->metadata()->num_rows();
+      batches_ = Check(reader_->GetRecordBatchReader(), path);
+    });
+  }
+
+  bool Next(SourceRow& row) override {
+    while (!batch_ || at_ >= batch_->num_rows()) {
+      if (!ReadBatch()) return false;
+    }
+    row.number = ++number_;
+    row.too_long = row.blank = false;
+    row.text.clear();
+    Guarded([&] {
+      for (int i = 0; i < batch_->num_columns(); ++i) {
+        row.text.push_back(i == 0 ? '{' : ',');
+        AppendJsonText(row.text, batch_->column_name(i));
+        row.text.push_back(':');
+        AppendValue(row.text, *columns_[static_cast<size_t>(i)], at_, 0);
+      }
+      row.text += batch_->num_columns() == 0 ? "{}" : "}";
+    });
+    ++at_;
+    if (row.text.size() > max_row_bytes_) {
+      row.text = std::string();
+      row.too_long = true;
+    }
+    if (row.text.capacity() < row.text.size() + kPadding) row.text.reserve(2 * row.text.size() + kPadding);
+    return true;
+  }
+  const char* container() const override { return "parquet"; }
+  double Progress() const override { return rows_ == 0 ? 1 : static_cast<double>(number_) / static_cast<double>(rows_); }
+
+ private:
+  bool ReadBatch() {
+    at_ = 0;
+    Guarded([&] {
+      columns_.clear();
+      batch_.reset();  // its memory, before that of the next
+      if (const auto read = batches_->ReadNext(&batch_); !read.ok()) Fail(read, path_);
+      if (!batch_) return;
+      if (const auto valid = batch_->Validate(); !valid.ok()) Fail(valid, path_);
+      columns_ = batch_->columns();
+    });
+    if (batch_) return true;
+    if (number_ == rows_) return false;
+    throw Error(ErrorCode::kCorruption,
+                "the Parquet file is damaged: it has " + std::to_string(number_) + " rows and says that they are " + std::to_string(rows_), path_);
+  }
+
+  // What the library throws is about the file.
+  template <class Body>
+  void Guarded(Body body) const {
+    try {
+      body();
+    } catch (const Error& error) {
+      if (!error.where().empty()) throw;
+      throw Error(error.code(), error.message(), path_);
+    } catch (const std::bad_alloc&) {
+      Fail(arrow::Status::OutOfMemory(""), path_);
+    } catch (const std::exception& error) {
+      Fail(arrow::Status::Invalid(error.what()), path_);
+    }
+  }
+
+  const std::string path_;
+  const size_t max_row_bytes_;
+  arrow::CappedMemoryPool pool_;
+  std::shared_ptr<arrow::io::ReadableFile> file_;
+  std::unique_ptr<parquet::arrow::FileReader> reader_;
+  std::unique_ptr<arrow::RecordBatchReader> batches_;
+  std::shared_ptr<arrow::RecordBatch> batch_;
+  std::vector<std::shared_ptr<arrow::Array>> columns_;
+  int64_t at_ = 0, number_ = 0, rows_ = 0;
+};
+
+}  // namespace
+
+bool HasParquet() { return true; }
+
+std::unique_ptr<RowSource> OpenParquet(const std::string& path, size_t max_row_bytes) {
+  return std::make_unique<Parquet>(path, max_row_bytes);
+}
+
+}  // namespace plumb::replay
+
+#endif

@@ -1,0 +1,216 @@
+#include "replay/exporter.h"
+
+#include <nlohmann/json.hpp>
+
+#include "fixtures.h"
+#include "replay/export_row.h"
+#include "replay/importer.h"
+#include "replay/json_text.h"
+#include "replay/line_writer.h"
+#include "tests/testing/faulty_file_system.h"
+
+namespace plumb::replay {
+namespace {
+
+using Json = nlohmann::json;
+
+struct Trip {
+  ExportReport report;
+  std::string text;                // of the file
+  std::vector<Prompt> prompts, prompts_again;
+  std::vector<PreferenceRecord> records, records_again;
+};
+
+void ReadInto(Store& store, std::vector<Prompt>& prompts, std::vector<PreferenceRecord>& records) {
+  for (uint64_t i = 0; i < store.PromptCount("d"); ++i) prompts.push_back(store.ReadPrompt("d", i));
+  records = store.ReadPreferences("d", 0, UINT64_MAX);
+}
+
+// File -> store -> file -> another store.
+Trip RoundTrip(const std::string& text, ExportForm form, const std::string& name = "out.jsonl") {
+  TempFolder folder;
+  Trip trip;
+  ImportRequest in{.files = {WriteFile(folder / "in", text)}, .dataset = "d"};
+  {
+    auto store = OpenStore(folder / "a");
+    ImportFiles(*store, in);
+    ReadInto(*store, trip.prompts, trip.records);
+    trip.report = ExportDataset(*store, {.dataset = "d", .form = form, .out = folder / name});
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder / (name + ".part")));
+  EXPECT_EQ(trip.report.bytes, std::filesystem::file_size(folder / name));
+  trip.text = ReadFile(folder / name);
+  auto store = OpenStore(folder / "b");
+  in.files = {folder / name};
+  ImportFiles(*store, in);
+  ReadInto(*store, trip.prompts_again, trip.records_again);
+  return trip;
+}
+
+const char* const kForms[] = {
+    // prompts
+    R"({"question": "6*7?", "answer": "6*7=42\n#### 42", "id": 1})"
+    "\n"
+    R"({"question": "1+1?", "answer": "so\n#### 2", "id": 2})",
+    R"({"data_source": "math", "prompt": [{"role": "user", "content": "q"}], "ability": "a", "reward_model": {"style": "rule", "ground_truth": "5"}, "extra_info": {"z": 1.5, "a": [1, {"k": null}]}})",
+    R"({"prompt": [{"role": "user", "content": "q"}], "reward_spec": {"method": "rule", "ground_truth": 7}, "env_class": "gym"})",
+    R"({"input": "q", "label": "5"})",
+    R"({"prompt": "q \"quoted\" \u00e9\u2603 \t tab", "label": "5", "metadata": {"k": -0.1}})",
+    R"({"prompt": "q", "answer": "x"})",
+    R"({"prompt": "q", "topic": "t"})",
+    // pairs
+    R"({"prompt": "p", "chosen": "good", "rejected": "bad", "id": 7})",
+    R"({"prompt": [{"role": "user", "content": "p"}], "chosen": [{"role": "assistant", "content": "y"}], "rejected": [{"role": "assistant", "content": "n"}], "margin": 0.1})",
+    R"({"chosen": "\n\nHuman: hi\n\nAssistant: a b", "rejected": "\n\nHuman: hi\n\nAssistant: c"})",
+    R"({"chosen": "one two three", "rejected": "one two four"})",
+    R"({"chosen": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "v"}, {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "c"}]})",
+    R"({"prompt": "p", "chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "y"}], "rejected": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "n"}], "score_chosen": 8.5, "score_rejected": 2})",
+    R"({"context": [{"role": "user", "content": "q"}], "completions": [{"rank": 0, "completion": [{"role": "assistant", "content": "y"}]}, {"rank": 1, "completion": [{"role": "assistant", "content": "n"}]}]})",
+    // labelled and demonstrations
+    R"({"prompt": "p", "completion": "c", "label": false, "n": 12345678901234567})",
+    R"({"prompt": "p", "completion": "c", "why": "w"})",
+    R"({"text": "just a text"})",
+    R"({"instruction": "i", "input": "n", "output": "o"})",
+    R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "v"}, {"role": "assistant", "content": "b"}]})",
+};
+
+TEST(ExporterTest, EveryFormComesBackAsTheSameRecords) {
+  for (const char* rows : kForms) {
+    for (const ExportForm form : {ExportForm::kTrl, ExportForm::kVerl}) {
+      const Trip trip = RoundTrip(rows, form, form == ExportForm::kTrl ? "out.jsonl" : "out.jsonl.gz");
+      const auto n = static_cast<int64_t>(trip.prompts.size() + trip.records.size());
+      EXPECT_GT(n, 0);
+      EXPECT_EQ(trip.report.read, n) << rows;
+      EXPECT_EQ(trip.report.written, n) << rows;
+      EXPECT_EQ(trip.records_again, trip.records) << rows << "\n" << trip.text;
+      if (form == ExportForm::kTrl || trip.prompts.empty()) {
+        EXPECT_EQ(trip.prompts_again, trip.prompts) << rows << "\n" << trip.text;
+        EXPECT_EQ(trip.report.same, n) << rows;
+        continue;
+      }
+      // verl nests what it does not know and takes no plain text; what the reward needs is the same.
+      ASSERT_EQ(trip.prompts_again.size(), trip.prompts.size()) << rows;
+      for (size_t i = 0; i < trip.prompts.size(); ++i) {
+        EXPECT_EQ(trip.prompts_again[i].ground_truth, trip.prompts[i].ground_truth) << rows;
+        EXPECT_EQ(trip.prompts_again[i].messages,
+                  trip.prompts[i].text.empty() ? trip.prompts[i].messages : (std::vector<Message>{{"user", trip.prompts[i].text}}));
+      }
+    }
+  }
+}
+
+TEST(ExporterTest, WritesTheColumnsThatTheOthersRead) {
+  const std::string gz = RoundTrip(kForms[0], ExportForm::kVerl, "out.jsonl.gz").text;
+  EXPECT_EQ(gz.substr(0, 2), "\x1f\x8b");
+  const Json verl = Json::parse(RoundTrip(R"({"prompt": "q", "answer": "5", "topic": "t"})", ExportForm::kVerl).text);
+  EXPECT_EQ(verl.at("data_source"), "d");
+  EXPECT_EQ(verl.at("prompt"), Json::parse(R"([{"role": "user", "content": "q"}])"));
+  EXPECT_EQ(verl.at("reward_model"), Json::parse(R"({"style": "rule", "ground_truth": "5"})"));
+  EXPECT_EQ(verl.at("extra_info"), Json::parse(R"({"index": 0, "topic": "t"})"));
+  const Json own = Json::parse(kForms[1]);
+  EXPECT_EQ(Json::parse(RoundTrip(kForms[1], ExportForm::kVerl).text), own) << "a row of verl comes back as it was";
+  const Json trl = Json::parse(RoundTrip(kForms[8], ExportForm::kTrl).text);
+  EXPECT_EQ(trl, Json::parse(kForms[8]));
+}
+
+TEST(ExporterTest, WhatDoesNotComeBackIsCountedAndNamed) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "s");
+  std::vector<PreferenceRecord> records(4);
+  for (auto& r : records) r.prompt_text = "p", r.chosen = {{"assistant", "c"}}, r.rejected = {{"assistant", "r"}};
+  records[1].extra_json = R"({"prompt":"another"})";
+  records[2].weight = 0.5;
+  records[3] = {.prompt_tokens = {1}, .chosen_tokens = {2}, .rejected_tokens = {3}};
+  store->PutPreferences("d", records);
+  const ExportReport report = ExportDataset(*store, {.dataset = "d", .out = folder / "out"});
+  EXPECT_EQ(report.Describe(), "read 4 = written 3 + 1 only_tokens");
+  EXPECT_EQ(report.same, 1);
+  EXPECT_EQ(report.notes.at("columns_in_the_way"), 1);
+  EXPECT_EQ(report.notes.at("weights"), 1);
+  ASSERT_EQ(report.examples.size(), 2u);
+  EXPECT_NE(report.examples[0].find("row 1: the other columns differ"), std::string::npos) << report.examples[0];
+  EXPECT_THROW(ExportDataset(*store, {.dataset = "none", .out = folder / "out2"}), Error);
+  EXPECT_FALSE(std::filesystem::exists(folder / "out2"));
+}
+
+TEST(ExporterTest, RolloutsInBothForms) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "s");
+  PromptLease lease = PlainLease(3);
+  lease.prompt = {.dataset = "train", .row = 5, .text = "2+2?", .ground_truth = "4"};
+  TrajectoryGroup group = Answer(lease, 7);
+  group.trajectories[1].completion = "\xFF!";
+  store->Insert(group);
+  lease.lease_id = 4;
+  TrajectoryGroup dropped = Answer(lease, 7);
+  store->InsertDropped(dropped, "because");
+  ExportRequest request{.dataset = "", .rows = ExportRows::kRollouts, .out = folder / "trl"};
+  ExportReport report = ExportDataset(*store, request);
+  EXPECT_EQ(report.Describe(), "read 2 = written 1 + 1 dropped_groups");
+  EXPECT_EQ(report.lines, 2);
+  EXPECT_EQ(report.notes.at("texts_with_replaced_bytes"), 1);
+  const std::string text = ReadFile(folder / "trl");
+  const Json first = Json::parse(text.substr(0, text.find('\n')));
+  EXPECT_EQ(first.at("prompt"), "2+2?");
+  EXPECT_EQ(first.at("completion"), "answer 3/0");
+  EXPECT_EQ(first.at("reward"), 1.0);
+  EXPECT_EQ(first.at("policy_version"), 7);
+  auto again = OpenStore(folder / "again");
+  EXPECT_EQ(ImportFiles(*again, {.files = {folder / "trl"}, .dataset = "d"}).kind, RowKind::kDemonstrations);
+  request.form = ExportForm::kVerl;
+  request.out = folder / "verl";
+  ExportDataset(*store, request);
+  const Json verl = Json::parse(ReadFile(folder / "verl"));
+  EXPECT_EQ(verl.at("responses").size(), 2u);
+  EXPECT_EQ(verl.at("scores"), Json::parse("[1.0, 0.0]"));
+  EXPECT_EQ(verl.at("reward_model").at("ground_truth"), "4");
+}
+
+// Each write in turn fails: the old file stays, no part of the new one is left.
+TEST(ExporterTest, AFailureOrAStopLeavesTheOldFile) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "s");
+  std::string rows;
+  for (int i = 0; i < 3000; ++i) rows += "{\"prompt\": \"" + std::string(600, 'x') + std::to_string(i) + "\"}\n";
+  ImportFiles(*store, {.files = {WriteFile(folder / "in", rows)}, .dataset = "d"});
+  ExportRequest request{.dataset = "d", .out = folder / "out"};
+  int failures = 0;
+  for (int n = 1; n < 20; ++n) {
+    WriteFile(folder / "out", "old");
+    plumb::testing::FaultyFileSystem faulty;
+    faulty.FailAt(n, plumb::testing::FaultyFileSystem::Fault::kNoSpace);
+    request.files = &faulty;
+    try {
+      ExportDataset(*store, request);
+      break;
+    } catch (const Error&) {
+      ++failures;
+      const std::string now = ReadFile(folder / "out");
+      EXPECT_TRUE(now == "old" || now.size() > 1000000) << n << ": " << now.size();
+      EXPECT_FALSE(std::filesystem::exists(folder / "out.part")) << n;
+    }
+  }
+  EXPECT_GT(failures, 3) << "opening, writes, sync, rename";
+  WriteFile(folder / "out", "old");
+  request.files = nullptr;
+  request.progress = [](double, int64_t) { return false; };
+  EXPECT_TRUE(ExportDataset(*store, request).stopped);
+  EXPECT_EQ(ReadFile(folder / "out"), "old");
+  EXPECT_FALSE(std::filesystem::exists(folder / "out.part"));
+}
+
+TEST(JsonTextTest, EscapesAndRepairsAsAParserExpects) {
+  std::string all;
+  for (int c = 0; c < 128; ++c) all.push_back(static_cast<char>(c));
+  std::string out;
+  AppendJsonText(out, all + "\xE2\x98\x83");
+  EXPECT_EQ(Json::parse(out).get<std::string>(), all + "\xE2\x98\x83");
+  EXPECT_EQ(out, Json(all + "\xE2\x98\x83").dump()) << "two writers of stored columns have to agree";
+  std::string broken = "a\xFF\xE2\x98\x62\xC3";
+  EXPECT_TRUE(RepairUtf8(broken));
+  EXPECT_EQ(broken, "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "b\xEF\xBF\xBD");
+  EXPECT_FALSE(RepairUtf8(broken));
+}
+
+}  // namespace
+}  // namespace plumb::replay
