@@ -30,7 +30,7 @@ void ReadInto(Store& store, std::vector<Prompt>& prompts, std::vector<Preference
 Trip RoundTrip(const std::string& text, ExportForm form, const std::string& name = "out.jsonl") {
   TempFolder folder;
   Trip trip;
-  ImportRequest in{.files = {WriteFile(folder / "in", text)}, .dataset = "d"};
+  ImportRequest in = ImportOf(WriteFile(folder / "in", text), "d");
   {
     auto store = OpenStore(folder / "a");
     ImportFiles(*store, in);
@@ -156,7 +156,7 @@ TEST(ExporterTest, RolloutsInBothForms) {
   EXPECT_EQ(first.at("reward"), 1.0);
   EXPECT_EQ(first.at("policy_version"), 7);
   auto again = OpenStore(folder / "again");
-  EXPECT_EQ(ImportFiles(*again, {.files = {folder / "trl"}, .dataset = "d"}).kind, RowKind::kDemonstrations);
+  EXPECT_EQ(ImportFiles(*again, ImportOf(folder / "trl", "d")).kind, RowKind::kDemonstrations);
   request.form = ExportForm::kVerl;
   request.out = folder / "verl";
   ExportDataset(*store, request);
@@ -172,7 +172,7 @@ TEST(ExporterTest, AFailureOrAStopLeavesTheOldFile) {
   auto store = OpenStore(folder / "s");
   std::string rows;
   for (int i = 0; i < 3000; ++i) rows += "{\"prompt\": \"" + std::string(600, 'x') + std::to_string(i) + "\"}\n";
-  ImportFiles(*store, {.files = {WriteFile(folder / "in", rows)}, .dataset = "d"});
+  ImportFiles(*store, ImportOf(WriteFile(folder / "in", rows), "d"));
   ExportRequest request{.dataset = "d", .out = folder / "out"};
   int failures = 0;
   for (int n = 1; n < 20; ++n) {

@@ -12,6 +12,7 @@
 
 #include "common/error.h"
 #include "common/trajectory.h"
+#include "replay/importer.h"
 #include "replay/store.h"
 #include "replay/table.h"
 
@@ -42,6 +43,14 @@ inline std::string WriteFile(const std::string& path, const std::string& text) {
 inline std::string ReadFile(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+// Named members of a temporary make GCC 12 doubt the map in it.
+inline ImportRequest ImportOf(const std::string& file, const std::string& dataset) {
+  ImportRequest request;
+  request.files = {file};
+  request.dataset = dataset;
+  return request;
 }
 
 // The answer of an actor to `lease`, scored; `completion_tokens` policy tokens each.

@@ -98,10 +98,10 @@ TEST(ParquetTest, GivesTheRecordsOfTheSameRowsAsJsonLines) {
       TempFolder folder;
       const std::string lines = Lines(777, form);
       auto store = OpenStore(folder / "store");
-      const auto parquet = ImportFiles(*store, {.files = {WriteParquet(folder / "f.parquet", TableOf(lines), 100, codec)}, .dataset = "d"});
+      const auto parquet = ImportFiles(*store, ImportOf(WriteParquet(folder / "f.parquet", TableOf(lines), 100, codec), "d"));
       EXPECT_EQ(parquet.files[0].container, "parquet");
       EXPECT_EQ(parquet.files[0].Describe(), "read 777 = used 777");
-      const auto text = ImportFiles(*store, {.files = {WriteFile(folder / "f.jsonl", lines)}, .dataset = "d"});
+      const auto text = ImportFiles(*store, ImportOf(WriteFile(folder / "f.jsonl", lines), "d"));
       EXPECT_TRUE(text.unchanged) << "the rows of the two files are the same: " << lines.substr(0, 200);
     }
   }
@@ -143,7 +143,7 @@ TEST(ParquetTest, TypesThatJsonHasNot) {
   EXPECT_FALSE(source->Next(row));
   EXPECT_EQ(source->Progress(), 1);
   auto store = OpenStore(folder / "store");
-  const auto report = ImportFiles(*store, {.files = {folder / "f"}, .dataset = "d"});
+  const auto report = ImportFiles(*store, ImportOf(folder / "f", "d"));
   EXPECT_EQ(report.files[0].Describe(), "read 3 = used 2 + 1 bad_utf8");
   source = RowSource::Open(folder / "f", /*max_row_bytes=*/16);
   ASSERT_TRUE(source->Next(row));
@@ -156,7 +156,7 @@ TEST(ParquetTest, CutOrDamagedFilesAreTypedErrorsAndStoreNothing) {
   const std::string bytes = ReadFile(WriteParquet(folder / "whole", TableOf(lines)));
   auto store = OpenStore(folder / "store");
   const auto import = [&](const std::string& text) {
-    return ImportFiles(*store, {.files = {WriteFile(folder / "x", text)}, .dataset = "x"});
+    return ImportFiles(*store, ImportOf(WriteFile(folder / "x", text), "x"));
   };
   for (size_t cut = 4; cut < bytes.size(); cut += bytes.size() / 37) {
     EXPECT_THROWS(ErrorCode::kCorruption, "x", import(bytes.substr(0, cut)));
