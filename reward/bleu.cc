@@ -48,7 +48,7 @@ std::string Spread(const std::string& text, const Fits& fits, std::string_view b
 }
 
 // Grams of every order of one token list, numbered over all texts that went through the same
-// tables.
+// tables, which look into the tokens for as long as they live.
 struct Orders {
   std::array<std::vector<int32_t>, kBleuOrder> grams;
 };
@@ -119,9 +119,10 @@ BleuCounts CountBleu(std::string_view answer, const std::vector<std::string>& re
   counts.answer_length = static_cast<int64_t>(tokens.size());
   OrderTables tables;
   std::vector<Orders> held;
+  std::vector<std::vector<std::string>> kept;  // the tables look into these words
   int64_t nearest = std::numeric_limits<int64_t>::max();
   for (const std::string& reference : references) {
-    const std::vector<std::string> words = BleuTokens(reference);
+    const std::vector<std::string>& words = kept.emplace_back(BleuTokens(reference));
     held.push_back(tables.Add(words));
     const int64_t length = static_cast<int64_t>(words.size());
     const int64_t distance = std::abs(length - counts.answer_length);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 #include <vector>
 
 #include "policy_model/files/unicode.h"
@@ -108,32 +109,43 @@ std::string Repaired(std::string_view text) {
   return out;
 }
 
-}  // namespace
-
-std::string LinearRegex::Obstacle(std::string_view p) {
+// Walks over the items of a pattern. Returns the obstacle, or nothing and in `repeated` the places [begin, end) of the single
+// items (no groups) that stand before a '+'.
+std::string Walk(std::string_view p, std::vector<std::pair<size_t, size_t>>* repeated) {
   if (p.size() > kMaxPattern) return "more than " + std::to_string(kMaxPattern) + " bytes";
   std::string obstacle;
+  const auto skip = [&](size_t at, size_t most, auto fits) {
+    for (size_t n = 0; n < most && at < p.size() && fits(p[at]); ++n) ++at;
+    return at;
+  };
+  const auto octal = [](char c) { return c >= '0' && c <= '7'; };
+  const auto hex = [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); };
+  const auto any = [](char) { return true; };
   for (size_t i = 0; i < p.size();) {
+    const size_t begin = i;
+    bool single = true;
     if (p[i] == '\\') {
       if (i + 1 >= p.size()) return "";
       const char c = p[i + 1];
-      if (c == 'Q') {
-        const size_t close = p.find("\\E", i + 2);
-        i = SkipQuantifier(p, close == std::string_view::npos ? p.size() : close + 2, &obstacle);
-        if (!obstacle.empty()) return obstacle;
-        continue;
-      }
-      if ((c >= '1' && c <= '9') || c == 'g' || c == 'k')
-        return "a back reference at offset " + std::to_string(i);
-      if (c == 'K' || c == 'G' || c == 'C' || c == 'X') {
-        return std::string("\\") + c + " at offset " + std::to_string(i);
-      }
       i += 2;
-      // \p{..}, \x{..}, \o{..}, \N{..}: the braces are no quantifier.
-      if ((c == 'p' || c == 'P' || c == 'x' || c == 'o' || c == 'N') && i < p.size() &&
-          p[i] == '{') {
-        const size_t close = p.find('}', i);
+      if (c == 'Q') {
+        const size_t close = p.find("\\E", i);
+        i = close == std::string_view::npos ? p.size() : close + 2;
+        single = false;
+      } else if ((c >= '1' && c <= '9') || c == 'g' || c == 'k') {
+        return "a back reference at offset " + std::to_string(begin);
+      } else if (c == 'K' || c == 'G' || c == 'C' || c == 'X') {
+        return std::string("\\") + c + " at offset " + std::to_string(begin);
+      } else if (const bool braces = i < p.size() && p[i] == '{';
+                 braces && (c == 'p' || c == 'P' || c == 'x' || c == 'o' || c == 'N')) {
+        const size_t close = p.find('}', i);  // these braces are no quantifier
         i = close == std::string_view::npos ? p.size() : close + 1;
+      } else if (c == 'x') {
+        i = skip(i, 2, hex);
+      } else if (c == '0') {
+        i = skip(i, 2, octal);
+      } else if (c == 'c' || c == 'p' || c == 'P') {
+        i = skip(i, 1, any);
       }
     } else if (p[i] == '[') {
       i = SkipClass(p, i);
@@ -149,12 +161,35 @@ std::string LinearRegex::Obstacle(std::string_view p) {
       }
       continue;
     } else {
-      ++i;
+      single = p[i] != ')';
+      i = skip(i + 1, 3, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; });
     }
+    if (single && i < p.size() && p[i] == '+') repeated->emplace_back(begin, i);
     i = SkipQuantifier(p, i, &obstacle);
     if (!obstacle.empty()) return obstacle;
   }
   return "";
+}
+
+// PCRE2's second matcher counts the rounds of x+, and every count is a state of its own: within another repetition there are as
+// many as the text is long. A group is not counted.
+std::string WithoutCounting(std::string_view pattern) {
+  std::vector<std::pair<size_t, size_t>> repeated;
+  Walk(pattern, &repeated);
+  std::string out;
+  size_t at = 0;
+  for (const auto& [begin, end] : repeated) {
+    out.append(pattern.substr(at, begin - at)).append("(?:").append(pattern.substr(begin, end - begin)).append(")");
+    at = end;
+  }
+  return out.append(pattern.substr(at));
+}
+
+}  // namespace
+
+std::string LinearRegex::Obstacle(std::string_view p) {
+  std::vector<std::pair<size_t, size_t>> repeated;
+  return Walk(p, &repeated);
 }
 
 LinearRegex LinearRegex::Compile(const std::string& pattern, std::string* error) {
@@ -168,7 +203,7 @@ LinearRegex LinearRegex::Compile(const std::string& pattern, std::string* error)
   pcre2_code* alone = CompileRaw(pattern, error);
   if (alone == nullptr) return regex;
   pcre2_code_free(alone);
-  pcre2_code* raw = CompileRaw("(?s:.*?)(?:" + pattern + ")", error);
+  pcre2_code* raw = CompileRaw("(?s:.*?)(?:" + WithoutCounting(pattern) + ")", error);
   if (raw == nullptr) return regex;
   regex.code_ = std::shared_ptr<const void>(raw, [raw](const void*) { pcre2_code_free(raw); });
   return regex;

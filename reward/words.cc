@@ -82,8 +82,26 @@ bool IsWordCharacter(char32_t c) {
   return kind == CharacterClass::kLetter || kind == CharacterClass::kNumber || IsMark(c);
 }
 
-bool IsCasedLetter(std::string_view s, size_t at) {
+bool IsLetter(std::string_view s, size_t at) {
   return at < s.size() && policy_model::ClassOf(DecodeUtf8(s, at).code) == CharacterClass::kLetter;
+}
+
+// Characters that the rule of the last sigma looks through (Unicode's Case_Ignorable, its common part): marks that combine,
+// signs that stand within words.
+bool IsCaseIgnorable(char32_t c) {
+  return c == '\'' || c == '.' || c == ':' || c == '^' || c == '`' || c == 0xA8 || c == 0xAD || c == 0xAF || c == 0xB4 || c == 0xB7 ||
+         c == 0xB8 || (c >= 0x2B0 && c <= 0x36F) || (c >= 0x483 && c <= 0x489) || (c >= 0x591 && c <= 0x5BD) ||
+         (c >= 0x64B && c <= 0x65F) || c == 0x2018 || c == 0x2019 || c == 0x2024 || c == 0x2027 || (c >= 0x200B && c <= 0x200F) ||
+         (c >= 0x20D0 && c <= 0x20F0) || (c >= 0xFE00 && c <= 0xFE0F) || (c >= 0xFE20 && c <= 0xFE2F) || c == 0xFEFF;
+}
+
+bool LetterFollows(std::string_view s, size_t at) {
+  while (at < s.size()) {
+    const Character c = DecodeUtf8(s, at);
+    if (!IsCaseIgnorable(c.code)) return IsLetter(s, at);
+    at += c.bytes;
+  }
+  return false;
 }
 
 }  // namespace
@@ -121,21 +139,21 @@ std::string LowerUnicode(std::string_view s) {
     if (byte < 0x80) {
       const bool capital = byte >= 'A' && byte <= 'Z';
       out.push_back(static_cast<char>(capital ? byte - 'A' + 'a' : byte));
-      letter_before = capital || (byte >= 'a' && byte <= 'z');
+      if (!IsCaseIgnorable(byte)) letter_before = capital || (byte >= 'a' && byte <= 'z');
       ++i;
       continue;
     }
     const Character c = DecodeUtf8(s, i);
     if (c.code == 0x130) {
       out += "i\xCC\x87";
-    } else if (c.code == 0x3A3 && letter_before && !IsCasedLetter(s, i + c.bytes)) {
+    } else if (c.code == 0x3A3 && letter_before && !LetterFollows(s, i + c.bytes)) {
       out += "\xCF\x82";
     } else if (const auto it = table.find(c.code); it != table.end()) {
       policy_model::AppendUtf8(it->second, out);
     } else {
       out.append(s.substr(i, c.bytes));
     }
-    letter_before = IsCasedLetter(s, i);
+    if (!IsCaseIgnorable(c.code)) letter_before = IsLetter(s, i);
     i += c.bytes;
   }
   return out;

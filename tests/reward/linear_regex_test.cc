@@ -62,6 +62,13 @@ TEST(LinearRegex, SameVerdictsAsBacktracking) {
                                   "(?i)\xC3\x89",
                                   "a(?#note)b",
                                   "}{",
+                                  "(a+)+b",
+                                  "\\x61+b",
+                                  "\\pL+c",
+                                  "\\cA+|\\0141+b",
+                                  "\xC3\xA9+",
+                                  "[ab]+?c",
+                                  "\\Qa\\E+b",
                                   "a{,b"};
   const std::string texts[] = {"",     "abc",  "xabcx",    "bbc",      "ABC",  "the cat", "concat",
                                "dx",   "aab",  "aaab",     "ababc",    "aaaa", "3.5",     "a\nb",
