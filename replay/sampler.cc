@@ -148,7 +148,7 @@ class Curriculum : public Sampler {
     });
     const double part = ramp_ > 0 ? std::clamp(cursor.progress / ramp_, 0.0, 1.0) : 1.0;
     const double share = easiest_ + (1 - easiest_) * part;
-    const auto in = static_cast<size_t>(std::ceil(share * static_cast<double>(order.size())));
+    const auto in = static_cast<size_t>(std::ceil(share * static_cast<double>(order.size()) - 1e-9));
     order.resize(std::min(order.size(), std::max(in, n)));  // never fewer than are asked for
     return Weighted(items, order, n, seed_, cursor.draw, One);
   }

@@ -127,7 +127,7 @@ TEST(PairMiner, ADatasetIsMadeOnceAndTheLedgerAddsUp) {
   EXPECT_THROWS(ErrorCode::kConflict, "mined", MinePairs(*store, *into, {.margin = 0.5, .keep_margin = true}));
   EXPECT_EQ(MinePairs(*store, *store, {.dataset = "here"}).pairs, 400);  // a store may keep its own pairs
   EXPECT_TRUE(into->Verify().problems.empty());
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "400 closer than the margin", MinePairs(*store, *into, {.dataset = "none", .margin = 2}));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "401 closer than the margin", MinePairs(*store, *into, {.dataset = "none", .margin = 2}));
   EXPECT_EQ(into->PreferenceCount("none"), 0u);
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "plumb data rescore", MinePairs(*store, *into, {.score = "abc"}));
 }

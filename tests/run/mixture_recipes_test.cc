@@ -45,7 +45,7 @@ TEST(MixtureRecipes, SayWhatTheyAre) {
   const std::vector<std::vector<std::string>> expected = {
       {"mix_quality_ppo", "weight = 0.4", "weight = 0.3", "weight = 0.2", "weight = 0.1"}, {"mix_task_ppo", "weight = 0.7", "weight = 0.3"}};
   for (const auto& words : expected) {
-    const auto shown = RunPlumb({"config", "show", Recipe(words[0])});
+    const auto shown = RunPlumb({"config", "show", Recipe(words[0]), "--toml"});
     ASSERT_EQ(shown.code, 0) << shown.err;
     for (size_t i = 1; i < words.size(); ++i) EXPECT_TRUE(Has(shown.out, words[i])) << words[i] << shown.out;
     for (const char* word : {"name = \"ppo\"", "clip_low = 0.2", "clip_high = 0.2", "vf_coef = 0.5", "entropy_coef = 0.01", "mode = \"shared\""}) {

@@ -15,7 +15,8 @@ using plumb::testing::TempFolder;
 using testing::Has;
 
 std::vector<std::string> Mixed(std::vector<std::string> more = {}) {
-  std::vector<std::string> sets = {"--quiet", "--set", "replay.groups_per_step=2", "--set", "replay.max_age_steps=3",
+  // A rate that does not depend on the number of steps: a part of a run is then what the whole run does.
+  std::vector<std::string> sets = {"--quiet", "--set", "optimizer.lr_schedule=constant", "--set", "optimizer.warmup_fraction=0", "--set", "replay.groups_per_step=2", "--set", "replay.max_age_steps=3",
                                    "--set", "replay.max_times_sampled=2", "--set", "replay.prompts=difficulty"};
   sets.insert(sets.end(), more.begin(), more.end());
   return sets;
