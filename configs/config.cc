@@ -276,6 +276,15 @@ std::vector<std::string> Validate(const Config& c) {
   within("rollout.min_p", c.rollout.min_p, 0, 1);
   require(offline || !c.reward.parts.empty(), "there is no [[reward.parts]]: name at least one, e.g. kind = \"answer\".");
   at_least("reward.retries", c.reward.retries, 0);
+  within("algorithm.refill_rounds", static_cast<double>(c.algorithm.refill_rounds), 0, 1000);
+  if (c.algorithm.refill_rounds > 0) {
+    require(!offline && c.algorithm.name != "ppo" && c.algorithm.advantage != "batch",
+            "algorithm.refill_rounds replaces groups of equal reward, which have no gradient where the answers of a group are compared: "
+            "here they have one, leave it at 0.");
+    require(c.rollout.samples_per_prompt >= 2, "algorithm.refill_rounds (dynamic sampling) needs groups: set rollout.samples_per_prompt to "
+                                               "at least 2.");
+    require(c.replay.prompts == "passes", "algorithm.refill_rounds draws its prompts in passes over the data: keep replay.prompts = \"passes\".");
+  }
   within("algorithm.clip_low", c.algorithm.clip_low, 0, 1);
   within("algorithm.clip_high", c.algorithm.clip_high, 0, 100);
   require(c.algorithm.dual_clip == 0 || c.algorithm.dual_clip > 1, "algorithm.dual_clip has to be 0 (off) or more than 1.");

@@ -291,6 +291,7 @@ struct AlgorithmDefaults {
     } else if (a.name == "dapo") {
       Set(a, "clip_high", a.clip_high, 0.28);
       Set(a, "dual_clip", a.dual_clip, 10.0);
+      Set(a, "refill_rounds", a.refill_rounds, int64_t{9});  // ten rounds in all
     } else if (a.name == "gspo") {
       set_text("ratio", a.ratio, "sequence");
       set_text("aggregation", a.aggregation, "sequence");

@@ -32,8 +32,9 @@ nlohmann::json ColumnOf(const Prompt& prompt, const std::string& column) {
 }  // namespace
 
 StepPlanner::StepPlanner(Store* store, const PlannerOptions& options, uint64_t seed, bool shuffle, int64_t steps,
-                         int64_t prompts_per_step, int64_t version_base)
+                         int64_t prompts_per_step, int64_t version_base, uint32_t max_rounds)
     : store_(store), options_(options), steps_(steps), prompts_per_step_(prompts_per_step), version_base_(version_base),
+      max_rounds_(max_rounds),
       order_(std::make_unique<PromptOrder>(seed, store->PromptCount(kTrainDataset), shuffle)), remover_(options.remover),
       limiter_(options.limiter) {
   SamplerOptions shared = options.sampler;
@@ -176,7 +177,11 @@ void StepPlanner::PlanPrompts(int64_t from, int64_t end) {
   }
 }
 
-std::optional<uint64_t> StepPlanner::RowOf(uint64_t lease_id) const {
+std::optional<uint64_t> StepPlanner::RowOf(uint64_t lease_id, uint32_t round) const {
+  if (round > 0 && !SamplesPrompts()) {
+    const auto run = static_cast<uint64_t>(steps_) * static_cast<uint64_t>(prompts_per_step_);
+    return order_->RowOf(run + lease_id * max_rounds_ + round - 1);
+  }
   if (!SamplesPrompts()) return order_->RowOf(lease_id);
   const auto step = static_cast<int64_t>(lease_id / static_cast<uint64_t>(prompts_per_step_));
   const size_t at = static_cast<size_t>(lease_id % static_cast<uint64_t>(prompts_per_step_));

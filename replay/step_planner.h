@@ -44,12 +44,14 @@ struct PlannerOptions {
 class StepPlanner {
  public:
   StepPlanner(Store* store, const PlannerOptions& options, uint64_t seed, bool shuffle, int64_t steps, int64_t prompts_per_step,
-              int64_t version_base);
+              int64_t version_base, uint32_t max_rounds = 0);
 
   // Decides the prompts of steps [from, end) that are not decided yet. REQUIRES: every lease of steps < from is complete.
   void PlanPrompts(int64_t from, int64_t end);
-  // nullopt: the step of this lease is not planned.
-  std::optional<uint64_t> RowOf(uint64_t lease_id) const;
+  // nullopt: the step of this lease is not planned. `round` > 0: the prompt that takes the place of that of round - 1; these go
+  // through passes of their own, behind those of the run. Rounds above max_rounds
+  // are those of later leases.
+  std::optional<uint64_t> RowOf(uint64_t lease_id, uint32_t round = 0) const;
 
   // The earlier groups of step `step`, by lease id. REQUIRES: every lease of steps < step is complete.
   std::vector<TrajectoryGroup> Replayed(int64_t step);
@@ -76,6 +78,7 @@ class StepPlanner {
   Store* const store_;
   const PlannerOptions options_;
   const int64_t steps_, prompts_per_step_, version_base_;
+  const uint64_t max_rounds_;
   std::unique_ptr<PromptOrder> order_;
   std::unique_ptr<Sampler> prompts_;   // nullptr: passes
   std::unique_ptr<Sampler> sampler_;   // nullptr: no replay

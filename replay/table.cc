@@ -36,6 +36,12 @@ int64_t CountUnscored(const TrajectoryGroup& group) {
   return std::count_if(group.trajectories.begin(), group.trajectories.end(), [](const Trajectory& t) { return !t.scored; });
 }
 
+// Nothing to learn from under an advantage that compares the answers of a group.
+bool EqualRewards(const TrajectoryGroup& group) {
+  return std::all_of(group.trajectories.begin(), group.trajectories.end(),
+                     [&](const Trajectory& t) { return t.reward == group.trajectories.front().reward; });
+}
+
 }  // namespace
 
 Unscored ParseUnscored(const std::string& on_failure) {
@@ -54,6 +60,12 @@ ReplayTable::ReplayTable(Store* store, TableOptions options)
   if (options_.steps < 0) refuse("run.steps must not be negative");
   if (options_.max_staleness < 0) refuse("run.max_staleness must not be negative");
   if (options_.sync && options_.max_staleness != 0) refuse("run.max_staleness must be 0 under run.schedule = \"sync\"");
+  if (options_.refill_rounds > 0 && options_.samples_per_prompt < 2) {
+    refuse("algorithm.refill_rounds draws in place of groups of equal reward: it needs rollout.samples_per_prompt >= 2");
+  }
+  if (options_.refill_rounds > 0 && options_.planner.prompts != "passes") {
+    refuse("algorithm.refill_rounds draws its prompts in passes: keep replay.prompts = \"passes\"");
+  }
   if (options_.lease_timeout_ms < 1) refuse("the lease time must be positive");
   const uint64_t rows = store_->PromptCount(kTrainDataset);
   if (rows == 0) refuse("the store holds no training prompts: import a dataset first (data.train)");
@@ -63,7 +75,8 @@ ReplayTable::ReplayTable(Store* store, TableOptions options)
            std::to_string(rows) + " rows");
   }
   planner_ = std::make_unique<StepPlanner>(store_, options_.planner, options_.seed, options_.shuffle, options_.steps,
-                                           options_.prompts_per_step, options_.version_base);
+                                           options_.prompts_per_step, options_.version_base,
+                                           std::max(options_.refill_rounds, options_.max_requeues));
   for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
     Book(purpose).SetDoneBefore(store_->TrimmedBefore(purpose));
     for (const LeaseMark& mark : store_->Leases(purpose)) {
@@ -96,7 +109,7 @@ PromptLease ReplayTable::MakeLease(Purpose purpose, const LeaseBook::Held& held)
   if (purpose == Purpose::kTrain) {
     lease.num_samples = options_.samples_per_prompt;
     lease.policy_version = options_.sync ? StepOf(held.lease_id) + options_.version_base : -1;
-    const auto row = planner_->RowOf(held.lease_id);
+    const auto row = planner_->RowOf(held.lease_id, RoundOf(held.requeues));
     PLUMB_CHECK(row.has_value(), "leases go out behind their step's plan");
     lease.prompt = store_->ReadPrompt(kTrainDataset, *row);
   } else {
@@ -184,7 +197,8 @@ std::string ReplayTable::RefusalReason(const TrajectoryGroup& group) const {
   }
   const int64_t step = StepOf(lease.lease_id);
   if (step >= options_.steps) return "unknown_lease";
-  if (lease.prompt.dataset != kTrainDataset || planner_->RowOf(lease.lease_id) != lease.prompt.row) return "wrong_prompt";
+  const uint32_t round = RoundOf(train_.Requeues(lease.lease_id));
+  if (lease.prompt.dataset != kTrainDataset || planner_->RowOf(lease.lease_id, round) != lease.prompt.row) return "wrong_prompt";
   if (lease.num_samples != options_.samples_per_prompt) return "wrong_samples";
   const int64_t version = step + options_.version_base;
   if (OldestVersion(group) < version - options_.max_staleness) return "stale";
@@ -220,7 +234,18 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
       }
       fates[i] = Fate::kStore;
       const int64_t unscored = CountUnscored(group);
-      if (unscored == 0) continue;
+      if (unscored == 0) {
+        if (options_.refill_rounds == 0 || group.lease.purpose != Purpose::kTrain || !EqualRewards(group)) continue;
+        if (book.Requeues(group.lease.lease_id) >= options_.refill_rounds) {
+          store_->Count("refill_limit");
+          continue;
+        }
+        fates[i] = Fate::kRefuse;
+        book.Requeue(group.lease.lease_id);
+        store_->Count("dropped/equal_rewards");
+        changed_.notify_all();
+        continue;
+      }
       store_->Count("unscored_trajectories", unscored);
       if (group.lease.purpose == Purpose::kEval || options_.unscored == Unscored::kKeep) continue;
       fates[i] = Fate::kDrop;

@@ -11,6 +11,9 @@
 // What happens to a training group that is not wholly scored (evaluation groups are always kept):
 //   kKeep: stored as it is, the learner masks what is unscored; kDropGroup: an empty marker (lease, no trajectories)
 //   completes the step; kRequeue: handed out again, at most max_requeues times, then dropped. All counted.
+// Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): with refill_rounds > 0 a training group whose answers all have the same
+//   reward is counted as dropped/equal_rewards and not stored; its lease goes out again with another prompt, at most
+//   refill_rounds times, then the group is kept. Which prompt is a function of lease and round: a restart draws the same.
 // Thread safety: all methods may be called concurrently. Lock order: the table's mutex, then the store's.
 // Ownership: borrows the store, which must outlive it; the only writer of groups to it.
 #pragma once
@@ -52,6 +55,7 @@ struct TableOptions {
   Unscored unscored = Unscored::kDropGroup;
   PlannerOptions planner;            // samplers of prompts and of earlier groups
   uint32_t max_requeues = 3;
+  uint32_t refill_rounds = 0;        // further prompts in place of groups of equal reward; 0: off
   std::function<int64_t()> now_ms;   // monotonic; empty: steady_clock. A fake one in tests
 };
 
@@ -109,6 +113,8 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
  private:
   int64_t Now() const;
   int64_t StepOf(uint64_t lease_id) const;
+  // Which of its lease's prompts it is: the first, or that of a refill.
+  uint32_t RoundOf(uint32_t requeues) const { return options_.refill_rounds > 0 ? requeues : 0; }
   uint64_t TrainLimit() const;        // REQUIRES: mu_
   PromptLease MakeLease(Purpose purpose, const LeaseBook::Held& held) const;
   std::string RefusalReason(const TrajectoryGroup& group) const;  // empty: fine. REQUIRES: mu_

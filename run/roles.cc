@@ -31,6 +31,7 @@ replay::TableOptions TableOptionsOf(const configs::Config& config) {
   options.max_staleness = config.run.max_staleness;
   options.eval_prompts = config.data.eval_prompts > 0 ? static_cast<uint64_t>(config.data.eval_prompts) : 0;
   options.planner = PlannerOptionsOf(config);
+  options.refill_rounds = static_cast<uint32_t>(config.algorithm.refill_rounds);
   options.unscored = replay::ParseUnscored(config.reward.on_failure);
   return options;
 }

@@ -28,6 +28,8 @@ TEST(GrpoFamilyConfigTest, ANameSetsTheMethodsUsualValues) {
   EXPECT_EQ(Of("name = \"dr_grpo\"").aggregation, "constant");
   EXPECT_EQ(Of("name = \"dapo\"").clip_high, 0.28);
   EXPECT_EQ(Of("name = \"dapo\"").dual_clip, 10.0);
+  EXPECT_EQ(Of("name = \"dapo\"").refill_rounds, 9);
+  EXPECT_EQ(Of("name = \"grpo\"").refill_rounds, 0);
   EXPECT_EQ(Of("name = \"gspo\"").ratio, "sequence");
   EXPECT_EQ(Of("name = \"gspo\"").clip_low, 3e-4);
   EXPECT_EQ(Of("name = \"rloo\"").advantage, "leave_one_out");
@@ -58,6 +60,9 @@ TEST(GrpoFamilyConfigTest, ContradictionsAreSaid) {
   EXPECT_NE(ProblemsOf(Recipe("name = \"dapo\"", "[rollout]\nsamples_per_prompt = 1\n")).find("at least 2"), std::string::npos);
   EXPECT_EQ(ProblemsOf(Recipe("name = \"reinforce++\"", "[rollout]\nsamples_per_prompt = 1\n")), "");
   EXPECT_NE(ProblemsOf(Recipe("name = \"ppo\"\nratio = \"sequence\"")).find("GRPO family"), std::string::npos);
+  EXPECT_NE(ProblemsOf(Recipe("name = \"reinforce++\"\nrefill_rounds = 2")).find("leave it at 0"), std::string::npos);
+  EXPECT_NE(ProblemsOf(Recipe("refill_rounds = 2", "[rollout]\nsamples_per_prompt = 1\n")).find("dynamic sampling"), std::string::npos);
+  EXPECT_NE(ProblemsOf(Recipe("refill_rounds = 2", "[replay]\nprompts = \"uniform\"\n")).find("in passes"), std::string::npos);
   EXPECT_NE(ProblemsOf(Recipe("off_policy = \"icepop\"")).find("token_mask"), std::string::npos);
   EXPECT_NE(ProblemsOf(Recipe("minibatches = 9", "[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\n")).find("minibatches"),
             std::string::npos);

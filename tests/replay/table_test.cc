@@ -239,6 +239,70 @@ TEST(TableTest, UnscoredGroupsByPolicy) {
   }
 }
 
+TrajectoryGroup EqualAnswer(const PromptLease& lease) {
+  TrajectoryGroup group = Answer(lease, 0);
+  for (Trajectory& t : group.trajectories) t.reward = t.rewards[0].value = 1;
+  return group;
+}
+
+TEST(TableTest, GroupsOfEqualRewardAreReplacedByOtherPrompts) {
+  TableOptions o = Small();
+  o.refill_rounds = 2;
+  Ring ring(o);
+  ring.Ask(0);
+  std::map<uint64_t, std::vector<uint64_t>> rows;  // lease -> its prompts, round by round
+  auto leases = ring.Lease();
+  ASSERT_EQ(leases.size(), 4u);
+  for (const PromptLease& l : leases) rows[l.lease_id].push_back(l.prompt.row);
+  for (size_t i = 1; i < 4; ++i) EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
+  const PromptLease first = leases[0];
+  EXPECT_EQ(ring.table->Insert(EqualAnswer(first)), InsertResult::kRefused);
+  // What the same lease answers once more, late: its prompt is not the lease's any more.
+  EXPECT_EQ(ring.table->Insert(Answer(first, 0)), InsertResult::kRefused);
+  EXPECT_EQ(ring.table->Counters().at("refused/wrong_prompt"), 1);
+  leases = ring.Lease();
+  ASSERT_EQ(leases.size(), 1u);
+  EXPECT_EQ(leases[0].lease_id, first.lease_id);
+  EXPECT_GT(leases[0].attempt, first.attempt);
+  rows[0].push_back(leases[0].prompt.row);
+  EXPECT_EQ(ring.table->Insert(EqualAnswer(leases[0])), InsertResult::kRefused);
+  // The store dies with the second refill out: the next life hands out the same prompt.
+  leases = ring.Lease();
+  ASSERT_EQ(leases.size(), 1u);
+  rows[0].push_back(leases[0].prompt.row);
+  ring.Reopen();
+  ring.Ask(0);
+  leases = ring.Lease();
+  ASSERT_EQ(leases.size(), 1u);
+  EXPECT_EQ(leases[0].prompt.row, rows[0][2]);
+  EXPECT_EQ(ring.table->Counters().at("dropped/equal_rewards"), 2);
+  // The last round is kept, whatever it is.
+  EXPECT_EQ(ring.table->Insert(EqualAnswer(leases[0])), InsertResult::kInserted);
+  EXPECT_EQ(ring.table->Counters().at("refill_limit"), 1);
+  const auto batch = ring.table->Next(0, After(0ms));
+  ASSERT_EQ(batch.size(), 4u);
+  EXPECT_EQ(batch[0].lease.prompt.row, rows[0][2]);
+  // Another run of the same seed draws the same three prompts.
+  Ring again(o);
+  again.Ask(0);
+  for (size_t round = 0; round < 3; ++round) {
+    const auto next = again.Lease(1);
+    ASSERT_EQ(next.size(), 1u);
+    EXPECT_EQ(next[0].prompt.row, rows[0][round]);
+    again.table->Insert(EqualAnswer(next[0]));
+  }
+}
+
+TEST(TableTest, EvaluationsAreNotRefilled) {
+  TableOptions o = Small();
+  o.refill_rounds = 2;
+  Ring ring(o);
+  EXPECT_THROW(ring.table->Evaluate(0, 2, After(0ms)), Error);
+  const auto leases = ring.Lease(1);
+  ASSERT_EQ(leases.size(), 1u);
+  EXPECT_EQ(ring.table->Insert(EqualAnswer(leases[0])), InsertResult::kInserted);
+}
+
 TEST(TableTest, ReopenedItGoesOnWithTheSamePrompts) {
   std::vector<PromptLease> straight, broken;
   {
