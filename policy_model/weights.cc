@@ -52,6 +52,9 @@ std::vector<int64_t> PartShape(const TensorEntry& entry, const HfPart& part) {
 }  // namespace
 
 FlatBuffer::FlatBuffer(Device device, DType dtype, int64_t elements) : device_(device), dtype_(dtype), elements_(elements) {
+  if (device == Device::kCuda && !kernels::CudaAvailable()) {
+    throw Error(ErrorCode::kUnsupported, "this build has no CUDA or no GPU answers: use the CPU, and see plumb doctor");
+  }
   const c10::InferenceMode guard;
   const auto options = at::TensorOptions().dtype(at::kByte).device(device == Device::kCuda ? at::kCUDA : at::kCPU);
   // 4 KiB alignment: over-allocate and shift.

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/file.h"
+#include "reward/file_digest.h"
 
 namespace plumb::reward {
 
@@ -21,6 +22,8 @@ ModelPartOptions ReadModelPartOptions(const configs::RewardPartConfig& part, boo
     const auto whole = [&](const auto& parsed) { return parsed.ec == std::errc() && parsed.ptr == value.data() + value.size(); };
     if (key == "dtype" && (value == "float32" || value == "bfloat16")) {
       options.dtype = value;
+    } else if (key == "device" && (value == "cpu" || value == "cuda")) {
+      options.cuda = value == "cuda";
     } else if (key == "batch_tokens") {
       if (!whole(std::from_chars(value.data(), value.data() + value.size(), options.batch_tokens)) || options.batch_tokens < 1) {
         RefusePart(part, "args has '" + arg + "': batch_tokens is a number of at least 1");
@@ -31,7 +34,7 @@ ModelPartOptions ReadModelPartOptions(const configs::RewardPartConfig& part, boo
         RefusePart(part, "args has '" + arg + "': " + key + " is a perplexity, a number of at least 1");
       }
     } else {
-      RefusePart(part, "args has '" + arg + "'; this kind takes dtype=bfloat16, dtype=float32, batch_tokens=N" +
+      RefusePart(part, "args has '" + arg + "'; this kind takes dtype=bfloat16, dtype=float32, device=cpu, device=cuda, batch_tokens=N" +
                            std::string(perplexity ? ", low=P and high=P" : ""));
     }
   }
@@ -61,6 +64,16 @@ DType DtypeOf(const configs::RewardPartConfig& part, const std::string& dtype) {
     }
   }
   return name == "float32" ? DType::kFloat32 : DType::kBFloat16;
+}
+
+std::string VocabularyDigest(const policy_model::Tokenizer& tokenizer) {
+  std::string all;
+  for (int32_t id = 0; id < tokenizer.size(); ++id) {
+    const std::string_view bytes = tokenizer.TokenBytes(id);
+    all += std::to_string(bytes.size()) + ":";
+    all += bytes;
+  }
+  return "sha256:" + TextSha256(all);
 }
 
 void CheckTokenizer(const configs::RewardPartConfig& part, const policy_model::Tokenizer& policy) {

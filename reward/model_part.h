@@ -3,6 +3,7 @@
 // Thread safety: pure functions. Errors: Error naming the part, as each says; kinds as of reward/reward_model.h.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "configs/config.h"
 #include "policy_model/files/model_config.h"
 #include "policy_model/files/tokenizer.h"
+#include "reward/reward.h"
 
 namespace plumb::reward {
 
@@ -19,6 +21,7 @@ namespace plumb::reward {
 
 struct ModelPartOptions {
   std::string dtype;  // empty: the folder's
+  bool cuda = false;  // device=cuda
   int64_t batch_tokens = 8192;
   double low = 10, high = 1000;  // perplexity
 };
@@ -28,8 +31,22 @@ ModelPartOptions ReadModelPartOptions(const configs::RewardPartConfig& part, boo
 // path, workers and config.json of the part; `what` it should be is for messages.
 policy_model::ModelShape ReadModelPart(const configs::RewardPartConfig& part, const std::string& what);
 
+template <class Model>
+std::unique_ptr<RewardFunction> MakeModelPart(const configs::RewardPartConfig& part, const ModelPartOptions& options,
+                                              const policy_model::ModelShape& shape) {
+  try {
+    return std::make_unique<Model>(part, options, shape);
+  } catch (const Error& error) {  // a device that is not there names no part
+    if (error.code() == ErrorCode::kUnsupported && options.cuda) RefusePart(part, "device=cuda: " + error.message(), error.code());
+    throw;
+  }
+}
+
 // `dtype`, or what config.json names; bfloat16 when it names nothing we compute in.
 DType DtypeOf(const configs::RewardPartConfig& part, const std::string& dtype);
+
+// "sha256:" of every token's bytes in the order of their ids: equal where the same ids are the same text.
+std::string VocabularyDigest(const policy_model::Tokenizer& tokenizer);
 
 // The part's tokenizer has the same bytes under every id as the policy's, or an error that names the first difference.
 void CheckTokenizer(const configs::RewardPartConfig& part, const policy_model::Tokenizer& policy);

@@ -16,8 +16,8 @@ namespace {
 class Perplexity : public RewardFunction {
  public:
   Perplexity(const configs::RewardPartConfig& part, const ModelPartOptions& options, const policy_model::ModelShape& shape)
-      : name_(part.name), options_(options), weights_(shape, Device::kCpu, DtypeOf(part, options.dtype)),
-        transformer_(weights_.shape(), Device::kCpu, weights_.flat().dtype()) {
+      : name_(part.name), options_(options), weights_(shape, options.cuda ? Device::kCuda : Device::kCpu, DtypeOf(part, options.dtype)),
+        transformer_(weights_.shape(), options.cuda ? Device::kCuda : Device::kCpu, weights_.flat().dtype()) {
     weights_.Load(part.path);
     const std::string bounds = std::to_string(options.low) + "/" + std::to_string(options.high);
     digest_ = "perplexity/1:" + weights_.ComputeDigest() + ":" + TextSha256(bounds).substr(0, 8);
@@ -106,7 +106,7 @@ std::unique_ptr<RewardFunction> MakePerplexity(const configs::RewardPartConfig& 
   const policy_model::ModelShape shape = ReadModelPart(part, "a language model");
   if (shape.scalar_head) RefusePart(part, "has a scalar head (config.json says ...ForSequenceClassification): it is no language model");
   CheckTokenizer(part, policy);
-  return std::make_unique<Perplexity>(part, options, shape);
+  return MakeModelPart<Perplexity>(part, options, shape);
 }
 
 }  // namespace plumb::reward

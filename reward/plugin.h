@@ -25,6 +25,7 @@ struct HostOptions {
   PoolOptions pool;                       // name, workers and timeout come from the recipe
   // Makes parts of kind reward_model (reward/reward_model.h); empty: such parts are refused.
   std::function<std::unique_ptr<RewardFunction>(const configs::RewardPartConfig&)> model_part;
+  std::string vocabulary;  // VocabularyDigest of the policy, for workers that are sent tokens; empty: there is none
   std::chrono::milliseconds start_grace{20000};  // more time for the greeting, or for the first answer of a program
 };
 

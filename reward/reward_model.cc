@@ -27,8 +27,8 @@ policy_model::ModelShape CheckedShape(const configs::RewardPartConfig& part, con
 class RewardModel : public RewardFunction {
  public:
   RewardModel(const configs::RewardPartConfig& part, const ModelPartOptions& options, const policy_model::ModelShape& shape)
-      : name_(part.name), options_(options), weights_(shape, Device::kCpu, DtypeOf(part, options.dtype)),
-        transformer_(weights_.shape(), Device::kCpu, weights_.flat().dtype()) {
+      : name_(part.name), options_(options), weights_(shape, options.cuda ? Device::kCuda : Device::kCpu, DtypeOf(part, options.dtype)),
+        transformer_(weights_.shape(), options.cuda ? Device::kCuda : Device::kCpu, weights_.flat().dtype()) {
     weights_.Load(part.path);
     digest_ = "reward_model:" + weights_.ComputeDigest();
   }
@@ -92,10 +92,11 @@ class RewardModel : public RewardFunction {
 std::unique_ptr<RewardFunction> MakeRewardModel(const configs::RewardPartConfig& part,
                                                 const policy_model::Tokenizer& policy) {
   const ModelPartOptions options = ReadModelPartOptions(part);
-  return std::make_unique<RewardModel>(part, options, CheckedShape(part, policy));
+  return MakeModelPart<RewardModel>(part, options, CheckedShape(part, policy));
 }
 
 HostOptions WithModelParts(const policy_model::Tokenizer& policy, HostOptions options) {
+  options.vocabulary = VocabularyDigest(policy);
   options.model_part = [&policy](const configs::RewardPartConfig& part) {
     return part.kind == "perplexity" ? MakePerplexity(part, policy) : MakeRewardModel(part, policy);
   };

@@ -56,10 +56,36 @@ TrajectoryGroup GroupOf(const Json& request) {
   return group;
 }
 
+// Every trajectory's tokens, from the request or by `reader`. Throws Error(kInvalidArgument).
+void ReadTokens(const Json& request, const TokenReader& reader, TrajectoryGroup& group) {
+  const auto tokens = request.find("tokens");
+  if (tokens == request.end() || tokens->is_null()) {
+    for (Trajectory& t : group.trajectories) t.tokens = reader.encode(group.lease.prompt, t.completion);
+    return;
+  }
+  const auto vocabulary = request.find("vocabulary");
+  if (vocabulary == request.end() || *vocabulary != reader.vocabulary) {
+    throw Error(ErrorCode::kInvalidArgument, "the tokens are of another vocabulary than the model's, " + reader.vocabulary +
+                                                 ": send texts alone (tokens=0), or take a model of the policy's family");
+  }
+  if (!tokens->is_array() || tokens->size() != group.trajectories.size()) {
+    throw Error(ErrorCode::kInvalidArgument, "'tokens' is no list with one entry a completion");
+  }
+  for (size_t i = 0; i < tokens->size(); ++i) {
+    for (const Json& id : (*tokens)[i]) {
+      if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX) {
+        throw Error(ErrorCode::kInvalidArgument, "'tokens' has an entry that is no token id");
+      }
+      group.trajectories[i].tokens.push_back(id.get<int32_t>());
+    }
+  }
+}
+
 }  // namespace
 
-RewardServer::RewardServer(std::vector<ServedPart> parts, const std::string& endpoint, FrameServerOptions options)
-    : parts_(std::move(parts)) {
+RewardServer::RewardServer(std::vector<ServedPart> parts, const std::string& endpoint, FrameServerOptions options,
+                           TokenReader reader)
+    : parts_(std::move(parts)), reader_(std::move(reader)) {
   std::string all;
   for (const ServedPart& part : parts_) {
     all += part.function->name() + " " + std::to_string(part.weight) + " " + part.function->digest() + "\n";
@@ -97,6 +123,7 @@ std::string RewardServer::Answer(std::string_view text, std::chrono::millisecond
   TrajectoryGroup group;
   try {
     group = GroupOf(request);
+    if (reader_.encode) ReadTokens(request, reader_, group);
   } catch (const Error& error) {
     return refuse(error.message(), Failure::kBadReply);
   }

@@ -6,6 +6,7 @@
 // Errors: as FrameServer. What is wrong with a request is answered with an error and counted, it never ends the server.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,10 +21,19 @@ struct ServedPart {
   double weight = 1;
 };
 
+// What parts that score with a model need: tokens. A request's own are taken when they are of this vocabulary, its texts are
+// encoded when it has none.
+struct TokenReader {
+  std::string vocabulary;  // reward/model_part.h
+  // The whole sequence, prompt and completion. Called by several threads at once; what it throws answers the request.
+  std::function<std::vector<int32_t>(const Prompt& prompt, const std::string& completion)> encode;
+};
+
 class RewardServer {
  public:
   // The answer's "score" is the weighted sum, its "scores" the parts' values; "digest" covers all parts.
-  RewardServer(std::vector<ServedPart> parts, const std::string& endpoint, FrameServerOptions options = {});
+  RewardServer(std::vector<ServedPart> parts, const std::string& endpoint, FrameServerOptions options = {},
+               TokenReader reader = {});
 
   const std::string& endpoint() const { return server_->endpoint(); }
   // Those of FrameServer.
@@ -35,6 +45,7 @@ class RewardServer {
 
  private:
   std::vector<ServedPart> parts_;
+  const TokenReader reader_;  // without encode: no part looks at tokens
   std::string digest_;
   std::unique_ptr<FrameServer> server_;  // last: its threads use what stands above
 };

@@ -27,8 +27,9 @@ std::string RandomPrefix() {
 
 class ZmqWorker : public Worker {
  public:
-  ZmqWorker(std::string part, std::string endpoint, FrameClientOptions options)
-      : part_(std::move(part)), endpoint_(std::move(endpoint)), options_(std::move(options)), prefix_(RandomPrefix()) {}
+  ZmqWorker(std::string part, std::string endpoint, FrameClientOptions options, std::string vocabulary)
+      : part_(std::move(part)), endpoint_(std::move(endpoint)), options_(std::move(options)), vocabulary_(std::move(vocabulary)),
+        prefix_(RandomPrefix()) {}
 
   std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline, bool* broke) override {
     const size_t count = group.trajectories.size();
@@ -39,7 +40,7 @@ class ZmqWorker : public Worker {
     for (;;) {
       if (!asked) {
         const auto left = std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
-        if (!client_->Send(ZmqRequest(group, part_, id, left), deadline)) {
+        if (!client_->Send(ZmqRequest(group, part_, id, left, vocabulary_), deadline)) {
           return Gone(count, Failure::kUnavailable, "no worker at " + endpoint_ + ": " + client_->State());
         }
         asked = true;
@@ -87,20 +88,26 @@ class ZmqWorker : public Worker {
 
   const std::string part_, endpoint_;
   const FrameClientOptions options_;
-  const std::string prefix_;
+  const std::string vocabulary_, prefix_;
   std::unique_ptr<FrameClient> client_;
   uint64_t next_ = 0, strays_ = 0;
 };
 
 }  // namespace
 
-std::string ZmqRequest(const TrajectoryGroup& group, const std::string& part, const std::string& id, milliseconds left) {
+std::string ZmqRequest(const TrajectoryGroup& group, const std::string& part, const std::string& id, milliseconds left,
+                       const std::string& vocabulary) {
   const Prompt& prompt = group.lease.prompt;
   nlohmann::ordered_json request = {{"plumb", kZmqRewardVersion}, {"id", id}, {"part", part},
                                     {"deadline_ms", std::max<int64_t>(0, left.count())}, {"prompt", PromptJson(prompt)},
                                     {"ground_truth", prompt.ground_truth}};
   auto& completions = request["completions"] = nlohmann::ordered_json::array();
   for (const Trajectory& trajectory : group.trajectories) completions.push_back(trajectory.completion);
+  if (!vocabulary.empty()) {
+    request["vocabulary"] = vocabulary;
+    auto& tokens = request["tokens"] = nlohmann::ordered_json::array();
+    for (const Trajectory& trajectory : group.trajectories) tokens.push_back(trajectory.tokens);
+  }
   std::string text = DumpJson(request);
   text.pop_back();
   return text + ",\"extra\":" + ExtraJson(prompt) + "}";
@@ -142,6 +149,17 @@ std::unique_ptr<RewardFunction> MakeZmq(const configs::RewardPartConfig& part, c
   if (part.server_key.empty() != part.client_key.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "server_key and client_key belong together: name both or none", place);
   }
+  bool tokens = false;
+  for (const std::string& arg : part.args) {
+    if (arg != "tokens=0" && arg != "tokens=1") {
+      throw Error(ErrorCode::kInvalidArgument, "args has '" + arg + "'; kind = \"zmq\" takes tokens=1 (send the policy's tokens, for a "
+                                               "worker that runs a model) and tokens=0", place);
+    }
+    tokens = arg == "tokens=1";
+  }
+  if (tokens && options.vocabulary.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "tokens=1 needs a policy's tokenizer, and here there is none", place);
+  }
   PoolOptions pool = WithPart(options, part, /*allow_unsandboxed=*/false).pool;
   pool.peer = "worker";
   FrameClientOptions client;
@@ -152,8 +170,8 @@ std::unique_ptr<RewardFunction> MakeZmq(const configs::RewardPartConfig& part, c
   }
   FrameClient(part.endpoint, client);  // what can never work is an error before the run begins
   const std::string identity = part.endpoint + (client.curve.empty() ? "" : " key " + client.curve.server_key);
-  return std::make_unique<PooledFunction>(part.name, "zmq:" + identity, pool, [part, client](int) {
-    return std::make_unique<ZmqWorker>(part.name, part.endpoint, client);
+  return std::make_unique<PooledFunction>(part.name, "zmq:" + identity, pool, [part, client, vocabulary = tokens ? options.vocabulary : ""](int) {
+    return std::make_unique<ZmqWorker>(part.name, part.endpoint, client, vocabulary);
   });
 }
 

@@ -4,6 +4,8 @@
 //   -> {"plumb":1,"id":"5b1f..-12","part":"code","deadline_ms":9500,"prompt":"..."|[{"role","content"}],
 //       "ground_truth":"4","extra":{...},"completions":["..",".."]}
 //   <- {"id":"5b1f..-12","scores":[0.5,null],"digest":"sha256:.."}
+// With args = ["tokens=1"] the request has "tokens":[[1,2,..],..] too, prompt and completion as the policy has them, and
+// "vocabulary":"sha256:..", which is equal where the same ids are the same text: what a worker needs that runs a model.
 // A score is a number, null (does not apply) or an object as in reward/json_text.h; "digest" is optional and says which
 // code made the scores. Instead of "scores": {"id",..,"error":"why","kind":"one of the names of reward::Failure"}.
 // `deadline_ms` is how long the asker goes on waiting. Version 1; a worker that knows another answers with an error.
@@ -29,8 +31,9 @@ inline constexpr int kZmqRewardVersion = 1;
 std::unique_ptr<RewardFunction> MakeZmq(const configs::RewardPartConfig& part, const HostOptions& options = {});
 
 // The request of one group, and the reply read strictly. `stray`: it answers another request, `out` is untouched.
+// `vocabulary`: sent with the tokens; empty: neither is.
 std::string ZmqRequest(const TrajectoryGroup& group, const std::string& part, const std::string& id,
-                       std::chrono::milliseconds left);
+                       std::chrono::milliseconds left, const std::string& vocabulary = "");
 std::vector<PartScore> ReadZmqReply(const std::string& text, const std::string& id, size_t count, bool* stray);
 
 }  // namespace plumb::reward

@@ -85,6 +85,20 @@ std::vector<int32_t> ModelFolder::EncodePrompt(const Prompt& prompt, bool raw) c
   return tokenizer->Encode(chat_template->Render(std::span(&user, 1), true));
 }
 
+ModelFolder LoadVocabulary(const std::string& path, const std::string& bos) {
+  ModelFolder model;
+  model.path = path;
+  model.shape = policy_model::ReadModelConfig(path);
+  model.tokenizer = policy_model::Tokenizer::Load(path);
+  model.chat_template = policy_model::ChatTemplate::LoadOrNull(path);
+  if (model.tokenizer->size() > model.shape.vocab) {
+    throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(model.tokenizer->size()) +
+                                          " tokens, the model only " + std::to_string(model.shape.vocab), path);
+  }
+  model.add_bos = WantsBos(path, model.shape, *model.tokenizer, bos);
+  return model;
+}
+
 ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
   if (options.dtype != "auto" && options.dtype != "float32" && options.dtype != "bfloat16") {
     throw Error(ErrorCode::kInvalidArgument, "is \"" + options.dtype + "\": use auto, float32 or bfloat16", "--dtype");
@@ -97,8 +111,11 @@ ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
                 "no model here: config.json is missing. A run's models are in RUN/checkpoints/step-*/model; plumb convert makes "
                 "a folder of a GGUF file", path);
   }
-  ModelFolder model;
-  model.path = path;
+  ModelFolder model = LoadVocabulary(path, options.bos);
+  if (model.shape.scalar_head) {
+    throw Error(ErrorCode::kInvalidArgument, "is a reward model or critic (config.json says ...ForSequenceClassification): it "
+                                             "has no words to say", path);
+  }
   if (options.device == "cuda") {
     if (!kernels::CudaAvailable()) {
       throw Error(ErrorCode::kUnsupported, "this build has no CUDA or no GPU answers: see plumb doctor", "--device");
@@ -108,18 +125,6 @@ ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
   policy_model::SetThreads(static_cast<int>(options.threads));
   const std::string dtype = options.dtype == "auto" ? StoredDtype(path) : options.dtype;
   model.dtype = dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
-  model.shape = policy_model::ReadModelConfig(path);
-  if (model.shape.scalar_head) {
-    throw Error(ErrorCode::kInvalidArgument, "is a reward model or critic (config.json says ...ForSequenceClassification): it " \
-                                             "has no words to say", path);
-  }
-  model.tokenizer = policy_model::Tokenizer::Load(path);
-  model.chat_template = policy_model::ChatTemplate::LoadOrNull(path);
-  if (model.tokenizer->size() > model.shape.vocab) {
-    throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(model.tokenizer->size()) +
-                                          " tokens, the model only " + std::to_string(model.shape.vocab), path);
-  }
-  model.add_bos = WantsBos(path, model.shape, *model.tokenizer, options.bos);
   model.weights = std::make_unique<policy_model::Weights>(model.shape, model.device, model.dtype);
   model.weights->Load(path);
   return model;

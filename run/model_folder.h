@@ -41,6 +41,9 @@ struct ModelFolder {
   std::vector<int32_t> EncodePrompt(const Prompt& prompt, bool raw) const;
 };
 
+// The same without weights, for what only reads and writes text: shape, tokenizer, chat template, begin token.
+ModelFolder LoadVocabulary(const std::string& path, const std::string& bos);
+
 ModelFolder LoadModel(const std::string& path, const ModelOptions& options);
 
 // auto: what tokenizer.json's post-processor or tokenizer_config.json's add_bos_token says; the built-in vocabulary of the

@@ -9,9 +9,12 @@
 #include "common/curve_keys.h"
 #include "common/log.h"
 #include "configs/config.h"
+#include "reward/model_part.h"
+#include "reward/reward_model.h"
 #include "reward/reward_server.h"
 #include "reward/scorer.h"
 #include "run/cli.h"
+#include "run/model_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -35,18 +38,35 @@ int Serve(const ServeArguments& a) {
   const configs::Config config = configs::LoadRecipe(a.recipe, a.overrides).config;
   std::vector<reward::ServedPart> parts;
   std::string names;
+  std::unique_ptr<ModelFolder> model;  // tokenizer and chat template of the model parts, without weights
+  reward::HostOptions host;
   for (configs::RewardPartConfig part : config.reward.parts) {
     if (part.name.empty()) part.name = part.kind;
     names += (names.empty() ? "" : ", ") + part.name;
     if (!a.parts.empty() && std::find(a.parts.begin(), a.parts.end(), part.name) == a.parts.end()) continue;
-    parts.push_back({reward::MakeFunction(part, config.reward.allow_unsandboxed), part.weight});
+    if ((part.kind == "reward_model" || part.kind == "perplexity") && !model) {
+      reward::ReadModelPart(part, "a model to score with");
+      model = std::make_unique<ModelFolder>(LoadVocabulary(part.path, "auto"));
+      host = reward::WithModelParts(*model->tokenizer);
+    }
+    parts.push_back({reward::MakeFunction(part, config.reward.allow_unsandboxed, host), part.weight});
   }
   if (parts.empty() || (!a.parts.empty() && parts.size() < a.parts.size())) {
     throw Error(ErrorCode::kNotFound, "--part names something that the recipe does not have; its parts: " + names, a.recipe);
   }
   FrameServerOptions options{.workers = static_cast<int>(a.workers)};
   if (!a.key.empty()) options.curve = {ReadCurveKeys(a.key), a.allowed};
-  reward::RewardServer server(std::move(parts), a.bind, options);
+  reward::TokenReader reader;
+  if (model) {
+    reader.vocabulary = host.vocabulary;
+    reader.encode = [&model](const Prompt& prompt, const std::string& completion) {
+      std::vector<int32_t> tokens = model->EncodePrompt(prompt, /*raw=*/false);
+      const std::vector<int32_t> answer = model->tokenizer->Encode(completion);
+      tokens.insert(tokens.end(), answer.begin(), answer.end());
+      return tokens;
+    };
+  }
+  reward::RewardServer server(std::move(parts), a.bind, options, std::move(reader));
   std::printf("serving %s at %s, %s\n", a.recipe.c_str(), server.endpoint().c_str(), server.digest().c_str());
   if (!options.curve.empty()) std::printf("its public key: %s\n", options.curve.own.public_key.c_str());
   std::fflush(stdout);

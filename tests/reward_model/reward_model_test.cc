@@ -182,5 +182,20 @@ TEST_F(RewardModelTest, RefusesWhatIsNoRewardModelOfThisPolicy) {
   ExpectRefused(Part("other"), "not the policy's");
 }
 
+TEST_F(RewardModelTest, AGpuThatIsNotThereIsSaidWithThePart) {
+  try {
+    const auto model = MakeRewardModel(Part("rm", {"device=cuda"}), *tokenizer_);
+    // With a GPU the scores are those of the CPU, up to the rounding of its products.
+    const TrajectoryGroup group = Group({5, 17, 40});
+    const auto there = model->Score(group, After(std::chrono::seconds(20)));
+    const auto here = MakeRewardModel(Part("rm"), *tokenizer_)->Score(group, After(std::chrono::seconds(20)));
+    for (size_t i = 0; i < there.size(); ++i) EXPECT_NEAR(there[i].value, here[i].value, 1e-4 * (1 + std::abs(here[i].value)));
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnsupported) << error.what();
+    EXPECT_NE(std::string(error.what()).find("'helpful'"), std::string::npos) << error.what();
+  }
+  EXPECT_THROW(MakeRewardModel(Part("rm", {"device=tpu"}), *tokenizer_), Error);
+}
+
 }  // namespace
 }  // namespace plumb::reward

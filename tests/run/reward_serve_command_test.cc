@@ -8,6 +8,9 @@
 #include <cstdio>
 #include <fstream>
 
+#include "common/file.h"
+#include "policy_model/weights.h"
+#include "reward/reward_model.h"
 #include "reward/scorer.h"
 #include "tests/run/cli_runner.h"
 #include "tests/testing/temp_folder.h"
@@ -129,6 +132,62 @@ TEST(RewardServe, AProcessScoresForOthersBehindKeys) {
   }
   const int status = server.Stop();
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+}
+
+// A reward model as a worker gives the numbers that it gives in process: of tokens that are sent along, and of text that it
+// encodes itself.
+TEST(RewardServe, ARewardModelIsServed) {
+  const TempFolder temp;
+  const auto tokenizer = policy_model::Tokenizer::BuiltIn("arithmetic");
+  const policy_model::ModelShape shape{.family = "llama", .layers = 2, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 48,
+                                       .vocab = tokenizer->size(), .max_positions = 48, .tied = true, .bos_token = tokenizer->Find("<bos>"), .eos_tokens = {2}};
+  policy_model::Weights policy(shape, Device::kCpu, DType::kFloat32);
+  policy.Initialise(6, 0.3);
+  policy_model::SaveModelDirectory(policy_model::ScalarHeadFrom(policy, 8), temp / "rm", "");
+  RealFileSystem().WriteFileAtomic(temp / "rm/tokenizer.json", tokenizer->json());
+  { std::ofstream(temp / "rm.toml") << "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nname = \"helpful\"\nkind = \"reward_model\"\npath = \""
+                                    << (temp / "rm") << "\"\n"; }
+  Running server({kPlumb, "reward", "serve", temp / "rm.toml", "--bind", "tcp://127.0.0.1:*"});
+  const size_t at = server.first_line().find("tcp://");
+  ASSERT_NE(at, std::string::npos) << server.first_line();
+
+  configs::RewardPartConfig remote, local;
+  remote.name = local.name = "helpful", remote.kind = "zmq", local.kind = "reward_model", local.path = temp / "rm";
+  remote.endpoint = server.first_line().substr(at, server.first_line().find(',', at) - at);
+  remote.args = {"tokens=1"};
+  TrajectoryGroup group = Group({"4", "17", "2+2"});
+  for (Trajectory& t : group.trajectories) {  // not what the worker would encode: they begin with a token more
+    t.tokens = tokenizer->Encode(group.lease.prompt.text + t.completion);
+    t.tokens.insert(t.tokens.begin(), 5);
+  }
+  reward::HostOptions host = reward::WithModelParts(*tokenizer);
+  const auto score = [&](const configs::RewardPartConfig& part) {
+    return reward::MakeFunction(part, false, host)->Score(group, After(std::chrono::seconds(20)));
+  };
+  auto here = score(local), there = score(remote);
+  for (size_t i = 0; i < 3; ++i) {
+    ASSERT_TRUE(there[i].scored()) << there[i].reason;
+    EXPECT_EQ(static_cast<float>(there[i].value), static_cast<float>(here[i].value)) << i;
+    EXPECT_EQ(there[i].digest, reward::MakeFunction(local, false, host)->digest());
+  }
+  EXPECT_NE(here[0].value, here[1].value);
+
+  remote.args = {};
+  there = score(remote);
+  for (Trajectory& t : group.trajectories) t.tokens = tokenizer->Encode("<bos>" + group.lease.prompt.text + t.completion);
+  here = score(local);
+  for (size_t i = 0; i < 3; ++i) {
+    ASSERT_TRUE(there[i].scored()) << there[i].reason;
+    EXPECT_EQ(static_cast<float>(there[i].value), static_cast<float>(here[i].value)) << i;
+  }
+
+  remote.args = {"tokens=1"};
+  host.vocabulary = "sha256:another";
+  there = score(remote);
+  EXPECT_EQ(there[0].failure, reward::Failure::kBadReply);
+  EXPECT_TRUE(Has(there[0].reason, "another vocabulary")) << there[0].reason;
+  remote.args = {"token=1"};
+  EXPECT_THROW(score(remote), Error);
 }
 
 TEST(RewardServe, WhatCannotBeServedIsSaid) {
