@@ -4,7 +4,8 @@
   bench/compare.py [--cores 0,1] [--only decode train grpo] [--quick] [--out FILE.json]
 
 What is compared (docs/benchmarks.md): greedy decoding of 1 and 32 sequences with llama.cpp in f16 and transformers' generate
-in bfloat16; the train step with transformers' bfloat16 autocast and AdamW; a GRPO step with TRL. SmolLM2-135M-Instruct from
+in bfloat16; the train step with transformers' bfloat16 autocast and AdamW; a GRPO step with TRL; on request (--only dpo) ten DPO
+steps in float32 with TRL on the same pairs in the same order, losses compared. SmolLM2-135M-Instruct from
 `make model`. The peers live in build/bench-env, made on the first call from PyPI (llama.cpp is compiled there: about ten
 minutes on two cores); torch is the one of .env. --quick proves that everything runs; its figures mean nothing.
 Needs build/plumb and build/bench/model_bench: `make bench` builds both.
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -21,6 +23,7 @@ ENV = ROOT / "build/bench-env"
 MODEL = ROOT / "models/SmolLM2-135M-Instruct"
 GGUF = ROOT / "models/SmolLM2-135M-Instruct.Q4_1.gguf"
 F16 = ROOT / "build/SmolLM2-135M-Instruct.f16.gguf"
+HH = ROOT.parent / "shared/data/hh-rlhf/harmless-base-test-1800.jsonl.gz"
 GSM8K = ROOT.parent / "shared/data/gsm8k/train.jsonl.gz"
 PACKAGES = ["numpy", "typing_extensions", "sympy", "networkx", "jinja2", "fsspec", "filelock", "transformers==5.23.0",
             "trl==1.16.0", "accelerate", "datasets", "gguf==0.19.0"]
@@ -28,7 +31,8 @@ LLAMA = "llama-cpp-python"
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--cores", default="0,1", help="cores for every program, as taskset has them (default 0,1)")
-parser.add_argument("--only", nargs="+", default=["decode", "train", "grpo"], choices=["decode", "train", "grpo"])
+parser.add_argument("--only", nargs="+", default=["decode", "train", "grpo"],
+                    choices=["decode", "train", "grpo", "dpo"])
 parser.add_argument("--quick", action="store_true", help="tiny sizes")
 parser.add_argument("--python", help="an interpreter that has the peers already, instead of build/bench-env")
 parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/bench.json", help="all results as JSON")
@@ -139,10 +143,40 @@ def grpo():
         print(f"  tokens generated a step: plumb {ours['tokens']:.0f}, TRL {trl['tokens']:.0f}")
 
 
+def dpo():
+    steps, batch = (2, 1) if args.quick else (10, 8)
+    folder, pairs = ROOT / "build/bench-run", ROOT / "build/bench-pairs.jsonl"
+    settings = {"run.threads": threads, "run.checkpoint_every": 0, "model.dtype": "float32", "data.shuffle": "false",
+                "preference.batch": batch, "preference.heldout": batch, "optimizer.lr_schedule": "constant",
+                "optimizer.warmup_fraction": 0, "optimizer.weight_decay": 0.01}
+    shutil.rmtree(ROOT / "build/bench-store", ignore_errors=True)
+    commands = [["data", "import", HH, "--store", ROOT / "build/bench-store", "--dataset", "hh", "--quiet"],
+                ["data", "export", pairs, "--store", ROOT / "build/bench-store", "--dataset", "hh", "--quiet"],
+                ["train", "configs/dpo_hh.toml", "--steps", steps, "--out", folder, "--overwrite", "--quiet"] +
+                [x for name, value in settings.items() for x in ("--set", f"{name}={value}")]]
+    ours = None
+    for command in commands:
+        done = subprocess.run(["taskset", "-c", args.cores, "build/plumb", *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode != 0:
+            print("  FAILED: plumb " + command[0] + "\n    " + "\n    ".join((done.stdout + done.stderr).splitlines()[-5:]))
+            break
+    else:
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        rows = [row for row in rows if "time/step" in row]
+        seconds = sorted(row["time/step"] for row in rows[1:])
+        ours = {"seconds": seconds[len(seconds) // 2], "losses": [row["dpo/loss"] for row in rows]}
+    trl = run(python, "bench/peer_trl_dpo.py", MODEL, pairs, "--batch", batch, "--steps", steps, "--threads", threads)
+    compare(f"DPO step, {batch} pairs, float32", ours, [("TRL 1.16 float32", trl, 3.0)], unit="seconds", better="lower")
+    if ours and trl:
+        apart = max(abs(a - b) for a, b in zip(ours["losses"], trl["losses"], strict=True))
+        print(f"  losses of {steps} steps: first {ours['losses'][0]:.4f}, last {ours['losses'][-1]:.4f} and {trl['losses'][-1]:.4f}; "
+              f"largest difference {apart:.2e} (bound 1e-3)")
+
+
 prepare()
 print(f"cores {args.cores}, {threads} threads" + (", tiny sizes: the figures mean nothing" if args.quick else ""), flush=True)
 for name in args.only:
-    {"decode": decode, "train": train, "grpo": grpo}[name]()
+    {"decode": decode, "train": train, "grpo": grpo, "dpo": dpo}[name]()
 args.out.write_text(json.dumps(results, indent=1))
 failed = [r["what"] for r in results if r["plumb"] is None or None in r["peers"].values()]
 if failed:
