@@ -98,10 +98,12 @@ void Compare(const std::string& folder, int samples, int tokens, uint64_t n, int
   }
   {
     std::filesystem::remove_all(folder + "/store");
-    const auto store = Store::Open(folder + "/store");
+    const auto store = Store::Open(folder + "/store", {.run_id = "bench"});
     std::vector<TrajectoryGroup> groups;  // made by actors elsewhere: not part of the time
     for (uint64_t id = 0; id < n; ++id) groups.push_back(MakeGroup(id, samples, tokens));
-    insert[1] = OnIds(threads, n, [&](uint64_t id) { store->Insert(groups[id]); });
+    insert[1] = OnIds(threads, n, [&](uint64_t id) {
+      if (store->Insert(groups[id]) != InsertResult::kInserted) std::abort();
+    });
     store->Flush();
     sample[1] = OnIds(1, n, [&](uint64_t i) {
       if (!store->Read(Purpose::kTrain, order[i])) std::abort();
