@@ -5,6 +5,8 @@
 // `finished` and the outputs some steps later.
 #pragma once
 
+#include <cstdint>
+
 #include "kernels/launch.h"
 
 namespace plumb::kernels {

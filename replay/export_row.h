@@ -5,6 +5,7 @@
 // Thread safety: pure functions. Errors: kCorruption for extra columns that are no JSON object.
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>

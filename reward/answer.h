@@ -5,6 +5,7 @@
 // Thread safety: pure functions. Cost: linear in the text; numbers longer than 400 digits are compared as text.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>

@@ -14,6 +14,7 @@
 // compiled pattern.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>

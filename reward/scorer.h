@@ -13,6 +13,7 @@
 // when a part broke five processes in 60 s: the run has to stop; nothing else.
 #pragma once
 
+#include <cstdint>
 #include <exception>
 #include <map>
 #include <memory>
