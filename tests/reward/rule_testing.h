@@ -49,7 +49,7 @@ inline std::string Refusal(const configs::RewardPartConfig& part) {
 // tests/golden/text_metrics.json, made by text_metrics.py from rouge-score and sacrebleu.
 inline const nlohmann::json& TextMetrics() {
   static const nlohmann::json golden = [] {
-    std::ifstream file(PLUMB_SOURCE_DIR "/tests/golden/text_metrics.json");
+    std::ifstream file(plumb::testing::SourcePath("tests/golden/text_metrics.json"));
     EXPECT_TRUE(file.good()) << "tests/golden/text_metrics.json is missing";
     return nlohmann::json::parse(file);
   }();

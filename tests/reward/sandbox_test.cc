@@ -179,7 +179,7 @@ TEST(MissingLayer, NoBubblewrapRefusesUnlessAllowed) {
 
 // Runs the host in a process whose kernel has no seccomp filters (a filter of ours says so).
 int HostWithoutSeccomp(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), PLUMB_REWARD_HOST);
+  arguments.insert(arguments.begin(), plumb::testing::BinaryPath("reward/plumb_reward_host"));
   std::vector<char*> argv;
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);

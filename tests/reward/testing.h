@@ -6,6 +6,7 @@
 
 #include "reward/notice.h"
 #include "reward/scorer.h"
+#include "tests/testing/paths.h"
 
 namespace plumb::reward {
 
@@ -48,11 +49,11 @@ inline constexpr bool kMemoryLimited = true;
 
 inline HostOptions TestHost() {
   HostOptions options;
-  options.host_command = {PLUMB_REWARD_HOST};
+  options.host_command = {plumb::testing::BinaryPath("reward/plumb_reward_host")};
   return options;
 }
 
-inline std::string PluginPath(const std::string& name) { return std::string(PLUMB_PLUGIN_DIR) + "/" + name + ".so"; }
+inline std::string PluginPath(const std::string& name) { return plumb::testing::BinaryPath("tests/reward/plugins/" + name + ".so"); }
 
 // Collects warnings while it lives.
 class Notices {

@@ -14,13 +14,14 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "tests/run/cli_runner.h"
+#include "tests/testing/paths.h"
 
 namespace plumb::run::testing {
 
 // The demo's recipe with a second part: a tiny model gets no sum right, but its answers differ in length, so it is trained.
 inline std::vector<std::string> TrainLine(const std::string& out, int64_t steps, const std::vector<std::string>& more) {
   const std::string recipe = out + ".toml", part = "kind = \"answer\"\n";
-  std::string text = RealFileSystem().ReadFile(PLUMB_SOURCE_DIR "/configs/arithmetic_grpo.toml", 1 << 20);
+  std::string text = RealFileSystem().ReadFile(plumb::testing::SourcePath("configs/arithmetic_grpo.toml"), 1 << 20);
   const size_t at = text.find(part);
   PLUMB_CHECK(at != std::string::npos);
   text.insert(at + part.size(), "\n[[reward.parts]]\nname = \"short\"\nkind = \"length\"\ntarget_tokens = 1\nmax_tokens = 12\n");
@@ -41,7 +42,7 @@ inline CliOutput Train(const std::string& out, int64_t steps, const std::vector<
 
 // The program itself, because roles are started from it. Returns its exit code.
 inline int TrainInProgram(const std::string& out, int64_t steps, const std::vector<std::string>& more) {
-  std::string command = "timeout 120 " PLUMB_BINARY_DIR "/plumb";
+  std::string command = "timeout 120 " + plumb::testing::BinaryPath("plumb");
   for (const std::string& word : TrainLine(out, steps, more)) command += " '" + word + "'";
   const int status = std::system((command + " >" + out + ".out 2>&1").c_str());
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
@@ -64,7 +65,7 @@ inline pid_t StartProgram(const std::vector<std::string>& train_line, const std:
   for (const std::string& word : train_line) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
   if (!std::freopen((out + ".out").c_str(), "w", stdout) || !std::freopen((out + ".out").c_str(), "a", stderr)) _exit(126);
-  execv(PLUMB_BINARY_DIR "/plumb", arguments.data());
+  execv(plumb::testing::BinaryPath("plumb").c_str(), arguments.data());
   _exit(127);
 }
 
