@@ -5,7 +5,8 @@
 
 What is compared (docs/benchmarks.md): greedy decoding of 1 and 32 sequences with llama.cpp in f16 and transformers' generate
 in bfloat16; the train step with transformers' bfloat16 autocast and AdamW; a GRPO step with TRL; on request (--only dpo) ten DPO
-steps in float32 with TRL on the same pairs in the same order, losses compared. SmolLM2-135M-Instruct from
+steps in float32 with TRL on the same pairs in the same order, losses compared, and (--only ppo) a PPO step, policy, critic, reference
+and reward model, with TRL 1.12, the last release that has PPO. SmolLM2-135M-Instruct from
 `make model`. The peers live in build/bench-env, made on the first call from PyPI (llama.cpp is compiled there: about ten
 minutes on two cores); torch is the one of .env. --quick proves that everything runs; its figures mean nothing.
 Needs build/plumb and build/bench/model_bench: `make bench` builds both.
@@ -27,14 +28,17 @@ HH = ROOT.parent / "shared/data/hh-rlhf/harmless-base-test-1800.jsonl.gz"
 GSM8K = ROOT.parent / "shared/data/gsm8k/train.jsonl.gz"
 PACKAGES = ["numpy", "typing_extensions", "sympy", "networkx", "jinja2", "fsspec", "filelock", "transformers==5.23.0",
             "trl==1.16.0", "accelerate", "datasets", "gguf==0.19.0"]
+PPO_PACKAGES = ROOT / "build/bench-trl-ppo"
+PPO_TRL = "trl==1.12.0"
 LLAMA = "llama-cpp-python"
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--cores", default="0,1", help="cores for every program, as taskset has them (default 0,1)")
 parser.add_argument("--only", nargs="+", default=["decode", "train", "grpo"],
-                    choices=["decode", "train", "grpo", "dpo"])
+                    choices=["decode", "train", "grpo", "dpo", "ppo"])
 parser.add_argument("--quick", action="store_true", help="tiny sizes")
 parser.add_argument("--python", help="an interpreter that has the peers already, instead of build/bench-env")
+parser.add_argument("--ppo-path", default=str(PPO_PACKAGES), help="PYTHONPATH of PPO's side: where trl 1.12 lies")
 parser.add_argument("--out", type=pathlib.Path, default=ROOT / "build/bench.json", help="all results as JSON")
 args = parser.parse_args()
 # Cores are lists and ranges: 0,2-3.
@@ -44,9 +48,10 @@ python = args.python or str(ENV / "bin/python")
 
 
 def prepare():
-    for needed, how in ((MODEL / "config.json", "make model"), (ROOT / "build/bench/model_bench", "make bench"),
-                        (ROOT / "build/plumb", "make build")):
-        if not needed.exists():
+    bench = {"decode", "train"} & set(args.only)
+    for needed, how in ((MODEL / "config.json", "make model"), (ROOT / "build/plumb", "make build"),
+                        (ROOT / "build/bench/model_bench", "make bench")):
+        if not needed.exists() and (bench or needed.name != "model_bench"):
             sys.exit(f"bench/compare.py: {needed} is missing: run `{how}`")
     if not args.python:
         base = ROOT / ".env/bin/python3"
@@ -58,19 +63,23 @@ def prepare():
                               capture_output=True, text=True).stdout
         (packages / "plumb-env.pth").write_text(site)
         subprocess.run([*pip, *PACKAGES], check=True)
-        if not list(packages.glob("llama_cpp_python-*")):
+        if "ppo" in args.only and not (PPO_PACKAGES / "trl").exists():
+            subprocess.run([*pip, "--no-deps", "--target", PPO_PACKAGES, PPO_TRL], check=True)
+        if "decode" in args.only and not list(packages.glob("llama_cpp_python-*")):
             print("compiling llama.cpp (once) ...", flush=True)
             tools = "-DGGML_NATIVE=ON -DLLAMA_BUILD_TOOLS=OFF -DLLAVA_BUILD=OFF"
             path = f"{ROOT / '.env/bin'}:{os.environ['PATH']}"
             subprocess.run([*pip, LLAMA], check=True, env={**os.environ, "CMAKE_ARGS": tools, "PATH": path})
-    if not F16.exists():
+    if "decode" in args.only and not F16.exists():
         subprocess.run([python, ROOT / "bench/make_f16_gguf.py", GGUF, F16], check=True)
 
 
-def run(*command):
+def run(*command, path=None):
     """The JSON object in the last line of a program's output; None with the reason printed when it failed."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false",
                    "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    if path:
+        environment["PYTHONPATH"] = path
     # Spinning threads starve each other as soon as anything else runs; Plumb sets this for itself (run/main.cc).
     environment.setdefault("GOMP_SPINCOUNT", "1000")
     done = subprocess.run(["taskset", "-c", args.cores, *map(str, command)], env=environment, cwd=ROOT, capture_output=True,
@@ -116,6 +125,32 @@ def train():
     compare("train step", ours, [("transformers bf16", run(python, "bench/peer_hf.py", "train", MODEL, *sizes), 2.0)])
 
 
+def plumb(*commands):
+    """Runs them one after the other; False with the reason printed when one failed."""
+    for command in commands:
+        done = subprocess.run(["taskset", "-c", args.cores, "build/plumb", *map(str, command)], cwd=ROOT, capture_output=True, text=True)
+        if done.returncode != 0:
+            print(f"  FAILED: plumb {command[0]}\n    " + "\n    ".join((done.stdout + done.stderr).splitlines()[-5:]), flush=True)
+            return False
+    return True
+
+
+def sets(settings):
+    return [x for name, value in settings.items() for x in ("--set", f"{name}={value}")]
+
+
+def metric_rows(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if "time/step" in row]
+
+
+def hh_pairs(pairs):
+    """HH-RLHF as both sides read it."""
+    shutil.rmtree(ROOT / "build/bench-store", ignore_errors=True)
+    return plumb(["data", "import", HH, "--store", ROOT / "build/bench-store", "--dataset", "hh", "--quiet"],
+                 ["data", "export", pairs, "--store", ROOT / "build/bench-store", "--dataset", "hh", "--quiet"])
+
+
 def grpo():
     prompts, samples, new, steps = (1, 2, 8, 1) if args.quick else (4, 4, 128, 2)
     folder = ROOT / "build/bench-run"
@@ -123,22 +158,42 @@ def grpo():
                 "run.threads": threads, "run.checkpoint_every": 0}
     if args.quick:
         settings["algorithm.logprob_gate"] = 1.0  # a mean over 16 tokens is too few for the recipe's gate in bfloat16
-    command = ["taskset", "-c", args.cores, "build/plumb", "train", "configs/gsm8k_smollm2.toml", "--steps", steps + 1, "--out",
-               folder, "--overwrite"] + [x for name, value in settings.items() for x in ("--set", f"{name}={value}")]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     ours = None
-    if done.returncode == 0:
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        rows = [row for row in rows if "time/step" in row][1:]
+    if plumb(["train", "configs/gsm8k_smollm2.toml", "--steps", steps + 1, "--out", folder, "--overwrite", *sets(settings)]):
+        rows = metric_rows(folder)[1:]
         seconds = sorted(row["time/step"] for row in rows)
         ours = {"seconds": seconds[len(seconds) // 2],
                 "tokens": sum(row["perf/tokens_per_s"] * row["time/step"] for row in rows) / len(rows)}
-    else:
-        print("  FAILED: plumb train\n    " + "\n    ".join((done.stdout + done.stderr).splitlines()[-5:]))
     trl = run(python, "bench/peer_trl.py", MODEL, GSM8K, "--prompts", prompts, "--samples", samples, "--new", new, "--steps",
               steps, "--threads", threads)
     compare(f"GRPO step, {prompts} x {samples} answers of up to {new} tokens", ours, [("TRL 1.16 bf16", trl, 3.0)],
             unit="seconds", better="lower")
+    if ours and trl:
+        print(f"  tokens generated a step: plumb {ours['tokens']:.0f}, TRL {trl['tokens']:.0f}")
+
+
+def ppo():
+    """One update a step on new prompts; the reward model is SmolLM2 with a head that one step has trained: only its time counts."""
+    steps, prompts, new = (1, 2, 8) if args.quick else (2, 16, 64)
+    folder, reward_model, pairs = ROOT / "build/bench-run", ROOT / "build/bench-rm", ROOT / "build/bench-pairs.jsonl"
+    settings = {"run.threads": threads, "run.checkpoint_every": 0, "rollout.prompts_per_step": prompts, "rollout.max_new_tokens": new,
+                "data.limit": prompts * (steps + 1), "data.eval": '""', "data.shuffle": "false", "algorithm.epochs": 1,
+                "algorithm.minibatches": 1, "algorithm.kl_controller": "fixed", "algorithm.kl_target": 0, "algorithm.dual_clip": 0,
+                "algorithm.reward_normalize": "off", "critic.warmup_steps": 0, "reward.parts.0.path": reward_model / "model"}
+    if args.quick:
+        settings["algorithm.logprob_gate"] = 1.0  # a mean over 16 tokens is too few for the recipe's gate in bfloat16
+    ours = None
+    if hh_pairs(pairs) and plumb(
+            ["train", "configs/rm_hh.toml", "--steps", 1, "--out", reward_model, "--overwrite", "--quiet",
+             *sets({"run.threads": threads, "preference.heldout": 8, "preference.batch": 2})],
+            ["train", "configs/ppo_hh.toml", "--steps", steps + 1, "--out", folder, "--overwrite", "--quiet", *sets(settings)]):
+        rows = metric_rows(folder)[1:]
+        seconds = sorted(row["time/step"] for row in rows)
+        ours = {"seconds": seconds[len(seconds) // 2], "tokens": sum(row["perf/generated_tokens"] for row in rows) / len(rows)}
+    trl = run(python, "bench/peer_trl_ppo.py", MODEL, reward_model / "model", pairs, "--prompts", prompts, "--new", new, "--steps", steps,
+              "--threads", threads, path=args.ppo_path)
+    compare(f"PPO step, {prompts} answers of up to {new} tokens, four models", ours, [("TRL 1.12 bf16", trl, 3.0)], unit="seconds",
+            better="lower")
     if ours and trl:
         print(f"  tokens generated a step: plumb {ours['tokens']:.0f}, TRL {trl['tokens']:.0f}")
 
@@ -149,20 +204,10 @@ def dpo():
     settings = {"run.threads": threads, "run.checkpoint_every": 0, "model.dtype": "float32", "data.shuffle": "false",
                 "preference.batch": batch, "preference.heldout": batch, "optimizer.lr_schedule": "constant",
                 "optimizer.warmup_fraction": 0, "optimizer.weight_decay": 0.01}
-    shutil.rmtree(ROOT / "build/bench-store", ignore_errors=True)
-    commands = [["data", "import", HH, "--store", ROOT / "build/bench-store", "--dataset", "hh", "--quiet"],
-                ["data", "export", pairs, "--store", ROOT / "build/bench-store", "--dataset", "hh", "--quiet"],
-                ["train", "configs/dpo_hh.toml", "--steps", steps, "--out", folder, "--overwrite", "--quiet"] +
-                [x for name, value in settings.items() for x in ("--set", f"{name}={value}")]]
     ours = None
-    for command in commands:
-        done = subprocess.run(["taskset", "-c", args.cores, "build/plumb", *map(str, command)], cwd=ROOT, capture_output=True, text=True)
-        if done.returncode != 0:
-            print("  FAILED: plumb " + command[0] + "\n    " + "\n    ".join((done.stdout + done.stderr).splitlines()[-5:]))
-            break
-    else:
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        rows = [row for row in rows if "time/step" in row]
+    if hh_pairs(pairs) and plumb(["train", "configs/dpo_hh.toml", "--steps", steps, "--out", folder, "--overwrite", "--quiet",
+                                  *sets(settings)]):
+        rows = metric_rows(folder)
         seconds = sorted(row["time/step"] for row in rows[1:])
         ours = {"seconds": seconds[len(seconds) // 2], "losses": [row["dpo/loss"] for row in rows]}
     trl = run(python, "bench/peer_trl_dpo.py", MODEL, pairs, "--batch", batch, "--steps", steps, "--threads", threads)
@@ -176,7 +221,7 @@ def dpo():
 prepare()
 print(f"cores {args.cores}, {threads} threads" + (", tiny sizes: the figures mean nothing" if args.quick else ""), flush=True)
 for name in args.only:
-    {"decode": decode, "train": train, "grpo": grpo, "dpo": dpo}[name]()
+    {"decode": decode, "train": train, "grpo": grpo, "dpo": dpo, "ppo": ppo}[name]()
 args.out.write_text(json.dumps(results, indent=1))
 failed = [r["what"] for r in results if r["plumb"] is None or None in r["peers"].values()]
 if failed:

@@ -64,8 +64,10 @@ bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, co
   if (config.is_object() && config.contains("add_bos_token") && config["add_bos_token"].is_boolean()) {
     return config["add_bos_token"].get<bool>();
   }
-  if (tokenizer.json() == policy_model::Tokenizer::BuiltIn("arithmetic")->json()) return true;
   const Json file = Json::parse(tokenizer.json(), nullptr, /*allow_exceptions=*/false);
+  // Models of earlier builds have the built-in vocabulary without a post-processor.
+  const Json built_in = Json::parse(policy_model::Tokenizer::BuiltIn("arithmetic")->json());
+  if (file.is_object() && file.value("model", Json()) == built_in.at("model")) return true;
   return file.is_object() && file.contains("post_processor") && PostProcessorBegins(file["post_processor"]);
 }
 

@@ -14,6 +14,7 @@
 #include "policy_model/transformer.h"
 #include "replay/arithmetic.h"
 #include "replay/dataset_import.h"
+#include "run/model_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -186,6 +187,7 @@ void Session::ReadModel() {
       throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(s.tokenizer_->size()) +
                                             " tokens, the model only " + std::to_string(s.shape_.vocab), model.path);
     }
+    s.add_bos_ = WantsBos(model.path, s.shape_, *s.tokenizer_, "auto");
     return;
   }
   s.tokenizer_ = policy_model::Tokenizer::BuiltIn(model.vocabulary);
@@ -195,12 +197,17 @@ void Session::ReadModel() {
               .tied = model.tied};
   s.shape_.bos_token = s.tokenizer_->Find("<bos>");
   s.shape_.eos_tokens = {s.tokenizer_->Find("<eos>")};
+  s.add_bos_ = s.shape_.bos_token >= 0;
   policy_model::Validate(s.shape_, "[model]");
   if (s.folder_.path.empty()) return;
   s.tokenizer_source_ = s.folder_.tokenizer();
   if (!fs::exists(s.tokenizer_source_ + "/tokenizer.json")) {
     RealFileSystem().CreateDirectories(s.tokenizer_source_);
     RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer.json", s.tokenizer_->json());
+    // What transformers' AutoTokenizer asks for.
+    const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"bos_token", "<bos>"}, {"eos_token", "<eos>"},
+                         {"pad_token", "<pad>"}, {"clean_up_tokenization_spaces", false}, {"model_max_length", model.max_positions}};
+    RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer_config.json", config.dump(2) + "\n");
   }
 }
 
@@ -218,7 +225,7 @@ std::vector<int32_t> Session::Tokenize(const Prompt& prompt) const {
     return tokenizer_->Encode(template_->Render(std::span(&user, 1), true));
   }
   std::vector<int32_t> tokens = tokenizer_->Encode(prompt.text);
-  if (shape_.bos_token >= 0 && config_.model.path.empty()) tokens.insert(tokens.begin(), shape_.bos_token);
+  if (add_bos_ && (tokens.empty() || tokens.front() != shape_.bos_token)) tokens.insert(tokens.begin(), shape_.bos_token);
   return tokens;
 }
 

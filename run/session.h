@@ -70,6 +70,7 @@ class Session {
   policy_model::ModelShape shape_;
   std::unique_ptr<policy_model::Tokenizer> tokenizer_;
   std::unique_ptr<policy_model::ChatTemplate> template_;
+  bool add_bos_ = false;  // in front of text that no template renders
   std::string tokenizer_source_;
   Device device_ = Device::kCpu;
   DType dtype_ = DType::kFloat32;

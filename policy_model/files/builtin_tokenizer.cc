@@ -27,9 +27,18 @@ class CharacterTokenizer : public Tokenizer {
                          {"normalized", false}, {"special", id < kSpecials}});
       }
     }
+    // Others' readers put <bos> in front of a text by this, as Plumb does in front of a prompt.
+    const auto piece = [](const char* kind, const char* id) {
+      return nlohmann::ordered_json{{kind, {{"id", id}, {"type_id", 0}}}};
+    };
+    const auto bos = piece("SpecialToken", "<bos>"), a = piece("Sequence", "A"), b = piece("Sequence", "B");
+    const nlohmann::ordered_json begins = {
+        {"type", "TemplateProcessing"}, {"single", nlohmann::ordered_json::array({bos, a})},
+        {"pair", nlohmann::ordered_json::array({bos, a, b})},
+        {"special_tokens", {{"<bos>", {{"id", "<bos>"}, {"ids", {1}}, {"tokens", {"<bos>"}}}}}}};
     json_ = nlohmann::ordered_json{{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr},
                                    {"added_tokens", added}, {"normalizer", nullptr}, {"pre_tokenizer", nullptr},
-                                   {"post_processor", nullptr}, {"decoder", {{"type", "Fuse"}}},
+                                   {"post_processor", begins}, {"decoder", {{"type", "Fuse"}}},
                                    {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr},
                                               {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr},
                                               {"fuse_unk", false}, {"byte_fallback", false}, {"vocab", vocab},

@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "policy_model/weights.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
@@ -138,6 +139,24 @@ TEST(SessionTest, ADamagedIdentityIsNamed) {
   const Error e = ErrorOf([&] { Session::Open(folder.path); });
   EXPECT_EQ(e.code(), ErrorCode::kCorruption);
   EXPECT_EQ(e.where(), folder.identity());
+}
+
+TEST(SessionTest, ASavedModelReadsPromptsAsTheRunThatMadeItDid) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {}, false);
+  const auto run = Session::Open(folder.path);
+  const Prompt prompt{.text = "12+34="};
+  const auto tokens = run->Tokenize(prompt);
+  ASSERT_EQ(tokens.size(), 7u);
+  EXPECT_EQ(tokens[0], run->shape().bos_token);
+
+  const std::string model = temp / "model";
+  policy_model::SaveModelDirectory(policy_model::Weights(run->shape(), Device::kCpu, DType::kFloat32), model, run->tokenizer_source());
+  // What transformers' AutoTokenizer needs, and that it begins texts alike.
+  EXPECT_NE(RealFileSystem().ReadFile(model + "/tokenizer_config.json", 4096).find("PreTrainedTokenizerFast"), std::string::npos);
+  EXPECT_NE(RealFileSystem().ReadFile(model + "/tokenizer.json", 1 << 16).find("TemplateProcessing"), std::string::npos);
+  const auto again = Session::WithoutRun(Recipe("", {"model.path=" + model}));
+  EXPECT_EQ(again->Tokenize(prompt), tokens) << "a recipe that starts from the folder sees other prompts than the model was made on";
 }
 
 }  // namespace
