@@ -98,7 +98,7 @@ template <class V>
 void RolloutConfig::Visit(V& v) {
   v({"prompts_per_step", "prompts", "groups in a training batch", "train_batch_size rollout_batch_size"}, prompts_per_step);
   v({"samples_per_prompt", "answers", "group size", "num_generations n n_samples_per_prompt"}, samples_per_prompt);
-  v({"max_new_tokens", "tokens", "an answer is cut here", "max_completion_length max_response_length"}, max_new_tokens);
+  v({"max_new_tokens", "tokens", "an answer is cut here", "max_completion_length max_response_length response_length"}, max_new_tokens);
   v({"temperature", "1", "of the sampled distribution; log-probs are of that distribution"}, temperature);
   v({"top_k", "tokens", "0: off"}, top_k);
   v({"top_p", "1", "1: off"}, top_p);
@@ -156,16 +156,17 @@ void AlgorithmConfig::Visit(V& v) {
   v({"skip_equal_groups", "bool", "leave out groups of equal reward: they have no gradient"}, skip_equal_groups);
   v({"refill_rounds", "1", "dynamic sampling: prompts drawn one after the other in place of one whose answers have equal rewards; 0: off"},
     refill_rounds);
-  v({"clip_low", "1", "ratio is clipped below 1 - clip_low", "epsilon clip_ratio_low cliprange eps_clip"}, clip_low);
-  v({"clip_high", "1", "ratio is clipped above 1 + clip_high", "epsilon_high clip_ratio_high"}, clip_high);
+  v({"clip_low", "1", "ratio is clipped below 1 - clip_low", "epsilon clip_ratio clip_ratio_low cliprange eps_clip"}, clip_low);
+  v({"clip_high", "1", "ratio is clipped above 1 + clip_high", "epsilon_high clip_ratio_high eps_clip_high"}, clip_high);
   v({"dual_clip", "1", "bound of the loss at negative advantages, c > 1; 0: off", "clip_ratio_c"}, dual_clip);
   v({"kl_coef", "1", "weight of the KL to the reference; 0: no reference is kept", "beta init_kl_coef kl_loss_coef"}, kl_coef);
   v({"kl_estimator", "name", "k1 | k2 | k3", "kl_loss_type"}, kl_estimator);
   v({"kl_placement", "name", "loss | reward"}, kl_placement);
   v({"aggregation", "name", "token | sequence | constant (sum / max_new_tokens)", "loss_agg_mode loss_type"}, aggregation);
   v({"entropy_coef", "1", "bonus on the entropy", "entropy_coeff"}, entropy_coef);
-  v({"epochs", "1", "passes over a batch", "ppo_epochs num_iterations"}, epochs);
-  v({"minibatches", "1", "updates a pass"}, minibatches);
+  v({"epochs", "1", "passes over a batch", "ppo_epochs num_iterations num_ppo_epochs"}, epochs);
+  v({"minibatches", "1", "updates a pass; ppo_mini_batch_size is the number of prompts of one, and is turned into this",
+     "num_mini_batches ppo_mini_batch_size"}, minibatches);
   v({"tis_cap", "1", "cap of the importance weight between actor and learner; used with recompute_logprobs; 0: off",
      "vllm_importance_sampling_clip_max"}, tis_cap);
   v({"tis_floor", "1", "masking modes: weights below it count 0 (IcePop: 0.5 with tis_cap 5)", "vllm_importance_sampling_clip_min"},

@@ -61,10 +61,22 @@ Names NamesOf() {
   return names;
 }
 
+// Every name and alias of every table -> where it belongs ("rollout.samples_per_prompt").
+struct Index {
+  std::multimap<std::string, std::string> places;
+  template <class Table>
+  void Section(const char* name, Table&) {
+    const Names names = NamesOf<Table>();
+    for (const auto& [word, canonical] : names.canonical) places.emplace(word, std::string(name) + "." + canonical);
+  }
+};
+
 class Parser {
  public:
   Parser(std::string file, Origins& origins, std::vector<std::string>& problems)
-      : file_(std::move(file)), origins_(origins), problems_(problems) {}
+      : file_(std::move(file)), origins_(origins), problems_(problems) {
+    Config().Visit(index_);
+  }
 
   template <class Table>
   void Read(const toml::table& in, const std::string& prefix, Table& out) {
@@ -77,6 +89,7 @@ class Parser {
         Unknown(Place(key_object.source()), prefix + key, names.names, prefix);
         continue;
       }
+      given_as_[prefix + known->second] = key;
       const auto [at, fresh] = given.emplace(known->second, &node);
       if (!fresh) {
         problems_.push_back(Place(node.source()) + ": " + prefix + known->second + " is given twice, once as '" + key +
@@ -89,9 +102,18 @@ class Parser {
 
   void Unknown(const std::string& place, const std::string& key, const std::vector<std::string>& known,
                const std::string& prefix) {
+    const std::string last = key.substr(key.rfind('.') + 1);
+    // The right name in the wrong table, or in none.
+    std::set<std::string> homes;
+    for (auto [at, end] = index_.places.equal_range(last); at != end; ++at) homes.insert(at->second);
+    if (!homes.empty()) {
+      std::string list;
+      for (const std::string& home : homes) list += (list.empty() ? "" : " or ") + home;
+      problems_.push_back(place + ": unknown key '" + key + "': here it is " + list);
+      return;
+    }
     std::string nearest;
     size_t best = std::numeric_limits<size_t>::max();
-    const std::string last = key.substr(key.rfind('.') + 1);
     for (const std::string& name : known) {
       const size_t d = EditDistance(last, name);
       if (d < best) {
@@ -107,6 +129,11 @@ class Parser {
     return override_.empty() ? file_ + ":" + std::to_string(source.begin.line) : "--set " + override_;
   }
   void set_override(const std::string& text) { override_ = text; }
+  // The name that the last mention of an option used; empty: it was not given.
+  std::string GivenAs(const std::string& key) const {
+    const auto found = given_as_.find(key);
+    return found == given_as_.end() ? "" : found->second;
+  }
 
  private:
   struct Assign {
@@ -181,6 +208,8 @@ class Parser {
 
   const std::string file_;
   std::string override_;
+  Index index_;
+  std::map<std::string, std::string> given_as_;
   Origins& origins_;
   std::vector<std::string>& problems_;
 };
@@ -316,6 +345,29 @@ struct AlgorithmDefaults {
   }
 };
 
+// Names of other systems that say more, or something else, than ours.
+void ResolveForeignNames(const Parser& parser, Origins& origins, std::vector<std::string>& problems, Config& config) {
+  // TRL's epsilon, verl's clip_ratio and OpenRLHF's eps_clip bound both sides; epsilon_high and its like only the upper one.
+  const std::string low = parser.GivenAs("algorithm.clip_low");
+  const bool both_sides = low == "epsilon" || low == "clip_ratio" || low == "cliprange" || low == "eps_clip";
+  if (both_sides && parser.GivenAs("algorithm.clip_high").empty()) {
+    config.algorithm.clip_high = config.algorithm.clip_low;
+    origins["algorithm.clip_high"] = origins["algorithm.clip_low"] + ", " + low;
+  }
+  // verl counts a minibatch in prompts.
+  if (parser.GivenAs("algorithm.minibatches") == "ppo_mini_batch_size") {
+    const int64_t prompts = config.rollout.prompts_per_step, size = config.algorithm.minibatches;
+    if (size < 1 || prompts % size != 0) {
+      problems.push_back("algorithm.ppo_mini_batch_size = " + std::to_string(size) + " has to divide rollout.prompts_per_step = " +
+                         std::to_string(prompts) + ": it is the number of prompts of one update");
+      config.algorithm.minibatches = 1;  // so that nothing else is said about it
+      return;
+    }
+    config.algorithm.minibatches = prompts / size;
+    origins["algorithm.minibatches"] += ", ppo_mini_batch_size = " + std::to_string(size);
+  }
+}
+
 }  // namespace
 
 Loaded ParseRecipe(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
@@ -345,6 +397,7 @@ Loaded ParseRecipe(const std::string& text, const std::string& name, const std::
     }
     parser.set_override("");
   }
+  ResolveForeignNames(parser, loaded.origins, problems, loaded.config);
   AlgorithmDefaults defaults_of_algorithm{loaded.origins};
   defaults_of_algorithm.Apply(loaded.config.algorithm);
   for (std::string& problem : Validate(loaded.config)) problems.push_back(name + ": " + problem);
