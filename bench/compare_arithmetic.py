@@ -7,9 +7,9 @@
 For each algorithm and seed Plumb makes the start: the warm start of the recipe, saved as a model folder, and the sums written out.
 Both sides train from there in float32; TRL checks first that transformers gives the folder's texts Plumb's log-probs. `plumb eval`
 judges the start and both results on the same 200 held-out sums, greedily. Seconds a step are medians of the steps after the first.
-Jobs of --threads cores run side by side, each on cores of its own; --device cuda is for TRL's side. TRL 1.16 has no PPO: its side of
-PPO is TRL 1.12, the last release that has it. Without --python the peers are installed from PyPI into build/bench-env (shared with
-bench/compare.py) and build/bench-trl-ppo. --quick proves that everything runs; its figures mean nothing.
+Jobs of --threads cores run side by side, each on cores of its own; with --device cuda both sides share the GPU (--plumb names the
+program of a CUDA build). TRL 1.16 has no PPO: its side of PPO is TRL 1.12, the last release that has it. Without --python the
+peers are installed from PyPI into build/bench-env (shared with bench/compare.py) and build/bench-trl-ppo. --quick proves that everything runs; its figures mean nothing.
 """
 import argparse
 import concurrent.futures
@@ -35,7 +35,7 @@ parser.add_argument("--steps", type=int, default=150)
 parser.add_argument("--only", choices=["plumb", "trl"], help="one side; the other's results come by --merge")
 parser.add_argument("--threads", type=int, default=2, help="of each job")
 parser.add_argument("--jobs", type=int, help="at once (default: cores / threads)")
-parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of TRL's side")
+parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of both sides")
 parser.add_argument("--plumb", default=str(ROOT / "build/plumb"))
 parser.add_argument("--python", help="an interpreter that has torch, transformers and accelerate, instead of build/bench-env")
 parser.add_argument("--grpo-path", default="", help="PYTHONPATH of GRPO's side (trl 1.16, datasets)")
@@ -60,8 +60,8 @@ def sizes(algorithm):
 
 def overrides(algorithm, seed):
     s = sizes(algorithm)
-    values = {"run.seed": seed, "run.threads": args.threads, "run.checkpoint_every": 0, "metrics.tensorboard": "false",
-              "rollout.prompts_per_step": s["prompts"], "rollout.samples_per_prompt": s["samples"],
+    values = {"run.seed": seed, "run.threads": args.threads, "run.device": args.device, "run.checkpoint_every": 0,
+              "metrics.tensorboard": "false", "rollout.prompts_per_step": s["prompts"], "rollout.samples_per_prompt": s["samples"],
               "rollout.max_new_tokens": s["new"], "optimizer.grad_clip": s["grad_clip"], "algorithm.kl_coef": s["kl_coef"]}
     values |= {f"optimizer.{name}": s[name] for name in ("learning_rate", "warmup_fraction", "min_lr_fraction", "beta1", "beta2")}
     values |= {f"algorithm.{name}": s[name] for name in ("clip_low", "clip_high")}
@@ -126,7 +126,7 @@ def plumb(algorithm, seed, cores):
          *overrides(algorithm, seed)], cores)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == args.steps, f"{len(rows)} of {args.steps} steps"
-    return {"device": "cpu", "threads": args.threads, "rewards": [row["reward/mean"] for row in rows],
+    return {"device": args.device, "threads": args.threads, "rewards": [row["reward/mean"] for row in rows],
             "seconds": [row["time/step"] for row in rows], "before": judge(start, heldout, cores),
             "after": judge(folder / f"checkpoints/step-{args.steps:08d}/model", heldout, cores)}
 
