@@ -200,8 +200,10 @@ def ppo():
 
 def dpo():
     steps, batch = (2, 1) if args.quick else (10, 8)
+    rate, beta = 5e-6, 0.1
     folder, pairs = ROOT / "build/bench-run", ROOT / "build/bench-pairs.jsonl"
     settings = {"run.threads": threads, "run.checkpoint_every": 0, "model.dtype": "float32", "data.shuffle": "false",
+                "optimizer.learning_rate": rate, "preference.beta": beta,
                 "preference.batch": batch, "preference.heldout": batch, "optimizer.lr_schedule": "constant",
                 "optimizer.warmup_fraction": 0, "optimizer.weight_decay": 0.01}
     ours = None
@@ -210,7 +212,8 @@ def dpo():
         rows = metric_rows(folder)
         seconds = sorted(row["time/step"] for row in rows[1:])
         ours = {"seconds": seconds[len(seconds) // 2], "losses": [row["dpo/loss"] for row in rows]}
-    trl = run(python, "bench/peer_trl_dpo.py", MODEL, pairs, "--batch", batch, "--steps", steps, "--threads", threads)
+    trl = run(python, "bench/peer_trl_dpo.py", MODEL, pairs, "--batch", batch, "--steps", steps, "--threads", threads,
+              "--learning-rate", rate, "--beta", beta)
     compare(f"DPO step, {batch} pairs, float32", ours, [("TRL 1.16 float32", trl, 3.0)], unit="seconds", better="lower")
     if ours and trl:
         apart = max(abs(a - b) for a, b in zip(ours["losses"], trl["losses"], strict=True))

@@ -17,8 +17,8 @@ parser.add_argument("model")
 parser.add_argument("pairs")
 for name, default in dict(batch=8, steps=10, max_tokens=256, threads=2).items():
     parser.add_argument("--" + name.replace("_", "-"), type=int, default=default)
-parser.add_argument("--learning-rate", type=float, default=5e-6)
-parser.add_argument("--beta", type=float, default=0.1)
+parser.add_argument("--learning-rate", type=float, required=True)
+parser.add_argument("--beta", type=float, required=True)
 args = parser.parse_args()
 torch.set_num_threads(args.threads)
 
