@@ -2,10 +2,23 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
+
+#include "common/log.h"
 
 namespace plumb::learner {
 
 bool Usable(const Trajectory& t) { return t.scored && t.finish != FinishReason::kAborted; }
+
+bool RecordedLogprobsAreFinite(const Trajectory& t) {
+  for (size_t i = 0; i < t.logprobs.size(); ++i) {
+    if (!t.loss_mask[i] || std::isfinite(t.logprobs[i])) continue;
+    LogWarning("answer " + std::to_string(t.sample) + " of version " + std::to_string(t.policy_versions.empty() ? -1 : t.policy_versions[i]) +
+               " has a log-prob that is not finite at token " + std::to_string(i) + ": the update is skipped");
+    return false;
+  }
+  return true;
+}
 
 void AddBatchMetrics(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics) {
   double sum = 0, squares = 0, length_sum = 0, length_min = 0, length_max = 0;

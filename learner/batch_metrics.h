@@ -14,6 +14,10 @@ namespace plumb::learner {
 // An answer that may be trained on: scored, and finished by the actor.
 bool Usable(const Trajectory& trajectory);
 
+// False, with a line in the log that names the answer, when a log-prob recorded for a trained token is not finite: an infinite one can
+// hide behind the clip, so the loss alone does not show it.
+bool RecordedLogprobsAreFinite(const Trajectory& trajectory);
+
 // reward/* and response_length/* of docs/metrics.md.
 void AddBatchMetrics(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics);
 

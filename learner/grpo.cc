@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "common/error.h"
@@ -216,6 +217,9 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
   }
   const auto sequences = static_cast<int64_t>(samples.size());
   double loss = 0;
+  for (const auto& s : samples) {
+    if (!RecordedLogprobsAreFinite(*s.trajectory)) loss = std::numeric_limits<double>::quiet_NaN();
+  }
   std::vector<double> logprob, old, weight, derivative;  // of one answer
   optimizer_.ZeroGrad();
   train_.AccumulateSequences(

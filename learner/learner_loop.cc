@@ -9,7 +9,9 @@
 #include "common/digest.h"
 #include "common/error.h"
 #include "common/sha256.h"
+#include "learner/finite.h"
 #include "learner/schedule.h"
+#include "policy_model/speed.h"
 
 namespace plumb::learner {
 namespace {
@@ -38,6 +40,15 @@ EvalResult FromJson(const Json& j) {
   return {.version = j.at("version").get<int64_t>(), .accuracy = j.at("accuracy").get<double>(),
           .reward = j.at("reward").get<double>(), .reward_se = j.value("reward_se", 0.0), .answers = j.at("answers").get<int64_t>(),
           .unscored = j.at("unscored").get<int64_t>()};
+}
+
+void CheckBeforeSaving(const std::string& name, const policy_model::Weights& weights) {
+  std::vector<std::byte> host(weights.flat().bytes());
+  weights.flat().CopyToHost(host);
+  const std::string where = FirstNonFinite(weights.table(), weights.flat().dtype(), host);
+  if (where.empty()) return;
+  throw Error(ErrorCode::kNonFinite, "the weights of the " + name + " hold a value that is not finite, in " + where +
+                                         ": they were not saved; --resume goes on from the last checkpoint", "learner");
 }
 
 }  // namespace
@@ -117,12 +128,19 @@ void LearnerLoop::Publish(int64_t version) {
     flat.CopyToHost(published_);
     bytes = published_;
   }
+  if (const std::string where = FirstNonFinite(weights_.table(), flat.dtype(), bytes); !where.empty()) {
+    throw Error(ErrorCode::kNonFinite, "the weights of version " + std::to_string(version) + " hold a value that is not finite, in " +
+                                           where + ": they were not published and not saved; --resume goes on from the last checkpoint",
+                "learner");
+  }
   result_.policy = {.version = version, .digest = WeightDigest(bytes)};
   sink_.Publish(result_.policy, bytes);
 }
 
 void LearnerLoop::SaveCheckpoint(int64_t next_step) {
   CRASH_POINT("before_checkpoint");
+  CheckBeforeSaving("policy", weights_);
+  for (const NamedModel& model : algorithm_->Models()) CheckBeforeSaving(model.name, *model.weights);
   checkpoints_.Save({.step = next_step, .policy = result_.policy, .counters = optimizer_.counters(),
                      .moment_steps = optimizer_.moment_steps(), .seed = config_.run.seed,
                      .store_cursor = next_step * config_.rollout.prompts_per_step, .tokens = result_.tokens,
@@ -160,6 +178,18 @@ void LearnerLoop::Evaluate(int64_t version, std::optional<EvalResult>& into) {
   const auto groups = batches_.Evaluate(version, static_cast<int>(config_.eval.samples), StallDeadline());
   into = Summarise(groups, config_.eval.success_part, version);
   if (hooks_.evaluated) hooks_.evaluated(*into, groups);
+}
+
+bool LearnerLoop::LastUpdateApplied() const {
+  bool applied = optimizer_.counters().skipped_in_a_row == 0;
+  for (const NamedModel& model : algorithm_->Models()) applied = applied && model.optimizer->counters().skipped_in_a_row == 0;
+  return applied;
+}
+
+double LearnerLoop::ShareOfSpeed(double tokens, double seconds) const {
+  int64_t parameters = policy_model::ParametersInProducts(weights_.shape());
+  for (const NamedModel& model : algorithm_->Models()) parameters += policy_model::ParametersInProducts(model.weights->shape());
+  return 6 * static_cast<double>(parameters) * tokens / std::max(1e-9, seconds * product_speed_);
 }
 
 LearnerResult LearnerLoop::Run(bool resume) {
@@ -203,10 +233,12 @@ LearnerResult LearnerLoop::Run(bool resume) {
   if (step == 0 && !result_.before) Evaluate(0, result_.before);
 
   Phase("training");
+  product_speed_ = policy_model::MeasureProductSpeed(weights_.flat().device(), weights_.flat().dtype());
   const LrOptions lr{.schedule = ParseLrSchedule(config_.optimizer.lr_schedule), .peak = config_.optimizer.learning_rate,
                      .warmup_fraction = config_.optimizer.warmup_fraction,
                      .min_fraction = config_.optimizer.min_lr_fraction, .steps = config_.run.steps};
   int64_t last_saved = step;
+  bool due = false;  // a checkpoint
   double checkpoint_s = 0;  // of the checkpoint after the step before, reported with the next
   for (; step < config_.run.steps && !result_.stopped_early; ++step) {
     if (hooks_.stop && hooks_.stop()) {
@@ -244,6 +276,7 @@ LearnerResult LearnerLoop::Run(bool resume) {
     metrics["time/step"] = Seconds(SteadyClock::now() - t0);
     metrics["perf/tokens_per_s"] = static_cast<double>(generated) / std::max(1e-9, metrics["time/step"]);
     metrics["perf/generated_tokens"] = static_cast<double>(generated);
+    metrics["perf/mfu"] = ShareOfSpeed(metrics["perf/train_tokens"], metrics["time/train"]);
     if (config_.eval.every > 0 && done % config_.eval.every == 0 && done < config_.run.steps) {
       std::optional<EvalResult> now;
       Evaluate(done, now);
@@ -253,7 +286,10 @@ LearnerResult LearnerLoop::Run(bool resume) {
     if (hooks_.batch) hooks_.batch(step, own);
     if (hooks_.step) hooks_.step(step, metrics);
     // After the step's line is out: a run killed here goes on behind the checkpoint and would never write it.
-    if (config_.run.checkpoint_every > 0 && done % config_.run.checkpoint_every == 0 && done < config_.run.steps) {
+    // A checkpoint that is due waits for an update that was applied: the newest one is to be the last good one.
+    due = due || (config_.run.checkpoint_every > 0 && done % config_.run.checkpoint_every == 0);
+    if (due && LastUpdateApplied() && done < config_.run.steps) {
+      due = false;
       const auto t4 = SteadyClock::now();
       SaveCheckpoint(done);
       last_saved = done;

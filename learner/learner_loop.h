@@ -82,6 +82,9 @@ class LearnerLoop {
   std::string StateJson() const;
   void RestoreState(const std::string& json);
   double Elapsed() const;
+  bool LastUpdateApplied() const;  // of every model that is trained
+  // Of the machine's speed in products: what the gradients of `tokens` took, all trained models counted.
+  double ShareOfSpeed(double tokens, double seconds) const;
   void Phase(const std::string& name) const {
     if (hooks_.phase) hooks_.phase(name);
   }
@@ -102,6 +105,7 @@ class LearnerLoop {
   LearnerResult result_;
   std::vector<std::byte> published_;  // host copy of a device's weights
   double earlier_wall_s_ = 0;
+  double product_speed_ = 0;          // operations a second; measured before the first step
   std::chrono::steady_clock::time_point started_;
 };
 

@@ -10,6 +10,7 @@
 #include "common/error.h"
 #include "common/sha256.h"
 #include "learner/schedule.h"
+#include "policy_model/speed.h"
 
 namespace plumb::learner {
 namespace {
@@ -114,6 +115,7 @@ LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& op
   if (!found) save(0);
   int64_t last_saved = step;
   phase("training");
+  const double product_speed = policy_model::MeasureProductSpeed(weights.flat().device(), weights.flat().dtype());
   const LrOptions lr{.schedule = ParseLrSchedule(config.optimizer.lr_schedule), .peak = config.optimizer.learning_rate,
                      .warmup_fraction = config.optimizer.warmup_fraction,
                      .min_fraction = config.optimizer.min_lr_fraction, .steps = config.run.steps};
@@ -144,6 +146,8 @@ LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& op
       phase("training");
     }
     metrics["time/step"] = SecondsSince(begin);
+    metrics["perf/mfu"] = 6 * static_cast<double>(policy_model::ParametersInProducts(weights.shape())) * metrics["perf/train_tokens"] /
+                          std::max(1e-9, metrics["time/train"] * product_speed);
     metrics["perf/tokens_per_s"] = metrics["perf/train_tokens"] / std::max(1e-9, metrics["time/step"]);
     if (hooks.step) hooks.step(step, metrics);
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
@@ -200,6 +201,9 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
   const Aggregation aggregation = ParseAggregation(options_.aggregation);
   const bool shared = critic_.shared();
   double policy_loss = 0, value_loss = 0;
+  for (const auto& s : samples) {
+    if (!RecordedLogprobsAreFinite(*s.trajectory)) policy_loss = std::numeric_limits<double>::quiet_NaN();
+  }
   std::vector<size_t> next(samples.size(), 0);  // scored tokens seen of each sequence
 
   const auto value_term = [&](const ScoredToken& token, const Sample& sample, size_t k) {

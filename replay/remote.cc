@@ -19,6 +19,8 @@ namespace {
 constexpr size_t kMaxName = 4096;
 constexpr int kMaxLeasesAtOnce = 4096;
 constexpr size_t kMaxCounters = 10'000;
+constexpr size_t kMaxReporters = 10'000;
+constexpr std::chrono::milliseconds kReportTimeout{1000};
 // Changes come with a signal; this catches what has none (leases that run out, calls that go round the server).
 constexpr std::chrono::milliseconds kLook{50};
 // How much later than the server's own deadline a caller gives up.
@@ -46,11 +48,27 @@ std::string EncodeResults(const std::vector<InsertResult>& results) {
   return out;
 }
 
-std::string EncodeCounters(const std::map<std::string, int64_t>& counters) {
-  ByteWriter writer;
+void WriteCounters(const std::map<std::string, int64_t>& counters, ByteWriter& writer) {
   writer.U32(static_cast<uint32_t>(counters.size()));
   for (const auto& [name, value] : counters) writer.Bytes(name).U64(static_cast<uint64_t>(value));
+}
+
+std::string EncodeCounters(const std::map<std::string, int64_t>& counters) {
+  ByteWriter writer;
+  WriteCounters(counters, writer);
   return writer.Take();
+}
+
+std::map<std::string, int64_t> ReadCounters(ByteReader& in) {
+  const uint32_t n = in.U32();
+  if (n > kMaxCounters) throw Error(ErrorCode::kCorruption, "a peer claims " + std::to_string(n) + " counters");
+  std::map<std::string, int64_t> counters;
+  for (uint32_t i = 0; i < n; ++i) {
+    std::string name(in.Bytes(kMaxName));
+    counters[std::move(name)] = static_cast<int64_t>(in.U64());
+  }
+  in.ExpectEnd();
+  return counters;
 }
 
 }  // namespace
@@ -75,6 +93,12 @@ struct ReplayServer::Impl {
     std::string reply;
   };
   std::map<std::string, Answer> answers;     // guarded by mu
+  // What each role has counted: in this life, and in those before.
+  struct Counted {
+    uint64_t epoch = 0;
+    std::map<std::string, int64_t> now, past;
+  };
+  std::map<std::string, Counted> reports;    // guarded by mu
   bool changed = false;                      // guarded by mu
   bool stop = false;                         // guarded by mu
   std::thread parker;
@@ -146,6 +170,31 @@ struct ReplayServer::Impl {
       it->second = epoch;
     }
     if (anew) table->ReleaseActor(actor);
+  }
+
+  void NoteReport(const std::string& role, uint64_t epoch, std::map<std::string, int64_t> counters) {
+    std::lock_guard lock(mu);
+    if (!reports.contains(role) && reports.size() >= kMaxReporters) {
+      throw Error(ErrorCode::kInvalidArgument, "more than " + std::to_string(kMaxReporters) + " roles report counters");
+    }
+    Counted& counted = reports[role];
+    if (epoch < counted.epoch) return;  // the last words of a life that is over
+    if (epoch > counted.epoch) {
+      for (const auto& [name, value] : counted.now) counted.past[name] += value;
+      counted.epoch = epoch;
+    }
+    counted.now = std::move(counters);
+  }
+
+  std::map<std::string, int64_t> AllCounters() {
+    auto counters = table->Counters();
+    std::lock_guard lock(mu);
+    for (const auto& [role, counted] : reports) {
+      for (const auto* part : {&counted.now, &counted.past}) {
+        for (const auto& [name, value] : *part) counters[name] += value;
+      }
+    }
+    return counters;
   }
 
   void Handle(RpcRequest request, RpcResponder responder) {
@@ -231,7 +280,12 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
     responder.Reply(std::string());
     Wake();
   } else if (verb == "counters") {
-    responder.Reply(EncodeCounters(table->Counters()));
+    responder.Reply(EncodeCounters(AllCounters()));
+  } else if (verb == "report") {
+    const std::string role(in.Bytes(kMaxName));
+    const uint64_t epoch = in.U64();
+    NoteReport(role, epoch, ReadCounters(in));
+    responder.Reply(std::string());
   } else if (verb == "cursor") {
     const int64_t consumed = static_cast<int64_t>(in.U64());
     in.ExpectEnd();
@@ -365,15 +419,14 @@ int ReplayClient::ReleaseActor(const std::string& actor) {
 std::map<std::string, int64_t> ReplayClient::Counters() {
   const std::string reply = Call("counters", "");
   ByteReader in(reply, "the store's counters");
-  const uint32_t n = in.U32();
-  if (n > kMaxCounters) throw Error(ErrorCode::kCorruption, "the store claims " + std::to_string(n) + " counters");
-  std::map<std::string, int64_t> counters;
-  for (uint32_t i = 0; i < n; ++i) {
-    std::string name(in.Bytes(kMaxName));
-    counters[std::move(name)] = static_cast<int64_t>(in.U64());
-  }
-  in.ExpectEnd();
-  return counters;
+  return ReadCounters(in);
+}
+
+void ReplayClient::Report(const std::map<std::string, int64_t>& counters) {
+  ByteWriter request;
+  request.Bytes(options_.actor).U64(epoch_);
+  WriteCounters(counters, request);
+  rpc_.Call("report", request.bytes(), After(kReportTimeout));
 }
 
 ReplayTable::Cursor ReplayClient::CursorAt(int64_t consumed_steps) {

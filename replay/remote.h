@@ -3,7 +3,7 @@
 //   actor, reward worker, learner                      the process that owns the store
 //   ReplayClient (ports) ──── common/rpc.h ────► ReplayServer ────► ReplayTable ────► Store
 //
-// Verbs: lease, release, release_actor, finished, insert, next, evaluate, finish, counters, cursor, check_cursor, trim.
+// Verbs: lease, release, release_actor, finished, insert, next, evaluate, finish, counters, cursor, check_cursor, trim, report.
 // Questions that wait (lease, next, evaluate) occupy no thread of the server: they are parked and asked again when
 // something changes. Everything may be repeated: inserts are idempotent by key; questions for
 // leases are numbered, and leases whose reply was lost (an actor that was frozen, a cut connection) are sent again to the
@@ -69,7 +69,10 @@ class ReplayClient : public PromptSource, public TrajectorySink, public BatchSou
   void Finish() override;
   // For a supervisor that saw an actor die and will not start it again.
   int ReleaseActor(const std::string& actor);
+  // Those of the table and, summed over all roles and their lives, what they have reported.
   std::map<std::string, int64_t> Counters();
+  // What this role has counted since it began, instead of what it said before. Waits a second at most: it is never worth more.
+  void Report(const std::map<std::string, int64_t>& counters);
   ReplayTable::Cursor CursorAt(int64_t consumed_steps);
   void CheckCursor(const ReplayTable::Cursor& cursor);
   void Trim(int64_t step);

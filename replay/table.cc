@@ -533,6 +533,11 @@ std::map<std::string, int64_t> ReplayTable::Counters() const {
   std::lock_guard lock(mu_);
   counters["waiting"] = waiting_;
   counters["held"] = static_cast<int64_t>(train_.held() + eval_.held());
+  // Finished before the learner has asked for their step; only generation that runs ahead has any.
+  const uint64_t ahead = static_cast<uint64_t>(asked_step_ + 1) * static_cast<uint64_t>(options_.prompts_per_step);
+  int64_t queue = 0;
+  for (uint64_t lease = ahead; lease < TrainLimit(); ++lease) queue += train_.IsDone(lease);
+  counters["queue"] = queue;
   return counters;
 }
 

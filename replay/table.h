@@ -105,7 +105,7 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   void Trim(int64_t step);
 
   // Store counters and the table's own: refused/<reason>, dropped/<reason>, requeued, expired, released, leased,
-  // unscored_trajectories, waiting.
+  // unscored_trajectories, waiting, held, queue (finished groups of steps that nobody has asked for yet).
   std::map<std::string, int64_t> Counters() const;
   // One line for a progress display or a stall report, e.g. "step 17: 29 of 32 groups; missing 547 at 'actor-0' for 61 s".
   std::string Describe() const;

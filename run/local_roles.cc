@@ -11,6 +11,7 @@
 #include "reward/reward_model.h"
 #include "reward/scorer.h"
 #include "run/observer.h"
+#include "run/role_totals.h"
 #include "run/roles.h"
 
 namespace plumb::run {
@@ -139,6 +140,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
   std::atomic<bool> ended{false};
   BoundedQueue<TrajectoryGroup> finished(static_cast<size_t>(4 * config.rollout.prompts_per_step));
 
+  std::atomic<double> reward_seconds{0};
   // Reward role: scores what is finished and inserts everything at hand with one sync of the store's log.
   std::thread reward_thread([&] {
     try {
@@ -155,7 +157,9 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
           if (!next) break;
           groups.push_back(std::move(*next));
         }
+        const auto begin = std::chrono::steady_clock::now();
         scorer.ScoreMany(groups);
+        reward_seconds.store(reward_seconds.load() + std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
         table.InsertMany(groups);
       }
     } catch (...) {
@@ -165,6 +169,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
 
   actor::RolloutCounters rollout_counters;
   std::atomic<double> generate_seconds{0};
+  std::atomic<int64_t> generated_tokens{0};
   std::thread actor_thread([&] {
     try {
       policy_model::SetThreads(static_cast<int>(config.run.threads));
@@ -183,6 +188,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
                              });
       while (!ended.load() && !failure.failed() && rollout.Pump(After(milliseconds(100)))) {
         generate_seconds.store(rollout.engine().counters().generate_seconds);
+        generated_tokens.store(static_cast<int64_t>(rollout.engine().counters().generated_tokens));
       }
       rollout_counters = rollout.counters();
     } catch (...) {
@@ -196,11 +202,19 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
                                      session.tokenizer_source());
     WatchedBatches batches(table, failure);
     learner::LearnerHooks hooks = observer.Hooks();
-    double generate_before = 0;
+    RoleTimes times;
+    bool stepped = false;
+    const auto totals_now = [&] {
+      return RoleTotals{.generate_s = generate_seconds.load(), .reward_s = reward_seconds.load(),
+                        .generated_tokens = generated_tokens.load()};
+    };
+    hooks.evaluated = [&, inner = hooks.evaluated](const learner::EvalResult& result, std::span<const TrajectoryGroup> groups) {
+      inner(result, groups);
+      if (!stepped) times = RoleTimes(totals_now());  // the evaluation of version 0 belongs to no step
+    };
     hooks.step = [&, inner = hooks.step](int64_t step, std::map<std::string, double>& metrics) {
-      const double now = generate_seconds.load();
-      metrics["time/generate"] = now - generate_before;
-      generate_before = now;
+      times.AddStep(totals_now(), metrics);
+      stepped = true;
       AddCounterMetrics(table.Counters(), metrics);
       for (const auto& [name, count] : scorer.Counters()) metrics[name] = static_cast<double>(count);
       for (const auto& [name, seconds] : scorer.Latencies()) metrics[name] = seconds;

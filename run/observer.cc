@@ -1,5 +1,6 @@
 #include "run/observer.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "kernels/device_memory.h"
 #include "run/report.h"
 
 namespace plumb::run {
@@ -28,6 +30,13 @@ void TruncateAtStep(const std::string& path, int64_t step) {
     kept += '\n';
   }
   RealFileSystem().WriteFileAtomic(path, kept);
+}
+
+// Of this process since it began.
+int64_t PeakResidentBytes() {
+  rusage usage{};
+  PLUMB_CHECK(getrusage(RUSAGE_SELF, &usage) == 0, "getrusage");
+  return int64_t{usage.ru_maxrss} * 1024;
 }
 
 Json EvalJson(const std::optional<learner::EvalResult>& e) {
@@ -95,6 +104,8 @@ void Observer::StartTraining(int64_t first_step) {
 void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
   StartTraining(step);
   for (const auto& [name, value] : metrics) metrics_.Set(name, value);
+  peak_bytes_ = std::max(peak_bytes_, session_.device() == Device::kCuda ? kernels::DeviceBytesInUse() : PeakResidentBytes());
+  metrics_.Set("perf/peak_memory_gb", static_cast<double>(peak_bytes_) / 1e9);
   metrics_.Step(step);
   if (progress_) progress_->Step(step, metrics);
 }

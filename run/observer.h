@@ -42,6 +42,7 @@ class Observer {
   Metrics metrics_;
   std::FILE* samples_ = nullptr;
   bool started_ = false;
+  int64_t peak_bytes_ = 0;
 };
 
 // replay/* and dropped/* of a table's counters as metrics.

@@ -21,6 +21,7 @@
 #include "reward/reward_model.h"
 #include "reward/scorer.h"
 #include "run/observer.h"
+#include "run/role_totals.h"
 #include "run/roles.h"
 
 namespace plumb::run {
@@ -44,6 +45,34 @@ std::string Summary(const reward::GroupScorer& scorer) {
 }
 
 bool TryAgain(const Error& e) { return e.code() == ErrorCode::kUnavailable || e.code() == ErrorCode::kDeadline; }
+
+// Tells the store what a role has done, a few times a second; while the store is away nothing is said.
+class Reporter {
+ public:
+  explicit Reporter(replay::ReplayClient& client) : client_(client) {}
+  void Tell(const RoleTotals& totals, std::map<std::string, int64_t> counters) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_) return;
+    counters.merge(ToCounters(totals));
+    try {
+      client_.Report(counters);
+      next_ = now + milliseconds(200);
+    } catch (const Error& e) {
+      if (!TryAgain(e)) throw;
+      next_ = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    }
+  }
+
+ private:
+  replay::ReplayClient& client_;
+  std::chrono::steady_clock::time_point next_;
+};
+
+std::map<std::string, int64_t> ScorerCounters(const reward::GroupScorer& scorer) {
+  std::map<std::string, int64_t> counters;
+  for (const auto& [name, count] : scorer.Counters()) counters[name] = static_cast<int64_t>(count);
+  return counters;
+}
 
 }  // namespace
 
@@ -84,6 +113,8 @@ void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t i
                     });
   LogInfo("scoring groups at " + receiver.endpoint());
   LogEvery replay_away(std::chrono::seconds(5));
+  Reporter reporter(replay);
+  RoleTotals totals;
   auto said = std::chrono::steady_clock::now();
   while (!Stopped(options)) {
     std::vector<TrajectoryGroup> groups;
@@ -98,7 +129,9 @@ void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t i
       }
     }
     if (groups.empty()) continue;
+    const auto begin = std::chrono::steady_clock::now();
     scorer.ScoreMany(groups);
+    totals.reward_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (std::chrono::steady_clock::now() - said > std::chrono::seconds(60)) {
       said = std::chrono::steady_clock::now();
       LogInfo("so far:" + Summary(scorer));
@@ -114,6 +147,7 @@ void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t i
         replay_away.Warning(std::string("the store does not answer, trying again: ") + e.what());
       }
     }
+    reporter.Tell(totals, ScorerCounters(scorer));
   }
   LogInfo("stopping:" + Summary(scorer));
 }
@@ -140,7 +174,12 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
                            sender.Send(Encode(group), After(milliseconds(1000)), 0, group.policy.version);
                          });
   LogInfo("generating as " + name);
+  Reporter reporter(replay);
   while (!Stopped(options) && rollout.Pump(After(milliseconds(200)))) {
+    const actor::EngineCounters& engine = rollout.engine().counters();
+    std::map<std::string, int64_t> counters;
+    AddRolloutCounters(rollout.counters(), counters);
+    reporter.Tell({.generate_s = engine.generate_seconds, .generated_tokens = static_cast<int64_t>(engine.generated_tokens)}, counters);
   }
   if (Stopped(options)) {
     rollout.Stop();
@@ -198,8 +237,27 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
                                    session.tokenizer_source());
   PatientBatches batches(replay, options);
   learner::LearnerHooks hooks = observer.Hooks();
+  const auto totals_now = [&](std::map<std::string, int64_t>& counters) {
+    counters = replay.Counters();
+    return TakeRoleTotals(counters);
+  };
+  RoleTimes times;
+  bool stepped = false;
+  // What was done before the first step belongs to none: the evaluation of version 0, and, after a restart of this process alone, all
+  // that the others had done.
+  const auto begin_here = [&] {
+    std::map<std::string, int64_t> ignored;
+    times = RoleTimes(totals_now(ignored));
+  };
+  hooks.evaluated = [&, inner = hooks.evaluated](const learner::EvalResult& result, std::span<const TrajectoryGroup> groups) {
+    inner(result, groups);
+    if (!stepped) begin_here();
+  };
   hooks.step = [&, inner = hooks.step](int64_t step, std::map<std::string, double>& metrics) {
-    AddCounterMetrics(replay.Counters(), metrics);
+    std::map<std::string, int64_t> counters;
+    times.AddStep(totals_now(counters), metrics);
+    stepped = true;
+    AddCounterMetrics(counters, metrics);
     inner(step, metrics);
   };
   hooks.store_state = [&] { return replay::ReplayTable::CursorText(replay.CursorAt(0)); };
@@ -207,6 +265,7 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
     replay::ReplayTable::Cursor cursor = replay::ReplayTable::ParseCursor(then);
     cursor.next_step = step;
     replay.CheckCursor(cursor);
+    begin_here();
   };
   hooks.checkpointed = [&](int64_t oldest_step) { replay.Trim(KeepFromStep(config, oldest_step)); };
   learner::LearnerLoop loop(config, weights, batches, publisher, checkpoints, demonstrations.train,
@@ -215,6 +274,7 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
   summary.learner = loop.Run(options.resume);
   summary.wanted_steps = config.run.steps;
   summary.counters = replay.Counters();
+  TakeRoleTotals(summary.counters);
   observer.Finish(summary);
   return summary;
 }

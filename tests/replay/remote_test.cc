@@ -164,10 +164,29 @@ TEST(RemoteTest, CursorTrimAndErrorsKeepTheirCode) {
   EXPECT_THROWS(ErrorCode::kCorruption, "", client->Insert(broken));
 }
 
+TEST(RemoteTest, WhatRolesReportIsSummedOverThemAndTheirLives) {
+  Service service;
+  auto learner = service.Client("learner");
+  service.Client("actor-0", 1)->Report({{"actor/tokens", 100}, {"actor/leases", 3}});
+  service.Client("actor-0", 1)->Report({{"actor/tokens", 150}, {"actor/leases", 4}});  // totals replace totals
+  service.Client("reward-0", 1)->Report({{"reward/groups", 7}});
+  service.Client("actor-1", 5)->Report({{"actor/tokens", 1}});
+  auto counters = learner->Counters();
+  EXPECT_EQ(counters["actor/tokens"], 151);
+  EXPECT_EQ(counters["actor/leases"], 4);
+  EXPECT_EQ(counters["reward/groups"], 7);
+  EXPECT_TRUE(counters.contains("inserts")) << "the table's own are there as before";
+  // Killed and started again: it counts from 0, the sum goes on; a late word of the life before changes nothing.
+  service.Client("actor-0", 2)->Report({{"actor/tokens", 10}});
+  service.Client("actor-0", 1)->Report({{"actor/tokens", 9000}});
+  EXPECT_EQ(learner->Counters()["actor/tokens"], 161);
+  EXPECT_EQ(learner->Counters()["actor/leases"], 4);
+}
+
 TEST(RemoteTest, MalformedRequestsChangeNothing) {
   Service service;
   RpcClient raw(service.server->endpoint());
-  for (const char* verb : {"insert", "lease", "next", "evaluate", "release", "release_actor", "cursor", "check_cursor", "trim"}) {
+  for (const char* verb : {"insert", "lease", "next", "evaluate", "release", "release_actor", "cursor", "check_cursor", "trim", "report"}) {
     for (const std::string& payload : {std::string(), std::string("\x05"), std::string(100, '\xFF')}) {
       EXPECT_THROW(raw.Call(verb, payload, After(5s)), Error) << verb << " with " << payload.size() << " bytes";
     }

@@ -89,9 +89,14 @@ TEST(TableTest, AsyncRunsAheadByTheStalenessBound) {
   const auto leases = ring.Lease();
   EXPECT_EQ(leases.size(), 12u);  // steps 0, 1, 2
   EXPECT_EQ(leases[0].policy_version, -1);
+  EXPECT_EQ(ring.table->Counters()["queue"], 0);
+  for (size_t i : {0, 1, 8, 9, 10}) EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
+  EXPECT_EQ(ring.table->Counters()["queue"], 3) << "three of step 2 are ahead; step 0 was asked for";
   ring.Ask(1);
+  EXPECT_EQ(ring.table->Counters()["queue"], 3);
   EXPECT_EQ(Ids(ring.Lease()), (std::vector<uint64_t>{12, 13, 14, 15}));
   ring.Ask(3);
+  EXPECT_EQ(ring.table->Counters()["queue"], 0);
   EXPECT_TRUE(ring.Lease().empty());  // the run ends with step 3
 }
 

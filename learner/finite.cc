@@ -1,0 +1,41 @@
+#include "learner/finite.h"
+
+#include <cstdint>
+#include <cstring>
+
+#include "common/error.h"
+
+namespace plumb::learner {
+namespace {
+
+// An exponent of ones is NaN or infinity.
+template <class Word>
+bool AllFinite(const std::byte* data, size_t count, Word exponent) {
+  Word bad = 0;
+  for (size_t i = 0; i < count; ++i) {
+    Word word;
+    std::memcpy(&word, data + i * sizeof word, sizeof word);
+    bad |= static_cast<Word>((word & exponent) == exponent);
+  }
+  return bad == 0;
+}
+
+bool AllFinite(DType dtype, std::span<const std::byte> bytes) {
+  if (dtype == DType::kFloat32) return AllFinite<uint32_t>(bytes.data(), bytes.size() / 4, 0x7F800000u);
+  PLUMB_CHECK(dtype == DType::kBFloat16, "a dtype that weights do not have");
+  return AllFinite<uint16_t>(bytes.data(), bytes.size() / 2, uint16_t{0x7F80});
+}
+
+}  // namespace
+
+std::string FirstNonFinite(const policy_model::TensorTable& table, DType dtype, std::span<const std::byte> flat) {
+  const size_t size = ElementSize(dtype);
+  PLUMB_CHECK(flat.size() == static_cast<size_t>(table.flat_elements()) * size, "not a buffer of this table");
+  if (AllFinite(dtype, flat)) return "";
+  for (const policy_model::TensorEntry& e : table.entries()) {
+    if (!AllFinite(dtype, flat.subspan(static_cast<size_t>(e.offset) * size, static_cast<size_t>(e.elements) * size))) return e.name;
+  }
+  return "the padding between tensors";
+}
+
+}  // namespace plumb::learner

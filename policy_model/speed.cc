@@ -1,0 +1,38 @@
+#include "policy_model/speed.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "policy_model/ops.h"
+#include "policy_model/weights.h"
+
+namespace plumb::policy_model {
+
+int64_t ParametersInProducts(const ModelShape& s) {
+  const int64_t attention = s.hidden * s.qkv_width() + s.heads * s.head_dim * s.hidden;
+  return s.layers * (attention + 3 * s.hidden * s.ffn) + s.hidden * (s.scalar_head ? 1 : s.vocab);
+}
+
+double MeasureProductSpeed(Device device, DType dtype) {
+  const kernels::Launch launch{.device = device, .dtype = dtype};
+  double best = 0;
+  for (int64_t n = 256; n <= 4096; n *= 2) {
+    FlatBuffer x(device, dtype, n * n), w(device, dtype, n * n), y(device, dtype, n * n);
+    x.Zero();
+    w.Zero();
+    double fastest = 1e30;
+    for (int round = 0; round < 3; ++round) {
+      std::byte waited_for[4];
+      const auto begin = std::chrono::steady_clock::now();
+      ops::Linear(launch, x.data(), w.data(), n, n, n, /*accumulate=*/false, y.data());
+      ops::CopyToHost(launch, y.data(), sizeof waited_for, waited_for);
+      fastest = std::min(fastest, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    }
+    const auto size = static_cast<double>(n);
+    best = std::max(best, 2 * size * size * size / std::max(fastest, 1e-9));
+    if (fastest >= 2e-3) break;
+  }
+  return best;
+}
+
+}  // namespace plumb::policy_model

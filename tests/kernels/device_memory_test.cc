@@ -1,0 +1,15 @@
+#include "kernels/device_memory.h"
+
+#include <gtest/gtest.h>
+
+#include "kernels/launch.h"
+
+namespace plumb::kernels {
+namespace {
+
+TEST(DeviceMemoryTest, IsInUseExactlyWhereThereIsADevice) {
+  EXPECT_EQ(DeviceBytesInUse() > 0, CudaAvailable()) << "a context of its own takes memory";
+}
+
+}  // namespace
+}  // namespace plumb::kernels
