@@ -52,6 +52,20 @@ class SocketFolder {
   std::string path_;
 };
 
+// The one vocabulary of batch sizes, resolved: prompts x samples = trajectories a step, in updates of so many, packed into so many tokens.
+std::string BatchSizes(const configs::Config& config) {
+  const int64_t prompts = config.rollout.prompts_per_step, samples = config.rollout.samples_per_prompt;
+  const int64_t trajectories = prompts * samples, minibatches = config.algorithm.minibatches, epochs = config.algorithm.epochs;
+  const auto number = [](int64_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); };
+  return std::to_string(config.run.steps) + " steps of " + std::to_string(prompts) + " prompts x " + number(samples, "answer") + " = " +
+         std::to_string(trajectories) + " trajectories; " + number(epochs, "epoch") + " of " +
+         (minibatches == 1 ? "1 minibatch" : std::to_string(minibatches) + " minibatches of " +
+                                                 (trajectories % minibatches == 0 ? "" : "about ") +
+                                                 std::to_string(trajectories / minibatches)) +
+         "; at most " + std::to_string(config.optimizer.micro_batch_tokens) + " tokens a micro-batch; " + config.model.dtype + ", roles " +
+         config.run.roles;
+}
+
 int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
   const learner::LearnerResult& r = summary.learner;
   if (!quiet) {
@@ -129,13 +143,7 @@ int Train(const TrainArguments& arguments) {
     return Conclude(*session, RunOfflineTraining(*session, offline_options), arguments.quiet);
   }
   if (!arguments.quiet) {
-    std::printf("run folder %s\n%lld steps of %lld prompts x %lld answers, %lld update%s a step, %s, roles %s\n",
-                folder.path.c_str(), static_cast<long long>(config.run.steps),
-                static_cast<long long>(config.rollout.prompts_per_step),
-                static_cast<long long>(config.rollout.samples_per_prompt),
-                static_cast<long long>(config.algorithm.epochs * config.algorithm.minibatches),
-                config.algorithm.epochs * config.algorithm.minibatches == 1 ? "" : "s", config.model.dtype.c_str(),
-                config.run.roles.c_str());
+    std::printf("run folder %s\n%s\n", folder.path.c_str(), BatchSizes(config).c_str());
     std::fflush(stdout);
   }
   if (config.run.roles == "processes") return TrainInProcesses(*session, arguments);

@@ -1,0 +1,49 @@
+// The reward part that scores with a model against transformers' LlamaForSequenceClassification, on a folder that transformers saved.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "common/file.h"
+#include "reward/reward_model.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::reward {
+namespace {
+
+TEST(RewardScoreTest, EqualsTransformersOnAFolderThatItSaved) {
+  std::ifstream file(PLUMB_SOURCE_DIR "/tests/golden/reward_score.json");
+  ASSERT_TRUE(file.good());
+  const nlohmann::json golden = nlohmann::json::parse(file);
+  const testing::TempFolder temp;
+  const auto tokenizer = policy_model::Tokenizer::BuiltIn("arithmetic");
+  std::filesystem::copy(PLUMB_SOURCE_DIR "/tests/golden/tiny_llama_score", temp / "rm");
+  RealFileSystem().WriteFileAtomic(temp / "rm/tokenizer.json", tokenizer->json());
+
+  TrajectoryGroup group;
+  for (const auto& sequence : golden["sequences"]) {
+    Trajectory t;
+    t.sample = static_cast<uint32_t>(group.trajectories.size());
+    t.tokens = sequence.get<std::vector<int32_t>>();
+    group.trajectories.push_back(t);
+  }
+  // At most 4 times the error that transformers makes in float32 itself; packed in one pass, and in several.
+  const double bound = 4 * golden["gap"].get<double>();
+  for (const char* budget : {"batch_tokens=8192", "batch_tokens=30"}) {
+    configs::RewardPartConfig part;
+    part.name = part.kind = "reward_model";
+    part.path = temp / "rm";
+    part.args = {budget, "dtype=float32"};
+    const auto scores = MakeRewardModel(part, *tokenizer)->Score(group, After(std::chrono::seconds(60)));
+    ASSERT_EQ(scores.size(), golden["scores"].size());
+    for (size_t i = 0; i < scores.size(); ++i) {
+      ASSERT_TRUE(scores[i].scored()) << scores[i].reason;
+      EXPECT_NEAR(scores[i].value, golden["scores"][i].get<double>(), bound) << i << " " << budget;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace plumb::reward
