@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <memory>
 
 #include "common/error.h"
 #include "common/schema/trajectory_generated.h"
@@ -22,6 +23,7 @@ constexpr char kPreferenceTag[] = "PPF1";
 constexpr uint32_t kMaxDepth = 16;
 constexpr size_t kMinTableBytes = 8;  // every table of ours is larger; bounds how many can be in so many bytes
 constexpr int32_t kMaxSamples = 65536;
+constexpr size_t kKeptBytes = size_t{512} << 10;  // memory a thread keeps for records that do not lie aligned
 
 [[noreturn]] void Malformed(const std::string& what) { throw Error(ErrorCode::kCorruption, "malformed record: " + what); }
 
@@ -54,22 +56,28 @@ size_t SizeOf(const TrajectoryGroup& g) {
 class Encoder {
  public:
   explicit Encoder(size_t expected) : builder_(std::min(expected, kMaxRecordBytes)) {
-    if (expected > kMaxRecordBytes) {
-      throw Error(ErrorCode::kInvalidArgument, "a record of about " + std::to_string(expected) + " bytes; at most " +
-                                                   std::to_string(kMaxRecordBytes) + " can be sent or stored at once");
-    }
-    // Without it -0.0 would be taken for the default 0.0 and lose its sign.
+    CheckSize(expected);
+    // Without it -0.0 would be taken for the default 0.0 and lose its sign; and a row's number could not be set later.
     builder_.ForceDefaults(true);
+  }
+  // For the next record; keeps the memory.
+  void Restart(size_t expected) {
+    CheckSize(expected);
+    builder_.Clear();
   }
 
   template <class Table>
-  std::string Finish(fb::Offset<Table> root, const char* tag) {
+  std::string_view FinishInPlace(fb::Offset<Table> root, const char* tag) {
     builder_.Finish(root, tag);
-    return std::string(reinterpret_cast<const char*>(builder_.GetBufferPointer()), builder_.GetSize());
+    return {reinterpret_cast<const char*>(builder_.GetBufferPointer()), builder_.GetSize()};
+  }
+  template <class Table>
+  std::string Finish(fb::Offset<Table> root, const char* tag) {
+    return std::string(FinishInPlace(root, tag));
   }
 
   fb::Offset<wire::Prompt> Add(const Prompt& p) {
-    const auto messages = Messages(p.messages);
+    const auto& messages = Messages(p.messages);
     const auto dataset = Text(p.dataset), text = Text(p.text), truth = Text(p.ground_truth), extra = Text(p.extra_json);
     const auto list = builder_.CreateVector(messages);
     const auto tokens = builder_.CreateVector(p.tokens);
@@ -134,17 +142,23 @@ class Encoder {
   fb::FlatBufferBuilder& builder() { return builder_; }
 
  private:
-  std::vector<fb::Offset<wire::Message>> Messages(const std::vector<Message>& messages) {
-    std::vector<fb::Offset<wire::Message>> out;
-    out.reserve(messages.size());
+  static void CheckSize(size_t expected) {
+    if (expected <= kMaxRecordBytes) return;
+    throw Error(ErrorCode::kInvalidArgument, "a record of about " + std::to_string(expected) + " bytes; at most " +
+                                                 std::to_string(kMaxRecordBytes) + " can be sent or stored at once");
+  }
+  // Until the next call.
+  const std::vector<fb::Offset<wire::Message>>& Messages(const std::vector<Message>& messages) {
+    messages_.clear();
     for (const Message& m : messages) {
       const auto role = Text(m.role), content = Text(m.content);
-      out.push_back(wire::CreateMessage(builder_, role, content));
+      messages_.push_back(wire::CreateMessage(builder_, role, content));
     }
-    return out;
+    return messages_;
   }
   fb::Offset<fb::String> Text(const std::string& s) { return builder_.CreateString(s); }
   fb::FlatBufferBuilder builder_;
+  std::vector<fb::Offset<wire::Message>> messages_;
 };
 
 template <class Record>
@@ -217,9 +231,10 @@ Enum ToEnum(uint8_t value, Enum last, const char* what) {
 
 std::string ToText(const fb::String* s) { return std::string(s->data(), s->size()); }
 
+static_assert(FLATBUFFERS_LITTLEENDIAN, "arrays are taken out of a message as they lie there");
 template <class T>
 std::vector<T> ToVector(const fb::Vector<T>* v) {
-  return std::vector<T>(v->begin(), v->end());
+  return std::vector<T>(v->data(), v->data() + v->size());
 }
 
 Prompt Unpack(const wire::Prompt* p) {
@@ -347,12 +362,16 @@ auto DecodeOne(std::span<const std::byte> bytes, const char* tag) {
     Malformed("it has " + std::to_string(bytes.size()) + " bytes");
   }
   // Scalars are aligned relative to the buffer's begin; a payload may begin anywhere.
-  std::vector<uint64_t> aligned;
   const uint8_t* data = reinterpret_cast<const uint8_t*>(bytes.data());
+  std::unique_ptr<uint64_t[]> large;
   if (reinterpret_cast<uintptr_t>(data) % alignof(uint64_t) != 0) {
-    aligned.resize((bytes.size() + 7) / 8);
-    std::memcpy(aligned.data(), data, bytes.size());
-    data = reinterpret_cast<const uint8_t*>(aligned.data());
+    // Asking the system for such memory again and again costs more than the copy itself.
+    thread_local std::unique_ptr<uint64_t[]> kept;
+    if (bytes.size() <= kKeptBytes && !kept) kept = std::make_unique_for_overwrite<uint64_t[]>(kKeptBytes / 8);
+    if (bytes.size() > kKeptBytes) large = std::make_unique_for_overwrite<uint64_t[]>((bytes.size() + 7) / 8);
+    uint64_t* const aligned = large ? large.get() : kept.get();
+    std::memcpy(aligned, data, bytes.size());
+    data = reinterpret_cast<const uint8_t*>(aligned);
   }
   const size_t max_tables = bytes.size() / kMinTableBytes;
   fb::Verifier verifier(data, bytes.size(), kMaxDepth, static_cast<fb::uoffset_t>(max_tables));
@@ -374,6 +393,34 @@ std::string Encode(const PromptLease& lease) { return EncodeOne(lease, kLeaseTag
 std::string Encode(const Prompt& prompt) { return EncodeOne(prompt, kPromptTag); }
 
 std::string Encode(const PreferenceRecord& record) { return EncodeOne(record, kPreferenceTag); }
+
+struct RowEncoder::Impl {
+  Encoder encoder{1024};
+  fb::voffset_t row_field = 0;  // of the table that was encoded last
+  template <class Record>
+  std::string_view Encode(const Record& record, const char* tag, fb::voffset_t field) {
+    row_field = field;
+    encoder.Restart(SizeOf(record));
+    return encoder.FinishInPlace(encoder.Add(record), tag);
+  }
+};
+RowEncoder::RowEncoder() : impl_(std::make_unique<Impl>()) {}
+RowEncoder::~RowEncoder() = default;
+
+std::string_view RowEncoder::Encode(const Prompt& prompt) {
+  PLUMB_CHECK(prompt.row == 0, "the number comes with WithRow");
+  return impl_->Encode(prompt, kPromptTag, wire::Prompt::VT_ROW);
+}
+std::string_view RowEncoder::Encode(const PreferenceRecord& record) {
+  PLUMB_CHECK(record.row == 0, "the number comes with WithRow");
+  return impl_->Encode(record, kPreferenceTag, wire::PreferenceRecord::VT_ROW);
+}
+std::string_view RowEncoder::WithRow(uint64_t row) {
+  fb::FlatBufferBuilder& builder = impl_->encoder.builder();
+  const bool set = fb::GetMutableRoot<fb::Table>(builder.GetBufferPointer())->SetField<uint64_t>(impl_->row_field, row, 0);
+  PLUMB_CHECK(set, "a row without a place for its number");
+  return {reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize()};
+}
 
 std::string Encode(std::span<const TrajectoryGroup> groups) {
   size_t expected = 64;

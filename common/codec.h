@@ -8,6 +8,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -26,6 +28,23 @@ std::string Encode(const Prompt& prompt);
 std::string Encode(const PreferenceRecord& record);
 std::string Encode(std::span<const TrajectoryGroup> groups);
 std::string Encode(std::span<const PromptLease> leases);
+
+// Row after row of a dataset through one buffer, with the row's number written last: what Encode returns is equal for rows that
+// say the same, whatever their number. Thread safety: none.
+class RowEncoder {
+ public:
+  RowEncoder();
+  ~RowEncoder();
+  // The bytes with row number 0, until the next call.
+  std::string_view Encode(const Prompt& prompt);
+  std::string_view Encode(const PreferenceRecord& record);
+  // The same bytes with this number; equal to the free functions' Encode of such a record.
+  std::string_view WithRow(uint64_t row);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 TrajectoryGroup DecodeTrajectoryGroup(std::span<const std::byte> bytes);
 PromptLease DecodePromptLease(std::span<const std::byte> bytes);

@@ -31,7 +31,63 @@ constexpr std::array<std::array<uint32_t, 256>, 8> MakeTables() {
 constexpr auto kTables = MakeTables();
 
 #if defined(__x86_64__)
+// What a register becomes when `bytes` zero bytes follow. The register is linear over xor, so four tables hold it all.
+class ZeroBytes {
+ public:
+  constexpr explicit ZeroBytes(size_t bytes) : tables_{} {  // REQUIRES: a power of two
+    std::array<uint32_t, 32> matrix{};                      // image of each bit
+    for (size_t bit = 0; bit < 32; ++bit) {
+      const uint32_t c = uint32_t{1} << bit;
+      matrix[bit] = (c >> 8) ^ kTables[0][c & 0xFF];
+    }
+    for (; bytes > 1; bytes /= 2) {
+      std::array<uint32_t, 32> twice{};
+      for (size_t bit = 0; bit < 32; ++bit) twice[bit] = Times(matrix, matrix[bit]);
+      matrix = twice;
+    }
+    for (size_t k = 0; k < 4; ++k) {
+      for (uint32_t b = 0; b < 256; ++b) tables_[k][b] = Times(matrix, b << (8 * k));
+    }
+  }
+  uint32_t operator()(uint32_t c) const {
+    return tables_[0][c & 0xFF] ^ tables_[1][(c >> 8) & 0xFF] ^ tables_[2][(c >> 16) & 0xFF] ^ tables_[3][c >> 24];
+  }
+
+ private:
+  static constexpr uint32_t Times(const std::array<uint32_t, 32>& matrix, uint32_t v) {
+    uint32_t sum = 0;
+    for (size_t bit = 0; v != 0; ++bit, v >>= 1) sum ^= (v & 1) ? matrix[bit] : 0;
+    return sum;
+  }
+  std::array<std::array<uint32_t, 256>, 4> tables_;
+};
+constexpr size_t kLong = 1024, kShort = 128;  // bytes a stream
+constexpr ZeroBytes kAfterLong(kLong), kAfterShort(kShort);
+
+// The instruction takes three cycles and one can begin each cycle: three thirds of a block are summed side by side, then
+// joined as if each had followed the other.
+template <size_t kBytes>
+__attribute__((target("sse4.2"))) uint32_t ThreeStreams(const uint8_t*& p, size_t& size, uint32_t crc, const ZeroBytes& after) {
+  const auto word = [](const uint8_t* at) {
+    uint64_t v;
+    std::memcpy(&v, at, 8);
+    return v;
+  };
+  for (; size >= 3 * kBytes; p += 3 * kBytes, size -= 3 * kBytes) {
+    uint64_t a = crc, b = 0, c = 0;
+    for (size_t i = 0; i < kBytes; i += 8) {
+      a = _mm_crc32_u64(a, word(p + i));
+      b = _mm_crc32_u64(b, word(p + kBytes + i));
+      c = _mm_crc32_u64(c, word(p + 2 * kBytes + i));
+    }
+    crc = after(after(static_cast<uint32_t>(a)) ^ static_cast<uint32_t>(b)) ^ static_cast<uint32_t>(c);
+  }
+  return crc;
+}
+
 __attribute__((target("sse4.2"))) uint32_t Crc32cSse(const uint8_t* p, size_t size, uint32_t crc) {
+  crc = ThreeStreams<kLong>(p, size, crc, kAfterLong);
+  crc = ThreeStreams<kShort>(p, size, crc, kAfterShort);
   uint64_t c = crc;
   for (; size >= 8; p += 8, size -= 8) {
     uint64_t word;

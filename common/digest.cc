@@ -50,6 +50,8 @@ Digest CombineBlocks(std::span<const BlockHash> blocks, uint64_t total_bytes) {
   return hex;
 }
 
+uint64_t HashBytes(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+
 Digest WeightDigest(std::span<const std::byte> bytes) { return CombineBlocks(HashBlocks(bytes), bytes.size()); }
 
 }  // namespace plumb

@@ -1,6 +1,7 @@
 #include "common/trajectory.h"
 
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "common/error.h"
@@ -10,6 +11,26 @@ namespace {
 
 [[noreturn]] void Broken(const std::string& what) {
   throw Error(ErrorCode::kCorruption, "trajectory is inconsistent: " + what);
+}
+
+// Whether `bad` (0 or 1) is 1 for any of values[0, n). No early way out: such loops become vector code.
+template <class T, class Bad>
+bool Any(const T* values, size_t n, Bad bad) {
+  uint32_t found = 0;
+  for (size_t i = 0; i < n; ++i) found |= bad(values[i]);
+  return found != 0;
+}
+
+// The rules of one segment's tokens at once; which of them is broken, and where, is looked for only if one is.
+bool TokensHold(const Trajectory& t, size_t begin, size_t n, bool policy) {
+  constexpr float kLowest = std::numeric_limits<float>::lowest();
+  const float highest = 0, lowest = policy ? kLowest : 0;  // NaN is neither below nor above
+  const uint32_t max_mask = policy ? 1 : 0;
+  const int64_t version_sign = policy ? 0 : -1;
+  return !Any(t.tokens.data() + begin, n, [](int32_t v) { return static_cast<uint32_t>(v) >> 31; }) &&
+         !Any(t.logprobs.data() + begin, n, [&](float v) { return static_cast<uint32_t>(!(v <= highest)) | static_cast<uint32_t>(!(v >= lowest)); }) &&
+         !Any(t.loss_mask.data() + begin, n, [&](uint8_t v) { return static_cast<uint32_t>(v > max_mask); }) &&
+         !Any(t.policy_versions.data() + begin, n, [&](int64_t v) { return static_cast<uint32_t>(static_cast<uint64_t>(v ^ version_sign) >> 63); });
 }
 
 }  // namespace
@@ -34,6 +55,8 @@ void CheckInvariants(const Trajectory& t) {
     if (s.begin != at || s.end < s.begin) Broken("segments have a hole or overlap at token " + std::to_string(at));
     if (static_cast<size_t>(s.end) > n) Broken("a segment ends at " + std::to_string(s.end) + " of " + std::to_string(n));
     const bool policy = s.origin == Origin::kPolicy;
+    at = s.end;
+    if (TokensHold(t, static_cast<size_t>(s.begin), static_cast<size_t>(s.end - s.begin), policy)) continue;
     for (int32_t i = s.begin; i < s.end; ++i) {
       const size_t k = static_cast<size_t>(i);
       if (t.tokens[k] < 0) Broken("token " + std::to_string(i) + " is negative");
@@ -44,7 +67,7 @@ void CheckInvariants(const Trajectory& t) {
       if (t.loss_mask[k] > 1 || (!policy && t.loss_mask[k] != 0)) Broken("loss mask at token " + std::to_string(i));
       if (policy != (t.policy_versions[k] >= 0)) Broken("policy version at token " + std::to_string(i));
     }
-    at = s.end;
+    PLUMB_CHECK(false, "a rule of tokens is broken and not found");
   }
   if (static_cast<size_t>(at) != n) Broken("segments end at " + std::to_string(at) + " of " + std::to_string(n));
   for (const RewardPart& part : t.rewards) {

@@ -176,7 +176,7 @@ std::string ExplainStore(const std::string& path) {
   };
   constexpr Part kParts[] = {
       {"meta", "text: format, run_id, clean, sequence, trim/<purpose>, dataset/<name>, preferences/<name>, counter/<name>, "
-               "import/<kind>/<name>", "text"},
+               "import/<kind>/<name>, score/<name>", "text"},
       {"prompts", "dataset, a zero byte, row (8 bytes big endian)", "a Prompt"},
       {"leases", "purpose (1 byte), lease id (8 BE)", "complete, attempt, requeues, sequence"},
       {"groups", "purpose (1), lease id (8 BE)", "kind (0 group, 1 dropped), then the group with its answers"},

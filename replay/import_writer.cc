@@ -4,10 +4,10 @@
 #include <memory>
 #include <utility>
 
+#include "common/crash_point.h"
+#include "common/digest.h"
 #include "common/error.h"
 #include "replay/record.h"
-#include "replay/rocks.h"
-#include "replay/row_parser.h"
 
 namespace plumb::replay {
 namespace {
@@ -15,18 +15,13 @@ namespace {
 Family FamilyOf(ImportWriter::Table table) {
   return table == ImportWriter::Table::kPrompts ? Family::kPrompts : Family::kPreferences;
 }
-constexpr size_t kIngestBytes = size_t{2} << 20;  // below, a file of its own costs more than it saves
+constexpr size_t kTableBytes = size_t{2} << 20;  // below, a file of its own costs more than it saves
 constexpr int kMeta = static_cast<int>(Family::kMeta);
-
-uint64_t Fnv1a(uint64_t hash, std::string_view bytes) {
-  for (const char c : bytes) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3u;
-  return hash;
-}
 
 }  // namespace
 
 ImportWriter::ImportWriter(Store* store, std::string dataset, Table table)
-    : store_(store), dataset_(std::move(dataset)), table_(table), hash_(kPreferenceHash) {
+    : store_(store), dataset_(std::move(dataset)), table_(table), hash_(kNoRowsHash) {
   if (dataset_.empty() || dataset_.find('\0') != std::string::npos || dataset_.find('/') != std::string::npos) {
     throw Error(ErrorCode::kInvalidArgument, "a dataset needs a name without slashes and zero bytes");
   }
@@ -52,8 +47,9 @@ std::optional<std::string> ImportWriter::Mark() const { return store_->GetRaw(kM
 
 void ImportWriter::Begin() {
   rows_ = 0;
-  hash_ = kPreferenceHash;
+  hash_ = kNoRowsHash;
   batch_.Clear();
+  table_file_.reset();
   if (sealed()) return;
   rocksdb::WriteBatch batch;
   const std::string first = PromptKey(dataset_, 0);
@@ -83,47 +79,67 @@ void ImportWriter::Continue(uint64_t rows, uint64_t hash, const std::function<vo
     }
     const std::string value = it->value().ToString();
     const std::string_view payload = Unseal(FamilyName(FamilyOf(table_)), key, value);
-    seen(table_ == Table::kPrompts ? Fingerprint(DecodePromptRow(key, payload)) : Fingerprint(DecodePreferenceRow(key, payload)));
+    if (table_ == Table::kPrompts) {
+      Prompt prompt = DecodePromptRow(key, payload);
+      seen(Stage(prompt));
+    } else {
+      PreferenceRecord record = DecodePreferenceRow(key, payload);
+      seen(Stage(record));
+    }
   }
   rows_ = rows;
   hash_ = hash;
 }
 
-void ImportWriter::AddRow(const std::string& encoded) {
+uint64_t ImportWriter::Stage(Prompt& prompt) {
+  PLUMB_CHECK(table_ == Table::kPrompts, "a prompt for a table of preferences");
+  prompt.dataset = dataset_;
+  prompt.row = 0;
+  return staged_ = HashBytes(encoder_.Encode(prompt));
+}
+
+uint64_t ImportWriter::Stage(PreferenceRecord& record) {
+  PLUMB_CHECK(table_ == Table::kPreferences, "a preference for a table of prompts");
+  CheckInvariants(record);
+  record.dataset = dataset_;
+  record.row = 0;
+  return staged_ = HashBytes(encoder_.Encode(record));
+}
+
+void ImportWriter::Add() {
   const std::string key = PromptKey(dataset_, rows_);
-  hash_ = Fnv1a(hash_, encoded);
+  const std::string_view encoded = encoder_.WithRow(rows_);
+  hash_ = ChainRow(hash_, staged_);
   if (sealed()) {
     if (store_->GetRaw(static_cast<int>(FamilyOf(table_)), key) != encoded) OtherRows();
+    ++rows_;
+    return;
+  }
+  SealInto(key, encoded, value_);
+  if (!table_file_ && batch_.GetDataSize() >= kTableBytes) {
+    table_file_ = std::make_unique<TableFile>(&store_->rocks(), FamilyOf(table_));
+    table_file_->PutAll(batch_);
+    batch_.Clear();
+  }
+  if (table_file_) {
+    table_file_->Put(key, value_);
   } else {
-    batch_.Put(store_->rocks().handle(FamilyOf(table_)), key, plumb::replay::Seal(key, encoded));
+    batch_.Put(store_->rocks().handle(FamilyOf(table_)), key, value_);
   }
   ++rows_;
 }
 
-void ImportWriter::Add(Prompt prompt) {
-  PLUMB_CHECK(table_ == Table::kPrompts, "a prompt for a table of preferences");
-  prompt.dataset = dataset_;
-  prompt.row = rows_;
-  AddRow(EncodePromptRow(prompt));
-}
-
-void ImportWriter::Add(PreferenceRecord record) {
-  PLUMB_CHECK(table_ == Table::kPreferences, "a preference for a table of prompts");
-  CheckInvariants(record);
-  record.dataset = dataset_;
-  record.row = rows_;
-  AddRow(EncodePreferenceRow(record));
-}
-
-void ImportWriter::IngestLarge() {
-  if (batch_.GetDataSize() < kIngestBytes) return;
-  store_->rocks().Ingest(FamilyOf(table_), batch_);
-  batch_.Clear();
+void ImportWriter::TakeInTable() {
+  if (!table_file_) return;
+  CRASH_POINT("import_before_table");
+  table_file_->TakeIn();
+  table_file_.reset();
+  CRASH_POINT("import_after_table");
 }
 
 void ImportWriter::Commit(const std::string& mark) {
   if (sealed()) return;
-  IngestLarge();
+  TakeInTable();
   const std::string key = MarkKey();
   batch_.Put(store_->rocks().meta(), key, plumb::replay::Seal(key, mark));
   store_->rocks().Write(batch_, /*sync=*/false);
@@ -133,10 +149,11 @@ void ImportWriter::Commit(const std::string& mark) {
 bool ImportWriter::Seal() {
   const std::string done = std::to_string(rows_) + " " + std::to_string(hash_);
   if (sealed()) {
-    if (sealed_ != done) OtherRows();
+    // Each row was compared already; a store of an earlier version has another hash of the same rows.
+    if (sealed_.substr(0, sealed_.find(' ')) != std::to_string(rows_)) OtherRows();
     return false;
   }
-  IngestLarge();
+  TakeInTable();
   const std::string key = SealedKey();
   // The log is one: syncing this line makes the unsynced rows before it durable as well.
   batch_.Delete(store_->rocks().meta(), MarkKey());

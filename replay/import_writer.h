@@ -9,13 +9,16 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include <rocksdb/write_batch.h>
 
+#include "common/codec.h"
 #include "common/preference.h"
 #include "common/trajectory.h"
+#include "replay/rocks.h"
 #include "replay/store.h"
 
 namespace plumb::replay {
@@ -29,23 +32,24 @@ class ImportWriter {
   uint64_t rows() const { return rows_; }          // added so far, those of an earlier life included
   std::optional<std::string> Mark() const;         // of an unfinished import
   // Either of the two comes first. Begin forgets what an unfinished import left behind; Continue takes it up and shows
-  // the fingerprint of each of its rows.
+  // the hash of each of its rows, as Stage returned it.
   void Begin();
   void Continue(uint64_t rows, uint64_t hash, const std::function<void(uint64_t)>& seen);
 
-  void Add(Prompt prompt);
-  void Add(PreferenceRecord record);
-  size_t pending_bytes() const { return batch_.GetDataSize(); }
+  // Makes the row's bytes. Returns a hash of them that is equal for rows that say the same; Add then stores the row.
+  uint64_t Stage(Prompt& prompt);  // sets dataset and row of it
+  uint64_t Stage(PreferenceRecord& record);
+  void Add();  // REQUIRES: Stage came before
+  size_t pending_bytes() const { return batch_.GetDataSize() + (table_file_ ? table_file_->bytes() : 0); }
   uint64_t hash() const { return hash_; }
-  // What was added, then `mark`; what is small goes through the log, unsynced (Seal syncs all of it), the rest is a table
-  // file of its own.
+  // What was added, then `mark`; what is small goes through the log, unsynced (Seal syncs all of it), the rest is by then in a
+  // table file of its own, which is made durable here.
   void Commit(const std::string& mark);
   // Durable and visible on return. False: the very same rows were there already.
   bool Seal();
 
  private:
-  void AddRow(const std::string& encoded);
-  void IngestLarge();
+  void TakeInTable();
   [[noreturn]] void OtherRows() const;
   std::string MarkKey() const;
   std::string SealedKey() const;
@@ -56,7 +60,11 @@ class ImportWriter {
   std::string sealed_;  // "rows hash", or empty
   uint64_t rows_ = 0;
   uint64_t hash_;
-  rocksdb::WriteBatch batch_;
+  RowEncoder encoder_;
+  uint64_t staged_ = 0;          // hash of the row in encoder_
+  std::string value_;            // of the row that is being added
+  rocksdb::WriteBatch batch_;    // rows added since the last mark, while they are few
+  std::unique_ptr<TableFile> table_file_;  // rows added since the last mark, when they are many
 };
 
 }  // namespace plumb::replay

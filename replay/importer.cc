@@ -21,7 +21,7 @@ namespace plumb::replay {
 namespace {
 
 using Json = nlohmann::json;
-constexpr size_t kMaxExamples = 20, kSamples = 3, kCommitBytes = size_t{16} << 20, kRejectBytes = size_t{1} << 20;
+constexpr size_t kMaxExamples = 20, kSamples = 3, kCommitBytes = size_t{64} << 20, kRejectBytes = size_t{1} << 20;
 
 // Open addressing over 64-bit fingerprints; 0 stands for an empty slot.
 class FingerprintSet {
@@ -98,7 +98,7 @@ FileLedger LedgerOf(const Json& j) {
 
 // What an import is: another file or option makes another one, and that begins at the beginning.
 std::string Signature(const ImportRequest& request) {
-  Json j = {{"map", request.rows.map}, {"form", request.rows.form ? FormName(*request.rows.form) : ""},
+  Json j = {{"hash", "xxh3"}, {"map", request.rows.map}, {"form", request.rows.form ? FormName(*request.rows.form) : ""},
             {"convert", request.rows.convert_numbers}, {"max_row_bytes", request.max_row_bytes},
             {"max_tokens", request.max_tokens}, {"overlong", request.overlong}, {"files", Json::array()}};
   for (const std::string& file : request.files) {
@@ -223,7 +223,7 @@ class Import {
     writer_->Begin();
   }
 
-  void Use(ParsedRow row, int64_t number, FileLedger& ledger) {
+  void Use(ParsedRow& row, int64_t number, FileLedger& ledger) {
     if (request_.max_tokens > 0) {
       const int64_t tokens = request_.count_tokens(row);
       const std::string text = std::to_string(tokens) + " tokens, the bound is " + std::to_string(request_.max_tokens);
@@ -231,15 +231,11 @@ class Import {
       if (tokens > request_.max_tokens) throw RowProblem{"overlong", text};
     }
     const bool prompt = KindOf(row.form) == RowKind::kPrompts;
-    if (!seen_.Insert(prompt ? Fingerprint(row.prompt) : Fingerprint(row.record))) {
+    if (!seen_.Insert(prompt ? writer_->Stage(row.prompt) : writer_->Stage(row.record))) {
       throw RowProblem{"duplicate", "says the same as an earlier row"};
     }
     if (ledger.samples.size() < kSamples) ledger.samples.push_back(Sample(row));
-    if (prompt) {
-      writer_->Add(std::move(row.prompt));
-    } else {
-      writer_->Add(std::move(row.record));
-    }
+    writer_->Add();
     ++ledger.used;
   }
 
@@ -281,12 +277,12 @@ class Import {
     ++ledger.read;
     try {
       if (row.too_long) throw RowProblem{"line_too_long", "more than " + std::to_string(request_.max_row_bytes) + " bytes"};
-      ParsedRow parsed = parser.Parse(row.text);
+      parser.Parse(row.text, parsed_);
       if (ledger.form.empty()) {
-        ledger.form = FormName(parsed.form);
-        Settle(parsed.form, ledger.file);
+        ledger.form = FormName(parsed_.form);
+        Settle(parsed_.form, ledger.file);
       }
-      Use(std::move(parsed), row.number, ledger);
+      Use(parsed_, row.number, ledger);
     } catch (const RowProblem& problem) {
       ++ledger.rejected[problem.reason];
       rejects_.Add(ledger.file, row, problem);
@@ -310,6 +306,7 @@ class Import {
   std::optional<RowKind> kind_;
   std::unique_ptr<ImportWriter> writer_;
   FingerprintSet seen_;
+  ParsedRow parsed_;  // the row at hand
   Rejects rejects_;
 };
 

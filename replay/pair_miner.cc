@@ -134,7 +134,7 @@ MineReport MinePairs(const Store& from, Store& into, const MineOptions& options)
   MineReport report;
   std::set<std::string> seen;
   std::vector<PreferenceRecord> piece;
-  uint64_t hash = kPreferenceHash, rows = 0;
+  uint64_t hash = kNoRowsHash, rows = 0;
   const auto write = [&] {
     if (piece.empty()) return;
     into.AppendPreferences(options.dataset, rows, piece, hash);

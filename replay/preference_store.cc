@@ -2,6 +2,8 @@
 #include <charconv>
 #include <memory>
 
+#include "common/codec.h"
+#include "common/digest.h"
 #include "common/error.h"
 #include "replay/record.h"
 #include "replay/rocks.h"
@@ -40,18 +42,34 @@ uint64_t RowsOf(std::string_view sealed, const std::string& where) {
               path);
 }
 
-uint64_t Fnv1a(uint64_t hash, std::string_view bytes) {
-  for (const char c : bytes) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3u;
-  return hash;
-}
-
 }  // namespace
+
+// "rows hash" of a sealed dataset against that of the rows at hand. Stores were once sealed with another hash: where the numbers
+// of rows agree, the stored rows are read and hashed anew before two datasets are called different.
+bool Store::SameRows(int family, const std::string& dataset, const std::string& stored, const std::string& now) const {
+  if (stored == now) return true;
+  const uint64_t rows = RowsOf(stored, path());
+  if (rows != RowsOf(now, path())) return false;
+  uint64_t hash = kNoRowsHash;
+  RowEncoder encoder;
+  for (uint64_t row = 0; row < rows; ++row) {
+    const std::string key = PromptKey(dataset, row);
+    const auto encoded = GetRaw(family, key);
+    if (!encoded) return false;
+    const auto hash_of = [&](auto record) {
+      record.row = 0;
+      return HashBytes(encoder.Encode(record));
+    };
+    hash = ChainRow(hash, family == kPreferences ? hash_of(DecodePreferenceRow(key, *encoded)) : hash_of(DecodePromptRow(key, *encoded)));
+  }
+  return std::to_string(rows) + " " + std::to_string(hash) == now;
+}
 
 void Store::PutPreferences(const std::string& dataset, std::span<const PreferenceRecord> records) {
   CheckName(dataset);
   if (records.empty()) throw Error(ErrorCode::kInvalidArgument, "preference dataset '" + dataset + "' has no rows");
   if (const uint64_t then = PreferenceCount(dataset); then != 0 && then != records.size()) OtherRows(dataset, then, path());
-  uint64_t hash = kPreferenceHash;
+  uint64_t hash = kNoRowsHash;
   AppendPreferences(dataset, 0, records, hash);
   SealPreferences(dataset, records.size(), hash);
 }
@@ -61,14 +79,15 @@ void Store::AppendPreferences(const std::string& dataset, uint64_t first_row, st
   CheckName(dataset);
   const auto sealed = GetRaw(kMeta, SealedKey(dataset));
   rocksdb::WriteBatch batch;
+  RowEncoder encoder;
   for (size_t i = 0; i < records.size(); ++i) {
     CheckInvariants(records[i]);
     PreferenceRecord record = records[i];
     record.dataset = dataset;
-    record.row = first_row + i;
-    const std::string key = PromptKey(dataset, record.row);
-    const std::string row = EncodePreferenceRow(record);
-    hash = Fnv1a(hash, row);
+    record.row = 0;
+    const std::string key = PromptKey(dataset, first_row + i);
+    hash = ChainRow(hash, HashBytes(encoder.Encode(record)));
+    const std::string_view row = encoder.WithRow(first_row + i);
     if (sealed) {
       if (GetRaw(kPreferences, key) != row) OtherRows(dataset, RowsOf(*sealed, path()), path());
       continue;
@@ -88,7 +107,7 @@ void Store::SealPreferences(const std::string& dataset, uint64_t rows, uint64_t 
   const std::string key = SealedKey(dataset);
   const std::string done = std::to_string(rows) + " " + std::to_string(hash);
   if (const auto stored = GetRaw(kMeta, key)) {
-    if (*stored == done) return;
+    if (SameRows(kPreferences, dataset, *stored, done)) return;
     OtherRows(dataset, RowsOf(*stored, path()), path());
   }
   // The log is one: syncing this line makes the unsynced rows before it durable as well.

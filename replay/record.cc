@@ -7,6 +7,7 @@
 
 #include "common/codec.h"
 #include "common/crc32c.h"
+#include "common/digest.h"
 #include "common/error.h"
 
 namespace plumb::replay {
@@ -27,9 +28,6 @@ uint64_t ReadBigEndian(std::string_view bytes) {
 uint32_t Sum(std::string_view key, std::string_view payload) {
   return Crc32c(payload, Crc32c(key));
 }
-
-// Views into a value start anywhere; FlatBuffers are read from aligned memory, which a string's own is.
-std::string Aligned(std::string_view bytes) { return std::string(bytes); }
 
 }  // namespace
 
@@ -82,12 +80,27 @@ std::string ReadableKey(std::string_view family, std::string_view key) {
   return text;
 }
 
-std::string Seal(std::string_view key, std::string_view payload) {
+void SealInto(std::string_view key, std::string_view payload, std::string& value) {
   const uint32_t sum = Sum(key, payload);
-  std::string value;
+  value.clear();
   value.reserve(payload.size() + 4);
   for (int shift = 0; shift < 32; shift += 8) value.push_back(static_cast<char>((sum >> shift) & 0xFF));
-  return value.append(payload);
+  value.append(payload);
+}
+
+std::string Seal(std::string_view key, std::string_view payload) {
+  std::string value;
+  SealInto(key, payload, value);
+  return value;
+}
+
+uint64_t ChainRow(uint64_t hash, uint64_t row_hash) {
+  char both[16];
+  for (size_t i = 0; i < 8; ++i) {
+    both[i] = static_cast<char>((hash >> (8 * i)) & 0xFF);
+    both[8 + i] = static_cast<char>((row_hash >> (8 * i)) & 0xFF);
+  }
+  return HashBytes({both, sizeof(both)});
 }
 
 std::string_view Unseal(std::string_view family, std::string_view key, std::string_view value) {
@@ -144,7 +157,7 @@ StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload) {
     stored.drop_reason = reader.Bytes(kMaxReason);
     samples = reader.U32();
   }
-  stored.group = DecodeTrajectoryGroup(BytesOf(Aligned(reader.Rest())));
+  stored.group = DecodeTrajectoryGroup(BytesOf(reader.Rest()));
   if (stored.group.trajectories.empty() != (stored.kind == GroupKind::kDropped)) {
     throw Error(ErrorCode::kCorruption, "its kind and its trajectories contradict each other", where);
   }
@@ -168,7 +181,7 @@ std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes) {
   if (n > bytes.size() / 4) throw Error(ErrorCode::kCorruption, "claims " + std::to_string(n) + " groups", "a batch of the store");
   std::vector<int32_t> samples;
   for (uint32_t i = 0; i < n; ++i) samples.push_back(static_cast<int32_t>(reader.U32()));
-  auto groups = DecodeTrajectoryGroups(BytesOf(Aligned(reader.Rest())));
+  auto groups = DecodeTrajectoryGroups(BytesOf(reader.Rest()));
   if (groups.size() != n) throw Error(ErrorCode::kCorruption, "holds another number of groups than it says", "a batch of the store");
   for (uint32_t i = 0; i < n; ++i) {
     if (groups[i].trajectories.empty()) groups[i].lease.num_samples = samples[i];
@@ -178,12 +191,12 @@ std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes) {
 
 std::string EncodePromptRow(const Prompt& prompt) { return Encode(prompt); }
 
-Prompt DecodePromptRow(std::string_view, std::string_view payload) { return DecodePrompt(BytesOf(Aligned(payload))); }
+Prompt DecodePromptRow(std::string_view, std::string_view payload) { return DecodePrompt(BytesOf(payload)); }
 
 std::string EncodePreferenceRow(const PreferenceRecord& record) { return Encode(record); }
 
 PreferenceRecord DecodePreferenceRow(std::string_view, std::string_view payload) {
-  return DecodePreferenceRecord(BytesOf(Aligned(payload)));
+  return DecodePreferenceRecord(BytesOf(payload));
 }
 
 std::string LogprobKey(const Digest& model, const Digest& sequence) {

@@ -28,6 +28,13 @@ std::string Seal(std::string_view key, std::string_view payload);
 // The payload, a view into `value`.
 std::string_view Unseal(std::string_view family, std::string_view key, std::string_view value);
 
+// The same into `value`, which keeps its memory.
+void SealInto(std::string_view key, std::string_view payload, std::string& value);
+
+// What the rows of a dataset are, in 64 bits that change with any of them and their order: that of the rows before and the next
+// row's own (HashBytes of its bytes with row number 0).
+uint64_t ChainRow(uint64_t hash, uint64_t row_hash);
+
 std::string EncodeLeaseRecord(const LeaseRecord& record);
 LeaseRecord DecodeLeaseRecord(std::string_view key, std::string_view payload);
 std::string EncodeStoredGroup(const StoredGroup& stored);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <rocksdb/db.h>
+#include <rocksdb/sst_file_writer.h>
 #include <rocksdb/write_batch.h>
 
 namespace plumb::replay {
@@ -41,9 +42,6 @@ class RocksFolder {
   // All or nothing; with `sync` durable on return. After kNoSpace the next call tries to go on, after any other I/O
   // error every call throws.
   void Write(rocksdb::WriteBatch& batch, bool sync);
-  // The puts of `batch`, all of `family` and in ascending order of key, as one table file: written once instead of to log,
-  // memory and table. All or nothing, durable on return. Slower than Write below some MB.
-  void Ingest(Family family, const rocksdb::WriteBatch& batch);
   void Flush();
 
   bool writable() const { return db_ != nullptr && !read_only_; }
@@ -53,6 +51,7 @@ class RocksFolder {
   rocksdb::ColumnFamilyHandle* meta() const { return handle(Family::kMeta); }
 
  private:
+  friend class TableFile;
   void RequireWritable();
   void NoteFailure(const rocksdb::Status& status);
   void Resume();  // returns once writing can go on, else throws
@@ -66,6 +65,29 @@ class RocksFolder {
   std::mutex resume_mu_;
   std::atomic<bool> full_{false};    // the last write found no space: resume before the next
   std::atomic<bool> failed_{false};  // an I/O error: what the disk holds is unknown
+};
+
+// Records of one family on their way into a table file of their own: written once instead of to log, memory and table, and none
+// of them in memory. The folder knows nothing of them before TakeIn. Slower than RocksFolder::Write below some MB; one at a time.
+class TableFile {
+ public:
+  TableFile(RocksFolder* folder, Family family);
+  ~TableFile();
+  TableFile(const TableFile&) = delete;
+  TableFile& operator=(const TableFile&) = delete;
+  void Put(std::string_view key, std::string_view value);  // REQUIRES: keys in ascending order
+  void PutAll(const rocksdb::WriteBatch& batch);            // its puts, with the same requirement
+  uint64_t bytes() const { return bytes_; }                 // given to Put
+  // All or nothing, durable on return. What was stored under the same keys before is covered.
+  void TakeIn();
+
+ private:
+  [[noreturn]] void Fail(const rocksdb::Status& status, const char* doing);
+  RocksFolder* const folder_;
+  const Family family_;
+  const std::string path_;
+  std::unique_ptr<rocksdb::SstFileWriter> file_;
+  uint64_t bytes_ = 0;
 };
 
 }  // namespace plumb::replay

@@ -6,7 +6,7 @@
 //                   {prompt | question, answer} · trl {prompt}; every other column goes to Prompt::extra_json
 //   pairs           preference {prompt, chosen, rejected} · implicit {chosen, rejected} that share their beginning ·
 //                   hh-rlhf, the same as "\n\nHuman: ... \n\nAssistant: ..." text · ultrafeedback (score_chosen,
-//                   score_rejected give the margin) · nemo {context, completions: [{rank, completion}]}
+//                   score_rejected give the margin) · nemo {context, completions: [{rank, completion}]}, lowest rank against highest
 //   labelled        kto {prompt, completion, label: bool}
 //   demonstrations  prompt-completion · messages · text · alpaca {instruction, input, output}
 // Thread safety: one parser a thread (it keeps its buffers). Errors: a row that cannot be used throws RowProblem, which
@@ -54,6 +54,8 @@ class RowParser {
   ~RowParser();
   // REQUIRES: 64 readable bytes behind the text (std::string::reserve). The first usable row fixes the form.
   ParsedRow Parse(const std::string& text);
+  // The same into `out`, whose memory is used again: rows of one kind, one after the other, allocate next to nothing.
+  void Parse(const std::string& text, ParsedRow& out);
   std::optional<RowForm> form() const;
   void SetForm(RowForm form);  // of an import that goes on
 
@@ -61,9 +63,5 @@ class RowParser {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// Equal for rows that say the same, whatever the order and spacing of their JSON: 64 bits over all fields but the row.
-uint64_t Fingerprint(const Prompt& prompt);
-uint64_t Fingerprint(const PreferenceRecord& record);
 
 }  // namespace plumb::replay

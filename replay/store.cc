@@ -14,7 +14,9 @@
 #include <rocksdb/options.h>
 #include <rocksdb/write_batch.h>
 
+#include "common/codec.h"
 #include "common/crash_point.h"
+#include "common/digest.h"
 #include "common/error.h"
 #include "replay/record.h"
 #include "replay/rocks.h"
@@ -39,11 +41,6 @@ int64_t ParseInt(std::string_view text, const std::string& where) {
     throw Error(ErrorCode::kCorruption, "'" + std::string(text) + "' is not a number", where);
   }
   return value;
-}
-
-uint64_t Fnv1a(uint64_t hash, std::string_view bytes) {
-  for (const char c : bytes) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3u;
-  return hash;
 }
 
 int Index(Purpose purpose) { return static_cast<int>(purpose); }
@@ -83,19 +80,23 @@ struct Store::Impl {
     batch.Put(rocks.meta(), key, Seal(key, text));
   }
 
-  // A value's payload, its CRC checked; nullopt when the key is not there.
-  std::optional<std::string> Get(Family family, std::string_view key) const {
+  // A value's payload, its CRC checked, as long as `value` holds it; nullopt when the key is not there.
+  std::optional<std::string_view> Pin(Family family, std::string_view key, rocksdb::PinnableSlice& value) const {
     if (rocks.handle(family) == nullptr) return std::nullopt;
-    std::string value;
     const Status status = rocks.db().Get(rocksdb::ReadOptions(), rocks.handle(family), ToSlice(key), &value);
     if (status.IsNotFound()) return std::nullopt;
     try {
       if (!status.ok()) ThrowStatus(status, path, "read " + ReadableKey(FamilyName(family), key));
-      return std::string(Unseal(FamilyName(family), key, value));
+      return Unseal(FamilyName(family), key, View(value));
     } catch (const Error& e) {
       if (e.code() == ErrorCode::kCorruption) Count("corrupt_reads", 1);
       throw;
     }
+  }
+  std::optional<std::string> Get(Family family, std::string_view key) const {
+    rocksdb::PinnableSlice value;
+    const auto payload = Pin(family, key, value);
+    return payload ? std::optional<std::string>(*payload) : std::nullopt;
   }
 
   // Calls visit(key, value) for each record from `begin` on until it returns false.
@@ -247,20 +248,21 @@ void Store::PutPrompts(const std::string& dataset, std::span<const Prompt> promp
     throw Error(ErrorCode::kInvalidArgument, "a dataset needs a name without zero bytes");
   }
   if (prompts.empty()) throw Error(ErrorCode::kInvalidArgument, "dataset '" + dataset + "' has no rows");
-  uint64_t hash = 0xCBF29CE484222325u;
+  uint64_t hash = kNoRowsHash;
   std::vector<std::string> rows;
   rows.reserve(prompts.size());
+  RowEncoder encoder;
   for (uint64_t row = 0; row < prompts.size(); ++row) {
     Prompt prompt = prompts[row];
     prompt.dataset = dataset;
-    prompt.row = row;
-    rows.push_back(EncodePromptRow(prompt));
-    hash = Fnv1a(hash, rows.back());
+    prompt.row = 0;
+    hash = ChainRow(hash, HashBytes(encoder.Encode(prompt)));
+    rows.emplace_back(encoder.WithRow(row));
   }
   const std::string done_key = std::string(kPromptBatchDone) + dataset;
   const std::string done = std::to_string(prompts.size()) + " " + std::to_string(hash);
   if (const auto stored = impl_->Get(Family::kMeta, done_key)) {
-    if (*stored == done) return;
+    if (SameRows(static_cast<int>(Family::kPrompts), dataset, *stored, done)) return;
     throw Error(ErrorCode::kConflict,
                 "dataset '" + dataset + "' is stored with other rows (" + stored->substr(0, stored->find(' ')) + " then, " +
                     std::to_string(prompts.size()) + " now, or their text differs): a run's data never changes; "
@@ -423,7 +425,8 @@ bool Store::Contains(Purpose purpose, uint64_t lease_id) const {
 
 std::optional<StoredGroup> Store::Read(Purpose purpose, uint64_t lease_id) const {
   const std::string key = LeaseKey(purpose, lease_id);
-  const auto payload = impl_->Get(Family::kGroups, key);
+  rocksdb::PinnableSlice value;
+  const auto payload = impl_->Pin(Family::kGroups, key, value);
   if (!payload) return std::nullopt;
   try {
     StoredGroup stored = DecodeStoredGroup(key, *payload);

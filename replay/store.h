@@ -42,7 +42,7 @@ namespace plumb::replay {
 inline constexpr int64_t kStoreFormatVersion = 1;
 inline constexpr char kTrainDataset[] = "train";
 inline constexpr char kEvalDataset[] = "eval";
-inline constexpr uint64_t kPreferenceHash = 0xCBF29CE484222325u;  // of no rows
+inline constexpr uint64_t kNoRowsHash = 0xCBF29CE484222325u;  // of a dataset without rows
 
 struct StoreOptions {
   std::string run_id;          // of a new store, and checked against an old one; empty: whatever is stored
@@ -128,7 +128,7 @@ class Store {
   // a no-op, other rows under a name that is taken are kConflict.
   void PutPreferences(const std::string& dataset, std::span<const PreferenceRecord> records);
   // The same in pieces, for files that do not fit into memory: Append writes rows first_row.. without syncing and
-  // carries `hash` from piece to piece (start with kPreferenceHash); rows count only once Seal has returned. A killed
+  // carries `hash` from piece to piece (start with kNoRowsHash); rows count only once Seal has returned. A killed
   // import is begun again: appending overwrites. kConflict when the dataset is sealed with other rows (then Append has
   // written nothing: it refuses a sealed dataset unless the row is there with equal bytes).
   void AppendPreferences(const std::string& dataset, uint64_t first_row, std::span<const PreferenceRecord> records,
@@ -223,6 +223,7 @@ class Store {
   friend class ImportWriter;  // writes datasets in pieces: replay/import_writer.h
   void NoteDataset(const std::string& dataset, uint64_t rows);  // its prompts are sealed
   std::optional<std::string> GetRaw(int family, std::string_view key) const;  // payload, checked
+  bool SameRows(int family, const std::string& dataset, const std::string& stored, const std::string& now) const;
   class RocksFolder& rocks() const;
   std::vector<InsertResult> InsertStored(std::span<const StoredGroup> stored);
   explicit Store(std::unique_ptr<Impl> impl);

@@ -35,7 +35,7 @@ std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store)
                                              : "data.dataset is '" + data.dataset + "'; the store has: " + known, data.train);
   }
   const uint64_t rows = datasets.at(name);
-  uint64_t hash = replay::kPreferenceHash;
+  uint64_t hash = replay::kNoRowsHash;
   for (uint64_t first = 0; first < rows; first += kPiece) {
     store.AppendPreferences(kDataset, first, from->ReadPreferences(name, first, kPiece), hash);
   }

@@ -148,20 +148,24 @@ std::vector<RewardSample> MakeRewardSamples(const configs::Config& config) {
   return samples;
 }
 
+bool SaysTheSame(const Prompt& a, const Prompt& b) {
+  return a.text == b.text && a.messages == b.messages && a.ground_truth == b.ground_truth && a.extra_json == b.extra_json &&
+         a.weight == b.weight;
+}
+
 std::vector<TrajectoryGroup> GroupsOf(const std::vector<RewardSample>& samples, const Session& session) {
   std::vector<TrajectoryGroup> groups;
   const auto& eos = session.shape().eos_tokens;
-  uint64_t last = 0;
+  const Prompt* last = nullptr;
   for (const RewardSample& sample : samples) {
-    const uint64_t print = replay::Fingerprint(sample.prompt);
     try {
-      if (groups.empty() || print != last) {
+      if (last == nullptr || !SaysTheSame(*last, sample.prompt)) {
         groups.emplace_back();
         groups.back().lease.lease_id = groups.size() - 1;
         groups.back().lease.prompt = sample.prompt;
         groups.back().lease.prompt.tokens = session.Tokenize(sample.prompt);
       }
-      last = print;
+      last = &sample.prompt;
       TrajectoryGroup& group = groups.back();
       Trajectory t;
       t.sample = static_cast<uint32_t>(group.trajectories.size());

@@ -72,6 +72,61 @@ TEST(Codec, GroupRoundTripsEveryFieldBitForBit) {
   EXPECT_EQ(Encode(back), bytes);
 }
 
+// The rules of tokens are looked at many at once: each is noticed at every place, and named.
+TEST(Codec, ABrokenTokenIsNamedWhereverItStands) {
+  const TrajectoryGroup whole = MakeGroup(1, 75, 4);  // 3 tokens of prompt, 75 of the policy
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinite = std::numeric_limits<float>::infinity();
+  using Break = void (*)(Trajectory&, size_t, float);
+  const struct {
+    Break make;
+    float value;
+    const char* what;
+    bool prompt;  // breaks a rule there as well
+  } cases[] = {
+      {[](Trajectory& t, size_t k, float) { t.tokens[k] = -1; }, 0, "is negative", true},
+      {[](Trajectory& t, size_t k, float v) { t.logprobs[k] = v; }, nan, "is not finite", true},
+      {[](Trajectory& t, size_t k, float v) { t.logprobs[k] = v; }, -infinite, "is not finite", true},
+      {[](Trajectory& t, size_t k, float v) { t.logprobs[k] = v; }, 1e-30f, "out of place", true},
+      {[](Trajectory& t, size_t k, float) { t.loss_mask[k] = 2; }, 0, "loss mask", true},
+      {[](Trajectory& t, size_t k, float) { t.policy_versions[k] = k < 3 ? 0 : -1; }, 0, "policy version", true},
+      {[](Trajectory& t, size_t k, float v) { t.logprobs[k] = v; }, -0.5f, "out of place", false},
+  };
+  for (const auto& c : cases) {
+    for (size_t k = 0; k < 78; ++k) {
+      if (!c.prompt && k >= 3) break;
+      TrajectoryGroup group = whole;
+      c.make(group.trajectories[0], k, c.value);
+      try {
+        CheckInvariants(group);
+        ADD_FAILURE() << c.what << " at " << k;
+      } catch (const Error& e) {
+        EXPECT_NE(std::string(e.what()).find(c.what), std::string::npos) << e.what();
+        EXPECT_NE(std::string(e.what()).find("token " + std::to_string(k)), std::string::npos) << e.what();
+      }
+    }
+  }
+}
+
+TEST(Codec, RowsThroughOneBufferAreTheSameBytes) {
+  RowEncoder encoder;
+  for (int i = 0; i < 5; ++i) {
+    Prompt prompt = MakeGroup(1, 1, 1).lease.prompt;
+    prompt.text.append(static_cast<size_t>(3000 * (i % 3)), 'x');
+    prompt.row = 0;
+    const std::string zero(encoder.Encode(prompt));
+    EXPECT_EQ(zero, Encode(prompt));
+    prompt.row = uint64_t{1} << 40 | static_cast<uint64_t>(i);
+    EXPECT_EQ(encoder.WithRow(prompt.row), Encode(prompt));
+    PreferenceRecord record;
+    record.prompt = {{"user", "u"}, {"assistant", "a"}};
+    record.chosen = {{"assistant", std::string(static_cast<size_t>(10 * i), 'c')}};
+    record.margin = -0.0;
+    EXPECT_EQ(encoder.Encode(record), Encode(record));
+    record.row = 7;
+    EXPECT_EQ(encoder.WithRow(7), Encode(record));
+  }
+}
+
 TEST(Codec, UnalignedBytesDecodeAsWell) {
   const TrajectoryGroup group = MakeGroup(2, 5, 2);
   const std::string bytes = Encode(group);

@@ -57,6 +57,20 @@ TEST(Crc32c, PublishedValuesAndPieces) {
     EXPECT_EQ(Crc32c(text.data(), n), Crc32cPortable(text.data(), n));
     EXPECT_EQ(Crc32c(text.data() + n, text.size() - n, Crc32c(text.data(), n)), Crc32c(text));
   }
+  // Where three streams are summed side by side and joined: sizes around both block lengths, any alignment and seed.
+  const std::string large = RandomText(3 * 3 * 1024 + 3 * 128 + 100, 5);
+  for (const size_t block : {3u * 128, 2 * 3u * 128, 3u * 1024, 3u * 1024 + 3 * 128, 2 * 3u * 1024 + 5 * 128, 3 * 3u * 1024}) {
+    for (size_t n = block - 9; n <= block + 9; ++n) {
+      const size_t from = n % 8;
+      const auto seed = static_cast<uint32_t>(n * 2654435761u);
+      EXPECT_EQ(Crc32c(large.data() + from, n, seed), Crc32cPortable(large.data() + from, n, seed)) << n;
+    }
+  }
+}
+
+TEST(HashBytes, IsXxh3AndStays) {
+  EXPECT_EQ(HashBytes(""), 0x2D06800538D394C2u);  // published; stored by importers
+  EXPECT_NE(HashBytes("ab"), HashBytes("ba"));
 }
 
 TEST(Digest, EveryByteAndTheSizeMatterAndShardsCombine) {

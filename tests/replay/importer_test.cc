@@ -128,6 +128,17 @@ TEST(ImporterTest, PairForms) {
   EXPECT_EQ(FormOf(got), "nemo");
   EXPECT_EQ(got.records.at(0).chosen, (Messages{{"assistant", "a"}}));
   EXPECT_EQ(got.records[0].rejected, (Messages{{"assistant", "b"}}));
+  // Any ranks and any number of completions: the lowest is preferred, the highest rejected.
+  const auto ranked = [](const std::string& completions) {
+    return Import(R"({"context": "u", "completions": [)" + completions + "]}\n" R"({"context": "v", "completions": [{"rank": 0, "completion": "a"}, {"rank": 1, "completion": "b"}]})");
+  };
+  got = ranked(R"({"rank": 2, "completion": "m"}, {"rank": 3, "completion": "n"}, {"rank": 1, "completion": "y"})");
+  EXPECT_EQ(got.records.at(0).chosen, (Messages{{"assistant", "y"}}));
+  EXPECT_EQ(got.records[0].rejected, (Messages{{"assistant", "n"}}));
+  EXPECT_EQ(ranked(R"({"rank": 2, "completion": "m"})").report.files[0].Describe(), "read 2 = used 1 + 1 one_sided");
+  EXPECT_EQ(ranked(R"({"rank": 2, "completion": "m"}, {"rank": 2, "completion": "n"})").report.files[0].Describe(), "read 2 = used 1 + 1 one_sided");
+  EXPECT_EQ(ranked(R"({"rank": 0, "completion": "m"}, {"rank": 0, "completion": "n"}, {"rank": 1, "completion": "y"})").report.files[0].Describe(),
+            "read 2 = used 1 + 1 wrong_type");
 }
 
 TEST(ImporterTest, LabelledAndDemonstrationForms) {
@@ -274,8 +285,7 @@ TEST(ImporterTest, ArraysGzipAndDamage) {
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "under two names", ImportFiles(*store, Request({paths[0], pairs}, "m")));
 }
 
-// What a full disk stops loses nothing: with room again, the same import goes on where it was. The rows are more than the 16 MiB
-// between two marks.
+// What a full disk stops loses nothing: with room again, the same import goes on where it was.
 TEST(ImporterTest, AFullDiskStopsAnImportThatGoesOnLater) {
   TempFolder folder;
   const std::string disk = folder / "disk";
@@ -290,7 +300,8 @@ TEST(ImporterTest, AFullDiskStopsAnImportThatGoesOnLater) {
   const std::string ballast = WriteFile(disk + "/ballast", std::string(size_t{60} << 20, 'x'));
   std::string text;
   for (int i = 0; i < 48000; ++i) text += "{\"prompt\": \"" + std::string(900, 'q') + std::to_string(i) + "\", \"answer\": \"4\"}\n";
-  const ImportRequest request = Request({WriteFile(folder / "data.jsonl", text)}, "d");
+  ImportRequest request = Request({WriteFile(folder / "data.jsonl", text)}, "d");
+  request.commit_rows = 16000;
   {
     auto store = Store::Open(disk + "/store", {.run_id = "run", .write_buffer_mb = 4});
     EXPECT_THROWS(ErrorCode::kNoSpace, "nothing was stored", ImportFiles(*store, request));
@@ -353,6 +364,46 @@ TEST(ImporterTest, AKilledImportGoesOn) {
     EXPECT_EQ(store->ReadPreferences("d", 0, UINT64_MAX), whole->ReadPreferences("d", 0, UINT64_MAX));
     EXPECT_EQ(ReadFile(folder / (name + ".rejects")), ReadFile(folder / "whole.rejects"));
     EXPECT_TRUE(store->Verify().problems.empty());
+  }
+}
+
+// The same where rows are so many that they go into table files of their own: killed before a file is taken in, after that and
+// before its mark, or after the mark.
+TEST(ImporterTest, AKilledImportOfTableFilesGoesOn) {
+  TempFolder folder;
+  std::string text;
+  for (int i = 0; i < 1500; ++i) {
+    text += R"({"prompt": "p)" + std::to_string(i % 1400) + std::string(6000, 'x') + R"(", "chosen": "a", "rejected": "b"})" "\n";
+  }
+  ImportRequest request = Request({WriteFile(folder / "data.jsonl", text)}, "d");
+  request.commit_rows = 500;  // 3 MB
+  auto whole = OpenStore(folder / "whole");
+  const ImportReport expected = ImportFiles(*whole, request);
+  EXPECT_EQ(expected.files[0].Describe(), "read 1500 = used 1400 + 100 duplicate");
+  for (const char* point : {"import_before_table", "import_after_table", "import_after_commit"}) {
+    for (int nth = 1; nth <= 3; ++nth) {
+      const std::string name = point + std::to_string(nth);
+      const pid_t child = ::fork();
+      if (child == 0) {
+        auto store = OpenStore(folder / name);
+        ArmCrashPointForTest(point, nth);
+        ImportFiles(*store, request);
+        ::_exit(0);
+      }
+      int status = 0;
+      ::waitpid(child, &status, 0);
+      ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << name;
+      auto store = OpenStore(folder / name);
+      EXPECT_EQ(store->PreferenceCount("d"), 0u) << name;
+      EXPECT_FALSE(std::filesystem::exists(folder / (name + "/ingest.tmp")));
+      const ImportReport report = ImportFiles(*store, request);
+      const bool marked = nth > 1 || std::string(point) == "import_after_commit";
+      EXPECT_EQ(report.continued_at > 0, marked) << name;
+      EXPECT_EQ(report.files[0].Describe(), expected.files[0].Describe());
+      EXPECT_EQ(store->PreferenceIdentity("d"), whole->PreferenceIdentity("d"));
+      EXPECT_EQ(store->ReadPreferences("d", 0, UINT64_MAX), whole->ReadPreferences("d", 0, UINT64_MAX));
+      EXPECT_TRUE(store->Verify().problems.empty());
+    }
   }
 }
 

@@ -8,6 +8,7 @@
 #include "common/codec.h"
 #include "common/error.h"
 #include "common/preference.h"
+#include "replay/record.h"
 #include "replay/rocks.h"
 #include "replay/store.h"
 #include "tests/testing/temp_folder.h"
@@ -117,19 +118,52 @@ TEST(PreferenceStore, PiecesCountOnlyOnceSealedAndMayBeBegunAgain) {
   const auto store = Store::Open(folder.path() + "/s", {.run_id = "r"});
   const auto all = Pairs(10);
   const std::span<const PreferenceRecord> rows(all);
-  uint64_t hash = kPreferenceHash;
+  uint64_t hash = kNoRowsHash;
   auto killed = Pairs(6);
   killed[2].margin = 99;
   store->AppendPreferences("p", 0, killed, hash);
   EXPECT_EQ(store->PreferenceCount("p"), 0u);
   EXPECT_TRUE(store->ReadPreferences("p", 0, 10).empty());
-  hash = kPreferenceHash;
+  hash = kNoRowsHash;
   store->AppendPreferences("p", 0, rows.first(4), hash);
   store->AppendPreferences("p", 4, rows.subspan(4), hash);
   store->SealPreferences("p", 10, hash);
   EXPECT_EQ(store->ReadPreferences("p", 0, 100).size(), 10u);
   EXPECT_EQ(store->ReadPreferences("p", 2, 1).front().margin, 0.5);
   store->PutPreferences("p", all);  // the same rows in one piece
+}
+
+// Datasets were once sealed with another hash of their rows: they stay what they are, and the same rows are known again.
+TEST(PreferenceStore, ADatasetSealedWithAnOlderHashIsTheSame) {
+  testing::TempFolder folder;
+  const std::string path = folder.path() + "/s";
+  std::vector<Prompt> prompts(3);
+  for (size_t i = 0; i < 3; ++i) prompts[i].text = "p" + std::to_string(i);
+  {
+    const auto store = Store::Open(path, {.run_id = "r"});
+    store->PutPreferences("hh", Pairs(20));
+    store->PutPrompts("train", prompts);
+  }
+  {
+    RocksFolder rocks;
+    rocks.Open(path, {});
+    rocksdb::WriteBatch batch;
+    for (const auto& [key, done] : {std::pair("preferences/hh", "20 1234567"), std::pair("dataset/train", "3 7654321")}) {
+      batch.Put(rocks.meta(), key, Seal(key, done));
+    }
+    rocks.Write(batch, true);
+  }
+  const auto store = Store::Open(path, {.run_id = "r"});
+  EXPECT_NO_THROW(store->PutPreferences("hh", Pairs(20)));
+  EXPECT_NO_THROW(store->PutPrompts("train", prompts));
+  EXPECT_EQ(store->PreferenceIdentity("hh"), "20 1234567");
+  uint64_t hash = kNoRowsHash;
+  const auto rows = store->ReadPreferences("hh", 0, 20);
+  store->AppendPreferences("hh", 0, rows, hash);
+  EXPECT_NO_THROW(store->SealPreferences("hh", 20, hash));
+  EXPECT_EQ(CodeOf([&] { store->SealPreferences("hh", 20, hash + 1); }), ErrorCode::kConflict);
+  prompts[1].text = "other";
+  EXPECT_EQ(CodeOf([&] { store->PutPrompts("train", prompts); }), ErrorCode::kConflict);
 }
 
 TEST(PreferenceStore, DamageIsNamed) {

@@ -1,0 +1,166 @@
+#include "replay/row_columns.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+
+#include "replay/json_text.h"
+
+namespace plumb::replay {
+
+namespace dom = simdjson::dom;
+
+std::string_view Trimmed(std::string_view text) {
+  const size_t begin = text.find_first_not_of(" \t\r\n");
+  if (begin == std::string_view::npos) return {};
+  return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
+}
+
+// The parser's depth bound holds here, too.
+void RefuseTwins(dom::element value) {
+  if (value.is_array()) {
+    for (const dom::element item : dom::array(value)) RefuseTwins(item);
+    return;
+  }
+  if (!value.is_object()) return;
+  const auto refuse = [](std::string_view twin) {
+    throw RowProblem{"bad_json", "the key '" + std::string(twin.substr(0, 60)) + "' stands twice in one object"};
+  };
+  // Messages have two keys, rows a few: no memory for them.
+  std::array<std::string_view, 16> few;
+  std::vector<std::string_view> many;
+  size_t n = 0;
+  for (const auto [key, item] : dom::object(value)) {
+    if (n < few.size()) {
+      for (size_t i = 0; i < n; ++i) {
+        if (few[i] == key) refuse(key);
+      }
+      few[n++] = key;
+    } else {
+      many.push_back(key);
+    }
+    if (item.is_object() || item.is_array()) RefuseTwins(item);
+  }
+  if (many.empty()) return;
+  many.insert(many.end(), few.begin(), few.end());
+  std::sort(many.begin(), many.end());
+  const auto twin = std::adjacent_find(many.begin(), many.end());
+  if (twin != many.end()) refuse(*twin);
+}
+
+void AppendCanonical(std::string& out, dom::element value) {
+  if (value.is_string()) {
+    AppendJsonText(out, std::string_view(value));
+  } else if (value.is_array()) {
+    out.push_back('[');
+    bool first = true;
+    for (const dom::element item : dom::array(value)) {
+      if (!first) out.push_back(',');
+      first = false;
+      AppendCanonical(out, item);
+    }
+    out.push_back(']');
+  } else if (value.is_object()) {
+    std::vector<std::pair<std::string_view, dom::element>> fields;
+    for (const auto [key, item] : dom::object(value)) fields.emplace_back(key, item);
+    std::sort(fields.begin(), fields.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    out.push_back('{');
+    bool first = true;
+    for (const auto& [key, item] : fields) {
+      if (!first) out.push_back(',');
+      first = false;
+      AppendJsonText(out, key);
+      out.push_back(':');
+      AppendCanonical(out, item);
+    }
+    out.push_back('}');
+  } else if (value.is_int64()) {
+    char digits[24];
+    out.append(digits, std::to_chars(digits, digits + sizeof(digits), int64_t(value)).ptr);
+  } else {
+    out += simdjson::minify(value);
+  }
+}
+
+std::string Canonical(dom::element value) {
+  std::string out;
+  AppendCanonical(out, value);
+  return out;
+}
+
+void Memory::TakeBack(ParsedRow& row) {
+  TakeBack(row.prompt.messages), TakeBack(row.record.prompt), TakeBack(row.record.chosen), TakeBack(row.record.rejected);
+  if (messages.size() > 64) messages.resize(64);
+  Prompt& p = row.prompt;
+  p.dataset.clear(), p.text.clear(), p.ground_truth.clear(), p.extra_json.clear(), p.tokens.clear();
+  p.row = 0, p.weight = 1;
+  PreferenceRecord& r = row.record;
+  r.dataset.clear(), r.prompt_text.clear(), r.extra_json.clear();
+  r.prompt_tokens.clear(), r.chosen_tokens.clear(), r.rejected_tokens.clear();
+  r.kind = PreferenceKind::kPair, r.row = 0, r.desirable = false, r.margin = 0, r.has_margin = false, r.weight = 1;
+}
+
+Column Columns::Need(const char* part, std::initializer_list<std::string_view> names) {
+  auto found = Find(part, names);
+  if (!found) {
+    const auto mapped = map_.find(part);
+    const std::string want = mapped != map_.end() ? "'" + mapped->second + "'" : "for '" + std::string(part) + "'";
+    throw RowProblem{"missing_column", "no column " + want + "; the row has: " + Names()};
+  }
+  Use(found->name);
+  return *found;
+}
+
+double Columns::Number(const Column& column) const {
+  double number = 0;
+  if (column.value.is_number()) {
+    number = double(column.value);
+  } else if (column.value.is_string()) {
+    const std::string_view text = Trimmed(std::string_view(column.value));
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    const bool whole = error == std::errc() && end == text.data() + text.size();
+    if (!whole) throw RowProblem{"wrong_type", column.Named() + " is no number"};
+    if (!convert_) throw RowProblem{"number_as_text", column.Named() + " is a number written as text (`plumb data import --numbers-from-text` takes it)"};
+  } else {
+    throw RowProblem{"wrong_type", column.Named() + " is no number"};
+  }
+  if (!std::isfinite(number)) throw RowProblem{"wrong_type", column.Named() + " is not finite"};
+  return number;
+}
+
+bool Columns::Boolean(const Column& column) const {
+  if (column.value.is_bool()) return bool(column.value);
+  std::string text;
+  if (column.value.is_string()) text = std::string(Trimmed(std::string_view(column.value)));
+  if (column.value.is_number()) text = Canonical(column.value);
+  const bool yes = text == "true" || text == "True" || text == "1", no = text == "false" || text == "False" || text == "0";
+  if (!yes && !no) throw RowProblem{"wrong_type", column.Named() + " is neither true nor false"};
+  if (!convert_) throw RowProblem{"number_as_text", column.Named() + " is true or false written as a number or a text (`plumb data import --numbers-from-text` takes it)"};
+  return yes;
+}
+
+void Columns::AppendRest(std::string& out) const {
+  auto& rest = memory_.rest;
+  rest.clear();
+  for (size_t i = 0; i < fields_.size(); ++i) {
+    if (!used_[i]) rest.push_back(fields_[i]);
+  }
+  if (rest.empty()) return;
+  std::sort(rest.begin(), rest.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  for (size_t i = 0; i < rest.size(); ++i) {
+    out.push_back(i == 0 ? '{' : ',');
+    AppendJsonText(out, rest[i].first);
+    out.push_back(':');
+    AppendCanonical(out, rest[i].second);
+  }
+  out.push_back('}');
+}
+
+std::string Columns::Names() const {
+  std::string names;
+  for (const auto& [key, value] : fields_) names += (names.empty() ? "" : ", ") + std::string(key);
+  return names.empty() ? "none" : names;
+}
+
+}  // namespace plumb::replay

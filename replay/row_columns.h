@@ -1,0 +1,119 @@
+// The columns of one row of JSON: found by name, by `map` or by habit, and what is left over of them.
+//
+// Purpose: replay/row_parser.cc asks here for columns and says what a row means. Thread safety: none; one Memory a parser.
+// Ownership: views point into the parser's document and end with the next row. Errors: RowProblem.
+#pragma once
+
+#include <initializer_list>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <simdjson.h>
+
+#include "replay/row_parser.h"
+
+namespace plumb::replay {
+
+std::string_view Trimmed(std::string_view text);  // without blanks and line ends around it
+void RefuseTwins(simdjson::dom::element value);   // RowProblem where a key stands twice in one object, however deep
+// Without blanks and with the keys of every object in order: rows that say the same give the same text.
+void AppendCanonical(std::string& out, simdjson::dom::element value);
+std::string Canonical(simdjson::dom::element value);
+
+struct Column {
+  std::string_view name;
+  simdjson::dom::element value;
+  std::string Named() const { return "'" + std::string(name) + "'"; }  // for messages
+};
+
+// What a row needs for a moment; kept from row to row, so that a row like the one before asks for no memory.
+struct Memory {
+  std::vector<std::pair<std::string_view, simdjson::dom::element>> fields, rest;
+  std::vector<bool> used;
+  std::vector<Message> messages;  // of rows gone by, for their strings
+
+  void Append(std::vector<Message>& to, std::string_view role, std::string_view content) {
+    if (messages.empty()) messages.emplace_back();
+    to.push_back(std::move(messages.back()));
+    messages.pop_back();
+    to.back().role.assign(role);
+    to.back().content.assign(content);
+  }
+  void TakeBack(std::vector<Message>& from) {
+    for (Message& message : from) messages.push_back(std::move(message));
+    from.clear();
+  }
+  void TakeBack(ParsedRow& row);  // leaves it as a new one
+};
+
+// The columns of one row, and which of them have been understood.
+class Columns {
+ public:
+  Columns(simdjson::dom::object row, const std::map<std::string, std::string>& map, bool convert, Memory& memory)
+      : memory_(memory), fields_(memory.fields), map_(map), convert_(convert), used_(memory.used) {
+    fields_.clear();
+    for (const auto [key, value] : row) fields_.emplace_back(key, value);
+    used_.assign(fields_.size(), false);
+  }
+  Memory& memory() { return memory_; }
+
+  // The mapped column of `part`, else the first of `names` that the row has; a column that is null counts as absent.
+  std::optional<Column> Find(const char* part, std::initializer_list<std::string_view> names) const {
+    if (!map_.empty()) {
+      if (const auto mapped = map_.find(part); mapped != map_.end()) return At(mapped->second);
+    }
+    for (const std::string_view name : names) {
+      if (auto column = At(name)) return column;
+    }
+    return std::nullopt;
+  }
+  bool Has(const char* part) const { return Find(part, {part}).has_value(); }
+
+  Column Need(const char* part, std::initializer_list<std::string_view> names);  // RowProblem missing_column; used from then on
+  std::optional<Column> Take(const char* part, std::initializer_list<std::string_view> names) {
+    auto found = Find(part, names);
+    if (found) Use(found->name);
+    return found;
+  }
+  void Use(std::string_view name) {
+    for (size_t i = 0; i < fields_.size(); ++i) {
+      if (fields_[i].first == name) used_[i] = true;
+    }
+  }
+  bool Mapped(const char* part) const { return map_.contains(part); }
+  // A column that was asked for by name and is not there is no optional one.
+  void RequireMapped(std::initializer_list<const char*> parts) {
+    for (const char* part : parts) {
+      if (Mapped(part)) Need(part, {});
+    }
+  }
+
+  std::string Text(const Column& column) const {
+    if (!column.value.is_string()) throw RowProblem{"wrong_type", column.Named() + " is no text"};
+    return std::string(std::string_view(column.value));
+  }
+  double Number(const Column& column) const;  // finite
+  bool Boolean(const Column& column) const;
+  // Appends what was not used, sorted by name, as one JSON object; nothing when nothing is left.
+  void AppendRest(std::string& out) const;
+  std::string Names() const;  // for messages
+
+ private:
+  std::optional<Column> At(std::string_view name) const {
+    for (const auto& [key, value] : fields_) {
+      if (key == name) return value.is_null() ? std::nullopt : std::optional<Column>({key, value});
+    }
+    return std::nullopt;
+  }
+  Memory& memory_;
+  std::vector<std::pair<std::string_view, simdjson::dom::element>>& fields_;
+  const std::map<std::string, std::string>& map_;
+  const bool convert_;
+  std::vector<bool>& used_;
+};
+
+}  // namespace plumb::replay
