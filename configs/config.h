@@ -226,7 +226,7 @@ struct PreferenceConfig {
   double centering = 0;              // reward_model: weight of (r_c + r_r)^2
   int64_t batch = 16;                // pairs an update
   int64_t heldout = 100;             // last pairs of the file, never trained on
-  int64_t max_tokens = 1024;         // longer sequences: dropped and counted
+  int64_t max_tokens = 1024;         // longer sequences: data.overlong says
   template <class V> void Visit(V& v);
 };
 

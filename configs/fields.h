@@ -208,7 +208,7 @@ void PreferenceConfig::Visit(V& v) {
   v({"centering", "1", "reward_model: pulls scores towards 0, often 0.01; 0: off", "center_rewards_coefficient"}, centering);
   v({"batch", "pairs", "pairs an update"}, batch);
   v({"heldout", "pairs", "last pairs of the file: never trained on, measured before and after"}, heldout);
-  v({"max_tokens", "tokens", "prompt and answer; longer pairs are dropped and counted", "max_length"}, max_tokens);
+  v({"max_tokens", "tokens", "prompt and answer; longer pairs follow data.overlong", "max_length"}, max_tokens);
 }
 
 template <class V>

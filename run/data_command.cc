@@ -4,9 +4,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <map>
 #include <memory>
 
+#include "policy_model/files/chat_template.h"
+#include "policy_model/files/tokenizer.h"
 #include "replay/exporter.h"
 #include "replay/importer.h"
 #include "run/cli.h"
@@ -16,7 +19,7 @@ namespace {
 
 struct ImportArguments {
   replay::ImportRequest request;
-  std::string store, form;
+  std::string store, form, model;
   std::vector<std::string> map;
   bool quiet = false;
 };
@@ -39,6 +42,29 @@ std::map<std::string, std::string> ParseMap(const std::vector<std::string>& entr
     }
   }
   return map;
+}
+
+// Tokens of the longest sequence of a row, as the model's tokenizer and chat template make it.
+std::function<int64_t(const replay::ParsedRow&)> TokenCounter(const std::string& model) {
+  const std::shared_ptr<const policy_model::Tokenizer> tokenizer = policy_model::Tokenizer::Load(model);
+  const std::shared_ptr<const policy_model::ChatTemplate> chat = policy_model::ChatTemplate::LoadOrNull(model);
+  const auto count = [tokenizer, chat](const std::string& text, std::vector<Message> messages, const std::vector<Message>& answer) {
+    if (text.empty() && chat) {
+      messages.insert(messages.end(), answer.begin(), answer.end());
+      return static_cast<int64_t>(tokenizer->Encode(chat->Render(messages, answer.empty())).size());
+    }
+    int64_t n = static_cast<int64_t>(tokenizer->Encode(text).size());
+    for (const std::vector<Message>* list : {&std::as_const(messages), &answer}) {
+      for (const Message& m : *list) n += static_cast<int64_t>(tokenizer->Encode(m.content).size());
+    }
+    return n;
+  };
+  return [count](const replay::ParsedRow& row) {
+    if (replay::KindOf(row.form) == replay::RowKind::kPrompts) return count(row.prompt.text, row.prompt.messages, {});
+    const PreferenceRecord& r = row.record;
+    const int64_t chosen = count(r.prompt_text, r.prompt, r.chosen);
+    return r.rejected.empty() ? chosen : std::max(chosen, count(r.prompt_text, r.prompt, r.rejected));
+  };
 }
 
 void PrintReport(const replay::ImportReport& report, const replay::ImportRequest& request) {
@@ -92,6 +118,10 @@ void RunImport(ImportArguments& a, CliResult& result) {
     request.rows.form = replay::FormOfName(a.form);
     if (!request.rows.form) throw Error(ErrorCode::kInvalidArgument, "--format '" + a.form + "' is unknown; known: " + replay::FormNames());
   }
+  if ((request.max_tokens > 0) == a.model.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, "--max-tokens N and --model FOLDER go together: the model's tokenizer counts");
+  }
+  if (request.max_tokens > 0) request.count_tokens = TokenCounter(a.model);
   const auto store = replay::Store::Open(a.store);
   Bar bar(a.quiet);
   request.progress = [&](const std::string& file, double part, int64_t rows) {
@@ -176,6 +206,9 @@ void AddDataCommand(CLI::App& app, CliResult& result) {
   import->add_option("--map", a->map, "part=column,...: other names of columns, e.g. prompt=task,answer=solution");
   import->add_option("--format", a->form, "instead of finding it out: " + replay::FormNames());
   import->add_option("--rejects", a->request.rejects, "file for the rejected rows, with line and reason");
+  import->add_option("--max-tokens", a->request.max_tokens, "bound for the longest sequence of a row; needs --model")->check(CLI::PositiveNumber);
+  import->add_option("--model", a->model, "folder of the model whose tokenizer and chat template count");
+  import->add_option("--overlong", a->request.overlong, "drop | error: what longer rows are; a run cuts them by data.overlong")->capture_default_str();
   import->add_flag("--numbers-from-text", a->request.rows.convert_numbers, "take numbers and booleans that are written as text");
   import->add_flag("--quiet", a->quiet, "no progress bar");
   import->callback([a, &result] { RunImport(*a, result); });

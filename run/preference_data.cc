@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "replay/importer.h"
+#include "run/overlong.h"
 
 namespace plumb::run {
 namespace {
@@ -86,7 +87,7 @@ Demonstration Sequence(const Session& session, const PreferenceRecord& record, c
 class Rows {
  public:
   Rows(const Session& session, bool labelled, int64_t longest)
-      : session_(session), labelled_(labelled), longest_(longest) {}
+      : session_(session), labelled_(labelled), overlong_(session.config().data.overlong, longest, "preference.max_tokens") {}
 
   void Add(const PreferenceRecord& record) {
     const bool pair = record.kind == PreferenceKind::kPair;
@@ -97,16 +98,8 @@ class Rows {
     PreferencePair p{.dataset = record.dataset, .row = record.row, .chosen = Sequence(session_, record, record.chosen),
                      .margin = record.margin, .has_margin = record.has_margin};
     if (pair) p.rejected = Sequence(session_, record, record.rejected);
-    const auto length = static_cast<int64_t>(std::max(p.chosen.tokens.size(), p.rejected.tokens.size()));
-    if (length > longest_) {
-      if (session_.config().data.overlong == "error") {
-        throw Error(ErrorCode::kInvalidArgument, "a pair has " + std::to_string(length) + " tokens, more than " +
-                                                     std::to_string(longest_) + ": raise preference.max_tokens or set data.overlong",
-                    "row " + std::to_string(record.row));
-      }
-      ++long_;
-      return;
-    }
+    Demonstration* both[] = {&p.chosen, &p.rejected};
+    if (!overlong_.Fit(std::span<Demonstration* const>(both, pair ? 2 : 1), "row " + std::to_string(record.row))) return;
     if (!labelled_) {
       pairs.push_back(std::move(p));
       return;
@@ -125,7 +118,7 @@ class Rows {
   }
   std::vector<PreferencePair> TakePairs(size_t last_rows) { return Take(pairs, pairs.size() - last_rows); }
   std::string LeftOut() const {
-    return std::to_string(long_) + " longer than " + std::to_string(longest_) + " tokens and " + std::to_string(others_) +
+    return overlong_.Describe() + ", " + std::to_string(others_) +
            (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out";
   }
 
@@ -142,9 +135,9 @@ class Rows {
 
   const Session& session_;
   const bool labelled_;
-  const int64_t longest_;
+  Overlong overlong_;
   std::vector<size_t> starts_;  // of each row, in `completions`
-  int64_t long_ = 0, others_ = 0;
+  int64_t others_ = 0;
 };
 
 }  // namespace

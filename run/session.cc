@@ -15,6 +15,7 @@
 #include "replay/arithmetic.h"
 #include "replay/dataset_import.h"
 #include "run/model_folder.h"
+#include "run/overlong.h"
 
 namespace plumb::run {
 namespace {
@@ -87,7 +88,7 @@ Prompt AsPrompt(const replay::TextDemonstration& d) {
   return prompt;
 }
 
-std::vector<Demonstration> Encode(const Session& session, const std::vector<replay::TextDemonstration>& texts) {
+std::vector<Demonstration> Encode(const Session& session, const std::vector<replay::TextDemonstration>& texts, Overlong& overlong) {
   std::vector<Demonstration> out;
   const auto& eos = session.shape().eos_tokens;
   for (const auto& text : texts) {
@@ -99,7 +100,8 @@ std::vector<Demonstration> Encode(const Session& session, const std::vector<repl
     if (!ended && !eos.empty()) completion.push_back(eos.front());
     d.tokens.insert(d.tokens.end(), completion.begin(), completion.end());
     d.loss_mask.resize(d.tokens.size(), 1);
-    out.push_back(std::move(d));
+    Demonstration* one[] = {&d};
+    if (overlong.Fit(one, "demonstration " + std::to_string(&text - texts.data() + 1))) out.push_back(std::move(d));
   }
   return out;
 }
@@ -288,10 +290,11 @@ DemonstrationData LoadDemonstrations(const Session& session) {
     }
     train = std::move(kept);
   }
-  data.train = Encode(session, train);
-  data.heldout = Encode(session, heldout);
+  Overlong overlong(config.data.overlong, session.shape().max_positions, "model.max_positions");
+  data.train = Encode(session, train, overlong);
+  data.heldout = Encode(session, heldout, overlong);
   data.notes.push_back("warm start: " + std::to_string(data.train.size()) + " demonstrations, " +
-                       std::to_string(data.heldout.size()) + " held out");
+                       std::to_string(data.heldout.size()) + " held out, " + overlong.Describe());
   return data;
 }
 

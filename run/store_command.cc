@@ -2,6 +2,8 @@
 #include <cstdio>
 #include <memory>
 
+#include <nlohmann/json.hpp>
+
 #include "common/file.h"
 #include "replay/dump.h"
 #include "replay/store.h"
@@ -14,7 +16,7 @@ struct Arguments {
   std::string path, to, out;
   replay::DumpOptions options;
   int64_t lease = -1;
-  bool eval = false, tokens = false;
+  bool eval = false, tokens = false, json = false;
 };
 using Shared = std::shared_ptr<Arguments>;
 
@@ -35,16 +37,24 @@ void AddInspect(CLI::App& store, const Shared& a) {
 void AddVerify(CLI::App& store, const Shared& a, CliResult& result) {
   CLI::App* verify = store.add_subcommand("verify", "Reads every record and checks sums and invariants; exit code 4 on damage");
   verify->add_option("store", a->path, "folder")->required();
+  verify->add_flag("--json", a->json, "one JSON object");
   verify->callback([a, &result] {
     replay::StoreOptions how;
     how.read_only = true;
     const replay::VerifyReport report = replay::Store::Open(a->path, how)->Verify();
+    if (!report.problems.empty()) result.exit_code = ExitCodeOf(ErrorCode::kCorruption);
+    if (a->json) {
+      const nlohmann::json j = {{"store", a->path}, {"groups", report.groups}, {"prompts", report.prompts}, {"leases", report.leases},
+                                {"preferences", report.preferences}, {"logprobs", report.logprobs}, {"scores", report.scores},
+                                {"problems", report.problems}};
+      std::printf("%s\n", j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+      return;
+    }
     for (const std::string& problem : report.problems) std::printf("damaged: %s\n", problem.c_str());
     std::printf("%s: %llu groups, %llu prompts, %llu leases, %llu preference rows, %llu cached log-prob lists read; %zu problems\n",
                 a->path.c_str(), static_cast<unsigned long long>(report.groups), static_cast<unsigned long long>(report.prompts),
                 static_cast<unsigned long long>(report.leases), static_cast<unsigned long long>(report.preferences),
                 static_cast<unsigned long long>(report.logprobs), report.problems.size());
-    if (!report.problems.empty()) result.exit_code = ExitCodeOf(ErrorCode::kCorruption);
   });
 }
 

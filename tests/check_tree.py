@@ -72,6 +72,7 @@ TESTED_BY["reward/reward_server.cc"] = "tests/reward/zmq_worker_test.cc"
 TESTED_BY["reward/json_text.cc"] = "tests/reward/subprocess_test.cc"
 TESTED_BY["common/curve_keys.cc"] = "tests/common/frame_socket_test.cc"
 TESTED_BY["replay/row_columns.cc"] = "tests/replay/importer_test.cc"
+TESTED_BY["run/overlong.cc"] = "tests/run/preference_train_test.cc"
 LIMIT, LIMIT_CU = 600, 800
 findings = []
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "common/file.h"
+#include "policy_model/files/tokenizer.h"
 #include "replay/parquet_source.h"
 #include "tests/run/cli_runner.h"
 #include "tests/testing/temp_folder.h"
@@ -41,9 +42,31 @@ TEST(DataCommandTest, ImportsCountsRejectsAndRepeats) {
   const auto verified = RunPlumb({"store", "verify", store});
   EXPECT_EQ(verified.code, 0) << verified.err;
   EXPECT_TRUE(Has(verified.out, "1 preference rows") && Has(verified.out, "0 problems")) << verified.out;
+  EXPECT_TRUE(Has(RunPlumb({"store", "verify", store, "--json"}).out, "\"preferences\": 1"));
   EXPECT_TRUE(Has(RunPlumb({"store", "explain", store}).out, "CRC32C"));
   EXPECT_EQ(RunPlumb({"store", "snapshot", store, temp / "copy"}).code, 0);
   EXPECT_TRUE(Has(RunPlumb({"store", "verify", temp / "copy"}).out, "1 preference rows"));
+}
+
+TEST(DataCommandTest, OverlongRowsAreCountedOrAnError) {
+  const TempFolder temp;
+  const std::string store = temp / "store";
+  RealFileSystem().CreateDirectories(temp / "model");
+  Write(temp / "model/tokenizer.json", policy_model::Tokenizer::BuiltIn("arithmetic")->json());
+  const std::string file = Write(temp / "pairs.jsonl", "{\"prompt\": \"1+1=\", \"chosen\": \"2\", \"rejected\": \"3\"}\n"
+                                                       "{\"prompt\": \"2+1=\", \"chosen\": \"3\", \"rejected\": \"3000000\"}\n");
+  const auto bounded = [&](const std::string& dataset, const std::string& policy) {
+    return RunPlumb({"data", "import", file, "--store", store, "--dataset", dataset, "--max-tokens", "6", "--model", temp / "model",
+                     "--overlong", policy});
+  };
+  const auto dropped = bounded("a", "drop");
+  EXPECT_EQ(dropped.code, 0) << dropped.err;
+  EXPECT_TRUE(Has(dropped.out, "read 2 = used 1 + 1 overlong") && Has(dropped.out, "pairs.jsonl:2: overlong: 11 tokens")) << dropped.out;
+  const auto refused = bounded("b", "error");
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_TRUE(Has(refused.err, "pairs.jsonl:2")) << refused.err;
+  EXPECT_EQ(bounded("c", "squeeze").code, 2);
+  EXPECT_EQ(RunPlumb({"data", "import", file, "--store", store, "--max-tokens", "6"}).code, 2);
 }
 
 TEST(DataCommandTest, ExportsWhatCanBeImportedAgain) {

@@ -8,6 +8,7 @@
 
 #include "common/file.h"
 #include "learner/reward_model_objective.h"
+#include "run/overlong.h"
 #include "run/preference_data.h"
 #include "tests/run/cli_runner.h"
 #include "tests/testing/temp_folder.h"
@@ -143,6 +144,62 @@ TEST(PreferenceTrainTest, AResumeOverOtherRowsIsRefused) {
   const auto resumed = RunPlumb(line);
   EXPECT_EQ(resumed.code, 2) << resumed.err;
   EXPECT_TRUE(Has(resumed.err, "trained on other rows")) << resumed.err;
+}
+
+// What is too long follows data.overlong, and the summary of the rows says how many.
+TEST(PreferenceTrainTest, OverlongPairsFollowThePolicy) {
+  const TempFolder temp;
+  const auto run = [&](const std::string& policy) {  // "a+b=" and an answer of 1 to 4 digits, ended: 6 to 9 tokens and a few more
+    return RunPlumb(Line(temp, "dpo", temp / policy, 1,
+                         {"--set", "preference.max_tokens=7", "--set", "data.overlong=" + policy, "--set", "preference.heldout=2",
+                          "--set", "preference.batch=2"}));
+  };
+  const auto said = [&](const std::string& policy) {
+    const auto got = run(policy);
+    EXPECT_EQ(got.code, 0) << policy << got.err;
+    return got.out + got.err;
+  };
+  const std::string dropped = said("drop"), left = said("left"), right = said("right");
+  EXPECT_TRUE(Has(dropped, " longer than 7 tokens left out") && !Has(dropped, "cut to that")) << dropped;
+  EXPECT_TRUE(Has(left, "118 to train on, 2 held out, 0 longer than 7 tokens left out") && Has(left, "cut to that (data.overlong = left)")) << left;
+  EXPECT_TRUE(Has(right, "cut to that (data.overlong = right)")) << right;
+  const auto error = run("error");
+  EXPECT_EQ(error.code, 2);
+  EXPECT_TRUE(Has(error.err, "raise preference.max_tokens or set data.overlong")) << error.err;
+}
+
+TEST(OverlongTest, CutsWhereItMayAndCountsTheRest) {
+  const auto sequence = [](std::vector<int32_t> prompt, const std::vector<int32_t>& answer) {
+    Demonstration d;
+    d.tokens = std::move(prompt);
+    d.loss_mask.assign(d.tokens.size(), 0);
+    d.tokens.insert(d.tokens.end(), answer.begin(), answer.end());
+    d.loss_mask.resize(d.tokens.size(), 1);
+    return d;
+  };
+  const auto fit = [](Overlong& overlong, Demonstration& a, Demonstration& b) {
+    Demonstration* both[] = {&a, &b};
+    return overlong.Fit(both, "row 1");
+  };
+  Overlong left("left", 5, "x"), right("right", 5, "x"), drop("drop", 5, "x");
+  Demonstration a = sequence({1, 2, 3, 4}, {7}), b = sequence({1, 2, 3, 4}, {8, 9});
+  EXPECT_TRUE(fit(left, a, b));
+  EXPECT_EQ(a, sequence({2, 3, 4}, {7}));  // the same prompt in both
+  EXPECT_EQ(b, sequence({2, 3, 4}, {8, 9}));
+  a = sequence({1}, {7}), b = sequence({1}, {8, 9, 10, 11, 12});
+  EXPECT_FALSE(fit(left, a, b)) << "nothing of the prompt would be left";
+  EXPECT_TRUE(fit(right, a, b));
+  EXPECT_EQ(a, sequence({1}, {7}));
+  EXPECT_EQ(b, sequence({1}, {8, 9, 10, 11}));
+  a = sequence({1, 2, 3, 4}, {7, 8}), b = sequence({1, 2, 3, 4}, {7, 9});
+  EXPECT_FALSE(fit(right, a, b)) << "they differ behind the cut only";
+  a = sequence({1, 2, 3, 4, 5}, {7}), b = sequence({1, 2, 3, 4, 5}, {8});
+  EXPECT_FALSE(fit(right, a, b)) << "nothing of the answers would be left";
+  EXPECT_FALSE(fit(drop, a, b));
+  EXPECT_EQ(a, sequence({1, 2, 3, 4, 5}, {7})) << "what is left out is left as it was";
+  EXPECT_EQ(right.Describe(), "2 longer than 5 tokens left out, 1 cut to that (data.overlong = right)");
+  EXPECT_EQ(left.dropped(), 1);
+  EXPECT_EQ(left.cut(), 1);
 }
 
 TEST(PreferenceTrainTest, WrongInputIsSaidAtTheStart) {
