@@ -227,6 +227,7 @@ struct PreferenceConfig {
   int64_t batch = 16;                // pairs an update
   int64_t heldout = 100;             // last pairs of the file, never trained on
   int64_t max_tokens = 1024;         // longer sequences: data.overlong says
+  std::string reference_cache;       // folder of a store; "": the run's own
   template <class V> void Visit(V& v);
 };
 

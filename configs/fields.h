@@ -209,6 +209,8 @@ void PreferenceConfig::Visit(V& v) {
   v({"batch", "pairs", "pairs an update"}, batch);
   v({"heldout", "pairs", "last pairs of the file: never trained on, measured before and after"}, heldout);
   v({"max_tokens", "tokens", "prompt and answer; longer pairs follow data.overlong", "max_length"}, max_tokens);
+  v({"reference_cache", "folder", "store that keeps the reference's log-probs for other runs as well, one run at a time; \"\": the run's own"},
+    reference_cache);
 }
 
 template <class V>

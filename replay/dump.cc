@@ -59,11 +59,35 @@ Json RecordJson(const StoredGroup& stored) {
   return j;
 }
 
+Json MessagesJson(const std::vector<Message>& messages) {
+  Json list = Json::array();
+  for (const Message& m : messages) list.push_back({{"role", m.role}, {"content", m.content}});
+  return list;
+}
+
+Json RecordJson(const PreferenceRecord& r) {
+  Json j = {{"dataset", r.dataset}, {"row", r.row}};
+  j["kind"] = r.kind == PreferenceKind::kPair ? "pair" : r.kind == PreferenceKind::kLabelled ? "labelled" : "demonstration";
+  j["prompt"] = r.prompt.empty() ? Json(r.prompt_text) : MessagesJson(r.prompt);
+  j["chosen"] = MessagesJson(r.chosen);
+  if (r.kind == PreferenceKind::kPair) j["rejected"] = MessagesJson(r.rejected);
+  if (r.kind == PreferenceKind::kLabelled) j["desirable"] = r.desirable;
+  if (r.has_margin) j["margin"] = r.margin;
+  if (!r.chosen_tokens.empty()) j["tokens"] = {r.prompt_tokens.size(), r.chosen_tokens.size(), r.rejected_tokens.size()};
+  if (!r.extra_json.empty()) j["other_columns"] = r.extra_json;
+  return j;
+}
+
 Json Describe(const Store& store, const DumpOptions& options) {
   Json j = {{"store", store.path()}, {"format_version", kStoreFormatVersion}, {"run_id", store.run_id()},
             {"bytes_on_disk", store.SizeBytes()}, {"inserts_ever", store.Sequence()}};
   j["datasets"] = Json::object();
   for (const auto& [name, rows] : store.Datasets()) j["datasets"][name] = rows;
+  const auto preferences = store.PreferenceDatasets();
+  j["preferences"] = Json::object();
+  for (const auto& [name, rows] : preferences) j["preferences"][name] = rows;
+  j["scores"] = Json::object();
+  for (const auto& [name, about] : store.ScoreNames()) j["scores"][name] = about;
   for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
     const auto ids = store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
     uint64_t open = 0;
@@ -93,7 +117,10 @@ Json Describe(const Store& store, const DumpOptions& options) {
       purpose = purpose == Purpose::kTrain ? Purpose::kEval : Purpose::kTrain;
       ids = store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
     }
-    if (ids.empty()) return j;
+    if (ids.empty()) {
+      if (!preferences.empty()) j["record"] = RecordJson(store.ReadPreferences(preferences.begin()->first, 0, 1).at(0));
+      return j;
+    }
     lease = ids.front();
   }
   const auto stored = store.Read(purpose, lease);

@@ -21,6 +21,7 @@ namespace plumb::replay {
 namespace {
 
 using Json = nlohmann::json;
+constexpr int64_t kLookRows = 4096;  // rows between two calls of `progress`
 constexpr size_t kMaxExamples = 20, kSamples = 3, kCommitBytes = size_t{64} << 20, kRejectBytes = size_t{1} << 20;
 
 // Open addressing over 64-bit fingerprints; 0 stands for an empty slot.
@@ -256,17 +257,24 @@ class Import {
     while (source->Next(row)) {
       ++taken;
       if (!row.blank) ReadRow(row, parser, ledger);
-      if (writer_ && (++since_commit >= request_.commit_rows || writer_->pending_bytes() >= kCommitBytes)) {
+      if (!writer_) continue;
+      const bool mark = ++since_commit >= request_.commit_rows || writer_->pending_bytes() >= kCommitBytes;
+      const bool look = request_.progress && (mark || since_commit % kLookRows == 0);
+      const bool stop = look && !request_.progress(file, source->Progress(), ledger.read);
+      if (mark || stop) {
         since_commit = 0;
         Commit(taken);
-        if (request_.progress && !request_.progress(file, source->Progress(), ledger.read)) return false;
       }
+      if (stop) return false;
     }
     PLUMB_CHECK(ledger.read == ledger.used + ledger.TotalRejected(), ledger.Describe());
     if (ledger.used == 0) {
       rejects_.Sync();
       std::string message = ledger.read == 0 ? "the dataset is empty: no rows in the file" : "no row can be used: " + ledger.Describe();
       for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i) message += "\n  " + ledger.examples[i];
+      if (ledger.read > 0 && ledger.rejected["bad_json"] == ledger.read) {
+        message += "\n  a file holds one JSON object a line, or one JSON array of objects; an object over several lines is neither";
+      }
       throw Error(ErrorCode::kInvalidArgument, message, file);
     }
     if (request_.progress) request_.progress(file, 1, ledger.read);

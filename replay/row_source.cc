@@ -2,6 +2,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "common/error.h"
@@ -121,6 +123,13 @@ std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_r
     const std::string magic = Magic(path);
     if (magic == "PARE") throw Error(ErrorCode::kUnsupported, "is an encrypted Parquet file: decrypt it first", path);
     if (magic == "PAR1") return OpenParquet(path, max_row_bytes);
+    constexpr std::pair<std::string_view, const char*> kOther[] = {
+        {"PK\x03\x04", "a zip archive"}, {"\x28\xB5\x2F\xFD", "compressed by zstd"}, {"BZh", "compressed by bzip2"},
+        {"\xFD\x37zX", "compressed by xz"}, {"ARROW1", "an Arrow file: write it as Parquet"}};
+    for (const auto& [begin, what] : kOther) {
+      if (!magic.starts_with(begin.substr(0, 4))) continue;
+      throw Error(ErrorCode::kUnsupported, std::string("is ") + what + "; what is read: JSON lines, a JSON array, gzip of either, Parquet", path);
+    }
   }
   char first = 0;
   {

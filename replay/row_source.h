@@ -3,7 +3,7 @@
 // What a file is, its first bytes say: "PAR1" Parquet (replay/parquet_source.h), '[' (after blanks) a JSON array, else lines. Memory: one row and
 // fixed buffers, whatever the size of the file.
 // Thread safety: none, one reader a thread. Errors: kNotFound, kIo; kCorruption for a gzip stream or an array that is
-// damaged or cut, naming the place; of Parquet as its header says.
+// damaged or cut, naming the place; kUnsupported for other containers (zip, zstd, bzip2, xz, Arrow); of Parquet as its header says.
 #pragma once
 
 #include <cstdint>

@@ -162,10 +162,14 @@ void RunExport(ExportArguments& a, CliResult& result) {
   if (!rows) throw Error(ErrorCode::kInvalidArgument, "--rows '" + a.rows + "' is unknown; known: auto, prompts, preferences, rollouts");
   request.form = *form;
   request.rows = *rows;
-  if (request.dataset.empty() && *rows != replay::ExportRows::kRollouts) request.dataset = "train";
   replay::StoreOptions how;
   how.read_only = true;
   const auto store = replay::Store::Open(a.store, how);
+  if (request.dataset.empty() && *rows != replay::ExportRows::kRollouts) {
+    std::map<std::string, uint64_t> all = store->Datasets();
+    all.merge(store->PreferenceDatasets());
+    request.dataset = all.size() == 1 ? all.begin()->first : "train";
+  }
   Bar bar(a.quiet);
   request.progress = [&](double part, int64_t done) {
     bar.Show(request.out, part, done);
@@ -186,7 +190,7 @@ void AddExport(CLI::App& data, CliResult& result) {
   out->add_option("out", a->request.out, "file, replaced as a whole; gzip when it ends in .gz")->required();
   out->add_option("--store", a->store, "folder of the store; a run may hold it")->required();
   a->request.dataset.clear();
-  out->add_option("--dataset", a->request.dataset, "name in the store (default: train; rollouts: of every dataset)");
+  out->add_option("--dataset", a->request.dataset, "name in the store (default: the only one, else train; rollouts: of every dataset)");
   out->add_option("--form", a->form, "trl | verl")->capture_default_str();
   out->add_option("--rows", a->rows, "prompts | preferences | rollouts; auto: whichever has the name")->capture_default_str();
   out->add_flag("--quiet", a->quiet, "no progress bar");

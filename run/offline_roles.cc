@@ -46,7 +46,12 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints, session.tokenizer_source());
 
   // Made before a checkpoint replaces the weights: the reference is the policy of step 0.
-  replay::StoreLogprobCache cache(store.get());
+  std::unique_ptr<replay::Store> shared;
+  if (!config.preference.reference_cache.empty()) {
+    shared = replay::Store::Open(config.preference.reference_cache);
+    observer.Note("reference log-probs: kept in " + config.preference.reference_cache);
+  }
+  replay::StoreLogprobCache cache(shared ? shared.get() : store.get());
   std::unique_ptr<learner::ReferencePolicy> reference;
   std::unique_ptr<learner::RewardModeling> modeling;
   std::unique_ptr<learner::OfflineObjective> objective;

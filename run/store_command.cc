@@ -51,10 +51,10 @@ void AddVerify(CLI::App& store, const Shared& a, CliResult& result) {
       return;
     }
     for (const std::string& problem : report.problems) std::printf("damaged: %s\n", problem.c_str());
-    std::printf("%s: %llu groups, %llu prompts, %llu leases, %llu preference rows, %llu cached log-prob lists read; %zu problems\n",
+    std::printf("%s: %llu groups, %llu prompts, %llu leases, %llu preference rows, %llu cached log-prob lists, %llu scores read; %zu problems\n",
                 a->path.c_str(), static_cast<unsigned long long>(report.groups), static_cast<unsigned long long>(report.prompts),
                 static_cast<unsigned long long>(report.leases), static_cast<unsigned long long>(report.preferences),
-                static_cast<unsigned long long>(report.logprobs), report.problems.size());
+                static_cast<unsigned long long>(report.logprobs), static_cast<unsigned long long>(report.scores), report.problems.size());
   });
 }
 

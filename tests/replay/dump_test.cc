@@ -43,6 +43,21 @@ TEST(DumpTest, CountsAndOneRecordWhileTheRunHoldsTheStore) {
   EXPECT_THROWS(ErrorCode::kNotFound, "no store here", DumpStore(folder / "elsewhere"));
 }
 
+TEST(DumpTest, AStoreOfPreferencesShowsItsDatasetsScoresAndARow) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "store");
+  ImportFiles(*store, ImportOf(WriteFile(folder / "pairs", R"({"prompt": "p", "chosen": "good", "rejected": "bad", "margin": 0.5, "id": 7})"), "hh"));
+  store->DescribeScore("abc", "one part");
+  const auto j = nlohmann::json::parse(DumpStore(folder / "store", {.json = true}));
+  EXPECT_EQ(j["preferences"]["hh"], 1);
+  EXPECT_EQ(j["scores"]["abc"], "one part");
+  EXPECT_EQ(j["record"]["kind"], "pair");
+  EXPECT_EQ(j["record"]["prompt"], "p");
+  EXPECT_EQ(j["record"]["rejected"][0]["content"], "bad");
+  EXPECT_EQ(j["record"]["margin"], 0.5);
+  EXPECT_EQ(j["record"]["other_columns"], R"({"id":7})");
+}
+
 TEST(DumpTest, LongTextsAreCutForPeopleOnly) {
   TempFolder folder;
   auto store = OpenStore(folder / "store");

@@ -276,6 +276,9 @@ TEST(ImporterTest, ArraysGzipAndDamage) {
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "1 bad_json", import("[{\"prompt\": \"a\"} {\"prompt\": \"b\"}]"));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "the dataset is empty", import("[]"));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "no row can be used", import("nonsense\n"));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "an object over several lines is neither", import("{\n  \"prompt\": \"a\"\n}\n"));
+  EXPECT_THROWS(ErrorCode::kUnsupported, "a zip archive; what is read", import("PK\x03\x04zzzzzzzz"));
+  EXPECT_THROWS(ErrorCode::kUnsupported, "zstd", import("\x28\xB5\x2F\xFDzzzz"));
   EXPECT_EQ(store->PromptCount("x"), 0u);
   EXPECT_THROWS(ErrorCode::kNotFound, "nothing.jsonl", ImportFiles(*store, Request({"/nothing.jsonl"})));
   EXPECT_THROWS(ErrorCode::kConflict, "stored already with other rows",
@@ -405,6 +408,29 @@ TEST(ImporterTest, AKilledImportOfTableFilesGoesOn) {
       EXPECT_TRUE(store->Verify().problems.empty());
     }
   }
+}
+
+TEST(ImporterTest, AStoppedImportGoesOnWhereItWas) {
+  TempFolder folder;
+  std::string text;
+  for (int i = 0; i < 10000; ++i) text += "{\"prompt\": \"p" + std::to_string(i) + "\"}\n";
+  ImportRequest request = Request({WriteFile(folder / "data.jsonl", text)}, "d");
+  auto store = OpenStore(folder / "store");
+  std::vector<double> parts;
+  request.progress = [&](const std::string&, double part, int64_t) {
+    parts.push_back(part);
+    return parts.size() != 2;
+  };
+  EXPECT_TRUE(ImportFiles(*store, request).stopped);
+  EXPECT_EQ(store->PromptCount("d"), 0u);
+  ASSERT_EQ(parts.size(), 2u);
+  EXPECT_TRUE(0 < parts[0] && parts[0] < parts[1] && parts[1] < 1) << parts[0] << " " << parts[1];
+  const ImportReport report = ImportFiles(*store, request);
+  EXPECT_FALSE(report.stopped);
+  EXPECT_EQ(report.continued_at, 8192u);
+  EXPECT_EQ(report.rows, 10000u);
+  EXPECT_EQ(report.files[0].Describe(), "read 10000 = used 10000");
+  EXPECT_EQ(parts.back(), 1);
 }
 
 TEST(ImporterTest, RealHhPairs) {

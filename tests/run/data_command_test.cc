@@ -73,6 +73,8 @@ TEST(DataCommandTest, ExportsWhatCanBeImportedAgain) {
   const TempFolder temp;
   const std::string store = temp / "store", out = temp / "out.jsonl.gz";
   const std::string file = Write(temp / "pairs.jsonl", "{\"prompt\": \"p\", \"chosen\": \"good\", \"rejected\": \"bad\", \"id\": 3}\n");
+  ASSERT_EQ(RunPlumb({"data", "import", file, "--store", temp / "one", "--dataset", "only"}).code, 0);
+  EXPECT_TRUE(Has(RunPlumb({"data", "export", out, "--store", temp / "one"}).out, "read 1 = written 1"));
   ASSERT_EQ(RunPlumb({"data", "import", file, "--store", store}).code, 0);
   const auto exported = RunPlumb({"data", "export", out, "--store", store, "--form", "trl"});
   EXPECT_EQ(exported.code, 0) << exported.err;

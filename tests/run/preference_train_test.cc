@@ -3,11 +3,13 @@
 
 #include <cmath>
 #include <filesystem>
+#include <sstream>
 
 #include <nlohmann/json.hpp>
 
 #include "common/file.h"
 #include "learner/reward_model_objective.h"
+#include "replay/store.h"
 #include "run/overlong.h"
 #include "run/preference_data.h"
 #include "tests/run/cli_runner.h"
@@ -48,6 +50,13 @@ nlohmann::json Summary(const std::string& run) {
   return nlohmann::json::parse(RealFileSystem().ReadFile(run + "/summary.json", 1 << 20));
 }
 
+std::vector<nlohmann::json> Lines(const std::string& path) {
+  std::vector<nlohmann::json> lines;
+  std::istringstream in(RealFileSystem().ReadFile(path, 1 << 22));
+  for (std::string line; std::getline(in, line);) lines.push_back(nlohmann::json::parse(line));
+  return lines;
+}
+
 TEST(PreferenceTrainTest, DpoLearnsFromAFileAndResumesBitForBit) {
   const TempFolder temp;
   const auto whole = RunPlumb(Line(temp, "dpo", temp / "whole", 30));
@@ -64,6 +73,30 @@ TEST(PreferenceTrainTest, DpoLearnsFromAFileAndResumesBitForBit) {
   EXPECT_EQ(summary["eval"], Summary(temp / "parts")["eval"]);
   // The second life found the reference's log-probs in the store.
   EXPECT_GT(Summary(temp / "parts")["counters"]["reference/cache_hits"].get<int64_t>(), 0);
+}
+
+// A second run over the same pairs and the same start, with another beta, asks the reference nothing.
+TEST(PreferenceTrainTest, ASecondRunFindsTheReferencesLogprobs) {
+  const TempFolder temp;
+  const auto run = [&](const std::string& name, const std::string& beta) {
+    const auto got = RunPlumb(Line(temp, "dpo", temp / name, 14, {"--set", "preference.reference_cache=" + (temp / "cache"),
+                                                                  "--set", "preference.beta=" + beta}));
+    EXPECT_EQ(got.code, 0) << got.err;
+    int64_t forwards = 0;
+    for (const auto& line : Lines(temp / (name + "/metrics.jsonl"))) {
+      if (line.contains("dpo/reference_forwards")) forwards += line["dpo/reference_forwards"].get<int64_t>();
+    }
+    return forwards;
+  };
+  const int64_t first = run("first", "0.1");  // two sequences a pair: 20 pairs held out, 96 to 100 in 14 steps of 8
+  EXPECT_GE(first, 2 * (20 + 96));
+  EXPECT_LE(first, 2 * (20 + 100));
+  EXPECT_EQ(run("second", "0.3"), 0);
+  EXPECT_EQ(Summary(temp / "second")["counters"]["reference/cache_misses"], 0);
+  EXPECT_NEAR(Summary(temp / "second")["eval"]["before"]["loss"].get<double>(), std::log(2.0), 1e-9);
+  const auto held = replay::Store::Open(temp / "cache");
+  const auto busy = RunPlumb(Line(temp, "dpo", temp / "third", 2, {"--set", "preference.reference_cache=" + (temp / "cache")}));
+  EXPECT_TRUE(busy.code != 0 && Has(busy.err, "open elsewhere")) << busy.err;
 }
 
 TEST(PreferenceTrainTest, ARewardModelLearnsAndIsSavedForUse) {
