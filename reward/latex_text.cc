@@ -44,6 +44,7 @@ constexpr Spelling kCommands[] = {
     {"ge", ">="}, {"geq", ">="}, {"geqslant", ">="}, {"ne", "!="}, {"neq", "!="}, {"lt", "<"}, {"gt", ">"},
     {"varnothing", "\\emptyset "}, {"bigcup", "\\cup "}, {"lvert", "|"}, {"rvert", "|"}, {"vert", "|"}, {"mid", "|"},
     {"lbrace", "\\{"}, {"rbrace", "\\}"}, {"lbrack", "["}, {"rbrack", "]"}, {"lparen", "("}, {"rparen", ")"},
+    {"langle", "("}, {"rangle", ")"}, {"equiv", "="},
     {"colon", ":"}, {"dots", "..."}, {"ldots", "..."}, {"cdots", "..."}, {"prime", "'"}, {"mathbb", ""},
     {"dollar", "\\usd "}, {"pounds", "\\gbp "}, {"euro", "\\eur "}, {"degrees", "\\degree "}, {"varphi", "\\phi "},
     {"varepsilon", "\\epsilon "}, {"vartheta", "\\theta "}, {"arcsin", "\\asin "}, {"arccos", "\\acos "},
@@ -97,7 +98,7 @@ void Append(std::string_view s, std::string* out, int depth, bool dollar_pairs) 
       *out += ',';
       i += 3;
     } else if (c == '~') {
-      *out += ' ';
+      if (!(out->size() > 0 && IsDigit(out->back()) && ThousandsAt(s, i + 1))) *out += ' ';  // 1~000
       ++i;
     } else if (c == '*' && i + 1 < s.size() && s[i + 1] == '*') {
       // Bold in Markdown at an end, a power in code between two things.

@@ -120,11 +120,18 @@ class Comparer {
     const MathExpression *low_end, *high_end;
   };
   static bool Pointwise(const MathObject& o) {
-    return o.kind == Kind::kInterval || o.kind == Kind::kUnion || (o.kind == Kind::kTuple && o.items.size() == 2);
+    return o.kind == Kind::kInterval || o.kind == Kind::kUnion || o.kind == Kind::kWithout || (o.kind == Kind::kTuple && o.items.size() == 2);
   }
   static bool Pieces(const MathObject& o, std::vector<Piece>* out) {
     if (o.kind == Kind::kUnion) {
       return std::all_of(o.items.begin(), o.items.end(), [&](const MathObject& item) { return Pieces(item, out); });
+    }
+    if (o.kind == Kind::kWithout) {
+      std::vector<Piece> from;
+      if (!Pieces(o.items[0], &from)) return false;
+      for (const MathObject& hole : o.items[1].items) from = Punched(from, hole.quantities[0].value);
+      out->insert(out->end(), from.begin(), from.end());
+      return true;
     }
     const bool points = o.kind == Kind::kSet;
     if (!points && !(o.kind == Kind::kInterval || (o.kind == Kind::kTuple && o.items.size() == 2))) return false;
@@ -141,6 +148,22 @@ class Comparer {
                       low, high});
     }
     return true;
+  }
+  static std::vector<Piece> Punched(const std::vector<Piece>& pieces, const MathExpression& hole) {
+    const double at = RealValue(hole).value_or(NAN);
+    std::vector<Piece> out;
+    for (Piece piece : pieces) {
+      const bool low = SameValue(hole, *piece.low_end), high = SameValue(hole, *piece.high_end);
+      if (low && high) continue;  // it was that point alone
+      if (low) piece.low_closed = false;
+      if (high) piece.high_closed = false;
+      if (!low && !high && piece.low < at && at < piece.high) {
+        out.push_back({piece.low, at, piece.low_closed, false, piece.low_end, &hole});
+        piece.low = at, piece.low_closed = false, piece.low_end = &hole;
+      }
+      out.push_back(piece);
+    }
+    return out;
   }
   static std::vector<Piece> Merged(std::vector<Piece> pieces) {
     std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) {
@@ -392,6 +415,11 @@ bool SameMath(std::string_view answer, std::string_view truth, int digits) {
   }
   if (answer.size() > kMaxAnswerBytes || truth.size() > kMaxAnswerBytes) {
     return !answer.empty() && answer == truth;
+  }
+  // "7 \pmod{11}" says 7; a modulus on one side alone does not count.
+  const size_t mod_answer = answer.find("\\pmod"), mod_truth = truth.find("\\pmod");
+  if ((mod_answer == std::string_view::npos) != (mod_truth == std::string_view::npos)) {
+    answer = answer.substr(0, mod_answer), truth = truth.substr(0, mod_truth);
   }
   const std::string given = PlainLatex(answer), wanted = PlainLatex(truth);
   if (given.empty() || wanted.empty()) return false;

@@ -5,7 +5,7 @@
 //   a list       values with commas, "or", "and", or a \pm: order-free; the same value twice counts twice;
 //   a set        \{..\}: order-free, repetition counts once; one element is that element; \emptyset;
 //   a tuple      (a, b, ..): in order; also an open interval if there are two; a matrix, row by row;
-//   an interval  [a, b), rays, chains of < and <=, `x \in`, and unions of them: as sets of points;
+//   an interval  [a, b), rays, chains of < and <=, `x \in`, unions of them, \ne and \setminus: as sets of points;
 //   an equation  x = 5: its value, and its name if both sides have one; else both sides' difference up to a constant
 //                factor; an inequality up to a positive one;
 //   a number in another base, 1011_2;

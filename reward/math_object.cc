@@ -5,118 +5,25 @@
 
 #include "reward/latex_text.h"
 #include "reward/math_parser.h"
+#include "reward/math_split.h"
 #include "reward/math_value.h"
 
 namespace plumb::reward {
 namespace {
 
+using math_split::ListSign;
+using math_split::Encloses;
+using math_split::IsDigit;
+using math_split::IsLetter;
+using math_split::Parts;
+using math_split::RelationSign;
+using math_split::Split;
+using math_split::Trim;
+using math_split::UnionSign;
+using math_split::WithoutSign;
 using Kind = MathObject::Kind;
 constexpr int kMaxDepth = 12;
 constexpr size_t kMaxItems = 64;
-
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-
-std::string_view Trim(std::string_view s) {
-  while (!s.empty() && s.front() == ' ') s.remove_prefix(1);
-  while (!s.empty() && s.back() == ' ') s.remove_suffix(1);
-  return s;
-}
-
-// Bytes of the opening (positive) or closing (negative) bracket at `i`; 0: none.
-int Bracket(std::string_view s, size_t i) {
-  switch (s[i]) {
-    case '(': case '[': case '{': return 1;
-    case ')': case ']': case '}': return -1;
-    case '\\':
-      if (s.substr(i).starts_with("\\{")) return 2;
-      if (s.substr(i).starts_with("\\}")) return -2;
-      if (s.substr(i).starts_with("\\begin")) return 6;
-      if (s.substr(i).starts_with("\\end")) return -4;
-      return 0;
-    default: return 0;
-  }
-}
-
-// Bytes of a number with thousands commas at `i`, so that they are not taken for separators.
-size_t GroupedNumber(std::string_view s, size_t i) {
-  if (!IsDigit(s[i]) || s[i] == '0' || (i > 0 && (IsDigit(s[i - 1]) || s[i - 1] == '.'))) return 0;
-  size_t end = i;
-  while (end < s.size() && IsDigit(s[end])) ++end;
-  if (end - i > 3) return 0;
-  const size_t first = end;
-  while (end + 3 < s.size() && s[end] == ',' && IsDigit(s[end + 1]) && IsDigit(s[end + 2]) && IsDigit(s[end + 3]) &&
-         (end + 4 == s.size() || !IsDigit(s[end + 4]))) {
-    end += 4;
-  }
-  return end > first ? end - i : 0;
-}
-
-struct Parts {
-  std::vector<std::string_view> parts;
-  std::vector<std::string_view> signs;  // between them
-};
-
-// Cuts at separators outside brackets; `find` returns how many bytes of separator stand at a place.
-template <typename Find>
-Parts Split(std::string_view s, bool thousands, const Find& find) {
-  Parts out;
-  int depth = 0;
-  size_t begin = 0;
-  for (size_t i = 0; i < s.size();) {
-    if (depth == 0) {
-      if (const size_t size = find(s, i); size > 0) {
-        out.parts.push_back(Trim(s.substr(begin, i - begin)));
-        out.signs.push_back(s.substr(i, size));
-        begin = i += size;
-        continue;
-      }
-    }
-    if (const int bracket = Bracket(s, i); bracket != 0) {
-      depth = std::max(0, depth + (bracket > 0 ? 1 : -1));
-      i += static_cast<size_t>(std::abs(bracket));
-      continue;
-    }
-    const size_t grouped = thousands ? GroupedNumber(s, i) : 0;
-    i += std::max<size_t>(grouped, 1);
-  }
-  out.parts.push_back(Trim(s.substr(begin)));
-  return out;
-}
-
-size_t ListSign(std::string_view s, size_t i) {
-  if (s[i] == ',' || s[i] == ';') return 1;
-  for (std::string_view word : {" or ", " and ", "\\text{or}", "\\text{and}", "\\text{ or }", "\\text{ and }", "\\text{or }",
-                                "\\text{and }", "\\text{ or}", "\\text{ and}", "\\vee", "\\wedge", "\\lor", "\\land"}) {
-    if (s.substr(i).starts_with(word)) return word.size();
-  }
-  return 0;
-}
-size_t UnionSign(std::string_view s, size_t i) {
-  if (s.substr(i).starts_with("\\cup")) return 4;
-  if (s.substr(i).starts_with(" U ")) return 3;
-  return s[i] == 'U' && i > 0 && (s[i - 1] == ')' || s[i - 1] == ']') ? 1 : 0;
-}
-size_t RelationSign(std::string_view s, size_t i) {
-  for (std::string_view sign : {"<=", ">=", "!="}) {
-    if (s.substr(i).starts_with(sign)) return 2;
-  }
-  if (s[i] == '=' || s[i] == '<' || s[i] == '>') return 1;
-  return s.substr(i).starts_with("\\in") && (i + 3 == s.size() || !IsLetter(s[i + 3])) ? 3 : 0;
-}
-
-// Whether the bracket at the start closes at the very end.
-bool Encloses(std::string_view s) {
-  int depth = 0;
-  for (size_t i = 0; i < s.size();) {
-    const int bracket = Bracket(s, i);
-    i += bracket == 0 ? 1 : static_cast<size_t>(std::abs(bracket));
-    if (bracket > 0) ++depth;
-    if (bracket < 0 && --depth == 0) return i == s.size();
-    if (depth == 0) return false;
-  }
-  return false;
-}
 
 std::optional<MathReading> Whole(std::string_view s, bool thousands) {
   auto reading = ReadExpression(s, {.letters = true, .thousands = thousands});
@@ -161,6 +68,10 @@ class Reader {
     }
     if (const Parts parts = Split(s, thousands_, UnionSign); parts.parts.size() > 1) {
       return Elements(Kind::kUnion, parts.parts, depth);
+    }
+    if (const Parts parts = Split(s, thousands_, WithoutSign); parts.parts.size() == 2) {
+      auto without = Without(Read(parts.parts[0], depth + 1), Read(parts.parts[1], depth + 1));
+      return without ? *without : Words(s);
     }
     if (const Parts parts = Split(s, thousands_, ListSign); parts.parts.size() > 1) return List(parts, depth);
     if (const Parts parts = Split(s, thousands_, RelationSign); parts.parts.size() > 1) return Relation(s, parts, depth);
@@ -356,10 +267,11 @@ class Reader {
       }
       return out;
     }
+    const bool any = std::any_of(parts.signs.begin(), parts.signs.end(), [](std::string_view sign) {
+      return sign.find("or") != std::string_view::npos || sign == "\\vee";
+    });
+    if (auto punched = any ? std::nullopt : Punched(out)) return *punched;
     if (all(Kind::kInterval) && !out.items[0].text.empty()) {
-      const bool any = std::any_of(parts.signs.begin(), parts.signs.end(), [](std::string_view sign) {
-        return sign.find("or") != std::string_view::npos || sign == "\\vee";
-      });
       if (any) {
         out.kind = Kind::kUnion;
       } else if (out.items.size() == 2) {
@@ -384,6 +296,50 @@ class Reader {
       joined.difference.reset();
       return joined;
     }
+    return out;
+  }
+
+  // A \setminus \{1, 2\}.
+  static std::optional<MathObject> Without(MathObject from, MathObject holes) {
+    if (holes.kind == Kind::kQuantity) holes = Joined(Kind::kSet, {holes});
+    const bool points = std::all_of(holes.items.begin(), holes.items.end(), [](const MathObject& o) {
+      return o.kind == Kind::kQuantity && RealValue(o.quantities[0].value).has_value();
+    });
+    const bool set = from.kind == Kind::kInterval || from.kind == Kind::kUnion || from.kind == Kind::kSet ||
+                     from.kind == Kind::kWithout || (from.kind == Kind::kTuple && from.items.size() == 2);
+    if (!set || !points || (holes.kind != Kind::kSet && holes.kind != Kind::kList)) return std::nullopt;
+    MathObject out = Joined(Kind::kWithout, {from, holes});
+    out.text = from.text;
+    return out;
+  }
+
+  // "x > 0, x \ne 1" and "x \ne 1, 2": what all its lines leave of one set.
+  static std::optional<MathObject> Punched(const MathObject& list) {
+    std::vector<MathObject> holes;
+    std::optional<MathObject> from;
+    std::string name;
+    for (const MathObject& item : list.items) {
+      const bool named = item.kind == Kind::kWithout || item.kind == Kind::kInterval || item.kind == Kind::kUnion;
+      if (named && (item.text.empty() || (!name.empty() && item.text != name))) return std::nullopt;
+      if (named) name = item.text;
+      if (item.kind == Kind::kWithout) {
+        holes.insert(holes.end(), item.items[1].items.begin(), item.items[1].items.end());
+      } else if (item.kind == Kind::kQuantity && !holes.empty()) {
+        holes.push_back(item);
+      } else if (named && !from) {
+        from = item;
+      } else {
+        return std::nullopt;
+      }
+    }
+    if (holes.empty()) return std::nullopt;
+    return Without(from ? *from : Ray(name, nullptr, nullptr, false, false), Joined(Kind::kSet, holes));
+  }
+
+  static MathObject Joined(Kind kind, std::vector<MathObject> items) {
+    MathObject out;
+    out.kind = kind;
+    out.items = std::move(items);
     return out;
   }
 
@@ -460,6 +416,12 @@ class Reader {
       const bool less = direction(0) == '<';
       const size_t low = less ? 0 : 2, high = less ? 2 : 0;
       return Ray(name(1), &e[low]->expression, &e[high]->expression, closed(less ? 0 : 1), closed(less ? 1 : 0));
+    }
+    if (p.size() == 2 && direction(0) == '!') {  // x \ne 3: the line without a point
+      for (const size_t i : {0, 1}) {
+        if (name(i).empty() || !constant(1 - i)) continue;
+        return *Without(Ray(name(i), nullptr, nullptr, false, false), Quantity({e[1 - i]->expression, std::nullopt}));
+      }
     }
     if (p.size() == 2 && e[0] && e[1] && signs[0] != "\\in") {
       MathObject out;

@@ -23,12 +23,13 @@ struct MathQuantity {
 };
 
 struct MathObject {
-  enum class Kind : uint8_t { kWords, kQuantity, kList, kSet, kTuple, kInterval, kUnion, kAssignment, kRelation, kMatrix,
-                              kBased };
+  enum class Kind : uint8_t { kWords, kQuantity, kList, kSet, kTuple, kInterval, kUnion, kWithout, kAssignment, kRelation,
+                              kMatrix, kBased };
   Kind kind = Kind::kWords;
   std::string text;                      // words; name of an assignment or of an interval's variable; digits of kBased
   std::vector<MathQuantity> quantities;  // readings of kQuantity, the likeliest first
-  std::vector<MathObject> items;         // elements; an interval's two ends; an assignment's value; a matrix's rows
+  std::vector<MathObject> items;         // elements; an interval's two ends; an assignment's value; a matrix's rows;
+                                         // of kWithout: a set of points, and the set of holes in it
   bool left_closed = false, right_closed = false;
   char relation = 0;                     // of kRelation: '=', '!', '<' or 'L' (<=)
   std::optional<MathExpression> difference;  // kRelation, kAssignment: left - right (for '<' oriented to be below 0)

@@ -256,7 +256,7 @@ struct Entry {
   RuleParts (*make)(const configs::RewardPartConfig&);
 };
 constexpr Entry kRules[] = {
-    {"math", 1, Math},
+    {"math", 2, Math},
     {"multiple_choice", 1, MultipleChoice},
     {"answer", 1, Answer},
     {"format", 1, Format},
