@@ -14,6 +14,8 @@
 #include <string_view>
 #include <thread>
 
+#include "reward/process_watch.h"
+
 extern char** environ;
 
 namespace plumb::reward {
@@ -133,6 +135,8 @@ void ChildProcess::Start() {
     ThrowErrno("a reward process could not be forked");
   }
   pid_ = pid;
+  crowded_ = false;
+  if (options_.max_processes > 0) ProcessWatch::Get().Add(pid_, options_.max_processes);
   int error = 0;
   ssize_t n;
   do {
@@ -228,8 +232,13 @@ void ChildProcess::Close() {
   CloseFd(&stderr_);
 }
 
+void ChildProcess::Unwatch() {
+  if (options_.max_processes > 0 && pid_ > 0 && ProcessWatch::Get().Remove(pid_)) crowded_ = true;
+}
+
 void ChildProcess::Kill() {
   if (pid_ > 0) {
+    Unwatch();
     kill(-pid_, SIGKILL);
     kill(pid_, SIGKILL);
     while (waitpid(pid_, &status_, 0) < 0 && errno == EINTR) {
@@ -241,6 +250,7 @@ void ChildProcess::Kill() {
 
 std::string ChildProcess::EndReason(Failure* failure) {
   if (pid_ > 0) {
+    Unwatch();
     // Its end of the pipe is closed; give it a moment to become a zombie so that we read its own status.
     for (int i = 0; i < 100; ++i) {
       const pid_t got = waitpid(pid_, &status_, WNOHANG);
@@ -260,6 +270,10 @@ std::string ChildProcess::EndReason(Failure* failure) {
       return "closed its output but kept running; killed";
     }
     Close();
+  }
+  if (crowded_) {
+    *failure = Failure::kProcesses;
+    return "had started more than " + std::to_string(options_.max_processes) + " processes; all of them were killed";
   }
   // bubblewrap reports its child's signal as exit code 128 + signal.
   int signal = WIFSIGNALED(status_) ? WTERMSIG(status_) : 0;

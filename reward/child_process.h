@@ -22,6 +22,7 @@ struct ChildOptions {
   std::vector<std::string> command;   // [0] is looked up in PATH
   int64_t stderr_cap_bytes = 4096;    // the tail that is kept for messages
   int64_t input_cap_bytes = 64 << 20; // received and not yet asked for; more is kOutputCap
+  int64_t max_processes = 0;          // in its pid namespace, by ProcessWatch; 0: not counted
 };
 
 class ChildProcess {
@@ -47,7 +48,7 @@ class ChildProcess {
   // SIGKILL to the group, reap. Idempotent.
   void Kill();
   // After kCrash/kExit/...: how it ended, e.g. "signal 11 (Segmentation fault)" or "exit code 0". Reaps.
-  // `failure` becomes kCrash or kExit accordingly.
+  // `failure` becomes kCrash, kExit or kProcesses accordingly.
   std::string EndReason(Failure* failure);
   // The last bytes of stderr, as one line of printable text; cleared by the call.
   std::string TakeStderr();
@@ -57,6 +58,7 @@ class ChildProcess {
   // Waits until something arrived, `bytes` can be written (when non-null) or the deadline.
   Failure Pump(const std::string* bytes, size_t* written, Deadline deadline);
   void Close();
+  void Unwatch();  // before it is reaped
 
   const ChildOptions options_;
   pid_t pid_ = -1;
@@ -64,6 +66,7 @@ class ChildProcess {
   int from_child_ = -1;
   int stderr_ = -1;
   bool eof_ = false;
+  bool crowded_ = false;  // killed for max_processes
   int status_ = 0;
   std::string in_;      // received, read from in_at_ on
   size_t in_at_ = 0;

@@ -19,6 +19,7 @@ std::string_view FailureName(Failure failure) {
     case Failure::kStart: return "start";
     case Failure::kQuarantined: return "quarantined";
     case Failure::kUnavailable: return "unavailable";
+    case Failure::kProcesses: return "processes";
     case Failure::kCount: break;
   }
   return "unknown";

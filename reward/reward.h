@@ -36,6 +36,7 @@ enum class Failure : uint8_t {
   kStart,         // the host process could not be started or did not greet in time
   kQuarantined,   // this input crashed the function before, too often
   kUnavailable,   // nobody answers at its endpoint, or the peer refused us
+  kProcesses,     // it started more processes than it may
   kCount,         // number of kinds
 };
 std::string_view FailureName(Failure failure);  // "timeout", "crash", ...

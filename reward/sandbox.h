@@ -8,8 +8,8 @@
 //               io_uring, sockets other than AF_UNIX; for shared objects also fork and exec
 //   session     new session and process group, no_new_privs, parent-death signal
 // A host that lacks bubblewrap or user namespaces refuses to start unless allow_unsandboxed (RELIABILITY.md 2).
-// Known limit: the kernel does not apply RLIMIT_NPROC to processes of the real root user, so a *program* run by root
-// can fork until its deadline; a shared object cannot (seccomp).
+// The kernel does not apply RLIMIT_NPROC to processes of the real root user: those of a *program* run by root are counted
+// by reward/process_watch.h instead; a shared object cannot fork (seccomp).
 // Thread safety: pure functions; ProbeNamespaces() caches.
 #pragma once
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdio>
 #include <exception>
 #include <set>
 #include <thread>
@@ -25,6 +26,15 @@ std::string Join(const std::vector<std::string>& words) {
   return out;
 }
 
+// Beyond this a number is a mistake of the function or the server, and would drown every other reward of its batch.
+constexpr double kLargestScore = 1e6;
+
+std::string Shown(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  return text;
+}
+
 }  // namespace
 
 std::vector<std::string> KnownKinds() {
@@ -45,7 +55,7 @@ std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& pa
   if (part.kind == "judge") return MakeJudge(part, options);
   if (part.kind == "reward_model" || part.kind == "perplexity") {
     if (options.model_part) return options.model_part(part);
-    throw Error(ErrorCode::kUnsupported, "kind " + part.kind + " needs a run's tokenizer, which this command has not",
+    throw Error(ErrorCode::kUnsupported, "kind " + part.kind + " needs the policy's tokenizer: name the policy as [model] path",
                 "reward part '" + part.name + "'");
   }
   throw Error(ErrorCode::kInvalidArgument, "unknown kind '" + part.kind + "'; known: " + Join(KnownKinds()),
@@ -181,6 +191,9 @@ std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGr
     for (PartScore& score : scores) {
       if (score.scored() && !score.skipped && !std::isfinite(score.value)) {
         score = PartScore::Failed(Failure::kNotFinite, "returned a number that is not finite");
+      }
+      if (score.scored() && !score.skipped && std::abs(score.value) > kLargestScore) {
+        score = PartScore::Failed(Failure::kBadReply, "returned " + Shown(score.value) + ", which no reward is: it has to be in -1e6 .. 1e6");
       }
       if (score.scored()) continue;
       Count("reward/failed/" + name + "/" + std::string(FailureName(score.failure)));

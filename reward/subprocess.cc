@@ -23,10 +23,17 @@ constexpr size_t kMaxLine = 1 << 20;
   throw Error(ErrorCode::kCorruption, line.empty() ? what : what + ": " + Shown(line));
 }
 
+// What has to be counted here: the kernel bounds the processes of every user but root.
+int64_t MaxProcesses(const SandboxOptions& sandbox) {
+  const bool namespaces = sandbox.namespaces && ProbeNamespaces().empty();
+  return namespaces && sandbox.limits && geteuid() == 0 ? sandbox.processes : 0;
+}
+
 class ProgramWorker : public Worker {
  public:
-  ProgramWorker(std::string name, std::vector<std::string> command, std::chrono::milliseconds start_grace, bool greets)
-      : name_(std::move(name)), start_grace_(start_grace), greets_(greets), child_({.command = std::move(command)}) {}
+  ProgramWorker(std::vector<std::string> command, const HostOptions& options, bool greets)
+      : name_(options.pool.name), start_grace_(options.start_grace), greets_(greets),
+        child_({.command = std::move(command), .max_processes = MaxProcesses(options.sandbox)}) {}
 
   // Starts the process; empty, or why it does not serve. Moves `deadline` by what starting is allowed to take.
   std::string Begin(Deadline* deadline) {
@@ -205,8 +212,8 @@ std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec, const c
                                                 bool allow_unsandboxed, HostOptions options) {
   options = WithPart(std::move(options), part, allow_unsandboxed);
   const std::vector<std::string> command = HostCommand(options, "--exec", spec.path, spec.args);
-  const auto make = [name = part.name, command, grace = options.start_grace, greets = spec.greets](int) {
-    return std::make_unique<ProgramWorker>(name, command, grace, greets);
+  const auto make = [command, options, greets = spec.greets](int) {
+    return std::make_unique<ProgramWorker>(command, options, greets);
   };
   if (spec.greets) {
     Deadline ignored = After(options.start_grace);

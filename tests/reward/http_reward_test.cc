@@ -128,6 +128,7 @@ INSTANTIATE_TEST_SUITE_P(
         Lie{"words", R"({"rewards":["1","2"]})", "bad_reply"}, Lie{"half_json", R"({"rewards":[1,)", "bad_reply"},
         Lie{"deep", "DEEP", "bad_reply"}, Lie{"nan", R"({"rewards":[NaN,1]})", "not_finite"},
         Lie{"infinity", R"({"rewards":[1,-Infinity]})", "not_finite"}, Lie{"overflow", R"({"rewards":[1e999,1]})", "bad_reply"},
+        Lie{"out_of_range", R"({"rewards":[1,1e300]})", "bad_reply"},
         Lie{"huge", "HUGE", "output_cap"}, Lie{"endless", "ENDLESS", "output_cap"},
         Lie{"length_says_more", "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nConnection: close\r\n\r\n{\"rewards\":[1,1]}", "unavailable"},
         Lie{"length_says_less", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{\"rewards\":[1,1]}", "bad_reply"},

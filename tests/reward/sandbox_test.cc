@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "reward/child_process.h"
 #include "tests/reward/testing.h"
@@ -114,6 +115,57 @@ TEST_F(Walls, LimitsBoundMemoryFilesAndDescriptors) {
     EXPECT_EQ(Attack(name, TestHost(), "", 64), 0.5) << name;
     EXPECT_EQ(Attack(name, Without(&SandboxOptions::limits), "", 64), 1) << name;
   }
+}
+
+// Two hundred processes: the kernel stops a user's, the watch (reward/process_watch.h) those of root, whom the kernel lets pass.
+std::string TwoHundredProcesses(const HostOptions& options, const char* script) {
+  Notices quiet;
+  configs::RewardConfig config;
+  config.parts = {TestPart("program", "sh", {"-c", script})};
+  config.retries = 0;
+  GroupScorer scorer(config, options);
+  TrajectoryGroup group = TestGroup({"a"});
+  scorer.ScoreGroup(group);
+  if (std::string(script).starts_with("read l; echo")) {  // it answered first and went on behind our back
+    EXPECT_TRUE(group.trajectories[0].scored) << group.trajectories[0].unscored_reason;
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+    scorer.ScoreGroup(group);
+  }
+  return group.trajectories[0].scored ? "scored" : group.trajectories[0].unscored_reason;
+}
+constexpr const char* kAtOnce =
+    "read l; i=0; while [ $i -lt 200 ]; do sleep 30 & i=$((i+1)); done; sleep 1; echo '{\"id\":1,\"score\":1}'; cat > /dev/null";
+constexpr const char* kBehindTheAnswer =
+    "read l; echo '{\"id\":1,\"score\":1}'; i=0; while [ $i -lt 200 ]; do sleep 30 & i=$((i+1)); done; read l; "
+    "echo '{\"id\":2,\"score\":1}'; cat > /dev/null";
+
+TEST_F(Walls, ProcessesAreBoundedForRootToo) {
+  const std::string stopped = ::geteuid() == 0 ? "processes: had started more than 64" : "fork";
+  for (const char* script : {kAtOnce, kBehindTheAnswer}) {
+    const std::string end = TwoHundredProcesses(TestHost(), script);
+    EXPECT_NE(end.find(stopped), std::string::npos) << end;
+    EXPECT_EQ(TwoHundredProcesses(Without(&SandboxOptions::limits), script), "scored") << script;
+  }
+}
+
+TEST_F(Walls, ProcessesAreBoundedByTheKernelForOthers) {
+  if (::geteuid() != 0) GTEST_SKIP() << "not root: the test above is this one";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const std::string host = TestHost().host_command[0];
+  const auto as_nobody = [&] {
+    if (::setgid(65534) != 0 || ::setuid(65534) != 0) std::_Exit(9);
+    if (::access(host.c_str(), X_OK) != 0) std::_Exit(8);
+    const std::string end = TwoHundredProcesses(TestHost(), kAtOnce);
+    std::fprintf(stderr, "%s\n", end.c_str());
+    std::_Exit(end.find("fork") != std::string::npos ? 7 : 6);
+  };
+  std::error_code error;
+  for (std::filesystem::path folder = host; folder != folder.root_path(); folder = folder.parent_path()) {
+    if ((std::filesystem::status(folder, error).permissions() & std::filesystem::perms::others_exec) == std::filesystem::perms::none) {
+      GTEST_SKIP() << "NOT TESTED: other users may not look into " << folder;
+    }
+  }
+  EXPECT_EXIT(as_nobody(), ::testing::ExitedWithCode(7), "fork");
 }
 
 // A bomb of a hundred processes that leave their process group: the namespace's end takes all of them.
