@@ -82,8 +82,9 @@ std::string ReadTruth(Columns& row, RowForm form) {
     }
     return "";
   }
-  if (form != RowForm::kGsm8k) row.Use(column->name);  // a worked solution stays readable for reward functions
-  if (!column->value.is_string()) return Canonical(column->value);
+  if (!column->value.is_string()) return Canonical(column->value);  // and it stays for reward functions, as the row has it;
+  // so do a worked solution and a column of another name.
+  if (form != RowForm::kGsm8k && !row.Mapped("answer") && !row.Mapped("ground_truth")) row.Use(column->name);
   const std::string_view text(column->value);
   const size_t mark = text.rfind("####");
   if (form != RowForm::kGsm8k || mark == std::string_view::npos) {

@@ -20,13 +20,13 @@ std::vector<PartScore> All(size_t count, Failure failure, const std::string& why
 
 class HttpWorker : public Worker {
  public:
-  HttpWorker(Url url, HttpOptions options, bool openrlhf, std::string key)
-      : url_(std::move(url)), options_(std::move(options)), openrlhf_(openrlhf), key_(std::move(key)) {}
+  HttpWorker(Url url, HttpOptions options, const HostOptions& host, bool openrlhf, std::string key)
+      : url_(std::move(url)), options_(std::move(options)), host_(host), openrlhf_(openrlhf), key_(std::move(key)) {}
 
   std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline, bool* broke) override {
     if (client_ == nullptr) client_ = std::make_unique<HttpClient>(url_, options_);
     const size_t count = group.trajectories.size();
-    const HttpReply reply = client_->Post(openrlhf_ ? OpenRlhfRequest(group) : SlimeRequest(group, 0), deadline);
+    const HttpReply reply = client_->Post(openrlhf_ ? OpenRlhfRequest(group, host_) : SlimeRequest(group, 0), deadline);
     *broke = reply.failure != Failure::kNone && reply.failure != Failure::kReported;
     if (reply.failure != Failure::kNone) return All(count, reply.failure, reply.reason);
     std::vector<PartScore> scores = openrlhf_ ? ReadOpenRlhfReply(reply.body, count) : std::vector{ReadSlimeReply(reply.body, key_)};
@@ -37,25 +37,27 @@ class HttpWorker : public Worker {
  private:
   const Url url_;
   const HttpOptions options_;
+  const HostOptions host_;
   const bool openrlhf_;
   const std::string key_;
   std::unique_ptr<HttpClient> client_;
 };
 
-// Numbers of a list that has one for each answer, as a sub-score; anything else is left out.
+// Numbers of a list that has one for each answer, or one number for all, as a sub-score; anything else is left out.
 void AddDetails(const std::string& name, const Json& values, std::vector<PartScore>* scores) {
-  if (!values.is_array() || values.size() != scores->size()) return;
-  for (size_t i = 0; i < values.size(); ++i) {
+  if (!values.is_number() && (!values.is_array() || values.size() != scores->size())) return;
+  for (size_t i = 0; i < scores->size(); ++i) {
     PartScore& score = (*scores)[i];
-    if (!values[i].is_number() || !score.scored() || score.skipped || score.details.size() >= kMaxDetails) continue;
-    if (const double value = values[i].get<double>(); std::isfinite(value)) score.details.emplace_back(name.substr(0, 100), value);
+    const Json& each = values.is_number() ? values : values[i];
+    if (!each.is_number() || !score.scored() || score.skipped || score.details.size() >= kMaxDetails) continue;
+    if (const double value = each.get<double>(); std::isfinite(value)) score.details.emplace_back(name.substr(0, 100), value);
   }
 }
 
 }  // namespace
 
-std::string OpenRlhfRequest(const TrajectoryGroup& group) {
-  const std::string prompt = PromptText(group.lease.prompt);
+std::string OpenRlhfRequest(const TrajectoryGroup& group, const HostOptions& host) {
+  const std::string prompt = FullPromptText(group, host);
   OrderedJson request = {{"query", OrderedJson::array()}, {"prompts", OrderedJson::array()}, {"labels", OrderedJson::array()}};
   for (const Trajectory& trajectory : group.trajectories) {
     request["query"].push_back(prompt + trajectory.completion);
@@ -132,8 +134,8 @@ std::unique_ptr<RewardFunction> MakeHttp(const configs::RewardPartConfig& part, 
   HttpClient(url, http);  // what can never work is an error before the run begins
   const std::string key = part.reply_key.empty() ? "score" : part.reply_key;
   const std::string digest = "http:" + part.api + ":" + url.shown + (openrlhf ? "" : ":" + key);
-  return std::make_unique<PooledFunction>(part.name, digest, pool, [url, http, openrlhf, key](int) {
-    return std::make_unique<HttpWorker>(url, http, openrlhf, key);
+  return std::make_unique<PooledFunction>(part.name, digest, pool, [url, http, host = options, openrlhf, key](int) {
+    return std::make_unique<HttpWorker>(url, http, host, openrlhf, key);
   });
 }
 

@@ -184,6 +184,13 @@ class PluginWorker : public Worker {
 
 }  // namespace
 
+std::string FullPromptText(const TrajectoryGroup& group, const HostOptions& options) {
+  const Prompt& prompt = group.lease.prompt;
+  const Trajectory& any = group.trajectories.at(0);
+  if (prompt.messages.empty() || any.segments.empty() || !options.decode) return PromptText(prompt);
+  return options.decode(std::span(any.tokens).first(static_cast<size_t>(any.prompt_length())), /*skip_special=*/false);
+}
+
 HostOptions WithPart(HostOptions options, const configs::RewardPartConfig& part, bool allow_unsandboxed) {
   if (!(part.timeout_s > 0) || part.timeout_s > 86400) {
     throw Error(ErrorCode::kInvalidArgument, "timeout_s has to be above 0 and at most 86400 s", Place(part));

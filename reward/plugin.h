@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,9 @@ struct HostOptions {
   PoolOptions pool;                       // name, workers and timeout come from the recipe
   // Makes parts of kind reward_model (reward/reward_model.h); empty: such parts are refused.
   std::function<std::unique_ptr<RewardFunction>(const configs::RewardPartConfig&)> model_part;
+  // Tokens of the policy as text, for functions that expect it as TRL, verl and OpenRLHF decode it; empty: the completion is
+  // taken without the end tokens that we know, and a chat's prompt as JSON.
+  std::function<std::string(std::span<const int32_t> tokens, bool skip_special)> decode;
   std::string vocabulary;  // VocabularyDigest of the policy, for workers that are sent tokens; empty: there is none
   std::chrono::milliseconds start_grace{20000};  // more time for the greeting, or for the first answer of a program
 };
@@ -33,6 +37,8 @@ struct HostOptions {
 // Throws Error(kUnsupported | kNotFound).
 std::vector<std::string> HostCommand(const HostOptions& options, const std::string& verb, const std::string& path,
                                      const std::vector<std::string>& arguments);
+// The prompt as the model read it: Prompt::text, or a chat's tokens as text; without `decode` as PromptText.
+std::string FullPromptText(const TrajectoryGroup& group, const HostOptions& options);
 // `options` with what the recipe says about this part. Throws Error(kInvalidArgument) for limits that make no sense.
 HostOptions WithPart(HostOptions options, const configs::RewardPartConfig& part, bool allow_unsandboxed);
 

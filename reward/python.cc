@@ -2,7 +2,10 @@
 
 #include <filesystem>
 
+#include <nlohmann/json.hpp>
+
 #include "reward/file_digest.h"
+#include "reward/json_text.h"
 #include "reward/subprocess.h"
 
 namespace plumb::reward {
@@ -10,7 +13,7 @@ namespace plumb::reward {
 std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part, bool allow_unsandboxed,
                                            HostOptions options) {
   const std::string place = "reward part '" + part.name + "'";
-  std::string function, style = "auto", interpreter = "python3";
+  std::string function, style = "auto", interpreter = "python3", constants = "{}";
   for (const std::string& argument : part.args) {
     const size_t equals = argument.find('=');
     const std::string key = argument.substr(0, equals);
@@ -21,9 +24,14 @@ std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part
       style = value;
     } else if (key == "python") {
       interpreter = value;
+    } else if (key == "kwargs") {
+      constants = value;
+      if (TooDeep(value, 64) || !nlohmann::json::accept(value) || !nlohmann::json::parse(value).is_object()) {
+        throw Error(ErrorCode::kInvalidArgument, "kwargs= is no JSON object, like kwargs={\"max_words\": 50}: " + Shown(value), place);
+      }
     } else {
-      throw Error(ErrorCode::kInvalidArgument, "args has '" + argument +
-                  "'; it takes function=NAME, style=auto|trl|verl|openrlhf, python=INTERPRETER", place);
+      throw Error(ErrorCode::kInvalidArgument, "args has '" + argument + "'; it takes function=NAME, style=auto|trl|verl|openrlhf, "
+                  "python=INTERPRETER, kwargs={\"name\": value}", place);
     }
   }
   std::error_code error;
@@ -31,10 +39,15 @@ std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part
   if (error) throw Error(ErrorCode::kNotFound, "no such Python file: '" + part.path + "'", place);
   ProgramSpec spec;
   spec.path = FindExecutable(interpreter, part);
-  spec.args = {"-u", "-c", kPythonRunner, file.string(), style, function};
-  spec.digest = "sha256:" + TextSha256(FileSha256(file.string()) + "\n" + style + "\n" + function);
-  spec.greets = true;
+  spec.args = {"-u", "-c", kPythonRunner, file.string(), style, function, constants};
+  // Raised when what functions are given changes: a score may then be another one.
+  constexpr const char* kRunnerVersion = "2";
+  const std::string how = kRunnerVersion + style + "\n" + function + (constants == "{}" ? "" : "\n" + constants);
+  spec.digest = "sha256:" + TextSha256(FileSha256(file.string()) + "\n" + how);
+  spec.greets = spec.tokens = true;
   options.sandbox.visible.push_back(file.parent_path().string());  // its neighbours, which it may import
+  const std::filesystem::path environment = std::filesystem::path(spec.path).parent_path().parent_path();
+  if (std::filesystem::exists(environment / "pyvenv.cfg", error)) options.sandbox.visible.push_back(environment.string());
   return MakeProgramFrom(spec, part, allow_unsandboxed, std::move(options));
 }
 

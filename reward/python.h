@@ -2,7 +2,8 @@
 //
 // Purpose: kind = "python". path is the file; a runner of ours (reward/python_runner.py, inside the binary) loads it in
 // an interpreter of its own and speaks the JSON lines of reward/subprocess.h, with the same walls and deadlines.
-// Options (args): function=NAME (needed only if the file has several), style=auto|trl|verl|openrlhf, python=INTERPRETER.
+// Options (args): function=NAME (needed only if the file has several), style=auto|trl|verl|openrlhf, python=INTERPRETER,
+// kwargs={JSON object} (arguments that are the same in every call).
 // Python is needed only for this kind. Importing torch takes more than the default memory_mb.
 // Thread safety, errors: as RewardFunction; a file that cannot be imported or has no such function is an Error of
 // construction, with Python's words.

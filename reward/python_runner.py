@@ -1,20 +1,27 @@
-"""Runs a reward function written for TRL, verl or OpenRLHF behind Plumb's JSON lines. Arguments: FILE STYLE FUNCTION.
+"""Runs a reward function written for TRL, verl or OpenRLHF behind Plumb's JSON lines. Arguments: FILE STYLE FUNCTION KWARGS.
 
 The function's file is not changed and knows nothing of this. What it prints goes to stderr; what it raises becomes
 {"error": ...} for the answers concerned, never a number.
 """
 import asyncio
+import functools
 import importlib.util
 import inspect
 import json
+import math
 import os
 import sys
+import traceback
 
+CONSTANTS = {}  # arguments of every call, from the recipe; they win, as verl's reward_kwargs do
 replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
-MARKS = {"verl": {"solution_str"}, "openrlhf": {"queries"}, "trl": {"completions"}}
+# The parameters that give a style away. Functions of TRL may want the text, the tokens or both.
+MARKS = (("verl", "solution_str"), ("verl", "solution_strs"), ("openrlhf", "queries"), ("trl", "completions"),
+         ("trl", "completion_ids"))
 # What data sets call the right answer: filled from the ground truth where a function asks for one by name.
 TRUTHS = ("ground_truth", "answer", "answers", "solution", "label", "labels", "target", "reference")
+TAKEN = ("ground_truth", "answer", "label")  # columns of these names are read as the ground truth
 
 
 def say(reply):
@@ -29,9 +36,14 @@ def parameters(function):
         return {}
 
 
+def open_ended(function):
+    return any(p.kind is p.VAR_KEYWORD for p in parameters(function).values())
+
+
 def style_of(function):
     names = set(parameters(function))
-    return next((style for style, marks in MARKS.items() if marks <= names), None)
+    style = next((style for style, mark in MARKS if mark in names), None)
+    return style or ("openrlhf" if getattr(function, "__name__", "") == "reward_func" and len(names) >= 3 else None)
 
 
 def load(path, style, name):
@@ -45,14 +57,19 @@ def load(path, style, name):
             raise LookupError(f"has no function {name}")
         function = getattr(module, name)
     else:
-        own = {n: f for n, f in vars(module).items()
-               if inspect.isfunction(f) and f.__module__ == spec.name and not n.startswith("_") and style_of(f)}
+        found = {n: f for n, f in vars(module).items()
+                 if callable(f) and not inspect.isclass(f) and not n.startswith("_") and style_of(f)}
+        # Its own before what it imported or made of imported classes, as TRL's get_soft_overlong_punishment(..) are.
+        own = {n: f for n, f in found.items() if inspect.isfunction(f) and f.__module__ == spec.name} or found
         for known in ("compute_score", "reward_func"):
             if known in own:
                 own = {known: own[known]}
         if len(own) != 1:
             raise LookupError(f"found {sorted(own) or 'no reward function'}; say which with function=NAME")
         function = next(iter(own.values()))
+    unknown = sorted(set(CONSTANTS) - set(parameters(function)))
+    if unknown and parameters(function) and not open_ended(function):
+        raise LookupError(f"the function has no parameter {unknown[0]}, which kwargs= names")
     if style == "auto":
         style = style_of(function)
         if style is None:
@@ -60,16 +77,40 @@ def load(path, style, name):
     return function, style
 
 
-def call(function, **arguments):
-    wanted = parameters(function)
-    if not any(p.kind is p.VAR_KEYWORD for p in wanted.values()):
+@functools.cache
+def loop():
+    """One for the process: what a function keeps between calls (a session, a lock) belongs to its loop."""
+    made = asyncio.new_event_loop()
+    asyncio.set_event_loop(made)
+    return made
+
+
+def call(function, *positional, **arguments):
+    """The function's result; that of a coroutine is still to be awaited."""
+    if not open_ended(function):
+        wanted = parameters(function)
         arguments = {k: v for k, v in arguments.items() if k in wanted}
-    result = function(**arguments)
-    return asyncio.run(result) if inspect.iscoroutine(result) else result
+    return function(*positional, **{**arguments, **CONSTANTS})
 
 
-def text_of(prompt):
-    return prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
+def awaited(results):
+    """What coroutines give, all of them run side by side; an exception in the place of its result."""
+    waiting = [i for i, result in enumerate(results) if inspect.isawaitable(result)]
+
+    async def together():
+        return await asyncio.gather(*(results[i] for i in waiting), return_exceptions=True)
+
+    if waiting:
+        for i, result in zip(waiting, loop().run_until_complete(together())):
+            results[i] = result
+    return results
+
+
+def call_now(function, *positional, **arguments):
+    result, = awaited([call(function, *positional, **arguments)])
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def plain(value):
@@ -81,9 +122,8 @@ def score_of(value, details=None):
     value = plain(value)
     if value is None:
         return {"skip": True}
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        if not isinstance(value, bool):
-            return {"error": f"returned {type(value).__name__} where a number belongs", "kind": "bad_reply"}
+    if not isinstance(value, (int, float)):  # bool is an int
+        return {"error": f"returned {type(value).__name__} where a number belongs", "kind": "bad_reply"}
     reply = {"score": float(value)}
     if details:
         reply["scores"] = details
@@ -98,46 +138,101 @@ def numbers(mapping, skip=()):
 def batch_scores(values, count, details=None):
     values = plain(values)
     if not isinstance(values, (list, tuple)):
+        if values is None or not isinstance(values, (int, float)):
+            what = "nothing" if values is None else type(values).__name__
+            return [{"error": f"returned {what} where a list of {count} scores belongs", "kind": "bad_reply"}] * count
         values = [values]
     if len(values) != count:
         return [{"error": f"returned {len(values)} scores for {count} answers", "kind": "wrong_count"}] * count
     return [score_of(v, details[i] if details else None) for i, v in enumerate(values)]
 
 
+class TrainerState:
+    """TRL's trainer_state, as far as it is known here: how many updates made the weights that wrote the answers."""
+    def __init__(self, step):
+        self.global_step = step
+
+    def __getattr__(self, name):
+        raise AttributeError(f"trainer_state has no {name} here, only global_step")
+
+
+class Logged:
+    """TRL's log_metric and log_extra: finite numbers become sub-scores of the answers; other values are said once."""
+    refused = set()
+
+    def __init__(self, count):
+        self.details = [{} for _ in range(count)]
+
+    def extra(self, column, values):
+        values = plain(values)
+        if not isinstance(values, (list, tuple)) or len(values) != len(self.details):
+            raise ValueError(f"log_extra('{column}') wants a list with one value for each of {len(self.details)} answers")
+        for details, value in zip(self.details, values):
+            value = plain(value)
+            if isinstance(value, (int, float)) and math.isfinite(value) and (len(details) < 64 or column in details):
+                details[str(column)] = float(value)
+            elif column not in self.refused:
+                self.refused.add(column)
+                print(f"logged '{column}' is not kept: only finite numbers are, 64 names at most", file=sys.stderr)
+
+    def metric(self, name, value):
+        self.extra(name, [value] * len(self.details))
+
+
 def trl(function, group):
+    wanted = parameters(function)
     chat = not isinstance(group[0]["prompt"], str)
-    completions = [[{"role": "assistant", "content": r["completion"]}] if chat else r["completion"] for r in group]
+    completions = [[{"role": "assistant", "content": r["text"]}] if chat else r["text"] for r in group]
     columns = {key: [r["extra"].get(key) for r in group] for key in group[0]["extra"]}
     for key in TRUTHS:
-        if key == "ground_truth" or key in parameters(function):
+        if key in wanted or (key in TAKEN and open_ended(function)):
             columns.setdefault(key, [r["ground_truth"] for r in group])
-    columns.update(prompts=[r["prompt"] for r in group], completions=completions)
-    columns.setdefault("completion_ids", None)
-    columns.setdefault("trainer_state", None)
-    return batch_scores(call(function, **columns), len(group))
+    logged = Logged(len(group))
+    ids = [r["completion_ids"] for r in group] if "completion_ids" in group[0] else None
+    if ids is None and "completion_ids" in wanted and wanted["completion_ids"].default is inspect.Parameter.empty:
+        raise LookupError("wants completion_ids, and this request came as text, without tokens")
+    columns.update(prompts=[r["prompt"] for r in group], completions=completions, completion_ids=ids,
+                   trainer_state=TrainerState(group[0]["step"]), log_extra=logged.extra, log_metric=logged.metric)
+    return batch_scores(call_now(function, **columns), len(group), logged.details)
+
+
+def verl_score(result):
+    if isinstance(result, BaseException):
+        return {"error": why(result), "kind": kind_of(result)}
+    if isinstance(result, dict):
+        if "score" not in result:
+            return {"error": "returned a dict without 'score'", "kind": "bad_reply"}
+        return score_of(result["score"], numbers(result, skip=("score",)))
+    result = plain(result)
+    return score_of(result[0] if isinstance(result, (list, tuple)) and result else result)
 
 
 def verl(function, group):
-    replies = []
-    for r in group:
-        extra = r["extra"]
-        info = extra.get("extra_info", extra)
-        result = call(function, data_source=extra.get("data_source", ""), solution_str=r["completion"],
-                      ground_truth=r["ground_truth"], extra_info=info)
-        if isinstance(result, dict):
-            if "score" not in result:
-                replies.append({"error": "returned a dict without 'score'", "kind": "bad_reply"})
-            else:
-                replies.append(score_of(result["score"], numbers(result, skip=("score",))))
-        else:
-            replies.append(score_of(result))
-    return replies
+    sources = [r["extra"].get("data_source", "") for r in group]
+    infos = [r["extra"].get("extra_info", r["extra"]) for r in group]
+    # The data set's own value where it is no text: a list, a number, an object.
+    truths = [nested.get("ground_truth", r["ground_truth"]) if isinstance(nested := r["extra"].get("reward_model"), dict)
+              else r["ground_truth"] for r in group]
+    if "solution_strs" in parameters(function):  # verl's BatchRewardManager
+        results = plain(call_now(function, data_sources=sources, solution_strs=[r["text"] for r in group],
+                                 ground_truths=truths, extra_infos=infos))
+        if not isinstance(results, (list, tuple)) or len(results) != len(group):
+            return batch_scores(results, len(group))
+        return [verl_score(result) for result in results]
+    results = []
+    for r, source, truth, info in zip(group, sources, truths, infos):
+        try:
+            results.append(call(function, data_source=source, solution_str=r["text"], ground_truth=truth, extra_info=info))
+        except Exception as error:
+            results.append(error)
+    return [verl_score(result) for result in awaited(results)]
 
 
 def openrlhf(function, group):
-    prompts = [text_of(r["prompt"]) for r in group]
-    result = call(function, queries=[p + r["completion"] for p, r in zip(prompts, group)], prompts=prompts,
-                  labels=[r["ground_truth"] for r in group])
+    prompts = [r.get("prompt_text", r["prompt"]) for r in group]
+    # By position, as OpenRLHF calls it: the names are the user's.
+    queries = [prompt + r["completion"] for prompt, r in zip(prompts, group)]
+    result = call_now(function, queries, prompts, [r["ground_truth"] for r in group])
     if not isinstance(result, dict):
         return batch_scores(result, len(group))
     if "rewards" not in result:
@@ -145,20 +240,31 @@ def openrlhf(function, group):
     details = [{} for _ in group]
     for name, values in {"scores": result.get("scores"), **(result.get("extra_logs") or {})}.items():
         values = plain(values)
-        if isinstance(values, (list, tuple)) and len(values) == len(group):
-            for i, value in enumerate(values):
-                if isinstance(value, (int, float)):
-                    details[i][str(name)] = float(value)
+        values = values if isinstance(values, (list, tuple)) else [values] * len(group)  # one number for all of them
+        for each, value in zip(details, values if len(values) == len(group) else []):
+            value = plain(value)
+            if isinstance(value, (int, float)):
+                each[str(name)] = float(value)
     return batch_scores(result["rewards"], len(group), details)
 
 
 def why(error):
-    return f"{type(error).__name__}: {error}"[:480]
+    """In one line: what, and where in the user's own files."""
+    if isinstance(error, SystemExit):
+        return f"called exit({error.code})"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
+    place = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno} in {frames[-1].name})" if frames else ""
+    return f"{type(error).__name__}: {error}"[:400] + place[:80]
+
+
+def kind_of(error):
+    return "memory" if isinstance(error, MemoryError) else "exit" if isinstance(error, SystemExit) else "reported"
 
 
 def main():
-    path, style, name = sys.argv[1:4]
+    path, style, name, constants = sys.argv[1:5]
     try:
+        CONSTANTS.update(json.loads(constants))
         function, style = load(path, style, name)
     except BaseException as error:  # SystemExit of a script that is no module, too
         say({"error": why(error)})
@@ -172,12 +278,8 @@ def main():
             continue
         try:
             replies = run(function, group)
-        except MemoryError as error:
-            replies = [{"error": why(error), "kind": "memory"}] * len(group)
-        except SystemExit as error:
-            replies = [{"error": f"called exit({error.code})", "kind": "exit"}] * len(group)
-        except Exception as error:
-            replies = [{"error": why(error)}] * len(group)
+        except (Exception, SystemExit) as error:
+            replies = [{"error": why(error), "kind": kind_of(error)}] * len(group)
         for request, reply in zip(group, replies):
             say({"id": request["id"], **reply})
         group = []

@@ -34,7 +34,7 @@ std::string PromptText(const Prompt& prompt) {
   return messages.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
-std::string_view StripEndTokens(std::string_view completion) {
+std::string_view StripEndTokens(std::string_view completion, bool spaces) {
   // What the tokenizers of the supported families write for end of sequence, end of turn and padding.
   static constexpr std::string_view kEndTokens[] = {
       "<eos>",         "</s>",          "<|im_end|>",     "<|endoftext|>",      "<|eot_id|>", "<|end_of_text|>",
@@ -43,7 +43,7 @@ std::string_view StripEndTokens(std::string_view completion) {
       "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>"};
   for (bool again = true; again;) {
     again = false;
-    while (!completion.empty() && (completion.back() == ' ' || completion.back() == '\n' ||
+    while (spaces && !completion.empty() && (completion.back() == ' ' || completion.back() == '\n' ||
                                    completion.back() == '\r' || completion.back() == '\t')) {
       completion.remove_suffix(1);
     }

@@ -81,7 +81,8 @@ class RewardFunction {
 
 // The prompt as a reward function sees it: Prompt::text, or the messages as a JSON array of {role, content}.
 std::string PromptText(const Prompt& prompt);
-// The answer without trailing special tokens (<eos>, </s>, <|im_end|>, <|endoftext|>, <|eot_id|>, ...) and spaces.
-std::string_view StripEndTokens(std::string_view completion);
+// The answer without trailing special tokens (<eos>, </s>, <|im_end|>, <|endoftext|>, <|eot_id|>, ...) and, with
+// `spaces`, white space around them.
+std::string_view StripEndTokens(std::string_view completion, bool spaces = true);
 
 }  // namespace plumb::reward

@@ -97,6 +97,7 @@ std::unique_ptr<RewardFunction> MakeRewardModel(const configs::RewardPartConfig&
 
 HostOptions WithModelParts(const policy_model::Tokenizer& policy, HostOptions options) {
   options.vocabulary = VocabularyDigest(policy);
+  options.decode = [&policy](std::span<const int32_t> tokens, bool skip_special) { return policy.Decode(tokens, skip_special); };
   options.model_part = [&policy](const configs::RewardPartConfig& part) {
     return part.kind == "perplexity" ? MakePerplexity(part, policy) : MakeRewardModel(part, policy);
   };

@@ -26,7 +26,7 @@ namespace plumb::reward {
 std::unique_ptr<RewardFunction> MakeRewardModel(const configs::RewardPartConfig& part,
                                                 const policy_model::Tokenizer& policy);
 
-// What a GroupScorer needs to make model parts. `policy` is borrowed until its construction has ended.
+// What a GroupScorer needs to make model parts and to decode tokens. `policy` is borrowed for as long as the scorer lives.
 HostOptions WithModelParts(const policy_model::Tokenizer& policy, HostOptions options = {});
 
 }  // namespace plumb::reward

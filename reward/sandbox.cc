@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
@@ -108,14 +109,19 @@ std::vector<std::string> NamespaceCommand(const SandboxOptions& options) {
   }
   std::vector<std::string> command = BaseCommand(options.system_only);
   if (!options.network) command.push_back("--unshare-net");
+  std::vector<std::string> bound;
   for (const std::string& path : options.visible) {
     std::error_code error;
     const std::string real = std::filesystem::canonical(path, error).string();
     if (error) continue;
     for (const std::string& place : {real, std::filesystem::absolute(path).lexically_normal().string()}) {
+      // A folder brings what lies in it; a link in there is no place to bind to.
+      const auto holds = [&](const std::string& folder) { return place == folder || place.starts_with(folder + "/"); };
+      if (std::any_of(bound.begin(), bound.end(), holds)) continue;
       for (const char* hidden : kPrivate) {
         if (options.system_only || place.starts_with(std::string(hidden) + "/")) {
           command.insert(command.end(), {"--ro-bind", real, place});
+          bound.push_back(place);
           break;
         }
       }

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <unordered_map>
@@ -31,8 +32,8 @@ int64_t MaxProcesses(const SandboxOptions& sandbox) {
 
 class ProgramWorker : public Worker {
  public:
-  ProgramWorker(std::vector<std::string> command, const HostOptions& options, bool greets)
-      : name_(options.pool.name), start_grace_(options.start_grace), greets_(greets),
+  ProgramWorker(std::vector<std::string> command, const HostOptions& options, const ProgramSpec& spec)
+      : options_(options), greets_(spec.greets), tokens_(spec.tokens),
         child_({.command = std::move(command), .max_processes = MaxProcesses(options.sandbox)}) {}
 
   // Starts the process; empty, or why it does not serve. Moves `deadline` by what starting is allowed to take.
@@ -43,12 +44,12 @@ class ProgramWorker : public Worker {
       return error.what();
     }
     if (!greets_) {
-      *deadline += start_grace_;  // the first answer waits for interpreters and their imports
+      *deadline += options_.start_grace;  // the first answer waits for interpreters and their imports
       return "";
     }
     const auto before = std::chrono::steady_clock::now();
     std::string line;
-    Failure failure = child_.ReadLine(kMaxLine, &line, After(start_grace_));
+    Failure failure = child_.ReadLine(kMaxLine, &line, After(options_.start_grace));
     *deadline += std::chrono::steady_clock::now() - before;
     if (failure == Failure::kNone) {
       const Json hello = TooDeep(line, 16) ? Json() : Json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -73,7 +74,9 @@ class ProgramWorker : public Worker {
     std::unordered_map<uint64_t, size_t> open;
     for (size_t i = 0; i < count; ++i) {
       open[++next_id_] = i;
-      requests += ProgramRequest(group, i, next_id_) + "\n";
+      requests += ProgramRequest(group, i, next_id_);
+      if (tokens_) requests.insert(requests.size() - 1, TokenFields(group, i, options_));  // before its '}'
+      requests += "\n";
     }
     Failure failure = child_.unread() > 0 ? Failure::kBadReply : child_.Write(requests, deadline);
     std::string detail = failure == Failure::kBadReply ? "wrote without being asked" : "";
@@ -108,7 +111,7 @@ class ProgramWorker : public Worker {
     }
     const uint64_t written = child_.stderr_bytes() - logged_;
     if (const std::string said = child_.TakeStderr(); !said.empty()) {
-      Notice("'" + name_ + "' wrote " + std::to_string(written) + " bytes to stderr, last: " + said.substr(0, 400));
+      Notice("'" + options_.pool.name + "' wrote " + std::to_string(written) + " bytes to stderr, last: " + said.substr(0, 400));
     }
     logged_ += written;
     return scores;
@@ -141,9 +144,8 @@ class ProgramWorker : public Worker {
     return why;
   }
 
-  const std::string name_;
-  const std::chrono::milliseconds start_grace_;
-  const bool greets_;
+  const HostOptions options_;
+  const bool greets_, tokens_;
   ChildProcess child_;
   uint64_t next_id_ = 0;
   uint64_t logged_ = 0;
@@ -163,6 +165,23 @@ std::string ProgramRequest(const TrajectoryGroup& group, size_t index, uint64_t 
   std::string line = DumpJson(request);
   line.pop_back();
   return line + ",\"extra\":" + ExtraJson(prompt) + "}";  // the row's other columns, as they are
+}
+
+std::string TokenFields(const TrajectoryGroup& group, size_t index, const HostOptions& options) {
+  const Trajectory& trajectory = group.trajectories[index];
+  const size_t begin = trajectory.segments.empty() ? trajectory.tokens.size() : static_cast<size_t>(trajectory.prompt_length());
+  const bool known = begin < trajectory.tokens.size();  // a request of text alone has no tokens, or none that are told apart
+  const std::span<const int32_t> all(trajectory.tokens), ids = known ? all.subspan(begin) : std::span<const int32_t>();
+  nlohmann::ordered_json fields;
+  fields["text"] = known && options.decode ? options.decode(ids, /*skip_special=*/true)
+                                           : std::string(StripEndTokens(trajectory.completion, /*spaces=*/false));
+  if (!group.lease.prompt.messages.empty()) fields["prompt_text"] = FullPromptText(group, options);
+  fields["step"] = std::max<int64_t>(0, group.policy.version);
+  if (known) fields["completion_ids"] = std::vector<int32_t>(ids.begin(), ids.end());
+  std::string text = DumpJson(fields);
+  text.pop_back();
+  text[0] = ',';
+  return text;
 }
 
 ProgramReply ParseProgramReply(std::string_view line) {
@@ -212,9 +231,7 @@ std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec, const c
                                                 bool allow_unsandboxed, HostOptions options) {
   options = WithPart(std::move(options), part, allow_unsandboxed);
   const std::vector<std::string> command = HostCommand(options, "--exec", spec.path, spec.args);
-  const auto make = [command, options, greets = spec.greets](int) {
-    return std::make_unique<ProgramWorker>(command, options, greets);
-  };
+  const auto make = [command, options, spec](int) { return std::make_unique<ProgramWorker>(command, options, spec); };
   if (spec.greets) {
     Deadline ignored = After(options.start_grace);
     if (const std::string why = make(0)->Begin(&ignored); !why.empty()) {

@@ -32,6 +32,7 @@ struct ProgramSpec {
   std::string digest;
   bool greets = false;            // its first line is {"ready":true} or {"error":"why"}: then a part that cannot start
                                   // is an Error of construction
+  bool tokens = false;            // requests have what TokenFields writes, too
 };
 std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec, const configs::RewardPartConfig& part,
                                                 bool allow_unsandboxed, HostOptions options);
@@ -41,6 +42,10 @@ std::string FindExecutable(const std::string& name, const configs::RewardPartCon
 
 // The request line of one answer (without '\n'), and the reply read strictly: the id it answers and its score.
 std::string ProgramRequest(const TrajectoryGroup& group, size_t index, uint64_t id);
+// What the frameworks' own functions see of an answer, as ',"name":value' fields: "text" (without special tokens),
+// "step" (the policy's version, 0 before the first update), for a chat "prompt_text" (as the model read it) and, where the
+// trajectory has tokens, "completion_ids".
+std::string TokenFields(const TrajectoryGroup& group, size_t index, const HostOptions& options);
 struct ProgramReply {
   uint64_t id = 0;
   PartScore score;

@@ -46,11 +46,12 @@ TEST(ImportTest, PromptRowsOfOtherSystems) {
   ASSERT_EQ(got.prompts.size(), 4u);
   EXPECT_EQ(got.ledger.read, 4);
   EXPECT_EQ(got.prompts[0].ground_truth, "12");
-  EXPECT_EQ(got.prompts[0].extra_json, R"({"level":{"n":[1,2]},"topic":"t"})");
+  EXPECT_EQ(got.prompts[0].extra_json, R"({"answer":12,"level":{"n":[1,2]},"topic":"t"})") << "a number stays one for reward functions";
   EXPECT_EQ(got.prompts[1].messages, (std::vector<Message>{{"user", "hi"}}));
   EXPECT_EQ(got.prompts[1].ground_truth, "yes");
   EXPECT_EQ(got.prompts[2].text, "i");
   EXPECT_EQ(got.prompts[2].ground_truth, "l");
+  EXPECT_EQ(got.prompts[2].extra_json, "");
   EXPECT_EQ(got.prompts[3].ground_truth, "");
   EXPECT_EQ(got.prompts[3].extra_json, "");
 }
@@ -62,7 +63,7 @@ TEST(ImportTest, MapNamesOtherColumns) {
   EXPECT_EQ(got.prompts[0].text, "a");
   EXPECT_EQ(got.prompts[0].ground_truth, "b");
   EXPECT_EQ(got.prompts[0].weight, 2.5);
-  EXPECT_EQ(got.prompts[0].extra_json, R"({"prompt":"not this"})");
+  EXPECT_EQ(got.prompts[0].extra_json, R"({"prompt":"not this","solution":"b"})") << "under the name that reward functions know";
   options.map = {{"promt", "task"}};
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "unknown key 'promt'", Import("{}", options));
 }

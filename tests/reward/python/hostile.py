@@ -16,6 +16,10 @@ def not_a_number(completions, **kwargs):
     return [float("nan") for _ in completions]
 
 
+def nothing(completions, **kwargs):
+    completions.sort()
+
+
 def text(completions, **kwargs):
     return ["good" for _ in completions]
 
