@@ -62,7 +62,8 @@ test-reliability: setup
 	@build/tests/replay_test --gtest_filter='*Crash*:*Kill*:*Flip*:*Full*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Transport*:Rpc*:Stream*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Curve*:FrameSocket*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
-	@build/tests/reward_test --gtest_filter='*Hostile*:Walls*:*Lies*:PythonReward.Misbehaviour*:ZmqReward*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@build/tests/reward_test --gtest_filter='*Hostile*:*Walls*:*Lies*:PythonReward.Misbehaviour*:ZmqReward*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@build/tests/reward_test --gtest_filter='Hangs*:RewardServer*:MissingLayer*' --gtest_brief=1
 	@PLUMB_RELIABILITY=ci build/tests/run_test --gtest_filter='Reliability*:*HundredTimesSlower*' --gtest_brief=1
 	@build/tests/run_test --gtest_filter='*Killed*:*Resumed*:Supervisor*-Reliability*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 

@@ -3,8 +3,9 @@
 //   reward_doors_bench [groups] [answers]     default: 2000 groups of 8 answers of 400 bytes
 //
 // One worker, one group at a time, after 50 that are not counted. The rule is the share of key words in an answer; every
-// door's scores are compared with the rule's own first, and a door that answers otherwise is not timed. The servers of HTTP
-// and ZeroMQ are threads of this process: the figures are those of the door, not of a network.
+// door's scores are compared with the rule's own first, and a door that answers otherwise is not timed. The servers of HTTP,
+// ZeroMQ and the judge are threads of this process: the figures are those of the door, not of a network. The reward model is
+// a random one of two layers of 64 over 64 tokens an answer: what stands around a model, not what one costs.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -13,7 +14,12 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
+#include "common/file.h"
+#include "policy_model/files/tokenizer.h"
+#include "policy_model/weights.h"
+#include "reward/model_part.h"
 #include "reward/notice.h"
+#include "reward/reward_model.h"
 #include "reward/reward_server.h"
 #include "reward/scorer.h"
 #include "tests/testing/http_server.h"
@@ -61,17 +67,27 @@ TrajectoryGroup Group(int answers, uint64_t id) {
     t.sample = static_cast<uint32_t>(i);
     t.completion = std::string(i % 2 ? "red, green and violet" : "red and blue") + " of " + std::to_string(id);
     while (t.completion.size() < 400) t.completion += " more words";
+    for (int32_t k = 0; k < 64; ++k) t.tokens.push_back(static_cast<int32_t>((id * 7 + static_cast<uint64_t>(i * 5 + k * k)) % 40));
+    t.segments = {{Origin::kPrompt, 0, 16, ""}, {Origin::kPolicy, 16, 64, ""}};
     group.trajectories.push_back(std::move(t));
   }
   return group;
 }
 
-bool Measure(const char* door, configs::RewardPartConfig part, int groups, int answers) {
+// What the door should say to each answer of a group; empty: not compared.
+using Wanted = std::function<std::vector<double>(const TrajectoryGroup&)>;
+
+std::vector<double> RuleScores(const TrajectoryGroup& group) {
+  std::vector<double> out;
+  for (const Trajectory& t : group.trajectories) out.push_back(KeyWords(t.completion, group.lease.prompt.ground_truth));
+  return out;
+}
+
+bool Measure(const char* door, configs::RewardPartConfig part, HostOptions host, const Wanted& wanted, int groups, int answers) {
   part.name = "door";
   part.timeout_s = 60;
   configs::RewardConfig config;
   config.parts = {part};
-  HostOptions host;
   host.host_command = {PLUMB_REWARD_HOST};
   std::vector<double> us;
   try {
@@ -82,9 +98,10 @@ bool Measure(const char* door, configs::RewardPartConfig part, int groups, int a
       const auto start = Clock::now();
       const Outcome outcome = scorer.ScoreGroup(group);
       const std::chrono::duration<double, std::micro> took = Clock::now() - start;
-      for (const Trajectory& t : group.trajectories) {
-        // The rule in process is another one: it has no key words.
-        const double want = part.kind == "contains" ? t.reward : KeyWords(t.completion, group.lease.prompt.ground_truth);
+      const std::vector<double> want_all = wanted(group);
+      for (size_t k = 0; k < group.trajectories.size(); ++k) {
+        const Trajectory& t = group.trajectories[k];
+        const double want = want_all.empty() ? t.reward : want_all[k];
         if (outcome != Outcome::kScored || t.reward != want) {
           std::printf("%-34s NOT TIMED: %s, score %g instead of %g\n", door, t.unscored_reason.c_str(), t.reward, want);
           return false;
@@ -112,11 +129,13 @@ int Main(int argc, char** argv) {
   const plumb::testing::TempFolder folder;
   std::printf("%d groups of %d answers of 400 bytes, one worker, one group at a time\n", groups, answers);
   int failed = 0;
-  const auto door = [&](const char* name, const configs::RewardPartConfig& part) { failed += !Measure(name, part, groups, answers); };
+  const auto door = [&](const char* name, const configs::RewardPartConfig& part, const Wanted& wanted = RuleScores,
+                        const HostOptions& host = {}) { failed += !Measure(name, part, host, wanted, groups, answers); };
+  const Wanted anything = [](const TrajectoryGroup&) { return std::vector<double>(); };
   configs::RewardPartConfig part;
 
   part.kind = "contains", part.args = {"words=red,green,violet"};
-  door("rule in process (contains)", part);
+  door("rule in process (contains)", part, anything);  // another rule: it looks for listed words
 
   part = {}, part.kind = "plugin", part.path = PLUMB_BENCH_PLUGIN;
   door("plugin (C, host process)", part);
@@ -156,6 +175,38 @@ int Main(int argc, char** argv) {
   part = {}, part.kind = "zmq", part.endpoint = tcp.endpoint();
   part.server_key = folder / "server.pub", part.client_key = folder / "client.key";
   door("zmq (tcp, CURVE keys)", part);
+
+  plumb::testing::HttpServer judge([](const plumb::testing::HttpRequest& request) {
+    const std::string asked = Json::parse(request.body)["messages"][0]["content"];
+    const double score = KeyWords(asked.substr(asked.find('|') + 1), asked.substr(0, asked.find('|')));
+    return plumb::testing::HttpOk(Json{{"choices", {{{"message", {{"role", "assistant"}, {"content", Json(score).dump()}}}}}}}.dump());
+  });
+  part = {}, part.kind = "judge", part.endpoint = judge.url(), part.model = "judge", part.scale = 1;
+  part.judge_prompt = "{ground_truth}|{completion}";
+  door("judge (an answer a request)", part);
+
+  const auto tokenizer = policy_model::Tokenizer::BuiltIn("arithmetic");
+  policy_model::Weights policy({.family = "llama", .layers = 2, .hidden = 64, .heads = 4, .kv_heads = 2, .head_dim = 16, .ffn = 128,
+                                .vocab = tokenizer->size(), .max_positions = 128, .tied = true, .eos_tokens = {2}},
+                               Device::kCpu, DType::kFloat32);
+  policy.Initialise(6, 0.3);
+  policy_model::SaveModelDirectory(policy_model::ScalarHeadFrom(policy, 8), folder / "rm", "");
+  RealFileSystem().WriteFileAtomic(folder / "rm/tokenizer.json", tokenizer->json());
+  part = {}, part.name = "model", part.kind = "reward_model", part.path = folder / "rm";
+  const HostOptions models = WithModelParts(*tokenizer);
+  const auto reference = MakeFunction(part, false, models);
+  const Wanted same = [&](const TrajectoryGroup& group) {
+    std::vector<double> out;
+    for (const PartScore& score : reference->Score(group, After(std::chrono::seconds(60)))) out.push_back(score.value);
+    return out;
+  };
+  door("reward model in process (tiny)", part, same, models);
+
+  std::vector<ServedPart> served;
+  served.push_back({MakeFunction(part, false, models), 1.0});
+  RewardServer worker(std::move(served), folder.Ipc("model"), {}, {.vocabulary = VocabularyDigest(*tokenizer), .encode = {}});
+  part = {}, part.kind = "zmq", part.endpoint = worker.endpoint(), part.args = {"tokens=1"};
+  door("reward model over zmq (tiny, ipc)", part, same, models);
   return failed > 0 ? 1 : 0;
 }
 

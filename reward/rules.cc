@@ -145,6 +145,8 @@ RuleParts Length(const configs::RewardPartConfig& part) {
                      " and max_tokens = " + std::to_string(part.max_tokens));
   }
   return [target = part.target_tokens, max = part.max_tokens](std::string_view, const Trajectory& t, const Prompt&) {
+    // A worker that is sent texts has no tokens to count; without segments it does not know where the prompt ends.
+    if (t.segments.empty()) return PartScore::Failed(Failure::kReported, "length counts tokens, and this answer came as text");
     return PartScore::Of(LengthScore(t.completion_length(), target, max));
   };
 }

@@ -91,6 +91,18 @@ std::string Solution(const Prompt& prompt) {
   return "";
 }
 
+void Tokenize(const Session& session, const Prompt& prompt, const std::string& completion, Trajectory* t) {
+  const auto& eos = session.shape().eos_tokens;
+  t->tokens = prompt.tokens;
+  const int32_t prompt_end = static_cast<int32_t>(t->tokens.size());
+  const std::vector<int32_t> answer = session.tokenizer().Encode(completion);
+  t->tokens.insert(t->tokens.end(), answer.begin(), answer.end());
+  const bool ended = !answer.empty() && std::find(eos.begin(), eos.end(), answer.back()) != eos.end();
+  if (!ended && !eos.empty()) t->tokens.push_back(eos.front());
+  const int32_t end = static_cast<int32_t>(t->tokens.size());
+  t->segments = {{Origin::kPrompt, 0, prompt_end, ""}, {Origin::kPolicy, prompt_end, end, ""}};
+}
+
 }  // namespace
 
 std::vector<RewardSample> ReadRewardSamples(const std::string& path, const configs::Config& config) {
@@ -153,9 +165,8 @@ bool SaysTheSame(const Prompt& a, const Prompt& b) {
          a.weight == b.weight;
 }
 
-std::vector<TrajectoryGroup> GroupsOf(const std::vector<RewardSample>& samples, const Session& session) {
+std::vector<TrajectoryGroup> GroupsOf(const std::vector<RewardSample>& samples, const Session* session) {
   std::vector<TrajectoryGroup> groups;
-  const auto& eos = session.shape().eos_tokens;
   const Prompt* last = nullptr;
   for (const RewardSample& sample : samples) {
     try {
@@ -163,20 +174,13 @@ std::vector<TrajectoryGroup> GroupsOf(const std::vector<RewardSample>& samples, 
         groups.emplace_back();
         groups.back().lease.lease_id = groups.size() - 1;
         groups.back().lease.prompt = sample.prompt;
-        groups.back().lease.prompt.tokens = session.Tokenize(sample.prompt);
+        if (session != nullptr) groups.back().lease.prompt.tokens = session->Tokenize(sample.prompt);
       }
       last = &sample.prompt;
       TrajectoryGroup& group = groups.back();
       Trajectory t;
       t.sample = static_cast<uint32_t>(group.trajectories.size());
-      t.tokens = group.lease.prompt.tokens;
-      const int32_t prompt_end = static_cast<int32_t>(t.tokens.size());
-      const std::vector<int32_t> answer = session.tokenizer().Encode(sample.completion);
-      t.tokens.insert(t.tokens.end(), answer.begin(), answer.end());
-      const bool ended = !answer.empty() && std::find(eos.begin(), eos.end(), answer.back()) != eos.end();
-      if (!ended && !eos.empty()) t.tokens.push_back(eos.front());
-      const int32_t end = static_cast<int32_t>(t.tokens.size());
-      t.segments = {{Origin::kPrompt, 0, prompt_end, ""}, {Origin::kPolicy, prompt_end, end, ""}};
+      if (session != nullptr) Tokenize(*session, group.lease.prompt, sample.completion, &t);
       t.completion = sample.completion;
       group.trajectories.push_back(std::move(t));
     } catch (const Error& error) {

@@ -30,7 +30,8 @@ std::vector<RewardSample> ReadRewardSamples(const std::string& path, const confi
 // (canonical_solution or code), between <think> and <answer> tags; a wrong one; an empty one.
 std::vector<RewardSample> MakeRewardSamples(const configs::Config& config);
 
-// The groups to score, tokenized with the recipe's tokenizer; every answer ends by itself, with an end token.
-std::vector<TrajectoryGroup> GroupsOf(const std::vector<RewardSample>& samples, const Session& session);
+// The groups to score, tokenized with the recipe's tokenizer; every answer ends by itself, with an end token. Without a
+// session they are text alone: parts that need tokens then fail and say so.
+std::vector<TrajectoryGroup> GroupsOf(const std::vector<RewardSample>& samples, const Session* session);
 
 }  // namespace plumb::run

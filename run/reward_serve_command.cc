@@ -35,7 +35,9 @@ int Serve(const ServeArguments& a) {
   if (a.key.empty() != a.allowed.empty()) {
     throw Error(ErrorCode::kInvalidArgument, "--key and --allowed belong together: the worker's key, and the list of its clients'", "plumb reward serve");
   }
-  const configs::Config config = configs::LoadRecipe(a.recipe, a.overrides).config;
+  std::vector<std::string> overrides = a.overrides;
+  overrides.insert(overrides.begin(), "data.train=arithmetic");  // no prompts are read: [[reward.parts]] alone will do
+  const configs::Config config = configs::LoadRecipe(a.recipe, overrides).config;
   std::vector<reward::ServedPart> parts;
   std::string names;
   std::unique_ptr<ModelFolder> model;  // tokenizer and chat template of the model parts, without weights

@@ -142,20 +142,26 @@ void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>
                     std::to_string(part.failed) + (failures.empty() ? "" : ":" + failures)});
   }
   PrintTable(rows);
-  bool titled = false;
-  for (const Scored& s : scored) {
-    for (size_t p = 0; p < s.parts.size(); ++p) {
-      if (s.parts[p].scored()) continue;
-      if (!titled) std::printf("\nfailures\n");
-      titled = true;
-      std::printf("  %s, part '%s': %s\n", s.sample->label.c_str(), parts[p].name.c_str(), Failed(s.parts[p]).c_str());
+  // What samples that follow one another have in common is said once.
+  std::vector<std::pair<std::string, std::string>> failures;
+  const auto fail = [&](const std::string& sample, const std::string& what) {
+    if (!failures.empty() && failures.back().second == what) {
+      failures.back().first += ", " + sample;
+    } else {
+      failures.emplace_back(sample, what);
     }
-    if (!s.trajectory.scored && std::all_of(s.parts.begin(), s.parts.end(), [](const PartScore& p) { return p.scored(); })) {
-      if (!titled) std::printf("\nfailures\n");
-      titled = true;
-      std::printf("  %s: %s\n", s.sample->label.c_str(), s.trajectory.unscored_reason.c_str());
+  };
+  for (size_t p = 0; p < parts.size(); ++p) {
+    for (const Scored& s : scored) {
+      if (!s.parts[p].scored()) fail(s.sample->label, "part '" + parts[p].name + "': " + Failed(s.parts[p]));
     }
   }
+  for (const Scored& s : scored) {
+    const bool each = std::all_of(s.parts.begin(), s.parts.end(), [](const PartScore& p) { return p.scored(); });
+    if (!s.trajectory.scored && each) fail(s.sample->label, s.trajectory.unscored_reason);
+  }
+  if (!failures.empty()) std::printf("\nfailures\n");
+  for (const auto& [samples, what] : failures) std::printf("  %s; %s\n", samples.c_str(), what.c_str());
 }
 
 void PrintJson(const std::string& recipe, const std::vector<Scored>& scored, const std::vector<PartSummary>& parts) {
@@ -210,12 +216,19 @@ std::string WhyDisabled(const std::exception_ptr& error) {
 }
 
 int Test(const TestArguments& a) {
-  configs::Config config = configs::LoadRecipe(a.recipe, a.overrides).config;
+  std::vector<std::string> overrides = a.overrides;
+  // Samples are the data, and text alone will do: a file with nothing but [[reward.parts]] can be tried.
+  if (!a.samples.empty()) overrides.insert(overrides.begin(), "data.train=arithmetic");
+  const configs::Loaded loaded = configs::LoadRecipe(a.recipe, overrides);
+  configs::Config config = loaded.config;
   Select(config, a.parts, a.recipe);
-  const std::unique_ptr<Session> session = Session::WithoutRun(config);
+  const bool names_model = std::any_of(loaded.origins.begin(), loaded.origins.end(), [](const auto& origin) {
+    return origin.first.starts_with("model.") && origin.second != "default";
+  });
+  const std::unique_ptr<Session> session = names_model || a.samples.empty() ? Session::WithoutRun(config) : nullptr;
   const std::vector<RewardSample> samples = a.samples.empty() ? MakeRewardSamples(config) : ReadRewardSamples(a.samples, config);
-  std::vector<TrajectoryGroup> groups = GroupsOf(samples, *session);
-  GroupScorer scorer(config.reward, reward::WithModelParts(session->tokenizer()));
+  std::vector<TrajectoryGroup> groups = GroupsOf(samples, session.get());
+  GroupScorer scorer(config.reward, session ? reward::WithModelParts(session->tokenizer()) : reward::HostOptions());
 
   std::vector<PartSummary> parts;
   for (const auto& [name, digest] : scorer.Digests()) {

@@ -314,6 +314,19 @@ TEST(RewardServer, RefusesWithAReasonAndServesOn) {
   EXPECT_EQ(reply["scores"][0]["kind"], "reported");
 }
 
+// Texts have no tokens to count: no score instead of that of an answer without any.
+TEST(RewardServer, LengthOfATextIsNoScore) {
+  Notices notices;
+  plumb::testing::TempFolder folder;
+  auto part = TestPart("length");
+  part.target_tokens = 10, part.max_tokens = 20;
+  std::vector<ServedPart> parts;
+  parts.push_back({MakeFunction(part, false, TestHost()), 1});
+  RewardServer server(std::move(parts), folder.Ipc("s"));
+  const Json reply = Json::parse(server.Answer(R"({"id":"a","plumb":1,"prompt":"p","completions":["x"]})", milliseconds(0)));
+  EXPECT_EQ(reply["scores"][0]["kind"], "reported") << reply;
+}
+
 // A thousand damaged, repeated and cut requests: each is answered or refused, and none changes what the next gets.
 TEST(RewardServer, DamagedAndReplayedRequestsChangeNothing) {
   Notices notices;

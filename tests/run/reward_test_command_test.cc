@@ -65,6 +65,23 @@ TEST(RewardTestCommand, ScoresAFileThroughTheProgram) {
   }
 }
 
+// A newcomer's first file: reward parts and nothing else, on texts that no built-in vocabulary has.
+TEST(RewardTestCommand, PartsAloneAreEnoughForSamples) {
+  const TempFolder temp;
+  Write(temp / "parts.toml", "[[reward.parts]]\nname = \"kind\"\nkind = \"contains\"\nargs = [\"words=please\"]\n");
+  Write(temp / "samples.jsonl", R"({"prompt": [{"role": "user", "content": "Ünder?"}], "completion": "Yes, please!"})" "\n");
+  const auto output = RunPlumb({"reward", "test", temp / "parts.toml", "--samples", temp / "samples.jsonl", "--json"});
+  ASSERT_EQ(output.code, 0) << output.err;
+  EXPECT_EQ(nlohmann::json::parse(output.out)["samples"][0]["reward"], 1);
+  Write(temp / "tokens.toml", "[[reward.parts]]\nname = \"short\"\nkind = \"length\"\ntarget_tokens = 4\nmax_tokens = 8\n");
+  const auto counted = RunPlumb({"reward", "test", temp / "tokens.toml", "--samples", temp / "samples.jsonl"});
+  EXPECT_EQ(counted.code, kExitRewardFailed) << "no tokens, no score";
+  EXPECT_TRUE(Has(counted.out, "came as text")) << counted.out;
+  Write(temp / "model.toml", "[[reward.parts]]\nname = \"m\"\nkind = \"reward_model\"\npath = \"x\"\n");
+  EXPECT_TRUE(Has(RunPlumb({"reward", "test", temp / "model.toml", "--samples", temp / "samples.jsonl"}).err, "[model] path"));
+  EXPECT_TRUE(Has(RunPlumb({"reward", "test", temp / "parts.toml"}).err, "data.train is missing")) << "samples have to come from somewhere";
+}
+
 TEST(RewardTestCommand, APartThatAlwaysFailsIsAnExitCode) {
   const TempFolder temp;
   Write(temp / "recipe.toml", testing::Read(kRecipe) +
