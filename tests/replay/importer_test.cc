@@ -70,7 +70,7 @@ TEST(ImporterTest, PromptForms) {
   const Case cases[] = {
       {"gsm8k", R"({"question": "How many?", "answer": "6*7 #### 42 "})", "How many?", "42", R"({"answer":"6*7 #### 42 "})"},
       {"prompt-answer", R"({"prompt": "p", "answer": 12, "z": null, "b": {"n": [1, 2.5, "x\n"]}})", "p", "12",
-       R"({"b":{"n":[1,2.5,"x\n"]},"z":null})"},
+       R"({"answer":12,"b":{"n":[1,2.5,"x\n"]},"z":null})"},
       {"openrlhf", R"({"input": "i", "label": "l"})", "i", "l", ""},
       {"slime", R"({"prompt": "p", "label": "l", "metadata": {"k": 1}})", "p", "l", R"({"metadata":{"k":1}})"},
       {"trl", R"({"prompt": "only this", "level": 3})", "only this", "", R"({"level":3})"},

@@ -36,9 +36,13 @@ if importlib.util.find_spec("trl"):
         file.write("from trl import rewards\n\n" + "".join(f"{name} = {what}\n" for name, what in made.items()))
     chats = [[{"role": "assistant", "content": answer}] for answer in answers]
     for name, what in made.items():
-        function = eval(what)
-        add(path, name, True, "$4$", function(prompts=[[{"role": "user", "content": "What is it?"}]] * len(answers), completions=chats,
-                                              completion_ids=ids, solution=["$4$"] * len(answers)))
+        try:
+            values = eval(what)(prompts=[[{"role": "user", "content": "What is it?"}]] * len(answers), completions=chats,
+                                completion_ids=ids, solution=["$4$"] * len(answers))
+        except ImportError as error:
+            print(f"{name} of trl left out: {error}", file=sys.stderr)
+            continue
+        add(path, name, True, "$4$", values)
 else:
     print("trl is not installed", file=sys.stderr)
 
