@@ -313,6 +313,10 @@ struct AlgorithmDefaults {
       set_text("kl_placement", a.kl_placement, "reward");
     };
     if (a.name == "ppo") {
+      Set(a, "dual_clip", a.dual_clip, 3.0);
+      Set(a, "entropy_coef", a.entropy_coef, 0.01);
+      Set(a, "reward_clip", a.reward_clip, 10.0);
+      Set(a, "kl_coef", a.kl_coef, 0.05);
       kl_in_reward();
     } else if (a.name == "dr_grpo") {
       Set(a, "advantage_std", a.advantage_std, false);

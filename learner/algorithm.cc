@@ -16,6 +16,10 @@ std::unique_ptr<Algorithm> MakeAlgorithm(const AlgorithmContext& c) {
   throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.name '" + name + "'");
 }
 
+void CheckAlgorithm(const configs::Config& config, const policy_model::ModelShape& policy) {
+  if (config.algorithm.name == "ppo") CheckCritic(config, policy);
+}
+
 bool NeedsReference(const configs::Config& config) { return config.algorithm.kl_coef > 0; }
 
 }  // namespace plumb::learner

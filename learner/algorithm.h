@@ -50,6 +50,9 @@ struct AlgorithmContext {
 // By algorithm.name. Throws kInvalidArgument for a name that this build has not.
 std::unique_ptr<Algorithm> MakeAlgorithm(const AlgorithmContext& context);
 
+// What MakeAlgorithm would refuse and can be known at once: before a warm start, not after it.
+void CheckAlgorithm(const configs::Config& config, const policy_model::ModelShape& policy);
+
 // A frozen copy of the first policy has to be kept.
 bool NeedsReference(const configs::Config& config);
 

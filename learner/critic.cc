@@ -14,8 +14,10 @@ namespace {
 using policy_model::Weights;
 
 // The same token numbers have to mean the same text to both.
-void CheckTokenizer(const std::string& critic, const std::string& policy) {
-  const auto ours = policy_model::Tokenizer::Load(policy), theirs = policy_model::Tokenizer::Load(critic);
+void CheckTokenizer(const std::string& critic, const configs::ModelConfig& model) {
+  const std::string policy = model.path.empty() ? "the built-in vocabulary " + model.vocabulary : model.path;
+  const auto ours = model.path.empty() ? policy_model::Tokenizer::BuiltIn(model.vocabulary) : policy_model::Tokenizer::Load(model.path);
+  const auto theirs = policy_model::Tokenizer::Load(critic);
   int32_t different = ours->size() == theirs->size() ? -1 : std::min(ours->size(), theirs->size());
   for (int32_t id = 0; id < std::min(ours->size(), theirs->size()); ++id) {
     if (ours->TokenBytes(id) == theirs->TokenBytes(id)) continue;
@@ -29,22 +31,26 @@ void CheckTokenizer(const std::string& critic, const std::string& policy) {
                   "the same tokenizer", critic);
 }
 
-Weights LoadCritic(const std::string& path, const std::string& policy_path, const Weights& policy) {
+policy_model::ModelShape CheckedShape(const configs::Config& config, const policy_model::ModelShape& policy) {
+  const std::string& path = config.critic.path;
   policy_model::ModelShape shape = policy_model::ReadModelConfig(path);
-  if (shape.vocab != policy.shape().vocab) {
+  if (shape.vocab != policy.vocab) {
     throw Error(ErrorCode::kInvalidArgument,
                 "the critic has a vocabulary of " + std::to_string(shape.vocab) + ", the policy of " +
-                    std::to_string(policy.shape().vocab) + ": they have to share a tokenizer", path);
+                    std::to_string(policy.vocab) + ": they have to share a tokenizer", path);
   }
-  if (!policy_path.empty() && RealFileSystem().Exists(path + "/tokenizer.json")) CheckTokenizer(path, policy_path);
+  if (RealFileSystem().Exists(path + "/tokenizer.json")) CheckTokenizer(path, config.model);
   if (!shape.scalar_head) {
     throw Error(ErrorCode::kInvalidArgument,
                 "is not a model with a scalar head (config.json names no ...ForSequenceClassification): name a reward model "
                 "or critic, or leave critic.path empty to start from the policy", path);
   }
-  shape.scalar_head = true;
-  Weights weights(shape, policy.flat().device(), policy.flat().dtype());
-  weights.Load(path);
+  return shape;
+}
+
+Weights LoadCritic(const configs::Config& config, const Weights& policy) {
+  Weights weights(CheckedShape(config, policy.shape()), policy.flat().device(), policy.flat().dtype());
+  weights.Load(config.critic.path);
   return weights;
 }
 
@@ -61,7 +67,7 @@ Weights WithZeroHead(Weights weights) {
 
 Weights MakeCritic(const configs::Config& config, const Weights& policy) {
   if (config.critic.mode == "shared") return WithZeroHead(policy_model::ValueHeadFor(policy, config.run.seed));
-  if (!config.critic.path.empty()) return LoadCritic(config.critic.path, config.model.path, policy);
+  if (!config.critic.path.empty()) return LoadCritic(config, policy);
   return WithZeroHead(policy_model::ScalarHeadFrom(policy, config.run.seed));
 }
 
@@ -72,6 +78,10 @@ configs::OptimizerConfig OptimizerOf(const configs::Config& config) {
 }
 
 }  // namespace
+
+void CheckCritic(const configs::Config& config, const policy_model::ModelShape& policy) {
+  if (config.critic.mode != "shared" && !config.critic.path.empty()) CheckedShape(config, policy);
+}
 
 Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& policy_train)
     : weights_(MakeCritic(config, policy)), optimizer_(weights_, OptimizerOf(config)), policy_train_(policy_train) {

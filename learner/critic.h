@@ -20,6 +20,9 @@
 
 namespace plumb::learner {
 
+// Throws what the constructor would say about critic.path; reads no weights.
+void CheckCritic(const configs::Config& config, const policy_model::ModelShape& policy);
+
 class Critic {
  public:
   // `policy` is copied (own, without critic.path) or only looked at for its shape. A new head starts at 0. `policy_train` is kept.

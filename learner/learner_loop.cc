@@ -214,6 +214,7 @@ LearnerResult LearnerLoop::Run(bool resume) {
     }
   }
   const bool restored = found.has_value();
+  CheckAlgorithm(config_, weights_.shape());
   if (!restored) WarmStart();
   if (NeedsReference(config_)) {
     // Step 0's weights are the reference; a resumed run finds them in the checkpoint folder.

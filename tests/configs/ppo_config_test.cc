@@ -36,6 +36,31 @@ TEST(PpoConfigTest, KlStandsInTheRewardUnlessTheRecipeSaysOtherwise) {
   EXPECT_EQ(ToToml(again.config), ToToml(ppo.config));
 }
 
+// COMPATIBILITY.md section 3.
+TEST(PpoConfigTest, UsualValuesAreThoseThatPeopleExpect) {
+  const Loaded loaded = ParseRecipe(Recipe("name = \"ppo\""), "r.toml");
+  const AlgorithmConfig& a = loaded.config.algorithm;
+  EXPECT_EQ(a.clip_low, 0.2);
+  EXPECT_EQ(a.clip_high, 0.2);
+  EXPECT_EQ(a.dual_clip, 3.0);
+  EXPECT_EQ(a.kl_coef, 0.05);
+  EXPECT_EQ(a.entropy_coef, 0.01);
+  EXPECT_EQ(a.reward_clip, 10);
+  EXPECT_EQ(a.gamma, 1);
+  EXPECT_EQ(a.lam, 0.95);
+  EXPECT_TRUE(a.whiten_advantages);
+  EXPECT_EQ(loaded.origins.at("algorithm.dual_clip"), "default of ppo");
+  EXPECT_EQ(loaded.config.critic.learning_rate, 1e-5);
+  EXPECT_EQ(loaded.config.critic.value_clip, 0.2);
+  EXPECT_EQ(loaded.config.critic.vf_coef, 0.5);
+  EXPECT_EQ(loaded.config.optimizer.learning_rate, 1e-6);
+  EXPECT_EQ(loaded.config.optimizer.grad_clip, 1.0);
+  const AlgorithmConfig grpo = ParseRecipe(Recipe("name = \"grpo\""), "r.toml").config.algorithm;
+  EXPECT_EQ(grpo.dual_clip, 0);
+  EXPECT_EQ(grpo.entropy_coef, 0);
+  EXPECT_EQ(grpo.kl_coef, 0);
+}
+
 TEST(PpoConfigTest, NamesOfOtherSystems) {
   const Config c = ParseRecipe(Recipe("name = \"ppo\"\ninit_kl_coef = 0.2\nkl_ctrl = \"adaptive\"\ntarget_kl = 0.1\n"
                                       "horizon = 500\nppo_epochs = 4\ngamma = 0.99\nlam = 0.9\ncliprange_reward = 10",
@@ -55,7 +80,7 @@ TEST(PpoConfigTest, NamesOfOtherSystems) {
 TEST(PpoConfigTest, ContradictionsAreSentences) {
   const std::pair<std::string, const char*> cases[] = {
       {Recipe("name = \"ppo\"\nkl_coef = 0.1\nkl_controller = \"adaptive\""), "needs algorithm.kl_target > 0"},
-      {Recipe("name = \"ppo\"\nkl_controller = \"adaptive\"\nkl_target = 0.1"), "needs algorithm.kl_coef > 0"},
+      {Recipe("name = \"ppo\"\nkl_coef = 0\nkl_controller = \"adaptive\"\nkl_target = 0.1"), "needs algorithm.kl_coef > 0"},
       {Recipe("name = \"ppo\"\nkl_coef = 0.1\nkl_target = 0.1"), "only looked at under"},
       {Recipe("name = \"grpo\"\nkl_coef = 0.1\nkl_controller = \"adaptive\"\nkl_target = 0.1"), "is an option of"},
       {Recipe("name = \"ppo\"\nkl_controller = \"pid\""), "algorithm.kl_controller = \"pid\" is not known"},
