@@ -97,9 +97,13 @@ class HttpClient::Impl {
   }
 
   HttpReply Post(const std::string& body, Deadline deadline) {
+    HttpReply before;  // why it was asked again
     for (milliseconds pause(50);; pause = std::min(pause * 2, milliseconds(1000))) {
       bool again = false;
       HttpReply reply = Once(body, deadline, &again);
+      // An attempt that the deadline cuts short says less than what the server did to the ones before.
+      if (reply.failure == Failure::kTimeout && before.failure != Failure::kNone) reply = before;
+      if (again) before = reply;
       if (reply.failure != Failure::kNone) client_.stop();  // what follows on this connection cannot be trusted
       if (!again || Clock::now() + pause >= deadline) {
         for (size_t at; !options_.bearer.empty() && (at = reply.reason.find(options_.bearer)) != std::string::npos;) {

@@ -15,6 +15,7 @@ namespace {
 
 constexpr auto kEvery = std::chrono::milliseconds(50);
 constexpr int64_t kClearlyMore = 16;
+constexpr int kAnyway = 10;  // looks after which a count is made, whatever the number of tasks: others may have ended meanwhile
 
 // All tasks of the machine: the number behind the slash in /proc/loadavg. 0: not known.
 int64_t Tasks() {
@@ -105,7 +106,9 @@ void ProcessWatch::Look() {
   if (fewest_ < 0 || tasks < fewest_) fewest_ = tasks;
   int64_t least = INT64_MAX;
   for (const auto& [leader, watched] : watched_) least = std::min(least, watched.most);
-  if (tasks > 0 && fewest_ > 0 && tasks - fewest_ < std::min(least, kClearlyMore)) return;
+  const bool few = tasks > 0 && fewest_ > 0 && tasks - fewest_ < std::min(least, kClearlyMore);
+  if (few && ++looks_ < kAnyway) return;
+  looks_ = 0;
   const auto census = Census();
   const std::string own = Namespace("self");
   for (auto& [leader, watched] : watched_) {

@@ -1,7 +1,7 @@
 // Ends a reward program that starts too many processes, where the kernel sets no bound.
 //
 // Purpose: RLIMIT_NPROC does not hold for the real root user, and containers run as root. The pid namespaces of such
-// programs are counted every 50 ms and killed when they are too full: a fork bomb gets some hundred processes, between
+// programs are looked at every 50 ms and killed when they are too full: a fork bomb gets some hundred processes, between
 // calls too, and not the machine.
 // Thread safety: any thread; one watching thread, started by the first Add(). Ownership: nothing is owned; a leader has to be
 // taken out before it is reaped, because its number is free from then on.
@@ -40,6 +40,7 @@ class ProcessWatch {
   std::condition_variable wake_;
   std::map<pid_t, Watched> watched_;
   int64_t fewest_ = -1;  // tasks of the machine; the dear count is made only when there are clearly more
+  int looks_ = 0;        // since the last count
   bool closing_ = false;
   std::thread thread_;
 };

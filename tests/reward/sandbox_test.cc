@@ -134,7 +134,7 @@ std::string TwoHundredProcesses(const HostOptions& options, const char* script) 
   return group.trajectories[0].scored ? "scored" : group.trajectories[0].unscored_reason;
 }
 constexpr const char* kAtOnce =
-    "read l; i=0; while [ $i -lt 200 ]; do sleep 30 & i=$((i+1)); done; sleep 1; echo '{\"id\":1,\"score\":1}'; cat > /dev/null";
+    "read l; i=0; while [ $i -lt 200 ]; do sleep 30 & i=$((i+1)); done; sleep 2; echo '{\"id\":1,\"score\":1}'; cat > /dev/null";
 constexpr const char* kBehindTheAnswer =
     "read l; echo '{\"id\":1,\"score\":1}'; i=0; while [ $i -lt 200 ]; do sleep 30 & i=$((i+1)); done; read l; "
     "echo '{\"id\":2,\"score\":1}'; cat > /dev/null";
