@@ -260,6 +260,9 @@ std::vector<std::string> Validate(const Config& c) {
   at_least("sft.steps", c.sft.steps, 0);
   at_least("sft.batch", c.sft.batch, 1);
   require(c.sft.learning_rate > 0, "sft.learning_rate has to be positive.");
+  at_least("sft.eval_every", c.sft.eval_every, 0);
+  at_least("sft.patience", c.sft.patience, 0);
+  require(c.sft.patience == 0 || c.sft.eval_every > 0, "sft.patience counts held-out losses: set sft.eval_every.");
   at_least("rollout.prompts_per_step", c.rollout.prompts_per_step, 1);
   at_least("rollout.samples_per_prompt", c.rollout.samples_per_prompt, 1);
   require(offline || c.algorithm.name == "ppo" || c.algorithm.advantage == "batch" || c.rollout.samples_per_prompt >= 2,

@@ -110,6 +110,7 @@ struct SftConfig {
   double weight_decay = 0.0;
   std::string data;                  // file of demonstrations; empty: those of data.train (generated)
   int64_t eval_every = 20;           // steps between held-out losses
+  int64_t patience = 0;              // held-out losses without a new low that end the warm start; 0: all steps
   template <class V> void Visit(V& v);
 };
 
@@ -190,7 +191,7 @@ struct AlgorithmConfig {
   double tis_floor = 0;              // of the masking modes
   std::string off_policy = "token_truncate";  // off | token_truncate | token_mask | sequence_truncate | sequence_mask
   bool recompute_logprobs = false;   // old log-probs by the learner instead of the actor's
-  double logprob_gate = 0.05;        // mean |actor - learner| log-prob above which the run stops; nats
+  double logprob_gate = 0.05;        // mean |actor - learner| log-prob, learner/logprob_gate.h; nats
   // PPO
   double gamma = 1.0;                // discount a token
   double lam = 0.95;                 // of generalized advantage estimation

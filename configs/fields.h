@@ -92,6 +92,8 @@ void SftConfig::Visit(V& v) {
   v({"weight_decay", "1", "decoupled decay of matrices"}, weight_decay);
   v({"data", "file", "demonstrations; empty: those that belong to data.train"}, data);
   v({"eval_every", "steps", "between held-out losses; 0: never"}, eval_every);
+  v({"patience", "losses", "in a row without one 2 % lower than all before, then the warm start ends; 0: all steps",
+     "early_stopping_patience"}, patience);
 }
 
 template <class V>
@@ -174,7 +176,7 @@ void AlgorithmConfig::Visit(V& v) {
   v({"off_policy", "name", "off | token_truncate (TIS) | token_mask (IcePop) | sequence_truncate | sequence_mask",
      "vllm_importance_sampling_mode"}, off_policy);
   v({"recompute_logprobs", "bool", "old log-probs by the learner instead of those recorded at sampling; always so when max_staleness > 0 or with replayed groups"}, recompute_logprobs);
-  v({"logprob_gate", "nats", "mean |actor - learner| log-prob above which the run stops; 0: off"}, logprob_gate);
+  v({"logprob_gate", "nats", "mean |actor - learner| log-prob above which, by three standard errors, the run stops; 0: off"}, logprob_gate);
   v({"gamma", "1", "ppo: discount a token; 1 for answers that are scored at their end", "discount"}, gamma);
   v({"lam", "1", "ppo: 1 trusts the rewards alone, lower values the critic more", "gae_lambda lambd"}, lam);
   v({"whiten_advantages", "bool", "ppo: advantages of a batch get mean 0 and variance 1", "normalize_advantages"}, whiten_advantages);

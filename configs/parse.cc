@@ -12,6 +12,7 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/nearest.h"
 #include "configs/config.h"
 #include "configs/fields.h"
 
@@ -19,20 +20,6 @@ namespace plumb::configs {
 namespace {
 
 constexpr size_t kMaxRecipeBytes = size_t{4} << 20;
-
-size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t up = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = up;
-    }
-  }
-  return row[b.size()];
-}
 
 std::vector<std::string> Words(const char* text) {
   std::istringstream in(text);
@@ -112,15 +99,7 @@ class Parser {
       problems_.push_back(place + ": unknown key '" + key + "': here it is " + list);
       return;
     }
-    std::string nearest;
-    size_t best = std::numeric_limits<size_t>::max();
-    for (const std::string& name : known) {
-      const size_t d = EditDistance(last, name);
-      if (d < best) {
-        best = d;
-        nearest = name;
-      }
-    }
+    const std::string nearest = NearestName(last, known);
     problems_.push_back(place + ": unknown key '" + key + "'" +
                         (nearest.empty() ? "" : ", did you mean '" + prefix + nearest + "'?"));
   }

@@ -9,6 +9,7 @@
 #include "common/rng.h"
 #include "learner/batch_metrics.h"
 #include "learner/gae.h"
+#include "learner/logprob_gate.h"
 #include "learner/returns.h"
 
 namespace plumb::learner {
@@ -84,9 +85,9 @@ double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, i
 struct Grpo::Totals {
   double loss = 0, kl = 0, entropy = 0, ratio = 0, clipped = 0, approx_kl = 0, importance = 0;
   int64_t masked = 0;  // tokens of weight 0
-  double logprob_diff = 0, logprob_diff_max = 0;
+  LogprobGate gate;
   double grad_norm = 0;
-  int64_t tokens = 0, gate_tokens = 0, importance_tokens = 0, updates = 0, skipped = 0, forward_tokens = 0;
+  int64_t tokens = 0, importance_tokens = 0, updates = 0, skipped = 0, forward_tokens = 0;
 };
 
 Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
@@ -253,28 +254,14 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
           totals.approx_kl += old[k] - logprob[k];
           totals.importance += weight[k] / share;
           totals.masked += weight[k] == 0;
-          if (check_gate) {
-            const double diff = std::abs(logprob[k] - old[k]);
-            totals.logprob_diff += diff;
-            totals.logprob_diff_max = std::max(totals.logprob_diff_max, diff);
-            ++totals.gate_tokens;
-          }
+          if (check_gate) totals.gate.Add(old[k], logprob[k]);
           gradients[k] = {.logprob = static_cast<float>(derivative[k]),
                           .entropy = static_cast<float>(-share * options_.entropy_coef)};
         }
         totals.tokens += static_cast<int64_t>(n);
       },
       optimizer_.grad());
-  if (check_gate && totals.gate_tokens > 0) {
-    const double mean = totals.logprob_diff / static_cast<double>(totals.gate_tokens);
-    if (options_.logprob_gate > 0 && !(mean <= options_.logprob_gate)) {
-      throw Error(ErrorCode::kConflict,
-                  "log-probs of actor and learner differ by " + std::to_string(mean) + " nats on average, more than " +
-                      "algorithm.logprob_gate = " + std::to_string(options_.logprob_gate) +
-                      ": they do not compute the same policy (other weights, dtype or sampling filters)",
-                  "grpo");
-    }
-  }
+  if (check_gate) totals.gate.Check(options_.logprob_gate, "grpo");
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
   totals.loss += loss;
   totals.grad_norm += update.applied ? update.grad_norm : 0;
@@ -305,18 +292,20 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
 
   const double tokens = static_cast<double>(std::max<int64_t>(1, totals.tokens));
   metrics["policy/loss"] = totals.updates ? totals.loss / static_cast<double>(totals.updates) : 0;
-  metrics["policy/entropy"] = totals.entropy / tokens;
-  metrics["policy/ratio"] = totals.tokens ? totals.ratio / tokens : 1;
-  metrics["policy/clip_fraction"] = totals.clipped / tokens;
-  metrics["policy/approx_kl"] = totals.approx_kl / tokens;
-  if (options_.kl_coef > 0 && options_.kl_placement == "loss") metrics["objective/kl"] = totals.kl / tokens;
-  if (recompute_) {
+  if (totals.tokens > 0) {  // no group with a gradient: nothing was measured, and a 0 would read as a measurement
+    metrics["policy/entropy"] = totals.entropy / tokens;
+    metrics["policy/ratio"] = totals.ratio / tokens;
+    metrics["policy/clip_fraction"] = totals.clipped / tokens;
+    metrics["policy/approx_kl"] = totals.approx_kl / tokens;
+    if (options_.kl_coef > 0 && options_.kl_placement == "loss") metrics["objective/kl"] = totals.kl / tokens;
+  }
+  if (recompute_ && totals.tokens > 0) {
     metrics["sampling/importance_ratio"] = totals.importance / tokens;
     metrics["sampling/importance_masked"] = static_cast<double>(totals.masked) / tokens;
   }
-  if (totals.gate_tokens) {
-    metrics["sampling/logprob_diff_mean"] = totals.logprob_diff / static_cast<double>(totals.gate_tokens);
-    metrics["sampling/logprob_diff_max"] = totals.logprob_diff_max;
+  if (totals.gate.tokens()) {
+    metrics["sampling/logprob_diff_mean"] = totals.gate.mean();
+    metrics["sampling/logprob_diff_max"] = totals.gate.max();
   }
   metrics["optim/lr"] = learning_rate;
   metrics["optim/grad_norm"] = totals.updates ? totals.grad_norm / static_cast<double>(totals.updates) : 0;

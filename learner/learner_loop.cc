@@ -9,6 +9,7 @@
 #include "common/digest.h"
 #include "common/error.h"
 #include "common/sha256.h"
+#include "learner/batch_metrics.h"
 #include "learner/finite.h"
 #include "learner/schedule.h"
 #include "policy_model/speed.h"
@@ -49,6 +50,14 @@ void CheckBeforeSaving(const std::string& name, const policy_model::Weights& wei
   if (where.empty()) return;
   throw Error(ErrorCode::kNonFinite, "the weights of the " + name + " hold a value that is not finite, in " + where +
                                          ": they were not saved; --resume goes on from the last checkpoint", "learner");
+}
+
+constexpr int64_t kMaxStepsWithoutAnswers = 3;  // in a row
+
+bool AnyUsable(std::span<const TrajectoryGroup> groups) {
+  return std::any_of(groups.begin(), groups.end(), [](const TrajectoryGroup& group) {
+    return std::any_of(group.trajectories.begin(), group.trajectories.end(), Usable);
+  });
 }
 
 }  // namespace
@@ -114,7 +123,11 @@ void LearnerLoop::WarmStart() {
                            if (hooks_.sft_step) hooks_.sft_step(s);
                            return !(hooks_.stop && hooks_.stop());
                          });
-  if (sft.steps < config_.sft.steps) result_.stopped_early = true;
+  result_.stopped_early = sft.stopped;
+  if (!sft.stopped && sft.heldout_first > 0) {
+    Phase("warm start: " + std::to_string(sft.steps) + " updates, held-out loss " + std::to_string(sft.heldout_last) +
+          (sft.flat ? " nats a token and flat" : " nats a token and STILL FALLING: raise sft.steps"));
+  }
   result_.tokens += sft.tokens;
   result_.sft = sft;
   optimizer_.ResetMoments();  // another objective: its curvature says nothing about this one
@@ -240,6 +253,7 @@ LearnerResult LearnerLoop::Run(bool resume) {
                      .min_fraction = config_.optimizer.min_lr_fraction, .steps = config_.run.steps};
   int64_t last_saved = step;
   bool due = false;  // a checkpoint
+  int64_t without_answers = 0;
   double checkpoint_s = 0;  // of the checkpoint after the step before, reported with the next
   for (; step < config_.run.steps && !result_.stopped_early; ++step) {
     if (hooks_.stop && hooks_.stop()) {
@@ -249,6 +263,16 @@ LearnerResult LearnerLoop::Run(bool resume) {
     const auto t0 = SteadyClock::now();
     const std::vector<TrajectoryGroup> groups = batches_.Next(step, StallDeadline());
     const auto t1 = SteadyClock::now();
+    const auto own = std::span(groups).first(
+        std::min(groups.size(), static_cast<size_t>(config_.rollout.prompts_per_step)));
+    without_answers = AnyUsable(own) ? 0 : without_answers + 1;
+    if (without_answers == kMaxStepsWithoutAnswers) {
+      throw Error(ErrorCode::kUnavailable,
+                  "not one answer of the last " + std::to_string(without_answers) +
+                      " steps was scored (the log says why), so they trained nothing: mend the reward, " +
+                      "try it with `plumb reward test`, then resume",
+                  "step " + std::to_string(step));
+    }
     CRASH_POINT("before_update");
     std::map<std::string, double> metrics = algorithm_->Train(groups, LearningRate(lr, step), step);
     const auto t2 = SteadyClock::now();
@@ -258,7 +282,6 @@ LearnerResult LearnerLoop::Run(bool resume) {
     result_.tokens += static_cast<int64_t>(metrics["perf/train_tokens"]);
     int64_t generated = 0, staleness_max = 0;
     double staleness_sum = 0;
-    const auto own = std::span(groups).first(std::min(groups.size(), static_cast<size_t>(config_.rollout.prompts_per_step)));
     for (const auto& g : own) {
       for (const auto& t : g.trajectories) generated += t.completion_length();
     }

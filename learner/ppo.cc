@@ -9,6 +9,7 @@
 #include "common/rng.h"
 #include "learner/batch_metrics.h"
 #include "learner/grpo.h"
+#include "learner/logprob_gate.h"
 #include "learner/value_loss.h"
 
 namespace plumb::learner {
@@ -48,9 +49,10 @@ std::vector<double> Doubles(const std::vector<float>& values) { return {values.b
 
 struct Ppo::Totals {
   double policy_loss = 0, value_loss = 0, kl = 0, entropy = 0, ratio = 0, clipped = 0, approx_kl = 0, importance = 0;
-  double value_clipped = 0, logprob_diff = 0, logprob_diff_max = 0;
+  double value_clipped = 0;
+  LogprobGate gate;
   double grad_norm = 0, critic_grad_norm = 0;
-  int64_t tokens = 0, value_tokens = 0, gate_tokens = 0, updates = 0, applied = 0, minibatches = 0, critic_applied = 0;
+  int64_t tokens = 0, value_tokens = 0, updates = 0, applied = 0, minibatches = 0, critic_applied = 0;
   int64_t forward_tokens = 0;
 };
 
@@ -240,12 +242,7 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     totals.approx_kl += old - lp;
     totals.importance += importance;
     ++totals.tokens;
-    if (check_gate) {
-      const double diff = std::abs(lp - old);
-      totals.logprob_diff += diff;
-      totals.logprob_diff_max = std::max(totals.logprob_diff_max, diff);
-      ++totals.gate_tokens;
-    }
+    if (check_gate) totals.gate.Add(old, lp);
     TrainStep::Gradient g{static_cast<float>(weight * derivative), static_cast<float>(-weight * options_.entropy_coef)};
     if (shared) {
       const double slope = value_term(token, sample, k);
@@ -261,16 +258,7 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     optimizer_.ZeroGrad();
     const TrainStep::SharedHead head = critic_.SharedHead();
     train_.Accumulate(weights_, views, temperature_, policy_term, optimizer_.grad(), shared ? &head : nullptr);
-    if (check_gate && totals.gate_tokens > 0) {
-      const double mean = totals.logprob_diff / static_cast<double>(totals.gate_tokens);
-      if (options_.logprob_gate > 0 && !(mean <= options_.logprob_gate)) {
-        throw Error(ErrorCode::kConflict,
-                    "log-probs of actor and learner differ by " + std::to_string(mean) + " nats on average, more than " +
-                        "algorithm.logprob_gate = " + std::to_string(options_.logprob_gate) +
-                        ": they do not compute the same policy (other weights, dtype or sampling filters)",
-                    "ppo");
-      }
-    }
+    if (check_gate) totals.gate.Check(options_.logprob_gate, "ppo");
   }
   if (!shared) {
     next.assign(samples.size(), 0);
@@ -330,9 +318,9 @@ std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups
     if (recompute_) metrics["sampling/importance_ratio"] = share(totals.importance, totals.tokens);
   }
   if (totals.updates > 0) metrics["policy/loss"] = share(totals.policy_loss, totals.updates);
-  if (totals.gate_tokens > 0) {
-    metrics["sampling/logprob_diff_mean"] = share(totals.logprob_diff, totals.gate_tokens);
-    metrics["sampling/logprob_diff_max"] = totals.logprob_diff_max;
+  if (totals.gate.tokens() > 0) {
+    metrics["sampling/logprob_diff_mean"] = totals.gate.mean();
+    metrics["sampling/logprob_diff_max"] = totals.gate.max();
   }
   metrics["value/loss"] = share(totals.value_loss, totals.minibatches);
   metrics["value/clip_fraction"] = share(totals.value_clipped, totals.value_tokens);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "common/error.h"
@@ -12,6 +13,7 @@ namespace plumb::learner {
 namespace {
 
 constexpr uint64_t kShuffleStream = 0x5F7;
+constexpr double kNewLow = 0.98;  // of the lowest held-out loss before
 
 std::vector<SequenceView> Views(std::span<const Demonstration> data) {
   std::vector<SequenceView> views;
@@ -55,7 +57,8 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
   const std::vector<SequenceView> all = Views(train_data);
   std::vector<uint32_t> order(static_cast<size_t>(n));
   std::vector<SequenceView> batch;
-  std::vector<double> heldout_losses;
+  double lowest = std::numeric_limits<double>::infinity();
+  int64_t measured = 0, without_new_low = 0;
   SftResult result;
   for (int64_t step = 0; step < options.steps; ++step) {
     batch.clear();
@@ -91,15 +94,17 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
                          ((step + 1) % options.eval_every == 0 || step + 1 == options.steps);
     if (measure) {
       report.heldout_loss = DemonstrationLoss(train, weights, heldout);
-      heldout_losses.push_back(report.heldout_loss);
+      without_new_low = report.heldout_loss < kNewLow * lowest ? 0 : without_new_low + 1;
+      lowest = std::min(lowest, report.heldout_loss);
+      if (measured++ == 0) result.heldout_first = report.heldout_loss;
+      result.heldout_last = report.heldout_loss;
+      result.flat = without_new_low > 0;
     }
-    if (!on_step(report)) break;
-  }
-  if (!heldout_losses.empty()) {
-    result.heldout_first = heldout_losses.front();
-    result.heldout_last = heldout_losses.back();
-    const size_t k = heldout_losses.size();
-    result.flat = k >= 2 && heldout_losses[k - 1] >= 0.98 * heldout_losses[k - 2];
+    if (!on_step(report)) {
+      result.stopped = true;
+      break;
+    }
+    if (options.patience > 0 && without_new_low >= options.patience) break;
   }
   return result;
 }

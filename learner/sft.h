@@ -27,14 +27,16 @@ struct SftResult {
   int64_t steps = 0;
   int64_t tokens = 0;
   double heldout_first = 0, heldout_last = 0;
-  bool flat = false;         // the last two held-out losses are within 2 % of each other, or the loss rises
+  bool flat = false;         // the last held-out loss is no new low: not 2 % below the lowest before it
+  bool stopped = false;      // by on_step
 };
 
 // Mean cross-entropy in nats a scored token.
 double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights, std::span<const Demonstration> data);
 
 // Runs options.steps updates over shuffled epochs of `train_data` (order keyed by seed). A batch larger than the data is
-// an error. `on_step` sees every step; returning false stops early (a signal).
+// an error. Fewer where options.patience held-out losses in a row were no new low: the loss is flat, more updates would only
+// learn the demonstrations by heart. `on_step` sees every step; returning false stops early (a signal).
 SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer, const configs::SftConfig& options,
                  uint64_t seed, std::span<const Demonstration> train_data, std::span<const Demonstration> heldout,
                  const std::function<bool(const SftStep&)>& on_step);

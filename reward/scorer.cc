@@ -8,6 +8,7 @@
 #include <set>
 #include <thread>
 
+#include "common/nearest.h"
 #include "reward/code_tests.h"
 #include "reward/http_reward.h"
 #include "reward/judge.h"
@@ -58,7 +59,9 @@ std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& pa
     throw Error(ErrorCode::kUnsupported, "kind " + part.kind + " needs the policy's tokenizer: name the policy as [model] path",
                 "reward part '" + part.name + "'");
   }
-  throw Error(ErrorCode::kInvalidArgument, "unknown kind '" + part.kind + "'; known: " + Join(KnownKinds()),
+  const std::string meant = DidYouMean(part.kind, KnownKinds());
+  throw Error(ErrorCode::kInvalidArgument,
+              "unknown kind '" + part.kind + "'" + (meant.empty() ? ";" : meant) + " known: " + Join(KnownKinds()),
               "reward part '" + part.name + "'");
 }
 

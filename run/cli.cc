@@ -1,10 +1,12 @@
 #include "run/cli.h"
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 
 #include "common/log.h"
+#include "common/nearest.h"
 #include "reward/plugin_host.h"
 
 namespace plumb::run {
@@ -33,6 +35,42 @@ int ExitCodeOf(ErrorCode code) {
   }
   return 1;
 }
+
+namespace {
+
+// What CLI11 could not read, said with the verb it was given to, and what was probably meant.
+void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
+  const CLI::App* at = &root;
+  std::string verb = "plumb";
+  while (!at->get_subcommands().empty()) {
+    at = at->get_subcommands().front();
+    verb += " " + at->get_name();
+  }
+  std::vector<std::string> verbs, options;
+  const auto listed = [](const CLI::App* sub) { return !sub->get_group().empty(); };
+  for (const CLI::App* sub : at->get_subcommands(listed)) verbs.push_back(sub->get_name());
+  for (const CLI::Option* option : at->get_options()) {
+    for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
+  }
+  const std::vector<std::string> left = root.remaining(/*recurse=*/true);
+  const auto option = std::find_if(left.begin(), left.end(), [](const std::string& word) { return word.starts_with("-"); });
+  std::string what = error.what();
+  if (option != left.end()) {
+    const std::string name = option->substr(0, option->find('='));
+    const std::string meant = NearestName(name, options, std::max<size_t>(2, name.size() / 3));
+    what = "unknown option " + name + (meant.empty() ? "" : ", did you mean " + meant + "?");
+  } else if (!verbs.empty() && !left.empty()) {
+    what = "no verb '" + left.front() + "'" + DidYouMean(left.front(), verbs);
+  } else if (!verbs.empty()) {
+    what = "a verb is missing:";
+    for (const std::string& name : verbs) what += " " + name;
+  } else if (!left.empty()) {
+    what = "one argument too many: '" + left.front() + "'";
+  }
+  std::fprintf(stderr, "%s: error: %s\n%s --help says what it takes.\n", verb.c_str(), what.c_str(), verb.c_str());
+}
+
+}  // namespace
 
 int RunCli(int argc, char** argv) {
   // The host process of reward code is this program too; nothing else of it may be set up there.
@@ -65,11 +103,16 @@ int RunCli(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    const int code = app.exit(e);
-    return code == 0 ? 0 : 2;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    ExplainUsage(app, e);
+    return ExitCodeOf(ErrorCode::kInvalidArgument);
   } catch (const Error& e) {
-    LogError(e.what());
-    std::fprintf(stderr, "plumb: error: %s\n", e.what());
+    if (app.got_subcommand("role")) {  // one of several processes on a terminal: the line says which
+      LogError(e.what());
+    } else {
+      LogInfo(std::string("ended by an error: ") + e.what());  // the run's log; the terminal gets it once, as it is
+      std::fprintf(stderr, "plumb: error: %s\n", e.what());
+    }
     return ExitCodeOf(e.code());
   } catch (const std::exception& e) {
     std::fprintf(stderr, "plumb: internal error: %s\n", e.what());

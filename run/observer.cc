@@ -53,6 +53,8 @@ Observer::Observer(const Session& session, const RunOptions& options) : session_
   if (!options.quiet) {
     progress_ = std::make_unique<Progress>(0, session.config().run.steps, isatty(STDOUT_FILENO) != 0, stdout);
   }
+  const int64_t port = session.config().metrics.prometheus_port;  // taken here: a port in use is said before the warm start
+  if (port > 0) metrics_.AddSink(MakePrometheusSink(static_cast<int>(port)));
 }
 
 Observer::~Observer() {
@@ -95,7 +97,6 @@ void Observer::StartTraining(int64_t first_step) {
   const auto& options = session_.config().metrics;
   metrics_.AddSink(MakeJsonlSink(folder.metrics(), first_step));
   if (options.tensorboard) metrics_.AddSink(MakeTensorBoardSink(folder.tensorboard()));
-  if (options.prometheus_port > 0) metrics_.AddSink(MakePrometheusSink(static_cast<int>(options.prometheus_port)));
   TruncateAtStep(folder.samples(), first_step);
   samples_ = std::fopen(folder.samples().c_str(), "ae");
   if (!samples_) throw Error(ErrorCode::kIo, "cannot open for appending", folder.samples());

@@ -67,9 +67,11 @@ std::string Progress::Describe(int64_t step, const std::map<std::string, double>
                   Duration(each * static_cast<double>(steps_ - done)).c_str());
     return text;
   }
-  std::snprintf(text, sizeof text, "step %lld/%lld  reward %.3f  kl %.4f  length %.1f  %.0f tok/s  %s left",
-                static_cast<long long>(done), static_cast<long long>(steps_), value("reward/mean"),
-                metrics.count("objective/kl") ? value("objective/kl") : value("policy/approx_kl"),
+  char kl[32] = "-";  // no token had a gradient, so none was measured
+  const char* const measured = metrics.count("objective/kl") ? "objective/kl" : "policy/approx_kl";
+  if (metrics.count(measured)) std::snprintf(kl, sizeof kl, "%.4f", value(measured));
+  std::snprintf(text, sizeof text, "step %lld/%lld  reward %.3f  kl %s  length %.1f  %.0f tok/s  %s left",
+                static_cast<long long>(done), static_cast<long long>(steps_), value("reward/mean"), kl,
                 value("response_length/mean"), value("perf/tokens_per_s"),
                 Duration(each * static_cast<double>(steps_ - done)).c_str());
   return text;

@@ -343,7 +343,7 @@ std::string Samples(const RunData& data) {
   if (shown < n) label = std::to_string(shown) + " of " + std::to_string(n) + " spread over the run, " + label;
   return "<h2>Samples</h2>\n<div class=\"bar\"><input type=\"search\" id=\"filter\" placeholder=\"Filter by text\" "
          "aria-label=\"Filter samples by text\"><span class=\"soft\" id=\"shown\">" + label + "</span></div>\n"
-         "<div class=\"box\"><table class=\"samples\"><thead><tr><th class=\"num\">step</th><th class=\"num\">reward</th>"
+         "<div class=\"box tall\"><table class=\"samples\"><thead><tr><th class=\"num\">step</th><th class=\"num\">reward</th>"
          "<th>parts</th><th>prompt</th><th>completion</th><th>expected</th><th>finish</th></tr></thead><tbody>\n" +
          rows + "</tbody></table></div>\n";
 }

@@ -53,7 +53,7 @@ td.num,th.num{text-align:right;font-variant-numeric:tabular-nums;white-space:now
 .samples td.text div{white-space:pre-wrap;overflow-wrap:anywhere;max-height:15em;overflow:auto;font-size:12.5px;
 font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .parts{white-space:nowrap}.parts span{display:block}
-.box{overflow:auto}
+.box{overflow:auto}.tall{max-height:80vh}.tall th{position:sticky;top:0;background:var(--card)}
 details{margin:10px 0}summary{cursor:pointer;font-weight:600}
 pre{background:var(--code);border:1px solid var(--line);border-radius:8px;padding:12px;overflow:auto;margin:10px 0}
 @media (max-width:720px){main{padding:16px 12px 48px}.tile.wide{grid-column:span 2}

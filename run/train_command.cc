@@ -124,6 +124,14 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   return code;
 }
 
+// What a recipe that cannot start has made so far would only stand in the way of the corrected one. `code`: exit code.
+void RemoveIfNotBegun(const RunFolder& folder, int code) {
+  const bool input = code == 2 || code == 3 || code == 4 || code == 9;
+  if (input && std::filesystem::is_empty(folder.checkpoints())) std::filesystem::remove_all(folder.path);
+}
+
+int TrainIn(const RunFolder& folder, const configs::Config& config, const TrainArguments& arguments);
+
 int Train(const TrainArguments& arguments) {
   std::vector<std::string> overrides = arguments.overrides;
   if (arguments.steps >= 0) overrides.push_back("run.steps=" + std::to_string(arguments.steps));
@@ -131,6 +139,18 @@ int Train(const TrainArguments& arguments) {
   configs::Config config = configs::LoadRecipe(arguments.recipe, overrides).config;
   if (!arguments.out.empty()) config.run.out = arguments.out;
   const RunFolder folder = PrepareRunFolder(config, arguments.recipe, arguments.resume, arguments.overwrite);
+  int code = 0;
+  try {
+    code = TrainIn(folder, config, arguments);
+  } catch (const Error& error) {
+    if (!arguments.resume) RemoveIfNotBegun(folder, ExitCodeOf(error.code()));
+    throw;
+  }
+  if (!arguments.resume) RemoveIfNotBegun(folder, code);  // processes: the role that failed has said why
+  return code;
+}
+
+int TrainIn(const RunFolder& folder, const configs::Config& config, const TrainArguments& arguments) {
   const auto session = Session::Open(folder.path);
   SetUpLogging("train", -1, folder.logs() + "/train.log");
   const RunOptions offline_options{.resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};

@@ -33,7 +33,7 @@ class Cursor {
   }
   std::string Text() {
     const auto size = Get<uint64_t>();
-    if (size > kMaxText || size > bytes_.size() - at_) Corrupt("a text of " + std::to_string(size) + " bytes");
+    if (size > kMaxText || size > bytes_.size() - at_) Corrupt("a text of " + std::to_string(size) + " bytes does not fit: truncated or damaged");
     std::string out(reinterpret_cast<const char*>(bytes_.data()) + at_, size);
     at_ += size;
     return out;

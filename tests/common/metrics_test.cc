@@ -1,11 +1,7 @@
 // One name, one value, in every sink. common/metrics.h
 #include "common/metrics.h"
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
@@ -15,12 +11,14 @@
 #include "common/error.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/faulty_file_system.h"
+#include "tests/testing/http_get.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb {
 namespace {
 
 using testing::FakeClock;
+using testing::HttpGet;
 using testing::TempFolder;
 
 std::string Read(const std::string& path) { return RealFileSystem().ReadFile(path, size_t{1} << 24); }
@@ -133,21 +131,6 @@ TEST(Metrics, TensorBoardFileOfItsOwnForEachStart) {
   EXPECT_EQ(RealFileSystem().List(folder / "tb").size(), 2u);
 }
 
-std::string Get(int port, const std::string& request) {
-  const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-  EXPECT_EQ(::send(fd, request.data(), request.size(), MSG_NOSIGNAL), static_cast<ssize_t>(request.size()));
-  std::string reply;
-  char chunk[4096];
-  for (ssize_t n; (n = ::recv(fd, chunk, sizeof chunk, 0)) > 0;) reply.append(chunk, static_cast<size_t>(n));
-  ::close(fd);
-  return reply;
-}
-
 TEST(Metrics, PrometheusAnswersAndSurvivesBadClients) {
   auto owned = MakePrometheusSink(0);
   const int port = owned->port();
@@ -156,14 +139,14 @@ TEST(Metrics, PrometheusAnswersAndSurvivesBadClients) {
   metrics.Set("reward/mean", 0.5);
   metrics.Set("policy/loss", std::nan(""));
   metrics.Step(41);
-  const std::string reply = Get(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+  const std::string reply = HttpGet(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_EQ(reply.rfind("HTTP/1.0 200 OK\r\n", 0), 0u) << reply;
   EXPECT_NE(reply.find("\nplumb_step 41\n"), std::string::npos);
   EXPECT_NE(reply.find("\nplumb_metric{name=\"reward/mean\"} 0.5\n"), std::string::npos);
   EXPECT_NE(reply.find("\nplumb_metric{name=\"policy/loss\"} NaN\n"), std::string::npos);
-  EXPECT_EQ(Get(port, "GET /other HTTP/1.1\r\n\r\n").rfind("HTTP/1.0 404", 0), 0u);
-  Get(port, std::string(20000, 'x'));
-  EXPECT_EQ(Get(port, "GET /metrics HTTP/1.1\r\n\r\n").rfind("HTTP/1.0 200", 0), 0u);
+  EXPECT_EQ(HttpGet(port, "GET /other HTTP/1.1\r\n\r\n").rfind("HTTP/1.0 404", 0), 0u);
+  HttpGet(port, std::string(20000, 'x'));
+  EXPECT_EQ(HttpGet(port, "GET /metrics HTTP/1.1\r\n\r\n").rfind("HTTP/1.0 200", 0), 0u);
   try {
     MakePrometheusSink(port);
     FAIL();

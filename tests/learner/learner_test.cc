@@ -132,6 +132,31 @@ TEST(SftTest, LearnsAPatternAndSaysWhenTheBatchIsTooLarge) {
                Error);
 }
 
+TEST(SftTest, EndsWhenTheHeldOutLossIsFlatAndNotBefore) {
+  const auto data = RandomDemonstrations(40, 1), heldout = RandomDemonstrations(20, 2);
+  const auto run = [&](double rate, int64_t patience, std::vector<double>& losses) {
+    Tiny tiny;
+    Optimizer optimizer(tiny.weights, {});
+    return RunSft(tiny.train, tiny.weights, optimizer,
+                  {.steps = 60, .batch = 16, .learning_rate = rate, .lr_schedule = "constant", .eval_every = 4, .patience = patience},
+                  1, data, heldout, [&](const SftStep& step) {
+                    if (step.heldout_loss >= 0) losses.push_back(step.heldout_loss);
+                    return true;
+                  });
+  };
+  std::vector<double> still, falling, all;
+  const SftResult stuck = run(1e-9, 3, still);  // a rate that moves nothing: the first loss stays the lowest
+  EXPECT_EQ(stuck.steps, 16);                   // measured at 4, then three times in vain
+  EXPECT_EQ(still.size(), 4u);
+  EXPECT_TRUE(stuck.flat);
+  EXPECT_FALSE(stuck.stopped);
+  EXPECT_EQ(run(1e-9, 0, all).steps, 60);
+  const SftResult learning = run(3e-4, 1, falling);  // every loss is a new low
+  EXPECT_EQ(learning.steps, 60);
+  EXPECT_FALSE(learning.flat);
+  for (size_t i = 1; i < falling.size(); ++i) EXPECT_LT(falling[i], 0.98 * falling[i - 1]) << i;
+}
+
 // The gradient of a whole GRPO batch against finite differences of its loss, along the gradient itself.
 TEST(GrpoTest, GradientMatchesFiniteDifferencesOfTheLoss) {
   for (const std::string aggregation : {"token", "sequence", "constant"}) {

@@ -84,7 +84,7 @@ TEST(GroupScorer, ReportsEveryProblemOfARecipe) {
     FAIL();
   } catch (const Error& error) {
     const std::string text = error.what();
-    for (const char* piece : {"ignore", "unknown kind 'anwser'; known: ", " answer, format, ", "called 'a'", "target_tokens",
+    for (const char* piece : {"ignore", "unknown kind 'anwser', did you mean 'answer'? known: ", " answer, format, ", "called 'a'", "target_tokens",
                               "/nonexistent.so"}) {
       EXPECT_NE(text.find(piece), std::string::npos) << piece << " in " << text;
     }

@@ -39,12 +39,32 @@ TEST(CliTest, UsageIsTwoAndHelpIsZero) {
   EXPECT_FALSE(Has(help, "One role of a run")) << "hidden";
 }
 
+TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"tarin", kRecipe}, "plumb: error: no verb 'tarin', did you mean 'train'?\nplumb --help says"},
+      {{"frobnicate"}, "plumb: error: no verb 'frobnicate'\n"},
+      {{}, "plumb: error: a verb is missing: train data config"},
+      {{"config", "shwo", kRecipe}, "plumb config: error: no verb 'shwo', did you mean 'show'?"},
+      {{"generate", "x", "--prompt", "y", "--max-tokens", "4"},
+       "plumb generate: error: unknown option --max-tokens, did you mean --max-new-tokens?"},
+      {{"train", kRecipe, "--step=3"}, "unknown option --step, did you mean --steps?"},
+      {{"train", kRecipe, "other.toml"}, "plumb train: error: one argument too many: 'other.toml'"},
+      {{"train"}, "plumb train: error: recipe is required"}};
+  for (const auto& [line, piece] : cases) {
+    const CliOutput output = RunPlumb(line);
+    EXPECT_EQ(output.code, 2) << piece;
+    EXPECT_TRUE(Has(output.err, piece)) << output.err << "\nmisses " << piece;
+    EXPECT_EQ(output.out, "");
+  }
+}
+
 TEST(CliTest, ErrorsGoToStandardErrorWithTheirPlace) {
   const TempFolder temp;
   const CliOutput missing = RunPlumb({"train", temp / "none.toml"});
   EXPECT_EQ(missing.code, 3);
   EXPECT_TRUE(Has(missing.err, temp / "none.toml")) << missing.err;
   EXPECT_EQ(missing.out, "");
+  EXPECT_EQ(missing.err.find("none.toml"), missing.err.rfind("none.toml")) << "said once: " << missing.err;
 
   const CliOutput typo = RunPlumb({"train", kRecipe, "--set", "optimizer.learning_rat=1", "--out", temp / "run"});
   EXPECT_EQ(typo.code, 2);

@@ -46,6 +46,8 @@ TEST(ProgressTest, EstimatesFromTheStepItself) {
 TEST(ProgressTest, WithoutAReferenceTheUpdatesKlIsShown) {
   const std::string text = Written(2, false, [](Progress& p) { p.Step(0, {{"policy/approx_kl", 0.125}}); });
   EXPECT_NE(text.find("kl 0.1250"), std::string::npos) << text;
+  const std::string unmeasured = Written(2, false, [](Progress& p) { p.Step(0, {{"reward/mean", 1}}); });
+  EXPECT_NE(unmeasured.find("kl -  "), std::string::npos) << unmeasured;
 }
 
 TEST(ProgressTest, ATerminalLineIsRedrawnAndLeftOnAFreshLine) {

@@ -1,0 +1,139 @@
+// What a run shows while it goes on (a terminal's line, a scrape), and what one that cannot start leaves behind: nothing.
+#include <gtest/gtest.h>
+#include <pty.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "common/metrics.h"
+#include "tests/run/toy_run.h"
+#include "tests/testing/http_get.h"
+#include "tests/testing/paths.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::HttpGet;
+using plumb::testing::TempFolder;
+using testing::Has;
+using testing::Lines;
+
+int FreePort() { return MakePrometheusSink(0)->port(); }
+
+std::vector<std::string> PortLine(int port) { return {"--set", "metrics.prometheus_port=" + std::to_string(port)}; }
+
+// The number behind `name` in a scrape; -1 without one.
+double Scraped(const std::string& reply, const std::string& name) {
+  const size_t at = reply.find("\n" + name + " ");
+  return at == std::string::npos ? -1 : std::strtod(reply.c_str() + at + name.size() + 2, nullptr);
+}
+
+TEST(TrainWatchTest, PrometheusScrapesARunThatGoesOn) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  const int port = FreePort();
+  std::vector<std::string> more = PortLine(port);
+  more.insert(more.end(), {"--set", "run.checkpoint_every=0"});
+  const pid_t child = testing::StartProgram(testing::TrainLine(run, 600, more), run);
+  double first = -1, reward = -1, later = -1;
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(100);
+  while (later <= first && std::chrono::steady_clock::now() < until && ::waitpid(child, nullptr, WNOHANG) == 0) {
+    const std::string reply = HttpGet(port);
+    const double step = Scraped(reply, "plumb_step");
+    if (first < 0) {
+      first = later = step;
+      reward = Scraped(reply, "plumb_metric{name=\"reward/mean\"}");
+    }
+    later = step;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_GE(first, 0) << testing::Read(run + ".out");
+  EXPECT_GT(later, first) << "a scrape later shows a later step";
+  EXPECT_GE(reward, 0);
+  EXPECT_LE(reward, 1.5);
+  ::kill(child, SIGTERM);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(HttpGet(port), "") << "the port is free again";
+}
+
+TEST(TrainWatchTest, ATakenPortIsSaidAtTheStartAndLeavesNoRun) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  const auto taken = MakePrometheusSink(0);
+  const auto output = testing::Train(run, 2, PortLine(taken->port()));
+  EXPECT_EQ(output.code, 2);
+  EXPECT_TRUE(Has(output.err, std::to_string(taken->port()))) << output.err;
+  EXPECT_FALSE(Has(output.out, "warm start 3")) << "after the work is too late: " << output.out;
+  EXPECT_FALSE(std::filesystem::exists(run));
+}
+
+TEST(TrainWatchTest, AMisspeltPartLeavesNoRunSoTheCorrectedRecipeStarts) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  const auto wrong = testing::Train(run, 1, {"--set", "reward.parts.1.kind=lenght"});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_TRUE(Has(wrong.err, "did you mean 'length'?")) << wrong.err;
+  EXPECT_EQ(wrong.err.find("lenght"), wrong.err.rfind("lenght")) << "said once: " << wrong.err;
+  EXPECT_FALSE(std::filesystem::exists(run));
+  EXPECT_EQ(testing::Train(run, 1).code, 0);
+  // A run that has begun is kept, whatever happens to it.
+  EXPECT_EQ(testing::Train(run, 3, {"--resume", "--set", "run.seed=9"}).code, 2);
+  EXPECT_TRUE(std::filesystem::exists(run + "/summary.json"));
+}
+
+TEST(TrainWatchTest, ARunWhoseEveryAnswerGoesUnscoredStops) {
+  const TempFolder temp;
+  const std::string run = temp / "run", program = temp / "refuses.sh";
+  RealFileSystem().WriteFileAtomic(
+      program,
+      "#!/bin/sh\nwhile IFS= read -r line; do id=${line#'{\"id\":'}; printf "
+      "'{\"id\":%s,\"error\":\"no\"}\\n' \"${id%%,*}\"; done\n");
+  const int code = testing::TrainInProgram(
+      run, 20,
+      {"--set", "reward.parts.1.kind=program", "--set", "reward.parts.1.path=sh", "--set",
+       "reward.parts.1.args=[\"" + program + "\"]", "--set", "run.checkpoint_every=0"});
+  const std::string said = testing::Read(run + ".out");
+  EXPECT_EQ(code, 6) << said;
+  EXPECT_TRUE(Has(said, "step 2: not one answer of the last 3 steps")) << said;
+  EXPECT_EQ(Lines(run + "/metrics.jsonl").size(), 2u)
+      << "steps that trained nothing, said as they went by";
+}
+
+TEST(TrainWatchTest, OnATerminalOneLineIsRedrawn) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  std::vector<std::string> line = testing::TrainLine(run, 12, {});
+  line.insert(line.begin(), plumb::testing::BinaryPath("plumb"));
+  winsize size{.ws_row = 24, .ws_col = 110, .ws_xpixel = 0, .ws_ypixel = 0};
+  int terminal = -1;
+  const pid_t child = ::forkpty(&terminal, nullptr, nullptr, &size);
+  if (child == 0) {
+    std::vector<char*> arguments;
+    for (std::string& word : line) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    ::execv(arguments[0], arguments.data());
+    ::_exit(127);
+  }
+  std::string shown;
+  char chunk[4096];
+  for (ssize_t n; (n = ::read(terminal, chunk, sizeof chunk)) > 0;) shown.append(chunk, static_cast<size_t>(n));
+  ::close(terminal);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << shown;
+  const size_t bar = shown.rfind("[====");
+  ASSERT_NE(bar, std::string::npos) << shown;
+  const std::string last = shown.substr(bar, shown.find_first_of("\r\n", bar) - bar);
+  for (const char* piece : {"] step 12/12  reward ", "  kl ", "  length ", " tok/s  0:00 left"}) {
+    EXPECT_TRUE(Has(last, piece)) << last;
+  }
+  EXPECT_LT(last.size(), 110u) << "never wider than the terminal";
+}
+
+}  // namespace
+}  // namespace plumb::run
