@@ -55,11 +55,14 @@ endif
 
 # The rows of docs/reliability.md, over and over: kills, faults and corruption meet other moments each time.
 ROUNDS ?= 10
+STORE_ROWS = CrashTest.Acknowledged*:PowerCut*:FaultSchedule*:ImportReliability*:FullDisk*:Flip*
 test-reliability: export GOMP_SPINCOUNT = 1000
 test-reliability: setup
 	@$(CMAKE) --preset release $(TORCH_FLAG) --log-level=WARNING >/dev/null
 	@$(NINJA) -C build -j$(JOBS)
-	@build/tests/replay_test --gtest_filter='*Crash*:*Kill*:*Flip*:*Full*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+	@PLUMB_RELIABILITY=ci build/tests/replay_test --gtest_filter='$(STORE_ROWS)' --gtest_brief=1
+	@PLUMB_RELIABILITY=ci build/tests/learner_test --gtest_filter='CheckpointFlip*' --gtest_brief=1
+	@build/tests/replay_test --gtest_filter='*Crash*:*Kill*-$(STORE_ROWS)' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Transport*:Rpc*:Stream*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/common_test --gtest_filter='Curve*:FrameSocket*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/reward_test --gtest_filter='*Hostile*:*Walls*:*Lies*:PythonReward.Misbehaviour*:ZmqReward*' --gtest_repeat=$(ROUNDS) --gtest_brief=1

@@ -110,8 +110,8 @@ void Compare(const std::string& folder, int samples, int tokens, uint64_t n, int
     });
     rocks.Flush();
     read_all(0, [&](uint64_t i) {
-      std::string out;
-      if (!rocks.db().Get(rocksdb::ReadOptions(), rocks.handle(Family::kGroups), LeaseKey(Purpose::kTrain, order[i]), &out).ok()) std::abort();
+      RocksFolder::Pinned out;
+      if (!rocks.Get(Family::kGroups, LeaseKey(Purpose::kTrain, order[i]), &out).ok()) std::abort();
     });
   }
   {

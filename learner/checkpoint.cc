@@ -9,6 +9,7 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/log.h"
 #include "common/sha256.h"
 #include "policy_model/files/safetensors.h"
 
@@ -39,10 +40,14 @@ std::string HashFile(const std::string& path) {
 // Every file of a checkpoint but the manifest, relative to its folder, sorted.
 std::vector<std::string> FilesOf(const std::string& folder) {
   std::vector<std::string> files;
-  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-    if (!entry.is_regular_file()) continue;
-    const std::string name = fs::relative(entry.path(), folder).string();
-    if (name != kManifest) files.push_back(name);
+  try {
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+      if (!entry.is_regular_file()) continue;
+      const std::string name = fs::relative(entry.path(), folder).string();
+      if (name != kManifest) files.push_back(name);
+    }
+  } catch (const fs::filesystem_error& e) {
+    ThrowFileError(e.code().value(), "cannot list", folder);
   }
   std::sort(files.begin(), files.end());
   return files;
@@ -103,8 +108,21 @@ CheckpointState StateFromJson(const Json& j) {
   return s;
 }
 
-// Reads and verifies one checkpoint folder; throws Error(kCorruption) naming what does not hold.
-CheckpointState Verify(const std::string& path) {
+// The manifest of a folder whose files are all there and synced; written last.
+void WriteManifest(const std::string& path, const Json& state) {
+  Json files = Json::object();
+  for (const std::string& name : FilesOf(path)) files[name] = HashFile(path + "/" + name);
+  const Json body = {{"files", files}, {"state", state}};
+  const std::string text = body.dump();
+  Sha256 hash;
+  hash.Update(std::as_bytes(std::span(text.data(), text.size())));
+  const Json manifest = {{"format", kCheckpointFormat}, {"body", body}, {"body_sha256", hash.HexDigest()}};
+  RealFileSystem().WriteFileAtomic(path + "/" + kManifest, manifest.dump(1));
+}
+
+// Calls read(body) with the body of a folder's manifest, which matches its own hash; throws Error(kCorruption) for another one.
+template <class Read>
+auto WithManifest(const std::string& path, Read read) {
   const std::string manifest_path = path + "/" + kManifest;
   const std::string text = RealFileSystem().ReadFile(manifest_path, kMaxManifestBytes);
   try {
@@ -120,19 +138,29 @@ CheckpointState Verify(const std::string& path) {
     if (hash.HexDigest() != j.at("body_sha256").get<std::string>()) {
       throw Error(ErrorCode::kCorruption, "the manifest does not match its own hash", manifest_path);
     }
-    const Json& files = j.at("body").at("files");
-    std::vector<std::string> listed;
-    for (const auto& [name, sha] : files.items()) listed.push_back(name);
-    if (listed != FilesOf(path)) throw Error(ErrorCode::kCorruption, "files are missing or left over", path);
-    for (const auto& [name, sha] : files.items()) {
-      if (HashFile(path + "/" + name) != sha.get<std::string>()) {
-        throw Error(ErrorCode::kCorruption, "the file does not match its SHA-256 in the manifest", path + "/" + name);
-      }
-    }
-    return StateFromJson(j.at("body").at("state"));
+    return read(j.at("body"));
   } catch (const Json::exception& e) {
     throw Error(ErrorCode::kCorruption, std::string("malformed manifest: ") + e.what(), manifest_path);
   }
+}
+
+void CheckFiles(const std::string& path, const Json& files) {
+  std::vector<std::string> listed;
+  for (const auto& [name, sha] : files.items()) listed.push_back(name);
+  if (listed != FilesOf(path)) throw Error(ErrorCode::kCorruption, "files are missing or left over", path);
+  for (const auto& [name, sha] : files.items()) {
+    if (HashFile(path + "/" + name) != sha.get<std::string>()) {
+      throw Error(ErrorCode::kCorruption, "the file does not match its SHA-256 in the manifest", path + "/" + name);
+    }
+  }
+}
+
+// Reads and verifies one checkpoint folder; throws Error(kCorruption) naming what does not hold.
+CheckpointState Verify(const std::string& path) {
+  return WithManifest(path, [&](const Json& body) {
+    CheckFiles(path, body.at("files"));
+    return StateFromJson(body.at("state"));
+  });
 }
 
 // The flat float buffers of the optimizer as logical tensors, one table walk.
@@ -200,12 +228,10 @@ Checkpoints::Checkpoints(std::string folder, int64_t keep, std::string tokenizer
 }
 
 std::vector<std::string> Checkpoints::List() const {
-  std::vector<std::string> names;
-  for (const auto& entry : fs::directory_iterator(folder_)) {
-    const std::string name = entry.path().filename().string();
-    if (entry.is_directory() && name.rfind("step-", 0) == 0) names.push_back(name);
-  }
-  std::sort(names.begin(), names.end());
+  std::vector<std::string> names = RealFileSystem().List(folder_);  // sorted
+  std::erase_if(names, [&](const std::string& name) {
+    return !name.starts_with("step-") || !fs::is_directory(folder_ + "/" + name);
+  });
   return names;
 }
 
@@ -227,14 +253,7 @@ void Checkpoints::Save(const CheckpointState& given, const policy_model::Weights
                                 .moment_steps = model.optimizer->moment_steps()};
   }
 
-  Json files = Json::object();
-  for (const std::string& name : FilesOf(path)) files[name] = HashFile(path + "/" + name);
-  const Json body = {{"files", files}, {"state", StateToJson(state)}};
-  const std::string text = body.dump();
-  Sha256 hash;
-  hash.Update(std::as_bytes(std::span(text.data(), text.size())));
-  const Json manifest = {{"format", kCheckpointFormat}, {"body", body}, {"body_sha256", hash.HexDigest()}};
-  RealFileSystem().WriteFileAtomic(path + "/" + kManifest, manifest.dump(1));
+  WriteManifest(path, StateToJson(state));
   RealFileSystem().SyncDirectory(folder_);
 
   // Prune only now that the new one is whole. Folders without a manifest are remains of a crash.
@@ -309,19 +328,32 @@ void Checkpoints::LoadModels(const Found& found, std::span<const NamedModel> mod
 void Checkpoints::KeepReference(bool restored, policy_model::Weights& reference) const {
   const std::string path = folder_ + "/reference";
   if (restored) {
+    if (RealFileSystem().Exists(path + "/" + kManifest)) {
+      WithManifest(path, [&](const Json& body) { CheckFiles(path, body.at("files")); });
+    } else {
+      LogWarning(path + " was written by an earlier version, without hashes: used as it is");
+    }
     reference.Load(path);
     return;
   }
+  std::error_code ignored;
+  fs::remove_all(path, ignored);  // of a life that came to no checkpoint
   RealFileSystem().CreateDirectories(path);
   policy_model::SaveModelDirectory(reference, path, tokenizer_source_);
+  WriteManifest(path, Json::object());
+  RealFileSystem().SyncDirectory(folder_);
 }
 
 int64_t Checkpoints::OldestCursor() const {
   for (const std::string& name : List()) {
-    const std::string manifest = folder_ + "/" + name + "/" + kManifest;
-    if (!fs::exists(manifest)) continue;
-    const Json j = Json::parse(RealFileSystem().ReadFile(manifest, kMaxManifestBytes));
-    return j.at("body").at("state").at("store_cursor").get<int64_t>();
+    const std::string path = folder_ + "/" + name;
+    if (!fs::exists(path + "/" + kManifest)) continue;
+    try {
+      return WithManifest(path, [](const Json& body) { return StateFromJson(body.at("state")).store_cursor; });
+    } catch (const Error& e) {
+      // No run can go on from this one, so it holds nothing back; its number could be anything.
+      LogWarning(std::string("passed over a checkpoint that cannot be used: ") + e.what());
+    }
   }
   return 0;
 }

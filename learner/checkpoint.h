@@ -69,10 +69,10 @@ class Checkpoints {
   void Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const;
   // Fills the models besides the policy. A model that the checkpoint has not, or one left over, is kConflict.
   void LoadModels(const Found& found, std::span<const NamedModel> models) const;
-  // The KL reference of the run, kept beside the checkpoints: a resumed run (`restored`) reads it into `reference`, a new
-  // one writes it.
+  // The KL reference of the run, kept beside the checkpoints with a manifest of its own: a resumed run (`restored`) verifies it
+  // and reads it into `reference`, a new one writes it.
   void KeepReference(bool restored, policy_model::Weights& reference) const;
-  // Lowest store cursor over the kept checkpoints: the store may trim below it.
+  // Lowest store cursor over the kept checkpoints whose manifest holds: the store may trim below it.
   int64_t OldestCursor() const;
 
  private:

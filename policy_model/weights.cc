@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstring>
-#include <filesystem>
 #include <map>
 #include <set>
 #include <utility>
@@ -12,6 +11,7 @@
 
 #include "common/digest.h"
 #include "common/error.h"
+#include "common/file.h"
 #include "common/rng.h"
 #include "policy_model/files/safetensors.h"
 
@@ -275,14 +275,16 @@ Weights ScalarHeadFrom(const Weights& policy, uint64_t seed) {
 }
 
 void SaveModelDirectory(const Weights& weights, const std::string& directory, const std::string& tokenizer_source) {
-  namespace fs = std::filesystem;
-  fs::create_directories(directory);
+  constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
+  FileSystem& files = RealFileSystem();
+  files.CreateDirectories(directory);
   weights.Save(directory);
   WriteModelConfig(weights.shape(), directory, weights.flat().dtype() == DType::kFloat32 ? "float32" : "bfloat16");
   if (tokenizer_source.empty()) return;
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"}) {
-    const fs::path from = fs::path(tokenizer_source) / name;
-    if (fs::exists(from)) fs::copy_file(from, fs::path(directory) / name, fs::copy_options::overwrite_existing);
+    const std::string from = tokenizer_source + "/" + name;
+    // Synced like the weights: a checkpoint's manifest, written last, speaks of these files, too.
+    if (files.Exists(from)) files.WriteFileAtomic(directory + "/" + name, files.ReadFile(from, kMaxTokenizerBytes));
   }
 }
 

@@ -56,11 +56,12 @@ void ImportWriter::Begin() {
   std::string end = first.substr(0, first.size() - 8);
   end.back() = '\1';  // behind every key of this dataset
   // A range that was deleted stands in the way of table files that are taken in over it: only where there is something.
-  std::unique_ptr<rocksdb::Iterator> it(
-      store_->rocks().db().NewIterator(rocksdb::ReadOptions(), store_->rocks().handle(FamilyOf(table_))));
-  it->Seek(first);
-  if (!it->status().ok()) ThrowStatus(it->status(), store_->path(), "look for an unfinished import");
-  const bool rows = it->Valid() && it->key().compare(end) < 0;
+  const bool rows = [&] {
+    const auto it = store_->rocks().Iterate(FamilyOf(table_));
+    it->Seek(first);
+    if (!it->status().ok()) ThrowStatus(it->status(), store_->path(), "look for an unfinished import");
+    return it->Valid() && it->key().compare(end) < 0;
+  }();
   if (!rows && !Mark()) return;
   if (rows) batch.DeleteRange(store_->rocks().handle(FamilyOf(table_)), first, end);
   batch.Delete(store_->rocks().meta(), MarkKey());
@@ -68,8 +69,7 @@ void ImportWriter::Begin() {
 }
 
 void ImportWriter::Continue(uint64_t rows, uint64_t hash, const std::function<void(uint64_t)>& seen) {
-  std::unique_ptr<rocksdb::Iterator> it(
-      store_->rocks().db().NewIterator(rocksdb::ReadOptions(), store_->rocks().handle(FamilyOf(table_))));
+  const auto it = store_->rocks().Iterate(FamilyOf(table_));
   it->Seek(PromptKey(dataset_, 0));
   for (uint64_t row = 0; row < rows; ++row, it->Next()) {
     const std::string key = PromptKey(dataset_, row);

@@ -101,7 +101,7 @@ FileLedger LedgerOf(const Json& j) {
 std::string Signature(const ImportRequest& request) {
   Json j = {{"hash", "xxh3"}, {"map", request.rows.map}, {"form", request.rows.form ? FormName(*request.rows.form) : ""},
             {"convert", request.rows.convert_numbers}, {"max_row_bytes", request.max_row_bytes},
-            {"max_tokens", request.max_tokens}, {"overlong", request.overlong}, {"files", Json::array()}};
+            {"max_tokens", request.max_tokens}, {"overlong", request.overlong}, {"rejects", request.rejects}, {"files", Json::array()}};
   for (const std::string& file : request.files) {
     std::error_code ignored;
     const auto size = std::filesystem::file_size(file, ignored);
@@ -115,18 +115,27 @@ std::string Signature(const ImportRequest& request) {
   return j.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
-// The rejected rows, on disk as soon as a mark speaks of them.
+// The rejected rows, durable before a mark speaks of them.
 class Rejects {
  public:
-  void Open(const std::string& path, std::optional<uint64_t> keep) {
-    if (path.empty()) return;
-    if (keep && RealFileSystem().Exists(path) && RealFileSystem().FileSize(path) >= *keep) {
-      std::filesystem::resize_file(path, *keep);  // rows after the mark come again
-      bytes_ = *keep;
-      file_ = RealFileSystem().OpenAppend(path);
-    } else {
-      file_ = RealFileSystem().OpenAppend(path, /*truncate=*/true);
-    }
+  Rejects(std::string path, FileSystem& files) : path_(std::move(path)), files_(files) {}
+
+  // Whether all is there that a mark speaks of.
+  bool Reaches(uint64_t bytes) const { return path_.empty() || (files_.Exists(path_) && files_.FileSize(path_) >= bytes); }
+  void Begin() {
+    if (path_.empty()) return;
+    file_ = files_.OpenAppend(path_, /*truncate=*/true);
+    const std::string folder = std::filesystem::path(path_).parent_path().string();
+    files_.SyncDirectory(folder.empty() ? "." : folder);
+  }
+  // REQUIRES: Reaches(keep). Rows after the mark come again.
+  void Continue(uint64_t keep) {
+    if (path_.empty()) return;
+    std::error_code failed;
+    std::filesystem::resize_file(path_, keep, failed);
+    if (failed) ThrowFileError(failed.value(), "cannot cut back to the last mark", path_);
+    bytes_ = keep;
+    file_ = files_.OpenAppend(path_);
   }
   void Add(const std::string& file, const SourceRow& row, const RowProblem& problem) {
     if (!file_) return;
@@ -145,27 +154,36 @@ class Rejects {
     pending_ += j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
     if (pending_.size() > kRejectBytes) Flush();
   }
-  void Flush() {
-    if (!file_ || pending_.empty()) return;
-    file_->Append(pending_);
-    bytes_ += pending_.size();
-    pending_.clear();
-  }
   void Sync() {
+    if (!file_) return;
     Flush();
-    if (file_) file_->Sync();
+    if (bytes_ > synced_) file_->Sync();
+    synced_ = bytes_;
   }
   uint64_t bytes() const { return bytes_; }
 
  private:
+  void Flush() {
+    if (pending_.empty()) return;
+    file_->Append(pending_);
+    bytes_ += pending_.size();
+    pending_.clear();
+  }
+
+  const std::string path_;
+  FileSystem& files_;
   std::unique_ptr<AppendFile> file_;
   std::string pending_;
-  uint64_t bytes_ = 0;
+  uint64_t bytes_ = 0, synced_ = 0;
 };
 
 class Import {
  public:
-  Import(Store& store, const ImportRequest& request) : store_(store), request_(request), signature_(Signature(request)) {}
+  Import(Store& store, const ImportRequest& request)
+      : store_(store),
+        request_(request),
+        signature_(Signature(request)),
+        rejects_(request.rejects, request.file_system != nullptr ? *request.file_system : RealFileSystem()) {}
 
   ImportReport Run() {
     if (request_.files.empty()) throw Error(ErrorCode::kInvalidArgument, "no file to import");
@@ -197,15 +215,17 @@ class Import {
       if (!text || writer.sealed()) continue;
       const Json mark = Json::parse(*text, nullptr, false);
       if (mark.is_discarded() || mark.at("signature") != signature_) continue;
+      const uint64_t rejects = mark.at("rejects");
+      if (!rejects_.Reaches(rejects)) continue;  // somebody took the file away: from the beginning, so that it is whole
       for (const Json& ledger : mark.at("files")) report_.files.push_back(LedgerOf(ledger));
       kind_ = static_cast<RowKind>(mark.at("kind").get<int>());
       writer_ = std::make_unique<ImportWriter>(&store_, request_.dataset, table);
       writer_->Continue(mark.at("rows"), mark.at("hash"), [this](uint64_t fingerprint) { seen_.Insert(fingerprint); });
       report_.continued_at = writer_->rows();
-      rejects_.Open(request_.rejects, mark.at("rejects").get<uint64_t>());
+      rejects_.Continue(rejects);
       return mark.at("taken");
     }
-    rejects_.Open(request_.rejects, std::nullopt);
+    rejects_.Begin();
     return 0;
   }
 
@@ -299,7 +319,7 @@ class Import {
   }
 
   void Commit(int64_t taken) {
-    rejects_.Flush();
+    rejects_.Sync();
     Json mark = {{"signature", signature_}, {"kind", static_cast<int>(*kind_)}, {"rows", writer_->rows()}, {"hash", writer_->hash()},
                  {"taken", taken}, {"rejects", rejects_.bytes()}, {"files", Json::array()}};
     for (const FileLedger& ledger : report_.files) mark["files"].push_back(ToJson(ledger));

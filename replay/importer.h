@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "common/file.h"
 #include "replay/row_parser.h"
 #include "replay/store.h"
 
@@ -30,6 +31,7 @@ struct ImportRequest {
   std::string overlong = "drop";          // error | drop: cutting is for whoever trains
   // Tokens of the longest sequence that the row makes.
   std::function<int64_t(const ParsedRow&)> count_tokens;
+  FileSystem* file_system = nullptr;      // where `rejects` is written; null: RealFileSystem()
   // Called every few thousand rows with the part of the current file that was read; false: stop here, to go on later.
   std::function<bool(const std::string& file, double part, int64_t rows)> progress;
 };

@@ -127,7 +127,7 @@ std::string Store::PreferenceIdentity(const std::string& dataset) const {
 
 std::map<std::string, uint64_t> Store::PreferenceDatasets() const {
   std::map<std::string, uint64_t> out;
-  std::unique_ptr<rocksdb::Iterator> it(rocks().db().NewIterator(rocksdb::ReadOptions(), rocks().meta()));
+  const auto it = rocks().Iterate(Family::kMeta);
   for (it->Seek(rocksdb::Slice(kSealed.data(), kSealed.size())); it->Valid(); it->Next()) {
     const std::string key = it->key().ToString();
     if (!key.starts_with(kSealed)) break;
@@ -142,8 +142,7 @@ std::vector<PreferenceRecord> Store::ReadPreferences(const std::string& dataset,
   std::vector<PreferenceRecord> out;
   if (first >= rows) return out;
   const uint64_t end = first + std::min(n, rows - first);
-  std::unique_ptr<rocksdb::Iterator> it(
-      rocks().db().NewIterator(rocksdb::ReadOptions(), rocks().handle(Family::kPreferences)));
+  const auto it = rocks().Iterate(Family::kPreferences);
   it->Seek(PromptKey(dataset, first));
   for (uint64_t row = first; row < end; ++row, it->Next()) {
     const std::string key = PromptKey(dataset, row);

@@ -213,8 +213,10 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
   const std::string& verb = request.verb;
   ByteReader in(request.payload, "request '" + verb + "'");
   if (verb == "insert") {
+    table->CheckAcknowledged(in.U64());
     const std::vector<TrajectoryGroup> groups = DecodeTrajectoryGroups(BytesOf(std::string(in.Rest())));
-    responder.Reply(EncodeResults(table->InsertMany(groups)));
+    const std::string results = EncodeResults(table->InsertMany(groups));
+    responder.Reply(ByteWriter().U64(table->Acknowledged()).Take() + results);
     Wake();
   } else if (verb == "lease") {
     const std::string actor(in.Bytes(kMaxName));
@@ -381,9 +383,13 @@ bool ReplayClient::Finished() {
 InsertResult ReplayClient::Insert(const TrajectoryGroup& group) { return InsertMany(std::span(&group, 1)).front(); }
 
 std::vector<InsertResult> ReplayClient::InsertMany(std::span<const TrajectoryGroup> groups) {
-  const std::string reply = Call("insert", Encode(groups));
+  const std::string reply = Call("insert", ByteWriter().U64(acknowledged_).Take() + Encode(groups));
+  ByteReader in(reply, "the store's answer to an insert");
+  const uint64_t acknowledged = in.U64();
+  for (uint64_t known = acknowledged_; known < acknowledged && !acknowledged_.compare_exchange_weak(known, acknowledged);) {
+  }
   std::vector<InsertResult> results;
-  for (const char c : reply) {
+  for (const char c : std::string(in.Rest())) {
     const uint8_t value = static_cast<uint8_t>(c);
     if (value > static_cast<uint8_t>(InsertResult::kRefused)) throw Error(ErrorCode::kCorruption, "the store's answer to an insert is malformed");
     results.push_back(static_cast<InsertResult>(value));

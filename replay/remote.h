@@ -10,10 +10,13 @@
 // question of the same number. What an actor never asks for again is freed when it starts anew or its time runs out.
 // An actor that starts anew comes with a higher epoch: what its earlier life held is free at once, and that life gets
 // kConflict from then on.
+// Each insert says how far the store had acknowledged when the client last heard: a server that came back with less refuses
+// it with kCorruption, because what it lost was promised.
 // Thread safety: all methods. Ownership: the server borrows the table. Errors: those of the table with the same code and
 // message; kDeadline and kUnavailable of common/rpc.h when the server does not answer: may be tried again.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <map>
@@ -85,6 +88,7 @@ class ReplayClient : public PromptSource, public TrajectorySink, public BatchSou
   const ReplayClientOptions options_;
   const uint64_t epoch_;
   RpcClient rpc_;
+  std::atomic<uint64_t> acknowledged_{0};  // the store's sequence as told with the newest acknowledgement
   std::mutex lease_mu_;          // one question for leases at a time
   uint64_t lease_number_ = 0;    // guarded by lease_mu_; of the next question
 };

@@ -1,17 +1,18 @@
 #include "replay/rocks.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <filesystem>
-#include <thread>
 
+#include <rocksdb/listener.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
 
 #include "common/error.h"
+#include "common/file.h"
 #include "common/log.h"
+#include "replay/log_check.h"
 
 namespace plumb::replay {
 namespace {
@@ -34,12 +35,19 @@ class WarningLogger : public rocksdb::Logger {
     char line[1024];
     std::vsnprintf(line, sizeof(line), format, arguments);
     std::string text(line);
+    text.resize(std::min(text.find('\n'), text.size()));  // a whole edit of the MANIFEST may follow
     while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
     // Nothing to do about either: table files that are taken in (TableFile) have no ID until they are part of the store, and
     // a snapshot keeps files from being deleted twice over.
     if (text.find("without unique ID") != std::string::npos || text.find("File Deletions") != std::string::npos) return;
     if (!text.empty()) LogWarning("rocksdb: " + text);
   }
+};
+
+// After a full disk RocksDB goes on by a thread of its own, which may wait for ever; RocksFolder::Reopen is the way here.
+class OnlyByHand : public rocksdb::EventListener {
+ public:
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, Status, bool* by_itself) override { *by_itself = false; }
 };
 
 rocksdb::Options StoreSettings(const RocksFolder::Options& o) {
@@ -53,6 +61,8 @@ rocksdb::Options StoreSettings(const RocksFolder::Options& o) {
   options.manual_wal_flush = false;
   options.max_background_flushes = 1;
   options.max_background_compactions = 1;
+  options.listeners.push_back(std::make_shared<OnlyByHand>());
+  options.max_bgerror_resume_count = 0;
   options.track_and_verify_wals_in_manifest = true;
   options.paranoid_checks = true;
   options.paranoid_file_checks = true;  // every table file is read back once it is written
@@ -62,7 +72,50 @@ rocksdb::Options StoreSettings(const RocksFolder::Options& o) {
   options.max_total_wal_size = 4 * options.write_buffer_size;
   options.compression = rocksdb::kNoCompression;
   options.max_open_files = 256;
+  if (o.env_for_test != nullptr) options.env = o.env_for_test;
   return options;
+}
+
+// The folder and those above it that are not there, each durable in the one above: what is synced below would be lost with it.
+void MakeFolder(const std::filesystem::path& folder) {
+  if (folder.empty() || RealFileSystem().Exists(folder.string())) return;
+  const std::filesystem::path parent = folder.parent_path();
+  MakeFolder(parent);
+  RealFileSystem().CreateDirectories(folder.string());
+  RealFileSystem().SyncDirectory(parent.empty() ? "." : parent.string());
+}
+
+// RocksDB has no code for it: another process, or another part of this one, holds the folder.
+bool IsOpenElsewhere(const Status& status) {
+  if (!status.IsIOError()) return false;
+  const std::string text = status.ToString();
+  return text.find("lock hold by current process") != std::string::npos ||
+         (text.find("While lock file") != std::string::npos && text.find("Resource temporarily unavailable") != std::string::npos);
+}
+
+// A column family in a batch: its number is all that counts, and it survives that the database is opened again.
+class FamilyId : public rocksdb::ColumnFamilyHandle {
+ public:
+  FamilyId(std::string name, uint32_t id) : name_(std::move(name)), id_(id) {}
+  const std::string& GetName() const override { return name_; }
+  uint32_t GetID() const override { return id_; }
+  Status GetDescriptor(rocksdb::ColumnFamilyDescriptor*) override { return Status::NotSupported(); }
+  const rocksdb::Comparator* GetComparator() const override { return rocksdb::BytewiseComparator(); }
+
+ private:
+  const std::string name_;
+  const uint32_t id_;
+};
+
+// What opening and the first writes need: the log is read back into a table file, and another log begins.
+uint64_t NeededBytes(const std::string& path, uint64_t write_buffer) {
+  uint64_t bytes = write_buffer + (uint64_t{1} << 20);
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(path, ignored)) {
+    const auto size = entry.file_size(ignored);
+    if (entry.path().extension() == ".log" && !ignored) bytes += size;
+  }
+  return bytes;
 }
 
 bool HoldsData(const std::filesystem::path& folder) {
@@ -93,16 +146,28 @@ void ThrowStatus(const Status& status, const std::string& path, const std::strin
   throw Error(ErrorCode::kIo, text, path);
 }
 
-RocksFolder::~RocksFolder() {
+RocksFolder::~RocksFolder() { CloseDb(); }
+
+void RocksFolder::CloseDb() {
   if (!db_) return;
   for (auto* handle : handles_) db_->DestroyColumnFamilyHandle(handle);
   for (auto* handle : other_handles_) db_->DestroyColumnFamilyHandle(handle);
+  handles_.clear();
+  other_handles_.clear();
   db_->Close();
+  db_.reset();
 }
 
-void RocksFolder::Open(const std::string& path, const Options& o) {
+void RocksFolder::Open(const std::string& path, const Options& options) {
   path_ = path;
-  read_only_ = o.read_only;
+  options_ = options;
+  OpenDb();
+  opened_ = true;
+}
+
+void RocksFolder::OpenDb() {
+  const Options& o = options_;
+  const std::string& path = path_;
   const std::filesystem::path folder(path);
   std::error_code ignored;
   const bool exists = std::filesystem::exists(folder / "CURRENT", ignored);
@@ -114,12 +179,11 @@ void RocksFolder::Open(const std::string& path, const Options& o) {
     if (o.read_only || !o.create) {
       throw Error(ErrorCode::kNotFound, "there is no store here (a run's store is the folder 'store' in its run folder)", path);
     }
-    std::error_code failed;
-    std::filesystem::create_directories(folder, failed);
-    if (failed) throw Error(ErrorCode::kIo, "could not make the folder: " + failed.message(), path);
+    MakeFolder(std::filesystem::absolute(folder));
+  } else {
+    CheckLogs(path);
   }
   const rocksdb::Options settings = StoreSettings(o);
-  needed_bytes_ = settings.write_buffer_size + (uint64_t{1} << 20);
   std::vector<std::string> names = {rocksdb::kDefaultColumnFamilyName};
   if (exists) {
     const Status status = rocksdb::DB::ListColumnFamilies(settings, path, &names);
@@ -140,7 +204,7 @@ void RocksFolder::Open(const std::string& path, const Options& o) {
   const Status status = o.read_only ? rocksdb::DB::OpenForReadOnly(settings, path, descriptors, &opened, &db)
                                     : rocksdb::DB::Open(settings, path, descriptors, &opened, &db);
   if (!status.ok()) {
-    if (status.IsIOError() && status.ToString().find("LOCK") != std::string::npos) {
+    if (IsOpenElsewhere(status)) {
       throw Error(ErrorCode::kConflict,
                   "the store is open elsewhere (" + status.ToString() +
                       "): a run is still going in this folder; wait for it, stop it, or choose another run.out. "
@@ -161,44 +225,60 @@ void RocksFolder::Open(const std::string& path, const Options& o) {
       handles_[static_cast<size_t>(found - std::begin(kNames))] = opened[i];
     }
   }
+  if (opened_) return;  // batches hold the numbers of the first time, which are the same
+  for (auto* handle : handles_) ids_.push_back(handle ? std::make_unique<FamilyId>(handle->GetName(), handle->GetID()) : nullptr);
 }
 
-// RocksDB has two ways back after a full disk: its own thread, which looks every 5 s whether a write buffer's worth of
-// space is free, and Resume(), which is Busy while that thread is at it. So: refuse at once while there is too little,
-// else ask until one of the two has succeeded.
-void RocksFolder::Resume() {
-  std::lock_guard lock(resume_mu_);
-  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(14);
-  while (full_) {
-    std::error_code failed;
-    const auto space = std::filesystem::space(path_, failed);
-    if (!failed && space.available < needed_bytes_) {
-      throw Error(ErrorCode::kNoSpace,
-                  "the disk is still full (" + std::to_string(space.available >> 20) + " MB free, " +
-                      std::to_string(needed_bytes_ >> 20) +
-                      " MB needed to go on); nothing was stored: free some space, writing goes on by itself",
-                  path_);
-    }
-    const Status status = db_->Resume();
-    if (status.ok()) {
-      full_ = false;
-    } else if ((status.IsBusy() || status.IsNoSpace()) && std::chrono::steady_clock::now() < give_up) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    } else {
-      ThrowStatus(status, path_, "go on after the disk was full");
-    }
+// What was acknowledged is in the log, synced: closing loses nothing, and opening reads it back and begins another log, behind
+// whatever the full disk left at the end of this one.
+void RocksFolder::Reopen() {
+  std::lock_guard one(reopen_mu_);
+  if (!full_) return;  // another thread was here
+  const uint64_t needed = NeededBytes(path_, StoreSettings(options_).write_buffer_size);
+  std::error_code failed;
+  const auto space = std::filesystem::space(path_, failed);
+  if (!failed && space.available < needed) {
+    throw Error(ErrorCode::kNoSpace,
+                "the disk is still full (" + std::to_string(space.available >> 20) + " MB free, " + std::to_string(needed >> 20) +
+                    " MB needed to go on); nothing was stored: free some space, writing goes on by itself",
+                path_);
   }
+  std::unique_lock lock(open_mu_);
+  CloseDb();
+  OpenDb();
+  full_ = false;
+}
+
+std::shared_lock<std::shared_mutex> RocksFolder::KeepOpen() const {
+  std::shared_lock lock(open_mu_);
+  if (!db_) {
+    throw Error(ErrorCode::kNoSpace,
+                "the store is closed because the disk was full: free some space, the next write opens it again", path_);
+  }
+  return lock;
+}
+
+Status RocksFolder::Get(Family family, std::string_view key, Pinned* pinned) const {
+  pinned->lock = KeepOpen();
+  return db_->Get(rocksdb::ReadOptions(), handles_[static_cast<size_t>(family)], rocksdb::Slice(key.data(), key.size()), &pinned->value);
+}
+
+RocksFolder::Cursor RocksFolder::Iterate(Family family) const {
+  Cursor cursor;
+  cursor.lock_ = KeepOpen();
+  cursor.it_.reset(db_->NewIterator(rocksdb::ReadOptions(), handles_[static_cast<size_t>(family)]));
+  return cursor;
 }
 
 void RocksFolder::RequireWritable() {
-  if (read_only_) throw Error(ErrorCode::kInvalidArgument, "the store is open for reading only", path_);
+  if (options_.read_only) throw Error(ErrorCode::kInvalidArgument, "the store is open for reading only", path_);
   if (failed_) {
     throw Error(ErrorCode::kIo,
                 "the store stopped after an I/O error: what the disk holds is unknown until it is opened again "
                 "(restart the role, then look at the disk)",
                 path_);
   }
-  if (full_) Resume();
+  if (full_) Reopen();
 }
 
 void RocksFolder::NoteFailure(const Status& status) {
@@ -212,7 +292,8 @@ void RocksFolder::NoteFailure(const Status& status) {
 void RocksFolder::Write(rocksdb::WriteBatch& batch, bool sync) {
   RequireWritable();
   rocksdb::WriteOptions how;
-  how.sync = sync;
+  how.sync = sync && !options_.never_sync_for_test;
+  const auto lock = KeepOpen();
   const Status status = db_->Write(how, &batch);
   if (status.ok()) return;
   NoteFailure(status);
@@ -227,8 +308,8 @@ rocksdb::EnvOptions TableFileWriting() {
   return how;
 }
 
-rocksdb::Options TableFileSettings() {
-  rocksdb::Options settings = StoreSettings({});
+rocksdb::Options TableFileSettings(const RocksFolder::Options& options) {
+  rocksdb::Options settings = StoreSettings(options);
   rocksdb::BlockBasedTableOptions table;
   table.block_size = size_t{16} << 10;  // rows of a dataset are mostly read in order
   settings.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
@@ -240,8 +321,12 @@ rocksdb::Options TableFileSettings() {
 TableFile::TableFile(RocksFolder* folder, Family family)
     : folder_(folder), family_(family), path_(folder->path_ + "/" + kIngestFile) {
   folder_->RequireWritable();
+  // Where RocksDB could not delete it after the last time, it is another name of a table file in use: never write into it.
+  std::error_code kept;
+  std::filesystem::remove(path_, kept);
+  if (kept) throw Error(ErrorCode::kIo, "could not remove what an earlier table file left behind: " + kept.message(), path_);
   // The last argument but its default: what was written stays cached for the reading back, and for whoever trains next.
-  file_ = std::make_unique<rocksdb::SstFileWriter>(TableFileWriting(), TableFileSettings(), folder_->handle(family),
+  file_ = std::make_unique<rocksdb::SstFileWriter>(TableFileWriting(), TableFileSettings(folder_->options_), folder_->handle(family),
                                                    /*invalidate_page_cache=*/false);
   const Status status = file_->Open(path_);
   if (!status.ok()) Fail(status, "make a table file");
@@ -283,16 +368,21 @@ void TableFile::TakeIn() {
   how.write_global_seqno = false;  // the file stays as it was summed
   how.verify_checksums_before_ingest = true;
   how.verify_checksums_readahead_size = size_t{1} << 20;
-  status = folder_->db_->IngestExternalFile(folder_->handle(family_), {path_}, how);
+  const auto lock = folder_->KeepOpen();
+  status = folder_->db_->IngestExternalFile(folder_->handles_[static_cast<size_t>(family_)], {path_}, how);
   if (status.ok()) return;
   folder_->NoteFailure(status);
   Fail(status, "take in a table file");
 }
 
 void RocksFolder::Flush() {
+  RequireWritable();
+  const auto lock = KeepOpen();
   for (auto* handle : handles_) {
     const Status status = db_->Flush(rocksdb::FlushOptions(), handle);
-    if (!status.ok()) ThrowStatus(status, path_, "flush");
+    if (status.ok()) continue;
+    NoteFailure(status);
+    ThrowStatus(status, path_, "flush");
   }
 }
 

@@ -1,6 +1,10 @@
 // The RocksDB folder under a store: the settings of docs/reliability.md, opening, writing and what can go wrong there.
 //
-// Thread safety: Write may be called concurrently (RocksDB's write group shares one sync among the callers).
+// After a full disk the database is closed and opened again by the next write that finds room (RocksDB's own ways back may
+// wait for ever: a flush that the full disk ended keeps its memory table). So nobody holds the database itself: reads go
+// through Get, Iterate and With, which keep it open meanwhile; what handle() returns stays valid for batches.
+// Thread safety: all methods but Open; Write may be called concurrently (RocksDB's write group shares one sync among the
+// callers). A thread that holds a Cursor or a Pinned or is inside With must not call a method that writes.
 // Errors: see replay/store.h; ThrowStatus maps RocksDB's.
 #pragma once
 
@@ -8,6 +12,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <shared_mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +37,8 @@ class RocksFolder {
     bool read_only = false;
     bool create = true;
     int64_t write_buffer_mb = 16;
+    rocksdb::Env* env_for_test = nullptr;  // a disk with faults (tests/replay/faulty_disk.h); outlives the folder
+    bool never_sync_for_test = false;      // what a power cut then takes shows that the test would notice
   };
   RocksFolder() = default;
   ~RocksFolder();
@@ -44,26 +51,59 @@ class RocksFolder {
   void Write(rocksdb::WriteBatch& batch, bool sync);
   void Flush();
 
-  bool writable() const { return db_ != nullptr && !read_only_; }
-  rocksdb::DB& db() const { return *db_; }
-  // nullptr: a store that is open read-only and was made before this family existed.
-  rocksdb::ColumnFamilyHandle* handle(Family family) const { return handles_[static_cast<size_t>(family)]; }
+  bool writable() const { return opened_ && !options_.read_only; }
+  // For batches. nullptr: a store that is open read-only and was made before this family existed.
+  rocksdb::ColumnFamilyHandle* handle(Family family) const { return ids_[static_cast<size_t>(family)].get(); }
   rocksdb::ColumnFamilyHandle* meta() const { return handle(Family::kMeta); }
+
+  // REQUIRES of these three: handle(family) is not null.
+  // A value where it lies; keeps the database open.
+  struct Pinned {
+    std::shared_lock<std::shared_mutex> lock;
+    rocksdb::PinnableSlice value;  // freed first
+  };
+  rocksdb::Status Get(Family family, std::string_view key, Pinned* pinned) const;
+  // An iterator that keeps the database open.
+  class Cursor {
+   public:
+    rocksdb::Iterator* operator->() const { return it_.get(); }
+
+   private:
+    friend class RocksFolder;
+    std::shared_lock<std::shared_mutex> lock_;
+    std::unique_ptr<rocksdb::Iterator> it_;  // freed first
+  };
+  Cursor Iterate(Family family) const;
+  // call(database, RocksDB's own handle of the family).
+  template <class Call>
+  auto With(Family family, Call call) const {
+    const auto lock = KeepOpen();
+    return call(*db_, handles_[static_cast<size_t>(family)]);
+  }
 
  private:
   friend class TableFile;
+  std::shared_lock<std::shared_mutex> KeepOpen() const;  // throws kNoSpace while the full disk keeps it closed
   void RequireWritable();
   void NoteFailure(const rocksdb::Status& status);
-  void Resume();  // returns once writing can go on, else throws
+  void OpenDb();
+  void CloseDb();
+  void Reopen();  // returns once writing can go on, else throws
 
+  // Constant once open.
   std::string path_;
-  uint64_t needed_bytes_ = 0;  // free space below which writing is not tried again after a full disk
-  bool read_only_ = false;
-  std::unique_ptr<rocksdb::DB> db_;
+  Options options_;
+  bool opened_ = false;
+  std::vector<std::unique_ptr<rocksdb::ColumnFamilyHandle>> ids_;  // by Family
+
+  mutable std::shared_mutex open_mu_;  // held for writing only by Reopen; nothing is locked behind it
+  // Guarded by open_mu_.
+  std::unique_ptr<rocksdb::DB> db_;                          // nullptr: closed because the disk was full
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;        // by Family; owned, freed before db_
   std::vector<rocksdb::ColumnFamilyHandle*> other_handles_;  // "default" and what a newer format added
-  std::mutex resume_mu_;
-  std::atomic<bool> full_{false};    // the last write found no space: resume before the next
+
+  std::mutex reopen_mu_;             // before open_mu_
+  std::atomic<bool> full_{false};    // the last write found no space: open again before the next
   std::atomic<bool> failed_{false};  // an I/O error: what the disk holds is unknown
 };
 

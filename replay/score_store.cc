@@ -32,7 +32,7 @@ void Store::DescribeScore(const std::string& name, const std::string& about) {
 
 std::map<std::string, std::string> Store::ScoreNames() const {
   std::map<std::string, std::string> out;
-  std::unique_ptr<rocksdb::Iterator> it(rocks().db().NewIterator(rocksdb::ReadOptions(), rocks().meta()));
+  const auto it = rocks().Iterate(Family::kMeta);
   for (it->Seek(rocksdb::Slice(kScore.data(), kScore.size())); it->Valid(); it->Next()) {
     const std::string key = it->key().ToString();
     if (!key.starts_with(kScore)) break;

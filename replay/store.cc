@@ -59,7 +59,8 @@ struct Store::Impl {
   std::set<uint64_t> complete[kPurposes];          // ids with a group, >= trimmed
   uint64_t trimmed[kPurposes] = {0, 0};
   std::set<std::pair<int, uint64_t>> in_flight;    // keys being written now
-  uint64_t sequence = 0;
+  uint64_t sequence = 0;                           // given to the newest insert, durable or not
+  uint64_t durable = 0;                            // highest of those that are
   std::map<std::string, uint64_t> datasets;        // name -> rows
   mutable std::mutex counters_mu;                  // taken after mu, never before it
   mutable std::map<std::string, int64_t> counters; // guarded by counters_mu
@@ -80,36 +81,40 @@ struct Store::Impl {
     batch.Put(rocks.meta(), key, Seal(key, text));
   }
 
-  // A value's payload, its CRC checked, as long as `value` holds it; nullopt when the key is not there.
-  std::optional<std::string_view> Pin(Family family, std::string_view key, rocksdb::PinnableSlice& value) const {
+  // A value's payload, its CRC checked, as long as `pinned` is there; nullopt when the key is not there.
+  std::optional<std::string_view> Pin(Family family, std::string_view key, RocksFolder::Pinned& pinned) const {
     if (rocks.handle(family) == nullptr) return std::nullopt;
-    const Status status = rocks.db().Get(rocksdb::ReadOptions(), rocks.handle(family), ToSlice(key), &value);
+    const Status status = rocks.Get(family, key, &pinned);
     if (status.IsNotFound()) return std::nullopt;
     try {
       if (!status.ok()) ThrowStatus(status, path, "read " + ReadableKey(FamilyName(family), key));
-      return Unseal(FamilyName(family), key, View(value));
+      return Unseal(FamilyName(family), key, View(pinned.value));
     } catch (const Error& e) {
       if (e.code() == ErrorCode::kCorruption) Count("corrupt_reads", 1);
       throw;
     }
   }
   std::optional<std::string> Get(Family family, std::string_view key) const {
-    rocksdb::PinnableSlice value;
-    const auto payload = Pin(family, key, value);
+    RocksFolder::Pinned pinned;
+    const auto payload = Pin(family, key, pinned);
     return payload ? std::optional<std::string>(*payload) : std::nullopt;
   }
 
-  // Calls visit(key, value) for each record from `begin` on until it returns false.
+  // Calls visit(key, value) for each record from `begin` on until it returns false. It must not call into the store.
   template <class Visit>
   void Scan(Family family, std::string_view begin, Visit visit) const {
     if (rocks.handle(family) == nullptr) return;
-    std::unique_ptr<rocksdb::Iterator> it(rocks.db().NewIterator(rocksdb::ReadOptions(), rocks.handle(family)));
-    for (it->Seek(ToSlice(begin)); it->Valid(); it->Next()) {
-      if (!visit(View(it->key()), View(it->value()))) break;
+    Status status;
+    {
+      const auto it = rocks.Iterate(family);
+      for (it->Seek(ToSlice(begin)); it->Valid(); it->Next()) {
+        if (!visit(View(it->key()), View(it->value()))) break;
+      }
+      status = it->status();
     }
-    if (!it->status().ok()) {
+    if (!status.ok()) {
       Count("corrupt_reads", 1);
-      ThrowStatus(it->status(), path, "scan column family '" + std::string(FamilyName(family)) + "'");
+      ThrowStatus(status, path, "scan column family '" + std::string(FamilyName(family)) + "'");
     }
   }
 
@@ -195,13 +200,18 @@ std::unique_ptr<Store> Store::Open(const std::string& path, const StoreOptions& 
   auto impl = std::make_unique<Impl>();
   impl->path = path;
   impl->options = options;
-  impl->rocks.Open(path, {.read_only = options.read_only, .create = options.create, .write_buffer_mb = options.write_buffer_mb});
+  impl->rocks.Open(path, {.read_only = options.read_only,
+                          .create = options.create,
+                          .write_buffer_mb = options.write_buffer_mb,
+                          .env_for_test = options.env_for_test,
+                          .never_sync_for_test = options.never_sync_for_test});
   impl->CheckFormat();
   impl->LoadMeta();
   const auto mark = impl->Get(Family::kMeta, "clean");
   const uint64_t clean = mark ? static_cast<uint64_t>(ParseInt(*mark, path)) : 0;
   std::vector<uint64_t> unverified[kPurposes];
   impl->LoadLeases(unverified, clean);
+  impl->durable = impl->sequence;
   std::unique_ptr<Store> store(new Store(std::move(impl)));
   if (options.verify_on_open && !options.read_only) {
     for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
@@ -315,8 +325,10 @@ void Store::RecordLeases(std::span<const LeaseMark> marks) {
     const std::string key = LeaseKey(mark.purpose, mark.lease_id);
     batch.Put(impl_->rocks.handle(Family::kLeases), key, Seal(key, EncodeLeaseRecord(mark.record)));
   }
-  std::lock_guard lock(impl_->counters_mu);
-  impl_->AddDirtyCounters(batch);
+  {
+    std::lock_guard lock(impl_->counters_mu);
+    impl_->AddDirtyCounters(batch);
+  }
   impl_->rocks.Write(batch, /*sync=*/false);
 }
 
@@ -367,6 +379,7 @@ std::vector<InsertResult> Store::InsertStored(std::span<const StoredGroup> store
   std::vector<std::pair<int, uint64_t>> reserved;
   rocksdb::WriteBatch batch;
   int64_t bytes = 0;
+  uint64_t last = 0;  // highest number among these inserts
   {
     std::unique_lock lock(impl_->mu);
     const auto key_of = [&](size_t i) {
@@ -393,6 +406,7 @@ std::vector<InsertResult> Store::InsertStored(std::span<const StoredGroup> store
       batch.Put(impl_->rocks.handle(Family::kLeases), key, Seal(key, EncodeLeaseRecord(record)));
       bytes += static_cast<int64_t>(payloads[i].size());
     }
+    last = impl_->sequence;
   }
   if (reserved.empty()) return results;
   const auto settle = [&](bool written) {
@@ -401,6 +415,7 @@ std::vector<InsertResult> Store::InsertStored(std::span<const StoredGroup> store
       impl_->in_flight.erase({purpose, id});
       if (written) impl_->complete[purpose].insert(id);
     }
+    if (written) impl_->durable = std::max(impl_->durable, last);
     impl_->landed.notify_all();
   };
   try {
@@ -425,8 +440,8 @@ bool Store::Contains(Purpose purpose, uint64_t lease_id) const {
 
 std::optional<StoredGroup> Store::Read(Purpose purpose, uint64_t lease_id) const {
   const std::string key = LeaseKey(purpose, lease_id);
-  rocksdb::PinnableSlice value;
-  const auto payload = impl_->Pin(Family::kGroups, key, value);
+  RocksFolder::Pinned pinned;
+  const auto payload = impl_->Pin(Family::kGroups, key, pinned);
   if (!payload) return std::nullopt;
   try {
     StoredGroup stored = DecodeStoredGroup(key, *payload);
@@ -498,7 +513,7 @@ std::map<std::string, int64_t> Store::Counters() const {
 
 uint64_t Store::Sequence() const {
   std::lock_guard lock(impl_->mu);
-  return impl_->sequence;
+  return impl_->durable;
 }
 
 VerifyReport Store::Verify() const {
@@ -527,12 +542,19 @@ VerifyReport Store::Verify() const {
   check(Family::kScores, &report.scores, [](std::string_view k, std::string_view p) { DecodeGroupScore(k, p); });
   check(Family::kPlans, nullptr, [](std::string_view k, std::string_view p) { DecodeStepPlan(k, p); });
   check(Family::kGroups, &report.groups, [](std::string_view k, std::string_view p) { DecodeStoredGroup(k, p); });
+  std::vector<std::string> complete;
   check(Family::kLeases, &report.leases, [&](std::string_view k, std::string_view p) {
-    if (!DecodeLeaseRecord(k, p).complete) return;
-    if (!impl_->Get(Family::kGroups, k)) {
-      throw Error(ErrorCode::kCorruption, "complete, but its group is not there", ReadableKey("leases", k));
-    }
+    if (DecodeLeaseRecord(k, p).complete) complete.emplace_back(k);
   });
+  for (const std::string& key : complete) {
+    try {
+      if (!impl_->Get(Family::kGroups, key)) {
+        throw Error(ErrorCode::kCorruption, "complete, but its group is not there", ReadableKey("leases", key));
+      }
+    } catch (const Error& e) {
+      report.problems.push_back(e.what());
+    }
+  }
   return report;
 }
 

@@ -37,6 +37,10 @@
 #include "common/preference.h"
 #include "common/trajectory.h"
 
+namespace rocksdb {
+class Env;
+}
+
 namespace plumb::replay {
 
 inline constexpr int64_t kStoreFormatVersion = 1;
@@ -50,6 +54,8 @@ struct StoreOptions {
   bool create = true;          // false: a folder without a store is kNotFound
   bool verify_on_open = true;  // read back every group inserted since the last clean close
   int64_t write_buffer_mb = 16;
+  rocksdb::Env* env_for_test = nullptr;  // see replay/rocks.h
+  bool never_sync_for_test = false;
 };
 
 // What is remembered of a lease. Written unsynced when it is handed out (a lost attempt number harms nothing: the id is
@@ -199,7 +205,8 @@ class Store {
   // inserts, duplicates, bytes, corrupt_reads, no_space, and every name given to Count.
   std::map<std::string, int64_t> Counters() const;
 
-  // Number of inserts since the store was made: increases by one with each group.
+  // Number of the newest durable insert since the store was made; increases by one with each group. What this returned once
+  // is never less after a restart, or acknowledged groups are missing.
   uint64_t Sequence() const;
   // Reads everything. O(size of the store).
   VerifyReport Verify() const;

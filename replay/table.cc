@@ -476,6 +476,16 @@ ReplayTable::Cursor ReplayTable::ParseCursor(const std::string& text) {
   return cursor;
 }
 
+void ReplayTable::CheckAcknowledged(uint64_t sequence) const {
+  const uint64_t have = store_->Sequence();
+  if (have >= sequence) return;
+  throw Error(ErrorCode::kCorruption,
+              "the store holds " + std::to_string(have) + " inserts and has acknowledged " + std::to_string(sequence) +
+                  ": groups are missing since it was opened again (a damaged log tail, or an older copy of the folder); stop "
+                  "the run, bring the right store back or start from an older checkpoint",
+              store_->path());
+}
+
 void ReplayTable::CheckCursor(const Cursor& cursor) const {
   const uint64_t have = store_->Sequence();
   if (have < cursor.sequence) {

@@ -99,6 +99,9 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   Cursor CursorAt(int64_t consumed_steps) const;
   // On resume: a store that holds fewer inserts than the manifest says has lost data; throws kCorruption.
   void CheckCursor(const Cursor& cursor) const;
+  // The same for whoever inserts: `sequence` is what Acknowledged() was after an insert of theirs; throws kCorruption.
+  void CheckAcknowledged(uint64_t sequence) const;
+  uint64_t Acknowledged() const { return store_->Sequence(); }
   // Forgets training groups and plans of steps < `step` and evaluations of versions before it. Pass only the cursor of the
   // oldest verified manifest kept, less what later draws need (StepPlanner::StepsToKeep); throws kInvalidArgument where a
   // lease below it is not complete.

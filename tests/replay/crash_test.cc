@@ -1,4 +1,4 @@
-// Reliability rows 1 and 4 at smoke size: a writer is killed and what it had acknowledged is there, once.
+// Rows 1 and 4 of docs/reliability.md: a writer is killed and what it had acknowledged is there, once.
 #include "common/crash_point.h"
 
 #include <sys/wait.h>
@@ -8,10 +8,14 @@
 #include <set>
 #include <thread>
 
+#include "common/rng.h"
 #include "fixtures.h"
+#include "tests/testing/reliability.h"
 
 namespace plumb::replay {
 namespace {
+
+using plumb::testing::Count;
 
 void WriteByte(int fd, uint64_t id) {
   if (::write(fd, &id, sizeof(id)) != sizeof(id)) ::_exit(3);
@@ -24,27 +28,18 @@ std::vector<uint64_t> ReadIds(int fd) {
   return ids;
 }
 
-// Runs `body(sent_fd, acked_fd)` in a child that is killed after `kill_after` (0: it has to end by itself).
 struct Told {
   std::set<uint64_t> sent, acked;
   int signal = 0;
 };
-template <class Body>
-Told RunAndKill(Body body, std::chrono::milliseconds kill_after) {
+
+// Runs start(sent_fd, acked_fd), which gives a child process, and kills that `kill_after` later (0: it has to end by itself).
+template <class Start>
+Told WatchAndKill(Start start, std::chrono::milliseconds kill_after) {
   int sent[2], acked[2];
-  EXPECT_EQ(::pipe(sent) + ::pipe(acked), 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::close(sent[0]);
-    ::close(acked[0]);
-    try {
-      body(sent[1], acked[1]);
-    } catch (const std::exception& e) {
-      std::fprintf(stderr, "writer: %s\n", e.what());
-      ::_exit(2);
-    }
-    ::_exit(0);
-  }
+  EXPECT_EQ(::pipe2(sent, O_CLOEXEC) + ::pipe2(acked, O_CLOEXEC), 0);
+  const pid_t child = start(sent[1], acked[1]);
+  EXPECT_GT(child, 0);
   ::close(sent[1]);
   ::close(acked[1]);
   // The pipes are read while the child writes: they must not fill up.
@@ -65,51 +60,73 @@ Told RunAndKill(Body body, std::chrono::milliseconds kill_after) {
   return told;
 }
 
-TEST(CrashTest, AcknowledgedIsRecoveredIsSentOverTenKills) {
-  TempFolder folder;
+// Runs `body(sent_fd, acked_fd)` in a child that ends by itself.
+template <class Body>
+Told RunInChild(Body body) {
+  return WatchAndKill(
+      [&](int sent, int acked) {
+        const pid_t child = ::fork();
+        if (child != 0) return child;
+        try {
+          body(sent, acked);
+        } catch (const std::exception& e) {
+          std::fprintf(stderr, "writer: %s\n", e.what());
+          ::_exit(2);
+        }
+        ::_exit(0);
+      },
+      std::chrono::milliseconds(0));
+}
+
+TEST(CrashTest, AcknowledgedIsRecoveredIsSent) {
+  constexpr uint64_t kWriters = 3;  // of store_child.cc
+  const int kills = Count(10, 100);
+  RandomStream random(1, 0);
+  size_t all_sent = 0, all_acked = 0;
+  std::unique_ptr<TempFolder> folder;
   std::set<uint64_t> sent, acked;
-  uint64_t next = 0;
-  for (int cycle = 0; cycle < 10; ++cycle) {
-    const Told told = RunAndKill(
+  for (int cycle = 0; cycle < kills; ++cycle) {
+    if (cycle % 10 == 0) {  // a store lives through ten kills
+      folder = std::make_unique<TempFolder>();
+      sent.clear();
+      acked.clear();
+    }
+    const uint64_t next = sent.empty() ? 0 : *sent.rbegin() + 1;
+    const Told told = WatchAndKill(
         [&](int sent_fd, int acked_fd) {
-          auto store = Store::Open(folder / "store", {.run_id = "run", .write_buffer_mb = 1});  // flushes happen, too
-          std::vector<std::thread> writers;
-          for (uint64_t t = 0; t < 3; ++t) {
-            writers.emplace_back([&, t] {
-              for (uint64_t id = next + t;; id += 3) {
-                const TrajectoryGroup group = Answer(PlainLease(id), 0, "run", 100);
-                WriteByte(sent_fd, id);
-                if (store->Insert(group) == InsertResult::kInserted) WriteByte(acked_fd, id);
-              }
-            });
-          }
-          for (auto& w : writers) w.join();
+          return StartStoreChild({"write", *folder / "store", std::to_string(next), std::to_string(sent_fd), std::to_string(acked_fd)},
+                                 {sent_fd, acked_fd});
         },
-        std::chrono::milliseconds(120 + 37 * cycle));
+        std::chrono::milliseconds(40 + random.NextBelow(430)));
     EXPECT_EQ(told.signal, SIGKILL);
     sent.insert(told.sent.begin(), told.sent.end());
     acked.insert(told.acked.begin(), told.acked.end());
-    auto store = OpenStore(folder / "store");
+    auto store = OpenStore(*folder / "store");
     const auto ids = store->Ids(Purpose::kTrain, 0, UINT64_MAX);
     const std::set<uint64_t> recovered(ids.begin(), ids.end());
     for (const uint64_t id : acked) ASSERT_TRUE(recovered.contains(id)) << "acknowledged and lost: " << id;
     for (const uint64_t id : recovered) {
       ASSERT_TRUE(sent.contains(id)) << "never sent: " << id;
       ASSERT_EQ(store->Read(Purpose::kTrain, id)->group, Answer(PlainLease(id), 0, "run", 100));
+      // A writer sends its next group when the one before is acknowledged: no holes.
+      ASSERT_TRUE(id < next + kWriters || recovered.contains(id - kWriters)) << "a hole before " << id;
     }
     const VerifyReport report = store->Verify();
     EXPECT_TRUE(report.problems.empty()) << report.problems[0];
     EXPECT_EQ(report.groups, recovered.size());  // each once
-    next = sent.empty() ? 0 : *sent.rbegin() + 1;
+    if (cycle % 10 == 9) {
+      all_sent += sent.size();
+      all_acked += acked.size();
+    }
   }
-  EXPECT_GT(acked.size(), 10u);
-  std::printf("10 kills: %zu sent, %zu acknowledged, none of them lost\n", sent.size(), acked.size());
+  EXPECT_GT(all_acked, static_cast<size_t>(kills));
+  std::printf("%d kills: %zu sent, %zu acknowledged, none of them lost\n", kills, all_sent, all_acked);
 }
 
 TEST(CrashTest, BeforeTheLogNothingIsThere) {
   for (int round = 0; round < 3; ++round) {
     TempFolder folder;
-    const Told told = RunAndKill(
+    const Told told = RunInChild(
         [&](int, int acked_fd) {
           auto store = OpenStore(folder / "store");
           store->Insert(PlainGroup(1));
@@ -117,8 +134,7 @@ TEST(CrashTest, BeforeTheLogNothingIsThere) {
           ArmCrashPointForTest("store_before_wal");
           store->Insert(PlainGroup(2));
           WriteByte(acked_fd, 2);
-        },
-        std::chrono::milliseconds(0));
+        });
     EXPECT_EQ(told.signal, SIGKILL);
     EXPECT_EQ(told.acked, (std::set<uint64_t>{1}));
     auto store = OpenStore(folder / "store");
@@ -131,14 +147,13 @@ TEST(CrashTest, BeforeTheLogNothingIsThere) {
 TEST(CrashTest, AfterTheLogTheSecondInsertIsADuplicate) {
   for (int round = 0; round < 3; ++round) {
     TempFolder folder;
-    const Told told = RunAndKill(
+    const Told told = RunInChild(
         [&](int, int acked_fd) {
           auto store = OpenStore(folder / "store");
           ArmCrashPointForTest("store_after_wal_before_ack");
           store->Insert(PlainGroup(1));
           WriteByte(acked_fd, 1);
-        },
-        std::chrono::milliseconds(0));
+        });
     EXPECT_EQ(told.signal, SIGKILL);
     EXPECT_TRUE(told.acked.empty());
     auto store = OpenStore(folder / "store");

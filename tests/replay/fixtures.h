@@ -1,6 +1,9 @@
 // What the tests of replay share: a folder that goes away, groups that hold together, a clock to turn by hand.
 #pragma once
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
@@ -11,17 +14,30 @@
 #include <gtest/gtest.h>
 
 #include "common/error.h"
+#include "common/log.h"
 #include "common/trajectory.h"
 #include "replay/importer.h"
 #include "replay/store.h"
 #include "replay/table.h"
+#include "tests/testing/paths.h"
 
 namespace plumb::replay {
 
+// Where files cost no disk, if there is such a place.
+inline std::filesystem::path InMemory() {
+  return std::filesystem::is_directory("/dev/shm") ? std::filesystem::path("/dev/shm") : std::filesystem::temp_directory_path();
+}
+
+// For tests that provoke more warnings than anybody would read.
+struct OnlyErrorsInTheLog {
+  OnlyErrorsInTheLog() { SetUpLogging("plumb", -1, "", LogLevel::kError); }
+  ~OnlyErrorsInTheLog() { SetUpLogging("plumb", -1, "", LogLevel::kWarning); }
+};
+
 class TempFolder {
  public:
-  TempFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "plumb_replay_XXXXXX").string();
+  explicit TempFolder(const std::filesystem::path& in = std::filesystem::temp_directory_path()) {
+    std::string name = (in / "plumb_replay_XXXXXX").string();
     if (::mkdtemp(name.data()) == nullptr) std::abort();
     path_ = name;
   }
@@ -111,6 +127,19 @@ inline std::unique_ptr<Store> OpenStore(const std::string& path, const std::stri
   StoreOptions options;
   options.run_id = run_id;
   return Store::Open(path, options);
+}
+
+// Starts tests/replay/store_child.cc; `keep` are descriptors that stay open in it. -1 when it cannot be started.
+inline pid_t StartStoreChild(std::vector<std::string> words, const std::vector<int>& keep = {}) {
+  words.insert(words.begin(), plumb::testing::BinaryPath("tests/store_child"));
+  const pid_t child = ::fork();
+  if (child != 0) return child;
+  for (const int fd : keep) ::fcntl(fd, F_SETFD, 0);
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  ::execv(arguments[0], arguments.data());
+  ::_exit(127);
 }
 
 // What `body` throws; fails when it does not.

@@ -1,6 +1,5 @@
 #include "replay/importer.h"
 
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -286,38 +285,6 @@ TEST(ImporterTest, ArraysGzipAndDamage) {
   EXPECT_THROWS(ErrorCode::kConflict, "open elsewhere", OpenStore(folder / "store"));
   const std::string pairs = WriteFile(folder / "pairs", R"({"prompt": "p", "chosen": "a", "rejected": "b"})");
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "under two names", ImportFiles(*store, Request({paths[0], pairs}, "m")));
-}
-
-// What a full disk stops loses nothing: with room again, the same import goes on where it was.
-TEST(ImporterTest, AFullDiskStopsAnImportThatGoesOnLater) {
-  TempFolder folder;
-  const std::string disk = folder / "disk";
-  std::filesystem::create_directory(disk);
-  if (::geteuid() != 0 || ::mount("tmpfs", disk.c_str(), "tmpfs", 0, "size=96m") != 0) {
-    GTEST_SKIP() << "SKIPPED LOUDLY: no right to mount a small tmpfs, the full disk was not tried";
-  }
-  struct Unmount {  // also when an assertion ends the test
-    std::string disk;
-    ~Unmount() { ::umount2(disk.c_str(), MNT_DETACH); }
-  } unmount{disk};
-  const std::string ballast = WriteFile(disk + "/ballast", std::string(size_t{60} << 20, 'x'));
-  std::string text;
-  for (int i = 0; i < 48000; ++i) text += "{\"prompt\": \"" + std::string(900, 'q') + std::to_string(i) + "\", \"answer\": \"4\"}\n";
-  ImportRequest request = Request({WriteFile(folder / "data.jsonl", text)}, "d");
-  request.commit_rows = 16000;
-  {
-    auto store = Store::Open(disk + "/store", {.run_id = "run", .write_buffer_mb = 4});
-    EXPECT_THROWS(ErrorCode::kNoSpace, "nothing was stored", ImportFiles(*store, request));
-    EXPECT_EQ(store->PromptCount("d"), 0u);
-    std::filesystem::remove(ballast);
-    const ImportReport report = ImportFiles(*store, request);
-    EXPECT_GT(report.continued_at, 0u);
-    EXPECT_EQ(report.rows, 48000u);
-    EXPECT_EQ(report.files[0].Describe(), "read 48000 = used 48000");
-  }
-  auto store = OpenStore(disk + "/store");
-  EXPECT_EQ(store->PromptCount("d"), 48000u);
-  EXPECT_TRUE(store->Verify().problems.empty());
 }
 
 // An import that is killed at any mark goes on and ends with the very bytes of one that was not.

@@ -180,7 +180,11 @@ TEST(PreferenceStore, DamageIsNamed) {
     key.push_back('\0');
     key += std::string("\0\0\0\0\0\0\0\1", 8);
     std::string value;
-    ASSERT_TRUE(rocks.db().Get({}, rocks.handle(Family::kPreferences), key, &value).ok());
+    {
+      RocksFolder::Pinned pinned;
+      ASSERT_TRUE(rocks.Get(Family::kPreferences, key, &pinned).ok());
+      value = pinned.value.ToString();
+    }
     value[value.size() / 2] ^= 1;
     rocksdb::WriteBatch batch;
     batch.Put(rocks.handle(Family::kPreferences), key, value);

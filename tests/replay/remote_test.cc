@@ -38,6 +38,38 @@ struct Service {
   std::unique_ptr<ReplayServer> server;
 };
 
+// The store of a restarted role that holds less than was acknowledged (here: an older copy) refuses to go on.
+TEST(RemoteTest, AStoreThatForgotWhatItAcknowledgedIsRefused) {
+  Service service;
+  auto learner = service.Client("learner");
+  auto actor = service.Client("actor-0");
+  auto asked = std::async(std::launch::async, [&] { return learner->Next(0, After(20s)); });
+  auto leases = actor->Lease(4, After(20s));
+  while (leases.size() < 4) {
+    for (const auto& lease : actor->Lease(4, After(20s))) leases.push_back(lease);
+  }
+  EXPECT_EQ(actor->Insert(Answer(leases[0], 0)), InsertResult::kInserted);
+  service.store->Snapshot(service.folder / "older");
+  EXPECT_EQ(actor->Insert(Answer(leases[1], 0)), InsertResult::kInserted);
+  const auto restart = [&](const std::string& name) {
+    service.server.reset();
+    service.table.reset();
+    service.store.reset();
+    service.store = OpenStore(service.folder / name);
+    service.table = std::make_unique<ReplayTable>(service.store.get(), Service::Default());
+    service.server = std::make_unique<ReplayServer>(service.table.get(), "ipc://" + (service.folder / "store.sock"));
+  };
+  restart("older");
+  EXPECT_THROWS(ErrorCode::kCorruption, "holds 1 inserts and has acknowledged 2", actor->Insert(Answer(leases[2], 0)));
+  EXPECT_EQ(service.store->Sequence(), 1u);
+  restart("store");
+  for (const size_t i : {2, 3}) EXPECT_EQ(actor->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
+  try {
+    asked.get();
+  } catch (const Error&) {  // the question died with the first server
+  }
+}
+
 TEST(RemoteTest, AWholeStepThroughTheSocket) {
   Service service;
   auto learner = service.Client("learner");

@@ -4,17 +4,18 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <thread>
 
 #include "common/crash_point.h"
 #include "common/rng.h"
 #include "tests/run/toy_run.h"
+#include "tests/testing/reliability.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
 namespace {
 
+using plumb::testing::Count;
 using plumb::testing::TempFolder;
 using testing::ExpectSameRun;
 using testing::Lines;
@@ -27,11 +28,6 @@ using std::chrono::milliseconds;
 using SteadyClock = std::chrono::steady_clock;
 
 constexpr int64_t kSteps = 40;
-
-int Count(int smoke, int ci) {
-  const char* size = std::getenv("PLUMB_RELIABILITY");
-  return size && std::strcmp(size, "ci") == 0 ? ci : smoke;
-}
 
 int64_t StepsDone(const std::string& run) {
   if (!RealFileSystem().Exists(run + "/metrics.jsonl")) return 0;

@@ -1,6 +1,8 @@
 #include "tests/testing/faulty_file_system.h"
 
 #include <cerrno>
+#include <filesystem>
+#include <utility>
 
 #include "common/error.h"
 
@@ -18,8 +20,17 @@ class FaultyAppendFile final : public AppendFile {
     FaultyFileSystem::Throw(fault, path_);
   }
   void Sync() override {
-    owner_.Operate(path_);
+    try {
+      owner_.Operate(path_);
+    } catch (const Error&) {
+      std::lock_guard lock(owner_.mu_);
+      owner_.files_[path_].lost = true;
+      throw;
+    }
     file_->Sync();
+    std::lock_guard lock(owner_.mu_);
+    auto& file = owner_.files_[path_];
+    if (!file.lost) file.synced = RealFileSystem().FileSize(path_);
   }
 
  private:
@@ -27,6 +38,18 @@ class FaultyAppendFile final : public AppendFile {
   const std::string path_;
   const std::unique_ptr<AppendFile> file_;
 };
+
+void FaultyFileSystem::CutPower() {
+  std::lock_guard lock(mu_);
+  fail_at_ = -1;
+  fired_ = false;
+  for (const auto& [path, file] : files_) {
+    std::error_code gone;
+    const uint64_t size = std::filesystem::file_size(path, gone);
+    if (!gone && size > file.synced) std::filesystem::resize_file(path, file.synced);
+  }
+  files_.clear();
+}
 
 void FaultyFileSystem::FailAt(int64_t nth, Fault fault) {
   fail_at_ = operations_ + nth;
@@ -53,11 +76,24 @@ std::string FaultyFileSystem::ReadFile(const std::string& path, size_t max_bytes
 }
 std::unique_ptr<AppendFile> FaultyFileSystem::OpenAppend(const std::string& path, bool truncate) {
   Operate(path);
-  return std::make_unique<FaultyAppendFile>(*this, path, RealFileSystem().OpenAppend(path, truncate));
+  auto file = RealFileSystem().OpenAppend(path, truncate);
+  {
+    std::lock_guard lock(mu_);
+    const auto [known, first] = files_.try_emplace(path);
+    if (truncate) known->second = {};
+    if (first && !truncate) known->second.synced = RealFileSystem().FileSize(path);
+  }
+  return std::make_unique<FaultyAppendFile>(*this, path, std::move(file));
 }
 void FaultyFileSystem::Rename(const std::string& from, const std::string& to) {
   Operate(from);
   RealFileSystem().Rename(from, to);
+  std::lock_guard lock(mu_);
+  files_.erase(to);
+  if (auto file = files_.extract(from); !file.empty()) {
+    file.key() = to;
+    files_.insert(std::move(file));
+  }
 }
 void FaultyFileSystem::SyncDirectory(const std::string& folder) {
   Operate(folder);

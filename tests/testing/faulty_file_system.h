@@ -2,9 +2,12 @@
 //
 // Operations that change something are counted from 1 in the order they are called: opening, each Append, each Sync, Rename,
 // SyncDirectory, Remove. Thread safety: all methods (one thread an AppendFile).
+// CutPower: what was appended and not synced is gone, also what a failed Sync was about (later ones do not bring it back).
 #pragma once
 
 #include <atomic>
+#include <map>
+#include <mutex>
 
 #include "common/file.h"
 
@@ -21,6 +24,8 @@ class FaultyFileSystem final : public FileSystem {
 
   // The `nth` operation from now fails.
   void FailAt(int64_t nth, Fault fault);
+  // REQUIRES: no AppendFile is open.
+  void CutPower();
   int64_t operations() const { return operations_; }
   bool fired() const { return fired_; }
 
@@ -46,6 +51,13 @@ class FaultyFileSystem final : public FileSystem {
   std::atomic<int64_t> fail_at_{-1};
   std::atomic<Fault> fault_{Fault::kNone};
   std::atomic<bool> fired_{false};
+
+  struct File {
+    uint64_t synced = 0;
+    bool lost = false;  // a Sync failed
+  };
+  std::mutex mu_;
+  std::map<std::string, File> files_;  // guarded by mu_; by path: those opened since the last CutPower
 };
 
 }  // namespace plumb::testing
