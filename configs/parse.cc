@@ -8,6 +8,8 @@
 #include <type_traits>
 
 #define TOML_EXCEPTIONS 1
+// toml++ 3.3 asserts what a recipe can break ("[(a]"), and reports it properly right behind the assertion.
+#define TOML_ASSERT(condition) static_cast<void>(0)
 #include <toml++/toml.h>
 
 #include "common/error.h"
@@ -20,6 +22,8 @@ namespace plumb::configs {
 namespace {
 
 constexpr size_t kMaxRecipeBytes = size_t{4} << 20;
+constexpr size_t kMaxParts = 1000;    // reward parts
+constexpr size_t kMaxProblems = 100;  // said in one message; the others are counted
 
 std::vector<std::string> Words(const char* text) {
   std::istringstream in(text);
@@ -73,7 +77,9 @@ class Parser {
       const std::string key(key_object.str());
       const auto known = names.canonical.find(key);
       if (known == names.canonical.end()) {
-        Unknown(Place(key_object.source()), prefix + key, names.names, prefix);
+        // A misspelt name is short, and a message full enough: the rest is neither compared nor repeated.
+        if (problems_.size() < kMaxProblems) Unknown(Place(key_object.source()), prefix + key.substr(0, 100), names.names, prefix);
+        else problems_.emplace_back();
         continue;
       }
       given_as_[prefix + known->second] = key;
@@ -174,6 +180,10 @@ class Parser {
   void Convert(const toml::node& node, const std::string& key, std::vector<RewardPartConfig>& out) {
     const toml::array* array = node.as_array();
     if (!array) return Wrong(node, key, "a list of tables, [[reward.parts]]");
+    if (array->size() > kMaxParts) {
+      problems_.push_back(Place(node.source()) + ": " + key + " has " + std::to_string(array->size()) + " entries, more than " + std::to_string(kMaxParts));
+      return;
+    }
     out.clear();
     for (const toml::node& element : *array) {
       out.emplace_back();
@@ -218,7 +228,7 @@ void ReadRoot(const toml::table& root, Parser& parser, std::vector<std::string>&
   for (const auto& [key, node] : root) {
     const std::string name(key.str());
     if (std::find(known.names.begin(), known.names.end(), name) == known.names.end()) {
-      parser.Unknown(parser.Place(key.source()), name, known.names, "");
+      parser.Unknown(parser.Place(key.source()), name.substr(0, 100), known.names, "");
     } else if (!node.is_table()) {
       problems.push_back(parser.Place(node.source()) + ": " + name + " has to be a table, [" + name + "]");
     }
@@ -386,7 +396,8 @@ Loaded ParseRecipe(const std::string& text, const std::string& name, const std::
   for (std::string& problem : Validate(loaded.config)) problems.push_back(name + ": " + problem);
   if (!problems.empty()) {
     std::string all = problems.size() == 1 ? "" : std::to_string(problems.size()) + " problems:";
-    for (const std::string& problem : problems) all += (problems.size() == 1 ? "" : "\n  ") + problem;
+    for (size_t i = 0; i < std::min(problems.size(), kMaxProblems); ++i) all += (problems.size() == 1 ? "" : "\n  ") + problems[i];
+    if (problems.size() > kMaxProblems) all += "\n  and " + std::to_string(problems.size() - kMaxProblems) + " more";
     throw Error(ErrorCode::kInvalidArgument, all);
   }
   DefaultOrigins defaults{loaded.origins, ""};

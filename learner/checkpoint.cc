@@ -4,8 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <map>
-#include <nlohmann/json.hpp>
+#include <utility>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -17,7 +16,6 @@ namespace plumb::learner {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 using policy_model::FlatBuffer;
 
 constexpr char kManifest[] = "manifest.json";
@@ -53,114 +51,40 @@ std::vector<std::string> FilesOf(const std::string& folder) {
   return files;
 }
 
-Json CountersToJson(const Optimizer::Counters& c, int64_t moment_steps) {
-  return {{"updates", c.updates},
-          {"skipped", c.skipped},
-          {"skipped_in_a_row", c.skipped_in_a_row},
-          {"moment_steps", moment_steps}};
-}
-
-Json StateToJson(const CheckpointState& s) {
-  Json models = Json::object();
-  for (const auto& [name, m] : s.models) models[name] = CountersToJson(m.counters, m.moment_steps);
-  return {{"step", s.step},
-          {"policy_version", s.policy.version},
-          {"policy_digest", s.policy.digest},
-          {"updates", s.counters.updates},
-          {"skipped", s.counters.skipped},
-          {"skipped_in_a_row", s.counters.skipped_in_a_row},
-          {"moment_steps", s.moment_steps},
-          {"seed", s.seed},
-          {"store_cursor", s.store_cursor},
-          {"tokens", s.tokens},
-          {"wall_s", s.wall_s},
-          {"state", Json::parse(s.state_json)},
-          {"algorithm", Json::parse(s.algorithm_json)},
-          {"models", models}};
-}
-
-Optimizer::Counters CountersFromJson(const Json& j) {
-  return {.updates = j.at("updates").get<int64_t>(), .skipped = j.at("skipped").get<int64_t>(),
-          .skipped_in_a_row = j.at("skipped_in_a_row").get<int64_t>()};
-}
-
-CheckpointState StateFromJson(const Json& j) {
-  CheckpointState s;
-  s.step = j.at("step").get<int64_t>();
-  s.policy = {.version = j.at("policy_version").get<int64_t>(), .digest = j.at("policy_digest").get<std::string>()};
-  s.counters = CountersFromJson(j);
-  s.moment_steps = j.at("moment_steps").get<int64_t>();
-  s.seed = j.at("seed").get<uint64_t>();
-  s.store_cursor = j.at("store_cursor").get<int64_t>();
-  s.tokens = j.at("tokens").get<int64_t>();
-  s.wall_s = j.at("wall_s").get<double>();
-  s.state_json = j.at("state").dump();
-  // Checkpoints written before there were other models have neither.
-  if (j.contains("algorithm")) s.algorithm_json = j.at("algorithm").dump();
-  if (j.contains("models")) {
-    for (const auto& [name, m] : j.at("models").items()) {
-      s.models[name] = {.counters = CountersFromJson(m), .moment_steps = m.at("moment_steps").get<int64_t>()};
-    }
-  }
-  if (s.step < 0 || s.store_cursor < 0 || s.moment_steps < 0) {
-    throw Error(ErrorCode::kCorruption, "negative counters");
-  }
-  return s;
-}
-
 // The manifest of a folder whose files are all there and synced; written last.
-void WriteManifest(const std::string& path, const Json& state) {
-  Json files = Json::object();
-  for (const std::string& name : FilesOf(path)) files[name] = HashFile(path + "/" + name);
-  const Json body = {{"files", files}, {"state", state}};
-  const std::string text = body.dump();
-  Sha256 hash;
-  hash.Update(std::as_bytes(std::span(text.data(), text.size())));
-  const Json manifest = {{"format", kCheckpointFormat}, {"body", body}, {"body_sha256", hash.HexDigest()}};
-  RealFileSystem().WriteFileAtomic(path + "/" + kManifest, manifest.dump(1));
+void PutManifest(const std::string& path, std::optional<CheckpointState> state) {
+  CheckpointManifest manifest{.files = {}, .state = std::move(state)};
+  for (const std::string& name : FilesOf(path)) manifest.files[name] = HashFile(path + "/" + name);
+  RealFileSystem().WriteFileAtomic(path + "/" + kManifest, WriteManifest(manifest));
 }
 
-// Calls read(body) with the body of a folder's manifest, which matches its own hash; throws Error(kCorruption) for another one.
-template <class Read>
-auto WithManifest(const std::string& path, Read read) {
-  const std::string manifest_path = path + "/" + kManifest;
-  const std::string text = RealFileSystem().ReadFile(manifest_path, kMaxManifestBytes);
-  try {
-    const Json j = Json::parse(text);
-    if (j.at("format").get<int64_t>() != kCheckpointFormat) {
-      throw Error(ErrorCode::kUnsupported,
-                  "checkpoint format " + j.at("format").dump() + ", this build reads " + std::to_string(kCheckpointFormat),
-                  manifest_path);
-    }
-    const std::string body = j.at("body").dump();
-    Sha256 hash;
-    hash.Update(std::as_bytes(std::span(body.data(), body.size())));
-    if (hash.HexDigest() != j.at("body_sha256").get<std::string>()) {
-      throw Error(ErrorCode::kCorruption, "the manifest does not match its own hash", manifest_path);
-    }
-    return read(j.at("body"));
-  } catch (const Json::exception& e) {
-    throw Error(ErrorCode::kCorruption, std::string("malformed manifest: ") + e.what(), manifest_path);
-  }
+// Of a folder; it matches its own hash.
+CheckpointManifest GetManifest(const std::string& path) {
+  const std::string manifest = path + "/" + kManifest;
+  return ReadManifest(RealFileSystem().ReadFile(manifest, kMaxManifestBytes), manifest);
 }
 
-void CheckFiles(const std::string& path, const Json& files) {
+void CheckFiles(const std::string& path, const CheckpointManifest& manifest) {
   std::vector<std::string> listed;
-  for (const auto& [name, sha] : files.items()) listed.push_back(name);
+  for (const auto& [name, sha] : manifest.files) listed.push_back(name);
   if (listed != FilesOf(path)) throw Error(ErrorCode::kCorruption, "files are missing or left over", path);
-  for (const auto& [name, sha] : files.items()) {
-    if (HashFile(path + "/" + name) != sha.get<std::string>()) {
+  for (const auto& [name, sha] : manifest.files) {
+    if (HashFile(path + "/" + name) != sha) {
       throw Error(ErrorCode::kCorruption, "the file does not match its SHA-256 in the manifest", path + "/" + name);
     }
   }
 }
 
+CheckpointState StateIn(const CheckpointManifest& manifest, const std::string& path) {
+  if (!manifest.state) throw Error(ErrorCode::kCorruption, "the manifest holds no state of a run", path);
+  return *manifest.state;
+}
+
 // Reads and verifies one checkpoint folder; throws Error(kCorruption) naming what does not hold.
 CheckpointState Verify(const std::string& path) {
-  return WithManifest(path, [&](const Json& body) {
-    CheckFiles(path, body.at("files"));
-    return StateFromJson(body.at("state"));
-  });
+  const CheckpointManifest manifest = GetManifest(path);
+  CheckFiles(path, manifest);
+  return StateIn(manifest, path);
 }
 
 // The flat float buffers of the optimizer as logical tensors, one table walk.
@@ -253,7 +177,7 @@ void Checkpoints::Save(const CheckpointState& given, const policy_model::Weights
                                 .moment_steps = model.optimizer->moment_steps()};
   }
 
-  WriteManifest(path, StateToJson(state));
+  PutManifest(path, state);
   RealFileSystem().SyncDirectory(folder_);
 
   // Prune only now that the new one is whole. Folders without a manifest are remains of a crash.
@@ -329,7 +253,7 @@ void Checkpoints::KeepReference(bool restored, policy_model::Weights& reference)
   const std::string path = folder_ + "/reference";
   if (restored) {
     if (RealFileSystem().Exists(path + "/" + kManifest)) {
-      WithManifest(path, [&](const Json& body) { CheckFiles(path, body.at("files")); });
+      CheckFiles(path, GetManifest(path));
     } else {
       LogWarning(path + " was written by an earlier version, without hashes: used as it is");
     }
@@ -340,7 +264,7 @@ void Checkpoints::KeepReference(bool restored, policy_model::Weights& reference)
   fs::remove_all(path, ignored);  // of a life that came to no checkpoint
   RealFileSystem().CreateDirectories(path);
   policy_model::SaveModelDirectory(reference, path, tokenizer_source_);
-  WriteManifest(path, Json::object());
+  PutManifest(path, std::nullopt);
   RealFileSystem().SyncDirectory(folder_);
 }
 
@@ -349,7 +273,7 @@ int64_t Checkpoints::OldestCursor() const {
     const std::string path = folder_ + "/" + name;
     if (!fs::exists(path + "/" + kManifest)) continue;
     try {
-      return WithManifest(path, [](const Json& body) { return StateFromJson(body.at("state")).store_cursor; });
+      return StateIn(GetManifest(path), path).store_cursor;
     } catch (const Error& e) {
       // No run can go on from this one, so it holds nothing back; its number could be anything.
       LogWarning(std::string("passed over a checkpoint that cannot be used: ") + e.what());

@@ -12,36 +12,16 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "learner/checkpoint_manifest.h"
 #include "learner/optimizer.h"
 #include "policy_model/weights.h"
 
 namespace plumb::learner {
-
-inline constexpr int64_t kCheckpointFormat = 1;
-
-struct CheckpointState {
-  int64_t step = 0;                  // updates batches consumed: the next batch is `step`
-  PolicyVersion policy;              // version == step
-  Optimizer::Counters counters;
-  int64_t moment_steps = 0;
-  uint64_t seed = 0;                 // every random draw is keyed by it and by positions that follow from step
-  int64_t store_cursor = 0;          // first lease id that was not consumed
-  int64_t tokens = 0;                // trained on so far
-  double wall_s = 0;                 // of the run so far
-  std::string state_json = "{}";     // eval results and the like, opaque here
-  std::string algorithm_json = "{}"; // what the algorithm keeps, opaque here
-  struct Model {
-    Optimizer::Counters counters;
-    int64_t moment_steps = 0;
-  };
-  std::map<std::string, Model> models = {};  // of the models besides the policy; Save fills it
-};
 
 // A model that is trained besides the policy. Borrowed.
 struct NamedModel {

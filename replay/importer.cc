@@ -214,19 +214,27 @@ class Import {
       const auto text = writer.Mark();
       if (!text || writer.sealed()) continue;
       const Json mark = Json::parse(*text, nullptr, false);
-      if (mark.is_discarded() || mark.at("signature") != signature_) continue;
-      const uint64_t rejects = mark.at("rejects");
-      if (!rejects_.Reaches(rejects)) continue;  // somebody took the file away: from the beginning, so that it is whole
-      for (const Json& ledger : mark.at("files")) report_.files.push_back(LedgerOf(ledger));
-      kind_ = static_cast<RowKind>(mark.at("kind").get<int>());
-      writer_ = std::make_unique<ImportWriter>(&store_, request_.dataset, table);
-      writer_->Continue(mark.at("rows"), mark.at("hash"), [this](uint64_t fingerprint) { seen_.Insert(fingerprint); });
-      report_.continued_at = writer_->rows();
-      rejects_.Continue(rejects);
-      return mark.at("taken");
+      if (!mark.is_object() || mark.value("signature", Json()) != signature_) continue;
+      try {
+        // Somebody took the file of rejects away: from the beginning, so that it is whole.
+        if (!rejects_.Reaches(mark.at("rejects").get<uint64_t>())) continue;
+        return Continue(mark, table);
+      } catch (const Json::exception& e) {
+        throw Error(ErrorCode::kCorruption, std::string("the mark of its unfinished import is malformed: ") + e.what(), request_.dataset);
+      }
     }
     rejects_.Begin();
     return 0;
+  }
+
+  int64_t Continue(const Json& mark, ImportWriter::Table table) {
+    for (const Json& ledger : mark.at("files")) report_.files.push_back(LedgerOf(ledger));
+    kind_ = static_cast<RowKind>(mark.at("kind").get<int>());
+    writer_ = std::make_unique<ImportWriter>(&store_, request_.dataset, table);
+    writer_->Continue(mark.at("rows"), mark.at("hash"), [this](uint64_t fingerprint) { seen_.Insert(fingerprint); });
+    report_.continued_at = writer_->rows();
+    rejects_.Continue(mark.at("rejects").get<uint64_t>());
+    return mark.at("taken");
   }
 
   // The first usable row decides which table the dataset lives in.

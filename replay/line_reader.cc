@@ -45,6 +45,11 @@ bool ByteSource::Fill() {
   }
   begin_ = 0;
   end_ = static_cast<size_t>(got);
+  unpacked_ += end_;
+  if (unpacked_ > kUnpackFree && unpacked_ / kMaxUnpack > static_cast<uint64_t>(std::max<z_off_t>(gzoffset(file_), 1))) {
+    throw Error(ErrorCode::kCorruption, "the gzip file unpacks to more than " + std::to_string(kMaxUnpack) + " times its size: if you trust it, unpack it yourself",
+                path_);
+  }
   return got > 0;
 }
 

@@ -1,7 +1,7 @@
 // Lines of a text file, plain or gzip, with bounds.
 //
 // Thread safety: none, one reader a thread. Errors: kNotFound, kIo; kCorruption for a damaged or cut gzip stream, naming
-// the line. A line longer than `max_line_bytes` is not an error of the file: it is skipped and said so.
+// the line, and for one that unpacks to more than kMaxUnpack times its size. A line longer than `max_line_bytes` is not an error of the file: it is skipped and said so.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,10 @@
 struct gzFile_s;
 
 namespace plumb::replay {
+
+// Past kUnpackFree bytes a gzip file may unpack to so many times the packed bytes read: rows of text pack 3 to 50 fold;
+// a megabyte that unpacks to a gigabyte is a trap.
+inline constexpr uint64_t kMaxUnpack = 100, kUnpackFree = uint64_t{8} << 20;
 
 // The bytes of a file, unpacked where it is gzip. Errors as of LineReader, without a line.
 class ByteSource {
@@ -32,6 +36,7 @@ class ByteSource {
   const std::string path_;
   gzFile_s* file_ = nullptr;
   uint64_t size_ = 0;
+  uint64_t unpacked_ = 0;  // bytes given so far
   std::vector<char> buffer_;
   size_t begin_ = 0, end_ = 0;
 };

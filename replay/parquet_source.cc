@@ -24,6 +24,8 @@ std::unique_ptr<RowSource> OpenParquet(const std::string& path, size_t) {
 #include <exception>
 #include <vector>
 
+#include <filesystem>
+
 #include <arrow/array.h>
 #include <arrow/io/file.h>
 #include <arrow/memory_pool.h>
@@ -155,10 +157,17 @@ bool AppendList(std::string& out, const arrow::Array& array, int64_t row, int de
   return true;
 }
 
+// What a file of this size has reason to need: numbers in a small file's footer may claim anything.
+int64_t Room(const std::string& path) {
+  std::error_code ignored;
+  const auto size = static_cast<int64_t>(std::min<uintmax_t>(std::filesystem::file_size(path, ignored), kMaxBytes));
+  return std::min(kMaxBytes, (int64_t{64} << 20) + 256 * (ignored ? 0 : size));
+}
+
 class Parquet : public RowSource {
  public:
   Parquet(const std::string& path, size_t max_row_bytes)
-      : path_(path), max_row_bytes_(max_row_bytes), pool_(arrow::system_memory_pool(), kMaxBytes) {
+      : path_(path), max_row_bytes_(max_row_bytes), pool_(arrow::system_memory_pool(), Room(path)) {
     Guarded([&] {
       file_ = Check(arrow::io::ReadableFile::Open(path, &pool_), path);
       parquet::ReaderProperties properties(&pool_);

@@ -2,8 +2,8 @@
 //
 // Lists become arrays, structs and maps with text keys objects, text and binary columns strings (what is not UTF-8 is the
 // parser's to reject), times, dates and decimals their text; a NaN or infinite number, which JSON has not, becomes null.
-// Memory: one batch of 256 rows and one page a column, whatever the size of file and row groups; at most 1 GB, else
-// kUnsupported. Pages with checksums are checked.
+// Memory: one batch of 256 rows and one page a column, whatever the size of file and row groups; at most 64 MB and 256
+// times the file, and at most 1 GB, else kUnsupported. Pages with checksums are checked.
 // Built in where Arrow's headers were found (PLUMB_PARQUET, cmake/PlumbDependencies.cmake). Thread safety and errors as of
 // RowSource; kCorruption for a damaged or cut file; kUnsupported for encrypted ones, and for all when it is not built in.
 #pragma once

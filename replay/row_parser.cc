@@ -186,6 +186,7 @@ void ReadPair(Columns& row, RowForm form, PreferenceRecord& record) {
     record.has_margin = true;
   } else if (const auto a = row.Find("", {"score_chosen"}), b = row.Find("", {"score_rejected"}); a && b) {
     record.margin = row.Number(*a) - row.Number(*b);
+    if (!std::isfinite(record.margin)) throw RowProblem{"wrong_type", "'score_chosen' - 'score_rejected' is not finite"};
     record.has_margin = true;
   }
 }

@@ -75,6 +75,7 @@ class JsonArray : public RowSource {
     }
     ++number_;
     if (row.too_long) row.text = std::string();
+    else if (row.text.find_first_not_of(" \t\r\n") == std::string::npos) Damaged(c, "a value was expected");
     while (!row.text.empty() && IsBlank(row.text.back())) row.text.pop_back();
     if (row.text.capacity() < row.text.size() + kPadding) row.text.reserve(2 * row.text.size() + kPadding);
     return true;

@@ -82,7 +82,7 @@ class PluginWorker : public Worker {
     if (failure == Failure::kNone && !ReadHeader(header, cap + kMaxMessage, &type, &size)) failure = Failure::kBadReply;
     if (failure == Failure::kNone) failure = child_.Read(size, &body, deadline);
     std::vector<PartScore> scores;
-    if (failure == Failure::kNone && !Decode(type, body, id, count, &scores)) failure = Failure::kBadReply;
+    if (failure == Failure::kNone && !ReadPluginReply(type, body, id, count, &scores)) failure = Failure::kBadReply;
     if (failure != Failure::kNone) {
       *broke = true;
       const std::string why = Ended(&failure);
@@ -111,46 +111,6 @@ class PluginWorker : public Worker {
       Put<uint64_t>(&body, trajectory.sample);
     }
     return Frame(FrameType::kScore, body);
-  }
-
-  static bool Decode(FrameType type, std::string_view body, uint64_t id, size_t count, std::vector<PartScore>* out) {
-    Cursor in(body);
-    if (in.Get<uint64_t>() != id) return false;
-    if (type == FrameType::kFailed) {
-      const uint8_t kind = in.Get<uint8_t>();
-      const std::string message(in.String());
-      if (!in.at_end() || kind == 0 || kind >= static_cast<uint8_t>(Failure::kCount)) return false;
-      *out = AllFailed(count, static_cast<Failure>(kind), message);
-      return true;
-    }
-    if (type != FrameType::kScores) return false;
-    const int64_t returned = in.Get<int64_t>();
-    if (in.Get<uint64_t>() != count) return false;
-    for (size_t i = 0; i < count && in.ok(); ++i) {
-      const double value = in.Get<double>();
-      const int32_t status = in.Get<int32_t>();
-      const std::string message(in.String());
-      if (status == PLUMB_REWARD_SKIP) {
-        out->push_back(PartScore::Skipped());
-      } else if (status == PLUMB_REWARD_FAILED) {
-        out->push_back(PartScore::Failed(Failure::kReported, message.empty() ? "it could not score this" : message));
-      } else if (status != PLUMB_REWARD_OK) {
-        out->push_back(PartScore::Failed(Failure::kBadReply, "unknown status " + std::to_string(status)));
-      } else if (!std::isfinite(value)) {
-        out->push_back(PartScore::Failed(Failure::kNotFinite, "returned " + std::string(std::isnan(value) ? "NaN (or left "
-                                         "the result unwritten)" : "infinity")));
-      } else {
-        out->push_back(PartScore::Of(value));
-      }
-    }
-    if (!in.at_end()) return false;
-    if (returned < 0) {
-      *out = AllFailed(count, Failure::kReported, "returned error " + std::to_string(returned));
-    } else if (static_cast<uint64_t>(returned) != count) {
-      *out = AllFailed(count, Failure::kWrongCount, "returned " + std::to_string(returned) + " scores for " +
-                                                        std::to_string(count) + " answers");
-    }
-    return true;
   }
 
   // Ends the process and says what happened, with the last words of its stderr.
@@ -189,6 +149,46 @@ std::string FullPromptText(const TrajectoryGroup& group, const HostOptions& opti
   const Trajectory& any = group.trajectories.at(0);
   if (prompt.messages.empty() || any.segments.empty() || !options.decode) return PromptText(prompt);
   return options.decode(std::span(any.tokens).first(static_cast<size_t>(any.prompt_length())), /*skip_special=*/false);
+}
+
+bool ReadPluginReply(FrameType type, std::string_view body, uint64_t id, size_t count, std::vector<PartScore>* out) {
+  Cursor in(body);
+  if (in.Get<uint64_t>() != id) return false;
+  if (type == FrameType::kFailed) {
+    const uint8_t kind = in.Get<uint8_t>();
+    const std::string message(in.String());
+    if (!in.at_end() || kind == 0 || kind >= static_cast<uint8_t>(Failure::kCount)) return false;
+    *out = AllFailed(count, static_cast<Failure>(kind), message);
+    return true;
+  }
+  if (type != FrameType::kScores) return false;
+  const int64_t returned = in.Get<int64_t>();
+  if (in.Get<uint64_t>() != count) return false;
+  for (size_t i = 0; i < count && in.ok(); ++i) {
+    const double value = in.Get<double>();
+    const int32_t status = in.Get<int32_t>();
+    const std::string message(in.String());
+    if (status == PLUMB_REWARD_SKIP) {
+      out->push_back(PartScore::Skipped());
+    } else if (status == PLUMB_REWARD_FAILED) {
+      out->push_back(PartScore::Failed(Failure::kReported, message.empty() ? "it could not score this" : message));
+    } else if (status != PLUMB_REWARD_OK) {
+      out->push_back(PartScore::Failed(Failure::kBadReply, "unknown status " + std::to_string(status)));
+    } else if (!std::isfinite(value)) {
+      out->push_back(PartScore::Failed(Failure::kNotFinite, "returned " + std::string(std::isnan(value) ? "NaN (or left "
+                                       "the result unwritten)" : "infinity")));
+    } else {
+      out->push_back(PartScore::Of(value));
+    }
+  }
+  if (!in.at_end()) return false;
+  if (returned < 0) {
+    *out = AllFailed(count, Failure::kReported, "returned error " + std::to_string(returned));
+  } else if (static_cast<uint64_t>(returned) != count) {
+    *out = AllFailed(count, Failure::kWrongCount, "returned " + std::to_string(returned) + " scores for " +
+                                                      std::to_string(count) + " answers");
+  }
+  return true;
 }
 
 HostOptions WithPart(HostOptions options, const configs::RewardPartConfig& part, bool allow_unsandboxed) {

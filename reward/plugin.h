@@ -10,10 +10,12 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "configs/config.h"
 #include "reward/child_process.h"
+#include "reward/plugin_wire.h"
 #include "reward/reward.h"
 #include "reward/sandbox.h"
 #include "reward/worker_pool.h"
@@ -41,6 +43,9 @@ std::vector<std::string> HostCommand(const HostOptions& options, const std::stri
 std::string FullPromptText(const TrajectoryGroup& group, const HostOptions& options);
 // `options` with what the recipe says about this part. Throws Error(kInvalidArgument) for limits that make no sense.
 HostOptions WithPart(HostOptions options, const configs::RewardPartConfig& part, bool allow_unsandboxed);
+
+// A host's frame read as the scores of `count` answers to request `id`; false for anything else than such a reply.
+bool ReadPluginReply(FrameType type, std::string_view body, uint64_t id, size_t count, std::vector<PartScore>* out);
 
 std::unique_ptr<RewardFunction> MakePlugin(const configs::RewardPartConfig& part, bool allow_unsandboxed,
                                            HostOptions options = {});

@@ -6,9 +6,12 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "policy_model/files/chat_template.h"
 #include "policy_model/files/gguf_reader.h"
 #include "policy_model/files/model_config.h"
 #include "policy_model/files/safetensors.h"
+#include "policy_model/files/tokenizer.h"
+#include "policy_model/files/unicode.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -53,10 +56,15 @@ ModelShape ShapeOf(const GgufReader& in) {
   if (embedding == in.tensors().end()) throw Error(ErrorCode::kCorruption, "has no tensor token_embd.weight", in.path());
   s.vocab = embedding->second.shape.front();
   s.tied = !in.tensors().count("output.weight");
-  s.bos_token = static_cast<int32_t>(in.Integer("tokenizer.ggml.bos_token_id", -1));
-  s.pad_token = static_cast<int32_t>(in.Integer("tokenizer.ggml.padding_token_id", -1));
+  const auto token = [&](const std::string& key) {
+    const int64_t id = in.Integer("tokenizer.ggml." + key, -1);
+    if (id < -1 || id >= s.vocab) throw Error(ErrorCode::kCorruption, "'" + key + "' is outside the vocabulary", in.path());
+    return static_cast<int32_t>(id);
+  };
+  s.bos_token = token("bos_token_id");
+  s.pad_token = token("padding_token_id");
   for (const char* key : {"eos_token_id", "eot_token_id"}) {
-    const auto id = static_cast<int32_t>(in.Integer(std::string("tokenizer.ggml.") + key, -1));
+    const int32_t id = token(key);
     if (id >= 0 && (s.eos_tokens.empty() || s.eos_tokens[0] != id)) s.eos_tokens.push_back(id);
   }
   Validate(s, in.path());
@@ -179,11 +187,15 @@ std::string TokenizerJson(const GgufReader& in, const ModelShape& s) {
   Json vocab = Json::object(), added = Json::array();
   auto& entries = vocab.get_ref<Json::object_t&>();  // appended: a look-up an entry would be quadratic
   for (size_t id = 0; id < tokens.size(); ++id) {
+    if (!IsUtf8(tokens[id])) throw Error(ErrorCode::kCorruption, "token " + std::to_string(id) + " is not valid UTF-8", in.path());
     if (types[id] != kUnused) entries.Json::object_t::Container::emplace_back(tokens[id], Json(id));
     if (types[id] == kControl || types[id] == kUserDefined) {
       added.push_back({{"id", id}, {"content", tokens[id]}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
                        {"normalized", false}, {"special", types[id] == kControl}});
     }
+  }
+  for (const std::string& merge : in.Texts("tokenizer.ggml.merges")) {
+    if (!IsUtf8(merge)) throw Error(ErrorCode::kCorruption, "a merge is not valid UTF-8", in.path());
   }
   const Json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
   const Json j = {
@@ -224,6 +236,10 @@ void ConvertGguf(const std::string& gguf, const std::string& directory, DType dt
   AddTensors(shape, list);
   const auto& tensors = list.Done();
   const std::string tokenizer = TokenizerJson(*in, shape);
+  Tokenizer::Parse(tokenizer, gguf + ": its tokenizer");
+  const std::string chat = in->Text("tokenizer.chat_template", "");
+  if (!IsUtf8(chat)) throw Error(ErrorCode::kCorruption, "the chat template is not valid UTF-8", gguf);
+  if (!chat.empty()) ChatTemplate::Parse(chat, "", "");
   FileSystem& files = RealFileSystem();
   for (const char* name : {"/config.json", "/model.safetensors", "/model.safetensors.index.json", "/tokenizer.json"}) {
     if (!files.Exists(directory + name)) continue;
@@ -235,7 +251,7 @@ void ConvertGguf(const std::string& gguf, const std::string& directory, DType dt
   files.WriteFileAtomic(directory + "/tokenizer.json", tokenizer);
   files.WriteFileAtomic(directory + "/tokenizer_config.json", TokenizerConfigJson(*in, shape));
   if (in->Has("tokenizer.chat_template")) {
-    files.WriteFileAtomic(directory + "/chat_template.jinja", in->Text("tokenizer.chat_template"));
+    files.WriteFileAtomic(directory + "/chat_template.jinja", chat);
   }
   WriteModelConfig(shape, directory, dtype == DType::kFloat32 ? "float32" : "bfloat16");
 }

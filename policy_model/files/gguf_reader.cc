@@ -9,7 +9,8 @@ namespace plumb::policy_model {
 namespace {
 
 constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
-constexpr uint64_t kMaxEntries = 1 << 20;
+constexpr uint64_t kMaxEntries = 1 << 16;   // keys, and tensors: models have hundreds of either
+constexpr uint64_t kMaxElements = 1 << 22;  // of a list; the longest are vocabularies
 constexpr uint64_t kMaxText = uint64_t{16} << 20;
 
 // Types of values in the file.
@@ -68,7 +69,9 @@ class Cursor {
     const auto element = Get<uint32_t>();
     const auto count = Get<uint64_t>();
     if (element == kArray) Corrupt("an array of arrays");
-    if (count > bytes_.size() - at_) Corrupt("an array of " + std::to_string(count) + " values");
+    const uint64_t least = element == kString ? sizeof(uint64_t) : 1;  // bytes of a value
+    if (count > kMaxElements || count > (bytes_.size() - at_) / least) Corrupt("an array of " + std::to_string(count) + " values");
+    if (element == kString) v.texts.reserve(count);
     for (uint64_t i = 0; i < count; ++i) {
       GgufValue one;
       Scalar(element, one);
@@ -108,7 +111,7 @@ void GgufReader::Read() {
     throw Error(ErrorCode::kUnsupported, "GGUF version " + std::to_string(version) + " is not read here: 2 or 3 (little-endian)", path());
   }
   const auto tensor_count = in.Get<uint64_t>(), value_count = in.Get<uint64_t>();
-  if (tensor_count > kMaxEntries || value_count > kMaxEntries) in.Corrupt("more than a million entries");
+  if (tensor_count > kMaxEntries || value_count > kMaxEntries) in.Corrupt("more than " + std::to_string(kMaxEntries) + " keys or tensors");
   for (uint64_t i = 0; i < value_count; ++i) {
     std::string key = in.Text();
     if (!values_.emplace(key, in.Value()).second) in.Corrupt("the key '" + key + "' is there twice");

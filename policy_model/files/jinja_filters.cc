@@ -231,7 +231,11 @@ Value Indent(const Value& v, const Arguments& a, Limits& limits) {
   const Value* width = a.Get(0, "width");
   std::string by(4, ' ');
   if (width != nullptr && width->is_text()) by = width->text();
-  else if (width != nullptr) by.assign(static_cast<size_t>(std::clamp<int64_t>(Number(a, 0, "width", 4), 0, 1000)), ' ');
+  else if (width != nullptr) {
+    const int64_t spaces = Number(a, 0, "width", 4);
+    if (spaces > 1000) TemplateError("indent() of more than 1000");
+    by.assign(static_cast<size_t>(std::max<int64_t>(spaces, 0)), ' ');
+  }
   const bool first = Flag(a, 1, "first", false), blank = Flag(a, 2, "blank", false);
   std::string out;
   const std::string text = Text(v, "indent", limits);

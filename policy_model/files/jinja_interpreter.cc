@@ -12,7 +12,7 @@
 namespace plumb::policy_model::jinja {
 namespace {
 
-constexpr int64_t kMaxSteps = 5'000'000;
+constexpr int64_t kMaxSteps = 1'000'000;  // a dialogue of 1,000 turns takes some 100,000; all of them some 100 ms
 constexpr size_t kMaxOutput = size_t{16} << 20;
 constexpr int kMaxCalls = 50;        // macros inside macros
 constexpr int64_t kMaxRange = 100'000;

@@ -1,5 +1,6 @@
 #include "policy_model/files/model_config.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
@@ -89,7 +90,9 @@ void Validate(const ModelShape& s, const std::string& where) {
   if (s.heads % s.kv_heads != 0) fail("kv_heads has to divide heads");
   if (s.head_dim % 2 != 0) fail("head_dim has to be even");
   if (s.head_dim > 1024 || s.heads > 4096 || s.layers > 4096) fail("the shape is larger than any model this computes");
-  if (!(s.rope_theta > 0) || !(s.norm_eps > 0)) fail("rope_theta and norm_eps have to be positive");
+  if (!(s.rope_theta > 0 && s.norm_eps > 0 && std::isfinite(s.rope_theta) && std::isfinite(s.norm_eps))) {
+    fail("rope_theta and norm_eps have to be positive, finite numbers");
+  }
   if (s.family != "llama" && s.family != "qwen2") fail("unknown model family '" + s.family + "'");
   for (int32_t id : s.eos_tokens) {
     if (id < 0 || id >= s.vocab) fail("the end-of-sequence token " + std::to_string(id) + " is outside the vocabulary");

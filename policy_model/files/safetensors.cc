@@ -20,6 +20,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 constexpr size_t kMaxHeaderBytes = size_t{100} << 20;
+constexpr int64_t kMaxHeaderCost = int64_t{1} << 20;  // some 25,000 tensors a file, 150,000 in an index
 constexpr size_t kMaxDimensions = 8;
 
 struct TypeName {
@@ -37,7 +38,7 @@ const char* NameOf(DType dtype) {
 }
 
 Json ParseHeader(std::string_view text, const std::string& path) {
-  Json j = ParseStrictJson(text, path);
+  Json j = ParseStrictJson(text, path, kMaxHeaderCost);
   if (!j.is_object()) throw Error(ErrorCode::kCorruption, "the header is not a JSON object", path);
   return j;
 }
@@ -85,7 +86,7 @@ class Reader : public SafetensorsReader {
           known = true;
         }
       }
-      if (!known) throw Error(ErrorCode::kUnsupported, "tensor " + name + " has the type " + type, path);
+      if (!known) throw Error(ErrorCode::kUnsupported, "tensor " + name + " has the type " + type.substr(0, 100), path);
       if (entry["shape"].size() > kMaxDimensions) corrupt("tensor " + name + " has too many dimensions");
       uint64_t elements = 1;
       for (const Json& d : entry["shape"]) {
@@ -188,7 +189,8 @@ std::unique_ptr<SafetensorsReader> SafetensorsReader::OpenDirectory(const std::s
   for (const auto& [tensor, file] : index["weight_map"].items()) {
     if (!file.is_string()) throw Error(ErrorCode::kCorruption, "tensor " + tensor + " has no file name", index_path);
     const auto name = file.get<std::string>();
-    if (name.find('/') != std::string::npos || name.starts_with(".")) {
+    // A NUL would hide what follows it from the system's calls.
+    if (name.empty() || name.find('/') != std::string::npos || name.find('\0') != std::string::npos || name.starts_with(".")) {
       throw Error(ErrorCode::kCorruption, "'" + name + "' is not a file of this folder", index_path);
     }
     shards.insert(name);

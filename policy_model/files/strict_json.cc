@@ -16,7 +16,7 @@ using Json = nlohmann::ordered_json;
 // looking a key up in an ordered object is linear, so the keys of the open objects are kept in sets.
 class Builder : public nlohmann::json_sax<Json> {
  public:
-  Builder(Json& root, const std::string& where) : root_(root), where_(where) {}
+  Builder(Json& root, const std::string& where, int64_t max_cost) : root_(root), where_(where), left_(max_cost) {}
 
   bool null() override { return Value(nullptr); }
   bool boolean(bool v) override { return Value(v); }
@@ -30,7 +30,8 @@ class Builder : public nlohmann::json_sax<Json> {
   bool end_object() override { return Close(); }
   bool end_array() override { return Close(); }
   bool key(string_t& k) override {
-    if (!open_.back().keys.insert(k).second) throw Error(ErrorCode::kCorruption, "the key \"" + k + "\" is there twice", where_);
+    Spend(5);
+    if (!open_.back().keys.insert(k).second) throw Error(ErrorCode::kCorruption, "the key \"" + k.substr(0, 100) + "\" is there twice", where_);
     open_.back().key = std::move(k);
     return true;
   }
@@ -45,7 +46,12 @@ class Builder : public nlohmann::json_sax<Json> {
     std::string key;
   };
 
+  void Spend(int64_t cost) {
+    left_ -= cost;
+    if (left_ < 0) throw Error(ErrorCode::kCorruption, "holds more values than a file of this kind has reason to", where_);
+  }
   bool Open(Json v) {
+    Spend(2);
     if (open_.size() >= static_cast<size_t>(kMaxJsonDepth)) {
       throw Error(ErrorCode::kCorruption, "JSON is nested deeper than " + std::to_string(kMaxJsonDepth), where_);
     }
@@ -58,6 +64,7 @@ class Builder : public nlohmann::json_sax<Json> {
     return Value(std::move(done));
   }
   bool Value(Json v) {
+    Spend(2);
     if (open_.empty()) {
       root_ = std::move(v);
       return true;
@@ -74,13 +81,14 @@ class Builder : public nlohmann::json_sax<Json> {
   Json& root_;
   const std::string& where_;
   std::vector<Level> open_;
+  int64_t left_;
 };
 
 }  // namespace
 
-Json ParseStrictJson(std::string_view text, const std::string& where) {
+Json ParseStrictJson(std::string_view text, const std::string& where, int64_t max_cost) {
   Json out;
-  Builder builder(out, where);
+  Builder builder(out, where, max_cost);
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) throw Error(ErrorCode::kCorruption, "is not valid JSON", where);
   return out;
 }

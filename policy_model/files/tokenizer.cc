@@ -20,6 +20,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 constexpr size_t kMaxFileBytes = size_t{256} << 20;
 constexpr int64_t kMaxId = int64_t{1} << 24;
+constexpr size_t kMaxAddedBytes = size_t{256} << 10;
 
 // The printable stand-ins of bytes in byte-level vocabularies: printable Latin-1 stands for itself, the other 68 bytes are
 // U+0100 and up, in order.
@@ -149,8 +150,10 @@ class BpeTokenizer : public Tokenizer {
   void ReadVocabulary(const Json& model) {
     if (!model.contains("vocab") || !model["vocab"].is_object()) Corrupt("model.vocab is not an object");
     std::vector<bool> seen;
+    const int64_t farthest = 4 * static_cast<int64_t>(model["vocab"].size()) + 65536;  // before there is room for them all
     for (const auto& [token, value] : model["vocab"].items()) {
       const int32_t id = IdOf(value, token);
+      if (id > farthest) Corrupt("the ids of model.vocab are far apart: token '" + token.substr(0, 100) + "' has " + std::to_string(id));
       if (seen.size() <= static_cast<size_t>(id)) seen.resize(static_cast<size_t>(id) + 1);
       if (seen[static_cast<size_t>(id)]) Corrupt("two tokens have the id " + std::to_string(id));
       seen[static_cast<size_t>(id)] = true;
@@ -161,9 +164,6 @@ class BpeTokenizer : public Tokenizer {
       } else {
         Put(id, token);  // an added token whose text also stands in the vocabulary: no merge makes it
       }
-    }
-    if (static_cast<int64_t>(tokens_.size()) > 4 * static_cast<int64_t>(model["vocab"].size()) + 65536) {
-      Corrupt("the ids of model.vocab are far apart: the largest is " + std::to_string(tokens_.size() - 1));
     }
   }
   void ReadMerges(const Json& model) {
@@ -190,12 +190,15 @@ class BpeTokenizer : public Tokenizer {
   void ReadAdded(const Json& list) {
     if (!list.is_array()) Corrupt("added_tokens is not a list");
     const auto base = static_cast<int64_t>(tokens_.size());
+    size_t added_bytes = 0;
     for (const Json& t : list) {
       if (!t.is_object() || !t.contains("content") || !t["content"].is_string() || !t.contains("id")) {
         Corrupt("an added token has no content or id");
       }
       const auto content = t["content"].get<std::string>();
       if (content.empty()) Corrupt("an added token is empty");
+      added_bytes += content.size();  // each byte may cost a node of the trie
+      if (added_bytes > kMaxAddedBytes) Corrupt("added_tokens are longer than " + std::to_string(kMaxAddedBytes) + " bytes in all");
       const int32_t id = IdOf(t["id"], content);
       if (id > base + 65536) Corrupt("the added token '" + content + "' has an id far from the vocabulary: " + std::to_string(id));
       for (const char* key : {"single_word", "lstrip", "rstrip"}) {

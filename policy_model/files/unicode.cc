@@ -101,6 +101,15 @@ Character DecodeUtf8(std::string_view text, size_t at) {
   return {kNotACharacter, 1};
 }
 
+bool IsUtf8(std::string_view text) {
+  for (size_t at = 0; at < text.size();) {
+    const Character c = DecodeUtf8(text, at);
+    if (c.code == kNotACharacter) return false;
+    at += c.bytes;
+  }
+  return true;
+}
+
 void AppendUtf8(char32_t code, std::string& out) {
   const auto put = [&](uint32_t b) { out.push_back(static_cast<char>(b)); };
   if (code < 0x80) {

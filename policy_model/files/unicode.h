@@ -20,6 +20,7 @@ inline constexpr char32_t kNotACharacter = 0xFFFFFFFF;
 // The character at `at` (< text.size()). Overlong forms, surrogates and cut sequences are single bytes of kNotACharacter.
 Character DecodeUtf8(std::string_view text, size_t at);
 void AppendUtf8(char32_t code, std::string& out);
+bool IsUtf8(std::string_view text);
 
 enum class CharacterClass : uint8_t { kOther = 0, kLetter = 1, kNumber = 2, kSpace = 3 };
 

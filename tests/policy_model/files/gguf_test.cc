@@ -15,99 +15,17 @@
 #include "policy_model/files/model_config.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/files/tokenizer.h"
+#include "tests/testing/gguf_maker.h"
 
 namespace plumb::policy_model {
 namespace {
 
-constexpr uint32_t kU32 = 4, kI32 = 5, kF32 = 6, kString = 8, kArray = 9;
+using plumb::testing::Floats;
+using plumb::testing::Raw;
+using plumb::testing::TinyGguf;
+using Maker = plumb::testing::GgufMaker;
 
-template <class T>
-std::string Raw(T v) {
-  return std::string(reinterpret_cast<const char*>(&v), sizeof v);
-}
-std::string Text(const std::string& s) { return Raw<uint64_t>(s.size()) + s; }
-
-// Puts a file together piece by piece.
-struct Maker {
-  std::string values, infos, data;
-  uint64_t value_count = 0, tensor_count = 0;
-
-  void Value(const std::string& key, uint32_t type, const std::string& bytes) {
-    values += Text(key) + Raw(type) + bytes;
-    ++value_count;
-  }
-  void Integer(const std::string& key, uint32_t v) { Value(key, kU32, Raw(v)); }
-  void Word(const std::string& key, const std::string& v) { Value(key, kString, Text(v)); }
-  void Words(const std::string& key, const std::vector<std::string>& list) {
-    std::string bytes = Raw(kString) + Raw<uint64_t>(list.size());
-    for (const std::string& s : list) bytes += Text(s);
-    Value(key, kArray, bytes);
-  }
-  void Tensor(const std::string& name, std::vector<uint64_t> dimensions, uint32_t type, const std::string& bytes) {
-    infos += Text(name) + Raw<uint32_t>(static_cast<uint32_t>(dimensions.size()));
-    for (uint64_t d : dimensions) infos += Raw(d);
-    infos += Raw(type) + Raw<uint64_t>(data.size());
-    data += bytes;
-    data.resize((data.size() + 31) / 32 * 32);
-    ++tensor_count;
-  }
-  std::string File() const {
-    std::string out = "GGUF" + Raw<uint32_t>(3) + Raw(tensor_count) + Raw(value_count) + values + infos;
-    out.resize((out.size() + 31) / 32 * 32);
-    return out + data;
-  }
-};
-
-std::string Floats(size_t n, float start) {
-  std::string out;
-  for (size_t i = 0; i < n; ++i) out += Raw(start + static_cast<float>(i));
-  return out;
-}
-
-// One layer, H = 8, two query heads and one KV head of 4, ffn 6; all bytes of the byte-level alphabet and two tags.
-Maker Model(const std::string& arch = "llama") {
-  Maker m;
-  m.Word("general.architecture", arch);
-  m.Integer(arch + ".block_count", 1);
-  m.Integer(arch + ".context_length", 64);
-  m.Integer(arch + ".embedding_length", 8);
-  m.Integer(arch + ".feed_forward_length", 6);
-  m.Integer(arch + ".attention.head_count", 2);
-  m.Integer(arch + ".attention.head_count_kv", 1);
-  m.Value(arch + ".rope.freq_base", kF32, Raw(5000.0f));
-  m.Value(arch + ".attention.layer_norm_rms_epsilon", kF32, Raw(1e-5f));
-  m.Word("tokenizer.ggml.model", "gpt2");
-  m.Word("tokenizer.ggml.pre", "smollm");
-  m.Words("tokenizer.ggml.tokens", {"<s>", "<e>", "a", "b", "ab", "\u0120", "1"});
-  m.Value("tokenizer.ggml.token_type", kArray, [] {
-    std::string out = Raw(kI32) + Raw<uint64_t>(7);
-    for (int32_t type : {3, 3, 1, 1, 1, 1, 1}) out += Raw(type);
-    return out;
-  }());
-  m.Words("tokenizer.ggml.merges", {"a b"});
-  m.Integer("tokenizer.ggml.bos_token_id", 0);
-  m.Integer("tokenizer.ggml.eos_token_id", 1);
-  m.Word("tokenizer.chat_template", "{{ bos_token }}{{ messages[0].content }}");
-  m.Tensor("token_embd.weight", {8, 7}, 0, Floats(56, 0));
-  m.Tensor("blk.0.attn_norm.weight", {8}, 0, Floats(8, 1));
-  m.Tensor("blk.0.attn_q.weight", {8, 8}, 0, Floats(64, 100));
-  m.Tensor("blk.0.attn_k.weight", {8, 4}, 0, Floats(32, 200));
-  m.Tensor("blk.0.attn_v.weight", {8, 4}, 0, Floats(32, 300));
-  m.Tensor("blk.0.attn_output.weight", {8, 8}, 0, Floats(64, 400));
-  m.Tensor("blk.0.ffn_norm.weight", {8}, 0, Floats(8, 2));
-  m.Tensor("blk.0.ffn_gate.weight", {8, 6}, 0, Floats(48, 500));
-  m.Tensor("blk.0.ffn_up.weight", {8, 6}, 0, Floats(48, 600));
-  m.Tensor("blk.0.ffn_down.weight", {6, 8}, 0, Floats(48, 700));
-  m.Tensor("output_norm.weight", {8}, 0, Floats(8, 3));
-  if (arch == "qwen2") {
-    m.Tensor("blk.0.attn_q.bias", {8}, 0, Floats(8, 10));
-    m.Tensor("blk.0.attn_k.bias", {4}, 0, Floats(4, 20));
-    m.Tensor("blk.0.attn_v.bias", {4}, 0, Floats(4, 30));
-  }
-  return m;
-}
-
-class Gguf : public testing::Test {
+class Gguf : public ::testing::Test {
  protected:
   void SetUp() override { std::filesystem::create_directories(folder_); }
   void TearDown() override { std::filesystem::remove_all(folder_); }
@@ -132,7 +50,7 @@ class Gguf : public testing::Test {
     std::memcpy(out.data(), bytes.data(), bytes.size());
     return out;
   }
-  const std::string folder_ = testing::TempDir() + "/gguf_" + std::to_string(getpid());
+  const std::string folder_ = ::testing::TempDir() + "/gguf_" + std::to_string(getpid());
   const std::string out_ = folder_ + "/out";
 };
 
@@ -167,7 +85,7 @@ TEST_F(Gguf, DequantisesEveryType) {
 }
 
 TEST_F(Gguf, ConvertsAWholeModel) {
-  ConvertGguf(Save(Model().File()), out_, DType::kFloat32, false);
+  ConvertGguf(Save(TinyGguf().File()), out_, DType::kFloat32, false);
   const ModelShape s = ReadModelConfig(out_);
   EXPECT_EQ(s.layers, 1);
   EXPECT_EQ(s.head_dim, 4);
@@ -191,7 +109,7 @@ TEST_F(Gguf, ConvertsAWholeModel) {
 }
 
 TEST_F(Gguf, ConvertsQwenWithBiasesAndRoundsToBfloat16) {
-  ConvertGguf(Save(Model("qwen2").File()), out_, DType::kBFloat16, false);
+  ConvertGguf(Save(TinyGguf("qwen2").File()), out_, DType::kBFloat16, false);
   EXPECT_TRUE(ReadModelConfig(out_).attention_bias);
   const auto weights = SafetensorsReader::OpenDirectory(out_);
   EXPECT_EQ(weights->tensors().size(), 14u);
@@ -203,7 +121,7 @@ TEST_F(Gguf, ConvertsQwenWithBiasesAndRoundsToBfloat16) {
 }
 
 TEST_F(Gguf, NeverWritesOverAModelUnasked) {
-  const std::string path = Save(Model().File());
+  const std::string path = Save(TinyGguf().File());
   ConvertGguf(path, out_, DType::kFloat32, false);
   EXPECT_THROW(ConvertGguf(path, out_, DType::kFloat32, false), Error);
   EXPECT_NO_THROW(ConvertGguf(path, out_, DType::kFloat32, true));
@@ -216,31 +134,31 @@ TEST_F(Gguf, RefusesByName) {
   const ErrorCode corrupt = ErrorCode::kCorruption, unsupported = ErrorCode::kUnsupported;
   Refuses("nothing of the kind", corrupt, "not a GGUF");
   Refuses("GGUF" + Raw<uint32_t>(1) + std::string(16, '\0'), unsupported, "version 1");
-  Refuses("GGUF" + Raw<uint32_t>(3) + Raw<uint64_t>(1) + Raw(~uint64_t{0}), corrupt, "million");
+  Refuses("GGUF" + Raw<uint32_t>(3) + Raw<uint64_t>(1) + Raw(~uint64_t{0}), corrupt, "65536 keys");
   Refuses("GGUF" + Raw<uint32_t>(3) + Raw<uint64_t>(0) + Raw<uint64_t>(1) + Raw(~uint64_t{0}), corrupt, "bytes");
-  Maker m = Model();
+  Maker m = TinyGguf();
   m.Tensor("blk.0.extra.weight", {4}, 0, Floats(4, 0));
   Refuses(m.File(), unsupported, "1 tensors");
-  m = Model();
+  m = TinyGguf();
   m.Tensor("rope_freqs.weight", {4}, 0, Floats(4, 0));
   Refuses(m.File(), unsupported, "rotary");
-  m = Model();
+  m = TinyGguf();
   m.Tensor("x", {256}, 14, std::string(210, 'x'));
   Refuses(m.File(), unsupported, "type 14");
-  m = Model();
+  m = TinyGguf();
   m.Tensor("x", {uint64_t{1} << 39, uint64_t{1} << 39}, 0, "");
   Refuses(m.File(), corrupt, "overflows");
-  m = Model();
+  m = TinyGguf();
   m.Tensor("x", {33}, 8, std::string(68, 'x'));
   Refuses(m.File(), corrupt, "whole blocks");
-  m = Model();
+  m = TinyGguf();
   m.Tensor("output_norm.weight", {8}, 0, Floats(8, 3));
   Refuses(m.File(), corrupt, "twice");
-  m = Model();
+  m = TinyGguf();
   m.Word("general.architecture", "llama");
   Refuses(m.File(), corrupt, "twice");
-  Refuses(Model("gemma").File(), unsupported, "gemma");
-  m = Model();
+  Refuses(TinyGguf("gemma").File(), unsupported, "gemma");
+  m = TinyGguf();
   m.Word("llama.rope.scaling.type", "yarn");
   Refuses(m.File(), unsupported, "rotary");
   Maker empty;
@@ -249,12 +167,12 @@ TEST_F(Gguf, RefusesByName) {
 }
 
 TEST_F(Gguf, EveryCutOfAFileIsAnError) {
-  const std::string whole = Model().File();
+  const std::string whole = TinyGguf().File();
   for (size_t n = 0; n < whole.size(); n += n < 400 ? 1 : 37) {
     EXPECT_THROW(GgufReader::Open(Save(whole.substr(0, n))), Error) << n;
   }
   // Any byte of the header turned around: an error or a model, never a crash.
-  const size_t header = whole.size() - Model().data.size();
+  const size_t header = whole.size() - TinyGguf().data.size();
   for (size_t n = 0; n < header; n += 3) {
     std::string bytes = whole;
     bytes[n] = static_cast<char>(~bytes[n]);

@@ -1,0 +1,176 @@
+// Messages between roles and values of the store.
+#include <cmath>
+
+#include "common/call_frame.h"
+#include "common/codec.h"
+#include "common/error.h"
+#include "common/stream_frame.h"
+#include "common/weight_wire.h"
+#include "replay/record.h"
+#include "targets.h"
+
+namespace plumb::fuzz {
+namespace {
+
+PromptLease SomeLease(int32_t samples) {
+  PromptLease lease;
+  lease.lease_id = 7;
+  lease.num_samples = samples;
+  lease.policy_version = 3;
+  lease.prompt.dataset = "train";
+  lease.prompt.text = "1+1=?";
+  lease.prompt.messages = {{"system", "s"}, {"user", "h\xc3\xa9"}};
+  lease.prompt.ground_truth = "2";
+  lease.prompt.extra_json = R"({"a":1})";
+  lease.prompt.tokens = {1, 2, 3};
+  return lease;
+}
+
+TrajectoryGroup SomeGroup(int32_t samples) {
+  TrajectoryGroup g;
+  g.run_id = "run";
+  g.actor = "actor-0";
+  g.lease = SomeLease(samples);
+  g.policy = {3, "digest"};
+  for (int32_t i = 0; i < samples; ++i) {
+    Trajectory t;
+    t.sample = static_cast<uint32_t>(i);
+    t.tokens = {1, 2, 3, 10 + i, 11};
+    t.segments = {{Origin::kPrompt, 0, 3, ""}, {Origin::kPolicy, 3, 5, ""}};
+    t.loss_mask = {0, 0, 0, 1, 1};
+    t.logprobs = {0, 0, 0, -0.5f, -1.25f};
+    t.policy_versions = {-1, -1, -1, 3, 3};
+    t.completion = "answer";
+    t.rewards = {{"correct", 1, 1, RewardScope::kTrajectory, 0, "sha"}};
+    t.reward = 1;
+    t.scored = true;
+    g.trajectories.push_back(std::move(t));
+  }
+  return g;
+}
+
+PreferenceRecord SomePreference() {
+  PreferenceRecord r;
+  r.prompt_text = "p";
+  r.chosen = {{"assistant", "good"}};
+  r.rejected = {{"assistant", "bad"}};
+  r.has_margin = true;
+  r.margin = 0.5;
+  return r;
+}
+
+std::string Tagged(char which, const std::string& bytes) { return std::string(1, which) + bytes; }
+
+// What was decoded has to encode, and to decode to itself again.
+template <class Decode, class Record>
+void Again(const Decode& decode, const Record& record) {
+  const std::string bytes = Encode(record);
+  PLUMB_CHECK(Encode(decode(BytesOf(bytes))) == bytes, "a record changed on its way");
+}
+
+}  // namespace
+
+void FuzzRecords(std::string_view input) {
+  if (input.empty()) return;
+  const auto bytes = BytesOf(input.substr(1));
+  switch (input[0] % 6) {
+    case 0: return Again(DecodeTrajectoryGroup, DecodeTrajectoryGroup(bytes));
+    case 1: return Again(DecodePromptLease, DecodePromptLease(bytes));
+    case 2: return Again(DecodePrompt, DecodePrompt(bytes));
+    case 3: return Again(DecodePreferenceRecord, DecodePreferenceRecord(bytes));
+    case 4: return Use(DecodeTrajectoryGroups(bytes).size());
+    case 5: return Use(DecodePromptLeases(bytes).size());
+  }
+}
+
+Seeds RecordSeeds() {
+  const std::vector<TrajectoryGroup> groups = {SomeGroup(1), SomeGroup(2)};
+  const std::vector<PromptLease> leases = {SomeLease(1), SomeLease(4)};
+  return {Tagged(0, Encode(SomeGroup(3))), Tagged(1, Encode(SomeLease(2))), Tagged(2, Encode(SomeLease(2).prompt)),
+          Tagged(3, Encode(SomePreference())), Tagged(4, Encode(std::span(groups))), Tagged(5, Encode(std::span(leases)))};
+}
+
+void FuzzFrames(std::string_view input) {
+  if (input.empty()) return;
+  const std::string_view bytes = input.substr(1);
+  switch (input[0] % 4) {
+    case 0: {
+      const StreamFrame frame = DecodeStreamFrame(bytes);
+      return Use(DecodeStreamFrame(EncodeStreamFrame(frame)).acked.size());
+    }
+    case 1: {
+      const CallFrame frame = DecodeCallFrame(bytes);
+      return Use(DecodeCallFrame(EncodeCallFrame(frame)).ids.size());
+    }
+    case 2: {
+      const weight_wire::Reply reply = weight_wire::DecodeReply(bytes);
+      PLUMB_CHECK(reply.flat.size() <= bytes.size());
+      return Use(reply.flat.empty() ? 0 : static_cast<size_t>(reply.flat.back()));
+    }
+    case 3: return Use(static_cast<size_t>(weight_wire::DecodeFetchRequest(bytes).wait_ms));
+  }
+}
+
+Seeds FrameSeeds() {
+  StreamFrame stream;
+  stream.kind = wire::StreamKind::Data;
+  stream.run = "run";
+  stream.producer = "actor-0";
+  stream.epoch = 5;
+  stream.acked = {1, 2, 3};
+  stream.pending = {4};
+  CallFrame call;
+  call.client = "learner";
+  call.verb = "weights.fetch";
+  call.ids = {1, 2};
+  const std::string flat = "0123456789abcdef";
+  return {Tagged(0, EncodeStreamFrame(stream)), Tagged(1, EncodeCallFrame(call)),
+          Tagged(2, weight_wire::EncodeReply({4, "digest"}, BytesOf(flat))),
+          Tagged(3, weight_wire::EncodeFetchRequest({3, 1000}))};
+}
+
+void FuzzStoreRecords(std::string_view input) {
+  using namespace replay;
+  if (input.empty()) return;
+  const std::string_view bytes = input.substr(1);
+  switch (input[0] % 11) {
+    case 0: return Use(EncodeStoredGroup(DecodeStoredGroup("key", bytes)).size());
+    case 1: return Use(EncodeLeaseRecord(DecodeLeaseRecord("key", bytes)).size());
+    case 2: return Use(DecodeBatch(bytes).size());
+    case 3: return Use(DecodePromptRow("key", bytes).tokens.size());
+    case 4: return Use(DecodePreferenceRow("key", bytes).chosen.size());
+    case 5: {
+      for (const float v : DecodeLogprobs("key", bytes)) PLUMB_CHECK(std::isfinite(v) && v <= 0);
+      return;
+    }
+    case 6: PLUMB_CHECK(EncodeGroupScore(DecodeGroupScore("key", bytes)) == bytes); return;
+    case 7: return Use(EncodeStepPlan(DecodeStepPlan("key", bytes)).size());
+    case 8: return Use(DecodeEvaluation("key", bytes).prompts);
+    case 9: {
+      const auto [key, value] = Halves(bytes);
+      Use(ReadableKey("groups", key).size() + ReadableKey("prompts", key).size());
+      return Use(Unseal("groups", key, value).size());
+    }
+    case 10: return Use(ParseLeaseKey(bytes).second);
+  }
+}
+
+Seeds StoreRecordSeeds() {
+  using namespace replay;
+  StoredGroup group{.kind = GroupKind::kGroup, .drop_reason = "", .group = SomeGroup(2)};
+  StoredGroup dropped{.kind = GroupKind::kDropped, .drop_reason = "unscored", .group = SomeGroup(0)};
+  dropped.group.lease.num_samples = 4;
+  GroupScore score;
+  score.answers = {{.reward = 0.5, .parts = {{"correct", 1, 0.5, RewardScope::kTrajectory, 0, "sha"}}}};
+  StepPlan plan{.prompt_rows = {1, 2, 3}, .drawn = true, .replayed = {9}, .total_replayed = 1};
+  const std::vector<float> logprobs = {-0.5f, -1.0f};
+  return {Tagged(0, EncodeStoredGroup(group)), Tagged(0, EncodeStoredGroup(dropped)),
+          Tagged(1, EncodeLeaseRecord({.complete = true, .attempt = 2, .requeues = 1, .sequence = 9})),
+          Tagged(2, EncodeBatch({SomeGroup(1), SomeGroup(2)})), Tagged(3, EncodePromptRow(SomeLease(1).prompt)),
+          Tagged(4, EncodePreferenceRow(SomePreference())), Tagged(5, EncodeLogprobs(logprobs)),
+          Tagged(6, EncodeGroupScore(score)), Tagged(7, EncodeStepPlan(plan)),
+          Tagged(8, EncodeEvaluation({.version = 3, .samples = 4, .prompts = 5})), Tagged(9, Joined("key", Seal("key", "value"))),
+          Tagged(10, LeaseKey(Purpose::kEval, 77))};
+}
+
+}  // namespace plumb::fuzz
