@@ -88,7 +88,7 @@ class Builder : public nlohmann::json_sax<Json> {
 
 Json ParseStrictJson(std::string_view text, const std::string& where, int64_t max_cost) {
   Json out;
-  Builder builder(out, where, max_cost);
+  Builder builder(out, where, max_cost + static_cast<int64_t>(text.size() / 16));
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) throw Error(ErrorCode::kCorruption, "is not valid JSON", where);
   return out;
 }
