@@ -267,8 +267,10 @@ std::vector<Malicious> RecipeCorpus() {
   c.Add("not TOML", "{\"run\": 1}");
   c.Add("arrays 100,000 deep", "a = " + Repeat("[", 100000));
   c.Add("tables 100,000 deep", "a = " + Repeat("{a=", 100000));
-  c.Add("a key of 100,000 dots", Repeat("a.", 100000) + "a = 1");
+  c.Add("a key of a million dots", [] { return Repeat("a.", 1000000) + "a = 1"; });
+  c.Add("a key of a million dots in a table", [] { return "a = {" + Repeat("'a' . ", 600000) + "a = 1}"; });
   c.Add("a header of 100,000 dots", "[" + Repeat("a.", 100000) + "a]");
+  c.Add("letters beyond ASCII where blanks may stand", "[run]\n\u00e9 = 1\nsteps \u0436= 1\n");
   c.Add("a header that begins with a bracket", "[(a]\nx = 1\n");
   c.Add("a table twice", good + "\n[run]\nsteps = 1\n");
   c.Add("a key twice", "[run]\nsteps = 1\nsteps = 2\n");

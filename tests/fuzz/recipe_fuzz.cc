@@ -28,6 +28,7 @@ Seeds RecipeSeeds() {
   Seeds out;
   for (const char* name : kRecipes) out.push_back(SourceFile("configs/" + std::string(name) + ".toml"));
   out.push_back("[rollout]\ntemperature = 1e400\nstop = [\"a\", \"\\u0000\"]\n[[reward.parts]]\nname = 'x'\nkind = \"answer\"\n");
+  out.push_back("[run]\n\u00e9 = 1\nsteps \u0436= 1\n");
   out.push_back("[(a]\nx = 1\n");
   out.push_back("[data]\nmap = {prompt = \"q\", answer = \"a\"}\n[run]\nseed = 0x7fffffffffffffff\nsteps = 1_000\n");
   return out;
