@@ -6,6 +6,7 @@
 // `counting` alone.
 #pragma once
 
+#include <dlfcn.h>
 #include <execinfo.h>
 #include <link.h>
 
@@ -25,7 +26,8 @@ thread_local bool inside = false;  // backtrace() may allocate itself
 std::atomic<int64_t> ours{0}, libraries{0};
 void* culprits[8];
 
-// Where the code of the executable and of the C++ runtime lies. dladdr would be far too slow for LibTorch's symbols.
+// Where the code of the executable and of the C++ runtime lies. dladdr would be far too slow for LibTorch's symbols: it is
+// asked about the executable's alone.
 struct Range {
   uintptr_t begin = 0, end = 0;
   bool Has(const void* p) const {
@@ -55,14 +57,22 @@ void StartCounting() {
   counting = true;
 }
 
+// A template of the runtime (std::string) that was compiled into the executable: the loader gives that copy to every library.
+bool IsRuntimeTemplate(void* p) {
+  Dl_info info;
+  if (!executable.Has(p) || dladdr(p, &info) == 0 || info.dli_sname == nullptr) return false;
+  const char* name = info.dli_sname;
+  return std::strncmp(name, "_ZNSt", 5) == 0 || std::strncmp(name, "_ZNKSt", 6) == 0 || std::strncmp(name, "_ZSt", 4) == 0;
+}
+
 __attribute__((noinline)) void Count() {
   if (!counting || inside) return;
   inside = true;
-  void* frames[12];
-  const int n = backtrace(frames, 12);
+  void* frames[16];
+  const int n = backtrace(frames, 16);
   // Frames within here and operator new come first; the runtime's own templates (std::string) pass the blame on.
   int i = kOwnFrames;
-  while (i < n && runtime.Has(frames[i])) ++i;
+  while (i < n && (runtime.Has(frames[i]) || IsRuntimeTemplate(frames[i]))) ++i;
   if (i < n && executable.Has(frames[i])) {
     const int64_t k = ours.fetch_add(1);
     if (k < 8) culprits[k] = frames[i];
