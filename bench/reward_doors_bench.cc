@@ -67,7 +67,7 @@ TrajectoryGroup Group(int answers, uint64_t id) {
     t.sample = static_cast<uint32_t>(i);
     t.completion = std::string(i % 2 ? "red, green and violet" : "red and blue") + " of " + std::to_string(id);
     while (t.completion.size() < 400) t.completion += " more words";
-    for (int32_t k = 0; k < 64; ++k) t.tokens.push_back(static_cast<int32_t>((id * 7 + static_cast<uint64_t>(i * 5 + k * k)) % 40));
+    for (int32_t k = 0; k < 64; ++k) t.tokens.push_back(static_cast<int32_t>((id * 7 + static_cast<uint64_t>(i * 5 + k * k)) % 24));
     t.segments = {{Origin::kPrompt, 0, 16, ""}, {Origin::kPolicy, 16, 64, ""}};
     group.trajectories.push_back(std::move(t));
   }
@@ -204,7 +204,10 @@ int Main(int argc, char** argv) {
 
   std::vector<ServedPart> served;
   served.push_back({MakeFunction(part, false, models), 1.0});
-  RewardServer worker(std::move(served), folder.Ipc("model"), {}, {.vocabulary = VocabularyDigest(*tokenizer), .encode = {}});
+  RewardServer worker(std::move(served), folder.Ipc("model"), {}, {.vocabulary = VocabularyDigest(*tokenizer),
+                       .encode = [](const Prompt&, const std::string&) -> std::vector<int32_t> {
+                         throw Error(ErrorCode::kInvalidArgument, "tokens come with the request");
+                       }});
   part = {}, part.kind = "zmq", part.endpoint = worker.endpoint(), part.args = {"tokens=1"};
   door("reward model over zmq (tiny, ipc)", part, same, models);
   return failed > 0 ? 1 : 0;
