@@ -2,6 +2,7 @@
 // common/sha256.h, common/crc32c.h, common/digest.h
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <random>
 
@@ -48,22 +49,61 @@ TEST(Sha256, PiecesOfAnySizeGiveTheSame) {
 }
 
 TEST(Crc32c, PublishedValuesAndPieces) {
+  for (const Crc32cWay& way : Crc32cWays()) {
+    const auto sum = [&](std::string_view text) { return way.sum(text.data(), text.size(), nullptr, 0); };
+    EXPECT_EQ(sum("123456789"), 0xE3069283u) << way.name;
+    EXPECT_EQ(sum(std::string(32, '\0')), 0x8A9136AAu) << way.name;  // RFC 3720, B.4
+    EXPECT_EQ(sum(std::string(32, '\xff')), 0x62A8AB43u) << way.name;
+    EXPECT_EQ(sum(""), 0u) << way.name;
+  }
   EXPECT_EQ(Crc32c("123456789"), 0xE3069283u);
-  EXPECT_EQ(Crc32c(std::string(32, '\0')), 0x8A9136AAu);
-  EXPECT_EQ(Crc32c(std::string(32, '\xff')), 0x62A8AB43u);
-  EXPECT_EQ(Crc32c(""), 0u);
   const std::string text = RandomText(300, 2);
   for (size_t n = 0; n <= text.size(); ++n) {
-    EXPECT_EQ(Crc32c(text.data(), n), Crc32cPortable(text.data(), n));
     EXPECT_EQ(Crc32c(text.data() + n, text.size() - n, Crc32c(text.data(), n)), Crc32c(text));
   }
-  // Where three streams are summed side by side and joined: sizes around both block lengths, any alignment and seed.
-  const std::string large = RandomText(3 * 3 * 1024 + 3 * 128 + 100, 5);
-  for (const size_t block : {3u * 128, 2 * 3u * 128, 3u * 1024, 3u * 1024 + 3 * 128, 2 * 3u * 1024 + 5 * 128, 3 * 3u * 1024}) {
-    for (size_t n = block - 9; n <= block + 9; ++n) {
-      const size_t from = n % 8;
-      const auto seed = static_cast<uint32_t>(n * 2654435761u);
-      EXPECT_EQ(Crc32c(large.data() + from, n, seed), Crc32cPortable(large.data() + from, n, seed)) << n;
+}
+
+// Each way of this processor against the tables: sizes around all blocks that any of them sums at once, any alignment and seed,
+// with and without the copy.
+TEST(Crc32c, EveryWayGivesTheSame) {
+  const auto ways = Crc32cWays();
+  for (const Crc32cWay& way : ways) std::printf("%s\n", way.name);
+  const std::string text = RandomText((size_t{1} << 20) + 64, 5);
+  std::string copy(text.size() + 64, '\0');
+  const auto check = [&](size_t from, size_t n, uint32_t seed) {
+    const uint32_t expected = ways[0].sum(text.data() + from, n, nullptr, seed);
+    for (const Crc32cWay& way : ways) {
+      ASSERT_EQ(way.sum(text.data() + from, n, nullptr, seed), expected) << way.name << ": " << n << " bytes from " << from;
+      const size_t to = (from * 7 + n) % 64;
+      copy[to + n] = '#';
+      ASSERT_EQ(way.sum(text.data() + from, n, copy.data() + to, seed), expected) << way.name << ": " << n << " bytes from " << from;
+      ASSERT_EQ(std::string_view(copy).substr(to, n), std::string_view(text).substr(from, n)) << way.name << ": " << n;
+      ASSERT_EQ(copy[to + n], '#') << way.name << ": " << n;
+      std::fill(copy.begin(), copy.begin() + static_cast<std::ptrdiff_t>(to + n), '\0');
+    }
+  };
+  for (size_t n = 0; n <= 1100; ++n) {
+    for (const size_t from : {n % 64, (n * 29 + 1) % 64}) check(from, n, static_cast<uint32_t>(n * 2654435761u));
+  }
+  for (size_t from = 0; from < 64; ++from) check(from, 1021, static_cast<uint32_t>(from));
+  // Of three streams of 1,024 bytes, and long ones.
+  for (const size_t block : {3u * 1024, 3u * 1024 + 3 * 128, 2 * 3u * 1024 + 5 * 128, 3 * 3u * 1024, 1u << 16}) {
+    for (size_t n = block - 9; n <= block + 9; ++n) check(n % 61, n, static_cast<uint32_t>(n * 2654435761u));
+  }
+  for (const size_t from : {0u, 5u, 63u}) check(from, size_t{1} << 20, 0xFFFFFFFFu);
+  EXPECT_EQ(Crc32cCopy(text.data(), 1000, copy.data()), Crc32c(text.data(), 1000));
+  EXPECT_EQ(copy.substr(0, 1000), text.substr(0, 1000));
+}
+
+// A flipped bit anywhere changes the sum, whichever way it is computed.
+TEST(Crc32c, EveryFlippedBitIsNoticed) {
+  std::string text = RandomText(700, 6);
+  for (const Crc32cWay& way : Crc32cWays()) {
+    const uint32_t whole = way.sum(text.data(), text.size(), nullptr, 0);
+    for (size_t bit = 0; bit < 8 * text.size(); ++bit) {
+      text[bit / 8] = static_cast<char>(text[bit / 8] ^ (1 << (bit % 8)));
+      ASSERT_NE(way.sum(text.data(), text.size(), nullptr, 0), whole) << way.name << ", bit " << bit;
+      text[bit / 8] = static_cast<char>(text[bit / 8] ^ (1 << (bit % 8)));
     }
   }
 }
@@ -115,7 +155,9 @@ TEST(Digest, SpeedIsPrinted) {
   };
   uint64_t keep = 0;
   measure("digest", [&] { keep += WeightDigest(Bytes(weights)).size(); });
-  measure("crc32c", [&] { keep += Crc32c(weights); });
+  for (const Crc32cWay& way : Crc32cWays()) {
+    measure((std::string("crc32c, ") + way.name).c_str(), [&] { keep += way.sum(weights.data(), weights.size(), nullptr, 0); });
+  }
   measure("sha256", [&] { keep += Sha256Hex(weights).size(); });
   EXPECT_GT(keep, 0u);
 }
