@@ -1,5 +1,6 @@
 #include "replay/record.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -14,9 +15,14 @@ namespace plumb::replay {
 namespace {
 
 constexpr size_t kMaxReason = size_t{1} << 20;
+constexpr size_t kLeaseKeyBytes = 9;
 
 void AppendBigEndian(std::string& out, uint64_t v, int bytes) {
   for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) out.push_back(static_cast<char>((v >> shift) & 0xFF));
+}
+
+void AppendLittleEndian(std::string& out, uint32_t v) {
+  for (int shift = 0; shift < 32; shift += 8) out.push_back(static_cast<char>((v >> shift) & 0xFF));
 }
 
 uint64_t ReadBigEndian(std::string_view bytes) {
@@ -38,7 +44,7 @@ std::string LeaseKey(Purpose purpose, uint64_t lease_id) {
 }
 
 std::pair<Purpose, uint64_t> ParseLeaseKey(std::string_view key) {
-  if (key.size() != 9 || static_cast<uint8_t>(key[0]) > static_cast<uint8_t>(Purpose::kEval)) {
+  if (key.size() != kLeaseKeyBytes || static_cast<uint8_t>(key[0]) > static_cast<uint8_t>(Purpose::kEval)) {
     throw Error(ErrorCode::kCorruption, "a lease key of the store is malformed: " + ReadableKey("", key));
   }
   return {static_cast<Purpose>(key[0]), ReadBigEndian(key.substr(1))};
@@ -61,7 +67,7 @@ std::string EvaluationKey(int64_t version, int32_t samples) {
 std::string ReadableKey(std::string_view family, std::string_view key) {
   std::string text(family);
   text += ' ';
-  if ((family == "groups" || family == "leases") && key.size() == 9 && static_cast<uint8_t>(key[0]) <= 1) {
+  if ((family == "groups" || family == "leases") && key.size() == kLeaseKeyBytes && static_cast<uint8_t>(key[0]) <= 1) {
     text += key[0] == 0 ? "train lease " : "eval lease ";
     return text + std::to_string(ReadBigEndian(key.substr(1)));
   }
@@ -84,7 +90,7 @@ void SealInto(std::string_view key, std::string_view payload, std::string& value
   const uint32_t sum = Sum(key, payload);
   value.clear();
   value.reserve(payload.size() + 4);
-  for (int shift = 0; shift < 32; shift += 8) value.push_back(static_cast<char>((sum >> shift) & 0xFF));
+  AppendLittleEndian(value, sum);
   value.append(payload);
 }
 
@@ -165,27 +171,48 @@ StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload) {
   return stored;
 }
 
-std::string EncodeBatch(std::vector<TrajectoryGroup> groups) {
-  ByteWriter writer;
-  writer.U32(static_cast<uint32_t>(groups.size()));
-  for (TrajectoryGroup& group : groups) {
-    writer.U32(static_cast<uint32_t>(group.lease.num_samples));
-    if (group.trajectories.empty()) group.lease.num_samples = 0;
+StoredGroup OpenStoredGroup(std::string_view key, std::string_view value) {
+  StoredGroup stored = DecodeStoredGroup(key, Unseal("groups", key, value));
+  if (key != LeaseKey(stored.group.lease.purpose, stored.group.lease.lease_id)) {
+    throw Error(ErrorCode::kCorruption, "holds the group of another lease", ReadableKey("groups", key));
   }
-  return writer.Take().append(Encode(std::span<const TrajectoryGroup>(groups)));
+  return stored;
+}
+
+void BatchWriter::Add(std::string_view key, std::string_view value) {
+  PLUMB_CHECK(key.size() == kLeaseKeyBytes, "no key of a group");
+  const size_t more = key.size() + 4 + value.size();
+  if (more > max_bytes_ - bytes_.size()) {
+    throw Error(ErrorCode::kInvalidArgument, "a batch of more than " + std::to_string(max_bytes_) +
+                                                 " bytes: lower rollout.prompts_per_step or the answers' length");
+  }
+  // Groups of a batch are much of a size.
+  if (groups_++ == 0) bytes_.reserve(std::min(max_bytes_, 4 + expected_groups_ * (more + more / 8)));
+  bytes_.append(key);
+  AppendLittleEndian(bytes_, static_cast<uint32_t>(value.size()));
+  bytes_.append(value);
+}
+
+std::string BatchWriter::Take() {
+  std::string count;
+  AppendLittleEndian(count, groups_);
+  bytes_.replace(0, count.size(), count);
+  return std::move(bytes_);
 }
 
 std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes) {
   ByteReader reader(bytes, "a batch of the store");
   const uint32_t n = reader.U32();
-  if (n > bytes.size() / 4) throw Error(ErrorCode::kCorruption, "claims " + std::to_string(n) + " groups", "a batch of the store");
-  std::vector<int32_t> samples;
-  for (uint32_t i = 0; i < n; ++i) samples.push_back(static_cast<int32_t>(reader.U32()));
-  auto groups = DecodeTrajectoryGroups(BytesOf(reader.Rest()));
-  if (groups.size() != n) throw Error(ErrorCode::kCorruption, "holds another number of groups than it says", "a batch of the store");
-  for (uint32_t i = 0; i < n; ++i) {
-    if (groups[i].trajectories.empty()) groups[i].lease.num_samples = samples[i];
+  if (n > bytes.size() / kLeaseKeyBytes) {
+    throw Error(ErrorCode::kCorruption, "claims " + std::to_string(n) + " groups", "a batch of the store");
   }
+  std::vector<TrajectoryGroup> groups;
+  groups.reserve(n);
+  for (uint32_t i = 0; i < n; ++i) {
+    const std::string_view key = reader.Raw(kLeaseKeyBytes);
+    groups.push_back(OpenStoredGroup(key, reader.Bytes(bytes.size())).group);
+  }
+  reader.ExpectEnd();
   return groups;
 }
 
@@ -317,7 +344,7 @@ ByteWriter& ByteWriter::U8(uint8_t v) {
   return *this;
 }
 ByteWriter& ByteWriter::U32(uint32_t v) {
-  for (int shift = 0; shift < 32; shift += 8) out_.push_back(static_cast<char>((v >> shift) & 0xFF));
+  AppendLittleEndian(out_, v);
   return *this;
 }
 ByteWriter& ByteWriter::U64(uint64_t v) { return U32(static_cast<uint32_t>(v)).U32(static_cast<uint32_t>(v >> 32)); }

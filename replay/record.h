@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/codec.h"
 #include "common/trajectory.h"
 #include "replay/store.h"
 
@@ -39,9 +40,8 @@ std::string EncodeLeaseRecord(const LeaseRecord& record);
 LeaseRecord DecodeLeaseRecord(std::string_view key, std::string_view payload);
 std::string EncodeStoredGroup(const StoredGroup& stored);
 StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload);
-// A batch for the wire. Dropped groups (no trajectories) keep their lease whole, which the records' codec alone refuses.
-std::string EncodeBatch(std::vector<TrajectoryGroup> groups);
-std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes);
+// What a key of `groups` holds: the sum checked, decoded, and found to be of the lease that the key names.
+StoredGroup OpenStoredGroup(std::string_view key, std::string_view value);
 std::string EncodePromptRow(const Prompt& prompt);
 Prompt DecodePromptRow(std::string_view key, std::string_view payload);
 std::string EncodePreferenceRow(const PreferenceRecord& record);
@@ -80,6 +80,7 @@ class ByteReader {
   uint32_t U32();
   uint64_t U64();
   std::string_view Bytes(size_t max_length);  // a view into the bytes given
+  std::string_view Raw(size_t n) { return Take(n); }  // the next n bytes, a view as well
   std::string_view Rest();  // all that is left
   bool AtEnd() const { return at_ == bytes_.size(); }
   void ExpectEnd() const;  // throws when bytes are left over
@@ -90,5 +91,24 @@ class ByteReader {
   std::string what_;
   size_t at_ = 0;
 };
+
+// A batch for the wire: number of groups (4 bytes), then of each the key (9) and length (4) and bytes of the value, both as the store
+// holds them. The sum over both is checked where they are read and once more by whoever decodes them.
+class BatchWriter {
+ public:
+  // `expected_groups` saves memory from being moved; kInvalidArgument from Add above `max_bytes`.
+  explicit BatchWriter(uint64_t expected_groups, size_t max_bytes = kMaxRecordBytes)
+      : expected_groups_(expected_groups), max_bytes_(max_bytes), bytes_(4, '\0') {}
+  void Add(std::string_view key, std::string_view value);
+  std::string Take();
+
+ private:
+  const uint64_t expected_groups_;
+  const size_t max_bytes_;
+  uint32_t groups_ = 0;
+  std::string bytes_;
+};
+// Trusts nothing; a damaged group is named by its lease.
+std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes);
 
 }  // namespace plumb::replay

@@ -17,6 +17,9 @@ namespace plumb::replay {
 namespace {
 
 constexpr size_t kMaxName = 4096;
+// A verb says what form its answer has: before December 2026 "next" and "evaluate" were answered with groups that the store had
+// decoded and encoded again. Who asks for the other form gets kUnsupported.
+constexpr char kNext[] = "next_sealed", kEvaluate[] = "evaluate_sealed";
 constexpr int kMaxLeasesAtOnce = 4096;
 constexpr size_t kMaxCounters = 10'000;
 constexpr size_t kMaxReporters = 10'000;
@@ -245,27 +248,17 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
       }
       return reply;
     }, std::move(responder));
-  } else if (verb == "next") {
+  } else if (verb == kNext) {
     const int64_t step = static_cast<int64_t>(in.U64());
     const Deadline deadline = FromRemaining(in.U64());
     in.ExpectEnd();
-    Park(deadline, [this, step](bool late) -> std::optional<std::string> {
-      auto groups = table->TryNext(step);
-      if (!groups && late) groups = table->Next(step, Deadline{});  // throws with what is missing
-      if (!groups) return std::nullopt;
-      return EncodeBatch(std::move(*groups));
-    }, std::move(responder));
-  } else if (verb == "evaluate") {
+    Park(deadline, [this, step](bool late) { return table->TryNext(step, late); }, std::move(responder));
+  } else if (verb == kEvaluate) {
     const int64_t version = static_cast<int64_t>(in.U64());
     const int samples = static_cast<int>(in.U32());
     const Deadline deadline = FromRemaining(in.U64());
     in.ExpectEnd();
-    Park(deadline, [this, version, samples](bool late) -> std::optional<std::string> {
-      auto groups = table->TryEvaluate(version, samples);
-      if (!groups && late) groups = table->Evaluate(version, samples, Deadline{});
-      if (!groups) return std::nullopt;
-      return EncodeBatch(std::move(*groups));
-    }, std::move(responder));
+    Park(deadline, [this, version, samples](bool late) { return table->TryEvaluate(version, samples, late); }, std::move(responder));
   } else if (verb == "release") {
     table->Release(DecodePromptLeases(BytesOf(std::string(in.Rest()))));
     responder.Reply(std::string());
@@ -356,9 +349,9 @@ std::string ReplayClient::Call(const char* verb, std::string_view payload) {
   return rpc_.Call(verb, payload, After(options_.call_timeout));
 }
 
-std::string ReplayClient::CallAndWait(const char* verb, std::string_view payload, Deadline deadline) {
+Payload ReplayClient::CallAndWait(const char* verb, std::string payload, Deadline deadline) {
   const auto latest = Deadline::max() - kGrace;
-  return rpc_.Call(verb, payload, std::min(deadline, latest) + kGrace);
+  return rpc_.CallPayload(verb, Payload(std::move(payload)), std::min(deadline, latest) + kGrace);
 }
 
 std::vector<PromptLease> ReplayClient::Lease(int max_groups, Deadline deadline) {
@@ -368,7 +361,7 @@ std::vector<PromptLease> ReplayClient::Lease(int max_groups, Deadline deadline) 
   request.Bytes(options_.actor).U64(epoch_).U64(lease_number_).U32(static_cast<uint32_t>(max_groups));
   request.U64(static_cast<uint64_t>(RemainingMs(deadline)));
   // A call that fails leaves the number: whatever the server handed out for it comes with the next call.
-  std::vector<PromptLease> leases = DecodePromptLeases(BytesOf(CallAndWait("lease", request.bytes(), deadline)));
+  std::vector<PromptLease> leases = DecodePromptLeases(CallAndWait("lease", request.Take(), deadline).bytes());
   ++lease_number_;
   return leases;
 }
@@ -403,7 +396,7 @@ std::vector<InsertResult> ReplayClient::InsertMany(std::span<const TrajectoryGro
 std::vector<TrajectoryGroup> ReplayClient::Next(int64_t step, Deadline deadline) {
   const std::string request =
       ByteWriter().U64(static_cast<uint64_t>(step)).U64(static_cast<uint64_t>(RemainingMs(deadline))).Take();
-  return DecodeBatch(CallAndWait("next", request, deadline));
+  return DecodeBatch(CallAndWait(kNext, request, deadline));
 }
 
 std::vector<TrajectoryGroup> ReplayClient::Evaluate(int64_t version, int num_samples, Deadline deadline) {
@@ -412,7 +405,7 @@ std::vector<TrajectoryGroup> ReplayClient::Evaluate(int64_t version, int num_sam
                                   .U32(static_cast<uint32_t>(num_samples))
                                   .U64(static_cast<uint64_t>(RemainingMs(deadline)))
                                   .Take();
-  return DecodeBatch(CallAndWait("evaluate", request, deadline));
+  return DecodeBatch(CallAndWait(kEvaluate, request, deadline));
 }
 
 void ReplayClient::Finish() { Call("finish", ""); }

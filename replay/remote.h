@@ -3,8 +3,10 @@
 //   actor, reward worker, learner                      the process that owns the store
 //   ReplayClient (ports) ──── common/rpc.h ────► ReplayServer ────► ReplayTable ────► Store
 //
-// Verbs: lease, release, release_actor, finished, insert, next, evaluate, finish, counters, cursor, check_cursor, trim, report.
-// Questions that wait (lease, next, evaluate) occupy no thread of the server: they are parked and asked again when
+// Verbs: lease, release, release_actor, finished, insert, next_sealed, evaluate_sealed, finish, counters, cursor, check_cursor,
+// trim, report. Groups travel to the learner as the store holds them, under the sum that they were stored with: the server checks
+// the sum, the client checks it again and decodes (replay/record.h, BatchWriter).
+// Questions that wait (lease, next_sealed, evaluate_sealed) occupy no thread of the server: they are parked and asked again when
 // something changes. Everything may be repeated: inserts are idempotent by key; questions for
 // leases are numbered, and leases whose reply was lost (an actor that was frozen, a cut connection) are sent again to the
 // question of the same number. What an actor never asks for again is freed when it starts anew or its time runs out.
@@ -26,6 +28,7 @@
 #include <string>
 #include <vector>
 
+#include "common/payload.h"
 #include "common/ports.h"
 #include "common/rpc.h"
 #include "replay/table.h"
@@ -83,7 +86,7 @@ class ReplayClient : public PromptSource, public TrajectorySink, public BatchSou
  private:
   std::string Call(const char* verb, std::string_view payload);
   // The server answers at `deadline` itself, with what is missing; only a silent server makes the call late.
-  std::string CallAndWait(const char* verb, std::string_view payload, Deadline deadline);
+  Payload CallAndWait(const char* verb, std::string payload, Deadline deadline);
 
   const ReplayClientOptions options_;
   const uint64_t epoch_;

@@ -231,31 +231,18 @@ std::vector<uint64_t> StepPlanner::DrawReplayed(int64_t step, uint64_t before_to
   return ids;
 }
 
-std::vector<TrajectoryGroup> StepPlanner::Replayed(int64_t step) {
-  std::vector<TrajectoryGroup> groups;
-  if (!sampler_) return groups;
-  StepPlan plan;
-  {
-    std::lock_guard lock(mu_);
-    plan = store_->ReadPlan(step).value_or(StepPlan{});
-    if (!plan.drawn) {
-      uint64_t total = 0;
-      if (const auto before = step > 0 ? store_->ReadPlan(step - 1) : std::nullopt) total = before->total_replayed;
-      plan.replayed = DrawReplayed(step, total);
-      plan.total_replayed = total + plan.replayed.size();
-      plan.drawn = true;
-      store_->PutPlan(step, plan);
-    }
-  }
-  for (const uint64_t id : plan.replayed) {
-    auto stored = store_->Read(Purpose::kTrain, id);
-    if (!stored || stored->kind != GroupKind::kGroup) {
-      throw Error(ErrorCode::kCorruption, "step " + std::to_string(step) + " was given the group of lease " + std::to_string(id) +
-                                          " to train on again, but it is not in the store", store_->path());
-    }
-    groups.push_back(std::move(stored->group));
-  }
-  return groups;
+std::vector<uint64_t> StepPlanner::Replayed(int64_t step) {
+  if (!sampler_) return {};
+  std::lock_guard lock(mu_);
+  StepPlan plan = store_->ReadPlan(step).value_or(StepPlan{});
+  if (plan.drawn) return plan.replayed;
+  uint64_t total = 0;
+  if (const auto before = step > 0 ? store_->ReadPlan(step - 1) : std::nullopt) total = before->total_replayed;
+  plan.replayed = DrawReplayed(step, total);
+  plan.total_replayed = total + plan.replayed.size();
+  plan.drawn = true;
+  store_->PutPlan(step, plan);
+  return plan.replayed;
 }
 
 }  // namespace plumb::replay

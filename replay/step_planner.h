@@ -53,8 +53,8 @@ class StepPlanner {
   // are those of later leases.
   std::optional<uint64_t> RowOf(uint64_t lease_id, uint32_t round = 0) const;
 
-  // The earlier groups of step `step`, by lease id. REQUIRES: every lease of steps < step is complete.
-  std::vector<TrajectoryGroup> Replayed(int64_t step);
+  // Lease ids of the earlier groups of step `step`, ascending. REQUIRES: every lease of steps < step is complete.
+  std::vector<uint64_t> Replayed(int64_t step);
 
   // Steps behind a checkpoint whose groups have to stay in the store for the draws after it.
   static int64_t StepsToKeep(const PlannerOptions& options);

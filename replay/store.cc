@@ -81,23 +81,27 @@ struct Store::Impl {
     batch.Put(rocks.meta(), key, Seal(key, text));
   }
 
-  // A value's payload, its CRC checked, as long as `pinned` is there; nullopt when the key is not there.
-  std::optional<std::string_view> Pin(Family family, std::string_view key, RocksFolder::Pinned& pinned) const {
-    if (rocks.handle(family) == nullptr) return std::nullopt;
+  // use(value) on what lies under the key; false when nothing does. Counts what turns out to be corrupt.
+  template <class Use>
+  bool Visit(Family family, std::string_view key, Use use) const {
+    if (rocks.handle(family) == nullptr) return false;
+    RocksFolder::Pinned pinned;
     const Status status = rocks.Get(family, key, &pinned);
-    if (status.IsNotFound()) return std::nullopt;
+    if (status.IsNotFound()) return false;
     try {
       if (!status.ok()) ThrowStatus(status, path, "read " + ReadableKey(FamilyName(family), key));
-      return Unseal(FamilyName(family), key, View(pinned.value));
+      use(View(pinned.value));
     } catch (const Error& e) {
       if (e.code() == ErrorCode::kCorruption) Count("corrupt_reads", 1);
       throw;
     }
+    return true;
   }
+  // A value's payload, its CRC checked; nullopt when the key is not there.
   std::optional<std::string> Get(Family family, std::string_view key) const {
-    RocksFolder::Pinned pinned;
-    const auto payload = Pin(family, key, pinned);
-    return payload ? std::optional<std::string>(*payload) : std::nullopt;
+    std::optional<std::string> payload;
+    Visit(family, key, [&](std::string_view value) { payload = Unseal(FamilyName(family), key, value); });
+    return payload;
   }
 
   // Calls visit(key, value) for each record from `begin` on until it returns false. It must not call into the store.
@@ -440,20 +444,18 @@ bool Store::Contains(Purpose purpose, uint64_t lease_id) const {
 
 std::optional<StoredGroup> Store::Read(Purpose purpose, uint64_t lease_id) const {
   const std::string key = LeaseKey(purpose, lease_id);
-  RocksFolder::Pinned pinned;
-  const auto payload = impl_->Pin(Family::kGroups, key, pinned);
-  if (!payload) return std::nullopt;
-  try {
-    StoredGroup stored = DecodeStoredGroup(key, *payload);
-    const PromptLease& lease = stored.group.lease;
-    if (lease.purpose != purpose || lease.lease_id != lease_id) {
-      throw Error(ErrorCode::kCorruption, "holds the group of another lease", ReadableKey("groups", key));
-    }
-    return stored;
-  } catch (const Error& e) {
-    if (e.code() == ErrorCode::kCorruption) impl_->Count("corrupt_reads", 1);
-    throw;
-  }
+  std::optional<StoredGroup> stored;
+  impl_->Visit(Family::kGroups, key, [&](std::string_view value) { stored = OpenStoredGroup(key, value); });
+  return stored;
+}
+
+bool Store::ReadSealed(Purpose purpose, uint64_t lease_id,
+                       const std::function<void(std::string_view, std::string_view)>& use) const {
+  const std::string key = LeaseKey(purpose, lease_id);
+  return impl_->Visit(Family::kGroups, key, [&](std::string_view value) {
+    Unseal("groups", key, value);
+    use(key, value);
+  });
 }
 
 std::vector<uint64_t> Store::Ids(Purpose purpose, uint64_t begin, uint64_t end) const {

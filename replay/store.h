@@ -181,6 +181,10 @@ class Store {
   InsertResult InsertDropped(const TrajectoryGroup& group, const std::string& reason);
   bool Contains(Purpose purpose, uint64_t lease_id) const;  // also true for what was trimmed
   std::optional<StoredGroup> Read(Purpose purpose, uint64_t lease_id) const;
+  // The same as it is stored, where it lies: use(key, value) with the sum checked, for replay/record.h's BatchWriter or
+  // OpenStoredGroup. The bytes are valid during the call, which must not call into the store. False: not there.
+  bool ReadSealed(Purpose purpose, uint64_t lease_id,
+                  const std::function<void(std::string_view key, std::string_view value)>& use) const;
   // Ids present in [begin, end), ascending. O(number of ids).
   std::vector<uint64_t> Ids(Purpose purpose, uint64_t begin, uint64_t end) const;
 

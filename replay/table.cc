@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "replay/record.h"
 
 namespace plumb::replay {
 namespace {
@@ -297,7 +298,7 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
 }
 
 std::string ReplayTable::Missing(const Range& range) const {
-  const auto& [purpose, begin, count, what] = range;
+  const auto& [purpose, begin, count, what, step] = range;
   const LeaseBook& book = Book(purpose);
   uint64_t missing = 0;
   std::map<std::string, std::pair<std::string, int64_t>> by_holder;  // holder -> ids, held since
@@ -331,6 +332,10 @@ bool ReplayTable::IsComplete(const Range& range) const {
   return true;
 }
 
+void ReplayTable::CheckComplete(const Range& range) const {
+  if (!IsComplete(range)) throw Error(ErrorCode::kDeadline, Missing(range));
+}
+
 void ReplayTable::Await(const Range& range, Deadline deadline, std::unique_lock<std::mutex>& lock) {
   const auto started = std::chrono::steady_clock::now();
   auto next_line = started + kWaitLine;
@@ -341,7 +346,7 @@ void ReplayTable::Await(const Range& range, Deadline deadline, std::unique_lock<
     const auto now = std::chrono::steady_clock::now();
     if (now >= deadline && !IsComplete(range)) {
       --waiting_;
-      throw Error(ErrorCode::kDeadline, Missing(range));
+      CheckComplete(range);
     }
     if (now >= next_line && !IsComplete(range)) {
       next_line = now + kWaitLine;
@@ -352,21 +357,40 @@ void ReplayTable::Await(const Range& range, Deadline deadline, std::unique_lock<
   changed_.notify_all();
 }
 
-std::vector<TrajectoryGroup> ReplayTable::ReadAll(const Range& range) const {
+void ReplayTable::ReadEach(const Range& range, const std::function<bool(Purpose, uint64_t)>& read) const {
+  for (uint64_t id = range.begin; id < range.begin + range.count; ++id) {
+    if (read(range.purpose, id)) continue;
+    const bool trimmed = id < store_->TrimmedBefore(range.purpose);
+    throw Error(trimmed ? ErrorCode::kNotFound : ErrorCode::kCorruption,
+                "the group of lease " + std::to_string(id) + " of " + range.what +
+                    (trimmed ? " was trimmed: no checkpoint kept needs it any more" : " is complete but not in the store"),
+                store_->path());
+  }
+  if (range.step < 0) return;
+  for (const uint64_t id : planner_->Replayed(range.step)) {
+    if (read(Purpose::kTrain, id)) continue;
+    throw Error(ErrorCode::kCorruption, range.what + " was given the group of lease " + std::to_string(id) +
+                                            " to train on again, but it is not in the store", store_->path());
+  }
+}
+
+std::vector<TrajectoryGroup> ReplayTable::Decoded(const Range& range) const {
   std::vector<TrajectoryGroup> groups;
   groups.reserve(static_cast<size_t>(range.count));
-  for (uint64_t id = range.begin; id < range.begin + range.count; ++id) {
-    auto stored = store_->Read(range.purpose, id);
-    if (!stored) {
-      const bool trimmed = id < store_->TrimmedBefore(range.purpose);
-      throw Error(trimmed ? ErrorCode::kNotFound : ErrorCode::kCorruption,
-                  "the group of lease " + std::to_string(id) + " of " + range.what +
-                      (trimmed ? " was trimmed: no checkpoint kept needs it any more" : " is complete but not in the store"),
-                  store_->path());
-    }
-    groups.push_back(std::move(stored->group));
-  }
+  ReadEach(range, [&](Purpose purpose, uint64_t id) {
+    auto stored = store_->Read(purpose, id);
+    if (stored) groups.push_back(std::move(stored->group));
+    return stored.has_value();
+  });
   return groups;
+}
+
+std::string ReplayTable::Sealed(const Range& range) const {
+  BatchWriter batch(range.count);
+  ReadEach(range, [&](Purpose purpose, uint64_t id) {
+    return store_->ReadSealed(purpose, id, [&](std::string_view key, std::string_view value) { batch.Add(key, value); });
+  });
+  return batch.Take();
 }
 
 ReplayTable::Range ReplayTable::AskStep(int64_t step) {
@@ -382,7 +406,7 @@ ReplayTable::Range ReplayTable::AskStep(int64_t step) {
     train_.Open(begin, TrainLimit());
     changed_.notify_all();
   }
-  return {Purpose::kTrain, begin, per_step, "step " + std::to_string(step)};
+  return {Purpose::kTrain, begin, per_step, "step " + std::to_string(step), step};
 }
 
 ReplayTable::Range ReplayTable::AskEvaluation(int64_t version, int32_t num_samples) {
@@ -413,26 +437,21 @@ ReplayTable::Range ReplayTable::AskEvaluation(int64_t version, int32_t num_sampl
   return {Purpose::kEval, base, prompts, "the evaluation of version " + std::to_string(version)};
 }
 
-std::vector<TrajectoryGroup> ReplayTable::Batch(int64_t step, const Range& range) const {
-  std::vector<TrajectoryGroup> groups = ReadAll(range);
-  for (TrajectoryGroup& group : planner_->Replayed(step)) groups.push_back(std::move(group));
-  return groups;
-}
-
 std::vector<TrajectoryGroup> ReplayTable::Next(int64_t step, Deadline deadline) {
   std::unique_lock lock(mu_);
   const Range range = AskStep(step);
   Await(range, deadline, lock);
   lock.unlock();
-  return Batch(step, range);
+  return Decoded(range);
 }
 
-std::optional<std::vector<TrajectoryGroup>> ReplayTable::TryNext(int64_t step) {
+std::optional<std::string> ReplayTable::TryNext(int64_t step, bool late) {
   std::unique_lock lock(mu_);
   const Range range = AskStep(step);
+  if (late) CheckComplete(range);
   if (!IsComplete(range)) return std::nullopt;
   lock.unlock();
-  return Batch(step, range);
+  return Sealed(range);
 }
 
 std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samples, Deadline deadline) {
@@ -440,15 +459,16 @@ std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samp
   const Range range = AskEvaluation(version, num_samples);
   Await(range, deadline, lock);
   lock.unlock();
-  return ReadAll(range);
+  return Decoded(range);
 }
 
-std::optional<std::vector<TrajectoryGroup>> ReplayTable::TryEvaluate(int64_t version, int num_samples) {
+std::optional<std::string> ReplayTable::TryEvaluate(int64_t version, int num_samples, bool late) {
   std::unique_lock lock(mu_);
   const Range range = AskEvaluation(version, num_samples);
+  if (late) CheckComplete(range);
   if (!IsComplete(range)) return std::nullopt;
   lock.unlock();
-  return ReadAll(range);
+  return Sealed(range);
 }
 
 void ReplayTable::Finish() {

@@ -83,9 +83,11 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
   void Finish() override;
-  // The same without waiting, for a server that keeps the question open itself: nullopt while groups are missing.
-  std::optional<std::vector<TrajectoryGroup>> TryNext(int64_t step);
-  std::optional<std::vector<TrajectoryGroup>> TryEvaluate(int64_t version, int num_samples);
+  // The same without waiting, for a server that keeps the question open itself: nullopt while groups are missing or, once it is
+  // `late`, kDeadline saying which. The groups are as the store holds them, their sums checked: DecodeBatch of replay/record.h
+  // makes of them what Next and Evaluate return.
+  std::optional<std::string> TryNext(int64_t step, bool late = false);
+  std::optional<std::string> TryEvaluate(int64_t version, int num_samples, bool late = false);
 
   // What a checkpoint's manifest holds: everything the learner has consumed is below `next_step`.
   struct Cursor {
@@ -127,14 +129,19 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
     uint64_t begin = 0;
     uint64_t count = 0;
     std::string what;  // "step 17"
+    int64_t step = -1; // -1: an evaluation
   };
   std::string Missing(const Range& range) const;             // REQUIRES: mu_
   Range AskStep(int64_t step);                               // REQUIRES: mu_
   Range AskEvaluation(int64_t version, int32_t num_samples); // REQUIRES: mu_
   bool IsComplete(const Range& range) const;                 // REQUIRES: mu_
   void Await(const Range& range, Deadline deadline, std::unique_lock<std::mutex>& lock);
-  std::vector<TrajectoryGroup> ReadAll(const Range& range) const;  // without mu_
-  std::vector<TrajectoryGroup> Batch(int64_t step, const Range& range) const;  // the same with what is replayed
+  void CheckComplete(const Range& range) const;              // throws what is missing. REQUIRES: mu_
+  // The groups that answer a question, with those that a train step is given of earlier ones; all three without mu_. `read` is
+  // given each group's purpose and lease, and says whether it is there.
+  void ReadEach(const Range& range, const std::function<bool(Purpose, uint64_t)>& read) const;
+  std::vector<TrajectoryGroup> Decoded(const Range& range) const;
+  std::string Sealed(const Range& range) const;
   LeaseBook& Book(Purpose purpose) { return purpose == Purpose::kTrain ? train_ : eval_; }
   const LeaseBook& Book(Purpose purpose) const { return purpose == Purpose::kTrain ? train_ : eval_; }
 

@@ -164,9 +164,12 @@ Seeds StoreRecordSeeds() {
   score.answers = {{.reward = 0.5, .parts = {{"correct", 1, 0.5, RewardScope::kTrajectory, 0, "sha"}}}};
   StepPlan plan{.prompt_rows = {1, 2, 3}, .drawn = true, .replayed = {9}, .total_replayed = 1};
   const std::vector<float> logprobs = {-0.5f, -1.0f};
+  BatchWriter batch(2);
+  const std::string key = LeaseKey(Purpose::kTrain, group.group.lease.lease_id);
+  for (const StoredGroup* stored : {&group, &dropped}) batch.Add(key, Seal(key, EncodeStoredGroup(*stored)));
   return {Tagged(0, EncodeStoredGroup(group)), Tagged(0, EncodeStoredGroup(dropped)),
           Tagged(1, EncodeLeaseRecord({.complete = true, .attempt = 2, .requeues = 1, .sequence = 9})),
-          Tagged(2, EncodeBatch({SomeGroup(1), SomeGroup(2)})), Tagged(3, EncodePromptRow(SomeLease(1).prompt)),
+          Tagged(2, batch.Take()), Tagged(3, EncodePromptRow(SomeLease(1).prompt)),
           Tagged(4, EncodePreferenceRow(SomePreference())), Tagged(5, EncodeLogprobs(logprobs)),
           Tagged(6, EncodeGroupScore(score)), Tagged(7, EncodeStepPlan(plan)),
           Tagged(8, EncodeEvaluation({.version = 3, .samples = 4, .prompts = 5})), Tagged(9, Joined("key", Seal("key", "value"))),

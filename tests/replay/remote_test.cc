@@ -5,6 +5,7 @@
 
 #include "fixtures.h"
 #include "replay/record.h"
+#include "replay/rocks.h"
 
 namespace plumb::replay {
 namespace {
@@ -101,6 +102,103 @@ TEST(RemoteTest, AWholeStepThroughTheSocket) {
   EXPECT_EQ(counters["inserts"], 15);
   EXPECT_EQ(counters["duplicates"], 0);
   EXPECT_GT(service.server->Counters()["rpc/requests"], 15);
+}
+
+// One step with a dropped group and one of an earlier step: what comes through the socket is what the table itself returns, and
+// the bytes are the store's own.
+TEST(RemoteTest, ServedBytesAreThoseOfTheStore) {
+  TableOptions options = Service::Default();
+  options.planner.groups_per_step = 1;
+  options.planner.remover.max_steps = 4;
+  Service service(options);
+  auto learner = service.Client("learner");
+  auto actor = service.Client("actor-0");
+  for (int64_t step = 0; step < 2; ++step) {
+    auto asked = std::async(std::launch::async, [&, step] { return learner->Next(step, After(20s)); });
+    for (size_t answered = 0; answered < 4;) {
+      for (const PromptLease& lease : actor->Lease(4, After(20s))) {
+        TrajectoryGroup group = Answer(lease, step, "run", 40);
+        if (lease.lease_id == 5) {
+          group.trajectories[1].scored = false;
+          group.trajectories[1].unscored_reason = "timeout";
+        }
+        EXPECT_EQ(actor->Insert(group), InsertResult::kInserted);
+        ++answered;
+      }
+    }
+    const auto remote = asked.get();
+    EXPECT_EQ(remote, service.table->Next(step, After(1s)));
+    if (step == 0) continue;
+    ASSERT_EQ(remote.size(), 5u);
+    EXPECT_TRUE(remote[1].trajectories.empty());
+    EXPECT_EQ(remote[1].lease.lease_id, 5u);
+    EXPECT_EQ(remote[1].lease.num_samples, 2);
+    EXPECT_LT(remote[4].lease.lease_id, 4u);  // of step 0
+    EXPECT_FALSE(remote[4].trajectories.empty());
+    BatchWriter expected(5);
+    for (const TrajectoryGroup& group : remote) {
+      const uint64_t id = group.lease.lease_id;
+      const std::string key = LeaseKey(Purpose::kTrain, id);
+      const std::string value = Seal(key, EncodeStoredGroup(*service.store->Read(Purpose::kTrain, id)));
+      EXPECT_TRUE(service.store->ReadSealed(Purpose::kTrain, id, [&](std::string_view k, std::string_view v) {
+        EXPECT_EQ(k, key);
+        EXPECT_EQ(v, value);
+      }));
+      expected.Add(key, value);
+    }
+    EXPECT_EQ(*service.table->TryNext(1), expected.Take());
+    EXPECT_FALSE(service.store->ReadSealed(Purpose::kTrain, 99, [](std::string_view, std::string_view) { FAIL(); }));
+  }
+  auto evaluated = std::async(std::launch::async, [&] { return learner->Evaluate(2, 1, After(20s)); });
+  for (size_t answered = 0; answered < 3;) {
+    for (const PromptLease& lease : actor->Lease(4, After(20s))) {
+      if (lease.purpose != Purpose::kEval) continue;
+      EXPECT_EQ(actor->Insert(Answer(lease, 2)), InsertResult::kInserted);
+      ++answered;
+    }
+  }
+  EXPECT_EQ(evaluated.get(), service.table->Evaluate(2, 1, After(1s)));
+}
+
+// A group that is damaged in the store ends the question, by name; no byte of the step is served.
+TEST(RemoteTest, ADamagedGroupIsNamedToTheLearner) {
+  Service service;
+  {
+    auto learner = service.Client("learner");
+    auto actor = service.Client("actor-0");
+    auto asked = std::async(std::launch::async, [&] { return learner->Next(0, After(20s)); });
+    for (size_t answered = 0; answered < 4;) {
+      for (const PromptLease& lease : actor->Lease(4, After(20s))) {
+        EXPECT_EQ(actor->Insert(Answer(lease, 0, "run", 40)), InsertResult::kInserted);
+        ++answered;
+      }
+    }
+    EXPECT_EQ(asked.get().size(), 4u);
+  }
+  service.server.reset();
+  service.table.reset();
+  service.store.reset();
+  {
+    RocksFolder rocks;  // below the store's sums, where RocksDB's own are right
+    rocks.Open(service.folder / "store", {});
+    const std::string key = LeaseKey(Purpose::kTrain, 2);
+    std::string value;
+    {
+      RocksFolder::Pinned pinned;
+      ASSERT_TRUE(rocks.Get(Family::kGroups, key, &pinned).ok());
+      value = pinned.value.ToString();
+    }
+    value[value.size() / 2] = static_cast<char>(value[value.size() / 2] ^ 4);
+    rocksdb::WriteBatch batch;
+    batch.Put(rocks.handle(Family::kGroups), key, value);
+    rocks.Write(batch, true);
+  }
+  service.store = OpenStore(service.folder / "store");
+  service.table = std::make_unique<ReplayTable>(service.store.get(), Service::Default());
+  service.server = std::make_unique<ReplayServer>(service.table.get(), "ipc://" + (service.folder / "store.sock"));
+  auto learner = service.Client("learner");
+  EXPECT_THROWS(ErrorCode::kCorruption, "groups train lease 2", learner->Next(0, After(20s)));
+  EXPECT_EQ(learner->Counters()["corrupt_reads"], 1);
 }
 
 TEST(RemoteTest, DeadlinesNameWhatIsMissing) {
@@ -218,14 +316,46 @@ TEST(RemoteTest, WhatRolesReportIsSummedOverThemAndTheirLives) {
 TEST(RemoteTest, MalformedRequestsChangeNothing) {
   Service service;
   RpcClient raw(service.server->endpoint());
-  for (const char* verb : {"insert", "lease", "next", "evaluate", "release", "release_actor", "cursor", "check_cursor", "trim", "report"}) {
+  for (const char* verb : {"insert", "lease", "next_sealed", "evaluate_sealed", "release", "release_actor", "cursor", "check_cursor", "trim", "report"}) {
     for (const std::string& payload : {std::string(), std::string("\x05"), std::string(100, '\xFF')}) {
       EXPECT_THROW(raw.Call(verb, payload, After(5s)), Error) << verb << " with " << payload.size() << " bytes";
     }
   }
   EXPECT_THROWS(ErrorCode::kUnsupported, "format_disk", raw.Call("format_disk", "", After(5s)));
+  // A learner of an older build, which would take the answer for another form.
+  const std::string step = ByteWriter().U64(0).U64(0).Take();
+  EXPECT_THROWS(ErrorCode::kUnsupported, "another version", raw.Call("next", step, After(5s)));
   EXPECT_EQ(service.table->Counters()["inserts"], 0);
   EXPECT_EQ(service.table->Counters()["held"], 0);
+}
+
+// What a learner makes of a batch: each flipped bit of it is an Error (which bits of a key lead where is found out by the sum).
+TEST(RecordTest, BatchesTrustNothing) {
+  BatchWriter writer(2);
+  std::vector<TrajectoryGroup> groups = {PlainGroup(3), PlainGroup(4)};
+  for (const TrajectoryGroup& group : groups) {
+    const std::string key = LeaseKey(Purpose::kTrain, group.lease.lease_id);
+    writer.Add(key, Seal(key, EncodeStoredGroup({.group = group})));
+  }
+  const std::string bytes = writer.Take();
+  EXPECT_EQ(DecodeBatch(bytes), groups);
+  for (size_t shift = 1; shift < 8; ++shift) {  // wherever a message begins
+    EXPECT_EQ(DecodeBatch(std::string_view(std::string(shift, '#') + bytes).substr(shift)), groups);
+  }
+  for (size_t bit = 0; bit < 8 * bytes.size(); ++bit) {
+    std::string flipped = bytes;
+    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << (bit % 8)));
+    EXPECT_THROW(DecodeBatch(flipped), Error) << "bit " << bit;
+  }
+  for (size_t n = 0; n < bytes.size(); ++n) EXPECT_THROW(DecodeBatch(bytes.substr(0, n)), Error) << n << " bytes";
+  EXPECT_THROWS(ErrorCode::kCorruption, "left over", DecodeBatch(bytes + "x"));
+  EXPECT_TRUE(DecodeBatch(BatchWriter(0).Take()).empty());
+  const std::string key = LeaseKey(Purpose::kTrain, 5);  // a right sum under a key that is not the group's
+  BatchWriter other(1);
+  other.Add(key, Seal(key, EncodeStoredGroup({.group = groups[0]})));
+  EXPECT_THROWS(ErrorCode::kCorruption, "groups train lease 5", DecodeBatch(other.Take()));
+  BatchWriter small(2, 100);
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "prompts_per_step", small.Add(key, std::string(100, 'v')));
 }
 
 TEST(RecordTest, KeysSortAndValuesKnowTheirKey) {

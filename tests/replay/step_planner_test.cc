@@ -45,7 +45,7 @@ struct Ring {
       }
       EXPECT_EQ(table->Insert(group), InsertResult::kInserted);
     }
-    return *table->TryNext(step);
+    return table->Next(step, After(0ms));
   }
 
   TempFolder folder;
@@ -99,14 +99,14 @@ TEST(StepPlanner, ARestartAndASecondQuestionDrawTheSame) {
     const auto groups = whole.Step(step, 10);
     if (step % 3 == 2) broken.Reopen();
     EXPECT_EQ(Timeless(broken.Step(step, 10)), Timeless(groups));
-    EXPECT_EQ(*whole.table->TryNext(step), groups);
+    EXPECT_EQ(whole.table->Next(step, After(0ms)), groups);
   }
   // A learner that goes back to a checkpoint gets what it got, though the store knows more by now.
-  const auto then = *whole.table->TryNext(9);
+  const auto then = whole.table->Next(9, After(0ms));
   whole.Reopen();
-  const auto again = *whole.table->TryNext(6);
-  EXPECT_EQ(Ids(again), Ids(*broken.table->TryNext(6)));
-  EXPECT_EQ(*whole.table->TryNext(9), then);
+  const auto again = whole.table->Next(6, After(0ms));
+  EXPECT_EQ(Ids(again), Ids(broken.table->Next(6, After(0ms))));
+  EXPECT_EQ(whole.table->Next(9, After(0ms)), then);
 }
 
 TEST(StepPlanner, PromptsFollowTheSamplerAndLeasesKeepTheirPrompt) {
