@@ -306,10 +306,10 @@ PromptLease Unpack(const wire::PromptLease* l) {
   return out;
 }
 
-Trajectory Unpack(const wire::Trajectory* t) {
-  Trajectory out;
+void Unpack(const wire::Trajectory* t, Trajectory& out) {
   out.sample = t->sample();
   out.tokens = ToVector(t->tokens());
+  out.segments.reserve(t->segments()->size());
   for (const auto* s : *t->segments()) {
     out.segments.push_back({ToEnum(s->origin(), Origin::kEnvironment, "origin"), s->begin(), s->end(),
                             ToText(s->media_digest())});
@@ -319,6 +319,7 @@ Trajectory Unpack(const wire::Trajectory* t) {
   out.policy_versions = ToVector(t->policy_versions());
   out.finish = ToEnum(t->finish(), FinishReason::kAborted, "finish");
   out.completion = ToText(t->completion());
+  out.rewards.reserve(t->rewards()->size());
   for (const auto* r : *t->rewards()) {
     out.rewards.push_back({ToText(r->name()), r->value(), r->weight(), ToEnum(r->scope(), RewardScope::kToken, "scope"),
                            r->index(), ToText(r->function_digest())});
@@ -327,7 +328,6 @@ Trajectory Unpack(const wire::Trajectory* t) {
   if (t->scored() > 1) Malformed("scored is " + std::to_string(t->scored()));
   out.scored = t->scored() == 1;
   out.unscored_reason = ToText(t->unscored_reason());
-  return out;
 }
 
 TrajectoryGroup Unpack(const wire::TrajectoryGroup* g) {
@@ -338,7 +338,7 @@ TrajectoryGroup Unpack(const wire::TrajectoryGroup* g) {
   out.policy = {g->policy_version(), ToText(g->policy_digest())};
   if (out.policy.version < -1) Malformed("policy version " + std::to_string(out.policy.version));
   out.trajectories.reserve(g->trajectories()->size());
-  for (const auto* t : *g->trajectories()) out.trajectories.push_back(Unpack(t));
+  for (const auto* t : *g->trajectories()) Unpack(t, out.trajectories.emplace_back());
   CheckInvariants(out);
   return out;
 }

@@ -115,12 +115,6 @@ __attribute__((target("sse4.2"))) uint32_t WithStreams(const uint8_t* p, size_t 
   return OneStream(p, size, crc);
 }
 
-template <bool kCopy>
-uint32_t Rest(const uint8_t* p, size_t size, uint8_t* to, uint32_t crc) {
-  if (kCopy && size > 0) std::memcpy(to, p, size);
-  return OneStream(p, size, crc);
-}
-
 // Folding (Gopal et al. 2009, "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ"): 16 bytes are a polynomial of degree
 // below 128 whose first bit stands for x^127. Sums do not change when 16 bytes are replaced by their product with x^(8n), mod
 // P, added to those n bytes behind; of that product each half is taken for itself, times a factor below P. The product of two
@@ -187,8 +181,13 @@ __attribute__((target("avx2,vpclmulqdq,pclmul,sse4.2"))) uint32_t Folded256(cons
     const __m256i by_one = _mm256_broadcastsi128_si256(Factors(kFactors<32>));
     d = Fold(Fold(Fold(a, by_one, b), by_one, c), by_one, d);
     crc = SumOf(Fold(_mm256_castsi256_si128(d), Factors(kFactors<16>), _mm256_extracti128_si256(d, 1)));
+    if constexpr (kCopy) {  // of the rest, which is summed below: up to the end, though part of it is copied already
+      for (size_t back = kBlock; back > 0; back -= 32) Take256<kCopy>(p, to, size - back);
+    }
+  } else if (kCopy && size > 0) {
+    std::memcpy(to, p, size);
   }
-  return Rest<kCopy>(p + at, size - at, kCopy ? to + at : nullptr, crc);
+  return OneStream(p + at, size - at, crc);
 }
 
 template <bool kCopy>
@@ -213,8 +212,11 @@ __attribute__((target("avx512f,avx2,vpclmulqdq,pclmul,sse4.2"))) uint32_t Folded
     _mm512_store_si512(parts, d);
     const __m128i by_16 = Factors(kFactors<16>);
     crc = SumOf(Fold(Fold(Fold(parts[0], by_16, parts[1]), by_16, parts[2]), by_16, parts[3]));
+    Take512<kCopy>(p, to, size - 64);  // copies the rest, which is summed below, and what stands before it once more
+  } else if (kCopy && size > 0) {
+    std::memcpy(to, p, size);
   }
-  return Rest<kCopy>(p + at, size - at, kCopy ? to + at : nullptr, crc);
+  return OneStream(p + at, size - at, crc);
 }
 #endif
 

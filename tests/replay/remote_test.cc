@@ -358,6 +358,22 @@ TEST(RecordTest, BatchesTrustNothing) {
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "prompts_per_step", small.Add(key, std::string(100, 'v')));
 }
 
+// Small and large, one after the other through the same memory of the thread, and one that is too large for it.
+TEST(RecordTest, GroupsOfAnySizeOpenAndFlipsAreNoticed) {
+  for (const int tokens : {3, 50'000, 1, 1'100'000, 200}) {
+    const TrajectoryGroup group = Answer(PlainLease(7), 0, "run", tokens);
+    const std::string key = LeaseKey(Purpose::kTrain, 7);
+    std::string value = Seal(key, EncodeStoredGroup({.group = group}));
+    EXPECT_EQ(OpenStoredGroup(key, value).group, group) << tokens;
+    for (const size_t at : {size_t{0}, size_t{4}, size_t{5}, value.size() / 3, value.size() - 1}) {
+      value[at] = static_cast<char>(value[at] ^ 1);
+      EXPECT_THROWS(ErrorCode::kCorruption, "groups train lease 7", OpenStoredGroup(key, value));
+      value[at] = static_cast<char>(value[at] ^ 1);
+    }
+  }
+  EXPECT_THROWS(ErrorCode::kCorruption, "shorter", OpenStoredGroup(LeaseKey(Purpose::kTrain, 7), "abc"));
+}
+
 TEST(RecordTest, KeysSortAndValuesKnowTheirKey) {
   EXPECT_LT(LeaseKey(Purpose::kTrain, 255), LeaseKey(Purpose::kTrain, 256));
   EXPECT_LT(LeaseKey(Purpose::kTrain, UINT64_MAX), LeaseKey(Purpose::kEval, 0));
