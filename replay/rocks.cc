@@ -53,7 +53,6 @@ class OnlyByHand : public rocksdb::EventListener {
 rocksdb::Options StoreSettings(const RocksFolder::Options& o) {
   rocksdb::Options options;
   options.create_if_missing = o.create;
-  options.create_missing_column_families = true;
   // A flipped byte in the middle of the log must stop the start; only a torn last record is what a crash leaves.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   options.recycle_log_file_num = 0;
@@ -190,12 +189,13 @@ void RocksFolder::OpenDb() {
     if (!status.ok()) ThrowStatus(status, path, "read the store's manifest");
   }
   // All that are there must be opened; a newer format may have more, and then its version is what we want to report.
+  std::vector<std::string> missing;
   for (size_t i = 0; i < kFamilies; ++i) {
-    const std::string_view name = kNames[i];
+    const std::string name(kNames[i]);
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
     if (o.read_only && i >= kFirstFamilies) continue;
-    if (o.read_only) throw Error(ErrorCode::kNotFound, "no store of Plumb: it has no column family '" + std::string(name) + "'", path);
-    names.emplace_back(name);
+    if (o.read_only) throw Error(ErrorCode::kNotFound, "no store of Plumb: it has no column family '" + name + "'", path);
+    missing.push_back(name);
   }
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
   for (const std::string& name : names) descriptors.emplace_back(name, rocksdb::ColumnFamilyOptions(settings));
@@ -214,6 +214,18 @@ void RocksFolder::OpenDb() {
     ThrowStatus(status, path, "open the store");
   }
   db_.reset(db);
+  if (!missing.empty()) {
+    // Left to DB::Open, each of them would cost a file of options of its own, written, synced and read back.
+    std::vector<rocksdb::ColumnFamilyHandle*> made;
+    const Status added = db_->CreateColumnFamilies(rocksdb::ColumnFamilyOptions(settings), missing, &made);
+    opened.insert(opened.end(), made.begin(), made.end());
+    names.insert(names.end(), missing.begin(), missing.end());
+    if (!added.ok()) {
+      other_handles_ = std::move(opened);
+      CloseDb();
+      ThrowStatus(added, path, "open the store");
+    }
+  }
   std::error_code none;
   if (!o.read_only) std::filesystem::remove(folder / kIngestFile, none);
   handles_.assign(kFamilies, nullptr);
@@ -305,11 +317,13 @@ namespace {
 rocksdb::EnvOptions TableFileWriting() {
   rocksdb::EnvOptions how;
   how.bytes_per_sync = 4 << 20;  // the disk begins while the rest is still being made: Finish has little left to wait for
+  how.writable_file_max_buffer_size = 4 << 10;  // AlignedDisk gathers what is written: not twice
   return how;
 }
 
-rocksdb::Options TableFileSettings(const RocksFolder::Options& options) {
+rocksdb::Options TableFileSettings(const RocksFolder::Options& options, rocksdb::Env* disk) {
   rocksdb::Options settings = StoreSettings(options);
+  settings.env = disk;
   rocksdb::BlockBasedTableOptions table;
   table.block_size = size_t{16} << 10;  // rows of a dataset are mostly read in order
   settings.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
@@ -319,14 +333,14 @@ rocksdb::Options TableFileSettings(const RocksFolder::Options& options) {
 }  // namespace
 
 TableFile::TableFile(RocksFolder* folder, Family family)
-    : folder_(folder), family_(family), path_(folder->path_ + "/" + kIngestFile) {
+    : folder_(folder), family_(family), path_(folder->path_ + "/" + kIngestFile), disk_(StoreSettings(folder->options_).env) {
   folder_->RequireWritable();
   // Where RocksDB could not delete it after the last time, it is another name of a table file in use: never write into it.
   std::error_code kept;
   std::filesystem::remove(path_, kept);
   if (kept) throw Error(ErrorCode::kIo, "could not remove what an earlier table file left behind: " + kept.message(), path_);
   // The last argument but its default: what was written stays cached for the reading back, and for whoever trains next.
-  file_ = std::make_unique<rocksdb::SstFileWriter>(TableFileWriting(), TableFileSettings(folder_->options_), folder_->handle(family),
+  file_ = std::make_unique<rocksdb::SstFileWriter>(TableFileWriting(), TableFileSettings(folder_->options_, disk_.env()), folder_->handle(family),
                                                    /*invalidate_page_cache=*/false);
   const Status status = file_->Open(path_);
   if (!status.ok()) Fail(status, "make a table file");
@@ -362,12 +376,14 @@ void TableFile::PutAll(const rocksdb::WriteBatch& batch) {
 
 void TableFile::TakeIn() {
   Status status = file_->Finish();  // synced
+  if (status.ok()) {
+    status = disk_.ReadBack(path_);
+    folder_->NoteFailure(status);
+  }
   if (!status.ok()) Fail(status, "write a table file");
   rocksdb::IngestExternalFileOptions how;
   how.move_files = true;
   how.write_global_seqno = false;  // the file stays as it was summed
-  how.verify_checksums_before_ingest = true;
-  how.verify_checksums_readahead_size = size_t{1} << 20;
   const auto lock = folder_->KeepOpen();
   status = folder_->db_->IngestExternalFile(folder_->handles_[static_cast<size_t>(family_)], {path_}, how);
   if (status.ok()) return;

@@ -342,6 +342,7 @@ class FaultyDisk : public rocksdb::EnvWrapper {
   rocksdb::Env* env() { return this; }
   void Plan(Fault fault, int64_t at, int64_t length = 1) { files_->Plan(fault, at, length); }
   bool fired() const { return files_->fired(); }
+  int64_t operations() const { return files_->operations(); }
   void CutPower(RandomStream& random) { files_->CutPower(random); }
   void EndProcess() { files_->EndProcess(); }
 

@@ -203,6 +203,65 @@ TEST(ImportReliabilityTest, OnAFaultyDiskEqualsUnbroken) {
               schedules, fired, failed);
 }
 
+// A disk that says it wrote what it did not: one bit of a table file turns over on the way.
+class LyingDisk : public rocksdb::EnvWrapper {
+ public:
+  explicit LyingDisk(uint64_t bit) : EnvWrapper(rocksdb::Env::Default()) { file_system_ = std::make_shared<Files>(bit); }
+  const char* Name() const override { return "LyingDisk"; }
+
+ private:
+  using IOStatus = rocksdb::IOStatus;
+  struct File : rocksdb::FSWritableFileOwnerWrapper {
+    File(std::unique_ptr<rocksdb::FSWritableFile> file, uint64_t at) : FSWritableFileOwnerWrapper(std::move(file)), bit(at) {}
+    IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
+      std::string bytes = data.ToString();
+      if (bit / 8 >= begin && bit / 8 < begin + bytes.size()) bytes[bit / 8 - begin] ^= static_cast<char>(1 << (bit % 8));
+      begin += bytes.size();
+      return target()->Append(bytes, options, debug);
+    }
+    const uint64_t bit;
+    uint64_t begin = 0;
+  };
+  struct Files : rocksdb::FileSystemWrapper {
+    explicit Files(uint64_t at) : FileSystemWrapper(rocksdb::FileSystem::Default()), bit(at) {}
+    const char* Name() const override { return "LyingFiles"; }
+    IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
+                             std::unique_ptr<rocksdb::FSWritableFile>* out, rocksdb::IODebugContext* debug) override {
+      IOStatus s = target()->NewWritableFile(path, options, out, debug);
+      if (s.ok() && path.ends_with("ingest.tmp")) *out = std::make_unique<File>(std::move(*out), bit);
+      return s;
+    }
+    const uint64_t bit;
+  };
+};
+
+TEST(ImportReliabilityTest, ATableFileThatWasWrittenWrongIsNotTakenIn) {
+  const OnlyErrorsInTheLog quiet;
+  TempFolder folder(InMemory());
+  WriteFile(folder / "one.jsonl", Pairs(60, 1, 100'000));
+  WriteFile(folder / "two.jsonl", Pairs(60, 2, 100'000));
+  const ImportRequest request = TwoFiles(folder, folder / "rejects", 1'000'000);
+  RandomStream random(3, 3);
+  for (int i = 0; i < 20; ++i) {
+    const std::string path = folder / ("store" + std::to_string(i));
+    const uint64_t bit = random.NextBelow(8u * 4'000'000);
+    LyingDisk disk(bit);
+    {
+      auto store = Store::Open(path, {.run_id = "run", .env_for_test = &disk});
+      try {
+        ImportFiles(*store, request);
+        FAIL() << "bit " << bit;
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kCorruption) << e.what();
+      }
+      EXPECT_EQ(store->PreferenceCount("d"), 0u);
+    }
+    auto store = OpenStore(path);
+    EXPECT_EQ(ImportFiles(*store, request).rows, 54u);
+    EXPECT_TRUE(store->Verify().problems.empty());
+  }
+}
+
 // Export and atomic write: the old file, the new one, or none where there was none; once the call has returned, the new one.
 TEST(ImportReliabilityTest, AnExportedFileIsWholeOnAFaultyDisk) {
   TempFolder folder(InMemory());
