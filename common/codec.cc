@@ -421,6 +421,11 @@ std::string_view RowEncoder::WithRow(uint64_t row) {
   PLUMB_CHECK(set, "a row without a place for its number");
   return {reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize()};
 }
+std::string_view RowEncoder::Behind(uint32_t sum) {
+  fb::FlatBufferBuilder& builder = impl_->encoder.builder();
+  builder.PushBytes(reinterpret_cast<const uint8_t*>(&sum), sizeof(sum));  // it builds downwards: in front of what is there
+  return {reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize()};
+}
 
 std::string Encode(std::span<const TrajectoryGroup> groups) {
   size_t expected = 64;

@@ -40,6 +40,8 @@ class RowEncoder {
   std::string_view Encode(const PreferenceRecord& record);
   // The same bytes with this number; equal to the free functions' Encode of such a record.
   std::string_view WithRow(uint64_t row);
+  // Those bytes behind `sum`, 4 bytes little endian, without a copy. The last call before the next Encode.
+  std::string_view Behind(uint32_t sum);
 
  private:
   struct Impl;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/digest_avx2.h"
 #include "common/error.h"
 
 #define XXH_INLINE_ALL
@@ -50,7 +51,13 @@ Digest CombineBlocks(std::span<const BlockHash> blocks, uint64_t total_bytes) {
   return hex;
 }
 
-uint64_t HashBytes(std::string_view bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+uint64_t HashBytes(std::string_view bytes) {
+#if defined(__x86_64__)
+  static const bool wide = __builtin_cpu_supports("avx2");
+  if (wide) return HashBytesAvx2(bytes.data(), bytes.size());
+#endif
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
 
 Digest WeightDigest(std::span<const std::byte> bytes) { return CombineBlocks(HashBlocks(bytes), bytes.size()); }
 

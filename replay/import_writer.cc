@@ -106,25 +106,28 @@ uint64_t ImportWriter::Stage(PreferenceRecord& record) {
   return staged_ = HashBytes(encoder_.Encode(record));
 }
 
+void ImportWriter::Number() {
+  key_ = PromptKey(dataset_, rows_);
+  value_ = encoder_.WithRow(rows_);
+  if (!sealed()) value_ = encoder_.Behind(ValueSum(key_, value_));
+}
+
 void ImportWriter::Add() {
-  const std::string key = PromptKey(dataset_, rows_);
-  const std::string_view encoded = encoder_.WithRow(rows_);
   hash_ = ChainRow(hash_, staged_);
   if (sealed()) {
-    if (store_->GetRaw(static_cast<int>(FamilyOf(table_)), key) != encoded) OtherRows();
+    if (store_->GetRaw(static_cast<int>(FamilyOf(table_)), key_) != value_) OtherRows();
     ++rows_;
     return;
   }
-  SealInto(key, encoded, value_);
   if (!table_file_ && batch_.GetDataSize() >= kTableBytes) {
     table_file_ = std::make_unique<TableFile>(&store_->rocks(), FamilyOf(table_));
     table_file_->PutAll(batch_);
     batch_.Clear();
   }
   if (table_file_) {
-    table_file_->Put(key, value_);
+    table_file_->Put(key_, value_);
   } else {
-    batch_.Put(store_->rocks().handle(FamilyOf(table_)), key, value_);
+    batch_.Put(store_->rocks().handle(FamilyOf(table_)), key_, rocksdb::Slice(value_.data(), value_.size()));
   }
   ++rows_;
 }

@@ -36,10 +36,12 @@ class ImportWriter {
   void Begin();
   void Continue(uint64_t rows, uint64_t hash, const std::function<void(uint64_t)>& seen);
 
-  // Makes the row's bytes. Returns a hash of them that is equal for rows that say the same; Add then stores the row.
+  // A row is staged, numbered and added, or left after either of the first two. Stage makes its bytes and returns a hash of
+  // them that is equal for rows that say the same; Number makes them the value of the next row; Add stores it.
   uint64_t Stage(Prompt& prompt);  // sets dataset and row of it
   uint64_t Stage(PreferenceRecord& record);
-  void Add();  // REQUIRES: Stage came before
+  void Number();  // REQUIRES: Stage
+  void Add();     // REQUIRES: Number
   size_t pending_bytes() const { return batch_.GetDataSize() + (table_file_ ? table_file_->bytes() : 0); }
   uint64_t hash() const { return hash_; }
   // What was added, then `mark`; what is small goes through the log, unsynced (Seal syncs all of it), the rest is by then in a
@@ -62,7 +64,8 @@ class ImportWriter {
   uint64_t hash_;
   RowEncoder encoder_;
   uint64_t staged_ = 0;          // hash of the row in encoder_
-  std::string value_;            // of the row that is being added
+  std::string key_;              // of the row that was numbered
+  std::string_view value_;       // its value, in encoder_; without the sum while the dataset is sealed
   rocksdb::WriteBatch batch_;    // rows added since the last mark, while they are few
   std::unique_ptr<TableFile> table_file_;  // rows added since the last mark, when they are many
 };

@@ -10,7 +10,7 @@
 
 namespace plumb::replay {
 
-ByteSource::ByteSource(const std::string& path) : path_(path), buffer_(size_t{1} << 16) {
+ByteSource::ByteSource(const std::string& path) : path_(path), buffer_((size_t{1} << 16) + kPadding) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) throw Error(ErrorCode::kInvalidArgument, "is a folder, not a file", path);
   errno = 0;
@@ -33,7 +33,7 @@ double ByteSource::Progress() const {
 }
 
 bool ByteSource::Fill() {
-  const int got = gzread(file_, buffer_.data(), static_cast<unsigned>(buffer_.size()));
+  const int got = gzread(file_, buffer_.data(), static_cast<unsigned>(buffer_.size() - kPadding));
   int error = Z_OK;
   const char* text = gzerror(file_, &error);
   if (got < 0 || error == Z_BUF_ERROR) {
@@ -59,7 +59,15 @@ LineReader::LineReader(const std::string& path, size_t max_line_bytes)
 std::string LineReader::Where() const { return path_ + ":" + std::to_string(line_number_); }
 
 bool LineReader::Next(std::string& line) {
-  line.clear();
+  std::string_view view;
+  if (!Next(view)) return false;
+  line.assign(view);
+  return true;
+}
+
+bool LineReader::Next(std::string_view& line) {
+  line = {};
+  torn_.clear();
   too_long_ = false;
   bool any = false;
   for (;;) {
@@ -71,23 +79,31 @@ bool LineReader::Next(std::string& line) {
     }
     if (chunk.empty()) break;
     if (!any) ++line_number_;
+    const size_t newline = chunk.find('\n');
+    const bool ends = newline != std::string_view::npos;
+    const std::string_view part = chunk.substr(0, newline);
+    bytes_.Skip(part.size() + (ends ? 1 : 0));
+    if (torn_.size() + part.size() > max_line_bytes_) too_long_ = true;
+    if (ends && !any) {
+      line = part;
+    } else if (!too_long_) {
+      torn_.append(part);
+    }
     any = true;
-    const char* start = chunk.data();
-    const char* newline = static_cast<const char*>(std::memchr(start, '\n', chunk.size()));
-    const size_t n = newline == nullptr ? chunk.size() : static_cast<size_t>(newline - start);
-    if (line.size() + n > max_line_bytes_) too_long_ = true;
-    if (!too_long_) line.append(start, n);
-    bytes_.Skip(n + (newline == nullptr ? 0 : 1));
-    if (newline != nullptr) break;
+    if (ends) break;
   }
   if (!any) return false;
   if (too_long_) {
-    line.clear();
-    line.shrink_to_fit();
+    line = {};
+    torn_ = std::string();
     return true;
   }
-  if (!line.empty() && line.back() == '\r') line.pop_back();
-  if (line_number_ == 1 && line.starts_with("\xEF\xBB\xBF")) line.erase(0, 3);
+  if (line.data() == nullptr) {
+    torn_.reserve(torn_.size() + kPadding);
+    line = torn_;
+  }
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  if (line_number_ == 1 && line.starts_with("\xEF\xBB\xBF")) line.remove_prefix(3);
   return true;
 }
 

@@ -20,13 +20,14 @@ inline constexpr uint64_t kMaxUnpack = 100, kUnpackFree = uint64_t{8} << 20;
 // The bytes of a file, unpacked where it is gzip. Errors as of LineReader, without a line.
 class ByteSource {
  public:
+  static constexpr size_t kPadding = 64;
   explicit ByteSource(const std::string& path);
   ~ByteSource();
   ByteSource(const ByteSource&) = delete;
   ByteSource& operator=(const ByteSource&) = delete;
   int Peek() { return begin_ == end_ && !Fill() ? -1 : static_cast<uint8_t>(buffer_[begin_]); }  // -1: the end
   int Get() { return begin_ == end_ && !Fill() ? -1 : static_cast<uint8_t>(buffer_[begin_++]); }
-  // What lies in the buffer, never empty before the end; Skip takes it away.
+  // What lies in the buffer, never empty before the end, with kPadding readable bytes behind it; Skip takes it away.
   std::string_view Chunk() { return begin_ == end_ && !Fill() ? std::string_view() : std::string_view(buffer_.data() + begin_, end_ - begin_); }
   void Skip(size_t n) { begin_ += n; }
   double Progress() const;  // part of the file, 0 .. 1
@@ -44,21 +45,24 @@ class ByteSource {
 class LineReader {
  public:
   static constexpr size_t kDefaultMaxLine = size_t{16} << 20;
+  static constexpr size_t kPadding = ByteSource::kPadding;
   explicit LineReader(const std::string& path, size_t max_line_bytes = kDefaultMaxLine);
 
   // False at the end. `line` has neither its line end (LF or CRLF) nor, on the first line, a byte order mark; it is
   // empty and too_long() true where it exceeds the bound.
   bool Next(std::string& line);
+  // The same where it lies, without a copy: until the next call, with kPadding readable bytes behind it.
+  bool Next(std::string_view& line);
   bool too_long() const { return too_long_; }
   int64_t line_number() const { return line_number_; }  // of the last line, from 1
   std::string Where() const;                            // "file:line"
   double Progress() const { return bytes_.Progress(); }
 
  private:
-
   const std::string path_;
   const size_t max_line_bytes_;
   ByteSource bytes_;
+  std::string torn_;  // a line that does not lie in the buffer in one piece
   int64_t line_number_ = 0;
   bool too_long_ = false;
 };

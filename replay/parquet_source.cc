@@ -192,22 +192,24 @@ class Parquet : public RowSource {
     }
     row.number = ++number_;
     row.too_long = row.blank = false;
-    row.text.clear();
+    std::string& text = row.memory;
+    text.clear();
     Guarded([&] {
       for (int i = 0; i < batch_->num_columns(); ++i) {
-        row.text.push_back(i == 0 ? '{' : ',');
-        AppendJsonText(row.text, batch_->column_name(i));
-        row.text.push_back(':');
-        AppendValue(row.text, *columns_[static_cast<size_t>(i)], at_, 0);
+        text.push_back(i == 0 ? '{' : ',');
+        AppendJsonText(text, batch_->column_name(i));
+        text.push_back(':');
+        AppendValue(text, *columns_[static_cast<size_t>(i)], at_, 0);
       }
-      row.text += batch_->num_columns() == 0 ? "{}" : "}";
+      text += batch_->num_columns() == 0 ? "{}" : "}";
     });
     ++at_;
-    if (row.text.size() > max_row_bytes_) {
-      row.text = std::string();
+    if (text.size() > max_row_bytes_) {
+      text = std::string();
       row.too_long = true;
     }
-    if (row.text.capacity() < row.text.size() + kPadding) row.text.reserve(2 * row.text.size() + kPadding);
+    if (text.capacity() < text.size() + kPadding) text.reserve(2 * text.size() + kPadding);
+    row.text = text;
     return true;
   }
   const char* container() const override { return "parquet"; }

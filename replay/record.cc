@@ -19,8 +19,10 @@ constexpr size_t kMaxReason = size_t{1} << 20;
 constexpr size_t kLeaseKeyBytes = 9;
 constexpr size_t kSumBytes = 4, kKindBytes = 1;
 
-void AppendBigEndian(std::string& out, uint64_t v, int bytes) {
-  for (int shift = 8 * (bytes - 1); shift >= 0; shift -= 8) out.push_back(static_cast<char>((v >> shift) & 0xFF));
+void AppendBigEndian(std::string& out, uint64_t v, size_t bytes) {
+  char text[8];
+  for (size_t i = bytes; i-- > 0; v >>= 8) text[i] = static_cast<char>(v & 0xFF);
+  out.append(text, bytes);
 }
 
 void AppendLittleEndian(std::string& out, uint32_t v) {
@@ -129,17 +131,14 @@ std::string ReadableKey(std::string_view family, std::string_view key) {
   return text;
 }
 
-void SealInto(std::string_view key, std::string_view payload, std::string& value) {
+uint32_t ValueSum(std::string_view key, std::string_view payload) { return Sum(key, payload); }
+
+std::string Seal(std::string_view key, std::string_view payload) {
   const uint32_t sum = Sum(key, payload);
-  value.clear();
+  std::string value;
   value.reserve(payload.size() + 4);
   AppendLittleEndian(value, sum);
   value.append(payload);
-}
-
-std::string Seal(std::string_view key, std::string_view payload) {
-  std::string value;
-  SealInto(key, payload, value);
   return value;
 }
 

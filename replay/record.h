@@ -29,8 +29,8 @@ std::string Seal(std::string_view key, std::string_view payload);
 // The payload, a view into `value`.
 std::string_view Unseal(std::string_view family, std::string_view key, std::string_view value);
 
-// The same into `value`, which keeps its memory.
-void SealInto(std::string_view key, std::string_view payload, std::string& value);
+// What Seal puts in front of the payload.
+uint32_t ValueSum(std::string_view key, std::string_view payload);
 
 // What the rows of a dataset are, in 64 bits that change with any of them and their order: that of the rows before and the next
 // row's own (HashBytes of its bytes with row number 0).

@@ -1,7 +1,6 @@
 #include "replay/row_columns.h"
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <cmath>
 
@@ -12,9 +11,21 @@ namespace plumb::replay {
 namespace dom = simdjson::dom;
 
 std::string_view Trimmed(std::string_view text) {
-  const size_t begin = text.find_first_not_of(" \t\r\n");
-  if (begin == std::string_view::npos) return {};
-  return text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1);
+  const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
+  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
+  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
+  return text;
+}
+
+void KeysOnce::Refuse(std::string_view twin) {
+  throw RowProblem{"bad_json", "the key '" + std::string(twin.substr(0, 60)) + "' stands twice in one object"};
+}
+
+void KeysOnce::EndMany() {
+  for (const Key& key : few_) many_.emplace_back(key.data, key.size);
+  std::sort(many_.begin(), many_.end());
+  const auto twin = std::adjacent_find(many_.begin(), many_.end());
+  if (twin != many_.end()) Refuse(*twin);
 }
 
 // The parser's depth bound holds here, too.
@@ -24,29 +35,12 @@ void RefuseTwins(dom::element value) {
     return;
   }
   if (!value.is_object()) return;
-  const auto refuse = [](std::string_view twin) {
-    throw RowProblem{"bad_json", "the key '" + std::string(twin.substr(0, 60)) + "' stands twice in one object"};
-  };
-  // Messages have two keys, rows a few: no memory for them.
-  std::array<std::string_view, 16> few;
-  std::vector<std::string_view> many;
-  size_t n = 0;
+  KeysOnce keys;
   for (const auto [key, item] : dom::object(value)) {
-    if (n < few.size()) {
-      for (size_t i = 0; i < n; ++i) {
-        if (few[i] == key) refuse(key);
-      }
-      few[n++] = key;
-    } else {
-      many.push_back(key);
-    }
+    keys.Add(key);
     if (item.is_object() || item.is_array()) RefuseTwins(item);
   }
-  if (many.empty()) return;
-  many.insert(many.end(), few.begin(), few.end());
-  std::sort(many.begin(), many.end());
-  const auto twin = std::adjacent_find(many.begin(), many.end());
-  if (twin != many.end()) refuse(*twin);
+  keys.End();
 }
 
 void AppendCanonical(std::string& out, dom::element value) {

@@ -4,6 +4,7 @@
 // Ownership: views point into the parser's document and end with the next row. Errors: RowProblem.
 #pragma once
 
+#include <cstring>
 #include <initializer_list>
 #include <map>
 #include <optional>
@@ -19,7 +20,41 @@
 namespace plumb::replay {
 
 std::string_view Trimmed(std::string_view text);  // without blanks and line ends around it
-void RefuseTwins(simdjson::dom::element value);   // RowProblem where a key stands twice in one object, however deep
+
+// Of two keys: most that differ do so in length or first letter, and then nothing is called.
+inline bool SameKey(std::string_view a, std::string_view b) {
+  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && std::memcmp(a.data(), b.data(), a.size()) == 0));
+}
+
+// The keys of one object. RowProblem where one stands twice, from Add or from End.
+class KeysOnce {
+ public:
+  void Add(std::string_view key) {
+    if (n_ == kFew) return many_.push_back(key);
+    for (size_t i = 0; i < n_; ++i) {
+      if (SameKey({few_[i].data, few_[i].size}, key)) Refuse(key);
+    }
+    few_[n_++] = {key.data(), key.size()};
+  }
+  void End() {
+    if (!many_.empty()) EndMany();
+  }
+
+ private:
+  void EndMany();
+  [[noreturn]] static void Refuse(std::string_view twin);
+  // Messages have two keys, rows a few: for them no memory is asked for, and none is cleared.
+  static constexpr size_t kFew = 16;
+  struct Key {
+    const char* data;
+    size_t size;
+  };
+  Key few_[kFew];  // the first n_
+  size_t n_ = 0;
+  std::vector<std::string_view> many_;
+};
+void RefuseTwins(simdjson::dom::element value);  // in no object of it, however deep, may a key stand twice
+
 // Without blanks and with the keys of every object in order: rows that say the same give the same text.
 void AppendCanonical(std::string& out, simdjson::dom::element value);
 std::string Canonical(simdjson::dom::element value);
@@ -53,10 +88,17 @@ struct Memory {
 // The columns of one row, and which of them have been understood.
 class Columns {
  public:
+  // RowProblem where a key stands twice, however deep.
   Columns(simdjson::dom::object row, const std::map<std::string, std::string>& map, bool convert, Memory& memory)
       : memory_(memory), fields_(memory.fields), map_(map), convert_(convert), used_(memory.used) {
     fields_.clear();
-    for (const auto [key, value] : row) fields_.emplace_back(key, value);
+    KeysOnce keys;
+    for (const auto [key, value] : row) {
+      keys.Add(key);
+      RefuseTwins(value);
+      fields_.emplace_back(key, value);
+    }
+    keys.End();
     used_.assign(fields_.size(), false);
   }
   Memory& memory() { return memory_; }
@@ -81,7 +123,7 @@ class Columns {
   }
   void Use(std::string_view name) {
     for (size_t i = 0; i < fields_.size(); ++i) {
-      if (fields_[i].first == name) used_[i] = true;
+      if (SameKey(fields_[i].first, name)) used_[i] = true;
     }
   }
   bool Mapped(const char* part) const { return map_.contains(part); }
@@ -105,7 +147,7 @@ class Columns {
  private:
   std::optional<Column> At(std::string_view name) const {
     for (const auto& [key, value] : fields_) {
-      if (key == name) return value.is_null() ? std::nullopt : std::optional<Column>({key, value});
+      if (SameKey(key, name)) return value.is_null() ? std::nullopt : std::optional<Column>({key, value});
     }
     return std::nullopt;
   }

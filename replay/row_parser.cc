@@ -10,6 +10,7 @@
 #include "common/error.h"
 #include "replay/dialogue.h"
 #include "replay/row_columns.h"
+#include "replay/row_source.h"
 #include "replay/strict_json.h"
 
 namespace plumb::replay {
@@ -17,18 +18,26 @@ namespace {
 
 namespace dom = simdjson::dom;
 
-constexpr std::array kRoles = {"system", "user", "assistant", "tool"};
+constexpr std::array<std::string_view, 4> kRoles = {"system", "user", "assistant", "tool"};
 constexpr std::array kParts = {"prompt",  "answer", "ground_truth", "weight",      "chosen",      "rejected", "margin",
                                "context", "completions", "completion", "label", "messages", "text", "instruction",
                                "input",   "output"};
 
 void ReadMessages(Memory& memory, dom::element value, std::string_view column, std::vector<Message>& messages) {
   for (const dom::element item : dom::array(value)) {
+    dom::object message;
     std::string_view role, content;
-    if (item["role"].get(role) != simdjson::SUCCESS || item["content"].get(content) != simdjson::SUCCESS) {
+    bool has_role = false, has_content = false;
+    if (item.get(message) == simdjson::SUCCESS) {
+      for (const auto [key, part] : message) {
+        if (SameKey(key, "role")) has_role = part.get(role) == simdjson::SUCCESS;
+        if (SameKey(key, "content")) has_content = part.get(content) == simdjson::SUCCESS;
+      }
+    }
+    if (!has_role || !has_content) {
       throw RowProblem{"bad_messages", "every message of '" + std::string(column) + "' needs the texts 'role' and 'content'"};
     }
-    if (std::find(kRoles.begin(), kRoles.end(), role) == kRoles.end()) {
+    if (std::none_of(kRoles.begin(), kRoles.end(), [&](std::string_view known) { return SameKey(known, role); })) {
       throw RowProblem{"bad_messages", "unknown role '" + std::string(role.substr(0, 40)) + "' (system, user, assistant, tool)"};
     }
     memory.Append(messages, role, content);
@@ -317,14 +326,14 @@ RowParser::~RowParser() = default;
 std::optional<RowForm> RowParser::form() const { return impl_->options.form; }
 void RowParser::SetForm(RowForm form) { impl_->options.form = form; }
 
-ParsedRow RowParser::Parse(const std::string& text) {
+ParsedRow RowParser::Parse(std::string_view text) {
   ParsedRow out;
   Parse(text, out);
   return out;
 }
 
-void RowParser::Parse(const std::string& text, ParsedRow& out) {
-  PLUMB_CHECK(text.capacity() >= text.size() + simdjson::SIMDJSON_PADDING, "a row without room behind it");
+void RowParser::Parse(std::string_view text, ParsedRow& out) {
+  static_assert(simdjson::SIMDJSON_PADDING <= RowSource::kPadding);
   dom::element root;
   if (const auto error = impl_->parser.parse(text.data(), text.size(), /*realloc_if_needed=*/false).get(root)) {
     if (error == simdjson::UTF8_ERROR || !simdjson::validate_utf8(text.data(), text.size())) {
@@ -335,7 +344,6 @@ void RowParser::Parse(const std::string& text, ParsedRow& out) {
   }
   dom::object object;
   if (root.get(object) != simdjson::SUCCESS) throw RowProblem{"not_an_object", "a row has to be one JSON object"};
-  RefuseTwins(root);
   impl_->memory.TakeBack(out);
   Columns row(object, impl_->options.map, impl_->options.convert_numbers, impl_->memory);
   const auto as = impl_->options.as;

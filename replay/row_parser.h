@@ -52,10 +52,10 @@ class RowParser {
  public:
   explicit RowParser(RowParserOptions options);
   ~RowParser();
-  // REQUIRES: 64 readable bytes behind the text (std::string::reserve). The first usable row fixes the form.
-  ParsedRow Parse(const std::string& text);
+  // REQUIRES: 64 readable bytes behind the text, whatever they hold. The first usable row fixes the form.
+  ParsedRow Parse(std::string_view text);
   // The same into `out`, whose memory is used again: rows of one kind, one after the other, allocate next to nothing.
-  void Parse(const std::string& text, ParsedRow& out);
+  void Parse(std::string_view text, ParsedRow& out);
   std::optional<RowForm> form() const;
   void SetForm(RowForm form);  // of an import that goes on
 

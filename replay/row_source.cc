@@ -22,8 +22,7 @@ class JsonLines : public RowSource {
     if (!lines_.Next(row.text)) return false;
     row.number = lines_.line_number();
     row.too_long = lines_.too_long();
-    row.blank = !row.too_long && row.text.find_first_not_of(" \t\r") == std::string::npos;
-    if (row.text.capacity() < row.text.size() + kPadding) row.text.reserve(2 * row.text.size() + kPadding);
+    row.blank = !row.too_long && row.text.find_first_not_of(" \t\r") == std::string_view::npos;
     return true;
   }
   const char* container() const override { return "jsonl"; }
@@ -42,8 +41,9 @@ class JsonArray : public RowSource {
     Get();
   }
   bool Next(SourceRow& row) override {
-    row = {.text = std::move(row.text), .number = number_ + 1};
-    row.text.clear();
+    row = {.number = number_ + 1, .memory = std::move(row.memory)};
+    std::string& text = row.memory;
+    text.clear();
     int c = Skip();
     if (number_ == 0 && c == ']') return End();
     if (number_ > 0) {
@@ -59,13 +59,13 @@ class JsonArray : public RowSource {
       if (c < 0) Damaged(c, "");
       if (!quoted && depth == 0 && (c == ',' || c == ']')) break;
       Get();
-      if (row.text.size() >= max_row_bytes_) row.too_long = true;
-      if (!row.too_long) row.text.push_back(static_cast<char>(c));
+      if (text.size() >= max_row_bytes_) row.too_long = true;
+      if (!row.too_long) text.push_back(static_cast<char>(c));
       if (quoted) {
         if (c == '"') quoted = false;
         if (c == '\\') {
           c = Get();
-          if (!row.too_long && c >= 0) row.text.push_back(static_cast<char>(c));
+          if (!row.too_long && c >= 0) text.push_back(static_cast<char>(c));
         }
         continue;
       }
@@ -74,10 +74,11 @@ class JsonArray : public RowSource {
       if (c == '}' || c == ']') --depth;
     }
     ++number_;
-    if (row.too_long) row.text = std::string();
-    else if (row.text.find_first_not_of(" \t\r\n") == std::string::npos) Damaged(c, "a value was expected");
-    while (!row.text.empty() && IsBlank(row.text.back())) row.text.pop_back();
-    if (row.text.capacity() < row.text.size() + kPadding) row.text.reserve(2 * row.text.size() + kPadding);
+    if (row.too_long) text = std::string();
+    else if (text.find_first_not_of(" \t\r\n") == std::string::npos) Damaged(c, "a value was expected");
+    while (!text.empty() && IsBlank(text.back())) text.pop_back();
+    if (text.capacity() < text.size() + kPadding) text.reserve(2 * text.size() + kPadding);
+    row.text = text;
     return true;
   }
   const char* container() const override { return "json array"; }

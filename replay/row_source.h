@@ -9,14 +9,16 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 namespace plumb::replay {
 
 struct SourceRow {
-  std::string text;       // with 64 readable bytes behind it
+  std::string_view text;  // with kPadding readable bytes behind it; until the next row is asked for
   int64_t number = 0;     // line of the file, or element of the array or table, from 1
   bool too_long = false;  // longer than the bound: `text` is empty
   bool blank = false;     // an empty line: no row
+  std::string memory;     // where the text lies if it lies in no buffer
 };
 
 class RowSource {

@@ -124,6 +124,7 @@ TEST(Codec, RowsThroughOneBufferAreTheSameBytes) {
     EXPECT_EQ(encoder.Encode(record), Encode(record));
     record.row = 7;
     EXPECT_EQ(encoder.WithRow(7), Encode(record));
+    EXPECT_EQ(encoder.Behind(0x04030201), "\x01\x02\x03\x04" + Encode(record));
   }
 }
 

@@ -111,6 +111,14 @@ TEST(Crc32c, EveryFlippedBitIsNoticed) {
 TEST(HashBytes, IsXxh3AndStays) {
   EXPECT_EQ(HashBytes(""), 0x2D06800538D394C2u);  // published; stored by importers
   EXPECT_NE(HashBytes("ab"), HashBytes("ba"));
+  // By the library's portable code; each length takes another way through it.
+  constexpr std::pair<size_t, uint64_t> kKnown[] = {{3, 0x3698B80191E625F9u},   {17, 0xC56F339D36CC73D7u},   {200, 0xC56A3BC977E096FBu},
+                                                    {241, 0x18773C512B008A63u}, {1350, 0xE53575FC38F30661u}, {5000, 0x60B1C0AE31E84FEFu}};
+  for (const auto& [size, hash] : kKnown) {
+    std::string text;
+    for (size_t i = 0; i < size; ++i) text.push_back(static_cast<char>(i * 31 & 0xFF));
+    EXPECT_EQ(HashBytes(text), hash) << size;
+  }
 }
 
 TEST(Digest, EveryByteAndTheSizeMatterAndShardsCombine) {
