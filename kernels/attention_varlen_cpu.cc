@@ -117,6 +117,22 @@ void Spread(const float* p, int32_t p_stride, const float* a, int32_t n, int32_t
   if (i < width) SpreadBlock<1>(p, p_stride, a + i, n, width, x + i);
 }
 
+// A sequence: its own tokens and those it goes on from. Key j < base is token prefix + j, the others are begin + j - base.
+struct Place {
+  int32_t begin, own;    // its tokens
+  int32_t prefix, base;  // the tokens before them
+};
+
+PLUMB_INLINE Place PlaceOf(const VarlenShape& shape, int32_t b) {
+  const int32_t begin = shape.cu_seqlens[b], parent = shape.parents ? shape.parents[b] : -1;
+  Place place = {begin, shape.cu_seqlens[b + 1] - begin, begin, 0};
+  if (parent >= 0) {
+    place.prefix = shape.cu_seqlens[parent];
+    place.base = shape.cu_seqlens[parent + 1] - place.prefix;
+  }
+  return place;
+}
+
 // A thread's work areas for sequences up to n tokens. `keys` rows are padded to `stride`, `width` is d padded.
 struct Work {
   AlignedFloats memory;
@@ -154,25 +170,29 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
     thread_local Work w;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task) {
-      const auto b = static_cast<int32_t>(task / shape.kv_heads), h = static_cast<int32_t>(task % shape.kv_heads);
-      const int32_t begin = shape.cu_seqlens[b], n = shape.cu_seqlens[b + 1] - begin, stride = PadToLanes(n);
+      const auto h = static_cast<int32_t>(task % shape.kv_heads);
+      const auto [begin, own, prefix, base] = PlaceOf(shape, static_cast<int32_t>(task / shape.kv_heads));
+      const int32_t n = base + own, stride = PadToLanes(base + PadToLanes(own));
       w.Reserve(n, d, stride, width, false);
-      const T* first = qkv + begin * row;
-      TransposeRows(first + int64_t{shape.heads + h} * d, row, n, d, stride, w.k_t);
-      const T* value = first + int64_t{shape.heads + shape.kv_heads + h} * d;
-      for (int32_t j = 0; j < n; ++j) WidenRow(value + j * row, d, 1.0f, w.k + int64_t{j} * width);
+      const int64_t k_at = int64_t{shape.heads + h} * d, v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
+      if (base > 0) TransposeRows(qkv + prefix * row + k_at, row, base, d, stride, w.k_t);
+      TransposeRows(qkv + begin * row + k_at, row, own, d, stride, w.k_t + base);  // over what padded the columns before
+      for (int32_t j = 0; j < n; ++j) {
+        const int64_t at = j < base ? prefix + j : begin + j - base;
+        WidenRow(qkv + at * row + v_at, d, 1.0f, w.k + int64_t{j} * width);
+      }
       for (int32_t task_head = 0; task_head < group; ++task_head) {
         const int32_t head = h * group + task_head;
-        for (int32_t i0 = 0; i0 < n; i0 += kQueries) {
-          const int32_t queries = std::min(kQueries, n - i0), keys = i0 + queries, padded = PadToLanes(keys);
+        for (int32_t i0 = 0; i0 < own; i0 += kQueries) {
+          const int32_t queries = std::min(kQueries, own - i0), keys = base + i0 + queries, padded = PadToLanes(keys);
           for (int32_t q = 0; q < kQueries; ++q) {  // rows past the end repeat the last and are not stored
-            WidenRow(first + (i0 + std::min(q, queries - 1)) * row + int64_t{head} * d, d, scale, w.query + q * width);
+            WidenRow(qkv + (begin + i0 + std::min(q, queries - 1)) * row + int64_t{head} * d, d, scale, w.query + q * width);
           }
           Products(w.query, width, w.k_t, keys, d, stride, w.s);
           float inverse[kQueries];
           for (int32_t q = 0; q < queries; ++q) {
             float* s = w.s + int64_t{q} * stride;
-            const int32_t visible = i0 + q + 1;
+            const int32_t visible = base + i0 + q + 1;
             FloatLanes most = Broadcast(-INFINITY);
             for (int32_t j = 0; j < padded; j += kLanes) {
               const FloatLanes x = KeepFirst(Load(s + j), visible - j, -INFINITY);
@@ -201,10 +221,32 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
   }
 }
 
+PLUMB_INLINE bool IsParent(const VarlenShape& shape, int32_t b) {
+  return shape.parents && b + 1 < shape.sequences && shape.parents[b + 1] == b;
+}
+
+// The gradient of a prefix's keys and values is a sum over the sequences behind it, each of which leaves its part in the
+// scratch memory: two blocks [PartRows(b), width] of every sequence and KV head.
+PLUMB_INLINE int64_t PartRows(const VarlenShape& shape, int32_t b) {
+  const Place place = PlaceOf(shape, b);
+  return IsParent(shape, b) ? place.own : place.base;
+}
+
+PLUMB_INLINE int64_t PartsBefore(const VarlenShape& shape, int32_t b) {
+  int64_t rows = 0;
+  for (int32_t i = 0; shape.parents && i < b; ++i) rows += PartRows(shape, i);
+  return rows;
+}
+
+PLUMB_INLINE float* Part(const VarlenShape& shape, float* scratch, int32_t b, int32_t kv_head) {
+  const int64_t rows = PartsBefore(shape, b) * shape.kv_heads + PartRows(shape, b) * kv_head;
+  return scratch + 2 * rows * PadToLanes(shape.head_dim);
+}
+
 // With P = exp(S - lse), D_i = dO_i . O_i: dS = P (dO V^T - D), dQ = dS K scale, dK = dS^T Q scale, dV = P^T dO. One task
 // owns a sequence's KV head, so nothing is shared.
 template <class T>
-void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* out, const float* lse, T* dqkv) {
+void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* out, const float* lse, T* dqkv, float* scratch) {
   const int32_t d = shape.head_dim, width = PadToLanes(d), group = shape.heads / shape.kv_heads;
   const int64_t row = int64_t{shape.heads + 2 * shape.kv_heads} * d;
   const float scale = 1.0f / std::sqrt(static_cast<float>(d));
@@ -215,19 +257,26 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task) {
       const auto b = static_cast<int32_t>(task / shape.kv_heads), h = static_cast<int32_t>(task % shape.kv_heads);
-      const int32_t begin = shape.cu_seqlens[b], n = shape.cu_seqlens[b + 1] - begin, stride = PadToLanes(n);
+      const auto [begin, own, prefix, base] = PlaceOf(shape, b);
+      const int32_t n = base + own, stride = PadToLanes(base + PadToLanes(own));
       w.Reserve(n, d, stride, width, true);
-      const T* first = qkv + begin * row;
       const int64_t k_at = int64_t{shape.heads + h} * d, v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
-      TransposeRows(first + k_at, row, n, d, stride, w.k_t);
-      TransposeRows(first + v_at, row, n, d, stride, w.v_t);
-      for (int32_t j = 0; j < n; ++j) WidenRow(first + j * row + k_at, d, 1.0f, w.k + int64_t{j} * width);
+      if (base > 0) {
+        TransposeRows(qkv + prefix * row + k_at, row, base, d, stride, w.k_t);
+        TransposeRows(qkv + prefix * row + v_at, row, base, d, stride, w.v_t);
+      }
+      TransposeRows(qkv + begin * row + k_at, row, own, d, stride, w.k_t + base);
+      TransposeRows(qkv + begin * row + v_at, row, own, d, stride, w.v_t + base);
+      for (int32_t j = 0; j < n; ++j) {
+        const int64_t at = j < base ? prefix + j : begin + j - base;
+        WidenRow(qkv + at * row + k_at, d, 1.0f, w.k + int64_t{j} * width);
+      }
       std::fill_n(w.dk, int64_t{n} * width, 0.0f);
       std::fill_n(w.dv, int64_t{n} * width, 0.0f);
       for (int32_t task_head = 0; task_head < group; ++task_head) {
         const int32_t head = h * group + task_head;
-        for (int32_t i0 = 0; i0 < n; i0 += kQueries) {
-          const int32_t queries = std::min(kQueries, n - i0), keys = i0 + queries, padded = PadToLanes(keys);
+        for (int32_t i0 = 0; i0 < own; i0 += kQueries) {
+          const int32_t queries = std::min(kQueries, own - i0), keys = base + i0 + queries, padded = PadToLanes(keys);
           float delta[kQueries] = {};
           for (int32_t q = 0; q < kQueries; ++q) {
             const int64_t at = begin + i0 + std::min(q, queries - 1);
@@ -243,7 +292,7 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
           for (int32_t q = 0; q < kQueries; ++q) {
             float* s = w.s + int64_t{q} * stride;
             float* dp = w.dp + int64_t{q} * stride;
-            const int32_t visible = q < queries ? i0 + q + 1 : 0;  // repeated rows count nothing
+            const int32_t visible = q < queries ? base + i0 + q + 1 : 0;  // repeated rows count nothing
             const float l = q < queries ? lse[int64_t{head} * shape.tokens + begin + i0 + q] : 0.0f;
             for (int32_t j = 0; j < padded; j += kLanes) {
               const FloatLanes p = Exp(Load(s + j) - l), ds = p * (Load(dp + j) - delta[q]);
@@ -259,9 +308,35 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
           }
         }
       }
-      for (int32_t j = 0; j < n; ++j) {
-        NarrowRow(w.dk + int64_t{j} * width, d, 1.0f, dqkv + (begin + j) * row + k_at);
-        NarrowRow(w.dv + int64_t{j} * width, d, 1.0f, dqkv + (begin + j) * row + v_at);
+      const int64_t part = PartRows(shape, b) * width;
+      if (part > 0) {
+        float* to = Part(shape, scratch, b, h);
+        std::copy_n(w.dk, part, to);
+        std::copy_n(w.dv, part, to + part);
+      }
+      if (IsParent(shape, b)) continue;
+      for (int32_t j = base; j < n; ++j) {
+        NarrowRow(w.dk + int64_t{j} * width, d, 1.0f, dqkv + (begin + j - base) * row + k_at);
+        NarrowRow(w.dv + int64_t{j} * width, d, 1.0f, dqkv + (begin + j - base) * row + v_at);
+      }
+    }
+    // What lies before several sequences: their parts in the order of the sequences, whatever the threads.
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t task = 0; task < tasks; ++task) {
+      const auto b = static_cast<int32_t>(task / shape.kv_heads), h = static_cast<int32_t>(task % shape.kv_heads);
+      if (!IsParent(shape, b)) continue;
+      const auto [begin, own, prefix, base] = PlaceOf(shape, b);
+      const int64_t k_at = int64_t{shape.heads + h} * d, v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
+      const int64_t part = int64_t{own} * width;
+      float* sum = Part(shape, scratch, b, h);
+      for (int32_t next = b + 1; next < shape.sequences && shape.parents[next] == b; ++next) {
+        const float* more = Part(shape, scratch, next, h);
+#pragma omp simd
+        for (int64_t i = 0; i < 2 * part; ++i) sum[i] += more[i];
+      }
+      for (int32_t j = 0; j < own; ++j) {
+        NarrowRow(sum + int64_t{j} * width, d, 1.0f, dqkv + (begin + j) * row + k_at);
+        NarrowRow(sum + part + int64_t{j} * width, d, 1.0f, dqkv + (begin + j) * row + v_at);
       }
     }
   }
@@ -269,7 +344,9 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
 
 }  // namespace
 
-int64_t AttentionVarlenScratch(const VarlenShape&) { return 1; }  // the CPU's work areas belong to its threads
+int64_t AttentionVarlenScratch(const VarlenShape& shape) {  // the CPU's other work areas belong to its threads
+  return 2 * PartsBefore(shape, shape.sequences) * shape.kv_heads * PadToLanes(shape.head_dim);
+}
 
 void AttentionVarlenForward(const Launch& launch, const VarlenShape& shape, const void* qkv, void* out, float* lse) {
   if (launch.device == Device::kCuda) NoCuda("AttentionVarlenForward (on CUDA: policy_model/ops)");
@@ -277,11 +354,11 @@ void AttentionVarlenForward(const Launch& launch, const VarlenShape& shape, cons
 }
 
 void AttentionVarlenBackward(const Launch& launch, const VarlenShape& shape, const void* dout, const void* qkv,
-                             const void* out, const float* lse, void* dqkv, float*) {
+                             const void* out, const float* lse, void* dqkv, float* scratch) {
   if (launch.device == Device::kCuda) NoCuda("AttentionVarlenBackward (on CUDA: policy_model/ops)");
   ForDType(launch.dtype, [&]<class T>(T) {
     Backward(shape, static_cast<const T*>(dout), static_cast<const T*>(qkv), static_cast<const T*>(out), lse,
-             static_cast<T*>(dqkv));
+             static_cast<T*>(dqkv), scratch);
   });
 }
 

@@ -32,6 +32,8 @@ void CopyPages(const Launch&, const int32_t* from, const int32_t* to, int32_t co
 void GatherRows(const Launch&, const void* table, const int32_t* index, int64_t rows, int64_t width, void* out);
 void ScatterAddRows(const Launch&, const void* d, const int32_t* index, int64_t rows, int64_t width, float* grad);
 void ScatterRows(const Launch&, const void* d, const int32_t* index, int64_t rows, int64_t width, void* out);
+void SumRows(const Launch&, const void* d, const int32_t* index, const int32_t* begins, int64_t rows, int64_t width,
+             int64_t out_stride, void* out);
 void AddBias(const Launch&, void* x, const void* bias, int64_t rows, int64_t width);
 void BiasBackward(const Launch&, const void* dx, int64_t rows, int64_t width, float* dbias);
 void TokenLogprobForward(const Launch&, const float* logits, const int32_t* target, int64_t rows, int64_t vocab,

@@ -36,6 +36,18 @@ __global__ void ScatterAdd(const T* d, const int32_t* index, int64_t width, floa
   for (int64_t i = threadIdx.x; i < width; i += blockDim.x) atomicAdd(to + i, ToFloat(from[i]));
 }
 
+// One block a row of out.
+template <class T>
+__global__ void Sums(const T* d, const int32_t* index, const int32_t* begins, int64_t width, int64_t out_stride, T* out) {
+  const int32_t begin = begins[blockIdx.x], end = begins[blockIdx.x + 1];
+  T* to = out + blockIdx.x * out_stride;
+  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
+    float sum = 0;
+    for (int32_t k = begin; k < end; ++k) sum += ToFloat(d[index[k] * width + i]);
+    to[i] = FromFloat<T>(sum);
+  }
+}
+
 template <class T>
 __global__ void Bias(T* x, const T* bias, int64_t rows, int64_t width) {
   for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < rows * width; k += int64_t{gridDim.x} * blockDim.x) {
@@ -76,6 +88,16 @@ void ScatterAddRows(const Launch& launch, const void* d, const int32_t* index, i
     ScatterAdd<<<static_cast<unsigned>(rows), 256, 0, Stream(launch)>>>(static_cast<const T*>(d), index, width, grad);
   });
   CheckLaunch("ScatterAddRows");
+}
+
+void SumRows(const Launch& launch, const void* d, const int32_t* index, const int32_t* begins, int64_t rows, int64_t width,
+             int64_t out_stride, void* out) {
+  if (rows == 0) return;
+  ForDType(launch.dtype, [&]<class T>(T) {
+    Sums<<<static_cast<unsigned>(rows), 128, 0, Stream(launch)>>>(static_cast<const T*>(d), index, begins, width, out_stride,
+                                                                  static_cast<T*>(out));
+  });
+  CheckLaunch("SumRows");
 }
 
 void AddBias(const Launch& launch, void* x, const void* bias, int64_t rows, int64_t width) {

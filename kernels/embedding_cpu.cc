@@ -41,6 +41,18 @@ void Scatter(const T* d, const int32_t* index, int64_t rows, int64_t width, T* o
 }
 
 template <class T>
+void Sums(const T* d, const int32_t* index, const int32_t* begins, int64_t rows, int64_t width, int64_t out_stride, T* out) {
+#pragma omp parallel for schedule(static) if (rows * width > kParallelElements)
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < width; ++i) {
+      float sum = 0;
+      for (int32_t k = begins[r]; k < begins[r + 1]; ++k) sum += ToFloat(d[index[k] * width + i]);
+      out[r * out_stride + i] = FromFloat<T>(sum);
+    }
+  }
+}
+
+template <class T>
 void Bias(T* x, const T* bias, int64_t rows, int64_t width) {
 #pragma omp parallel for schedule(static) if (rows * width > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {
@@ -77,6 +89,14 @@ void ScatterAddRows(const Launch& launch, const void* d, const int32_t* index, i
 void ScatterRows(const Launch& launch, const void* d, const int32_t* index, int64_t rows, int64_t width, void* out) {
   PLUMB_DISPATCH_CUDA(launch, ScatterRows(launch, d, index, rows, width, out))
   ForDType(launch.dtype, [&]<class T>(T) { Scatter(static_cast<const T*>(d), index, rows, width, static_cast<T*>(out)); });
+}
+
+void SumRows(const Launch& launch, const void* d, const int32_t* index, const int32_t* begins, int64_t rows, int64_t width,
+             int64_t out_stride, void* out) {
+  PLUMB_DISPATCH_CUDA(launch, SumRows(launch, d, index, begins, rows, width, out_stride, out))
+  ForDType(launch.dtype, [&]<class T>(T) {
+    Sums(static_cast<const T*>(d), index, begins, rows, width, out_stride, static_cast<T*>(out));
+  });
 }
 
 void AddBias(const Launch& launch, void* x, const void* bias, int64_t rows, int64_t width) {

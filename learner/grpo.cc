@@ -312,6 +312,7 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
   metrics["optim/skipped"] = static_cast<double>(optimizer_.skipped());
   metrics["policy/updates"] = static_cast<double>(totals.updates);
   metrics["perf/train_tokens"] = static_cast<double>(totals.forward_tokens);
+  metrics["perf/shared_tokens"] = static_cast<double>(train_.TakeSharedTokens());
   return metrics;
 }
 

@@ -136,7 +136,8 @@ std::map<std::string, double> KtoObjective::Train(std::span<const uint32_t> rows
           {"optim/grad_norm", update.grad_norm},
           {"optim/lr", learning_rate},
           {"optim/skipped", static_cast<double>(optimizer_.skipped())},
-          {"perf/train_tokens", tokens}};
+          {"perf/train_tokens", tokens},
+          {"perf/shared_tokens", static_cast<double>(train_.TakeSharedTokens())}};
 }
 
 OfflineEval KtoObjective::Evaluate() {

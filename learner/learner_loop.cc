@@ -300,7 +300,7 @@ LearnerResult LearnerLoop::Run(bool resume) {
     metrics["time/step"] = Seconds(SteadyClock::now() - t0);
     metrics["perf/tokens_per_s"] = static_cast<double>(generated) / std::max(1e-9, metrics["time/step"]);
     metrics["perf/generated_tokens"] = static_cast<double>(generated);
-    metrics["perf/mfu"] = ShareOfSpeed(metrics["perf/train_tokens"], metrics["time/train"]);
+    metrics["perf/mfu"] = ShareOfSpeed(metrics["perf/train_tokens"] - metrics["perf/shared_tokens"], metrics["time/train"]);
     if (config_.eval.every > 0 && done % config_.eval.every == 0 && done < config_.run.steps) {
       std::optional<EvalResult> now;
       Evaluate(done, now);

@@ -146,7 +146,8 @@ LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& op
       phase("training");
     }
     metrics["time/step"] = SecondsSince(begin);
-    metrics["perf/mfu"] = 6 * static_cast<double>(policy_model::ParametersInProducts(weights.shape())) * metrics["perf/train_tokens"] /
+    metrics["perf/mfu"] = 6 * static_cast<double>(policy_model::ParametersInProducts(weights.shape())) *
+                          (metrics["perf/train_tokens"] - metrics["perf/shared_tokens"]) /
                           std::max(1e-9, metrics["time/train"] * product_speed);
     metrics["perf/tokens_per_s"] = metrics["perf/train_tokens"] / std::max(1e-9, metrics["time/step"]);
     if (hooks.step) hooks.step(step, metrics);

@@ -332,6 +332,7 @@ std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups
   metrics["optim/critic_skipped"] = static_cast<double>(critic_.optimizer().skipped());
   metrics["policy/updates"] = static_cast<double>(totals.updates);
   metrics["perf/train_tokens"] = static_cast<double>(totals.forward_tokens);
+  metrics["perf/shared_tokens"] = static_cast<double>(train_.TakeSharedTokens());
   return metrics;
 }
 

@@ -1,7 +1,6 @@
 #include "learner/reward_modeling.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "common/error.h"
@@ -20,6 +19,9 @@ void CheckPair(const PreferencePair& pair, int64_t max_positions) {
                 pair.dataset + " row " + std::to_string(pair.row));
   }
 }
+
+// Where the head looks.
+int32_t LastToken(const Demonstration& d) { return static_cast<int32_t>(d.tokens.size()) - 1; }
 
 // 1, 1/2 or 0: a model that gives every answer the same score ranks like a coin.
 double Ranked(const ScoredPair<float>& pair) {
@@ -46,25 +48,27 @@ ScoredPair<float> RewardModeling::PairAt(const PreferencePair& pair, size_t i) c
 }
 
 void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep, const std::function<void(Batch)>& use) {
-  lengths_.clear();
+  plan_.Clear();
   for (const PreferencePair* pair : pairs) {
     CheckPair(*pair, weights_.shape().max_positions);
-    lengths_.push_back(static_cast<int32_t>(pair->chosen.tokens.size() + pair->rejected.tokens.size()));
+    for (const Demonstration* d : {&pair->chosen, &pair->rejected}) plan_.Add(d->tokens, LastToken(*d));
   }
-  policy_model::SplitByTokens(lengths_, micro_batch_tokens_, ends_);
-  size_t first = 0;
-  for (const int32_t end : ends_) {
-    const auto last = static_cast<size_t>(end);
+  int32_t first = 0;
+  for (const int32_t last : plan_.Split(micro_batch_tokens_, 2)) {
     batch_.Clear();
-    for (size_t i = first; i < last; ++i) {
-      for (const Demonstration* d : {&pairs[i]->chosen, &pairs[i]->rejected}) {
-        const std::array<int32_t, 1> at = {static_cast<int32_t>(d->tokens.size()) - 1};
-        batch_.AppendRows(d->tokens, at);
-      }
+    const Batch part = pairs.subspan(static_cast<size_t>(first / 2), static_cast<size_t>((last - first) / 2));
+    int64_t tokens = 0;
+    for (int32_t s = first; s < last; ++s) {
+      const PreferencePair& pair = *pairs[static_cast<size_t>(s / 2)];
+      const Demonstration& d = s % 2 == 0 ? pair.chosen : pair.rejected;
+      const int32_t at = LastToken(d);
+      batch_.AppendRows(d.tokens, std::span(&at, 1), plan_.Shared(s, first, last, batch_));
+      tokens += static_cast<int64_t>(d.tokens.size());
     }
-    values_.resize(2 * (last - first));
+    shared_tokens_ += tokens - batch_.size();
+    values_.resize(2 * part.size());
     transformer_.ForwardValues(weights_, batch_, keep, values_);
-    use(pairs.subspan(first, last - first));
+    use(part);
     first = last;
   }
 }
@@ -101,6 +105,7 @@ double RewardModeling::Accumulate(Batch pairs, policy_model::FlatBuffer& grad) {
 
 std::map<std::string, double> RewardModeling::Train(Batch pairs, double learning_rate) {
   optimizer_.ZeroGrad();
+  shared_tokens_ = 0;
   const double loss = Accumulate(pairs, optimizer_.grad());
   const double scale = 1.0 / static_cast<double>(pairs.size());
   double accuracy = 0, chosen = 0, rejected = 0, tokens = 0;
@@ -121,7 +126,8 @@ std::map<std::string, double> RewardModeling::Train(Batch pairs, double learning
           {"optim/grad_norm", update.grad_norm},
           {"optim/lr", learning_rate},
           {"optim/skipped", static_cast<double>(optimizer_.skipped())},
-          {"perf/train_tokens", tokens}};
+          {"perf/train_tokens", tokens},
+          {"perf/shared_tokens", static_cast<double>(shared_tokens_)}};
 }
 
 RewardModelEval RewardModeling::Evaluate(Batch pairs) {

@@ -45,7 +45,8 @@ class RewardModeling {
   // Adds the gradient of the batch's mean loss to `grad` (float, flat_elements()); returns the loss.
   double Accumulate(Batch pairs, policy_model::FlatBuffer& grad);
   // One update. Metrics "rm/loss", "rm/accuracy", "rm/margin" (mean of chosen - rejected), "rm/reward_chosen",
-  // "rm/reward_rejected", all before the update; "optim/grad_norm", "optim/lr", "optim/skipped", "perf/train_tokens".
+  // "rm/reward_rejected", all before the update; "optim/grad_norm", "optim/lr", "optim/skipped", "perf/train_tokens",
+  // "perf/shared_tokens".
   std::map<std::string, double> Train(Batch pairs, double learning_rate);
   RewardModelEval Evaluate(Batch pairs);
 
@@ -61,7 +62,8 @@ class RewardModeling {
   const int64_t micro_batch_tokens_;
   const double centering_;
   policy_model::PackedBatch batch_;
-  std::vector<int32_t> lengths_, ends_;
+  policy_model::PackPlan plan_;
+  int64_t shared_tokens_ = 0;  // not computed again, since the last Train began
   std::vector<float> values_, g_values_;
   std::vector<ScoredPair<float>> scored_;  // of the last Accumulate
 };

@@ -10,28 +10,26 @@ TrainStep::TrainStep(policy_model::Transformer& transformer, int64_t micro_batch
     : transformer_(transformer), micro_batch_tokens_(micro_batch_tokens) {}
 
 const std::vector<int32_t>& TrainStep::Split(std::span<const SequenceView> sequences, int32_t together) {
-  PLUMB_CHECK(sequences.size() % static_cast<size_t>(together) == 0);
-  lengths_.assign(sequences.size() / static_cast<size_t>(together), 0);
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    lengths_[i / static_cast<size_t>(together)] += static_cast<int32_t>(sequences[i].tokens.size());
-  }
-  policy_model::SplitByTokens(lengths_, micro_batch_tokens_, ends_);
-  for (int32_t& end : ends_) end *= together;
-  return ends_;
+  plan_.Clear();
+  for (const SequenceView& sequence : sequences) plan_.Add(sequence.tokens, sequence.mask);
+  return plan_.Split(micro_batch_tokens_, together);
 }
 
-void TrainStep::Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last) {
+int64_t TrainStep::Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last) {
   batch_.Clear();
   scored_.clear();
+  int64_t tokens = 0;
   for (int32_t s = first; s < last; ++s) {
     const SequenceView& sequence = sequences[static_cast<size_t>(s)];
-    batch_.Append(sequence.tokens, sequence.mask);
+    tokens += static_cast<int64_t>(sequence.tokens.size());
+    batch_.Append(sequence.tokens, sequence.mask, plan_.Shared(s, first, last, batch_));
     for (size_t i = 1; i < sequence.tokens.size(); ++i) {
       if (sequence.mask[i]) scored_.push_back({.sequence = s, .token = static_cast<int32_t>(i)});
     }
   }
   PLUMB_CHECK(scored_.size() == batch_.rows.size());
   for (auto* buffer : {&logprob_, &entropy_, &value_, &g_logprob_, &g_entropy_, &g_value_}) buffer->resize(scored_.size());
+  return tokens - batch_.size();
 }
 
 std::vector<std::vector<float>> TrainStep::Score(const policy_model::Weights& weights,
@@ -106,9 +104,10 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights, std::sp
                                    policy_model::FlatBuffer& grad, const SharedHead* shared) {
   int32_t first = 0;
   for (int32_t last : Split(sequences, together)) {
-    Pack(sequences, first, last);
+    const int64_t spared = Pack(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;
+    shared_tokens_ += spared;
     transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = entropy}, true, logprob_,
                          entropy ? std::span<float>(entropy_) : std::span<float>());
     if (shared) transformer_.HeadValues(*shared->head, value_);
@@ -143,9 +142,10 @@ void TrainStep::AccumulateValues(const policy_model::Weights& weights, std::span
                                  const TokenLoss& loss, policy_model::FlatBuffer& grad) {
   int32_t first = 0;
   for (int32_t last : Split(sequences)) {
-    Pack(sequences, first, last);
+    const int64_t spared = Pack(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;
+    shared_tokens_ += spared;
     transformer_.ForwardValues(weights, batch_, true, value_);
     for (size_t i = 0; i < scored_.size(); ++i) {
       scored_[i].value = value_[i];

@@ -1,13 +1,15 @@
 // Forward, loss, backward over packed micro-batches; gradients accumulate until the optimizer takes them.
 //
 // Purpose: what every algorithm shares. An algorithm says which sequences and, for each scored token, what the loss'
-// derivative is; packing, chunking and buffers are here.
+// derivative is; packing, chunking and buffers are here. What neighbouring sequences of a micro-batch begin with (the prompt of a
+// group's answers, of a pair) goes through the model once.
 // Thread safety: one thread. Allocation: none of ours in Accumulate after a pass of the same size.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "learner/optimizer.h"
@@ -75,6 +77,9 @@ class TrainStep {
   void AccumulateValues(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
                         const TokenLoss& loss, policy_model::FlatBuffer& grad);
 
+  // Tokens of the Accumulate passes since the last call that were not computed again, because a neighbour begins with them, too.
+  int64_t TakeSharedTokens() { return std::exchange(shared_tokens_, 0); }
+
  private:
   // Ends of the micro-batches; valid until the next call.
   const std::vector<int32_t>& Split(std::span<const SequenceView> sequences, int32_t together = 1);
@@ -82,12 +87,13 @@ class TrainStep {
   void AccumulateTogether(const policy_model::Weights& weights, std::span<const SequenceView> sequences, int32_t together,
                           bool entropy, float temperature, const SequenceLoss& loss, policy_model::FlatBuffer& grad,
                           const SharedHead* shared);
-  // Packs sequences [first, last) into batch_ and lists their scored tokens.
-  void Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last);
+  // Packs sequences [first, last) of the last Split into batch_ and lists their scored tokens; returns how many tokens it spared.
+  int64_t Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last);
 
   policy_model::Transformer& transformer_;
   int64_t micro_batch_tokens_;
-  std::vector<int32_t> lengths_, ends_;
+  int64_t shared_tokens_ = 0;
+  policy_model::PackPlan plan_;
   policy_model::PackedBatch batch_;
   std::vector<ScoredToken> scored_;
   std::vector<Gradient> gradients_;

@@ -6,14 +6,14 @@
 #include <cmath>
 
 #include "common/error.h"
+#include "kernels/embedding.h"
 
 namespace plumb::policy_model {
 namespace {
 
 using kernels::Launch;
-using kernels::VarlenShape;
 
-constexpr int64_t kCausalFromTopLeft = 1;  // mask type of the memory-efficient operators
+constexpr int64_t kCausalFromBottomRight = 2;  // mask type of the memory-efficient operators: the last query sees the last key
 constexpr int64_t kLseAlign = 32;          // they pad the rows of a sequence to this
 
 at::TensorOptions Options(at::ScalarType type) { return at::TensorOptions().dtype(type).device(at::kCUDA); }
@@ -23,23 +23,46 @@ at::ScalarType TypeOf(const Launch& launch) {
 }
 
 // [T, heads, D] of the merged rows, from head `first` on; strided.
-at::Tensor Heads(const Launch& launch, const VarlenShape& s, const void* qkv, int64_t first, int64_t heads) {
+at::Tensor Heads(const Launch& launch, const AttentionShape& s, const void* qkv, int64_t first, int64_t heads) {
   const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.head_dim;
   const at::Tensor all = at::from_blob(const_cast<void*>(qkv), {s.tokens, width}, Options(TypeOf(launch)));
   return all.narrow(1, first * s.head_dim, heads * s.head_dim).unflatten(1, {heads, int64_t{s.head_dim}});
 }
 
-at::Tensor Rows(const Launch& launch, const VarlenShape& s, const void* out) {
+at::Tensor Rows(const Launch& launch, const AttentionShape& s, const void* out) {
   return at::from_blob(const_cast<void*>(out), {s.tokens, s.heads, s.head_dim}, Options(TypeOf(launch)));
 }
 
-at::Tensor Lengths(const VarlenShape& s) {
+at::Tensor Lengths(const AttentionShape& s) {
   return at::from_blob(const_cast<int32_t*>(s.cu_seqlens), {s.sequences + 1}, Options(at::kInt));
 }
 
-int64_t PaddedLength(const VarlenShape& s) { return (s.max_seqlen + kLseAlign - 1) / kLseAlign * kLseAlign; }
+// The queries are the tokens of a sequence, its keys and values those that it sees; both causal from the end.
+at::Tensor KeyLengths(const AttentionShape& s) {
+  return s.parents ? at::from_blob(const_cast<int32_t*>(s.cu_seen), {s.sequences + 1}, Options(at::kInt)) : Lengths(s);
+}
 
-at::Tensor Lse(const Launch& launch, const VarlenShape& s, const float* lse) {
+// Keys and values of the tokens that each sequence sees: [K, Nkv, D] both.
+std::pair<at::Tensor, at::Tensor> KeysAndValues(const Launch& launch, const AttentionShape& s, const void* qkv) {
+  at::Tensor both = Heads(launch, s, qkv, s.heads, 2 * int64_t{s.kv_heads});
+  if (s.parents) both = both.index_select(0, at::from_blob(const_cast<int32_t*>(s.seen), {s.all_seen}, Options(at::kInt)));
+  return {both.narrow(1, 0, s.kv_heads), both.narrow(1, s.kv_heads, s.kv_heads)};
+}
+
+// Their gradients, summed for each token, into heads `first` and on.
+void PutGradient(const Launch& launch, const AttentionShape& s, const at::Tensor& rows, int64_t first, void* dqkv) {
+  if (!s.parents) {
+    Heads(launch, s, dqkv, first, s.kv_heads).copy_(rows);
+    return;
+  }
+  const int64_t dim = s.head_dim, stride = int64_t{s.heads + 2 * s.kv_heads} * dim;
+  auto* out = static_cast<std::byte*>(dqkv) + first * dim * static_cast<int64_t>(ElementSize(launch.dtype));
+  kernels::SumRows(launch, rows.contiguous().const_data_ptr(), s.places, s.place_begins, s.tokens, s.kv_heads * dim, stride, out);
+}
+
+int64_t PaddedLength(const kernels::VarlenShape& s) { return (s.max_seqlen + kLseAlign - 1) / kLseAlign * kLseAlign; }
+
+at::Tensor Lse(const Launch& launch, const AttentionShape& s, const float* lse) {
   auto* data = const_cast<float*>(lse);
   if (launch.dtype == DType::kFloat32) {
     return at::from_blob(data, {s.sequences, s.heads, PaddedLength(s)}, Options(at::kFloat));
@@ -53,24 +76,24 @@ at::Tensor Spread(const at::Tensor& kv, int64_t group) {
   return kv.unsqueeze(2).expand({tokens, heads, group, dim}).reshape({1, tokens, heads * group, dim});
 }
 
-double Scale(const VarlenShape& s) { return 1 / std::sqrt(static_cast<double>(s.head_dim)); }
+double Scale(const AttentionShape& s) { return 1 / std::sqrt(static_cast<double>(s.head_dim)); }
 
-void CudaForward(const Launch& launch, const VarlenShape& s, const void* qkv, void* out, float* lse) {
+void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv, void* out, float* lse) {
   const c10::InferenceMode guard;
-  const at::Tensor q = Heads(launch, s, qkv, 0, s.heads), k = Heads(launch, s, qkv, s.heads, s.kv_heads),
-                   v = Heads(launch, s, qkv, s.heads + s.kv_heads, s.kv_heads);
-  const at::Tensor lengths = Lengths(s);
+  const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
+  const auto [k, v] = KeysAndValues(launch, s, qkv);
+  const at::Tensor lengths = Lengths(s), key_lengths = KeyLengths(s);
   at::Tensor result, sums;
   if (launch.dtype == DType::kFloat32) {
     const int64_t group = s.heads / s.kv_heads;
     auto [o, l, seed, offset, max_q, max_k] = at::_efficient_attention_forward(
-        q.unsqueeze(0), Spread(k, group), Spread(v, group), {}, lengths, lengths, s.max_seqlen, s.max_seqlen, 0.0,
-        kCausalFromTopLeft, true, Scale(s));
+        q.unsqueeze(0), Spread(k, group), Spread(v, group), {}, lengths, key_lengths, s.max_seqlen, s.max_seqlen, 0.0,
+        kCausalFromBottomRight, true, Scale(s));
     result = o.squeeze(0);
     sums = l;
   } else {
     auto [o, l, state, unused, mask] =
-        at::_flash_attention_forward(q, k, v, lengths, lengths, s.max_seqlen, s.max_seqlen, 0.0, true, false, Scale(s));
+        at::_flash_attention_forward(q, k, v, lengths, key_lengths, s.max_seqlen, s.max_seqlen, 0.0, true, false, Scale(s));
     result = o;
     sums = l;
   }
@@ -80,22 +103,22 @@ void CudaForward(const Launch& launch, const VarlenShape& s, const void* qkv, vo
   kept.copy_(sums);
 }
 
-void CudaBackward(const Launch& launch, const VarlenShape& s, const void* dout, const void* qkv, const void* out,
+void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dout, const void* qkv, const void* out,
                   const float* lse, void* dqkv) {
   const c10::InferenceMode guard;
-  const at::Tensor q = Heads(launch, s, qkv, 0, s.heads), k = Heads(launch, s, qkv, s.heads, s.kv_heads),
-                   v = Heads(launch, s, qkv, s.heads + s.kv_heads, s.kv_heads);
-  const at::Tensor lengths = Lengths(s);
+  const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
+  const auto [k, v] = KeysAndValues(launch, s, qkv);
+  const at::Tensor lengths = Lengths(s), key_lengths = KeyLengths(s);
   at::Tensor dq, dk, dv;
   if (launch.dtype == DType::kFloat32) {
     const int64_t group = s.heads / s.kv_heads;
     const at::Tensor none = at::zeros({}, Options(at::kLong));  // random state of a dropout that is off
     auto [gq, gk, gv, bias] = at::_efficient_attention_backward(
         Rows(launch, s, dout).unsqueeze(0), q.unsqueeze(0), Spread(k, group), Spread(v, group), {},
-        Rows(launch, s, out).unsqueeze(0), lengths, lengths, s.max_seqlen, s.max_seqlen, Lse(launch, s, lse), 0.0, none, none,
-        kCausalFromTopLeft, false, Scale(s));
+        Rows(launch, s, out).unsqueeze(0), lengths, key_lengths, s.max_seqlen, s.max_seqlen, Lse(launch, s, lse), 0.0, none, none,
+        kCausalFromBottomRight, false, Scale(s));
     const auto gather = [&](const at::Tensor& g) {
-      return g.reshape({s.tokens, s.kv_heads, group, s.head_dim}).sum(2);
+      return g.reshape({-1, s.kv_heads, group, s.head_dim}).sum(2);
     };
     dq = gq.squeeze(0);
     dk = gather(gk);
@@ -103,28 +126,28 @@ void CudaBackward(const Launch& launch, const VarlenShape& s, const void* dout, 
   } else {
     const at::Tensor none = at::zeros({2}, Options(at::kUInt64)), unused = at::empty({}, Options(at::kUInt64));
     std::tie(dq, dk, dv) = at::_flash_attention_backward(Rows(launch, s, dout), q, k, v, Rows(launch, s, out),
-                                                         Lse(launch, s, lse), lengths, lengths, s.max_seqlen, s.max_seqlen,
+                                                         Lse(launch, s, lse), lengths, key_lengths, s.max_seqlen, s.max_seqlen,
                                                          0.0, true, none, unused, Scale(s));
   }
   Heads(launch, s, dqkv, 0, s.heads).copy_(dq);
-  Heads(launch, s, dqkv, s.heads, s.kv_heads).copy_(dk);
-  Heads(launch, s, dqkv, s.heads + s.kv_heads, s.kv_heads).copy_(dv);
+  PutGradient(launch, s, dk, s.heads, dqkv);
+  PutGradient(launch, s, dv, s.heads + s.kv_heads, dqkv);
 }
 
 }  // namespace
 
-int64_t AttentionLseElements(const Launch& launch, const VarlenShape& s) {
+int64_t AttentionLseElements(const Launch& launch, const kernels::VarlenShape& s) {
   const int64_t packed = int64_t{s.heads} * s.tokens;
   if (launch.device == Device::kCpu || launch.dtype != DType::kFloat32) return packed;
   return int64_t{s.sequences} * s.heads * PaddedLength(s);
 }
 
-void AttentionForward(const Launch& launch, const VarlenShape& shape, const void* qkv, void* out, float* lse) {
+void AttentionForward(const Launch& launch, const AttentionShape& shape, const void* qkv, void* out, float* lse) {
   if (launch.device == Device::kCuda) CudaForward(launch, shape, qkv, out, lse);
   else kernels::AttentionVarlenForward(launch, shape, qkv, out, lse);
 }
 
-void AttentionBackward(const Launch& launch, const VarlenShape& shape, const void* dout, const void* qkv, const void* out,
+void AttentionBackward(const Launch& launch, const AttentionShape& shape, const void* dout, const void* qkv, const void* out,
                        const float* lse, void* dqkv, float* scratch) {
   if (launch.device == Device::kCuda) CudaBackward(launch, shape, dout, qkv, out, lse, dqkv);
   else kernels::AttentionVarlenBackward(launch, shape, dout, qkv, out, lse, dqkv, scratch);

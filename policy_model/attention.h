@@ -9,14 +9,24 @@
 
 namespace plumb::policy_model {
 
+// Besides what the kernel on the CPU needs, for CUDA and only where `parents` is set: the tokens that each sequence sees, its
+// parent's and its own, one sequence after another. In the device's memory.
+struct AttentionShape : kernels::VarlenShape {
+  int64_t all_seen = 0;              // K
+  const int32_t* seen = nullptr;     // [K]
+  const int32_t* cu_seen = nullptr;  // [B + 1], where each sequence's begin
+  // The same by token: token t is seen at places[place_begins[t]] and on, up to place_begins[t + 1], ascending.
+  const int32_t* places = nullptr;        // [K]
+  const int32_t* place_begins = nullptr;  // [T + 1]
+};
+
 // Floats of `lse` that AttentionForward fills and AttentionBackward reads.
 int64_t AttentionLseElements(const kernels::Launch& launch, const kernels::VarlenShape& shape);
 
-void AttentionForward(const kernels::Launch& launch, const kernels::VarlenShape& shape, const void* qkv, void* out,
-                      float* lse);
+void AttentionForward(const kernels::Launch& launch, const AttentionShape& shape, const void* qkv, void* out, float* lse);
 
 // scratch: float[kernels::AttentionVarlenScratch(shape)], unused on CUDA.
-void AttentionBackward(const kernels::Launch& launch, const kernels::VarlenShape& shape, const void* dout, const void* qkv,
+void AttentionBackward(const kernels::Launch& launch, const AttentionShape& shape, const void* dout, const void* qkv,
                        const void* out, const float* lse, void* dqkv, float* scratch);
 
 }  // namespace plumb::policy_model

@@ -10,59 +10,131 @@ void PackedBatch::Clear() {
   tokens.clear();
   positions.clear();
   cu_seqlens.assign(1, 0);
+  parents.clear();
   rows.clear();
   targets.clear();
   max_seqlen = 0;
+  prefix = -1;
 }
 
-void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask) {
-  PLUMB_CHECK(sequence.size() == mask.size(), "every token needs a mask");
+int32_t PackedBatch::Lay(std::span<const int32_t> sequence, int32_t shared) {
   if (cu_seqlens.empty()) cu_seqlens.push_back(0);
-  const int32_t begin = cu_seqlens.back();
-  for (size_t i = 0; i < sequence.size(); ++i) {
-    tokens.push_back(sequence[i]);
-    positions.push_back(static_cast<int32_t>(i));
-    if (i > 0 && mask[i]) {
-      rows.push_back(begin + static_cast<int32_t>(i) - 1);
-      targets.push_back(sequence[i]);
-    }
-  }
-  cu_seqlens.push_back(begin + static_cast<int32_t>(sequence.size()));
-  max_seqlen = std::max(max_seqlen, static_cast<int32_t>(sequence.size()));
-}
-
-void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at) {
-  if (cu_seqlens.empty()) cu_seqlens.push_back(0);
-  const int32_t begin = cu_seqlens.back();
   const auto length = static_cast<int32_t>(sequence.size());
-  for (int32_t i = 0; i < length; ++i) positions.push_back(i);
-  tokens.insert(tokens.end(), sequence.begin(), sequence.end());
+  const int32_t begin = cu_seqlens.back();
+  if (shared > 0) {
+    const auto p = static_cast<size_t>(prefix);
+    PLUMB_CHECK(prefix >= 0 && shared < length && cu_seqlens[p + 1] - cu_seqlens[p] == shared, "goes on from all of the prefix");
+  }
+  tokens.insert(tokens.end(), sequence.begin() + shared, sequence.end());
+  for (int32_t i = shared; i < length; ++i) positions.push_back(i);
+  cu_seqlens.push_back(begin + length - shared);
+  parents.push_back(shared > 0 ? prefix : -1);
+  max_seqlen = std::max(max_seqlen, length);
+  return begin - shared;
+}
+
+void PackedBatch::AppendPrefix(std::span<const int32_t> tokens_before) {
+  Lay(tokens_before, 0);
+  prefix = sequences() - 1;
+}
+
+void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask, int32_t shared) {
+  PLUMB_CHECK(sequence.size() == mask.size(), "every token needs a mask");
+  const int32_t begin = Lay(sequence, shared);
+  for (int32_t i = 1; i < static_cast<int32_t>(sequence.size()); ++i) {
+    if (!mask[static_cast<size_t>(i)]) continue;
+    PLUMB_CHECK(i - 1 >= shared, "a scored token follows directly behind a token of the prefix");
+    rows.push_back(begin + i - 1);
+    targets.push_back(sequence[static_cast<size_t>(i)]);
+  }
+}
+
+void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at, int32_t shared) {
+  const auto length = static_cast<int32_t>(sequence.size());
+  const int32_t begin = Lay(sequence, shared);
   for (int32_t i : at) {
-    PLUMB_CHECK(i >= 0 && i < length, "row outside its sequence");
+    PLUMB_CHECK(i >= shared && i < length, "row outside its sequence");
     rows.push_back(begin + i);
     targets.push_back(0);
   }
-  cu_seqlens.push_back(begin + length);
-  max_seqlen = std::max(max_seqlen, length);
 }
 
-void SplitByTokens(std::span<const int32_t> lengths, int64_t token_budget, std::vector<int32_t>& ends) {
-  ends.clear();
+void PackPlan::Add(std::span<const int32_t> tokens, int32_t first_row) {
+  PLUMB_CHECK(first_row >= 0, "a row has a number");
+  sequences_.push_back({tokens, std::min(first_row, std::max(0, static_cast<int32_t>(tokens.size()) - 1))});
+}
+
+void PackPlan::Add(std::span<const int32_t> tokens, std::span<const uint8_t> mask) {
+  size_t scored = 1;
+  while (scored < mask.size() && !mask[scored]) ++scored;
+  Add(tokens, static_cast<int32_t>(scored) - 1);
+}
+
+void PackPlan::FindPrefixes() {
+  constexpr size_t kLongestRun = 256;  // bounds the search: a prefix is laid at least once in so many sequences
+  const size_t n = sequences_.size();
+  common_.assign(n, 0);  // first tokens of i that i - 1 begins with, too
+  for (size_t i = 1; i < n; ++i) {
+    const auto a = sequences_[i - 1].tokens, b = sequences_[i].tokens;
+    common_[i] = static_cast<int32_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+  }
+  // A run [begin, end) shares what all of it begins with. saved_[e]: the most tokens that runs of the first e sequences
+  // save; begins_[e]: where the last of those runs begins.
+  saved_.assign(n + 1, 0);
+  begins_.assign(n + 1, 0);
+  for (size_t end = 1; end <= n; ++end) {
+    saved_[end] = -1;
+    int32_t length = sequences_[end - 1].first_row;
+    for (size_t begin = end; begin-- > 0 && end - begin <= kLongestRun;) {
+      if (begin + 1 < end) length = std::min({length, sequences_[begin].first_row, common_[begin + 1]});
+      const int64_t saved = saved_[begin] + static_cast<int64_t>(end - begin - 1) * length;
+      if (saved <= saved_[end]) continue;
+      saved_[end] = saved;
+      begins_[end] = static_cast<int32_t>(begin);
+    }
+  }
+  shared_.assign(n, 0);
+  for (size_t end = n; end > 0;) {
+    const auto begin = static_cast<size_t>(begins_[end]);
+    int32_t length = sequences_[begin].first_row;
+    for (size_t i = begin + 1; i < end; ++i) length = std::min({length, sequences_[i].first_row, common_[i]});
+    for (size_t i = begin + 1; i < end; ++i) shared_[i] = length;
+    end = begin;
+  }
+}
+
+const std::vector<int32_t>& PackPlan::Split(int64_t token_budget, int32_t together) {
+  PLUMB_CHECK(sequences_.size() % static_cast<size_t>(together) == 0, "sequences that belong together are all there");
+  FindPrefixes();
+  ends_.clear();
+  const auto n = static_cast<int32_t>(sequences_.size());
+  // Tokens of the next `together` in a micro-batch that begins with `first`.
+  const auto laid = [&](int32_t s, int32_t first) {
+    int64_t tokens = 0;
+    for (int32_t i = s; i < s + together; ++i) {
+      const auto at = static_cast<size_t>(i);
+      tokens += static_cast<int64_t>(sequences_[at].tokens.size()) - (i > first ? shared_[at] : 0);
+    }
+    return tokens;
+  };
   int64_t used = 0;
-  for (size_t i = 0; i < lengths.size(); ++i) {
-    if (used > 0 && used + lengths[i] > token_budget) {
-      ends.push_back(static_cast<int32_t>(i));
+  for (int32_t s = 0, first = 0; s < n; s += together) {
+    if (used > 0 && used + laid(s, first) > token_budget) {
+      ends_.push_back(first = s);
       used = 0;
     }
-    used += lengths[i];
+    used += laid(s, first);
   }
-  if (!lengths.empty()) ends.push_back(static_cast<int32_t>(lengths.size()));
+  if (n > 0) ends_.push_back(n);
+  return ends_;
 }
 
-std::vector<int32_t> SplitByTokens(std::span<const int32_t> lengths, int64_t token_budget) {
-  std::vector<int32_t> ends;
-  SplitByTokens(lengths, token_budget, ends);
-  return ends;
+int32_t PackPlan::Shared(int32_t s, int32_t first, int32_t last, PackedBatch& batch) const {
+  const auto at = static_cast<size_t>(s);
+  if (s > first && shared_[at] > 0) return shared_[at];
+  const int32_t with_next = s + 1 < last ? shared_[at + 1] : 0;
+  if (with_next > 0) batch.AppendPrefix(sequences_[at].tokens.first(static_cast<size_t>(with_next)));
+  return with_next;
 }
 
 }  // namespace plumb::policy_model

@@ -57,8 +57,9 @@ struct Transformer::Impl {
 
   // A call's small arrays in the device's memory.
   Staging staging;
+  std::vector<int32_t> seen, cu_seen, places, place_begins;  // see AttentionShape; CUDA only
   struct Indices {
-    const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets;
+    const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets, *seen, *cu_seen, *places, *place_begins;
     const float *g_first, *g_second, *g_third;
   };
 
@@ -88,11 +89,37 @@ struct Transformer::Impl {
     const int cu_seqlens = staging.Add(std::span<const int32_t>(batch.cu_seqlens));
     const int rows = staging.Add(std::span<const int32_t>(batch.rows));
     const int targets = staging.Add(std::span<const int32_t>(batch.targets));
+    ListSeen(batch);
+    const int seen_at = staging.Add(std::span<const int32_t>(seen)), cu_seen_at = staging.Add(std::span<const int32_t>(cu_seen));
+    const int places_at = staging.Add(std::span<const int32_t>(places));
+    const int place_begins_at = staging.Add(std::span<const int32_t>(place_begins));
     const int first = staging.Add(g_first), second = staging.Add(g_second), third = staging.Add(g_third);
     staging.Commit();
     return {staging.Ints(tokens), staging.Ints(positions), staging.Ints(cu_seqlens), staging.Ints(rows),
-            staging.Ints(targets), g_first.empty() ? nullptr : staging.Floats(first),
+            staging.Ints(targets), staging.Ints(seen_at), staging.Ints(cu_seen_at), staging.Ints(places_at), staging.Ints(place_begins_at),
+            g_first.empty() ? nullptr : staging.Floats(first),
             g_second.empty() ? nullptr : staging.Floats(second), g_third.empty() ? nullptr : staging.Floats(third)};
+  }
+
+  void ListSeen(const PackedBatch& batch) {
+    for (auto* list : {&seen, &cu_seen, &places, &place_begins}) list->clear();
+    if (device == Device::kCpu || !batch.shares()) return;
+    cu_seen.push_back(0);
+    const auto add = [&](size_t b) {
+      for (int32_t i = batch.cu_seqlens[b]; i < batch.cu_seqlens[b + 1]; ++i) seen.push_back(i);
+    };
+    for (size_t b = 0; b < batch.parents.size(); ++b) {
+      if (batch.parents[b] >= 0) add(static_cast<size_t>(batch.parents[b]));
+      add(b);
+      cu_seen.push_back(static_cast<int32_t>(seen.size()));
+    }
+    place_begins.assign(batch.tokens.size() + 1, 0);
+    for (const int32_t token : seen) ++place_begins[static_cast<size_t>(token)];
+    for (size_t t = 1; t < place_begins.size(); ++t) place_begins[t] += place_begins[t - 1];  // now each token's end
+    places.resize(seen.size());
+    for (size_t i = seen.size(); i-- > 0;) {
+      places[static_cast<size_t>(--place_begins[static_cast<size_t>(seen[i])])] = static_cast<int32_t>(i);
+    }
   }
 
   // The values in the model's type, in whole words for the staging area.
@@ -116,17 +143,19 @@ struct Transformer::Impl {
     }
   }
 
-  kernels::VarlenShape Varlen(const PackedBatch& batch, const int32_t* cu_seqlens) const {
-    return {.tokens = batch.size(), .sequences = batch.sequences(), .cu_seqlens = cu_seqlens,
-            .max_seqlen = batch.max_seqlen, .heads = static_cast<int32_t>(shape.heads),
-            .kv_heads = static_cast<int32_t>(shape.kv_heads), .head_dim = static_cast<int32_t>(shape.head_dim)};
+  AttentionShape Varlen(const PackedBatch& batch, const Indices& at) const {
+    return {{.tokens = batch.size(), .sequences = batch.sequences(), .cu_seqlens = at.cu_seqlens,
+             .parents = batch.shares() ? batch.parents.data() : nullptr, .max_seqlen = batch.max_seqlen,
+             .heads = static_cast<int32_t>(shape.heads), .kv_heads = static_cast<int32_t>(shape.kv_heads),
+             .head_dim = static_cast<int32_t>(shape.head_dim)},
+            static_cast<int64_t>(seen.size()), at.seen, at.cu_seen, at.places, at.place_begins};
   }
 
   // Everything up to the final hidden states; what is not kept shares one layer's memory.
   void Trunk(const Weights& w, const PackedBatch& batch, bool keep) {
     const int64_t n = batch.size(), h = H();
     const Indices at = Stage(batch);
-    const kernels::VarlenShape varlen = Varlen(batch, at.cu_seqlens);
+    const AttentionShape varlen = Varlen(batch, at);
     const int64_t lse_elements = AttentionLseElements(launch, varlen);
     const TensorTable& table = w.table();
     saved.Begin();
@@ -277,7 +306,7 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
 
 // The gradients that head and trunk pass each other, planned together so that a micro-batch needs one arena.
 struct Transformer::Impl::BackwardPlan {
-  kernels::VarlenShape varlen;
+  AttentionShape varlen;
   Indices at;
   int64_t dx, norm, dnorm, dattn, dqkv, act, dact, partial, varlen_scratch, gathered, dgathered;
   int64_t dhead;            // T[R, H], the gradient of `normed`
@@ -289,7 +318,7 @@ Transformer::Impl::BackwardPlan Transformer::Impl::PlanBackward(const PackedBatc
   const auto rows = static_cast<int64_t>(batch.rows.size());
   BackwardPlan p;
   p.at = at;
-  p.varlen = Varlen(batch, at.cu_seqlens);
+  p.varlen = Varlen(batch, at);
   Arena& a = scratch;
   a.Begin();
   p.dx = a.Take(T(n * h));

@@ -29,7 +29,6 @@ class Perplexity : public RewardFunction {
   std::vector<PartScore> Score(const TrajectoryGroup& group, Deadline deadline) override {
     std::vector<PartScore> out(group.trajectories.size());
     std::vector<size_t> readable;  // index into the group
-    std::vector<int32_t> lengths;
     for (size_t i = 0; i < out.size(); ++i) {
       const Trajectory& t = group.trajectories[i];
       std::string problem = WhyUnreadable(t.tokens, weights_.shape());
@@ -40,11 +39,13 @@ class Perplexity : public RewardFunction {
         continue;
       }
       readable.push_back(i);
-      lengths.push_back(static_cast<int32_t>(t.tokens.size()));
     }
     std::lock_guard lock(mu_);
+    plan_.Clear();
+    // From the first token on, so that nothing is shared: an answer scores the same served alone and among its group.
+    for (const size_t i : readable) plan_.Add(group.trajectories[i].tokens, 0);
     size_t begin = 0;
-    for (const int32_t end : policy_model::SplitByTokens(lengths, options_.batch_tokens)) {
+    for (const int32_t end : plan_.Split(options_.batch_tokens)) {
       const size_t stop = static_cast<size_t>(end);
       if (std::chrono::steady_clock::now() >= deadline) {
         for (; begin < readable.size(); ++begin) {
@@ -89,7 +90,8 @@ class Perplexity : public RewardFunction {
   std::string digest_;
   policy_model::Weights weights_;
   std::mutex mu_;
-  policy_model::Transformer transformer_;  // guarded by mu_, as are the next three
+  policy_model::Transformer transformer_;  // guarded by mu_, as are the next four
+  policy_model::PackPlan plan_;
   policy_model::PackedBatch batch_;
   std::vector<uint8_t> mask_;
   std::vector<float> logprobs_;

@@ -39,7 +39,6 @@ class RewardModel : public RewardFunction {
   std::vector<PartScore> Score(const TrajectoryGroup& group, Deadline deadline) override {
     std::vector<PartScore> out(group.trajectories.size());
     std::vector<size_t> readable;  // index into the group
-    std::vector<int32_t> lengths;
     for (size_t i = 0; i < out.size(); ++i) {
       const std::string problem = WhyUnreadable(group.trajectories[i].tokens, weights_.shape());
       if (!problem.empty()) {
@@ -47,11 +46,13 @@ class RewardModel : public RewardFunction {
         continue;
       }
       readable.push_back(i);
-      lengths.push_back(static_cast<int32_t>(group.trajectories[i].tokens.size()));
     }
     std::lock_guard lock(mu_);
+    plan_.Clear();
+    // From the first token on, so that nothing is shared: an answer scores the same served alone and among its group.
+    for (const size_t i : readable) plan_.Add(group.trajectories[i].tokens, 0);
     size_t begin = 0;
-    for (const int32_t end : policy_model::SplitByTokens(lengths, options_.batch_tokens)) {
+    for (const int32_t end : plan_.Split(options_.batch_tokens)) {
       const size_t stop = static_cast<size_t>(end);
       if (std::chrono::steady_clock::now() >= deadline) {
         for (; begin < readable.size(); ++begin) {
@@ -61,8 +62,9 @@ class RewardModel : public RewardFunction {
       }
       batch_.Clear();
       for (size_t k = begin; k < stop; ++k) {
-        const int32_t last = lengths[k] - 1;
-        batch_.AppendRows(group.trajectories[readable[k]].tokens, std::span(&last, 1));
+        const auto& tokens = group.trajectories[readable[k]].tokens;
+        const int32_t last = static_cast<int32_t>(tokens.size()) - 1;
+        batch_.AppendRows(tokens, std::span(&last, 1));
       }
       values_.resize(stop - begin);
       transformer_.ForwardValues(weights_, batch_, /*keep=*/false, values_);
@@ -82,7 +84,8 @@ class RewardModel : public RewardFunction {
   std::string digest_;
   policy_model::Weights weights_;
   std::mutex mu_;
-  policy_model::Transformer transformer_;  // guarded by mu_, as are the next two
+  policy_model::Transformer transformer_;  // guarded by mu_, as are the next three
+  policy_model::PackPlan plan_;
   policy_model::PackedBatch batch_;
   std::vector<float> values_;
 };

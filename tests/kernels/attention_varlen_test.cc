@@ -8,6 +8,7 @@ namespace {
 struct Packed {
   int32_t heads, kv_heads, d;
   std::vector<int32_t> lengths;
+  std::vector<int32_t> parents;  // empty: none goes on from another
   std::vector<int32_t> Cu() const {
     std::vector<int32_t> cu = {0};
     for (const int32_t n : lengths) cu.push_back(cu.back() + n);
@@ -15,6 +16,17 @@ struct Packed {
   }
   size_t Width() const { return static_cast<size_t>((heads + 2 * kv_heads) * d); }
   size_t Out() const { return static_cast<size_t>(heads * d); }
+  // The tokens that token i of sequence b sees.
+  std::vector<int32_t> Seen(size_t b, int32_t i) const {
+    const auto cu = Cu();
+    std::vector<int32_t> seen;
+    if (!parents.empty() && parents[b] >= 0) {
+      const auto parent = static_cast<size_t>(parents[b]);
+      for (int32_t j = cu[parent]; j < cu[parent + 1]; ++j) seen.push_back(j);
+    }
+    for (int32_t j = cu[b]; j <= i; ++j) seen.push_back(j);
+    return seen;
+  }
 };
 
 // out [tokens, heads * d] and lse [heads, tokens] in double.
@@ -28,9 +40,10 @@ void Reference(const Packed& p, const std::vector<double>& qkv, std::vector<doub
       const int32_t kv_head = head / (p.heads / p.kv_heads);
       for (int32_t i = cu[b]; i < cu[b + 1]; ++i) {
         const auto row = static_cast<size_t>(i);
+        const auto seen = p.Seen(b, i);
         std::vector<double> w;
         double sum = 0, top = -INFINITY;
-        for (int32_t j = cu[b]; j <= i; ++j) {
+        for (const int32_t j : seen) {
           double s = 0;
           for (int32_t c = 0; c < p.d; ++c) {
             s += qkv[row * p.Width() + static_cast<size_t>(head * p.d + c)] *
@@ -44,7 +57,7 @@ void Reference(const Packed& p, const std::vector<double>& qkv, std::vector<doub
         for (size_t j = 0; j < w.size(); ++j) {
           for (int32_t c = 0; c < p.d; ++c) {
             (*out)[row * p.Out() + static_cast<size_t>(head * p.d + c)] +=
-                w[j] / sum * qkv[(static_cast<size_t>(cu[b]) + j) * p.Width() + static_cast<size_t>((p.heads + p.kv_heads + kv_head) * p.d + c)];
+                w[j] / sum * qkv[static_cast<size_t>(seen[j]) * p.Width() + static_cast<size_t>((p.heads + p.kv_heads + kv_head) * p.d + c)];
           }
         }
       }
@@ -54,7 +67,7 @@ void Reference(const Packed& p, const std::vector<double>& qkv, std::vector<doub
 
 VarlenShape ShapeOf(const Packed& p, const std::vector<int32_t>& cu) {
   return {.tokens = cu.back(), .sequences = static_cast<int32_t>(p.lengths.size()), .cu_seqlens = cu.data(),
-          .max_seqlen = *std::max_element(p.lengths.begin(), p.lengths.end()), .heads = p.heads, .kv_heads = p.kv_heads, .head_dim = p.d};
+          .parents = p.parents.empty() ? nullptr : p.parents.data(), .max_seqlen = cu.back(), .heads = p.heads, .kv_heads = p.kv_heads, .head_dim = p.d};
 }
 
 // On CUDA LibTorch's attention does this job (policy_model): the dispatcher says so.
@@ -63,7 +76,8 @@ INSTANTIATE_TEST_SUITE_P(Targets, AttentionVarlen,
                          ::testing::Values(Target{Device::kCpu, DType::kFloat32}, Target{Device::kCpu, DType::kBFloat16}), TargetName);
 
 TEST_P(AttentionVarlen, ForwardIsSoftmaxOfEachSequence) {
-  for (const Packed& p : {Packed{1, 1, 5, {1, 3}}, Packed{4, 4, 32, {30, 1, 41, 17}}, Packed{9, 3, 64, {65, 8}}, Packed{4, 1, 24, {100}}}) {
+  for (const Packed& p : {Packed{1, 1, 5, {1, 3}, {}}, Packed{4, 4, 32, {30, 1, 41, 17}, {}}, Packed{9, 3, 64, {65, 8}, {}}, Packed{4, 1, 24, {100}, {}},
+                          Packed{2, 1, 5, {3, 2, 1}, {-1, 0, 0}}, Packed{9, 3, 64, {7, 21, 40, 16, 1, 33}, {-1, -1, 1, 1, 1, -1}}}) {
     const auto cu = p.Cu();
     const auto tokens = static_cast<size_t>(cu.back());
     const auto qkv = Normal(tokens * p.Width(), tokens, dtype());
@@ -80,32 +94,55 @@ TEST_P(AttentionVarlen, ForwardIsSoftmaxOfEachSequence) {
 }
 
 TEST_P(AttentionVarlen, BackwardIsTheFiniteDifference) {
-  const Packed p{4, 2, 6, {3, 19, 1}};
-  const auto cu = p.Cu();
-  const auto tokens = static_cast<size_t>(cu.back());
-  const auto qkv = Normal(tokens * p.Width(), 1, dtype()), dout = Normal(tokens * p.Out(), 2, dtype());
-  Tensor x(GetParam(), qkv), out(GetParam(), tokens * p.Out()), dx(GetParam(), qkv.size()), d(GetParam(), dout);
-  Array<float> lse(device(), tokens * 4), scratch(device(), static_cast<size_t>(AttentionVarlenScratch(ShapeOf(p, cu))));
-  AttentionVarlenForward(launch(), ShapeOf(p, cu), x.data(), out.data(), lse.data());
-  AttentionVarlenBackward(launch(), ShapeOf(p, cu), d.data(), x.data(), out.data(), lse.data(), dx.data(), scratch.data());
-  auto xd = ToDouble(qkv);
-  std::vector<double> y, l, expected(xd.size());
-  for (size_t i = 0; i < xd.size(); ++i) {
-    expected[i] = FiniteDifference(xd, i, [&] {
-      Reference(p, xd, &y, &l);
-      double sum = 0;
-      for (size_t k = 0; k < y.size(); ++k) sum += y[k] * static_cast<double>(dout[k]);
-      return sum;
-    });
+  for (const Packed& p : {Packed{4, 2, 6, {3, 19, 1}, {}}, Packed{4, 2, 6, {2, 5, 3, 17, 1, 4}, {-1, -1, 1, 1, 1, -1}}}) {
+    const auto cu = p.Cu();
+    const auto tokens = static_cast<size_t>(cu.back());
+    const auto qkv = Normal(tokens * p.Width(), 1, dtype()), dout = Normal(tokens * p.Out(), 2, dtype());
+    Tensor x(GetParam(), qkv), out(GetParam(), tokens * p.Out()), dx(GetParam(), qkv.size()), d(GetParam(), dout);
+    Array<float> lse(device(), tokens * 4), scratch(device(), static_cast<size_t>(AttentionVarlenScratch(ShapeOf(p, cu))));
+    AttentionVarlenForward(launch(), ShapeOf(p, cu), x.data(), out.data(), lse.data());
+    AttentionVarlenBackward(launch(), ShapeOf(p, cu), d.data(), x.data(), out.data(), lse.data(), dx.data(), scratch.data());
+    auto xd = ToDouble(qkv);
+    std::vector<double> y, l, expected(xd.size());
+    for (size_t i = 0; i < xd.size(); ++i) {
+      expected[i] = FiniteDifference(xd, i, [&] {
+        Reference(p, xd, &y, &l);
+        double sum = 0;
+        for (size_t k = 0; k < y.size(); ++k) sum += y[k] * static_cast<double>(dout[k]);
+        return sum;
+      });
+    }
+    // The output that enters D = dO . O is itself rounded to the element type: up to d of its roundings of values near 1
+    // reach a gradient, weighted by probabilities that sum to 1 a row, over up to 19 rows.
+    const double saved = dtype() == DType::kBFloat16 ? 6 * kHalfBf16 : 0;
+    ExpectClose(dx.Host(), expected, OutputRounding(dtype()), 256 * kEps + 1e-8 + saved, "dqkv");
   }
-  // The output that enters D = dO . O is itself rounded to the element type: up to d of its roundings of values near 1
-  // reach a gradient, weighted by probabilities that sum to 1 a row, over up to 19 rows.
-  const double saved = dtype() == DType::kBFloat16 ? 6 * kHalfBf16 : 0;
-  ExpectClose(dx.Host(), expected, OutputRounding(dtype()), 256 * kEps + 1e-8 + saved, "dqkv");
+}
+
+TEST_P(AttentionVarlen, WhatGoesOnFromAPrefixIsTheWholeSequence) {
+  const int32_t prefix = 37, first = 20, second = 45;
+  const Packed shared{3, 1, 32, {prefix, first, second}, {-1, 0, 0}}, whole{3, 1, 32, {prefix + first, prefix + second}, {}};
+  const auto qkv = Normal(static_cast<size_t>(prefix + first + second) * shared.Width(), 1, dtype());
+  const auto width = static_cast<int64_t>(shared.Width());
+  auto twice = qkv;  // the prefix once more before the second
+  twice.insert(twice.begin() + (prefix + first) * width, qkv.begin(), qkv.begin() + prefix * width);
+  const auto run = [&](const Packed& p, const std::vector<float>& values) {
+    const auto cu = p.Cu();
+    const auto tokens = static_cast<size_t>(cu.back());
+    Tensor x(GetParam(), values), out(GetParam(), tokens * p.Out());
+    Array<float> lse(device(), tokens * 3);
+    AttentionVarlenForward(launch(), ShapeOf(p, cu), x.data(), out.data(), lse.data());
+    return out.Host();
+  };
+  auto expected = run(whole, twice);
+  const auto again = expected.begin() + (prefix + first) * 96;
+  ExpectSameBits(std::vector<float>(again, again + prefix * 96), std::vector<float>(expected.begin(), expected.begin() + prefix * 96), "prefix");
+  expected.erase(again, again + prefix * 96);
+  WithThreads([&](int threads) { ExpectSameBits(run(shared, qkv), expected, std::to_string(threads) + " threads"); });
 }
 
 TEST_P(AttentionVarlen, ASequenceDoesNotKnowItsBatchNorTheThreads) {
-  const Packed all{3, 1, 32, {20, 33, 5, 64, 1, 30, 31, 29}};
+  const Packed all{3, 1, 32, {20, 33, 5, 64, 1, 30, 31, 29}, {}};
   const auto cu = all.Cu();
   const auto tokens = static_cast<size_t>(cu.back());
   const auto qkv = Normal(tokens * all.Width(), 1, dtype()), dout = Normal(tokens * all.Out(), 2, dtype());
@@ -129,7 +166,7 @@ TEST_P(AttentionVarlen, ASequenceDoesNotKnowItsBatchNorTheThreads) {
   const auto expected = run(all, 0);
   WithThreads([&](int threads) { ExpectSameBits(run(all, 0), expected, std::to_string(threads) + " threads"); });
   for (size_t b = 0; b < all.lengths.size(); ++b) {
-    const auto alone = run({3, 1, 32, {all.lengths[b]}}, cu[b]);
+    const auto alone = run({3, 1, 32, {all.lengths[b]}, {}}, cu[b]);
     const auto n = static_cast<int64_t>(all.lengths[b]);
     std::vector<float> want(expected.begin() + cu[b] * 96, expected.begin() + (cu[b] + n) * 96);
     const auto gradients = expected.begin() + static_cast<int64_t>(tokens * 96);

@@ -34,6 +34,35 @@ TEST_P(Embedding, GathersAndScattersRows) {
   }
 }
 
+TEST_P(Embedding, SumsTheRowsOfEachList) {
+  const std::vector<int32_t> index = {3, 0, 3, 7, 1, 2, 5, 4}, begins = {0, 1, 1, 5, 8};  // the second list is empty
+  for (const size_t width : {1, 24, 192, 300}) {
+    const size_t stride = width + 5, rows = begins.size() - 1;
+    const auto d = Normal(8 * width, 3, dtype());
+    std::vector<double> expected(rows * width, 0.0);
+    for (size_t r = 0; r < rows; ++r) {
+      for (auto k = static_cast<size_t>(begins[r]); k < static_cast<size_t>(begins[r + 1]); ++k) {
+        for (size_t i = 0; i < width; ++i) expected[r * width + i] += static_cast<double>(d[static_cast<size_t>(index[k]) * width + i]);
+      }
+    }
+    const auto before = Normal(rows * stride, 9, dtype());
+    Tensor dd(GetParam(), d), out(GetParam(), before);
+    Array<int32_t> dindex(device(), index), dbegins(device(), begins);
+    SumRows(launch(), dd.data(), dindex.data(), dbegins.data(), static_cast<int64_t>(rows), static_cast<int64_t>(width),
+            static_cast<int64_t>(stride), out.data());
+    const auto all = out.Host();
+    std::vector<float> sums, between, between_before;
+    for (size_t r = 0; r < rows; ++r) {
+      const auto at = static_cast<std::ptrdiff_t>(r * stride), end = static_cast<std::ptrdiff_t>(r * stride + width);
+      sums.insert(sums.end(), all.begin() + at, all.begin() + end);
+      between.insert(between.end(), all.begin() + end, all.begin() + end + 5);
+      between_before.insert(between_before.end(), before.begin() + end, before.begin() + end + 5);
+    }
+    ExpectClose(sums, expected, OutputRounding(dtype()), 4 * 8 * kEps, "sums");  // four terms, sums below 8
+    ExpectSameBits(between, between_before, "what lies between the rows");
+  }
+}
+
 TEST_P(Embedding, AddsRowsWithRepeatedIndices) {
   for (const size_t width : {3, 64, 130, 700}) {
     const size_t rows = 50;

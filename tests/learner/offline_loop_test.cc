@@ -50,6 +50,7 @@ LearnerResult RunTo(const configs::Config& config, const std::string& folder, bo
   hooks.step = [&](int64_t, std::map<std::string, double>& metrics) {
     ++steps;
     EXPECT_GT(metrics.at("perf/train_tokens"), 0);
+    EXPECT_GE(metrics.at("perf/shared_tokens"), 8) << "the first token of each of 8 pairs";
   };
   hooks.stop = [&] { return stop_after >= 0 && steps >= stop_after; };
   return RunOffline(config, {.batch = 8}, objective, weights, optimizer, checkpoints, hooks, resume);

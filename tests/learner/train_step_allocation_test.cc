@@ -19,7 +19,9 @@ TEST_P(TrainStepAllocation, NoneAfterTheFirstStep) {
   Optimizer optimizer(weights, {});
   const std::vector<Demonstration> data = RandomDemonstrations(9, 3);
   std::vector<SequenceView> views;
-  for (const Demonstration& d : data) views.push_back({.tokens = d.tokens, .mask = d.loss_mask});
+  for (const Demonstration& d : data) {
+    for (int answer = 0; answer < 2; ++answer) views.push_back({.tokens = d.tokens, .mask = d.loss_mask});  // with a prefix in common
+  }
   int64_t scored = 0;
   const TrainStep::TokenLoss loss = [&scored](const ScoredToken&) {
     ++scored;

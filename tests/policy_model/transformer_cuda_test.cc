@@ -18,7 +18,7 @@ ModelShape Shape(bool tied, bool bias, int64_t kv_heads) {
           .ffn = 96, .vocab = 131, .max_positions = 128, .tied = tied, .attention_bias = bias, .eos_tokens = {2}};
 }
 
-PackedBatch Batch() {
+PackedBatch Batch(bool shared) {
   PackedBatch batch;
   batch.Clear();
   RandomStream random(3, 1);
@@ -26,6 +26,18 @@ PackedBatch Batch() {
     std::vector<int32_t> tokens;
     for (int i = 0; i < n; ++i) tokens.push_back(static_cast<int32_t>(random.NextBelow(131)));
     batch.Append(tokens, std::vector<uint8_t>(tokens.size(), 1));
+  }
+  if (!shared) return batch;
+  // A prompt that three answers go on from.
+  std::vector<int32_t> prompt;
+  for (int i = 0; i < 41; ++i) prompt.push_back(static_cast<int32_t>(random.NextBelow(131)));
+  batch.AppendPrefix(std::span(prompt).first(40));
+  for (int n : {3, 64, 1}) {
+    std::vector<int32_t> tokens = prompt;
+    for (int i = 0; i < n; ++i) tokens.push_back(static_cast<int32_t>(random.NextBelow(131)));
+    std::vector<uint8_t> mask(tokens.size(), 0);
+    std::fill(mask.begin() + 41, mask.end(), uint8_t{1});
+    batch.Append(tokens, mask, 40);
   }
   return batch;
 }
@@ -49,11 +61,11 @@ struct Pass {
   std::vector<float> logprob, entropy, grad, logits;
 };
 
-Pass RunPass(const ModelShape& shape, Device device, DType dtype) {
+Pass RunPass(const ModelShape& shape, Device device, DType dtype, bool shared) {
   Weights weights(shape, device, dtype);
   weights.Initialise(4, 0.2);
   Transformer transformer(shape, device, dtype);
-  const PackedBatch batch = Batch();
+  const PackedBatch batch = Batch(shared);
   Pass out;
   out.logprob.resize(batch.rows.size());
   out.entropy.resize(batch.rows.size());
@@ -82,21 +94,23 @@ TEST_P(TransformerCudaTest, EqualsTheCpu) {
   const double tolerance = dtype == DType::kFloat32 ? 2e-5 : 0.03;
   const ModelShape shape = Shape(tied, bias, kv_heads);
   // The reference in float32 from the same rounded weights would hide nothing: bfloat16 on the CPU rounds where CUDA does.
-  const Pass cpu = RunPass(shape, Device::kCpu, dtype), cuda = RunPass(shape, Device::kCuda, dtype);
-  EXPECT_LT(RelativeError(cuda.logits, cpu.logits), tolerance);
-  EXPECT_LT(RelativeError(cuda.logprob, cpu.logprob), tolerance);
-  EXPECT_LT(RelativeError(cuda.entropy, cpu.entropy), tolerance);
-  const TensorTable table(shape);
-  for (const TensorEntry& e : table.entries()) {
-    const auto at = static_cast<size_t>(e.offset), n = static_cast<size_t>(e.elements);
-    EXPECT_LT(RelativeError(std::span(cuda.grad).subspan(at, n), std::span(cpu.grad).subspan(at, n)), 3 * tolerance) << e.name;
+  for (const bool shared : {false, true}) {
+    const Pass cpu = RunPass(shape, Device::kCpu, dtype, shared), cuda = RunPass(shape, Device::kCuda, dtype, shared);
+    EXPECT_LT(RelativeError(cuda.logits, cpu.logits), tolerance);
+    EXPECT_LT(RelativeError(cuda.logprob, cpu.logprob), tolerance);
+    EXPECT_LT(RelativeError(cuda.entropy, cpu.entropy), tolerance);
+    const TensorTable table(shape);
+    for (const TensorEntry& e : table.entries()) {
+      const auto at = static_cast<size_t>(e.offset), n = static_cast<size_t>(e.elements);
+      EXPECT_LT(RelativeError(std::span(cuda.grad).subspan(at, n), std::span(cpu.grad).subspan(at, n)), 3 * tolerance) << e.name;
+    }
   }
 }
 
 TEST_P(TransformerCudaTest, ScalarHeadEqualsTheCpu) {
   const auto [dtype, tied, bias, kv_heads] = GetParam();
   const double tolerance = dtype == DType::kFloat32 ? 2e-5 : 0.03;
-  const PackedBatch batch = Batch();
+  const PackedBatch batch = Batch(true);
   std::vector<float> values[2], grads[2];
   for (const Device device : {Device::kCpu, Device::kCuda}) {
     Weights policy(Shape(tied, bias, kv_heads), device, dtype);
@@ -120,7 +134,7 @@ TEST_P(TransformerCudaTest, ScalarHeadEqualsTheCpu) {
 TEST_P(TransformerCudaTest, SharedHeadEqualsTheCpu) {
   const auto [dtype, tied, bias, kv_heads] = GetParam();
   const double tolerance = dtype == DType::kFloat32 ? 2e-5 : 0.03;
-  const PackedBatch batch = Batch();
+  const PackedBatch batch = Batch(true);
   std::vector<float> values[2], grads[2], head_grads[2];
   for (const Device device : {Device::kCpu, Device::kCuda}) {
     Weights policy(Shape(tied, bias, kv_heads), device, dtype);
