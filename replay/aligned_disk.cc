@@ -1,7 +1,8 @@
 #include "replay/aligned_disk.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cstdint>
+#include <string>
 #include <utility>
 
 #include <rocksdb/file_system.h>
@@ -21,26 +22,17 @@ constexpr size_t kPieceBytes = size_t{1} << 20;
 constexpr size_t kReservedBytes = size_t{16} << 20;  // at a time; what is left over goes back when the file is closed
 constexpr size_t kReadBytes = size_t{256} << 10;     // stays in the processor's cache until it is summed
 
-struct Written {
-  uint64_t bytes = 0;
-  uint32_t sum = 0;  // of all of them
-};
-
-}  // namespace
-
-class AlignedDisk::File : public rocksdb::FSWritableFileOwnerWrapper {
+class AlignedFile : public rocksdb::FSWritableFileOwnerWrapper {
  public:
-  File(std::unique_ptr<rocksdb::FSWritableFile> file, Written* written)
-      : FSWritableFileOwnerWrapper(std::move(file)), written_(written) {
+  AlignedFile(std::unique_ptr<rocksdb::FSWritableFile> file, rocksdb::FileSystem* disk, std::string path)
+      : FSWritableFileOwnerWrapper(std::move(file)), disk_(disk), path_(std::move(path)) {
     target()->SetPreallocationBlockSize(kReservedBytes);
   }
 
   IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* debug) override {
-    written_->bytes += data.size();
-    written_->sum = Crc32c(data.data(), data.size(), written_->sum);
     for (size_t at = 0; at < data.size();) {
       const size_t n = std::min(data.size() - at, kPieceBytes - used_);
-      std::memcpy(piece_.get() + used_, data.data() + at, n);
+      sum_ = Crc32cCopy(data.data() + at, n, piece_.get() + used_, sum_);
       at += n;
       used_ += n;
       if (used_ < kPieceBytes) break;
@@ -53,11 +45,11 @@ class AlignedDisk::File : public rocksdb::FSWritableFileOwnerWrapper {
   }
   IOStatus Flush(const IOOptions&, IODebugContext*) override { return IOStatus::OK(); }
   IOStatus Sync(const IOOptions& options, IODebugContext* debug) override {
-    IOStatus s = WritePiece(options, debug);
+    IOStatus s = ReadBack(options, debug);
     return s.ok() ? target()->Sync(options, debug) : s;
   }
   IOStatus Fsync(const IOOptions& options, IODebugContext* debug) override {
-    IOStatus s = WritePiece(options, debug);
+    IOStatus s = ReadBack(options, debug);
     return s.ok() ? target()->Fsync(options, debug) : s;
   }
   IOStatus Close(const IOOptions& options, IODebugContext* debug) override {
@@ -78,50 +70,53 @@ class AlignedDisk::File : public rocksdb::FSWritableFileOwnerWrapper {
     return s;
   }
 
-  Written* const written_;
+  IOStatus ReadBack(const IOOptions& options, IODebugContext* debug) {
+    IOStatus s = WritePiece(options, debug);
+    if (!s.ok()) return s;
+    RangeSync(0, begin_, options, debug).PermitUncheckedError();  // the disk writes meanwhile
+    std::unique_ptr<rocksdb::FSRandomAccessFile> file;
+    s = disk_->NewRandomAccessFile(path_, FileOptions(), &file, debug);
+    if (!s.ok()) return s;
+    const auto buffer = std::make_unique_for_overwrite<char[]>(kReadBytes);
+    uint64_t at = 0;
+    uint32_t sum = 0;
+    for (;;) {
+      Slice part;
+      s = file->Read(at, kReadBytes, options, &part, buffer.get(), debug);
+      if (!s.ok()) return s;
+      if (part.empty()) break;
+      at += part.size();
+      sum = Crc32c(part.data(), part.size(), sum);
+    }
+    if (at == begin_ && sum == sum_) return IOStatus::OK();
+    return IOStatus::Corruption("the table file, read back, holds other bytes than were written", path_);
+  }
+
+  rocksdb::FileSystem* const disk_;
+  const std::string path_;
   const std::unique_ptr<char[]> piece_ = std::make_unique_for_overwrite<char[]>(kPieceBytes);
   uint64_t begin_ = 0;  // of the piece in the file
   size_t used_ = 0;     // of the piece
+  uint32_t sum_ = 0;    // of the file and the piece
 };
 
-class AlignedDisk::Files : public rocksdb::FileSystemWrapper {
+class AlignedDisk : public rocksdb::FileSystemWrapper {
  public:
   using FileSystemWrapper::FileSystemWrapper;
-  const char* Name() const override { return "AlignedFiles"; }
+  const char* Name() const override { return "AlignedDisk"; }
   IOStatus NewWritableFile(const std::string& path, const FileOptions& options, std::unique_ptr<rocksdb::FSWritableFile>* out,
                            IODebugContext* debug) override {
     std::unique_ptr<rocksdb::FSWritableFile> file;
     IOStatus s = target()->NewWritableFile(path, options, &file, debug);
-    if (!s.ok()) return s;
-    newest_ = {};
-    *out = std::make_unique<File>(std::move(file), &newest_);
+    if (s.ok()) *out = std::make_unique<AlignedFile>(std::move(file), target(), path);
     return s;
   }
-  const Written& newest() const { return newest_; }
-
- private:
-  Written newest_;
 };
 
-AlignedDisk::AlignedDisk(rocksdb::Env* below)
-    : files_(std::make_shared<Files>(below->GetFileSystem())), env_(rocksdb::NewCompositeEnv(files_)) {}
-AlignedDisk::~AlignedDisk() = default;
+}  // namespace
 
-rocksdb::Status AlignedDisk::ReadBack(const std::string& path) const {
-  std::unique_ptr<rocksdb::FSRandomAccessFile> file;
-  if (IOStatus s = files_->NewRandomAccessFile(path, FileOptions(), &file, nullptr); !s.ok()) return s;
-  const auto buffer = std::make_unique_for_overwrite<char[]>(kReadBytes);
-  Written read;
-  for (;;) {
-    Slice part;
-    if (IOStatus s = file->Read(read.bytes, kReadBytes, IOOptions(), &part, buffer.get(), nullptr); !s.ok()) return s;
-    if (part.empty()) break;
-    read.bytes += part.size();
-    read.sum = Crc32c(part.data(), part.size(), read.sum);
-  }
-  const Written& given = files_->newest();
-  if (read.bytes == given.bytes && read.sum == given.sum) return rocksdb::Status::OK();
-  return rocksdb::Status::Corruption("the table file, read back, holds other bytes than were written", path);
+std::unique_ptr<rocksdb::Env> MakeAlignedDisk(rocksdb::Env* below) {
+  return rocksdb::NewCompositeEnv(std::make_shared<AlignedDisk>(below->GetFileSystem()));
 }
 
 }  // namespace plumb::replay

@@ -12,6 +12,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "replay/aligned_disk.h"
 #include "replay/log_check.h"
 
 namespace plumb::replay {
@@ -317,7 +318,7 @@ namespace {
 rocksdb::EnvOptions TableFileWriting() {
   rocksdb::EnvOptions how;
   how.bytes_per_sync = 4 << 20;  // the disk begins while the rest is still being made: Finish has little left to wait for
-  how.writable_file_max_buffer_size = 4 << 10;  // AlignedDisk gathers what is written: not twice
+  how.writable_file_max_buffer_size = 4 << 10;  // the aligned disk gathers what is written: not twice
   return how;
 }
 
@@ -325,7 +326,7 @@ rocksdb::Options TableFileSettings(const RocksFolder::Options& options, rocksdb:
   rocksdb::Options settings = StoreSettings(options);
   settings.env = disk;
   rocksdb::BlockBasedTableOptions table;
-  table.block_size = size_t{16} << 10;  // rows of a dataset are mostly read in order
+  table.block_size = size_t{32} << 10;  // rows of a dataset are mostly read in order
   settings.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
   return settings;
 }
@@ -333,14 +334,14 @@ rocksdb::Options TableFileSettings(const RocksFolder::Options& options, rocksdb:
 }  // namespace
 
 TableFile::TableFile(RocksFolder* folder, Family family)
-    : folder_(folder), family_(family), path_(folder->path_ + "/" + kIngestFile), disk_(StoreSettings(folder->options_).env) {
+    : folder_(folder), family_(family), path_(folder->path_ + "/" + kIngestFile), disk_(MakeAlignedDisk(StoreSettings(folder->options_).env)) {
   folder_->RequireWritable();
   // Where RocksDB could not delete it after the last time, it is another name of a table file in use: never write into it.
   std::error_code kept;
   std::filesystem::remove(path_, kept);
   if (kept) throw Error(ErrorCode::kIo, "could not remove what an earlier table file left behind: " + kept.message(), path_);
   // The last argument but its default: what was written stays cached for the reading back, and for whoever trains next.
-  file_ = std::make_unique<rocksdb::SstFileWriter>(TableFileWriting(), TableFileSettings(folder_->options_, disk_.env()), folder_->handle(family),
+  file_ = std::make_unique<rocksdb::SstFileWriter>(TableFileWriting(), TableFileSettings(folder_->options_, disk_.get()), folder_->handle(family),
                                                    /*invalidate_page_cache=*/false);
   const Status status = file_->Open(path_);
   if (!status.ok()) Fail(status, "make a table file");
@@ -375,11 +376,8 @@ void TableFile::PutAll(const rocksdb::WriteBatch& batch) {
 }
 
 void TableFile::TakeIn() {
-  Status status = file_->Finish();  // synced
-  if (status.ok()) {
-    status = disk_.ReadBack(path_);
-    folder_->NoteFailure(status);
-  }
+  Status status = file_->Finish();  // read back and synced
+  if (status.IsCorruption()) folder_->NoteFailure(status);
   if (!status.ok()) Fail(status, "write a table file");
   rocksdb::IngestExternalFileOptions how;
   how.move_files = true;

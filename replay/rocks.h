@@ -21,8 +21,6 @@
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/write_batch.h>
 
-#include "replay/aligned_disk.h"
-
 namespace plumb::replay {
 
 enum class Family : uint8_t { kMeta = 0, kPrompts, kLeases, kGroups, kEval, kPreferences, kLogprobs, kScores, kPlans };
@@ -128,7 +126,7 @@ class TableFile {
   RocksFolder* const folder_;
   const Family family_;
   const std::string path_;
-  AlignedDisk disk_;  // outlives file_
+  const std::unique_ptr<rocksdb::Env> disk_;  // aligned_disk.h; outlives file_
   std::unique_ptr<rocksdb::SstFileWriter> file_;
   uint64_t bytes_ = 0;
 };

@@ -23,7 +23,7 @@ std::string_view Trimmed(std::string_view text);  // without blanks and line end
 
 // Of two keys: most that differ do so in length or first letter, and then nothing is called.
 inline bool SameKey(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && std::memcmp(a.data(), b.data(), a.size()) == 0));
+  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && std::memcmp(a.data(), b.data(), b.size()) == 0));
 }
 
 // The keys of one object. RowProblem where one stands twice, from Add or from End.
