@@ -81,53 +81,51 @@ void ImportWriter::Continue(uint64_t rows, uint64_t hash, const std::function<vo
     const std::string_view payload = Unseal(FamilyName(FamilyOf(table_)), key, value);
     if (table_ == Table::kPrompts) {
       Prompt prompt = DecodePromptRow(key, payload);
-      seen(Stage(prompt));
+      seen(Stage(0, prompt));
     } else {
       PreferenceRecord record = DecodePreferenceRow(key, payload);
-      seen(Stage(record));
+      seen(Stage(0, record));
     }
   }
   rows_ = rows;
   hash_ = hash;
 }
 
-uint64_t ImportWriter::Stage(Prompt& prompt) {
+uint64_t ImportWriter::Stage(size_t slot, Prompt& prompt) {
   PLUMB_CHECK(table_ == Table::kPrompts, "a prompt for a table of preferences");
   prompt.dataset = dataset_;
   prompt.row = 0;
-  return staged_ = HashBytes(encoder_.Encode(prompt));
+  return slots_[slot].hash = HashBytes(slots_[slot].encoder.Encode(prompt));
 }
 
-uint64_t ImportWriter::Stage(PreferenceRecord& record) {
+uint64_t ImportWriter::Stage(size_t slot, PreferenceRecord& record) {
   PLUMB_CHECK(table_ == Table::kPreferences, "a preference for a table of prompts");
   CheckInvariants(record);
   record.dataset = dataset_;
   record.row = 0;
-  return staged_ = HashBytes(encoder_.Encode(record));
+  return slots_[slot].hash = HashBytes(slots_[slot].encoder.Encode(record));
 }
 
-void ImportWriter::Number() {
-  key_ = PromptKey(dataset_, rows_);
-  value_ = encoder_.WithRow(rows_);
-  if (!sealed()) value_ = encoder_.Behind(ValueSum(key_, value_));
-}
-
-void ImportWriter::Add() {
-  hash_ = ChainRow(hash_, staged_);
+void ImportWriter::Add(size_t slot) {
+  Staged& staged = slots_[slot];
+  const std::string key = PromptKey(dataset_, rows_);
+  const std::string_view encoded = staged.encoder.WithRow(rows_);
+  hash_ = ChainRow(hash_, staged.hash);
   if (sealed()) {
-    if (store_->GetRaw(static_cast<int>(FamilyOf(table_)), key_) != value_) OtherRows();
+    if (store_->GetRaw(static_cast<int>(FamilyOf(table_)), key) != encoded) OtherRows();
     ++rows_;
     return;
   }
+  const std::string_view value = staged.encoder.Behind(ValueSum(key, encoded));
   if (!table_file_ && batch_.GetDataSize() >= kTableBytes) {
     table_file_ = std::make_unique<TableFile>(&store_->rocks(), FamilyOf(table_));
     table_file_->PutAll(batch_);
     batch_.Clear();
   }
   if (table_file_) {
-    table_file_->Put(key_, value_);
+    table_file_->Put(key, value);
   } else {
-    batch_.Put(store_->rocks().handle(FamilyOf(table_)), key_, rocksdb::Slice(value_.data(), value_.size()));
+    batch_.Put(store_->rocks().handle(FamilyOf(table_)), key, rocksdb::Slice(value.data(), value.size()));
   }
   ++rows_;
 }

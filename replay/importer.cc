@@ -1,6 +1,8 @@
 #include "replay/importer.h"
 
 #include <algorithm>
+#include <array>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -23,6 +25,7 @@ namespace {
 using Json = nlohmann::json;
 constexpr int64_t kLookRows = 4096;  // rows between two calls of `progress`
 constexpr size_t kMaxExamples = 20, kSamples = 3, kCommitBytes = size_t{64} << 20, kRejectBytes = size_t{1} << 20;
+constexpr size_t kBatchBytes = size_t{32} << 10;  // large rows go one by one
 
 // Open addressing over 64-bit fingerprints; 0 stands for an empty slot.
 class FingerprintSet {
@@ -141,14 +144,15 @@ class Rejects {
     bytes_ = keep;
     file_ = files_.OpenAppend(path_);
   }
-  void Add(const std::string& file, const SourceRow& row, const RowProblem& problem) {
+  bool wanted() const { return !path_.empty(); }
+  void Add(const std::string& file, int64_t line, const std::string& text, const RowProblem& problem) {
     if (!file_) return;
-    Json j = {{"file", file}, {"line", row.number}, {"reason", problem.reason}, {"detail", problem.detail}};
-    if (IsUtf8(row.text)) {
-      j["row"] = row.text;
+    Json j = {{"file", file}, {"line", line}, {"reason", problem.reason}, {"detail", problem.detail}};
+    if (IsUtf8(text)) {
+      j["row"] = text;
     } else {
       std::string hex;
-      for (const char c : row.text) {
+      for (const char c : text) {
         constexpr char kHex[] = "0123456789abcdef";
         hex.push_back(kHex[static_cast<uint8_t>(c) >> 4]);
         hex.push_back(kHex[c & 15]);
@@ -256,23 +260,75 @@ class Import {
     writer_->Begin();
   }
 
-  void Use(ParsedRow& row, int64_t number, FileLedger& ledger) {
+  // Of a batch: what became of a row so far.
+  struct Pending {
+    int64_t number = 0;
+    std::string text;  // as it stands in the file, where rejected rows are wanted
+    ParsedRow parsed;
+    std::optional<RowProblem> problem;
+    uint64_t fingerprint = 0;
+  };
+
+  void Understand(const SourceRow& row, RowParser& parser) {
+    Pending& pending = batch_[in_batch_++];
+    pending.number = row.number;
+    pending.problem.reset();
+    if (rejects_.wanted()) pending.text = row.text;
+    try {
+      if (row.too_long) throw RowProblem{"line_too_long", "more than " + std::to_string(request_.max_row_bytes) + " bytes"};
+      parser.Parse(row.text, pending.parsed);
+    } catch (RowProblem& problem) {
+      pending.problem = std::move(problem);
+    }
+  }
+
+  void Stage(size_t slot, FileLedger& ledger) {
+    Pending& row = batch_[slot];
+    if (ledger.form.empty()) {
+      ledger.form = FormName(row.parsed.form);
+      Settle(row.parsed.form, ledger.file);
+    }
     if (request_.max_tokens > 0) {
-      const int64_t tokens = request_.count_tokens(row);
+      const int64_t tokens = request_.count_tokens(row.parsed);
       const std::string text = std::to_string(tokens) + " tokens, the bound is " + std::to_string(request_.max_tokens);
-      if (tokens > request_.max_tokens && request_.overlong == "error") throw Error(ErrorCode::kInvalidArgument, text, Where(ledger, number));
+      if (tokens > request_.max_tokens && request_.overlong == "error") throw Error(ErrorCode::kInvalidArgument, text, Where(ledger, row.number));
       if (tokens > request_.max_tokens) throw RowProblem{"overlong", text};
     }
-    const bool prompt = KindOf(row.form) == RowKind::kPrompts;
-    const uint64_t fingerprint = prompt ? writer_->Stage(row.prompt) : writer_->Stage(row.record);
-    seen_.Prefetch(fingerprint);
-    writer_->Number();
-    if (!seen_.Insert(fingerprint)) {
-      throw RowProblem{"duplicate", "says the same as an earlier row"};
+    const bool prompt = KindOf(row.parsed.form) == RowKind::kPrompts;
+    row.fingerprint = prompt ? writer_->Stage(slot, row.parsed.prompt) : writer_->Stage(slot, row.parsed.record);
+    seen_.Prefetch(row.fingerprint);
+  }
+
+  // The rows that were understood, in their order.
+  void UseBatch(FileLedger& ledger) {
+    for (size_t slot = 0; slot < in_batch_; ++slot) {
+      if (batch_[slot].problem) continue;
+      try {
+        Stage(slot, ledger);
+      } catch (RowProblem& problem) {
+        batch_[slot].problem = std::move(problem);
+      }
     }
-    if (ledger.samples.size() < kSamples) ledger.samples.push_back(Sample(row));
-    writer_->Add();
-    ++ledger.used;
+    for (size_t slot = 0; slot < in_batch_; ++slot) {
+      Pending& row = batch_[slot];
+      ++ledger.read;
+      if (!row.problem && !seen_.Insert(row.fingerprint)) row.problem = RowProblem{"duplicate", "says the same as an earlier row"};
+      if (row.problem) {
+        Reject(row, ledger);
+        continue;
+      }
+      if (ledger.samples.size() < kSamples) ledger.samples.push_back(Sample(row.parsed));
+      writer_->Add(slot);
+      ++ledger.used;
+    }
+    in_batch_ = 0;
+  }
+
+  void Reject(const Pending& row, FileLedger& ledger) {
+    const RowProblem& problem = *row.problem;
+    ++ledger.rejected[problem.reason];
+    rejects_.Add(ledger.file, row.number, row.text, problem);
+    if (ledger.examples.size() < kMaxExamples) ledger.examples.push_back(Where(ledger, row.number) + ": " + problem.reason + ": " + problem.detail);
   }
 
   static std::string Where(const FileLedger& ledger, int64_t number) { return ledger.file + ":" + std::to_string(number); }
@@ -289,11 +345,26 @@ class Import {
     int64_t taken = 0, since_commit = 0;
     for (; taken < skip && source->Next(row); ++taken) {
     }
-    while (source->Next(row)) {
-      ++taken;
-      if (!row.blank) ReadRow(row, parser, ledger);
-      if (!writer_) continue;
-      const bool mark = ++since_commit >= request_.commit_rows || writer_->pending_bytes() >= kCommitBytes;
+    for (bool more = true; more;) {
+      // A batch ends where a mark or a look is due, and before there is a writer it is one row.
+      const int64_t until_due = std::min(std::max<int64_t>(request_.commit_rows - since_commit, 1), kLookRows - since_commit % kLookRows);
+      const int64_t most = writer_ ? std::min<int64_t>(until_due, ImportWriter::kSlots) : 1;
+      int64_t rows = 0;
+      std::exception_ptr failure;  // of the file; the rows before it count
+      try {
+        for (size_t bytes = 0; rows < most && bytes < kBatchBytes && (more = source->Next(row)); ++rows) {
+          bytes += row.text.size();
+          if (!row.blank) Understand(row, parser);
+        }
+      } catch (const Error&) {
+        failure = std::current_exception();
+      }
+      UseBatch(ledger);
+      if (failure) std::rethrow_exception(failure);
+      taken += rows;
+      if (!writer_ || rows == 0) continue;
+      since_commit += rows;
+      const bool mark = since_commit >= request_.commit_rows || writer_->pending_bytes() >= kCommitBytes;
       const bool look = request_.progress && (mark || since_commit % kLookRows == 0);
       const bool stop = look && !request_.progress(file, source->Progress(), ledger.read);
       if (mark || stop) {
@@ -316,23 +387,6 @@ class Import {
     return true;
   }
 
-  void ReadRow(const SourceRow& row, RowParser& parser, FileLedger& ledger) {
-    ++ledger.read;
-    try {
-      if (row.too_long) throw RowProblem{"line_too_long", "more than " + std::to_string(request_.max_row_bytes) + " bytes"};
-      parser.Parse(row.text, parsed_);
-      if (ledger.form.empty()) {
-        ledger.form = FormName(parsed_.form);
-        Settle(parsed_.form, ledger.file);
-      }
-      Use(parsed_, row.number, ledger);
-    } catch (const RowProblem& problem) {
-      ++ledger.rejected[problem.reason];
-      rejects_.Add(ledger.file, row, problem);
-      if (ledger.examples.size() < kMaxExamples) ledger.examples.push_back(Where(ledger, row.number) + ": " + problem.reason + ": " + problem.detail);
-    }
-  }
-
   void Commit(int64_t taken) {
     rejects_.Sync();
     Json mark = {{"signature", signature_}, {"kind", static_cast<int>(*kind_)}, {"rows", writer_->rows()}, {"hash", writer_->hash()},
@@ -349,7 +403,8 @@ class Import {
   std::optional<RowKind> kind_;
   std::unique_ptr<ImportWriter> writer_;
   FingerprintSet seen_;
-  ParsedRow parsed_;  // the row at hand
+  std::array<Pending, ImportWriter::kSlots> batch_;
+  size_t in_batch_ = 0;
   Rejects rejects_;
 };
 

@@ -2,7 +2,7 @@
 //
 // Every row ends in the ledger: read = used + rejected by reason. The form is found per file; files of one import have to
 // hold the same kind of rows. A killed import goes on where it was when it is called again with the same files and
-// options; the same files again change nothing. Memory: one row, buffers of some MB, and 16-32 bytes a used row for finding
+// options; the same files again change nothing. Memory: up to eight rows, buffers of some MB, and 16-32 bytes a used row for finding
 // duplicates (by 64 bits of hash: of 100 million different rows one is taken for another's twin with a chance of 3 in 10,000).
 // Thread safety: pure function of its arguments; nobody else may write the dataset meanwhile.
 // Errors: those of RowSource, ImportWriter and Store; kInvalidArgument for a file without a usable row, listing why.

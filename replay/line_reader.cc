@@ -9,8 +9,13 @@
 #include "common/error.h"
 
 namespace plumb::replay {
+namespace {
 
-ByteSource::ByteSource(const std::string& path) : path_(path), buffer_((size_t{1} << 16) + kPadding) {
+constexpr unsigned kLookBytes = 1u << 15;
+
+}  // namespace
+
+ByteSource::ByteSource(const std::string& path) : path_(path), buffer_(2 * kLookBytes + kPadding) {
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) throw Error(ErrorCode::kInvalidArgument, "is a folder, not a file", path);
   errno = 0;
@@ -20,7 +25,7 @@ ByteSource::ByteSource(const std::string& path) : path_(path), buffer_((size_t{1
     throw Error(error == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo,
                 std::string("could not open the file: ") + (error == 0 ? "out of memory" : std::strerror(error)), path);
   }
-  gzbuffer(file_, 1u << 15);  // half of what is asked for at once: plain files then come without a copy in between
+  gzbuffer(file_, kLookBytes);
   const auto size = std::filesystem::file_size(path, ignored);
   size_ = ignored ? 0 : size;
 }
@@ -33,7 +38,10 @@ double ByteSource::Progress() const {
 }
 
 bool ByteSource::Fill() {
-  const int got = gzread(file_, buffer_.data(), static_cast<unsigned>(buffer_.size() - kPadding));
+  // zlib looks at its first buffer to tell whether the file is packed. Where just that is asked for first, and twice as much from
+  // then on, a plain file comes without a copy in between.
+  const unsigned ask = unpacked_ == 0 ? kLookBytes : 2 * kLookBytes;
+  const int got = gzread(file_, buffer_.data(), ask);
   int error = Z_OK;
   const char* text = gzerror(file_, &error);
   if (got < 0 || error == Z_BUF_ERROR) {
