@@ -5,7 +5,8 @@
 // order once they are in table files, by one thread; RocksDB's as it hands them out, the store's as a replay server gets them,
 // their sum checked under their key (Store::ReadSealed). Sample decoded: the same verified and unpacked as well, which is what a
 // learner pays in the store's own process (Store::Read). The three take turns; of each the best of seven passes counts, by the clock and by processor
-// time, which what else runs on the machine changes less. Then the start with a million records.
+// time, which what else runs on the machine changes less. Then a step to a learner in another process, and the start with a million
+// records.
 #include <time.h>
 
 #include <algorithm>
@@ -22,6 +23,7 @@
 
 #include "common/crc32c.h"
 #include "replay/record.h"
+#include "replay/remote.h"
 #include "replay/rocks.h"
 #include "replay/store.h"
 #include "replay/table.h"
@@ -84,22 +86,20 @@ TrajectoryGroup MakeGroup(uint64_t id, int samples, int tokens) {
 }
 
 // Work in `threads` threads on the ids 0..n-1.
-double OnIds(int threads, uint64_t n, const std::function<void(uint64_t)>& work) {
+void OnIds(int threads, uint64_t n, const std::function<void(uint64_t)>& work) {
   std::atomic<uint64_t> next{0};
-  return Seconds([&] {
-    std::vector<std::thread> pool;
-    for (int t = 0; t < threads; ++t) {
-      pool.emplace_back([&] {
-        for (uint64_t id; (id = next++) < n;) work(id);
-      });
-    }
-    for (std::thread& t : pool) t.join();
-  });
+  std::vector<std::thread> pool;
+  for (int t = 0; t < threads; ++t) {
+    pool.emplace_back([&] {
+      for (uint64_t id; (id = next++) < n;) work(id);
+    });
+  }
+  for (std::thread& t : pool) t.join();
 }
 
 void Compare(const std::string& folder, int samples, int tokens, uint64_t n, int threads) {
   const std::string value = EncodeStoredGroup({.group = MakeGroup(0, samples, tokens)});
-  double insert[2] = {};  // RocksDB alone, the store
+  Pass insert[2];  // RocksDB alone, the store; one pass each
   std::vector<uint64_t> order(n);
   for (uint64_t i = 0; i < n; ++i) order[i] = i;
   std::shuffle(order.begin(), order.end(), std::mt19937_64(5));
@@ -107,21 +107,22 @@ void Compare(const std::string& folder, int samples, int tokens, uint64_t n, int
   RocksFolder rocks;
   rocks.Open(folder + "/bare", {});
   const std::string lease(20, 'l');
-  insert[0] = OnIds(threads, n, [&](uint64_t id) {
+  const auto on_all = [&](const std::function<void(uint64_t)>& work) { return [=] { OnIds(threads, n, work); }; };
+  insert[0].Run(on_all([&](uint64_t id) {
     rocksdb::WriteBatch batch;
     const std::string key = LeaseKey(Purpose::kTrain, id);
     batch.Put(rocks.handle(Family::kGroups), key, value);
     batch.Put(rocks.handle(Family::kLeases), key, lease);
     rocks.Write(batch, /*sync=*/true);
-  });
+  }));
   rocks.Flush();
   std::filesystem::remove_all(folder + "/store");
   const auto store = Store::Open(folder + "/store", {.run_id = "bench"});
   std::vector<TrajectoryGroup> groups;  // made by actors elsewhere: not part of the time
   for (uint64_t id = 0; id < n; ++id) groups.push_back(MakeGroup(id, samples, tokens));
-  insert[1] = OnIds(threads, n, [&](uint64_t id) {
+  insert[1].Run(on_all([&](uint64_t id) {
     if (store->Insert(groups[id]) != InsertResult::kInserted) std::abort();
-  });
+  }));
   store->Flush();
   groups.clear();
 
@@ -150,16 +151,50 @@ void Compare(const std::string& folder, int samples, int tokens, uint64_t n, int
   const auto rate = [&](double seconds) { return static_cast<double>(n) / seconds; };
   const double mb = static_cast<double>(value.size()) / 1e6;
   std::printf("%d x %d tokens, %zu bytes a group, %d threads\n", samples, tokens, value.size(), threads);
-  std::printf("  insert          store %8.0f/s %6.1f MB/s   RocksDB %8.0f/s   %.2fx\n", rate(insert[1]), mb * rate(insert[1]), rate(insert[0]),
-              insert[0] / insert[1]);
-  const auto print = [&](const char* what, const Pass& pass) {
+  const auto print = [&](const char* what, const Pass& pass, const Pass& alone) {
     const double us = 1e6 / static_cast<double>(n);
     std::printf("  %s store %8.0f/s %6.1f MB/s   RocksDB %8.0f/s   %.2fx; processor time %.1f us and %.1f us, %.2fx\n", what, rate(pass.clock),
-                mb * rate(pass.clock), rate(bare.clock), bare.clock / pass.clock, us * pass.processor, us * bare.processor,
-                bare.processor / pass.processor);
+                mb * rate(pass.clock), rate(alone.clock), alone.clock / pass.clock, us * pass.processor, us * alone.processor,
+                alone.processor / pass.processor);
   };
-  print("sample         ", sealed);
-  print("sample decoded ", decoded);
+  print("insert        ", insert[1], insert[0]);
+  print("sample        ", sealed, bare);
+  print("sample decoded", decoded, bare);
+}
+
+// What a learner in another process waits for: a step from the server's store to decoded groups, both ends in this process.
+void Remote(const std::string& folder, int samples, int tokens) {
+  constexpr int kGroups = 64;
+  std::filesystem::remove_all(folder + "/served");
+  const auto store = Store::Open(folder + "/served", {.run_id = "bench"});
+  store->PutPrompts(kTrainDataset, std::vector<Prompt>(kGroups, {.text = "q"}));
+  TableOptions options;
+  options.steps = 1;
+  options.prompts_per_step = kGroups;
+  options.samples_per_prompt = samples;
+  ReplayTable table(store.get(), options);
+  table.TryNext(0);
+  for (const PromptLease& lease : table.Lease(kGroups, After(std::chrono::seconds(1)))) {
+    TrajectoryGroup group = MakeGroup(lease.lease_id, samples, tokens);
+    group.lease = lease;
+    for (Trajectory& t : group.trajectories) std::replace(t.policy_versions.begin(), t.policy_versions.end(), int64_t{1}, int64_t{0});
+    group.policy.version = 0;
+    if (table.Insert(group) != InsertResult::kInserted) std::abort();
+  }
+  store->Flush();
+  const std::filesystem::path sockets = folder + "/sockets";
+  std::filesystem::create_directories(sockets);
+  std::filesystem::permissions(sockets, std::filesystem::perms::owner_all);
+  ReplayServer server(&table, "ipc://" + (sockets / "store.sock").string());
+  ReplayClient learner(server.endpoint());
+  Pass pass;
+  for (int i = 0; i < 3 * kPasses; ++i) {
+    pass.Run([&] {
+      if (learner.Next(0, After(std::chrono::seconds(60))).size() != kGroups) std::abort();
+    });
+  }
+  std::printf("%d groups of %d x %d tokens through the socket: %.2f ms, processor time %.2f ms\n", kGroups, samples, tokens,
+              1e3 * pass.clock, 1e3 * pass.processor);
 }
 
 // What guards every value: GB/s of each way that this processor has, the last being the one in use.
@@ -224,6 +259,9 @@ int main(int argc, char** argv) {
   plumb::replay::Compare(folder, 8, 256, 2000, 1);
   plumb::replay::Compare(folder, 8, 256, 2000, 8);
   plumb::replay::Compare(folder, 8, 1024, 1000, 8);
+  plumb::replay::Compare(folder, 8, 4096, 250, 8);
+  plumb::replay::Remote(folder, 8, 256);
+  plumb::replay::Remote(folder, 8, 1024);
   if (argc < 3) plumb::replay::Start(folder, 1'000'000);
   std::filesystem::remove_all(folder);
   return 0;

@@ -23,7 +23,9 @@ constexpr char kPreferenceTag[] = "PPF1";
 constexpr uint32_t kMaxDepth = 16;
 constexpr size_t kMinTableBytes = 8;  // every table of ours is larger; bounds how many can be in so many bytes
 constexpr int32_t kMaxSamples = 65536;
-constexpr size_t kKeptBytes = size_t{512} << 10;  // memory a thread keeps for records that do not lie aligned
+// Memory that a thread keeps for the next record, on either way: asking the system for it again and again may cost more than all
+// the rest. Pages that no record has reached are not there.
+constexpr size_t kKeptBytes = size_t{16} << 20;
 
 [[noreturn]] void Malformed(const std::string& what) { throw Error(ErrorCode::kCorruption, "malformed record: " + what); }
 
@@ -161,10 +163,21 @@ class Encoder {
   std::vector<fb::Offset<wire::Message>> messages_;
 };
 
+// use(encoder) with one for a record of about so many bytes.
+template <class Use>
+auto WithEncoder(size_t expected, Use use) {
+  if (expected > kKeptBytes) {
+    Encoder large(expected);
+    return use(large);
+  }
+  thread_local Encoder kept(1024);
+  kept.Restart(expected);
+  return use(kept);
+}
+
 template <class Record>
 std::string EncodeOne(const Record& record, const char* tag) {
-  Encoder encoder(SizeOf(record));
-  return encoder.Finish(encoder.Add(record), tag);
+  return WithEncoder(SizeOf(record), [&](Encoder& encoder) { return encoder.Finish(encoder.Add(record), tag); });
 }
 
 // --- decoding ---
@@ -365,7 +378,6 @@ auto DecodeOne(std::span<const std::byte> bytes, const char* tag) {
   const uint8_t* data = reinterpret_cast<const uint8_t*>(bytes.data());
   std::unique_ptr<uint64_t[]> large;
   if (reinterpret_cast<uintptr_t>(data) % alignof(uint64_t) != 0) {
-    // Asking the system for such memory again and again costs more than the copy itself.
     thread_local std::unique_ptr<uint64_t[]> kept;
     if (bytes.size() <= kKeptBytes && !kept) kept = std::make_unique_for_overwrite<uint64_t[]>(kKeptBytes / 8);
     if (bytes.size() > kKeptBytes) large = std::make_unique_for_overwrite<uint64_t[]>((bytes.size() + 7) / 8);
@@ -389,6 +401,9 @@ std::vector<std::byte> ToBytes(const std::string& text) {
 }  // namespace
 
 std::string Encode(const TrajectoryGroup& group) { return EncodeOne(group, kGroupTag); }
+void EncodeBehind(const TrajectoryGroup& group, std::string& out) {
+  WithEncoder(SizeOf(group), [&](Encoder& encoder) { out.append(encoder.FinishInPlace(encoder.Add(group), kGroupTag)); });
+}
 std::string Encode(const PromptLease& lease) { return EncodeOne(lease, kLeaseTag); }
 std::string Encode(const Prompt& prompt) { return EncodeOne(prompt, kPromptTag); }
 
@@ -430,21 +445,23 @@ std::string_view RowEncoder::Behind(uint32_t sum) {
 std::string Encode(std::span<const TrajectoryGroup> groups) {
   size_t expected = 64;
   for (const auto& g : groups) expected += SizeOf(g);
-  Encoder encoder(expected);
-  std::vector<fb::Offset<wire::TrajectoryGroup>> list;
-  for (const auto& g : groups) list.push_back(encoder.Add(g));
-  const auto vector = encoder.builder().CreateVector(list);
-  return encoder.Finish(wire::CreateTrajectoryGroups(encoder.builder(), vector), kGroupsTag);
+  return WithEncoder(expected, [&](Encoder& encoder) {
+    std::vector<fb::Offset<wire::TrajectoryGroup>> list;
+    for (const auto& g : groups) list.push_back(encoder.Add(g));
+    const auto vector = encoder.builder().CreateVector(list);
+    return encoder.Finish(wire::CreateTrajectoryGroups(encoder.builder(), vector), kGroupsTag);
+  });
 }
 
 std::string Encode(std::span<const PromptLease> leases) {
   size_t expected = 64;
   for (const auto& l : leases) expected += SizeOf(l);
-  Encoder encoder(expected);
-  std::vector<fb::Offset<wire::PromptLease>> list;
-  for (const auto& l : leases) list.push_back(encoder.Add(l));
-  const auto vector = encoder.builder().CreateVector(list);
-  return encoder.Finish(wire::CreatePromptLeases(encoder.builder(), vector), kLeasesTag);
+  return WithEncoder(expected, [&](Encoder& encoder) {
+    std::vector<fb::Offset<wire::PromptLease>> list;
+    for (const auto& l : leases) list.push_back(encoder.Add(l));
+    const auto vector = encoder.builder().CreateVector(list);
+    return encoder.Finish(wire::CreatePromptLeases(encoder.builder(), vector), kLeasesTag);
+  });
 }
 
 TrajectoryGroup DecodeTrajectoryGroup(std::span<const std::byte> bytes) {

@@ -23,6 +23,7 @@ namespace plumb {
 inline constexpr size_t kMaxRecordBytes = size_t{1} << 30;
 
 std::string Encode(const TrajectoryGroup& group);
+void EncodeBehind(const TrajectoryGroup& group, std::string& out);  // the same bytes, behind those that `out` holds
 std::string Encode(const PromptLease& lease);
 std::string Encode(const Prompt& prompt);
 std::string Encode(const PreferenceRecord& record);

@@ -60,7 +60,7 @@ std::string_view CheckedPayload(std::string_view family, std::string_view key, s
 class AlignedValue {
  public:
   AlignedValue(std::string_view key, std::string_view value) {
-    // Asking the system for such memory again and again costs ten times what all the rest does. The pages that no group has
+    // Asking the system for such memory again and again may cost more than all the rest. The pages that no group has
     // reached are not there.
     thread_local std::unique_ptr<uint64_t[]> kept;
     const size_t words = value.size() / 8 + 2;
@@ -173,7 +173,11 @@ LeaseRecord DecodeLeaseRecord(std::string_view key, std::string_view payload) {
 std::string EncodeStoredGroup(const StoredGroup& stored) {
   ByteWriter writer;
   writer.U8(static_cast<uint8_t>(stored.kind));
-  if (stored.kind == GroupKind::kGroup) return writer.Take().append(Encode(stored.group));
+  if (stored.kind == GroupKind::kGroup) {
+    std::string payload = writer.Take();
+    EncodeBehind(stored.group, payload);
+    return payload;
+  }
   TrajectoryGroup marker = stored.group;
   marker.lease.num_samples = 0;  // a group has as many trajectories as samples, or the codec refuses it
   return writer.Bytes(stored.drop_reason)
@@ -202,6 +206,16 @@ StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload) {
   }
   if (stored.kind == GroupKind::kDropped) stored.group.lease.num_samples = static_cast<int32_t>(samples);
   return stored;
+}
+
+std::string SealGroup(std::string_view key, const TrajectoryGroup& group) {
+  std::string value(kSumBytes, '\0');
+  value.push_back(static_cast<char>(GroupKind::kGroup));
+  EncodeBehind(group, value);
+  std::string sum;
+  AppendLittleEndian(sum, Sum(key, std::string_view(value).substr(kSumBytes)));
+  value.replace(0, kSumBytes, sum);
+  return value;
 }
 
 StoredGroup OpenStoredGroup(std::string_view key, std::string_view value) {

@@ -40,6 +40,8 @@ std::string EncodeLeaseRecord(const LeaseRecord& record);
 LeaseRecord DecodeLeaseRecord(std::string_view key, std::string_view payload);
 std::string EncodeStoredGroup(const StoredGroup& stored);
 StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload);
+// Seal(key, EncodeStoredGroup) of a whole group, without copies between.
+std::string SealGroup(std::string_view key, const TrajectoryGroup& group);
 // What a key of `groups` holds: the sum checked, decoded, and found to be of the lease that the key names.
 StoredGroup OpenStoredGroup(std::string_view key, std::string_view value);
 std::string EncodePromptRow(const Prompt& prompt);

@@ -217,7 +217,7 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
   ByteReader in(request.payload, "request '" + verb + "'");
   if (verb == "insert") {
     table->CheckAcknowledged(in.U64());
-    const std::vector<TrajectoryGroup> groups = DecodeTrajectoryGroups(BytesOf(std::string(in.Rest())));
+    const std::vector<TrajectoryGroup> groups = DecodeTrajectoryGroups(BytesOf(in.Rest()));
     const std::string results = EncodeResults(table->InsertMany(groups));
     responder.Reply(ByteWriter().U64(table->Acknowledged()).Take() + results);
     Wake();
@@ -260,7 +260,7 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
     in.ExpectEnd();
     Park(deadline, [this, version, samples](bool late) { return table->TryEvaluate(version, samples, late); }, std::move(responder));
   } else if (verb == "release") {
-    table->Release(DecodePromptLeases(BytesOf(std::string(in.Rest()))));
+    table->Release(DecodePromptLeases(BytesOf(in.Rest())));
     responder.Reply(std::string());
     Wake();
   } else if (verb == "release_actor") {

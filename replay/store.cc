@@ -350,13 +350,14 @@ std::vector<LeaseMark> Store::Leases(Purpose purpose) const {
 InsertResult Store::Insert(const TrajectoryGroup& group) { return Insert(std::span(&group, 1)).front(); }
 
 std::vector<InsertResult> Store::Insert(std::span<const TrajectoryGroup> groups) {
-  std::vector<StoredGroup> stored;
-  stored.reserve(groups.size());
-  for (const TrajectoryGroup& group : groups) {
+  std::vector<Incoming> incoming(groups.size());
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const TrajectoryGroup& group = groups[i];
     CheckInvariants(group);
-    stored.push_back({GroupKind::kGroup, "", group});
+    incoming[i].group = &group;
+    if (group.run_id == impl_->run_id) incoming[i].value = SealGroup(LeaseKey(group.lease.purpose, group.lease.lease_id), group);
   }
-  return InsertStored(stored);
+  return InsertSealed(incoming);
 }
 
 InsertResult Store::InsertDropped(const TrajectoryGroup& group, const std::string& reason) {
@@ -365,39 +366,42 @@ InsertResult Store::InsertDropped(const TrajectoryGroup& group, const std::strin
   marker.group.actor = group.actor;
   marker.group.lease = group.lease;
   marker.group.policy = group.policy;
-  return InsertStored(std::span(&marker, 1)).front();
+  Incoming incoming{&group, {}};
+  if (group.run_id == impl_->run_id) {
+    incoming.value = Seal(LeaseKey(group.lease.purpose, group.lease.lease_id), EncodeStoredGroup(marker));
+  }
+  return InsertSealed(std::span(&incoming, 1)).front();
 }
 
-std::vector<InsertResult> Store::InsertStored(std::span<const StoredGroup> stored) {
-  std::vector<InsertResult> results(stored.size(), InsertResult::kInserted);
-  std::vector<std::string> payloads(stored.size());
-  for (size_t i = 0; i < stored.size(); ++i) {
-    if (stored[i].group.run_id != impl_->run_id) {
-      results[i] = InsertResult::kRefused;
-      impl_->Count("refused/other_run", 1);
-    } else {
-      payloads[i] = EncodeStoredGroup(stored[i]);
-    }
+std::vector<InsertResult> Store::InsertSealed(std::span<const Incoming> incoming) {
+  std::vector<InsertResult> results(incoming.size(), InsertResult::kInserted);
+  constexpr size_t kBesidesBytes = 128;  // more than keys, lease and heads of a group take in a batch
+  size_t batch_bytes = kBesidesBytes;
+  for (size_t i = 0; i < incoming.size(); ++i) {
+    batch_bytes += incoming[i].value.size() + kBesidesBytes;
+    if (!incoming[i].value.empty()) continue;
+    results[i] = InsertResult::kRefused;
+    impl_->Count("refused/other_run", 1);
   }
   // Reserve: all keys of this call at once and only while none of them is being written, so callers cannot dead-lock.
   std::vector<std::pair<int, uint64_t>> reserved;
-  rocksdb::WriteBatch batch;
+  rocksdb::WriteBatch batch(batch_bytes);
   int64_t bytes = 0;
   uint64_t last = 0;  // highest number among these inserts
   {
     std::unique_lock lock(impl_->mu);
     const auto key_of = [&](size_t i) {
-      return std::pair(Index(stored[i].group.lease.purpose), stored[i].group.lease.lease_id);
+      return std::pair(Index(incoming[i].group->lease.purpose), incoming[i].group->lease.lease_id);
     };
     impl_->landed.wait(lock, [&] {
-      for (size_t i = 0; i < stored.size(); ++i) {
+      for (size_t i = 0; i < incoming.size(); ++i) {
         if (impl_->in_flight.contains(key_of(i))) return false;
       }
       return true;
     });
-    for (size_t i = 0; i < stored.size(); ++i) {
+    for (size_t i = 0; i < incoming.size(); ++i) {
       if (results[i] == InsertResult::kRefused) continue;
-      const PromptLease& lease = stored[i].group.lease;
+      const PromptLease& lease = incoming[i].group->lease;
       if (impl_->Has(lease.purpose, lease.lease_id) || !impl_->in_flight.insert(key_of(i)).second) {
         results[i] = InsertResult::kDuplicate;
         impl_->Count("duplicates", 1);
@@ -406,9 +410,9 @@ std::vector<InsertResult> Store::InsertStored(std::span<const StoredGroup> store
       reserved.push_back(key_of(i));
       const std::string key = LeaseKey(lease.purpose, lease.lease_id);
       const LeaseRecord record{true, lease.attempt, 0, ++impl_->sequence};
-      batch.Put(impl_->rocks.handle(Family::kGroups), key, Seal(key, payloads[i]));
+      batch.Put(impl_->rocks.handle(Family::kGroups), key, incoming[i].value);
       batch.Put(impl_->rocks.handle(Family::kLeases), key, Seal(key, EncodeLeaseRecord(record)));
-      bytes += static_cast<int64_t>(payloads[i].size());
+      bytes += static_cast<int64_t>(incoming[i].value.size());
     }
     last = impl_->sequence;
   }

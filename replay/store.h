@@ -236,7 +236,12 @@ class Store {
   std::optional<std::string> GetRaw(int family, std::string_view key) const;  // payload, checked
   bool SameRows(int family, const std::string& dataset, const std::string& stored, const std::string& now) const;
   class RocksFolder& rocks() const;
-  std::vector<InsertResult> InsertStored(std::span<const StoredGroup> stored);
+  // A group and what its key is to hold; empty for one of another run.
+  struct Incoming {
+    const TrajectoryGroup* group = nullptr;
+    std::string value;
+  };
+  std::vector<InsertResult> InsertSealed(std::span<const Incoming> incoming);
   explicit Store(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

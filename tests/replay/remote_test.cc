@@ -364,6 +364,7 @@ TEST(RecordTest, GroupsOfAnySizeOpenAndFlipsAreNoticed) {
     const TrajectoryGroup group = Answer(PlainLease(7), 0, "run", tokens);
     const std::string key = LeaseKey(Purpose::kTrain, 7);
     std::string value = Seal(key, EncodeStoredGroup({.group = group}));
+    EXPECT_EQ(SealGroup(key, group), value);
     EXPECT_EQ(OpenStoredGroup(key, value).group, group) << tokens;
     for (const size_t at : {size_t{0}, size_t{4}, size_t{5}, value.size() / 3, value.size() - 1}) {
       value[at] = static_cast<char>(value[at] ^ 1);
