@@ -238,7 +238,7 @@ struct OptimizerConfig {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double eps = 1e-8;
-  double weight_decay = 0.0;
+  double weight_decay = 0.01;
   double grad_clip = 1.0;            // global norm; 0: off
   std::string lr_schedule = "constant";
   double warmup_fraction = 0.0;
