@@ -67,28 +67,28 @@ class AlignedFile : public rocksdb::FSWritableFileOwnerWrapper {
     IOStatus s = target()->Append(Slice(piece_.get(), used_), options, debug);
     begin_ += used_;
     used_ = 0;
-    return s;
+    return s.ok() ? ReadOn(options, debug) : s;  // while the processor's cache still holds what the kernel took
+  }
+
+  // What was written since the last call, as the file holds it.
+  IOStatus ReadOn(const IOOptions& options, IODebugContext* debug) {
+    if (!reader_) {
+      IOStatus s = disk_->NewRandomAccessFile(path_, FileOptions(), &reader_, debug);
+      if (!s.ok()) return s;
+    }
+    for (Slice part; read_ < begin_; read_ += part.size()) {
+      IOStatus s = reader_->Read(read_, std::min<uint64_t>(kReadBytes, begin_ - read_), options, &part, buffer_.get(), debug);
+      if (!s.ok()) return s;
+      if (part.empty()) break;  // the sums will differ
+      read_sum_ = Crc32c(part.data(), part.size(), read_sum_);
+    }
+    return IOStatus::OK();
   }
 
   IOStatus ReadBack(const IOOptions& options, IODebugContext* debug) {
     IOStatus s = WritePiece(options, debug);
     if (!s.ok()) return s;
-    RangeSync(0, begin_, options, debug).PermitUncheckedError();  // the disk writes meanwhile
-    std::unique_ptr<rocksdb::FSRandomAccessFile> file;
-    s = disk_->NewRandomAccessFile(path_, FileOptions(), &file, debug);
-    if (!s.ok()) return s;
-    const auto buffer = std::make_unique_for_overwrite<char[]>(kReadBytes);
-    uint64_t at = 0;
-    uint32_t sum = 0;
-    for (;;) {
-      Slice part;
-      s = file->Read(at, kReadBytes, options, &part, buffer.get(), debug);
-      if (!s.ok()) return s;
-      if (part.empty()) break;
-      at += part.size();
-      sum = Crc32c(part.data(), part.size(), sum);
-    }
-    if (at == begin_ && sum == sum_) return IOStatus::OK();
+    if (read_ == begin_ && read_sum_ == sum_) return IOStatus::OK();
     return IOStatus::Corruption("the table file, read back, holds other bytes than were written", path_);
   }
 
@@ -98,6 +98,10 @@ class AlignedFile : public rocksdb::FSWritableFileOwnerWrapper {
   uint64_t begin_ = 0;  // of the piece in the file
   size_t used_ = 0;     // of the piece
   uint32_t sum_ = 0;    // of the file and the piece
+  std::unique_ptr<rocksdb::FSRandomAccessFile> reader_;
+  const std::unique_ptr<char[]> buffer_ = std::make_unique_for_overwrite<char[]>(kReadBytes);
+  uint64_t read_ = 0;      // bytes read back
+  uint32_t read_sum_ = 0;  // of them
 };
 
 class AlignedDisk : public rocksdb::FileSystemWrapper {

@@ -4,7 +4,7 @@
 // before them take the kernel half as long. And what was written is read back against one sum of all bytes, which is quicker
 // than taking every block apart again.
 // For files that are written once, in order, and count only once they are synced: Flush leaves what does not fill a piece in
-// memory; Sync writes it, reads the file back and is Corruption where that holds other bytes than were written.
+// memory; Sync writes it. Each piece is read back once it is written; Sync is Corruption where that was other bytes than were written.
 // Thread safety: that of `below`. Ownership: `below` outlives it, and it the files.
 #pragma once
 
