@@ -90,8 +90,9 @@ else
 	@tests/fuzz/run.sh build-fuzz/tests/fuzz/plumb_fuzz $(FUZZ_SECONDS) build-fuzz/corpus $(FUZZ_TARGETS)
 endif
 
-# Under ASan + UBSan in the fuzzers' build, and under TSan. LibTorch, Arrow, RocksDB and ZeroMQ are not instrumented.
+# Under ASan + UBSan in the fuzzers' build, what computes in one of the usual compiler, and under TSan. LibTorch, Arrow, RocksDB and ZeroMQ are not instrumented.
 ASAN_TESTS := common_test configs_test policy_model_files_test fuzz_test
+ASAN_GCC_TESTS := kernels_test policy_model_test
 TSAN_TESTS := common_test
 sanitizers: setup
 ifeq ($(HAVE_CLANG),)
@@ -100,6 +101,9 @@ else
 	@$(CMAKE) --preset fuzz $(TORCH_FLAG) --log-level=WARNING >/dev/null
 	@$(NINJA) -C build-fuzz -j$(JOBS) $(ASAN_TESTS)
 	@tests/sanitizers/run.sh address build-fuzz $(ASAN_TESTS)
+	@$(CMAKE) --preset asan $(TORCH_FLAG) --log-level=WARNING >/dev/null
+	@$(NINJA) -C build-asan -j$(JOBS) $(ASAN_GCC_TESTS)
+	@tests/sanitizers/run.sh address build-asan $(ASAN_GCC_TESTS)
 	@$(CMAKE) --preset tsan $(TORCH_FLAG) --log-level=WARNING >/dev/null
 	@$(NINJA) -C build-tsan -j$(JOBS) $(TSAN_TESTS)
 	@tests/sanitizers/run.sh thread build-tsan $(TSAN_TESTS)

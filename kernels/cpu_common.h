@@ -31,7 +31,8 @@ void ForDType(DType dtype, const Body& body) {
 inline float FastExp(float x) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const float clamped = x > 88.37f ? 88.37f : (x < -87.3f ? -87.3f : x);
-  const float n = (clamped * 1.44269504088896341f + magic) - magic;
+  const float shifted = clamped * 1.44269504088896341f + magic;
+  const float n = shifted - magic;
   float r = clamped - n * 0.693145751953125f;
   r = r - n * 1.42860682030941723212e-6f;
   float p = 1.9875691500e-4f;
@@ -41,7 +42,7 @@ inline float FastExp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
+  const uint32_t bits = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;  // n in the low bits; a NaN has some, too
   const float scaled = p * std::bit_cast<float>(bits);
   return x < -87.3f ? 0.0f : (x > 88.37f ? INFINITY : scaled);
 }
