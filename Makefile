@@ -90,7 +90,8 @@ else
 	@tests/fuzz/run.sh build-fuzz/tests/fuzz/plumb_fuzz $(FUZZ_SECONDS) build-fuzz/corpus $(FUZZ_TARGETS)
 endif
 
-# Under ASan + UBSan in the fuzzers' build, what computes in one of the usual compiler, and under TSan. LibTorch, Arrow, RocksDB and ZeroMQ are not instrumented.
+# Under ASan + UBSan in the fuzzers' build, what computes in one of the usual compiler, and under TSan. LibTorch, Arrow, RocksDB and
+# ZeroMQ are not instrumented.
 ASAN_TESTS := common_test configs_test policy_model_files_test fuzz_test
 ASAN_GCC_TESTS := kernels_test policy_model_test
 TSAN_TESTS := common_test
