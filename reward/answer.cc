@@ -5,19 +5,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "reward/latex_text.h"
+#include "reward/units.h"
+#include "reward/words.h"
+
 namespace plumb::reward {
 namespace {
 
 constexpr size_t kMaxDigits = 400;
+constexpr size_t kLongestRest = 200;  // of a line behind ####
+constexpr std::string_view kSpaces = " \n\t\r\f\v";
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
-
-std::string_view Trim(std::string_view s) {
-  while (!s.empty() && IsSpace(s.front())) s.remove_prefix(1);
-  while (!s.empty() && IsSpace(s.back())) s.remove_suffix(1);
-  return s;
-}
 
 void ReplaceAll(std::string* s, std::string_view from, std::string_view to) {
   if (s->find(from) == std::string::npos) return;
@@ -30,45 +30,15 @@ void ReplaceAll(std::string* s, std::string_view from, std::string_view to) {
   *s = out.append(*s, at, std::string::npos);
 }
 
-// The text between the brace at `open` and its partner; nullopt if it is never closed.
-std::optional<std::string_view> Braced(std::string_view text, size_t open) {
-  if (open >= text.size() || text[open] != '{') return std::nullopt;
-  int depth = 0;
-  for (size_t i = open; i < text.size(); ++i) {
-    if (text[i] == '\\') {
-      ++i;
-    } else if (text[i] == '{') {
-      ++depth;
-    } else if (text[i] == '}' && --depth == 0) {
-      return text.substr(open + 1, i - open - 1);
-    }
-  }
-  return std::nullopt;
-}
-
-std::optional<std::string> LastBoxed(std::string_view text) {
-  // Only the last few candidates are tried: a text of nothing but unclosed \boxed{ must not cost quadratic time.
-  size_t end = text.size();
-  for (int tries = 0; tries < 8; ++tries) {
-    const size_t at = text.substr(0, end).rfind("\\boxed");
-    if (at == std::string_view::npos) return std::nullopt;
-    size_t open = at + 6;
-    while (open < text.size() && IsSpace(text[open])) ++open;
-    if (auto inside = Braced(text, open)) return std::string(Trim(*inside));
-    end = at;
-  }
-  return std::nullopt;
-}
-
 std::string Unbox(std::string_view text) {
-  if (auto boxed = LastBoxed(text)) return *boxed;
+  if (auto boxed = LastBox(text)) return *boxed;
   return std::string(Trim(text));
 }
 
 // Removes \name{...} keeping (or dropping) what is inside.
 void Unwrap(std::string* s, std::string_view name, bool keep) {
   for (size_t at = 0; (at = s->find(name, at)) != std::string::npos;) {
-    const auto inside = Braced(*s, at + name.size());
+    const auto inside = BracedText(*s, at + name.size());
     if (!inside) {
       at += name.size();
       continue;
@@ -216,7 +186,7 @@ std::optional<Rational> ParseFrac(std::string_view s, size_t* used) {
   std::optional<Rational> parts[2];
   for (auto& part : parts) {
     while (at < s.size() && IsSpace(s[at])) ++at;
-    if (const auto inside = Braced(s, at)) {
+    if (const auto inside = BracedText(s, at)) {
       part = ParseSigned(Trim(*inside));
       at += inside->size() + 2;
     } else if (at < s.size() && IsDigit(s[at])) {
@@ -341,21 +311,127 @@ std::string Canonical(std::string_view text) {
   return out.substr(begin, end - begin);
 }
 
+// Inside the last complete <answer>..</answer> that is not blank.
+std::optional<std::string> LastTagged(std::string_view text) {
+  // Only the last few are tried: a text of nothing but empty ones must not cost quadratic time.
+  for (int tries = 0; tries < 8; ++tries) {
+    const size_t close = text.rfind("</answer>");
+    if (close == std::string_view::npos) return std::nullopt;
+    text = text.substr(0, close);
+    const size_t open = text.rfind("<answer>");
+    if (open == std::string_view::npos) return std::nullopt;
+    const std::string_view inside = Trim(text.substr(open + 8));
+    if (!inside.empty()) return Unbox(inside);
+    text = text.substr(0, open);
+  }
+  return std::nullopt;
+}
+
+// What stands on the line at the start; `rest` becomes what stands below it.
+std::string_view TakeLine(std::string_view* rest) {
+  const size_t end = std::min(rest->find('\n'), rest->size());
+  const std::string_view line = rest->substr(0, end);
+  rest->remove_prefix(std::min(end + 1, rest->size()));
+  return line;
+}
+
+// "Final answer", "**Answer:**", "The answer is" at the start of a line: removed, with the signs around it.
+std::string_view WithoutAnnouncement(std::string_view line) {
+  const auto drop = [](std::string_view s) {
+    while (!s.empty() && (IsSpace(s.front()) || s.front() == '*' || s.front() == ':' || s.front() == '_')) s.remove_prefix(1);
+    return s;
+  };
+  bool named = false;
+  const std::string_view whole = line;
+  line = drop(line);
+  for (std::string_view word : {"the", "my", "so", "final", "correct", "answer", "is"}) {
+    if (line.size() < word.size() || LowerAscii(line.substr(0, word.size())) != word) continue;
+    const std::string_view behind = line.substr(word.size());
+    if (!behind.empty() && !IsSpace(behind.front()) && behind.front() != ':' && behind.front() != '*' && behind.front() != '_') continue;
+    named = named || word == "answer";
+    line = drop(behind);
+  }
+  return named ? line : whole;
+}
+
+// A number, a few signs of mathematics, or a number with a unit: no heading.
+bool ReadsAsValue(std::string_view rest) {
+  if (ParseRational(rest)) return true;
+  Rational ignored;
+  const size_t number = ScanDecimal(rest, &ignored);
+  if (number > 0 && ReadUnit(PlainLatex(rest.substr(number)))) return true;
+  size_t run = 0;
+  bool command = false, any = false;
+  for (char c : rest) {
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    command = c == '\\' || (command && letter);
+    run = letter && !command ? run + 1 : 0;
+    if (run > 2) return false;  // a word
+    any = any || IsDigit(c) || c == '$' || c == '\\';
+  }
+  // "1. a)", "2) b": an item of a list.
+  const bool item = number > 0 && number < rest.size() && (rest[number] == ')' || rest[number] == ':' || rest[number - 1] == '.');
+  return any && !item;
+}
+
+// What stands below a heading that announces the answer: a value or a few words; none for prose.
+std::optional<std::string> Announcement(std::string_view below) {
+  const size_t begin = below.find_first_not_of(kSpaces);
+  if (begin == std::string_view::npos) return std::nullopt;
+  below = below.substr(begin, kLongestRest + 1);
+  const std::string_view paragraph = Trim(below.substr(0, std::min(below.find("\n\n"), below.find("\n#"))));
+  const bool few = SpacedWords(paragraph).size() <= 4;
+  if (paragraph.size() > kLongestRest || !(few || ReadsAsValue(WithoutAnnouncement(paragraph)))) return std::nullopt;
+  return std::string(paragraph);
+}
+
+// Behind "####" as GSM8K ends its solutions. A heading of Markdown looks alike: it stands above text and reads in words.
+// A heading that announces the answer ("### Final Answer") stands for what is below it.
+std::optional<std::string> BehindHashes(std::string_view text) {
+  std::optional<std::string> last;
+  bool code = false;  // between ``` a # begins a comment
+  for (std::string_view rest = Trim(text); !rest.empty();) {
+    std::string_view line = TakeLine(&rest);
+    const size_t begin = line.find_first_not_of(kSpaces);
+    if (begin == std::string_view::npos) continue;
+    if (line.substr(begin).starts_with("```")) code = !code;
+    const bool below = rest.find_first_not_of(kSpaces) != std::string_view::npos;
+    if (line[begin] != '#') {
+      // "= 72 #### 72" at the very end, where lines were joined.
+      const size_t joined = below ? std::string_view::npos : line.rfind("####");
+      if (joined == std::string_view::npos || line[joined - 1] == '#') continue;
+      if (ParseRational(line.substr(joined + 4))) last = Trim(line.substr(joined + 4));
+      continue;
+    }
+    const size_t level = std::min(line.find_first_not_of('#', begin), line.size()) - begin;
+    line = Trim(line.substr(begin + level));
+    if (level > 6 || (code && level != 4) || line.empty() || line.size() > kLongestRest) continue;
+    const std::string_view said = Trim(WithoutAnnouncement(line));
+    if (said.find_first_not_of("*_:. ") == std::string_view::npos) {
+      if (auto announced = Announcement(rest)) last = announced;
+    } else if ((level == 4 || said.size() < line.size()) && (!below || ReadsAsValue(said))) {
+      last = said;
+    }
+  }
+  return last;
+}
+
 }  // namespace
 
+std::optional<std::string_view> AfterThinking(std::string_view text) {
+  const size_t close = text.rfind("</think>");
+  if (close != std::string_view::npos) text.remove_prefix(close + 8);
+  if (text.find("<think>") != std::string_view::npos) return std::nullopt;
+  return text;
+}
+
 std::optional<std::string> ExtractAnswer(std::string_view text, Fallback fallback) {
-  const size_t close = text.rfind("</answer>");
-  if (close != std::string_view::npos) {
-    const size_t open = text.substr(0, close).rfind("<answer>");
-    if (open != std::string_view::npos) return Unbox(text.substr(open + 8, close - open - 8));
-  }
-  const size_t hash = text.rfind("####");
-  if (hash != std::string_view::npos) {
-    std::string_view line = Trim(text.substr(hash + 4));
-    line = Trim(line.substr(0, line.find('\n')));
-    if (!line.empty()) return Unbox(line);
-  }
-  if (auto boxed = LastBoxed(text)) return boxed;
+  const auto behind = AfterThinking(text);
+  if (!behind) return std::nullopt;
+  text = *behind;
+  if (auto tagged = LastTagged(text)) return tagged;
+  if (auto boxed = LastBox(text)) return boxed;
+  if (auto hashed = BehindHashes(text)) return hashed;
   if (fallback == Fallback::kLastNumber) {
     const std::string_view tail = text.substr(text.size() > 4000 ? text.size() - 4000 : 0);
     const std::string plain = Plain(tail);
@@ -389,6 +465,7 @@ bool Equal(const Rational& a, const Rational& b) {
 
 bool SameAnswer(std::string_view answer, std::string_view truth) {
   std::string reduced;
+  truth = AfterThinking(truth).value_or(truth);
   if (auto found = ExtractAnswer(truth, Fallback::kNone)) {
     reduced = *found;
     truth = reduced;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "reward/truth.h"
 #include "reward/words.h"
 
 namespace plumb::reward {
@@ -207,7 +208,8 @@ RuleParts MakeBleu(const configs::RewardPartConfig& part) {
     std::string why;
     const std::vector<std::string> references = References(prompt, column, &why);
     if (references.empty()) return PartScore::Failed(Failure::kReported, why);
-    return PartScore::Of(std::clamp(BleuScore(CountBleu(text, references), options), 0.0, 1.0));
+    const std::string_view said = Compared(text, references);
+    return PartScore::Of(std::clamp(BleuScore(CountBleu(said, references), options), 0.0, 1.0));
   };
 }
 

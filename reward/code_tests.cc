@@ -12,6 +12,7 @@
 #include "reward/file_digest.h"
 #include "reward/json_text.h"
 #include "reward/subprocess.h"
+#include "reward/truth.h"
 
 namespace plumb::reward {
 namespace {
@@ -64,7 +65,9 @@ Tests TestsOf(const Prompt& prompt, const std::string& column) {
     if (!AppendTexts(extra[name], &out.tests)) out.problem = "'" + name + "' is no text and no list of texts";
     break;
   }
-  if (out.tests.empty() && column.empty() && prompt.ground_truth.find("assert") != std::string::npos) out.tests = {prompt.ground_truth};
+  if (out.tests.empty() && column.empty() && prompt.ground_truth.find("assert") != std::string::npos) {
+    out.tests = Truths(prompt, &out.problem, /*quoted=*/true);
+  }
   if (out.tests.empty() && out.problem.empty()) {
     out.problem = "the row has no tests: " + (column.empty() ? "no column test_list, tests or test, and no assert in its ground truth"
                                                              : "no column '" + column + "'");

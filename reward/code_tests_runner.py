@@ -143,6 +143,8 @@ def parsed(text):
 def fenced(text):
     """The code in an answer: behind the thinking, inside <answer>, in the last ``` block; each only where there is one."""
     text = text.rpartition("</think>")[2]
+    if text.lstrip().startswith("<think>"):  # never closed: no answer
+        return ""
     if "<answer>" in text:
         text = text.rpartition("<answer>")[2].partition("</answer>")[0].lstrip("\n")
     pieces = text.split("```")

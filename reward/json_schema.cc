@@ -9,6 +9,7 @@
 #include <set>
 
 #include "policy_model/files/unicode.h"
+#include "reward/answer.h"
 #include "reward/json_text.h"
 #include "reward/linear_regex.h"
 #include "reward/words.h"
@@ -302,7 +303,7 @@ RuleParts MakeJsonSchema(const configs::RewardPartConfig& part) {
   const std::string where = args.Choice("where", {"whole", "answer", "fence"});
   const bool partial = args.Flag("partial");
   const auto body = [=](std::string_view completion, const Trajectory&, const Prompt&) {
-    const std::string_view document = Document(completion, where);
+    const std::string_view document = Document(AfterThinking(completion).value_or(""), where);
     if (TooDeep(document, 512)) return PartScore::Of(0);
     const Json value = Json::parse(document, nullptr, false);
     if (value.is_discarded()) return PartScore::Of(0);

@@ -258,7 +258,11 @@ std::optional<std::string> LastBox(std::string_view text) {
     size_t open = at + (text.substr(at).starts_with("\\fbox") ? 5 : 6);
     const size_t name_end = open;
     while (open < text.size() && IsSpace(text[open])) ++open;
-    if (const auto inside = BracedText(text, open)) return std::string(Trim(*inside));
+    if (const auto inside = BracedText(text, open)) {
+      if (!Trim(*inside).empty()) return std::string(Trim(*inside));
+      end = at;
+      continue;
+    }
     if (open > name_end && open < text.size() && text[open] != '{') {  // \boxed 5
       size_t stop = open;
       while (stop < text.size() && !IsSpace(text[stop]) && text[stop] != '$') ++stop;

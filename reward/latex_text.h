@@ -24,7 +24,7 @@ std::string PlainLatex(std::string_view text);
 // The text between the brace at `open` and its partner, escaped braces skipped; none if it is never closed.
 std::optional<std::string_view> BracedText(std::string_view text, size_t open);
 
-// Inside the last closed \boxed{..} or \fbox{..} (innermost of nested ones); \boxed followed by one word counts too.
+// Inside the last closed \boxed{..} or \fbox{..} that is not blank (innermost of nested ones); \boxed followed by one word counts too.
 std::optional<std::string> LastBox(std::string_view text);
 
 // For comparing words: \text unwrapped, white space collapsed, outer punctuation removed, ASCII letters lowered.

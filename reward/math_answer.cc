@@ -390,8 +390,9 @@ bool AnySame(const std::vector<MathObject>& answer, const std::vector<MathObject
 
 std::optional<std::string> ExtractMath(std::string_view text, MathFallback fallback) {
   if (auto marked = ExtractAnswer(text, Fallback::kNone)) return marked;
-  if (auto box = LastBox(text)) return box;
-  if (fallback == MathFallback::kNone) return std::nullopt;
+  const auto behind = AfterThinking(text);
+  if (!behind || fallback == MathFallback::kNone) return std::nullopt;
+  text = *behind;
   if (fallback == MathFallback::kLastMath) {
     // The end of a long text is where its answer stands.
     const std::string_view tail = text.substr(text.size() - std::min<size_t>(text.size(), 4 * kMaxAnswerBytes));
@@ -405,6 +406,7 @@ std::optional<std::string> ExtractMath(std::string_view text, MathFallback fallb
 
 bool SameMath(std::string_view answer, std::string_view truth, int digits) {
   std::string boxed_truth, boxed_answer;
+  truth = AfterThinking(truth).value_or(truth);
   if (auto found = ExtractMath(truth, MathFallback::kNone)) {
     boxed_truth = *found;
     truth = boxed_truth;

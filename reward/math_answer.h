@@ -33,8 +33,7 @@ enum class MathFallback : uint8_t {
   kLastMath = 2,    // behind the last "answer is" or "answer:", else the last $..$, \(..\), \[..\], else the last number
 };
 
-// The answer as written: inside the last <answer>..</answer>, else behind the last "####", else the last box; a box
-// inside the first two is unwrapped. None: none.
+// The answer as written: where ExtractAnswer() (reward/answer.h) finds one, behind the thinking; else by `fallback`.
 std::optional<std::string> ExtractMath(std::string_view text, MathFallback fallback);
 
 // `digits`: 0, or the number of significant digits from which a decimal answer may be a rounded one.

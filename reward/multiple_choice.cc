@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "reward/answer.h"
 #include "reward/latex_text.h"
 #include "reward/math_answer.h"
 
@@ -169,6 +170,9 @@ std::vector<Choice> ReadChoices(std::string_view prompt, const std::string& extr
 }
 
 std::optional<char> FindChoice(std::string_view text, const std::vector<Choice>& choices, char last) {
+  const auto behind = AfterThinking(text);
+  if (!behind) return std::nullopt;
+  text = *behind;
   if (const auto marked = ExtractMath(text, MathFallback::kNone)) return Read(*marked, choices, last);
   const std::string lower = Lower(text);
   size_t best = std::string::npos;

@@ -2,7 +2,7 @@
 //
 // Purpose: "(B)", "B.", "**B**", "Answer: B", "the correct option is (b)", "\boxed{B}", "<answer>B</answer>", "B) Paris",
 // and the text of an option alone, all say B. Several different letters with equal standing say nothing.
-// Where it looks, first hit counts: the last <answer>, "####" or box; behind the last "answer is", "answer:", "option is",
+// Where it looks, behind the thinking, first hit counts: where ExtractAnswer() finds one (reward/answer.h); behind the last "answer is", "answer:", "option is",
 // "choice is" and their like; the whole text if it is a letter with brackets, stops or the option's text behind it; the
 // only letter in brackets of the text; a text that is one option's text, or holds exactly one option's text as whole words.
 // A lone letter within prose does not count ("A dog barks").

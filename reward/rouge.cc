@@ -5,6 +5,7 @@
 
 #include "policy_model/files/unicode.h"
 #include "reward/porter_stemmer.h"
+#include "reward/truth.h"
 #include "reward/words.h"
 
 namespace plumb::reward {
@@ -117,7 +118,8 @@ RuleParts MakeRouge(const configs::RewardPartConfig& part) {
     std::string why;
     const std::vector<std::string> references = References(prompt, column, &why);
     if (references.empty()) return PartScore::Failed(Failure::kReported, why);
-    const std::vector<std::string> answer = RougeTokens(text, stem);
+    const std::string_view said = Compared(text, references);
+    const std::vector<std::string> answer = RougeTokens(said, stem);
     double best = 0;
     for (const std::string& reference : references) {
       const std::vector<std::string> tokens = RougeTokens(reference, stem);

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "reward/words.h"
@@ -104,28 +103,6 @@ std::string ReadRuleFile(const configs::RewardPartConfig& part, const std::strin
   text.resize(static_cast<size_t>(file.gcount()));
   if (text.size() > kLimit) Refuse(part, "'" + path + "' is longer than 16 MiB");
   return text;
-}
-
-std::vector<std::string> References(const Prompt& prompt, const std::string& column,
-                                    std::string* why) {
-  if (column.empty()) {
-    if (prompt.ground_truth.empty()) *why = "the prompt has no ground truth to compare with";
-    return prompt.ground_truth.empty() ? std::vector<std::string>()
-                                       : std::vector<std::string>{prompt.ground_truth};
-  }
-  const auto extra = nlohmann::json::parse(prompt.extra_json, nullptr, false);
-  std::vector<std::string> out;
-  if (extra.is_object() && extra.contains(column)) {
-    const auto& value = extra.at(column);
-    if (value.is_string()) out.push_back(value.get<std::string>());
-    if (value.is_array() &&
-        std::all_of(value.begin(), value.end(), [](const auto& v) { return v.is_string(); })) {
-      out = value.get<std::vector<std::string>>();
-    }
-  }
-  if (out.empty())
-    *why = "the row's column '" + column + "' is no text and no list of texts to compare with";
-  return out;
 }
 
 }  // namespace plumb::reward

@@ -1,5 +1,4 @@
-// What a built-in rule is made of: its body, its options from a part's `args`, and the texts it
-// compares with.
+// What a built-in rule is made of: its body and its options from a part's `args`.
 //
 // Purpose: a family of rules (reward/rouge.h, reward/safety.h, ...) is a file of its own that ends
 // in a maker; the table of kinds stands in reward/rules.cc.
@@ -75,10 +74,5 @@ class RuleOptions {
 
 // A whole file, at most 16 MiB. Error(kInvalidArgument) naming the part and the path.
 std::string ReadRuleFile(const configs::RewardPartConfig& part, const std::string& path);
-
-// What a completion is compared with: the ground truth, or with column != "" that column of the
-// row's extra columns, a text or a list of texts. Empty: the row has none, and `why` says so.
-std::vector<std::string> References(const Prompt& prompt, const std::string& column,
-                                    std::string* why);
 
 }  // namespace plumb::reward

@@ -23,6 +23,7 @@
 #include "reward/rule.h"
 #include "reward/safety.h"
 #include "reward/token_f1.h"
+#include "reward/truth.h"
 #include "reward/words.h"
 
 namespace plumb::reward {
@@ -67,16 +68,22 @@ class Rule : public RewardFunction {
   const RuleParts parts_;
 };
 
+template <class Same>
+bool Any(const std::vector<std::string>& truths, const Same& same) {
+  return std::any_of(truths.begin(), truths.end(), same);
+}
+PartScore OneIf(bool yes) { return PartScore::Of(yes ? 1 : 0); }
+
 RuleParts Answer(const configs::RewardPartConfig& part) {
   const bool last =
       RuleOptions(part, {"fallback"}).Choice("fallback", {"none", "last_number"}) == "last_number";
   const Fallback fallback = last ? Fallback::kLastNumber : Fallback::kNone;
   return [fallback](std::string_view text, const Trajectory&, const Prompt& prompt) {
-    if (prompt.ground_truth.empty()) {
-      return PartScore::Failed(Failure::kReported, "the prompt has no ground truth to compare with");
-    }
+    std::string why;
+    const auto truths = Truths(prompt, &why, /*quoted=*/true);
+    if (truths.empty()) return PartScore::Failed(Failure::kReported, why);
     const auto answer = ExtractAnswer(text, fallback);
-    return PartScore::Of(answer && SameAnswer(*answer, prompt.ground_truth) ? 1 : 0);
+    return OneIf(answer && Any(truths, [&](const std::string& t) { return SameAnswer(*answer, t); }));
   };
 }
 
@@ -88,11 +95,11 @@ RuleParts Math(const configs::RewardPartConfig& part) {
                                                        : MathFallback::kNone;
   const int digits = static_cast<int>(options.Integer("digits", 0, 0, 15));
   return [fallback, digits](std::string_view text, const Trajectory&, const Prompt& prompt) {
-    if (prompt.ground_truth.empty()) {
-      return PartScore::Failed(Failure::kReported, "the prompt has no ground truth to compare with");
-    }
+    std::string why;
+    const auto truths = Truths(prompt, &why, /*quoted=*/true);
+    if (truths.empty()) return PartScore::Failed(Failure::kReported, why);
     const auto answer = ExtractMath(text, fallback);
-    return PartScore::Of(answer && SameMath(*answer, prompt.ground_truth, digits) ? 1 : 0);
+    return OneIf(answer && Any(truths, [&](const std::string& t) { return SameMath(*answer, t, digits); }));
   };
 }
 
@@ -108,21 +115,28 @@ RuleParts MultipleChoice(const configs::RewardPartConfig& part) {
   return [last, base](std::string_view text, const Trajectory&, const Prompt& prompt) {
     const auto choices = ReadChoices(PromptText(prompt), prompt.extra_json);
     const char end = std::max(last, choices.empty() ? 'A' : choices.back().letter);
-    const std::string_view truth = Trim(prompt.ground_truth);
-    std::optional<char> wanted;
-    const bool number = !truth.empty() && truth.size() <= 2 && truth.find_first_not_of("0123456789") == std::string_view::npos;
-    if (base >= 0 && number) {
-      const int index = std::stoi(std::string(truth)) - base;
-      if (index >= 0 && index <= end - 'A') wanted = static_cast<char>('A' + index);
-    } else {
-      wanted = FindChoice(truth, choices, end);
-    }
-    if (!wanted) {
-      return PartScore::Failed(Failure::kReported, "the ground truth '" + std::string(truth.substr(0, 80)) +
-                                                       "' is no letter and no option's text; for a number set index_base");
+    std::string why;
+    const auto truths = Truths(prompt, &why, /*quoted=*/true);
+    if (truths.empty()) return PartScore::Failed(Failure::kReported, why);
+    std::string wanted;  // letters
+    for (const std::string& whole : truths) {
+      const std::string_view truth = Trim(whole);
+      const bool number = !truth.empty() && truth.size() <= 2 && truth.find_first_not_of("0123456789") == std::string_view::npos;
+      std::optional<char> letter;
+      if (base >= 0 && number) {
+        const int index = std::stoi(std::string(truth)) - base;
+        if (index >= 0 && index <= end - 'A') letter = static_cast<char>('A' + index);
+      } else {
+        letter = FindChoice(truth, choices, end);
+      }
+      if (!letter) {
+        return PartScore::Failed(Failure::kReported, "the ground truth '" + std::string(truth.substr(0, 80)) +
+                                                         "' is no letter and no option's text; for a number set index_base");
+      }
+      wanted += *letter;
     }
     const auto found = FindChoice(text, choices, end);
-    return PartScore::Of(found == wanted ? 1 : 0);
+    return OneIf(found && wanted.find(*found) != std::string::npos);
   };
 }
 
@@ -154,8 +168,13 @@ RuleParts Length(const configs::RewardPartConfig& part) {
 RuleParts Exact(const configs::RewardPartConfig& part) {
   const bool ignore_case = RuleOptions(part, {"ignore_case"}).Flag("ignore_case");
   return [ignore_case](std::string_view text, const Trajectory&, const Prompt& prompt) {
-    const std::string_view a = Trim(text), b = Trim(prompt.ground_truth);
-    return PartScore::Of((ignore_case ? LowerAscii(a) == LowerAscii(b) : a == b) ? 1 : 0);
+    std::string why;
+    const auto truths = Truths(prompt, &why);
+    if (truths.empty()) return PartScore::Failed(Failure::kReported, why);
+    const std::string_view said = Trim(Compared(text, truths));
+    return OneIf(Any(truths, [&](const std::string& t) {
+      return ignore_case ? LowerAscii(said) == LowerAscii(Trim(t)) : said == Trim(t);
+    }));
   };
 }
 
@@ -258,13 +277,13 @@ struct Entry {
   RuleParts (*make)(const configs::RewardPartConfig&);
 };
 constexpr Entry kRules[] = {
-    {"math", 2, Math},
-    {"multiple_choice", 1, MultipleChoice},
-    {"answer", 1, Answer},
+    {"math", 3, Math},
+    {"multiple_choice", 2, MultipleChoice},
+    {"answer", 2, Answer},
     {"format", 1, Format},
     {"soft_format", 1, Format},
     {"length", 1, Length},
-    {"exact", 1, Exact},
+    {"exact", 2, Exact},
     {"regex", 2, Regex},
     {"repetition", 1, Repetition},
     {"contains", 1, Contains},
@@ -273,13 +292,13 @@ constexpr Entry kRules[] = {
     {"distinct", 1, MakeDiversity},
     {"entropy", 1, MakeDiversity},
     {"safety", 1, MakeSafety},
-    {"rouge1", 1, MakeRouge},
-    {"rouge2", 1, MakeRouge},
-    {"rougeL", 1, MakeRouge},
-    {"bleu", 1, MakeBleu},
-    {"f1", 1, MakeTokenF1},
-    {"exact_words", 1, MakeTokenF1},
-    {"json_schema", 1, MakeJsonSchema},
+    {"rouge1", 2, MakeRouge},
+    {"rouge2", 2, MakeRouge},
+    {"rougeL", 2, MakeRouge},
+    {"bleu", 2, MakeBleu},
+    {"f1", 2, MakeTokenF1},
+    {"exact_words", 2, MakeTokenF1},
+    {"json_schema", 2, MakeJsonSchema},
 };
 
 }  // namespace

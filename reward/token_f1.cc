@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "policy_model/files/unicode.h"
+#include "reward/truth.h"
 #include "reward/words.h"
 
 namespace plumb::reward {
@@ -78,10 +79,11 @@ RuleParts MakeTokenF1(const configs::RewardPartConfig& part) {
     std::string why;
     const std::vector<std::string> references = References(prompt, column, &why);
     if (references.empty()) return PartScore::Failed(Failure::kReported, why);
+    const std::string_view said = Compared(text, references);
     double best = 0;
     for (const std::string& reference : references) {
-      const double value = exact ? (SquadNormalized(text) == SquadNormalized(reference) ? 1.0 : 0.0)
-                                 : TokenF1(text, reference);
+      const double value = exact ? (SquadNormalized(said) == SquadNormalized(reference) ? 1.0 : 0.0)
+                                 : TokenF1(said, reference);
       best = std::max(best, value);
     }
     return PartScore::Of(best);

@@ -7,6 +7,7 @@
 #include "replay/line_reader.h"
 #include "replay/row_parser.h"
 #include "replay/strict_json.h"
+#include "reward/truth.h"
 
 namespace plumb::run {
 namespace {
@@ -81,6 +82,13 @@ Prompt PromptOf(const json& row, const configs::Config& config, const std::strin
 
 std::string Tagged(const std::string& answer) { return "<think>" + answer + "</think><answer>" + answer + "</answer>"; }
 
+// The right answer as text, of several the first.
+std::string FirstTruth(const Prompt& prompt) {
+  std::string why;
+  const auto truths = reward::Truths(prompt, &why);
+  return truths.empty() ? prompt.ground_truth : truths[0];
+}
+
 // The row's worked program, of HumanEval or MBPP; empty: none.
 std::string Solution(const Prompt& prompt) {
   const json extra = json::parse(prompt.extra_json.empty() ? "{}" : prompt.extra_json, nullptr, false);
@@ -140,15 +148,15 @@ std::vector<RewardSample> MakeRewardSamples(const configs::Config& config) {
   std::vector<RewardSample> samples;
   for (Prompt& prompt : prompts) {
     prompt.tokens.clear();
-    const std::string& truth = prompt.ground_truth;
+    const std::string truth = FirstTruth(prompt);
     if (const std::string solution = Solution(prompt); !solution.empty()) {
       samples.push_back({"gold", prompt, solution});
       samples.push_back({"wrong", prompt, "    return None\n"});
     } else if (!truth.empty()) {
       const auto other = std::find_if(prompts.begin(), prompts.end(), [&](const Prompt& p) {
-        return !p.ground_truth.empty() && p.ground_truth != truth;
+        return !p.ground_truth.empty() && FirstTruth(p) != truth;
       });
-      const std::string wrong = other != prompts.end() ? other->ground_truth : truth + "1";
+      const std::string wrong = other != prompts.end() ? FirstTruth(*other) : truth + "1";
       samples.push_back({"gold", prompt, truth});
       samples.push_back({"gold_tagged", prompt, Tagged(truth)});
       samples.push_back({"wrong", prompt, Tagged(wrong)});

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <zlib.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -23,6 +24,44 @@ TEST(ExtractAnswer, FollowsTheMarkersInTheirOrder) {
            Case{"so it is\n#### 1,234\n", "1,234"},
            Case{"#### 7\n#### 8\nbye", "8"},
            Case{"#### 9 <answer>10</answer>", "10"},
+           // A heading of Markdown is no mark.
+           Case{"#### Step 1\nWe multiply 6 by 7.\n\n\\boxed{42}", "42"},
+           Case{"##### Note\n\\boxed{42}", "42"},
+           Case{"\\boxed{1}\n#### 2", "1"},
+           Case{"#### Step 1\nWe multiply.", nullptr},
+           Case{"#### 1. Setup\nWe multiply.", nullptr},
+           Case{"#### 2) Work\nWe multiply.", nullptr},
+           Case{"see #### there\n", nullptr},
+           Case{"#### New York", "New York"},
+           Case{"#### 18 dollars\nbye", "18 dollars"},
+           Case{"#### $x = \\frac{1}{2}$\nbye", "$x = \\frac{1}{2}$"},
+           Case{"####72", "72"},
+           Case{"  #### 72  \n\n", "72"},
+           Case{"24 + 48 = 72 #### 72", "72"},
+           Case{"24 + 48 = 72 #### 72\nbye", nullptr},
+           Case{"##### 5", nullptr},
+           Case{"####### 5", nullptr},
+           // One that announces the answer.
+           Case{"#### Final Answer\n42", "42"},
+           Case{"### **Final Answer:**\n\n$$\n42\n$$\n\nbye", "$$\n42\n$$"},
+           Case{"## The final answer is: 42\nbye", "42"},
+           Case{"# Answer\nNew York\n\nbye", "New York"},
+           Case{"# Answer\nWe first add 1 and 2 and so on.", nullptr},
+           Case{"# Answers in general\n42", nullptr},
+           Case{"```python\n# Answer\nx = 3\n```", nullptr},
+           // Blank ones are passed over.
+           Case{"\\boxed{42}, as asked in \\boxed{}.", "42"},
+           Case{"<answer>42</answer> in <answer></answer> tags", "42"},
+           Case{"\\fbox{8}", "8"},
+           // Thinking is no answer.
+           Case{"<think>so \\boxed{7}</think>\n\\boxed{42}", "42"},
+           Case{"so \\boxed{7}</think>\n\\boxed{42}", "42"},
+           Case{"<think>\\boxed{42}</think> I am done.", nullptr},
+           Case{"<think>use <answer>1</answer></think>\n#### 42", "42"},
+           Case{"<think>a</think>\\boxed{1}<think>b</think>\\boxed{2}", "2"},
+           Case{"<think>\\boxed{42}", nullptr},
+           Case{"\\boxed{42} <think> or not", nullptr},
+           Case{"<think>a</think> \\boxed{1} <think>\\boxed{2}", nullptr},
            Case{"hence \\boxed{x^{2}+1}.", "x^{2}+1"},
            Case{"\\boxed{1} and \\boxed{2}", "2"},
            Case{"\\boxed{1} and \\boxed{2", "1"},
@@ -60,6 +99,15 @@ TEST(ExtractAnswer, StaysLinearOnHostileText) {
   std::string text;
   for (int i = 0; i < 100000; ++i) text += "\\boxed{";
   EXPECT_FALSE(ExtractAnswer(text, Fallback::kLastNumber));
+  for (const char* piece : {"#### Answer\n", "#### \n", "# answer\n\n", "####", "#### 1 ", "<answer>", "</answer>", "<answer></answer>",
+                            "\\boxed{}", "<think>", "</think>", "#### 7/7 cm\n", "# Answer\nab cd\n", "```\n"}) {
+    text.clear();
+    while (text.size() < (1u << 20)) text += piece;
+    const auto begin = std::chrono::steady_clock::now();
+    ExtractAnswer(text, Fallback::kLastNumber);
+    ExtractAnswer(text + std::string(1 << 20, '\n'), Fallback::kLastNumber);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10)) << piece;
+  }
   text.assign(1 << 20, '7');
   ExtractAnswer(text, Fallback::kLastNumber);
   EXPECT_FALSE(ParseRational(text));

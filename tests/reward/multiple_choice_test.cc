@@ -24,6 +24,9 @@ TEST(FindChoice, Forms) {
            Case{"I think (B) fits, yes (B).", 'B'}, Case{"#### B", 'B'}, Case{"The answer is A\nThe answer is B", 'B'},
            Case{"F", '-'}, Case{"", '-'}, Case{"A or B", '-'}, Case{"The answer is A or B", '-'}, Case{"(A) or (B)", '-'},
            Case{"Paris or London", '-'}, Case{"A dog barks", '-'}, Case{"Berlin", '-'}, Case{"\\boxed{A, B}", '-'},
+           Case{"<think>Could be A or C.</think>\n\nB", 'B'}, Case{"<think>Answer: A. wait</think>\n\n(B)", 'B'},
+           Case{"\\boxed{A}</think>B", 'B'}, Case{"<think>(A)</think> done", '-'}, Case{"<think>The answer is B", '-'},
+           Case{"#### Step 1\nLook.\n\nAnswer: B", 'B'}, Case{"#### Conclusion\nThe answer is **B**.", 'B'},
            Case{"Because", '-'}, Case{"I cannot say", '-'}, Case{"Parisian", '-'},
        }) {
     const auto found = FindChoice(c.text, kCities, 'E');

@@ -1,4 +1,4 @@
-// reward/rule.h: options, references and the two shapes of a rule.
+// reward/rule.h: options and files of a rule.
 #include "reward/rule.h"
 
 #include "tests/reward/rule_testing.h"
@@ -24,25 +24,6 @@ TEST(RuleOptions, ReadAndRefuse) {
   EXPECT_THROW(options.Flag("a"), Error);
   EXPECT_THROW(options.Choice("a", {"x", "y"}), Error);
   EXPECT_THROW(RuleOptions(part, {"a"}), Error);
-}
-
-TEST(References, TruthOrColumn) {
-  Prompt prompt;
-  prompt.extra_json = R"({"one":"x","many":["y","z"],"number":3,"mixed":["a",1],"empty":[]})";
-  std::string why;
-  EXPECT_TRUE(References(prompt, "", &why).empty());
-  EXPECT_NE(why.find("ground truth"), std::string::npos);
-  prompt.ground_truth = "t";
-  EXPECT_EQ(References(prompt, "", &why), (std::vector<std::string>{"t"}));
-  EXPECT_EQ(References(prompt, "one", &why), (std::vector<std::string>{"x"}));
-  EXPECT_EQ(References(prompt, "many", &why), (std::vector<std::string>{"y", "z"}));
-  for (const char* column : {"number", "mixed", "empty", "absent"}) {
-    why.clear();
-    EXPECT_TRUE(References(prompt, column, &why).empty()) << column;
-    EXPECT_NE(why.find(column), std::string::npos);
-  }
-  prompt.extra_json = "no json";
-  EXPECT_TRUE(References(prompt, "one", &why).empty());
 }
 
 TEST(ReadRuleFile, BoundedAndNamed) {

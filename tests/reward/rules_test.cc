@@ -196,7 +196,7 @@ TEST(MakeRule, DigestFollowsTheOptions) {
   const auto digest = [](const configs::RewardPartConfig& part) { return MakeRule(part)->digest(); };
   EXPECT_EQ(digest(Part("answer")), digest(Part("answer")));
   EXPECT_NE(digest(Part("answer")), digest(Part("answer", {"fallback=last_number"})));
-  EXPECT_EQ(digest(Part("answer")).rfind("rule:answer/1:", 0), 0u);
+  EXPECT_EQ(digest(Part("answer")).rfind("rule:answer/2:", 0), 0u);
 }
 
 TEST(FileDigest, KnownValues) {
