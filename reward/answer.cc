@@ -50,7 +50,7 @@ void Unwrap(std::string* s, std::string_view name, bool keep) {
 
 // Spelling that does not change what is meant: LaTeX spacing and wrappers, Unicode signs.
 std::string Plain(std::string_view text) {
-  std::string s(text.substr(0, std::min<size_t>(text.size(), 4096)));
+  std::string s(WithoutMarkup(text.substr(0, 4096)));
   ReplaceAll(&s, "\xE2\x88\x92", "-");  // U+2212 minus
   ReplaceAll(&s, "\xEF\xB9\xA3", "-");  // U+FE63
   ReplaceAll(&s, "\xEF\xBC\x8D", "-");  // U+FF0D
@@ -453,7 +453,17 @@ std::optional<Rational> ParseRational(std::string_view text) {
     StripCurrency(&s);
   }
   if (s.size() > 1 && s.ends_with('.')) s.remove_suffix(1);
-  auto value = ParseSigned(s);
+  std::string joined(s);
+  const size_t digits = !s.empty() && (s[0] == '-' || s[0] == '+') ? 1 : 0;
+  if (digits < s.size()) {  // 1 000 000
+    const size_t spaced = SpacedThousands(s, digits);
+    std::string whole;
+    for (char c : s.substr(digits, spaced)) {
+      if (IsDigit(c)) whole += c;
+    }
+    joined.replace(digits, spaced, whole);
+  }
+  auto value = ParseSigned(joined);
   if (value) value->percent = percent;
   return value;
 }
@@ -485,7 +495,14 @@ bool SameAnswer(std::string_view answer, std::string_view truth) {
     given = ParseRational(tail);
     if (!given) {
       const auto numbers = FindNumbers(tail);
-      if (numbers.size() == 1) {
+      // "[1,100]" is no number with a comma.
+      const auto bracketed = [&](const Found& n) {
+        const std::string_view number = tail.substr(n.begin, n.end - n.begin);
+        return number.find(',') != std::string_view::npos && n.begin > 0 && n.end < tail.size() &&
+               std::string_view("([{").find(tail[n.begin - 1]) != std::string_view::npos &&
+               std::string_view(")]}").find(tail[n.end]) != std::string_view::npos;
+      };
+      if (numbers.size() == 1 && !bracketed(numbers[0])) {
         given = ParseRational(tail.substr(numbers[0].begin, numbers[0].end - numbers[0].begin));
       }
     }

@@ -20,12 +20,9 @@ constexpr Spelling kUnicode[] = {
     {"\u00F7", "/"}, {"\u2044", "/"}, {"\u2215", "/"}, {"\u2264", "<="}, {"\u2A7D", "<="}, {"\u2265", ">="},
     {"\u2A7E", ">="}, {"\u2260", "!="}, {"\u00B1", "\\pm "}, {"\u2213", "\\mp "}, {"\u221E", "\\infty "},
     {"\u03C0", "\\pi "}, {"\u00B0", "\\degree "}, {"\u00BA", "\\degree "}, {"\u222A", "\\cup "}, {"\u2229", "\\cap "},
-    {"\u2208", "\\in "}, {"\u2205", "\\emptyset "}, {"\u211D", "\\R "}, {"\u00B2", "^{2}"}, {"\u00B3", "^{3}"},
-    {"\u00B9", "^{1}"}, {"\u2074", "^{4}"}, {"\u2075", "^{5}"}, {"\u2076", "^{6}"}, {"\u207F", "^{n}"},
-    {"\u207B\u00B9", "^{-1}"}, {"\u207B\u00B2", "^{-2}"}, {"\u207B\u00B3", "^{-3}"},
+    {"\u2208", "\\in "}, {"\u2205", "\\emptyset "}, {"\u211D", "\\R "}, {"\u1D40", "^T"},
     {"\u00BD", "\\frac{1}{2}"}, {"\u2153", "\\frac{1}{3}"}, {"\u2154", "\\frac{2}{3}"}, {"\u00BC", "\\frac{1}{4}"},
-    {"\u00BE", "\\frac{3}{4}"}, {"\u2155", "\\frac{1}{5}"}, {"\u215B", "\\frac{1}{8}"}, {"\u2080", "_{0}"},
-    {"\u2081", "_{1}"}, {"\u2082", "_{2}"}, {"\u2083", "_{3}"}, {"\u03B1", "\\alpha "}, {"\u03B2", "\\beta "},
+    {"\u00BE", "\\frac{3}{4}"}, {"\u2155", "\\frac{1}{5}"}, {"\u215B", "\\frac{1}{8}"}, {"\u03B1", "\\alpha "}, {"\u03B2", "\\beta "},
     {"\u03B3", "\\gamma "}, {"\u03B4", "\\delta "}, {"\u03B8", "\\theta "}, {"\u03BB", "\\lambda "}, {"\u03BC", "\\mu "},
     {"\u00B5", "\\mu "}, {"\u03C6", "\\phi "}, {"\u03C9", "\\omega "}, {"\u03C3", "\\sigma "}, {"\u20AC", "\\eur "},
     {"\u00A3", "\\gbp "}, {"\u00A5", "\\jpy "}, {"\u20B9", "\\inr "}, {"\u00A2", "\\cent "}, {"\u2032", "'"},
@@ -34,6 +31,14 @@ constexpr Spelling kUnicode[] = {
     {"\u2103", "\\text{ degC}"}, {"\u2109", "\\text{ degF}"}, {"\uFF08", "("}, {"\uFF09", ")"}, {"\uFF0C", ","},
     {"\uFF05", "%"}, {"\uFF1D", "="},
 };
+
+// Raised and lowered signs; those of one run belong to one power or index.
+constexpr Spelling kRaised[] = {{"\u2070", "0"}, {"\u00B9", "1"}, {"\u00B2", "2"}, {"\u00B3", "3"}, {"\u2074", "4"},
+                                {"\u2075", "5"}, {"\u2076", "6"}, {"\u2077", "7"}, {"\u2078", "8"}, {"\u2079", "9"},
+                                {"\u207B", "-"}, {"\u207A", "+"}, {"\u207F", "n"}, {"\u02E3", "x"}};
+constexpr Spelling kLowered[] = {{"\u2080", "0"}, {"\u2081", "1"}, {"\u2082", "2"}, {"\u2083", "3"}, {"\u2084", "4"},
+                                 {"\u2085", "5"}, {"\u2086", "6"}, {"\u2087", "7"}, {"\u2088", "8"}, {"\u2089", "9"},
+                                 {"\u2099", "n"}};
 
 // Commands to the dialect; "" drops the command.
 constexpr Spelling kCommands[] = {
@@ -50,10 +55,13 @@ constexpr Spelling kCommands[] = {
     {"varepsilon", "\\epsilon "}, {"vartheta", "\\theta "}, {"arcsin", "\\asin "}, {"arccos", "\\acos "},
     {"arctan", "\\atan "}, {"tan", "\\tan "}, {"dbinom", "\\binom"}, {"tbinom", "\\binom"}, {"implies", " "},
     {"boxed", ""}, {"fbox", ""}, {"mathit", ""}, {"mathbf", ""}, {"boldsymbol", ""}, {"bm", ""}, {"mathcal", ""},
-    {"vec", ""}, {"overrightarrow", ""}, {"ensuremath", ""}, {"rm", ""}, {"thinspace", ""}, {"hfill", ""},
+    {"vec", ""}, {"overrightarrow", ""}, {"ensuremath", ""}, {"rm", ""}, {"thinspace", ""}, {"hfill", ""}, {"bf", ""}, {"it", ""},
+    {"sf", ""}, {"tt", ""}, {"em", ""}, {"cal", ""}, {"bfseries", ""}, {"itshape", ""}, {"large", ""}, {"Large", ""},
+    {"LARGE", ""}, {"huge", ""}, {"Huge", ""}, {"small", ""}, {"underline", ""}, {"mathop", ""},
 };
 constexpr std::string_view kWordBoxes[] = {"text", "textrm", "textnormal", "textit", "textbf", "texttt", "textsf",
-                                           "mbox", "hbox", "mathrm", "operatorname", "mathsf", "mathtt"};
+                                           "mbox", "hbox", "mathrm", "operatorname", "mathsf", "mathtt", "emph", "textup", "textsc",
+                                           "textsl"};
 constexpr std::string_view kFunctionNames[] = {"sin", "cos", "tan", "cot", "sec", "csc", "ln", "log", "exp", "sqrt",
                                                "arcsin", "arccos", "arctan"};
 
@@ -71,6 +79,34 @@ std::string_view Trim(std::string_view s) {
 bool ThousandsAt(std::string_view s, size_t at) {
   return at + 3 <= s.size() && IsDigit(s[at]) && IsDigit(s[at + 1]) && IsDigit(s[at + 2]) &&
          (at + 3 == s.size() || !IsDigit(s[at + 3]));
+}
+
+// A run of the table's signs at `i`, joined; `used` bytes.
+std::string Run(std::string_view s, size_t i, std::span<const Spelling> table, size_t* used) {
+  std::string out;
+  const size_t begin = i;
+  for (bool again = true; again;) {
+    again = false;
+    for (const auto& [from, to] : table) {
+      if (!s.substr(i).starts_with(from)) continue;
+      out += to;
+      i += from.size();
+      again = true;
+    }
+  }
+  *used = i - begin;
+  return out;
+}
+
+// "3 x 10^8" at the x: the bytes up to the 10; 0: it is a letter.
+size_t TimesTenAt(std::string_view s, size_t i, std::string_view before) {
+  const size_t digit = before.find_last_not_of(' ');
+  if ((s[i] != 'x' && s[i] != 'X') || digit == std::string_view::npos || !IsDigit(before[digit])) return 0;
+  const size_t ten = std::min(s.find_first_not_of(' ', i + 1), s.size());
+  if (!s.substr(ten).starts_with("10")) return 0;
+  size_t raised = 0;
+  Run(s, ten + 2, kRaised, &raised);
+  return raised > 0 || s.substr(ten + 2).starts_with("^") || s.substr(ten + 2).starts_with("**") ? ten - i : 0;
 }
 
 // One command at the backslash `at`; appends its meaning, returns the place behind it.
@@ -106,7 +142,22 @@ void Append(std::string_view s, std::string* out, int depth, bool dollar_pairs) 
                          s.find("**", i + 2) == std::string_view::npos && s.substr(0, i).find("**") == std::string_view::npos;
       if (power) *out += '^';
       i += 2;
+    } else if (const size_t spaced = SpacedThousands(s, i); spaced > 0) {
+      for (char digit : s.substr(i, spaced)) {
+        if (IsDigit(digit)) *out += digit;
+      }
+      i += spaced;
+    } else if (const size_t times = TimesTenAt(s, i, *out); times > 0) {
+      *out += '*';
+      i += times;
     } else if (static_cast<unsigned char>(c) >= 0x80) {
+      size_t raised = 0, lowered = 0;
+      const std::string power = Run(s, i, kRaised, &raised), index = Run(s, i, kLowered, &lowered);
+      if (raised + lowered > 0) {
+        *out += (raised > 0 ? "^{" + power : "_{" + index) + "}";
+        i += raised + lowered;
+        continue;
+      }
       std::string_view with, found;
       for (const auto& [from, to] : kUnicode) {
         if (s.substr(i).starts_with(from) && from.size() > found.size()) found = from, with = to;
@@ -179,6 +230,10 @@ size_t Command(std::string_view s, size_t at, std::string* out, int depth) {
     }
     return behind;
   }
+  if (name == "color" || name == "textcolor") {  // its first brace names a colour
+    const auto inside = BracedText(s, end);
+    return inside ? end + inside->size() + 2 : end;
+  }
   if (name == "phantom" || name == "hspace" || name == "vspace") {
     const auto inside = BracedText(s, end);
     return inside ? end + inside->size() + 2 : end;
@@ -208,8 +263,44 @@ size_t Command(std::string_view s, size_t at, std::string* out, int depth) {
 
 }  // namespace
 
+size_t SpacedThousands(std::string_view s, size_t at) {
+  if (!IsDigit(s[at]) || s[at] == '0' || (at > 0 && (IsDigit(s[at - 1]) || s[at - 1] == '.' || s[at - 1] == ','))) return 0;
+  size_t end = at;
+  while (end < s.size() && IsDigit(s[end])) ++end;
+  if (end - at > 3) return 0;
+  const size_t first = end;
+  for (bool again = true; again;) {
+    again = false;
+    for (std::string_view space : {" ", "\u00A0", "\u202F", "\u2009"}) {
+      if (!s.substr(end).starts_with(space) || !ThousandsAt(s, end + space.size())) continue;
+      end += space.size() + 3;
+      again = true;
+      break;
+    }
+  }
+  // "1 100/200" is a mixed number.
+  const size_t next = std::min(s.find_first_not_of(' ', end), s.size());
+  return end == first || (next < s.size() && s[next] == '/') ? 0 : end - at;
+}
+
+std::string_view WithoutMarkup(std::string_view s) {
+  for (bool again = true; again;) {
+    again = false;
+    s = Trim(s);
+    for (std::string_view mark : {"***", "**", "__", "*", "_", "`"}) {
+      if (s.size() <= 2 * mark.size() || !s.starts_with(mark) || !s.ends_with(mark)) continue;
+      const std::string_view inside = s.substr(mark.size(), s.size() - 2 * mark.size());
+      if (inside.find(mark) != std::string_view::npos) continue;
+      s = inside;
+      again = true;
+      break;
+    }
+  }
+  return s;
+}
+
 std::string PlainLatex(std::string_view text) {
-  std::string_view s = Trim(text.substr(0, kMaxAnswerBytes));
+  std::string_view s = WithoutMarkup(text.substr(0, kMaxAnswerBytes));
   size_t dollars = 0;
   for (size_t i = 0; i < s.size(); ++i) {
     if (s[i] == '\\') {

@@ -8,12 +8,14 @@
 #include "reward/latex_text.h"
 #include "reward/math_object.h"
 #include "reward/math_parser.h"
+#include "reward/math_split.h"
 #include "reward/math_value.h"
 
 namespace plumb::reward {
 namespace {
 
 using Kind = MathObject::Kind;
+constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ";
 
 class Comparer {
  public:
@@ -324,7 +326,7 @@ std::string WithoutTextBoxes(std::string_view plain) {
       out += plain[i];
     }
   }
-  return out;
+  return std::string(math_split::Trim(out));
 }
 
 std::string_view FirstSentence(std::string_view s) {
@@ -425,7 +427,7 @@ bool SameMath(std::string_view answer, std::string_view truth, int digits) {
   }
   const std::string given = PlainLatex(answer), wanted = PlainLatex(truth);
   if (given.empty() || wanted.empty()) return false;
-  if (given == wanted) return true;
+  if (given == wanted || WithoutTextBoxes(given) == WithoutTextBoxes(wanted)) return true;
   const auto truths = Readings(wanted);
   const auto answers = Readings(given);
   if (AnySame(answers, truths, digits)) return true;
@@ -435,6 +437,8 @@ bool SameMath(std::string_view answer, std::string_view truth, int digits) {
   if (letter != '\0' && letter == LoneLetter(CanonicalWords(wanted))) return true;
   if (truths[0].kind == Kind::kWords) return !words.empty() && words == CanonicalWords(wanted);
   if (answers[0].kind != Kind::kWords) return false;
+  const bool letters = wanted.find_first_not_of(kLetters) == std::string::npos;
+  if (letters && words == CanonicalWords(wanted)) return true;
   // Words around the answer: what they announce, what stands between dollars, or the one number among them.
   const std::string prose = WithoutTextBoxes(given);
   if (const auto announced = Announced(prose)) {

@@ -11,23 +11,52 @@ MathExpression MathExpression::Constant(const BigRational& value) {
   return e;
 }
 
+void MathExpression::Append(const MathExpression& from, const MathNode& node, int left, int right) {
+  MathNode copy = {node.op, left, right, node.index};
+  if (node.op == MathOp::kNumber) {
+    copy.index = static_cast<int>(numbers_.size());
+    numbers_.push_back(from.numbers_[static_cast<size_t>(node.index)]);
+  } else if (node.op == MathOp::kSymbol) {
+    const std::string& name = from.symbols_[static_cast<size_t>(node.index)];
+    auto it = std::find(symbols_.begin(), symbols_.end(), name);
+    if (it == symbols_.end()) it = symbols_.insert(symbols_.end(), name);
+    copy.index = static_cast<int>(it - symbols_.begin());
+  }
+  nodes_.push_back(copy);
+}
+
+void MathExpression::Append(const MathExpression& from) {
+  const int shift = static_cast<int>(nodes_.size());
+  for (const MathNode& node : from.nodes_) {
+    Append(from, node, node.left < 0 ? -1 : node.left + shift, node.right < 0 ? -1 : node.right + shift);
+  }
+}
+
 MathExpression MathExpression::Join(MathOp op, const MathExpression& a, const MathExpression& b) {
   MathExpression out = a;
-  const int nodes = static_cast<int>(a.nodes_.size()), numbers = static_cast<int>(a.numbers_.size());
-  out.numbers_.insert(out.numbers_.end(), b.numbers_.begin(), b.numbers_.end());
-  for (MathNode node : b.nodes_) {
-    if (node.left >= 0) node.left += nodes;
-    if (node.right >= 0) node.right += nodes;
-    if (node.op == MathOp::kNumber) node.index += numbers;
-    if (node.op == MathOp::kSymbol) {
-      const std::string& name = b.symbols_[static_cast<size_t>(node.index)];
-      auto it = std::find(out.symbols_.begin(), out.symbols_.end(), name);
-      if (it == out.symbols_.end()) it = out.symbols_.insert(out.symbols_.end(), name);
-      node.index = static_cast<int>(it - out.symbols_.begin());
+  out.Append(b);
+  out.nodes_.push_back({op, a.root(), out.root(), -1});
+  return out;
+}
+
+MathExpression MathExpression::Replaced(std::string_view symbol, const MathExpression& by) const {
+  MathExpression out;
+  std::vector<int> at;  // where each node went
+  for (const MathNode& node : nodes_) {
+    const auto moved = [&](int child) { return child < 0 ? -1 : at[static_cast<size_t>(child)]; };
+    if (node.op == MathOp::kSymbol && symbols_[static_cast<size_t>(node.index)] == symbol) {
+      out.Append(by);
+    } else {
+      out.Append(*this, node, moved(node.left), moved(node.right));
     }
-    out.nodes_.push_back(node);
+    at.push_back(out.root());
   }
-  out.nodes_.push_back({op, nodes - 1, out.root(), -1});
+  return out;
+}
+
+MathExpression MathExpression::WithoutRoot() const {
+  MathExpression out = *this;
+  out.nodes_.pop_back();
   return out;
 }
 

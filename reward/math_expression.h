@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "reward/big_rational.h"
@@ -46,12 +47,19 @@ class MathExpression {
   bool Has(MathOp op) const;
   // The name if it is one symbol alone (also `i` and `e`, which may be meant as names), else "".
   std::string LoneSymbol() const;
+  // With `by` in the place of every `symbol`.
+  MathExpression Replaced(std::string_view symbol, const MathExpression& by) const;
+  // What its last operation is applied to. REQUIRES: the root is one with a right side alone.
+  MathExpression WithoutRoot() const;
   // Every way to take its \pm and \mp: one by one, together where \mp stands too. Without any: itself. At most 16;
   // none for more.
   std::vector<MathExpression> Signed() const;
 
  private:
   friend class MathParser;
+  // A node of another expression with its number or name; all of another expression.
+  void Append(const MathExpression& from, const MathNode& node, int left, int right);
+  void Append(const MathExpression& from);
   std::vector<MathNode> nodes_;
   std::vector<BigRational> numbers_;
   std::vector<std::string> symbols_;

@@ -4,7 +4,10 @@
 #include <cmath>
 
 #include "reward/latex_text.h"
+#include "reward/math_interval.h"
+#include "reward/math_matrix.h"
 #include "reward/math_parser.h"
+#include "reward/math_quantity.h"
 #include "reward/math_split.h"
 #include "reward/math_value.h"
 
@@ -17,13 +20,14 @@ using math_split::IsDigit;
 using math_split::IsLetter;
 using math_split::Parts;
 using math_split::RelationSign;
+using math_split::Sign;
 using math_split::Split;
 using math_split::Trim;
 using math_split::UnionSign;
 using math_split::WithoutSign;
 using Kind = MathObject::Kind;
 constexpr int kMaxDepth = 12;
-constexpr size_t kMaxItems = 64;
+constexpr size_t kMaxItems = 64, kMaxVectors = 8;
 
 std::optional<MathReading> Whole(std::string_view s, bool thousands) {
   auto reading = ReadExpression(s, {.letters = true, .thousands = thousands});
@@ -34,13 +38,6 @@ std::optional<MathReading> Whole(std::string_view s, bool thousands) {
 MathObject Words(std::string_view s) {
   MathObject out;
   out.text = CanonicalWords(s);
-  return out;
-}
-
-MathObject Quantity(MathQuantity quantity) {
-  MathObject out;
-  out.kind = Kind::kQuantity;
-  out.quantities.push_back(std::move(quantity));
   return out;
 }
 
@@ -59,16 +56,21 @@ class Reader {
       return out;
     }
     if (words == "\\r" || words == "all real numbers" || words == "all reals") return Ray("", nullptr, nullptr, false, false);
-    if (auto quantity = ReadQuantity(s)) return *quantity;
+    if (LoneWord(s)) return Words(s);
+    if (s.starts_with("\\text{") && BracedText(s, 5) == s.substr(6, s.size() - 7)) {  // \text{Red and Blue}
+      const Parts parts = Split(s.substr(6, s.size() - 7), thousands_, ListSign);
+      if (parts.parts.size() > 1) return List(parts, depth);
+    }
+    if (thousands_ && CommasInBrackets(s)) return Reader(false).Read(s, depth + 1);
+    if (auto quantity = ReadQuantity(s, thousands_)) return *quantity;
     if (s.front() == '{' && Encloses(s)) {
       const std::string_view inside = s.substr(1, s.size() - 2);
       const Parts parts = Split(inside, thousands_, ListSign);
       if (parts.parts.size() > 1) return Elements(Kind::kSet, parts.parts, depth);
       return Read(inside, depth + 1);
     }
-    if (const Parts parts = Split(s, thousands_, UnionSign); parts.parts.size() > 1) {
-      return Elements(Kind::kUnion, parts.parts, depth);
-    }
+    if (auto outward = Outward(s, depth)) return *outward;
+    if (const Parts parts = Split(s, thousands_, UnionSign); parts.parts.size() > 1) return Union(parts.parts, depth);
     if (const Parts parts = Split(s, thousands_, WithoutSign); parts.parts.size() == 2) {
       auto without = Without(Read(parts.parts[0], depth + 1), Read(parts.parts[1], depth + 1));
       return without ? *without : Words(s);
@@ -81,144 +83,63 @@ class Reader {
   }
 
  private:
-  // A formula with what may stand around it: a currency sign before; a unit, % or words behind; more such terms of one
-  // dimension ("5 feet 6 inches").
-  std::optional<MathObject> ReadQuantity(std::string_view s) {
-    std::optional<Unit> currency;
-    bool negative = false;
-    std::string_view rest = s;
-    if (rest.starts_with("-")) {
-      size_t used = 0;
-      if (ReadCurrencySign(Trim(rest.substr(1)), &used)) negative = true, rest = Trim(rest.substr(1));
-    }
-    size_t used = 0;
-    if (auto sign = ReadCurrencySign(rest, &used)) {
-      currency = sign;
-      rest = Trim(rest.substr(used));
-    }
-    auto bare = ReadExpression(rest, {.letters = false, .thousands = thousands_});
-    if (bare && currency && bare->used < rest.size()) {
-      // "$5 million", "$18 USD"
-      const auto behind = ReadUnit(rest.substr(bare->used));
-      if (behind && behind->scale_only) {
-        bare->expression =
-            MathExpression::Join(MathOp::kMultiply, bare->expression, MathExpression::Constant(behind->factor));
-        bare->decimals = -1;
-      } else if (behind && behind->powers != currency->powers) {
-        return std::nullopt;
-      } else if (!behind && !OnlyWords(rest.substr(bare->used))) {
-        return std::nullopt;
-      }
-      bare->used = rest.size();
-    }
-    if (currency) {
-      if (!bare || bare->used != rest.size()) return std::nullopt;
-      if (negative) bare->expression = Negative(bare->expression);
-      return Settle({std::move(bare->expression), currency, false, bare->decimals, bare->digits});
-    }
-    std::optional<MathQuantity> with_unit;
-    bool words_only = false;
-    if (bare) {
-      const std::string_view behind = rest.substr(bare->used);
-      if (Trim(behind).empty()) return Settle({std::move(bare->expression), std::nullopt, false, bare->decimals, bare->digits});
-      if (const auto unit = ReadUnit(behind)) {
-        with_unit = MathQuantity{bare->expression, *unit, unit->weak && behind.front() != ' ', bare->decimals, bare->digits};
-        if (!with_unit->weak) return Settle(std::move(*with_unit));
-      }
-      if (auto sum = Compound(rest)) return Settle(std::move(*sum));
-      words_only = bare->expression.symbols().empty() && OnlyWords(behind);
-    }
-    auto full = ReadExpression(rest, {.letters = true, .thousands = thousands_});
-    if (full) {
-      const std::string_view behind = rest.substr(full->used);
-      if (Trim(behind).empty()) {
-        // A word that happens to be read letter by letter is not meant as a product when it stands alone.
-        MathObject out = Settle({std::move(full->expression), std::nullopt, false, full->decimals, full->digits});
-        if (with_unit && out.kind == Kind::kQuantity) out.quantities.push_back(std::move(*with_unit));
-        return out;
-      }
-      if (const auto unit = ReadUnit(behind); unit && behind.find("\\text") != std::string_view::npos) {
-        return Settle({std::move(full->expression), *unit, false, -1, 0});
-      }
-    }
-    if (words_only) return Settle({std::move(bare->expression), std::nullopt, false, bare->decimals, bare->digits});
-    return std::nullopt;
+  // A word of two or three letters that stands alone: it is no product of letters.
+  static bool LoneWord(std::string_view s) {
+    if (s.size() < 2 || s.size() > 3 || !std::all_of(s.begin(), s.end(), IsLetter)) return false;
+    // "Red", "Ann": capital, then small. "AB" and "xy" are products.
+    const auto small = [](char c) { return c >= 'a' && c <= 'z'; };
+    return (!small(s[0]) && std::all_of(s.begin() + 1, s.end(), small)) || IsShortWord(s);
   }
 
-  static MathExpression Negative(const MathExpression& e) {
-    return MathExpression::Join(MathOp::kSubtract, MathExpression::Constant(BigRational(0)), e);
+  // "(100,200)" and "[1,100]": behind a bracket the comma separates.
+  static bool CommasInBrackets(std::string_view s) {
+    if ((s.front() != '(' && s.front() != '[') || !Encloses(s)) return false;
+    const std::string_view inside = s.substr(1, s.size() - 2);
+    return Split(inside, true, ListSign).parts.size() == 1 && Split(inside, false, ListSign).parts.size() > 1;
   }
 
-  // Letters, spaces and \text alone, at least one word of two letters: what people write behind a number.
-  static bool OnlyWords(std::string_view s) {
-    if (!(s.front() == ' ' || s.front() == '\\' || s.front() == '-')) return false;
-    const std::string words = CanonicalWords(s);
-    size_t run = 0, longest = 0;
-    for (char c : words) {
-      if (!IsLetter(c) && std::string_view(" -.'()").find(c) == std::string_view::npos) return false;
-      run = IsLetter(c) ? run + 1 : 0;
-      longest = std::max(longest, run);
-    }
-    for (std::string_view join : {" or ", " and "}) {
-      if ((" " + words + " ").find(join) != std::string::npos) return false;
-    }
-    return longest >= 2;
-  }
-
-  // number unit [and] number unit ..., all of one dimension, as one quantity in base units.
-  std::optional<MathQuantity> Compound(std::string_view s) {
-    std::optional<MathQuantity> sum;
-    for (int terms = 0; terms < 4; ++terms) {
-      s = Trim(s);
-      if (s.starts_with("and ") && terms > 0) s = Trim(s.substr(4));
-      if (s.starts_with("\\text{ and }") && terms > 0) s = Trim(s.substr(12));
-      if (s.empty() || !IsDigit(s.front())) break;
-      auto number = ReadExpression(s, {.letters = false, .thousands = thousands_});
-      if (!number) return std::nullopt;
-      s.remove_prefix(number->used);
-      size_t end = 0;
-      while (end < s.size() && !IsDigit(s[end])) ++end;
-      std::string_view name = Trim(s.substr(0, end));
-      for (std::string_view join : {" and", "\\text{ and }", ","}) {
-        if (name.ends_with(join)) name = Trim(name.substr(0, name.size() - join.size()));
+  // Intervals with brackets that open outward, "[1, 2[" and "]1, 2[", and unions of them.
+  std::optional<MathObject> Outward(std::string_view s, int depth) {
+    if (IsLetter(s[0]) && Trim(s.substr(1)).starts_with("\\in ")) s = Trim(Trim(s.substr(1)).substr(4));  // x \in ]1, 2[
+    if (s.empty()) return std::nullopt;
+    const std::string_view sign = "\\cup";
+    if (s.find(sign) != std::string_view::npos) {
+      std::vector<std::string_view> pieces;
+      bool outward = false;
+      for (std::string_view rest = s;;) {
+        const size_t at = rest.find(sign);
+        pieces.push_back(Trim(rest.substr(0, at)));
+        outward = outward || pieces.back().starts_with(']') || pieces.back().ends_with('[');
+        if (at == std::string_view::npos) break;
+        rest.remove_prefix(at + sign.size());
       }
-      const auto unit = ReadUnit(name);
-      if (!unit || unit->percent || unit->radian || unit->scale_only || !unit->offset.zero()) return std::nullopt;
-      MathExpression term = MathExpression::Join(MathOp::kMultiply, number->expression, MathExpression::Constant(unit->factor));
-      if (!sum) {
-        sum = MathQuantity{std::move(term), *unit};
-      } else if (sum->unit->powers != unit->powers) {
-        return std::nullopt;
-      } else {
-        sum->value = MathExpression::Join(MathOp::kAdd, sum->value, term);
-      }
-      sum->unit->factor = BigRational(1);
-      sum->unit->weak = false;
-      s.remove_prefix(end);
+      return outward ? std::optional(Union(pieces, depth)) : std::nullopt;
     }
-    if (!sum || !Trim(s).empty()) return std::nullopt;
-    return sum;
+    const bool opens = s.starts_with('(') || s.starts_with(']') || s.starts_with('[');
+    const bool closes = s.ends_with(')') || s.ends_with(']') || s.ends_with('[');
+    if (s.size() < 5 || !opens || !closes || !(s.starts_with(']') || s.ends_with('['))) return std::nullopt;
+    const std::string_view inside = s.substr(1, s.size() - 2);
+    Parts parts = Split(inside, thousands_, ListSign);
+    if (parts.parts.size() == 1) parts = Split(inside, false, ListSign);
+    return parts.parts.size() == 2 ? Interval(parts.parts, s.front() == '[', s.back() == ']', depth) : std::nullopt;
   }
 
-  // \pm makes a list; words that multiply are multiplied.
-  MathObject Settle(MathQuantity quantity) {
-    if (quantity.unit && quantity.unit->scale_only) {
-      quantity.value =
-          MathExpression::Join(MathOp::kMultiply, quantity.value, MathExpression::Constant(quantity.unit->factor));
-      quantity.unit.reset();
-      quantity.decimals = -1;
-    }
-    if (!quantity.value.Has(MathOp::kPlusMinus) && !quantity.value.Has(MathOp::kMinusPlus)) {
-      return Quantity(std::move(quantity));
-    }
-    MathObject out;
-    out.kind = Kind::kList;
-    for (MathExpression& e : quantity.value.Signed()) {
-      MathQuantity one = quantity;
-      one.value = std::move(e);
-      out.items.push_back(Quantity(std::move(one)));
-    }
-    return out.items.empty() ? Words("\\pm") : out;
+  std::optional<MathObject> Interval(const std::vector<std::string_view>& ends, bool left, bool right, int depth) {
+    MathObject out = Elements(Kind::kInterval, ends, depth);
+    out.left_closed = left, out.right_closed = right;
+    const bool two = out.items.size() == 2 && out.items[0].kind == Kind::kQuantity && out.items[1].kind == Kind::kQuantity;
+    return two ? std::optional(out) : std::nullopt;
+  }
+
+  // Of intervals; of sets of elements it is the set of all.
+  MathObject Union(const std::vector<std::string_view>& parts, int depth) {
+    MathObject out = Elements(Kind::kUnion, parts, depth);
+    const bool sets = std::all_of(out.items.begin(), out.items.end(), [](const MathObject& o) { return o.kind == Kind::kSet; });
+    if (out.kind != Kind::kUnion || out.items.empty() || !sets) return out;
+    MathObject all;
+    all.kind = Kind::kSet;
+    for (const MathObject& set : out.items) all.items.insert(all.items.end(), set.items.begin(), set.items.end());
+    return all.items.size() > kMaxItems ? Words("") : all;
   }
 
   MathObject Elements(Kind kind, const std::vector<std::string_view>& parts, int depth) {
@@ -343,28 +264,6 @@ class Reader {
     return out;
   }
 
-  static MathObject Ray(const std::string& name, const MathExpression* low, const MathExpression* high, bool low_closed,
-                        bool high_closed) {
-    MathObject out;
-    out.kind = Kind::kInterval;
-    out.text = name;
-    const MathExpression infinity = ReadExpression("\\infty")->expression;
-    const MathExpression minus = ReadExpression("-\\infty")->expression;
-    out.items.push_back(Quantity({low != nullptr ? *low : minus, std::nullopt}));
-    out.items.push_back(Quantity({high != nullptr ? *high : infinity, std::nullopt}));
-    out.left_closed = low_closed, out.right_closed = high_closed;
-    return out;
-  }
-
-  static MathObject Intersection(const MathObject& a, const MathObject& b) {
-    const auto value = [](const MathObject& o) { return RealValue(o.quantities[0].value).value_or(0); };
-    MathObject out = a;
-    const double la = value(a.items[0]), lb = value(b.items[0]), ha = value(a.items[1]), hb = value(b.items[1]);
-    if (lb > la || (lb == la && !b.left_closed)) out.items[0] = b.items[0], out.left_closed = b.left_closed;
-    if (hb < ha || (hb == ha && !b.right_closed)) out.items[1] = b.items[1], out.right_closed = b.right_closed;
-    return out;
-  }
-
   // f(x) or P(x, y): a function's name with its letters.
   static bool FunctionOf(std::string_view s) {
     if (s.size() < 4 || !IsLetter(s[0]) || s[1] != '(' || s.back() != ')') return false;
@@ -417,26 +316,44 @@ class Reader {
       const size_t low = less ? 0 : 2, high = less ? 2 : 0;
       return Ray(name(1), &e[low]->expression, &e[high]->expression, closed(less ? 0 : 1), closed(less ? 1 : 0));
     }
+    if (order && p.size() == 2 && e[0] && e[1]) {
+      const bool less = direction(0) == '<';
+      if (auto solved = SolveInequality(e[less ? 0 : 1]->expression, e[less ? 1 : 0]->expression, closed(0))) return *solved;
+    }
+    if (order && p.size() == 3 && direction(0) == direction(1) && constant(0) && e[1] && constant(2)) {  // 1 < 2x - 1 < 5
+      const auto side = [&](size_t i) {
+        const bool less = direction(i) == '<';
+        return SolveInequality(e[less ? i : i + 1]->expression, e[less ? i + 1 : i]->expression, closed(i));
+      };
+      const auto a = side(0), b = side(1);
+      if (a && b && a->kind == Kind::kInterval && b->kind == Kind::kInterval) return Intersection(*a, *b);
+    }
     if (p.size() == 2 && direction(0) == '!') {  // x \ne 3: the line without a point
       for (const size_t i : {0, 1}) {
         if (name(i).empty() || !constant(1 - i)) continue;
-        return *Without(Ray(name(i), nullptr, nullptr, false, false), Quantity({e[1 - i]->expression, std::nullopt}));
+        return *Without(Ray(name(i), nullptr, nullptr, false, false), QuantityObject({e[1 - i]->expression, std::nullopt}));
       }
+      const auto zero = e[0] && e[1] ? SolveLinear(Difference(*e[0], *e[1])) : std::nullopt;
+      if (zero) return *Without(Ray(zero->name, nullptr, nullptr, false, false), QuantityObject({zero->place, std::nullopt}));
     }
     if (p.size() == 2 && e[0] && e[1] && signs[0] != "\\in") {
       MathObject out;
       out.kind = Kind::kRelation;
       const bool swapped = direction(0) == '>';
       out.relation = direction(0) == '!' ? '!' : direction(0) == '=' ? '=' : closed(0) ? 'L' : '<';
-      out.difference = MathExpression::Join(MathOp::kSubtract, e[swapped ? 1 : 0]->expression, e[swapped ? 0 : 1]->expression);
+      out.difference = Difference(*e[swapped ? 1 : 0], *e[swapped ? 0 : 1]);
       return out;
     }
     return Words(s);
   }
 
+  static MathExpression Difference(const MathReading& a, const MathReading& b) {
+    return MathExpression::Join(MathOp::kSubtract, a.expression, b.expression);
+  }
+
   // "9 cm = 0.09 m": either way of saying it, if they say the same.
   std::optional<MathObject> Measures(std::string_view first, std::string_view last) {
-    auto a = ReadQuantity(first), b = ReadQuantity(last);
+    auto a = ReadQuantity(first, thousands_), b = ReadQuantity(last, thousands_);
     if (!a || !b || a->kind != Kind::kQuantity || b->kind != Kind::kQuantity) return std::nullopt;
     const MathQuantity &x = a->quantities[0], &y = b->quantities[0];
     if (!x.unit || !y.unit || x.unit->powers != y.unit->powers || !x.unit->offset.zero()) return std::nullopt;
@@ -460,8 +377,8 @@ class Reader {
   }
 
   std::optional<MathObject> Bracketed(std::string_view s, int depth) {
-    if (s.starts_with("\\begin{")) return Matrix(s, depth);
-    if (!Encloses(s)) return std::nullopt;
+    if (auto vector = Vector(s, depth); vector && (vector->kind == Kind::kMatrix || !BeforeTranspose(s).empty())) return vector;
+    if (!Encloses(s)) return VectorSum(s, depth);
     const bool braces = s.starts_with("\\{");
     if (!braces && s.front() != '(' && s.front() != '[') return std::nullopt;
     const size_t size = braces ? 2 : 1, tail = s.ends_with("\\}") ? 2 : 1;
@@ -483,32 +400,123 @@ class Reader {
     }
     const bool left = s.front() == '[', right = s.back() == ']';
     if (parts.parts.size() == 2 && (left || right)) {
-      MathObject out = Elements(Kind::kInterval, parts.parts, depth);
-      out.left_closed = left, out.right_closed = right;
-      const bool ends = out.items.size() == 2 && out.items[0].kind == Kind::kQuantity && out.items[1].kind == Kind::kQuantity;
-      return ends ? std::optional(out) : std::nullopt;
+      if (auto interval = Interval(parts.parts, left, right, depth)) return interval;
     }
     if (left != right) return std::nullopt;
+    // [[1, 2], [3, 4]], as code writes a matrix.
+    const bool rows = left && std::all_of(parts.parts.begin(), parts.parts.end(), [](std::string_view row) {
+                        return row.starts_with('[') && Encloses(row);
+                      });
+    if (rows) return Rows(parts.parts, 1, [](std::string_view t, size_t i) -> size_t { return t[i] == ',' ? 1 : 0; }, depth);
+    if (left && parts.parts.size() == 2) return std::nullopt;
     return Elements(Kind::kTuple, parts.parts, depth);
   }
 
-  std::optional<MathObject> Matrix(std::string_view s, int depth) {
-    const size_t close = s.find('}');
-    const size_t end = s.rfind("\\end{");
-    if (close == std::string_view::npos || end == std::string_view::npos || end < close) return std::nullopt;
-    if (s.substr(0, close).find("matrix") == std::string_view::npos || s.back() != '}') return std::nullopt;
-    const std::string_view inside = Trim(s.substr(close + 1, end - close - 1));
-    const Parts rows = Split(inside, thousands_, [](std::string_view t, size_t i) -> size_t {
-      return t.substr(i).starts_with("\\\\") ? 2 : 0;
-    });
+  // Rows of cells; `skip` bytes of each row's text at both ends are its brackets.
+  std::optional<MathObject> Rows(const std::vector<std::string_view>& rows, size_t skip, Sign sign, int depth) {
     MathObject out;
     out.kind = Kind::kMatrix;
-    for (std::string_view row : rows.parts) {
+    for (std::string_view row : rows) {
       if (row.empty()) continue;
-      const Parts cells = Split(row, thousands_, [](std::string_view t, size_t i) -> size_t { return t[i] == '&' ? 1 : 0; });
-      out.items.push_back(Elements(Kind::kTuple, cells.parts, depth));
+      row = row.substr(skip, row.size() - 2 * skip);
+      out.items.push_back(Elements(Kind::kTuple, Split(row, thousands_, sign).parts, depth));
     }
-    return out;
+    return out.items.size() > kMaxItems ? std::nullopt : std::optional(out);
+  }
+
+  // \begin{pmatrix}..\end{pmatrix}, also {matrix} and {array}, bare or in brackets. Bars make a determinant, which is a
+  // number and no matrix.
+  std::optional<MathObject> Matrix(std::string_view s, int depth) {
+    if ((s.front() == '(' || s.front() == '[') && Encloses(s)) s = Trim(s.substr(1, s.size() - 2));
+    if (!s.starts_with("\\begin{") || !s.ends_with('}')) return std::nullopt;
+    const size_t close = s.find('}'), end = s.rfind("\\end{");
+    if (end == std::string_view::npos || end < close || s.find("\\end{") != end) return std::nullopt;
+    std::string_view name = s.substr(7, close - 7);
+    if (name.ends_with('*')) name.remove_suffix(1);
+    static constexpr std::string_view kNames[] = {"matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"};
+    if (std::find(std::begin(kNames), std::end(kNames), name) == std::end(kNames)) return std::nullopt;
+    std::string inside(Trim(s.substr(close + 1, end - close - 1)));
+    // {cc} of an array and [r] of a starred matrix say how columns are aligned.
+    if (name == "array" && inside.starts_with("{") && inside.find('}') != std::string::npos) {
+      inside.erase(0, inside.find('}') + 1);
+    } else if (inside.starts_with("[") && inside.size() > 2 && inside[2] == ']' && IsLetter(inside[1])) {
+      inside.erase(0, 3);
+    }
+    for (size_t at; (at = inside.find("\\hline")) != std::string::npos;) inside.erase(at, 6);
+    const Parts rows = Split(Trim(inside), thousands_, [](std::string_view t, size_t i) -> size_t {
+      return t.substr(i).starts_with("\\\\") ? 2 : 0;
+    });
+    return Rows(rows.parts, 0, [](std::string_view t, size_t i) -> size_t { return t[i] == '&' ? 1 : 0; }, depth);
+  }
+
+  // Without the ^T at its end; empty: it has none.
+  static std::string_view BeforeTranspose(std::string_view s) {
+    for (std::string_view sign : {"^T", "^{T}", "^\\top", "^{\\top}", "^\\intercal", "^{\\intercal}"}) {
+      if (s.ends_with(sign)) return Trim(s.substr(0, s.size() - sign.size()));
+    }
+    return "";
+  }
+
+  // A matrix or a tuple, transposed or not.
+  std::optional<MathObject> Vector(std::string_view s, int depth) {
+    const std::string_view base = BeforeTranspose(s);
+    if (!base.empty()) s = base;
+    if (s.empty()) return std::nullopt;
+    auto out = Matrix(s, depth);
+    const bool brackets = (s.front() == '(' && s.back() == ')') || (s.front() == '[' && s.back() == ']');
+    if (!out && brackets && Encloses(s) && (s.front() == '(' || !base.empty())) {
+      const Parts parts = Split(s.substr(1, s.size() - 2), false, ListSign);
+      if (parts.parts.size() > 1) out = Elements(Kind::kTuple, parts.parts, depth);
+    }
+    return !out || base.empty() ? out : Transposed(*out);
+  }
+
+  // Sums of vectors, each with a factor before it: "2(1, 2)", "A + tB", "-\frac{1}{2}A".
+  std::optional<MathObject> VectorSum(std::string_view s, int depth) {
+    if (s.find("\\begin{") == std::string_view::npos && s.find(',') == std::string_view::npos) return std::nullopt;
+    const Parts terms = Split(s, thousands_, [](std::string_view t, size_t i) -> size_t {
+      size_t before = i;
+      while (before > 0 && t[before - 1] == ' ') --before;
+      const bool binary = before > 0 && std::string_view("+-*/^_({[,").find(t[before - 1]) == std::string_view::npos;
+      return binary && (t[i] == '+' || t[i] == '-') ? 1 : 0;
+    });
+    if (terms.parts.size() > kMaxVectors) return std::nullopt;
+    std::optional<MathObject> sum;
+    for (size_t i = 0; i < terms.parts.size(); ++i) {
+      const std::string_view term = terms.parts[i];
+      const size_t at = VectorPlace(term);
+      if (at == std::string_view::npos) return std::nullopt;
+      std::string_view factor = Trim(term.substr(0, at));
+      if (factor.ends_with('*')) factor = Trim(factor.substr(0, factor.size() - 1));
+      // "P(1, 2)" is a point's name, or a function.
+      if (terms.parts.size() == 1 && factor.size() == 1 && IsLetter(factor[0]) && term[at] != '\\') return std::nullopt;
+      auto vector = Vector(term.substr(at), depth);
+      if (vector && !factor.empty()) {
+        const auto by = Whole(factor == "-" ? "-1" : factor, thousands_);
+        vector = by ? Scaled(*vector, by->expression) : std::nullopt;
+      }
+      if (vector && i > 0 && terms.signs[i - 1] == "-") vector = Scaled(*vector, MathExpression::Constant(BigRational(-1)));
+      if (vector && sum) vector = Added(*sum, *vector);
+      if (!vector) return std::nullopt;
+      sum = std::move(vector);
+    }
+    return sum;
+  }
+  // Where the bracket begins that ends the term.
+  static size_t VectorPlace(std::string_view term) {
+    const std::string_view base = BeforeTranspose(term);
+    const std::string_view whole = base.empty() ? term : base;
+    size_t place = std::string_view::npos, depth = 0;
+    for (size_t i = 0; i < whole.size();) {
+      const int bracket = math_split::Bracket(whole, i);
+      if (bracket > 0 && depth++ == 0) place = i;
+      if (bracket < 0 && depth > 0) --depth;
+      i += bracket == 0 ? 1 : static_cast<size_t>(std::abs(bracket));
+      // \end{name}: its braces belong to it.
+      if (bracket == -4 && i < whole.size() && whole[i] == '{') i = std::min(whole.find('}', i), whole.size() - 1) + 1;
+      if (bracket < 0 && depth == 0 && i < whole.size()) place = std::string_view::npos;
+    }
+    return depth == 0 ? place : std::string_view::npos;
   }
 
   static std::optional<MathObject> Based(std::string_view s) {

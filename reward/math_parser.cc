@@ -31,7 +31,11 @@ constexpr std::string_view kWords[] = {"no", "on", "of", "or", "to", "so", "do",
                                        "six", "ten", "any", "and", "not", "nor", "for", "is", "it", "in", "if", "at", "by",
                                        "an", "as", "up", "the", "are", "has", "was", "sum", "max", "min", "gcd", "lcm", "mod",
                                        "day", "man", "men", "car", "pen", "dog", "cat", "egg", "box", "bus", "DNE", "NaN",
-                                       "per", "sq", "her", "his", "she", "he", "we", "you", "red", "Sam", "Tom", "set"};
+                                       "per", "sq", "her", "his", "she", "he", "we", "you", "red", "Sam", "Tom", "set",
+                                       "boy", "son", "big", "hot", "old", "new", "low", "top", "him", "its", "may", "can",
+                                       "sun", "sea", "ice", "tea", "air", "oil", "gas", "fox", "cow", "pig", "hen", "bee", "ant",
+                                       "bat", "rat", "hat", "tax", "tie", "lie", "key", "map", "bag", "cup", "pie", "bad", "dad",
+                                       "mom", "who", "why", "how", "few", "ok", "my", "me", "us", "am", "be"};
 
 template <size_t N>
 const Named* Find(const Named (&table)[N], std::string_view name) {
@@ -518,7 +522,8 @@ class MathParser {
     }
     if (const Named* constant = Find(kConstants, name)) return Add(constant->op, -1, -1);
     if (const Named* function = Find(kFunctions, name)) return Function(*function, begin);
-    if (std::find(std::begin(kGreek), std::end(kGreek), name) != std::end(kGreek)) {
+    const bool unit = !options_.letters && (name == "Omega" || name == "mu");  // ohm, micro
+    if (!unit && std::find(std::begin(kGreek), std::end(kGreek), name) != std::end(kGreek)) {
       return Symbol("\\" + std::string(name) + Subscript());
     }
     return place_ = begin, -1;
@@ -555,6 +560,12 @@ class MathParser {
   int decimals_ = -1, digits_ = 0;
   bool failed_ = false;
 };
+
+bool IsShortWord(std::string_view run) {
+  return std::any_of(std::begin(kWords), std::end(kWords), [&](std::string_view word) {
+    return std::equal(word.begin(), word.end(), run.begin(), run.end(), [](char a, char b) { return (a | 0x20) == (b | 0x20); });
+  });
+}
 
 std::optional<MathReading> ReadExpression(std::string_view plain, const MathReadingOptions& options) {
   return MathParser(plain, options).Read();

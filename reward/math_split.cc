@@ -6,21 +6,6 @@
 namespace plumb::reward::math_split {
 namespace {
 
-// Bytes of the opening (positive) or closing (negative) bracket at `i`; 0: none.
-int Bracket(std::string_view s, size_t i) {
-  switch (s[i]) {
-    case '(': case '[': case '{': return 1;
-    case ')': case ']': case '}': return -1;
-    case '\\':
-      if (s.substr(i).starts_with("\\{")) return 2;
-      if (s.substr(i).starts_with("\\}")) return -2;
-      if (s.substr(i).starts_with("\\begin")) return 6;
-      if (s.substr(i).starts_with("\\end")) return -4;
-      return 0;
-    default: return 0;
-  }
-}
-
 // Bytes of a number with thousands commas at `i`, so that they are not taken for separators.
 size_t GroupedNumber(std::string_view s, size_t i) {
   if (!IsDigit(s[i]) || s[i] == '0' || (i > 0 && (IsDigit(s[i - 1]) || s[i - 1] == '.'))) return 0;
@@ -36,6 +21,20 @@ size_t GroupedNumber(std::string_view s, size_t i) {
 }
 
 }  // namespace
+
+int Bracket(std::string_view s, size_t i) {
+  switch (s[i]) {
+    case '(': case '[': case '{': return 1;
+    case ')': case ']': case '}': return -1;
+    case '\\':
+      if (s.substr(i).starts_with("\\{")) return 2;
+      if (s.substr(i).starts_with("\\}")) return -2;
+      if (s.substr(i).starts_with("\\begin")) return 6;
+      if (s.substr(i).starts_with("\\end")) return -4;
+      return 0;
+    default: return 0;
+  }
+}
 
 std::string_view Trim(std::string_view s) {
   while (!s.empty() && s.front() == ' ') s.remove_prefix(1);

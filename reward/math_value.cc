@@ -1,16 +1,19 @@
 #include "reward/math_value.h"
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <limits>
 #include <numbers>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace plumb::reward {
 namespace {
 
 constexpr uint64_t kPrime = kFieldPrime;
-constexpr int kFieldPoints = 3, kFloatPoints = 6;
+constexpr int kFieldPoints = 3, kSignedPoints = 16, kPositivePoints = 4;
 using Complex = std::complex<long double>;
 constexpr long double kUnit = std::numeric_limits<long double>::epsilon() / 2;
 
@@ -262,8 +265,6 @@ Approximate PowerOf(const Approximate& a, const Approximate& b, const std::optio
                      (8 + 4 * std::abs(c * std::log(a.value))) * kUnit * size};
 }
 
-Approximate InFloats(const MathExpression& e, int place, int point);
-
 Approximate Unary(MathOp op, const Approximate& b) {
   using Op = MathOp;
   const Complex z = b.value;
@@ -302,7 +303,21 @@ Approximate Unary(MathOp op, const Approximate& b) {
   }
 }
 
-Approximate Compute(const MathExpression& e, int place, int point) {
+// Where formulas are computed: every combination of signs of four letters, then points with all letters positive.
+struct FloatPoint {
+  int point;
+  const std::vector<std::string>& letters;  // of both sides
+  bool complex = false;                     // set where some part was no real number
+
+  bool Negative(const std::string& name) const {
+    const auto place = std::find(letters.begin(), letters.end(), name) - letters.begin();
+    return point < kSignedPoints && (point >> (place % 4) & 1) != 0;
+  }
+};
+
+Approximate InFloats(const MathExpression& e, int place, FloatPoint& at);
+
+Approximate Compute(const MathExpression& e, int place, FloatPoint& at) {
   using Op = MathOp;
   const MathNode& n = Node(e, place);
   switch (n.op) {
@@ -312,9 +327,10 @@ Approximate Compute(const MathExpression& e, int place, int point) {
       return out;
     }
     case Op::kSymbol: {
-      const uint64_t bits = Seeded(e.symbols()[static_cast<size_t>(n.index)], point);
+      const std::string& name = e.symbols()[static_cast<size_t>(n.index)];
+      const uint64_t bits = Seeded(name, at.point);
       const long double size = 0.3 + 2.4 * static_cast<long double>(bits >> 11) * 0x1p-53;
-      return {(bits & 1) != 0 ? -size : size, 0};
+      return {at.Negative(name) ? -size : size, 0};
     }
     case Op::kPi: return Real(std::numbers::pi_v<long double>);
     case Op::kEuler: return Real(std::numbers::e_v<long double>);
@@ -322,7 +338,7 @@ Approximate Compute(const MathExpression& e, int place, int point) {
     case Op::kInfinity: return kUndefined;
     default: break;
   }
-  const Approximate b = InFloats(e, n.right, point);
+  const Approximate b = InFloats(e, n.right, at);
   if (!Finite(b)) return kUndefined;
   if (n.left < 0) {
     if (n.op == Op::kFactorial) {
@@ -331,7 +347,7 @@ Approximate Compute(const MathExpression& e, int place, int point) {
     }
     return Unary(n.op, b);
   }
-  const Approximate a = InFloats(e, n.left, point);
+  const Approximate a = InFloats(e, n.left, at);
   if (!Finite(a)) return kUndefined;
   switch (n.op) {
     case Op::kAdd: return Add(a, b, 1);
@@ -362,9 +378,23 @@ Approximate Compute(const MathExpression& e, int place, int point) {
 }
 
 // -0 as an imaginary part would choose the other branch of a root.
-Approximate InFloats(const MathExpression& e, int place, int point) {
-  Approximate out = Compute(e, place, point);
-  if (out.value.imag() == 0) out.value.imag(0);
+Approximate InFloats(const MathExpression& e, int place, FloatPoint& at) {
+  Approximate out = Compute(e, place, at);
+  if (out.value.imag() == 0) {
+    out.value.imag(0);
+  } else {
+    at.complex = true;
+  }
+  return out;
+}
+Approximate InFloats(const MathExpression& e, FloatPoint& at) { return InFloats(e, e.root(), at); }
+
+std::vector<std::string> LettersOf(const MathExpression& a, const MathExpression& b) {
+  std::vector<std::string> out = a.symbols();
+  for (const std::string& name : b.symbols()) {
+    if (std::find(out.begin(), out.end(), name) == out.end()) out.push_back(name);
+  }
+  std::sort(out.begin(), out.end());
   return out;
 }
 
@@ -390,7 +420,9 @@ std::optional<double> RealValue(const MathExpression& e) {
   if (const int sign = InfiniteSign(e); sign != 0) return sign * std::numeric_limits<double>::infinity();
   if (!e.symbols().empty()) return std::nullopt;
   if (const auto exact = ExactValue(e)) return static_cast<double>(exact->ToLongDouble());
-  const Approximate a = InFloats(e, e.root(), 0);
+  const std::vector<std::string> none;
+  FloatPoint at = {0, none};
+  const Approximate a = InFloats(e, at);
   if (!Finite(a) || std::abs(a.value.imag()) > 4 * a.error) return std::nullopt;
   return static_cast<double>(a.value.real());
 }
@@ -410,13 +442,28 @@ bool SameValue(const MathExpression& a, const MathExpression& b) {
     ++asked;
   }
   if (rational) return asked > 0;
-  int agreed = 0;
-  for (int point = 0; point < kFloatPoints; ++point) {
-    const auto same = Agree(InFloats(a, a.root(), point), InFloats(b, b.root(), point));
-    if (same && !*same) return false;
-    if (same) ++agreed;
+  // Letters under roots and logarithms are meant where those are real: \sqrt{ab} = \sqrt{a}\sqrt{b}. Where |..| says that
+  // signs matter, and with i, every point counts.
+  const auto signs = [](const MathExpression& e) { return e.Has(MathOp::kImaginary) || e.Has(MathOp::kAbsolute); };
+  const std::vector<std::string> letters = LettersOf(a, b);
+  const bool real = !letters.empty() && !signs(a) && !signs(b);
+  const int points = letters.empty() ? 2 : kSignedPoints + (real ? kPositivePoints : 0);
+  int agreed = 0, beyond = 0;
+  bool beyond_agrees = true;
+  for (int point = 0; point < points; ++point) {
+    FloatPoint at = {point, letters};
+    const Approximate x = InFloats(a, at), y = InFloats(b, at);
+    const auto same = Agree(x, y);
+    if (!same) continue;
+    if (real && at.complex) {
+      ++beyond;
+      beyond_agrees = beyond_agrees && *same;
+      continue;
+    }
+    if (!*same) return false;
+    ++agreed;
   }
-  return agreed >= 2;
+  return agreed >= 2 || (beyond_agrees && agreed + beyond >= 2);
 }
 
 bool Proportional(const MathExpression& a, const MathExpression& b, bool positive) {
@@ -440,8 +487,10 @@ bool Proportional(const MathExpression& a, const MathExpression& b, bool positiv
   }
   std::optional<Approximate> factor;
   int agreed = 0;
-  for (int p = 0; p < kFloatPoints; ++p) {
-    const Approximate x = InFloats(a, a.root(), p), y = InFloats(b, b.root(), p);
+  const std::vector<std::string> letters = LettersOf(a, b);
+  for (int p = 0; p < kSignedPoints; ++p) {
+    FloatPoint at = {p, letters};
+    const Approximate x = InFloats(a, at), y = InFloats(b, at);
     if (!Finite(x) || !Finite(y)) continue;
     const Approximate ratio = Divide(x, y);
     if (!Finite(ratio)) continue;

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "reward/latex_text.h"
+
 namespace plumb::reward {
 namespace {
 
@@ -18,7 +20,7 @@ struct Entry {
   const char* names;  // separated by spaces; a name of three letters or more is compared without case, and takes an s
   const char* above;  // factor = above / below
   const char* below;
-  Power powers[3] = {{Unit::kBases, 0}, {Unit::kBases, 0}, {Unit::kBases, 0}};
+  Power powers[4] = {{Unit::kBases, 0}, {Unit::kBases, 0}, {Unit::kBases, 0}, {Unit::kBases, 0}};
 };
 constexpr Entry kEntries[] = {
     {"m meter metre", "1", "1", {{Unit::kLength, 1}}},
@@ -74,6 +76,11 @@ constexpr Entry kEntries[] = {
     {"W watt", "1000", "1", {{Unit::kMass, 1}, {Unit::kLength, 2}, {Unit::kTime, -3}}},
     {"kW kilowatt", "1000000", "1", {{Unit::kMass, 1}, {Unit::kLength, 2}, {Unit::kTime, -3}}},
     {"Pa pascal", "1000", "1", {{Unit::kMass, 1}, {Unit::kLength, -1}, {Unit::kTime, -2}}},
+    {"kPa kilopascal", "1000000", "1", {{Unit::kMass, 1}, {Unit::kLength, -1}, {Unit::kTime, -2}}},
+    {"kN kilonewton", "1000000", "1", {{Unit::kMass, 1}, {Unit::kLength, 1}, {Unit::kTime, -2}}},
+    {"V volt", "1000", "1", {{Unit::kMass, 1}, {Unit::kLength, 2}, {Unit::kTime, -3}, {Unit::kAmpere, -1}}},
+    {"mA milliampere", "0.001", "1", {{Unit::kAmpere, 1}}},
+    {"ohm", "1000", "1", {{Unit::kMass, 1}, {Unit::kLength, 2}, {Unit::kTime, -3}, {Unit::kAmpere, -2}}},
     {"unit", "1", "1", {{Unit::kUnit, 1}}},
     {"usd dollar buck USD", "1", "1", {{Unit::kDollar, 1}}},
     {"cent", "0.01", "1", {{Unit::kDollar, 1}}},
@@ -142,12 +149,26 @@ struct Token {
   std::string text = {};
   int exponent = 1;
 };
-std::optional<std::vector<Token>> Tokens(std::string_view s) {
+// `fraction`: s is a part of one already.
+std::optional<std::vector<Token>> Tokens(std::string_view s, bool fraction = false) {
   std::vector<Token> out;
   int boxes = 0;
   for (size_t i = 0; i < s.size() && out.size() < 16;) {
     const char c = s[i];
-    if (s.substr(i).starts_with("\\text{")) {
+    if (s.substr(i).starts_with("\\frac{")) {  // each factor below the line divides
+      const auto above = BracedText(s, i + 5);
+      const auto below = above ? BracedText(s, i + 7 + above->size()) : std::nullopt;
+      const auto up = above && !fraction ? Tokens(*above, true) : std::nullopt;
+      const auto down = below && !fraction ? Tokens(*below, true) : std::nullopt;
+      if (!up || !down) return std::nullopt;
+      if (*above != "1") out.insert(out.end(), up->begin(), up->end());
+      for (const Token& token : *down) {
+        if (token.kind == Token::Kind::kOver || token.kind == Token::Kind::kPercent) return std::nullopt;
+        if (token.kind == Token::Kind::kWord || token.kind == Token::Kind::kCommand) out.push_back({Token::Kind::kOver});
+        out.push_back(token);
+      }
+      i += 9 + above->size() + below->size();
+    } else if (s.substr(i).starts_with("\\text{")) {
       ++boxes;
       i += 6;
     } else if (c == '}' && boxes > 0) {
@@ -160,6 +181,8 @@ std::optional<std::vector<Token>> Tokens(std::string_view s) {
       ++i;
     } else if (c == '/') {
       out.push_back({Token::Kind::kOver});
+      ++i;
+    } else if (c == '1' && s.size() == 1 && fraction) {
       ++i;
     } else if (c == '*') {
       out.push_back({Token::Kind::kTimes});
@@ -223,6 +246,12 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
             return Celsius(next[0] == 'f');
           }
           last = Find("degree");
+        } else if (token.text == "mu") {  // micro
+          if (i + 1 == tokens->size() || (*tokens)[i + 1].kind != Kind::kWord || over) return std::nullopt;
+          unit.factor = *unit.factor.Times(Decimal("0.000001"));
+          continue;
+        } else if (token.text == "Omega") {
+          last = Find("ohm");
         } else if (token.text == "cent" || token.text == "usd" || token.text == "eur" || token.text == "gbp" ||
                    token.text == "jpy" || token.text == "inr") {
           last = Find(token.text);
@@ -268,6 +297,11 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
           scale = any = true;
           continue;
         }
+        if ((token.text == "k" || token.text == "M") && i + 1 < tokens->size() && (*tokens)[i + 1].text == "Omega") {
+          if (over) return std::nullopt;
+          unit.factor = *unit.factor.Times(Decimal(token.text == "k" ? "1000" : "1000000"));
+          continue;
+        }
         last = Find(token.text);
         if (last == nullptr) return std::nullopt;
         break;
@@ -292,8 +326,8 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
   }
   if (!any || over || prefix != 1) return std::nullopt;
   unit.scale_only = scale && words == 0;
-  unit.weak = tokens->size() == 1 && (*tokens)[0].kind == Token::Kind::kWord && (*tokens)[0].text.size() == 1 &&
-              plain.find("\\text") == std::string_view::npos;
+  const bool letter = tokens->size() == 1 && (*tokens)[0].text.size() == 1;
+  unit.weak = (letter || plain.find("\\frac") != std::string_view::npos) && plain.find("\\text") == std::string_view::npos;
   return unit;
 }
 

@@ -64,6 +64,26 @@ TEST(SameMath, DiffersFromMathVerifyExactlyWhereListed) {
   }
 }
 
+TEST(SameMath, ShortWordsAreNoProducts) {
+  struct Case {
+    const char *truth, *answer;
+    bool same;
+  };
+  for (const Case& c : {
+           Case{"Yes", "\\text{Yes}", true}, Case{"Yes", "yes.", true}, Case{"No", "\\text{no}", true}, Case{"Red", "red", true},
+           Case{"Two", "\\text{Two}", true}, Case{"NO", "no", true}, Case{"x = Red", "Red", true}, Case{"Tom", "\\textbf{Tom}", true},
+           Case{"Yes", "seY", false}, Case{"Yes", "No", false}, Case{"Ann", "nnA", false}, Case{"tea", "eat", false}, Case{"no", "on", false},
+           Case{"Two", "Two cats", false}, Case{"Alice and Bob", "Bob and Alice", true}, Case{"Alice and Bob", "Bob, Alice", true},
+           Case{"Alice and Bob", "Bob", false}, Case{"\\text{Red and Blue}", "Blue and Red", true}, Case{"(Red, Blue)", "(Blue, Red)", false},
+           // Letters are still letters.
+           Case{"pq", "\\text{pq}", true}, Case{"pq", "qp", true}, Case{"pq", "\\text{qp}", false}, Case{"AB", "BA", true},
+           Case{"abc", "bca", true}, Case{"mc^2", "c^2 m", true}, Case{"2pq", "2qp", true}, Case{"xy", "XY", false}, Case{"5 cm", "5\\text{ cm}", true},
+       }) {
+    EXPECT_EQ(SameMath(c.answer, c.truth), c.same) << c.truth << " | " << c.answer;
+    EXPECT_EQ(SameMath(c.truth, c.answer), c.same) << c.answer << " | " << c.truth;
+  }
+}
+
 TEST(SameMath, RoundedDecimalsOnlyWhenAsked) {
   EXPECT_FALSE(SameMath("0.3333", "\\frac{1}{3}"));
   EXPECT_TRUE(SameMath("0.3333", "\\frac{1}{3}", 4));
@@ -110,7 +130,7 @@ TEST(ReadMathObject, Shapes) {
     EXPECT_EQ(object.kind, c.kind) << c.plain;
     EXPECT_EQ(object.items.size(), c.items) << c.plain;
   }
-  EXPECT_EQ(ReadMathObject("(1,234)", true).kind, Kind::kQuantity);
+  EXPECT_EQ(ReadMathObject("(1,234)", true).kind, Kind::kTuple) << "behind a bracket the comma separates";
   EXPECT_EQ(ReadMathObject("(1,234)", false).kind, Kind::kTuple);
 }
 
@@ -160,7 +180,10 @@ TEST(SameMath, HostileTextIsAQuickNo) {
                             "9^9", "9!", "((1+", "x=", "x<", "1,", "1 and ", "\\boxed{", "\\text{", "\\cup", "$", "\\left(",
                             "2\\frac{1}{3}", "2\\frac{2\\frac{", "\\sin", "\\sin x", "|x|", "||", "1/", "1:", "9999999999",
                             "\\begin{pmatrix}", "a_", "5 feet ", "\\binom{9", "\\log_", "\xff", "\\", "1e999", "\u221A",
-                            "answer is ", "0.\\overline{", "\\{1,", "(1,", "x^2+", "\\pm 1 "}) {
+                            "answer is ", "0.\\overline{", "\\{1,", "(1,", "x^2+", "\\pm 1 ", "(1,2)+",
+                            "2(1,2)-", "]1,", "[1,2[\\cup", "(1,2)^T", "[[1,2],", "\\begin{array}{cc}", "\\begin{pmatrix}1\\end{pmatrix}+",
+                            "1 000 ", "3 x 10^8", "\u00B9", "\\frac{\\text{m}}{", "\\frac{m}{s}", "|x|<", "1<2x<", "1st ", "\\{1\\}\\cup",
+                            "x\\in ]1,", "**", "_", "\\boxed{}", "\\color{", "\\sqrt{x}+", "c+", "\\hline", "1\\mu m "}) {
     for (size_t bytes : {30u, 400u, 1900u, 100000u}) hostile.push_back(Repeated(piece, bytes));
   }
   hostile.push_back("9^{9^{9^{9^{9}}}}");

@@ -28,6 +28,32 @@ bool Same(const std::string& a, const std::string& b) {
   return one;
 }
 
+TEST(SameValue, RootsOfLettersWhereTheyAreReal) {
+  EXPECT_TRUE(Same("\\sqrt{ab}", "\\sqrt{a}\\sqrt{b}"));
+  EXPECT_TRUE(Same("\\sqrt{1/n}", "\\frac{1}{\\sqrt{n}}"));
+  EXPECT_TRUE(Same("\\frac{\\sqrt{a}}{\\sqrt{b}}", "\\sqrt{\\frac{a}{b}}"));
+  EXPECT_TRUE(Same("\\sqrt{ab cd}", "\\sqrt{a}\\sqrt{b}\\sqrt{c}\\sqrt{d}"));
+  EXPECT_TRUE(Same("x^{3/2}", "x\\sqrt{x}"));
+  EXPECT_TRUE(Same("\\ln(ab)", "\\ln a+\\ln b"));
+  EXPECT_FALSE(Same("\\sqrt{x^2}", "x"));
+  EXPECT_TRUE(Same("\\sqrt{x^2}", "|x|"));
+  EXPECT_FALSE(Same("a\\sqrt{b}", "\\sqrt{a^2b}")) << "a may be negative";
+  EXPECT_FALSE(Same("\\ln|x|", "\\ln x"));
+  EXPECT_FALSE(Same("\\sqrt{x-1}", "\\sqrt{1-x}"));
+  EXPECT_TRUE(Same("\\sqrt{-1}", "i"));
+  for (char letter = 'a'; letter <= 'z'; ++letter) {
+    if (letter == 'e' || letter == 'i') continue;
+    EXPECT_FALSE(Same(std::string("|") + letter + "|", std::string(1, letter))) << "every letter is asked with both signs";
+  }
+}
+
+TEST(MathExpression, ReplacesALetter) {
+  const MathExpression e = Formula("x^2+xy").Replaced("x", Formula("y+1"));
+  EXPECT_EQ(e.symbols(), (std::vector<std::string>{"y"}));
+  EXPECT_TRUE(SameValue(e, Formula("(y+1)^2+(y+1)y")));
+  EXPECT_TRUE(SameValue(Formula("|x-1|").WithoutRoot(), Formula("x-1")));
+}
+
 TEST(MathParser, ReadsTheLongestFormula) {
   EXPECT_EQ(ReadExpression("18 apples")->used, 2u);
   EXPECT_EQ(ReadExpression("5 cm", {.letters = false})->used, 1u);

@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
+#include <string>
+
 namespace plumb::reward {
 namespace {
 
@@ -35,6 +38,42 @@ TEST(FindChoice, Forms) {
   EXPECT_EQ(FindChoice("F", {}, 'F'), 'F');
   EXPECT_EQ(FindChoice("\\boxed{\\frac{1}{2}}", {{'A', "0.5"}, {'B', "2"}}, 'E'), 'A') << "mathematics by its value";
   EXPECT_FALSE(FindChoice(std::string(1 << 20, '('), kCities, 'E'));
+}
+
+TEST(FindChoice, SentencesThatNameOne) {
+  const std::vector<Choice> cities = {{'A', "Paris"}, {'B', "London"}, {'C', "Rome"}, {'D', "Oslo"}};
+  struct Case {
+    const char* text;
+    char want;
+  };
+  for (const Case& c : {
+           Case{"B is the correct answer.", 'B'}, Case{"B is correct.", 'B'}, Case{"**B** is right", 'B'}, Case{"(B) is correct", 'B'},
+           Case{"Option B is the right one.", 'B'}, Case{"A is wrong. B is correct.", 'B'}, Case{"B is the answer because of its tower.", 'B'},
+           Case{"A is close, but B is the best answer.", 'B'}, Case{"B would be the correct choice", 'B'}, Case{"The answer is A. B is wrong.", 'A'},
+           Case{"Therefore B", 'B'}, Case{"So, B.", 'B'}, Case{"Thus, (B)", 'B'}, Case{"In conclusion, B.", 'B'}, Case{"So it is B", 'B'},
+           Case{"The answer is not A. Therefore B.", 'B'}, Case{"(A) is wrong since it is in France.\nSo B", 'B'},
+           Case{"I would go with B.", 'B'}, Case{"I'd say B", 'B'}, Case{"I'll go with option B.", 'B'}, Case{"My choice is B", 'B'},
+           Case{"The answer to this question is B.", 'B'}, Case{"We rule out A and C.\n\nB", 'B'}, Case{"We rule out A.\n**B**", 'B'},
+           Case{"B\n\nIt is the capital.", 'B'},
+           Case{"\u7B54\u6848\u662FB", 'B'}, Case{"\u7B54\u6848\uFF1AB\u3002", 'B'}, Case{"\u6B63\u786E\u7B54\u6848\u662F B", 'B'},
+           Case{"\u7B54\u6848\u4E3A\uFF08B\uFF09", 'B'}, Case{"\u6545\u9009B", 'B'}, Case{"\u9009B\u3002", 'B'}, Case{"\u56E0\u6B64\u9009\u62E9B", 'B'},
+           Case{"B\u662F\u6B63\u786E\u7684", 'B'}, Case{"\u9009\u9879B\u6B63\u786E", 'B'}, Case{"\u7B54\u6848\u662FB\uFF0C\u56E0\u4E3A", 'B'},
+           Case{"\uFF22 is correct", 'B'}, Case{"\u6B63\u89E3\u306FB\u3067\u3059", 'B'}, Case{"La respuesta es B.", 'B'},
+           Case{"La bonne r\u00E9ponse est B", 'B'}, Case{"Die Antwort ist B.", 'B'}, Case{"\u041E\u0442\u0432\u0435\u0442: B", 'B'},
+           Case{"A is not correct.", '-'}, Case{"I do not think B is correct.", '-'}, Case{"A is correct or B is correct", '-'},
+           Case{"neither A nor B is right", '-'}, Case{"If B is correct then", '-'}, Case{"Is B correct?", '-'}, Case{"Bob is correct", '-'},
+           Case{"So A dog barks", '-'}, Case{"Therefore A or B", '-'}, Case{"So, A, B.", '-'}, Case{"\u7B54\u6848\u662FA\u6216B", '-'},
+           Case{"We choose a path", '-'}, Case{"Going with the flow", '-'}, Case{"A and B", '-'},
+       }) {
+    EXPECT_EQ(FindChoice(c.text, cities, 'E').value_or('-'), c.want) << c.text;
+  }
+  for (const char* piece : {"B is correct. ", " is correct", "so ", "B\n", "\u9009", "\uFF1A", "answer to ", "not "}) {
+    std::string text;
+    while (text.size() < (1u << 20)) text += piece;
+    const auto begin = std::chrono::steady_clock::now();
+    FindChoice(text, cities, 'E');
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10)) << piece;
+  }
 }
 
 TEST(ReadChoices, ColumnsAndPrompts) {
