@@ -11,8 +11,6 @@
 namespace plumb::replay {
 namespace {
 
-constexpr std::array kMapKeys = {"prompt", "answer", "ground_truth", "completion", "messages", "weight", "chosen", "rejected"};
-
 // system_prompt and prompt_suffix; a text becomes a message where a system message has to stand before it.
 void Dress(const ImportOptions& options, std::string& text, std::vector<Message>& messages) {
   if (!options.system_prompt.empty()) {
@@ -77,10 +75,7 @@ void CheckOptions(const ImportOptions& options) {
   if (options.max_prompt_tokens < 0 || options.limit < 0) refuse("data.max_prompt_tokens and data.limit must not be negative");
   if (options.max_prompt_tokens > 0 && !options.tokenize) refuse("the length of prompts cannot be checked without a tokenizer");
   for (const auto& [key, column] : options.map) {
-    if (std::find(kMapKeys.begin(), kMapKeys.end(), key) == kMapKeys.end()) {
-      refuse("data.map has the unknown key '" + key + "'; known: prompt, answer, ground_truth, completion, messages, weight, chosen, "
-             "rejected");
-    }
+    if (!IsRowPart(key)) refuse("data.map has the unknown key '" + key + "'; known: " + RowParts());
   }
 }
 
@@ -91,7 +86,8 @@ RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowK
   CheckOptions(options);
   RowLedger ledger;
   const auto source = RowSource::Open(path, options.max_line_bytes);
-  RowParser parser({.map = options.map, .form = {}, .convert_numbers = false, .as = kind});
+  RowParser parser(
+      {.map = options.map, .form = {}, .convert_numbers = source->all_text(), .as = kind});
   SourceRow row;
   while ((options.limit == 0 || ledger.used < options.limit) && source->Next(row)) {
     if (row.blank) continue;
@@ -99,12 +95,17 @@ RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowK
     const std::string where = path + ":" + std::to_string(row.number);
     try {
       if (row.too_long) throw RowProblem{"line_too_long", "more than " + std::to_string(options.max_line_bytes) + " bytes"};
+      if (!row.problem.empty()) throw RowProblem{"bad_csv", row.problem};
       ParsedRow parsed = parser.Parse(row.text);
       const RowForm form = parsed.form;
+      std::string shown = ledger.samples.size() < RowLedger::kSamples ? ShownRow(parsed) : "";
+      const std::vector<RowNote> notes = std::move(parsed.notes);
       const bool used = use(parsed, where, ledger);
       if (ledger.format.empty()) ledger.format = FormName(form);
       if (used) {
         ++ledger.used;
+        ledger.notes.Add(notes, where);
+        if (!shown.empty()) ledger.samples.push_back(std::move(shown));
       } else {
         --ledger.read;
         ++ledger.skipped;
@@ -138,6 +139,15 @@ std::string RowLedger::Describe() const {
   if (skipped > 0) text += ", after " + std::to_string(skipped) + " usable rows that were passed over";
   if (truncated > 0) text += " (" + std::to_string(truncated) + " of the used ones cut to length)";
   return text;
+}
+
+std::vector<std::string> RowLedger::Notes(const std::string& file) const {
+  std::vector<std::string> lines = {file + ": " + format + ", " + Describe()};
+  for (size_t i = 0; i < samples.size(); ++i)
+    lines.push_back("  row " + std::to_string(i + 1) + ": " + samples[i]);
+  for (const std::string& note : notes.Describe()) lines.push_back("  note: " + note);
+  for (const std::string& example : examples) lines.push_back("  " + example);
+  return lines;
 }
 
 ImportOptions ImportOptionsOf(const configs::DataConfig& data, const std::string& dataset) {

@@ -17,6 +17,7 @@
 
 #include "common/trajectory.h"
 #include "configs/config.h"
+#include "replay/row_notes.h"
 
 namespace plumb::replay {
 
@@ -51,10 +52,15 @@ struct RowLedger {
   int64_t truncated = 0;   // of the used ones, under overlong = left | right
   std::map<std::string, int64_t> rejected;      // by reason: bad_utf8, bad_json, ...
   std::vector<std::string> examples;            // "file:line: reason: detail" of the first kMaxExamples
+  std::vector<std::string> samples;  // the first kSamples used rows, as they were read, for people
+  RowNotes notes;                    // of used rows
   std::string format;      // FormName of the first usable row
-  static constexpr size_t kMaxExamples = 20;
+  static constexpr size_t kMaxExamples = 20, kSamples = 3;
   int64_t TotalRejected() const;
   std::string Describe() const;  // one line: "read 100 = used 97 + 2 bad_json + 1 overlong"
+  // For people, a line each: form and sums of `file`, the first rows, what was passed over, what
+  // was rejected.
+  std::vector<std::string> Notes(const std::string& file) const;
 };
 
 struct ImportedPrompts {

@@ -7,6 +7,7 @@
 #include <simdjson.h>
 
 #include "common/error.h"
+#include "replay/end_token.h"
 #include "replay/json_text.h"
 
 namespace plumb::replay {
@@ -49,7 +50,11 @@ class RowText {
   void Number(const std::string& name, double value) { Json(name, nlohmann::json(value).dump()); }
   void Messages(const std::string& name, const std::vector<Message>& messages) {
     Begin(name);
-    AppendJsonMessages(text_, messages);
+    std::vector<Message> whole = messages;
+    for (Message& message : whole) {
+      if (RepairUtf8(message.content)) Note("texts_with_replaced_bytes");
+    }
+    AppendJsonMessages(text_, whole);
   }
   void Turns(const std::string& name, const std::string& text, const std::vector<Message>& messages) {
     if (messages.empty()) {
@@ -205,6 +210,18 @@ ExportCandidate TextRow(const PreferenceRecord& record, const std::vector<ExtraC
   return row.Take();
 }
 
+// What the assistant says in it.
+std::string AnswerText(const Trajectory& t, const std::vector<std::string>& end_tokens,
+                       RowText& row) {
+  std::string text = t.completion;
+  if (t.finish == FinishReason::kStop && CutEndToken(text, end_tokens))
+    row.Note("end_tokens_left_out");
+  const bool turns = std::any_of(t.segments.begin(), t.segments.end(),
+                                 [](const Segment& s) { return s.origin == Origin::kEnvironment; });
+  if (turns) row.Note("answers_of_several_turns_as_one_text");
+  return text;
+}
+
 }  // namespace
 
 const char* FormName(ExportForm form) { return form == ExportForm::kTrl ? "trl" : "verl"; }
@@ -257,7 +274,8 @@ std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportFo
   return out;
 }
 
-std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportForm form) {
+std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportForm form,
+                                         const std::vector<std::string>& end_tokens) {
   const Prompt& prompt = group.lease.prompt;
   const auto extras = ExtraColumns(prompt.extra_json);
   std::vector<ExportCandidate> out;
@@ -267,7 +285,7 @@ std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportFor
     std::vector<std::string> responses;
     std::string scores;
     for (const Trajectory& t : group.trajectories) {
-      responses.push_back(t.completion);
+      responses.push_back(AnswerText(t, end_tokens, row));
       scores += (scores.empty() ? "" : ",") + (t.scored ? nlohmann::json(t.reward).dump() : std::string("null"));
       if (!t.scored) row.Note("answers_without_a_score");
     }
@@ -279,7 +297,12 @@ std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportFor
   for (const Trajectory& t : group.trajectories) {
     RowText row;
     row.Turns("prompt", prompt.text, prompt.messages);
-    row.Text("completion", t.completion);
+    const std::string answer = AnswerText(t, end_tokens, row);
+    if (prompt.messages.empty()) {
+      row.Text("completion", answer);
+    } else {
+      row.Messages("completion", {{"assistant", answer}});
+    }
     row.Json("reward", t.scored ? nlohmann::json(t.reward).dump() : "null");
     if (!t.scored) row.Note("answers_without_a_score");
     if (!t.rewards.empty()) {

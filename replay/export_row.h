@@ -35,8 +35,11 @@ std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form);
 // pairs {prompt, chosen, rejected, margin, ...columns} or whole dialogues; labelled {prompt, completion, label};
 // demonstrations {prompt, completion} | {text} | verl: {messages}. Empty: the record has tokens only.
 std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportForm form);
-// TRL: {prompt, completion, reward, ...}, one row an answer. verl: the prompt's row with `responses` and `scores`, what its
-// main_generation writes and its main_eval reads.
-std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportForm form);
+// TRL: {prompt, completion, reward, ...}, one row an answer; the completion is a list of messages
+// where the prompt is one, else a text. verl: the prompt's row with `responses` and `scores`, what
+// its main_generation writes and its main_eval reads. Answers without the end token that was
+// sampled (replay/end_token.h; `end_tokens`: other texts of it).
+std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportForm form,
+                                         const std::vector<std::string>& end_tokens);
 
 }  // namespace plumb::replay

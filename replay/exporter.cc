@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "common/error.h"
+#include "replay/end_token.h"
 #include "replay/line_writer.h"
+#include "replay/row_columns.h"
 #include "replay/row_parser.h"
 #include "replay/row_source.h"
 
@@ -40,6 +42,31 @@ class Mirror {
   std::unique_ptr<RowParser> parser_;
 };
 
+std::map<std::string, std::string> ColumnsOf(const std::string& extra_json) {
+  std::map<std::string, std::string> columns;
+  simdjson::dom::parser parser;
+  simdjson::dom::object object;
+  if (extra_json.empty() || parser.parse(extra_json).get(object) != simdjson::SUCCESS)
+    return columns;
+  for (const auto [name, value] : object) columns[std::string(name)] = Canonical(value);
+  return columns;
+}
+
+// Which of the other columns says something else; the order of keys says nothing.
+std::string DifferentColumn(const std::string& stored, const std::string& read) {
+  if (stored == read) return "";
+  const auto before = ColumnsOf(stored), after = ColumnsOf(read);
+  for (const auto& [name, value] : before) {
+    const auto found = after.find(name);
+    if (found == after.end()) return "the column '" + name + "' is read as a part of the row";
+    if (found->second != value) return "the column '" + name + "' differs";
+  }
+  for (const auto& [name, value] : after) {
+    if (!before.contains(name)) return "the column '" + name + "' is new";
+  }
+  return "";
+}
+
 // Empty: equal. Where a record lies in the store is not part of what it says, nor are its tokens, which are made again.
 std::string Difference(const Prompt& stored, const ParsedRow& row) {
   const Prompt& read = row.prompt;
@@ -47,8 +74,7 @@ std::string Difference(const Prompt& stored, const ParsedRow& row) {
   if (read.text != stored.text || read.messages != stored.messages) return "the prompt differs";
   if (read.ground_truth != stored.ground_truth) return "the ground truth differs";
   if (read.weight != stored.weight) return "the weight differs";
-  if (read.extra_json != stored.extra_json) return "the other columns differ";
-  return "";
+  return DifferentColumn(stored.extra_json, read.extra_json);
 }
 
 std::string Difference(const PreferenceRecord& stored, const ParsedRow& row) {
@@ -58,9 +84,8 @@ std::string Difference(const PreferenceRecord& stored, const ParsedRow& row) {
   if (read.chosen != stored.chosen || read.rejected != stored.rejected) return "the answers differ";
   if (read.desirable != stored.desirable) return "the label differs";
   if (read.has_margin != stored.has_margin || read.margin != stored.margin) return "the margin differs";
-  if (read.weight != stored.weight) return "the weight differs: the importer knows no weights of preferences";
-  if (read.extra_json != stored.extra_json) return "the other columns differ";
-  return "";
+  if (read.weight != stored.weight) return "the weight differs";
+  return DifferentColumn(stored.extra_json, read.extra_json);
 }
 
 class Export {
@@ -102,7 +127,10 @@ class Export {
   bool Preferences() {
     const uint64_t rows = store_.PreferenceCount(request_.dataset);
     for (uint64_t first = 0; first < rows; first += kPiece) {
-      for (const PreferenceRecord& record : store_.ReadPreferences(request_.dataset, first, kPiece)) Row(record, record.row);
+      for (PreferenceRecord& record : store_.ReadPreferences(request_.dataset, first, kPiece)) {
+        if (!record.prompt_tokens.empty()) CutEnds(record);
+        Row(record, record.row);
+      }
       if (!Pause(std::min(first + kPiece, rows), rows)) return false;
     }
     return true;
@@ -120,12 +148,21 @@ class Export {
     return true;
   }
 
+  // Of a record out of rollouts.
+  void CutEnds(PreferenceRecord& record) {
+    for (auto* answer : {&record.chosen, &record.rejected}) {
+      if (!answer->empty() && CutEndToken(answer->back().content, request_.end_tokens))
+        ++report_.notes["end_tokens_left_out"];
+    }
+  }
+
   void Group(const StoredGroup& stored) {
     ++report_.read;
     const auto leave = [&](const char* reason) { ++report_.left_out[reason]; };
     if (stored.kind == GroupKind::kDropped) return leave("dropped_groups");
     if (!request_.dataset.empty() && stored.group.lease.prompt.dataset != request_.dataset) return leave("of_other_datasets");
-    for (const ExportCandidate& row : RolloutRows(stored.group, request_.form)) Write(row);
+    for (const ExportCandidate& row : RolloutRows(stored.group, request_.form, request_.end_tokens))
+      Write(row);
     ++report_.written;
   }
 

@@ -29,6 +29,7 @@ struct ExportRequest {
   ExportRows rows = ExportRows::kAuto;
   ExportForm form = ExportForm::kTrl;
   std::string out;                       // replaced; gzip when it ends in .gz
+  std::vector<std::string> end_tokens;  // other texts of an end token than replay/end_token.h knows
   FileSystem* files = nullptr;           // the real one
   // Called every 1,024 records with the part that is done; false: stop, and leave no file.
   std::function<bool(double part, int64_t rows)> progress;

@@ -60,39 +60,17 @@ class FingerprintSet {
   size_t count_ = 0;
 };
 
-std::string Short(std::string_view text, size_t max = 72) {
-  std::string out;
-  for (const char c : text) {
-    if (out.size() >= max && (static_cast<uint8_t>(c) & 0xC0) != 0x80) return out + "...";
-    out.push_back(c == '\n' || c == '\r' || c == '\t' ? ' ' : c);
-  }
+Json ToJson(const RowNotes& notes) {
+  Json out = Json::object();
+  for (const auto& [what, entry] : notes.entries)
+    out[what] = {{"rows", entry.rows}, {"first", entry.first}};
   return out;
 }
 
-std::string Turns(const std::string& text, const std::vector<Message>& messages) {
-  if (messages.empty()) return "\"" + Short(text) + "\"";
-  return (messages.size() > 1 ? std::to_string(messages.size()) + " messages, last " : "") + messages.back().role + ": \"" +
-         Short(messages.back().content) + "\"";
-}
-
-std::string Sample(const ParsedRow& row) {
-  const PreferenceRecord& r = row.record;
-  switch (KindOf(row.form)) {
-    case RowKind::kPrompts:
-      return "prompt " + Turns(row.prompt.text, row.prompt.messages) + "  ground truth \"" + Short(row.prompt.ground_truth, 40) + "\"";
-    case RowKind::kPairs:
-      return "prompt " + Turns(r.prompt_text, r.prompt) + "  chosen " + Turns("", r.chosen) + "  rejected " + Turns("", r.rejected);
-    case RowKind::kLabelled:
-      return "prompt " + Turns(r.prompt_text, r.prompt) + "  completion " + Turns("", r.chosen) + (r.desirable ? "  desirable" : "  undesirable");
-    case RowKind::kDemonstrations:
-      return "prompt " + Turns(r.prompt_text, r.prompt) + "  completion " + Turns("", r.chosen);
-  }
-  return "";
-}
-
 Json ToJson(const FileLedger& l) {
-  return {{"file", l.file}, {"container", l.container}, {"form", l.form}, {"read", l.read}, {"used", l.used},
-          {"rejected", l.rejected}, {"examples", l.examples}, {"samples", l.samples}};
+  return {{"file", l.file},         {"container", l.container}, {"form", l.form},
+          {"read", l.read},         {"used", l.used},           {"rejected", l.rejected},
+          {"examples", l.examples}, {"samples", l.samples},     {"notes", ToJson(l.notes)}};
 }
 
 FileLedger LedgerOf(const Json& j) {
@@ -101,6 +79,9 @@ FileLedger LedgerOf(const Json& j) {
   l.rejected = j.at("rejected").get<std::map<std::string, int64_t>>();
   l.examples = j.at("examples").get<std::vector<std::string>>();
   l.samples = j.at("samples").get<std::vector<std::string>>();
+  const Json notes = j.value("notes", Json::object());
+  for (const auto& [what, entry] : notes.items())
+    l.notes.entries[what] = {entry.at("rows").get<int64_t>(), entry.at("first").get<std::string>()};
   return l;
 }
 
@@ -276,6 +257,7 @@ class Import {
     if (rejects_.wanted()) pending.text = row.text;
     try {
       if (row.too_long) throw RowProblem{"line_too_long", "more than " + std::to_string(request_.max_row_bytes) + " bytes"};
+      if (!row.problem.empty()) throw RowProblem{"bad_csv", row.problem};
       parser.Parse(row.text, pending.parsed);
     } catch (RowProblem& problem) {
       pending.problem = std::move(problem);
@@ -317,7 +299,8 @@ class Import {
         Reject(row, ledger);
         continue;
       }
-      if (ledger.samples.size() < kSamples) ledger.samples.push_back(Sample(row.parsed));
+      if (!row.parsed.notes.empty()) ledger.notes.Add(row.parsed.notes, Where(ledger, row.number));
+      if (ledger.samples.size() < kSamples) ledger.samples.push_back(ShownRow(row.parsed));
       writer_->Add(slot);
       ++ledger.used;
     }
@@ -337,7 +320,9 @@ class Import {
   bool ReadFile(size_t index, int64_t skip) {
     const std::string& file = request_.files[index];
     auto source = RowSource::Open(file, request_.max_row_bytes);
-    RowParser parser(request_.rows);
+    RowParserOptions rows = request_.rows;
+    rows.convert_numbers |= source->all_text();
+    RowParser parser(std::move(rows));
     if (skip == 0) report_.files.push_back({.file = file, .container = source->container()});
     FileLedger& ledger = report_.files.back();
     if (const auto form = FormOfName(ledger.form)) parser.SetForm(*form);
@@ -379,7 +364,10 @@ class Import {
       std::string message = ledger.read == 0 ? "the dataset is empty: no rows in the file" : "no row can be used: " + ledger.Describe();
       for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i) message += "\n  " + ledger.examples[i];
       if (ledger.read > 0 && ledger.rejected["bad_json"] == ledger.read) {
-        message += "\n  a file holds one JSON object a line, or one JSON array of objects; an object over several lines is neither";
+        message +=
+            "\n  a file holds one JSON object a line, or one JSON array of objects; an object over "
+            "several lines is neither; "
+            "CSV and TSV are known by their names (.csv, .tsv, and .gz behind either)";
       }
       throw Error(ErrorCode::kInvalidArgument, message, file);
     }

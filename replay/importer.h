@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/file.h"
+#include "replay/row_notes.h"
 #include "replay/row_parser.h"
 #include "replay/store.h"
 
@@ -38,12 +39,13 @@ struct ImportRequest {
 
 struct FileLedger {
   std::string file;
-  std::string container;                  // jsonl | json array
+  std::string container;                  // jsonl | json array | csv | tsv | parquet
   std::string form;                       // name; empty: no usable row yet
   int64_t read = 0, used = 0;
   std::map<std::string, int64_t> rejected;
   std::vector<std::string> examples;      // "file:line: reason: detail" of the first ones
   std::vector<std::string> samples;       // the first three used rows, for people
+  RowNotes notes;                         // of used rows
   int64_t TotalRejected() const;
   std::string Describe() const;           // "read 100 = used 97 + 2 bad_json + 1 duplicate"
 };

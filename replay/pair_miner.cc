@@ -8,6 +8,7 @@
 
 #include "common/error.h"
 #include "common/sha256.h"
+#include "replay/end_token.h"
 
 namespace plumb::replay {
 namespace {
@@ -39,6 +40,12 @@ std::string StoredDigest(const TrajectoryGroup& group) {
   return joined;
 }
 
+std::string Says(const Trajectory& t, const MineOptions& options) {
+  std::string text = t.completion;
+  if (t.finish == FinishReason::kStop) CutEndToken(text, options.end_tokens);
+  return text;
+}
+
 // The tokens that make two pairs the same one.
 std::string PairDigest(const PreferenceRecord& r) {
   Sha256 hash;
@@ -57,8 +64,8 @@ PreferenceRecord MakeRecord(const TrajectoryGroup& group, const Candidate& best,
   const Prompt& prompt = group.lease.prompt;
   if (!prompt.messages.empty()) r.prompt = prompt.messages;
   else r.prompt_text = prompt.text;
-  r.chosen = {{.role = "assistant", .content = best.answer->completion}};
-  r.rejected = {{.role = "assistant", .content = worst.answer->completion}};
+  r.chosen = {{.role = "assistant", .content = Says(*best.answer, options)}};
+  r.rejected = {{.role = "assistant", .content = Says(*worst.answer, options)}};
   r.margin = options.keep_margin ? best.reward - worst.reward : 0;
   r.has_margin = options.keep_margin;
   r.weight = prompt.weight;

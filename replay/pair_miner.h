@@ -1,13 +1,17 @@
-// Preference pairs out of stored rollouts: the best answer of a group against its worst, by stored score.
+// Preference pairs out of stored rollouts: the best answer of a group against its worst, by stored
+// score.
 //
-// Purpose: what a run has generated and scored becomes preference data without generating again. A pair carries the tokens
-// that were sampled, so that nothing is tokenized a second time, and its provenance as a JSON object in extra_json:
-//   run_id, lease_id, policy_version, policy_digest, chosen_sample, rejected_sample, chosen_reward, rejected_reward,
-//   score (the name of a rescoring, or "stored"), reward_digest (the function digests of the parts that made the score)
-// Order: groups by purpose train, lease id; in a group the best against the worst, then the second best against the second
-// worst, and so on; equal rewards by sample number. So the same store and options give the same rows.
-// Thread safety: functions of their arguments. Errors: the stores'; kInvalidArgument for options, for a score that is not
-// there; kConflict where the dataset is sealed with other rows.
+// Purpose: what a run has generated and scored becomes preference data without generating again. A
+// pair carries the tokens that were sampled, so that nothing is tokenized a second time (its texts
+// are without their end token), and its provenance as a JSON object in extra_json:
+//   run_id, lease_id, policy_version, policy_digest, chosen_sample, rejected_sample, chosen_reward,
+//   rejected_reward, score (the name of a rescoring, or "stored"), reward_digest (the function
+//   digests of the parts that made the score)
+// Order: groups by purpose train, lease id; in a group the best against the worst, then the second
+// best against the second worst, and so on; equal rewards by sample number. So the same store and
+// options give the same rows. Thread safety: functions of their arguments. Errors: the stores';
+// kInvalidArgument for options, for a score that is not there; kConflict where the dataset is
+// sealed with other rows.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +28,7 @@ struct MineOptions {
   std::string score;          // beginning of the name of a rescoring (Store::ScoreNames); empty: the reward stored with the group
   double margin = 0;          // the rewards of a pair differ by more than 0 and by at least this much
   int64_t per_group = 1;      // pairs of one group at most
+  std::vector<std::string> end_tokens;  // other texts of an end token than replay/end_token.h knows
   bool keep_margin = false;   // the difference becomes the record's margin, which shifts the loss (DPO with margin)
 };
 

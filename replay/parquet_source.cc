@@ -27,18 +27,22 @@ std::unique_ptr<RowSource> OpenParquet(const std::string& path, size_t) {
 #include <filesystem>
 
 #include <arrow/array.h>
+#include <arrow/extension_type.h>
 #include <arrow/io/file.h>
 #include <arrow/memory_pool.h>
 #include <arrow/record_batch.h>
 #include <arrow/scalar.h>
 #include <arrow/type.h>
-#include <nlohmann/json.hpp>
 #include <parquet/arrow/reader.h>
 #include <parquet/file_reader.h>
 #include <parquet/metadata.h>
 #include <parquet/properties.h>
+#include <simdjson.h>
+#include <nlohmann/json.hpp>
 
 #include "replay/json_text.h"
+#include "replay/line_reader.h"
+#include "replay/odd_values.h"
 
 namespace plumb::replay {
 namespace {
@@ -60,7 +64,48 @@ T Check(arrow::Result<T> result, const std::string& path) {
   return std::move(result).ValueUnsafe();
 }
 
-void AppendNumber(std::string& out, double value) { out += std::isfinite(value) ? nlohmann::json(value).dump() : "null"; }
+// What is no number keeps its name: the row parser says what becomes of it.
+void AppendNumber(std::string& out, double value) {
+  if (std::isfinite(value)) out += nlohmann::json(value).dump();
+  else out += std::isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity";
+}
+
+// Of a column of bytes. Those of a text column are the row parser's to judge.
+void AppendBytes(std::string& out, std::string_view bytes) {
+  if (IsUtf8(bytes)) {
+    AppendJsonText(out, bytes);
+  } else {
+    out += "Binary";
+  }
+}
+
+// A value of logical type JSON: what it says, not the text in which it says it. A text that is no
+// JSON stays a text.
+void AppendJson(std::string& out, std::string_view text) {
+  thread_local simdjson::dom::parser parser;
+  thread_local std::string mended;
+  const auto parses = [](std::string_view candidate) {
+    return parser.parse(candidate.data(), candidate.size()).error() == simdjson::SUCCESS;
+  };
+  if (parses(text) || (!MendRow(text, mended).empty() && parses(mended))) {
+    out += text;
+  } else {
+    AppendJsonText(out, text);
+  }
+}
+
+std::string_view TextOf(const arrow::Array& array, int64_t row) {
+  switch (array.type_id()) {
+    case arrow::Type::STRING: return static_cast<const arrow::StringArray&>(array).GetView(row);
+    case arrow::Type::LARGE_STRING:
+      return static_cast<const arrow::LargeStringArray&>(array).GetView(row);
+    case arrow::Type::STRING_VIEW:
+      return static_cast<const arrow::StringViewArray&>(array).GetView(row);
+    default:
+      throw Error(ErrorCode::kUnsupported,
+                  "a JSON column stored as " + array.type()->ToString() + " is not read");
+  }
+}
 
 template <class Array>
 bool AppendList(std::string& out, const arrow::Array& array, int64_t row, int depth);
@@ -86,11 +131,20 @@ void AppendValue(std::string& out, const arrow::Array& array, int64_t row, int d
     case Type::FLOAT: AppendNumber(out, static_cast<const arrow::FloatArray&>(array).Value(row)); return;
     case Type::DOUBLE: AppendNumber(out, static_cast<const arrow::DoubleArray&>(array).Value(row)); return;
     case Type::STRING:
-    case Type::BINARY: AppendJsonText(out, static_cast<const arrow::BinaryArray&>(array).GetView(row)); return;
     case Type::LARGE_STRING:
-    case Type::LARGE_BINARY: AppendJsonText(out, static_cast<const arrow::LargeBinaryArray&>(array).GetView(row)); return;
-    case Type::STRING_VIEW:
-    case Type::BINARY_VIEW: AppendJsonText(out, static_cast<const arrow::BinaryViewArray&>(array).GetView(row)); return;
+    case Type::STRING_VIEW: AppendJsonText(out, TextOf(array, row)); return;
+    case Type::BINARY:
+      AppendBytes(out, static_cast<const arrow::BinaryArray&>(array).GetView(row));
+      return;
+    case Type::LARGE_BINARY:
+      AppendBytes(out, static_cast<const arrow::LargeBinaryArray&>(array).GetView(row));
+      return;
+    case Type::BINARY_VIEW:
+      AppendBytes(out, static_cast<const arrow::BinaryViewArray&>(array).GetView(row));
+      return;
+    case Type::FIXED_SIZE_BINARY:
+      AppendBytes(out, static_cast<const arrow::FixedSizeBinaryArray&>(array).GetView(row));
+      return;
     case Type::LIST: AppendList<arrow::ListArray>(out, array, row, depth); return;
     case Type::LARGE_LIST: AppendList<arrow::LargeListArray>(out, array, row, depth); return;
     case Type::FIXED_SIZE_LIST: AppendList<arrow::FixedSizeListArray>(out, array, row, depth); return;
@@ -128,7 +182,14 @@ void AppendValue(std::string& out, const arrow::Array& array, int64_t row, int d
       AppendValue(out, *coded.dictionary(), at, depth + 1);
       return;
     }
-    case Type::EXTENSION: AppendValue(out, *static_cast<const arrow::ExtensionArray&>(array).storage(), row, depth + 1); return;
+    case Type::EXTENSION: {
+      const arrow::Array& storage = *static_cast<const arrow::ExtensionArray&>(array).storage();
+      if (static_cast<const arrow::ExtensionType&>(*array.type()).extension_name() != "arrow.json")
+        return AppendValue(out, storage, row, depth + 1);
+      if (storage.IsNull(row)) out += "null";
+      else AppendJson(out, TextOf(storage, row));
+      return;
+    }
     case Type::DATE32:
     case Type::DATE64:
     case Type::TIMESTAMP:
@@ -177,6 +238,8 @@ class Parquet : public RowSource {
       parquet::ArrowReaderProperties arrow_properties(/*use_threads=*/false);
       arrow_properties.set_batch_size(kBatchRows);
       arrow_properties.set_pre_buffer(false);
+      arrow_properties.set_arrow_extensions_enabled(
+          true);  // names the columns of logical type JSON
       parquet::arrow::FileReaderBuilder builder;
       if (const auto opened = builder.Open(file_, properties); !opened.ok()) Fail(opened, path);
       builder.memory_pool(&pool_)->properties(arrow_properties);

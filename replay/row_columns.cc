@@ -92,7 +92,17 @@ void Memory::TakeBack(ParsedRow& row) {
   PreferenceRecord& r = row.record;
   r.dataset.clear(), r.prompt_text.clear(), r.extra_json.clear();
   r.prompt_tokens.clear(), r.chosen_tokens.clear(), r.rejected_tokens.clear();
+  row.notes.clear();
   r.kind = PreferenceKind::kPair, r.row = 0, r.desirable = false, r.margin = 0, r.has_margin = false, r.weight = 1;
+}
+
+void Columns::RefuseOdd(std::string_view name) const {
+  for (const OddValue& odd : odd_) {
+    if (odd.column != name || odd.kind == OddKind::kLongNumber)
+      continue;  // its digits say all of a long number
+    const bool bytes = odd.kind == OddKind::kBadUtf8 || odd.kind == OddKind::kBinary;
+    throw RowProblem{bytes ? "bad_utf8" : "bad_json", Describe(odd) + ": " + Advice(odd.kind)};
+  }
 }
 
 Column Columns::Need(const char* part, std::initializer_list<std::string_view> names) {

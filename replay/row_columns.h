@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +16,7 @@
 
 #include <simdjson.h>
 
+#include "replay/odd_values.h"
 #include "replay/row_parser.h"
 
 namespace plumb::replay {
@@ -88,9 +90,15 @@ struct Memory {
 // The columns of one row, and which of them have been understood.
 class Columns {
  public:
-  // RowProblem where a key stands twice, however deep.
-  Columns(simdjson::dom::object row, const std::map<std::string, std::string>& map, bool convert, Memory& memory)
-      : memory_(memory), fields_(memory.fields), map_(map), convert_(convert), used_(memory.used) {
+  // RowProblem where a key stands twice, however deep. `odd`: what was mended in the row.
+  Columns(simdjson::dom::object row, const std::map<std::string, std::string>& map, bool convert,
+          Memory& memory, std::span<const OddValue> odd = {})
+      : memory_(memory),
+        fields_(memory.fields),
+        map_(map),
+        convert_(convert),
+        used_(memory.used),
+        odd_(odd) {
     fields_.clear();
     KeysOnce keys;
     for (const auto [key, value] : row) {
@@ -103,13 +111,16 @@ class Columns {
   }
   Memory& memory() { return memory_; }
 
-  // The mapped column of `part`, else the first of `names` that the row has; a column that is null counts as absent.
+  // The mapped column of `part`, else the first of `names` that the row has; a column that is null
+  // counts as absent. RowProblem where it holds an odd value, unless nobody will read it (`part` is
+  // "").
   std::optional<Column> Find(const char* part, std::initializer_list<std::string_view> names) const {
     if (!map_.empty()) {
-      if (const auto mapped = map_.find(part); mapped != map_.end()) return At(mapped->second);
+      if (const auto mapped = map_.find(part); mapped != map_.end())
+        return Asked(part, mapped->second);
     }
     for (const std::string_view name : names) {
-      if (auto column = At(name)) return column;
+      if (auto column = Asked(part, name)) return column;
     }
     return std::nullopt;
   }
@@ -126,7 +137,17 @@ class Columns {
       if (SameKey(fields_[i].first, name)) used_[i] = true;
     }
   }
+  // Columns of these names that are null: they are understood, there is nothing in them.
+  void UseNulls(std::initializer_list<std::string_view> names) {
+    for (size_t i = 0; i < fields_.size(); ++i) {
+      if (!fields_[i].second.is_null()) continue;
+      for (const std::string_view name : names) {
+        if (SameKey(fields_[i].first, name)) used_[i] = true;
+      }
+    }
+  }
   bool Mapped(const char* part) const { return map_.contains(part); }
+  const std::string& MappedTo(const char* part) const { return map_.at(part); }  // REQUIRES: Mapped
   // A column that was asked for by name and is not there is no optional one.
   void RequireMapped(std::initializer_list<const char*> parts) {
     for (const char* part : parts) {
@@ -151,11 +172,17 @@ class Columns {
     }
     return std::nullopt;
   }
+  std::optional<Column> Asked(const char* part, std::string_view name) const {
+    if (!odd_.empty() && *part != 0) RefuseOdd(name);
+    return At(name);
+  }
+  void RefuseOdd(std::string_view name) const;
   Memory& memory_;
   std::vector<std::pair<std::string_view, simdjson::dom::element>>& fields_;
   const std::map<std::string, std::string>& map_;
   const bool convert_;
   std::vector<bool>& used_;
+  const std::span<const OddValue> odd_;
 };
 
 }  // namespace plumb::replay

@@ -11,15 +11,24 @@ struct FormEntry {
 };
 // By RowForm.
 constexpr std::array<FormEntry, kRowForms> kForms = {{
-    {"gsm8k", RowKind::kPrompts},           {"verl", RowKind::kPrompts},
-    {"skyrl", RowKind::kPrompts},           {"openrlhf", RowKind::kPrompts},
-    {"slime", RowKind::kPrompts},           {"prompt-answer", RowKind::kPrompts},
-    {"trl", RowKind::kPrompts},             {"preference", RowKind::kPairs},
-    {"implicit", RowKind::kPairs},          {"hh-rlhf", RowKind::kPairs},
-    {"ultrafeedback", RowKind::kPairs},     {"nemo", RowKind::kPairs},
-    {"kto", RowKind::kLabelled},            {"prompt-completion", RowKind::kDemonstrations},
-    {"messages", RowKind::kDemonstrations}, {"text", RowKind::kDemonstrations},
+    {"gsm8k", RowKind::kPrompts},
+    {"verl", RowKind::kPrompts},
+    {"skyrl", RowKind::kPrompts},
+    {"openrlhf", RowKind::kPrompts},
+    {"slime", RowKind::kPrompts},
+    {"prompt-answer", RowKind::kPrompts},
+    {"trl", RowKind::kPrompts},
+    {"preference", RowKind::kPairs},
+    {"implicit", RowKind::kPairs},
+    {"hh-rlhf", RowKind::kPairs},
+    {"ultrafeedback", RowKind::kPairs},
+    {"nemo", RowKind::kPairs},
+    {"kto", RowKind::kLabelled},
+    {"prompt-completion", RowKind::kDemonstrations},
+    {"messages", RowKind::kDemonstrations},
+    {"text", RowKind::kDemonstrations},
     {"alpaca", RowKind::kDemonstrations},
+    {"winner", RowKind::kPairs},
 }};
 
 }  // namespace

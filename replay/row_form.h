@@ -13,12 +13,26 @@ namespace plumb::replay {
 enum class RowKind : uint8_t { kPrompts, kPairs, kLabelled, kDemonstrations };
 
 enum class RowForm : uint8_t {
-  kGsm8k, kVerl, kSkyRl, kOpenRlhf, kSlime, kPromptAnswer, kTrl,
-  kPreference, kImplicit, kHhRlhf, kUltraFeedback, kNemo,
+  kGsm8k,
+  kVerl,
+  kSkyRl,
+  kOpenRlhf,
+  kSlime,
+  kPromptAnswer,
+  kTrl,
+  kPreference,
+  kImplicit,
+  kHhRlhf,
+  kUltraFeedback,
+  kNemo,
   kKto,
-  kPromptCompletion, kMessages, kText, kAlpaca,
+  kPromptCompletion,
+  kMessages,
+  kText,
+  kAlpaca,
+  kWinner,
 };
-inline constexpr int kRowForms = 17;
+inline constexpr int kRowForms = 18;
 const char* FormName(RowForm form);
 std::optional<RowForm> FormOfName(std::string_view name);
 std::string FormNames();  // all, for messages

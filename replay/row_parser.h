@@ -1,16 +1,30 @@
 // One row of a dataset file, as JSON text, into a record.
 //
-// Forms that are understood (column names may be given by `map`); detection looks at the columns of a row:
-//   prompts         gsm8k {question, answer "... #### 42"} · verl {data_source, prompt, reward_model} · skyrl {prompt,
-//                   reward_spec, env_class} · openrlhf {input, label} · slime {prompt, label} · prompt-answer
-//                   {prompt | question, answer} · trl {prompt}; every other column goes to Prompt::extra_json
-//   pairs           preference {prompt, chosen, rejected} · implicit {chosen, rejected} that share their beginning ·
-//                   hh-rlhf, the same as "\n\nHuman: ... \n\nAssistant: ..." text · ultrafeedback (score_chosen,
-//                   score_rejected give the margin) · nemo {context, completions: [{rank, completion}]}, lowest rank against highest
-//   labelled        kto {prompt, completion, label: bool}
-//   demonstrations  prompt-completion · messages · text · alpaca {instruction, input, output}
-// Thread safety: one parser a thread (it keeps its buffers). Errors: a row that cannot be used throws RowProblem, which
-// is an answer and no failure; kInvalidArgument for options that are wrong themselves.
+// Forms that are understood (column names may be given by `map`); detection looks at the columns of
+// a row:
+//   prompts         gsm8k {question, answer "... #### 42"} · verl {data_source, prompt,
+//   reward_model} · skyrl {prompt,
+//                   reward_spec, env_class} · openrlhf {input, label} · slime {prompt, label} ·
+//                   prompt-answer {prompt | question, answer} · trl {prompt}; every other column
+//                   goes to Prompt::extra_json
+//   pairs           preference {prompt, chosen, rejected, margin?} · implicit {chosen, rejected}
+//   that share their beginning ·
+//                   hh-rlhf, the same as "\n\nHuman: ... \n\nAssistant: ..." text · ultrafeedback
+//                   (preference with score_chosen, score_rejected, which stay other columns) · nemo
+//                   {context, completions: [{rank, completion}]}, lowest rank against highest ·
+//                   winner {prompt, response_a, response_b, winner}
+//   labelled        kto {prompt, completion, label: bool}; {instruction, output, kto_tag},
+//   {conversations, kto_tag} demonstrations  prompt-completion · messages · text · alpaca
+//   {instruction, input, output}
+// In all of them the prompt may be Alpaca's {instruction, input}, joined by an empty line into a
+// user's message; messages may be ShareGPT's {from, value} and stand in `conversations`; a text
+// `system` (or `system_prompt`) becomes the system message, a list `history` ([user, assistant]
+// pairs, or messages) the turns before the prompt. A margin comes from `margin` alone, or from
+// --map margin=COLUMN, or --map margin=COLUMN-COLUMN.
+// Values that JSON has not cost a row only where it needs their column: replay/odd_values.h.
+// Thread safety: one parser a thread (it keeps its buffers). Errors: a row that cannot be used
+// throws RowProblem, which is an answer and no failure; kInvalidArgument for options that are wrong
+// themselves.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +33,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "common/preference.h"
 #include "common/trajectory.h"
@@ -26,12 +41,17 @@
 
 namespace plumb::replay {
 
-// Why a row cannot be used. Reasons: bad_utf8, bad_json, not_an_object, unknown_form, mixed_format, missing_column,
-// wrong_type, number_as_text, empty_prompt, empty_completion, one_sided, equal_pair, no_shared_prompt, bad_messages.
+// Why a row cannot be used. Reasons: bad_utf8, bad_json, not_an_object, unknown_form, mixed_format,
+// missing_column, wrong_type, number_as_text, tied, empty_prompt, empty_completion, one_sided,
+// equal_pair, no_shared_prompt, bad_messages.
 struct RowProblem {
   std::string reason;
   std::string detail;
 };
+
+// Parts of a row that `map` may name.
+bool IsRowPart(std::string_view part);
+std::string RowParts();  // all, for messages
 
 struct RowParserOptions {
   std::map<std::string, std::string> map;  // part -> column
@@ -42,10 +62,17 @@ struct RowParserOptions {
   std::optional<RowKind> as;
 };
 
+// What was passed over in a row that is used.
+struct RowNote {
+  const char* what;    // the same text for the same thing: ledgers count by it
+  std::string detail;  // of this row; may be empty
+};
+
 struct ParsedRow {
   RowForm form = RowForm::kTrl;
   Prompt prompt;            // RowKind::kPrompts, and whenever RowParserOptions::as is; dataset and row are the caller's
   PreferenceRecord record;  // the other kinds
+  std::vector<RowNote> notes;
 };
 
 class RowParser {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "replay/csv_source.h"
 #include "replay/line_reader.h"
 #include "replay/parquet_source.h"
 
@@ -119,19 +120,51 @@ std::string Magic(const std::string& path) {
 
 }  // namespace
 
+bool IsSavedToDisk(const std::string& folder) {
+  const std::filesystem::path path(folder);
+  std::error_code ignored;
+  for (const char* name : {"dataset_info.json", "dataset_dict.json", "state.json"}) {
+    if (std::filesystem::exists(path / name, ignored)) return true;
+  }
+  return false;
+}
+
 std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_row_bytes) {
   std::error_code ignored;
   if (std::filesystem::is_regular_file(path, ignored)) {
     const std::string magic = Magic(path);
     if (magic == "PARE") throw Error(ErrorCode::kUnsupported, "is an encrypted Parquet file: decrypt it first", path);
     if (magic == "PAR1") return OpenParquet(path, max_row_bytes);
+    static constexpr char kArrow[] =
+        "an Arrow file: write it as Parquet, python3 -c \"import datasets; "
+        "datasets.load_from_disk('FOLDER').to_parquet('F.parquet')\"";
     constexpr std::pair<std::string_view, const char*> kOther[] = {
-        {"PK\x03\x04", "a zip archive"}, {"\x28\xB5\x2F\xFD", "compressed by zstd"}, {"BZh", "compressed by bzip2"},
-        {"\xFD\x37zX", "compressed by xz"}, {"ARROW1", "an Arrow file: write it as Parquet"}};
+        {"PK\x03\x04", "a zip archive"},
+        {"\x28\xB5\x2F\xFD", "compressed by zstd"},
+        {"BZh", "compressed by bzip2"},
+        {"\xFD\x37zX", "compressed by xz"},
+        {"ARRO", kArrow},
+        {"\xFF\xFF\xFF\xFF", kArrow},
+        {"GGUF",
+         "a model in GGUF, not a dataset: `plumb convert` reads it, model.path takes what comes "
+         "out"},
+        {"\xFF\xFE", "UTF-16: write it as UTF-8 (iconv -f UTF-16 -t UTF-8)"}};
     for (const auto& [begin, what] : kOther) {
-      if (!magic.starts_with(begin.substr(0, 4))) continue;
-      throw Error(ErrorCode::kUnsupported, std::string("is ") + what + "; what is read: JSON lines, a JSON array, gzip of either, Parquet", path);
+      if (!magic.starts_with(begin)) continue;
+      throw Error(ErrorCode::kUnsupported,
+                  std::string("is ") + what +
+                      "; what is read: JSON lines, a JSON array, CSV, TSV, gzip of them, Parquet",
+                  path);
     }
+  } else if (std::filesystem::is_directory(path, ignored)) {
+    if (IsSavedToDisk(path)) {
+      throw Error(ErrorCode::kUnsupported,
+                  "is a folder of datasets' save_to_disk: write it as Parquet, python3 -c \"import "
+                  "datasets; datasets.load_from_disk('FOLDER').to_parquet('F.parquet')\" (of a "
+                  "dictionary of splits: [...]['train'])",
+                  path);
+    }
+    throw Error(ErrorCode::kInvalidArgument, "is a folder, not a file: name the files in it", path);
   }
   char first = 0;
   {
@@ -141,6 +174,7 @@ std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_r
     while (c >= 0 && IsBlank(static_cast<char>(c))) c = peek.Get();
     first = c < 0 ? 0 : static_cast<char>(c);
   }
+  if (first != '[' && first != '{' && IsCsvName(path)) return OpenCsv(path, max_row_bytes);
   if (first == '[') return std::make_unique<JsonArray>(path, max_row_bytes);
   return std::make_unique<JsonLines>(path, max_row_bytes);
 }

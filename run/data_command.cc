@@ -2,8 +2,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
@@ -22,6 +27,55 @@ struct ImportArguments {
   std::string store, form, model;
   std::vector<std::string> map;
   bool quiet = false;
+};
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder()
+      : path_((std::filesystem::temp_directory_path() / "plumb_data_XXXXXX").string()) {
+    if (::mkdtemp(path_.data()) == nullptr)
+      throw Error(ErrorCode::kIo, std::string("could not make a folder: ") + std::strerror(errno),
+                  path_);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// What is no file of its own: "-" (standard input), pipes, terminals. Readers look at the beginning
+// of a file more than once, so it is copied into a file, which goes away with this object.
+class SpooledInput {
+ public:
+  static bool Needed(const std::string& path) {
+    std::error_code ignored;
+    const auto type = std::filesystem::status(path, ignored).type();
+    return path == "-" || type == std::filesystem::file_type::fifo ||
+           type == std::filesystem::file_type::character;
+  }
+  explicit SpooledInput(const std::string& path) {
+    std::ifstream in(path == "-" ? "/dev/stdin" : path, std::ios::binary);
+    std::ofstream out(file(), std::ios::binary);
+    std::string piece(size_t{1} << 20, '\0');
+    while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())), in.gcount() > 0) {
+      if (StopRequested()) throw Error(ErrorCode::kIo, "stopped while it was read", path);
+      out.write(piece.data(), in.gcount());
+    }
+    if (!in.eof()) throw Error(ErrorCode::kIo, "could not read", path);
+    if (!out.flush())
+      throw Error(ErrorCode::kNoSpace,
+                  "could not write a copy of " + path + " (TMPDIR names another place)", file());
+  }
+  std::string file() const { return folder_.path() + "/input"; }
+
+ private:
+  const TemporaryFolder folder_;
 };
 
 std::map<std::string, std::string> ParseMap(const std::vector<std::string>& entries) {
@@ -73,6 +127,7 @@ void PrintReport(const replay::ImportReport& report, const replay::ImportRequest
                 replay::KindName(replay::KindOf(*replay::FormOfName(file.form))));
     for (size_t i = 0; i < file.samples.size(); ++i) std::printf("  row %zu: %s\n", i + 1, file.samples[i].c_str());
     std::printf("  %s\n", file.Describe().c_str());
+    for (const std::string& note : file.notes.Describe()) std::printf("  note: %s\n", note.c_str());
     for (const std::string& example : file.examples) std::printf("  rejected %s\n", example.c_str());
     const int64_t rejected = file.TotalRejected();
     if (rejected > static_cast<int64_t>(file.examples.size())) {
@@ -122,6 +177,12 @@ void RunImport(ImportArguments& a, CliResult& result) {
     throw Error(ErrorCode::kInvalidArgument, "--max-tokens N and --model FOLDER go together: the model's tokenizer counts");
   }
   if (request.max_tokens > 0) request.count_tokens = TokenCounter(a.model);
+  std::vector<std::unique_ptr<SpooledInput>> spooled;
+  for (std::string& file : request.files) {
+    if (!SpooledInput::Needed(file)) continue;
+    spooled.push_back(std::make_unique<SpooledInput>(file));
+    file = spooled.back()->file();
+  }
   const auto store = replay::Store::Open(a.store);
   Bar bar(a.quiet);
   request.progress = [&](const std::string& file, double part, int64_t rows) {
@@ -142,20 +203,45 @@ struct ExportArguments {
   bool quiet = false;
 };
 
-void PrintReport(const replay::ExportReport& report, const replay::ExportRequest& request) {
+// `to`: where the rows are not.
+void PrintReport(std::FILE* to, const std::string& name, const replay::ExportReport& report,
+                 const replay::ExportRequest& request) {
   const auto number = [](int64_t n) { return static_cast<long long>(n); };
-  std::printf("%s: %s, %lld lines, %llu bytes\n  %s\n", request.out.c_str(), replay::FormName(request.form), number(report.lines),
-              static_cast<unsigned long long>(report.bytes), report.Describe().c_str());
+  std::fprintf(to, "%s: %s, %lld lines, %llu bytes\n  %s\n", name.c_str(),
+               replay::FormName(request.form), number(report.lines),
+               static_cast<unsigned long long>(report.bytes), report.Describe().c_str());
   for (const auto& [what, n] : report.notes) {
-    std::printf("  %s: %lld%s\n", what.c_str(), number(n), what == "weights" ? " (import with --map weight=weight)" : "");
+    std::fprintf(to, "  %s: %lld%s\n", what.c_str(), number(n),
+                 what == "weights" ? " (import with --map weight=weight)" : "");
   }
   if (report.rows == replay::ExportRows::kRollouts) return;
-  std::printf("  %lld of %lld rows are read back as the very same records\n", number(report.same), number(report.written));
-  for (const std::string& example : report.examples) std::printf("  not the same: %s\n", example.c_str());
+  std::fprintf(to, "  %lld of %lld rows are read back as the very same records\n",
+               number(report.same), number(report.written));
+  for (const std::string& example : report.examples)
+    std::fprintf(to, "  not the same: %s\n", example.c_str());
+}
+
+void CopyToStandardOutput(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::string piece(size_t{1} << 20, '\0');
+  while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())), in.gcount() > 0) {
+    if (std::fwrite(piece.data(), 1, static_cast<size_t>(in.gcount()), stdout) !=
+        static_cast<size_t>(in.gcount()))
+      break;
+  }
+  if (!in.eof() || std::fflush(stdout) != 0)
+    throw Error(ErrorCode::kIo, "could not write to standard output");
 }
 
 void RunExport(ExportArguments& a, CliResult& result) {
   replay::ExportRequest& request = a.request;
+  // Rows go to standard output once all of them are there: half a dataset looks like a whole one.
+  const bool standard_output = request.out == "-";
+  std::unique_ptr<TemporaryFolder> folder;
+  if (standard_output) {
+    folder = std::make_unique<TemporaryFolder>();
+    request.out = folder->path() + "/rows";
+  }
   const auto form = replay::ExportFormOfName(a.form);
   if (!form) throw Error(ErrorCode::kInvalidArgument, "--form '" + a.form + "' is unknown; known: trl, verl");
   const auto rows = replay::ExportRowsOfName(a.rows);
@@ -181,18 +267,24 @@ void RunExport(ExportArguments& a, CliResult& result) {
     result.exit_code = kExitFewerSteps;
     return;
   }
-  PrintReport(report, request);
+  if (standard_output) CopyToStandardOutput(request.out);
+  PrintReport(standard_output ? stderr : stdout, standard_output ? "standard output" : request.out,
+              report, request);
 }
 
 void AddExport(CLI::App& data, CliResult& result) {
   auto a = std::make_shared<ExportArguments>();
   CLI::App* out = data.add_subcommand("export", "A dataset or the rollouts of a store as JSON lines, in the forms of TRL and verl");
-  out->add_option("out", a->request.out, "file, replaced as a whole; gzip when it ends in .gz")->required();
+  out->add_option("out", a->request.out,
+                  "file, replaced as a whole; gzip when it ends in .gz; -: standard output")
+      ->required();
   out->add_option("--store", a->store, "folder of the store; a run may hold it")->required();
   a->request.dataset.clear();
   out->add_option("--dataset", a->request.dataset, "name in the store (default: the only one, else train; rollouts: of every dataset)");
   out->add_option("--form", a->form, "trl | verl")->capture_default_str();
   out->add_option("--rows", a->rows, "prompts | preferences | rollouts; auto: whichever has the name")->capture_default_str();
+  out->add_option("--end-token", a->request.end_tokens,
+                  "text of an end token that sampled answers carry, where it is an unusual one");
   out->add_flag("--quiet", a->quiet, "no progress bar");
   out->callback([a, &result] { RunExport(*a, result); });
 }
@@ -203,11 +295,15 @@ void AddDataCommand(CLI::App& app, CliResult& result) {
   CLI::App* data = app.add_subcommand("data", "Datasets: import into a store, export out of it");
   data->require_subcommand(1);
   auto a = std::make_shared<ImportArguments>();
-  CLI::App* import = data->add_subcommand("import", "JSONL, JSON arrays, gzip of either, or Parquet into a store");
-  import->add_option("files", a->request.files, "files, in this order")->required();
+  CLI::App* import = data->add_subcommand(
+      "import", "JSONL, JSON arrays, CSV, TSV, gzip of them, or Parquet into a store");
+  import->add_option("files", a->request.files, "files, in this order; -: standard input")
+      ->required();
   import->add_option("--store", a->store, "folder of the store; made when it is not there")->required();
   import->add_option("--dataset", a->request.dataset, "name in the store")->capture_default_str();
-  import->add_option("--map", a->map, "part=column,...: other names of columns, e.g. prompt=task,answer=solution");
+  import->add_option("--map", a->map,
+                     "part=column,...: other names of columns, e.g. prompt=task,answer=solution; "
+                     "margin=a-b: a difference");
   import->add_option("--format", a->form, "instead of finding it out: " + replay::FormNames());
   import->add_option("--rejects", a->request.rejects, "file for the rejected rows, with line and reason");
   import->add_option("--max-tokens", a->request.max_tokens, "bound for the longest sequence of a row; needs --model")->check(CLI::PositiveNumber);

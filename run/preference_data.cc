@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "replay/importer.h"
+#include "replay/row_source.h"
 #include "run/overlong.h"
 
 namespace plumb::run {
@@ -145,7 +146,7 @@ class Rows {
 PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   const configs::Config& config = session.config();
   PreferenceData out;
-  if (std::filesystem::is_directory(config.data.train)) {
+  if (std::filesystem::is_directory(config.data.train) && !replay::IsSavedToDisk(config.data.train)) {
     out.notes.push_back("pairs: " + CopyFromStore(config.data, store));
   } else {
     replay::ImportRequest request;
@@ -155,6 +156,10 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
     const replay::ImportReport report = replay::ImportFiles(store, request);
     for (const replay::FileLedger& ledger : report.files) {
       out.notes.push_back(ledger.file + ": " + ledger.form + ", " + ledger.Describe());
+      for (size_t i = 0; i < ledger.samples.size(); ++i)
+        out.notes.push_back("  row " + std::to_string(i + 1) + ": " + ledger.samples[i]);
+      for (const std::string& note : ledger.notes.Describe())
+        out.notes.push_back("  note: " + note);
       for (const std::string& example : ledger.examples) out.notes.push_back("  rejected " + example);
     }
   }

@@ -71,6 +71,8 @@ void AddReplayCommands(CLI::App& data, CliResult& result) {
   mine->add_option("--per-group", m->options.per_group, "pairs of one group at most")->check(CLI::PositiveNumber)->capture_default_str();
   mine->add_option("--score", m->options.score, "beginning of the name of a rescoring, instead of the stored rewards");
   mine->add_flag("--keep-margin", m->options.keep_margin, "pairs carry their difference in reward, which DPO then asks for");
+  mine->add_option("--end-token", m->options.end_tokens,
+                   "text of an end token that the answers carry, where it is an unusual one");
   mine->callback([m] { Mine(*m); });
 
   auto r = std::make_shared<RescoreArguments>();

@@ -250,8 +250,7 @@ PromptData LoadPrompts(const Session& session) {
     options.tokenize = [&](const Prompt& p) { return session.Tokenize(p); };
     if (dataset == "eval" && config.data.eval_prompts > 0) options.limit = config.data.eval_prompts;
     replay::ImportedPrompts imported = replay::ImportPrompts(file, options);
-    data.notes.push_back(file + ": " + imported.ledger.Describe());
-    for (const std::string& example : imported.ledger.examples) data.notes.push_back("  " + example);
+    for (const std::string& note : imported.ledger.Notes(file)) data.notes.push_back(note);
     return std::move(imported.prompts);
   };
   if (!generated_train) data.train = import(config.data.train, "train");
@@ -280,7 +279,8 @@ DemonstrationData LoadDemonstrations(const Session& session) {
     heldout = std::move(sets.sft_eval);
   } else {
     auto imported = replay::ImportDemonstrations(config.sft.data, replay::ImportOptionsOf(config.data, "sft"));
-    data.notes.push_back(config.sft.data + ": " + imported.ledger.Describe());
+    for (const std::string& note : imported.ledger.Notes(config.sft.data))
+      data.notes.push_back(note);
     train = std::move(imported.demonstrations);
     // Every 20th row is held out, at most 200: enough to see the loss go flat.
     std::vector<replay::TextDemonstration> kept;

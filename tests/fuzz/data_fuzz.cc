@@ -1,11 +1,14 @@
 // Dataset files and the JSON inside of them.
 #include <zlib.h>
 
+#include <functional>
+
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
 #include "parquet_seeds.h"
 #include "policy_model/files/strict_json.h"
+#include "replay/csv_source.h"
 #include "replay/dialogue.h"
 #include "replay/json_text.h"
 #include "replay/line_reader.h"
@@ -22,17 +25,18 @@ using namespace replay;
 constexpr size_t kMaxRow = 4096;
 
 // The whole file, row by row, as an import and as a run's data read it.
-void ReadRows(const std::string& path) {
+void ReadRows(const std::function<std::unique_ptr<RowSource>()>& open) {
   for (const auto as : {std::optional<RowKind>(), std::optional(RowKind::kPrompts), std::optional(RowKind::kDemonstrations)}) {
     RowParserOptions options;
     options.as = as;
     options.convert_numbers = as.has_value();
     RowParser parser(options);
-    const auto source = RowSource::Open(path, kMaxRow);
+    const auto source = open();
     SourceRow row;
     while (source->Next(row)) {
       PLUMB_CHECK(row.text.size() <= kMaxRow && !(row.too_long && !row.text.empty()), "a row longer than its bound");
-      if (row.blank || row.too_long) continue;
+      PLUMB_CHECK(row.problem.empty() || row.text.empty(), "a row with a problem has no text");
+      if (row.blank || row.too_long || !row.problem.empty()) continue;
       try {
         const ParsedRow parsed = parser.Parse(row.text);
         if (!as && KindOf(parsed.form) != RowKind::kPrompts) CheckInvariants(parsed.record);
@@ -44,6 +48,10 @@ void ReadRows(const std::string& path) {
     const double progress = source->Progress();
     PLUMB_CHECK(progress >= 0 && progress <= 1);
   }
+}
+
+void ReadRows(const std::string& path) {
+  ReadRows([&] { return RowSource::Open(path, kMaxRow); });
 }
 
 std::string Gzipped(const std::string& text) {
@@ -64,6 +72,25 @@ std::string Gzipped(const std::string& text) {
 
 void FuzzRows(std::string_view input) { ReadRows(InputFile(input)); }
 
+// The first byte says which separator.
+void FuzzCsv(std::string_view input) {
+  if (input.empty()) return;
+  constexpr std::string_view kSeparators("\0,;\t", 4);
+  const char separator = kSeparators[static_cast<uint8_t>(input[0]) % 4];
+  const std::string path = InputFile(input.substr(1));
+  ReadRows([&] { return OpenCsv(path, kMaxRow, separator); });
+}
+
+Seeds CsvSeeds() {
+  return {
+      "0prompt,answer\nq,1\n\"a, \"\"b\"\"\nc\",\"\"\r\n",
+      "1instruction,input,chosen,rejected,margin\nExplain.,,good,bad,0.5\n",
+      "2prompt;completion;label\nq;a;True\n\n;;\n",
+      "3\xEF\xBB\xBFprompt\tanswer\n\"open\tx\n",
+      "1a,b\n\"x\" y,2\nsay \"hi\",2\n1,2,3\ncaf\xE9,\n",
+  };
+}
+
 Seeds RowSeeds() {
   const Seeds rows = {
       R"({"question": "How many?", "answer": "6*7 #### 42"})",
@@ -77,6 +104,10 @@ Seeds RowSeeds() {
       R"({"prompt": "u", "chosen": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}], "rejected": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "b"}], "score_chosen": 8.5, "score_rejected": "3"})",
       R"({"context": [{"role": "user", "content": "u"}], "completions": [{"rank": 1, "completion": [{"role": "assistant", "content": "b"}]}, {"rank": 0, "completion": [{"role": "assistant", "content": "a"}]}]})",
       R"({"prompt": "p", "completion": "c", "label": false})",
+      R"({"system": "s", "instruction": "i", "input": "n", "history": [["h", "r"]], "chosen": "a", "rejected": "b"})",
+      R"({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}, {"from": "function_call", "value": "{}"}], "kto_tag": true})",
+      R"({"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}})",
+      R"({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "model_a", "odd": [NaN, -Infinity, 1e999, 99999999999999999999, "\ud83d"]})",
       R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]})",
       R"({"text": "all of it"})",
       R"({"instruction": "do", "input": "this", "output": "done"})",

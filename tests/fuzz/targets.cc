@@ -28,6 +28,7 @@ constexpr std::array kTargets = {
     Target{"chat_template", FuzzChatTemplate, ChatTemplateSeeds},
     Target{"manifest", FuzzManifest, ManifestSeeds},
     Target{"rows", FuzzRows, RowSeeds},
+    Target{"csv", FuzzCsv, CsvSeeds},
     Target{"gzip", FuzzGzip, GzipSeeds},
     Target{"parquet", FuzzParquet, ParquetSeeds},
     Target{"json", FuzzJson, JsonSeeds},

@@ -71,6 +71,8 @@ Seeds ManifestSeeds();
 // data_fuzz.cc
 void FuzzRows(std::string_view input);
 Seeds RowSeeds();
+void FuzzCsv(std::string_view input);
+Seeds CsvSeeds();
 void FuzzGzip(std::string_view input);
 Seeds GzipSeeds();
 void FuzzParquet(std::string_view input);

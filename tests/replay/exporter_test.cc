@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "fixtures.h"
+#include "replay/end_token.h"
 #include "replay/export_row.h"
 #include "replay/importer.h"
 #include "replay/json_text.h"
@@ -66,7 +67,11 @@ const char* const kForms[] = {
     R"({"chosen": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "v"}, {"role": "assistant", "content": "b"}], "rejected": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "c"}]})",
     R"({"prompt": "p", "chosen": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "y"}], "rejected": [{"role": "user", "content": "p"}, {"role": "assistant", "content": "n"}], "score_chosen": 8.5, "score_rejected": 2})",
     R"({"context": [{"role": "user", "content": "q"}], "completions": [{"rank": 0, "completion": [{"role": "assistant", "content": "y"}]}, {"rank": 1, "completion": [{"role": "assistant", "content": "n"}]}]})",
+    R"({"instruction": "i", "input": "n", "chosen": "good", "rejected": "bad", "system": "s", "history": [["h", "r"]]})",
+    R"({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "b"})",
+    R"({"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "y"}, "rejected": {"from": "gpt", "value": "n"}})",
     // labelled and demonstrations
+    R"({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "y"}], "kto_tag": true})",
     R"({"prompt": "p", "completion": "c", "label": false, "n": 12345678901234567})",
     R"({"prompt": "p", "completion": "c", "why": "w"})",
     R"({"text": "just a text"})",
@@ -124,11 +129,13 @@ TEST(ExporterTest, WhatDoesNotComeBackIsCountedAndNamed) {
   store->PutPreferences("d", records);
   const ExportReport report = ExportDataset(*store, {.dataset = "d", .out = folder / "out"});
   EXPECT_EQ(report.Describe(), "read 4 = written 3 + 1 only_tokens");
-  EXPECT_EQ(report.same, 1);
+  EXPECT_EQ(report.same, 2) << "a weight comes back by --map weight=weight";
   EXPECT_EQ(report.notes.at("columns_in_the_way"), 1);
   EXPECT_EQ(report.notes.at("weights"), 1);
-  ASSERT_EQ(report.examples.size(), 2u);
-  EXPECT_NE(report.examples[0].find("row 1: the other columns differ"), std::string::npos) << report.examples[0];
+  ASSERT_EQ(report.examples.size(), 1u);
+  EXPECT_NE(report.examples[0].find("row 1: the column 'prompt' is read as a part of the row"),
+            std::string::npos)
+      << report.examples[0];
   EXPECT_THROW(ExportDataset(*store, {.dataset = "none", .out = folder / "out2"}), Error);
   EXPECT_FALSE(std::filesystem::exists(folder / "out2"));
 }
@@ -164,6 +171,74 @@ TEST(ExporterTest, RolloutsInBothForms) {
   EXPECT_EQ(verl.at("responses").size(), 2u);
   EXPECT_EQ(verl.at("scores"), Json::parse("[1.0, 0.0]"));
   EXPECT_EQ(verl.at("reward_model").at("ground_truth"), "4");
+}
+
+// In TRL's conversational form, answers without what the template writes behind them.
+TEST(ExporterTest, SampledAnswersComeWithoutTheirEndToken) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "s");
+  PromptLease lease = PlainLease(3);
+  lease.prompt = {.dataset = "train", .messages = {{"user", "2+2?"}}, .ground_truth = "4"};
+  TrajectoryGroup group = Answer(lease, 7);
+  group.trajectories[0].completion = "four<|im_end|>";
+  group.trajectories[1].completion = "cut<|im_end|>";
+  group.trajectories[1].finish = FinishReason::kLength;
+  store->Insert(group);
+  ExportRequest request{.dataset = "", .rows = ExportRows::kRollouts, .out = folder / "trl"};
+  const ExportReport report = ExportDataset(*store, request);
+  EXPECT_EQ(report.notes.at("end_tokens_left_out"), 1);
+  std::istringstream lines(ReadFile(folder / "trl"));
+  std::string line;
+  std::getline(lines, line);
+  EXPECT_EQ(Json::parse(line).at("completion"),
+            Json::parse(R"([{"role": "assistant", "content": "four"}])"));
+  std::getline(lines, line);
+  EXPECT_EQ(Json::parse(line).at("completion"),
+            Json::parse(R"([{"role": "assistant", "content": "cut<|im_end|>"}])"))
+      << "it was cut, and says so";
+  request.form = ExportForm::kVerl;
+  request.out = folder / "verl";
+  ExportDataset(*store, request);
+  EXPECT_EQ(Json::parse(ReadFile(folder / "verl")).at("responses"),
+            Json::parse(R"(["four", "cut<|im_end|>"])"));
+  auto again = OpenStore(folder / "again");
+  ImportFiles(*again, ImportOf(folder / "trl", "d"));
+  EXPECT_EQ(again->ReadPreferences("d", 0, 1).front().chosen,
+            (std::vector<Message>{{"assistant", "four"}}));
+
+  // Pairs of rollouts that hold the token in their texts; those of a file are left as they are.
+  std::vector<PreferenceRecord> records(2);
+  for (auto& r : records)
+    r.prompt = {{"user", "q"}}, r.chosen = {{"assistant", "y<|im_end|>"}},
+    r.rejected = {{"assistant", "n<stop>"}};
+  records[0].prompt_tokens = {1}, records[0].chosen_tokens = {2}, records[0].rejected_tokens = {3};
+  records[0].extra_json = R"({"run_id":"r","lease_id":4})";
+  store->PutPreferences("pairs", records);
+  ExportRequest pairs{.dataset = "pairs", .out = folder / "pairs"};
+  pairs.end_tokens = {"<stop>"};
+  const ExportReport mined = ExportDataset(*store, pairs);
+  EXPECT_EQ(mined.same, 2) << "the order of keys in other columns says nothing: "
+                           << (mined.examples.empty() ? "" : mined.examples[0]);
+  EXPECT_EQ(mined.notes.at("end_tokens_left_out"), 2);
+  const std::string text = ReadFile(folder / "pairs");
+  EXPECT_EQ(Json::parse(text.substr(0, text.find('\n'))).at("chosen"),
+            Json::parse(R"([{"role": "assistant", "content": "y"}])"));
+  EXPECT_EQ(Json::parse(text.substr(0, text.find('\n'))).at("rejected"),
+            Json::parse(R"([{"role": "assistant", "content": "n"}])"));
+  EXPECT_NE(text.find("y<|im_end|>"), std::string::npos);
+}
+
+TEST(EndTokenTest, OneIsCutAndOnlyAtTheEnd) {
+  const auto cut = [](std::string text, const std::vector<std::string>& more = {}) {
+    CutEndToken(text, more);
+    return text;
+  };
+  EXPECT_EQ(cut("a<|eot_id|>"), "a");
+  EXPECT_EQ(cut("a</s></s>"), "a</s>");
+  EXPECT_EQ(cut("</s> a"), "</s> a");
+  EXPECT_EQ(cut("a<|x|>"), "a<|x|>");
+  EXPECT_EQ(cut("a<|x|>", {"<|x|>"}), "a");
+  EXPECT_EQ(cut("<eos>"), "");
 }
 
 // Each write in turn fails: the old file stays, no part of the new one is left.

@@ -121,7 +121,9 @@ TEST(ImporterTest, PairForms) {
   EXPECT_EQ(got.records.at(0).prompt, (Messages{{"user", "u"}}));
   EXPECT_EQ(got.records[0].prompt_text, "");
   EXPECT_EQ(got.records[0].chosen, (Messages{{"assistant", "a"}}));
-  EXPECT_EQ(got.records[0].margin, 5.5);
+  EXPECT_FALSE(got.records[0].has_margin);
+  EXPECT_EQ(Json::parse(got.records[0].extra_json).at("score_chosen"), 8.5);
+  EXPECT_EQ(got.report.files[0].notes.entries.size(), 1u) << "said once, however many rows";
 
   got = Import(R"({"context": [{"role": "user", "content": "u"}], "completions": [{"rank": 1, "completion": [{"role": "assistant", "content": "b"}]}, {"rank": 0, "completion": [{"role": "assistant", "content": "a"}]}]})");
   EXPECT_EQ(FormOf(got), "nemo");

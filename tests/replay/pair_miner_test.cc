@@ -48,6 +48,19 @@ TEST(PairMiner, TheBestMeetsTheWorstAndSoOnInwards) {
   EXPECT_EQ(Mine(Rewarded(7, {0.5, 1.0, 0.0, 0.25, 0.75}), {.per_group = 1}, report).size(), 1u);
 }
 
+// The tokens keep it: they are what was sampled.
+TEST(PairMiner, TextsAreWithoutTheirEndToken) {
+  TrajectoryGroup group = Rewarded(7, {1, 0});
+  group.trajectories[0].completion = "good<|im_end|>";
+  group.trajectories[1].completion = "bad<stop>";
+  MineReport report;
+  const auto pairs = Mine(group, {.end_tokens = {"<stop>"}}, report);
+  ASSERT_EQ(pairs.size(), 1u);
+  EXPECT_EQ(pairs[0].chosen[0].content, "good");
+  EXPECT_EQ(pairs[0].rejected[0].content, "bad");
+  EXPECT_EQ(pairs[0].chosen_tokens.size(), 3u);
+}
+
 TEST(PairMiner, EqualRewardsGoBySampleNumber) {
   MineReport report;
   const auto pairs = Mine(Rewarded(1, {0, 1, 1, 0}), {.per_group = 2, .keep_margin = true}, report);

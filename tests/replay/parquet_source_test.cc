@@ -18,6 +18,7 @@
 #include <arrow/array/builder_nested.h>
 #include <arrow/array/builder_primitive.h>
 #include <arrow/array/builder_time.h>
+#include <arrow/extension/json.h>
 #include <arrow/io/file.h>
 #include <arrow/io/memory.h>
 #include <arrow/json/api.h>
@@ -136,18 +137,65 @@ TEST(ParquetTest, TypesThatJsonHasNot) {
   SourceRow row;
   ASSERT_TRUE(source->Next(row));
   EXPECT_EQ(row.number, 1);
-  EXPECT_EQ(row.text, R"({"prompt":"even","number":null,"when":"1970-01-01 00:00:00.000","money":"10.50","map":{"k":0},"bytes":"ok"})");
+  EXPECT_EQ(
+      row.text,
+      R"({"prompt":"even","number":NaN,"when":"1970-01-01 00:00:00.000","money":"10.50","map":{"k":0},"bytes":"ok"})");
   ASSERT_TRUE(source->Next(row));
   EXPECT_EQ(Json::parse(row.text).at("number"), nullptr);
   ASSERT_TRUE(source->Next(row));
+  EXPECT_NE(row.text.find("\"bytes\":Binary"), std::string_view::npos) << row.text;
   EXPECT_FALSE(source->Next(row));
   EXPECT_EQ(source->Progress(), 1);
   auto store = OpenStore(folder / "store");
   const auto report = ImportFiles(*store, ImportOf(folder / "f", "d"));
-  EXPECT_EQ(report.files[0].Describe(), "read 3 = used 2 + 1 bad_utf8");
+  EXPECT_EQ(report.files[0].Describe(), "read 3 = used 3") << "nobody needs the odd columns";
+  std::string notes;
+  for (const std::string& line : report.files[0].notes.Describe()) notes += line + "\n";
+  EXPECT_NE(notes.find("column 'bytes' holds binary data"), std::string::npos) << notes;
+  EXPECT_NE(notes.find("column 'number' holds NaN"), std::string::npos) << notes;
+  ImportRequest needed = ImportOf(folder / "f", "needed");
+  needed.rows.map = {{"answer", "bytes"}};
+  const auto refused = ImportFiles(*store, needed).files[0];
+  EXPECT_EQ(refused.Describe(), "read 3 = used 2 + 1 bad_utf8");
+  EXPECT_NE(
+      refused.examples.at(0).find(
+          "column 'bytes' holds binary data that is no text: name a column of text with --map"),
+      std::string::npos);
   source = RowSource::Open(folder / "f", /*max_row_bytes=*/16);
   ASSERT_TRUE(source->Next(row));
   EXPECT_TRUE(row.too_long && row.text.empty());
+}
+
+// What datasets writes for a column of mixed types: the logical type JSON.
+TEST(ParquetTest, JsonColumnsAreWhatTheySay) {
+  TempFolder folder;
+  arrow::StringBuilder prompt, json;
+  const char* const values[] = {R"({"b": 1, "a": [true, "x"]})",
+                                R"("a text")",
+                                "[1, 2]",
+                                "7",
+                                "null",
+                                R"({"n": NaN})",
+                                "no JSON {"};
+  for (int i = 0; i < 7; ++i) {
+    Do(prompt.Append("p" + std::to_string(i)));
+    Do(json.Append(values[i]));
+  }
+  const auto texts = Get(json.Finish());
+  const auto type = arrow::extension::json();
+  const auto table = arrow::Table::Make(
+      arrow::schema({arrow::field("prompt", arrow::utf8()), arrow::field("answer", type)}),
+      {Get(prompt.Finish()), arrow::ExtensionType::WrapArray(type, texts)});
+  const std::string path = WriteParquet(folder / "f", table);
+  auto store = OpenStore(folder / "store");
+  const auto report = ImportFiles(*store, ImportOf(path, "d"));
+  EXPECT_EQ(report.files[0].Describe(), "read 7 = used 6 + 1 bad_json");
+  EXPECT_NE(report.files[0].examples.at(0).find("column 'answer' holds NaN"), std::string::npos)
+      << report.files[0].examples[0];
+  const char* const truths[] = {
+      R"({"a":[true,"x"],"b":1})", "a text", "[1,2]", "7", "", "no JSON {"};
+  for (uint64_t i = 0; i < 6; ++i)
+    EXPECT_EQ(store->ReadPrompt("d", i).ground_truth, truths[i]) << i;
 }
 
 TEST(ParquetTest, CutOrDamagedFilesAreTypedErrorsAndStoreNothing) {

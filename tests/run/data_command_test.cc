@@ -1,7 +1,11 @@
 // plumb data import and plumb store (run/data_command.cc, run/store_command.cc): ledger, rejects, idempotence, exit codes.
 #include <gtest/gtest.h>
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <fstream>
+#include <thread>
 
 #include "common/file.h"
 #include "policy_model/files/tokenizer.h"
@@ -85,6 +89,40 @@ TEST(DataCommandTest, ExportsWhatCanBeImportedAgain) {
   const auto none = RunPlumb({"data", "export", out, "--store", store, "--dataset", "other"});
   EXPECT_EQ(none.code, 3);
   EXPECT_TRUE(Has(none.err, "train (preferences)")) << none.err;
+}
+
+TEST(DataCommandTest, PipesInAndStandardOutput) {
+  const TempFolder temp;
+  const std::string pipe = temp / "pipe",
+                    row = "{\"prompt\": \"p\", \"chosen\": \"good\", \"rejected\": \"bad\"}\n";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::thread writer([&] { std::ofstream(pipe) << row; });
+  const auto in = RunPlumb({"data", "import", pipe, "--store", temp / "store"});
+  writer.join();
+  EXPECT_EQ(in.code, 0) << in.err;
+  EXPECT_TRUE(Has(in.out, "read 1 = used 1")) << in.out;
+  const auto out = RunPlumb({"data", "export", "-", "--store", temp / "store"});
+  EXPECT_EQ(out.code, 0) << out.err;
+  EXPECT_EQ(out.out, "{\"prompt\":\"p\",\"chosen\":\"good\",\"rejected\":\"bad\"}\n");
+  EXPECT_TRUE(Has(out.err, "read 1 = written 1")) << out.err;
+}
+
+TEST(DataCommandTest, NotesWhatWasPassedOver) {
+  const TempFolder temp;
+  const std::string file = Write(temp / "pairs.jsonl",
+                                 "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\", "
+                                 "\"score_chosen\": 2, \"score_rejected\": 1}\n"
+                                 "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\", "
+                                 "\"score_chosen\": 2, \"score_rejected\": 1}\n");
+  const auto plain =
+      RunPlumb({"data", "import", file, "--store", temp / "store", "--dataset", "plain"});
+  EXPECT_TRUE(
+      Has(plain.out, "note: 2 rows: score_chosen and score_rejected left among the other columns"))
+      << plain.out;
+  const auto mapped = RunPlumb({"data", "import", file, "--store", temp / "store", "--dataset",
+                                "margin", "--map", "margin=score_chosen-score_rejected"});
+  EXPECT_EQ(mapped.code, 0) << mapped.err;
+  EXPECT_FALSE(Has(mapped.out, "note:")) << mapped.out;
 }
 
 TEST(DataCommandTest, WrongInputIsNamedAndStoresNothing) {

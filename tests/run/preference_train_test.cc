@@ -143,6 +143,35 @@ TEST(PreferenceTrainTest, AMarginOfTheDataIsAskedFor) {
   EXPECT_LT(eval["after"]["loss"].get<double>(), 0.8);
 }
 
+// Scores are no margin: the loss of plain DPO begins at ln 2 whatever they are.
+TEST(PreferenceTrainTest, ScoreColumnsMakeNoMarginUnlessAsked) {
+  const TempFolder temp;
+  std::string text;
+  for (int i = 0; i < 40; ++i) {
+    const std::string sum = std::to_string(i + 1);
+    text += "{\"prompt\": \"" + std::to_string(i) + "+1=\", \"chosen\": \"" + sum +
+            "\", \"rejected\": \"" + sum + "0\", \"score_chosen\": 8.5, \"score_rejected\": 4.0}\n";
+  }
+  const auto train = [&](const std::string& out, const std::vector<std::string>& more) {
+    auto line = Line(temp, "dpo", temp / out, 1, {"--set", "preference.heldout=4"});
+    line.insert(line.end(), more.begin(), more.end());
+    RealFileSystem().WriteFileAtomic(temp / "pairs.jsonl", text);  // instead of Line's
+    const auto run = RunPlumb(line);
+    EXPECT_EQ(run.code, 0) << run.err;
+    return Summary(temp / out)["eval"]["before"]["loss"].get<double>();
+  };
+  EXPECT_NEAR(train("plain", {}), std::log(2.0), 1e-9);
+  EXPECT_NEAR(train("asked", {"--set", "data.map={ margin = \"score_chosen-score_rejected\" }"}),
+              std::log(1 + std::exp(4.5)), 1e-6);
+  const std::string log = RealFileSystem().ReadFile(temp / "plain/logs/train.log", 1 << 20);
+  EXPECT_TRUE(
+      Has(log, "note: 40 rows: score_chosen and score_rejected left among the other columns"))
+      << log;
+  EXPECT_TRUE(
+      Has(log, "row 1: prompt \"0+1=\"  chosen assistant: \"1\"  rejected assistant: \"10\""))
+      << log;
+}
+
 TEST(PreferenceTrainTest, KtoResumesBitForBitAndItsSecondEpochNeedsNoReference) {
   const TempFolder temp;
   const std::vector<std::string> kto = {"--set", "preference.loss=kto", "--set", "preference.batch=20"};
@@ -244,6 +273,10 @@ TEST(PreferenceTrainTest, WrongInputIsSaidAtTheStart) {
   EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "f", 3, {"--set", "algorithm.beta=0.1"})).err, "preference.beta"));
   EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "g", 3, {"--set", "sft.steps=5"})).err, "sft.steps"));
   EXPECT_EQ(RunPlumb(Line(temp, "dpo", temp / "e", 3, {"--set", "data.train=/nothing.jsonl"})).code, 3);
+  RealFileSystem().CreateDirectories(temp / "saved");
+  RealFileSystem().WriteFileAtomic(temp / "saved/dataset_info.json", "{}");
+  const auto saved = RunPlumb(Line(temp, "dpo", temp / "h", 3, {"--set", "data.train=" + (temp / "saved")}));
+  EXPECT_TRUE(Has(saved.err, "is a folder of datasets' save_to_disk")) << saved.err;
 }
 
 }  // namespace

@@ -1,0 +1,86 @@
+#include "replay/share_gpt.h"
+
+#include <array>
+#include <string>
+#include <utility>
+
+#include "replay/row_parser.h"
+
+namespace plumb::replay {
+namespace {
+
+namespace dom = simdjson::dom;
+
+constexpr std::array<std::pair<std::string_view, std::string_view>, 14> kRoles = {{
+    {"human", "user"},
+    {"user", "user"},
+    {"gpt", "assistant"},
+    {"assistant", "assistant"},
+    {"bot", "assistant"},
+    {"model", "assistant"},
+    {"chatgpt", "assistant"},
+    {"system", "system"},
+    {"developer", "developer"},
+    {"tool", "tool"},
+    {"observation", "tool"},
+    {"function_response", "tool"},
+    {"function", "function"},
+    {"function_call", "assistant"},
+}};
+
+[[noreturn]] void Refuse(std::string_view column, const std::string& what) {
+  throw RowProblem{"bad_messages", what + " in '" + std::string(column) + "'"};
+}
+
+void AppendTurn(dom::element item, std::string_view column, std::vector<Message>& messages) {
+  std::string_view from, value;
+  if (item["from"].get(from) != simdjson::SUCCESS ||
+      (item["value"].get(value) != simdjson::SUCCESS &&
+       item["content"].get(value) != simdjson::SUCCESS)) {
+    Refuse(column, "a turn without the texts 'from' and 'value'");
+  }
+  for (const auto& [name, role] : kRoles) {
+    if (name != from) continue;
+    messages.push_back({std::string(role), std::string(value)});
+    return;
+  }
+  Refuse(column, "the unknown speaker '" + std::string(from.substr(0, 40)) +
+                     "' (human, gpt, system, tool, observation, function_call; user, assistant, "
+                     "bot, model, chatgpt, developer, function)");
+}
+
+}  // namespace
+
+bool IsShareTurn(dom::element value) {
+  dom::element first = value;
+  if (value.is_array()) {
+    const dom::array list = value;
+    if (list.size() == 0) return false;
+    first = list.at(0);
+  }
+  dom::element from;
+  return first.is_object() && first["from"].get(from) == simdjson::SUCCESS;
+}
+
+void AppendShareTurns(dom::element value, std::string_view column, std::vector<Message>& messages) {
+  if (!value.is_array()) return AppendTurn(value, column, messages);
+  for (const dom::element item : dom::array(value)) AppendTurn(item, column, messages);
+}
+
+bool AppendHistory(dom::element value, std::string_view column, std::vector<Message>& messages) {
+  if (!value.is_array()) return false;
+  for (const dom::element item : dom::array(value)) {
+    if (!item.is_array()) return false;
+    std::string_view user, assistant;
+    const dom::array pair = item;
+    if (pair.size() != 2 || pair.at(0).get(user) != simdjson::SUCCESS ||
+        pair.at(1).get(assistant) != simdjson::SUCCESS) {
+      Refuse(column, "an entry that is no pair of texts [user, assistant]");
+    }
+    messages.push_back({"user", std::string(user)});
+    messages.push_back({"assistant", std::string(assistant)});
+  }
+  return true;
+}
+
+}  // namespace plumb::replay
