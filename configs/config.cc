@@ -184,7 +184,7 @@ std::vector<std::string> Validate(const Config& c) {
     within("preference.undesirable_weight", c.preference.undesirable_weight, 0, 1000);
     require(c.preference.loss != "kto" || c.algorithm.name != "dpo" || c.preference.batch >= 2,
             "preference.loss = \"kto\" needs preference.batch >= 2: its reference point comes from other rows of the batch.");
-    at_least("preference.heldout", c.preference.heldout, 0);
+    at_least("preference.heldout", c.preference.heldout, -1);
     at_least("preference.max_tokens", c.preference.max_tokens, 2);
     require(c.data.train != "arithmetic", "data.train has to name a file of preference pairs (or the folder of a store) for this algorithm.");
     require(c.sft.steps == 0, "sft.steps is a warm start before rollouts: training on pairs has none, leave it at 0.");

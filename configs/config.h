@@ -226,7 +226,8 @@ struct PreferenceConfig {
   double undesirable_weight = 1;
   double centering = 0;              // reward_model: weight of (r_c + r_r)^2
   int64_t batch = 16;                // pairs an update
-  int64_t heldout = 100;             // last pairs of the file, never trained on
+  int64_t heldout =
+      -1;  // last pairs of the file, never trained on; -1: 100, of a smaller file a tenth
   int64_t max_tokens = 1024;         // longer sequences: data.overlong says
   std::string reference_cache;       // folder of a store; "": the run's own
   template <class V> void Visit(V& v);

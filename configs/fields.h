@@ -209,7 +209,10 @@ void PreferenceConfig::Visit(V& v) {
   v({"undesirable_weight", "1", "kto: of undesirable completions"}, undesirable_weight);
   v({"centering", "1", "reward_model: pulls scores towards 0, often 0.01; 0: off", "center_rewards_coefficient"}, centering);
   v({"batch", "pairs", "pairs an update"}, batch);
-  v({"heldout", "pairs", "last pairs of the file: never trained on, measured before and after"}, heldout);
+  v({"heldout", "pairs",
+     "last pairs of the file: never trained on, measured before and after; -1: 100, and of fewer "
+     "than 1,000 a tenth"},
+    heldout);
   v({"max_tokens", "tokens", "prompt and answer; longer pairs follow data.overlong", "max_length"}, max_tokens);
   v({"reference_cache", "folder", "store that keeps the reference's log-probs for other runs as well, one run at a time; \"\": the run's own"},
     reference_cache);

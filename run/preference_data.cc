@@ -171,8 +171,11 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   for (uint64_t first = 0; first < wanted; first += kPiece) {
     for (const PreferenceRecord& record : store.ReadPreferences(kDataset, first, std::min(kPiece, wanted - first))) rows.Add(record);
   }
-  const auto heldout = static_cast<size_t>(config.preference.heldout);
   const size_t usable = rows.rows();
+  constexpr size_t kHeldOut = 100;
+  const size_t heldout = config.preference.heldout >= 0
+                             ? static_cast<size_t>(config.preference.heldout)
+                             : std::min(kHeldOut, usable / 10);
   if (usable <= heldout) {
     throw Error(ErrorCode::kInvalidArgument, "there are " + std::to_string(usable) + " usable pairs and preference.heldout = " +
                                                  std::to_string(heldout) + ": nothing is left to train on", config.data.train);

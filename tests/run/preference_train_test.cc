@@ -153,7 +153,7 @@ TEST(PreferenceTrainTest, ScoreColumnsMakeNoMarginUnlessAsked) {
             "\", \"rejected\": \"" + sum + "0\", \"score_chosen\": 8.5, \"score_rejected\": 4.0}\n";
   }
   const auto train = [&](const std::string& out, const std::vector<std::string>& more) {
-    auto line = Line(temp, "dpo", temp / out, 1, {"--set", "preference.heldout=4"});
+    auto line = Line(temp, "dpo", temp / out, 1, {"--set", "preference.heldout=-1"});
     line.insert(line.end(), more.begin(), more.end());
     RealFileSystem().WriteFileAtomic(temp / "pairs.jsonl", text);  // instead of Line's
     const auto run = RunPlumb(line);
@@ -164,6 +164,7 @@ TEST(PreferenceTrainTest, ScoreColumnsMakeNoMarginUnlessAsked) {
   EXPECT_NEAR(train("asked", {"--set", "data.map={ margin = \"score_chosen-score_rejected\" }"}),
               std::log(1 + std::exp(4.5)), 1e-6);
   const std::string log = RealFileSystem().ReadFile(temp / "plain/logs/train.log", 1 << 20);
+  EXPECT_TRUE(Has(log, "36 to train on, 4 held out")) << "a tenth of a small file: " << log;
   EXPECT_TRUE(
       Has(log, "note: 40 rows: score_chosen and score_rejected left among the other columns"))
       << log;
