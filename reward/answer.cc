@@ -335,10 +335,13 @@ std::string_view TakeLine(std::string_view* rest) {
   return line;
 }
 
-// "Final answer", "**Answer:**", "The answer is" at the start of a line: removed, with the signs around it.
+// "Final answer", "**Answer:**", "The answer is" at the start of a line: removed, with the signs
+// around it.
 std::string_view WithoutAnnouncement(std::string_view line) {
   const auto drop = [](std::string_view s) {
-    while (!s.empty() && (IsSpace(s.front()) || s.front() == '*' || s.front() == ':' || s.front() == '_')) s.remove_prefix(1);
+    while (!s.empty() &&
+           (IsSpace(s.front()) || s.front() == '*' || s.front() == ':' || s.front() == '_'))
+      s.remove_prefix(1);
     return s;
   };
   bool named = false;
@@ -347,7 +350,9 @@ std::string_view WithoutAnnouncement(std::string_view line) {
   for (std::string_view word : {"the", "my", "so", "final", "correct", "answer", "is"}) {
     if (line.size() < word.size() || LowerAscii(line.substr(0, word.size())) != word) continue;
     const std::string_view behind = line.substr(word.size());
-    if (!behind.empty() && !IsSpace(behind.front()) && behind.front() != ':' && behind.front() != '*' && behind.front() != '_') continue;
+    if (!behind.empty() && !IsSpace(behind.front()) && behind.front() != ':' &&
+        behind.front() != '*' && behind.front() != '_')
+      continue;
     named = named || word == "answer";
     line = drop(behind);
   }
@@ -370,7 +375,8 @@ bool ReadsAsValue(std::string_view rest) {
     any = any || IsDigit(c) || c == '$' || c == '\\';
   }
   // "1. a)", "2) b": an item of a list.
-  const bool item = number > 0 && number < rest.size() && (rest[number] == ')' || rest[number] == ':' || rest[number - 1] == '.');
+  const bool item = number > 0 && number < rest.size() &&
+                    (rest[number] == ')' || rest[number] == ':' || rest[number - 1] == '.');
   return any && !item;
 }
 
@@ -379,14 +385,17 @@ std::optional<std::string> Announcement(std::string_view below) {
   const size_t begin = below.find_first_not_of(kSpaces);
   if (begin == std::string_view::npos) return std::nullopt;
   below = below.substr(begin, kLongestRest + 1);
-  const std::string_view paragraph = Trim(below.substr(0, std::min(below.find("\n\n"), below.find("\n#"))));
+  const std::string_view paragraph =
+      Trim(below.substr(0, std::min(below.find("\n\n"), below.find("\n#"))));
   const bool few = SpacedWords(paragraph).size() <= 4;
-  if (paragraph.size() > kLongestRest || !(few || ReadsAsValue(WithoutAnnouncement(paragraph)))) return std::nullopt;
+  if (paragraph.size() > kLongestRest || !(few || ReadsAsValue(WithoutAnnouncement(paragraph))))
+    return std::nullopt;
   return std::string(paragraph);
 }
 
-// Behind "####" as GSM8K ends its solutions. A heading of Markdown looks alike: it stands above text and reads in words.
-// A heading that announces the answer ("### Final Answer") stands for what is below it.
+// Behind "####" as GSM8K ends its solutions. A heading of Markdown looks alike: it stands above
+// text and reads in words. A heading that announces the answer ("### Final Answer") stands for what
+// is below it.
 std::optional<std::string> BehindHashes(std::string_view text) {
   std::optional<std::string> last;
   bool code = false;  // between ``` a # begins a comment

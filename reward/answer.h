@@ -17,18 +17,19 @@ enum class Fallback : uint8_t {
   kLastNumber = 1,  // no marker: the last number of the text
 };
 
-// What a model says when it has thought: the text behind the last </think>, the whole text where there is none (a
-// template may have written <think> into the prompt, and then the answer has </think> alone). nullopt: a <think> that
-// is not closed behind it: still thinking, no answer.
+// What a model says when it has thought: the text behind the last </think>, the whole text where
+// there is none (a template may have written <think> into the prompt, and then the answer has
+// </think> alone). nullopt: a <think> that is not closed behind it: still thinking, no answer.
 std::optional<std::string_view> AfterThinking(std::string_view text);
 
-// The answer as written, looked for behind the thinking: inside the last <answer>..</answer>, else inside the last
-// \boxed{..} or \fbox{..}, else behind "####" at a line's start. Blank ones are passed over; a box inside the tags is
-// unwrapped. nullopt: none.
-// "####" is GSM8K's mark and a heading of Markdown: up to 200 bytes behind it count on the last line; on a line with text
-// below it only a value (a number, with a unit, or signs). At the very end of a line that is the last, a number behind
-// "####" counts too. A heading of any level that announces the answer ("### Final Answer") counts with what it says
-// itself ("### Answer: 42"), else with the paragraph below it, a value or up to four words.
+// The answer as written, looked for behind the thinking: inside the last <answer>..</answer>, else
+// inside the last \boxed{..} or \fbox{..}, else behind "####" at a line's start. Blank ones are
+// passed over; a box inside the tags is unwrapped. nullopt: none.
+// "####" is GSM8K's mark and a heading of Markdown: up to 200 bytes behind it count on the last
+// line; on a line with text below it only a value (a number, with a unit, or signs). At the very
+// end of the last line a number behind "####" counts too. A heading of any level that announces
+// the answer ("### Final Answer") counts with what it says itself ("### Answer: 42"), else with the
+// paragraph below it, a value or up to four words.
 std::optional<std::string> ExtractAnswer(std::string_view text, Fallback fallback);
 
 // An exact number: sign, numerator and denominator as decimal digits without leading zeros, and whether it was

@@ -65,7 +65,8 @@ Tests TestsOf(const Prompt& prompt, const std::string& column) {
     if (!AppendTexts(extra[name], &out.tests)) out.problem = "'" + name + "' is no text and no list of texts";
     break;
   }
-  if (out.tests.empty() && column.empty() && prompt.ground_truth.find("assert") != std::string::npos) {
+  if (out.tests.empty() && column.empty() &&
+      prompt.ground_truth.find("assert") != std::string::npos) {
     out.tests = Truths(prompt, &out.problem, /*quoted=*/true);
   }
   if (out.tests.empty() && out.problem.empty()) {

@@ -22,7 +22,8 @@ constexpr Spelling kUnicode[] = {
     {"\u03C0", "\\pi "}, {"\u00B0", "\\degree "}, {"\u00BA", "\\degree "}, {"\u222A", "\\cup "}, {"\u2229", "\\cap "},
     {"\u2208", "\\in "}, {"\u2205", "\\emptyset "}, {"\u211D", "\\R "}, {"\u1D40", "^T"},
     {"\u00BD", "\\frac{1}{2}"}, {"\u2153", "\\frac{1}{3}"}, {"\u2154", "\\frac{2}{3}"}, {"\u00BC", "\\frac{1}{4}"},
-    {"\u00BE", "\\frac{3}{4}"}, {"\u2155", "\\frac{1}{5}"}, {"\u215B", "\\frac{1}{8}"}, {"\u03B1", "\\alpha "}, {"\u03B2", "\\beta "},
+    {"\u00BE", "\\frac{3}{4}"}, {"\u2155", "\\frac{1}{5}"}, {"\u215B", "\\frac{1}{8}"},
+    {"\u03B1", "\\alpha "}, {"\u03B2", "\\beta "},
     {"\u03B3", "\\gamma "}, {"\u03B4", "\\delta "}, {"\u03B8", "\\theta "}, {"\u03BB", "\\lambda "}, {"\u03BC", "\\mu "},
     {"\u00B5", "\\mu "}, {"\u03C6", "\\phi "}, {"\u03C9", "\\omega "}, {"\u03C3", "\\sigma "}, {"\u20AC", "\\eur "},
     {"\u00A3", "\\gbp "}, {"\u00A5", "\\jpy "}, {"\u20B9", "\\inr "}, {"\u00A2", "\\cent "}, {"\u2032", "'"},
@@ -33,12 +34,13 @@ constexpr Spelling kUnicode[] = {
 };
 
 // Raised and lowered signs; those of one run belong to one power or index.
-constexpr Spelling kRaised[] = {{"\u2070", "0"}, {"\u00B9", "1"}, {"\u00B2", "2"}, {"\u00B3", "3"}, {"\u2074", "4"},
-                                {"\u2075", "5"}, {"\u2076", "6"}, {"\u2077", "7"}, {"\u2078", "8"}, {"\u2079", "9"},
-                                {"\u207B", "-"}, {"\u207A", "+"}, {"\u207F", "n"}, {"\u02E3", "x"}};
-constexpr Spelling kLowered[] = {{"\u2080", "0"}, {"\u2081", "1"}, {"\u2082", "2"}, {"\u2083", "3"}, {"\u2084", "4"},
-                                 {"\u2085", "5"}, {"\u2086", "6"}, {"\u2087", "7"}, {"\u2088", "8"}, {"\u2089", "9"},
-                                 {"\u2099", "n"}};
+constexpr Spelling kRaised[] = {
+    {"\u2070", "0"}, {"\u00B9", "1"}, {"\u00B2", "2"}, {"\u00B3", "3"}, {"\u2074", "4"},
+    {"\u2075", "5"}, {"\u2076", "6"}, {"\u2077", "7"}, {"\u2078", "8"}, {"\u2079", "9"},
+    {"\u207B", "-"}, {"\u207A", "+"}, {"\u207F", "n"}, {"\u02E3", "x"}};
+constexpr Spelling kLowered[] = {
+    {"\u2080", "0"}, {"\u2081", "1"}, {"\u2082", "2"}, {"\u2083", "3"}, {"\u2084", "4"}, {"\u2085", "5"},
+    {"\u2086", "6"}, {"\u2087", "7"}, {"\u2088", "8"}, {"\u2089", "9"}, {"\u2099", "n"}};
 
 // Commands to the dialect; "" drops the command.
 constexpr Spelling kCommands[] = {
@@ -55,13 +57,13 @@ constexpr Spelling kCommands[] = {
     {"varepsilon", "\\epsilon "}, {"vartheta", "\\theta "}, {"arcsin", "\\asin "}, {"arccos", "\\acos "},
     {"arctan", "\\atan "}, {"tan", "\\tan "}, {"dbinom", "\\binom"}, {"tbinom", "\\binom"}, {"implies", " "},
     {"boxed", ""}, {"fbox", ""}, {"mathit", ""}, {"mathbf", ""}, {"boldsymbol", ""}, {"bm", ""}, {"mathcal", ""},
-    {"vec", ""}, {"overrightarrow", ""}, {"ensuremath", ""}, {"rm", ""}, {"thinspace", ""}, {"hfill", ""}, {"bf", ""}, {"it", ""},
-    {"sf", ""}, {"tt", ""}, {"em", ""}, {"cal", ""}, {"bfseries", ""}, {"itshape", ""}, {"large", ""}, {"Large", ""},
-    {"LARGE", ""}, {"huge", ""}, {"Huge", ""}, {"small", ""}, {"underline", ""}, {"mathop", ""},
+    {"vec", ""}, {"overrightarrow", ""}, {"ensuremath", ""}, {"rm", ""}, {"thinspace", ""},
+    {"hfill", ""}, {"bf", ""}, {"it", ""}, {"sf", ""}, {"tt", ""}, {"em", ""}, {"cal", ""}, {"bfseries", ""},
+    {"itshape", ""}, {"large", ""}, {"Large", ""}, {"LARGE", ""}, {"huge", ""}, {"Huge", ""}, {"small", ""}, {"underline", ""}, {"mathop", ""},
 };
 constexpr std::string_view kWordBoxes[] = {"text", "textrm", "textnormal", "textit", "textbf", "texttt", "textsf",
-                                           "mbox", "hbox", "mathrm", "operatorname", "mathsf", "mathtt", "emph", "textup", "textsc",
-                                           "textsl"};
+                                           "mbox", "hbox", "mathrm", "operatorname", "mathsf", "mathtt",
+                                           "emph", "textup", "textsc", "textsl"};
 constexpr std::string_view kFunctionNames[] = {"sin", "cos", "tan", "cot", "sec", "csc", "ln", "log", "exp", "sqrt",
                                                "arcsin", "arccos", "arctan"};
 
@@ -101,12 +103,14 @@ std::string Run(std::string_view s, size_t i, std::span<const Spelling> table, s
 // "3 x 10^8" at the x: the bytes up to the 10; 0: it is a letter.
 size_t TimesTenAt(std::string_view s, size_t i, std::string_view before) {
   const size_t digit = before.find_last_not_of(' ');
-  if ((s[i] != 'x' && s[i] != 'X') || digit == std::string_view::npos || !IsDigit(before[digit])) return 0;
+  if (s[i] != 'x' && s[i] != 'X') return 0;
+  if (digit == std::string_view::npos || !IsDigit(before[digit])) return 0;
   const size_t ten = std::min(s.find_first_not_of(' ', i + 1), s.size());
   if (!s.substr(ten).starts_with("10")) return 0;
   size_t raised = 0;
   Run(s, ten + 2, kRaised, &raised);
-  return raised > 0 || s.substr(ten + 2).starts_with("^") || s.substr(ten + 2).starts_with("**") ? ten - i : 0;
+  const std::string_view behind = s.substr(ten + 2);
+  return raised > 0 || behind.starts_with("^") || behind.starts_with("**") ? ten - i : 0;
 }
 
 // One command at the backslash `at`; appends its meaning, returns the place behind it.
@@ -264,7 +268,8 @@ size_t Command(std::string_view s, size_t at, std::string* out, int depth) {
 }  // namespace
 
 size_t SpacedThousands(std::string_view s, size_t at) {
-  if (!IsDigit(s[at]) || s[at] == '0' || (at > 0 && (IsDigit(s[at - 1]) || s[at - 1] == '.' || s[at - 1] == ','))) return 0;
+  const char before = at > 0 ? s[at - 1] : ' ';
+  if (!IsDigit(s[at]) || s[at] == '0' || IsDigit(before) || before == '.' || before == ',') return 0;
   size_t end = at;
   while (end < s.size() && IsDigit(s[end])) ++end;
   if (end - at > 3) return 0;

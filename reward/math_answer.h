@@ -4,14 +4,17 @@
 //   a quantity   a formula (math_expression.h) with an optional unit, currency or percent sign (units.h);
 //   a list       values with commas, "or", "and", or a \pm: order-free; the same value twice counts twice;
 //   a set        \{..\}: order-free, repetition counts once; one element is that element; \emptyset;
-//   a tuple      (a, b, ..): in order; also an open interval if there are two; a matrix, row by row; factors, sums and
-//                transposes of them are worked out (math_matrix.h); a determinant is no matrix;
-//   an interval  [a, b), ]a, b[, rays, chains of < and <=, `x \in`, unions of them, \ne and \setminus: as sets of points; what is
-//                linear in one letter, or the absolute value of it, is solved (math_interval.h);
+//   a tuple      (a, b, ..): in order; also an open interval if there are two; a matrix, row by row;
+//                factors, sums and transposes of them are worked out (math_matrix.h); a determinant
+//                is no matrix;
+//   an interval  [a, b), ]a, b[, rays, chains of < and <=, `x \in`, unions of them, \ne and
+//                \setminus: as sets of points; what is linear in one letter, or the absolute value of
+//                it, is solved (math_interval.h);
 //   an equation  x = 5: its value, and its name if both sides have one; else both sides' difference up to a constant
 //                factor; an inequality up to a positive one;
 //   a number in another base, 1011_2;
-//   words        compared without case, outer punctuation and LaTeX boxes; a lone short word is no product of letters.
+//   words        compared without case, outer punctuation and LaTeX boxes; a lone short word is no
+//                product of letters.
 // Formulas are compared by math_value.h: exactly wherever they are rational. Written choices:
 //   a unit on one side alone does not count; two units must be of one dimension and are converted exactly; words behind a
 //   number that are no unit do not count; 50% is 50 and is 0.5, when only one side has the sign; degrees are radians
@@ -35,7 +38,8 @@ enum class MathFallback : uint8_t {
   kLastMath = 2,    // behind the last "answer is" or "answer:", else the last $..$, \(..\), \[..\], else the last number
 };
 
-// The answer as written: where ExtractAnswer() (reward/answer.h) finds one, behind the thinking; else by `fallback`.
+// The answer as written: where ExtractAnswer() (reward/answer.h) finds one, behind the thinking;
+// else by `fallback`.
 std::optional<std::string> ExtractMath(std::string_view text, MathFallback fallback);
 
 // `digits`: 0, or the number of significant digits from which a decimal answer may be a rounded one.

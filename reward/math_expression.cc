@@ -28,7 +28,8 @@ void MathExpression::Append(const MathExpression& from, const MathNode& node, in
 void MathExpression::Append(const MathExpression& from) {
   const int shift = static_cast<int>(nodes_.size());
   for (const MathNode& node : from.nodes_) {
-    Append(from, node, node.left < 0 ? -1 : node.left + shift, node.right < 0 ? -1 : node.right + shift);
+    Append(from, node, node.left < 0 ? -1 : node.left + shift,
+           node.right < 0 ? -1 : node.right + shift);
   }
 }
 

@@ -12,7 +12,9 @@ namespace {
 using Kind = MathObject::Kind;
 
 MathExpression Number(int64_t value) { return MathExpression::Constant(BigRational(value)); }
-MathExpression Minus(const MathExpression& a, const MathExpression& b) { return MathExpression::Join(MathOp::kSubtract, a, b); }
+MathExpression Minus(const MathExpression& a, const MathExpression& b) {
+  return MathExpression::Join(MathOp::kSubtract, a, b);
+}
 
 // The inside of |..|; none for what is no absolute value.
 std::optional<MathExpression> Inside(const MathExpression& e) {
@@ -21,16 +23,18 @@ std::optional<MathExpression> Inside(const MathExpression& e) {
 }
 
 // low < high with both sides linear.
-std::optional<MathObject> LinearInequality(const MathExpression& low, const MathExpression& high, bool closed) {
+std::optional<MathObject> LinearInequality(const MathExpression& low, const MathExpression& high,
+                                           bool closed) {
   const auto zero = SolveLinear(Minus(low, high));
   if (!zero) return std::nullopt;
-  return zero->rising ? Ray(zero->name, nullptr, &zero->place, false, closed) : Ray(zero->name, &zero->place, nullptr, closed, false);
+  return zero->rising ? Ray(zero->name, nullptr, &zero->place, false, closed)
+                      : Ray(zero->name, &zero->place, nullptr, closed, false);
 }
 
 }  // namespace
 
-MathObject Ray(const std::string& name, const MathExpression* low, const MathExpression* high, bool low_closed,
-                      bool high_closed) {
+MathObject Ray(const std::string& name, const MathExpression* low, const MathExpression* high,
+               bool low_closed, bool high_closed) {
   MathObject out;
   out.kind = Kind::kInterval;
   out.text = name;
@@ -43,11 +47,16 @@ MathObject Ray(const std::string& name, const MathExpression* low, const MathExp
 }
 
 MathObject Intersection(const MathObject& a, const MathObject& b) {
-  const auto value = [](const MathObject& o) { return RealValue(o.quantities[0].value).value_or(0); };
+  const auto value = [](const MathObject& o) {
+    return RealValue(o.quantities[0].value).value_or(0);
+  };
   MathObject out = a;
-  const double la = value(a.items[0]), lb = value(b.items[0]), ha = value(a.items[1]), hb = value(b.items[1]);
-  if (lb > la || (lb == la && !b.left_closed)) out.items[0] = b.items[0], out.left_closed = b.left_closed;
-  if (hb < ha || (hb == ha && !b.right_closed)) out.items[1] = b.items[1], out.right_closed = b.right_closed;
+  const double la = value(a.items[0]), lb = value(b.items[0]), ha = value(a.items[1]),
+               hb = value(b.items[1]);
+  if (lb > la || (lb == la && !b.left_closed))
+    out.items[0] = b.items[0], out.left_closed = b.left_closed;
+  if (hb < ha || (hb == ha && !b.right_closed))
+    out.items[1] = b.items[1], out.right_closed = b.right_closed;
   return out;
 }
 
@@ -59,9 +68,10 @@ std::optional<LinearZero> SolveLinear(const MathExpression& e) {
   const MathExpression slope = Minus(e.Replaced(out.name, Number(1)), at_0);
   const auto letter = ReadExpression(out.name);
   const auto rise = RealValue(slope);
-  if (!letter || !rise || *rise == 0 || !std::isfinite(*rise) || !RealValue(at_0)) return std::nullopt;
-  const MathExpression line =
-      MathExpression::Join(MathOp::kAdd, MathExpression::Join(MathOp::kMultiply, slope, letter->expression), at_0);
+  if (!letter || !rise || *rise == 0 || !std::isfinite(*rise) || !RealValue(at_0))
+    return std::nullopt;
+  const MathExpression line = MathExpression::Join(
+      MathOp::kAdd, MathExpression::Join(MathOp::kMultiply, slope, letter->expression), at_0);
   if (!SameValue(line, e)) return std::nullopt;
   out.rising = *rise > 0;
   out.place = MathExpression::Join(MathOp::kDivide, Minus(Number(0), at_0), slope);
@@ -69,7 +79,8 @@ std::optional<LinearZero> SolveLinear(const MathExpression& e) {
   return out;
 }
 
-std::optional<MathObject> SolveInequality(const MathExpression& low, const MathExpression& high, bool closed) {
+std::optional<MathObject> SolveInequality(const MathExpression& low, const MathExpression& high,
+                                          bool closed) {
   const auto inside_low = Inside(low), inside_high = Inside(high);
   if (inside_low && high.symbols().empty()) {  // |f| < c: -c < f < c
     const auto bound = RealValue(high);

@@ -1,7 +1,8 @@
 // Inequalities in one letter as intervals of the line.
 //
-// Purpose: "x > 3", "-x < -3", "2x - 6 > 0" and "|x - 1| <= 2" say sets of points, and are compared as such.
-// Thread safety: pure functions. Ownership: an object owns its parts. Errors: none; what is not solved is none.
+// Purpose: "x > 3", "-x < -3", "2x - 6 > 0" and "|x - 1| <= 2" say sets of points, and are compared
+// as such. Thread safety: pure functions. Ownership: an object owns its parts. Errors: none; what
+// is not solved is none.
 #pragma once
 
 #include <optional>
@@ -12,7 +13,8 @@
 namespace plumb::reward {
 
 // From `low` to `high`; nullptr: without end. `name`: the letter that runs over it, or "".
-MathObject Ray(const std::string& name, const MathExpression* low, const MathExpression* high, bool low_closed, bool high_closed);
+MathObject Ray(const std::string& name, const MathExpression* low, const MathExpression* high,
+               bool low_closed, bool high_closed);
 // Of two intervals. REQUIRES: their ends are real numbers.
 MathObject Intersection(const MathObject& a, const MathObject& b);
 
@@ -23,8 +25,10 @@ struct LinearZero {
   bool rising = false;
 };
 std::optional<LinearZero> SolveLinear(const MathExpression& e);
-// Where low < high (`closed`: <=): an interval if both sides are linear in one letter or one is the absolute value of such a
-// formula and the other a number; a union of two where the absolute value is the greater side.
-std::optional<MathObject> SolveInequality(const MathExpression& low, const MathExpression& high, bool closed);
+// Where low < high (`closed`: <=): an interval if both sides are linear in one letter or one is the
+// absolute value of such a formula and the other a number; a union of two where the absolute value
+// is the greater side.
+std::optional<MathObject> SolveInequality(const MathExpression& low, const MathExpression& high,
+                                          bool closed);
 
 }  // namespace plumb::reward

@@ -29,7 +29,9 @@ std::optional<MathObject> Transposed(const MathObject& matrix) {
 }
 
 std::optional<MathObject> Scaled(const MathObject& matrix, const MathExpression& factor) {
-  if (Cell(matrix)) return WithValue(matrix, MathExpression::Join(MathOp::kMultiply, factor, matrix.quantities[0].value));
+  if (Cell(matrix))
+    return WithValue(matrix,
+                     MathExpression::Join(MathOp::kMultiply, factor, matrix.quantities[0].value));
   if (!Holds(matrix)) return std::nullopt;
   MathObject out = matrix;
   for (MathObject& item : out.items) {
@@ -41,7 +43,9 @@ std::optional<MathObject> Scaled(const MathObject& matrix, const MathExpression&
 }
 
 std::optional<MathObject> Added(const MathObject& a, const MathObject& b) {
-  if (Cell(a) && Cell(b)) return WithValue(a, MathExpression::Join(MathOp::kAdd, a.quantities[0].value, b.quantities[0].value));
+  if (Cell(a) && Cell(b))
+    return WithValue(
+        a, MathExpression::Join(MathOp::kAdd, a.quantities[0].value, b.quantities[0].value));
   if (!Holds(a) || a.kind != b.kind || a.items.size() != b.items.size()) return std::nullopt;
   MathObject out = a;
   for (size_t i = 0; i < a.items.size(); ++i) {

@@ -1,8 +1,9 @@
 // Arithmetic of matrices and vectors, cell by cell.
 //
-// Purpose: an answer may say 2(1, 2)^T or A + tB where the truth writes the cells; math_object.cc works them out here.
-// Shapes: MathObject of kind kMatrix (rows, each a kTuple of cells) or kTuple (its items).
-// Thread safety: pure functions. Errors: none where shapes differ, or a cell is more than one formula without a unit.
+// Purpose: an answer may say 2(1, 2)^T or A + tB where the truth writes the cells; math_object.cc
+// works them out here. Shapes: MathObject of kind kMatrix (rows, each a kTuple of cells) or kTuple
+// (its items). Thread safety: pure functions. Errors: none where shapes differ, or a cell is more
+// than one formula without a unit.
 #pragma once
 
 #include <optional>

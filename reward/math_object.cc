@@ -14,10 +14,10 @@
 namespace plumb::reward {
 namespace {
 
-using math_split::ListSign;
 using math_split::Encloses;
 using math_split::IsDigit;
 using math_split::IsLetter;
+using math_split::ListSign;
 using math_split::Parts;
 using math_split::RelationSign;
 using math_split::Sign;
@@ -57,7 +57,8 @@ class Reader {
     }
     if (words == "\\r" || words == "all real numbers" || words == "all reals") return Ray("", nullptr, nullptr, false, false);
     if (LoneWord(s)) return Words(s);
-    if (s.starts_with("\\text{") && BracedText(s, 5) == s.substr(6, s.size() - 7)) {  // \text{Red and Blue}
+    if (s.starts_with("\\text{") &&
+        BracedText(s, 5) == s.substr(6, s.size() - 7)) {  // \text{Red and Blue}
       const Parts parts = Split(s.substr(6, s.size() - 7), thousands_, ListSign);
       if (parts.parts.size() > 1) return List(parts, depth);
     }
@@ -70,7 +71,8 @@ class Reader {
       return Read(inside, depth + 1);
     }
     if (auto outward = Outward(s, depth)) return *outward;
-    if (const Parts parts = Split(s, thousands_, UnionSign); parts.parts.size() > 1) return Union(parts.parts, depth);
+    if (const Parts parts = Split(s, thousands_, UnionSign); parts.parts.size() > 1)
+      return Union(parts.parts, depth);
     if (const Parts parts = Split(s, thousands_, WithoutSign); parts.parts.size() == 2) {
       auto without = Without(Read(parts.parts[0], depth + 1), Read(parts.parts[1], depth + 1));
       return without ? *without : Words(s);
@@ -95,12 +97,14 @@ class Reader {
   static bool CommasInBrackets(std::string_view s) {
     if ((s.front() != '(' && s.front() != '[') || !Encloses(s)) return false;
     const std::string_view inside = s.substr(1, s.size() - 2);
-    return Split(inside, true, ListSign).parts.size() == 1 && Split(inside, false, ListSign).parts.size() > 1;
+    return Split(inside, true, ListSign).parts.size() == 1 &&
+           Split(inside, false, ListSign).parts.size() > 1;
   }
 
   // Intervals with brackets that open outward, "[1, 2[" and "]1, 2[", and unions of them.
   std::optional<MathObject> Outward(std::string_view s, int depth) {
-    if (IsLetter(s[0]) && Trim(s.substr(1)).starts_with("\\in ")) s = Trim(Trim(s.substr(1)).substr(4));  // x \in ]1, 2[
+    if (IsLetter(s[0]) && Trim(s.substr(1)).starts_with("\\in "))
+      s = Trim(Trim(s.substr(1)).substr(4));  // x \in ]1, 2[
     if (s.empty()) return std::nullopt;
     const std::string_view sign = "\\cup";
     if (s.find(sign) != std::string_view::npos) {
@@ -117,28 +121,34 @@ class Reader {
     }
     const bool opens = s.starts_with('(') || s.starts_with(']') || s.starts_with('[');
     const bool closes = s.ends_with(')') || s.ends_with(']') || s.ends_with('[');
-    if (s.size() < 5 || !opens || !closes || !(s.starts_with(']') || s.ends_with('['))) return std::nullopt;
+    if (s.size() < 5 || !opens || !closes || !(s.starts_with(']') || s.ends_with('[')))
+      return std::nullopt;
     const std::string_view inside = s.substr(1, s.size() - 2);
     Parts parts = Split(inside, thousands_, ListSign);
     if (parts.parts.size() == 1) parts = Split(inside, false, ListSign);
-    return parts.parts.size() == 2 ? Interval(parts.parts, s.front() == '[', s.back() == ']', depth) : std::nullopt;
+    return parts.parts.size() == 2 ? Interval(parts.parts, s.front() == '[', s.back() == ']', depth)
+                                   : std::nullopt;
   }
 
-  std::optional<MathObject> Interval(const std::vector<std::string_view>& ends, bool left, bool right, int depth) {
+  std::optional<MathObject> Interval(const std::vector<std::string_view>& ends, bool left,
+                                     bool right, int depth) {
     MathObject out = Elements(Kind::kInterval, ends, depth);
     out.left_closed = left, out.right_closed = right;
-    const bool two = out.items.size() == 2 && out.items[0].kind == Kind::kQuantity && out.items[1].kind == Kind::kQuantity;
+    const bool two = out.items.size() == 2 && out.items[0].kind == Kind::kQuantity &&
+                     out.items[1].kind == Kind::kQuantity;
     return two ? std::optional(out) : std::nullopt;
   }
 
   // Of intervals; of sets of elements it is the set of all.
   MathObject Union(const std::vector<std::string_view>& parts, int depth) {
     MathObject out = Elements(Kind::kUnion, parts, depth);
-    const bool sets = std::all_of(out.items.begin(), out.items.end(), [](const MathObject& o) { return o.kind == Kind::kSet; });
+    const bool sets = std::all_of(out.items.begin(), out.items.end(),
+                                  [](const MathObject& o) { return o.kind == Kind::kSet; });
     if (out.kind != Kind::kUnion || out.items.empty() || !sets) return out;
     MathObject all;
     all.kind = Kind::kSet;
-    for (const MathObject& set : out.items) all.items.insert(all.items.end(), set.items.begin(), set.items.end());
+    for (const MathObject& set : out.items)
+      all.items.insert(all.items.end(), set.items.begin(), set.items.end());
     return all.items.size() > kMaxItems ? Words("") : all;
   }
 
@@ -318,23 +328,31 @@ class Reader {
     }
     if (order && p.size() == 2 && e[0] && e[1]) {
       const bool less = direction(0) == '<';
-      if (auto solved = SolveInequality(e[less ? 0 : 1]->expression, e[less ? 1 : 0]->expression, closed(0))) return *solved;
+      if (auto solved =
+              SolveInequality(e[less ? 0 : 1]->expression, e[less ? 1 : 0]->expression, closed(0)))
+        return *solved;
     }
-    if (order && p.size() == 3 && direction(0) == direction(1) && constant(0) && e[1] && constant(2)) {  // 1 < 2x - 1 < 5
+    if (order && p.size() == 3 && direction(0) == direction(1) && constant(0) && e[1] &&
+        constant(2)) {  // 1 < 2x - 1 < 5
       const auto side = [&](size_t i) {
         const bool less = direction(i) == '<';
-        return SolveInequality(e[less ? i : i + 1]->expression, e[less ? i + 1 : i]->expression, closed(i));
+        return SolveInequality(e[less ? i : i + 1]->expression, e[less ? i + 1 : i]->expression,
+                               closed(i));
       };
       const auto a = side(0), b = side(1);
-      if (a && b && a->kind == Kind::kInterval && b->kind == Kind::kInterval) return Intersection(*a, *b);
+      if (a && b && a->kind == Kind::kInterval && b->kind == Kind::kInterval)
+        return Intersection(*a, *b);
     }
     if (p.size() == 2 && direction(0) == '!') {  // x \ne 3: the line without a point
       for (const size_t i : {0, 1}) {
         if (name(i).empty() || !constant(1 - i)) continue;
-        return *Without(Ray(name(i), nullptr, nullptr, false, false), QuantityObject({e[1 - i]->expression, std::nullopt}));
+        return *Without(Ray(name(i), nullptr, nullptr, false, false),
+                        QuantityObject({e[1 - i]->expression, std::nullopt}));
       }
       const auto zero = e[0] && e[1] ? SolveLinear(Difference(*e[0], *e[1])) : std::nullopt;
-      if (zero) return *Without(Ray(zero->name, nullptr, nullptr, false, false), QuantityObject({zero->place, std::nullopt}));
+      if (zero)
+        return *Without(Ray(zero->name, nullptr, nullptr, false, false),
+                        QuantityObject({zero->place, std::nullopt}));
     }
     if (p.size() == 2 && e[0] && e[1] && signs[0] != "\\in") {
       MathObject out;
@@ -377,7 +395,9 @@ class Reader {
   }
 
   std::optional<MathObject> Bracketed(std::string_view s, int depth) {
-    if (auto vector = Vector(s, depth); vector && (vector->kind == Kind::kMatrix || !BeforeTranspose(s).empty())) return vector;
+    if (auto vector = Vector(s, depth);
+        vector && (vector->kind == Kind::kMatrix || !BeforeTranspose(s).empty()))
+      return vector;
     if (!Encloses(s)) return VectorSum(s, depth);
     const bool braces = s.starts_with("\\{");
     if (!braces && s.front() != '(' && s.front() != '[') return std::nullopt;
@@ -404,16 +424,21 @@ class Reader {
     }
     if (left != right) return std::nullopt;
     // [[1, 2], [3, 4]], as code writes a matrix.
-    const bool rows = left && std::all_of(parts.parts.begin(), parts.parts.end(), [](std::string_view row) {
-                        return row.starts_with('[') && Encloses(row);
-                      });
-    if (rows) return Rows(parts.parts, 1, [](std::string_view t, size_t i) -> size_t { return t[i] == ',' ? 1 : 0; }, depth);
+    const bool rows =
+        left && std::all_of(parts.parts.begin(), parts.parts.end(), [](std::string_view row) {
+          return row.starts_with('[') && Encloses(row);
+        });
+    if (rows)
+      return Rows(
+          parts.parts, 1,
+          [](std::string_view t, size_t i) -> size_t { return t[i] == ',' ? 1 : 0; }, depth);
     if (left && parts.parts.size() == 2) return std::nullopt;
     return Elements(Kind::kTuple, parts.parts, depth);
   }
 
   // Rows of cells; `skip` bytes of each row's text at both ends are its brackets.
-  std::optional<MathObject> Rows(const std::vector<std::string_view>& rows, size_t skip, Sign sign, int depth) {
+  std::optional<MathObject> Rows(const std::vector<std::string_view>& rows, size_t skip, Sign sign,
+                                 int depth) {
     MathObject out;
     out.kind = Kind::kMatrix;
     for (std::string_view row : rows) {
@@ -424,34 +449,41 @@ class Reader {
     return out.items.size() > kMaxItems ? std::nullopt : std::optional(out);
   }
 
-  // \begin{pmatrix}..\end{pmatrix}, also {matrix} and {array}, bare or in brackets. Bars make a determinant, which is a
-  // number and no matrix.
+  // \begin{pmatrix}..\end{pmatrix}, also {matrix} and {array}, bare or in brackets. Bars make a
+  // determinant, which is a number and no matrix.
   std::optional<MathObject> Matrix(std::string_view s, int depth) {
     if ((s.front() == '(' || s.front() == '[') && Encloses(s)) s = Trim(s.substr(1, s.size() - 2));
     if (!s.starts_with("\\begin{") || !s.ends_with('}')) return std::nullopt;
     const size_t close = s.find('}'), end = s.rfind("\\end{");
-    if (end == std::string_view::npos || end < close || s.find("\\end{") != end) return std::nullopt;
+    if (end == std::string_view::npos || end < close || s.find("\\end{") != end)
+      return std::nullopt;
     std::string_view name = s.substr(7, close - 7);
     if (name.ends_with('*')) name.remove_suffix(1);
-    static constexpr std::string_view kNames[] = {"matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"};
-    if (std::find(std::begin(kNames), std::end(kNames), name) == std::end(kNames)) return std::nullopt;
+    static constexpr std::string_view kNames[] = {"matrix",  "pmatrix",     "bmatrix",
+                                                  "Bmatrix", "smallmatrix", "array"};
+    if (std::find(std::begin(kNames), std::end(kNames), name) == std::end(kNames))
+      return std::nullopt;
     std::string inside(Trim(s.substr(close + 1, end - close - 1)));
     // {cc} of an array and [r] of a starred matrix say how columns are aligned.
     if (name == "array" && inside.starts_with("{") && inside.find('}') != std::string::npos) {
       inside.erase(0, inside.find('}') + 1);
-    } else if (inside.starts_with("[") && inside.size() > 2 && inside[2] == ']' && IsLetter(inside[1])) {
+    } else if (inside.starts_with("[") && inside.size() > 2 && inside[2] == ']' &&
+               IsLetter(inside[1])) {
       inside.erase(0, 3);
     }
     for (size_t at; (at = inside.find("\\hline")) != std::string::npos;) inside.erase(at, 6);
     const Parts rows = Split(Trim(inside), thousands_, [](std::string_view t, size_t i) -> size_t {
       return t.substr(i).starts_with("\\\\") ? 2 : 0;
     });
-    return Rows(rows.parts, 0, [](std::string_view t, size_t i) -> size_t { return t[i] == '&' ? 1 : 0; }, depth);
+    return Rows(
+        rows.parts, 0, [](std::string_view t, size_t i) -> size_t { return t[i] == '&' ? 1 : 0; },
+        depth);
   }
 
   // Without the ^T at its end; empty: it has none.
   static std::string_view BeforeTranspose(std::string_view s) {
-    for (std::string_view sign : {"^T", "^{T}", "^\\top", "^{\\top}", "^\\intercal", "^{\\intercal}"}) {
+    for (std::string_view sign :
+         {"^T", "^{T}", "^\\top", "^{\\top}", "^\\intercal", "^{\\intercal}"}) {
       if (s.ends_with(sign)) return Trim(s.substr(0, s.size() - sign.size()));
     }
     return "";
@@ -463,7 +495,8 @@ class Reader {
     if (!base.empty()) s = base;
     if (s.empty()) return std::nullopt;
     auto out = Matrix(s, depth);
-    const bool brackets = (s.front() == '(' && s.back() == ')') || (s.front() == '[' && s.back() == ']');
+    const bool brackets =
+        (s.front() == '(' && s.back() == ')') || (s.front() == '[' && s.back() == ']');
     if (!out && brackets && Encloses(s) && (s.front() == '(' || !base.empty())) {
       const Parts parts = Split(s.substr(1, s.size() - 2), false, ListSign);
       if (parts.parts.size() > 1) out = Elements(Kind::kTuple, parts.parts, depth);
@@ -473,11 +506,13 @@ class Reader {
 
   // Sums of vectors, each with a factor before it: "2(1, 2)", "A + tB", "-\frac{1}{2}A".
   std::optional<MathObject> VectorSum(std::string_view s, int depth) {
-    if (s.find("\\begin{") == std::string_view::npos && s.find(',') == std::string_view::npos) return std::nullopt;
+    if (s.find("\\begin{") == std::string_view::npos && s.find(',') == std::string_view::npos)
+      return std::nullopt;
     const Parts terms = Split(s, thousands_, [](std::string_view t, size_t i) -> size_t {
       size_t before = i;
       while (before > 0 && t[before - 1] == ' ') --before;
-      const bool binary = before > 0 && std::string_view("+-*/^_({[,").find(t[before - 1]) == std::string_view::npos;
+      const bool binary = before > 0 && std::string_view("+-*/^_({[,").find(t[before - 1]) ==
+                                            std::string_view::npos;
       return binary && (t[i] == '+' || t[i] == '-') ? 1 : 0;
     });
     if (terms.parts.size() > kMaxVectors) return std::nullopt;
@@ -489,13 +524,15 @@ class Reader {
       std::string_view factor = Trim(term.substr(0, at));
       if (factor.ends_with('*')) factor = Trim(factor.substr(0, factor.size() - 1));
       // "P(1, 2)" is a point's name, or a function.
-      if (terms.parts.size() == 1 && factor.size() == 1 && IsLetter(factor[0]) && term[at] != '\\') return std::nullopt;
+      if (terms.parts.size() == 1 && factor.size() == 1 && IsLetter(factor[0]) && term[at] != '\\')
+        return std::nullopt;
       auto vector = Vector(term.substr(at), depth);
       if (vector && !factor.empty()) {
         const auto by = Whole(factor == "-" ? "-1" : factor, thousands_);
         vector = by ? Scaled(*vector, by->expression) : std::nullopt;
       }
-      if (vector && i > 0 && terms.signs[i - 1] == "-") vector = Scaled(*vector, MathExpression::Constant(BigRational(-1)));
+      if (vector && i > 0 && terms.signs[i - 1] == "-")
+        vector = Scaled(*vector, MathExpression::Constant(BigRational(-1)));
       if (vector && sum) vector = Added(*sum, *vector);
       if (!vector) return std::nullopt;
       sum = std::move(vector);
@@ -513,7 +550,8 @@ class Reader {
       if (bracket < 0 && depth > 0) --depth;
       i += bracket == 0 ? 1 : static_cast<size_t>(std::abs(bracket));
       // \end{name}: its braces belong to it.
-      if (bracket == -4 && i < whole.size() && whole[i] == '{') i = std::min(whole.find('}', i), whole.size() - 1) + 1;
+      if (bracket == -4 && i < whole.size() && whole[i] == '{')
+        i = std::min(whole.find('}', i), whole.size() - 1) + 1;
       if (bracket < 0 && depth == 0 && i < whole.size()) place = std::string_view::npos;
     }
     return depth == 0 ? place : std::string_view::npos;

@@ -27,15 +27,16 @@ constexpr std::string_view kGreek[] = {"alpha", "beta", "gamma", "delta", "epsil
                                        "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "chi", "psi",
                                        "omega", "Gamma", "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega", "ell"};
 // Short words that are not products of letters.
-constexpr std::string_view kWords[] = {"no", "on", "of", "or", "to", "so", "do", "go", "yes", "odd", "all", "one", "two",
-                                       "six", "ten", "any", "and", "not", "nor", "for", "is", "it", "in", "if", "at", "by",
-                                       "an", "as", "up", "the", "are", "has", "was", "sum", "max", "min", "gcd", "lcm", "mod",
-                                       "day", "man", "men", "car", "pen", "dog", "cat", "egg", "box", "bus", "DNE", "NaN",
-                                       "per", "sq", "her", "his", "she", "he", "we", "you", "red", "Sam", "Tom", "set",
-                                       "boy", "son", "big", "hot", "old", "new", "low", "top", "him", "its", "may", "can",
-                                       "sun", "sea", "ice", "tea", "air", "oil", "gas", "fox", "cow", "pig", "hen", "bee", "ant",
-                                       "bat", "rat", "hat", "tax", "tie", "lie", "key", "map", "bag", "cup", "pie", "bad", "dad",
-                                       "mom", "who", "why", "how", "few", "ok", "my", "me", "us", "am", "be"};
+constexpr std::string_view kWords[] = {
+    "no",  "on",  "of",  "or",  "to",  "so",  "do",  "go",  "yes", "odd", "all", "one", "two",
+    "six", "ten", "any", "and", "not", "nor", "for", "is",  "it",  "in",  "if",  "at",  "by",
+    "an",  "as",  "up",  "the", "are", "has", "was", "sum", "max", "min", "gcd", "lcm", "mod",
+    "day", "man", "men", "car", "pen", "dog", "cat", "egg", "box", "bus", "DNE", "NaN", "per",
+    "sq",  "her", "his", "she", "he",  "we",  "you", "red", "Sam", "Tom", "set", "boy", "son",
+    "big", "hot", "old", "new", "low", "top", "him", "its", "may", "can", "sun", "sea", "ice",
+    "tea", "air", "oil", "gas", "fox", "cow", "pig", "hen", "bee", "ant", "bat", "rat", "hat",
+    "tax", "tie", "lie", "key", "map", "bag", "cup", "pie", "bad", "dad", "mom", "who", "why",
+    "how", "few", "ok",  "my",  "me",  "us",  "am",  "be"};
 
 template <size_t N>
 const Named* Find(const Named (&table)[N], std::string_view name) {
@@ -563,7 +564,8 @@ class MathParser {
 
 bool IsShortWord(std::string_view run) {
   return std::any_of(std::begin(kWords), std::end(kWords), [&](std::string_view word) {
-    return std::equal(word.begin(), word.end(), run.begin(), run.end(), [](char a, char b) { return (a | 0x20) == (b | 0x20); });
+    return std::equal(word.begin(), word.end(), run.begin(), run.end(),
+                      [](char a, char b) { return (a | 0x20) == (b | 0x20); });
   });
 }
 

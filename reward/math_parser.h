@@ -31,7 +31,8 @@ struct MathReadingOptions {
 // The longest formula at the start of `plain`; none if there is none or it is too large.
 std::optional<MathReading> ReadExpression(std::string_view plain, const MathReadingOptions& options = {});
 
-// Whether this run of two or three letters is one of the short words that are no products of letters; case ignored.
+// Whether this run of two or three letters is one of the short words that are no products of
+// letters; case ignored.
 bool IsShortWord(std::string_view run);
 
 }  // namespace plumb::reward

@@ -21,7 +21,8 @@ MathExpression Negative(const MathExpression& e) {
   return MathExpression::Join(MathOp::kSubtract, MathExpression::Constant(BigRational(0)), e);
 }
 
-// Letters, spaces and \text alone, at least one word of two letters: what people write behind a number.
+// Letters, spaces and \text alone, at least one word of two letters: what people write behind a
+// number.
 bool OnlyWords(std::string_view s) {
   if (!(s.front() == ' ' || s.front() == '\\' || s.front() == '-')) return false;
   const std::string words = CanonicalWords(s);
@@ -56,8 +57,10 @@ std::optional<MathQuantity> Compound(std::string_view s, bool thousands) {
       if (name.ends_with(join)) name = Trim(name.substr(0, name.size() - join.size()));
     }
     const auto unit = ReadUnit(name);
-    if (!unit || unit->percent || unit->radian || unit->scale_only || !unit->offset.zero()) return std::nullopt;
-    MathExpression term = MathExpression::Join(MathOp::kMultiply, number->expression, MathExpression::Constant(unit->factor));
+    if (!unit || unit->percent || unit->radian || unit->scale_only || !unit->offset.zero())
+      return std::nullopt;
+    MathExpression term = MathExpression::Join(MathOp::kMultiply, number->expression,
+                                               MathExpression::Constant(unit->factor));
     if (!sum) {
       sum = MathQuantity{std::move(term), *unit};
     } else if (sum->unit->powers != unit->powers) {
@@ -73,17 +76,19 @@ std::optional<MathQuantity> Compound(std::string_view s, bool thousands) {
   return sum;
 }
 
-// "st", "nd", "rd", "th" behind the number that they belong to, also raised or in a box: its bytes; 0: none.
+// "st", "nd", "rd", "th" behind the number that they belong to, also raised or in a box: its bytes;
+// 0: none.
 size_t OrdinalEnding(std::string_view number, std::string_view behind) {
   if (number.empty() || !IsDigit(number.back())) return 0;
   const bool teen = number.size() > 1 && number[number.size() - 2] == '1';
   const size_t last = static_cast<size_t>(number.back() - '0');
   static constexpr std::array<std::string_view, 4> kEndings = {"th", "st", "nd", "rd"};
   const std::string ending(teen || last > 3 ? kEndings[0] : kEndings[last]);
-  for (const std::string& spelling : {ending, "^{" + ending + "}", "\\text{" + ending + "}", "^\\text{" + ending + "}",
-                                      "^{\\text{" + ending + "}}"}) {
+  for (const std::string& spelling : {ending, "^{" + ending + "}", "\\text{" + ending + "}",
+                                      "^\\text{" + ending + "}", "^{\\text{" + ending + "}}"}) {
     if (!behind.starts_with(spelling)) continue;
-    return spelling.size() < behind.size() && IsLetter(behind[spelling.size()]) ? 0 : spelling.size();
+    return spelling.size() < behind.size() && IsLetter(behind[spelling.size()]) ? 0
+                                                                                : spelling.size();
   }
   return 0;
 }
@@ -98,7 +103,8 @@ bool AnyConstant(const MathExpression& e) {
   while (!sums.empty()) {
     const MathNode node = e.nodes()[static_cast<size_t>(sums.back())];
     sums.pop_back();
-    if (node.op == MathOp::kSymbol && e.symbols()[static_cast<size_t>(node.index)] == "c") return true;
+    if (node.op == MathOp::kSymbol && e.symbols()[static_cast<size_t>(node.index)] == "c")
+      return true;
     if (node.op == MathOp::kAdd) sums.insert(sums.end(), {node.left, node.right});
   }
   return false;
@@ -107,12 +113,13 @@ bool AnyConstant(const MathExpression& e) {
 // \pm makes a list; words that multiply are multiplied.
 MathObject Settle(MathQuantity quantity) {
   if (quantity.unit && quantity.unit->scale_only) {
-    quantity.value =
-        MathExpression::Join(MathOp::kMultiply, quantity.value, MathExpression::Constant(quantity.unit->factor));
+    quantity.value = MathExpression::Join(MathOp::kMultiply, quantity.value,
+                                          MathExpression::Constant(quantity.unit->factor));
     quantity.unit.reset();
     quantity.decimals = -1;
   }
-  if (AnyConstant(quantity.value)) quantity.value = quantity.value.Replaced("c", ReadExpression("C")->expression);
+  if (AnyConstant(quantity.value))
+    quantity.value = quantity.value.Replaced("c", ReadExpression("C")->expression);
   if (!quantity.value.Has(MathOp::kPlusMinus) && !quantity.value.Has(MathOp::kMinusPlus)) {
     return QuantityObject(std::move(quantity));
   }
@@ -135,8 +142,8 @@ MathObject QuantityObject(MathQuantity quantity) {
   return out;
 }
 
-// A formula with what may stand around it: a currency sign before; a unit, % or words behind; more such terms of one
-// dimension ("5 feet 6 inches").
+// A formula with what may stand around it: a currency sign before; a unit, % or words behind; more
+// such terms of one dimension ("5 feet 6 inches").
 std::optional<MathObject> ReadQuantity(std::string_view s, bool thousands) {
   std::optional<Unit> currency;
   bool negative = false;
@@ -155,8 +162,8 @@ std::optional<MathObject> ReadQuantity(std::string_view s, bool thousands) {
     // "$5 million", "$18 USD"
     const auto behind = ReadUnit(rest.substr(bare->used));
     if (behind && behind->scale_only) {
-      bare->expression =
-          MathExpression::Join(MathOp::kMultiply, bare->expression, MathExpression::Constant(behind->factor));
+      bare->expression = MathExpression::Join(MathOp::kMultiply, bare->expression,
+                                              MathExpression::Constant(behind->factor));
       bare->decimals = -1;
     } else if (behind && behind->powers != currency->powers) {
       return std::nullopt;
@@ -174,15 +181,20 @@ std::optional<MathObject> ReadQuantity(std::string_view s, bool thousands) {
   bool words_only = false;
   if (bare) {
     const std::string_view behind = rest.substr(bare->used);
-    if (Trim(behind).empty()) return Settle({std::move(bare->expression), std::nullopt, false, bare->decimals, bare->digits});
+    if (Trim(behind).empty())
+      return Settle(
+          {std::move(bare->expression), std::nullopt, false, bare->decimals, bare->digits});
     if (const auto unit = ReadUnit(behind)) {
-      with_unit = MathQuantity{bare->expression, *unit, unit->weak && behind.front() != ' ', bare->decimals, bare->digits};
+      with_unit = MathQuantity{bare->expression, *unit, unit->weak && behind.front() != ' ',
+                               bare->decimals, bare->digits};
       if (!with_unit->weak) return Settle(std::move(*with_unit));
     }
     if (auto sum = Compound(rest, thousands)) return Settle(std::move(*sum));
-    if (const size_t ending = OrdinalEnding(rest.substr(0, bare->used), behind); ending > 0 && bare->decimals == 0) {
+    if (const size_t ending = OrdinalEnding(rest.substr(0, bare->used), behind);
+        ending > 0 && bare->decimals == 0) {
       if (Trim(behind.substr(ending)).empty() || OnlyWords(behind.substr(ending))) {
-        with_unit = MathQuantity{bare->expression, std::nullopt, false, bare->decimals, bare->digits};
+        with_unit =
+            MathQuantity{bare->expression, std::nullopt, false, bare->decimals, bare->digits};
       }
     }
     words_only = bare->expression.symbols().empty() && OnlyWords(behind);
@@ -191,17 +203,21 @@ std::optional<MathObject> ReadQuantity(std::string_view s, bool thousands) {
   if (full) {
     const std::string_view behind = rest.substr(full->used);
     if (Trim(behind).empty()) {
-      // A word that happens to be read letter by letter is not meant as a product when it stands alone.
-      MathObject out = Settle({std::move(full->expression), std::nullopt, false, full->decimals, full->digits});
+      // A word that happens to be read letter by letter is not meant as a product when it stands
+      // alone.
+      MathObject out =
+          Settle({std::move(full->expression), std::nullopt, false, full->decimals, full->digits});
       if (with_unit && out.kind == Kind::kQuantity) out.quantities.push_back(std::move(*with_unit));
       return out;
     }
-    if (const auto unit = ReadUnit(behind); unit && behind.find("\\text") != std::string_view::npos) {
+    if (const auto unit = ReadUnit(behind);
+        unit && behind.find("\\text") != std::string_view::npos) {
       return Settle({std::move(full->expression), *unit, false, -1, 0});
     }
   }
   if (with_unit && !with_unit->unit) return Settle(std::move(*with_unit));
-  if (words_only) return Settle({std::move(bare->expression), std::nullopt, false, bare->decimals, bare->digits});
+  if (words_only)
+    return Settle({std::move(bare->expression), std::nullopt, false, bare->decimals, bare->digits});
   return std::nullopt;
 }
 

@@ -24,8 +24,12 @@ size_t GroupedNumber(std::string_view s, size_t i) {
 
 int Bracket(std::string_view s, size_t i) {
   switch (s[i]) {
-    case '(': case '[': case '{': return 1;
-    case ')': case ']': case '}': return -1;
+    case '(':
+    case '[':
+    case '{': return 1;
+    case ')':
+    case ']':
+    case '}': return -1;
     case '\\':
       if (s.substr(i).starts_with("\\{")) return 2;
       if (s.substr(i).starts_with("\\}")) return -2;

@@ -27,7 +27,8 @@ size_t UnionSign(std::string_view s, size_t i);     // \cup U
 size_t WithoutSign(std::string_view s, size_t i);   // \setminus \backslash
 size_t RelationSign(std::string_view s, size_t i);  // = < > <= >= != \in
 
-// Bytes of the opening (positive) or closing (negative) bracket at `i`, \begin and \end among them; 0: none.
+// Bytes of the opening (positive) or closing (negative) bracket at `i`, \begin and \end among them;
+// 0: none.
 int Bracket(std::string_view s, size_t i);
 
 // Whether the bracket at the start closes at the very end.

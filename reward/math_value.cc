@@ -303,7 +303,8 @@ Approximate Unary(MathOp op, const Approximate& b) {
   }
 }
 
-// Where formulas are computed: every combination of signs of four letters, then points with all letters positive.
+// Where formulas are computed: every combination of signs of four letters, then points with all
+// letters positive.
 struct FloatPoint {
   int point;
   const std::vector<std::string>& letters;  // of both sides
@@ -442,9 +443,11 @@ bool SameValue(const MathExpression& a, const MathExpression& b) {
     ++asked;
   }
   if (rational) return asked > 0;
-  // Letters under roots and logarithms are meant where those are real: \sqrt{ab} = \sqrt{a}\sqrt{b}. Where |..| says that
-  // signs matter, and with i, every point counts.
-  const auto signs = [](const MathExpression& e) { return e.Has(MathOp::kImaginary) || e.Has(MathOp::kAbsolute); };
+  // Letters under roots and logarithms are meant where those are real: \sqrt{ab} =
+  // \sqrt{a}\sqrt{b}. Where |..| says that signs matter, and with i, every point counts.
+  const auto signs = [](const MathExpression& e) {
+    return e.Has(MathOp::kImaginary) || e.Has(MathOp::kAbsolute);
+  };
   const std::vector<std::string> letters = LettersOf(a, b);
   const bool real = !letters.empty() && !signs(a) && !signs(b);
   const int points = letters.empty() ? 2 : kSignedPoints + (real ? kPositivePoints : 0);

@@ -6,9 +6,12 @@
 //               computed at seeded points of the field of p = 2^61 - 31 elements, i being a fixed square root of -1 there.
 //               Equal formulas agree everywhere; different ones of degree d agree at one point with probability at most
 //               d/p (Schwartz and Zippel), and three points are asked: below 1e-45 for d < 1000.
-//   in floats   what holds roots, pi, e or functions: at sixteen seeded points, letters between -2.7 and 2.7 in every combination of signs
-//               (beyond four letters some share theirs). Without i and |..| a point counts where every root and logarithm is
-//               real, four more with positive letters are asked, and only where fewer than two are real do complex values count. Beside each value runs a bound of its rounding error, first order, from u = 2^-64 (long double):
+//   in floats   what holds roots, pi, e or functions: at sixteen seeded points, letters between -2.7
+//               and 2.7 in every combination of signs (beyond four letters some share theirs).
+//               Without i and |..| a point counts where every root and logarithm is real, four more
+//               with positive letters are asked, and only where fewer than two are real do complex
+//               values count. Beside each value runs a bound of its rounding error, first order,
+//               from u = 2^-64 (long double):
 //                 |e(a +- b)| = ea + eb + u|a +- b|        |e(ab)| = |a|eb + |b|ea + ea eb + 4u|ab|
 //                 |e(a/b)| = (ea + |a/b| eb)/(|b| - eb) + 8u|a/b|      |e(f(a))| = |f'(a)| ea + 8u|f(a)|
 //               Equal means |x - y| <= 4 (ex + ey) at every point where both are finite, at two points at least, and no

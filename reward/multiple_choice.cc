@@ -18,7 +18,9 @@ bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' ||
 bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 bool IsUpper(char c) { return c >= 'A' && c <= 'Z'; }
 // Chinese, Japanese and Korean write letters and characters without a space between them.
-bool IsCjk(char c) { return static_cast<unsigned char>(c) >= 0xE3 && static_cast<unsigned char>(c) <= 0xED; }
+bool IsCjk(char c) {
+  return static_cast<unsigned char>(c) >= 0xE3 && static_cast<unsigned char>(c) <= 0xED;
+}
 bool IsWord(char c) { return IsLetter(c) || (c >= '0' && c <= '9') || static_cast<unsigned char>(c) >= 0x80; }
 char Upper(char c) { return static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c); }
 
@@ -38,7 +40,9 @@ std::string Lower(std::string_view s) {
 // A label at the start: "B", "(B)", "B)", "B.", "B:", "option B"; `used` bytes. With `marked`, a bracket or stop is needed.
 std::optional<char> Label(std::string_view s, char last, bool marked, size_t* used) {
   size_t i = 0;
-  while (i < s.size() && (IsSpace(s[i]) || s[i] == '*' || s[i] == '_' || s[i] == '`' || s[i] == '"' || s[i] == '\'' || s[i] == ':' || s[i] == '$')) ++i;
+  while (i < s.size() && (IsSpace(s[i]) || s[i] == '*' || s[i] == '_' || s[i] == '`' ||
+                          s[i] == '"' || s[i] == '\'' || s[i] == ':' || s[i] == '$'))
+    ++i;
   const std::string head = Lower(s.substr(i, 8));
   for (std::string_view word : {"option ", "choice ", "letter ", "answer ", "\u9009\u9879"}) {
     if (head.starts_with(word)) i += word.size();
@@ -132,19 +136,23 @@ std::optional<char> Read(std::string_view piece, const std::vector<Choice>& choi
 // Signs of Chinese and Japanese type as ASCII has them.
 std::string Narrow(std::string_view text) {
   static constexpr std::pair<std::string_view, std::string_view> kSigns[] = {
-      {"\uFF1A", ":"}, {"\u3002", ". "}, {"\uFF0C", ","}, {"\u3001", ","}, {"\uFF08", "("}, {"\uFF09", ")"},
-      {"\u3010", "["}, {"\u3011", "]"}, {"\uFF1B", ";"}, {"\uFF01", "!"}, {"\u3000", " "}, {"\u201C", "\""}, {"\u201D", "\""}};
+      {"\uFF1A", ":"}, {"\u3002", ". "}, {"\uFF0C", ","}, {"\u3001", ","}, {"\uFF08", "("},
+      {"\uFF09", ")"}, {"\u3010", "["},  {"\u3011", "]"}, {"\uFF1B", ";"}, {"\uFF01", "!"},
+      {"\u3000", " "}, {"\u201C", "\""}, {"\u201D", "\""}};
   std::string out;
   for (size_t i = 0; i < text.size();) {
     const std::string_view rest = text.substr(i);
     const auto* sign = static_cast<unsigned char>(text[i]) < 0xE2
                            ? std::end(kSigns)
-                           : std::find_if(std::begin(kSigns), std::end(kSigns), [&](const auto& s) { return rest.starts_with(s.first); });
+                           : std::find_if(std::begin(kSigns), std::end(kSigns),
+                                          [&](const auto& s) { return rest.starts_with(s.first); });
     if (sign != std::end(kSigns)) {
       out += sign->second;
       i += sign->first.size();
-    } else if (rest.size() > 2 && rest.starts_with("\xEF\xBC") && rest[2] >= '\xA1' && rest[2] <= '\xBA') {
-      out += static_cast<char>('A' + (static_cast<unsigned char>(rest[2]) - 0xA1));  // U+FF21 ..: wide capitals
+    } else if (rest.size() > 2 && rest.starts_with("\xEF\xBC") && rest[2] >= '\xA1' &&
+               rest[2] <= '\xBA') {
+      out += static_cast<char>(
+          'A' + (static_cast<unsigned char>(rest[2]) - 0xA1));  // U+FF21 ..: wide capitals
       i += 3;
     } else {
       out += text[i++];
@@ -156,28 +164,36 @@ std::string Narrow(std::string_view text) {
 // Behind the last phrase that announces an answer; npos: none.
 size_t BehindPhrase(const std::string& lower) {
   static constexpr std::string_view kPhrases[] = {
-      "answer is", "answer:", "answer**:", "answer:**", "answer =", "answer would be", "answer should be", "answer must be",
-      "answer has to be", "option is", "option would be", "choice is", "choice would be", "choice:", "correct option:",
-      "i choose", "i pick", "i select", "i'd choose", "i'd pick", "i'd say", "i would choose", "i would pick", "i would say",
-      "i will choose", "i'll choose", "go with", "going with", "went with", "settle on",
+      "answer is", "answer:", "answer**:", "answer:**", "answer =", "answer would be",
+      "answer should be", "answer must be", "answer has to be", "option is", "option would be",
+      "choice is", "choice would be", "choice:", "correct option:", "i choose", "i pick",
+      "i select", "i'd choose", "i'd pick", "i'd say", "i would choose", "i would pick",
+      "i would say", "i will choose", "i'll choose", "go with", "going with", "went with",
+      "settle on",
       // Chinese, Japanese, Korean, Spanish, French, German, Portuguese, Italian, Russian.
-      "\u7B54\u6848\u662F", "\u7B54\u6848\u4E3A", "\u7B54\u6848:", "\u7B54\u6848\u5E94\u4E3A", "\u7B54\u6848\u5E94\u662F",
-      "\u7B54\u6848\u5E94\u8BE5\u662F", "\u7B54\u6848\u9009", "\u9009\u62E9", "\u5E94\u9009", "\u6545\u9009", "\u6211\u9009",
-      "\u6240\u4EE5\u9009", "\u56E0\u6B64\u9009", "\u7B54\u3048\u306F", "\u6B63\u89E3\u306F", "\u7B54\u3048:", "\u6B63\u89E3:",
-      "\uC815\uB2F5\uC740", "\uC815\uB2F5:", "\uB2F5\uC740", "respuesta es", "respuesta correcta es", "respuesta:", "r\u00E9ponse est",
-      "r\u00E9ponse correcte est", "r\u00E9ponse:", "r\u00E9ponse :", "antwort ist", "antwort lautet", "antwort:", "resposta \u00E9",
-      "resposta correta \u00E9", "resposta:", "risposta \u00E8", "risposta corretta \u00E8", "risposta:", "\u043E\u0442\u0432\u0435\u0442:",
-      "\u041E\u0442\u0432\u0435\u0442:"};
+      "\u7B54\u6848\u662F", "\u7B54\u6848\u4E3A", "\u7B54\u6848:", "\u7B54\u6848\u5E94\u4E3A",
+      "\u7B54\u6848\u5E94\u662F", "\u7B54\u6848\u5E94\u8BE5\u662F", "\u7B54\u6848\u9009",
+      "\u9009\u62E9", "\u5E94\u9009", "\u6545\u9009", "\u6211\u9009", "\u6240\u4EE5\u9009",
+      "\u56E0\u6B64\u9009", "\u7B54\u3048\u306F", "\u6B63\u89E3\u306F",
+      "\u7B54\u3048:", "\u6B63\u89E3:", "\uC815\uB2F5\uC740", "\uC815\uB2F5:", "\uB2F5\uC740",
+      "respuesta es", "respuesta correcta es", "respuesta:", "r\u00E9ponse est",
+      "r\u00E9ponse correcte est", "r\u00E9ponse:", "r\u00E9ponse :", "antwort ist",
+      "antwort lautet", "antwort:", "resposta \u00E9", "resposta correta \u00E9",
+      "resposta:", "risposta \u00E8", "risposta corretta \u00E8",
+      "risposta:", "\u043E\u0442\u0432\u0435\u0442:", "\u041E\u0442\u0432\u0435\u0442:"};
   size_t best = std::string::npos;
   for (std::string_view phrase : kPhrases) {
     const size_t at = lower.rfind(phrase);
-    if (at != std::string::npos && (best == std::string::npos || at + phrase.size() > best)) best = at + phrase.size();
+    if (at != std::string::npos && (best == std::string::npos || at + phrase.size() > best))
+      best = at + phrase.size();
   }
   // "the answer to this question is"
   if (const size_t at = lower.rfind("answer to "); at != std::string::npos) {
-    const std::string_view sentence = std::string_view(lower).substr(at, std::min<size_t>(lower.find_first_of(".\n", at) - at, 80));
+    const std::string_view sentence = std::string_view(lower).substr(
+        at, std::min<size_t>(lower.find_first_of(".\n", at) - at, 80));
     const size_t is = sentence.find(" is ");
-    if (is != std::string_view::npos && (best == std::string::npos || at + is + 4 > best)) best = at + is + 4;
+    if (is != std::string_view::npos && (best == std::string::npos || at + is + 4 > best))
+      best = at + is + 4;
   }
   return best;
 }
@@ -201,16 +217,23 @@ std::optional<char> LetterBefore(std::string_view text, size_t end, char last) {
   const char before = end == 0 ? ' ' : text[end - 1];
   const bool bracket = closed && (before == '(' || before == '[');
   if (!IsUpper(letter) && !bracket) return std::nullopt;
-  return !IsWord(before) || IsCjk(static_cast<char>(end >= 3 ? text[end - 3] : ' ')) ? std::optional(Upper(letter)) : std::nullopt;
+  return !IsWord(before) || IsCjk(static_cast<char>(end >= 3 ? text[end - 3] : ' '))
+             ? std::optional(Upper(letter))
+             : std::nullopt;
 }
 
 // The last such letter; none where its sentence calls two right, doubts it or denies it.
 Verdict LastVerdict(std::string_view text, std::string_view lower, char last) {
   static constexpr std::string_view kVerdicts[] = {
-      " is correct", " is the correct", " is right", " is the right", " is the answer", " is the best", " is my answer", " is my choice",
-      " is the only correct", " is the most", " must be correct", " must be the", " must be right", " would be correct", " would be the",
-      " should be correct", " should be the", " seems correct", " appears correct", " fits best", "\u6B63\u786E", "\u662F\u6B63\u786E",
-      "\u662F\u5BF9\u7684", "\u304C\u6B63\u3057\u3044", "\u304C\u6B63\u89E3"};
+      " is correct",        " is the correct",    " is right",
+      " is the right",      " is the answer",     " is the best",
+      " is my answer",      " is my choice",      " is the only correct",
+      " is the most",       " must be correct",   " must be the",
+      " must be right",     " would be correct",  " would be the",
+      " should be correct", " should be the",     " seems correct",
+      " appears correct",   " fits best",         "\u6B63\u786E",
+      "\u662F\u6B63\u786E", "\u662F\u5BF9\u7684", "\u304C\u6B63\u3057\u3044",
+      "\u304C\u6B63\u89E3"};
   struct Hit {
     size_t place;
     char letter;
@@ -221,19 +244,23 @@ Verdict LastVerdict(std::string_view text, std::string_view lower, char last) {
     for (int tries = 0; tries < 8 && end > 0; ++tries) {
       const size_t at = lower.rfind(verdict, end - 1);
       if (at == std::string_view::npos) break;
-      if (const auto letter = LetterBefore(text, at, last)) hits.push_back({at + verdict.size(), *letter});
+      if (const auto letter = LetterBefore(text, at, last))
+        hits.push_back({at + verdict.size(), *letter});
       end = at;
     }
   }
   if (hits.empty()) return {};
-  const Hit latest = *std::max_element(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) { return a.place < b.place; });
-  const size_t stop = latest.place < 2 ? std::string_view::npos : lower.find_last_of(".!?\n;", latest.place - 2);
+  const Hit latest = *std::max_element(
+      hits.begin(), hits.end(), [](const Hit& a, const Hit& b) { return a.place < b.place; });
+  const size_t stop =
+      latest.place < 2 ? std::string_view::npos : lower.find_last_of(".!?\n;", latest.place - 2);
   const size_t begin = stop == std::string_view::npos ? 0 : stop + 1;
   for (const Hit& hit : hits) {
     if (hit.place > begin && hit.letter != latest.letter) return {};
   }
   const std::string sentence = " " + std::string(lower.substr(begin, latest.place - begin)) + " ";
-  for (std::string_view doubt : {" not ", "n't ", " neither ", " nor ", " whether ", " if ", " unless ", " false that ", " or ", " only when "}) {
+  for (std::string_view doubt : {" not ", "n't ", " neither ", " nor ", " whether ", " if ",
+                                 " unless ", " false that ", " or ", " only when "}) {
     if (sentence.find(doubt) != std::string::npos) return {};
   }
   return {latest.letter, latest.place};
@@ -246,18 +273,23 @@ std::optional<char> Alone(std::string_view s, char last) {
   return letter && Trim(s.substr(used), "*_`.:,;!)]\"'").empty() ? letter : std::nullopt;
 }
 
-// "Therefore B", "So, it is (B).": a line, or its last sentence, that is a letter behind words which conclude.
+// "Therefore B", "So, it is (B).": a line, or its last sentence, that is a letter behind words
+// which conclude.
 std::optional<char> Concluded(std::string_view line, char last) {
   line = Trim(line, "*_`.!");
   const size_t stop = line.rfind(". ");
-  if (stop != std::string_view::npos && !Alone(line, last)) line = Trim(line.substr(stop + 2), "*_`");
+  if (stop != std::string_view::npos && !Alone(line, last))
+    line = Trim(line.substr(stop + 2), "*_`");
   for (bool again = true; again;) {
     again = false;
     line = Trim(line, ",:*_");
     const std::string lower = Lower(line.substr(0, 24));
-    for (std::string_view word : {"so ", "so, ", "so,", "therefore", "thus", "hence", "then ", "finally", "in conclusion", "conclusion", "ok ", "ok,",
-                                  "okay", "it is", "it's", "it must be", "must be", "we get", "we have", "we choose", "that is", "this is", "this gives",
-                                  "\u56E0\u6B64", "\u6240\u4EE5", "\u6545", "\u7EFC\u4E0A", "\u9009"}) {
+    for (std::string_view word :
+         {"so ",          "so, ",      "so,",           "therefore",  "thus",       "hence",
+          "then ",        "finally",   "in conclusion", "conclusion", "ok ",        "ok,",
+          "okay",         "it is",     "it's",          "it must be", "must be",    "we get",
+          "we have",      "we choose", "that is",       "this is",    "this gives", "\u56E0\u6B64",
+          "\u6240\u4EE5", "\u6545",    "\u7EFC\u4E0A",  "\u9009"}) {
       if (!lower.starts_with(word)) continue;
       line.remove_prefix(word.size());
       again = true;
@@ -313,17 +345,21 @@ std::vector<Choice> ReadChoices(std::string_view prompt, const std::string& extr
   return out;
 }
 
-std::optional<char> FindChoice(std::string_view whole_text, const std::vector<Choice>& choices, char last) {
+std::optional<char> FindChoice(std::string_view whole_text, const std::vector<Choice>& choices,
+                               char last) {
   const auto behind = AfterThinking(whole_text);
   if (!behind) return std::nullopt;
-  if (const auto marked = ExtractMath(*behind, MathFallback::kNone)) return Read(Narrow(*marked), choices, last);
+  if (const auto marked = ExtractMath(*behind, MathFallback::kNone))
+    return Read(Narrow(*marked), choices, last);
   // The end of a long text is where its answer stands.
-  const std::string narrow = Narrow(behind->substr(behind->size() - std::min(behind->size(), kLongest)));
+  const std::string narrow =
+      Narrow(behind->substr(behind->size() - std::min(behind->size(), kLongest)));
   const std::string_view text = narrow;
   const std::string lower = Lower(text);
   const size_t phrase = BehindPhrase(lower);
   const Verdict verdict = LastVerdict(text, lower, last);
-  if (verdict.letter && (phrase == std::string::npos || verdict.place >= phrase)) return verdict.letter;
+  if (verdict.letter && (phrase == std::string::npos || verdict.place >= phrase))
+    return verdict.letter;
   if (phrase != std::string::npos) {
     std::string_view tail = Trim(text.substr(phrase), ":");
     tail = tail.substr(0, std::min(tail.find('\n'), tail.size()));
@@ -342,7 +378,8 @@ std::optional<char> FindChoice(std::string_view whole_text, const std::vector<Ch
   if (const auto found = ByText(whole, choices)) return found;
   // The last line, or the first, is a letter and nothing else.
   if (const auto found = Concluded(whole.substr(whole.rfind('\n') + 1), last)) return found;
-  if (const auto found = Alone(whole.substr(0, std::min(whole.find('\n'), whole.size())), last)) return found;
+  if (const auto found = Alone(whole.substr(0, std::min(whole.find('\n'), whole.size())), last))
+    return found;
   // Letters in brackets anywhere: all of them the same.
   std::optional<char> bracketed;
   for (size_t i = 0; i + 2 < text.size(); ++i) {

@@ -1,17 +1,19 @@
 // Which of the lettered options an answer names: the `multiple_choice` rule.
 //
-// Purpose: "(B)", "B.", "**B**", "Answer: B", "the correct option is (b)", "\boxed{B}", "<answer>B</answer>", "B) Paris",
-// and the text of an option alone, all say B. Several different letters with equal standing say nothing.
-// Where it looks, behind the thinking, first hit counts: where ExtractAnswer() finds one (reward/answer.h); behind the last
-// "answer is", "answer:", "option is", "I would go with" and their like (also of Chinese, Japanese, Korean and six languages
-// of Europe) or the last sentence "B is the correct answer", "B is right", whichever stands later, unless it doubts or
-// denies; the whole text if it is a letter with brackets, stops or the option's text behind it; a last line such as
-// "Therefore B" or "B", a first line that is a letter alone; the only letter in brackets of the text; a text that is one
-// option's text, or holds exactly one option's text as whole words.
-// All but the first look at the last 16 KiB. A lone letter within prose does not count ("A dog barks").
-// Options come from the row: a column `choices` or `options`, a list of texts, or {"text": [..], "label": [..]}, or an
-// object of letter to text; else from lines "A) ..", "(A) ..", "A. ..", "A: .." of the prompt.
-// Thread safety: pure functions. Cost: linear in the text.
+// Purpose: "(B)", "B.", "**B**", "Answer: B", "the correct option is (b)", "\boxed{B}",
+// "<answer>B</answer>", "B) Paris", and the text of an option alone, all say B. Several different
+// letters with equal standing say nothing. Where it looks, behind the thinking, first hit counts:
+// where ExtractAnswer() finds one (reward/answer.h); behind the last "answer is", "answer:",
+// "option is", "I would go with" and their like (also of Chinese, Japanese, Korean and six
+// languages of Europe) or the last sentence "B is the correct answer", "B is right", whichever
+// stands later, unless it doubts or denies; the whole text if it is a letter with brackets, stops
+// or the option's text behind it; a last line such as "Therefore B" or "B", a first line that is a
+// letter alone; the only letter in brackets of the text; a text that is one option's text, or holds
+// exactly one option's text as whole words. All but the first look at the last 16 KiB. A lone
+// letter within prose does not count ("A dog barks"). Options come from the row: a column `choices`
+// or `options`, a list of texts, or {"text": [..], "label": [..]}, or an object of letter to text;
+// else from lines "A) ..", "(A) ..", "A. ..", "A: .." of the prompt. Thread safety: pure functions.
+// Cost: linear in the text.
 #pragma once
 
 #include <optional>

@@ -83,7 +83,8 @@ RuleParts Answer(const configs::RewardPartConfig& part) {
     const auto truths = Truths(prompt, &why, /*quoted=*/true);
     if (truths.empty()) return PartScore::Failed(Failure::kReported, why);
     const auto answer = ExtractAnswer(text, fallback);
-    return OneIf(answer && Any(truths, [&](const std::string& t) { return SameAnswer(*answer, t); }));
+    return OneIf(answer &&
+                 Any(truths, [&](const std::string& t) { return SameAnswer(*answer, t); }));
   };
 }
 
@@ -99,7 +100,8 @@ RuleParts Math(const configs::RewardPartConfig& part) {
     const auto truths = Truths(prompt, &why, /*quoted=*/true);
     if (truths.empty()) return PartScore::Failed(Failure::kReported, why);
     const auto answer = ExtractMath(text, fallback);
-    return OneIf(answer && Any(truths, [&](const std::string& t) { return SameMath(*answer, t, digits); }));
+    return OneIf(answer &&
+                 Any(truths, [&](const std::string& t) { return SameMath(*answer, t, digits); }));
   };
 }
 
@@ -121,7 +123,8 @@ RuleParts MultipleChoice(const configs::RewardPartConfig& part) {
     std::string wanted;  // letters
     for (const std::string& whole : truths) {
       const std::string_view truth = Trim(whole);
-      const bool number = !truth.empty() && truth.size() <= 2 && truth.find_first_not_of("0123456789") == std::string_view::npos;
+      const bool number = !truth.empty() && truth.size() <= 2 &&
+                          truth.find_first_not_of("0123456789") == std::string_view::npos;
       std::optional<char> letter;
       if (base >= 0 && number) {
         const int index = std::stoi(std::string(truth)) - base;
@@ -130,8 +133,10 @@ RuleParts MultipleChoice(const configs::RewardPartConfig& part) {
         letter = FindChoice(truth, choices, end);
       }
       if (!letter) {
-        return PartScore::Failed(Failure::kReported, "the ground truth '" + std::string(truth.substr(0, 80)) +
-                                                         "' is no letter and no option's text; for a number set index_base");
+        return PartScore::Failed(
+            Failure::kReported,
+            "the ground truth '" + std::string(truth.substr(0, 80)) +
+                "' is no letter and no option's text; for a number set index_base");
       }
       wanted += *letter;
     }

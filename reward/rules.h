@@ -16,8 +16,8 @@
 //             none); number 1 if there is a digit; tags = how many of the four tags stand exactly
 //             once (0..4); order 1 if all four do and stand in their order. At most 0.9.
 // length      n tokens: 1 up to target_tokens, 0 from max_tokens on, (max-n)/(max-target) between.     target_tokens, max_tokens fields
-// exact       1 if what the completion says behind its thinking (reward/truth.h), outer white space    ignore_case=0|1
-//             removed, is the ground truth, else 0.
+// exact       1 if what the completion says behind its thinking (reward/truth.h), outer             ignore_case=0|1
+//             white space removed, is the ground truth, else 0.
 // regex       1 if the pattern (PCRE2, UTF-8) matches anywhere in the completion, else 0; in linear    pattern=...
 //             time where the pattern allows (reward/linear_regex.h), else by backtracking, where a
 //             pattern that hits the limit of steps is a reported failure, not a 0.
@@ -29,8 +29,9 @@
 // group (reward/diversity.h), safety (reward/safety.h), rouge1, rouge2, rougeL (reward/rouge.h), bleu (reward/bleu.h), f1 and
 // exact_words (reward/token_f1.h), json_schema (reward/json_schema.h).
 //
-// Every rule first removes trailing special tokens (StripEndTokens). Rules that compare with a ground truth look behind the
-// model's thinking (reward/answer.h) and take any of a list (reward/truth.h); a row without one is a reported failure.
+// Every rule first removes trailing special tokens (StripEndTokens). Rules that compare with a ground
+// truth look behind the model's thinking (reward/answer.h) and take any of a list (reward/truth.h);
+// a row without one is a reported failure.
 // Thread safety: immutable after construction. Errors: Error(kInvalidArgument) for an unknown kind or option, a
 // pattern that does not compile, or limits that make no sense, each naming the part.
 #pragma once

@@ -68,23 +68,29 @@ std::vector<std::string> Truths(const Prompt& prompt, std::string* why, bool quo
   if (truth.front() != '[' && truth.front() != '{') return {truth};
   const Json value = Parsed(truth);
   if (!value.is_array() && !value.is_object()) return {truth};
-  const bool texts = quoted && value.is_array() && std::any_of(value.begin(), value.end(), [](const Json& v) { return v.is_string(); });
+  const bool texts =
+      quoted && value.is_array() &&
+      std::any_of(value.begin(), value.end(), [](const Json& v) { return v.is_string(); });
   if (!texts && !InColumns(value, prompt)) return {truth};
   if (value.is_object()) {
-    *why = "the ground truth is an object with the keys " + (value.empty() ? "(none)" : Keys(value)) +
-           "; a rule compares with a text or a list of texts: put the right one into a column and name it with data.map";
+    *why = "the ground truth is an object with the keys " +
+           (value.empty() ? "(none)" : Keys(value)) +
+           "; a rule compares with a text or a list of texts: put the right one into a column and "
+           "name it with data.map";
     return {};
   }
   const auto out = Texts(value);
   if (!out || out->empty()) {
     *why = value.empty() ? "the ground truth is an empty list"
-                         : "the ground truth is a list of lists, objects or nulls; a rule compares with a text or a list of texts";
+                         : "the ground truth is a list of lists, objects or nulls; a rule compares "
+                           "with a text or a list of texts";
     return {};
   }
   return *out;
 }
 
-std::vector<std::string> References(const Prompt& prompt, const std::string& column, std::string* why) {
+std::vector<std::string> References(const Prompt& prompt, const std::string& column,
+                                    std::string* why) {
   if (column.empty()) return Truths(prompt, why);
   const Json extra = Parsed(prompt.extra_json);
   std::optional<std::vector<std::string>> out;
@@ -102,7 +108,9 @@ std::vector<std::string> References(const Prompt& prompt, const std::string& col
 }
 
 std::string_view Compared(std::string_view completion, const std::vector<std::string>& truths) {
-  const bool thinks = std::any_of(truths.begin(), truths.end(), [](const std::string& t) { return t.find("</think>") != std::string::npos; });
+  const bool thinks = std::any_of(truths.begin(), truths.end(), [](const std::string& t) {
+    return t.find("</think>") != std::string::npos;
+  });
   return thinks ? completion : AfterThinking(completion).value_or("");
 }
 

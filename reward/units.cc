@@ -78,9 +78,15 @@ constexpr Entry kEntries[] = {
     {"Pa pascal", "1000", "1", {{Unit::kMass, 1}, {Unit::kLength, -1}, {Unit::kTime, -2}}},
     {"kPa kilopascal", "1000000", "1", {{Unit::kMass, 1}, {Unit::kLength, -1}, {Unit::kTime, -2}}},
     {"kN kilonewton", "1000000", "1", {{Unit::kMass, 1}, {Unit::kLength, 1}, {Unit::kTime, -2}}},
-    {"V volt", "1000", "1", {{Unit::kMass, 1}, {Unit::kLength, 2}, {Unit::kTime, -3}, {Unit::kAmpere, -1}}},
+    {"V volt",
+     "1000",
+     "1",
+     {{Unit::kMass, 1}, {Unit::kLength, 2}, {Unit::kTime, -3}, {Unit::kAmpere, -1}}},
     {"mA milliampere", "0.001", "1", {{Unit::kAmpere, 1}}},
-    {"ohm", "1000", "1", {{Unit::kMass, 1}, {Unit::kLength, 2}, {Unit::kTime, -3}, {Unit::kAmpere, -2}}},
+    {"ohm",
+     "1000",
+     "1",
+     {{Unit::kMass, 1}, {Unit::kLength, 2}, {Unit::kTime, -3}, {Unit::kAmpere, -2}}},
     {"unit", "1", "1", {{Unit::kUnit, 1}}},
     {"usd dollar buck USD", "1", "1", {{Unit::kDollar, 1}}},
     {"cent", "0.01", "1", {{Unit::kDollar, 1}}},
@@ -163,8 +169,10 @@ std::optional<std::vector<Token>> Tokens(std::string_view s, bool fraction = fal
       if (!up || !down) return std::nullopt;
       if (*above != "1") out.insert(out.end(), up->begin(), up->end());
       for (const Token& token : *down) {
-        if (token.kind == Token::Kind::kOver || token.kind == Token::Kind::kPercent) return std::nullopt;
-        if (token.kind == Token::Kind::kWord || token.kind == Token::Kind::kCommand) out.push_back({Token::Kind::kOver});
+        if (token.kind == Token::Kind::kOver || token.kind == Token::Kind::kPercent)
+          return std::nullopt;
+        if (token.kind == Token::Kind::kWord || token.kind == Token::Kind::kCommand)
+          out.push_back({Token::Kind::kOver});
         out.push_back(token);
       }
       i += 9 + above->size() + below->size();
@@ -247,13 +255,14 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
           }
           last = Find("degree");
         } else if (token.text == "mu") {  // micro
-          if (i + 1 == tokens->size() || (*tokens)[i + 1].kind != Kind::kWord || over) return std::nullopt;
+          if (i + 1 == tokens->size() || (*tokens)[i + 1].kind != Kind::kWord || over)
+            return std::nullopt;
           unit.factor = *unit.factor.Times(Decimal("0.000001"));
           continue;
         } else if (token.text == "Omega") {
           last = Find("ohm");
-        } else if (token.text == "cent" || token.text == "usd" || token.text == "eur" || token.text == "gbp" ||
-                   token.text == "jpy" || token.text == "inr") {
+        } else if (token.text == "cent" || token.text == "usd" || token.text == "eur" ||
+                   token.text == "gbp" || token.text == "jpy" || token.text == "inr") {
           last = Find(token.text);
         } else {
           return std::nullopt;
@@ -297,7 +306,8 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
           scale = any = true;
           continue;
         }
-        if ((token.text == "k" || token.text == "M") && i + 1 < tokens->size() && (*tokens)[i + 1].text == "Omega") {
+        if ((token.text == "k" || token.text == "M") && i + 1 < tokens->size() &&
+            (*tokens)[i + 1].text == "Omega") {
           if (over) return std::nullopt;
           unit.factor = *unit.factor.Times(Decimal(token.text == "k" ? "1000" : "1000000"));
           continue;
@@ -327,7 +337,8 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
   if (!any || over || prefix != 1) return std::nullopt;
   unit.scale_only = scale && words == 0;
   const bool letter = tokens->size() == 1 && (*tokens)[0].text.size() == 1;
-  unit.weak = (letter || plain.find("\\frac") != std::string_view::npos) && plain.find("\\text") == std::string_view::npos;
+  unit.weak = (letter || plain.find("\\frac") != std::string_view::npos) &&
+              plain.find("\\text") == std::string_view::npos;
   return unit;
 }
 

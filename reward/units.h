@@ -2,8 +2,9 @@
 //
 // Purpose: "500 cm" is "5 m", "$0.50" is "50 cents", "90 km/h" is "25 m/s"; "5 m" is not "5 cm" and not "5 s".
 // Reads the dialect of latex_text.h: names and symbols in \text or plain, powers (cm^2, square metres, cubed), quotients
-// (m/s, miles per hour, \frac{m}{s^2}), products, currency signs, \degree with or without C or F, %, and words that multiply (dozen,
-// thousand, million, billion, trillion), \Omega for ohm with k or M before it, \mu for a millionth. Months are not seconds: a year is twelve months, a day 24 hours.
+// (m/s, miles per hour, \frac{m}{s^2}), products, currency signs, \degree with or without C or F, %, and
+// words that multiply (dozen, thousand, million, billion, trillion), \Omega for ohm with k or M before
+// it, \mu for a millionth. Months are not seconds: a year is twelve months, a day 24 hours.
 // Thread safety: pure; the table is constant.
 #pragma once
 

@@ -99,8 +99,9 @@ TEST(ExtractAnswer, StaysLinearOnHostileText) {
   std::string text;
   for (int i = 0; i < 100000; ++i) text += "\\boxed{";
   EXPECT_FALSE(ExtractAnswer(text, Fallback::kLastNumber));
-  for (const char* piece : {"#### Answer\n", "#### \n", "# answer\n\n", "####", "#### 1 ", "<answer>", "</answer>", "<answer></answer>",
-                            "\\boxed{}", "<think>", "</think>", "#### 7/7 cm\n", "# Answer\nab cd\n", "```\n"}) {
+  for (const char* piece : {"#### Answer\n", "#### \n", "# answer\n\n", "####", "#### 1 ",
+                            "<answer>", "</answer>", "<answer></answer>", "\\boxed{}", "<think>",
+                            "</think>", "#### 7/7 cm\n", "# Answer\nab cd\n", "```\n"}) {
     text.clear();
     while (text.size() < (1u << 20)) text += piece;
     const auto begin = std::chrono::steady_clock::now();

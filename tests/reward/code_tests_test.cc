@@ -74,13 +74,16 @@ TEST_F(CodeTests, LowMiddleHigh) {
 }
 
 TEST_F(CodeTests, FindsTheProgramInAnAnswer) {
-  const auto scores = Make({"score=all"})->Score(
-      Group({"Sure:\n```python\ndef add(a, b):\n    return a + b\n```\nDone.", "<think>```\nno\n```</think>\n```\ndef add(a, b): return a + b\n```",
-             "<think>a</think><answer>def add(a, b):\n    return a + b\n</answer>", "```python\ndef add(a, b):\n    return a + b<|im_end|>",
-             "    return a + b\n<eos>", "Sure, I can do that.", "",
-             "<think>```\ndef add(a, b): return a + b\n```"},
-            HumanEval()),
-      After(std::chrono::seconds(60)));
+  const auto scores =
+      Make({"score=all"})
+          ->Score(Group({"Sure:\n```python\ndef add(a, b):\n    return a + b\n```\nDone.",
+                         "<think>```\nno\n```</think>\n```\ndef add(a, b): return a + b\n```",
+                         "<think>a</think><answer>def add(a, b):\n    return a + b\n</answer>",
+                         "```python\ndef add(a, b):\n    return a + b<|im_end|>",
+                         "    return a + b\n<eos>", "Sure, I can do that.", "",
+                         "<think>```\ndef add(a, b): return a + b\n```"},
+                        HumanEval()),
+                  After(std::chrono::seconds(60)));
   for (size_t i = 0; i < 5; ++i) EXPECT_EQ(scores[i].value, 1) << i << scores[i].reason;
   for (size_t i = 5; i < 8; ++i) EXPECT_TRUE(scores[i].scored() && scores[i].value == 0) << i;
 }
@@ -227,11 +230,13 @@ TEST_F(CodeTests, BadRowsAreFailuresNotZeros) {
 }
 
 TEST_F(CodeTests, AListAsGroundTruthIsAListOfTests) {
-  TrajectoryGroup group = Group({"def add(a, b): return a + b", "def add(a, b): return 3"}, nlohmann::json::object(), "Write add.");
+  TrajectoryGroup group = Group({"def add(a, b): return a + b", "def add(a, b): return 3"},
+                                nlohmann::json::object(), "Write add.");
   group.lease.prompt.ground_truth = R"(["assert add(1, 2) == 3","assert add(2, 2) == 4"])";
   const auto scores = Make()->Score(group, After(std::chrono::seconds(60)));
   EXPECT_EQ(scores[0].value, 1) << scores[0].reason;
-  EXPECT_EQ(scores[1].value, 0.5) << "as one text it would be a Python list, which holds for any program";
+  EXPECT_EQ(scores[1].value, 0.5)
+      << "as one text it would be a Python list, which holds for any program";
   EXPECT_EQ(Detail(scores[1], "tests"), 2);
   group.lease.prompt.ground_truth = R"({"tests":["assert add(1, 2) == 3"]})";
   group.lease.prompt.extra_json = R"({"answer":{"tests":["assert add(1, 2) == 3"]}})";

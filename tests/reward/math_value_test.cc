@@ -43,7 +43,8 @@ TEST(SameValue, RootsOfLettersWhereTheyAreReal) {
   EXPECT_TRUE(Same("\\sqrt{-1}", "i"));
   for (char letter = 'a'; letter <= 'z'; ++letter) {
     if (letter == 'e' || letter == 'i') continue;
-    EXPECT_FALSE(Same(std::string("|") + letter + "|", std::string(1, letter))) << "every letter is asked with both signs";
+    EXPECT_FALSE(Same(std::string("|") + letter + "|", std::string(1, letter)))
+        << "every letter is asked with both signs";
   }
 }
 

@@ -1,4 +1,5 @@
-// What of a row counts as right (reward/truth.h), and the rules that ask: one text, several, or a clear failure.
+// What of a row counts as right (reward/truth.h), and the rules that ask: one text, several, or a
+// clear failure.
 #include "reward/truth.h"
 
 #include "tests/reward/rule_testing.h"
@@ -18,9 +19,13 @@ Prompt Row(const std::string& truth, const std::string& extra = "") {
 TEST(Truths, AListIsToldFromATextByItsColumn) {
   std::string why;
   EXPECT_EQ(Truths(Row("t"), &why), (Texts{"t"}));
-  EXPECT_EQ(Truths(Row(R"(["4","four"])", R"({"answer":["4","four"]})"), &why), (Texts{"4", "four"}));
-  EXPECT_EQ(Truths(Row("[4,0.5,true]", R"({"mapped":[4,0.5,true]})"), &why), (Texts{"4", "0.5", "true"}));
-  EXPECT_EQ(Truths(Row(R"(["4"])", R"({"reward_model":{"ground_truth":["4"],"style":"rule"}})"), &why), (Texts{"4"}));
+  EXPECT_EQ(Truths(Row(R"(["4","four"])", R"({"answer":["4","four"]})"), &why),
+            (Texts{"4", "four"}));
+  EXPECT_EQ(Truths(Row("[4,0.5,true]", R"({"mapped":[4,0.5,true]})"), &why),
+            (Texts{"4", "0.5", "true"}));
+  EXPECT_EQ(
+      Truths(Row(R"(["4"])", R"({"reward_model":{"ground_truth":["4"],"style":"rule"}})"), &why),
+      (Texts{"4"}));
   EXPECT_EQ(Truths(Row("[1,2]"), &why), (Texts{"[1,2]"})) << "an interval";
   EXPECT_EQ(Truths(Row("[1,2]", R"({"answers":[1,2,3]})"), &why), (Texts{"[1,2]"}));
   EXPECT_EQ(Truths(Row("{1,2}"), &why), (Texts{"{1,2}"})) << "a set";
@@ -40,16 +45,21 @@ TEST(Truths, WhatIsNoTextSaysWhy) {
   };
   EXPECT_NE(why(Row("")).find("no ground truth"), std::string::npos);
   EXPECT_NE(why(Row(" \n")).find("no ground truth"), std::string::npos);
-  const std::string object = why(Row(R"({"target":["4"],"unit":"m"})", R"({"reward_model":{"ground_truth":{"target":["4"],"unit":"m"}}})"));
+  const std::string object =
+      why(Row(R"({"target":["4"],"unit":"m"})",
+              R"({"reward_model":{"ground_truth":{"target":["4"],"unit":"m"}}})"));
   EXPECT_NE(object.find("'target', 'unit'"), std::string::npos) << object;
   EXPECT_NE(object.find("data.map"), std::string::npos) << object;
   EXPECT_NE(why(Row("[]", R"({"answer":[]})")).find("empty list"), std::string::npos);
-  EXPECT_NE(why(Row("[[1],[2]]", R"({"answer":[[1],[2]]})")).find("list of lists"), std::string::npos);
+  EXPECT_NE(why(Row("[[1],[2]]", R"({"answer":[[1],[2]]})")).find("list of lists"),
+            std::string::npos);
   EXPECT_NE(why(Row(R"(["a",null])", R"({"answer":["a",null]})")).find("nulls"), std::string::npos);
 }
 
 TEST(References, TruthOrColumn) {
-  Prompt prompt = Row("", R"({"one":"x","many":["y","z"],"number":3,"mixed":["a",1],"empty":[],"nested":[["a"]],"null":null})");
+  Prompt prompt = Row(
+      "",
+      R"({"one":"x","many":["y","z"],"number":3,"mixed":["a",1],"empty":[],"nested":[["a"]],"null":null})");
   std::string why;
   EXPECT_TRUE(References(prompt, "", &why).empty());
   EXPECT_NE(why.find("ground truth"), std::string::npos);
@@ -81,8 +91,14 @@ struct Kind {
   const char* right;
   std::vector<std::string> args = {};
 };
-const Kind kComparing[] = {{"math", "\\boxed{4}"}, {"answer", "\\boxed{4}"}, {"exact", "4"}, {"exact_words", "4"},
-                           {"f1", "4"},            {"rouge1", "4"},         {"rougeL", "4"}, {"bleu", "4", {"smooth=none"}}};
+const Kind kComparing[] = {{"math", "\\boxed{4}"},
+                           {"answer", "\\boxed{4}"},
+                           {"exact", "4"},
+                           {"exact_words", "4"},
+                           {"f1", "4"},
+                           {"rouge1", "4"},
+                           {"rougeL", "4"},
+                           {"bleu", "4", {"smooth=none"}}};
 
 TEST(RulesWithATruth, AnyOfAListIsRight) {
   for (const Kind& c : kComparing) {
@@ -92,23 +108,31 @@ TEST(RulesWithATruth, AnyOfAListIsRight) {
       EXPECT_EQ(RuleValue(c.kind, c.args, "\\boxed{7}", list, extra), 0) << c.kind << " " << list;
     }
   }
-  EXPECT_EQ(RuleValue("multiple_choice", {}, "Answer: C", R"(["B","C"])", R"({"answer":["B","C"]})"), 1);
-  EXPECT_EQ(RuleValue("multiple_choice", {}, "Answer: A", R"(["B","C"])", R"({"answer":["B","C"]})"), 0);
-  EXPECT_EQ(RuleValue("multiple_choice", {"index_base=1"}, "Answer: B", "[2]", R"({"answer":[2]})"), 1);
+  EXPECT_EQ(
+      RuleValue("multiple_choice", {}, "Answer: C", R"(["B","C"])", R"({"answer":["B","C"]})"), 1);
+  EXPECT_EQ(
+      RuleValue("multiple_choice", {}, "Answer: A", R"(["B","C"])", R"({"answer":["B","C"]})"), 0);
+  EXPECT_EQ(RuleValue("multiple_choice", {"index_base=1"}, "Answer: B", "[2]", R"({"answer":[2]})"),
+            1);
 }
 
 TEST(RulesWithATruth, NothingToCompareWithIsAFailure) {
   for (const Kind& c : kComparing) {
-    for (const auto& [truth, extra, said] : {std::tuple{"", "", "no ground truth"}, {R"({"k":"4"})", R"({"answer":{"k":"4"}})", "'k'"},
+    for (const auto& [truth, extra, said] : {std::tuple{"", "", "no ground truth"},
+                                             {R"({"k":"4"})", R"({"answer":{"k":"4"}})", "'k'"},
                                              {"[]", R"({"answer":[]})", "empty list"}}) {
       for (const char* text : {"", c.right}) {
-        const auto scores = MakeRule(TestPart(c.kind))->Score(TestGroup({text}, truth, extra), After(std::chrono::seconds(1)));
+        const auto scores =
+            MakeRule(TestPart(c.kind))
+                ->Score(TestGroup({text}, truth, extra), After(std::chrono::seconds(1)));
         EXPECT_EQ(scores[0].failure, Failure::kReported) << c.kind << " " << truth << " " << text;
-        EXPECT_NE(scores[0].reason.find(said), std::string::npos) << c.kind << ": " << scores[0].reason;
+        EXPECT_NE(scores[0].reason.find(said), std::string::npos)
+            << c.kind << ": " << scores[0].reason;
       }
     }
   }
-  const auto none = MakeRule(TestPart("multiple_choice"))->Score(TestGroup({"A"}, ""), After(std::chrono::seconds(1)));
+  const auto none = MakeRule(TestPart("multiple_choice"))
+                        ->Score(TestGroup({"A"}, ""), After(std::chrono::seconds(1)));
   EXPECT_EQ(none[0].failure, Failure::kReported);
 }
 
@@ -117,11 +141,13 @@ TEST(RulesWithATruth, ThinkingIsNoAnswer) {
     const std::string right = c.right;
     EXPECT_EQ(RuleValue(c.kind, c.args, "<think>maybe 7</think>\n" + right, "4"), 1) << c.kind;
     EXPECT_EQ(RuleValue(c.kind, c.args, "maybe 7</think>\n" + right, "4"), 1) << c.kind;
-    EXPECT_EQ(RuleValue(c.kind, c.args, "<think>" + right + "</think>\nI am done", "4"), 0) << c.kind;
+    EXPECT_EQ(RuleValue(c.kind, c.args, "<think>" + right + "</think>\nI am done", "4"), 0)
+        << c.kind;
     EXPECT_EQ(RuleValue(c.kind, c.args, "<think>" + right, "4"), 0) << c.kind;
     EXPECT_EQ(RuleValue(c.kind, c.args, right + "<think>hm", "4"), 0) << c.kind;
   }
-  EXPECT_EQ(RuleValue("exact", {}, "<think>a</think>b", "<think>a</think>b"), 1) << "the truth thinks too";
+  EXPECT_EQ(RuleValue("exact", {}, "<think>a</think>b", "<think>a</think>b"), 1)
+      << "the truth thinks too";
   EXPECT_EQ(RuleValue("exact", {}, "<think>c</think>b", "<think>a</think>b"), 0);
   EXPECT_EQ(RuleValue("json_schema", {"schema={}"}, "<think>{</think>{}"), 1);
   EXPECT_EQ(RuleValue("json_schema", {"schema={}"}, "<think>{}"), 0);

@@ -21,15 +21,32 @@ TEST(ReadUnit, FactorsAreExact) {
     const char *a, *b;
     int64_t above, below;  // one a is above / below b
   };
-  for (const Case& c : {Case{"km", "m", 1000, 1}, Case{"ft", "in", 12, 1}, Case{"mile", "yard", 1760, 1},
-                        Case{"\\text{ m}^2", "cm^2", 10000, 1}, Case{"square feet", "square inches", 144, 1},
-                        Case{"\\text{km/h}", "m/s", 5, 18}, Case{"miles per hour", "mph", 1, 1}, Case{"L", "cm^3", 1000, 1},
-                        Case{"\\usd", "cents", 100, 1}, Case{"day", "minutes", 1440, 1}, Case{"years", "month", 12, 1},
-                        Case{"N", "kg*m/s^2", 1, 1}, Case{"gallons", "quarts", 4, 1}, Case{"pound", "oz", 16, 1},
-                        Case{"bytes", "bit", 8, 1}, Case{"metres squared", "\\mathrm{m}^{2}", 1, 1},
-                        Case{"hours", "s", 3600, 1}, Case{"\\frac{\\text{km}}{\\text{h}}", "m/s", 5, 18}, Case{"\\frac{m}{s^{2}}", "m/s^2", 1, 1},
-                        Case{"\\frac{1}{\\text{s}}", "Hz", 1, 1}, Case{"\\frac{kg*m}{s^2}", "N", 1, 1}, Case{"k\\Omega", "\\Omega", 1000, 1},
-                        Case{"\\Omega", "ohm", 1, 1}, Case{"\\mu m", "mm", 1, 1000}, Case{"V", "\\text{W/A}", 1, 1}, Case{"\\degree", "degrees", 1, 1}}) {
+  for (const Case& c : {Case{"km", "m", 1000, 1},
+                        Case{"ft", "in", 12, 1},
+                        Case{"mile", "yard", 1760, 1},
+                        Case{"\\text{ m}^2", "cm^2", 10000, 1},
+                        Case{"square feet", "square inches", 144, 1},
+                        Case{"\\text{km/h}", "m/s", 5, 18},
+                        Case{"miles per hour", "mph", 1, 1},
+                        Case{"L", "cm^3", 1000, 1},
+                        Case{"\\usd", "cents", 100, 1},
+                        Case{"day", "minutes", 1440, 1},
+                        Case{"years", "month", 12, 1},
+                        Case{"N", "kg*m/s^2", 1, 1},
+                        Case{"gallons", "quarts", 4, 1},
+                        Case{"pound", "oz", 16, 1},
+                        Case{"bytes", "bit", 8, 1},
+                        Case{"metres squared", "\\mathrm{m}^{2}", 1, 1},
+                        Case{"hours", "s", 3600, 1},
+                        Case{"\\frac{\\text{km}}{\\text{h}}", "m/s", 5, 18},
+                        Case{"\\frac{m}{s^{2}}", "m/s^2", 1, 1},
+                        Case{"\\frac{1}{\\text{s}}", "Hz", 1, 1},
+                        Case{"\\frac{kg*m}{s^2}", "N", 1, 1},
+                        Case{"k\\Omega", "\\Omega", 1000, 1},
+                        Case{"\\Omega", "ohm", 1, 1},
+                        Case{"\\mu m", "mm", 1, 1000},
+                        Case{"V", "\\text{W/A}", 1, 1},
+                        Case{"\\degree", "degrees", 1, 1}}) {
     const Unit a = Read(c.a), b = Read(c.b);
     EXPECT_EQ(a.powers, b.powers) << c.a << " | " << c.b;
     EXPECT_EQ(*a.factor.Over(b.factor), *BigRational(c.above).Over(BigRational(c.below))) << c.a << " | " << c.b;
