@@ -100,8 +100,8 @@ std::optional<RowForm> DetectForm(const Columns& row, std::optional<RowKind> as)
   if (IsAlpaca(row) || Dialogue(row)) {
     // `label` alone may be anything there.
     if (row.Find("label", {"kto_tag"})) return RowForm::kKto;
-    if (IsAlpaca(row)) return RowForm::kAlpaca;
   }
+  if (IsAlpaca(row)) return RowForm::kAlpaca;
   const auto demonstration = DetectDemonstration(row);
   // An instruction may be that of a demonstration; a column named `prompt` is one, whatever stands
   // beside it.

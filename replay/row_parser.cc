@@ -100,8 +100,11 @@ void ReadDemonstration(Columns& row, RowForm form, PreferenceRecord& record,
   if (form == RowForm::kMessages) {
     ReadDialogue(row, record);
   } else {
-    if (form == RowForm::kAlpaca) row.Need("instruction", {"instruction"});
-    ReadPromptColumns(row, record.prompt_text, record.prompt);
+    if (form == RowForm::kAlpaca) {
+      ReadInstruction(row, row.Need("instruction", {"instruction"}), record.prompt);
+    } else {
+      ReadPromptColumns(row, record.prompt_text, record.prompt);
+    }
     ReadAnswer(row.memory(),
                form == RowForm::kAlpaca ? row.Need("output", {"output", "response"})
                                         : row.Need("completion", {"completion"}),

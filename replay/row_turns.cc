@@ -137,21 +137,31 @@ void NotePreceding(const Columns& row, std::vector<RowNote>& notes) {
   }
 }
 
-void ReadPromptColumns(Columns& row, std::string& text, std::vector<Message>& messages) {
-  const auto found = FindPrompt(row);
-  const Column column =
-      found ? *found : row.Need("prompt", {"prompt", "question", "instruction", "input"});
-  row.Use(column.name);
-  if (!IsInstruction(row, column))
-    return ReadTurns(row.memory(), column, "empty_prompt", text, messages);
-  std::string user = row.Text(column);
-  if (Trimmed(user).empty()) throw RowProblem{"empty_prompt", column.Named() + " is empty"};
+void ReadInstruction(Columns& row, const Column& instruction, std::vector<Message>& messages) {
+  row.Use(instruction.name);
   row.UseNulls({"input"});
-  if (const auto input = row.Take("input", {"input", "context"})) {
+  std::string user = row.Text(instruction);
+  if (Trimmed(user).empty()) throw RowProblem{"empty_prompt", instruction.Named() + " is empty"};
+  auto input = row.Find("input", {"input"});
+  if (!input) {  // Dolly's name for it; where it is no text it is something else
+    const auto context = row.Find("context", {"context"});
+    if (context && context->value.is_string()) input = context;
+  }
+  if (input) {
+    row.Use(input->name);
     const std::string more = row.Text(*input);
     if (!Trimmed(more).empty()) user += "\n\n" + more;
   }
   messages.push_back({"user", std::move(user)});
+}
+
+void ReadPromptColumns(Columns& row, std::string& text, std::vector<Message>& messages) {
+  const auto found = FindPrompt(row);
+  const Column column =
+      found ? *found : row.Need("prompt", {"prompt", "question", "instruction", "input"});
+  if (IsInstruction(row, column)) return ReadInstruction(row, column, messages);
+  row.Use(column.name);
+  ReadTurns(row.memory(), column, "empty_prompt", text, messages);
 }
 
 }  // namespace plumb::replay

@@ -25,6 +25,8 @@ void CheckAnswer(const std::vector<Message>& answer, const char* what);
 
 // The columns of the prompt (replay/row_detection.h), without what precedes it.
 void ReadPromptColumns(Columns& row, std::string& text, std::vector<Message>& messages);
+// Alpaca's: the instruction and the input behind it become a user's message.
+void ReadInstruction(Columns& row, const Column& instruction, std::vector<Message>& messages);
 // What `system` and `history` say stands before the prompt; a text prompt becomes a user's message.
 void Precede(Columns& row, std::string& text, std::vector<Message>& prompt);
 // A text that is no dialogue is no place for them: said, because they stay aside.

@@ -118,6 +118,17 @@ TEST(ShareGptTest, AlpacaInEveryKind) {
             (Messages{{"user", "q\n\nc"}}));
 }
 
+TEST(ShareGptTest, AColumnNamedPromptBesideAnInstructionIsAnother) {
+  const auto row = Parse(R"({"prompt": "### Instruction: i", "instruction": "i", "output": "o"})");
+  EXPECT_EQ(row.form, RowForm::kAlpaca);
+  EXPECT_EQ(row.record.prompt, (Messages{{"user", "i"}}));
+  EXPECT_EQ(row.record.extra_json, "{\"prompt\":\"### Instruction: i\"}");
+  // Of a list of passages the instruction says nothing.
+  const auto list = Parse(R"({"instruction": "i", "context": ["a", "b"], "response": "r"})");
+  EXPECT_EQ(list.record.prompt, (Messages{{"user", "i"}}));
+  EXPECT_EQ(list.record.extra_json, R"({"context":["a","b"]})");
+}
+
 TEST(ShareGptTest, SystemAndHistoryStandBeforeThePrompt) {
   const std::string both = R"("system": "s", "history": [["h1", "r1"], ["h2", "r2"]])";
   const Messages before = {{"system", "s"}, {"user", "h1"},      {"assistant", "r1"},
