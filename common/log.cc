@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <memory>
+#include <set>
 #include <vector>
 
 namespace plumb {
@@ -56,6 +57,16 @@ void LogDebug(std::string_view line) { Logger()->debug("{}", line); }
 void LogInfo(std::string_view line) { Logger()->info("{}", line); }
 void LogWarning(std::string_view line) { Logger()->warn("{}", line); }
 void LogError(std::string_view line) { Logger()->error("{}", line); }
+
+void LogWarningOnce(const std::string& line) {
+  static std::mutex mu;
+  static std::set<std::string> said;  // guarded by mu
+  {
+    std::lock_guard lock(mu);
+    if (!said.insert(line).second) return;
+  }
+  LogWarning(line);
+}
 
 void LogEvery::Warning(std::string_view line) {
   int64_t held_back = 0;

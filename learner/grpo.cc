@@ -156,11 +156,13 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     const GroupAdvantage advantage = options_.advantage == "leave_one_out"
                                          ? LeaveOneOutAdvantages(rewards, counts)
                                          : GroupAdvantages(rewards, counts, options_.advantage_std, options_.advantage_eps);
-    if (advantage.equal && options_.skip_equal_groups && !over_batch) continue;
-    ++used_groups;
+    // Equal rewards give no policy gradient; the KL and the entropy of such answers have one all the same.
+    const bool skipped = advantage.equal && options_.skip_equal_groups && !over_batch;
+    if (skipped && !kl_in_loss && options_.entropy_coef == 0) continue;
+    used_groups += !skipped;
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
       if (!counts[i]) continue;
-      Sample sample{.trajectory = &group.trajectories[i]};
+      Sample sample{.trajectory = &group.trajectories[i], .policy = !skipped};
       sample.old_logprob = AtScored(*sample.trajectory, sample.trajectory->logprobs);
       sample.tokens = static_cast<int64_t>(sample.old_logprob.size());
       if (sample.tokens == 0) continue;
@@ -209,10 +211,13 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
 }
 
 void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check_gate, Totals& totals) {
-  int64_t tokens = 0;
+  // The policy term is a mean over the answers that have one, KL and entropy over all of them.
+  int64_t tokens = 0, policy_tokens = 0, policy_sequences = 0;
   std::vector<SequenceView> views;
   for (const auto& s : samples) {
     tokens += s.tokens;
+    policy_tokens += s.policy ? s.tokens : 0;
+    policy_sequences += s.policy;
     views.push_back(View(*s.trajectory));
     totals.forward_tokens += static_cast<int64_t>(s.trajectory->tokens.size());
   }
@@ -229,13 +234,16 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
         const Sample& sample = samples[static_cast<size_t>(scored[0].sequence)];
         const size_t n = scored.size();
         const double share = TokenWeight(aggregation_, sample.tokens, sequences, tokens, max_new_tokens_);
+        const double policy_share =
+            sample.policy ? TokenWeight(aggregation_, sample.tokens, policy_sequences, policy_tokens, max_new_tokens_) : 0;
+        const auto importance = [&](size_t k) { return sample.importance.empty() ? 1.0 : static_cast<double>(sample.importance[k]); };
         logprob.resize(n);
         weight.resize(n);
         derivative.resize(n);
         old.assign(sample.old_logprob.begin(), sample.old_logprob.end());
         for (size_t k = 0; k < n; ++k) {
           logprob[k] = static_cast<double>(scored[k].logprob);
-          weight[k] = share * (sample.importance.empty() ? 1.0 : static_cast<double>(sample.importance[k]));
+          weight[k] = policy_share * importance(k);
         }
         const auto policy = AnswerLoss<double>(objective_, ratio_, clip_, sample.advantage, logprob, old, weight, derivative);
         loss += policy.value;
@@ -252,8 +260,8 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
           loss -= share * options_.entropy_coef * entropy;
           totals.entropy += entropy;
           totals.approx_kl += old[k] - logprob[k];
-          totals.importance += weight[k] / share;
-          totals.masked += weight[k] == 0;
+          totals.importance += importance(k);
+          totals.masked += importance(k) == 0;
           if (check_gate) totals.gate.Add(old[k], logprob[k]);
           gradients[k] = {.logprob = static_cast<float>(derivative[k]),
                           .entropy = static_cast<float>(-share * options_.entropy_coef)};

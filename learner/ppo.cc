@@ -170,8 +170,12 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, s
   std::vector<std::vector<double>> all_returns, all_values;
   double kl = 0, kl_token = 0;
   for (size_t i = 0; i < kept.size(); ++i) {
-    kl += answers[i].kl;
-    kl_token += answers[i].kl / static_cast<double>(answers[i].rewards.size());
+    double answer_kl = answers[i].kl;
+    for (size_t k = 0; k < kept[i].reference.size(); ++k) {  // in the loss: the same measure, of the policy that sampled
+      answer_kl += KlEstimate<double>(estimator_, answers[i].old_logprob[k], kept[i].reference[k]).value;
+    }
+    kl += answer_kl;
+    kl_token += answer_kl / static_cast<double>(answers[i].rewards.size());
     all_returns.push_back(answers[i].returns);
     all_values.push_back(answers[i].values);
     kept[i].answer = std::move(answers[i]);
@@ -181,11 +185,10 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, s
   metrics["value/mean"] = MomentsOf<double>(all_values).mean;
   metrics["value/return_mean"] = MomentsOf<double>(all_returns).mean;
   if (options_.reward_normalize != "off") metrics["reward/running_std"] = scaling_.std();
-  if (kl_in_reward_) {
-    metrics["objective/kl"] = kl / static_cast<double>(n);
+  if (kl_in_reward_) metrics["objective/kl"] = kl / static_cast<double>(n);
+  if (kl_in_reward_ || kl_in_loss_) {
     metrics["objective/kl_token"] = kl_token / static_cast<double>(n);
     metrics["objective/kl_coef"] = controller_.coefficient();  // of this batch; the next one's follows from it
-    controller_.Update(kl_token / static_cast<double>(n), n);
   }
   return kept;
 }
@@ -308,6 +311,9 @@ std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups
     }
   }
 
+  if (const auto measured = metrics.find("objective/kl_token"); measured != metrics.end()) {
+    controller_.Update(measured->second, static_cast<int64_t>(n));
+  }
   const auto share = [](double sum, int64_t count) { return sum / static_cast<double>(std::max<int64_t>(1, count)); };
   if (totals.tokens > 0) {  // not while the critic warms up alone
     metrics["policy/entropy"] = share(totals.entropy, totals.tokens);

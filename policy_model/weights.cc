@@ -161,7 +161,11 @@ void Weights::Load(const std::string& directory, FlatBuffer* master) {
   for (const TensorEntry& e : table_.entries()) {
     const int64_t row = e.elements / e.shape[0];
     for (const HfPart& part : e.parts) {
-      const auto found = reader->tensors().find(part.name);
+      auto found = reader->tensors().find(part.name);
+      // Of a tied pair either name may be the one that is there.
+      if (found == reader->tensors().end() && shape().tied && part.name == "model.embed_tokens.weight") {
+        found = reader->tensors().find("lm_head.weight");
+      }
       if (found == reader->tensors().end()) {
         missing += " " + part.name;
         continue;
@@ -180,10 +184,13 @@ void Weights::Load(const std::string& directory, FlatBuffer* master) {
       used.insert(part.name);
     }
   }
+  if (missing == " lm_head.weight") {
+    missing += " (where the head is the embedding, config.json has to say \"tie_word_embeddings\": true)";
+  }
   if (!missing.empty()) throw Error(ErrorCode::kCorruption, "tensors are missing:" + missing, directory);
   std::string left;
   for (const auto& [name, view] : reader->tensors()) {
-    // A tied model may carry its head twice; older exports carry rotary tables that follow from the config.
+    // A tied model may carry its head twice (ReadModelConfig unties one that is another); older exports carry rotary tables that follow from the config.
     if (used.count(name) || (shape().tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq")) continue;
     left += " " + name;
   }

@@ -1,5 +1,6 @@
 #include "run/model_folder.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
@@ -71,20 +72,28 @@ bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, co
   return file.is_object() && file.contains("post_processor") && PostProcessorBegins(file["post_processor"]);
 }
 
-std::vector<int32_t> ModelFolder::EncodeText(const std::string& text) const {
-  std::vector<int32_t> tokens = tokenizer->Encode(text);
+std::vector<int32_t> PromptEncoder::Text(const std::string& text) const {
+  std::vector<int32_t> tokens = tokenizer.Encode(text);
   if (add_bos && (tokens.empty() || tokens.front() != shape.bos_token)) tokens.insert(tokens.begin(), shape.bos_token);
   return tokens;
 }
 
-std::vector<int32_t> ModelFolder::EncodePrompt(const Prompt& prompt, bool raw) const {
-  if (prompt.messages.empty() && (raw || !chat_template)) return EncodeText(prompt.text);
+std::vector<int32_t> PromptEncoder::Encode(const Prompt& prompt, bool raw) const {
+  if (prompt.messages.empty() && (raw || !chat_template)) return Text(prompt.text);
   if (!chat_template) {
-    throw Error(ErrorCode::kInvalidArgument, "the prompt is a list of messages but the model has no chat template", path);
+    throw Error(ErrorCode::kInvalidArgument, "the prompt is a list of messages but the model has no chat template", model);
   }
-  if (!prompt.messages.empty()) return tokenizer->Encode(chat_template->Render(prompt.messages, true));
+  if (!prompt.messages.empty()) return tokenizer.Encode(chat_template->Render(prompt.messages, true));
   const Message user{.role = "user", .content = prompt.text};
-  return tokenizer->Encode(chat_template->Render(std::span(&user, 1), true));
+  return tokenizer.Encode(chat_template->Render(std::span(&user, 1), true));
+}
+
+std::vector<int32_t> PromptEncoder::Answer(const std::string& text) const {
+  std::vector<int32_t> tokens = tokenizer.Encode(text);
+  const auto& eos = shape.eos_tokens;
+  const bool ended = !tokens.empty() && std::find(eos.begin(), eos.end(), tokens.back()) != eos.end();
+  if (!ended && !eos.empty()) tokens.push_back(eos.front());
+  return tokens;
 }
 
 ModelFolder LoadVocabulary(const std::string& path, const std::string& bos) {

@@ -25,6 +25,22 @@ struct ModelOptions {
   int64_t threads = 0;          // 0: one a core
 };
 
+// The one way from texts to tokens, for runs and verbs alike. Borrows what it points to.
+struct PromptEncoder {
+  const policy_model::Tokenizer& tokenizer;
+  const policy_model::ChatTemplate* chat_template;  // nullptr: none
+  const policy_model::ModelShape& shape;
+  bool add_bos;                                     // in front of text that no template renders
+  const std::string& model;                         // for messages
+
+  // Text as it stands, with the begin token where the model wants one.
+  std::vector<int32_t> Text(const std::string& text) const;
+  // Messages and, unless `raw`, plain text as a user's message go through the chat template; a base model continues the text.
+  std::vector<int32_t> Encode(const Prompt& prompt, bool raw) const;
+  // An answer as text: ended by the end token, once.
+  std::vector<int32_t> Answer(const std::string& text) const;
+};
+
 struct ModelFolder {
   std::string path;
   policy_model::ModelShape shape;
@@ -35,10 +51,9 @@ struct ModelFolder {
   DType dtype = DType::kFloat32;
   bool add_bos = false;
 
-  // Text as it stands, with the begin token where the model wants one.
-  std::vector<int32_t> EncodeText(const std::string& text) const;
-  // As a run does it: messages and, unless `raw`, plain text as a user's message go through the chat template.
-  std::vector<int32_t> EncodePrompt(const Prompt& prompt, bool raw) const;
+  PromptEncoder encoder() const { return {*tokenizer, chat_template.get(), shape, add_bos, path}; }
+  std::vector<int32_t> EncodeText(const std::string& text) const { return encoder().Text(text); }
+  std::vector<int32_t> EncodePrompt(const Prompt& prompt, bool raw) const { return encoder().Encode(prompt, raw); }
 };
 
 // The same without weights, for what only reads and writes text: shape, tokenizer, chat template, begin token.

@@ -69,9 +69,8 @@ Demonstration Sequence(const Session& session, const PreferenceRecord& record, c
       throw Error(ErrorCode::kInvalidArgument, "the pairs are dialogues and the model has no chat template",
                   "row " + std::to_string(record.row));
     }
-    std::vector<int32_t> tokens = tokenizer.Encode(answer[0].content);
-    if (!session.shape().eos_tokens.empty()) tokens.push_back(session.shape().eos_tokens[0]);
-    return Join(tokenizer.Encode(record.prompt_text), tokens);
+    // The pair of a text is continued as it stands, begun as everywhere else.
+    return Join(session.encoder().Text(record.prompt_text), session.encoder().Answer(answer[0].content));
   }
   std::vector<Message> all = record.prompt;
   all.insert(all.end(), answer.begin(), answer.end());

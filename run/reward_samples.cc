@@ -100,13 +100,10 @@ std::string Solution(const Prompt& prompt) {
 }
 
 void Tokenize(const Session& session, const Prompt& prompt, const std::string& completion, Trajectory* t) {
-  const auto& eos = session.shape().eos_tokens;
   t->tokens = prompt.tokens;
   const int32_t prompt_end = static_cast<int32_t>(t->tokens.size());
-  const std::vector<int32_t> answer = session.tokenizer().Encode(completion);
+  const std::vector<int32_t> answer = session.encoder().Answer(completion);
   t->tokens.insert(t->tokens.end(), answer.begin(), answer.end());
-  const bool ended = !answer.empty() && std::find(eos.begin(), eos.end(), answer.back()) != eos.end();
-  if (!ended && !eos.empty()) t->tokens.push_back(eos.front());
   const int32_t end = static_cast<int32_t>(t->tokens.size());
   t->segments = {{Origin::kPrompt, 0, prompt_end, ""}, {Origin::kPolicy, prompt_end, end, ""}};
 }

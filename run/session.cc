@@ -14,7 +14,6 @@
 #include "policy_model/transformer.h"
 #include "replay/arithmetic.h"
 #include "replay/dataset_import.h"
-#include "run/model_folder.h"
 #include "run/overlong.h"
 
 namespace plumb::run {
@@ -90,14 +89,11 @@ Prompt AsPrompt(const replay::TextDemonstration& d) {
 
 std::vector<Demonstration> Encode(const Session& session, const std::vector<replay::TextDemonstration>& texts, Overlong& overlong) {
   std::vector<Demonstration> out;
-  const auto& eos = session.shape().eos_tokens;
   for (const auto& text : texts) {
     Demonstration d;
     d.tokens = session.Tokenize(AsPrompt(text));
     d.loss_mask.assign(d.tokens.size(), 0);
-    std::vector<int32_t> completion = session.tokenizer().Encode(text.completion);
-    const bool ended = !completion.empty() && std::find(eos.begin(), eos.end(), completion.back()) != eos.end();
-    if (!ended && !eos.empty()) completion.push_back(eos.front());
+    const std::vector<int32_t> completion = session.encoder().Answer(text.completion);
     d.tokens.insert(d.tokens.end(), completion.begin(), completion.end());
     d.loss_mask.resize(d.tokens.size(), 1);
     Demonstration* one[] = {&d};
@@ -211,24 +207,6 @@ void Session::ReadModel() {
                          {"pad_token", "<pad>"}, {"clean_up_tokenization_spaces", false}, {"model_max_length", model.max_positions}};
     RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer_config.json", config.dump(2) + "\n");
   }
-}
-
-std::vector<int32_t> Session::Tokenize(const Prompt& prompt) const {
-  if (!prompt.messages.empty()) {
-    if (!template_) {
-      throw Error(ErrorCode::kInvalidArgument, "the prompt is a list of messages but the model has no chat template",
-                  config_.model.path);
-    }
-    return tokenizer_->Encode(template_->Render(prompt.messages, /*add_generation_prompt=*/true));
-  }
-  // A chat model is asked as a user; a base model continues the text.
-  if (template_) {
-    const Message user{.role = "user", .content = prompt.text};
-    return tokenizer_->Encode(template_->Render(std::span(&user, 1), true));
-  }
-  std::vector<int32_t> tokens = tokenizer_->Encode(prompt.text);
-  if (add_bos_ && (tokens.empty() || tokens.front() != shape_.bos_token)) tokens.insert(tokens.begin(), shape_.bos_token);
-  return tokens;
 }
 
 PromptData LoadPrompts(const Session& session) {

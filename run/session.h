@@ -18,6 +18,7 @@
 #include "policy_model/files/chat_template.h"
 #include "policy_model/files/model_config.h"
 #include "policy_model/files/tokenizer.h"
+#include "run/model_folder.h"
 
 namespace plumb::run {
 
@@ -58,8 +59,9 @@ class Session {
   Device device() const { return device_; }
   DType dtype() const { return dtype_; }
 
-  // Text or messages -> tokens, through the chat template where there are messages.
-  std::vector<int32_t> Tokenize(const Prompt& prompt) const;
+  PromptEncoder encoder() const { return {*tokenizer_, template_.get(), shape_, add_bos_, config_.model.path}; }
+  // A prompt as rollouts ask it: through the chat template where the model has one.
+  std::vector<int32_t> Tokenize(const Prompt& prompt) const { return encoder().Encode(prompt, /*raw=*/false); }
 
  private:
   Session() = default;

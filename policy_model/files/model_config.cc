@@ -1,10 +1,13 @@
 #include "policy_model/files/model_config.h"
 
 #include <cmath>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/log.h"
+#include "policy_model/files/safetensors.h"
 #include "policy_model/files/strict_json.h"
 
 namespace plumb::policy_model {
@@ -68,6 +71,18 @@ void AddEos(const Json& j, const std::string& path, std::vector<int32_t>& out) {
   } else {
     add(eos);
   }
+}
+
+// The folder's weights hold a head and an embedding that are not the same numbers. Only bytes are compared: types that differ
+// are two tensors.
+bool HasAnotherHead(const std::string& directory) {
+  FileSystem& files = RealFileSystem();
+  if (!files.Exists(directory + "/model.safetensors") && !files.Exists(directory + "/model.safetensors.index.json")) return false;
+  const auto reader = SafetensorsReader::OpenDirectory(directory);
+  const auto head = reader->tensors().find("lm_head.weight"), embedding = reader->tensors().find("model.embed_tokens.weight");
+  if (head == reader->tensors().end() || embedding == reader->tensors().end()) return false;
+  const TensorView &a = head->second, &b = embedding->second;
+  return a.dtype != b.dtype || a.shape != b.shape || std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) != 0;
 }
 
 }  // namespace
@@ -143,14 +158,16 @@ ModelShape ReadModelConfig(const std::string& directory) {
   if (s.layers < 1) throw Error(ErrorCode::kInvalidArgument, "layers = " + std::to_string(s.layers) + " is out of range", path);
   s.hidden = f.Int("hidden_size");
   s.heads = f.Int("num_attention_heads");
-  s.kv_heads = f.Int("num_key_value_heads", s.heads);
+  // null: as many as heads; a missing key: the class's own number.
+  const int64_t default_kv_heads = type == "mistral" ? 8 : type == "qwen2" ? 32 : s.heads;
+  s.kv_heads = f.Int("num_key_value_heads", j.contains("num_key_value_heads") ? s.heads : default_kv_heads);
   if (s.heads <= 0) throw Error(ErrorCode::kCorruption, "num_attention_heads is not positive", path);
   s.head_dim = f.Int("head_dim", s.hidden / s.heads);
   s.ffn = f.Int("intermediate_size");
   s.vocab = f.Int("vocab_size");
-  s.max_positions = f.Int("max_position_embeddings", 2048);
+  s.max_positions = f.Int("max_position_embeddings", type == "mistral" ? 131072 : type == "qwen2" ? 32768 : 2048);
   s.norm_eps = f.Number("rms_norm_eps", 1e-6);
-  s.tied = f.Bool("tie_word_embeddings", type != "qwen2" ? false : true);
+  s.tied = f.Bool("tie_word_embeddings", false);  // the default of each family's class
   const auto token = [&](const char* key) {
     const int64_t id = f.Int(key, -1);
     if (id < -1 || id >= s.vocab) throw Error(ErrorCode::kCorruption, std::string("'") + key + "' is outside the vocabulary", path);
@@ -162,6 +179,11 @@ ModelShape ReadModelConfig(const std::string& directory) {
   const std::string generation = directory + "/generation_config.json";
   if (RealFileSystem().Exists(generation)) AddEos(ReadJson(generation), generation, s.eos_tokens);
   Validate(s, path);
+  if (s.tied && !s.scalar_head && HasAnotherHead(directory)) {
+    LogWarningOnce(path + " ties the head to the embedding, but the weights hold an lm_head.weight that is another one: it is " +
+                   "used, as transformers does; set \"tie_word_embeddings\": false there");
+    s.tied = false;
+  }
   return s;
 }
 

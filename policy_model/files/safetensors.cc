@@ -13,6 +13,7 @@
 #include "common/checked_math.h"
 #include "common/error.h"
 #include "common/file.h"
+#include "common/log.h"
 #include "policy_model/files/strict_json.h"
 
 namespace plumb::policy_model {
@@ -172,14 +173,18 @@ std::unique_ptr<SafetensorsReader> SafetensorsReader::OpenFile(const std::string
 
 std::unique_ptr<SafetensorsReader> SafetensorsReader::OpenDirectory(const std::string& directory) {
   auto reader = std::make_unique<Reader>();
-  const std::string index_path = directory + "/model.safetensors.index.json";
-  if (!RealFileSystem().Exists(index_path)) {
-    const std::string path = directory + "/model.safetensors";
-    if (!RealFileSystem().Exists(path)) {
-      throw Error(ErrorCode::kNotFound, "has neither model.safetensors nor model.safetensors.index.json", directory);
+  const std::string index_path = directory + "/model.safetensors.index.json", single_path = directory + "/model.safetensors";
+  const bool has_index = RealFileSystem().Exists(index_path);
+  if (RealFileSystem().Exists(single_path)) {
+    if (has_index) {
+      LogWarningOnce(directory + " has model.safetensors and an index of shards beside it: the single file is read, as " +
+                     "transformers does; remove the one that is out of date");
     }
-    reader->Add(path);
+    reader->Add(single_path);
     return reader;
+  }
+  if (!has_index) {
+    throw Error(ErrorCode::kNotFound, "has neither model.safetensors nor model.safetensors.index.json", directory);
   }
   const Json index = ParseHeader(RealFileSystem().ReadFile(index_path, kMaxHeaderBytes), index_path);
   if (!index.contains("weight_map") || !index["weight_map"].is_object()) {

@@ -41,5 +41,15 @@ TEST(Log, EveryIntervalOneWarningWithTheCountOfTheRest) {
   EXPECT_NE(text.find("slow disk (and 9 more like it)"), std::string::npos) << text;
 }
 
+TEST(Log, OnceIsOnceForEachLine) {
+  testing::TempFolder folder;
+  const std::string path = folder / "log";
+  SetUpLogging("test", 0, path);
+  for (const char* line : {"an odd file", "another odd file", "an odd file"}) LogWarningOnce(line);
+  SetUpLogging("plumb", -1, "");
+  const std::string text = RealFileSystem().ReadFile(path, 10000);
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 2) << text;
+}
+
 }  // namespace
 }  // namespace plumb

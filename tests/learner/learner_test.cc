@@ -223,6 +223,47 @@ TEST(GrpoTest, EqualGroupsMoveNothingAndUnscoredAnswersAreMasked) {
   EXPECT_EQ(Bytes(tiny.weights.flat()), before);
 }
 
+// What skip_equal_groups leaves out is the policy term: the gradient of a batch with an equal group is that of the other groups'
+// policy terms, averaged over them, plus KL and entropy of all answers.
+TEST(GrpoTest, EqualGroupsKeepTheirKlAndEntropy) {
+  for (const std::string aggregation : {"token", "sequence", "constant"}) {
+    Tiny tiny;
+    auto groups = RandomGroups(3, 4, 9, tiny.train, tiny.weights, 0);
+    for (auto& t : groups[1].trajectories) t.reward = 0.5;
+    auto all_equal = groups;
+    for (auto& group : all_equal) {
+      for (auto& t : group.trajectories) t.reward = 0.5;
+    }
+    Weights other(TinyShape(), Device::kCpu, DType::kFloat32);
+    other.Initialise(4, 0.1);
+    ReferencePolicy reference(other, tiny.train);
+    const auto gradient = [&](const std::vector<TrajectoryGroup>& batch, bool skip, double kl, double entropy) {
+      configs::Config config;
+      config.rollout.max_new_tokens = 12;
+      config.algorithm.aggregation = aggregation;
+      config.algorithm.skip_equal_groups = skip;
+      config.algorithm.kl_coef = kl;
+      config.algorithm.entropy_coef = entropy;
+      config.optimizer.grad_clip = 0;
+      Optimizer optimizer(tiny.weights, config.optimizer);
+      Grpo grpo(config, tiny.train, tiny.weights, optimizer, &reference);
+      const auto metrics = grpo.Train(batch, 0.0, 0);
+      EXPECT_EQ(metrics.at("policy/groups_used"), &batch == &all_equal ? 0 : 2) << aggregation;
+      return std::vector<float>(optimizer.m().f32(), optimizer.m().f32() + optimizer.m().elements());
+    };
+    const auto whole = gradient(groups, true, 0.3, 0.1), policy = gradient(groups, true, 0, 0);
+    const auto rest = gradient(all_equal, true, 0.3, 0.1);
+    double scale = 0, error = 0, of_rest = 0;
+    for (size_t i = 0; i < whole.size(); ++i) {
+      scale = std::max(scale, std::abs(static_cast<double>(whole[i])));
+      of_rest = std::max(of_rest, std::abs(static_cast<double>(rest[i])));
+      error = std::max(error, std::abs(static_cast<double>(whole[i] - policy[i] - rest[i])));
+    }
+    EXPECT_GT(of_rest, 0.01 * scale) << aggregation;
+    EXPECT_LT(error, 1e-4 * scale) << aggregation;
+  }
+}
+
 TEST(GrpoTest, TheGateStopsAnActorWithOtherWeights) {
   Tiny tiny;
   auto groups = RandomGroups(2, 4, 9, tiny.train, tiny.weights, 0);

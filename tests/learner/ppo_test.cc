@@ -339,6 +339,27 @@ TEST(PpoTest, TheControllerSteersTheCoefficient) {
   }
 }
 
+// In the loss the KL is measured of the same answers, so the coefficient moves as it does with the KL in the reward.
+TEST(PpoTest, TheControllerSteersTheCoefficientOfTheLoss) {
+  configs::Config config = PpoConfig("own");
+  config.algorithm.kl_coef = 0.1;
+  config.algorithm.kl_controller = "adaptive";
+  config.algorithm.kl_horizon = 120;
+  config.algorithm.kl_target = 1e-6;
+  std::map<std::string, double> of[2];
+  double next[2];
+  for (const bool in_loss : {false, true}) {
+    config.algorithm.kl_placement = in_loss ? "loss" : "reward";
+    Rig rig(config);
+    const auto groups = RandomGroups(3, 4, 9, rig.train, rig.weights, 0);
+    of[in_loss] = rig.ppo->Train(groups, 0.0, 0);
+    next[in_loss] = rig.ppo->kl_coef();
+  }
+  EXPECT_NE(next[1], 0.1);
+  EXPECT_EQ(next[1], next[0]);
+  for (const char* name : {"objective/kl_coef", "objective/kl_token"}) EXPECT_EQ(of[1].at(name), of[0].at(name)) << name;
+}
+
 TEST(PpoTest, TheCriticWarmsUpAlone) {
   for (const std::string mode : {"own", "shared"}) {
     configs::Config config = PpoConfig(mode);

@@ -210,6 +210,41 @@ TEST(WeightsTest, SaveAndLoadKeepEveryBit) {
   EXPECT_THROW(Weights(other, Device::kCpu, DType::kFloat32).Load(folder.path()), Error);
 }
 
+// Of a tied pair either name may be the one in the file; two that differ are two tensors, in a model that is then not tied.
+TEST(WeightsTest, ATiedHeadIsReadUnderEitherName) {
+  const testing::TempFolder folder, head_only, both;
+  Weights tied(Shape(true, false), Device::kCpu, DType::kFloat32);
+  tied.Initialise(5, 0.1);
+  SaveModelDirectory(tied, folder.path(), "");
+  const auto reader = SafetensorsReader::OpenDirectory(folder.path());
+  const auto copy = [&](const std::string& to, bool embedding, float shift) {
+    std::vector<TensorToWrite> tensors;
+    const auto add = [&](const std::string& name, const TensorView& view, float plus) {
+      tensors.push_back({name, view.dtype, view.shape, [&view, plus](std::span<std::byte> out) {
+                           std::memcpy(out.data(), view.bytes.data(), out.size());
+                           auto* values = reinterpret_cast<float*>(out.data());
+                           for (size_t i = 0; i < out.size() / sizeof(float); ++i) values[i] += plus;
+                         }});
+    };
+    for (const auto& [name, view] : reader->tensors()) {
+      const bool is_embedding = name == "model.embed_tokens.weight";
+      if (!is_embedding || embedding) add(name, view, 0);
+      if (is_embedding) add("lm_head.weight", view, shift);
+    }
+    WriteModelConfig(tied.shape(), to, "float32");
+    WriteSafetensors(to + "/model.safetensors", tensors, {});
+  };
+  copy(head_only.path(), false, 0);
+  Weights a(ReadModelConfig(head_only.path()), Device::kCpu, DType::kFloat32);
+  a.Load(head_only.path());
+  EXPECT_EQ(a.ComputeDigest(), tied.ComputeDigest());
+  copy(both.path(), true, 0.5f);
+  Weights b(ReadModelConfig(both.path()), Device::kCpu, DType::kFloat32);
+  ASSERT_FALSE(b.shape().tied);
+  b.Load(both.path());
+  EXPECT_EQ(b.flat().f32()[b.table().lm_head()], b.flat().f32()[b.table().embedding()] + 0.5f);
+}
+
 // Whole model in fp32 against float64 of transformers: at most 4 times the reference's own fp32 error.
 TEST(TransformerTest, MatchesTransformersForwardAndBackward) {
   const Json golden = ReadGolden("transformer.json");

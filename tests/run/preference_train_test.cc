@@ -205,6 +205,26 @@ TEST(PreferenceTrainTest, AResumeOverOtherRowsIsRefused) {
   EXPECT_TRUE(Has(resumed.err, "trained on other rows")) << resumed.err;
 }
 
+// A pair of texts is the sequence that generate and score see: begun by the begin token, ended by one end token.
+TEST(PreferenceTrainTest, TextsBeginAndEndAsEverywhereElse) {
+  const TempFolder temp;
+  const auto line = Line(temp, "dpo", temp / "run", 1, {});
+  RealFileSystem().WriteFileAtomic(temp / "pairs.jsonl", R"({"prompt": "1+2=", "chosen": "3<eos>", "rejected": "4"}
+{"prompt": "<bos>5=", "chosen": "5", "rejected": "6"}
+)");
+  const auto config = configs::LoadRecipe(line[1], {"preference.heldout=0"}).config;
+  const auto session = Session::WithoutRun(config);
+  const auto store = replay::Store::Open(temp / "store");
+  const auto data = LoadPreferences(*session, *store);
+  const auto tokens = [&](const std::string& text) { return session->tokenizer().Encode(text); };
+  ASSERT_EQ(data.train.size(), 2u);
+  EXPECT_EQ(data.train[0].chosen.tokens, tokens("<bos>1+2=3<eos>"));
+  EXPECT_EQ(data.train[0].rejected.tokens, tokens("<bos>1+2=4<eos>"));
+  EXPECT_EQ(data.train[0].chosen.loss_mask, (std::vector<uint8_t>{0, 0, 0, 0, 0, 1, 1}));
+  EXPECT_EQ(data.train[1].chosen.tokens, tokens("<bos>5=5<eos>"));
+  EXPECT_EQ(session->encoder().Text("1+2=3"), tokens("<bos>1+2=3")) << "as score sees it";
+}
+
 // What is too long follows data.overlong, and the summary of the rows says how many.
 TEST(PreferenceTrainTest, OverlongPairsFollowThePolicy) {
   const TempFolder temp;

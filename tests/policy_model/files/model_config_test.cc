@@ -9,6 +9,7 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "policy_model/files/safetensors.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -76,6 +77,46 @@ TEST_F(ModelConfig, FillsInWhatOlderFilesLeaveOut) {
   EXPECT_EQ(s.rope_theta, 10000);
   EXPECT_EQ(s.bos_token, -1);
   EXPECT_TRUE(s.eos_tokens.empty());
+}
+
+TEST_F(ModelConfig, TakesTheDefaultsOfTheFamilysClass) {
+  struct Row {
+    const char* type;
+    int64_t kv_heads, max_positions;
+  };
+  for (const Row& row : {Row{"llama", 64, 2048}, Row{"mistral", 8, 131072}, Row{"qwen2", 32, 32768}}) {
+    Json j = llama_;
+    for (const char* key : {"num_key_value_heads", "max_position_embeddings", "tie_word_embeddings"}) j.erase(key);
+    j["model_type"] = row.type;
+    j["num_attention_heads"] = 64;
+    j["head_dim"] = 2;
+    Write(j);
+    const ModelShape s = ReadModelConfig(folder_);
+    EXPECT_EQ(s.kv_heads, row.kv_heads) << row.type;
+    EXPECT_EQ(s.max_positions, row.max_positions) << row.type;
+    EXPECT_FALSE(s.tied) << row.type;
+    j["num_key_value_heads"] = nullptr;
+    Write(j);
+    EXPECT_EQ(ReadModelConfig(folder_).kv_heads, 64) << row.type << ": null means as many as heads";
+  }
+}
+
+TEST_F(ModelConfig, AnotherHeadInTheWeightsUntiesIt) {
+  Write(llama_);
+  const auto tensor = [](const char* name, int value, DType dtype = DType::kFloat32) {
+    return TensorToWrite{name, dtype, {3, 2}, [value](std::span<std::byte> out) {
+                           for (std::byte& b : out) b = static_cast<std::byte>(value);
+                         }};
+  };
+  const auto tied_with = [&](std::vector<TensorToWrite> tensors) {
+    WriteSafetensors(folder_ + "/model.safetensors", tensors, {});
+    return ReadModelConfig(folder_).tied;
+  };
+  EXPECT_TRUE(tied_with({tensor("model.embed_tokens.weight", 7)}));
+  EXPECT_TRUE(tied_with({tensor("lm_head.weight", 7)}));
+  EXPECT_TRUE(tied_with({tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 7)}));
+  EXPECT_FALSE(tied_with({tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 8)}));
+  EXPECT_FALSE(tied_with({tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 7, DType::kBFloat16)}));
 }
 
 TEST_F(ModelConfig, JoinsTheEndTokensOfBothFiles) {
