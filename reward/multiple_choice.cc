@@ -136,7 +136,7 @@ std::optional<char> Read(std::string_view piece, const std::vector<Choice>& choi
 // Signs of Chinese and Japanese type as ASCII has them.
 std::string Narrow(std::string_view text) {
   static constexpr std::pair<std::string_view, std::string_view> kSigns[] = {
-      {"\uFF1A", ":"}, {"\u3002", ". "}, {"\uFF0C", ","}, {"\u3001", ","}, {"\uFF08", "("},
+      {"\uFF0E", ". "}, {"\uFF1A", ":"}, {"\u3002", ". "}, {"\uFF0C", ","}, {"\u3001", ","}, {"\uFF08", "("},
       {"\uFF09", ")"}, {"\u3010", "["},  {"\u3011", "]"}, {"\uFF1B", ";"}, {"\uFF01", "!"},
       {"\u3000", " "}, {"\u201C", "\""}, {"\u201D", "\""}};
   std::string out;
@@ -305,9 +305,9 @@ std::vector<Choice> ReadChoices(std::string_view prompt, const std::string& extr
   std::vector<Choice> out;
   const auto add = [&](const std::string& label, const std::string& text) {
     if (label.size() == 1 && IsLetter(label[0])) {
-      out.push_back({Upper(label[0]), text});
+      out.push_back({Upper(label[0]), Narrow(text)});
     } else {
-      out.push_back({static_cast<char>('A' + out.size()), text});
+      out.push_back({static_cast<char>('A' + out.size()), Narrow(text)});
     }
   };
   if (!extra_json.empty()) {
@@ -329,6 +329,8 @@ std::vector<Choice> ReadChoices(std::string_view prompt, const std::string& extr
     }
   }
   // Lines of the prompt, A first and then in order.
+  const std::string narrow = Narrow(prompt);
+  prompt = narrow;
   for (size_t at = 0; at < prompt.size();) {
     const size_t end = std::min(prompt.find('\n', at), prompt.size());
     const std::string_view line = Trim(prompt.substr(at, end - at));
@@ -337,7 +339,7 @@ std::vector<Choice> ReadChoices(std::string_view prompt, const std::string& extr
     if (const auto letter = Label(line, 'Z', true, &used)) {
       if (*letter == 'A') out.clear();
       if (*letter == static_cast<char>('A' + out.size())) {
-        out.push_back({*letter, std::string(Trim(line.substr(used)))});
+        out.push_back({*letter, std::string(Trim(line.substr(used), ","))});
       }
     }
   }

@@ -74,14 +74,22 @@ bool Any(const std::vector<std::string>& truths, const Same& same) {
 }
 PartScore OneIf(bool yes) { return PartScore::Of(yes ? 1 : 0); }
 
+// With prefilled=1 an answer begins within the thinking that its prompt opened.
+bool StillThinking(bool prefilled, std::string_view text) {
+  return prefilled && text.find("</think>") == std::string_view::npos;
+}
+
 RuleParts Answer(const configs::RewardPartConfig& part) {
+  const RuleOptions options(part, {"fallback", "prefilled"});
+  const bool prefilled = options.Flag("prefilled");
   const bool last =
-      RuleOptions(part, {"fallback"}).Choice("fallback", {"none", "last_number"}) == "last_number";
+      options.Choice("fallback", {"none", "last_number"}) == "last_number";
   const Fallback fallback = last ? Fallback::kLastNumber : Fallback::kNone;
-  return [fallback](std::string_view text, const Trajectory&, const Prompt& prompt) {
+  return [fallback, prefilled](std::string_view text, const Trajectory&, const Prompt& prompt) {
     std::string why;
     const auto truths = Truths(prompt, &why, /*quoted=*/true);
     if (truths.empty()) return PartScore::Failed(Failure::kReported, why);
+    if (StillThinking(prefilled, text)) return OneIf(false);
     const auto answer = ExtractAnswer(text, fallback);
     return OneIf(answer &&
                  Any(truths, [&](const std::string& t) { return SameAnswer(*answer, t); }));
@@ -89,16 +97,18 @@ RuleParts Answer(const configs::RewardPartConfig& part) {
 }
 
 RuleParts Math(const configs::RewardPartConfig& part) {
-  const RuleOptions options(part, {"fallback", "digits"});
+  const RuleOptions options(part, {"fallback", "digits", "prefilled"});
   const std::string where = options.Choice("fallback", {"none", "last_number", "last_math"});
   const MathFallback fallback = where == "last_number" ? MathFallback::kLastNumber
                                 : where == "last_math" ? MathFallback::kLastMath
                                                        : MathFallback::kNone;
+  const bool prefilled = options.Flag("prefilled");
   const int digits = static_cast<int>(options.Integer("digits", 0, 0, 15));
-  return [fallback, digits](std::string_view text, const Trajectory&, const Prompt& prompt) {
+  return [fallback, digits, prefilled](std::string_view text, const Trajectory&, const Prompt& prompt) {
     std::string why;
     const auto truths = Truths(prompt, &why, /*quoted=*/true);
     if (truths.empty()) return PartScore::Failed(Failure::kReported, why);
+    if (StillThinking(prefilled, text)) return OneIf(false);
     const auto answer = ExtractMath(text, fallback);
     return OneIf(answer &&
                  Any(truths, [&](const std::string& t) { return SameMath(*answer, t, digits); }));
@@ -106,15 +116,16 @@ RuleParts Math(const configs::RewardPartConfig& part) {
 }
 
 RuleParts MultipleChoice(const configs::RewardPartConfig& part) {
-  const RuleOptions options(part, {"last", "index_base"});
+  const RuleOptions options(part, {"last", "index_base", "prefilled"});
   const std::string letter = options.Text("last", "E");
   if (letter.size() != 1 || letter[0] < 'B' || letter[0] > 'Z') {
     Refuse(part, "last=" + letter + ": say the last letter that is an option, B to Z");
   }
   const char last = letter[0];
+  const bool prefilled = options.Flag("prefilled");
   // Without a base a number as the truth is refused.
   const int base = options.has("index_base") ? static_cast<int>(options.Integer("index_base", 0, 0, 1)) : -1;
-  return [last, base](std::string_view text, const Trajectory&, const Prompt& prompt) {
+  return [last, base, prefilled](std::string_view text, const Trajectory&, const Prompt& prompt) {
     const auto choices = ReadChoices(PromptText(prompt), prompt.extra_json);
     const char end = std::max(last, choices.empty() ? 'A' : choices.back().letter);
     std::string why;
@@ -140,6 +151,7 @@ RuleParts MultipleChoice(const configs::RewardPartConfig& part) {
       }
       wanted += *letter;
     }
+    if (StillThinking(prefilled, text)) return OneIf(false);
     const auto found = FindChoice(text, choices, end);
     return OneIf(found && wanted.find(*found) != std::string::npos);
   };

@@ -29,6 +29,7 @@
 // group (reward/diversity.h), safety (reward/safety.h), rouge1, rouge2, rougeL (reward/rouge.h), bleu (reward/bleu.h), f1 and
 // exact_words (reward/token_f1.h), json_schema (reward/json_schema.h).
 //
+// math, multiple_choice and answer take prefilled=0|1 too: with 1 a completion without </think> has no answer.
 // Every rule first removes trailing special tokens (StripEndTokens). Rules that compare with a ground
 // truth look behind the model's thinking (reward/answer.h) and take any of a list (reward/truth.h);
 // a row without one is a reported failure.

@@ -165,6 +165,11 @@ TEST(ReadChoices, ColumnsAndPrompts) {
   EXPECT_EQ(letters(ReadChoices("Which?\nA) x\nB) y\nC) z", "")), "Ax|By|Cz|");
   EXPECT_EQ(letters(ReadChoices("Which?\n(A) x\n(B) y", "{}")), "Ax|By|");
   EXPECT_EQ(letters(ReadChoices("Which?\nA. x\nB. y\nSay the letter.", "")), "Ax|By|");
+  const auto cities = ReadChoices("\u54EA\u4E2A\uFF1F\nA\u3001\u5317\u4EAC\nB\uFF0E\u4E1C\u4EAC\nC\uFF1A\u9996\u5C14", "");
+  EXPECT_EQ(letters(cities), "A\u5317\u4EAC|B\u4E1C\u4EAC|C\u9996\u5C14|");
+  EXPECT_EQ(FindChoice("\u4E1C\u4EAC\u3002", cities, 'E'), 'B');
+  const auto wide = ReadChoices("", R"({"choices":["\u7EA2\uFF0C\u84DD","\u7EFF"]})");
+  EXPECT_EQ(FindChoice("\u7EA2\uFF0C\u84DD", wide, 'E'), 'A') << "wide signs on both sides";
   EXPECT_EQ(letters(ReadChoices("A question without options", "not json")), "");
   EXPECT_EQ(letters(ReadChoices("A. only one", "")), "");
 }

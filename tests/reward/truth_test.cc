@@ -149,6 +149,11 @@ TEST(RulesWithATruth, ThinkingIsNoAnswer) {
   EXPECT_EQ(RuleValue("exact", {}, "<think>a</think>b", "<think>a</think>b"), 1)
       << "the truth thinks too";
   EXPECT_EQ(RuleValue("exact", {}, "<think>c</think>b", "<think>a</think>b"), 0);
+  for (const char* kind : {"math", "answer", "multiple_choice"}) {  // cut off within the thinking that the prompt opened
+    EXPECT_EQ(RuleValue(kind, {}, "I try \\boxed{B}", "B"), 1) << kind;
+    EXPECT_EQ(RuleValue(kind, {"prefilled=1"}, "I try \\boxed{B}", "B"), 0) << kind;
+    EXPECT_EQ(RuleValue(kind, {"prefilled=1"}, "I try</think>\\boxed{B}", "B"), 1) << kind;
+  }
   EXPECT_EQ(RuleValue("json_schema", {"schema={}"}, "<think>{</think>{}"), 1);
   EXPECT_EQ(RuleValue("json_schema", {"schema={}"}, "<think>{}"), 0);
 }
