@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "common/crash_point.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -20,11 +21,14 @@ using policy_model::FlatBuffer;
 
 constexpr char kManifest[] = "manifest.json";
 constexpr char kOptimizer[] = "optimizer.safetensors";
+constexpr char kStep[] = "step-", kWarmStart[] = "warm-start-";
+// In front of the name of a checkpoint that is being written, and of one that is on its way out.
+constexpr char kNew[] = "new.", kOld[] = "old.";
 constexpr size_t kMaxManifestBytes = 16 << 20;
 
-std::string StepName(int64_t step) {
-  char name[32];
-  std::snprintf(name, sizeof name, "step-%08lld", static_cast<long long>(step));
+std::string NameOf(const char* kind, int64_t step) {
+  char name[48];
+  std::snprintf(name, sizeof name, "%s%08lld", kind, static_cast<long long>(step));
   return name;
 }
 
@@ -64,10 +68,14 @@ CheckpointManifest GetManifest(const std::string& path) {
   return ReadManifest(RealFileSystem().ReadFile(manifest, kMaxManifestBytes), manifest);
 }
 
-void CheckFiles(const std::string& path, const CheckpointManifest& manifest) {
+void CheckNames(const std::string& path, const CheckpointManifest& manifest) {
   std::vector<std::string> listed;
   for (const auto& [name, sha] : manifest.files) listed.push_back(name);
   if (listed != FilesOf(path)) throw Error(ErrorCode::kCorruption, "files are missing or left over", path);
+}
+
+void CheckFiles(const std::string& path, const CheckpointManifest& manifest) {
+  CheckNames(path, manifest);
   for (const auto& [name, sha] : manifest.files) {
     if (HashFile(path + "/" + name) != sha) {
       throw Error(ErrorCode::kCorruption, "the file does not match its SHA-256 in the manifest", path + "/" + name);
@@ -151,23 +159,18 @@ Checkpoints::Checkpoints(std::string folder, int64_t keep, std::string tokenizer
   RealFileSystem().CreateDirectories(folder_);
 }
 
-std::vector<std::string> Checkpoints::List() const {
+std::vector<std::string> Checkpoints::List(const std::string& kind) const {
   std::vector<std::string> names = RealFileSystem().List(folder_);  // sorted
   std::erase_if(names, [&](const std::string& name) {
-    return !name.starts_with("step-") || !fs::is_directory(folder_ + "/" + name);
+    return !name.starts_with(kind) || !fs::is_directory(folder_ + "/" + name);
   });
   return names;
 }
 
-void Checkpoints::Save(const CheckpointState& given, const policy_model::Weights& weights, Optimizer& optimizer,
-                       std::span<const NamedModel> models) {
-  CheckpointState state = given;
-  const std::string path = folder_ + "/" + StepName(state.step);
-  std::error_code ignored;
-  fs::remove_all(path, ignored);  // what a crash left half-written, or this very step done again after a resume
+void Checkpoints::Write(const std::string& path, CheckpointState state, const policy_model::Weights& weights, Optimizer& optimizer,
+                        std::span<const NamedModel> models) const {
   RealFileSystem().CreateDirectories(path + "/model");
   policy_model::SaveModelDirectory(weights, path + "/model", tokenizer_source_);
-
   SaveOptimizer(path + "/" + kOptimizer, weights, optimizer);
   for (const NamedModel& model : models) {
     RealFileSystem().CreateDirectories(path + "/" + model.name);
@@ -176,46 +179,90 @@ void Checkpoints::Save(const CheckpointState& given, const policy_model::Weights
     state.models[model.name] = {.counters = model.optimizer->counters(),
                                 .moment_steps = model.optimizer->moment_steps()};
   }
+  PutManifest(path, state);  // reads every file back for its hash
+  CheckNames(path, GetManifest(path));
+}
 
-  PutManifest(path, state);
+void Checkpoints::Put(const char* kind, const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
+                      std::span<const NamedModel> models) {
+  const std::string name = NameOf(kind, state.step);
+  const std::string path = folder_ + "/" + name, beside = folder_ + "/" + kNew + name, aside = folder_ + "/" + kOld + name;
+  for (const char* of_a_crash : {kNew, kOld}) {
+    for (const std::string& left : List(of_a_crash)) RealFileSystem().RemoveAll(folder_ + "/" + left);
+  }
+  try {
+    Write(beside, state, weights, optimizer, models);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(beside, ignored);  // its room may be what the next one lacks
+    throw;
+  }
+  CRASH_POINT("checkpoint_written");
+  // One of this step is there only where it could not be used when the run was taken up: the run went on from an older one,
+  // which stays until this one is in its place.
+  if (RealFileSystem().Exists(path)) {
+    RealFileSystem().Rename(path, aside);
+    CRASH_POINT("checkpoint_aside");
+  }
+  RealFileSystem().Rename(beside, path);
   RealFileSystem().SyncDirectory(folder_);
+  CRASH_POINT("checkpoint_in_place");
+  RealFileSystem().RemoveAll(aside);
 
   // Prune only now that the new one is whole. Folders without a manifest are remains of a crash.
+  std::error_code ignored;
   std::vector<std::string> whole;
-  for (const std::string& name : List()) {
-    if (fs::exists(folder_ + "/" + name + "/" + kManifest)) whole.push_back(name);
-    else fs::remove_all(folder_ + "/" + name, ignored);
+  for (const std::string& each : List(kind)) {
+    if (each > name) continue;  // it could not be used, else the run had gone on from it: it counts for nothing
+    if (fs::exists(folder_ + "/" + each + "/" + kManifest)) whole.push_back(each);
+    else fs::remove_all(folder_ + "/" + each, ignored);
   }
   for (size_t i = 0; i + static_cast<size_t>(keep_) < whole.size(); ++i) {
     fs::remove_all(folder_ + "/" + whole[i], ignored);
   }
 }
 
-std::optional<Checkpoints::Found> Checkpoints::FindNewest() const {
-  std::vector<std::string> names = List();
+void Checkpoints::Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
+                       std::span<const NamedModel> models) {
+  Put(kStep, state, weights, optimizer, models);
+  for (const std::string& name : List(kWarmStart)) RealFileSystem().RemoveAll(folder_ + "/" + name);  // it is behind the run
+}
+
+void Checkpoints::SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer) {
+  Put(kWarmStart, state, weights, optimizer, {});
+}
+
+std::optional<Checkpoints::Found> Checkpoints::Newest(const char* kind, std::vector<std::string>& rejected) const {
+  std::vector<std::string> names = List(kind);
   std::reverse(names.begin(), names.end());
-  std::vector<std::string> rejected;
   for (const std::string& name : names) {
     const std::string path = folder_ + "/" + name;
     try {
-      Found found{.path = path, .state = Verify(path), .rejected = rejected};
-      return found;
+      return Found{.path = path, .state = Verify(path), .rejected = rejected};
     } catch (const Error& e) {
       if (e.code() == ErrorCode::kUnsupported) throw;
       rejected.push_back(e.what());
     }
   }
-  if (!rejected.empty()) {
-    // Whole checkpoints were written and none can be trusted: starting over silently would lose the run.
-    bool any_manifest = false;
-    for (const std::string& name : names) any_manifest = any_manifest || fs::exists(folder_ + "/" + name + "/" + kManifest);
-    if (any_manifest) {
-      throw Error(ErrorCode::kCorruption,
-                  "no checkpoint can be used (" + rejected.front() + "); restore one from a copy, or start a new run in " +
-                      "another folder", folder_);
-    }
+  return std::nullopt;
+}
+
+std::optional<Checkpoints::Found> Checkpoints::FindNewest() const {
+  std::vector<std::string> rejected;
+  std::optional<Found> found = Newest(kStep, rejected);
+  if (found || rejected.empty()) return found;
+  // Whole checkpoints were written and none can be trusted: starting over silently would lose the run.
+  for (const std::string& name : List(kStep)) {
+    if (!fs::exists(folder_ + "/" + name + "/" + kManifest)) continue;
+    throw Error(ErrorCode::kCorruption,
+                "no checkpoint can be used (" + rejected.front() + "); restore one from a copy, or start a new run in " +
+                    "another folder", folder_);
   }
   return std::nullopt;
+}
+
+std::optional<Checkpoints::Found> Checkpoints::FindWarmStart(std::vector<std::string>& rejected) const {
+  return Newest(kWarmStart, rejected);
 }
 
 void Checkpoints::Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const {
@@ -269,7 +316,7 @@ void Checkpoints::KeepReference(bool restored, policy_model::Weights& reference)
 }
 
 int64_t Checkpoints::OldestCursor() const {
-  for (const std::string& name : List()) {
+  for (const std::string& name : List(kStep)) {
     const std::string path = folder_ + "/" + name;
     if (!fs::exists(path + "/" + kManifest)) continue;
     try {

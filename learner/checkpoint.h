@@ -5,9 +5,13 @@
 //     optimizer.safetensors  master.<tensor> (unless the model is float32), m.<tensor>, v.<tensor>: logical tensors
 //     <name>/, <name>.optimizer.safetensors   the same for each model trained besides the policy (a critic)
 //     manifest.json          written last: format version, step, counters, policy version, store cursor, SHA-256 of each file
+//   checkpoints/warm-start-00000020/   the same after 20 updates of a warm start, until there is a step-00000000
+//   checkpoints/reference/   the KL reference
 //
 // Goals: a checkpoint without a manifest, or whose files do not hash to it, does not exist; at least two verified ones are
-// kept; the manifest's cursor is the authority on what was consumed. Non-goal: loading another format version.
+// kept; the manifest's cursor is the authority on what was consumed. One is written beside the others (new.step-...), its files
+// are read back for their hashes, and only then it gets its name: whatever ends the process in between, the ones that were there
+// are there. Non-goal: loading another format version.
 // Thread safety: one thread. Errors: kCorruption with the file, kNoSpace / kIo from the disk (the old ones stay).
 #pragma once
 
@@ -32,11 +36,14 @@ struct NamedModel {
 
 class Checkpoints {
  public:
-  // `folder` is created. `keep` >= 2 newest verified ones stay; older are pruned after a new one is complete.
+  // `folder` is created. `keep` >= 2 newest verified ones of each kind stay; older are pruned after a new one is complete.
   Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source);
 
   void Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
             std::span<const NamedModel> models = {});
+
+  // Of a warm start: `state.step` counts its updates. They go with the first Save.
+  void SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer);
 
   // The newest that verifies; skipped ones are named in `rejected`. nullopt: none.
   struct Found {
@@ -45,6 +52,8 @@ class Checkpoints {
     std::vector<std::string> rejected;
   };
   std::optional<Found> FindNewest() const;
+  // Of a warm start. None that can be used is no error: it can be made anew. `rejected` names the others.
+  std::optional<Found> FindWarmStart(std::vector<std::string>& rejected) const;
   // Fills weights and optimizer from a found checkpoint. The model's shape has to match.
   void Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const;
   // Fills the models besides the policy. A model that the checkpoint has not, or one left over, is kConflict.
@@ -56,7 +65,12 @@ class Checkpoints {
   int64_t OldestCursor() const;
 
  private:
-  std::vector<std::string> List() const;  // names in ascending step
+  std::vector<std::string> List(const std::string& kind) const;  // names that begin so, in ascending step
+  std::optional<Found> Newest(const char* kind, std::vector<std::string>& rejected) const;
+  void Put(const char* kind, const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
+           std::span<const NamedModel> models);
+  void Write(const std::string& path, CheckpointState state, const policy_model::Weights& weights, Optimizer& optimizer,
+             std::span<const NamedModel> models) const;
   std::string folder_;
   int64_t keep_;
   std::string tokenizer_source_;
