@@ -16,7 +16,8 @@ void RunConfig::Visit(V& v) {
   v({"schedule", "name", "sync: batch k uses version k only, reproducible; async: generation runs ahead"}, schedule);
   v({"max_staleness", "versions", "how far generation may run ahead under async; 0 under sync"}, max_staleness);
   v({"steps", "steps", "train steps of the whole run", "total_steps max_steps"}, steps);
-  v({"checkpoint_every", "steps", "0: only at the start and the end", "save_steps save_freq"}, checkpoint_every);
+  v({"checkpoint_every", "steps", "of the run, and updates of its warm start; 0: only at the start, the end, a stop and an error",
+     "save_steps save_freq"}, checkpoint_every);
   v({"keep_checkpoints", "1", "verified checkpoints kept; at least 2", "save_total_limit"}, keep_checkpoints);
   v({"threads", "1", "threads of products and kernels in each process; 0: one a core"}, threads);
   v({"device", "name", "cpu | cuda"}, device);

@@ -10,6 +10,19 @@ namespace plumb::learner {
 
 bool Usable(const Trajectory& t) { return t.scored && t.finish != FinishReason::kAborted; }
 
+bool RewardsDiffer(std::span<const TrajectoryGroup> groups, bool within_prompts) {
+  const double* first = nullptr;
+  for (const auto& group : groups) {
+    if (within_prompts) first = nullptr;
+    for (const auto& t : group.trajectories) {
+      if (!Usable(t)) continue;
+      if (!first) first = &t.reward;
+      if (t.reward != *first) return true;
+    }
+  }
+  return false;
+}
+
 bool RecordedLogprobsAreFinite(const Trajectory& t) {
   for (size_t i = 0; i < t.logprobs.size(); ++i) {
     if (!t.loss_mask[i] || std::isfinite(t.logprobs[i])) continue;

@@ -18,6 +18,9 @@ bool Usable(const Trajectory& trajectory);
 // hide behind the clip, so the loss alone does not show it.
 bool RecordedLogprobsAreFinite(const Trajectory& trajectory);
 
+// Two usable answers have different rewards; `within_prompts`: two to the same prompt.
+bool RewardsDiffer(std::span<const TrajectoryGroup> groups, bool within_prompts);
+
 // reward/* and response_length/* of docs/metrics.md.
 void AddBatchMetrics(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics);
 

@@ -3,17 +3,17 @@
 // Purpose: the offline counterpart of learner_loop.h, with the same hooks, checkpoints and results: epochs in an order that
 // follows from (seed, epoch), the held-out part before and after, a resume that goes on bit for bit (CPU, equal threads).
 // In an EvalResult of such a run `accuracy` is the share ranked right, `reward` the mean margin, `loss` the held-out loss.
-// Thread safety: one thread. Ownership: borrows everything. Errors: those of objective and checkpoints; kConflict for a
-// checkpoint of another seed.
+// What a checkpoint, a stop and an error do: learner/step_loop.h.
+// Thread safety: one thread. Ownership: borrows everything. Errors: those of objective and checkpoints.
 #pragma once
 
 #include <cstdint>
 
 #include "configs/config.h"
 #include "learner/checkpoint.h"
-#include "learner/learner_loop.h"
 #include "learner/offline_objective.h"
 #include "learner/optimizer.h"
+#include "learner/step_loop.h"
 #include "policy_model/weights.h"
 
 namespace plumb::learner {

@@ -58,7 +58,7 @@ void Optimizer::Restore(const Counters& counters) {
   skipped_in_a_row_ = counters.skipped_in_a_row;
 }
 
-UpdateResult Optimizer::Update(double learning_rate, double loss) {
+UpdateResult Optimizer::Update(double learning_rate, double loss, std::optional<double> weight_decay) {
   const int64_t n = grad_.elements();
   kernels::Launch launch{.device = grad_.device(), .dtype = weights_.flat().dtype()};
   auto* scratch = static_cast<double*>(norm_scratch_.data());
@@ -92,7 +92,7 @@ UpdateResult Optimizer::Update(double learning_rate, double loss) {
                               .beta1 = static_cast<float>(options_.beta1),
                               .beta2 = static_cast<float>(options_.beta2),
                               .eps = static_cast<float>(options_.eps),
-                              .weight_decay = static_cast<float>(options_.weight_decay),
+                              .weight_decay = static_cast<float>(weight_decay.value_or(options_.weight_decay)),
                               .grad_scale = 1.0f,
                               .step = moment_steps_ + 1};
   if (options_.grad_clip > 0 && result.grad_norm > options_.grad_clip) {

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -30,8 +31,9 @@ class Optimizer {
   void ZeroGrad() { grad_.Zero(); }
 
   // Norm, guard, clip, update of weights in place. `loss` is checked too. A skipped update leaves everything as it was and
-  // counts; max_skipped_in_a_row of them throw Error(kNonFinite).
-  UpdateResult Update(double learning_rate, double loss);
+  // counts; max_skipped_in_a_row of them throw Error(kNonFinite). `weight_decay`: of a phase that has one of its own; else
+  // that of the options.
+  UpdateResult Update(double learning_rate, double loss, std::optional<double> weight_decay = std::nullopt);
 
   int64_t updates() const { return updates_; }
   int64_t skipped() const { return skipped_; }

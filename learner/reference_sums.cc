@@ -55,7 +55,12 @@ std::vector<double> ReferenceSums::Of(std::span<const SequenceView> views) {
 std::string ReferenceStateJson(const Digest& digest) { return nlohmann::json{{"reference", digest}}.dump(); }
 
 void CheckReferenceState(const std::string& json, const Digest& digest) {
-  const auto then = nlohmann::json::parse(json).value("reference", Digest());
+  Digest then;
+  try {
+    then = nlohmann::json::parse(json).value("reference", Digest());
+  } catch (const nlohmann::json::exception& e) {
+    throw Error(ErrorCode::kCorruption, std::string("the checkpoint's state of the reference cannot be read: ") + e.what());
+  }
   if (then == digest) return;
   throw Error(ErrorCode::kConflict, "the run compares with the reference " + then + ", the model it started from is now " +
                                         digest + ": bring the old model folder back, or start a new run");

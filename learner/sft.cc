@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "common/error.h"
@@ -44,7 +43,7 @@ double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
 
 SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer, const configs::SftConfig& options,
                  uint64_t seed, std::span<const Demonstration> train_data, std::span<const Demonstration> heldout,
-                 const std::function<bool(const SftStep&)>& on_step) {
+                 const std::function<bool(const SftStep&, const SftResult&)>& on_step, const SftResult& done) {
   const auto n = static_cast<int64_t>(train_data.size());
   if (options.batch > n) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -57,10 +56,13 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
   const std::vector<SequenceView> all = Views(train_data);
   std::vector<uint32_t> order(static_cast<size_t>(n));
   std::vector<SequenceView> batch;
-  double lowest = std::numeric_limits<double>::infinity();
-  int64_t measured = 0, without_new_low = 0;
-  SftResult result;
-  for (int64_t step = 0; step < options.steps; ++step) {
+  SftResult result = done;
+  result.stopped = false;
+  const auto wanted = [&] {
+    return result.steps < options.steps && (options.patience <= 0 || result.without_new_low < options.patience);
+  };
+  while (wanted()) {
+    const int64_t step = result.steps;
     batch.clear();
     for (int64_t i = 0; i < options.batch; ++i) {
       const int64_t at = step * options.batch + i;
@@ -86,7 +88,7 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
         optimizer.grad());
     loss /= static_cast<double>(scored);
     SftStep report{.step = step, .loss = loss, .learning_rate = LearningRate(lr, step)};
-    report.grad_norm = optimizer.Update(report.learning_rate, loss).grad_norm;
+    report.grad_norm = optimizer.Update(report.learning_rate, loss, options.weight_decay).grad_norm;
     for (const auto& view : batch) report.tokens += static_cast<int64_t>(view.tokens.size());
     result.tokens += report.tokens;
     result.steps = step + 1;
@@ -94,17 +96,16 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
                          ((step + 1) % options.eval_every == 0 || step + 1 == options.steps);
     if (measure) {
       report.heldout_loss = DemonstrationLoss(train, weights, heldout);
-      without_new_low = report.heldout_loss < kNewLow * lowest ? 0 : without_new_low + 1;
-      lowest = std::min(lowest, report.heldout_loss);
-      if (measured++ == 0) result.heldout_first = report.heldout_loss;
+      if (std::isinf(result.lowest)) result.heldout_first = report.heldout_loss;
+      result.without_new_low = report.heldout_loss < kNewLow * result.lowest ? 0 : result.without_new_low + 1;
+      result.lowest = std::min(result.lowest, report.heldout_loss);
       result.heldout_last = report.heldout_loss;
-      result.flat = without_new_low > 0;
+      result.flat = result.without_new_low > 0;
     }
-    if (!on_step(report)) {
+    if (!on_step(report, result) && wanted()) {
       result.stopped = true;
       break;
     }
-    if (options.patience > 0 && without_new_low >= options.patience) break;
   }
   return result;
 }

@@ -187,6 +187,7 @@ std::string SummaryJson(const RunSummary& summary) {
               {"weights_sha256", r.weights_sha256},
               {"optimizer_sha256", r.optimizer_sha256},
               {"skipped_updates", r.skipped_updates},
+              {"equal_reward_steps", r.equal_reward_steps},
               {"dropped", dropped},
               {"counters", counters}};
   for (const auto& [name, sha] : r.model_sha256) out[name + "_sha256"] = sha;  // weights and moments of a critic

@@ -84,6 +84,11 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     std::printf("steps:  %lld in %.1f s\nreport: %s\n", static_cast<long long>(r.steps), r.wall_s, session.folder().report().c_str());
     std::fflush(stdout);
   }
+  if (r.sft && r.sft->stopped) {
+    std::fprintf(stderr, "plumb: error: the warm start made %lld of %lld updates; go on with --resume\n",
+                 static_cast<long long>(r.sft->steps), static_cast<long long>(session.config().sft.steps));
+    return kExitFewerSteps;
+  }
   if (r.steps < summary.wanted_steps) {
     std::fprintf(stderr, "plumb: error: trained %lld of %lld steps; go on with --resume\n",
                  static_cast<long long>(r.steps), static_cast<long long>(summary.wanted_steps));

@@ -124,12 +124,67 @@ TEST(SftTest, LearnsAPatternAndSaysWhenTheBatchIsTooLarge) {
   const double before = DemonstrationLoss(tiny.train, tiny.weights, heldout);
   const SftResult result = RunSft(tiny.train, tiny.weights, optimizer,
                                   {.steps = 60, .batch = 16, .learning_rate = 1e-2, .eval_every = 20}, 1, data, heldout,
-                                  [](const SftStep&) { return true; });
+                                  [](const SftStep&, const SftResult&) { return true; });
   EXPECT_EQ(result.steps, 60);
   EXPECT_LT(result.heldout_last, 0.5 * before);
   EXPECT_THROW(RunSft(tiny.train, tiny.weights, optimizer, {.steps = 1, .batch = 64}, 1, data, heldout,
-                      [](const SftStep&) { return true; }),
+                      [](const SftStep&, const SftResult&) { return true; }),
                Error);
+}
+
+TEST(SftTest, DecaysByItsOwnOption) {
+  const auto data = RandomDemonstrations(40, 1);
+  const auto run = [&](double own, double of_the_policy) {
+    Tiny tiny;
+    Optimizer optimizer(tiny.weights, {.weight_decay = of_the_policy});
+    RunSft(tiny.train, tiny.weights, optimizer, {.steps = 3, .batch = 16, .learning_rate = 1e-2, .weight_decay = own}, 1, data, {},
+           [](const SftStep&, const SftResult&) { return true; });
+    return Bytes(tiny.weights.flat());
+  };
+  const auto none = run(0, 0);
+  EXPECT_EQ(run(0, 0.5), none) << "the warm start takes the decay of the policy's updates";
+  EXPECT_NE(run(0.5, 0), none);
+  EXPECT_EQ(run(0.5, 0), run(0.5, 0.5));
+}
+
+// Stopped after any update and taken up again with the same optimizer, a warm start ends with the bits of the unbroken one, and
+// its patience where that one's does.
+TEST(SftTest, GoesOnWhereItStoodBitForBit) {
+  const auto data = RandomDemonstrations(40, 1), heldout = RandomDemonstrations(20, 2);
+  const auto run = [&](const configs::SftConfig& options, int64_t stop_after) {
+    Tiny tiny;
+    Optimizer optimizer(tiny.weights, {});
+    SftResult result;
+    const auto part = [&](bool stops) {
+      result = RunSft(tiny.train, tiny.weights, optimizer, options, 1, data, heldout,
+                      [&](const SftStep& step, const SftResult& done) {
+                        EXPECT_EQ(done.steps, step.step + 1);
+                        return !stops || done.steps != stop_after;
+                      },
+                      result);
+    };
+    part(true);
+    EXPECT_EQ(result.stopped, stop_after < options.steps) << stop_after;
+    if (result.stopped) part(false);
+    EXPECT_FALSE(result.stopped);
+    return std::make_pair(Bytes(tiny.weights.flat()), result);
+  };
+  const configs::SftConfig learning{.steps = 20, .batch = 16, .learning_rate = 3e-3, .eval_every = 4};
+  const configs::SftConfig stuck{.steps = 60, .batch = 16, .learning_rate = 1e-9, .lr_schedule = "constant", .eval_every = 4, .patience = 3};
+  for (const configs::SftConfig& options : {learning, stuck}) {
+    const auto [whole, result] = run(options, 1000);
+    EXPECT_EQ(result.steps, options.patience > 0 ? 16 : 20);
+    for (const int64_t stop : {1, 4, 7, 15}) {
+      const auto [weights, parts] = run(options, stop);
+      EXPECT_EQ(weights, whole) << stop;
+      EXPECT_EQ(parts.steps, result.steps);
+      EXPECT_EQ(parts.tokens, result.tokens);
+      EXPECT_EQ(parts.heldout_first, result.heldout_first);
+      EXPECT_EQ(parts.heldout_last, result.heldout_last);
+      EXPECT_EQ(parts.lowest, result.lowest);
+      EXPECT_EQ(parts.flat, result.flat);
+    }
+  }
 }
 
 TEST(SftTest, EndsWhenTheHeldOutLossIsFlatAndNotBefore) {
@@ -139,7 +194,7 @@ TEST(SftTest, EndsWhenTheHeldOutLossIsFlatAndNotBefore) {
     Optimizer optimizer(tiny.weights, {});
     return RunSft(tiny.train, tiny.weights, optimizer,
                   {.steps = 60, .batch = 16, .learning_rate = rate, .lr_schedule = "constant", .eval_every = 4, .patience = patience},
-                  1, data, heldout, [&](const SftStep& step) {
+                  1, data, heldout, [&](const SftStep& step, const SftResult&) {
                     if (step.heldout_loss >= 0) losses.push_back(step.heldout_loss);
                     return true;
                   });
