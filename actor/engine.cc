@@ -8,6 +8,7 @@
 #include "actor/kv_pages.h"
 #include "actor/scheduler.h"
 #include "actor/stop_rule.h"
+#include "common/abort_reason.h"
 #include "common/error.h"
 #include "kernels/attention_paged.h"
 #include "kernels/decode_state.h"
@@ -249,7 +250,7 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
   if (reason == FinishReason::kLength) ++counters.length_samples;
   if (reason == FinishReason::kAborted) {
     ++counters.nonfinite_samples;
-    out.reason = "the logits after token " + std::to_string(n) + " of the answer hold NaN or nothing finite";
+    out.reason = std::string(kNonFiniteLogits) + " after token " + std::to_string(n) + " of the answer: they hold NaN or nothing finite";
   }
   scheduler.Finish(slot, step);
   if (group->finished == group->request.num_samples) finished.push_back(std::move(scheduler.Take(group)->result));

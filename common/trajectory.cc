@@ -88,7 +88,14 @@ void CheckInvariants(const Trajectory& t) {
   if (static_cast<size_t>(at) != n) Broken("segments end at " + std::to_string(at) + " of " + std::to_string(n));
   for (const RewardPart& part : t.rewards) {
     if (!std::isfinite(part.value) || !std::isfinite(part.weight)) Broken("reward part '" + part.name + "' is not finite");
-    if (part.index < 0 || static_cast<size_t>(part.index) > n) Broken("reward part '" + part.name + "' has a bad index");
+    if (part.index < 0) Broken("reward part '" + part.name + "' has a negative index");
+    if (part.scope == RewardScope::kTrajectory) continue;
+    const bool segment = part.scope == RewardScope::kSegment;
+    const size_t end = segment ? t.segments.size() : n;
+    if (static_cast<size_t>(part.index) >= end) {
+      Broken("reward part '" + part.name + "' is of " + (segment ? "segment " : "token ") + std::to_string(part.index) + " of " +
+             std::to_string(end));
+    }
   }
   if (!std::isfinite(t.reward)) Broken("reward is not finite");
 }

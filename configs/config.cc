@@ -268,6 +268,9 @@ std::vector<std::string> Validate(const Config& c) {
   require(offline || c.algorithm.name == "ppo" || c.algorithm.advantage == "batch" || c.rollout.samples_per_prompt >= 2,
           "rollout.samples_per_prompt has to be at least 2: GRPO compares the answers of a group.");
   at_least("rollout.max_new_tokens", c.rollout.max_new_tokens, 1);
+  require(offline || !c.model.path.empty() || c.rollout.max_new_tokens < c.model.max_positions,
+          "rollout.max_new_tokens = " + std::to_string(c.rollout.max_new_tokens) + " leaves no token for a prompt: model.max_positions is " +
+              std::to_string(c.model.max_positions) + "; lower the one or raise the other.");
   at_least("rollout.max_batch", c.rollout.max_batch, 1);
   at_least("rollout.page_tokens", c.rollout.page_tokens, 1);
   at_least("rollout.kv_budget_mb", c.rollout.kv_budget_mb, 1);

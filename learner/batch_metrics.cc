@@ -35,19 +35,25 @@ bool RecordedLogprobsAreFinite(const Trajectory& t) {
 
 void AddBatchMetrics(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics) {
   double sum = 0, squares = 0, length_sum = 0, length_min = 0, length_max = 0;
-  int64_t answers = 0, scored = 0, clipped = 0, zero_std = 0;
+  int64_t generated = 0, scored = 0, unscored = 0, clipped = 0, zero_std = 0, dropped = 0;
   std::map<std::string, std::pair<double, int64_t>> parts;
   for (const auto& group : groups) {
+    if (group.trajectories.empty()) unscored += group.lease.num_samples;  // dropped by an older Plumb, which kept no answers
     bool equal = true;
     const double* first = nullptr;
     for (const auto& t : group.trajectories) {
-      const auto length = static_cast<double>(t.completion_length());
-      length_min = answers == 0 ? length : std::min(length_min, length);
-      length_max = std::max(length_max, length);
-      length_sum += length;
-      ++answers;
-      clipped += t.finish == FinishReason::kLength;
-      if (!Usable(t)) continue;
+      if (t.finish != FinishReason::kAborted) {
+        const auto length = static_cast<double>(t.completion_length());
+        length_min = generated == 0 ? length : std::min(length_min, length);
+        length_max = std::max(length_max, length);
+        length_sum += length;
+        ++generated;
+        clipped += t.finish == FinishReason::kLength;
+      }
+      if (!Usable(t)) {
+        ++unscored;
+        continue;
+      }
       ++scored;
       sum += t.reward;
       squares += t.reward * t.reward;
@@ -58,19 +64,25 @@ void AddBatchMetrics(std::span<const TrajectoryGroup> groups, std::map<std::stri
         parts[part.name].second += 1;
       }
     }
-    zero_std += equal;
+    if (first) zero_std += equal;
+    else ++dropped;
   }
-  const double n = static_cast<double>(std::max<int64_t>(1, scored)), all = static_cast<double>(std::max<int64_t>(1, answers));
-  const double mean = sum / n;
-  metrics["reward/mean"] = mean;
-  metrics["reward/std"] = scored ? std::sqrt(std::max(0.0, squares / n - mean * mean)) : 0;
   metrics["reward/zero_std_groups"] = static_cast<double>(zero_std);
-  metrics["reward/unscored"] = static_cast<double>(answers - scored);
+  metrics["reward/dropped_groups"] = static_cast<double>(dropped);
+  metrics["reward/unscored"] = static_cast<double>(unscored);
+  if (scored > 0) {  // without a score nothing was measured, and a 0 would read as a measurement
+    const auto n = static_cast<double>(scored);
+    metrics["reward/mean"] = sum / n;
+    metrics["reward/std"] = std::sqrt(std::max(0.0, squares / n - sum / n * (sum / n)));
+  }
   for (const auto& [name, part] : parts) metrics["reward/" + name + "/mean"] = part.first / static_cast<double>(part.second);
-  metrics["response_length/mean"] = length_sum / all;
-  metrics["response_length/min"] = length_min;
-  metrics["response_length/max"] = length_max;
-  metrics["response_length/clipped"] = static_cast<double>(clipped) / all;
+  if (generated > 0) {
+    const auto n = static_cast<double>(generated);
+    metrics["response_length/mean"] = length_sum / n;
+    metrics["response_length/min"] = length_min;
+    metrics["response_length/max"] = length_max;
+    metrics["response_length/clipped"] = static_cast<double>(clipped) / n;
+  }
 }
 
 }  // namespace plumb::learner

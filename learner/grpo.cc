@@ -128,6 +128,7 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   // Rewards and lengths are reported of what the step generated; replayed groups come behind it.
   const size_t own_groups = replays_ ? std::min(groups.size(), static_cast<size_t>(prompts_per_step_)) : groups.size();
   for (const auto& group : groups) {
+    if (std::none_of(group.trajectories.begin(), group.trajectories.end(), Usable)) continue;  // dropped
     std::vector<double> rewards;
     std::vector<unsigned char> counts;
     std::vector<std::vector<float>> reference;
@@ -146,8 +147,10 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
               KlEstimate<double>(estimator_, static_cast<double>(lp[k]), static_cast<double>(reference[i][k])).value);
           kl += kl_tokens[i].back();
         }
-        kl_sum += kl;
-        ++kl_sequences;
+        if (Usable(t)) {
+          kl_sum += kl;
+          ++kl_sequences;
+        }
         reward -= options_.kl_coef * kl;
       }
       rewards.push_back(reward);

@@ -15,8 +15,6 @@ using SteadyClock = std::chrono::steady_clock;
 
 double Seconds(SteadyClock::duration d) { return std::chrono::duration<double>(d).count(); }
 
-constexpr int64_t kMaxStepsWithoutAnswers = 3;  // in a row
-
 bool AnyUsable(std::span<const TrajectoryGroup> groups) {
   return std::any_of(groups.begin(), groups.end(), [](const TrajectoryGroup& group) {
     return std::any_of(group.trajectories.begin(), group.trajectories.end(), Usable);
@@ -26,16 +24,14 @@ bool AnyUsable(std::span<const TrajectoryGroup> groups) {
 }  // namespace
 
 EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string& success_part, int64_t version) {
-  EvalResult out{.version = version};
+  const Losses losses = LossesOf(groups);
+  EvalResult out{.version = version, .answers = losses.answers, .unscored = losses.unscored, .aborted = losses.aborted,
+                 .reason = losses.reason};
   int64_t solved = 0, scored = 0;
   double squares = 0;
   for (const auto& group : groups) {
     for (const auto& t : group.trajectories) {
-      ++out.answers;
-      if (!t.scored) {
-        ++out.unscored;
-        continue;
-      }
+      if (!Usable(t)) continue;
       ++scored;
       out.reward += t.reward;
       squares += t.reward * t.reward;
@@ -196,6 +192,7 @@ std::optional<EvalResult> LearnerLoop::Evaluate(int64_t version) {
   const auto groups = batches_.Evaluate(version, static_cast<int>(config_.eval.samples), StallDeadline());
   const EvalResult result = Summarise(groups, config_.eval.success_part, version);
   if (hooks_.evaluated) hooks_.evaluated(result, groups);
+  CheckGenerated(LossesOf(groups), "the evaluation of version " + std::to_string(version));
   return result;
 }
 
@@ -220,14 +217,7 @@ std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_r
       std::min(groups.size(), static_cast<size_t>(config_.rollout.prompts_per_step)));
   Step out;
   out.taught = AnyUsable(own);
-  without_answers_ = out.taught ? 0 : without_answers_ + 1;
-  if (without_answers_ == kMaxStepsWithoutAnswers) {
-    throw Error(ErrorCode::kUnavailable,
-                "not one answer of the last " + std::to_string(without_answers_) +
-                    " steps was scored (the log says why), so they trained nothing: mend the reward, " +
-                    "try it with `plumb reward test`, then resume",
-                "step " + std::to_string(step));
-  }
+  scoreless_.Add(own, step);
   CRASH_POINT("before_update");
   out.metrics = algorithm_->Train(groups, learning_rate, step);
   const auto t2 = SteadyClock::now();

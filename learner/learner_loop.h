@@ -5,7 +5,8 @@
 // start that was stopped, killed or ended by an error goes on from its newest checkpoint (every run.checkpoint_every updates, and
 // where it was stopped), else anew.
 // Thread safety: one thread calls Run. Ownership: borrows everything.
-// Errors: those of the ports; a wait longer than run.stall_seconds throws kDeadline naming what it waited for.
+// Errors: those of the ports; a wait longer than run.stall_seconds throws kDeadline naming what it waited for; steps or
+// evaluations without an answer that could be scored: learner/scoreless.h.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +19,7 @@
 #include "common/ports.h"
 #include "configs/config.h"
 #include "learner/algorithm.h"
+#include "learner/scoreless.h"
 #include "learner/step_loop.h"
 #include "learner/train_step.h"
 
@@ -56,7 +58,7 @@ class LearnerLoop : public StepLoop {
   Optimizer own_optimizer_;
   std::unique_ptr<ReferencePolicy> reference_;
   std::unique_ptr<Algorithm> algorithm_;
-  int64_t without_answers_ = 0;  // steps in a row
+  ScorelessSteps scoreless_;
   // The warm start: what was done at the last update that was applied, and what the newest checkpoint of it holds.
   SftResult sft_;
   Optimizer::Counters sft_counters_;

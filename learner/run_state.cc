@@ -12,7 +12,7 @@ using Json = nlohmann::json;
 
 Json ToJson(const EvalResult& e) {
   Json j = {{"version", e.version}, {"accuracy", e.accuracy}, {"reward", e.reward}, {"reward_se", e.reward_se},
-            {"answers", e.answers}, {"unscored", e.unscored}};
+            {"answers", e.answers}, {"unscored", e.unscored}, {"aborted", e.aborted}};
   if (e.loss) j["loss"] = *e.loss;
   return j;
 }
@@ -30,6 +30,7 @@ EvalResult EvalOf(const Json& j) {
   e.reward_se = j.value("reward_se", 0.0);
   e.answers = j.at("answers").get<int64_t>();
   e.unscored = j.at("unscored").get<int64_t>();
+  e.aborted = j.value("aborted", int64_t{0});
   return e;
 }
 

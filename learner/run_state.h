@@ -14,11 +14,13 @@ namespace plumb::learner {
 
 struct EvalResult {
   int64_t version = 0;
-  double accuracy = 0;     // answers whose success part is >= 0.5, over all answers
+  double accuracy = 0;     // answers whose success part is >= 0.5, over all answers: what has no score is not solved
   double reward = 0;       // mean over scored answers
   double reward_se = 0;    // its standard error; 0 for fewer than two
   int64_t answers = 0;
-  int64_t unscored = 0;
+  int64_t unscored = 0;    // answers without a score, those never generated among them
+  int64_t aborted = 0;     // answers that were never generated
+  std::string reason = {}; // of the first answer without a score; not kept in a checkpoint
   std::optional<double> loss = {};  // held-out loss, where there is one (offline runs)
 };
 

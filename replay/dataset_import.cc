@@ -53,10 +53,11 @@ bool Tokenize(const ImportOptions& options, Prompt& prompt, const std::string& w
   if (prompt.tokens.empty()) throw RowProblem{"empty_prompt", "the prompt has no tokens"};
   const size_t max = static_cast<size_t>(options.max_prompt_tokens);
   if (max == 0 || prompt.tokens.size() <= max) return true;
-  const std::string text = std::to_string(prompt.tokens.size()) + " tokens, data.max_prompt_tokens is " + std::to_string(max);
+  const std::string bound = options.max_prompt_bound.empty() ? "data.max_prompt_tokens is " + std::to_string(max) : options.max_prompt_bound;
+  const std::string text = std::to_string(prompt.tokens.size()) + " tokens, " + bound;
   if (options.overlong == "drop") throw RowProblem{"overlong", text};
   if (options.overlong == "error") {
-    throw Error(ErrorCode::kInvalidArgument, text + ": raise it, or set data.overlong to drop, left or right", where);
+    throw Error(ErrorCode::kInvalidArgument, text + ": make room for it, or set data.overlong to drop, left or right", where);
   }
   if (options.overlong == "left") {
     prompt.tokens.erase(prompt.tokens.begin(), prompt.tokens.end() - static_cast<ptrdiff_t>(max));

@@ -222,6 +222,15 @@ std::string AnswerText(const Trajectory& t, const std::vector<std::string>& end_
   return text;
 }
 
+// An answer that was never generated has no score, whatever a store of before says.
+std::string ScoreOf(const Trajectory& t, RowText& row) {
+  const bool generated = t.finish != FinishReason::kAborted;
+  if (t.scored && generated) return nlohmann::json(t.reward).dump();
+  row.Note("answers_without_a_score");
+  if (!generated) row.Note("answers_never_generated");
+  return "null";
+}
+
 }  // namespace
 
 const char* FormName(ExportForm form) { return form == ExportForm::kTrl ? "trl" : "verl"; }
@@ -286,8 +295,7 @@ std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportFor
     std::string scores;
     for (const Trajectory& t : group.trajectories) {
       responses.push_back(AnswerText(t, end_tokens, row));
-      scores += (scores.empty() ? "" : ",") + (t.scored ? nlohmann::json(t.reward).dump() : std::string("null"));
-      if (!t.scored) row.Note("answers_without_a_score");
+      scores += (scores.empty() ? "" : ",") + ScoreOf(t, row);
     }
     row.Texts("responses", responses);
     row.Json("scores", "[" + scores + "]");
@@ -303,9 +311,8 @@ std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportFor
     } else {
       row.Messages("completion", {{"assistant", answer}});
     }
-    row.Json("reward", t.scored ? nlohmann::json(t.reward).dump() : "null");
-    if (!t.scored) row.Note("answers_without_a_score");
-    if (!t.rewards.empty()) {
+    row.Json("reward", ScoreOf(t, row));
+    if (!t.rewards.empty() && t.finish != FinishReason::kAborted) {
       nlohmann::json parts = nlohmann::json::object();
       for (const RewardPart& part : t.rewards) {
         if (part.scope == RewardScope::kTrajectory) parts[part.name] = part.value;

@@ -178,12 +178,10 @@ std::string EncodeStoredGroup(const StoredGroup& stored) {
     EncodeBehind(stored.group, payload);
     return payload;
   }
-  TrajectoryGroup marker = stored.group;
-  marker.lease.num_samples = 0;  // a group has as many trajectories as samples, or the codec refuses it
-  return writer.Bytes(stored.drop_reason)
-      .U32(static_cast<uint32_t>(stored.group.lease.num_samples))
-      .Take()
-      .append(Encode(marker));
+  writer.Bytes(stored.drop_reason).U32(static_cast<uint32_t>(stored.group.lease.num_samples));
+  TrajectoryGroup group = stored.group;
+  group.lease.num_samples = static_cast<int32_t>(group.trajectories.size());  // or the codec refuses it
+  return writer.Take().append(Encode(group));
 }
 
 StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload) {
@@ -201,7 +199,8 @@ StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload) {
     samples = reader.U32();
   }
   stored.group = DecodeTrajectoryGroup(BytesOf(reader.Rest()));
-  if (stored.group.trajectories.empty() != (stored.kind == GroupKind::kDropped)) {
+  const size_t answers = stored.group.trajectories.size();  // an older Plumb stored none of a dropped group
+  if (stored.kind == GroupKind::kGroup ? answers == 0 : answers != 0 && answers != samples) {
     throw Error(ErrorCode::kCorruption, "its kind and its trajectories contradict each other", where);
   }
   if (stored.kind == GroupKind::kDropped) stored.group.lease.num_samples = static_cast<int32_t>(samples);

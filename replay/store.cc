@@ -20,6 +20,7 @@
 #include "common/error.h"
 #include "replay/record.h"
 #include "replay/rocks.h"
+#include "replay/unscored.h"
 
 namespace plumb::replay {
 namespace {
@@ -361,14 +362,11 @@ std::vector<InsertResult> Store::Insert(std::span<const TrajectoryGroup> groups)
 }
 
 InsertResult Store::InsertDropped(const TrajectoryGroup& group, const std::string& reason) {
-  StoredGroup marker{GroupKind::kDropped, reason, {}};
-  marker.group.run_id = group.run_id;
-  marker.group.actor = group.actor;
-  marker.group.lease = group.lease;
-  marker.group.policy = group.policy;
+  const StoredGroup dropped{GroupKind::kDropped, reason, AsDropped(group, reason)};
+  CheckInvariants(dropped.group);
   Incoming incoming{&group, {}};
   if (group.run_id == impl_->run_id) {
-    incoming.value = Seal(LeaseKey(group.lease.purpose, group.lease.lease_id), EncodeStoredGroup(marker));
+    incoming.value = Seal(LeaseKey(group.lease.purpose, group.lease.lease_id), EncodeStoredGroup(dropped));
   }
   return InsertSealed(std::span(&incoming, 1)).front();
 }

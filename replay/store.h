@@ -76,13 +76,13 @@ struct LeaseMark {
 // What a key of `groups` holds. Do not change the values of existing entries: they are stored.
 enum class GroupKind : uint8_t {
   kGroup = 0,
-  kDropped = 1,  // an empty marker: the lease is answered, nothing to train on
+  kDropped = 1,  // the lease is answered, nothing to train on: no answer has a score
 };
 
 struct StoredGroup {
   GroupKind kind = GroupKind::kGroup;
   std::string drop_reason;   // kDropped only
-  TrajectoryGroup group;     // kDropped: lease, run_id and actor, no trajectories
+  TrajectoryGroup group;     // kDropped by an older Plumb: lease, run_id and actor, no trajectories
 };
 
 // What a rescoring said of one answer.
@@ -177,7 +177,7 @@ class Store {
   InsertResult Insert(const TrajectoryGroup& group);
   // The same for several with one sync; results in order.
   std::vector<InsertResult> Insert(std::span<const TrajectoryGroup> groups);
-  // Completes the lease with an empty marker.
+  // Completes the lease with a group that trains nothing (replay/unscored.h: AsDropped).
   InsertResult InsertDropped(const TrajectoryGroup& group, const std::string& reason);
   bool Contains(Purpose purpose, uint64_t lease_id) const;  // also true for what was trimmed
   std::optional<StoredGroup> Read(Purpose purpose, uint64_t lease_id) const;

@@ -33,25 +33,7 @@ int64_t OldestVersion(const TrajectoryGroup& group) {
   return oldest;
 }
 
-int64_t CountUnscored(const TrajectoryGroup& group) {
-  return std::count_if(group.trajectories.begin(), group.trajectories.end(), [](const Trajectory& t) { return !t.scored; });
-}
-
-// Nothing to learn from under an advantage that compares the answers of a group.
-bool EqualRewards(const TrajectoryGroup& group) {
-  return std::all_of(group.trajectories.begin(), group.trajectories.end(),
-                     [&](const Trajectory& t) { return t.reward == group.trajectories.front().reward; });
-}
-
 }  // namespace
-
-Unscored ParseUnscored(const std::string& on_failure) {
-  if (on_failure == "drop_group") return Unscored::kDropGroup;
-  if (on_failure == "requeue") return Unscored::kRequeue;
-  if (on_failure == "penalty") return Unscored::kKeep;
-  throw Error(ErrorCode::kInvalidArgument,
-              "reward.on_failure is '" + on_failure + "'; it must be drop_group, requeue or penalty");
-}
 
 ReplayTable::ReplayTable(Store* store, TableOptions options)
     : store_(store), options_(std::move(options)), train_(options_.lease_timeout_ms), eval_(options_.lease_timeout_ms) {
@@ -211,9 +193,9 @@ InsertResult ReplayTable::Insert(const TrajectoryGroup& group) { return InsertMa
 
 std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGroup> groups) {
   std::vector<InsertResult> results(groups.size(), InsertResult::kRefused);
-  enum class Fate : uint8_t { kRefuse, kStore, kDrop };
-  std::vector<Fate> fates(groups.size(), Fate::kRefuse);
-  std::vector<TrajectoryGroup> to_store;
+  enum class Way : uint8_t { kRefuse, kStore, kDrop };
+  std::vector<Way> ways(groups.size(), Way::kRefuse);
+  std::vector<Verdict> verdicts(groups.size());
   for (const TrajectoryGroup& group : groups) CheckInvariants(group);
   {
     std::lock_guard lock(mu_);
@@ -233,35 +215,35 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
         }
         continue;
       }
-      fates[i] = Fate::kStore;
-      const int64_t unscored = CountUnscored(group);
-      if (unscored == 0) {
-        if (options_.refill_rounds == 0 || group.lease.purpose != Purpose::kTrain || !EqualRewards(group)) continue;
-        if (book.Requeues(group.lease.lease_id) >= options_.refill_rounds) {
-          store_->Count("refill_limit");
-          continue;
-        }
-        fates[i] = Fate::kRefuse;
+      ways[i] = Way::kStore;
+      const bool train = group.lease.purpose == Purpose::kTrain;
+      // An evaluation says how many of its answers have no score; it is never thrown away for them.
+      const uint32_t requeues = book.Requeues(group.lease.lease_id);
+      Verdict& verdict = verdicts[i];
+      verdict = JudgeScores(group, train ? options_.unscored : Unscored::kKeep, requeues, options_.max_requeues);
+      if (verdict.unscored > 0) store_->Count("unscored_trajectories", verdict.unscored);
+      if (verdict.aborted > 0) store_->Count("aborted_trajectories", verdict.aborted);
+      if (!train) continue;
+      const auto again = [&](const std::string& counter) {
+        ways[i] = Way::kRefuse;
         book.Requeue(group.lease.lease_id);
-        store_->Count("dropped/equal_rewards");
+        store_->Count(counter);
         changed_.notify_all();
-        continue;
-      }
-      store_->Count("unscored_trajectories", unscored);
-      if (group.lease.purpose == Purpose::kEval || options_.unscored == Unscored::kKeep) continue;
-      fates[i] = Fate::kDrop;
-      if (options_.unscored == Unscored::kRequeue && book.Requeues(group.lease.lease_id) < options_.max_requeues) {
-        fates[i] = Fate::kRefuse;
-        book.Requeue(group.lease.lease_id);
-        store_->Count("requeued");
-        changed_.notify_all();
+      };
+      if (verdict.fate == Fate::kDrop) {
+        ways[i] = Way::kDrop;
+      } else if (verdict.fate == Fate::kRequeue) {
+        again("requeued");
+      } else if (options_.refill_rounds > 0 && EqualRewards(group)) {
+        if (requeues < options_.refill_rounds) again("dropped/equal_rewards");
+        else store_->Count("refill_limit");
       }
     }
   }
   // Outside the lock: the sync of the log is what takes time, and callers share it.
   std::vector<size_t> whole;
   for (size_t i = 0; i < groups.size(); ++i) {
-    if (fates[i] == Fate::kStore) whole.push_back(i);
+    if (ways[i] == Way::kStore) whole.push_back(i);
   }
   if (whole.size() == groups.size()) {
     results = store_->Insert(groups);
@@ -273,24 +255,21 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
     for (size_t k = 0; k < whole.size(); ++k) results[whole[k]] = stored[k];
   }
   for (size_t i = 0; i < groups.size(); ++i) {
-    if (fates[i] != Fate::kDrop) continue;
-    std::string reason = "unscored";
-    for (const Trajectory& t : groups[i].trajectories) {
-      if (!t.scored && !t.unscored_reason.empty()) {
-        reason = t.unscored_reason;
-        break;
-      }
-    }
+    if (ways[i] != Way::kDrop) continue;
+    const auto& [fate, unscored, aborted, cause, reason] = verdicts[i];
     results[i] = store_->InsertDropped(groups[i], reason);
     if (results[i] == InsertResult::kInserted) {
-      store_->Count("dropped/unscored");
+      store_->Count("dropped/" + cause);
       store_->Count("dropped/trajectories", static_cast<int64_t>(groups[i].trajectories.size()));
+      drop_log_.Warning("dropped the group of lease " + std::to_string(groups[i].lease.lease_id) + ", " + std::to_string(unscored) +
+                        " of its " + std::to_string(groups[i].trajectories.size()) + " answers " +
+                        (cause == "aborted" ? "were never generated: " : "have no score: ") + reason);
     }
   }
   {
     std::lock_guard lock(mu_);
     for (size_t i = 0; i < groups.size(); ++i) {
-      if (fates[i] != Fate::kRefuse) Book(groups[i].lease.purpose).Complete(groups[i].lease.lease_id);
+      if (ways[i] != Way::kRefuse) Book(groups[i].lease.purpose).Complete(groups[i].lease.lease_id);
     }
     changed_.notify_all();
   }

@@ -8,9 +8,8 @@
 //   s + version_base - max_staleness is refused ("stale") and its lease handed out again.
 //   Evaluation leases go out before training leases.
 //   Which prompt a lease carries, and which groups of earlier steps come with a step's own: replay/step_planner.h.
-// What happens to a training group that is not wholly scored (evaluation groups are always kept):
-//   kKeep: stored as it is, the learner masks what is unscored; kDropGroup: an empty marker (lease, no trajectories)
-//   completes the step; kRequeue: handed out again, at most max_requeues times, then dropped. All counted.
+// What happens to a training group that is not wholly scored: replay/unscored.h decides (evaluation groups are always kept). A
+//   dropped group completes its step like any other; the learner gets it with answers of which none has a score. All counted.
 // Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): with refill_rounds > 0 a training group whose answers all have the same
 //   reward is counted as dropped/equal_rewards and not stored; its lease goes out again with another prompt, at most
 //   refill_rounds times, then the group is kept. Which prompt is a function of lease and round: a restart draws the same.
@@ -30,16 +29,14 @@
 #include <utility>
 #include <vector>
 
+#include "common/log.h"
 #include "common/ports.h"
 #include "replay/leases.h"
 #include "replay/step_planner.h"
 #include "replay/store.h"
+#include "replay/unscored.h"
 
 namespace plumb::replay {
-
-enum class Unscored : uint8_t { kKeep, kDropGroup, kRequeue };
-// From configs::RewardConfig::on_failure: drop_group | requeue | penalty (= kKeep: the reward role has filled it in).
-Unscored ParseUnscored(const std::string& on_failure);
 
 struct TableOptions {
   uint64_t seed = 1;
@@ -79,7 +76,8 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   // Several with one sync of the log; results in order.
   std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup> groups);
 
-  // BatchSource. A dropped group is returned as its lease without trajectories. Replayed groups follow behind the step's own.
+  // BatchSource. A dropped group is returned with answers of which none has a score (without any where an older store held it).
+  // Replayed groups follow behind the step's own.
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
   void Finish() override;
@@ -110,7 +108,8 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   void Trim(int64_t step);
 
   // Store counters and the table's own: refused/<reason>, dropped/<reason>, requeued, expired, released, leased,
-  // unscored_trajectories, waiting, held, queue (finished groups of steps that nobody has asked for yet).
+  // unscored_trajectories, aborted_trajectories (of these, never generated), waiting, held, queue (finished groups of steps that
+  // nobody has asked for yet).
   std::map<std::string, int64_t> Counters() const;
   // One line for a progress display or a stall report, e.g. "step 17: 29 of 32 groups; missing 547 at 'actor-0' for 61 s".
   std::string Describe() const;
@@ -149,6 +148,7 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   Store* const store_;
   const TableOptions options_;
   std::unique_ptr<StepPlanner> planner_;
+  LogEvery drop_log_{std::chrono::seconds(5)};
 
   mutable std::mutex mu_;
   std::condition_variable changed_;

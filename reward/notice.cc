@@ -1,6 +1,7 @@
 #include "reward/notice.h"
 
 #include <chrono>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -9,23 +10,35 @@
 namespace plumb::reward {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+constexpr int kASecond = 5, kAMinute = 50;
+
+// What a topic has said lately.
+struct Topic {
+  Clock::time_point second, minute;  // when the one that is being counted began
+  int in_second = 0, in_minute = 0;
+  uint64_t left_out = 0;
+};
+
 std::mutex mu;
 std::function<void(const std::string&)> current;  // guarded by mu, as the rest
-std::chrono::steady_clock::time_point window;
-int in_window = 0;
-uint64_t left_out = 0;
+std::map<std::string, Topic> topics;              // as many as a recipe has parts
 
-void Send(const std::string& line, bool urgent) {
+void Send(const std::string& line, const std::string& name, bool urgent) {
   std::lock_guard lock(mu);
-  const auto now = std::chrono::steady_clock::now();
-  if (now - window > std::chrono::seconds(1)) window = now, in_window = 0;
-  if (!urgent && ++in_window > 5) {
-    ++left_out;
+  Topic& topic = topics[name];
+  const auto now = Clock::now();
+  if (now - topic.second > std::chrono::seconds(1)) topic.second = now, topic.in_second = 0;
+  if (now - topic.minute > std::chrono::minutes(1)) topic.minute = now, topic.in_minute = 0;
+  if (!urgent && (topic.in_second >= kASecond || topic.in_minute >= kAMinute)) {
+    ++topic.left_out;
     return;
   }
+  ++topic.in_second, ++topic.in_minute;
   std::string text = line;
-  if (left_out > 0) text += " (" + std::to_string(left_out) + " warnings left out)";
-  left_out = 0;
+  if (topic.left_out > 0) text += " (" + std::to_string(topic.left_out) + " warnings left out)";
+  topic.left_out = 0;
   if (current) {
     current(text);
   } else {
@@ -35,8 +48,8 @@ void Send(const std::string& line, bool urgent) {
 
 }  // namespace
 
-void Notice(const std::string& line) { Send(line, false); }
-void UrgentNotice(const std::string& line) { Send(line, true); }
+void Notice(const std::string& line, const std::string& topic) { Send(line, topic, false); }
+void UrgentNotice(const std::string& line) { Send(line, "", true); }
 
 std::function<void(const std::string&)> SetNoticeSink(std::function<void(const std::string&)> sink) {
   std::lock_guard lock(mu);

@@ -1,4 +1,5 @@
-// Where the reward role's warnings go: at most five a second, one line each; what was left out is counted in the next.
+// Where the reward role's warnings go: of each topic (a part's name) at most five a second and fifty a minute, one line each; what
+// was left out is counted in its next line.
 // Thread safety: any thread. Ownership: the sink is copied.
 #pragma once
 
@@ -7,7 +8,7 @@
 
 namespace plumb::reward {
 
-void Notice(const std::string& line);
+void Notice(const std::string& line, const std::string& topic = "");
 // For what must not be left out: the end of a run, a stall.
 void UrgentNotice(const std::string& line);
 // Replaces the sink (common/log unless set); returns the former. For tests.

@@ -36,6 +36,8 @@ std::string Shown(double value) {
   return text;
 }
 
+bool Aborted(const Trajectory& t) { return t.finish == FinishReason::kAborted; }
+
 }  // namespace
 
 std::vector<std::string> KnownKinds() {
@@ -204,7 +206,7 @@ std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGr
     }
     if (first == nullptr) return scores;
     Notice("reward '" + name + "' on group " + std::to_string(group.lease.lease_id) + ": " +
-           std::string(FailureName(first->failure)) + ": " + first->reason);
+               std::string(FailureName(first->failure)) + ": " + first->reason, name);
     // A rule is a pure function, and a quarantined input stays so: asking again gives the same.
     const bool hopeless = !part.function->slow() || first->failure == Failure::kQuarantined;
     if (attempt >= config_.retries || hopeless) return scores;
@@ -213,6 +215,28 @@ std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGr
 }
 
 std::vector<GroupScorer::PartResult> GroupScorer::ScoreParts(const TrajectoryGroup& group) {
+  const auto& all = group.trajectories;
+  if (std::none_of(all.begin(), all.end(), Aborted)) return RunParts(group);
+  TrajectoryGroup generated = group;
+  std::erase_if(generated.trajectories, Aborted);
+  generated.lease.num_samples = static_cast<int32_t>(generated.trajectories.size());
+  std::vector<PartResult> results;
+  if (generated.trajectories.empty()) {
+    for (const Part& part : parts_) results.push_back({.name = part.function->name(), .weight = part.weight, .scores = {}, .error = {}});
+  } else {
+    results = RunParts(generated);
+  }
+  for (PartResult& result : results) {  // back to one score an answer
+    if (result.error) continue;
+    std::vector<PartScore> scores;
+    size_t next = 0;
+    for (const Trajectory& t : all) scores.push_back(Aborted(t) ? PartScore::Skipped() : std::move(result.scores[next++]));
+    result.scores = std::move(scores);
+  }
+  return results;
+}
+
+std::vector<GroupScorer::PartResult> GroupScorer::RunParts(const TrajectoryGroup& group) {
   std::vector<PartResult> results(parts_.size());
   const auto run = [&](size_t p) {
     PartResult& result = results[p];
@@ -250,11 +274,19 @@ Outcome GroupScorer::ScoreGroup(TrajectoryGroup& group) {
 Outcome GroupScorer::Combine(TrajectoryGroup& group, const std::vector<PartResult>& results) {
   const size_t count = group.trajectories.size();
   Count("reward/groups");
-  std::string first_reason;
+  bool whole = true;
+  uint64_t aborted = 0;
+  std::string why_aborted, why_unscored;  // of the first
   for (size_t i = 0; i < count; ++i) {
     Trajectory& trajectory = group.trajectories[i];
     trajectory.rewards.clear();
     trajectory.reward = 0;
+    if (Aborted(trajectory)) {
+      trajectory.scored = false;
+      if (trajectory.unscored_reason.empty()) trajectory.unscored_reason = "the actor gave it up";
+      if (aborted++ == 0) why_aborted = trajectory.unscored_reason;
+      continue;
+    }
     trajectory.scored = true;
     trajectory.unscored_reason.clear();
     size_t applied = 0;
@@ -284,33 +316,29 @@ Outcome GroupScorer::Combine(TrajectoryGroup& group, const std::vector<PartResul
       trajectory.scored = false;
       trajectory.unscored_reason = applied == 0 ? "no reward part applies to this answer" : "the weighted sum overflowed";
       Count(applied == 0 ? "reward/failed/none_applies" : "reward/failed/overflow");
+      if (why_unscored.empty()) why_unscored = "sample " + std::to_string(trajectory.sample) + ": " + trajectory.unscored_reason;
     }
-    if (!trajectory.scored && first_reason.empty()) {
-      first_reason = "sample " + std::to_string(trajectory.sample) + ": " + trajectory.unscored_reason;
+    if (trajectory.scored) continue;
+    if (config_.on_failure != "penalty") {
+      whole = false;
+      trajectory.reward = 0;  // what the parts that answered have said stays in `rewards`
+      continue;
     }
+    for (RewardPart& part : trajectory.rewards) part.weight = 0;
+    trajectory.rewards.push_back({.name = "penalty", .value = config_.penalty, .weight = 1, .function_digest = "rule:penalty/1"});
+    trajectory.reward = config_.penalty;
+    trajectory.scored = true;
+    trajectory.unscored_reason.clear();
+    Count("reward/penalised");
   }
-  if (first_reason.empty()) return Outcome::kScored;
-
-  if (config_.on_failure == "penalty") {
-    for (Trajectory& trajectory : group.trajectories) {
-      if (trajectory.scored) continue;
-      for (RewardPart& part : trajectory.rewards) part.weight = 0;
-      trajectory.rewards.push_back({.name = "penalty", .value = config_.penalty, .weight = 1, .function_digest = "rule:penalty/1"});
-      trajectory.reward = config_.penalty;
-      trajectory.scored = true;
-      trajectory.unscored_reason.clear();
-      Count("reward/penalised");
-    }
-    return Outcome::kScored;
+  const std::string where = " on group " + std::to_string(group.lease.lease_id) + ": ";
+  if (!why_unscored.empty()) Notice("reward" + where + why_unscored, "reward");
+  if (aborted > 0) {
+    Count("reward/aborted", aborted);
+    Notice("reward" + where + std::to_string(aborted) + " of " + std::to_string(count) +
+               " answers were never generated and get no score: " + why_aborted, "aborted");
   }
-  for (Trajectory& trajectory : group.trajectories) {
-    if (trajectory.scored) trajectory.unscored_reason = "its group has no full set of scores; " + first_reason;
-    trajectory.scored = false;
-    trajectory.reward = 0;
-  }
-  const bool requeue = config_.on_failure == "requeue";
-  Count(requeue ? "reward/requeued_groups" : "reward/dropped_groups");
-  return requeue ? Outcome::kRequeue : Outcome::kDropGroup;
+  return whole && aborted == 0 ? Outcome::kScored : Outcome::kUnscored;
 }
 
 }  // namespace plumb::reward

@@ -2,12 +2,12 @@
 //
 // Purpose: implements plumb::Scorer. Trajectory::reward = sum of weight * value over the parts; each part stands in
 // Trajectory::rewards with the digest of the code that made it.
-// What a failure does: the part is tried again `retries` times, then on_failure decides for the group:
-//   drop_group  every answer of the group becomes !scored with a reason; whoever gets the group drops it
-//   requeue     the same, and Outcome says that the prompt should be handed out again
-//   penalty     each failed answer is scored with `penalty` as its whole reward (part "penalty"; its other parts are
-//               kept at weight 0), the rest of the group keeps its scores
-// A failure is never a 0, and each is counted under "reward/failed/<part>/<kind>".
+// What a failure does: the part is tried again `retries` times, then the answer is !scored with a reason; what becomes of its
+// group is for the store to decide (replay/unscored.h). Under on_failure = "penalty" alone the answer gets a score here:
+// `penalty` as its whole reward (part "penalty"; its other parts are kept at weight 0).
+// A failure is never a 0, each is counted under "reward/failed/<part>/<kind>", and the log says why (reward/notice.h).
+// An answer that the actor gave up (FinishReason::kAborted) was never generated: no part is asked for it, it keeps the
+// actor's reason and stays !scored under every policy. Counted as "reward/aborted".
 // Thread safety: Score() from any number of threads. Blocking: until the slowest part answered or its deadline.
 // Errors: construction throws one Error listing every problem of the recipe's parts. Score() throws FunctionDisabled
 // when a part broke five processes in 60 s: the run has to stop; nothing else.
@@ -29,8 +29,8 @@
 
 namespace plumb::reward {
 
-// Do not change the values of existing entries.
-enum class Outcome : uint8_t { kScored = 0, kDropGroup = 1, kRequeue = 2 };
+// kUnscored: an answer of the group has no score.
+enum class Outcome : uint8_t { kScored, kUnscored };
 
 // Every kind a recipe may name.
 std::vector<std::string> KnownKinds();
@@ -50,7 +50,7 @@ class GroupScorer : public Scorer {
   struct PartResult {
     std::string name;
     double weight = 0;
-    std::vector<PartScore> scores;   // [G]; empty when `error` is set
+    std::vector<PartScore> scores;   // [G]; skipped where an answer was never generated; empty when `error` is set
     double seconds = 0;              // wall time, retries and waiting for a worker included
     std::exception_ptr error;        // FunctionDisabled: the part will not be called again
   };
@@ -63,7 +63,7 @@ class GroupScorer : public Scorer {
   void ScoreMany(std::span<TrajectoryGroup> groups);
 
   // What happened so far: "reward/groups", "reward/failed/<part>/<kind>" (each failed attempt of an answer),
-  // "reward/retries", "reward/dropped_groups", "reward/requeued_groups", "reward/penalised".
+  // "reward/retries", "reward/aborted" (answers that were never generated), "reward/penalised".
   std::map<std::string, uint64_t> Counters() const;
   // "reward/<part>/latency_p50" and "_p99" over the last 1024 calls, in seconds, waiting for a worker included.
   std::map<std::string, double> Latencies() const;
@@ -77,6 +77,7 @@ class GroupScorer : public Scorer {
     std::chrono::milliseconds wait;  // the bound of one attempt, queue included
     int64_t workers;
   };
+  std::vector<PartResult> RunParts(const TrajectoryGroup& group);  // of answers that were generated
   std::vector<PartScore> RunPart(const Part& part, const TrajectoryGroup& group);
   void CountLatency(const std::string& part, double seconds);
   void Count(const std::string& name, uint64_t by = 1);

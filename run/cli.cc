@@ -7,6 +7,7 @@
 
 #include "common/log.h"
 #include "common/nearest.h"
+#include "learner/scoreless.h"
 #include "reward/plugin_host.h"
 
 namespace plumb::run {
@@ -34,6 +35,10 @@ int ExitCodeOf(ErrorCode code) {
     case ErrorCode::kUnsupported: return 9;
   }
   return 1;
+}
+
+int ExitCodeOf(const Error& error) {
+  return dynamic_cast<const learner::RewardFailed*>(&error) != nullptr ? kExitRewardFailed : ExitCodeOf(error.code());
 }
 
 namespace {
@@ -113,7 +118,7 @@ int RunCli(int argc, char** argv) {
       LogInfo(std::string("ended by an error: ") + e.what());  // the run's log; the terminal gets it once, as it is
       std::fprintf(stderr, "plumb: error: %s\n", e.what());
     }
-    return ExitCodeOf(e.code());
+    return ExitCodeOf(e);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "plumb: internal error: %s\n", e.what());
     return 1;

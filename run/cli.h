@@ -3,7 +3,7 @@
 // Exit codes (do not change the values of existing entries):
 //   0 done   1 internal error   2 invalid input or usage   3 not found   4 corrupted data   5 disk or operating system
 //   6 a peer or deadline   7 the run trained fewer steps than asked or ended below eval.bar   8 not finite   9 not supported by this build
-//   10 a reward part failed on every sample (plumb reward test)
+//   10 a reward part failed on every sample (plumb reward test), or on every answer of several steps (plumb train)
 // Thread safety: RunCli is called once, by main.
 #pragma once
 
@@ -19,6 +19,7 @@ inline constexpr int kExitFewerSteps = 7;
 inline constexpr int kExitRewardFailed = 10;
 
 int ExitCodeOf(ErrorCode code);
+int ExitCodeOf(const Error& error);  // learner::RewardFailed has a code of its own
 
 // Parses, runs the verb, prints "plumb: error: ..." on standard error, returns the exit code.
 int RunCli(int argc, char** argv);

@@ -64,14 +64,31 @@ Trajectory AsTrajectory(const Prompt& prompt, const actor::GeneratedSample& samp
   t.segments = {{.origin = Origin::kPrompt, .begin = 0, .end = begin, .media_digest = {}},
                 {.origin = Origin::kPolicy, .begin = begin, .end = end, .media_digest = {}}};
   t.finish = sample.finish;
+  t.unscored_reason = sample.reason;
   t.completion = tokenizer.Decode(sample.tokens);
   return t;
 }
 
 struct Tally {
   int64_t answers = 0, correct = 0, clipped = 0, unscored = 0, aborted = 0, tokens = 0, solved_prompts = 0;
+  std::string why_unscored, why_aborted;  // of the first of each
   double share() const { return answers ? static_cast<double>(correct) / static_cast<double>(answers) : 0; }
 };
+
+// The rule is asked for what was generated; the rest gets no score and keeps the engine's reason.
+std::vector<reward::PartScore> ScoresOf(reward::RewardFunction& rule, const TrajectoryGroup& group) {
+  TrajectoryGroup generated = group;
+  std::erase_if(generated.trajectories, [](const Trajectory& t) { return t.finish == FinishReason::kAborted; });
+  std::vector<reward::PartScore> given;
+  if (!generated.trajectories.empty()) given = rule.Score(generated, After(std::chrono::seconds(10)));
+  std::vector<reward::PartScore> scores;
+  size_t next = 0;
+  for (const Trajectory& t : group.trajectories) {
+    scores.push_back(t.finish == FinishReason::kAborted ? reward::PartScore::Failed(reward::Failure::kReported, t.unscored_reason)
+                                                        : given.at(next++));
+  }
+  return scores;
+}
 
 // Wilson's interval at 95 %. Answers to one prompt are not independent: n is the number of prompts.
 std::pair<double, double> Interval(double p, double n) {
@@ -121,21 +138,25 @@ int Eval(EvalArguments a) {
       group.lease.num_samples = static_cast<int32_t>(a.samples);
       group.lease.prompt = prompts[result.id];
       for (const auto& sample : result.samples) group.trajectories.push_back(AsTrajectory(prompts[result.id], sample, *model.tokenizer));
-      const auto scores = rule->Score(group, After(std::chrono::seconds(10)));
+      const auto scores = ScoresOf(*rule, group);
       bool solved = false;
       for (size_t i = 0; i < scores.size(); ++i) {
         const Trajectory& t = group.trajectories[i];
-        const bool right = scores[i].scored() && !scores[i].skipped && scores[i].value >= 0.5 && t.finish != FinishReason::kAborted;
+        const bool aborted = t.finish == FinishReason::kAborted, scored = scores[i].scored() && !scores[i].skipped;
+        const bool right = scored && scores[i].value >= 0.5;
+        std::string& first = aborted ? tally.why_aborted : tally.why_unscored;
+        if (!scored && first.empty()) first = scores[i].skipped ? "the rule does not apply" : scores[i].reason;
         ++tally.answers;
         tally.correct += right;
         tally.clipped += t.finish == FinishReason::kLength;
-        tally.aborted += t.finish == FinishReason::kAborted;
-        tally.unscored += !scores[i].scored() || scores[i].skipped;
+        tally.aborted += aborted;
+        tally.unscored += !scored;
         tally.tokens += t.completion_length();
         solved |= right;
         if (answers_file) {
-          const nlohmann::ordered_json line = {{"row", prompts[result.id].row}, {"sample", t.sample}, {"completion", t.completion},
-                                               {"ground_truth", prompts[result.id].ground_truth}, {"correct", right}};
+          nlohmann::ordered_json line = {{"row", prompts[result.id].row}, {"sample", t.sample}, {"completion", t.completion},
+                                         {"ground_truth", prompts[result.id].ground_truth}, {"correct", right}};
+          if (!scored) line["unscored_reason"] = scores[i].reason;
           answers_file->Append(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
         }
       }
@@ -146,12 +167,17 @@ int Eval(EvalArguments a) {
   if (StopRequested()) {
     throw Error(ErrorCode::kUnavailable, "interrupted after " + std::to_string(finished) + " of " + std::to_string(prompts.size()) + " prompts");
   }
+  if (tally.answers > 0 && tally.aborted == tally.answers) {
+    throw Error(engine.counters().nonfinite_samples > 0 ? ErrorCode::kNonFinite : ErrorCode::kInvalidArgument,
+                "not one answer was generated: " + tally.why_aborted, a.model);
+  }
   const auto [low, high] = Interval(tally.share(), static_cast<double>(prompts.size()));
   if (a.json) {
     const nlohmann::ordered_json out = {
         {"model", a.model}, {"dataset", a.dataset}, {"rows", ledger}, {"prompts", prompts.size()}, {"samples", a.samples},
         {"answers", tally.answers}, {"correct", tally.correct}, {"pass_at_1", tally.share()}, {"interval_95", {low, high}},
-        {"solved_prompts", tally.solved_prompts}, {"clipped", tally.clipped}, {"aborted", tally.aborted}, {"unscored", tally.unscored},
+        {"solved_prompts", tally.solved_prompts}, {"clipped", tally.clipped}, {"aborted", tally.aborted},
+        {"unscored", tally.unscored}, {"unscored_reason", tally.why_aborted.empty() ? tally.why_unscored : tally.why_aborted},
         {"temperature", a.temperature}, {"tokens", tally.tokens}, {"seconds", seconds}};
     std::printf("%s\n", out.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
   } else {
@@ -162,8 +188,14 @@ int Eval(EvalArguments a) {
                   prompts.size(), static_cast<long long>(a.samples));
     }
     if (tally.clipped > 0) std::printf("%lld answers cut at the limit\n", static_cast<long long>(tally.clipped));
-    if (tally.aborted > 0) std::printf("%lld answers aborted, counted as wrong\n", static_cast<long long>(tally.aborted));
-    if (tally.unscored > 0) std::printf("%lld answers could not be scored, counted as wrong\n", static_cast<long long>(tally.unscored));
+    if (tally.unscored > 0) {
+      std::printf("%lld answers have no score and count as wrong", static_cast<long long>(tally.unscored));
+      if (tally.aborted > 0) {
+        std::printf(", %lld (%.1f %%) of them were never generated: %s", static_cast<long long>(tally.aborted),
+                    100 * static_cast<double>(tally.aborted) / static_cast<double>(tally.answers), tally.why_aborted.c_str());
+      }
+      std::printf("%s%s\n", tally.why_unscored.empty() ? "" : "; the first of the rule: ", tally.why_unscored.c_str());
+    }
     std::printf("%lld tokens in %.1f s, %.0f tokens/s\n", static_cast<long long>(tally.tokens), seconds,
                 static_cast<double>(tally.tokens) / std::max(1e-9, seconds));
   }

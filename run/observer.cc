@@ -3,9 +3,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -42,7 +44,7 @@ int64_t PeakResidentBytes() {
 Json EvalJson(const std::optional<learner::EvalResult>& e) {
   if (!e) return nullptr;
   Json out = {{"accuracy", e->accuracy}, {"reward", e->reward}, {"reward_se", e->reward_se}, {"answers", e->answers},
-              {"unscored", e->unscored}, {"version", e->version}};
+              {"unscored", e->unscored}, {"aborted", e->aborted}, {"version", e->version}};
   if (e->loss) out["loss"] = *e->loss;
   return out;
 }
@@ -115,28 +117,27 @@ void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
   StartTraining(step);
   const int64_t every = session_.config().metrics.samples_every;
   if (every <= 0 || step % every != 0) return;
-  // One prompt a time, its best and its worst answer: what moved the policy.
-  const TrajectoryGroup* group = nullptr;
-  for (const auto& g : groups) {
-    if (!g.trajectories.empty()) {
-      group = &g;
-      break;
-    }
-  }
-  if (!group) return;
+  // One prompt a time, its best and its worst answer: what moved the policy. Where no answer has a score, it shows why.
+  const auto scored = [](const TrajectoryGroup& g) {
+    return std::any_of(g.trajectories.begin(), g.trajectories.end(), [](const Trajectory& t) { return t.scored; });
+  };
+  auto group = std::find_if(groups.begin(), groups.end(), scored);
+  if (group == groups.end()) group = std::find_if(groups.begin(), groups.end(), [](const auto& g) { return !g.trajectories.empty(); });
+  if (group == groups.end()) return;
   const auto [worst, best] = std::minmax_element(
-      group->trajectories.begin(), group->trajectories.end(),
-      [](const Trajectory& a, const Trajectory& b) { return a.reward < b.reward; });
+      group->trajectories.begin(), group->trajectories.end(), [](const Trajectory& a, const Trajectory& b) {
+        return std::pair(a.scored, a.scored ? a.reward : 0.0) < std::pair(b.scored, b.scored ? b.reward : 0.0);
+      });
   for (const auto* t : {&*best, &*worst}) {
     Json parts = Json::object();
     for (const auto& part : t->rewards) parts[part.name] = part.value;
     const auto prompt_tokens = std::span(t->tokens).first(static_cast<size_t>(t->prompt_length()));
-    const Json entry = {{"step", step}, {"lease_id", group->lease.lease_id}, {"sample", t->sample},
-                        {"prompt", session_.tokenizer().Decode(prompt_tokens)}, {"completion", t->completion},
-                        {"reward", t->scored ? Json(t->reward) : Json(nullptr)}, {"parts", parts},
-                        {"finish", t->finish == FinishReason::kStop ? "stop"
-                                   : t->finish == FinishReason::kLength ? "length" : "aborted"},
-                        {"ground_truth", group->lease.prompt.ground_truth}};
+    Json entry = {{"step", step}, {"lease_id", group->lease.lease_id}, {"sample", t->sample},
+                  {"prompt", session_.tokenizer().Decode(prompt_tokens)}, {"completion", t->completion},
+                  {"reward", t->scored ? Json(t->reward) : Json(nullptr)}, {"parts", parts},
+                  {"finish", t->finish == FinishReason::kStop ? "stop" : t->finish == FinishReason::kLength ? "length" : "aborted"},
+                  {"ground_truth", group->lease.prompt.ground_truth}};
+    if (!t->scored) entry["unscored_reason"] = t->unscored_reason;
     const std::string line = entry.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
     if (std::fwrite(line.data(), 1, line.size(), samples_) != line.size()) {
       throw Error(ErrorCode::kNoSpace, "cannot write", session_.folder().samples());
@@ -159,18 +160,50 @@ void Observer::Evaluated(const learner::EvalResult& result, std::span<const Traj
                 static_cast<long long>(result.version), result.accuracy, static_cast<long long>(result.answers),
                 result.reward, result.reward_se);
   Note(line);
-  if (result.unscored) Note("  " + std::to_string(result.unscored) + " of them could not be scored");
+  if (result.unscored == 0) return;
+  char share[32];
+  std::snprintf(share, sizeof share, "%.1f %%", 100 * static_cast<double>(result.aborted) / static_cast<double>(result.answers));
+  Note("  " + std::to_string(result.unscored) + " of them have no score and count as not solved" +
+       (result.aborted > 0 ? ", " + std::to_string(result.aborted) + " (" + share + ") were never generated" : "") +
+       (result.reason.empty() ? "" : "; the first: " + result.reason));
 }
 
 void Observer::Finish(const RunSummary& summary) {
+  if (!configs::IsOffline(session_.config())) Note(LossLine(summary.counters));
   progress_.reset();
   RealFileSystem().WriteFileAtomic(session_.folder().summary(), SummaryJson(summary));
   WriteReport(session_.folder().path, session_.folder().report());
 }
 
+std::string LossLine(const std::map<std::string, int64_t>& counters) {
+  const auto count = [&](const std::string& name) {
+    const auto found = counters.find(name);
+    return found == counters.end() ? int64_t{0} : found->second;
+  };
+  int64_t groups = 0;
+  std::string causes;
+  for (const auto& [name, n] : counters) {
+    if (!name.starts_with("dropped/") || name == "dropped/trajectories" || n == 0) continue;
+    groups += n;
+    causes += (causes.empty() ? "" : ", ") + std::to_string(n) + " " + name.substr(8);
+  }
+  std::string line = "dropped: ";
+  line += groups == 0 ? "nothing" : std::to_string(groups) + " groups (" + causes + "; answers of groups that trained nothing: " +
+                                        std::to_string(count("dropped/trajectories")) + ")";
+  const int64_t unscored = count("unscored_trajectories"), aborted = count("aborted_trajectories");
+  line += "; answers without a score: " + std::to_string(unscored);
+  if (aborted > 0) line += ", " + std::to_string(aborted) + " of them never generated";
+  if (const int64_t again = count("requeued"); again > 0) line += "; groups asked for again: " + std::to_string(again);
+  return line;
+}
+
 std::string SummaryJson(const RunSummary& summary) {
   const learner::LearnerResult& r = summary.learner;
   Json dropped = Json::object(), counters = Json::object();
+  const auto count = [&](const char* name) {
+    const auto found = summary.counters.find(name);
+    return found == summary.counters.end() ? int64_t{0} : found->second;
+  };
   for (const auto& [name, count] : summary.counters) {
     if (name.rfind("dropped/", 0) == 0) dropped[name.substr(8)] = count;
     else counters[name] = count;
@@ -189,6 +222,7 @@ std::string SummaryJson(const RunSummary& summary) {
               {"skipped_updates", r.skipped_updates},
               {"equal_reward_steps", r.equal_reward_steps},
               {"dropped", dropped},
+              {"unscored", {{"answers", count("unscored_trajectories")}, {"never_generated", count("aborted_trajectories")}}},
               {"counters", counters}};
   for (const auto& [name, sha] : r.model_sha256) out[name + "_sha256"] = sha;  // weights and moments of a critic
   if (r.sft) {

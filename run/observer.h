@@ -52,6 +52,9 @@ void AddRolloutCounters(const actor::RolloutCounters& rollout, std::map<std::str
 // The weights version 0 starts from: loaded from model.path or initialised from the seed.
 policy_model::Weights MakeWeights(const Session& session);
 
+// What was dropped and what has no score, on one line, from a run's counters.
+std::string LossLine(const std::map<std::string, int64_t>& counters);
+
 // summary.json as text.
 std::string SummaryJson(const RunSummary& summary);
 

@@ -67,12 +67,17 @@ std::string Progress::Describe(int64_t step, const std::map<std::string, double>
                   Duration(each * static_cast<double>(steps_ - done)).c_str());
     return text;
   }
-  char kl[32] = "-";  // no token had a gradient, so none was measured
-  const char* const measured = metrics.count("objective/kl") ? "objective/kl" : "policy/approx_kl";
-  if (metrics.count(measured)) std::snprintf(kl, sizeof kl, "%.4f", value(measured));
-  std::snprintf(text, sizeof text, "step %lld/%lld  reward %.3f  kl %s  length %.1f  %.0f tok/s  %s left",
-                static_cast<long long>(done), static_cast<long long>(steps_), value("reward/mean"), kl,
-                value("response_length/mean"), value("perf/tokens_per_s"),
+  // "-": nothing was measured, for no token had a gradient, no answer a score, or none was generated.
+  const auto measured = [&](const char* name, int digits) -> std::string {
+    if (!metrics.count(name)) return "-";
+    char number[32];
+    std::snprintf(number, sizeof number, "%.*f", digits, value(name));
+    return number;
+  };
+  const std::string kl = measured(metrics.count("objective/kl") ? "objective/kl" : "policy/approx_kl", 4);
+  std::snprintf(text, sizeof text, "step %lld/%lld  reward %s  kl %s  length %s  %.0f tok/s  %s left",
+                static_cast<long long>(done), static_cast<long long>(steps_), measured("reward/mean", 3).c_str(), kl.c_str(),
+                measured("response_length/mean", 1).c_str(), value("perf/tokens_per_s"),
                 Duration(each * static_cast<double>(steps_ - done)).c_str());
   return text;
 }

@@ -274,7 +274,9 @@ std::string AccuracyTile(const RunData& data) {
   }
   if (const Json* either = after ? after : before) label += "<br>" + Grouped(Number(Find(*either, {"answers"}), 0)) + " answers";
   const double unscored = (before ? Number(Find(*before, {"unscored"}), 0) : 0) + (after ? Number(Find(*after, {"unscored"}), 0) : 0);
-  if (unscored > 0) label += ", " + Grouped(unscored) + " could not be scored";
+  if (unscored > 0) label += ", " + Grouped(unscored) + " without a score count as not solved";
+  const double aborted = (before ? Number(Find(*before, {"aborted"}), 0) : 0) + (after ? Number(Find(*after, {"aborted"}), 0) : 0);
+  if (aborted > 0) label += ", " + Grouped(aborted) + " of them never generated";
   return Tile(value, label, "tile wide");
 }
 
@@ -291,9 +293,13 @@ std::string Header(const RunData& data) {
     }
     double dropped = 0;
     if (const Json* d = Find(s, {"dropped"})) {
-      for (const auto& [name, count] : d->items()) dropped += Number(&count, 0);
+      for (const auto& [name, count] : d->items()) dropped += name == "trajectories" ? 0 : Number(&count, 0);  // those are their answers
     }
-    if (dropped > 0) out += Tile(Grouped(dropped), "dropped, see Counters");
+    if (dropped > 0) out += Tile(Grouped(dropped), "groups dropped, see Counters");
+    if (const Json* u = Find(s, {"unscored"})) {
+      const double answers = Number(Find(*u, {"answers"}), 0), never = Number(Find(*u, {"never_generated"}), 0);
+      if (answers > 0) out += Tile(Grouped(answers), "answers without a score" + (never > 0 ? ", " + Grouped(never) + " never generated" : ""));
+    }
   } else if (!data.metrics.empty()) {
     out += Tile(Grouped(static_cast<double>(data.metrics.back()["step"].get<int64_t>() + 1)), "steps so far");
   }

@@ -23,7 +23,7 @@ void ForgetScores(TrajectoryGroup& group) {
     t.rewards.clear();
     t.reward = 0;
     t.scored = false;
-    t.unscored_reason.clear();
+    if (t.finish != FinishReason::kAborted) t.unscored_reason.clear();  // else it is the actor's
   }
 }
 
@@ -55,12 +55,18 @@ RescoreReport RescoreStore(replay::Store& store, reward::GroupScorer& scorer, co
     scorer.ScoreMany(batch);
     for (size_t g = 0; g < batch.size(); ++g) {
       replay::GroupScore score;
-      int64_t failed = 0;
+      int64_t failed = 0, aborted = 0;
       for (const Trajectory& t : batch[g].trajectories) {
         score.answers.push_back({.reward = t.reward, .parts = t.rewards});
-        if (t.scored) continue;
+        aborted += t.finish == FinishReason::kAborted;
+        if (t.scored || t.finish == FinishReason::kAborted) continue;
         ++failed;
         ++report.failures[t.unscored_reason.empty() ? "no reason given" : t.unscored_reason];
+      }
+      report.aborted_answers += aborted;
+      if (aborted == static_cast<int64_t>(score.answers.size())) {
+        ++report.not_generated;
+        continue;
       }
       if (failed > 0) {
         ++report.failed;
@@ -72,6 +78,7 @@ RescoreReport RescoreStore(replay::Store& store, reward::GroupScorer& scorer, co
       }
       ++report.scored;
       for (size_t i = 0; i < score.answers.size(); ++i) {
+        if (batch[g].trajectories[i].finish == FinishReason::kAborted) continue;
         sum += score.answers[i].reward;
         ++report.answers;
         const Trajectory& then = before[g].trajectories[i];
@@ -109,7 +116,8 @@ RescoreReport RescoreStore(replay::Store& store, reward::GroupScorer& scorer, co
 std::vector<std::string> RescoreReport::Describe() const {
   const auto n = [](int64_t v) { return std::to_string(v); };
   std::vector<std::string> lines = {"groups: " + n(groups) + " read = " + n(scored) + " scored + " + n(already) + " scored before + " +
-                                    n(failed) + " failed + " + n(dropped) + " dropped"};
+                                    n(failed) + " failed + " + n(dropped) + " dropped + " + n(not_generated) + " never generated"};
+  if (aborted_answers > 0) lines.push_back("answers never generated, and not scored: " + n(aborted_answers));
   if (answers > 0) {
     char text[160];
     std::snprintf(text, sizeof text, "mean reward of %lld answers: %.4f", static_cast<long long>(answers), mean);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "configs/config.h"
+#include "replay/unscored.h"
 #include "reward/reward_model.h"
 #include "reward/scorer.h"
 #include "run/cli.h"
@@ -39,7 +40,7 @@ struct Scored {
   const RewardSample* sample;
   size_t group = 0;
   double seconds = 0;  // of its group: the slowest part's call
-  reward::Outcome outcome = reward::Outcome::kScored;
+  replay::Fate fate = replay::Fate::kKeep;  // of its group in a run, at the first try
   Trajectory trajectory;
   std::vector<PartScore> parts;
 };
@@ -123,7 +124,7 @@ void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>
       rows.back().push_back(!score.scored() ? std::string(reward::FailureName(score.failure))
                                             : score.skipped ? "-" : Number(score.value));
     }
-    rows.back().push_back(s.trajectory.scored ? Number(s.trajectory.reward) : s.outcome == reward::Outcome::kRequeue ? "requeued" : "dropped");
+    rows.back().push_back(s.trajectory.scored ? Number(s.trajectory.reward) : s.fate == replay::Fate::kRequeue ? "requeued" : "dropped");
     rows.back().push_back(Time(s.seconds));
   }
   PrintTable(rows);
@@ -264,9 +265,11 @@ int Test(const TestArguments& a) {
         }
       }
     }
-    const reward::Outcome outcome = scorer.Combine(group, results);
+    scorer.Combine(group, results);
+    const replay::Verdict verdict = replay::JudgeScores(group, replay::ParseUnscored(config.reward.on_failure), 0, 1);
+    if (verdict.fate != replay::Fate::kKeep) group = replay::AsDropped(group, verdict.reason);
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
-      Scored s{.sample = &samples[scored.size()], .group = g, .seconds = slowest, .outcome = outcome,
+      Scored s{.sample = &samples[scored.size()], .group = g, .seconds = slowest, .fate = verdict.fate,
                .trajectory = group.trajectories[i], .parts = {}};
       for (const auto& result : results) s.parts.push_back(result.scores[i]);
       scored.push_back(std::move(s));

@@ -15,6 +15,7 @@
 #include "replay/arithmetic.h"
 #include "replay/dataset_import.h"
 #include "run/overlong.h"
+#include "run/prompt_room.h"
 
 namespace plumb::run {
 namespace {
@@ -212,32 +213,52 @@ void Session::ReadModel() {
 PromptData LoadPrompts(const Session& session) {
   const auto& config = session.config();
   PromptData data;
+  const PromptRoom room = RoomForPrompts(config, session.shape());
+  std::map<std::string, std::string> left_out;  // dataset -> why rows are missing, for an error
   const bool generated_train = config.data.train == kArithmetic, generated_eval = config.data.eval == kArithmetic;
   if (generated_train || generated_eval) {
     replay::ArithmeticSets sets = Arithmetic(config);
     if (generated_train) data.train = std::move(sets.train);
     if (generated_eval) data.eval = std::move(sets.eval);
+    FitCounts overlong;
     for (auto* list : {&data.train, &data.eval}) {
       for (Prompt& p : *list) p.tokens = session.Tokenize(p);
+      const FitCounts n = FitPrompts(room, config.data.overlong, "generated sums", *list);
+      if (n.left_out > 0) left_out[list == &data.train ? "train" : "eval"] = std::to_string(n.left_out) + " are longer: " + room.bound;
+      overlong.left_out += n.left_out;
+      overlong.cut += n.cut;
     }
     data.notes.push_back("generated sums: " + std::to_string(data.train.size()) + " to train on, " +
-                         std::to_string(data.eval.size()) + " held out");
+                         std::to_string(data.eval.size()) + " held out" +
+                         (overlong.left_out + overlong.cut > 0 ? ", " + std::to_string(overlong.left_out) + " left out and " +
+                                                                     std::to_string(overlong.cut) + " cut: " + room.bound
+                                                               : ""));
   }
   const auto import = [&](const std::string& file, const std::string& dataset) {
     replay::ImportOptions options = replay::ImportOptionsOf(config.data, dataset);
     options.tokenize = [&](const Prompt& p) { return session.Tokenize(p); };
+    options.max_prompt_tokens = room.tokens;
+    options.max_prompt_bound = room.bound;
     if (dataset == "eval" && config.data.eval_prompts > 0) options.limit = config.data.eval_prompts;
     replay::ImportedPrompts imported = replay::ImportPrompts(file, options);
     for (const std::string& note : imported.ledger.Notes(file)) data.notes.push_back(note);
+    if (imported.ledger.TotalRejected() > 0) {
+      left_out[dataset] = imported.ledger.Describe() + (imported.ledger.rejected.contains("overlong") ? ": " + room.bound : "");
+    }
     return std::move(imported.prompts);
   };
   if (!generated_train) data.train = import(config.data.train, "train");
   if (!generated_eval && !config.data.eval.empty()) data.eval = import(config.data.eval, "eval");
+  const auto why = [&](const char* dataset) { return left_out.contains(dataset) ? " (" + left_out.at(dataset) + ")" : ""; };
   if (static_cast<int64_t>(data.train.size()) < config.rollout.prompts_per_step) {
     throw Error(ErrorCode::kInvalidArgument,
                 "rollout.prompts_per_step is " + std::to_string(config.rollout.prompts_per_step) + " but " +
-                    config.data.train + " has only " + std::to_string(data.train.size()) + " usable rows",
+                    config.data.train + " has only " + std::to_string(data.train.size()) + " usable rows" + why("train"),
                 "data.train");
+  }
+  if (!config.data.eval.empty() && data.eval.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, config.data.eval + " has no usable row" + why("eval") + "; set data.eval = \"\" to do without",
+                "data.eval");
   }
   return data;
 }

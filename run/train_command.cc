@@ -95,6 +95,12 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     return kExitFewerSteps;
   }
   const double bar = session.config().eval.bar;
+  if (r.after && bar > 0 && r.after->aborted > 0) {
+    std::fprintf(stderr, "plumb: error: the recipe's eval.bar = %.3f is not met: %lld of %lld held-out answers were never generated; "
+                 "the first answer without a score: %s\n",
+                 bar, static_cast<long long>(r.after->aborted), static_cast<long long>(r.after->answers), r.after->reason.c_str());
+    return kExitFewerSteps;
+  }
   if (r.after && r.after->accuracy < bar) {
     std::fprintf(stderr, "plumb: error: held-out pass@1 %.3f is below the recipe's eval.bar = %.3f\n", r.after->accuracy, bar);
     return kExitFewerSteps;

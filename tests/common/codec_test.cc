@@ -57,6 +57,37 @@ TrajectoryGroup MakeGroup(int samples, int completion_tokens, uint32_t seed) {
   return g;
 }
 
+// A part's index is a token or a segment that is there; whoever reads it may use it without looking.
+TEST(Trajectory, ARewardOfATokenOrSegmentThatIsNotThereIsRefused) {
+  const TrajectoryGroup good = MakeGroup(1, 4, 3);
+  const auto n = static_cast<int32_t>(good.trajectories[0].tokens.size());
+  ASSERT_EQ(n, 7);
+  struct Case {
+    RewardScope scope;
+    int32_t index;
+    bool holds;
+  };
+  for (const Case& c : {Case{RewardScope::kToken, n - 1, true}, Case{RewardScope::kToken, n, false}, Case{RewardScope::kToken, -1, false},
+                        Case{RewardScope::kSegment, 1, true}, Case{RewardScope::kSegment, 2, false}, Case{RewardScope::kSegment, 5, false},
+                        Case{RewardScope::kTrajectory, 0, true}, Case{RewardScope::kTrajectory, -1, false}}) {
+    TrajectoryGroup group = good;
+    group.trajectories[0].rewards[1].scope = c.scope;
+    group.trajectories[0].rewards[1].index = c.index;
+    const std::string what = std::to_string(static_cast<int>(c.scope)) + " " + std::to_string(c.index);
+    if (c.holds) {
+      EXPECT_NO_THROW(CheckInvariants(group)) << what;
+      continue;
+    }
+    try {
+      CheckInvariants(group);
+      ADD_FAILURE() << what;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kCorruption) << what;
+      EXPECT_NE(std::string(e.what()).find("'token'"), std::string::npos) << e.what();
+    }
+  }
+}
+
 TEST(Codec, GroupRoundTripsEveryFieldBitForBit) {
   const TrajectoryGroup group = MakeGroup(3, 40, 1);
   ASSERT_NO_THROW(CheckInvariants(group));

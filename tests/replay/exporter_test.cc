@@ -140,6 +140,26 @@ TEST(ExporterTest, WhatDoesNotComeBackIsCountedAndNamed) {
   EXPECT_FALSE(std::filesystem::exists(folder / "out2"));
 }
 
+// Also where an older Plumb gave it one.
+TEST(ExporterTest, AnAnswerThatWasNeverGeneratedHasNoScore) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "s");
+  TrajectoryGroup group = Answer(PlainLease(3), 7);
+  group.trajectories[0].finish = FinishReason::kAborted;
+  store->Insert(group);
+  ExportRequest request{.dataset = "", .rows = ExportRows::kRollouts, .out = folder / "trl"};
+  const ExportReport report = ExportDataset(*store, request);
+  EXPECT_EQ(report.notes.at("answers_without_a_score"), 1);
+  EXPECT_EQ(report.notes.at("answers_never_generated"), 1);
+  const std::string text = ReadFile(folder / "trl");
+  const Json first = Json::parse(text.substr(0, text.find('\n')));
+  EXPECT_TRUE(first.at("reward").is_null() && !first.contains("rewards")) << first;
+  request.form = ExportForm::kVerl;
+  request.out = folder / "verl";
+  ExportDataset(*store, request);
+  EXPECT_EQ(Json::parse(ReadFile(folder / "verl")).at("scores"), Json::parse("[null, 0.0]"));
+}
+
 TEST(ExporterTest, RolloutsInBothForms) {
   TempFolder folder;
   auto store = OpenStore(folder / "s");

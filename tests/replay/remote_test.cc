@@ -130,11 +130,11 @@ TEST(RemoteTest, ServedBytesAreThoseOfTheStore) {
     EXPECT_EQ(remote, service.table->Next(step, After(1s)));
     if (step == 0) continue;
     ASSERT_EQ(remote.size(), 5u);
-    EXPECT_TRUE(remote[1].trajectories.empty());
+    for (const Trajectory& t : remote[1].trajectories) EXPECT_FALSE(t.scored);
     EXPECT_EQ(remote[1].lease.lease_id, 5u);
     EXPECT_EQ(remote[1].lease.num_samples, 2);
     EXPECT_LT(remote[4].lease.lease_id, 4u);  // of step 0
-    EXPECT_FALSE(remote[4].trajectories.empty());
+    EXPECT_TRUE(remote[4].trajectories.at(0).scored);
     BatchWriter expected(5);
     for (const TrajectoryGroup& group : remote) {
       const uint64_t id = group.lease.lease_id;
@@ -270,7 +270,8 @@ TEST(RemoteTest, AWaitingLeaseIsAnsweredWhenTheLearnerAsks) {
   EXPECT_EQ(actor->InsertMany(groups), std::vector<InsertResult>(4, InsertResult::kInserted));
   const auto result = batch.get();
   ASSERT_EQ(result.size(), 4u);
-  EXPECT_TRUE(result[2].trajectories.empty());  // dropped: its lease travels all the same
+  ASSERT_EQ(result[2].trajectories.size(), 2u);
+  for (const Trajectory& t : result[2].trajectories) EXPECT_FALSE(t.scored);  // dropped: it travels all the same
   EXPECT_EQ(result[2].lease, got[2]);
   learner->Finish();
   EXPECT_TRUE(actor->Lease(1, After(20s)).empty());

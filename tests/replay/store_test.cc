@@ -95,14 +95,15 @@ TEST(StoreTest, RefusesAGroupThatDoesNotHoldTogether) {
   EXPECT_FALSE(store->Contains(Purpose::kTrain, 1));
 }
 
-TEST(StoreTest, DroppedMarkerCompletesTheLease) {
+TEST(StoreTest, ADroppedGroupCompletesTheLease) {
   TempFolder folder;
   auto store = OpenStore(folder / "store");
   EXPECT_EQ(store->InsertDropped(PlainGroup(4), "timeout"), InsertResult::kInserted);
   const auto stored = store->Read(Purpose::kTrain, 4);
   EXPECT_EQ(stored->kind, GroupKind::kDropped);
   EXPECT_EQ(stored->drop_reason, "timeout");
-  EXPECT_TRUE(stored->group.trajectories.empty());
+  ASSERT_EQ(stored->group.trajectories.size(), 2u);
+  for (const Trajectory& t : stored->group.trajectories) EXPECT_FALSE(t.scored);
   EXPECT_EQ(stored->group.lease, PlainLease(4));
   EXPECT_EQ(store->Insert(PlainGroup(4)), InsertResult::kDuplicate);
 }

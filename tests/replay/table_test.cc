@@ -235,12 +235,51 @@ TEST(TableTest, UnscoredGroupsByPolicy) {
       EXPECT_EQ(batch[0], group);
       EXPECT_EQ(ring.table->Counters()["unscored_trajectories"], 1);
     } else {
-      EXPECT_TRUE(batch[0].trajectories.empty());
+      ASSERT_EQ(batch[0].trajectories.size(), 2u);
+      EXPECT_FALSE(batch[0].trajectories[0].scored);
+      EXPECT_EQ(batch[0].trajectories[0].unscored_reason, "its group was dropped: timeout");
+      EXPECT_EQ(batch[0].trajectories[1].unscored_reason, "timeout");
       EXPECT_EQ(batch[0].lease.lease_id, 0u);
       EXPECT_EQ(ring.table->Counters()["dropped/unscored"], 1);
       EXPECT_EQ(ring.store->Read(Purpose::kTrain, 0)->drop_reason, "timeout");
     }
     EXPECT_EQ(ring.table->Insert(Answer(group.lease, 0)), InsertResult::kDuplicate);
+  }
+}
+
+// The actor gave answers up: that is no failure of the reward, and no answer is asked for again.
+TEST(TableTest, AnswersThatWereNeverGeneratedCountAsWhatTheyAre) {
+  for (const Unscored policy : {Unscored::kKeep, Unscored::kDropGroup, Unscored::kRequeue}) {
+    TableOptions o = Small();
+    o.unscored = policy;
+    o.prompts_per_step = 2;
+    Ring ring(o);
+    ring.Ask(0);
+    const auto leases = ring.Lease(2);
+    ASSERT_EQ(leases.size(), 2u);
+    TrajectoryGroup one = Answer(leases[0], 0), all = Answer(leases[1], 0);
+    const auto abort = [](Trajectory& t) {
+      t.finish = FinishReason::kAborted;
+      t.scored = false;
+      t.rewards.clear();
+      t.reward = 0;
+      t.unscored_reason = "too long";
+    };
+    abort(one.trajectories[1]);
+    for (Trajectory& t : all.trajectories) abort(t);
+    for (const TrajectoryGroup* group : {&one, &all}) EXPECT_EQ(ring.table->Insert(*group), InsertResult::kInserted);
+    const auto batch = ring.table->Next(0, After(0ms));
+    ASSERT_EQ(batch.size(), 2u);
+    EXPECT_EQ(batch[0], one) << "the other answer of the group trains";
+    EXPECT_EQ(batch[1], all);
+    auto counters = ring.table->Counters();
+    EXPECT_EQ(counters["unscored_trajectories"], 3);
+    EXPECT_EQ(counters["aborted_trajectories"], 3);
+    EXPECT_EQ(counters["dropped/aborted"], 1);
+    EXPECT_EQ(counters["dropped/trajectories"], 2);
+    EXPECT_EQ(counters["dropped/unscored"], 0);
+    EXPECT_EQ(counters["requeued"], 0);
+    EXPECT_EQ(ring.store->Read(Purpose::kTrain, all.lease.lease_id)->drop_reason, "too long");
   }
 }
 

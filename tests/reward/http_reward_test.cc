@@ -111,7 +111,7 @@ TEST_P(HttpLies, LeaveTheGroupUnscored) {
   GroupScorer scorer(Config(server.url(), "openrlhf", until_deadline ? 0.5 : 10));
   TrajectoryGroup group = TestGroup({"bad", "bad"});
   const auto start = std::chrono::steady_clock::now();
-  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(until_deadline ? 1500 : 5000));
   EXPECT_EQ(scorer.Counters().count("reward/failed/code/" + std::string(GetParam().kind)), 1u)
       << group.trajectories[0].unscored_reason;
@@ -160,7 +160,7 @@ TEST(HttpReward, AServerThatDripsMeetsItsDeadline) {
   GroupScorer scorer(Config(server.url(), "openrlhf", 0.5));
   TrajectoryGroup group = TestGroup({"a"});
   const auto start = std::chrono::steady_clock::now();
-  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(1500));
   EXPECT_EQ(scorer.Counters().count("reward/failed/code/timeout"), 1u) << group.trajectories[0].unscored_reason;
 }
@@ -185,7 +185,7 @@ TEST(HttpReward, AnAbsentServerIsSaidAndStopsTheRunInTheEnd) {
   GroupScorer scorer(Config("http://127.0.0.1:" + std::to_string(port), "openrlhf", 0.2));
   for (int i = 0; i < 4; ++i) {
     TrajectoryGroup group = TestGroup({"a"});
-    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
     EXPECT_NE(group.trajectories[0].unscored_reason.find("unavailable"), std::string::npos) << group.trajectories[0].unscored_reason;
   }
   TrajectoryGroup group = TestGroup({"a"});
@@ -204,7 +204,7 @@ TEST(HttpReward, TheKeyIsSentAndNeverSaid) {
   config.parts[0].api_key_env = "PLUMB_TEST_HTTP_KEY";
   GroupScorer scorer(config);
   TrajectoryGroup group = TestGroup({"a"});
-  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
   EXPECT_NE(head.find("Authorization: Bearer sk-secret-123"), std::string::npos) << head;
   EXPECT_NE(group.trajectories[0].unscored_reason.find("wrong key ***"), std::string::npos) << group.trajectories[0].unscored_reason;
   EXPECT_EQ(notices.text().find("sk-secret"), std::string::npos);
@@ -230,7 +230,7 @@ TEST(HttpReward, TlsWithoutAProvenNameIsRefused) {
   HttpServer server(Honest);  // speaks no TLS
   GroupScorer scorer(Config("https://127.0.0.1:" + std::to_string(server.port()), "openrlhf", 0.5));
   TrajectoryGroup group = TestGroup({"a"});
-  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
   EXPECT_EQ(server.requests(), 0) << "nothing is sent in the clear";
 }
 

@@ -99,7 +99,7 @@ TEST(Judge, NoScoreIsAFailureAndNeverANumber) {
     HttpServer server([&](const HttpRequest&) { return Says(c.words); });
     GroupScorer scorer(Config(JudgePart(server.url())));
     TrajectoryGroup group = TestGroup({"Score: 10"});  // the answer's own words do not count
-    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup) << c.words;
+    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored) << c.words;
     EXPECT_EQ(scorer.Counters().count("reward/failed/code/" + std::string(c.kind)), 1u) << group.trajectories[0].unscored_reason;
   }
   for (const char* body : {"{}", R"({"choices":[]})", R"({"choices":[{"message":{"content":null}}]})", "words"}) {
@@ -107,7 +107,7 @@ TEST(Judge, NoScoreIsAFailureAndNeverANumber) {
     HttpServer server([&](const HttpRequest&) { return HttpOk(body); });
     GroupScorer scorer(Config(JudgePart(server.url())));
     TrajectoryGroup group = TestGroup({"x"});
-    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup) << body;
+    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored) << body;
     EXPECT_EQ(scorer.Counters().count("reward/failed/code/bad_reply"), 1u) << body;
   }
 }

@@ -45,7 +45,7 @@ TEST_F(PythonReward, Trl) {
   EXPECT_EQ(group.trajectories[0].reward, 1);
   // None: not applicable.
   TrajectoryGroup none = TestGroup({"x"}, "");
-  EXPECT_EQ(scorer.ScoreGroup(none), Outcome::kDropGroup);
+  EXPECT_EQ(scorer.ScoreGroup(none), Outcome::kUnscored);
   EXPECT_NE(none.trajectories[0].unscored_reason.find("applies"), std::string::npos);
 }
 
@@ -148,7 +148,7 @@ TEST_F(PythonReward, TrlTokensStateLoggersAndColumns) {
   {
     Notices notices;
     GroupScorer scorer(Config(file, {"function=wants_state"}), TestHost());
-    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
     EXPECT_NE(group.trajectories[0].unscored_reason.find("trainer_state has no epoch here"), std::string::npos)
         << group.trajectories[0].unscored_reason;
   }
@@ -163,7 +163,7 @@ TEST_F(PythonReward, TrlTokensStateLoggersAndColumns) {
     Notices notices;
     for (Trajectory& t : group.trajectories) t.tokens.clear(), t.segments.clear();  // as a text-only worker gets them
     GroupScorer scorer(Config(file, {"function=overlong"}), TestHost());
-    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
     EXPECT_NE(group.trajectories[0].unscored_reason.find("wants completion_ids"), std::string::npos) << group.trajectories[0].unscored_reason;
   }
 }
@@ -331,7 +331,7 @@ TEST_F(PythonReward, MisbehaviourIsNamedAndNeverANumber) {
     if (std::string(c.kind) == "timeout") config.parts[0].timeout_s = 1;
     GroupScorer scorer(config, TestHost());
     TrajectoryGroup group = TestGroup({"a", "b"});
-    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup) << c.function;
+    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored) << c.function;
     EXPECT_EQ(scorer.Counters().count(std::string("reward/failed/code/") + c.kind), 1u) << c.function;
     EXPECT_NE(group.trajectories[0].unscored_reason.find(c.says), std::string::npos)
         << group.trajectories[0].unscored_reason;

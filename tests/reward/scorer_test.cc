@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <linux/filter.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "reward/sandbox.h"
@@ -64,14 +65,74 @@ TEST(GroupScorer, PolicyDecidesAboutFailures) {
       for (const RewardPart& part : group.trajectories[0].rewards) sum += part.weight * part.value;
       EXPECT_EQ(sum, group.trajectories[0].reward);
     } else {
-      EXPECT_EQ(outcome, config.on_failure == "requeue" ? Outcome::kRequeue : Outcome::kDropGroup);
-      for (const Trajectory& t : group.trajectories) {
-        EXPECT_FALSE(t.scored);
-        EXPECT_NE(t.unscored_reason.find("cannot read this"), std::string::npos) << t.unscored_reason;
-      }
-      EXPECT_EQ(group.trajectories[1].rewards.size(), 2u) << "what was computed is kept";
+      EXPECT_EQ(outcome, Outcome::kUnscored);
+      EXPECT_FALSE(group.trajectories[0].scored);
+      EXPECT_EQ(group.trajectories[0].reward, 0);
+      const std::string& reason = group.trajectories[0].unscored_reason;
+      EXPECT_NE(reason.find("cannot read this"), std::string::npos) << reason;
+      EXPECT_TRUE(group.trajectories[1].scored) << "what becomes of its group is not decided here";
+      EXPECT_EQ(group.trajectories[1].rewards.size(), 2u);
     }
   }
+}
+
+// The actor gave two answers up: no part is asked for them, under no policy do they get a score, and their reason stays.
+TEST(GroupScorer, AnswersThatWereNeverGeneratedAreNotScored) {
+  for (const char* policy : {"drop_group", "requeue", "penalty"}) {
+    Notices notices;
+    configs::RewardConfig config;
+    // One part counts the answers it is given, one would pay for an empty answer.
+    config.parts = {Named(TestPart("program", "sh", {"-c", R"(while IFS= read -r line; do id=${line#'{"id":'}; id=${id%%,*}
+                              case "$line" in *given*) printf '{"id":%s,"error":"asked for it"}\n' "$id";; *) printf '{"id":%s,"score":1}\n' "$id";; esac; done)"}),
+                          "program"),
+                    Named(TestPart("length", "", {}), "brief")};
+    config.parts[1].target_tokens = 2;
+    config.parts[1].max_tokens = 10;
+    config.on_failure = policy;
+    config.penalty = -1;
+    GroupScorer scorer(config, TestHost());
+    TrajectoryGroup group = TestGroup({"given up", "four", "given up, too", "five"}, "", "", 77);
+    for (const size_t i : {0u, 2u}) {
+      group.trajectories[i].finish = FinishReason::kAborted;
+      group.trajectories[i].unscored_reason = "no room for sample " + std::to_string(i);
+    }
+    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
+    for (size_t i = 0; i < 4; ++i) {
+      const Trajectory& t = group.trajectories[i];
+      EXPECT_EQ(t.scored, i % 2 == 1) << policy << i << t.unscored_reason;
+      EXPECT_EQ(t.reward, i % 2 == 1 ? 2 : 0) << policy << i;
+      EXPECT_EQ(t.rewards.size(), i % 2 == 1 ? 2u : 0u) << policy << i;
+      EXPECT_EQ(t.unscored_reason, i % 2 == 1 ? "" : "no room for sample " + std::to_string(i));
+    }
+    auto counters = scorer.Counters();
+    EXPECT_EQ(counters["reward/aborted"], 2u);
+    EXPECT_EQ(counters["reward/penalised"], 0u);
+    EXPECT_NE(notices.text().find("group 77: 2 of 4 answers were never generated and get no score: no room for sample 0"), std::string::npos)
+        << notices.text();
+
+    for (Trajectory& t : group.trajectories) t.finish = FinishReason::kAborted;
+    scorer.ScoreGroup(group);
+    EXPECT_TRUE(std::none_of(group.trajectories.begin(), group.trajectories.end(), [](const Trajectory& t) { return t.scored; }));
+    EXPECT_EQ(scorer.Latencies().size(), 2u);
+    counters = scorer.Counters();
+    EXPECT_EQ(counters["reward/aborted"], 6u);
+    for (const auto& [name, count] : counters) EXPECT_FALSE(name.starts_with("reward/failed/")) << name << count;
+  }
+}
+
+// Each part has lines of its own in the log, however much another part fails.
+TEST(GroupScorer, EveryFailingPartIsSaidAndWhatIsLeftOutIsCounted) {
+  Notices notices;
+  configs::RewardConfig config;
+  config.parts = {Named(TestPart("plugin", PluginPath("reported")), "loud"), Named(TestPart("answer"), "quiet")};
+  config.retries = 0;
+  GroupScorer scorer(config, TestHost());
+  for (uint64_t i = 0; i < 20; ++i) {
+    TrajectoryGroup group = TestGroup({"bad"}, i < 19 ? "4" : "", "", i);  // no ground truth in the last
+    scorer.ScoreGroup(group);
+  }
+  EXPECT_NE(notices.text().find("reward 'quiet' on group 19"), std::string::npos) << notices.text();
+  EXPECT_NE(notices.text().find("reward 'loud' on group 0: reported"), std::string::npos) << notices.text();
 }
 
 TEST(GroupScorer, ReportsEveryProblemOfARecipe) {

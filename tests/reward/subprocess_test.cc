@@ -88,7 +88,7 @@ TEST(ProgramExamples, Python) {
   EXPECT_EQ(group.trajectories[1].rewards[2].name, "code.unit");
   EXPECT_EQ(group.trajectories[1].rewards[2].weight, 0);
   TrajectoryGroup skipped = TestGroup({"x"}, "12");
-  EXPECT_EQ(scorer.ScoreGroup(skipped), Outcome::kDropGroup);
+  EXPECT_EQ(scorer.ScoreGroup(skipped), Outcome::kUnscored);
   EXPECT_NE(skipped.trajectories[0].unscored_reason.find("applies"), std::string::npos);
 }
 
@@ -106,7 +106,7 @@ TEST_P(HostileProgram, LeavesTheGroupUnscored) {
   GroupScorer scorer(Config(part), Quick());
   TrajectoryGroup group = TestGroup({"a"});
   const auto start = std::chrono::steady_clock::now();
-  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
   EXPECT_LT(std::chrono::steady_clock::now() - start,
             std::chrono::milliseconds(static_cast<int64_t>(part.timeout_s * 1000) + 1500));
   EXPECT_EQ(scorer.Counters().count("reward/failed/code/" + std::string(GetParam().kind)), 1u)

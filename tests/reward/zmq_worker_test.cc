@@ -85,7 +85,7 @@ TEST_P(ZmqLies, LeaveTheGroupUnscored) {
   });
   GroupScorer scorer(Config(ZmqPart(server.endpoint(), (std::string(GetParam().kind) == "timeout" || GetParam().reply == std::string("HUGE")) ? 0.4 : 10)));
   TrajectoryGroup group = TestGroup({"bad", "bad"});
-  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
   const auto failed = [&](const std::string& kind) { return scorer.Counters().count("reward/failed/code/" + kind); };
   // A reply over the cap costs the connection: at the deadline it is away or just back.
   const bool either = GetParam().name == std::string("huge") && failed("timeout") == 1;
@@ -189,7 +189,7 @@ TEST(ZmqReward, AnAbsentWorkerIsSaidAndNotHeldAgainstTheInput) {
   GroupScorer scorer(Config(ZmqPart("tcp://127.0.0.1:9", 0.3)));
   for (int i = 0; i < 4; ++i) {
     TrajectoryGroup group = TestGroup({"a"});
-    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kDropGroup);
+    EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
     EXPECT_NE(group.trajectories[0].unscored_reason.find("nobody listens there"), std::string::npos)
         << group.trajectories[0].unscored_reason;
   }
@@ -230,7 +230,7 @@ TEST(ZmqReward, ASlowWorkersLateAnswerIsNotTakenForAnother) {
   }, {.workers = 2});
   GroupScorer scorer(Config(ZmqPart(server.endpoint(), 0.3)));
   TrajectoryGroup slow = TestGroup({"1"});
-  EXPECT_EQ(scorer.ScoreGroup(slow), Outcome::kDropGroup);
+  EXPECT_EQ(scorer.ScoreGroup(slow), Outcome::kUnscored);
   EXPECT_EQ(scorer.Counters().count("reward/failed/code/timeout"), 1u);
   for (int i = 0; i < 10; ++i) {
     TrajectoryGroup group = TestGroup({"four"});
@@ -260,7 +260,7 @@ TEST(ZmqReward, KeysBelongTogetherAndAreChecked) {
   ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
   Notices notices;
   GroupScorer open(Config(ZmqPart(worker.endpoint(), 0.4)));
-  EXPECT_EQ(open.ScoreGroup(group), Outcome::kDropGroup);
+  EXPECT_EQ(open.ScoreGroup(group), Outcome::kUnscored);
   EXPECT_EQ(open.Counters().at("reward/failed/code/unavailable"), 1u) << group.trajectories[0].unscored_reason;
 }
 

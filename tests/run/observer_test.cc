@@ -23,9 +23,18 @@ TEST(ObserverTest, SummaryKeepsWhatHappenedApartFromWhatWasDropped) {
   EXPECT_EQ(json["eval"]["before"]["unscored"], 1);
   EXPECT_TRUE(json["eval"]["after"].is_null()) << "no evaluation is no zero";
   EXPECT_EQ(json["dropped"], nlohmann::json::parse("{\"unscored\":3}"));
+  EXPECT_EQ(json["unscored"], nlohmann::json::parse("{\"answers\":0,\"never_generated\":0}"));
   EXPECT_EQ(json["counters"], nlohmann::json::parse("{\"actor/leases\":6,\"inserts\":5}"));
   EXPECT_EQ(json["policy_digest"], "d7");
   EXPECT_FALSE(json.contains("sft"));
+}
+
+TEST(ObserverTest, OneLineSaysWhatWasLost) {
+  EXPECT_EQ(LossLine({{"inserts", 5}}), "dropped: nothing; answers without a score: 0");
+  EXPECT_EQ(LossLine({{"dropped/aborted", 1}, {"dropped/equal_rewards", 0}, {"dropped/unscored", 3}, {"dropped/trajectories", 16},
+                      {"unscored_trajectories", 9}, {"aborted_trajectories", 4}, {"requeued", 2}}),
+            "dropped: 4 groups (1 aborted, 3 unscored; answers of groups that trained nothing: 16); answers without a score: 9, "
+            "4 of them never generated; groups asked for again: 2");
 }
 
 TEST(ObserverTest, CountersGetTheRoomTheyComeFrom) {

@@ -48,6 +48,8 @@ TEST(ProgressTest, WithoutAReferenceTheUpdatesKlIsShown) {
   EXPECT_NE(text.find("kl 0.1250"), std::string::npos) << text;
   const std::string unmeasured = Written(2, false, [](Progress& p) { p.Step(0, {{"reward/mean", 1}}); });
   EXPECT_NE(unmeasured.find("kl -  "), std::string::npos) << unmeasured;
+  const std::string unscored = Written(2, false, [](Progress& p) { p.Step(0, {{"reward/unscored", 8}}); });
+  EXPECT_NE(unscored.find("reward -  kl -  length -  "), std::string::npos) << unscored;
 }
 
 TEST(ProgressTest, ATerminalLineIsRedrawnAndLeftOnAFreshLine) {

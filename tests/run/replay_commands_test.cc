@@ -167,5 +167,45 @@ TEST(ReplayCommandsTest, FailuresAreCountedAndTriedAgain) {
   EXPECT_EQ(store->ScoreNames().size(), 2u);
 }
 
+// What was never generated gets no other score either, however a function would pay for an empty answer.
+TEST(ReplayCommandsTest, AnswersThatWereNeverGeneratedAreNotScoredAgain) {
+  const TempFolder temp;
+  replay::StoreOptions how;
+  how.run_id = "run";
+  const auto store = replay::Store::Open(temp / "store", how);
+  for (uint64_t id = 0; id < 3; ++id) {
+    TrajectoryGroup group;
+    group.run_id = "run";
+    group.lease = {.lease_id = id, .num_samples = 2, .prompt = {.dataset = "train", .text = "1+1="}};
+    group.policy = {0, "d"};
+    for (uint32_t s = 0; s < 2; ++s) {
+      Trajectory t{.sample = s, .tokens = {1, 2}, .segments = {{Origin::kPrompt, 0, 1, ""}, {Origin::kPolicy, 1, 2, ""}}, .loss_mask = {0, 1},
+                   .logprobs = {0, -1}, .policy_versions = {-1, 0}, .completion = "2", .scored = true};
+      if (id == 2 || (id == 1 && s == 0)) {
+        t.tokens = {1};
+        t.segments = {{Origin::kPrompt, 0, 1, ""}, {Origin::kPolicy, 1, 1, ""}};
+        t.loss_mask = {0}, t.logprobs = {0}, t.policy_versions = {-1};
+        t.finish = FinishReason::kAborted;
+        t.completion.clear();
+      }
+      group.trajectories.push_back(std::move(t));
+    }
+    ASSERT_EQ(store->Insert(group), InsertResult::kInserted);
+  }
+  configs::RewardConfig works;
+  works.parts = {{.name = "short", .kind = "length", .target_tokens = 1, .max_tokens = 12}};
+  reward::GroupScorer scorer(works);
+  const RescoreReport report = RescoreStore(*store, scorer, works, Purpose::kTrain, [] { return false; });
+  EXPECT_EQ(report.scored, 2);
+  EXPECT_EQ(report.failed, 0);
+  EXPECT_EQ(report.not_generated, 1);
+  EXPECT_EQ(report.aborted_answers, 3);
+  EXPECT_EQ(report.answers, 3);
+  EXPECT_DOUBLE_EQ(report.mean, 1);
+  EXPECT_TRUE(store->ReadScore(Purpose::kTrain, 1, report.name)->answers[0].parts.empty());
+  EXPECT_FALSE(store->ReadScore(Purpose::kTrain, 2, report.name).has_value());
+  EXPECT_TRUE(Has(report.Describe()[0], "3 read = 2 scored + 0 scored before + 0 failed + 0 dropped + 1 never generated")) << report.Describe()[0];
+}
+
 }  // namespace
 }  // namespace plumb::run

@@ -98,10 +98,74 @@ TEST(TrainWatchTest, ARunWhoseEveryAnswerGoesUnscoredStops) {
       {"--set", "reward.parts.1.kind=program", "--set", "reward.parts.1.path=sh", "--set",
        "reward.parts.1.args=[\"" + program + "\"]", "--set", "run.checkpoint_every=0"});
   const std::string said = testing::Read(run + ".out");
-  EXPECT_EQ(code, 6) << said;
-  EXPECT_TRUE(Has(said, "step 2: not one answer of the last 3 steps")) << said;
-  EXPECT_EQ(Lines(run + "/metrics.jsonl").size(), 2u)
-      << "steps that trained nothing, said as they went by";
+  EXPECT_EQ(code, 10) << said;
+  EXPECT_TRUE(Has(said, "step 2: not one answer of the last 3 steps") && Has(said, "reward 'short': reported: no")) << said;
+  const auto lines = Lines(run + "/metrics.jsonl");
+  ASSERT_EQ(lines.size(), 2u) << "steps that trained nothing, said as they went by";
+  for (const auto& line : lines) EXPECT_TRUE(line["reward/unscored"] == 16 && !line.contains("reward/mean")) << line;
+}
+
+// One answer of each group fails: the groups are dropped, and every place that counts says so.
+TEST(TrainWatchTest, WhatFailsInARewardIsCountedAndSaid) {
+  const TempFolder temp;
+  const std::string run = temp / "run", program = temp / "abstains.sh";
+  RealFileSystem().WriteFileAtomic(
+      program,
+      "#!/bin/sh\nn=0\nwhile IFS= read -r line; do id=${line#'{\"id\":'}; n=$((n + 1)); if [ $((n % 4)) = 1 ]; then "
+      "printf '{\"id\":%s,\"error\":\"not mine\"}\\n' \"${id%%,*}\"; else printf '{\"id\":%s,\"score\":1}\\n' \"${id%%,*}\"; fi; done\n");
+  const int code = testing::TrainInProgram(
+      run, 2,
+      {"--set", "reward.parts.1.kind=program", "--set", "reward.parts.1.path=sh", "--set", "reward.parts.1.args=[\"" + program + "\"]",
+       "--set", "reward.retries=0", "--set", "run.checkpoint_every=0", "--set", "data.eval=", "--set", "sft.steps=0"});
+  const std::string said = testing::Read(run + ".out");
+  ASSERT_EQ(code, 0) << said;
+  EXPECT_TRUE(Has(said, "dropped: 8 groups (8 unscored; answers of groups that trained nothing: 32); answers without a score: 8")) << said;
+  const auto summary = nlohmann::json::parse(testing::Read(run + "/summary.json"));
+  EXPECT_EQ(summary["dropped"], nlohmann::json::parse(R"({"trajectories":32,"unscored":8})"));
+  EXPECT_EQ(summary["unscored"], nlohmann::json::parse(R"({"answers":8,"never_generated":0})"));
+  for (const auto& line : Lines(run + "/metrics.jsonl")) {
+    EXPECT_EQ(line["reward/unscored"], 16) << "no answer of the step has a score that counts";
+    EXPECT_EQ(line["reward/dropped_groups"], 4);
+    EXPECT_EQ(line["reward/zero_std_groups"], 0);
+    EXPECT_FALSE(line.contains("reward/mean") || line.contains("reward/std")) << line;
+    EXPECT_GT(line["response_length/mean"], 0);
+  }
+  EXPECT_TRUE(Has(testing::Read(run + "/logs/train.log"), "reported: not mine"));
+  const auto samples = Lines(run + "/samples.jsonl");
+  ASSERT_FALSE(samples.empty());
+  EXPECT_TRUE(samples[0]["reward"].is_null() && Has(samples[0]["unscored_reason"], "not mine")) << samples[0];
+}
+
+// Prompts that leave no room for an answer are known before anything is generated: refused, with both numbers.
+TEST(TrainWatchTest, PromptsWithoutRoomForAnAnswerAreRefusedAtOnce) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  for (const std::string roles : {"local", "processes"}) {
+    const int code = testing::TrainInProgram(run, 2, {"--set", "rollout.max_new_tokens=60", "--roles", roles});
+    const std::string said = testing::Read(run + ".out");
+    EXPECT_EQ(code, 2) << said;
+    EXPECT_TRUE(Has(said, "the model's 64 positions leave 4 for a prompt beside rollout.max_new_tokens = 60")) << said;
+    EXPECT_FALSE(std::filesystem::exists(run));
+  }
+  const auto none = testing::Train(run, 2, {"--set", "rollout.max_new_tokens=64"});
+  EXPECT_EQ(none.code, 2);
+  EXPECT_TRUE(Has(none.err, "rollout.max_new_tokens = 64 leaves no token for a prompt: model.max_positions is 64")) << none.err;
+  // Cut as data.overlong says, they are answered.
+  const auto cut = testing::Train(run, 1, {"--set", "rollout.max_new_tokens=60", "--set", "data.overlong=left", "--set", "sft.steps=0"});
+  EXPECT_EQ(cut.code, 0) << cut.err;
+  EXPECT_TRUE(Has(cut.out, " cut: the model's 64 positions leave 4")) << cut.out;
+}
+
+// A policy that gives no logits any more: its answers are no answers, and the cause is named.
+TEST(TrainWatchTest, SpoiltWeightsEndTheRunAndAreNamed) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  const auto output = testing::Train(run, 9, {"--set", "optimizer.learning_rate=1e18", "--set", "optimizer.grad_clip=0", "--set",
+                                              "eval.bar=0.9", "--set", "sft.steps=0", "--set", "optimizer.lr_schedule=constant"});
+  EXPECT_EQ(output.code, 8) << output.out << output.err;
+  EXPECT_TRUE(Has(output.err, "not finite") && Has(output.err, "optimizer.learning_rate")) << output.err;
+  EXPECT_FALSE(Has(output.err, "plumb reward test")) << output.err;
+  EXPECT_TRUE(Has(testing::Read(run + "/logs/train.log"), "not finite"));
 }
 
 TEST(TrainWatchTest, OnATerminalOneLineIsRedrawn) {

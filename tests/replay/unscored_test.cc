@@ -1,0 +1,92 @@
+// What becomes of a group with answers without a score (replay/unscored.h), and how a dropped one is stored.
+#include "replay/unscored.h"
+
+#include <gtest/gtest.h>
+
+#include "replay/record.h"
+#include "tests/replay/fixtures.h"
+
+namespace plumb::replay {
+namespace {
+
+// One letter an answer: s scored, u without a score, a given up by the actor, A given up and scored all the same.
+TrajectoryGroup Group(const std::string& answers) {
+  TrajectoryGroup group = Answer(PlainLease(1, Purpose::kTrain, static_cast<int32_t>(answers.size())), 0);
+  for (size_t i = 0; i < answers.size(); ++i) {
+    Trajectory& t = group.trajectories[i];
+    if (answers[i] == 's') continue;
+    if (answers[i] != 'A') t.scored = false;
+    if (answers[i] != 'u') t.finish = FinishReason::kAborted;
+    t.unscored_reason = (answers[i] == 'u' ? "failed " : "given up ") + std::to_string(i);
+  }
+  return group;
+}
+
+TEST(UnscoredTest, OneVerdictForEveryGroupAndPolicy) {
+  struct Case {
+    const char* answers;
+    Fate keep, drop, requeue;  // by policy
+    int64_t unscored, aborted;
+    const char *cause, *reason;  // of the policies that do not keep it
+  };
+  for (const Case& c : {Case{"ssss", Fate::kKeep, Fate::kKeep, Fate::kKeep, 0, 0, "", ""},
+                        Case{"ssus", Fate::kKeep, Fate::kDrop, Fate::kRequeue, 1, 0, "unscored", "failed 2"},
+                        Case{"sasa", Fate::kKeep, Fate::kKeep, Fate::kKeep, 2, 2, "", ""},
+                        Case{"sAss", Fate::kKeep, Fate::kKeep, Fate::kKeep, 1, 1, "", ""},
+                        Case{"saus", Fate::kKeep, Fate::kDrop, Fate::kRequeue, 2, 1, "unscored", "failed 2"},
+                        Case{"aAaa", Fate::kDrop, Fate::kDrop, Fate::kDrop, 4, 4, "aborted", "given up 0"}}) {
+    const TrajectoryGroup group = Group(c.answers);
+    for (const auto& [policy, fate] : {std::pair(Unscored::kKeep, c.keep), std::pair(Unscored::kDropGroup, c.drop),
+                                       std::pair(Unscored::kRequeue, c.requeue)}) {
+      const Verdict verdict = JudgeScores(group, policy, 2, 3);
+      EXPECT_EQ(verdict.fate, fate) << c.answers;
+      EXPECT_EQ(verdict.unscored, c.unscored) << c.answers;
+      EXPECT_EQ(verdict.aborted, c.aborted) << c.answers;
+      EXPECT_EQ(verdict.cause, fate == Fate::kKeep ? "" : c.cause) << c.answers;
+      EXPECT_EQ(verdict.reason, fate == Fate::kKeep ? "" : c.reason) << c.answers;
+    }
+    if (c.requeue != Fate::kRequeue) continue;
+    EXPECT_EQ(JudgeScores(group, Unscored::kRequeue, 3, 3).fate, Fate::kDrop) << "asked for often enough";
+  }
+}
+
+TEST(UnscoredTest, PoliciesByName) {
+  EXPECT_EQ(ParseUnscored("penalty"), Unscored::kKeep);
+  EXPECT_EQ(ParseUnscored("drop_group"), Unscored::kDropGroup);
+  EXPECT_EQ(ParseUnscored("requeue"), Unscored::kRequeue);
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "drop_group, requeue or penalty", ParseUnscored("ignore"));
+}
+
+TEST(UnscoredTest, OnlyAnswersThatTrainMakeRewardsDiffer) {
+  TrajectoryGroup group = Group("ssas");
+  for (size_t i = 0; i < 4; ++i) group.trajectories[i].reward = i == 2 ? 5 : 1;
+  EXPECT_TRUE(EqualRewards(group));
+  group.trajectories[3].reward = 0.5;
+  EXPECT_FALSE(EqualRewards(group));
+}
+
+TEST(UnscoredTest, ADroppedGroupIsStoredWithItsAnswersAndReasons) {
+  const StoredGroup dropped{GroupKind::kDropped, "failed 2", AsDropped(Group("saus"), "failed 2")};
+  const std::string key = LeaseKey(Purpose::kTrain, 1);
+  const StoredGroup read = DecodeStoredGroup(key, EncodeStoredGroup(dropped));
+  EXPECT_EQ(read.kind, GroupKind::kDropped);
+  EXPECT_EQ(read.drop_reason, "failed 2");
+  EXPECT_EQ(read.group, dropped.group);
+  ASSERT_EQ(read.group.trajectories.size(), 4u);
+  for (const Trajectory& t : read.group.trajectories) {
+    EXPECT_FALSE(t.scored);
+    EXPECT_EQ(t.reward, 0);
+  }
+  EXPECT_EQ(read.group.trajectories[0].unscored_reason, "its group was dropped: failed 2");
+  EXPECT_EQ(read.group.trajectories[0].rewards.size(), 1u) << "what was computed is kept";
+  EXPECT_EQ(read.group.trajectories[1].unscored_reason, "given up 1");
+
+  StoredGroup older = dropped;  // without answers
+  older.group.trajectories.clear();
+  const StoredGroup marker = DecodeStoredGroup(key, EncodeStoredGroup(older));
+  EXPECT_TRUE(marker.group.trajectories.empty());
+  EXPECT_EQ(marker.group.lease.num_samples, 4);
+}
+
+}  // namespace
+}  // namespace plumb::replay
