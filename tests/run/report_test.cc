@@ -49,7 +49,7 @@ TEST(ReportTest, ShowsCurvesSummaryAndRecipe) {
   const std::string page = Page(folder);
   EXPECT_TRUE(Has(page, "10.0\u00a0% \u2192 80.0\u00a0%"));
   EXPECT_TRUE(Has(page, "+70.0 points"));
-  EXPECT_TRUE(Has(page, "3 could not be scored"));
+  EXPECT_TRUE(Has(page, "3 without a score count as not solved"));
   EXPECT_TRUE(Has(page, "of 4 steps"));
   EXPECT_TRUE(Has(page, "1\u00a0234\u00a0567"));
   EXPECT_TRUE(Has(page, "61.5 s"));
