@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -198,6 +199,17 @@ TEST_F(ModelCommandsTest, TheBeginTokenFollowsTheFiles) {
   EXPECT_FALSE(WantsBos(model_, model.shape, *model.tokenizer, "auto"));
   EXPECT_TRUE(WantsBos(model_, model.shape, *model.tokenizer, "yes"));
   EXPECT_THROW(WantsBos(model_, model.shape, *model.tokenizer, "maybe"), Error);
+}
+
+TEST_F(ModelCommandsTest, AnEvaluationOfSpoiltWeightsNamesThem) {
+  policy_model::Weights weights(LoadModel(model_, {}).shape, Device::kCpu, DType::kFloat32);
+  weights.Load(model_);
+  weights.flat().f32()[weights.table().entries().back().offset] = std::numeric_limits<float>::quiet_NaN();
+  policy_model::SaveModelDirectory(weights, temp_ / "spoilt", temp_ / "tokenizer");
+  const CliOutput output = RunPlumb({"eval", temp_ / "spoilt", "arithmetic", "--limit", "4", "--max-new-tokens", "8", "--json"});
+  EXPECT_EQ(output.code, 8) << output.err;
+  EXPECT_TRUE(Has(output.err, "not one answer was generated") && Has(output.err, "logits are not finite")) << output.err;
+  EXPECT_EQ(output.out, "") << "no answer is no pass@1";
 }
 
 }  // namespace
