@@ -21,6 +21,7 @@ constexpr uint32_t kMagic = 0x31424C50;  // "PLB1"
 constexpr size_t kPrefixBytes = 8;
 constexpr int kMaxParts = 4;
 constexpr int kReceiveHighWater = 1000;   // messages; beyond, the peer's writes block
+constexpr long kReopenMs = 200;           // between two tries to get a socket
 constexpr int kRouterLingerMs = 1000;     // for the last acknowledgements and replies
 
 struct Part {
@@ -106,22 +107,25 @@ void WireSocket::Wake() {
 
 WireSocket::Ready WireSocket::Poll(std::chrono::steady_clock::time_point until, bool want_write) {
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
-  const long timeout = std::clamp<long>(left.count(), 0, 60000);
-  zmq_pollitem_t items[2] = {{socket_, 0, static_cast<short>(ZMQ_POLLIN | (want_write ? ZMQ_POLLOUT : 0)), 0},
-                             {nullptr, bell_, ZMQ_POLLIN, 0}};
-  if (zmq_poll(items, 2, timeout) < 0) {
+  if (!socket_) Reopen();
+  const long timeout = std::clamp<long>(left.count(), 0, socket_ ? 60000 : kReopenMs);
+  zmq_pollitem_t items[2] = {{nullptr, bell_, ZMQ_POLLIN, 0},
+                             {socket_, 0, static_cast<short>(ZMQ_POLLIN | (want_write ? ZMQ_POLLOUT : 0)), 0}};
+  if (zmq_poll(items, socket_ ? 2 : 1, timeout) < 0) {
     PLUMB_CHECK(zmq_errno() == EINTR, zmq_strerror(zmq_errno()));
     return {};
   }
-  if (items[1].revents) {
+  if (items[0].revents) {
     uint64_t rings;
     [[maybe_unused]] const ssize_t n = ::read(bell_, &rings, sizeof rings);
   }
-  return {(items[0].revents & ZMQ_POLLIN) != 0, (items[0].revents & ZMQ_POLLOUT) != 0};
+  if (!socket_) return {};
+  return {(items[1].revents & ZMQ_POLLIN) != 0, (items[1].revents & ZMQ_POLLOUT) != 0};
 }
 
 bool WireSocket::Receive(Incoming& message) {
   message = {};
+  if (!socket_) return false;
   std::vector<std::shared_ptr<Part>> parts;
   int count = 0;
   for (bool more = true; more; ++count) {
@@ -150,6 +154,7 @@ bool WireSocket::Receive(Incoming& message) {
 }
 
 WireSocket::Sent WireSocket::Send(const std::string& route, std::string_view header, const Payload& payload) {
+  if (!socket_) return Sent::kLater;
   if (kind_ == Kind::kRouter && zmq_send(socket_, route.data(), route.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
     return Sent::kUnroutable;
   }
@@ -175,11 +180,20 @@ WireSocket::Sent WireSocket::Send(const std::string& route, std::string_view hea
   return Sent::kYes;
 }
 
-void WireSocket::Reconnect() {
+void WireSocket::Reconnect() noexcept {
   PLUMB_CHECK(kind_ == Kind::kDealer);
   // A new socket, not disconnect and connect: nothing of the old one's state can be left over.
-  zmq_close(std::exchange(socket_, nullptr));
-  Open();
+  if (socket_) zmq_close(std::exchange(socket_, nullptr));
+  Reopen();
+}
+
+void WireSocket::Reopen() noexcept {
+  try {
+    Open();
+  } catch (const Error& e) {
+    if (socket_) zmq_close(std::exchange(socket_, nullptr));
+    refused_.Warning(std::string(e.what()) + "; trying again");
+  }
 }
 
 }  // namespace plumb

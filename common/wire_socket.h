@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "common/log.h"
 #include "common/payload.h"
 #include "common/transport.h"
 
@@ -49,11 +50,13 @@ class WireSocket {
   // Never blocks. kLater (dealer): not connected or no room; kUnroutable (router): that peer is gone.
   Sent Send(const std::string& route, std::string_view header, const Payload& payload);
 
-  // A dealer gives its connection up and makes a new one: after garbage nothing on the old one can be trusted.
-  void Reconnect();
+  // A dealer gives its connection up and makes a new one: after garbage nothing on the old one can be trusted. Where the system
+  // refuses one (no descriptors left), Poll tries again; until then nothing comes in, and what is to go out is for later.
+  void Reconnect() noexcept;
 
  private:
   void Open();
+  void Reopen() noexcept;
 
   const Kind kind_;
   const size_t max_message_bytes_;
@@ -62,6 +65,7 @@ class WireSocket {
   void* context_ = nullptr;
   void* socket_ = nullptr;
   int bell_ = -1;
+  LogEvery refused_{std::chrono::seconds(5)};
 };
 
 }  // namespace plumb
