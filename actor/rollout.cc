@@ -11,8 +11,11 @@ namespace {
 
 constexpr size_t kDigestsKept = 64;                     // versions that can still be in flight
 constexpr std::chrono::milliseconds kStaleBackoff{100};  // after giving a lease back: it comes again at once
+constexpr std::chrono::milliseconds kPortBackoff{5000};  // after a renewal or a return that found nobody
 
-bool Retryable(const Error& e) { return e.code() == ErrorCode::kDeadline || e.code() == ErrorCode::kUnavailable; }
+bool Retryable(const Error& e) {
+  return e.code() == ErrorCode::kDeadline || e.code() == ErrorCode::kUnavailable || e.code() == ErrorCode::kNoSpace;
+}
 
 }  // namespace
 
@@ -32,6 +35,8 @@ Rollout::Rollout(const policy_model::ModelShape& shape, Device device, DType dty
 bool Rollout::Pump(Deadline deadline) {
   bool delivered = Deliver();
   for (;;) {
+    Renew();
+    Release();
     LeaseMore(deadline);
     SubmitPending(deadline);
     StepEngine();
@@ -56,11 +61,7 @@ void Rollout::LeaseMore(Deadline deadline) {
     std::this_thread::sleep_until(std::min(deadline, next_lease_));
     if (std::chrono::steady_clock::now() < next_lease_) return;
   }
-  int groups = static_cast<int>(std::max<int64_t>(1, (capacity - samples_held_) / hint));
-  if (options_.max_groups > 0) {
-    groups = std::min(groups, options_.max_groups - static_cast<int>(in_flight()));
-    if (groups <= 0) return;
-  }
+  const int groups = static_cast<int>(std::max<int64_t>(1, (capacity - samples_held_) / hint));
   try {
     std::vector<PromptLease> leases = prompts_->Lease(groups, busy ? now : deadline);
     if (leases.empty()) {
@@ -83,8 +84,8 @@ void Rollout::LeaseMore(Deadline deadline) {
 bool Rollout::VersionReady(int64_t wanted, Deadline deadline) {
   const Deadline wait = engine_.idle() ? deadline : Deadline{};
   if (exact_in_flight_ > 0) return wanted < 0 || wanted == exact_version_;
-  if (wanted < 0) return policy_->current().version >= 0 || policy_->Update(-1, wait);
-  return policy_->current().version >= wanted || policy_->Update(wanted, wait);
+  if (wanted < 0) return policy_->version() >= 0 || policy_->Update(-1, wait);
+  return policy_->Update(wanted, wait);
 }
 
 void Rollout::SubmitPending(Deadline deadline) {
@@ -92,7 +93,7 @@ void Rollout::SubmitPending(Deadline deadline) {
     PromptLease lease = std::move(pending_.front());
     pending_.pop_front();
     const int64_t wanted = lease.policy_version;
-    if (wanted >= 0 && policy_->current().version != wanted) {
+    if (wanted >= 0 && policy_->version() != wanted) {
       GiveBack(lease);
       continue;
     }
@@ -106,17 +107,34 @@ void Rollout::GiveBack(const PromptLease& lease) {
   samples_held_ -= lease.num_samples;
   stale_log_.Warning("gave lease " + std::to_string(lease.lease_id) + " back: it wants policy version " +
                      std::to_string(lease.policy_version) + ", the weights here are version " +
-                     std::to_string(policy_->current().version));
+                     std::to_string(policy_->version()));
   next_lease_ = After(kStaleBackoff);
-  Release(std::span<const PromptLease>(&lease, 1));
+  returned_.push_back(lease);
+  Release();
 }
 
-void Rollout::Release(std::span<const PromptLease> leases) {
+// Until the store has heard of it: what it believes to be here it would wait for, as long as this actor renews.
+void Rollout::Release() {
+  if (returned_.empty() || std::chrono::steady_clock::now() < next_release_) return;
   try {
-    prompts_->Release(leases);
+    prompts_->Release(returned_);
+    returned_.clear();
   } catch (const Error& e) {
     if (!Retryable(e)) throw;
-    ++counters_.port_retries;  // the leases run out by themselves
+    ++counters_.port_retries;
+    next_release_ = After(kPortBackoff);
+  }
+}
+
+void Rollout::Renew() {
+  if (std::chrono::steady_clock::now() < next_renewal_) return;
+  next_renewal_ = After(std::chrono::milliseconds(options_.renew_ms));
+  try {
+    prompts_->Renew();
+  } catch (const Error& e) {
+    if (!Retryable(e)) throw;
+    ++counters_.port_retries;
+    next_renewal_ = After(std::min(kPortBackoff, std::chrono::milliseconds(options_.renew_ms)));
   }
 }
 
@@ -173,7 +191,7 @@ void Rollout::StepEngine() {
     NoteVersion();
     next_look_ = After(std::chrono::milliseconds(options_.poll_ms));
   }
-  const int64_t version = policy_->current().version;
+  const int64_t version = policy_->version();
   if (exact_in_flight_ > 0 && version != exact_version_) {
     throw Error(ErrorCode::kConflict, "the weights became version " + std::to_string(version) +
                                           " while answers by exactly version " + std::to_string(exact_version_) +
@@ -254,17 +272,17 @@ TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> s
 void Rollout::Stop() {
   Collect();
   Deliver();
-  std::vector<PromptLease> unanswered;
   engine_.Abandon();
-  for (auto& [id, lease] : in_flight_) unanswered.push_back(std::move(lease));
-  for (PromptLease& lease : pending_) unanswered.push_back(std::move(lease));
-  for (TrajectoryGroup& group : outbox_) unanswered.push_back(std::move(group.lease));  // the sink did not take them
+  for (auto& [id, lease] : in_flight_) returned_.push_back(std::move(lease));
+  for (PromptLease& lease : pending_) returned_.push_back(std::move(lease));
+  for (TrajectoryGroup& group : outbox_) returned_.push_back(std::move(group.lease));  // the sink did not take them
   in_flight_.clear();
   pending_.clear();
   outbox_.clear();
   exact_in_flight_ = 0;
   samples_held_ = 0;
-  if (!unanswered.empty()) Release(unanswered);
+  next_release_ = {};
+  Release();  // where nobody answers, they run out by themselves
 }
 
 }  // namespace plumb::actor

@@ -8,8 +8,9 @@
 // newest at hand; weights may then change under it between steps (keys and values of older weights stay), and every
 // token carries the version that drew it. A lease whose version is already past is given back, counted.
 // Thread safety: none, one thread pumps. Ownership: owns the engine; ports, policy, tokenizer and template are the caller's.
-// Errors: kDeadline and kUnavailable of a port are counted and tried again by the next Pump; the rest pass through and
-// leave the groups that were not taken in the outbox.
+// Leases: what is held is renewed until the store has its answers, also by an actor that works for longer than a lease lasts.
+// Errors: kDeadline, kUnavailable and kNoSpace of a port are counted and tried again by the next Pump; the rest pass through
+// and leave the groups that were not taken in the outbox.
 #pragma once
 
 #include <chrono>
@@ -38,7 +39,7 @@ struct RolloutOptions {
   std::string actor = "actor-0";   // name in the groups
   EngineOptions engine;
   int32_t group_size_hint = 1;     // usual G: how many leases fill the batch
-  int32_t max_groups = 0;          // leases held at most (several actors share a step's prompts); 0: what fills the batch
+  int32_t renew_ms = 30'000;       // the store is told so often that this actor works on what it holds
   int32_t poll_ms = 20;            // between questions for leases, and for newer weights, while busy
 };
 
@@ -48,7 +49,7 @@ struct RolloutCounters {
   uint64_t refused_prompts = 0;     // delivered as kAborted: empty, or no room in the model or the pool
   uint64_t untokenizable = 0;       // delivered as kAborted: the chat template is missing or refuses the messages
   uint64_t stale_leases = 0;        // given back: their version is past
-  uint64_t port_retries = 0;        // kDeadline or kUnavailable of a port
+  uint64_t port_retries = 0;        // kDeadline, kUnavailable or kNoSpace of a port
 };
 
 class Rollout {
@@ -76,7 +77,8 @@ class Rollout {
   bool VersionReady(int64_t wanted, Deadline deadline);
   void SubmitOne(PromptLease lease);
   void GiveBack(const PromptLease& lease);
-  void Release(std::span<const PromptLease> leases);
+  void Release();
+  void Renew();
   void Tokenize(Prompt& prompt) const;
   void StepEngine();
   void Collect();
@@ -94,6 +96,7 @@ class Rollout {
   std::deque<PromptLease> pending_;           // leased, not submitted: their version is not here yet
   std::map<uint64_t, PromptLease> in_flight_;   // by engine request id
   std::deque<TrajectoryGroup> outbox_;        // finished, not taken by the sink
+  std::vector<PromptLease> returned_;         // given back, which the store does not know yet
   uint64_t next_request_ = 0;
   int32_t exact_in_flight_ = 0;               // of in_flight_, those that name a version
   int64_t exact_version_ = -1;                // which one; meaningful while exact_in_flight_ > 0
@@ -101,6 +104,8 @@ class Rollout {
   int64_t samples_held_ = 0;                  // of pending_ and in_flight_
   std::chrono::steady_clock::time_point next_lease_{};  // no question for leases before
   std::chrono::steady_clock::time_point next_look_{};   // nor for newer weights
+  std::chrono::steady_clock::time_point next_renewal_{};
+  std::chrono::steady_clock::time_point next_release_{};
   bool source_finished_ = false;
   LogEvery stale_log_{std::chrono::seconds(10)};
   RolloutCounters counters_;

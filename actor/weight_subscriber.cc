@@ -8,7 +8,6 @@
 
 #include "common/error.h"
 #include "common/log.h"
-#include "common/weight_wire.h"
 
 namespace plumb::actor {
 namespace {
@@ -17,7 +16,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kPoll{1};
 constexpr milliseconds kBackoff{50};           // after a refused or failed fetch
 constexpr milliseconds kLongPoll{5000};        // one request is held by the server for so long at most
-constexpr milliseconds kTransferGrace{60000};  // for the bytes themselves, beyond the wait
+constexpr milliseconds kAnswerGrace{60000};    // for the answer itself, beyond the wait
 
 bool Past(Deadline deadline) { return std::chrono::steady_clock::now() >= deadline; }
 
@@ -27,12 +26,13 @@ void SleepUntilOr(milliseconds pause, Deadline deadline) {
 
 }  // namespace
 
-SharedPolicy::SharedPolicy(const policy_model::Weights* weights, std::function<PolicyVersion()> version)
-    : weights_(weights), version_(std::move(version)) {}
+SharedPolicy::SharedPolicy(const policy_model::Weights* weights, std::function<PolicyVersion()> policy,
+                           std::function<int64_t()> version)
+    : weights_(weights), policy_(std::move(policy)), version_(std::move(version)) {}
 
 bool SharedPolicy::Update(int64_t wanted, Deadline deadline) {
   const int64_t least = std::max<int64_t>(wanted, 0);
-  while (version_().version < least) {
+  while (version_() < least) {
     if (Past(deadline)) return false;
     SleepUntilOr(kPoll, deadline);
   }
@@ -46,15 +46,8 @@ FetchedPolicy::FetchedPolicy(const policy_model::ModelShape& shape, Device devic
 }
 
 bool FetchedPolicy::Update(int64_t wanted, Deadline deadline) {
-  if (wanted < 0 && current_.version >= 0) {
-    // The newest at hand: only a look, so that the step loop is never held up by a version that is not there yet.
-    try {
-      if (source_->Newest().version > current_.version) FetchOne(deadline);
-    } catch (const Error& e) {
-      if (e.code() != ErrorCode::kDeadline && e.code() != ErrorCode::kUnavailable) throw;
-    }
-    return true;
-  }
+  if (current_.version >= 0 && current_.version >= wanted && !FetchIfReplaced(/*newer_too=*/wanted < 0)) return false;
+  if (wanted < 0 && current_.version >= 0) return true;
   const int64_t least = std::max<int64_t>(wanted, 0);
   while (current_.version < least) {
     if (FetchOne(deadline)) continue;
@@ -62,6 +55,27 @@ bool FetchedPolicy::Update(int64_t wanted, Deadline deadline) {
     SleepUntilOr(kBackoff, deadline);
   }
   return true;
+}
+
+// Only a look, so that the step loop is never held up by a version that is not there yet. What the learner says that does not
+// follow what is held here, an older number or other bytes under the same one, comes from a life of it that went back: false
+// until that is here.
+bool FetchedPolicy::FetchIfReplaced(bool newer_too) {
+  PolicyVersion newest;
+  try {
+    newest = source_->Newest();
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kDeadline && e.code() != ErrorCode::kUnavailable) throw;
+    return true;
+  }
+  if (newest.version < 0 || newest == current_) return true;
+  if (newest.version > current_.version) {
+    if (newer_too) FetchOne(Deadline{});
+    return true;
+  }
+  LogInfo("the learner went back to version " + std::to_string(newest.version) + "; version " + std::to_string(current_.version) +
+          " here is of before");
+  return FetchOne(Deadline{});
 }
 
 bool FetchedPolicy::FetchOne(Deadline deadline) {
@@ -72,14 +86,14 @@ bool FetchedPolicy::FetchOne(Deadline deadline) {
                                      : std::span<std::byte>(static_cast<std::byte*>(flat.data()), flat.bytes());
   std::optional<PolicyVersion> got;
   try {
-    got = source_->Fetch(current_.version, into, deadline);
+    got = source_->Fetch(current_, into, deadline);
   } catch (const Error& e) {
     if (e.code() != ErrorCode::kDeadline && e.code() != ErrorCode::kUnavailable) throw;
   }
   if (!got) return false;
   if (staged) flat.CopyFromHost(host_);
   const Digest digest = next.ComputeDigest();
-  if (got->version <= current_.version || digest != got->digest) {
+  if (digest != got->digest) {
     ++counters_.refused_digest;
     // The first, second, fourth, ...: a source that keeps sending wrong bytes must not fill the disk.
     if (std::has_single_bit(counters_.refused_digest)) {
@@ -95,32 +109,51 @@ bool FetchedPolicy::FetchOne(Deadline deadline) {
   return true;
 }
 
-RemoteWeightSource::RemoteWeightSource(Call call) : call_(std::move(call)) {}
-
-PolicyVersion RemoteWeightSource::Newest() {
-  const std::string reply = call_(weight_wire::kNewestVerb, {}, After(kLongPoll));
-  return weight_wire::DecodeReply(reply).version;
+RemoteWeightSource::RemoteWeightSource(Call call, uint64_t part_bytes)
+    : part_bytes_(std::min(part_bytes, weight_wire::kPartBytes)), call_(std::move(call)) {
+  PLUMB_CHECK(part_bytes_ > 0);
 }
 
-std::optional<PolicyVersion> RemoteWeightSource::Fetch(int64_t than, std::span<std::byte> flat, Deadline deadline) {
+PolicyVersion RemoteWeightSource::Newest() {
+  return weight_wire::DecodeOffer(call_(weight_wire::kNewestVerb, {}, After(kLongPoll)).view()).version;
+}
+
+std::optional<PolicyVersion> RemoteWeightSource::Fetch(const PolicyVersion& held, std::span<std::byte> flat, Deadline deadline) {
   for (;;) {
     const auto left = std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
     const milliseconds wait = std::clamp(left, milliseconds{0}, kLongPoll);
-    const std::string bytes = call_(weight_wire::kFetchVerb, weight_wire::EncodeFetchRequest({than, wait.count()}),
-                                    After(wait + kTransferGrace));
-    const weight_wire::Reply reply = weight_wire::DecodeReply(bytes);
-    if (reply.version.version > than) {
-      if (reply.flat.size() != flat.size()) {
-        throw Error(ErrorCode::kCorruption, "weights version " + std::to_string(reply.version.version) + " came as " +
-                                                std::to_string(reply.flat.size()) + " bytes, this model has " +
-                                                std::to_string(flat.size()) +
+    const Payload reply = call_(weight_wire::kFetchVerb, weight_wire::EncodeFetchRequest({held, wait.count()}), After(wait + kAnswerGrace));
+    const weight_wire::Offer offer = weight_wire::DecodeOffer(reply.view());
+    if (offer.version.version >= 0 && offer.version != held) {
+      if (offer.bytes != flat.size()) {
+        throw Error(ErrorCode::kCorruption, "weights version " + std::to_string(offer.version.version) + " come as " +
+                                                std::to_string(offer.bytes) + " bytes, this model has " + std::to_string(flat.size()) +
                                                 "; learner and actor must use the same [model]");
       }
-      std::memcpy(flat.data(), reply.flat.data(), flat.size());
-      return reply.version;
+      if (FetchParts(offer.version, flat)) return offer.version;
     }
     if (Past(deadline)) return std::nullopt;
   }
+}
+
+// False: the learner has let go of them meanwhile, or is another life.
+bool RemoteWeightSource::FetchParts(const PolicyVersion& version, std::span<std::byte> flat) {
+  for (size_t at = 0; at < flat.size();) {
+    const uint64_t bytes = std::min<uint64_t>(part_bytes_, flat.size() - at);
+    Payload part;
+    try {
+      part = call_(weight_wire::kPartVerb, weight_wire::EncodePartRequest({version, at, bytes}), After(kAnswerGrace));
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kNotFound) throw;
+      return false;
+    }
+    if (part.size() != bytes) {
+      throw Error(ErrorCode::kCorruption, "asked for " + std::to_string(bytes) + " bytes of weights and got " + std::to_string(part.size()));
+    }
+    std::memcpy(flat.data() + at, part.view().data(), bytes);
+    at += bytes;
+  }
+  return true;
 }
 
 }  // namespace plumb::actor

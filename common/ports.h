@@ -29,6 +29,9 @@ class PromptSource {
   virtual std::vector<PromptLease> Lease(int max_groups, Deadline deadline) = 0;
   // Gives leases that will not be answered back at once (an actor that stops).
   virtual void Release(std::span<const PromptLease> leases) = 0;
+  // Says that the caller still works on everything it holds: the time of its leases begins anew. Cheap; asked for far more
+  // often than a lease lasts. kConflict: a newer life of the caller has taken over.
+  virtual void Renew() {}
   // True once the run has ended: no lease will ever come again.
   virtual bool Finished() = 0;
 };
@@ -86,9 +89,10 @@ class WeightSource {
   virtual ~WeightSource() = default;
   // The newest version known, without waiting; version -1 before the first.
   virtual PolicyVersion Newest() = 0;
-  // Blocks until a version > `than` is there (or the deadline: nullopt), copies it into `flat` (exactly its size) and
-  // returns which it was. The caller verifies the digest and refuses what does not match.
-  virtual std::optional<PolicyVersion> Fetch(int64_t than, std::span<std::byte> flat, Deadline deadline) = 0;
+  // Blocks until something else than `held` is published (or the deadline: nullopt), copies it into `flat` (exactly its size)
+  // and returns which it was: a newer version, or, where the learner went back to a checkpoint, an older number or the same
+  // number with other bytes. The caller verifies the digest and refuses what does not match.
+  virtual std::optional<PolicyVersion> Fetch(const PolicyVersion& held, std::span<std::byte> flat, Deadline deadline) = 0;
 };
 
 // Reference log-probs computed once, keyed by (model digest, sequence digest).

@@ -28,56 +28,90 @@ T Take(std::string_view& in, const char* what) {
   return value;
 }
 
+void AppendVersion(std::string& out, const PolicyVersion& version) {
+  if (version.digest.size() > kMaxDigestBytes) {
+    throw Error(ErrorCode::kInvalidArgument, "a digest of " + std::to_string(version.digest.size()) + " bytes");
+  }
+  Append(out, version.version);
+  Append(out, static_cast<uint32_t>(version.digest.size()));
+  out += version.digest;
+}
+
+PolicyVersion TakeVersion(std::string_view& in) {
+  PolicyVersion version;
+  version.version = Take<int64_t>(in, "version");
+  const uint32_t digest = Take<uint32_t>(in, "digest length");
+  if (digest > kMaxDigestBytes || digest > in.size()) {
+    throw Error(ErrorCode::kCorruption, "a weight message promises a digest of " + std::to_string(digest) + " bytes and has " +
+                                            std::to_string(in.size()));
+  }
+  version.digest = std::string(in.substr(0, digest));
+  in.remove_prefix(digest);
+  if (version.version < -1 || (version.version == -1 && digest != 0)) {
+    throw Error(ErrorCode::kCorruption, "a weight message of version " + std::to_string(version.version) + " with a digest of " +
+                                            std::to_string(digest) + " bytes");
+  }
+  return version;
+}
+
+void ExpectEnd(std::string_view rest, const char* what) {
+  if (rest.empty()) return;
+  throw Error(ErrorCode::kCorruption, std::string(what) + " has " + std::to_string(rest.size()) + " bytes too many", "common/weight_wire");
+}
+
 }  // namespace
 
 std::string EncodeFetchRequest(const FetchRequest& request) {
   std::string out;
-  Append(out, request.than);
+  AppendVersion(out, request.held);
   Append(out, request.wait_ms);
   return out;
 }
 
 FetchRequest DecodeFetchRequest(std::string_view bytes) {
   FetchRequest request;
-  request.than = Take<int64_t>(bytes, "version");
+  request.held = TakeVersion(bytes);
   request.wait_ms = Take<int64_t>(bytes, "waiting time");
-  if (!bytes.empty() || request.than < -1 || request.wait_ms < 0) {
-    throw Error(ErrorCode::kCorruption, "a weights.fetch request is malformed: version " +
-                                            std::to_string(request.than) + ", wait " + std::to_string(request.wait_ms) +
-                                            " ms, " + std::to_string(bytes.size()) + " bytes too many");
+  ExpectEnd(bytes, "a weights.fetch request");
+  if (request.wait_ms < 0) {
+    throw Error(ErrorCode::kCorruption, "a weights.fetch request wants to wait " + std::to_string(request.wait_ms) + " ms");
   }
   return request;
 }
 
-std::string EncodeReply(const PolicyVersion& version, std::span<const std::byte> flat) {
-  if (version.digest.size() > kMaxDigestBytes) {
-    throw Error(ErrorCode::kInvalidArgument, "a digest of " + std::to_string(version.digest.size()) + " bytes");
-  }
+std::string EncodeOffer(const Offer& offer) {
   std::string out;
-  out.reserve(sizeof(int64_t) + sizeof(uint32_t) + version.digest.size() + flat.size());
-  Append(out, version.version);
-  Append(out, static_cast<uint32_t>(version.digest.size()));
-  out += version.digest;
-  out.append(reinterpret_cast<const char*>(flat.data()), flat.size());
+  AppendVersion(out, offer.version);
+  Append(out, offer.bytes);
   return out;
 }
 
-Reply DecodeReply(std::string_view bytes) {
-  Reply reply;
-  reply.version.version = Take<int64_t>(bytes, "version");
-  const uint32_t digest = Take<uint32_t>(bytes, "digest length");
-  if (digest > kMaxDigestBytes || digest > bytes.size()) {
-    throw Error(ErrorCode::kCorruption, "a weight message promises a digest of " + std::to_string(digest) +
-                                            " bytes and has " + std::to_string(bytes.size()));
+Offer DecodeOffer(std::string_view bytes) {
+  Offer offer;
+  offer.version = TakeVersion(bytes);
+  offer.bytes = Take<uint64_t>(bytes, "size");
+  ExpectEnd(bytes, "an offer of weights");
+  if (offer.version.version == -1 && offer.bytes != 0) {
+    throw Error(ErrorCode::kCorruption, "an offer of no version has " + std::to_string(offer.bytes) + " bytes of weights");
   }
-  reply.version.digest = std::string(bytes.substr(0, digest));
-  bytes.remove_prefix(digest);
-  if (reply.version.version < -1 || (reply.version.version == -1 && (digest != 0 || !bytes.empty()))) {
-    throw Error(ErrorCode::kCorruption, "a weight message of version " + std::to_string(reply.version.version) +
-                                            " with " + std::to_string(bytes.size()) + " bytes of weights");
-  }
-  reply.flat = std::as_bytes(std::span<const char>(bytes.data(), bytes.size()));
-  return reply;
+  return offer;
+}
+
+std::string EncodePartRequest(const PartRequest& request) {
+  std::string out;
+  AppendVersion(out, request.version);
+  Append(out, request.offset);
+  Append(out, request.bytes);
+  return out;
+}
+
+PartRequest DecodePartRequest(std::string_view bytes) {
+  PartRequest request;
+  request.version = TakeVersion(bytes);
+  request.offset = Take<uint64_t>(bytes, "offset");
+  request.bytes = Take<uint64_t>(bytes, "size");
+  ExpectEnd(bytes, "a weights.part request");
+  return request;
 }
 
 }  // namespace plumb::weight_wire

@@ -23,7 +23,7 @@ void RunConfig::Visit(V& v) {
   v({"device", "name", "cpu | cuda"}, device);
   v({"actors", "processes", "generating processes under roles = processes"}, actors);
   v({"reward_workers", "processes", "scoring processes under roles = processes"}, reward_workers);
-  v({"stall_seconds", "s", "a wait longer than this ends the run and names what it waited for"}, stall_seconds);
+  v({"stall_seconds", "s", "a wait in which nothing is generated, scored or stored for this long ends the run and names what it waited for"}, stall_seconds);
 }
 
 template <class V>

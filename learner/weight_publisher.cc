@@ -9,6 +9,12 @@ namespace plumb::learner {
 
 using std::chrono::milliseconds;
 
+namespace {
+
+constexpr std::chrono::seconds kKeep{20};  // after the last part that was asked for
+
+}  // namespace
+
 WeightPublisher::WeightPublisher(const std::string& endpoint) {
   expirer_ = std::thread([this] { Expire(); });
   server_ = std::make_unique<RpcServer>(
@@ -25,36 +31,68 @@ WeightPublisher::~WeightPublisher() {
   expirer_.join();
 }
 
+bool WeightPublisher::Wanted(const PolicyVersion& held) const { return newest_.flat && newest_.version != held; }
+
+std::string WeightPublisher::NewestOffer() const {
+  return weight_wire::EncodeOffer({newest_.version, newest_.flat ? newest_.flat->size() : 0});
+}
+
 void WeightPublisher::Publish(const PolicyVersion& version, std::span<const std::byte> flat) {
   std::list<Waiting> ready;
-  Payload reply;
+  std::string offer;
   {
     std::lock_guard lock(mu_);
-    if (version == version_) return;
-    if (version.version <= version_.version) {
+    if (newest_.flat && version == newest_.version) return;
+    if (version.version <= newest_.version.version) {
       throw Error(ErrorCode::kConflict, "version " + std::to_string(version.version) + " cannot be published after version " +
-                                            std::to_string(version_.version), endpoint());
+                                            std::to_string(newest_.version.version), endpoint());
     }
-    newest_ = Payload(weight_wire::EncodeReply(version, flat));
-    version_ = version;
-    reply = newest_;
+    if (newest_.keep > std::chrono::steady_clock::now()) older_.push_back(std::move(newest_));
+    newest_.version = version;
+    newest_.keep = {};
+    newest_.flat.reset();  // before the copy: at most one that nobody is fetching
+    newest_.flat = std::make_shared<const std::string>(reinterpret_cast<const char*>(flat.data()), flat.size());
+    offer = NewestOffer();
     for (auto it = waiting_.begin(); it != waiting_.end();) {
       const auto next = std::next(it);
-      if (it->than < version.version) ready.splice(ready.end(), waiting_, it);
+      if (Wanted(it->held)) ready.splice(ready.end(), waiting_, it);
       it = next;
     }
+    if (!ready.empty()) newest_.keep = After(kKeep);
   }
-  for (Waiting& w : ready) w.responder.Reply(reply);
+  for (Waiting& w : ready) w.responder.Reply(offer);
+}
+
+Payload WeightPublisher::Part(const RpcRequest& request) {
+  const auto part = weight_wire::DecodePartRequest(request.payload);
+  std::lock_guard lock(mu_);
+  Held* held = newest_.flat && newest_.version == part.version ? &newest_ : nullptr;
+  for (Held& older : older_) {
+    if (older.version == part.version) held = &older;
+  }
+  if (held == nullptr) {
+    throw Error(ErrorCode::kNotFound, "weights version " + std::to_string(part.version.version) + " is no longer at hand", endpoint());
+  }
+  if (part.bytes > weight_wire::kPartBytes || part.offset > held->flat->size() || part.bytes > held->flat->size() - part.offset) {
+    throw Error(ErrorCode::kInvalidArgument, "asked for " + std::to_string(part.bytes) + " bytes of weights from " +
+                                                 std::to_string(part.offset) + " on, of " + std::to_string(held->flat->size()) +
+                                                 ", at most " + std::to_string(weight_wire::kPartBytes) + " at once",
+                endpoint());
+  }
+  held->keep = After(kKeep);
+  return Payload(held->flat, std::string_view(*held->flat).substr(part.offset, part.bytes));
 }
 
 void WeightPublisher::Handle(RpcRequest request, RpcResponder responder) {
   if (request.verb == weight_wire::kNewestVerb) {
-    PolicyVersion version;
-    {
-      std::lock_guard lock(mu_);
-      version = version_;
-    }
-    responder.Reply(weight_wire::EncodeReply(version, {}));
+    std::unique_lock lock(mu_);
+    std::string offer = NewestOffer();
+    lock.unlock();
+    responder.Reply(std::move(offer));
+    return;
+  }
+  if (request.verb == weight_wire::kPartVerb) {
+    responder.Reply(Part(request));
     return;
   }
   if (request.verb != weight_wire::kFetchVerb) {
@@ -62,22 +100,23 @@ void WeightPublisher::Handle(RpcRequest request, RpcResponder responder) {
     return;
   }
   const auto fetch = weight_wire::DecodeFetchRequest(request.payload);
-  Payload reply;
+  std::string offer;
   {
     std::lock_guard lock(mu_);
-    if (version_.version <= fetch.than) {
+    if (!Wanted(fetch.held)) {
       const auto wait = milliseconds(std::clamp<int64_t>(fetch.wait_ms, 0, 60'000));
-      waiting_.push_back({fetch.than, std::min(request.deadline, After(wait)), std::move(responder)});
+      waiting_.push_back({fetch.held, std::min(request.deadline, After(wait)), std::move(responder)});
       changed_.notify_all();
       return;
     }
-    reply = newest_;
+    newest_.keep = After(kKeep);
+    offer = NewestOffer();
   }
-  responder.Reply(reply);
+  responder.Reply(std::move(offer));
 }
 
 void WeightPublisher::Expire() {
-  const std::string nothing = weight_wire::EncodeReply(PolicyVersion{}, {});
+  const std::string nothing = weight_wire::EncodeOffer({});
   std::unique_lock lock(mu_);
   while (!ended_) {
     Deadline next = After(milliseconds(500));
@@ -90,6 +129,7 @@ void WeightPublisher::Expire() {
       if (it->deadline <= now) expired.splice(expired.end(), waiting_, it);
       it = after;
     }
+    older_.remove_if([&](const Held& held) { return held.keep <= now; });
     lock.unlock();
     for (Waiting& w : expired) w.responder.Reply(nothing);
     lock.lock();

@@ -1,7 +1,7 @@
-// Serves the newest weights to actors in other processes: verbs weights.newest and weights.fetch (common/weight_wire.h).
+// Serves the newest weights to actors in other processes, in parts of a bounded size: verbs of common/weight_wire.h.
 //
-// Purpose: the learner's end of (9). One encoded copy of the newest version is kept and shared by all replies; a fetch
-// waits, within its own bound, for a version newer than the caller's.
+// Purpose: the learner's end of (9). One copy of the newest version is kept and shared by all replies, an older one as long
+// as somebody is fetching its parts; a fetch waits, within its own bound, for something else than what the caller holds.
 // Thread safety: all methods. Ownership: owns its server and the copy.
 // Errors: kConflict for an address in use; publishing an older version than the newest is kConflict, the same version with
 // another digest too: two different policies must not share a number.
@@ -29,17 +29,26 @@ class WeightPublisher : public WeightSink {
 
  private:
   struct Waiting {
-    int64_t than = -1;
+    PolicyVersion held;
     Deadline deadline;
     RpcResponder responder;
   };
   void Handle(RpcRequest request, RpcResponder responder);
-  void Expire();  // answers waits that have run out
+  Payload Part(const RpcRequest& request);
+  void Expire();  // answers waits that have run out, and lets go of older weights that nobody asks for
+
+  struct Held {
+    PolicyVersion version;
+    std::shared_ptr<const std::string> flat;
+    Deadline keep{};  // at least until then once it is not the newest
+  };
+  bool Wanted(const PolicyVersion& held) const;  // REQUIRES: mu_
+  std::string NewestOffer() const;               // REQUIRES: mu_
 
   std::mutex mu_;
   std::condition_variable changed_;
-  PolicyVersion version_;        // guarded by mu_
-  Payload newest_;               // encoded reply of version_; guarded by mu_
+  Held newest_;                  // guarded by mu_
+  std::list<Held> older_;        // guarded by mu_
   std::list<Waiting> waiting_;   // guarded by mu_
   bool ended_ = false;           // guarded by mu_
   std::thread expirer_;

@@ -65,6 +65,7 @@ void LeaseBook::Restore(uint64_t lease_id, bool complete, uint32_t attempt, uint
 }
 
 void LeaseBook::SetDoneBefore(uint64_t lease_id) {
+  trimmed_before_ = std::max(trimmed_before_, lease_id);
   if (lease_id <= done_before_) return;
   done_before_ = lease_id;
   done_.erase(done_.begin(), done_.lower_bound(lease_id));
@@ -115,6 +116,26 @@ int LeaseBook::ReleaseHolder(const std::string& holder) {
   return released;
 }
 
+int LeaseBook::RenewHolder(const std::string& holder, int64_t now_ms) {
+  int renewed = 0;
+  for (auto& [id, held] : held_) {
+    if (held.holder != holder) continue;
+    held.deadline_ms = now_ms + timeout_ms_;
+    ++renewed;
+  }
+  return renewed;
+}
+
+int LeaseBook::HeldBy(const std::string& holder) const {
+  return static_cast<int>(std::count_if(held_.begin(), held_.end(), [&](const auto& h) { return h.second.holder == holder; }));
+}
+
+size_t LeaseBook::Unanswered(uint64_t limit) const {
+  const bool all = free_.empty() || *free_.rbegin() < limit;
+  const auto end = free_.lower_bound(limit);
+  return held_.size() + (all ? free_.size() : static_cast<size_t>(std::distance(free_.begin(), end)));
+}
+
 std::vector<LeaseBook::Held> LeaseBook::Expire(int64_t now_ms) {
   std::vector<Held> expired;
   for (auto it = held_.begin(); it != held_.end();) {
@@ -150,6 +171,17 @@ void LeaseBook::Complete(uint64_t lease_id) {
     done_.erase(done_.begin());
     ++done_before_;
   }
+}
+
+void LeaseBook::Reopen(uint64_t lease_id, uint32_t last_attempt) {
+  if (lease_id < trimmed_before_) return;
+  if (lease_id < done_before_) {
+    for (uint64_t id = lease_id + 1; id < done_before_; ++id) done_.insert(done_.end(), id);
+    done_before_ = lease_id;
+  } else {
+    done_.erase(lease_id);
+  }
+  history_[lease_id] = {last_attempt + 1, 0};
 }
 
 bool LeaseBook::IsDone(uint64_t lease_id) const { return lease_id < done_before_ || done_.contains(lease_id); }

@@ -47,6 +47,7 @@ EvalLease ParseEvalLease(uint64_t lease_id);
 //              (Open) -> free ---------> out -----------------------> done
 //                         ^   Release / Expire / Requeue  |             ^
 //                         +-------------------------------+   Complete from anywhere (late answers count too)
+// Reopen leads from done back to where Open finds it.
 class LeaseBook {
  public:
   explicit LeaseBook(int64_t timeout_ms) : timeout_ms_(timeout_ms) {}
@@ -72,12 +73,19 @@ class LeaseBook {
   bool Release(uint64_t lease_id, uint32_t attempt);
   // Frees all that `holder` has; returns how many.
   int ReleaseHolder(const std::string& holder);
+  // The time of all that `holder` has begins anew; returns how many.
+  int RenewHolder(const std::string& holder, int64_t now_ms);
+  int HeldBy(const std::string& holder) const;
+  // Free below `limit`, or out.
+  size_t Unanswered(uint64_t limit) const;
   // Frees what is past its deadline; returns the ids.
   std::vector<Held> Expire(int64_t now_ms);
   // Free again after an answer that could not be used; returns how often that has happened to it.
   uint32_t Requeue(uint64_t lease_id);
   uint32_t Requeues(uint64_t lease_id) const;
   void Complete(uint64_t lease_id);
+  // Its answer is forgotten; the next one has a higher attempt. Nothing for what SetDoneBefore has trimmed.
+  void Reopen(uint64_t lease_id, uint32_t last_attempt);
 
   bool IsDone(uint64_t lease_id) const;
   bool HasFree(uint64_t limit) const { return !free_.empty() && *free_.begin() < limit; }
@@ -93,6 +101,7 @@ class LeaseBook {
     uint32_t requeues = 0;
   };
   const int64_t timeout_ms_;
+  uint64_t trimmed_before_ = 0;
   uint64_t done_before_ = 0;         // all ids below are done
   std::set<uint64_t> done_;          // done ids >= done_before_
   std::set<uint64_t> free_;

@@ -17,6 +17,7 @@ namespace plumb::replay {
 namespace {
 
 constexpr size_t kMaxName = 4096;
+constexpr size_t kMaxDigest = 128;
 // A verb says what form its answer has: before December 2026 "next" and "evaluate" were answered with groups that the store had
 // decoded and encoded again. Who asks for the other form gets kUnsupported.
 constexpr char kNext[] = "next_sealed", kEvaluate[] = "evaluate_sealed";
@@ -86,6 +87,7 @@ struct ReplayServer::Impl {
   };
 
   ReplayTable* table = nullptr;
+  size_t max_answer = 0;
   std::mutex mu;
   std::condition_variable wake;
   std::list<Parked> parked;                  // guarded by mu; the parker works on nodes that it has taken out
@@ -114,10 +116,16 @@ struct ReplayServer::Impl {
   }
 
   // False: not yet.
-  static bool TryAnswer(Parked& question, bool late) {
+  bool TryAnswer(Parked& question, bool late) {
     try {
       auto answer = question.poll(late);
       if (!answer) return false;
+      if (answer->size() > max_answer) {  // a peer would close the connection over it, again and again
+        throw Error(ErrorCode::kUnsupported,
+                    "the groups of this step are " + std::to_string(answer->size()) + " bytes, at most " + std::to_string(max_answer) +
+                        " can be sent to another process: lower rollout.prompts_per_step or rollout.max_new_tokens, or use "
+                        "run.roles = \"local\"");
+      }
       question.responder.Reply(std::move(*answer));
     } catch (const Error& e) {
       question.responder.Fail(e);
@@ -259,6 +267,13 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
     const Deadline deadline = FromRemaining(in.U64());
     in.ExpectEnd();
     Park(deadline, [this, version, samples](bool late) { return table->TryEvaluate(version, samples, late); }, std::move(responder));
+  } else if (verb == "renew") {
+    const std::string actor(in.Bytes(kMaxName));
+    const uint64_t epoch = in.U64();
+    in.ExpectEnd();
+    CheckEpoch(actor, epoch);
+    table->RenewActor(actor);
+    responder.Reply(std::string());
   } else if (verb == "release") {
     table->Release(DecodePromptLeases(BytesOf(in.Rest())));
     responder.Reply(std::string());
@@ -286,13 +301,20 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
     in.ExpectEnd();
     const auto cursor = table->CursorAt(consumed);
     responder.Reply(ByteWriter().U64(static_cast<uint64_t>(cursor.next_step)).U64(cursor.sequence).Take());
-  } else if (verb == "check_cursor") {
+  } else if (verb == "announce") {
+    PolicyVersion policy;
+    policy.version = static_cast<int64_t>(in.U64());
+    policy.digest = std::string(in.Bytes(kMaxDigest));
+    in.ExpectEnd();
+    table->Announce(policy);
+    responder.Reply(std::string());
+  } else if (verb == "resume") {
     ReplayTable::Cursor cursor;
     cursor.next_step = static_cast<int64_t>(in.U64());
     cursor.sequence = in.U64();
     in.ExpectEnd();
-    table->CheckCursor(cursor);
-    responder.Reply(std::string());
+    responder.Reply(ByteWriter().U64(static_cast<uint64_t>(table->Resume(cursor))).Take());
+    Wake();
   } else if (verb == "trim") {
     const int64_t step = static_cast<int64_t>(in.U64());
     in.ExpectEnd();
@@ -306,6 +328,7 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
 ReplayServer::ReplayServer(ReplayTable* table, const std::string& endpoint, RpcServerOptions options)
     : impl_(std::make_unique<Impl>()) {
   impl_->table = table;
+  impl_->max_answer = options.max_message_bytes;
   impl_->parker = std::thread([impl = impl_.get()] { impl->RunParker(); });
   try {
     impl_->server = std::make_unique<RpcServer>(
@@ -340,6 +363,14 @@ std::map<std::string, int64_t> ReplayServer::Counters() const {
   return counters;
 }
 
+ImportingServer::ImportingServer(const std::string& endpoint, const std::atomic<int64_t>* rows) {
+  server_ = std::make_unique<RpcServer>(endpoint, [rows](const RpcRequest& request, RpcResponder responder) {
+    const int64_t now = rows->load();
+    if (request.verb == "counters") responder.Reply(EncodeCounters({{"import/rows", now}}));
+    else responder.Fail(Error(ErrorCode::kUnavailable, "the store imports its prompts: " + std::to_string(now) + " rows so far"));
+  });
+}
+
 ReplayClient::ReplayClient(const std::string& endpoint, ReplayClientOptions options)
     : options_(std::move(options)), epoch_(options_.epoch == 0 ? EpochNow() : options_.epoch), rpc_(endpoint, options_.rpc) {}
 
@@ -367,6 +398,11 @@ std::vector<PromptLease> ReplayClient::Lease(int max_groups, Deadline deadline) 
 }
 
 void ReplayClient::Release(std::span<const PromptLease> leases) { Call("release", Encode(leases)); }
+
+// Does not wait for a store that is away: whoever renews has work to go on with.
+void ReplayClient::Renew() {
+  rpc_.Call("renew", ByteWriter().Bytes(options_.actor).U64(epoch_).bytes(), After(kReportTimeout));
+}
 
 bool ReplayClient::Finished() {
   const std::string reply = Call("finished", "");
@@ -438,8 +474,14 @@ ReplayTable::Cursor ReplayClient::CursorAt(int64_t consumed_steps) {
   return cursor;
 }
 
-void ReplayClient::CheckCursor(const ReplayTable::Cursor& cursor) {
-  Call("check_cursor", ByteWriter().U64(static_cast<uint64_t>(cursor.next_step)).U64(cursor.sequence).bytes());
+int64_t ReplayClient::Resume(const ReplayTable::Cursor& cursor) {
+  const std::string reply =
+      Call("resume", ByteWriter().U64(static_cast<uint64_t>(cursor.next_step)).U64(cursor.sequence).bytes());
+  return static_cast<int64_t>(ByteReader(reply, "the store's answer to a resume").U64());
+}
+
+void ReplayClient::Announce(const PolicyVersion& policy) {
+  Call("announce", ByteWriter().U64(static_cast<uint64_t>(policy.version)).Bytes(policy.digest).bytes());
 }
 
 void ReplayClient::Trim(int64_t step) { Call("trim", ByteWriter().U64(static_cast<uint64_t>(step)).bytes()); }

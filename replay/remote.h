@@ -3,15 +3,15 @@
 //   actor, reward worker, learner                      the process that owns the store
 //   ReplayClient (ports) ──── common/rpc.h ────► ReplayServer ────► ReplayTable ────► Store
 //
-// Verbs: lease, release, release_actor, finished, insert, next_sealed, evaluate_sealed, finish, counters, cursor, check_cursor,
-// trim, report. Groups travel to the learner as the store holds them, under the sum that they were stored with: the server checks
+// Verbs: lease, renew, release, release_actor, finished, insert, next_sealed, evaluate_sealed, finish, counters, announce,
+// cursor, resume, trim, report. Groups travel to the learner as the store holds them, under the sum that they were stored with: the server checks
 // the sum, the client checks it again and decodes (replay/record.h, BatchWriter).
 // Questions that wait (lease, next_sealed, evaluate_sealed) occupy no thread of the server: they are parked and asked again when
 // something changes. Everything may be repeated: inserts are idempotent by key; questions for
 // leases are numbered, and leases whose reply was lost (an actor that was frozen, a cut connection) are sent again to the
 // question of the same number. What an actor never asks for again is freed when it starts anew or its time runs out.
 // An actor that starts anew comes with a higher epoch: what its earlier life held is free at once, and that life gets
-// kConflict from then on.
+// kConflict from then on, also when it wants to renew what it held.
 // Each insert says how far the store had acknowledged when the client last heard: a server that came back with less refuses
 // it with kCorruption, because what it lost was promised.
 // Thread safety: all methods. Ownership: the server borrows the table. Errors: those of the table with the same code and
@@ -37,7 +37,8 @@ namespace plumb::replay {
 
 class ReplayServer {
  public:
-  // `endpoint`: ipc in a private folder, or loopback tcp (common/endpoint.h).
+  // `endpoint`: ipc in a private folder, or loopback tcp (common/endpoint.h). Answers above options.max_message_bytes are
+  // kUnsupported, with both numbers.
   ReplayServer(ReplayTable* table, const std::string& endpoint, RpcServerOptions options = {});
   // Parked questions end with kUnavailable.
   ~ReplayServer();
@@ -51,6 +52,16 @@ class ReplayServer {
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
+};
+
+// Stands at the endpoint of a ReplayServer while the store has no table yet, because its prompts are being imported: "counters" is
+// answered with import/rows, everything else with kUnavailable. Destroy it before the server is made.
+class ImportingServer {
+ public:
+  ImportingServer(const std::string& endpoint, const std::atomic<int64_t>* rows);
+
+ private:
+  std::unique_ptr<RpcServer> server_;
 };
 
 struct ReplayClientOptions {
@@ -67,6 +78,7 @@ class ReplayClient : public PromptSource, public TrajectorySink, public BatchSou
 
   std::vector<PromptLease> Lease(int max_groups, Deadline deadline) override;
   void Release(std::span<const PromptLease> leases) override;
+  void Renew() override;
   bool Finished() override;
   InsertResult Insert(const TrajectoryGroup& group) override;
   std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup> groups);
@@ -80,7 +92,8 @@ class ReplayClient : public PromptSource, public TrajectorySink, public BatchSou
   // What this role has counted since it began, instead of what it said before. Waits a second at most: it is never worth more.
   void Report(const std::map<std::string, int64_t>& counters);
   ReplayTable::Cursor CursorAt(int64_t consumed_steps);
-  void CheckCursor(const ReplayTable::Cursor& cursor);
+  int64_t Resume(const ReplayTable::Cursor& cursor);
+  void Announce(const PolicyVersion& policy);
   void Trim(int64_t step);
 
  private:

@@ -245,4 +245,19 @@ std::vector<uint64_t> StepPlanner::Replayed(int64_t step) {
   return plan.replayed;
 }
 
+void StepPlanner::Forget(int64_t step) {
+  std::lock_guard lock(mu_);
+  facts_.erase(facts_.lower_bound(step), facts_.end());
+  if (!sampler_) return;
+  for (int64_t later = step + 1; later < steps_; ++later) {
+    auto plan = store_->ReadPlan(later);
+    if (!plan) break;  // plans are made in order
+    if (!plan->drawn) continue;
+    plan->drawn = false;
+    plan->replayed.clear();
+    plan->total_replayed = 0;
+    store_->PutPlan(later, *plan);
+  }
+}
+
 }  // namespace plumb::replay

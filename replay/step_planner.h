@@ -56,6 +56,9 @@ class StepPlanner {
   // Lease ids of the earlier groups of step `step`, ascending. REQUIRES: every lease of steps < step is complete.
   std::vector<uint64_t> Replayed(int64_t step);
 
+  // The groups of steps >= `step` are not what they were: what was remembered of them, and what was drawn from them, is forgotten.
+  void Forget(int64_t step);
+
   // Steps behind a checkpoint whose groups have to stay in the store for the draws after it.
   static int64_t StepsToKeep(const PlannerOptions& options);
 

@@ -3,37 +3,24 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
-#include <condition_variable>
 #include <filesystem>
 #include <iterator>
-#include <mutex>
-#include <set>
 #include <utility>
 
-#include <rocksdb/db.h>
 #include <rocksdb/options.h>
-#include <rocksdb/write_batch.h>
 
 #include "common/codec.h"
 #include "common/crash_point.h"
 #include "common/digest.h"
 #include "common/error.h"
-#include "replay/record.h"
-#include "replay/rocks.h"
+#include "replay/store_impl.h"
 #include "replay/unscored.h"
 
 namespace plumb::replay {
 namespace {
 
-using rocksdb::Slice;
-using rocksdb::Status;
-
 constexpr std::string_view kPromptBatchDone = "dataset/";
 constexpr size_t kMaxBatchBytes = size_t{4} << 20;
-constexpr int kPurposes = 2;
-
-std::string_view View(const Slice& s) { return {s.data(), s.size()}; }
-Slice ToSlice(std::string_view s) { return {s.data(), s.size()}; }
 
 int64_t ParseInt(std::string_view text, const std::string& where) {
   int64_t value = 0;
@@ -44,94 +31,7 @@ int64_t ParseInt(std::string_view text, const std::string& where) {
   return value;
 }
 
-int Index(Purpose purpose) { return static_cast<int>(purpose); }
-
 }  // namespace
-
-struct Store::Impl {
-  std::string path;
-  std::string run_id;
-  StoreOptions options;
-  RocksFolder rocks;
-
-  mutable std::mutex mu;
-  std::condition_variable landed;
-  // Guarded by mu.
-  std::set<uint64_t> complete[kPurposes];          // ids with a group, >= trimmed
-  uint64_t trimmed[kPurposes] = {0, 0};
-  std::set<std::pair<int, uint64_t>> in_flight;    // keys being written now
-  uint64_t sequence = 0;                           // given to the newest insert, durable or not
-  uint64_t durable = 0;                            // highest of those that are
-  std::map<std::string, uint64_t> datasets;        // name -> rows
-  mutable std::mutex counters_mu;                  // taken after mu, never before it
-  mutable std::map<std::string, int64_t> counters; // guarded by counters_mu
-  mutable std::set<std::string> dirty;             // guarded by counters_mu
-
-  void Count(const std::string& name, int64_t n) const {
-    std::lock_guard lock(counters_mu);
-    counters[name] += n;
-    dirty.insert(name);
-  }
-
-  // REQUIRES: mu.
-  bool Has(Purpose purpose, uint64_t id) const {
-    return id < trimmed[Index(purpose)] || complete[Index(purpose)].contains(id);
-  }
-
-  void PutMeta(rocksdb::WriteBatch& batch, const std::string& key, const std::string& text) const {
-    batch.Put(rocks.meta(), key, Seal(key, text));
-  }
-
-  // use(value) on what lies under the key; false when nothing does. Counts what turns out to be corrupt.
-  template <class Use>
-  bool Visit(Family family, std::string_view key, Use use) const {
-    if (rocks.handle(family) == nullptr) return false;
-    RocksFolder::Pinned pinned;
-    const Status status = rocks.Get(family, key, &pinned);
-    if (status.IsNotFound()) return false;
-    try {
-      if (!status.ok()) ThrowStatus(status, path, "read " + ReadableKey(FamilyName(family), key));
-      use(View(pinned.value));
-    } catch (const Error& e) {
-      if (e.code() == ErrorCode::kCorruption) Count("corrupt_reads", 1);
-      throw;
-    }
-    return true;
-  }
-  // A value's payload, its CRC checked; nullopt when the key is not there.
-  std::optional<std::string> Get(Family family, std::string_view key) const {
-    std::optional<std::string> payload;
-    Visit(family, key, [&](std::string_view value) { payload = Unseal(FamilyName(family), key, value); });
-    return payload;
-  }
-
-  // Calls visit(key, value) for each record from `begin` on until it returns false. It must not call into the store.
-  template <class Visit>
-  void Scan(Family family, std::string_view begin, Visit visit) const {
-    if (rocks.handle(family) == nullptr) return;
-    Status status;
-    {
-      const auto it = rocks.Iterate(family);
-      for (it->Seek(ToSlice(begin)); it->Valid(); it->Next()) {
-        if (!visit(View(it->key()), View(it->value()))) break;
-      }
-      status = it->status();
-    }
-    if (!status.ok()) {
-      Count("corrupt_reads", 1);
-      ThrowStatus(status, path, "scan column family '" + std::string(FamilyName(family)) + "'");
-    }
-  }
-
-  void AddDirtyCounters(rocksdb::WriteBatch& batch) const {  // REQUIRES: counters_mu
-    for (const std::string& name : dirty) PutMeta(batch, "counter/" + name, std::to_string(counters[name]));
-    dirty.clear();
-  }
-
-  void CheckFormat();
-  void LoadMeta();
-  void LoadLeases(std::vector<uint64_t> (&unverified)[kPurposes], uint64_t clean);
-};
 
 // A new store gets its format and run; an old one must be of this format and run.
 void Store::Impl::CheckFormat() {
@@ -483,22 +383,74 @@ std::vector<Store::Evaluation> Store::Evaluations() const {
 }
 
 void Store::Trim(Purpose purpose, uint64_t before) {
+  std::lock_guard trimming(impl_->trim_mu);
   rocksdb::WriteBatch batch;
-  std::scoped_lock lock(impl_->mu);
   uint64_t& trimmed = impl_->trimmed[Index(purpose)];
-  if (before <= trimmed) return;
+  uint64_t was = 0;
+  {
+    std::unique_lock lock(impl_->mu);
+    was = trimmed;
+    if (before <= was) return;
+    trimmed = before;  // from here on nothing below is inserted
+    impl_->landed.wait(lock, [&] { return !impl_->InFlight(purpose, 0, before); });
+    impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));
+  }
   const std::string begin = LeaseKey(purpose, 0), end = LeaseKey(purpose, before);
   batch.DeleteRange(impl_->rocks.handle(Family::kGroups), begin, end);
   batch.DeleteRange(impl_->rocks.handle(Family::kLeases), begin, end);
   batch.DeleteRange(impl_->rocks.handle(Family::kScores), begin, end);  // their keys begin with the lease's
   impl_->PutMeta(batch, "trim/" + std::to_string(Index(purpose)), std::to_string(before));
-  impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));
-  impl_->rocks.Write(batch, /*sync=*/true);
+  try {
+    impl_->rocks.Write(batch, /*sync=*/true);  // without mu: inserts and reads go on meanwhile
+  } catch (...) {
+    std::lock_guard lock(impl_->mu);
+    trimmed = was;
+    throw;
+  }
+  std::lock_guard lock(impl_->mu);
   auto& ids = impl_->complete[Index(purpose)];
   const auto keep = ids.lower_bound(before);
   impl_->Count("trimmed", std::distance(ids.begin(), keep));
   ids.erase(ids.begin(), keep);
-  trimmed = before;
+}
+
+std::vector<LeaseMark> Store::Reopen(Purpose purpose, std::span<const uint64_t> ids) {
+  std::vector<LeaseMark> marks;
+  rocksdb::WriteBatch batch;
+  {
+    std::unique_lock lock(impl_->mu);
+    const auto busy = [&](uint64_t id) { return impl_->in_flight.contains({Index(purpose), id}); };
+    impl_->landed.wait(lock, [&] { return std::none_of(ids.begin(), ids.end(), busy); });
+    for (const uint64_t id : ids) {
+      if (!impl_->complete[Index(purpose)].contains(id)) continue;  // trimmed or never answered
+      impl_->in_flight.insert({Index(purpose), id});
+      marks.push_back({purpose, id, {}});
+    }
+    impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));  // the record that says it may be among these
+  }
+  const auto settle = [&](bool written) {
+    std::lock_guard lock(impl_->mu);
+    for (const LeaseMark& mark : marks) {
+      impl_->in_flight.erase({Index(purpose), mark.lease_id});
+      if (written) impl_->complete[Index(purpose)].erase(mark.lease_id);
+    }
+    impl_->landed.notify_all();
+  };
+  try {
+    for (LeaseMark& mark : marks) {
+      const std::string key = LeaseKey(purpose, mark.lease_id);
+      if (const auto known = impl_->Get(Family::kLeases, key)) mark.record.attempt = DecodeLeaseRecord(key, *known).attempt;
+      batch.Delete(impl_->rocks.handle(Family::kGroups), key);
+      batch.DeleteRange(impl_->rocks.handle(Family::kScores), key, LeaseKey(purpose, mark.lease_id + 1));
+      batch.Put(impl_->rocks.handle(Family::kLeases), key, Seal(key, EncodeLeaseRecord(mark.record)));
+    }
+    if (!marks.empty()) impl_->rocks.Write(batch, /*sync=*/true);
+  } catch (...) {
+    settle(false);
+    throw;
+  }
+  settle(true);
+  return marks;
 }
 
 uint64_t Store::TrimmedBefore(Purpose purpose) const {

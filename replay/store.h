@@ -179,6 +179,9 @@ class Store {
   std::vector<InsertResult> Insert(std::span<const TrajectoryGroup> groups);
   // Completes the lease with a group that trains nothing (replay/unscored.h: AsDropped).
   InsertResult InsertDropped(const TrajectoryGroup& group, const std::string& reason);
+  // Forgets the answers to these leases, with their scores, so that they can be answered afresh; synced, and Sequence() stays.
+  // Returns those that had an answer, each with its highest attempt.
+  std::vector<LeaseMark> Reopen(Purpose purpose, std::span<const uint64_t> ids);
   bool Contains(Purpose purpose, uint64_t lease_id) const;  // also true for what was trimmed
   std::optional<StoredGroup> Read(Purpose purpose, uint64_t lease_id) const;
   // The same as it is stored, where it lies: use(key, value) with the sum checked, for replay/record.h's BatchWriter or

@@ -1,7 +1,5 @@
 #include "replay/table.h"
 
-#include <cstdio>
-
 #include <algorithm>
 #include <limits>
 
@@ -50,6 +48,7 @@ ReplayTable::ReplayTable(Store* store, TableOptions options)
     refuse("algorithm.refill_rounds draws its prompts in passes: keep replay.prompts = \"passes\"");
   }
   if (options_.lease_timeout_ms < 1) refuse("the lease time must be positive");
+  if (options_.actors < 1) refuse("run.actors must be at least 1");
   const uint64_t rows = store_->PromptCount(kTrainDataset);
   if (rows == 0) refuse("the store holds no training prompts: import a dataset first (data.train)");
   const uint64_t needed = static_cast<uint64_t>(options_.prompts_per_step);
@@ -120,7 +119,13 @@ std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_
     std::vector<std::pair<Purpose, LeaseBook::Held>> taken;
     for (const Purpose purpose : {Purpose::kEval, Purpose::kTrain}) {  // an evaluation holds up the learner: first
       const uint64_t limit = purpose == Purpose::kEval ? std::numeric_limits<uint64_t>::max() : TrainLimit();
-      for (auto& held : Book(purpose).Take(max_groups - static_cast<int>(taken.size()), limit, actor, now)) {
+      LeaseBook& book = Book(purpose);
+      int most = max_groups - static_cast<int>(taken.size());
+      if (options_.actors > 1) {
+        const auto share = (static_cast<int64_t>(book.Unanswered(limit)) + options_.actors - 1) / options_.actors;
+        most = static_cast<int>(std::clamp<int64_t>(share - book.HeldBy(actor), 0, most));
+      }
+      for (auto& held : book.Take(most, limit, actor, now)) {
         taken.emplace_back(purpose, std::move(held));
       }
     }
@@ -162,6 +167,11 @@ int ReplayTable::ReleaseActor(const std::string& actor) {
   return released;
 }
 
+int ReplayTable::RenewActor(const std::string& actor) {
+  std::lock_guard lock(mu_);
+  return train_.RenewHolder(actor, Now()) + eval_.RenewHolder(actor, Now());
+}
+
 bool ReplayTable::Finished() {
   std::lock_guard lock(mu_);
   return finish_ && waiting_ == 0;
@@ -170,6 +180,7 @@ bool ReplayTable::Finished() {
 std::string ReplayTable::RefusalReason(const TrajectoryGroup& group) const {
   const PromptLease& lease = group.lease;
   if (group.run_id != store_->run_id()) return "other_run";
+  if (OtherWeights(group.policy)) return "other_weights";
   if (lease.purpose == Purpose::kEval) {
     const EvalLease parts = ParseEvalLease(lease.lease_id);
     const auto asked = evaluations_.find({parts.version, parts.samples});
@@ -210,7 +221,7 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
       if (const std::string reason = RefusalReason(group); !reason.empty()) {
         store_->Count("refused/" + reason);
         // Only what the lease's holder itself answered wrongly frees it; a stranger's message must not.
-        if (reason == "stale" || reason == "wrong_version") {
+        if (reason == "stale" || reason == "wrong_version" || reason == "other_weights") {
           if (book.Release(group.lease.lease_id, group.lease.attempt)) changed_.notify_all();
         }
         continue;
@@ -269,7 +280,16 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
   {
     std::lock_guard lock(mu_);
     for (size_t i = 0; i < groups.size(); ++i) {
-      if (ways[i] != Way::kRefuse) Book(groups[i].lease.purpose).Complete(groups[i].lease.lease_id);
+      if (ways[i] == Way::kRefuse) continue;
+      const PromptLease& lease = groups[i].lease;
+      Book(lease.purpose).Complete(lease.lease_id);
+      if (OtherWeights(groups[i].policy)) {  // the learner went back while it was written
+        Reopen(lease.purpose, {lease.lease_id}, "other_weights");
+        Book(lease.purpose).Open(lease.lease_id, lease.lease_id + 1);
+        results[i] = InsertResult::kRefused;
+      } else if (lease.purpose == Purpose::kTrain && announced_.contains(groups[i].policy.version)) {
+        compared_.insert(lease.lease_id);
+      }
     }
     changed_.notify_all();
   }
@@ -381,6 +401,8 @@ ReplayTable::Range ReplayTable::AskStep(int64_t step) {
   const uint64_t begin = static_cast<uint64_t>(step) * per_step;
   if (asked_step_ != step) {
     planner_->PlanPrompts(step, std::min(options_.steps, step + options_.max_staleness + 1));
+    ReopenOtherWeights(step);
+    compared_.erase(compared_.begin(), compared_.lower_bound(begin));
     asked_step_ = step;  // may be lower than before: a learner that resumed
     train_.Open(begin, TrainLimit());
     changed_.notify_all();
@@ -409,7 +431,9 @@ ReplayTable::Range ReplayTable::AskEvaluation(int64_t version, int32_t num_sampl
                                           std::to_string(asked->second) + " held-out prompts before, now " +
                                           std::to_string(prompts) + " are asked for: keep data.eval_prompts as it was");
   }
-  if (opened_evaluations_.insert(key).second) {
+  if (!opened_evaluations_.contains(key)) {
+    ReopenEvaluation(base, base + prompts);
+    opened_evaluations_.insert(key);
     eval_.Open(base, base + prompts);
     changed_.notify_all();
   }
@@ -454,59 +478,6 @@ void ReplayTable::Finish() {
   std::lock_guard lock(mu_);
   finish_ = true;
   changed_.notify_all();
-}
-
-ReplayTable::Cursor ReplayTable::CursorAt(int64_t consumed_steps) const { return {consumed_steps, store_->Sequence()}; }
-
-std::string ReplayTable::CursorText(const Cursor& cursor) {
-  return std::to_string(cursor.next_step) + " " + std::to_string(cursor.sequence);
-}
-
-ReplayTable::Cursor ReplayTable::ParseCursor(const std::string& text) {
-  Cursor cursor;
-  unsigned long long sequence = 0;
-  long long step = 0;
-  char rest = 0;
-  if (std::sscanf(text.c_str(), "%lld %llu%c", &step, &sequence, &rest) != 2) {
-    throw Error(ErrorCode::kCorruption, "the checkpoint's cursor into the store is malformed: '" + text + "'");
-  }
-  cursor.next_step = step;
-  cursor.sequence = sequence;
-  return cursor;
-}
-
-void ReplayTable::CheckAcknowledged(uint64_t sequence) const {
-  const uint64_t have = store_->Sequence();
-  if (have >= sequence) return;
-  throw Error(ErrorCode::kCorruption,
-              "the store holds " + std::to_string(have) + " inserts and has acknowledged " + std::to_string(sequence) +
-                  ": groups are missing since it was opened again (a damaged log tail, or an older copy of the folder); stop "
-                  "the run, bring the right store back or start from an older checkpoint",
-              store_->path());
-}
-
-void ReplayTable::CheckCursor(const Cursor& cursor) const {
-  const uint64_t have = store_->Sequence();
-  if (have < cursor.sequence) {
-    throw Error(ErrorCode::kCorruption,
-                "the store has made " + std::to_string(have) + " inserts, the checkpoint was written after " +
-                    std::to_string(cursor.sequence) + ": acknowledged groups are missing (a damaged log tail, or an older copy "
-                    "of the folder); bring the right store back or start from an older checkpoint",
-                store_->path());
-  }
-  if (cursor.next_step < 0 || cursor.next_step > options_.steps) {
-    throw Error(ErrorCode::kInvalidArgument, "the checkpoint wants to go on with step " + std::to_string(cursor.next_step) +
-                                                 " of a run of " + std::to_string(options_.steps) + " steps (run.steps)");
-  }
-  std::lock_guard lock(mu_);
-  const uint64_t consumed = static_cast<uint64_t>(cursor.next_step) * static_cast<uint64_t>(options_.prompts_per_step);
-  for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < consumed; ++id) {
-    if (!train_.IsDone(id)) {
-      throw Error(ErrorCode::kCorruption,
-                  "the checkpoint has consumed the steps before " + std::to_string(cursor.next_step) + ", but the group of lease " +
-                      std::to_string(id) + " is not in the store", store_->path());
-    }
-  }
 }
 
 void ReplayTable::Trim(int64_t step) {

@@ -7,12 +7,20 @@
 //   version; under async it names none, and a group whose oldest token was sampled by a version below
 //   s + version_base - max_staleness is refused ("stale") and its lease handed out again.
 //   Evaluation leases go out before training leases.
+//   An actor is given its share of what is not answered yet (1 / actors), so that several work on one step.
 //   Which prompt a lease carries, and which groups of earlier steps come with a step's own: replay/step_planner.h.
 // What happens to a training group that is not wholly scored: replay/unscored.h decides (evaluation groups are always kept). A
 //   dropped group completes its step like any other; the learner gets it with answers of which none has a score. All counted.
 // Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): with refill_rounds > 0 a training group whose answers all have the same
 //   reward is counted as dropped/equal_rewards and not stored; its lease goes out again with another prompt, at most
 //   refill_rounds times, then the group is kept. Which prompt is a function of lease and round: a restart draws the same.
+// Weights: the learner announces each version with its digest before it asks for the step that needs it. A group of that version
+//   with another digest, or of a version that is not out yet, was sampled by weights that a learner had before it went back to a
+//   checkpoint: it is refused ("other_weights"), or forgotten where it is stored, and its lease answered again. Equal bits keep
+//   everything. Without announcements nothing is compared.
+// Resume: steps from the cursor on of which every answered group was dropped are answered afresh, so that a run whose rewards were
+//   away goes on once they are mended; likewise an evaluation without one scored answer.
+// Leases: one lasts lease_timeout_ms from when it was handed out or its holder last said Renew.
 // Thread safety: all methods may be called concurrently. Lock order: the table's mutex, then the store's.
 // Ownership: borrows the store, which must outlive it; the only writer of groups to it.
 #pragma once
@@ -48,6 +56,7 @@ struct TableOptions {
   int64_t max_staleness = 0;         // versions; must be 0 under sync
   int64_t version_base = 0;
   int64_t lease_timeout_ms = 600'000;
+  int64_t actors = 1;                // that share the leases
   uint64_t eval_prompts = 0;         // first rows of the held-out table; 0: all
   Unscored unscored = Unscored::kDropGroup;
   PlannerOptions planner;            // samplers of prompts and of earlier groups
@@ -66,10 +75,13 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   // PromptSource; `Lease` hands out to the holder "local".
   std::vector<PromptLease> Lease(int max_groups, Deadline deadline) override;
   void Release(std::span<const PromptLease> leases) override;
+  void Renew() override { RenewActor("local"); }
   bool Finished() override;  // Finish() was called and no Next or Evaluate waits
   std::vector<PromptLease> LeaseTo(const std::string& actor, int max_groups, Deadline deadline);
   // An actor that died or started anew: what it held is free at once. Returns how many leases that were.
   int ReleaseActor(const std::string& actor);
+  // The time of all that it holds begins anew. Returns how many leases that are.
+  int RenewActor(const std::string& actor);
 
   // TrajectorySink.
   InsertResult Insert(const TrajectoryGroup& group) override;
@@ -87,6 +99,9 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   std::optional<std::string> TryNext(int64_t step, bool late = false);
   std::optional<std::string> TryEvaluate(int64_t version, int num_samples, bool late = false);
 
+  // What the learner publishes, before any actor can have it. Again with the same: nothing happens.
+  void Announce(const PolicyVersion& policy);
+
   // What a checkpoint's manifest holds: everything the learner has consumed is below `next_step`.
   struct Cursor {
     int64_t next_step = 0;    // the step to ask for after a resume
@@ -99,6 +114,8 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   Cursor CursorAt(int64_t consumed_steps) const;
   // On resume: a store that holds fewer inserts than the manifest says has lost data; throws kCorruption.
   void CheckCursor(const Cursor& cursor) const;
+  // CheckCursor, and what is said of resuming above. Returns how many leases will be answered afresh for want of scores.
+  int64_t Resume(const Cursor& cursor);
   // The same for whoever inserts: `sequence` is what Acknowledged() was after an insert of theirs; throws kCorruption.
   void CheckAcknowledged(uint64_t sequence) const;
   uint64_t Acknowledged() const { return store_->Sequence(); }
@@ -107,7 +124,7 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   // lease below it is not complete.
   void Trim(int64_t step);
 
-  // Store counters and the table's own: refused/<reason>, dropped/<reason>, requeued, expired, released, leased,
+  // Store counters and the table's own: refused/<reason>, dropped/<reason>, reopened/<reason>, requeued, expired, released, leased,
   // unscored_trajectories, aborted_trajectories (of these, never generated), waiting, held, queue (finished groups of steps that
   // nobody has asked for yet).
   std::map<std::string, int64_t> Counters() const;
@@ -121,6 +138,12 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   uint32_t RoundOf(uint32_t requeues) const { return options_.refill_rounds > 0 ? requeues : 0; }
   uint64_t TrainLimit() const;        // REQUIRES: mu_
   PromptLease MakeLease(Purpose purpose, const LeaseBook::Held& held) const;
+  bool OtherWeights(const PolicyVersion& policy) const;           // REQUIRES: mu_
+  // Those of [begin, end) that are answered.
+  std::vector<uint64_t> Answered(Purpose purpose, uint64_t begin, uint64_t end) const;  // REQUIRES: mu_
+  void Reopen(Purpose purpose, const std::vector<uint64_t>& ids, const char* reason);   // REQUIRES: mu_
+  void ReopenOtherWeights(int64_t step);                          // REQUIRES: mu_
+  void ReopenEvaluation(uint64_t begin, uint64_t end);            // REQUIRES: mu_
   std::string RefusalReason(const TrajectoryGroup& group) const;  // empty: fine. REQUIRES: mu_
   // The groups that a question is about.
   struct Range {
@@ -158,6 +181,8 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   std::map<std::pair<int64_t, int32_t>, uint64_t> evaluations_;  // (version, samples) -> prompts
   std::set<std::pair<int64_t, int32_t>> opened_evaluations_;     // in this life of the table
   int64_t asked_step_ = -1;
+  std::map<int64_t, Digest> announced_;  // version -> digest, of this life of the learner
+  std::set<uint64_t> compared_;          // training leases >= asked_step_'s whose group's digest was compared when it came
   int waiting_ = 0;        // calls inside Next or Evaluate
   bool finish_ = false;
 };

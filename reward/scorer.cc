@@ -137,12 +137,16 @@ std::map<std::string, double> GroupScorer::Latencies() const {
   return out;
 }
 
-void GroupScorer::ScoreMany(std::span<TrajectoryGroup> groups) {
+int64_t GroupScorer::SideBySide() const {
   int64_t parallel = 1;
   for (const Part& part : parts_) {
     if (part.function->slow()) parallel = std::max(parallel, std::min<int64_t>(part.workers, 64));
   }
-  parallel = std::min<int64_t>(parallel, static_cast<int64_t>(groups.size()));
+  return parallel;
+}
+
+void GroupScorer::ScoreMany(std::span<TrajectoryGroup> groups) {
+  const int64_t parallel = std::min<int64_t>(SideBySide(), static_cast<int64_t>(groups.size()));
   if (parallel <= 1) {
     for (TrajectoryGroup& group : groups) ScoreGroup(group);
     return;

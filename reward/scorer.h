@@ -59,6 +59,8 @@ class GroupScorer : public Scorer {
   std::vector<PartResult> ScoreParts(const TrajectoryGroup& group);
   // REQUIRES: `results` are this scorer's for `group`, without errors.
   Outcome Combine(TrajectoryGroup& group, const std::vector<PartResult>& results);
+  // How many groups the recipe has workers for at once: 1 where all parts are rules.
+  int64_t SideBySide() const;
   // Scores all of them, as many side by side as the recipe has workers for; returns when each is scored or given up.
   void ScoreMany(std::span<TrajectoryGroup> groups);
 

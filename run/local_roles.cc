@@ -1,3 +1,4 @@
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <exception>
@@ -5,14 +6,15 @@
 #include <thread>
 #include <vector>
 
-#include "common/bounded_queue.h"
 #include "common/error.h"
 #include "policy_model/transformer.h"
 #include "reward/reward_model.h"
 #include "reward/scorer.h"
+#include "run/learner_ports.h"
 #include "run/observer.h"
 #include "run/role_totals.h"
 #include "run/roles.h"
+#include "run/scoring_line.h"
 
 namespace plumb::run {
 namespace {
@@ -39,50 +41,24 @@ class Failure {
   std::atomic<bool> failed_{false};
 };
 
-// A BatchSource that gives up as soon as another role of the process has failed, instead of at the deadline.
-class WatchedBatches : public BatchSource {
- public:
-  WatchedBatches(BatchSource& inner, const Failure& failure) : inner_(inner), failure_(failure) {}
-  std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override {
-    return Watch(deadline, [&](Deadline slice) { return inner_.Next(step, slice); });
-  }
-  std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override {
-    return Watch(deadline, [&](Deadline slice) { return inner_.Evaluate(version, num_samples, slice); });
-  }
-  void Finish() override { inner_.Finish(); }
-
- private:
-  template <class Call>
-  std::vector<TrajectoryGroup> Watch(Deadline deadline, const Call& call) {
-    for (;;) {
-      const Deadline slice = std::min(deadline, After(milliseconds(500)));
-      try {
-        return call(slice);
-      } catch (const Error& e) {
-        failure_.Rethrow();
-        if (e.code() != ErrorCode::kDeadline || slice == deadline) throw;
-      }
-    }
-  }
-  BatchSource& inner_;
-  const Failure& failure_;
-};
-
 // The learner's weights in place: publishing is saying the number.
 class InPlaceSink : public WeightSink {
  public:
   void Publish(const PolicyVersion& version, std::span<const std::byte>) override {
     std::lock_guard lock(mu_);
-    version_ = version;
+    policy_ = version;
+    version_.store(version.version);
   }
-  PolicyVersion version() const {
+  PolicyVersion policy() const {
     std::lock_guard lock(mu_);
-    return version_;
+    return policy_;
   }
+  int64_t version() const { return version_.load(); }  // for the decode loop: no lock
 
  private:
   mutable std::mutex mu_;
-  PolicyVersion version_;
+  PolicyVersion policy_;
+  std::atomic<int64_t> version_{-1};
 };
 
 // Double-buffered hand-over for schedule async: the actor copies the newest version while the learner goes on.
@@ -100,9 +76,9 @@ class BufferedWeights : public WeightSink, public WeightSource {
     std::lock_guard lock(mu_);
     return version_;
   }
-  std::optional<PolicyVersion> Fetch(int64_t than, std::span<std::byte> flat, Deadline deadline) override {
+  std::optional<PolicyVersion> Fetch(const PolicyVersion& held, std::span<std::byte> flat, Deadline deadline) override {
     std::unique_lock lock(mu_);
-    if (!changed_.wait_until(lock, deadline, [&] { return version_.version > than; })) return std::nullopt;
+    if (!changed_.wait_until(lock, deadline, [&] { return version_.version >= 0 && version_ != held; })) return std::nullopt;
     PLUMB_CHECK(flat.size() == flat_.size());
     std::copy(flat_.begin(), flat_.end(), flat.begin());
     return version_;
@@ -138,34 +114,11 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
 
   Failure failure;
   std::atomic<bool> ended{false};
-  BoundedQueue<TrajectoryGroup> finished(static_cast<size_t>(4 * config.rollout.prompts_per_step));
-
-  std::atomic<double> reward_seconds{0};
-  // Reward role: scores what is finished and inserts everything at hand with one sync of the store's log.
-  std::thread reward_thread([&] {
-    try {
-      for (;;) {
-        auto first = finished.Pop(After(milliseconds(200)));
-        if (!first) {
-          if (finished.closed() || failure.failed()) return;
-          continue;
-        }
-        std::vector<TrajectoryGroup> groups;
-        groups.push_back(std::move(*first));
-        while (groups.size() < 64) {
-          auto next = finished.Pop(After(milliseconds(0)));
-          if (!next) break;
-          groups.push_back(std::move(*next));
-        }
-        const auto begin = std::chrono::steady_clock::now();
-        scorer.ScoreMany(groups);
-        reward_seconds.store(reward_seconds.load() + std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-        table.InsertMany(groups);
-      }
-    } catch (...) {
-      failure.Set(std::current_exception());
-    }
-  });
+  // Reward role: each group is stored as soon as it is scored.
+  ScoringOptions scoring_options = ScoringOptionsOf(config, scorer);
+  scoring_options.capacity = static_cast<size_t>(4 * config.rollout.prompts_per_step);
+  ScoringLine scoring([&](TrajectoryGroup& group) { scorer.Score(group); },
+                      [&](std::span<const TrajectoryGroup> groups) { table.InsertMany(groups); }, scoring_options);
 
   actor::RolloutCounters rollout_counters;
   std::atomic<double> generate_seconds{0};
@@ -175,18 +128,18 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
       policy_model::SetThreads(static_cast<int>(config.run.threads));
       std::unique_ptr<actor::Policy> policy;
       if (sync) {
-        policy = std::make_unique<actor::SharedPolicy>(&weights, [&] { return in_place.version(); });
+        policy = std::make_unique<actor::SharedPolicy>(&weights, [&] { return in_place.policy(); }, [&] { return in_place.version(); });
       } else {
         policy = std::make_unique<actor::FetchedPolicy>(session.shape(), session.device(), session.dtype(), &buffered);
       }
       actor::Rollout rollout(session.shape(), session.device(), session.dtype(), RolloutOptionsOf(session, "actor-0"),
                              &table, policy.get(), &session.tokenizer(), session.chat_template(),
                              [&](const TrajectoryGroup& group) {
-                               while (!finished.Push(group, After(milliseconds(500)))) {
-                                 if (failure.failed() || ended.load()) return;
+                               while (!scoring.Push(group, After(milliseconds(500)))) {
+                                 if (failure.failed() || scoring.failed() || ended.load()) return;
                                }
                              });
-      while (!ended.load() && !failure.failed() && rollout.Pump(After(milliseconds(100)))) {
+      while (!ended.load() && !failure.failed() && !scoring.failed() && rollout.Pump(After(milliseconds(100)))) {
         generate_seconds.store(rollout.engine().counters().generate_seconds);
         generated_tokens.store(static_cast<int64_t>(rollout.engine().counters().generated_tokens));
       }
@@ -200,12 +153,25 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
   try {
     learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
                                      session.tokenizer_source());
-    WatchedBatches batches(table, failure);
+    WeightSink& sink = sync ? static_cast<WeightSink&>(in_place) : buffered;
+    LearnerPorts ports({.batches = &table, .weights = &sink,
+                        .announce = [&](const PolicyVersion& policy) { table.Announce(policy); },
+                        .progress = [&] {
+                          auto counters = table.Counters();
+                          counters["actor/generated_tokens"] = generated_tokens.load();
+                          for (const auto& [name, count] : scorer.Counters()) counters[name] = static_cast<int64_t>(count);
+                          return ProgressOf(counters);
+                        },
+                        .check = [&] {
+                          failure.Rethrow();
+                          scoring.Rethrow();
+                        },
+                        .stop = [&] { return options.stop && options.stop->load(); }});
     learner::LearnerHooks hooks = observer.Hooks();
     RoleTimes times;
     bool stepped = false;
     const auto totals_now = [&] {
-      return RoleTotals{.generate_s = generate_seconds.load(), .reward_s = reward_seconds.load(),
+      return RoleTotals{.generate_s = generate_seconds.load(), .reward_s = scoring.score_seconds(),
                         .generated_tokens = generated_tokens.load()};
     };
     hooks.evaluated = [&, inner = hooks.evaluated](const learner::EvalResult& result, std::span<const TrajectoryGroup> groups) {
@@ -224,11 +190,12 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
     hooks.resumed = [&](int64_t step, const std::string& then) {
       replay::ReplayTable::Cursor cursor = replay::ReplayTable::ParseCursor(then);
       cursor.next_step = step;
-      table.CheckCursor(cursor);
+      int64_t reopened = 0;
+      ports.Patiently(StallTime(config), [&] { reopened = table.Resume(cursor); });
+      NoteReopened(observer, reopened);
     };
-    hooks.checkpointed = [&](int64_t oldest_step) { table.Trim(KeepFromStep(config, oldest_step)); };
-    WeightSink& sink = sync ? static_cast<WeightSink&>(in_place) : buffered;
-    learner::LearnerLoop loop(config, weights, batches, sink, checkpoints, demonstrations.train, demonstrations.heldout,
+    hooks.checkpointed = [&](int64_t oldest_step) { TrimOrSay([&] { table.Trim(KeepFromStep(config, oldest_step)); }); };
+    learner::LearnerLoop loop(config, weights, ports, ports, checkpoints, demonstrations.train, demonstrations.heldout,
                               hooks);
     summary.learner = loop.Run(options.resume);
   } catch (...) {
@@ -237,9 +204,9 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
   table.Finish();
   ended.store(true);
   actor_thread.join();
-  finished.Close();
-  reward_thread.join();
+  scoring.Close();
   failure.Rethrow();
+  scoring.Rethrow();
 
   summary.wanted_steps = config.run.steps;
   summary.counters = table.Counters();

@@ -2,14 +2,12 @@
 //
 //   actor ──groups (Sender/Receiver, acknowledged when durable)──► reward ──ReplayClient.InsertMany──► replay
 //   actor ◄──leases (ReplayClient)── replay ──batches (ReplayClient)──► learner ──weights (RpcServer)──► actor
+#include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <deque>
-#include <mutex>
+#include <memory>
 #include <thread>
 #include <vector>
 
-#include "common/bounded_queue.h"
 #include "common/codec.h"
 #include "common/error.h"
 #include "common/log.h"
@@ -20,9 +18,11 @@
 #include "replay/remote.h"
 #include "reward/reward_model.h"
 #include "reward/scorer.h"
+#include "run/learner_ports.h"
 #include "run/observer.h"
 #include "run/role_totals.h"
 #include "run/roles.h"
+#include "run/scoring_line.h"
 
 namespace plumb::run {
 namespace {
@@ -43,8 +43,6 @@ std::string Summary(const reward::GroupScorer& scorer) {
   for (const auto& [name, seconds] : scorer.Latencies()) line += " " + name + "=" + std::to_string(seconds) + "s";
   return line;
 }
-
-bool TryAgain(const Error& e) { return e.code() == ErrorCode::kUnavailable || e.code() == ErrorCode::kDeadline; }
 
 // Tells the store what a role has done, a few times a second; while the store is away nothing is said.
 class Reporter {
@@ -78,10 +76,16 @@ std::map<std::string, int64_t> ScorerCounters(const reward::GroupScorer& scorer)
 
 void RunReplayRole(const Session& session, const Endpoints& endpoints, const RunOptions& options) {
   std::unique_ptr<replay::Store> store = OpenStore(session);
-  const PromptData prompts = LoadPrompts(session);
-  for (const std::string& note : prompts.notes) LogInfo(note);
-  store->PutPrompts(replay::kTrainDataset, prompts.train);
-  if (!prompts.eval.empty()) store->PutPrompts(replay::kEvalDataset, prompts.eval);
+  PromptData prompts;
+  {
+    // A large file takes a while, also when this role was started again: whoever waits sees that it gets on.
+    std::atomic<int64_t> rows{0};
+    const replay::ImportingServer importing(endpoints.replay(), &rows);
+    prompts = LoadPrompts(session, &rows);
+    for (const std::string& note : prompts.notes) LogInfo(note);
+    store->PutPrompts(replay::kTrainDataset, prompts.train);
+    if (!prompts.eval.empty()) store->PutPrompts(replay::kEvalDataset, prompts.eval);
+  }
   replay::ReplayTable table(store.get(), TableOptionsOf(session.config()));
   replay::ReplayServer server(&table, endpoints.replay());
   LogInfo("serving prompts and batches at " + server.endpoint());
@@ -95,60 +99,29 @@ void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t i
   reward::GroupScorer scorer(config.reward, reward::WithModelParts(session.tokenizer()));
   replay::ReplayClient replay(endpoints.replay(), {.actor = name});
 
-  struct Work {
-    TrajectoryGroup group;
-    Ack ack;
-  };
-  std::mutex mu;
-  std::condition_variable arrived;
-  std::deque<Work> work;  // bounded by the credit that the receiver grants
-
+  // Only a durable group is acknowledged; until the store answers, the actors keep theirs too.
+  ScoringLine scoring([&](TrajectoryGroup& group) { scorer.Score(group); },
+                      [&](std::span<const TrajectoryGroup> groups) { replay.InsertMany(groups); }, ScoringOptionsOf(config, scorer));
+  // What is in the line is bounded by the credit that the receiver grants.
   Receiver receiver({.endpoint = endpoints.reward(index), .run = session.run_id(),
                      .credit_messages = static_cast<uint32_t>(2 * config.rollout.prompts_per_step)},
                     [&](TransportMessage message, Ack ack) {
-                      Work item{DecodeGroup(message.payload.bytes()), std::move(ack)};
-                      std::lock_guard lock(mu);
-                      work.push_back(std::move(item));
-                      arrived.notify_one();
+                      auto right = std::make_shared<Ack>(std::move(ack));  // dropped with the group: delivered again
+                      scoring.Push(DecodeGroup(message.payload.bytes()), Deadline{}, [right] { right->Complete(); });
                     });
   LogInfo("scoring groups at " + receiver.endpoint());
-  LogEvery replay_away(std::chrono::seconds(5));
   Reporter reporter(replay);
-  RoleTotals totals;
   auto said = std::chrono::steady_clock::now();
-  while (!Stopped(options)) {
-    std::vector<TrajectoryGroup> groups;
-    std::vector<Ack> acks;
-    {
-      std::unique_lock lock(mu);
-      arrived.wait_for(lock, milliseconds(200), [&] { return !work.empty(); });
-      while (!work.empty() && groups.size() < 64) {
-        groups.push_back(std::move(work.front().group));
-        acks.push_back(std::move(work.front().ack));
-        work.pop_front();
-      }
-    }
-    if (groups.empty()) continue;
-    const auto begin = std::chrono::steady_clock::now();
-    scorer.ScoreMany(groups);
-    totals.reward_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  while (!Stopped(options) && !scoring.failed()) {
+    std::this_thread::sleep_for(milliseconds(100));
     if (std::chrono::steady_clock::now() - said > std::chrono::seconds(60)) {
       said = std::chrono::steady_clock::now();
       LogInfo("so far:" + Summary(scorer));
     }
-    // Only a durable group is acknowledged; until the store answers, the actors keep theirs too.
-    while (!Stopped(options)) {
-      try {
-        replay.InsertMany(groups);
-        for (Ack& ack : acks) ack.Complete();
-        break;
-      } catch (const Error& e) {
-        if (!TryAgain(e)) throw;
-        replay_away.Warning(std::string("the store does not answer, trying again: ") + e.what());
-      }
-    }
-    reporter.Tell(totals, ScorerCounters(scorer));
+    reporter.Tell({.reward_s = scoring.score_seconds()}, ScorerCounters(scorer));
   }
+  scoring.Close();
+  scoring.Rethrow();
   LogInfo("stopping:" + Summary(scorer));
 }
 
@@ -158,8 +131,8 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
   const uint64_t epoch = NewEpoch();
   replay::ReplayClient replay(endpoints.replay(), {.actor = name, .epoch = epoch});
   RpcClient weights_client(endpoints.weights());
-  actor::RemoteWeightSource source([&](const std::string& verb, const std::string& payload, Deadline deadline) {
-    return weights_client.Call(verb, payload, deadline);
+  actor::RemoteWeightSource source([&](const std::string& verb, std::string payload, Deadline deadline) {
+    return weights_client.CallPayload(verb, Payload(std::move(payload)), deadline);
   });
   actor::FetchedPolicy policy(session.shape(), session.device(), session.dtype(), &source);
 
@@ -192,39 +165,6 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
           std::to_string(c.port_retries) + " retries");
 }
 
-namespace {
-
-// A BatchSource over the store's process that outlives its restarts: a call that found nobody is repeated.
-class PatientBatches : public BatchSource {
- public:
-  PatientBatches(replay::ReplayClient& client, const RunOptions& options) : client_(client), options_(options) {}
-  std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override {
-    return Patiently(deadline, [&](Deadline slice) { return client_.Next(step, slice); });
-  }
-  std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override {
-    return Patiently(deadline, [&](Deadline slice) { return client_.Evaluate(version, num_samples, slice); });
-  }
-  void Finish() override { client_.Finish(); }
-
- private:
-  template <class Call>
-  std::vector<TrajectoryGroup> Patiently(Deadline deadline, const Call& call) {
-    for (;;) {
-      const Deadline slice = std::min(deadline, After(milliseconds(5000)));
-      try {
-        return call(slice);
-      } catch (const Error& e) {
-        if (!TryAgain(e) || std::chrono::steady_clock::now() >= deadline || Stopped(options_)) throw;
-        LogInfo(e.what());
-      }
-    }
-  }
-  replay::ReplayClient& client_;
-  const RunOptions& options_;
-};
-
-}  // namespace
-
 RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, const RunOptions& options) {
   const auto& config = session.config();
   Observer observer(session, options);
@@ -235,7 +175,13 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
   policy_model::Weights weights = MakeWeights(session);
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
                                    session.tokenizer_source());
-  PatientBatches batches(replay, options);
+  // Short questions of its own: a store that is away holds up neither the end of a run nor the look at what gets on.
+  replay::ReplayClient watch(endpoints.replay(), {.actor = "learner-watch", .call_timeout = milliseconds(2000)});
+  LearnerPorts ports({.batches = &replay, .weights = &publisher,
+                      .announce = [&](const PolicyVersion& policy) { watch.Announce(policy); },
+                      .progress = [&] { return ProgressOf(watch.Counters()); },
+                      .stop = [&] { return Stopped(options); },
+                      .slice = milliseconds(1000)});
   learner::LearnerHooks hooks = observer.Hooks();
   const auto totals_now = [&](std::map<std::string, int64_t>& counters) {
     counters = replay.Counters();
@@ -260,15 +206,21 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
     AddCounterMetrics(counters, metrics);
     inner(step, metrics);
   };
-  hooks.store_state = [&] { return replay::ReplayTable::CursorText(replay.CursorAt(0)); };
+  hooks.store_state = [&] {
+    std::string state;
+    ports.Patiently(StallTime(config), [&] { state = replay::ReplayTable::CursorText(replay.CursorAt(0)); });
+    return state;
+  };
   hooks.resumed = [&](int64_t step, const std::string& then) {
     replay::ReplayTable::Cursor cursor = replay::ReplayTable::ParseCursor(then);
     cursor.next_step = step;
-    replay.CheckCursor(cursor);
+    int64_t reopened = 0;
+    ports.Patiently(StallTime(config), [&] { reopened = replay.Resume(cursor); });
+    NoteReopened(observer, reopened);
     begin_here();
   };
-  hooks.checkpointed = [&](int64_t oldest_step) { replay.Trim(KeepFromStep(config, oldest_step)); };
-  learner::LearnerLoop loop(config, weights, batches, publisher, checkpoints, demonstrations.train,
+  hooks.checkpointed = [&](int64_t oldest_step) { TrimOrSay([&] { replay.Trim(KeepFromStep(config, oldest_step)); }); };
+  learner::LearnerLoop loop(config, weights, ports, ports, checkpoints, demonstrations.train,
                             demonstrations.heldout, hooks);
   RunSummary summary;
   summary.learner = loop.Run(options.resume);

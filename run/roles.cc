@@ -3,9 +3,17 @@
 #include <algorithm>
 
 #include "common/error.h"
+#include "common/log.h"
+#include "run/learner_ports.h"
 #include "run/observer.h"
 
 namespace plumb::run {
+namespace {
+
+constexpr int64_t kNeverMs = int64_t{1} << 50;  // milliseconds; thousands of years
+constexpr int64_t kRenewalsALease = 5;
+
+}  // namespace
 
 replay::PlannerOptions PlannerOptionsOf(const configs::Config& config) {
   const configs::ReplayConfig& r = config.replay;
@@ -30,6 +38,11 @@ replay::TableOptions TableOptionsOf(const configs::Config& config) {
   options.sync = config.run.schedule == "sync";
   options.max_staleness = config.run.max_staleness;
   options.eval_prompts = config.data.eval_prompts > 0 ? static_cast<uint64_t>(config.data.eval_prompts) : 0;
+  // Where roles are threads, the actor cannot be lost without the run, and its leases never run out: a second answer to one would be
+  // sampled by weights that the learner changes in place. A process that hangs is out of the game before the run is.
+  const bool processes = config.run.roles == "processes";
+  options.lease_timeout_ms = processes ? std::max<int64_t>(1, StallTime(config).count() / 2) : kNeverMs;
+  options.actors = processes ? config.run.actors : 1;
   options.planner = PlannerOptionsOf(config);
   options.refill_rounds = static_cast<uint32_t>(config.algorithm.refill_rounds);
   options.unscored = replay::ParseUnscored(config.reward.on_failure);
@@ -41,6 +54,7 @@ actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string
   actor::RolloutOptions options;
   options.run_id = session.run_id();
   options.actor = actor;
+  options.renew_ms = static_cast<int32_t>(std::clamp<int64_t>(TableOptionsOf(config).lease_timeout_ms / kRenewalsALease, 1, 30'000));
   options.group_size_hint = static_cast<int32_t>(config.rollout.samples_per_prompt);
   options.engine = {.max_batch = static_cast<int32_t>(config.rollout.max_batch),
                     .page_tokens = static_cast<int32_t>(config.rollout.page_tokens),
@@ -57,6 +71,14 @@ actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string
   return options;
 }
 
+std::chrono::milliseconds StallTime(const configs::Config& config) {
+  return std::chrono::milliseconds(static_cast<int64_t>(config.run.stall_seconds * 1000));
+}
+
+ScoringOptions ScoringOptionsOf(const configs::Config& config, const reward::GroupScorer& scorer) {
+  return {.side_by_side = scorer.SideBySide(), .full_disk_patience = StallTime(config)};
+}
+
 int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step) {
   if (config.replay.keep_steps < 0) return 0;
   return std::max<int64_t>(0, oldest_step - std::max(config.replay.keep_steps, replay::StepPlanner::StepsToKeep(PlannerOptionsOf(config))));
@@ -64,6 +86,20 @@ int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step) {
 
 std::unique_ptr<replay::Store> OpenStore(const Session& session) {
   return replay::Store::Open(session.folder().store(), {.run_id = session.run_id()});
+}
+
+void NoteReopened(Observer& observer, int64_t leases) {
+  if (leases == 0) return;
+  observer.Note(std::to_string(leases) + " prompts of steps without one scored answer are answered afresh");
+}
+
+void TrimOrSay(const std::function<void()>& trim) {
+  try {
+    trim();
+  } catch (const Error& e) {
+    if (!TryAgain(e)) throw;
+    LogWarning(std::string("the store keeps what no checkpoint needs any more until the next one: ") + e.what());
+  }
 }
 
 policy_model::Weights MakeWeights(const Session& session) {

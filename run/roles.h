@@ -10,6 +10,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -18,6 +19,8 @@
 #include "learner/learner_loop.h"
 #include "replay/step_planner.h"
 #include "replay/table.h"
+#include "reward/scorer.h"
+#include "run/scoring_line.h"
 #include "run/session.h"
 
 namespace plumb::run {
@@ -60,6 +63,8 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
 replay::PlannerOptions PlannerOptionsOf(const configs::Config& config);
 replay::TableOptions TableOptionsOf(const configs::Config& config);
 actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string& actor);
+ScoringOptions ScoringOptionsOf(const configs::Config& config, const reward::GroupScorer& scorer);
+std::chrono::milliseconds StallTime(const configs::Config& config);
 // First step whose rollouts the store has to keep, when `oldest_step` is that of the oldest checkpoint (replay.keep_steps).
 int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step);
 std::unique_ptr<replay::Store> OpenStore(const Session& session);

@@ -210,8 +210,12 @@ void Session::ReadModel() {
   }
 }
 
-PromptData LoadPrompts(const Session& session) {
+PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
   const auto& config = session.config();
+  const auto tokenize = [&](const Prompt& p) {
+    if (rows != nullptr) ++*rows;
+    return session.Tokenize(p);
+  };
   PromptData data;
   const PromptRoom room = RoomForPrompts(config, session.shape());
   std::map<std::string, std::string> left_out;  // dataset -> why rows are missing, for an error
@@ -222,7 +226,7 @@ PromptData LoadPrompts(const Session& session) {
     if (generated_eval) data.eval = std::move(sets.eval);
     FitCounts overlong;
     for (auto* list : {&data.train, &data.eval}) {
-      for (Prompt& p : *list) p.tokens = session.Tokenize(p);
+      for (Prompt& p : *list) p.tokens = tokenize(p);
       const FitCounts n = FitPrompts(room, config.data.overlong, "generated sums", *list);
       if (n.left_out > 0) left_out[list == &data.train ? "train" : "eval"] = std::to_string(n.left_out) + " are longer: " + room.bound;
       overlong.left_out += n.left_out;
@@ -236,7 +240,7 @@ PromptData LoadPrompts(const Session& session) {
   }
   const auto import = [&](const std::string& file, const std::string& dataset) {
     replay::ImportOptions options = replay::ImportOptionsOf(config.data, dataset);
-    options.tokenize = [&](const Prompt& p) { return session.Tokenize(p); };
+    options.tokenize = tokenize;
     options.max_prompt_tokens = room.tokens;
     options.max_prompt_bound = room.bound;
     if (dataset == "eval" && config.data.eval_prompts > 0) options.limit = config.data.eval_prompts;

@@ -6,6 +6,8 @@
 // Thread safety: const after Open; shared by the threads of a local run. Errors: kInvalidArgument, kNotFound with paths.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -83,7 +85,8 @@ struct PromptData {
   std::vector<Prompt> train, eval;
   std::vector<std::string> notes;
 };
-PromptData LoadPrompts(const Session& session);
+// `rows`, where given, counts along.
+PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows = nullptr);
 
 struct DemonstrationData {
   std::vector<Demonstration> train, heldout;

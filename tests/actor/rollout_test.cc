@@ -17,7 +17,7 @@ using std::chrono::milliseconds;
 class FakePrompts : public PromptSource {
  public:
   std::vector<PromptLease> Lease(int max_groups, Deadline) override {
-    if (away-- > 0) throw Error(ErrorCode::kUnavailable, "the store is away");
+    if (away-- > 0) throw Error(away % 2 ? ErrorCode::kUnavailable : ErrorCode::kNoSpace, "the store is away, or full");
     std::vector<PromptLease> out;
     while (!queue.empty() && static_cast<int>(out.size()) < std::min(max_groups, most)) {
       out.push_back(queue.front());
@@ -26,13 +26,15 @@ class FakePrompts : public PromptSource {
     return out;
   }
   void Release(std::span<const PromptLease> leases) override {
+    if (release_away-- > 0) throw Error(ErrorCode::kDeadline, "the store does not answer");
     released.insert(released.end(), leases.begin(), leases.end());
   }
+  void Renew() override { ++renewals; }
   bool Finished() override { return queue.empty() && finish; }
 
   std::deque<PromptLease> queue;
   std::vector<PromptLease> released;
-  int most = 1000, away = 0;
+  int most = 1000, away = 0, release_away = 0, renewals = 0;
   bool finish = true;
 };
 
@@ -66,7 +68,7 @@ struct Bench {
   RolloutOptions options;
   policy_model::Weights weights = TinyWeights();
   PolicyVersion version{0, "digest-0"};
-  SharedPolicy policy{&weights, [this] { return version; }};
+  SharedPolicy policy{&weights, [this] { return version; }, [this] { return version.version; }};
   FakePrompts prompts;
   LetterTokenizer tokenizer;
   int sink_away = 0;
@@ -262,15 +264,61 @@ TEST(Rollout, AGroupIsKeptUntilTheSinkHasIt) {
   EXPECT_EQ(rollout.counters().port_retries, 5u);
 }
 
-TEST(Rollout, HoldsNoMoreGroupsThanItIsToldTo) {
+// Between two tokens only a number is asked for: the whole policy carries a digest, which is a lock and an allocation each time.
+TEST(Rollout, ADecodeStepAsksForTheNumberOfTheWeightsOnly) {
   Bench b;
-  b.options.max_groups = 2;
-  for (uint64_t i = 0; i < 7; ++i) b.prompts.queue.push_back(MakeLease(i, 0));
+  int whole = 0;
+  SharedPolicy policy(&b.weights, [&] { return ++whole, b.version; }, [&] { return b.version.version; });
+  b.prompts.queue.push_back(MakeLease(0, 0));
+  b.prompts.finish = false;
+  Rollout rollout(TinyShape(), Device::kCpu, DType::kFloat32, b.options, &b.prompts, &policy, &b.tokenizer, nullptr,
+                  [](const TrajectoryGroup&) {});
+  while (rollout.engine().counters().generated_tokens == 0) rollout.Pump(Deadline{});
+  const int before = whole;
+  const uint64_t tokens = rollout.engine().counters().generated_tokens;
+  while (rollout.in_flight() > 0 && rollout.engine().counters().generated_tokens < tokens + 9) rollout.Pump(Deadline{});
+  EXPECT_GT(rollout.engine().counters().generated_tokens, tokens);
+  EXPECT_LE(whole, before + (rollout.in_flight() == 0 ? 1 : 0)) << "once for a group that is done";
+}
+
+// However long an answer takes, the store hears that somebody works on it; the sink that takes nothing counts as work too.
+TEST(Rollout, RenewsWhatItHolds) {
+  Bench b;
+  b.options.renew_ms = 1;
+  b.sink_away = 5;
+  b.prompts.queue.push_back(MakeLease(0, 0));
   Rollout& rollout = b.Make();
-  size_t most = 0;
-  while (rollout.Pump(Deadline{})) most = std::max(most, rollout.in_flight());
-  EXPECT_EQ(most, 2u);
-  EXPECT_EQ(b.groups.size(), 7u);
+  int pumps = 0;
+  while (rollout.counters().port_retries < 5) {
+    ASSERT_LT(++pumps, 2000);
+    rollout.Pump(After(milliseconds(2)));
+  }
+  EXPECT_GE(b.prompts.renewals, 5);
+  b.Drain();
+  EXPECT_EQ(b.groups.size(), 1u);
+  const int before = b.prompts.renewals;
+  Bench rarely;
+  rarely.prompts.queue.push_back(MakeLease(0, 0));
+  rarely.Make();
+  rarely.Drain();
+  EXPECT_EQ(rarely.prompts.renewals, 1);
+  EXPECT_GT(before, 1);
+}
+
+// What was given back while the store was away reaches it later: an actor that goes on renewing would keep it from everybody.
+TEST(Rollout, ALeaseThatIsGivenBackIsGivenBackInTheEnd) {
+  Bench b;
+  b.version = {5, "digest-5"};
+  b.prompts.release_away = 1;  // it is tried again after five seconds, or at the end
+  b.prompts.finish = false;
+  b.prompts.queue.push_back(MakeLease(0, 4));  // past
+  Rollout& rollout = b.Make();
+  rollout.Pump(Deadline{});
+  EXPECT_TRUE(b.prompts.released.empty());
+  EXPECT_EQ(rollout.counters().port_retries, 1u);
+  rollout.Stop();
+  ASSERT_EQ(b.prompts.released.size(), 1u);
+  EXPECT_EQ(b.prompts.released.at(0).lease_id, 0u);
 }
 
 TEST(Rollout, StopGivesUnansweredLeasesBack) {

@@ -2,54 +2,48 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
-#include <vector>
+#include <string>
 
 #include "common/error.h"
 
 namespace plumb::weight_wire {
 namespace {
 
+const PolicyVersion kVersion{12, "abc123"};
+
 TEST(WeightWire, RoundTrips) {
-  const FetchRequest request{41, 2500};
-  EXPECT_EQ(EncodeFetchRequest(request).size(), 16u);
-  EXPECT_EQ(DecodeFetchRequest(EncodeFetchRequest(request)), request);
-
-  std::vector<std::byte> flat(1000);
-  for (size_t i = 0; i < flat.size(); ++i) flat[i] = static_cast<std::byte>(i * 7);
-  const std::string bytes = EncodeReply({12, "abc123"}, flat);
-  const Reply reply = DecodeReply(bytes);
-  EXPECT_EQ(reply.version, (PolicyVersion{12, "abc123"}));
-  ASSERT_EQ(reply.flat.size(), flat.size());
-  EXPECT_EQ(std::memcmp(reply.flat.data(), flat.data(), flat.size()), 0);
-  EXPECT_EQ(static_cast<const void*>(reply.flat.data()), bytes.data() + bytes.size() - flat.size()) << "a copy was made";
+  for (const FetchRequest& request : {FetchRequest{kVersion, 2500}, FetchRequest{{}, 0}}) {
+    EXPECT_EQ(DecodeFetchRequest(EncodeFetchRequest(request)), request);
+  }
+  const Offer offer{kVersion, uint64_t{5} << 32};
+  EXPECT_EQ(DecodeOffer(EncodeOffer(offer)), offer);
+  EXPECT_EQ(DecodeOffer(EncodeOffer({})), Offer{});
+  const PartRequest part{kVersion, uint64_t{3} << 33, kPartBytes};
+  EXPECT_EQ(DecodePartRequest(EncodePartRequest(part)), part);
 }
 
-TEST(WeightWire, NothingYet) {
-  const std::string bytes = EncodeReply({}, {});
-  EXPECT_EQ(bytes.size(), 12u);
-  EXPECT_EQ(DecodeReply(bytes).version.version, -1);
-}
-
-TEST(WeightWire, EveryTruncationOfTheHeaderIsRefused) {
-  const std::string bytes = EncodeReply({12, "abc123"}, {});
-  for (size_t n = 0; n < bytes.size(); ++n) EXPECT_THROW(DecodeReply(std::string_view(bytes).substr(0, n)), Error) << n;
-  const std::string request = EncodeFetchRequest({1, 2});
-  for (size_t n = 0; n < request.size(); ++n) EXPECT_THROW(DecodeFetchRequest(std::string_view(request).substr(0, n)), Error);
-  EXPECT_THROW(DecodeFetchRequest(request + "x"), Error);
+TEST(WeightWire, EveryTruncationIsRefused) {
+  const std::string fetch = EncodeFetchRequest({kVersion, 2}), offer = EncodeOffer({kVersion, 7}), part = EncodePartRequest({kVersion, 1, 2});
+  for (size_t n = 0; n < fetch.size(); ++n) EXPECT_THROW(DecodeFetchRequest(std::string_view(fetch).substr(0, n)), Error) << n;
+  for (size_t n = 0; n < offer.size(); ++n) EXPECT_THROW(DecodeOffer(std::string_view(offer).substr(0, n)), Error) << n;
+  for (size_t n = 0; n < part.size(); ++n) EXPECT_THROW(DecodePartRequest(std::string_view(part).substr(0, n)), Error) << n;
+  EXPECT_THROW(DecodeFetchRequest(fetch + "x"), Error);
+  EXPECT_THROW(DecodeOffer(offer + "x"), Error);
+  EXPECT_THROW(DecodePartRequest(part + "x"), Error);
 }
 
 TEST(WeightWire, LyingHeadersAreRefused) {
-  std::string bytes = EncodeReply({12, "abc123"}, {});
-  bytes[8] = 7;  // one byte more than there is
-  EXPECT_THROW(DecodeReply(bytes), Error);
-  bytes[11] = static_cast<char>(0xff);  // four gigabytes of digest
-  EXPECT_THROW(DecodeReply(bytes), Error);
-  EXPECT_THROW(DecodeReply(EncodeReply({-5, "x"}, {})), Error);
-  EXPECT_THROW(DecodeReply(EncodeReply({-1, "x"}, {})), Error);
-  EXPECT_THROW(EncodeReply({1, std::string(kMaxDigestBytes + 1, 'a')}, {}), Error);
-  EXPECT_THROW(DecodeFetchRequest(EncodeFetchRequest({-2, 0})), Error);
-  EXPECT_THROW(DecodeFetchRequest(EncodeFetchRequest({0, -1})), Error);
+  std::string bytes = EncodeOffer({kVersion, 7});
+  bytes[8] = 100;  // more of a digest than there is
+  EXPECT_THROW(DecodeOffer(bytes), Error);
+  bytes[11] = static_cast<char>(0xff);  // four gigabytes of it
+  EXPECT_THROW(DecodeOffer(bytes), Error);
+  EXPECT_THROW(DecodeOffer(EncodeOffer({{-5, "x"}, 1})), Error);
+  EXPECT_THROW(DecodeOffer(EncodeOffer({{-1, "x"}, 0})), Error);
+  EXPECT_THROW(DecodeOffer(EncodeOffer({{}, 1})), Error);
+  EXPECT_THROW(EncodeOffer({{1, std::string(kMaxDigestBytes + 1, 'a')}, 0}), Error);
+  EXPECT_THROW(DecodeFetchRequest(EncodeFetchRequest({{-2, ""}, 0})), Error);
+  EXPECT_THROW(DecodeFetchRequest(EncodeFetchRequest({kVersion, -1})), Error);
 }
 
 }  // namespace

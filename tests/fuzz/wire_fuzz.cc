@@ -93,7 +93,7 @@ Seeds RecordSeeds() {
 void FuzzFrames(std::string_view input) {
   if (input.empty()) return;
   const std::string_view bytes = input.substr(1);
-  switch (input[0] % 4) {
+  switch (input[0] % 5) {
     case 0: {
       const StreamFrame frame = DecodeStreamFrame(bytes);
       return Use(DecodeStreamFrame(EncodeStreamFrame(frame)).acked.size());
@@ -103,11 +103,12 @@ void FuzzFrames(std::string_view input) {
       return Use(DecodeCallFrame(EncodeCallFrame(frame)).ids.size());
     }
     case 2: {
-      const weight_wire::Reply reply = weight_wire::DecodeReply(bytes);
-      PLUMB_CHECK(reply.flat.size() <= bytes.size());
-      return Use(reply.flat.empty() ? 0 : static_cast<size_t>(reply.flat.back()));
+      const weight_wire::Offer offer = weight_wire::DecodeOffer(bytes);
+      PLUMB_CHECK(weight_wire::EncodeOffer(offer) == bytes);
+      return Use(static_cast<size_t>(offer.bytes));
     }
     case 3: return Use(static_cast<size_t>(weight_wire::DecodeFetchRequest(bytes).wait_ms));
+    case 4: return Use(static_cast<size_t>(weight_wire::DecodePartRequest(bytes).offset));
   }
 }
 
@@ -123,10 +124,10 @@ Seeds FrameSeeds() {
   call.client = "learner";
   call.verb = "weights.fetch";
   call.ids = {1, 2};
-  const std::string flat = "0123456789abcdef";
   return {Tagged(0, EncodeStreamFrame(stream)), Tagged(1, EncodeCallFrame(call)),
-          Tagged(2, weight_wire::EncodeReply({4, "digest"}, BytesOf(flat))),
-          Tagged(3, weight_wire::EncodeFetchRequest({3, 1000}))};
+          Tagged(2, weight_wire::EncodeOffer({{4, "digest"}, 16})),
+          Tagged(3, weight_wire::EncodeFetchRequest({{3, "digest"}, 1000})),
+          Tagged(4, weight_wire::EncodePartRequest({{4, "digest"}, 8, 8}))};
 }
 
 void FuzzStoreRecords(std::string_view input) {

@@ -105,5 +105,40 @@ TEST(LeaseBookTest, RestoresAttemptsAndCountsRequeues) {
   EXPECT_EQ(book.Take(1, 9, "a", 0)[0].attempt, 6u);
 }
 
+TEST(LeaseBookTest, RenewedLeasesRunOutLater) {
+  LeaseBook book(1000);
+  book.Open(0, 3);
+  book.Take(2, 9, "a", 0);
+  book.Take(1, 9, "b", 0);
+  EXPECT_EQ(book.RenewHolder("a", 900), 2);
+  EXPECT_EQ(book.HeldBy("a"), 2);
+  EXPECT_EQ(book.Expire(1500).size(), 1u);
+  EXPECT_EQ(book.RenewHolder("b", 1500), 0);
+  EXPECT_EQ(book.Unanswered(9), 3u);
+  EXPECT_EQ(book.Unanswered(2), 2u) << "the free one is lease 2";
+  EXPECT_EQ(book.Expire(1900).size(), 2u);
+}
+
+TEST(LeaseBookTest, ReopenedLeasesAreFreeOnceTheyAreOpenedAgain) {
+  LeaseBook book(1000);
+  book.Open(0, 6);
+  book.Take(6, 9, "a", 0);
+  for (uint64_t id = 0; id < 5; ++id) book.Complete(id);
+  book.Reopen(2, 7);
+  EXPECT_TRUE(book.IsDone(1) && !book.IsDone(2) && book.IsDone(3) && book.IsDone(4));
+  book.Open(0, 6);
+  const auto again = book.Take(9, 9, "b", 0);
+  ASSERT_EQ(again.size(), 1u) << "5 is still out";
+  EXPECT_EQ(again[0].lease_id, 2u);
+  EXPECT_EQ(again[0].attempt, 8u);
+  EXPECT_EQ(again[0].requeues, 0u);
+  book.Complete(2);
+  book.Complete(5);
+  EXPECT_TRUE(book.IsDone(5));
+  book.SetDoneBefore(4);
+  book.Reopen(3, 0);  // trimmed: no answer is needed any more
+  EXPECT_TRUE(book.IsDone(3));
+}
+
 }  // namespace
 }  // namespace plumb::replay

@@ -286,8 +286,8 @@ TEST(RemoteTest, CursorTrimAndErrorsKeepTheirCode) {
   const auto cursor = client->CursorAt(1);
   EXPECT_EQ(cursor.next_step, 1);
   EXPECT_EQ(cursor.sequence, 4u);
-  client->CheckCursor(cursor);
-  EXPECT_THROWS(ErrorCode::kCorruption, "acknowledged groups are missing", client->CheckCursor({1, 5}));
+  EXPECT_EQ(client->Resume(cursor), 0);
+  EXPECT_THROWS(ErrorCode::kCorruption, "acknowledged groups are missing", client->Resume({1, 5}));
   client->Trim(1);
   EXPECT_THROWS(ErrorCode::kNotFound, "trimmed", client->Next(0, After(5s)));
   TrajectoryGroup broken = Answer(PlainLease(5), 0);
@@ -314,10 +314,83 @@ TEST(RemoteTest, WhatRolesReportIsSummedOverThemAndTheirLives) {
   EXPECT_EQ(learner->Counters()["actor/leases"], 4);
 }
 
+TEST(RemoteTest, AStepThatIsTooLargeForAMessageIsRefusedWithBothNumbers) {
+  Service service;
+  RpcServerOptions small;
+  small.max_message_bytes = 1000;
+  const ReplayServer server(service.table.get(), "ipc://" + (service.folder / "small.sock"), small);
+  auto actor = service.Client("actor-0");
+  auto learner = service.Client("learner");
+  EXPECT_THROW(learner->Next(0, After(0ms)), Error);
+  for (const auto& lease : actor->Lease(4, After(5s))) actor->Insert(Answer(lease, 0, "run", 200));
+  ReplayClient other(server.endpoint(), {.actor = "learner"});
+  EXPECT_THROWS(ErrorCode::kUnsupported, "at most 1000 can be sent", other.Next(0, After(5s)));
+  EXPECT_EQ(learner->Next(0, After(5s)).size(), 4u);
+}
+
+TEST(RemoteTest, AnImportIsSeenToGetOn) {
+  TempFolder folder;
+  std::atomic<int64_t> rows{5};
+  const std::string endpoint = "ipc://" + (folder / "store.sock");
+  auto importing = std::make_unique<ImportingServer>(endpoint, &rows);
+  ReplayClient client(endpoint, {.actor = "learner"});
+  EXPECT_EQ(client.Counters()["import/rows"], 5);
+  rows = 70;
+  EXPECT_EQ(client.Counters()["import/rows"], 70);
+  EXPECT_THROWS(ErrorCode::kUnavailable, "70 rows so far", client.Next(0, After(20s)));
+  EXPECT_THROWS(ErrorCode::kUnavailable, "imports its prompts", client.Lease(1, After(20s)));
+  importing.reset();
+  auto store = OpenStore(folder / "store");
+  store->PutPrompts(kTrainDataset, SomePrompts(10));
+  ReplayTable table(store.get(), Service::Default());
+  const ReplayServer server(&table, endpoint);  // the same place at once
+  EXPECT_EQ(client.CursorAt(0).sequence, 0u);
+}
+
+// A life that is over cannot keep what it held, nor what the new life holds under the same name.
+TEST(RemoteTest, ALifeThatIsOverRenewsNothing) {
+  TableOptions options = Service::Default();
+  std::atomic<int64_t> now{1000};
+  options.lease_timeout_ms = 1000;
+  options.now_ms = [&] { return now.load(); };
+  Service service(options);
+  auto learner = service.Client("learner");
+  EXPECT_THROW(learner->Next(0, After(0ms)), Error);
+  auto old = service.Client("actor-0", 1);
+  ASSERT_EQ(old->Lease(2, After(5s)).size(), 2u);
+  for (int i = 0; i < 3; ++i) {
+    now += 700;
+    old->Renew();
+  }
+  EXPECT_EQ(learner->Counters()["expired"], 0);
+  auto anew = service.Client("actor-0", 2);
+  ASSERT_EQ(anew->Lease(4, After(5s)).size(), 4u) << "what the life before held is free at once";
+  EXPECT_THROWS(ErrorCode::kConflict, "taken over", old->Renew());
+  now += 1001;
+  EXPECT_EQ(service.Client("actor-1")->Lease(4, After(5s)).size(), 4u);
+  EXPECT_EQ(learner->Counters()["expired"], 4);
+}
+
+// What the learner says of its weights, through the socket.
+TEST(RemoteTest, GroupsOfOtherWeightsAreRefused) {
+  Service service;
+  auto learner = service.Client("learner");
+  auto actor = service.Client("actor-0");
+  learner->Announce({0, "digest-0"});
+  EXPECT_THROW(learner->Next(0, After(0ms)), Error);
+  const auto leases = actor->Lease(4, After(5s));
+  TrajectoryGroup other = Answer(leases[0], 0);
+  other.policy.digest = "of a life before";
+  EXPECT_EQ(actor->Insert(other), InsertResult::kRefused);
+  EXPECT_EQ(actor->Lease(4, After(5s)).at(0).lease_id, leases[0].lease_id);
+  EXPECT_EQ(actor->Insert(Answer(leases[0], 0)), InsertResult::kInserted);
+  EXPECT_EQ(learner->Counters()["refused/other_weights"], 1);
+}
+
 TEST(RemoteTest, MalformedRequestsChangeNothing) {
   Service service;
   RpcClient raw(service.server->endpoint());
-  for (const char* verb : {"insert", "lease", "next_sealed", "evaluate_sealed", "release", "release_actor", "cursor", "check_cursor", "trim", "report"}) {
+  for (const char* verb : {"insert", "lease", "next_sealed", "evaluate_sealed", "release", "release_actor", "renew", "announce", "cursor", "resume", "trim", "report"}) {
     for (const std::string& payload : {std::string(), std::string("\x05"), std::string(100, '\xFF')}) {
       EXPECT_THROW(raw.Call(verb, payload, After(5s)), Error) << verb << " with " << payload.size() << " bytes";
     }

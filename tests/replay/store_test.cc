@@ -188,6 +188,55 @@ TEST(StoreTest, TrimmedLeasesStayComplete) {
   EXPECT_TRUE(store->Verify().problems.empty());
 }
 
+TEST(StoreTest, ReopenedLeasesForgetTheirAnswersAndNothingElse) {
+  TempFolder folder;
+  {
+    auto store = OpenStore(folder / "store");
+    for (uint64_t id = 0; id < 4; ++id) {
+      TrajectoryGroup group = PlainGroup(id);
+      group.lease.attempt = static_cast<uint32_t>(id) + 5;
+      store->Insert(group);
+    }
+    GroupScore score;
+    score.answers.resize(2);
+    for (const uint64_t id : {2, 3}) store->PutScore(Purpose::kTrain, id, "other", score);
+    store->Trim(Purpose::kTrain, 1);
+    const std::vector<uint64_t> ids = {0, 2, 3, 9};  // one trimmed, one never answered
+    const auto marks = store->Reopen(Purpose::kTrain, ids);
+    ASSERT_EQ(marks.size(), 2u);
+    EXPECT_EQ(marks[1].lease_id, 3u);
+    EXPECT_EQ(marks[1].record.attempt, 8u);
+    EXPECT_FALSE(marks[1].record.complete);
+  }
+  auto store = OpenStore(folder / "store");
+  EXPECT_EQ(store->Sequence(), 4u) << "what was acknowledged stays acknowledged";
+  EXPECT_EQ(store->Ids(Purpose::kTrain, 0, 100), (std::vector<uint64_t>{1}));
+  EXPECT_FALSE(store->Read(Purpose::kTrain, 3).has_value());
+  EXPECT_FALSE(store->ReadScore(Purpose::kTrain, 3, "other").has_value());
+  EXPECT_EQ(store->Insert(PlainGroup(3)), InsertResult::kInserted);
+  EXPECT_EQ(store->Sequence(), 5u);
+  EXPECT_TRUE(store->Verify().problems.empty());
+}
+
+// A trim writes and syncs; inserts and reads go on meanwhile. The reader is a whole group ahead whenever Trim has begun.
+TEST(StoreTest, TrimmingAndInsertingGoOnSideBySide) {
+  TempFolder folder(InMemory());
+  auto store = OpenStore(folder / "store");
+  constexpr uint64_t kGroups = 300;
+  std::thread trimmer([&] {
+    for (uint64_t before = 0; before < kGroups; before = std::min<uint64_t>(kGroups, store->Sequence())) store->Trim(Purpose::kTrain, before);
+  });
+  for (uint64_t id = 0; id < kGroups; ++id) {
+    EXPECT_EQ(store->Insert(PlainGroup(id)), InsertResult::kInserted);
+    EXPECT_TRUE(store->Contains(Purpose::kTrain, id));
+  }
+  trimmer.join();
+  store->Trim(Purpose::kTrain, kGroups);
+  EXPECT_EQ(store->Counters()["trimmed"], static_cast<int64_t>(kGroups));
+  EXPECT_TRUE(store->Ids(Purpose::kTrain, 0, kGroups).empty());
+  EXPECT_EQ(store->Insert(PlainGroup(7)), InsertResult::kDuplicate);
+}
+
 TEST(StoreTest, AValueUnderAnotherKeyIsNoticed) {
   TempFolder folder;
   OpenStore(folder / "store")->Insert(PlainGroup(1));

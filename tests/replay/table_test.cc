@@ -412,6 +412,50 @@ TEST(TableTest, EvaluationHasItsOwnLeasesAndIsAnsweredFromTheStoreLater) {
   EXPECT_THROWS(ErrorCode::kConflict, "eval_prompts", ring.table->Evaluate(7, 2, After(0ms)));
 }
 
+// Two actors share a step whatever the first one could take; what one is done with sooner than the other it shares again.
+TEST(TableTest, ActorsShareAStep) {
+  TableOptions o = Small();
+  o.prompts_per_step = 9;
+  o.actors = 2;
+  Ring ring(o);
+  ring.Ask(0);
+  const auto lease = [&](const char* actor) { return ring.table->LeaseTo(actor, 100, After(0ms)); };
+  auto first = lease("actor-0");
+  EXPECT_EQ(first.size(), 5u);
+  EXPECT_TRUE(lease("actor-0").empty());
+  EXPECT_EQ(lease("actor-1").size(), 4u);
+  EXPECT_TRUE(lease("actor-1").empty());
+  // One that comes back alone takes all in the end, whatever became of the other.
+  for (const auto& l : first) ring.table->Insert(Answer(l, 0));
+  ring.table->ReleaseActor("actor-1");
+  size_t got = 0;
+  for (int round = 0; got < 4; ++round) {
+    ASSERT_LT(round, 4);
+    for (const auto& l : lease("actor-0")) {
+      ++got;
+      ring.table->Insert(Answer(l, 0));
+    }
+  }
+  EXPECT_EQ(ring.table->Next(0, After(0ms)).size(), 9u);
+  // Held-out prompts too.
+  EXPECT_THROW(ring.table->Evaluate(0, 1, After(0ms)), Error);
+  EXPECT_EQ(lease("actor-1").size(), 3u);
+  EXPECT_EQ(lease("actor-0").size(), 2u);
+}
+
+TEST(TableTest, RenewedLeasesAreNotHandedOutAgain) {
+  Ring ring(Small());
+  ring.Ask(0);
+  ASSERT_EQ(ring.table->LeaseTo("actor-0", 2, After(0ms)).size(), 2u);
+  ASSERT_EQ(ring.table->LeaseTo("actor-1", 2, After(0ms)).size(), 2u);
+  ring.now_ms += 50'000;
+  EXPECT_EQ(ring.table->RenewActor("actor-0"), 2);
+  ring.now_ms += 50'000;
+  EXPECT_EQ(Ids(ring.Lease()), (std::vector<uint64_t>{2, 3})) << "only those of the actor that said nothing";
+  ring.now_ms += 50'000;
+  EXPECT_EQ(Ids(ring.Lease()), (std::vector<uint64_t>{0, 1}));
+}
+
 TEST(TableTest, FinishEndsLeasing) {
   Ring ring(Small());
   ring.Ask(0);

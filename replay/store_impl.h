@@ -1,0 +1,122 @@
+// What a Store holds behind its interface: RocksDB's folder, and what is known of it in memory. Private to store.cc.
+//
+// Thread safety: mu guards what is listed under it, counters_mu the counters; order: trim_mu, mu, counters_mu.
+// Ownership: by the Store. Errors: those of replay/store.h.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <rocksdb/db.h>
+#include <rocksdb/write_batch.h>
+
+#include "common/error.h"
+#include "replay/record.h"
+#include "replay/rocks.h"
+#include "replay/store.h"
+
+namespace plumb::replay {
+
+inline constexpr int kPurposes = 2;
+inline int Index(Purpose purpose) { return static_cast<int>(purpose); }
+inline std::string_view View(const rocksdb::Slice& s) { return {s.data(), s.size()}; }
+inline rocksdb::Slice ToSlice(std::string_view s) { return {s.data(), s.size()}; }
+
+struct Store::Impl {
+  std::string path;
+  std::string run_id;
+  StoreOptions options;
+  RocksFolder rocks;
+
+  std::mutex trim_mu;  // taken before mu: one Trim at a time
+  mutable std::mutex mu;
+  std::condition_variable landed;
+  // Guarded by mu.
+  std::set<uint64_t> complete[kPurposes];          // ids with a group, >= trimmed
+  uint64_t trimmed[kPurposes] = {0, 0};
+  std::set<std::pair<int, uint64_t>> in_flight;    // keys being written now
+  uint64_t sequence = 0;                           // given to the newest insert, durable or not
+  uint64_t durable = 0;                            // highest of those that are
+  std::map<std::string, uint64_t> datasets;        // name -> rows
+  mutable std::mutex counters_mu;                  // taken after mu, never before it
+  mutable std::map<std::string, int64_t> counters; // guarded by counters_mu
+  mutable std::set<std::string> dirty;             // guarded by counters_mu
+
+  void Count(const std::string& name, int64_t n) const {
+    std::lock_guard lock(counters_mu);
+    counters[name] += n;
+    dirty.insert(name);
+  }
+
+  // REQUIRES: mu.
+  bool InFlight(Purpose purpose, uint64_t begin, uint64_t end) const {
+    const auto first = in_flight.lower_bound({Index(purpose), begin});
+    return first != in_flight.end() && *first < std::pair(Index(purpose), end);
+  }
+  bool Has(Purpose purpose, uint64_t id) const {
+    return id < trimmed[Index(purpose)] || complete[Index(purpose)].contains(id);
+  }
+
+  void PutMeta(rocksdb::WriteBatch& batch, const std::string& key, const std::string& text) const {
+    batch.Put(rocks.meta(), key, Seal(key, text));
+  }
+
+  // use(value) on what lies under the key; false when nothing does. Counts what turns out to be corrupt.
+  template <class Use>
+  bool Visit(Family family, std::string_view key, Use use) const {
+    if (rocks.handle(family) == nullptr) return false;
+    RocksFolder::Pinned pinned;
+    const rocksdb::Status status = rocks.Get(family, key, &pinned);
+    if (status.IsNotFound()) return false;
+    try {
+      if (!status.ok()) ThrowStatus(status, path, "read " + ReadableKey(FamilyName(family), key));
+      use(View(pinned.value));
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::kCorruption) Count("corrupt_reads", 1);
+      throw;
+    }
+    return true;
+  }
+  // A value's payload, its CRC checked; nullopt when the key is not there.
+  std::optional<std::string> Get(Family family, std::string_view key) const {
+    std::optional<std::string> payload;
+    Visit(family, key, [&](std::string_view value) { payload = Unseal(FamilyName(family), key, value); });
+    return payload;
+  }
+
+  // Calls visit(key, value) for each record from `begin` on until it returns false. It must not call into the store.
+  template <class Visit>
+  void Scan(Family family, std::string_view begin, Visit visit) const {
+    if (rocks.handle(family) == nullptr) return;
+    rocksdb::Status status;
+    {
+      const auto it = rocks.Iterate(family);
+      for (it->Seek(ToSlice(begin)); it->Valid(); it->Next()) {
+        if (!visit(View(it->key()), View(it->value()))) break;
+      }
+      status = it->status();
+    }
+    if (!status.ok()) {
+      Count("corrupt_reads", 1);
+      ThrowStatus(status, path, "scan column family '" + std::string(FamilyName(family)) + "'");
+    }
+  }
+
+  void AddDirtyCounters(rocksdb::WriteBatch& batch) const {  // REQUIRES: counters_mu
+    for (const std::string& name : dirty) PutMeta(batch, "counter/" + name, std::to_string(counters[name]));
+    dirty.clear();
+  }
+
+  void CheckFormat();
+  void LoadMeta();
+  void LoadLeases(std::vector<uint64_t> (&unverified)[kPurposes], uint64_t clean);
+};
+
+}  // namespace plumb::replay

@@ -1,0 +1,158 @@
+#include <cstdio>
+
+#include <algorithm>
+#include <iterator>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "replay/table.h"
+
+namespace plumb::replay {
+namespace {
+
+constexpr size_t kVersionsKept = 4096;  // of which a group may still come
+
+}  // namespace
+
+ReplayTable::Cursor ReplayTable::CursorAt(int64_t consumed_steps) const { return {consumed_steps, store_->Sequence()}; }
+
+std::string ReplayTable::CursorText(const Cursor& cursor) {
+  return std::to_string(cursor.next_step) + " " + std::to_string(cursor.sequence);
+}
+
+ReplayTable::Cursor ReplayTable::ParseCursor(const std::string& text) {
+  Cursor cursor;
+  unsigned long long sequence = 0;
+  long long step = 0;
+  char rest = 0;
+  if (std::sscanf(text.c_str(), "%lld %llu%c", &step, &sequence, &rest) != 2) {
+    throw Error(ErrorCode::kCorruption, "the checkpoint's cursor into the store is malformed: '" + text + "'");
+  }
+  cursor.next_step = step;
+  cursor.sequence = sequence;
+  return cursor;
+}
+
+void ReplayTable::CheckAcknowledged(uint64_t sequence) const {
+  const uint64_t have = store_->Sequence();
+  if (have >= sequence) return;
+  throw Error(ErrorCode::kCorruption,
+              "the store holds " + std::to_string(have) + " inserts and has acknowledged " + std::to_string(sequence) +
+                  ": groups are missing since it was opened again (a damaged log tail, or an older copy of the folder); stop "
+                  "the run, bring the right store back or start from an older checkpoint",
+              store_->path());
+}
+
+void ReplayTable::CheckCursor(const Cursor& cursor) const {
+  const uint64_t have = store_->Sequence();
+  if (have < cursor.sequence) {
+    throw Error(ErrorCode::kCorruption,
+                "the store has made " + std::to_string(have) + " inserts, the checkpoint was written after " +
+                    std::to_string(cursor.sequence) + ": acknowledged groups are missing (a damaged log tail, or an older copy "
+                    "of the folder); bring the right store back or start from an older checkpoint",
+                store_->path());
+  }
+  if (cursor.next_step < 0 || cursor.next_step > options_.steps) {
+    throw Error(ErrorCode::kInvalidArgument, "the checkpoint wants to go on with step " + std::to_string(cursor.next_step) +
+                                                 " of a run of " + std::to_string(options_.steps) + " steps (run.steps)");
+  }
+  std::lock_guard lock(mu_);
+  const uint64_t consumed = static_cast<uint64_t>(cursor.next_step) * static_cast<uint64_t>(options_.prompts_per_step);
+  for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < consumed; ++id) {
+    if (!train_.IsDone(id)) {
+      throw Error(ErrorCode::kCorruption,
+                  "the checkpoint has consumed the steps before " + std::to_string(cursor.next_step) + ", but the group of lease " +
+                      std::to_string(id) + " is not in the store", store_->path());
+    }
+  }
+}
+
+int64_t ReplayTable::Resume(const Cursor& cursor) {
+  CheckCursor(cursor);
+  std::lock_guard lock(mu_);
+  announced_.clear();
+  compared_.clear();
+  opened_evaluations_.clear();
+  asked_step_ = -1;
+  const auto per_step = static_cast<uint64_t>(options_.prompts_per_step);
+  std::vector<uint64_t> dropped;
+  for (int64_t step = cursor.next_step; step < options_.steps; ++step) {
+    const uint64_t begin = static_cast<uint64_t>(step) * per_step;
+    const std::vector<uint64_t> answered = Answered(Purpose::kTrain, begin, begin + per_step);
+    const bool all = std::all_of(answered.begin(), answered.end(), [&](uint64_t id) {
+      const auto stored = store_->Read(Purpose::kTrain, id);
+      return stored && stored->kind == GroupKind::kDropped;
+    });
+    if (all) dropped.insert(dropped.end(), answered.begin(), answered.end());
+  }
+  Reopen(Purpose::kTrain, dropped, "unscored");
+  changed_.notify_all();
+  return static_cast<int64_t>(dropped.size());
+}
+
+void ReplayTable::Announce(const PolicyVersion& policy) {
+  std::lock_guard lock(mu_);
+  const auto known = announced_.find(policy.version);
+  if (known != announced_.end() && known->second == policy.digest && std::next(known) == announced_.end()) return;
+  // A number that was out: the learner went back. What it says from here on is the truth.
+  if (!announced_.empty() && policy.version <= announced_.rbegin()->first) {
+    announced_.erase(announced_.lower_bound(policy.version), announced_.end());
+    compared_.clear();
+    opened_evaluations_.clear();
+    asked_step_ = -1;
+  }
+  announced_[policy.version] = policy.digest;
+  if (announced_.size() > kVersionsKept) announced_.erase(announced_.begin());
+}
+
+bool ReplayTable::OtherWeights(const PolicyVersion& policy) const {
+  if (announced_.empty()) return false;
+  if (policy.version > announced_.rbegin()->first) return true;
+  const auto known = announced_.find(policy.version);
+  // Without a digest nothing can be said.
+  return known != announced_.end() && known->second != policy.digest && !known->second.empty() && !policy.digest.empty();
+}
+
+std::vector<uint64_t> ReplayTable::Answered(Purpose purpose, uint64_t begin, uint64_t end) const {
+  return store_->Ids(purpose, std::max(begin, store_->TrimmedBefore(purpose)), end);
+}
+
+void ReplayTable::Reopen(Purpose purpose, const std::vector<uint64_t>& ids, const char* reason) {
+  if (ids.empty()) return;
+  for (const LeaseMark& mark : store_->Reopen(purpose, ids)) Book(purpose).Reopen(mark.lease_id, mark.record.attempt);
+  store_->Count(std::string("reopened/") + reason, static_cast<int64_t>(ids.size()));
+  if (purpose == Purpose::kTrain) planner_->Forget(StepOf(ids.front()));
+}
+
+void ReplayTable::ReopenOtherWeights(int64_t step) {
+  if (announced_.empty()) return;
+  const auto per_step = static_cast<uint64_t>(options_.prompts_per_step);
+  const uint64_t begin = static_cast<uint64_t>(step) * per_step;
+  std::vector<uint64_t> others;
+  for (const uint64_t id : Answered(Purpose::kTrain, begin, begin + per_step)) {
+    if (compared_.contains(id)) continue;
+    const auto stored = store_->Read(Purpose::kTrain, id);
+    if (!stored || !OtherWeights(stored->group.policy)) continue;
+    others.push_back(id);
+  }
+  if (others.empty()) return;
+  Reopen(Purpose::kTrain, others, "other_weights");
+  LogInfo(std::to_string(others.size()) + " groups of step " + std::to_string(step) +
+          " were sampled by other weights than the learner has now: they are sampled again");
+}
+
+void ReplayTable::ReopenEvaluation(uint64_t begin, uint64_t end) {
+  const std::vector<uint64_t> answered = Answered(Purpose::kEval, begin, end);
+  std::vector<uint64_t> others;
+  bool scored = false;
+  for (const uint64_t id : answered) {
+    const auto stored = store_->Read(Purpose::kEval, id);
+    if (!stored) continue;
+    if (OtherWeights(stored->group.policy)) others.push_back(id);
+    const auto& answers = stored->group.trajectories;
+    scored |= std::any_of(answers.begin(), answers.end(), [](const Trajectory& t) { return t.scored; });
+  }
+  Reopen(Purpose::kEval, scored ? others : answered, scored ? "other_weights" : "unscored");
+}
+
+}  // namespace plumb::replay

@@ -1,0 +1,110 @@
+#include "run/learner_ports.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "common/log.h"
+
+namespace plumb::run {
+
+using SteadyClock = std::chrono::steady_clock;
+constexpr std::chrono::seconds kLine{30};  // a wait says what it waits for this often
+
+bool TryAgain(const Error& error) {
+  return error.code() == ErrorCode::kUnavailable || error.code() == ErrorCode::kDeadline || error.code() == ErrorCode::kNoSpace;
+}
+
+int64_t ProgressOf(const std::map<std::string, int64_t>& counters) {
+  int64_t sum = 0;
+  for (const char* name : {"inserts", "requeued", "dropped/equal_rewards", "reward/groups", "actor/generated_tokens", "import/rows"}) {
+    if (const auto found = counters.find(name); found != counters.end()) sum += found->second;
+  }
+  return sum;
+}
+
+int64_t LearnerPorts::Progress() {
+  try {
+    return ring_.progress();
+  } catch (const Error& e) {
+    if (!TryAgain(e)) throw;
+    return progress_;  // who is away gets nothing done
+  }
+}
+
+void LearnerPorts::Wait(SteadyClock::duration patience, bool until_stopped, const Ask& ask) {
+  Deadline stalled = SteadyClock::now() + patience;
+  next_line_ = After(kLine);
+  for (;;) {
+    ring_.check();
+    const Deadline slice = std::min(stalled, After(ring_.slice));
+    try {
+      if (!announced_ && published_.version >= 0) {
+        ring_.announce(published_);
+        announced_ = true;
+      }
+      ask(slice);
+      return;
+    } catch (const Error& e) {
+      ring_.check();
+      if (!TryAgain(e)) throw;
+      announced_ = false;  // the store may have been started again
+      if (until_stopped && ring_.stop()) throw Error(ErrorCode::kUnavailable, std::string("the run was stopped while ") + e.message(), e.where());
+      const int64_t now = Progress();
+      if (now != progress_) {
+        progress_ = now;
+        stalled = SteadyClock::now() + patience;
+      } else if (SteadyClock::now() >= stalled) {
+        throw Error(ErrorCode::kDeadline,
+                    e.message() + "; nothing was generated, scored or stored for " +
+                        std::to_string(std::chrono::duration_cast<std::chrono::seconds>(patience).count()) + " s (run.stall_seconds)",
+                    e.where());
+      }
+      if (SteadyClock::now() >= next_line_) {
+        next_line_ = After(kLine);
+        LogInfo(e.what());
+      }
+      std::this_thread::sleep_until(slice);  // a question that found nobody came back at once
+    }
+  }
+}
+
+std::vector<TrajectoryGroup> LearnerPorts::Next(int64_t step, Deadline deadline) {
+  std::vector<TrajectoryGroup> groups;
+  Wait(deadline - SteadyClock::now(), true, [&](Deadline slice) { groups = ring_.batches->Next(step, slice); });
+  return groups;
+}
+
+std::vector<TrajectoryGroup> LearnerPorts::Evaluate(int64_t version, int num_samples, Deadline deadline) {
+  std::vector<TrajectoryGroup> groups;
+  Wait(deadline - SteadyClock::now(), true, [&](Deadline slice) { groups = ring_.batches->Evaluate(version, num_samples, slice); });
+  return groups;
+}
+
+void LearnerPorts::Finish() {
+  try {
+    ring_.batches->Finish();
+  } catch (const Error& e) {
+    if (!TryAgain(e)) throw;
+    LogWarning(std::string("the store was not told that the run has ended: ") + e.what());  // whoever started it ends it
+  }
+}
+
+void LearnerPorts::Patiently(std::chrono::milliseconds patience, const std::function<void()>& ask) {
+  Wait(patience, false, [&](Deadline) { ask(); });
+}
+
+void LearnerPorts::Publish(const PolicyVersion& version, std::span<const std::byte> flat) {
+  published_ = version;
+  announced_ = false;
+  // Before an actor can sample with it: the store takes no group of a version that it has not heard of. One that is away now hears of
+  // it with the next question, and until then of no group either.
+  try {
+    ring_.announce(version);
+    announced_ = true;
+  } catch (const Error& e) {
+    if (!TryAgain(e)) throw;
+  }
+  ring_.weights->Publish(version, flat);
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,65 @@
+// The learner's ends of the ring: waits for batches as long as the others get on, and says which weights are whose.
+//
+// Purpose: stands between a LearnerLoop and the ports of its run, local or in processes.
+//   Waiting: a question is asked in slices. It ends with the batch; with kDeadline when nothing was generated, scored, stored or
+//   imported for as long as the loop would have waited (the distance of its deadline: run.stall_seconds); with kUnavailable as
+//   soon as the run is to stop; with the error of another role as soon as that has failed. kUnavailable, kDeadline and kNoSpace
+//   of a port are no end: a store that was restarted or whose disk was full is asked again.
+//   Weights: each version is announced to the store before an actor can have it, and with every question to a store that may have
+//   been restarted meanwhile.
+// Thread safety: none, the learner's thread owns it. Ownership: borrows everything.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/error.h"
+#include "common/ports.h"
+
+namespace plumb::run {
+
+struct RingAround {
+  BatchSource* batches = nullptr;
+  WeightSink* weights = nullptr;
+  std::function<void(const PolicyVersion&)> announce;  // to the store
+  std::function<int64_t()> progress;                   // changes whenever something got done
+  std::function<void()> check = [] {};                 // throws what ended another role
+  std::function<bool()> stop = [] { return false; };   // asked between slices
+  std::chrono::milliseconds slice{500};
+};
+
+// What of a store's counters and of what roles report to it grows only when something got done.
+int64_t ProgressOf(const std::map<std::string, int64_t>& counters);
+
+// Errors after which a port is asked again.
+bool TryAgain(const Error& error);
+
+class LearnerPorts : public BatchSource, public WeightSink {
+ public:
+  explicit LearnerPorts(RingAround ring) : ring_(std::move(ring)) {}
+  std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
+  std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
+  void Finish() override;
+  void Publish(const PolicyVersion& version, std::span<const std::byte> flat) override;
+  // Any other question to the store with the same patience, a stop apart: what is asked at the end of a run is asked to the end.
+  void Patiently(std::chrono::milliseconds patience, const std::function<void()>& ask);
+
+ private:
+  using Ask = std::function<void(Deadline slice)>;
+  void Wait(std::chrono::steady_clock::duration patience, bool until_stopped, const Ask& ask);
+  int64_t Progress();
+
+  const RingAround ring_;
+  PolicyVersion published_;
+  bool announced_ = false;  // published_, to the store as it lives now
+  int64_t progress_ = 0;    // as last seen
+  std::chrono::steady_clock::time_point next_line_{};
+};
+
+}  // namespace plumb::run

@@ -1,0 +1,148 @@
+#include "run/scoring_line.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/error.h"
+#include "common/log.h"
+#include "run/learner_ports.h"
+
+namespace plumb::run {
+
+using SteadyClock = std::chrono::steady_clock;
+
+size_t BytesOfGroup(const TrajectoryGroup& group) {
+  // A token travels with its log-prob, version and mask.
+  constexpr size_t kToken = sizeof(int32_t) + sizeof(float) + sizeof(int64_t) + sizeof(uint8_t), kRest = 256;
+  const Prompt& prompt = group.lease.prompt;
+  size_t bytes = kRest + prompt.text.size() + prompt.extra_json.size() + prompt.ground_truth.size() + prompt.tokens.size() * sizeof(int32_t);
+  for (const Message& message : prompt.messages) bytes += message.content.size();
+  for (const Trajectory& t : group.trajectories) bytes += kRest + t.tokens.size() * kToken + t.completion.size() + t.rewards.size() * kRest;
+  return bytes;
+}
+
+ScoringLine::ScoringLine(Score score, Insert insert, ScoringOptions options)
+    : score_(std::move(score)), insert_(std::move(insert)), options_(options), scorers_left_(std::max<int64_t>(1, options.side_by_side)) {
+  PLUMB_CHECK(options_.insert_groups > 0);
+  for (int64_t i = 0, n = scorers_left_; i < n; ++i) threads_.emplace_back([this] { RunScorer(); });
+  threads_.emplace_back([this] { RunInserter(); });
+}
+
+ScoringLine::~ScoringLine() { Close(); }
+
+bool ScoringLine::Push(TrajectoryGroup group, Deadline deadline, std::function<void()> done) {
+  std::unique_lock lock(mu_);
+  const auto room = [&] { return closed_ || options_.capacity == 0 || inside_ < options_.capacity; };
+  if (!changed_.wait_until(lock, deadline, room) || closed_) return false;
+  ++inside_;
+  queue_.push_back({std::move(group), 0, std::move(done)});
+  changed_.notify_all();
+  return true;
+}
+
+void ScoringLine::Close() {
+  {
+    std::lock_guard lock(mu_);
+    closed_ = true;
+    changed_.notify_all();
+  }
+  for (std::thread& thread : threads_) {
+    if (thread.joinable()) thread.join();
+  }
+}
+
+void ScoringLine::Fail(std::exception_ptr error) {
+  std::lock_guard lock(mu_);
+  if (!error_) error_ = error;
+  failed_ = true;
+  closed_ = true;
+  changed_.notify_all();
+}
+
+void ScoringLine::Rethrow() const {
+  std::lock_guard lock(mu_);
+  if (error_) std::rethrow_exception(error_);
+}
+
+double ScoringLine::score_seconds() const {
+  std::lock_guard lock(mu_);
+  const auto running = busy_ > 0 ? std::chrono::duration<double>(SteadyClock::now() - busy_since_).count() : 0;
+  return busy_seconds_ + running;
+}
+
+void ScoringLine::RunScorer() {
+  std::unique_lock lock(mu_);
+  for (;;) {
+    changed_.wait(lock, [&] { return closed_ || !queue_.empty(); });
+    if (closed_) break;
+    Item item = std::move(queue_.front());
+    queue_.pop_front();
+    if (busy_++ == 0) busy_since_ = SteadyClock::now();
+    lock.unlock();
+    std::exception_ptr error;
+    try {
+      score_(item.group);
+      item.bytes = BytesOfGroup(item.group);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    if (error) Fail(error);
+    lock.lock();
+    if (--busy_ == 0) busy_seconds_ += std::chrono::duration<double>(SteadyClock::now() - busy_since_).count();
+    if (!error) scored_.push_back(std::move(item));
+    changed_.notify_all();
+  }
+  --scorers_left_;
+  changed_.notify_all();
+}
+
+void ScoringLine::RunInserter() {
+  std::unique_lock lock(mu_);
+  for (;;) {
+    changed_.wait(lock, [&] { return !scored_.empty() || scorers_left_ == 0; });
+    if (scored_.empty() || failed_) return;
+    std::vector<TrajectoryGroup> groups;
+    std::vector<std::function<void()>> done;
+    size_t bytes = 0;
+    while (!scored_.empty() && groups.size() < options_.insert_groups &&
+           (groups.empty() || bytes + scored_.front().bytes <= options_.insert_bytes)) {
+      bytes += scored_.front().bytes;
+      groups.push_back(std::move(scored_.front().group));
+      done.push_back(std::move(scored_.front().done));
+      scored_.pop_front();
+    }
+    lock.unlock();
+    try {
+      if (!Store(groups)) return;
+      for (const auto& tell : done) {
+        if (tell) tell();
+      }
+    } catch (...) {
+      Fail(std::current_exception());
+      return;
+    }
+    lock.lock();
+    inside_ -= groups.size();
+    changed_.notify_all();
+  }
+}
+
+// False: closed before the store took them.
+bool ScoringLine::Store(std::span<const TrajectoryGroup> groups) {
+  LogEvery line(std::chrono::seconds(5));
+  const Deadline full_until = After(options_.full_disk_patience);
+  for (;;) {
+    try {
+      insert_(groups);
+      return true;
+    } catch (const Error& e) {
+      if (!TryAgain(e)) throw;
+      if (e.code() == ErrorCode::kNoSpace && SteadyClock::now() >= full_until) throw;
+      line.Warning("the store took " + std::to_string(groups.size()) + " scored groups not, trying again: " + e.what());
+      std::unique_lock lock(mu_);
+      if (changed_.wait_until(lock, After(options_.retry), [&] { return closed_; })) return false;
+    }
+  }
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,87 @@
+// The reward role: groups in, scored side by side, and stored as soon as each is scored.
+//
+//   Push ──► queue ──► scorers (threads) ──► scored ──► one thread that inserts what is at hand with one sync ──► done
+//
+// Purpose: what a local run and a reward process share. A slow group holds up nobody but itself; an insert carries at most
+// insert_groups groups and insert_bytes bytes (a single larger group goes alone), whatever the groups' size.
+// Failures: kUnavailable and kDeadline of the insert are tried again until the line is closed, with a line in the log; kNoSpace
+// likewise for `full_disk_patience`, so that a run outlives a disk that is made room on. Any other error, and the scorers', ends the
+// line: Rethrow says it.
+// Thread safety: all methods. Ownership: owns its threads and the groups in it. Close, and the destructor, wait for the calls
+// that run; groups without a score are then let go of without `done`, those that have one are still inserted once.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "common/ports.h"
+
+namespace plumb::run {
+
+struct ScoringOptions {
+  int64_t side_by_side = 1;        // groups that are scored at the same time
+  size_t capacity = 0;             // groups in the line at most; 0: whoever pushes has a bound of his own
+  size_t insert_groups = 64;
+  size_t insert_bytes = size_t{64} << 20;
+  std::chrono::milliseconds full_disk_patience{300'000};
+  std::chrono::milliseconds retry{500};  // between two tries of an insert
+};
+
+// About what a group takes in a message.
+size_t BytesOfGroup(const TrajectoryGroup& group);
+
+class ScoringLine {
+ public:
+  using Score = std::function<void(TrajectoryGroup&)>;
+  using Insert = std::function<void(std::span<const TrajectoryGroup>)>;
+  ScoringLine(Score score, Insert insert, ScoringOptions options);
+  ~ScoringLine();
+
+  // False when there was no room before the deadline, or the line is closed or has failed. `done` is called from a thread of the
+  // line once the group is stored; it must not throw.
+  bool Push(TrajectoryGroup group, Deadline deadline, std::function<void()> done = {});
+  void Close();
+  bool failed() const { return failed_.load(); }
+  void Rethrow() const;
+  // While at least one group was being scored.
+  double score_seconds() const;
+
+ private:
+  struct Item {
+    TrajectoryGroup group;
+    size_t bytes = 0;
+    std::function<void()> done;
+  };
+  void RunScorer();
+  void RunInserter();
+  bool Store(std::span<const TrajectoryGroup> groups);
+  void Fail(std::exception_ptr error);
+
+  const Score score_;
+  const Insert insert_;
+  const ScoringOptions options_;
+  mutable std::mutex mu_;
+  std::condition_variable changed_;
+  std::deque<Item> queue_;        // guarded by mu_, as all below
+  std::deque<Item> scored_;
+  size_t inside_ = 0;             // pushed and not stored
+  int64_t busy_ = 0;              // scorers at work
+  std::chrono::steady_clock::time_point busy_since_{};
+  double busy_seconds_ = 0;
+  int64_t scorers_left_ = 0;
+  bool closed_ = false;
+  std::exception_ptr error_;
+  std::atomic<bool> failed_{false};
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace plumb::run

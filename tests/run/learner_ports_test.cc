@@ -1,0 +1,150 @@
+// How a learner waits: as long as something gets on, not longer than nothing does, and never behind a stop or a failure.
+#include "run/learner_ports.h"
+
+#include <gtest/gtest.h>
+
+namespace plumb::run {
+namespace {
+
+using std::chrono::milliseconds;
+using SteadyClock = std::chrono::steady_clock;
+
+// A store whose batch is there after so many questions; `fail` says what those before it meet.
+class FakeRing : public BatchSource, public WeightSink {
+ public:
+  std::vector<TrajectoryGroup> Next(int64_t, Deadline deadline) override { return Answer(deadline); }
+  std::vector<TrajectoryGroup> Evaluate(int64_t, int, Deadline deadline) override { return Answer(deadline); }
+  void Finish() override { finished = true; }
+  void Publish(const PolicyVersion& version, std::span<const std::byte>) override { said.push_back("published " + std::to_string(version.version)); }
+
+  std::vector<TrajectoryGroup> Answer(Deadline deadline) {
+    said.push_back("asked");
+    if (++asked > questions) return std::vector<TrajectoryGroup>(3);
+    EXPECT_LE(deadline, After(milliseconds(1000)));
+    if (on_ask) on_ask();
+    throw Error(fail, "waiting for 2 groups");
+  }
+  RingAround Around() {
+    RingAround ring;
+    ring.batches = this;
+    ring.weights = this;
+    ring.announce = [this](const PolicyVersion& policy) {
+      if (away-- > 0) throw Error(ErrorCode::kUnavailable, "the store is away");
+      said.push_back("announced " + std::to_string(policy.version));
+    };
+    ring.progress = [this] { return progress; };
+    ring.slice = milliseconds(2);
+    return ring;
+  }
+
+  int questions = 0, asked = 0, away = 0;
+  int64_t progress = 0;
+  ErrorCode fail = ErrorCode::kDeadline;
+  bool finished = false;
+  std::function<void()> on_ask;
+  std::vector<std::string> said;
+};
+
+Error Thrown(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return e;
+  }
+  ADD_FAILURE() << "nothing was thrown";
+  return Error(ErrorCode::kIo, "");
+}
+
+// 200 slices of 2 ms are ten times as long as a wait of 40 ms without progress may be.
+TEST(LearnerPorts, AWaitLastsAsLongAsSomethingGetsOn) {
+  for (const ErrorCode code : {ErrorCode::kDeadline, ErrorCode::kUnavailable, ErrorCode::kNoSpace}) {
+    FakeRing ring;
+    ring.questions = 200;
+    ring.fail = code;
+    ring.on_ask = [&] { ++ring.progress; };
+    LearnerPorts ports(ring.Around());
+    EXPECT_EQ(ports.Next(0, After(milliseconds(40))).size(), 3u);
+    EXPECT_EQ(ring.asked, 201);
+  }
+}
+
+TEST(LearnerPorts, AWaitWithoutProgressEndsAndNamesWhatItWaitedFor) {
+  FakeRing ring;
+  ring.questions = 1 << 20;
+  ring.on_ask = [&] { ring.progress = std::min(ring.asked, 10); };  // gets on for a while, then hangs
+  LearnerPorts ports(ring.Around());
+  const auto begin = SteadyClock::now();
+  const Error e = Thrown([&] { ports.Evaluate(0, 1, After(milliseconds(60))); });
+  EXPECT_EQ(e.code(), ErrorCode::kDeadline);
+  EXPECT_NE(e.message().find("waiting for 2 groups"), std::string::npos) << e.what();
+  EXPECT_NE(e.message().find("run.stall_seconds"), std::string::npos) << e.what();
+  EXPECT_GE(SteadyClock::now() - begin, milliseconds(60));
+}
+
+TEST(LearnerPorts, AStopEndsTheWaitAndAnotherErrorToo) {
+  FakeRing ring;
+  ring.questions = 1 << 20;
+  RingAround around = ring.Around();
+  around.stop = [&] { return ring.asked >= 3; };
+  LearnerPorts stopped(around);
+  EXPECT_NE(Thrown([&] { stopped.Next(0, After(milliseconds(60'000))); }).message().find("stopped while waiting for 2 groups"), std::string::npos);
+  EXPECT_EQ(ring.asked, 3);
+
+  around.stop = [] { return false; };
+  around.check = [&] {
+    if (ring.asked >= 5) throw Error(ErrorCode::kNonFinite, "the actor failed");
+  };
+  LearnerPorts failed(around);
+  EXPECT_EQ(Thrown([&] { failed.Next(0, After(milliseconds(60'000))); }).code(), ErrorCode::kNonFinite);
+
+  ring.fail = ErrorCode::kCorruption;
+  LearnerPorts corrupt(ring.Around());
+  EXPECT_EQ(Thrown([&] { corrupt.Next(0, After(milliseconds(60'000))); }).code(), ErrorCode::kCorruption);
+}
+
+// What is asked at the end of a run is asked to the end: a checkpoint needs the store's answer, stop or not.
+TEST(LearnerPorts, OtherQuestionsArePatientToo) {
+  FakeRing ring;
+  RingAround around = ring.Around();
+  around.stop = [] { return true; };
+  LearnerPorts ports(around);
+  int asked = 0;
+  ports.Patiently(milliseconds(5000), [&] {
+    if (++asked < 5) throw Error(ErrorCode::kUnavailable, "the store imports its prompts");
+  });
+  EXPECT_EQ(asked, 5);
+  EXPECT_EQ(Thrown([&] {
+              ports.Patiently(milliseconds(10), [&] { throw Error(ErrorCode::kUnavailable, "the store is away"); });
+            }).code(), ErrorCode::kDeadline);
+}
+
+// The store hears of a version before an actor can, and hears of it again when it may have been started anew.
+TEST(LearnerPorts, EachVersionIsAnnouncedFirst) {
+  FakeRing ring;
+  ring.questions = 1;
+  LearnerPorts ports(ring.Around());
+  ports.Publish({4, "d"}, {});
+  ports.Next(0, After(milliseconds(1000)));
+  EXPECT_EQ(ring.said, (std::vector<std::string>{"announced 4", "published 4", "asked", "announced 4", "asked"}));
+  ring.said.clear();
+  ring.away = 3;
+  ports.Publish({5, "e"}, {});
+  ports.Next(1, After(milliseconds(1000)));
+  EXPECT_EQ(ring.said, (std::vector<std::string>{"published 5", "announced 5", "asked"})) << "no question before it knows";
+  ports.Finish();
+  EXPECT_TRUE(ring.finished);
+}
+
+TEST(LearnerPorts, ProgressIsWhatOnlyGrowsWhenSomethingGotDone) {
+  std::map<std::string, int64_t> counters = {{"inserts", 3}, {"actor/generated_tokens", 10}, {"leased", 5}, {"waiting", 1}};
+  const int64_t before = ProgressOf(counters);
+  counters["leased"] = 50;
+  counters["waiting"] = 0;
+  counters["released"] = 45;
+  EXPECT_EQ(ProgressOf(counters), before);
+  counters["reward/groups"] = 1;
+  EXPECT_GT(ProgressOf(counters), before);
+}
+
+}  // namespace
+}  // namespace plumb::run

@@ -1,0 +1,160 @@
+// Whole runs whose ring is disturbed: rewards that were away, a learner that comes back with other weights, a stop in a wait.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+
+#include "common/crash_point.h"
+#include "run/cli.h"
+#include "run/roles.h"
+#include "tests/run/toy_run.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::TempFolder;
+using testing::ExpectSameRun;
+using testing::Lines;
+using testing::Read;
+using testing::RunPlumb;
+using testing::StartProgram;
+
+class RingTrain : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (std::system("python3 -c 'import json' > /dev/null 2>&1") != 0) {
+      GTEST_SKIP() << "NOT TESTED: python3 is not here, which these runs are rewarded by";
+    }
+  }
+
+  // What the reward does before it scores short answers best; `step` is that of the weights that answered.
+  void WriteReward(const std::string& before) {
+    RealFileSystem().WriteFileAtomic(temp_ / "reward.py",
+                                     "import time\n"
+                                     "def reward(completions, trainer_state=None, **columns):\n"
+                                     "    step = trainer_state.global_step if trainer_state is not None else 0\n"
+                                     "    " + before + "\n"
+                                     "    return [1.0 / (1 + len(c)) for c in completions]\n");
+  }
+  std::vector<std::string> Line(const std::string& run, int64_t steps, const std::vector<std::string>& more = {}) {
+    RealFileSystem().WriteFileAtomic(temp_ / "recipe.toml",
+                                     "[run]\nseed = 1\nthreads = 1\ncheckpoint_every = 3\n"
+                                     "[model]\nlayers = 1\nhidden = 32\nheads = 2\nkv_heads = 2\nffn = 64\nmax_positions = 64\n"
+                                     "vocabulary = \"arithmetic\"\ninit_std = 0.05\n"
+                                     "[data]\ntrain = \"arithmetic\"\n"
+                                     "[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\nmax_new_tokens = 8\nmax_batch = 32\n"
+                                     "kv_budget_mb = 64\n"
+                                     "[reward]\nallow_unsandboxed = true\nretries = 0\n"
+                                     "[[reward.parts]]\nname = \"short\"\nkind = \"python\"\npath = \"reward.py\"\ntimeout_s = 60\n"
+                                     "[algorithm]\nname = \"grpo\"\n"
+                                     "[optimizer]\nlearning_rate = 3e-3\n");
+    std::vector<std::string> line = {"train", temp_ / "recipe.toml", "--quiet", "--out", run, "--steps", std::to_string(steps)};
+    line.insert(line.end(), more.begin(), more.end());
+    return line;
+  }
+  static int64_t Counter(const std::string& run, const std::string& name) {
+    return nlohmann::json::parse(Read(run + "/summary.json"))["counters"].value(name, int64_t{0});
+  }
+
+  const TempFolder temp_;
+};
+
+// Threads share the learner's weights in place, where a second answer to one lease would be sampled by weights that change; a process
+// that hangs has lost its leases before the run has lost its patience, and renews them often enough.
+TEST(RingOptions, LeasesLastAsLongAsTheirHoldersCan) {
+  configs::Config config;
+  config.run.actors = 3;
+  EXPECT_GT(TableOptionsOf(config).lease_timeout_ms, int64_t{1000} * 3600 * 24 * 365);
+  EXPECT_EQ(TableOptionsOf(config).actors, 1);
+  config.run.roles = "processes";
+  config.run.stall_seconds = 100;
+  EXPECT_EQ(TableOptionsOf(config).lease_timeout_ms, 50'000);
+  EXPECT_EQ(TableOptionsOf(config).actors, 3);
+}
+
+// Three steps without a score end the run. Mended and resumed, their prompts are answered afresh, and it comes to its end.
+TEST_F(RingTrain, ARunThatDiedOfItsRewardsGoesOnOnceTheyAreMended) {
+  const std::string run = temp_ / "run";
+  WriteReward("if step >= 4: raise RuntimeError('the server is away')");
+  const auto died = RunPlumb(Line(run, 9));
+  EXPECT_EQ(died.code, kExitRewardFailed) << died.err;
+  const auto still = RunPlumb(Line(run, 9, {"--resume"}));
+  EXPECT_EQ(still.code, kExitRewardFailed) << still.err << ": nothing is mended yet";
+  WriteReward("pass");
+  const auto mended = RunPlumb(Line(run, 9, {"--resume"}));
+  ASSERT_EQ(mended.code, 0) << mended.err;
+  const auto lines = Lines(run + "/metrics.jsonl");
+  ASSERT_EQ(lines.size(), 9u);
+  for (const auto& line : lines) EXPECT_GT(line["reward/mean"].get<double>(), 0) << line["step"];
+  EXPECT_GT(Counter(run, "reopened/unscored"), 0);
+}
+
+// Killed between two checkpoints and resumed for another number of steps under a schedule, the weights are other ones from the step
+// behind the checkpoint on. What the old ones had sampled is sampled again: nothing off-policy counts as on-policy. With the number
+// of steps as it was, everything stays, bit for bit.
+TEST_F(RingTrain, ALearnerWithOtherWeightsHasItsGroupsSampledAgain) {
+  WriteReward("pass");
+  const std::vector<std::string> cosine = {"--set", "optimizer.lr_schedule=cosine", "--set", "run.checkpoint_every=4"};
+  const std::string whole = temp_ / "whole";
+  ASSERT_EQ(RunPlumb(Line(whole, 8, cosine)).code, 0);
+  for (const int64_t steps : {8, 24}) {
+    const std::string run = temp_ / ("killed" + std::to_string(steps));
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      ArmCrashPointForTest("before_update", 8);  // of step 7; the checkpoint is that of step 4
+      RunPlumb(Line(run, 8, cosine));
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status)) << "it was to be killed";
+    std::vector<std::string> more = cosine;
+    more.push_back("--resume");
+    const auto resumed = RunPlumb(Line(run, steps, more));
+    ASSERT_EQ(resumed.code, 0) << resumed.err;
+    if (steps == 8) {
+      ExpectSameRun(whole, run);
+      EXPECT_EQ(Counter(run, "reopened/other_weights"), 0);
+      continue;
+    }
+    EXPECT_GE(Counter(run, "reopened/other_weights"), 4) << "of the steps 5, 6 and 7";
+    for (const auto& line : Lines(run + "/metrics.jsonl")) {
+      EXPECT_LT(line["sampling/logprob_diff_mean"].get<double>(), 1e-5) << line["step"];
+      EXPECT_EQ(line["offpolicy/staleness_max"].get<double>(), 0) << line["step"];
+    }
+  }
+}
+
+// A stop while the learner waits for a batch gives the wait up: the steps that were done are saved, and the run ends as one that was
+// interrupted, whoever it waited for.
+TEST_F(RingTrain, AStopInAWaitSavesTheStepsThatWereDone) {
+  WriteReward("if step >= 2: time.sleep(8)");
+  const std::string run = temp_ / "run";
+  const pid_t child = StartProgram(Line(run, 50, {"--roles", "processes", "--set", "run.checkpoint_every=0"}), run);
+  ASSERT_GT(child, 0);
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  int64_t done = 0;
+  while (done < 2 && std::chrono::steady_clock::now() < until) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (!RealFileSystem().Exists(run + "/metrics.jsonl")) continue;
+    const std::string metrics = Read(run + "/metrics.jsonl");
+    done = std::count(metrics.begin(), metrics.end(), '\n');
+  }
+  ASSERT_EQ(done, 2) << Read(run + ".out");
+  ::kill(child, SIGTERM);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == kExitFewerSteps) << status << ": " << Read(run + ".out");
+  EXPECT_TRUE(RealFileSystem().Exists(run + "/checkpoints/step-00000002/manifest.json")) << Read(run + ".out");
+  WriteReward("pass");
+  const auto resumed = RunPlumb(Line(run, 4, {"--resume"}));
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_EQ(Lines(run + "/metrics.jsonl").size(), 4u);
+}
+
+}  // namespace
+}  // namespace plumb::run
