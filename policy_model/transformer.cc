@@ -10,6 +10,7 @@
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "kernels/token_logprob.h"
+#include "kernels/token_mask.h"
 #include "policy_model/arena.h"
 #include "policy_model/attention.h"
 #include "policy_model/ops.h"
@@ -35,6 +36,7 @@ struct Transformer::Impl {
   const Launch launch;
   const size_t element;
   FlatBuffer cos_sin;         // float[max_positions, D]
+  FlatBuffer unused;          // int32: shape.unused_tokens
   Arena saved, scratch, paged;
 
   // Saved by Forward(keep): offsets into `saved`, a layer's at [l]; T = tokens.
@@ -65,7 +67,8 @@ struct Transformer::Impl {
 
   Impl(const ModelShape& s, Device d, DType t)
       : shape(s), device(d), dtype(t), launch{.device = d, .dtype = t}, element(ElementSize(t)),
-        cos_sin(d, DType::kFloat32, s.max_positions * s.head_dim), saved(d), scratch(d), paged(d),
+        cos_sin(d, DType::kFloat32, s.max_positions * s.head_dim),
+        unused(d, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())), saved(d), scratch(d), paged(d),
         layers(static_cast<size_t>(s.layers)), staging(d) {
     if (s.layers < 1) throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     if (d != Device::kCpu && !kernels::CudaAvailable()) {
@@ -74,6 +77,7 @@ struct Transformer::Impl {
     std::vector<float> table(static_cast<size_t>(s.max_positions * s.head_dim));
     kernels::RopeTable(s.max_positions, s.head_dim, s.rope_theta, table.data());
     cos_sin.CopyFromHost(std::as_bytes(std::span<const float>(table)));
+    if (!s.unused_tokens.empty()) unused.CopyFromHost(std::as_bytes(std::span<const int32_t>(s.unused_tokens)));
   }
 
   int64_t T(int64_t elements) const { return elements * static_cast<int64_t>(element); }
@@ -140,6 +144,21 @@ struct Transformer::Impl {
       throw Error(ErrorCode::kInvalidArgument, "a sequence of " + std::to_string(batch.max_seqlen) +
                                                    " tokens is longer than the model's " +
                                                    std::to_string(shape.max_positions) + " positions");
+    }
+  }
+
+  // What of a head's product is a distribution over tokens.
+  void DropUnused(float* logits, int64_t rows) const {
+    if (unused.elements() == 0) return;
+    kernels::DropTokens(launch, logits, rows, shape.vocab, static_cast<const int32_t*>(unused.data()), unused.elements());
+  }
+
+  void CheckTargets(const PackedBatch& batch) const {
+    if (shape.unused_tokens.empty()) return;
+    for (int32_t t : batch.targets) {
+      if (!std::binary_search(shape.unused_tokens.begin(), shape.unused_tokens.end(), t)) continue;
+      throw Error(ErrorCode::kInvalidArgument, "token id " + std::to_string(t) + " is no token of this model's tokenizer: it has " +
+                                                   "no log-prob");
     }
   }
 
@@ -249,6 +268,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
   m.last_rows = rows;
   if (rows == 0) return;
   m.CheckBatch(batch);
+  m.CheckTargets(batch);
   m.Trunk(weights, batch, keep);
   const Impl::Indices at = m.Stage(batch);
   const int64_t v = m.shape.vocab, h = m.H(), chunk = m.ChunkRows(rows);
@@ -263,6 +283,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t n = std::min(chunk, rows - r);
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()), n, v, h, logits);
+    m.DropUnused(logits, n);
     kernels::TokenLogprobForward(m.launch, logits, at.targets + r, n, v, options.temperature, device_logprob + r,
                                  device_entropy + r, lse + r);
   }
@@ -365,6 +386,7 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t c = std::min(chunk, rows - r);
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(head), c, v, h, logits);
+    m.DropUnused(logits, c);
     kernels::TokenLogprobBackward(m.launch, logits, p.at.targets + r, lse + r, entropy ? entropy + r : nullptr,
                                   p.at.g_first + r, entropy ? p.at.g_second + r : nullptr, c, v, m.kept_temperature,
                                   a.At(p.dlogits));
@@ -468,6 +490,7 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
     const int64_t n = std::min(chunk, rows - r);
     float* logits = Impl::F(m.scratch, logits_at);
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()), n, v, h, logits);
+    m.DropUnused(logits, n);
     ops::CopyToHost(m.launch, logits, static_cast<size_t>(4 * n * v), out.data() + r * v);
   }
 }
@@ -517,6 +540,7 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   kernels::RmsNormForward(m.launch, gathered, weights.flat().at(table.final_norm()), outputs, h, m.Eps(), gathered,
                           nullptr);
   ops::LinearRowsToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), outputs, m.shape.vocab, h, logits);
+  m.DropUnused(logits, outputs);
   return logits;
 }
 

@@ -247,6 +247,7 @@ Weights ValueHeadFor(const Weights& policy, uint64_t seed) {
   shape.layers = 0;
   shape.vocab = 1;
   shape.eos_tokens.clear();
+  shape.unused_tokens.clear();
   shape.bos_token = -1;
   Weights out(shape, policy.flat().device(), policy.flat().dtype());
   std::vector<std::byte> host(out.flat().bytes());

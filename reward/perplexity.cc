@@ -105,9 +105,10 @@ double PerplexityScore(double nll, double low, double high) {
 
 std::unique_ptr<RewardFunction> MakePerplexity(const configs::RewardPartConfig& part, const policy_model::Tokenizer& policy) {
   const ModelPartOptions options = ReadModelPartOptions(part, /*perplexity=*/true);
-  const policy_model::ModelShape shape = ReadModelPart(part, "a language model");
+  policy_model::ModelShape shape = ReadModelPart(part, "a language model");
   if (shape.scalar_head) RefusePart(part, "has a scalar head (config.json says ...ForSequenceClassification): it is no language model");
   CheckTokenizer(part, policy);
+  shape.unused_tokens = policy.IdsWithoutToken(shape.vocab, shape.eos_tokens);
   return MakeModelPart<Perplexity>(part, options, shape);
 }
 

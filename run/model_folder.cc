@@ -106,6 +106,7 @@ ModelFolder LoadVocabulary(const std::string& path, const std::string& bos) {
     throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(model.tokenizer->size()) +
                                           " tokens, the model only " + std::to_string(model.shape.vocab), path);
   }
+  model.shape.unused_tokens = model.tokenizer->IdsWithoutToken(model.shape.vocab, model.shape.eos_tokens);
   model.add_bos = WantsBos(path, model.shape, *model.tokenizer, bos);
   return model;
 }

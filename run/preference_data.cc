@@ -47,9 +47,10 @@ std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store)
 
 // The tokens that were sampled; of a rollout nothing is tokenized again.
 Demonstration Sampled(const Session& session, const PreferenceRecord& record, const std::vector<int32_t>& answer) {
+  const auto& unused = session.shape().unused_tokens;
   for (const auto* tokens : {&record.prompt_tokens, &answer}) {
     for (const int32_t id : *tokens) {
-      if (id >= 0 && id < session.shape().vocab) continue;
+      if (id >= 0 && id < session.shape().vocab && !std::binary_search(unused.begin(), unused.end(), id)) continue;
       throw Error(ErrorCode::kInvalidArgument, "the row was sampled with another tokenizer: token " + std::to_string(id) +
                                                    " is none of this model's " + std::to_string(session.shape().vocab),
                   "row " + std::to_string(record.row));

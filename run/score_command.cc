@@ -1,4 +1,5 @@
 // plumb score MODEL FILE: log-prob of every token of given texts, by the learner's packed forward.
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -50,6 +51,11 @@ Row ReadRow(const ModelFolder& model, const std::string& text, const replay::Lin
           break;
         }
         row.tokens.push_back(id.get<int32_t>());
+        const auto& unused = model.shape.unused_tokens;
+        if (std::binary_search(unused.begin(), unused.end(), row.tokens.back())) {
+          row.error = "\"tokens\" has " + id.dump() + ", a row of the model that its tokenizer has no token for";
+          break;
+        }
       }
     }
   } catch (const Error& e) {

@@ -186,6 +186,7 @@ void Session::ReadModel() {
       throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(s.tokenizer_->size()) +
                                             " tokens, the model only " + std::to_string(s.shape_.vocab), model.path);
     }
+    s.shape_.unused_tokens = s.tokenizer_->IdsWithoutToken(s.shape_.vocab, s.shape_.eos_tokens);
     s.add_bos_ = WantsBos(model.path, s.shape_, *s.tokenizer_, "auto");
     return;
   }

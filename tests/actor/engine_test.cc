@@ -225,6 +225,23 @@ TEST(Engine, SamplingOptionsReachTheSampler) {
   EXPECT_GT(differ, static_cast<int>(other.size()) / 2) << "the seed is ignored";
 }
 
+TEST(Engine, RowsWithoutATokenAreNeverDrawn) {
+  policy_model::ModelShape shape = TinyShape();
+  const std::vector<GenerateRequest> requests = MixedRequests(20);
+  const auto drawn_above = [&](int32_t id) {
+    policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
+    weights.Initialise(3, 0.15);
+    size_t n = 0;
+    for (const auto& [key, s] : Generate(TinyOptions(), weights, requests)) {
+      for (const int32_t token : s.tokens) n += token < 60 && token >= id;
+    }
+    return n;
+  };
+  EXPECT_GT(drawn_above(50), 0u);
+  for (int32_t id = 50; id < 60; ++id) shape.unused_tokens.push_back(id);
+  EXPECT_EQ(drawn_above(50), 0u);
+}
+
 TEST(Engine, EndsAtEndTokensAndLimits) {
   const policy_model::Weights weights = TinyWeights();
   const std::vector<GenerateRequest> requests = MixedRequests(30);

@@ -489,6 +489,49 @@ TEST(TransformerTest, PagedEqualsPackedAndDoesNotDependOnTheBatch) {
   }
 }
 
+// A head padded with rows that are no token is the head without them: log-probs, entropies and gradients; such a row gets none.
+TEST(TransformerTest, RowsWithoutATokenAreNotThere) {
+  const ModelShape plain = Shape(false, false);
+  ModelShape padded = plain;
+  padded.vocab = 40;
+  // The plain model's token 30 has the number 34 here: rows without a token lie in the middle, too.
+  padded.unused_tokens = {30, 31, 32, 33, 35, 36, 37, 38, 39};
+  Weights a(plain, Device::kCpu, DType::kFloat32), b(padded, Device::kCpu, DType::kFloat32);
+  a.Initialise(11, 0.15);
+  b.Initialise(12, 2.0);  // rows that would be likely
+  for (const TensorEntry& from : a.table().entries()) {
+    const auto to = std::find_if(b.table().entries().begin(), b.table().entries().end(), [&](const TensorEntry& e) { return e.name == from.name; });
+    const bool by_token = from.name == "embedding" || from.name == "lm_head";
+    const int64_t rows = by_token ? 30 : from.shape[0], width = from.elements / from.shape[0];
+    std::copy_n(a.flat().f32() + from.offset, rows * width, b.flat().f32() + to->offset);
+    if (by_token) std::copy_n(a.flat().f32() + from.offset + 30 * width, width, b.flat().f32() + to->offset + 34 * width);
+  }
+  PackedBatch batch = RandomBatch({13, 3, 21}, 2), renamed = batch;
+  for (auto* list : {&renamed.tokens, &renamed.targets}) std::replace(list->begin(), list->end(), 30, 34);
+  const size_t rows = batch.rows.size();
+  std::vector<float> logprob[2], entropy[2], g(rows, 0.7f), h(rows, 0.2f);
+  FlatBuffer grad[2] = {{Device::kCpu, DType::kFloat32, a.flat().elements()}, {Device::kCpu, DType::kFloat32, b.flat().elements()}};
+  for (const int i : {0, 1}) {
+    logprob[i].resize(rows), entropy[i].resize(rows);
+    Transformer model(i == 0 ? plain : padded, Device::kCpu, DType::kFloat32);
+    model.Forward(i == 0 ? a : b, i == 0 ? batch : renamed, {.temperature = 0.9f}, true, logprob[i], entropy[i]);
+    model.Backward(i == 0 ? a : b, i == 0 ? batch : renamed, g, h, grad[i]);
+  }
+  for (size_t r = 0; r < rows; ++r) {
+    EXPECT_NEAR(logprob[1][r], logprob[0][r], 2e-6);
+    EXPECT_NEAR(entropy[1][r], entropy[0][r], 2e-6);
+  }
+  for (const int32_t id : padded.unused_tokens) {
+    for (int64_t k = 0; k < 32; ++k) EXPECT_EQ(grad[1].f32()[b.table().lm_head() + id * 32 + k], 0.0f) << id;
+  }
+  for (int64_t k = 0; k < 32; ++k) {
+    EXPECT_NEAR(grad[1].f32()[b.table().lm_head() + 34 * 32 + k], grad[0].f32()[a.table().lm_head() + 30 * 32 + k], 1e-5);
+  }
+  Transformer model(padded, Device::kCpu, DType::kFloat32);
+  renamed.targets[3] = 31;
+  EXPECT_THROW(model.Forward(b, renamed, {}, false, logprob[1], entropy[1]), Error);
+}
+
 TEST(TransformerTest, RefusesTokensAndPositionsOutsideTheModel) {
   const ModelShape shape = Shape(true, false);
   Weights weights(shape, Device::kCpu, DType::kFloat32);

@@ -171,7 +171,7 @@ TEST(Tokenizer, CutOrTwistedFilesAreErrors) {
   EXPECT_THROW(Tokenizer::Load("/nonexistent"), Error);
   const auto tokenizer = Tokenizer::Parse(source, "gpt2");
   EXPECT_THROW(tokenizer->TokenBytes(-1), Error);
-  EXPECT_THROW(tokenizer->TokenBytes(tokenizer->size()), Error);
+  EXPECT_EQ(tokenizer->TokenBytes(tokenizer->size()), "");  // heads are padded with rows that are no token
 }
 
 TEST(StrictJson, RefusesDepthDuplicatesAndRests) {
