@@ -33,6 +33,11 @@ class DeviceArray {
   void Download() {
     if (on_device_) memory_.CopyToHost(std::as_writable_bytes(std::span<T>(host_)));
   }
+  // The first n elements only.
+  void Download(size_t n) {
+    if (on_device_) memory_.CopyPrefixToHost(std::as_writable_bytes(std::span<T>(host_).first(n)));
+  }
+  size_t size() const { return host_.size(); }  // rounded up to whole words
 
  private:
   static constexpr size_t kWord = 8;  // a multiple of every element, so that no tail is left out

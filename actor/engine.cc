@@ -10,8 +10,10 @@
 #include "actor/stop_rule.h"
 #include "common/abort_reason.h"
 #include "common/error.h"
+#include "common/kept_tokens.h"
 #include "kernels/attention_paged.h"
 #include "kernels/decode_state.h"
+#include "kernels/token_mask.h"
 #include "policy_model/transformer.h"
 
 namespace plumb::actor {
@@ -37,6 +39,10 @@ int32_t NumPages(const policy_model::ModelShape& shape, DType dtype, const Engin
   const int64_t pages = std::min(bought, 2 * o.max_batch * row);
   if (pages < 1) BadOption("kv_budget_mb", "= " + std::to_string(o.kv_budget_mb) + " does not hold one page; raise it");
   return static_cast<int32_t>(std::min<int64_t>(pages, INT32_MAX));
+}
+
+bool Filters(const kernels::SamplingOptions& o) {
+  return o.temperature != 0 && (o.top_k > 0 || o.top_p < 1.0f || o.min_p > 0);
 }
 
 }  // namespace
@@ -74,6 +80,8 @@ struct Engine::Impl {
         draw_position(device, slots()),
         drawn(device, slots()),
         drawn_logprob(device, slots()),
+        drawn_kept(device, o.record_kept && Filters(o.sampling) ? slots() * set_words() : 0),
+        kept(drawn_kept.size() > 0 ? slots() : 0),
         eos(device, std::max<size_t>(1, o.eos.size())),
         scratch(device, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, shape.vocab))) {
     if (stop.active() && tokenizer == nullptr) BadOption("stop", "needs a tokenizer");
@@ -100,6 +108,7 @@ struct Engine::Impl {
 
   size_t slots() const { return static_cast<size_t>(options.max_batch); }
   size_t new_tokens() const { return static_cast<size_t>(options.max_new_tokens); }
+  size_t set_words() const { return static_cast<size_t>(kernels::SetWords(shape.vocab)); }
   size_t max_rows() const { return slots() + static_cast<size_t>(options.prefill_tokens); }
 
   void StartSlots(const StepPlan& plan);
@@ -137,6 +146,8 @@ struct Engine::Impl {
   DeviceArray<uint32_t> draw_sample;            // [S]
   DeviceArray<int32_t> draw_position, drawn;    // [S]
   DeviceArray<float> drawn_logprob;             // [S]
+  DeviceArray<uint32_t> drawn_kept;             // [S, set words]; empty where sets are not recorded
+  std::vector<std::vector<uint8_t>> kept;       // [S] sets of the slot's tokens so far
   DeviceArray<int32_t> eos;
   DeviceArray<uint8_t> scratch;
   std::vector<std::pair<int32_t, FinishReason>> ended;  // slots of this step
@@ -157,6 +168,7 @@ void Engine::Impl::StartSlots(const StepPlan& plan) {
     prompt[s] = request.prompt_key;
     sample[s] = request.first_sample + static_cast<uint32_t>(start.index);
     stop.Reset(start.slot);
+    if (!kept.empty()) kept[s].clear();
   }
   if (plan.starts.empty()) return;
   last_token.Upload();
@@ -199,7 +211,7 @@ void Engine::Impl::Draw(const float* logits, int32_t rows) {
                            draw_position.device());
   kernels::SampleTokens(launch, logits, rows, shape.vocab, options.sampling, draw_prompt.device(),
                         draw_sample.device(), draw_position.device(), drawn.device(), drawn_logprob.device(),
-                        scratch.device());
+                        scratch.device(), kept.empty() ? nullptr : drawn_kept.device());
   kernels::AdvanceSlots(launch, state, decode_slot.device(), rows, drawn.device(), drawn_logprob.device(),
                         eos.device(), static_cast<int32_t>(options.eos.size()));
   last_token.Download();
@@ -207,6 +219,7 @@ void Engine::Impl::Draw(const float* logits, int32_t rows) {
   generated.Download();
   status.Download();
   drawn.Download();
+  if (!kept.empty()) drawn_kept.Download(static_cast<size_t>(rows) * set_words());
 }
 
 void Engine::Impl::FinishSlots(int32_t rows) {
@@ -214,6 +227,10 @@ void Engine::Impl::FinishSlots(int32_t rows) {
   for (int32_t r = 0; r < rows; ++r) {
     const int32_t slot = decode_slot[static_cast<size_t>(r)];
     const int32_t token = drawn[static_cast<size_t>(r)];
+    if (!kept.empty() && token >= 0) {
+      const auto words = std::span<const uint32_t>(drawn_kept.host(), slots() * set_words());
+      AppendKeptTokens(words.subspan(static_cast<size_t>(r) * set_words(), set_words()), shape.vocab, kept[static_cast<size_t>(slot)]);
+    }
     switch (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)])) {
       case kernels::SlotStatus::kStopped: ended.emplace_back(slot, FinishReason::kStop); break;
       case kernels::SlotStatus::kFailed: ended.emplace_back(slot, FinishReason::kAborted); break;
@@ -245,6 +262,7 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
   out.tokens.assign(tokens.host() + begin, tokens.host() + begin + n);
   out.logprobs.assign(logprobs.host() + begin, logprobs.host() + begin + n);
   out.versions.assign(versions.host() + begin, versions.host() + begin + n);
+  if (!kept.empty()) out.kept = kept[static_cast<size_t>(slot)];
   out.finish = reason;
   ++counters.finished_samples;
   if (reason == FinishReason::kLength) ++counters.length_samples;

@@ -254,6 +254,11 @@ TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> s
     t.logprobs.insert(t.logprobs.end(), s.logprobs.begin(), s.logprobs.end());
     t.policy_versions.assign(static_cast<size_t>(p), -1);
     t.policy_versions.insert(t.policy_versions.end(), s.versions.begin(), s.versions.end());
+    // The learner computes over the same tokens; who is only evaluated is not computed again.
+    if (!s.kept.empty() && lease.purpose == Purpose::kTrain) {
+      t.kept.assign(static_cast<size_t>(p), 0);  // a prompt's tokens were not drawn
+      t.kept.insert(t.kept.end(), s.kept.begin(), s.kept.end());
+    }
     for (const int64_t v : s.versions) newest = std::max(newest, v);
     t.finish = s.finish;
     t.completion = tokenizer_->Decode(s.tokens, /*skip_special=*/false);

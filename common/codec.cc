@@ -48,7 +48,7 @@ size_t SizeOf(const PromptLease& lease) { return 128 + SizeOf(lease.prompt); }
 size_t SizeOf(const TrajectoryGroup& g) {
   size_t n = 256 + g.run_id.size() + g.actor.size() + g.policy.digest.size() + SizeOf(g.lease);
   for (const Trajectory& t : g.trajectories) {
-    n += 512 + 17 * t.tokens.size() + t.completion.size() + t.unscored_reason.size();
+    n += 512 + 17 * t.tokens.size() + t.kept.size() + t.completion.size() + t.unscored_reason.size();
     for (const Segment& s : t.segments) n += 64 + s.media_digest.size();
     for (const RewardPart& r : t.rewards) n += 96 + r.name.size() + r.function_digest.size();
   }
@@ -114,9 +114,10 @@ class Encoder {
     const auto completion = Text(t.completion);
     const auto reward_list = builder_.CreateVector(rewards);
     const auto reason = Text(t.unscored_reason);
+    const auto kept = t.kept.empty() ? fb::Offset<fb::Vector<uint8_t>>() : builder_.CreateVector(t.kept);
     return wire::CreateTrajectory(builder_, t.sample, tokens, segment_list, loss_mask, logprobs, versions,
                                   static_cast<uint8_t>(t.finish), completion, reward_list, t.reward, t.scored ? 1 : 0,
-                                  reason);
+                                  reason, kept);
   }
 
   fb::Offset<wire::TrajectoryGroup> Add(const TrajectoryGroup& g) {
@@ -217,6 +218,7 @@ class LogicalSize {
     Spend(60);
     Array(t->tokens()), Array(t->loss_mask()), Array(t->logprobs()), Array(t->policy_versions());
     Text(t->completion()), Text(t->unscored_reason());
+    if (t->kept()) Array(t->kept());
     for (const auto* s : *t->segments()) Spend(21), Text(s->media_digest());
     for (const auto* r : *t->rewards()) Spend(37), Text(r->name()), Text(r->function_digest());
   }
@@ -341,6 +343,7 @@ void Unpack(const wire::Trajectory* t, Trajectory& out) {
   if (t->scored() > 1) Malformed("scored is " + std::to_string(t->scored()));
   out.scored = t->scored() == 1;
   out.unscored_reason = ToText(t->unscored_reason());
+  if (t->kept()) out.kept = ToVector(t->kept());
 }
 
 TrajectoryGroup Unpack(const wire::TrajectoryGroup* g) {

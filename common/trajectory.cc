@@ -5,6 +5,7 @@
 #include <string>
 
 #include "common/error.h"
+#include "common/kept_tokens.h"
 
 namespace plumb {
 namespace {
@@ -49,6 +50,19 @@ bool RulesHold(const Trajectory& t, size_t begin, size_t n, bool policy) {
   return TokensHold(t, begin, n, policy);
 }
 
+void CheckKept(const Trajectory& t) {
+  KeptTokensReader sets(t.kept);
+  for (const Segment& s : t.segments) {
+    for (int32_t i = s.begin; i < s.end; ++i) {
+      if (sets.done()) Broken("the kept tokens end at token " + std::to_string(i));
+      const auto set = sets.Next();
+      if (s.origin == Origin::kPolicy ? Keeps(set, t.tokens[static_cast<size_t>(i)]) : KeepsEveryToken(set)) continue;
+      Broken("token " + std::to_string(i) + " is not among those kept for it");
+    }
+  }
+  if (!sets.done()) Broken("there are more sets of kept tokens than tokens");
+}
+
 }  // namespace
 
 int32_t Trajectory::prompt_length() const {
@@ -86,6 +100,7 @@ void CheckInvariants(const Trajectory& t) {
     PLUMB_CHECK(false, "a rule of tokens is broken and not found");
   }
   if (static_cast<size_t>(at) != n) Broken("segments end at " + std::to_string(at) + " of " + std::to_string(n));
+  if (!t.kept.empty()) CheckKept(t);
   for (const RewardPart& part : t.rewards) {
     if (!std::isfinite(part.value) || !std::isfinite(part.weight)) Broken("reward part '" + part.name + "' is not finite");
     if (part.index < 0) Broken("reward part '" + part.name + "' has a negative index");

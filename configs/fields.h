@@ -103,7 +103,7 @@ void RolloutConfig::Visit(V& v) {
   v({"samples_per_prompt", "answers", "group size", "num_generations n n_samples_per_prompt"}, samples_per_prompt);
   v({"max_new_tokens", "tokens", "an answer is cut here", "max_completion_length max_response_length response_length"}, max_new_tokens);
   v({"temperature", "1", "of the sampled distribution; log-probs are of that distribution"}, temperature);
-  v({"top_k", "tokens", "0: off"}, top_k);
+  v({"top_k", "tokens", "0: off; the learner computes over the tokens that filters keep"}, top_k);
   v({"top_p", "1", "1: off"}, top_p);
   v({"min_p", "1", "0: off"}, min_p);
   v({"stop", "texts", "stop strings besides the end-of-sequence token"}, stop);

@@ -2,6 +2,7 @@
 #include "kernels/cuda_common.h"
 #include "kernels/cuda_twins.h"
 #include "kernels/sampling.h"
+#include "kernels/token_mask.h"
 
 // One block a row. Probability mass is counted in integers, units of 2^-44 of the most likely token's: sums are then exact
 // and the same in any order, which lets threads add with atomics and still give one result for one row. A token lighter
@@ -139,9 +140,20 @@ __device__ Place Find(Mass mine, Mass goal) {
   return found;
 }
 
+// The tokens of at least the threshold as bits, a warp a word. REQUIRES: p is there for all threads of the block.
+__device__ void WriteKept(const float* p, int64_t vocab, float threshold, uint32_t* kept) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  const int64_t words = (vocab + 31) / 32;
+  for (int64_t w = threadIdx.x / 32; w < words; w += kThreads / 32) {
+    const int64_t j = w * 32 + lane;
+    const uint32_t bits = __ballot_sync(0xFFFFFFFFu, j < vocab && p[j] >= threshold);
+    if (lane == 0) kept[w] = bits;
+  }
+}
+
 __global__ void __launch_bounds__(kThreads)
     Sample(const float* logits, int64_t vocab, SamplingOptions o, const uint64_t* prompt, const uint32_t* sample,
-           const int32_t* position, int32_t* token, float* logprob, float* scratch, int64_t stride) {
+           const int32_t* position, int32_t* token, float* logprob, float* scratch, int64_t stride, uint32_t* kept_sets) {
   const int64_t r = blockIdx.x;
   const float* x = logits + r * vocab;
   float* p = scratch + r * stride;
@@ -181,6 +193,7 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
     if (first != INT32_MAX) atomicMin(&chosen, first);
     __syncthreads();
+    if (kept_sets) WriteKept(p, vocab, 0, kept_sets + r * ((vocab + 31) / 32));
     if (thread == 0) {
       token[r] = chosen;
       logprob[r] = static_cast<float>(-log(static_cast<double>(total) / kUnits));
@@ -201,6 +214,7 @@ __global__ void __launch_bounds__(kThreads)
     threshold = fmaxf(threshold, Boundary<true>(p, vocab, goal > 0 ? goal : 1));
   }
   if (threshold > 0) total = MassFrom(p, vocab, threshold);
+  if (kept_sets) WriteKept(p, vocab, threshold, kept_sets + r * ((vocab + 31) / 32));
 
   // Inverse transform in vocabulary order: which warp's stretch, then which thread's share of it, then which token.
   const Random4 bits = RandomAt(o.seed, prompt[r], sample[r], static_cast<uint32_t>(position[r]));
@@ -240,12 +254,12 @@ __global__ void __launch_bounds__(kThreads)
 
 void SampleTokens(const Launch& launch, const float* logits, int64_t rows, int64_t vocab, const SamplingOptions& options,
                   const uint64_t* prompt, const uint32_t* sample, const int32_t* position, int32_t* token,
-                  float* logprob, void* scratch) {
+                  float* logprob, void* scratch, uint32_t* kept) {
   if (rows == 0) return;
   if (vocab >= kMaxVocab) throw Error(ErrorCode::kUnsupported, "SampleTokens on CUDA: vocabularies end below 2^20 tokens");
   const int64_t stride = SamplingScratch(1, vocab) / static_cast<int64_t>(sizeof(float));
   Sample<<<static_cast<unsigned>(rows), kThreads, 0, Stream(launch)>>>(logits, vocab, options, prompt, sample, position,
-                                                                      token, logprob, static_cast<float*>(scratch), stride);
+                                                                      token, logprob, static_cast<float*>(scratch), stride, kept);
   CheckLaunch("SampleTokens");
 }
 

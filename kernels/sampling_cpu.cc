@@ -8,6 +8,7 @@
 #include "kernels/cpu_common.h"
 #include "kernels/cuda_twins.h"
 #include "kernels/sampling.h"
+#include "kernels/token_mask.h"
 #include "kernels/vector_math.h"
 
 namespace plumb::kernels {
@@ -102,8 +103,18 @@ float Threshold(const float* p, int64_t vocab, const SamplingOptions& o) {
   return threshold;
 }
 
+// The tokens of at least the threshold. 0 keeps all, also those too unlikely for a float.
+void WriteKept(const float* p, int64_t vocab, float threshold, uint32_t* kept) {
+  for (int64_t w = 0; w < SetWords(vocab); ++w) {
+    uint32_t bits = 0;
+    const int64_t begin = w * 32, end = std::min(vocab, begin + 32);
+    for (int64_t j = begin; j < end; ++j) bits |= static_cast<uint32_t>(p[j] >= threshold) << (j - begin);
+    kept[w] = bits;
+  }
+}
+
 void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t prompt, uint32_t sample,
-               int32_t position, float* p, int32_t* token, float* logprob) {
+               int32_t position, float* p, int32_t* token, float* logprob, uint32_t* kept) {
   *token = -1;
   *logprob = 0;
   const float top = MaxOf(x, vocab);
@@ -135,10 +146,13 @@ void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t
       }
     }
     *logprob = static_cast<float>(-std::log(total));
+    if (kept != nullptr) WriteKept(p, vocab, 0, kept);
     return;
   }
-  if (o.top_k > 0 || o.top_p < 1.0f || o.min_p > 0) {
-    const float threshold = Threshold(p, vocab, o);
+  const bool filtered = o.top_k > 0 || o.top_p < 1.0f || o.min_p > 0;
+  const float threshold = filtered ? Threshold(p, vocab, o) : 0.0f;
+  if (kept != nullptr) WriteKept(p, vocab, threshold, kept);
+  if (filtered) {
     total = 0;
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t end = std::min(vocab, (b + 1) * kBlock);
@@ -188,13 +202,14 @@ int64_t SamplingScratch(int64_t rows, int64_t vocab) {
 
 void SampleTokens(const Launch& launch, const float* logits, int64_t rows, int64_t vocab, const SamplingOptions& options,
                   const uint64_t* prompt, const uint32_t* sample, const int32_t* position, int32_t* token,
-                  float* logprob, void* scratch) {
-  PLUMB_DISPATCH_CUDA(launch, SampleTokens(launch, logits, rows, vocab, options, prompt, sample, position, token, logprob, scratch))
+                  float* logprob, void* scratch, uint32_t* kept) {
+  PLUMB_DISPATCH_CUDA(launch, SampleTokens(launch, logits, rows, vocab, options, prompt, sample, position, token, logprob, scratch, kept))
   const int64_t stride = SamplingScratch(1, vocab) / static_cast<int64_t>(sizeof(float));
 #pragma omp parallel for schedule(static) if (rows * vocab > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {
     SampleRow(logits + r * vocab, vocab, options, prompt[r], sample[r], position[r],
-              static_cast<float*>(scratch) + r * stride, token + r, logprob + r);
+              static_cast<float*>(scratch) + r * stride, token + r, logprob + r,
+              kept == nullptr ? nullptr : kept + r * SetWords(vocab));
   }
 }
 

@@ -40,7 +40,7 @@ OffPolicy ParseOffPolicy(const std::string& name) {
                                                "': use off, token_truncate, token_mask, sequence_truncate or sequence_mask");
 }
 
-SequenceView View(const Trajectory& t) { return {t.tokens, t.loss_mask}; }
+SequenceView View(const Trajectory& t) { return {t.tokens, t.loss_mask, t.kept}; }
 
 // Values at the scored tokens (token 0 is never scored: nothing precedes it).
 std::vector<float> AtScored(const Trajectory& t, const std::vector<float>& values) {

@@ -26,7 +26,7 @@ RewardNormalization NormalizationOf(const std::string& name) {
   throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.reward_normalize '" + name + "': use off, scale or whiten");
 }
 
-SequenceView View(const Trajectory& t) { return {t.tokens, t.loss_mask}; }
+SequenceView View(const Trajectory& t) { return {t.tokens, t.loss_mask, t.kept}; }
 
 // Positions of the scored tokens (token 0 is never scored: nothing precedes it).
 std::vector<int32_t> ScoredPositions(const Trajectory& t) {

@@ -18,10 +18,12 @@
 
 namespace plumb::learner {
 
-// Borrowed tokens of one sequence; mask[i] != 0 where token i is scored. [S] each.
+// Borrowed tokens of one sequence; mask[i] != 0 where token i is scored. [S] each. kept: Trajectory::kept, the sets that log-probs and
+// entropies are over; empty: over every token.
 struct SequenceView {
   std::span<const int32_t> tokens;
   std::span<const uint8_t> mask;
+  std::span<const uint8_t> kept = {};
 };
 
 // One scored token of a micro-batch: token `token` of sequence `sequence` (index into the list given to the pass).

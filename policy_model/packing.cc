@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/error.h"
+#include "common/kept_tokens.h"
 
 namespace plumb::policy_model {
 
@@ -13,6 +14,8 @@ void PackedBatch::Clear() {
   parents.clear();
   rows.clear();
   targets.clear();
+  kept.clear();
+  filtered = false;
   max_seqlen = 0;
   prefix = -1;
 }
@@ -38,14 +41,20 @@ void PackedBatch::AppendPrefix(std::span<const int32_t> tokens_before) {
   prefix = sequences() - 1;
 }
 
-void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask, int32_t shared) {
+void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask, int32_t shared,
+                         std::span<const uint8_t> sets) {
   PLUMB_CHECK(sequence.size() == mask.size(), "every token needs a mask");
   const int32_t begin = Lay(sequence, shared);
+  KeptTokensReader reader(sets);
+  if (!sets.empty()) reader.Next();  // of token 0, before which there is nothing
   for (int32_t i = 1; i < static_cast<int32_t>(sequence.size()); ++i) {
+    const std::span<const uint8_t> set = sets.empty() ? sets : reader.Next();
     if (!mask[static_cast<size_t>(i)]) continue;
     PLUMB_CHECK(i - 1 >= shared, "a scored token follows directly behind a token of the prefix");
     rows.push_back(begin + i - 1);
     targets.push_back(sequence[static_cast<size_t>(i)]);
+    kept.push_back(set);
+    filtered = filtered || !KeepsEveryToken(set);
   }
 }
 
@@ -56,6 +65,7 @@ void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const 
     PLUMB_CHECK(i >= shared && i < length, "row outside its sequence");
     rows.push_back(begin + i);
     targets.push_back(0);
+    kept.emplace_back();
   }
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "common/kept_tokens.h"
 #include "kernels/attention_paged.h"
 #include "kernels/embedding.h"
 #include "kernels/rms_norm.h"
@@ -59,6 +60,8 @@ struct Transformer::Impl {
 
   // A call's small arrays in the device's memory.
   Staging staging;
+  Staging set_staging;
+  std::vector<uint32_t> drawn_sets;  // [rows, SetWords(vocab)] of a chunk of rows: what their targets were drawn from
   std::vector<int32_t> seen, cu_seen, places, place_begins;  // see AttentionShape; CUDA only
   struct Indices {
     const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets, *seen, *cu_seen, *places, *place_begins;
@@ -69,7 +72,7 @@ struct Transformer::Impl {
       : shape(s), device(d), dtype(t), launch{.device = d, .dtype = t}, element(ElementSize(t)),
         cos_sin(d, DType::kFloat32, s.max_positions * s.head_dim),
         unused(d, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())), saved(d), scratch(d), paged(d),
-        layers(static_cast<size_t>(s.layers)), staging(d) {
+        layers(static_cast<size_t>(s.layers)), staging(d), set_staging(d) {
     if (s.layers < 1) throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     if (d != Device::kCpu && !kernels::CudaAvailable()) {
       throw Error(ErrorCode::kUnsupported, "this build or machine has no CUDA device: use run.device = \"cpu\"");
@@ -145,6 +148,21 @@ struct Transformer::Impl {
                                                    " tokens is longer than the model's " +
                                                    std::to_string(shape.max_positions) + " positions");
     }
+  }
+
+  // Leaves of the logits of the batch's rows [first, first + rows) what the tokens were drawn from.
+  void KeepDrawn(const PackedBatch& batch, float* logits, int64_t first, int64_t rows) {
+    if (!batch.filtered) return;
+    const int64_t words = kernels::SetWords(shape.vocab);
+    drawn_sets.resize(static_cast<size_t>(rows * words));
+    for (int64_t r = 0; r < rows; ++r) {
+      UnpackKeptTokens(batch.kept[static_cast<size_t>(first + r)], shape.vocab,
+                       std::span(drawn_sets).subspan(static_cast<size_t>(r * words), static_cast<size_t>(words)));
+    }
+    set_staging.Begin();
+    const int at = set_staging.Add(std::span(reinterpret_cast<const int32_t*>(drawn_sets.data()), drawn_sets.size()));
+    set_staging.Commit();
+    kernels::KeepTokens(launch, logits, rows, shape.vocab, reinterpret_cast<const uint32_t*>(set_staging.Ints(at)));
   }
 
   // What of a head's product is a distribution over tokens.
@@ -284,6 +302,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
     const int64_t n = std::min(chunk, rows - r);
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()), n, v, h, logits);
     m.DropUnused(logits, n);
+    m.KeepDrawn(batch, logits, r, n);
     kernels::TokenLogprobForward(m.launch, logits, at.targets + r, n, v, options.temperature, device_logprob + r,
                                  device_entropy + r, lse + r);
   }
@@ -387,6 +406,7 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std
     const int64_t c = std::min(chunk, rows - r);
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(head), c, v, h, logits);
     m.DropUnused(logits, c);
+    m.KeepDrawn(batch, logits, r, c);
     kernels::TokenLogprobBackward(m.launch, logits, p.at.targets + r, lse + r, entropy ? entropy + r : nullptr,
                                   p.at.g_first + r, entropy ? p.at.g_second + r : nullptr, c, v, m.kept_temperature,
                                   a.At(p.dlogits));

@@ -120,6 +120,19 @@ void FlatBuffer::CopyPrefixFromHost(std::span<const std::byte> in) {
       .copy_(at::from_blob(const_cast<std::byte*>(in.data()), {n}, options.device(at::kCPU)));
 }
 
+void FlatBuffer::CopyPrefixToHost(std::span<std::byte> out) const {
+  PLUMB_CHECK(out.size() <= bytes());
+  if (out.empty()) return;
+  if (device_ == Device::kCpu) {
+    std::memcpy(out.data(), data_, out.size());
+    return;
+  }
+  const c10::InferenceMode guard;
+  const auto n = static_cast<int64_t>(out.size());
+  const auto options = at::TensorOptions().dtype(at::kByte);
+  at::from_blob(out.data(), {n}, options.device(at::kCPU)).copy_(at::from_blob(data_, {n}, options.device(at::kCUDA)));
+}
+
 void ConvertFloat(std::span<const float> in, DType dtype, void* out) {
   const c10::InferenceMode guard;
   const auto n = static_cast<int64_t>(in.size());

@@ -44,6 +44,7 @@ class FlatBuffer {
   void CopyFromHost(std::span<const std::byte> in);
   // The first in.size() bytes only; the rest stays.
   void CopyPrefixFromHost(std::span<const std::byte> in);
+  void CopyPrefixToHost(std::span<std::byte> out) const;  // the first out.size() bytes
 
  private:
   Device device_ = Device::kCpu;

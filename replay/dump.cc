@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "common/kept_tokens.h"
 #include "replay/store.h"
 
 namespace plumb::replay {
@@ -36,6 +37,13 @@ Json PromptJson(const Prompt& prompt) {
   j["ground_truth"] = prompt.ground_truth;
   if (!prompt.extra_json.empty()) j["extra_json"] = prompt.extra_json;
   return j;
+}
+
+// How many tokens the sampling filters left for each token; 0: all.
+Json KeptCounts(const Trajectory& t) {
+  Json out = Json::array();
+  for (KeptTokensReader sets(t.kept); !sets.done();) out.push_back(CountKept(sets.Next()));
+  return out;
 }
 
 Json RecordJson(const StoredGroup& stored) {
@@ -186,6 +194,7 @@ uint64_t ExportTrajectories(const std::string& path, bool tokens, const std::fun
         j["answers"][i]["loss_mask"] = t.loss_mask;
         j["answers"][i]["logprobs"] = t.logprobs;
         j["answers"][i]["policy_versions"] = t.policy_versions;
+        if (!t.kept.empty()) j["answers"][i]["kept_tokens"] = KeptCounts(t);
       }
       write(j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
       ++written;

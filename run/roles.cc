@@ -67,7 +67,8 @@ actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string
                                  .min_p = static_cast<float>(config.rollout.min_p),
                                  .seed = config.run.seed},
                     .stop = config.rollout.stop,
-                    .eos = session.shape().eos_tokens};
+                    .eos = session.shape().eos_tokens,
+                    .record_kept = true};
   return options;
 }
 

@@ -198,6 +198,49 @@ TEST(Engine, LogprobsAreThoseOfTheTrainingForward) {
   }
 }
 
+// With each filter and all together: the training forward over the recorded sets gives the log-probs that were recorded.
+TEST(Engine, LogprobsOfFilteredDrawsAreThoseOfTheTrainingForwardOverTheirSets) {
+  const policy_model::Weights weights = TinyWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(12);
+  const std::vector<kernels::SamplingOptions> filters = {
+      {.top_k = 5, .seed = 11}, {.top_p = 0.8f, .seed = 11}, {.min_p = 0.1f, .seed = 11},
+      {.temperature = 0.8f, .top_k = 12, .top_p = 0.9f, .min_p = 0.05f, .seed = 11}};
+  for (const auto& filter : filters) {
+    EngineOptions options = TinyOptions();
+    options.sampling = filter;
+    for (const auto& [key, s] : Generate(options, weights, {requests[0]})) EXPECT_TRUE(s.kept.empty()) << "nobody asked";
+    options.record_kept = true;
+    const Samples samples = Generate(options, weights, requests);
+    policy_model::PackedBatch batch, whole;
+    batch.Clear(), whole.Clear();
+    std::vector<float> sampled;
+    std::map<std::pair<uint64_t, uint32_t>, std::vector<uint8_t>> sets;
+    for (const auto& [key, s] : samples) {
+      std::vector<int32_t> tokens = requests[key.first].tokens;
+      std::vector<uint8_t> mask(tokens.size(), 0);
+      auto& kept = sets[key];
+      kept.assign(tokens.size(), 0);
+      kept.insert(kept.end(), s.kept.begin(), s.kept.end());
+      tokens.insert(tokens.end(), s.tokens.begin(), s.tokens.end());
+      mask.resize(tokens.size(), 1);
+      batch.Append(tokens, mask, 0, kept);
+      whole.Append(tokens, mask);
+      sampled.insert(sampled.end(), s.logprobs.begin(), s.logprobs.end());
+    }
+    policy_model::Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
+    std::vector<float> scored(sampled.size()), unfiltered(sampled.size());
+    model.Forward(weights, batch, {filter.temperature, false}, false, scored, {});
+    model.Forward(weights, whole, {filter.temperature, false}, false, unfiltered, {});
+    double worst = 0, apart = 0;
+    for (size_t i = 0; i < scored.size(); ++i) {
+      worst = std::max(worst, std::abs(double{scored[i]} - double{sampled[i]}));
+      apart += std::abs(double{unfiltered[i]} - double{sampled[i]}) / static_cast<double>(scored.size());
+    }
+    EXPECT_LE(worst, 1e-4);
+    EXPECT_GT(apart, 0.02) << "the filter cuts too little to show anything";
+  }
+}
+
 TEST(Engine, SamplingOptionsReachTheSampler) {
   const policy_model::Weights weights = TinyWeights();
   const std::vector<GenerateRequest> requests = MixedRequests(8);

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "common/error.h"
+#include "common/kept_tokens.h"
 #include "tests/actor/tiny.h"
 
 namespace plumb::actor {
@@ -132,6 +133,24 @@ TEST(Rollout, TrainAndEvalOfOneNumberDrawDifferently) {
   eval.Drain();
   EXPECT_NE(train.groups.at(3).trajectories[0].tokens, eval.groups.at(3).trajectories[0].tokens);
   EXPECT_EQ(eval.groups.at(3).lease.purpose, Purpose::kEval);
+}
+
+TEST(Rollout, WhatFiltersKeptIsRecordedForWhoTrains) {
+  Bench b;
+  b.options.engine.sampling.top_k = 3;
+  b.options.engine.record_kept = true;
+  b.prompts.queue = {MakeLease(0, 0), MakeLease(1, 0)};
+  b.prompts.queue.back().purpose = Purpose::kEval;
+  b.Make();
+  b.Drain();
+  for (const Trajectory& t : b.groups.at(0).trajectories) {
+    KeptTokensReader sets(t.kept);
+    for (int32_t i = 0; i < static_cast<int32_t>(t.tokens.size()); ++i) {
+      EXPECT_EQ(CountKept(sets.Next()), i < t.prompt_length() ? 0 : 3) << i;
+    }
+    EXPECT_TRUE(sets.done());
+  }
+  for (const Trajectory& t : b.groups.at(1).trajectories) EXPECT_TRUE(t.kept.empty());
 }
 
 TEST(Rollout, SyncWaitsForTheExactVersion) {

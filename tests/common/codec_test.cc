@@ -103,6 +103,43 @@ TEST(Codec, GroupRoundTripsEveryFieldBitForBit) {
   EXPECT_EQ(Encode(back), bytes);
 }
 
+// What sampling filters kept is part of the record; a record without it is what one was before there was such a field.
+TEST(Codec, KeptTokensTravelAndHoldTheToken) {
+  TrajectoryGroup group = MakeGroup(2, 4, 3);
+  const std::string without = Encode(group);
+  Trajectory& t = group.trajectories[0];
+  const auto head = static_cast<uint8_t>(t.tokens[5] % 128 + (t.tokens[5] >= 128 ? 128 : 0));
+  ASSERT_GE(t.tokens[5], 128);
+  ASSERT_LT(t.tokens[5] / 128, 512);
+  std::vector<uint8_t> one = {2, head};  // token 5 was the only one left
+  for (int32_t rest = t.tokens[5] / 128; rest > 0; rest /= 128) one.push_back(static_cast<uint8_t>(rest % 128 + (rest >= 128 ? 128 : 0)));
+  t.kept = {0, 0, 0, 0, 0};
+  t.kept.insert(t.kept.end(), one.begin(), one.end());
+  t.kept.push_back(0);
+  ASSERT_NO_THROW(CheckInvariants(group));
+  const std::string bytes = Encode(group);
+  EXPECT_EQ(DecodeTrajectoryGroup(BytesOf(bytes)), group);
+  const std::vector<uint8_t> whole = t.kept;
+  const auto broken = [&](std::vector<uint8_t> kept, const std::string& what) {
+    t.kept = std::move(kept);
+    const std::string encoded = Encode(group);
+    try {
+      DecodeTrajectoryGroup(BytesOf(encoded));
+      ADD_FAILURE() << what;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kCorruption);
+      EXPECT_NE(std::string(e.what()).find(what), std::string::npos) << e.what();
+    }
+  };
+  broken({whole.begin(), whole.end() - 1}, "end at token 6");
+  broken({0, 0, 0, 0, 0, 2, 1, 0}, "token 5 is not among");
+  broken({0, 2, 1, 0, 0, 0, 0, 0}, "token 1 is not among");
+  broken({0, 0, 0, 0, 0, 0, 0, 0}, "more sets");
+  broken({0, 0, 0, 0, 0, 9}, "malformed");
+  t.kept.clear();
+  EXPECT_EQ(Encode(group), without);
+}
+
 // The rules of tokens are looked at many at once: each is noticed at every place, and named.
 TEST(Codec, ABrokenTokenIsNamedWhereverItStands) {
   const TrajectoryGroup whole = MakeGroup(1, 75, 4);  // 3 tokens of prompt, 75 of the policy

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "kernels/token_mask.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace plumb::kernels {
@@ -11,6 +12,7 @@ namespace {
 struct Drawn {
   std::vector<int32_t> token;
   std::vector<float> logprob;
+  std::vector<uint32_t> kept;  // [rows, SetWords(vocab)]
 };
 
 // The filtered distribution by sorting everything, in double; relative probabilities are rounded to float first, so that
@@ -60,13 +62,33 @@ class Sampling : public KernelTest {
     Array<uint32_t> dsample(device(), sample);
     Array<int32_t> dposition(device(), position), token(device(), rows);
     Array<char> scratch(device(), static_cast<size_t>(SamplingScratch(static_cast<int64_t>(rows), static_cast<int64_t>(vocab))));
+    Array<uint32_t> kept(device(), rows * static_cast<size_t>(SetWords(static_cast<int64_t>(vocab))));
     SampleTokens(launch(), logits.data(), static_cast<int64_t>(rows), static_cast<int64_t>(vocab), o, dprompt.data(),
-                 dsample.data(), dposition.data(), token.data(), logprob.data(), scratch.data());
-    return {token.Host(), logprob.Host()};
+                 dsample.data(), dposition.data(), token.data(), logprob.data(), scratch.data(), kept.data());
+    return {token.Host(), logprob.Host(), kept.Host()};
   }
   static double Uniform(const SamplingOptions& o, uint32_t sample) {
     const Random4 bits = RandomAt(o.seed, (uint64_t{7} << 32) + 5, sample, 11);
     return UniformOpen(bits.x[0], bits.x[1]);
+  }
+
+  // The set is the reference's, but for tokens whose probability is within rounding of the least likely that is kept. Without a filter
+  // all are kept, whatever is left of their probability.
+  static void CheckKept(const float* x, const std::vector<double>& p, const SamplingOptions& o, const uint32_t* kept, const std::string& what) {
+    const bool filtered = o.temperature != 0 && (o.top_k > 0 || o.top_p < 1 || o.min_p > 0);
+    const size_t top = static_cast<size_t>(std::max_element(x, x + p.size()) - x);
+    double least = 1;
+    for (const double v : p) least = v > 0 ? std::min(least, v) : least;
+    for (size_t j = 0; j < p.size(); ++j) {
+      const bool is_kept = kept[j / 32] >> (j % 32) & 1;
+      const double scale = o.temperature == 0 ? 1 : 1 / static_cast<double>(o.temperature);
+      const double whole = p[top] * std::exp(static_cast<double>(x[j] - x[top]) * scale);
+      if (!filtered || whole > least * 1.001) {
+        ASSERT_TRUE(is_kept) << what << ": token " << j;
+      } else if (whole < least * 0.999) {
+        ASSERT_FALSE(is_kept) << what << ": token " << j;
+      }
+    }
   }
 
   // Every row's draw is the inverse CDF of its number under the reference, its log-prob the reference's.
@@ -77,6 +99,7 @@ class Sampling : public KernelTest {
       const auto p = Reference({x.begin() + static_cast<int64_t>(r * vocab), x.begin() + static_cast<int64_t>((r + 1) * vocab)}, o);
       const auto t = static_cast<size_t>(drawn.token[r]);
       ASSERT_LT(t, vocab) << what;
+      CheckKept(x.data() + r * vocab, p, o, drawn.kept.data() + r * static_cast<size_t>(SetWords(static_cast<int64_t>(vocab))), what);
       ASSERT_GT(p[t], 0) << what << ": row " << r << " drew token " << t << ", which the filters exclude";
       // The relative probability's argument is below ~90 in magnitude; sums in blocks err below 100 eps.
       EXPECT_NEAR(static_cast<double>(drawn.logprob[r]), std::log(p[t]), 200 * kEps) << what << " row " << r;

@@ -1,6 +1,7 @@
 // generate, score, eval and convert on a tiny model folder.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
