@@ -186,13 +186,22 @@ void LearnerLoop::Publish(int64_t version) {
   sink_.Publish(result_.policy, bytes);
 }
 
+void LearnerLoop::CheckAnswers(const std::function<void()>& check) {
+  try {
+    check();
+  } catch (const Error& e) {
+    if (e.code() == ErrorCode::kNonFinite) DisownSteps();
+    throw;
+  }
+}
+
 std::optional<EvalResult> LearnerLoop::Evaluate(int64_t version) {
   if (config_.data.eval.empty()) return std::nullopt;
   Phase("evaluating version " + std::to_string(version));
   const auto groups = batches_.Evaluate(version, static_cast<int>(config_.eval.samples), StallDeadline());
   const EvalResult result = Summarise(groups, config_.eval.success_part, version);
   if (hooks_.evaluated) hooks_.evaluated(result, groups);
-  CheckGenerated(LossesOf(groups), "the evaluation of version " + std::to_string(version));
+  CheckAnswers([&] { CheckGenerated(LossesOf(groups), "the evaluation of version " + std::to_string(version)); });
   return result;
 }
 
@@ -217,7 +226,7 @@ std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_r
       std::min(groups.size(), static_cast<size_t>(config_.rollout.prompts_per_step)));
   Step out;
   out.taught = AnyUsable(own);
-  scoreless_.Add(own, step);
+  CheckAnswers([&] { scoreless_.Add(own, step); });
   CRASH_POINT("before_update");
   out.metrics = algorithm_->Train(groups, learning_rate, step);
   const auto t2 = SteadyClock::now();

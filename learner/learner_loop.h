@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -49,6 +50,7 @@ class LearnerLoop : public StepLoop {
   void MakeAlgorithmAndReference(bool restored);
   Deadline StallDeadline() const;
   void CountEqualRewards(std::span<const TrajectoryGroup> groups);
+  void CheckAnswers(const std::function<void()>& check);  // what it throws for spoilt weights disowns the steps that led to them
 
   BatchSource& batches_;
   WeightSink& sink_;

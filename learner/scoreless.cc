@@ -12,8 +12,8 @@ bool NothingGenerated(const Losses& losses) { return losses.answers > 0 && losse
 
 [[noreturn]] void ThrowNonFinite(const Losses& losses, const std::string& what) {
   throw Error(ErrorCode::kNonFinite, "not one answer of " + what + " was generated: " + losses.reason +
-                                         ". The weights are spoilt: lower optimizer.learning_rate or set optimizer.grad_clip, and go on "
-                                         "from a checkpoint of before, or anew", "learner");
+                                         ". The weights are spoilt and were not saved: lower optimizer.learning_rate or set "
+                                         "optimizer.grad_clip; --resume goes on from the last checkpoint", "learner");
 }
 
 }  // namespace

@@ -102,6 +102,8 @@ class StepLoop {
   void Phase(const std::string& name) const {
     if (hooks_.phase) hooks_.phase(name);
   }
+  // The weights turned out to answer nothing: the steps since the last checkpoint led to them, and an error does not save them.
+  void DisownSteps() { good_.reset(); }
   double Elapsed() const;
   // Throws kConflict for a checkpoint of another seed.
   void CheckSeed(const Checkpoints::Found& found) const;

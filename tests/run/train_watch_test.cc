@@ -166,6 +166,8 @@ TEST(TrainWatchTest, SpoiltWeightsEndTheRunAndAreNamed) {
   EXPECT_TRUE(Has(output.err, "not finite") && Has(output.err, "optimizer.learning_rate")) << output.err;
   EXPECT_FALSE(Has(output.err, "plumb reward test")) << output.err;
   EXPECT_TRUE(Has(testing::Read(run + "/logs/train.log"), "not finite"));
+  EXPECT_TRUE(std::filesystem::exists(run + "/checkpoints/step-00000000"));
+  EXPECT_FALSE(std::filesystem::exists(run + "/checkpoints/step-00000001")) << "the step that spoilt them is no good one";
 }
 
 TEST(TrainWatchTest, OnATerminalOneLineIsRedrawn) {
