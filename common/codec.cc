@@ -33,14 +33,14 @@ constexpr size_t kKeptBytes = size_t{16} << 20;
 
 size_t SizeOf(const Prompt& p) {
   size_t n = 256 + p.dataset.size() + p.text.size() + p.ground_truth.size() + p.extra_json.size() + 4 * p.tokens.size();
-  for (const Message& m : p.messages) n += 64 + m.role.size() + m.content.size();
+  for (const Message& m : p.messages) n += 64 + m.role.size() + m.content.size() + m.fields_json.size();
   return n;
 }
 size_t SizeOf(const PreferenceRecord& r) {
   size_t n = 512 + r.dataset.size() + r.prompt_text.size() + r.extra_json.size() +
              4 * (r.prompt_tokens.size() + r.chosen_tokens.size() + r.rejected_tokens.size());
   for (const auto* list : {&r.prompt, &r.chosen, &r.rejected}) {
-    for (const Message& m : *list) n += 64 + m.role.size() + m.content.size();
+    for (const Message& m : *list) n += 64 + m.role.size() + m.content.size() + m.fields_json.size();
   }
   return n;
 }
@@ -155,7 +155,8 @@ class Encoder {
     messages_.clear();
     for (const Message& m : messages) {
       const auto role = Text(m.role), content = Text(m.content);
-      messages_.push_back(wire::CreateMessage(builder_, role, content));
+      const auto fields = m.fields_json.empty() ? fb::Offset<fb::String>() : Text(m.fields_json);
+      messages_.push_back(wire::CreateMessage(builder_, role, content, fields));
     }
     return messages_;
   }
@@ -194,6 +195,12 @@ class LogicalSize {
     left_ -= bytes;
   }
   void Text(const fb::String* s) { Spend(5 + size_t{s->size()}); }
+  void Messages(const fb::Vector<fb::Offset<wire::Message>>* list) {
+    for (const auto* m : *list) {
+      Spend(16), Text(m->role()), Text(m->content());
+      if (m->fields_json() != nullptr) Text(m->fields_json());
+    }
+  }
   template <class T>
   void Array(const fb::Vector<T>* v) {
     Spend(4 + size_t{v->size()} * sizeof(T));
@@ -203,15 +210,13 @@ class LogicalSize {
   void Add(const wire::Prompt* p) {
     Spend(48);
     Text(p->dataset()), Text(p->text()), Text(p->ground_truth()), Text(p->extra_json()), Array(p->tokens());
-    for (const auto* m : *p->messages()) Spend(16), Text(m->role()), Text(m->content());
+    Messages(p->messages());
   }
   void Add(const wire::PreferenceRecord* r) {
     Spend(64);
     Text(r->dataset()), Text(r->prompt_text()), Text(r->extra_json());
     Array(r->prompt_tokens()), Array(r->chosen_tokens()), Array(r->rejected_tokens());
-    for (const auto* list : {r->prompt(), r->chosen(), r->rejected()}) {
-      for (const auto* m : *list) Spend(16), Text(m->role()), Text(m->content());
-    }
+    for (const auto* list : {r->prompt(), r->chosen(), r->rejected()}) Messages(list);
   }
   void Add(const wire::PromptLease* l) { Spend(40), Add(l->prompt()); }
   void Add(const wire::Trajectory* t) {
@@ -252,12 +257,21 @@ std::vector<T> ToVector(const fb::Vector<T>* v) {
   return std::vector<T>(v->data(), v->data() + v->size());
 }
 
+std::vector<Message> ToMessages(const fb::Vector<fb::Offset<wire::Message>>* list) {
+  std::vector<Message> out;
+  out.reserve(list->size());
+  for (const auto* m : *list) {
+    out.push_back({ToText(m->role()), ToText(m->content()), m->fields_json() != nullptr ? ToText(m->fields_json()) : ""});
+  }
+  return out;
+}
+
 Prompt Unpack(const wire::Prompt* p) {
   Prompt out;
   out.dataset = ToText(p->dataset());
   out.row = p->row();
   out.text = ToText(p->text());
-  for (const auto* m : *p->messages()) out.messages.push_back({ToText(m->role()), ToText(m->content())});
+  out.messages = ToMessages(p->messages());
   out.ground_truth = ToText(p->ground_truth());
   out.extra_json = ToText(p->extra_json());
   out.weight = p->weight();
@@ -266,12 +280,6 @@ Prompt Unpack(const wire::Prompt* p) {
   for (const int32_t token : out.tokens) {
     if (token < 0) Malformed("a prompt's token is negative");
   }
-  return out;
-}
-
-std::vector<Message> ToMessages(const fb::Vector<fb::Offset<wire::Message>>* list) {
-  std::vector<Message> out;
-  for (const auto* m : *list) out.push_back({ToText(m->role()), ToText(m->content())});
   return out;
 }
 

@@ -21,9 +21,14 @@ struct PolicyVersion {
   bool operator==(const PolicyVersion&) const = default;
 };
 
+// One turn of a dialogue. Most say no more than two texts; what else a row's message holds travels along as it is written
+// there, for the chat template: tool_calls, name, reasoning_content, weight, ...
 struct Message {
-  std::string role;  // system | user | assistant | tool
-  std::string content;
+  std::string role;     // system | developer | user | assistant | tool | function | ipython
+  std::string content;  // its text; of a list of text parts all of them in a row; "" where it is null
+  // "" or one JSON object without blanks: the other keys in their order, none of them null, and in front of them "content"
+  // where that is no text but null or a list of parts. Never "role".
+  std::string fields_json = {};
   bool operator==(const Message&) const = default;
 };
 

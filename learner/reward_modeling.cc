@@ -20,9 +20,6 @@ void CheckPair(const PreferencePair& pair, int64_t max_positions) {
   }
 }
 
-// Where the head looks.
-int32_t LastToken(const Demonstration& d) { return static_cast<int32_t>(d.tokens.size()) - 1; }
-
 // 1, 1/2 or 0: a model that gives every answer the same score ranks like a coin.
 double Ranked(const ScoredPair<float>& pair) {
   return pair.chosen > pair.rejected ? 1.0 : pair.chosen == pair.rejected ? 0.5 : 0.0;
@@ -51,7 +48,7 @@ void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep, const std::functi
   plan_.Clear();
   for (const PreferencePair* pair : pairs) {
     CheckPair(*pair, weights_.shape().max_positions);
-    for (const Demonstration* d : {&pair->chosen, &pair->rejected}) plan_.Add(d->tokens, LastToken(*d));
+    for (const Demonstration* d : {&pair->chosen, &pair->rejected}) plan_.Add(d->tokens, weights_.shape().ScoredPosition(d->tokens));
   }
   int32_t first = 0;
   for (const int32_t last : plan_.Split(micro_batch_tokens_, 2)) {
@@ -61,7 +58,7 @@ void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep, const std::functi
     for (int32_t s = first; s < last; ++s) {
       const PreferencePair& pair = *pairs[static_cast<size_t>(s / 2)];
       const Demonstration& d = s % 2 == 0 ? pair.chosen : pair.rejected;
-      const int32_t at = LastToken(d);
+      const int32_t at = weights_.shape().ScoredPosition(d.tokens);
       batch_.AppendRows(d.tokens, std::span(&at, 1), plan_.Shared(s, first, last, batch_));
       tokens += static_cast<int64_t>(d.tokens.size());
     }

@@ -1,7 +1,7 @@
 // Training of a reward model on preference pairs: a model with a scalar head learns to score the chosen answer higher.
 //
 // Purpose: one update over a batch of pairs, and how well the model ranks pairs it was not trained on. A score is the
-// head's number at the last token of a whole sequence (prompt + completion), which is what the reward part
+// head's number at the last token of a whole sequence (prompt + completion) that is no padding, which is what the reward part
 // kind = "reward_model" reads; the loss mask of a pair is not looked at. Loss: learner/reward_model_loss.h, the mean over
 // the batch. Both sequences of a pair stand in the same micro-batch.
 // Thread safety: one thread. Ownership: borrows transformer, weights and optimizer; pairs only during a call.

@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "common/error.h"
+#include "replay/dialogue.h"
+#include "replay/json_text.h"
 #include "replay/row_parser.h"
 #include "replay/row_source.h"
 
@@ -16,6 +18,7 @@ void Dress(const ImportOptions& options, std::string& text, std::vector<Message>
   if (!options.system_prompt.empty()) {
     if (messages.empty()) messages.push_back({"user", std::exchange(text, "")});
     if (messages.front().role == "system") {
+      TakeContentAsText(messages.front());
       messages.front().content = options.system_prompt;
     } else {
       messages.insert(messages.begin(), {"system", options.system_prompt});
@@ -28,6 +31,7 @@ void Dress(const ImportOptions& options, std::string& text, std::vector<Message>
   }
   const auto user = std::find_if(messages.rbegin(), messages.rend(), [](const Message& m) { return m.role == "user"; });
   if (user == messages.rend()) throw RowProblem{"bad_messages", "no user message to put prompt_suffix on"};
+  TakeContentAsText(*user);
   user->content += options.prompt_suffix;
 }
 
@@ -36,13 +40,14 @@ std::vector<TextDemonstration> Turns(PreferenceRecord record, const ImportOption
   std::vector<TextDemonstration> turns;
   std::vector<Message> before = std::move(record.prompt);
   for (Message& message : record.chosen) {
-    if (message.role == "assistant") {
-      TextDemonstration turn{record.prompt_text, before, message.content};
+    if (message.role == "assistant" && IsLearned(message)) {
+      TextDemonstration turn{record.prompt_text, before, message.content, message.fields_json, record.extra_json};
       Dress(options, turn.prompt, turn.messages);
       turns.push_back(std::move(turn));
     }
     before.push_back(std::move(message));
   }
+  if (turns.empty()) throw RowProblem{"nothing_to_learn", "every turn of the assistant has weight 0 or train false"};
   return turns;
 }
 

@@ -2,7 +2,7 @@
 // dressed with a system prompt and a suffix, tokenized, cut to length, with a ledger of every row.
 //
 // Any form and container that `plumb data import` knows. A preference pair gives its prompt; a conversation gives a
-// demonstration for each turn of the assistant. `map` names other columns. All other columns reach the reward function as
+// demonstration for each turn of the assistant, but for turns whose `weight` is 0 or whose `train` is false. `map` names other columns. All other columns reach the reward function as
 // Prompt::extra_json.
 // Invariant: read = used + the sum of rejected. Nothing is repaired silently.
 // Thread safety: pure functions of the file. Errors: kNotFound, kIo, kCorruption (gzip); kInvalidArgument for a file
@@ -25,6 +25,8 @@ struct TextDemonstration {
   std::string prompt;              // used as it is, when `messages` is empty
   std::vector<Message> messages;   // else: the turns before the completion
   std::string completion;
+  std::string fields_json;         // what else the answer's message says (common/trajectory.h)
+  std::string columns_json;        // the row's other columns, of which the chat template sees some
   bool operator==(const TextDemonstration&) const = default;
 };
 

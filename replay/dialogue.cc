@@ -1,7 +1,10 @@
 #include "replay/dialogue.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
+
+#include <simdjson.h>
 
 namespace plumb::replay {
 namespace {
@@ -14,7 +17,30 @@ std::string Trimmed(std::string_view text) {
   return std::string(text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1));
 }
 
+// The value of a message's field as JSON; "" where it has none.
+std::string Field(const Message& message, std::string_view name) {
+  if (message.fields_json.find(name) == std::string::npos) return "";  // nearly always
+  simdjson::dom::parser parser;
+  simdjson::dom::object fields;
+  simdjson::dom::element value;
+  if (parser.parse(message.fields_json).get(fields) != simdjson::SUCCESS || fields[name].get(value) != simdjson::SUCCESS) return "";
+  return simdjson::minify(value);
+}
+
 }  // namespace
+
+bool CallsTools(const Message& message) {
+  for (const char* name : {"tool_calls", "function_call"}) {
+    const std::string calls = Field(message, name);
+    if (!calls.empty() && calls != "[]" && calls != "null") return true;
+  }
+  return false;
+}
+
+bool IsLearned(const Message& message) {
+  const std::string weight = Field(message, "weight"), train = Field(message, "train");
+  return (weight.empty() || std::strtod(weight.c_str(), nullptr) != 0) && train != "false";
+}
 
 std::optional<std::vector<Message>> ParseHumanAssistant(std::string_view text) {
   std::vector<Message> turns;

@@ -11,6 +11,11 @@
 
 namespace plumb::replay {
 
+// Does the message ask for a tool (`tool_calls`, `function_call`)?
+bool CallsTools(const Message& message);
+// Is it learned where it is an answer? Not with `weight` 0 or `train` false.
+bool IsLearned(const Message& message);
+
 // HH-RLHF's form "\n\nHuman: ...\n\nAssistant: ...": turns as messages (user, assistant), text trimmed of blanks at both
 // ends. An empty last turn (a dialogue that waits for the assistant) is left out. nullopt: the text does not begin with a
 // turn, or a turn before the last is empty.

@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/kept_tokens.h"
+#include "replay/json_text.h"
 #include "replay/store.h"
 
 namespace plumb::replay {
@@ -30,10 +31,17 @@ const char* Name(FinishReason finish) {
   return "unknown";
 }
 
+Json MessagesJson(const std::vector<Message>& messages) {
+  std::string text;
+  AppendJsonMessages(text, messages);
+  Json list = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  return list.is_discarded() ? Json(text) : list;  // a dump shows broken bytes, it does not stop at them
+}
+
 Json PromptJson(const Prompt& prompt) {
   Json j = {{"dataset", prompt.dataset}, {"row", prompt.row}};
   if (!prompt.text.empty()) j["text"] = prompt.text;
-  for (const Message& m : prompt.messages) j["messages"].push_back({{"role", m.role}, {"content", m.content}});
+  if (!prompt.messages.empty()) j["messages"] = MessagesJson(prompt.messages);
   j["ground_truth"] = prompt.ground_truth;
   if (!prompt.extra_json.empty()) j["extra_json"] = prompt.extra_json;
   return j;
@@ -65,12 +73,6 @@ Json RecordJson(const StoredGroup& stored) {
     j["answers"].push_back(std::move(answer));
   }
   return j;
-}
-
-Json MessagesJson(const std::vector<Message>& messages) {
-  Json list = Json::array();
-  for (const Message& m : messages) list.push_back({{"role", m.role}, {"content", m.content}});
-  return list;
 }
 
 Json RecordJson(const PreferenceRecord& r) {

@@ -1,6 +1,9 @@
 #include "replay/json_text.h"
 
 #include <cstdint>
+#include <utility>
+
+#include <simdjson.h>
 
 #include "replay/line_reader.h"
 
@@ -34,11 +37,34 @@ void AppendJsonMessages(std::string& out, const std::vector<Message>& messages) 
     if (&message != messages.data()) out.push_back(',');
     out.append("{\"role\":");
     AppendJsonText(out, message.role);
-    out.append(",\"content\":");
-    AppendJsonText(out, message.content);
-    out.push_back('}');
+    const std::string_view fields = message.fields_json;
+    if (!fields.starts_with("{\"content\":")) {
+      out.append(",\"content\":");
+      AppendJsonText(out, message.content);
+    }
+    if (fields.empty()) {
+      out.push_back('}');
+    } else {
+      out.append(",").append(fields.substr(1));
+    }
   }
   out.push_back(']');
+}
+
+void TakeContentAsText(Message& message) {
+  if (!message.fields_json.starts_with("{\"content\":")) return;
+  simdjson::dom::parser parser;
+  const simdjson::dom::object fields = parser.parse(message.fields_json);
+  std::string rest;
+  for (const auto [key, value] : fields) {
+    if (key == "content") continue;
+    rest.push_back(rest.empty() ? '{' : ',');
+    AppendJsonText(rest, key);
+    rest.push_back(':');
+    rest += simdjson::minify(value);
+  }
+  if (!rest.empty()) rest.push_back('}');
+  message.fields_json = std::move(rest);
 }
 
 bool RepairUtf8(std::string& text) {

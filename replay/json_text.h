@@ -13,8 +13,11 @@ namespace plumb::replay {
 
 // Appends `text` as a JSON string, quotes included.
 void AppendJsonText(std::string& out, std::string_view text);
-// Appends [{"role": ..., "content": ...}, ...].
+// Appends [{"role": ..., "content": ..., other fields}, ...].
 void AppendJsonMessages(std::string& out, const std::vector<Message>& messages);
+// From now on the message's content is the text that it holds, whatever the row wrote there (null, parts).
+// REQUIRES: fields_json as common/trajectory.h has it.
+void TakeContentAsText(Message& message);
 // Every byte that begins no valid sequence becomes U+FFFD; false when nothing had to change.
 bool RepairUtf8(std::string& text);
 

@@ -83,6 +83,22 @@ std::string Canonical(dom::element value) {
   return out;
 }
 
+void AppendMessageField(std::string& fields, std::string_view key, dom::element value) {
+  if (value.is_null()) return;
+  // Whether a message is learned is yes or no; half a weight would have to be honoured, and is not.
+  double weight = 0;
+  if (SameKey(key, "weight") && !(value.get(weight) == simdjson::SUCCESS && (weight == 0 || weight == 1))) {
+    throw RowProblem{"bad_messages", "the weight " + simdjson::minify(value).substr(0, 40) + " of a message: 0 (not learned) and 1 are taken"};
+  }
+  if (SameKey(key, "train") && !value.is_bool()) {
+    throw RowProblem{"bad_messages", "'train' of a message is " + simdjson::minify(value).substr(0, 40) + ": true and false are taken"};
+  }
+  fields.push_back(fields.empty() ? '{' : ',');
+  AppendJsonText(fields, key);
+  fields.push_back(':');
+  fields += simdjson::minify(value);
+}
+
 void Memory::TakeBack(ParsedRow& row) {
   TakeBack(row.prompt.messages), TakeBack(row.record.prompt), TakeBack(row.record.chosen), TakeBack(row.record.rejected);
   if (messages.size() > 64) messages.resize(64);
@@ -156,7 +172,11 @@ void Columns::AppendRest(std::string& out) const {
     out.push_back(i == 0 ? '{' : ',');
     AppendJsonText(out, rest[i].first);
     out.push_back(':');
-    AppendCanonical(out, rest[i].second);
+    if (SameKey(rest[i].first, "tools") || SameKey(rest[i].first, "chat_template_kwargs")) {
+      out += simdjson::minify(rest[i].second);
+    } else {
+      AppendCanonical(out, rest[i].second);
+    }
   }
   out.push_back('}');
 }

@@ -57,6 +57,10 @@ class KeysOnce {
 };
 void RefuseTwins(simdjson::dom::element value);  // in no object of it, however deep, may a key stand twice
 
+// Appends a key of a message, but for one that is null, to the JSON object of its further fields (common/trajectory.h), which is
+// not closed yet. RowProblem for a `weight` or `train` that says neither yes nor no.
+void AppendMessageField(std::string& fields, std::string_view key, simdjson::dom::element value);
+
 // Without blanks and with the keys of every object in order: rows that say the same give the same text.
 void AppendCanonical(std::string& out, simdjson::dom::element value);
 std::string Canonical(simdjson::dom::element value);
@@ -72,6 +76,7 @@ struct Memory {
   std::vector<std::pair<std::string_view, simdjson::dom::element>> fields, rest;
   std::vector<bool> used;
   std::vector<Message> messages;  // of rows gone by, for their strings
+  std::string message_fields;     // of the message that is read
 
   void Append(std::vector<Message>& to, std::string_view role, std::string_view content) {
     if (messages.empty()) messages.emplace_back();
@@ -79,6 +84,7 @@ struct Memory {
     messages.pop_back();
     to.back().role.assign(role);
     to.back().content.assign(content);
+    to.back().fields_json.clear();
   }
   void TakeBack(std::vector<Message>& from) {
     for (Message& message : from) messages.push_back(std::move(message));
@@ -161,7 +167,8 @@ class Columns {
   }
   double Number(const Column& column) const;  // finite
   bool Boolean(const Column& column) const;
-  // Appends what was not used, sorted by name, as one JSON object; nothing when nothing is left.
+  // Appends what was not used, sorted by name, as one JSON object; nothing when nothing is left. What the chat template gets
+  // to see of it (`tools`, `chat_template_kwargs`) keeps the order of its keys: the template may write them as they stand.
   void AppendRest(std::string& out) const;
   std::string Names() const;  // for messages
 

@@ -7,6 +7,7 @@
 
 #include <simdjson.h>
 
+#include "replay/dialogue.h"
 #include "replay/row_detection.h"
 #include "replay/share_gpt.h"
 
@@ -15,29 +16,71 @@ namespace {
 
 namespace dom = simdjson::dom;
 
-constexpr std::array<std::string_view, 4> kRoles = {"system", "user", "assistant", "tool"};
+constexpr std::array<std::string_view, 7> kRoles = {"system", "developer", "user", "assistant", "tool", "function", "ipython"};
 
-void ReadMessage(Memory& memory, dom::element item, std::string_view column,
-                 std::vector<Message>& messages) {
+// The texts of `content` in a row: of a text, of a list of parts, or none of null. RowProblem where a part is no text.
+void AppendContent(std::string& out, dom::element value, std::string_view column) {
+  const auto refuse = [&](const std::string& what) {
+    throw RowProblem{"bad_messages", what + " in 'content' of a message of '" + std::string(column) +
+                                         "': it may be a text, null or a list of {\"type\": \"text\", \"text\": ...}"};
+  };
+  if (value.is_string()) {
+    out.append(std::string_view(value));
+  } else if (value.is_array()) {
+    for (const dom::element part : dom::array(value)) {
+      std::string_view type = "text", text;
+      if (part.get(text) != simdjson::SUCCESS) {
+        if (part["type"].get(type) == simdjson::SUCCESS && type != "text") refuse("a part of type '" + std::string(type.substr(0, 40)) + "'");
+        if (part["text"].get(text) != simdjson::SUCCESS) refuse("a part without a text");
+      }
+      out.append(text);
+    }
+  } else if (!value.is_null()) {
+    refuse("neither a text nor parts");
+  }
+}
+
+// Appends a message with all that it says. What is null counts as absent, and an absent content as null where something else
+// is said.
+void ReadMessage(Memory& memory, dom::element item, std::string_view column, std::vector<Message>& messages) {
   dom::object message;
-  std::string_view role, content;
+  std::string_view role;
+  dom::element content;
   bool has_role = false, has_content = false;
+  std::string& fields = memory.message_fields;
+  fields.clear();
   if (item.get(message) == simdjson::SUCCESS) {
     for (const auto [key, part] : message) {
-      if (SameKey(key, "role")) has_role = part.get(role) == simdjson::SUCCESS;
-      if (SameKey(key, "content")) has_content = part.get(content) == simdjson::SUCCESS;
+      if (SameKey(key, "role")) {
+        has_role = part.get(role) == simdjson::SUCCESS;
+      } else if (SameKey(key, "content")) {
+        content = part;
+        has_content = true;
+      } else {
+        AppendMessageField(fields, key, part);
+      }
     }
   }
-  if (!has_role || !has_content) {
-    throw RowProblem{"bad_messages", "every message of '" + std::string(column) +
-                                         "' needs the texts 'role' and 'content'"};
+  const bool silent = !has_content || content.is_null();
+  if (!has_role || (silent && fields.empty())) {
+    throw RowProblem{"bad_messages", "every message of '" + std::string(column) + "' needs the texts 'role' and 'content'"};
   }
-  if (std::none_of(kRoles.begin(), kRoles.end(),
-                   [&](std::string_view known) { return SameKey(known, role); })) {
-    throw RowProblem{"bad_messages", "unknown role '" + std::string(role.substr(0, 40)) +
-                                         "' (system, user, assistant, tool)"};
+  if (std::none_of(kRoles.begin(), kRoles.end(), [&](std::string_view known) { return SameKey(known, role); })) {
+    std::string known;
+    for (const std::string_view name : kRoles) known += (known.empty() ? "" : ", ") + std::string(name);
+    throw RowProblem{"bad_messages", "unknown role '" + std::string(role.substr(0, 40)) + "' (" + known + ")"};
   }
-  memory.Append(messages, role, content);
+  memory.Append(messages, role, "");
+  Message& out = messages.back();
+  if (!silent) AppendContent(out.content, content, column);
+  if (!silent && content.is_string()) {
+    if (!fields.empty()) out.fields_json.append(fields).push_back('}');
+    return;
+  }
+  out.fields_json = "{\"content\":";
+  out.fields_json += silent ? "null" : simdjson::minify(content);
+  if (!fields.empty()) out.fields_json.append(",").append(fields, 1);
+  out.fields_json.push_back('}');
 }
 
 }  // namespace
@@ -81,7 +124,9 @@ void CheckAnswer(const std::vector<Message>& answer, const char* what) {
   if (answer.back().role != "assistant") {
     throw RowProblem{"bad_messages", std::string("'") + what + "' does not end with the assistant"};
   }
-  if (Trimmed(answer.back().content).empty()) throw RowProblem{"empty_completion", std::string("'") + what + "' is empty"};
+  if (Trimmed(answer.back().content).empty() && !CallsTools(answer.back())) {
+    throw RowProblem{"empty_completion", std::string("'") + what + "' is empty"};
+  }
 }
 
 void Precede(Columns& row, std::string& text, std::vector<Message>& prompt) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "replay/row_columns.h"
 #include "replay/row_parser.h"
 
 namespace plumb::replay {
@@ -41,7 +42,12 @@ void AppendTurn(dom::element item, std::string_view column, std::vector<Message>
   }
   for (const auto& [name, role] : kRoles) {
     if (name != from) continue;
-    messages.push_back({std::string(role), std::string(value)});
+    std::string fields;
+    for (const auto [key, more] : dom::object(item)) {
+      if (key != "from" && key != "value" && key != "content") AppendMessageField(fields, key, more);
+    }
+    if (!fields.empty()) fields.push_back('}');
+    messages.push_back({std::string(role), std::string(value), std::move(fields)});
     return;
   }
   Refuse(column, "the unknown speaker '" + std::string(from.substr(0, 40)) +

@@ -132,7 +132,14 @@ PartScore ScoreFromJson(const nlohmann::json& value) {
 nlohmann::ordered_json PromptJson(const Prompt& prompt) {
   if (prompt.messages.empty()) return prompt.text;
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-  for (const Message& m : prompt.messages) messages.push_back({{"role", m.role}, {"content", m.content}});
+  for (const Message& m : prompt.messages) {
+    nlohmann::ordered_json message = {{"role", m.role}, {"content", m.content}};
+    if (!m.fields_json.empty() && !TooDeep(m.fields_json, 64)) {
+      const auto fields = nlohmann::ordered_json::parse(m.fields_json, nullptr, /*allow_exceptions=*/false);
+      if (fields.is_object()) message.update(fields);
+    }
+    messages.push_back(std::move(message));
+  }
   return messages;
 }
 

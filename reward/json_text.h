@@ -29,7 +29,7 @@ Failure FailureOf(std::string_view name);
 // The first `limit` bytes without control characters, for messages.
 std::string Shown(std::string_view text, size_t limit = 120);
 
-// Prompt::text, or the list of {role, content}.
+// Prompt::text, or the list of messages with all that they say.
 nlohmann::ordered_json PromptJson(const Prompt& prompt);
 // The row's other columns as one line of JSON; "{}" for what is no object.
 std::string ExtraJson(const Prompt& prompt);

@@ -1,6 +1,6 @@
 #include "reward/reward.h"
 
-#include <nlohmann/json.hpp>
+#include "reward/json_text.h"
 
 namespace plumb::reward {
 
@@ -25,14 +25,7 @@ std::string_view FailureName(Failure failure) {
   return "unknown";
 }
 
-std::string PromptText(const Prompt& prompt) {
-  if (prompt.messages.empty()) return prompt.text;
-  nlohmann::ordered_json messages = nlohmann::ordered_json::array();
-  for (const Message& message : prompt.messages) {
-    messages.push_back({{"role", message.role}, {"content", message.content}});
-  }
-  return messages.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
-}
+std::string PromptText(const Prompt& prompt) { return prompt.messages.empty() ? prompt.text : DumpJson(PromptJson(prompt)); }
 
 std::string_view StripEndTokens(std::string_view completion, bool spaces) {
   // What the tokenizers of the supported families write for end of sequence, end of turn and padding.

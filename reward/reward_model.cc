@@ -63,7 +63,7 @@ class RewardModel : public RewardFunction {
       batch_.Clear();
       for (size_t k = begin; k < stop; ++k) {
         const auto& tokens = group.trajectories[readable[k]].tokens;
-        const int32_t last = static_cast<int32_t>(tokens.size()) - 1;
+        const int32_t last = weights_.shape().ScoredPosition(tokens);
         batch_.AppendRows(tokens, std::span(&last, 1));
       }
       values_.resize(stop - begin);

@@ -1,9 +1,9 @@
 // A trained reward model as a part of a reward: kind = "reward_model".
 //
 // Purpose: scores whole sequences (prompt + completion, the trajectory's own tokens, never tokenized again) with a model of
-// the ...ForSequenceClassification form. The value is the head's number at the last token of the sequence, as it is: any
-// real number, not one in [0, 1]; weight, whitening or a reward clip are the recipe's. Sequences are packed, so no padding
-// token is looked at: where a folder pads with its end token, transformers steps back over a trailing one, this does not.
+// the ...ForSequenceClassification form. The value is the head's number at the last token of the sequence that is not the
+// folder's pad_token_id (as transformers has it: one that pads with the end token is not asked there), as it is: any real
+// number, not one in [0, 1]; weight, whitening or a reward clip are the recipe's.
 // A CMake target of its own: the only file of this folder that links LibTorch, through policy_model.
 // Part options: path = the model folder; args: "dtype=bfloat16|float32" (default: what config.json names),
 // "device=cpu|cuda", "batch_tokens=N" (tokens of one forward pass, 8192). workers has to be 1: one copy of the model, one group at a time.

@@ -17,6 +17,30 @@ constexpr size_t kMaxAnswers = 65536;
 constexpr std::chrono::milliseconds kLongest{std::chrono::hours(24)};
 
 // The group that a request describes. Throws Error(kInvalidArgument) saying what is missing.
+// As replay/row_parser reads it; false for what is none.
+bool ReadMessage(const Json& message, Message& out) {
+  if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) return false;
+  out.role = message["role"].get<std::string>();
+  const Json content = message.value("content", Json());
+  Json fields = Json::object();
+  if (!content.is_string()) fields["content"] = content;
+  for (const auto& [key, value] : message.items()) {
+    if (key != "role" && key != "content" && !value.is_null()) fields[key] = value;
+  }
+  if (content.is_string()) {
+    out.content = content.get<std::string>();
+  } else if (content.is_array()) {
+    for (const Json& part : content) {
+      if (!part.is_object() || !part.contains("text") || !part["text"].is_string()) return false;
+      out.content += part["text"].get<std::string>();
+    }
+  } else if (!content.is_null() || fields.size() < 2) {
+    return false;
+  }
+  if (!fields.empty()) out.fields_json = fields.dump();
+  return true;
+}
+
 TrajectoryGroup GroupOf(const Json& request) {
   const auto refuse = [](const char* why) -> void { throw Error(ErrorCode::kInvalidArgument, why); };
   TrajectoryGroup group;
@@ -33,10 +57,7 @@ TrajectoryGroup GroupOf(const Json& request) {
     prompt.text = said->get<std::string>();
   } else if (said->is_array()) {
     for (const Json& message : *said) {
-      const bool good = message.is_object() && message.contains("role") && message["role"].is_string() &&
-                        message.contains("content") && message["content"].is_string();
-      if (!good) refuse("'prompt' is no list of {role, content}");
-      prompt.messages.push_back({message["role"].get<std::string>(), message["content"].get<std::string>()});
+      if (!ReadMessage(message, prompt.messages.emplace_back())) refuse("'prompt' is no list of {role, content}");
     }
   } else {
     refuse("'prompt' is neither text nor a list of messages");

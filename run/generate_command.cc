@@ -11,6 +11,9 @@
 
 #include "actor/engine.h"
 #include "common/error.h"
+#include "common/file.h"
+#include "replay/row_parser.h"
+#include "reward/reward.h"
 #include "run/cli.h"
 #include "run/model_folder.h"
 
@@ -19,7 +22,7 @@ namespace {
 
 struct GenerateArguments {
   std::string model, system;
-  std::vector<std::string> prompts, stop;
+  std::vector<std::string> prompts, messages, stop;
   ModelOptions options;
   int64_t max_new_tokens = 256;
   double temperature = 1.0, top_p = 1.0, min_p = 0.0;
@@ -32,11 +35,31 @@ const char* FinishName(FinishReason finish) {
   return finish == FinishReason::kStop ? "stop" : finish == FinishReason::kLength ? "length" : "aborted";
 }
 
-std::vector<int32_t> Encode(const ModelFolder& model, const GenerateArguments& arguments, const std::string& text) {
-  Prompt prompt;
-  if (arguments.system.empty()) {
-    prompt.text = text;
-  } else {
+std::string StandardInput() { return std::string(std::istreambuf_iterator<char>(std::cin), {}); }
+
+// A conversation: a list of messages, or an object as a dataset has it (messages or prompt; tools, chat_template_kwargs).
+Prompt ReadConversation(const std::string& path) {
+  constexpr size_t kMaxBytes = size_t{16} << 20;
+  std::string text = path == "-" ? StandardInput() : RealFileSystem().ReadFile(path, kMaxBytes);
+  const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  replay::RowParserOptions options{.map = {}, .form = {}, .convert_numbers = false, .as = replay::RowKind::kPrompts};
+  if (json.is_array()) text = "{\"messages\":" + text + "}";
+  if (json.is_array() || json.contains("messages")) options.map["prompt"] = "messages";
+  text.append(64, ' ');  // the parser looks ahead
+  try {
+    return replay::RowParser(options).Parse(text).prompt;
+  } catch (const replay::RowProblem& problem) {
+    throw Error(ErrorCode::kInvalidArgument, problem.detail + " (" + problem.reason + ")", path);
+  }
+}
+
+std::vector<int32_t> Encode(const ModelFolder& model, const GenerateArguments& arguments, const std::string& text, Prompt prompt) {
+  if (!prompt.messages.empty() && (arguments.raw || !arguments.system.empty())) {
+    throw Error(ErrorCode::kInvalidArgument, "a conversation goes through the chat template as it is", arguments.raw ? "--raw" : "--system");
+  }
+  const bool given = !prompt.messages.empty() || !prompt.text.empty();
+  if (!given && arguments.system.empty()) prompt.text = text;
+  if (!given && !arguments.system.empty()) {
     if (arguments.raw || !model.chat_template) {
       throw Error(ErrorCode::kInvalidArgument, arguments.raw ? "--system and --raw exclude each other"
                                                              : "this model has no chat template to put a system message into",
@@ -55,8 +78,14 @@ std::vector<int32_t> Encode(const ModelFolder& model, const GenerateArguments& a
 
 int Generate(GenerateArguments arguments) {
   for (std::string& prompt : arguments.prompts) {
-    if (prompt == "-") prompt.assign(std::istreambuf_iterator<char>(std::cin), {});
+    if (prompt == "-") prompt = StandardInput();
   }
+  std::vector<Prompt> conversations(arguments.prompts.size());  // empty ones: the text of --prompt is asked
+  for (const std::string& path : arguments.messages) {
+    conversations.push_back(ReadConversation(path));
+    arguments.prompts.push_back(reward::PromptText(conversations.back()));
+  }
+  if (conversations.empty()) throw Error(ErrorCode::kInvalidArgument, "nothing is asked: give --prompt TEXT or --messages FILE", "generate");
   const ModelFolder model = LoadModel(arguments.model, arguments.options);
   const actor::EngineOptions options{
       .max_batch = static_cast<int32_t>(std::clamp<int64_t>(arguments.samples * static_cast<int64_t>(arguments.prompts.size()), 1, 256)),
@@ -68,7 +97,7 @@ int Generate(GenerateArguments arguments) {
       .eos = model.shape.eos_tokens};
   actor::Engine engine(model.shape, model.device, model.dtype, options, model.tokenizer.get());
   for (size_t i = 0; i < arguments.prompts.size(); ++i) {
-    std::vector<int32_t> tokens = Encode(model, arguments, arguments.prompts[i]);
+    std::vector<int32_t> tokens = Encode(model, arguments, arguments.prompts[i], conversations[i]);
     const int64_t room = model.shape.max_positions - static_cast<int64_t>(tokens.size());
     engine.Submit({.id = i, .tokens = std::move(tokens), .num_samples = static_cast<int32_t>(arguments.samples),
                    .prompt_key = actor::RandomAddress(Purpose::kTrain, i),
@@ -121,7 +150,9 @@ void AddGenerateCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<GenerateArguments>();
   CLI::App* generate = app.add_subcommand("generate", "Answers of a model folder");
   generate->add_option("model", a->model, "model folder, e.g. runs/demo/checkpoints/step-00000400/model")->required();
-  generate->add_option("--prompt", a->prompts, "text; any number of times; - reads standard input")->required()->allow_extra_args(false);
+  generate->add_option("--prompt", a->prompts, "text; any number of times; - reads standard input")->allow_extra_args(false);
+  generate->add_option("--messages", a->messages, "JSON file with a conversation: a list of messages, or {messages, tools, chat_template_kwargs}; " \
+                                                  "any number of times; - reads standard input")->allow_extra_args(false);
   generate->add_option("--system", a->system, "system message, for models with a chat template");
   generate->add_flag("--raw", a->raw, "no chat template: continue the text as it stands");
   generate->add_option("--samples", a->samples, "answers a prompt")->check(CLI::Range(1, 4096));

@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "policy_model/files/special_tokens.h"
 #include "policy_model/transformer.h"
 #include "replay/strict_json.h"
 
@@ -61,15 +62,22 @@ bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, co
     return false;
   }
   if (option == "yes") return true;
-  const Json config = ReadJsonOrNull(path + "/tokenizer_config.json");
-  if (config.is_object() && config.contains("add_bos_token") && config["add_bos_token"].is_boolean()) {
-    return config["add_bos_token"].get<bool>();
-  }
+  // The post-processor decides; add_bos_token of tokenizer_config.json says nothing beside a tokenizer.json.
   const Json file = Json::parse(tokenizer.json(), nullptr, /*allow_exceptions=*/false);
   // Models of earlier builds have the built-in vocabulary without a post-processor.
   const Json built_in = Json::parse(policy_model::Tokenizer::BuiltIn("arithmetic")->json());
   if (file.is_object() && file.value("model", Json()) == built_in.at("model")) return true;
   return file.is_object() && file.contains("post_processor") && PostProcessorBegins(file["post_processor"]);
+}
+
+void FillSpecialTokens(const std::string& path, const policy_model::Tokenizer& tokenizer, policy_model::ModelShape& shape) {
+  const auto named = policy_model::ReadSpecialTokens(path);
+  const auto id_of = [&](const char* key) {
+    const auto found = named.find(key);
+    return found == named.end() ? -1 : tokenizer.Find(found->second);
+  };
+  if (shape.bos_token < 0) shape.bos_token = id_of("bos_token");
+  if (const int32_t eos = id_of("eos_token"); shape.eos_tokens.empty() && eos >= 0) shape.eos_tokens = {eos};
 }
 
 std::vector<int32_t> PromptEncoder::Text(const std::string& text) const {
@@ -83,9 +91,9 @@ std::vector<int32_t> PromptEncoder::Encode(const Prompt& prompt, bool raw) const
   if (!chat_template) {
     throw Error(ErrorCode::kInvalidArgument, "the prompt is a list of messages but the model has no chat template", model);
   }
-  if (!prompt.messages.empty()) return tokenizer.Encode(chat_template->Render(prompt.messages, true));
+  if (!prompt.messages.empty()) return tokenizer.Encode(chat_template->Render(prompt.messages, true, prompt.extra_json));
   const Message user{.role = "user", .content = prompt.text};
-  return tokenizer.Encode(chat_template->Render(std::span(&user, 1), true));
+  return tokenizer.Encode(chat_template->Render(std::span(&user, 1), true, prompt.extra_json));
 }
 
 std::vector<int32_t> PromptEncoder::Answer(const std::string& text) const {
@@ -106,6 +114,7 @@ ModelFolder LoadVocabulary(const std::string& path, const std::string& bos) {
     throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(model.tokenizer->size()) +
                                           " tokens, the model only " + std::to_string(model.shape.vocab), path);
   }
+  FillSpecialTokens(path, *model.tokenizer, model.shape);
   model.shape.unused_tokens = model.tokenizer->IdsWithoutToken(model.shape.vocab, model.shape.eos_tokens);
   model.add_bos = WantsBos(path, model.shape, *model.tokenizer, bos);
   return model;

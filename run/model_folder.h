@@ -61,8 +61,10 @@ ModelFolder LoadVocabulary(const std::string& path, const std::string& bos);
 
 ModelFolder LoadModel(const std::string& path, const ModelOptions& options);
 
-// auto: what tokenizer.json's post-processor or tokenizer_config.json's add_bos_token says; the built-in vocabulary of the
-// from-scratch model begins with one.
+// Begin and end token that config.json does not name, from the tokenizer's files.
+void FillSpecialTokens(const std::string& path, const policy_model::Tokenizer& tokenizer, policy_model::ModelShape& shape);
+
+// auto: what tokenizer.json's post-processor says; the built-in vocabulary of the from-scratch model begins with one.
 bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, const policy_model::Tokenizer& tokenizer,
               const std::string& option);
 

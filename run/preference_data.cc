@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 
 #include "common/error.h"
 #include "replay/importer.h"
 #include "replay/row_source.h"
+#include "run/answer_text.h"
 #include "run/overlong.h"
 
 namespace plumb::run {
@@ -13,15 +15,6 @@ namespace {
 
 constexpr char kDataset[] = "pairs";
 constexpr uint64_t kPiece = 1024;  // rows read at a time
-
-Demonstration Join(const std::vector<int32_t>& prompt, const std::vector<int32_t>& answer) {
-  Demonstration out;
-  out.tokens = prompt;
-  out.tokens.insert(out.tokens.end(), answer.begin(), answer.end());
-  out.loss_mask.assign(prompt.size(), 0);
-  out.loss_mask.resize(out.tokens.size(), 1);
-  return out;
-}
 
 // Dataset "pairs" of the run's store, from the dataset of another store. Copied: a run's data never changes.
 std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store) {
@@ -56,11 +49,12 @@ Demonstration Sampled(const Session& session, const PreferenceRecord& record, co
                   "row " + std::to_string(record.row));
     }
   }
-  return Join(record.prompt_tokens, answer);
+  return Joined(record.prompt_tokens, answer);
 }
 
-// The answer as the chat template writes it behind the prompt, end token included; learned from its first token on.
-Demonstration Sequence(const Session& session, const PreferenceRecord& record, const std::vector<Message>& answer) {
+// The answer as the chat template writes it behind the prompt, end token included; learned from its first token on. Empty: the
+// template does not write what the answer asks of tools.
+std::optional<Demonstration> Sequence(const Session& session, const PreferenceRecord& record, const std::vector<Message>& answer) {
   const auto& tokenizer = session.tokenizer();
   if (!record.prompt_tokens.empty()) {
     return Sampled(session, record, &answer == &record.rejected ? record.rejected_tokens : record.chosen_tokens);
@@ -71,18 +65,12 @@ Demonstration Sequence(const Session& session, const PreferenceRecord& record, c
                   "row " + std::to_string(record.row));
     }
     // The pair of a text is continued as it stands, begun as everywhere else.
-    return Join(session.encoder().Text(record.prompt_text), session.encoder().Answer(answer[0].content));
+    return Joined(session.encoder().Text(record.prompt_text), session.encoder().Answer(answer[0].content));
   }
-  std::vector<Message> all = record.prompt;
-  all.insert(all.end(), answer.begin(), answer.end());
-  const std::string prompt = session.chat_template()->Render(record.prompt, true);
-  const std::string whole = session.chat_template()->Render(all, false);
-  if (!whole.starts_with(prompt)) {
-    throw Error(ErrorCode::kUnsupported, "the chat template writes a prompt in another way once an answer follows: the answer "
-                                         "cannot be told from it", "row " + std::to_string(record.row));
-  }
-  return Join(tokenizer.Encode(prompt), tokenizer.Encode(whole.substr(prompt.size())));
+  return AnswerTokens(tokenizer, *session.chat_template(), record.prompt, answer, record.extra_json, "row " + std::to_string(record.row));
 }
+
+bool Learns(const Demonstration& d) { return std::find(d.loss_mask.begin(), d.loss_mask.end(), 1) != d.loss_mask.end(); }
 
 // What a loss wants of the rows, and where the rows begin in the lists.
 class Rows {
@@ -96,9 +84,16 @@ class Rows {
       ++others_;
       return;
     }
-    PreferencePair p{.dataset = record.dataset, .row = record.row, .chosen = Sequence(session_, record, record.chosen),
-                     .margin = record.margin, .has_margin = record.has_margin};
-    if (pair) p.rejected = Sequence(session_, record, record.rejected);
+    PreferencePair p{.dataset = record.dataset, .row = record.row, .margin = record.margin, .has_margin = record.has_margin};
+    for (const bool chosen : {true, false}) {
+      if (!chosen && !pair) continue;
+      std::optional<Demonstration> sequence = Sequence(session_, record, chosen ? record.chosen : record.rejected);
+      if (!sequence || !Learns(*sequence)) {
+        ++(sequence ? unlearned_ : unwritten_);
+        return;
+      }
+      (chosen ? p.chosen : p.rejected) = std::move(*sequence);
+    }
     Demonstration* both[] = {&p.chosen, &p.rejected};
     if (!overlong_.Fit(std::span<Demonstration* const>(both, pair ? 2 : 1), "row " + std::to_string(record.row))) return;
     if (!labelled_) {
@@ -120,7 +115,9 @@ class Rows {
   std::vector<PreferencePair> TakePairs(size_t last_rows) { return Take(pairs, pairs.size() - last_rows); }
   std::string LeftOut() const {
     return overlong_.Describe() + ", " + std::to_string(others_) +
-           (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out";
+           (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out" +
+           (unwritten_ == 0 ? "" : ", " + std::to_string(unwritten_) + " that call tools left out: the chat template does not write the calls") +
+           (unlearned_ == 0 ? "" : ", " + std::to_string(unlearned_) + " left out in which no message of an answer is to be learned");
   }
 
   std::vector<PreferencePair> pairs;
@@ -138,7 +135,7 @@ class Rows {
   const bool labelled_;
   Overlong overlong_;
   std::vector<size_t> starts_;  // of each row, in `completions`
-  int64_t others_ = 0;
+  int64_t others_ = 0, unwritten_ = 0, unlearned_ = 0;
 };
 
 }  // namespace

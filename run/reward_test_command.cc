@@ -8,6 +8,7 @@
 
 #include "configs/config.h"
 #include "replay/unscored.h"
+#include "reward/json_text.h"
 #include "reward/reward_model.h"
 #include "reward/scorer.h"
 #include "run/cli.h"
@@ -170,10 +171,7 @@ void PrintJson(const std::string& recipe, const std::vector<Scored>& scored, con
   for (const Scored& s : scored) {
     const Prompt& prompt = s.sample->prompt;
     Json row = {{"sample", s.sample->label}, {"group", s.group}, {"prompt", prompt.text}};
-    if (prompt.text.empty()) {
-      row["prompt"] = Json::array();
-      for (const Message& m : prompt.messages) row["prompt"].push_back({{"role", m.role}, {"content", m.content}});
-    }
+    if (prompt.text.empty()) row["prompt"] = reward::PromptJson(prompt);
     row["ground_truth"] = prompt.ground_truth;
     row["completion"] = s.sample->completion;
     row["reward"] = s.trajectory.scored ? Json(s.trajectory.reward) : Json(nullptr);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <random>
 #include <set>
 
@@ -14,6 +15,7 @@
 #include "policy_model/transformer.h"
 #include "replay/arithmetic.h"
 #include "replay/dataset_import.h"
+#include "run/answer_text.h"
 #include "run/overlong.h"
 #include "run/prompt_room.h"
 
@@ -81,27 +83,49 @@ void CheckSameRecipe(const configs::Config& now, const std::string& stored_path)
   }
 }
 
-Prompt AsPrompt(const replay::TextDemonstration& d) {
-  Prompt prompt;
-  prompt.text = d.messages.empty() ? d.prompt : "";
-  prompt.messages = d.messages;
-  return prompt;
-}
+// What is learned of demonstrations, and how many were left out.
+class Demonstrations {
+ public:
+  explicit Demonstrations(const Session& session)
+      : session_(session), overlong_(session.config().data.overlong, session.shape().max_positions, "model.max_positions") {}
 
-std::vector<Demonstration> Encode(const Session& session, const std::vector<replay::TextDemonstration>& texts, Overlong& overlong) {
-  std::vector<Demonstration> out;
-  for (const auto& text : texts) {
-    Demonstration d;
-    d.tokens = session.Tokenize(AsPrompt(text));
-    d.loss_mask.assign(d.tokens.size(), 0);
-    const std::vector<int32_t> completion = session.encoder().Answer(text.completion);
-    d.tokens.insert(d.tokens.end(), completion.begin(), completion.end());
-    d.loss_mask.resize(d.tokens.size(), 1);
-    Demonstration* one[] = {&d};
-    if (overlong.Fit(one, "demonstration " + std::to_string(&text - texts.data() + 1))) out.push_back(std::move(d));
+  std::vector<Demonstration> Encode(const std::vector<replay::TextDemonstration>& texts) {
+    std::vector<Demonstration> out;
+    for (const auto& text : texts) {
+      const std::string where = "demonstration " + std::to_string(&text - texts.data() + 1);
+      std::optional<Demonstration> d = EncodeOne(text, where);
+      if (!d) ++unwritten_;
+      Demonstration* one[] = {d ? &*d : nullptr};
+      if (d && overlong_.Fit(one, where)) out.push_back(std::move(*d));
+    }
+    return out;
   }
-  return out;
-}
+  std::string LeftOut() const {
+    return overlong_.Describe() + (unwritten_ == 0 ? "" : ", " + std::to_string(unwritten_) + " that call tools left out: the chat " +
+                                                              "template does not write the calls");
+  }
+
+ private:
+  // Through the chat template, as a rollout asks and as the template writes an answer; without one, and where nothing is asked,
+  // the text as it stands with an end token.
+  std::optional<Demonstration> EncodeOne(const replay::TextDemonstration& text, const std::string& where) {
+    const bool asked = !text.messages.empty() || !text.prompt.empty();
+    if (session_.chat_template() != nullptr && asked) {
+      std::vector<Message> prompt = text.messages;
+      if (prompt.empty()) prompt.push_back({.role = "user", .content = text.prompt});
+      const Message answer{.role = "assistant", .content = text.completion, .fields_json = text.fields_json};
+      return AnswerTokens(session_.tokenizer(), *session_.chat_template(), prompt, std::span(&answer, 1), text.columns_json, where);
+    }
+    Prompt prompt;
+    prompt.text = text.messages.empty() ? text.prompt : "";
+    prompt.messages = text.messages;
+    return Joined(asked ? session_.Tokenize(prompt) : session_.encoder().Text(""), session_.encoder().Answer(text.completion));
+  }
+
+  const Session& session_;
+  Overlong overlong_;
+  int64_t unwritten_ = 0;
+};
 
 replay::ArithmeticSets Arithmetic(const configs::Config& config) {
   return replay::GenerateArithmetic({.seed = config.run.seed, .digits = config.data.arithmetic_digits,
@@ -186,6 +210,7 @@ void Session::ReadModel() {
       throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(s.tokenizer_->size()) +
                                             " tokens, the model only " + std::to_string(s.shape_.vocab), model.path);
     }
+    FillSpecialTokens(model.path, *s.tokenizer_, s.shape_);
     s.shape_.unused_tokens = s.tokenizer_->IdsWithoutToken(s.shape_.vocab, s.shape_.eos_tokens);
     s.add_bos_ = WantsBos(model.path, s.shape_, *s.tokenizer_, "auto");
     return;
@@ -294,11 +319,11 @@ DemonstrationData LoadDemonstrations(const Session& session) {
     }
     train = std::move(kept);
   }
-  Overlong overlong(config.data.overlong, session.shape().max_positions, "model.max_positions");
-  data.train = Encode(session, train, overlong);
-  data.heldout = Encode(session, heldout, overlong);
+  Demonstrations demonstrations(session);
+  data.train = demonstrations.Encode(train);
+  data.heldout = demonstrations.Encode(heldout);
   data.notes.push_back("warm start: " + std::to_string(data.train.size()) + " demonstrations, " +
-                       std::to_string(data.heldout.size()) + " held out, " + overlong.Describe());
+                       std::to_string(data.heldout.size()) + " held out, " + demonstrations.LeftOut());
   return data;
 }
 

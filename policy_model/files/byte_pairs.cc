@@ -36,10 +36,17 @@ int32_t BytePairs::Find(std::string_view bytes) const {
 }
 
 void BytePairs::Symbols(std::string_view word, std::vector<int32_t>& out) const {
+  bool after_unknown = false;
   for (size_t at = 0; at < word.size();) {
     const size_t bytes = byte_level_ ? 1 : DecodeUtf8(word, at).bytes;
     const std::string_view symbol = word.substr(at, bytes);
     const int32_t id = bytes == 1 ? byte_symbol_[static_cast<unsigned char>(symbol[0])] : Find(symbol);
+    if (id < 0 && unknown_ >= 0) {
+      if (!(fuse_unknown_ && after_unknown)) out.push_back(unknown_);
+      after_unknown = true;
+      at += bytes;
+      continue;
+    }
     if (id < 0) {
       std::string shown(symbol);
       if (byte_level_ || DecodeUtf8(word, at).code == kNotACharacter) {
@@ -50,6 +57,7 @@ void BytePairs::Symbols(std::string_view word, std::vector<int32_t>& out) const 
       throw Error(ErrorCode::kInvalidArgument, "the character '" + shown + "' is not in the vocabulary");
     }
     out.push_back(id);
+    after_unknown = false;
     at += bytes;
   }
 }

@@ -17,9 +17,14 @@ namespace plumb::policy_model {
 
 class BytePairs {
  public:
-  // `symbols`: id of every one-symbol word; -1 for none. ignore_merges: a word that is a token is taken whole.
+  // ignore_merges: a word that is a token is taken whole.
   BytePairs(bool byte_level, bool ignore_merges) : byte_level_(byte_level), ignore_merges_(ignore_merges) {
     byte_symbol_.fill(-1);
+  }
+  // What stands for characters without a token; `fuse`: one for all of them in a row.
+  void SetUnknown(int32_t id, bool fuse) {
+    unknown_ = id;
+    fuse_unknown_ = fuse;
   }
   // `bytes`: as it stands in a text. kCorruption when ids or bytes repeat.
   void AddToken(std::string bytes, int32_t id, const std::string& where);
@@ -27,7 +32,7 @@ class BytePairs {
   void AddMerge(std::string_view left, std::string_view right, const std::string& where);
 
   int32_t Find(std::string_view bytes) const;  // -1 if none
-  // Appends the ids of `word`. kInvalidArgument naming a character without a token.
+  // Appends the ids of `word`. kInvalidArgument naming a character without a token, where no token stands for unknown ones.
   void Encode(std::string_view word, std::vector<int32_t>& out) const;
 
  private:
@@ -54,6 +59,8 @@ class BytePairs {
   std::vector<int32_t> MergeWord(std::string_view word) const;
 
   const bool byte_level_, ignore_merges_;
+  int32_t unknown_ = -1;
+  bool fuse_unknown_ = false;
   std::array<int32_t, 256> byte_symbol_;
   ByText<int32_t> tokens_;
   std::unordered_map<uint64_t, Merge> merges_;

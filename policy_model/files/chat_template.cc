@@ -7,6 +7,7 @@
 #include "common/file.h"
 #include "policy_model/files/jinja_interpreter.h"
 #include "policy_model/files/jinja_parser.h"
+#include "policy_model/files/special_tokens.h"
 #include "policy_model/files/strict_json.h"
 
 namespace plumb::policy_model {
@@ -19,6 +20,86 @@ using Names = std::vector<std::pair<std::string, std::string>>;
 constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 
+constexpr char kFieldsWhere[] = "a message's further fields", kColumnsWhere[] = "the row's other columns";
+
+Value ValueOf(const Json& j, const char* where) {
+  switch (j.type()) {
+    case Json::value_t::null: return Value::MakeNone();
+    case Json::value_t::boolean: return Value::Bool(j.get<bool>());
+    case Json::value_t::number_integer: return Value::Int(j.get<int64_t>());
+    case Json::value_t::number_unsigned:
+      if (j.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) {
+        throw Error(ErrorCode::kInvalidArgument, "holds the number " + j.dump() + ": a chat template takes whole numbers of 64 bits", where);
+      }
+      return Value::Int(static_cast<int64_t>(j.get<uint64_t>()));
+    case Json::value_t::number_float: return Value::Float(j.get<double>());
+    case Json::value_t::string: return Value::Text(j.get<std::string>());
+    case Json::value_t::array: {
+      std::vector<Value> items;
+      items.reserve(j.size());
+      for (const Json& item : j) items.push_back(ValueOf(item, where));
+      return Value::MakeList(std::move(items));
+    }
+    case Json::value_t::object: {
+      auto dict = std::make_shared<jinja::Dict>();
+      for (const auto& [key, value] : j.items()) dict->items.emplace_back(Value::Text(key), ValueOf(value, where));
+      return Value::MakeDict(std::move(dict));
+    }
+    case Json::value_t::binary:
+    case Json::value_t::discarded: break;
+  }
+  throw Error(ErrorCode::kCorruption, "is no JSON", where);
+}
+
+Json ParseObject(std::string_view text, const char* where) {
+  Json j = ParseStrictJson(text, where);
+  if (!j.is_object()) throw Error(ErrorCode::kCorruption, "is no JSON object", where);
+  return j;
+}
+
+Value ValueOf(const Message& m) {
+  static const Value kRole = Value::Text("role"), kContent = Value::Text("content");
+  auto dict = std::make_shared<jinja::Dict>();
+  dict->items = {{kRole, Value::Text(m.role)}, {kContent, Value::Text(m.content)}};
+  if (!m.fields_json.empty()) {
+    for (const auto& [key, value] : ParseObject(m.fields_json, kFieldsWhere).items()) dict->Set(key, ValueOf(value, kFieldsWhere));
+  }
+  return Value::MakeDict(std::move(dict));
+}
+
+void AddColumns(std::string_view columns_json, std::vector<std::pair<std::string, Value>>& globals) {
+  constexpr std::string_view kTools = "tools", kArguments = "chat_template_kwargs";
+  const auto mentions = [&](std::string_view name) { return columns_json.find(name) != std::string_view::npos; };
+  if (!mentions(kTools) && !mentions(kArguments)) return;  // most rows: nothing is parsed
+  const Json columns = ParseObject(columns_json, kColumnsWhere);
+  const auto set = [&](const std::string& name, Value value) {
+    for (auto& [known, old] : globals) {
+      if (known == name) {
+        old = std::move(value);
+        return;
+      }
+    }
+    globals.emplace_back(name, std::move(value));
+  };
+  const auto refuse = [](std::string_view name, const char* what) {
+    throw Error(ErrorCode::kInvalidArgument, "'" + std::string(name) + "' is " + what, kColumnsWhere);
+  };
+  if (const auto tools = columns.find(std::string(kTools)); tools != columns.end() && !tools->is_null()) {
+    const Json list = tools->is_string() ? ParseStrictJson(tools->get_ref<const std::string&>(), "the column 'tools'") : *tools;
+    if (!list.is_null() && !list.is_array()) refuse(kTools, "neither a list nor a text that holds one");
+    if (!list.is_null()) set("tools", ValueOf(list, "the column 'tools'"));
+  }
+  if (const auto more = columns.find(std::string(kArguments)); more != columns.end() && !more->is_null()) {
+    if (!more->is_object()) refuse(kArguments, "no object");
+    for (const auto& [name, value] : more->items()) {
+      if (name == "messages" || name == "add_generation_prompt" || name == "tools") {
+        refuse(kArguments, "no place for messages, tools and add_generation_prompt");
+      }
+      set(name, ValueOf(value, kColumnsWhere));
+    }
+  }
+}
+
 class Template : public ChatTemplate {
  public:
   Template(std::string source, Names tokens) : source_(std::move(source)), tokens_(std::move(tokens)) {
@@ -26,19 +107,17 @@ class Template : public ChatTemplate {
     body_ = jinja::ParseTemplate(source_);
   }
 
-  std::string Render(std::span<const Message> messages, bool add_generation_prompt) const override {
+  std::string Render(std::span<const Message> messages, bool add_generation_prompt, std::string_view columns_json) const override {
     std::vector<Value> list;
-    for (const Message& m : messages) {
-      auto dict = std::make_shared<jinja::Dict>();
-      dict->items = {{"role", Value::Text(m.role)}, {"content", Value::Text(m.content)}};
-      list.push_back(Value::MakeDict(std::move(dict)));
-    }
+    list.reserve(messages.size());
+    for (const Message& m : messages) list.push_back(ValueOf(m));
     // The same names that transformers' apply_chat_template gives: no tools and no documents are none, not undefined.
     std::vector<std::pair<std::string, Value>> globals = {{"messages", Value::MakeList(std::move(list))},
                                                           {"tools", Value::MakeNone()},
                                                           {"documents", Value::MakeNone()},
                                                           {"add_generation_prompt", Value::Bool(add_generation_prompt)}};
     for (const auto& [name, token] : tokens_) globals.emplace_back(name, Value::Text(token));
+    AddColumns(columns_json, globals);
     return jinja::Render(body_, std::move(globals));
   }
   const std::string& source() const override { return source_; }
@@ -48,15 +127,6 @@ class Template : public ChatTemplate {
   const Names tokens_;
   jinja::Body body_;
 };
-
-// A special token in tokenizer_config.json: its text, or an object with it; "" when the model has none.
-std::string TokenText(const Json& config, const char* key) {
-  const auto found = config.find(key);
-  if (found == config.end()) return "";
-  if (found->is_string()) return found->get<std::string>();
-  if (found->is_object() && found->contains("content") && (*found)["content"].is_string()) return (*found)["content"].get<std::string>();
-  return "";
-}
 
 // `chat_template`: one text, or a list of {"name", "template"} of which "default" is meant.
 std::string TemplateText(const Json& value, const std::string& where) {
@@ -89,9 +159,7 @@ std::unique_ptr<ChatTemplate> ChatTemplate::LoadOrNull(const std::string& direct
     return nullptr;
   }
   Names tokens;
-  for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
-    if (std::string text = TokenText(config, key); !text.empty()) tokens.emplace_back(key, std::move(text));
-  }
+  for (auto& [key, text] : ReadSpecialTokens(directory)) tokens.emplace_back(key, text);
   try {
     return std::make_unique<Template>(std::move(source), std::move(tokens));
   } catch (const Error& e) {

@@ -24,7 +24,12 @@ class ChatTemplate {
   static std::unique_ptr<ChatTemplate> BuiltIn(const std::string& name);
 
   virtual ~ChatTemplate() = default;
-  virtual std::string Render(std::span<const Message> messages, bool add_generation_prompt) const = 0;
+  // What transformers' apply_chat_template makes of the same messages: each reaches the template with all that it says
+  // (common/trajectory.h). `columns_json`: the other columns of the row as one JSON object, or ""; of them the template sees
+  // `tools` (a list, or a text that holds one) and what `chat_template_kwargs` holds. kInvalidArgument for columns that are
+  // none, and for what the template refuses.
+  virtual std::string Render(std::span<const Message> messages, bool add_generation_prompt,
+                             std::string_view columns_json = {}) const = 0;
   virtual const std::string& source() const = 0;
 
  protected:

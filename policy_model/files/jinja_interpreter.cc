@@ -4,6 +4,7 @@
 #include <cmath>
 #include <ctime>
 #include <deque>
+#include <map>
 
 #include "common/error.h"
 #include "policy_model/files/jinja_filters.h"
@@ -41,6 +42,30 @@ struct Scope {
   }
 };
 
+// datetime.now().strftime(format): C's, but for microseconds, and without a time zone.
+std::string TimeText(const std::string& format) {
+  std::timespec now{};
+  std::timespec_get(&now, TIME_UTC);
+  std::tm local{};
+  localtime_r(&now.tv_sec, &local);
+  std::string for_c;
+  for (size_t i = 0; i < format.size(); ++i) {
+    const char next = i + 1 < format.size() ? format[i + 1] : '\0';
+    if (format[i] != '%' || (next != 'f' && next != 'z' && next != 'Z' && next != '%')) {
+      for_c += format[i];
+      continue;
+    }
+    ++i;
+    if (next == '%') for_c += "%%";
+    if (next == 'f') {
+      const std::string digits = std::to_string(now.tv_nsec / 1000);
+      for_c += std::string(6 - digits.size(), '0') + digits;
+    }
+  }
+  char buffer[4096];
+  return std::string(buffer, std::strftime(buffer, sizeof buffer, for_c.c_str(), &local));
+}
+
 enum class Flow { kNormal, kBreak, kContinue };
 
 class Interpreter {
@@ -65,8 +90,10 @@ class Interpreter {
   void AddFunctions() {
     const auto add = [&](const char* name, std::function<Value(const Arguments&)> f) { root_.Set(name, Value::MakeFunction(name, std::move(f))); };
     add("raise_exception", [](const Arguments& a) -> Value {
-      throw Error(ErrorCode::kInvalidArgument, "the chat template refuses these messages: " +
-                                                   (!a.positional.empty() && a.positional[0].is_text() ? a.positional[0].text() : "(no reason)"));
+      a.Check("raise_exception", "message");
+      const Value* message = a.Get(0, "message");
+      throw Error(ErrorCode::kInvalidArgument,
+                  "the chat template refuses these messages: " + (message != nullptr && message->is_text() ? message->text() : "(no reason)"));
     });
     add("namespace", [this](const Arguments& a) {
       auto dict = std::make_shared<Dict>();
@@ -93,7 +120,7 @@ class Interpreter {
       for (const Value& v : a.positional) {
         if (!v.is_int()) TemplateError("range() needs whole numbers");
       }
-      if (n < 1 || n > 3) TemplateError("range() takes one to three numbers");
+      if (n < 1 || n > 3 || !a.named.empty()) TemplateError("range() takes one to three numbers");
       const int64_t begin = n == 1 ? 0 : a.positional[0].as_int(), end = a.positional[n == 1 ? 0 : 1].as_int();
       const int64_t by = n == 3 ? a.positional[2].as_int() : 1;
       if (by == 0) TemplateError("range() with a step of 0");
@@ -107,12 +134,10 @@ class Interpreter {
       return Value::MakeList(std::move(out));
     });
     add("strftime_now", [](const Arguments& a) {
-      if (a.positional.size() != 1 || !a.positional[0].is_text() || a.positional[0].text().size() > 200) TemplateError("strftime_now() takes one short format");
-      const std::time_t now = std::time(nullptr);
-      std::tm local{};
-      localtime_r(&now, &local);
-      char buffer[4096];
-      return Value::Text(std::string(buffer, std::strftime(buffer, sizeof buffer, a.positional[0].text().c_str(), &local)));
+      a.Check("strftime_now", "format");
+      const Value* format = a.Get(0, "format");
+      if (format == nullptr || !format->is_text() || format->text().size() > 200) TemplateError("strftime_now() takes one short format");
+      return Value::Text(TimeText(format->text()));
     });
   }
 
@@ -227,23 +252,47 @@ class Interpreter {
       return;
     }
     const auto n = static_cast<int64_t>(items.size());
+    const auto seen = std::make_shared<Value>();  // by loop.changed()
     for (int64_t i = 0; i < n; ++i) {
       limits_.Spend(12);
       auto loop = std::make_shared<Dict>();
-      loop->items = {{"index", Value::Int(i + 1)}, {"index0", Value::Int(i)}, {"revindex", Value::Int(n - i)},
-                     {"revindex0", Value::Int(n - i - 1)}, {"first", Value::Bool(i == 0)}, {"last", Value::Bool(i == n - 1)},
-                     {"length", Value::Int(n)}};
-      if (i > 0) loop->items.emplace_back("previtem", items[static_cast<size_t>(i - 1)]);
-      if (i + 1 < n) loop->items.emplace_back("nextitem", items[static_cast<size_t>(i + 1)]);
-      loop->items.emplace_back("cycle", Value::MakeFunction("cycle", [i](const Arguments& a) {
+      const auto say = [&](const char* name, Value v) { loop->items.emplace_back(LoopName(name), std::move(v)); };
+      say("index", Value::Int(i + 1)), say("index0", Value::Int(i));
+      say("revindex", Value::Int(n - i)), say("revindex0", Value::Int(n - i - 1));
+      say("first", Value::Bool(i == 0)), say("last", Value::Bool(i == n - 1)), say("length", Value::Int(n));
+      say("depth", Value::Int(1)), say("depth0", Value::Int(0));  // of recursive loops, which are refused
+      if (i > 0) say("previtem", items[static_cast<size_t>(i - 1)]);
+      if (i + 1 < n) say("nextitem", items[static_cast<size_t>(i + 1)]);
+      say("cycle", Value::MakeFunction("cycle", [i](const Arguments& a) {
+        a.Check("loop.cycle", "...");
         if (a.positional.empty()) TemplateError("loop.cycle() needs values");
         return a.positional[static_cast<size_t>(i) % a.positional.size()];
+      }));
+      say("changed", Value::MakeFunction("changed", [this, seen](const Arguments& a) {
+        a.Check("loop.changed", "...");
+        Value now = Value::MakeList(a.positional, /*tuple=*/true);
+        if (!seen->is_undefined() && Equal(*seen, now, limits_)) return Value::Bool(false);
+        *seen = std::move(now);
+        return Value::Bool(true);
       }));
       Scope inner{&scope, {}};
       inner.Set("loop", Value::MakeDict(std::move(loop)));
       Assign(s.targets, items[static_cast<size_t>(i)], inner);
       if (Execute(s.body, inner) == Flow::kBreak) break;
     }
+  }
+
+  // Names that every turn of every loop has, as values: made once.
+  static const Value& LoopName(std::string_view name) {
+    static const std::map<std::string, Value, std::less<>> kNames = [] {
+      std::map<std::string, Value, std::less<>> names;
+      for (const char* n : {"index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "previtem",
+                            "nextitem", "cycle", "changed"}) {
+        names.emplace(n, Value::Text(n));
+      }
+      return names;
+    }();
+    return kNames.find(name)->second;
   }
 
   void DefineMacro(const Statement& s, Scope& scope) {
@@ -314,9 +363,9 @@ class Interpreter {
       case ExpressionType::kDict: {
         auto dict = std::make_shared<Dict>();
         for (size_t i = 0; i + 1 < e.children.size(); i += 2) {
-          const Value key = Evaluate(*e.children[i], scope);
+          Value key = Evaluate(*e.children[i], scope);
           limits_.Spend(static_cast<int64_t>(dict->items.size()));
-          dict->Set(key.is_text() ? key.text() : ToText(key, limits_), Evaluate(*e.children[i + 1], scope));
+          dict->Set(std::move(key), Evaluate(*e.children[i + 1], scope));
         }
         return Value::MakeDict(std::move(dict));
       }

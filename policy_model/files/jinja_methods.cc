@@ -69,13 +69,14 @@ std::string TitleText(std::string_view text) {
   return out;
 }
 
-const std::string& TextArgument(const Arguments& a, size_t i, const std::string& method) {
-  if (i >= a.positional.size() || !a.positional[i].is_text()) TemplateError(method + "() needs a string");
-  return a.positional[i].text();
+const std::string& TextArgument(const Arguments& a, size_t i, std::string_view name, const std::string& method) {
+  const Value* v = a.Get(i, name);
+  if (v == nullptr || !v->is_text()) TemplateError(method + "() needs a string");
+  return v->text();
 }
 int64_t IntArgument(const Arguments& a, size_t i, std::string_view name, int64_t otherwise) {
   const Value* v = a.Get(i, name);
-  if (v == nullptr) return otherwise;
+  if (v == nullptr || v->is_none()) return otherwise;
   if (!v->is_int() && !v->is_bool()) TemplateError(std::string(name) + " has to be a whole number");
   return v->as_int();
 }
@@ -134,20 +135,17 @@ std::vector<Value> SplitText(std::string_view text, const Value* separator, int6
   return out;
 }
 
-std::vector<Value> SplitLines(std::string_view text, Limits& limits) {
-  std::vector<Value> out;
-  while (!text.empty()) {
-    limits.Spend();
-    size_t end = text.find_first_of("\n\r");
-    if (end == std::string_view::npos) end = text.size();
-    out.push_back(Value::Text(std::string(text.substr(0, end))));
-    const size_t eol = end == text.size() ? 0 : text.substr(end).starts_with("\r\n") ? 2 : 1;
-    text.remove_prefix(end + eol);
-  }
-  return out;
+// Bytes of the line end at `at`; 0 for none.
+size_t LineEndBytes(std::string_view text, size_t at) {
+  const std::string_view rest = text.substr(at);
+  const char c = rest[0];
+  if (rest.starts_with("\r\n")) return 2;
+  if ((c >= '\n' && c <= '\r') || (c >= '\x1c' && c <= '\x1e')) return 1;
+  if (rest.starts_with("\u0085")) return 2;
+  return rest.starts_with("\u2028") || rest.starts_with("\u2029") ? 3 : 0;
 }
 
-bool StartsOrEnds(const std::string& text, const Value& what, bool starts, const std::string& method) {
+bool StartsOrEnds(std::string_view text, const Value& what, bool starts, const std::string& method) {
   if (what.is_list()) {
     for (const Value& v : what.list().items) {
       if (StartsOrEnds(text, v, starts, method)) return true;
@@ -158,6 +156,27 @@ bool StartsOrEnds(const std::string& text, const Value& what, bool starts, const
   return starts ? text.starts_with(what.text()) : text.ends_with(what.text());
 }
 
+// What text[start:end] is, with the arguments of those numbers; `offset`: characters before it.
+std::string_view Part(std::string_view text, const Arguments& a, size_t first, int64_t& offset) {
+  offset = 0;
+  if (a.Get(first, "start") == nullptr && a.Get(first + 1, "end") == nullptr) return text;
+  const auto size = static_cast<int64_t>(CountCharacters(text));
+  const auto clamp = [&](int64_t at) { return std::clamp<int64_t>(at < 0 ? at + size : at, 0, size); };
+  const int64_t start = IntArgument(a, first, "start", 0), begin = clamp(start), end = clamp(IntArgument(a, first + 1, "end", size));
+  if (begin > end || start > size) {
+    offset = -1;  // nothing is found there, not even ""
+    return {};
+  }
+  size_t from = 0, to = 0;
+  for (int64_t i = 0; i < end; ++i) {
+    if (i == begin) from = to;
+    to += CharacterBytes(text, to);
+  }
+  if (begin == end) from = to;
+  offset = begin;
+  return text.substr(from, to - from);
+}
+
 template <class Predicate>
 bool All(const std::string& text, Predicate p) {
   for (char c : text) {
@@ -166,93 +185,129 @@ bool All(const std::string& text, Predicate p) {
   return !text.empty();
 }
 
-using TextMethod = Value (*)(const std::string& text, const Arguments& a, const std::string& name, Limits& limits);
+struct TextMethod {
+  const char* parameters;  // as Arguments::Check takes them
+  Value (*call)(const std::string& text, const Arguments& a, const std::string& name, Limits& limits);
+};
+
+Value Strip(const std::string& t, const Arguments& a, const std::string& name, Limits&) {
+  const Value* given = a.Get(0, "chars");
+  const std::string* characters = given == nullptr || given->is_none() ? nullptr : &TextArgument(a, 0, "chars", name);
+  return Value::Text(StripText(t, characters, name != "rstrip", name != "lstrip"));
+}
+Value Split(const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
+  return Value::MakeList(SplitText(t, a.Get(0, "sep"), IntArgument(a, 1, "maxsplit", -1), name == "rsplit", limits));
+}
+Value Partition(const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
+  const std::string& what = TextArgument(a, 0, "sep", name);
+  if (what.empty()) TemplateError(name + "() needs a separator that is not empty");
+  limits.SpendText(t.size());
+  const bool right = name == "rpartition";
+  const size_t at = right ? t.rfind(what) : t.find(what);
+  std::string before = t, between, after;
+  if (at != std::string::npos) {
+    before = t.substr(0, at);
+    between = what;
+    after = t.substr(at + what.size());
+  } else if (right) {
+    std::swap(before, after);
+  }
+  return Value::MakeList({Value::Text(std::move(before)), Value::Text(std::move(between)), Value::Text(std::move(after))}, true);
+}
+Value Starts(const std::string& t, const Arguments& a, const std::string& name, Limits&) {
+  const Value* what = a.Get(0, "prefix");
+  if (what == nullptr) TemplateError(name + "() needs a string");
+  int64_t offset = 0;
+  const std::string_view part = Part(t, a, 1, offset);
+  return Value::Bool(offset >= 0 && StartsOrEnds(part, *what, name == "startswith", name));
+}
+Value Find(const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
+  limits.SpendText(t.size());
+  const std::string& what = TextArgument(a, 0, "sub", name);
+  int64_t offset = 0;
+  const std::string_view part = Part(t, a, 1, offset);
+  const bool right = name == "rfind" || name == "rindex";
+  const size_t at = offset < 0 ? std::string_view::npos : right ? part.rfind(what) : part.find(what);
+  if (at != std::string_view::npos) return Value::Int(offset + static_cast<int64_t>(CountCharacters(part.substr(0, at))));
+  if (name == "index" || name == "rindex") TemplateError(name + "(): the text is not in the string");
+  return Value::Int(-1);
+}
+Value Count(const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
+  const std::string& what = TextArgument(a, 0, "sub", name);
+  limits.SpendText(t.size());
+  int64_t offset = 0, n = 0;
+  const std::string_view part = Part(t, a, 1, offset);
+  if (offset < 0) return Value::Int(0);
+  if (what.empty()) return Value::Int(static_cast<int64_t>(CountCharacters(part)) + 1);
+  for (size_t at = 0; (at = part.find(what, at)) != std::string_view::npos; at += what.size()) ++n;
+  return Value::Int(n);
+}
+Value Remove(const std::string& t, const Arguments& a, const std::string& name, Limits&) {
+  const std::string& what = TextArgument(a, 0, "prefix", name);
+  if (name == "removeprefix") return Value::Text(t.starts_with(what) ? t.substr(what.size()) : t);
+  return Value::Text(t.ends_with(what) ? t.substr(0, t.size() - what.size()) : t);
+}
+Value JoinList(const std::string& t, const Arguments& a, const std::string&, Limits& limits) {
+  const Value* list = a.Get(0, "iterable");
+  if (list == nullptr) TemplateError("join() takes one list");
+  std::string out;
+  bool first = true;
+  for (const Value& v : Iterate(*list, limits)) {
+    if (!v.is_text()) TemplateError(std::string("join() of a ") + v.TypeName() + " where strings are needed");
+    if (!first) out += t;
+    out += v.text();
+    limits.SpendText(t.size() + v.text().size());
+    first = false;
+  }
+  return Value::Text(std::move(out));
+}
 
 const std::map<std::string, TextMethod, std::less<>>& TextMethods() {
-  static const TextMethod strip = [](const std::string& t, const Arguments& a, const std::string& name, Limits&) {
-    const std::string* characters = a.positional.empty() || a.positional[0].is_none() ? nullptr : &TextArgument(a, 0, name);
-    return Value::Text(StripText(t, characters, name != "rstrip", name != "lstrip"));
-  };
-  static const TextMethod split = [](const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
-    return Value::MakeList(SplitText(t, a.Get(0, "sep"), IntArgument(a, 1, "maxsplit", -1), name == "rsplit", limits));
-  };
-  static const TextMethod starts = [](const std::string& t, const Arguments& a, const std::string& name, Limits&) {
-    if (a.positional.size() != 1) TemplateError(name + "() takes one argument here");
-    return Value::Bool(StartsOrEnds(t, a.positional[0], name == "startswith", name));
-  };
-  static const TextMethod find = [](const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
-    limits.SpendText(t.size());
-    const std::string& what = TextArgument(a, 0, name);
-    const size_t at = name == "find" ? t.find(what) : t.rfind(what);
-    if (at == std::string::npos) return Value::Int(-1);
-    return Value::Int(static_cast<int64_t>(CountCharacters(std::string_view(t).substr(0, at))));
-  };
-  static const TextMethod remove = [](const std::string& t, const Arguments& a, const std::string& name, Limits&) {
-    const std::string& what = TextArgument(a, 0, name);
-    if (name == "removeprefix") return Value::Text(t.starts_with(what) ? t.substr(what.size()) : t);
-    return Value::Text(t.ends_with(what) ? t.substr(0, t.size() - what.size()) : t);
-  };
   static const std::map<std::string, TextMethod, std::less<>> methods = {
-      {"strip", strip}, {"lstrip", strip}, {"rstrip", strip},
-      {"split", split}, {"rsplit", split},
-      {"startswith", starts}, {"endswith", starts},
-      {"find", find}, {"rfind", find},
-      {"removeprefix", remove}, {"removesuffix", remove},
-      {"upper", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(UpperText(t)); }},
-      {"lower", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(LowerText(t)); }},
-      {"title", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(TitleText(t)); }},
-      {"capitalize", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(CapitalizeText(t)); }},
-      {"splitlines", [](const std::string& t, const Arguments&, const std::string&, Limits& limits) {
-         return Value::MakeList(SplitLines(t, limits));
-       }},
-      {"replace", [](const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
-         return Value::Text(ReplaceText(t, TextArgument(a, 0, name), TextArgument(a, 1, name), IntArgument(a, 2, "count", -1), limits));
-       }},
-      {"count", [](const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
-         const std::string& what = TextArgument(a, 0, name);
-         limits.SpendText(t.size());
-         if (what.empty()) return Value::Int(static_cast<int64_t>(CountCharacters(t)) + 1);
-         int64_t n = 0;
-         for (size_t at = 0; (at = t.find(what, at)) != std::string::npos; at += what.size()) ++n;
-         return Value::Int(n);
-       }},
-      {"join", [](const std::string& t, const Arguments& a, const std::string&, Limits& limits) {
-         if (a.positional.size() != 1) TemplateError("join() takes one list");
-         std::string out;
-         bool first = true;
-         for (const Value& v : Iterate(a.positional[0], limits)) {
-           if (!v.is_text()) TemplateError(std::string("join() of a ") + v.TypeName() + " where strings are needed");
-           if (!first) out += t;
-           out += v.text();
-           limits.SpendText(t.size() + v.text().size());
-           first = false;
-         }
-         return Value::Text(std::move(out));
-       }},
-      {"isdigit", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
+      {"strip", {"chars", Strip}}, {"lstrip", {"chars", Strip}}, {"rstrip", {"chars", Strip}},
+      {"split", {"sep maxsplit", Split}}, {"rsplit", {"sep maxsplit", Split}},
+      {"partition", {"sep", Partition}}, {"rpartition", {"sep", Partition}},
+      {"startswith", {"prefix start end", Starts}}, {"endswith", {"prefix start end", Starts}},
+      {"find", {"sub start end", Find}}, {"rfind", {"sub start end", Find}},
+      {"index", {"sub start end", Find}}, {"rindex", {"sub start end", Find}}, {"count", {"sub start end", Count}},
+      {"removeprefix", {"prefix", Remove}}, {"removesuffix", {"prefix", Remove}},
+      {"join", {"iterable", JoinList}},
+      {"upper", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(UpperText(t)); }}},
+      {"lower", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(LowerText(t)); }}},
+      {"title", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(TitleText(t)); }}},
+      {"capitalize", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(CapitalizeText(t)); }}},
+      {"splitlines", {"keepends", [](const std::string& t, const Arguments& a, const std::string&, Limits& limits) {
+         const Value* keep = a.Get(0, "keepends");
+         return Value::MakeList(SplitLines(t, keep != nullptr && keep->Truth(), limits));
+       }}},
+      {"replace", {"old new count", [](const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
+         return Value::Text(ReplaceText(t, TextArgument(a, 0, "old", name), TextArgument(a, 1, "new", name), IntArgument(a, 2, "count", -1), limits));
+       }}},
+      {"isdigit", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
          return Value::Bool(All(t, [](char c) { return c >= '0' && c <= '9'; }));
-       }},
-      {"isspace", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
+       }}},
+      {"isspace", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
          return Value::Bool(!t.empty() && StripLeft(t).empty());
-       }},
-      {"isupper", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
+       }}},
+      {"isupper", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
          return Value::Bool(UpperText(t) == t && LowerText(t) != t);
-       }},
-      {"islower", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
+       }}},
+      {"islower", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
          return Value::Bool(LowerText(t) == t && UpperText(t) != t);
-       }},
+       }}},
   };
   return methods;
 }
 
 Value DictMethod(const Value& target, std::string_view name, Limits& limits) {
   const auto pairs = [target, &limits](int what) {
-    return [target, &limits, what](const Arguments&) {
+    return [target, &limits, what](const Arguments& a) {
+      a.Check(what == 0 ? "items" : what == 1 ? "keys" : "values", "");
       std::vector<Value> out;
       limits.Spend(static_cast<int64_t>(target.dict().items.size()));
       for (const auto& [key, value] : target.dict().items) {
-        if (what == 0) out.push_back(Value::MakeList({Value::Text(key), value}, true));
-        else out.push_back(what == 1 ? Value::Text(key) : value);
+        if (what == 0) out.push_back(Value::MakeList({key, value}, true));
+        else out.push_back(what == 1 ? key : value);
       }
       return Value::MakeList(std::move(out));
     };
@@ -262,13 +317,19 @@ Value DictMethod(const Value& target, std::string_view name, Limits& limits) {
   if (name == "values") return Value::MakeFunction("values", pairs(2));
   if (name == "get") {
     return Value::MakeFunction("get", [target, &limits](const Arguments& a) {
-      const Value* key = a.Get(0, "key");
-      if (key == nullptr) TemplateError("get() needs a key");
+      if (a.positional.empty() || a.positional.size() > 2 || !a.named.empty()) TemplateError("get() takes a key and what to give without it");
+      const Value* key = &a.positional[0];
       limits.Spend(static_cast<int64_t>(target.dict().items.size()));
-      const Value* found = key->is_text() ? target.dict().Find(key->text()) : nullptr;
+      const Value* found = target.dict().Find(*key);
       if (found != nullptr) return *found;
-      const Value* otherwise = a.Get(1, "default");
+      const Value* otherwise = a.Get(1, "");
       return otherwise != nullptr ? *otherwise : Value::MakeNone();
+    });
+  }
+  if (name == "copy") {  // only namespaces can be changed, so that the mapping itself is one
+    return Value::MakeFunction("copy", [target](const Arguments& a) {
+      a.Check("copy", "");
+      return target;
     });
   }
   return Value::MakeUndefined(std::string(name));
@@ -281,13 +342,14 @@ Value Method(const Value& target, std::string_view name, Limits& limits) {
     const TextMethod method = found->second;
     return Value::MakeFunction(found->first, [target, method, name = found->first, &limits](const Arguments& a) {
       limits.SpendText(target.text().size());
-      return method(target.text(), a, name, limits);
+      a.Check(name, method.parameters);
+      return method.call(target.text(), a, name, limits);
     });
   }
   if (target.is_dict() && !target.dict().is_namespace) return DictMethod(target, name, limits);
   if (target.is_list() && (name == "index" || name == "count")) {
     return Value::MakeFunction(std::string(name), [target, count = name == "count", &limits](const Arguments& a) {
-      if (a.positional.size() != 1) TemplateError("index() and count() take one value");
+      if (a.positional.size() != 1 || !a.named.empty()) TemplateError("index() and count() take one value");
       int64_t n = 0;
       const auto& items = target.list().items;
       for (size_t i = 0; i < items.size(); ++i) {
@@ -322,10 +384,9 @@ Value Item(const Value& target, const Value& key, Limits& limits) {
   limits.Spend();
   if (target.is_undefined()) TemplateError("'" + target.undefined_name() + "' is undefined, so it has no items");
   if (target.is_dict()) {
-    if (!key.is_text()) return Value::MakeUndefined("item");
     limits.Spend(static_cast<int64_t>(target.dict().items.size()));
-    if (const Value* found = target.dict().Find(key.text())) return *found;
-    return Method(target, key.text(), limits);
+    if (const Value* found = target.dict().Find(key)) return *found;
+    return key.is_text() ? Method(target, key.text(), limits) : Value::MakeUndefined("item");
   }
   if (key.is_text()) return Method(target, key.text(), limits);
   if ((target.is_list() || target.is_text()) && (key.is_int() || key.is_bool())) {
@@ -342,7 +403,7 @@ Value Item(const Value& target, const Value& key, Limits& limits) {
   return Value::MakeUndefined("item");
 }
 
-Value LookUpPath(const Value& target, std::string_view path, Limits& limits) {
+Value LookUpPath(const Value& target, std::string_view path, Limits& limits, const Value* otherwise) {
   Value v = target;
   for (;;) {
     const size_t dot = path.find('.');
@@ -351,6 +412,7 @@ Value LookUpPath(const Value& target, std::string_view path, Limits& limits) {
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
     const bool number = error == std::errc() && end == part.data() + part.size() && part[0] != '-';
     v = Item(v, number ? Value::Int(index) : Value::Text(std::string(part)), limits);
+    if (v.is_undefined() && otherwise != nullptr) v = *otherwise;
     if (dot == std::string_view::npos) return v;
     path.remove_prefix(dot + 1);
   }
@@ -386,6 +448,18 @@ Value Slice(const Value& target, const Value* begin, const Value* end, const Val
   std::string text;
   for (const Value& v : out) text += v.text();
   return Value::Text(std::move(text));
+}
+
+std::vector<Value> SplitLines(std::string_view text, bool keep_ends, Limits& limits) {
+  std::vector<Value> out;
+  while (!text.empty()) {
+    limits.Spend();
+    size_t end = 0, eol = 0;
+    while (end < text.size() && (eol = LineEndBytes(text, end)) == 0) ++end;
+    out.push_back(Value::Text(std::string(text.substr(0, end + (keep_ends ? eol : 0)))));
+    text.remove_prefix(end + eol);
+  }
+  return out;
 }
 
 std::string UpperText(std::string_view text) { return ChangeCase(text, true); }

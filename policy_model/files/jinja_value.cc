@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "common/error.h"
+#include "policy_model/files/unicode.h"
 
 namespace plumb::policy_model::jinja {
 namespace {
@@ -47,9 +48,26 @@ std::string QuotedRepr(std::string_view text) {
   return out + quote;
 }
 
-std::string QuotedJson(std::string_view text) {
+void AppendUnit(std::string& out, uint32_t unit) {
+  char hex[16];
+  std::snprintf(hex, sizeof hex, "\\u%04x", unit);
+  out += hex;
+}
+
+// \uXXXX for the character at `at`, with a pair of surrogates where it needs one; bytes that are none stand for U+FFFD.
+void AppendEscaped(std::string& out, std::string_view text, size_t at, size_t bytes) {
+  const Character c = DecodeUtf8(text.substr(at, bytes), 0);
+  const uint32_t code = c.code == kNotACharacter ? 0xFFFD : static_cast<uint32_t>(c.code);
+  if (code < 0x10000) return AppendUnit(out, code);
+  AppendUnit(out, 0xD800 + ((code - 0x10000) >> 10));
+  AppendUnit(out, 0xDC00 + ((code - 0x10000) & 0x3FF));
+}
+
+std::string QuotedJson(std::string_view text, bool ensure_ascii) {
   std::string out = "\"";
-  for (char c : text) {
+  for (size_t at = 0; at < text.size();) {
+    const char c = text[at];
+    const size_t bytes = static_cast<unsigned char>(c) < 0x80 ? 1 : CharacterBytes(text, at);
     switch (c) {
       case '"': out += "\\\""; break;
       case '\\': out += "\\\\"; break;
@@ -60,36 +78,59 @@ std::string QuotedJson(std::string_view text) {
       case '\f': out += "\\f"; break;
       default:
         if (static_cast<unsigned char>(c) < 0x20) {
-          char hex[8];
-          std::snprintf(hex, sizeof hex, "\\u%04x", static_cast<unsigned char>(c));
-          out += hex;
+          AppendUnit(out, static_cast<unsigned char>(c));
+        } else if (ensure_ascii && static_cast<unsigned char>(c) >= 0x7F) {
+          AppendEscaped(out, text, at, bytes);
         } else {
-          out += c;
+          out += text.substr(at, bytes);
         }
     }
+    at += bytes;
   }
   return out + "\"";
+}
+
+// Whether two keys are one. Of equal hash and == in Python.
+bool SameKey(const Value& a, const Value& b) {
+  if (a.is_text()) return b.is_text() && a.text() == b.text();
+  if (a.is_number() && b.is_number()) {
+    return a.is_float() || b.is_float() ? a.as_float() == b.as_float() : a.as_int() == b.as_int();
+  }
+  return a.is_none() && b.is_none();
+}
+
+std::string JsonKey(const Value& key, bool ensure_ascii, Limits& limits) {
+  if (key.is_text()) return QuotedJson(key.text(), ensure_ascii);
+  return "\"" + ToJson(key, {}, limits) + "\"";  // true, null, 1, 1.5
 }
 
 }  // namespace
 
 const Value* Dict::Find(std::string_view key) const {
   for (const auto& [k, v] : items) {
-    if (k == key) return &v;
+    if (k.is_text() && k.text() == key) return &v;
   }
   return nullptr;
 }
-void Dict::Set(const std::string& key, Value value) {
+const Value* Dict::Find(const Value& key) const {
+  for (const auto& [k, v] : items) {
+    if (SameKey(k, key)) return &v;
+  }
+  return nullptr;
+}
+void Dict::Set(Value key, Value value) {
+  if (!key.is_text() && !key.is_number() && !key.is_none()) Fail(std::string("a ") + key.TypeName() + " cannot be the key of a mapping");
   depth = std::max(depth, value.Depth() + 1);
   CheckDepth(depth);
   for (auto& [k, v] : items) {
-    if (k == key) {
+    if (SameKey(k, key)) {
       v = std::move(value);
       return;
     }
   }
-  items.emplace_back(key, std::move(value));
+  items.emplace_back(std::move(key), std::move(value));
 }
+void Dict::Set(const std::string& key, Value value) { Set(Value::Text(key), std::move(value)); }
 
 const Value* Arguments::Named(std::string_view name) const {
   for (const auto& [n, v] : named) {
@@ -99,6 +140,31 @@ const Value* Arguments::Named(std::string_view name) const {
 }
 const Value* Arguments::Get(size_t i, std::string_view name) const {
   return i < positional.size() ? &positional[i] : Named(name);
+}
+
+void Arguments::Check(std::string_view function, std::string_view parameters) const {
+  std::vector<std::string_view> names;
+  bool any_position = false, any_name = false;
+  for (std::string_view rest = parameters; !rest.empty();) {
+    const size_t end = std::min(rest.find(' '), rest.size());
+    const std::string_view name = rest.substr(0, end);
+    any_position |= name == "...";
+    any_name |= name == "**";
+    if (name != "..." && name != "**") names.push_back(name);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+  }
+  const std::string called = std::string(function) + "()";
+  if (positional.size() > names.size() && !any_position) {
+    Fail(called + (names.empty() ? " takes no arguments" : " takes at most " + std::to_string(names.size()) + " arguments") + " here, not " +
+         std::to_string(positional.size()));
+  }
+  for (const auto& [name, value] : named) {
+    const auto found = std::find(names.begin(), names.end(), name);
+    if (found == names.end() && !any_name) Fail(called + " has no argument '" + name + "' here");
+    if (found != names.end() && static_cast<size_t>(found - names.begin()) < positional.size()) {
+      Fail(called + " is given its argument '" + name + "' twice");
+    }
+  }
 }
 
 Value Value::MakeUndefined(std::string name) { return Value(Data(Undefined{std::move(name)})); }
@@ -200,7 +266,7 @@ bool Contains(const Value& hay, const Value& needle, Limits& limits) {
   }
   if (hay.is_dict()) {
     limits.Spend(static_cast<int64_t>(hay.dict().items.size()));
-    return needle.is_text() && hay.dict().Find(needle.text()) != nullptr;
+    return hay.dict().Find(needle) != nullptr;
   }
   if (hay.is_undefined()) return false;
   Fail(std::string("'in' needs a string, list or mapping on its right, not a ") + hay.TypeName());
@@ -234,7 +300,7 @@ std::string ToRepr(const Value& v, Limits& limits, int depth) {
   }
   if (v.is_dict()) {
     for (const auto& [key, value] : v.dict().items) {
-      out += (out.empty() ? "" : ", ") + QuotedRepr(key) + ": " + ToRepr(value, limits, depth + 1);
+      out += (out.empty() ? "" : ", ") + ToRepr(key, limits, depth + 1) + ": " + ToRepr(value, limits, depth + 1);
     }
     limits.SpendText(out.size());
     return "{" + out + "}";
@@ -242,7 +308,7 @@ std::string ToRepr(const Value& v, Limits& limits, int depth) {
   return "<function " + v.function().name + ">";
 }
 
-std::string ToJson(const Value& v, int indent, Limits& limits, int depth) {
+std::string ToJson(const Value& v, const JsonStyle& style, Limits& limits, int depth) {
   limits.Spend();
   CheckDepth(depth);
   if (v.is_none()) return "null";
@@ -255,22 +321,33 @@ std::string ToJson(const Value& v, int indent, Limits& limits, int depth) {
   }
   if (v.is_text()) {
     limits.SpendText(v.text().size());
-    return QuotedJson(v.text());
+    return QuotedJson(v.text(), style.ensure_ascii);
   }
-  const std::string separator = indent < 0 ? ", " : ",";
-  const std::string line = indent < 0 ? "" : "\n" + std::string(static_cast<size_t>(indent * (depth + 1)), ' ');
-  const std::string last = indent < 0 ? "" : "\n" + std::string(static_cast<size_t>(indent * depth), ' ');
-  std::string out;
-  const auto add = [&](const std::string& item) { out += (out.empty() ? "" : separator) + line + item; };
+  std::string line, last, out;
+  if (style.indent) {
+    line = last = "\n";
+    for (int i = 0; i < depth; ++i) last += *style.indent;
+    line = last + *style.indent;
+  }
+  bool first = true;
+  const auto add = [&](const std::string& item) {
+    out += (first ? "" : style.item_separator) + line + item;
+    limits.SpendText(item.size() + line.size());
+    first = false;
+  };
   if (v.is_list()) {
-    for (const Value& item : v.list().items) add(ToJson(item, indent, limits, depth + 1));
-    limits.SpendText(out.size());
-    return out.empty() ? "[]" : "[" + out + last + "]";
+    for (const Value& item : v.list().items) add(ToJson(item, style, limits, depth + 1));
+    return first ? "[]" : "[" + out + last + "]";
   }
   if (v.is_dict()) {
-    for (const auto& [key, value] : v.dict().items) add(QuotedJson(key) + ": " + ToJson(value, indent, limits, depth + 1));
-    limits.SpendText(out.size());
-    return out.empty() ? "{}" : "{" + out + last + "}";
+    auto items = v.dict().items;
+    if (style.sort_keys) {
+      std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) { return Less(a.first, b.first, limits); });
+    }
+    for (const auto& [key, value] : items) {
+      add(JsonKey(key, style.ensure_ascii, limits) + style.key_separator + ToJson(value, style, limits, depth + 1));
+    }
+    return first ? "{}" : "{" + out + last + "}";
   }
   Fail(std::string("tojson cannot write a value that is ") + v.TypeName() +
        (v.is_undefined() ? " ('" + v.undefined_name() + "')" : ""));
@@ -284,7 +361,7 @@ std::vector<Value> Iterate(const Value& v, Limits& limits) {
   }
   if (v.is_dict() && !v.dict().is_namespace) {
     limits.Spend(static_cast<int64_t>(v.dict().items.size()));
-    for (const auto& item : v.dict().items) out.push_back(Value::Text(item.first));
+    for (const auto& item : v.dict().items) out.push_back(item.first);
     return out;
   }
   if (v.is_text()) {

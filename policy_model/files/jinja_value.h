@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -27,12 +28,14 @@ struct List {
   bool tuple = false;  // printed with round brackets
   int depth = 1;       // 1 + that of the deepest item
 };
-// Insertion-ordered; keys are texts (what messages, tools and namespaces have).
+// Insertion-ordered; keys are texts, numbers, booleans and none, of which 1, 1.0 and true are one, as in Python.
 struct Dict {
-  std::vector<std::pair<std::string, Value>> items;
+  std::vector<std::pair<Value, Value>> items;
   bool is_namespace = false;  // only these may be assigned to
   int depth = 1;
   const Value* Find(std::string_view key) const;
+  const Value* Find(const Value& key) const;
+  void Set(Value key, Value value);
   void Set(const std::string& key, Value value);
 };
 // Arguments of a call: by position and by name.
@@ -42,6 +45,9 @@ struct Arguments {
   const Value* Named(std::string_view name) const;
   // The i-th positional argument or the one of that name; nullptr when absent.
   const Value* Get(size_t i, std::string_view name) const;
+  // Throws for what `parameters` ("width first blank") does not list, for too many and for one that is given twice. A last
+  // "..." takes any number by position, a last "**" any name.
+  void Check(std::string_view function, std::string_view parameters) const;
 };
 struct Function {
   std::string name;
@@ -118,8 +124,13 @@ bool Less(const Value& a, const Value& b, Limits& limits, int depth = 0);
 bool Contains(const Value& hay, const Value& needle, Limits& limits);
 std::string ToText(const Value& v, Limits& limits);              // str(v); "" for undefined
 std::string ToRepr(const Value& v, Limits& limits, int depth = 0);
-// json.dumps(v, ensure_ascii=False); indent < 0: on one line, with ", " and ": ".
-std::string ToJson(const Value& v, int indent, Limits& limits, int depth = 0);
+// The arguments of json.dumps. `indent`: of one level, as text; without it all stands on one line.
+struct JsonStyle {
+  std::optional<std::string> indent;
+  std::string item_separator = ", ", key_separator = ": ";
+  bool ensure_ascii = false, sort_keys = false;
+};
+std::string ToJson(const Value& v, const JsonStyle& style, Limits& limits, int depth = 0);
 // What `for` walks over: items of a list, keys of a dictionary, characters of a text.
 std::vector<Value> Iterate(const Value& v, Limits& limits);
 int64_t Length(const Value& v);

@@ -87,6 +87,12 @@ bool HasAnotherHead(const std::string& directory) {
 
 }  // namespace
 
+int32_t ModelShape::ScoredPosition(std::span<const int32_t> tokens) const {
+  size_t n = tokens.size();
+  while (n > 0 && tokens[n - 1] == pad_token) --n;
+  return n == 0 ? 0 : static_cast<int32_t>(n) - 1;
+}
+
 void Validate(const ModelShape& s, const std::string& where) {
   const auto positive = [&](const char* name, int64_t v) {
     if (v <= 0 || v > kMaxDimension) {

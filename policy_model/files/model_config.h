@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,9 @@ struct ModelShape {
 
   int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
+  // Where a model with a scalar head scores a sequence: at the last token that is not pad_token, as transformers does; the end
+  // token is none where a folder pads with it. The first of nothing but padding. REQUIRES: not empty.
+  int32_t ScoredPosition(std::span<const int32_t> tokens) const;
 };
 
 // Throws unless every dimension is positive, heads divide, head_dim is even, sizes do not overflow.

@@ -20,7 +20,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 constexpr size_t kMaxFileBytes = size_t{256} << 20;
 constexpr int64_t kMaxId = int64_t{1} << 24;
-constexpr size_t kMaxAddedBytes = size_t{256} << 10;
 
 // The printable stand-ins of bytes in byte-level vocabularies: printable Latin-1 stands for itself, the other 68 bytes are
 // U+0100 and up, in order.
@@ -43,9 +42,7 @@ class BpeTokenizer : public Tokenizer {
     const Json& model = j["model"];
     const std::string type = model.contains("type") && model["type"].is_string() ? model["type"].get<std::string>() : "BPE";
     if (type != "BPE") Unsupported("a model of type '" + type + "'");
-    for (const char* key : {"byte_fallback", "fuse_unk"}) {
-      if (model.contains(key) && model[key].is_boolean() && model[key].get<bool>()) Unsupported(std::string("model.") + key);
-    }
+    if (Flag(model, "byte_fallback")) Unsupported("model.byte_fallback");
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       if (model.contains(key) && model[key].is_string() && !model[key].get<std::string>().empty()) {
         Unsupported(std::string("model.") + key);
@@ -54,10 +51,9 @@ class BpeTokenizer : public Tokenizer {
     if (model.contains("dropout") && model["dropout"].is_number() && model["dropout"].get<double>() > 0) Unsupported("model.dropout");
     pre_ = PreTokenizer::FromJson(j.value("pre_tokenizer", Json()), where_);
     ReadNormalizer(j.value("normalizer", Json()));
-    const bool ignore_merges =
-        model.contains("ignore_merges") && model["ignore_merges"].is_boolean() && model["ignore_merges"].get<bool>();
-    pairs_ = std::make_unique<BytePairs>(pre_.byte_level, ignore_merges);
+    pairs_ = std::make_unique<BytePairs>(pre_.byte_level, Flag(model, "ignore_merges"));
     ReadVocabulary(model);
+    ReadUnknown(model);
     ReadMerges(model);
     ReadAdded(j.value("added_tokens", Json::array()));
   }
@@ -137,11 +133,18 @@ class BpeTokenizer : public Tokenizer {
     return true;
   }
 
+  static bool Flag(const Json& j, const char* key) { return j.contains(key) && j[key].is_boolean() && j[key].get<bool>(); }
+
   void ReadNormalizer(const Json& j) {
     if (j.is_null()) return;
     const std::string type = j.is_object() && j.contains("type") && j["type"].is_string() ? j["type"].get<std::string>() : "?";
+    if (type == "Sequence") {
+      if (!j.contains("normalizers") || !j["normalizers"].is_array()) Corrupt("normalizer: a Sequence without normalizers");
+      for (const Json& step : j["normalizers"]) ReadNormalizer(step);
+      return;
+    }
     if (type != "NFC") Unsupported("normalizer '" + type + "'");
-    nfc_ = true;
+    nfc_ = true;  // once or several times is the same
   }
   std::string Normalized(std::string_view text) const { return nfc_ ? ComposeNfc(text) : std::string(text); }
 
@@ -161,8 +164,24 @@ class BpeTokenizer : public Tokenizer {
         pairs_->AddToken(std::move(bytes), id, where_);
       } else {
         Put(id, token);  // an added token whose text also stands in the vocabulary: no merge makes it
+        not_bytes_.emplace(token, id);
       }
     }
+  }
+  // The id of an entry of model.vocab by its text there; -1 if none.
+  int32_t InVocabulary(const std::string& token) const {
+    std::string bytes;
+    if (Bytes(token, bytes)) return pairs_->Find(bytes);
+    const auto it = not_bytes_.find(token);
+    return it == not_bytes_.end() ? -1 : it->second;
+  }
+  void ReadUnknown(const Json& model) {
+    if (!model.contains("unk_token") || model["unk_token"].is_null()) return;
+    if (!model["unk_token"].is_string()) Corrupt("model.unk_token is no text");
+    const auto token = model["unk_token"].get<std::string>();
+    const int32_t id = InVocabulary(token);
+    if (id < 0) Corrupt("model.unk_token '" + token.substr(0, 100) + "' is not in the vocabulary");
+    pairs_->SetUnknown(id, Flag(model, "fuse_unk"));
   }
   void ReadMerges(const Json& model) {
     if (!model.contains("merges") || !model["merges"].is_array()) Corrupt("model.merges is not a list");
@@ -185,29 +204,62 @@ class BpeTokenizer : public Tokenizer {
       pairs_->AddMerge(left, right, where_);
     }
   }
+  // A token of the vocabulary keeps the id that it has there, whatever the list says; one that the list has twice is as the
+  // last entry says, under its first id. So do the reference's readers.
   void ReadAdded(const Json& list) {
     if (!list.is_array()) Corrupt("added_tokens is not a list");
-    const auto base = static_cast<int64_t>(tokens_.size());
-    size_t added_bytes = 0;
+    const auto farthest = static_cast<int64_t>(tokens_.size() + list.size()) + 65536;
+    const auto vocabulary = static_cast<int64_t>(tokens_.size());
+    struct Entry {
+      AddedToken token;
+      bool normalized = false;
+    };
+    std::unordered_map<std::string, Entry> entries;
+    std::unordered_map<int32_t, std::string> taken;
+    std::vector<std::string> order;
     for (const Json& t : list) {
       if (!t.is_object() || !t.contains("content") || !t["content"].is_string() || !t.contains("id")) {
         Corrupt("an added token has no content or id");
       }
       const auto content = t["content"].get<std::string>();
+      const std::string shown = content.substr(0, 100);
       if (content.empty()) Corrupt("an added token is empty");
-      added_bytes += content.size();  // each byte may cost a node of the trie
-      if (added_bytes > kMaxAddedBytes) Corrupt("added_tokens are longer than " + std::to_string(kMaxAddedBytes) + " bytes in all");
-      const int32_t id = IdOf(t["id"], content);
-      if (id > base + 65536) Corrupt("the added token '" + content + "' has an id far from the vocabulary: " + std::to_string(id));
-      for (const char* key : {"single_word", "lstrip", "rstrip"}) {
-        if (t.contains(key) && t[key].is_boolean() && t[key].get<bool>()) Unsupported("an added token with " + std::string(key));
+      if (content.size() > kMaxAddedTokenBytes) {
+        Corrupt("the added token '" + shown + "...' is longer than " + std::to_string(kMaxAddedTokenBytes) + " bytes");
       }
-      if (!added_.emplace(content, id).second) Corrupt("the added token '" + content + "' is there twice");
+      int32_t id = IdOf(t["id"], shown);
+      if (id > farthest) Corrupt("the added token '" + shown + "' has an id far from the vocabulary: " + std::to_string(id));
+      const int32_t known = InVocabulary(content);
+      if (const auto earlier = added_.find(content); earlier != added_.end()) {
+        id = earlier->second;
+      } else if (known >= 0) {
+        id = known;
+      } else if (id < vocabulary && !tokens_[static_cast<size_t>(id)].empty()) {
+        Corrupt("the added token '" + shown + "' has the id of another token, " + std::to_string(id));
+      }
+      const auto owner = taken.emplace(id, content);
+      if (!owner.second && owner.first->second != content) {
+        Corrupt("the added tokens '" + owner.first->second.substr(0, 100) + "' and '" + shown + "' have one id, " + std::to_string(id));
+      }
+      added_[content] = id;
       Put(id, content);
-      special_[static_cast<size_t>(id)] = t.contains("special") && t["special"].is_boolean() && t["special"].get<bool>();
-      const bool normalized = t.contains("normalized") && t["normalized"].is_boolean() && t["normalized"].get<bool>();
-      (normalized ? normalized_added_ : raw_added_).Add(content, id);
+      special_[static_cast<size_t>(id)] = Flag(t, "special");
+      entries[content] = {{content, id, Flag(t, "single_word"), Flag(t, "lstrip"), Flag(t, "rstrip")}, Flag(t, "normalized")};
+      order.push_back(content);
     }
+    // Two that normalisation makes one: a special token goes first.
+    for (const bool special : {true, false}) {
+      for (const std::string& content : order) {
+        const auto found = entries.find(content);
+        if (found == entries.end() || special_[static_cast<size_t>(found->second.token.id)] != special) continue;
+        Entry entry = std::move(found->second);
+        entries.erase(found);
+        if (entry.normalized) entry.token.content = Normalized(content);
+        (entry.normalized ? normalized_added_ : raw_added_).Add(std::move(entry.token));
+      }
+    }
+    raw_added_.Seal();
+    normalized_added_.Seal();
   }
 
   std::string json_, where_;
@@ -217,6 +269,7 @@ class BpeTokenizer : public Tokenizer {
   std::vector<std::string> tokens_;  // by id; empty for an id that nothing has
   std::vector<bool> special_;
   std::unordered_map<std::string, int32_t> added_;
+  std::unordered_map<std::string, int32_t> not_bytes_;  // entries of the vocabulary that stand for no bytes
   AddedTokens raw_added_, normalized_added_;
 };
 
@@ -237,7 +290,8 @@ std::unique_ptr<Tokenizer> Tokenizer::Load(const std::string& directory) {
 }
 
 std::unique_ptr<Tokenizer> Tokenizer::Parse(std::string_view json, const std::string& where) {
-  const Json j = ParseStrictJson(json, where);
+  // Tens of thousands of added tokens, of speech for example, cost more than their share: a second byte for each of the text.
+  const Json j = ParseStrictJson(json, where, kMaxJsonCost + static_cast<int64_t>(json.size() / 16));
   return std::make_unique<BpeTokenizer>(std::string(json), j, where);
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "common/error.h"
@@ -60,8 +61,8 @@ void Mark(const std::string& all, const std::vector<char32_t>& code_at, const ch
   }
 }
 
-std::vector<CharacterClass> BuildTable() {
-  std::vector<CharacterClass> table(kCodes, CharacterClass::kOther);
+// Marks every code that one of `patterns` matches.
+void MarkCodes(std::vector<CharacterClass>& table, std::span<const std::pair<const char*, CharacterClass>> patterns) {
   std::string all;
   std::vector<char32_t> code_at;  // by byte: the code that starts there
   for (char32_t code = 0; code < kCodes; ++code) {
@@ -70,15 +71,36 @@ std::vector<CharacterClass> BuildTable() {
     code_at.push_back(code);
     code_at.resize(all.size(), kNotACharacter);
   }
-  Mark(all, code_at, "\\p{L}+", CharacterClass::kLetter, table);
-  Mark(all, code_at, "\\p{N}+", CharacterClass::kNumber, table);
-  const auto mark = [&](std::span<const Range> ranges, CharacterClass value) {
-    for (const Range& r : ranges) std::fill(table.begin() + r.first, table.begin() + r.last + 1, value);
-  };
-  mark(kNewLetters, CharacterClass::kLetter);
-  mark(kNewNumbers, CharacterClass::kNumber);
+  for (const auto& [pattern, value] : patterns) Mark(all, code_at, pattern, value, table);
+}
+
+void MarkRanges(std::vector<CharacterClass>& table, std::span<const Range> ranges, CharacterClass value) {
+  for (const Range& r : ranges) std::fill(table.begin() + r.first, table.begin() + r.last + 1, value);
+}
+
+std::vector<CharacterClass> BuildTable() {
+  std::vector<CharacterClass> table(kCodes, CharacterClass::kOther);
+  constexpr std::pair<const char*, CharacterClass> kPatterns[] = {{"\\p{L}+", CharacterClass::kLetter},
+                                                                  {"\\p{N}+", CharacterClass::kNumber}};
+  MarkCodes(table, kPatterns);
+  MarkRanges(table, kNewLetters, CharacterClass::kLetter);
+  MarkRanges(table, kNewNumbers, CharacterClass::kNumber);
   for (char32_t code : kSpaces) table[code] = CharacterClass::kSpace;
   return table;
+}
+
+std::vector<bool> BuildWordTable() {
+  std::vector<CharacterClass> table(kCodes, CharacterClass::kOther);
+  constexpr std::pair<const char*, CharacterClass> kPattern[] = {{"[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}]+", CharacterClass::kLetter}};
+  // Letters in circles and squares are alphabetic without being letters; joiners belong to words.
+  constexpr Range kMore[] = {{0x200C, 0x200D}, {0x24B6, 0x24E9}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+  MarkCodes(table, kPattern);
+  for (const std::span<const Range> ranges : {std::span<const Range>(kNewLetters), std::span<const Range>(kNewNumbers), std::span<const Range>(kMore)}) {
+    MarkRanges(table, ranges, CharacterClass::kLetter);
+  }
+  std::vector<bool> words(kCodes);
+  for (size_t i = 0; i < kCodes; ++i) words[i] = table[i] == CharacterClass::kLetter;
+  return words;
 }
 
 }  // namespace
@@ -132,6 +154,11 @@ void AppendUtf8(char32_t code, std::string& out) {
 CharacterClass ClassOf(char32_t code) {
   static const std::vector<CharacterClass> table = BuildTable();
   return code < kCodes ? table[code] : CharacterClass::kOther;
+}
+
+bool IsWordCharacter(char32_t code) {
+  static const std::vector<bool> words = BuildWordTable();
+  return code < kCodes && words[code];
 }
 
 }  // namespace plumb::policy_model

@@ -1,6 +1,6 @@
 // Characters of UTF-8 text and the classes that pre-tokenizers ask for.
 //
-// Thread safety: the class table is built once, on first use, and const from then on.
+// Thread safety: the tables are built once, on first use, and const from then on.
 #pragma once
 
 #include <cstddef>
@@ -26,5 +26,8 @@ enum class CharacterClass : uint8_t { kOther = 0, kLetter = 1, kNumber = 2, kSpa
 
 // \p{L}, \p{N}, \s (White_Space); the rest, and kNotACharacter, is kOther.
 CharacterClass ClassOf(char32_t code);
+
+// \w of Rust's regular expressions: letters, marks, decimal digits, letter-like numbers, connectors such as the underscore.
+bool IsWordCharacter(char32_t code);
 
 }  // namespace plumb::policy_model

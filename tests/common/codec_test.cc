@@ -25,7 +25,7 @@ TrajectoryGroup MakeGroup(int samples, int completion_tokens, uint32_t seed) {
   g.lease.prompt.dataset = "sums";
   g.lease.prompt.row = uint64_t{1} << 63;
   g.lease.prompt.text = std::string("1+1=\0?", 6);
-  g.lease.prompt.messages = {{"system", ""}, {"user", "h\xc3\xa9"}};
+  g.lease.prompt.messages = {{"system", ""}, {"user", "h\xc3\xa9"}, {"assistant", "", R"({"content":null,"tool_calls":[{"b":1,"a":2}]})"}};
   g.lease.prompt.ground_truth = "2";
   g.lease.prompt.extra_json = R"({"a":[1,2]})";
   g.lease.prompt.weight = 0.1;
@@ -227,6 +227,18 @@ void ExpectCorrupt(std::string_view bytes) {
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kCorruption) << e.what();
   }
+}
+
+// A message that says no more than two texts costs what it always did, and is read from stores of earlier builds.
+TEST(Codec, AMessageWithoutFurtherFieldsHasNoneOnTheWire) {
+  Prompt prompt;
+  prompt.messages = {{"user", "q"}};
+  const std::string plain = Encode(prompt);
+  const auto* wire = flatbuffers::GetRoot<wire::Prompt>(plain.data());
+  EXPECT_EQ(wire->messages()->Get(0)->fields_json(), nullptr);
+  prompt.messages[0].fields_json = R"({"name":"ann"})";
+  EXPECT_GT(Encode(prompt).size(), plain.size() + 14);
+  EXPECT_EQ(DecodePrompt(BytesOf(Encode(prompt))), prompt);
 }
 
 TEST(Codec, OtherRecordsTruncationsAndNothingAreRefused) {

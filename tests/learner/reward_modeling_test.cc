@@ -53,9 +53,11 @@ std::vector<const PreferencePair*> Pointers(const std::vector<PreferencePair>& p
 }
 
 struct Model {
-  explicit Model(double init_std = 0.3, double centering = 0, int64_t budget = 60)
+  explicit Model(double init_std = 0.3, double centering = 0, int64_t budget = 60, int32_t pad = -1)
       : weights([&] {
-          Weights policy(TinyShape(), Device::kCpu, DType::kFloat32);
+          policy_model::ModelShape shape = TinyShape();
+          shape.pad_token = pad;
+          Weights policy(shape, Device::kCpu, DType::kFloat32);
           policy.Initialise(5, init_std);
           return policy_model::ScalarHeadFrom(policy, 6);
         }()),
@@ -83,6 +85,22 @@ TEST(RewardModelingTest, ScoresAreTheHeadsAtTheLastToken) {
       EXPECT_NEAR(chosen ? scores[p].chosen : scores[p].rejected, value[0], 1e-5) << p;
     }
     EXPECT_EQ(scores[p].margin, p % 3 == 0 ? 0.5f : 0.0f);
+  }
+}
+
+// As LlamaForSequenceClassification: a model that pads with its end token is asked at the token before it.
+TEST(RewardModelingTest, PaddingIsNotAskedForAScore) {
+  Model plain, pads(0.3, 0, 60, /*pad=*/2);
+  auto pairs = Pairs(5, 1);  // all end with token 2
+  auto cut = pairs;
+  for (PreferencePair& pair : cut) {
+    for (Demonstration* d : {&pair.chosen, &pair.rejected}) d->tokens.pop_back(), d->loss_mask.pop_back();
+  }
+  const auto expected = plain.learner.Score(Pointers(cut)), got = pads.learner.Score(Pointers(pairs)), at_end = plain.learner.Score(Pointers(pairs));
+  for (size_t p = 0; p < pairs.size(); ++p) {
+    EXPECT_NEAR(got[p].chosen, expected[p].chosen, 1e-5);
+    EXPECT_NEAR(got[p].rejected, expected[p].rejected, 1e-5);
+    EXPECT_GT(std::abs(at_end[p].chosen - got[p].chosen), 1e-4) << "the two places would hardly differ";
   }
 }
 

@@ -25,6 +25,20 @@ TEST(DialogueTest, TurnsOfHhText) {
   EXPECT_EQ(ParseHumanAssistant("\n\nHuman: \n\nAssistant: Yes?"), std::nullopt);  // an answer to nothing
 }
 
+TEST(DialogueTest, WhatAMessageSaysOfItself) {
+  EXPECT_FALSE(CallsTools({"assistant", "tool_calls"}));
+  EXPECT_FALSE(CallsTools({"assistant", "", R"({"content":null,"tool_calls":[]})"}));
+  EXPECT_FALSE(CallsTools({"assistant", "", R"({"name":"tool_calls"})"}));
+  EXPECT_TRUE(CallsTools({"assistant", "", R"({"content":null,"tool_calls":[{"id":"1"}]})"}));
+  EXPECT_TRUE(CallsTools({"assistant", "", R"({"content":null,"function_call":{"name":"f"}})"}));
+  for (const char* fields : {"", R"({"weight":1})", R"({"weight":1.0,"train":true})", R"({"name":"weight"})"}) {
+    EXPECT_TRUE(IsLearned({"assistant", "a", fields})) << fields;
+  }
+  for (const char* fields : {R"({"weight":0})", R"({"weight":0.0})", R"({"train":false})", R"({"weight":1,"train":false})"}) {
+    EXPECT_FALSE(IsLearned({"assistant", "a", fields})) << fields;
+  }
+}
+
 TEST(DialogueTest, ThePromptIsWhatBothAnswer) {
   const Turns chosen = {{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}};
   Turns rejected = chosen;

@@ -59,6 +59,7 @@ const char* const kForms[] = {
     R"({"prompt": "q \"quoted\" \u00e9\u2603 \t tab", "label": "5", "metadata": {"k": -0.1}})",
     R"({"prompt": "q", "answer": "x"})",
     R"({"prompt": "q", "topic": "t"})",
+    R"({"prompt": [{"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, {"role": "user", "content": "q", "name": "ann"}, {"role": "ipython", "content": "5", "weight": 0}], "tools": [{"z": 1, "a": 2}], "chat_template_kwargs": {"y": false, "b": 1}})",
     // pairs
     R"({"prompt": "p", "chosen": "good", "rejected": "bad", "id": 7})",
     R"({"prompt": [{"role": "user", "content": "p"}], "chosen": [{"role": "assistant", "content": "y"}], "rejected": [{"role": "assistant", "content": "n"}], "margin": 0.1})",
@@ -70,6 +71,7 @@ const char* const kForms[] = {
     R"({"instruction": "i", "input": "n", "chosen": "good", "rejected": "bad", "system": "s", "history": [["h", "r"]]})",
     R"({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "b"})",
     R"({"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "y"}, "rejected": {"from": "gpt", "value": "n"}})",
+    R"({"prompt": [{"role": "user", "content": "w?"}], "chosen": [{"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "get", "arguments": {"b": 1, "a": 2.5}}}]}], "rejected": [{"role": "assistant", "content": "n", "reasoning_content": "r"}], "tools": [{"type": "function", "function": {"name": "get", "description": "d"}}]})",
     // labelled and demonstrations
     R"({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "y"}], "kto_tag": true})",
     R"({"prompt": "p", "completion": "c", "label": false, "n": 12345678901234567})",

@@ -159,5 +159,66 @@ TEST(SessionTest, ASavedModelReadsPromptsAsTheRunThatMadeItDid) {
   EXPECT_EQ(again->Tokenize(prompt), tokens) << "a recipe that starts from the folder sees other prompts than the model was made on";
 }
 
+// A model folder with a chat template: every turn of the assistant is learned as the template writes it, in its context.
+TEST(SessionTest, DemonstrationsAreLearnedAsTheChatTemplateWritesThem) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {}, false);
+  const auto run = Session::Open(folder.path);
+  const std::string model = temp / "model";
+  policy_model::SaveModelDirectory(policy_model::Weights(run->shape(), Device::kCpu, DType::kFloat32), model, run->tokenizer_source());
+  RealFileSystem().WriteFileAtomic(model + "/chat_template.jinja",
+                                   "{{ bos_token }}{% for m in messages %}{{ '-' if m.role == 'assistant' else '+' }}{{ m.content | trim }},"
+                                   "{% endfor %}{% if add_generation_prompt %}-{% endif %}");
+  RealFileSystem().WriteFileAtomic(
+      temp / "rows.jsonl",
+      R"({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": " 2 "}, {"role": "user", "content": "3"}, {"role": "assistant", "content": "9", "weight": 0}, {"role": "user", "content": "4"}, {"role": "assistant", "content": "5", "train": true}]})"
+      "\n"
+      R"({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}, {"role": "tool", "content": "6"}, {"role": "assistant", "content": "7"}]})"
+      "\n"
+      R"({"prompt": "8", "completion": " 9"})"
+      "\n"
+      R"({"text": "1+1"})"
+      "\n"
+      R"({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2", "weight": 0.0}]})"
+      "\n");
+  RealFileSystem().WriteFileAtomic(temp / "prompts.jsonl", "{\"prompt\": \"1\"}\n");
+  const auto session = Session::WithoutRun(Recipe("", {"model.path=" + model, "data.train=" + (temp / "prompts.jsonl"), "sft.steps=1",
+                                                       "sft.data=" + (temp / "rows.jsonl")}));
+  const DemonstrationData data = LoadDemonstrations(*session);
+  std::vector<std::string> seen;
+  for (const Demonstration& d : data.train) {
+    std::string text = session->tokenizer().Decode(d.tokens) + " |";
+    for (size_t i = 0; i < d.tokens.size(); ++i) {
+      if (d.loss_mask[i]) text += session->tokenizer().TokenBytes(d.tokens[i]);
+    }
+    seen.push_back(text);
+  }
+  EXPECT_EQ(seen, (std::vector<std::string>{"<bos>+1,-2, |2,", "<bos>+1,-2,+3,-9,+4,-5, |5,", "<bos>+1,-,+6,-7, |7,", "<bos>+8,-9, |9,",
+                                            "<bos>1+1<eos> |1+1<eos>"}));
+  ASSERT_EQ(data.notes.size(), 2u);
+  EXPECT_NE(data.notes[0].find("1 nothing_to_learn"), std::string::npos) << data.notes[0];
+  EXPECT_NE(data.notes[1].find("1 that call tools left out"), std::string::npos) << data.notes[1];
+}
+
+// Begin and end tokens that only the tokenizer's files name.
+TEST(SessionTest, SpecialTokensComeFromTheTokenizersFilesToo) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {}, false);
+  const auto run = Session::Open(folder.path);
+  policy_model::ModelShape shape = run->shape();
+  shape.bos_token = -1;
+  shape.eos_tokens.clear();
+  const std::string model = temp / "model";
+  policy_model::SaveModelDirectory(policy_model::Weights(shape, Device::kCpu, DType::kFloat32), model, run->tokenizer_source());
+  RealFileSystem().WriteFileAtomic(model + "/tokenizer_config.json", R"({"eos_token": "<pad>"})");
+  RealFileSystem().WriteFileAtomic(model + "/special_tokens_map.json", R"({"bos_token": {"content": "<bos>"}, "eos_token": "<eos>"})");
+  RealFileSystem().WriteFileAtomic(model + "/chat_template.jinja", "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}");
+  const auto session = Session::WithoutRun(Recipe("", {"model.path=" + model}));
+  EXPECT_EQ(session->shape().bos_token, run->shape().bos_token);
+  EXPECT_EQ(session->shape().eos_tokens, run->shape().eos_tokens);
+  EXPECT_EQ(session->tokenizer().Decode(session->Tokenize({.text = "1"})), "<bos>1<eos>");
+  EXPECT_EQ(session->encoder().Text("1").front(), run->shape().bos_token);
+}
+
 }  // namespace
 }  // namespace plumb::run

@@ -157,6 +157,18 @@ TEST_F(ModelConfig, RefusesByName) {
   Refuses("bos_token_id", int64_t{1} << 33, corrupt, "bos_token_id");
 }
 
+TEST(ModelShapeTest, AScoreStandsAtTheLastTokenThatIsNoPadding) {
+  ModelShape shape;
+  const std::vector<int32_t> tokens = {5, 2, 7, 2, 2};
+  EXPECT_EQ(shape.ScoredPosition(tokens), 4);
+  shape.pad_token = 2;
+  EXPECT_EQ(shape.ScoredPosition(tokens), 2);
+  shape.pad_token = 5;
+  EXPECT_EQ(shape.ScoredPosition(tokens), 4);
+  shape.pad_token = 2;
+  EXPECT_EQ(shape.ScoredPosition(std::vector<int32_t>{2, 2}), 0);
+}
+
 TEST_F(ModelConfig, AScalarHeadIsSaidByTheArchitecture) {
   ModelShape shape{.layers = 2, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 40, .vocab = 31,
                    .max_positions = 64, .eos_tokens = {2}};

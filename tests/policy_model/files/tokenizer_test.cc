@@ -58,12 +58,56 @@ TEST(Tokenizer, EncodesBytesThatAreNotUtf8AndGivesThemBack) {
 
 TEST(Tokenizer, AddedTokensAreTheLongestFromTheLeft) {
   AddedTokens added;
-  added.Add("<|", 1);
-  added.Add("<|end|>", 2);
-  added.Add("end|>", 3);
+  added.Add({"<|", 1});
+  added.Add({"<|end|>", 2});
+  added.Add({"end|>", 3});
+  added.Add({"<|", 4});  // the first of two stays
+  added.Seal();
   std::string log;
   added.Split("a<|end|>b<|enD<|end|>", [&](int32_t id) { log += "[" + std::to_string(id) + "]"; }, [&](std::string_view rest) { log += rest; });
   EXPECT_EQ(log, "a[2]b[1]enD[2]");
+}
+
+// What stands around added tokens, characters that no token stands for, chains of normalizers: tests/golden/added_tokens.json.
+TEST(Tokenizer, HasTheReferencesIdsAroundAddedTokens) {
+  const Json golden = ReadStrictJson(PLUMB_SOURCE_DIR "/tests/golden/added_tokens.json", 4 << 20);
+  ASSERT_GE(golden.size(), 10u);
+  for (const auto& [name, c] : golden.items()) {
+    const auto tokenizer = Tokenizer::Parse(c["tokenizer"].get<std::string>(), name);
+    int wrong = 0;
+    for (size_t i = 0; i < c["texts"].size(); ++i) {
+      const auto ids = tokenizer->Encode(c["texts"][i].get<std::string>());
+      const auto expected = c["ids"][i].get<std::vector<int32_t>>();
+      if (ids != expected && ++wrong <= 5) ADD_FAILURE() << name << ": " << c["texts"][i] << "\n" << Json(ids) << "\n" << Json(expected);
+    }
+    EXPECT_EQ(wrong, 0) << name;
+  }
+}
+
+// The list may say a token twice (the last entry holds), and give other ids than the vocabulary (which holds).
+TEST(Tokenizer, AddedTokensThatContradictTheFile) {
+  const auto source = [](const char* added) {
+    return std::string(R"({"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]},"added_tokens":)") + added + "}";
+  };
+  const auto twice = Tokenizer::Parse(source(R"([{"id":3,"content":"<x>"},{"id":4,"content":"<y>"},{"id":3,"content":"<x>","rstrip":true}])"), "twice");
+  EXPECT_EQ(twice->Encode("a<x>  b"), (std::vector<int32_t>{0, 3, 1}));
+  const auto other = Tokenizer::Parse(source(R"([{"id":9,"content":"ab","special":true}])"), "other");
+  EXPECT_EQ(other->Encode("abab"), (std::vector<int32_t>{2, 2}));
+  EXPECT_TRUE(other->IsSpecial(2));
+  EXPECT_THROW(Tokenizer::Parse(source(R"([{"id":1,"content":"<x>"}])"), "taken"), Error);
+  EXPECT_THROW(Tokenizer::Parse(source(R"([{"id":3,"content":"<x>"},{"id":3,"content":"<y>"}])"), "shared"), Error);
+}
+
+// 40,000 tokens of speech are more than 256 KiB of added tokens.
+TEST(Tokenizer, TakesManyAddedTokens) {
+  Json j = ParseStrictJson(Golden()["tokenizers"]["gpt2"].get<std::string>(), "gpt2");
+  const auto first = static_cast<int64_t>(j["model"]["vocab"].size()) + 10;
+  for (int i = 0; i < 40000; ++i) {
+    j["added_tokens"].push_back({{"id", first + i}, {"content", "<|speech_token_" + std::to_string(i) + "|>"}, {"special", true}, {"normalized", false}});
+  }
+  const auto tokenizer = Tokenizer::Parse(j.dump(), "speech");
+  EXPECT_EQ(tokenizer->Encode("<|speech_token_39999|><|speech_token_1|><|speech_token_123|>"),
+            (std::vector<int32_t>{static_cast<int32_t>(first + 39999), static_cast<int32_t>(first + 1), static_cast<int32_t>(first + 123)}));
 }
 
 TEST(Tokenizer, MergesByRankFromTheLeft) {
@@ -94,6 +138,25 @@ TEST(Tokenizer, LongWordsTakeNoQuadraticTime) {
     while (text.size() < 400000) text += unit;
     const auto begin = std::chrono::steady_clock::now();
     EXPECT_GT(tokenizer->Encode(text).size(), 0u);
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5)) << unit;
+  }
+}
+
+// Tokens that nearly match everywhere, and white space that each of many tokens asks for.
+TEST(Tokenizer, AddedTokensTakeNoQuadraticTime) {
+  AddedTokens added;
+  for (int n = 1; n <= 40; ++n) added.Add({std::string(static_cast<size_t>(n), 'a') + "b", n});
+  added.Add({std::string(1000, 'a') + "c", 41});
+  added.Add({" ", 42, false, true, true});
+  added.Add({"\n", 43, true, false, true});
+  added.Seal();
+  for (const char* unit : {"a", " ", "\n", " \n", "aab "}) {
+    std::string text;
+    while (text.size() < 400000) text += unit;
+    size_t seen = 0;
+    const auto begin = std::chrono::steady_clock::now();
+    added.Split(text, [&](int32_t) { ++seen; }, [&](std::string_view rest) { seen += rest.size(); });
+    EXPECT_GT(seen, 0u);
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5)) << unit;
   }
 }
@@ -153,7 +216,9 @@ TEST(Tokenizer, RefusesWhatItDoesNotKnowByName) {
   refuses("/pre_tokenizer/pretokenizers/0/pattern/Regex", "(a+)+$", unsupported, "(a+)+$");
   refuses("/pre_tokenizer/pretokenizers/0/behavior", "Removed", unsupported, "Isolated");
   refuses("/pre_tokenizer/pretokenizers/1/add_prefix_space", true, unsupported, "add_prefix_space");
-  refuses("/added_tokens/0/lstrip", true, unsupported, "lstrip");
+  refuses("/normalizer", Json{{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "StripAccents"}}}}}, unsupported, "StripAccents");
+  refuses("/added_tokens/0/content", std::string(2000, 'x'), corrupt, "1024");
+  refuses("/model/unk_token", "<unk>", corrupt, "<unk>");
   refuses("/added_tokens/0/id", 1 << 30, corrupt, "<|x|>");
   refuses("/added_tokens/0/content", "", corrupt, "empty");
   refuses("/model/vocab", Json::array(), corrupt, "model.vocab");
