@@ -131,6 +131,10 @@ void CheckAnswer(const std::vector<Message>& answer, const char* what) {
 
 void Precede(Columns& row, std::string& text, std::vector<Message>& prompt) {
   row.UseNulls({"system", "system_prompt", "history"});
+  if (const auto tools = row.Find("", {"tools"});
+      tools && tools->value.is_string() && Trimmed(std::string_view(tools->value)).empty()) {
+    row.Use(tools->name);  // ShareGPT's way to say that there are none
+  }
   std::vector<Message> before;
   if (const auto system = row.Find("system", {"system", "system_prompt"})) {
     if (system->value.is_string()) {

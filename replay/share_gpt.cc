@@ -33,6 +33,32 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 14> kRoles =
   throw RowProblem{"bad_messages", what + " in '" + std::string(column) + "'"};
 }
 
+// {"name": ..., "arguments": ...} or a list of them, as an assistant's message holds calls: without
+// content.
+std::string ToolCalls(std::string_view value, std::string_view column) {
+  dom::parser parser;
+  dom::element said;
+  const bool json = parser.parse(value.data(), value.size()).get(said) == simdjson::SUCCESS;
+  std::string calls;
+  const auto add = [&](dom::element call) {
+    std::string_view name;
+    if (call["name"].get(name) != simdjson::SUCCESS) return false;
+    calls += (calls.empty() ? "" : ",") + std::string("{\"type\":\"function\",\"function\":") +
+             std::string(simdjson::minify(call)) + "}";
+    return true;
+  };
+  bool good = json;
+  if (json && said.is_array()) {
+    for (const dom::element call : dom::array(said)) good = good && add(call);
+  } else if (json) {
+    good = add(said);
+  }
+  if (!good || calls.empty()) {
+    Refuse(column, "a function_call whose value is no JSON {\"name\": ..., \"arguments\": ...}");
+  }
+  return "{\"content\":null,\"tool_calls\":[" + calls + "]";
+}
+
 void AppendTurn(dom::element item, std::string_view column, std::vector<Message>& messages) {
   std::string_view from, value;
   if (item["from"].get(from) != simdjson::SUCCESS ||
@@ -42,12 +68,13 @@ void AppendTurn(dom::element item, std::string_view column, std::vector<Message>
   }
   for (const auto& [name, role] : kRoles) {
     if (name != from) continue;
-    std::string fields;
+    const bool call = from == "function_call";
+    std::string fields = call ? ToolCalls(value, column) : "";
     for (const auto [key, more] : dom::object(item)) {
       if (key != "from" && key != "value" && key != "content") AppendMessageField(fields, key, more);
     }
     if (!fields.empty()) fields.push_back('}');
-    messages.push_back({std::string(role), std::string(value), std::move(fields)});
+    messages.push_back({std::string(role), call ? "" : std::string(value), std::move(fields)});
     return;
   }
   Refuse(column, "the unknown speaker '" + std::string(from.substr(0, 40)) +

@@ -54,6 +54,29 @@ TEST(ShareGptTest, TurnsOfEverySpeaker) {
                   "a turn without the texts 'from' and 'value' in 'conversations'"));
 }
 
+TEST(ShareGptTest, FunctionCallsAreToolCalls) {
+  auto row = Parse(
+      R"({"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": "{\"name\": \"f\", \"arguments\": {\"x\": 1}}"},)"
+      R"( {"from": "observation", "value": "2"}, {"from": "gpt", "value": "a"}], "tools": ""})");
+  ASSERT_EQ(row.record.chosen.size(), 3u);
+  EXPECT_EQ(row.record.chosen[0].role, "assistant");
+  EXPECT_EQ(row.record.chosen[0].content, "");
+  EXPECT_EQ(
+      row.record.chosen[0].fields_json,
+      R"({"content":null,"tool_calls":[{"type":"function","function":{"name":"f","arguments":{"x":1}}}]})");
+  EXPECT_EQ(row.record.chosen[1], (Message{"tool", "2"}));
+  EXPECT_EQ(row.record.extra_json, "") << "an empty text of tools says that there are none";
+  row = Parse(
+      R"({"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": "[{\"name\": \"f\"}, {\"name\": \"g\"}]"}], "tools": "[]"})");
+  EXPECT_EQ(
+      row.record.chosen[0].fields_json,
+      R"({"content":null,"tool_calls":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}]})");
+  EXPECT_TRUE(
+      Has(Refused(R"({"conversations": [{"from": "human", "value": "q"},)"
+                  R"( {"from": "function_call", "value": "call f"}]})"),
+          "bad_messages: a function_call whose value is no JSON"));
+}
+
 TEST(ShareGptTest, PairsAndJudgedAnswers) {
   auto row = Parse(
       R"({"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "good"}, "rejected": {"from": "gpt", "value": "bad"}})");
