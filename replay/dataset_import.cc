@@ -13,36 +13,40 @@
 namespace plumb::replay {
 namespace {
 
-// system_prompt and prompt_suffix; a text becomes a message where a system message has to stand before it.
-void Dress(const ImportOptions& options, std::string& text, std::vector<Message>& messages) {
+// system_prompt and prompt_suffix; a text becomes a message where a system message has to stand before it. True: another
+// system message of the row's own was replaced.
+bool Dress(const ImportOptions& options, std::string& text, std::vector<Message>& messages) {
+  bool replaced = false;
   if (!options.system_prompt.empty()) {
     if (messages.empty()) messages.push_back({"user", std::exchange(text, "")});
     if (messages.front().role == "system") {
       TakeContentAsText(messages.front());
+      replaced = messages.front().content != options.system_prompt;
       messages.front().content = options.system_prompt;
     } else {
       messages.insert(messages.begin(), {"system", options.system_prompt});
     }
   }
-  if (options.prompt_suffix.empty()) return;
+  if (options.prompt_suffix.empty()) return replaced;
   if (messages.empty()) {
     text += options.prompt_suffix;
-    return;
+    return replaced;
   }
   const auto user = std::find_if(messages.rbegin(), messages.rend(), [](const Message& m) { return m.role == "user"; });
   if (user == messages.rend()) throw RowProblem{"bad_messages", "no user message to put prompt_suffix on"};
   TakeContentAsText(*user);
   user->content += options.prompt_suffix;
+  return replaced;
 }
 
-// One demonstration for each turn of the assistant.
-std::vector<TextDemonstration> Turns(PreferenceRecord record, const ImportOptions& options) {
+// One demonstration for each turn of the assistant. `replaced`: set where Dress replaced a system message.
+std::vector<TextDemonstration> Turns(PreferenceRecord record, const ImportOptions& options, bool& replaced) {
   std::vector<TextDemonstration> turns;
   std::vector<Message> before = std::move(record.prompt);
   for (Message& message : record.chosen) {
     if (message.role == "assistant" && IsLearned(message)) {
       TextDemonstration turn{record.prompt_text, before, message.content, message.fields_json, record.extra_json};
-      Dress(options, turn.prompt, turn.messages);
+      replaced |= Dress(options, turn.prompt, turn.messages);
       turns.push_back(std::move(turn));
     }
     before.push_back(std::move(message));
@@ -143,6 +147,7 @@ std::string RowLedger::Describe() const {
   std::string text = "read " + std::to_string(read) + " = used " + std::to_string(used);
   for (const auto& [reason, n] : rejected) text += " + " + std::to_string(n) + " " + reason;
   if (skipped > 0) text += ", after " + std::to_string(skipped) + " usable rows that were passed over";
+  if (system_replaced > 0) text += " (" + std::to_string(system_replaced) + " with a system message of their own, replaced by the given one)";
   if (truncated > 0) text += " (" + std::to_string(truncated) + " of the used ones cut to length)";
   return text;
 }
@@ -173,10 +178,11 @@ ImportedPrompts ImportPrompts(const std::string& path, const ImportOptions& opti
   ImportedPrompts imported;
   imported.ledger = ForEachRow(path, options, RowKind::kPrompts, [&](ParsedRow& row, const std::string& where, RowLedger& ledger) {
     Prompt& prompt = row.prompt;
-    Dress(options, prompt.text, prompt.messages);
+    const bool replaced = Dress(options, prompt.text, prompt.messages);
     const bool whole = Tokenize(options, prompt, where);
     if (ledger.skipped < options.skip) return false;
     ledger.truncated += !whole;
+    ledger.system_replaced += replaced;
     prompt.dataset = options.dataset;
     prompt.row = imported.prompts.size();
     imported.prompts.push_back(std::move(prompt));
@@ -189,8 +195,10 @@ ImportedDemonstrations ImportDemonstrations(const std::string& path, const Impor
   ImportOptions options = given;
   options.max_prompt_tokens = 0;  // whoever packs demonstrations knows their whole length
   ImportedDemonstrations imported;
-  imported.ledger = ForEachRow(path, options, RowKind::kDemonstrations, [&](ParsedRow& row, const std::string&, RowLedger&) {
-    for (TextDemonstration& d : Turns(std::move(row.record), options)) imported.demonstrations.push_back(std::move(d));
+  imported.ledger = ForEachRow(path, options, RowKind::kDemonstrations, [&](ParsedRow& row, const std::string&, RowLedger& ledger) {
+    bool replaced = false;
+    for (TextDemonstration& d : Turns(std::move(row.record), options, replaced)) imported.demonstrations.push_back(std::move(d));
+    ledger.system_replaced += replaced;
     return true;
   });
   return imported;

@@ -53,6 +53,7 @@ struct RowLedger {
   int64_t used = 0;
   int64_t skipped = 0;     // usable rows passed over at the start; not in `read`
   int64_t truncated = 0;   // of the used ones, under overlong = left | right
+  int64_t system_replaced = 0;                  // of the used ones: their own system message gave way to `system_prompt`
   std::map<std::string, int64_t> rejected;      // by reason: bad_utf8, bad_json, ...
   std::vector<std::string> examples;            // "file:line: reason: detail" of the first kMaxExamples
   std::vector<std::string> samples;  // the first kSamples used rows, as they were read, for people

@@ -82,6 +82,7 @@ class Rows {
     const bool pair = record.kind == PreferenceKind::kPair;
     if (!pair && !(labelled_ && record.kind == PreferenceKind::kLabelled)) {
       ++others_;
+      judged_ += record.kind == PreferenceKind::kLabelled;
       return;
     }
     PreferencePair p{.dataset = record.dataset, .row = record.row, .margin = record.margin, .has_margin = record.has_margin};
@@ -117,7 +118,14 @@ class Rows {
     return overlong_.Describe() + ", " + std::to_string(others_) +
            (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out" +
            (unwritten_ == 0 ? "" : ", " + std::to_string(unwritten_) + " that call tools left out: the chat template does not write the calls") +
-           (unlearned_ == 0 ? "" : ", " + std::to_string(unlearned_) + " left out in which no message of an answer is to be learned");
+           (unlearned_ == 0 ? "" : ", " + std::to_string(unlearned_) + " left out in which no message of an answer is to be learned") +
+           KtoWouldTake();
+  }
+  // Where rows of another kind than the loss wants are there: who could use them.
+  std::string KtoWouldTake() const {
+    if (judged_ == 0) return "";
+    return " (" + std::to_string(judged_) + " are judged completions: algorithm.name = \"dpo\" with preference.loss = \"kto\" " +
+           "trains on them)";
   }
 
   std::vector<PreferencePair> pairs;
@@ -136,6 +144,7 @@ class Rows {
   Overlong overlong_;
   std::vector<size_t> starts_;  // of each row, in `completions`
   int64_t others_ = 0, unwritten_ = 0, unlearned_ = 0;
+  int64_t judged_ = 0;  // of the others: those that KTO could use
 };
 
 }  // namespace
@@ -174,8 +183,9 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
                              ? static_cast<size_t>(config.preference.heldout)
                              : std::min(kHeldOut, usable / 10);
   if (usable <= heldout) {
-    throw Error(ErrorCode::kInvalidArgument, "there are " + std::to_string(usable) + " usable pairs and preference.heldout = " +
-                                                 std::to_string(heldout) + ": nothing is left to train on", config.data.train);
+    throw Error(ErrorCode::kInvalidArgument, "there are " + std::to_string(usable) + (labelled ? " usable rows" : " usable pairs") +
+                                                 " and preference.heldout = " + std::to_string(heldout) +
+                                                 ": nothing is left to train on; " + rows.LeftOut(), config.data.train);
   }
   if (labelled) {
     out.completions_heldout = rows.TakeCompletions(heldout);

@@ -116,13 +116,31 @@ TEST(ImportTest, SystemPromptAndSuffix) {
   options.prompt_suffix = " Think.";
   const auto got = Import(R"({"prompt": "p"})"
                           "\n"
-                          R"({"prompt": [{"role": "system", "content": "old"}, {"role": "user", "content": "u"}]})",
+                          R"({"prompt": [{"role": "system", "content": "old"}, {"role": "user", "content": "u"}]})"
+                          "\n"
+                          R"({"prompt": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "v"}]})",
                           options);
+  EXPECT_EQ(got.ledger.system_replaced, 1) << "a row without one, and one that says the same, lose nothing";
+  EXPECT_EQ(got.ledger.Describe(), "read 3 = used 3 (1 with a system message of their own, replaced by the given one)");
   EXPECT_EQ(got.prompts[0].text, "");
   EXPECT_EQ(got.prompts[0].messages, (std::vector<Message>{{"system", "Be short."}, {"user", "p Think."}}));
   EXPECT_EQ(got.prompts[1].messages, (std::vector<Message>{{"system", "Be short."}, {"user", "u Think."}}));
   options.system_prompt.clear();
   EXPECT_EQ(Import(R"({"prompt": "p"})", options).prompts[0].text, "p Think.");
+  EXPECT_EQ(Import(R"({"prompt": [{"role": "system", "content": "old"}, {"role": "user", "content": "u"}]})", options).ledger.system_replaced, 0);
+}
+
+// A conversation is one row, however many demonstrations it gives.
+TEST(ImportTest, ReplacedSystemMessagesOfDemonstrationsAreCounted) {
+  TempFolder folder;
+  const std::string turn = R"({"role": "user", "content": "u"}, {"role": "assistant", "content": "a"})";
+  const std::string path = WriteFile(folder / "data.jsonl", R"({"messages": [{"role": "system", "content": "old"}, )" + turn + ", " + turn + "]}\n" +
+                                                                R"({"messages": [)" + turn + "]}\n");
+  ImportOptions options;
+  options.system_prompt = "Be short.";
+  const auto got = ImportDemonstrations(path, options);
+  EXPECT_EQ(got.demonstrations.size(), 3u);
+  EXPECT_EQ(got.ledger.system_replaced, 1);
 }
 
 TEST(ImportTest, OverlongByPolicy) {

@@ -247,6 +247,25 @@ TEST(PreferenceTrainTest, OverlongPairsFollowThePolicy) {
   EXPECT_TRUE(Has(error.err, "raise preference.max_tokens or set data.overlong")) << error.err;
 }
 
+// Rows of another kind than the loss wants: who could use them is said, not only that none is usable.
+TEST(PreferenceTrainTest, JudgedCompletionsWithoutKtoPointToIt) {
+  const TempFolder temp;
+  const auto line = Line(temp, "dpo", temp / "run", 1);
+  std::string rows;
+  for (int i = 0; i < 30; ++i) {
+    rows += "{\"prompt\": \"" + std::to_string(i) + "+1=\", \"completion\": \"" + std::to_string(i + 1) + "\", \"label\": " +
+            (i % 2 == 0 ? "true" : "false") + "}\n";
+  }
+  RealFileSystem().WriteFileAtomic(temp / "pairs.jsonl", rows);
+  const auto refused = RunPlumb(line);
+  EXPECT_EQ(refused.code, 2) << refused.err;
+  EXPECT_TRUE(Has(refused.err, "0 usable pairs")) << refused.err;
+  EXPECT_TRUE(Has(refused.err, "30 are judged completions") && Has(refused.err, "preference.loss = \"kto\"")) << refused.err;
+  auto kto = line;
+  kto.insert(kto.end(), {"--set", "preference.loss=kto"});
+  EXPECT_EQ(RunPlumb(kto).code, 0);
+}
+
 TEST(OverlongTest, CutsWhereItMayAndCountsTheRest) {
   const auto sequence = [](std::vector<int32_t> prompt, const std::vector<int32_t>& answer) {
     Demonstration d;
