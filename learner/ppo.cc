@@ -93,7 +93,8 @@ std::string Ppo::StateJson() const {
 void Ppo::RestoreState(const std::string& text) {
   try {
     const Json j = Json::parse(text);
-    controller_.Restore(j.at("kl_coef").get<double>());
+    const double moved = j.at("kl_coef").get<double>();
+    if (options_.kl_controller == "adaptive") controller_.Restore(moved);  // a fixed one is the recipe's, which may have changed
     const Json& s = j.at("reward_scaling");
     scaling_.Restore({.count = s.at("count").get<int64_t>(), .mean = s.at("mean").get<double>(),
                       .squares = s.at("squares").get<double>()});

@@ -1,6 +1,7 @@
 #include "run/cli.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -11,15 +12,6 @@
 #include "reward/plugin_host.h"
 
 namespace plumb::run {
-namespace {
-
-std::atomic<bool> stop_requested{false};
-
-void OnSignal(int) { stop_requested.store(true); }
-
-}  // namespace
-
-const std::atomic<bool>& StopRequested() { return stop_requested; }
 
 int ExitCodeOf(ErrorCode code) {
   switch (code) {
@@ -81,16 +73,13 @@ int RunCli(int argc, char** argv) {
   // The host process of reward code is this program too; nothing else of it may be set up there.
   if (argc > 1 && std::strcmp(argv[1], "reward-host") == 0) return reward::RewardHostMain(argc - 1, argv + 1);
 
-  struct sigaction action {};
-  action.sa_handler = OnSignal;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
+  HandleInterrupts();
   signal(SIGPIPE, SIG_IGN);
 
   CLI::App app{"Plumb aligns language models with reinforcement learning, in one native program."};
   app.require_subcommand(1);
   app.footer("Exit codes: 0 done, 1 internal, 2 invalid input, 3 not found, 4 corrupted data, 5 disk, 6 peer or deadline,\n"
-             "7 fewer steps than asked or below eval.bar, 8 not finite, 9 not supported by this build,\n"
+             "7 stopped before its end, fewer steps than asked or below eval.bar, 8 not finite, 9 not supported by this build,\n"
              "10 a reward part failed on every sample.");
   CliResult result;
   AddTrainCommand(app, result);
@@ -122,6 +111,10 @@ int RunCli(int argc, char** argv) {
   } catch (const std::exception& e) {
     std::fprintf(stderr, "plumb: internal error: %s\n", e.what());
     return 1;
+  }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
+    std::fprintf(stderr, "plumb: error: cannot write to standard output: %s\n", std::strerror(errno));
+    if (result.exit_code == 0) return ExitCodeOf(ErrorCode::kIo);
   }
   return result.exit_code;
 }

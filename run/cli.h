@@ -2,16 +2,16 @@
 //
 // Exit codes (do not change the values of existing entries):
 //   0 done   1 internal error   2 invalid input or usage   3 not found   4 corrupted data   5 disk or operating system
-//   6 a peer or deadline   7 the run trained fewer steps than asked or ended below eval.bar   8 not finite   9 not supported by this build
+//   6 a peer or deadline   7 stopped before its end (Ctrl-C, SIGTERM), fewer steps than asked, or ended below eval.bar
+//   8 not finite   9 not supported by this build
 //   10 a reward part failed on every sample (plumb reward test), or on every answer of several steps (plumb train)
 // Thread safety: RunCli is called once, by main.
 #pragma once
 
 #include <CLI/CLI.hpp>
 
-#include <atomic>
-
 #include "common/error.h"
+#include "run/interrupt.h"
 
 namespace plumb::run {
 
@@ -23,9 +23,6 @@ int ExitCodeOf(const Error& error);  // learner::RewardFailed has a code of its 
 
 // Parses, runs the verb, prints "plumb: error: ..." on standard error, returns the exit code.
 int RunCli(int argc, char** argv);
-
-// Set by SIGINT and SIGTERM; the verbs that take long look at it.
-const std::atomic<bool>& StopRequested();
 
 // Each verb adds itself and leaves its exit code here.
 struct CliResult {

@@ -184,6 +184,7 @@ void RunImport(ImportArguments& a, CliResult& result) {
     spooled.push_back(std::make_unique<SpooledInput>(file));
     file = spooled.back()->file();
   }
+  NowBusy(Busy::kNothingToKeep, "the same command goes on from here");
   const auto store = replay::Store::Open(a.store);
   Bar bar(a.quiet);
   request.progress = [&](const std::string& file, double part, int64_t rows) {

@@ -165,7 +165,8 @@ int Eval(EvalArguments a) {
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (StopRequested()) {
-    throw Error(ErrorCode::kUnavailable, "interrupted after " + std::to_string(finished) + " of " + std::to_string(prompts.size()) + " prompts");
+    std::fprintf(stderr, "plumb: stopped after %zu of %zu prompts\n", finished, prompts.size());
+    return kExitFewerSteps;
   }
   if (tally.answers > 0 && tally.aborted == tally.answers) {
     throw Error(engine.counters().nonfinite_samples > 0 ? ErrorCode::kNonFinite : ErrorCode::kInvalidArgument,

@@ -138,7 +138,10 @@ int Generate(GenerateArguments arguments) {
     std::fprintf(stderr, "%llu tokens in %.2f s, %.0f tokens/s\n", static_cast<unsigned long long>(counters.generated_tokens),
                  seconds, static_cast<double>(counters.generated_tokens) / std::max(1e-9, seconds));
   }
-  if (StopRequested()) throw Error(ErrorCode::kUnavailable, "interrupted: answers that had not ended are not shown");
+  if (StopRequested()) {
+    std::fprintf(stderr, "plumb: stopped: answers that had not ended are not shown\n");
+    return kExitFewerSteps;
+  }
   if (counters.nonfinite_samples > 0) throw Error(ErrorCode::kNonFinite, aborted, arguments.model);
   if (!aborted.empty()) throw Error(ErrorCode::kInvalidArgument, aborted, arguments.model);
   return 0;

@@ -1,14 +1,35 @@
 #include "run/learner_ports.h"
 
 #include <algorithm>
+#include <exception>
 #include <thread>
 
 #include "common/log.h"
+#include "run/interrupt.h"
 
 namespace plumb::run {
 
 using SteadyClock = std::chrono::steady_clock;
 constexpr std::chrono::seconds kLine{30};  // a wait says what it waits for this often
+
+namespace {
+
+// While it lives the weights are those of a whole step, and a signal finds the run waiting.
+class Waiting {
+ public:
+  Waiting(const std::string& answers, std::string then) : then_(std::move(then)) {
+    NowBusy(Busy::kWholeWeights, answers);
+  }
+  ~Waiting() {
+    if (std::uncaught_exceptions() > 0) NowBusy(Busy::kSaving);
+    else NowBusy(Busy::kUpdating, then_);
+  }
+
+ private:
+  const std::string then_;
+};
+
+}  // namespace
 
 bool TryAgain(const Error& error) {
   return error.code() == ErrorCode::kUnavailable || error.code() == ErrorCode::kDeadline || error.code() == ErrorCode::kNoSpace;
@@ -69,12 +90,15 @@ void LearnerPorts::Wait(SteadyClock::duration patience, bool until_stopped, cons
 }
 
 std::vector<TrajectoryGroup> LearnerPorts::Next(int64_t step, Deadline deadline) {
+  const std::string number = std::to_string(step);
+  const Waiting waiting("the answers of step " + number, "the end of step " + number);
   std::vector<TrajectoryGroup> groups;
   Wait(deadline - SteadyClock::now(), true, [&](Deadline slice) { groups = ring_.batches->Next(step, slice); });
   return groups;
 }
 
 std::vector<TrajectoryGroup> LearnerPorts::Evaluate(int64_t version, int num_samples, Deadline deadline) {
+  const Waiting waiting("the answers of the evaluation", "the end of the evaluation");
   std::vector<TrajectoryGroup> groups;
   Wait(deadline - SteadyClock::now(), true, [&](Deadline slice) { groups = ring_.batches->Evaluate(version, num_samples, slice); });
   return groups;

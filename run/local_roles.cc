@@ -10,6 +10,7 @@
 #include "policy_model/transformer.h"
 #include "reward/reward_model.h"
 #include "reward/scorer.h"
+#include "run/interrupt.h"
 #include "run/learner_ports.h"
 #include "run/observer.h"
 #include "run/role_totals.h"
@@ -198,6 +199,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
     learner::LearnerLoop loop(config, weights, ports, ports, checkpoints, demonstrations.train, demonstrations.heldout,
                               hooks);
     summary.learner = loop.Run(options.resume);
+    NowBusy(Busy::kInOrder);  // what follows only waits for the other threads and sums up
   } catch (...) {
     failure.Set(std::current_exception());
   }

@@ -4,8 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -13,26 +12,13 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "kernels/device_memory.h"
+#include "run/interrupt.h"
 #include "run/report.h"
 
 namespace plumb::run {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-// Drops the lines of a JSONL file whose "step" is not below `step`, so that a resumed run's file equals the unbroken one's.
-void TruncateAtStep(const std::string& path, int64_t step) {
-  if (!std::filesystem::exists(path)) return;
-  std::ifstream in(path);
-  std::string line, kept;
-  while (std::getline(in, line)) {
-    const Json j = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (j.is_discarded() || !j.contains("step") || j["step"].get<int64_t>() >= step) continue;  // torn or redone
-    kept += line;
-    kept += '\n';
-  }
-  RealFileSystem().WriteFileAtomic(path, kept);
-}
 
 // Of this process since it began.
 int64_t PeakResidentBytes() {
@@ -59,10 +45,6 @@ Observer::Observer(const Session& session, const RunOptions& options) : session_
   if (port > 0) metrics_.AddSink(MakePrometheusSink(static_cast<int>(port)));
 }
 
-Observer::~Observer() {
-  if (samples_) std::fclose(samples_);
-}
-
 void Observer::Note(const std::string& line) {
   LogInfo(line);
   if (progress_) progress_->Line(line);
@@ -71,6 +53,8 @@ void Observer::Note(const std::string& line) {
 learner::LearnerHooks Observer::Hooks() {
   learner::LearnerHooks hooks;
   hooks.phase = [this](const std::string& name) {
+    doing_ = name.starts_with("evaluating") ? "the end of the evaluation" : "the end of this update";
+    NowBusy(Busy::kUpdating, doing_);
     LogInfo(name);
     if (progress_) progress_->Phase(name);
   };
@@ -80,11 +64,16 @@ learner::LearnerHooks Observer::Hooks() {
   hooks.evaluated = [this](const learner::EvalResult& result, std::span<const TrajectoryGroup> groups) {
     Evaluated(result, groups);
   };
-  hooks.stop = [this] { return options_.stop && options_.stop->load(); };
+  hooks.stop = [this] {
+    const bool stop = options_.stop && options_.stop->load();
+    if (!stop) NowBusy(Busy::kUpdating, doing_);
+    return stop;
+  };
   return hooks;
 }
 
 void Observer::SftStep(const learner::SftStep& step) {
+  NowBusy(Busy::kSaving);
   if (step.heldout_loss < 0) return;
   char line[160];
   std::snprintf(line, sizeof line, "warm start %lld: loss %.4f, held-out %.4f nats a token",
@@ -99,12 +88,26 @@ void Observer::StartTraining(int64_t first_step) {
   const auto& options = session_.config().metrics;
   metrics_.AddSink(MakeJsonlSink(folder.metrics(), first_step));
   if (options.tensorboard) metrics_.AddSink(MakeTensorBoardSink(folder.tensorboard()));
-  TruncateAtStep(folder.samples(), first_step);
-  samples_ = std::fopen(folder.samples().c_str(), "ae");
-  if (!samples_) throw Error(ErrorCode::kIo, "cannot open for appending", folder.samples());
+  samples_ = std::make_unique<SampleLog>(RealFileSystem(), folder.samples(), first_step);
+}
+
+// What this run would write into a folder that was put in its place would be another run's.
+void Observer::CheckFolder() const {
+  std::string id;
+  try {
+    id = ReadRunId(session_.folder());
+  } catch (const Error&) {  // gone, or in the middle of being made anew
+  }
+  if (id == session_.run_id()) return;
+  throw Error(ErrorCode::kConflict, "the run's folder was moved, removed or replaced while it went on: it ends here and writes nothing "
+                                    "more; where the folder is now, --resume goes on", session_.folder().path);
 }
 
 void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
+  CheckFolder();
+  // What follows before the next update writes checkpoints.
+  NowBusy(Busy::kSaving);
+  doing_ = "the end of step " + std::to_string(step + 1);
   StartTraining(step);
   for (const auto& [name, value] : metrics) metrics_.Set(name, value);
   peak_bytes_ = std::max(peak_bytes_, session_.device() == Device::kCuda ? kernels::DeviceBytesInUse() : PeakResidentBytes());
@@ -138,13 +141,9 @@ void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
                   {"finish", t->finish == FinishReason::kStop ? "stop" : t->finish == FinishReason::kLength ? "length" : "aborted"},
                   {"ground_truth", group->lease.prompt.ground_truth}};
     if (!t->scored) entry["unscored_reason"] = t->unscored_reason;
-    const std::string line = entry.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-    if (std::fwrite(line.data(), 1, line.size(), samples_) != line.size()) {
-      throw Error(ErrorCode::kNoSpace, "cannot write", session_.folder().samples());
-    }
+    samples_->Append(entry.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
     if (best == worst) break;
   }
-  std::fflush(samples_);
 }
 
 void Observer::Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup>) {

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdio>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,6 +14,7 @@
 #include "learner/learner_loop.h"
 #include "run/progress.h"
 #include "run/roles.h"
+#include "run/sample_log.h"
 #include "run/session.h"
 
 namespace plumb::run {
@@ -22,7 +22,6 @@ namespace plumb::run {
 class Observer {
  public:
   Observer(const Session& session, const RunOptions& options);
-  ~Observer();
 
   learner::LearnerHooks Hooks();
   void Note(const std::string& line);
@@ -35,13 +34,15 @@ class Observer {
   void Batch(int64_t step, std::span<const TrajectoryGroup> groups);
   void Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup> groups);
   void StartTraining(int64_t first_step);
+  void CheckFolder() const;  // still the run's own; throws kConflict
 
   const Session& session_;
   const RunOptions options_;
   std::unique_ptr<Progress> progress_;
   Metrics metrics_;
-  std::FILE* samples_ = nullptr;
+  std::unique_ptr<SampleLog> samples_;
   bool started_ = false;
+  std::string doing_ = "the end of this update";  // what a signal would have to wait for
   int64_t peak_bytes_ = 0;
 };
 

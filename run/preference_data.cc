@@ -116,10 +116,9 @@ class Rows {
   std::vector<PreferencePair> TakePairs(size_t last_rows) { return Take(pairs, pairs.size() - last_rows); }
   std::string LeftOut() const {
     return overlong_.Describe() + ", " + std::to_string(others_) +
-           (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out" +
+           (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out" + KtoWouldTake() +
            (unwritten_ == 0 ? "" : ", " + std::to_string(unwritten_) + " that call tools left out: the chat template does not write the calls") +
-           (unlearned_ == 0 ? "" : ", " + std::to_string(unlearned_) + " left out in which no message of an answer is to be learned") +
-           KtoWouldTake();
+           (unlearned_ == 0 ? "" : ", " + std::to_string(unlearned_) + " left out in which no message of an answer is to be learned");
   }
   // Where rows of another kind than the loss wants are there: who could use them.
   std::string KtoWouldTake() const {

@@ -18,6 +18,7 @@
 #include "replay/remote.h"
 #include "reward/reward_model.h"
 #include "reward/scorer.h"
+#include "run/interrupt.h"
 #include "run/learner_ports.h"
 #include "run/observer.h"
 #include "run/role_totals.h"
@@ -89,6 +90,7 @@ void RunReplayRole(const Session& session, const Endpoints& endpoints, const Run
   replay::ReplayTable table(store.get(), TableOptionsOf(session.config()));
   replay::ReplayServer server(&table, endpoints.replay());
   LogInfo("serving prompts and batches at " + server.endpoint());
+  NowBusy(Busy::kInOrder);
   while (!Stopped(options)) std::this_thread::sleep_for(milliseconds(100));
   LogInfo("stopping: " + table.Describe());
 }
@@ -110,6 +112,7 @@ void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t i
                       scoring.Push(DecodeGroup(message.payload.bytes()), Deadline{}, [right] { right->Complete(); });
                     });
   LogInfo("scoring groups at " + receiver.endpoint());
+  NowBusy(Busy::kInOrder);
   Reporter reporter(replay);
   auto said = std::chrono::steady_clock::now();
   while (!Stopped(options) && !scoring.failed()) {
@@ -147,6 +150,7 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
                            sender.Send(Encode(group), After(milliseconds(1000)), 0, group.policy.version);
                          });
   LogInfo("generating as " + name);
+  NowBusy(Busy::kInOrder);
   Reporter reporter(replay);
   while (!Stopped(options) && rollout.Pump(After(milliseconds(200)))) {
     const actor::EngineCounters& engine = rollout.engine().counters();

@@ -30,6 +30,7 @@ bool SamePlace(const std::string& a, const std::string& b) {
 }
 
 void Mine(const MineArguments& a) {
+  NowBusy(Busy::kNothingToKeep, "no dataset was made; the same command begins anew");
   const auto into = replay::Store::Open(a.into);
   std::unique_ptr<replay::Store> from;
   if (!SamePlace(a.store, a.into)) {
@@ -50,6 +51,7 @@ void Rescore(const RescoreArguments& a, CliResult& result) {
   replay::StoreOptions how;
   how.create = false;
   const auto store = replay::Store::Open(a.store, how);
+  NowBusy(Busy::kNothingToKeep, "the same command goes on from here");
   reward::GroupScorer scorer(config.reward, reward::WithModelParts(*tokenizer));
   const RescoreReport report =
       RescoreStore(*store, scorer, config.reward, a.eval ? Purpose::kEval : Purpose::kTrain, [] { return StopRequested().load(); });

@@ -106,6 +106,13 @@ RunData Load(const std::string& folder) {
   }
   data.metrics = ReadLines(folder, "metrics.jsonl", data.notes);
   data.samples = ReadLines(folder, "samples.jsonl", data.notes);
+  if (files.Exists(folder + "/changes.jsonl")) {
+    for (const Json& change : ReadLines(folder, "changes.jsonl", data.notes)) {
+      const auto part = [&](const char* name) { return change.is_object() && change.contains(name) ? change[name].dump(-1, ' ', false, Json::error_handler_t::replace) : std::string("?"); };
+      data.notes.push_back("Resumed with another recipe: from step " + part("step") + " on " + part("option") + " is " + part("now") +
+                           ", before it was " + part("before") + ".");
+    }
+  }
   if (!data.config) data.notes.push_back("config.toml is missing, so the recipe is left out.");
   if (!summary) {
     data.notes.push_back("summary.json is missing: the run has not ended, or was killed.");

@@ -73,6 +73,7 @@ int Serve(const ServeArguments& a) {
   if (!options.curve.empty()) std::printf("its public key: %s\n", options.curve.own.public_key.c_str());
   std::fflush(stdout);
   auto said = std::chrono::steady_clock::now();
+  NowBusy(Busy::kInOrder);
   while (!StopRequested()) {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
     if (std::chrono::steady_clock::now() - said < std::chrono::seconds(60)) continue;

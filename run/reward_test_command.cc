@@ -238,7 +238,10 @@ int Test(const TestArguments& a) {
   }
   std::vector<Scored> scored;
   for (size_t g = 0; g < groups.size(); ++g) {
-    if (StopRequested()) throw Error(ErrorCode::kDeadline, "stopped after " + std::to_string(g) + " of " + std::to_string(groups.size()) + " prompts");
+    if (StopRequested()) {
+      std::fprintf(stderr, "plumb: stopped after %zu of %zu prompts\n", g, groups.size());
+      return kExitFewerSteps;
+    }
     TrajectoryGroup& group = groups[g];
     std::vector<GroupScorer::PartResult> results = scorer.ScoreParts(group);
     double slowest = 0;

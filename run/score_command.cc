@@ -1,10 +1,12 @@
 // plumb score MODEL FILE: log-prob of every token of given texts, by the learner's packed forward.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "learner/finite.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
 #include "replay/line_reader.h"
@@ -91,6 +93,7 @@ class Scoring {
     if (!logprob.empty()) {
       transformer_.Forward(*model_.weights, batch, {.temperature = static_cast<float>(arguments_.temperature), .entropy = false},
                            /*keep=*/false, logprob, {});
+      CheckFinite(logprob);
     }
     size_t next = 0;
     for (const Row& row : rows_) {
@@ -115,6 +118,7 @@ class Scoring {
       }
       std::printf("%s\n", line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace).c_str());
     }
+    if (std::fflush(stdout) != 0) throw Error(ErrorCode::kIo, "cannot write the scores", "standard output");
     count_ += static_cast<int64_t>(rows_.size());
     rows_.clear();
     used_ = 0;
@@ -126,6 +130,21 @@ class Scoring {
   double tokens() const { return tokens_; }
 
  private:
+  // What is no number must not leave as a score. An impossible token's -inf is one, as long as the weights are numbers.
+  void CheckFinite(const std::vector<float>& logprob) const {
+    if (std::all_of(logprob.begin(), logprob.end(), [](float v) { return std::isfinite(v); })) return;
+    std::vector<std::byte> host(model_.weights->flat().bytes());
+    model_.weights->flat().CopyToHost(host);
+    const std::string where = learner::FirstNonFinite(model_.weights->table(), model_.dtype, host);
+    if (!where.empty()) {
+      throw Error(ErrorCode::kNonFinite, "the weights hold a value that is not finite, in " + where + ": they score nothing",
+                  model_.path);
+    }
+    if (std::none_of(logprob.begin(), logprob.end(), [](float v) { return std::isnan(v); })) return;
+    throw Error(ErrorCode::kNonFinite, "the log-probs are not finite although the weights are: the products overflow" +
+                                           std::string(model_.dtype == DType::kFloat32 ? "" : "; try --dtype float32"), model_.path);
+  }
+
   const ModelFolder& model_;
   const ScoreArguments& arguments_;
   policy_model::Transformer transformer_;
@@ -143,10 +162,12 @@ int Score(const ScoreArguments& arguments) {
     scoring.Add(ReadRow(model, text, reader));
   }
   scoring.Flush();
-  if (std::fflush(stdout) != 0) throw Error(ErrorCode::kIo, "cannot write the scores", "standard output");
   std::fprintf(stderr, "%lld rows, %.0f tokens scored, mean %.4f nats a token\n", static_cast<long long>(scoring.count()),
                scoring.tokens(), scoring.mean());
-  if (StopRequested()) throw Error(ErrorCode::kUnavailable, "interrupted: the rest of the file is not scored", arguments.file);
+  if (StopRequested()) {
+    std::fprintf(stderr, "plumb: stopped: the rest of %s is not scored\n", arguments.file.c_str());
+    return kExitFewerSteps;
+  }
   if (scoring.count() == 0) throw Error(ErrorCode::kInvalidArgument, "there are no rows", arguments.file);
   if (scoring.rejected() > 0) {
     throw Error(ErrorCode::kInvalidArgument, std::to_string(scoring.rejected()) + " of " + std::to_string(scoring.count()) +

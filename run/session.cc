@@ -1,13 +1,9 @@
 #include "run/session.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <random>
-#include <set>
 
 #include "common/error.h"
 #include "common/file.h"
@@ -26,62 +22,6 @@ namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
 constexpr char kArithmetic[] = "arithmetic";
-constexpr size_t kMaxIdentityBytes = 1 << 16;
-
-std::string NewRunId() {
-  std::random_device random;
-  char id[17];
-  std::snprintf(id, sizeof id, "%08x%08x", random(), random());
-  return id;
-}
-
-// Lines of a resolved config that may differ between the parts of one run.
-bool MayDiffer(const std::string& key) {
-  static const std::set<std::string> kFree = {"run.steps", "run.out", "run.roles", "run.checkpoint_every",
-                                              "run.keep_checkpoints", "run.actors", "run.reward_workers",
-                                              "run.stall_seconds", "metrics.tensorboard", "metrics.prometheus_port",
-                                              "metrics.samples_every"};
-  return kFree.count(key) > 0;
-}
-
-// "section.key" -> the rest of the line, of TOML that ToToml wrote (one key a line).
-std::map<std::string, std::string> Flatten(const std::string& toml) {
-  std::map<std::string, std::string> out;
-  std::string section;
-  int part = -1;
-  size_t at = 0;
-  while (at < toml.size()) {
-    size_t end = toml.find('\n', at);
-    if (end == std::string::npos) end = toml.size();
-    const std::string line = toml.substr(at, end - at);
-    at = end + 1;
-    if (line.rfind("[[", 0) == 0) {
-      section = line.substr(2, line.find(']') - 2) + "." + std::to_string(++part);
-    } else if (line.rfind("[", 0) == 0) {
-      section = line.substr(1, line.find(']') - 1);
-    } else if (const size_t eq = line.find(" ="); eq != std::string::npos && line[0] != '#') {
-      out[section + "." + line.substr(0, eq)] = line.substr(eq + 2);
-    }
-  }
-  return out;
-}
-
-void CheckSameRecipe(const configs::Config& now, const std::string& stored_path) {
-  const auto stored = Flatten(RealFileSystem().ReadFile(stored_path, size_t{16} << 20));
-  const auto fresh = Flatten(configs::ToToml(now));
-  std::string differences;
-  for (const auto& [key, value] : fresh) {
-    const auto found = stored.find(key);
-    if (MayDiffer(key) || (found != stored.end() && found->second == value)) continue;
-    differences += "\n  " + key + ": the run has" + (found == stored.end() ? " nothing" : found->second) +
-                   ", the recipe says" + value;
-  }
-  if (!differences.empty()) {
-    throw Error(ErrorCode::kConflict,
-                "this run was started with other options; resume it with the same recipe or use another --out:" + differences,
-                stored_path);
-  }
-}
 
 // What is learned of demonstrations, and how many were left out.
 class Demonstrations {
@@ -135,44 +75,12 @@ replay::ArithmeticSets Arithmetic(const configs::Config& config) {
 
 }  // namespace
 
-RunFolder PrepareRunFolder(configs::Config& config, const std::string& recipe_path, bool resume, bool overwrite) {
-  if (config.run.out.empty()) config.run.out = "runs/" + fs::path(recipe_path).stem().string();
-  RunFolder folder{fs::absolute(config.run.out).lexically_normal().string()};
-  while (folder.path.size() > 1 && folder.path.back() == '/') folder.path.pop_back();
-  const bool exists = fs::exists(folder.identity());
-  if (exists && overwrite && !resume) {
-    fs::remove_all(folder.path);
-  } else if (exists && !resume) {
-    throw Error(ErrorCode::kConflict, "there is a run in this folder already: go on with --resume, start anew with " \
-                                      "--overwrite, or choose another --out", folder.path);
-  } else if (!exists && fs::exists(folder.path) && !fs::is_empty(folder.path)) {
-    throw Error(ErrorCode::kConflict, "this folder is not empty and is not a run: choose another --out", folder.path);
-  }
-  if (exists && resume) {
-    CheckSameRecipe(config, folder.config());
-  } else {
-    FileSystem& files = RealFileSystem();
-    files.CreateDirectories(folder.path);
-    files.WriteFileAtomic(folder.identity(), Json{{"run_id", NewRunId()}, {"format", 1}}.dump(1) + "\n");
-  }
-  for (const std::string& path : {folder.logs(), folder.checkpoints(), folder.tensorboard()}) {
-    RealFileSystem().CreateDirectories(path);
-  }
-  RealFileSystem().WriteFileAtomic(folder.config(), configs::ToToml(config));
-  return folder;
-}
-
 std::unique_ptr<Session> Session::Open(const std::string& path) {
   std::unique_ptr<Session> session(new Session);
   Session& s = *session;
   s.folder_.path = path;
   s.config_ = configs::LoadRecipe(s.folder_.config()).config;
-  const std::string identity = RealFileSystem().ReadFile(s.folder_.identity(), kMaxIdentityBytes);
-  try {
-    s.run_id_ = Json::parse(identity).at("run_id").get<std::string>();
-  } catch (const Json::exception& e) {
-    throw Error(ErrorCode::kCorruption, std::string("malformed: ") + e.what(), s.folder_.identity());
-  }
+  s.run_id_ = ReadRunId(s.folder_);
   policy_model::SetThreads(static_cast<int>(s.config_.run.threads));
   s.dtype_ = s.config_.model.dtype == "bfloat16" ? DType::kBFloat16 : DType::kFloat32;
   if (s.config_.run.device == "cuda") {

@@ -1,8 +1,6 @@
 // What every role of a run starts from: the resolved recipe, the run folder, the model's shape and its tokenizer.
 //
 // Purpose: made from the run folder in the same way in one process and in several, so that roles agree.
-//   run folder   config.toml (resolved)  run.json (run id)  metrics.jsonl  samples.jsonl  summary.json  report.html
-//                tensorboard/  logs/  checkpoints/  store/  tokenizer/ (of a from-scratch model)
 // Thread safety: const after Open; shared by the threads of a local run. Errors: kInvalidArgument, kNotFound with paths.
 #pragma once
 
@@ -21,31 +19,13 @@
 #include "policy_model/files/model_config.h"
 #include "policy_model/files/tokenizer.h"
 #include "run/model_folder.h"
+#include "run/run_folder.h"
 
 namespace plumb::run {
 
-struct RunFolder {
-  std::string path;
-  std::string config() const { return path + "/config.toml"; }
-  std::string identity() const { return path + "/run.json"; }
-  std::string metrics() const { return path + "/metrics.jsonl"; }
-  std::string samples() const { return path + "/samples.jsonl"; }
-  std::string summary() const { return path + "/summary.json"; }
-  std::string report() const { return path + "/report.html"; }
-  std::string tensorboard() const { return path + "/tensorboard"; }
-  std::string logs() const { return path + "/logs"; }
-  std::string checkpoints() const { return path + "/checkpoints"; }
-  std::string store() const { return path + "/store"; }
-  std::string tokenizer() const { return path + "/tokenizer"; }
-};
-
-// Makes the folder of a new run, or checks that `loaded` is the recipe a resumed one was started with (steps, roles and
-// the like may differ). `overwrite` removes an older run first. Returns the folder.
-RunFolder PrepareRunFolder(configs::Config& config, const std::string& recipe_path, bool resume, bool overwrite);
-
 class Session {
  public:
-  // From a folder made by PrepareRunFolder. Sets the thread count of this process.
+  // From a folder made by PrepareRun (run/run_folder.h). Sets the thread count of this process.
   static std::unique_ptr<Session> Open(const std::string& folder);
   // Model shape, tokenizer and template of a recipe that is looked at and not run: folder() and run_id() are empty, the
   // device is the CPU whatever the recipe says.

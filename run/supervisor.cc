@@ -19,6 +19,8 @@ namespace plumb::run {
 
 using SteadyClock = std::chrono::steady_clock;
 
+constexpr int kStoppedCode = 7;  // run/cli.h
+
 Supervisor::Supervisor(std::string program, std::vector<RoleProcess> roles, std::string pid_file)
     : program_(std::move(program)), pid_file_(std::move(pid_file)) {
   for (RoleProcess& role : roles) children_.push_back({.role = std::move(role), .pid = -1, .deaths = {}});
@@ -65,11 +67,12 @@ void Supervisor::WritePids() const {
   RealFileSystem().WriteFileAtomic(pid_file_, pids.dump() + "\n");
 }
 
-void Supervisor::StopOthers() {
+void Supervisor::StopOthers(const std::atomic<bool>* at_once) {
   for (Child& child : children_) {
     if (child.pid > 0) kill(child.pid, SIGTERM);
   }
-  const auto deadline = SteadyClock::now() + std::chrono::seconds(10);
+  const auto begin = SteadyClock::now();
+  const auto patience = [&] { return at_once && at_once->load() ? kAtOnce : kInOrder; };
   for (;;) {
     bool any = false;
     for (Child& child : children_) {
@@ -78,27 +81,33 @@ void Supervisor::StopOthers() {
       else any = true;
     }
     if (!any) return;
-    if (SteadyClock::now() > deadline) break;
+    if (SteadyClock::now() > begin + patience()) break;
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
   for (Child& child : children_) {
     if (child.pid <= 0) continue;
-    LogWarning("role " + child.role.name + " did not end within 10 s of SIGTERM: killed");
+    LogWarning("role " + child.role.name + " did not end within " + std::to_string(patience().count()) + " s of SIGTERM: killed");
     kill(child.pid, SIGKILL);
     waitpid(child.pid, nullptr, 0);
     child.pid = -1;
   }
 }
 
-int Supervisor::Run(const std::atomic<bool>& stop) {
+int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_once) {
   for (Child& child : children_) Start(child, false);
-  bool asked = false;
+  const auto ask = [&] {
+    for (Child& child : children_) {
+      if (child.role.decides && child.pid > 0) kill(child.pid, SIGTERM);
+    }
+  };
+  bool asked = false, asked_again = false;
   for (;;) {
     if (stop.load() && !asked) {
       asked = true;
-      for (Child& child : children_) {
-        if (child.role.decides && child.pid > 0) kill(child.pid, SIGTERM);
-      }
+      ask();
+    } else if (asked && !asked_again && at_once && at_once->load()) {
+      asked_again = true;
+      ask();
     }
     for (Child& child : children_) {
       if (child.pid <= 0) continue;
@@ -109,7 +118,7 @@ int Supervisor::Run(const std::atomic<bool>& stop) {
         const int code = WEXITSTATUS(status);
         if (child.role.decides || code != 0) {
           if (code != 0 && !child.role.decides) LogWarning("role " + child.role.name + " ended with exit code " + std::to_string(code));
-          StopOthers();
+          StopOthers(at_once);
           return code;
         }
         continue;  // an actor that found the run finished
@@ -119,8 +128,8 @@ int Supervisor::Run(const std::atomic<bool>& stop) {
       child.deaths.push_back(now);
       std::erase_if(child.deaths, [&](auto t) { return now - t > kRestartWindow; });
       if (asked || child.deaths.size() > kMaxRestarts) {
-        StopOthers();
-        if (asked) return 128 + signal;
+        StopOthers(at_once);
+        if (asked) return signal == SIGTERM ? kStoppedCode : 128 + signal;  // our own, before it had a handler for it
         throw Error(ErrorCode::kUnavailable,
                     "killed " + std::to_string(child.deaths.size()) + " times within 60 s, last by signal " +
                         std::to_string(signal) + " (" + strsignal(signal) + "); see its log in the run's logs folder",

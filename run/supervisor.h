@@ -33,8 +33,10 @@ class Supervisor {
   ~Supervisor();  // kills what is left
 
   // Returns the run's exit code: 0 once the deciding role ended well; else that of the role that failed. `stop` set: asks
-  // the deciding role to end (SIGTERM) and waits for it.
-  int Run(const std::atomic<bool>& stop);
+  // the deciding role to end (SIGTERM) and waits for it; `at_once` set: asks it again, and gives the others kAtOnce.
+  int Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_once = nullptr);
+
+  static constexpr std::chrono::seconds kInOrder{10}, kAtOnce{1};  // what the other roles have to end after SIGTERM
 
   int64_t restarts() const { return restarts_; }
 
@@ -46,7 +48,7 @@ class Supervisor {
   };
   void Start(Child& child, bool again);
   void WritePids() const;
-  void StopOthers();
+  void StopOthers(const std::atomic<bool>* at_once);
 
   const std::string program_;
   const std::string pid_file_;

@@ -7,12 +7,14 @@
 #include <filesystem>
 #include <memory>
 
-#include "common/endpoint.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "learner/schedule.h"
 #include "run/cli.h"
 #include "run/roles.h"
+#include "run/run_folder.h"
 #include "run/session.h"
+#include "run/socket_folder.h"
 #include "run/supervisor.h"
 
 namespace plumb::run {
@@ -29,27 +31,6 @@ struct RoleArguments {
   std::string folder, role, sockets;
   int64_t index = 0;
   bool resume = false, quiet = false;
-};
-
-// A private folder for the sockets; its path has to be short (ipc addresses end at 107 bytes).
-class SocketFolder {
- public:
-  SocketFolder() {
-    const char* runtime = std::getenv("XDG_RUNTIME_DIR");
-    std::string base = runtime && std::filesystem::is_directory(runtime) ? runtime : "/tmp";
-    if (base.size() > 60) base = "/tmp";
-    std::string name = base + "/plumb-XXXXXX";
-    if (!mkdtemp(name.data())) throw Error(ErrorCode::kIo, "cannot make a private folder for sockets", base);
-    path_ = name;
-  }
-  ~SocketFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
 };
 
 // The one vocabulary of batch sizes, resolved: prompts x samples = trajectories a step, in updates of so many, packed into so many tokens.
@@ -128,20 +109,48 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   add("learner", 0, true);
   Supervisor supervisor(std::filesystem::read_symlink("/proc/self/exe").string(), std::move(roles),
                         session.folder().path + "/pids.json");
-  const int code = supervisor.Run(StopRequested());
+  NowBusy(Busy::kSupervising);
+  const int code = supervisor.Run(StopRequested(), &StopAtOnce());
   if (!arguments.quiet && supervisor.restarts() > 0) {
     std::printf("roles started again: %lld\n", static_cast<long long>(supervisor.restarts()));
   }
   return code;
 }
 
-// What a recipe that cannot start has made so far would only stand in the way of the corrected one. `code`: exit code.
-void RemoveIfNotBegun(const RunFolder& folder, int code) {
-  const bool input = code == 2 || code == 3 || code == 4 || code == 9;
-  if (input && std::filesystem::is_empty(folder.checkpoints())) std::filesystem::remove_all(folder.path);
+double RateAt(const configs::Config& config, int64_t step) {
+  const configs::OptimizerConfig& o = config.optimizer;
+  return learner::LearningRate({.schedule = learner::ParseLrSchedule(o.lr_schedule), .peak = o.learning_rate, .warmup_fraction = o.warmup_fraction,
+                                .min_fraction = o.min_lr_fraction, .steps = config.run.steps}, step);
 }
 
-int TrainIn(const RunFolder& folder, const configs::Config& config, const TrainArguments& arguments);
+// What a resumed run does otherwise from here on: said, and in the log for later.
+void SayChanges(const PreparedRun& run, const configs::Config& now, bool quiet) {
+  std::vector<std::string> lines;
+  configs::Config then = now;  // as far as the learning rate hangs on it
+  for (const configs::OptionChange& c : run.changes()) {
+    const double number = std::strtod(c.before.c_str(), nullptr);
+    if (c.key == "run.steps") then.run.steps = std::strtoll(c.before.c_str(), nullptr, 10);
+    if (c.key == "optimizer.learning_rate") then.optimizer.learning_rate = number;
+    if (c.key == "optimizer.warmup_fraction") then.optimizer.warmup_fraction = number;
+    if (c.key == "optimizer.min_lr_fraction") then.optimizer.min_lr_fraction = number;
+    if (c.key == "optimizer.lr_schedule") then.optimizer.lr_schedule = c.before.substr(1, c.before.size() - 2);  // in quotes
+    lines.push_back("from step " + std::to_string(run.next_step()) + " on: " + c.key + " = " + c.now + " (so far " + c.before + ")");
+  }
+  const double before = RateAt(then, run.next_step()), after = RateAt(now, run.next_step());
+  if (before != after) {
+    char text[120];
+    std::snprintf(text, sizeof text, "learning rate of step %lld: %g, not %g as the options so far made it",
+                  static_cast<long long>(run.next_step()), after, before);
+    lines.emplace_back(text);
+  }
+  for (const std::string& line : lines) {
+    LogInfo(line);
+    if (!quiet) std::printf("%s\n", line.c_str());
+  }
+  std::fflush(stdout);
+}
+
+int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainArguments& arguments);
 
 int Train(const TrainArguments& arguments) {
   std::vector<std::string> overrides = arguments.overrides;
@@ -149,36 +158,38 @@ int Train(const TrainArguments& arguments) {
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
   configs::Config config = configs::LoadRecipe(arguments.recipe, overrides).config;
   if (!arguments.out.empty()) config.run.out = arguments.out;
-  const RunFolder folder = PrepareRunFolder(config, arguments.recipe, arguments.resume, arguments.overwrite);
+  PreparedRun run = PrepareRun(config, arguments.recipe, arguments.resume, arguments.overwrite);
   int code = 0;
   try {
-    code = TrainIn(folder, config, arguments);
+    code = TrainIn(run, config, arguments);
   } catch (const Error& error) {
-    if (!arguments.resume) RemoveIfNotBegun(folder, ExitCodeOf(error.code()));
+    run.UndoIfNothingTrained(ExitCodeOf(error.code()));
     throw;
   }
-  if (!arguments.resume) RemoveIfNotBegun(folder, code);  // processes: the role that failed has said why
+  run.UndoIfNothingTrained(code);  // processes: the role that failed has said why
   return code;
 }
 
-int TrainIn(const RunFolder& folder, const configs::Config& config, const TrainArguments& arguments) {
+int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainArguments& arguments) {
+  const RunFolder& folder = run.folder();
+  NowBusy(Busy::kNothingToKeep, "nothing was trained; --resume goes on");
   const auto session = Session::Open(folder.path);
   SetUpLogging("train", -1, folder.logs() + "/train.log");
-  const RunOptions offline_options{.resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
+  if (run.resumed()) SayChanges(run, config, arguments.quiet);
+  const RunOptions options{.resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
   if (configs::IsOffline(config)) {
     if (!arguments.quiet) {
       std::printf("run folder %s\n%lld steps of %lld pairs, %s\n", folder.path.c_str(), static_cast<long long>(config.run.steps),
                   static_cast<long long>(config.preference.batch), config.model.dtype.c_str());
       std::fflush(stdout);
     }
-    return Conclude(*session, RunOfflineTraining(*session, offline_options), arguments.quiet);
+    return Conclude(*session, RunOfflineTraining(*session, options), arguments.quiet);
   }
   if (!arguments.quiet) {
     std::printf("run folder %s\n%s\n", folder.path.c_str(), BatchSizes(config).c_str());
     std::fflush(stdout);
   }
   if (config.run.roles == "processes") return TrainInProcesses(*session, arguments);
-  const RunOptions options{.resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
   return Conclude(*session, RunLocal(*session, options), arguments.quiet);
 }
 

@@ -165,6 +165,20 @@ TEST_F(ModelCommandsTest, ScoreKeepsTheOrderAndSaysWhatItCannot) {
   EXPECT_TRUE(Has(output.err, "5 of 7")) << output.err;
 }
 
+TEST_F(ModelCommandsTest, ScoresOfWeightsThatAreNotFiniteAreAnError) {
+  const ModelFolder sound = LoadModel(model_, {});
+  policy_model::Weights weights(sound.shape, Device::kCpu, DType::kFloat32);
+  weights.Load(model_);
+  const auto& entry = weights.table().entries().back();
+  static_cast<float*>(weights.flat().data())[entry.offset] = std::nanf("");
+  policy_model::SaveModelDirectory(weights, temp_ / "broken", temp_ / "tokenizer");
+  RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl", "{\"text\":\"1+1\"}\n{\"text\":\"2\"}\n");
+  const CliOutput output = RunPlumb({"score", temp_ / "broken", temp_ / "rows.jsonl"});
+  EXPECT_EQ(output.code, 8) << output.err;
+  EXPECT_TRUE(Has(output.err, "not finite") && Has(output.err, entry.name)) << output.err;
+  EXPECT_EQ(output.out, "") << "what is no number is no score";
+}
+
 TEST_F(ModelCommandsTest, EvalCountsByTheAnswerRule) {
   // What the model says to these prompts is the ground truth of two of four rows.
   const auto said = [&](const std::string& prompt) {

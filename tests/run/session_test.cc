@@ -23,79 +23,14 @@ configs::Config Recipe(const std::string& out, std::vector<std::string> override
   return config;
 }
 
-RunFolder Prepare(const std::string& out, std::vector<std::string> overrides, bool resume, bool overwrite = false) {
+RunFolder Prepare(const std::string& out, std::vector<std::string> overrides) {
   configs::Config config = Recipe(out, std::move(overrides));
-  return PrepareRunFolder(config, kRecipe, resume, overwrite);
-}
-
-template <class Body>
-Error ErrorOf(Body body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e;
-  }
-  ADD_FAILURE() << "no error";
-  return Error(ErrorCode::kIo, "none");
-}
-
-std::string RunId(const RunFolder& folder) { return RealFileSystem().ReadFile(folder.identity(), 4096); }
-
-TEST(SessionTest, AFolderIsMadeOnceAndNeverOverwrittenUnasked) {
-  const TempFolder temp;
-  const std::string out = temp / "run";
-  const RunFolder folder = Prepare(out, {}, false);
-  EXPECT_EQ(folder.path, out);
-  EXPECT_TRUE(std::filesystem::is_directory(folder.checkpoints()));
-  const std::string id = RunId(folder);
-  RealFileSystem().WriteFileAtomic(folder.metrics(), "{\"step\":0}\n");
-
-  const Error again = ErrorOf([&] { Prepare(out, {}, false); });
-  EXPECT_EQ(again.code(), ErrorCode::kConflict);
-  EXPECT_NE(again.message().find("--resume"), std::string::npos);
-  EXPECT_TRUE(std::filesystem::exists(folder.metrics())) << "refusing must not touch the run";
-
-  Prepare(out, {}, true);
-  EXPECT_EQ(RunId(folder), id) << "a resumed run is the same run";
-  EXPECT_TRUE(std::filesystem::exists(folder.metrics()));
-
-  Prepare(out, {}, false, /*overwrite=*/true);
-  EXPECT_NE(RunId(folder), id) << "a new run has a new id: the store of the old one is refused";
-  EXPECT_FALSE(std::filesystem::exists(folder.metrics()));
-}
-
-TEST(SessionTest, AFolderOfSomethingElseIsLeftAlone) {
-  const TempFolder temp;
-  RealFileSystem().CreateDirectories(temp / "mine");
-  RealFileSystem().WriteFileAtomic(temp / "mine/thesis.tex", "ten years");
-  for (const bool overwrite : {false, true}) {
-    EXPECT_EQ(ErrorOf([&] { Prepare(temp / "mine", {}, false, overwrite); }).code(), ErrorCode::kConflict);
-    EXPECT_TRUE(std::filesystem::exists(temp / "mine/thesis.tex"));
-  }
-}
-
-TEST(SessionTest, ResumingWithAnotherRecipeNamesEveryDifference) {
-  const TempFolder temp;
-  Prepare(temp / "run", {}, false);
-  const Error e = ErrorOf([&] { Prepare(temp / "run", {"optimizer.learning_rate=0.5", "run.seed=77"}, true); });
-  EXPECT_EQ(e.code(), ErrorCode::kConflict);
-  EXPECT_NE(e.message().find("optimizer.learning_rate"), std::string::npos) << e.message();
-  EXPECT_NE(e.message().find("0.5"), std::string::npos) << e.message();
-  EXPECT_NE(e.message().find("run.seed"), std::string::npos) << e.message();
-  // The stored recipe is still that of the run.
-  Prepare(temp / "run", {}, true);
-}
-
-TEST(SessionTest, StepsAndRolesMayChangeOnResume) {
-  const TempFolder temp;
-  const RunFolder folder = Prepare(temp / "run", {"run.steps=10"}, false);
-  Prepare(temp / "run", {"run.steps=20", "run.roles=\"processes\"", "run.actors=2"}, true);
-  EXPECT_EQ(configs::LoadRecipe(folder.config()).config.run.steps, 20);
+  return PrepareRun(config, kRecipe, /*resume=*/false, /*overwrite=*/false).folder();
 }
 
 TEST(SessionTest, OpensTheSameInEveryProcess) {
   const TempFolder temp;
-  const RunFolder folder = Prepare(temp / "run", {"run.threads=1"}, false);
+  const RunFolder folder = Prepare(temp / "run", {"run.threads=1"});
   const auto a = Session::Open(folder.path), b = Session::Open(folder.path);
   EXPECT_EQ(a->run_id(), b->run_id());
   EXPECT_EQ(a->shape(), b->shape());
@@ -111,7 +46,7 @@ TEST(SessionTest, OpensTheSameInEveryProcess) {
 
 TEST(SessionTest, PromptsAreTokenizedAndTrainIsNotEval) {
   const TempFolder temp;
-  const RunFolder folder = Prepare(temp / "run", {"run.threads=1", "data.eval_prompts=50"}, false);
+  const RunFolder folder = Prepare(temp / "run", {"run.threads=1", "data.eval_prompts=50"});
   const auto session = Session::Open(folder.path);
   const PromptData data = LoadPrompts(*session);
   ASSERT_EQ(data.eval.size(), 50u);
@@ -134,7 +69,7 @@ TEST(SessionTest, PromptsAreTokenizedAndTrainIsNotEval) {
 
 TEST(SessionTest, ADamagedIdentityIsNamed) {
   const TempFolder temp;
-  const RunFolder folder = Prepare(temp / "run", {}, false);
+  const RunFolder folder = Prepare(temp / "run", {});
   RealFileSystem().WriteFileAtomic(folder.identity(), "{\"run_id\":");
   const Error e = ErrorOf([&] { Session::Open(folder.path); });
   EXPECT_EQ(e.code(), ErrorCode::kCorruption);
@@ -143,7 +78,7 @@ TEST(SessionTest, ADamagedIdentityIsNamed) {
 
 TEST(SessionTest, ASavedModelReadsPromptsAsTheRunThatMadeItDid) {
   const TempFolder temp;
-  const RunFolder folder = Prepare(temp / "run", {}, false);
+  const RunFolder folder = Prepare(temp / "run", {});
   const auto run = Session::Open(folder.path);
   const Prompt prompt{.text = "12+34="};
   const auto tokens = run->Tokenize(prompt);

@@ -48,6 +48,27 @@ TEST(SupervisorTest, EndsWithTheDecidingRoleAndStopsTheOthers) {
   EXPECT_NE(kill(pids["actor-0"].get<pid_t>(), 0), 0) << "the actor's process is still there";
 }
 
+// The first wish is passed to the deciding role, the second too; then the others get no ten seconds.
+TEST(SupervisorTest, TheSecondWishToStopIsPassedOnAndCutsThePatience) {
+  const TempFolder folder;
+  Supervisor supervisor("/bin/sh",
+                        {Shell("actor-0", "trap '' TERM; touch " + folder / "deaf" + "; while :; do sleep 0.05; done", ":"),
+                         Shell("learner", "n=0; trap 'n=$((n+1)); echo $n > " + folder / "asked" + "' TERM; touch " + folder / "ready" +
+                                              "; while [ $n -lt 2 ]; do sleep 0.02; done; exit 7", ":", true)},
+                        folder / "pids.json");
+  std::atomic<bool> stop{false}, at_once{false};
+  std::thread person([&] {
+    while (!RealFileSystem().Exists(folder / "ready") || !RealFileSystem().Exists(folder / "deaf")) std::this_thread::sleep_for(5ms);
+    stop = true;
+    while (Read(folder / "asked") != "1\n") std::this_thread::sleep_for(5ms);
+    at_once = true;
+  });
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(supervisor.Run(stop, &at_once), 7);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, 8s);
+  person.join();
+}
+
 TEST(SupervisorTest, AKilledChildIsStartedAgainWithItsOtherArguments) {
   const TempFolder folder;
   Supervisor supervisor("/bin/sh",

@@ -1,0 +1,210 @@
+#include "configs/resume.h"
+
+#include <algorithm>
+#include <map>
+#include <sstream>
+#include <utility>
+
+namespace plumb::configs {
+namespace {
+
+struct Row {
+  const char* section;
+  const char* options;  // separated by blanks
+  const char* why;      // nullptr: may change
+};
+
+constexpr const char* kRows =
+    "the store numbers the rows of the run's data, and a run's data never changes";
+constexpr const char* kDrawn = "stored answers were drawn with it";
+constexpr const char* kShape = "the weights in the checkpoint have this shape";
+constexpr const char* kScores = "stored rewards were given by it";
+constexpr const char* kWarmStart =
+    "the warm start made the weights that the run began with; to make others, start anew with "
+    "--overwrite";
+constexpr const char* kOfPart = "reward.parts";
+
+// One line a reason. An option is in one line only.
+constexpr Row kTable[] = {
+    {"run", "seed", "every random draw is keyed by it"},
+    {"run", "schedule", "it says which weights answer for which step"},
+    {"run",
+     "roles steps max_staleness checkpoint_every keep_checkpoints threads device actors "
+     "reward_workers stall_seconds",
+     nullptr},
+    {"model", "path",
+     "the run's weights are those of its checkpoint; from other weights begins another run"},
+    {"model", "dtype", "the checkpoint and the stored log-probs have this precision"},
+    {"model", "layers hidden heads kv_heads ffn max_positions tied rope_theta", kShape},
+    {"model", "init_std", "the run began with weights drawn by it"},
+    {"model", "vocabulary", "stored answers are tokens of it"},
+    {"data",
+     "train dataset eval eval_prompts eval_skip map system_prompt prompt_suffix max_prompt_tokens "
+     "overlong shuffle limit "
+     "arithmetic_digits arithmetic_sft_examples",
+     kRows},
+    {"sft", "batch data", "the updates of the warm start are counted and cut by it"},
+    {"sft",
+     "steps learning_rate lr_schedule warmup_fraction min_lr_fraction weight_decay eval_every "
+     "patience",
+     kWarmStart},
+    {"rollout", "prompts_per_step", "stored answers are numbered by it"},
+    {"rollout", "samples_per_prompt", "stored groups have this size"},
+    {"rollout", "max_new_tokens temperature top_k top_p min_p stop", kDrawn},
+    {"rollout", "max_batch page_tokens kv_budget_mb prefill_tokens", nullptr},
+    {kOfPart,
+     "name kind weight path args target_tokens max_tokens api reply_key model judge_prompt "
+     "score_regex scale",
+     kScores},
+    // How it is run, and where it answers.
+    {kOfPart, "timeout_s memory_mb workers endpoint server_key client_key api_key_env", nullptr},
+    {"reward", "on_failure retries penalty allow_unsandboxed", nullptr},
+    {"replay", "prompts", "it says which prompt a numbered answer is to"},
+    {"replay",
+     "keep_steps groups_per_step sampler max_age_steps max_times_sampled max_groups evict "
+     "samples_per_insert min_groups "
+     "max_staleness alpha easiest ramp floor stratum difficulty history_steps",
+     nullptr},
+    {"algorithm", "name",
+     "the state of one algorithm is not that of another, and other options have its defaults; "
+     "begin another run "
+     "from this one's model"},
+    {"algorithm",
+     "advantage objective ratio advantage_std advantage_eps skip_equal_groups refill_rounds "
+     "clip_low clip_high dual_clip "
+     "kl_coef kl_estimator kl_placement aggregation entropy_coef epochs minibatches tis_cap "
+     "tis_floor off_policy "
+     "recompute_logprobs logprob_gate gamma lam whiten_advantages kl_controller kl_target "
+     "kl_horizon reward_normalize "
+     "reward_clip",
+     nullptr},
+    {"critic", "mode path", "the critic is in the checkpoint"},
+    {"critic", "learning_rate value_clip vf_coef warmup_steps", nullptr},
+    {"preference", "loss", "another objective is another run; begin it from this one's model"},
+    {"preference", "batch heldout max_tokens",
+     "it says which rows the steps so far were trained on"},
+    {"preference",
+     "beta label_smoothing gamma length_normalize desirable_weight undesirable_weight centering "
+     "reference_cache",
+     nullptr},
+    {"optimizer",
+     "learning_rate beta1 beta2 eps weight_decay grad_clip lr_schedule warmup_fraction "
+     "min_lr_fraction "
+     "micro_batch_tokens max_skipped_in_a_row",
+     nullptr},
+    {"eval", "every samples success_part bar", nullptr},
+    {"metrics", "tensorboard prometheus_port samples_every", nullptr},
+};
+
+using Rules = std::map<std::string, ResumeRule>;
+
+const Rules& Table() {
+  static const Rules* const table = [] {
+    auto* rules = new Rules;
+    (*rules)["run.out"] = {.what = OnResume::kNotCompared, .why = ""};
+    for (const Row& row : kTable) {
+      std::istringstream words(row.options);
+      for (std::string word; words >> word;) {
+        const OnResume what = row.why == nullptr      ? OnResume::kMayChange
+                              : row.why == kWarmStart ? OnResume::kWarmStart
+                                                      : OnResume::kFixed;
+        (*rules)[std::string(row.section) + "." + word] = {.what = what,
+                                                           .why = row.why ? row.why : ""};
+      }
+    }
+    return rules;
+  }();
+  return *table;
+}
+
+// "section.key" and its value, of TOML that ToToml wrote (one key a line); a part of the reward as
+// "reward.parts.0.key".
+std::vector<std::pair<std::string, std::string>> Flatten(const std::string& toml) {
+  std::vector<std::pair<std::string, std::string>> out;
+  std::istringstream in(toml);
+  std::string section;
+  int64_t part = -1;
+  for (std::string line; std::getline(in, line);) {
+    if (line.starts_with("[[")) {
+      section = line.substr(2, line.find(']') - 2) + "." + std::to_string(++part);
+    } else if (line.starts_with("[")) {
+      section = line.substr(1, line.find(']') - 1);
+    } else if (const size_t equals = line.find(" = ");
+               equals != std::string::npos && !line.starts_with("#")) {
+      out.emplace_back(section + "." + line.substr(0, equals), line.substr(equals + 3));
+    }
+  }
+  return out;
+}
+
+int64_t PartsIn(const std::map<std::string, std::string>& options) {
+  return std::count_if(options.begin(), options.end(), [](const auto& option) {
+    return option.first.starts_with("reward.parts.") && option.first.ends_with(".kind");
+  });
+}
+
+// What a change that the table allows would need and the run does not have. Empty: nothing.
+std::string WhyNotHere(const std::string& key, const std::string& before, const Config& now) {
+  if (key != "algorithm.kl_coef") return "";
+  if (before == "0.0") return "the run began without a KL term, so no reference was kept";
+  if (now.algorithm.kl_controller == "adaptive")
+    return "the adaptive controller goes on from the coefficient in the checkpoint";
+  return "";
+}
+
+}  // namespace
+
+ResumeRule ResumeRuleOf(const std::string& key) {
+  std::string name = key;
+  const std::string parts = std::string(kOfPart) + ".";
+  if (name.starts_with(parts)) name = parts + name.substr(name.rfind('.') + 1);
+  const auto found = Table().find(name);
+  return found == Table().end() ? ResumeRule{.what = OnResume::kFixed,
+                                             .why = "it is not known how a run depends on it"}
+                                : found->second;
+}
+
+std::vector<std::string> OptionsWithResumeRule() {
+  std::vector<std::string> out = {"run.out"};
+  for (const Row& row : kTable) {
+    std::istringstream words(row.options);
+    for (std::string word; words >> word;) out.push_back(std::string(row.section) + "." + word);
+  }
+  return out;
+}
+
+RecipeDifference CompareForResume(const std::string& stored, const Config& now,
+                                  bool warm_start_over) {
+  const auto fresh = Flatten(ToToml(now));
+  std::map<std::string, std::string> before;
+  for (auto& [key, value] : Flatten(stored)) before[key] = value;
+  Config defaults;
+  defaults.reward.parts.resize(now.reward.parts.size());
+  std::map<std::string, std::string> by_default;
+  for (auto& [key, value] : Flatten(ToToml(defaults))) by_default[key] = value;
+
+  RecipeDifference difference;
+  const auto parts_now = static_cast<int64_t>(now.reward.parts.size());
+  if (const int64_t parts_before = PartsIn(before); parts_before != parts_now) {
+    difference.refused.push_back({kOfPart, std::to_string(parts_before) + " parts",
+                                  std::to_string(parts_now) + " parts", kScores});
+  }
+  for (const auto& [key, value] : fresh) {
+    const bool of_part = key.starts_with("reward.parts.");
+    if (of_part && !difference.refused.empty() && difference.refused.front().key == kOfPart)
+      continue;  // said as a whole
+    const auto found = before.find(key);
+    const std::string& then = found != before.end() ? found->second : by_default[key];
+    if (then == value) continue;
+    const ResumeRule rule = ResumeRuleOf(key);
+    if (rule.what == OnResume::kNotCompared) continue;
+    const bool fixed =
+        rule.what == OnResume::kFixed || (rule.what == OnResume::kWarmStart && warm_start_over);
+    const std::string why = fixed ? rule.why : WhyNotHere(key, then, now);
+    auto& list = why.empty() ? difference.changed : difference.refused;
+    list.push_back({key, then, value, why});
+  }
+  return difference;
+}
+
+}  // namespace plumb::configs

@@ -1,0 +1,121 @@
+// Runs that are taken up again with another recipe: what may change is said, recorded and used;
+// what may not changes nothing.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "tests/run/toy_run.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run::testing {
+namespace {
+
+using plumb::testing::TempFolder;
+
+// Of the run's own recipe, as the documents say it.
+CliOutput Resume(const std::string& run, std::vector<std::string> more) {
+  more.insert(more.begin(), {"train", run + "/config.toml", "--out", run, "--resume"});
+  return RunPlumb(more);
+}
+
+TEST(ResumeRunTest, TheRunsOwnRecipeNeedsNoOtherOptions) {
+  const TempFolder temp;
+  const std::vector<std::string> constant = {"--set", "optimizer.lr_schedule=constant", "--set",
+                                             "optimizer.warmup_fraction=0"};
+  ASSERT_EQ(Train(temp / "whole", 4, constant).code, 0);
+  ASSERT_EQ(Train(temp / "run", 2, constant).code, 0);
+  const CliOutput resumed = Resume(temp / "run", {"--steps", "4"});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  ExpectSameRun(temp / "whole", temp / "run");
+  EXPECT_TRUE(Has(resumed.out, "from step 2 on: run.steps = 4 (so far 2)")) << resumed.out;
+  EXPECT_FALSE(Has(resumed.out, "learning rate")) << "it stays what it was";
+}
+
+TEST(ResumeRunTest, ALowerRateIsSaidRecordedAndUsed) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  ASSERT_EQ(
+      Train(run, 2,
+            {"--set", "optimizer.lr_schedule=constant", "--set", "optimizer.warmup_fraction=0"})
+          .code,
+      0);
+  const CliOutput resumed = Resume(
+      run, {"--steps", "4", "--set", "optimizer.learning_rate=1e-5", "--set", "rollout.max_batch=3",
+            "--set", "optimizer.micro_batch_tokens=64", "--set", "rollout.kv_budget_mb=32"});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  for (const char* said : {"from step 2 on: optimizer.learning_rate = 1e-05 (so far ",
+                           "rollout.max_batch = 3", "learning rate of step 2: 1e-05, not "}) {
+    EXPECT_TRUE(Has(resumed.out, said)) << said << ": " << resumed.out;
+    EXPECT_TRUE(Has(Read(run + "/logs/train.log"), said)) << said;
+  }
+  const auto metrics = Lines(run + "/metrics.jsonl");
+  ASSERT_EQ(metrics.size(), 4u);
+  EXPECT_DOUBLE_EQ(metrics[3]["optim/lr"].get<double>(), 1e-5);
+  EXPECT_GT(metrics[1]["optim/lr"].get<double>(), 1e-5);
+  const auto changes = Lines(run + "/changes.jsonl");
+  ASSERT_EQ(changes.size(), 5u);
+  for (const auto& change : changes) EXPECT_EQ(change["step"], 2);
+  EXPECT_TRUE(Has(Read(run + "/report.html"),
+                  "from step 2 on &quot;optimizer.learning_rate&quot; is &quot;1e-05&quot;"));
+  // The next life has the changed recipe as its own.
+  EXPECT_EQ(Resume(run, {}).code, 0);
+  EXPECT_EQ(Lines(run + "/changes.jsonl").size(), 5u);
+}
+
+// A longer run under a schedule that goes by the number of steps has another rate from here on:
+// never without a word.
+TEST(ResumeRunTest, ALongerCosineRunSaysThatTheRateJumps) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  ASSERT_EQ(Train(run, 2,
+                  {"--set", "optimizer.lr_schedule=cosine", "--set", "optimizer.warmup_fraction=0",
+                   "--set", "optimizer.learning_rate=1e-3"})
+                .code,
+            0);
+  const CliOutput resumed = Resume(run, {"--steps", "4"});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_TRUE(Has(resumed.out, "learning rate of step 2: 0.0005, not 0 as")) << resumed.out;
+}
+
+TEST(ResumeRunTest, PposFixedKlCoefficientIsTheRecipes) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  ASSERT_EQ(Train(run, 1, {"--set", "algorithm.name=ppo"}).code, 0);
+  ASSERT_EQ(Resume(run, {"--steps", "2", "--set", "algorithm.kl_coef=0.02"}).code, 0);
+  const auto metrics = Lines(run + "/metrics.jsonl");
+  EXPECT_DOUBLE_EQ(metrics[0]["objective/kl_coef"].get<double>(), 0.05);
+  EXPECT_DOUBLE_EQ(metrics[1]["objective/kl_coef"].get<double>(), 0.02);
+}
+
+// Refused by the recipe, by the store, or by a file that is gone: the run is as it was.
+TEST(ResumeRunTest, ARefusedResumeChangesNothing) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  ASSERT_EQ(Train(run, 2).code, 0);
+  const std::string config = Read(run + "/config.toml"), identity = Read(run + "/run.json");
+  const CliOutput recipe = Resume(run, {"--steps", "9", "--set", "run.seed=7"});
+  EXPECT_EQ(recipe.code, 2);
+  EXPECT_TRUE(Has(recipe.err, "run.seed: the run has") &&
+              Has(recipe.err, "every random draw is keyed by it"))
+      << recipe.err;
+  EXPECT_EQ(Read(run + "/config.toml"), config);
+  std::filesystem::rename(
+      run + "/store", run + "/away");  // the checkpoint was made over more than a new store holds
+  const CliOutput store = Resume(run, {"--steps", "9"});
+  EXPECT_EQ(store.code, 4) << store.err;
+  EXPECT_EQ(Read(run + "/config.toml"), config);
+  EXPECT_EQ(Read(run + "/run.json"), identity);
+  EXPECT_FALSE(RealFileSystem().Exists(run + "/changes.jsonl"));
+}
+
+TEST(ResumeRunTest, WhereNoRunIsIsAnErrorThatNamesTheFolder) {
+  const TempFolder temp;
+  const CliOutput output = Train(temp / "none", 2, {"--resume"});
+  EXPECT_EQ(output.code, 3);
+  EXPECT_TRUE(Has(output.err, temp / "none") && Has(output.err, "no run in this folder"))
+      << output.err;
+  EXPECT_FALSE(RealFileSystem().Exists(temp / "none"));
+}
+
+}  // namespace
+}  // namespace plumb::run::testing

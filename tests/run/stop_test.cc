@@ -1,0 +1,192 @@
+// A person at the terminal: Ctrl-C once and twice, in every phase and in both ways to run, and a
+// run folder that is in use.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <thread>
+
+#include "policy_model/weights.h"
+#include "tests/run/toy_run.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run::testing {
+namespace {
+
+using plumb::testing::TempFolder;
+using std::chrono::milliseconds;
+using SteadyClock = std::chrono::steady_clock;
+
+int64_t StepsDone(const std::string& run) {
+  if (!RealFileSystem().Exists(run + "/metrics.jsonl")) return 0;
+  const std::string metrics = Read(run + "/metrics.jsonl");
+  return std::count(metrics.begin(), metrics.end(), '\n');
+}
+
+// Until `condition` holds, at most a minute.
+template <class Condition>
+bool Soon(const Condition& condition) {
+  const auto deadline = SteadyClock::now() + std::chrono::seconds(60);
+  while (!condition()) {
+    if (SteadyClock::now() > deadline) return false;
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return true;
+}
+
+// Exit code of a child that ends within `seconds`, -1 for one that was killed by a signal, -2 for
+// one that did not end.
+int CodeWithin(pid_t child, double seconds) {
+  const auto deadline = SteadyClock::now() + std::chrono::duration<double>(seconds);
+  int status = 0;
+  while (waitpid(child, &status, WNOHANG) != child) {
+    if (SteadyClock::now() > deadline) {
+      ::kill(child, SIGKILL);
+      waitpid(child, &status, 0);
+      return -2;
+    }
+    std::this_thread::sleep_for(milliseconds(5));
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+// A reward that answers at once until the file `gate` is there, and then never.
+std::vector<std::string> GatedReward(const TempFolder& temp, const std::string& gate) {
+  const std::string program = temp / "gated.sh";
+  RealFileSystem().WriteFileAtomic(
+      program, "#!/bin/sh\nwhile IFS= read -r line; do while [ -e '" + gate +
+                   "' ]; do sleep 0.05; done; id=${line#'{\"id\":'}; id=${id%%,*}\n"
+                   "printf '{\"id\":%s,\"score\":0.%s}\\n' \"$id\" \"$((id % 7))\"; done\n");
+  return {"--set", "reward.parts.1.kind=program",
+          "--set", "reward.parts.1.path=sh",
+          "--set", "reward.parts.1.args=[\"" + program + "\"]",
+          "--set", "reward.parts.1.target_tokens=0",
+          "--set", "reward.parts.1.max_tokens=0",
+          "--set", "reward.parts.1.timeout_s=600",
+          "--set", "run.checkpoint_every=0"};
+}
+
+// Ctrl-C while the answers of a step are awaited: the steps so far are a checkpoint at once,
+// although a reward is still busy; a second does not wait for that either, and the run goes on from
+// there.
+void StopWhileAnswersAreAwaited(const std::string& roles) {
+  const TempFolder temp;
+  const std::string run = temp / "run", gate = temp / "gate";
+  std::vector<std::string> more = GatedReward(temp, gate);
+  more.insert(more.end(), {"--roles", roles});
+  const pid_t program = StartProgram(TrainLine(run, 1000, more), run);
+  ASSERT_GT(program, 0);
+  ASSERT_TRUE(Soon([&] { return StepsDone(run) >= 2; })) << Read(run + ".out");
+  RealFileSystem().WriteFileAtomic(gate, "");
+  // No step comes any more: the learner waits.
+  int64_t steps = -1;
+  ASSERT_TRUE(Soon([&] {
+    const int64_t before = std::exchange(steps, StepsDone(run));
+    std::this_thread::sleep_for(milliseconds(400));
+    return before == steps && StepsDone(run) == steps;
+  }));
+  ::kill(program, SIGINT);
+  char name[32];
+  std::snprintf(name, sizeof name, "/step-%08lld", static_cast<long long>(steps));
+  const std::string checkpoint = run + "/checkpoints" + name + "/manifest.json";
+  EXPECT_TRUE(Soon([&] { return RealFileSystem().Exists(checkpoint); }))
+      << steps << Read(run + ".out");
+  const std::string said = "waits no longer for the answers of step " + std::to_string(steps);
+  EXPECT_TRUE(Has(Read(run + ".out"), said)) << Read(run + ".out");
+  ::kill(program, SIGINT);
+  EXPECT_EQ(CodeWithin(program, 8), 7) << Read(run + ".out");
+
+  RealFileSystem().RemoveAll(gate);
+  std::vector<std::string> resume = more;
+  resume.emplace_back("--resume");
+  ASSERT_EQ(TrainInProgram(run, steps + 2, resume), 0) << Read(run + ".out");
+  const auto lines = Lines(run + "/metrics.jsonl");
+  ASSERT_EQ(static_cast<int64_t>(lines.size()), steps + 2);
+  for (size_t i = 0; i < lines.size(); ++i) EXPECT_EQ(lines[i]["step"], i) << "every step once";
+}
+
+TEST(StopTest, LocalWhileAnswersAreAwaited) { StopWhileAnswersAreAwaited("local"); }
+TEST(StopTest, ProcessesWhileAnswersAreAwaited) { StopWhileAnswersAreAwaited("processes"); }
+
+// A pipe that nobody writes to stands for a file of gigabytes: whoever reads it is busy until it is
+// stopped.
+TEST(StopTest, WhatLoadsOrReadsEndsWithinASecond) {
+  const TempFolder temp;
+  const auto tokenizer = policy_model::Tokenizer::BuiltIn("arithmetic");
+  policy_model::ModelShape shape{.layers = 1,
+                                 .hidden = 32,
+                                 .heads = 2,
+                                 .kv_heads = 2,
+                                 .head_dim = 16,
+                                 .ffn = 64,
+                                 .vocab = tokenizer->size(),
+                                 .max_positions = 64};
+  shape.bos_token = tokenizer->Find("<bos>");
+  shape.eos_tokens = {tokenizer->Find("<eos>")};
+  policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
+  weights.Initialise(5, 0.3);
+  const std::string model = temp / "model", pipe = temp / "rows.jsonl";
+  policy_model::SaveModelDirectory(weights, model, "");
+  RealFileSystem().WriteFileAtomic(model + "/tokenizer.json", tokenizer->json());
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const std::vector<std::pair<std::string, std::vector<std::string>>> verbs = {
+      {"local",
+       TrainLine(temp / "local", 2, {"--set", "data.train=" + pipe, "--set", "sft.steps=0"})},
+      {"processes",
+       TrainLine(temp / "processes", 2,
+                 {"--set", "data.train=" + pipe, "--set", "sft.steps=0", "--roles", "processes"})},
+      {"import", {"data", "import", pipe, "--store", temp / "store"}},
+      {"eval", {"eval", model, pipe}},
+      {"score", {"score", model, pipe}},
+      {"generate",
+       {"generate", model, "--prompt", "1+1=", "--samples", "4096", "--temperature", "1",
+        "--max-new-tokens", "60", "--top-k", "3"}},
+  };
+  for (const auto& [name, line] : verbs) {
+    const pid_t child = StartProgram(line, temp / (name + "-said"));
+    ASSERT_GT(child, 0);
+    std::this_thread::sleep_for(milliseconds(name == "processes" ? 1500 : 500));
+    const auto begin = SteadyClock::now();
+    ::kill(child, name == "eval" ? SIGTERM : SIGINT);
+    const std::string said = temp / (name + "-said.out");
+    const int code = CodeWithin(child, 30);
+    EXPECT_EQ(code, 7) << name << ": " << Read(said);
+    const double limit =
+        name == "processes" ? 4 : 2;  // the grace of its processes, and a machine that is busy
+    EXPECT_LT(std::chrono::duration<double>(SteadyClock::now() - begin).count(), limit) << name;
+    EXPECT_TRUE(Has(Read(said), "stopped")) << name << ": " << Read(said);
+  }
+}
+
+// The folder belongs to the run until its process is gone; then nothing of it stands in the way.
+TEST(StopTest, AFolderInUseIsNeitherOverwrittenNorResumed) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  for (const std::string roles : {"local", "processes"}) {
+    std::vector<std::string> line = TrainLine(run, 100000, {"--roles", roles, "--overwrite"});
+    const pid_t program = StartProgram(line, run);
+    ASSERT_GT(program, 0);
+    ASSERT_TRUE(Soon([&] { return StepsDone(run) >= 2; })) << Read(run + ".out");
+    for (const char* how : {"--overwrite", "--resume"}) {
+      const CliOutput second = Train(run, 3, {how});
+      EXPECT_EQ(second.code, 2) << how;
+      EXPECT_TRUE(
+          Has(second.err, "going on in this folder (process " + std::to_string(program) + ")"))
+          << second.err;
+    }
+    const int64_t before = StepsDone(run);
+    EXPECT_TRUE(Soon([&] { return StepsDone(run) > before; })) << "it was not disturbed";
+    ::kill(program, SIGKILL);
+    waitpid(program, nullptr, 0);
+  }
+  const CliOutput after = Train(run, 2, {"--overwrite"});
+  EXPECT_EQ(after.code, 0) << after.err;
+  EXPECT_EQ(StepsDone(run), 2);
+}
+
+}  // namespace
+}  // namespace plumb::run::testing
