@@ -28,6 +28,17 @@ RunFolder Prepare(const std::string& out, std::vector<std::string> overrides) {
   return PrepareRun(config, kRecipe, /*resume=*/false, /*overwrite=*/false).folder();
 }
 
+template <class Body>
+Error ErrorOf(Body body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return e;
+  }
+  ADD_FAILURE() << "no error";
+  return Error(ErrorCode::kIo, "none");
+}
+
 TEST(SessionTest, OpensTheSameInEveryProcess) {
   const TempFolder temp;
   const RunFolder folder = Prepare(temp / "run", {"run.threads=1"});

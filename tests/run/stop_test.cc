@@ -6,10 +6,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <thread>
 
+#include "policy_model/files/tokenizer.h"
 #include "policy_model/weights.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
