@@ -229,7 +229,8 @@ void Engine::Impl::FinishSlots(int32_t rows) {
     const int32_t token = drawn[static_cast<size_t>(r)];
     if (!kept.empty() && token >= 0) {
       const auto words = std::span<const uint32_t>(drawn_kept.host(), slots() * set_words());
-      AppendKeptTokens(words.subspan(static_cast<size_t>(r) * set_words(), set_words()), shape.vocab, kept[static_cast<size_t>(slot)]);
+      AppendKeptTokens(words.subspan(static_cast<size_t>(r) * set_words(), set_words()),
+                       shape.vocab, kept[static_cast<size_t>(slot)]);
     }
     switch (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)])) {
       case kernels::SlotStatus::kStopped: ended.emplace_back(slot, FinishReason::kStop); break;

@@ -36,7 +36,7 @@ struct EngineOptions {
   kernels::SamplingOptions sampling;
   std::vector<std::string> stop;   // stop strings
   std::vector<int32_t> eos;        // end tokens
-  bool record_kept = false;        // what a filter kept for each token: for those who compute its log-prob again
+  bool record_kept = false;        // what filters kept for each token: for whoever scores it again
 };
 
 // Totals since construction; plain numbers, read them from the engine's thread.

@@ -37,7 +37,8 @@ struct GeneratedSample {
   std::vector<int32_t> tokens;    // [N] sampled tokens; an end token and the token that completes a stop string are kept
   std::vector<float> logprobs;    // [N] of the distribution each was drawn from, nats
   std::vector<int64_t> versions;  // [N] policy version that drew it
-  std::vector<uint8_t> kept;      // the N sets they were drawn from (common/kept_tokens.h); empty: not asked for, or no filter is on
+  // The N sets they were drawn from (common/kept_tokens.h); empty: not asked for, or no filter.
+  std::vector<uint8_t> kept;
   FinishReason finish = FinishReason::kStop;
   std::string reason;             // of kAborted: why, one sentence
 };

@@ -48,7 +48,8 @@ size_t SizeOf(const PromptLease& lease) { return 128 + SizeOf(lease.prompt); }
 size_t SizeOf(const TrajectoryGroup& g) {
   size_t n = 256 + g.run_id.size() + g.actor.size() + g.policy.digest.size() + SizeOf(g.lease);
   for (const Trajectory& t : g.trajectories) {
-    n += 512 + 17 * t.tokens.size() + t.kept.size() + t.completion.size() + t.unscored_reason.size();
+    n += 512 + 17 * t.tokens.size() + t.kept.size();
+    n += t.completion.size() + t.unscored_reason.size();
     for (const Segment& s : t.segments) n += 64 + s.media_digest.size();
     for (const RewardPart& r : t.rewards) n += 96 + r.name.size() + r.function_digest.size();
   }
@@ -114,7 +115,8 @@ class Encoder {
     const auto completion = Text(t.completion);
     const auto reward_list = builder_.CreateVector(rewards);
     const auto reason = Text(t.unscored_reason);
-    const auto kept = t.kept.empty() ? fb::Offset<fb::Vector<uint8_t>>() : builder_.CreateVector(t.kept);
+    const auto kept =
+        t.kept.empty() ? fb::Offset<fb::Vector<uint8_t>>() : builder_.CreateVector(t.kept);
     return wire::CreateTrajectory(builder_, t.sample, tokens, segment_list, loss_mask, logprobs, versions,
                                   static_cast<uint8_t>(t.finish), completion, reward_list, t.reward, t.scored ? 1 : 0,
                                   reason, kept);

@@ -36,7 +36,8 @@ uint64_t TakeNumber(std::span<const uint8_t>& from) {
   Malformed("a number is too long");
 }
 
-// visit(id) for each token of a checked set that is not `every token`; stops where visit returns false.
+// visit(id) for each token of a checked set that is not `every token`; stops where visit returns
+// false.
 template <class Visit>
 void ForEachKept(std::span<const uint8_t> set, Visit visit) {
   const uint64_t head = TakeNumber(set);
@@ -70,7 +71,8 @@ void AppendKeptTokens(std::span<const uint32_t> words, int64_t vocab, std::vecto
     return;
   }
   PLUMB_CHECK(kept > 0, "a filter keeps something");
-  const auto bytes = static_cast<uint64_t>(4 * last) + static_cast<uint64_t>(39 - std::countl_zero(words[last])) / 8;
+  const auto bytes = static_cast<uint64_t>(4 * last) +
+                     static_cast<uint64_t>(39 - std::countl_zero(words[last])) / 8;
   const size_t begin = out.size();
   if (static_cast<uint64_t>(kept) < bytes) {  // a byte a token at least
     AppendNumber(2 * static_cast<uint64_t>(kept), out);
@@ -86,7 +88,9 @@ void AppendKeptTokens(std::span<const uint32_t> words, int64_t vocab, std::vecto
     out.resize(begin);
   }
   AppendNumber(2 * bytes + 1, out);
-  for (uint64_t i = 0; i < bytes; ++i) out.push_back(static_cast<uint8_t>(words[i / 4] >> (8 * (i % 4))));
+  for (uint64_t i = 0; i < bytes; ++i) {
+    out.push_back(static_cast<uint8_t>(words[i / 4] >> (8 * (i % 4))));
+  }
 }
 
 std::span<const uint8_t> KeptTokensReader::Next() {
@@ -94,7 +98,9 @@ std::span<const uint8_t> KeptTokensReader::Next() {
   const uint64_t head = TakeNumber(left);
   if (head % 2 == 1) {
     const uint64_t bytes = head / 2;
-    if (bytes == 0 || bytes > left.size() || bytes > static_cast<uint64_t>(kMaxId) / 8) Malformed("its bits are not there");
+    if (bytes == 0 || bytes > left.size() || bytes > static_cast<uint64_t>(kMaxId) / 8) {
+      Malformed("its bits are not there");
+    }
     left = left.subspan(bytes);
     if (*(left.data() - 1) == 0) Malformed("its bits end in none");
   } else {
@@ -138,7 +144,9 @@ void UnpackKeptTokens(std::span<const uint8_t> set, int64_t vocab, std::span<uin
   }
   std::fill(words.begin(), words.end(), 0);
   ForEachKept(set, [&](int64_t id) {
-    if (id >= vocab) Malformed("token " + std::to_string(id) + " of a vocabulary of " + std::to_string(vocab));
+    if (id >= vocab) {
+      Malformed("token " + std::to_string(id) + " of a vocabulary of " + std::to_string(vocab));
+    }
     words[static_cast<size_t>(id / 32)] |= uint32_t{1} << (id % 32);
     return true;
   });

@@ -21,7 +21,8 @@ void LogInfo(std::string_view line);
 void LogWarning(std::string_view line);
 void LogError(std::string_view line);
 
-// Warns with the first call of each line in this process: what is true of a file is not said again each time it is opened.
+// Warns with the first call of each line in this process: what is true of a file is not said again
+// each time it is opened.
 void LogWarningOnce(const std::string& line);
 
 // Warns at most once per interval; what was held back is counted and said with the next line.

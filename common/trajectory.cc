@@ -56,8 +56,10 @@ void CheckKept(const Trajectory& t) {
     for (int32_t i = s.begin; i < s.end; ++i) {
       if (sets.done()) Broken("the kept tokens end at token " + std::to_string(i));
       const auto set = sets.Next();
-      if (s.origin == Origin::kPolicy ? Keeps(set, t.tokens[static_cast<size_t>(i)]) : KeepsEveryToken(set)) continue;
-      Broken("token " + std::to_string(i) + " is not among those kept for it");
+      const bool drawn = s.origin == Origin::kPolicy;
+      if (!(drawn ? Keeps(set, t.tokens[static_cast<size_t>(i)]) : KeepsEveryToken(set))) {
+        Broken("token " + std::to_string(i) + " is not among those kept for it");
+      }
     }
   }
   if (!sets.done()) Broken("there are more sets of kept tokens than tokens");

@@ -97,9 +97,10 @@ struct RewardPart {
   bool operator==(const RewardPart&) const = default;
 };
 
-// One answer. Invariants (CheckInvariants): segments cover [0, tokens.size()) in order without holes; the per-token
-// arrays are as long as tokens; loss_mask is 1 only in policy segments; logprobs are finite and <= 0, and 0 where the
-// origin is not the policy; policy_versions are >= 0 exactly where the origin is the policy; `kept` is empty or has a set a token that holds it.
+// One answer. Invariants (CheckInvariants): segments cover [0, tokens.size()) in order without
+// holes; the per-token arrays are as long as tokens; loss_mask is 1 only in policy segments;
+// logprobs are finite and <= 0, and 0 where the origin is not the policy; policy_versions are >= 0
+// exactly where the origin is the policy; `kept` is empty or has a set a token that holds it.
 struct Trajectory {
   uint32_t sample = 0;                  // 0..G-1 within the group: part of the random address
   std::vector<int32_t> tokens;          // [S] prompt + completion
@@ -113,8 +114,9 @@ struct Trajectory {
   double reward = 0;                    // sum of weight * value over trajectory-scope parts; valid when scored
   bool scored = false;
   std::string unscored_reason;          // why not, when !scored after the reward role
-  // Where a sampling filter was on: for each token of [0, S) the set it was drawn from (common/kept_tokens.h), every token where
-  // the origin is not the policy. logprobs are of those sets. Empty: no filter was on.
+  // Where a sampling filter was on: for each token of [0, S) the set it was drawn from
+  // (common/kept_tokens.h), every token where the origin is not the policy. logprobs are of those
+  // sets. Empty: no filter was on.
   std::vector<uint8_t> kept;
   bool operator==(const Trajectory&) const = default;
 

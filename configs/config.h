@@ -175,7 +175,7 @@ struct AlgorithmConfig {
   std::string ratio = "token";       // token | sequence (GSPO) | product (RLOO)
   bool advantage_std = true;         // divide by the group's standard deviation
   double advantage_eps = 1e-4;
-  bool skip_equal_groups = true;     // groups of equal reward carry no policy gradient: left out but for KL and entropy
+  bool skip_equal_groups = true;     // groups of equal reward: left out but for KL and entropy
   int64_t refill_rounds = 0;         // further prompts in place of such a group; 0: off
   double clip_low = 0.2;
   double clip_high = 0.2;

@@ -156,7 +156,9 @@ void AlgorithmConfig::Visit(V& v) {
      "importance_sampling_level"}, ratio);
   v({"advantage_std", "bool", "divide by the group's standard deviation (false: Dr.GRPO)", "scale_rewards"}, advantage_std);
   v({"advantage_eps", "1", "added to that standard deviation"}, advantage_eps);
-  v({"skip_equal_groups", "bool", "groups of equal reward have no policy gradient: left out, but for their KL and entropy"}, skip_equal_groups);
+  v({"skip_equal_groups", "bool",
+     "groups of equal reward have no policy gradient: left out, but for their KL and entropy"},
+    skip_equal_groups);
   v({"refill_rounds", "1", "dynamic sampling: prompts drawn one after the other in place of one whose answers have equal rewards; 0: off"},
     refill_rounds);
   v({"clip_low", "1", "ratio is clipped below 1 - clip_low", "epsilon clip_ratio clip_ratio_low cliprange eps_clip"}, clip_low);

@@ -45,7 +45,8 @@ void TokenLogprobBackward(const Launch&, const float* logits, const int32_t* tar
 void SampleTokens(const Launch&, const float* logits, int64_t rows, int64_t vocab, const SamplingOptions& options,
                   const uint64_t* prompt, const uint32_t* sample, const int32_t* position, int32_t* token, float* logprob,
                   void* scratch, uint32_t* kept);
-void DropTokens(const Launch&, float* logits, int64_t rows, int64_t vocab, const int32_t* ids, int64_t count);
+void DropTokens(const Launch&, float* logits, int64_t rows, int64_t vocab, const int32_t* ids,
+                int64_t count);
 void KeepTokens(const Launch&, float* logits, int64_t rows, int64_t vocab, const uint32_t* kept);
 void GatherAddresses(const Launch&, const DecodeState& state, const int32_t* slots, int32_t rows, uint64_t* prompt_out,
                      uint32_t* sample_out, int32_t* position_out);

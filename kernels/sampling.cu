@@ -140,7 +140,8 @@ __device__ Place Find(Mass mine, Mass goal) {
   return found;
 }
 
-// The tokens of at least the threshold as bits, a warp a word. REQUIRES: p is there for all threads of the block.
+// The tokens of at least the threshold as bits, a warp a word. REQUIRES: p is there for all threads
+// of the block.
 __device__ void WriteKept(const float* p, int64_t vocab, float threshold, uint32_t* kept) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int64_t words = (vocab + 31) / 32;
@@ -152,8 +153,9 @@ __device__ void WriteKept(const float* p, int64_t vocab, float threshold, uint32
 }
 
 __global__ void __launch_bounds__(kThreads)
-    Sample(const float* logits, int64_t vocab, SamplingOptions o, const uint64_t* prompt, const uint32_t* sample,
-           const int32_t* position, int32_t* token, float* logprob, float* scratch, int64_t stride, uint32_t* kept_sets) {
+    Sample(const float* logits, int64_t vocab, SamplingOptions o, const uint64_t* prompt,
+           const uint32_t* sample, const int32_t* position, int32_t* token, float* logprob,
+           float* scratch, int64_t stride, uint32_t* kept_sets) {
   const int64_t r = blockIdx.x;
   const float* x = logits + r * vocab;
   float* p = scratch + r * stride;
@@ -258,8 +260,9 @@ void SampleTokens(const Launch& launch, const float* logits, int64_t rows, int64
   if (rows == 0) return;
   if (vocab >= kMaxVocab) throw Error(ErrorCode::kUnsupported, "SampleTokens on CUDA: vocabularies end below 2^20 tokens");
   const int64_t stride = SamplingScratch(1, vocab) / static_cast<int64_t>(sizeof(float));
-  Sample<<<static_cast<unsigned>(rows), kThreads, 0, Stream(launch)>>>(logits, vocab, options, prompt, sample, position,
-                                                                      token, logprob, static_cast<float*>(scratch), stride, kept);
+  Sample<<<static_cast<unsigned>(rows), kThreads, 0, Stream(launch)>>>(
+      logits, vocab, options, prompt, sample, position, token, logprob,
+      static_cast<float*>(scratch), stride, kept);
   CheckLaunch("SampleTokens");
 }
 

@@ -18,11 +18,12 @@ struct SamplingOptions {
   uint64_t seed = 0;
 };
 
-// logits: float[rows, vocab], not changed. prompt, sample, position: the address of each row's draw; position is that
-// of the token being drawn. token: int32[rows], logprob: float[rows] (<= 0).
-// A row whose logits hold a NaN, +infinity or no finite value gets token -1 and log-prob 0: the caller must stop it.
-// kept: nullptr, or uint32[rows, SetWords(vocab)] (kernels/token_mask.h): the tokens that the filters left, those the log-prob is
-// over; not written for a row without a token.
+// logits: float[rows, vocab], not changed. prompt, sample, position: the address of each row's
+// draw; position is that of the token being drawn. token: int32[rows], logprob: float[rows] (<= 0).
+// A row whose logits hold a NaN, +infinity or no finite value gets token -1 and log-prob 0: the
+// caller must stop it.
+// kept: nullptr, or uint32[rows, SetWords(vocab)] (kernels/token_mask.h): the tokens that the
+// filters left, those the log-prob is over; not written for a row without a token.
 // scratch: SamplingScratch(rows, vocab) bytes in the device's memory.
 int64_t SamplingScratch(int64_t rows, int64_t vocab);
 void SampleTokens(const Launch& launch, const float* logits, int64_t rows, int64_t vocab, const SamplingOptions& options,

@@ -108,7 +108,9 @@ void WriteKept(const float* p, int64_t vocab, float threshold, uint32_t* kept) {
   for (int64_t w = 0; w < SetWords(vocab); ++w) {
     uint32_t bits = 0;
     const int64_t begin = w * 32, end = std::min(vocab, begin + 32);
-    for (int64_t j = begin; j < end; ++j) bits |= static_cast<uint32_t>(p[j] >= threshold) << (j - begin);
+    for (int64_t j = begin; j < end; ++j) {
+      bits |= static_cast<uint32_t>(p[j] >= threshold) << (j - begin);
+    }
     kept[w] = bits;
   }
 }
@@ -203,7 +205,8 @@ int64_t SamplingScratch(int64_t rows, int64_t vocab) {
 void SampleTokens(const Launch& launch, const float* logits, int64_t rows, int64_t vocab, const SamplingOptions& options,
                   const uint64_t* prompt, const uint32_t* sample, const int32_t* position, int32_t* token,
                   float* logprob, void* scratch, uint32_t* kept) {
-  PLUMB_DISPATCH_CUDA(launch, SampleTokens(launch, logits, rows, vocab, options, prompt, sample, position, token, logprob, scratch, kept))
+  PLUMB_DISPATCH_CUDA(launch, SampleTokens(launch, logits, rows, vocab, options, prompt, sample,
+                                           position, token, logprob, scratch, kept))
   const int64_t stride = SamplingScratch(1, vocab) / static_cast<int64_t>(sizeof(float));
 #pragma omp parallel for schedule(static) if (rows * vocab > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {

@@ -12,14 +12,16 @@ constexpr float kOut = -std::numeric_limits<float>::infinity();
 
 }  // namespace
 
-void DropTokens(const Launch& launch, float* logits, int64_t rows, int64_t vocab, const int32_t* ids, int64_t count) {
+void DropTokens(const Launch& launch, float* logits, int64_t rows, int64_t vocab,
+                const int32_t* ids, int64_t count) {
   PLUMB_DISPATCH_CUDA(launch, DropTokens(launch, logits, rows, vocab, ids, count))
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < count; ++i) logits[r * vocab + ids[i]] = kOut;
   }
 }
 
-void KeepTokens(const Launch& launch, float* logits, int64_t rows, int64_t vocab, const uint32_t* kept) {
+void KeepTokens(const Launch& launch, float* logits, int64_t rows, int64_t vocab,
+                const uint32_t* kept) {
   PLUMB_DISPATCH_CUDA(launch, KeepTokens(launch, logits, rows, vocab, kept))
   const int64_t words = SetWords(vocab);
 #pragma omp parallel for schedule(static) if (rows * vocab > kParallelElements)

@@ -159,7 +159,8 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     const GroupAdvantage advantage = options_.advantage == "leave_one_out"
                                          ? LeaveOneOutAdvantages(rewards, counts)
                                          : GroupAdvantages(rewards, counts, options_.advantage_std, options_.advantage_eps);
-    // Equal rewards give no policy gradient; the KL and the entropy of such answers have one all the same.
+    // Equal rewards give no policy gradient; the KL and the entropy of such answers have one all
+    // the same.
     const bool skipped = advantage.equal && options_.skip_equal_groups && !over_batch;
     if (skipped && !kl_in_loss && options_.entropy_coef == 0) continue;
     used_groups += !skipped;
@@ -237,9 +238,13 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
         const Sample& sample = samples[static_cast<size_t>(scored[0].sequence)];
         const size_t n = scored.size();
         const double share = TokenWeight(aggregation_, sample.tokens, sequences, tokens, max_new_tokens_);
-        const double policy_share =
-            sample.policy ? TokenWeight(aggregation_, sample.tokens, policy_sequences, policy_tokens, max_new_tokens_) : 0;
-        const auto importance = [&](size_t k) { return sample.importance.empty() ? 1.0 : static_cast<double>(sample.importance[k]); };
+        const double policy_share = sample.policy
+                                        ? TokenWeight(aggregation_, sample.tokens, policy_sequences,
+                                                      policy_tokens, max_new_tokens_)
+                                        : 0;
+        const auto importance = [&](size_t k) {
+          return sample.importance.empty() ? 1.0 : static_cast<double>(sample.importance[k]);
+        };
         logprob.resize(n);
         weight.resize(n);
         derivative.resize(n);

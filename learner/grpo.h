@@ -54,7 +54,7 @@ class Grpo : public Algorithm {
     const Trajectory* trajectory = nullptr;
     std::vector<double> advantage;      // [tokens]
     int64_t tokens = 0;                 // scored
-    bool policy = true;                 // false: of a group of equal rewards, only for the KL and the entropy
+    bool policy = true;                 // false: of equal rewards, here for KL and entropy only
     std::vector<float> old_logprob;     // [tokens] the ratio's denominator
     std::vector<float> reference;       // [tokens]; empty without a KL term in the loss
     std::vector<float> importance;      // [tokens] off-policy weight; empty: 1

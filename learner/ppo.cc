@@ -172,8 +172,10 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, s
   double kl = 0, kl_token = 0;
   for (size_t i = 0; i < kept.size(); ++i) {
     double answer_kl = answers[i].kl;
-    for (size_t k = 0; k < kept[i].reference.size(); ++k) {  // in the loss: the same measure, of the policy that sampled
-      answer_kl += KlEstimate<double>(estimator_, answers[i].old_logprob[k], kept[i].reference[k]).value;
+    // In the loss: the same measure, of the policy that sampled.
+    for (size_t k = 0; k < kept[i].reference.size(); ++k) {
+      answer_kl +=
+          KlEstimate<double>(estimator_, answers[i].old_logprob[k], kept[i].reference[k]).value;
     }
     kl += answer_kl;
     kl_token += answer_kl / static_cast<double>(answers[i].rewards.size());

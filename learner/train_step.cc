@@ -22,7 +22,8 @@ int64_t TrainStep::Pack(std::span<const SequenceView> sequences, int32_t first, 
   for (int32_t s = first; s < last; ++s) {
     const SequenceView& sequence = sequences[static_cast<size_t>(s)];
     tokens += static_cast<int64_t>(sequence.tokens.size());
-    batch_.Append(sequence.tokens, sequence.mask, plan_.Shared(s, first, last, batch_), sequence.kept);
+    batch_.Append(sequence.tokens, sequence.mask, plan_.Shared(s, first, last, batch_),
+                  sequence.kept);
     for (size_t i = 1; i < sequence.tokens.size(); ++i) {
       if (sequence.mask[i]) scored_.push_back({.sequence = s, .token = static_cast<int32_t>(i)});
     }

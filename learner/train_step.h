@@ -18,8 +18,8 @@
 
 namespace plumb::learner {
 
-// Borrowed tokens of one sequence; mask[i] != 0 where token i is scored. [S] each. kept: Trajectory::kept, the sets that log-probs and
-// entropies are over; empty: over every token.
+// Borrowed tokens of one sequence; mask[i] != 0 where token i is scored. [S] each. kept:
+// Trajectory::kept, the sets that log-probs and entropies are over; empty: over every token.
 struct SequenceView {
   std::span<const int32_t> tokens;
   std::span<const uint8_t> mask;

@@ -41,8 +41,8 @@ void PackedBatch::AppendPrefix(std::span<const int32_t> tokens_before) {
   prefix = sequences() - 1;
 }
 
-void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask, int32_t shared,
-                         std::span<const uint8_t> sets) {
+void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask,
+                         int32_t shared, std::span<const uint8_t> sets) {
   PLUMB_CHECK(sequence.size() == mask.size(), "every token needs a mask");
   const int32_t begin = Lay(sequence, shared);
   KeptTokensReader reader(sets);

@@ -24,8 +24,8 @@ struct PackedBatch {
   std::vector<int32_t> parents;     // [B] the sequence whose tokens come before those of this one; -1: none
   std::vector<int32_t> rows;        // [R] ascending
   std::vector<int32_t> targets;     // [R]
-  // [R] the tokens that each target was drawn from (common/kept_tokens.h): its log-prob and entropy are over these alone. Empty:
-  // over every token. Borrowed from whoever appended them.
+  // [R] the tokens that each target was drawn from (common/kept_tokens.h): its log-prob and entropy
+  // are over these alone. Empty: over every token. Borrowed from whoever appended them.
   std::vector<std::span<const uint8_t>> kept;
   bool filtered = false;            // some set is not every token
   int32_t max_seqlen = 0;           // longest, with what it goes on from
@@ -37,8 +37,9 @@ struct PackedBatch {
   bool shares() const { return prefix >= 0; }
   // Appends tokens that sequences to come begin with. Nothing of it is scored.
   void AppendPrefix(std::span<const int32_t> tokens_before);
-  // Appends a sequence; token i >= 1 is scored where mask[i] != 0. mask: [tokens.size()]. Its first `shared` tokens are all
-  // those of the last AppendPrefix, and none of them comes directly before a scored token. sets: Trajectory::kept, outlives this.
+  // Appends a sequence; token i >= 1 is scored where mask[i] != 0. mask: [tokens.size()]. Its first
+  // `shared` tokens are all those of the last AppendPrefix, and none of them comes directly before
+  // a scored token. sets: Trajectory::kept, outlives this.
   void Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask, int32_t shared = 0,
               std::span<const uint8_t> sets = {});
   // Appends a sequence of which a scalar head looks at these tokens (ascending indices into it, none below `shared`); their

@@ -61,7 +61,8 @@ struct Transformer::Impl {
   // A call's small arrays in the device's memory.
   Staging staging;
   Staging set_staging;
-  std::vector<uint32_t> drawn_sets;  // [rows, SetWords(vocab)] of a chunk of rows: what their targets were drawn from
+  std::vector<uint32_t>
+      drawn_sets;  // [rows, SetWords(vocab)] of a chunk of rows: what their targets were drawn from
   std::vector<int32_t> seen, cu_seen, places, place_begins;  // see AttentionShape; CUDA only
   struct Indices {
     const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets, *seen, *cu_seen, *places, *place_begins;
@@ -69,10 +70,19 @@ struct Transformer::Impl {
   };
 
   Impl(const ModelShape& s, Device d, DType t)
-      : shape(s), device(d), dtype(t), launch{.device = d, .dtype = t}, element(ElementSize(t)),
+      : shape(s),
+        device(d),
+        dtype(t),
+        launch{.device = d, .dtype = t},
+        element(ElementSize(t)),
         cos_sin(d, DType::kFloat32, s.max_positions * s.head_dim),
-        unused(d, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())), saved(d), scratch(d), paged(d),
-        layers(static_cast<size_t>(s.layers)), staging(d), set_staging(d) {
+        unused(d, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())),
+        saved(d),
+        scratch(d),
+        paged(d),
+        layers(static_cast<size_t>(s.layers)),
+        staging(d),
+        set_staging(d) {
     if (s.layers < 1) throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     if (d != Device::kCpu && !kernels::CudaAvailable()) {
       throw Error(ErrorCode::kUnsupported, "this build or machine has no CUDA device: use run.device = \"cpu\"");
@@ -80,7 +90,8 @@ struct Transformer::Impl {
     std::vector<float> table(static_cast<size_t>(s.max_positions * s.head_dim));
     kernels::RopeTable(s.max_positions, s.head_dim, s.rope_theta, table.data());
     cos_sin.CopyFromHost(std::as_bytes(std::span<const float>(table)));
-    if (!s.unused_tokens.empty()) unused.CopyFromHost(std::as_bytes(std::span<const int32_t>(s.unused_tokens)));
+    if (!s.unused_tokens.empty())
+      unused.CopyFromHost(std::as_bytes(std::span<const int32_t>(s.unused_tokens)));
   }
 
   int64_t T(int64_t elements) const { return elements * static_cast<int64_t>(element); }
@@ -157,26 +168,31 @@ struct Transformer::Impl {
     drawn_sets.resize(static_cast<size_t>(rows * words));
     for (int64_t r = 0; r < rows; ++r) {
       UnpackKeptTokens(batch.kept[static_cast<size_t>(first + r)], shape.vocab,
-                       std::span(drawn_sets).subspan(static_cast<size_t>(r * words), static_cast<size_t>(words)));
+                       std::span(drawn_sets)
+                           .subspan(static_cast<size_t>(r * words), static_cast<size_t>(words)));
     }
     set_staging.Begin();
-    const int at = set_staging.Add(std::span(reinterpret_cast<const int32_t*>(drawn_sets.data()), drawn_sets.size()));
+    const int at = set_staging.Add(
+        std::span(reinterpret_cast<const int32_t*>(drawn_sets.data()), drawn_sets.size()));
     set_staging.Commit();
-    kernels::KeepTokens(launch, logits, rows, shape.vocab, reinterpret_cast<const uint32_t*>(set_staging.Ints(at)));
+    kernels::KeepTokens(launch, logits, rows, shape.vocab,
+                        reinterpret_cast<const uint32_t*>(set_staging.Ints(at)));
   }
 
   // What of a head's product is a distribution over tokens.
   void DropUnused(float* logits, int64_t rows) const {
     if (unused.elements() == 0) return;
-    kernels::DropTokens(launch, logits, rows, shape.vocab, static_cast<const int32_t*>(unused.data()), unused.elements());
+    kernels::DropTokens(launch, logits, rows, shape.vocab,
+                        static_cast<const int32_t*>(unused.data()), unused.elements());
   }
 
   void CheckTargets(const PackedBatch& batch) const {
     if (shape.unused_tokens.empty()) return;
     for (int32_t t : batch.targets) {
       if (!std::binary_search(shape.unused_tokens.begin(), shape.unused_tokens.end(), t)) continue;
-      throw Error(ErrorCode::kInvalidArgument, "token id " + std::to_string(t) + " is no token of this model's tokenizer: it has " +
-                                                   "no log-prob");
+      throw Error(ErrorCode::kInvalidArgument,
+                  "token id " + std::to_string(t) +
+                      " is no token of this model's tokenizer: it has no log-prob");
     }
   }
 

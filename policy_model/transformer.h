@@ -5,9 +5,11 @@
 // views of one planned arena; gradients land in the flat fp32 gradient buffer.
 // Thread safety: a Transformer owns scratch memory and belongs to one thread at a time; Weights are shared read-only.
 // Ownership: Weights are passed in with every call, never kept.
-// Log-probs, entropies and logits are over the tokens that there are: rows of ModelShape::unused_tokens count as -infinity. Those of a
-// target with a set of kept tokens (PackedBatch::kept) are over that set, and so is their gradient.
-// Errors: kInvalidArgument for token ids outside the vocabulary, targets that are no token, or positions beyond max_positions.
+// Log-probs, entropies and logits are over the tokens that there are: rows of
+// ModelShape::unused_tokens count as -infinity. Those of a target with a set of kept tokens
+// (PackedBatch::kept) are over that set, and so is their gradient.
+// Errors: kInvalidArgument for token ids outside the vocabulary, targets that are no token, or
+// positions beyond max_positions.
 #pragma once
 
 #include <cstdint>

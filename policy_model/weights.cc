@@ -130,7 +130,8 @@ void FlatBuffer::CopyPrefixToHost(std::span<std::byte> out) const {
   const c10::InferenceMode guard;
   const auto n = static_cast<int64_t>(out.size());
   const auto options = at::TensorOptions().dtype(at::kByte);
-  at::from_blob(out.data(), {n}, options.device(at::kCPU)).copy_(at::from_blob(data_, {n}, options.device(at::kCUDA)));
+  at::from_blob(out.data(), {n}, options.device(at::kCPU))
+      .copy_(at::from_blob(data_, {n}, options.device(at::kCUDA)));
 }
 
 void ConvertFloat(std::span<const float> in, DType dtype, void* out) {
@@ -176,7 +177,8 @@ void Weights::Load(const std::string& directory, FlatBuffer* master) {
     for (const HfPart& part : e.parts) {
       auto found = reader->tensors().find(part.name);
       // Of a tied pair either name may be the one that is there.
-      if (found == reader->tensors().end() && shape().tied && part.name == "model.embed_tokens.weight") {
+      if (found == reader->tensors().end() && shape().tied &&
+          part.name == "model.embed_tokens.weight") {
         found = reader->tensors().find("lm_head.weight");
       }
       if (found == reader->tensors().end()) {
@@ -198,12 +200,14 @@ void Weights::Load(const std::string& directory, FlatBuffer* master) {
     }
   }
   if (missing == " lm_head.weight") {
-    missing += " (where the head is the embedding, config.json has to say \"tie_word_embeddings\": true)";
+    missing +=
+        " (where the head is the embedding, config.json has to say \"tie_word_embeddings\": true)";
   }
   if (!missing.empty()) throw Error(ErrorCode::kCorruption, "tensors are missing:" + missing, directory);
   std::string left;
   for (const auto& [name, view] : reader->tensors()) {
-    // A tied model may carry its head twice (ReadModelConfig unties one that is another); older exports carry rotary tables that follow from the config.
+    // A tied model may carry its head twice (ReadModelConfig unties one that is another); older
+    // exports carry rotary tables that follow from the config.
     if (used.count(name) || (shape().tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq")) continue;
     left += " " + name;
   }

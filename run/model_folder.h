@@ -35,7 +35,8 @@ struct PromptEncoder {
 
   // Text as it stands, with the begin token where the model wants one.
   std::vector<int32_t> Text(const std::string& text) const;
-  // Messages and, unless `raw`, plain text as a user's message go through the chat template; a base model continues the text.
+  // Messages and, unless `raw`, plain text as a user's message go through the chat template; a base
+  // model continues the text.
   std::vector<int32_t> Encode(const Prompt& prompt, bool raw) const;
   // An answer as text: ended by the end token, once.
   std::vector<int32_t> Answer(const std::string& text) const;
@@ -53,7 +54,9 @@ struct ModelFolder {
 
   PromptEncoder encoder() const { return {*tokenizer, chat_template.get(), shape, add_bos, path}; }
   std::vector<int32_t> EncodeText(const std::string& text) const { return encoder().Text(text); }
-  std::vector<int32_t> EncodePrompt(const Prompt& prompt, bool raw) const { return encoder().Encode(prompt, raw); }
+  std::vector<int32_t> EncodePrompt(const Prompt& prompt, bool raw) const {
+    return encoder().Encode(prompt, raw);
+  }
 };
 
 // The same without weights, for what only reads and writes text: shape, tokenizer, chat template, begin token.

@@ -55,7 +55,8 @@ Row ReadRow(const ModelFolder& model, const std::string& text, const replay::Lin
         row.tokens.push_back(id.get<int32_t>());
         const auto& unused = model.shape.unused_tokens;
         if (std::binary_search(unused.begin(), unused.end(), row.tokens.back())) {
-          row.error = "\"tokens\" has " + id.dump() + ", a row of the model that its tokenizer has no token for";
+          row.error = "\"tokens\" has " + id.dump() +
+                      ", a row of the model that its tokenizer has no token for";
           break;
         }
       }

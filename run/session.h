@@ -41,9 +41,13 @@ class Session {
   Device device() const { return device_; }
   DType dtype() const { return dtype_; }
 
-  PromptEncoder encoder() const { return {*tokenizer_, template_.get(), shape_, add_bos_, config_.model.path}; }
+  PromptEncoder encoder() const {
+    return {*tokenizer_, template_.get(), shape_, add_bos_, config_.model.path};
+  }
   // A prompt as rollouts ask it: through the chat template where the model has one.
-  std::vector<int32_t> Tokenize(const Prompt& prompt) const { return encoder().Encode(prompt, /*raw=*/false); }
+  std::vector<int32_t> Tokenize(const Prompt& prompt) const {
+    return encoder().Encode(prompt, /*raw=*/false);
+  }
 
  private:
   Session() = default;

@@ -80,7 +80,8 @@ void AddExport(CLI::App& store, const Shared& a) {
   CLI::App* out = store.add_subcommand("export", "Every stored group as one JSON object a line");
   out->add_option("store", a->path, "folder")->required();
   out->add_option("--out", a->out, "file; replaced when it is there (default: standard output)");
-  out->add_flag("--tokens", a->tokens, "with tokens, masks, log-probs, versions, and how many tokens filters kept");
+  out->add_flag("--tokens", a->tokens,
+                "with tokens, masks, log-probs, versions, and how many tokens filters kept");
   out->callback([a] {
     std::unique_ptr<AppendFile> file;
     const std::string part = a->out + ".part";

@@ -73,16 +73,19 @@ void AddEos(const Json& j, const std::string& path, std::vector<int32_t>& out) {
   }
 }
 
-// The folder's weights hold a head and an embedding that are not the same numbers. Only bytes are compared: types that differ
-// are two tensors.
+// The folder's weights hold a head and an embedding that are not the same numbers. Only bytes are
+// compared: types that differ are two tensors.
 bool HasAnotherHead(const std::string& directory) {
   FileSystem& files = RealFileSystem();
-  if (!files.Exists(directory + "/model.safetensors") && !files.Exists(directory + "/model.safetensors.index.json")) return false;
+  const std::string single = directory + "/model.safetensors";
+  if (!files.Exists(single) && !files.Exists(single + ".index.json")) return false;
   const auto reader = SafetensorsReader::OpenDirectory(directory);
-  const auto head = reader->tensors().find("lm_head.weight"), embedding = reader->tensors().find("model.embed_tokens.weight");
+  const auto head = reader->tensors().find("lm_head.weight"),
+             embedding = reader->tensors().find("model.embed_tokens.weight");
   if (head == reader->tensors().end() || embedding == reader->tensors().end()) return false;
   const TensorView &a = head->second, &b = embedding->second;
-  return a.dtype != b.dtype || a.shape != b.shape || std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) != 0;
+  return a.dtype != b.dtype || a.shape != b.shape ||
+         std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) != 0;
 }
 
 }  // namespace
@@ -166,12 +169,15 @@ ModelShape ReadModelConfig(const std::string& directory) {
   s.heads = f.Int("num_attention_heads");
   // null: as many as heads; a missing key: the class's own number.
   const int64_t default_kv_heads = type == "mistral" ? 8 : type == "qwen2" ? 32 : s.heads;
-  s.kv_heads = f.Int("num_key_value_heads", j.contains("num_key_value_heads") ? s.heads : default_kv_heads);
+  s.kv_heads =
+      f.Int("num_key_value_heads", j.contains("num_key_value_heads") ? s.heads : default_kv_heads);
   if (s.heads <= 0) throw Error(ErrorCode::kCorruption, "num_attention_heads is not positive", path);
   s.head_dim = f.Int("head_dim", s.hidden / s.heads);
   s.ffn = f.Int("intermediate_size");
   s.vocab = f.Int("vocab_size");
-  s.max_positions = f.Int("max_position_embeddings", type == "mistral" ? 131072 : type == "qwen2" ? 32768 : 2048);
+  s.max_positions = f.Int("max_position_embeddings", type == "mistral" ? 131072
+                                                     : type == "qwen2" ? 32768
+                                                                       : 2048);
   s.norm_eps = f.Number("rms_norm_eps", 1e-6);
   s.tied = f.Bool("tie_word_embeddings", false);  // the default of each family's class
   const auto token = [&](const char* key) {
@@ -186,7 +192,9 @@ ModelShape ReadModelConfig(const std::string& directory) {
   if (RealFileSystem().Exists(generation)) AddEos(ReadJson(generation), generation, s.eos_tokens);
   Validate(s, path);
   if (s.tied && !s.scalar_head && HasAnotherHead(directory)) {
-    LogWarningOnce(path + " ties the head to the embedding, but the weights hold an lm_head.weight that is another one: it is " +
+    LogWarningOnce(path +
+                   " ties the head to the embedding, but the weights hold an lm_head.weight that "
+                   "is another one: it is " +
                    "used, as transformers does; set \"tie_word_embeddings\": false there");
     s.tied = false;
   }

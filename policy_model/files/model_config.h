@@ -29,8 +29,9 @@ struct ModelShape {
   int32_t bos_token = -1;
   std::vector<int32_t> eos_tokens;
   int32_t pad_token = -1;
-  // Rows of the head that are no token (ascending; from the tokenizer, config.json does not say): they are never sampled, and
-  // log-probs are over the others. Embeddings are often padded to a round number of rows.
+  // Rows of the head that are no token (ascending; from the tokenizer, config.json does not say):
+  // they are never sampled, and log-probs are over the others. Embeddings are often padded to a
+  // round number of rows.
   std::vector<int32_t> unused_tokens;
   bool operator==(const ModelShape&) const = default;
 
@@ -44,10 +45,11 @@ struct ModelShape {
 // Throws unless every dimension is positive, heads divide, head_dim is even, sizes do not overflow.
 void Validate(const ModelShape& shape, const std::string& where);
 
-// `directory`/config.json (and generation_config.json for end tokens when present). Refuses rope_scaling, sliding
-// windows, activation functions and architectures that this build does not compute, by name. What a file leaves out is what
-// transformers takes for its model_type. Where the config ties the head to the embedding and the folder's weights hold another
-// head, the shape is untied, with a warning, as transformers does.
+// `directory`/config.json (and generation_config.json for end tokens when present). Refuses
+// rope_scaling, sliding windows, activation functions and architectures that this build does not
+// compute, by name. What a file leaves out is what transformers takes for its model_type. Where the
+// config ties the head to the embedding and the folder's weights hold another head, the shape is
+// untied, with a warning, as transformers does.
 ModelShape ReadModelConfig(const std::string& directory);
 // Writes config.json (and generation_config.json) that transformers reads; atomic.
 void WriteModelConfig(const ModelShape& shape, const std::string& directory, const std::string& torch_dtype);

@@ -173,18 +173,22 @@ std::unique_ptr<SafetensorsReader> SafetensorsReader::OpenFile(const std::string
 
 std::unique_ptr<SafetensorsReader> SafetensorsReader::OpenDirectory(const std::string& directory) {
   auto reader = std::make_unique<Reader>();
-  const std::string index_path = directory + "/model.safetensors.index.json", single_path = directory + "/model.safetensors";
+  const std::string index_path = directory + "/model.safetensors.index.json",
+                    single_path = directory + "/model.safetensors";
   const bool has_index = RealFileSystem().Exists(index_path);
   if (RealFileSystem().Exists(single_path)) {
     if (has_index) {
-      LogWarningOnce(directory + " has model.safetensors and an index of shards beside it: the single file is read, as " +
-                     "transformers does; remove the one that is out of date");
+      LogWarningOnce(
+          directory +
+          " has model.safetensors and an index of shards beside it: the single file is read, as " +
+          "transformers does; remove the one that is out of date");
     }
     reader->Add(single_path);
     return reader;
   }
   if (!has_index) {
-    throw Error(ErrorCode::kNotFound, "has neither model.safetensors nor model.safetensors.index.json", directory);
+    throw Error(ErrorCode::kNotFound,
+                "has neither model.safetensors nor model.safetensors.index.json", directory);
   }
   const Json index = ParseHeader(RealFileSystem().ReadFile(index_path, kMaxHeaderBytes), index_path);
   if (!index.contains("weight_map") || !index["weight_map"].is_object()) {

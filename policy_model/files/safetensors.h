@@ -27,8 +27,9 @@ struct TensorView {
 
 class SafetensorsReader {
  public:
-  // model.safetensors, or every shard of model.safetensors.index.json in `directory`. Where both are there the single file is
-  // read, as transformers does, with a warning: the other may be stale.
+  // model.safetensors, or every shard of model.safetensors.index.json in `directory`. Where both
+  // are there the single file is read, as transformers does, with a warning: the other may be
+  // stale.
   static std::unique_ptr<SafetensorsReader> OpenDirectory(const std::string& directory);
   static std::unique_ptr<SafetensorsReader> OpenFile(const std::string& path);
   virtual ~SafetensorsReader() = default;

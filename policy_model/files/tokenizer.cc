@@ -83,7 +83,9 @@ class BpeTokenizer : public Tokenizer {
     return out;
   }
   std::string_view TokenBytes(int32_t id) const override {
-    if (id < 0) throw Error(ErrorCode::kInvalidArgument, "token " + std::to_string(id) + " is no token", where_);
+    if (id < 0)
+      throw Error(ErrorCode::kInvalidArgument, "token " + std::to_string(id) + " is no token",
+                  where_);
     if (id >= size()) return {};  // a row of the head beyond the vocabulary
     return tokens_[static_cast<size_t>(id)];
   }
@@ -275,7 +277,8 @@ class BpeTokenizer : public Tokenizer {
 
 }  // namespace
 
-std::vector<int32_t> Tokenizer::IdsWithoutToken(int64_t vocab, std::span<const int32_t> ends) const {
+std::vector<int32_t> Tokenizer::IdsWithoutToken(int64_t vocab,
+                                                std::span<const int32_t> ends) const {
   std::vector<int32_t> out;
   for (int32_t id = 0; id < vocab; ++id) {
     if (!Has(id) && std::find(ends.begin(), ends.end(), id) == ends.end()) out.push_back(id);

@@ -29,14 +29,16 @@ class Tokenizer {
   // No begin- or end-of-sequence token is added.
   virtual std::vector<int32_t> Encode(std::string_view text, bool allow_special = true) const = 0;
   virtual std::string Decode(std::span<const int32_t> ids, bool skip_special = false) const = 0;
-  // Bytes of one token as they stand in a text (may be a part of a UTF-8 character); nothing for an id that no token has.
+  // Bytes of one token as they stand in a text (may be a part of a UTF-8 character); nothing for an
+  // id that no token has.
   virtual std::string_view TokenBytes(int32_t id) const = 0;
   virtual int32_t size() const = 0;                           // V
   virtual int32_t Find(std::string_view token) const = 0;     // id of a token or added token, -1 if none
   virtual bool IsSpecial(int32_t id) const = 0;
   virtual const std::string& json() const = 0;                // tokenizer.json as loaded, for export
   bool Has(int32_t id) const { return id >= 0 && id < size() && !TokenBytes(id).empty(); }
-  // Ids below `vocab` that no token has, ascending. Those of `ends` are left out: what ends an answer needs no text.
+  // Ids below `vocab` that no token has, ascending. Those of `ends` are left out: what ends an
+  // answer needs no text.
   std::vector<int32_t> IdsWithoutToken(int64_t vocab, std::span<const int32_t> ends) const;
 
  protected:

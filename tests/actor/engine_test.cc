@@ -198,7 +198,8 @@ TEST(Engine, LogprobsAreThoseOfTheTrainingForward) {
   }
 }
 
-// With each filter and all together: the training forward over the recorded sets gives the log-probs that were recorded.
+// With each filter and all together: the training forward over the recorded sets gives the
+// log-probs that were recorded.
 TEST(Engine, LogprobsOfFilteredDrawsAreThoseOfTheTrainingForwardOverTheirSets) {
   const policy_model::Weights weights = TinyWeights();
   const std::vector<GenerateRequest> requests = MixedRequests(12);
@@ -208,7 +209,8 @@ TEST(Engine, LogprobsOfFilteredDrawsAreThoseOfTheTrainingForwardOverTheirSets) {
   for (const auto& filter : filters) {
     EngineOptions options = TinyOptions();
     options.sampling = filter;
-    for (const auto& [key, s] : Generate(options, weights, {requests[0]})) EXPECT_TRUE(s.kept.empty()) << "nobody asked";
+    for (const auto& [key, s] : Generate(options, weights, {requests[0]}))
+      EXPECT_TRUE(s.kept.empty()) << "nobody asked";
     options.record_kept = true;
     const Samples samples = Generate(options, weights, requests);
     policy_model::PackedBatch batch, whole;
@@ -234,7 +236,8 @@ TEST(Engine, LogprobsOfFilteredDrawsAreThoseOfTheTrainingForwardOverTheirSets) {
     double worst = 0, apart = 0;
     for (size_t i = 0; i < scored.size(); ++i) {
       worst = std::max(worst, std::abs(double{scored[i]} - double{sampled[i]}));
-      apart += std::abs(double{unfiltered[i]} - double{sampled[i]}) / static_cast<double>(scored.size());
+      apart +=
+          std::abs(double{unfiltered[i]} - double{sampled[i]}) / static_cast<double>(scored.size());
     }
     EXPECT_LE(worst, 1e-4);
     EXPECT_GT(apart, 0.02) << "the filter cuts too little to show anything";

@@ -103,7 +103,8 @@ TEST(Codec, GroupRoundTripsEveryFieldBitForBit) {
   EXPECT_EQ(Encode(back), bytes);
 }
 
-// What sampling filters kept is part of the record; a record without it is what one was before there was such a field.
+// What sampling filters kept is part of the record; a record without it is what one was before
+// there was such a field.
 TEST(Codec, KeptTokensTravelAndHoldTheToken) {
   TrajectoryGroup group = MakeGroup(2, 4, 3);
   const std::string without = Encode(group);
@@ -112,7 +113,8 @@ TEST(Codec, KeptTokensTravelAndHoldTheToken) {
   ASSERT_GE(t.tokens[5], 128);
   ASSERT_LT(t.tokens[5] / 128, 512);
   std::vector<uint8_t> one = {2, head};  // token 5 was the only one left
-  for (int32_t rest = t.tokens[5] / 128; rest > 0; rest /= 128) one.push_back(static_cast<uint8_t>(rest % 128 + (rest >= 128 ? 128 : 0)));
+  for (int32_t rest = t.tokens[5] / 128; rest > 0; rest /= 128)
+    one.push_back(static_cast<uint8_t>(rest % 128 + (rest >= 128 ? 128 : 0)));
   t.kept = {0, 0, 0, 0, 0};
   t.kept.insert(t.kept.end(), one.begin(), one.end());
   t.kept.push_back(0);

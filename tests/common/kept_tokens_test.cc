@@ -61,7 +61,8 @@ TEST(KeptTokens, EverySetComesBackAndIsSmall) {
     EXPECT_EQ(KeepsEveryToken(set), every);
     EXPECT_EQ(CountKept(set), every ? 0 : static_cast<int64_t>(ids.size()));
     for (int32_t id = 0; id < std::min<int64_t>(vocab, 300); ++id) {
-      EXPECT_EQ(Keeps(set, id), std::binary_search(ids.begin(), ids.end(), id)) << vocab << " " << id;
+      EXPECT_EQ(Keeps(set, id), std::binary_search(ids.begin(), ids.end(), id))
+          << vocab << " " << id;
     }
   }
   EXPECT_TRUE(reader.done());

@@ -62,9 +62,11 @@ class Sampling : public KernelTest {
     Array<uint32_t> dsample(device(), sample);
     Array<int32_t> dposition(device(), position), token(device(), rows);
     Array<char> scratch(device(), static_cast<size_t>(SamplingScratch(static_cast<int64_t>(rows), static_cast<int64_t>(vocab))));
-    Array<uint32_t> kept(device(), rows * static_cast<size_t>(SetWords(static_cast<int64_t>(vocab))));
-    SampleTokens(launch(), logits.data(), static_cast<int64_t>(rows), static_cast<int64_t>(vocab), o, dprompt.data(),
-                 dsample.data(), dposition.data(), token.data(), logprob.data(), scratch.data(), kept.data());
+    Array<uint32_t> kept(device(),
+                         rows * static_cast<size_t>(SetWords(static_cast<int64_t>(vocab))));
+    SampleTokens(launch(), logits.data(), static_cast<int64_t>(rows), static_cast<int64_t>(vocab),
+                 o, dprompt.data(), dsample.data(), dposition.data(), token.data(), logprob.data(),
+                 scratch.data(), kept.data());
     return {token.Host(), logprob.Host(), kept.Host()};
   }
   static double Uniform(const SamplingOptions& o, uint32_t sample) {
@@ -72,9 +74,10 @@ class Sampling : public KernelTest {
     return UniformOpen(bits.x[0], bits.x[1]);
   }
 
-  // The set is the reference's, but for tokens whose probability is within rounding of the least likely that is kept. Without a filter
-  // all are kept, whatever is left of their probability.
-  static void CheckKept(const float* x, const std::vector<double>& p, const SamplingOptions& o, const uint32_t* kept, const std::string& what) {
+  // The set is the reference's, but for tokens whose probability is within rounding of the least
+  // likely that is kept. Without a filter all are kept, whatever is left of their probability.
+  static void CheckKept(const float* x, const std::vector<double>& p, const SamplingOptions& o,
+                        const uint32_t* kept, const std::string& what) {
     const bool filtered = o.temperature != 0 && (o.top_k > 0 || o.top_p < 1 || o.min_p > 0);
     const size_t top = static_cast<size_t>(std::max_element(x, x + p.size()) - x);
     double least = 1;
@@ -99,7 +102,9 @@ class Sampling : public KernelTest {
       const auto p = Reference({x.begin() + static_cast<int64_t>(r * vocab), x.begin() + static_cast<int64_t>((r + 1) * vocab)}, o);
       const auto t = static_cast<size_t>(drawn.token[r]);
       ASSERT_LT(t, vocab) << what;
-      CheckKept(x.data() + r * vocab, p, o, drawn.kept.data() + r * static_cast<size_t>(SetWords(static_cast<int64_t>(vocab))), what);
+      CheckKept(x.data() + r * vocab, p, o,
+                drawn.kept.data() + r * static_cast<size_t>(SetWords(static_cast<int64_t>(vocab))),
+                what);
       ASSERT_GT(p[t], 0) << what << ": row " << r << " drew token " << t << ", which the filters exclude";
       // The relative probability's argument is below ~90 in magnitude; sums in blocks err below 100 eps.
       EXPECT_NEAR(static_cast<double>(drawn.logprob[r]), std::log(p[t]), 200 * kEps) << what << " row " << r;

@@ -14,7 +14,9 @@ namespace {
 // Logits are float whatever the element type: one target a device.
 class TokenMask : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, TokenMask,
-                         ::testing::Values(Target{Device::kCpu, DType::kFloat32}, Target{Device::kCuda, DType::kFloat32}), TargetName);
+                         ::testing::Values(Target{Device::kCpu, DType::kFloat32},
+                                           Target{Device::kCuda, DType::kFloat32}),
+                         TargetName);
 
 TEST_P(TokenMask, DropsTheSameIdsOfEveryRow) {
   constexpr int64_t kRows = 5, kVocab = 70;
@@ -41,7 +43,8 @@ TEST_P(TokenMask, KeepsARowsOwnSet) {
     for (int64_t r = 0; r < kRows; ++r) {
       for (int64_t j = 0; j < vocab; ++j) {
         // Row 0 keeps everything, row 1 nothing.
-        if (r != 1 && (r == 0 || random.NextBelow(3) == 0)) kept[static_cast<size_t>(r * SetWords(vocab) + j / 32)] |= 1u << (j % 32);
+        if (r != 1 && (r == 0 || random.NextBelow(3) == 0))
+          kept[static_cast<size_t>(r * SetWords(vocab) + j / 32)] |= 1u << (j % 32);
         else x[static_cast<size_t>(r * vocab + j)] = -INFINITY;
       }
     }
@@ -51,8 +54,8 @@ TEST_P(TokenMask, KeepsARowsOwnSet) {
   }
 }
 
-// The sampler keeps the sets of an independent script, and log-prob, entropy and gradient over them are the script's
-// (tests/golden/make_kept_sets_golden.py).
+// The sampler keeps the sets of an independent script, and log-prob, entropy and gradient over them
+// are the script's (tests/golden/make_kept_sets_golden.py).
 TEST_P(TokenMask, FilteredSetsAndWhatIsComputedOverThemAreTheScripts) {
   std::ifstream file(PLUMB_SOURCE_DIR "/tests/golden/kept_sets.json");
   ASSERT_TRUE(file.good());
@@ -60,34 +63,45 @@ TEST_P(TokenMask, FilteredSetsAndWhatIsComputedOverThemAreTheScripts) {
     const auto x = c["logits"].get<std::vector<float>>();
     const auto vocab = static_cast<int64_t>(x.size());
     const auto temperature = c["temperature"].get<float>();
-    const SamplingOptions options = {.temperature = temperature, .top_k = c["top_k"].get<int32_t>(),
-                                     .top_p = c["top_p"].get<float>(), .min_p = c["min_p"].get<float>(), .seed = 3};
-    Array<float> logits(device(), x), drawn_logprob(device(), 1), logprob(device(), 1), entropy(device(), 1), lse(device(), 1);
+    const SamplingOptions options = {.temperature = temperature,
+                                     .top_k = c["top_k"].get<int32_t>(),
+                                     .top_p = c["top_p"].get<float>(),
+                                     .min_p = c["min_p"].get<float>(),
+                                     .seed = 3};
+    Array<float> logits(device(), x), drawn_logprob(device(), 1), logprob(device(), 1),
+        entropy(device(), 1), lse(device(), 1);
     Array<uint64_t> prompt(device(), std::vector<uint64_t>{5});
-    Array<uint32_t> sample(device(), std::vector<uint32_t>{0}), kept(device(), static_cast<size_t>(SetWords(vocab)));
-    Array<int32_t> position(device(), std::vector<int32_t>{9}), drawn(device(), 1), target(device(), std::vector<int32_t>{c["token"].get<int32_t>()});
+    Array<uint32_t> sample(device(), std::vector<uint32_t>{0}),
+        kept(device(), static_cast<size_t>(SetWords(vocab)));
+    Array<int32_t> position(device(), std::vector<int32_t>{9}), drawn(device(), 1),
+        target(device(), std::vector<int32_t>{c["token"].get<int32_t>()});
     Array<char> scratch(device(), static_cast<size_t>(SamplingScratch(1, vocab)));
-    SampleTokens(launch(), logits.data(), 1, vocab, options, prompt.data(), sample.data(), position.data(), drawn.data(),
-                 drawn_logprob.data(), scratch.data(), kept.data());
+    SampleTokens(launch(), logits.data(), 1, vocab, options, prompt.data(), sample.data(),
+                 position.data(), drawn.data(), drawn_logprob.data(), scratch.data(), kept.data());
     std::vector<int32_t> ids;
     const auto words = kept.Host();
     for (int64_t j = 0; j < vocab; ++j) {
-      if (words[static_cast<size_t>(j / 32)] >> (j % 32) & 1) ids.push_back(static_cast<int32_t>(j));
+      if (words[static_cast<size_t>(j / 32)] >> (j % 32) & 1)
+        ids.push_back(static_cast<int32_t>(j));
     }
     const std::string what = c["kept"].dump();
     EXPECT_EQ(ids, c["kept"].get<std::vector<int32_t>>());
     EXPECT_TRUE(std::binary_search(ids.begin(), ids.end(), drawn.Host()[0])) << what;
     KeepTokens(launch(), logits.data(), 1, vocab, kept.data());
-    TokenLogprobForward(launch(), logits.data(), target.data(), 1, vocab, temperature, logprob.data(), entropy.data(), lse.data());
+    TokenLogprobForward(launch(), logits.data(), target.data(), 1, vocab, temperature,
+                        logprob.data(), entropy.data(), lse.data());
     ExpectClose(logprob.Host(), {c["logprob"].get<double>()}, 0, 64 * kEps, "logprob " + what);
     ExpectClose(entropy.Host(), {c["entropy"].get<double>()}, 0, 64 * kEps, "entropy " + what);
-    Array<float> g(device(), std::vector<float>{c["g_logprob"].get<float>()}), h(device(), std::vector<float>{c["g_entropy"].get<float>()});
+    Array<float> g(device(), std::vector<float>{c["g_logprob"].get<float>()}),
+        h(device(), std::vector<float>{c["g_entropy"].get<float>()});
     Array<float> dlogits(device(), static_cast<size_t>(vocab));
-    TokenLogprobBackward(launch(), logits.data(), target.data(), lse.data(), entropy.data(), g.data(), h.data(), 1, vocab, temperature,
-                         dlogits.data());
-    ExpectClose(dlogits.Host(), c["gradient"].get<std::vector<double>>(), 0, 64 * kEps, "gradient " + what);
+    TokenLogprobBackward(launch(), logits.data(), target.data(), lse.data(), entropy.data(),
+                         g.data(), h.data(), 1, vocab, temperature, dlogits.data());
+    ExpectClose(dlogits.Host(), c["gradient"].get<std::vector<double>>(), 0, 64 * kEps,
+                "gradient " + what);
     // The log-prob that the sampler gives its own draw is the one computed again.
-    TokenLogprobForward(launch(), logits.data(), drawn.data(), 1, vocab, temperature, logprob.data(), nullptr, lse.data());
+    TokenLogprobForward(launch(), logits.data(), drawn.data(), 1, vocab, temperature,
+                        logprob.data(), nullptr, lse.data());
     EXPECT_NEAR(logprob.Host()[0], drawn_logprob.Host()[0], 64 * kEps) << what;
   }
 }

@@ -278,8 +278,9 @@ TEST(GrpoTest, EqualGroupsMoveNothingAndUnscoredAnswersAreMasked) {
   EXPECT_EQ(Bytes(tiny.weights.flat()), before);
 }
 
-// What skip_equal_groups leaves out is the policy term: the gradient of a batch with an equal group is that of the other groups'
-// policy terms, averaged over them, plus KL and entropy of all answers.
+// What skip_equal_groups leaves out is the policy term: the gradient of a batch with an equal group
+// is that of the other groups' policy terms, averaged over them, plus KL and entropy of all
+// answers.
 TEST(GrpoTest, EqualGroupsKeepTheirKlAndEntropy) {
   for (const std::string aggregation : {"token", "sequence", "constant"}) {
     Tiny tiny;
@@ -292,7 +293,8 @@ TEST(GrpoTest, EqualGroupsKeepTheirKlAndEntropy) {
     Weights other(TinyShape(), Device::kCpu, DType::kFloat32);
     other.Initialise(4, 0.1);
     ReferencePolicy reference(other, tiny.train);
-    const auto gradient = [&](const std::vector<TrajectoryGroup>& batch, bool skip, double kl, double entropy) {
+    const auto gradient = [&](const std::vector<TrajectoryGroup>& batch, bool skip, double kl,
+                              double entropy) {
       configs::Config config;
       config.rollout.max_new_tokens = 12;
       config.algorithm.aggregation = aggregation;
@@ -304,7 +306,8 @@ TEST(GrpoTest, EqualGroupsKeepTheirKlAndEntropy) {
       Grpo grpo(config, tiny.train, tiny.weights, optimizer, &reference);
       const auto metrics = grpo.Train(batch, 0.0, 0);
       EXPECT_EQ(metrics.at("policy/groups_used"), &batch == &all_equal ? 0 : 2) << aggregation;
-      return std::vector<float>(optimizer.m().f32(), optimizer.m().f32() + optimizer.m().elements());
+      return std::vector<float>(optimizer.m().f32(),
+                                optimizer.m().f32() + optimizer.m().elements());
     };
     const auto whole = gradient(groups, true, 0.3, 0.1), policy = gradient(groups, true, 0, 0);
     const auto rest = gradient(all_equal, true, 0.3, 0.1);

@@ -339,7 +339,8 @@ TEST(PpoTest, TheControllerSteersTheCoefficient) {
   }
 }
 
-// In the loss the KL is measured of the same answers, so the coefficient moves as it does with the KL in the reward.
+// In the loss the KL is measured of the same answers, so the coefficient moves as it does with the
+// KL in the reward.
 TEST(PpoTest, TheControllerSteersTheCoefficientOfTheLoss) {
   configs::Config config = PpoConfig("own");
   config.algorithm.kl_coef = 0.1;
@@ -357,7 +358,8 @@ TEST(PpoTest, TheControllerSteersTheCoefficientOfTheLoss) {
   }
   EXPECT_NE(next[1], 0.1);
   EXPECT_EQ(next[1], next[0]);
-  for (const char* name : {"objective/kl_coef", "objective/kl_token"}) EXPECT_EQ(of[1].at(name), of[0].at(name)) << name;
+  for (const char* name : {"objective/kl_coef", "objective/kl_token"})
+    EXPECT_EQ(of[1].at(name), of[0].at(name)) << name;
 }
 
 TEST(PpoTest, TheCriticWarmsUpAlone) {

@@ -213,7 +213,8 @@ TEST(WeightsTest, SaveAndLoadKeepEveryBit) {
   EXPECT_THROW(Weights(other, Device::kCpu, DType::kFloat32).Load(folder.path()), Error);
 }
 
-// Of a tied pair either name may be the one in the file; two that differ are two tensors, in a model that is then not tied.
+// Of a tied pair either name may be the one in the file; two that differ are two tensors, in a
+// model that is then not tied.
 TEST(WeightsTest, ATiedHeadIsReadUnderEitherName) {
   const testing::TempFolder folder, head_only, both;
   Weights tied(Shape(true, false), Device::kCpu, DType::kFloat32);
@@ -226,7 +227,8 @@ TEST(WeightsTest, ATiedHeadIsReadUnderEitherName) {
       tensors.push_back({name, view.dtype, view.shape, [&view, plus](std::span<std::byte> out) {
                            std::memcpy(out.data(), view.bytes.data(), out.size());
                            auto* values = reinterpret_cast<float*>(out.data());
-                           for (size_t i = 0; i < out.size() / sizeof(float); ++i) values[i] += plus;
+                           for (size_t i = 0; i < out.size() / sizeof(float); ++i)
+                             values[i] += plus;
                          }});
     };
     for (const auto& [name, view] : reader->tensors()) {
@@ -360,7 +362,8 @@ std::vector<uint8_t> KeepSome(PackedBatch& batch, int64_t vocab) {
   for (size_t r = 0; r < batch.targets.size(); ++r) {
     std::vector<uint32_t> words(static_cast<size_t>((vocab + 31) / 32), 0);
     for (int64_t j = 0; j < vocab; ++j) {
-      if (r % 4 == 0 || j == batch.targets[r] || (j + static_cast<int64_t>(r)) % 3 == 0) words[static_cast<size_t>(j / 32)] |= 1u << (j % 32);
+      if (r % 4 == 0 || j == batch.targets[r] || (j + static_cast<int64_t>(r)) % 3 == 0)
+        words[static_cast<size_t>(j / 32)] |= 1u << (j % 32);
     }
     AppendKeptTokens(words, vocab, sets);
     ends.push_back(sets.size());
@@ -392,25 +395,29 @@ TEST(TransformerTest, FilteredTargetsAreScoredOverTheirSets) {
       const double z = static_cast<double>(logits[r * vocab + j]) / 0.9;
       sum += std::exp(z), weighted += std::exp(z) * z;
     }
-    const double z = static_cast<double>(logits[r * vocab + static_cast<size_t>(batch.targets[r])]) / 0.9;
+    const double z =
+        static_cast<double>(logits[r * vocab + static_cast<size_t>(batch.targets[r])]) / 0.9;
     EXPECT_NEAR(logprob[r], z - std::log(sum), 1e-5) << r;
     EXPECT_NEAR(entropy[r], std::log(sum) - weighted / sum, 1e-5) << r;
   }
-  batch.kept[1] = std::span<const uint8_t>(reinterpret_cast<const uint8_t*>("\x02\x40"), 2);  // token 64 of 31
+  batch.kept[1] =
+      std::span<const uint8_t>(reinterpret_cast<const uint8_t*>("\x02\x40"), 2);  // token 64 of 31
   EXPECT_THROW(model.Forward(weights, batch, {}, false, logprob, entropy), Error);
 }
 
-// Backward against central differences of Forward along random directions: tied, untied, biases, one KV head, a prompt laid once;
-// without and with sets of kept tokens.
+// Backward against central differences of Forward along random directions: tied, untied, biases,
+// one KV head, a prompt laid once; without and with sets of kept tokens.
 TEST(TransformerTest, BackwardMatchesFiniteDifferences) {
   for (const auto& [shape, shared, filtered] :
        {std::tuple(Shape(true, false), false, true), std::tuple(Shape(false, true), true, false),
-        std::tuple(Shape(true, true, 1), false, false), std::tuple(Shape(false, false, 4), true, true)}) {
+        std::tuple(Shape(true, true, 1), false, false),
+        std::tuple(Shape(false, false, 4), true, true)}) {
     Weights weights(shape, Device::kCpu, DType::kFloat32);
     weights.Initialise(11, 0.15);
     Transformer model(shape, Device::kCpu, DType::kFloat32);
     PackedBatch batch = shared ? AnswersToOnePrompt(true) : RandomBatch({13, 3, 21}, 2);
-    const std::vector<uint8_t> sets = filtered ? KeepSome(batch, shape.vocab) : std::vector<uint8_t>();
+    const std::vector<uint8_t> sets =
+        filtered ? KeepSome(batch, shape.vocab) : std::vector<uint8_t>();
     const size_t rows = batch.rows.size();
     std::vector<float> logprob(rows), entropy(rows), g_logprob(rows), g_entropy(rows);
     RandomStream random(4, 4);
@@ -542,7 +549,8 @@ TEST(TransformerTest, PagedEqualsPackedAndDoesNotDependOnTheBatch) {
   }
 }
 
-// A head padded with rows that are no token is the head without them: log-probs, entropies and gradients; such a row gets none.
+// A head padded with rows that are no token is the head without them: log-probs, entropies and
+// gradients; such a row gets none.
 TEST(TransformerTest, RowsWithoutATokenAreNotThere) {
   const ModelShape plain = Shape(false, false);
   ModelShape padded = plain;
@@ -553,21 +561,27 @@ TEST(TransformerTest, RowsWithoutATokenAreNotThere) {
   a.Initialise(11, 0.15);
   b.Initialise(12, 2.0);  // rows that would be likely
   for (const TensorEntry& from : a.table().entries()) {
-    const auto to = std::find_if(b.table().entries().begin(), b.table().entries().end(), [&](const TensorEntry& e) { return e.name == from.name; });
+    const auto to = std::find_if(b.table().entries().begin(), b.table().entries().end(),
+                                 [&](const TensorEntry& e) { return e.name == from.name; });
     const bool by_token = from.name == "embedding" || from.name == "lm_head";
     const int64_t rows = by_token ? 30 : from.shape[0], width = from.elements / from.shape[0];
     std::copy_n(a.flat().f32() + from.offset, rows * width, b.flat().f32() + to->offset);
-    if (by_token) std::copy_n(a.flat().f32() + from.offset + 30 * width, width, b.flat().f32() + to->offset + 34 * width);
+    if (by_token)
+      std::copy_n(a.flat().f32() + from.offset + 30 * width, width,
+                  b.flat().f32() + to->offset + 34 * width);
   }
   PackedBatch batch = RandomBatch({13, 3, 21}, 2), renamed = batch;
-  for (auto* list : {&renamed.tokens, &renamed.targets}) std::replace(list->begin(), list->end(), 30, 34);
+  for (auto* list : {&renamed.tokens, &renamed.targets})
+    std::replace(list->begin(), list->end(), 30, 34);
   const size_t rows = batch.rows.size();
   std::vector<float> logprob[2], entropy[2], g(rows, 0.7f), h(rows, 0.2f);
-  FlatBuffer grad[2] = {{Device::kCpu, DType::kFloat32, a.flat().elements()}, {Device::kCpu, DType::kFloat32, b.flat().elements()}};
+  FlatBuffer grad[2] = {{Device::kCpu, DType::kFloat32, a.flat().elements()},
+                        {Device::kCpu, DType::kFloat32, b.flat().elements()}};
   for (const int i : {0, 1}) {
     logprob[i].resize(rows), entropy[i].resize(rows);
     Transformer model(i == 0 ? plain : padded, Device::kCpu, DType::kFloat32);
-    model.Forward(i == 0 ? a : b, i == 0 ? batch : renamed, {.temperature = 0.9f}, true, logprob[i], entropy[i]);
+    model.Forward(i == 0 ? a : b, i == 0 ? batch : renamed, {.temperature = 0.9f}, true, logprob[i],
+                  entropy[i]);
     model.Backward(i == 0 ? a : b, i == 0 ? batch : renamed, g, h, grad[i]);
   }
   for (size_t r = 0; r < rows; ++r) {
@@ -575,10 +589,12 @@ TEST(TransformerTest, RowsWithoutATokenAreNotThere) {
     EXPECT_NEAR(entropy[1][r], entropy[0][r], 1e-5);
   }
   for (const int32_t id : padded.unused_tokens) {
-    for (int64_t k = 0; k < 32; ++k) EXPECT_EQ(grad[1].f32()[b.table().lm_head() + id * 32 + k], 0.0f) << id;
+    for (int64_t k = 0; k < 32; ++k)
+      EXPECT_EQ(grad[1].f32()[b.table().lm_head() + id * 32 + k], 0.0f) << id;
   }
   for (int64_t k = 0; k < 32; ++k) {
-    EXPECT_NEAR(grad[1].f32()[b.table().lm_head() + 34 * 32 + k], grad[0].f32()[a.table().lm_head() + 30 * 32 + k], 1e-5);
+    EXPECT_NEAR(grad[1].f32()[b.table().lm_head() + 34 * 32 + k],
+                grad[0].f32()[a.table().lm_head() + 30 * 32 + k], 1e-5);
   }
   Transformer model(padded, Device::kCpu, DType::kFloat32);
   renamed.targets[3] = 31;

@@ -1,5 +1,6 @@
-// rollout.top_k, top_p and min_p from a recipe: the learner computes over the tokens that the actor drew from, so the policy that
-// sampled is the policy that is trained; in one process and in several, with replayed groups, with a KL term, on export.
+// rollout.top_k, top_p and min_p from a recipe: the learner computes over the tokens that the actor
+// drew from, so the policy that sampled is the policy that is trained; in one process and in
+// several, with replayed groups, with a KL term, on export.
 #include <gtest/gtest.h>
 
 #include "tests/run/toy_run.h"
@@ -17,9 +18,11 @@ std::vector<std::string> Sets(const std::vector<std::string>& sets) {
   return out;
 }
 
-const std::vector<std::string> kAll = {"rollout.top_k=8", "rollout.top_p=0.9", "rollout.min_p=0.02", "rollout.temperature=0.9"};
+const std::vector<std::string> kAll = {"rollout.top_k=8", "rollout.top_p=0.9", "rollout.min_p=0.02",
+                                       "rollout.temperature=0.9"};
 
-const std::vector<std::vector<std::string>> kEach = {{"rollout.top_k=4"}, {"rollout.top_p=0.7"}, {"rollout.min_p=0.2"}, kAll};
+const std::vector<std::vector<std::string>> kEach = {
+    {"rollout.top_k=4"}, {"rollout.top_p=0.7"}, {"rollout.min_p=0.2"}, kAll};
 
 TEST(FiltersTrainTest, TheOnPolicyRatioIsOneWithEachFilterAndWithAll) {
   const TempFolder temp;
@@ -28,12 +31,14 @@ TEST(FiltersTrainTest, TheOnPolicyRatioIsOneWithEachFilterAndWithAll) {
     for (const auto& filter : kEach) {
       const std::string out = temp / std::to_string(n++);
       auto sets = filter;
-      sets.insert(sets.end(), {std::string("algorithm.name=") + algorithm, "algorithm.kl_coef=0.05", "eval.every=2", "algorithm.epochs=1"});
+      sets.insert(sets.end(), {std::string("algorithm.name=") + algorithm, "algorithm.kl_coef=0.05",
+                               "eval.every=2", "algorithm.epochs=1"});
       const auto run = testing::Train(out, 3, Sets(sets));
       ASSERT_EQ(run.code, 0) << algorithm << filter[0] << run.err;
       for (const auto& line : testing::Lines(out + "/metrics.jsonl")) {
         EXPECT_NEAR(line.at("policy/ratio").get<double>(), 1, 1e-5) << algorithm << filter[0];
-        EXPECT_LT(line.at("sampling/logprob_diff_max").get<double>(), 1e-4) << algorithm << filter[0];
+        EXPECT_LT(line.at("sampling/logprob_diff_max").get<double>(), 1e-4)
+            << algorithm << filter[0];
         // The policy is the reference at first: over one and the same set their distance is 0.
         if (line.at("step") == 0) {
           EXPECT_NEAR(line.at("objective/kl").get<double>(), 0, 1e-5) << algorithm << filter[0];
@@ -46,8 +51,10 @@ TEST(FiltersTrainTest, TheOnPolicyRatioIsOneWithEachFilterAndWithAll) {
 TEST(FiltersTrainTest, ReplayedGroupsAreWeighedOverTheirOwnSets) {
   const TempFolder temp;
   auto sets = kAll;
-  // So small a rate moves nothing: the learner's log-probs of earlier groups are those that were recorded.
-  sets.insert(sets.end(), {"replay.groups_per_step=2", "replay.max_age_steps=3", "optimizer.learning_rate=1e-12"});
+  // So small a rate moves nothing: the learner's log-probs of earlier groups are those that were
+  // recorded.
+  sets.insert(sets.end(), {"replay.groups_per_step=2", "replay.max_age_steps=3",
+                           "optimizer.learning_rate=1e-12"});
   const auto run = testing::Train(temp / "run", 5, Sets(sets));
   ASSERT_EQ(run.code, 0) << run.err;
   for (const auto& line : testing::Lines(temp / "run/metrics.jsonl")) {
@@ -70,7 +77,8 @@ TEST(FiltersTrainTest, SeveralProcessesTrainWhatOneDoes) {
   ASSERT_EQ(testing::Train(temp / "local", 4, Sets(kAll)).code, 0);
   auto more = Sets(kAll);
   more.insert(more.end(), {"--roles", "processes"});
-  ASSERT_EQ(testing::TrainInProgram(temp / "processes", 4, more), 0) << testing::Read(temp / "processes.out");
+  ASSERT_EQ(testing::TrainInProgram(temp / "processes", 4, more), 0)
+      << testing::Read(temp / "processes.out");
   testing::ExpectSameRun(temp / "local", temp / "processes");
 }
 

@@ -91,7 +91,8 @@ TEST_F(ModelCommandsTest, SameSeedSameAnswersAndScoreAgrees) {
   }
 }
 
-// As published models are: the head has more rows than the tokenizer has tokens. It is the model without those rows.
+// As published models are: the head has more rows than the tokenizer has tokens. It is the model
+// without those rows.
 TEST_F(ModelCommandsTest, AHeadPaddedBeyondTheTokenizerIsTheModelWithoutThoseRows) {
   policy_model::ModelShape shape = policy_model::ReadModelConfig(model_);
   policy_model::Weights small(shape, Device::kCpu, DType::kFloat32);
@@ -102,29 +103,39 @@ TEST_F(ModelCommandsTest, AHeadPaddedBeyondTheTokenizerIsTheModelWithoutThoseRow
   padded.Initialise(9, 3.0);  // rows that would be drawn at once
   for (const auto& from : small.table().entries()) {
     for (const auto& to : padded.table().entries()) {
-      if (to.name == from.name) std::copy_n(small.flat().f32() + from.offset, from.elements, padded.flat().f32() + to.offset);
+      if (to.name == from.name)
+        std::copy_n(small.flat().f32() + from.offset, from.elements,
+                    padded.flat().f32() + to.offset);
     }
   }
   const std::string folder = temp_ / "padded";
   policy_model::SaveModelDirectory(padded, folder, temp_ / "tokenizer");
   const auto generate = [&](const std::string& model) {
-    return RunPlumb({"generate", model, "--prompt", "1+2=", "--samples", "20", "--max-new-tokens", "12", "--json", "--threads", "1"});
+    return RunPlumb({"generate", model, "--prompt", "1+2=", "--samples", "20", "--max-new-tokens",
+                     "12", "--json", "--threads", "1"});
   };
   const CliOutput answers = generate(folder);
   ASSERT_EQ(answers.code, 0) << answers.err;
   for (const auto& line : Lines(answers.out)) {
     for (const auto& id : line["tokens"]) EXPECT_LT(id.get<int64_t>(), tokens);
   }
-  RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl", "{\"text\":\"1+2=3\"}\n{\"tokens\":[1,7," + std::to_string(tokens) + "]}\n");
-  const auto a = Lines(RunPlumb({"score", model_, temp_ / "rows.jsonl"}).out), b = Lines(RunPlumb({"score", folder, temp_ / "rows.jsonl"}).out);
+  RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl", "{\"text\":\"1+2=3\"}\n{\"tokens\":[1,7," +
+                                                             std::to_string(tokens) + "]}\n");
+  const auto a = Lines(RunPlumb({"score", model_, temp_ / "rows.jsonl"}).out),
+             b = Lines(RunPlumb({"score", folder, temp_ / "rows.jsonl"}).out);
   ASSERT_EQ(b.size(), 2u);
   EXPECT_NEAR(b[0]["sum"].get<double>(), a[0]["sum"].get<double>(), 1e-4);
   EXPECT_TRUE(Has(b[1]["error"].get<std::string>(), "no token")) << b[1];
   // A run over it samples and trains on.
-  RealFileSystem().WriteFileAtomic(temp_ / "train.toml", "[run]\nthreads = 1\n[model]\npath = \"" + folder +
-      "\"\n[data]\ntrain = \"arithmetic\"\n[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\nmax_new_tokens = 8\nkv_budget_mb = 64\n"
-      "[[reward.parts]]\nname = \"short\"\nkind = \"length\"\ntarget_tokens = 1\nmax_tokens = 8\n[algorithm]\nname = \"grpo\"\n");
-  const CliOutput run = RunPlumb({"train", temp_ / "train.toml", "--out", temp_ / "run", "--steps", "3", "--quiet"});
+  RealFileSystem().WriteFileAtomic(
+      temp_ / "train.toml",
+      "[run]\nthreads = 1\n[model]\npath = \"" + folder +
+          "\"\n[data]\ntrain = \"arithmetic\"\n[rollout]\nprompts_per_step = 2\nsamples_per_prompt "
+          "= 4\nmax_new_tokens = 8\nkv_budget_mb = 64\n"
+          "[[reward.parts]]\nname = \"short\"\nkind = \"length\"\ntarget_tokens = 1\nmax_tokens = "
+          "8\n[algorithm]\nname = \"grpo\"\n");
+  const CliOutput run =
+      RunPlumb({"train", temp_ / "train.toml", "--out", temp_ / "run", "--steps", "3", "--quiet"});
   EXPECT_EQ(run.code, 0) << run.err;
 }
 

@@ -205,11 +205,13 @@ TEST(PreferenceTrainTest, AResumeOverOtherRowsIsRefused) {
   EXPECT_TRUE(Has(resumed.err, "trained on other rows")) << resumed.err;
 }
 
-// A pair of texts is the sequence that generate and score see: begun by the begin token, ended by one end token.
+// A pair of texts is the sequence that generate and score see: begun by the begin token, ended by
+// one end token.
 TEST(PreferenceTrainTest, TextsBeginAndEndAsEverywhereElse) {
   const TempFolder temp;
   const auto line = Line(temp, "dpo", temp / "run", 1, {});
-  RealFileSystem().WriteFileAtomic(temp / "pairs.jsonl", R"({"prompt": "1+2=", "chosen": "3<eos>", "rejected": "4"}
+  RealFileSystem().WriteFileAtomic(temp / "pairs.jsonl",
+                                   R"({"prompt": "1+2=", "chosen": "3<eos>", "rejected": "4"}
 {"prompt": "<bos>5=", "chosen": "5", "rejected": "6"}
 )");
   const auto config = configs::LoadRecipe(line[1], {"preference.heldout=0"}).config;

@@ -84,9 +84,12 @@ TEST_F(ModelConfig, TakesTheDefaultsOfTheFamilysClass) {
     const char* type;
     int64_t kv_heads, max_positions;
   };
-  for (const Row& row : {Row{"llama", 64, 2048}, Row{"mistral", 8, 131072}, Row{"qwen2", 32, 32768}}) {
+  for (const Row& row :
+       {Row{"llama", 64, 2048}, Row{"mistral", 8, 131072}, Row{"qwen2", 32, 32768}}) {
     Json j = llama_;
-    for (const char* key : {"num_key_value_heads", "max_position_embeddings", "tie_word_embeddings"}) j.erase(key);
+    for (const char* key :
+         {"num_key_value_heads", "max_position_embeddings", "tie_word_embeddings"})
+      j.erase(key);
     j["model_type"] = row.type;
     j["num_attention_heads"] = 64;
     j["head_dim"] = 2;
@@ -116,7 +119,8 @@ TEST_F(ModelConfig, AnotherHeadInTheWeightsUntiesIt) {
   EXPECT_TRUE(tied_with({tensor("lm_head.weight", 7)}));
   EXPECT_TRUE(tied_with({tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 7)}));
   EXPECT_FALSE(tied_with({tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 8)}));
-  EXPECT_FALSE(tied_with({tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 7, DType::kBFloat16)}));
+  EXPECT_FALSE(tied_with(
+      {tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 7, DType::kBFloat16)}));
 }
 
 TEST_F(ModelConfig, JoinsTheEndTokensOfBothFiles) {

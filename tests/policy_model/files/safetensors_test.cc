@@ -140,7 +140,8 @@ TEST_F(Safetensors, TheSingleFileGoesBeforeAnIndex) {
   WriteSafetensors(folder_ + "/model.safetensors", {Counting("a", DType::kInt32, {1}, 1)}, {});
   WriteSafetensors(folder_ + "/shard.safetensors", {Counting("a", DType::kInt32, {1}, 2)}, {});
   for (const char* map : {R"({"a":"shard.safetensors"})", R"({"a":"gone.safetensors"})"}) {
-    RealFileSystem().WriteFileAtomic(folder_ + "/model.safetensors.index.json", std::string(R"({"weight_map":)") + map + "}");
+    RealFileSystem().WriteFileAtomic(folder_ + "/model.safetensors.index.json",
+                                     std::string(R"({"weight_map":)") + map + "}");
     const auto reader = SafetensorsReader::OpenDirectory(folder_);
     EXPECT_EQ(static_cast<int>(reader->tensors().at("a").bytes[0]), 1) << map;
   }

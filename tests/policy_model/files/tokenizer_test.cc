@@ -236,7 +236,8 @@ TEST(Tokenizer, CutOrTwistedFilesAreErrors) {
   EXPECT_THROW(Tokenizer::Load("/nonexistent"), Error);
   const auto tokenizer = Tokenizer::Parse(source, "gpt2");
   EXPECT_THROW(tokenizer->TokenBytes(-1), Error);
-  EXPECT_EQ(tokenizer->TokenBytes(tokenizer->size()), "");  // heads are padded with rows that are no token
+  EXPECT_EQ(tokenizer->TokenBytes(tokenizer->size()),
+            "");  // heads are padded with rows that are no token
 }
 
 TEST(StrictJson, RefusesDepthDuplicatesAndRests) {
