@@ -108,7 +108,7 @@ TEST(SessionTest, ASavedModelReadsPromptsAsTheRunThatMadeItDid) {
 // A model folder with a chat template: every turn of the assistant is learned as the template writes it, in its context.
 TEST(SessionTest, DemonstrationsAreLearnedAsTheChatTemplateWritesThem) {
   const TempFolder temp;
-  const RunFolder folder = Prepare(temp / "run", {}, false);
+  const RunFolder folder = Prepare(temp / "run", {});
   const auto run = Session::Open(folder.path);
   const std::string model = temp / "model";
   policy_model::SaveModelDirectory(policy_model::Weights(run->shape(), Device::kCpu, DType::kFloat32), model, run->tokenizer_source());
@@ -149,7 +149,7 @@ TEST(SessionTest, DemonstrationsAreLearnedAsTheChatTemplateWritesThem) {
 // Begin and end tokens that only the tokenizer's files name.
 TEST(SessionTest, SpecialTokensComeFromTheTokenizersFilesToo) {
   const TempFolder temp;
-  const RunFolder folder = Prepare(temp / "run", {}, false);
+  const RunFolder folder = Prepare(temp / "run", {});
   const auto run = Session::Open(folder.path);
   policy_model::ModelShape shape = run->shape();
   shape.bos_token = -1;
