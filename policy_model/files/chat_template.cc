@@ -62,7 +62,8 @@ Value ValueOf(const Message& m) {
   auto dict = std::make_shared<jinja::Dict>();
   dict->items = {{kRole, Value::Text(m.role)}, {kContent, Value::Text(m.content)}};
   if (!m.fields_json.empty()) {
-    for (const auto& [key, value] : ParseObject(m.fields_json, kFieldsWhere).items()) dict->Set(key, ValueOf(value, kFieldsWhere));
+    const Json fields = ParseObject(m.fields_json, kFieldsWhere);
+    for (const auto& [key, value] : fields.items()) dict->Set(key, ValueOf(value, kFieldsWhere));
   }
   return Value::MakeDict(std::move(dict));
 }
