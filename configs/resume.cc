@@ -1,6 +1,7 @@
 #include "configs/resume.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <sstream>
 #include <utility>
@@ -143,12 +144,43 @@ int64_t PartsIn(const std::map<std::string, std::string>& options) {
   });
 }
 
+int64_t NumberIn(const std::map<std::string, std::string>& options, const std::string& key) {
+  const auto found = options.find(key);
+  return found == options.end() ? 0 : std::strtoll(found->second.c_str(), nullptr, 10);
+}
+
+// Steps whose groups replay goes back to, behind the one that is trained.
+int64_t StepsLookedBack(int64_t groups_per_step, int64_t max_age_steps, bool by_difficulty,
+                        int64_t history_steps) {
+  return std::max(groups_per_step > 0 ? max_age_steps : 0, by_difficulty ? history_steps : 0);
+}
+
 // What a change that the table allows would need and the run does not have. Empty: nothing.
-std::string WhyNotHere(const std::string& key, const std::string& before, const Config& now) {
-  if (key != "algorithm.kl_coef") return "";
-  if (before == "0.0") return "the run began without a KL term, so no reference was kept";
-  if (now.algorithm.kl_controller == "adaptive")
-    return "the adaptive controller goes on from the coefficient in the checkpoint";
+// `stored`: all options of the run.
+std::string WhyNotHere(const std::string& key, const std::map<std::string, std::string>& stored,
+                       const std::string& before, const Config& now) {
+  if (key == "algorithm.kl_coef") {
+    if (before == "0.0") return "the run began without a KL term, so no reference was kept";
+    if (now.algorithm.kl_controller == "adaptive") {
+      return "the adaptive controller goes on from the coefficient in the checkpoint";
+    }
+  }
+  if (key == "replay.groups_per_step" || key == "replay.max_age_steps" ||
+      key == "replay.history_steps") {
+    const ReplayConfig& r = now.replay;
+    const bool by_difficulty = r.prompts == "difficulty";  // it cannot have changed
+    const int64_t keep = NumberIn(stored, "replay.keep_steps");
+    const int64_t kept =
+        std::max(keep, StepsLookedBack(NumberIn(stored, "replay.groups_per_step"),
+                                       NumberIn(stored, "replay.max_age_steps"), by_difficulty,
+                                       NumberIn(stored, "replay.history_steps")));
+    const int64_t wanted =
+        StepsLookedBack(r.groups_per_step, r.max_age_steps, by_difficulty, r.history_steps);
+    if (keep >= 0 && wanted > kept) {
+      return "it would draw from " + std::to_string(wanted) + " steps back, and the run keeps " +
+             std::to_string(kept) + " (replay.keep_steps keeps more)";
+    }
+  }
   return "";
 }
 
@@ -200,7 +232,7 @@ RecipeDifference CompareForResume(const std::string& stored, const Config& now,
     if (rule.what == OnResume::kNotCompared) continue;
     const bool fixed =
         rule.what == OnResume::kFixed || (rule.what == OnResume::kWarmStart && warm_start_over);
-    const std::string why = fixed ? rule.why : WhyNotHere(key, then, now);
+    const std::string why = fixed ? rule.why : WhyNotHere(key, before, then, now);
     auto& list = why.empty() ? difference.changed : difference.refused;
     list.push_back({key, then, value, why});
   }

@@ -1,6 +1,11 @@
 #include "learner/checkpoint.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -157,6 +162,20 @@ Checkpoints::Checkpoints(std::string folder, int64_t keep, std::string tokenizer
     : folder_(std::move(folder)), keep_(keep), tokenizer_source_(std::move(tokenizer_source)) {
   PLUMB_CHECK(keep_ >= 2, "keep_checkpoints was validated");
   RealFileSystem().CreateDirectories(folder_);
+  const int descriptor = open(folder_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) ThrowFileError(errno, "cannot open", folder_);
+  held_ = std::shared_ptr<const int>(new int(descriptor), [](const int* held) {
+    close(*held);
+    delete held;
+  });
+}
+
+void Checkpoints::CheckStillThere() const {
+  struct stat held {}, there {};
+  const bool same = fstat(*held_, &held) == 0 && stat(folder_.c_str(), &there) == 0 && held.st_dev == there.st_dev &&
+                    held.st_ino == there.st_ino;
+  if (same) return;
+  throw Error(ErrorCode::kConflict, "the folder was moved, removed or replaced while the run went on: nothing is written there", folder_);
 }
 
 std::vector<std::string> Checkpoints::List(const std::string& kind) const {
@@ -186,6 +205,7 @@ void Checkpoints::Write(const std::string& path, CheckpointState state, const po
 void Checkpoints::Put(const char* kind, const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
                       std::span<const NamedModel> models) {
   const std::string name = NameOf(kind, state.step);
+  CheckStillThere();
   const std::string path = folder_ + "/" + name, beside = folder_ + "/" + kNew + name, aside = folder_ + "/" + kOld + name;
   for (const char* of_a_crash : {kNew, kOld}) {
     for (const std::string& left : List(of_a_crash)) RealFileSystem().RemoveAll(folder_ + "/" + left);

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -36,7 +37,8 @@ struct NamedModel {
 
 class Checkpoints {
  public:
-  // `folder` is created. `keep` >= 2 newest verified ones of each kind stay; older are pruned after a new one is complete.
+  // `folder` is created, and has to stay what it is: once it was moved or replaced, nothing is written (kConflict): what lies
+  // there may be another run's. `keep` >= 2 newest verified ones of each kind stay; older are pruned after a new one is complete.
   Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source);
 
   void Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
@@ -71,7 +73,9 @@ class Checkpoints {
            std::span<const NamedModel> models);
   void Write(const std::string& path, CheckpointState state, const policy_model::Weights& weights, Optimizer& optimizer,
              std::span<const NamedModel> models) const;
+  void CheckStillThere() const;
   std::string folder_;
+  std::shared_ptr<const int> held_;  // a descriptor of the folder
   int64_t keep_;
   std::string tokenizer_source_;
 };

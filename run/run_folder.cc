@@ -165,6 +165,7 @@ std::string PreparedRun::Progress() const {
 }
 
 void PreparedRun::UndoIfNothingTrained(int code) {
+  if (!lock_.IsOf(folder_.path)) return;  // what lies there now is another's
   FileSystem& files = RealFileSystem();
   if (!resumed_) {
     const bool input = code == 2 || code == 3 || code == 4 || code == 9;

@@ -23,7 +23,19 @@ std::string HolderOf(int file) {
   return number;
 }
 
+// The open file is the one of that name.
+bool Same(int file, const std::string& path) {
+  struct stat mine {
+  }, there{};
+  return fstat(file, &mine) == 0 && stat(path.c_str(), &there) == 0 &&
+         mine.st_ino == there.st_ino && mine.st_dev == there.st_dev;
+}
+
 }  // namespace
+
+bool RunLock::IsOf(const std::string& folder) const {
+  return file_ >= 0 && Same(file_, folder + "/" + kFile);
+}
 
 RunLock::RunLock(const std::string& folder) {
   const std::string path = folder + "/" + kFile;
@@ -41,14 +53,12 @@ RunLock::RunLock(const std::string& folder) {
                       ": wait for its end, stop it, or choose another --out",
                   folder);
     }
-    struct stat mine {
-    }, there{};
-    if (fstat(file, &mine) == 0 && stat(path.c_str(), &there) == 0 && mine.st_ino == there.st_ino &&
-        mine.st_dev == there.st_dev) {
+    if (Same(file, path)) {
       // For messages only: a full disk is for the run itself to find.
       const std::string number = std::to_string(getpid()) + "\n";
-      if (ftruncate(file, 0) == 0) [[maybe_unused]]
-        const ssize_t written = pwrite(file, number.data(), number.size(), 0);
+      if (ftruncate(file, 0) == 0) {
+        [[maybe_unused]] const ssize_t written = pwrite(file, number.data(), number.size(), 0);
+      }
       file_ = file;
       return;
     }

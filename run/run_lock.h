@@ -22,6 +22,9 @@ class RunLock {
   RunLock(RunLock&& other) noexcept;
   RunLock& operator=(RunLock&& other) noexcept;
 
+  // That folder is the one it was taken in: not another that lies there since it was moved.
+  bool IsOf(const std::string& folder) const;
+
  private:
   int file_ = -1;
 };

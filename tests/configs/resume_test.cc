@@ -160,6 +160,25 @@ TEST(ResumeTest, AKlTermNeedsTheReferenceThatTheRunKept) {
   EXPECT_NE(moved.refused[0].why.find("controller"), std::string::npos);
 }
 
+// Replay may go by other bounds, but not back to groups that are gone.
+TEST(ResumeTest, ReplayReachesAsFarBackAsTheRunKeepsGroups) {
+  const std::vector<std::string> mixed = {"replay.groups_per_step=4", "replay.max_age_steps=3"};
+  EXPECT_EQ(After({"replay.groups_per_step=4"}).refused.size(), 1u) << "nothing is kept for it";
+  EXPECT_EQ(After({"replay.groups_per_step=9", "replay.max_age_steps=2"}, mixed).changed.size(),
+            2u);
+  const RecipeDifference further =
+      After({"replay.groups_per_step=4", "replay.max_age_steps=5"}, mixed);
+  ASSERT_EQ(further.refused.size(), 1u);
+  EXPECT_EQ(further.refused[0].key, "replay.max_age_steps");
+  EXPECT_NE(further.refused[0].why.find("5 steps back, and the run keeps 3"), std::string::npos);
+  for (const std::string keep : {"replay.keep_steps=5", "replay.keep_steps=-1"}) {
+    std::vector<std::string> before = mixed,
+                             now = {"replay.groups_per_step=4", "replay.max_age_steps=5", keep};
+    before.push_back(keep);
+    EXPECT_EQ(After(now, before).changed.size(), 1u) << keep;
+  }
+}
+
 TEST(ResumeTest, AnotherNumberOfPartsIsSaidOnce) {
   Config now = Recipe();
   now.reward.parts.pop_back();

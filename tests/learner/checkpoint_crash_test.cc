@@ -58,6 +58,28 @@ void Damage(const std::string& path) {
 
 std::vector<std::string> Names(const std::string& folder) { return RealFileSystem().List(folder); }
 
+// What lies under the name by now may be another run's.
+TEST(CheckpointFolder, MovedOrReplacedItGetsNothing) {
+  const TempFolder folder;
+  Checkpoints checkpoints(folder / "c", 2, "");
+  Save(checkpoints, 1);
+  fs::rename(folder / "c", folder / "moved");
+  const auto refused = [&] {
+    try {
+      Save(checkpoints, 2);
+    } catch (const Error& e) {
+      return e.code() == ErrorCode::kConflict && e.where() == folder / "c";
+    }
+    return false;
+  };
+  EXPECT_TRUE(refused());
+  EXPECT_FALSE(fs::exists(folder / "c")) << "it was not made anew";
+  fs::create_directory(folder / "c");
+  EXPECT_TRUE(refused());
+  EXPECT_TRUE(fs::is_empty(folder / "c"));
+  EXPECT_EQ(NewestLoads(Checkpoints(folder / "moved", 2, "")), 1);
+}
+
 // The signal that ended a child which did `body` with the place armed. One thread from here on: a child has no other.
 int Dies(const std::string& place, int visit, const std::function<void()>& body) {
   policy_model::SetThreads(1);

@@ -192,6 +192,15 @@ TEST(RunFolderTest, AResumeThatTrainedNothingIsTakenBack) {
   }
 }
 
+TEST(RunFolderTest, WhatLiesInTheFoldersPlaceIsNotTakenBack) {
+  const TempFolder temp;
+  PreparedRun first = Prepare(temp / "run", {}, false);
+  std::filesystem::rename(temp / "run", temp / "moved");
+  const PreparedRun second = Prepare(temp / "run", {}, false);
+  first.UndoIfNothingTrained(2);
+  EXPECT_EQ(ReadRunId(second.folder()).size(), 16u);
+}
+
 TEST(RunFolderTest, ANewRunThatCannotStartLeavesNothing) {
   const TempFolder temp;
   Prepare(temp / "run", {}, false).UndoIfNothingTrained(2);

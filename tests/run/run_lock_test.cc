@@ -46,8 +46,11 @@ TEST(RunLockTest, GoesWithARenamedFolder) {
   const RunLock lock(temp / "a");
   std::filesystem::rename(temp / "a", temp / "b");
   EXPECT_NE(Refusal(temp / "b"), "");
+  EXPECT_TRUE(lock.IsOf(temp / "b"));
+  EXPECT_FALSE(lock.IsOf(temp / "a"));
   RealFileSystem().CreateDirectories(temp / "a");
   EXPECT_EQ(Refusal(temp / "a"), "") << "a new folder of the old name is another one";
+  EXPECT_FALSE(lock.IsOf(temp / "a"));
 }
 
 TEST(RunLockTest, AKilledProcessHoldsNothingAndItsChildrenNeither) {

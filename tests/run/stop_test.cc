@@ -190,5 +190,22 @@ TEST(StopTest, AFolderInUseIsNeitherOverwrittenNorResumed) {
   EXPECT_EQ(StepsDone(run), 2);
 }
 
+// A run whose folder is renamed under it would write into whatever comes to lie there: it ends, and
+// goes on where the folder is.
+TEST(StopTest, ARunWhoseFolderIsMovedEndsAndWritesNothingInItsPlace) {
+  const TempFolder temp;
+  const std::string run = temp / "run", moved = temp / "moved";
+  const pid_t program = StartProgram(TrainLine(run, 100000, {}), run);
+  ASSERT_GT(program, 0);
+  ASSERT_TRUE(Soon([&] { return StepsDone(run) >= 3; })) << Read(run + ".out");
+  std::filesystem::rename(run, moved);
+  EXPECT_EQ(CodeWithin(program, 60), 2) << Read(run + ".out");
+  EXPECT_TRUE(Has(Read(run + ".out"), "moved, removed or replaced")) << Read(run + ".out");
+  EXPECT_FALSE(RealFileSystem().Exists(run + "/checkpoints"));
+  const CliOutput resumed = RunPlumb({"train", moved + "/config.toml", "--out", moved, "--resume",
+                                      "--steps", std::to_string(StepsDone(moved) + 1)});
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+}
+
 }  // namespace
 }  // namespace plumb::run::testing
