@@ -1,4 +1,5 @@
 // plumb data import | export: datasets into a store and out of it. Its sisters are in run/replay_commands.cc.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include <map>
 #include <memory>
 
+#include "common/file.h"
 #include "policy_model/files/chat_template.h"
 #include "policy_model/files/tokenizer.h"
 #include "replay/exporter.h"
@@ -50,7 +52,8 @@ class TemporaryFolder {
 };
 
 // What is no file of its own: "-" (standard input), pipes, terminals. Readers look at the beginning
-// of a file more than once, so it is copied into a file, which goes away with this object.
+// of a file more than once, so it is copied into a file. That has no name: it goes away with this object,
+// and with a process that is stopped.
 class SpooledInput {
  public:
   static bool Needed(const std::string& path) {
@@ -60,11 +63,14 @@ class SpooledInput {
            type == std::filesystem::file_type::character;
   }
   explicit SpooledInput(const std::string& path) {
+    std::string name = (std::filesystem::temp_directory_path() / "plumb_data_XXXXXX").string();
+    file_ = ::mkostemp(name.data(), O_CLOEXEC);
+    if (file_ < 0) ThrowFileError(errno, "could not make a file", name);
+    ::unlink(name.c_str());
     std::ifstream in(path == "-" ? "/dev/stdin" : path, std::ios::binary);
     std::ofstream out(file(), std::ios::binary);
     std::string piece(size_t{1} << 20, '\0');
     while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())), in.gcount() > 0) {
-      if (StopRequested()) throw Error(ErrorCode::kIo, "stopped while it was read", path);
       out.write(piece.data(), in.gcount());
     }
     if (!in.eof()) throw Error(ErrorCode::kIo, "could not read", path);
@@ -72,10 +78,13 @@ class SpooledInput {
       throw Error(ErrorCode::kNoSpace,
                   "could not write a copy of " + path + " (TMPDIR names another place)", file());
   }
-  std::string file() const { return folder_.path() + "/input"; }
+  SpooledInput(const SpooledInput&) = delete;
+  SpooledInput& operator=(const SpooledInput&) = delete;
+  ~SpooledInput() { ::close(file_); }
+  std::string file() const { return "/proc/self/fd/" + std::to_string(file_); }
 
  private:
-  const TemporaryFolder folder_;
+  int file_ = -1;
 };
 
 std::map<std::string, std::string> ParseMap(const std::vector<std::string>& entries) {
@@ -178,6 +187,7 @@ void RunImport(ImportArguments& a, CliResult& result) {
     throw Error(ErrorCode::kInvalidArgument, "--max-tokens N and --model FOLDER go together: the model's tokenizer counts");
   }
   if (request.max_tokens > 0) request.count_tokens = TokenCounter(a.model);
+  NowBusy(Busy::kNothingToKeep, "nothing was imported");
   std::vector<std::unique_ptr<SpooledInput>> spooled;
   for (std::string& file : request.files) {
     if (!SpooledInput::Needed(file)) continue;

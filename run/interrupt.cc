@@ -103,6 +103,7 @@ void OnAlarm(int) {
 void HandleInterrupts() {
   struct sigaction action {};
   action.sa_handler = OnSignal;
+  action.sa_flags = SA_RESTART;  // a read that is waited for goes on: it does not end as if the file had
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
   action.sa_handler = OnAlarm;
