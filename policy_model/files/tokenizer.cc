@@ -293,8 +293,8 @@ std::unique_ptr<Tokenizer> Tokenizer::Load(const std::string& directory) {
 }
 
 std::unique_ptr<Tokenizer> Tokenizer::Parse(std::string_view json, const std::string& where) {
-  // Tens of thousands of added tokens, of speech for example, cost more than their share: a second byte for each of the text.
-  const Json j = ParseStrictJson(json, where, kMaxJsonCost + static_cast<int64_t>(json.size() / 16));
+  // Tens of thousands of added tokens, of speech for example, cost more than their share: half a byte more for each of the text.
+  const Json j = ParseStrictJson(json, where, kMaxJsonCost + static_cast<int64_t>(json.size() / 32));
   return std::make_unique<BpeTokenizer>(std::string(json), j, where);
 }
 

@@ -253,7 +253,7 @@ TEST_F(ModelCommandsTest, ConvertRefusesWhatIsNoGguf) {
 
 TEST_F(ModelCommandsTest, AConversationGoesThroughTheChatTemplate) {
   RealFileSystem().WriteFileAtomic(model_ + "/chat_template.jinja",
-                                   "{{ bos_token }}{% for t in tools or [] %}{{ t.n }}{% endfor %}{% for m in messages %}{{ m.name }}{{ m.content }}="
+                                   "<bos>{% for t in tools or [] %}{{ t.n }}{% endfor %}{% for m in messages %}{{ m.name }}{{ m.content }}="
                                    "{% endfor %}{{ more }}");
   RealFileSystem().WriteFileAtomic(temp_ / "list.json", R"([{"role": "user", "content": "1"}, {"role": "tool", "content": "2", "name": "7"}])");
   RealFileSystem().WriteFileAtomic(temp_ / "row.json", R"({"messages": [{"role": "user", "content": "1"}], "tools": [{"n": 5}],)"

@@ -141,9 +141,10 @@ TEST(SessionTest, DemonstrationsAreLearnedAsTheChatTemplateWritesThem) {
   }
   EXPECT_EQ(seen, (std::vector<std::string>{"<bos>+1,-2, |2,", "<bos>+1,-2,+3,-9,+4,-5, |5,", "<bos>+1,-,+6,-7, |7,", "<bos>+8,-9, |9,",
                                             "<bos>1+1<eos> |1+1<eos>"}));
-  ASSERT_EQ(data.notes.size(), 2u);
-  EXPECT_NE(data.notes[0].find("1 nothing_to_learn"), std::string::npos) << data.notes[0];
-  EXPECT_NE(data.notes[1].find("1 that call tools left out"), std::string::npos) << data.notes[1];
+  std::string notes;
+  for (const std::string& note : data.notes) notes += note + "\n";
+  EXPECT_NE(notes.find("1 nothing_to_learn"), std::string::npos) << notes;
+  EXPECT_NE(notes.find("1 that call tools left out"), std::string::npos) << notes;
 }
 
 // Begin and end tokens that only the tokenizer's files name.
