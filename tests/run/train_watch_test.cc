@@ -139,32 +139,36 @@ TEST(TrainWatchTest, WhatFailsInARewardIsCountedAndSaid) {
 // Prompts that leave no room for an answer are known before anything is generated: refused, with both numbers.
 TEST(TrainWatchTest, PromptsWithoutRoomForAnAnswerAreRefusedAtOnce) {
   const TempFolder temp;
-  const std::string run = temp / "run";
+  const auto run = [&](const std::string& name, std::vector<std::string> more) {
+    more.insert(more.end(), {"--set", "sft.steps=0"});
+    const int code = testing::TrainInProgram(temp / name, 1, more);
+    return std::pair(code, testing::Read(temp / (name + ".out")));
+  };
   for (const std::string roles : {"local", "processes"}) {
-    const int code = testing::TrainInProgram(run, 2, {"--set", "rollout.max_new_tokens=60", "--roles", roles});
-    const std::string said = testing::Read(run + ".out");
+    const auto [code, said] = run(roles, {"--set", "rollout.max_new_tokens=60", "--roles", roles});
     EXPECT_EQ(code, 2) << said;
     EXPECT_TRUE(Has(said, "the model's 64 positions leave 4 for a prompt beside rollout.max_new_tokens = 60")) << said;
-    EXPECT_FALSE(std::filesystem::exists(run));
   }
-  const auto none = testing::Train(run, 2, {"--set", "rollout.max_new_tokens=64"});
-  EXPECT_EQ(none.code, 2);
-  EXPECT_TRUE(Has(none.err, "rollout.max_new_tokens = 64 leaves no token for a prompt: model.max_positions is 64")) << none.err;
+  EXPECT_FALSE(std::filesystem::exists(temp / "local"));
+  const auto [code, said] = run("none", {"--set", "rollout.max_new_tokens=64"});
+  EXPECT_EQ(code, 2);
+  EXPECT_TRUE(Has(said, "rollout.max_new_tokens = 64 leaves no token for a prompt: model.max_positions is 64")) << said;
   // Cut as data.overlong says, they are answered.
-  const auto cut = testing::Train(run, 1, {"--set", "rollout.max_new_tokens=60", "--set", "data.overlong=left", "--set", "sft.steps=0"});
-  EXPECT_EQ(cut.code, 0) << cut.err;
-  EXPECT_TRUE(Has(cut.out, " cut: the model's 64 positions leave 4")) << cut.out;
+  const auto [done, cut] = run("cut", {"--set", "rollout.max_new_tokens=60", "--set", "data.overlong=left"});
+  EXPECT_EQ(done, 0) << cut;
+  EXPECT_TRUE(Has(cut, " cut: the model's 64 positions leave 4")) << cut;
 }
 
 // A policy that gives no logits any more: its answers are no answers, and the cause is named.
 TEST(TrainWatchTest, SpoiltWeightsEndTheRunAndAreNamed) {
   const TempFolder temp;
   const std::string run = temp / "run";
-  const auto output = testing::Train(run, 9, {"--set", "optimizer.learning_rate=1e18", "--set", "optimizer.grad_clip=0", "--set",
-                                              "eval.bar=0.9", "--set", "sft.steps=0", "--set", "optimizer.lr_schedule=constant"});
-  EXPECT_EQ(output.code, 8) << output.out << output.err;
-  EXPECT_TRUE(Has(output.err, "not finite") && Has(output.err, "optimizer.learning_rate")) << output.err;
-  EXPECT_FALSE(Has(output.err, "plumb reward test")) << output.err;
+  const int code = testing::TrainInProgram(run, 9, {"--set", "optimizer.learning_rate=1e18", "--set", "optimizer.grad_clip=0", "--set",
+                                                    "eval.bar=0.9", "--set", "sft.steps=0", "--set", "optimizer.lr_schedule=constant"});
+  const std::string said = testing::Read(run + ".out");
+  EXPECT_EQ(code, 8) << said;
+  EXPECT_TRUE(Has(said, "not finite") && Has(said, "optimizer.learning_rate")) << said;
+  EXPECT_FALSE(Has(said, "plumb reward test")) << said;
   EXPECT_TRUE(Has(testing::Read(run + "/logs/train.log"), "not finite"));
   EXPECT_TRUE(std::filesystem::exists(run + "/checkpoints/step-00000000"));
   EXPECT_FALSE(std::filesystem::exists(run + "/checkpoints/step-00000001")) << "the step that spoilt them is no good one";
