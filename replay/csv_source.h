@@ -6,7 +6,9 @@
 // than the header is a row that cannot be used (SourceRow::problem). Every value is a text, an
 // empty bare field null. Lines end in LF or CRLF; an empty line is no row; a byte order mark is
 // passed over; gzip is unpacked. Columns without a name are called column_N. Memory: one row and a
-// buffer. Thread safety: none, one reader a thread. Errors: as of ByteSource; kCorruption with the
+// buffer.
+//
+// Thread safety: none, one reader a thread. Errors: as of ByteSource; kCorruption with the
 // line where quotes are opened and never closed; kInvalidArgument for a header that names a column
 // twice or nothing.
 #pragma once

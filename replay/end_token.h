@@ -2,7 +2,8 @@
 // assistant says.
 //
 // Purpose: a chat template writes an end of its own behind a content, so contents of exported and
-// mined rows carry none. Thread safety: pure function.
+// mined rows carry none.
+// Thread safety: pure function.
 #pragma once
 
 #include <string>

@@ -197,7 +197,7 @@ const char* Advice(OddKind kind) {
   switch (kind) {
     case OddKind::kNotANumber:
       return "JSON has no such value: write null (pandas: to_json, or df.where(df.notna(), None))";
-    case OddKind::kLongNumber: return "write it as a text";
+    case OddKind::kLongNumber: return "write a smaller one, or a text where one will do";
     case OddKind::kLoneSurrogate:
       return "a text was cut within a character: cut texts by characters, or write them with "
              "errors=\"replace\"";
@@ -210,7 +210,7 @@ const char* Advice(OddKind kind) {
 const char* WhatWasDone(OddKind kind) {
   switch (kind) {
     case OddKind::kNotANumber: return "NaN or Infinity in other columns, taken as null";
-    case OddKind::kLongNumber: return "numbers beyond 64 bits, taken as text";
+    case OddKind::kLongNumber: return "numbers beyond 64 bits in other columns or answers, taken as text";
     case OddKind::kLoneSurrogate:
       return "halves of surrogate pairs in other columns, replaced by U+FFFD";
     case OddKind::kBadUtf8:

@@ -8,9 +8,9 @@
 //   half of a surrogate pair (\ud83d alone)      U+FFFD
 //   bytes that are no UTF-8, within a text       U+FFFD each
 //   Binary as a bare word (what row sources write for a column of bytes that are no text)   null
-// replay/row_parser.h reads what comes out, refuses the row where it needs such a column (but for
-// long numbers), and counts the others. Thread safety: pure functions. Texts are UTF-8 or are said
-// to be none; nothing is checked that a JSON parser checks.
+// replay/row_parser.h reads what comes out, refuses the row where it needs such a column (a long
+// number may be an answer), and counts the others.
+// Thread safety: pure functions. Nothing is checked that a JSON parser checks.
 #pragma once
 
 #include <cstdint>

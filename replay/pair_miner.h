@@ -9,9 +9,10 @@
 //   digests of the parts that made the score)
 // Order: groups by purpose train, lease id; in a group the best against the worst, then the second
 // best against the second worst, and so on; equal rewards by sample number. So the same store and
-// options give the same rows. Thread safety: functions of their arguments. Errors: the stores';
-// kInvalidArgument for options, for a score that is not there; kConflict where the dataset is
-// sealed with other rows.
+// options give the same rows.
+//
+// Thread safety: functions of their arguments. Errors: the stores'; kInvalidArgument for options,
+// for a score that is not there; kConflict where the dataset is sealed with other rows.
 #pragma once
 
 #include <cstdint>

@@ -112,10 +112,12 @@ void Memory::TakeBack(ParsedRow& row) {
   r.kind = PreferenceKind::kPair, r.row = 0, r.desirable = false, r.margin = 0, r.has_margin = false, r.weight = 1;
 }
 
-void Columns::RefuseOdd(std::string_view name) const {
+void Columns::RefuseOdd(std::string_view part, std::string_view name) const {
+  // The digits of a long number say all of it where a text is as good as a number.
+  const bool truth = part == "answer" || part == "ground_truth" || part == "label" ||
+                     part == "reward_model" || part == "reward_spec";
   for (const OddValue& odd : odd_) {
-    if (odd.column != name || odd.kind == OddKind::kLongNumber)
-      continue;  // its digits say all of a long number
+    if (odd.column != name || (truth && odd.kind == OddKind::kLongNumber)) continue;
     const bool bytes = odd.kind == OddKind::kBadUtf8 || odd.kind == OddKind::kBinary;
     throw RowProblem{bytes ? "bad_utf8" : "bad_json", Describe(odd) + ": " + Advice(odd.kind)};
   }

@@ -180,10 +180,10 @@ class Columns {
     return std::nullopt;
   }
   std::optional<Column> Asked(const char* part, std::string_view name) const {
-    if (!odd_.empty() && *part != 0) RefuseOdd(name);
+    if (!odd_.empty() && *part != 0) RefuseOdd(part, name);
     return At(name);
   }
-  void RefuseOdd(std::string_view name) const;
+  void RefuseOdd(std::string_view part, std::string_view name) const;
   Memory& memory_;
   std::vector<std::pair<std::string_view, simdjson::dom::element>>& fields_;
   const std::map<std::string, std::string>& map_;

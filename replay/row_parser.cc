@@ -238,15 +238,7 @@ void RowParser::Parse(std::string_view text, ParsedRow& out) {
   const dom::object object = impl_->Parse(text, odd);
   impl_->memory.TakeBack(out);
   Columns row(object, impl_->options.map, impl_->options.convert_numbers, impl_->memory, odd);
-  try {
-    impl_->Read(row, out);
-  } catch (RowProblem& problem) {
-    for (const OddValue& value : odd) {
-      if (value.kind == OddKind::kLongNumber)
-        problem.detail += "; " + Describe(value) + ", which was taken as a text";
-    }
-    throw;
-  }
+  impl_->Read(row, out);
   for (const OddValue& value : odd) out.notes.push_back({WhatWasDone(value.kind), Describe(value)});
   if (!impl_->options.form && !impl_->options.as) impl_->options.form = out.form;
 }

@@ -1,27 +1,27 @@
 // One row of a dataset file, as JSON text, into a record.
 //
-// Forms that are understood (column names may be given by `map`); detection looks at the columns of
-// a row:
+// Forms that are understood (column names may be given by `map`); detection looks at the columns:
 //   prompts         gsm8k {question, answer "... #### 42"} · verl {data_source, prompt,
-//   reward_model} · skyrl {prompt,
-//                   reward_spec, env_class} · openrlhf {input, label} · slime {prompt, label} ·
-//                   prompt-answer {prompt | question, answer} · trl {prompt}; every other column
-//                   goes to Prompt::extra_json
+//                   reward_model} · skyrl {prompt, reward_spec, env_class} · openrlhf {input,
+//                   label} · slime {prompt, label} · prompt-answer {prompt | question, answer} ·
+//                   trl {prompt}; every other column goes to Prompt::extra_json
 //   pairs           preference {prompt, chosen, rejected, margin?} · implicit {chosen, rejected}
-//   that share their beginning ·
-//                   hh-rlhf, the same as "\n\nHuman: ... \n\nAssistant: ..." text · ultrafeedback
-//                   (preference with score_chosen, score_rejected, which stay other columns) · nemo
-//                   {context, completions: [{rank, completion}]}, lowest rank against highest ·
-//                   winner {prompt, response_a, response_b, winner}
+//                   that share their beginning · hh-rlhf, the same as "\n\nHuman: ...
+//                   \n\nAssistant: ..." text · ultrafeedback (preference with score_chosen and
+//                   score_rejected, which stay other columns) · nemo {context, completions:
+//                   [{rank, completion}]}, lowest rank against highest · winner {prompt,
+//                   response_a, response_b, winner}
 //   labelled        kto {prompt, completion, label: bool}; {instruction, output, kto_tag},
-//   {conversations, kto_tag} demonstrations  prompt-completion · messages · text · alpaca
-//   {instruction, input, output}
+//                   {conversations, kto_tag}
+//   demonstrations  prompt-completion · messages · text · alpaca {instruction, input, output}
+//
 // In all of them the prompt may be Alpaca's {instruction, input}, joined by an empty line into a
 // user's message; messages may be ShareGPT's {from, value} and stand in `conversations`; a text
 // `system` (or `system_prompt`) becomes the system message, a list `history` ([user, assistant]
 // pairs, or messages) the turns before the prompt. A margin comes from `margin` alone, or from
-// --map margin=COLUMN, or --map margin=COLUMN-COLUMN.
-// Values that JSON has not cost a row only where it needs their column: replay/odd_values.h.
+// --map margin=COLUMN, or --map margin=COLUMN-COLUMN. Values that JSON has not cost a row only
+// where it needs their column: replay/odd_values.h.
+//
 // Thread safety: one parser a thread (it keeps its buffers). Errors: a row that cannot be used
 // throws RowProblem, which is an answer and no failure; kInvalidArgument for options that are wrong
 // themselves.

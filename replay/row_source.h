@@ -4,7 +4,9 @@
 // What a file is, its first bytes say: "PAR1" Parquet (replay/parquet_source.h), '[' (after blanks)
 // a JSON array, else lines; of others than JSON its name: CSV and TSV (replay/csv_source.h). Rows
 // may hold the values of replay/odd_values.h. Memory: one row and fixed buffers, whatever the size
-// of the file. Thread safety: none, one reader a thread. Errors: kNotFound, kIo; kCorruption for a
+// of the file.
+//
+// Thread safety: none, one reader a thread. Errors: kNotFound, kIo; kCorruption for a
 // gzip stream or an array that is damaged or cut, naming the place; kUnsupported for other
 // containers (zip, zstd, bzip2, xz, Arrow and the folders of datasets' save_to_disk, GGUF, UTF-16),
 // with the way out; of Parquet as its header says.
@@ -36,9 +38,8 @@ class RowSource {
   virtual ~RowSource() = default;
   virtual bool Next(SourceRow& row) = 0;  // false at the end
   virtual const char* container() const = 0;  // "jsonl", "json array", "csv", "tsv", "parquet"
-  virtual bool all_text() const {
-    return false;
-  }  // numbers and booleans are texts because there is nothing else
+  // Numbers and booleans are texts because there is nothing else.
+  virtual bool all_text() const { return false; }
   virtual double Progress() const = 0;        // part of the file that was read, 0 .. 1
 };
 

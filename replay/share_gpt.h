@@ -18,7 +18,7 @@ namespace plumb::replay {
 bool IsShareTurn(simdjson::dom::element value);
 // One turn or a list of them. Roles: human, user; gpt, assistant, bot, model, chatgpt; system,
 // developer; tool, observation, function_response as "tool"; function_call as an assistant's
-// message, its value as content.
+// message with tool_calls (its value is JSON).
 void AppendShareTurns(simdjson::dom::element value, std::string_view column,
                       std::vector<Message>& messages);
 // [[user, assistant], ...]; false: it is no list of lists, and nothing was appended.

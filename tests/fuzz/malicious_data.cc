@@ -205,7 +205,7 @@ std::vector<Malicious> RowCorpus() {
   c.Add("NULs alone", std::string(100000, '\0'));
   c.Add("UTF-16", std::string("\xff\xfe{\0\"\0p\0", 8));
   c.Add("a number of a megabyte", "{\"prompt\":" + Repeat("9", 1 << 20) + "}");
-  c.Add("an exponent of 10^9", R"({"prompt":"p","weight":1e1000000000})");
+  c.Add("an exponent of 10^9", R"({"prompt":1e1000000000})");
   c.Add("a text that does not end", "{\"prompt\":\"" + Repeat("x", 4 << 20));
   c.Add("a row longer than 16 MB", [] { return "{\"prompt\":\"" + Repeat("x", 17 << 20) + "\"}"; });
   c.Add("an array that does not end", "[" + Repeat("{\"x\":1},", 10000));

@@ -75,7 +75,7 @@ TEST(OddValuesTest, CostARowOnlyWhereItNeedsTheColumn) {
         "data.jsonl:8: bad_utf8: column 'prompt' holds a text that is not valid UTF-8",
         "1 row: NaN or Infinity in other columns, taken as null; first ",
         "data.jsonl:1: column 'score' holds NaN",
-        "2 rows: numbers beyond 64 bits, taken as text; first ",
+        "2 rows: numbers beyond 64 bits in other columns or answers, taken as text; first ",
         "data.jsonl:2: column 'id' holds 1234567890"}) {
     EXPECT_NE(said.find(part), std::string::npos) << part << "\n" << said;
   }
@@ -91,7 +91,7 @@ TEST(OddValuesTest, ALongNumberWhereANumberIsNeededIsNamed) {
       R"({"prompt": "p2", "chosen": "a", "rejected": "b", "margin": 99999999999999999999999})");
   ASSERT_EQ(ledger.examples.size(), 1u);
   EXPECT_NE(ledger.examples[0].find("column 'margin' holds 99999999999999999999999, a number "
-                                    "beyond 64 bits, which was taken as a text"),
+                                    "beyond 64 bits: write a smaller one"),
             std::string::npos)
       << ledger.examples[0];
 }
