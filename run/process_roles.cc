@@ -229,7 +229,12 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
   RunSummary summary;
   summary.learner = loop.Run(options.resume);
   summary.wanted_steps = config.run.steps;
-  summary.counters = replay.Counters();
+  try {
+    summary.counters = summary.learner.stopped_early ? watch.Counters() : replay.Counters();
+  } catch (const Error& e) {
+    if (!summary.learner.stopped_early || !TryAgain(e)) throw;
+    LogWarning(std::string("the summary lacks the store's counters: ") + e.what());  // it was stopped, too
+  }
   TakeRoleTotals(summary.counters);
   observer.Finish(summary);
   return summary;

@@ -67,12 +67,13 @@ void Supervisor::WritePids() const {
   RealFileSystem().WriteFileAtomic(pid_file_, pids.dump() + "\n");
 }
 
-void Supervisor::StopOthers(const std::atomic<bool>* at_once) {
+void Supervisor::StopOthers(bool asked, const std::atomic<bool>* at_once) {
   for (Child& child : children_) {
     if (child.pid > 0) kill(child.pid, SIGTERM);
   }
   const auto begin = SteadyClock::now();
-  const auto patience = [&] { return at_once && at_once->load() ? kAtOnce : kInOrder; };
+  // A person who stopped the run does not wait for roles that keep nothing.
+  const auto patience = [&] { return at_once && at_once->load() ? kAtOnce : asked ? kAsked : kInOrder; };
   for (;;) {
     bool any = false;
     for (Child& child : children_) {
@@ -86,7 +87,8 @@ void Supervisor::StopOthers(const std::atomic<bool>* at_once) {
   }
   for (Child& child : children_) {
     if (child.pid <= 0) continue;
-    LogWarning("role " + child.role.name + " did not end within " + std::to_string(patience().count()) + " s of SIGTERM: killed");
+    const std::string line = "role " + child.role.name + " did not end within " + std::to_string(patience().count()) + " s of SIGTERM: killed";
+    asked ? LogInfo(line) : LogWarning(line);
     kill(child.pid, SIGKILL);
     waitpid(child.pid, nullptr, 0);
     child.pid = -1;
@@ -118,7 +120,7 @@ int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_o
         const int code = WEXITSTATUS(status);
         if (child.role.decides || code != 0) {
           if (code != 0 && !child.role.decides) LogWarning("role " + child.role.name + " ended with exit code " + std::to_string(code));
-          StopOthers(at_once);
+          StopOthers(asked, at_once);
           return code;
         }
         continue;  // an actor that found the run finished
@@ -128,7 +130,7 @@ int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_o
       child.deaths.push_back(now);
       std::erase_if(child.deaths, [&](auto t) { return now - t > kRestartWindow; });
       if (asked || child.deaths.size() > kMaxRestarts) {
-        StopOthers(at_once);
+        StopOthers(asked, at_once);
         if (asked) return signal == SIGTERM ? kStoppedCode : 128 + signal;  // our own, before it had a handler for it
         throw Error(ErrorCode::kUnavailable,
                     "killed " + std::to_string(child.deaths.size()) + " times within 60 s, last by signal " +

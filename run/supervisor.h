@@ -33,10 +33,11 @@ class Supervisor {
   ~Supervisor();  // kills what is left
 
   // Returns the run's exit code: 0 once the deciding role ended well; else that of the role that failed. `stop` set: asks
-  // the deciding role to end (SIGTERM) and waits for it; `at_once` set: asks it again, and gives the others kAtOnce.
+  // the deciding role to end (SIGTERM) and waits for it; `at_once` set: asks it again.
   int Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_once = nullptr);
 
-  static constexpr std::chrono::seconds kInOrder{10}, kAtOnce{1};  // what the other roles have to end after SIGTERM
+  // What the other roles have to end after SIGTERM: at the run's own end, after a stop, and after `at_once`.
+  static constexpr std::chrono::seconds kInOrder{10}, kAsked{2}, kAtOnce{1};
 
   int64_t restarts() const { return restarts_; }
 
@@ -48,7 +49,7 @@ class Supervisor {
   };
   void Start(Child& child, bool again);
   void WritePids() const;
-  void StopOthers(const std::atomic<bool>* at_once);
+  void StopOthers(bool asked, const std::atomic<bool>* at_once);
 
   const std::string program_;
   const std::string pid_file_;

@@ -12,6 +12,7 @@ namespace {
 
 constexpr char kRecipe[] = R"([data]
 train = "arithmetic"
+eval = "arithmetic"
 [rollout]
 max_new_tokens = 12
 [[reward.parts]]
@@ -108,7 +109,7 @@ TEST(ResumeTest, WhatWasSampledDoesNotHangOn) {
 TEST(ResumeTest, WhatItHangsOnIsRefusedWithTheReason) {
   const std::vector<std::pair<std::string, std::string>> refused = {
       {"run.seed=9", "draw"},
-      {"run.schedule=\"async\"", "weights answer"},
+
       {"model.hidden=64", "shape"},
       {"model.dtype=\"bfloat16\"", "precision"},
       {"model.path=\"elsewhere\"", "checkpoint"},
@@ -145,6 +146,14 @@ TEST(ResumeTest, AnUnfinishedWarmStartMayChangeItsRates) {
   EXPECT_EQ(CompareForResume(stored, rates, true).refused.size(), 2u);
   for (const bool over : {false, true})
     EXPECT_EQ(CompareForResume(stored, data, over).refused.size(), 1u);
+}
+
+TEST(ResumeTest, TheScheduleIsFixedAndItsBoundIsNot) {
+  const std::vector<std::string> async = {"run.schedule=\"async\"", "run.max_staleness=2"};
+  const RecipeDifference other = After(async);
+  ASSERT_EQ(other.refused.size(), 1u);
+  EXPECT_EQ(other.refused[0].key, "run.schedule");
+  EXPECT_EQ(After({"run.schedule=\"async\"", "run.max_staleness=1"}, async).changed.size(), 1u);
 }
 
 TEST(ResumeTest, AKlTermNeedsTheReferenceThatTheRunKept) {

@@ -69,7 +69,7 @@ TEST(ResumeRunTest, ALongerCosineRunSaysThatTheRateJumps) {
   const std::string run = temp / "run";
   ASSERT_EQ(Train(run, 2,
                   {"--set", "optimizer.lr_schedule=cosine", "--set", "optimizer.warmup_fraction=0",
-                   "--set", "optimizer.learning_rate=1e-3"})
+                   "--set", "optimizer.learning_rate=1e-3", "--set", "optimizer.min_lr_fraction=0"})
                 .code,
             0);
   const CliOutput resumed = Resume(run, {"--steps", "4"});
