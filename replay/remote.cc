@@ -21,14 +21,17 @@ constexpr size_t kMaxDigest = 128;
 // A verb says what form its answer has: before December 2026 "next" and "evaluate" were answered with groups that the store had
 // decoded and encoded again. Who asks for the other form gets kUnsupported.
 constexpr char kNext[] = "next_sealed", kEvaluate[] = "evaluate_sealed";
+constexpr char kAwaitNext[] = "await_next", kAwaitEvaluate[] = "await_evaluate";
 constexpr int kMaxLeasesAtOnce = 4096;
 constexpr size_t kMaxCounters = 10'000;
 constexpr size_t kMaxReporters = 10'000;
 constexpr std::chrono::milliseconds kReportTimeout{1000};
 // Changes come with a signal; this catches what has none (leases that run out, calls that go round the server).
 constexpr std::chrono::milliseconds kLook{50};
-// How much later than the server's own deadline a caller gives up.
-constexpr std::chrono::seconds kGrace{5};
+// How much later than the server's own deadline a caller gives up: of leases, which may be many, and of a word.
+constexpr std::chrono::seconds kGrace{5}, kWordGrace{2};
+// Of calls without which everything goes on as well: who ends must not wait for a store that has ended.
+constexpr std::chrono::seconds kShort{2};
 
 int64_t RemainingMs(Deadline deadline) {
   const auto left = deadline - std::chrono::steady_clock::now();
@@ -256,17 +259,23 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
       }
       return reply;
     }, std::move(responder));
-  } else if (verb == kNext) {
+  } else if (verb == kNext || verb == kAwaitNext) {
     const int64_t step = static_cast<int64_t>(in.U64());
     const Deadline deadline = FromRemaining(in.U64());
     in.ExpectEnd();
-    Park(deadline, [this, step](bool late) { return table->TryNext(step, late); }, std::move(responder));
-  } else if (verb == kEvaluate) {
+    Park(deadline, [this, step, whole = verb == kNext](bool late) -> std::optional<std::string> {
+      if (whole) return table->TryNext(step, late);
+      return table->Ready(step, late) ? std::optional<std::string>("") : std::nullopt;
+    }, std::move(responder));
+  } else if (verb == kEvaluate || verb == kAwaitEvaluate) {
     const int64_t version = static_cast<int64_t>(in.U64());
     const int samples = static_cast<int>(in.U32());
     const Deadline deadline = FromRemaining(in.U64());
     in.ExpectEnd();
-    Park(deadline, [this, version, samples](bool late) { return table->TryEvaluate(version, samples, late); }, std::move(responder));
+    Park(deadline, [this, version, samples, whole = verb == kEvaluate](bool late) -> std::optional<std::string> {
+      if (whole) return table->TryEvaluate(version, samples, late);
+      return table->EvaluationReady(version, samples, late) ? std::optional<std::string>("") : std::nullopt;
+    }, std::move(responder));
   } else if (verb == "renew") {
     const std::string actor(in.Bytes(kMaxName));
     const uint64_t epoch = in.U64();
@@ -380,9 +389,9 @@ std::string ReplayClient::Call(const char* verb, std::string_view payload) {
   return rpc_.Call(verb, payload, After(options_.call_timeout));
 }
 
-Payload ReplayClient::CallAndWait(const char* verb, std::string payload, Deadline deadline) {
-  const auto latest = Deadline::max() - kGrace;
-  return rpc_.CallPayload(verb, Payload(std::move(payload)), std::min(deadline, latest) + kGrace);
+Payload ReplayClient::CallAndWait(const char* verb, std::string payload, Deadline deadline, std::chrono::milliseconds grace) {
+  const auto latest = Deadline::max() - grace;
+  return rpc_.CallPayload(verb, Payload(std::move(payload)), std::min(deadline, latest) + grace);
 }
 
 std::vector<PromptLease> ReplayClient::Lease(int max_groups, Deadline deadline) {
@@ -392,12 +401,12 @@ std::vector<PromptLease> ReplayClient::Lease(int max_groups, Deadline deadline) 
   request.Bytes(options_.actor).U64(epoch_).U64(lease_number_).U32(static_cast<uint32_t>(max_groups));
   request.U64(static_cast<uint64_t>(RemainingMs(deadline)));
   // A call that fails leaves the number: whatever the server handed out for it comes with the next call.
-  std::vector<PromptLease> leases = DecodePromptLeases(CallAndWait("lease", request.Take(), deadline).bytes());
+  std::vector<PromptLease> leases = DecodePromptLeases(CallAndWait("lease", request.Take(), deadline, kGrace).bytes());
   ++lease_number_;
   return leases;
 }
 
-void ReplayClient::Release(std::span<const PromptLease> leases) { Call("release", Encode(leases)); }
+void ReplayClient::Release(std::span<const PromptLease> leases) { rpc_.Call("release", Encode(leases), After(kShort)); }
 
 // Does not wait for a store that is away: whoever renews has work to go on with.
 void ReplayClient::Renew() {
@@ -430,21 +439,28 @@ std::vector<InsertResult> ReplayClient::InsertMany(std::span<const TrajectoryGro
 }
 
 std::vector<TrajectoryGroup> ReplayClient::Next(int64_t step, Deadline deadline) {
-  const std::string request =
-      ByteWriter().U64(static_cast<uint64_t>(step)).U64(static_cast<uint64_t>(RemainingMs(deadline))).Take();
-  return DecodeBatch(CallAndWait(kNext, request, deadline));
+  const auto question = [&](Deadline until) {
+    return ByteWriter().U64(static_cast<uint64_t>(step)).U64(static_cast<uint64_t>(RemainingMs(until))).Take();
+  };
+  CallAndWait(kAwaitNext, question(deadline), deadline, kWordGrace);
+  const Deadline bytes = After(options_.call_timeout);
+  return DecodeBatch(CallAndWait(kNext, question(bytes), bytes, kGrace));
 }
 
 std::vector<TrajectoryGroup> ReplayClient::Evaluate(int64_t version, int num_samples, Deadline deadline) {
-  const std::string request = ByteWriter()
-                                  .U64(static_cast<uint64_t>(version))
-                                  .U32(static_cast<uint32_t>(num_samples))
-                                  .U64(static_cast<uint64_t>(RemainingMs(deadline)))
-                                  .Take();
-  return DecodeBatch(CallAndWait(kEvaluate, request, deadline));
+  const auto question = [&](Deadline until) {
+    return ByteWriter()
+        .U64(static_cast<uint64_t>(version))
+        .U32(static_cast<uint32_t>(num_samples))
+        .U64(static_cast<uint64_t>(RemainingMs(until)))
+        .Take();
+  };
+  CallAndWait(kAwaitEvaluate, question(deadline), deadline, kWordGrace);
+  const Deadline bytes = After(options_.call_timeout);
+  return DecodeBatch(CallAndWait(kEvaluate, question(bytes), bytes, kGrace));
 }
 
-void ReplayClient::Finish() { Call("finish", ""); }
+void ReplayClient::Finish() { rpc_.Call("finish", "", After(kShort)); }
 
 int ReplayClient::ReleaseActor(const std::string& actor) {
   const std::string reply = Call("release_actor", ByteWriter().Bytes(actor).bytes());

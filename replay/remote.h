@@ -3,10 +3,11 @@
 //   actor, reward worker, learner                      the process that owns the store
 //   ReplayClient (ports) ──── common/rpc.h ────► ReplayServer ────► ReplayTable ────► Store
 //
-// Verbs: lease, renew, release, release_actor, finished, insert, next_sealed, evaluate_sealed, finish, counters, announce,
+// Verbs: lease, renew, release, release_actor, finished, insert, await_next, next_sealed, await_evaluate, evaluate_sealed, finish, counters, announce,
 // cursor, resume, trim, report. Groups travel to the learner as the store holds them, under the sum that they were stored with: the server checks
 // the sum, the client checks it again and decodes (replay/record.h, BatchWriter).
-// Questions that wait (lease, next_sealed, evaluate_sealed) occupy no thread of the server: they are parked and asked again when
+// A learner first waits until a batch is there (await_*), then fetches it: however long its bytes take, they are no wait.
+// Questions that wait (lease, await_next, await_evaluate) occupy no thread of the server: they are parked and asked again when
 // something changes. Everything may be repeated: inserts are idempotent by key; questions for
 // leases are numbered, and leases whose reply was lost (an actor that was frozen, a cut connection) are sent again to the
 // question of the same number. What an actor never asks for again is freed when it starts anew or its time runs out.
@@ -98,8 +99,8 @@ class ReplayClient : public PromptSource, public TrajectorySink, public BatchSou
 
  private:
   std::string Call(const char* verb, std::string_view payload);
-  // The server answers at `deadline` itself, with what is missing; only a silent server makes the call late.
-  Payload CallAndWait(const char* verb, std::string payload, Deadline deadline);
+  // The server answers at `deadline` itself, with what is missing; only a silent server makes the call late, by `grace`.
+  Payload CallAndWait(const char* verb, std::string payload, Deadline deadline, std::chrono::milliseconds grace);
 
   const ReplayClientOptions options_;
   const uint64_t epoch_;

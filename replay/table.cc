@@ -457,6 +457,20 @@ std::optional<std::string> ReplayTable::TryNext(int64_t step, bool late) {
   return Sealed(range);
 }
 
+bool ReplayTable::Ready(int64_t step, bool late) {
+  std::lock_guard lock(mu_);
+  const Range range = AskStep(step);
+  if (late) CheckComplete(range);
+  return IsComplete(range);
+}
+
+bool ReplayTable::EvaluationReady(int64_t version, int num_samples, bool late) {
+  std::lock_guard lock(mu_);
+  const Range range = AskEvaluation(version, num_samples);
+  if (late) CheckComplete(range);
+  return IsComplete(range);
+}
+
 std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samples, Deadline deadline) {
   std::unique_lock lock(mu_);
   const Range range = AskEvaluation(version, num_samples);

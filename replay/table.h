@@ -97,6 +97,9 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   // `late`, kDeadline saying which. The groups are as the store holds them, their sums checked: DecodeBatch of replay/record.h
   // makes of them what Next and Evaluate return.
   std::optional<std::string> TryNext(int64_t step, bool late = false);
+  // The questions without their answers: whether all is there that TryNext and TryEvaluate would return.
+  bool Ready(int64_t step, bool late = false);
+  bool EvaluationReady(int64_t version, int num_samples, bool late = false);
   std::optional<std::string> TryEvaluate(int64_t version, int num_samples, bool late = false);
 
   // What the learner publishes, before any actor can have it. Again with the same: nothing happens.

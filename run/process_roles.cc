@@ -180,7 +180,7 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
                                    session.tokenizer_source());
   // Short questions of its own: a store that is away holds up neither the end of a run nor the look at what gets on.
-  replay::ReplayClient watch(endpoints.replay(), {.actor = "learner-watch", .call_timeout = milliseconds(2000)});
+  replay::ReplayClient watch(endpoints.replay(), {.actor = "learner-watch", .call_timeout = milliseconds(1000)});
   LearnerPorts ports({.batches = &replay, .weights = &publisher,
                       .announce = [&](const PolicyVersion& policy) { watch.Announce(policy); },
                       .progress = [&] { return ProgressOf(watch.Counters()); },
@@ -210,10 +210,18 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
     AddCounterMetrics(counters, metrics);
     inner(step, metrics);
   };
+  // What the store has seen is no less later: where it has ended before the learner (a role failed, and all are to end), the
+  // last word of it is kept with the checkpoint.
+  std::string store_state;
   hooks.store_state = [&] {
-    std::string state;
-    ports.Patiently(StallTime(config), [&] { state = replay::ReplayTable::CursorText(replay.CursorAt(0)); });
-    return state;
+    try {
+      ports.Patiently(Stopped(options) ? milliseconds(0) : StallTime(config),
+                      [&] { store_state = replay::ReplayTable::CursorText(watch.CursorAt(0)); });
+    } catch (const Error& e) {
+      if (!Stopped(options) || !TryAgain(e) || store_state.empty()) throw;
+      LogWarning(std::string("the checkpoint is saved without a new word of the store: ") + e.what());
+    }
+    return store_state;
   };
   hooks.resumed = [&](int64_t step, const std::string& then) {
     replay::ReplayTable::Cursor cursor = replay::ReplayTable::ParseCursor(then);

@@ -390,7 +390,7 @@ TEST(RemoteTest, GroupsOfOtherWeightsAreRefused) {
 TEST(RemoteTest, MalformedRequestsChangeNothing) {
   Service service;
   RpcClient raw(service.server->endpoint());
-  for (const char* verb : {"insert", "lease", "next_sealed", "evaluate_sealed", "release", "release_actor", "renew", "announce", "cursor", "resume", "trim", "report"}) {
+  for (const char* verb : {"insert", "lease", "await_next", "next_sealed", "await_evaluate", "evaluate_sealed", "release", "release_actor", "renew", "announce", "cursor", "resume", "trim", "report"}) {
     for (const std::string& payload : {std::string(), std::string("\x05"), std::string(100, '\xFF')}) {
       EXPECT_THROW(raw.Call(verb, payload, After(5s)), Error) << verb << " with " << payload.size() << " bytes";
     }

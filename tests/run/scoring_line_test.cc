@@ -10,6 +10,7 @@
 #include "common/error.h"
 #include "replay/store.h"
 #include "tests/replay/faulty_disk.h"
+#include "tests/replay/fixtures.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
@@ -155,10 +156,7 @@ TEST(ScoringLine, AStoreOnAFullDiskTakesEverythingInTheEnd) {
     ScoringLine line([](TrajectoryGroup&) {}, [&](std::span<const TrajectoryGroup> groups) { store->Insert(groups); },
                      {.retry = milliseconds(2)});
     const auto push = [&] {
-      TrajectoryGroup group;
-      group.run_id = "run";
-      group.lease.lease_id = pushed++;
-      ASSERT_TRUE(line.Push(group, After(std::chrono::seconds(20)), [&] {
+      ASSERT_TRUE(line.Push(replay::PlainGroup(pushed++), After(std::chrono::seconds(20)), [&] {
         std::lock_guard lock(mu);
         ++acknowledged;
         changed.notify_all();
