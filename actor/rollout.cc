@@ -147,7 +147,8 @@ void Rollout::Tokenize(Prompt& prompt) const {
   if (chat_template_ == nullptr) {
     throw Error(ErrorCode::kInvalidArgument, "the prompt consists of messages and the model has no chat template");
   }
-  prompt.tokens = tokenizer_->Encode(chat_template_->Render(prompt.messages, /*add_generation_prompt=*/true, prompt.extra_json));
+  prompt.tokens = tokenizer_->Encode(
+      chat_template_->Render(prompt.messages, /*add_generation_prompt=*/true, prompt.extra_json));
 }
 
 void Rollout::SubmitOne(PromptLease lease) {

@@ -33,14 +33,16 @@ constexpr size_t kKeptBytes = size_t{16} << 20;
 
 size_t SizeOf(const Prompt& p) {
   size_t n = 256 + p.dataset.size() + p.text.size() + p.ground_truth.size() + p.extra_json.size() + 4 * p.tokens.size();
-  for (const Message& m : p.messages) n += 64 + m.role.size() + m.content.size() + m.fields_json.size();
+  for (const Message& m : p.messages)
+    n += 64 + m.role.size() + m.content.size() + m.fields_json.size();
   return n;
 }
 size_t SizeOf(const PreferenceRecord& r) {
   size_t n = 512 + r.dataset.size() + r.prompt_text.size() + r.extra_json.size() +
              4 * (r.prompt_tokens.size() + r.chosen_tokens.size() + r.rejected_tokens.size());
   for (const auto* list : {&r.prompt, &r.chosen, &r.rejected}) {
-    for (const Message& m : *list) n += 64 + m.role.size() + m.content.size() + m.fields_json.size();
+    for (const Message& m : *list)
+      n += 64 + m.role.size() + m.content.size() + m.fields_json.size();
   }
   return n;
 }
@@ -263,7 +265,8 @@ std::vector<Message> ToMessages(const fb::Vector<fb::Offset<wire::Message>>* lis
   std::vector<Message> out;
   out.reserve(list->size());
   for (const auto* m : *list) {
-    out.push_back({ToText(m->role()), ToText(m->content()), m->fields_json() != nullptr ? ToText(m->fields_json()) : ""});
+    out.push_back({ToText(m->role()), ToText(m->content()),
+                   m->fields_json() != nullptr ? ToText(m->fields_json()) : ""});
   }
   return out;
 }

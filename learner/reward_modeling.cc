@@ -48,7 +48,8 @@ void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep, const std::functi
   plan_.Clear();
   for (const PreferencePair* pair : pairs) {
     CheckPair(*pair, weights_.shape().max_positions);
-    for (const Demonstration* d : {&pair->chosen, &pair->rejected}) plan_.Add(d->tokens, weights_.shape().ScoredPosition(d->tokens));
+    for (const Demonstration* d : {&pair->chosen, &pair->rejected})
+      plan_.Add(d->tokens, weights_.shape().ScoredPosition(d->tokens));
   }
   int32_t first = 0;
   for (const int32_t last : plan_.Split(micro_batch_tokens_, 2)) {

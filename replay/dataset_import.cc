@@ -45,13 +45,15 @@ std::vector<TextDemonstration> Turns(PreferenceRecord record, const ImportOption
   std::vector<Message> before = std::move(record.prompt);
   for (Message& message : record.chosen) {
     if (message.role == "assistant" && IsLearned(message)) {
-      TextDemonstration turn{record.prompt_text, before, message.content, message.fields_json, record.extra_json};
+      TextDemonstration turn{record.prompt_text, before, message.content, message.fields_json,
+                             record.extra_json};
       replaced |= Dress(options, turn.prompt, turn.messages);
       turns.push_back(std::move(turn));
     }
     before.push_back(std::move(message));
   }
-  if (turns.empty()) throw RowProblem{"nothing_to_learn", "every turn of the assistant has weight 0 or train false"};
+  if (turns.empty())
+    throw RowProblem{"nothing_to_learn", "every turn of the assistant has weight 0 or train false"};
   return turns;
 }
 

@@ -23,7 +23,9 @@ std::string Field(const Message& message, std::string_view name) {
   simdjson::dom::parser parser;
   simdjson::dom::object fields;
   simdjson::dom::element value;
-  if (parser.parse(message.fields_json).get(fields) != simdjson::SUCCESS || fields[name].get(value) != simdjson::SUCCESS) return "";
+  if (parser.parse(message.fields_json).get(fields) != simdjson::SUCCESS ||
+      fields[name].get(value) != simdjson::SUCCESS)
+    return "";
   return simdjson::minify(value);
 }
 

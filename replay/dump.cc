@@ -35,7 +35,8 @@ Json MessagesJson(const std::vector<Message>& messages) {
   std::string text;
   AppendJsonMessages(text, messages);
   Json list = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  return list.is_discarded() ? Json(text) : list;  // a dump shows broken bytes, it does not stop at them
+  return list.is_discarded() ? Json(text)
+                             : list;  // a dump shows broken bytes, it does not stop at them
 }
 
 Json PromptJson(const Prompt& prompt) {

@@ -150,7 +150,8 @@ void WriteVerlPrompt(RowText& row, const Prompt& prompt, const std::vector<Extra
 
 // An answer as a text where it is one assistant's message behind a text, else as messages.
 void WriteAnswer(RowText& row, const std::string& name, const std::vector<Message>& answer, bool dialogue) {
-  if (!dialogue && answer.size() == 1 && answer[0].role == "assistant" && answer[0].fields_json.empty()) {
+  if (!dialogue && answer.size() == 1 && answer[0].role == "assistant" &&
+      answer[0].fields_json.empty()) {
     row.Text(name, answer[0].content);
   } else {
     row.Messages(name, answer);

@@ -15,8 +15,8 @@ namespace plumb::replay {
 void AppendJsonText(std::string& out, std::string_view text);
 // Appends [{"role": ..., "content": ..., other fields}, ...].
 void AppendJsonMessages(std::string& out, const std::vector<Message>& messages);
-// From now on the message's content is the text that it holds, whatever the row wrote there (null, parts).
-// REQUIRES: fields_json as common/trajectory.h has it.
+// From now on the message's content is the text that it holds, whatever the row wrote there (null,
+// parts). REQUIRES: fields_json as common/trajectory.h has it.
 void TakeContentAsText(Message& message);
 // Every byte that begins no valid sequence becomes U+FFFD; false when nothing had to change.
 bool RepairUtf8(std::string& text);

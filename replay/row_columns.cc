@@ -87,11 +87,15 @@ void AppendMessageField(std::string& fields, std::string_view key, dom::element 
   if (value.is_null()) return;
   // Whether a message is learned is yes or no; half a weight would have to be honoured, and is not.
   double weight = 0;
-  if (SameKey(key, "weight") && !(value.get(weight) == simdjson::SUCCESS && (weight == 0 || weight == 1))) {
-    throw RowProblem{"bad_messages", "the weight " + simdjson::minify(value).substr(0, 40) + " of a message: 0 (not learned) and 1 are taken"};
+  if (SameKey(key, "weight") &&
+      !(value.get(weight) == simdjson::SUCCESS && (weight == 0 || weight == 1))) {
+    throw RowProblem{"bad_messages", "the weight " + simdjson::minify(value).substr(0, 40) +
+                                         " of a message: 0 (not learned) and 1 are taken"};
   }
   if (SameKey(key, "train") && !value.is_bool()) {
-    throw RowProblem{"bad_messages", "'train' of a message is " + simdjson::minify(value).substr(0, 40) + ": true and false are taken"};
+    throw RowProblem{"bad_messages", "'train' of a message is " +
+                                         simdjson::minify(value).substr(0, 40) +
+                                         ": true and false are taken"};
   }
   fields.push_back(fields.empty() ? '{' : ',');
   AppendJsonText(fields, key);

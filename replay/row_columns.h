@@ -57,8 +57,9 @@ class KeysOnce {
 };
 void RefuseTwins(simdjson::dom::element value);  // in no object of it, however deep, may a key stand twice
 
-// Appends a key of a message, but for one that is null, to the JSON object of its further fields (common/trajectory.h), which is
-// not closed yet. RowProblem for a `weight` or `train` that says neither yes nor no.
+// Appends a key of a message, but for one that is null, to the JSON object of its further fields
+// (common/trajectory.h), which is not closed yet. RowProblem for a `weight` or `train` that says
+// neither yes nor no.
 void AppendMessageField(std::string& fields, std::string_view key, simdjson::dom::element value);
 
 // Without blanks and with the keys of every object in order: rows that say the same give the same text.
@@ -167,8 +168,9 @@ class Columns {
   }
   double Number(const Column& column) const;  // finite
   bool Boolean(const Column& column) const;
-  // Appends what was not used, sorted by name, as one JSON object; nothing when nothing is left. What the chat template gets
-  // to see of it (`tools`, `chat_template_kwargs`) keeps the order of its keys: the template may write them as they stand.
+  // Appends what was not used, sorted by name, as one JSON object; nothing when nothing is left.
+  // What the chat template gets to see of it (`tools`, `chat_template_kwargs`) keeps the order of
+  // its keys: the template may write them as they stand.
   void AppendRest(std::string& out) const;
   std::string Names() const;  // for messages
 

@@ -16,13 +16,17 @@ namespace {
 
 namespace dom = simdjson::dom;
 
-constexpr std::array<std::string_view, 7> kRoles = {"system", "developer", "user", "assistant", "tool", "function", "ipython"};
+constexpr std::array<std::string_view, 7> kRoles = {"system", "developer", "user",   "assistant",
+                                                    "tool",   "function",  "ipython"};
 
-// The texts of `content` in a row: of a text, of a list of parts, or none of null. RowProblem where a part is no text.
+// The texts of `content` in a row: of a text, of a list of parts, or none of null. RowProblem where
+// a part is no text.
 void AppendContent(std::string& out, dom::element value, std::string_view column) {
   const auto refuse = [&](const std::string& what) {
-    throw RowProblem{"bad_messages", what + " in 'content' of a message of '" + std::string(column) +
-                                         "': it may be a text, null or a list of {\"type\": \"text\", \"text\": ...}"};
+    throw RowProblem{
+        "bad_messages",
+        what + " in 'content' of a message of '" + std::string(column) +
+            "': it may be a text, null or a list of {\"type\": \"text\", \"text\": ...}"};
   };
   if (value.is_string()) {
     out.append(std::string_view(value));
@@ -30,7 +34,8 @@ void AppendContent(std::string& out, dom::element value, std::string_view column
     for (const dom::element part : dom::array(value)) {
       std::string_view type = "text", text;
       if (part.get(text) != simdjson::SUCCESS) {
-        if (part["type"].get(type) == simdjson::SUCCESS && type != "text") refuse("a part of type '" + std::string(type.substr(0, 40)) + "'");
+        if (part["type"].get(type) == simdjson::SUCCESS && type != "text")
+          refuse("a part of type '" + std::string(type.substr(0, 40)) + "'");
         if (part["text"].get(text) != simdjson::SUCCESS) refuse("a part without a text");
       }
       out.append(text);
@@ -40,9 +45,10 @@ void AppendContent(std::string& out, dom::element value, std::string_view column
   }
 }
 
-// Appends a message with all that it says. What is null counts as absent, and an absent content as null where something else
-// is said.
-void ReadMessage(Memory& memory, dom::element item, std::string_view column, std::vector<Message>& messages) {
+// Appends a message with all that it says. What is null counts as absent, and an absent content as
+// null where something else is said.
+void ReadMessage(Memory& memory, dom::element item, std::string_view column,
+                 std::vector<Message>& messages) {
   dom::object message;
   std::string_view role;
   dom::element content;
@@ -63,12 +69,16 @@ void ReadMessage(Memory& memory, dom::element item, std::string_view column, std
   }
   const bool silent = !has_content || content.is_null();
   if (!has_role || (silent && fields.empty())) {
-    throw RowProblem{"bad_messages", "every message of '" + std::string(column) + "' needs the texts 'role' and 'content'"};
+    throw RowProblem{"bad_messages", "every message of '" + std::string(column) +
+                                         "' needs the texts 'role' and 'content'"};
   }
-  if (std::none_of(kRoles.begin(), kRoles.end(), [&](std::string_view known) { return SameKey(known, role); })) {
+  if (std::none_of(kRoles.begin(), kRoles.end(),
+                   [&](std::string_view known) { return SameKey(known, role); })) {
     std::string known;
-    for (const std::string_view name : kRoles) known += (known.empty() ? "" : ", ") + std::string(name);
-    throw RowProblem{"bad_messages", "unknown role '" + std::string(role.substr(0, 40)) + "' (" + known + ")"};
+    for (const std::string_view name : kRoles)
+      known += (known.empty() ? "" : ", ") + std::string(name);
+    throw RowProblem{"bad_messages",
+                     "unknown role '" + std::string(role.substr(0, 40)) + "' (" + known + ")"};
   }
   memory.Append(messages, role, "");
   Message& out = messages.back();

@@ -71,7 +71,8 @@ void AppendTurn(dom::element item, std::string_view column, std::vector<Message>
     const bool call = from == "function_call";
     std::string fields = call ? ToolCalls(value, column) : "";
     for (const auto [key, more] : dom::object(item)) {
-      if (key != "from" && key != "value" && key != "content") AppendMessageField(fields, key, more);
+      if (key != "from" && key != "value" && key != "content")
+        AppendMessageField(fields, key, more);
     }
     if (!fields.empty()) fields.push_back('}');
     messages.push_back({std::string(role), call ? "" : std::string(value), std::move(fields)});

@@ -135,7 +135,8 @@ nlohmann::ordered_json PromptJson(const Prompt& prompt) {
   for (const Message& m : prompt.messages) {
     nlohmann::ordered_json message = {{"role", m.role}, {"content", m.content}};
     if (!m.fields_json.empty() && !TooDeep(m.fields_json, 64)) {
-      const auto fields = nlohmann::ordered_json::parse(m.fields_json, nullptr, /*allow_exceptions=*/false);
+      const auto fields =
+          nlohmann::ordered_json::parse(m.fields_json, nullptr, /*allow_exceptions=*/false);
       if (fields.is_object()) message.update(fields);
     }
     messages.push_back(std::move(message));

@@ -25,7 +25,9 @@ std::string_view FailureName(Failure failure) {
   return "unknown";
 }
 
-std::string PromptText(const Prompt& prompt) { return prompt.messages.empty() ? prompt.text : DumpJson(PromptJson(prompt)); }
+std::string PromptText(const Prompt& prompt) {
+  return prompt.messages.empty() ? prompt.text : DumpJson(PromptJson(prompt));
+}
 
 std::string_view StripEndTokens(std::string_view completion, bool spaces) {
   // What the tokenizers of the supported families write for end of sequence, end of turn and padding.

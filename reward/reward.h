@@ -79,7 +79,8 @@ class RewardFunction {
   virtual bool slow() const { return false; }
 };
 
-// The prompt as a reward function sees it: Prompt::text, or the messages as a JSON array of {role, content, ...}.
+// The prompt as a reward function sees it: Prompt::text, or the messages as a JSON array of {role,
+// content, ...}.
 std::string PromptText(const Prompt& prompt);
 // The answer without trailing special tokens (<eos>, </s>, <|im_end|>, <|endoftext|>, <|eot_id|>, ...) and, with
 // `spaces`, white space around them.

@@ -19,7 +19,8 @@ constexpr std::chrono::milliseconds kLongest{std::chrono::hours(24)};
 // The group that a request describes. Throws Error(kInvalidArgument) saying what is missing.
 // As replay/row_parser reads it; false for what is none.
 bool ReadMessage(const Json& message, Message& out) {
-  if (!message.is_object() || !message.contains("role") || !message["role"].is_string()) return false;
+  if (!message.is_object() || !message.contains("role") || !message["role"].is_string())
+    return false;
   out.role = message["role"].get<std::string>();
   const Json content = message.value("content", Json());
   Json fields = Json::object();
@@ -57,7 +58,8 @@ TrajectoryGroup GroupOf(const Json& request) {
     prompt.text = said->get<std::string>();
   } else if (said->is_array()) {
     for (const Json& message : *said) {
-      if (!ReadMessage(message, prompt.messages.emplace_back())) refuse("'prompt' is no list of {role, content}");
+      if (!ReadMessage(message, prompt.messages.emplace_back()))
+        refuse("'prompt' is no list of {role, content}");
     }
   } else {
     refuse("'prompt' is neither text nor a list of messages");

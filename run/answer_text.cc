@@ -28,16 +28,20 @@ std::string Shown(std::string_view text, size_t at) {
 // What `whole` has behind `prompt`.
 std::string_view Behind(std::string_view prompt, std::string_view whole, const std::string& where) {
   if (whole.starts_with(prompt)) return whole.substr(prompt.size());
-  const auto differs = static_cast<size_t>(std::mismatch(prompt.begin(), prompt.end(), whole.begin(), whole.end()).first - prompt.begin());
+  const auto differs = static_cast<size_t>(
+      std::mismatch(prompt.begin(), prompt.end(), whole.begin(), whole.end()).first -
+      prompt.begin());
   throw Error(ErrorCode::kUnsupported,
-              "the chat template writes a prompt in another way once an answer follows: " + Shown(prompt, differs) + " becomes " +
-                  Shown(whole, differs) + ", so that what it writes for the answer cannot be told from the prompt. Put a " +
+              "the chat template writes a prompt in another way once an answer follows: " +
+                  Shown(prompt, differs) + " becomes " + Shown(whole, differs) +
+                  ", so that what it writes for the answer cannot be told from the prompt. Put a " +
                   "chat_template.jinja into the model folder that leaves the prompt as it is",
               where);
 }
 
 // Would the same be written without what a message asks of tools?
-bool DropsCalls(const ChatTemplate& chat_template, std::vector<Message> all, size_t at, std::string_view columns_json, const std::string& whole) {
+bool DropsCalls(const ChatTemplate& chat_template, std::vector<Message> all, size_t at,
+                std::string_view columns_json, const std::string& whole) {
   if (!replay::CallsTools(all[at])) return false;
   all[at].fields_json.clear();
   try {
@@ -58,8 +62,10 @@ Demonstration Joined(const std::vector<int32_t>& prompt, const std::vector<int32
   return out;
 }
 
-std::optional<Demonstration> AnswerTokens(const policy_model::Tokenizer& tokenizer, const ChatTemplate& chat_template,
-                                          std::span<const Message> prompt, std::span<const Message> answer,
+std::optional<Demonstration> AnswerTokens(const policy_model::Tokenizer& tokenizer,
+                                          const ChatTemplate& chat_template,
+                                          std::span<const Message> prompt,
+                                          std::span<const Message> answer,
                                           std::string_view columns_json, const std::string& where) {
   std::vector<Message> all(prompt.begin(), prompt.end());
   all.insert(all.end(), answer.begin(), answer.end());
@@ -69,13 +75,16 @@ std::optional<Demonstration> AnswerTokens(const policy_model::Tokenizer& tokeniz
   for (size_t i = prompt.size(); i < all.size(); ++i) {
     if (DropsCalls(chat_template, all, i, columns_json, whole)) return std::nullopt;
   }
-  if (std::all_of(answer.begin(), answer.end(), replay::IsLearned)) return Joined(tokenizer.Encode(before), tokenizer.Encode(behind));
+  if (std::all_of(answer.begin(), answer.end(), replay::IsLearned))
+    return Joined(tokenizer.Encode(before), tokenizer.Encode(behind));
   // Message by message, each what it adds to the text of those before it.
   Demonstration out = Joined(tokenizer.Encode(before), {});
   std::string so_far = before;
   for (size_t i = 0; i < answer.size(); ++i) {
-    const std::string next =
-        i + 1 == answer.size() ? whole : chat_template.Render(std::span(all).first(prompt.size() + i + 1), false, columns_json);
+    const std::string next = i + 1 == answer.size()
+                                 ? whole
+                                 : chat_template.Render(std::span(all).first(prompt.size() + i + 1),
+                                                        false, columns_json);
     const std::vector<int32_t> tokens = tokenizer.Encode(Behind(so_far, next, where));
     out.tokens.insert(out.tokens.end(), tokens.begin(), tokens.end());
     out.loss_mask.resize(out.tokens.size(), replay::IsLearned(answer[i]) ? 1 : 0);

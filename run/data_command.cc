@@ -111,11 +111,13 @@ std::map<std::string, std::string> ParseMap(const std::vector<std::string>& entr
 std::function<int64_t(const replay::ParsedRow&)> TokenCounter(const std::string& model) {
   const std::shared_ptr<const policy_model::Tokenizer> tokenizer = policy_model::Tokenizer::Load(model);
   const std::shared_ptr<const policy_model::ChatTemplate> chat = policy_model::ChatTemplate::LoadOrNull(model);
-  const auto count = [tokenizer, chat](const std::string& text, std::vector<Message> messages, const std::vector<Message>& answer,
+  const auto count = [tokenizer, chat](const std::string& text, std::vector<Message> messages,
+                                       const std::vector<Message>& answer,
                                        const std::string& columns_json) {
     if (text.empty() && chat) {
       messages.insert(messages.end(), answer.begin(), answer.end());
-      return static_cast<int64_t>(tokenizer->Encode(chat->Render(messages, answer.empty(), columns_json)).size());
+      return static_cast<int64_t>(
+          tokenizer->Encode(chat->Render(messages, answer.empty(), columns_json)).size());
     }
     int64_t n = static_cast<int64_t>(tokenizer->Encode(text).size());
     for (const std::vector<Message>* list : {&std::as_const(messages), &answer}) {
@@ -124,10 +126,13 @@ std::function<int64_t(const replay::ParsedRow&)> TokenCounter(const std::string&
     return n;
   };
   return [count](const replay::ParsedRow& row) {
-    if (replay::KindOf(row.form) == replay::RowKind::kPrompts) return count(row.prompt.text, row.prompt.messages, {}, row.prompt.extra_json);
+    if (replay::KindOf(row.form) == replay::RowKind::kPrompts)
+      return count(row.prompt.text, row.prompt.messages, {}, row.prompt.extra_json);
     const PreferenceRecord& r = row.record;
     const int64_t chosen = count(r.prompt_text, r.prompt, r.chosen, r.extra_json);
-    return r.rejected.empty() ? chosen : std::max(chosen, count(r.prompt_text, r.prompt, r.rejected, r.extra_json));
+    return r.rejected.empty()
+               ? chosen
+               : std::max(chosen, count(r.prompt_text, r.prompt, r.rejected, r.extra_json));
   };
 }
 

@@ -37,12 +37,14 @@ const char* FinishName(FinishReason finish) {
 
 std::string StandardInput() { return std::string(std::istreambuf_iterator<char>(std::cin), {}); }
 
-// A conversation: a list of messages, or an object as a dataset has it (messages or prompt; tools, chat_template_kwargs).
+// A conversation: a list of messages, or an object as a dataset has it (messages or prompt; tools,
+// chat_template_kwargs).
 Prompt ReadConversation(const std::string& path) {
   constexpr size_t kMaxBytes = size_t{16} << 20;
   std::string text = path == "-" ? StandardInput() : RealFileSystem().ReadFile(path, kMaxBytes);
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  replay::RowParserOptions options{.map = {}, .form = {}, .convert_numbers = false, .as = replay::RowKind::kPrompts};
+  replay::RowParserOptions options{
+      .map = {}, .form = {}, .convert_numbers = false, .as = replay::RowKind::kPrompts};
   if (json.is_array()) text = "{\"messages\":" + text + "}";
   if (json.is_array() || json.contains("messages")) options.map["prompt"] = "messages";
   text.append(64, ' ');  // the parser looks ahead
@@ -53,9 +55,12 @@ Prompt ReadConversation(const std::string& path) {
   }
 }
 
-std::vector<int32_t> Encode(const ModelFolder& model, const GenerateArguments& arguments, const std::string& text, Prompt prompt) {
+std::vector<int32_t> Encode(const ModelFolder& model, const GenerateArguments& arguments,
+                            const std::string& text, Prompt prompt) {
   if (!prompt.messages.empty() && (arguments.raw || !arguments.system.empty())) {
-    throw Error(ErrorCode::kInvalidArgument, "a conversation goes through the chat template as it is", arguments.raw ? "--raw" : "--system");
+    throw Error(ErrorCode::kInvalidArgument,
+                "a conversation goes through the chat template as it is",
+                arguments.raw ? "--raw" : "--system");
   }
   const bool given = !prompt.messages.empty() || !prompt.text.empty();
   if (!given && arguments.system.empty()) prompt.text = text;
@@ -80,12 +85,15 @@ int Generate(GenerateArguments arguments) {
   for (std::string& prompt : arguments.prompts) {
     if (prompt == "-") prompt = StandardInput();
   }
-  std::vector<Prompt> conversations(arguments.prompts.size());  // empty ones: the text of --prompt is asked
+  std::vector<Prompt> conversations(
+      arguments.prompts.size());  // empty ones: the text of --prompt is asked
   for (const std::string& path : arguments.messages) {
     conversations.push_back(ReadConversation(path));
     arguments.prompts.push_back(reward::PromptText(conversations.back()));
   }
-  if (conversations.empty()) throw Error(ErrorCode::kInvalidArgument, "nothing is asked: give --prompt TEXT or --messages FILE", "generate");
+  if (conversations.empty())
+    throw Error(ErrorCode::kInvalidArgument,
+                "nothing is asked: give --prompt TEXT or --messages FILE", "generate");
   const ModelFolder model = LoadModel(arguments.model, arguments.options);
   const actor::EngineOptions options{
       .max_batch = static_cast<int32_t>(std::clamp<int64_t>(arguments.samples * static_cast<int64_t>(arguments.prompts.size()), 1, 256)),
@@ -153,9 +161,14 @@ void AddGenerateCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<GenerateArguments>();
   CLI::App* generate = app.add_subcommand("generate", "Answers of a model folder");
   generate->add_option("model", a->model, "model folder, e.g. runs/demo/checkpoints/step-00000400/model")->required();
-  generate->add_option("--prompt", a->prompts, "text; any number of times; - reads standard input")->allow_extra_args(false);
-  generate->add_option("--messages", a->messages, "JSON file with a conversation: a list of messages, or {messages, tools, chat_template_kwargs}; " \
-                                                  "any number of times; - reads standard input")->allow_extra_args(false);
+  generate->add_option("--prompt", a->prompts, "text; any number of times; - reads standard input")
+      ->allow_extra_args(false);
+  generate
+      ->add_option("--messages", a->messages,
+                   "JSON file with a conversation: a list of messages, or {messages, tools, "
+                   "chat_template_kwargs}; "
+                   "any number of times; - reads standard input")
+      ->allow_extra_args(false);
   generate->add_option("--system", a->system, "system message, for models with a chat template");
   generate->add_flag("--raw", a->raw, "no chat template: continue the text as it stands");
   generate->add_option("--samples", a->samples, "answers a prompt")->check(CLI::Range(1, 4096));

@@ -62,7 +62,8 @@ bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, co
     return false;
   }
   if (option == "yes") return true;
-  // The post-processor decides; add_bos_token of tokenizer_config.json says nothing beside a tokenizer.json.
+  // The post-processor decides; add_bos_token of tokenizer_config.json says nothing beside a
+  // tokenizer.json.
   const Json file = Json::parse(tokenizer.json(), nullptr, /*allow_exceptions=*/false);
   // Models of earlier builds have the built-in vocabulary without a post-processor.
   const Json built_in = Json::parse(policy_model::Tokenizer::BuiltIn("arithmetic")->json());
@@ -70,14 +71,16 @@ bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, co
   return file.is_object() && file.contains("post_processor") && PostProcessorBegins(file["post_processor"]);
 }
 
-void FillSpecialTokens(const std::string& path, const policy_model::Tokenizer& tokenizer, policy_model::ModelShape& shape) {
+void FillSpecialTokens(const std::string& path, const policy_model::Tokenizer& tokenizer,
+                       policy_model::ModelShape& shape) {
   const auto named = policy_model::ReadSpecialTokens(path);
   const auto id_of = [&](const char* key) {
     const auto found = named.find(key);
     return found == named.end() ? -1 : tokenizer.Find(found->second);
   };
   if (shape.bos_token < 0) shape.bos_token = id_of("bos_token");
-  if (const int32_t eos = id_of("eos_token"); shape.eos_tokens.empty() && eos >= 0) shape.eos_tokens = {eos};
+  if (const int32_t eos = id_of("eos_token"); shape.eos_tokens.empty() && eos >= 0)
+    shape.eos_tokens = {eos};
 }
 
 std::vector<int32_t> PromptEncoder::Text(const std::string& text) const {
@@ -91,7 +94,8 @@ std::vector<int32_t> PromptEncoder::Encode(const Prompt& prompt, bool raw) const
   if (!chat_template) {
     throw Error(ErrorCode::kInvalidArgument, "the prompt is a list of messages but the model has no chat template", model);
   }
-  if (!prompt.messages.empty()) return tokenizer.Encode(chat_template->Render(prompt.messages, true, prompt.extra_json));
+  if (!prompt.messages.empty())
+    return tokenizer.Encode(chat_template->Render(prompt.messages, true, prompt.extra_json));
   const Message user{.role = "user", .content = prompt.text};
   return tokenizer.Encode(chat_template->Render(std::span(&user, 1), true, prompt.extra_json));
 }

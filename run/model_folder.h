@@ -65,9 +65,11 @@ ModelFolder LoadVocabulary(const std::string& path, const std::string& bos);
 ModelFolder LoadModel(const std::string& path, const ModelOptions& options);
 
 // Begin and end token that config.json does not name, from the tokenizer's files.
-void FillSpecialTokens(const std::string& path, const policy_model::Tokenizer& tokenizer, policy_model::ModelShape& shape);
+void FillSpecialTokens(const std::string& path, const policy_model::Tokenizer& tokenizer,
+                       policy_model::ModelShape& shape);
 
-// auto: what tokenizer.json's post-processor says; the built-in vocabulary of the from-scratch model begins with one.
+// auto: what tokenizer.json's post-processor says; the built-in vocabulary of the from-scratch
+// model begins with one.
 bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, const policy_model::Tokenizer& tokenizer,
               const std::string& option);
 

@@ -52,9 +52,10 @@ Demonstration Sampled(const Session& session, const PreferenceRecord& record, co
   return Joined(record.prompt_tokens, answer);
 }
 
-// The answer as the chat template writes it behind the prompt, end token included; learned from its first token on. Empty: the
-// template does not write what the answer asks of tools.
-std::optional<Demonstration> Sequence(const Session& session, const PreferenceRecord& record, const std::vector<Message>& answer) {
+// The answer as the chat template writes it behind the prompt, end token included; learned from its
+// first token on. Empty: the template does not write what the answer asks of tools.
+std::optional<Demonstration> Sequence(const Session& session, const PreferenceRecord& record,
+                                      const std::vector<Message>& answer) {
   const auto& tokenizer = session.tokenizer();
   if (!record.prompt_tokens.empty()) {
     return Sampled(session, record, &answer == &record.rejected ? record.rejected_tokens : record.chosen_tokens);
@@ -65,12 +66,16 @@ std::optional<Demonstration> Sequence(const Session& session, const PreferenceRe
                   "row " + std::to_string(record.row));
     }
     // The pair of a text is continued as it stands, begun as everywhere else.
-    return Joined(session.encoder().Text(record.prompt_text), session.encoder().Answer(answer[0].content));
+    return Joined(session.encoder().Text(record.prompt_text),
+                  session.encoder().Answer(answer[0].content));
   }
-  return AnswerTokens(tokenizer, *session.chat_template(), record.prompt, answer, record.extra_json, "row " + std::to_string(record.row));
+  return AnswerTokens(tokenizer, *session.chat_template(), record.prompt, answer, record.extra_json,
+                      "row " + std::to_string(record.row));
 }
 
-bool Learns(const Demonstration& d) { return std::find(d.loss_mask.begin(), d.loss_mask.end(), 1) != d.loss_mask.end(); }
+bool Learns(const Demonstration& d) {
+  return std::find(d.loss_mask.begin(), d.loss_mask.end(), 1) != d.loss_mask.end();
+}
 
 // What a loss wants of the rows, and where the rows begin in the lists.
 class Rows {
@@ -85,10 +90,14 @@ class Rows {
       judged_ += record.kind == PreferenceKind::kLabelled;
       return;
     }
-    PreferencePair p{.dataset = record.dataset, .row = record.row, .margin = record.margin, .has_margin = record.has_margin};
+    PreferencePair p{.dataset = record.dataset,
+                     .row = record.row,
+                     .margin = record.margin,
+                     .has_margin = record.has_margin};
     for (const bool chosen : {true, false}) {
       if (!chosen && !pair) continue;
-      std::optional<Demonstration> sequence = Sequence(session_, record, chosen ? record.chosen : record.rejected);
+      std::optional<Demonstration> sequence =
+          Sequence(session_, record, chosen ? record.chosen : record.rejected);
       if (!sequence || !Learns(*sequence)) {
         ++(sequence ? unlearned_ : unwritten_);
         return;
@@ -116,9 +125,15 @@ class Rows {
   std::vector<PreferencePair> TakePairs(size_t last_rows) { return Take(pairs, pairs.size() - last_rows); }
   std::string LeftOut() const {
     return overlong_.Describe() + ", " + std::to_string(others_) +
-           (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out" + KtoWouldTake() +
-           (unwritten_ == 0 ? "" : ", " + std::to_string(unwritten_) + " that call tools left out: the chat template does not write the calls") +
-           (unlearned_ == 0 ? "" : ", " + std::to_string(unlearned_) + " left out in which no message of an answer is to be learned");
+           (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out" +
+           KtoWouldTake() +
+           (unwritten_ == 0
+                ? ""
+                : ", " + std::to_string(unwritten_) +
+                      " that call tools left out: the chat template does not write the calls") +
+           (unlearned_ == 0 ? ""
+                            : ", " + std::to_string(unlearned_) +
+                                  " left out in which no message of an answer is to be learned");
   }
   // Where rows of another kind than the loss wants are there: who could use them.
   std::string KtoWouldTake() const {

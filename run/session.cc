@@ -27,7 +27,9 @@ constexpr char kArithmetic[] = "arithmetic";
 class Demonstrations {
  public:
   explicit Demonstrations(const Session& session)
-      : session_(session), overlong_(session.config().data.overlong, session.shape().max_positions, "model.max_positions") {}
+      : session_(session),
+        overlong_(session.config().data.overlong, session.shape().max_positions,
+                  "model.max_positions") {}
 
   std::vector<Demonstration> Encode(const std::vector<replay::TextDemonstration>& texts) {
     std::vector<Demonstration> out;
@@ -41,25 +43,31 @@ class Demonstrations {
     return out;
   }
   std::string LeftOut() const {
-    return overlong_.Describe() + (unwritten_ == 0 ? "" : ", " + std::to_string(unwritten_) + " that call tools left out: the chat " +
-                                                              "template does not write the calls");
+    return overlong_.Describe() + (unwritten_ == 0 ? ""
+                                                   : ", " + std::to_string(unwritten_) +
+                                                         " that call tools left out: the chat " +
+                                                         "template does not write the calls");
   }
 
  private:
-  // Through the chat template, as a rollout asks and as the template writes an answer; without one, and where nothing is asked,
-  // the text as it stands with an end token.
-  std::optional<Demonstration> EncodeOne(const replay::TextDemonstration& text, const std::string& where) {
+  // Through the chat template, as a rollout asks and as the template writes an answer; without one,
+  // and where nothing is asked, the text as it stands with an end token.
+  std::optional<Demonstration> EncodeOne(const replay::TextDemonstration& text,
+                                         const std::string& where) {
     const bool asked = !text.messages.empty() || !text.prompt.empty();
     if (session_.chat_template() != nullptr && asked) {
       std::vector<Message> prompt = text.messages;
       if (prompt.empty()) prompt.push_back({.role = "user", .content = text.prompt});
-      const Message answer{.role = "assistant", .content = text.completion, .fields_json = text.fields_json};
-      return AnswerTokens(session_.tokenizer(), *session_.chat_template(), prompt, std::span(&answer, 1), text.columns_json, where);
+      const Message answer{
+          .role = "assistant", .content = text.completion, .fields_json = text.fields_json};
+      return AnswerTokens(session_.tokenizer(), *session_.chat_template(), prompt,
+                          std::span(&answer, 1), text.columns_json, where);
     }
     Prompt prompt;
     prompt.text = text.messages.empty() ? text.prompt : "";
     prompt.messages = text.messages;
-    return Joined(asked ? session_.Tokenize(prompt) : session_.encoder().Text(""), session_.encoder().Answer(text.completion));
+    return Joined(asked ? session_.Tokenize(prompt) : session_.encoder().Text(""),
+                  session_.encoder().Answer(text.completion));
   }
 
   const Session& session_;
@@ -231,7 +239,8 @@ DemonstrationData LoadDemonstrations(const Session& session) {
   data.train = demonstrations.Encode(train);
   data.heldout = demonstrations.Encode(heldout);
   data.notes.push_back("warm start: " + std::to_string(data.train.size()) + " demonstrations, " +
-                       std::to_string(data.heldout.size()) + " held out, " + demonstrations.LeftOut());
+                       std::to_string(data.heldout.size()) + " held out, " +
+                       demonstrations.LeftOut());
   return data;
 }
 

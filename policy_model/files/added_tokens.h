@@ -1,8 +1,10 @@
-// Finds added tokens in a text, as Hugging Face's tokenizers do: from left to right, at every place the longest that starts
-// there; a match may then ask for white space around it, or give way because it stands inside of a word.
+// Finds added tokens in a text, as Hugging Face's tokenizers do: from left to right, at every place
+// the longest that starts there; a match may then ask for white space around it, or give way
+// because it stands inside of a word.
 //
-// Purpose: tags such as <|im_end|> never go through merges. The tokens lie sorted, and a place narrows them down byte by byte:
-// a text of n bytes costs at most n times the longest token (kMaxAddedTokenBytes), and nothing is kept but the tokens.
+// Purpose: tags such as <|im_end|> never go through merges. The tokens lie sorted, and a place
+// narrows them down byte by byte: a text of n bytes costs at most n times the longest token
+// (kMaxAddedTokenBytes), and nothing is kept but the tokens.
 // Thread safety: const after Seal.
 #pragma once
 
@@ -23,7 +25,7 @@ struct AddedToken {
   std::string content;  // not empty
   int32_t id = -1;
   bool single_word = false;  // only where no letter, digit or underscore stands next to it
-  bool lstrip = false;       // takes the white space before it along, which is no part of any token then
+  bool lstrip = false;  // takes the white space before it along, which is no part of any token then
   bool rstrip = false;       // the same behind it
 };
 
@@ -64,7 +66,8 @@ class AddedTokens {
   static size_t SpacesBehind(std::string_view text, size_t end, std::pair<size_t, size_t>& spaces);
 
   std::vector<AddedToken> tokens_;  // in the order of their bytes
-  std::array<std::pair<uint32_t, uint32_t>, 256> by_first_{};  // [begin, end) of those that start with a byte
+  // [begin, end) of those that start with a byte.
+  std::array<std::pair<uint32_t, uint32_t>, 256> by_first_{};
 };
 
 }  // namespace plumb::policy_model

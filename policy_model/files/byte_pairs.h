@@ -32,7 +32,8 @@ class BytePairs {
   void AddMerge(std::string_view left, std::string_view right, const std::string& where);
 
   int32_t Find(std::string_view bytes) const;  // -1 if none
-  // Appends the ids of `word`. kInvalidArgument naming a character without a token, where no token stands for unknown ones.
+  // Appends the ids of `word`. kInvalidArgument naming a character without a token, where no token
+  // stands for unknown ones.
   void Encode(std::string_view word, std::vector<int32_t>& out) const;
 
  private:

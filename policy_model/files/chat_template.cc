@@ -20,7 +20,8 @@ using Names = std::vector<std::pair<std::string, std::string>>;
 constexpr size_t kMaxTemplateBytes = size_t{1} << 20;
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 
-constexpr char kFieldsWhere[] = "a message's further fields", kColumnsWhere[] = "the row's other columns";
+constexpr char kFieldsWhere[] = "a message's further fields",
+               kColumnsWhere[] = "the row's other columns";
 
 Value ValueOf(const Json& j, const char* where) {
   switch (j.type()) {
@@ -29,7 +30,10 @@ Value ValueOf(const Json& j, const char* where) {
     case Json::value_t::number_integer: return Value::Int(j.get<int64_t>());
     case Json::value_t::number_unsigned:
       if (j.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) {
-        throw Error(ErrorCode::kInvalidArgument, "holds the number " + j.dump() + ": a chat template takes whole numbers of 64 bits", where);
+        throw Error(
+            ErrorCode::kInvalidArgument,
+            "holds the number " + j.dump() + ": a chat template takes whole numbers of 64 bits",
+            where);
       }
       return Value::Int(static_cast<int64_t>(j.get<uint64_t>()));
     case Json::value_t::number_float: return Value::Float(j.get<double>());
@@ -42,7 +46,8 @@ Value ValueOf(const Json& j, const char* where) {
     }
     case Json::value_t::object: {
       auto dict = std::make_shared<jinja::Dict>();
-      for (const auto& [key, value] : j.items()) dict->items.emplace_back(Value::Text(key), ValueOf(value, where));
+      for (const auto& [key, value] : j.items())
+        dict->items.emplace_back(Value::Text(key), ValueOf(value, where));
       return Value::MakeDict(std::move(dict));
     }
     case Json::value_t::binary:
@@ -68,9 +73,12 @@ Value ValueOf(const Message& m) {
   return Value::MakeDict(std::move(dict));
 }
 
-void AddColumns(std::string_view columns_json, std::vector<std::pair<std::string, Value>>& globals) {
+void AddColumns(std::string_view columns_json,
+                std::vector<std::pair<std::string, Value>>& globals) {
   constexpr std::string_view kTools = "tools", kArguments = "chat_template_kwargs";
-  const auto mentions = [&](std::string_view name) { return columns_json.find(name) != std::string_view::npos; };
+  const auto mentions = [&](std::string_view name) {
+    return columns_json.find(name) != std::string_view::npos;
+  };
   if (!mentions(kTools) && !mentions(kArguments)) return;  // most rows: nothing is parsed
   const Json columns = ParseObject(columns_json, kColumnsWhere);
   const auto set = [&](const std::string& name, Value value) {
@@ -83,14 +91,20 @@ void AddColumns(std::string_view columns_json, std::vector<std::pair<std::string
     globals.emplace_back(name, std::move(value));
   };
   const auto refuse = [](std::string_view name, const char* what) {
-    throw Error(ErrorCode::kInvalidArgument, "'" + std::string(name) + "' is " + what, kColumnsWhere);
+    throw Error(ErrorCode::kInvalidArgument, "'" + std::string(name) + "' is " + what,
+                kColumnsWhere);
   };
-  if (const auto tools = columns.find(std::string(kTools)); tools != columns.end() && !tools->is_null()) {
-    const Json list = tools->is_string() ? ParseStrictJson(tools->get_ref<const std::string&>(), "the column 'tools'") : *tools;
-    if (!list.is_null() && !list.is_array()) refuse(kTools, "neither a list nor a text that holds one");
+  if (const auto tools = columns.find(std::string(kTools));
+      tools != columns.end() && !tools->is_null()) {
+    const Json list = tools->is_string() ? ParseStrictJson(tools->get_ref<const std::string&>(),
+                                                           "the column 'tools'")
+                                         : *tools;
+    if (!list.is_null() && !list.is_array())
+      refuse(kTools, "neither a list nor a text that holds one");
     if (!list.is_null()) set("tools", ValueOf(list, "the column 'tools'"));
   }
-  if (const auto more = columns.find(std::string(kArguments)); more != columns.end() && !more->is_null()) {
+  if (const auto more = columns.find(std::string(kArguments));
+      more != columns.end() && !more->is_null()) {
     if (!more->is_object()) refuse(kArguments, "no object");
     for (const auto& [name, value] : more->items()) {
       if (name == "messages" || name == "add_generation_prompt" || name == "tools") {
@@ -108,7 +122,8 @@ class Template : public ChatTemplate {
     body_ = jinja::ParseTemplate(source_);
   }
 
-  std::string Render(std::span<const Message> messages, bool add_generation_prompt, std::string_view columns_json) const override {
+  std::string Render(std::span<const Message> messages, bool add_generation_prompt,
+                     std::string_view columns_json) const override {
     std::vector<Value> list;
     list.reserve(messages.size());
     for (const Message& m : messages) list.push_back(ValueOf(m));

@@ -66,13 +66,15 @@ Value Title(const Value& v, const Arguments&, Limits& limits) {
   return Value::Text(std::move(out));
 }
 
-// The item's attribute along a path, "a.b.0" or a whole number; jinja goes on with `otherwise` from wherever it is undefined.
+// The item's attribute along a path, "a.b.0" or a whole number; jinja goes on with `otherwise` from
+// wherever it is undefined.
 Value AttributeOf(const Value& item, const Value& path, const Value* otherwise, Limits& limits) {
   if (path.is_int() || path.is_bool()) {
     Value found = Item(item, path, limits);
     return found.is_undefined() && otherwise != nullptr ? *otherwise : found;
   }
-  if (!path.is_text()) TemplateError("the name of an attribute has to be a string or a whole number");
+  if (!path.is_text())
+    TemplateError("the name of an attribute has to be a string or a whole number");
   return LookUpPath(item, path.text(), limits, otherwise);
 }
 const Value* AttributeArgument(const Arguments& a, size_t i) {
@@ -87,7 +89,8 @@ Value Join(const Value& v, const Arguments& a, Limits& limits) {
   std::string out;
   bool first = true;
   for (const Value& item : Iterate(v, limits)) {
-    const std::string part = ToText(attribute == nullptr ? item : AttributeOf(item, *attribute, nullptr, limits), limits);
+    const std::string part = ToText(
+        attribute == nullptr ? item : AttributeOf(item, *attribute, nullptr, limits), limits);
     limits.SpendText(part.size() + between.size());
     if (!first) out += between;
     out += part;
@@ -120,7 +123,9 @@ Value SelectBy(const Value& v, const Arguments& a, bool attribute, bool keep, Li
   const bool has_test = i < a.positional.size();
   const std::string test = has_test ? NameArgument(a, i++, "test", true) : "";
   const Arguments rest = Rest(a, i);
-  if (!has_test && !a.named.empty()) TemplateError("select, reject, selectattr and rejectattr without a test take no named arguments");
+  if (!has_test && !a.named.empty())
+    TemplateError(
+        "select, reject, selectattr and rejectattr without a test take no named arguments");
   Items out;
   for (const Value& item : Iterate(v, limits)) {
     const Value seen = attribute ? AttributeOf(item, path, nullptr, limits) : item;
@@ -134,7 +139,8 @@ Value Map(const Value& v, const Arguments& a, Limits& limits) {
   const Value* attribute = a.Named("attribute");
   if (a.positional.empty() && attribute != nullptr) {
     a.Check("map", "filter attribute default");
-    for (const Value& item : Iterate(v, limits)) out.push_back(AttributeOf(item, *attribute, a.Named("default"), limits));
+    for (const Value& item : Iterate(v, limits))
+      out.push_back(AttributeOf(item, *attribute, a.Named("default"), limits));
     return Value::MakeList(std::move(out));
   }
   if (a.positional.empty()) TemplateError("map needs a filter or attribute=");
@@ -149,12 +155,15 @@ Value SortKey(const Value& v, const Value* attribute, bool case_sensitive, Limit
   Value key = attribute == nullptr ? v : AttributeOf(v, *attribute, nullptr, limits);
   return !case_sensitive && key.is_text() ? Value::Text(LowerText(key.text())) : key;
 }
-Value Sort(Items items, const std::vector<Value>& attributes, bool case_sensitive, bool reverse, Limits& limits) {
+Value Sort(Items items, const std::vector<Value>& attributes, bool case_sensitive, bool reverse,
+           Limits& limits) {
   std::vector<std::pair<Value, Value>> keyed;
   for (Value& item : items) {
     Items keys;
-    for (const Value& attribute : attributes) keys.push_back(SortKey(item, &attribute, case_sensitive, limits));
-    Value key = attributes.empty() ? SortKey(item, nullptr, case_sensitive, limits) : Value::MakeList(std::move(keys));
+    for (const Value& attribute : attributes)
+      keys.push_back(SortKey(item, &attribute, case_sensitive, limits));
+    Value key = attributes.empty() ? SortKey(item, nullptr, case_sensitive, limits)
+                                   : Value::MakeList(std::move(keys));
     keyed.emplace_back(std::move(key), std::move(item));
   }
   std::stable_sort(keyed.begin(), keyed.end(), [&](const auto& x, const auto& y) {
@@ -166,25 +175,31 @@ Value Sort(Items items, const std::vector<Value>& attributes, bool case_sensitiv
 }
 Value SortFilter(const Value& v, const Arguments& a, Limits& limits) {
   std::vector<Value> attributes;
-  if (const Value* attribute = AttributeArgument(a, 2); attribute != nullptr && attribute->is_text()) {
+  if (const Value* attribute = AttributeArgument(a, 2);
+      attribute != nullptr && attribute->is_text()) {
     const std::string& paths = attribute->text();  // "a,b": by a, then by b
     for (size_t begin = 0, end = 0; end != std::string::npos; begin = end + 1) {
       end = paths.find(',', begin);
-      attributes.push_back(Value::Text(paths.substr(begin, end == std::string::npos ? end : end - begin)));
+      attributes.push_back(
+          Value::Text(paths.substr(begin, end == std::string::npos ? end : end - begin)));
     }
   } else if (attribute != nullptr) {
     attributes.push_back(*attribute);
   }
-  return Sort(Iterate(v, limits), attributes, Flag(a, 1, "case_sensitive", false), Flag(a, 0, "reverse", false), limits);
+  return Sort(Iterate(v, limits), attributes, Flag(a, 1, "case_sensitive", false),
+              Flag(a, 0, "reverse", false), limits);
 }
 Value DictSort(const Value& v, const Arguments& a, Limits& limits) {
   if (!v.is_dict()) TemplateError("dictsort needs a mapping");
   Items pairs;
-  for (const auto& [key, value] : v.dict().items) pairs.push_back(Value::MakeList({key, value}, true));
+  for (const auto& [key, value] : v.dict().items)
+    pairs.push_back(Value::MakeList({key, value}, true));
   const Value* by = a.Get(1, "by");
   const std::string name = by == nullptr ? "key" : by->is_text() ? by->text() : "";
-  if (name != "key" && name != "value") TemplateError("dictsort: by has to be \"key\" or \"value\"");
-  return Sort(std::move(pairs), {Value::Int(name == "value" ? 1 : 0)}, Flag(a, 0, "case_sensitive", false), Flag(a, 2, "reverse", false), limits);
+  if (name != "key" && name != "value")
+    TemplateError("dictsort: by has to be \"key\" or \"value\"");
+  return Sort(std::move(pairs), {Value::Int(name == "value" ? 1 : 0)},
+              Flag(a, 0, "case_sensitive", false), Flag(a, 2, "reverse", false), limits);
 }
 Value Extreme(const Value& v, const Arguments& a, bool largest, Limits& limits) {
   const Value* attribute = AttributeArgument(a, 1);
@@ -220,7 +235,8 @@ Value Batch(const Value& v, const Arguments& a, Limits& limits) {
   if (size < 1) TemplateError("batch needs a number of items above 0");
   Items rows, row;
   for (Value& item : Iterate(v, limits)) {
-    if (static_cast<int64_t>(row.size()) == size) rows.push_back(Value::MakeList(std::exchange(row, {})));
+    if (static_cast<int64_t>(row.size()) == size)
+      rows.push_back(Value::MakeList(std::exchange(row, {})));
     row.push_back(std::move(item));
   }
   if (!row.empty() && fill != nullptr && !fill->is_none()) {
@@ -269,14 +285,19 @@ bool ParseWhole(std::string_view text, int64_t base, int64_t& out) {
   }
   std::string digits;
   for (size_t i = 0; i < text.size(); ++i) {
-    const bool between = text[i] == '_' && (i > 0 || after_prefix) && i + 1 < text.size() && text[i + 1] != '_';
+    const bool between =
+        text[i] == '_' && (i > 0 || after_prefix) && i + 1 < text.size() && text[i + 1] != '_';
     if (text[i] == '+' || text[i] == '-') return false;
     if (!between) digits += text[i];
   }
-  if (base == 0 && digits.size() > 1 && digits[0] == '0' && digits.find_first_not_of('0') != std::string::npos) return false;
+  if (base == 0 && digits.size() > 1 && digits[0] == '0' &&
+      digits.find_first_not_of('0') != std::string::npos)
+    return false;
   const std::string whole = (negative ? "-" : "") + digits;
-  const auto [end, error] = std::from_chars(whole.data(), whole.data() + whole.size(), out, base == 0 ? 10 : static_cast<int>(base));
-  if (error == std::errc::result_out_of_range) TemplateError("int: '" + std::string(text.substr(0, 40)) + "' has more than 64 bits");
+  const auto [end, error] = std::from_chars(whole.data(), whole.data() + whole.size(), out,
+                                            base == 0 ? 10 : static_cast<int>(base));
+  if (error == std::errc::result_out_of_range)
+    TemplateError("int: '" + std::string(text.substr(0, 40)) + "' has more than 64 bits");
   return error == std::errc() && end == whole.data() + whole.size();
 }
 
@@ -307,19 +328,22 @@ Value ToInt(const Value& v, const Arguments& a, Limits&) {
 Value ToFloat(const Value& v, const Arguments& a, Limits&) {
   if (v.is_number()) return Value::Float(v.as_float());
   double number = 0;
-  if (v.is_text() && ParseFloat(StripText(v.text(), nullptr, true, true), number)) return Value::Float(number);
+  if (v.is_text() && ParseFloat(StripText(v.text(), nullptr, true, true), number))
+    return Value::Float(number);
   const Value* otherwise = a.Get(0, "default");
   return otherwise != nullptr ? *otherwise : Value::Float(0);
 }
 
-// Python's round(): whole numbers stay whole, halves go to the even neighbour, of the number as it is and not of its product.
+// Python's round(): whole numbers stay whole, halves go to the even neighbour, of the number as it
+// is and not of its product.
 Value RoundCommon(const Value& v, int64_t precision) {
   if (v.is_float()) {
     const double x = v.as_float();
     if (!std::isfinite(x) || precision > 300) return v;
     if (precision < 0) {
       const double unit = std::pow(10.0, static_cast<double>(std::min<int64_t>(-precision, 400)));
-      return Value::Float(std::isfinite(unit) ? std::nearbyint(x / unit) * unit : std::copysign(0.0, x));
+      return Value::Float(std::isfinite(unit) ? std::nearbyint(x / unit) * unit
+                                              : std::copysign(0.0, x));
     }
     char text[800];
     std::snprintf(text, sizeof text, "%.*f", static_cast<int>(precision), x);
@@ -335,7 +359,8 @@ Value RoundCommon(const Value& v, int64_t precision) {
   int64_t down = 0, out = 0;
   const bool over = __builtin_sub_overflow(x, rest, &down);
   const bool up = rest > unit - rest || (rest == unit - rest && (down / unit) % 2 != 0);
-  if (over || __builtin_add_overflow(down, up ? unit : 0, &out)) TemplateError("a number is too large");
+  if (over || __builtin_add_overflow(down, up ? unit : 0, &out))
+    TemplateError("a number is too large");
   return Value::Int(out);
 }
 Value Round(const Value& v, const Arguments& a, Limits&) {
@@ -343,9 +368,12 @@ Value Round(const Value& v, const Arguments& a, Limits&) {
   const int64_t precision = Number(a, 0, "precision", 0);
   const Value* method = a.Get(1, "method");
   const std::string how = method == nullptr ? "common" : method->is_text() ? method->text() : "";
-  if (how != "common" && how != "ceil" && how != "floor") TemplateError("round: method has to be \"common\", \"ceil\" or \"floor\"");
+  if (how != "common" && how != "ceil" && how != "floor")
+    TemplateError("round: method has to be \"common\", \"ceil\" or \"floor\"");
   if (how == "common") return RoundCommon(v, precision);
-  const double scale = std::pow(10.0, static_cast<double>(std::clamp<int64_t>(precision, -400, 400))), x = v.as_float() * scale;
+  const double scale =
+                   std::pow(10.0, static_cast<double>(std::clamp<int64_t>(precision, -400, 400))),
+               x = v.as_float() * scale;
   return Value::Float((how == "ceil" ? std::ceil(x) : std::floor(x)) / scale);
 }
 
@@ -420,13 +448,18 @@ Value ToJsonFilter(const Value& v, const Arguments& a, Limits& limits) {
   style.sort_keys = Flag(a, 3, "sort_keys", false);
   if (const Value* indent = a.Get(1, "indent"); indent != nullptr && !indent->is_none()) {
     const int64_t spaces = indent->is_text() ? 0 : Number(a, 1, "indent", 0);
-    if (spaces > 32 || (indent->is_text() && indent->text().size() > 32)) TemplateError("tojson: an indent of more than 32");
-    style.indent = indent->is_text() ? indent->text() : std::string(static_cast<size_t>(std::max<int64_t>(spaces, 0)), ' ');
+    if (spaces > 32 || (indent->is_text() && indent->text().size() > 32))
+      TemplateError("tojson: an indent of more than 32");
+    style.indent = indent->is_text()
+                       ? indent->text()
+                       : std::string(static_cast<size_t>(std::max<int64_t>(spaces, 0)), ' ');
     style.item_separator = ",";
   }
-  if (const Value* separators = a.Get(2, "separators"); separators != nullptr && !separators->is_none()) {
+  if (const Value* separators = a.Get(2, "separators");
+      separators != nullptr && !separators->is_none()) {
     const Items pair = Iterate(*separators, limits);
-    if (pair.size() != 2 || !pair[0].is_text() || !pair[1].is_text()) TemplateError("tojson: separators have to be two strings");
+    if (pair.size() != 2 || !pair[0].is_text() || !pair[1].is_text())
+      TemplateError("tojson: separators have to be two strings");
     style.item_separator = pair[0].text();
     style.key_separator = pair[1].text();
   }
@@ -437,55 +470,96 @@ Value Trim(const Value& v, const Arguments& a, Limits& limits) {
   const Value* characters = a.Get(0, "chars");
   const bool given = characters != nullptr && !characters->is_none();
   if (given && !characters->is_text()) TemplateError("trim: chars has to be a string");
-  return Value::Text(StripText(Text(v, "trim", limits), given ? &characters->text() : nullptr, true, true));
+  return Value::Text(
+      StripText(Text(v, "trim", limits), given ? &characters->text() : nullptr, true, true));
 }
 
 Value Replace(const Value& v, const Arguments& a, Limits& limits) {
   const Value *from = a.Get(0, "old"), *to = a.Get(1, "new");
   if (from == nullptr || to == nullptr) TemplateError("replace needs what to replace and by what");
-  return Value::Text(ReplaceText(Text(v, "replace", limits), Text(*from, "replace", limits), Text(*to, "replace", limits),
-                                 Number(a, 2, "count", -1), limits));
+  return Value::Text(ReplaceText(Text(v, "replace", limits), Text(*from, "replace", limits),
+                                 Text(*to, "replace", limits), Number(a, 2, "count", -1), limits));
 }
 
 const std::map<std::string, Filter, std::less<>>& Filters() {
   static const std::map<std::string, Filter, std::less<>> filters = {
       {"trim", {"chars", Trim}},
-      {"upper", {"", [](const Value& v, const Arguments&, Limits& limits) { return Value::Text(UpperText(Text(v, "upper", limits))); }}},
-      {"lower", {"", [](const Value& v, const Arguments&, Limits& limits) { return Value::Text(LowerText(Text(v, "lower", limits))); }}},
-      {"capitalize", {"", [](const Value& v, const Arguments&, Limits& limits) { return Value::Text(CapitalizeText(Text(v, "capitalize", limits))); }}},
+      {"upper",
+       {"", [](const Value& v, const Arguments&,
+               Limits& limits) { return Value::Text(UpperText(Text(v, "upper", limits))); }}},
+      {"lower",
+       {"", [](const Value& v, const Arguments&,
+               Limits& limits) { return Value::Text(LowerText(Text(v, "lower", limits))); }}},
+      {"capitalize",
+       {"",
+        [](const Value& v, const Arguments&, Limits& limits) {
+          return Value::Text(CapitalizeText(Text(v, "capitalize", limits)));
+        }}},
       {"title", {"", Title}},
       {"tojson", {"ensure_ascii indent separators sort_keys", ToJsonFilter}},
-      {"length", {"", [](const Value& v, const Arguments&, Limits&) { return Value::Int(Length(v)); }}},
-      {"count", {"", [](const Value& v, const Arguments&, Limits&) { return Value::Int(Length(v)); }}},
+      {"length",
+       {"", [](const Value& v, const Arguments&, Limits&) { return Value::Int(Length(v)); }}},
+      {"count",
+       {"", [](const Value& v, const Arguments&, Limits&) { return Value::Int(Length(v)); }}},
       {"join", {"d attribute", Join}},
-      {"default", {"default_value boolean", Default}}, {"d", {"default_value boolean", Default}},
-      {"first", {"", First}}, {"last", {"", Last}},
+      {"default", {"default_value boolean", Default}},
+      {"d", {"default_value boolean", Default}},
+      {"first", {"", First}},
+      {"last", {"", Last}},
       {"replace", {"old new count", Replace}},
-      {"select", {"... **", [](const Value& v, const Arguments& a, Limits& limits) { return SelectBy(v, a, false, true, limits); }}},
-      {"reject", {"... **", [](const Value& v, const Arguments& a, Limits& limits) { return SelectBy(v, a, false, false, limits); }}},
-      {"selectattr", {"... **", [](const Value& v, const Arguments& a, Limits& limits) { return SelectBy(v, a, true, true, limits); }}},
-      {"rejectattr", {"... **", [](const Value& v, const Arguments& a, Limits& limits) { return SelectBy(v, a, true, false, limits); }}},
+      {"select",
+       {"... **", [](const Value& v, const Arguments& a,
+                     Limits& limits) { return SelectBy(v, a, false, true, limits); }}},
+      {"reject",
+       {"... **", [](const Value& v, const Arguments& a,
+                     Limits& limits) { return SelectBy(v, a, false, false, limits); }}},
+      {"selectattr",
+       {"... **", [](const Value& v, const Arguments& a,
+                     Limits& limits) { return SelectBy(v, a, true, true, limits); }}},
+      {"rejectattr",
+       {"... **", [](const Value& v, const Arguments& a,
+                     Limits& limits) { return SelectBy(v, a, true, false, limits); }}},
       {"map", {"... **", Map}},
-      {"list", {"", [](const Value& v, const Arguments&, Limits& limits) { return Value::MakeList(Iterate(v, limits)); }}},
-      {"string", {"", [](const Value& v, const Arguments&, Limits& limits) { return Value::Text(Text(v, "string", limits)); }}},
-      {"int", {"default base", ToInt}}, {"float", {"default", ToFloat}}, {"round", {"precision method", Round}},
-      {"abs", {"", [](const Value& v, const Arguments&, Limits&) {
-         if (!v.is_number()) TemplateError("abs needs a number");
-         if (v.is_float()) return Value::Float(std::fabs(v.as_float()));
-         if (v.as_int() == INT64_MIN) TemplateError("a number is too large");
-         return Value::Int(std::abs(v.as_int()));
-       }}},
-      {"items", {"", [](const Value& v, const Arguments& a, Limits& limits) {
-         if (v.is_undefined()) return Value::MakeList({});
-         if (!v.is_dict()) TemplateError("items needs a mapping");
-         return Attribute(v, "items", limits).function().call(a);
-       }}},
-      {"sort", {"reverse case_sensitive attribute", SortFilter}}, {"dictsort", {"case_sensitive by reverse", DictSort}},
-      {"unique", {"case_sensitive attribute", Unique}}, {"sum", {"attribute start", Sum}}, {"reverse", {"", Reverse}},
-      {"batch", {"linecount fill_with", Batch}}, {"slice", {"slices fill_with", SliceFilter}},
-      {"min", {"case_sensitive attribute", [](const Value& v, const Arguments& a, Limits& limits) { return Extreme(v, a, false, limits); }}},
-      {"max", {"case_sensitive attribute", [](const Value& v, const Arguments& a, Limits& limits) { return Extreme(v, a, true, limits); }}},
-      {"indent", {"width first blank", Indent}}, {"escape", {"", Escape}}, {"e", {"", Escape}},
+      {"list",
+       {"", [](const Value& v, const Arguments&,
+               Limits& limits) { return Value::MakeList(Iterate(v, limits)); }}},
+      {"string",
+       {"", [](const Value& v, const Arguments&,
+               Limits& limits) { return Value::Text(Text(v, "string", limits)); }}},
+      {"int", {"default base", ToInt}},
+      {"float", {"default", ToFloat}},
+      {"round", {"precision method", Round}},
+      {"abs",
+       {"",
+        [](const Value& v, const Arguments&, Limits&) {
+          if (!v.is_number()) TemplateError("abs needs a number");
+          if (v.is_float()) return Value::Float(std::fabs(v.as_float()));
+          if (v.as_int() == INT64_MIN) TemplateError("a number is too large");
+          return Value::Int(std::abs(v.as_int()));
+        }}},
+      {"items",
+       {"",
+        [](const Value& v, const Arguments& a, Limits& limits) {
+          if (v.is_undefined()) return Value::MakeList({});
+          if (!v.is_dict()) TemplateError("items needs a mapping");
+          return Attribute(v, "items", limits).function().call(a);
+        }}},
+      {"sort", {"reverse case_sensitive attribute", SortFilter}},
+      {"dictsort", {"case_sensitive by reverse", DictSort}},
+      {"unique", {"case_sensitive attribute", Unique}},
+      {"sum", {"attribute start", Sum}},
+      {"reverse", {"", Reverse}},
+      {"batch", {"linecount fill_with", Batch}},
+      {"slice", {"slices fill_with", SliceFilter}},
+      {"min",
+       {"case_sensitive attribute", [](const Value& v, const Arguments& a,
+                                       Limits& limits) { return Extreme(v, a, false, limits); }}},
+      {"max",
+       {"case_sensitive attribute", [](const Value& v, const Arguments& a,
+                                       Limits& limits) { return Extreme(v, a, true, limits); }}},
+      {"indent", {"width first blank", Indent}},
+      {"escape", {"", Escape}},
+      {"e", {"", Escape}},
       {"safe", {"", [](const Value& v, const Arguments&, Limits&) { return v; }}},
   };
   return filters;

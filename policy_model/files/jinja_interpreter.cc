@@ -93,7 +93,8 @@ class Interpreter {
       a.Check("raise_exception", "message");
       const Value* message = a.Get(0, "message");
       throw Error(ErrorCode::kInvalidArgument,
-                  "the chat template refuses these messages: " + (message != nullptr && message->is_text() ? message->text() : "(no reason)"));
+                  "the chat template refuses these messages: " +
+                      (message != nullptr && message->is_text() ? message->text() : "(no reason)"));
     });
     add("namespace", [this](const Arguments& a) {
       auto dict = std::make_shared<Dict>();
@@ -136,7 +137,8 @@ class Interpreter {
     add("strftime_now", [](const Arguments& a) {
       a.Check("strftime_now", "format");
       const Value* format = a.Get(0, "format");
-      if (format == nullptr || !format->is_text() || format->text().size() > 200) TemplateError("strftime_now() takes one short format");
+      if (format == nullptr || !format->is_text() || format->text().size() > 200)
+        TemplateError("strftime_now() takes one short format");
       return Value::Text(TimeText(format->text()));
     });
   }
@@ -256,11 +258,15 @@ class Interpreter {
     for (int64_t i = 0; i < n; ++i) {
       limits_.Spend(12);
       auto loop = std::make_shared<Dict>();
-      const auto say = [&](const char* name, Value v) { loop->items.emplace_back(LoopName(name), std::move(v)); };
+      const auto say = [&](const char* name, Value v) {
+        loop->items.emplace_back(LoopName(name), std::move(v));
+      };
       say("index", Value::Int(i + 1)), say("index0", Value::Int(i));
       say("revindex", Value::Int(n - i)), say("revindex0", Value::Int(n - i - 1));
-      say("first", Value::Bool(i == 0)), say("last", Value::Bool(i == n - 1)), say("length", Value::Int(n));
-      say("depth", Value::Int(1)), say("depth0", Value::Int(0));  // of recursive loops, which are refused
+      say("first", Value::Bool(i == 0)), say("last", Value::Bool(i == n - 1)),
+          say("length", Value::Int(n));
+      say("depth", Value::Int(1)),
+          say("depth0", Value::Int(0));  // of recursive loops, which are refused
       if (i > 0) say("previtem", items[static_cast<size_t>(i - 1)]);
       if (i + 1 < n) say("nextitem", items[static_cast<size_t>(i + 1)]);
       say("cycle", Value::MakeFunction("cycle", [i](const Arguments& a) {
@@ -286,8 +292,8 @@ class Interpreter {
   static const Value& LoopName(std::string_view name) {
     static const std::map<std::string, Value, std::less<>> kNames = [] {
       std::map<std::string, Value, std::less<>> names;
-      for (const char* n : {"index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "previtem",
-                            "nextitem", "cycle", "changed"}) {
+      for (const char* n : {"index", "index0", "revindex", "revindex0", "first", "last", "length",
+                            "depth", "depth0", "previtem", "nextitem", "cycle", "changed"}) {
         names.emplace(n, Value::Text(n));
       }
       return names;

@@ -69,7 +69,8 @@ std::string TitleText(std::string_view text) {
   return out;
 }
 
-const std::string& TextArgument(const Arguments& a, size_t i, std::string_view name, const std::string& method) {
+const std::string& TextArgument(const Arguments& a, size_t i, std::string_view name,
+                                const std::string& method) {
   const Value* v = a.Get(i, name);
   if (v == nullptr || !v->is_text()) TemplateError(method + "() needs a string");
   return v->text();
@@ -145,7 +146,8 @@ size_t LineEndBytes(std::string_view text, size_t at) {
   return rest.starts_with("\u2028") || rest.starts_with("\u2029") ? 3 : 0;
 }
 
-bool StartsOrEnds(std::string_view text, const Value& what, bool starts, const std::string& method) {
+bool StartsOrEnds(std::string_view text, const Value& what, bool starts,
+                  const std::string& method) {
   if (what.is_list()) {
     for (const Value& v : what.list().items) {
       if (StartsOrEnds(text, v, starts, method)) return true;
@@ -161,8 +163,11 @@ std::string_view Part(std::string_view text, const Arguments& a, size_t first, i
   offset = 0;
   if (a.Get(first, "start") == nullptr && a.Get(first + 1, "end") == nullptr) return text;
   const auto size = static_cast<int64_t>(CountCharacters(text));
-  const auto clamp = [&](int64_t at) { return std::clamp<int64_t>(at < 0 ? at + size : at, 0, size); };
-  const int64_t start = IntArgument(a, first, "start", 0), begin = clamp(start), end = clamp(IntArgument(a, first + 1, "end", size));
+  const auto clamp = [&](int64_t at) {
+    return std::clamp<int64_t>(at < 0 ? at + size : at, 0, size);
+  };
+  const int64_t start = IntArgument(a, first, "start", 0), begin = clamp(start),
+                end = clamp(IntArgument(a, first + 1, "end", size));
   if (begin > end || start > size) {
     offset = -1;  // nothing is found there, not even ""
     return {};
@@ -187,16 +192,19 @@ bool All(const std::string& text, Predicate p) {
 
 struct TextMethod {
   const char* parameters;  // as Arguments::Check takes them
-  Value (*call)(const std::string& text, const Arguments& a, const std::string& name, Limits& limits);
+  Value (*call)(const std::string& text, const Arguments& a, const std::string& name,
+                Limits& limits);
 };
 
 Value Strip(const std::string& t, const Arguments& a, const std::string& name, Limits&) {
   const Value* given = a.Get(0, "chars");
-  const std::string* characters = given == nullptr || given->is_none() ? nullptr : &TextArgument(a, 0, "chars", name);
+  const std::string* characters =
+      given == nullptr || given->is_none() ? nullptr : &TextArgument(a, 0, "chars", name);
   return Value::Text(StripText(t, characters, name != "rstrip", name != "lstrip"));
 }
 Value Split(const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
-  return Value::MakeList(SplitText(t, a.Get(0, "sep"), IntArgument(a, 1, "maxsplit", -1), name == "rsplit", limits));
+  return Value::MakeList(
+      SplitText(t, a.Get(0, "sep"), IntArgument(a, 1, "maxsplit", -1), name == "rsplit", limits));
 }
 Value Partition(const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
   const std::string& what = TextArgument(a, 0, "sep", name);
@@ -212,7 +220,9 @@ Value Partition(const std::string& t, const Arguments& a, const std::string& nam
   } else if (right) {
     std::swap(before, after);
   }
-  return Value::MakeList({Value::Text(std::move(before)), Value::Text(std::move(between)), Value::Text(std::move(after))}, true);
+  return Value::MakeList({Value::Text(std::move(before)), Value::Text(std::move(between)),
+                          Value::Text(std::move(after))},
+                         true);
 }
 Value Starts(const std::string& t, const Arguments& a, const std::string& name, Limits&) {
   const Value* what = a.Get(0, "prefix");
@@ -227,9 +237,13 @@ Value Find(const std::string& t, const Arguments& a, const std::string& name, Li
   int64_t offset = 0;
   const std::string_view part = Part(t, a, 1, offset);
   const bool right = name == "rfind" || name == "rindex";
-  const size_t at = offset < 0 ? std::string_view::npos : right ? part.rfind(what) : part.find(what);
-  if (at != std::string_view::npos) return Value::Int(offset + static_cast<int64_t>(CountCharacters(part.substr(0, at))));
-  if (name == "index" || name == "rindex") TemplateError(name + "(): the text is not in the string");
+  const size_t at = offset < 0 ? std::string_view::npos
+                    : right    ? part.rfind(what)
+                               : part.find(what);
+  if (at != std::string_view::npos)
+    return Value::Int(offset + static_cast<int64_t>(CountCharacters(part.substr(0, at))));
+  if (name == "index" || name == "rindex")
+    TemplateError(name + "(): the text is not in the string");
   return Value::Int(-1);
 }
 Value Count(const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
@@ -253,7 +267,8 @@ Value JoinList(const std::string& t, const Arguments& a, const std::string&, Lim
   std::string out;
   bool first = true;
   for (const Value& v : Iterate(*list, limits)) {
-    if (!v.is_text()) TemplateError(std::string("join() of a ") + v.TypeName() + " where strings are needed");
+    if (!v.is_text())
+      TemplateError(std::string("join() of a ") + v.TypeName() + " where strings are needed");
     if (!first) out += t;
     out += v.text();
     limits.SpendText(t.size() + v.text().size());
@@ -264,37 +279,62 @@ Value JoinList(const std::string& t, const Arguments& a, const std::string&, Lim
 
 const std::map<std::string, TextMethod, std::less<>>& TextMethods() {
   static const std::map<std::string, TextMethod, std::less<>> methods = {
-      {"strip", {"chars", Strip}}, {"lstrip", {"chars", Strip}}, {"rstrip", {"chars", Strip}},
-      {"split", {"sep maxsplit", Split}}, {"rsplit", {"sep maxsplit", Split}},
-      {"partition", {"sep", Partition}}, {"rpartition", {"sep", Partition}},
-      {"startswith", {"prefix start end", Starts}}, {"endswith", {"prefix start end", Starts}},
-      {"find", {"sub start end", Find}}, {"rfind", {"sub start end", Find}},
-      {"index", {"sub start end", Find}}, {"rindex", {"sub start end", Find}}, {"count", {"sub start end", Count}},
-      {"removeprefix", {"prefix", Remove}}, {"removesuffix", {"prefix", Remove}},
+      {"strip", {"chars", Strip}},
+      {"lstrip", {"chars", Strip}},
+      {"rstrip", {"chars", Strip}},
+      {"split", {"sep maxsplit", Split}},
+      {"rsplit", {"sep maxsplit", Split}},
+      {"partition", {"sep", Partition}},
+      {"rpartition", {"sep", Partition}},
+      {"startswith", {"prefix start end", Starts}},
+      {"endswith", {"prefix start end", Starts}},
+      {"find", {"sub start end", Find}},
+      {"rfind", {"sub start end", Find}},
+      {"index", {"sub start end", Find}},
+      {"rindex", {"sub start end", Find}},
+      {"count", {"sub start end", Count}},
+      {"removeprefix", {"prefix", Remove}},
+      {"removesuffix", {"prefix", Remove}},
       {"join", {"iterable", JoinList}},
-      {"upper", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(UpperText(t)); }}},
-      {"lower", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(LowerText(t)); }}},
-      {"title", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(TitleText(t)); }}},
-      {"capitalize", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) { return Value::Text(CapitalizeText(t)); }}},
-      {"splitlines", {"keepends", [](const std::string& t, const Arguments& a, const std::string&, Limits& limits) {
-         const Value* keep = a.Get(0, "keepends");
-         return Value::MakeList(SplitLines(t, keep != nullptr && keep->Truth(), limits));
-       }}},
-      {"replace", {"old new count", [](const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
-         return Value::Text(ReplaceText(t, TextArgument(a, 0, "old", name), TextArgument(a, 1, "new", name), IntArgument(a, 2, "count", -1), limits));
-       }}},
-      {"isdigit", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
-         return Value::Bool(All(t, [](char c) { return c >= '0' && c <= '9'; }));
-       }}},
-      {"isspace", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
-         return Value::Bool(!t.empty() && StripLeft(t).empty());
-       }}},
-      {"isupper", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
-         return Value::Bool(UpperText(t) == t && LowerText(t) != t);
-       }}},
-      {"islower", {"", [](const std::string& t, const Arguments&, const std::string&, Limits&) {
-         return Value::Bool(LowerText(t) == t && UpperText(t) != t);
-       }}},
+      {"upper",
+       {"", [](const std::string& t, const Arguments&, const std::string&,
+               Limits&) { return Value::Text(UpperText(t)); }}},
+      {"lower",
+       {"", [](const std::string& t, const Arguments&, const std::string&,
+               Limits&) { return Value::Text(LowerText(t)); }}},
+      {"title",
+       {"", [](const std::string& t, const Arguments&, const std::string&,
+               Limits&) { return Value::Text(TitleText(t)); }}},
+      {"capitalize",
+       {"", [](const std::string& t, const Arguments&, const std::string&,
+               Limits&) { return Value::Text(CapitalizeText(t)); }}},
+      {"splitlines",
+       {"keepends",
+        [](const std::string& t, const Arguments& a, const std::string&, Limits& limits) {
+          const Value* keep = a.Get(0, "keepends");
+          return Value::MakeList(SplitLines(t, keep != nullptr && keep->Truth(), limits));
+        }}},
+      {"replace",
+       {"old new count",
+        [](const std::string& t, const Arguments& a, const std::string& name, Limits& limits) {
+          return Value::Text(ReplaceText(t, TextArgument(a, 0, "old", name),
+                                         TextArgument(a, 1, "new", name),
+                                         IntArgument(a, 2, "count", -1), limits));
+        }}},
+      {"isdigit",
+       {"",
+        [](const std::string& t, const Arguments&, const std::string&, Limits&) {
+          return Value::Bool(All(t, [](char c) { return c >= '0' && c <= '9'; }));
+        }}},
+      {"isspace",
+       {"", [](const std::string& t, const Arguments&, const std::string&,
+               Limits&) { return Value::Bool(!t.empty() && StripLeft(t).empty()); }}},
+      {"isupper",
+       {"", [](const std::string& t, const Arguments&, const std::string&,
+               Limits&) { return Value::Bool(UpperText(t) == t && LowerText(t) != t); }}},
+      {"islower",
+       {"", [](const std::string& t, const Arguments&, const std::string&,
+               Limits&) { return Value::Bool(LowerText(t) == t && UpperText(t) != t); }}},
   };
   return methods;
 }
@@ -317,7 +357,8 @@ Value DictMethod(const Value& target, std::string_view name, Limits& limits) {
   if (name == "values") return Value::MakeFunction("values", pairs(2));
   if (name == "get") {
     return Value::MakeFunction("get", [target, &limits](const Arguments& a) {
-      if (a.positional.empty() || a.positional.size() > 2 || !a.named.empty()) TemplateError("get() takes a key and what to give without it");
+      if (a.positional.empty() || a.positional.size() > 2 || !a.named.empty())
+        TemplateError("get() takes a key and what to give without it");
       const Value* key = &a.positional[0];
       limits.Spend(static_cast<int64_t>(target.dict().items.size()));
       const Value* found = target.dict().Find(*key);
@@ -348,18 +389,20 @@ Value Method(const Value& target, std::string_view name, Limits& limits) {
   }
   if (target.is_dict() && !target.dict().is_namespace) return DictMethod(target, name, limits);
   if (target.is_list() && (name == "index" || name == "count")) {
-    return Value::MakeFunction(std::string(name), [target, count = name == "count", &limits](const Arguments& a) {
-      if (a.positional.size() != 1 || !a.named.empty()) TemplateError("index() and count() take one value");
-      int64_t n = 0;
-      const auto& items = target.list().items;
-      for (size_t i = 0; i < items.size(); ++i) {
-        if (!Equal(items[i], a.positional[0], limits)) continue;
-        if (!count) return Value::Int(static_cast<int64_t>(i));
-        ++n;
-      }
-      if (!count) TemplateError("index(): the value is not in the list");
-      return Value::Int(n);
-    });
+    return Value::MakeFunction(std::string(name),
+                               [target, count = name == "count", &limits](const Arguments& a) {
+                                 if (a.positional.size() != 1 || !a.named.empty())
+                                   TemplateError("index() and count() take one value");
+                                 int64_t n = 0;
+                                 const auto& items = target.list().items;
+                                 for (size_t i = 0; i < items.size(); ++i) {
+                                   if (!Equal(items[i], a.positional[0], limits)) continue;
+                                   if (!count) return Value::Int(static_cast<int64_t>(i));
+                                   ++n;
+                                 }
+                                 if (!count) TemplateError("index(): the value is not in the list");
+                                 return Value::Int(n);
+                               });
   }
   return Value::MakeUndefined(std::string(name));
 }
@@ -403,7 +446,8 @@ Value Item(const Value& target, const Value& key, Limits& limits) {
   return Value::MakeUndefined("item");
 }
 
-Value LookUpPath(const Value& target, std::string_view path, Limits& limits, const Value* otherwise) {
+Value LookUpPath(const Value& target, std::string_view path, Limits& limits,
+                 const Value* otherwise) {
   Value v = target;
   for (;;) {
     const size_t dot = path.find('.');

@@ -16,9 +16,10 @@ namespace plumb::policy_model::jinja {
 Value Attribute(const Value& target, std::string_view name, Limits& limits);
 // `a[key]`: the item, else (for a text key) the method, else undefined.
 Value Item(const Value& target, const Value& key, Limits& limits);
-// Attribute by attribute along "a.b.0", as the `attribute=` of map, selectattr and sort goes; what is undefined on the way
-// becomes `otherwise` where that is given.
-Value LookUpPath(const Value& target, std::string_view path, Limits& limits, const Value* otherwise = nullptr);
+// Attribute by attribute along "a.b.0", as the `attribute=` of map, selectattr and sort goes; what
+// is undefined on the way becomes `otherwise` where that is given.
+Value LookUpPath(const Value& target, std::string_view path, Limits& limits,
+                 const Value* otherwise = nullptr);
 // a[begin:end:step] with Python's rules; absent parts are nullptr. Texts are cut at characters.
 Value Slice(const Value& target, const Value* begin, const Value* end, const Value* step, Limits& limits);
 

@@ -54,7 +54,8 @@ void AppendUnit(std::string& out, uint32_t unit) {
   out += hex;
 }
 
-// \uXXXX for the character at `at`, with a pair of surrogates where it needs one; bytes that are none stand for U+FFFD.
+// \uXXXX for the character at `at`, with a pair of surrogates where it needs one; bytes that are
+// none stand for U+FFFD.
 void AppendEscaped(std::string& out, std::string_view text, size_t at, size_t bytes) {
   const Character c = DecodeUtf8(text.substr(at, bytes), 0);
   const uint32_t code = c.code == kNotACharacter ? 0xFFFD : static_cast<uint32_t>(c.code);
@@ -119,7 +120,8 @@ const Value* Dict::Find(const Value& key) const {
   return nullptr;
 }
 void Dict::Set(Value key, Value value) {
-  if (!key.is_text() && !key.is_number() && !key.is_none()) Fail(std::string("a ") + key.TypeName() + " cannot be the key of a mapping");
+  if (!key.is_text() && !key.is_number() && !key.is_none())
+    Fail(std::string("a ") + key.TypeName() + " cannot be the key of a mapping");
   depth = std::max(depth, value.Depth() + 1);
   CheckDepth(depth);
   for (auto& [k, v] : items) {
@@ -155,8 +157,10 @@ void Arguments::Check(std::string_view function, std::string_view parameters) co
   }
   const std::string called = std::string(function) + "()";
   if (positional.size() > names.size() && !any_position) {
-    Fail(called + (names.empty() ? " takes no arguments" : " takes at most " + std::to_string(names.size()) + " arguments") + " here, not " +
-         std::to_string(positional.size()));
+    Fail(called +
+         (names.empty() ? " takes no arguments"
+                        : " takes at most " + std::to_string(names.size()) + " arguments") +
+         " here, not " + std::to_string(positional.size()));
   }
   for (const auto& [name, value] : named) {
     const auto found = std::find(names.begin(), names.end(), name);
@@ -300,7 +304,8 @@ std::string ToRepr(const Value& v, Limits& limits, int depth) {
   }
   if (v.is_dict()) {
     for (const auto& [key, value] : v.dict().items) {
-      out += (out.empty() ? "" : ", ") + ToRepr(key, limits, depth + 1) + ": " + ToRepr(value, limits, depth + 1);
+      out += (out.empty() ? "" : ", ") + ToRepr(key, limits, depth + 1) + ": " +
+             ToRepr(value, limits, depth + 1);
     }
     limits.SpendText(out.size());
     return "{" + out + "}";
@@ -342,10 +347,13 @@ std::string ToJson(const Value& v, const JsonStyle& style, Limits& limits, int d
   if (v.is_dict()) {
     auto items = v.dict().items;
     if (style.sort_keys) {
-      std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) { return Less(a.first, b.first, limits); });
+      std::stable_sort(items.begin(), items.end(), [&](const auto& a, const auto& b) {
+        return Less(a.first, b.first, limits);
+      });
     }
     for (const auto& [key, value] : items) {
-      add(JsonKey(key, style.ensure_ascii, limits) + style.key_separator + ToJson(value, style, limits, depth + 1));
+      add(JsonKey(key, style.ensure_ascii, limits) + style.key_separator +
+          ToJson(value, style, limits, depth + 1));
     }
     return first ? "{}" : "{" + out + last + "}";
   }

@@ -28,7 +28,8 @@ struct List {
   bool tuple = false;  // printed with round brackets
   int depth = 1;       // 1 + that of the deepest item
 };
-// Insertion-ordered; keys are texts, numbers, booleans and none, of which 1, 1.0 and true are one, as in Python.
+// Insertion-ordered; keys are texts, numbers, booleans and none, of which 1, 1.0 and true are one,
+// as in Python.
 struct Dict {
   std::vector<std::pair<Value, Value>> items;
   bool is_namespace = false;  // only these may be assigned to
@@ -45,7 +46,8 @@ struct Arguments {
   const Value* Named(std::string_view name) const;
   // The i-th positional argument or the one of that name; nullptr when absent.
   const Value* Get(size_t i, std::string_view name) const;
-  // Throws for what `parameters` ("width first blank") does not list, for too many and for one that is given twice. A last
+  // Throws for what `parameters` ("width first blank") does not list, for too many and for one that
+  // is given twice. A last
   // "..." takes any number by position, a last "**" any name.
   void Check(std::string_view function, std::string_view parameters) const;
 };

@@ -15,7 +15,8 @@ std::string TokenText(const Json& config, const char* key) {
   const auto found = config.find(key);
   if (found == config.end()) return "";
   if (found->is_string()) return found->get<std::string>();
-  if (found->is_object() && found->contains("content") && (*found)["content"].is_string()) return (*found)["content"].get<std::string>();
+  if (found->is_object() && found->contains("content") && (*found)["content"].is_string())
+    return (*found)["content"].get<std::string>();
   return "";
 }
 
@@ -28,7 +29,8 @@ std::map<std::string, std::string> ReadSpecialTokens(const std::string& director
     if (!RealFileSystem().Exists(path)) continue;
     const Json config = ReadStrictJson(path, kMaxConfigBytes);
     if (!config.is_object()) throw Error(ErrorCode::kCorruption, "is not a JSON object", path);
-    for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
+    for (const char* key : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token",
+                            "cls_token", "mask_token"}) {
       if (std::string text = TokenText(config, key); !text.empty()) out[key] = std::move(text);
     }
   }

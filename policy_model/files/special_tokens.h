@@ -8,9 +8,10 @@
 
 namespace plumb::policy_model {
 
-// "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token" -> text, those that the model has.
-// From `directory`/tokenizer_config.json and special_tokens_map.json, either may be missing; where both name one, the second
-// holds, as with transformers.
+// "bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token" ->
+// text, those that the model has. From `directory`/tokenizer_config.json and
+// special_tokens_map.json, either may be missing; where both name one, the second holds, as with
+// transformers.
 std::map<std::string, std::string> ReadSpecialTokens(const std::string& directory);
 
 }  // namespace plumb::policy_model

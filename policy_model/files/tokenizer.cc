@@ -135,13 +135,16 @@ class BpeTokenizer : public Tokenizer {
     return true;
   }
 
-  static bool Flag(const Json& j, const char* key) { return j.contains(key) && j[key].is_boolean() && j[key].get<bool>(); }
+  static bool Flag(const Json& j, const char* key) {
+    return j.contains(key) && j[key].is_boolean() && j[key].get<bool>();
+  }
 
   void ReadNormalizer(const Json& j) {
     if (j.is_null()) return;
     const std::string type = j.is_object() && j.contains("type") && j["type"].is_string() ? j["type"].get<std::string>() : "?";
     if (type == "Sequence") {
-      if (!j.contains("normalizers") || !j["normalizers"].is_array()) Corrupt("normalizer: a Sequence without normalizers");
+      if (!j.contains("normalizers") || !j["normalizers"].is_array())
+        Corrupt("normalizer: a Sequence without normalizers");
       for (const Json& step : j["normalizers"]) ReadNormalizer(step);
       return;
     }
@@ -206,8 +209,8 @@ class BpeTokenizer : public Tokenizer {
       pairs_->AddMerge(left, right, where_);
     }
   }
-  // A token of the vocabulary keeps the id that it has there, whatever the list says; one that the list has twice is as the
-  // last entry says, under its first id. So do the reference's readers.
+  // A token of the vocabulary keeps the id that it has there, whatever the list says; one that the
+  // list has twice is as the last entry says, under its first id. So do the reference's readers.
   void ReadAdded(const Json& list) {
     if (!list.is_array()) Corrupt("added_tokens is not a list");
     const auto farthest = static_cast<int64_t>(tokens_.size() + list.size()) + 65536;
@@ -227,33 +230,42 @@ class BpeTokenizer : public Tokenizer {
       const std::string shown = content.substr(0, 100);
       if (content.empty()) Corrupt("an added token is empty");
       if (content.size() > kMaxAddedTokenBytes) {
-        Corrupt("the added token '" + shown + "...' is longer than " + std::to_string(kMaxAddedTokenBytes) + " bytes");
+        Corrupt("the added token '" + shown + "...' is longer than " +
+                std::to_string(kMaxAddedTokenBytes) + " bytes");
       }
       int32_t id = IdOf(t["id"], shown);
-      if (id > farthest) Corrupt("the added token '" + shown + "' has an id far from the vocabulary: " + std::to_string(id));
+      if (id > farthest)
+        Corrupt("the added token '" + shown +
+                "' has an id far from the vocabulary: " + std::to_string(id));
       const int32_t known = InVocabulary(content);
       if (const auto earlier = added_.find(content); earlier != added_.end()) {
         id = earlier->second;
       } else if (known >= 0) {
         id = known;
       } else if (id < vocabulary && !tokens_[static_cast<size_t>(id)].empty()) {
-        Corrupt("the added token '" + shown + "' has the id of another token, " + std::to_string(id));
+        Corrupt("the added token '" + shown + "' has the id of another token, " +
+                std::to_string(id));
       }
       const auto owner = taken.emplace(id, content);
       if (!owner.second && owner.first->second != content) {
-        Corrupt("the added tokens '" + owner.first->second.substr(0, 100) + "' and '" + shown + "' have one id, " + std::to_string(id));
+        Corrupt("the added tokens '" + owner.first->second.substr(0, 100) + "' and '" + shown +
+                "' have one id, " + std::to_string(id));
       }
       added_[content] = id;
       Put(id, content);
       special_[static_cast<size_t>(id)] = Flag(t, "special");
-      entries[content] = {{content, id, Flag(t, "single_word"), Flag(t, "lstrip"), Flag(t, "rstrip")}, Flag(t, "normalized")};
+      entries[content] = {
+          {content, id, Flag(t, "single_word"), Flag(t, "lstrip"), Flag(t, "rstrip")},
+          Flag(t, "normalized")};
       order.push_back(content);
     }
     // Two that normalisation makes one: a special token goes first.
     for (const bool special : {true, false}) {
       for (const std::string& content : order) {
         const auto found = entries.find(content);
-        if (found == entries.end() || special_[static_cast<size_t>(found->second.token.id)] != special) continue;
+        if (found == entries.end() ||
+            special_[static_cast<size_t>(found->second.token.id)] != special)
+          continue;
         Entry entry = std::move(found->second);
         entries.erase(found);
         if (entry.normalized) entry.token.content = Normalized(content);
@@ -271,7 +283,8 @@ class BpeTokenizer : public Tokenizer {
   std::vector<std::string> tokens_;  // by id; empty for an id that nothing has
   std::vector<bool> special_;
   std::unordered_map<std::string, int32_t> added_;
-  std::unordered_map<std::string, int32_t> not_bytes_;  // entries of the vocabulary that stand for no bytes
+  // Entries of the vocabulary that stand for no bytes.
+  std::unordered_map<std::string, int32_t> not_bytes_;
   AddedTokens raw_added_, normalized_added_;
 };
 
@@ -293,8 +306,10 @@ std::unique_ptr<Tokenizer> Tokenizer::Load(const std::string& directory) {
 }
 
 std::unique_ptr<Tokenizer> Tokenizer::Parse(std::string_view json, const std::string& where) {
-  // Tens of thousands of added tokens, of speech for example, cost more than their share: half a byte more for each of the text.
-  const Json j = ParseStrictJson(json, where, kMaxJsonCost + static_cast<int64_t>(json.size() / 32));
+  // Tens of thousands of added tokens, of speech for example, cost more than their share: half a
+  // byte more for each of the text.
+  const Json j =
+      ParseStrictJson(json, where, kMaxJsonCost + static_cast<int64_t>(json.size() / 32));
   return std::make_unique<BpeTokenizer>(std::string(json), j, where);
 }
 

@@ -62,7 +62,8 @@ void Mark(const std::string& all, const std::vector<char32_t>& code_at, const ch
 }
 
 // Marks every code that one of `patterns` matches.
-void MarkCodes(std::vector<CharacterClass>& table, std::span<const std::pair<const char*, CharacterClass>> patterns) {
+void MarkCodes(std::vector<CharacterClass>& table,
+               std::span<const std::pair<const char*, CharacterClass>> patterns) {
   std::string all;
   std::vector<char32_t> code_at;  // by byte: the code that starts there
   for (char32_t code = 0; code < kCodes; ++code) {
@@ -74,14 +75,16 @@ void MarkCodes(std::vector<CharacterClass>& table, std::span<const std::pair<con
   for (const auto& [pattern, value] : patterns) Mark(all, code_at, pattern, value, table);
 }
 
-void MarkRanges(std::vector<CharacterClass>& table, std::span<const Range> ranges, CharacterClass value) {
-  for (const Range& r : ranges) std::fill(table.begin() + r.first, table.begin() + r.last + 1, value);
+void MarkRanges(std::vector<CharacterClass>& table, std::span<const Range> ranges,
+                CharacterClass value) {
+  for (const Range& r : ranges)
+    std::fill(table.begin() + r.first, table.begin() + r.last + 1, value);
 }
 
 std::vector<CharacterClass> BuildTable() {
   std::vector<CharacterClass> table(kCodes, CharacterClass::kOther);
-  constexpr std::pair<const char*, CharacterClass> kPatterns[] = {{"\\p{L}+", CharacterClass::kLetter},
-                                                                  {"\\p{N}+", CharacterClass::kNumber}};
+  constexpr std::pair<const char*, CharacterClass> kPatterns[] = {
+      {"\\p{L}+", CharacterClass::kLetter}, {"\\p{N}+", CharacterClass::kNumber}};
   MarkCodes(table, kPatterns);
   MarkRanges(table, kNewLetters, CharacterClass::kLetter);
   MarkRanges(table, kNewNumbers, CharacterClass::kNumber);
@@ -91,11 +94,18 @@ std::vector<CharacterClass> BuildTable() {
 
 std::vector<bool> BuildWordTable() {
   std::vector<CharacterClass> table(kCodes, CharacterClass::kOther);
-  constexpr std::pair<const char*, CharacterClass> kPattern[] = {{"[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}]+", CharacterClass::kLetter}};
+  constexpr std::pair<const char*, CharacterClass> kPattern[] = {
+      {"[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}]+", CharacterClass::kLetter}};
   // Letters in circles and squares are alphabetic without being letters; joiners belong to words.
-  constexpr Range kMore[] = {{0x200C, 0x200D}, {0x24B6, 0x24E9}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+  constexpr Range kMore[] = {{0x200C, 0x200D},
+                             {0x24B6, 0x24E9},
+                             {0x1F130, 0x1F149},
+                             {0x1F150, 0x1F169},
+                             {0x1F170, 0x1F189}};
   MarkCodes(table, kPattern);
-  for (const std::span<const Range> ranges : {std::span<const Range>(kNewLetters), std::span<const Range>(kNewNumbers), std::span<const Range>(kMore)}) {
+  for (const std::span<const Range> ranges :
+       {std::span<const Range>(kNewLetters), std::span<const Range>(kNewNumbers),
+        std::span<const Range>(kMore)}) {
     MarkRanges(table, ranges, CharacterClass::kLetter);
   }
   std::vector<bool> words(kCodes);

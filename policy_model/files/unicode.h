@@ -27,7 +27,8 @@ enum class CharacterClass : uint8_t { kOther = 0, kLetter = 1, kNumber = 2, kSpa
 // \p{L}, \p{N}, \s (White_Space); the rest, and kNotACharacter, is kOther.
 CharacterClass ClassOf(char32_t code);
 
-// \w of Rust's regular expressions: letters, marks, decimal digits, letter-like numbers, connectors such as the underscore.
+// \w of Rust's regular expressions: letters, marks, decimal digits, letter-like numbers, connectors
+// such as the underscore.
 bool IsWordCharacter(char32_t code);
 
 }  // namespace plumb::policy_model

@@ -250,7 +250,8 @@ TEST(Rollout, OverlongAndUnreadablePromptsComeBackAborted) {
 // "[role]content" for each message, then "[assistant]".
 class PlainTemplate : public policy_model::ChatTemplate {
  public:
-  std::string Render(std::span<const Message> messages, bool add_generation_prompt, std::string_view) const override {
+  std::string Render(std::span<const Message> messages, bool add_generation_prompt,
+                     std::string_view) const override {
     std::string text;
     for (const Message& m : messages) text += m.role + m.content;
     return add_generation_prompt ? text + "assistant" : text;

@@ -25,7 +25,9 @@ TrajectoryGroup MakeGroup(int samples, int completion_tokens, uint32_t seed) {
   g.lease.prompt.dataset = "sums";
   g.lease.prompt.row = uint64_t{1} << 63;
   g.lease.prompt.text = std::string("1+1=\0?", 6);
-  g.lease.prompt.messages = {{"system", ""}, {"user", "h\xc3\xa9"}, {"assistant", "", R"({"content":null,"tool_calls":[{"b":1,"a":2}]})"}};
+  g.lease.prompt.messages = {{"system", ""},
+                             {"user", "h\xc3\xa9"},
+                             {"assistant", "", R"({"content":null,"tool_calls":[{"b":1,"a":2}]})"}};
   g.lease.prompt.ground_truth = "2";
   g.lease.prompt.extra_json = R"({"a":[1,2]})";
   g.lease.prompt.weight = 0.1;
@@ -231,7 +233,8 @@ void ExpectCorrupt(std::string_view bytes) {
   }
 }
 
-// A message that says no more than two texts costs what it always did, and is read from stores of earlier builds.
+// A message that says no more than two texts costs what it always did, and is read from stores of
+// earlier builds.
 TEST(Codec, AMessageWithoutFurtherFieldsHasNoneOnTheWire) {
   Prompt prompt;
   prompt.messages = {{"user", "q"}};

@@ -237,14 +237,21 @@ std::vector<Malicious> TokenizerCorpus() {
   c.Add("an added token that is empty", json("{}", "[]", R"([{"id":0,"content":""}])"));
   c.Add("an added token without an id", json("{}", "[]", R"([{"content":"x"}])"));
   c.Add("an added token far away", json("{}", "[]", R"([{"id":16000000,"content":"x"}])"));
-  c.Add("two added tokens of one id", json("{}", "[]", R"([{"id":0,"content":"x"},{"id":0,"content":"y"}])"));
-  c.Add("an added token with the id of another", json(R"({"a":0})", "[]", R"([{"id":0,"content":"x"}])"));
-  c.Add("an added token of a megabyte", json("{}", "[]", R"([{"id":0,"content":")" + Repeat("x", 1 << 20) + R"("}])"));
-  c.Add("an unknown token that is none", R"({"model":{"type":"BPE","unk_token":"<unk>","vocab":{"a":0},"merges":[]}})");
-  c.Add("an unknown token that is a number", R"({"model":{"type":"BPE","unk_token":7,"vocab":{"a":0},"merges":[]}})");
-  c.Add("a chain of normalizers without a list", R"({"normalizer":{"type":"Sequence"},"model":{"type":"BPE","vocab":{"a":0},"merges":[]}})");
-  c.Add("normalizers within normalizers", R"({"normalizer":)" + Repeat(R"({"type":"Sequence","normalizers":[)", 40) + Repeat("]}", 40) +
-                                              R"(,"model":{"type":"BPE","vocab":{"a":0},"merges":[]}})");
+  c.Add("two added tokens of one id",
+        json("{}", "[]", R"([{"id":0,"content":"x"},{"id":0,"content":"y"}])"));
+  c.Add("an added token with the id of another",
+        json(R"({"a":0})", "[]", R"([{"id":0,"content":"x"}])"));
+  c.Add("an added token of a megabyte",
+        json("{}", "[]", R"([{"id":0,"content":")" + Repeat("x", 1 << 20) + R"("}])"));
+  c.Add("an unknown token that is none",
+        R"({"model":{"type":"BPE","unk_token":"<unk>","vocab":{"a":0},"merges":[]}})");
+  c.Add("an unknown token that is a number",
+        R"({"model":{"type":"BPE","unk_token":7,"vocab":{"a":0},"merges":[]}})");
+  c.Add("a chain of normalizers without a list",
+        R"({"normalizer":{"type":"Sequence"},"model":{"type":"BPE","vocab":{"a":0},"merges":[]}})");
+  c.Add("normalizers within normalizers",
+        R"({"normalizer":)" + Repeat(R"({"type":"Sequence","normalizers":[)", 40) +
+            Repeat("]}", 40) + R"(,"model":{"type":"BPE","vocab":{"a":0},"merges":[]}})");
   c.Add("a pattern that explodes", json("{}", "[]", "[]", R"({"type":"Split","pattern":{"Regex":"(a*)*b"},"behavior":"Isolated","invert":false})"));
   c.Add("a pre-tokenizer that is a list", json("{}", "[]", "[]", "[1]"));
   c.Add("a sequence within sequences", json("{}", "[]", "[]", Repeat(R"({"type":"Sequence","pretokenizers":[)", 20) + Repeat("]}", 20)));

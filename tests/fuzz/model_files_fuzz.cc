@@ -84,7 +84,10 @@ Seeds GgufSeeds() {
 
 void FuzzTokenizer(std::string_view input) {
   const auto tokenizer = Tokenizer::Parse(input, "input");
-  for (const std::string_view text : {std::string_view("Hello, w\xc3\xb6rld 123\n\n  <|x|>'s"), std::string_view("cat <lr>  <wlr>\xe3\x80\x80<l>cats \xff<w>"), std::string_view("\xff\xfe\x80 \xed\xa0\x80")}) {
+  for (const std::string_view text :
+       {std::string_view("Hello, w\xc3\xb6rld 123\n\n  <|x|>'s"),
+        std::string_view("cat <lr>  <wlr>\xe3\x80\x80<l>cats \xff<w>"),
+        std::string_view("\xff\xfe\x80 \xed\xa0\x80")}) {
     for (const bool special : {true, false}) {
       try {
         const auto ids = tokenizer->Encode(text, special);
@@ -112,7 +115,8 @@ Seeds TokenizerSeeds() {
     out.push_back(j.dump());
   }
   const Json added = Json::parse(SourceFile("tests/golden/added_tokens.json"));
-  for (const char* name : {"strips", "normalized", "unknown_fused"}) out.push_back(added.at(name).at("tokenizer").get<std::string>());
+  for (const char* name : {"strips", "normalized", "unknown_fused"})
+    out.push_back(added.at(name).at("tokenizer").get<std::string>());
   return out;
 }
 
@@ -136,10 +140,14 @@ Seeds ModelConfigSeeds() {
 
 void FuzzChatTemplate(std::string_view input) {
   const auto parsed = ChatTemplate::Parse(std::string(input), "<s>", "</s>");
-  const std::vector<Message> messages = {{"system", "Be brief."}, {"user", "h\xc3\xa9llo"},
-                                         {"assistant", "", R"({"content":null,"tool_calls":[{"function":{"name":"f","arguments":{"a":[1,2.5,null]}}}]})"},
-                                         {"user", "\xff 1", R"({"name":"ann"})"}};
-  Use(parsed->Render(messages, true, R"({"tools":[{"type":"function","function":{"name":"f"}}]})").size());
+  const std::vector<Message> messages = {
+      {"system", "Be brief."},
+      {"user", "h\xc3\xa9llo"},
+      {"assistant", "",
+       R"({"content":null,"tool_calls":[{"function":{"name":"f","arguments":{"a":[1,2.5,null]}}}]})"},
+      {"user", "\xff 1", R"({"name":"ann"})"}};
+  Use(parsed->Render(messages, true, R"({"tools":[{"type":"function","function":{"name":"f"}}]})")
+          .size());
 }
 
 Seeds ChatTemplateSeeds() {

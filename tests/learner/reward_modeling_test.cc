@@ -88,19 +88,24 @@ TEST(RewardModelingTest, ScoresAreTheHeadsAtTheLastToken) {
   }
 }
 
-// As LlamaForSequenceClassification: a model that pads with its end token is asked at the token before it.
+// As LlamaForSequenceClassification: a model that pads with its end token is asked at the token
+// before it.
 TEST(RewardModelingTest, PaddingIsNotAskedForAScore) {
   Model plain, pads(0.3, 0, 60, /*pad=*/2);
   auto pairs = Pairs(5, 1);  // all end with token 2
   auto cut = pairs;
   for (PreferencePair& pair : cut) {
-    for (Demonstration* d : {&pair.chosen, &pair.rejected}) d->tokens.pop_back(), d->loss_mask.pop_back();
+    for (Demonstration* d : {&pair.chosen, &pair.rejected})
+      d->tokens.pop_back(), d->loss_mask.pop_back();
   }
-  const auto expected = plain.learner.Score(Pointers(cut)), got = pads.learner.Score(Pointers(pairs)), at_end = plain.learner.Score(Pointers(pairs));
+  const auto expected = plain.learner.Score(Pointers(cut)),
+             got = pads.learner.Score(Pointers(pairs)),
+             at_end = plain.learner.Score(Pointers(pairs));
   for (size_t p = 0; p < pairs.size(); ++p) {
     EXPECT_NEAR(got[p].chosen, expected[p].chosen, 1e-5);
     EXPECT_NEAR(got[p].rejected, expected[p].rejected, 1e-5);
-    EXPECT_GT(std::abs(at_end[p].chosen - got[p].chosen), 1e-4) << "the two places would hardly differ";
+    EXPECT_GT(std::abs(at_end[p].chosen - got[p].chosen), 1e-4)
+        << "the two places would hardly differ";
   }
 }
 

@@ -56,7 +56,8 @@ TEST(ImportTest, PromptRowsOfOtherSystems) {
   EXPECT_EQ(got.prompts[3].extra_json, "");
 }
 
-// What a message says beyond two texts travels as the row has it, keys in order; what is null is not there.
+// What a message says beyond two texts travels as the row has it, keys in order; what is null is
+// not there.
 TEST(ImportTest, MessagesKeepWhatTheySay) {
   const auto got = Import(
       R"({"prompt": [{"role": "developer", "content": "d"},)"
@@ -66,14 +67,19 @@ TEST(ImportTest, MessagesKeepWhatTheySay) {
       R"({"role": "function", "content": "5", "name": "f"}, {"role": "ipython", "content": ""}],)"
       R"("tools": [{"type": "function", "function": {"name": "f", "a": 1}}], "other": {"z": 1, "a": 2}})");
   ASSERT_EQ(got.prompts.size(), 1u);
-  EXPECT_EQ(got.prompts[0].messages,
-            (std::vector<Message>{{"developer", "d"},
-                                  {"user", "ab", R"({"content":[{"type":"text","text":"a"},"b"],"name":"ann"})"},
-                                  {"assistant", "", R"({"content":null,"tool_calls":[{"id":"1","function":{"name":"f","arguments":{"z":1,"a":[true,1.5]}}}]})"},
-                                  {"assistant", "", R"({"content":null,"thinking":"hm \"x\"\n"})"},
-                                  {"function", "5", R"({"name":"f"})"},
-                                  {"ipython", ""}}));
-  EXPECT_EQ(got.prompts[0].extra_json, R"({"other":{"a":2,"z":1},"tools":[{"type":"function","function":{"name":"f","a":1}}]})")
+  EXPECT_EQ(
+      got.prompts[0].messages,
+      (std::vector<Message>{
+          {"developer", "d"},
+          {"user", "ab", R"({"content":[{"type":"text","text":"a"},"b"],"name":"ann"})"},
+          {"assistant", "",
+           R"({"content":null,"tool_calls":[{"id":"1","function":{"name":"f","arguments":{"z":1,"a":[true,1.5]}}}]})"},
+          {"assistant", "", R"({"content":null,"thinking":"hm \"x\"\n"})"},
+          {"function", "5", R"({"name":"f"})"},
+          {"ipython", ""}}));
+  EXPECT_EQ(
+      got.prompts[0].extra_json,
+      R"({"other":{"a":2,"z":1},"tools":[{"type":"function","function":{"name":"f","a":1}}]})")
       << "the template may write tools as they stand";
 
   // system_prompt and prompt_suffix make the content a text; the rest stays.
@@ -81,19 +87,24 @@ TEST(ImportTest, MessagesKeepWhatTheySay) {
   options.system_prompt = "be brief";
   options.prompt_suffix = "!";
   const auto dressed = Import(R"({"prompt": [{"role": "system", "content": [{"text": "long"}]},)"
-                              R"({"role": "user", "content": [{"text": "q"}], "name": "ann"}]})", options);
-  EXPECT_EQ(dressed.prompts.at(0).messages, (std::vector<Message>{{"system", "be brief"}, {"user", "q!", R"({"name":"ann"})"}}));
+                              R"({"role": "user", "content": [{"text": "q"}], "name": "ann"}]})",
+                              options);
+  EXPECT_EQ(dressed.prompts.at(0).messages,
+            (std::vector<Message>{{"system", "be brief"}, {"user", "q!", R"({"name":"ann"})"}}));
 
   for (const auto& [why, message] : std::vector<std::pair<std::string, std::string>>{
-           {"a part of type 'image_url'", R"({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]})"},
+           {"a part of type 'image_url'",
+            R"({"role": "user", "content": [{"type": "image_url", "image_url": "x"}]})"},
            {"a part without a text", R"({"role": "user", "content": [{"type": "text"}]})"},
            {"neither a text nor parts", R"({"role": "user", "content": {"text": "x"}})"},
            {"needs the texts", R"({"role": "user", "content": null})"},
            {"needs the texts", R"({"role": "user", "content": null, "name": null})"},
            {"needs the texts", R"({"content": "q", "name": "ann"})"},
-           {"the weight 0.5 of a message", R"({"role": "assistant", "content": "a", "weight": 0.5})"},
+           {"the weight 0.5 of a message",
+            R"({"role": "assistant", "content": "a", "weight": 0.5})"},
            {"'train' of a message is 3", R"({"role": "assistant", "content": "a", "train": 3})"},
-           {"system, developer, user, assistant, tool, function, ipython", R"({"role": "bot", "content": "q"})"}}) {
+           {"system, developer, user, assistant, tool, function, ipython",
+            R"({"role": "bot", "content": "q"})"}}) {
     EXPECT_THROWS(ErrorCode::kInvalidArgument, why, Import(R"({"prompt": [)" + message + "]}"));
   }
 }

@@ -31,10 +31,12 @@ TEST(DialogueTest, WhatAMessageSaysOfItself) {
   EXPECT_FALSE(CallsTools({"assistant", "", R"({"name":"tool_calls"})"}));
   EXPECT_TRUE(CallsTools({"assistant", "", R"({"content":null,"tool_calls":[{"id":"1"}]})"}));
   EXPECT_TRUE(CallsTools({"assistant", "", R"({"content":null,"function_call":{"name":"f"}})"}));
-  for (const char* fields : {"", R"({"weight":1})", R"({"weight":1.0,"train":true})", R"({"name":"weight"})"}) {
+  for (const char* fields :
+       {"", R"({"weight":1})", R"({"weight":1.0,"train":true})", R"({"name":"weight"})"}) {
     EXPECT_TRUE(IsLearned({"assistant", "a", fields})) << fields;
   }
-  for (const char* fields : {R"({"weight":0})", R"({"weight":0.0})", R"({"train":false})", R"({"weight":1,"train":false})"}) {
+  for (const char* fields : {R"({"weight":0})", R"({"weight":0.0})", R"({"train":false})",
+                             R"({"weight":1,"train":false})"}) {
     EXPECT_FALSE(IsLearned({"assistant", "a", fields})) << fields;
   }
 }

@@ -59,8 +59,10 @@ TEST(ProgramRequest, IsOneLineOfJson) {
   EXPECT_NE(line.find(R"("ground_truth":"4","sample":0,"of":1,"extra":{"unit":"km"}})"), std::string::npos) << line;
   group.lease.prompt.text.clear();
   group.lease.prompt.messages = {{"user", "hi"}};
-  group.lease.prompt.messages.push_back({"assistant", "", R"({"content":null,"tool_calls":[{"id":"1"}]})"});
-  const std::string all = R"([{"role":"user","content":"hi"},{"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}])";
+  group.lease.prompt.messages.push_back(
+      {"assistant", "", R"({"content":null,"tool_calls":[{"id":"1"}]})"});
+  const std::string all =
+      R"([{"role":"user","content":"hi"},{"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}])";
   EXPECT_NE(ProgramRequest(group, 0, 9).find("\"prompt\":" + all), std::string::npos);
   EXPECT_EQ(PromptText(group.lease.prompt), all);
   group.lease.prompt.messages.pop_back();

@@ -308,9 +308,15 @@ TEST(RewardServer, RefusesWithAReasonAndServesOn) {
   EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":[{"role":"user"}],"completions":["x"]})").find("role"), std::string::npos);
   EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":"p","completions":[1]})").find("no text"), std::string::npos);
   EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":"p","completions":[]})").find("'completions'"), std::string::npos);
-  EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":[{"role":"user","content":null}],"completions":["x"]})").find("role"), std::string::npos);
-  EXPECT_EQ(error(R"({"id":"a","plumb":1,"deadline_ms":100,"prompt":[{"role":"user","content":[{"type":"text","text":"q"}]},)"
-                  R"({"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}],"ground_truth":"4","completions":["#### 4"]})"), "none");
+  EXPECT_NE(
+      error(R"({"id":"a","plumb":1,"prompt":[{"role":"user","content":null}],"completions":["x"]})")
+          .find("role"),
+      std::string::npos);
+  EXPECT_EQ(
+      error(
+          R"({"id":"a","plumb":1,"deadline_ms":100,"prompt":[{"role":"user","content":[{"type":"text","text":"q"}]},)"
+          R"({"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}],"ground_truth":"4","completions":["#### 4"]})"),
+      "none");
   const std::string good = R"({"id":"a","plumb":1,"deadline_ms":100,"prompt":"p","ground_truth":"4","completions":["#### 4"]})";
   EXPECT_EQ(error(good), "none");
   EXPECT_EQ(server.Answer(good, milliseconds(200)), "") << "its asker waits no longer";

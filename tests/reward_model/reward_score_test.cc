@@ -42,11 +42,15 @@ TEST(RewardScoreTest, EqualsTransformersOnAFolderThatItSaved) {
       ASSERT_TRUE(scores[i].scored()) << scores[i].reason;
       EXPECT_NEAR(scores[i].value, golden["scores"][i].get<double>(), bound) << i << " " << budget;
     }
-    // The folder pads with token 0: transformers looks for the last other one, whoever wrote the padding.
+    // The folder pads with token 0: transformers looks for the last other one, whoever wrote the
+    // padding.
     TrajectoryGroup padded = group;
-    for (Trajectory& t : padded.trajectories) t.tokens.resize(std::min<size_t>(64, t.tokens.size() + 1 + t.sample % 2), 0);
-    const auto same = MakeRewardModel(part, *tokenizer)->Score(padded, After(std::chrono::seconds(60)));
-    for (size_t i = 0; i < same.size(); ++i) EXPECT_NEAR(same[i].value, scores[i].value, 1e-6) << i << " " << budget;
+    for (Trajectory& t : padded.trajectories)
+      t.tokens.resize(std::min<size_t>(64, t.tokens.size() + 1 + t.sample % 2), 0);
+    const auto same =
+        MakeRewardModel(part, *tokenizer)->Score(padded, After(std::chrono::seconds(60)));
+    for (size_t i = 0; i < same.size(); ++i)
+      EXPECT_NEAR(same[i].value, scores[i].value, 1e-6) << i << " " << budget;
   }
 }
 

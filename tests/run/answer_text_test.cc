@@ -17,26 +17,32 @@ const policy_model::Tokenizer& Arithmetic() {
 
 // A user's turn is "+q=", an assistant's "-a=": with the characters of the built-in vocabulary.
 constexpr char kTrims[] =
-    "{{ bos_token }}{% for m in messages %}{{ '-' if m.role == 'assistant' else '+' }}{{ m.content | trim }}=\n{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}{{ '-' if m.role == 'assistant' else '+' }}{{ m.content "
+    "| trim }}=\n{% endfor %}"
     "{% if add_generation_prompt %}-{% endif %}";
 // A think block in front of the last answer only, as Qwen3 writes one.
 constexpr char kThinks[] =
-    "{% for m in messages %}{% if m.role == 'assistant' %}-{% if loop.last %}<think>\n{{ m.reasoning_content or '' }}</think>{% endif %}"
-    "{{ m.content }}={% else %}+{{ m.content }}={% endif %}{% endfor %}{% if add_generation_prompt %}-{% endif %}";
+    "{% for m in messages %}{% if m.role == 'assistant' %}-{% if loop.last %}<think>\n{{ "
+    "m.reasoning_content or '' }}</think>{% endif %}"
+    "{{ m.content }}={% else %}+{{ m.content }}={% endif %}{% endfor %}{% if add_generation_prompt "
+    "%}-{% endif %}";
 // Opens the think block in the prompt and leaves it out of answers, as R1's does.
 constexpr char kPrefills[] =
-    "{% for m in messages %}{% if m.role == 'assistant' %}-{{ m.content.split('</think>')[-1] }}={% else %}+{{ m.content }}={% endif %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}-{{ m.content.split('</think>')[-1] "
+    "}}={% else %}+{{ m.content }}={% endif %}"
     "{% endfor %}{% if add_generation_prompt %}-<think>\n{% endif %}";
 constexpr char kCalls[] =
-    "{% for m in messages %}{{ '-' if m.role == 'assistant' else '+' }}{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
-    "*{{ c.function.arguments.a }}{% endfor %}={% endfor %}{% if add_generation_prompt %}-{% endif %}";
+    "{% for m in messages %}{{ '-' if m.role == 'assistant' else '+' }}{{ m.content or '' }}{% for "
+    "c in m.tool_calls or [] %}"
+    "*{{ c.function.arguments.a }}{% endfor %}={% endfor %}{% if add_generation_prompt %}-{% endif "
+    "%}";
 
 struct Shown {
   std::string text, learned;
 };
 
-std::optional<Shown> Write(const char* source, const std::vector<Message>& prompt, const std::vector<Message>& answer,
-                           const std::string& columns = "") {
+std::optional<Shown> Write(const char* source, const std::vector<Message>& prompt,
+                           const std::vector<Message>& answer, const std::string& columns = "") {
   const auto chat = ChatTemplate::Parse(source, "<bos>", "<eos>");
   const auto d = AnswerTokens(Arithmetic(), *chat, prompt, answer, columns, "row 7");
   if (!d) return std::nullopt;
@@ -51,11 +57,15 @@ std::optional<Shown> Write(const char* source, const std::vector<Message>& promp
 TEST(AnswerText, IsWhatTheTemplateWritesBehindThePrompt) {
   const auto trimmed = Write(kTrims, {{"user", " 1 "}}, {{"assistant", " 42 \n"}});
   EXPECT_EQ(trimmed->text, "<bos>+1=\n-42=\n");
-  EXPECT_EQ(trimmed->learned, "42=\n") << "trimmed, with the template's end of the turn, and without that of the vocabulary";
-  const auto thought = Write(kThinks, {{"user", "1"}, {"assistant", "2"}, {"user", "3"}}, {{"assistant", "4"}});
+  EXPECT_EQ(trimmed->learned, "42=\n")
+      << "trimmed, with the template's end of the turn, and without that of the vocabulary";
+  const auto thought =
+      Write(kThinks, {{"user", "1"}, {"assistant", "2"}, {"user", "3"}}, {{"assistant", "4"}});
   EXPECT_EQ(thought->text, "+1=-2=+3=-<think>\n</think>4=");
-  EXPECT_EQ(thought->learned, "<think>\n</think>4=") << "the empty think block is the model's to write";
-  const auto reasoned = Write(kThinks, {{"user", "1"}}, {{"assistant", "4", R"({"reasoning_content":"2+2"})"}});
+  EXPECT_EQ(thought->learned, "<think>\n</think>4=")
+      << "the empty think block is the model's to write";
+  const auto reasoned =
+      Write(kThinks, {{"user", "1"}}, {{"assistant", "4", R"({"reasoning_content":"2+2"})"}});
   EXPECT_EQ(reasoned->learned, "<think>\n2+2</think>4=");
 }
 
@@ -72,7 +82,9 @@ TEST(AnswerText, ATemplateThatWritesThePromptOtherwiseIsRefusedWithBoth) {
 }
 
 TEST(AnswerText, MessagesOfWeightZeroStandInItUnlearned) {
-  const std::vector<Message> answer = {{"assistant", "2", R"({"weight":0})"}, {"user", "3", R"({"train":false})"}, {"assistant", "4"}};
+  const std::vector<Message> answer = {{"assistant", "2", R"({"weight":0})"},
+                                       {"user", "3", R"({"train":false})"},
+                                       {"assistant", "4"}};
   const auto some = Write(kCalls, {{"user", "1"}}, answer);
   EXPECT_EQ(some->text, "+1=-2=+3=-4=");
   EXPECT_EQ(some->learned, "-4=");
@@ -80,16 +92,22 @@ TEST(AnswerText, MessagesOfWeightZeroStandInItUnlearned) {
 }
 
 TEST(AnswerText, CallsThatTheTemplateDoesNotWriteAreNoEmptyAnswer) {
-  const Message call{"assistant", "", R"({"content":null,"tool_calls":[{"function":{"name":"f","arguments":{"a":5}}}]})"};
+  const Message call{
+      "assistant", "",
+      R"({"content":null,"tool_calls":[{"function":{"name":"f","arguments":{"a":5}}}]})"};
   EXPECT_EQ(Write(kCalls, {{"user", "1"}}, {call})->learned, "*5=");
-  const std::string plain = std::string(kTrims).replace(std::string(kTrims).find("m.content"), 9, "(m.content or '')");
+  const std::string plain =
+      std::string(kTrims).replace(std::string(kTrims).find("m.content"), 9, "(m.content or '')");
   EXPECT_FALSE(Write(plain.c_str(), {{"user", "1"}}, {call}).has_value());
-  EXPECT_TRUE(Write(plain.c_str(), {{"user", "1"}}, {{"assistant", "2", R"({"tool_calls":[]})"}}).has_value());
+  EXPECT_TRUE(Write(plain.c_str(), {{"user", "1"}}, {{"assistant", "2", R"({"tool_calls":[]})"}})
+                  .has_value());
 }
 
 TEST(AnswerText, SeesTheToolsOfTheRow) {
-  const auto asked = Write("{% for t in tools or [] %}{{ t.n }}{% endfor %}{% for m in messages %}{{ m.content }}={% endfor %}",
-                           {{"user", "1"}}, {{"assistant", "2"}}, R"({"tools":[{"n":8},{"n":9}],"x":1})");
+  const auto asked = Write(
+      "{% for t in tools or [] %}{{ t.n }}{% endfor %}{% for m in messages %}{{ m.content }}={% "
+      "endfor %}",
+      {{"user", "1"}}, {{"assistant", "2"}}, R"({"tools":[{"n":8},{"n":9}],"x":1})");
   EXPECT_EQ(asked->text, "891=2=");
   EXPECT_EQ(asked->learned, "2=");
 }

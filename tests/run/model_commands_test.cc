@@ -253,25 +253,34 @@ TEST_F(ModelCommandsTest, ConvertRefusesWhatIsNoGguf) {
 
 TEST_F(ModelCommandsTest, AConversationGoesThroughTheChatTemplate) {
   RealFileSystem().WriteFileAtomic(model_ + "/chat_template.jinja",
-                                   "<bos>{% for t in tools or [] %}{{ t.n }}{% endfor %}{% for m in messages %}{{ m.name }}{{ m.content }}="
+                                   "<bos>{% for t in tools or [] %}{{ t.n }}{% endfor %}{% for m "
+                                   "in messages %}{{ m.name }}{{ m.content }}="
                                    "{% endfor %}{{ more }}");
-  RealFileSystem().WriteFileAtomic(temp_ / "list.json", R"([{"role": "user", "content": "1"}, {"role": "tool", "content": "2", "name": "7"}])");
-  RealFileSystem().WriteFileAtomic(temp_ / "row.json", R"({"messages": [{"role": "user", "content": "1"}], "tools": [{"n": 5}],)"
-                                                       R"( "chat_template_kwargs": {"more": 9}})");
-  const std::vector<std::string> line = {"generate", model_, "--messages", temp_ / "list.json", "--messages", temp_ / "row.json",
-                                         "--max-new-tokens", "4", "--json", "--greedy", "--threads", "1"};
+  RealFileSystem().WriteFileAtomic(
+      temp_ / "list.json",
+      R"([{"role": "user", "content": "1"}, {"role": "tool", "content": "2", "name": "7"}])");
+  RealFileSystem().WriteFileAtomic(
+      temp_ / "row.json", R"({"messages": [{"role": "user", "content": "1"}], "tools": [{"n": 5}],)"
+                          R"( "chat_template_kwargs": {"more": 9}})");
+  const std::vector<std::string> line = {"generate",          model_,       "--messages",
+                                         temp_ / "list.json", "--messages", temp_ / "row.json",
+                                         "--max-new-tokens",  "4",          "--json",
+                                         "--greedy",          "--threads",  "1"};
   const CliOutput given = RunPlumb(line);
   ASSERT_EQ(given.code, 0) << given.err;
-  const CliOutput raw = RunPlumb({"generate", model_, "--raw", "--prompt", "1=72=", "--prompt", "51=9", "--max-new-tokens", "4", "--json",
-                                  "--greedy", "--threads", "1"});
+  const CliOutput raw =
+      RunPlumb({"generate", model_, "--raw", "--prompt", "1=72=", "--prompt", "51=9",
+                "--max-new-tokens", "4", "--json", "--greedy", "--threads", "1"});
   ASSERT_EQ(raw.code, 0) << raw.err;
   const auto a = Lines(given.out), b = Lines(raw.out);
   ASSERT_EQ(a.size(), 2u);
   ASSERT_EQ(b.size(), 2u);
-  for (size_t i = 0; i < 2; ++i) EXPECT_EQ(a[i]["tokens"], b[i]["tokens"]) << "the same prompt was asked";
+  for (size_t i = 0; i < 2; ++i)
+    EXPECT_EQ(a[i]["tokens"], b[i]["tokens"]) << "the same prompt was asked";
   EXPECT_NE(a[0]["prompt"].get<std::string>().find("\"name\":\"7\""), std::string::npos);
   RealFileSystem().WriteFileAtomic(temp_ / "bad.json", R"([{"role": "bot", "content": "1"}])");
-  EXPECT_TRUE(Has(RunPlumb({"generate", model_, "--messages", temp_ / "bad.json"}).err, "unknown role 'bot'"));
+  EXPECT_TRUE(Has(RunPlumb({"generate", model_, "--messages", temp_ / "bad.json"}).err,
+                  "unknown role 'bot'"));
   EXPECT_TRUE(Has(RunPlumb({"generate", model_}).err, "--messages FILE"));
   EXPECT_EQ(RunPlumb({"generate", model_, "--raw", "--messages", temp_ / "list.json"}).code, 2);
 }
@@ -284,7 +293,8 @@ TEST_F(ModelCommandsTest, TheBeginTokenFollowsTheFiles) {
   EXPECT_EQ(model.EncodeText("<bos>1").size(), 2u) << "not twice";
   EXPECT_EQ(LoadModel(model_, {.bos = "no"}).EncodeText("1").size(), 1u);
   RealFileSystem().WriteFileAtomic(model_ + "/tokenizer_config.json", "{\"add_bos_token\": false}");
-  EXPECT_TRUE(WantsBos(model_, model.shape, *model.tokenizer, "auto")) << "beside a tokenizer.json its post-processor decides";
+  EXPECT_TRUE(WantsBos(model_, model.shape, *model.tokenizer, "auto"))
+      << "beside a tokenizer.json its post-processor decides";
   EXPECT_TRUE(WantsBos(model_, model.shape, *model.tokenizer, "yes"));
   EXPECT_THROW(WantsBos(model_, model.shape, *model.tokenizer, "maybe"), Error);
 }

@@ -105,15 +105,19 @@ TEST(SessionTest, ASavedModelReadsPromptsAsTheRunThatMadeItDid) {
   EXPECT_EQ(again->Tokenize(prompt), tokens) << "a recipe that starts from the folder sees other prompts than the model was made on";
 }
 
-// A model folder with a chat template: every turn of the assistant is learned as the template writes it, in its context.
+// A model folder with a chat template: every turn of the assistant is learned as the template
+// writes it, in its context.
 TEST(SessionTest, DemonstrationsAreLearnedAsTheChatTemplateWritesThem) {
   const TempFolder temp;
   const RunFolder folder = Prepare(temp / "run", {});
   const auto run = Session::Open(folder.path);
   const std::string model = temp / "model";
-  policy_model::SaveModelDirectory(policy_model::Weights(run->shape(), Device::kCpu, DType::kFloat32), model, run->tokenizer_source());
+  policy_model::SaveModelDirectory(
+      policy_model::Weights(run->shape(), Device::kCpu, DType::kFloat32), model,
+      run->tokenizer_source());
   RealFileSystem().WriteFileAtomic(model + "/chat_template.jinja",
-                                   "{{ bos_token }}{% for m in messages %}{{ '-' if m.role == 'assistant' else '+' }}{{ m.content | trim }},"
+                                   "{{ bos_token }}{% for m in messages %}{{ '-' if m.role == "
+                                   "'assistant' else '+' }}{{ m.content | trim }},"
                                    "{% endfor %}{% if add_generation_prompt %}-{% endif %}");
   RealFileSystem().WriteFileAtomic(
       temp / "rows.jsonl",
@@ -128,8 +132,9 @@ TEST(SessionTest, DemonstrationsAreLearnedAsTheChatTemplateWritesThem) {
       R"({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2", "weight": 0.0}]})"
       "\n");
   RealFileSystem().WriteFileAtomic(temp / "prompts.jsonl", "{\"prompt\": \"1\"}\n");
-  const auto session = Session::WithoutRun(Recipe("", {"model.path=" + model, "data.train=" + (temp / "prompts.jsonl"), "sft.steps=1",
-                                                       "sft.data=" + (temp / "rows.jsonl")}));
+  const auto session = Session::WithoutRun(
+      Recipe("", {"model.path=" + model, "data.train=" + (temp / "prompts.jsonl"), "sft.steps=1",
+                  "sft.data=" + (temp / "rows.jsonl")}));
   const DemonstrationData data = LoadDemonstrations(*session);
   std::vector<std::string> seen;
   for (const Demonstration& d : data.train) {
@@ -139,7 +144,8 @@ TEST(SessionTest, DemonstrationsAreLearnedAsTheChatTemplateWritesThem) {
     }
     seen.push_back(text);
   }
-  EXPECT_EQ(seen, (std::vector<std::string>{"<bos>+1,-2, |2,", "<bos>+1,-2,+3,-9,+4,-5, |5,", "<bos>+1,-,+6,-7, |7,", "<bos>+8,-9, |9,",
+  EXPECT_EQ(seen, (std::vector<std::string>{"<bos>+1,-2, |2,", "<bos>+1,-2,+3,-9,+4,-5, |5,",
+                                            "<bos>+1,-,+6,-7, |7,", "<bos>+8,-9, |9,",
                                             "<bos>1+1<eos> |1+1<eos>"}));
   std::string notes;
   for (const std::string& note : data.notes) notes += note + "\n";
@@ -156,10 +162,14 @@ TEST(SessionTest, SpecialTokensComeFromTheTokenizersFilesToo) {
   shape.bos_token = -1;
   shape.eos_tokens.clear();
   const std::string model = temp / "model";
-  policy_model::SaveModelDirectory(policy_model::Weights(shape, Device::kCpu, DType::kFloat32), model, run->tokenizer_source());
+  policy_model::SaveModelDirectory(policy_model::Weights(shape, Device::kCpu, DType::kFloat32),
+                                   model, run->tokenizer_source());
   RealFileSystem().WriteFileAtomic(model + "/tokenizer_config.json", R"({"eos_token": "<pad>"})");
-  RealFileSystem().WriteFileAtomic(model + "/special_tokens_map.json", R"({"bos_token": {"content": "<bos>"}, "eos_token": "<eos>"})");
-  RealFileSystem().WriteFileAtomic(model + "/chat_template.jinja", "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}");
+  RealFileSystem().WriteFileAtomic(model + "/special_tokens_map.json",
+                                   R"({"bos_token": {"content": "<bos>"}, "eos_token": "<eos>"})");
+  RealFileSystem().WriteFileAtomic(
+      model + "/chat_template.jinja",
+      "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}");
   const auto session = Session::WithoutRun(Recipe("", {"model.path=" + model}));
   EXPECT_EQ(session->shape().bos_token, run->shape().bos_token);
   EXPECT_EQ(session->shape().eos_tokens, run->shape().eos_tokens);

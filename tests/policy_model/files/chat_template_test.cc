@@ -61,7 +61,8 @@ Message MessageOf(const Json& m) {
   return out;
 }
 
-// Calls, results, thoughts, parts, null, tools and arguments of the template: tests/golden/tool_messages.json.
+// Calls, results, thoughts, parts, null, tools and arguments of the template:
+// tests/golden/tool_messages.json.
 TEST(ChatTemplate, MessagesReachItAsTheReferenceHandsThemOver) {
   const Json golden = ReadStrictJson(PLUMB_SOURCE_DIR "/tests/golden/tool_messages.json", 1 << 20);
   ASSERT_GE(golden["cases"].size(), 60u);
@@ -72,8 +73,11 @@ TEST(ChatTemplate, MessagesReachItAsTheReferenceHandsThemOver) {
     Json columns = row;
     columns.erase("messages");
     SCOPED_TRACE(c["template"].get<std::string>() + " " + c["row"].get<std::string>());
-    const auto chat = ChatTemplate::Parse(golden["templates"][c["template"].get<std::string>()].get<std::string>(), "<s>", "</s>");
-    const auto render = [&] { return chat->Render(messages, c["add"].get<bool>(), columns.dump()); };
+    const auto chat = ChatTemplate::Parse(
+        golden["templates"][c["template"].get<std::string>()].get<std::string>(), "<s>", "</s>");
+    const auto render = [&] {
+      return chat->Render(messages, c["add"].get<bool>(), columns.dump());
+    };
     if (c["text"].is_null()) {
       EXPECT_THROW(render(), Error);
       continue;
@@ -90,8 +94,10 @@ TEST(ChatTemplate, RefusesColumnsThatAreNone) {
   const auto chat = ChatTemplate::Parse("{{ tools }}", "", "");
   const std::vector<Message> messages = {{"user", "q"}};
   EXPECT_EQ(chat->Render(messages, true, R"({"other": "tools of the trade"})"), "None");
-  for (const char* columns : {R"({"tools": 3})", R"({"tools": "[1"})", R"({"tools": "{}"})", R"({"tools": [18446744073709551615]})",
-                              R"({"chat_template_kwargs": []})", R"({"chat_template_kwargs": {"messages": []}})", R"(["tools"])", R"({"tools")"}) {
+  for (const char* columns :
+       {R"({"tools": 3})", R"({"tools": "[1"})", R"({"tools": "{}"})",
+        R"({"tools": [18446744073709551615]})", R"({"chat_template_kwargs": []})",
+        R"({"chat_template_kwargs": {"messages": []}})", R"(["tools"])", R"({"tools")"}) {
     EXPECT_THROW(chat->Render(messages, true, columns), Error) << columns;
   }
   EXPECT_THROW(chat->Render(std::vector<Message>{{"user", "q", "[1]"}}, true), Error);
@@ -181,8 +187,11 @@ TEST(ChatTemplate, IsFoundInAModelFolder) {
   write("tokenizer_config.json", R"({"bos_token": {"content": "<b>"}, "eos_token": "<e>", "chat_template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"})");
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "<b>hi<e>");
   write("special_tokens_map.json", R"({"eos_token": {"content": "<m>"}, "pad_token": "<p>"})");
-  EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "<b>hi<m>") << "the map goes before";
-  EXPECT_EQ(ReadSpecialTokens(folder), (std::map<std::string, std::string>{{"bos_token", "<b>"}, {"eos_token", "<m>"}, {"pad_token", "<p>"}}));
+  EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "<b>hi<m>")
+      << "the map goes before";
+  EXPECT_EQ(ReadSpecialTokens(folder),
+            (std::map<std::string, std::string>{
+                {"bos_token", "<b>"}, {"eos_token", "<m>"}, {"pad_token", "<p>"}}));
   write("chat_template.jinja", "{{ bos_token }}!");
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "<b>!");
   write("chat_template.jinja", "{{ bos_token ");

@@ -68,7 +68,8 @@ TEST(Tokenizer, AddedTokensAreTheLongestFromTheLeft) {
   EXPECT_EQ(log, "a[2]b[1]enD[2]");
 }
 
-// What stands around added tokens, characters that no token stands for, chains of normalizers: tests/golden/added_tokens.json.
+// What stands around added tokens, characters that no token stands for, chains of normalizers:
+// tests/golden/added_tokens.json.
 TEST(Tokenizer, HasTheReferencesIdsAroundAddedTokens) {
   const Json golden = ReadStrictJson(PLUMB_SOURCE_DIR "/tests/golden/added_tokens.json", 4 << 20);
   ASSERT_GE(golden.size(), 10u);
@@ -78,24 +79,36 @@ TEST(Tokenizer, HasTheReferencesIdsAroundAddedTokens) {
     for (size_t i = 0; i < c["texts"].size(); ++i) {
       const auto ids = tokenizer->Encode(c["texts"][i].get<std::string>());
       const auto expected = c["ids"][i].get<std::vector<int32_t>>();
-      if (ids != expected && ++wrong <= 5) ADD_FAILURE() << name << ": " << c["texts"][i] << "\n" << Json(ids) << "\n" << Json(expected);
+      if (ids != expected && ++wrong <= 5)
+        ADD_FAILURE() << name << ": " << c["texts"][i] << "\n"
+                      << Json(ids) << "\n"
+                      << Json(expected);
     }
     EXPECT_EQ(wrong, 0) << name;
   }
 }
 
-// The list may say a token twice (the last entry holds), and give other ids than the vocabulary (which holds).
+// The list may say a token twice (the last entry holds), and give other ids than the vocabulary
+// (which holds).
 TEST(Tokenizer, AddedTokensThatContradictTheFile) {
   const auto source = [](const char* added) {
-    return std::string(R"({"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]},"added_tokens":)") + added + "}";
+    return std::string(
+               R"({"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]},"added_tokens":)") +
+           added + "}";
   };
-  const auto twice = Tokenizer::Parse(source(R"([{"id":3,"content":"<x>"},{"id":4,"content":"<y>"},{"id":3,"content":"<x>","rstrip":true}])"), "twice");
+  const auto twice = Tokenizer::Parse(
+      source(
+          R"([{"id":3,"content":"<x>"},{"id":4,"content":"<y>"},{"id":3,"content":"<x>","rstrip":true}])"),
+      "twice");
   EXPECT_EQ(twice->Encode("a<x>  b"), (std::vector<int32_t>{0, 3, 1}));
-  const auto other = Tokenizer::Parse(source(R"([{"id":9,"content":"ab","special":true}])"), "other");
+  const auto other =
+      Tokenizer::Parse(source(R"([{"id":9,"content":"ab","special":true}])"), "other");
   EXPECT_EQ(other->Encode("abab"), (std::vector<int32_t>{2, 2}));
   EXPECT_TRUE(other->IsSpecial(2));
   EXPECT_THROW(Tokenizer::Parse(source(R"([{"id":1,"content":"<x>"}])"), "taken"), Error);
-  EXPECT_THROW(Tokenizer::Parse(source(R"([{"id":3,"content":"<x>"},{"id":3,"content":"<y>"}])"), "shared"), Error);
+  EXPECT_THROW(
+      Tokenizer::Parse(source(R"([{"id":3,"content":"<x>"},{"id":3,"content":"<y>"}])"), "shared"),
+      Error);
 }
 
 // 40,000 tokens of speech are more than 256 KiB of added tokens.
@@ -103,11 +116,16 @@ TEST(Tokenizer, TakesManyAddedTokens) {
   Json j = ParseStrictJson(Golden()["tokenizers"]["gpt2"].get<std::string>(), "gpt2");
   const auto first = static_cast<int64_t>(j["model"]["vocab"].size()) + 10;
   for (int i = 0; i < 40000; ++i) {
-    j["added_tokens"].push_back({{"id", first + i}, {"content", "<|speech_token_" + std::to_string(i) + "|>"}, {"special", true}, {"normalized", false}});
+    j["added_tokens"].push_back({{"id", first + i},
+                                 {"content", "<|speech_token_" + std::to_string(i) + "|>"},
+                                 {"special", true},
+                                 {"normalized", false}});
   }
   const auto tokenizer = Tokenizer::Parse(j.dump(), "speech");
-  EXPECT_EQ(tokenizer->Encode("<|speech_token_39999|><|speech_token_1|><|speech_token_123|>"),
-            (std::vector<int32_t>{static_cast<int32_t>(first + 39999), static_cast<int32_t>(first + 1), static_cast<int32_t>(first + 123)}));
+  EXPECT_EQ(
+      tokenizer->Encode("<|speech_token_39999|><|speech_token_1|><|speech_token_123|>"),
+      (std::vector<int32_t>{static_cast<int32_t>(first + 39999), static_cast<int32_t>(first + 1),
+                            static_cast<int32_t>(first + 123)}));
 }
 
 TEST(Tokenizer, MergesByRankFromTheLeft) {
@@ -155,7 +173,8 @@ TEST(Tokenizer, AddedTokensTakeNoQuadraticTime) {
     while (text.size() < 400000) text += unit;
     size_t seen = 0;
     const auto begin = std::chrono::steady_clock::now();
-    added.Split(text, [&](int32_t) { ++seen; }, [&](std::string_view rest) { seen += rest.size(); });
+    added.Split(
+        text, [&](int32_t) { ++seen; }, [&](std::string_view rest) { seen += rest.size(); });
     EXPECT_GT(seen, 0u);
     EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5)) << unit;
   }
@@ -216,7 +235,10 @@ TEST(Tokenizer, RefusesWhatItDoesNotKnowByName) {
   refuses("/pre_tokenizer/pretokenizers/0/pattern/Regex", "(a+)+$", unsupported, "(a+)+$");
   refuses("/pre_tokenizer/pretokenizers/0/behavior", "Removed", unsupported, "Isolated");
   refuses("/pre_tokenizer/pretokenizers/1/add_prefix_space", true, unsupported, "add_prefix_space");
-  refuses("/normalizer", Json{{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "StripAccents"}}}}}, unsupported, "StripAccents");
+  refuses(
+      "/normalizer",
+      Json{{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "StripAccents"}}}}},
+      unsupported, "StripAccents");
   refuses("/added_tokens/0/content", std::string(2000, 'x'), corrupt, "1024");
   refuses("/model/unk_token", "<unk>", corrupt, "<unk>");
   refuses("/added_tokens/0/id", 1 << 30, corrupt, "<|x|>");
