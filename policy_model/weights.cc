@@ -311,6 +311,10 @@ void SaveModelDirectory(const Weights& weights, const std::string& directory, co
     // Synced like the weights: a checkpoint's manifest, written last, speaks of these files, too.
     if (files.Exists(from)) files.WriteFileAtomic(directory + "/" + name, files.ReadFile(from, kMaxTokenizerBytes));
   }
+  const std::string more = "/additional_chat_templates", tool_use = more + "/tool_use.jinja";
+  if (!files.Exists(tokenizer_source + tool_use)) return;
+  files.CreateDirectories(directory + more);
+  files.WriteFileAtomic(directory + tool_use, files.ReadFile(tokenizer_source + tool_use, kMaxTokenizerBytes));
 }
 
 }  // namespace plumb::policy_model

@@ -60,7 +60,11 @@ std::vector<TextDemonstration> Turns(PreferenceRecord record, const ImportOption
 // Fills tokens and applies the policy for what is too long. False: cut (counted by the caller as truncated).
 bool Tokenize(const ImportOptions& options, Prompt& prompt, const std::string& where) {
   if (!options.tokenize) return true;
-  prompt.tokens = options.tokenize(prompt);
+  try {
+    prompt.tokens = options.tokenize(prompt);
+  } catch (const Error& e) {  // what the chat template refuses, for example: of which row
+    throw Error(e.code(), e.message(), where + (e.where().empty() ? "" : " (" + e.where() + ")"));
+  }
   if (prompt.tokens.empty()) throw RowProblem{"empty_prompt", "the prompt has no tokens"};
   const size_t max = static_cast<size_t>(options.max_prompt_tokens);
   if (max == 0 || prompt.tokens.size() <= max) return true;

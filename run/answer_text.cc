@@ -69,8 +69,15 @@ std::optional<Demonstration> AnswerTokens(const policy_model::Tokenizer& tokeniz
                                           std::string_view columns_json, const std::string& where) {
   std::vector<Message> all(prompt.begin(), prompt.end());
   all.insert(all.end(), answer.begin(), answer.end());
-  const std::string before = chat_template.Render(prompt, true, columns_json);
-  const std::string whole = chat_template.Render(all, false, columns_json);
+  const auto render = [&](std::span<const Message> messages, bool add_generation_prompt) {
+    try {
+      return chat_template.Render(messages, add_generation_prompt, columns_json);
+    } catch (const Error& e) {  // the template's own refusal: of which row
+      throw Error(e.code(), e.message(), where + (e.where().empty() ? "" : " (" + e.where() + ")"));
+    }
+  };
+  const std::string before = render(prompt, true);
+  const std::string whole = render(all, false);
   const std::string_view behind = Behind(before, whole, where);
   for (size_t i = prompt.size(); i < all.size(); ++i) {
     if (DropsCalls(chat_template, all, i, columns_json, whole)) return std::nullopt;
@@ -81,10 +88,9 @@ std::optional<Demonstration> AnswerTokens(const policy_model::Tokenizer& tokeniz
   Demonstration out = Joined(tokenizer.Encode(before), {});
   std::string so_far = before;
   for (size_t i = 0; i < answer.size(); ++i) {
-    const std::string next = i + 1 == answer.size()
-                                 ? whole
-                                 : chat_template.Render(std::span(all).first(prompt.size() + i + 1),
-                                                        false, columns_json);
+    const bool last = i + 1 == answer.size();
+    const std::string next =
+        last ? whole : render(std::span<const Message>(all).first(prompt.size() + i + 1), false);
     const std::vector<int32_t> tokens = tokenizer.Encode(Behind(so_far, next, where));
     out.tokens.insert(out.tokens.end(), tokens.begin(), tokens.end());
     out.loss_mask.resize(out.tokens.size(), replay::IsLearned(answer[i]) ? 1 : 0);

@@ -1,5 +1,6 @@
 #include "policy_model/files/chat_template.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -73,13 +74,28 @@ Value ValueOf(const Message& m) {
   return Value::MakeDict(std::move(dict));
 }
 
-void AddColumns(std::string_view columns_json,
+Json ToolList(const Json& column) {
+  const bool is_text = column.is_string();
+  try {
+    Json list = is_text ? ParseStrictJson(column.get_ref<const std::string&>(), kColumnsWhere) : column;
+    if (list.is_null() || list.is_array()) return list;
+  } catch (const Error&) {
+    // Said below.
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              "'tools' is neither a list nor a text that holds one; a column of another meaning "
+              "needs another name, for the chat template takes this one for the tools of the prompt",
+              kColumnsWhere);
+}
+
+// Adds what the template sees of a row's columns; true where they name tools.
+bool AddColumns(std::string_view columns_json,
                 std::vector<std::pair<std::string, Value>>& globals) {
   constexpr std::string_view kTools = "tools", kArguments = "chat_template_kwargs";
   const auto mentions = [&](std::string_view name) {
     return columns_json.find(name) != std::string_view::npos;
   };
-  if (!mentions(kTools) && !mentions(kArguments)) return;  // most rows: nothing is parsed
+  if (!mentions(kTools) && !mentions(kArguments)) return false;  // most rows: nothing is parsed
   const Json columns = ParseObject(columns_json, kColumnsWhere);
   const auto set = [&](const std::string& name, Value value) {
     for (auto& [known, old] : globals) {
@@ -94,14 +110,11 @@ void AddColumns(std::string_view columns_json,
     throw Error(ErrorCode::kInvalidArgument, "'" + std::string(name) + "' is " + what,
                 kColumnsWhere);
   };
-  if (const auto tools = columns.find(std::string(kTools));
-      tools != columns.end() && !tools->is_null()) {
-    const Json list = tools->is_string() ? ParseStrictJson(tools->get_ref<const std::string&>(),
-                                                           "the column 'tools'")
-                                         : *tools;
-    if (!list.is_null() && !list.is_array())
-      refuse(kTools, "neither a list nor a text that holds one");
-    if (!list.is_null()) set("tools", ValueOf(list, "the column 'tools'"));
+  bool has_tools = false;
+  if (const auto tools = columns.find(std::string(kTools)); tools != columns.end()) {
+    const Json list = ToolList(*tools);
+    has_tools = list.is_array();
+    if (has_tools) set("tools", ValueOf(list, kColumnsWhere));
   }
   if (const auto more = columns.find(std::string(kArguments));
       more != columns.end() && !more->is_null()) {
@@ -113,13 +126,19 @@ void AddColumns(std::string_view columns_json,
       set(name, ValueOf(value, kColumnsWhere));
     }
   }
+  return has_tools;
 }
 
 class Template : public ChatTemplate {
  public:
-  Template(std::string source, Names tokens) : source_(std::move(source)), tokens_(std::move(tokens)) {
-    if (source_.size() > kMaxTemplateBytes) throw Error(ErrorCode::kCorruption, "the chat template has more than 1 MiB");
+  // `tool_use`: what renders a prompt with tools; "" for the same.
+  Template(std::string source, std::string tool_use, Names tokens)
+      : source_(std::move(source)), tool_use_(std::move(tool_use)), tokens_(std::move(tokens)) {
+    if (std::max(source_.size(), tool_use_.size()) > kMaxTemplateBytes) {
+      throw Error(ErrorCode::kCorruption, "the chat template has more than 1 MiB");
+    }
     body_ = jinja::ParseTemplate(source_);
+    if (!tool_use_.empty()) tool_use_body_ = jinja::ParseTemplate(tool_use_);
   }
 
   std::string Render(std::span<const Message> messages, bool add_generation_prompt,
@@ -133,28 +152,28 @@ class Template : public ChatTemplate {
                                                           {"documents", Value::MakeNone()},
                                                           {"add_generation_prompt", Value::Bool(add_generation_prompt)}};
     for (const auto& [name, token] : tokens_) globals.emplace_back(name, Value::Text(token));
-    AddColumns(columns_json, globals);
-    return jinja::Render(body_, std::move(globals));
+    const bool tools = AddColumns(columns_json, globals);
+    return jinja::Render(tools && !tool_use_.empty() ? tool_use_body_ : body_, std::move(globals));
   }
   const std::string& source() const override { return source_; }
 
  private:
-  const std::string source_;
+  const std::string source_, tool_use_;
   const Names tokens_;
-  jinja::Body body_;
+  jinja::Body body_, tool_use_body_;
 };
 
-// `chat_template`: one text, or a list of {"name", "template"} of which "default" is meant.
-std::string TemplateText(const Json& value, const std::string& where) {
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_array()) {
-    for (const Json& entry : value) {
-      if (entry.is_object() && entry.contains("name") && entry["name"] == "default" && entry.contains("template") && entry["template"].is_string()) {
-        return entry["template"].get<std::string>();
-      }
+// `chat_template`: one text, or a list of {"name", "template"}. "" where the list has none of that name.
+std::string TemplateText(const Json& value, const std::string& wanted) {
+  if (value.is_string()) return wanted == "default" ? value.get<std::string>() : "";
+  if (!value.is_array()) return "";
+  for (const Json& entry : value) {
+    if (entry.is_object() && entry.contains("name") && entry["name"] == wanted &&
+        entry.contains("template") && entry["template"].is_string()) {
+      return entry["template"].get<std::string>();
     }
   }
-  throw Error(ErrorCode::kCorruption, "'chat_template' is neither a text nor a list with one named \"default\"", where);
+  return "";
 }
 
 }  // namespace
@@ -164,12 +183,23 @@ std::unique_ptr<ChatTemplate> ChatTemplate::LoadOrNull(const std::string& direct
   Json config = Json::object();
   if (RealFileSystem().Exists(config_path)) config = ReadStrictJson(config_path, kMaxConfigBytes);
   if (!config.is_object()) throw Error(ErrorCode::kCorruption, "is not a JSON object", config_path);
-  std::string source, where;
+  const std::string tool_use_path = directory + "/additional_chat_templates/tool_use.jinja";
+  std::string source, tool_use, where;
   if (RealFileSystem().Exists(jinja_path)) {
     source = RealFileSystem().ReadFile(jinja_path, kMaxTemplateBytes);
+    if (RealFileSystem().Exists(tool_use_path)) {
+      tool_use = RealFileSystem().ReadFile(tool_use_path, kMaxTemplateBytes);
+    }
     where = jinja_path;
   } else if (config.contains("chat_template") && !config["chat_template"].is_null()) {
-    source = TemplateText(config["chat_template"], config_path);
+    const Json& named = config["chat_template"];
+    source = TemplateText(named, "default");
+    if (!named.is_string() && source.empty()) {
+      throw Error(ErrorCode::kCorruption,
+                  "'chat_template' is neither a text nor a list with one named \"default\"",
+                  config_path);
+    }
+    tool_use = TemplateText(named, "tool_use");
     where = config_path;
   } else {
     return nullptr;
@@ -177,7 +207,7 @@ std::unique_ptr<ChatTemplate> ChatTemplate::LoadOrNull(const std::string& direct
   Names tokens;
   for (auto& [key, text] : ReadSpecialTokens(directory)) tokens.emplace_back(key, text);
   try {
-    return std::make_unique<Template>(std::move(source), std::move(tokens));
+    return std::make_unique<Template>(std::move(source), std::move(tool_use), std::move(tokens));
   } catch (const Error& e) {
     throw Error(e.code(), e.message(), where + (e.where().empty() ? "" : " (" + e.where() + ")"));
   }
@@ -187,7 +217,7 @@ std::unique_ptr<ChatTemplate> ChatTemplate::Parse(std::string source, std::strin
   Names tokens;
   if (!bos.empty()) tokens.emplace_back("bos_token", std::move(bos));
   if (!eos.empty()) tokens.emplace_back("eos_token", std::move(eos));
-  return std::make_unique<Template>(std::move(source), std::move(tokens));
+  return std::make_unique<Template>(std::move(source), "", std::move(tokens));
 }
 
 std::unique_ptr<ChatTemplate> ChatTemplate::BuiltIn(const std::string& name) {

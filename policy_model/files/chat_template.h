@@ -16,7 +16,9 @@ namespace plumb::policy_model {
 
 class ChatTemplate {
  public:
-  // From `directory`: chat_template.jinja, else tokenizer_config.json's chat_template. nullptr when the model has none.
+  // From `directory`: chat_template.jinja, else tokenizer_config.json's chat_template. nullptr when the model has none. Where
+  // there is a second one named "tool_use" (a list in the configuration, additional_chat_templates/tool_use.jinja beside the
+  // file), it renders what has tools, as with transformers.
   static std::unique_ptr<ChatTemplate> LoadOrNull(const std::string& directory);
   // `bos`/`eos` are the texts of those tokens. Throws kCorruption with the line of a syntax error.
   static std::unique_ptr<ChatTemplate> Parse(std::string source, std::string bos, std::string eos);

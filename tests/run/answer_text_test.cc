@@ -81,6 +81,16 @@ TEST(AnswerText, ATemplateThatWritesThePromptOtherwiseIsRefusedWithBoth) {
   }
 }
 
+TEST(AnswerText, WhatTheTemplateRefusesIsSaidWithTheRow) {
+  try {
+    Write("{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}", {{"user", "1"}}, {{"assistant", "2"}});
+    FAIL() << "rendered";
+  } catch (const Error& e) {
+    EXPECT_NE(e.message().find("one turn only"), std::string::npos) << e.message();
+    EXPECT_TRUE(e.where().starts_with("row 7")) << e.where();
+  }
+}
+
 TEST(AnswerText, MessagesOfWeightZeroStandInItUnlearned) {
   const std::vector<Message> answer = {{"assistant", "2", R"({"weight":0})"},
                                        {"user", "3", R"({"train":false})"},

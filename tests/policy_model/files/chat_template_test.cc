@@ -194,6 +194,18 @@ TEST(ChatTemplate, IsFoundInAModelFolder) {
                 {"bos_token", "<b>"}, {"eos_token", "<m>"}, {"pad_token", "<p>"}}));
   write("chat_template.jinja", "{{ bos_token }}!");
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "<b>!");
+  // A second template for what has tools: in the list of the configuration, or beside the file.
+  const std::string tools = R"({"tools": []})";
+  std::filesystem::create_directories(folder + "/additional_chat_templates");
+  write("additional_chat_templates/tool_use.jinja", "with {{ tools }}");
+  EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false, tools), "with []");
+  EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "<b>!");
+  std::filesystem::remove(folder + "/chat_template.jinja");
+  write("tokenizer_config.json", R"({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})");
+  EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "d");
+  EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false, tools), "t");
+  write("tokenizer_config.json", R"({"chat_template": [{"name": "tool_use", "template": "t"}]})");
+  EXPECT_THROW(ChatTemplate::LoadOrNull(folder), Error);
   write("chat_template.jinja", "{{ bos_token ");
   EXPECT_THROW(ChatTemplate::LoadOrNull(folder), Error);
   std::filesystem::remove_all(folder);
