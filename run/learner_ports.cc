@@ -52,7 +52,7 @@ int64_t LearnerPorts::Progress() {
   }
 }
 
-void LearnerPorts::Wait(SteadyClock::duration patience, bool until_stopped, const Ask& ask) {
+void LearnerPorts::Wait(SteadyClock::duration patience, const Ask& ask) {
   Deadline stalled = SteadyClock::now() + patience;
   next_line_ = After(kLine);
   for (;;) {
@@ -69,7 +69,7 @@ void LearnerPorts::Wait(SteadyClock::duration patience, bool until_stopped, cons
       ring_.check();
       if (!TryAgain(e)) throw;
       announced_ = false;  // the store may have been started again
-      if (until_stopped && ring_.stop()) throw Error(ErrorCode::kUnavailable, std::string("the run was stopped while ") + e.message(), e.where());
+      if (ring_.stop()) throw Error(ErrorCode::kUnavailable, std::string("the run was stopped while ") + e.message(), e.where());
       const int64_t now = Progress();
       if (now != progress_) {
         progress_ = now;
@@ -93,14 +93,14 @@ std::vector<TrajectoryGroup> LearnerPorts::Next(int64_t step, Deadline deadline)
   const std::string number = std::to_string(step);
   const Waiting waiting("the answers of step " + number, "the end of step " + number);
   std::vector<TrajectoryGroup> groups;
-  Wait(deadline - SteadyClock::now(), true, [&](Deadline slice) { groups = ring_.batches->Next(step, slice); });
+  Wait(deadline - SteadyClock::now(), [&](Deadline slice) { groups = ring_.batches->Next(step, slice); });
   return groups;
 }
 
 std::vector<TrajectoryGroup> LearnerPorts::Evaluate(int64_t version, int num_samples, Deadline deadline) {
   const Waiting waiting("the answers of the evaluation", "the end of the evaluation");
   std::vector<TrajectoryGroup> groups;
-  Wait(deadline - SteadyClock::now(), true, [&](Deadline slice) { groups = ring_.batches->Evaluate(version, num_samples, slice); });
+  Wait(deadline - SteadyClock::now(), [&](Deadline slice) { groups = ring_.batches->Evaluate(version, num_samples, slice); });
   return groups;
 }
 
@@ -114,7 +114,7 @@ void LearnerPorts::Finish() {
 }
 
 void LearnerPorts::Patiently(std::chrono::milliseconds patience, const std::function<void()>& ask) {
-  Wait(patience, false, [&](Deadline) { ask(); });
+  Wait(patience, [&](Deadline) { ask(); });
 }
 
 void LearnerPorts::Publish(const PolicyVersion& version, std::span<const std::byte> flat) {

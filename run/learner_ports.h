@@ -47,12 +47,12 @@ class LearnerPorts : public BatchSource, public WeightSink {
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
   void Finish() override;
   void Publish(const PolicyVersion& version, std::span<const std::byte> flat) override;
-  // Any other question to the store with the same patience, a stop apart: what is asked at the end of a run is asked to the end.
+  // Any other question to the store with the same patience; once the run is to stop, it is asked once.
   void Patiently(std::chrono::milliseconds patience, const std::function<void()>& ask);
 
  private:
   using Ask = std::function<void(Deadline slice)>;
-  void Wait(std::chrono::steady_clock::duration patience, bool until_stopped, const Ask& ask);
+  void Wait(std::chrono::steady_clock::duration patience, const Ask& ask);
   int64_t Progress();
 
   const RingAround ring_;

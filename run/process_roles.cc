@@ -188,7 +188,16 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
                       .slice = milliseconds(1000)});
   learner::LearnerHooks hooks = observer.Hooks();
   const auto totals_now = [&](std::map<std::string, int64_t>& counters) {
-    counters = replay.Counters();
+    try {
+      ports.Patiently(StallTime(config), [&] {
+        counters = watch.Counters();
+        if (counters.contains("import/rows")) throw Error(ErrorCode::kUnavailable, "the store imports its prompts", endpoints.replay());
+      });
+    } catch (const Error& e) {
+      if (!Stopped(options) || !TryAgain(e)) throw;
+      LogWarning(std::string("a step's metrics lack the store's counters: ") + e.what());
+      counters.clear();
+    }
     return TakeRoleTotals(counters);
   };
   RoleTimes times;
@@ -215,8 +224,7 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
   std::string store_state;
   hooks.store_state = [&] {
     try {
-      ports.Patiently(Stopped(options) ? milliseconds(0) : StallTime(config),
-                      [&] { store_state = replay::ReplayTable::CursorText(watch.CursorAt(0)); });
+      ports.Patiently(StallTime(config), [&] { store_state = replay::ReplayTable::CursorText(watch.CursorAt(0)); });
     } catch (const Error& e) {
       if (!Stopped(options) || !TryAgain(e) || store_state.empty()) throw;
       LogWarning(std::string("the checkpoint is saved without a new word of the store: ") + e.what());
@@ -231,7 +239,9 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, co
     NoteReopened(observer, reopened);
     begin_here();
   };
-  hooks.checkpointed = [&](int64_t oldest_step) { TrimOrSay([&] { replay.Trim(KeepFromStep(config, oldest_step)); }); };
+  hooks.checkpointed = [&](int64_t oldest_step) {
+    TrimOrSay([&] { (Stopped(options) ? watch : replay).Trim(KeepFromStep(config, oldest_step)); });
+  };
   learner::LearnerLoop loop(config, weights, ports, ports, checkpoints, demonstrations.train,
                             demonstrations.heldout, hooks);
   RunSummary summary;

@@ -102,20 +102,27 @@ TEST(LearnerPorts, AStopEndsTheWaitAndAnotherErrorToo) {
   EXPECT_EQ(Thrown([&] { corrupt.Next(0, After(milliseconds(60'000))); }).code(), ErrorCode::kCorruption);
 }
 
-// What is asked at the end of a run is asked to the end: a checkpoint needs the store's answer, stop or not.
+// What is asked between the steps waits for a store that is being restarted; who is to stop asks once.
 TEST(LearnerPorts, OtherQuestionsArePatientToo) {
   FakeRing ring;
+  bool stop = false;
   RingAround around = ring.Around();
-  around.stop = [] { return true; };
+  around.stop = [&] { return stop; };
   LearnerPorts ports(around);
   int asked = 0;
-  ports.Patiently(milliseconds(5000), [&] {
+  const auto ask = [&] {
     if (++asked < 5) throw Error(ErrorCode::kUnavailable, "the store imports its prompts");
-  });
+  };
+  ports.Patiently(milliseconds(5000), ask);
   EXPECT_EQ(asked, 5);
   EXPECT_EQ(Thrown([&] {
               ports.Patiently(milliseconds(10), [&] { throw Error(ErrorCode::kUnavailable, "the store is away"); });
             }).code(), ErrorCode::kDeadline);
+  stop = true;
+  ports.Patiently(milliseconds(5000), ask);
+  asked = 0;
+  EXPECT_EQ(Thrown([&] { ports.Patiently(milliseconds(5000), ask); }).code(), ErrorCode::kUnavailable);
+  EXPECT_EQ(asked, 1);
 }
 
 // The store hears of a version before an actor can, and hears of it again when it may have been started anew.
