@@ -197,6 +197,8 @@ void RunImport(ImportArguments& a, CliResult& result) {
   for (std::string& file : request.files) {
     if (!SpooledInput::Needed(file)) continue;
     spooled.push_back(std::make_unique<SpooledInput>(file));
+    std::fprintf(stderr, "%s is called %s below\n", file == "-" ? "standard input" : file.c_str(),
+                 spooled.back()->file().c_str());
     file = spooled.back()->file();
   }
   NowBusy(Busy::kNothingToKeep, "the same command goes on from here");

@@ -101,6 +101,7 @@ TEST(DataCommandTest, PipesInAndStandardOutput) {
   writer.join();
   EXPECT_EQ(in.code, 0) << in.err;
   EXPECT_TRUE(Has(in.out, "read 1 = used 1")) << in.out;
+  EXPECT_TRUE(Has(in.err, pipe + " is called /")) << in.err;
   const auto out = RunPlumb({"data", "export", "-", "--store", temp / "store"});
   EXPECT_EQ(out.code, 0) << out.err;
   EXPECT_EQ(out.out, "{\"prompt\":\"p\",\"chosen\":\"good\",\"rejected\":\"bad\"}\n");
