@@ -4,40 +4,54 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <string>
 #include <thread>
 
 #include "common/crash_point.h"
 #include "run/cli.h"
 #include "run/roles.h"
 #include "tests/run/toy_run.h"
-#include "tests/testing/temp_folder.h"
+#include "tests/testing/paths.h"
 
 namespace plumb::run {
 namespace {
 
-using plumb::testing::TempFolder;
 using testing::ExpectSameRun;
 using testing::Lines;
 using testing::Read;
 using testing::RunPlumb;
 using testing::StartProgram;
 
+// In the build folder: what rewards may look at is not in /tmp.
+class Folder {
+ public:
+  Folder() : path_(plumb::testing::BinaryPath("ring_train_XXXXXX")) { PLUMB_CHECK(::mkdtemp(path_.data()) != nullptr, path_); }
+  ~Folder() { RealFileSystem().RemoveAll(path_); }
+  Folder(const Folder&) = delete;
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
 class RingTrain : public ::testing::Test {
  protected:
-  void SetUp() override {
-    if (std::system("python3 -c 'import json' > /dev/null 2>&1") != 0) {
-      GTEST_SKIP() << "NOT TESTED: python3 is not here, which these runs are rewarded by";
-    }
-  }
-
-  // What the reward does before it scores short answers best; `step` is that of the weights that answered.
-  void WriteReward(const std::string& before) {
-    RealFileSystem().WriteFileAtomic(temp_ / "reward.py",
-                                     "import time\n"
-                                     "def reward(completions, trainer_state=None, **columns):\n"
-                                     "    step = trainer_state.global_step if trainer_state is not None else 0\n"
-                                     "    " + before + "\n"
-                                     "    return [1.0 / (1 + len(c)) for c in completions]\n");
+  // A shell script that scores short answers best. `before` is what it does first; it has $id, $line, and $step, the steps that
+  // `run` has done, which is the one that is being answered.
+  void WriteReward(const std::string& run, const std::string& before) {
+    RealFileSystem().WriteFileAtomic(temp_ / "reward.sh",
+                                     "while IFS= read -r line; do\n"
+                                     "  id=${line#'{\"id\":'}\n"
+                                     "  id=${id%%,*}\n"
+                                     "  answer=${line#*'\"completion\":\"'}\n"
+                                     "  answer=${answer%%'\",\"ground_truth\"'*}\n"
+                                     "  step=0\n"
+                                     "  if [ -f '" + run + "/metrics.jsonl' ]; then\n"
+                                     "    while read -r _; do step=$((step + 1)); done < '" + run + "/metrics.jsonl'\n"
+                                     "  fi\n"
+                                     "  " + before + "\n"
+                                     "  printf '{\"id\":%s,\"score\":0.%03d}\\n' \"$id\" $((999 - ${#answer}))\n"
+                                     "done\n");
   }
   std::vector<std::string> Line(const std::string& run, int64_t steps, const std::vector<std::string>& more = {}) {
     RealFileSystem().WriteFileAtomic(temp_ / "recipe.toml",
@@ -48,7 +62,8 @@ class RingTrain : public ::testing::Test {
                                      "[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\nmax_new_tokens = 8\nmax_batch = 32\n"
                                      "kv_budget_mb = 64\n"
                                      "[reward]\nallow_unsandboxed = true\nretries = 0\n"
-                                     "[[reward.parts]]\nname = \"short\"\nkind = \"python\"\npath = \"reward.py\"\ntimeout_s = 60\n"
+                                     "[[reward.parts]]\nname = \"short\"\nkind = \"program\"\npath = \"sh\"\nargs = [\"" + (temp_ / "reward.sh") + "\"]\n"
+                                     "timeout_s = 60\n"
                                      "[algorithm]\nname = \"grpo\"\n"
                                      "[optimizer]\nlearning_rate = 3e-3\n");
     std::vector<std::string> line = {"train", temp_ / "recipe.toml", "--quiet", "--out", run, "--steps", std::to_string(steps)};
@@ -59,7 +74,7 @@ class RingTrain : public ::testing::Test {
     return nlohmann::json::parse(Read(run + "/summary.json"))["counters"].value(name, int64_t{0});
   }
 
-  const TempFolder temp_;
+  const Folder temp_;
 };
 
 // Threads share the learner's weights in place, where a second answer to one lease would be sampled by weights that change; a process
@@ -78,12 +93,12 @@ TEST(RingOptions, LeasesLastAsLongAsTheirHoldersCan) {
 // Three steps without a score end the run. Mended and resumed, their prompts are answered afresh, and it comes to its end.
 TEST_F(RingTrain, ARunThatDiedOfItsRewardsGoesOnOnceTheyAreMended) {
   const std::string run = temp_ / "run";
-  WriteReward("if step >= 4: raise RuntimeError('the server is away')");
+  WriteReward(run, R"(if [ $step -ge 4 ]; then printf '{"id":%s,"error":"the server is away"}\n' $id; continue; fi)");
   const auto died = RunPlumb(Line(run, 9));
   EXPECT_EQ(died.code, kExitRewardFailed) << died.err;
   const auto still = RunPlumb(Line(run, 9, {"--resume"}));
   EXPECT_EQ(still.code, kExitRewardFailed) << still.err << ": nothing is mended yet";
-  WriteReward("pass");
+  WriteReward(run, ":");
   const auto mended = RunPlumb(Line(run, 9, {"--resume"}));
   ASSERT_EQ(mended.code, 0) << mended.err;
   const auto lines = Lines(run + "/metrics.jsonl");
@@ -96,7 +111,7 @@ TEST_F(RingTrain, ARunThatDiedOfItsRewardsGoesOnOnceTheyAreMended) {
 // behind the checkpoint on. What the old ones had sampled is sampled again: nothing off-policy counts as on-policy. With the number
 // of steps as it was, everything stays, bit for bit.
 TEST_F(RingTrain, ALearnerWithOtherWeightsHasItsGroupsSampledAgain) {
-  WriteReward("pass");
+  WriteReward("", ":");
   const std::vector<std::string> cosine = {"--set", "optimizer.lr_schedule=cosine", "--set", "run.checkpoint_every=4"};
   const std::string whole = temp_ / "whole";
   ASSERT_EQ(RunPlumb(Line(whole, 8, cosine)).code, 0);
@@ -132,8 +147,8 @@ TEST_F(RingTrain, ALearnerWithOtherWeightsHasItsGroupsSampledAgain) {
 // A stop while the learner waits for a batch gives the wait up: the steps that were done are saved, and the run ends as one that was
 // interrupted, whoever it waited for.
 TEST_F(RingTrain, AStopInAWaitSavesTheStepsThatWereDone) {
-  WriteReward("if step >= 2: time.sleep(8)");
   const std::string run = temp_ / "run";
+  WriteReward(run, R"(case $step$line in [01]*) ;; *'"sample":0,'*) sleep 8 ;; esac)");
   const pid_t child = StartProgram(Line(run, 50, {"--roles", "processes", "--set", "run.checkpoint_every=0"}), run);
   ASSERT_GT(child, 0);
   const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
@@ -150,7 +165,7 @@ TEST_F(RingTrain, AStopInAWaitSavesTheStepsThatWereDone) {
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == kExitFewerSteps) << status << ": " << Read(run + ".out");
   EXPECT_TRUE(RealFileSystem().Exists(run + "/checkpoints/step-00000002/manifest.json")) << Read(run + ".out");
-  WriteReward("pass");
+  WriteReward(run, ":");
   const auto resumed = RunPlumb(Line(run, 4, {"--resume"}));
   EXPECT_EQ(resumed.code, 0) << resumed.err;
   EXPECT_EQ(Lines(run + "/metrics.jsonl").size(), 4u);
