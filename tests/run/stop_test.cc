@@ -83,7 +83,10 @@ std::vector<std::string> GatedReward(const TempFolder& temp, const std::string& 
 // there.
 void StopWhileAnswersAreAwaited(const std::string& roles) {
   const TempFolder temp;
-  const std::string run = temp / "run", gate = temp / "gate";
+  const std::string run = temp / "run";
+  // Not in /tmp, which a sandbox hides.
+  const std::string gate =
+      plumb::testing::BinaryPath("stop_test_gate_" + roles + std::to_string(getpid()));
   std::vector<std::string> more = GatedReward(temp, gate);
   more.insert(more.end(), {"--roles", roles});
   const pid_t program = StartProgram(TrainLine(run, 1000, more), run);
