@@ -34,6 +34,8 @@ struct Bench {
     line = std::make_unique<ScoringLine>(
         [this](TrajectoryGroup& group) {
           std::unique_lock lock(mu);
+          begun.insert(group.lease.lease_id);
+          changed.notify_all();
           changed.wait_for(lock, std::chrono::seconds(20), [&] { return !held.contains(group.lease.lease_id); });
           if (spoiled.contains(group.lease.lease_id)) throw Error(ErrorCode::kConflict, "the part is disabled");
           ++scored;
@@ -73,7 +75,7 @@ struct Bench {
 
   std::mutex mu;
   std::condition_variable changed;
-  std::set<uint64_t> held, spoiled, stored, acknowledged;
+  std::set<uint64_t> held, spoiled, begun, stored, acknowledged;
   std::vector<std::vector<uint64_t>> inserts;
   int scored = 0, tries = 0, refusals = 0;
   ErrorCode refuse = ErrorCode::kNoSpace;
@@ -212,6 +214,7 @@ TEST(ScoringLine, LetsGoOfWhatHasNoScoreWhenClosed) {
   b.held = {0};
   b.Make();
   b.Push(0);
+  ASSERT_TRUE(b.Await([&] { return b.begun.contains(0); }));
   std::thread closer([&] { b.line->Close(); });
   while (b.line->Push(Group(3), Deadline{})) std::this_thread::yield();  // until it is closed
   b.Free(0);
