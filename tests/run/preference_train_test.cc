@@ -9,6 +9,7 @@
 
 #include "common/file.h"
 #include "learner/reward_model_objective.h"
+#include "policy_model/weights.h"
 #include "replay/store.h"
 #include "run/overlong.h"
 #include "run/preference_data.h"
@@ -227,13 +228,73 @@ TEST(PreferenceTrainTest, TextsBeginAndEndAsEverywhereElse) {
   EXPECT_EQ(session->encoder().Text("1+2=3"), tokens("<bos>1+2=3")) << "as score sees it";
 }
 
+// Calls, tools and message weights reach the template and the mask; what it cannot write is left
+// out and said.
+TEST(PreferenceTrainTest, MessagesAreTakenWithAllThatTheySay) {
+  const TempFolder temp;
+  Line(temp, "dpo", temp / "run", 1, {});
+  const auto from_scratch = Session::WithoutRun(configs::LoadRecipe(temp / "dpo.toml").config);
+  const std::string model = temp / "model";
+  RealFileSystem().CreateDirectories(temp / "tokenizer");
+  RealFileSystem().WriteFileAtomic(temp / "tokenizer/tokenizer.json",
+                                   from_scratch->tokenizer().json());
+  policy_model::SaveModelDirectory(
+      policy_model::Weights(from_scratch->shape(), Device::kCpu, DType::kFloat32), model,
+      temp / "tokenizer");
+  RealFileSystem().WriteFileAtomic(
+      model + "/chat_template.jinja",
+      "{% for t in tools or [] %}{{ t.n }}{% endfor %}{% for m in messages %}"
+      "{{ '-' if m.role == 'assistant' else '+' }}{{ m.content or '' }}"
+      "{% for c in m.tool_calls or [] if c.n %}*{{ c.n }}{% endfor %}={% endfor %}"
+      "{% if add_generation_prompt %}-{% endif %}");
+  const std::string question = R"("prompt": [{"role": "user", "content": "1"}], )";
+  const auto answer = [](const std::string& message) {
+    return "[{\"role\": \"assistant\", " + message + "}]";
+  };
+  RealFileSystem().WriteFileAtomic(
+      temp / "pairs.jsonl",
+      "{" + question + R"("tools": [{"n": 8}], "chosen": )" +
+          answer(R"("content": null, "tool_calls": [{"n": 5}])") + R"(, "rejected": )" +
+          answer(R"("content": "6")") + "}\n" + "{" + question +
+          R"("chosen": [{"role": "assistant", "content": "2", "weight": 0}, {"role": "user", "content": "3"},)" +
+          R"( {"role": "assistant", "content": "4"}], "rejected": )" + answer(R"("content": "7")") +
+          "}\n" + "{" + question + R"("chosen": )" +
+          answer(R"("content": "", "tool_calls": [{"id": "x"}])") + R"(, "rejected": )" +
+          answer(R"("content": "6")") + "}\n" + "{" + question + R"("chosen": )" +
+          answer(R"("content": "5", "train": false)") + R"(, "rejected": )" +
+          answer(R"("content": "6")") + "}\n");
+  const auto config =
+      configs::LoadRecipe(temp / "dpo.toml", {"preference.heldout=0", "model.path=" + model})
+          .config;
+  const auto session = Session::WithoutRun(config);
+  const auto store = replay::Store::Open(temp / "store");
+  const PreferenceData data = LoadPreferences(*session, *store);
+  const auto shown = [&](const Demonstration& d) {
+    std::string text = session->tokenizer().Decode(d.tokens) + " ";
+    for (size_t i = 0; i < d.tokens.size(); ++i) {
+      if (d.loss_mask[i] != 0) text += session->tokenizer().TokenBytes(d.tokens[i]);
+    }
+    return text;
+  };
+  ASSERT_EQ(data.train.size(), 2u);
+  EXPECT_EQ(shown(data.train[0].chosen), "8+1=-*5= *5=");
+  EXPECT_EQ(shown(data.train[0].rejected), "8+1=-6= 6=");
+  EXPECT_EQ(shown(data.train[1].chosen), "+1=-2=+3=-4= +3=-4=")
+      << "as the whole answer, but for the masked message";
+  std::string notes;
+  for (const std::string& note : data.notes) notes += note + "\n";
+  EXPECT_TRUE(Has(notes, "1 that call tools left out")) << notes;
+  EXPECT_TRUE(Has(notes, "1 left out in which no message")) << notes;
+}
+
 // What is too long follows data.overlong, and the summary of the rows says how many.
 TEST(PreferenceTrainTest, OverlongPairsFollowThePolicy) {
   const TempFolder temp;
-  const auto run = [&](const std::string& policy) {  // "a+b=" and an answer of 1 to 4 digits, ended: up to 10 tokens
+  const auto run = [&](const std::string& policy) {  // "a+b=" and an answer of 1 to 4 digits,
+                                                     // ended: up to 10 tokens
     return RunPlumb(Line(temp, "dpo", temp / policy, 1,
-                         {"--set", "preference.max_tokens=9", "--set", "data.overlong=" + policy, "--set", "preference.heldout=2",
-                          "--set", "preference.batch=2"}));
+                         {"--set", "preference.max_tokens=9", "--set", "data.overlong=" + policy,
+                          "--set", "preference.heldout=2", "--set", "preference.batch=2"}));
   };
   const auto said = [&](const std::string& policy) {
     const auto got = run(policy);
