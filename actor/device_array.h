@@ -35,7 +35,7 @@ class DeviceArray {
   }
   // The first n elements only.
   void Download(size_t n) {
-    if (on_device_) memory_.CopyPrefixToHost(std::as_writable_bytes(std::span<T>(host_).first(n)));
+    if (on_device_) memory_.CopyToHost(std::as_writable_bytes(std::span<T>(host_).first(n)));
   }
   size_t size() const { return host_.size(); }  // rounded up to whole words
 

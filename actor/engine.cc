@@ -207,13 +207,17 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
 }
 
 void Engine::Impl::Draw(const float* logits, int32_t rows) {
-  kernels::GatherAddresses(launch, state, decode_slot.device(), rows, draw_prompt.device(), draw_sample.device(),
-                           draw_position.device());
-  kernels::SampleTokens(launch, logits, rows, shape.vocab, options.sampling, draw_prompt.device(),
-                        draw_sample.device(), draw_position.device(), drawn.device(), drawn_logprob.device(),
-                        scratch.device(), kept.empty() ? nullptr : drawn_kept.device());
-  kernels::AdvanceSlots(launch, state, decode_slot.device(), rows, drawn.device(), drawn_logprob.device(),
-                        eos.device(), static_cast<int32_t>(options.eos.size()));
+  kernels::Call(launch, kernels::GatherAddresses{.state = state, .slots = decode_slot.device(),
+      .rows = rows, .prompt_out = draw_prompt.device(), .sample_out = draw_sample.device(),
+      .position_out = draw_position.device()});
+  kernels::Call(launch, kernels::SampleTokens{.logits = logits, .rows = rows, .vocab = shape.vocab,
+      .options = options.sampling, .prompt = draw_prompt.device(), .sample = draw_sample.device(),
+      .position = draw_position.device(), .token = drawn.device(),
+      .logprob = drawn_logprob.device(), .scratch = scratch.device(),
+      .kept = kept.empty() ? nullptr : drawn_kept.device()});
+  kernels::Call(launch, kernels::AdvanceSlots{.state = state, .slots = decode_slot.device(),
+      .rows = rows, .token = drawn.device(), .logprob = drawn_logprob.device(), .eos = eos.device(),
+      .num_eos = static_cast<int32_t>(options.eos.size())});
   last_token.Download();
   position.Download();
   generated.Download();
@@ -333,8 +337,9 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
     std::copy(plan.copy_to.begin(), plan.copy_to.end(), e.copy_to.host());
     e.copy_from.Upload();
     e.copy_to.Upload();
-    kernels::CopyPages(e.launch, e.copy_from.device(), e.copy_to.device(),
-                       static_cast<int32_t>(plan.copy_from.size()), e.pages.view());
+    kernels::Call(e.launch, kernels::CopyPages{.from = e.copy_from.device(),
+        .to = e.copy_to.device(), .count = static_cast<int32_t>(plan.copy_from.size()),
+        .kv = e.pages.view()});
   }
   const int32_t* page_table =
       e.launch.device == Device::kCpu ? e.scheduler.page_table().data() : e.page_table.device();

@@ -21,7 +21,7 @@
 #include "actor/sequence.h"
 #include "kernels/launch.h"
 #include "kernels/sampling.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 #include "policy_model/files/tokenizer.h"
 #include "policy_model/weights.h"
 

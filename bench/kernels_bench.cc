@@ -22,7 +22,7 @@
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
-#include "kernels/swiglu.h"
+#include "kernels/glu.h"
 #include "kernels/token_logprob.h"
 #ifdef PLUMB_CUDA
 #include <cuda_runtime_api.h>
@@ -192,22 +192,27 @@ void Run() {
     auto x = Random<B>(rows * h), w = Random<B>(h), y = Empty<B>(rows * h), dy = Random<B>(rows * h, 0.5f);
     auto rstd = Empty<float>(rows), dw = Upload(std::vector<float>(h)), scratch = Empty<float>(kRmsNormScratchRows * h);
     Report("rms_norm forward bf16 [" + std::to_string(rows) + ", 4096]", 4 * rows * h,
-           [&] { RmsNormForward(half, x->as(), w->as(), rows, h, 1e-5f, y->as(), rstd->as<float>()); },
+           [&] { Call(half, RmsNorm{.x = x->as(), .w = w->as(), .rows = rows, .hidden = h,
+               .eps = 1e-5f, .y = y->as(), .rstd = rstd->as<float>()}); },
            [&] {
              std::vector<B> want(static_cast<size_t>(2 * h));
-             RmsNormForward(host, x->Read<B>(2 * h).data(), w->Read<B>(h).data(), 2, h, 1e-5f, want.data(), nullptr);
+             Call(host, RmsNorm{.x = x->Read<B>(2 * h).data(), .w = w->Read<B>(h).data(), .rows = 2,
+                 .hidden = h, .eps = 1e-5f, .y = want.data()});
              return Distance(y->Read<B>(2 * h), want);
            }, kBf16);
     Report("rms_norm backward bf16, same shape", 6 * rows * h,
            [&] {
-             RmsNormBackward(half, dy->as(), x->as(), w->as(), rstd->as<float>(), rows, h, false, y->as(), dw->as<float>(),
-                             scratch->as<float>());
+             Call(half, RmsNormBackward{.dy = dy->as(), .x = x->as(), .w = w->as(),
+                 .rstd = rstd->as<float>(), .rows = rows, .hidden = h, .dx = y->as(),
+                 .dw = dw->as<float>(), .scratch = scratch->as<float>()});
            },
            [&] {
              std::vector<B> want(static_cast<size_t>(2 * h));
              std::vector<float> want_dw(static_cast<size_t>(h)), work(static_cast<size_t>(kRmsNormScratchRows * h));
-             RmsNormBackward(host, dy->Read<B>(2 * h).data(), x->Read<B>(2 * h).data(), w->Read<B>(h).data(),
-                             rstd->Read<float>(2).data(), 2, h, false, want.data(), want_dw.data(), work.data());
+             Call(host, RmsNormBackward{.dy = dy->Read<B>(2 * h).data(),
+                 .x = x->Read<B>(2 * h).data(), .w = w->Read<B>(h).data(),
+                 .rstd = rstd->Read<float>(2).data(), .rows = 2, .hidden = h, .dx = want.data(),
+                 .dw = want_dw.data(), .scratch = work.data()});
              return Distance(y->Read<B>(2 * h), want);
            }, kBf16);
   }
@@ -215,18 +220,21 @@ void Run() {
     const int64_t rows = 16384 / cut, f = 8192;
     auto x = Random<B>(rows * 2 * f), y = Empty<B>(rows * f);
     Report("swiglu forward bf16 [" + std::to_string(rows) + ", 2 x 8192]", 6 * rows * f,
-           [&] { SwigluForward(half, x->as(), rows, f, y->as()); },
+           [&] { Call(half, Glu{.gate_up = x->as(), .rows = rows, .ffn = f, .out = y->as()}); },
            [&] {
              std::vector<B> want(static_cast<size_t>(f));
-             SwigluForward(host, x->Read<B>(2 * f).data(), 1, f, want.data());
+             Call(host, Glu{.gate_up = x->Read<B>(2 * f).data(), .rows = 1, .ffn = f,
+                 .out = want.data()});
              return Distance(y->Read<B>(f), want);
            }, kBf16);
     auto dx = Empty<B>(rows * 2 * f);
     Report("swiglu backward bf16, same shape", 10 * rows * f,
-           [&] { SwigluBackward(half, y->as(), x->as(), rows, f, dx->as()); },
+           [&] { Call(half, GluBackward{.dout = y->as(), .gate_up = x->as(), .rows = rows, .ffn = f,
+               .dgate_up = dx->as()}); },
            [&] {
              std::vector<B> want(static_cast<size_t>(2 * f));
-             SwigluBackward(host, y->Read<B>(f).data(), x->Read<B>(2 * f).data(), 1, f, want.data());
+             Call(host, GluBackward{.dout = y->Read<B>(f).data(),
+                 .gate_up = x->Read<B>(2 * f).data(), .rows = 1, .ffn = f, .dgate_up = want.data()});
              return Distance(dx->Read<B>(2 * f), want);
            }, kBf16);
   }
@@ -244,7 +252,8 @@ void Run() {
     const PagedRows where{.rows = rows, .slot = dslot->as<int32_t>(), .position = dposition->as<int32_t>(),
                           .page_table = dtable->as<int32_t>(), .page_table_stride = table_stride};
     Report("attention_paged decode bf16, " + std::to_string(rows) + " rows of 4096", int64_t{rows} * length * 2 * kv_heads * d * 2,
-           [&] { AttentionPaged(half, qkv->as(), width, where, heads, 0, kv, out->as()); },
+           [&] { Call(half, AttentionPaged{.q = qkv->as(), .q_stride = width, .rows = where,
+               .heads = heads, .layer = 0, .kv = kv, .out = out->as()}); },
            [&] {
              // The first row alone on the host, its pages gathered in order.
              PagedKv one = kv;
@@ -257,8 +266,10 @@ void Run() {
                mine.insert(mine.end(), part.begin(), part.end());
              }
              one.pages = mine.data();
-             AttentionPaged(host, qkv->Read<B>(width).data(), width, {.rows = 1, .slot = zero.data(), .position = last.data(),
-                            .page_table = order.data(), .page_table_stride = table_stride}, heads, 0, one, want.data());
+             Call(host, AttentionPaged{.q = qkv->Read<B>(width).data(), .q_stride = width,
+                 .rows = {.rows = 1, .slot = zero.data(), .position = last.data(),
+                            .page_table = order.data(), .page_table_stride = table_stride},
+                 .heads = heads, .layer = 0, .kv = one, .out = want.data()});
              return Distance(out->Read<B>(heads * d), want);
            }, kBf16);
     const int32_t many = static_cast<int32_t>(int64_t{256} * 64 / cut);  // every sequence writes 64 prompt tokens
@@ -280,13 +291,16 @@ void Run() {
     Report("rope + kv write bf16, " + std::to_string(many) + " rows, 32 + 8 + 8 heads of 128",
            int64_t{many} * d * 2 * (heads + 2 * kv_heads + heads + kv_heads + 2 * kv_heads),
            [&] {
-             RopeAndWriteKv(half, prompt->as(), fill, dangles->as<float>(), heads, 0, kv);
+             Call(half, RopeAndWriteKv{.qkv = prompt->as(), .rows = fill,
+                 .cos_sin = dangles->as<float>(), .heads = heads, .layer = 0, .kv = kv});
              if (first) turned = prompt->Read<B>(width);
              first = false;
            },
            [&] {
              std::vector<B> want = before;
-             RopeInPlace(host, want.data(), positions.data(), angles.data(), 1, heads, kv_heads, d, false);
+             Call(host, RopeInPlace{.qkv = want.data(), .position = positions.data(),
+                 .cos_sin = angles.data(), .rows = 1, .heads = heads, .kv_heads = kv_heads,
+                 .head_dim = d});
              return Distance(turned, want);
            }, kBf16);
   }
@@ -299,24 +313,32 @@ void Run() {
     auto dtarget = Upload(target), g = Random<float>(rows), h = Random<float>(rows, 0.01f);
     Report("token_logprob forward fp32 [" + std::to_string(rows) + ", 128256]", 4 * rows * v,
            [&] {
-             TokenLogprobForward(half, x->as<float>(), dtarget->as<int32_t>(), rows, v, 1.0f, logprob->as<float>(),
-                                 entropy->as<float>(), lse->as<float>());
+             Call(half, TokenLogprob{.logits = x->as<float>(), .target = dtarget->as<int32_t>(),
+                 .rows = rows, .vocab = v, .temperature = 1.0f, .logprob = logprob->as<float>(),
+                 .entropy = entropy->as<float>(), .lse = lse->as<float>()});
            },
            [&] {
              std::vector<float> want(2), e(2), l(2);
-             TokenLogprobForward(host, x->Read<float>(2 * v).data(), target.data(), 2, v, 1.0f, want.data(), e.data(), l.data());
+             Call(host, TokenLogprob{.logits = x->Read<float>(2 * v).data(),
+                 .target = target.data(), .rows = 2, .vocab = v, .temperature = 1.0f,
+                 .logprob = want.data(), .entropy = e.data(), .lse = l.data()});
              return std::max(Distance(logprob->Read<float>(2), want), Distance(entropy->Read<float>(2), e));
            }, kFp32);
     Report("token_logprob backward to bf16, same shape", 6 * rows * v,
            [&] {
-             TokenLogprobBackward(half, x->as<float>(), dtarget->as<int32_t>(), lse->as<float>(), entropy->as<float>(),
-                                  g->as<float>(), h->as<float>(), rows, v, 1.0f, d->as());
+             Call(half, TokenLogprobBackward{.logits = x->as<float>(),
+                 .target = dtarget->as<int32_t>(), .lse = lse->as<float>(),
+                 .entropy = entropy->as<float>(), .g_logprob = g->as<float>(),
+                 .g_entropy = h->as<float>(), .rows = rows, .vocab = v, .temperature = 1.0f,
+                 .dlogits = d->as()});
            },
            [&] {
              std::vector<B> want(static_cast<size_t>(v));
-             TokenLogprobBackward(host, x->Read<float>(v).data(), target.data(), lse->Read<float>(1).data(),
-                                  entropy->Read<float>(1).data(), g->Read<float>(1).data(), h->Read<float>(1).data(), 1, v,
-                                  1.0f, want.data());
+             Call(host, TokenLogprobBackward{.logits = x->Read<float>(v).data(),
+                 .target = target.data(), .lse = lse->Read<float>(1).data(),
+                 .entropy = entropy->Read<float>(1).data(), .g_logprob = g->Read<float>(1).data(),
+                 .g_entropy = h->Read<float>(1).data(), .rows = 1, .vocab = v, .temperature = 1.0f,
+                 .dlogits = want.data()});
              return Distance(d->Read<B>(v), want);
            }, kBf16);
     const int64_t drawn = 256 / cut;
@@ -329,15 +351,19 @@ void Run() {
              {"temperature 1", {}}, {"top_p 0.9", {.top_p = 0.9f}}, {"top_k 50", {.top_k = 50}}, {"greedy", {.temperature = 0}}}) {
       Report("sampling fp32 [" + std::to_string(drawn) + ", 128256], " + name, 4 * drawn * v,
              [&, o = options] {
-               SampleTokens(half, x->as<float>(), drawn, v, o, prompt->as<uint64_t>(), sample->as<uint32_t>(),
-                            position->as<int32_t>(), token->as<int32_t>(), logprob->as<float>(), scratch->as());
+               Call(half, SampleTokens{.logits = x->as<float>(), .rows = drawn, .vocab = v,
+                   .options = o, .prompt = prompt->as<uint64_t>(), .sample = sample->as<uint32_t>(),
+                   .position = position->as<int32_t>(), .token = token->as<int32_t>(),
+                   .logprob = logprob->as<float>(), .scratch = scratch->as()});
              },
              [&, o = options] {
                std::vector<int32_t> want(8);
                std::vector<float> want_logprob(8);
                std::vector<char> work(static_cast<size_t>(SamplingScratch(8, v)));
-               SampleTokens(host, x->Read<float>(8 * v).data(), 8, v, o, std::vector<uint64_t>(8, 5).data(), samples.data(),
-                            std::vector<int32_t>(8, 9).data(), want.data(), want_logprob.data(), work.data());
+               Call(host, SampleTokens{.logits = x->Read<float>(8 * v).data(), .rows = 8,
+                   .vocab = v, .options = o, .prompt = std::vector<uint64_t>(8, 5).data(),
+                   .sample = samples.data(), .position = std::vector<int32_t>(8, 9).data(),
+                   .token = want.data(), .logprob = want_logprob.data(), .scratch = work.data()});
                if (token->Read<int32_t>(8) != want) return 1.0;
                return Distance(logprob->Read<float>(8), want_logprob);
              }, kFp32);
@@ -349,21 +375,26 @@ void Run() {
     auto grad = Random<float>(n), param = Empty<B>(n), pieces = Empty<double>(kNormScratch), out = Empty<double>(1);
     AdamwOptions o{.learning_rate = 1e-3f, .weight_decay = 0.1f, .step = 10};
     auto before = master->Read<float>(4096), m1 = m->Read<float>(4096), v1 = v->Read<float>(4096);
-    AdamwUpdate(host, before.data(), m1.data(), v1.data(), grad->Read<float>(4096).data(), nullptr, 4096, o, nullptr);
+    Call(host, AdamwUpdate{.master = before.data(), .m = m1.data(), .v = v1.data(),
+        .grad = grad->Read<float>(4096).data(), .n = 4096, .options = o, .param = nullptr});
     bool first = true;
     std::vector<float> after;
     Report("adamw fp32 + bf16 copy, 2^28 / " + std::to_string(cut) + " elements", 30 * n,
            [&] {
-             AdamwUpdate(half, master->as<float>(), m->as<float>(), v->as<float>(), grad->as<float>(), nullptr, n, o, param->as());
+             Call(half, AdamwUpdate{.master = master->as<float>(), .m = m->as<float>(),
+                 .v = v->as<float>(), .grad = grad->as<float>(), .n = n, .options = o,
+                 .param = param->as()});
              if (first) after = master->Read<float>(4096);
              first = false;
            }, [&] { return Distance(after, before); }, kFp32);
     Report("sum of squares fp32, same size", 4 * n,
-           [&] { SumOfSquares(half, grad->as<float>(), n, pieces->as<double>(), out->as<double>()); },
+           [&] { Call(half, SumOfSquares{.grad = grad->as<float>(), .n = n,
+               .scratch = pieces->as<double>(), .out = out->as<double>()}); },
            [&] {
              double want = 0;
              std::vector<double> work(static_cast<size_t>(kNormScratch));
-             SumOfSquares(host, grad->Read<float>(n).data(), n, work.data(), &want);
+             Call(host, SumOfSquares{.grad = grad->Read<float>(n).data(), .n = n,
+                 .scratch = work.data(), .out = &want});
              return std::abs(out->Read<double>(1)[0] - want) / want;
            }, 1e-12);
   }
@@ -379,5 +410,5 @@ int main(int argc, char** argv) {
     return 2;
   }
   plumb::kernels::on_cuda = device == "cuda";
-  plumb::kernels::Run();
+  plumb::kernels::Call();
 }

@@ -2,9 +2,8 @@
 
 #include "kernels/adamw.h"
 #include "kernels/cuda_common.h"
-#include "kernels/cuda_twins.h"
 
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 namespace {
 
 // One element; the same expressions as the CPU reference.
@@ -69,8 +68,7 @@ __global__ void SumPieces(const double* scratch, double* out) {
 
 }  // namespace
 
-void AdamwUpdate(const Launch& launch, float* master, float* m, float* v, const float* grad, const uint8_t* decay_mask,
-                 int64_t n, const AdamwOptions& options, void* param) {
+void AdamwUpdate::Cuda(const Launch& launch) const {
   if (n == 0) return;
   const auto step = static_cast<double>(options.step);
   const auto correct1 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(options.beta1), step)));
@@ -78,17 +76,17 @@ void AdamwUpdate(const Launch& launch, float* master, float* m, float* v, const 
   ForDType(launch.dtype, [&]<class T>(T) {
     const bool wide = n % 4 == 0 && Aligned16(master) && Aligned16(m) && Aligned16(v) && Aligned16(grad) && Aligned16(param);
     const auto kernel = wide ? Update<true, T> : Update<false, T>;
-    kernel<<<Blocks(n, wide ? 1024 : 256), 256, 0, Stream(launch)>>>(master, m, v, grad, decay_mask, n, options, correct1,
+    kernel<<<Blocks(n, wide ? 1024 : 256), 256, 0, StreamOf(launch)>>>(master, m, v, grad, decay_mask, n, options, correct1,
                                                                      correct2, static_cast<T*>(param));
   });
-  CheckLaunch("AdamwUpdate");
+  CheckLaunch(kName);
 }
 
-void SumOfSquares(const Launch& launch, const float* grad, int64_t n, double* scratch, double* out) {
-  SquarePieces<<<kNormScratch / 8, 256, 0, Stream(launch)>>>(grad, n, scratch);
+void SumOfSquares::Cuda(const Launch& launch) const {
+  SquarePieces<<<kNormScratch / 8, 256, 0, StreamOf(launch)>>>(grad, n, scratch);
   CheckLaunch("SumOfSquares (pieces)");
-  SumPieces<<<1, 1024, 0, Stream(launch)>>>(scratch, out);
-  CheckLaunch("SumOfSquares");
+  SumPieces<<<1, 1024, 0, StreamOf(launch)>>>(scratch, out);
+  CheckLaunch(kName);
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

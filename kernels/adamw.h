@@ -1,4 +1,5 @@
 // AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019) over flat buffers, one pass.
+// Thread safety, alignment, errors: kernels/launch.h.
 #pragma once
 
 #include "kernels/launch.h"
@@ -11,14 +12,34 @@ struct AdamwOptions {
   int64_t step = 1;      // 1-based, for bias correction
 };
 
-// master, m, v, grad: float[n]; param: T[n] receives the rounded master (may be nullptr when T is float and param is master).
-// decay: the weight decay applies where decay_mask[i / kDecayBlock] != 0; nullptr: everywhere.
 inline constexpr int64_t kDecayBlock = 64;
-void AdamwUpdate(const Launch& launch, float* master, float* m, float* v, const float* grad, const uint8_t* decay_mask,
-                 int64_t n, const AdamwOptions& options, void* param);
 
-// out[0] = sum of squares of grad[0..n) in a fixed order; NaN or infinity stay. scratch: double[kNormScratch].
+struct AdamwUpdate {
+  static constexpr const char* kName = "AdamwUpdate";
+  float* master = nullptr;      // [n]
+  float* m = nullptr;           // [n]
+  float* v = nullptr;           // [n]
+  const float* grad = nullptr;  // [n]
+  // The weight decay applies where decay_mask[i / kDecayBlock] != 0; nullptr: everywhere.
+  const uint8_t* decay_mask = nullptr;
+  int64_t n = 0;
+  AdamwOptions options;
+  void* param = nullptr;  // T[n] receives the rounded master; nullptr when T is float and the parameters are the master
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
+
 inline constexpr int64_t kNormScratch = 4096;
-void SumOfSquares(const Launch& launch, const float* grad, int64_t n, double* scratch, double* out);
+
+// out[0] = sum of squares of grad[0..n) in a fixed order; NaN or infinity stay.
+struct SumOfSquares {
+  static constexpr const char* kName = "SumOfSquares";
+  const float* grad = nullptr;  // [n]
+  int64_t n = 0;
+  double* scratch = nullptr;  // [kNormScratch]
+  double* out = nullptr;      // [1]
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
 }  // namespace plumb::kernels

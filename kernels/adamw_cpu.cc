@@ -3,7 +3,6 @@
 
 #include "kernels/adamw.h"
 #include "kernels/cpu_common.h"
-#include "kernels/cuda_twins.h"
 
 namespace plumb::kernels {
 namespace {
@@ -32,14 +31,11 @@ void Update(float* master, float* m, float* v, const float* grad, const uint8_t*
 
 }  // namespace
 
-void AdamwUpdate(const Launch& launch, float* master, float* m, float* v, const float* grad, const uint8_t* decay_mask,
-                 int64_t n, const AdamwOptions& options, void* param) {
-  PLUMB_DISPATCH_CUDA(launch, AdamwUpdate(launch, master, m, v, grad, decay_mask, n, options, param))
+void AdamwUpdate::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) { Update(master, m, v, grad, decay_mask, n, options, static_cast<T*>(param)); });
 }
 
-void SumOfSquares(const Launch& launch, const float* grad, int64_t n, double* scratch, double* out) {
-  PLUMB_DISPATCH_CUDA(launch, SumOfSquares(launch, grad, n, scratch, out))
+void SumOfSquares::Cpu(const Launch&) const {
   // A fixed cut into kNormScratch pieces: the same order of additions for any number of threads.
 #pragma omp parallel for schedule(static) if (n > kParallelElements)
   for (int64_t b = 0; b < kNormScratch; ++b) {

@@ -1,8 +1,7 @@
 #include "kernels/attention_paged.h"
 #include "kernels/cuda_common.h"
-#include "kernels/cuda_twins.h"
 
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 namespace {
 
 constexpr int kThreads = 256;
@@ -48,8 +47,8 @@ __device__ __forceinline__ float TeamSum(float v) {
 // depends on the position alone, so the bits depend neither on the batch nor on how a prompt was cut into chunks.
 template <class T, bool Wide, int Lanes, int Chunks, int G>
 __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
-    Attention(const T* q, int64_t q_stride, PagedRows rows, int32_t heads, int32_t layer, PagedKv kv, int32_t page_shift,
-              T* out) {
+    Attention(const T* q, int64_t q_stride, PagedRows rows, int32_t heads, int32_t layer, PagedKv kv, float scale,
+              int32_t window, int32_t page_shift, T* out) {
   using L = Layout<T, Lanes, Chunks>;
   constexpr int kElements = L::kElements;
   __shared__ float team_top[G][L::kTeams], team_sum[G][L::kTeams];
@@ -62,7 +61,7 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
   const int32_t length = rows.position[r] + 1;
   const int32_t* table = rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride;
   const T* base = static_cast<const T*>(kv.pages) + layer * kv.layer_stride() + kv_head * kv.head_stride();
-  const float scale = 1.0f / sqrtf(static_cast<float>(d));
+  const int32_t hidden = window > 0 ? max(0, length - window) : 0;  // positions before it are not seen
 
   float query[G][kElements], acc[G][kElements] = {}, top[G], sum[G] = {};
 #pragma unroll
@@ -76,12 +75,13 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
   }
 
   // All lanes of a warp take the same number of turns: the sums over a team use the whole warp's shuffle.
-  for (int32_t start = 0; start < length; start += L::kTeams * kDeep) {
+  constexpr int32_t kTurn = L::kTeams * kDeep;
+  for (int32_t start = hidden / kTurn * kTurn; start < length; start += kTurn) {
     Pack<T> key[kDeep][Chunks], value[kDeep][Chunks];
     float score[G][kDeep];
 #pragma unroll
     for (int t = 0; t < kDeep; ++t) {
-      const int32_t p = start + t * L::kTeams + team, at = p < length ? p : 0;
+      const int32_t p = start + t * L::kTeams + team, at = p >= hidden && p < length ? p : length - 1;  // a page that is held
       const int32_t page = page_shift >= 0 ? at >> page_shift : at / kv.page_tokens;
       const T* from = base + table[page] * kv.page_stride() + int64_t{at - page * kv.page_tokens} * d;
       LoadRow<Wide, Lanes, Chunks>(from, d, lane, key[t]);
@@ -99,7 +99,8 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
 #pragma unroll
       for (int g = 0; g < G; ++g) {
         const float sum_of_team = TeamSum<Lanes>(dot[g]);  // every lane takes part, also those without a position
-        score[g][t] = start + t * L::kTeams + team < length ? sum_of_team : -INFINITY;
+        const int32_t p = start + t * L::kTeams + team;
+        score[g][t] = p >= hidden && p < length ? sum_of_team : -INFINITY;
       }
     }
 #pragma unroll
@@ -168,19 +169,20 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
 }
 
 template <class T, bool Wide, int Lanes, int Chunks>
-void Start(const Launch& launch, const T* q, int64_t q_stride, const PagedRows& rows, int32_t heads, int32_t layer,
-           const PagedKv& kv, T* out) {
-  const int32_t group = heads / kv.kv_heads;
+void Start(const Launch& launch, const AttentionPaged& k) {
+  const PagedKv& kv = k.kv;
+  const int32_t group = k.heads / kv.kv_heads;
   int32_t page_shift = -1;  // of pages of 2^page_shift tokens
   for (int32_t s = 0; s < 31; ++s) {
     if (kv.page_tokens == int32_t{1} << s) page_shift = s;
   }
   const size_t shared = sizeof(float) * (kThreads / 32) * Chunks * Lanes * Pack<T>::kSize;
   const auto start = [&]<int G>(std::integral_constant<int, G>) {
-    const dim3 grid(static_cast<unsigned>(rows.rows), static_cast<unsigned>(kv.kv_heads),
+    const dim3 grid(static_cast<unsigned>(k.rows.rows), static_cast<unsigned>(kv.kv_heads),
                     static_cast<unsigned>((group + G - 1) / G));
-    Attention<T, Wide, Lanes, Chunks, G>
-        <<<grid, kThreads, shared, Stream(launch)>>>(q, q_stride, rows, heads, layer, kv, page_shift, out);
+    Attention<T, Wide, Lanes, Chunks, G><<<grid, kThreads, shared, StreamOf(launch)>>>(
+        static_cast<const T*>(k.q), k.q_stride, k.rows, k.heads, k.layer, kv, k.scale, k.window, page_shift,
+        static_cast<T*>(k.out));
   };
   if (group == 1) start(std::integral_constant<int, 1>{});
   else if (group == 2) start(std::integral_constant<int, 2>{});
@@ -188,16 +190,15 @@ void Start(const Launch& launch, const T* q, int64_t q_stride, const PagedRows& 
 }
 
 template <class T, bool Wide>
-void ForHeadDim(const Launch& launch, const T* q, int64_t q_stride, const PagedRows& rows, int32_t heads, int32_t layer,
-                const PagedKv& kv, T* out) {
-  const int32_t pieces = (kv.head_dim + Pack<T>::kSize - 1) / Pack<T>::kSize;
-  if (pieces <= 4) Start<T, Wide, 4, 1>(launch, q, q_stride, rows, heads, layer, kv, out);
-  else if (pieces <= 8) Start<T, Wide, 8, 1>(launch, q, q_stride, rows, heads, layer, kv, out);
-  else if (pieces <= 16) Start<T, Wide, 16, 1>(launch, q, q_stride, rows, heads, layer, kv, out);
-  else if (pieces <= 32) Start<T, Wide, 32, 1>(launch, q, q_stride, rows, heads, layer, kv, out);
-  else if (pieces <= 64) Start<T, Wide, 32, 2>(launch, q, q_stride, rows, heads, layer, kv, out);
-  else throw Error(ErrorCode::kUnsupported, "AttentionPaged on CUDA: head_dim " + std::to_string(kv.head_dim) + " is above " +
-                                                    std::to_string(64 * Pack<T>::kSize));
+void ForHeadDim(const Launch& launch, const AttentionPaged& k) {
+  const int32_t pieces = (k.kv.head_dim + Pack<T>::kSize - 1) / Pack<T>::kSize;
+  if (pieces <= 4) Start<T, Wide, 4, 1>(launch, k);
+  else if (pieces <= 8) Start<T, Wide, 8, 1>(launch, k);
+  else if (pieces <= 16) Start<T, Wide, 16, 1>(launch, k);
+  else if (pieces <= 32) Start<T, Wide, 32, 1>(launch, k);
+  else if (pieces <= 64) Start<T, Wide, 32, 2>(launch, k);
+  else throw Error(ErrorCode::kUnsupported, "AttentionPaged on CUDA: head_dim " + std::to_string(k.kv.head_dim) +
+                                                " is above " + std::to_string(64 * Pack<T>::kSize));
 }
 
 // blockIdx.x: a pair of pages, blockIdx.y: the layer.
@@ -210,29 +211,28 @@ __global__ void Copy(const int32_t* from, const int32_t* to, V* pages, int64_t p
 
 }  // namespace
 
-void AttentionPaged(const Launch& launch, const void* q, int64_t q_stride, const PagedRows& rows, int32_t heads,
-                    int32_t layer, const PagedKv& kv, void* out) {
+void AttentionPaged::Cuda(const Launch& launch) const {
   if (rows.rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     constexpr int kSize = Pack<T>::kSize;
     const bool wide = kv.head_dim % kSize == 0 && q_stride % kSize == 0 && Aligned16(q) && Aligned16(kv.pages);
-    const auto run = wide ? ForHeadDim<T, true> : ForHeadDim<T, false>;
-    run(launch, static_cast<const T*>(q), q_stride, rows, heads, layer, kv, static_cast<T*>(out));
+    if (wide) ForHeadDim<T, true>(launch, *this);
+    else ForHeadDim<T, false>(launch, *this);
   });
-  CheckLaunch("AttentionPaged");
+  CheckLaunch(kName);
 }
 
-void CopyPages(const Launch& launch, const int32_t* from, const int32_t* to, int32_t count, const PagedKv& kv) {
+void CopyPages::Cuda(const Launch& launch) const {
   if (count == 0) return;
   const dim3 grid(static_cast<unsigned>(count), static_cast<unsigned>(kv.layers));
   const auto element = static_cast<int64_t>(ElementSize(kv.dtype));
   const int64_t page = kv.page_stride() * element, layer = kv.layer_stride() * element;
   if (page % 16 == 0 && Aligned16(kv.pages)) {
-    Copy<<<grid, 256, 0, Stream(launch)>>>(from, to, static_cast<uint4*>(kv.pages), page / 16, layer / 16);
+    Copy<<<grid, 256, 0, StreamOf(launch)>>>(from, to, static_cast<uint4*>(kv.pages), page / 16, layer / 16);
   } else {
-    Copy<<<grid, 256, 0, Stream(launch)>>>(from, to, static_cast<uint16_t*>(kv.pages), page / 2, layer / 2);
+    Copy<<<grid, 256, 0, StreamOf(launch)>>>(from, to, static_cast<uint16_t*>(kv.pages), page / 2, layer / 2);
   }
-  CheckLaunch("CopyPages");
+  CheckLaunch(kName);
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

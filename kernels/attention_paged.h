@@ -2,6 +2,7 @@
 //
 // A row's result depends only on its own query and its sequence's pages: the same bits for any batch and for any split
 // of a prompt into prefill chunks. On the CPU also the same for any page size.
+// Thread safety, alignment, errors: kernels/launch.h.
 #pragma once
 
 #include "kernels/launch.h"
@@ -9,11 +10,31 @@
 
 namespace plumb::kernels {
 
-// q: the first Nq * D columns of T[rows, q_stride]; out: T[rows, Nq * D]. Row r attends to positions 0 .. position[r].
-void AttentionPaged(const Launch& launch, const void* q, int64_t q_stride, const PagedRows& rows, int32_t heads,
-                    int32_t layer, const PagedKv& kv, void* out);
+// Row r attends to positions 0 .. position[r], or with a window to the last `window` of them.
+struct AttentionPaged {
+  static constexpr const char* kName = "AttentionPaged";
+  const void* q = nullptr;  // the first Nq * D columns of T[rows, q_stride]
+  int64_t q_stride = 0;
+  PagedRows rows;
+  int32_t heads = 0;
+  int32_t layer = 0;
+  PagedKv kv;
+  float scale = 0;      // of the scores, usually head_dim^-1/2
+  int32_t window = 0;   // 0: all positions
+  void* out = nullptr;  // T[rows, Nq * D]
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
-// Copies page `from` to page `to` in every layer (a shared partial page before it is written). [count] each.
-void CopyPages(const Launch& launch, const int32_t* from, const int32_t* to, int32_t count, const PagedKv& kv);
+// Copies page `from` to page `to` in every layer (a shared partial page before it is written).
+struct CopyPages {
+  static constexpr const char* kName = "CopyPages";
+  const int32_t* from = nullptr;  // [count]
+  const int32_t* to = nullptr;    // [count]
+  int32_t count = 0;
+  PagedKv kv;
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
 }  // namespace plumb::kernels

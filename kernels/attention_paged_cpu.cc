@@ -5,7 +5,6 @@
 
 #include "kernels/attention_paged.h"
 #include "kernels/cpu_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/vector_math.h"
 
 namespace plumb::kernels {
@@ -60,11 +59,11 @@ PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t 
 }
 
 // One row and one KV head: the group's query heads read each key and value once. Sixteen positions at a time are scored
-// and folded into the running maximum, sum and output (online softmax), whatever the page size.
+// and folded into the running maximum, sum and output (online softmax), whatever the page size. Positions before `hidden`
+// are not seen.
 template <int Chunks, class T>
-void RowHead(const T* q, int32_t group, int32_t d, int32_t length, const int32_t* table, const T* layer, int32_t kv_head,
-             const PagedKv& kv, T* out, float* work) {
-  const float scale = 1.0f / std::sqrt(static_cast<float>(d));
+void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, int32_t length, const int32_t* table,
+             const T* layer, int32_t kv_head, const PagedKv& kv, T* out, float* work) {
   const int32_t width = Chunks > 0 ? Chunks * kLanes : PadToLanes(d);
   float* query = work;                     // [group, width]
   float* acc = query + group * width;      // [group, width]
@@ -78,7 +77,7 @@ void RowHead(const T* q, int32_t group, int32_t d, int32_t length, const int32_t
     top[g] = -INFINITY;
     sum[g] = 0;
   }
-  for (int32_t start = 0; start < length; start += kLanes) {
+  for (int32_t start = hidden / kLanes * kLanes; start < length; start += kLanes) {
     const int32_t n = std::min(kLanes, length - start);
     const T* k_at[kLanes];
     const T* v_at[kLanes];
@@ -91,11 +90,16 @@ void RowHead(const T* q, int32_t group, int32_t d, int32_t length, const int32_t
         ++page;
       }
     }
+    for (int32_t t = 0; t < hidden - start; ++t) {  // their pages may be another sequence's by now; their weight is 0
+      k_at[t] = k_at[hidden - start];
+      v_at[t] = v_at[hidden - start];
+    }
     const float *k_row[kLanes], *v_row[kLanes];
     Rows(k_at, n, d, width, keys, k_row);
     Rows(v_at, n, d, width, values, v_row);
     for (int32_t g = 0; g < group; ++g) {
-      const FloatLanes score = KeepFirst(Scores<Chunks>(query + g * width, k_row, width), n, -INFINITY);
+      FloatLanes score = KeepFirst(Scores<Chunks>(query + g * width, k_row, width), n, -INFINITY);
+      if (start < hidden) score = DropFirst(score, hidden - start, -INFINITY);
       const float highest = std::max(top[g], Max(score));
       const FloatLanes weights = Exp(score - highest);
       float weight[kLanes];
@@ -118,10 +122,13 @@ void RowHead(const T* q, int32_t group, int32_t d, int32_t length, const int32_t
 }
 
 template <class T>
-void Attention(const T* q, int64_t q_stride, const PagedRows& rows, int32_t heads, int32_t layer, const PagedKv& kv,
-               T* out) {
-  const int32_t d = kv.head_dim, group = heads / kv.kv_heads;
-  const T* base = static_cast<const T*>(kv.pages) + layer * kv.layer_stride();
+void Attention(const AttentionPaged& k) {
+  const PagedKv& kv = k.kv;
+  const PagedRows& rows = k.rows;
+  const int32_t d = kv.head_dim, heads = k.heads, group = heads / kv.kv_heads, window = k.window;
+  const float scale = k.scale;
+  const auto* q = static_cast<const T*>(k.q);
+  const T* base = static_cast<const T*>(kv.pages) + k.layer * kv.layer_stride();
   const int64_t tasks = int64_t{rows.rows} * kv.kv_heads;
   const int64_t work_size = int64_t{2} * (group + kLanes) * PadToLanes(d) + 2 * group;
 #pragma omp parallel if (tasks * group * d > 2048)
@@ -132,10 +139,11 @@ void Attention(const T* q, int64_t q_stride, const PagedRows& rows, int32_t head
 #pragma omp for schedule(dynamic, 8)
     for (int64_t task = 0; task < tasks; ++task) {
       const auto r = static_cast<int32_t>(task / kv.kv_heads), h = static_cast<int32_t>(task % kv.kv_heads);
+      const int32_t length = rows.position[r] + 1, hidden = window > 0 ? std::max(0, length - window) : 0;
       const auto call = [&]<int Chunks>(std::integral_constant<int, Chunks>) {
-        RowHead<Chunks>(q + r * q_stride + int64_t{h} * group * d, group, d, rows.position[r] + 1,
+        RowHead<Chunks>(q + r * k.q_stride + int64_t{h} * group * d, group, d, scale, hidden, length,
                         rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h, kv,
-                        out + (int64_t{r} * heads + int64_t{h} * group) * d, memory);
+                        static_cast<T*>(k.out) + (int64_t{r} * heads + int64_t{h} * group) * d, memory);
       };
       if (d == 32) call(std::integral_constant<int, 2>{});
       else if (d == 64) call(std::integral_constant<int, 4>{});
@@ -147,16 +155,11 @@ void Attention(const T* q, int64_t q_stride, const PagedRows& rows, int32_t head
 
 }  // namespace
 
-void AttentionPaged(const Launch& launch, const void* q, int64_t q_stride, const PagedRows& rows, int32_t heads,
-                    int32_t layer, const PagedKv& kv, void* out) {
-  PLUMB_DISPATCH_CUDA(launch, AttentionPaged(launch, q, q_stride, rows, heads, layer, kv, out))
-  ForDType(launch.dtype, [&]<class T>(T) {
-    Attention(static_cast<const T*>(q), q_stride, rows, heads, layer, kv, static_cast<T*>(out));
-  });
+void AttentionPaged::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) { Attention<T>(*this); });
 }
 
-void CopyPages(const Launch& launch, const int32_t* from, const int32_t* to, int32_t count, const PagedKv& kv) {
-  PLUMB_DISPATCH_CUDA(launch, CopyPages(launch, from, to, count, kv))
+void CopyPages::Cpu(const Launch&) const {
   const size_t element = ElementSize(kv.dtype);
   auto* base = static_cast<std::byte*>(kv.pages);
   for (int32_t layer = 0; layer < kv.layers; ++layer) {

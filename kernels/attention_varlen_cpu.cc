@@ -3,7 +3,6 @@
 
 #include "kernels/attention_varlen.h"
 #include "kernels/cpu_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/vector_math.h"
 
 namespace plumb::kernels {
@@ -133,6 +132,20 @@ PLUMB_INLINE Place PlaceOf(const VarlenShape& shape, int32_t b) {
   return place;
 }
 
+// Keys before this one are not seen by query i (places in the sequence, the tokens it goes on from included).
+PLUMB_INLINE int32_t HiddenBefore(const VarlenShape& shape, int32_t i) {
+  return shape.window > 0 ? std::max(0, i + 1 - shape.window) : 0;
+}
+
+// The first key of whole vectors that query i or a later one sees: where a block's work begins.
+PLUMB_INLINE int32_t FirstSeen(const VarlenShape& shape, int32_t i) { return HiddenBefore(shape, i) / kLanes * kLanes; }
+
+// Lanes before `begin` and from `end` on become `value`.
+PLUMB_INLINE FloatLanes KeepBetween(FloatLanes x, int32_t begin, int32_t end, float value) {
+  x = KeepFirst(x, end, value);
+  return begin > 0 ? DropFirst(x, begin, value) : x;
+}
+
 // A thread's work areas for sequences up to n tokens. `keys` rows are padded to `stride`, `width` is d padded.
 struct Work {
   AlignedFloats memory;
@@ -163,7 +176,7 @@ template <class T>
 void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
   const int32_t d = shape.head_dim, width = PadToLanes(d), group = shape.heads / shape.kv_heads;
   const int64_t row = int64_t{shape.heads + 2 * shape.kv_heads} * d;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(d));
+  const float scale = shape.scale;
   const int64_t tasks = int64_t{shape.sequences} * shape.kv_heads;
 #pragma omp parallel if (shape.tokens * row > kParallelElements)
   {
@@ -184,18 +197,19 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
       for (int32_t task_head = 0; task_head < group; ++task_head) {
         const int32_t head = h * group + task_head;
         for (int32_t i0 = 0; i0 < own; i0 += kQueries) {
-          const int32_t queries = std::min(kQueries, own - i0), keys = base + i0 + queries, padded = PadToLanes(keys);
+          const int32_t queries = std::min(kQueries, own - i0), from = FirstSeen(shape, base + i0);
+          const int32_t keys = base + i0 + queries - from, padded = PadToLanes(keys);  // counted from key `from` on
           for (int32_t q = 0; q < kQueries; ++q) {  // rows past the end repeat the last and are not stored
             WidenRow(qkv + (begin + i0 + std::min(q, queries - 1)) * row + int64_t{head} * d, d, scale, w.query + q * width);
           }
-          Products(w.query, width, w.k_t, keys, d, stride, w.s);
+          Products(w.query, width, w.k_t + from, keys, d, stride, w.s);
           float inverse[kQueries];
           for (int32_t q = 0; q < queries; ++q) {
             float* s = w.s + int64_t{q} * stride;
-            const int32_t visible = base + i0 + q + 1;
+            const int32_t visible = base + i0 + q + 1 - from, hidden = HiddenBefore(shape, base + i0 + q) - from;
             FloatLanes most = Broadcast(-INFINITY);
             for (int32_t j = 0; j < padded; j += kLanes) {
-              const FloatLanes x = KeepFirst(Load(s + j), visible - j, -INFINITY);
+              const FloatLanes x = KeepBetween(Load(s + j), hidden - j, visible - j, -INFINITY);
               Store(s + j, x);
               most = x > most ? x : most;
             }
@@ -211,7 +225,7 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
             inverse[q] = 1.0f / total;
           }
           for (int32_t q = queries; q < kQueries; ++q) std::fill_n(w.s + int64_t{q} * stride, padded, 0.0f);
-          Mix(w.s, stride, w.k, keys, width, w.out);
+          Mix(w.s, stride, w.k + int64_t{from} * width, keys, width, w.out);
           for (int32_t q = 0; q < queries; ++q) {
             NarrowRow(w.out + q * width, d, inverse[q], out + (int64_t{begin + i0 + q} * shape.heads + head) * d);
           }
@@ -249,7 +263,7 @@ template <class T>
 void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* out, const float* lse, T* dqkv, float* scratch) {
   const int32_t d = shape.head_dim, width = PadToLanes(d), group = shape.heads / shape.kv_heads;
   const int64_t row = int64_t{shape.heads + 2 * shape.kv_heads} * d;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(d));
+  const float scale = shape.scale;
   const int64_t tasks = int64_t{shape.sequences} * shape.kv_heads;
 #pragma omp parallel if (shape.tokens * row > kParallelElements)
   {
@@ -276,7 +290,8 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
       for (int32_t task_head = 0; task_head < group; ++task_head) {
         const int32_t head = h * group + task_head;
         for (int32_t i0 = 0; i0 < own; i0 += kQueries) {
-          const int32_t queries = std::min(kQueries, own - i0), keys = base + i0 + queries, padded = PadToLanes(keys);
+          const int32_t queries = std::min(kQueries, own - i0), from = FirstSeen(shape, base + i0);
+          const int32_t keys = base + i0 + queries - from, padded = PadToLanes(keys);
           float delta[kQueries] = {};
           for (int32_t q = 0; q < kQueries; ++q) {
             const int64_t at = begin + i0 + std::min(q, queries - 1);
@@ -287,22 +302,23 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
             for (int32_t i = 0; i < width; i += kLanes) dot += Load(w.dout + q * width + i) * Load(w.out + q * width + i);
             delta[q] = Sum(dot);
           }
-          Products(w.query, width, w.k_t, keys, d, stride, w.s);
-          Products(w.dout, width, w.v_t, keys, d, stride, w.dp);
+          Products(w.query, width, w.k_t + from, keys, d, stride, w.s);
+          Products(w.dout, width, w.v_t + from, keys, d, stride, w.dp);
           for (int32_t q = 0; q < kQueries; ++q) {
             float* s = w.s + int64_t{q} * stride;
             float* dp = w.dp + int64_t{q} * stride;
-            const int32_t visible = q < queries ? base + i0 + q + 1 : 0;  // repeated rows count nothing
+            const int32_t visible = q < queries ? base + i0 + q + 1 - from : 0;  // repeated rows count nothing
+            const int32_t hidden = HiddenBefore(shape, base + i0 + q) - from;
             const float l = q < queries ? lse[int64_t{head} * shape.tokens + begin + i0 + q] : 0.0f;
             for (int32_t j = 0; j < padded; j += kLanes) {
               const FloatLanes p = Exp(Load(s + j) - l), ds = p * (Load(dp + j) - delta[q]);
-              Store(s + j, KeepFirst(p, visible - j, 0.0f));
-              Store(dp + j, KeepFirst(ds, visible - j, 0.0f));
+              Store(s + j, KeepBetween(p, hidden - j, visible - j, 0.0f));
+              Store(dp + j, KeepBetween(ds, hidden - j, visible - j, 0.0f));
             }
           }
-          Mix(w.dp, stride, w.k, keys, width, w.out);
-          Spread(w.dp, stride, w.query, keys, width, w.dk);  // the query is already times scale
-          Spread(w.s, stride, w.dout, keys, width, w.dv);
+          Mix(w.dp, stride, w.k + int64_t{from} * width, keys, width, w.out);
+          Spread(w.dp, stride, w.query, keys, width, w.dk + int64_t{from} * width);  // the query is already times scale
+          Spread(w.s, stride, w.dout, keys, width, w.dv + int64_t{from} * width);
           for (int32_t q = 0; q < queries; ++q) {
             NarrowRow(w.out + q * width, d, scale, dqkv + (begin + i0 + q) * row + int64_t{head} * d);
           }
@@ -348,14 +364,11 @@ int64_t AttentionVarlenScratch(const VarlenShape& shape) {  // the CPU's other w
   return 2 * PartsBefore(shape, shape.sequences) * shape.kv_heads * PadToLanes(shape.head_dim);
 }
 
-void AttentionVarlenForward(const Launch& launch, const VarlenShape& shape, const void* qkv, void* out, float* lse) {
-  if (launch.device == Device::kCuda) NoCuda("AttentionVarlenForward (on CUDA: policy_model/ops)");
+void AttentionVarlen::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) { Forward(shape, static_cast<const T*>(qkv), static_cast<T*>(out), lse); });
 }
 
-void AttentionVarlenBackward(const Launch& launch, const VarlenShape& shape, const void* dout, const void* qkv,
-                             const void* out, const float* lse, void* dqkv, float* scratch) {
-  if (launch.device == Device::kCuda) NoCuda("AttentionVarlenBackward (on CUDA: policy_model/ops)");
+void AttentionVarlenBackward::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
     Backward(shape, static_cast<const T*>(dout), static_cast<const T*>(qkv), static_cast<const T*>(out), lse,
              static_cast<T*>(dqkv), scratch);

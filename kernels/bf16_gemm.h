@@ -25,7 +25,17 @@ enum class Layout {
 // y[m, n] = sum_p op(a)[i, p] op(b)[j, p], added to y when `accumulate` (the sum is finished first). y: BFloat16 or float
 // as `y_dtype` says. x w^T is (kTermsInner, kTermsInner), dy w (kTermsInner, kTermsOuter), dy^T x (kTermsOuter, kTermsOuter).
 // CPU only: on CUDA products go through cuBLAS (kUnsupported).
-void Bf16Gemm(const Launch& launch, const BFloat16* a, Layout a_layout, const BFloat16* b, Layout b_layout, int64_t m,
-              int64_t n, int64_t k, bool accumulate, DType y_dtype, void* y);
+struct Bf16Gemm {
+  static constexpr const char* kName = "Bf16Gemm (on CUDA: cuBLAS, through policy_model/ops)";
+  const BFloat16* a = nullptr;
+  Layout a_layout = Layout::kTermsInner;
+  const BFloat16* b = nullptr;
+  Layout b_layout = Layout::kTermsInner;
+  int64_t m = 0, n = 0, k = 0;
+  bool accumulate = false;
+  DType y_dtype = DType::kBFloat16;
+  void* y = nullptr;  // [m, n]
+  void Cpu(const Launch& launch) const;
+};
 
 }  // namespace plumb::kernels

@@ -272,9 +272,7 @@ bool PreferBf16Gemm() {
 #endif
 }
 
-void Bf16Gemm(const Launch& launch, const BFloat16* a, Layout a_layout, const BFloat16* b, Layout b_layout, int64_t m,
-              int64_t n, int64_t k, bool accumulate, DType y_dtype, void* y) {
-  if (launch.device == Device::kCuda) NoCuda("Bf16Gemm (on CUDA: cuBLAS, through policy_model/ops)");
+void Bf16Gemm::Cpu(const Launch&) const {
   const Operands o{a, b, a_layout, b_layout, m, n, k};
   ForDType(y_dtype, [&]<class Y>(Y) {
     if (m <= kFewRows || (b_layout == Layout::kTermsInner && m <= 512 && m * k <= kFewFloats)) FewRows(o, accumulate, static_cast<Y*>(y));

@@ -15,7 +15,15 @@ inline constexpr int64_t kBf16MatvecRows = 8;
 // y[m, n] = x[m, k] w[n, k]^T, added to y when `accumulate` (the sum over k is finished and rounded to fp32 first).
 // x, w: BFloat16; y: BFloat16 or float as `y_dtype` says. Any m >= 1, best up to kBf16MatvecRows. CPU only: on CUDA small
 // products go through cuBLAS (kUnsupported).
-void Bf16Matvec(const Launch& launch, const BFloat16* x, const BFloat16* w, int64_t m, int64_t n, int64_t k,
-                bool accumulate, DType y_dtype, void* y);
+struct Bf16Matvec {
+  static constexpr const char* kName = "Bf16Matvec (on CUDA: cuBLAS, through policy_model/ops)";
+  const BFloat16* x = nullptr;  // [m, k]
+  const BFloat16* w = nullptr;  // [n, k]
+  int64_t m = 0, n = 0, k = 0;
+  bool accumulate = false;
+  DType y_dtype = DType::kBFloat16;
+  void* y = nullptr;  // [m, n]
+  void Cpu(const Launch& launch) const;
+};
 
 }  // namespace plumb::kernels

@@ -110,9 +110,7 @@ void Product(const BFloat16* x, const BFloat16* w, int64_t m, int64_t n, int64_t
 
 }  // namespace
 
-void Bf16Matvec(const Launch& launch, const BFloat16* x, const BFloat16* w, int64_t m, int64_t n, int64_t k,
-                bool accumulate, DType y_dtype, void* y) {
-  if (launch.device == Device::kCuda) NoCuda("Bf16Matvec (on CUDA: cuBLAS, through policy_model/ops)");
+void Bf16Matvec::Cpu(const Launch&) const {
   ForDType(y_dtype, [&]<class Y>(Y) { Product(x, w, m, n, k, accumulate, static_cast<Y*>(y)); });
 }
 

@@ -8,7 +8,6 @@
 #include <cstdint>
 
 #include "common/dtype.h"
-#include "common/error.h"
 #include "kernels/launch.h"
 
 namespace plumb::kernels {
@@ -47,21 +46,4 @@ inline float FastExp(float x) {
   return x < -87.3f ? 0.0f : (x > 88.37f ? INFINITY : scaled);
 }
 
-[[noreturn]] inline void NoCuda(const char* kernel) {
-  throw Error(ErrorCode::kUnsupported,
-              std::string(kernel) + ": this build has no CUDA kernel for it; use the cuda preset, or run.device = \"cpu\"");
-}
-
 }  // namespace plumb::kernels
-
-// Hands a call to its CUDA twin in namespace kernels::cuda when the launch says so.
-#ifdef PLUMB_CUDA
-#define PLUMB_DISPATCH_CUDA(launch, call) \
-  if ((launch).device == Device::kCuda) { \
-    cuda::call;                           \
-    return;                               \
-  }
-#else
-#define PLUMB_DISPATCH_CUDA(launch, call) \
-  if ((launch).device == Device::kCuda) NoCuda(__func__);
-#endif

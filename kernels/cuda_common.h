@@ -14,9 +14,9 @@
 #include "kernels/cpu_common.h"
 #include "kernels/launch.h"
 
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 
-inline cudaStream_t Stream(const Launch& launch) { return static_cast<cudaStream_t>(launch.stream); }
+inline cudaStream_t StreamOf(const Launch& launch) { return static_cast<cudaStream_t>(launch.stream); }
 
 // After every launch. Failures inside a running kernel show at a later call, as always with CUDA.
 inline void CheckLaunch(const char* kernel) {
@@ -94,4 +94,4 @@ __device__ inline float BlockMax(float v) {
   return WarpMax(lane < static_cast<int>(blockDim.x / 32) ? part[lane] : -INFINITY);
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

@@ -1,8 +1,7 @@
 #include "kernels/cuda_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/decode_state.h"
 
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 namespace {
 
 __global__ void Addresses(DecodeState state, const int32_t* slots, int32_t rows, uint64_t* prompt_out,
@@ -41,18 +40,16 @@ __global__ void Advance(DecodeState state, const int32_t* slots, int32_t rows, c
 
 }  // namespace
 
-void GatherAddresses(const Launch& launch, const DecodeState& state, const int32_t* slots, int32_t rows,
-                     uint64_t* prompt_out, uint32_t* sample_out, int32_t* position_out) {
+void GatherAddresses::Cuda(const Launch& launch) const {
   if (rows == 0) return;
-  Addresses<<<Blocks(rows, 128), 128, 0, Stream(launch)>>>(state, slots, rows, prompt_out, sample_out, position_out);
-  CheckLaunch("GatherAddresses");
+  Addresses<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, prompt_out, sample_out, position_out);
+  CheckLaunch(kName);
 }
 
-void AdvanceSlots(const Launch& launch, const DecodeState& state, const int32_t* slots, int32_t rows,
-                  const int32_t* token, const float* logprob, const int32_t* eos, int32_t num_eos) {
+void AdvanceSlots::Cuda(const Launch& launch) const {
   if (rows == 0) return;
-  Advance<<<Blocks(rows, 128), 128, 0, Stream(launch)>>>(state, slots, rows, token, logprob, eos, num_eos);
-  CheckLaunch("AdvanceSlots");
+  Advance<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, token, logprob, eos, num_eos);
+  CheckLaunch(kName);
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

@@ -2,7 +2,7 @@
 // drives plain loops on the CPU and captured graphs on a GPU.
 //
 // Slot s is one sequence. The host fills a slot (StartSlot), the device advances it (AdvanceSlots), the host reads
-// `finished` and the outputs some steps later.
+// `finished` and the outputs some steps later. Thread safety, alignment, errors: kernels/launch.h.
 #pragma once
 
 #include <cstdint>
@@ -31,15 +31,33 @@ struct DecodeState {
   int64_t* versions = nullptr;     // [S, N]
 };
 
-// Gathers the inputs of the sampler for `rows` running slots: prompt_out, sample_out and the position of the token to be
-// drawn (position + 1). slots: int32[rows].
-void GatherAddresses(const Launch& launch, const DecodeState& state, const int32_t* slots, int32_t rows,
-                     uint64_t* prompt_out, uint32_t* sample_out, int32_t* position_out);
+// Gathers the inputs of the sampler for `rows` running slots; position_out is that of the token to be drawn (position + 1).
+struct GatherAddresses {
+  static constexpr const char* kName = "GatherAddresses";
+  DecodeState state;
+  const int32_t* slots = nullptr;  // [rows]
+  int32_t rows = 0;
+  uint64_t* prompt_out = nullptr;   // [rows]
+  uint32_t* sample_out = nullptr;   // [rows]
+  int32_t* position_out = nullptr;  // [rows]
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
 // Appends token[r] / logprob[r] to slot slots[r], moves its position on and decides: token < 0 -> kFailed; one of
 // eos[0..num_eos) -> kStopped (the end token is part of the output); limit reached -> kLength. Slots that are not
 // running are left alone.
-void AdvanceSlots(const Launch& launch, const DecodeState& state, const int32_t* slots, int32_t rows,
-                  const int32_t* token, const float* logprob, const int32_t* eos, int32_t num_eos);
+struct AdvanceSlots {
+  static constexpr const char* kName = "AdvanceSlots";
+  DecodeState state;
+  const int32_t* slots = nullptr;  // [rows]
+  int32_t rows = 0;
+  const int32_t* token = nullptr;  // [rows]
+  const float* logprob = nullptr;  // [rows]
+  const int32_t* eos = nullptr;    // [num_eos]
+  int32_t num_eos = 0;
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
 }  // namespace plumb::kernels

@@ -1,12 +1,8 @@
-#include "kernels/cpu_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/decode_state.h"
 
 namespace plumb::kernels {
 
-void GatherAddresses(const Launch& launch, const DecodeState& state, const int32_t* slots, int32_t rows,
-                     uint64_t* prompt_out, uint32_t* sample_out, int32_t* position_out) {
-  PLUMB_DISPATCH_CUDA(launch, GatherAddresses(launch, state, slots, rows, prompt_out, sample_out, position_out))
+void GatherAddresses::Cpu(const Launch&) const {
   for (int32_t r = 0; r < rows; ++r) {
     const int32_t s = slots[r];
     prompt_out[r] = state.prompt[s];
@@ -15,9 +11,7 @@ void GatherAddresses(const Launch& launch, const DecodeState& state, const int32
   }
 }
 
-void AdvanceSlots(const Launch& launch, const DecodeState& state, const int32_t* slots, int32_t rows,
-                  const int32_t* token, const float* logprob, const int32_t* eos, int32_t num_eos) {
-  PLUMB_DISPATCH_CUDA(launch, AdvanceSlots(launch, state, slots, rows, token, logprob, eos, num_eos))
+void AdvanceSlots::Cpu(const Launch&) const {
   for (int32_t r = 0; r < rows; ++r) {
     const int32_t s = slots[r];
     if (state.status[s] != static_cast<uint8_t>(SlotStatus::kRunning)) continue;

@@ -1,8 +1,7 @@
 #include "kernels/cuda_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/embedding.h"
 
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 namespace {
 
 // One block a row: from[index[row]] -> to[row], or from[row] -> to[index[row]]. V: the unit copied.
@@ -20,20 +19,34 @@ void Copy(const Launch& launch, const void* from, const int32_t* index, int64_t 
   const int64_t bytes = width * static_cast<int64_t>(ElementSize(launch.dtype));
   const auto blocks = static_cast<unsigned>(rows);
   if (bytes % 16 == 0 && Aligned16(from) && Aligned16(to)) {
-    CopyRows<Gather><<<blocks, 128, 0, Stream(launch)>>>(static_cast<const uint4*>(from), index, bytes / 16,
+    CopyRows<Gather><<<blocks, 128, 0, StreamOf(launch)>>>(static_cast<const uint4*>(from), index, bytes / 16,
                                                          static_cast<uint4*>(to));
   } else {
-    CopyRows<Gather><<<blocks, 128, 0, Stream(launch)>>>(static_cast<const uint16_t*>(from), index, bytes / 2,
+    CopyRows<Gather><<<blocks, 128, 0, StreamOf(launch)>>>(static_cast<const uint16_t*>(from), index, bytes / 2,
                                                          static_cast<uint16_t*>(to));
+  }
+}
+
+template <class T>
+__global__ void ScaledGather(const T* table, const int32_t* index, int64_t width, float scale, T* out) {
+  const T* from = table + index[blockIdx.x] * width;
+  T* to = out + blockIdx.x * width;
+  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) to[i] = FromFloat<T>(ToFloat(from[i]) * scale);
+}
+
+template <class T>
+__global__ void Add(const T* x, int64_t n, float scale, T* y) {
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += int64_t{gridDim.x} * blockDim.x) {
+    y[i] = FromFloat<T>(ToFloat(y[i]) + ToFloat(x[i]) * scale);
   }
 }
 
 // Rows that share an index add in any order.
 template <class T>
-__global__ void ScatterAdd(const T* d, const int32_t* index, int64_t width, float* grad) {
+__global__ void ScatterAdd(const T* d, const int32_t* index, int64_t width, float scale, float* grad) {
   const T* from = d + blockIdx.x * width;
   float* to = grad + index[blockIdx.x] * width;
-  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) atomicAdd(to + i, ToFloat(from[i]));
+  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) atomicAdd(to + i, ToFloat(from[i]) * scale);
 }
 
 // One block a row of out.
@@ -72,49 +85,64 @@ __global__ void BiasGrad(const T* dx, int64_t rows, int64_t width, float* dbias)
 
 }  // namespace
 
-void GatherRows(const Launch& launch, const void* table, const int32_t* index, int64_t rows, int64_t width, void* out) {
-  Copy<true>(launch, table, index, rows, width, out);
-  CheckLaunch("GatherRows");
+void GatherRows::Cuda(const Launch& launch) const {
+  if (rows == 0) return;
+  if (scale == 1) {
+    Copy<true>(launch, table, index, rows, width, out);
+  } else {
+    ForDType(launch.dtype, [&]<class T>(T) {
+      ScaledGather<<<static_cast<unsigned>(rows), 256, 0, StreamOf(launch)>>>(static_cast<const T*>(table), index, width,
+                                                                              scale, static_cast<T*>(out));
+    });
+  }
+  CheckLaunch(kName);
 }
 
-void ScatterRows(const Launch& launch, const void* d, const int32_t* index, int64_t rows, int64_t width, void* out) {
+void ScatterRows::Cuda(const Launch& launch) const {
   Copy<false>(launch, d, index, rows, width, out);
-  CheckLaunch("ScatterRows");
+  CheckLaunch(kName);
 }
 
-void ScatterAddRows(const Launch& launch, const void* d, const int32_t* index, int64_t rows, int64_t width, float* grad) {
+void ScatterAddRows::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    ScatterAdd<<<static_cast<unsigned>(rows), 256, 0, Stream(launch)>>>(static_cast<const T*>(d), index, width, grad);
+    ScatterAdd<<<static_cast<unsigned>(rows), 256, 0, StreamOf(launch)>>>(static_cast<const T*>(d), index, width, scale, grad);
   });
-  CheckLaunch("ScatterAddRows");
+  CheckLaunch(kName);
 }
 
-void SumRows(const Launch& launch, const void* d, const int32_t* index, const int32_t* begins, int64_t rows, int64_t width,
-             int64_t out_stride, void* out) {
+void SumRows::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    Sums<<<static_cast<unsigned>(rows), 128, 0, Stream(launch)>>>(static_cast<const T*>(d), index, begins, width, out_stride,
-                                                                  static_cast<T*>(out));
+    Sums<<<static_cast<unsigned>(rows), 128, 0, StreamOf(launch)>>>(static_cast<const T*>(d), index, begins, width,
+                                                                    out_stride, static_cast<T*>(out));
   });
-  CheckLaunch("SumRows");
+  CheckLaunch(kName);
 }
 
-void AddBias(const Launch& launch, void* x, const void* bias, int64_t rows, int64_t width) {
+void AddScaled::Cuda(const Launch& launch) const {
+  if (n == 0) return;
+  ForDType(launch.dtype, [&]<class T>(T) {
+    Add<<<Blocks(n, 1024), 256, 0, StreamOf(launch)>>>(static_cast<const T*>(x), n, scale, static_cast<T*>(y));
+  });
+  CheckLaunch(kName);
+}
+
+void AddBias::Cuda(const Launch& launch) const {
   if (rows * width == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    Bias<<<Blocks(rows * width, 1024), 256, 0, Stream(launch)>>>(static_cast<T*>(x), static_cast<const T*>(bias), rows,
-                                                                 width);
+    Bias<<<Blocks(rows * width, 1024), 256, 0, StreamOf(launch)>>>(static_cast<T*>(x), static_cast<const T*>(bias), rows,
+                                                                   width);
   });
-  CheckLaunch("AddBias");
+  CheckLaunch(kName);
 }
 
-void BiasBackward(const Launch& launch, const void* dx, int64_t rows, int64_t width, float* dbias) {
+void BiasBackward::Cuda(const Launch& launch) const {
   if (rows * width == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    BiasGrad<<<Blocks(width, 32), dim3(32, 32), 0, Stream(launch)>>>(static_cast<const T*>(dx), rows, width, dbias);
+    BiasGrad<<<Blocks(width, 32), dim3(32, 32), 0, StreamOf(launch)>>>(static_cast<const T*>(dx), rows, width, dbias);
   });
-  CheckLaunch("BiasBackward");
+  CheckLaunch(kName);
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

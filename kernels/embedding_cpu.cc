@@ -2,23 +2,29 @@
 #include <cstring>
 
 #include "kernels/cpu_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/embedding.h"
 
 namespace plumb::kernels {
 namespace {
 
 template <class T>
-void Gather(const T* table, const int32_t* index, int64_t rows, int64_t width, T* out) {
+void Gather(const T* table, const int32_t* index, int64_t rows, int64_t width, float scale, T* out) {
 #pragma omp parallel for schedule(static) if (rows * width > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {
-    std::memcpy(out + r * width, table + index[r] * width, sizeof(T) * static_cast<size_t>(width));
+    const T* from = table + index[r] * width;
+    T* to = out + r * width;
+    if (scale == 1) {
+      std::memcpy(to, from, sizeof(T) * static_cast<size_t>(width));
+      continue;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < width; ++i) to[i] = FromFloat<T>(ToFloat(from[i]) * scale);
   }
 }
 
 // Threads own column ranges, so that each element is summed in ascending row order by one thread.
 template <class T>
-void ScatterAdd(const T* d, const int32_t* index, int64_t rows, int64_t width, float* grad) {
+void ScatterAdd(const T* d, const int32_t* index, int64_t rows, int64_t width, float scale, float* grad) {
   const int64_t strips = std::max<int64_t>(1, width / 64);
 #pragma omp parallel for schedule(static) if (rows * width > kParallelElements)
   for (int64_t s = 0; s < strips; ++s) {
@@ -27,7 +33,7 @@ void ScatterAdd(const T* d, const int32_t* index, int64_t rows, int64_t width, f
       const T* from = d + r * width;
       float* to = grad + index[r] * width;
 #pragma omp simd
-      for (int64_t i = begin; i < end; ++i) to[i] += ToFloat(from[i]);
+      for (int64_t i = begin; i < end; ++i) to[i] += ToFloat(from[i]) * scale;
     }
   }
 }
@@ -50,6 +56,12 @@ void Sums(const T* d, const int32_t* index, const int32_t* begins, int64_t rows,
       out[r * out_stride + i] = FromFloat<T>(sum);
     }
   }
+}
+
+template <class T>
+void Add(const T* x, int64_t n, float scale, T* y) {
+#pragma omp parallel for simd schedule(static) if (n > kParallelElements)
+  for (int64_t i = 0; i < n; ++i) y[i] = FromFloat<T>(ToFloat(y[i]) + ToFloat(x[i]) * scale);
 }
 
 template <class T>
@@ -76,36 +88,37 @@ void BiasGrad(const T* dx, int64_t rows, int64_t width, float* dbias) {
 
 }  // namespace
 
-void GatherRows(const Launch& launch, const void* table, const int32_t* index, int64_t rows, int64_t width, void* out) {
-  PLUMB_DISPATCH_CUDA(launch, GatherRows(launch, table, index, rows, width, out))
-  ForDType(launch.dtype, [&]<class T>(T) { Gather(static_cast<const T*>(table), index, rows, width, static_cast<T*>(out)); });
+void GatherRows::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) {
+    Gather(static_cast<const T*>(table), index, rows, width, scale, static_cast<T*>(out));
+  });
 }
 
-void ScatterAddRows(const Launch& launch, const void* d, const int32_t* index, int64_t rows, int64_t width, float* grad) {
-  PLUMB_DISPATCH_CUDA(launch, ScatterAddRows(launch, d, index, rows, width, grad))
-  ForDType(launch.dtype, [&]<class T>(T) { ScatterAdd(static_cast<const T*>(d), index, rows, width, grad); });
+void ScatterAddRows::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) { ScatterAdd(static_cast<const T*>(d), index, rows, width, scale, grad); });
 }
 
-void ScatterRows(const Launch& launch, const void* d, const int32_t* index, int64_t rows, int64_t width, void* out) {
-  PLUMB_DISPATCH_CUDA(launch, ScatterRows(launch, d, index, rows, width, out))
-  ForDType(launch.dtype, [&]<class T>(T) { Scatter(static_cast<const T*>(d), index, rows, width, static_cast<T*>(out)); });
+void ScatterRows::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) {
+    Scatter(static_cast<const T*>(d), index, rows, width, static_cast<T*>(out));
+  });
 }
 
-void SumRows(const Launch& launch, const void* d, const int32_t* index, const int32_t* begins, int64_t rows, int64_t width,
-             int64_t out_stride, void* out) {
-  PLUMB_DISPATCH_CUDA(launch, SumRows(launch, d, index, begins, rows, width, out_stride, out))
+void SumRows::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
     Sums(static_cast<const T*>(d), index, begins, rows, width, out_stride, static_cast<T*>(out));
   });
 }
 
-void AddBias(const Launch& launch, void* x, const void* bias, int64_t rows, int64_t width) {
-  PLUMB_DISPATCH_CUDA(launch, AddBias(launch, x, bias, rows, width))
+void AddScaled::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) { Add(static_cast<const T*>(x), n, scale, static_cast<T*>(y)); });
+}
+
+void AddBias::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) { Bias(static_cast<T*>(x), static_cast<const T*>(bias), rows, width); });
 }
 
-void BiasBackward(const Launch& launch, const void* dx, int64_t rows, int64_t width, float* dbias) {
-  PLUMB_DISPATCH_CUDA(launch, BiasBackward(launch, dx, rows, width, dbias))
+void BiasBackward::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) { BiasGrad(static_cast<const T*>(dx), rows, width, dbias); });
 }
 

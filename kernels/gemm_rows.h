@@ -11,7 +11,14 @@ namespace plumb::kernels {
 
 // y[m, n] = x[m, k] w[n, k]^T, added to y when `accumulate` (the sum over k is finished first). Any m >= 1; float only.
 // CPU only: on CUDA products go through LibTorch.
-void GemmRows(const Launch& launch, const float* x, const float* w, int64_t m, int64_t n, int64_t k, bool accumulate,
-              float* y);
+struct GemmRows {
+  static constexpr const char* kName = "GemmRows (on CUDA: cuBLAS, through policy_model/ops)";
+  const float* x = nullptr;  // [m, k]
+  const float* w = nullptr;  // [n, k]
+  int64_t m = 0, n = 0, k = 0;
+  bool accumulate = false;
+  float* y = nullptr;  // [m, n]
+  void Cpu(const Launch& launch) const;
+};
 
 }  // namespace plumb::kernels

@@ -86,9 +86,7 @@ float* PanelBuffer(int64_t elements) {
 
 }  // namespace
 
-void GemmRows(const Launch& launch, const float* x, const float* w, int64_t m, int64_t n, int64_t k, bool accumulate,
-              float* y) {
-  if (launch.device == Device::kCuda) NoCuda("GemmRows (on CUDA: LibTorch's products)");
+void GemmRows::Cpu(const Launch&) const {
   const int64_t panels = (n + kCols - 1) / kCols;
   // Few panels: rows are shared out too, each share packs the panel for itself.
   const int64_t threads = omp_get_max_threads();

@@ -1,13 +1,12 @@
 #include "kernels/cuda_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/rms_norm.h"
 
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 namespace {
 
 // One block a row; the second pass finds the row in the caches. Vector: 16-byte accesses.
 template <bool Vector, class T>
-__global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, T* y, float* rstd) {
+__global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, float offset, T* y, float* rstd) {
   const T* in = x + blockIdx.x * hidden;
   T* out = y + blockIdx.x * hidden;
   constexpr int kStep = Vector ? Pack<T>::kSize : 1;
@@ -28,18 +27,18 @@ __global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, T* y,
       Pack<T> p = LoadPack(in + i);
       const Pack<T> weight = LoadPack(w + i);
 #pragma unroll
-      for (int u = 0; u < kStep; ++u) p.x[u] = FromFloat<T>(ToFloat(p.x[u]) * scale * ToFloat(weight.x[u]));
+      for (int u = 0; u < kStep; ++u) p.x[u] = FromFloat<T>(ToFloat(p.x[u]) * scale * (offset + ToFloat(weight.x[u])));
       StorePack(out + i, p);
     } else {
-      out[i] = FromFloat<T>(ToFloat(in[i]) * scale * ToFloat(w[i]));
+      out[i] = FromFloat<T>(ToFloat(in[i]) * scale * (offset + ToFloat(w[i])));
     }
   }
 }
 
 // dx = rstd (g - x rstd^2 mean(g x)) with g = dy w; one block a row.
 template <bool Vector, class T>
-__global__ void BackwardInput(const T* dy, const T* x, const T* w, const float* rstd, int64_t hidden, bool accumulate,
-                              T* dx) {
+__global__ void BackwardInput(const T* dy, const T* x, const T* w, const float* rstd, int64_t hidden, float offset,
+                              bool accumulate, T* dx) {
   const T* g = dy + blockIdx.x * hidden;
   const T* in = x + blockIdx.x * hidden;
   T* out = dx + blockIdx.x * hidden;
@@ -49,9 +48,9 @@ __global__ void BackwardInput(const T* dy, const T* x, const T* w, const float* 
     if constexpr (Vector) {
       const Pack<T> a = LoadPack(g + i), b = LoadPack(in + i), c = LoadPack(w + i);
 #pragma unroll
-      for (int u = 0; u < kStep; ++u) dot += ToFloat(a.x[u]) * ToFloat(c.x[u]) * ToFloat(b.x[u]);
+      for (int u = 0; u < kStep; ++u) dot += ToFloat(a.x[u]) * (offset + ToFloat(c.x[u])) * ToFloat(b.x[u]);
     } else {
-      dot += ToFloat(g[i]) * ToFloat(w[i]) * ToFloat(in[i]);
+      dot += ToFloat(g[i]) * (offset + ToFloat(w[i])) * ToFloat(in[i]);
     }
   }
   const float s = rstd[blockIdx.x];
@@ -63,12 +62,12 @@ __global__ void BackwardInput(const T* dy, const T* x, const T* w, const float* 
       if (accumulate) p = LoadPack(out + i);
 #pragma unroll
       for (int u = 0; u < kStep; ++u) {
-        const float d = ToFloat(a.x[u]) * ToFloat(weight.x[u]) * s - ToFloat(b.x[u]) * c;
+        const float d = ToFloat(a.x[u]) * (offset + ToFloat(weight.x[u])) * s - ToFloat(b.x[u]) * c;
         p.x[u] = FromFloat<T>(accumulate ? ToFloat(p.x[u]) + d : d);
       }
       StorePack(out + i, p);
     } else {
-      const float d = ToFloat(g[i]) * ToFloat(w[i]) * s - ToFloat(in[i]) * c;
+      const float d = ToFloat(g[i]) * (offset + ToFloat(w[i])) * s - ToFloat(in[i]) * c;
       out[i] = FromFloat<T>(accumulate ? ToFloat(out[i]) + d : d);
     }
   }
@@ -106,20 +105,18 @@ unsigned Threads(int64_t hidden) { return hidden <= 1024 ? 128 : (hidden <= 4096
 
 }  // namespace
 
-void RmsNormForward(const Launch& launch, const void* x, const void* w, int64_t rows, int64_t hidden, float eps, void* y,
-                    float* rstd) {
+void RmsNorm::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     const bool vector = hidden % Pack<T>::kSize == 0 && Aligned16(x) && Aligned16(w) && Aligned16(y);
     const auto kernel = vector ? Forward<true, T> : Forward<false, T>;
-    kernel<<<static_cast<unsigned>(rows), Threads(hidden), 0, Stream(launch)>>>(
-        static_cast<const T*>(x), static_cast<const T*>(w), hidden, eps, static_cast<T*>(y), rstd);
+    kernel<<<static_cast<unsigned>(rows), Threads(hidden), 0, StreamOf(launch)>>>(
+        static_cast<const T*>(x), static_cast<const T*>(w), hidden, eps, weight_offset, static_cast<T*>(y), rstd);
   });
-  CheckLaunch("RmsNormForward");
+  CheckLaunch(kName);
 }
 
-void RmsNormBackward(const Launch& launch, const void* dy, const void* x, const void* w, const float* rstd, int64_t rows,
-                     int64_t hidden, bool accumulate_dx, void* dx, float* dw, float* scratch) {
+void RmsNormBackward::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   const int64_t blocks = rows < kRmsNormScratchRows ? rows : kRmsNormScratchRows;
   ForDType(launch.dtype, [&]<class T>(T) {
@@ -127,17 +124,17 @@ void RmsNormBackward(const Launch& launch, const void* dy, const void* x, const 
     const auto* in = static_cast<const T*>(x);
     const bool fours = hidden % 4 == 0 && Aligned16(dy) && Aligned16(x);
     const auto weight = fours ? WeightPartials<4, T> : WeightPartials<1, T>;
-    weight<<<dim3(Blocks(hidden, fours ? 512 : 128), static_cast<unsigned>(blocks)), 128, 0, Stream(launch)>>>(
+    weight<<<dim3(Blocks(hidden, fours ? 512 : 128), static_cast<unsigned>(blocks)), 128, 0, StreamOf(launch)>>>(
         g, in, rstd, rows, hidden, scratch);
     CheckLaunch("RmsNormBackward (weight)");
     const bool vector = hidden % Pack<T>::kSize == 0 && Aligned16(dy) && Aligned16(x) && Aligned16(w) && Aligned16(dx);
     const auto kernel = vector ? BackwardInput<true, T> : BackwardInput<false, T>;
-    kernel<<<static_cast<unsigned>(rows), Threads(hidden), 0, Stream(launch)>>>(
-        g, in, static_cast<const T*>(w), rstd, hidden, accumulate_dx, static_cast<T*>(dx));
+    kernel<<<static_cast<unsigned>(rows), Threads(hidden), 0, StreamOf(launch)>>>(
+        g, in, static_cast<const T*>(w), rstd, hidden, weight_offset, accumulate_dx, static_cast<T*>(dx));
     CheckLaunch("RmsNormBackward (input)");
   });
-  AddPartials<<<Blocks(hidden, 128), 128, 0, Stream(launch)>>>(scratch, blocks, hidden, dw);
+  AddPartials<<<Blocks(hidden, 128), 128, 0, StreamOf(launch)>>>(scratch, blocks, hidden, dw);
   CheckLaunch("RmsNormBackward (sum)");
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

@@ -1,19 +1,42 @@
-// RMSNorm (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019): y = x * rstd * w, rstd = (mean(x^2)+eps)^-1/2.
+// RMSNorm (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019): y = x * rstd * (weight_offset + w),
+// rstd = (mean(x^2) + eps)^-1/2. weight_offset is 1 where a family stores its weights as their distance from 1 (Gemma).
+// Thread safety, alignment, errors: kernels/launch.h.
 #pragma once
 
 #include "kernels/launch.h"
 
 namespace plumb::kernels {
 
-// x, y: T[rows, hidden]; w: T[hidden]; rstd: float[rows], may be nullptr. y may be x.
-void RmsNormForward(const Launch& launch, const void* x, const void* w, int64_t rows, int64_t hidden, float eps,
-                    void* y, float* rstd);
+struct RmsNorm {
+  static constexpr const char* kName = "RmsNorm";
+  const void* x = nullptr;  // T[rows, hidden]
+  const void* w = nullptr;  // T[hidden]
+  int64_t rows = 0, hidden = 0;
+  float eps = 0;
+  float weight_offset = 0;
+  void* y = nullptr;      // T[rows, hidden]; may be x
+  float* rstd = nullptr;  // [rows], or nullptr
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
-// dx: T[rows, hidden] is added to when `accumulate_dx` (the residual's gradient), else written; dw: float[hidden] is
-// added to. Summation order of dw over rows is fixed for a given number of rows (not of threads).
-// scratch: float[kRmsNormScratchRows * hidden].
 inline constexpr int64_t kRmsNormScratchRows = 64;
-void RmsNormBackward(const Launch& launch, const void* dy, const void* x, const void* w, const float* rstd, int64_t rows,
-                     int64_t hidden, bool accumulate_dx, void* dx, float* dw, float* scratch);
+
+// The order in which dw is summed over rows is fixed for a given number of rows (not of threads).
+struct RmsNormBackward {
+  static constexpr const char* kName = "RmsNormBackward";
+  const void* dy = nullptr;     // T[rows, hidden]
+  const void* x = nullptr;      // T[rows, hidden]
+  const void* w = nullptr;      // T[hidden]
+  const float* rstd = nullptr;  // [rows]
+  int64_t rows = 0, hidden = 0;
+  float weight_offset = 0;
+  bool accumulate_dx = false;  // dx is added to (the residual's gradient), else written
+  void* dx = nullptr;          // T[rows, hidden]; may be dy unless accumulate_dx
+  float* dw = nullptr;         // [hidden], added to
+  float* scratch = nullptr;    // [kRmsNormScratchRows, hidden]
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
 }  // namespace plumb::kernels

@@ -1,19 +1,29 @@
 #include "kernels/cuda_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/rope.h"
 
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 namespace {
 
-// Turns elements i .. i + N of the first half of a head with those of the second; the results in a and b.
+// Where pair i of a head lies: the first dims / 2 pairs are turned, the others are the two halves of what stays.
+struct Pair {
+  int32_t a, b;
+  bool turned;
+};
+
+__device__ __forceinline__ Pair PairAt(int32_t i, int32_t dims, int32_t d) {
+  if (i < dims / 2) return {i, i + dims / 2, true};
+  return {dims / 2 + i, i + d / 2, false};  // dims + (i - dims / 2), and (d - dims) / 2 behind it
+}
+
+// Elements `at.a` .. + N of a head turned with those from `at.b` on; the results in a and b.
 template <int N, class T>
-__device__ __forceinline__ void Turn(const T* head, const float* cs, int32_t half, int32_t i, float sign, Few<N, T>* a,
-                                     Few<N, T>* b) {
-  *a = *reinterpret_cast<const Few<N, T>*>(head + i);
-  *b = *reinterpret_cast<const Few<N, T>*>(head + half + i);
+__device__ __forceinline__ void Turn(const T* head, const float* cs, Pair at, float sign, Few<N, T>* a, Few<N, T>* b) {
+  *a = *reinterpret_cast<const Few<N, T>*>(head + at.a);
+  *b = *reinterpret_cast<const Few<N, T>*>(head + at.b);
+  if (!at.turned) return;
 #pragma unroll
   for (int u = 0; u < N; ++u) {
-    const float c = cs[i + u], s = sign * cs[half + i + u];
+    const float c = cs[at.a + u], s = sign * cs[at.b + u];
     const float x = ToFloat(a->x[u]), y = ToFloat(b->x[u]);
     a->x[u] = FromFloat<T>(x * c - y * s);
     b->x[u] = FromFloat<T>(y * c + x * s);
@@ -23,80 +33,79 @@ __device__ __forceinline__ void Turn(const T* head, const float* cs, int32_t hal
 // One thread turns N pairs of one head of one row.
 template <int N, class T>
 __global__ void InPlace(T* qkv, const int32_t* position, const float* cos_sin, int64_t rows, int32_t heads,
-                        int32_t kv_heads, int32_t d, float sign) {
-  const int32_t half = d / 2, parts = half / N, tasks = (heads + kv_heads) * parts;
+                        int32_t kv_heads, int32_t d, int32_t dims, float sign) {
+  const int32_t parts = dims / 2 / N, tasks = (heads + kv_heads) * parts;
   const int64_t width = int64_t{heads + 2 * kv_heads} * d;
   for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < rows * tasks; k += int64_t{gridDim.x} * blockDim.x) {
     const int64_t r = k / tasks;
     const auto task = static_cast<int32_t>(k - r * tasks);
-    const int32_t h = task / parts, i = (task - h * parts) * N;
+    const int32_t h = task / parts;
+    const Pair at = PairAt((task - h * parts) * N, dims, d);
     T* head = qkv + r * width + int64_t{h} * d;
     Few<N, T> a, b;
-    Turn(head, cos_sin + int64_t{position[r]} * d, half, i, sign, &a, &b);
-    *reinterpret_cast<Few<N, T>*>(head + i) = a;
-    *reinterpret_cast<Few<N, T>*>(head + half + i) = b;
+    Turn(head, cos_sin + int64_t{position[r]} * dims, at, sign, &a, &b);
+    *reinterpret_cast<Few<N, T>*>(head + at.a) = a;
+    *reinterpret_cast<Few<N, T>*>(head + at.b) = b;
   }
 }
 
 // As above over q, k and v: rotated q and k go back to qkv, rotated k and plain v go to their page.
 template <int N, class T>
-__global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t heads, int32_t layer, PagedKv kv) {
-  const int32_t d = kv.head_dim, half = d / 2, parts = half / N, tasks = (heads + 2 * kv.kv_heads) * parts;
+__global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t heads, int32_t dims, int32_t layer,
+                           PagedKv kv) {
+  const int32_t d = kv.head_dim, parts = d / 2 / N, tasks = (heads + 2 * kv.kv_heads) * parts;
   const int64_t width = int64_t{heads + 2 * kv.kv_heads} * d;
   T* pages = static_cast<T*>(kv.pages) + layer * kv.layer_stride();
   for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < int64_t{rows.rows} * tasks;
        k += int64_t{gridDim.x} * blockDim.x) {
     const int64_t r = k / tasks;
     const auto task = static_cast<int32_t>(k - r * tasks);
-    const int32_t h = task / parts, i = (task - h * parts) * N;
+    const int32_t h = task / parts;
+    Pair at = PairAt((task - h * parts) * N, dims, d);
+    if (h >= heads + kv.kv_heads) at.turned = false;
     const int32_t position = rows.position[r];
     T* head = qkv + r * width + int64_t{h} * d;
     Few<N, T> a, b;
-    if (h < heads + kv.kv_heads) {
-      Turn(head, cos_sin + int64_t{position} * d, half, i, 1.0f, &a, &b);
-      *reinterpret_cast<Few<N, T>*>(head + i) = a;
-      *reinterpret_cast<Few<N, T>*>(head + half + i) = b;
-    } else {
-      a = *reinterpret_cast<const Few<N, T>*>(head + i);
-      b = *reinterpret_cast<const Few<N, T>*>(head + half + i);
+    Turn(head, cos_sin + int64_t{position} * dims, at, 1.0f, &a, &b);
+    if (at.turned) {
+      *reinterpret_cast<Few<N, T>*>(head + at.a) = a;
+      *reinterpret_cast<Few<N, T>*>(head + at.b) = b;
     }
     if (h < heads) continue;
     const int32_t page = rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
     const int32_t is_value = h >= heads + kv.kv_heads, kv_head = h - heads - is_value * kv.kv_heads;
     T* to = pages + page * kv.page_stride() + is_value * kv.kv_stride() + kv_head * kv.head_stride() +
             int64_t{position % kv.page_tokens} * d;
-    *reinterpret_cast<Few<N, T>*>(to + i) = a;
-    *reinterpret_cast<Few<N, T>*>(to + half + i) = b;
+    *reinterpret_cast<Few<N, T>*>(to + at.a) = a;
+    *reinterpret_cast<Few<N, T>*>(to + at.b) = b;
   }
 }
 
 }  // namespace
 
-void RopeInPlace(const Launch& launch, void* qkv, const int32_t* position, const float* cos_sin, int64_t rows,
-                 int32_t heads, int32_t kv_heads, int32_t head_dim, bool inverse) {
-  if (rows == 0) return;
+void RopeInPlace::Cuda(const Launch& launch) const {
+  if (rows == 0 || dims == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     constexpr int kWide = Pack<T>::kSize;
-    const bool wide = head_dim / 2 % kWide == 0 && Aligned16(qkv);
+    const bool wide = dims / 2 % kWide == 0 && head_dim % kWide == 0 && Aligned16(qkv);
     const auto kernel = wide ? InPlace<kWide, T> : InPlace<1, T>;
-    const int64_t threads = rows * (heads + kv_heads) * (head_dim / 2) / (wide ? kWide : 1);
-    kernel<<<Blocks(threads, 256), 256, 0, Stream(launch)>>>(static_cast<T*>(qkv), position, cos_sin, rows, heads,
-                                                             kv_heads, head_dim, inverse ? -1.0f : 1.0f);
+    const int64_t threads = rows * (heads + kv_heads) * (dims / 2) / (wide ? kWide : 1);
+    kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(static_cast<T*>(qkv), position, cos_sin, rows, heads,
+                                                               kv_heads, head_dim, dims, inverse ? -1.0f : 1.0f);
   });
-  CheckLaunch("RopeInPlace");
+  CheckLaunch(kName);
 }
 
-void RopeAndWriteKv(const Launch& launch, void* qkv, const PagedRows& rows, const float* cos_sin, int32_t heads,
-                    int32_t layer, const PagedKv& kv) {
+void RopeAndWriteKv::Cuda(const Launch& launch) const {
   if (rows.rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     constexpr int kWide = Pack<T>::kSize;
-    const bool wide = kv.head_dim / 2 % kWide == 0 && Aligned16(qkv) && Aligned16(kv.pages);
+    const bool wide = dims / 2 % kWide == 0 && (kv.head_dim - dims) / 2 % kWide == 0 && Aligned16(qkv) && Aligned16(kv.pages);
     const auto kernel = wide ? AndWriteKv<kWide, T> : AndWriteKv<1, T>;
     const int64_t threads = int64_t{rows.rows} * (heads + 2 * kv.kv_heads) * (kv.head_dim / 2) / (wide ? kWide : 1);
-    kernel<<<Blocks(threads, 256), 256, 0, Stream(launch)>>>(static_cast<T*>(qkv), rows, cos_sin, heads, layer, kv);
+    kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(static_cast<T*>(qkv), rows, cos_sin, heads, dims, layer, kv);
   });
-  CheckLaunch("RopeAndWriteKv");
+  CheckLaunch(kName);
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

@@ -1,22 +1,46 @@
 // Rotary position embedding (Su et al., "RoFormer", 2021), half-split layout as HF's Llama family has it: element i of
-// the first half of a head turns with element i of the second half by the angle position * theta^(-2i/D).
+// the first half of the rotated part of a head turns with element i of its second half by the angle position * f_i.
+// `dims` elements from the start of a head are rotated, the others stay; 0: none (layers without positions).
+// Thread safety, alignment, errors: kernels/launch.h.
 #pragma once
+
+#include <span>
 
 #include "kernels/launch.h"
 #include "kernels/paged_kv.h"
 
 namespace plumb::kernels {
 
-// Fills cos_sin: float[max_positions, D] with D/2 cosines then D/2 sines a row (computed in double). Host memory.
-void RopeTable(int64_t max_positions, int64_t head_dim, double theta, float* cos_sin);
+// Fills cos_sin: float[max_positions, 2 n] with n cosines, then n sines a row, times `factor`; frequencies: [n], radians a
+// position (angles and functions in double). Host memory.
+void RopeTable(int64_t max_positions, std::span<const double> frequencies, double factor, float* cos_sin);
 
-// In place on qkv: T[rows, (Nq + 2 Nkv) * D], heads in the order q, k, v; v is left alone. position: int32[rows].
-// `inverse` turns back: the backward of the rotation.
-void RopeInPlace(const Launch& launch, void* qkv, const int32_t* position, const float* cos_sin, int64_t rows,
-                 int32_t heads, int32_t kv_heads, int32_t head_dim, bool inverse);
+// In place on the merged rows.
+struct RopeInPlace {
+  static constexpr const char* kName = "RopeInPlace";
+  void* qkv = nullptr;                // T[rows, (Nq + 2 Nkv) * D], heads in the order q, k, v; v is left alone
+  const int32_t* position = nullptr;  // [rows]
+  const float* cos_sin = nullptr;     // [max_positions, dims]
+  int64_t rows = 0;
+  int32_t heads = 0, kv_heads = 0, head_dim = 0;
+  int32_t dims = 0;      // even, at most head_dim
+  bool inverse = false;  // turns back: the backward of the rotation
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
-// Generation: rotates q in place and writes rotated k and v of every row to its page of `layer`.
-void RopeAndWriteKv(const Launch& launch, void* qkv, const PagedRows& rows, const float* cos_sin, int32_t heads,
-                    int32_t layer, const PagedKv& kv);
+// Generation: rotates q in place and writes rotated k and plain v of every row to its page of `layer`.
+struct RopeAndWriteKv {
+  static constexpr const char* kName = "RopeAndWriteKv";
+  void* qkv = nullptr;  // T[rows.rows, (Nq + 2 Nkv) * D]
+  PagedRows rows;
+  const float* cos_sin = nullptr;  // [max_positions, dims]
+  int32_t heads = 0;
+  int32_t dims = 0;
+  int32_t layer = 0;
+  PagedKv kv;
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
 }  // namespace plumb::kernels

@@ -2,7 +2,6 @@
 #include <cstring>
 
 #include "kernels/cpu_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/rope.h"
 
 namespace plumb::kernels {
@@ -21,28 +20,32 @@ inline void Turn(T* head, const float* cs, int32_t half, float sign) {
 }
 
 template <class T>
-void InPlace(T* qkv, const int32_t* position, const float* cos_sin, int64_t rows, int32_t heads, int32_t kv_heads,
-             int32_t head_dim, bool inverse) {
-  const int64_t width = int64_t{heads + 2 * kv_heads} * head_dim;
-  const float sign = inverse ? -1.0f : 1.0f;
-#pragma omp parallel for schedule(static) if (rows * width > kParallelElements)
-  for (int64_t r = 0; r < rows; ++r) {
-    const float* cs = cos_sin + int64_t{position[r]} * head_dim;
-    for (int32_t h = 0; h < heads + kv_heads; ++h) Turn(qkv + r * width + int64_t{h} * head_dim, cs, head_dim / 2, sign);
+void InPlace(const RopeInPlace& k) {
+  const int64_t width = int64_t{k.heads + 2 * k.kv_heads} * k.head_dim;
+  const float sign = k.inverse ? -1.0f : 1.0f;
+#pragma omp parallel for schedule(static) if (k.rows * width > kParallelElements)
+  for (int64_t r = 0; r < k.rows; ++r) {
+    const float* cs = k.cos_sin + int64_t{k.position[r]} * k.dims;
+    T* row = static_cast<T*>(k.qkv) + r * width;
+    for (int32_t h = 0; h < k.heads + k.kv_heads; ++h) Turn(row + int64_t{h} * k.head_dim, cs, k.dims / 2, sign);
   }
 }
 
 template <class T>
-void AndWriteKv(T* qkv, const PagedRows& rows, const float* cos_sin, int32_t heads, int32_t layer, const PagedKv& kv) {
-  const int32_t d = kv.head_dim;
+void AndWriteKv(const RopeAndWriteKv& w) {
+  const PagedKv& kv = w.kv;
+  const PagedRows& rows = w.rows;
+  const int32_t d = kv.head_dim, heads = w.heads;
   const int64_t width = int64_t{heads + 2 * kv.kv_heads} * d;
-  T* pages = static_cast<T*>(kv.pages) + layer * kv.layer_stride();
+  T* pages = static_cast<T*>(kv.pages) + w.layer * kv.layer_stride();
 #pragma omp parallel for schedule(static) if (rows.rows * width > kParallelElements)
   for (int32_t r = 0; r < rows.rows; ++r) {
     const int32_t position = rows.position[r];
-    const float* cs = cos_sin + int64_t{position} * d;
-    T* q = qkv + r * width;
-    for (int32_t h = 0; h < heads + kv.kv_heads; ++h) Turn(q + int64_t{h} * d, cs, d / 2, 1.0f);
+    T* q = static_cast<T*>(w.qkv) + r * width;
+    if (w.dims > 0) {
+      const float* cs = w.cos_sin + int64_t{position} * w.dims;
+      for (int32_t h = 0; h < heads + kv.kv_heads; ++h) Turn(q + int64_t{h} * d, cs, w.dims / 2, 1.0f);
+    }
     const int32_t page = rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
     T* to = pages + page * kv.page_stride() + int64_t{position % kv.page_tokens} * d;
     const T* k = q + int64_t{heads} * d;
@@ -56,29 +59,24 @@ void AndWriteKv(T* qkv, const PagedRows& rows, const float* cos_sin, int32_t hea
 
 }  // namespace
 
-void RopeTable(int64_t max_positions, int64_t head_dim, double theta, float* cos_sin) {
-  const int64_t half = head_dim / 2;
+void RopeTable(int64_t max_positions, std::span<const double> frequencies, double factor, float* cos_sin) {
+  const auto half = static_cast<int64_t>(frequencies.size());
   for (int64_t p = 0; p < max_positions; ++p) {
     for (int64_t i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(p) * std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
-      cos_sin[p * head_dim + i] = static_cast<float>(std::cos(angle));
-      cos_sin[p * head_dim + half + i] = static_cast<float>(std::sin(angle));
+      const double angle = static_cast<double>(p) * frequencies[static_cast<size_t>(i)];
+      cos_sin[p * 2 * half + i] = static_cast<float>(std::cos(angle) * factor);
+      cos_sin[p * 2 * half + half + i] = static_cast<float>(std::sin(angle) * factor);
     }
   }
 }
 
-void RopeInPlace(const Launch& launch, void* qkv, const int32_t* position, const float* cos_sin, int64_t rows,
-                 int32_t heads, int32_t kv_heads, int32_t head_dim, bool inverse) {
-  PLUMB_DISPATCH_CUDA(launch, RopeInPlace(launch, qkv, position, cos_sin, rows, heads, kv_heads, head_dim, inverse))
-  ForDType(launch.dtype, [&]<class T>(T) {
-    InPlace(static_cast<T*>(qkv), position, cos_sin, rows, heads, kv_heads, head_dim, inverse);
-  });
+void RopeInPlace::Cpu(const Launch& launch) const {
+  if (dims == 0) return;
+  ForDType(launch.dtype, [&]<class T>(T) { InPlace<T>(*this); });
 }
 
-void RopeAndWriteKv(const Launch& launch, void* qkv, const PagedRows& rows, const float* cos_sin, int32_t heads,
-                    int32_t layer, const PagedKv& kv) {
-  PLUMB_DISPATCH_CUDA(launch, RopeAndWriteKv(launch, qkv, rows, cos_sin, heads, layer, kv))
-  ForDType(launch.dtype, [&]<class T>(T) { AndWriteKv(static_cast<T*>(qkv), rows, cos_sin, heads, layer, kv); });
+void RopeAndWriteKv::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) { AndWriteKv<T>(*this); });
 }
 
 }  // namespace plumb::kernels

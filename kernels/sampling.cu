@@ -1,13 +1,12 @@
 #include "common/rng.h"
 #include "kernels/cuda_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/sampling.h"
 #include "kernels/token_mask.h"
 
 // One block a row. Probability mass is counted in integers, units of 2^-44 of the most likely token's: sums are then exact
 // and the same in any order, which lets threads add with atomics and still give one result for one row. A token lighter
 // than half a unit is never drawn.
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 namespace {
 
 using Mass = unsigned long long;  // the type CUDA's atomics take
@@ -254,16 +253,14 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-void SampleTokens(const Launch& launch, const float* logits, int64_t rows, int64_t vocab, const SamplingOptions& options,
-                  const uint64_t* prompt, const uint32_t* sample, const int32_t* position, int32_t* token,
-                  float* logprob, void* scratch, uint32_t* kept) {
+void SampleTokens::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   if (vocab >= kMaxVocab) throw Error(ErrorCode::kUnsupported, "SampleTokens on CUDA: vocabularies end below 2^20 tokens");
   const int64_t stride = SamplingScratch(1, vocab) / static_cast<int64_t>(sizeof(float));
-  Sample<<<static_cast<unsigned>(rows), kThreads, 0, Stream(launch)>>>(
+  Sample<<<static_cast<unsigned>(rows), kThreads, 0, StreamOf(launch)>>>(
       logits, vocab, options, prompt, sample, position, token, logprob,
       static_cast<float*>(scratch), stride, kept);
-  CheckLaunch("SampleTokens");
+  CheckLaunch(kName);
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

@@ -4,6 +4,7 @@
 // the one that crosses is kept), min-p (relative to the most likely token); ties keep all tokens of the boundary's
 // probability. Then inverse transform over the kept tokens in vocabulary order with one uniform number addressed by
 // (seed, prompt, sample, position) (common/rng.h), so the draw depends on nothing else.
+// Thread safety, alignment, errors: kernels/launch.h.
 #pragma once
 
 #include "kernels/launch.h"
@@ -18,16 +19,27 @@ struct SamplingOptions {
   uint64_t seed = 0;
 };
 
-// logits: float[rows, vocab], not changed. prompt, sample, position: the address of each row's
-// draw; position is that of the token being drawn. token: int32[rows], logprob: float[rows] (<= 0).
-// A row whose logits hold a NaN, +infinity or no finite value gets token -1 and log-prob 0: the
-// caller must stop it.
-// kept: nullptr, or uint32[rows, SetWords(vocab)] (kernels/token_mask.h): the tokens that the
-// filters left, those the log-prob is over; not written for a row without a token.
-// scratch: SamplingScratch(rows, vocab) bytes in the device's memory.
+// Bytes of `scratch` that SampleTokens needs.
 int64_t SamplingScratch(int64_t rows, int64_t vocab);
-void SampleTokens(const Launch& launch, const float* logits, int64_t rows, int64_t vocab, const SamplingOptions& options,
-                  const uint64_t* prompt, const uint32_t* sample, const int32_t* position, int32_t* token,
-                  float* logprob, void* scratch, uint32_t* kept = nullptr);
+
+// A row whose logits hold a NaN, +infinity or no finite value gets token -1 and log-prob 0: the caller must stop it.
+struct SampleTokens {
+  static constexpr const char* kName = "SampleTokens";
+  const float* logits = nullptr;  // [rows, vocab], not changed
+  int64_t rows = 0, vocab = 0;
+  SamplingOptions options;
+  // The address of each row's draw; position is that of the token being drawn. [rows] each.
+  const uint64_t* prompt = nullptr;
+  const uint32_t* sample = nullptr;
+  const int32_t* position = nullptr;
+  int32_t* token = nullptr;   // [rows]
+  float* logprob = nullptr;   // [rows], <= 0
+  void* scratch = nullptr;    // SamplingScratch(rows, vocab) bytes
+  // nullptr, or [rows, SetWords(vocab)] (kernels/token_mask.h): the tokens that the filters left, those the log-prob is
+  // over; not written for a row without a token.
+  uint32_t* kept = nullptr;
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
 }  // namespace plumb::kernels

@@ -6,7 +6,6 @@
 
 #include "common/rng.h"
 #include "kernels/cpu_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/sampling.h"
 #include "kernels/token_mask.h"
 #include "kernels/vector_math.h"
@@ -202,11 +201,7 @@ int64_t SamplingScratch(int64_t rows, int64_t vocab) {
   return rows * (vocab + (vocab + kBlock - 1) / kBlock + 16) * static_cast<int64_t>(sizeof(float));
 }
 
-void SampleTokens(const Launch& launch, const float* logits, int64_t rows, int64_t vocab, const SamplingOptions& options,
-                  const uint64_t* prompt, const uint32_t* sample, const int32_t* position, int32_t* token,
-                  float* logprob, void* scratch, uint32_t* kept) {
-  PLUMB_DISPATCH_CUDA(launch, SampleTokens(launch, logits, rows, vocab, options, prompt, sample,
-                                           position, token, logprob, scratch, kept))
+void SampleTokens::Cpu(const Launch&) const {
   const int64_t stride = SamplingScratch(1, vocab) / static_cast<int64_t>(sizeof(float));
 #pragma omp parallel for schedule(static) if (rows * vocab > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {

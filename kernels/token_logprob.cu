@@ -1,8 +1,7 @@
 #include "kernels/cuda_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/token_logprob.h"
 
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 namespace {
 
 // A running softmax over part of a row: with e = exp((x - top) / T), sum = sum of e and weighted = sum of e (x - top) / T.
@@ -99,28 +98,25 @@ __global__ void Backward(const float* logits, const int32_t* target, const float
 
 }  // namespace
 
-void TokenLogprobForward(const Launch& launch, const float* logits, const int32_t* target, int64_t rows, int64_t vocab,
-                         float temperature, float* logprob, float* entropy, float* lse) {
+void TokenLogprob::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   const auto kernel = vocab % 4 == 0 && Aligned16(logits) ? Forward<4> : Forward<1>;
   const unsigned threads = vocab <= 2048 ? 128 : (vocab <= 16384 ? 256 : 512);
-  kernel<<<static_cast<unsigned>(rows), threads, 0, Stream(launch)>>>(logits, target, vocab, 1.0f / temperature, logprob,
+  kernel<<<static_cast<unsigned>(rows), threads, 0, StreamOf(launch)>>>(logits, target, vocab, 1.0f / temperature, logprob,
                                                                       entropy, lse);
-  CheckLaunch("TokenLogprobForward");
+  CheckLaunch(kName);
 }
 
-void TokenLogprobBackward(const Launch& launch, const float* logits, const int32_t* target, const float* lse,
-                          const float* entropy, const float* g_logprob, const float* g_entropy, int64_t rows,
-                          int64_t vocab, float temperature, void* dlogits) {
+void TokenLogprobBackward::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     const bool wide = vocab % 4 == 0 && Aligned16(logits) && Aligned16(dlogits);
     const auto kernel = wide ? Backward<4, T> : Backward<1, T>;
     const dim3 grid(Blocks(vocab, wide ? 4096 : 1024), static_cast<unsigned>(rows < 65535 ? rows : 65535));
-    kernel<<<grid, 256, 0, Stream(launch)>>>(logits, target, lse, entropy, g_logprob, g_entropy, rows, vocab,
+    kernel<<<grid, 256, 0, StreamOf(launch)>>>(logits, target, lse, entropy, g_logprob, g_entropy, rows, vocab,
                                              1.0f / temperature, static_cast<T*>(dlogits));
   });
-  CheckLaunch("TokenLogprobBackward");
+  CheckLaunch(kName);
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

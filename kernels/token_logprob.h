@@ -2,20 +2,40 @@
 //
 // With z = logits / temperature, L = logsumexp(z), p = exp(z - L): logprob = z[y] - L, entropy H = L - sum p z.
 // Backward: dz_j = g_lp (1[j = y] - p_j) - g_H p_j (z_j - L + H), then times 1/temperature.
+// Thread safety, alignment, errors: kernels/launch.h.
 #pragma once
 
 #include "kernels/launch.h"
 
 namespace plumb::kernels {
 
-// logits: float[rows, vocab]; target: int32[rows]; logprob, entropy (may be nullptr), lse: float[rows].
 // Summation in a fixed order a row.
-void TokenLogprobForward(const Launch& launch, const float* logits, const int32_t* target, int64_t rows, int64_t vocab,
-                         float temperature, float* logprob, float* entropy, float* lse);
+struct TokenLogprob {
+  static constexpr const char* kName = "TokenLogprob";
+  const float* logits = nullptr;    // [rows, vocab]
+  const int32_t* target = nullptr;  // [rows]
+  int64_t rows = 0, vocab = 0;
+  float temperature = 1;
+  float* logprob = nullptr;  // [rows]
+  float* entropy = nullptr;  // [rows], or nullptr
+  float* lse = nullptr;      // [rows]
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
-// dlogits: T[rows, vocab] (Launch::dtype), written. g_entropy and entropy may be nullptr together.
-void TokenLogprobBackward(const Launch& launch, const float* logits, const int32_t* target, const float* lse,
-                          const float* entropy, const float* g_logprob, const float* g_entropy, int64_t rows,
-                          int64_t vocab, float temperature, void* dlogits);
+struct TokenLogprobBackward {
+  static constexpr const char* kName = "TokenLogprobBackward";
+  const float* logits = nullptr;     // [rows, vocab]
+  const int32_t* target = nullptr;   // [rows]
+  const float* lse = nullptr;        // [rows]
+  const float* entropy = nullptr;    // [rows]; nullptr together with g_entropy
+  const float* g_logprob = nullptr;  // [rows]
+  const float* g_entropy = nullptr;  // [rows]
+  int64_t rows = 0, vocab = 0;
+  float temperature = 1;
+  void* dlogits = nullptr;  // T[rows, vocab], written
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
 
 }  // namespace plumb::kernels

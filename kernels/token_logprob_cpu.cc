@@ -2,7 +2,6 @@
 #include <cmath>
 
 #include "kernels/cpu_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/token_logprob.h"
 #include "kernels/vector_math.h"
 
@@ -67,17 +66,11 @@ void Backward(const float* logits, const int32_t* target, const float* lse, cons
 
 }  // namespace
 
-void TokenLogprobForward(const Launch& launch, const float* logits, const int32_t* target, int64_t rows, int64_t vocab,
-                         float temperature, float* logprob, float* entropy, float* lse) {
-  PLUMB_DISPATCH_CUDA(launch, TokenLogprobForward(launch, logits, target, rows, vocab, temperature, logprob, entropy, lse))
+void TokenLogprob::Cpu(const Launch&) const {
   Forward(logits, target, rows, vocab, temperature, logprob, entropy, lse);
 }
 
-void TokenLogprobBackward(const Launch& launch, const float* logits, const int32_t* target, const float* lse,
-                          const float* entropy, const float* g_logprob, const float* g_entropy, int64_t rows,
-                          int64_t vocab, float temperature, void* dlogits) {
-  PLUMB_DISPATCH_CUDA(launch, TokenLogprobBackward(launch, logits, target, lse, entropy, g_logprob, g_entropy, rows,
-                                                   vocab, temperature, dlogits))
+void TokenLogprobBackward::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
     Backward(logits, target, lse, entropy, g_logprob, g_entropy, rows, vocab, temperature, static_cast<T*>(dlogits));
   });

@@ -1,8 +1,7 @@
 #include "kernels/cuda_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/token_mask.h"
 
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 namespace {
 
 __global__ void Drop(float* logits, int64_t rows, int64_t vocab, const int32_t* ids,
@@ -24,23 +23,21 @@ __global__ void Keep(float* logits, int64_t vocab, const uint32_t* kept, int64_t
 
 }  // namespace
 
-void DropTokens(const Launch& launch, float* logits, int64_t rows, int64_t vocab,
-                const int32_t* ids, int64_t count) {
+void DropTokens::Cuda(const Launch& launch) const {
   if (rows == 0 || count == 0) return;
-  Drop<<<Blocks(rows * count, 256), 256, 0, Stream(launch)>>>(logits, rows, vocab, ids, count);
-  CheckLaunch("DropTokens");
+  Drop<<<Blocks(rows * count, 256), 256, 0, StreamOf(launch)>>>(logits, rows, vocab, ids, count);
+  CheckLaunch(kName);
 }
 
-void KeepTokens(const Launch& launch, float* logits, int64_t rows, int64_t vocab,
-                const uint32_t* kept) {
+void KeepTokens::Cuda(const Launch& launch) const {
   constexpr int64_t kRows = 65535;  // of a grid
   for (int64_t r = 0; r < rows; r += kRows) {
     const dim3 grid(Blocks(vocab, 1024),
                     static_cast<unsigned>(rows - r < kRows ? rows - r : kRows));
-    Keep<<<grid, 256, 0, Stream(launch)>>>(logits + r * vocab, vocab, kept + r * SetWords(vocab),
+    Keep<<<grid, 256, 0, StreamOf(launch)>>>(logits + r * vocab, vocab, kept + r * SetWords(vocab),
                                            SetWords(vocab));
-    CheckLaunch("KeepTokens");
+    CheckLaunch(kName);
   }
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

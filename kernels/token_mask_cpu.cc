@@ -2,7 +2,6 @@
 #include <limits>
 
 #include "kernels/cpu_common.h"
-#include "kernels/cuda_twins.h"
 #include "kernels/token_mask.h"
 
 namespace plumb::kernels {
@@ -12,17 +11,13 @@ constexpr float kOut = -std::numeric_limits<float>::infinity();
 
 }  // namespace
 
-void DropTokens(const Launch& launch, float* logits, int64_t rows, int64_t vocab,
-                const int32_t* ids, int64_t count) {
-  PLUMB_DISPATCH_CUDA(launch, DropTokens(launch, logits, rows, vocab, ids, count))
+void DropTokens::Cpu(const Launch&) const {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < count; ++i) logits[r * vocab + ids[i]] = kOut;
   }
 }
 
-void KeepTokens(const Launch& launch, float* logits, int64_t rows, int64_t vocab,
-                const uint32_t* kept) {
-  PLUMB_DISPATCH_CUDA(launch, KeepTokens(launch, logits, rows, vocab, kept))
+void KeepTokens::Cpu(const Launch&) const {
   const int64_t words = SetWords(vocab);
 #pragma omp parallel for schedule(static) if (rows * vocab > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {

@@ -57,6 +57,9 @@ PLUMB_INLINE IntLanes LaneNumbers() { return IntLanes{0, 1, 2, 3, 4, 5, 6, 7, 8,
 // v where the lane's number is below n, else `other`.
 PLUMB_INLINE FloatLanes KeepFirst(FloatLanes v, int32_t n, float other) { return LaneNumbers() < n ? v : Broadcast(other); }
 
+// The other way round: v where the lane's number is n or above.
+PLUMB_INLINE FloatLanes DropFirst(FloatLanes v, int32_t n, float other) { return LaneNumbers() < n ? Broadcast(other) : v; }
+
 // FastExp of cpu_common.h for a vector.
 PLUMB_INLINE FloatLanes Exp(FloatLanes x) {
   const FloatLanes high = Broadcast(88.37f), low = Broadcast(-87.3f), magic = Broadcast(12582912.0f);

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "common/dtype.h"
-#include "policy_model/tensor_table.h"
+#include "policy_model/families/tensor_table.h"
 
 namespace plumb::learner {
 

@@ -63,7 +63,8 @@ UpdateResult Optimizer::Update(double learning_rate, double loss, std::optional<
   kernels::Launch launch{.device = grad_.device(), .dtype = weights_.flat().dtype()};
   auto* scratch = static_cast<double*>(norm_scratch_.data());
   double* sum = scratch + kernels::kNormScratch;
-  kernels::SumOfSquares(launch, grad_.f32(), n, scratch, sum);
+  kernels::Call(launch, kernels::SumOfSquares{.grad = grad_.f32(), .n = n, .scratch = scratch,
+      .out = sum});
   double squares = 0;
   if (grad_.device() == Device::kCpu) {
     squares = *sum;
@@ -98,9 +99,9 @@ UpdateResult Optimizer::Update(double learning_rate, double loss, std::optional<
   if (options_.grad_clip > 0 && result.grad_norm > options_.grad_clip) {
     adamw.grad_scale = static_cast<float>(options_.grad_clip / (result.grad_norm + 1e-6));
   }
-  kernels::AdamwUpdate(launch, master().f32(), m_.f32(), v_.f32(), grad_.f32(),
-                       static_cast<const uint8_t*>(decay_mask_.data()), n, adamw,
-                       own_master_ ? weights_.flat().data() : nullptr);
+  kernels::Call(launch, kernels::AdamwUpdate{.master = master().f32(), .m = m_.f32(), .v = v_.f32(),
+      .grad = grad_.f32(), .decay_mask = static_cast<const uint8_t*>(decay_mask_.data()), .n = n,
+      .options = adamw, .param = own_master_ ? weights_.flat().data() : nullptr});
   ++moment_steps_;
   ++updates_;
   skipped_in_a_row_ = 0;

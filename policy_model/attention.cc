@@ -3,7 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
+#include <optional>
 
 #include "common/error.h"
 #include "kernels/embedding.h"
@@ -57,7 +57,9 @@ void PutGradient(const Launch& launch, const AttentionShape& s, const at::Tensor
   }
   const int64_t dim = s.head_dim, stride = int64_t{s.heads + 2 * s.kv_heads} * dim;
   auto* out = static_cast<std::byte*>(dqkv) + first * dim * static_cast<int64_t>(ElementSize(launch.dtype));
-  kernels::SumRows(launch, rows.contiguous().const_data_ptr(), s.places, s.place_begins, s.tokens, s.kv_heads * dim, stride, out);
+  kernels::Call(launch, kernels::SumRows{.d = rows.contiguous().const_data_ptr(), .index = s.places,
+      .begins = s.place_begins, .rows = s.tokens, .width = s.kv_heads * dim, .out_stride = stride,
+      .out = out});
 }
 
 int64_t PaddedLength(const kernels::VarlenShape& s) { return (s.max_seqlen + kLseAlign - 1) / kLseAlign * kLseAlign; }
@@ -76,7 +78,16 @@ at::Tensor Spread(const at::Tensor& kv, int64_t group) {
   return kv.unsqueeze(2).expand({tokens, heads, group, dim}).reshape({1, tokens, heads * group, dim});
 }
 
-double Scale(const AttentionShape& s) { return 1 / std::sqrt(static_cast<double>(s.head_dim)); }
+double Scale(const AttentionShape& s) { return static_cast<double>(s.scale); }
+
+// LibTorch's two operators count windows differently: tokens before the own one, and tokens in all.
+std::optional<int64_t> TokensBefore(const AttentionShape& s) {
+  return s.window > 0 ? std::optional<int64_t>(s.window - 1) : std::nullopt;
+}
+std::optional<int64_t> TokensBehind(const AttentionShape& s) { return s.window > 0 ? std::optional<int64_t>(0) : std::nullopt; }
+std::optional<int64_t> Window(const AttentionShape& s) {
+  return s.window > 0 ? std::optional<int64_t>(s.window) : std::nullopt;
+}
 
 void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv, void* out, float* lse) {
   const c10::InferenceMode guard;
@@ -88,12 +99,12 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
     const int64_t group = s.heads / s.kv_heads;
     auto [o, l, seed, offset, max_q, max_k] = at::_efficient_attention_forward(
         q.unsqueeze(0), Spread(k, group), Spread(v, group), {}, lengths, key_lengths, s.max_seqlen, s.max_seqlen, 0.0,
-        kCausalFromBottomRight, true, Scale(s));
+        kCausalFromBottomRight, true, Scale(s), {}, Window(s));
     result = o.squeeze(0);
     sums = l;
   } else {
     auto [o, l, state, unused, mask] =
-        at::_flash_attention_forward(q, k, v, lengths, key_lengths, s.max_seqlen, s.max_seqlen, 0.0, true, false, Scale(s));
+        at::_flash_attention_forward(q, k, v, lengths, key_lengths, s.max_seqlen, s.max_seqlen, 0.0, true, false, Scale(s), TokensBefore(s), TokensBehind(s));
     result = o;
     sums = l;
   }
@@ -116,7 +127,7 @@ void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
     auto [gq, gk, gv, bias] = at::_efficient_attention_backward(
         Rows(launch, s, dout).unsqueeze(0), q.unsqueeze(0), Spread(k, group), Spread(v, group), {},
         Rows(launch, s, out).unsqueeze(0), lengths, key_lengths, s.max_seqlen, s.max_seqlen, Lse(launch, s, lse), 0.0, none, none,
-        kCausalFromBottomRight, false, Scale(s));
+        kCausalFromBottomRight, false, Scale(s), std::nullopt, Window(s));
     const auto gather = [&](const at::Tensor& g) {
       return g.reshape({-1, s.kv_heads, group, s.head_dim}).sum(2);
     };
@@ -127,7 +138,7 @@ void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
     const at::Tensor none = at::zeros({2}, Options(at::kUInt64)), unused = at::empty({}, Options(at::kUInt64));
     std::tie(dq, dk, dv) = at::_flash_attention_backward(Rows(launch, s, dout), q, k, v, Rows(launch, s, out),
                                                          Lse(launch, s, lse), lengths, key_lengths, s.max_seqlen, s.max_seqlen,
-                                                         0.0, true, none, unused, Scale(s));
+                                                         0.0, true, none, unused, Scale(s), TokensBefore(s), TokensBehind(s));
   }
   Heads(launch, s, dqkv, 0, s.heads).copy_(dq);
   PutGradient(launch, s, dk, s.heads, dqkv);
@@ -144,13 +155,15 @@ int64_t AttentionLseElements(const Launch& launch, const kernels::VarlenShape& s
 
 void AttentionForward(const Launch& launch, const AttentionShape& shape, const void* qkv, void* out, float* lse) {
   if (launch.device == Device::kCuda) CudaForward(launch, shape, qkv, out, lse);
-  else kernels::AttentionVarlenForward(launch, shape, qkv, out, lse);
+  else kernels::Call(launch, kernels::AttentionVarlen{.shape = shape, .qkv = qkv, .out = out,
+      .lse = lse});
 }
 
 void AttentionBackward(const Launch& launch, const AttentionShape& shape, const void* dout, const void* qkv, const void* out,
                        const float* lse, void* dqkv, float* scratch) {
   if (launch.device == Device::kCuda) CudaBackward(launch, shape, dout, qkv, out, lse, dqkv);
-  else kernels::AttentionVarlenBackward(launch, shape, dout, qkv, out, lse, dqkv, scratch);
+  else kernels::Call(launch, kernels::AttentionVarlenBackward{.shape = shape, .dout = dout,
+      .qkv = qkv, .out = out, .lse = lse, .dqkv = dqkv, .scratch = scratch});
 }
 
 }  // namespace plumb::policy_model

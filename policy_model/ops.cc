@@ -49,8 +49,9 @@ bool WidenedBf16(const kernels::Launch& launch) { return Bf16OnCpu(launch) && ke
 
 void Widened(const kernels::Launch& launch, const void* a, kernels::Layout a_layout, const void* b, kernels::Layout b_layout,
              int64_t m, int64_t n, int64_t k, bool accumulate, DType y_dtype, void* y) {
-  kernels::Bf16Gemm(launch, static_cast<const BFloat16*>(a), a_layout, static_cast<const BFloat16*>(b), b_layout, m, n, k,
-                    accumulate, y_dtype, y);
+  kernels::Call(launch, kernels::Bf16Gemm{.a = static_cast<const BFloat16*>(a), .a_layout = a_layout,
+      .b = static_cast<const BFloat16*>(b), .b_layout = b_layout, .m = m, .n = n, .k = k,
+      .accumulate = accumulate, .y_dtype = y_dtype, .y = y});
 }
 
 }  // namespace
@@ -101,13 +102,15 @@ void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, 
 void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
                 bool accumulate, void* y) {
   if (launch.device == Device::kCpu && launch.dtype == DType::kFloat32) {
-    kernels::GemmRows(launch, static_cast<const float*>(x), static_cast<const float*>(w), m, n, k, accumulate,
-                      static_cast<float*>(y));
+    kernels::Call(launch, kernels::GemmRows{.x = static_cast<const float*>(x),
+        .w = static_cast<const float*>(w), .m = m, .n = n, .k = k, .accumulate = accumulate,
+        .y = static_cast<float*>(y)});
     return;
   }
   if (Bf16OnCpu(launch) && m <= kernels::kBf16MatvecRows) {
-    kernels::Bf16Matvec(launch, static_cast<const BFloat16*>(x), static_cast<const BFloat16*>(w), m, n, k, accumulate,
-                        DType::kBFloat16, y);
+    kernels::Call(launch, kernels::Bf16Matvec{.x = static_cast<const BFloat16*>(x),
+        .w = static_cast<const BFloat16*>(w), .m = m, .n = n, .k = k, .accumulate = accumulate,
+        .y_dtype = DType::kBFloat16, .y = y});
     return;
   }
   Linear(launch, x, w, m, n, k, accumulate, y);
@@ -116,12 +119,14 @@ void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int
 void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
                        float* y) {
   if (launch.device == Device::kCpu && launch.dtype == DType::kFloat32) {
-    kernels::GemmRows(launch, static_cast<const float*>(x), static_cast<const float*>(w), m, n, k, false, y);
+    kernels::Call(launch, kernels::GemmRows{.x = static_cast<const float*>(x),
+        .w = static_cast<const float*>(w), .m = m, .n = n, .k = k, .y = y});
     return;
   }
   if (Bf16OnCpu(launch) && m <= kernels::kBf16MatvecRows) {
-    kernels::Bf16Matvec(launch, static_cast<const BFloat16*>(x), static_cast<const BFloat16*>(w), m, n, k, false,
-                        DType::kFloat32, y);
+    kernels::Call(launch, kernels::Bf16Matvec{.x = static_cast<const BFloat16*>(x),
+        .w = static_cast<const BFloat16*>(w), .m = m, .n = n, .k = k, .y_dtype = DType::kFloat32,
+        .y = y});
     return;
   }
   LinearToFloat(launch, x, w, m, n, k, y);

@@ -9,7 +9,7 @@
 
 #include "common/dtype.h"
 #include "kernels/launch.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 
 namespace plumb::policy_model {
 

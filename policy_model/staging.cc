@@ -34,7 +34,7 @@ void Staging::Commit() {
     memory_ = FlatBuffer();
     memory_ = FlatBuffer(device_, DType::kInt32, static_cast<int64_t>(host_.size() + host_.size() / 4 + kAlignWords));
   }
-  memory_.CopyPrefixFromHost(std::as_bytes(std::span<const int32_t>(host_)));
+  memory_.CopyFromHost(std::as_bytes(std::span<const int32_t>(host_)));
   for (size_t i = 0; i < places_.size(); ++i) {
     places_[i] = memory_.at(static_cast<int64_t>(begins_[i]));
   }

@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "policy_model/weights.h"
+#include "policy_model/flat_buffer.h"
 
 namespace plumb::policy_model {
 

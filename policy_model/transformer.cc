@@ -5,20 +5,17 @@
 
 #include "common/error.h"
 #include "common/kept_tokens.h"
-#include "kernels/attention_paged.h"
 #include "kernels/embedding.h"
-#include "kernels/rms_norm.h"
 #include "kernels/rope.h"
-#include "kernels/swiglu.h"
 #include "kernels/token_logprob.h"
 #include "kernels/token_mask.h"
-#include "policy_model/arena.h"
-#include "policy_model/attention.h"
+#include "policy_model/layers/branch.h"
 #include "policy_model/ops.h"
 #include "policy_model/staging.h"
 
 namespace plumb::policy_model {
 
+using kernels::Call;
 using kernels::Launch;
 
 void SetThreads(int threads) { ops::SetThreads(threads); }
@@ -36,23 +33,17 @@ struct Transformer::Impl {
   const DType dtype;
   const Launch launch;
   const size_t element;
-  FlatBuffer cos_sin;         // float[max_positions, D]
-  FlatBuffer unused;          // int32: shape.unused_tokens
+  const TensorTable table;  // offsets and plan; weights of another shape are refused
+  const NormLayer final_norm;
+  const float embedding_scale;
+  std::vector<RotaryTable> rotary;
+  std::vector<Branch> branches;  // two a layer
+  FlatBuffer unused;        // int32: shape.unused_tokens
   Arena saved, scratch, paged;
 
-  // Saved by Forward(keep): offsets into `saved`, a layer's at [l]; T = tokens.
-  struct LayerSaved {
-    int64_t x;       // T[T, H] input of the layer
-    int64_t rstd1;   // float[T]
-    int64_t qkv;     // T[T, qkv] after the rotation
-    int64_t attn;    // T[T, Nq D]
-    int64_t lse;     // float[AttentionLseElements]
-    int64_t mid;     // T[T, H] after attention's residual
-    int64_t rstd2;   // float[T]
-    int64_t gate_up; // T[T, 2F]
-  };
-  std::vector<LayerSaved> layers;
-  int64_t final_x = 0, final_rstd = 0, normed = 0;  // normed: T[R, H] rows that the head sees
+  // Offsets of the last forward in `saved`. residual[i]: T[T, H], what branch i reads; without a backward all are one.
+  std::vector<int64_t> residual;
+  int64_t final_rstd = 0, normed = 0;               // normed: T[R, H] rows that the head sees
   int64_t logprob = 0, entropy = 0, lse = 0;        // float[R] each
   int64_t kept_tokens = -1, kept_rows = -1, last_rows = -1;
   float kept_temperature = 1;
@@ -70,33 +61,34 @@ struct Transformer::Impl {
   };
 
   Impl(const ModelShape& s, Device d, DType t)
-      : shape(s),
-        device(d),
-        dtype(t),
-        launch{.device = d, .dtype = t},
-        element(ElementSize(t)),
-        cos_sin(d, DType::kFloat32, s.max_positions * s.head_dim),
-        unused(d, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())),
-        saved(d),
-        scratch(d),
-        paged(d),
-        layers(static_cast<size_t>(s.layers)),
-        staging(d),
-        set_staging(d) {
+      : shape(s), device(d), dtype(t), launch{.device = d, .dtype = t}, element(ElementSize(t)), table(s),
+        final_norm{.weight = table.final_norm(), .eps = static_cast<float>(s.norm_eps),
+                   .weight_offset = static_cast<float>(table.plan().norm_offset)},
+        embedding_scale(InType(table.plan().embedding_scale, t)), branches(BranchesOf(table)),
+        unused(d, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())), saved(d), scratch(d), paged(d),
+        residual(branches.size() + 1), staging(d), set_staging(d) {
     if (s.layers < 1) throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     if (d != Device::kCpu && !kernels::CudaAvailable()) {
       throw Error(ErrorCode::kUnsupported, "this build or machine has no CUDA device: use run.device = \"cpu\"");
     }
-    std::vector<float> table(static_cast<size_t>(s.max_positions * s.head_dim));
-    kernels::RopeTable(s.max_positions, s.head_dim, s.rope_theta, table.data());
-    cos_sin.CopyFromHost(std::as_bytes(std::span<const float>(table)));
-    if (!s.unused_tokens.empty())
-      unused.CopyFromHost(std::as_bytes(std::span<const int32_t>(s.unused_tokens)));
+    for (const RotarySpec& spec : table.plan().rotary) {
+      const auto dims = static_cast<int64_t>(2 * spec.frequencies.size());
+      RotaryTable& made = rotary.emplace_back(RotaryTable{FlatBuffer(d, DType::kFloat32, s.max_positions * dims),
+                                                          static_cast<int32_t>(dims)});
+      std::vector<float> values(static_cast<size_t>(s.max_positions * dims));
+      kernels::RopeTable(s.max_positions, spec.frequencies, spec.factor, values.data());
+      made.cos_sin.CopyFromHost(std::as_bytes(std::span<const float>(values)));
+    }
+    if (!s.unused_tokens.empty()) unused.CopyFromHost(std::as_bytes(std::span<const int32_t>(s.unused_tokens)));
+  }
+
+  static float InType(double value, DType dtype) {
+    const auto x = static_cast<float>(value);
+    return dtype == DType::kBFloat16 ? ToFloat(ToBFloat16(x)) : x;
   }
 
   int64_t T(int64_t elements) const { return elements * static_cast<int64_t>(element); }
   int64_t H() const { return shape.hidden; }
-  int64_t Q() const { return shape.heads * shape.head_dim; }
 
   // `g_first`, `g_second` and `g_third`: gradients by row of a backward, or empty.
   Indices Stage(const PackedBatch& batch, std::span<const float> g_first = {}, std::span<const float> g_second = {},
@@ -175,15 +167,15 @@ struct Transformer::Impl {
     const int at = set_staging.Add(
         std::span(reinterpret_cast<const int32_t*>(drawn_sets.data()), drawn_sets.size()));
     set_staging.Commit();
-    kernels::KeepTokens(launch, logits, rows, shape.vocab,
-                        reinterpret_cast<const uint32_t*>(set_staging.Ints(at)));
+    kernels::Call(launch, kernels::KeepTokens{.logits = logits, .rows = rows, .vocab = shape.vocab,
+        .kept = reinterpret_cast<const uint32_t*>(set_staging.Ints(at))});
   }
 
   // What of a head's product is a distribution over tokens.
   void DropUnused(float* logits, int64_t rows) const {
     if (unused.elements() == 0) return;
-    kernels::DropTokens(launch, logits, rows, shape.vocab,
-                        static_cast<const int32_t*>(unused.data()), unused.elements());
+    kernels::Call(launch, kernels::DropTokens{.logits = logits, .rows = rows, .vocab = shape.vocab,
+        .ids = static_cast<const int32_t*>(unused.data()), .count = unused.elements()});
   }
 
   void CheckTargets(const PackedBatch& batch) const {
@@ -204,79 +196,54 @@ struct Transformer::Impl {
             static_cast<int64_t>(seen.size()), at.seen, at.cu_seen, at.places, at.place_begins};
   }
 
+  PackedPass PassOf(const Weights& w, const PackedBatch& batch, const Indices& at, bool keep) {
+    return {{launch, w, rotary}, Varlen(batch, at), at.positions, keep, saved, scratch};
+  }
+
   // Everything up to the final hidden states; what is not kept shares one layer's memory.
   void Trunk(const Weights& w, const PackedBatch& batch, bool keep) {
     const int64_t n = batch.size(), h = H();
-    const Indices at = Stage(batch);
-    const AttentionShape varlen = Varlen(batch, at);
-    const int64_t lse_elements = AttentionLseElements(launch, varlen);
-    const TensorTable& table = w.table();
-    saved.Begin();
-    for (size_t l = 0; l < layers.size(); ++l) {
-      LayerSaved& s = layers[l];
-      if (l > 0 && !keep) {
-        s = layers[0];
-        continue;
-      }
-      s.x = saved.Take(T(n * h));
-      s.rstd1 = saved.Take(4 * n);
-      s.qkv = saved.Take(T(n * shape.qkv_width()));
-      s.attn = saved.Take(T(n * Q()));
-      s.lse = saved.Take(4 * lse_elements);
-      s.mid = saved.Take(T(n * h));
-      s.rstd2 = saved.Take(4 * n);
-      s.gate_up = saved.Take(T(n * 2 * shape.ffn));
-    }
-    final_x = keep ? saved.Take(T(n * h)) : -1;
-    final_rstd = saved.Take(4 * n);
     const auto rows = static_cast<int64_t>(batch.rows.size());
+    const Indices at = Stage(batch);
+    const PackedPass pass = PassOf(w, batch, at, keep);
+    saved.Begin();
+    scratch.Begin();
+    for (size_t i = 0; i < residual.size(); ++i) residual[i] = keep || i == 0 ? saved.Take(T(n * h)) : residual[0];
+    final_rstd = saved.Take(4 * n);
     normed = saved.Take(T(rows * h));
     logprob = saved.Take(4 * rows);
     entropy = saved.Take(4 * rows);
     lse = saved.Take(4 * rows);
-    saved.Commit();
-    scratch.Begin();
-    const int64_t norm_at = scratch.Take(T(n * h)), act_at = scratch.Take(T(n * shape.ffn));
+    const int64_t saved_mark = saved.Mark();
+    for (Branch& branch : branches) {
+      if (!keep) saved.Rewind(saved_mark);
+      scratch.Rewind(0);
+      branch.PlanForward(pass);
+    }
+    scratch.Rewind(0);
     const int64_t gathered_at = scratch.Take(T(rows * h));
+    saved.Commit();
     scratch.Commit();
-    void* norm = scratch.At(norm_at);
-    void* act = scratch.At(act_at);
 
-    void* x = saved.At(layers[0].x);
-    kernels::GatherRows(launch, w.flat().at(table.embedding()), at.tokens, n, h, x);
-    for (size_t l = 0; l < layers.size(); ++l) {
-      const LayerSlices& slice = table.layer(static_cast<int64_t>(l));
-      const LayerSaved& s = layers[l];
-      kernels::RmsNormForward(launch, x, w.flat().at(slice.input_norm), n, h, Eps(), norm, F(saved, s.rstd1));
-      void* qkv = saved.At(s.qkv);
-      ops::Linear(launch, norm, w.flat().at(slice.qkv), n, shape.qkv_width(), h, false, qkv);
-      if (slice.qkv_bias >= 0) kernels::AddBias(launch, qkv, w.flat().at(slice.qkv_bias), n, shape.qkv_width());
-      kernels::RopeInPlace(launch, qkv, at.positions, cos_sin.f32(), n, varlen.heads, varlen.kv_heads,
-                           varlen.head_dim, false);
-      AttentionForward(launch, varlen, qkv, saved.At(s.attn), F(saved, s.lse));
-      void* mid = keep ? saved.At(s.mid) : x;  // without a backward the residual stream stays in place
-      if (keep) ops::Copy(launch, x, static_cast<size_t>(T(n * h)), mid);
-      ops::Linear(launch, saved.At(s.attn), w.flat().at(slice.o), n, h, Q(), true, mid);
-      kernels::RmsNormForward(launch, mid, w.flat().at(slice.post_norm), n, h, Eps(), norm, F(saved, s.rstd2));
-      ops::Linear(launch, norm, w.flat().at(slice.gate_up), n, 2 * shape.ffn, h, false, saved.At(s.gate_up));
-      kernels::SwigluForward(launch, saved.At(s.gate_up), n, shape.ffn, act);
-      void* next = !keep ? x : saved.At(l + 1 < layers.size() ? layers[l + 1].x : final_x);
-      if (keep) ops::Copy(launch, mid, static_cast<size_t>(T(n * h)), next);
-      ops::Linear(launch, act, w.flat().at(slice.down), n, h, shape.ffn, true, next);
+    void* x = saved.At(residual[0]);
+    Call(launch, kernels::GatherRows{.table = w.flat().at(table.embedding()), .index = at.tokens, .rows = n, .width = h, .out = x,
+                                     .scale = embedding_scale});
+    for (size_t i = 0; i < branches.size(); ++i) {
+      void* next = saved.At(residual[i + 1]);
+      branches[i].Forward(pass, x, next);
       x = next;
     }
     // Only the rows that are scored go on to the final norm and the head.
     void* gathered = scratch.At(gathered_at);
-    kernels::GatherRows(launch, x, at.rows, rows, h, gathered);
-    kernels::RmsNormForward(launch, gathered, w.flat().at(table.final_norm()), rows, h, Eps(), saved.At(normed),
-                            F(saved, final_rstd));
+    Call(launch, kernels::GatherRows{.table = x, .index = at.rows, .rows = rows, .width = h, .out = gathered});
+    final_norm.Forward(pass, gathered, rows, saved.At(normed), F(saved, final_rstd));
   }
 
   struct BackwardPlan;
-  BackwardPlan PlanBackward(const PackedBatch& batch, const Indices& at, int64_t chunk);
-  void TrunkBackward(const Weights& weights, const PackedBatch& batch, const BackwardPlan& plan, FlatBuffer& grad);
+  BackwardPlan PlanBackward(const Weights& weights, const PackedBatch& batch, const Indices& at, int64_t chunk,
+                            FlatBuffer& grad);
+  void TrunkBackward(const PackedBatch& batch, const BackwardPlan& plan);
 
-  float Eps() const { return static_cast<float>(shape.norm_eps); }
   static float* F(Arena& arena, int64_t at) { return static_cast<float*>(arena.At(at)); }
   int64_t ChunkRows(int64_t rows) const {
     return std::clamp<int64_t>(kLogitChunkBytes / (4 * shape.vocab), 1, std::max<int64_t>(1, rows));
@@ -319,8 +286,9 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()), n, v, h, logits);
     m.DropUnused(logits, n);
     m.KeepDrawn(batch, logits, r, n);
-    kernels::TokenLogprobForward(m.launch, logits, at.targets + r, n, v, options.temperature, device_logprob + r,
-                                 device_entropy + r, lse + r);
+    kernels::Call(m.launch, kernels::TokenLogprob{.logits = logits, .target = at.targets + r,
+        .rows = n, .vocab = v, .temperature = options.temperature, .logprob = device_logprob + r,
+        .entropy = device_entropy + r, .lse = lse + r});
   }
   ops::CopyToHost(m.launch, device_logprob, logprob.size_bytes(), logprob.data());
   if (options.entropy) ops::CopyToHost(m.launch, device_entropy, entropy.size_bytes(), entropy.data());
@@ -362,36 +330,35 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
 
 // The gradients that head and trunk pass each other, planned together so that a micro-batch needs one arena.
 struct Transformer::Impl::BackwardPlan {
-  AttentionShape varlen;
+  PackedPass pass;
   Indices at;
-  int64_t dx, norm, dnorm, dattn, dqkv, act, dact, partial, varlen_scratch, gathered, dgathered;
+  int64_t dx, partial, gathered, dgathered;
   int64_t dhead;            // T[R, H], the gradient of `normed`
   int64_t logits, dlogits;  // of a chunk of rows
 };
 
-Transformer::Impl::BackwardPlan Transformer::Impl::PlanBackward(const PackedBatch& batch, const Indices& at, int64_t chunk) {
-  const int64_t n = batch.size(), h = H(), f = shape.ffn, q = Q();
+Transformer::Impl::BackwardPlan Transformer::Impl::PlanBackward(const Weights& weights, const PackedBatch& batch,
+                                                                const Indices& at, int64_t chunk, FlatBuffer& grad) {
+  const int64_t n = batch.size(), h = H();
   const auto rows = static_cast<int64_t>(batch.rows.size());
-  BackwardPlan p;
-  p.at = at;
-  p.varlen = Varlen(batch, at);
+  BackwardPlan p{.pass = PassOf(weights, batch, at, true), .at = at};
+  p.pass.grad = &grad;
   Arena& a = scratch;
   a.Begin();
   p.dx = a.Take(T(n * h));
-  p.norm = a.Take(T(n * h));
-  p.dnorm = a.Take(T(n * h));
-  p.dattn = a.Take(T(n * q));
-  p.dqkv = a.Take(T(n * shape.qkv_width()));
-  p.act = a.Take(T(n * f));
-  p.dact = a.Take(T(n * f));
   p.partial = a.Take(4 * kernels::kRmsNormScratchRows * h);
-  p.varlen_scratch = a.Take(device == Device::kCpu ? 4 * kernels::AttentionVarlenScratch(p.varlen) : 0);
-  p.logits = a.Take(4 * chunk * shape.vocab);
-  p.dlogits = a.Take(T(chunk * shape.vocab));
   p.dhead = a.Take(T(rows * h));
   p.gathered = a.Take(T(rows * h));
   p.dgathered = a.Take(T(rows * h));
+  const int64_t mark = a.Mark();  // head and branches come one after the other
+  p.logits = a.Take(4 * chunk * shape.vocab);
+  p.dlogits = a.Take(T(chunk * shape.vocab));
+  for (Branch& branch : branches) {
+    a.Rewind(mark);
+    branch.PlanBackward(p.pass);
+  }
   a.Commit();
+  p.pass.norm_scratch = F(a, p.partial);
   return p;
 }
 
@@ -409,7 +376,7 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std
     PLUMB_CHECK(static_cast<int64_t>(shared->g_values.size()) == rows);
     g_values = m.Rounded(shared->g_values);
   }
-  const Impl::BackwardPlan p = m.PlanBackward(batch, m.Stage(batch, g_logprob, g_entropy, g_values), chunk);
+  const Impl::BackwardPlan p = m.PlanBackward(weights, batch, m.Stage(batch, g_logprob, g_entropy, g_values), chunk, grad);
 
   // Head: the logits of a chunk once more, their gradient, and both products.
   Arena& a = m.scratch;
@@ -423,9 +390,10 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(head), c, v, h, logits);
     m.DropUnused(logits, c);
     m.KeepDrawn(batch, logits, r, c);
-    kernels::TokenLogprobBackward(m.launch, logits, p.at.targets + r, lse + r, entropy ? entropy + r : nullptr,
-                                  p.at.g_first + r, entropy ? p.at.g_second + r : nullptr, c, v, m.kept_temperature,
-                                  a.At(p.dlogits));
+    kernels::Call(m.launch, kernels::TokenLogprobBackward{.logits = logits,
+        .target = p.at.targets + r, .lse = lse + r, .entropy = entropy ? entropy + r : nullptr,
+        .g_logprob = p.at.g_first + r, .g_entropy = entropy ? p.at.g_second + r : nullptr,
+        .rows = c, .vocab = v, .temperature = m.kept_temperature, .dlogits = a.At(p.dlogits)});
     ops::LinearBackwardInput(m.launch, a.At(p.dlogits), weights.flat().at(head), c, v, h, false, dhead + m.T(r * h));
     ops::LinearBackwardWeight(m.launch, a.At(p.dlogits), normed + m.T(r * h), c, v, h, grad.f32() + head);
   }
@@ -434,7 +402,7 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std
     ops::LinearBackwardInput(m.launch, p.at.g_third, shared->head->flat().at(score), rows, 1, h, true, dhead);
     ops::LinearBackwardWeight(m.launch, p.at.g_third, normed, rows, 1, h, shared->grad->f32() + score);
   }
-  m.TrunkBackward(weights, batch, p, grad);
+  m.TrunkBackward(batch, p);
 }
 
 void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batch, std::span<const float> g_values,
@@ -449,63 +417,28 @@ void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batc
   // The head is a product with one column; its gradient in the model's type.
   const std::vector<float> words = m.Rounded(g_values);
   const int64_t score = weights.table().score();
-  const Impl::BackwardPlan p = m.PlanBackward(batch, m.Stage(batch, words), 0);
+  const Impl::BackwardPlan p = m.PlanBackward(weights, batch, m.Stage(batch, words), 0, grad);
   ops::LinearBackwardInput(m.launch, p.at.g_first, weights.flat().at(score), rows, 1, m.H(), false, m.scratch.At(p.dhead));
   ops::LinearBackwardWeight(m.launch, p.at.g_first, m.saved.At(m.normed), rows, 1, m.H(), grad.f32() + score);
-  m.TrunkBackward(weights, batch, p, grad);
+  m.TrunkBackward(batch, p);
 }
 
 // From the gradient of the normed rows down to the embedding.
-void Transformer::Impl::TrunkBackward(const Weights& weights, const PackedBatch& batch, const BackwardPlan& p,
-                                      FlatBuffer& grad) {
-  const int64_t n = batch.size(), h = H(), f = shape.ffn, q = Q();
+void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const BackwardPlan& p) {
+  const int64_t n = batch.size(), h = H();
   const auto rows = static_cast<int64_t>(batch.rows.size());
-  const TensorTable& table = weights.table();
-  const auto g = [&](int64_t offset) { return grad.f32() + offset; };
-  const auto w = [&](int64_t offset) { return weights.flat().at(offset); };
   Arena& a = scratch;
-  float* partial = F(a, p.partial);
   // Final norm on the scored rows, scattered back over all tokens.
   void* dx = a.At(p.dx);
-  kernels::GatherRows(launch, saved.At(final_x), p.at.rows, rows, h, a.At(p.gathered));
-  kernels::RmsNormBackward(launch, a.At(p.dhead), a.At(p.gathered), w(table.final_norm()), F(saved, final_rstd), rows,
-                           h, false, a.At(p.dgathered), g(table.final_norm()), partial);
+  Call(launch, kernels::GatherRows{.table = saved.At(residual.back()), .index = p.at.rows, .rows = rows, .width = h,
+                                   .out = a.At(p.gathered)});
+  final_norm.Backward(p.pass, a.At(p.dhead), a.At(p.gathered), F(saved, final_rstd), rows, false, a.At(p.dgathered));
   ops::Zero(launch, dx, static_cast<size_t>(T(n * h)));
-  kernels::ScatterRows(launch, a.At(p.dgathered), p.at.rows, rows, h, dx);
-
-  void* norm = a.At(p.norm);
-  void* dnorm = a.At(p.dnorm);
-  for (int64_t l = shape.layers - 1; l >= 0; --l) {
-    const LayerSlices& slice = table.layer(l);
-    const LayerSaved& s = layers[static_cast<size_t>(l)];
-    // Feed-forward: dx is the gradient of the layer's output, and of `mid` through the residual.
-    void* gate_up = saved.At(s.gate_up);
-    kernels::SwigluForward(launch, gate_up, n, f, a.At(p.act));
-    ops::LinearBackwardWeight(launch, dx, a.At(p.act), n, h, f, g(slice.down));
-    ops::LinearBackwardInput(launch, dx, w(slice.down), n, h, f, false, a.At(p.dact));
-    kernels::SwigluBackward(launch, a.At(p.dact), gate_up, n, f, gate_up);
-    kernels::RmsNormForward(launch, saved.At(s.mid), w(slice.post_norm), n, h, Eps(), norm, nullptr);
-    ops::LinearBackwardWeight(launch, gate_up, norm, n, 2 * f, h, g(slice.gate_up));
-    ops::LinearBackwardInput(launch, gate_up, w(slice.gate_up), n, 2 * f, h, false, dnorm);
-    kernels::RmsNormBackward(launch, dnorm, saved.At(s.mid), w(slice.post_norm), F(saved, s.rstd2), n, h, true,
-                             dx, g(slice.post_norm), partial);
-    // Attention.
-    ops::LinearBackwardWeight(launch, dx, saved.At(s.attn), n, h, q, g(slice.o));
-    ops::LinearBackwardInput(launch, dx, w(slice.o), n, h, q, false, a.At(p.dattn));
-    void* dqkv = a.At(p.dqkv);
-    AttentionBackward(launch, p.varlen, a.At(p.dattn), saved.At(s.qkv), saved.At(s.attn),
-                                     F(saved, s.lse), dqkv, static_cast<float*>(a.At(p.varlen_scratch)));
-    kernels::RopeInPlace(launch, dqkv, p.at.positions, cos_sin.f32(), n, p.varlen.heads, p.varlen.kv_heads,
-                         p.varlen.head_dim, true);
-    if (slice.qkv_bias >= 0) kernels::BiasBackward(launch, dqkv, n, shape.qkv_width(), g(slice.qkv_bias));
-    kernels::RmsNormForward(launch, saved.At(s.x), w(slice.input_norm), n, h, Eps(), norm, nullptr);
-    ops::LinearBackwardWeight(launch, dqkv, norm, n, shape.qkv_width(), h, g(slice.qkv));
-    ops::LinearBackwardInput(launch, dqkv, w(slice.qkv), n, shape.qkv_width(), h, false, dnorm);
-    kernels::RmsNormBackward(launch, dnorm, saved.At(s.x), w(slice.input_norm), F(saved, s.rstd1), n, h, true,
-                             dx, g(slice.input_norm), partial);
-  }
-  kernels::ScatterAddRows(launch, dx, p.at.tokens, n, h, g(table.embedding()));
-  kept_tokens = -1;  // the saved gate_up was overwritten: one Backward a Forward
+  Call(launch, kernels::ScatterRows{.d = a.At(p.dgathered), .index = p.at.rows, .rows = rows, .width = h, .out = dx});
+  for (size_t i = branches.size(); i-- > 0;) branches[i].Backward(p.pass, saved.At(residual[i]), dx);
+  Call(launch, kernels::ScatterAddRows{.d = dx, .index = p.at.tokens, .rows = n, .width = h, .grad = p.pass.G(table.embedding()),
+                                       .scale = embedding_scale});
+  kept_tokens = -1;  // saved memory was overwritten: one Backward a Forward
 }
 
 void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out) {
@@ -536,45 +469,31 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
                                        std::span<const int32_t> logit_rows) {
   Impl& m = *impl_;
   PLUMB_CHECK(tokens.size() == static_cast<size_t>(rows.rows) && rows.rows > 0);
-  const int64_t n = rows.rows, h = m.H(), f = m.shape.ffn;
+  const int64_t n = rows.rows, h = m.H();
   const auto outputs = static_cast<int64_t>(logit_rows.size());
   Arena& a = m.paged;
+  const PagedPass pass{{m.launch, weights, m.rotary}, rows, kv, a};
   a.Begin();
-  const int64_t x_at = a.Take(m.T(n * h)), norm_at = a.Take(m.T(n * h));
-  const int64_t qkv_at = a.Take(m.T(n * m.shape.qkv_width())), attn_at = a.Take(m.T(n * m.Q()));
-  const int64_t gate_up_at = a.Take(m.T(n * 2 * f)), act_at = a.Take(m.T(n * f));
-  const int64_t gathered_at = a.Take(m.T(outputs * h)), logits_at = a.Take(4 * outputs * m.shape.vocab);
+  const int64_t x_at = a.Take(m.T(n * h)), gathered_at = a.Take(m.T(outputs * h));
+  const int64_t logits_at = a.Take(4 * outputs * m.shape.vocab), mark = a.Mark();
+  for (Branch& branch : m.branches) {
+    a.Rewind(mark);
+    branch.PlanStep(pass);
+  }
   a.Commit();
   void* x = a.At(x_at);
-  void* norm = a.At(norm_at);
-  void* qkv = a.At(qkv_at);
-  void* attn = a.At(attn_at);
   m.staging.Begin();
   const int tokens_at = m.staging.Add(tokens), outputs_at = m.staging.Add(logit_rows);
   m.staging.Commit();
   const TensorTable& table = weights.table();
-  const auto heads = static_cast<int32_t>(m.shape.heads);
-  kernels::GatherRows(m.launch, weights.flat().at(table.embedding()), m.staging.Ints(tokens_at), n, h, x);
-  for (int64_t l = 0; l < m.shape.layers; ++l) {
-    const LayerSlices& slice = table.layer(l);
-    const auto w = [&](int64_t offset) { return weights.flat().at(offset); };
-    kernels::RmsNormForward(m.launch, x, w(slice.input_norm), n, h, m.Eps(), norm, nullptr);
-    ops::LinearRows(m.launch, norm, w(slice.qkv), n, m.shape.qkv_width(), h, false, qkv);
-    if (slice.qkv_bias >= 0) kernels::AddBias(m.launch, qkv, w(slice.qkv_bias), n, m.shape.qkv_width());
-    kernels::RopeAndWriteKv(m.launch, qkv, rows, m.cos_sin.f32(), heads, static_cast<int32_t>(l), kv);
-    kernels::AttentionPaged(m.launch, qkv, m.shape.qkv_width(), rows, heads, static_cast<int32_t>(l), kv, attn);
-    ops::LinearRows(m.launch, attn, w(slice.o), n, h, m.Q(), true, x);
-    kernels::RmsNormForward(m.launch, x, w(slice.post_norm), n, h, m.Eps(), norm, nullptr);
-    ops::LinearRows(m.launch, norm, w(slice.gate_up), n, 2 * f, h, false, a.At(gate_up_at));
-    kernels::SwigluForward(m.launch, a.At(gate_up_at), n, f, a.At(act_at));
-    ops::LinearRows(m.launch, a.At(act_at), w(slice.down), n, h, f, true, x);
-  }
+  Call(m.launch, kernels::GatherRows{.table = weights.flat().at(table.embedding()), .index = m.staging.Ints(tokens_at), .rows = n,
+                                     .width = h, .out = x, .scale = m.embedding_scale});
+  for (Branch& branch : m.branches) branch.Step(pass, x);
   auto* logits = static_cast<float*>(a.At(logits_at));
   if (outputs == 0) return logits;
   void* gathered = a.At(gathered_at);
-  kernels::GatherRows(m.launch, x, m.staging.Ints(outputs_at), outputs, h, gathered);
-  kernels::RmsNormForward(m.launch, gathered, weights.flat().at(table.final_norm()), outputs, h, m.Eps(), gathered,
-                          nullptr);
+  Call(m.launch, kernels::GatherRows{.table = x, .index = m.staging.Ints(outputs_at), .rows = outputs, .width = h, .out = gathered});
+  m.final_norm.Forward(pass, gathered, outputs, gathered, nullptr);
   ops::LinearRowsToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), outputs, m.shape.vocab, h, logits);
   m.DropUnused(logits, outputs);
   return logits;

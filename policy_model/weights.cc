@@ -1,7 +1,6 @@
 #include "policy_model/weights.h"
 
-#include <ATen/ATen.h>
-
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -12,7 +11,9 @@
 #include "common/digest.h"
 #include "common/error.h"
 #include "common/file.h"
+#include "common/log.h"
 #include "common/rng.h"
+#include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
 
 namespace plumb::policy_model {
@@ -20,22 +21,7 @@ namespace {
 
 constexpr uint64_t kInitStream = 0x1417;
 constexpr uint64_t kScoreStream = 0x5c03;
-
-at::ScalarType TypeOf(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32: return at::kFloat;
-    case DType::kBFloat16: return at::kBFloat16;
-    case DType::kFloat16: return at::kHalf;
-    case DType::kInt32: return at::kInt;
-    case DType::kInt64: return at::kLong;
-  }
-  return at::kFloat;
-}
-
-at::Tensor AsTensor(const void* data, int64_t n, Device device, DType dtype) {
-  return at::from_blob(const_cast<void*>(data), {n},
-                       at::TensorOptions().dtype(TypeOf(dtype)).device(device == Device::kCuda ? at::kCUDA : at::kCPU));
-}
+constexpr int64_t kChunkElements = int64_t{1} << 20;  // of host memory at a time
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
   std::string out = "[";
@@ -43,160 +29,107 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
   return out + "]";
 }
 
-std::vector<int64_t> PartShape(const TensorEntry& entry, const HfPart& part) {
+std::vector<int64_t> FileShape(const TensorEntry& entry, const TensorPart& part) {
   std::vector<int64_t> shape = entry.shape;
-  shape[0] = part.row_end - part.row_begin;
+  shape[0] = part.file_rows;
   return shape;
 }
 
+// Floats into a buffer of any type from element `first` on, and unrounded into `master` where there is one.
+class FloatWriter {
+ public:
+  FloatWriter(FlatBuffer& flat, FlatBuffer* master) : flat_(flat), master_(master) {}
+  void Write(int64_t first, std::span<const float> values) {
+    rounded_.resize(values.size() * ElementSize(flat_.dtype()));
+    ConvertFloat(values, flat_.dtype(), rounded_.data());
+    flat_.CopyFromHost(rounded_, first);
+    if (master_) master_->CopyFromHost(std::as_bytes(values), first);
+  }
+
+ private:
+  FlatBuffer& flat_;
+  FlatBuffer* master_;
+  std::vector<std::byte> rounded_;
+};
+
+// Where wrappers around a text model put its tensors.
+std::string FindTensor(const std::map<std::string, TensorView>& tensors, const std::string& name) {
+  if (tensors.count(name)) return name;
+  constexpr std::string_view kModel = "model.";
+  if (name.starts_with(kModel)) {
+    const std::string wrapped = "model.language_model." + name.substr(kModel.size());
+    if (tensors.count(wrapped)) return wrapped;
+  }
+  const std::string outer = "language_model." + name;
+  return tensors.count(outer) ? outer : "";
+}
+
+// What a text model does not need: eyes of wrappers, heads for predicting several tokens, tables that follow from the config.
+bool IsBeside(const std::string& name) {
+  for (const char* prefix : {"model.visual.", "visual.", "model.vision_tower.", "vision_tower.", "model.vision_model.",
+                             "model.multi_modal_projector.", "multi_modal_projector.", "mtp."}) {
+    if (name.starts_with(prefix)) return true;
+  }
+  return false;
+}
+
 }  // namespace
-
-FlatBuffer::FlatBuffer(Device device, DType dtype, int64_t elements) : device_(device), dtype_(dtype), elements_(elements) {
-  if (device == Device::kCuda && !kernels::CudaAvailable()) {
-    throw Error(ErrorCode::kUnsupported, "this build has no CUDA or no GPU answers: use the CPU, and see plumb doctor");
-  }
-  const c10::InferenceMode guard;
-  const auto options = at::TensorOptions().dtype(at::kByte).device(device == Device::kCuda ? at::kCUDA : at::kCPU);
-  // 4 KiB alignment: over-allocate and shift.
-  auto tensor = std::make_shared<at::Tensor>(at::zeros({static_cast<int64_t>(bytes()) + 4096}, options));
-  const auto address = reinterpret_cast<uintptr_t>(tensor->data_ptr());
-  data_ = reinterpret_cast<void*>((address + 4095) / 4096 * 4096);
-  owner_ = std::move(tensor);
-}
-
-FlatBuffer::~FlatBuffer() = default;
-
-FlatBuffer::FlatBuffer(FlatBuffer&& other) noexcept { *this = std::move(other); }
-
-FlatBuffer& FlatBuffer::operator=(FlatBuffer&& other) noexcept {
-  device_ = other.device_;
-  dtype_ = other.dtype_;
-  elements_ = std::exchange(other.elements_, 0);
-  data_ = std::exchange(other.data_, nullptr);
-  owner_ = std::move(other.owner_);
-  return *this;
-}
-
-void FlatBuffer::Zero() {
-  if (device_ == Device::kCpu) {
-    std::memset(data_, 0, bytes());
-    return;
-  }
-  const c10::InferenceMode guard;
-  AsTensor(data_, elements_, device_, dtype_).zero_();
-}
-
-void FlatBuffer::CopyToHost(std::span<std::byte> out) const {
-  PLUMB_CHECK(out.size() == bytes());
-  if (device_ == Device::kCpu) {
-    std::memcpy(out.data(), data_, bytes());
-    return;
-  }
-  const c10::InferenceMode guard;
-  AsTensor(out.data(), elements_, Device::kCpu, dtype_).copy_(AsTensor(data_, elements_, device_, dtype_));
-}
-
-void FlatBuffer::CopyFromHost(std::span<const std::byte> in) {
-  PLUMB_CHECK(in.size() == bytes());
-  if (device_ == Device::kCpu) {
-    std::memcpy(data_, in.data(), bytes());
-    return;
-  }
-  const c10::InferenceMode guard;
-  AsTensor(data_, elements_, device_, dtype_).copy_(AsTensor(in.data(), elements_, Device::kCpu, dtype_));
-}
-
-void FlatBuffer::CopyPrefixFromHost(std::span<const std::byte> in) {
-  PLUMB_CHECK(in.size() <= bytes());
-  if (in.empty()) return;
-  if (device_ == Device::kCpu) {
-    std::memcpy(data_, in.data(), in.size());
-    return;
-  }
-  const c10::InferenceMode guard;
-  const auto n = static_cast<int64_t>(in.size());
-  const auto options = at::TensorOptions().dtype(at::kByte);
-  at::from_blob(data_, {n}, options.device(at::kCUDA))
-      .copy_(at::from_blob(const_cast<std::byte*>(in.data()), {n}, options.device(at::kCPU)));
-}
-
-void FlatBuffer::CopyPrefixToHost(std::span<std::byte> out) const {
-  PLUMB_CHECK(out.size() <= bytes());
-  if (out.empty()) return;
-  if (device_ == Device::kCpu) {
-    std::memcpy(out.data(), data_, out.size());
-    return;
-  }
-  const c10::InferenceMode guard;
-  const auto n = static_cast<int64_t>(out.size());
-  const auto options = at::TensorOptions().dtype(at::kByte);
-  at::from_blob(out.data(), {n}, options.device(at::kCPU))
-      .copy_(at::from_blob(data_, {n}, options.device(at::kCUDA)));
-}
-
-void ConvertFloat(std::span<const float> in, DType dtype, void* out) {
-  const c10::InferenceMode guard;
-  const auto n = static_cast<int64_t>(in.size());
-  AsTensor(out, n, Device::kCpu, dtype).copy_(AsTensor(in.data(), n, Device::kCpu, DType::kFloat32));
-}
-
-void ConvertToFloat(const void* in, DType dtype, std::span<float> out) {
-  const c10::InferenceMode guard;
-  const auto n = static_cast<int64_t>(out.size());
-  AsTensor(out.data(), n, Device::kCpu, DType::kFloat32).copy_(AsTensor(in, n, Device::kCpu, dtype));
-}
 
 Weights::Weights(const ModelShape& shape, Device device, DType dtype)
     : table_(shape), flat_(device, dtype, table_.flat_elements()) {}
 
 void Weights::Initialise(uint64_t seed, double init_std) {
-  std::vector<float> values(static_cast<size_t>(flat_.elements()), 0.0f);
   const double residual = init_std / std::sqrt(2.0 * static_cast<double>(shape().layers));
   uint64_t stream = kInitStream << 32;
+  std::vector<float> values;
+  FloatWriter writer(flat_, nullptr);
   for (const TensorEntry& e : table_.entries()) {
     RandomStream random(seed, stream++);
-    float* out = values.data() + e.offset;
-    const bool norm = e.name.find("norm") != std::string::npos;
-    const bool bias = e.name.find("bias") != std::string::npos;
-    const bool into_residual = e.name.ends_with(".o") || e.name.ends_with(".down");
-    const auto std = static_cast<float>(into_residual ? residual : init_std);
-    for (int64_t i = 0; i < e.elements; ++i) out[i] = norm ? 1.0f : bias ? 0.0f : std * random.NextNormal();
+    const auto std = static_cast<float>(e.init == TensorInit::kResidual ? residual : init_std);
+    for (int64_t begin = 0; begin < e.elements; begin += kChunkElements) {
+      values.resize(static_cast<size_t>(std::min(kChunkElements, e.elements - begin)));
+      for (float& v : values) {
+        v = e.init == TensorInit::kOnes ? 1.0f : e.init == TensorInit::kZeros ? 0.0f : std * random.NextNormal();
+      }
+      writer.Write(e.offset + begin, values);
+    }
   }
-  std::vector<std::byte> host(flat_.bytes());
-  ConvertFloat(values, flat_.dtype(), host.data());
-  flat_.CopyFromHost(host);
 }
 
 void Weights::Load(const std::string& directory, FlatBuffer* master) {
   const auto reader = SafetensorsReader::OpenDirectory(directory);
-  std::vector<float> values(static_cast<size_t>(flat_.elements()), 0.0f);
+  const auto& tensors = reader->tensors();
+  FloatWriter writer(flat_, master);
+  std::vector<float> values;
   std::set<std::string> used;
   std::string missing;
   for (const TensorEntry& e : table_.entries()) {
-    const int64_t row = e.elements / e.shape[0];
-    for (const HfPart& part : e.parts) {
-      auto found = reader->tensors().find(part.name);
+    const int64_t columns = e.columns();
+    for (const TensorPart& part : e.parts) {
+      std::string name = FindTensor(tensors, part.file_tensor);
       // Of a tied pair either name may be the one that is there.
-      if (found == reader->tensors().end() && shape().tied &&
-          part.name == "model.embed_tokens.weight") {
-        found = reader->tensors().find("lm_head.weight");
-      }
-      if (found == reader->tensors().end()) {
-        missing += " " + part.name;
+      if (name.empty() && shape().tied && part.file_tensor == "model.embed_tokens.weight") name = FindTensor(tensors, "lm_head.weight");
+      if (name.empty()) {
+        if (missing.find(" " + part.file_tensor) == std::string::npos) missing += " " + part.file_tensor;
         continue;
       }
-      const std::vector<int64_t> want = PartShape(e, part);
-      if (found->second.shape != want) {
-        throw Error(ErrorCode::kCorruption, "tensor " + part.name + " has shape " + ShapeText(found->second.shape) +
+      const TensorView& view = tensors.at(name);
+      const std::vector<int64_t> want = FileShape(e, part);
+      if (view.shape != want) {
+        throw Error(ErrorCode::kCorruption, "tensor " + name + " has shape " + ShapeText(view.shape) +
                                                 ", config.json asks for " + ShapeText(want), directory);
       }
-      if (found->second.dtype == DType::kInt32 || found->second.dtype == DType::kInt64) {
-        throw Error(ErrorCode::kUnsupported, "tensor " + part.name + " holds integers", directory);
+      if (view.dtype == DType::kInt32 || view.dtype == DType::kInt64) {
+        throw Error(ErrorCode::kUnsupported, "tensor " + name + " holds integers", directory);
       }
-      const int64_t n = (part.row_end - part.row_begin) * row;
-      ConvertToFloat(found->second.bytes.data(), found->second.dtype,
-                     std::span(values).subspan(static_cast<size_t>(e.offset + part.row_begin * row), static_cast<size_t>(n)));
-      used.insert(part.name);
+      const int64_t n = (part.row_end - part.row_begin) * columns, size = static_cast<int64_t>(ElementSize(view.dtype));
+      for (int64_t begin = 0; begin < n; begin += kChunkElements) {
+        values.resize(static_cast<size_t>(std::min(kChunkElements, n - begin)));
+        ConvertToFloat(view.bytes.data() + (part.file_row * columns + begin) * size, view.dtype, values);
+        writer.Write(e.offset + part.row_begin * columns + begin, values);
+      }
+      reader->Release(view);
+      used.insert(name);
     }
   }
   if (missing == " lm_head.weight") {
@@ -205,31 +138,28 @@ void Weights::Load(const std::string& directory, FlatBuffer* master) {
   }
   if (!missing.empty()) throw Error(ErrorCode::kCorruption, "tensors are missing:" + missing, directory);
   std::string left;
-  for (const auto& [name, view] : reader->tensors()) {
-    // A tied model may carry its head twice (ReadModelConfig unties one that is another); older
-    // exports carry rotary tables that follow from the config.
-    if (used.count(name) || (shape().tied && name == "lm_head.weight") || name.ends_with("rotary_emb.inv_freq")) continue;
-    left += " " + name;
+  int64_t beside = 0;
+  for (const auto& [name, view] : tensors) {
+    // A tied model may carry its head twice (ReadModelConfig unties one that is another); older exports carry rotary
+    // tables that follow from the config.
+    if (used.count(name) || (shape().tied && name.ends_with("lm_head.weight")) || name.ends_with("rotary_emb.inv_freq")) continue;
+    if (IsBeside(name)) ++beside;
+    else left += " " + name;
   }
   if (!left.empty()) throw Error(ErrorCode::kCorruption, "tensors that this model does not have:" + left, directory);
-  std::vector<std::byte> host(flat_.bytes());
-  ConvertFloat(values, flat_.dtype(), host.data());
-  flat_.CopyFromHost(host);
-  if (master) master->CopyFromHost(std::as_bytes(std::span<const float>(values)));
+  if (beside > 0) {
+    LogWarning(directory + ": " + std::to_string(beside) + " tensors beside the text model (vision, multi-token heads) are left out");
+  }
 }
 
 void Weights::Save(const std::string& directory) const {
-  std::vector<std::byte> host(flat_.bytes());
-  flat_.CopyToHost(host);
-  const size_t size = ElementSize(flat_.dtype());
   std::vector<TensorToWrite> tensors;
   for (const TensorEntry& e : table_.entries()) {
-    const int64_t row = e.elements / e.shape[0];
-    for (const HfPart& part : e.parts) {
-      const auto begin = static_cast<size_t>(e.offset + part.row_begin * row) * size;
-      tensors.push_back({.name = part.name, .dtype = flat_.dtype(), .shape = PartShape(e, part),
-                         .fill = [&host, begin](std::span<std::byte> to) {
-                           std::memcpy(to.data(), host.data() + begin, to.size());
+    for (const TensorPart& part : e.parts) {
+      if (part.file_row > 0) continue;  // written with the first part of its file tensor
+      tensors.push_back({.name = part.file_tensor, .dtype = flat_.dtype(), .shape = FileShape(e, part),
+                         .fill = [this, first = e.offset + part.row_begin * e.columns()](std::span<std::byte> to) {
+                           flat_.CopyToHost(to, first);
                          }});
     }
   }
@@ -247,13 +177,14 @@ Digest Weights::ComputeDigest() const {
 
 namespace {
 
-// [1, H] of Normal(0, 1 / sqrt(H + 1)).
-void DrawScore(int64_t hidden, uint64_t seed, DType dtype, std::byte* out) {
+// [1, H] of Normal(0, 1 / sqrt(H + 1)) as the score of `out`.
+void DrawScore(uint64_t seed, Weights& out) {
+  const int64_t hidden = out.shape().hidden;
   RandomStream random(seed, kScoreStream << 32);
   const auto std = static_cast<float>(1 / std::sqrt(static_cast<double>(hidden) + 1));
   std::vector<float> values(static_cast<size_t>(hidden));
   for (float& v : values) v = std * random.NextNormal();
-  ConvertFloat(values, dtype, out);
+  FloatWriter(out.flat(), nullptr).Write(out.table().score(), values);
 }
 
 }  // namespace
@@ -262,15 +193,14 @@ Weights ValueHeadFor(const Weights& policy, uint64_t seed) {
   ModelShape shape = policy.shape();
   shape.scalar_head = true;
   shape.layers = 0;
+  shape.sliding.clear();
+  shape.rotated.clear();
   shape.vocab = 1;
   shape.eos_tokens.clear();
   shape.unused_tokens.clear();
   shape.bos_token = -1;
   Weights out(shape, policy.flat().device(), policy.flat().dtype());
-  std::vector<std::byte> host(out.flat().bytes());
-  DrawScore(shape.hidden, seed, out.flat().dtype(),
-            host.data() + static_cast<size_t>(out.table().score()) * ElementSize(out.flat().dtype()));
-  out.flat().CopyFromHost(host);
+  DrawScore(seed, out);
   return out;
 }
 
@@ -279,23 +209,18 @@ Weights ScalarHeadFrom(const Weights& policy, uint64_t seed) {
   shape.scalar_head = true;
   const FlatBuffer& from = policy.flat();
   Weights out(shape, from.device(), from.dtype());
-  std::vector<std::byte> source(from.bytes()), target(out.flat().bytes());
-  from.CopyToHost(source);
-  const size_t size = ElementSize(from.dtype());
   std::map<std::string, int64_t> places;
   for (const TensorEntry& e : policy.table().entries()) places[e.name] = e.offset;
+  std::vector<std::byte> bytes;
   for (const TensorEntry& e : out.table().entries()) {
-    const auto to = static_cast<size_t>(e.offset) * size;
-    if (e.name == "score") {
-      DrawScore(shape.hidden, seed, from.dtype(), target.data() + to);
-      continue;
-    }
+    if (e.name == "score") continue;
     const auto found = places.find(e.name);
     PLUMB_CHECK(found != places.end(), "trunk tensor " + e.name);
-    std::memcpy(target.data() + to, source.data() + static_cast<size_t>(found->second) * size,
-                static_cast<size_t>(e.elements) * size);
+    bytes.resize(static_cast<size_t>(e.elements) * ElementSize(from.dtype()));
+    from.CopyToHost(bytes, found->second);
+    out.flat().CopyFromHost(bytes, e.offset);
   }
-  out.flat().CopyFromHost(target);
+  DrawScore(seed, out);
   return out;
 }
 

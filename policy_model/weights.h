@@ -1,62 +1,17 @@
-// Flat buffers on a device and the weights in one of them.
+// The weights of a model in one flat buffer, and how they come from and go to files.
 //
-// Thread safety: readers may share a const object; writers need it alone. Ownership: a FlatBuffer owns its memory.
+// Thread safety: readers may share a const object; writers need it alone. Ownership: owns its memory.
+// Host memory: loading, initialising and saving go tensor by tensor and need the largest of them besides the buffer.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <span>
 #include <string>
 
-#include "common/dtype.h"
 #include "common/trajectory.h"
-#include "kernels/launch.h"
-#include "policy_model/tensor_table.h"
+#include "policy_model/families/tensor_table.h"
+#include "policy_model/flat_buffer.h"
 
 namespace plumb::policy_model {
-
-// `elements` of `dtype` on `device`, 4 KiB aligned, zeroed.
-class FlatBuffer {
- public:
-  FlatBuffer() = default;
-  FlatBuffer(Device device, DType dtype, int64_t elements);
-  ~FlatBuffer();
-  FlatBuffer(FlatBuffer&& other) noexcept;
-  FlatBuffer& operator=(FlatBuffer&& other) noexcept;
-
-  Device device() const { return device_; }
-  DType dtype() const { return dtype_; }
-  int64_t elements() const { return elements_; }
-  size_t bytes() const { return static_cast<size_t>(elements_) * ElementSize(dtype_); }
-  void* data() { return data_; }
-  const void* data() const { return data_; }
-  float* f32() { return static_cast<float*>(data_); }  // REQUIRES: dtype() == kFloat32
-  const float* f32() const { return static_cast<const float*>(data_); }
-  // Address of element `offset`.
-  void* at(int64_t offset) { return static_cast<std::byte*>(data_) + static_cast<size_t>(offset) * ElementSize(dtype_); }
-  const void* at(int64_t offset) const {
-    return static_cast<const std::byte*>(data_) + static_cast<size_t>(offset) * ElementSize(dtype_);
-  }
-  void Zero();
-  // To and from host memory of exactly bytes(); waits for the device.
-  void CopyToHost(std::span<std::byte> out) const;
-  void CopyFromHost(std::span<const std::byte> in);
-  // The first in.size() bytes only; the rest stays.
-  void CopyPrefixFromHost(std::span<const std::byte> in);
-  void CopyPrefixToHost(std::span<std::byte> out) const;  // the first out.size() bytes
-
- private:
-  Device device_ = Device::kCpu;
-  DType dtype_ = DType::kFloat32;
-  int64_t elements_ = 0;
-  void* data_ = nullptr;
-  std::shared_ptr<void> owner_;
-};
-
-// Converts n elements between float and another type, in host memory.
-void ConvertFloat(std::span<const float> in, DType dtype, void* out);
-void ConvertToFloat(const void* in, DType dtype, std::span<float> out);
 
 class Weights {
  public:

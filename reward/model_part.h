@@ -10,7 +10,7 @@
 #include "common/dtype.h"
 #include "common/error.h"
 #include "configs/config.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 #include "policy_model/files/tokenizer.h"
 #include "reward/reward.h"
 

@@ -5,7 +5,7 @@
 #include <mutex>
 
 #include "common/file.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
 #include "policy_model/weights.h"

@@ -2,8 +2,8 @@
 #include <cstdio>
 #include <memory>
 
-#include "policy_model/files/gguf.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/gguf.h"
+#include "policy_model/families/model_config.h"
 #include "run/cli.h"
 
 namespace plumb::run {

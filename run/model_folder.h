@@ -12,7 +12,7 @@
 
 #include "common/trajectory.h"
 #include "policy_model/files/chat_template.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 #include "policy_model/files/tokenizer.h"
 #include "policy_model/weights.h"
 

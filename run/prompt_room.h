@@ -13,7 +13,7 @@
 
 #include "common/trajectory.h"
 #include "configs/config.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 
 namespace plumb::run {
 

@@ -16,7 +16,7 @@
 #include "configs/config.h"
 #include "kernels/launch.h"
 #include "policy_model/files/chat_template.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 #include "policy_model/files/tokenizer.h"
 #include "run/model_folder.h"
 #include "run/run_folder.h"

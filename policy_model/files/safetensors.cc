@@ -1,6 +1,7 @@
 #include "policy_model/files/safetensors.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -48,6 +49,12 @@ class Reader : public SafetensorsReader {
  public:
   const std::map<std::string, TensorView>& tensors() const override { return tensors_; }
   const std::map<std::string, std::string>& metadata() const override { return metadata_; }
+  void Release(const TensorView& view) const override {
+    const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+    const auto begin = reinterpret_cast<uintptr_t>(view.bytes.data()), end = begin + view.bytes.size();
+    const uintptr_t from = (begin + page - 1) / page * page, to = end / page * page;  // pages that are all its own
+    if (from < to) ::madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);  // a refusal costs memory only
+  }
 
   void Add(const std::string& path) {
     files_.push_back(MappedFile::Open(path));

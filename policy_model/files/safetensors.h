@@ -35,6 +35,8 @@ class SafetensorsReader {
   virtual ~SafetensorsReader() = default;
   virtual const std::map<std::string, TensorView>& tensors() const = 0;
   virtual const std::map<std::string, std::string>& metadata() const = 0;
+  // The caller has read `view`: its pages need not stay in memory. Reading it again is allowed and reads the file again.
+  virtual void Release(const TensorView& view) const = 0;
 };
 
 // One tensor to write: `fill` is called once, in order, with the destination of exactly its bytes.

@@ -21,7 +21,9 @@ TEST_P(Adamw, FollowsThePaperForSeveralSteps) {
     for (o.step = 1; o.step <= 3; ++o.step) {
       const auto g = Normal(n, static_cast<uint64_t>(10 + o.step));
       Array<float> grad(device(), g);
-      AdamwUpdate(launch(), master.data(), m.data(), v.data(), grad.data(), mask.data(), static_cast<int64_t>(n), o, param.data());
+      Call(launch(), AdamwUpdate{.master = master.data(), .m = m.data(), .v = v.data(),
+          .grad = grad.data(), .decay_mask = mask.data(), .n = static_cast<int64_t>(n),
+          .options = o, .param = param.data()});
       const double b1 = static_cast<double>(o.beta1), b2 = static_cast<double>(o.beta2), lr = static_cast<double>(o.learning_rate);
       for (size_t i = 0; i < n; ++i) {
         const double d = static_cast<double>(g[i]) * 0.5;
@@ -46,7 +48,9 @@ TEST_P(Adamw, WithoutMaskAndParamEverythingDecays) {
   const auto start = Normal(300, 1);
   Array<float> master(device(), start), zero(device(), std::vector<float>(300, 0.0f)), m(device(), std::vector<float>(300, 0.0f)),
       v(device(), std::vector<float>(300, 0.0f));
-  AdamwUpdate(launch(), master.data(), m.data(), v.data(), zero.data(), nullptr, 300, {.learning_rate = 0.5f, .weight_decay = 0.5f}, nullptr);
+  Call(launch(), AdamwUpdate{.master = master.data(), .m = m.data(), .v = v.data(),
+      .grad = zero.data(), .n = 300, .options = {.learning_rate = 0.5f, .weight_decay = 0.5f},
+      .param = nullptr});
   std::vector<double> expected;
   for (const float f : start) expected.push_back(0.75 * static_cast<double>(f));
   ExpectClose(master.Host(), expected, 2 * kEps, 0, "decay only");
@@ -61,7 +65,8 @@ TEST_P(Adamw, SumOfSquaresIsExactEnoughAndFixed) {
     std::vector<double> seen;
     WithThreads([&](int) {
       Array<double> scratch(device(), kNormScratch), out(device(), 1);
-      SumOfSquares(launch(), grad.data(), static_cast<int64_t>(n), scratch.data(), out.data());
+      Call(launch(), SumOfSquares{.grad = grad.data(), .n = static_cast<int64_t>(n),
+          .scratch = scratch.data(), .out = out.data()});
       seen.push_back(out.Host()[0]);
     });
     EXPECT_NEAR(seen[0], expected, 1e-12 * expected);  // doubles throughout
@@ -71,7 +76,8 @@ TEST_P(Adamw, SumOfSquaresIsExactEnoughAndFixed) {
       g[n / 2] = bad;
       Array<float> broken(device(), g);
       Array<double> scratch(device(), kNormScratch), out(device(), 1);
-      SumOfSquares(launch(), broken.data(), static_cast<int64_t>(n), scratch.data(), out.data());
+      Call(launch(), SumOfSquares{.grad = broken.data(), .n = static_cast<int64_t>(n),
+          .scratch = scratch.data(), .out = out.data()});
       EXPECT_FALSE(std::isfinite(out.Host()[0]));
     }
   }

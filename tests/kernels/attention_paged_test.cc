@@ -10,6 +10,9 @@ namespace {
 struct Shape {
   int32_t heads, kv_heads, d, page_tokens;
   std::vector<int32_t> lengths;  // of each sequence
+  int32_t window = 0;
+  float scale = 0;  // 0: d^-1/2
+  float Scale() const { return scale > 0 ? scale : 1 / std::sqrt(static_cast<float>(d)); }
 };
 
 // Sequences with keys and values laid out in pages that are handed out in a scrambled order.
@@ -54,7 +57,9 @@ class Scene {
     Array<int32_t> dslot(target_.device, slot), dposition(target_.device, position), dtable(target_.device, table);
     Tensor dq(target_, q), out(target_, slot.size() * static_cast<size_t>(shape.heads * shape.d));
     const PagedRows rows{static_cast<int32_t>(slot.size()), dslot.data(), dposition.data(), dtable.data(), stride};
-    AttentionPaged({.device = target_.device, .dtype = target_.dtype}, dq.data(), q_stride, rows, shape.heads, 1, kv, out.data());
+    Call({.device = target_.device, .dtype = target_.dtype}, AttentionPaged{.q = dq.data(),
+        .q_stride = q_stride, .rows = rows, .heads = shape.heads, .layer = 1, .kv = kv,
+        .scale = shape.Scale(), .window = shape.window, .out = out.data()});
     return out.Host();
   }
 
@@ -71,7 +76,8 @@ class Scene {
           for (int32_t i = 0; i < shape.d; ++i) {
             p[t] += static_cast<double>(query[i]) * static_cast<double>(Value(slot[r], static_cast<int32_t>(t), 0, head / group, i));
           }
-          p[t] /= std::sqrt(static_cast<double>(shape.d));
+          p[t] *= static_cast<double>(shape.Scale());
+          if (shape.window > 0 && static_cast<int32_t>(t) + shape.window <= position[r]) p[t] = -INFINITY;
           top = std::max(top, p[t]);
         }
         for (double& x : p) sum += x = std::exp(x - top);
@@ -110,11 +116,22 @@ void ManyRows(const Shape& s, std::vector<int32_t>* slot, std::vector<int32_t>* 
   }
 }
 
-PLUMB_KERNEL_SUITE(AttentionPaged);
+PLUMB_KERNEL_SUITE(AttentionPagedTest);
 
-TEST_P(AttentionPaged, IsSoftmaxOverTheSequence) {
+TEST_P(AttentionPagedTest, PagesBeforeTheWindowAreNotLookedAt) {
+  const Shape s{4, 2, 64, 4, {53}, 10};
+  const int64_t q_stride = int64_t{s.heads + 2 * s.kv_heads} * s.d;
+  const auto q = Normal(static_cast<size_t>(q_stride), 5, dtype());
+  Scene scene(GetParam(), s, 4);
+  const auto expected = scene.Run({0}, {52}, q, q_stride);
+  for (int32_t page = 0; page < 43 / 4; ++page) scene.table[static_cast<size_t>(page)] = 0;  // which holds NaN
+  ExpectSameBits(scene.Run({0}, {52}, q, q_stride), expected, "released pages");
+}
+
+TEST_P(AttentionPagedTest, IsSoftmaxOverTheSequence) {
   for (const Shape& s : {Shape{4, 4, 32, 16, {1, 7, 33}}, Shape{9, 3, 64, 16, {50, 3}}, Shape{4, 2, 128, 8, {20, 17}},
-                         Shape{2, 1, 16, 4, {9}}, Shape{7, 1, 80, 32, {40}}, Shape{14, 2, 64, 16, {18}}}) {
+                         Shape{2, 1, 16, 4, {9}}, Shape{7, 1, 80, 32, {40}}, Shape{14, 2, 64, 16, {18}},
+                         Shape{4, 2, 64, 16, {70, 5}, 17, 0.1f}, Shape{2, 1, 32, 4, {40}, 1}, Shape{4, 1, 128, 16, {300}, 64}}) {
     Scene scene(GetParam(), s, s.page_tokens);
     std::vector<int32_t> slot, position;
     ManyRows(s, &slot, &position);
@@ -127,7 +144,7 @@ TEST_P(AttentionPaged, IsSoftmaxOverTheSequence) {
   }
 }
 
-TEST_P(AttentionPaged, ARowDoesNotKnowItsBatchNorThePageSize) {
+TEST_P(AttentionPagedTest, ARowDoesNotKnowItsBatchNorThePageSize) {
   const Shape s{9, 3, 64, 16, {70, 3, 41, 16, 17}};
   const int64_t q_stride = int64_t{15} * 64;
   std::vector<int32_t> slot, position;
@@ -151,13 +168,13 @@ TEST_P(AttentionPaged, ARowDoesNotKnowItsBatchNorThePageSize) {
   }
 }
 
-TEST_P(AttentionPaged, CopiesPagesInEveryLayer) {
+TEST_P(AttentionPagedTest, CopiesPagesInEveryLayer) {
   PagedKv kv{.dtype = dtype(), .layers = 3, .num_pages = 4, .page_tokens = 2, .kv_heads = 3, .head_dim = 5};
   const auto before = Normal(static_cast<size_t>(kv.layer_stride() * kv.layers), 1, dtype());
   Tensor memory(GetParam(), before);
   kv.pages = memory.data();
   Array<int32_t> from(device(), std::vector<int32_t>{0, 2}), to(device(), std::vector<int32_t>{3, 1});
-  CopyPages(launch(), from.data(), to.data(), 2, kv);
+  Call(launch(), CopyPages{.from = from.data(), .to = to.data(), .count = 2, .kv = kv});
   auto expected = before;
   for (int32_t layer = 0; layer < 3; ++layer) {
     const auto at = [&](int32_t page) { return expected.begin() + layer * kv.layer_stride() + page * kv.page_stride(); };

@@ -9,6 +9,9 @@ struct Packed {
   int32_t heads, kv_heads, d;
   std::vector<int32_t> lengths;
   std::vector<int32_t> parents;  // empty: none goes on from another
+  int32_t window = 0;
+  float scale = 0;  // 0: d^-1/2
+  float Scale() const { return scale > 0 ? scale : 1 / std::sqrt(static_cast<float>(d)); }
   std::vector<int32_t> Cu() const {
     std::vector<int32_t> cu = {0};
     for (const int32_t n : lengths) cu.push_back(cu.back() + n);
@@ -25,6 +28,7 @@ struct Packed {
       for (int32_t j = cu[parent]; j < cu[parent + 1]; ++j) seen.push_back(j);
     }
     for (int32_t j = cu[b]; j <= i; ++j) seen.push_back(j);
+    if (window > 0 && seen.size() > static_cast<size_t>(window)) seen.erase(seen.begin(), seen.end() - window);
     return seen;
   }
 };
@@ -49,7 +53,7 @@ void Reference(const Packed& p, const std::vector<double>& qkv, std::vector<doub
             s += qkv[row * p.Width() + static_cast<size_t>(head * p.d + c)] *
                  qkv[static_cast<size_t>(j) * p.Width() + static_cast<size_t>((p.heads + kv_head) * p.d + c)];
           }
-          w.push_back(s / std::sqrt(static_cast<double>(p.d)));
+          w.push_back(s * static_cast<double>(p.Scale()));
           top = std::max(top, w.back());
         }
         for (double& x : w) sum += x = std::exp(x - top);
@@ -67,23 +71,27 @@ void Reference(const Packed& p, const std::vector<double>& qkv, std::vector<doub
 
 VarlenShape ShapeOf(const Packed& p, const std::vector<int32_t>& cu) {
   return {.tokens = cu.back(), .sequences = static_cast<int32_t>(p.lengths.size()), .cu_seqlens = cu.data(),
-          .parents = p.parents.empty() ? nullptr : p.parents.data(), .max_seqlen = cu.back(), .heads = p.heads, .kv_heads = p.kv_heads, .head_dim = p.d};
+          .parents = p.parents.empty() ? nullptr : p.parents.data(), .max_seqlen = cu.back(), .heads = p.heads,
+          .kv_heads = p.kv_heads, .head_dim = p.d, .scale = p.Scale(), .window = p.window};
 }
 
 // On CUDA LibTorch's attention does this job (policy_model): the dispatcher says so.
-class AttentionVarlen : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Targets, AttentionVarlen,
+class AttentionVarlenTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, AttentionVarlenTest,
                          ::testing::Values(Target{Device::kCpu, DType::kFloat32}, Target{Device::kCpu, DType::kBFloat16}), TargetName);
 
-TEST_P(AttentionVarlen, ForwardIsSoftmaxOfEachSequence) {
+TEST_P(AttentionVarlenTest, ForwardIsSoftmaxOfEachSequence) {
   for (const Packed& p : {Packed{1, 1, 5, {1, 3}, {}}, Packed{4, 4, 32, {30, 1, 41, 17}, {}}, Packed{9, 3, 64, {65, 8}, {}}, Packed{4, 1, 24, {100}, {}},
-                          Packed{2, 1, 5, {3, 2, 1}, {-1, 0, 0}}, Packed{9, 3, 64, {7, 21, 40, 16, 1, 33}, {-1, -1, 1, 1, 1, -1}}}) {
+                          Packed{2, 1, 5, {3, 2, 1}, {-1, 0, 0}}, Packed{9, 3, 64, {7, 21, 40, 16, 1, 33}, {-1, -1, 1, 1, 1, -1}},
+                          Packed{4, 2, 32, {70, 3, 20}, {}, 17, 0.3f}, Packed{2, 2, 64, {90}, {}, 1},
+                          Packed{6, 3, 24, {21, 40, 16, 33}, {-1, 0, 0, -1}, 24}}) {
     const auto cu = p.Cu();
     const auto tokens = static_cast<size_t>(cu.back());
     const auto qkv = Normal(tokens * p.Width(), tokens, dtype());
     Tensor x(GetParam(), qkv), out(GetParam(), tokens * p.Out());
     Array<float> lse(device(), tokens * static_cast<size_t>(p.heads));
-    AttentionVarlenForward(launch(), ShapeOf(p, cu), x.data(), out.data(), lse.data());
+    Call(launch(), AttentionVarlen{.shape = ShapeOf(p, cu), .qkv = x.data(), .out = out.data(),
+        .lse = lse.data()});
     std::vector<double> expected, expected_lse;
     Reference(p, ToDouble(qkv), &expected, &expected_lse);
     // As for the paged kernel: scores below ~6 err by sqrt(d) eps, values stay below ~4.
@@ -93,15 +101,19 @@ TEST_P(AttentionVarlen, ForwardIsSoftmaxOfEachSequence) {
   }
 }
 
-TEST_P(AttentionVarlen, BackwardIsTheFiniteDifference) {
-  for (const Packed& p : {Packed{4, 2, 6, {3, 19, 1}, {}}, Packed{4, 2, 6, {2, 5, 3, 17, 1, 4}, {-1, -1, 1, 1, 1, -1}}}) {
+TEST_P(AttentionVarlenTest, BackwardIsTheFiniteDifference) {
+  for (const Packed& p : {Packed{4, 2, 6, {3, 19, 1}, {}}, Packed{4, 2, 6, {2, 5, 3, 17, 1, 4}, {-1, -1, 1, 1, 1, -1}},
+                          Packed{4, 2, 6, {29, 2}, {}, 5, 0.7f}, Packed{2, 1, 6, {6, 9, 20}, {-1, 0, 0}, 4}}) {
     const auto cu = p.Cu();
     const auto tokens = static_cast<size_t>(cu.back());
     const auto qkv = Normal(tokens * p.Width(), 1, dtype()), dout = Normal(tokens * p.Out(), 2, dtype());
     Tensor x(GetParam(), qkv), out(GetParam(), tokens * p.Out()), dx(GetParam(), qkv.size()), d(GetParam(), dout);
-    Array<float> lse(device(), tokens * 4), scratch(device(), static_cast<size_t>(AttentionVarlenScratch(ShapeOf(p, cu))));
-    AttentionVarlenForward(launch(), ShapeOf(p, cu), x.data(), out.data(), lse.data());
-    AttentionVarlenBackward(launch(), ShapeOf(p, cu), d.data(), x.data(), out.data(), lse.data(), dx.data(), scratch.data());
+    Array<float> lse(device(), tokens * static_cast<size_t>(p.heads)), scratch(device(), static_cast<size_t>(AttentionVarlenScratch(ShapeOf(p, cu))));
+    Call(launch(), AttentionVarlen{.shape = ShapeOf(p, cu), .qkv = x.data(), .out = out.data(),
+        .lse = lse.data()});
+    Call(launch(), AttentionVarlenBackward{.shape = ShapeOf(p, cu), .dout = d.data(),
+        .qkv = x.data(), .out = out.data(), .lse = lse.data(), .dqkv = dx.data(),
+        .scratch = scratch.data()});
     auto xd = ToDouble(qkv);
     std::vector<double> y, l, expected(xd.size());
     for (size_t i = 0; i < xd.size(); ++i) {
@@ -119,7 +131,7 @@ TEST_P(AttentionVarlen, BackwardIsTheFiniteDifference) {
   }
 }
 
-TEST_P(AttentionVarlen, WhatGoesOnFromAPrefixIsTheWholeSequence) {
+TEST_P(AttentionVarlenTest, WhatGoesOnFromAPrefixIsTheWholeSequence) {
   const int32_t prefix = 37, first = 20, second = 45;
   const Packed shared{3, 1, 32, {prefix, first, second}, {-1, 0, 0}}, whole{3, 1, 32, {prefix + first, prefix + second}, {}};
   const auto qkv = Normal(static_cast<size_t>(prefix + first + second) * shared.Width(), 1, dtype());
@@ -131,7 +143,8 @@ TEST_P(AttentionVarlen, WhatGoesOnFromAPrefixIsTheWholeSequence) {
     const auto tokens = static_cast<size_t>(cu.back());
     Tensor x(GetParam(), values), out(GetParam(), tokens * p.Out());
     Array<float> lse(device(), tokens * 3);
-    AttentionVarlenForward(launch(), ShapeOf(p, cu), x.data(), out.data(), lse.data());
+    Call(launch(), AttentionVarlen{.shape = ShapeOf(p, cu), .qkv = x.data(), .out = out.data(),
+        .lse = lse.data()});
     return out.Host();
   };
   auto expected = run(whole, twice);
@@ -141,7 +154,7 @@ TEST_P(AttentionVarlen, WhatGoesOnFromAPrefixIsTheWholeSequence) {
   WithThreads([&](int threads) { ExpectSameBits(run(shared, qkv), expected, std::to_string(threads) + " threads"); });
 }
 
-TEST_P(AttentionVarlen, ASequenceDoesNotKnowItsBatchNorTheThreads) {
+TEST_P(AttentionVarlenTest, ASequenceDoesNotKnowItsBatchNorTheThreads) {
   const Packed all{3, 1, 32, {20, 33, 5, 64, 1, 30, 31, 29}, {}};
   const auto cu = all.Cu();
   const auto tokens = static_cast<size_t>(cu.back());
@@ -156,8 +169,10 @@ TEST_P(AttentionVarlen, ASequenceDoesNotKnowItsBatchNorTheThreads) {
     Tensor x(GetParam(), part(qkv, p.Width())), out(GetParam(), static_cast<size_t>(n) * p.Out());
     Tensor d(GetParam(), part(dout, p.Out())), dx(GetParam(), static_cast<size_t>(n) * p.Width());
     Array<float> lse(device(), static_cast<size_t>(n * p.heads)), scratch(device(), 1);
-    AttentionVarlenForward(launch(), ShapeOf(p, c), x.data(), out.data(), lse.data());
-    AttentionVarlenBackward(launch(), ShapeOf(p, c), d.data(), x.data(), out.data(), lse.data(), dx.data(), scratch.data());
+    Call(launch(), AttentionVarlen{.shape = ShapeOf(p, c), .qkv = x.data(), .out = out.data(),
+        .lse = lse.data()});
+    Call(launch(), AttentionVarlenBackward{.shape = ShapeOf(p, c), .dout = d.data(), .qkv = x.data(),
+        .out = out.data(), .lse = lse.data(), .dqkv = dx.data(), .scratch = scratch.data()});
     auto both = out.Host();
     const auto gradient = dx.Host();
     both.insert(both.end(), gradient.begin(), gradient.end());
@@ -178,7 +193,7 @@ TEST_P(AttentionVarlen, ASequenceDoesNotKnowItsBatchNorTheThreads) {
 TEST(AttentionVarlenOnCuda, SaysWhoDoesIt) {
   const Launch launch{.device = Device::kCuda};
   try {
-    AttentionVarlenForward(launch, {}, nullptr, nullptr, nullptr);
+    Call(launch, AttentionVarlen{.shape = {}, .qkv = nullptr, .out = nullptr, .lse = nullptr});
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kUnsupported);

@@ -29,13 +29,14 @@ struct Case {
 std::vector<float> Product(const std::vector<float>& a, Layout a_layout, const std::vector<float>& b, Layout b_layout, const Case& c,
                            DType dtype, const std::vector<float>* add = nullptr) {
   Tensor y({Device::kCpu, dtype}, add ? *add : std::vector<float>(static_cast<size_t>(c.m * c.n), NAN));
-  Bf16Gemm({}, Laid(a, c.m, c.k, a_layout).data(), a_layout, Laid(b, c.n, c.k, b_layout).data(), b_layout, c.m, c.n, c.k,
-           add != nullptr, dtype, y.data());
+  Call({}, Bf16Gemm{.a = Laid(a, c.m, c.k, a_layout).data(), .a_layout = a_layout,
+      .b = Laid(b, c.n, c.k, b_layout).data(), .b_layout = b_layout, .m = c.m, .n = c.n, .k = c.k,
+      .accumulate = add != nullptr, .y_dtype = dtype, .y = y.data()});
   return y.Host();
 }
 
 // Few rows and many, partial tiles on every side, more than a block of rows, columns and terms.
-TEST(Bf16Gemm, IsTheProductInEveryLayout) {
+TEST(Bf16GemmTest, IsTheProductInEveryLayout) {
   for (const Case& c : {Case{1, 1, 1}, Case{9, 17, 31}, Case{33, 64, 576}, Case{64, 15, 100}, Case{40, 30, 2100}, Case{65, 33, 17},
                         Case{71, 130, 64}, Case{200, 45, 2500}, Case{1030, 50, 20}, Case{70, 2100, 24}}) {
     const auto a = Normal(static_cast<size_t>(c.m * c.k), 1, DType::kBFloat16), b = Normal(static_cast<size_t>(c.n * c.k), 2, DType::kBFloat16);
@@ -63,7 +64,7 @@ TEST(Bf16Gemm, IsTheProductInEveryLayout) {
   }
 }
 
-TEST(Bf16Gemm, ARowDoesNotKnowItsBatchNorTheThreads) {
+TEST(Bf16GemmTest, ARowDoesNotKnowItsBatchNorTheThreads) {
   for (const int64_t k : {int64_t{96}, kBf16GemmDepth + 77}) {
     constexpr int64_t kN = 93, kMost = 150;
     const auto x = Normal(static_cast<size_t>(kMost * k), 1, DType::kBFloat16), w = Normal(static_cast<size_t>(kN * k), 2, DType::kBFloat16);
@@ -77,9 +78,11 @@ TEST(Bf16Gemm, ARowDoesNotKnowItsBatchNorTheThreads) {
   }
 }
 
-TEST(Bf16Gemm, OnCudaSaysWhoDoesIt) {
+TEST(Bf16GemmTest, OnCudaSaysWhoDoesIt) {
   try {
-    Bf16Gemm({.device = Device::kCuda}, nullptr, Layout::kTermsInner, nullptr, Layout::kTermsInner, 1, 1, 1, false, DType::kFloat32, nullptr);
+    Call({.device = Device::kCuda}, Bf16Gemm{.a = nullptr, .a_layout = Layout::kTermsInner,
+        .b = nullptr, .b_layout = Layout::kTermsInner, .m = 1, .n = 1, .k = 1,
+        .y_dtype = DType::kFloat32, .y = nullptr});
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kUnsupported);

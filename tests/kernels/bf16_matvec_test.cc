@@ -14,11 +14,12 @@ std::vector<BFloat16> Half(const std::vector<float>& x) {
 std::vector<float> Product(const std::vector<float>& x, const std::vector<float>& w, int64_t m, int64_t n, int64_t k, DType dtype,
                        const std::vector<float>* add = nullptr) {
   Tensor y({Device::kCpu, dtype}, add ? *add : std::vector<float>(static_cast<size_t>(m * n), NAN));
-  Bf16Matvec({}, Half(x).data(), Half(w).data(), m, n, k, add != nullptr, dtype, y.data());
+  Call({}, Bf16Matvec{.x = Half(x).data(), .w = Half(w).data(), .m = m, .n = n, .k = k,
+      .accumulate = add != nullptr, .y_dtype = dtype, .y = y.data()});
   return y.Host();
 }
 
-TEST(Bf16Matvec, IsTheProduct) {
+TEST(Bf16MatvecTest, IsTheProduct) {
   for (const auto& [m, n, k] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
            {1, 1, 1}, {1, 17, 31}, {2, 64, 576}, {3, 65, 100}, {4, 130, 33}, {5, 7, 64}, {8, 96, 1536}, {11, 33, 48}}) {
     const auto x = Normal(static_cast<size_t>(m * k), 1, DType::kBFloat16), w = Normal(static_cast<size_t>(n * k), 2, DType::kBFloat16);
@@ -43,7 +44,7 @@ TEST(Bf16Matvec, IsTheProduct) {
   }
 }
 
-TEST(Bf16Matvec, ARowDoesNotKnowItsBatchNorTheThreads) {
+TEST(Bf16MatvecTest, ARowDoesNotKnowItsBatchNorTheThreads) {
   constexpr int64_t kN = 193, kK = 576;
   const auto x = Normal(32 * kK, 1, DType::kBFloat16), w = Normal(kN * kK, 2, DType::kBFloat16);
   const auto expected = Product(x, w, 32, kN, kK, DType::kFloat32);
@@ -54,9 +55,10 @@ TEST(Bf16Matvec, ARowDoesNotKnowItsBatchNorTheThreads) {
   }
 }
 
-TEST(Bf16Matvec, OnCudaSaysWhoDoesIt) {
+TEST(Bf16MatvecTest, OnCudaSaysWhoDoesIt) {
   try {
-    Bf16Matvec({.device = Device::kCuda}, nullptr, nullptr, 1, 1, 1, false, DType::kFloat32, nullptr);
+    Call({.device = Device::kCuda}, Bf16Matvec{.x = nullptr, .w = nullptr, .m = 1, .n = 1, .k = 1,
+        .y_dtype = DType::kFloat32, .y = nullptr});
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kUnsupported);

@@ -28,14 +28,17 @@ TEST_P(DecodeStateTest, AppendsStopsAndLeavesOthersAlone) {
   Array<uint64_t> prompt_out(device(), 5);
   Array<uint32_t> sample_out(device(), 5);
   Array<int32_t> position_out(device(), 5);
-  GatherAddresses(launch(), state, slots.data(), 5, prompt_out.data(), sample_out.data(), position_out.data());
+  Call(launch(), GatherAddresses{.state = state, .slots = slots.data(), .rows = 5,
+      .prompt_out = prompt_out.data(), .sample_out = sample_out.data(),
+      .position_out = position_out.data()});
   EXPECT_EQ(prompt_out.Host(), (std::vector<uint64_t>{uint64_t{1} << 40, 104, 103, 102, 100}));
   EXPECT_EQ(sample_out.Host(), (std::vector<uint32_t>{5, 4, 3, 2, 0}));
   EXPECT_EQ(position_out.Host(), (std::vector<int32_t>{16, 15, 14, 13, 11}));
 
   Array<int32_t> drawn(device(), std::vector<int32_t>{9, -1, 8, 8, 8});  // end token, failed, not running, limit, goes on
   Array<float> logprob(device(), std::vector<float>{-0.5f, 0.0f, -1.0f, -1.5f, -2.0f});
-  AdvanceSlots(launch(), state, slots.data(), 5, drawn.data(), logprob.data(), eos.data(), 2);
+  Call(launch(), AdvanceSlots{.state = state, .slots = slots.data(), .rows = 5,
+      .token = drawn.data(), .logprob = logprob.data(), .eos = eos.data(), .num_eos = 2});
   EXPECT_EQ(state_of.Host(), (std::vector<uint8_t>{status(SlotStatus::kRunning), status(SlotStatus::kRunning), status(SlotStatus::kLength),
                                                    status(SlotStatus::kStopped), status(SlotStatus::kFailed), status(SlotStatus::kStopped)}));
   EXPECT_EQ(generated.Host(), (std::vector<int32_t>{1, 1, 3, 3, 0, 2}));

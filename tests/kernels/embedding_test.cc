@@ -13,7 +13,8 @@ TEST_P(Embedding, GathersAndScattersRows) {
     const std::vector<int32_t> index = {9, 0, 3, 3, 9};
     Tensor dtable(GetParam(), table), out(GetParam(), index.size() * width);
     Array<int32_t> dindex(device(), index);
-    GatherRows(launch(), dtable.data(), dindex.data(), 5, static_cast<int64_t>(width), out.data());
+    Call(launch(), GatherRows{.table = dtable.data(), .index = dindex.data(), .rows = 5,
+        .width = static_cast<int64_t>(width), .out = out.data()});
     std::vector<float> expected;
     for (const int32_t i : index) {
       expected.insert(expected.end(), table.begin() + static_cast<int64_t>(static_cast<size_t>(i) * width),
@@ -25,13 +26,37 @@ TEST_P(Embedding, GathersAndScattersRows) {
     Array<int32_t> ddistinct(device(), distinct);
     const auto rows = Normal(3 * width, 5, dtype());
     Tensor drows(GetParam(), rows), into(GetParam(), table);
-    ScatterRows(launch(), drows.data(), ddistinct.data(), 3, static_cast<int64_t>(width), into.data());
+    Call(launch(), ScatterRows{.d = drows.data(), .index = ddistinct.data(), .rows = 3,
+        .width = static_cast<int64_t>(width), .out = into.data()});
     auto want = table;
     for (size_t r = 0; r < 3; ++r) {
       for (size_t i = 0; i < width; ++i) want[static_cast<size_t>(distinct[r]) * width + i] = rows[r * width + i];
     }
     ExpectSameBits(into.Host(), want, "scatter");
   }
+}
+
+TEST_P(Embedding, ScalesWhatItGathersAndAdds) {
+  const int64_t width = 19;
+  const float scale = 2.5f;
+  const auto table = Normal(4 * width, 1, dtype()), d = Normal(3 * width, 2, dtype()), y = Normal(3 * width, 3, dtype());
+  const std::vector<int32_t> index = {3, 0, 3};
+  Tensor ttable(GetParam(), table), td(GetParam(), d), out(GetParam(), 3 * static_cast<size_t>(width)), ty(GetParam(), y);
+  Array<int32_t> tindex(device(), index);
+  Array<float> grad(device(), std::vector<float>(4 * static_cast<size_t>(width), 1.0f));
+  Call(launch(), GatherRows{.table = ttable.data(), .index = tindex.data(), .rows = 3, .width = width, .out = out.data(), .scale = scale});
+  Call(launch(), ScatterAddRows{.d = td.data(), .index = tindex.data(), .rows = 3, .width = width, .grad = grad.data(), .scale = scale});
+  Call(launch(), AddScaled{.x = td.data(), .n = 3 * width, .scale = scale, .y = ty.data()});
+  std::vector<double> gathered, added, grads(4 * static_cast<size_t>(width), 1.0);
+  for (size_t i = 0; i < d.size(); ++i) {
+    const size_t row = i / static_cast<size_t>(width), to = static_cast<size_t>(index[row]) * width + i % width;
+    gathered.push_back(2.5 * static_cast<double>(table[to]));
+    added.push_back(static_cast<double>(y[i]) + 2.5 * static_cast<double>(d[i]));
+    grads[to] += 2.5 * static_cast<double>(d[i]);
+  }
+  ExpectClose(out.Host(), gathered, OutputRounding(dtype()), 1e-30, "gathered");
+  ExpectClose(ty.Host(), added, OutputRounding(dtype()), 4 * kEps * 10, "added");
+  ExpectClose(grad.Host(), grads, kEps, 8 * kEps * 10, "gradient");
 }
 
 TEST_P(Embedding, SumsTheRowsOfEachList) {
@@ -48,8 +73,9 @@ TEST_P(Embedding, SumsTheRowsOfEachList) {
     const auto before = Normal(rows * stride, 9, dtype());
     Tensor dd(GetParam(), d), out(GetParam(), before);
     Array<int32_t> dindex(device(), index), dbegins(device(), begins);
-    SumRows(launch(), dd.data(), dindex.data(), dbegins.data(), static_cast<int64_t>(rows), static_cast<int64_t>(width),
-            static_cast<int64_t>(stride), out.data());
+    Call(launch(), SumRows{.d = dd.data(), .index = dindex.data(), .begins = dbegins.data(),
+        .rows = static_cast<int64_t>(rows), .width = static_cast<int64_t>(width),
+        .out_stride = static_cast<int64_t>(stride), .out = out.data()});
     const auto all = out.Host();
     std::vector<float> sums, between, between_before;
     for (size_t r = 0; r < rows; ++r) {
@@ -78,7 +104,8 @@ TEST_P(Embedding, AddsRowsWithRepeatedIndices) {
     std::vector<float> first;
     WithThreads([&](int) {
       Array<float> grad(device(), before);
-      ScatterAddRows(launch(), dd.data(), dindex.data(), rows, static_cast<int64_t>(width), grad.data());
+      Call(launch(), ScatterAddRows{.d = dd.data(), .index = dindex.data(), .rows = rows,
+          .width = static_cast<int64_t>(width), .grad = grad.data()});
       // At most 16 additions to an element, sums below ~20.
       ExpectClose(grad.Host(), expected, 0, 16 * 20 * kEps, "grad");
       if (first.empty()) first = grad.Host();
@@ -98,9 +125,11 @@ TEST_P(Embedding, AddsABiasAndSumsItsGradient) {
     }
     Tensor tx(GetParam(), x), tb(GetParam(), bias);
     Array<float> dbias(device(), before);
-    BiasBackward(launch(), tx.data(), rows, static_cast<int64_t>(width), dbias.data());
+    Call(launch(), BiasBackward{.dx = tx.data(), .rows = rows, .width = static_cast<int64_t>(width),
+        .dbias = dbias.data()});
     ExpectClose(dbias.Host(), dexpected, 0, 37 * 20 * kEps, "dbias");
-    AddBias(launch(), tx.data(), tb.data(), rows, static_cast<int64_t>(width));
+    Call(launch(), AddBias{.x = tx.data(), .bias = tb.data(), .rows = rows,
+        .width = static_cast<int64_t>(width)});
     ExpectClose(tx.Host(), expected, OutputRounding(dtype()), 1e-30, "x + bias");
   }
 }

@@ -8,11 +8,12 @@ namespace {
 std::vector<float> Product(const std::vector<float>& x, const std::vector<float>& w, int64_t m, int64_t n, int64_t k,
                        const std::vector<float>* add = nullptr) {
   auto y = add ? *add : std::vector<float>(static_cast<size_t>(m * n), NAN);
-  GemmRows({}, x.data(), w.data(), m, n, k, add != nullptr, y.data());
+  Call({}, GemmRows{.x = x.data(), .w = w.data(), .m = m, .n = n, .k = k,
+      .accumulate = add != nullptr, .y = y.data()});
   return y;
 }
 
-TEST(GemmRows, IsTheProduct) {
+TEST(GemmRowsTest, IsTheProduct) {
   for (const auto& [m, n, k] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
            {1, 1, 1}, {1, 26, 128}, {3, 33, 65}, {13, 31, 7}, {8, 64, 576}, {130, 70, 96}}) {
     const auto x = Normal(static_cast<size_t>(m * k), 1), w = Normal(static_cast<size_t>(n * k), 2), before = Normal(static_cast<size_t>(m * n), 3);
@@ -33,7 +34,7 @@ TEST(GemmRows, IsTheProduct) {
   }
 }
 
-TEST(GemmRows, ARowDoesNotKnowItsBatchNorTheThreads) {
+TEST(GemmRowsTest, ARowDoesNotKnowItsBatchNorTheThreads) {
   for (const int64_t n : {26, 193, 600}) {
     constexpr int64_t kK = 576;
     const auto x = Normal(64 * kK, 1), w = Normal(static_cast<size_t>(n * kK), 2);

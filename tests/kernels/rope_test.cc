@@ -7,16 +7,16 @@ namespace {
 
 // The rotation in double, from the definition.
 std::vector<double> Reference(std::vector<double> qkv, const std::vector<int32_t>& position, int32_t heads,
-                              int32_t kv_heads, int32_t d, double theta, double sign) {
+                              int32_t kv_heads, int32_t d, double theta, double sign, int32_t dims) {
   const int64_t width = int64_t{heads + 2 * kv_heads} * d;
   for (size_t r = 0; r < position.size(); ++r) {
     for (int32_t h = 0; h < heads + kv_heads; ++h) {
       double* x = qkv.data() + static_cast<int64_t>(r) * width + h * d;
-      for (int32_t i = 0; i < d / 2; ++i) {
-        const double angle = sign * position[r] * std::pow(theta, -2.0 * i / d);
-        const double a = x[i], b = x[d / 2 + i];
+      for (int32_t i = 0; i < dims / 2; ++i) {
+        const double angle = sign * position[r] * std::pow(theta, -2.0 * i / dims);
+        const double a = x[i], b = x[dims / 2 + i];
         x[i] = a * std::cos(angle) - b * std::sin(angle);
-        x[d / 2 + i] = b * std::cos(angle) + a * std::sin(angle);
+        x[dims / 2 + i] = b * std::cos(angle) + a * std::sin(angle);
       }
     }
   }
@@ -25,14 +25,18 @@ std::vector<double> Reference(std::vector<double> qkv, const std::vector<int32_t
 
 struct Shape {
   int32_t rows, heads, kv_heads, d;
+  int32_t dims = d;  // rotated
 };
-const std::vector<Shape> kShapes = {{1, 1, 1, 2}, {3, 2, 1, 6}, {5, 4, 2, 16}, {7, 9, 3, 64}, {2, 3, 3, 128}};
+const std::vector<Shape> kShapes = {{1, 1, 1, 2},   {3, 2, 1, 6},     {5, 4, 2, 16},    {7, 9, 3, 64},
+                                    {2, 3, 3, 128}, {3, 2, 1, 64, 32}, {3, 2, 2, 16, 6}, {2, 3, 1, 32, 0}};
 
 PLUMB_KERNEL_SUITE(Rope);
 
 Array<float> Table(Device device, int64_t positions, int32_t d, double theta) {
   std::vector<float> table(static_cast<size_t>(positions * d));
-  RopeTable(positions, d, theta, table.data());
+  std::vector<double> frequencies;
+  for (int32_t i = 0; i < d / 2; ++i) frequencies.push_back(std::pow(theta, -2.0 * i / d));
+  RopeTable(positions, frequencies, 1.0, table.data());
   return Array<float>(device, table);
 }
 
@@ -42,15 +46,19 @@ TEST_P(Rope, TurnsAndTurnsBack) {
     const auto x = ToDouble(Normal(s.rows * width, 1, dtype()));
     std::vector<int32_t> position;
     for (int32_t r = 0; r < s.rows; ++r) position.push_back(r * 37 % 200);
-    auto table = Table(device(), 200, s.d, 10000.0);
+    auto table = Table(device(), 200, s.dims, 10000.0);
     Array<int32_t> tp(device(), position);
     for (const bool inverse : {false, true}) {
-      const auto want = Reference(x, position, s.heads, s.kv_heads, s.d, 10000.0, inverse ? -1 : 1);
+      const auto want = Reference(x, position, s.heads, s.kv_heads, s.d, 10000.0, inverse ? -1 : 1, s.dims);
       Tensor qkv(GetParam(), Floats(x));
-      RopeInPlace(launch(), qkv.data(), tp.data(), table.data(), s.rows, s.heads, s.kv_heads, s.d, inverse);
+      Call(launch(), RopeInPlace{.qkv = qkv.data(), .position = tp.data(), .cos_sin = table.data(),
+          .rows = s.rows, .heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.d,
+          .dims = s.dims, .inverse = inverse});
       // Two products and a sum, and the table's own rounding; inputs are below 6.
       ExpectClose(qkv.Host(), want, OutputRounding(dtype()), 5 * kEps * 12, "qkv");
-      RopeInPlace(launch(), qkv.data(), tp.data(), table.data(), s.rows, s.heads, s.kv_heads, s.d, !inverse);
+      Call(launch(), RopeInPlace{.qkv = qkv.data(), .position = tp.data(), .cos_sin = table.data(),
+          .rows = s.rows, .heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.d,
+          .dims = s.dims, .inverse = !inverse});
       // The inverse undoes it up to the rounding of the value between.
       ExpectClose(qkv.Host(), x, OutputRounding(dtype()), (10 * kEps + 2 * OutputRounding(dtype())) * 12, "turned back");
     }
@@ -64,11 +72,13 @@ TEST_P(Rope, InverseIsTheGradient) {
   const std::vector<int32_t> position = {3, 11};
   const auto x = ToDouble(Normal(s.rows * width, 2, dtype())), dy = ToDouble(Normal(s.rows * width, 3, dtype()));
   const auto want = Gradient(
-      [&](const auto& v) { return Dot(Reference(v, position, s.heads, s.kv_heads, s.d, 10000.0, 1), dy); }, x);
+      [&](const auto& v) { return Dot(Reference(v, position, s.heads, s.kv_heads, s.d, 10000.0, 1, s.d), dy); }, x);
   auto table = Table(device(), 16, s.d, 10000.0);
   Array<int32_t> tp(device(), position);
   Tensor t(GetParam(), Floats(dy));
-  RopeInPlace(launch(), t.data(), tp.data(), table.data(), s.rows, s.heads, s.kv_heads, s.d, true);
+  Call(launch(), RopeInPlace{.qkv = t.data(), .position = tp.data(), .cos_sin = table.data(),
+      .rows = s.rows, .heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.d, .dims = s.dims,
+      .inverse = true});
   ExpectClose(t.Host(), want, OutputRounding(dtype()), 8 * kEps * 12, "d qkv");
 }
 
@@ -92,12 +102,14 @@ TEST_P(Rope, WritesKeysAndValuesToTheirPagesOnly) {
       Tensor memory(GetParam(), std::vector<float>(elements, kPoison)), qkv(GetParam(), Floats(x)), turned(GetParam(), Floats(x));
       kv.pages = memory.data();
       Array<int32_t> ts(device(), slot), tp(device(), position), tt(device(), page_table);
-      auto table = Table(device(), 64, s.d, 500.0);
-      RopeAndWriteKv(launch(), qkv.data(),
-                     {.rows = s.rows, .slot = ts.data(), .position = tp.data(), .page_table = tt.data(),
+      auto table = Table(device(), 64, s.dims, 500.0);
+      Call(launch(), RopeAndWriteKv{.qkv = qkv.data(),
+          .rows = {.rows = s.rows, .slot = ts.data(), .position = tp.data(), .page_table = tt.data(),
                       .page_table_stride = stride},
-                     table.data(), s.heads, 1, kv);
-      RopeInPlace(launch(), turned.data(), tp.data(), table.data(), s.rows, s.heads, s.kv_heads, s.d, false);
+          .cos_sin = table.data(), .heads = s.heads, .dims = s.dims, .layer = 1, .kv = kv});
+      Call(launch(), RopeInPlace{.qkv = turned.data(), .position = tp.data(),
+          .cos_sin = table.data(), .rows = s.rows, .heads = s.heads, .kv_heads = s.kv_heads,
+          .head_dim = s.d, .dims = s.dims});
       const auto got = qkv.Host(), want_turned = turned.Host();
       std::vector<float> want = Tensor(GetParam(), std::vector<float>(elements, kPoison)).Host();
       for (int32_t r = 0; r < s.rows; ++r) {
@@ -119,13 +131,16 @@ TEST_P(Rope, WritesKeysAndValuesToTheirPagesOnly) {
 
 TEST(RopeTable, HoldsCosinesAndSines) {
   std::vector<float> table(3 * 4);
-  RopeTable(3, 4, 100.0, table.data());
+  RopeTable(3, std::vector<double>{1.0, 0.1}, 1.0, table.data());
   EXPECT_FLOAT_EQ(table[0], 1.0f);
   EXPECT_FLOAT_EQ(table[2], 0.0f);
   EXPECT_FLOAT_EQ(table[8], std::cos(2.0f));
   EXPECT_FLOAT_EQ(table[9], std::cos(0.2f));
   EXPECT_FLOAT_EQ(table[10], std::sin(2.0f));
   EXPECT_FLOAT_EQ(table[11], std::sin(0.2f));
+  RopeTable(3, std::vector<double>{1.0, 0.1}, 1.5, table.data());
+  EXPECT_FLOAT_EQ(table[0], 1.5f) << "a factor scales both";
+  EXPECT_FLOAT_EQ(table[10], 1.5f * std::sin(2.0f));
 }
 
 }  // namespace

@@ -64,9 +64,10 @@ class Sampling : public KernelTest {
     Array<char> scratch(device(), static_cast<size_t>(SamplingScratch(static_cast<int64_t>(rows), static_cast<int64_t>(vocab))));
     Array<uint32_t> kept(device(),
                          rows * static_cast<size_t>(SetWords(static_cast<int64_t>(vocab))));
-    SampleTokens(launch(), logits.data(), static_cast<int64_t>(rows), static_cast<int64_t>(vocab),
-                 o, dprompt.data(), dsample.data(), dposition.data(), token.data(), logprob.data(),
-                 scratch.data(), kept.data());
+    Call(launch(), SampleTokens{.logits = logits.data(), .rows = static_cast<int64_t>(rows),
+        .vocab = static_cast<int64_t>(vocab), .options = o, .prompt = dprompt.data(),
+        .sample = dsample.data(), .position = dposition.data(), .token = token.data(),
+        .logprob = logprob.data(), .scratch = scratch.data(), .kept = kept.data()});
     return {token.Host(), logprob.Host(), kept.Host()};
   }
   static double Uniform(const SamplingOptions& o, uint32_t sample) {

@@ -32,9 +32,9 @@ std::vector<int32_t> Targets(size_t rows, size_t vocab) {
   return target;
 }
 
-PLUMB_KERNEL_SUITE(TokenLogprob);
+PLUMB_KERNEL_SUITE(TokenLogprobTest);
 
-TEST_P(TokenLogprob, ForwardIsTheReference) {
+TEST_P(TokenLogprobTest, ForwardIsTheReference) {
   for (const auto& [rows, vocab] : std::vector<std::pair<size_t, size_t>>{{1, 1}, {5, 26}, {3, 1000}, {2, 49152}, {33, 257}}) {
     for (const double temperature : {1.0, 0.6}) {
       auto x = Normal(rows * vocab, vocab, DType::kFloat32, 4.0f);
@@ -43,8 +43,10 @@ TEST_P(TokenLogprob, ForwardIsTheReference) {
       const auto e = Reference(ToDouble(x), target, vocab, temperature);
       Array<float> logits(device(), x), logprob(device(), rows), entropy(device(), rows), lse(device(), rows);
       Array<int32_t> dtarget(device(), target);
-      TokenLogprobForward(launch(), logits.data(), dtarget.data(), static_cast<int64_t>(rows), static_cast<int64_t>(vocab),
-                          static_cast<float>(temperature), logprob.data(), entropy.data(), lse.data());
+      Call(launch(), TokenLogprob{.logits = logits.data(), .target = dtarget.data(),
+          .rows = static_cast<int64_t>(rows), .vocab = static_cast<int64_t>(vocab),
+          .temperature = static_cast<float>(temperature), .logprob = logprob.data(),
+          .entropy = entropy.data(), .lse = lse.data()});
       // Values up to ~40: their own rounding and that of x / temperature (three of 40 eps), a sum of positive terms whose
       // relative error stays below 100 eps with sums in blocks.
       const double absolute = 3 * 40 * kEps + 100 * kEps;
@@ -53,14 +55,16 @@ TEST_P(TokenLogprob, ForwardIsTheReference) {
       ExpectClose(lse.Host(), e.lse, 0, absolute, "lse " + what);
       ExpectClose(entropy.Host(), e.entropy, 100 * kEps, absolute, "entropy " + what);
       Array<float> again(device(), rows), other(device(), rows);
-      TokenLogprobForward(launch(), logits.data(), dtarget.data(), static_cast<int64_t>(rows), static_cast<int64_t>(vocab),
-                          static_cast<float>(temperature), again.data(), nullptr, other.data());
+      Call(launch(), TokenLogprob{.logits = logits.data(), .target = dtarget.data(),
+          .rows = static_cast<int64_t>(rows), .vocab = static_cast<int64_t>(vocab),
+          .temperature = static_cast<float>(temperature), .logprob = again.data(),
+          .lse = other.data()});
       ExpectSameBits(again.Host(), logprob.Host(), "without entropy");
     }
   }
 }
 
-TEST_P(TokenLogprob, ARowDoesNotKnowItsBatch) {
+TEST_P(TokenLogprobTest, ARowDoesNotKnowItsBatch) {
   constexpr size_t kVocab = 1003;
   const auto x = Normal(32 * kVocab, 1, DType::kFloat32, 3.0f);
   Array<float> logits(device(), x);
@@ -69,14 +73,15 @@ TEST_P(TokenLogprob, ARowDoesNotKnowItsBatch) {
   for (const int64_t rows : {32, 1, 2, 3, 5}) {
     WithThreads([&](int) {
       Array<float> logprob(device(), static_cast<size_t>(rows)), lse(device(), static_cast<size_t>(rows));
-      TokenLogprobForward(launch(), logits.data(), target.data(), rows, kVocab, 1.0f, logprob.data(), nullptr, lse.data());
+      Call(launch(), TokenLogprob{.logits = logits.data(), .target = target.data(), .rows = rows,
+          .vocab = kVocab, .temperature = 1.0f, .logprob = logprob.data(), .lse = lse.data()});
       if (expected.empty()) expected = logprob.Host();
       else ExpectSameBits(logprob.Host(), {expected.begin(), expected.begin() + rows}, std::to_string(rows));
     });
   }
 }
 
-TEST_P(TokenLogprob, BackwardIsTheFiniteDifference) {
+TEST_P(TokenLogprobTest, BackwardIsTheFiniteDifference) {
   constexpr size_t kRows = 3, kVocab = 41;
   constexpr double kTemperature = 0.7;
   const auto x = Normal(kRows * kVocab, 2, DType::kFloat32, 2.0f);
@@ -85,7 +90,9 @@ TEST_P(TokenLogprob, BackwardIsTheFiniteDifference) {
   Array<float> logits(device(), x), logprob(device(), kRows), entropy(device(), kRows), lse(device(), kRows);
   Array<float> dg(device(), g), dh(device(), h);
   Array<int32_t> dtarget(device(), target);
-  TokenLogprobForward(launch(), logits.data(), dtarget.data(), kRows, kVocab, kTemperature, logprob.data(), entropy.data(), lse.data());
+  Call(launch(), TokenLogprob{.logits = logits.data(), .target = dtarget.data(), .rows = kRows,
+      .vocab = kVocab, .temperature = kTemperature, .logprob = logprob.data(),
+      .entropy = entropy.data(), .lse = lse.data()});
   for (const bool with_entropy : {true, false}) {
     auto xd = ToDouble(x);
     const auto loss = [&] {
@@ -99,20 +106,23 @@ TEST_P(TokenLogprob, BackwardIsTheFiniteDifference) {
     std::vector<double> expected(x.size());
     for (size_t i = 0; i < x.size(); ++i) expected[i] = FiniteDifference(xd, i, loss);
     Tensor dlogits(GetParam(), x.size());
-    TokenLogprobBackward(launch(), logits.data(), dtarget.data(), lse.data(), with_entropy ? entropy.data() : nullptr,
-                         dg.data(), with_entropy ? dh.data() : nullptr, kRows, kVocab, kTemperature, dlogits.data());
+    Call(launch(), TokenLogprobBackward{.logits = logits.data(), .target = dtarget.data(),
+        .lse = lse.data(), .entropy = with_entropy ? entropy.data() : nullptr,
+        .g_logprob = dg.data(), .g_entropy = with_entropy ? dh.data() : nullptr, .rows = kRows,
+        .vocab = kVocab, .temperature = kTemperature, .dlogits = dlogits.data()});
     // The chosen token's entry is a difference of two rounded numbers.
     const double cancel = dtype() == DType::kBFloat16 ? 2 * kHalfBf16 : 0;
     ExpectClose(dlogits.Host(), expected, OutputRounding(dtype()), 32 * kEps + 1e-8 + cancel, with_entropy ? "entropy" : "plain");
   }
 }
 
-TEST_P(TokenLogprob, NotANumberIsNotHidden) {
+TEST_P(TokenLogprobTest, NotANumberIsNotHidden) {
   auto x = Normal(2 * 50, 2);
   x[60] = NAN;
   Array<float> logits(device(), x), logprob(device(), 2), lse(device(), 2);
   Array<int32_t> target(device(), std::vector<int32_t>{4, 5});
-  TokenLogprobForward(launch(), logits.data(), target.data(), 2, 50, 1.0f, logprob.data(), nullptr, lse.data());
+  Call(launch(), TokenLogprob{.logits = logits.data(), .target = target.data(), .rows = 2,
+      .vocab = 50, .temperature = 1.0f, .logprob = logprob.data(), .lse = lse.data()});
   EXPECT_TRUE(std::isfinite(logprob.Host()[0]));
   EXPECT_TRUE(std::isnan(logprob.Host()[1]));
 }

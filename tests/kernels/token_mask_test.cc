@@ -12,28 +12,30 @@ namespace plumb::kernels {
 namespace {
 
 // Logits are float whatever the element type: one target a device.
-class TokenMask : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Targets, TokenMask,
+class TokenMaskTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Targets, TokenMaskTest,
                          ::testing::Values(Target{Device::kCpu, DType::kFloat32},
                                            Target{Device::kCuda, DType::kFloat32}),
                          TargetName);
 
-TEST_P(TokenMask, DropsTheSameIdsOfEveryRow) {
+TEST_P(TokenMaskTest, DropsTheSameIdsOfEveryRow) {
   constexpr int64_t kRows = 5, kVocab = 70;
   auto x = Normal(kRows * kVocab, 1);
   const std::vector<int32_t> ids = {0, 31, 32, 64, 69};
   Array<float> logits(device(), x);
   Array<int32_t> out(device(), ids);
-  DropTokens(launch(), logits.data(), kRows, kVocab, out.data(), static_cast<int64_t>(ids.size()));
+  Call(launch(), DropTokens{.logits = logits.data(), .rows = kRows, .vocab = kVocab,
+      .ids = out.data(), .count = static_cast<int64_t>(ids.size())});
   for (int64_t r = 0; r < kRows; ++r) {
     for (const int32_t id : ids) x[static_cast<size_t>(r * kVocab + id)] = -INFINITY;
   }
   ExpectSameBits(logits.Host(), x, "dropped");
-  DropTokens(launch(), logits.data(), kRows, kVocab, out.data(), 0);
+  Call(launch(), DropTokens{.logits = logits.data(), .rows = kRows, .vocab = kVocab,
+      .ids = out.data(), .count = 0});
   ExpectSameBits(logits.Host(), x, "none dropped");
 }
 
-TEST_P(TokenMask, KeepsARowsOwnSet) {
+TEST_P(TokenMaskTest, KeepsARowsOwnSet) {
   for (const int64_t vocab : {1, 31, 32, 33, 1000, 5001}) {
     constexpr int64_t kRows = 7;
     auto x = Normal(static_cast<size_t>(kRows * vocab), static_cast<uint64_t>(vocab));
@@ -49,14 +51,15 @@ TEST_P(TokenMask, KeepsARowsOwnSet) {
       }
     }
     Array<uint32_t> sets(device(), kept);
-    KeepTokens(launch(), logits.data(), kRows, vocab, sets.data());
+    Call(launch(), KeepTokens{.logits = logits.data(), .rows = kRows, .vocab = vocab,
+        .kept = sets.data()});
     ExpectSameBits(logits.Host(), x, "V " + std::to_string(vocab));
   }
 }
 
 // The sampler keeps the sets of an independent script, and log-prob, entropy and gradient over them
 // are the script's (tests/golden/make_kept_sets_golden.py).
-TEST_P(TokenMask, FilteredSetsAndWhatIsComputedOverThemAreTheScripts) {
+TEST_P(TokenMaskTest, FilteredSetsAndWhatIsComputedOverThemAreTheScripts) {
   std::ifstream file(PLUMB_SOURCE_DIR "/tests/golden/kept_sets.json");
   ASSERT_TRUE(file.good());
   for (const auto& c : nlohmann::json::parse(file)) {
@@ -76,8 +79,10 @@ TEST_P(TokenMask, FilteredSetsAndWhatIsComputedOverThemAreTheScripts) {
     Array<int32_t> position(device(), std::vector<int32_t>{9}), drawn(device(), 1),
         target(device(), std::vector<int32_t>{c["token"].get<int32_t>()});
     Array<char> scratch(device(), static_cast<size_t>(SamplingScratch(1, vocab)));
-    SampleTokens(launch(), logits.data(), 1, vocab, options, prompt.data(), sample.data(),
-                 position.data(), drawn.data(), drawn_logprob.data(), scratch.data(), kept.data());
+    Call(launch(), SampleTokens{.logits = logits.data(), .rows = 1, .vocab = vocab,
+        .options = options, .prompt = prompt.data(), .sample = sample.data(),
+        .position = position.data(), .token = drawn.data(), .logprob = drawn_logprob.data(),
+        .scratch = scratch.data(), .kept = kept.data()});
     std::vector<int32_t> ids;
     const auto words = kept.Host();
     for (int64_t j = 0; j < vocab; ++j) {
@@ -87,21 +92,24 @@ TEST_P(TokenMask, FilteredSetsAndWhatIsComputedOverThemAreTheScripts) {
     const std::string what = c["kept"].dump();
     EXPECT_EQ(ids, c["kept"].get<std::vector<int32_t>>());
     EXPECT_TRUE(std::binary_search(ids.begin(), ids.end(), drawn.Host()[0])) << what;
-    KeepTokens(launch(), logits.data(), 1, vocab, kept.data());
-    TokenLogprobForward(launch(), logits.data(), target.data(), 1, vocab, temperature,
-                        logprob.data(), entropy.data(), lse.data());
+    Call(launch(), KeepTokens{.logits = logits.data(), .rows = 1, .vocab = vocab,
+        .kept = kept.data()});
+    Call(launch(), TokenLogprob{.logits = logits.data(), .target = target.data(), .rows = 1,
+        .vocab = vocab, .temperature = temperature, .logprob = logprob.data(),
+        .entropy = entropy.data(), .lse = lse.data()});
     ExpectClose(logprob.Host(), {c["logprob"].get<double>()}, 0, 64 * kEps, "logprob " + what);
     ExpectClose(entropy.Host(), {c["entropy"].get<double>()}, 0, 64 * kEps, "entropy " + what);
     Array<float> g(device(), std::vector<float>{c["g_logprob"].get<float>()}),
         h(device(), std::vector<float>{c["g_entropy"].get<float>()});
     Array<float> dlogits(device(), static_cast<size_t>(vocab));
-    TokenLogprobBackward(launch(), logits.data(), target.data(), lse.data(), entropy.data(),
-                         g.data(), h.data(), 1, vocab, temperature, dlogits.data());
+    Call(launch(), TokenLogprobBackward{.logits = logits.data(), .target = target.data(),
+        .lse = lse.data(), .entropy = entropy.data(), .g_logprob = g.data(), .g_entropy = h.data(),
+        .rows = 1, .vocab = vocab, .temperature = temperature, .dlogits = dlogits.data()});
     ExpectClose(dlogits.Host(), c["gradient"].get<std::vector<double>>(), 0, 64 * kEps,
                 "gradient " + what);
     // The log-prob that the sampler gives its own draw is the one computed again.
-    TokenLogprobForward(launch(), logits.data(), drawn.data(), 1, vocab, temperature,
-                        logprob.data(), nullptr, lse.data());
+    Call(launch(), TokenLogprob{.logits = logits.data(), .target = drawn.data(), .rows = 1,
+        .vocab = vocab, .temperature = temperature, .logprob = logprob.data(), .lse = lse.data()});
     EXPECT_NEAR(logprob.Host()[0], drawn_logprob.Host()[0], 64 * kEps) << what;
   }
 }

@@ -1,7 +1,7 @@
 #include "kernels/vector_math.h"
 
 #include "kernels/cpu_common.h"
-#include "kernels/cuda_twins.h"
+#include "kernels/cpu_common.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace plumb::kernels {
@@ -74,10 +74,10 @@ TEST(VectorMath, WidensBfloat16) {
 TEST(Launch, SaysWhatIsMissing) {
   if (CudaAvailable()) GTEST_SKIP() << "this machine has a GPU and this build its kernels";
   try {
-    NoCuda("RmsNormForward");
+    NoCuda("RmsNorm");
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
-    EXPECT_NE(e.message().find("RmsNormForward"), std::string::npos);
+    EXPECT_NE(e.message().find("RmsNorm"), std::string::npos);
   }
   EXPECT_THROW(ForDType(DType::kInt32, [](auto) {}), Error);
 }

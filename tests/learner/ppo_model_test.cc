@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "learner/ppo.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 
 namespace plumb::learner {
 namespace {
@@ -20,7 +20,7 @@ using policy_model::Weights;
 void CompareGradients(const std::string& prefix, Weights& weights, Optimizer& optimizer, const Json& golden, int& tensors) {
   for (const auto& e : weights.table().entries()) {
     for (const auto& part : e.parts) {
-      const std::string name = prefix + part.name;
+      const std::string name = prefix + part.file_tensor;
       ASSERT_TRUE(golden.contains(name)) << name;
       const Json& want = golden[name];
       const int64_t row = e.elements / e.shape[0];

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "policy_model/tensor_table.h"
+#include "policy_model/families/tensor_table.h"
 #include "policy_model/weights.h"
 
 namespace plumb::policy_model {

@@ -19,7 +19,7 @@
 #include "policy_model/files/safetensors.h"
 #include "policy_model/ops.h"
 #include "policy_model/packing.h"
-#include "policy_model/tensor_table.h"
+#include "policy_model/families/tensor_table.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::policy_model {
@@ -167,8 +167,8 @@ TEST(TensorTableTest, SlicesAreAlignedDisjointAndComplete) {
         ranges[e.offset] = e.offset + e.elements;
         parameters += e.elements;
         int64_t row = 0;
-        for (const HfPart& part : e.parts) {
-          EXPECT_EQ(part.row_begin, row) << part.name;
+        for (const TensorPart& part : e.parts) {
+          EXPECT_EQ(part.row_begin, row) << part.file_tensor;
           row = part.row_end;
         }
         EXPECT_EQ(row, e.shape[0]) << e.name;
@@ -277,9 +277,9 @@ TEST(TransformerTest, MatchesTransformersForwardAndBackward) {
   model.Backward(weights, batch, g_logprob, g_entropy, grad);
   int tensors = 0;
   for (const TensorEntry& e : weights.table().entries()) {
-    for (const HfPart& part : e.parts) {
-      if (!golden["gradients"].contains(part.name)) continue;
-      const Json& want = golden["gradients"][part.name];
+    for (const TensorPart& part : e.parts) {
+      if (!golden["gradients"].contains(part.file_tensor)) continue;
+      const Json& want = golden["gradients"][part.file_tensor];
       const int64_t row = e.elements / e.shape[0];
       const float* at = grad.f32() + e.offset + part.row_begin * row;
       double diff = 0;
@@ -288,7 +288,7 @@ TEST(TransformerTest, MatchesTransformersForwardAndBackward) {
         diff += std::pow(static_cast<double>(at[static_cast<int64_t>(k) * stride]) - want["values"][k].get<double>(), 2);
       }
       // A sample of the elements has at most the norm of all of them; inputs g_* were rounded to float: eps times norm.
-      EXPECT_LE(std::sqrt(diff), 4 * want["gap"].get<double>() + 1.2e-7 * want["norm"].get<double>()) << part.name;
+      EXPECT_LE(std::sqrt(diff), 4 * want["gap"].get<double>() + 1.2e-7 * want["norm"].get<double>()) << part.file_tensor;
       ++tensors;
     }
   }

@@ -1,11 +1,10 @@
 #include "kernels/cuda_common.h"
-#include "kernels/cuda_twins.h"
-#include "kernels/swiglu.h"
+#include "kernels/glu.h"
 
-namespace plumb::kernels::cuda {
+namespace plumb::kernels {
 namespace {
 
-template <int N, class T>
+template <Activation A, int N, class T>
 __global__ void Forward(const T* gate_up, int64_t rows, int64_t ffn, T* out) {
   const int64_t columns = ffn / N, total = rows * columns;
   for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < total; k += int64_t{gridDim.x} * blockDim.x) {
@@ -16,13 +15,13 @@ __global__ void Forward(const T* gate_up, int64_t rows, int64_t ffn, T* out) {
 #pragma unroll
     for (int u = 0; u < N; ++u) {
       const float g = ToFloat(gate.x[u]);
-      result.x[u] = FromFloat<T>(g / (1.0f + expf(-g)) * ToFloat(up.x[u]));
+      result.x[u] = FromFloat<T>(g / (1.0f + expf(-GateExponent<A>(g))) * ToFloat(up.x[u]));
     }
     *reinterpret_cast<Few<N, T>*>(out + r * ffn + i) = result;
   }
 }
 
-template <int N, class T>
+template <Activation A, int N, class T>
 __global__ void Backward(const T* dout, const T* gate_up, int64_t rows, int64_t ffn, T* dgate_up) {
   const int64_t columns = ffn / N, total = rows * columns;
   for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < total; k += int64_t{gridDim.x} * blockDim.x) {
@@ -34,9 +33,9 @@ __global__ void Backward(const T* dout, const T* gate_up, int64_t rows, int64_t 
 #pragma unroll
     for (int u = 0; u < N; ++u) {
       const float g = ToFloat(gate.x[u]), du = ToFloat(d.x[u]);
-      const float s = 1.0f / (1.0f + expf(-g));
+      const float s = 1.0f / (1.0f + expf(-GateExponent<A>(g)));
       dup.x[u] = FromFloat<T>(du * g * s);
-      dgate.x[u] = FromFloat<T>(du * ToFloat(up.x[u]) * s * (1.0f + g * (1.0f - s)));
+      dgate.x[u] = FromFloat<T>(du * ToFloat(up.x[u]) * s * (1.0f + g * GateSlope<A>(g) * (1.0f - s)));
     }
     *reinterpret_cast<Few<N, T>*>(dgate_up + r * 2 * ffn + i) = dgate;
     *reinterpret_cast<Few<N, T>*>(dgate_up + r * 2 * ffn + ffn + i) = dup;
@@ -45,29 +44,32 @@ __global__ void Backward(const T* dout, const T* gate_up, int64_t rows, int64_t 
 
 }  // namespace
 
-void SwigluForward(const Launch& launch, const void* gate_up, int64_t rows, int64_t ffn, void* out) {
+void Glu::Cuda(const Launch& launch) const {
   if (rows * ffn == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    constexpr int kWide = Pack<T>::kSize;
-    const bool wide = ffn % kWide == 0 && Aligned16(gate_up) && Aligned16(out);
-    const auto kernel = wide ? Forward<kWide, T> : Forward<1, T>;
-    kernel<<<Blocks(rows * ffn / (wide ? kWide : 1), 256), 256, 0, Stream(launch)>>>(static_cast<const T*>(gate_up), rows,
-                                                                                     ffn, static_cast<T*>(out));
+    ForActivation(activation, [&]<Activation A>(std::integral_constant<Activation, A>) {
+      constexpr int kWide = Pack<T>::kSize;
+      const bool wide = ffn % kWide == 0 && Aligned16(gate_up) && Aligned16(out);
+      const auto kernel = wide ? Forward<A, kWide, T> : Forward<A, 1, T>;
+      kernel<<<Blocks(rows * ffn / (wide ? kWide : 1), 256), 256, 0, StreamOf(launch)>>>(
+          static_cast<const T*>(gate_up), rows, ffn, static_cast<T*>(out));
+    });
   });
-  CheckLaunch("SwigluForward");
+  CheckLaunch(kName);
 }
 
-void SwigluBackward(const Launch& launch, const void* dout, const void* gate_up, int64_t rows, int64_t ffn,
-                    void* dgate_up) {
+void GluBackward::Cuda(const Launch& launch) const {
   if (rows * ffn == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    constexpr int kWide = Pack<T>::kSize;
-    const bool wide = ffn % kWide == 0 && Aligned16(gate_up) && Aligned16(dout) && Aligned16(dgate_up);
-    const auto kernel = wide ? Backward<kWide, T> : Backward<1, T>;
-    kernel<<<Blocks(rows * ffn / (wide ? kWide : 1), 256), 256, 0, Stream(launch)>>>(
-        static_cast<const T*>(dout), static_cast<const T*>(gate_up), rows, ffn, static_cast<T*>(dgate_up));
+    ForActivation(activation, [&]<Activation A>(std::integral_constant<Activation, A>) {
+      constexpr int kWide = Pack<T>::kSize;
+      const bool wide = ffn % kWide == 0 && Aligned16(gate_up) && Aligned16(dout) && Aligned16(dgate_up);
+      const auto kernel = wide ? Backward<A, kWide, T> : Backward<A, 1, T>;
+      kernel<<<Blocks(rows * ffn / (wide ? kWide : 1), 256), 256, 0, StreamOf(launch)>>>(
+          static_cast<const T*>(dout), static_cast<const T*>(gate_up), rows, ffn, static_cast<T*>(dgate_up));
+    });
   });
-  CheckLaunch("SwigluBackward");
+  CheckLaunch(kName);
 }
 
-}  // namespace plumb::kernels::cuda
+}  // namespace plumb::kernels

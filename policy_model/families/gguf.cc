@@ -1,4 +1,4 @@
-#include "policy_model/files/gguf.h"
+#include "policy_model/families/gguf.h"
 
 #include <charconv>
 #include <cstring>
@@ -8,7 +8,7 @@
 #include "common/file.h"
 #include "policy_model/files/chat_template.h"
 #include "policy_model/files/gguf_reader.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/files/tokenizer.h"
 #include "policy_model/files/unicode.h"

@@ -1,5 +1,5 @@
 // config.json of Hugging Face model folders: round trips, defaults, and refusals by name.
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

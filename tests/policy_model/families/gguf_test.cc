@@ -1,5 +1,5 @@
 // GGUF files made here: every element type against values worked out by hand, the whole conversion, and broken files.
-#include "policy_model/files/gguf.h"
+#include "policy_model/families/gguf.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -12,7 +12,7 @@
 #include "common/file.h"
 #include "policy_model/files/chat_template.h"
 #include "policy_model/files/gguf_reader.h"
-#include "policy_model/files/model_config.h"
+#include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/files/tokenizer.h"
 #include "tests/testing/gguf_maker.h"

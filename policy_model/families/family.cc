@@ -1,0 +1,86 @@
+#include "policy_model/families/family.h"
+
+#include <cmath>
+
+#include "common/error.h"
+#include "policy_model/families/rope_frequencies.h"
+
+namespace plumb::policy_model {
+
+extern const Family kLlama, kMistral, kQwen2, kQwen3, kGemma3, kSmolLm3, kOlmo3, kPhi3;
+
+namespace {
+
+const Family* const kFamilies[] = {&kLlama, &kMistral, &kQwen2, &kQwen3, &kGemma3, &kSmolLm3, &kOlmo3, &kPhi3};
+
+}  // namespace
+
+std::span<const Family* const> Families() { return kFamilies; }
+
+const Family* FindFamily(const std::string& type) {
+  for (const Family* family : kFamilies) {
+    if (type == family->type) return family;
+  }
+  return nullptr;
+}
+
+std::string KnownFamilies() {
+  std::string out;
+  for (const Family* family : kFamilies) out += (out.empty() ? "" : ", ") + std::string(family->type);
+  return out;
+}
+
+const Family& FamilyOf(const ModelShape& shape) {
+  const Family* family = FindFamily(shape.family);
+  if (!family) {
+    throw Error(ErrorCode::kUnsupported, "model family '" + shape.family + "' is not computed here; known: " + KnownFamilies());
+  }
+  return *family;
+}
+
+ModelPlan CommonPlan(const ModelShape& s) {
+  ModelPlan plan;
+  const auto dims = static_cast<int64_t>(static_cast<double>(s.head_dim) * s.rotated_share) / 2 * 2;
+  plan.rotary.push_back(RotaryOf(s.rope, s.rope_theta, dims, s.max_positions));
+  if (s.local_rope_theta > 0) plan.rotary.push_back(RotaryOf({}, s.local_rope_theta, dims, s.max_positions));
+  for (int64_t l = 0; l < s.layers; ++l) {
+    LayerSpec layer;
+    layer.attention_scale = s.attention_scale > 0 ? s.attention_scale : 1 / std::sqrt(static_cast<double>(s.head_dim));
+    layer.window = s.slides(l) ? s.window : 0;
+    layer.rotary = !s.rotates(l) ? -1 : s.slides(l) && s.local_rope_theta > 0 ? 1 : 0;
+    layer.qkv_bias = s.attention_bias;
+    layer.o_bias = s.output_bias;
+    layer.ffn = s.ffn;
+    layer.ffn_bias = s.mlp_bias;
+    plan.layers.push_back(layer);
+  }
+  return plan;
+}
+
+std::vector<uint8_t> SlidingLayers(const ConfigKeys& keys, int64_t layers, bool (*otherwise)(int64_t)) {
+  std::vector<uint8_t> out;
+  if (!keys.Has("layer_types")) {
+    for (int64_t l = 0; l < layers; ++l) out.push_back(otherwise(l) ? 1 : 0);
+    return out;
+  }
+  const ConfigJson& types = keys.At("layer_types");
+  if (!types.is_array() || static_cast<int64_t>(types.size()) != layers) {
+    keys.Fail("'layer_types' is not a list of " + std::to_string(layers) + " names");
+  }
+  for (const ConfigJson& type : types) {
+    const std::string name = type.is_string() ? type.get<std::string>() : "?";
+    if (name == "sliding_attention") out.push_back(1);
+    else if (name == "full_attention" || name == "attention") out.push_back(0);
+    else keys.Unsupported("layer_types: '" + name + "' is not computed here; full_attention and sliding_attention are");
+  }
+  return out;
+}
+
+void WriteLayerTypes(const ModelShape& s, ConfigJson& json) {
+  if (s.window == 0) return;
+  ConfigJson types = ConfigJson::array();
+  for (int64_t l = 0; l < s.layers; ++l) types.push_back(s.slides(l) ? "sliding_attention" : "full_attention");
+  json["layer_types"] = std::move(types);
+}
+
+}  // namespace plumb::policy_model

@@ -1,0 +1,52 @@
+// What a model computes, layer by layer: the only form in which stages see a family.
+//
+// A layer is two branches on the residual stream x, attention and feed-forward, each of the form
+//   x += behind(f(before(x)))
+// where `before` and `behind` are norms that a family has or has not. Layers of one model may differ in all of it; head
+// counts and head size are the model's, because all layers share the pages of one KV cache.
+// Thread safety: plain values.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace plumb::policy_model {
+
+enum class QkNorm : uint8_t {
+  kNone,
+  kPerHead,    // weights of one head's size, each head by itself
+  kFullWidth,  // weights of all heads' size, all heads together
+};
+
+enum class FfnActivation : uint8_t { kSilu, kGeluTanh };
+
+struct LayerSpec {
+  // Norms of both branches.
+  bool norm_before = true;
+  bool norm_behind = false;
+  // Attention.
+  double attention_scale = 0;  // of the scores
+  int64_t window = 0;          // tokens that a token sees, itself included; 0: all before it
+  int rotary = 0;              // index into ModelPlan::rotary; -1: no positions
+  bool qkv_bias = false, o_bias = false;
+  QkNorm qk_norm = QkNorm::kNone;
+  // Feed-forward: down(act(gate x) * up x).
+  int64_t ffn = 0;
+  FfnActivation activation = FfnActivation::kSilu;
+  bool ffn_bias = false;
+};
+
+// Frequencies of one rotary table, after any scaling.
+struct RotarySpec {
+  std::vector<double> frequencies;  // [dims / 2], radians a position
+  double factor = 1;                // of cosines and sines
+};
+
+struct ModelPlan {
+  std::vector<LayerSpec> layers;   // [L]
+  std::vector<RotarySpec> rotary;
+  double norm_offset = 0;          // all norms multiply by norm_offset + w
+  double embedding_scale = 1;      // of the rows of the embedding; rounded to the weights' type before use
+};
+
+}  // namespace plumb::policy_model

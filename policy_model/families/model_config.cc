@@ -1,0 +1,310 @@
+#include "policy_model/families/model_config.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "common/error.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "policy_model/families/family.h"
+#include "policy_model/files/safetensors.h"
+#include "policy_model/files/strict_json.h"
+
+namespace plumb::policy_model {
+namespace {
+
+constexpr size_t kMaxConfigBytes = size_t{1} << 20;
+constexpr int64_t kMaxDimension = int64_t{1} << 24;
+
+ConfigJson ReadJson(const std::string& path) {
+  ConfigJson j = ReadStrictJson(path, kMaxConfigBytes);
+  if (!j.is_object()) throw Error(ErrorCode::kCorruption, "is not a JSON object", path);
+  return j;
+}
+
+void AddEos(const ConfigJson& j, const std::string& path, std::vector<int32_t>& out) {
+  if (!j.contains("eos_token_id") || j.at("eos_token_id").is_null()) return;
+  const ConfigJson& eos = j.at("eos_token_id");
+  const auto add = [&](const ConfigJson& id) {
+    if (!id.is_number_integer()) throw Error(ErrorCode::kCorruption, "'eos_token_id' is not a token id", path);
+    const auto value = id.get<int64_t>();
+    if (value < 0 || value > kMaxDimension) throw Error(ErrorCode::kCorruption, "'eos_token_id' is out of range", path);
+    for (int32_t known : out) {
+      if (known == value) return;
+    }
+    out.push_back(static_cast<int32_t>(value));
+  };
+  if (eos.is_array()) {
+    for (const ConfigJson& id : eos) add(id);
+  } else {
+    add(eos);
+  }
+}
+
+struct RopeName {
+  RopeKind kind;
+  const char* name;
+};
+constexpr RopeName kRopeNames[] = {{RopeKind::kDefault, "default"},
+                                   {RopeKind::kLinear, "linear"},
+                                   {RopeKind::kDynamic, "dynamic"},
+                                   {RopeKind::kLlama3, "llama3"},
+                                   {RopeKind::kYarn, "yarn"}};
+
+std::string RopeNames() {
+  std::string out;
+  for (const RopeName& known : kRopeNames) out += (out.empty() ? "" : ", ") + std::string(known.name);
+  return out;
+}
+
+RopeScaling ReadScaling(const ConfigKeys& rope, const char* key) {
+  RopeScaling s;
+  const std::string name = rope.Text("rope_type", rope.Text("type", "default"));
+  const RopeName* found = nullptr;
+  for (const RopeName& known : kRopeNames) {
+    if (name == known.name) found = &known;
+  }
+  if (!found) {
+    rope.Unsupported(std::string(key) + " of type '" + name + "' is not computed here; known: " + RopeNames());
+  }
+  s.kind = found->kind;
+  if (s.kind == RopeKind::kDefault) return s;
+  s.factor = rope.Number("factor", 1);
+  if (!rope.Has("factor")) rope.Fail(std::string(key) + " has no 'factor'");
+  s.original_positions = rope.Int("original_max_position_embeddings", 0);
+  s.low_freq = rope.Number("low_freq_factor", 1);
+  s.high_freq = rope.Number("high_freq_factor", 4);
+  s.beta_fast = rope.Number("beta_fast", 32);
+  s.beta_slow = rope.Number("beta_slow", 1);
+  s.attention_factor = rope.Number("attention_factor", 0);
+  s.mscale = rope.Number("mscale", 0);
+  s.mscale_all_dim = rope.Number("mscale_all_dim", 0);
+  s.truncate = rope.Bool("truncate", true);
+  if (!(s.factor >= 1 && s.beta_fast > s.beta_slow && s.beta_slow > 0 && s.original_positions >= 0 &&
+        (s.kind != RopeKind::kLlama3 || (s.low_freq > 0 && s.high_freq > s.low_freq)))) {
+    rope.Fail(std::string(key) + " holds numbers that stretch nothing");
+  }
+  return s;
+}
+
+// Base and stretching of the positions: 4.x writes rope_theta and rope_scaling, 5.x rope_parameters, flat or by layer type.
+void ReadRope(const ConfigKeys& keys, const Family& family, ModelShape& s) {
+  s.rope_theta = keys.Number("rope_theta", family.rope_theta);
+  s.rotated_share = keys.Number("partial_rotary_factor", 1);
+  const auto take = [&](const ConfigJson& json, const char* key) {
+    const ConfigKeys rope(json, keys.path());
+    s.rope = ReadScaling(rope, key);
+    s.rope_theta = rope.Number("rope_theta", s.rope_theta);
+    s.rotated_share = rope.Number("partial_rotary_factor", s.rotated_share);
+  };
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    if (!keys.Has(key)) continue;
+    const ConfigJson& rope = keys.At(key);
+    if (!rope.is_object()) keys.Fail(std::string("'") + key + "' is not an object");
+    if (!rope.contains("full_attention")) {
+      take(rope, key);
+      continue;
+    }
+    if (!rope.at("full_attention").is_object()) keys.Fail(std::string("'") + key + "' holds something else than objects");
+    take(rope.at("full_attention"), key);
+    if (!rope.contains("sliding_attention") || rope.at("sliding_attention").is_null()) continue;
+    if (!rope.at("sliding_attention").is_object()) keys.Fail(std::string("'") + key + "' holds something else than objects");
+    const ConfigKeys local(rope.at("sliding_attention"), keys.path());
+    if (ReadScaling(local, key).kind != RopeKind::kDefault) {
+      keys.Unsupported(std::string(key) + ": stretched positions in sliding layers are not computed here");
+    }
+    s.local_rope_theta = local.Number("rope_theta", s.rope_theta);
+  }
+  if (s.rope.kind == RopeKind::kYarn || s.rope.kind == RopeKind::kLlama3) {
+    if (s.rope.original_positions == 0) s.rope.original_positions = keys.Int("original_max_position_embeddings", 0);
+  }
+}
+
+void WriteRope(const ModelShape& s, ConfigJson& j) {
+  j["rope_theta"] = s.rope_theta;
+  if (s.rotated_share != 1) j["partial_rotary_factor"] = s.rotated_share;
+  if (s.rope.kind == RopeKind::kDefault) return;
+  const char* name = "";
+  for (const RopeName& known : kRopeNames) {
+    if (known.kind == s.rope.kind) name = known.name;
+  }
+  ConfigJson rope = {{"rope_type", name}, {"factor", s.rope.factor}};
+  if (s.rope.original_positions > 0) rope["original_max_position_embeddings"] = s.rope.original_positions;
+  if (s.rope.kind == RopeKind::kLlama3) {
+    rope["low_freq_factor"] = s.rope.low_freq;
+    rope["high_freq_factor"] = s.rope.high_freq;
+  }
+  if (s.rope.kind == RopeKind::kYarn) {
+    rope["beta_fast"] = s.rope.beta_fast;
+    rope["beta_slow"] = s.rope.beta_slow;
+    if (s.rope.attention_factor > 0) rope["attention_factor"] = s.rope.attention_factor;
+    if (s.rope.mscale > 0) rope["mscale"] = s.rope.mscale;
+    if (s.rope.mscale_all_dim > 0) rope["mscale_all_dim"] = s.rope.mscale_all_dim;
+    if (!s.rope.truncate) rope["truncate"] = false;
+  }
+  if (s.local_rope_theta > 0 && s.window > 0) {  // by layer type: sliding layers are not stretched
+    ConfigJson full = rope;
+    full["rope_theta"] = s.rope_theta;
+    j["rope_parameters"] = {{"full_attention", full},
+                            {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", s.local_rope_theta}}}};
+    return;
+  }
+  j["rope_scaling"] = std::move(rope);
+}
+
+// The folder's weights hold a head and an embedding that are not the same numbers. Only bytes are
+// compared: types that differ are two tensors.
+bool HasAnotherHead(const std::string& directory) {
+  FileSystem& files = RealFileSystem();
+  const std::string single = directory + "/model.safetensors";
+  if (!files.Exists(single) && !files.Exists(single + ".index.json")) return false;
+  const auto reader = SafetensorsReader::OpenDirectory(directory);
+  const auto head = reader->tensors().find("lm_head.weight"),
+             embedding = reader->tensors().find("model.embed_tokens.weight");
+  if (head == reader->tensors().end() || embedding == reader->tensors().end()) return false;
+  const TensorView &a = head->second, &b = embedding->second;
+  return a.dtype != b.dtype || a.shape != b.shape ||
+         std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) != 0;
+}
+
+}  // namespace
+
+int32_t ModelShape::ScoredPosition(std::span<const int32_t> tokens) const {
+  size_t n = tokens.size();
+  while (n > 0 && tokens[n - 1] == pad_token) --n;
+  return n == 0 ? 0 : static_cast<int32_t>(n) - 1;
+}
+
+void Validate(const ModelShape& s, const std::string& where) {
+  const auto positive = [&](const char* name, int64_t v) {
+    if (v <= 0 || v > kMaxDimension) {
+      throw Error(ErrorCode::kInvalidArgument, std::string(name) + " = " + std::to_string(v) + " is out of range", where);
+    }
+  };
+  if (!s.scalar_head || s.layers != 0) positive("layers", s.layers);  // a head of its own has none (weights.h)
+  positive("hidden", s.hidden);
+  positive("heads", s.heads);
+  positive("kv_heads", s.kv_heads);
+  positive("head_dim", s.head_dim);
+  positive("ffn", s.ffn);
+  positive("vocab", s.vocab);
+  positive("max_positions", s.max_positions);
+  const auto fail = [&](const std::string& what) { throw Error(ErrorCode::kInvalidArgument, what, where); };
+  if (s.heads % s.kv_heads != 0) fail("kv_heads has to divide heads");
+  if (s.head_dim % 2 != 0) fail("head_dim has to be even");
+  if (s.head_dim > 1024 || s.heads > 4096 || s.layers > 4096) fail("the shape is larger than any model this computes");
+  const auto finite = [](double x) { return x > 0 && std::isfinite(x); };
+  if (!finite(s.rope_theta) || !finite(s.norm_eps)) fail("rope_theta and norm_eps have to be positive, finite numbers");
+  if (s.local_rope_theta != 0 && !finite(s.local_rope_theta)) fail("rope_local_base_freq has to be a positive, finite number");
+  if (s.attention_scale != 0 && !finite(s.attention_scale)) fail("the scale of attention has to be a positive, finite number");
+  if (!(s.rotated_share > 0 && s.rotated_share <= 1)) fail("partial_rotary_factor has to lie in (0, 1]");
+  if (s.window < 0 || s.window > kMaxDimension) fail("sliding_window = " + std::to_string(s.window) + " is out of range");
+  for (const auto* list : {&s.sliding, &s.rotated}) {
+    if (!list->empty() && static_cast<int64_t>(list->size()) != s.layers) fail("a list of layers has another length than the model");
+  }
+  if (!FindFamily(s.family)) fail("unknown model family '" + s.family + "'");
+  for (int32_t id : s.eos_tokens) {
+    if (id < 0 || id >= s.vocab) fail("the end-of-sequence token " + std::to_string(id) + " is outside the vocabulary");
+  }
+}
+
+ModelShape ReadModelConfig(const std::string& directory) {
+  const std::string path = directory + "/config.json";
+  if (!RealFileSystem().Exists(path)) {
+    throw Error(ErrorCode::kNotFound, "is not a model folder: it has no config.json (for a .gguf file: plumb convert)", directory);
+  }
+  const ConfigJson whole = ReadJson(path);
+  // A wrapper around a text model and, say, an eye: the text model is what is computed.
+  const bool wrapped = whole.contains("text_config") && whole.at("text_config").is_object();
+  const ConfigJson& j = wrapped ? whole.at("text_config") : whole;
+  const ConfigKeys keys(j, path), outer(whole, path);
+  ModelShape s;
+  s.family = keys.Text("model_type", "llama");
+  const Family* family = FindFamily(s.family);
+  if (!family) keys.Unsupported("model_type '" + s.family + "' is not computed here; known: " + KnownFamilies());
+  const std::string act = keys.Text("hidden_activation", keys.Text("hidden_act", ""));
+  const bool gelu = s.family == "gemma3_text";
+  if (!act.empty() && act != (gelu ? "gelu_pytorch_tanh" : "silu") && !(act == "swish" && !gelu)) {
+    keys.Unsupported("hidden_act '" + act + "' is not computed here for " + s.family + ", only " +
+                     (gelu ? "gelu_pytorch_tanh" : "silu"));
+  }
+  ReadRope(keys, *family, s);
+  if (outer.Has("architectures")) {
+    const ConfigJson& names = outer.At("architectures");
+    if (!names.is_array() || names.empty() || !names[0].is_string()) keys.Fail("'architectures' is not a list of names");
+    s.scalar_head = names[0].get<std::string>().ends_with("ForSequenceClassification");
+  }
+  if (s.scalar_head && outer.Has("id2label") && outer.At("id2label").size() != 1) {
+    keys.Unsupported("classifies into " + std::to_string(outer.At("id2label").size()) +
+                     " labels; a reward model or critic has one (num_labels = 1)");
+  }
+  s.layers = keys.Int("num_hidden_layers");
+  if (s.layers < 1 || s.layers > 4096) {
+    throw Error(ErrorCode::kInvalidArgument, "layers = " + std::to_string(s.layers) + " is out of range", path);
+  }
+  s.hidden = keys.Int("hidden_size");
+  s.heads = keys.Int("num_attention_heads");
+  // null: as many as query heads; a missing key: the class's own number.
+  s.kv_heads = keys.Int("num_key_value_heads", keys.Mentions("num_key_value_heads") || family->kv_heads == 0 ? s.heads : family->kv_heads);
+  if (s.heads <= 0) keys.Fail("num_attention_heads is not positive");
+  s.head_dim = keys.Int("head_dim", family->head_dim > 0 ? family->head_dim : s.hidden / s.heads);
+  s.ffn = keys.Int("intermediate_size");
+  s.vocab = keys.Int("vocab_size");
+  s.max_positions = keys.Int("max_position_embeddings", family->max_positions);
+  s.norm_eps = keys.Number("rms_norm_eps", family->norm_eps);
+  s.tied = keys.Bool("tie_word_embeddings", outer.Bool("tie_word_embeddings", family->tied));
+  if (family->read) family->read(keys, s);
+  const auto token = [&](const char* key) {
+    const int64_t id = keys.Int(key, outer.Int(key, -1));
+    if (id < -1 || id >= s.vocab) keys.Fail(std::string("'") + key + "' is outside the vocabulary");
+    return static_cast<int32_t>(id);
+  };
+  s.bos_token = token("bos_token_id");
+  s.pad_token = token("pad_token_id");
+  AddEos(j, path, s.eos_tokens);
+  if (wrapped) AddEos(whole, path, s.eos_tokens);
+  const std::string generation = directory + "/generation_config.json";
+  if (RealFileSystem().Exists(generation)) AddEos(ReadJson(generation), generation, s.eos_tokens);
+  Validate(s, path);
+  if (s.tied && !s.scalar_head && HasAnotherHead(directory)) {
+    LogWarningOnce(path + " ties the head to the embedding, but the weights hold an lm_head.weight that is another one: it is " +
+                   "used, as transformers does; set \"tie_word_embeddings\": false there");
+    s.tied = false;
+  }
+  return s;
+}
+
+void WriteModelConfig(const ModelShape& s, const std::string& directory, const std::string& torch_dtype) {
+  Validate(s, directory);
+  const Family& family = FamilyOf(s);
+  ConfigJson j = {{"architectures", {family.architecture + std::string(s.scalar_head ? "ForSequenceClassification" : "ForCausalLM")}},
+                  {"model_type", s.family},
+                  {"hidden_act", "silu"},
+                  {"hidden_size", s.hidden},
+                  {"intermediate_size", s.ffn},
+                  {"num_hidden_layers", s.layers},
+                  {"num_attention_heads", s.heads},
+                  {"num_key_value_heads", s.kv_heads},
+                  {"head_dim", s.head_dim},
+                  {"vocab_size", s.vocab},
+                  {"max_position_embeddings", s.max_positions},
+                  {"rms_norm_eps", s.norm_eps},
+                  {"tie_word_embeddings", s.tied},
+                  {"torch_dtype", torch_dtype}};
+  WriteRope(s, j);
+  if (family.write) family.write(s, j);
+  if (j.contains("hidden_activation")) j.erase("hidden_act");
+  if (s.scalar_head) {  // the number of labels is the length of this map; the default would be two
+    j["id2label"] = {{"0", "LABEL_0"}};
+    j["label2id"] = {{"LABEL_0", 0}};
+  }
+  ConfigJson generation = {{"do_sample", true}};
+  if (s.bos_token >= 0) j["bos_token_id"] = generation["bos_token_id"] = s.bos_token;
+  if (s.pad_token >= 0) j["pad_token_id"] = generation["pad_token_id"] = s.pad_token;
+  if (s.eos_tokens.size() == 1) j["eos_token_id"] = generation["eos_token_id"] = s.eos_tokens[0];
+  else if (!s.eos_tokens.empty()) j["eos_token_id"] = generation["eos_token_id"] = s.eos_tokens;
+  RealFileSystem().WriteFileAtomic(directory + "/config.json", j.dump(2) + "\n");
+  RealFileSystem().WriteFileAtomic(directory + "/generation_config.json", generation.dump(2) + "\n");
+}
+
+}  // namespace plumb::policy_model

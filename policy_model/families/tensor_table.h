@@ -1,0 +1,95 @@
+// Name, shape, parts and place of every weight: the one table that load, save, shard, checkpoint and publish walk.
+//
+// Thread safety: const after construction. The flat buffer is ordered by backward bucket (head and final norm first used
+// in the backward, embedding last); each tensor starts at a multiple of 64 elements, each bucket at kBucketElements.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "policy_model/families/family.h"
+
+namespace plumb::policy_model {
+
+// Along which axis a part is cut for tensor parallelism. The axis belongs to the part: a rank's share of a merged matrix
+// is its share of q, of k and of v, not a run of rows of the whole.
+enum class SplitAxis : uint8_t { kNone, kRows, kColumns };
+
+// Rows of a merged tensor that are one thing (q of qkv), and where they lie in HF files.
+struct TensorPart {
+  std::string file_tensor;
+  int64_t row_begin = 0, row_end = 0;  // of our tensor
+  int64_t file_row = 0;                // where they begin in the file's tensor
+  int64_t file_rows = 0;               // of the file's tensor
+  SplitAxis split = SplitAxis::kNone;
+};
+
+enum class TensorInit : uint8_t {
+  kNormal,    // Normal(0, std)
+  kResidual,  // Normal(0, std / sqrt(2 L)): what writes into the residual stream
+  kOnes,
+  kZeros,
+};
+
+struct TensorEntry {
+  std::string name;            // ours: "layers.3.qkv"
+  std::vector<int64_t> shape;  // [rows, cols] or [n]
+  bool decay = true;           // weight decay applies (matrices; not norms and biases)
+  TensorInit init = TensorInit::kNormal;
+  int64_t offset = 0;  // elements from the start of the flat buffer
+  int64_t elements = 0;
+  std::vector<TensorPart> parts;  // q, k, v of qkv; gate, up of gate_up; else one part
+
+  int64_t columns() const { return elements / shape[0]; }
+};
+
+// Offsets of one layer's tensors in elements; -1 where the layer has none.
+struct LayerSlices {
+  int64_t attention_norm = -1, qkv = -1, qkv_bias = -1, q_norm = -1, k_norm = -1, o = -1, o_bias = -1, attention_behind = -1;
+  int64_t ffn_norm = -1, gate_up = -1, gate_up_bias = -1, down = -1, down_bias = -1, ffn_behind = -1;
+};
+
+class TensorTable {
+ public:
+  explicit TensorTable(const ModelShape& shape);
+
+  const std::vector<TensorEntry>& entries() const { return entries_; }
+  const LayerSlices& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
+  int64_t embedding() const { return embedding_; }
+  int64_t final_norm() const { return final_norm_; }
+  int64_t lm_head() const { return lm_head_; }  // embedding() when tied; -1 with a scalar head
+  int64_t score() const { return score_; }      // [1, H]; -1 without a scalar head
+  int64_t flat_elements() const { return flat_elements_; }  // padded
+  int64_t parameters() const { return parameters_; }        // without padding
+  const ModelShape& shape() const { return shape_; }
+  const ModelPlan& plan() const { return plan_; }
+
+ private:
+  struct Part {
+    std::string file;
+    int64_t rows;
+    SplitAxis split;
+  };
+  int64_t Add(std::string name, std::vector<int64_t> dims, bool decay, TensorInit init, const std::vector<Part>& parts,
+              const std::string& fused = "");
+  void AddLayer(int64_t layer);
+  void EndBucket();
+
+  ModelShape shape_;
+  ModelPlan plan_;
+  LayerNames names_;
+  std::vector<TensorEntry> entries_;
+  std::vector<LayerSlices> layers_;
+  int64_t embedding_ = 0, final_norm_ = 0, lm_head_ = -1, score_ = -1, flat_elements_ = 0, parameters_ = 0;
+};
+
+// The element ranges of the flat buffer that rank `rank` of `ranks` holds of an entry under tensor parallelism, part by
+// part and row by row where columns are cut; an entry that is not cut is whole on every rank. Throws kInvalidArgument when
+// a part cannot be cut into equal shares.
+struct ElementRange {
+  int64_t begin = 0, end = 0;
+};
+std::vector<ElementRange> RankShare(const TensorEntry& entry, int rank, int ranks);
+
+}  // namespace plumb::policy_model

@@ -1,0 +1,131 @@
+#include "policy_model/layers/attention_stage.h"
+
+#include "kernels/attention_paged.h"
+#include "kernels/embedding.h"
+#include "kernels/rope.h"
+#include "policy_model/ops.h"
+
+namespace plumb::policy_model {
+
+using kernels::Call;
+
+AttentionStage::AttentionStage(const ModelShape& shape, const LayerSpec& spec, const LayerSlices& slices, float weight_offset,
+                               int32_t layer)
+    : spec_(spec), at_(slices), heads_(shape.heads), kv_heads_(shape.kv_heads), head_dim_(shape.head_dim),
+      norm_eps_(static_cast<float>(shape.norm_eps)), weight_offset_(weight_offset), layer_(layer) {}
+
+AttentionShape AttentionStage::Shape(const PackedPass& pass) const {
+  AttentionShape shape = pass.attention;
+  shape.scale = static_cast<float>(spec_.attention_scale);
+  shape.window = static_cast<int32_t>(spec_.window);
+  return shape;
+}
+
+kernels::HeadNormShape AttentionStage::NormShape(int64_t rows) const {
+  const bool whole = spec_.qk_norm == QkNorm::kFullWidth;
+  const auto q = static_cast<int32_t>(heads_), k = static_cast<int32_t>(kv_heads_), d = static_cast<int32_t>(head_dim_);
+  return {.rows = rows, .width = width(), .q_parts = whole ? 1 : q, .k_parts = whole ? 1 : k, .q_size = whole ? q * d : d,
+          .k_size = whole ? k * d : d, .eps = norm_eps_, .weight_offset = weight_offset_};
+}
+
+const RotaryTable* AttentionStage::Rotary(const Pass& pass) const {
+  return spec_.rotary < 0 ? nullptr : &pass.rotary[static_cast<size_t>(spec_.rotary)];
+}
+
+void AttentionStage::Turn(const PackedPass& pass, void* qkv, bool inverse) const {
+  const RotaryTable* table = Rotary(pass);
+  if (!table) return;
+  Call(pass.launch, kernels::RopeInPlace{.qkv = qkv, .position = pass.positions, .cos_sin = table->cos_sin.f32(),
+                                         .rows = pass.tokens(), .heads = static_cast<int32_t>(heads_),
+                                         .kv_heads = static_cast<int32_t>(kv_heads_),
+                                         .head_dim = static_cast<int32_t>(head_dim_), .dims = table->dims,
+                                         .inverse = inverse});
+}
+
+void AttentionStage::PlanForward(const PackedPass& pass) {
+  const int64_t n = pass.tokens();
+  qkv_ = pass.saved.Take(pass.Bytes(n * width()));
+  raw_ = normed() && pass.keep ? pass.saved.Take(pass.Bytes(n * width())) : qkv_;
+  rstd_ = normed() ? pass.saved.Take(4 * n * NormShape(n).parts()) : 0;
+  mixed_ = pass.saved.Take(pass.Bytes(n * mixed_width()));
+  lse_ = pass.saved.Take(4 * AttentionLseElements(pass.launch, pass.attention));
+}
+
+void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) {
+  const int64_t n = pass.tokens(), h = pass.hidden();
+  void* qkv = pass.saved.At(qkv_);
+  void* raw = pass.saved.At(raw_);
+  ops::Linear(pass.launch, in, pass.W(at_.qkv), n, width(), h, false, raw);
+  if (spec_.qkv_bias) Call(pass.launch, kernels::AddBias{.x = raw, .bias = pass.W(at_.qkv_bias), .rows = n, .width = width()});
+  if (normed()) {
+    Call(pass.launch, kernels::HeadNorm{.shape = NormShape(n), .x = raw, .w_q = pass.W(at_.q_norm), .w_k = pass.W(at_.k_norm),
+                                        .y = qkv, .rstd = pass.saved.Floats(rstd_)});
+  }
+  Turn(pass, qkv, false);
+  void* mixed = pass.saved.At(mixed_);
+  AttentionForward(pass.launch, Shape(pass), qkv, mixed, pass.saved.Floats(lse_));
+  ops::Linear(pass.launch, mixed, pass.W(at_.o), n, h, mixed_width(), accumulate, out);
+  if (spec_.o_bias) Call(pass.launch, kernels::AddBias{.x = out, .bias = pass.W(at_.o_bias), .rows = n, .width = h});
+}
+
+void AttentionStage::PlanBackward(const PackedPass& pass) {
+  const int64_t n = pass.tokens();
+  dmixed_ = pass.scratch.Take(pass.Bytes(n * mixed_width()));
+  dqkv_ = pass.scratch.Take(pass.Bytes(n * width()));
+  const kernels::HeadNormShape norm = NormShape(n);
+  norm_scratch_ = normed() ? pass.scratch.Take(4 * kernels::kHeadNormScratchRows * (norm.q_size + norm.k_size)) : 0;
+  const bool cpu = pass.launch.device == Device::kCpu;
+  attention_scratch_ = pass.scratch.Take(cpu ? 4 * kernels::AttentionVarlenScratch(pass.attention) : 0);
+}
+
+void AttentionStage::Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate, void* din) {
+  const int64_t n = pass.tokens(), h = pass.hidden();
+  const void* mixed = pass.saved.At(mixed_);
+  void* dmixed = pass.scratch.At(dmixed_);
+  void* dqkv = pass.scratch.At(dqkv_);
+  ops::LinearBackwardWeight(pass.launch, dout, mixed, n, h, mixed_width(), pass.G(at_.o));
+  if (spec_.o_bias) Call(pass.launch, kernels::BiasBackward{.dx = dout, .rows = n, .width = h, .dbias = pass.G(at_.o_bias)});
+  ops::LinearBackwardInput(pass.launch, dout, pass.W(at_.o), n, h, mixed_width(), false, dmixed);
+  AttentionBackward(pass.launch, Shape(pass), dmixed, pass.saved.At(qkv_), mixed, pass.saved.Floats(lse_), dqkv,
+                    pass.scratch.Floats(attention_scratch_));
+  Turn(pass, dqkv, true);
+  if (normed()) {
+    Call(pass.launch, kernels::HeadNormBackward{.shape = NormShape(n), .d = dqkv, .x = pass.saved.At(raw_),
+                                                .w_q = pass.W(at_.q_norm), .w_k = pass.W(at_.k_norm),
+                                                .rstd = pass.saved.Floats(rstd_), .dw_q = pass.G(at_.q_norm),
+                                                .dw_k = pass.G(at_.k_norm), .scratch = pass.scratch.Floats(norm_scratch_)});
+  }
+  if (spec_.qkv_bias) {
+    Call(pass.launch, kernels::BiasBackward{.dx = dqkv, .rows = n, .width = width(), .dbias = pass.G(at_.qkv_bias)});
+  }
+  ops::LinearBackwardWeight(pass.launch, dqkv, in, n, width(), h, pass.G(at_.qkv));
+  ops::LinearBackwardInput(pass.launch, dqkv, pass.W(at_.qkv), n, width(), h, accumulate, din);
+}
+
+void AttentionStage::PlanStep(const PagedPass& pass) {
+  step_qkv_ = pass.scratch.Take(pass.Bytes(pass.rows.rows * width()));
+  step_mixed_ = pass.scratch.Take(pass.Bytes(pass.rows.rows * mixed_width()));
+}
+
+void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate, void* out) {
+  const int64_t n = pass.rows.rows, h = pass.hidden();
+  void* qkv = pass.scratch.At(step_qkv_);
+  void* mixed = pass.scratch.At(step_mixed_);
+  ops::LinearRows(pass.launch, in, pass.W(at_.qkv), n, width(), h, false, qkv);
+  if (spec_.qkv_bias) Call(pass.launch, kernels::AddBias{.x = qkv, .bias = pass.W(at_.qkv_bias), .rows = n, .width = width()});
+  if (normed()) {
+    Call(pass.launch, kernels::HeadNorm{.shape = NormShape(n), .x = qkv, .w_q = pass.W(at_.q_norm), .w_k = pass.W(at_.k_norm),
+                                        .y = qkv});
+  }
+  const RotaryTable* table = Rotary(pass);
+  const auto heads = static_cast<int32_t>(heads_);
+  Call(pass.launch, kernels::RopeAndWriteKv{.qkv = qkv, .rows = pass.rows, .cos_sin = table ? table->cos_sin.f32() : nullptr,
+                                            .heads = heads, .dims = table ? table->dims : 0, .layer = layer_, .kv = pass.kv});
+  Call(pass.launch, kernels::AttentionPaged{.q = qkv, .q_stride = width(), .rows = pass.rows, .heads = heads, .layer = layer_,
+                                            .kv = pass.kv, .scale = static_cast<float>(spec_.attention_scale),
+                                            .window = static_cast<int32_t>(spec_.window), .out = mixed});
+  ops::LinearRows(pass.launch, mixed, pass.W(at_.o), n, h, mixed_width(), accumulate, out);
+  if (spec_.o_bias) Call(pass.launch, kernels::AddBias{.x = out, .bias = pass.W(at_.o_bias), .rows = n, .width = h});
+}
+
+}  // namespace plumb::policy_model

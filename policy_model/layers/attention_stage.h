@@ -1,0 +1,44 @@
+// Grouped-query attention over merged q, k, v: biases, QK-norm, rotary positions and windows as the layer's specification says.
+//
+// Saved for the backward: q, k, v after the rotation, also before QK-norm where there is one, the mixed values, their
+// log-sum-exp. Thread safety, protocol, errors: stage.h.
+#pragma once
+
+#include "kernels/head_norm.h"
+#include "policy_model/layers/stage.h"
+
+namespace plumb::policy_model {
+
+class AttentionStage : public Stage {
+ public:
+  AttentionStage(const ModelShape& shape, const LayerSpec& spec, const LayerSlices& slices, float weight_offset, int32_t layer);
+
+  void PlanForward(const PackedPass& pass) override;
+  void Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) override;
+  void PlanBackward(const PackedPass& pass) override;
+  void Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate, void* din) override;
+  void PlanStep(const PagedPass& pass) override;
+  void Step(const PagedPass& pass, const void* in, bool accumulate, void* out) override;
+
+ private:
+  AttentionShape Shape(const PackedPass& pass) const;
+  kernels::HeadNormShape NormShape(int64_t rows) const;
+  const RotaryTable* Rotary(const Pass& pass) const;  // nullptr: no positions
+  void Turn(const PackedPass& pass, void* qkv, bool inverse) const;
+
+  const LayerSpec spec_;
+  const LayerSlices at_;
+  const int64_t heads_, kv_heads_, head_dim_;
+  const float norm_eps_, weight_offset_;
+  const int32_t layer_;
+  int64_t width() const { return (heads_ + 2 * kv_heads_) * head_dim_; }
+  int64_t mixed_width() const { return heads_ * head_dim_; }
+  bool normed() const { return spec_.qk_norm != QkNorm::kNone; }
+
+  // Offsets of the last plans: of saved, of the backward's scratch, of the step's scratch.
+  int64_t qkv_ = 0, raw_ = 0, rstd_ = 0, mixed_ = 0, lse_ = 0;
+  int64_t dmixed_ = 0, dqkv_ = 0, norm_scratch_ = 0, attention_scratch_ = 0;
+  int64_t step_qkv_ = 0, step_mixed_ = 0;
+};
+
+}  // namespace plumb::policy_model

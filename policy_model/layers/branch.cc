@@ -1,0 +1,113 @@
+#include "policy_model/layers/branch.h"
+
+#include "kernels/embedding.h"
+#include "policy_model/layers/attention_stage.h"
+#include "policy_model/layers/ffn_stage.h"
+#include "policy_model/ops.h"
+
+namespace plumb::policy_model {
+
+using kernels::AddScaled;
+using kernels::Call;
+
+void Branch::PlanForward(const PackedPass& pass) {
+  const int64_t n = pass.tokens(), row = pass.Bytes(n * pass.hidden());
+  rstd_before_ = before_.there() ? pass.saved.Take(4 * n) : 0;
+  norm_ = before_.there() ? pass.scratch.Take(row) : 0;
+  if (behind_.there()) {
+    rstd_behind_ = pass.saved.Take(4 * n);
+    y_ = pass.saved.Take(row);
+    normed_y_ = pass.scratch.Take(row);
+  }
+  stage_->PlanForward(pass);
+}
+
+void Branch::Forward(const PackedPass& pass, const void* x, void* out) {
+  const int64_t n = pass.tokens(), h = pass.hidden();
+  const void* in = x;
+  if (before_.there()) {
+    void* norm = pass.scratch.At(norm_);
+    before_.Forward(pass, x, n, norm, pass.saved.Floats(rstd_before_));
+    in = norm;
+  }
+  if (out != x) ops::Copy(pass.launch, x, static_cast<size_t>(pass.Bytes(n * h)), out);
+  if (!behind_.there()) {
+    stage_->Forward(pass, in, true, out);
+    return;
+  }
+  void* y = pass.saved.At(y_);
+  void* normed = pass.scratch.At(normed_y_);
+  stage_->Forward(pass, in, false, y);
+  behind_.Forward(pass, y, n, normed, pass.saved.Floats(rstd_behind_));
+  Call(pass.launch, AddScaled{.x = normed, .n = n * h, .y = out});
+}
+
+void Branch::PlanBackward(const PackedPass& pass) {
+  const int64_t row = pass.Bytes(pass.tokens() * pass.hidden());
+  norm_again_ = before_.there() ? pass.scratch.Take(row) : 0;
+  dnorm_ = before_.there() ? pass.scratch.Take(row) : 0;
+  dy_ = behind_.there() ? pass.scratch.Take(row) : 0;
+  stage_->PlanBackward(pass);
+}
+
+void Branch::Backward(const PackedPass& pass, const void* x, void* dx) {
+  const int64_t n = pass.tokens();
+  const void* dout = dx;
+  if (behind_.there()) {
+    void* dy = pass.scratch.At(dy_);
+    behind_.Backward(pass, dx, pass.saved.At(y_), pass.saved.Floats(rstd_behind_), n, false, dy);
+    dout = dy;
+  }
+  if (!before_.there()) {
+    stage_->Backward(pass, dout, x, true, dx);
+    return;
+  }
+  void* norm = pass.scratch.At(norm_again_);
+  void* dnorm = pass.scratch.At(dnorm_);
+  before_.Forward(pass, x, n, norm, nullptr);
+  stage_->Backward(pass, dout, norm, false, dnorm);
+  before_.Backward(pass, dnorm, x, pass.saved.Floats(rstd_before_), n, true, dx);
+}
+
+void Branch::PlanStep(const PagedPass& pass) {
+  const int64_t row = pass.Bytes(pass.rows.rows * pass.hidden());
+  step_norm_ = before_.there() ? pass.scratch.Take(row) : 0;
+  step_y_ = behind_.there() ? pass.scratch.Take(row) : 0;
+  stage_->PlanStep(pass);
+}
+
+void Branch::Step(const PagedPass& pass, void* x) {
+  const int64_t n = pass.rows.rows;
+  const void* in = x;
+  if (before_.there()) {
+    void* norm = pass.scratch.At(step_norm_);
+    before_.Forward(pass, x, n, norm, nullptr);
+    in = norm;
+  }
+  if (!behind_.there()) {
+    stage_->Step(pass, in, true, x);
+    return;
+  }
+  void* y = pass.scratch.At(step_y_);
+  stage_->Step(pass, in, false, y);
+  behind_.Forward(pass, y, n, y, nullptr);
+  Call(pass.launch, AddScaled{.x = y, .n = n * pass.hidden(), .y = x});
+}
+
+std::vector<Branch> BranchesOf(const TensorTable& table) {
+  const ModelShape& shape = table.shape();
+  const auto eps = static_cast<float>(shape.norm_eps), offset = static_cast<float>(table.plan().norm_offset);
+  const auto norm = [&](int64_t weight) { return NormLayer{.weight = weight, .eps = eps, .weight_offset = offset}; };
+  std::vector<Branch> branches;
+  for (int64_t l = 0; l < shape.layers; ++l) {
+    const LayerSpec& spec = table.plan().layers[static_cast<size_t>(l)];
+    const LayerSlices& at = table.layer(l);
+    branches.emplace_back(norm(at.attention_norm),
+                          std::make_unique<AttentionStage>(shape, spec, at, offset, static_cast<int32_t>(l)),
+                          norm(at.attention_behind));
+    branches.emplace_back(norm(at.ffn_norm), std::make_unique<FfnStage>(spec, at), norm(at.ffn_behind));
+  }
+  return branches;
+}
+
+}  // namespace plumb::policy_model

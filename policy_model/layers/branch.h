@@ -1,0 +1,41 @@
+// One branch on the residual stream: x += behind(f(before(x))), where either norm may be missing.
+//
+// Saved for the backward: x and what the norms need; the normed input is computed again.
+// Thread safety, protocol: stage.h. Shapes: x, out, dx: T[T, H].
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "policy_model/layers/norm.h"
+#include "policy_model/layers/stage.h"
+
+namespace plumb::policy_model {
+
+class Branch {
+ public:
+  Branch(NormLayer before, std::unique_ptr<Stage> stage, NormLayer behind)
+      : before_(before), behind_(behind), stage_(std::move(stage)) {}
+
+  void PlanForward(const PackedPass& pass);
+  // out may be x where nothing is kept.
+  void Forward(const PackedPass& pass, const void* x, void* out);
+  void PlanBackward(const PackedPass& pass);
+  // dx: the gradient of out; becomes that of x.
+  void Backward(const PackedPass& pass, const void* x, void* dx);
+  void PlanStep(const PagedPass& pass);
+  void Step(const PagedPass& pass, void* x);
+
+ private:
+  NormLayer before_, behind_;
+  std::unique_ptr<Stage> stage_;
+  int64_t rstd_before_ = 0, rstd_behind_ = 0, y_ = 0;      // saved; y: what the stage gave, where a norm is behind
+  int64_t norm_ = 0, normed_y_ = 0;                        // scratch of the forward
+  int64_t norm_again_ = 0, dnorm_ = 0, dy_ = 0;            // scratch of the backward
+  int64_t step_norm_ = 0, step_y_ = 0;                     // scratch of the step
+};
+
+// The two branches of every layer of the plan, in order: attention, feed-forward.
+std::vector<Branch> BranchesOf(const TensorTable& table);
+
+}  // namespace plumb::policy_model

@@ -1,0 +1,32 @@
+// RMSNorm over the hidden size as a part of branches and of the head.
+//
+// Thread safety: const. Shapes: rows [n, H] of the weights' type; rstd float[n].
+#pragma once
+
+#include "kernels/rms_norm.h"
+#include "policy_model/layers/stage.h"
+
+namespace plumb::policy_model {
+
+struct NormLayer {
+  int64_t weight = -1;  // offset; -1: there is no norm
+  float eps = 0;
+  float weight_offset = 0;
+
+  bool there() const { return weight >= 0; }
+
+  void Forward(const Pass& pass, const void* x, int64_t rows, void* y, float* rstd) const {
+    kernels::Call(pass.launch, kernels::RmsNorm{.x = x, .w = pass.W(weight), .rows = rows, .hidden = pass.hidden(), .eps = eps,
+                                                .weight_offset = weight_offset, .y = y, .rstd = rstd});
+  }
+  // dx: written, or added to when `accumulate`. dw goes to pass.grad.
+  void Backward(const PackedPass& pass, const void* dy, const void* x, const float* rstd, int64_t rows, bool accumulate,
+                void* dx) const {
+    kernels::Call(pass.launch, kernels::RmsNormBackward{.dy = dy, .x = x, .w = pass.W(weight), .rstd = rstd, .rows = rows,
+                                                        .hidden = pass.hidden(), .weight_offset = weight_offset,
+                                                        .accumulate_dx = accumulate, .dx = dx, .dw = pass.G(weight),
+                                                        .scratch = pass.norm_scratch});
+  }
+};
+
+}  // namespace plumb::policy_model

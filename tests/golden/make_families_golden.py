@@ -1,0 +1,99 @@
+"""Numbers for tests/policy_model/families_test.cc: one tiny model of every family, as transformers computes it.
+
+No weights are stored: both sides fill every tensor by the same formula of its name and place (`fill` here, `Fill` there).
+tests/golden/families.json holds each family's config.json as transformers writes it, the names and shapes of its file's
+tensors, and in float64: log-probs of two sequences, the norm and samples of every tensor's gradient; besides the gap
+between the reference's own float32 and float64, which sets the tests' tolerances.
+Run: python tests/golden/make_families_golden.py   (torch 2.11, transformers 5.23)"""
+import json
+import pathlib
+import tempfile
+
+import torch
+import transformers
+from safetensors import safe_open
+
+HERE = pathlib.Path(__file__).resolve().parent
+BASE = dict(vocab_size=37, hidden_size=48, intermediate_size=40, num_hidden_layers=4, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 16}
+YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+# name -> class prefix, and what differs from BASE
+CASES = {
+    "llama_llama3": ("Llama", dict(rope_parameters=LLAMA3, tie_word_embeddings=True, head_dim=16)),
+    "llama_linear": ("Llama", dict(rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0},
+                                   attention_bias=True, mlp_bias=True)),
+    "llama_dynamic": ("Llama", dict(rope_parameters={"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0})),
+    "qwen2": ("Qwen2", dict(rope_parameters=DEFAULT)),
+    "qwen2_yarn_window": ("Qwen2", dict(rope_parameters=YARN, use_sliding_window=True, sliding_window=7, max_window_layers=2)),
+    "qwen3": ("Qwen3", dict(rope_parameters=DEFAULT, head_dim=16, tie_word_embeddings=True)),
+    "mistral": ("Mistral", dict(rope_parameters=DEFAULT, sliding_window=9)),
+    "gemma3": ("Gemma3", dict(head_dim=16, query_pre_attn_scalar=24, sliding_window=6, num_hidden_layers=7,
+                              rope_parameters={"full_attention": {"rope_type": "linear", "rope_theta": 1e5, "factor": 2.0},
+                                               "sliding_attention": {"rope_type": "default", "rope_theta": 1000.0}})),
+    "smollm3": ("SmolLM3", dict(rope_parameters=DEFAULT, num_hidden_layers=5)),
+    "olmo3": ("Olmo3", dict(sliding_window=8,
+                            rope_parameters={"full_attention": YARN, "sliding_attention": {"rope_type": "default",
+                                                                                           "rope_theta": 1000.0}})),
+    "phi3": ("Phi3", dict(rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5), sliding_window=None, head_dim=12)),
+}
+SEQUENCES = [[3, 17, 5, 29, 11, 8, 8, 30, 21, 4, 36, 12, 7, 19, 25, 6, 33, 14, 9, 27, 22, 3, 10], [20, 15, 31, 5, 24]]
+
+
+def fill(name, count, norm_base):
+    """Values in [-0.35, 0.35] of a hash of name and place; norms lie around norm_base."""
+    seed = 2166136261
+    for byte in name.encode():
+        seed = (seed ^ byte) * 16777619 % 2**32
+    u = (seed + torch.arange(count, dtype=torch.int64) * 0x9E3779B9) % 2**32
+    u ^= u >> 16
+    u = u * 0x85EBCA6B % 2**32
+    u ^= u >> 13
+    u = u * 0xC2B2AE35 % 2**32
+    u ^= u >> 16
+    value = ((u >> 8).double() / 2**24 - 0.5) * 0.7
+    return value + norm_base if "norm" in name else value
+
+
+def compute(folder, cls, dtype):
+    model = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").to(dtype)
+    model.train()  # no dropout in these configs
+    logprobs, total = [], 0.0
+    for s, tokens in enumerate(SEQUENCES):
+        ids = torch.tensor(tokens)
+        table = torch.log_softmax(model(ids[None]).logits[0, :-1].to(dtype), -1)
+        lp = table.gather(1, ids[1:, None])[:, 0]
+        logprobs += lp.tolist()
+        total = total + (lp * torch.cos(torch.arange(len(lp), dtype=dtype) + s)).sum()
+    total.backward()
+    return torch.tensor(logprobs, dtype=torch.float64), {n: p.grad.double().flatten() for n, p in model.named_parameters()}
+
+
+out = {}
+for case, (prefix, changes) in CASES.items():
+    config_class = getattr(transformers, f"{prefix}TextConfig" if prefix == "Gemma3" else f"{prefix}Config")
+    cls = getattr(transformers, f"{prefix}ForCausalLM")
+    config = config_class(**{**BASE, **changes})
+    model = cls(config)
+    state = {}
+    for name, p in model.named_parameters():
+        with torch.no_grad():
+            p.copy_(fill(name, p.numel(), 0.0 if prefix == "Gemma3" else 1.0).reshape(p.shape))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        written = json.loads((pathlib.Path(folder) / "config.json").read_text())
+        with safe_open(pathlib.Path(folder) / "model.safetensors", "pt") as f:
+            shapes = {n: list(f.get_slice(n).get_shape()) for n in f.keys()}
+        lp64, g64 = compute(folder, cls, torch.float64)
+        lp32, g32 = compute(folder, cls, torch.float32)
+    gradients = {}
+    for n, g in g64.items():
+        stride = max(1, len(g) // 24)
+        gradients[n] = dict(norm=g.norm().item(), gap=(g - g32[n]).norm().item(), stride=stride,
+                            values=[float(f"{v:.10g}") for v in g[::stride].tolist()])
+    out[case] = dict(config=written, shapes=shapes, logprobs=[float(f"{v:.12g}") for v in lp64.tolist()],
+                     gap=(lp64 - lp32).abs().max().item(), gradients=gradients)
+    print(case, "gap", out[case]["gap"], "logprob", lp64[:3].tolist())
+(HERE / "families.json").write_text(json.dumps(dict(sequences=SEQUENCES, families=out), indent=0) + "\n")
