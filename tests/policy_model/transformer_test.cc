@@ -16,10 +16,11 @@
 #include "common/error.h"
 #include "common/kept_tokens.h"
 #include "common/rng.h"
+#include "policy_model/families/model_config.h"
+#include "policy_model/families/tensor_table.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/ops.h"
 #include "policy_model/packing.h"
-#include "policy_model/families/tensor_table.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::policy_model {

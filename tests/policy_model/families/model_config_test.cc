@@ -85,7 +85,8 @@ TEST_F(ModelConfig, TakesTheDefaultsOfTheFamilysClass) {
     int64_t kv_heads, max_positions;
   };
   for (const Row& row :
-       {Row{"llama", 64, 2048}, Row{"mistral", 8, 131072}, Row{"qwen2", 32, 32768}}) {
+       {Row{"llama", 64, 2048}, Row{"mistral", 8, 131072}, Row{"qwen2", 32, 32768},
+        Row{"qwen3", 32, 32768}, Row{"olmo3", 64, 2048}, Row{"phi3", 64, 4096}}) {
     Json j = llama_;
     for (const char* key :
          {"num_key_value_heads", "max_position_embeddings", "tie_word_embeddings"})
@@ -141,12 +142,12 @@ TEST_F(ModelConfig, RefusesByName) {
   const ErrorCode unsupported = ErrorCode::kUnsupported, corrupt = ErrorCode::kCorruption, invalid = ErrorCode::kInvalidArgument;
   Refuses("model_type", "gpt_neox", unsupported, "gpt_neox");
   Refuses("hidden_act", "gelu", unsupported, "gelu");
-  Refuses("rope_scaling", Json{{"rope_type", "llama3"}, {"factor", 8.0}}, unsupported, "llama3");
-  Refuses("rope_scaling", Json{{"type", "linear"}, {"factor", 2.0}}, unsupported, "linear");
-  Refuses("rope_scaling", Json{{"type", 3}}, unsupported, "rope_scaling");
-  Refuses("attention_bias", true, unsupported, "attention_bias");
-  Refuses("mlp_bias", true, unsupported, "mlp_bias");
-  Refuses("use_sliding_window", true, unsupported, "sliding");
+  Refuses("rope_scaling", Json{{"rope_type", "longrope"}, {"factor", 8.0}}, unsupported, "longrope");
+  Refuses("rope_scaling", Json{{"type", 3}}, corrupt, "type");
+  Refuses("rope_scaling", Json{{"rope_type", "llama3"}}, corrupt, "factor");
+  Refuses("rope_scaling", Json{{"rope_type", "yarn"}, {"factor", 0.5}}, corrupt, "stretch nothing");
+  Refuses("rope_scaling", Json{{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 4.0}}, corrupt, "stretch nothing");
+  Refuses("partial_rotary_factor", 1.5, invalid, "partial_rotary_factor");
   Refuses("hidden_size", "64", corrupt, "hidden_size");
   Refuses("hidden_size", nullptr, corrupt, "hidden_size");
   Refuses("hidden_size", 1e9, corrupt, "hidden_size");
@@ -159,6 +160,24 @@ TEST_F(ModelConfig, RefusesByName) {
   Refuses("eos_token_id", 100, invalid, "100");
   Refuses("eos_token_id", "x", corrupt, "eos_token_id");
   Refuses("bos_token_id", int64_t{1} << 33, corrupt, "bos_token_id");
+}
+
+TEST_F(ModelConfig, ReadsSlidingLayersAndRefusesKindsItDoesNotKnow) {
+  Json j = llama_;
+  j["model_type"] = "olmo3";
+  j["sliding_window"] = 7;
+  j["layer_types"] = {"full_attention", "sliding_attention"};
+  Write(j);
+  const ModelShape s = ReadModelConfig(folder_);
+  EXPECT_FALSE(s.slides(0));
+  EXPECT_TRUE(s.slides(1));
+  EXPECT_EQ(s.window, 7);
+  j["layer_types"] = {"full_attention", "linear_attention"};
+  Write(j);
+  EXPECT_THROW(ReadModelConfig(folder_), Error);
+  j["layer_types"] = {"full_attention"};
+  Write(j);
+  EXPECT_THROW(ReadModelConfig(folder_), Error);
 }
 
 TEST(ModelShapeTest, AScoreStandsAtTheLastTokenThatIsNoPadding) {
