@@ -171,11 +171,15 @@ Checkpoints::Checkpoints(std::string folder, int64_t keep, std::string tokenizer
 }
 
 void Checkpoints::CheckStillThere() const {
-  struct stat held {}, there {};
-  const bool same = fstat(*held_, &held) == 0 && stat(folder_.c_str(), &there) == 0 && held.st_dev == there.st_dev &&
-                    held.st_ino == there.st_ino;
+  struct stat held {
+  }, there{};
+  const bool same = fstat(*held_, &held) == 0 && stat(folder_.c_str(), &there) == 0 &&
+                    held.st_dev == there.st_dev && held.st_ino == there.st_ino;
   if (same) return;
-  throw Error(ErrorCode::kConflict, "the folder was moved, removed or replaced while the run went on: nothing is written there", folder_);
+  throw Error(
+      ErrorCode::kConflict,
+      "the folder was moved, removed or replaced while the run went on: nothing is written there",
+      folder_);
 }
 
 std::vector<std::string> Checkpoints::List(const std::string& kind) const {
@@ -186,7 +190,8 @@ std::vector<std::string> Checkpoints::List(const std::string& kind) const {
   return names;
 }
 
-void Checkpoints::Write(const std::string& path, CheckpointState state, const policy_model::Weights& weights, Optimizer& optimizer,
+void Checkpoints::Write(const std::string& path, CheckpointState state,
+                        const policy_model::Weights& weights, Optimizer& optimizer,
                         std::span<const NamedModel> models) const {
   RealFileSystem().CreateDirectories(path + "/model");
   policy_model::SaveModelDirectory(weights, path + "/model", tokenizer_source_);
@@ -202,13 +207,16 @@ void Checkpoints::Write(const std::string& path, CheckpointState state, const po
   CheckNames(path, GetManifest(path));
 }
 
-void Checkpoints::Put(const char* kind, const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
+void Checkpoints::Put(const char* kind, const CheckpointState& state,
+                      const policy_model::Weights& weights, Optimizer& optimizer,
                       std::span<const NamedModel> models) {
   const std::string name = NameOf(kind, state.step);
   CheckStillThere();
-  const std::string path = folder_ + "/" + name, beside = folder_ + "/" + kNew + name, aside = folder_ + "/" + kOld + name;
+  const std::string path = folder_ + "/" + name, beside = folder_ + "/" + kNew + name,
+                    aside = folder_ + "/" + kOld + name;
   for (const char* of_a_crash : {kNew, kOld}) {
-    for (const std::string& left : List(of_a_crash)) RealFileSystem().RemoveAll(folder_ + "/" + left);
+    for (const std::string& left : List(of_a_crash))
+      RealFileSystem().RemoveAll(folder_ + "/" + left);
   }
   try {
     Write(beside, state, weights, optimizer, models);
@@ -218,8 +226,8 @@ void Checkpoints::Put(const char* kind, const CheckpointState& state, const poli
     throw;
   }
   CRASH_POINT("checkpoint_written");
-  // One of this step is there only where it could not be used when the run was taken up: the run went on from an older one,
-  // which stays until this one is in its place.
+  // One of this step is there only where it could not be used when the run was taken up: the run
+  // went on from an older one, which stays until this one is in its place.
   if (RealFileSystem().Exists(path)) {
     RealFileSystem().Rename(path, aside);
     CRASH_POINT("checkpoint_aside");
@@ -233,7 +241,8 @@ void Checkpoints::Put(const char* kind, const CheckpointState& state, const poli
   std::error_code ignored;
   std::vector<std::string> whole;
   for (const std::string& each : List(kind)) {
-    if (each > name) continue;  // it could not be used, else the run had gone on from it: it counts for nothing
+    if (each > name)
+      continue;  // it could not be used, else the run had gone on from it: it counts for nothing
     if (fs::exists(folder_ + "/" + each + "/" + kManifest)) whole.push_back(each);
     else fs::remove_all(folder_ + "/" + each, ignored);
   }
@@ -242,17 +251,20 @@ void Checkpoints::Put(const char* kind, const CheckpointState& state, const poli
   }
 }
 
-void Checkpoints::Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
-                       std::span<const NamedModel> models) {
+void Checkpoints::Save(const CheckpointState& state, const policy_model::Weights& weights,
+                       Optimizer& optimizer, std::span<const NamedModel> models) {
   Put(kStep, state, weights, optimizer, models);
-  for (const std::string& name : List(kWarmStart)) RealFileSystem().RemoveAll(folder_ + "/" + name);  // it is behind the run
+  for (const std::string& name : List(kWarmStart))
+    RealFileSystem().RemoveAll(folder_ + "/" + name);  // it is behind the run
 }
 
-void Checkpoints::SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer) {
+void Checkpoints::SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights,
+                                Optimizer& optimizer) {
   Put(kWarmStart, state, weights, optimizer, {});
 }
 
-std::optional<Checkpoints::Found> Checkpoints::Newest(const char* kind, std::vector<std::string>& rejected) const {
+std::optional<Checkpoints::Found> Checkpoints::Newest(const char* kind,
+                                                      std::vector<std::string>& rejected) const {
   std::vector<std::string> names = List(kind);
   std::reverse(names.begin(), names.end());
   for (const std::string& name : names) {
@@ -271,17 +283,20 @@ std::optional<Checkpoints::Found> Checkpoints::FindNewest() const {
   std::vector<std::string> rejected;
   std::optional<Found> found = Newest(kStep, rejected);
   if (found || rejected.empty()) return found;
-  // Whole checkpoints were written and none can be trusted: starting over silently would lose the run.
+  // Whole checkpoints were written and none can be trusted: starting over silently would lose the
+  // run.
   for (const std::string& name : List(kStep)) {
     if (!fs::exists(folder_ + "/" + name + "/" + kManifest)) continue;
     throw Error(ErrorCode::kCorruption,
-                "no checkpoint can be used (" + rejected.front() + "); restore one from a copy, or start a new run in " +
-                    "another folder", folder_);
+                "no checkpoint can be used (" + rejected.front() +
+                    "); restore one from a copy, or start a new run in " + "another folder",
+                folder_);
   }
   return std::nullopt;
 }
 
-std::optional<Checkpoints::Found> Checkpoints::FindWarmStart(std::vector<std::string>& rejected) const {
+std::optional<Checkpoints::Found> Checkpoints::FindWarmStart(
+    std::vector<std::string>& rejected) const {
   return Newest(kWarmStart, rejected);
 }
 

@@ -2,17 +2,21 @@
 //
 //   checkpoints/step-00000050/
 //     model/                 an HF directory: config.json, model.safetensors, tokenizer files
-//     optimizer.safetensors  master.<tensor> (unless the model is float32), m.<tensor>, v.<tensor>: logical tensors
-//     <name>/, <name>.optimizer.safetensors   the same for each model trained besides the policy (a critic)
-//     manifest.json          written last: format version, step, counters, policy version, store cursor, SHA-256 of each file
-//   checkpoints/warm-start-00000020/   the same after 20 updates of a warm start, until there is a step-00000000
-//   checkpoints/reference/   the KL reference
+//     optimizer.safetensors  master.<tensor> (unless the model is float32), m.<tensor>, v.<tensor>
+//     <name>/, <name>.optimizer.safetensors   the same for each model trained besides the policy
+//     manifest.json          written last: format version, step, counters, policy version, store
+//                            cursor, SHA-256 of each file
+//   checkpoints/warm-start-00000020/   the same after 20 updates of a warm start, until there is
+//                                      a step-00000000
+//   checkpoints/reference/             the KL reference
 //
-// Goals: a checkpoint without a manifest, or whose files do not hash to it, does not exist; at least two verified ones are
-// kept; the manifest's cursor is the authority on what was consumed. One is written beside the others (new.step-...), its files
-// are read back for their hashes, and only then it gets its name: whatever ends the process in between, the ones that were there
-// are there. Non-goal: loading another format version.
-// Thread safety: one thread. Errors: kCorruption with the file, kNoSpace / kIo from the disk (the old ones stay).
+// Goals: a checkpoint without a manifest, or whose files do not hash to it, does not exist; at
+// least two verified ones are kept; the manifest's cursor is the authority on what was consumed.
+// One is written beside the others (new.step-...), its files are read back for their hashes, and
+// only then it gets its name: whatever ends the process in between, the ones that were there are
+// there. Non-goal: loading another format version.
+// Thread safety: one thread. Errors: kCorruption with the file, kNoSpace / kIo from the disk (the
+// old ones stay).
 #pragma once
 
 #include <cstdint>
@@ -37,15 +41,17 @@ struct NamedModel {
 
 class Checkpoints {
  public:
-  // `folder` is created, and has to stay what it is: once it was moved or replaced, nothing is written (kConflict): what lies
-  // there may be another run's. `keep` >= 2 newest verified ones of each kind stay; older are pruned after a new one is complete.
+  // `folder` is created, and has to stay what it is: once it was moved or replaced, nothing is
+  // written (kConflict): what lies there may be another run's. `keep` >= 2 newest verified ones of
+  // each kind stay; older are pruned after a new one is complete.
   Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source);
 
   void Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
             std::span<const NamedModel> models = {});
 
   // Of a warm start: `state.step` counts its updates. They go with the first Save.
-  void SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer);
+  void SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights,
+                     Optimizer& optimizer);
 
   // The newest that verifies; skipped ones are named in `rejected`. nullopt: none.
   struct Found {
@@ -54,7 +60,8 @@ class Checkpoints {
     std::vector<std::string> rejected;
   };
   std::optional<Found> FindNewest() const;
-  // Of a warm start. None that can be used is no error: it can be made anew. `rejected` names the others.
+  // Of a warm start. None that can be used is no error: it can be made anew. `rejected` names the
+  // others.
   std::optional<Found> FindWarmStart(std::vector<std::string>& rejected) const;
   // Fills weights and optimizer from a found checkpoint. The model's shape has to match.
   void Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const;
@@ -67,12 +74,13 @@ class Checkpoints {
   int64_t OldestCursor() const;
 
  private:
-  std::vector<std::string> List(const std::string& kind) const;  // names that begin so, in ascending step
+  // Names that begin so, in ascending step.
+  std::vector<std::string> List(const std::string& kind) const;
   std::optional<Found> Newest(const char* kind, std::vector<std::string>& rejected) const;
-  void Put(const char* kind, const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
-           std::span<const NamedModel> models);
-  void Write(const std::string& path, CheckpointState state, const policy_model::Weights& weights, Optimizer& optimizer,
-             std::span<const NamedModel> models) const;
+  void Put(const char* kind, const CheckpointState& state, const policy_model::Weights& weights,
+           Optimizer& optimizer, std::span<const NamedModel> models);
+  void Write(const std::string& path, CheckpointState state, const policy_model::Weights& weights,
+             Optimizer& optimizer, std::span<const NamedModel> models) const;
   void CheckStillThere() const;
   std::string folder_;
   std::shared_ptr<const int> held_;  // a descriptor of the folder

@@ -1,12 +1,14 @@
-// The learner role: warm start, publish, then batch -> update -> publish until the run's steps are done.
+// The learner role: warm start, publish, then batch -> update -> publish until the run's steps are
+// done.
 //
-// Purpose: the training story of a run in one place; everything it touches is a port or an object handed in, so the same
-// loop runs beside the other roles or in a process of its own. What a checkpoint, a stop and an error do: learner/step_loop.h. A warm
-// start that was stopped, killed or ended by an error goes on from its newest checkpoint (every run.checkpoint_every updates, and
+// Purpose: the training story of a run in one place; everything it touches is a port or an object
+// handed in, so the same loop runs beside the other roles or in a process of its own. What a
+// checkpoint, a stop and an error do: learner/step_loop.h. A warm start that was stopped, killed or
+// ended by an error goes on from its newest checkpoint (every run.checkpoint_every updates, and
 // where it was stopped), else anew.
 // Thread safety: one thread calls Run. Ownership: borrows everything.
-// Errors: those of the ports; a wait longer than run.stall_seconds throws kDeadline naming what it waited for; steps or
-// evaluations without an answer that could be scored: learner/scoreless.h.
+// Errors: those of the ports; a wait longer than run.stall_seconds throws kDeadline naming what it
+// waited for; steps or evaluations without an answer that could be scored: learner/scoreless.h.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +30,8 @@ namespace plumb::learner {
 
 class LearnerLoop : public StepLoop {
  public:
-  LearnerLoop(const configs::Config& config, policy_model::Weights& weights, BatchSource& batches, WeightSink& sink,
-              Checkpoints& checkpoints, std::span<const Demonstration> sft_train,
+  LearnerLoop(const configs::Config& config, policy_model::Weights& weights, BatchSource& batches,
+              WeightSink& sink, Checkpoints& checkpoints, std::span<const Demonstration> sft_train,
               std::span<const Demonstration> sft_heldout, const LearnerHooks& hooks);
 
  private:
@@ -50,7 +52,8 @@ class LearnerLoop : public StepLoop {
   void MakeAlgorithmAndReference(bool restored);
   Deadline StallDeadline() const;
   void CountEqualRewards(std::span<const TrajectoryGroup> groups);
-  void CheckAnswers(const std::function<void()>& check);  // what it throws for spoilt weights disowns the steps that led to them
+  void CheckAnswers(const std::function<void()>& check);  // what it throws for spoilt weights
+                                                          // disowns the steps that led to them
 
   BatchSource& batches_;
   WeightSink& sink_;
@@ -61,7 +64,8 @@ class LearnerLoop : public StepLoop {
   std::unique_ptr<ReferencePolicy> reference_;
   std::unique_ptr<Algorithm> algorithm_;
   ScorelessSteps scoreless_;
-  // The warm start: what was done at the last update that was applied, and what the newest checkpoint of it holds.
+  // The warm start: what was done at the last update that was applied, and what the newest
+  // checkpoint of it holds.
   SftResult sft_;
   Optimizer::Counters sft_counters_;
   int64_t sft_saved_ = 0;

@@ -11,8 +11,9 @@ namespace {
 using Json = nlohmann::json;
 
 Json ToJson(const EvalResult& e) {
-  Json j = {{"version", e.version}, {"accuracy", e.accuracy}, {"reward", e.reward}, {"reward_se", e.reward_se},
-            {"answers", e.answers}, {"unscored", e.unscored}, {"aborted", e.aborted}};
+  Json j = {{"version", e.version},     {"accuracy", e.accuracy}, {"reward", e.reward},
+            {"reward_se", e.reward_se}, {"answers", e.answers},   {"unscored", e.unscored},
+            {"aborted", e.aborted}};
   if (e.loss) j["loss"] = *e.loss;
   return j;
 }
@@ -35,8 +36,13 @@ EvalResult EvalOf(const Json& j) {
 }
 
 Json ToJson(const SftResult& s, bool ended) {
-  Json j = {{"steps", s.steps}, {"tokens", s.tokens}, {"heldout_first", s.heldout_first}, {"heldout_last", s.heldout_last},
-            {"flat", s.flat}, {"without_new_low", s.without_new_low}, {"ended", ended}};
+  Json j = {{"steps", s.steps},
+            {"tokens", s.tokens},
+            {"heldout_first", s.heldout_first},
+            {"heldout_last", s.heldout_last},
+            {"flat", s.flat},
+            {"without_new_low", s.without_new_low},
+            {"ended", ended}};
   if (std::isfinite(s.lowest)) j["lowest"] = s.lowest;
   return j;
 }
@@ -75,8 +81,10 @@ RunState ReadRunState(const std::string& json, const std::string& where) {
     state.equal_reward_steps = j.value("equal_reward_steps", int64_t{0});
     return state;
   } catch (const Json::exception& e) {
-    throw Error(ErrorCode::kCorruption, std::string("the state that a run kept in its checkpoint cannot be read (") + e.what() +
-                                            "): take the checkpoint away to go on from the one before", where);
+    throw Error(ErrorCode::kCorruption,
+                std::string("the state that a run kept in its checkpoint cannot be read (") +
+                    e.what() + "): take the checkpoint away to go on from the one before",
+                where);
   }
 }
 

@@ -1,6 +1,8 @@
-// What a loop keeps in a checkpoint besides weights, optimizer and algorithm: CheckpointState::state_json.
+// What a loop keeps in a checkpoint besides weights, optimizer and algorithm:
+// CheckpointState::state_json.
 //
-// Keys are only ever added, and one that is missing is what it was before it was written: older checkpoints stay readable.
+// Keys are only ever added, and one that is missing is what it was before it was written: older
+// checkpoints stay readable.
 // Thread safety: pure functions. Errors: kCorruption naming `where` for a text of no such form.
 #pragma once
 
@@ -14,22 +16,24 @@ namespace plumb::learner {
 
 struct EvalResult {
   int64_t version = 0;
-  double accuracy = 0;     // answers whose success part is >= 0.5, over all answers: what has no score is not solved
-  double reward = 0;       // mean over scored answers
-  double reward_se = 0;    // its standard error; 0 for fewer than two
+  // Answers whose success part is >= 0.5, over all answers: what has no score is not solved.
+  double accuracy = 0;
+  double reward = 0;     // mean over scored answers
+  double reward_se = 0;  // its standard error; 0 for fewer than two
   int64_t answers = 0;
-  int64_t unscored = 0;    // answers without a score, those never generated among them
-  int64_t aborted = 0;     // answers that were never generated
-  std::string reason = {}; // of the first answer without a score; not kept in a checkpoint
+  int64_t unscored = 0;             // answers without a score, those never generated among them
+  int64_t aborted = 0;              // answers that were never generated
+  std::string reason = {};          // of the first answer without a score; not kept in a checkpoint
   std::optional<double> loss = {};  // held-out loss, where there is one (offline runs)
 };
 
 struct RunState {
-  std::string store = {};              // LearnerHooks::store_state; empty: none
-  std::optional<EvalResult> before = {}; // the evaluation of version 0
-  std::optional<SftResult> sft = {};   // the warm start, as far as it went
-  bool sft_ended = false;              // by its steps or its patience; checkpoints of steps written before it was kept: false
-  int64_t equal_reward_steps = 0;      // steps in which the rewards told no answer from another
+  std::string store = {};                 // LearnerHooks::store_state; empty: none
+  std::optional<EvalResult> before = {};  // the evaluation of version 0
+  std::optional<SftResult> sft = {};      // the warm start, as far as it went
+  // By its steps or its patience. Checkpoints of steps that were written before it was kept: false.
+  bool sft_ended = false;
+  int64_t equal_reward_steps = 0;  // steps in which the rewards told no answer from another
 };
 
 std::string WriteRunState(const RunState& state);

@@ -41,9 +41,11 @@ double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
   return n ? sum / static_cast<double>(n) : 0.0;
 }
 
-SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer, const configs::SftConfig& options,
-                 uint64_t seed, std::span<const Demonstration> train_data, std::span<const Demonstration> heldout,
-                 const std::function<bool(const SftStep&, const SftResult&)>& on_step, const SftResult& done) {
+SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
+                 const configs::SftConfig& options, uint64_t seed,
+                 std::span<const Demonstration> train_data, std::span<const Demonstration> heldout,
+                 const std::function<bool(const SftStep&, const SftResult&)>& on_step,
+                 const SftResult& done) {
   const auto n = static_cast<int64_t>(train_data.size());
   if (options.batch > n) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -59,7 +61,8 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
   SftResult result = done;
   result.stopped = false;
   const auto wanted = [&] {
-    return result.steps < options.steps && (options.patience <= 0 || result.without_new_low < options.patience);
+    return result.steps < options.steps &&
+           (options.patience <= 0 || result.without_new_low < options.patience);
   };
   while (wanted()) {
     const int64_t step = result.steps;
@@ -97,7 +100,8 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
     if (measure) {
       report.heldout_loss = DemonstrationLoss(train, weights, heldout);
       if (std::isinf(result.lowest)) result.heldout_first = report.heldout_loss;
-      result.without_new_low = report.heldout_loss < kNewLow * result.lowest ? 0 : result.without_new_low + 1;
+      result.without_new_low =
+          report.heldout_loss < kNewLow * result.lowest ? 0 : result.without_new_low + 1;
       result.lowest = std::min(result.lowest, report.heldout_loss);
       result.heldout_last = report.heldout_loss;
       result.flat = result.without_new_low > 0;

@@ -32,16 +32,20 @@ std::string Sha256Of(std::initializer_list<const policy_model::FlatBuffer*> buff
 }
 
 void CheckBeforeSaving(const std::string& name, const policy_model::Weights& weights) {
-  const std::string where = FirstNonFinite(weights.table(), weights.flat().dtype(), HostCopy(weights.flat()));
+  const std::string where =
+      FirstNonFinite(weights.table(), weights.flat().dtype(), HostCopy(weights.flat()));
   if (where.empty()) return;
-  throw Error(ErrorCode::kNonFinite, "the weights of the " + name + " hold a value that is not finite, in " + where +
-                                         ": they were not saved; --resume goes on from the last checkpoint", "learner");
+  throw Error(ErrorCode::kNonFinite,
+              "the weights of the " + name + " hold a value that is not finite, in " + where +
+                  ": they were not saved; --resume goes on from the last checkpoint",
+              "learner");
 }
 
 }  // namespace
 
-StepLoop::StepLoop(const configs::Config& config, policy_model::Weights& weights, Optimizer& optimizer, Checkpoints& checkpoints,
-                   const LearnerHooks& hooks, int64_t rows_a_step)
+StepLoop::StepLoop(const configs::Config& config, policy_model::Weights& weights,
+                   Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
+                   int64_t rows_a_step)
     : config_(config),
       weights_(weights),
       optimizer_(optimizer),
@@ -60,10 +64,14 @@ std::span<const std::byte> StepLoop::Identify(int64_t version) {
     flat.CopyToHost(host_);
     bytes = host_;
   }
-  if (const std::string where = FirstNonFinite(weights_.table(), flat.dtype(), bytes); !where.empty()) {
-    throw Error(ErrorCode::kNonFinite, "the weights of version " + std::to_string(version) + " hold a value that is not finite, in " +
-                                           where + ": they were not published and not saved; --resume goes on from the last checkpoint",
-                "learner");
+  if (const std::string where = FirstNonFinite(weights_.table(), flat.dtype(), bytes);
+      !where.empty()) {
+    throw Error(
+        ErrorCode::kNonFinite,
+        "the weights of version " + std::to_string(version) +
+            " hold a value that is not finite, in " + where +
+            ": they were not published and not saved; --resume goes on from the last checkpoint",
+        "learner");
   }
   result_.policy = {.version = version, .digest = WeightDigest(bytes)};
   return bytes;
@@ -71,8 +79,10 @@ std::span<const std::byte> StepLoop::Identify(int64_t version) {
 
 void StepLoop::CheckSeed(const Checkpoints::Found& found) const {
   if (found.state.seed == config_.run.seed) return;
-  throw Error(ErrorCode::kConflict, "the checkpoint was made with run.seed = " + std::to_string(found.state.seed) +
-                                        ", the recipe says " + std::to_string(config_.run.seed), found.path);
+  throw Error(ErrorCode::kConflict,
+              "the checkpoint was made with run.seed = " + std::to_string(found.state.seed) +
+                  ", the recipe says " + std::to_string(config_.run.seed),
+              found.path);
 }
 
 void StepLoop::LoadFrom(const Checkpoints::Found& found) {
@@ -107,11 +117,14 @@ std::vector<Optimizer*> StepLoop::Optimizers() {
 
 bool StepLoop::LastUpdateApplied() {
   const std::vector<Optimizer*> all = Optimizers();
-  return std::all_of(all.begin(), all.end(), [](Optimizer* each) { return each->counters().skipped_in_a_row == 0; });
+  return std::all_of(all.begin(), all.end(),
+                     [](Optimizer* each) { return each->counters().skipped_in_a_row == 0; });
 }
 
 StepLoop::Snapshot StepLoop::Take(int64_t step) {
-  Snapshot snapshot{.step = step, .algorithm_json = AlgorithmJson(), .tokens = result_.tokens,
+  Snapshot snapshot{.step = step,
+                    .algorithm_json = AlgorithmJson(),
+                    .tokens = result_.tokens,
                     .equal_reward_steps = result_.equal_reward_steps};
   if (result_.policy.version == step) snapshot.policy = result_.policy;
   for (Optimizer* each : Optimizers()) snapshot.counters.push_back(each->counters());
@@ -138,30 +151,44 @@ void StepLoop::Save(const Snapshot& snapshot, bool ending) {
   }
   // The store had seen at least what it told last; asking one that is gone would hold up the end.
   if (hooks_.store_state && (!ending || store_.empty())) store_ = hooks_.store_state();
-  const RunState state{.store = store_, .before = result_.before, .sft = result_.sft, .sft_ended = result_.sft.has_value(),
+  const RunState state{.store = store_,
+                       .before = result_.before,
+                       .sft = result_.sft,
+                       .sft_ended = result_.sft.has_value(),
                        .equal_reward_steps = snapshot.equal_reward_steps};
-  checkpoints_.Save({.step = snapshot.step, .policy = policy, .counters = optimizer_.counters(),
-                     .moment_steps = optimizer_.moment_steps(), .seed = config_.run.seed,
-                     .store_cursor = snapshot.step * rows_a_step_, .tokens = snapshot.tokens, .wall_s = Elapsed(),
-                     .state_json = WriteRunState(state), .algorithm_json = snapshot.algorithm_json},
+  checkpoints_.Save({.step = snapshot.step,
+                     .policy = policy,
+                     .counters = optimizer_.counters(),
+                     .moment_steps = optimizer_.moment_steps(),
+                     .seed = config_.run.seed,
+                     .store_cursor = snapshot.step * rows_a_step_,
+                     .tokens = snapshot.tokens,
+                     .wall_s = Elapsed(),
+                     .state_json = WriteRunState(state),
+                     .algorithm_json = snapshot.algorithm_json},
                     weights_, optimizer_, Models());
   last_saved_ = snapshot.step;
   CRASH_POINT("after_checkpoint");
-  if (hooks_.checkpointed && !ending) hooks_.checkpointed(checkpoints_.OldestCursor() / rows_a_step_);
+  if (hooks_.checkpointed && !ending)
+    hooks_.checkpointed(checkpoints_.OldestCursor() / rows_a_step_);
 }
 
-// An error ends the run: what was good is kept, whatever it was. Throws nothing: the error that is on its way says more.
+// An error ends the run: what was good is kept, whatever it was. Throws nothing: the error that is
+// on its way says more.
 void StepLoop::SaveGoodSteps() {
   if (!good_ || good_->step <= last_saved_) return;
-  const std::string steps = std::to_string(good_->step - last_saved_) + " good steps since the checkpoint of step " +
+  const std::string steps = std::to_string(good_->step - last_saved_) +
+                            " good steps since the checkpoint of step " +
                             std::to_string(last_saved_);
   try {
     if (!Untouched(*good_)) {
-      Phase("the error struck between two updates of a step: the " + steps + " were not saved and are done again after --resume");
+      Phase("the error struck between two updates of a step: the " + steps +
+            " were not saved and are done again after --resume");
       return;
     }
     const std::vector<Optimizer*> all = Optimizers();
-    for (size_t i = 0; i < all.size(); ++i) all[i]->Restore(good_->counters[i]);  // skipped updates are tried again
+    for (size_t i = 0; i < all.size(); ++i)
+      all[i]->Restore(good_->counters[i]);  // skipped updates are tried again
     Save(*good_, /*ending=*/true);
     Phase("saved the " + steps + "; --resume goes on at step " + std::to_string(good_->step));
   } catch (const std::exception& e) {
@@ -191,8 +218,10 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   result_.tokens += static_cast<int64_t>(metrics["perf/train_tokens"]);
   if (one->taught && LastUpdateApplied()) good_ = Take(step_);
   int64_t parameters = policy_model::ParametersInProducts(weights_.shape());
-  for (const NamedModel& model : Models()) parameters += policy_model::ParametersInProducts(model.weights->shape());
-  metrics["perf/mfu"] = 6 * static_cast<double>(parameters) * (metrics["perf/train_tokens"] - metrics["perf/shared_tokens"]) /
+  for (const NamedModel& model : Models())
+    parameters += policy_model::ParametersInProducts(model.weights->shape());
+  metrics["perf/mfu"] = 6 * static_cast<double>(parameters) *
+                        (metrics["perf/train_tokens"] - metrics["perf/shared_tokens"]) /
                         std::max(1e-9, metrics["time/train"] * product_speed_);
   metrics["time/checkpoint"] = std::exchange(checkpoint_s_, 0);
   metrics["time/step"] = SecondsSince(begin);
@@ -219,7 +248,8 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
     throw;
   }
   if (failed) std::rethrow_exception(failed);
-  // After the step's line is out: a run killed here goes on behind the checkpoint and would never write it.
+  // After the step's line is out: a run killed here goes on behind the checkpoint and would never
+  // write it.
   due_ = due_ || (config_.run.checkpoint_every > 0 && step_ % config_.run.checkpoint_every == 0);
   if (due_ && good_ && good_->step == step_ && step_ < config_.run.steps) {
     due_ = false;
@@ -233,10 +263,13 @@ void StepLoop::Steps() {
   if (step_ == 0 && !result_.before) result_.before = EvaluateOrStop(0);
   if (result_.stopped_early) return;
   Phase("training");
-  product_speed_ = policy_model::MeasureProductSpeed(weights_.flat().device(), weights_.flat().dtype());
-  const LrOptions lr{.schedule = ParseLrSchedule(config_.optimizer.lr_schedule), .peak = config_.optimizer.learning_rate,
+  product_speed_ =
+      policy_model::MeasureProductSpeed(weights_.flat().device(), weights_.flat().dtype());
+  const LrOptions lr{.schedule = ParseLrSchedule(config_.optimizer.lr_schedule),
+                     .peak = config_.optimizer.learning_rate,
                      .warmup_fraction = config_.optimizer.warmup_fraction,
-                     .min_fraction = config_.optimizer.min_lr_fraction, .steps = config_.run.steps};
+                     .min_fraction = config_.optimizer.min_lr_fraction,
+                     .steps = config_.run.steps};
   while (step_ < config_.run.steps && !result_.stopped_early) {
     if (Stop()) result_.stopped_early = true;
     else OneStep(step_, LearningRate(lr, step_));
@@ -245,8 +278,10 @@ void StepLoop::Steps() {
 
 void StepLoop::SayEqualRewards() const {
   if (step_ == 0 || result_.equal_reward_steps < step_) return;
-  Phase("in all " + std::to_string(step_) + " steps the rewards told no answer from another, so nothing was learned from them: look at " \
-        "samples.jsonl and try the reward with `plumb reward test`; prompts that are neither always nor never solved, or more " \
+  Phase("in all " + std::to_string(step_) +
+        " steps the rewards told no answer from another, so nothing was learned from them: look at "
+        "samples.jsonl and try the reward with `plumb reward test`; prompts that are neither "
+        "always nor never solved, or more "
         "rollout.samples_per_prompt, give answers that differ");
 }
 
@@ -281,7 +316,8 @@ LearnerResult StepLoop::Run(bool resume) {
   SayEqualRewards();
   for (const NamedModel& model : Models()) {
     result_.skipped_updates += model.optimizer->skipped();
-    result_.model_sha256[model.name] = Sha256Of({&model.weights->flat(), &model.optimizer->m(), &model.optimizer->v()});
+    result_.model_sha256[model.name] =
+        Sha256Of({&model.weights->flat(), &model.optimizer->m(), &model.optimizer->v()});
   }
   End();
   return result_;

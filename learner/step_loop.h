@@ -1,14 +1,18 @@
-// The steps of a run, whatever it trains on: take up a checkpoint, step until the run's steps are done, evaluate, save, end.
+// The steps of a run, whatever it trains on: take up a checkpoint, step until the run's steps are
+// done, evaluate, save, end.
 //
-// Purpose: one skeleton for training on fresh answers (learner_loop.h) and on stored rows (offline_loop.h); they say what a step
-// and an evaluation are. What the skeleton keeps:
-//   a step's line is written before its checkpoint, so that a run killed in between writes it again and never lacks it;
+// Purpose: one skeleton for training on fresh answers (learner_loop.h) and on stored rows
+// (offline_loop.h); they say what a step and an evaluation are. What the skeleton keeps:
+//   a step's line is written before its checkpoint, so that a run killed in between writes it
+//   again and never lacks it;
 //   a checkpoint waits for a step that trained: the newest one is the last good one;
 //   nothing that is not finite is saved; what stands is not saved again;
-//   an error, whichever, leaves a checkpoint of the good steps before it ends the run, unless it struck between two updates of one
-//   step. That checkpoint counts the steps up to the last one that trained: those behind it are done again.
+//   an error, whichever, leaves a checkpoint of the good steps before it ends the run, unless it
+//   struck between two updates of one step. That checkpoint counts the steps up to the last one
+//   that trained: those behind it are done again.
 // Thread safety: one thread calls Run, once. Ownership: borrows everything it is made of.
-// Errors: those of the parts; kConflict for a checkpoint of another seed; kCorruption for a checkpoint's state of no known form.
+// Errors: those of the parts; kConflict for a checkpoint of another seed; kCorruption for a
+// checkpoint's state of no known form.
 #pragma once
 
 #include <chrono>
@@ -31,32 +35,35 @@ namespace plumb::learner {
 
 // What the loop tells its surroundings; every member may be empty.
 struct LearnerHooks {
-  std::function<void(const std::string&)> phase;                                      // "warm start", "training", ...
+  std::function<void(const std::string&)> phase;  // "warm start", "training", ...
   std::function<void(const SftStep&)> sft_step;
-  std::function<void(int64_t step, std::map<std::string, double>&)> step;             // may add metrics
-  std::function<void(int64_t step, std::span<const TrajectoryGroup>)> batch;          // for samples
+  std::function<void(int64_t step, std::map<std::string, double>&)> step;     // may add metrics
+  std::function<void(int64_t step, std::span<const TrajectoryGroup>)> batch;  // for samples
   std::function<void(const EvalResult&, std::span<const TrajectoryGroup>)> evaluated;
-  std::function<void(int64_t oldest_step)> checkpointed;                              // the store may trim below it
-  // What the store has seen so far, in words of its own: kept with a checkpoint, and given back by `resumed` before the
-  // first step, which throws where the store is not the one that the checkpoint was made over.
+  std::function<void(int64_t oldest_step)> checkpointed;  // the store may trim below it
+  // What the store has seen so far, in words of its own: kept with a checkpoint, and given back by
+  // `resumed` before the first step, which throws where the store is not the one that the
+  // checkpoint was made over.
   std::function<std::string()> store_state;
   std::function<void(int64_t step, const std::string& store_state)> resumed;
-  std::function<bool()> stop;             // asked between steps, and when a wait for a batch or an evaluation was given up
+  // Asked between steps, and when a wait for a batch or an evaluation was given up.
+  std::function<bool()> stop;
 };
 
 struct LearnerResult {
-  int64_t first_step = 0;      // > 0 after a resume
-  int64_t steps = 0;           // train steps done in total
+  int64_t first_step = 0;  // > 0 after a resume
+  int64_t steps = 0;       // train steps done in total
   bool stopped_early = false;
   std::optional<EvalResult> before, after;
-  int64_t tokens = 0;          // forwarded in training, prompt included
+  int64_t tokens = 0;  // forwarded in training, prompt included
   int64_t skipped_updates = 0;
   int64_t equal_reward_steps = 0;  // in which the rewards told no answer from another
-  double wall_s = 0;           // of this and earlier parts of the run
+  double wall_s = 0;               // of this and earlier parts of the run
   std::optional<SftResult> sft;
   PolicyVersion policy;
   std::string weights_sha256, optimizer_sha256;
-  std::map<std::string, std::string> model_sha256;  // of each other trained model: weights, then both moments
+  // Of each other trained model: weights, then both moments.
+  std::map<std::string, std::string> model_sha256;
 };
 
 class StepLoop {
@@ -69,27 +76,31 @@ class StepLoop {
  protected:
   using SteadyClock = std::chrono::steady_clock;
   struct Step {
-    std::map<std::string, double> metrics = {};  // "perf/train_tokens", "perf/shared_tokens" and "time/train" among them
-    bool taught = true;                     // there was something to learn from
-    double per_second = 0;                  // what perf/tokens_per_s counts: tokens of this step
+    // "perf/train_tokens", "perf/shared_tokens" and "time/train" among them.
+    std::map<std::string, double> metrics = {};
+    bool taught = true;     // there was something to learn from
+    double per_second = 0;  // what perf/tokens_per_s counts: tokens of this step
   };
 
   // `rows_a_step`: what CheckpointState::store_cursor counts.
-  StepLoop(const configs::Config& config, policy_model::Weights& weights, Optimizer& optimizer, Checkpoints& checkpoints,
-           const LearnerHooks& hooks, int64_t rows_a_step);
+  StepLoop(const configs::Config& config, policy_model::Weights& weights, Optimizer& optimizer,
+           Checkpoints& checkpoints, const LearnerHooks& hooks, int64_t rows_a_step);
 
-  // Makes what trains. A new run (`restored` false) may train the weights of step 0 first, and go on with that where an earlier
-  // life stood (`resume`); false: it was stopped in the middle. Of a restored one weights, optimizer and state are back.
+  // Makes what trains. A new run (`restored` false) may train the weights of step 0 first, and go
+  // on with that where an earlier life stood (`resume`); false: it was stopped in the middle. Of a
+  // restored one weights, optimizer and state are back.
   virtual bool Prepare(bool restored, bool resume) = 0;
   // The weights of version `step` are those to go on with.
   virtual void Publish(int64_t /*version*/) {}
-  // One step with all its updates, its batch waited for; nullopt: the run is to stop and the wait was given up.
+  // One step with all its updates, its batch waited for; nullopt: the run is to stop and the wait
+  // was given up.
   virtual std::optional<Step> Train(int64_t step, double learning_rate) = 0;
   // nullopt: nothing is held out.
   virtual std::optional<EvalResult> Evaluate(int64_t version) = 0;
   // No step will follow.
   virtual void Finish() {}
-  // Models besides the policy, and what else is kept (learner/algorithm.h). Not asked before Prepare has come to its end.
+  // Models besides the policy, and what else is kept (learner/algorithm.h). Not asked before
+  // Prepare has come to its end.
   virtual std::vector<NamedModel> Models() = 0;
   virtual std::string AlgorithmJson() = 0;
   virtual void RestoreAlgorithm(const std::string& json) = 0;
@@ -97,20 +108,22 @@ class StepLoop {
   bool Stop() const { return hooks_.stop && hooks_.stop(); }
   // A wait that failed with `error` failed because the run is to stop.
   bool GivenUp(const Error& error) const {
-    return (error.code() == ErrorCode::kUnavailable || error.code() == ErrorCode::kDeadline) && Stop();
+    return (error.code() == ErrorCode::kUnavailable || error.code() == ErrorCode::kDeadline) &&
+           Stop();
   }
   void Phase(const std::string& name) const {
     if (hooks_.phase) hooks_.phase(name);
   }
-  // The weights turned out to answer nothing: the steps since the last checkpoint led to them, and an error does not save them.
+  // The weights turned out to answer nothing: the steps since the last checkpoint led to them, and
+  // an error does not save them.
   void DisownSteps() { good_.reset(); }
   double Elapsed() const;
   // Throws kConflict for a checkpoint of another seed.
   void CheckSeed(const Checkpoints::Found& found) const;
   // Loads policy and optimizer from it, and takes over what was spent so far.
   void LoadFrom(const Checkpoints::Found& found);
-  // result_.policy: the weights as they are, under this number. Throws kNonFinite where they are not finite. Returns their bytes,
-  // which live until the next call.
+  // result_.policy: the weights as they are, under this number. Throws kNonFinite where they are
+  // not finite. Returns their bytes, which live until the next call.
   std::span<const std::byte> Identify(int64_t version);
 
   const configs::Config& config_;
@@ -119,13 +132,14 @@ class StepLoop {
   Checkpoints& checkpoints_;
   const LearnerHooks hooks_;
   LearnerResult result_;
-  bool warm_start_ended_ = true;  // as the checkpoint says; those written before it was kept say false
+  // As the checkpoint says; those written before it was kept say false.
+  bool warm_start_ended_ = true;
 
  private:
   // Everything of a checkpoint but the tensors, at the end of a step.
   struct Snapshot {
     int64_t step = 0;
-    PolicyVersion policy = {};  // without digest: not identified yet
+    PolicyVersion policy = {};                       // without digest: not identified yet
     std::vector<Optimizer::Counters> counters = {};  // of the policy, then of Models()
     std::string algorithm_json = {};
     int64_t tokens = 0, equal_reward_steps = 0;
@@ -144,16 +158,16 @@ class StepLoop {
   void SayEqualRewards() const;
 
   const int64_t rows_a_step_;
-  int64_t step_ = 0;                // done
+  int64_t step_ = 0;  // done
   int64_t last_saved_ = -1;
-  bool due_ = false;                // a checkpoint
-  bool given_up_ = false;           // stopped in a wait: whom it waited for may be gone
-  std::optional<Snapshot> good_;    // of the last step that trained
-  std::string store_;               // as last told
-  std::vector<std::byte> host_;     // copy of a device's weights
+  bool due_ = false;              // a checkpoint
+  bool given_up_ = false;         // stopped in a wait: whom it waited for may be gone
+  std::optional<Snapshot> good_;  // of the last step that trained
+  std::string store_;             // as last told
+  std::vector<std::byte> host_;   // copy of a device's weights
   double earlier_wall_s_ = 0;
-  double product_speed_ = 0;        // operations a second; measured before the first step
-  double checkpoint_s_ = 0;         // of the checkpoint after the step before, reported with the next
+  double product_speed_ = 0;  // operations a second; measured before the first step
+  double checkpoint_s_ = 0;   // of the checkpoint after the step before, reported with the next
   SteadyClock::time_point started_;
 };
 

@@ -1,5 +1,6 @@
-// A process that dies while it saves, at each named place and in between: what was there before is there, the next life goes on
-// from the newest whole one, and what lies half-made is cleared away by its first save. Row 4 of docs/reliability.md.
+// A process that dies while it saves, at each named place and in between: what was there before is
+// there, the next life goes on from the newest whole one, and what lies half-made is cleared away
+// by its first save. Row 4 of docs/reliability.md.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -32,7 +33,9 @@ struct Tiny {
 
 // Of the model that seed `step` makes, so that what is loaded tells which it was.
 CheckpointState StateOf(int64_t step, const Tiny& tiny) {
-  return {.step = step, .policy = {.version = step, .digest = tiny.weights.ComputeDigest()}, .store_cursor = step * 8};
+  return {.step = step,
+          .policy = {.version = step, .digest = tiny.weights.ComputeDigest()},
+          .store_cursor = step * 8};
 }
 
 void Save(Checkpoints& checkpoints, int64_t step) {
@@ -80,7 +83,8 @@ TEST(CheckpointFolder, MovedOrReplacedItGetsNothing) {
   EXPECT_EQ(NewestLoads(Checkpoints(folder / "moved", 2, "")), 1);
 }
 
-// The signal that ended a child which did `body` with the place armed. One thread from here on: a child has no other.
+// The signal that ended a child which did `body` with the place armed. One thread from here on: a
+// child has no other.
 int Dies(const std::string& place, int visit, const std::function<void()>& body) {
   policy_model::SetThreads(1);
   const pid_t child = fork();
@@ -98,34 +102,45 @@ TEST(CheckpointCrashTest, DyingWhileItSavesLosesNothingThatWasThere) {
   for (const std::string place : {"checkpoint_written", "checkpoint_in_place"}) {
     for (int visit = 1; visit <= 3; ++visit) {
       TempFolder folder;
-      ASSERT_EQ(Dies(place, visit, [&] {
-        Checkpoints checkpoints(folder / "c", 2, "");
-        for (int64_t step = 1; step <= 4; ++step) Save(checkpoints, step);
-      }), SIGKILL) << place;
+      ASSERT_EQ(Dies(place, visit,
+                     [&] {
+                       Checkpoints checkpoints(folder / "c", 2, "");
+                       for (int64_t step = 1; step <= 4; ++step) Save(checkpoints, step);
+                     }),
+                SIGKILL)
+          << place;
       Checkpoints checkpoints(folder / "c", 2, "");
-      EXPECT_EQ(NewestLoads(checkpoints), place == "checkpoint_in_place" ? visit : visit == 1 ? -1 : visit - 1) << place << visit;
+      EXPECT_EQ(NewestLoads(checkpoints), place == "checkpoint_in_place" ? visit
+                                          : visit == 1                   ? -1
+                                                                         : visit - 1)
+          << place << visit;
       Save(checkpoints, 7);
       EXPECT_EQ(NewestLoads(checkpoints), 7);
-      for (const std::string& name : Names(folder / "c")) EXPECT_TRUE(name.starts_with("step-")) << name;
+      for (const std::string& name : Names(folder / "c"))
+        EXPECT_TRUE(name.starts_with("step-")) << name;
       EXPECT_LE(Names(folder / "c").size(), 2u);
     }
   }
 }
 
-// The newest was damaged, the run went on from the one before and comes to that step again: the one it lives on stays until the
-// new one is in its place, wherever the process dies.
+// The newest was damaged, the run went on from the one before and comes to that step again: the one
+// it lives on stays until the new one is in its place, wherever the process dies.
 TEST(CheckpointCrashTest, AStepThatIsSavedAgainReplacesTheOneThatCouldNotBeUsed) {
-  for (const std::string place : {"checkpoint_written", "checkpoint_aside", "checkpoint_in_place", "never"}) {
+  for (const std::string place :
+       {"checkpoint_written", "checkpoint_aside", "checkpoint_in_place", "never"}) {
     TempFolder folder;
     Checkpoints checkpoints(folder / "c", 2, "");
     for (const int64_t step : {1, 2}) Save(checkpoints, step);
     Damage(folder / "c/step-00000002/optimizer.safetensors");
     ASSERT_EQ(NewestLoads(checkpoints), 1);
-    EXPECT_EQ(Dies(place, 1, [&] { Save(checkpoints, 2); }), place == "never" ? 0 : SIGKILL) << place;
-    EXPECT_EQ(NewestLoads(checkpoints), place == "checkpoint_in_place" || place == "never" ? 2 : 1) << place;
+    EXPECT_EQ(Dies(place, 1, [&] { Save(checkpoints, 2); }), place == "never" ? 0 : SIGKILL)
+        << place;
+    EXPECT_EQ(NewestLoads(checkpoints), place == "checkpoint_in_place" || place == "never" ? 2 : 1)
+        << place;
     Save(checkpoints, 2);
     EXPECT_EQ(NewestLoads(checkpoints), 2) << place;
-    EXPECT_EQ(Names(folder / "c"), (std::vector<std::string>{"step-00000001", "step-00000002"})) << place;
+    EXPECT_EQ(Names(folder / "c"), (std::vector<std::string>{"step-00000001", "step-00000002"}))
+        << place;
   }
 }
 
@@ -137,7 +152,8 @@ TEST(CheckpointCrashTest, ADamagedOneDoesNotPushOutTheOneThatTheRunLivesOn) {
   Damage(folder / "c/step-00000009/optimizer.safetensors");
   ASSERT_EQ(NewestLoads(checkpoints), 2);
   Save(checkpoints, 4);
-  EXPECT_EQ(Names(folder / "c"), (std::vector<std::string>{"step-00000002", "step-00000004", "step-00000009"}));
+  EXPECT_EQ(Names(folder / "c"),
+            (std::vector<std::string>{"step-00000002", "step-00000004", "step-00000009"}));
   EXPECT_EQ(NewestLoads(checkpoints), 4);
 }
 
@@ -179,7 +195,8 @@ TEST(CheckpointCrashTest, OfAWarmStartTheNewestWholeOneIsFoundUntilTheRunHasOneO
     state.state_json = "{\"sft\":{\"steps\":" + std::to_string(updates) + "}}";
     checkpoints.SaveWarmStart(state, tiny.weights, tiny.optimizer);
   }
-  EXPECT_EQ(Names(folder / "c"), (std::vector<std::string>{"warm-start-00000010", "warm-start-00000015"}));
+  EXPECT_EQ(Names(folder / "c"),
+            (std::vector<std::string>{"warm-start-00000010", "warm-start-00000015"}));
   EXPECT_FALSE(checkpoints.FindNewest()) << "a run goes on from its own steps only";
   EXPECT_EQ(checkpoints.OldestCursor(), 0);
   Damage(folder / "c/warm-start-00000015/model/model.safetensors");

@@ -1,5 +1,6 @@
-// learner/step_loop.h and learner_loop.h over batches that are made here: what an error, a stop, a kill and a resume leave of a run
-// and of its warm start. Rows 4, 8 and 13 of docs/reliability.md without the other roles.
+// learner/step_loop.h and learner_loop.h over batches that are made here: what an error, a stop, a
+// kill and a resume leave of a run and of its warm start. Rows 4, 8 and 13 of docs/reliability.md
+// without the other roles.
 #include "learner/step_loop.h"
 
 #include <gtest/gtest.h>
@@ -44,25 +45,29 @@ configs::Config Recipe() {
   return config;
 }
 
-// A process' life of a run: weights from the seed, a loop, batches of which each is a function of its step.
+// A process' life of a run: weights from the seed, a loop, batches of which each is a function of
+// its step.
 struct Life : BatchSource, WeightSink {
   const configs::Config config;
   policy_model::Weights weights{TinyShape(), Device::kCpu, DType::kFloat32};
   policy_model::Transformer transformer{TinyShape(), Device::kCpu, DType::kFloat32};
   TrainStep train{transformer, 64};
   Checkpoints checkpoints;
-  const std::vector<Demonstration> demonstrations = RandomDemonstrations(30, 1), heldout = RandomDemonstrations(10, 2);
+  const std::vector<Demonstration> demonstrations = RandomDemonstrations(30, 1),
+                                   heldout = RandomDemonstrations(10, 2);
   LearnerHooks hooks;
   std::vector<std::string> said;
-  std::vector<int64_t> lines;                  // steps whose metrics were written
-  std::function<void(int64_t step)> on_next;   // may throw
+  std::vector<int64_t> lines;                 // steps whose metrics were written
+  std::function<void(int64_t step)> on_next;  // may throw
   std::function<void(int64_t version)> on_evaluate, on_publish;
   std::function<double(int64_t step, double reward)> reward = [](int64_t, double r) { return r; };
-  int64_t scores_until = 1000;                 // no answer has a score from this step on
+  int64_t scores_until = 1000;  // no answer has a score from this step on
   bool stop = false;
 
-  Life(const configs::Config& c, const std::string& folder) : config(c), checkpoints(folder, 2, "") {
-    policy_model::SetThreads(1);  // a child that is forked here has no other, and bits are compared with those of its parent
+  Life(const configs::Config& c, const std::string& folder)
+      : config(c), checkpoints(folder, 2, "") {
+    policy_model::SetThreads(1);  // a child that is forked here has no other, and bits are compared
+                                  // with those of its parent
     weights.Initialise(3, 0.2);
     hooks.phase = [this](const std::string& name) { said.push_back(name); };
     hooks.step = [this](int64_t step, std::map<std::string, double>&) { lines.push_back(step); };
@@ -88,7 +93,8 @@ struct Life : BatchSource, WeightSink {
     if (on_publish) on_publish(version.version);
   }
   LearnerResult Run(bool resume) {
-    return LearnerLoop(config, weights, *this, *this, checkpoints, demonstrations, heldout, hooks).Run(resume);
+    return LearnerLoop(config, weights, *this, *this, checkpoints, demonstrations, heldout, hooks)
+        .Run(resume);
   }
   int64_t NewestStep() const {
     const auto found = checkpoints.FindNewest();
@@ -110,12 +116,15 @@ void ExpectSame(const LearnerResult& a, const LearnerResult& b) {
   EXPECT_EQ(a.steps, b.steps);
 }
 
-// Whatever ends the loop while it waits: the steps so far are a checkpoint, and the resumed run is the unbroken one.
+// Whatever ends the loop while it waits: the steps so far are a checkpoint, and the resumed run is
+// the unbroken one.
 TEST(StepLoopTest, AnyErrorInAWaitLeavesTheGoodSteps) {
   const LearnerResult whole = Unbroken(Recipe());
   const std::vector<std::function<void()>> errors = {
-      [] { throw Error(ErrorCode::kDeadline, "nobody answered"); }, [] { throw Error(ErrorCode::kCorruption, "damaged"); },
-      [] { throw Error(ErrorCode::kInvalidArgument, "no"); }, [] { throw std::bad_alloc(); }, [] { throw std::runtime_error("else"); }};
+      [] { throw Error(ErrorCode::kDeadline, "nobody answered"); },
+      [] { throw Error(ErrorCode::kCorruption, "damaged"); },
+      [] { throw Error(ErrorCode::kInvalidArgument, "no"); }, [] { throw std::bad_alloc(); },
+      [] { throw std::runtime_error("else"); }};
   for (const auto& error : errors) {
     const TempFolder folder;
     Life life(Recipe(), folder / "c");
@@ -124,7 +133,9 @@ TEST(StepLoopTest, AnyErrorInAWaitLeavesTheGoodSteps) {
     };
     EXPECT_ANY_THROW(life.Run(false));
     EXPECT_EQ(life.NewestStep(), 4);
-    EXPECT_TRUE(HasLine(life.said, "saved the 4 good steps since the checkpoint of step 0; --resume goes on at step 4"));
+    EXPECT_TRUE(HasLine(
+        life.said,
+        "saved the 4 good steps since the checkpoint of step 0; --resume goes on at step 4"));
     Life next(Recipe(), folder / "c");
     ExpectSame(next.Run(true), whole);
     EXPECT_EQ(next.lines, (std::vector<int64_t>{4, 5}));
@@ -192,7 +203,9 @@ TEST(StepLoopTest, AnErrorBetweenAnUpdateAndTheEndOfItsStepSavesNoHalfStep) {
   };
   EXPECT_THROW(life.Run(false), Error);
   EXPECT_EQ(life.NewestStep(), 0);
-  EXPECT_TRUE(HasLine(life.said, "between two updates of a step: the 3 good steps since the checkpoint of step 0 were not saved"));
+  EXPECT_TRUE(HasLine(life.said,
+                      "between two updates of a step: the 3 good steps since the checkpoint of "
+                      "step 0 were not saved"));
   ExpectSame(Life(Recipe(), folder / "c").Run(true), Unbroken(Recipe()));
 }
 
@@ -242,7 +255,9 @@ TEST(StepLoopTest, AnErrorOfAnotherKindIsNoStop) {
   EXPECT_EQ(life.NewestStep(), 2);
 }
 
-std::filesystem::file_time_type Written(const std::string& path) { return std::filesystem::last_write_time(path); }
+std::filesystem::file_time_type Written(const std::string& path) {
+  return std::filesystem::last_write_time(path);
+}
 
 TEST(StepLoopTest, AFinishedRunThatIsResumedRewritesNothing) {
   configs::Config config = Recipe();
@@ -268,7 +283,8 @@ TEST(StepLoopTest, AFinishedRunThatIsResumedRewritesNothing) {
   EXPECT_TRUE(again.lines.empty());
 }
 
-// Rewards that tell no answer from another: counted, over all lives of the run, and said at its end.
+// Rewards that tell no answer from another: counted, over all lives of the run, and said at its
+// end.
 TEST(StepLoopTest, ARunWhoseEveryRewardWasEqualSaysSo) {
   struct Case {
     std::string algorithm, advantage;
@@ -278,8 +294,9 @@ TEST(StepLoopTest, ARunWhoseEveryRewardWasEqualSaysSo) {
   const auto same = [](int64_t, double) { return 0.5; };
   const auto by_step = [](int64_t step, double) { return static_cast<double>(step); };
   const auto once = [](int64_t step, double r) { return step == 5 ? r : 0.5; };
-  const std::vector<Case> cases = {{"grpo", "group", same, true}, {"grpo", "group", by_step, true}, {"grpo", "group", once, false},
-                                   {"grpo", "batch", same, true}, {"ppo", "group", same, true}, {"ppo", "group", once, false}};
+  const std::vector<Case> cases = {{"grpo", "group", same, true},  {"grpo", "group", by_step, true},
+                                   {"grpo", "group", once, false}, {"grpo", "batch", same, true},
+                                   {"ppo", "group", same, true},   {"ppo", "group", once, false}};
   for (const Case& c : cases) {
     configs::Config config = Recipe();
     config.algorithm.name = c.algorithm;
@@ -291,7 +308,8 @@ TEST(StepLoopTest, ARunWhoseEveryRewardWasEqualSaysSo) {
       life.reward = c.reward;
       life.on_next = [&](int64_t step) { life.stop = step + 1 == until && until < 6; };
       result = life.Run(until == 6);
-      EXPECT_EQ(HasLine(life.said, "the rewards told no answer from another"), until == 2 || c.said) << c.algorithm << c.advantage;
+      EXPECT_EQ(HasLine(life.said, "the rewards told no answer from another"), until == 2 || c.said)
+          << c.algorithm << c.advantage;
     }
     EXPECT_EQ(result.equal_reward_steps, c.said ? 6 : 5) << c.algorithm << c.advantage;
   }
@@ -344,21 +362,28 @@ TEST(WarmStartTest, StoppedAnywhereAndResumedEqualsUnbroken) {
     ExpectSame(result, whole);
     EXPECT_EQ(result.sft->heldout_first, whole.sft->heldout_first);
     EXPECT_EQ(result.sft->heldout_last, whole.sft->heldout_last);
-    EXPECT_EQ(ReferenceIn(folder / "c"), ReferenceIn(unbroken / "c")) << "KL is measured against a half-made model";
-    for (const std::string& name : RealFileSystem().List(folder / "c")) EXPECT_FALSE(name.starts_with("warm-start")) << name;
+    EXPECT_EQ(ReferenceIn(folder / "c"), ReferenceIn(unbroken / "c"))
+        << "KL is measured against a half-made model";
+    for (const std::string& name : RealFileSystem().List(folder / "c"))
+      EXPECT_FALSE(name.starts_with("warm-start")) << name;
   }
 }
 
-// Killed at each named place of the warm start and behind it, and in the middle of writing: the next life goes on or begins anew.
+// Killed at each named place of the warm start and behind it, and in the middle of writing: the
+// next life goes on or begins anew.
 TEST(WarmStartTest, KilledAnywhereAndResumedEqualsUnbroken) {
   configs::Config config = WarmRecipe("grpo");
   const LearnerResult whole = Unbroken(config);
   config.run.checkpoint_every = 5;  // of the warm start, too
   for (const auto& [place, visit, anew] :
-       std::vector<std::tuple<std::string, int, bool>>{{"before_warm_start_checkpoint", 1, true}, {"checkpoint_written", 1, true},
-                                                       {"after_warm_start_checkpoint", 1, false}, {"before_warm_start_checkpoint", 2, false},
-                                                       {"checkpoint_in_place", 2, false}, {"after_warm_start_checkpoint", 2, false},
-                                                       {"before_checkpoint", 1, false}, {"checkpoint_written", 3, false}}) {
+       std::vector<std::tuple<std::string, int, bool>>{{"before_warm_start_checkpoint", 1, true},
+                                                       {"checkpoint_written", 1, true},
+                                                       {"after_warm_start_checkpoint", 1, false},
+                                                       {"before_warm_start_checkpoint", 2, false},
+                                                       {"checkpoint_in_place", 2, false},
+                                                       {"after_warm_start_checkpoint", 2, false},
+                                                       {"before_checkpoint", 1, false},
+                                                       {"checkpoint_written", 3, false}}) {
     const TempFolder folder;
     const pid_t child = fork();
     if (child == 0) {
@@ -400,8 +425,11 @@ TEST(WarmStartTest, ACheckpointOfAnEarlierVersionBehindHalfAWarmStartIsRefused) 
     Life old(config, folder / "c");
     Optimizer optimizer(old.weights, config.optimizer);
     old.checkpoints.KeepReference(false, old.weights);
-    old.checkpoints.Save({.step = step, .policy = {.version = step, .digest = old.weights.ComputeDigest()}, .seed = config.run.seed,
-                          .state_json = "{\"sft\":{\"steps\":5,\"tokens\":9,\"heldout_first\":1.5,\"heldout_last\":1.5,\"flat\":false}}"},
+    old.checkpoints.Save({.step = step,
+                          .policy = {.version = step, .digest = old.weights.ComputeDigest()},
+                          .seed = config.run.seed,
+                          .state_json = "{\"sft\":{\"steps\":5,\"tokens\":9,\"heldout_first\":1.5,"
+                                        "\"heldout_last\":1.5,\"flat\":false}}"},
                          old.weights, optimizer);
     Life life(config, folder / "c");
     if (step == 0) {
@@ -427,14 +455,18 @@ struct Toy : OfflineObjective {
   std::function<void(int64_t step)> on_train;
   Toy(policy_model::Weights& w, Optimizer& o) : weights(w), optimizer(o) {}
   int64_t size() const override { return 8; }
-  std::map<std::string, double> Train(std::span<const uint32_t>, double rate, int64_t step) override {
+  std::map<std::string, double> Train(std::span<const uint32_t>, double rate,
+                                      int64_t step) override {
     optimizer.ZeroGrad();
-    for (const auto& e : weights.table().entries()) optimizer.grad().f32()[e.offset] = 0.1f + 0.01f * static_cast<float>(step);
+    for (const auto& e : weights.table().entries())
+      optimizer.grad().f32()[e.offset] = 0.1f + 0.01f * static_cast<float>(step);
     if (on_train) on_train(step);
     optimizer.Update(rate, 1.0);
     return {{"perf/train_tokens", 10.0}, {"perf/shared_tokens", 0.0}};
   }
-  OfflineEval Evaluate() override { return {.loss = 0.5, .accuracy = 0.25, .margin = 0.125, .examples = 4}; }
+  OfflineEval Evaluate() override {
+    return {.loss = 0.5, .accuracy = 0.25, .margin = 0.125, .examples = 4};
+  }
 };
 
 struct OfflineLife {
@@ -456,14 +488,17 @@ struct OfflineLife {
     weights.Initialise(3, 0.2);
     return weights;
   }
-  LearnerResult Run(bool resume) { return RunOffline(config, {.batch = 4}, toy, weights, optimizer, checkpoints, hooks, resume); }
+  LearnerResult Run(bool resume) {
+    return RunOffline(config, {.batch = 4}, toy, weights, optimizer, checkpoints, hooks, resume);
+  }
 };
 
 // Killed while a due checkpoint is made: its step has its line by then, or is done again.
 TEST(OfflineStepsTest, EveryStepHasOneLineWhereverTheRunIsKilled) {
   const TempFolder unbroken;
   const LearnerResult whole = OfflineLife(unbroken / "c").Run(false);
-  for (const std::string place : {"before_checkpoint", "checkpoint_written", "checkpoint_in_place", "after_checkpoint"}) {
+  for (const std::string place :
+       {"before_checkpoint", "checkpoint_written", "checkpoint_in_place", "after_checkpoint"}) {
     const TempFolder folder;
     const std::string log = folder / "lines";
     const auto run = [&](bool resume) {
@@ -484,7 +519,8 @@ TEST(OfflineStepsTest, EveryStepHasOneLineWhereverTheRunIsKilled) {
     int status = 0;
     ASSERT_EQ(waitpid(child, &status, 0), child);
     ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << place;
-    EXPECT_EQ(RealFileSystem().ReadFile(log, 1000), "0\n1\n") << place << ": the line of the step whose checkpoint it is";
+    EXPECT_EQ(RealFileSystem().ReadFile(log, 1000), "0\n1\n")
+        << place << ": the line of the step whose checkpoint it is";
     const LearnerResult result = run(true);
     ExpectSame(result, whole);
     ASSERT_TRUE(result.before && result.before->loss);

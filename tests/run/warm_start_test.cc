@@ -1,5 +1,6 @@
-// Ctrl-C, SIGTERM and kill -9 in the warm start of a whole run, in one process and in several, then --resume: it goes on where it
-// stood, and the run ends as the unbroken one. Row 24 of docs/reliability.md; learner/step_loop.h has the named places.
+// Ctrl-C, SIGTERM and kill -9 in the warm start of a whole run, in one process and in several, then
+// --resume: it goes on where it stood, and the run ends as the unbroken one. Row 24 of
+// docs/reliability.md; learner/step_loop.h has the named places.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -23,9 +24,13 @@ using testing::TrainLine;
 
 constexpr int64_t kUpdates = 300, kSteps = 2;
 
-std::vector<std::string> With(const std::string& algorithm, const std::vector<std::string>& more = {}) {
-  std::vector<std::string> all = {"--set", "sft.steps=" + std::to_string(kUpdates), "--set", "sft.patience=0", "--set", "sft.eval_every=10",
-                                  "--set", "run.checkpoint_every=20", "--set", "algorithm.name=" + algorithm,
+std::vector<std::string> With(const std::string& algorithm,
+                              const std::vector<std::string>& more = {}) {
+  std::vector<std::string> all = {"--set", "sft.steps=" + std::to_string(kUpdates),
+                                  "--set", "sft.patience=0",
+                                  "--set", "sft.eval_every=10",
+                                  "--set", "run.checkpoint_every=20",
+                                  "--set", "algorithm.name=" + algorithm,
                                   "--set", "algorithm.kl_coef=0.1"};
   all.insert(all.end(), more.begin(), more.end());
   return all;
@@ -57,24 +62,29 @@ void EndAndResume(const std::string& algorithm, const std::string& roles, int si
   } else {
     ASSERT_TRUE(WIFEXITED(status)) << Read(run + ".out");
     EXPECT_EQ(WEXITSTATUS(status), 7) << Read(run + ".out");
-    EXPECT_TRUE(Has(Read(run + ".out"), " of 300 updates: --resume goes on from there")) << Read(run + ".out");
+    EXPECT_TRUE(Has(Read(run + ".out"), " of 300 updates: --resume goes on from there"))
+        << Read(run + ".out");
     const auto summary = nlohmann::json::parse(Read(run + "/summary.json"));
     EXPECT_EQ(summary["steps"], 0);
     EXPECT_LT(summary["sft"]["steps"], kUpdates);
   }
-  EXPECT_FALSE(RealFileSystem().Exists(run + "/checkpoints/step-00000000")) << "half a warm start is no start";
+  EXPECT_FALSE(RealFileSystem().Exists(run + "/checkpoints/step-00000000"))
+      << "half a warm start is no start";
   EXPECT_FALSE(RealFileSystem().Exists(run + "/checkpoints/reference"));
 
-  ASSERT_EQ(TrainInProgram(run, kSteps, With(algorithm, {"--roles", roles, "--resume"})), 0) << Read(run + ".out");
+  ASSERT_EQ(TrainInProgram(run, kSteps, With(algorithm, {"--roles", roles, "--resume"})), 0)
+      << Read(run + ".out");
   EXPECT_TRUE(Has(Read(run + ".out"), "the warm start goes on behind")) << Read(run + ".out");
   ExpectSameRun(temp / "whole", run);
-  const auto whole = nlohmann::json::parse(Read(temp / "whole/summary.json")), resumed = nlohmann::json::parse(Read(run + "/summary.json"));
+  const auto whole = nlohmann::json::parse(Read(temp / "whole/summary.json")),
+             resumed = nlohmann::json::parse(Read(run + "/summary.json"));
   EXPECT_EQ(resumed["sft"], whole["sft"]);
   EXPECT_EQ(resumed["sft"]["steps"], kUpdates);
   EXPECT_EQ(resumed["eval"], whole["eval"]);
   EXPECT_EQ(resumed.contains("critic_sha256"), algorithm == "ppo");
   EXPECT_EQ(resumed.value("critic_sha256", ""), whole.value("critic_sha256", ""));
-  EXPECT_EQ(Read(run + "/checkpoints/reference/model.safetensors"), Read(temp / "whole/checkpoints/reference/model.safetensors"))
+  EXPECT_EQ(Read(run + "/checkpoints/reference/model.safetensors"),
+            Read(temp / "whole/checkpoints/reference/model.safetensors"))
       << "KL is measured against another model";
 }
 
