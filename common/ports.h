@@ -79,6 +79,8 @@ class BatchSource {
 class WeightSink {
  public:
   virtual ~WeightSink() = default;
+  // Whether Publish reads `flat`: one that does not spares a copy from the device, and is handed nothing.
+  virtual bool WantsBytes() const { return true; }
   // `flat` is the parameter buffer in the actor's dtype, laid out by the tensor table; valid during the call only.
   // Versions increase; publishing one that is out already with the same digest is a no-op.
   virtual void Publish(const PolicyVersion& version, std::span<const std::byte> flat) = 0;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/error.h"
+#include "kernels/block_hash.h"
 
 namespace plumb::learner {
 namespace {
@@ -34,6 +35,23 @@ std::string FirstNonFinite(const policy_model::TensorTable& table, DType dtype, 
   if (AllFinite(dtype, flat)) return "";
   for (const policy_model::TensorEntry& e : table.entries()) {
     if (!AllFinite(dtype, flat.subspan(static_cast<size_t>(e.offset) * size, static_cast<size_t>(e.elements) * size))) return e.name;
+  }
+  return "the padding between tensors";
+}
+
+std::string FirstNonFinite(const policy_model::Weights& weights) {
+  const policy_model::FlatBuffer& flat = weights.flat();
+  if (flat.device() == Device::kCpu) {
+    return FirstNonFinite(weights.table(), flat.dtype(), {static_cast<const std::byte*>(flat.data()), flat.bytes()});
+  }
+  policy_model::FlatBuffer first(flat.device(), DType::kInt64, 1);
+  kernels::Call({.device = flat.device(), .dtype = flat.dtype()},
+                kernels::FindNonFinite{.x = flat.data(), .n = flat.elements(), .first = static_cast<uint64_t*>(first.data())});
+  int64_t at = 0;
+  first.CopyToHost(std::as_writable_bytes(std::span(&at, 1)));
+  if (at >= flat.elements()) return "";
+  for (const policy_model::TensorEntry& e : weights.table().entries()) {
+    if (at >= e.offset && at < e.offset + e.elements) return e.name;
   }
   return "the padding between tensors";
 }

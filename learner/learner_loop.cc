@@ -210,8 +210,8 @@ bool LearnerLoop::WarmStart(bool resume) {
 }
 
 void LearnerLoop::Publish(int64_t version) {
-  const std::span<const std::byte> bytes = Identify(version);
-  sink_.Publish(result_.policy, bytes);
+  Identify(version);
+  sink_.Publish(result_.policy, sink_.WantsBytes() ? HostBytes() : std::span<const std::byte>());
 }
 
 void LearnerLoop::CheckAnswers(const std::function<void()>& check) {

@@ -3,24 +3,13 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "common/digest.h"
 #include "common/error.h"
 #include "common/preference.h"
 
 namespace plumb::learner {
-namespace {
-
-Digest DigestOf(const policy_model::FlatBuffer& flat) {
-  if (flat.device() == Device::kCpu) return WeightDigest({static_cast<const std::byte*>(flat.data()), flat.bytes()});
-  std::vector<std::byte> host(flat.bytes());
-  flat.CopyToHost(host);
-  return WeightDigest(host);
-}
-
-}  // namespace
 
 ReferenceSums::ReferenceSums(ReferencePolicy& reference, LogprobCache* cache)
-    : reference_(reference), cache_(cache), digest_(DigestOf(reference.weights().flat())) {}
+    : reference_(reference), cache_(cache), digest_(policy_model::DigestOf(reference.weights().flat())) {}
 
 std::vector<double> ReferenceSums::Of(std::span<const SequenceView> views) {
   std::vector<std::vector<float>> logprobs(views.size());

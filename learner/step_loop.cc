@@ -32,8 +32,7 @@ std::string Sha256Of(std::initializer_list<const policy_model::FlatBuffer*> buff
 }
 
 void CheckBeforeSaving(const std::string& name, const policy_model::Weights& weights) {
-  const std::string where =
-      FirstNonFinite(weights.table(), weights.flat().dtype(), HostCopy(weights.flat()));
+  const std::string where = FirstNonFinite(weights);
   if (where.empty()) return;
   throw Error(ErrorCode::kNonFinite,
               "the weights of the " + name + " hold a value that is not finite, in " + where +
@@ -56,16 +55,18 @@ StepLoop::StepLoop(const configs::Config& config, policy_model::Weights& weights
 
 double StepLoop::Elapsed() const { return earlier_wall_s_ + SecondsSince(started_); }
 
-std::span<const std::byte> StepLoop::Identify(int64_t version) {
+std::span<const std::byte> StepLoop::HostBytes() {
   const auto& flat = weights_.flat();
-  std::span<const std::byte> bytes(static_cast<const std::byte*>(flat.data()), flat.bytes());
-  if (flat.device() != Device::kCpu) {  // one copy for both the digest and the actors
-    host_.resize(flat.bytes());
-    flat.CopyToHost(host_);
-    bytes = host_;
+  if (flat.device() == Device::kCpu) {
+    return {static_cast<const std::byte*>(flat.data()), flat.bytes()};
   }
-  if (const std::string where = FirstNonFinite(weights_.table(), flat.dtype(), bytes);
-      !where.empty()) {
+  host_.resize(flat.bytes());
+  flat.CopyToHost(host_);
+  return host_;
+}
+
+void StepLoop::Identify(int64_t version) {
+  if (const std::string where = FirstNonFinite(weights_); !where.empty()) {
     throw Error(
         ErrorCode::kNonFinite,
         "the weights of version " + std::to_string(version) +
@@ -73,8 +74,7 @@ std::span<const std::byte> StepLoop::Identify(int64_t version) {
             ": they were not published and not saved; --resume goes on from the last checkpoint",
         "learner");
   }
-  result_.policy = {.version = version, .digest = WeightDigest(bytes)};
-  return bytes;
+  result_.policy = {.version = version, .digest = weights_.ComputeDigest()};
 }
 
 void StepLoop::CheckSeed(const Checkpoints::Found& found) const {

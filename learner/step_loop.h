@@ -123,8 +123,10 @@ class StepLoop {
   // Loads policy and optimizer from it, and takes over what was spent so far.
   void LoadFrom(const Checkpoints::Found& found);
   // result_.policy: the weights as they are, under this number. Throws kNonFinite where they are
-  // not finite. Returns their bytes, which live until the next call.
-  std::span<const std::byte> Identify(int64_t version);
+  // not finite.
+  void Identify(int64_t version);
+  // The weights in host memory, until the next call or update.
+  std::span<const std::byte> HostBytes();
 
   const configs::Config& config_;
   policy_model::Weights& weights_;

@@ -13,6 +13,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "common/rng.h"
+#include "kernels/block_hash.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
 
@@ -166,13 +167,18 @@ void Weights::Save(const std::string& directory) const {
   WriteSafetensors(directory + "/model.safetensors", tensors, {{"format", "pt"}});
 }
 
-Digest Weights::ComputeDigest() const {
-  if (flat_.device() == Device::kCpu) {
-    return WeightDigest(std::span(static_cast<const std::byte*>(flat_.data()), flat_.bytes()));
-  }
-  std::vector<std::byte> host(flat_.bytes());
-  flat_.CopyToHost(host);
-  return WeightDigest(host);
+Digest Weights::ComputeDigest() const { return DigestOf(flat_); }
+
+Digest DigestOf(const FlatBuffer& flat) {
+  const auto bytes = static_cast<int64_t>(flat.bytes());
+  kernels::HashWeightBlocks hash{.bytes = flat.data(), .size = bytes};
+  std::vector<BlockHash> blocks(static_cast<size_t>(hash.blocks()));
+  FlatBuffer on_device;
+  if (flat.device() != Device::kCpu) on_device = FlatBuffer(flat.device(), DType::kInt32, hash.blocks() * 4);
+  hash.out = flat.device() == Device::kCpu ? blocks.data() : static_cast<BlockHash*>(on_device.data());
+  kernels::Call({.device = flat.device(), .dtype = flat.dtype()}, hash);
+  if (flat.device() != Device::kCpu) on_device.CopyToHost(std::as_writable_bytes(std::span(blocks)));
+  return CombineBlocks(blocks, static_cast<uint64_t>(bytes));
 }
 
 namespace {

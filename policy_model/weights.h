@@ -29,13 +29,16 @@ class Weights {
   void Load(const std::string& directory, FlatBuffer* master = nullptr);
   // model.safetensors under HF names from this buffer in its dtype (config.json and tokenizer files are the caller's).
   void Save(const std::string& directory) const;
-  // Tree hash over the flat bytes (common/digest.h).
+  // Tree hash over the flat bytes (common/digest.h), computed where they lie.
   Digest ComputeDigest() const;
 
  private:
   TensorTable table_;
   FlatBuffer flat_;
 };
+
+// The same of any buffer.
+Digest DigestOf(const FlatBuffer& flat);
 
 // A model of the same trunk with a scalar head in place of the LM head: a reward model or critic that starts from a
 // policy. Trunk: the policy's bits. Head: Normal(0, 1 / sqrt(H + 1)) keyed by `seed`, the usual start of such a head.

@@ -46,6 +46,7 @@ class LearnerPorts : public BatchSource, public WeightSink {
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
   void Finish() override;
+  bool WantsBytes() const override { return ring_.weights->WantsBytes(); }
   void Publish(const PolicyVersion& version, std::span<const std::byte> flat) override;
   // Any other question to the store with the same patience; once the run is to stop, it is asked once.
   void Patiently(std::chrono::milliseconds patience, const std::function<void()>& ask);

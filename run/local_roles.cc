@@ -45,6 +45,7 @@ class Failure {
 // The learner's weights in place: publishing is saying the number.
 class InPlaceSink : public WeightSink {
  public:
+  bool WantsBytes() const override { return false; }
   void Publish(const PolicyVersion& version, std::span<const std::byte>) override {
     std::lock_guard lock(mu_);
     policy_ = version;

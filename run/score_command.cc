@@ -134,9 +134,7 @@ class Scoring {
   // What is no number must not leave as a score. An impossible token's -inf is one, as long as the weights are numbers.
   void CheckFinite(const std::vector<float>& logprob) const {
     if (std::all_of(logprob.begin(), logprob.end(), [](float v) { return std::isfinite(v); })) return;
-    std::vector<std::byte> host(model_.weights->flat().bytes());
-    model_.weights->flat().CopyToHost(host);
-    const std::string where = learner::FirstNonFinite(model_.weights->table(), model_.dtype, host);
+    const std::string where = learner::FirstNonFinite(*model_.weights);
     if (!where.empty()) {
       throw Error(ErrorCode::kNonFinite, "the weights hold a value that is not finite, in " + where + ": they score nothing",
                   model_.path);

@@ -165,5 +165,15 @@ INSTANTIATE_TEST_SUITE_P(Models, TransformerCudaTest,
                          ::testing::Combine(::testing::Values(DType::kFloat32, DType::kBFloat16), ::testing::Bool(),
                                             ::testing::Bool(), ::testing::Values(2, 4)));
 
+TEST(WeightsCuda, TheDigestComputedThereIsTheHosts) {
+  if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: the digest on a device was NOT tested here";
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    Weights cpu(Shape(false, true, 2), Device::kCpu, dtype), cuda(Shape(false, true, 2), Device::kCuda, dtype);
+    cpu.Initialise(5, 0.1);
+    cuda.Initialise(5, 0.1);
+    EXPECT_EQ(cuda.ComputeDigest(), cpu.ComputeDigest());
+  }
+}
+
 }  // namespace
 }  // namespace plumb::policy_model
