@@ -90,6 +90,7 @@ TEST(GroupScorer, AnswersThatWereNeverGeneratedAreNotScored) {
     config.parts[1].max_tokens = 10;
     config.on_failure = policy;
     config.penalty = -1;
+    config.allow_unsandboxed = true;
     GroupScorer scorer(config, TestHost());
     TrajectoryGroup group = TestGroup({"given up", "four", "given up, too", "five"}, "", "", 77);
     for (const size_t i : {0u, 2u}) {
@@ -126,6 +127,7 @@ TEST(GroupScorer, EveryFailingPartIsSaidAndWhatIsLeftOutIsCounted) {
   configs::RewardConfig config;
   config.parts = {Named(TestPart("plugin", PluginPath("reported")), "loud"), Named(TestPart("answer"), "quiet")};
   config.retries = 0;
+  config.allow_unsandboxed = true;
   GroupScorer scorer(config, TestHost());
   for (uint64_t i = 0; i < 20; ++i) {
     TrajectoryGroup group = TestGroup({"bad"}, i < 19 ? "4" : "", "", i);  // no ground truth in the last

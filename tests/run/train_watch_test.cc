@@ -96,7 +96,7 @@ TEST(TrainWatchTest, ARunWhoseEveryAnswerGoesUnscoredStops) {
   const int code = testing::TrainInProgram(
       run, 20,
       {"--set", "reward.parts.1.kind=program", "--set", "reward.parts.1.path=sh", "--set",
-       "reward.parts.1.args=[\"" + program + "\"]", "--set", "run.checkpoint_every=0"});
+       "reward.parts.1.args=[\"" + program + "\"]", "--set", "run.checkpoint_every=0", "--set", "reward.allow_unsandboxed=true"});
   const std::string said = testing::Read(run + ".out");
   EXPECT_EQ(code, 10) << said;
   EXPECT_TRUE(Has(said, "step 2: not one answer of the last 3 steps") && Has(said, "reward 'short': reported: no")) << said;
@@ -116,7 +116,8 @@ TEST(TrainWatchTest, WhatFailsInARewardIsCountedAndSaid) {
   const int code = testing::TrainInProgram(
       run, 2,
       {"--set", "reward.parts.1.kind=program", "--set", "reward.parts.1.path=sh", "--set", "reward.parts.1.args=[\"" + program + "\"]",
-       "--set", "reward.retries=0", "--set", "run.checkpoint_every=0", "--set", "data.eval=", "--set", "sft.steps=0"});
+       "--set", "reward.retries=0", "--set", "run.checkpoint_every=0", "--set", "data.eval=", "--set", "sft.steps=0",
+       "--set", "reward.allow_unsandboxed=true"});
   const std::string said = testing::Read(run + ".out");
   ASSERT_EQ(code, 0) << said;
   EXPECT_TRUE(Has(said, "dropped: 8 groups (8 unscored; answers of groups that trained nothing: 32); answers without a score: 8")) << said;
