@@ -1,5 +1,6 @@
 #include "policy_model/families/model_config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -159,8 +160,12 @@ bool HasAnotherHead(const std::string& directory) {
   const std::string single = directory + "/model.safetensors";
   if (!files.Exists(single) && !files.Exists(single + ".index.json")) return false;
   const auto reader = SafetensorsReader::OpenDirectory(directory);
-  const auto head = reader->tensors().find("lm_head.weight"),
-             embedding = reader->tensors().find("model.embed_tokens.weight");
+  // Wrappers put names of their own in front.
+  const auto named = [&](const char* end) {
+    return std::find_if(reader->tensors().begin(), reader->tensors().end(),
+                        [&](const auto& tensor) { return tensor.first.ends_with(end); });
+  };
+  const auto head = named("lm_head.weight"), embedding = named("embed_tokens.weight");
   if (head == reader->tensors().end() || embedding == reader->tensors().end()) return false;
   const TensorView &a = head->second, &b = embedding->second;
   return a.dtype != b.dtype || a.shape != b.shape ||

@@ -120,6 +120,8 @@ TEST_F(ModelConfig, AnotherHeadInTheWeightsUntiesIt) {
   EXPECT_TRUE(tied_with({tensor("lm_head.weight", 7)}));
   EXPECT_TRUE(tied_with({tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 7)}));
   EXPECT_FALSE(tied_with({tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 8)}));
+  EXPECT_FALSE(tied_with({tensor("language_model.model.embed_tokens.weight", 7),
+                          tensor("language_model.lm_head.weight", 8)}));
   EXPECT_FALSE(tied_with(
       {tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 7, DType::kBFloat16)}));
 }
