@@ -96,4 +96,6 @@ for case, (prefix, changes) in CASES.items():
     out[case] = dict(config=written, shapes=shapes, logprobs=[float(f"{v:.12g}") for v in lp64.tolist()],
                      gap=(lp64 - lp32).abs().max().item(), gradients=gradients)
     print(case, "gap", out[case]["gap"], "logprob", lp64[:3].tolist())
-(HERE / "families.json").write_text(json.dumps(dict(sequences=SEQUENCES, families=out), indent=0) + "\n")
+compact = dict(separators=(",", ":"))
+lines = ",\n".join(json.dumps(k) + ":" + json.dumps(v, **compact) for k, v in out.items())  # a line a family
+(HERE / "families.json").write_text(f'{{"sequences":{json.dumps(SEQUENCES, **compact)},\n"families":{{\n{lines}\n}}}}\n')

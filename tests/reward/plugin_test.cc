@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <set>
 
 #include "reward/plugin_host.h"
 #include "reward/plugin_wire.h"
@@ -45,9 +46,12 @@ TEST_P(HostilePlugin, LeavesTheGroupUnscoredAndTheScorerAlive) {
   EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
   EXPECT_LT(Clock::now() - start, std::chrono::milliseconds(static_cast<int64_t>(part.timeout_s * 1000) + 1500));
   for (const Trajectory& t : group.trajectories) {
-    EXPECT_FALSE(t.scored);
-    EXPECT_EQ(t.reward, 0);
-    EXPECT_NE(t.unscored_reason.find(c.reason), std::string::npos) << t.unscored_reason;
+    // What is wrong with the first answer's result alone leaves the second its score.
+    const bool first_alone = std::set<std::string>{"nan", "inf", "unwritten", "status", "reported"}.contains(c.name);
+    const bool scored = first_alone && &t != &group.trajectories.front();
+    EXPECT_EQ(t.scored, scored);
+    EXPECT_EQ(t.reward, scored ? 0.25 : 0);
+    EXPECT_TRUE(scored || t.unscored_reason.find(c.reason) != std::string::npos) << t.unscored_reason;
   }
   const auto counters = scorer.Counters();
   EXPECT_GE(counters.count("reward/failed/code/" + std::string(c.kind)), 1u) << notices.text();
