@@ -11,6 +11,7 @@
 #include "common/log.h"
 #include "learner/schedule.h"
 #include "run/cli.h"
+#include "run/learner_ports.h"
 #include "run/roles.h"
 #include "run/run_folder.h"
 #include "run/session.h"
@@ -193,6 +194,17 @@ int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainAr
   return Conclude(*session, RunLocal(*session, options), arguments.quiet);
 }
 
+// A stop that comes while the store cannot be asked (it imports, or ended first) is a stop all the same.
+int Learner(const Session& session, const Endpoints& endpoints, const RunOptions& options, bool quiet) {
+  try {
+    return Conclude(session, RunLearnerRole(session, endpoints, options), quiet);
+  } catch (const Error& e) {
+    if (!StopRequested() || !TryAgain(e)) throw;
+    std::fprintf(stderr, "plumb: stopped: %s\n", e.what());
+    return kExitFewerSteps;
+  }
+}
+
 int Role(const RoleArguments& arguments) {
   const auto session = Session::Open(arguments.folder);
   const bool numbered = arguments.role == "actor" || arguments.role == "reward";
@@ -203,7 +215,7 @@ int Role(const RoleArguments& arguments) {
   if (arguments.role == "replay") RunReplayRole(*session, endpoints, options);
   else if (arguments.role == "reward") RunRewardRole(*session, endpoints, arguments.index, options);
   else if (arguments.role == "actor") RunActorRole(*session, endpoints, arguments.index, options);
-  else if (arguments.role == "learner") return Conclude(*session, RunLearnerRole(*session, endpoints, options), arguments.quiet);
+  else if (arguments.role == "learner") return Learner(*session, endpoints, options, arguments.quiet);
   else throw Error(ErrorCode::kInvalidArgument, "unknown role '" + arguments.role + "'");
   return 0;
 }

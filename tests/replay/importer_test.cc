@@ -317,6 +317,7 @@ TEST(ImporterTest, AKilledImportGoesOn) {
   EXPECT_EQ(expected.files[0].Describe(), "read 300 = used 180 + 30 bad_json + 90 duplicate");
   for (int nth = 1; nth <= 9; ++nth) {
     const std::string name = "killed" + std::to_string(nth);
+    whole.reset();  // as below: no store is open when the child is made
     const pid_t child = ::fork();
     if (child == 0) {
       auto store = OpenStore(folder / name);
@@ -327,6 +328,7 @@ TEST(ImporterTest, AKilledImportGoesOn) {
     int status = 0;
     ::waitpid(child, &status, 0);
     ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << nth;
+    whole = OpenStore(folder / "whole");
     auto store = OpenStore(folder / name);
     EXPECT_EQ(store->PreferenceCount("d"), 0u) << "rows count only when the import has ended";
     const ImportReport report = ImportFiles(*store, one(name));

@@ -57,7 +57,7 @@ TEST(RunLockTest, AKilledProcessHoldsNothingAndItsChildrenNeither) {
   const TempFolder temp;
   int ready[2], never[2];
   ASSERT_EQ(pipe(ready), 0);
-  ASSERT_EQ(pipe(never), 0);
+  ASSERT_EQ(pipe2(never, O_CLOEXEC), 0);  // the grandchild must not hold the end that it waits for
   const pid_t holder = fork();
   ASSERT_GE(holder, 0);
   if (holder == 0) {

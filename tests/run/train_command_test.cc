@@ -104,7 +104,7 @@ TEST(TrainCommandTest, ARewardAHundredTimesSlowerDropsNothingAndFillsNoMemory) {
   EXPECT_GT(metrics.back()["reward/slow/latency_p50"].get<double>(), 0.09);
   EXPECT_GE(metrics.back()["reward/groups"].get<double>(), static_cast<double>(4 * steps));
   for (const auto& [name, value] : metrics.back().items()) {
-    if (name.starts_with("reward/failed/") || name == "reward/dropped_groups") ADD_FAILURE() << name << " " << value;
+    if (name.starts_with("reward/failed/") || (name == "reward/dropped_groups" && value != 0)) ADD_FAILURE() << name << " " << value;
   }
 }
 
