@@ -53,6 +53,7 @@ void UrgentNotice(const std::string& line) { Send(line, "", true); }
 
 std::function<void(const std::string&)> SetNoticeSink(std::function<void(const std::string&)> sink) {
   std::lock_guard lock(mu);
+  topics.clear();
   return std::exchange(current, std::move(sink));
 }
 

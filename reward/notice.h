@@ -11,7 +11,7 @@ namespace plumb::reward {
 void Notice(const std::string& line, const std::string& topic = "");
 // For what must not be left out: the end of a run, a stall.
 void UrgentNotice(const std::string& line);
-// Replaces the sink (common/log unless set); returns the former. For tests.
+// Replaces the sink (common/log unless set), with nothing counted against any topic yet; returns the former. For tests.
 std::function<void(const std::string&)> SetNoticeSink(std::function<void(const std::string&)> sink);
 
 }  // namespace plumb::reward

@@ -90,7 +90,7 @@ class PluginWorker : public Worker {
     }
     const uint64_t written = child_.stderr_bytes() - logged_;
     if (const std::string said = child_.TakeStderr(); !said.empty()) {
-      Notice("'" + name_ + "' wrote " + std::to_string(written) + " bytes, last: " + said.substr(0, 400));
+      Notice("'" + name_ + "' wrote " + std::to_string(written) + " bytes, last: " + said.substr(0, 400), name_);
     }
     logged_ += written;
     return scores;

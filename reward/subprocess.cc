@@ -111,7 +111,8 @@ class ProgramWorker : public Worker {
     }
     const uint64_t written = child_.stderr_bytes() - logged_;
     if (const std::string said = child_.TakeStderr(); !said.empty()) {
-      Notice("'" + options_.pool.name + "' wrote " + std::to_string(written) + " bytes to stderr, last: " + said.substr(0, 400));
+      Notice("'" + options_.pool.name + "' wrote " + std::to_string(written) + " bytes to stderr, last: " + said.substr(0, 400),
+             options_.pool.name);
     }
     logged_ += written;
     return scores;

@@ -61,6 +61,14 @@ int CodeWithin(pid_t child, double seconds) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+// Whether the program has begun to catch SIGINT: before that, while its libraries are loaded, a signal just ends it.
+bool Catches(pid_t program) {
+  const std::string status = Read("/proc/" + std::to_string(program) + "/status");
+  const size_t at = status.find("SigCgt:");
+  if (at == std::string::npos) return false;
+  return (std::stoull(status.substr(at + 7), nullptr, 16) >> (SIGINT - 1)) & 1;
+}
+
 // A reward that answers at once until the file `gate` is there, and then never.
 std::vector<std::string> GatedReward(const TempFolder& temp, const std::string& gate) {
   const std::string program = temp / "gated.sh";
@@ -162,6 +170,7 @@ TEST(StopTest, WhatLoadsOrReadsEndsWithinASecond) {
   for (const auto& [name, line] : verbs) {
     const pid_t child = StartProgram(line, temp / (name + "-said"));
     ASSERT_GT(child, 0);
+    EXPECT_TRUE(Soon(child, [&] { return Catches(child); })) << name;
     std::this_thread::sleep_for(milliseconds(name == "processes" ? 1500 : 500));
     const auto begin = SteadyClock::now();
     ::kill(child, name == "eval" ? SIGTERM : SIGINT);
@@ -171,7 +180,9 @@ TEST(StopTest, WhatLoadsOrReadsEndsWithinASecond) {
     const double limit =
         name == "processes" ? 6 : 2;  // each process has its grace, and the machine is busy
     EXPECT_LT(std::chrono::duration<double>(SteadyClock::now() - begin).count(), limit) << name;
-    EXPECT_TRUE(Has(Read(said), "stopped")) << name << ": " << Read(said);
+    // On a busy machine the learner's process may not have begun: then only who started it speaks.
+    const char* const word = name == "processes" ? "stopping its processes" : "stopped";
+    EXPECT_TRUE(Has(Read(said), word)) << name << ": " << Read(said);
   }
 }
 
