@@ -13,9 +13,13 @@ namespace {
 
 // A register tile is kRows x kCols; weights are packed as [k][kCols] panels so that a step of k is two vector loads and
 // one broadcast a row.
-constexpr int64_t kLanes = 16;
+// As wide as the processor's registers, and as many rows as fit in them: wider vectors are kept in memory (docs/benchmarks.md).
+#ifdef __AVX512F__
+constexpr int64_t kLanes = 16, kRows = 8;  // 16 of 32 registers are sums
+#else
+constexpr int64_t kLanes = 8, kRows = 6;  // 12 of 16
+#endif
 constexpr int64_t kCols = 2 * kLanes;
-constexpr int64_t kRows = 8;
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), may_alias));
 
 // A panel of `cols` <= kCols weight rows, transposed; missing columns are 0.
