@@ -13,12 +13,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
-#include "common/trajectory.h"
-
 namespace plumb {
+
+// The digest of a flat weight buffer as lower-case hex.
+using Digest = std::string;
 
 inline constexpr size_t kDigestBlockBytes = size_t{1} << 20;
 using BlockHash = std::array<uint8_t, 16>;

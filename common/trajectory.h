@@ -9,10 +9,9 @@
 #include <string>
 #include <vector>
 
-namespace plumb {
+#include "common/digest.h"
 
-// Bytes of a digest over a flat weight buffer (tree hash over 1 MiB blocks), as lower-case hex.
-using Digest = std::string;
+namespace plumb {
 
 // Which weights: the learner's counter and what they were.
 struct PolicyVersion {

@@ -2,7 +2,6 @@
 #include <memory>
 
 #include "common/error.h"
-#include "replay/leases.h"
 #include "replay/record.h"
 #include "replay/rocks.h"
 #include "replay/store.h"
