@@ -1,6 +1,7 @@
 // The pool of KV pages: who holds which page, and when it may be used again.
 //
-//   free  --Allocate-->  held (references >= 1)  --last Release(page, step)-->  retiring  --Retire(step)-->  free
+//   free  --Allocate-->  held (references >= 1)
+//   held  --last Release(page, step)-->  retiring  --Retire(step)-->  free
 //
 // Purpose: a page is shared by counting its holders (the prompt pages of a group); a page that nobody holds becomes
 // free only after the step that last read or wrote it has retired, because on a device that step may still be running.

@@ -1,7 +1,8 @@
 // The published digest of weights: a tree hash over fixed 1 MiB blocks.
 //
 //   leaf i = XXH3-128(block i)          block i = bytes [i MiB, min((i+1) MiB, total))
-//   digest = XXH3-128(leaf 0 | leaf 1 | ... | total as 8 little-endian bytes), leaves as 16 big-endian bytes
+//   digest = XXH3-128(leaf 0 | leaf 1 | ... | total as 8 little-endian bytes)
+//   leaves as 16 big-endian bytes
 //
 // Goals: fast (memory speed), combinable: whoever holds whole blocks computes their leaves, and only leaves travel.
 // Non-goal: resistance against somebody who wants a collision; checkpoints carry SHA-256 for that.

@@ -1,9 +1,13 @@
 // Request and reply over ZeroMQ: RpcClient (DEALER) -> RpcServer (ROUTER), with deadlines and late answers.
 //
-//   Client   Request{client, id, verb, timeout, checksum} + payload  ─────►  Server   worker threads run the handler
-//            ◄─────  Reply{id, error code, message, checksum} + payload               now or later, from any thread
-//            Outstanding{ids}  ─────►  once a second, at reconnect and when a reply came: the server forgets what is not
-//            ◄─────  Known{ids}        in the list and repeats what is done; the client sends again what is not known
+//   Client  Request{client, id, verb, timeout, checksum} + payload  ─────►  Server
+//           ◄─────  Reply{id, error code, message, checksum} + payload
+//           Outstanding{ids}  ─────►
+//           ◄─────  Known{ids}
+//
+// Worker threads run the handler, which replies now or later, from any thread. What is outstanding
+// goes out once a second, at reconnect and when a reply came: the server forgets what is not in the
+// list and repeats what is done; the client sends again what is not known.
 //
 // Promise: within one life of the server a request runs once, whatever is lost on the way; a server that restarts may
 // run it again: handlers are idempotent. Payloads may be as large as max_message_bytes (2 GiB by default); they are not

@@ -1,9 +1,9 @@
 // A reliable one-way stream of messages: Sender (DEALER) -> Receiver (ROUTER) over ZeroMQ.
 //
-//   Sender   Beat{acked_below, next}  ─────────►  Receiver      once a second, and after every reconnect
-//            ◄─────────  State{credit, acked, pending}          what it grants and what it holds
-//            Data{seq, attempt, checksum} + payload  ─────────► verified, deduplicated, handed to the handler
-//            ◄─────────  Acks{seqs}                             once the handler's Ack is completed
+//   Sender  Beat{acked_below, next}  ─────────►  Receiver    once a second, after every reconnect
+//           ◄─────────  State{credit, acked, pending}        what it grants and what it holds
+//           Data{seq, attempt, checksum} + payload  ───────► verified, deduplicated, handed on
+//           ◄─────────  Acks{seqs}                           once the handler's Ack is completed
 //
 // Promise: a message is forgotten by the sender only when it was acknowledged, and acknowledged only when whoever
 // handled it said so (durable). Lost messages, acknowledgements and connections are made good by the next State; a

@@ -1,11 +1,13 @@
 // The bytes in which weights travel from learner to actors: verbs `weights.newest`, `weights.fetch` and `weights.part`.
 //
-//   newest request  (empty)                                                     -> offer
-//   fetch request   i64 held version | u32 n | n bytes of held digest | i64 wait_ms -> offer of something else than what is held,
-//                                                                                  which the server awaits for up to wait_ms
+//   newest request  (empty) -> offer
+//   fetch request   i64 held version | u32 n | n bytes of held digest | i64 wait_ms
+//                   -> offer of something else than what is held, which the server awaits for up to
+//                   wait_ms
 //   offer           i64 version | u32 n | n bytes of digest | u64 bytes of the flat buffer
-//   part request    i64 version | u32 n | n bytes of digest | u64 offset | u64 bytes -> these bytes of the flat buffer, raw;
-//                                                                                  kNotFound: no longer at hand, fetch again
+//   part request    i64 version | u32 n | n bytes of digest | u64 offset | u64 bytes
+//                   -> these bytes of the flat buffer, raw; kNotFound: no longer at hand, fetch
+//                   again
 //
 // All numbers little-endian. Version -1 (with no digest and 0 bytes): no version yet, or nothing else in time.
 // Goals: messages of a bounded size whatever the model's. Non-goals: compression, partial updates.

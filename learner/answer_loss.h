@@ -3,14 +3,14 @@
 // Purpose: what the GRPO family differs in: at which level the ratio is taken and what is done with it. Templates over
 // the scalar, checked in double against TRL. Thread safety: pure functions.
 // With d_k = logprob_k - old_k of the K scored tokens of an answer, A_k the advantage and w_k the weight of a token:
-//   kToken     rho_k = exp(d_k)                      sum_k w_k f(rho_k, A_k)            PPO, GRPO, DAPO
-//   kSequence  rho = exp(mean_k d_k)                 f(rho, A) sum_k w_k                GSPO: Zheng et al., "Group Sequence
-//                                                                                       Policy Optimization", 2025, eq. 5-7
-//   kProduct   rho = exp(sum_k d_k)                  f(rho, A) sum_k w_k                RLOO: Ahmadian et al., "Back to Basics",
-//                                                                                       2024, with the clip of TRL
+//   kToken     rho_k = exp(d_k)        sum_k w_k f(rho_k, A_k)    PPO, GRPO, DAPO
+//   kSequence  rho = exp(mean_k d_k)   f(rho, A) sum_k w_k        GSPO
+//   kProduct   rho = exp(sum_k d_k)    f(rho, A) sum_k w_k        RLOO, with the clip of TRL
 //   f is the clipped surrogate of policy_loss.h.
-//   kCispo     sum_k w_k * -stop_gradient(clip(rho_k, 1 - low, 1 + high)) A_k logprob_k: every token keeps a gradient, the
-//              weight is bounded (MiniMax, "MiniMax-M1", 2025, eq. 4)
+//   kCispo     sum_k w_k * -stop_gradient(clip(rho_k, 1 - low, 1 + high)) A_k logprob_k: every
+//              token keeps a gradient, the weight is bounded
+// GSPO: Zheng et al., "Group Sequence Policy Optimization", 2025, eq. 5-7. RLOO: Ahmadian et al.,
+// "Back to Basics", 2024. kCispo: MiniMax, "MiniMax-M1", 2025, eq. 4.
 #pragma once
 
 #include <algorithm>

@@ -5,7 +5,8 @@
 // token is weighted by proximal / behaviour: the decoupled objective (Hilton et al., "Batch size-invariance for policy
 // optimization", 2022, eq. 5). Unbounded weights explode, so they are cut or dropped:
 //   kTokenTruncate     min(w_k, cap)                 TIS: Yao et al., 2025
-//   kTokenMask         w_k inside [floor, cap], else 0   IcePop: Ling team, "Every Step Evolves", 2025 (0.5, 5)
+//   kTokenMask         w_k inside [floor, cap], else 0
+//                      IcePop: Ling team, "Every Step Evolves", 2025 (0.5, 5)
 //   kSequenceTruncate  min(w, cap), w = prod_k w_k, for every token of the answer
 //   kSequenceMask      w inside [floor, cap], else 0: the whole answer is left out
 // Templates over the scalar. Thread safety: pure functions.

@@ -3,14 +3,16 @@
 // Purpose: templates over the scalar, checked in double against TRL's own code (tests/golden/preference_loss.py). What goes
 // in are log-probs summed over the completion's tokens, of the policy and (where the loss has one) of the frozen
 // reference. With d = (chosen - ref_chosen) - (rejected - ref_rejected), softplus(x) = log(1 + e^x), z = beta d - margin:
-//   sigmoid  softplus(-z)                                    DPO, Rafailov et al. 2023, eq. 7; a margin as in ODPO (2024)
-//            (1 - e) softplus(-z) + e softplus(z)            label_smoothing e > 0: conservative DPO, Mitchell 2023
-//   hinge    max(0, 1 - z)                                   SLiC-HF, Zhao et al. 2023
-//   ipo      (d' - 1 / (2 beta))^2                           IPO, Azar et al. 2023, eq. 17; d' of means over tokens
-//   robust   ((1 - e) softplus(-z) - e softplus(z)) / (1 - 2 e)   rDPO, Chowdhury et al. 2024
-//   simpo    softplus(-(beta (c' - r') - gamma))             SimPO, Meng et al. 2024; c', r' means over tokens, no reference
-//   orpo     -c' + beta softplus(-log_odds)                  ORPO, Hong et al. 2024, eq. 6-7; log_odds = logit(e^c') - logit(e^r')
-//   kto      w (1 - sigmoid(+-beta ((y - ref_y) - kl)))      KTO, Ethayarajh et al. 2024, eq. 7-8; kl carries no gradient
+//   sigmoid  softplus(-z)                                         DPO, Rafailov 2023, eq. 7
+//            (1 - e) softplus(-z) + e softplus(z)                 conservative DPO, Mitchell 2023
+//   hinge    max(0, 1 - z)                                        SLiC-HF, Zhao 2023
+//   ipo      (d' - 1 / (2 beta))^2                                IPO, Azar 2023, eq. 17
+//   robust   ((1 - e) softplus(-z) - e softplus(z)) / (1 - 2 e)   rDPO, Chowdhury 2024
+//   simpo    softplus(-(beta (c' - r') - gamma))                  SimPO, Meng 2024
+//   orpo     -c' + beta softplus(-log_odds)                       ORPO, Hong 2024, eq. 6-7
+//   kto      w (1 - sigmoid(+-beta ((y - ref_y) - kl)))           KTO, Ethayarajh 2024, eq. 7-8
+// A margin is that of ODPO (2024); e > 0 is label_smoothing. d', c' and r' are of means over tokens;
+// SimPO and ORPO have no reference; log_odds = logit(e^c') - logit(e^r'); kl carries no gradient.
 // length_normalize divides each summed log-ratio by its number of tokens (sigmoid, hinge, robust).
 // Thread safety: pure functions.
 #pragma once

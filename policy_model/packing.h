@@ -6,7 +6,8 @@
 //   targets    a1 a2 b1            (the successor)
 // What consecutive sequences begin with can lie there once, as a sequence of its own that they go on from. A prompt of 3 tokens
 // with the answers a and b c; p2 stays with each answer, because its successor is scored:
-//   tokens     p0 p1 | p2 a | p2 b c      positions 0 1 2 3 2 3 4      cu_seqlens 0 2 4 7      parents -1 0 0
+//   tokens     p0 p1 | p2 a | p2 b c      positions 0 1 2 3 2 3 4
+//   cu_seqlens 0 2 4 7                    parents -1 0 0
 //   rows       2 4 5                      targets a b c
 // Thread safety: values.
 #pragma once

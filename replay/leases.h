@@ -46,7 +46,8 @@ EvalLease ParseEvalLease(uint64_t lease_id);
 // States of a lease:            Take                    Complete
 //              (Open) -> free ---------> out -----------------------> done
 //                         ^   Release / Expire / Requeue  |             ^
-//                         +-------------------------------+   Complete from anywhere (late answers count too)
+//                         +-------------------------------+   Complete from anywhere, late answers
+//                                                             count too
 // Reopen leads from done back to where Open finds it.
 class LeaseBook {
  public:

@@ -7,7 +7,8 @@
 //   judge      holds the tests and decides; never executes a line of the code
 //   candidate  a new process an answer; holds the code; is asked for calls and answers with plain values
 //
-//   judge --"call add(1, 2)"--> worker --> candidate --"3"--> worker --> judge --"test 0 passed"--> worker
+//   judge --"call add(1, 2)"--> worker --> candidate
+//   candidate --"3"--> worker --> judge --"test 0 passed"--> worker
 //
 // So there is no secret to keep from the code: the tests, the expected values and the verdict never enter its process, its
 // namespaces or a file it can open, and whatever it writes anywhere is at most the value of the call that is being asked. What is no

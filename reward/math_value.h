@@ -13,7 +13,8 @@
 //               values count. Beside each value runs a bound of its rounding error, first order,
 //               from u = 2^-64 (long double):
 //                 |e(a +- b)| = ea + eb + u|a +- b|        |e(ab)| = |a|eb + |b|ea + ea eb + 4u|ab|
-//                 |e(a/b)| = (ea + |a/b| eb)/(|b| - eb) + 8u|a/b|      |e(f(a))| = |f'(a)| ea + 8u|f(a)|
+//                 |e(a/b)| = (ea + |a/b| eb)/(|b| - eb) + 8u|a/b|
+//                 |e(f(a))| = |f'(a)| ea + 8u|f(a)|
 //               Equal means |x - y| <= 4 (ex + ey) at every point where both are finite, at two points at least, and no
 //               bound above 1e-9 (1 + |x|): where cancellation eats more digits the answer is "not equal". So 1.41421356 is
 //               not \sqrt{2}; two different formulas of a few terms would have to agree to about 17 digits.

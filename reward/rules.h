@@ -1,29 +1,38 @@
-// Built-in rewards: pure functions of the text, computed in process, each in [0, 1] by the formula written here.
+// Built-in rewards: pure functions of the text, computed in process, each in [0, 1] by the formula
+// written here. Options (args) and their defaults stand in brackets.
 //
-// kind        value                                                                                 options (args)
-// math        1 if the maths answer found in the completion says the same as the ground truth           fallback=none|last_number|
-//             (reward/math_answer.h), else 0. digits=N (0..15): a decimal of at least N significant    last_math, digits=0
-//             digits counts when it is the truth rounded.
-// multiple_choice  1 if the completion names the letter or text of the right option and no other       last=E, index_base=0|1
-//             (reward/multiple_choice.h), else 0. A ground truth that is no option is a reported failure.
-// answer      1 if the answer found in the completion equals the ground truth (reward/answer.h),     fallback=none|last_number
-//             else 0. No answer found: 0.
-// format      1 if the whole completion is <think>..</think> <answer>..</answer> (white space         prefilled=0|1
+// math        1 if the maths answer found in the completion says the same as the ground truth
+//             (reward/math_answer.h), else 0. digits=N (0..15): a decimal of at least N significant
+//             digits counts when it is the truth rounded. [fallback=none|last_number|last_math,
+//             digits=0]
+// multiple_choice
+//             1 if the completion names the letter or text of the right option and no other
+//             (reward/multiple_choice.h), else 0. A ground truth that is no option is a reported
+//             failure. [last=E, index_base=0|1]
+// answer      1 if the answer found in the completion equals the ground truth (reward/answer.h),
+//             else 0. No answer found: 0. [fallback=none|last_number]
+// format      1 if the whole completion is <think>..</think> <answer>..</answer> (white space
 //             between and around allowed, each tag once, neither body blank), else 0.
-//             prefilled=1: the prompt already ended with <think>, so the completion starts after it.
-// soft_format 1 if format is 1, else 0.1*stop + 0.1*distinct + 0.1*number + 0.1*tags + 0.2*order:      prefilled=0|1
+//             prefilled=1: the prompt already ended with <think>, so the completion starts after
+//             it. [prefilled=0|1]
+// soft_format 1 if format is 1, else 0.1*stop + 0.1*distinct + 0.1*number + 0.1*tags + 0.2*order:
 //             stop 1 if the model ended the answer itself; distinct = different words / words (0 if
 //             none); number 1 if there is a digit; tags = how many of the four tags stand exactly
 //             once (0..4); order 1 if all four do and stand in their order. At most 0.9.
-// length      n tokens: 1 up to target_tokens, 0 from max_tokens on, (max-n)/(max-target) between.     target_tokens, max_tokens fields
-// exact       1 if what the completion says behind its thinking (reward/truth.h), outer             ignore_case=0|1
-//             white space removed, is the ground truth, else 0.
-// regex       1 if the pattern (PCRE2, UTF-8) matches anywhere in the completion, else 0; in linear    pattern=...
+//             [prefilled=0|1]
+// length      n tokens: 1 up to target_tokens, 0 from max_tokens on, (max-n)/(max-target) between.
+//             [the fields target_tokens, max_tokens]
+// exact       1 if what the completion says behind its thinking (reward/truth.h), outer white space
+//             removed, is the ground truth, else 0. [ignore_case=0|1]
+// regex       1 if the pattern (PCRE2, UTF-8) matches anywhere in the completion, else 0; in linear
 //             time where the pattern allows (reward/linear_regex.h), else by backtracking, where a
-//             pattern that hits the limit of steps is a reported failure, not a 0.
-// repetition  different n-grams / n-grams of the completion's words; 1 with fewer than n words.        n=3
-// contains    share of the words in `words` (comma-separated) that occur in the completion.            words=a,b
-// absent      1 if none of the words in `words` occurs as a whole word, ASCII case ignored, else 0.    words=a,b
+//             pattern that hits the limit of steps is a reported failure, not a 0. [pattern=...]
+// repetition  different n-grams / n-grams of the completion's words; 1 with fewer than n words.
+//             [n=3]
+// contains    share of the words in `words` (comma-separated) that occur in the completion.
+//             [words=a,b]
+// absent      1 if none of the words in `words` occurs as a whole word, ASCII case ignored, else 0.
+//             [words=a,b]
 //
 // Rules in files of their own, formula and options in their headers: coherence (reward/coherence.h), distinct and entropy over the
 // group (reward/diversity.h), safety (reward/safety.h), rouge1, rouge2, rougeL (reward/rouge.h), bleu (reward/bleu.h), f1 and

@@ -2,7 +2,8 @@
 //
 // Purpose: kind = "program". One request a line on its stdin, one reply a line on its stdout, ids match, any order
 // within a group; stderr goes to our log. docs/rewards.md has the protocol with examples.
-//   -> {"id":7,"prompt":"..."|[{"role","content"}],"completion":"...","ground_truth":"...","sample":0,"of":8,"extra":{...}}
+//   -> {"id":7,"prompt":"..."|[{"role","content"}],"completion":"...","ground_truth":"...",
+//       "sample":0,"of":8,"extra":{...}}
 //   <- {"id":7,"score":0.5}  or {"id":7,"scores":{"a":1,"b":0}}  or {"id":7,"skip":true}
 //      or {"id":7,"error":"why"} with an optional "kind" from the names of reward::Failure
 // The `of` answers of a group arrive together, in order: a program may wait for all of them and score them as a batch.

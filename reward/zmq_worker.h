@@ -1,7 +1,8 @@
 // A reward behind ZeroMQ: a worker in any language that answers one JSON message with one JSON message.
 //
 // Purpose: kind = "zmq". A worker is a REP (or ROUTER) socket; one request is one group:
-//   -> {"plumb":1,"id":"5b1f..-12","part":"code","deadline_ms":9500,"prompt":"..."|[{"role","content"}],
+//   -> {"plumb":1,"id":"5b1f..-12","part":"code","deadline_ms":9500,
+//       "prompt":"..."|[{"role","content"}],
 //       "ground_truth":"4","extra":{...},"completions":["..",".."]}
 //   <- {"id":"5b1f..-12","scores":[0.5,null],"digest":"sha256:.."}
 // With args = ["tokens=1"] the request has "tokens":[[1,2,..],..] too, prompt and completion as the policy has them, and

@@ -1,7 +1,9 @@
 // The roles of a run in processes: the same objects as in local_roles.cc, met over ZeroMQ.
 //
-//   actor ──groups (Sender/Receiver, acknowledged when durable)──► reward ──ReplayClient.InsertMany──► replay
-//   actor ◄──leases (ReplayClient)── replay ──batches (ReplayClient)──► learner ──weights (RpcServer)──► actor
+//   actor ──groups (Sender/Receiver, acknowledged when durable)──► reward
+//   reward ──groups (ReplayClient.InsertMany)──► replay
+//   actor ◄──leases (ReplayClient)── replay ──batches (ReplayClient)──► learner
+//   learner ──weights (RpcServer)──► actor
 #include <atomic>
 #include <chrono>
 #include <memory>

@@ -1,6 +1,6 @@
 // The reward role: groups in, scored side by side, and stored as soon as each is scored.
 //
-//   Push ──► queue ──► scorers (threads) ──► scored ──► one thread that inserts what is at hand with one sync ──► done
+//   Push ──► queue ──► scorers (threads) ──► scored ──► inserter (one thread, one sync) ──► done
 //
 // Purpose: what a local run and a reward process share. A slow group holds up nobody but itself; an insert carries at most
 // insert_groups groups and insert_bytes bytes (a single larger group goes alone), whatever the groups' size.
