@@ -75,7 +75,7 @@ bool IsHan(char32_t c) {
          (c >= 0x20000 && c < 0x32000);
 }
 
-bool IsWordCharacter(char32_t c) {
+bool IsLetterOrDigit(char32_t c) {
   if (c < 0x80) return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
   if (c == policy_model::kNotACharacter) return false;
   const CharacterClass kind = policy_model::ClassOf(c);
@@ -194,10 +194,10 @@ std::vector<std::string_view> LetterWords(std::string_view s) {
       close(i);
       words.push_back(s.substr(i, c.bytes));
       begin = next;
-    } else if (!IsWordCharacter(c.code)) {
+    } else if (!IsLetterOrDigit(c.code)) {
       const bool apostrophe = c.code == '\'' || c.code == 0x2019;
       const bool inside =
-          apostrophe && i > begin && next < s.size() && IsWordCharacter(DecodeUtf8(s, next).code);
+          apostrophe && i > begin && next < s.size() && IsLetterOrDigit(DecodeUtf8(s, next).code);
       if (!inside) {
         close(i);
         begin = next;
