@@ -1,6 +1,8 @@
 #include "reward/math_interval.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "reward/math_parser.h"
 #include "reward/math_quantity.h"
@@ -103,6 +105,48 @@ std::optional<MathObject> SolveInequality(const MathExpression& low, const MathE
     return out;
   }
   return LinearInequality(low, high, closed);
+}
+
+MathObject Joined(Kind kind, std::vector<MathObject> items) {
+  MathObject out;
+  out.kind = kind;
+  out.items = std::move(items);
+  return out;
+}
+
+std::optional<MathObject> Without(MathObject from, MathObject holes) {
+  if (holes.kind == Kind::kQuantity) holes = Joined(Kind::kSet, {holes});
+  const bool points = std::all_of(holes.items.begin(), holes.items.end(), [](const MathObject& o) {
+    return o.kind == Kind::kQuantity && RealValue(o.quantities[0].value).has_value();
+  });
+  const bool set = from.kind == Kind::kInterval || from.kind == Kind::kUnion || from.kind == Kind::kSet ||
+                   from.kind == Kind::kWithout || (from.kind == Kind::kTuple && from.items.size() == 2);
+  if (!set || !points || (holes.kind != Kind::kSet && holes.kind != Kind::kList)) return std::nullopt;
+  MathObject out = Joined(Kind::kWithout, {from, holes});
+  out.text = from.text;
+  return out;
+}
+
+std::optional<MathObject> Punched(const MathObject& list) {
+  std::vector<MathObject> holes;
+  std::optional<MathObject> from;
+  std::string name;
+  for (const MathObject& item : list.items) {
+    const bool named = item.kind == Kind::kWithout || item.kind == Kind::kInterval || item.kind == Kind::kUnion;
+    if (named && (item.text.empty() || (!name.empty() && item.text != name))) return std::nullopt;
+    if (named) name = item.text;
+    if (item.kind == Kind::kWithout) {
+      holes.insert(holes.end(), item.items[1].items.begin(), item.items[1].items.end());
+    } else if (item.kind == Kind::kQuantity && !holes.empty()) {
+      holes.push_back(item);
+    } else if (named && !from) {
+      from = item;
+    } else {
+      return std::nullopt;
+    }
+  }
+  if (holes.empty()) return std::nullopt;
+  return Without(from ? *from : Ray(name, nullptr, nullptr, false, false), Joined(Kind::kSet, holes));
 }
 
 }  // namespace plumb::reward

@@ -7,6 +7,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "reward/math_object.h"
 
@@ -30,5 +31,12 @@ std::optional<LinearZero> SolveLinear(const MathExpression& e);
 // is the greater side.
 std::optional<MathObject> SolveInequality(const MathExpression& low, const MathExpression& high,
                                           bool closed);
+
+// An object of `items` alone.
+MathObject Joined(MathObject::Kind kind, std::vector<MathObject> items);
+// A \setminus \{1, 2\}: `from` without the points of `holes`; none when these are no points or `from` is no set.
+std::optional<MathObject> Without(MathObject from, MathObject holes);
+// "x > 0, x \ne 1" and "x \ne 1, 2": what all the lines of `list` leave of one set.
+std::optional<MathObject> Punched(const MathObject& list);
 
 }  // namespace plumb::reward

@@ -230,50 +230,6 @@ class Reader {
     return out;
   }
 
-  // A \setminus \{1, 2\}.
-  static std::optional<MathObject> Without(MathObject from, MathObject holes) {
-    if (holes.kind == Kind::kQuantity) holes = Joined(Kind::kSet, {holes});
-    const bool points = std::all_of(holes.items.begin(), holes.items.end(), [](const MathObject& o) {
-      return o.kind == Kind::kQuantity && RealValue(o.quantities[0].value).has_value();
-    });
-    const bool set = from.kind == Kind::kInterval || from.kind == Kind::kUnion || from.kind == Kind::kSet ||
-                     from.kind == Kind::kWithout || (from.kind == Kind::kTuple && from.items.size() == 2);
-    if (!set || !points || (holes.kind != Kind::kSet && holes.kind != Kind::kList)) return std::nullopt;
-    MathObject out = Joined(Kind::kWithout, {from, holes});
-    out.text = from.text;
-    return out;
-  }
-
-  // "x > 0, x \ne 1" and "x \ne 1, 2": what all its lines leave of one set.
-  static std::optional<MathObject> Punched(const MathObject& list) {
-    std::vector<MathObject> holes;
-    std::optional<MathObject> from;
-    std::string name;
-    for (const MathObject& item : list.items) {
-      const bool named = item.kind == Kind::kWithout || item.kind == Kind::kInterval || item.kind == Kind::kUnion;
-      if (named && (item.text.empty() || (!name.empty() && item.text != name))) return std::nullopt;
-      if (named) name = item.text;
-      if (item.kind == Kind::kWithout) {
-        holes.insert(holes.end(), item.items[1].items.begin(), item.items[1].items.end());
-      } else if (item.kind == Kind::kQuantity && !holes.empty()) {
-        holes.push_back(item);
-      } else if (named && !from) {
-        from = item;
-      } else {
-        return std::nullopt;
-      }
-    }
-    if (holes.empty()) return std::nullopt;
-    return Without(from ? *from : Ray(name, nullptr, nullptr, false, false), Joined(Kind::kSet, holes));
-  }
-
-  static MathObject Joined(Kind kind, std::vector<MathObject> items) {
-    MathObject out;
-    out.kind = kind;
-    out.items = std::move(items);
-    return out;
-  }
-
   // f(x) or P(x, y): a function's name with its letters.
   static bool FunctionOf(std::string_view s) {
     if (s.size() < 4 || !IsLetter(s[0]) || s[1] != '(' || s.back() != ')') return false;
