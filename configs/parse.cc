@@ -24,6 +24,7 @@
 #include "common/nearest.h"
 #include "configs/config.h"
 #include "configs/fields.h"
+#include "configs/paths.h"
 
 namespace plumb::configs {
 namespace {
@@ -432,7 +433,9 @@ Loaded LoadRecipe(const std::string& path, const std::vector<std::string>& overr
   if (!std::filesystem::exists(path)) {
     throw Error(ErrorCode::kNotFound, "there is no such recipe; the ones that ship are in configs/", path);
   }
-  return ParseRecipe(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides);
+  Loaded loaded = ParseRecipe(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides);
+  FindBesideRecipe(loaded.config, path);
+  return loaded;
 }
 
 }  // namespace plumb::configs

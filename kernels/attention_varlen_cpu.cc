@@ -8,8 +8,9 @@
 namespace plumb::kernels {
 namespace {
 
-// Query rows handled together: each key or value that is loaded serves all of them.
-constexpr int32_t kQueries = 8;
+// Query rows handled together: each key or value that is loaded serves all of them, or as many as have room in registers.
+constexpr int32_t kQueries = 8, kAtOnce = kSums >= kQueries ? kQueries : kSums >= 4 ? 4 : 2;
+constexpr int32_t kWidest = kSums / kAtOnce >= 3 ? 3 : 1;  // vectors of a block
 
 template <class T>
 PLUMB_INLINE FloatLanes LoadUpTo(const T* x, int32_t n) {
@@ -46,23 +47,25 @@ PLUMB_INLINE void NarrowRow(const float* x, int32_t d, float scale, T* out) {
 // s[q][j] = sum_i a[q][i] b_t[i][j] for Width vectors of j.
 template <int Width>
 PLUMB_INLINE void ProductBlock(const float* a, int32_t a_stride, const float* b_t, int32_t d, int32_t stride, float* s) {
-  FloatLanes sum[kQueries][Width] = {};
-  for (int32_t i = 0; i < d; ++i) {
-    FloatLanes b[Width];
-    for (int w = 0; w < Width; ++w) b[w] = Load(b_t + int64_t{i} * stride + w * kLanes);
-    for (int q = 0; q < kQueries; ++q) {
-      const float x = a[q * a_stride + i];
-      for (int w = 0; w < Width; ++w) sum[q][w] += b[w] * x;
+  for (int q0 = 0; q0 < kQueries; q0 += kAtOnce) {
+    FloatLanes sum[kAtOnce][Width] = {};
+    for (int32_t i = 0; i < d; ++i) {
+      FloatLanes b[Width];
+      for (int w = 0; w < Width; ++w) b[w] = Load(b_t + int64_t{i} * stride + w * kLanes);
+      for (int q = 0; q < kAtOnce; ++q) {
+        const float x = a[(q0 + q) * a_stride + i];
+        for (int w = 0; w < Width; ++w) sum[q][w] += b[w] * x;
+      }
     }
-  }
-  for (int q = 0; q < kQueries; ++q) {
-    for (int w = 0; w < Width; ++w) Store(s + int64_t{q} * stride + w * kLanes, sum[q][w]);
+    for (int q = 0; q < kAtOnce; ++q) {
+      for (int w = 0; w < Width; ++w) Store(s + int64_t{q0 + q} * stride + w * kLanes, sum[q][w]);
+    }
   }
 }
 
 void Products(const float* a, int32_t a_stride, const float* b_t, int32_t n, int32_t d, int32_t stride, float* s) {
   int32_t j = 0;
-  for (; j + 3 * kLanes <= n; j += 3 * kLanes) ProductBlock<3>(a, a_stride, b_t + j, d, stride, s + j);
+  for (; j + kWidest * kLanes <= n; j += kWidest * kLanes) ProductBlock<kWidest>(a, a_stride, b_t + j, d, stride, s + j);
   if (n - j > 2 * kLanes) ProductBlock<3>(a, a_stride, b_t + j, d, stride, s + j);
   else if (n - j > kLanes) ProductBlock<2>(a, a_stride, b_t + j, d, stride, s + j);
   else if (n > j) ProductBlock<1>(a, a_stride, b_t + j, d, stride, s + j);
@@ -71,48 +74,54 @@ void Products(const float* a, int32_t a_stride, const float* b_t, int32_t n, int
 // out[q][i] = sum_j p[q][j] x[j][i] for j < n, a pair of vectors of i at a time.
 template <int Width>
 PLUMB_INLINE void MixBlock(const float* p, int32_t p_stride, const float* x, int32_t n, int32_t width, float* out) {
-  FloatLanes sum[kQueries][Width] = {};
-  for (int32_t j = 0; j < n; ++j) {
-    FloatLanes v[Width];
-    for (int w = 0; w < Width; ++w) v[w] = Load(x + int64_t{j} * width + w * kLanes);
-    for (int q = 0; q < kQueries; ++q) {
-      const float s = p[int64_t{q} * p_stride + j];
-      for (int w = 0; w < Width; ++w) sum[q][w] += v[w] * s;
+  for (int q0 = 0; q0 < kQueries; q0 += kAtOnce) {
+    FloatLanes sum[kAtOnce][Width] = {};
+    for (int32_t j = 0; j < n; ++j) {
+      FloatLanes v[Width];
+      for (int w = 0; w < Width; ++w) v[w] = Load(x + int64_t{j} * width + w * kLanes);
+      for (int q = 0; q < kAtOnce; ++q) {
+        const float s = p[int64_t{q0 + q} * p_stride + j];
+        for (int w = 0; w < Width; ++w) sum[q][w] += v[w] * s;
+      }
     }
-  }
-  for (int q = 0; q < kQueries; ++q) {
-    for (int w = 0; w < Width; ++w) Store(out + q * width + w * kLanes, sum[q][w]);
+    for (int q = 0; q < kAtOnce; ++q) {
+      for (int w = 0; w < Width; ++w) Store(out + (q0 + q) * width + w * kLanes, sum[q][w]);
+    }
   }
 }
 
 void Mix(const float* p, int32_t p_stride, const float* x, int32_t n, int32_t width, float* out) {
+  constexpr int kWide = std::min(2, kWidest);
   int32_t i = 0;
-  for (; i + 2 * kLanes <= width; i += 2 * kLanes) MixBlock<2>(p, p_stride, x + i, n, width, out + i);
+  for (; i + kWide * kLanes <= width; i += kWide * kLanes) MixBlock<kWide>(p, p_stride, x + i, n, width, out + i);
   if (i < width) MixBlock<1>(p, p_stride, x + i, n, width, out + i);
 }
 
 // x[j][i] += sum_q p[q][j] a[q][i] for j < n.
 template <int Width>
 PLUMB_INLINE void SpreadBlock(const float* p, int32_t p_stride, const float* a, int32_t n, int32_t width, float* x) {
-  FloatLanes row[kQueries][Width];
-  for (int q = 0; q < kQueries; ++q) {
-    for (int w = 0; w < Width; ++w) row[q][w] = Load(a + q * width + w * kLanes);
-  }
-  for (int32_t j = 0; j < n; ++j) {
-    float* to = x + int64_t{j} * width;
-    FloatLanes sum[Width];
-    for (int w = 0; w < Width; ++w) sum[w] = Load(to + w * kLanes);
-    for (int q = 0; q < kQueries; ++q) {
-      const float s = p[int64_t{q} * p_stride + j];
-      for (int w = 0; w < Width; ++w) sum[w] += row[q][w] * s;
+  for (int q0 = 0; q0 < kQueries; q0 += kAtOnce) {
+    FloatLanes row[kAtOnce][Width];
+    for (int q = 0; q < kAtOnce; ++q) {
+      for (int w = 0; w < Width; ++w) row[q][w] = Load(a + (q0 + q) * width + w * kLanes);
     }
-    for (int w = 0; w < Width; ++w) Store(to + w * kLanes, sum[w]);
+    for (int32_t j = 0; j < n; ++j) {
+      float* to = x + int64_t{j} * width;
+      FloatLanes sum[Width];
+      for (int w = 0; w < Width; ++w) sum[w] = Load(to + w * kLanes);
+      for (int q = 0; q < kAtOnce; ++q) {
+        const float s = p[int64_t{q0 + q} * p_stride + j];
+        for (int w = 0; w < Width; ++w) sum[w] += row[q][w] * s;
+      }
+      for (int w = 0; w < Width; ++w) Store(to + w * kLanes, sum[w]);
+    }
   }
 }
 
 void Spread(const float* p, int32_t p_stride, const float* a, int32_t n, int32_t width, float* x) {
+  constexpr int kWide = std::min(2, kWidest);
   int32_t i = 0;
-  for (; i + 2 * kLanes <= width; i += 2 * kLanes) SpreadBlock<2>(p, p_stride, a + i, n, width, x + i);
+  for (; i + kWide * kLanes <= width; i += kWide * kLanes) SpreadBlock<kWide>(p, p_stride, a + i, n, width, x + i);
   if (i < width) SpreadBlock<1>(p, p_stride, a + i, n, width, x + i);
 }
 
@@ -211,7 +220,7 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
             for (int32_t j = 0; j < padded; j += kLanes) {
               const FloatLanes x = KeepBetween(Load(s + j), hidden - j, visible - j, -INFINITY);
               Store(s + j, x);
-              most = x > most ? x : most;
+              most = Larger(x, most);
             }
             const float top = Max(most);
             FloatLanes sum = {};

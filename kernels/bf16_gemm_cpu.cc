@@ -15,8 +15,9 @@ namespace {
 
 // A register tile is kRows x kCols. One operand lies as fp32 rows [row][kStride] that are broadcast, the other as panels
 // [term][kCols]. The stride is odd in cache lines, so that the rows of a tile meet in no cache set.
-constexpr int64_t kRows = 14;
+constexpr int64_t kRows = kSums >= 28 ? 14 : 12;
 constexpr int64_t kCols = 2 * kLanes;
+constexpr int64_t kFewRowsOfTile = kSums >= 28 ? 4 : 3;
 constexpr int64_t kStride = kBf16GemmDepth + kLanes;
 constexpr int64_t kGroupFloats = int64_t{1} << 18;  // panels that stay in a core's cache while rows pass by
 constexpr int64_t kShare = 8;                       // row tiles of a task
@@ -74,22 +75,30 @@ void PackPanel(const BFloat16* x, Layout layout, int64_t stride, int64_t cols, i
 
 template <int R, int Vectors, bool kAhead>
 PLUMB_INLINE void TileOf(const float* rows, const float* panel, int64_t terms, const BFloat16* ahead, FloatLanes (*out)[2]) {
-  FloatLanes sum[R][Vectors] = {};
-  for (int64_t p = 0; p < terms; ++p) {
-    FloatLanes b[Vectors];
-    for (int v = 0; v < Vectors; ++v) b[v] = Load(panel + p * kCols + v * kLanes);
-    if constexpr (kAhead) {
-      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(ahead) + p * kRows * sizeof(BFloat16)));
-    }
+  // All of it at once, or as much as has room in registers.
+  constexpr int kVectorsAtOnce = R * Vectors <= kSums ? Vectors : 1;
+  constexpr int kRowsAtOnce = R * kVectorsAtOnce <= kSums ? R : kSums;
+  static_assert(R % kRowsAtOnce == 0);
+  for (int v0 = 0; v0 < Vectors; v0 += kVectorsAtOnce) {
+    for (int r0 = 0; r0 < R; r0 += kRowsAtOnce) {
+      FloatLanes sum[kRowsAtOnce][kVectorsAtOnce] = {};
+      for (int64_t p = 0; p < terms; ++p) {
+        FloatLanes b[kVectorsAtOnce];
+        for (int v = 0; v < kVectorsAtOnce; ++v) b[v] = Load(panel + p * kCols + (v0 + v) * kLanes);
+        if (kAhead && v0 == 0 && r0 == 0) {
+          __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(ahead) + p * kRows * sizeof(BFloat16)));
+        }
 #pragma GCC unroll 14
-    for (int r = 0; r < R; ++r) {
-      const float s = rows[r * kStride + p];
-      for (int v = 0; v < Vectors; ++v) sum[r][v] += b[v] * s;
-    }
-  }
+        for (int r = 0; r < kRowsAtOnce; ++r) {
+          const float s = rows[(r0 + r) * kStride + p];
+          for (int v = 0; v < kVectorsAtOnce; ++v) sum[r][v] += b[v] * s;
+        }
+      }
 #pragma GCC unroll 14
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < Vectors; ++v) out[r][v] = sum[r][v];
+      for (int r = 0; r < kRowsAtOnce; ++r) {
+        for (int v = 0; v < kVectorsAtOnce; ++v) out[r0 + r][v0 + v] = sum[r][v];
+      }
+    }
   }
 }
 
@@ -102,10 +111,10 @@ void Tile(const float* rows, int64_t count, const float* panel, int64_t cols, in
     else TileOf<kRows, 2, true>(rows, panel, terms, ahead, out);
   } else if (cols <= kLanes) {
     TileOf<kRows, 1, false>(rows, panel, terms, ahead, out);
-  } else if (count > 4) {
+  } else if (count > kFewRowsOfTile) {
     TileOf<kRows, 2, false>(rows, panel, terms, ahead, out);
   } else {
-    TileOf<4, 2, false>(rows, panel, terms, ahead, out);
+    TileOf<kFewRowsOfTile, 2, false>(rows, panel, terms, ahead, out);
   }
 }
 

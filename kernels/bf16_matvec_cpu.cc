@@ -41,21 +41,34 @@ PLUMB_INLINE FloatLanes Tiled(const BFloat16* const* x, const BFloat16* const* w
   constexpr int kColumns = kTile / Rows;
   // Rows of w are too short for the processor to foresee where the next tile begins: ask for it now.
   const int64_t ahead = std::max(kColumns, 8) * k;
-  FloatLanes sum[kTile] = {};
-  int64_t p = 0;
-  for (; p + kStep <= k; p += kStep) {
-    Chunk a[Rows];
+  // All outputs at once, or as many as have room in registers.
+  constexpr int kRowsAtOnce = std::min(Rows, kSums >= kTile ? kTile : 4), kColumnsAtOnce = kSums >= kTile ? kColumns : std::max(1, 4 / kRowsAtOnce);
+  FloatLanes sum[kTile];
+  const int64_t whole = k / kStep * kStep;
+  for (int c0 = 0; c0 < kColumns; c0 += kColumnsAtOnce) {
+    for (int r0 = 0; r0 < Rows; r0 += kRowsAtOnce) {
+      FloatLanes part[kRowsAtOnce][kColumnsAtOnce] = {};
+      for (int64_t p = 0; p < whole; p += kStep) {
+        Chunk a[kRowsAtOnce];
 #pragma GCC unroll 8
-    for (int r = 0; r < Rows; ++r) a[r] = LoadChunk(x[r] + p);
+        for (int r = 0; r < kRowsAtOnce; ++r) a[r] = LoadChunk(x[r0 + r] + p);
 #pragma GCC unroll 16
-    for (int c = 0; c < kColumns; ++c) {
-      const Chunk b = LoadChunk(w[c] + p);
-      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(w[c] + p) + ahead * sizeof(BFloat16)));
+        for (int c = 0; c < kColumnsAtOnce; ++c) {
+          const BFloat16* from = w[c0 + c] + p;
+          const Chunk b = LoadChunk(from);
+          __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + ahead * sizeof(BFloat16)));
 #pragma GCC unroll 8
-      for (int r = 0; r < Rows; ++r) sum[r * kColumns + c] = MultiplyAdd(sum[r * kColumns + c], a[r], b);
+          for (int r = 0; r < kRowsAtOnce; ++r) part[r][c] = MultiplyAdd(part[r][c], a[r], b);
+        }
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRowsAtOnce; ++r) {
+#pragma GCC unroll 16
+        for (int c = 0; c < kColumnsAtOnce; ++c) sum[(r0 + r) * kColumns + c0 + c] = part[r][c];
+      }
     }
   }
-  if (p < k) {
+  if (const int64_t p = whole; p < k) {
     for (int c = 0; c < kColumns; ++c) {
       const Chunk b = LoadChunk(Tail(w[c] + p, k - p).x);
       for (int r = 0; r < Rows; ++r) {

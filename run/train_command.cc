@@ -9,6 +9,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "configs/paths.h"
 #include "learner/schedule.h"
 #include "run/cli.h"
 #include "run/learner_ports.h"
@@ -159,6 +160,11 @@ int Train(const TrainArguments& arguments) {
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
   configs::Config config = configs::LoadRecipe(arguments.recipe, overrides).config;
   if (!arguments.out.empty()) config.run.out = arguments.out;
+  if (const std::vector<std::string> missing = configs::MissingFiles(config, arguments.recipe); !missing.empty()) {
+    std::string all;
+    for (const std::string& one : missing) all += (all.empty() ? "" : "\n  ") + one;
+    throw Error(ErrorCode::kNotFound, all, arguments.recipe);
+  }
   PreparedRun run = PrepareRun(config, arguments.recipe, arguments.resume, arguments.overwrite);
   int code = 0;
   try {

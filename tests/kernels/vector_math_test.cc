@@ -24,7 +24,7 @@ TEST(VectorMath, ExpIsWithinTwoUlpAndRightAtTheEnds) {
   EXPECT_EQ(FastExp(INFINITY), INFINITY);
   EXPECT_EQ(FastExp(89.0f), INFINITY);
   EXPECT_TRUE(std::isnan(FastExp(NAN)));
-  const FloatLanes ends = Exp(FloatLanes{-INFINITY, INFINITY, NAN, 0});
+  const FloatLanes ends = Exp(Load(std::array<float, 16>{-INFINITY, INFINITY, NAN, 0}.data()));
   EXPECT_EQ(ends[0], 0.0f);
   EXPECT_EQ(ends[1], INFINITY);
   EXPECT_TRUE(std::isnan(ends[2]));
@@ -34,7 +34,9 @@ TEST(VectorMath, ExpIsWithinTwoUlpAndRightAtTheEnds) {
 TEST(VectorMath, TransposesSumsAndFindsMaxima) {
   FloatLanes rows[16], copy[16];
   for (int r = 0; r < 16; ++r) {
-    for (int c = 0; c < 16; ++c) rows[r][c] = copy[r][c] = static_cast<float>(r * 16 + c);
+    float row[16];
+    for (int c = 0; c < 16; ++c) row[c] = static_cast<float>(r * 16 + c);
+    rows[r] = copy[r] = Load(row);
   }
   Transpose(rows);
   for (int r = 0; r < 16; ++r) {
@@ -44,9 +46,9 @@ TEST(VectorMath, TransposesSumsAndFindsMaxima) {
   for (int r = 0; r < 16; ++r) EXPECT_EQ(sums[r], static_cast<float>(r * 256 + 120));
   EXPECT_EQ(Sum(rows[1]), 16.0f * 120 + 16);
   for (int top = 0; top < 16; ++top) {
-    FloatLanes v = {};
+    float v[16] = {};
     v[top] = 3;
-    EXPECT_EQ(Max(v), 3.0f) << top;
+    EXPECT_EQ(Max(Load(v)), 3.0f) << top;
   }
   for (const size_t n : {0, 1, 15, 64, 100, 1000}) {
     auto x = Normal(n, n);
