@@ -13,6 +13,7 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/text.h"
 
 namespace plumb {
 namespace {
@@ -24,11 +25,6 @@ bool IsKey(const std::string& text) {
   if (text.size() != kKeyText) return false;
   uint8_t raw[32];
   return zmq_z85_decode(raw, text.c_str()) != nullptr;
-}
-
-std::string Trimmed(const std::string& text) {
-  const size_t first = text.find_first_not_of(" \t\r\n");
-  return first == std::string::npos ? "" : text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
 }
 
 std::string ReadText(const std::string& path) {
@@ -122,7 +118,7 @@ CurveKeys ReadCurveKeys(const std::string& key_file) {
 
 std::string ReadPublicKey(const std::string& file_or_key) {
   if (IsKey(file_or_key)) return file_or_key;
-  const std::string text = Trimmed(ReadText(file_or_key));
+  const std::string text(Trim(ReadText(file_or_key)));
   if (!IsKey(text)) throw Error(ErrorCode::kInvalidArgument, "is no public key (one line of 40 characters)", file_or_key);
   return text;
 }
@@ -134,7 +130,7 @@ std::vector<std::string> ReadAllowedKeys(const std::string& file) {
   for (std::string line; std::getline(lines, line);) {
     ++number;
     // '#' is a character of keys as well: a comment begins a line or stands behind a space.
-    const std::string text = Trimmed(line);
+    const std::string text(Trim(line));
     if (text.empty() || (text[0] == '#' && !IsKey(text))) continue;
     const std::string key = text.substr(0, text.find_first_of(" \t"));
     if (!IsKey(key)) {

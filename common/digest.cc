@@ -4,6 +4,7 @@
 
 #include "common/digest_avx2.h"
 #include "common/error.h"
+#include "common/text.h"
 
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -42,13 +43,8 @@ Digest CombineBlocks(std::span<const BlockHash> blocks, uint64_t total_bytes) {
   top.reserve(blocks.size() * sizeof(BlockHash) + 8);
   for (const BlockHash& block : blocks) top.insert(top.end(), block.begin(), block.end());
   for (int shift = 0; shift < 64; shift += 8) top.push_back(static_cast<uint8_t>(total_bytes >> shift));
-  constexpr char kDigits[] = "0123456789abcdef";
-  Digest hex;
-  for (const uint8_t byte : Canonical(XXH3_128bits(top.data(), top.size()))) {
-    hex += kDigits[byte >> 4];
-    hex += kDigits[byte & 15];
-  }
-  return hex;
+  const BlockHash hash = Canonical(XXH3_128bits(top.data(), top.size()));
+  return Hex(std::as_bytes(std::span(hash)));
 }
 
 uint64_t HashBytes(std::string_view bytes) {

@@ -5,7 +5,7 @@
 
 #include "common/error.h"
 #include "common/sha256.h"
-#include "policy_model/files/strict_json.h"
+#include "common/strict_json.h"
 
 namespace plumb::learner {
 namespace {
@@ -122,7 +122,7 @@ std::string WriteManifest(const CheckpointManifest& manifest) {
 }
 
 CheckpointManifest ReadManifest(std::string_view text, const std::string& where) {
-  const Read j = policy_model::ParseStrictJson(text, where);
+  const Read j = ParseStrictJson(text, where);
   const Object root(j, "the file", where);
   if (const int64_t format = root.Count("format"); format != kCheckpointFormat) {
     throw Error(ErrorCode::kUnsupported,

@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "common/error.h"
-#include "replay/json_text.h"
+#include "common/json_text.h"
+#include "common/text.h"
 #include "replay/line_reader.h"
 
 namespace plumb::replay {
@@ -19,12 +20,6 @@ std::string NameOf(std::string path) {
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   if (path.ends_with(".gz")) path.resize(path.size() - 3);
   return path;
-}
-
-std::string Trimmed(const std::string& text) {
-  const size_t begin = text.find_first_not_of(' ');
-  return begin == std::string::npos ? ""
-                                    : text.substr(begin, text.find_last_not_of(' ') - begin + 1);
 }
 
 char FirstSeparator(std::string_view header) {
@@ -55,7 +50,7 @@ class Csv : public RowSource {
     }
     std::set<std::string> once;
     for (size_t i = 0; i < fields_.size(); ++i) {
-      std::string name = Trimmed(fields_[i].text);
+      std::string name(Trim(fields_[i].text));
       if (name.empty()) name = "column_" + std::to_string(i + 1);
       if (!once.insert(name).second)
         throw Error(ErrorCode::kInvalidArgument, "the column '" + name + "' is named twice", path);

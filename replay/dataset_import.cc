@@ -4,14 +4,34 @@
 #include <array>
 #include <utility>
 
+#include <simdjson.h>
+
 #include "common/error.h"
+#include "common/json_text.h"
 #include "replay/dialogue.h"
-#include "replay/json_text.h"
 #include "replay/row_parser.h"
 #include "replay/row_source.h"
 
 namespace plumb::replay {
 namespace {
+
+// From now on the message's content is the text that it holds, whatever the row wrote there (null,
+// parts). REQUIRES: fields_json as common/trajectory.h has it.
+void TakeContentAsText(Message& message) {
+  if (!message.fields_json.starts_with("{\"content\":")) return;
+  simdjson::dom::parser parser;
+  const simdjson::dom::object fields = parser.parse(message.fields_json);
+  std::string rest;
+  for (const auto [key, value] : fields) {
+    if (key == "content") continue;
+    rest.push_back(rest.empty() ? '{' : ',');
+    AppendJsonText(rest, key);
+    rest.push_back(':');
+    rest += simdjson::minify(value);
+  }
+  if (!rest.empty()) rest.push_back('}');
+  message.fields_json = std::move(rest);
+}
 
 // system_prompt and prompt_suffix; a text becomes a message where a system message has to stand before it. True: another
 // system message of the row's own was replaced.

@@ -6,16 +6,12 @@
 
 #include <simdjson.h>
 
+#include "common/text.h"
+
 namespace plumb::replay {
 namespace {
 
 constexpr std::string_view kHuman = "\n\nHuman:", kAssistant = "\n\nAssistant:";
-
-std::string Trimmed(std::string_view text) {
-  const size_t begin = text.find_first_not_of(" \t\r\n");
-  if (begin == std::string_view::npos) return "";
-  return std::string(text.substr(begin, text.find_last_not_of(" \t\r\n") - begin + 1));
-}
 
 // The value of a message's field as JSON; "" where it has none.
 std::string Field(const Message& message, std::string_view name) {
@@ -53,7 +49,7 @@ std::optional<std::vector<Message>> ParseHumanAssistant(std::string_view text) {
     at += human ? kHuman.size() : kAssistant.size();
     const size_t end = std::min({text.find(kHuman, at), text.find(kAssistant, at), text.size()});
     if (!turns.empty() && turns.back().content.empty()) return std::nullopt;
-    turns.push_back({human ? "user" : "assistant", Trimmed(text.substr(at, end - at))});
+    turns.push_back({human ? "user" : "assistant", std::string(Trim(text.substr(at, end - at)))});
     at = end;
   }
   if (!turns.empty() && turns.back().content.empty()) turns.pop_back();

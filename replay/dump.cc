@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "common/json_text.h"
 #include "common/kept_tokens.h"
-#include "replay/json_text.h"
 #include "replay/store.h"
 
 namespace plumb::replay {

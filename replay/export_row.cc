@@ -7,8 +7,9 @@
 #include <simdjson.h>
 
 #include "common/error.h"
+#include "common/json_text.h"
+#include "policy_model/files/unicode.h"
 #include "replay/end_token.h"
-#include "replay/json_text.h"
 
 namespace plumb::replay {
 namespace {
@@ -52,7 +53,7 @@ class RowText {
     Begin(name);
     std::vector<Message> whole = messages;
     for (Message& message : whole) {
-      if (RepairUtf8(message.content)) Note("texts_with_replaced_bytes");
+      if (policy_model::RepairUtf8(message.content)) Note("texts_with_replaced_bytes");
     }
     AppendJsonMessages(text_, whole);
   }
@@ -94,7 +95,7 @@ class RowText {
     names_.push_back(name);
   }
   void AppendText(std::string text) {
-    if (RepairUtf8(text)) Note("texts_with_replaced_bytes");
+    if (policy_model::RepairUtf8(text)) Note("texts_with_replaced_bytes");
     AppendJsonText(text_, text);
   }
   std::string text_ = "{";

@@ -15,6 +15,8 @@
 #include "common/crc32c.h"
 #include "common/error.h"
 #include "common/file.h"
+#include "common/text.h"
+#include "policy_model/files/unicode.h"
 #include "replay/import_writer.h"
 #include "replay/line_reader.h"
 #include "replay/row_source.h"
@@ -129,16 +131,10 @@ class Rejects {
   void Add(const std::string& file, int64_t line, const std::string& text, const RowProblem& problem) {
     if (!file_) return;
     Json j = {{"file", file}, {"line", line}, {"reason", problem.reason}, {"detail", problem.detail}};
-    if (IsUtf8(text)) {
+    if (policy_model::IsUtf8(text)) {
       j["row"] = text;
     } else {
-      std::string hex;
-      for (const char c : text) {
-        constexpr char kHex[] = "0123456789abcdef";
-        hex.push_back(kHex[static_cast<uint8_t>(c) >> 4]);
-        hex.push_back(kHex[c & 15]);
-      }
-      j["row_hex"] = hex;
+      j["row_hex"] = Hex(std::as_bytes(std::span(text)));
     }
     pending_ += j.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
     if (pending_.size() > kRejectBytes) Flush();

@@ -115,34 +115,4 @@ bool LineReader::Next(std::string_view& line) {
   return true;
 }
 
-bool IsUtf8(std::string_view s) {
-  size_t i = 0;
-  const auto continuation = [&](size_t at) { return at < s.size() && (static_cast<uint8_t>(s[at]) & 0xC0) == 0x80; };
-  while (i < s.size()) {
-    const uint8_t c = static_cast<uint8_t>(s[i]);
-    if (c < 0x80) {
-      ++i;
-      continue;
-    }
-    const uint8_t next = i + 1 < s.size() ? static_cast<uint8_t>(s[i + 1]) : 0;
-    size_t length = 0;
-    if (c >= 0xC2 && c <= 0xDF) {
-      length = 2;
-    } else if (c >= 0xE0 && c <= 0xEF) {
-      length = 3;
-      if ((c == 0xE0 && next < 0xA0) || (c == 0xED && next > 0x9F)) return false;
-    } else if (c >= 0xF0 && c <= 0xF4) {
-      length = 4;
-      if ((c == 0xF0 && next < 0x90) || (c == 0xF4 && next > 0x8F)) return false;
-    } else {
-      return false;
-    }
-    for (size_t k = 1; k < length; ++k) {
-      if (!continuation(i + k)) return false;
-    }
-    i += length;
-  }
-  return true;
-}
-
 }  // namespace plumb::replay

@@ -67,7 +67,4 @@ class LineReader {
   bool too_long_ = false;
 };
 
-// RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
-bool IsUtf8(std::string_view bytes);
-
 }  // namespace plumb::replay

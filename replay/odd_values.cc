@@ -5,7 +5,8 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "replay/json_text.h"
+#include "common/text.h"
+#include "policy_model/files/unicode.h"
 #include "replay/line_reader.h"
 
 namespace plumb::replay {
@@ -14,7 +15,6 @@ namespace {
 constexpr size_t kShown = 40;
 
 bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 
 // -?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?
 bool IsJsonNumber(std::string_view t, bool& whole) {
@@ -98,7 +98,7 @@ class Mender {
   void Found(OddKind kind, std::string_view value) {
     std::string shown(value.substr(0, kShown));
     if (value.size() > kShown) shown += "...";
-    RepairUtf8(shown);
+    policy_model::RepairUtf8(shown);
     found_.push_back({column_, kind, std::move(shown)});
   }
 
@@ -129,8 +129,8 @@ class Mender {
     at_ = std::min(at_, row_.size());
     std::string text(row_.substr(from, at_ - from));
     if (key_ && depth_ == 1) column_ = text;
-    if (!IsUtf8(text)) {
-      RepairUtf8(text);
+    if (!policy_model::IsUtf8(text)) {
+      policy_model::RepairUtf8(text);
       if (key_ && depth_ == 1) column_ = text;
       Found(OddKind::kBadUtf8, text);
     }

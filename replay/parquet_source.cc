@@ -40,7 +40,8 @@ std::unique_ptr<RowSource> OpenParquet(const std::string& path, size_t) {
 #include <simdjson.h>
 #include <nlohmann/json.hpp>
 
-#include "replay/json_text.h"
+#include "common/json_text.h"
+#include "policy_model/files/unicode.h"
 #include "replay/line_reader.h"
 #include "replay/odd_values.h"
 
@@ -72,7 +73,7 @@ void AppendNumber(std::string& out, double value) {
 
 // Of a column of bytes. Those of a text column are the row parser's to judge.
 void AppendBytes(std::string& out, std::string_view bytes) {
-  if (IsUtf8(bytes)) {
+  if (policy_model::IsUtf8(bytes)) {
     AppendJsonText(out, bytes);
   } else {
     out += "Binary";

@@ -11,6 +11,7 @@
 #include "common/crc32c.h"
 #include "common/digest.h"
 #include "common/error.h"
+#include "common/text.h"
 
 namespace plumb::replay {
 namespace {
@@ -123,12 +124,7 @@ std::string ReadableKey(std::string_view family, std::string_view key) {
   bool printable = !key.empty();
   for (const char c : key) printable &= c >= 0x20 && c < 0x7F;
   if (printable) return text.append(key);
-  for (const char c : key) {
-    constexpr char kHex[] = "0123456789abcdef";
-    text += kHex[static_cast<uint8_t>(c) >> 4];
-    text += kHex[static_cast<uint8_t>(c) & 15];
-  }
-  return text;
+  return text + Hex(std::as_bytes(std::span(key)));
 }
 
 uint32_t ValueSum(std::string_view key, std::string_view payload) { return Sum(key, payload); }

@@ -4,18 +4,12 @@
 #include <charconv>
 #include <cmath>
 
-#include "replay/json_text.h"
+#include "common/json_text.h"
+#include "common/text.h"
 
 namespace plumb::replay {
 
 namespace dom = simdjson::dom;
-
-std::string_view Trimmed(std::string_view text) {
-  const auto blank = [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; };
-  while (!text.empty() && blank(text.front())) text.remove_prefix(1);
-  while (!text.empty() && blank(text.back())) text.remove_suffix(1);
-  return text;
-}
 
 void KeysOnce::Refuse(std::string_view twin) {
   throw RowProblem{"bad_json", "the key '" + std::string(twin.substr(0, 60)) + "' stands twice in one object"};
@@ -143,7 +137,7 @@ double Columns::Number(const Column& column) const {
   if (column.value.is_number()) {
     number = double(column.value);
   } else if (column.value.is_string()) {
-    const std::string_view text = Trimmed(std::string_view(column.value));
+    const std::string_view text = Trim(std::string_view(column.value));
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     const bool whole = error == std::errc() && end == text.data() + text.size();
     if (!whole) throw RowProblem{"wrong_type", column.Named() + " is no number"};
@@ -158,7 +152,7 @@ double Columns::Number(const Column& column) const {
 bool Columns::Boolean(const Column& column) const {
   if (column.value.is_bool()) return bool(column.value);
   std::string text;
-  if (column.value.is_string()) text = std::string(Trimmed(std::string_view(column.value)));
+  if (column.value.is_string()) text = std::string(Trim(std::string_view(column.value)));
   if (column.value.is_number()) text = Canonical(column.value);
   const bool yes = text == "true" || text == "True" || text == "1", no = text == "false" || text == "False" || text == "0";
   if (!yes && !no) throw RowProblem{"wrong_type", column.Named() + " is neither true nor false"};

@@ -21,8 +21,6 @@
 
 namespace plumb::replay {
 
-std::string_view Trimmed(std::string_view text);  // without blanks and line ends around it
-
 // Of two keys: most that differ do so in length or first letter, and then nothing is called.
 inline bool SameKey(std::string_view a, std::string_view b) {
   return a.size() == b.size() && (a.empty() || (a.front() == b.front() && std::memcmp(a.data(), b.data(), b.size()) == 0));

@@ -8,6 +8,7 @@
 
 #include <simdjson.h>
 
+#include "common/text.h"
 #include "replay/dialogue.h"
 #include "replay/row_detection.h"
 #include "replay/row_turns.h"
@@ -38,9 +39,9 @@ void ReadPairColumns(Columns& row, Column& chosen, Column& rejected) {
   if (!c && !r) throw RowProblem{"missing_column", "neither 'chosen' nor 'rejected'; the row has: " + row.Names()};
   if (!c || !r) throw RowProblem{"one_sided", std::string("no column for '") + (c ? "rejected'" : "chosen'")};
   for (const auto& [column, other] : {std::pair(*c, *r), std::pair(*r, *c)}) {
-    const bool empty = column.value.is_string() ? Trimmed(std::string_view(column.value)).empty()
+    const bool empty = column.value.is_string() ? Trim(std::string_view(column.value)).empty()
                                                 : column.value.is_array() && dom::array(column.value).size() == 0;
-    const bool other_empty = other.value.is_string() && Trimmed(std::string_view(other.value)).empty();
+    const bool other_empty = other.value.is_string() && Trim(std::string_view(other.value)).empty();
     if (empty) throw RowProblem{other_empty ? "empty_completion" : "one_sided", column.Named() + " is empty"};
   }
   chosen = *c;
@@ -52,11 +53,11 @@ void SplitTexts(std::string_view chosen, std::string_view rejected, PreferenceRe
   if (chosen == rejected) throw RowProblem{"equal_pair", "'chosen' and 'rejected' are the same"};
   size_t same = static_cast<size_t>(std::mismatch(chosen.begin(), chosen.end(), rejected.begin(), rejected.end()).first - chosen.begin());
   while (same > 0 && chosen[same - 1] != ' ' && chosen[same - 1] != '\n') --same;
-  if (Trimmed(chosen.substr(0, same)).empty()) throw RowProblem{"no_shared_prompt", "'chosen' and 'rejected' do not begin alike"};
+  if (Trim(chosen.substr(0, same)).empty()) throw RowProblem{"no_shared_prompt", "'chosen' and 'rejected' do not begin alike"};
   record.prompt_text = std::string(chosen.substr(0, same));
   record.chosen = {{"assistant", std::string(chosen.substr(same))}};
   record.rejected = {{"assistant", std::string(rejected.substr(same))}};
-  if (Trimmed(chosen.substr(same)).empty() || Trimmed(rejected.substr(same)).empty()) {
+  if (Trim(chosen.substr(same)).empty() || Trim(rejected.substr(same)).empty()) {
     throw RowProblem{"one_sided", "one of 'chosen' and 'rejected' is the beginning of the other"};
   }
 }
@@ -69,8 +70,8 @@ void ReadMargin(Columns& row, RowForm form, PreferenceRecord& record, std::vecto
     const std::string& name = row.MappedTo("margin");
     for (size_t minus = name.find('-'); minus != std::string::npos;
          minus = name.find('-', minus + 1)) {
-      const std::string_view left = Trimmed(std::string_view(name).substr(0, minus)),
-                             right = Trimmed(std::string_view(name).substr(minus + 1));
+      const std::string_view left = Trim(std::string_view(name).substr(0, minus)),
+                             right = Trim(std::string_view(name).substr(minus + 1));
       const auto a = row.Find("minuend", {left}), b = row.Find("subtrahend", {right});
       if (!a || !b) continue;
       record.margin = row.Number(*a) - row.Number(*b);
@@ -183,7 +184,7 @@ void ReadCompared(Columns& row, PreferenceRecord& record) {
   }
   for (const Column* column : {&sides->a, &sides->b, &*winner}) row.Use(column->name);
   std::string verdict = winner->value.is_string()
-                            ? std::string(Trimmed(std::string_view(winner->value)))
+                            ? std::string(Trim(std::string_view(winner->value)))
                             : Canonical(winner->value);
   std::transform(verdict.begin(), verdict.end(), verdict.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });

@@ -8,12 +8,13 @@
 #include <simdjson.h>
 
 #include "common/error.h"
+#include "common/strict_json.h"
+#include "common/text.h"
 #include "replay/row_columns.h"
 #include "replay/row_detection.h"
 #include "replay/row_pairs.h"
 #include "replay/row_source.h"
 #include "replay/row_turns.h"
-#include "replay/strict_json.h"
 
 namespace plumb::replay {
 namespace {
@@ -48,7 +49,7 @@ std::string ReadTruth(Columns& row, RowForm form) {
     if (form == RowForm::kGsm8k) throw RowProblem{"missing_column", "no #### in " + column->Named()};
     return std::string(text);
   }
-  const std::string_view answer = Trimmed(text.substr(mark + 4));
+  const std::string_view answer = Trim(text.substr(mark + 4));
   if (answer.empty()) throw RowProblem{"missing_column", "nothing follows #### in " + column->Named()};
   return std::string(answer);
 }

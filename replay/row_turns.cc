@@ -7,6 +7,7 @@
 
 #include <simdjson.h>
 
+#include "common/text.h"
 #include "replay/dialogue.h"
 #include "replay/row_detection.h"
 #include "replay/share_gpt.h"
@@ -108,7 +109,7 @@ void ReadMessages(Memory& memory, dom::element value, std::string_view column,
 void ReadTurns(Memory& memory, const Column& column, const char* empty_reason, std::string& text, std::vector<Message>& messages) {
   if (column.value.is_string()) {
     const std::string_view whole(column.value);
-    if (Trimmed(whole).empty()) throw RowProblem{empty_reason, column.Named() + " is empty"};
+    if (Trim(whole).empty()) throw RowProblem{empty_reason, column.Named() + " is empty"};
     text.assign(whole);
   } else if (column.value.is_array()) {
     ReadMessages(memory, column.value, column.name, messages);
@@ -125,7 +126,7 @@ void ReadAnswer(Memory& memory, const Column& column, std::vector<Message>& mess
     return ReadTurns(memory, column, "empty_completion", none, messages);
   }
   const std::string_view text(column.value);
-  if (Trimmed(text).empty()) throw RowProblem{"empty_completion", column.Named() + " is empty"};
+  if (Trim(text).empty()) throw RowProblem{"empty_completion", column.Named() + " is empty"};
   memory.Append(messages, "assistant", text);
 }
 
@@ -134,7 +135,7 @@ void CheckAnswer(const std::vector<Message>& answer, const char* what) {
   if (answer.back().role != "assistant") {
     throw RowProblem{"bad_messages", std::string("'") + what + "' does not end with the assistant"};
   }
-  if (Trimmed(answer.back().content).empty() && !CallsTools(answer.back())) {
+  if (Trim(answer.back().content).empty() && !CallsTools(answer.back())) {
     throw RowProblem{"empty_completion", std::string("'") + what + "' is empty"};
   }
 }
@@ -142,7 +143,7 @@ void CheckAnswer(const std::vector<Message>& answer, const char* what) {
 void Precede(Columns& row, std::string& text, std::vector<Message>& prompt) {
   row.UseNulls({"system", "system_prompt", "history"});
   if (const auto tools = row.Find("", {"tools"});
-      tools && tools->value.is_string() && Trimmed(std::string_view(tools->value)).empty()) {
+      tools && tools->value.is_string() && Trim(std::string_view(tools->value)).empty()) {
     row.Use(tools->name);  // ShareGPT's way to say that there are none
   }
   std::vector<Message> before;
@@ -151,12 +152,12 @@ void Precede(Columns& row, std::string& text, std::vector<Message>& prompt) {
       row.Use(system->name);
       const std::string_view says(system->value);
       const bool twice =
-          !prompt.empty() && prompt.front().role == "system" && !Trimmed(says).empty();
+          !prompt.empty() && prompt.front().role == "system" && !Trim(says).empty();
       if (twice && prompt.front().content != says) {
         throw RowProblem{"bad_messages", "two system messages: " + system->Named() +
                                              " and the first of the dialogue"};
       }
-      if (!twice && !Trimmed(says).empty()) before.push_back({"system", std::string(says)});
+      if (!twice && !Trim(says).empty()) before.push_back({"system", std::string(says)});
     } else if (row.Mapped("system")) {
       throw RowProblem{"wrong_type", system->Named() + " is no text"};
     }
@@ -200,7 +201,7 @@ void ReadInstruction(Columns& row, const Column& instruction, std::vector<Messag
   row.Use(instruction.name);
   row.UseNulls({"input"});
   std::string user = row.Text(instruction);
-  if (Trimmed(user).empty()) throw RowProblem{"empty_prompt", instruction.Named() + " is empty"};
+  if (Trim(user).empty()) throw RowProblem{"empty_prompt", instruction.Named() + " is empty"};
   auto input = row.Find("input", {"input"});
   if (!input) {  // Dolly's name for it; where it is no text it is something else
     const auto context = row.Find("context", {"context"});
@@ -209,7 +210,7 @@ void ReadInstruction(Columns& row, const Column& instruction, std::vector<Messag
   if (input) {
     row.Use(input->name);
     const std::string more = row.Text(*input);
-    if (!Trimmed(more).empty()) user += "\n\n" + more;
+    if (!Trim(more).empty()) user += "\n\n" + more;
   }
   messages.push_back({"user", std::move(user)});
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/text.h"
 #include "reward/latex_text.h"
 #include "reward/units.h"
 #include "reward/words.h"
@@ -15,9 +16,6 @@ namespace {
 constexpr size_t kMaxDigits = 400;
 constexpr size_t kLongestRest = 200;  // of a line behind ####
 constexpr std::string_view kSpaces = " \n\t\r\f\v";
-
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
 
 void ReplaceAll(std::string* s, std::string_view from, std::string_view to) {
   if (s->find(from) == std::string::npos) return;
@@ -302,7 +300,7 @@ std::string Canonical(std::string_view text) {
     }
     if (space) out.push_back(' ');
     space = false;
-    out.push_back(static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c));
+    out.push_back(LowerAscii(c));
   }
   static constexpr std::string_view kOuter = ".,;:!?\"'`";
   size_t begin = 0, end = out.size();

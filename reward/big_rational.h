@@ -1,18 +1,18 @@
 // Exact fractions of whole numbers, of bounded size.
 //
-// Purpose: maths answers are compared without rounding. Values are always in lowest terms, the denominator positive.
-// Thread safety: a value; const calls are safe together. Ownership: owns its digits.
-// Errors: nullopt when a result would need more than kMaxBits bits above or below the line, or would divide by zero:
-// hostile text costs a bounded time, and what is too large is never rounded.
-// Cost: schoolbook, quadratic in the limbs (at most 64 of 32 bits); reducing is Euclid's algorithm with Knuth's
-// division (TAOCP 2, 4.3.1, algorithm D).
+// Purpose: maths answers are compared without rounding. Values are always in lowest terms, the
+// denominator positive. Thread safety: a value; const calls are safe together. Ownership: owns its
+// digits, which are GMP's. Errors: nullopt when a result would need more than kMaxBits bits above
+// or below the line, or would divide by zero: hostile text costs a bounded time, and what is too
+// large is never rounded.
 #pragma once
+
+#include <gmpxx.h>
 
 #include <compare>
 #include <cstdint>
 #include <optional>
 #include <string_view>
-#include <vector>
 
 namespace plumb::reward {
 
@@ -37,10 +37,10 @@ class BigRational {
   BigRational Absolute() const;
 
   std::strong_ordering Compare(const BigRational& other) const;
-  bool operator==(const BigRational& other) const = default;
-  bool zero() const { return numerator_.empty(); }
-  bool negative() const { return negative_; }
-  bool integer() const { return denominator_ == std::vector<uint32_t>{1}; }
+  bool operator==(const BigRational& other) const { return value_ == other.value_; }
+  bool zero() const { return value_ == 0; }
+  bool negative() const { return value_ < 0; }
+  bool integer() const { return value_.get_den() == 1; }
   std::optional<int64_t> ToInt64() const;
   // Numerator or denominator alone, both whole.
   BigRational Numerator() const;
@@ -51,12 +51,10 @@ class BigRational {
   std::optional<uint64_t> Modulo(uint64_t prime) const;
 
  private:
-  using Limbs = std::vector<uint32_t>;  // little endian, no leading zeros; empty: 0
-  static std::optional<BigRational> Make(bool negative, Limbs numerator, Limbs denominator);
+  // REQUIRES: in lowest terms.
+  static std::optional<BigRational> Bounded(mpq_class value);
 
-  bool negative_ = false;  // never for 0
-  Limbs numerator_;
-  Limbs denominator_ = {1};
+  mpq_class value_;
 };
 
 // Arithmetic in the field of `prime` elements, prime < 2^62.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "common/text.h"
 #include "reward/truth.h"
 #include "reward/words.h"
 
@@ -21,7 +22,6 @@ void ReplaceAll(std::string& text, std::string_view from, std::string_view to) {
   text = std::move(out);
 }
 
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsStop(char c) { return c == '.' || c == ','; }
 // ASCII punctuation but ' , - . and the blank.
 bool StandsApart(char c) {

@@ -8,9 +8,11 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "common/json_text.h"
+#include "common/text.h"
 #include "reward/child_process.h"
 #include "reward/file_digest.h"
-#include "reward/json_text.h"
+#include "reward/reply.h"
 #include "reward/subprocess.h"
 #include "reward/truth.h"
 
@@ -233,16 +235,8 @@ nlohmann::json AskInterpreter(const std::string& python, const std::string& plac
 
 std::string FilterHex(const SandboxOptions& sandbox) {
   if (!sandbox.seccomp) return "";
-  std::string hex;
-  for (const sock_filter& step : SeccompFilter(SeccompProfile::kSharedObject, /*network=*/false)) {
-    const auto* bytes = reinterpret_cast<const unsigned char*>(&step);
-    for (size_t i = 0; i < sizeof step; ++i) {
-      char two[3];
-      std::snprintf(two, sizeof two, "%02x", bytes[i]);
-      hex += two;
-    }
-  }
-  return hex;
+  const auto filter = SeccompFilter(SeccompProfile::kSharedObject, /*network=*/false);
+  return Hex(std::as_bytes(std::span(filter)));
 }
 
 std::string Limits(const SandboxOptions& sandbox) {

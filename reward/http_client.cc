@@ -11,9 +11,10 @@
 
 #ifdef PLUMB_HTTPLIB
 #include <httplib.h>
+
+#include "common/json_text.h"
 #endif
 
-#include "reward/json_text.h"
 
 namespace plumb::reward {
 

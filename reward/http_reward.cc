@@ -3,8 +3,9 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "common/json_text.h"
 #include "reward/http_client.h"
-#include "reward/json_text.h"
+#include "reward/reply.h"
 #include "reward/worker_pool.h"
 
 namespace plumb::reward {

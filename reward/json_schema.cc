@@ -8,9 +8,9 @@
 #include <optional>
 #include <set>
 
+#include "common/json_text.h"
 #include "policy_model/files/unicode.h"
 #include "reward/answer.h"
-#include "reward/json_text.h"
 #include "reward/linear_regex.h"
 #include "reward/words.h"
 
@@ -166,10 +166,8 @@ std::unique_ptr<JsonSchema::Node> JsonSchema::Compile(const Json& schema, const 
       std::string error;
       const LinearRegex regex = LinearRegex::Compile(value.get<std::string>(), &error);
       if (!error.empty()) Wrong(at, "the pattern " + error);
-      node->tests.push_back({is(&Json::is_string), [regex](const Json& v, Checks* checks) {
-                               const auto found = regex.Find(v.get_ref<const std::string&>());
-                               checks->gave_up |= found == LinearRegex::Result::kGaveUp;
-                               return found == LinearRegex::Result::kYes;
+      node->tests.push_back({is(&Json::is_string), [regex](const Json& v, Checks*) {
+                               return regex.Find(v.get_ref<const std::string&>());
                              }});
     } else if (key == "required") {
       if (!value.is_array()) Wrong(at, "has to be a list of names");
@@ -202,22 +200,16 @@ std::unique_ptr<JsonSchema::Node> JsonSchema::Compile(const Json& schema, const 
     } else if (key == "not") {
       node->branches.push_back(Compile(value, at, depth + 1));
       node->tests.push_back(
-          {any, [inner = node->branches.back().get()](const Json& v, Checks* checks) {
-             const Checks c = Walk(*inner, v);
-             checks->gave_up |= c.gave_up;
-             return !c.valid();
+          {any, [inner = node->branches.back().get()](const Json& v, Checks*) {
+             return !Walk(*inner, v).valid();
            }});
     } else if (key == "allOf" || key == "anyOf" || key == "oneOf") {
       const std::vector<const Node*> nodes = schemas(value, at);
       const size_t least = key == "allOf" ? nodes.size() : 1,
                    most = key == "oneOf" ? 1 : nodes.size();
-      node->tests.push_back({any, [=](const Json& v, Checks* checks) {
+      node->tests.push_back({any, [=](const Json& v, Checks*) {
                                size_t valid = 0;
-                               for (const Node* inner : nodes) {
-                                 const Checks c = Walk(*inner, v);
-                                 checks->gave_up |= c.gave_up;
-                                 valid += c.valid();
-                               }
+                               for (const Node* inner : nodes) valid += Walk(*inner, v).valid();
                                return valid >= least && valid <= most;
                              }});
     } else {
@@ -240,7 +232,6 @@ JsonSchema::Checks JsonSchema::Walk(const Node& node, const Json& value) {
     const Checks c = Walk(inner, child);
     checks.held += c.held;
     checks.made += c.made;
-    checks.gave_up |= c.gave_up;
   };
   if (value.is_object()) {
     for (const auto& [name, child] : value.items()) {
@@ -308,9 +299,6 @@ RuleParts MakeJsonSchema(const configs::RewardPartConfig& part) {
     const Json value = Json::parse(document, nullptr, false);
     if (value.is_discarded()) return PartScore::Of(0);
     const JsonSchema::Checks checks = schema->Check(value);
-    if (checks.gave_up)
-      return PartScore::Failed(Failure::kReported,
-                               "a pattern of the schema has too many states at once");
     if (checks.valid()) return PartScore::Of(1);
     return PartScore::Of(
         partial ? static_cast<double>(checks.held) / static_cast<double>(checks.made) : 0);

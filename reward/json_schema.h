@@ -36,8 +36,7 @@ class JsonSchema {
   struct Checks {
     int64_t held = 0;
     int64_t made = 0;
-    bool gave_up = false;  // a pattern had too many states: neither valid nor not
-    bool valid() const { return held == made && !gave_up; }
+    bool valid() const { return held == made; }
   };
 
   // Error(kInvalidArgument) for what is no schema of the subset above.

@@ -7,9 +7,9 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "common/json_text.h"
 #include "reward/file_digest.h"
 #include "reward/http_client.h"
-#include "reward/json_text.h"
 #include "reward/worker_pool.h"
 
 namespace plumb::reward {

@@ -4,12 +4,10 @@
 #include <span>
 #include <utility>
 
+#include "common/text.h"
+
 namespace plumb::reward {
 namespace {
-
-bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
 using Spelling = std::pair<std::string_view, std::string_view>;
 
@@ -69,12 +67,6 @@ constexpr std::string_view kFunctionNames[] = {"sin", "cos", "tan", "cot", "sec"
 
 bool Among(std::string_view name, std::span<const std::string_view> names) {
   return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-std::string_view Trim(std::string_view s) {
-  while (!s.empty() && IsSpace(s.front())) s.remove_prefix(1);
-  while (!s.empty() && IsSpace(s.back())) s.remove_suffix(1);
-  return s;
 }
 
 // Three digits and then no more: what may follow a thin space or a braced comma inside a number.
@@ -386,7 +378,7 @@ std::string CanonicalWords(std::string_view plain) {
     }
     if (space && !out.empty()) out += ' ';
     space = false;
-    out += static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+    out += LowerAscii(c);
   }
   static constexpr std::string_view kOuter = ".,;:!?\"'`* ";
   const size_t begin = out.find_first_not_of(kOuter);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "common/text.h"
 #include "reward/answer.h"
 #include "reward/latex_text.h"
 #include "reward/math_object.h"
@@ -300,12 +301,6 @@ std::vector<MathObject> Readings(const std::string& plain) {
   return out;
 }
 
-std::string Lower(std::string_view s) {
-  std::string out(s);
-  for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  return out;
-}
-
 // "(e)", "[e]" and "e" of CanonicalWords(): the letter; else '\0'.
 char LoneLetter(std::string_view words) {
   if (words.size() == 3 && ((words[0] == '(' && words[2] == ')') || (words[0] == '[' && words[2] == ']'))) words = words.substr(1, 1);
@@ -326,7 +321,7 @@ std::string WithoutTextBoxes(std::string_view plain) {
       out += plain[i];
     }
   }
-  return std::string(math_split::Trim(out));
+  return std::string(Trim(out));
 }
 
 std::string_view FirstSentence(std::string_view s) {
@@ -339,7 +334,7 @@ std::string_view FirstSentence(std::string_view s) {
 
 // Behind the last phrase that announces an answer.
 std::optional<std::string_view> Announced(std::string_view text) {
-  const std::string lower = Lower(text);
+  const std::string lower = LowerAscii(text);
   size_t best = std::string::npos;
   for (std::string_view phrase : {"answer is:", "answer is", "answer:", "answer**:", "answer:**", "answer =", "result is",
                                   "solution is", "solutions are", "answers are"}) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/text.h"
 #include "reward/latex_text.h"
 #include "reward/math_interval.h"
 #include "reward/math_matrix.h"
@@ -15,14 +16,11 @@ namespace plumb::reward {
 namespace {
 
 using math_split::Encloses;
-using math_split::IsDigit;
-using math_split::IsLetter;
 using math_split::ListSign;
 using math_split::Parts;
 using math_split::RelationSign;
 using math_split::Sign;
 using math_split::Split;
-using math_split::Trim;
 using math_split::UnionSign;
 using math_split::WithoutSign;
 using Kind = MathObject::Kind;

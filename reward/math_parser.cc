@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <string>
 
+#include "common/text.h"
+
 namespace plumb::reward {
 namespace {
-
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 
 struct Named {
   std::string_view name;

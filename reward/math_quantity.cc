@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/text.h"
 #include "reward/latex_text.h"
 #include "reward/math_parser.h"
 #include "reward/math_split.h"
@@ -12,9 +13,6 @@
 namespace plumb::reward {
 namespace {
 
-using math_split::IsDigit;
-using math_split::IsLetter;
-using math_split::Trim;
 using Kind = MathObject::Kind;
 
 MathExpression Negative(const MathExpression& e) {

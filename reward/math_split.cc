@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "common/text.h"
+
 namespace plumb::reward::math_split {
 namespace {
 
@@ -38,12 +40,6 @@ int Bracket(std::string_view s, size_t i) {
       return 0;
     default: return 0;
   }
-}
-
-std::string_view Trim(std::string_view s) {
-  while (!s.empty() && s.front() == ' ') s.remove_prefix(1);
-  while (!s.empty() && s.back() == ' ') s.remove_suffix(1);
-  return s;
 }
 
 Parts Split(std::string_view s, bool thousands, Sign sign) {

@@ -9,10 +9,6 @@
 
 namespace plumb::reward::math_split {
 
-inline bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-inline bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-std::string_view Trim(std::string_view s);  // spaces at both ends
-
 struct Parts {
   std::vector<std::string_view> parts;
   std::vector<std::string_view> signs;  // between them

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "common/text.h"
 #include "reward/answer.h"
 #include "reward/latex_text.h"
 #include "reward/math_answer.h"
@@ -14,28 +15,13 @@ namespace {
 using Json = nlohmann::json;
 constexpr size_t kLongest = 16384;
 
-bool IsSpace(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v'; }
-bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 bool IsUpper(char c) { return c >= 'A' && c <= 'Z'; }
 // Chinese, Japanese and Korean write letters and characters without a space between them.
 bool IsCjk(char c) {
   return static_cast<unsigned char>(c) >= 0xE3 && static_cast<unsigned char>(c) <= 0xED;
 }
-bool IsWord(char c) { return IsLetter(c) || (c >= '0' && c <= '9') || static_cast<unsigned char>(c) >= 0x80; }
+bool IsWord(char c) { return IsLetter(c) || IsDigit(c) || static_cast<unsigned char>(c) >= 0x80; }
 char Upper(char c) { return static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c); }
-
-std::string_view Trim(std::string_view s, std::string_view also = "") {
-  const auto drop = [&](char c) { return IsSpace(c) || also.find(c) != std::string_view::npos; };
-  while (!s.empty() && drop(s.front())) s.remove_prefix(1);
-  while (!s.empty() && drop(s.back())) s.remove_suffix(1);
-  return s;
-}
-
-std::string Lower(std::string_view s) {
-  std::string out(s);
-  for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  return out;
-}
 
 // A label at the start: "B", "(B)", "B)", "B.", "B:", "option B"; `used` bytes. With `marked`, a bracket or stop is needed.
 std::optional<char> Label(std::string_view s, char last, bool marked, size_t* used) {
@@ -43,7 +29,7 @@ std::optional<char> Label(std::string_view s, char last, bool marked, size_t* us
   while (i < s.size() && (IsSpace(s[i]) || s[i] == '*' || s[i] == '_' || s[i] == '`' ||
                           s[i] == '"' || s[i] == '\'' || s[i] == ':' || s[i] == '$'))
     ++i;
-  const std::string head = Lower(s.substr(i, 8));
+  const std::string head = LowerAscii(s.substr(i, 8));
   for (std::string_view word : {"option ", "choice ", "letter ", "answer ", "\u9009\u9879"}) {
     if (head.starts_with(word)) i += word.size();
   }
@@ -115,7 +101,7 @@ std::optional<char> Read(std::string_view piece, const std::vector<Choice>& choi
   if (const auto letter = Label(s, last, false, &used)) {
     std::string_view rest = Trim(s.substr(used), "*.:,;-$");
     if (rest.empty() || rest == ")") return letter;
-    const std::string lower = Lower(rest);
+    const std::string lower = LowerAscii(rest);
     for (std::string_view join : {"or ", "and ", "/", "& ", "\u6216", "\u548C"}) {
       size_t ignored = 0;
       if (lower.starts_with(join) && Label(rest.substr(join.size()), last, false, &ignored)) return std::nullopt;
@@ -283,7 +269,7 @@ std::optional<char> Concluded(std::string_view line, char last) {
   for (bool again = true; again;) {
     again = false;
     line = Trim(line, ",:*_");
-    const std::string lower = Lower(line.substr(0, 24));
+    const std::string lower = LowerAscii(line.substr(0, 24));
     for (std::string_view word :
          {"so ",          "so, ",      "so,",           "therefore",  "thus",       "hence",
           "then ",        "finally",   "in conclusion", "conclusion", "ok ",        "ok,",
@@ -357,7 +343,7 @@ std::optional<char> FindChoice(std::string_view whole_text, const std::vector<Ch
   const std::string narrow =
       Narrow(behind->substr(behind->size() - std::min(behind->size(), kLongest)));
   const std::string_view text = narrow;
-  const std::string lower = Lower(text);
+  const std::string lower = LowerAscii(text);
   const size_t phrase = BehindPhrase(lower);
   const Verdict verdict = LastVerdict(text, lower, last);
   if (verdict.letter && (phrase == std::string::npos || verdict.place >= phrase))

@@ -4,8 +4,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "common/json_text.h"
 #include "reward/file_digest.h"
-#include "reward/json_text.h"
 #include "reward/subprocess.h"
 
 namespace plumb::reward {

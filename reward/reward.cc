@@ -1,6 +1,7 @@
 #include "reward/reward.h"
 
-#include "reward/json_text.h"
+#include "common/json_text.h"
+#include "reward/reply.h"
 
 namespace plumb::reward {
 

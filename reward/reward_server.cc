@@ -3,8 +3,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "common/json_text.h"
 #include "reward/file_digest.h"
-#include "reward/json_text.h"
 #include "reward/notice.h"
 #include "reward/zmq_worker.h"
 

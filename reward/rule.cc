@@ -6,6 +6,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "common/text.h"
 #include "reward/words.h"
 
 namespace plumb::reward {

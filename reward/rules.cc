@@ -10,6 +10,7 @@
 #include <optional>
 #include <unordered_set>
 
+#include "common/text.h"
 #include "reward/answer.h"
 #include "reward/bleu.h"
 #include "reward/coherence.h"
@@ -225,6 +226,13 @@ RuleParts Regex(const configs::RewardPartConfig& part) {
   const RuleOptions options(part, {"pattern"});
   if (!options.has("pattern")) Refuse(part, "needs args = [\"pattern=...\"]");
   const std::string pattern = options.Text("pattern");
+  std::string why;
+  const LinearRegex linear = LinearRegex::Compile(pattern, &why);
+  if (why.empty()) {
+    return [linear](std::string_view text, const Trajectory&, const Prompt&) {
+      return PartScore::Of(linear.Find(text) ? 1 : 0);
+    };
+  }
   int error = 0;
   PCRE2_SIZE offset = 0;
   pcre2_code* raw = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
@@ -233,21 +241,12 @@ RuleParts Regex(const configs::RewardPartConfig& part) {
   if (raw == nullptr) {
     PCRE2_UCHAR text[256];
     pcre2_get_error_message(error, text, sizeof text);
-    Refuse(part, "pattern does not compile at offset " + std::to_string(offset) + ": " +
-                     reinterpret_cast<const char*>(text));
+    Refuse(part, "pattern " + why + "; nor does it compile as PCRE2, at offset " +
+                     std::to_string(offset) + ": " + reinterpret_cast<const char*>(text));
   }
   const std::shared_ptr<pcre2_code> code(raw, pcre2_code_free);
-  std::string why;
-  const LinearRegex linear = LinearRegex::Compile(pattern, &why);
-  if (!why.empty()) {
-    return [code](std::string_view text, const Trajectory&, const Prompt&) {
-      return Backtrack(code.get(), text);
-    };
-  }
-  return [code, linear](std::string_view text, const Trajectory&, const Prompt&) {
-    const LinearRegex::Result found = linear.Find(text);
-    if (found == LinearRegex::Result::kGaveUp) return Backtrack(code.get(), text);
-    return PartScore::Of(found == LinearRegex::Result::kYes ? 1 : 0);
+  return [code](std::string_view text, const Trajectory&, const Prompt&) {
+    return Backtrack(code.get(), text);
   };
 }
 
@@ -301,21 +300,21 @@ constexpr Entry kRules[] = {
     {"soft_format", 1, Format},
     {"length", 1, Length},
     {"exact", 2, Exact},
-    {"regex", 2, Regex},
+    {"regex", 3, Regex},
     {"repetition", 1, Repetition},
     {"contains", 1, Contains},
     {"absent", 1, Absent},
     {"coherence", 1, MakeCoherence},
     {"distinct", 1, MakeDiversity},
     {"entropy", 1, MakeDiversity},
-    {"safety", 1, MakeSafety},
+    {"safety", 2, MakeSafety},
     {"rouge1", 2, MakeRouge},
     {"rouge2", 2, MakeRouge},
     {"rougeL", 2, MakeRouge},
     {"bleu", 2, MakeBleu},
     {"f1", 2, MakeTokenF1},
     {"exact_words", 2, MakeTokenF1},
-    {"json_schema", 2, MakeJsonSchema},
+    {"json_schema", 3, MakeJsonSchema},
 };
 
 }  // namespace

@@ -24,9 +24,9 @@
 //             [the fields target_tokens, max_tokens]
 // exact       1 if what the completion says behind its thinking (reward/truth.h), outer white space
 //             removed, is the ground truth, else 0. [ignore_case=0|1]
-// regex       1 if the pattern (PCRE2, UTF-8) matches anywhere in the completion, else 0; in linear
-//             time where the pattern allows (reward/linear_regex.h), else by backtracking, where a
-//             pattern that hits the limit of steps is a reported failure, not a 0. [pattern=...]
+// regex       1 if the pattern matches anywhere in the completion, else 0; RE2 matches it in linear
+//             time (reward/linear_regex.h), and what RE2 does not take, PCRE2 by backtracking, where
+//             a pattern that hits the limit of steps is a reported failure, not a 0. [pattern=...]
 // repetition  different n-grams / n-grams of the completion's words; 1 with fewer than n words.
 //             [n=3]
 // contains    share of the words in `words` (comma-separated) that occur in the completion.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/text.h"
 #include "policy_model/files/unicode.h"
 #include "reward/words.h"
 
@@ -109,15 +110,7 @@ RuleParts MakeSafety(const configs::RewardPartConfig& part) {
   const double limit = static_cast<double>(options.Integer("limit", 1, 1, 1000000));
   const auto body = [=](std::string_view text, const Trajectory&, const Prompt&) {
     size_t hits = list.Hits(text);
-    for (size_t i = 0; i < regexes.size(); ++i) {
-      const LinearRegex::Result found = regexes[i].Find(text);
-      if (found == LinearRegex::Result::kGaveUp) {
-        return PartScore::Failed(
-            Failure::kReported,
-            "regex '" + patterns[i] + "' has too many states at once for this text");
-      }
-      hits += found == LinearRegex::Result::kYes;
-    }
+    for (const LinearRegex& regex : regexes) hits += regex.Find(text);
     PartScore score = PartScore::Of(std::max(0.0, 1 - static_cast<double>(hits) / limit));
     score.details = {{"hits", static_cast<double>(hits)}};
     return score;

@@ -1,11 +1,12 @@
 #include "reward/sandbox.h"
 
 #include <fcntl.h>
-#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <seccomp.h>
 #include <spawn.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -16,11 +17,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstddef>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <memory>
 
 #include "common/error.h"
 
@@ -163,71 +164,50 @@ std::vector<std::string> HostArguments(const SandboxOptions& options, bool in_na
 }
 
 std::vector<sock_filter> SeccompFilter(SeccompProfile profile, bool network) {
-#if defined(__x86_64__)
-  constexpr uint32_t kArch = AUDIT_ARCH_X86_64;
-#elif defined(__aarch64__)
-  constexpr uint32_t kArch = AUDIT_ARCH_AARCH64;
-#else
-  (void)profile;
-  (void)network;
-  return {};
-#endif
-#if defined(__x86_64__) || defined(__aarch64__)
-  constexpr uint32_t kRefuse = SECCOMP_RET_ERRNO | EPERM;
-  std::vector<sock_filter> f;
-  const auto load = [&](size_t offset) {
-    f.push_back(BPF_STMT(BPF_LD | BPF_W | BPF_ABS, static_cast<uint32_t>(offset)));
+  const std::unique_ptr<void, void (*)(void*)> filter(seccomp_init(SCMP_ACT_ALLOW),
+                                                      seccomp_release);
+  if (filter == nullptr) return {};
+  bool whole = seccomp_attr_set(filter.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS) == 0;
+  const auto refuse = [&](int call, int error, std::vector<scmp_arg_cmp> when = {}) {
+    whole &= seccomp_rule_add_array(filter.get(), SCMP_ACT_ERRNO(error), call,
+                                    static_cast<unsigned>(when.size()), when.data()) == 0;
   };
-  const auto give = [&](uint32_t verdict) { f.push_back(BPF_STMT(BPF_RET | BPF_K, verdict)); };
-  load(offsetof(seccomp_data, arch));
-  f.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, kArch, 1, 0));
-  give(SECCOMP_RET_KILL_PROCESS);
-  load(offsetof(seccomp_data, nr));
-#if defined(__x86_64__)
-  f.push_back(BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000u, 0, 1));  // the x32 table has other numbers
-  give(kRefuse);
-#endif
-  const auto refuse = [&](long number, uint32_t verdict) {
-    f.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, static_cast<uint32_t>(number), 0, 1));
-    give(verdict);
-  };
-  for (long number : {SYS_ptrace, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, SYS_keyctl, SYS_add_key,
-                      SYS_request_key, SYS_bpf, SYS_perf_event_open, SYS_kexec_load, SYS_init_module,
-                      SYS_finit_module, SYS_delete_module, SYS_unshare, SYS_setns, SYS_userfaultfd, SYS_io_uring_setup,
-                      SYS_io_uring_enter, SYS_io_uring_register, SYS_process_vm_readv, SYS_process_vm_writev,
-                      SYS_open_by_handle_at, SYS_reboot, SYS_swapon, SYS_swapoff, SYS_acct, SYS_settimeofday,
-                      SYS_clock_settime, SYS_quotactl, SYS_personality}) {
-    refuse(number, kRefuse);
+  for (const int call :
+       {SCMP_SYS(ptrace), SCMP_SYS(mount), SCMP_SYS(umount2), SCMP_SYS(pivot_root),
+        SCMP_SYS(chroot), SCMP_SYS(keyctl), SCMP_SYS(add_key), SCMP_SYS(request_key), SCMP_SYS(bpf),
+        SCMP_SYS(perf_event_open), SCMP_SYS(kexec_load), SCMP_SYS(init_module),
+        SCMP_SYS(finit_module), SCMP_SYS(delete_module), SCMP_SYS(unshare), SCMP_SYS(setns),
+        SCMP_SYS(userfaultfd), SCMP_SYS(io_uring_setup), SCMP_SYS(io_uring_enter),
+        SCMP_SYS(io_uring_register), SCMP_SYS(process_vm_readv), SCMP_SYS(process_vm_writev),
+        SCMP_SYS(open_by_handle_at), SCMP_SYS(reboot), SCMP_SYS(swapon), SCMP_SYS(swapoff),
+        SCMP_SYS(acct), SCMP_SYS(settimeofday), SCMP_SYS(clock_settime), SCMP_SYS(quotactl),
+        SCMP_SYS(personality)}) {
+    refuse(call, EPERM);
   }
-  refuse(SYS_clone3, SECCOMP_RET_ERRNO | ENOSYS);  // its flags lie in memory, out of a filter's sight; libc falls back
-  if (profile == SeccompProfile::kSharedObject) {
-    for (long number : {SYS_execve, SYS_execveat}) refuse(number, kRefuse);
-#if defined(__x86_64__)
-    for (long number : {SYS_fork, SYS_vfork}) refuse(number, kRefuse);
-#endif
-  }
+  // Its flags lie in memory, out of a filter's sight; libc falls back.
+  refuse(SCMP_SYS(clone3), ENOSYS);
   // clone: no new namespaces; a shared object may start threads only.
-  constexpr uint32_t kNamespaces = CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC |
-                                   CLONE_NEWUTS | CLONE_NEWCGROUP;
-  const bool threads_only = profile == SeccompProfile::kSharedObject;
-  f.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone, 0, static_cast<uint8_t>(threads_only ? 6 : 4)));
-  load(offsetof(seccomp_data, args[0]));
-  f.push_back(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, kNamespaces, 0, 1));
-  give(kRefuse);
-  if (threads_only) {
-    f.push_back(BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, CLONE_THREAD, 1, 0));
-    give(kRefuse);
+  for (const scmp_datum_t flag : {CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET,
+                                  CLONE_NEWIPC, CLONE_NEWUTS, CLONE_NEWCGROUP}) {
+    refuse(SCMP_SYS(clone), EPERM, {SCMP_A0_64(SCMP_CMP_MASKED_EQ, flag, flag)});
   }
-  give(SECCOMP_RET_ALLOW);
-  if (!network) {
-    f.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 3));
-    load(offsetof(seccomp_data, args[0]));
-    f.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_UNIX, 1, 0));
-    give(kRefuse);
+  if (profile == SeccompProfile::kSharedObject) {
+    refuse(SCMP_SYS(clone), EPERM, {SCMP_A0_64(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0)});
+    for (const int call :
+         {SCMP_SYS(execve), SCMP_SYS(execveat), SCMP_SYS(fork), SCMP_SYS(vfork)}) {
+      refuse(call, EPERM);
+    }
   }
-  give(SECCOMP_RET_ALLOW);
-  return f;
-#endif
+  if (!network) refuse(SCMP_SYS(socket), EPERM, {SCMP_A0_32(SCMP_CMP_NE, AF_UNIX)});
+  // The library writes programs to files only.
+  const int file = memfd_create("filter", MFD_CLOEXEC);
+  if (file < 0) return {};
+  struct stat info {};
+  whole &= seccomp_export_bpf(filter.get(), file) == 0 && fstat(file, &info) == 0;
+  std::vector<sock_filter> program(static_cast<size_t>(info.st_size) / sizeof(sock_filter));
+  whole &= pread(file, program.data(), static_cast<size_t>(info.st_size), 0) == info.st_size;
+  close(file);
+  return whole ? program : std::vector<sock_filter>{};
 }
 
 bool InstallSeccomp(SeccompProfile profile, bool network) {

@@ -47,7 +47,8 @@ std::vector<std::string> NamespaceCommand(const SandboxOptions& options);
 std::vector<std::string> HostArguments(const SandboxOptions& options, bool in_namespaces);
 
 enum class SeccompProfile : uint8_t { kProgram = 0, kSharedObject = 1 };
-// The filter as classic BPF. Empty on processors we have no table for (counts as a missing layer).
+// The filter as classic BPF, from libseccomp. Empty on processors it has no table for, or when a rule
+// could not be written (counts as a missing layer). Calls of another table (32 bits, x32) kill.
 std::vector<sock_filter> SeccompFilter(SeccompProfile profile, bool network);
 // no_new_privs and the filter on every thread of the process. False: the kernel refused.
 bool InstallSeccomp(SeccompProfile profile, bool network);

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "common/nearest.h"
+#include "common/text.h"
 #include "reward/code_tests.h"
 #include "reward/http_reward.h"
 #include "reward/judge.h"
@@ -20,12 +21,6 @@
 
 namespace plumb::reward {
 namespace {
-
-std::string Join(const std::vector<std::string>& words) {
-  std::string out;
-  for (const std::string& word : words) out += (out.empty() ? "" : ", ") + word;
-  return out;
-}
 
 // Beyond this a number is a mistake of the function or the server, and would drown every other reward of its batch.
 constexpr double kLargestScore = 1e6;

@@ -9,10 +9,11 @@
 
 #include <nlohmann/json.hpp>
 
+#include "common/json_text.h"
 #include "reward/child_process.h"
 #include "reward/file_digest.h"
-#include "reward/json_text.h"
 #include "reward/notice.h"
+#include "reward/reply.h"
 
 namespace plumb::reward {
 namespace {

@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "common/json_text.h"
 #include "reward/answer.h"
-#include "reward/json_text.h"
 
 namespace plumb::reward {
 namespace {

@@ -4,13 +4,11 @@
 #include <string>
 #include <vector>
 
+#include "common/text.h"
 #include "reward/latex_text.h"
 
 namespace plumb::reward {
 namespace {
-
-bool IsLetter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 
 struct Power {
   Unit::Base base;
@@ -102,14 +100,8 @@ struct ScaleWord {
 constexpr ScaleWord kScales[] = {{"dozen", "12"}, {"thousand", "1000"}, {"million", "1000000"},
                                  {"billion", "1000000000"}, {"trillion", "1000000000000"}};
 
-std::string Lower(std::string_view s) {
-  std::string out(s);
-  for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  return out;
-}
-
 const Entry* Find(std::string_view word) {
-  const std::string lower = Lower(word);
+  const std::string lower = LowerAscii(word);
   for (const Entry& entry : kEntries) {
     std::string_view names = entry.names;
     while (!names.empty()) {
@@ -248,7 +240,7 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
       case Kind::kPower: return std::nullopt;  // a power follows a word, where it is read
       case Kind::kCommand:
         if (token.text == "degree") {
-          const std::string next = i + 1 < tokens->size() ? Lower((*tokens)[i + 1].text) : "";
+          const std::string next = i + 1 < tokens->size() ? LowerAscii((*tokens)[i + 1].text) : "";
           if ((next == "c" || next == "celsius" || next == "f" || next == "fahrenheit") && !any) {
             if (i + 2 != tokens->size()) return std::nullopt;
             return Celsius(next[0] == 'f');
@@ -269,7 +261,7 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
         }
         break;
       case Kind::kWord: {
-        const std::string lower = Lower(token.text);
+        const std::string lower = LowerAscii(token.text);
         if (lower == "per") {
           over = true;
           continue;
@@ -288,7 +280,7 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
           return Celsius(lower == "degf" || lower == "fahrenheit");
         }
         if ((lower == "degrees" || lower == "degree") && i + 2 == tokens->size()) {
-          const std::string next = Lower((*tokens)[i + 1].text);
+          const std::string next = LowerAscii((*tokens)[i + 1].text);
           if (next == "c" || next == "celsius" || next == "f" || next == "fahrenheit") return Celsius(next[0] == 'f');
         }
         if (lower == "rad" || lower == "radian" || lower == "radians") {
@@ -319,7 +311,7 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
     }
     if (i + 1 < tokens->size()) {
       const Token& next = (*tokens)[i + 1];
-      const std::string lower = Lower(next.text);
+      const std::string lower = LowerAscii(next.text);
       if (next.kind == Kind::kPower) {
         exponent *= next.exponent;
         ++i;

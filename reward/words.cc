@@ -1,12 +1,6 @@
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include "reward/words.h"
 
-#include <pcre2.h>
-
-#include <algorithm>
-#include <memory>
-
-#include "common/error.h"
+#include "common/text.h"
 #include "policy_model/files/unicode.h"
 
 namespace plumb::reward {
@@ -15,59 +9,7 @@ namespace {
 using policy_model::Character;
 using policy_model::CharacterClass;
 using policy_model::DecodeUtf8;
-
-bool IsAsciiSpace(char c) {
-  return c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\f' || c == '\v';
-}
-
-// PCRE2's \L over all capital letters: the library carries the Unicode data, so no locale is
-// needed.
-std::unordered_map<char32_t, char32_t> LowerTable() {
-  std::string all;
-  std::vector<char32_t> codes;
-  for (char32_t code = 0x80; code < 0x1F000; ++code) {
-    if (code >= 0xD800 && code < 0xE000) continue;
-    if (policy_model::ClassOf(code) != CharacterClass::kLetter) continue;
-    codes.push_back(code);
-    policy_model::AppendUtf8(code, all);
-  }
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  const char pattern[] = "[\\p{Lu}\\p{Lt}]";
-  const std::unique_ptr<pcre2_code, decltype(&pcre2_code_free)> code(
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern), PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error,
-                    &offset, nullptr),
-      pcre2_code_free);
-  PLUMB_CHECK(code != nullptr);
-  std::string lower(all.size() * 2, '\0');
-  PCRE2_SIZE size = lower.size();
-  const char replacement[] = "\\L$0";
-  const int count =
-      pcre2_substitute(code.get(), reinterpret_cast<PCRE2_SPTR>(all.data()), all.size(), 0,
-                       PCRE2_SUBSTITUTE_GLOBAL | PCRE2_SUBSTITUTE_EXTENDED, nullptr, nullptr,
-                       reinterpret_cast<PCRE2_SPTR>(replacement), PCRE2_ZERO_TERMINATED,
-                       reinterpret_cast<PCRE2_UCHAR*>(lower.data()), &size);
-  PLUMB_CHECK(count > 0);
-  lower.resize(size);
-  std::unordered_map<char32_t, char32_t> table;
-  size_t at = 0;
-  for (const char32_t from : codes) {
-    const Character to = DecodeUtf8(lower, at);
-    at += to.bytes;
-    if (to.code != from) table.emplace(from, to.code);
-  }
-  PLUMB_CHECK(at == lower.size());
-  // Roman numerals and circled letters are no letters to PCRE2.
-  for (char32_t c = 0x2160; c < 0x2170; ++c) table.emplace(c, c + 16);
-  for (char32_t c = 0x24B6; c < 0x24D0; ++c) table.emplace(c, c + 26);
-  return table;
-}
-
-bool IsMark(char32_t c) {
-  return (c >= 0x300 && c < 0x370) || (c >= 0x900 && c < 0x903) ||
-         (c >= 0x93A && c < 0x950 && c != 0x93D) || (c >= 0x591 && c < 0x5C0) ||
-         (c >= 0x64B && c < 0x660) || (c >= 0xE31 && c < 0xE4F) || c == 0x200D;
-}
+using policy_model::IsCaseIgnorable;
 
 bool IsHan(char32_t c) {
   return (c >= 0x3040 && c < 0x3100) || (c >= 0x3400 && c < 0x4DC0) ||
@@ -76,23 +18,15 @@ bool IsHan(char32_t c) {
 }
 
 bool IsLetterOrDigit(char32_t c) {
-  if (c < 0x80) return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+  if (c < 0x80) return IsDigit(static_cast<char>(c)) || plumb::IsLetter(static_cast<char>(c));
   if (c == policy_model::kNotACharacter) return false;
   const CharacterClass kind = policy_model::ClassOf(c);
-  return kind == CharacterClass::kLetter || kind == CharacterClass::kNumber || IsMark(c);
+  return kind == CharacterClass::kLetter || kind == CharacterClass::kNumber ||
+         policy_model::IsMark(c) || c == 0x200D;
 }
 
 bool IsLetter(std::string_view s, size_t at) {
   return at < s.size() && policy_model::ClassOf(DecodeUtf8(s, at).code) == CharacterClass::kLetter;
-}
-
-// Characters that the rule of the last sigma looks through (Unicode's Case_Ignorable, its common part): marks that combine,
-// signs that stand within words.
-bool IsCaseIgnorable(char32_t c) {
-  return c == '\'' || c == '.' || c == ':' || c == '^' || c == '`' || c == 0xA8 || c == 0xAD || c == 0xAF || c == 0xB4 || c == 0xB7 ||
-         c == 0xB8 || (c >= 0x2B0 && c <= 0x36F) || (c >= 0x483 && c <= 0x489) || (c >= 0x591 && c <= 0x5BD) ||
-         (c >= 0x64B && c <= 0x65F) || c == 0x2018 || c == 0x2019 || c == 0x2024 || c == 0x2027 || (c >= 0x200B && c <= 0x200F) ||
-         (c >= 0x20D0 && c <= 0x20F0) || (c >= 0xFE00 && c <= 0xFE0F) || (c >= 0xFE20 && c <= 0xFE2F) || c == 0xFEFF;
 }
 
 bool LetterFollows(std::string_view s, size_t at) {
@@ -106,31 +40,18 @@ bool LetterFollows(std::string_view s, size_t at) {
 
 }  // namespace
 
-std::string_view Trim(std::string_view s) {
-  while (!s.empty() && IsAsciiSpace(s.front())) s.remove_prefix(1);
-  while (!s.empty() && IsAsciiSpace(s.back())) s.remove_suffix(1);
-  return s;
-}
-
 std::vector<std::string_view> SpacedWords(std::string_view s) {
   std::vector<std::string_view> words;
   for (size_t i = 0; i < s.size();) {
-    while (i < s.size() && IsAsciiSpace(s[i])) ++i;
+    while (i < s.size() && IsSpace(s[i])) ++i;
     const size_t begin = i;
-    while (i < s.size() && !IsAsciiSpace(s[i])) ++i;
+    while (i < s.size() && !IsSpace(s[i])) ++i;
     if (i > begin) words.push_back(s.substr(begin, i - begin));
   }
   return words;
 }
 
-std::string LowerAscii(std::string_view s) {
-  std::string out(s);
-  for (char& c : out) c = static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
-  return out;
-}
-
 std::string LowerUnicode(std::string_view s) {
-  static const std::unordered_map<char32_t, char32_t> table = LowerTable();
   std::string out;
   out.reserve(s.size());
   bool letter_before = false;
@@ -148,10 +69,10 @@ std::string LowerUnicode(std::string_view s) {
       out += "i\xCC\x87";
     } else if (c.code == 0x3A3 && letter_before && !LetterFollows(s, i + c.bytes)) {
       out += "\xCF\x82";
-    } else if (const auto it = table.find(c.code); it != table.end()) {
-      policy_model::AppendUtf8(it->second, out);
+    } else if (c.code == policy_model::kNotACharacter) {
+      out.push_back(s[i]);
     } else {
-      out.append(s.substr(i, c.bytes));
+      policy_model::AppendUtf8(policy_model::LowerCase(c.code), out);
     }
     if (!IsCaseIgnorable(c.code)) letter_before = IsLetter(s, i);
     i += c.bytes;
@@ -225,7 +146,7 @@ std::vector<std::string_view> Sentences(std::string_view s) {
     } else if (c.code == '.' || c.code == '!' || c.code == '?') {
       // Closing quotes and brackets and further stops belong to the sentence.
       while (i < s.size() && std::string_view(".!?\"')]").find(s[i]) != std::string_view::npos) ++i;
-      if (i == s.size() || IsAsciiSpace(s[i])) close(i);
+      if (i == s.size() || IsSpace(s[i])) close(i);
     }
   }
   close(s.size());

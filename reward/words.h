@@ -1,8 +1,7 @@
 // Text cut into words and sentences, and lower case: what the text rules share.
 //
-// Thread safety: pure functions; the table of lower-case letters is built once, on first use. Cost:
-// linear in the text. Views point into the text they were cut from. Bytes that are not UTF-8 count
-// as characters that are no letters.
+// Thread safety: pure functions. Cost: linear in the text. Views point into the text they were cut
+// from. Bytes that are not UTF-8 count as characters that are no letters.
 #pragma once
 
 #include <cstdint>
@@ -13,15 +12,12 @@
 
 namespace plumb::reward {
 
-// ASCII white space at both ends.
-std::string_view Trim(std::string_view s);
 // Cut at ASCII white space.
 std::vector<std::string_view> SpacedWords(std::string_view s);
-std::string LowerAscii(std::string_view s);
 
-// Lower case of every letter that has one of a single character (Unicode, as PCRE2 knows it); the
-// exceptions that Python's str.lower() makes: U+0130 becomes i and U+0307, and a capital sigma at
-// the end of a word becomes U+03C2.
+// Lower case of every letter that has one of a single character (Unicode), with the exceptions that
+// Python's str.lower() makes: U+0130 becomes i and U+0307, and a capital sigma at the end of a word
+// becomes U+03C2.
 std::string LowerUnicode(std::string_view s);
 
 // Cut where Python's str.split() cuts: Unicode white space and the separators U+001C to U+001F.

@@ -4,8 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "reward/json_text.h"
+#include "common/json_text.h"
 #include "reward/notice.h"
+#include "reward/reply.h"
 
 namespace plumb::reward {
 namespace {

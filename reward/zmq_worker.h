@@ -7,7 +7,7 @@
 //   <- {"id":"5b1f..-12","scores":[0.5,null],"digest":"sha256:.."}
 // With args = ["tokens=1"] the request has "tokens":[[1,2,..],..] too, prompt and completion as the policy has them, and
 // "vocabulary":"sha256:..", which is equal where the same ids are the same text: what a worker needs that runs a model.
-// A score is a number, null (does not apply) or an object as in reward/json_text.h; "digest" is optional and says which
+// A score is a number, null (does not apply) or an object as in reward/reply.h; "digest" is optional and says which
 // code made the scores. Instead of "scores": {"id",..,"error":"why","kind":"one of the names of reward::Failure"}.
 // `deadline_ms` is how long the asker goes on waiting. Version 1; a worker that knows another answers with an error.
 // A reply with another id (late, replayed, forged) changes nothing and is counted. A request whose worker went away is

@@ -1,5 +1,6 @@
 // plumb doctor: what this machine has, what this build was made for, what is missing and how to get it.
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <sched.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
@@ -188,7 +189,14 @@ Finding Gpu() {
 
 Finding Sandbox() {
   const std::string& problem = reward::ProbeNamespaces();
-  if (problem.empty()) return {"sandbox", Grade::kOk, "bubblewrap works: reward code of yours runs isolated", ""};
+  if (reward::SeccompFilter(reward::SeccompProfile::kProgram, false).empty()) {
+    return {"sandbox", Grade::kNote,
+            "reward code of yours will refuse to start: libseccomp has no filter of system calls for this processor",
+            "to run it with fewer walls: --set reward.allow_unsandboxed=true"};
+  }
+  if (problem.empty()) {
+    return {"sandbox", Grade::kOk, "bubblewrap and libseccomp work: reward code of yours runs isolated", ""};
+  }
   return {"sandbox", Grade::kNote, "reward code of yours (plugin, program, python) will refuse to start: " + problem,
           "or, for code you trust: --set reward.allow_unsandboxed=true. Built-in rules need no sandbox"};
 }

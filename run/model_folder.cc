@@ -5,25 +5,19 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/strict_json.h"
 #include "policy_model/files/special_tokens.h"
 #include "policy_model/transformer.h"
-#include "replay/strict_json.h"
 
 namespace plumb::run {
 namespace {
 
-using Json = nlohmann::json;
+using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 
 Json ReadJsonOrNull(const std::string& path) {
-  if (!RealFileSystem().Exists(path)) return nullptr;
-  try {
-    return replay::ParseStrictJson(RealFileSystem().ReadFile(path, kMaxConfigBytes));
-  } catch (const Error& e) {
-    if (e.code() != ErrorCode::kCorruption) throw;
-    throw Error(ErrorCode::kCorruption, e.message(), path);
-  }
+  return RealFileSystem().Exists(path) ? ReadStrictJson(path, kMaxConfigBytes) : Json();
 }
 
 // The dtype that config.json names; empty when it names none.

@@ -4,9 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "common/strict_json.h"
+#include "policy_model/files/unicode.h"
 #include "replay/line_reader.h"
 #include "replay/row_parser.h"
-#include "replay/strict_json.h"
 #include "reward/truth.h"
 
 namespace plumb::run {
@@ -117,10 +118,10 @@ std::vector<RewardSample> ReadRewardSamples(const std::string& path, const confi
     const std::string where = lines.Where();
     if (lines.too_long()) Refuse(where, "the line is longer than " + std::to_string(replay::LineReader::kDefaultMaxLine) + " bytes");
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
-    if (!replay::IsUtf8(line)) Refuse(where, "not valid UTF-8");
+    if (!policy_model::IsUtf8(line)) Refuse(where, "not valid UTF-8");
     json row;
     try {
-      row = replay::ParseStrictJson(line);
+      row = json(ParseStrictJson(line));
     } catch (const Error& error) {
       Refuse(where, error.message());
     }

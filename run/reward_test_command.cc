@@ -6,9 +6,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "common/json_text.h"
 #include "configs/config.h"
 #include "replay/unscored.h"
-#include "reward/json_text.h"
+#include "reward/reply.h"
 #include "reward/reward_model.h"
 #include "reward/scorer.h"
 #include "run/cli.h"

@@ -6,11 +6,11 @@
 #include <nlohmann/json.hpp>
 
 #include "common/error.h"
+#include "common/strict_json.h"
 #include "learner/finite.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
 #include "replay/line_reader.h"
-#include "replay/strict_json.h"
 #include "run/cli.h"
 #include "run/model_folder.h"
 
@@ -39,7 +39,7 @@ Row ReadRow(const ModelFolder& model, const std::string& text, const replay::Lin
     return row;
   }
   try {
-    const nlohmann::json json = replay::ParseStrictJson(text);
+    const nlohmann::ordered_json json = ParseStrictJson(text);
     const bool has_text = json.is_object() && json.contains("text"), has_tokens = json.is_object() && json.contains("tokens");
     if (has_text == has_tokens) {
       row.error = "needs exactly one of \"text\" and \"tokens\"";
@@ -47,7 +47,7 @@ Row ReadRow(const ModelFolder& model, const std::string& text, const replay::Lin
       if (!json["text"].is_string()) row.error = "\"text\" is no string";
       else row.tokens = model.EncodeText(json["text"].get<std::string>());
     } else {
-      for (const auto& id : json["tokens"].is_array() ? json["tokens"] : nlohmann::json::array()) {
+      for (const auto& id : json["tokens"].is_array() ? json["tokens"] : nlohmann::ordered_json::array()) {
         if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= model.shape.vocab) {
           row.error = "\"tokens\" has " + id.dump() + ", no id of this model's " + std::to_string(model.shape.vocab);
           break;

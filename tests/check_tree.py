@@ -31,6 +31,10 @@ OUTSIDE = {
     r"flatbuffers/": {"common"},
     r"CLI/": {"run"},
     r"httplib": {"reward"},
+    r"gmp": {"reward"},
+    r"(re2/|pcre2|seccomp)": {"reward"},
+    r"utf8proc": {"policy_model/files"},
+    r"openssl/": {"common"},
 }
 # Kernels without a .cu, and why.
 NO_CUDA = {
@@ -86,7 +90,7 @@ TESTED_BY["run/reward_samples.cc"] = "tests/run/reward_test_command_test.cc"
 TESTED_BY["reward/reward_server.cc"] = "tests/reward/zmq_worker_test.cc"
 TESTED_BY["reward/process_watch.cc"] = "tests/reward/sandbox_test.cc"
 TESTED_BY["policy_model/files/jinja_tests.cc"] = "tests/policy_model/files/jinja_test.cc"
-TESTED_BY["reward/json_text.cc"] = "tests/reward/subprocess_test.cc"
+TESTED_BY["reward/reply.cc"] = "tests/reward/subprocess_test.cc"
 TESTED_BY["common/curve_keys.cc"] = "tests/common/frame_socket_test.cc"
 TESTED_BY["common/digest_avx2.cc"] = "tests/common/hash_test.cc"
 TESTED_BY["replay/row_notes.cc"] = "tests/replay/importer_test.cc"

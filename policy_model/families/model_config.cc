@@ -7,9 +7,9 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/strict_json.h"
 #include "policy_model/families/family.h"
 #include "policy_model/files/safetensors.h"
-#include "policy_model/files/strict_json.h"
 
 namespace plumb::policy_model {
 namespace {

@@ -5,7 +5,9 @@
 #include <cctype>
 
 #include "common/error.h"
+#include "common/text.h"
 #include "policy_model/files/jinja_value.h"
+#include "policy_model/files/unicode.h"
 
 namespace plumb::policy_model::jinja {
 
@@ -18,25 +20,6 @@ namespace {
 constexpr size_t kMaxTokens = 200000;
 
 bool IsNameStart(char c) { return std::isalpha(static_cast<unsigned char>(c)) || c == '_'; }
-bool IsDigit(char c) { return c >= '0' && c <= '9'; }
-
-void AppendUtf8(std::string& out, uint32_t c) {
-  if (c < 0x80) {
-    out += static_cast<char>(c);
-  } else if (c < 0x800) {
-    out += static_cast<char>(0xC0 | (c >> 6));
-    out += static_cast<char>(0x80 | (c & 63));
-  } else if (c < 0x10000) {
-    out += static_cast<char>(0xE0 | (c >> 12));
-    out += static_cast<char>(0x80 | ((c >> 6) & 63));
-    out += static_cast<char>(0x80 | (c & 63));
-  } else {
-    out += static_cast<char>(0xF0 | (c >> 18));
-    out += static_cast<char>(0x80 | ((c >> 12) & 63));
-    out += static_cast<char>(0x80 | ((c >> 6) & 63));
-    out += static_cast<char>(0x80 | (c & 63));
-  }
-}
 
 class Lexer {
  public:
@@ -270,7 +253,7 @@ class Lexer {
             ++got;
           }
           if (got != want || code > 0x10FFFF) SyntaxError(std::string("a bad escape \\") + e + " in a string", line_);
-          AppendUtf8(out, code);
+          AppendUtf8(code, out);
           break;
         }
         default:
@@ -279,7 +262,7 @@ class Lexer {
             for (int k = 0; k < 2 && i + 1 < rest.size() && rest[i + 1] >= '0' && rest[i + 1] <= '7'; ++k) {
               code = code * 8 + static_cast<uint32_t>(rest[++i] - '0');
             }
-            AppendUtf8(out, code);
+            AppendUtf8(code, out);
           } else {
             out += '\\';
             out += e;

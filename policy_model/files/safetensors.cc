@@ -15,7 +15,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
-#include "policy_model/files/strict_json.h"
+#include "common/strict_json.h"
 
 namespace plumb::policy_model {
 namespace {

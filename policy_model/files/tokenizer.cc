@@ -7,11 +7,10 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/strict_json.h"
 #include "policy_model/files/added_tokens.h"
 #include "policy_model/files/byte_pairs.h"
-#include "policy_model/files/nfc.h"
 #include "policy_model/files/pre_tokenizer.h"
-#include "policy_model/files/strict_json.h"
 #include "policy_model/files/unicode.h"
 
 namespace plumb::policy_model {

@@ -1,116 +1,43 @@
 #include "policy_model/files/unicode.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
+#include <utf8proc.h>
 
 #include <algorithm>
-#include <memory>
-#include <span>
+#include <iterator>
 #include <utility>
 #include <vector>
-
-#include "common/error.h"
 
 namespace plumb::policy_model {
 namespace {
 
 constexpr char32_t kCodes = 0x110000;
-constexpr char32_t kSpaces[] = {0x09,   0x0A,   0x0B,   0x0C,   0x0D,   0x20,   0x85,   0xA0,   0x1680,
-                                0x2000, 0x2001, 0x2002, 0x2003, 0x2004, 0x2005, 0x2006, 0x2007, 0x2008,
-                                0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
 
-// Letters and numbers of Unicode 15 and 16. PCRE2 10.42, Debian 12's, has Unicode 14: without these, token ids would depend
-// on the PCRE2 at hand and differ from the reference's.
+// Letters and numbers of Unicode 16, which the reference knows. utf8proc 2.8, Debian 12's, has
+// Unicode 15; a newer one finds them itself, and is asked first.
 struct Range {
   char32_t first, last;
+  CharacterClass kind;
 };
-constexpr Range kNewLetters[] = {
-    {0x1C89, 0x1C8A}, {0xA7CB, 0xA7CD}, {0xA7DA, 0xA7DC}, {0x105C0, 0x105F3}, {0x10D4A, 0x10D65},
-    {0x10D6F, 0x10D85}, {0x10EC2, 0x10EC4}, {0x1123F, 0x11240}, {0x11380, 0x11389}, {0x1138B, 0x1138B},
-    {0x1138E, 0x1138E}, {0x11390, 0x113B5}, {0x113B7, 0x113B7}, {0x113D1, 0x113D1}, {0x113D3, 0x113D3},
-    {0x11BC0, 0x11BE0}, {0x11F02, 0x11F02}, {0x11F04, 0x11F10}, {0x11F12, 0x11F33}, {0x1342F, 0x1342F},
-    {0x13441, 0x13446}, {0x13460, 0x143FA}, {0x16100, 0x1611D}, {0x16D40, 0x16D6C}, {0x18CFF, 0x18CFF},
-    {0x1B132, 0x1B132}, {0x1B155, 0x1B155}, {0x1DF25, 0x1DF2A}, {0x1E030, 0x1E06D}, {0x1E4D0, 0x1E4EB},
-    {0x1E5D0, 0x1E5ED}, {0x1E5F0, 0x1E5F0}, {0x2B739, 0x2B739}, {0x2EBF0, 0x2EE5D}, {0x31350, 0x323AF},
-};
-constexpr Range kNewNumbers[] = {
-    {0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x11F50, 0x11F59}, {0x16130, 0x16139},
-    {0x16D70, 0x16D79}, {0x1CCF0, 0x1CCF9}, {0x1D2C0, 0x1D2D3}, {0x1E4F0, 0x1E4F9}, {0x1E5F1, 0x1E5FA},
+constexpr CharacterClass kL = CharacterClass::kLetter, kN = CharacterClass::kNumber;
+constexpr Range kNewer[] = {
+    {0x1C89, 0x1C8A, kL},   {0xA7CB, 0xA7CD, kL},   {0xA7DA, 0xA7DC, kL},   {0x105C0, 0x105F3, kL},
+    {0x10D40, 0x10D49, kN}, {0x10D4A, 0x10D65, kL}, {0x10D6F, 0x10D85, kL}, {0x10EC2, 0x10EC4, kL},
+    {0x11380, 0x11389, kL}, {0x1138B, 0x1138B, kL}, {0x1138E, 0x1138E, kL}, {0x11390, 0x113B5, kL},
+    {0x113B7, 0x113B7, kL}, {0x113D1, 0x113D1, kL}, {0x113D3, 0x113D3, kL}, {0x116D0, 0x116E3, kN},
+    {0x11BC0, 0x11BE0, kL}, {0x11BF0, 0x11BF9, kN}, {0x13460, 0x143FA, kL}, {0x16100, 0x1611D, kL},
+    {0x16130, 0x16139, kN}, {0x16D40, 0x16D6C, kL}, {0x16D70, 0x16D79, kN}, {0x18CFF, 0x18CFF, kL},
+    {0x1CCF0, 0x1CCF9, kN}, {0x1E5D0, 0x1E5ED, kL}, {0x1E5F0, 0x1E5F0, kL}, {0x1E5F1, 0x1E5FA, kN},
+    {0x2EBF0, 0x2EE5D, kL},
 };
 
-// PCRE2 knows the general categories: one search over the text of all characters fills a table, so that scanning a text
-// costs an index a character and no regular expression ever runs on it.
-void Mark(const std::string& all, const std::vector<char32_t>& code_at, const char* pattern, CharacterClass value,
-          std::vector<CharacterClass>& table) {
-  int error = 0;
-  PCRE2_SIZE where = 0;
-  std::unique_ptr<pcre2_code, decltype(&pcre2_code_free)> code(
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern), PCRE2_ZERO_TERMINATED, PCRE2_UTF, &error, &where, nullptr),
-      pcre2_code_free);
-  PLUMB_CHECK(code != nullptr, "PCRE2 without Unicode");
-  std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> match(
-      pcre2_match_data_create_from_pattern(code.get(), nullptr), pcre2_match_data_free);
-  PCRE2_SIZE at = 0;
-  while (pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(all.data()), all.size(), at, PCRE2_NO_UTF_CHECK, match.get(),
-                     nullptr) > 0) {
-    const PCRE2_SIZE* range = pcre2_get_ovector_pointer(match.get());
-    for (PCRE2_SIZE i = range[0]; i < range[1]; ++i) {
-      if (code_at[i] != kNotACharacter) table[code_at[i]] = value;
-    }
-    at = range[1];
-  }
+utf8proc_category_t CategoryOf(char32_t code) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(code));
 }
 
-// Marks every code that one of `patterns` matches.
-void MarkCodes(std::vector<CharacterClass>& table,
-               std::span<const std::pair<const char*, CharacterClass>> patterns) {
-  std::string all;
-  std::vector<char32_t> code_at;  // by byte: the code that starts there
-  for (char32_t code = 0; code < kCodes; ++code) {
-    if (code >= 0xD800 && code < 0xE000) continue;
-    AppendUtf8(code, all);
-    code_at.push_back(code);
-    code_at.resize(all.size(), kNotACharacter);
-  }
-  for (const auto& [pattern, value] : patterns) Mark(all, code_at, pattern, value, table);
-}
-
-void MarkRanges(std::vector<CharacterClass>& table, std::span<const Range> ranges,
-                CharacterClass value) {
-  for (const Range& r : ranges)
-    std::fill(table.begin() + r.first, table.begin() + r.last + 1, value);
-}
-
-std::vector<CharacterClass> BuildTable() {
-  std::vector<CharacterClass> table(kCodes, CharacterClass::kOther);
-  constexpr std::pair<const char*, CharacterClass> kPatterns[] = {
-      {"\\p{L}+", CharacterClass::kLetter}, {"\\p{N}+", CharacterClass::kNumber}};
-  MarkCodes(table, kPatterns);
-  MarkRanges(table, kNewLetters, CharacterClass::kLetter);
-  MarkRanges(table, kNewNumbers, CharacterClass::kNumber);
-  for (char32_t code : kSpaces) table[code] = CharacterClass::kSpace;
-  return table;
-}
-
-std::vector<bool> BuildWordTable() {
-  std::vector<CharacterClass> table(kCodes, CharacterClass::kOther);
-  constexpr std::pair<const char*, CharacterClass> kPattern[] = {
-      {"[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}]+", CharacterClass::kLetter}};
-  // Letters in circles and squares are alphabetic without being letters; joiners belong to words.
-  constexpr Range kMore[] = {{0x200C, 0x200D},
-                             {0x24B6, 0x24E9},
-                             {0x1F130, 0x1F149},
-                             {0x1F150, 0x1F169},
-                             {0x1F170, 0x1F189}};
-  MarkCodes(table, kPattern);
-  for (const std::span<const Range> ranges :
-       {std::span<const Range>(kNewLetters), std::span<const Range>(kNewNumbers),
-        std::span<const Range>(kMore)}) {
-    MarkRanges(table, ranges, CharacterClass::kLetter);
-  }
-  std::vector<bool> words(kCodes);
-  for (size_t i = 0; i < kCodes; ++i) words[i] = table[i] == CharacterClass::kLetter;
-  return words;
+CharacterClass NewerClassOf(char32_t code) {
+  const Range* it = std::lower_bound(std::begin(kNewer), std::end(kNewer), code,
+                                     [](const Range& r, char32_t c) { return r.last < c; });
+  return it != std::end(kNewer) && it->first <= code ? it->kind : CharacterClass::kOther;
 }
 
 }  // namespace
@@ -162,13 +89,126 @@ void AppendUtf8(char32_t code, std::string& out) {
 }
 
 CharacterClass ClassOf(char32_t code) {
-  static const std::vector<CharacterClass> table = BuildTable();
-  return code < kCodes ? table[code] : CharacterClass::kOther;
+  switch (CategoryOf(code)) {
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+      return CharacterClass::kLetter;
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_NO:
+      return CharacterClass::kNumber;
+    case UTF8PROC_CATEGORY_ZS:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP:
+      return CharacterClass::kSpace;
+    case UTF8PROC_CATEGORY_CC:
+      return (code >= '\t' && code <= '\r') || code == 0x85 ? CharacterClass::kSpace
+                                                            : CharacterClass::kOther;
+    case UTF8PROC_CATEGORY_CN:
+      return NewerClassOf(code);
+    default:
+      return CharacterClass::kOther;
+  }
+}
+
+bool IsMark(char32_t code) {
+  const utf8proc_category_t category = CategoryOf(code);
+  return category == UTF8PROC_CATEGORY_MN || category == UTF8PROC_CATEGORY_MC ||
+         category == UTF8PROC_CATEGORY_ME;
 }
 
 bool IsWordCharacter(char32_t code) {
-  static const std::vector<bool> words = BuildWordTable();
-  return code < kCodes && words[code];
+  if (ClassOf(code) == CharacterClass::kLetter || IsMark(code)) return true;
+  const utf8proc_category_t category = CategoryOf(code);
+  if (category == UTF8PROC_CATEGORY_CN) return NewerClassOf(code) == CharacterClass::kNumber;
+  // Letters in circles and squares are alphabetic without being letters; joiners belong to words.
+  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
+         category == UTF8PROC_CATEGORY_PC || code == 0x200C || code == 0x200D ||
+         (code >= 0x24B6 && code <= 0x24E9) || (code >= 0x1F130 && code <= 0x1F149) ||
+         (code >= 0x1F150 && code <= 0x1F169) || (code >= 0x1F170 && code <= 0x1F189);
+}
+
+char32_t LowerCase(char32_t code) {
+  return static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code)));
+}
+
+bool IsCaseIgnorable(char32_t code) {
+  switch (CategoryOf(code)) {
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_SK:
+      return true;
+    default:
+      return std::u32string_view(U"'.:\u00B7\u0387\u055F\u05F4\u2018\u2019\u2024\u2027\uFE13"
+                                 U"\uFE52\uFE55\uFF07\uFF0E\uFF1A")
+                 .find(code) != std::u32string_view::npos;
+  }
+}
+
+bool RepairUtf8(std::string& text) {
+  if (IsUtf8(text)) return false;
+  std::string out;
+  out.reserve(text.size() + 16);
+  for (size_t i = 0; i < text.size();) {
+    const Character c = DecodeUtf8(text, i);
+    if (c.code == kNotACharacter) {
+      out += "\xEF\xBF\xBD";
+    } else {
+      out.append(text, i, c.bytes);
+    }
+    i += c.bytes;
+  }
+  text = std::move(out);
+  return true;
+}
+
+std::string ComposeNfc(std::string_view text) {
+  // Below U+0300 nothing combines and every character is its own normal form.
+  if (std::all_of(text.begin(), text.end(),
+                  [](char c) { return static_cast<unsigned char>(c) < 0xCC; })) {
+    return std::string(text);
+  }
+  std::string out;
+  out.reserve(text.size());
+  std::vector<utf8proc_int32_t> codes;  // decomposed
+  const auto compose = [&] {
+    // utf8proc's own sorting of marks is quadratic in their run: in order, it has nothing to do.
+    const auto combining = [](utf8proc_int32_t c) {
+      return utf8proc_get_property(c)->combining_class;
+    };
+    for (auto begin = codes.begin(); begin != codes.end();) {
+      auto end = begin;
+      while (end != codes.end() && combining(*end) != 0) ++end;
+      std::stable_sort(begin, end, [&](auto a, auto b) { return combining(a) < combining(b); });
+      begin = end == codes.end() ? end : end + 1;
+    }
+    codes.resize(static_cast<size_t>(
+        utf8proc_normalize_utf32(codes.data(), static_cast<utf8proc_ssize_t>(codes.size()),
+                                 static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE))));
+    for (const utf8proc_int32_t c : codes) AppendUtf8(static_cast<char32_t>(c), out);
+    codes.clear();
+  };
+  for (size_t at = 0; at < text.size();) {
+    const Character c = DecodeUtf8(text, at);
+    if (c.code == kNotACharacter) {
+      compose();
+      out += text[at];
+    } else {
+      utf8proc_int32_t parts[8];  // four is the most there is
+      int boundary = 0;
+      const auto n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c.code), parts, 8,
+                                             UTF8PROC_DECOMPOSE, &boundary);
+      codes.insert(codes.end(), parts, parts + n);
+    }
+    at += c.bytes;
+  }
+  compose();
+  return out;
 }
 
 }  // namespace plumb::policy_model

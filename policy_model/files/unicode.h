@@ -1,6 +1,7 @@
-// Characters of UTF-8 text and the classes that pre-tokenizers ask for.
+// Characters of UTF-8 text, the classes that pre-tokenizers ask for, case and normal form C.
 //
-// Thread safety: the tables are built once, on first use, and const from then on.
+// utf8proc has the data of Unicode 15; letters and numbers are those of Unicode 16.
+// Thread safety: pure functions.
 #pragma once
 
 #include <cstddef>
@@ -30,5 +31,18 @@ CharacterClass ClassOf(char32_t code);
 // \w of Rust's regular expressions: letters, marks, decimal digits, letter-like numbers, connectors
 // such as the underscore.
 bool IsWordCharacter(char32_t code);
+bool IsMark(char32_t code);  // \p{M}
+
+// Of one character; itself where it has none of a single character.
+char32_t LowerCase(char32_t code);
+// What the rule of the last sigma looks through: marks, signs that stand within words.
+bool IsCaseIgnorable(char32_t code);
+
+// Every byte that belongs to no character becomes U+FFFD; false when nothing had to change.
+bool RepairUtf8(std::string& text);
+
+// Unicode normalisation form C, which some tokenizers ask for; time n log n in a run of marks.
+// Bytes that are not UTF-8 stay as they are and end a sequence.
+std::string ComposeNfc(std::string_view text);
 
 }  // namespace plumb::policy_model

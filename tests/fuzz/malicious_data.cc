@@ -10,10 +10,10 @@
 #include "common/error.h"
 #include "common/schema/trajectory_generated.h"
 #include "common/sha256.h"
+#include "common/strict_json.h"
 #include "learner/checkpoint_manifest.h"
 #include "malicious_parts.h"
 #include "parquet_seeds.h"
-#include "policy_model/files/strict_json.h"
 #include "targets.h"
 #include "tests/testing/gguf_maker.h"
 
@@ -302,7 +302,7 @@ std::vector<Malicious> ManifestCorpus() {
     body.replace(body.find(from), from.size(), to);
     // The hash is right of what a reader sees, so that the value itself is what is refused.
     try {
-      body = policy_model::ParseStrictJson(body, "body").dump();
+      body = ParseStrictJson(body, "body").dump();
     } catch (const Error&) {
     }
     c.Add(name, Manifest(body));

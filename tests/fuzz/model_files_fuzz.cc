@@ -6,14 +6,14 @@
 
 #include "common/error.h"
 #include "common/sha256.h"
+#include "common/strict_json.h"
 #include "learner/checkpoint_manifest.h"
-#include "policy_model/files/chat_template.h"
 #include "policy_model/families/gguf.h"
-#include "policy_model/files/gguf_reader.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/files/chat_template.h"
+#include "policy_model/files/gguf_reader.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/files/tokenizer.h"
-#include "policy_model/files/strict_json.h"
 #include "targets.h"
 #include "tests/testing/gguf_maker.h"
 

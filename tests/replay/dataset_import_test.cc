@@ -3,8 +3,8 @@
 #include <zlib.h>
 
 #include "fixtures.h"
+#include "policy_model/files/unicode.h"
 #include "replay/line_reader.h"
-#include "replay/strict_json.h"
 
 namespace plumb::replay {
 namespace {
@@ -314,20 +314,10 @@ TEST(LineReaderTest, EndsMarksAndBounds) {
 }
 
 TEST(LineReaderTest, Utf8) {
-  for (const char* good : {"", "abc", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xEF\xBF\xBD"}) EXPECT_TRUE(IsUtf8(good));
+  for (const char* good : {"", "abc", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xEF\xBF\xBD"}) EXPECT_TRUE(policy_model::IsUtf8(good));
   for (const char* bad : {"\x80", "\xC0\xAF", "\xE2\x82", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xE0\x80\x80"}) {
-    EXPECT_FALSE(IsUtf8(bad));
+    EXPECT_FALSE(policy_model::IsUtf8(bad));
   }
-}
-
-TEST(StrictJsonTest, DepthKeysAndRest) {
-  EXPECT_EQ(ParseStrictJson(R"({"a": [1, {"b": null}], "c": "é"})").dump(), R"({"a":[1,{"b":null}],"c":"é"})");
-  EXPECT_NO_THROW(ParseStrictJson(std::string(64, '[') + std::string(64, ']')));
-  EXPECT_THROWS(ErrorCode::kCorruption, "deeper than 64", ParseStrictJson(std::string(65, '[') + std::string(65, ']')));
-  EXPECT_THROWS(ErrorCode::kCorruption, "deeper than 64", ParseStrictJson(std::string(1'000'000, '[')));
-  EXPECT_THROWS(ErrorCode::kCorruption, "'a' stands twice", ParseStrictJson(R"({"a": 1, "b": {"a": 2}, "a": 3})"));
-  EXPECT_THROWS(ErrorCode::kCorruption, "byte", ParseStrictJson("{} {}"));
-  EXPECT_THROWS(ErrorCode::kCorruption, "byte", ParseStrictJson(""));
 }
 
 }  // namespace

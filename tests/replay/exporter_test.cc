@@ -2,11 +2,12 @@
 
 #include <nlohmann/json.hpp>
 
+#include "common/json_text.h"
 #include "fixtures.h"
+#include "policy_model/files/unicode.h"
 #include "replay/end_token.h"
 #include "replay/export_row.h"
 #include "replay/importer.h"
-#include "replay/json_text.h"
 #include "replay/line_writer.h"
 #include "tests/testing/faulty_file_system.h"
 
@@ -304,9 +305,9 @@ TEST(JsonTextTest, EscapesAndRepairsAsAParserExpects) {
   EXPECT_EQ(Json::parse(out).get<std::string>(), all + "\xE2\x98\x83");
   EXPECT_EQ(out, Json(all + "\xE2\x98\x83").dump()) << "two writers of stored columns have to agree";
   std::string broken = "a\xFF\xE2\x98\x62\xC3";
-  EXPECT_TRUE(RepairUtf8(broken));
+  EXPECT_TRUE(policy_model::RepairUtf8(broken));
   EXPECT_EQ(broken, "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "b\xEF\xBF\xBD");
-  EXPECT_FALSE(RepairUtf8(broken));
+  EXPECT_FALSE(policy_model::RepairUtf8(broken));
 }
 
 }  // namespace

@@ -104,6 +104,9 @@ TEST(CliTest, DoctorFindsThisMachineAble) {
       EXPECT_NE(topics[topic]["remedy"].get<std::string>(), "") << topic;
     }
   }
+  if (topics["sandbox"]["grade"] == "ok") {
+    EXPECT_TRUE(Has(topics["sandbox"]["text"].get<std::string>(), "libseccomp"));
+  }
   EXPECT_TRUE(Has(topics["LibTorch"]["text"].get<std::string>(), "2.")) << topics["LibTorch"];
   EXPECT_TRUE(Has(RunPlumb({"doctor"}).out, "Able to run."));
 }

@@ -9,8 +9,8 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "common/strict_json.h"
 #include "policy_model/files/special_tokens.h"
-#include "policy_model/files/strict_json.h"
 
 namespace plumb::policy_model {
 namespace {

@@ -11,11 +11,11 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/sha256.h"
-#include "policy_model/files/chat_template.h"
+#include "common/strict_json.h"
 #include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/files/chat_template.h"
 #include "policy_model/files/safetensors.h"
-#include "policy_model/files/strict_json.h"
 #include "policy_model/files/tokenizer.h"
 
 namespace plumb::policy_model {

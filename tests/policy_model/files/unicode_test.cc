@@ -1,4 +1,4 @@
-// The character classes of Unicode 16, whatever PCRE2 is at hand; UTF-8 in and out.
+// The character classes of Unicode 16, whatever utf8proc is at hand; normal form C; UTF-8 in and out.
 #include "policy_model/files/unicode.h"
 
 #include <gtest/gtest.h>
@@ -20,6 +20,33 @@ TEST(Unicode, ClassesHaveTheReferencesMembers) {
   EXPECT_EQ(ClassOf(0x320FD), CharacterClass::kLetter) << "CJK extension H, Unicode 15";
   EXPECT_EQ(ClassOf(0x1E4F0), CharacterClass::kNumber) << "Nag Mundari zero, Unicode 15";
   EXPECT_EQ(ClassOf(kNotACharacter), CharacterClass::kOther);
+}
+
+TEST(Unicode, NewerLettersAndNumbersBelongToWords) {
+  EXPECT_EQ(ClassOf(0x16D40), CharacterClass::kLetter) << "Kirat Rai, Unicode 16";
+  EXPECT_EQ(ClassOf(0x16D70), CharacterClass::kNumber) << "Kirat Rai zero, Unicode 16";
+  for (const char32_t code : {U'a', U'_', U'7', U'\u0301', U'\u24B6', U'\u200D', U'\U00016D40', U'\U00016D70'}) {
+    EXPECT_TRUE(IsWordCharacter(code)) << static_cast<uint32_t>(code);
+  }
+  for (const char32_t code : {U'-', U' ', U'\u00BD', U'\u20AC', U'\U00016D6D', kNotACharacter}) {
+    EXPECT_FALSE(IsWordCharacter(code)) << static_cast<uint32_t>(code);
+  }
+}
+
+// Sorting marks pair by pair would take hours.
+TEST(Unicode, ALongRunOfMarksOutOfOrderIsComposedSoon) {
+  std::string text = "a";
+  for (int i = 0; i < 1000000; ++i) text += "\u0F73\u0301\u0323";
+  const std::string composed = ComposeNfc(text);
+  EXPECT_TRUE(composed.starts_with("\u00E1") || composed.starts_with("\u1EA1")) << composed.substr(0, 8);
+  EXPECT_EQ(ComposeNfc(composed), composed);
+}
+
+TEST(Unicode, BytesOfNoCharacterBecomeTheReplacement) {
+  std::string text = "a\xFF\xE2\x82z\u20AC";
+  EXPECT_TRUE(RepairUtf8(text));
+  EXPECT_EQ(text, "a\uFFFD\uFFFD\uFFFDz\u20AC");
+  EXPECT_FALSE(RepairUtf8(text));
 }
 
 TEST(Unicode, EveryCharacterComesBack) {

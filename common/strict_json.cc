@@ -1,4 +1,4 @@
-#include "policy_model/files/strict_json.h"
+#include "common/strict_json.h"
 
 #include <set>
 #include <utility>
@@ -7,7 +7,7 @@
 #include "common/error.h"
 #include "common/file.h"
 
-namespace plumb::policy_model {
+namespace plumb {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -31,7 +31,9 @@ class Builder : public nlohmann::json_sax<Json> {
   bool end_array() override { return Close(); }
   bool key(string_t& k) override {
     Spend(5);
-    if (!open_.back().keys.insert(k).second) throw Error(ErrorCode::kCorruption, "the key \"" + k.substr(0, 100) + "\" is there twice", where_);
+    if (!open_.back().keys.insert(k).second) {
+      throw Error(ErrorCode::kCorruption, "the key '" + k.substr(0, 100) + "' stands twice in one object", where_);
+    }
     open_.back().key = std::move(k);
     return true;
   }
@@ -53,7 +55,7 @@ class Builder : public nlohmann::json_sax<Json> {
   bool Open(Json v) {
     Spend(2);
     if (open_.size() >= static_cast<size_t>(kMaxJsonDepth)) {
-      throw Error(ErrorCode::kCorruption, "JSON is nested deeper than " + std::to_string(kMaxJsonDepth), where_);
+      throw Error(ErrorCode::kCorruption, "nested deeper than " + std::to_string(kMaxJsonDepth), where_);
     }
     open_.push_back({std::move(v), {}, {}});
     return true;
@@ -97,4 +99,4 @@ Json ReadStrictJson(const std::string& path, size_t max_bytes) {
   return ParseStrictJson(RealFileSystem().ReadFile(path, max_bytes), path);
 }
 
-}  // namespace plumb::policy_model
+}  // namespace plumb

@@ -1,86 +1,16 @@
-#include "reward/json_text.h"
+#include "reward/reply.h"
 
-#include <algorithm>
 #include <cmath>
 
+#include "common/json_text.h"
+
 namespace plumb::reward {
-namespace {
-
-// `text` with each bare NaN, Infinity and -Infinity turned into null.
-std::string WithoutNotFinite(std::string_view text, bool* found) {
-  std::string out;
-  bool quoted = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    size_t skip = 0;
-    if (!quoted) {
-      for (std::string_view word : {"NaN", "-Infinity", "Infinity"}) {
-        if (text.substr(i).starts_with(word)) skip = std::max(skip, word.size());
-      }
-    }
-    if (skip > 0) {
-      out += "null";
-      *found = true;
-      i += skip - 1;
-      continue;
-    }
-    out.push_back(text[i]);
-    if (quoted && text[i] == '\\' && i + 1 < text.size()) {
-      out.push_back(text[++i]);
-    } else if (text[i] == '"') {
-      quoted = !quoted;
-    }
-  }
-  return out;
-}
-
-}  // namespace
-
-// Nesting is bounded before the parser builds anything: a deep document overflows the stack when it is freed.
-bool TooDeep(std::string_view text, int limit) {
-  int depth = 0;
-  bool quoted = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (quoted) {
-      if (c == '\\') ++i;
-      if (c == '"') quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if ((c == '{' || c == '[') && ++depth > limit) {
-      return true;
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
-  }
-  return false;
-}
-
-nlohmann::json ParseLooseJson(std::string_view text, bool* not_finite) {
-  nlohmann::json value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!value.is_discarded()) return value;
-  // Python writes NaN and Infinity, which are no JSON: take them for what they mean, a score that is no number.
-  bool found = false;
-  const std::string nulls = WithoutNotFinite(text, &found);
-  if (!found) return value;
-  value = nlohmann::json::parse(nulls, nullptr, /*allow_exceptions=*/false);
-  *not_finite = !value.is_discarded();
-  return value;
-}
 
 Failure FailureOf(std::string_view name) {
   for (uint8_t f = 1; f < static_cast<uint8_t>(Failure::kCount); ++f) {
     if (name == FailureName(static_cast<Failure>(f))) return static_cast<Failure>(f);
   }
   return Failure::kReported;
-}
-
-std::string Shown(std::string_view text, size_t limit) {
-  std::string shown(text.substr(0, limit));
-  for (char& c : shown) {
-    if (static_cast<unsigned char>(c) < 32 || c == 127) c = ' ';
-  }
-  if (text.size() > limit) shown += "...";
-  return shown;
 }
 
 PartScore ScoreFromJson(const nlohmann::json& value) {
@@ -150,10 +80,6 @@ std::string ExtraJson(const Prompt& prompt) {
   const bool usable = first != std::string::npos && extra[first] == '{' && extra.find('\n') == std::string::npos &&
                       !TooDeep(extra, 64) && nlohmann::json::accept(extra);
   return usable ? extra : "{}";
-}
-
-std::string DumpJson(const nlohmann::ordered_json& value) {
-  return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 }  // namespace plumb::reward
