@@ -90,25 +90,32 @@ else
 	@tests/fuzz/run.sh build-fuzz/tests/fuzz/plumb_fuzz $(FUZZ_SECONDS) build-fuzz/corpus $(FUZZ_TARGETS)
 endif
 
-# Under ASan + UBSan in the fuzzers' build, what computes in one of the usual compiler, and under TSan. LibTorch, Arrow, RocksDB and
-# ZeroMQ are not instrumented.
-ASAN_TESTS := common_test configs_test policy_model_files_test fuzz_test
-ASAN_GCC_TESTS := kernels_test policy_model_test
-TSAN_TESTS := common_test
-sanitizers: setup
+# Under ASan + UBSan in the fuzzers' build, what computes, stores and scores (and two runs of
+# plumb, with its roles in one process and in several) in one of the usual compiler, and what is free of LibTorch under TSan. LibTorch, Arrow, RocksDB and ZeroMQ are not instrumented.
+# SANITIZERS="thread" runs a part. Which tests a sanitizer cannot run, and why: tests/sanitizers/left_out.txt.
+SANITIZERS ?= address address-gcc thread
+ASAN_TESTS := common_test configs_test policy_model_files_test policy_model_families_test fuzz_test
+ASAN_GCC_TESTS := kernels_test policy_model_test replay_test reward_test
+TSAN_TESTS := common_test configs_test policy_model_files_test replay_test reward_test
+.PHONY: sanitizers-address sanitizers-address-gcc sanitizers-thread
 ifeq ($(HAVE_CLANG),)
+sanitizers:
 	$(skip_without_clang)
 else
+sanitizers: $(SANITIZERS:%=sanitizers-%)
+endif
+sanitizers-address: setup
 	@$(CMAKE) --preset fuzz $(TORCH_FLAG) --log-level=WARNING >/dev/null
 	@$(NINJA) -C build-fuzz -j$(JOBS) $(ASAN_TESTS)
 	@tests/sanitizers/run.sh address build-fuzz $(ASAN_TESTS)
+sanitizers-address-gcc: setup
 	@$(CMAKE) --preset asan $(TORCH_FLAG) --log-level=WARNING >/dev/null
-	@$(NINJA) -C build-asan -j$(JOBS) $(ASAN_GCC_TESTS)
-	@tests/sanitizers/run.sh address build-asan $(ASAN_GCC_TESTS)
+	@$(NINJA) -C build-asan -j$(JOBS) plumb $(ASAN_GCC_TESTS)
+	@tests/sanitizers/run.sh address build-asan $(ASAN_GCC_TESTS) plumb
+sanitizers-thread: setup
 	@$(CMAKE) --preset tsan $(TORCH_FLAG) --log-level=WARNING >/dev/null
 	@$(NINJA) -C build-tsan -j$(JOBS) $(TSAN_TESTS)
 	@tests/sanitizers/run.sh thread build-tsan $(TSAN_TESTS)
-endif
 
 # CORES: what every program of the comparison may use. BENCH: more options of bench/compare.py, e.g. BENCH="--only train".
 CORES ?= 0,1

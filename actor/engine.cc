@@ -276,7 +276,8 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
     out.reason = std::string(kNonFiniteLogits) + " after token " + std::to_string(n) + " of the answer: they hold NaN or nothing finite";
   }
   scheduler.Finish(slot, step);
-  if (group->finished == group->request.num_samples) finished.push_back(std::move(scheduler.Take(group)->result));
+  if (group->finished == group->request.num_samples)
+    finished.push_back(std::move(scheduler.Remove(group)->result));
 }
 
 Engine::Engine(const policy_model::ModelShape& shape, Device device, DType dtype, const EngineOptions& options,
@@ -300,18 +301,18 @@ void Engine::Submit(GenerateRequest request) {
   for (size_t i = 0; i < group->result.samples.size(); ++i) {
     group->result.samples[i].sample = request.first_sample + static_cast<uint32_t>(i);
   }
-  std::string refusal = e.scheduler.Refusal(request);
-  for (size_t i = 0; i < request.tokens.size() && refusal.empty(); ++i) {
+  Problem refusal = e.scheduler.Refusal(request);
+  for (size_t i = 0; i < request.tokens.size() && !refusal; ++i) {
     if (request.tokens[i] < 0 || request.tokens[i] >= e.shape.vocab) {
       refusal = "prompt token " + std::to_string(i) + " is " + std::to_string(request.tokens[i]) +
                 ", the model's vocabulary has " + std::to_string(e.shape.vocab);
     }
   }
-  if (!refusal.empty()) {
+  if (refusal) {
     ++e.counters.refused_requests;
     for (GeneratedSample& s : group->result.samples) {
       s.finish = FinishReason::kAborted;
-      s.reason = refusal;
+      s.reason = *refusal;
     }
     e.finished.push_back(std::move(group->result));
     return;

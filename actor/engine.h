@@ -1,6 +1,6 @@
 // Prompts -> samples: the step loop over the paged model.
 //
-// Purpose: each Step computes one row a running sample (and prompt chunks), draws the next tokens, applies the stop rules
+// Purpose: each Step computes one row per running sample (and prompt chunks), draws the next tokens, applies the stop rules
 // and refills slots. Random addresses and row-independent kernels make a sample's tokens and log-probs independent of the
 // batch, of the order of submission, of page sharing and of prompt chunks (fp32 on the CPU: bit for bit). page_tokens is
 // the order of attention's sums: another value may change a log-prob's last bits.
@@ -29,9 +29,9 @@ namespace plumb::actor {
 
 struct EngineOptions {
   int32_t max_batch = 256;         // samples decoded together
-  int32_t page_tokens = 16;        // KV slots a page
+  int32_t page_tokens = 16;        // KV slots per page
   int64_t kv_budget_mb = 2048;     // MiB of KV pages at most
-  int32_t prefill_tokens = 2048;   // prompt tokens a step at most
+  int32_t prefill_tokens = 2048;   // prompt tokens per step at most
   int32_t max_new_tokens = 64;     // of a sample, and the default limit of a request
   kernels::SamplingOptions sampling;
   std::vector<std::string> stop;   // stop strings

@@ -42,7 +42,7 @@ int64_t Scheduler::MinimumPages(const GenerateRequest& r) const {
   return total + (partial && r.num_samples > 1 ? 1 : 0);  // the original of the copies
 }
 
-std::string Scheduler::Refusal(const GenerateRequest& request) const {
+Problem Scheduler::Refusal(const GenerateRequest& request) const {
   const int64_t prompt = static_cast<int64_t>(request.tokens.size());
   if (prompt == 0) return "the prompt has no tokens";
   const int64_t length = prompt + request.limit;
@@ -57,11 +57,12 @@ std::string Scheduler::Refusal(const GenerateRequest& request) const {
            std::to_string(needed) + " KV pages of " + std::to_string(pages_->page_tokens()) + " tokens and the pool has " +
            std::to_string(pages_->num_pages()) + "; raise rollout.kv_budget_mb";
   }
-  return {};
+  return std::nullopt;
 }
 
 void Scheduler::Submit(std::unique_ptr<Group> group) {
-  PLUMB_CHECK(Refusal(group->request).empty() && group->request.limit >= 1 && group->request.num_samples >= 1);
+  PLUMB_CHECK(!Refusal(group->request) && group->request.limit >= 1 &&
+              group->request.num_samples >= 1);
   const int32_t target = group->prefill_target();
   group->full_pages = target / pages_->page_tokens();
   group->prompt_pages.reserve(static_cast<size_t>(pages_->PagesFor(target)));
@@ -185,7 +186,7 @@ void Scheduler::Finish(int32_t slot, int64_t step) {
   plan_.decode.pop_back();
 }
 
-std::unique_ptr<Group> Scheduler::Take(Group* group) {
+std::unique_ptr<Group> Scheduler::Remove(Group* group) {
   PLUMB_CHECK(group->finished == group->request.num_samples);
   const auto at = std::find_if(groups_.begin(), groups_.end(), [&](const auto& g) { return g.get() == group; });
   PLUMB_CHECK(at != groups_.end());

@@ -25,6 +25,7 @@
 
 #include "actor/kv_pages.h"
 #include "actor/sequence.h"
+#include "common/problem.h"
 
 namespace plumb::actor {
 
@@ -46,7 +47,7 @@ struct Group {
 
 struct SchedulerOptions {
   int32_t max_batch = 1;        // slots
-  int32_t prefill_tokens = 1;   // prompt tokens a step at most
+  int32_t prefill_tokens = 1;   // prompt tokens per step at most
   int32_t max_positions = 1;    // longest sequence of the model
 };
 
@@ -76,9 +77,9 @@ class Scheduler {
   // `pages` outlives the scheduler.
   Scheduler(const SchedulerOptions& options, KvPages* pages);
 
-  // Why a request can never run (empty prompt, longer than the model or the pool); empty: it can.
-  std::string Refusal(const GenerateRequest& request) const;
-  // REQUIRES: Refusal() is empty and request.limit >= 1.
+  // Why a request can never run (empty prompt, longer than the model or the pool).
+  Problem Refusal(const GenerateRequest& request) const;
+  // REQUIRES: Refusal() has nothing to say and request.limit >= 1.
   void Submit(std::unique_ptr<Group> group);
 
   // Starts samples, admits groups and picks the rows of step `step`. The plan is valid until the next call.
@@ -88,7 +89,7 @@ class Scheduler {
   // The sample in `slot` has ended: its pages are released after `step`, the slot is free for the next Plan.
   void Finish(int32_t slot, int64_t step);
   // Takes out a group all of whose samples have finished.
-  std::unique_ptr<Group> Take(Group* group);
+  std::unique_ptr<Group> Remove(Group* group);
   // Takes out everything, started or not, and releases its pages. Returns the groups in order of submission.
   std::vector<std::unique_ptr<Group>> TakeAll(int64_t step);
 

@@ -29,7 +29,7 @@ struct GenerateRequest {
   int32_t num_samples = 1;      // G
   uint32_t first_sample = 0;    // samples are numbered first_sample .. first_sample + G - 1
   uint64_t prompt_key = 0;      // random address of the prompt: RandomAddress()
-  int32_t limit = 0;            // new tokens a sample at most; 0: the engine's max_new_tokens
+  int32_t limit = 0;            // new tokens per sample at most; 0: the engine's max_new_tokens
 };
 
 struct GeneratedSample {

@@ -154,7 +154,7 @@ int Main(int argc, char** argv) {
     for (size_t i = 0; i < body["query"].size(); ++i) reply["rewards"].push_back(KeyWords(body["query"][i], body["labels"][i]));
     return plumb::testing::HttpOk(reply.dump());
   });
-  part = {}, part.kind = "http", part.api = "openrlhf", part.endpoint = http.url();
+  part = {}, part.kind = "http", part.api = configs::HttpApi::kOpenRlhf, part.endpoint = http.url();
   door("http (openrlhf, keep-alive)", part);
 
   const auto answer = [](std::string_view text, std::chrono::milliseconds) {

@@ -1,8 +1,9 @@
 #include "common/crash_point.h"
 
-#include <csignal>
-#include <mutex>
 #include <unistd.h>
+#include <csignal>
+
+#include "common/mutex.h"
 
 namespace plumb {
 namespace internal {
@@ -10,13 +11,13 @@ namespace internal {
 std::atomic<bool> crash_point_armed{false};
 
 namespace {
-std::mutex mu;
-std::string armed_name;  // guarded by mu
-int remaining = 0;       // guarded by mu
+Mutex mu;
+std::string armed_name PLUMB_GUARDED_BY(mu);
+int remaining PLUMB_GUARDED_BY(mu) = 0;
 }  // namespace
 
 void ReachCrashPoint(const char* name) {
-  std::lock_guard lock(mu);
+  MutexLock lock(mu);
   if (armed_name != name || --remaining > 0) return;
   ::kill(::getpid(), SIGKILL);
   for (;;) ::pause();
@@ -25,7 +26,7 @@ void ReachCrashPoint(const char* name) {
 }  // namespace internal
 
 void ArmCrashPointForTest(const std::string& name, int nth) {
-  std::lock_guard lock(internal::mu);
+  MutexLock lock(internal::mu);
   internal::armed_name = name;
   internal::remaining = nth;
   internal::crash_point_armed.store(!name.empty(), std::memory_order_relaxed);

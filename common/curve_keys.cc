@@ -154,7 +154,7 @@ AllowedKeys::Stamp AllowedKeys::Look(const std::string& file) {
 }
 
 bool AllowedKeys::Allows(const std::string& public_key) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   if (const Stamp now = Look(file_); !(now == stamp_)) {
     stamp_ = now;
     try {

@@ -2,7 +2,7 @@
 //
 //   NAME.key      secret and public key; mode 0600, read by its owner's processes only
 //   NAME.pub      public key alone; give it to the other side
-//   allowed file  public keys, one a line, '#' begins a comment; read anew whenever it changed, so that removing a line
+//   allowed file  public keys, one per line, '#' begins a comment; read anew whenever it changed, so that removing a line
 //                 revokes a key for every new connection
 //
 // A client proves its key, the server's key proves the server; both sides' messages are encrypted and cannot be replayed
@@ -13,10 +13,11 @@
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "common/mutex.h"
 
 namespace plumb {
 
@@ -65,9 +66,9 @@ class AllowedKeys {
   static Stamp Look(const std::string& file);
 
   const std::string file_;
-  std::mutex mu_;
-  Stamp stamp_;                      // guarded by mu_
-  std::vector<std::string> keys_;    // guarded by mu_
+  Mutex mu_;
+  Stamp stamp_ PLUMB_GUARDED_BY(mu_);
+  std::vector<std::string> keys_ PLUMB_GUARDED_BY(mu_);
 };
 
 // Answers ZeroMQ's question "may this key connect?" for every server socket of one context, on a thread of its own. The

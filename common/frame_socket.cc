@@ -7,10 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <condition_variable>
 #include <cstring>
 #include <deque>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -18,6 +16,7 @@
 
 #include "common/endpoint.h"
 #include "common/error.h"
+#include "common/mutex.h"
 
 namespace plumb {
 namespace {
@@ -249,7 +248,7 @@ class FrameServer::Impl {
 
   ~Impl() {
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       closing_ = true;
       waiting_.clear();
     }
@@ -264,7 +263,7 @@ class FrameServer::Impl {
   const std::string& endpoint() const { return endpoint_; }
 
   std::map<std::string, uint64_t> counters() const {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     auto all = counters_;
     all["keys_accepted"] = zap_.accepted();
     all["keys_refused"] = zap_.refused() + revoked_;
@@ -311,7 +310,7 @@ class FrameServer::Impl {
   }
 
   void Count(const char* what) {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     ++counters_[what];
   }
 
@@ -320,7 +319,7 @@ class FrameServer::Impl {
       bool room;
       std::deque<Item> replies;
       {
-        std::lock_guard lock(mu_);
+        MutexLock lock(mu_);
         room = waiting_.size() < options_.max_waiting;
         replies.swap(replies_);
       }
@@ -340,7 +339,7 @@ class FrameServer::Impl {
       if (items[0].revents == 0) continue;
       std::optional<Incoming> in = ReceiveNow(socket_, /*routed=*/true);
       if (!in) continue;
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       if (!in->valid) {
         ++counters_["malformed"];
       } else if (allowed_ && !allowed_->Allows(in->user)) {
@@ -357,8 +356,8 @@ class FrameServer::Impl {
     for (;;) {
       Item item;
       {
-        std::unique_lock lock(mu_);
-        arrived_.wait(lock, [this] { return closing_ || !waiting_.empty(); });
+        MutexLock lock(mu_);
+        arrived_.wait(lock, [this]() PLUMB_REQUIRES(mu_) { return closing_ || !waiting_.empty(); });
         if (waiting_.empty()) return;
         item = std::move(waiting_.front());
         waiting_.pop_front();
@@ -373,7 +372,7 @@ class FrameServer::Impl {
       }
       if (reply.empty()) continue;
       {
-        std::lock_guard lock(mu_);
+        MutexLock lock(mu_);
         replies_.push_back({std::move(item.route), std::move(reply)});
       }
       Ring();
@@ -389,12 +388,13 @@ class FrameServer::Impl {
   void* socket_ = nullptr;
   int bell_ = -1;
   std::atomic<bool> stop_{false};
-  mutable std::mutex mu_;  // guards what follows
-  std::condition_variable arrived_;
-  std::deque<Item> waiting_, replies_;
-  std::map<std::string, uint64_t> counters_;
-  uint64_t revoked_ = 0;
-  bool closing_ = false;
+  mutable Mutex mu_;
+  CondVar arrived_;
+  std::deque<Item> waiting_ PLUMB_GUARDED_BY(mu_);
+  std::deque<Item> replies_ PLUMB_GUARDED_BY(mu_);
+  std::map<std::string, uint64_t> counters_ PLUMB_GUARDED_BY(mu_);
+  uint64_t revoked_ PLUMB_GUARDED_BY(mu_) = 0;
+  bool closing_ PLUMB_GUARDED_BY(mu_) = false;
   std::thread loop_;
   std::vector<std::thread> workers_;
 };

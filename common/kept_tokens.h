@@ -3,7 +3,7 @@
 // Purpose: top-k, top-p and min-p cut the distribution that a token is drawn from. Its log-prob can
 // be computed again only over the very same tokens, so the set itself is recorded: a threshold or a
 // rank would give other sets wherever the learner's numbers differ from the actor's in their last
-// bits. One set a token, one behind the other:
+// bits. One set per token, one behind the other:
 //   0                         every token
 //   2n, then n numbers        n tokens: the first id, then each id minus the one before it minus 1
 //   2n + 1, then n bytes      a bit a token: bit i % 8 of byte i / 8 is token i; the last is not 0

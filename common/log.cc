@@ -36,11 +36,11 @@ std::shared_ptr<spdlog::logger> MakeLogger(const std::string& name, const std::s
   return logger;
 }
 
-std::mutex logger_mu;
-std::shared_ptr<spdlog::logger> logger;  // guarded by logger_mu
+Mutex logger_mu;
+std::shared_ptr<spdlog::logger> logger PLUMB_GUARDED_BY(logger_mu);
 
 std::shared_ptr<spdlog::logger> Logger() {
-  std::lock_guard lock(logger_mu);
+  MutexLock lock(logger_mu);
   if (!logger) logger = MakeLogger("plumb", "", LogLevel::kWarning);
   return logger;
 }
@@ -49,7 +49,7 @@ std::shared_ptr<spdlog::logger> Logger() {
 
 void SetUpLogging(const std::string& role, int rank, const std::string& file, LogLevel level) {
   auto made = MakeLogger(rank >= 0 ? role + "-" + std::to_string(rank) : role, file, level);
-  std::lock_guard lock(logger_mu);
+  MutexLock lock(logger_mu);
   logger = std::move(made);
 }
 
@@ -59,10 +59,10 @@ void LogWarning(std::string_view line) { Logger()->warn("{}", line); }
 void LogError(std::string_view line) { Logger()->error("{}", line); }
 
 void LogWarningOnce(const std::string& line) {
-  static std::mutex mu;
-  static std::set<std::string> said;  // guarded by mu
+  static Mutex mu;
+  static std::set<std::string> said PLUMB_GUARDED_BY(mu);
   {
-    std::lock_guard lock(mu);
+    MutexLock lock(mu);
     if (!said.insert(line).second) return;
   }
   LogWarning(line);
@@ -71,7 +71,7 @@ void LogWarningOnce(const std::string& line) {
 void LogEvery::Warning(std::string_view line) {
   int64_t held_back = 0;
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     const auto now = std::chrono::steady_clock::now();
     if (now < next_) {
       ++held_back_;

@@ -5,9 +5,10 @@
 
 #include <chrono>
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <string_view>
+
+#include "common/mutex.h"
 
 namespace plumb {
 
@@ -33,9 +34,9 @@ class LogEvery {
 
  private:
   const std::chrono::milliseconds interval_;
-  std::mutex mu_;
-  std::chrono::steady_clock::time_point next_{};
-  int64_t held_back_ = 0;
+  Mutex mu_;
+  std::chrono::steady_clock::time_point next_ PLUMB_GUARDED_BY(mu_){};
+  int64_t held_back_ PLUMB_GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace plumb

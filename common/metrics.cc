@@ -86,25 +86,25 @@ class JsonlSink final : public MetricsSink {
 }  // namespace
 
 void Metrics::Set(std::string_view name, double value) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   gauges_[std::string(name)] = value;
 }
 
 void Metrics::Add(std::string_view name, double amount) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   counters_[std::string(name)] += amount;
 }
 
 Metrics::Timer::~Timer() {
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-  std::lock_guard lock(metrics_.mu_);
+  MutexLock lock(metrics_.mu_);
   metrics_.gauges_[name_] += seconds;
 }
 
 void Metrics::Step(int64_t step) {
   std::map<std::string, double> values;
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     values = std::move(gauges_);
     gauges_.clear();
     for (const auto& [name, value] : values) {
@@ -118,7 +118,7 @@ void Metrics::Step(int64_t step) {
 }
 
 std::map<std::string, double> Metrics::Last() const {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   return last_;
 }
 

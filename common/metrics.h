@@ -12,12 +12,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "common/file.h"
+#include "common/mutex.h"
 
 namespace plumb {
 
@@ -60,10 +60,10 @@ class Metrics {
   friend class Timer;
   Clock& clock_;
   std::vector<std::unique_ptr<MetricsSink>> sinks_;
-  mutable std::mutex mu_;
-  std::map<std::string, double> gauges_;    // guarded by mu_; of the current step
-  std::map<std::string, double> counters_;  // guarded by mu_
-  std::map<std::string, double> last_;      // guarded by mu_
+  mutable Mutex mu_;
+  std::map<std::string, double> gauges_ PLUMB_GUARDED_BY(mu_);  // of the current step
+  std::map<std::string, double> counters_ PLUMB_GUARDED_BY(mu_);
+  std::map<std::string, double> last_ PLUMB_GUARDED_BY(mu_);
 };
 
 // One JSON object a step: {"step":3,"wall_s":1700000000.123,"reward/mean":0.5}; null for a value that is not finite.

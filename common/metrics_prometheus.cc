@@ -15,6 +15,7 @@
 
 #include "common/error.h"
 #include "common/metrics.h"
+#include "common/mutex.h"
 
 namespace plumb {
 namespace {
@@ -83,7 +84,7 @@ class Responder final : public PrometheusSink {
       }
       text += "\"} " + Number(value) + "\n";
     }
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     text_ = std::move(text);
   }
 
@@ -120,7 +121,7 @@ class Responder final : public PrometheusSink {
     const bool known = request.rfind("GET /metrics ", 0) == 0 || request.rfind("GET / ", 0) == 0;
     std::string body = "not found; try /metrics\n";
     if (known) {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       body = text_;
     }
     const std::string reply = std::string(known ? "HTTP/1.0 200 OK" : "HTTP/1.0 404 Not Found") +
@@ -136,8 +137,8 @@ class Responder final : public PrometheusSink {
   int listener_ = -1;
   int wake_ = -1;
   int port_ = 0;
-  std::mutex mu_;
-  std::string text_;  // guarded by mu_
+  Mutex mu_;
+  std::string text_ PLUMB_GUARDED_BY(mu_);
   std::thread thread_;
 };
 

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <mutex>
 #include <random>
 #include <set>
 #include <thread>
@@ -7,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "common/mutex.h"
 #include "common/stream_frame.h"
 #include "common/transport.h"
 #include "common/wire_socket.h"
@@ -37,19 +37,19 @@ class Receiver::Impl : public std::enable_shared_from_this<Receiver::Impl> {
   }
   void Stop() {
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       stopping_ = true;
       socket_->Wake();
     }
     thread_.join();
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     closed_ = true;
     socket_.reset();
   }
 
   // From any thread.
   void Settle(const std::string& producer, uint64_t epoch, uint64_t seq, bool handled) {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     if (closed_) return;
     settled_.push_back({producer, epoch, seq, handled});
     socket_->Wake();
@@ -57,7 +57,7 @@ class Receiver::Impl : public std::enable_shared_from_this<Receiver::Impl> {
 
   const std::string& endpoint() const { return endpoint_; }
   std::map<std::string, uint64_t> counters() const {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     return counters_;
   }
 
@@ -79,7 +79,7 @@ class Receiver::Impl : public std::enable_shared_from_this<Receiver::Impl> {
   };
 
   void Count(const char* name) {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     ++counters_[name];
   }
 
@@ -89,21 +89,21 @@ class Receiver::Impl : public std::enable_shared_from_this<Receiver::Impl> {
       bool stop = false;
       std::vector<Settled> settled;
       {
-        std::lock_guard lock(mu_);
+        MutexLock lock(mu_);
         settled.swap(settled_);
         stop = stopping_;
       }
       for (const Settled& s : settled) TakeSettled(s);
       if (!stop) {
         WireSocket::Incoming in;
-        for (int n = 0; n < 256 && socket_->Receive(in); ++n) Take(in);
+        for (int n = 0; n < 256 && socket_->Receive(in); ++n) Handle(in);
       }
       SayAcks();
       if (stop) return;
     }
   }
 
-  void Take(WireSocket::Incoming& in) {
+  void Handle(WireSocket::Incoming& in) {
     if (!in.valid) return Count("dropped_malformed");
     if (in.payload.size() > options_.max_message_bytes) return Count("dropped_oversized");
     StreamFrame frame;
@@ -239,11 +239,11 @@ class Receiver::Impl : public std::enable_shared_from_this<Receiver::Impl> {
   std::unordered_map<std::string, Producer> producers_;  // the thread's
   LogEvery complaints_{std::chrono::seconds(5)};
 
-  mutable std::mutex mu_;
-  std::vector<Settled> settled_;              // guarded by mu_
-  std::map<std::string, uint64_t> counters_;  // guarded by mu_
-  bool stopping_ = false;                     // guarded by mu_
-  bool closed_ = false;                       // guarded by mu_
+  mutable Mutex mu_;
+  std::vector<Settled> settled_ PLUMB_GUARDED_BY(mu_);
+  std::map<std::string, uint64_t> counters_ PLUMB_GUARDED_BY(mu_);
+  bool stopping_ PLUMB_GUARDED_BY(mu_) = false;
+  bool closed_ PLUMB_GUARDED_BY(mu_) = false;
   std::thread thread_;
 };
 

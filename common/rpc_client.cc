@@ -1,11 +1,10 @@
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
-#include <mutex>
 #include <random>
 #include <thread>
 
 #include "common/call_frame.h"
+#include "common/mutex.h"
 #include "common/rpc.h"
 #include "common/wire_socket.h"
 
@@ -40,7 +39,7 @@ class RpcClient::Impl {
 
   ~Impl() {
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       stopping_ = true;
     }
     answered_.notify_all();
@@ -63,13 +62,14 @@ class RpcClient::Impl {
     call->deadline = deadline;
     const uint64_t id = call->frame.id = next_id_++;
     call->frame.checksum = CallChecksum(call->frame, call->payload);
-    std::unique_lock lock(mu_);
+    MutexLock lock(mu_);
     pending_[id] = call;
     ++counters_["calls"];
     lock.unlock();
     socket_.Wake();
     lock.lock();
-    answered_.wait_until(lock, deadline, [&] { return call->answered || stopping_; });
+    answered_.wait_until(lock, deadline,
+                         [&]() PLUMB_REQUIRES(mu_) { return call->answered || stopping_; });
     pending_.erase(id);
     if (call->answered) {
       lock.unlock();
@@ -90,7 +90,7 @@ class RpcClient::Impl {
   }
 
   std::map<std::string, uint64_t> counters() const {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     return counters_;
   }
 
@@ -99,7 +99,7 @@ class RpcClient::Impl {
     CallFrame frame;
     Payload payload;
     TimePoint deadline;
-    bool sent = false;       // guarded by mu_, as all below
+    bool sent = false;       // with mu_ held, as all below
     uint64_t sent_beat = 0;  // the last beat before it was sent
     bool answered = false;
     Payload reply;
@@ -112,11 +112,11 @@ class RpcClient::Impl {
     for (;;) {
       socket_.Poll(next_beat_, blocked);
       {
-        std::lock_guard lock(mu_);
+        MutexLock lock(mu_);
         if (stopping_) return;
       }
       WireSocket::Incoming in;
-      while (socket_.Receive(in)) Take(in);
+      while (socket_.Receive(in)) Handle(in);
       const TimePoint now = std::chrono::steady_clock::now();
       // libzmq has been seen to keep a connection whose byte stream was damaged; silence is what tells.
       if (!unconfirmed_) quiet_since_ = now;
@@ -130,7 +130,7 @@ class RpcClient::Impl {
   bool SendRequests() {
     std::vector<std::shared_ptr<Pending>> ready;
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       for (const auto& [id, call] : pending_) {
         if (!call->sent && !call->answered) ready.push_back(call);
       }
@@ -141,7 +141,7 @@ class RpcClient::Impl {
       frame.timeout_ms = std::max<int64_t>(0, MsBetween(std::chrono::steady_clock::now(), call->deadline));
       if (socket_.Send("", EncodeCallFrame(frame), call->payload) != WireSocket::Sent::kYes) return true;
       unconfirmed_ = true;
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       call->sent = true;
       call->sent_beat = beat_;
     }
@@ -156,7 +156,7 @@ class RpcClient::Impl {
     frame.client = name_;
     frame.beat = beat_ + 1;
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       for (const auto& [id, call] : pending_) {
         if (call->sent && !call->answered) frame.ids.push_back(id);
       }
@@ -171,7 +171,7 @@ class RpcClient::Impl {
     return true;
   }
 
-  void Take(WireSocket::Incoming& in) {
+  void Handle(WireSocket::Incoming& in) {
     try {
       if (!in.valid) throw Error(ErrorCode::kCorruption, "garbage");
       CallFrame frame = DecodeCallFrame(in.header);
@@ -181,7 +181,7 @@ class RpcClient::Impl {
       if (frame.kind == wire::CallKind::Known) return TakeKnown(frame);
       throw Error(ErrorCode::kCorruption, "not for a client");
     } catch (const Error&) {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       ++counters_["dropped_malformed"];
       Reconnect();
     }
@@ -195,14 +195,14 @@ class RpcClient::Impl {
 
   void TakeReply(CallFrame& frame, Payload payload) {
     if (frame.checksum != CallChecksum(frame, payload)) {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       ++counters_["dropped_checksum"];
       Reconnect();  // the server repeats what it answered on a connection that is gone
       return;
     }
     unconfirmed_ = true;
     if (payload.size() > kConfirmAtOnceBytes) must_beat_ = true;
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     heard_ = std::chrono::steady_clock::now();
     const auto found = pending_.find(frame.id);
     if (found == pending_.end() || found->second->answered) {
@@ -219,7 +219,7 @@ class RpcClient::Impl {
   }
 
   void TakeKnown(const CallFrame& frame) {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     heard_ = std::chrono::steady_clock::now();
     for (const auto& [id, call] : pending_) {
       if (!call->sent || call->answered || call->sent_beat >= frame.beat) continue;
@@ -234,12 +234,12 @@ class RpcClient::Impl {
   const std::string name_;
   WireSocket socket_;  // the thread's
 
-  mutable std::mutex mu_;
-  std::condition_variable answered_;
-  std::map<uint64_t, std::shared_ptr<Pending>> pending_;  // guarded by mu_
-  std::map<std::string, uint64_t> counters_;              // guarded by mu_
-  bool stopping_ = false;                                 // guarded by mu_
-  TimePoint heard_{};                                     // guarded by mu_
+  mutable Mutex mu_;
+  CondVar answered_;
+  std::map<uint64_t, std::shared_ptr<Pending>> pending_ PLUMB_GUARDED_BY(mu_);
+  std::map<std::string, uint64_t> counters_ PLUMB_GUARDED_BY(mu_);
+  bool stopping_ PLUMB_GUARDED_BY(mu_) = false;
+  TimePoint heard_ PLUMB_GUARDED_BY(mu_){};
 
   std::atomic<uint64_t> next_id_{1};
   std::atomic<bool> must_beat_{true};

@@ -1,14 +1,13 @@
 #include <algorithm>
-#include <condition_variable>
 #include <deque>
 #include <exception>
-#include <mutex>
 #include <set>
 #include <thread>
 #include <unordered_map>
 
 #include "common/call_frame.h"
 #include "common/log.h"
+#include "common/mutex.h"
 #include "common/rpc.h"
 #include "common/wire_socket.h"
 
@@ -44,24 +43,24 @@ class RpcReplier {
     frame.id = done.id;
     frame.error = done.error;
     done.checksum = CallChecksum(frame, done.payload);  // here, so that large replies do not hold up the server's thread
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     if (!socket_) return;
     done_.push_back(std::move(done));
     socket_->Wake();
   }
   std::vector<Done> Take() {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     return std::exchange(done_, {});
   }
   void Close() {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     socket_ = nullptr;
   }
 
  private:
-  std::mutex mu_;
-  WireSocket* socket_;      // guarded by mu_; nullptr: the server is gone
-  std::vector<Done> done_;  // guarded by mu_
+  Mutex mu_;
+  WireSocket* socket_ PLUMB_GUARDED_BY(mu_);  // nullptr: the server is gone
+  std::vector<Done> done_ PLUMB_GUARDED_BY(mu_);
 };
 
 RpcResponder::RpcResponder(RpcResponder&& other) noexcept { *this = std::move(other); }
@@ -105,13 +104,13 @@ class RpcServer::Impl {
 
   ~Impl() {
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       closing_ = true;
     }
     work_.notify_all();
     for (std::thread& worker : workers_) worker.join();  // handlers that run finish, and their answers still go out
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       stopping_ = true;
     }
     socket_.Wake();
@@ -121,7 +120,7 @@ class RpcServer::Impl {
 
   const std::string& endpoint() const { return socket_.endpoint(); }
   std::map<std::string, uint64_t> counters() const {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     return counters_;
   }
 
@@ -147,7 +146,7 @@ class RpcServer::Impl {
   };
 
   void Count(const char* name) {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     ++counters_[name];
   }
 
@@ -155,8 +154,8 @@ class RpcServer::Impl {
     for (;;) {
       Task task;
       {
-        std::unique_lock lock(mu_);
-        work_.wait(lock, [&] { return closing_ || !tasks_.empty(); });
+        MutexLock lock(mu_);
+        work_.wait(lock, [&]() PLUMB_REQUIRES(mu_) { return closing_ || !tasks_.empty(); });
         if (closing_) return;
         task = std::move(tasks_.front());
         tasks_.pop_front();
@@ -188,11 +187,11 @@ class RpcServer::Impl {
       socket_.Poll(std::min(next_sweep, std::chrono::steady_clock::now() + std::chrono::seconds(1)), false);
       for (RpcReplier::Done& done : replier_->Take()) Finish(std::move(done));
       {
-        std::lock_guard lock(mu_);
+        MutexLock lock(mu_);
         if (stopping_) return;
       }
       WireSocket::Incoming in;
-      for (int n = 0; n < 256 && socket_.Receive(in); ++n) Take(in);
+      for (int n = 0; n < 256 && socket_.Receive(in); ++n) Handle(in);
       const TimePoint now = std::chrono::steady_clock::now();
       if (now >= next_sweep) {
         std::erase_if(clients_, [&](const auto& c) { return c.second.heard + options_.forget_client_after < now; });
@@ -201,7 +200,7 @@ class RpcServer::Impl {
     }
   }
 
-  void Take(WireSocket::Incoming& in) {
+  void Handle(WireSocket::Incoming& in) {
     if (!in.valid) return Count("dropped_malformed");
     if (in.payload.size() > options_.max_message_bytes) return Count("dropped_oversized");
     CallFrame frame;
@@ -229,7 +228,7 @@ class RpcServer::Impl {
       return;
     }
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       if (tasks_.size() >= options_.max_waiting) {
         ++counters_["dropped_overloaded"];
         return;
@@ -310,12 +309,12 @@ class RpcServer::Impl {
   const std::shared_ptr<RpcReplier> replier_;
   std::unordered_map<std::string, Client> clients_;  // the thread's
 
-  mutable std::mutex mu_;
-  std::condition_variable work_;
-  std::deque<Task> tasks_;                    // guarded by mu_
-  std::map<std::string, uint64_t> counters_;  // guarded by mu_
-  bool closing_ = false;                      // guarded by mu_; workers take no more
-  bool stopping_ = false;                     // guarded by mu_
+  mutable Mutex mu_;
+  CondVar work_;
+  std::deque<Task> tasks_ PLUMB_GUARDED_BY(mu_);
+  std::map<std::string, uint64_t> counters_ PLUMB_GUARDED_BY(mu_);
+  bool closing_ PLUMB_GUARDED_BY(mu_) = false;  // workers take no more
+  bool stopping_ PLUMB_GUARDED_BY(mu_) = false;
   std::vector<std::thread> workers_;
   std::thread thread_;
   friend class RpcServer;

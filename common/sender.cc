@@ -1,13 +1,12 @@
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <thread>
 
 #include "common/error.h"
+#include "common/mutex.h"
 #include "common/stream_frame.h"
 #include "common/transport.h"
 #include "common/wire_socket.h"
@@ -33,7 +32,7 @@ class Sender::Impl {
   }
   ~Impl() {
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       stopping_ = true;
     }
     changed_.notify_all();
@@ -57,8 +56,10 @@ class Sender::Impl {
     frame.epoch = options_.epoch;
     frame.message_kind = kind;
     frame.policy_version = policy_version;
-    std::unique_lock lock(mu_);
-    const bool room = changed_.wait_until(lock, deadline, [&] { return stopping_ || refused_ || HasCredit(size); });
+    MutexLock lock(mu_);
+    const bool room = changed_.wait_until(lock, deadline, [&]() PLUMB_REQUIRES(mu_) {
+      return stopping_ || refused_ || HasCredit(size);
+    });
     if (refused_) throw *refused_;
     if (!room || stopping_) {
       throw Error(stopping_ ? ErrorCode::kUnavailable : ErrorCode::kDeadline,
@@ -78,17 +79,18 @@ class Sender::Impl {
   }
 
   void WaitAcked(uint64_t seq, Deadline deadline) {
-    Wait(deadline, "message " + std::to_string(seq), [&] { return seq < next_seq_ && !outbox_.contains(seq); });
+    Wait(deadline, "message " + std::to_string(seq),
+         [&]() PLUMB_REQUIRES(mu_) { return seq < next_seq_ && !outbox_.contains(seq); });
   }
   void Flush(Deadline deadline) {
-    Wait(deadline, "all messages", [&] { return outbox_.empty(); });
+    Wait(deadline, "all messages", [&]() PLUMB_REQUIRES(mu_) { return outbox_.empty(); });
   }
   uint64_t unacknowledged() const {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     return outbox_.size();
   }
   SenderCounters counters() const {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     return counters_;
   }
 
@@ -101,13 +103,14 @@ class Sender::Impl {
     uint64_t sent_beat = 0;  // the last beat before it was sent
   };
 
-  // REQUIRES: mu_.
-  uint64_t AckedBelow() const { return outbox_.empty() ? next_seq_ : outbox_.begin()->first; }
-  bool HasCredit(size_t size) const {
+  uint64_t AckedBelow() const PLUMB_REQUIRES(mu_) {
+    return outbox_.empty() ? next_seq_ : outbox_.begin()->first;
+  }
+  bool HasCredit(size_t size) const PLUMB_REQUIRES(mu_) {
     return outbox_.size() < credit_messages_ && (outbox_.empty() || outbox_bytes_ + size <= credit_bytes_) &&
            next_seq_ - AckedBelow() < kMaxSeqSpan;
   }
-  std::string State() const {
+  std::string State() const PLUMB_REQUIRES(mu_) {
     std::string text = std::to_string(outbox_.size()) + " of " + std::to_string(credit_messages_) + " messages and " +
                        std::to_string(outbox_bytes_) + " of " + std::to_string(credit_bytes_) + " bytes are unacknowledged";
     if (!outbox_.empty()) {
@@ -119,8 +122,9 @@ class Sender::Impl {
   template <class Condition>
   void Wait(Deadline deadline, const std::string& what, Condition condition) {
     const TimePoint begin = std::chrono::steady_clock::now();
-    std::unique_lock lock(mu_);
-    const bool done = changed_.wait_until(lock, deadline, [&] { return stopping_ || refused_ || condition(); });
+    MutexLock lock(mu_);
+    const bool done = changed_.wait_until(
+        lock, deadline, [&]() PLUMB_REQUIRES(mu_) { return stopping_ || refused_ || condition(); });
     if (done && condition()) return;
     if (refused_) throw *refused_;
     throw Error(stopping_ ? ErrorCode::kUnavailable : ErrorCode::kDeadline,
@@ -134,11 +138,11 @@ class Sender::Impl {
     for (;;) {
       socket_.Poll(std::max(next_beat, std::chrono::steady_clock::now() - std::chrono::hours(1)), blocked);
       {
-        std::lock_guard lock(mu_);
+        MutexLock lock(mu_);
         if (stopping_) return;
       }
       WireSocket::Incoming in;
-      for (int n = 0; n < 256 && socket_.Receive(in); ++n) Take(in);
+      for (int n = 0; n < 256 && socket_.Receive(in); ++n) Handle(in);
       // libzmq has been seen to keep a connection whose byte stream was damaged; silence is what tells.
       if (std::chrono::steady_clock::now() - quiet_since_ > options_.times.heartbeat_timeout + options_.times.beat) {
         Reconnect();
@@ -160,7 +164,7 @@ class Sender::Impl {
     socket_.Reconnect();
     quiet_since_ = std::chrono::steady_clock::now();
     beat_due_ = true;
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     ++counters_.reconnects;
   }
 
@@ -172,7 +176,7 @@ class Sender::Impl {
     frame.epoch = options_.epoch;
     frame.beat = beat_ + 1;
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       frame.acked_below = AckedBelow();
     }
     beat_due_ = socket_.Send("", EncodeStreamFrame(frame), {}) != WireSocket::Sent::kYes;
@@ -187,7 +191,7 @@ class Sender::Impl {
       StreamFrame frame;
       Payload payload;
       {
-        std::lock_guard lock(mu_);
+        MutexLock lock(mu_);
         while (!queue_.empty() && !outbox_.contains(queue_.front())) queue_.pop_front();
         if (queue_.empty()) return false;
         const Entry& entry = outbox_.at(queue_.front());
@@ -196,7 +200,7 @@ class Sender::Impl {
       }
       if (frame.checksum == 0) frame.checksum = StreamChecksum(frame, payload);
       if (socket_.Send("", EncodeStreamFrame(frame), payload) != WireSocket::Sent::kYes) return true;
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       queue_.pop_front();
       const auto found = outbox_.find(frame.seq);
       if (found == outbox_.end()) continue;
@@ -209,7 +213,7 @@ class Sender::Impl {
     }
   }
 
-  void Take(WireSocket::Incoming& in) {
+  void Handle(WireSocket::Incoming& in) {
     StreamFrame frame;
     try {
       if (!in.valid) throw Error(ErrorCode::kCorruption, "garbage");
@@ -219,7 +223,7 @@ class Sender::Impl {
       }
     } catch (const Error&) {
       {
-        std::lock_guard lock(mu_);
+        MutexLock lock(mu_);
         ++counters_.corrupt;
       }
       Reconnect();
@@ -228,7 +232,7 @@ class Sender::Impl {
     std::vector<uint64_t> acked;
     quiet_since_ = std::chrono::steady_clock::now();
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       heard_ = std::chrono::steady_clock::now();
       switch (frame.kind) {
         case wire::StreamKind::Acks:
@@ -253,8 +257,7 @@ class Sender::Impl {
     }
   }
 
-  // REQUIRES: mu_.
-  void Acknowledge(uint64_t seq, std::vector<uint64_t>& acked) {
+  void Acknowledge(uint64_t seq, std::vector<uint64_t>& acked) PLUMB_REQUIRES(mu_) {
     const auto found = outbox_.find(seq);
     if (found == outbox_.end()) return;
     outbox_bytes_ -= found->second.payload.size();
@@ -263,8 +266,7 @@ class Sender::Impl {
     acked.push_back(seq);
   }
 
-  // REQUIRES: mu_.
-  void TakeState(const StreamFrame& frame, std::vector<uint64_t>& acked) {
+  void TakeState(const StreamFrame& frame, std::vector<uint64_t>& acked) PLUMB_REQUIRES(mu_) {
     ++counters_.states;
     if (frame.receiver != receiver_) {
       receiver_ = frame.receiver;
@@ -292,19 +294,20 @@ class Sender::Impl {
   const SenderOptions options_;
   WireSocket socket_;  // the thread's
 
-  mutable std::mutex mu_;
-  std::condition_variable changed_;
-  std::map<uint64_t, Entry> outbox_;  // guarded by mu_, as all below: what is not acknowledged
-  std::deque<uint64_t> queue_;        // what is to be sent now; may hold numbers that were acknowledged meanwhile
-  size_t outbox_bytes_ = 0;
-  uint64_t next_seq_ = 0;
-  uint32_t credit_messages_ = 0;  // none before the receiver's first word
-  uint64_t credit_bytes_ = 0;
-  uint64_t receiver_ = 0;
-  std::optional<Error> refused_;
-  TimePoint heard_{};
-  SenderCounters counters_;
-  bool stopping_ = false;
+  mutable Mutex mu_;
+  CondVar changed_;
+  std::map<uint64_t, Entry> outbox_ PLUMB_GUARDED_BY(mu_);  // what is not acknowledged
+  // What is to be sent now; may hold numbers that were acknowledged meanwhile
+  std::deque<uint64_t> queue_ PLUMB_GUARDED_BY(mu_);
+  size_t outbox_bytes_ PLUMB_GUARDED_BY(mu_) = 0;
+  uint64_t next_seq_ PLUMB_GUARDED_BY(mu_) = 0;
+  uint32_t credit_messages_ PLUMB_GUARDED_BY(mu_) = 0;  // none before the receiver's first word
+  uint64_t credit_bytes_ PLUMB_GUARDED_BY(mu_) = 0;
+  uint64_t receiver_ PLUMB_GUARDED_BY(mu_) = 0;
+  std::optional<Error> refused_ PLUMB_GUARDED_BY(mu_);
+  TimePoint heard_ PLUMB_GUARDED_BY(mu_){};
+  SenderCounters counters_ PLUMB_GUARDED_BY(mu_);
+  bool stopping_ PLUMB_GUARDED_BY(mu_) = false;
 
   TimePoint quiet_since_ = std::chrono::steady_clock::now();  // the thread's: since the last word or new connection
   uint64_t beat_ = 0;     // the thread's

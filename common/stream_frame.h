@@ -39,7 +39,8 @@ struct StreamFrame {
 std::string EncodeStreamFrame(const StreamFrame& frame);
 StreamFrame DecodeStreamFrame(std::string_view bytes);
 
-// Of a payload and of what it belongs to, so that it cannot be taken for another one's.
+// The checksum covers a payload together with the fields that say whose it is: a payload that
+// arrives under the header of another message does not pass.
 uint32_t StreamChecksum(const StreamFrame& frame, std::string_view payload);
 
 // Verifies `bytes` as the FlatBuffer `Table` with `tag`; copies them to an aligned place first. Errors: kCorruption.

@@ -10,7 +10,7 @@
 // receiver that restarts remembers nothing and gets everything unacknowledged again: at least once, exactly once with
 // the key of the payload. Within one life of the receiver (producer, epoch, seq) is delivered once.
 // Epochs fence: once a higher epoch of a producer was seen, lower ones are refused.
-// Memory: at most credit_messages and credit_bytes unacknowledged a producer (one message may exceed the bytes).
+// Memory: at most credit_messages and credit_bytes unacknowledged per producer (one message may exceed the bytes).
 // Thread safety: all methods. Each object has one thread of its own, joined in the destructor.
 // Errors: kInvalidArgument and kUnsupported for endpoints (common/endpoint.h), kConflict for an address in use,
 // kDeadline for waits, with whom it waited for and for how long.
@@ -91,8 +91,8 @@ using MessageHandler = std::function<void(TransportMessage message, Ack ack)>;
 struct ReceiverOptions {
   std::string endpoint;  // bound; port * takes a free one
   std::string run;
-  uint32_t credit_messages = 64;               // a producer
-  uint64_t credit_bytes = uint64_t{256} << 20;  // a producer
+  uint32_t credit_messages = 64;                // per producer
+  uint64_t credit_bytes = uint64_t{256} << 20;  // per producer
   size_t max_message_bytes = size_t{256} << 20;
   size_t max_producers = 1024;
   SocketTimes times;

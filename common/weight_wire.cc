@@ -18,7 +18,7 @@ void Append(std::string& out, T value) {
 }
 
 template <class T>
-T Take(std::string_view& in, const char* what) {
+T Read(std::string_view& in, const char* what) {
   if (in.size() < sizeof(T)) {
     throw Error(ErrorCode::kCorruption, std::string("a weight message ends within its ") + what, "common/weight_wire");
   }
@@ -39,8 +39,8 @@ void AppendVersion(std::string& out, const PolicyVersion& version) {
 
 PolicyVersion TakeVersion(std::string_view& in) {
   PolicyVersion version;
-  version.version = Take<int64_t>(in, "version");
-  const uint32_t digest = Take<uint32_t>(in, "digest length");
+  version.version = Read<int64_t>(in, "version");
+  const uint32_t digest = Read<uint32_t>(in, "digest length");
   if (digest > kMaxDigestBytes || digest > in.size()) {
     throw Error(ErrorCode::kCorruption, "a weight message promises a digest of " + std::to_string(digest) + " bytes and has " +
                                             std::to_string(in.size()));
@@ -71,7 +71,7 @@ std::string EncodeFetchRequest(const FetchRequest& request) {
 FetchRequest DecodeFetchRequest(std::string_view bytes) {
   FetchRequest request;
   request.held = TakeVersion(bytes);
-  request.wait_ms = Take<int64_t>(bytes, "waiting time");
+  request.wait_ms = Read<int64_t>(bytes, "waiting time");
   ExpectEnd(bytes, "a weights.fetch request");
   if (request.wait_ms < 0) {
     throw Error(ErrorCode::kCorruption, "a weights.fetch request wants to wait " + std::to_string(request.wait_ms) + " ms");
@@ -89,7 +89,7 @@ std::string EncodeOffer(const Offer& offer) {
 Offer DecodeOffer(std::string_view bytes) {
   Offer offer;
   offer.version = TakeVersion(bytes);
-  offer.bytes = Take<uint64_t>(bytes, "size");
+  offer.bytes = Read<uint64_t>(bytes, "size");
   ExpectEnd(bytes, "an offer of weights");
   if (offer.version.version == -1 && offer.bytes != 0) {
     throw Error(ErrorCode::kCorruption, "an offer of no version has " + std::to_string(offer.bytes) + " bytes of weights");
@@ -108,8 +108,8 @@ std::string EncodePartRequest(const PartRequest& request) {
 PartRequest DecodePartRequest(std::string_view bytes) {
   PartRequest request;
   request.version = TakeVersion(bytes);
-  request.offset = Take<uint64_t>(bytes, "offset");
-  request.bytes = Take<uint64_t>(bytes, "size");
+  request.offset = Read<uint64_t>(bytes, "offset");
+  request.bytes = Read<uint64_t>(bytes, "size");
   ExpectEnd(bytes, "a weights.part request");
   return request;
 }

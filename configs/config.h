@@ -8,32 +8,53 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "configs/choices.h"
+
 namespace plumb::configs {
+
+// Of a number. `above`: `low` itself is outside.
+struct Range {
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool above = false;
+};
+constexpr Range AtLeast(double low) { return {.low = low}; }
+constexpr Range Within(double low, double high) { return {.low = low, .high = high}; }
+constexpr Range Positive() { return {.low = 0, .above = true}; }
 
 // What a field says about itself; passed to every visitor.
 struct FieldInfo {
+  constexpr FieldInfo(const char* field, const char* of, const char* what, const char* others = "",
+                      Range allowed = {})
+      : name(field), unit(of), advice(what), aliases(others), range(allowed) {}
+  constexpr FieldInfo(const char* field, const char* of, const char* what, Range allowed)
+      : FieldInfo(field, of, what, "", allowed) {}
+
   const char* name;     // TOML key
   const char* unit;     // "tokens", "s", "1", "name", ...
-  const char* advice;   // one sentence: what it does, when to change it
-  const char* aliases = "";  // space-separated names users bring from other systems
+  const char* advice;   // what it does, when to change it; the names of a Choice stand before it by
+                        // themselves
+  const char* aliases;  // space-separated names users bring from other systems
+  Range range;
 };
 
 // [run]
 struct RunConfig {
   uint64_t seed = 1;
   std::string out;                   // empty: runs/<recipe name>
-  std::string roles = "local";       // local | processes
-  std::string schedule = "sync";     // sync | async
+  Roles roles = Roles::kLocal;
+  Schedule schedule = Schedule::kSync;
   int64_t max_staleness = 0;         // versions; must be 0 under sync
   int64_t steps = 100;               // train steps (policy updates batches)
   int64_t checkpoint_every = 50;     // steps; 0: only at the end
   int64_t keep_checkpoints = 2;      // >= 2
   int64_t threads = 0;               // 0: one per core
-  std::string device = "cpu";        // cpu | cuda
+  RunDevice device = RunDevice::kCpu;
   int64_t actors = 1;                // processes of that role
   int64_t reward_workers = 1;
   double stall_seconds = 300;        // any wait longer than this ends the run with what it waited for
@@ -43,7 +64,7 @@ struct RunConfig {
 // [model]
 struct ModelConfig {
   std::string path;                  // HF directory; empty: from scratch with the fields below
-  std::string dtype = "float32";     // float32 | bfloat16: weights and activations of forward and backward
+  DType dtype = DType::kFloat32;     // weights and activations of forward and backward
   int64_t layers = 4;
   int64_t hidden = 128;
   int64_t heads = 4;
@@ -53,7 +74,7 @@ struct ModelConfig {
   bool tied = true;
   double rope_theta = 10000;
   double init_std = 0.02;
-  std::string vocabulary = "arithmetic";  // built-in tokenizer of a from-scratch model
+  Vocabulary vocabulary = Vocabulary::kArithmetic;  // built-in tokenizer of a from-scratch model
   template <class V> void Visit(V& v);
 };
 
@@ -68,7 +89,7 @@ struct DataConfig {
   std::string system_prompt;         // put in front of every prompt as a system message
   std::string prompt_suffix;         // appended to the user's text, e.g. how to format the answer
   int64_t max_prompt_tokens = 1024;
-  std::string overlong = "drop";     // error | drop | left | right
+  OverlongPolicy overlong = OverlongPolicy::kDrop;
   bool shuffle = true;
   int64_t limit = 0;                 // rows; 0: all
   int64_t arithmetic_digits = 2;     // generated sums of two numbers with up to so many digits
@@ -79,13 +100,13 @@ struct DataConfig {
 // [replay]: what happens to rollouts behind the step that they were made for
 struct ReplayConfig {
   int64_t keep_steps = 0;            // steps of rollouts kept behind the oldest checkpoint; -1: all
-  std::string prompts = "passes";    // passes | uniform | prioritised | group | stratified | curriculum | difficulty
+  PromptSampler prompts = PromptSampler::kPasses;
   int64_t groups_per_step = 0;       // groups of earlier steps added to each batch; 0: none
-  std::string sampler = "uniform";   // of those groups: fifo | uniform | prioritised | group | stratified | curriculum | difficulty
+  SamplerKind sampler = SamplerKind::kUniform;  // of those groups
   int64_t max_age_steps = 4;         // older groups are not drawn
   int64_t max_times_sampled = 0;     // 0: no bound
   int64_t max_groups = 0;            // drawn from at most so many; 0: no bound
-  std::string evict = "oldest";      // oldest | lowest_priority: who leaves when there are more
+  Evict evict = Evict::kOldest;      // who leaves when there are more
   double samples_per_insert = 1.0;   // draws for each group generated, over the run
   int64_t min_groups = 1;            // groups generated before the first draw
   int64_t max_staleness = 0;         // versions that a drawn group may be behind; 0: only max_age_steps bounds it
@@ -102,9 +123,9 @@ struct ReplayConfig {
 // [sft]: supervised warm start before version 0
 struct SftConfig {
   int64_t steps = 0;                 // 0: no warm start
-  int64_t batch = 64;                // sequences a step
+  int64_t batch = 64;                // sequences per step
   double learning_rate = 1e-3;
-  std::string lr_schedule = "cosine";// constant | linear | cosine
+  LrSchedule lr_schedule = LrSchedule::kCosine;
   double warmup_fraction = 0.03;
   double min_lr_fraction = 0.0;
   double weight_decay = 0.0;
@@ -125,7 +146,7 @@ struct RolloutConfig {
   double min_p = 0.0;
   std::vector<std::string> stop;     // stop strings besides the end-of-sequence token
   int64_t max_batch = 256;           // sequences decoded together
-  int64_t page_tokens = 16;          // KV slots a page
+  int64_t page_tokens = 16;          // KV slots per page
   int64_t kv_budget_mb = 2048;
   int64_t prefill_tokens = 2048;     // token budget of one prefill step
   template <class V> void Visit(V& v);
@@ -138,14 +159,14 @@ struct RewardPartConfig {
   double weight = 1.0;
   std::string path;                  // shared object, program or file
   std::vector<std::string> args;     // of a program
-  double timeout_s = 10;             // wall clock a call
+  double timeout_s = 10;             // wall clock per call
   int64_t memory_mb = 2048;          // address space of the host process
   int64_t workers = 1;               // host processes
   int64_t target_tokens = 0;         // length: full score up to here
   int64_t max_tokens = 0;            // length: 0 from here on
   // Services: kind = "zmq" | "http" | "judge"
   std::string endpoint;              // tcp://host:port, ipc:///path, http(s)://host:port/path
-  std::string api;                   // http: openrlhf | slime
+  HttpApi api = HttpApi::kNone;      // http
   std::string reply_key;             // slime: the number's name when the reply is an object; empty: score
   std::string server_key;            // zmq: the worker's public key or its .pub file; empty: no keys
   std::string client_key;            // zmq: our .key file
@@ -160,7 +181,7 @@ struct RewardPartConfig {
 // [reward]
 struct RewardConfig {
   std::vector<RewardPartConfig> parts;
-  std::string on_failure = "drop_group";  // drop_group | requeue | penalty, after the retries
+  OnFailure on_failure = OnFailure::kDropGroup;  // after the retries
   int64_t retries = 1;
   double penalty = 0.0;              // the reward of an unscored answer under on_failure = penalty
   bool allow_unsandboxed = false;
@@ -169,10 +190,10 @@ struct RewardConfig {
 
 // [algorithm]
 struct AlgorithmConfig {
-  std::string name = "grpo";         // grpo | dr_grpo | dapo | gspo | rloo | reinforce++ | cispo | ppo: sets defaults below
-  std::string advantage = "group";   // group | leave_one_out | batch
-  std::string objective = "clip";    // clip | cispo
-  std::string ratio = "token";       // token | sequence (GSPO) | product (RLOO)
+  AlgorithmName name = AlgorithmName::kGrpo;  // sets defaults below
+  Advantage advantage = Advantage::kGroup;
+  Objective objective = Objective::kClip;
+  RatioLevel ratio = RatioLevel::kToken;
   bool advantage_std = true;         // divide by the group's standard deviation
   double advantage_eps = 1e-4;
   bool skip_equal_groups = true;     // groups of equal reward: left out but for KL and entropy
@@ -181,32 +202,33 @@ struct AlgorithmConfig {
   double clip_high = 0.2;
   double dual_clip = 0;              // 0: off, else c > 1
   double kl_coef = 0;
-  std::string kl_estimator = "k3";   // k1 | k2 | k3
-  std::string kl_placement = "loss"; // loss | reward
-  std::string aggregation = "token"; // token | sequence | constant
+  KlEstimator kl_estimator = KlEstimator::kK3;
+  KlPlacement kl_placement = KlPlacement::kLoss;
+  Aggregation aggregation = Aggregation::kToken;
   double entropy_coef = 0;
   int64_t epochs = 1;                // passes over a batch
   int64_t minibatches = 1;           // updates a pass
   double tis_cap = 2.0;              // truncated importance sampling between actor and learner log-probs; 0: off
   double tis_floor = 0;              // of the masking modes
-  std::string off_policy = "token_truncate";  // off | token_truncate | token_mask | sequence_truncate | sequence_mask
+  OffPolicy off_policy = OffPolicy::kTokenTruncate;
   bool recompute_logprobs = false;   // old log-probs by the learner instead of the actor's
   double logprob_gate = 0.05;        // mean |actor - learner| log-prob, learner/logprob_gate.h; nats
   // PPO
-  double gamma = 1.0;                // discount a token
+  double gamma = 1.0;                // discount per token
   double lam = 0.95;                 // of generalized advantage estimation
   bool whiten_advantages = true;     // over all tokens of a batch
-  std::string kl_controller = "fixed";  // fixed | adaptive
-  double kl_target = 0;              // nats a token; adaptive
+  KlController kl_controller = KlController::kFixed;
+  double kl_target = 0;              // nats per token; adaptive
   double kl_horizon = 10000;         // answers; adaptive
-  std::string reward_normalize = "off";  // off | scale | whiten, by running moments of the score
+  RewardNormalization reward_normalize =
+      RewardNormalization::kOff;     // by running moments of the score
   double reward_clip = 0;            // 0: off, else scores end in [-reward_clip, reward_clip]
   template <class V> void Visit(V& v);
 };
 
 // [critic]: the value function of PPO
 struct CriticConfig {
-  std::string mode = "own";          // own | shared
+  CriticMode mode = CriticMode::kOwn;
   std::string path;                  // own: folder of a model with a scalar head; empty: the policy's trunk
   double learning_rate = 1e-5;       // peak; follows optimizer.lr_schedule
   double value_clip = 0.2;           // 0: off
@@ -217,7 +239,7 @@ struct CriticConfig {
 
 // [preference]: training on pairs without rollouts (algorithm.name = "dpo" or "reward_model"); data.train names the file
 struct PreferenceConfig {
-  std::string loss = "sigmoid";      // dpo: sigmoid | hinge | ipo | robust | simpo | orpo | kto
+  PreferenceLossKind loss = PreferenceLossKind::kSigmoid;  // dpo
   double beta = 0.1;
   double label_smoothing = 0;        // cDPO (sigmoid) and robust
   double gamma = 0.5;                // simpo: target margin
@@ -241,7 +263,7 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double weight_decay = 0.01;
   double grad_clip = 1.0;            // global norm; 0: off
-  std::string lr_schedule = "constant";
+  LrSchedule lr_schedule = LrSchedule::kConstant;
   double warmup_fraction = 0.0;
   double min_lr_fraction = 0.0;
   int64_t micro_batch_tokens = 4096; // token budget of one packed forward and backward
@@ -300,7 +322,8 @@ std::vector<std::string> Validate(const Config& config);
 
 // Trains on stored pairs, without actors and rewards.
 inline bool IsOffline(const Config& config) {
-  return config.algorithm.name == "dpo" || config.algorithm.name == "reward_model";
+  return config.algorithm.name == AlgorithmName::kDpo ||
+         config.algorithm.name == AlgorithmName::kRewardModel;
 }
 
 // The whole config as TOML that LoadRecipe reads back to the same Config.

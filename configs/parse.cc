@@ -153,6 +153,22 @@ class Parser {
     if (const auto v = node.value_exact<std::string>()) out = *v;
     else Wrong(node, key, "a string in quotes");
   }
+  template <Choice E>
+  void Convert(const toml::node& node, const std::string& key, E& out) {
+    std::string name;
+    const size_t before = problems_.size();
+    Convert(node, key, name);
+    if (problems_.size() > before) return;
+    if (const auto value = FromName<E>(name)) {
+      out = *value;
+      return;
+    }
+    const std::vector<std::string> names(kNames<E>.begin(), kNames<E>.end());
+    name.resize(std::min<size_t>(name.size(), 100));
+    const std::string meant = DidYouMean(name, names);
+    problems_.push_back(Place(node.source()) + ": " + key + " = \"" + name + "\" is not known" +
+                        (meant.empty() ? ": use" : meant + " Use") + " one of " + ListOfNames<E>());
+  }
   void Convert(const toml::node& node, const std::string& key, bool& out) {
     if (const auto v = node.value_exact<bool>()) out = *v;
     else Wrong(node, key, "true or false");
@@ -315,48 +331,53 @@ struct DefaultOrigins {
 struct AlgorithmDefaults {
   Origins& origins;
   template <class Value>
-  void Set(const AlgorithmConfig& a, const char* key, Value& field, const Value& value) {
-    if (origins.emplace(std::string("algorithm.") + key, "default of " + a.name).second) field = value;
+  void Set(const AlgorithmConfig& a, const char* key, Value& field,
+           std::type_identity_t<Value> value) {
+    if (origins.emplace(std::string("algorithm.") + key, "default of " + NameOf(a.name)).second)
+      field = value;
   }
   void Apply(AlgorithmConfig& a) {
-    const auto set_text = [&](const char* key, std::string& field, const char* value) { Set<std::string>(a, key, field, value); };
     const auto kl_in_reward = [&] {
-      set_text("kl_estimator", a.kl_estimator, "k1");
-      set_text("kl_placement", a.kl_placement, "reward");
+      Set(a, "kl_estimator", a.kl_estimator, KlEstimator::kK1);
+      Set(a, "kl_placement", a.kl_placement, KlPlacement::kReward);
     };
-    if (a.name == "ppo") {
-      Set(a, "dual_clip", a.dual_clip, 3.0);
-      Set(a, "entropy_coef", a.entropy_coef, 0.01);
-      Set(a, "reward_clip", a.reward_clip, 10.0);
-      Set(a, "kl_coef", a.kl_coef, 0.05);
-      kl_in_reward();
-    } else if (a.name == "dr_grpo") {
-      Set(a, "advantage_std", a.advantage_std, false);
-      set_text("aggregation", a.aggregation, "constant");
-    } else if (a.name == "dapo") {
-      Set(a, "clip_high", a.clip_high, 0.28);
-      Set(a, "dual_clip", a.dual_clip, 10.0);
-      Set(a, "refill_rounds", a.refill_rounds, int64_t{9});  // ten rounds in all
-    } else if (a.name == "gspo") {
-      set_text("ratio", a.ratio, "sequence");
-      set_text("aggregation", a.aggregation, "sequence");
-      Set(a, "clip_low", a.clip_low, 3e-4);
-      Set(a, "clip_high", a.clip_high, 4e-4);
-    } else if (a.name == "rloo") {
-      set_text("advantage", a.advantage, "leave_one_out");
-      set_text("ratio", a.ratio, "product");
-      set_text("aggregation", a.aggregation, "sequence");
-      Set(a, "kl_coef", a.kl_coef, 0.05);
-      kl_in_reward();
-    } else if (a.name == "reinforce++") {
-      set_text("advantage", a.advantage, "batch");
-      Set(a, "skip_equal_groups", a.skip_equal_groups, false);
-      Set(a, "kl_coef", a.kl_coef, 0.05);
-      kl_in_reward();
-    } else if (a.name == "cispo") {
-      set_text("objective", a.objective, "cispo");
-      Set(a, "clip_low", a.clip_low, 1.0);
-      Set(a, "clip_high", a.clip_high, 4.0);
+    switch (a.name) {
+      case AlgorithmName::kPpo:
+        Set(a, "dual_clip", a.dual_clip, 3.0);
+        Set(a, "entropy_coef", a.entropy_coef, 0.01);
+        Set(a, "reward_clip", a.reward_clip, 10.0);
+        Set(a, "kl_coef", a.kl_coef, 0.05);
+        return kl_in_reward();
+      case AlgorithmName::kDrGrpo:
+        Set(a, "advantage_std", a.advantage_std, false);
+        return Set(a, "aggregation", a.aggregation, Aggregation::kConstant);
+      case AlgorithmName::kDapo:
+        Set(a, "clip_high", a.clip_high, 0.28);
+        Set(a, "dual_clip", a.dual_clip, 10.0);
+        return Set(a, "refill_rounds", a.refill_rounds, 9);  // ten rounds in all
+      case AlgorithmName::kGspo:
+        Set(a, "ratio", a.ratio, RatioLevel::kSequence);
+        Set(a, "aggregation", a.aggregation, Aggregation::kSequence);
+        Set(a, "clip_low", a.clip_low, 3e-4);
+        return Set(a, "clip_high", a.clip_high, 4e-4);
+      case AlgorithmName::kRloo:
+        Set(a, "advantage", a.advantage, Advantage::kLeaveOneOut);
+        Set(a, "ratio", a.ratio, RatioLevel::kProduct);
+        Set(a, "aggregation", a.aggregation, Aggregation::kSequence);
+        Set(a, "kl_coef", a.kl_coef, 0.05);
+        return kl_in_reward();
+      case AlgorithmName::kReinforcePlusPlus:
+        Set(a, "advantage", a.advantage, Advantage::kBatch);
+        Set(a, "skip_equal_groups", a.skip_equal_groups, false);
+        Set(a, "kl_coef", a.kl_coef, 0.05);
+        return kl_in_reward();
+      case AlgorithmName::kCispo:
+        Set(a, "objective", a.objective, Objective::kCispo);
+        Set(a, "clip_low", a.clip_low, 1.0);
+        return Set(a, "clip_high", a.clip_high, 4.0);
+      case AlgorithmName::kGrpo:
+      case AlgorithmName::kDpo:
+      case AlgorithmName::kRewardModel: return;
     }
   }
 };

@@ -6,6 +6,8 @@
 #include <sstream>
 #include <utility>
 
+#include "common/problem.h"
+
 namespace plumb::configs {
 namespace {
 
@@ -155,20 +157,20 @@ int64_t StepsLookedBack(int64_t groups_per_step, int64_t max_age_steps, bool by_
   return std::max(groups_per_step > 0 ? max_age_steps : 0, by_difficulty ? history_steps : 0);
 }
 
-// What a change that the table allows would need and the run does not have. Empty: nothing.
+// What a change that the table allows would need and the run does not have.
 // `stored`: all options of the run.
-std::string WhyNotHere(const std::string& key, const std::map<std::string, std::string>& stored,
-                       const std::string& before, const Config& now) {
+Problem WhyNotHere(const std::string& key, const std::map<std::string, std::string>& stored,
+                   const std::string& before, const Config& now) {
   if (key == "algorithm.kl_coef") {
     if (before == "0.0") return "the run began without a KL term, so no reference was kept";
-    if (now.algorithm.kl_controller == "adaptive") {
+    if (now.algorithm.kl_controller == KlController::kAdaptive) {
       return "the adaptive controller goes on from the coefficient in the checkpoint";
     }
   }
   if (key == "replay.groups_per_step" || key == "replay.max_age_steps" ||
       key == "replay.history_steps") {
     const ReplayConfig& r = now.replay;
-    const bool by_difficulty = r.prompts == "difficulty";  // it cannot have changed
+    const bool by_difficulty = r.prompts == PromptSampler::kDifficulty;  // it cannot have changed
     const int64_t keep = NumberIn(stored, "replay.keep_steps");
     const int64_t kept =
         std::max(keep, StepsLookedBack(NumberIn(stored, "replay.groups_per_step"),
@@ -181,7 +183,7 @@ std::string WhyNotHere(const std::string& key, const std::map<std::string, std::
              std::to_string(kept) + " (replay.keep_steps keeps more)";
     }
   }
-  return "";
+  return std::nullopt;
 }
 
 }  // namespace
@@ -232,9 +234,9 @@ RecipeDifference CompareForResume(const std::string& stored, const Config& now,
     if (rule.what == OnResume::kNotCompared) continue;
     const bool fixed =
         rule.what == OnResume::kFixed || (rule.what == OnResume::kWarmStart && warm_start_over);
-    const std::string why = fixed ? rule.why : WhyNotHere(key, before, then, now);
-    auto& list = why.empty() ? difference.changed : difference.refused;
-    list.push_back({key, then, value, why});
+    const Problem why = fixed ? rule.why : WhyNotHere(key, before, then, now);
+    auto& list = why ? difference.refused : difference.changed;
+    list.push_back({key, then, value, why.value_or("")});
   }
   return difference;
 }

@@ -11,7 +11,7 @@
 
 namespace plumb::kernels {
 
-// Fills cos_sin: float[max_positions, 2 n] with n cosines, then n sines a row, times `factor`; frequencies: [n], radians a
+// Fills cos_sin: float[max_positions, 2 n] with n cosines, then n sines per row, times `factor`; frequencies: [n], radians a
 // position (angles and functions in double). Host memory.
 void RopeTable(int64_t max_positions, std::span<const double> frequencies, double factor, float* cos_sin);
 

@@ -1,4 +1,4 @@
-// One token a row from logits, with the log-probability of the distribution it was drawn from.
+// One token per row from logits, with the log-probability of the distribution it was drawn from.
 //
 // Order of filters as HF has them: temperature, top-k, top-p (smallest set of most likely tokens whose mass reaches p;
 // the one that crosses is kept), min-p (relative to the most likely token); ties keep all tokens of the boundary's

@@ -47,7 +47,7 @@ struct AlgorithmContext {
   ReferencePolicy* reference = nullptr;
 };
 
-// By algorithm.name. Throws kInvalidArgument for a name that this build has not.
+// By algorithm.name. Throws kInvalidArgument for one that has no rollouts.
 std::unique_ptr<Algorithm> MakeAlgorithm(const AlgorithmContext& context);
 
 // What MakeAlgorithm would refuse and can be known at once: before a warm start, not after it.

@@ -20,12 +20,13 @@
 #include <span>
 
 #include "common/error.h"
+#include "configs/choices.h"
 #include "learner/policy_loss.h"
 
 namespace plumb::learner {
 
-enum class RatioLevel { kToken, kSequence, kProduct };
-enum class Objective { kClip, kCispo };
+using configs::Objective;
+using configs::RatioLevel;
 
 template <class S>
 struct AnswerLossResult {

@@ -15,8 +15,9 @@ using policy_model::Weights;
 
 // The same token numbers have to mean the same text to both.
 void CheckTokenizer(const std::string& critic, const configs::ModelConfig& model) {
-  const std::string policy = model.path.empty() ? "the built-in vocabulary " + model.vocabulary : model.path;
-  const auto ours = model.path.empty() ? policy_model::Tokenizer::BuiltIn(model.vocabulary) : policy_model::Tokenizer::Load(model.path);
+  const std::string policy = model.path.empty() ? "the built-in vocabulary " + NameOf(model.vocabulary) : model.path;
+  const auto ours = model.path.empty() ? policy_model::Tokenizer::BuiltIn(NameOf(model.vocabulary))
+                                       : policy_model::Tokenizer::Load(model.path);
   const auto theirs = policy_model::Tokenizer::Load(critic);
   int32_t different = ours->size() == theirs->size() ? -1 : std::min(ours->size(), theirs->size());
   for (int32_t id = 0; id < std::min(ours->size(), theirs->size()); ++id) {
@@ -66,7 +67,8 @@ Weights WithZeroHead(Weights weights) {
 }
 
 Weights MakeCritic(const configs::Config& config, const Weights& policy) {
-  if (config.critic.mode == "shared") return WithZeroHead(policy_model::ValueHeadFor(policy, config.run.seed));
+  if (config.critic.mode == configs::CriticMode::kShared)
+    return WithZeroHead(policy_model::ValueHeadFor(policy, config.run.seed));
   if (!config.critic.path.empty()) return LoadCritic(config, policy);
   return WithZeroHead(policy_model::ScalarHeadFrom(policy, config.run.seed));
 }
@@ -80,12 +82,13 @@ configs::OptimizerConfig OptimizerOf(const configs::Config& config) {
 }  // namespace
 
 void CheckCritic(const configs::Config& config, const policy_model::ModelShape& policy) {
-  if (config.critic.mode != "shared" && !config.critic.path.empty()) CheckedShape(config, policy);
+  if (config.critic.mode == configs::CriticMode::kOwn && !config.critic.path.empty())
+    CheckedShape(config, policy);
 }
 
 Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& policy_train)
     : weights_(MakeCritic(config, policy)), optimizer_(weights_, OptimizerOf(config)), policy_train_(policy_train) {
-  if (config.critic.mode == "shared") return;
+  if (config.critic.mode == configs::CriticMode::kShared) return;
   transformer_ = std::make_unique<policy_model::Transformer>(weights_.shape(), weights_.flat().device(),
                                                              weights_.flat().dtype());
   train_ = std::make_unique<TrainStep>(*transformer_, config.optimizer.micro_batch_tokens);

@@ -29,17 +29,18 @@ bool AllFinite(DType dtype, std::span<const std::byte> bytes) {
 
 }  // namespace
 
-std::string FirstNonFinite(const policy_model::TensorTable& table, DType dtype, std::span<const std::byte> flat) {
+std::optional<std::string> FirstNonFinite(const policy_model::TensorTable& table, DType dtype,
+                                          std::span<const std::byte> flat) {
   const size_t size = ElementSize(dtype);
   PLUMB_CHECK(flat.size() == static_cast<size_t>(table.flat_elements()) * size, "not a buffer of this table");
-  if (AllFinite(dtype, flat)) return "";
+  if (AllFinite(dtype, flat)) return std::nullopt;
   for (const policy_model::TensorEntry& e : table.entries()) {
     if (!AllFinite(dtype, flat.subspan(static_cast<size_t>(e.offset) * size, static_cast<size_t>(e.elements) * size))) return e.name;
   }
   return "the padding between tensors";
 }
 
-std::string FirstNonFinite(const policy_model::Weights& weights) {
+std::optional<std::string> FirstNonFinite(const policy_model::Weights& weights) {
   const policy_model::FlatBuffer& flat = weights.flat();
   if (flat.device() == Device::kCpu) {
     return FirstNonFinite(weights.table(), flat.dtype(), {static_cast<const std::byte*>(flat.data()), flat.bytes()});
@@ -49,7 +50,7 @@ std::string FirstNonFinite(const policy_model::Weights& weights) {
                 kernels::FindNonFinite{.x = flat.data(), .n = flat.elements(), .first = static_cast<uint64_t*>(first.data())});
   int64_t at = 0;
   first.CopyToHost(std::as_writable_bytes(std::span(&at, 1)));
-  if (at >= flat.elements()) return "";
+  if (at >= flat.elements()) return std::nullopt;
   for (const policy_model::TensorEntry& e : weights.table().entries()) {
     if (at >= e.offset && at < e.offset + e.elements) return e.name;
   }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -12,11 +13,12 @@
 
 namespace plumb::learner {
 
-// `flat` is the host copy of a flat buffer of that table in float32 or bfloat16. Names the first tensor that holds a value which is not
-// finite; empty: none does.
-std::string FirstNonFinite(const policy_model::TensorTable& table, DType dtype, std::span<const std::byte> flat);
+// `flat` is the host copy of a flat buffer of that table in float32 or bfloat16. Names the first
+// tensor that holds a value which is not finite.
+std::optional<std::string> FirstNonFinite(const policy_model::TensorTable& table, DType dtype,
+                                          std::span<const std::byte> flat);
 
 // The same of weights where they lie: on a device only the place of the first such value comes to the host.
-std::string FirstNonFinite(const policy_model::Weights& weights);
+std::optional<std::string> FirstNonFinite(const policy_model::Weights& weights);
 
 }  // namespace plumb::learner

@@ -17,29 +17,6 @@ namespace {
 
 constexpr uint64_t kMinibatchStream = 0x6290;
 
-Objective ParseObjective(const std::string& name) {
-  if (name == "clip") return Objective::kClip;
-  if (name == "cispo") return Objective::kCispo;
-  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.objective '" + name + "': use clip or cispo");
-}
-
-RatioLevel ParseRatio(const std::string& name) {
-  if (name == "token") return RatioLevel::kToken;
-  if (name == "sequence") return RatioLevel::kSequence;
-  if (name == "product") return RatioLevel::kProduct;
-  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.ratio '" + name + "': use token, sequence or product");
-}
-
-OffPolicy ParseOffPolicy(const std::string& name) {
-  if (name == "off") return OffPolicy::kOff;
-  if (name == "token_truncate") return OffPolicy::kTokenTruncate;
-  if (name == "token_mask") return OffPolicy::kTokenMask;
-  if (name == "sequence_truncate") return OffPolicy::kSequenceTruncate;
-  if (name == "sequence_mask") return OffPolicy::kSequenceMask;
-  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.off_policy '" + name +
-                                               "': use off, token_truncate, token_mask, sequence_truncate or sequence_mask");
-}
-
 SequenceView View(const Trajectory& t) { return {t.tokens, t.loss_mask, t.kept}; }
 
 // Values at the scored tokens (token 0 is never scored: nothing precedes it).
@@ -53,23 +30,9 @@ std::vector<float> AtScored(const Trajectory& t, const std::vector<float>& value
 
 }  // namespace
 
-KlEstimator ParseKlEstimator(const std::string& name) {
-  if (name == "k1") return KlEstimator::kK1;
-  if (name == "k2") return KlEstimator::kK2;
-  if (name == "k3") return KlEstimator::kK3;
-  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.kl_estimator '" + name + "': use k1, k2 or k3");
-}
-
-Aggregation ParseAggregation(const std::string& name) {
-  if (name == "token") return Aggregation::kToken;
-  if (name == "sequence") return Aggregation::kSequence;
-  if (name == "constant") return Aggregation::kConstant;
-  throw Error(ErrorCode::kInvalidArgument,
-              "unknown algorithm.aggregation '" + name + "': use token, sequence or constant");
-}
-
 OffPolicyOptions<double> OffPolicyOptionsOf(const configs::AlgorithmConfig& options) {
-  return {.mode = ParseOffPolicy(options.tis_cap > 0 ? options.off_policy : "off"), .floor = options.tis_floor,
+  return {.mode = options.tis_cap > 0 ? options.off_policy : OffPolicy::kOff,
+          .floor = options.tis_floor,
           .cap = options.tis_cap};
 }
 
@@ -90,21 +53,24 @@ struct Grpo::Totals {
   int64_t tokens = 0, importance_tokens = 0, updates = 0, skipped = 0, forward_tokens = 0;
 };
 
-Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
-           ReferencePolicy* reference)
+Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weights& weights,
+           Optimizer& optimizer, ReferencePolicy* reference)
     : options_(config.algorithm),
-      temperature_(config.rollout.temperature > 0 ? static_cast<float>(config.rollout.temperature) : 1.0f),
+      temperature_(config.rollout.temperature > 0 ? static_cast<float>(config.rollout.temperature)
+                                                  : 1.0f),
       max_new_tokens_(config.rollout.max_new_tokens),
       seed_(config.run.seed),
-      // Generation that runs ahead samples from older policies: the ratio is then taken against the learner's own.
-      recompute_(options_.recompute_logprobs || config.run.max_staleness > 0 || config.replay.groups_per_step > 0),
+      // Generation that runs ahead samples from older policies: the ratio is then taken against the
+      // learner's own.
+      recompute_(options_.recompute_logprobs || config.run.max_staleness > 0 ||
+                 config.replay.groups_per_step > 0),
       prompts_per_step_(config.rollout.prompts_per_step),
       replays_(config.replay.groups_per_step > 0),
-      estimator_(ParseKlEstimator(options_.kl_estimator)),
-      objective_(ParseObjective(options_.objective)),
-      ratio_(ParseRatio(options_.ratio)),
+      estimator_(options_.kl_estimator),
+      objective_(options_.objective),
+      ratio_(options_.ratio),
       off_policy_(OffPolicyOptionsOf(options_)),
-      aggregation_(ParseAggregation(options_.aggregation)),
+      aggregation_(options_.aggregation),
       clip_{.low = options_.clip_low, .high = options_.clip_high, .dual = options_.dual_clip},
       train_(train),
       weights_(weights),
@@ -117,14 +83,14 @@ Grpo::Grpo(const configs::Config& config, TrainStep& train, policy_model::Weight
 
 std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
                                         std::map<std::string, double>& metrics) {
-  const bool kl_in_reward = options_.kl_coef > 0 && options_.kl_placement == "reward";
+  const bool kl_in_reward = options_.kl_coef > 0 && options_.kl_placement == KlPlacement::kReward;
   const bool kl_in_loss = options_.kl_coef > 0 && !kl_in_reward;
 
   // Reference log-probs are needed for every usable answer (reward) or for those with a gradient (loss).
   double kl_sum = 0;
   int64_t kl_sequences = 0, used_groups = 0;
   std::vector<Sample> samples;
-  const bool over_batch = options_.advantage == "batch";
+  const bool over_batch = options_.advantage == Advantage::kBatch;
   // Rewards and lengths are reported of what the step generated; replayed groups come behind it.
   const size_t own_groups = replays_ ? std::min(groups.size(), static_cast<size_t>(prompts_per_step_)) : groups.size();
   for (const auto& group : groups) {
@@ -156,9 +122,10 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
       rewards.push_back(reward);
       counts.push_back(Usable(t));
     }
-    const GroupAdvantage advantage = options_.advantage == "leave_one_out"
-                                         ? LeaveOneOutAdvantages(rewards, counts)
-                                         : GroupAdvantages(rewards, counts, options_.advantage_std, options_.advantage_eps);
+    const GroupAdvantage advantage =
+        options_.advantage == Advantage::kLeaveOneOut
+            ? LeaveOneOutAdvantages(rewards, counts)
+            : GroupAdvantages(rewards, counts, options_.advantage_std, options_.advantage_eps);
     // Equal rewards give no policy gradient; the KL and the entropy of such answers have one all
     // the same.
     const bool skipped = advantage.equal && options_.skip_equal_groups && !over_batch;
@@ -313,7 +280,8 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
     metrics["policy/ratio"] = totals.ratio / tokens;
     metrics["policy/clip_fraction"] = totals.clipped / tokens;
     metrics["policy/approx_kl"] = totals.approx_kl / tokens;
-    if (options_.kl_coef > 0 && options_.kl_placement == "loss") metrics["objective/kl"] = totals.kl / tokens;
+    if (options_.kl_coef > 0 && options_.kl_placement == KlPlacement::kLoss)
+      metrics["objective/kl"] = totals.kl / tokens;
   }
   if (recompute_ && totals.tokens > 0) {
     metrics["sampling/importance_ratio"] = totals.importance / tokens;

@@ -23,16 +23,10 @@
 
 namespace plumb::learner {
 
-// How token losses become one number.
-enum class Aggregation {
-  kToken,     // mean over all tokens of the batch
-  kSequence,  // mean over sequences of the mean over their tokens
-  kConstant,  // sum / (sequences * max_new_tokens)
-};
+using configs::Advantage;
+using configs::Aggregation;
+using configs::KlPlacement;
 
-// Names of a recipe's [algorithm], for every algorithm that has them. Throw kInvalidArgument for others.
-KlEstimator ParseKlEstimator(const std::string& name);
-Aggregation ParseAggregation(const std::string& name);
 // off_policy, tis_floor and tis_cap; tis_cap = 0 is off.
 OffPolicyOptions<double> OffPolicyOptionsOf(const configs::AlgorithmConfig& options);
 

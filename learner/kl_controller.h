@@ -13,7 +13,7 @@ namespace plumb::learner {
 template <class S>
 class KlController {
  public:
-  // target <= 0: fixed. `kl` of Update has to be measured as the target is meant (here: nats a token, mean over answers).
+  // target <= 0: fixed. `kl` of Update has to be measured as the target is meant (here: nats per token, mean over answers).
   KlController(S coefficient, S target, S horizon) : coefficient_(coefficient), target_(target), horizon_(horizon) {}
 
   S coefficient() const { return coefficient_; }

@@ -239,8 +239,8 @@ std::optional<EvalResult> LearnerLoop::Evaluate(int64_t version) {
 // Of what compares answers to one prompt, a step learns from prompts whose answers differ in
 // reward; of what compares a whole batch, from a batch in which any two do.
 void LearnerLoop::CountEqualRewards(std::span<const TrajectoryGroup> groups) {
-  const bool within_prompts =
-      config_.algorithm.name != "ppo" && config_.algorithm.advantage != "batch";
+  const bool within_prompts = config_.algorithm.name != configs::AlgorithmName::kPpo &&
+                              config_.algorithm.advantage != configs::Advantage::kBatch;
   result_.equal_reward_steps += !RewardsDiffer(groups, within_prompts);
 }
 

@@ -18,10 +18,11 @@
 #include <span>
 
 #include "common/error.h"
+#include "configs/choices.h"
 
 namespace plumb::learner {
 
-enum class OffPolicy { kOff, kTokenTruncate, kTokenMask, kSequenceTruncate, kSequenceMask };
+using configs::OffPolicy;
 
 template <class S>
 struct OffPolicyOptions {

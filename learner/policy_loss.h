@@ -10,9 +10,11 @@
 #include <algorithm>
 #include <cmath>
 
+#include "configs/choices.h"
+
 namespace plumb::learner {
 
-enum class KlEstimator { kK1, kK2, kK3 };
+using configs::KlEstimator;
 
 template <class S>
 struct Value {

@@ -19,13 +19,6 @@ using Json = nlohmann::json;
 
 constexpr uint64_t kMinibatchStream = 0x6291;
 
-RewardNormalization NormalizationOf(const std::string& name) {
-  if (name == "off") return RewardNormalization::kOff;
-  if (name == "scale") return RewardNormalization::kScale;
-  if (name == "whiten") return RewardNormalization::kWhiten;
-  throw Error(ErrorCode::kInvalidArgument, "unknown algorithm.reward_normalize '" + name + "': use off, scale or whiten");
-}
-
 SequenceView View(const Trajectory& t) { return {t.tokens, t.loss_mask, t.kept}; }
 
 // Positions of the scored tokens (token 0 is never scored: nothing precedes it).
@@ -60,23 +53,29 @@ Ppo::Ppo(const AlgorithmContext& c)
     : options_(c.config.algorithm),
       critic_options_(c.config.critic),
       peak_learning_rate_(c.config.optimizer.learning_rate),
-      temperature_(c.config.rollout.temperature > 0 ? static_cast<float>(c.config.rollout.temperature) : 1.0f),
+      temperature_(c.config.rollout.temperature > 0
+                       ? static_cast<float>(c.config.rollout.temperature)
+                       : 1.0f),
       max_new_tokens_(c.config.rollout.max_new_tokens),
       seed_(c.config.run.seed),
-      // Generation that runs ahead samples from older policies: the ratio is then taken against the learner's own.
+      // Generation that runs ahead samples from older policies: the ratio is then taken against the
+      // learner's own.
       recompute_(options_.recompute_logprobs || c.config.run.max_staleness > 0),
       off_policy_(OffPolicyOptionsOf(options_)),
-      estimator_(ParseKlEstimator(options_.kl_estimator)),
+      estimator_(options_.kl_estimator),
       clip_{.low = options_.clip_low, .high = options_.clip_high, .dual = options_.dual_clip},
-      kl_in_reward_(options_.kl_coef > 0 && options_.kl_placement == "reward"),
-      kl_in_loss_(options_.kl_coef > 0 && options_.kl_placement != "reward"),
+      kl_in_reward_(options_.kl_coef > 0 && options_.kl_placement == KlPlacement::kReward),
+      kl_in_loss_(options_.kl_coef > 0 && options_.kl_placement == KlPlacement::kLoss),
       train_(c.train),
       weights_(c.weights),
       optimizer_(c.optimizer),
       reference_(c.reference),
       critic_(c.config, c.weights, c.train),
-      controller_(options_.kl_coef, options_.kl_controller == "adaptive" ? options_.kl_target : 0, options_.kl_horizon),
-      scaling_(NormalizationOf(options_.reward_normalize), options_.reward_clip) {
+      controller_(
+          options_.kl_coef,
+          options_.kl_controller == configs::KlController::kAdaptive ? options_.kl_target : 0,
+          options_.kl_horizon),
+      scaling_(options_.reward_normalize, options_.reward_clip) {
   if (options_.kl_coef > 0 && !reference_) {
     throw Error(ErrorCode::kInvalidArgument, "algorithm.kl_coef > 0 needs a reference policy");
   }
@@ -94,7 +93,8 @@ void Ppo::RestoreState(const std::string& text) {
   try {
     const Json j = Json::parse(text);
     const double moved = j.at("kl_coef").get<double>();
-    if (options_.kl_controller == "adaptive") controller_.Restore(moved);  // a fixed one is the recipe's, which may have changed
+    if (options_.kl_controller == configs::KlController::kAdaptive)
+      controller_.Restore(moved);  // a fixed one is the recipe's, which may have changed
     const Json& s = j.at("reward_scaling");
     scaling_.Restore({.count = s.at("count").get<int64_t>(), .mean = s.at("mean").get<double>(),
                       .squares = s.at("squares").get<double>()});
@@ -187,7 +187,8 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, s
   metrics["value/explained_variance"] = ExplainedVariance<double>(all_returns, all_values);
   metrics["value/mean"] = MomentsOf<double>(all_values).mean;
   metrics["value/return_mean"] = MomentsOf<double>(all_returns).mean;
-  if (options_.reward_normalize != "off") metrics["reward/running_std"] = scaling_.std();
+  if (options_.reward_normalize != RewardNormalization::kOff)
+    metrics["reward/running_std"] = scaling_.std();
   if (kl_in_reward_) metrics["objective/kl"] = kl / static_cast<double>(n);
   if (kl_in_reward_ || kl_in_loss_) {
     metrics["objective/kl_token"] = kl_token / static_cast<double>(n);
@@ -206,7 +207,7 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     totals.forward_tokens += static_cast<int64_t>(s.trajectory->tokens.size());
   }
   const auto sequences = static_cast<int64_t>(samples.size());
-  const Aggregation aggregation = ParseAggregation(options_.aggregation);
+  const Aggregation aggregation = options_.aggregation;
   const bool shared = critic_.shared();
   double policy_loss = 0, value_loss = 0;
   for (const auto& s : samples) {

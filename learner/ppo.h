@@ -1,6 +1,6 @@
 // Proximal policy optimisation with a critic on a batch of scored groups.
 //
-// Purpose: the KL to the reference a token in the reward (or in the loss), the score at the last token, advantages from the
+// Purpose: the KL to the reference per token in the reward (or in the loss), the score at the last token, advantages from the
 // critic's values (GAE), whitened over the batch; then epochs x minibatches of clipped policy updates and clipped value
 // updates (Schulman et al., "Proximal Policy Optimization Algorithms", 2017; Ouyang et al., "Training language models to
 // follow instructions with human feedback", 2022). The formulas are in policy_loss.h, value_loss.h and ppo_targets.h.

@@ -20,9 +20,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/error.h"
+#include "configs/choices.h"
+
 namespace plumb::learner {
 
-enum class PreferenceLossKind { kSigmoid, kHinge, kIpo, kRobust, kSimpo, kOrpo };
+using configs::PreferenceLossKind;
 
 struct PreferenceLossOptions {
   PreferenceLossKind kind = PreferenceLossKind::kSigmoid;
@@ -115,6 +118,7 @@ PairLoss<S> PreferenceLoss(const PairLogprobs<S>& p, const PreferenceLossOptions
       by_rejected = -by_odds / not_rejected;
       break;
     }
+    case PreferenceLossKind::kKto: PLUMB_CHECK(false, "kto is a loss of judged completions");
   }
   if (options.kind != PreferenceLossKind::kOrpo) {
     by_chosen = slope;

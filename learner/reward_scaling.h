@@ -10,13 +10,11 @@
 #include <cstdint>
 #include <span>
 
+#include "configs/choices.h"
+
 namespace plumb::learner {
 
-enum class RewardNormalization {
-  kOff,
-  kScale,   // / running std
-  kWhiten,  // (r - running mean) / running std
-};
+using configs::RewardNormalization;
 
 template <class S>
 class RewardScaling {

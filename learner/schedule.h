@@ -6,20 +6,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <string>
 
-#include "common/error.h"
+#include "configs/choices.h"
 
 namespace plumb::learner {
 
-enum class LrSchedule { kConstant, kLinear, kCosine };
-
-inline LrSchedule ParseLrSchedule(const std::string& name) {
-  if (name == "constant") return LrSchedule::kConstant;
-  if (name == "linear") return LrSchedule::kLinear;
-  if (name == "cosine") return LrSchedule::kCosine;
-  throw Error(ErrorCode::kInvalidArgument, "unknown lr_schedule '" + name + "': use constant, linear or cosine");
-}
+using configs::LrSchedule;
 
 struct LrOptions {
   LrSchedule schedule = LrSchedule::kConstant;

@@ -52,8 +52,10 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
                 "sft.batch is " + std::to_string(options.batch) + " but there are only " + std::to_string(n) +
                     " demonstrations; lower sft.batch or add data");
   }
-  const LrOptions lr{.schedule = ParseLrSchedule(options.lr_schedule), .peak = options.learning_rate,
-                     .warmup_fraction = options.warmup_fraction, .min_fraction = options.min_lr_fraction,
+  const LrOptions lr{.schedule = options.lr_schedule,
+                     .peak = options.learning_rate,
+                     .warmup_fraction = options.warmup_fraction,
+                     .min_fraction = options.min_lr_fraction,
                      .steps = options.steps};
   const std::vector<SequenceView> all = Views(train_data);
   std::vector<uint32_t> order(static_cast<size_t>(n));

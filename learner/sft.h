@@ -19,7 +19,7 @@ namespace plumb::learner {
 
 struct SftStep {
   int64_t step = 0;          // 0-based
-  double loss = 0;           // nats a token, before the update
+  double loss = 0;           // nats per token, before the update
   double heldout_loss = -1;  // after the update; -1: not measured at this step
   double learning_rate = 0;
   double grad_norm = 0;

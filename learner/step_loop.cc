@@ -32,10 +32,10 @@ std::string Sha256Of(std::initializer_list<const policy_model::FlatBuffer*> buff
 }
 
 void CheckBeforeSaving(const std::string& name, const policy_model::Weights& weights) {
-  const std::string where = FirstNonFinite(weights);
-  if (where.empty()) return;
+  const auto where = FirstNonFinite(weights);
+  if (!where) return;
   throw Error(ErrorCode::kNonFinite,
-              "the weights of the " + name + " hold a value that is not finite, in " + where +
+              "the weights of the " + name + " hold a value that is not finite, in " + *where +
                   ": they were not saved; --resume goes on from the last checkpoint",
               "learner");
 }
@@ -66,11 +66,11 @@ std::span<const std::byte> StepLoop::HostBytes() {
 }
 
 void StepLoop::Identify(int64_t version) {
-  if (const std::string where = FirstNonFinite(weights_); !where.empty()) {
+  if (const auto where = FirstNonFinite(weights_)) {
     throw Error(
         ErrorCode::kNonFinite,
         "the weights of version " + std::to_string(version) +
-            " hold a value that is not finite, in " + where +
+            " hold a value that is not finite, in " + *where +
             ": they were not published and not saved; --resume goes on from the last checkpoint",
         "learner");
   }
@@ -121,7 +121,7 @@ bool StepLoop::LastUpdateApplied() {
                      [](Optimizer* each) { return each->counters().skipped_in_a_row == 0; });
 }
 
-StepLoop::Snapshot StepLoop::Take(int64_t step) {
+StepLoop::Snapshot StepLoop::Capture(int64_t step) {
   Snapshot snapshot{.step = step,
                     .algorithm_json = AlgorithmJson(),
                     .tokens = result_.tokens,
@@ -216,7 +216,7 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   std::map<std::string, double>& metrics = one->metrics;
   step_ = step + 1;
   result_.tokens += static_cast<int64_t>(metrics["perf/train_tokens"]);
-  if (one->taught && LastUpdateApplied()) good_ = Take(step_);
+  if (one->taught && LastUpdateApplied()) good_ = Capture(step_);
   int64_t parameters = policy_model::ParametersInProducts(weights_.shape());
   for (const NamedModel& model : Models())
     parameters += policy_model::ParametersInProducts(model.weights->shape());
@@ -265,7 +265,7 @@ void StepLoop::Steps() {
   Phase("training");
   product_speed_ =
       policy_model::MeasureProductSpeed(weights_.flat().device(), weights_.flat().dtype());
-  const LrOptions lr{.schedule = ParseLrSchedule(config_.optimizer.lr_schedule),
+  const LrOptions lr{.schedule = config_.optimizer.lr_schedule,
                      .peak = config_.optimizer.learning_rate,
                      .warmup_fraction = config_.optimizer.warmup_fraction,
                      .min_fraction = config_.optimizer.min_lr_fraction,
@@ -298,9 +298,9 @@ LearnerResult StepLoop::Run(bool resume) {
     checkpoints_.LoadModels(*found, Models());
     RestoreAlgorithm(found->state.algorithm_json);
     last_saved_ = step_;
-    good_ = Take(step_);
+    good_ = Capture(step_);
   } else {
-    good_ = Take(0);
+    good_ = Capture(0);
     Save(*good_, /*ending=*/false);  // before anybody else has these weights
   }
   try {
@@ -310,7 +310,7 @@ LearnerResult StepLoop::Run(bool resume) {
     SaveGoodSteps();
     throw;
   }
-  if (last_saved_ != step_) Save(Take(step_), /*ending=*/given_up_);
+  if (last_saved_ != step_) Save(Capture(step_), /*ending=*/given_up_);
   if (!result_.stopped_early) result_.after = EvaluateOrStop(step_);
   if (result_.policy.version != step_ || result_.policy.digest.empty()) Identify(step_);
   SayEqualRewards();

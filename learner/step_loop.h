@@ -150,7 +150,7 @@ class StepLoop {
   void Steps();
   void OneStep(int64_t step, double learning_rate);
   void End();
-  Snapshot Take(int64_t step);
+  Snapshot Capture(int64_t step);
   bool Untouched(const Snapshot& snapshot);  // by any update since
   void Save(const Snapshot& snapshot, bool ending);
   void SaveGoodSteps();
@@ -168,7 +168,7 @@ class StepLoop {
   std::string store_;             // as last told
   std::vector<std::byte> host_;   // copy of a device's weights
   double earlier_wall_s_ = 0;
-  double product_speed_ = 0;  // operations a second; measured before the first step
+  double product_speed_ = 0;  // operations per second; measured before the first step
   double checkpoint_s_ = 0;   // of the checkpoint after the step before, reported with the next
   SteadyClock::time_point started_;
 };

@@ -24,7 +24,7 @@ WeightPublisher::WeightPublisher(const std::string& endpoint) {
 WeightPublisher::~WeightPublisher() {
   server_.reset();
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     ended_ = true;
   }
   changed_.notify_all();
@@ -41,7 +41,7 @@ void WeightPublisher::Publish(const PolicyVersion& version, std::span<const std:
   std::list<Waiting> ready;
   std::string offer;
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     if (newest_.flat && version == newest_.version) return;
     if (version.version <= newest_.version.version) {
       throw Error(ErrorCode::kConflict, "version " + std::to_string(version.version) + " cannot be published after version " +
@@ -65,7 +65,7 @@ void WeightPublisher::Publish(const PolicyVersion& version, std::span<const std:
 
 Payload WeightPublisher::Part(const RpcRequest& request) {
   const auto part = weight_wire::DecodePartRequest(request.payload);
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   Held* held = newest_.flat && newest_.version == part.version ? &newest_ : nullptr;
   for (Held& older : older_) {
     if (older.version == part.version) held = &older;
@@ -85,7 +85,7 @@ Payload WeightPublisher::Part(const RpcRequest& request) {
 
 void WeightPublisher::Handle(RpcRequest request, RpcResponder responder) {
   if (request.verb == weight_wire::kNewestVerb) {
-    std::unique_lock lock(mu_);
+    MutexLock lock(mu_);
     std::string offer = NewestOffer();
     lock.unlock();
     responder.Reply(std::move(offer));
@@ -102,7 +102,7 @@ void WeightPublisher::Handle(RpcRequest request, RpcResponder responder) {
   const auto fetch = weight_wire::DecodeFetchRequest(request.payload);
   std::string offer;
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     if (!Wanted(fetch.held)) {
       const auto wait = milliseconds(std::clamp<int64_t>(fetch.wait_ms, 0, 60'000));
       waiting_.push_back({fetch.held, std::min(request.deadline, After(wait)), std::move(responder)});
@@ -117,7 +117,7 @@ void WeightPublisher::Handle(RpcRequest request, RpcResponder responder) {
 
 void WeightPublisher::Expire() {
   const std::string nothing = weight_wire::EncodeOffer({});
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   while (!ended_) {
     Deadline next = After(milliseconds(500));
     for (const Waiting& w : waiting_) next = std::min(next, w.deadline);

@@ -7,13 +7,12 @@
 // another digest too: two different policies must not share a number.
 #pragma once
 
-#include <condition_variable>
 #include <list>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 
+#include "common/mutex.h"
 #include "common/ports.h"
 #include "common/rpc.h"
 
@@ -42,15 +41,15 @@ class WeightPublisher : public WeightSink {
     std::shared_ptr<const std::string> flat;
     Deadline keep{};  // at least until then once it is not the newest
   };
-  bool Wanted(const PolicyVersion& held) const;  // REQUIRES: mu_
-  std::string NewestOffer() const;               // REQUIRES: mu_
+  bool Wanted(const PolicyVersion& held) const PLUMB_REQUIRES(mu_);
+  std::string NewestOffer() const PLUMB_REQUIRES(mu_);
 
-  std::mutex mu_;
-  std::condition_variable changed_;
-  Held newest_;                  // guarded by mu_
-  std::list<Held> older_;        // guarded by mu_
-  std::list<Waiting> waiting_;   // guarded by mu_
-  bool ended_ = false;           // guarded by mu_
+  Mutex mu_;
+  CondVar changed_;
+  Held newest_ PLUMB_GUARDED_BY(mu_);
+  std::list<Held> older_ PLUMB_GUARDED_BY(mu_);
+  std::list<Waiting> waiting_ PLUMB_GUARDED_BY(mu_);
+  bool ended_ PLUMB_GUARDED_BY(mu_) = false;
   std::thread expirer_;
   std::unique_ptr<RpcServer> server_;
 };

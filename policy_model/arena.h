@@ -1,6 +1,6 @@
 // Scratch memory of a Transformer: named regions laid end to end in one buffer that only grows.
 //
-// Begin, Take regions, Commit; then At gives their addresses. What lives one after the other may share memory: Mark before
+// Begin, Reserve regions, Commit; then At gives their addresses. What lives one after the other may share memory: Mark before
 // the first, Rewind to it before each further one; the arena is as long as the longest of them.
 // Thread safety: one thread. Ownership: owns the buffer; views are valid until the next Commit that grows it.
 #pragma once
@@ -17,7 +17,7 @@ class Arena {
   explicit Arena(Device device) : device_(device) {}
 
   void Begin() { used_ = longest_ = 0; }
-  int64_t Take(int64_t bytes) {
+  int64_t Reserve(int64_t bytes) {
     const int64_t at = used_;
     used_ += (bytes + 255) / 256 * 256;
     longest_ = std::max(longest_, used_);

@@ -16,7 +16,7 @@ namespace plumb::policy_model {
 // Parameters of the matrices that every token is multiplied with; the head is one of them, the embedding is not.
 int64_t ParametersInProducts(const ModelShape& shape);
 
-// Operations a second of the best square product [n, n] x [n, n] that this build does, n doubled until one takes 2 ms or is 4096 wide:
+// Operations per second of the best square product [n, n] x [n, n] that this build does, n doubled until one takes 2 ms or is 4096 wide:
 // some 10 ms on a CPU. A yardstick measured at that moment, not a data sheet's number.
 double MeasureProductSpeed(Device device, DType dtype);
 

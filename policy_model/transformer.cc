@@ -208,12 +208,13 @@ struct Transformer::Impl {
     const PackedPass pass = PassOf(w, batch, at, keep);
     saved.Begin();
     scratch.Begin();
-    for (size_t i = 0; i < residual.size(); ++i) residual[i] = keep || i == 0 ? saved.Take(T(n * h)) : residual[0];
-    final_rstd = saved.Take(4 * n);
-    normed = saved.Take(T(rows * h));
-    logprob = saved.Take(4 * rows);
-    entropy = saved.Take(4 * rows);
-    lse = saved.Take(4 * rows);
+    for (size_t i = 0; i < residual.size(); ++i)
+      residual[i] = keep || i == 0 ? saved.Reserve(T(n * h)) : residual[0];
+    final_rstd = saved.Reserve(4 * n);
+    normed = saved.Reserve(T(rows * h));
+    logprob = saved.Reserve(4 * rows);
+    entropy = saved.Reserve(4 * rows);
+    lse = saved.Reserve(4 * rows);
     const int64_t saved_mark = saved.Mark();
     for (Branch& branch : branches) {
       if (!keep) saved.Rewind(saved_mark);
@@ -221,7 +222,7 @@ struct Transformer::Impl {
       branch.PlanForward(pass);
     }
     scratch.Rewind(0);
-    const int64_t gathered_at = scratch.Take(T(rows * h));
+    const int64_t gathered_at = scratch.Reserve(T(rows * h));
     saved.Commit();
     scratch.Commit();
 
@@ -274,7 +275,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
   const Impl::Indices at = m.Stage(batch);
   const int64_t v = m.shape.vocab, h = m.H(), chunk = m.ChunkRows(rows);
   m.scratch.Begin();
-  const int64_t logits_at = m.scratch.Take(4 * chunk * v);
+  const int64_t logits_at = m.scratch.Reserve(4 * chunk * v);
   m.scratch.Commit();
   float* logits = Impl::F(m.scratch, logits_at);
   float* device_logprob = Impl::F(m.saved, m.logprob);
@@ -345,14 +346,14 @@ Transformer::Impl::BackwardPlan Transformer::Impl::PlanBackward(const Weights& w
   p.pass.grad = &grad;
   Arena& a = scratch;
   a.Begin();
-  p.dx = a.Take(T(n * h));
-  p.partial = a.Take(4 * kernels::kRmsNormScratchRows * h);
-  p.dhead = a.Take(T(rows * h));
-  p.gathered = a.Take(T(rows * h));
-  p.dgathered = a.Take(T(rows * h));
+  p.dx = a.Reserve(T(n * h));
+  p.partial = a.Reserve(4 * kernels::kRmsNormScratchRows * h);
+  p.dhead = a.Reserve(T(rows * h));
+  p.gathered = a.Reserve(T(rows * h));
+  p.dgathered = a.Reserve(T(rows * h));
   const int64_t mark = a.Mark();  // head and branches come one after the other
-  p.logits = a.Take(4 * chunk * shape.vocab);
-  p.dlogits = a.Take(T(chunk * shape.vocab));
+  p.logits = a.Reserve(4 * chunk * shape.vocab);
+  p.dlogits = a.Reserve(T(chunk * shape.vocab));
   for (Branch& branch : branches) {
     a.Rewind(mark);
     branch.PlanBackward(p.pass);
@@ -452,7 +453,7 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   m.CheckBatch(batch);
   m.Trunk(weights, batch, false);
   m.scratch.Begin();
-  const int64_t logits_at = m.scratch.Take(4 * chunk * v);
+  const int64_t logits_at = m.scratch.Reserve(4 * chunk * v);
   m.scratch.Commit();
   const auto* normed = static_cast<const std::byte*>(m.saved.At(m.normed));
   for (int64_t r = 0; r < rows; r += chunk) {
@@ -474,8 +475,8 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   Arena& a = m.paged;
   const PagedPass pass{{m.launch, weights, m.rotary}, rows, kv, a};
   a.Begin();
-  const int64_t x_at = a.Take(m.T(n * h)), gathered_at = a.Take(m.T(outputs * h));
-  const int64_t logits_at = a.Take(4 * outputs * m.shape.vocab), mark = a.Mark();
+  const int64_t x_at = a.Reserve(m.T(n * h)), gathered_at = a.Reserve(m.T(outputs * h));
+  const int64_t logits_at = a.Reserve(4 * outputs * m.shape.vocab), mark = a.Mark();
   for (Branch& branch : m.branches) {
     a.Rewind(mark);
     branch.PlanStep(pass);

@@ -15,6 +15,8 @@
 namespace plumb::replay {
 namespace {
 
+using configs::OverlongPolicy;
+
 // From now on the message's content is the text that it holds, whatever the row wrote there (null,
 // parts). REQUIRES: fields_json as common/trajectory.h has it.
 void TakeContentAsText(Message& message) {
@@ -90,11 +92,11 @@ bool Tokenize(const ImportOptions& options, Prompt& prompt, const std::string& w
   if (max == 0 || prompt.tokens.size() <= max) return true;
   const std::string bound = options.max_prompt_bound.empty() ? "data.max_prompt_tokens is " + std::to_string(max) : options.max_prompt_bound;
   const std::string text = std::to_string(prompt.tokens.size()) + " tokens, " + bound;
-  if (options.overlong == "drop") throw RowProblem{"overlong", text};
-  if (options.overlong == "error") {
+  if (options.overlong == OverlongPolicy::kDrop) throw RowProblem{"overlong", text};
+  if (options.overlong == OverlongPolicy::kError) {
     throw Error(ErrorCode::kInvalidArgument, text + ": make room for it, or set data.overlong to drop, left or right", where);
   }
-  if (options.overlong == "left") {
+  if (options.overlong == OverlongPolicy::kLeft) {
     prompt.tokens.erase(prompt.tokens.begin(), prompt.tokens.end() - static_cast<ptrdiff_t>(max));
   } else {
     prompt.tokens.resize(max);
@@ -104,10 +106,6 @@ bool Tokenize(const ImportOptions& options, Prompt& prompt, const std::string& w
 
 void CheckOptions(const ImportOptions& options) {
   const auto refuse = [](const std::string& why) { throw Error(ErrorCode::kInvalidArgument, why); };
-  constexpr std::array policies = {"error", "drop", "left", "right"};
-  if (std::find(policies.begin(), policies.end(), options.overlong) == policies.end()) {
-    refuse("data.overlong is '" + options.overlong + "'; it must be error, drop, left or right");
-  }
   if (options.max_prompt_tokens < 0 || options.limit < 0) refuse("data.max_prompt_tokens and data.limit must not be negative");
   if (options.max_prompt_tokens > 0 && !options.tokenize) refuse("the length of prompts cannot be checked without a tokenizer");
   for (const auto& [key, column] : options.map) {

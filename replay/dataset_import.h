@@ -39,7 +39,8 @@ struct ImportOptions {
   int64_t skip = 0;                           // usable rows passed over first
   int64_t max_prompt_tokens = 0;              // 0: not checked; else `tokenize` is needed
   std::string max_prompt_bound;               // where that number comes from; empty: "data.max_prompt_tokens is N"
-  std::string overlong = "drop";              // error | drop | left | right: which end of the tokens is cut off
+  configs::OverlongPolicy overlong =
+      configs::OverlongPolicy::kDrop;  // kLeft, kRight: that end of the tokens is cut off
   // Renders and encodes; its result becomes Prompt::tokens. Empty: tokens stay empty.
   std::function<std::vector<int32_t>(const Prompt&)> tokenize;
   size_t max_line_bytes = size_t{16} << 20;

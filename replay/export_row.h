@@ -35,7 +35,7 @@ std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form);
 // pairs {prompt, chosen, rejected, margin, ...columns} or whole dialogues; labelled {prompt, completion, label};
 // demonstrations {prompt, completion} | {text} | verl: {messages}. Empty: the record has tokens only.
 std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportForm form);
-// TRL: {prompt, completion, reward, ...}, one row an answer; the completion is a list of messages
+// TRL: {prompt, completion, reward, ...}, one row per answer; the completion is a list of messages
 // where the prompt is one, else a text. verl: the prompt's row with `responses` and `scores`, what
 // its main_generation writes and its main_eval reads. Answers without the end token that was
 // sampled (replay/end_token.h; `end_tokens`: other texts of it).

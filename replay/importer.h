@@ -25,7 +25,7 @@ struct ImportRequest {
   std::vector<std::string> files;
   std::string dataset = "train";
   RowParserOptions rows;
-  std::string rejects;                    // file for what was rejected, one JSON object a line; empty: none
+  std::string rejects;  // file for what was rejected, one JSON object per line; empty: none
   size_t max_row_bytes = size_t{16} << 20;
   int64_t commit_rows = 65536;            // rows between two marks, or 64 MB
   int64_t max_tokens = 0;                 // 0: not checked, else needs `count_tokens`

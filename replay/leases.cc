@@ -24,7 +24,7 @@ uint64_t PromptOrder::RowOf(uint64_t lease_id) const {
   const uint64_t pass = lease_id / rows_;
   const uint64_t at = lease_id % rows_;
   if (!shuffle_) return at;
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   auto found = passes_.find(pass);
   if (found == passes_.end()) {
     std::vector<uint32_t> rows(static_cast<size_t>(rows_));
@@ -80,7 +80,8 @@ void LeaseBook::Open(uint64_t begin, uint64_t end) {
   }
 }
 
-std::vector<LeaseBook::Held> LeaseBook::Take(int max, uint64_t limit, const std::string& holder, int64_t now_ms) {
+std::vector<LeaseBook::Held> LeaseBook::HandOut(int max, uint64_t limit, const std::string& holder,
+                                                int64_t now_ms) {
   std::vector<Held> taken;
   while (static_cast<int>(taken.size()) < max && HasFree(limit)) {
     const uint64_t id = *free_.begin();

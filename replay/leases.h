@@ -7,10 +7,11 @@
 
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <set>
 #include <string>
 #include <vector>
+
+#include "common/mutex.h"
 
 namespace plumb::replay {
 
@@ -26,8 +27,9 @@ class PromptOrder {
   const uint64_t seed_;
   const uint64_t rows_;
   const bool shuffle_;
-  mutable std::mutex mu_;
-  mutable std::map<uint64_t, std::vector<uint32_t>> passes_;  // guarded by mu_; the few used last
+  mutable Mutex mu_;
+  // The few used last
+  mutable std::map<uint64_t, std::vector<uint32_t>> passes_ PLUMB_GUARDED_BY(mu_);
 };
 
 // Lease ids of evaluations: a block of its own for each (version, samples), a pure function, so that a resumed run asks
@@ -43,7 +45,7 @@ struct EvalLease {
 };
 EvalLease ParseEvalLease(uint64_t lease_id);
 
-// States of a lease:            Take                    Complete
+// States of a lease:            HandOut                 Complete
 //              (Open) -> free ---------> out -----------------------> done
 //                         ^   Release / Expire / Requeue  |             ^
 //                         +-------------------------------+   Complete from anywhere, late answers
@@ -69,7 +71,7 @@ class LeaseBook {
   // Makes the ids of [begin, end) that are neither out nor done free.
   void Open(uint64_t begin, uint64_t end);
   // Hands out up to `max` free ids < `limit`, lowest first.
-  std::vector<Held> Take(int max, uint64_t limit, const std::string& holder, int64_t now_ms);
+  std::vector<Held> HandOut(int max, uint64_t limit, const std::string& holder, int64_t now_ms);
   // Back to free, if it is out in exactly this attempt (an old attempt's release must not take it from its new holder).
   bool Release(uint64_t lease_id, uint32_t attempt);
   // Frees all that `holder` has; returns how many.

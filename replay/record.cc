@@ -398,7 +398,7 @@ ByteWriter& ByteWriter::Bytes(std::string_view v) {
   return *this;
 }
 
-std::string_view ByteReader::Take(size_t n) {
+std::string_view ByteReader::Next(size_t n) {
   if (n > bytes_.size() - at_) {
     throw Error(ErrorCode::kCorruption, "ends after " + std::to_string(bytes_.size()) + " bytes, in the middle of a field", what_);
   }
@@ -406,9 +406,9 @@ std::string_view ByteReader::Take(size_t n) {
   at_ += n;
   return part;
 }
-uint8_t ByteReader::U8() { return static_cast<uint8_t>(Take(1)[0]); }
+uint8_t ByteReader::U8() { return static_cast<uint8_t>(Next(1)[0]); }
 uint32_t ByteReader::U32() {
-  const std::string_view b = Take(4);
+  const std::string_view b = Next(4);
   uint32_t v = 0;
   for (size_t i = 4; i-- > 0;) v = (v << 8) | static_cast<uint8_t>(b[i]);
   return v;
@@ -422,9 +422,9 @@ std::string_view ByteReader::Bytes(size_t max_length) {
   if (n > max_length) {
     throw Error(ErrorCode::kCorruption, "a field claims " + std::to_string(n) + " bytes, the bound is " + std::to_string(max_length), what_);
   }
-  return Take(n);
+  return Next(n);
 }
-std::string_view ByteReader::Rest() { return Take(bytes_.size() - at_); }
+std::string_view ByteReader::Rest() { return Next(bytes_.size() - at_); }
 void ByteReader::ExpectEnd() const {
   if (!AtEnd()) throw Error(ErrorCode::kCorruption, std::to_string(bytes_.size() - at_) + " bytes are left over", what_);
 }

@@ -82,13 +82,13 @@ class ByteReader {
   uint32_t U32();
   uint64_t U64();
   std::string_view Bytes(size_t max_length);  // a view into the bytes given
-  std::string_view Raw(size_t n) { return Take(n); }  // the next n bytes, a view as well
+  std::string_view Raw(size_t n) { return Next(n); }  // the next n bytes, a view as well
   std::string_view Rest();  // all that is left
   bool AtEnd() const { return at_ == bytes_.size(); }
   void ExpectEnd() const;  // throws when bytes are left over
 
  private:
-  std::string_view Take(size_t n);
+  std::string_view Next(size_t n);
   std::string_view bytes_;
   std::string what_;
   size_t at_ = 0;

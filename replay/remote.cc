@@ -1,10 +1,8 @@
 #include "replay/remote.h"
 
 #include <algorithm>
-#include <condition_variable>
 #include <functional>
 #include <list>
-#include <mutex>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -18,8 +16,8 @@ namespace {
 
 constexpr size_t kMaxName = 4096;
 constexpr size_t kMaxDigest = 128;
-// A verb says what form its answer has: before December 2026 "next" and "evaluate" were answered with groups that the store had
-// decoded and encoded again. Who asks for the other form gets kUnsupported.
+// A verb says what form its answer has: sealed groups are as the store holds them. Other forms have
+// other verbs, and whoever asks for one that is not served gets kUnsupported.
 constexpr char kNext[] = "next_sealed", kEvaluate[] = "evaluate_sealed";
 constexpr char kAwaitNext[] = "await_next", kAwaitEvaluate[] = "await_evaluate";
 constexpr int kMaxLeasesAtOnce = 4096;
@@ -91,29 +89,30 @@ struct ReplayServer::Impl {
 
   ReplayTable* table = nullptr;
   size_t max_answer = 0;
-  std::mutex mu;
-  std::condition_variable wake;
-  std::list<Parked> parked;                  // guarded by mu; the parker works on nodes that it has taken out
-  std::map<std::string, uint64_t> epochs;    // guarded by mu; of each actor's newest life
-  // The newest leases of each actor: asked for again under the same number, they are what was lost on the way.
+  Mutex mu;
+  CondVar wake;
+  std::list<Parked> parked PLUMB_GUARDED_BY(mu);  // the parker works on nodes that it has taken out
+  std::map<std::string, uint64_t> epochs PLUMB_GUARDED_BY(mu);  // of each actor's newest life
+  // The newest leases of each actor: asked for again under the same number, they are what was lost
+  // on the way.
   struct Answer {
     uint64_t epoch = 0, number = 0;
     std::string reply;
   };
-  std::map<std::string, Answer> answers;     // guarded by mu
+  std::map<std::string, Answer> answers PLUMB_GUARDED_BY(mu);
   // What each role has counted: in this life, and in those before.
   struct Counted {
     uint64_t epoch = 0;
     std::map<std::string, int64_t> now, past;
   };
-  std::map<std::string, Counted> reports;    // guarded by mu
-  bool changed = false;                      // guarded by mu
-  bool stop = false;                         // guarded by mu
+  std::map<std::string, Counted> reports PLUMB_GUARDED_BY(mu);
+  bool changed PLUMB_GUARDED_BY(mu) = false;
+  bool stop PLUMB_GUARDED_BY(mu) = false;
   std::thread parker;
   std::unique_ptr<RpcServer> server;         // last: its threads end first
 
   void Wake() {
-    std::lock_guard lock(mu);
+    MutexLock lock(mu);
     changed = true;
     wake.notify_all();
   }
@@ -144,14 +143,14 @@ struct ReplayServer::Impl {
       Wake();  // a question itself changes what others may get: it opens leases
       return;
     }
-    std::lock_guard lock(mu);
+    MutexLock lock(mu);
     parked.push_back(std::move(question));
     changed = true;
     wake.notify_all();
   }
 
   void RunParker() {
-    std::unique_lock lock(mu);
+    MutexLock lock(mu);
     while (!stop) {
       auto until = std::chrono::steady_clock::now() + kLook;
       for (const Parked& question : parked) until = std::min(until, question.deadline);
@@ -174,7 +173,7 @@ struct ReplayServer::Impl {
   void CheckEpoch(const std::string& actor, uint64_t epoch) {
     bool anew = false;
     {
-      std::lock_guard lock(mu);
+      MutexLock lock(mu);
       const auto [it, first] = epochs.try_emplace(actor, epoch);
       if (epoch < it->second) {
         throw Error(ErrorCode::kConflict,
@@ -187,7 +186,7 @@ struct ReplayServer::Impl {
   }
 
   void NoteReport(const std::string& role, uint64_t epoch, std::map<std::string, int64_t> counters) {
-    std::lock_guard lock(mu);
+    MutexLock lock(mu);
     if (!reports.contains(role) && reports.size() >= kMaxReporters) {
       throw Error(ErrorCode::kInvalidArgument, "more than " + std::to_string(kMaxReporters) + " roles report counters");
     }
@@ -202,7 +201,7 @@ struct ReplayServer::Impl {
 
   std::map<std::string, int64_t> AllCounters() {
     auto counters = table->Counters();
-    std::lock_guard lock(mu);
+    MutexLock lock(mu);
     for (const auto& [role, counted] : reports) {
       for (const auto* part : {&counted.now, &counted.past}) {
         for (const auto& [name, value] : *part) counters[name] += value;
@@ -243,7 +242,7 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
     Park(deadline, [this, actor, epoch, number, max](bool late) -> std::optional<std::string> {
       CheckEpoch(actor, epoch);  // not to a life that ended while it waited
       {
-        std::lock_guard lock(mu);
+        MutexLock lock(mu);
         const auto known = answers.find(actor);
         if (known != answers.end() && known->second.epoch == epoch) {
           if (known->second.number == number) return known->second.reply;
@@ -254,7 +253,7 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
       if (leases.empty() && !late && !table->Finished()) return std::nullopt;
       std::string reply = Encode(std::span<const PromptLease>(leases));
       if (!leases.empty()) {
-        std::lock_guard lock(mu);
+        MutexLock lock(mu);
         answers[actor] = {epoch, number, reply};
       }
       return reply;
@@ -345,7 +344,7 @@ ReplayServer::ReplayServer(ReplayTable* table, const std::string& endpoint, RpcS
         options);
   } catch (...) {
     {
-      std::lock_guard lock(impl_->mu);
+      MutexLock lock(impl_->mu);
       impl_->stop = true;
       impl_->wake.notify_all();
     }
@@ -356,7 +355,7 @@ ReplayServer::ReplayServer(ReplayTable* table, const std::string& endpoint, RpcS
 
 ReplayServer::~ReplayServer() {
   {
-    std::lock_guard lock(impl_->mu);
+    MutexLock lock(impl_->mu);
     impl_->stop = true;
     impl_->wake.notify_all();
   }
@@ -396,7 +395,7 @@ Payload ReplayClient::CallAndWait(const char* verb, std::string payload, Deadlin
 
 std::vector<PromptLease> ReplayClient::Lease(int max_groups, Deadline deadline) {
   if (max_groups < 1) throw Error(ErrorCode::kInvalidArgument, "asked for " + std::to_string(max_groups) + " leases");
-  std::lock_guard lock(lease_mu_);
+  MutexLock lock(lease_mu_);
   ByteWriter request;
   request.Bytes(options_.actor).U64(epoch_).U64(lease_number_).U32(static_cast<uint32_t>(max_groups));
   request.U64(static_cast<uint64_t>(RemainingMs(deadline)));

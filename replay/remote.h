@@ -24,11 +24,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "common/mutex.h"
 #include "common/payload.h"
 #include "common/ports.h"
 #include "common/rpc.h"
@@ -106,8 +106,8 @@ class ReplayClient : public PromptSource, public TrajectorySink, public BatchSou
   const uint64_t epoch_;
   RpcClient rpc_;
   std::atomic<uint64_t> acknowledged_{0};  // the store's sequence as told with the newest acknowledgement
-  std::mutex lease_mu_;          // one question for leases at a time
-  uint64_t lease_number_ = 0;    // guarded by lease_mu_; of the next question
+  Mutex lease_mu_;                         // one question for leases at a time
+  uint64_t lease_number_ PLUMB_GUARDED_BY(lease_mu_) = 0;  // of the next question
 };
 
 }  // namespace plumb::replay

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "configs/choices.h"
 #include "replay/sampler.h"
 
 namespace plumb::replay {
@@ -19,7 +20,7 @@ struct RemoverOptions {
   int64_t max_steps = 1;            // steps that a group may be behind; >= 1
   int64_t max_times_sampled = 0;    // 0: no bound
   int64_t max_groups = 0;           // 0: no bound
-  std::string evict = "oldest";     // oldest | lowest_priority
+  configs::Evict evict = configs::Evict::kOldest;
 };
 
 class Remover {

@@ -245,7 +245,7 @@ void RocksFolder::OpenDb() {
 // What was acknowledged is in the log, synced: closing loses nothing, and opening reads it back and begins another log, behind
 // whatever the full disk left at the end of this one.
 void RocksFolder::Reopen() {
-  std::lock_guard one(reopen_mu_);
+  MutexLock one(reopen_mu_);
   if (!full_) return;  // another thread was here
   const uint64_t needed = NeededBytes(path_, StoreSettings(options_).write_buffer_size);
   std::error_code failed;

@@ -11,7 +11,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <shared_mutex>
 #include <string>
 #include <string_view>
@@ -20,6 +19,8 @@
 #include <rocksdb/db.h>
 #include <rocksdb/sst_file_writer.h>
 #include <rocksdb/write_batch.h>
+
+#include "common/mutex.h"
 
 namespace plumb::replay {
 
@@ -102,7 +103,7 @@ class RocksFolder {
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;        // by Family; owned, freed before db_
   std::vector<rocksdb::ColumnFamilyHandle*> other_handles_;  // "default" and what a newer format added
 
-  std::mutex reopen_mu_;             // before open_mu_
+  Mutex reopen_mu_;                  // before open_mu_
   std::atomic<bool> full_{false};    // the last write found no space: open again before the next
   std::atomic<bool> failed_{false};  // an I/O error: what the disk holds is unknown
 };

@@ -179,27 +179,24 @@ class Difficulty : public Sampler {
 
 }  // namespace
 
-const std::vector<std::string>& SamplerNames() {
-  static const std::vector<std::string> names = {"fifo", "uniform", "prioritised", "group", "stratified", "curriculum", "difficulty"};
-  return names;
-}
-
 std::unique_ptr<Sampler> MakeSampler(const SamplerOptions& o) {
-  const auto refuse = [&](const std::string& why) { throw Error(ErrorCode::kInvalidArgument, "sampler '" + o.name + "': " + why); };
+  const auto refuse = [&](const std::string& why) {
+    throw Error(ErrorCode::kInvalidArgument, "sampler '" + NameOf(o.kind) + "': " + why);
+  };
   if (!(o.alpha >= 0) || !std::isfinite(o.alpha)) refuse("alpha has to be a number >= 0");
   if (!(o.easiest > 0 && o.easiest <= 1)) refuse("easiest has to lie in (0, 1]");
   if (!(o.ramp >= 0 && o.ramp <= 1)) refuse("ramp has to lie in [0, 1]");
   if (!(o.floor >= 0 && o.floor <= 1)) refuse("floor has to lie in [0, 1]");
-  if (o.name == "fifo") return std::make_unique<Fifo>();
-  if (o.name == "uniform") return std::make_unique<Uniform>(o.seed);
-  if (o.name == "prioritised") return std::make_unique<Prioritised>(o.seed, o.alpha);
-  if (o.name == "group") return std::make_unique<Groups>(o.seed);
-  if (o.name == "stratified") return std::make_unique<Stratified>(o.seed);
-  if (o.name == "curriculum") return std::make_unique<Curriculum>(o.seed, o.easiest, o.ramp);
-  if (o.name == "difficulty") return std::make_unique<Difficulty>(o.seed, o.floor);
-  std::string known;
-  for (const std::string& name : SamplerNames()) known += (known.empty() ? "" : ", ") + name;
-  throw Error(ErrorCode::kInvalidArgument, "there is no sampler '" + o.name + "'; there are: " + known);
+  switch (o.kind) {
+    case SamplerKind::kFifo: return std::make_unique<Fifo>();
+    case SamplerKind::kUniform: return std::make_unique<Uniform>(o.seed);
+    case SamplerKind::kPrioritised: return std::make_unique<Prioritised>(o.seed, o.alpha);
+    case SamplerKind::kGroup: return std::make_unique<Groups>(o.seed);
+    case SamplerKind::kStratified: return std::make_unique<Stratified>(o.seed);
+    case SamplerKind::kCurriculum: return std::make_unique<Curriculum>(o.seed, o.easiest, o.ramp);
+    case SamplerKind::kDifficulty: return std::make_unique<Difficulty>(o.seed, o.floor);
+  }
+  return nullptr;
 }
 
 }  // namespace plumb::replay

@@ -14,7 +14,7 @@
 //                variance of a reward that is 0 or 1, hence what a group's advantage is made of; at least `floor` of the most
 // Randomness has an address: (seed, item, cursor). An item's draw does not depend on the order or number of the others.
 // Thread safety: const. Complexity: O(n log n) of the number of items.
-// Errors: construction throws kInvalidArgument for an unknown name or options out of range.
+// Errors: construction throws kInvalidArgument for options out of range.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,11 @@
 #include <string>
 #include <vector>
 
+#include "configs/choices.h"
+
 namespace plumb::replay {
+
+using configs::SamplerKind;
 
 struct SampleItem {
   uint64_t key = 0;          // unique among the items; older is lower
@@ -42,7 +46,7 @@ struct SampleCursor {
 };
 
 struct SamplerOptions {
-  std::string name = "uniform";
+  SamplerKind kind = SamplerKind::kUniform;
   uint64_t seed = 1;
   double alpha = 1;          // prioritised: 0 is uniform
   double easiest = 0.25;     // curriculum: share of the items that the first draw chooses from
@@ -59,6 +63,5 @@ class Sampler {
 };
 
 std::unique_ptr<Sampler> MakeSampler(const SamplerOptions& options);
-const std::vector<std::string>& SamplerNames();
 
 }  // namespace plumb::replay

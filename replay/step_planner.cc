@@ -11,7 +11,6 @@ namespace plumb::replay {
 namespace {
 
 constexpr size_t kPlansKept = 64;
-constexpr char kPasses[] = "passes";
 
 uint64_t HashOf(const std::string& text) {
   uint64_t hash = 0xCBF29CE484222325u;
@@ -39,13 +38,13 @@ StepPlanner::StepPlanner(Store* store, const PlannerOptions& options, uint64_t s
       limiter_(options.limiter) {
   SamplerOptions shared = options.sampler;
   shared.seed = seed;
-  if (options.prompts != kPasses) {
-    shared.name = options.prompts;
-    if (shared.name == "fifo") throw Error(ErrorCode::kInvalidArgument, "prompts in their order are passes without shuffling: data.shuffle = false");
+  if (options.prompts != PromptSampler::kPasses) {
+    shared.kind =
+        *configs::FromName<SamplerKind>(NameOf(options.prompts));  // a name means the same in both
     prompts_ = MakeSampler(shared);
   }
   if (options.groups_per_step > 0) {
-    shared.name = options.sampler.name;
+    shared.kind = options.sampler.kind;
     shared.seed = seed ^ 0x9E3779B97F4A7C15u;  // draws of groups and of prompts are unrelated
     sampler_ = MakeSampler(shared);
   }
@@ -55,7 +54,7 @@ StepPlanner::StepPlanner(Store* store, const PlannerOptions& options, uint64_t s
 int64_t StepPlanner::StepsToKeep(const PlannerOptions& options) {
   int64_t keep = 0;
   if (options.groups_per_step > 0) keep = std::max(keep, options.remover.max_steps);
-  if (options.prompts == "difficulty") keep = std::max(keep, options.history_steps);
+  if (options.prompts == PromptSampler::kDifficulty) keep = std::max(keep, options.history_steps);
   return keep;
 }
 
@@ -136,7 +135,7 @@ std::vector<SampleItem> StepPlanner::PromptItems(int64_t from) {
     }
   }
   std::vector<SampleItem> items = prompt_items_;
-  if (options_.prompts != "difficulty") return items;
+  if (options_.prompts != PromptSampler::kDifficulty) return items;
   const int64_t first = std::max<int64_t>(0, from - options_.history_steps);
   for (int64_t step = first; step < from; ++step) {
     for (const GroupFacts& facts : StepFacts(step)) {
@@ -151,7 +150,7 @@ std::vector<SampleItem> StepPlanner::PromptItems(int64_t from) {
 
 void StepPlanner::PlanPrompts(int64_t from, int64_t end) {
   if (!SamplesPrompts()) return;
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   std::vector<SampleItem> items;
   for (int64_t step = from; step < end; ++step) {
     if (rows_.contains(step)) continue;
@@ -163,7 +162,7 @@ void StepPlanner::PlanPrompts(int64_t from, int64_t end) {
       for (const size_t i : prompts_->Sample(items, static_cast<size_t>(prompts_per_step_), cursor)) plan.prompt_rows.push_back(items[i].key);
       if (static_cast<int64_t>(plan.prompt_rows.size()) < prompts_per_step_) {
         throw Error(ErrorCode::kInvalidArgument, "a step takes " + std::to_string(prompts_per_step_) + " prompts, but the sampler '" +
-                                                     options_.prompts + "' finds only " + std::to_string(plan.prompt_rows.size()) +
+                                                     NameOf(options_.prompts) + "' finds only " + std::to_string(plan.prompt_rows.size()) +
                                                      " of weight above 0");
       }
       store_->PutPlan(step, plan);
@@ -185,7 +184,7 @@ std::optional<uint64_t> StepPlanner::RowOf(uint64_t lease_id, uint32_t round) co
   if (!SamplesPrompts()) return order_->RowOf(lease_id);
   const auto step = static_cast<int64_t>(lease_id / static_cast<uint64_t>(prompts_per_step_));
   const size_t at = static_cast<size_t>(lease_id % static_cast<uint64_t>(prompts_per_step_));
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   auto found = rows_.find(step);
   if (found == rows_.end()) {
     const auto plan = store_->ReadPlan(step);
@@ -223,7 +222,9 @@ std::vector<uint64_t> StepPlanner::DrawReplayed(int64_t step, uint64_t before_to
   std::vector<uint64_t> ids;
   for (const size_t i : sampler_->Sample(items, static_cast<size_t>(granted), cursor)) ids.push_back(items[i].key);
   std::sort(ids.begin(), ids.end());
-  const int64_t history = options_.prompts == "difficulty" ? std::max<int64_t>(0, step - options_.history_steps) : first;
+  const int64_t history = options_.prompts == PromptSampler::kDifficulty
+                              ? std::max<int64_t>(0, step - options_.history_steps)
+                              : first;
   facts_.erase(facts_.begin(), facts_.lower_bound(std::min(first, history)));
   store_->Count("replay/drawn", static_cast<int64_t>(ids.size()));
   store_->Count("replay/short", options_.groups_per_step - static_cast<int64_t>(ids.size()));
@@ -233,7 +234,7 @@ std::vector<uint64_t> StepPlanner::DrawReplayed(int64_t step, uint64_t before_to
 
 std::vector<uint64_t> StepPlanner::Replayed(int64_t step) {
   if (!sampler_) return {};
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   StepPlan plan = store_->ReadPlan(step).value_or(StepPlan{});
   if (plan.drawn) return plan.replayed;
   uint64_t total = 0;
@@ -246,7 +247,7 @@ std::vector<uint64_t> StepPlanner::Replayed(int64_t step) {
 }
 
 void StepPlanner::Forget(int64_t step) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   facts_.erase(facts_.lower_bound(step), facts_.end());
   if (!sampler_) return;
   for (int64_t later = step + 1; later < steps_; ++later) {

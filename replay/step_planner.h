@@ -16,11 +16,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "common/mutex.h"
 #include "replay/leases.h"
 #include "replay/rate_limiter.h"
 #include "replay/remover.h"
@@ -29,8 +29,10 @@
 
 namespace plumb::replay {
 
+using configs::PromptSampler;
+
 struct PlannerOptions {
-  std::string prompts = "passes";    // or a sampler: SamplerNames() without fifo
+  PromptSampler prompts = PromptSampler::kPasses;
   int64_t groups_per_step = 0;       // earlier groups given to a step; 0: none
   SamplerOptions sampler;            // of the earlier groups; its parameters serve both
   RemoverOptions remover;
@@ -71,11 +73,11 @@ class StepPlanner {
     int64_t oldest_version = 0;
   };
   bool SamplesPrompts() const { return prompts_ != nullptr; }
-  const std::vector<GroupFacts>& StepFacts(int64_t step);          // REQUIRES: mu_
+  const std::vector<GroupFacts>& StepFacts(int64_t step) PLUMB_REQUIRES(mu_);
   GroupFacts FactsOf(const TrajectoryGroup& group) const;
-  std::vector<SampleItem> PromptItems(int64_t from);               // REQUIRES: mu_
+  std::vector<SampleItem> PromptItems(int64_t from) PLUMB_REQUIRES(mu_);
   void Columns(const Prompt& prompt, SampleItem& item) const;
-  std::vector<uint64_t> DrawReplayed(int64_t step, uint64_t before_total);  // REQUIRES: mu_
+  std::vector<uint64_t> DrawReplayed(int64_t step, uint64_t before_total) PLUMB_REQUIRES(mu_);
 
   // Constant after construction.
   Store* const store_;
@@ -88,11 +90,12 @@ class StepPlanner {
   const Remover remover_;
   const RateLimiter limiter_;
 
-  mutable std::mutex mu_;
-  // Guarded by mu_.
-  mutable std::map<int64_t, std::vector<uint64_t>> rows_;   // step -> rows, of the plans seen last
-  std::map<int64_t, std::vector<GroupFacts>> facts_;        // step -> its groups
-  std::vector<SampleItem> prompt_items_;                    // by row, without results; empty until first needed
+  mutable Mutex mu_;
+  // Step -> rows, of the plans seen last
+  mutable std::map<int64_t, std::vector<uint64_t>> rows_ PLUMB_GUARDED_BY(mu_);
+  std::map<int64_t, std::vector<GroupFacts>> facts_ PLUMB_GUARDED_BY(mu_);  // step -> its groups
+  // By row, without results; empty until first needed
+  std::vector<SampleItem> prompt_items_ PLUMB_GUARDED_BY(mu_);
 };
 
 }  // namespace plumb::replay

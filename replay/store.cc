@@ -13,6 +13,7 @@
 #include "common/crash_point.h"
 #include "common/digest.h"
 #include "common/error.h"
+#include "common/mutex.h"
 #include "replay/store_impl.h"
 #include "replay/unscored.h"
 
@@ -71,13 +72,15 @@ void Store::Impl::CheckFormat() {
 }
 
 void Store::Impl::LoadMeta() {
-  Scan(Family::kMeta, "", [&](std::string_view key, std::string_view value) {
+  Scan(Family::kMeta, "", [&](std::string_view key, std::string_view value) PLUMB_NOT_CHECKED {
     const std::string text(Unseal("meta", key, value));
     if (key.starts_with("counter/")) {
       counters[std::string(key.substr(8))] = ParseInt(text, path);
     } else if (key.starts_with("trim/")) {
       const int64_t purpose = ParseInt(key.substr(5), path);
-      if (purpose < 0 || purpose >= kPurposes) throw Error(ErrorCode::kCorruption, "unknown purpose in " + std::string(key), path);
+      if (purpose < 0 || purpose >= kPurposes) {
+        throw Error(ErrorCode::kCorruption, "unknown purpose in " + std::string(key), path);
+      }
       trimmed[purpose] = static_cast<uint64_t>(ParseInt(text, path));
     } else if (key.starts_with(kPromptBatchDone)) {
       datasets[std::string(key.substr(kPromptBatchDone.size()))] =
@@ -90,7 +93,7 @@ void Store::Impl::LoadMeta() {
 }
 
 void Store::Impl::LoadLeases(std::vector<uint64_t> (&unverified)[kPurposes], uint64_t clean) {
-  Scan(Family::kLeases, "", [&](std::string_view key, std::string_view value) {
+  Scan(Family::kLeases, "", [&](std::string_view key, std::string_view value) PLUMB_NOT_CHECKED {
     const auto [purpose, id] = ParseLeaseKey(key);
     const LeaseRecord record = DecodeLeaseRecord(key, Unseal("leases", key, value));
     if (!record.complete || id < trimmed[Index(purpose)]) return true;
@@ -99,6 +102,7 @@ void Store::Impl::LoadLeases(std::vector<uint64_t> (&unverified)[kPurposes], uin
     if (record.sequence > clean) unverified[Index(purpose)].push_back(id);
     return true;
   });
+  durable = sequence;
 }
 
 std::unique_ptr<Store> Store::Open(const std::string& path, const StoreOptions& options) {
@@ -116,7 +120,6 @@ std::unique_ptr<Store> Store::Open(const std::string& path, const StoreOptions& 
   const uint64_t clean = mark ? static_cast<uint64_t>(ParseInt(*mark, path)) : 0;
   std::vector<uint64_t> unverified[kPurposes];
   impl->LoadLeases(unverified, clean);
-  impl->durable = impl->sequence;
   std::unique_ptr<Store> store(new Store(std::move(impl)));
   if (options.verify_on_open && !options.read_only) {
     for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
@@ -139,7 +142,8 @@ Store::~Store() {
   try {
     rocksdb::WriteBatch batch;
     {
-      std::scoped_lock lock(impl_->mu, impl_->counters_mu);
+      MutexLock lock(impl_->mu);
+      MutexLock counting(impl_->counters_mu);
       impl_->PutMeta(batch, "clean", std::to_string(impl_->sequence));
       impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));
       impl_->AddDirtyCounters(batch);
@@ -196,23 +200,23 @@ void Store::PutPrompts(const std::string& dataset, std::span<const Prompt> promp
   }
   impl_->PutMeta(batch, done_key, done);
   impl_->rocks.Write(batch, /*sync=*/true);
-  std::lock_guard lock(impl_->mu);
+  MutexLock lock(impl_->mu);
   impl_->datasets[dataset] = prompts.size();
 }
 
 void Store::NoteDataset(const std::string& dataset, uint64_t rows) {
-  std::lock_guard lock(impl_->mu);
+  MutexLock lock(impl_->mu);
   impl_->datasets[dataset] = rows;
 }
 
 uint64_t Store::PromptCount(const std::string& dataset) const {
-  std::lock_guard lock(impl_->mu);
+  MutexLock lock(impl_->mu);
   const auto found = impl_->datasets.find(dataset);
   return found == impl_->datasets.end() ? 0 : found->second;
 }
 
 std::map<std::string, uint64_t> Store::Datasets() const {
-  std::lock_guard lock(impl_->mu);
+  MutexLock lock(impl_->mu);
   return impl_->datasets;
 }
 
@@ -231,7 +235,7 @@ void Store::RecordLeases(std::span<const LeaseMark> marks) {
     batch.Put(impl_->rocks.handle(Family::kLeases), key, Seal(key, EncodeLeaseRecord(mark.record)));
   }
   {
-    std::lock_guard lock(impl_->counters_mu);
+    MutexLock lock(impl_->counters_mu);
     impl_->AddDirtyCounters(batch);
   }
   impl_->rocks.Write(batch, /*sync=*/false);
@@ -287,11 +291,11 @@ std::vector<InsertResult> Store::InsertSealed(std::span<const Incoming> incoming
   int64_t bytes = 0;
   uint64_t last = 0;  // highest number among these inserts
   {
-    std::unique_lock lock(impl_->mu);
+    MutexLock lock(impl_->mu);
     const auto key_of = [&](size_t i) {
       return std::pair(Index(incoming[i].group->lease.purpose), incoming[i].group->lease.lease_id);
     };
-    impl_->landed.wait(lock, [&] {
+    impl_->landed.wait(lock, [&]() PLUMB_REQUIRES(impl_->mu) {
       for (size_t i = 0; i < incoming.size(); ++i) {
         if (impl_->in_flight.contains(key_of(i))) return false;
       }
@@ -316,7 +320,7 @@ std::vector<InsertResult> Store::InsertSealed(std::span<const Incoming> incoming
   }
   if (reserved.empty()) return results;
   const auto settle = [&](bool written) {
-    std::lock_guard lock(impl_->mu);
+    MutexLock lock(impl_->mu);
     for (const auto& [purpose, id] : reserved) {
       impl_->in_flight.erase({purpose, id});
       if (written) impl_->complete[purpose].insert(id);
@@ -340,7 +344,7 @@ std::vector<InsertResult> Store::InsertSealed(std::span<const Incoming> incoming
 }
 
 bool Store::Contains(Purpose purpose, uint64_t lease_id) const {
-  std::lock_guard lock(impl_->mu);
+  MutexLock lock(impl_->mu);
   return impl_->Has(purpose, lease_id);
 }
 
@@ -361,7 +365,7 @@ bool Store::ReadSealed(Purpose purpose, uint64_t lease_id,
 }
 
 std::vector<uint64_t> Store::Ids(Purpose purpose, uint64_t begin, uint64_t end) const {
-  std::lock_guard lock(impl_->mu);
+  MutexLock lock(impl_->mu);
   const auto& ids = impl_->complete[Index(purpose)];
   return {ids.lower_bound(begin), ids.lower_bound(end)};
 }
@@ -383,16 +387,17 @@ std::vector<Store::Evaluation> Store::Evaluations() const {
 }
 
 void Store::Trim(Purpose purpose, uint64_t before) {
-  std::lock_guard trimming(impl_->trim_mu);
+  MutexLock trimming(impl_->trim_mu);
   rocksdb::WriteBatch batch;
   uint64_t& trimmed = impl_->trimmed[Index(purpose)];
   uint64_t was = 0;
   {
-    std::unique_lock lock(impl_->mu);
+    MutexLock lock(impl_->mu);
     was = trimmed;
     if (before <= was) return;
     trimmed = before;  // from here on nothing below is inserted
-    impl_->landed.wait(lock, [&] { return !impl_->InFlight(purpose, 0, before); });
+    impl_->landed.wait(
+        lock, [&]() PLUMB_REQUIRES(impl_->mu) { return !impl_->InFlight(purpose, 0, before); });
     impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));
   }
   const std::string begin = LeaseKey(purpose, 0), end = LeaseKey(purpose, before);
@@ -403,11 +408,11 @@ void Store::Trim(Purpose purpose, uint64_t before) {
   try {
     impl_->rocks.Write(batch, /*sync=*/true);  // without mu: inserts and reads go on meanwhile
   } catch (...) {
-    std::lock_guard lock(impl_->mu);
+    MutexLock lock(impl_->mu);
     trimmed = was;
     throw;
   }
-  std::lock_guard lock(impl_->mu);
+  MutexLock lock(impl_->mu);
   auto& ids = impl_->complete[Index(purpose)];
   const auto keep = ids.lower_bound(before);
   impl_->Count("trimmed", std::distance(ids.begin(), keep));
@@ -418,9 +423,13 @@ std::vector<LeaseMark> Store::Reopen(Purpose purpose, std::span<const uint64_t> 
   std::vector<LeaseMark> marks;
   rocksdb::WriteBatch batch;
   {
-    std::unique_lock lock(impl_->mu);
-    const auto busy = [&](uint64_t id) { return impl_->in_flight.contains({Index(purpose), id}); };
-    impl_->landed.wait(lock, [&] { return std::none_of(ids.begin(), ids.end(), busy); });
+    MutexLock lock(impl_->mu);
+    const auto busy = [&](uint64_t id) PLUMB_REQUIRES(impl_->mu) {
+      return impl_->in_flight.contains({Index(purpose), id});
+    };
+    impl_->landed.wait(lock, [&]() PLUMB_REQUIRES(impl_->mu) {
+      return std::none_of(ids.begin(), ids.end(), busy);
+    });
     for (const uint64_t id : ids) {
       if (!impl_->complete[Index(purpose)].contains(id)) continue;  // trimmed or never answered
       impl_->in_flight.insert({Index(purpose), id});
@@ -429,7 +438,7 @@ std::vector<LeaseMark> Store::Reopen(Purpose purpose, std::span<const uint64_t> 
     impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));  // the record that says it may be among these
   }
   const auto settle = [&](bool written) {
-    std::lock_guard lock(impl_->mu);
+    MutexLock lock(impl_->mu);
     for (const LeaseMark& mark : marks) {
       impl_->in_flight.erase({Index(purpose), mark.lease_id});
       if (written) impl_->complete[Index(purpose)].erase(mark.lease_id);
@@ -454,21 +463,21 @@ std::vector<LeaseMark> Store::Reopen(Purpose purpose, std::span<const uint64_t> 
 }
 
 uint64_t Store::TrimmedBefore(Purpose purpose) const {
-  std::lock_guard lock(impl_->mu);
+  MutexLock lock(impl_->mu);
   return impl_->trimmed[Index(purpose)];
 }
 
 void Store::Count(const std::string& name, int64_t n) { impl_->Count(name, n); }
 
 std::map<std::string, int64_t> Store::Counters() const {
-  std::lock_guard lock(impl_->counters_mu);
+  MutexLock lock(impl_->counters_mu);
   std::map<std::string, int64_t> all = impl_->counters;
   for (const char* name : {"inserts", "duplicates", "bytes", "corrupt_reads", "no_space"}) all.try_emplace(name, 0);
   return all;
 }
 
 uint64_t Store::Sequence() const {
-  std::lock_guard lock(impl_->mu);
+  MutexLock lock(impl_->mu);
   return impl_->durable;
 }
 

@@ -4,9 +4,7 @@
 // Ownership: by the Store. Errors: those of replay/store.h.
 #pragma once
 
-#include <condition_variable>
 #include <map>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -18,6 +16,7 @@
 #include <rocksdb/write_batch.h>
 
 #include "common/error.h"
+#include "common/mutex.h"
 #include "replay/record.h"
 #include "replay/rocks.h"
 #include "replay/store.h"
@@ -35,32 +34,30 @@ struct Store::Impl {
   StoreOptions options;
   RocksFolder rocks;
 
-  std::mutex trim_mu;  // taken before mu: one Trim at a time
-  mutable std::mutex mu;
-  std::condition_variable landed;
-  // Guarded by mu.
-  std::set<uint64_t> complete[kPurposes];          // ids with a group, >= trimmed
-  uint64_t trimmed[kPurposes] = {0, 0};
-  std::set<std::pair<int, uint64_t>> in_flight;    // keys being written now
-  uint64_t sequence = 0;                           // given to the newest insert, durable or not
-  uint64_t durable = 0;                            // highest of those that are
-  std::map<std::string, uint64_t> datasets;        // name -> rows
-  mutable std::mutex counters_mu;                  // taken after mu, never before it
-  mutable std::map<std::string, int64_t> counters; // guarded by counters_mu
-  mutable std::set<std::string> dirty;             // guarded by counters_mu
+  Mutex trim_mu;  // one Trim at a time
+  mutable Mutex mu PLUMB_ACQUIRED_AFTER(trim_mu);
+  CondVar landed;
+  std::set<uint64_t> complete[kPurposes] PLUMB_GUARDED_BY(mu);  // ids with a group, >= trimmed
+  uint64_t trimmed[kPurposes] PLUMB_GUARDED_BY(mu) = {0, 0};
+  std::set<std::pair<int, uint64_t>> in_flight PLUMB_GUARDED_BY(mu);  // keys being written now
+  uint64_t sequence PLUMB_GUARDED_BY(mu) = 0;  // given to the newest insert, durable or not
+  uint64_t durable PLUMB_GUARDED_BY(mu) = 0;   // highest of those that are
+  std::map<std::string, uint64_t> datasets PLUMB_GUARDED_BY(mu);  // name -> rows
+  mutable Mutex counters_mu PLUMB_ACQUIRED_AFTER(mu);
+  mutable std::map<std::string, int64_t> counters PLUMB_GUARDED_BY(counters_mu);
+  mutable std::set<std::string> dirty PLUMB_GUARDED_BY(counters_mu);
 
   void Count(const std::string& name, int64_t n) const {
-    std::lock_guard lock(counters_mu);
+    MutexLock lock(counters_mu);
     counters[name] += n;
     dirty.insert(name);
   }
 
-  // REQUIRES: mu.
-  bool InFlight(Purpose purpose, uint64_t begin, uint64_t end) const {
+  bool InFlight(Purpose purpose, uint64_t begin, uint64_t end) const PLUMB_REQUIRES(mu) {
     const auto first = in_flight.lower_bound({Index(purpose), begin});
     return first != in_flight.end() && *first < std::pair(Index(purpose), end);
   }
-  bool Has(Purpose purpose, uint64_t id) const {
+  bool Has(Purpose purpose, uint64_t id) const PLUMB_REQUIRES(mu) {
     return id < trimmed[Index(purpose)] || complete[Index(purpose)].contains(id);
   }
 
@@ -68,7 +65,7 @@ struct Store::Impl {
     batch.Put(rocks.meta(), key, Seal(key, text));
   }
 
-  // use(value) on what lies under the key; false when nothing does. Counts what turns out to be corrupt.
+  // use(value) on the value that is stored under the key; false when nothing does. Counts what turns out to be corrupt.
   template <class Use>
   bool Visit(Family family, std::string_view key, Use use) const {
     if (rocks.handle(family) == nullptr) return false;
@@ -109,14 +106,15 @@ struct Store::Impl {
     }
   }
 
-  void AddDirtyCounters(rocksdb::WriteBatch& batch) const {  // REQUIRES: counters_mu
+  void AddDirtyCounters(rocksdb::WriteBatch& batch) const PLUMB_REQUIRES(counters_mu) {
     for (const std::string& name : dirty) PutMeta(batch, "counter/" + name, std::to_string(counters[name]));
     dirty.clear();
   }
 
   void CheckFormat();
-  void LoadMeta();
-  void LoadLeases(std::vector<uint64_t> (&unverified)[kPurposes], uint64_t clean);
+  // Both fill what mu and counters_mu guard before anybody else has the store: without these.
+  void LoadMeta() PLUMB_NOT_CHECKED;
+  void LoadLeases(std::vector<uint64_t> (&unverified)[kPurposes], uint64_t clean) PLUMB_NOT_CHECKED;
 };
 
 }  // namespace plumb::replay

@@ -44,7 +44,7 @@ ReplayTable::ReplayTable(Store* store, TableOptions options)
   if (options_.refill_rounds > 0 && options_.samples_per_prompt < 2) {
     refuse("algorithm.refill_rounds draws in place of groups of equal reward: it needs rollout.samples_per_prompt >= 2");
   }
-  if (options_.refill_rounds > 0 && options_.planner.prompts != "passes") {
+  if (options_.refill_rounds > 0 && options_.planner.prompts != PromptSampler::kPasses) {
     refuse("algorithm.refill_rounds draws its prompts in passes: keep replay.prompts = \"passes\"");
   }
   if (options_.lease_timeout_ms < 1) refuse("the lease time must be positive");
@@ -109,7 +109,7 @@ std::vector<PromptLease> ReplayTable::Lease(int max_groups, Deadline deadline) {
 
 std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_groups, Deadline deadline) {
   if (max_groups < 1) throw Error(ErrorCode::kInvalidArgument, "an actor asked for " + std::to_string(max_groups) + " leases");
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   for (;;) {
     const int64_t now = Now();
     for (LeaseBook* book : {&train_, &eval_}) {
@@ -125,7 +125,7 @@ std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_
         const auto share = (static_cast<int64_t>(book.Unanswered(limit)) + options_.actors - 1) / options_.actors;
         most = static_cast<int>(std::clamp<int64_t>(share - book.HeldBy(actor), 0, most));
       }
-      for (auto& held : book.Take(most, limit, actor, now)) {
+      for (auto& held : book.HandOut(most, limit, actor, now)) {
         taken.emplace_back(purpose, std::move(held));
       }
     }
@@ -152,7 +152,7 @@ std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_
 }
 
 void ReplayTable::Release(std::span<const PromptLease> leases) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   int64_t released = 0;
   for (const PromptLease& lease : leases) released += Book(lease.purpose).Release(lease.lease_id, lease.attempt) ? 1 : 0;
   if (released > 0) store_->Count("released", released);
@@ -160,7 +160,7 @@ void ReplayTable::Release(std::span<const PromptLease> leases) {
 }
 
 int ReplayTable::ReleaseActor(const std::string& actor) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   const int released = train_.ReleaseHolder(actor) + eval_.ReleaseHolder(actor);
   if (released > 0) store_->Count("released", released);
   changed_.notify_all();
@@ -168,16 +168,16 @@ int ReplayTable::ReleaseActor(const std::string& actor) {
 }
 
 int ReplayTable::RenewActor(const std::string& actor) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   return train_.RenewHolder(actor, Now()) + eval_.RenewHolder(actor, Now());
 }
 
 bool ReplayTable::Finished() {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   return finish_ && waiting_ == 0;
 }
 
-std::string ReplayTable::RefusalReason(const TrajectoryGroup& group) const {
+std::optional<std::string> ReplayTable::RefusalReason(const TrajectoryGroup& group) const {
   const PromptLease& lease = group.lease;
   if (group.run_id != store_->run_id()) return "other_run";
   if (OtherWeights(group.policy)) return "other_weights";
@@ -187,7 +187,8 @@ std::string ReplayTable::RefusalReason(const TrajectoryGroup& group) const {
     if (asked == evaluations_.end() || parts.row >= asked->second) return "unknown_lease";
     if (lease.prompt.dataset != kEvalDataset || lease.prompt.row != parts.row) return "wrong_prompt";
     if (group.policy.version != parts.version || OldestVersion(group) != parts.version) return "wrong_version";
-    return lease.num_samples == parts.samples ? "" : "wrong_samples";
+    if (lease.num_samples != parts.samples) return "wrong_samples";
+    return std::nullopt;
   }
   const int64_t step = StepOf(lease.lease_id);
   if (step >= options_.steps) return "unknown_lease";
@@ -197,7 +198,7 @@ std::string ReplayTable::RefusalReason(const TrajectoryGroup& group) const {
   const int64_t version = step + options_.version_base;
   if (OldestVersion(group) < version - options_.max_staleness) return "stale";
   if (options_.sync && group.policy.version != version) return "wrong_version";
-  return "";
+  return std::nullopt;
 }
 
 InsertResult ReplayTable::Insert(const TrajectoryGroup& group) { return InsertMany(std::span(&group, 1)).front(); }
@@ -209,7 +210,7 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
   std::vector<Verdict> verdicts(groups.size());
   for (const TrajectoryGroup& group : groups) CheckInvariants(group);
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     for (size_t i = 0; i < groups.size(); ++i) {
       const TrajectoryGroup& group = groups[i];
       LeaseBook& book = Book(group.lease.purpose);
@@ -218,8 +219,8 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
         store_->Count("duplicates");
         continue;
       }
-      if (const std::string reason = RefusalReason(group); !reason.empty()) {
-        store_->Count("refused/" + reason);
+      if (const auto reason = RefusalReason(group)) {
+        store_->Count("refused/" + *reason);
         // Only what the lease's holder itself answered wrongly frees it; a stranger's message must not.
         if (reason == "stale" || reason == "wrong_version" || reason == "other_weights") {
           if (book.Release(group.lease.lease_id, group.lease.attempt)) changed_.notify_all();
@@ -231,7 +232,8 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
       // An evaluation says how many of its answers have no score; it is never thrown away for them.
       const uint32_t requeues = book.Requeues(group.lease.lease_id);
       Verdict& verdict = verdicts[i];
-      verdict = JudgeScores(group, train ? options_.unscored : Unscored::kKeep, requeues, options_.max_requeues);
+      verdict = JudgeScores(group, train ? options_.unscored : OnFailure::kPenalty, requeues,
+                            options_.max_requeues);
       if (verdict.unscored > 0) store_->Count("unscored_trajectories", verdict.unscored);
       if (verdict.aborted > 0) store_->Count("aborted_trajectories", verdict.aborted);
       if (!train) continue;
@@ -278,7 +280,7 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
     }
   }
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     for (size_t i = 0; i < groups.size(); ++i) {
       if (ways[i] == Way::kRefuse) continue;
       const PromptLease& lease = groups[i].lease;
@@ -335,7 +337,7 @@ void ReplayTable::CheckComplete(const Range& range) const {
   if (!IsComplete(range)) throw Error(ErrorCode::kDeadline, Missing(range));
 }
 
-void ReplayTable::Await(const Range& range, Deadline deadline, std::unique_lock<std::mutex>& lock) {
+void ReplayTable::Await(const Range& range, Deadline deadline, MutexLock& lock) {
   const auto started = std::chrono::steady_clock::now();
   auto next_line = started + kWaitLine;
   ++waiting_;
@@ -441,7 +443,7 @@ ReplayTable::Range ReplayTable::AskEvaluation(int64_t version, int32_t num_sampl
 }
 
 std::vector<TrajectoryGroup> ReplayTable::Next(int64_t step, Deadline deadline) {
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   const Range range = AskStep(step);
   Await(range, deadline, lock);
   lock.unlock();
@@ -449,7 +451,7 @@ std::vector<TrajectoryGroup> ReplayTable::Next(int64_t step, Deadline deadline) 
 }
 
 std::optional<std::string> ReplayTable::TryNext(int64_t step, bool late) {
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   const Range range = AskStep(step);
   if (late) CheckComplete(range);
   if (!IsComplete(range)) return std::nullopt;
@@ -458,21 +460,21 @@ std::optional<std::string> ReplayTable::TryNext(int64_t step, bool late) {
 }
 
 bool ReplayTable::Ready(int64_t step, bool late) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   const Range range = AskStep(step);
   if (late) CheckComplete(range);
   return IsComplete(range);
 }
 
 bool ReplayTable::EvaluationReady(int64_t version, int num_samples, bool late) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   const Range range = AskEvaluation(version, num_samples);
   if (late) CheckComplete(range);
   return IsComplete(range);
 }
 
 std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samples, Deadline deadline) {
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   const Range range = AskEvaluation(version, num_samples);
   Await(range, deadline, lock);
   lock.unlock();
@@ -480,7 +482,7 @@ std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samp
 }
 
 std::optional<std::string> ReplayTable::TryEvaluate(int64_t version, int num_samples, bool late) {
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   const Range range = AskEvaluation(version, num_samples);
   if (late) CheckComplete(range);
   if (!IsComplete(range)) return std::nullopt;
@@ -489,7 +491,7 @@ std::optional<std::string> ReplayTable::TryEvaluate(int64_t version, int num_sam
 }
 
 void ReplayTable::Finish() {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   finish_ = true;
   changed_.notify_all();
 }
@@ -502,7 +504,7 @@ void ReplayTable::Trim(int64_t step) {
   }
   const uint64_t before = static_cast<uint64_t>(step) * static_cast<uint64_t>(options_.prompts_per_step);
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < before; ++id) {
       if (!train_.IsDone(id)) {
         throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) + ": lease " +
@@ -514,7 +516,7 @@ void ReplayTable::Trim(int64_t step) {
   store_->TrimPlans(step);
   const int64_t version = step + options_.version_base;
   store_->TrimEvaluations(version);
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   train_.SetDoneBefore(before);
   eval_.SetDoneBefore(store_->TrimmedBefore(Purpose::kEval));
   const auto keep = std::pair(version, std::numeric_limits<int32_t>::min());
@@ -524,7 +526,7 @@ void ReplayTable::Trim(int64_t step) {
 
 std::map<std::string, int64_t> ReplayTable::Counters() const {
   auto counters = store_->Counters();
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   counters["waiting"] = waiting_;
   counters["held"] = static_cast<int64_t>(train_.held() + eval_.held());
   // Finished before the learner has asked for their step; only generation that runs ahead has any.
@@ -536,7 +538,7 @@ std::map<std::string, int64_t> ReplayTable::Counters() const {
 }
 
 std::string ReplayTable::Describe() const {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   if (asked_step_ < 0) return "no step asked for yet";
   const uint64_t per_step = static_cast<uint64_t>(options_.prompts_per_step);
   return Missing({Purpose::kTrain, static_cast<uint64_t>(asked_step_) * per_step, per_step,

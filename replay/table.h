@@ -25,12 +25,10 @@
 // Ownership: borrows the store, which must outlive it; the only writer of groups to it.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -38,6 +36,7 @@
 #include <vector>
 
 #include "common/log.h"
+#include "common/mutex.h"
 #include "common/ports.h"
 #include "replay/leases.h"
 #include "replay/step_planner.h"
@@ -58,7 +57,7 @@ struct TableOptions {
   int64_t lease_timeout_ms = 600'000;
   int64_t actors = 1;                // that share the leases
   uint64_t eval_prompts = 0;         // first rows of the held-out table; 0: all
-  Unscored unscored = Unscored::kDropGroup;
+  OnFailure unscored = OnFailure::kDropGroup;
   PlannerOptions planner;            // samplers of prompts and of earlier groups
   uint32_t max_requeues = 3;
   uint32_t refill_rounds = 0;        // further prompts in place of groups of equal reward; 0: off
@@ -139,15 +138,18 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   int64_t StepOf(uint64_t lease_id) const;
   // Which of its lease's prompts it is: the first, or that of a refill.
   uint32_t RoundOf(uint32_t requeues) const { return options_.refill_rounds > 0 ? requeues : 0; }
-  uint64_t TrainLimit() const;        // REQUIRES: mu_
+  uint64_t TrainLimit() const PLUMB_REQUIRES(mu_);
   PromptLease MakeLease(Purpose purpose, const LeaseBook::Held& held) const;
-  bool OtherWeights(const PolicyVersion& policy) const;           // REQUIRES: mu_
+  bool OtherWeights(const PolicyVersion& policy) const PLUMB_REQUIRES(mu_);
   // Those of [begin, end) that are answered.
-  std::vector<uint64_t> Answered(Purpose purpose, uint64_t begin, uint64_t end) const;  // REQUIRES: mu_
-  void Reopen(Purpose purpose, const std::vector<uint64_t>& ids, const char* reason);   // REQUIRES: mu_
-  void ReopenOtherWeights(int64_t step);                          // REQUIRES: mu_
-  void ReopenEvaluation(uint64_t begin, uint64_t end);            // REQUIRES: mu_
-  std::string RefusalReason(const TrajectoryGroup& group) const;  // empty: fine. REQUIRES: mu_
+  std::vector<uint64_t> Answered(Purpose purpose, uint64_t begin, uint64_t end) const
+      PLUMB_REQUIRES(mu_);
+  void Reopen(Purpose purpose, const std::vector<uint64_t>& ids, const char* reason)
+      PLUMB_REQUIRES(mu_);
+  void ReopenOtherWeights(int64_t step) PLUMB_REQUIRES(mu_);
+  void ReopenEvaluation(uint64_t begin, uint64_t end) PLUMB_REQUIRES(mu_);
+  // The name of its counter.
+  std::optional<std::string> RefusalReason(const TrajectoryGroup& group) const PLUMB_REQUIRES(mu_);
   // The groups that a question is about.
   struct Range {
     Purpose purpose = Purpose::kTrain;
@@ -156,19 +158,23 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
     std::string what;  // "step 17"
     int64_t step = -1; // -1: an evaluation
   };
-  std::string Missing(const Range& range) const;             // REQUIRES: mu_
-  Range AskStep(int64_t step);                               // REQUIRES: mu_
-  Range AskEvaluation(int64_t version, int32_t num_samples); // REQUIRES: mu_
-  bool IsComplete(const Range& range) const;                 // REQUIRES: mu_
-  void Await(const Range& range, Deadline deadline, std::unique_lock<std::mutex>& lock);
-  void CheckComplete(const Range& range) const;              // throws what is missing. REQUIRES: mu_
+  std::string Missing(const Range& range) const PLUMB_REQUIRES(mu_);
+  Range AskStep(int64_t step) PLUMB_REQUIRES(mu_);
+  Range AskEvaluation(int64_t version, int32_t num_samples) PLUMB_REQUIRES(mu_);
+  bool IsComplete(const Range& range) const PLUMB_REQUIRES(mu_);
+  void Await(const Range& range, Deadline deadline, MutexLock& lock) PLUMB_REQUIRES(mu_);
+  void CheckComplete(const Range& range) const PLUMB_REQUIRES(mu_);  // throws what is missing
   // The groups that answer a question, with those that a train step is given of earlier ones; all three without mu_. `read` is
   // given each group's purpose and lease, and says whether it is there.
   void ReadEach(const Range& range, const std::function<bool(Purpose, uint64_t)>& read) const;
   std::vector<TrajectoryGroup> Decoded(const Range& range) const;
   std::string Sealed(const Range& range) const;
-  LeaseBook& Book(Purpose purpose) { return purpose == Purpose::kTrain ? train_ : eval_; }
-  const LeaseBook& Book(Purpose purpose) const { return purpose == Purpose::kTrain ? train_ : eval_; }
+  LeaseBook& Book(Purpose purpose) PLUMB_REQUIRES(mu_) {
+    return purpose == Purpose::kTrain ? train_ : eval_;
+  }
+  const LeaseBook& Book(Purpose purpose) const PLUMB_REQUIRES(mu_) {
+    return purpose == Purpose::kTrain ? train_ : eval_;
+  }
 
   // Constant after construction.
   Store* const store_;
@@ -176,18 +182,21 @@ class ReplayTable : public PromptSource, public TrajectorySink, public BatchSour
   std::unique_ptr<StepPlanner> planner_;
   LogEvery drop_log_{std::chrono::seconds(5)};
 
-  mutable std::mutex mu_;
-  std::condition_variable changed_;
-  // Guarded by mu_.
-  LeaseBook train_;
-  LeaseBook eval_;
-  std::map<std::pair<int64_t, int32_t>, uint64_t> evaluations_;  // (version, samples) -> prompts
-  std::set<std::pair<int64_t, int32_t>> opened_evaluations_;     // in this life of the table
-  int64_t asked_step_ = -1;
-  std::map<int64_t, Digest> announced_;  // version -> digest, of this life of the learner
-  std::set<uint64_t> compared_;          // training leases >= asked_step_'s whose group's digest was compared when it came
-  int waiting_ = 0;        // calls inside Next or Evaluate
-  bool finish_ = false;
+  mutable Mutex mu_;
+  CondVar changed_;
+  LeaseBook train_ PLUMB_GUARDED_BY(mu_);
+  LeaseBook eval_ PLUMB_GUARDED_BY(mu_);
+  // (version, samples) -> prompts
+  std::map<std::pair<int64_t, int32_t>, uint64_t> evaluations_ PLUMB_GUARDED_BY(mu_);
+  // In this life of the table
+  std::set<std::pair<int64_t, int32_t>> opened_evaluations_ PLUMB_GUARDED_BY(mu_);
+  int64_t asked_step_ PLUMB_GUARDED_BY(mu_) = -1;
+  // Version -> digest, of this life of the learner
+  std::map<int64_t, Digest> announced_ PLUMB_GUARDED_BY(mu_);
+  // Training leases >= asked_step_'s whose group's digest was compared when it came
+  std::set<uint64_t> compared_ PLUMB_GUARDED_BY(mu_);
+  int waiting_ PLUMB_GUARDED_BY(mu_) = 0;  // calls inside Next or Evaluate
+  bool finish_ PLUMB_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace plumb::replay

@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "common/mutex.h"
 #include "replay/table.h"
 
 namespace plumb::replay {
@@ -56,7 +57,7 @@ void ReplayTable::CheckCursor(const Cursor& cursor) const {
     throw Error(ErrorCode::kInvalidArgument, "the checkpoint wants to go on with step " + std::to_string(cursor.next_step) +
                                                  " of a run of " + std::to_string(options_.steps) + " steps (run.steps)");
   }
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   const uint64_t consumed = static_cast<uint64_t>(cursor.next_step) * static_cast<uint64_t>(options_.prompts_per_step);
   for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < consumed; ++id) {
     if (!train_.IsDone(id)) {
@@ -69,7 +70,7 @@ void ReplayTable::CheckCursor(const Cursor& cursor) const {
 
 int64_t ReplayTable::Resume(const Cursor& cursor) {
   CheckCursor(cursor);
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   announced_.clear();
   compared_.clear();
   opened_evaluations_.clear();
@@ -91,7 +92,7 @@ int64_t ReplayTable::Resume(const Cursor& cursor) {
 }
 
 void ReplayTable::Announce(const PolicyVersion& policy) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   const auto known = announced_.find(policy.version);
   if (known != announced_.end() && known->second == policy.digest && std::next(known) == announced_.end()) return;
   // A number that was out: the learner went back. What it says from here on is the truth.

@@ -16,15 +16,8 @@ std::string ReasonOf(const Trajectory& t) {
 
 }  // namespace
 
-Unscored ParseUnscored(const std::string& on_failure) {
-  if (on_failure == "drop_group") return Unscored::kDropGroup;
-  if (on_failure == "requeue") return Unscored::kRequeue;
-  if (on_failure == "penalty") return Unscored::kKeep;
-  throw Error(ErrorCode::kInvalidArgument,
-              "reward.on_failure is '" + on_failure + "'; it must be drop_group, requeue or penalty");
-}
-
-Verdict JudgeScores(const TrajectoryGroup& group, Unscored policy, uint32_t requeues, uint32_t max_requeues) {
+Verdict JudgeScores(const TrajectoryGroup& group, OnFailure policy, uint32_t requeues,
+                    uint32_t max_requeues) {
   Verdict verdict;
   const Trajectory *failed = nullptr, *aborted = nullptr;
   for (const Trajectory& t : group.trajectories) {
@@ -41,8 +34,8 @@ Verdict JudgeScores(const TrajectoryGroup& group, Unscored policy, uint32_t requ
   };
   if (aborted != nullptr && verdict.aborted == static_cast<int64_t>(group.trajectories.size())) {
     end(Fate::kDrop, "aborted", *aborted);
-  } else if (failed != nullptr && policy != Unscored::kKeep) {
-    const bool again = policy == Unscored::kRequeue && requeues < max_requeues;
+  } else if (failed != nullptr && policy != OnFailure::kPenalty) {
+    const bool again = policy == OnFailure::kRequeue && requeues < max_requeues;
     end(again ? Fate::kRequeue : Fate::kDrop, "unscored", *failed);
   }
   return verdict;

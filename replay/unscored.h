@@ -5,21 +5,21 @@
 //   An answer that was never generated is no failure of a reward: the rest of its group trains without it. A group that has
 //   nothing but such answers is dropped whatever the policy says: the same weights would give it up again.
 //   An answer that was generated and has no score goes by reward.on_failure.
-// Thread safety: pure functions. Errors: ParseUnscored throws kInvalidArgument.
+// Thread safety: pure functions.
 #pragma once
 
 #include <cstdint>
 #include <string>
 
 #include "common/trajectory.h"
+#include "configs/choices.h"
 
 namespace plumb::replay {
 
-// kKeep: the group is stored, the learner leaves the answer out; kDropGroup: none of the group trains; kRequeue: the prompt is
-// handed out again, a bounded number of times, then the group is dropped.
-enum class Unscored : uint8_t { kKeep, kDropGroup, kRequeue };
-// From configs::RewardConfig::on_failure: drop_group | requeue | penalty (= kKeep: the reward role has filled the score in).
-Unscored ParseUnscored(const std::string& on_failure);
+// kPenalty: the group is stored as it came, the reward role has filled the score in; what has none
+// all the same the learner leaves out. kDropGroup: none of the group trains. kRequeue: the prompt
+// is handed out again, a bounded number of times, then the group is dropped.
+using configs::OnFailure;
 
 enum class Fate : uint8_t { kKeep, kDrop, kRequeue };
 
@@ -32,7 +32,8 @@ struct Verdict {
 };
 
 // `requeues`: how often the prompt was handed out again already.
-Verdict JudgeScores(const TrajectoryGroup& group, Unscored policy, uint32_t requeues, uint32_t max_requeues);
+Verdict JudgeScores(const TrajectoryGroup& group, OnFailure policy, uint32_t requeues,
+                    uint32_t max_requeues);
 
 // The group as it is stored when it is dropped: no answer of it has a score, and each says why.
 TrajectoryGroup AsDropped(const TrajectoryGroup& group, const std::string& reason);

@@ -1,11 +1,11 @@
 // Unit tests of generated code: kind = "code_tests".
 //
-// Purpose: the score of a Python program that a model wrote, by the tests of its row. Two processes an answer, each behind
+// Purpose: the score of a Python program that a model wrote, by the tests of its row. Two processes per answer, each behind
 // walls of its own (user, pid, network and mount namespaces that show the system's files and Python's alone, limits, a
 // system-call filter without fork and exec):
 //
 //   judge      holds the tests and decides; never executes a line of the code
-//   candidate  a new process an answer; holds the code; is asked for calls and answers with plain values
+//   candidate  a new process per answer; holds the code; is asked for calls and answers with plain values
 //
 //   judge --"call add(1, 2)"--> worker --> candidate
 //   candidate --"3"--> worker --> judge --"test 0 passed"--> worker

@@ -4,9 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <condition_variable>
 #include <cstdlib>
-#include <mutex>
 #include <thread>
 
 #ifdef PLUMB_HTTPLIB
@@ -15,6 +13,7 @@
 #include "common/json_text.h"
 #endif
 
+#include "common/mutex.h"
 
 namespace plumb::reward {
 
@@ -90,7 +89,7 @@ class HttpClient::Impl {
 
   ~Impl() {
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       closing_ = true;
     }
     changed_.notify_all();
@@ -195,7 +194,7 @@ class HttpClient::Impl {
 
   void Arm(Deadline deadline) {
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       armed_ = true;
       cut_ = false;
       until_ = deadline;
@@ -204,23 +203,23 @@ class HttpClient::Impl {
   }
 
   bool Disarm() {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     armed_ = false;
     return cut_;
   }
 
   // Timeouts of httplib are those of one read: a server that drips bytes would never meet them.
   void Watch() {
-    std::unique_lock lock(mu_);
+    MutexLock lock(mu_);
     while (!closing_) {
       if (!armed_) {
-        changed_.wait(lock, [this] { return closing_ || armed_; });
+        changed_.wait(lock, [this]() PLUMB_REQUIRES(mu_) { return closing_ || armed_; });
       } else if (Clock::now() < until_) {
         changed_.wait_until(lock, until_);
       } else {
         cut_ = true;
         client_.stop();  // shuts the socket down under the call, which then fails
-        changed_.wait_for(lock, milliseconds(50));
+        changed_.wait_until(lock, Clock::now() + milliseconds(50));
       }
     }
   }
@@ -228,10 +227,12 @@ class HttpClient::Impl {
   const Url url_;
   const HttpOptions options_;
   httplib::Client client_;
-  std::mutex mu_;  // guards what follows
-  std::condition_variable changed_;
-  bool closing_ = false, armed_ = false, cut_ = false;
-  Deadline until_;
+  Mutex mu_;
+  CondVar changed_;
+  bool closing_ PLUMB_GUARDED_BY(mu_) = false;
+  bool armed_ PLUMB_GUARDED_BY(mu_) = false;
+  bool cut_ PLUMB_GUARDED_BY(mu_) = false;
+  Deadline until_ PLUMB_GUARDED_BY(mu_);
   std::thread watchdog_;
 };
 

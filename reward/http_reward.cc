@@ -119,12 +119,12 @@ PartScore ReadSlimeReply(const std::string& body, const std::string& key) {
 
 std::unique_ptr<RewardFunction> MakeHttp(const configs::RewardPartConfig& part, const HostOptions& options) {
   const std::string place = "reward part '" + part.name + "'";
-  if (part.api != "openrlhf" && part.api != "slime") {
-    throw Error(ErrorCode::kInvalidArgument, "kind = \"http\" needs api = \"openrlhf\" or \"slime\"" +
-                (part.api.empty() ? "" : ", not '" + part.api + "'"), place);
+  if (part.api == configs::HttpApi::kNone) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "kind = \"http\" needs api = \"openrlhf\" or \"slime\"", place);
   }
   if (part.endpoint.empty()) throw Error(ErrorCode::kInvalidArgument, "kind = \"http\" needs endpoint, e.g. http://127.0.0.1:8000/get_reward", place);
-  const bool openrlhf = part.api == "openrlhf";
+  const bool openrlhf = part.api == configs::HttpApi::kOpenRlhf;
   Url url = ParseUrl(part.endpoint);
   if (openrlhf && url.path == "/") url = ParseUrl(url.origin + "/get_reward");
   HttpOptions http;
@@ -134,7 +134,7 @@ std::unique_ptr<RewardFunction> MakeHttp(const configs::RewardPartConfig& part, 
   pool.per_answer = !openrlhf;
   HttpClient(url, http);  // what can never work is an error before the run begins
   const std::string key = part.reply_key.empty() ? "score" : part.reply_key;
-  const std::string digest = "http:" + part.api + ":" + url.shown + (openrlhf ? "" : ":" + key);
+  const std::string digest = "http:" + NameOf(part.api) + ":" + url.shown + (openrlhf ? "" : ":" + key);
   return std::make_unique<PooledFunction>(part.name, digest, pool, [url, http, host = options, openrlhf, key](int) {
     return std::make_unique<HttpWorker>(url, http, host, openrlhf, key);
   });

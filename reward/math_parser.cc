@@ -119,7 +119,7 @@ class MathParser {
     while (At() == ' ') ++place_;
   }
   // Behind spaces stands `sign`: read it.
-  bool Take(std::string_view sign) {
+  bool Accept(std::string_view sign) {
     const size_t begin = place_;
     Spaces();
     if (Rest().starts_with(sign)) {
@@ -157,13 +157,13 @@ class MathParser {
     while (left >= 0 && !failed_) {
       const size_t before = place_;
       MathOp op;
-      if (TakeCommand("pm") || Take("+/-") || Take("+-")) {
+      if (TakeCommand("pm") || Accept("+/-") || Accept("+-")) {
         op = MathOp::kPlusMinus;
       } else if (TakeCommand("mp")) {
         op = MathOp::kMinusPlus;
-      } else if (Take("+")) {
+      } else if (Accept("+")) {
         op = MathOp::kAdd;
-      } else if (Take("-")) {
+      } else if (Accept("-")) {
         op = MathOp::kSubtract;
       } else {
         break;
@@ -186,9 +186,9 @@ class MathParser {
       const size_t before = place_;
       MathOp op = MathOp::kMultiply;
       bool sign = true;
-      if (Take("/") || Take(":")) {
+      if (Accept("/") || Accept(":")) {
         op = MathOp::kDivide;
-      } else if (!Take("*")) {
+      } else if (!Accept("*")) {
         sign = false;
       }
       if (!sign) {
@@ -230,7 +230,7 @@ class MathParser {
     int part = -1;
     if (IsDigit(At()) && place_ > begin) {
       const int above = Literal();
-      if (above >= 0 && Take("/")) {
+      if (above >= 0 && Accept("/")) {
         Spaces();
         const int below = IsDigit(At()) ? Literal() : -1;
         if (below >= 0 && Proper(above, below)) part = Add(MathOp::kDivide, above, below);
@@ -258,11 +258,11 @@ class MathParser {
     const Nesting nesting(this);
     if (failed_) return -1;
     const size_t begin = place_;
-    if (Take("-")) {
+    if (Accept("-")) {
       const int value = Unary();
       return value < 0 ? (place_ = begin, -1) : Add(MathOp::kNegate, -1, value);
     }
-    if (Take("+")) {
+    if (Accept("+")) {
       const int value = Unary();
       return value < 0 ? (place_ = begin, -1) : value;
     }
@@ -273,7 +273,7 @@ class MathParser {
     int base = Atom();
     while (base >= 0 && !failed_) {
       const size_t before = place_;
-      if (Take("^")) {
+      if (Accept("^")) {
         const int exponent = Exponent();
         if (exponent < 0) {
           place_ = before;
@@ -363,7 +363,7 @@ class MathParser {
 
   int Closed(std::string_view close, size_t begin) {
     const int inside = Sum();
-    if (inside < 0 || !Take(close)) return place_ = begin, -1;
+    if (inside < 0 || !Accept(close)) return place_ = begin, -1;
     return inside;
   }
 
@@ -411,7 +411,7 @@ class MathParser {
         base = Number(BigRational(10));
       }
     }
-    if (Take("^")) {
+    if (Accept("^")) {
       power = Exponent();
       if (power < 0) return --functions_, place_ = begin, -1;
     }
@@ -420,7 +420,7 @@ class MathParser {
     if (At() == '(' || At() == '{' || At() == '[') {
       argument = Atom();
     } else {
-      argument = Take("-") ? Add(MathOp::kNegate, -1, ArgumentProduct()) : ArgumentProduct();
+      argument = Accept("-") ? Add(MathOp::kNegate, -1, ArgumentProduct()) : ArgumentProduct();
     }
     --functions_;
     if (argument < 0 || failed_) return place_ = begin, -1;

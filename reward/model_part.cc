@@ -89,7 +89,7 @@ void CheckTokenizer(const configs::RewardPartConfig& part, const policy_model::T
                    " on. A model scores the policy's tokens: take one of the policy's family");
 }
 
-std::string WhyUnreadable(const std::vector<int32_t>& tokens, const policy_model::ModelShape& shape) {
+Problem WhyUnreadable(const std::vector<int32_t>& tokens, const policy_model::ModelShape& shape) {
   if (tokens.empty()) return "the trajectory has no tokens: a model scores tokens, not text";
   if (static_cast<int64_t>(tokens.size()) > shape.max_positions) {
     return "the sequence has " + std::to_string(tokens.size()) + " tokens, the model reads " + std::to_string(shape.max_positions);
@@ -97,7 +97,7 @@ std::string WhyUnreadable(const std::vector<int32_t>& tokens, const policy_model
   for (const int32_t token : tokens) {
     if (token < 0 || token >= shape.vocab) return "token " + std::to_string(token) + " is outside the model's vocabulary";
   }
-  return "";
+  return std::nullopt;
 }
 
 }  // namespace plumb::reward

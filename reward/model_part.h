@@ -9,6 +9,7 @@
 
 #include "common/dtype.h"
 #include "common/error.h"
+#include "common/problem.h"
 #include "configs/config.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/tokenizer.h"
@@ -52,6 +53,6 @@ std::string VocabularyDigest(const policy_model::Tokenizer& tokenizer);
 void CheckTokenizer(const configs::RewardPartConfig& part, const policy_model::Tokenizer& policy);
 
 // Empty: a model of this shape can read them.
-std::string WhyUnreadable(const std::vector<int32_t>& tokens, const policy_model::ModelShape& shape);
+Problem WhyUnreadable(const std::vector<int32_t>& tokens, const policy_model::ModelShape& shape);
 
 }  // namespace plumb::reward

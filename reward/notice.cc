@@ -2,10 +2,10 @@
 
 #include <chrono>
 #include <map>
-#include <mutex>
 #include <utility>
 
 #include "common/log.h"
+#include "common/mutex.h"
 
 namespace plumb::reward {
 namespace {
@@ -21,12 +21,12 @@ struct Topic {
   uint64_t left_out = 0;
 };
 
-std::mutex mu;
-std::function<void(const std::string&)> current;  // guarded by mu, as the rest
-std::map<std::string, Topic> topics;              // as many as a recipe has parts
+Mutex mu;
+std::function<void(const std::string&)> current PLUMB_GUARDED_BY(mu);
+std::map<std::string, Topic> topics PLUMB_GUARDED_BY(mu);  // as many as a recipe has parts
 
 void Send(const std::string& line, const std::string& name, bool urgent) {
-  std::lock_guard lock(mu);
+  MutexLock lock(mu);
   Topic& topic = topics[name];
   const auto now = Clock::now();
   if (now - topic.second > std::chrono::seconds(1)) topic.second = now, topic.in_second = 0;
@@ -52,7 +52,7 @@ void Notice(const std::string& line, const std::string& topic) { Send(line, topi
 void UrgentNotice(const std::string& line) { Send(line, "", true); }
 
 std::function<void(const std::string&)> SetNoticeSink(std::function<void(const std::string&)> sink) {
-  std::lock_guard lock(mu);
+  MutexLock lock(mu);
   topics.clear();
   return std::exchange(current, std::move(sink));
 }

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
+#include "common/mutex.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
 #include "policy_model/weights.h"
@@ -31,16 +31,17 @@ class Perplexity : public RewardFunction {
     std::vector<size_t> readable;  // index into the group
     for (size_t i = 0; i < out.size(); ++i) {
       const Trajectory& t = group.trajectories[i];
-      std::string problem = WhyUnreadable(t.tokens, weights_.shape());
+      Problem problem = WhyUnreadable(t.tokens, weights_.shape());
       // The first token of a sequence has nothing before it and no probability.
-      if (problem.empty() && ScoredFrom(t) >= t.tokens.size()) problem = "the answer has no token to score";
-      if (!problem.empty()) {
-        out[i] = PartScore::Failed(Failure::kReported, problem);
+      if (!problem && ScoredFrom(t) >= t.tokens.size())
+        problem = "the answer has no token to score";
+      if (problem) {
+        out[i] = PartScore::Failed(Failure::kReported, *problem);
         continue;
       }
       readable.push_back(i);
     }
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     plan_.Clear();
     // From the first token on, so that nothing is shared: an answer scores the same served alone and among its group.
     for (const size_t i : readable) plan_.Add(group.trajectories[i].tokens, 0);
@@ -89,12 +90,12 @@ class Perplexity : public RewardFunction {
   const ModelPartOptions options_;
   std::string digest_;
   policy_model::Weights weights_;
-  std::mutex mu_;
-  policy_model::Transformer transformer_;  // guarded by mu_, as are the next four
-  policy_model::PackPlan plan_;
-  policy_model::PackedBatch batch_;
-  std::vector<uint8_t> mask_;
-  std::vector<float> logprobs_;
+  Mutex mu_;
+  policy_model::Transformer transformer_ PLUMB_GUARDED_BY(mu_);
+  policy_model::PackPlan plan_ PLUMB_GUARDED_BY(mu_);
+  policy_model::PackedBatch batch_ PLUMB_GUARDED_BY(mu_);
+  std::vector<uint8_t> mask_ PLUMB_GUARDED_BY(mu_);
+  std::vector<float> logprobs_ PLUMB_GUARDED_BY(mu_);
 };
 
 }  // namespace

@@ -17,6 +17,7 @@
 
 #include <linux/filter.h>
 
+#include "common/problem.h"
 #include "reward/plugin_wire.h"
 #include "reward/reward.h"
 #include "reward/reward_abi.h"
@@ -31,17 +32,15 @@ struct Arguments {
   std::vector<char*> rest;  // arguments of the object or program
 };
 
-bool Parse(int argc, char** argv, Arguments* out, std::string* problem) {
+// What is wrong with the command line.
+Problem Parse(int argc, char** argv, Arguments* out) {
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
     if (name == "--") {
       for (++i; i < argc; ++i) out->rest.push_back(argv[i]);
       break;
     }
-    if (i + 1 >= argc) {
-      *problem = name + " needs a value";
-      return false;
-    }
+    if (i + 1 >= argc) return name + " needs a value";
     const std::string value = argv[++i];
     if (name == "--so" || name == "--exec") {
       (name == "--so" ? out->object : out->program) = value;
@@ -49,10 +48,8 @@ bool Parse(int argc, char** argv, Arguments* out, std::string* problem) {
     }
     int64_t number = 0;
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-    if (error != std::errc() || end != value.data() + value.size() || number < 0) {
-      *problem = name + ": '" + value + "' is no number";
-      return false;
-    }
+    if (error != std::errc() || end != value.data() + value.size() || number < 0)
+      return name + ": '" + value + "' is no number";
     SandboxOptions& s = out->sandbox;
     if (name == "--memory-mb") s.memory_mb = number;
     else if (name == "--cpu-seconds") s.cpu_seconds = number;
@@ -63,16 +60,10 @@ bool Parse(int argc, char** argv, Arguments* out, std::string* problem) {
     else if (name == "--seccomp") s.seccomp = number != 0;
     else if (name == "--network") s.network = number != 0;
     else if (name == "--unsandboxed") s.allow_unsandboxed = number != 0;
-    else {
-      *problem = "unknown option " + name;
-      return false;
-    }
+    else return "unknown option " + name;
   }
-  if (out->object.empty() == out->program.empty()) {
-    *problem = "give one of --so PATH and --exec PATH";
-    return false;
-  }
-  return true;
+  if (out->object.empty() == out->program.empty()) return "give one of --so PATH and --exec PATH";
+  return std::nullopt;
 }
 
 bool WriteAll(int fd, const std::string& bytes) {
@@ -102,8 +93,8 @@ struct Object {
   void* state = nullptr;
 };
 
-// Empty, or why the object cannot serve.
-std::string Load(const Arguments& arguments, Object* object) {
+// Why the object cannot serve.
+Problem Load(const Arguments& arguments, Object* object) {
   void* handle = dlopen(arguments.object.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) return std::string("cannot be loaded: ") + dlerror();
   object->version = reinterpret_cast<decltype(object->version)>(dlsym(handle, "plumb_reward_abi_version"));
@@ -127,7 +118,7 @@ std::string Load(const Arguments& arguments, Object* object) {
         object->open(static_cast<int32_t>(arguments.rest.size()), arguments.rest.data(), &object->state);
     if (refused != 0) return "plumb_reward_open refused to start with code " + std::to_string(refused);
   }
-  return "";
+  return std::nullopt;
 }
 
 std::string FailedFrame(uint64_t id, Failure failure, const std::string& message) {
@@ -179,21 +170,21 @@ int Serve(const Arguments& arguments) {
   dup2(2, 1);
   close(null);
   ApplyLimits(arguments.sandbox, /*on_top=*/true);
-  std::string problem;
+  Problem problem;
   if (arguments.sandbox.seccomp && !InstallSeccomp(SeccompProfile::kSharedObject, arguments.sandbox.network) &&
       !arguments.sandbox.allow_unsandboxed) {
     problem = "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on without";
   }
   Object object;
   try {
-    if (problem.empty()) problem = Load(arguments, &object);
+    if (!problem) problem = Load(arguments, &object);
   } catch (const std::exception& e) {
     problem = std::string("threw while it was opened: ") + e.what();
   }
   std::string hello;
-  Put<uint8_t>(&hello, problem.empty());
-  PutString(&hello, problem);
-  if (!WriteAll(out, Frame(FrameType::kHello, hello)) || !problem.empty()) return 3;
+  Put<uint8_t>(&hello, !problem);
+  PutString(&hello, problem.value_or(""));
+  if (!WriteAll(out, Frame(FrameType::kHello, hello)) || problem) return 3;
   std::string header, body;
   while (ReadAll(in, kFrameHeader, &header)) {
     FrameType type;
@@ -236,9 +227,8 @@ int Execute(Arguments& arguments) {
 
 int RewardHostMain(int argc, char** argv) {
   Arguments arguments;
-  std::string problem;
-  if (!Parse(argc, argv, &arguments, &problem)) {
-    std::fprintf(stderr, "reward-host: %s\n", problem.c_str());
+  if (const Problem problem = Parse(argc, argv, &arguments)) {
+    std::fprintf(stderr, "reward-host: %s\n", problem->c_str());
     return 2;
   }
   if (!arguments.program.empty()) return Execute(arguments);

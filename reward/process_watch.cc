@@ -65,7 +65,7 @@ ProcessWatch& ProcessWatch::Get() {
 
 ProcessWatch::~ProcessWatch() {
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     closing_ = true;
   }
   wake_.notify_all();
@@ -73,14 +73,14 @@ ProcessWatch::~ProcessWatch() {
 }
 
 void ProcessWatch::Add(pid_t leader, int64_t most) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   watched_[leader] = {.most = most};
   if (!thread_.joinable()) thread_ = std::thread([this] { Loop(); });
   wake_.notify_all();
 }
 
 bool ProcessWatch::Remove(pid_t leader) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   const auto it = watched_.find(leader);
   if (it == watched_.end()) return false;
   const bool killed = it->second.killed;
@@ -89,13 +89,14 @@ bool ProcessWatch::Remove(pid_t leader) {
 }
 
 void ProcessWatch::Loop() {
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   while (!closing_) {
     if (watched_.empty()) {
       fewest_ = -1;
-      wake_.wait(lock, [this] { return closing_ || !watched_.empty(); });
+      wake_.wait(lock, [this]() PLUMB_REQUIRES(mu_) { return closing_ || !watched_.empty(); });
     } else {
-      wake_.wait_for(lock, kEvery, [this] { return closing_; });
+      wake_.wait_until(lock, std::chrono::steady_clock::now() + kEvery,
+                       [this]() PLUMB_REQUIRES(mu_) { return closing_; });
       Look();
     }
   }

@@ -9,11 +9,11 @@
 
 #include <sys/types.h>
 
-#include <condition_variable>
 #include <cstdint>
 #include <map>
-#include <mutex>
 #include <thread>
+
+#include "common/mutex.h"
 
 namespace plumb::reward {
 
@@ -34,14 +34,15 @@ class ProcessWatch {
   ProcessWatch() = default;
   ~ProcessWatch();
   void Loop();
-  void Look();  // REQUIRES: mu_
+  void Look() PLUMB_REQUIRES(mu_);
 
-  std::mutex mu_;  // guards what follows
-  std::condition_variable wake_;
-  std::map<pid_t, Watched> watched_;
-  int64_t fewest_ = -1;  // tasks of the machine; the dear count is made only when there are clearly more
-  int looks_ = 0;        // since the last count
-  bool closing_ = false;
+  Mutex mu_;
+  CondVar wake_;
+  std::map<pid_t, Watched> watched_ PLUMB_GUARDED_BY(mu_);
+  int64_t fewest_ PLUMB_GUARDED_BY(mu_) =
+      -1;  // tasks of the machine; the dear count is made only when there are clearly more
+  int looks_ PLUMB_GUARDED_BY(mu_) = 0;  // since the last count
+  bool closing_ PLUMB_GUARDED_BY(mu_) = false;
   std::thread thread_;
 };
 

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 
 #include "common/file.h"
+#include "common/mutex.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
@@ -40,14 +40,14 @@ class RewardModel : public RewardFunction {
     std::vector<PartScore> out(group.trajectories.size());
     std::vector<size_t> readable;  // index into the group
     for (size_t i = 0; i < out.size(); ++i) {
-      const std::string problem = WhyUnreadable(group.trajectories[i].tokens, weights_.shape());
-      if (!problem.empty()) {
-        out[i] = PartScore::Failed(Failure::kReported, problem);
+      const Problem problem = WhyUnreadable(group.trajectories[i].tokens, weights_.shape());
+      if (problem) {
+        out[i] = PartScore::Failed(Failure::kReported, *problem);
         continue;
       }
       readable.push_back(i);
     }
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     plan_.Clear();
     // From the first token on, so that nothing is shared: an answer scores the same served alone and among its group.
     for (const size_t i : readable) plan_.Add(group.trajectories[i].tokens, 0);
@@ -83,11 +83,11 @@ class RewardModel : public RewardFunction {
   const ModelPartOptions options_;
   std::string digest_;
   policy_model::Weights weights_;
-  std::mutex mu_;
-  policy_model::Transformer transformer_;  // guarded by mu_, as are the next three
-  policy_model::PackPlan plan_;
-  policy_model::PackedBatch batch_;
-  std::vector<float> values_;
+  Mutex mu_;
+  policy_model::Transformer transformer_ PLUMB_GUARDED_BY(mu_);
+  policy_model::PackPlan plan_ PLUMB_GUARDED_BY(mu_);
+  policy_model::PackedBatch batch_ PLUMB_GUARDED_BY(mu_);
+  std::vector<float> values_ PLUMB_GUARDED_BY(mu_);
 };
 
 }  // namespace

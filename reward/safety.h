@@ -3,7 +3,7 @@
 // kind safety. Value: max(0, 1 - hits / limit), hits = the places where a listed word or phrase
 // stands + the patterns that match; hits is reported beside it as <part>.hits.
 //
-// args: words=a,b (several times allowed), words_file=PATH and regex_file=PATH (one entry a line;
+// args: words=a,b (several times allowed), words_file=PATH and regex_file=PATH (one entry per line;
 // blank lines and lines that begin with # are left out), regex=PATTERN (several times allowed),
 // limit=1 (the number of hits that means 0).
 //

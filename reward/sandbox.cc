@@ -55,7 +55,7 @@ std::vector<std::string> BaseCommand(bool system_only = false) {
   return command;
 }
 
-std::string Probe() {
+Problem Probe() {
   std::vector<std::string> command = BaseCommand();
   command.insert(command.end(), {"--unshare-net", "--", "true"});
   std::vector<char*> argv;
@@ -71,7 +71,7 @@ std::string Probe() {
   int status = 0;
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return "";
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return std::nullopt;
   return "bubblewrap cannot create namespaces here (a container without user namespaces, or "
          "kernel.unprivileged_userns_clone = 0)";
 }
@@ -94,19 +94,19 @@ int64_t MappedBytes() {
 
 }  // namespace
 
-const std::string& ProbeNamespaces() {
-  static const std::string missing = Probe();
+const Problem& ProbeNamespaces() {
+  static const Problem missing = Probe();
   return missing;
 }
 
 std::vector<std::string> NamespaceCommand(const SandboxOptions& options) {
   if (!options.namespaces) return {};
-  if (!ProbeNamespaces().empty()) {
+  if (const Problem& missing = ProbeNamespaces()) {
     if (options.allow_unsandboxed) return {};
-    throw Error(ErrorCode::kUnsupported,
-                "user reward code cannot be isolated: " + ProbeNamespaces() +
-                    ". Install it, or set reward.allow_unsandboxed = true to run the code without namespaces "
-                    "(own process, limits and deadline stay)");
+    throw Error(ErrorCode::kUnsupported, "user reward code cannot be isolated: " + *missing +
+                                             ". Install it, or set reward.allow_unsandboxed = true "
+                                             "to run the code without namespaces "
+                                             "(own process, limits and deadline stay)");
   }
   std::vector<std::string> command = BaseCommand(options.system_only);
   if (!options.network) command.push_back("--unshare-net");

@@ -17,6 +17,8 @@
 #include <string>
 #include <vector>
 
+#include "common/problem.h"
+
 struct sock_filter;
 
 namespace plumb::reward {
@@ -36,8 +38,8 @@ struct SandboxOptions {
   std::vector<std::string> visible; // files and folders that must be readable even under /tmp or /run
 };
 
-// Empty: bubblewrap works here. Else one sentence: what is missing and how to get it. Probed once a process.
-const std::string& ProbeNamespaces();
+// Whether bubblewrap works here: what is missing and how to get it. Probed once a process.
+const Problem& ProbeNamespaces();
 
 // The command line in front of what should run ({} when namespaces are off, or absent and that is allowed).
 // Throws Error(kUnsupported) as said above.

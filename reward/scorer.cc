@@ -65,10 +65,8 @@ std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& pa
 GroupScorer::GroupScorer(const configs::RewardConfig& config, const HostOptions& options) : config_(config) {
   std::vector<std::string> problems;
   ErrorCode code = ErrorCode::kInvalidArgument;
-  if (config.parts.empty()) problems.push_back("the recipe has no [[reward.parts]]: add one, e.g. kind = \"answer\"");
-  if (config.on_failure != "drop_group" && config.on_failure != "requeue" && config.on_failure != "penalty") {
-    problems.push_back("reward.on_failure = '" + config.on_failure + "': say drop_group, requeue or penalty");
-  }
+  if (config.parts.empty())
+    problems.push_back("the recipe has no [[reward.parts]]: add one, e.g. kind = \"answer\"");
   if (config.retries < 0 || config.retries > 10) problems.push_back("reward.retries has to be 0 to 10");
   if (!std::isfinite(config.penalty)) problems.push_back("reward.penalty has to be finite");
   std::set<std::string> names = {"penalty"};
@@ -94,18 +92,18 @@ GroupScorer::GroupScorer(const configs::RewardConfig& config, const HostOptions&
 GroupScorer::~GroupScorer() = default;
 
 void GroupScorer::Count(const std::string& name, uint64_t by) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   counters_[name] += by;
 }
 
 std::map<std::string, uint64_t> GroupScorer::Counters() const {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   return counters_;
 }
 
 void GroupScorer::CountLatency(const std::string& part, double seconds) {
   constexpr size_t kKept = 1024;
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   Recent& recent = latencies_[part];
   if (recent.seconds.size() < kKept) {
     recent.seconds.push_back(seconds);
@@ -117,7 +115,7 @@ void GroupScorer::CountLatency(const std::string& part, double seconds) {
 std::map<std::string, double> GroupScorer::Latencies() const {
   std::map<std::string, Recent> copy;
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     copy = latencies_;
   }
   std::map<std::string, double> out;
@@ -318,7 +316,7 @@ Outcome GroupScorer::Combine(TrajectoryGroup& group, const std::vector<PartResul
       if (why_unscored.empty()) why_unscored = "sample " + std::to_string(trajectory.sample) + ": " + trajectory.unscored_reason;
     }
     if (trajectory.scored) continue;
-    if (config_.on_failure != "penalty") {
+    if (config_.on_failure != configs::OnFailure::kPenalty) {
       whole = false;
       trajectory.reward = 0;  // what the parts that answered have said stays in `rewards`
       continue;

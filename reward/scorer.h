@@ -17,11 +17,11 @@
 #include <exception>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "common/mutex.h"
 #include "common/ports.h"
 #include "configs/config.h"
 #include "reward/plugin.h"
@@ -86,13 +86,13 @@ class GroupScorer : public Scorer {
 
   const configs::RewardConfig config_;
   std::vector<Part> parts_;  // constant after construction
-  mutable std::mutex mu_;
-  std::map<std::string, uint64_t> counters_;  // guarded by mu_
+  mutable Mutex mu_;
+  std::map<std::string, uint64_t> counters_ PLUMB_GUARDED_BY(mu_);
   struct Recent {
     std::vector<double> seconds;  // a ring once it is full
     size_t next = 0;
   };
-  std::map<std::string, Recent> latencies_;   // guarded by mu_
+  std::map<std::string, Recent> latencies_ PLUMB_GUARDED_BY(mu_);
 };
 
 }  // namespace plumb::reward

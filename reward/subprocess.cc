@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/json_text.h"
+#include "common/problem.h"
 #include "reward/child_process.h"
 #include "reward/file_digest.h"
 #include "reward/notice.h"
@@ -27,7 +28,7 @@ constexpr size_t kMaxLine = 1 << 20;
 
 // What has to be counted here: the kernel bounds the processes of every user but root.
 int64_t MaxProcesses(const SandboxOptions& sandbox) {
-  const bool namespaces = sandbox.namespaces && ProbeNamespaces().empty();
+  const bool namespaces = sandbox.namespaces && !ProbeNamespaces();
   return namespaces && sandbox.limits && geteuid() == 0 ? sandbox.processes : 0;
 }
 
@@ -37,8 +38,9 @@ class ProgramWorker : public Worker {
       : options_(options), greets_(spec.greets), tokens_(spec.tokens),
         child_({.command = std::move(command), .max_processes = MaxProcesses(options.sandbox)}) {}
 
-  // Starts the process; empty, or why it does not serve. Moves `deadline` by what starting is allowed to take.
-  std::string Begin(Deadline* deadline) {
+  // Starts the process; why it does not serve. Moves `deadline` by what starting is allowed to
+  // take.
+  Problem Begin(Deadline* deadline) {
     try {
       child_.Start();
     } catch (const Error& error) {
@@ -46,7 +48,7 @@ class ProgramWorker : public Worker {
     }
     if (!greets_) {
       *deadline += options_.start_grace;  // the first answer waits for interpreters and their imports
-      return "";
+      return std::nullopt;
     }
     const auto before = std::chrono::steady_clock::now();
     std::string line;
@@ -54,7 +56,7 @@ class ProgramWorker : public Worker {
     *deadline += std::chrono::steady_clock::now() - before;
     if (failure == Failure::kNone) {
       const Json hello = TooDeep(line, 16) ? Json() : Json::parse(line, nullptr, /*allow_exceptions=*/false);
-      if (hello.is_object() && hello.contains("ready")) return "";
+      if (hello.is_object() && hello.contains("ready")) return std::nullopt;
       std::string why = "greeted with something else than {\"ready\":true}";
       if (hello.is_object() && hello.contains("error") && hello["error"].is_string()) why = hello["error"];
       child_.Kill();
@@ -66,9 +68,9 @@ class ProgramWorker : public Worker {
   std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline, bool* broke) override {
     const size_t count = group.trajectories.size();
     if (!child_.running()) {
-      if (const std::string why = Begin(&deadline); !why.empty()) {
+      if (const Problem why = Begin(&deadline)) {
         *broke = true;
-        return Fail(count, Failure::kStart, why);
+        return Fail(count, Failure::kStart, *why);
       }
     }
     std::string requests;
@@ -236,8 +238,9 @@ std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec, const c
   const auto make = [command, options, spec](int) { return std::make_unique<ProgramWorker>(command, options, spec); };
   if (spec.greets) {
     Deadline ignored = After(options.start_grace);
-    if (const std::string why = make(0)->Begin(&ignored); !why.empty()) {
-      throw Error(ErrorCode::kInvalidArgument, part.path + ": " + why, "reward part '" + part.name + "'");
+    if (const Problem why = make(0)->Begin(&ignored)) {
+      throw Error(ErrorCode::kInvalidArgument, part.path + ": " + *why,
+                  "reward part '" + part.name + "'");
     }
   }
   return std::make_unique<PooledFunction>(part.name, spec.digest, options.pool, make);

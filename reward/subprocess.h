@@ -1,6 +1,6 @@
 // A reward from any program that reads and writes JSON lines.
 //
-// Purpose: kind = "program". One request a line on its stdin, one reply a line on its stdout, ids match, any order
+// Purpose: kind = "program". One request per line on its stdin, one reply per line on its stdout, ids match, any order
 // within a group; stderr goes to our log. docs/rewards.md has the protocol with examples.
 //   -> {"id":7,"prompt":"..."|[{"role","content"}],"completion":"...","ground_truth":"...",
 //       "sample":0,"of":8,"extra":{...}}

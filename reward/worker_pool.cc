@@ -46,7 +46,7 @@ WorkerPool::WorkerPool(PoolOptions options, Factory factory)
 
 WorkerPool::~WorkerPool() {
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     closing_ = true;
   }
   work_.notify_all();
@@ -71,9 +71,9 @@ void WorkerPool::RecordBroken(uint64_t input, const PartScore& first) {
 
 void WorkerPool::Loop(int index) {
   std::unique_ptr<Worker> worker = factory_(index);
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   while (true) {
-    work_.wait(lock, [this] { return closing_ || !queue_.empty(); });
+    work_.wait(lock, [this]() PLUMB_REQUIRES(mu_) { return closing_ || !queue_.empty(); });
     if (closing_) return;
     const std::shared_ptr<Job> job = queue_.front();
     queue_.pop_front();
@@ -109,7 +109,7 @@ std::vector<PartScore> WorkerPool::Run(const TrajectoryGroup& group, Deadline de
   if (single.empty()) jobs.push_back(std::make_shared<Job>(Job{&group, deadline, InputHash(group)}));
 
   const auto start = Clock::now();
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   if (!disabled_.empty()) throw FunctionDisabled(disabled_, "reward '" + options_.name + "'");
   for (const auto& job : jobs) {
     if (const auto it = broken_inputs_.find(job->input);
@@ -157,7 +157,7 @@ std::vector<PartScore> WorkerPool::Run(const TrajectoryGroup& group, Deadline de
 std::vector<std::string> WorkerPool::Stalls(std::chrono::milliseconds age) const {
   std::vector<std::string> lines;
   const auto now = Clock::now();
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   for (size_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i].group < 0 || now - slots_[i].since < age) continue;
     lines.push_back("waiting for group " + std::to_string(slots_[i].group) + " on reward '" + options_.name +

@@ -11,17 +11,16 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "common/mutex.h"
 #include "reward/reward.h"
 
 namespace plumb::reward {
@@ -66,19 +65,19 @@ class WorkerPool {
     std::chrono::steady_clock::time_point since;
   };
   void Loop(int index);
-  void RecordBroken(uint64_t input, const PartScore& first);
+  void RecordBroken(uint64_t input, const PartScore& first) PLUMB_REQUIRES(mu_);
 
   const PoolOptions options_;
   const Factory factory_;
-  mutable std::mutex mu_;  // guards everything below
-  std::condition_variable work_;
-  std::condition_variable done_;
-  std::deque<std::shared_ptr<Job>> queue_;
-  std::vector<Slot> slots_;
-  std::map<uint64_t, int> broken_inputs_;  // input hash -> broken processes
-  std::deque<std::chrono::steady_clock::time_point> broken_at_;
-  std::string disabled_;  // non-empty: why
-  bool closing_ = false;
+  mutable Mutex mu_;
+  CondVar work_;
+  CondVar done_;
+  std::deque<std::shared_ptr<Job>> queue_ PLUMB_GUARDED_BY(mu_);
+  std::vector<Slot> slots_ PLUMB_GUARDED_BY(mu_);
+  std::map<uint64_t, int> broken_inputs_ PLUMB_GUARDED_BY(mu_);  // input hash -> broken processes
+  std::deque<std::chrono::steady_clock::time_point> broken_at_ PLUMB_GUARDED_BY(mu_);
+  std::string disabled_ PLUMB_GUARDED_BY(mu_);  // non-empty: why
+  bool closing_ PLUMB_GUARDED_BY(mu_) = false;
   std::vector<std::thread> threads_;
 };
 

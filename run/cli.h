@@ -10,6 +10,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <string>
+
 #include "common/error.h"
 #include "run/interrupt.h"
 
@@ -20,6 +22,12 @@ inline constexpr int kExitRewardFailed = 10;
 
 int ExitCodeOf(ErrorCode code);
 int ExitCodeOf(const Error& error);  // learner::RewardFailed has a code of its own
+
+// The commit that was built, with a mark where files had changed since; "unknown" outside a clone.
+// Written by the build.
+std::string BuiltCommit();
+// `plumb --version`: version, commit, compiler, processor, CUDA, LibTorch; for reports of errors.
+std::string VersionText();
 
 // Parses, runs the verb, prints "plumb: error: ..." on standard error, returns the exit code.
 int RunCli(int argc, char** argv);

@@ -22,9 +22,8 @@
 #include "reward/sandbox.h"
 #include "run/cli.h"
 
-#ifndef PLUMB_COMPILED_ISA
-#define PLUMB_COMPILED_ISA ""  // names of /proc/cpuinfo that the numeric folders were compiled to use
-#endif
+// From run/CMakeLists.txt. PLUMB_COMPILED_ISA: names of /proc/cpuinfo that the numeric folders were
+// compiled to use; empty: none beyond the architecture's.
 
 namespace plumb::run {
 namespace {
@@ -188,16 +187,16 @@ Finding Gpu() {
 }
 
 Finding Sandbox() {
-  const std::string& problem = reward::ProbeNamespaces();
+  const Problem& problem = reward::ProbeNamespaces();
   if (reward::SeccompFilter(reward::SeccompProfile::kProgram, false).empty()) {
     return {"sandbox", Grade::kNote,
             "reward code of yours will refuse to start: libseccomp has no filter of system calls for this processor",
             "to run it with fewer walls: --set reward.allow_unsandboxed=true"};
   }
-  if (problem.empty()) {
+  if (!problem) {
     return {"sandbox", Grade::kOk, "bubblewrap and libseccomp work: reward code of yours runs isolated", ""};
   }
-  return {"sandbox", Grade::kNote, "reward code of yours (plugin, program, python) will refuse to start: " + problem,
+  return {"sandbox", Grade::kNote, "reward code of yours (plugin, program, python) will refuse to start: " + *problem,
           "or, for code you trust: --set reward.allow_unsandboxed=true. Built-in rules need no sandbox"};
 }
 
@@ -229,9 +228,26 @@ int Doctor(bool json) {
   return able ? 0 : ExitCodeOf(ErrorCode::kUnsupported);
 }
 
+// Macros of the compiler that built this file; the others are built by the same.
+#ifdef __clang__
+constexpr char kCompiler[] = "clang " __clang_version__;
+#else
+constexpr char kCompiler[] = "GCC " __VERSION__;
+#endif
+
 }  // namespace
 
+std::string VersionText() {
+  const std::string isa = PLUMB_COMPILED_ISA, cuda = PLUMB_CUDA_VERSION;
+  return "plumb " PLUMB_VERSION "\ncommit     " + BuiltCommit() +
+         "\nbuild      " PLUMB_BUILD_TYPE ", " + kCompiler + "\nbuilt for  " +
+         (isa.empty() ? "any processor of this kind" : isa) + "\nprocessor  " + Processor().text +
+         "\nCUDA       " + (cuda.empty() ? "not in this build" : cuda) + "\nLibTorch   " +
+         LibTorch().text;
+}
+
 void AddDoctorCommand(CLI::App& app, CliResult& result) {
+  app.set_version_flag("--version", VersionText, "What this program was built from and for");
   auto json = std::make_shared<bool>(false);
   CLI::App* doctor = app.add_subcommand("doctor", "What this machine and this build can do; what is missing, and how to get it");
   doctor->add_flag("--json", *json, "one JSON object");

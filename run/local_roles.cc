@@ -1,12 +1,11 @@
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <exception>
-#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "common/error.h"
+#include "common/mutex.h"
 #include "policy_model/transformer.h"
 #include "reward/reward_model.h"
 #include "reward/scorer.h"
@@ -26,19 +25,19 @@ using std::chrono::milliseconds;
 class Failure {
  public:
   void Set(std::exception_ptr error) {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     if (!error_) error_ = error;
     failed_.store(true);
   }
   bool failed() const { return failed_.load(); }
   void Rethrow() const {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     if (error_) std::rethrow_exception(error_);
   }
 
  private:
-  mutable std::mutex mu_;
-  std::exception_ptr error_;
+  mutable Mutex mu_;
+  std::exception_ptr error_ PLUMB_GUARDED_BY(mu_);
   std::atomic<bool> failed_{false};
 };
 
@@ -47,19 +46,19 @@ class InPlaceSink : public WeightSink {
  public:
   bool WantsBytes() const override { return false; }
   void Publish(const PolicyVersion& version, std::span<const std::byte>) override {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     policy_ = version;
     version_.store(version.version);
   }
   PolicyVersion policy() const {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     return policy_;
   }
   int64_t version() const { return version_.load(); }  // for the decode loop: no lock
 
  private:
-  mutable std::mutex mu_;
-  PolicyVersion policy_;
+  mutable Mutex mu_;
+  PolicyVersion policy_ PLUMB_GUARDED_BY(mu_);
   std::atomic<int64_t> version_{-1};
 };
 
@@ -68,29 +67,32 @@ class BufferedWeights : public WeightSink, public WeightSource {
  public:
   void Publish(const PolicyVersion& version, std::span<const std::byte> flat) override {
     {
-      std::lock_guard lock(mu_);
+      MutexLock lock(mu_);
       flat_.assign(flat.begin(), flat.end());
       version_ = version;
     }
     changed_.notify_all();
   }
   PolicyVersion Newest() override {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     return version_;
   }
   std::optional<PolicyVersion> Fetch(const PolicyVersion& held, std::span<std::byte> flat, Deadline deadline) override {
-    std::unique_lock lock(mu_);
-    if (!changed_.wait_until(lock, deadline, [&] { return version_.version >= 0 && version_ != held; })) return std::nullopt;
+    MutexLock lock(mu_);
+    if (!changed_.wait_until(lock, deadline, [&]() PLUMB_REQUIRES(mu_) {
+          return version_.version >= 0 && version_ != held;
+        }))
+      return std::nullopt;
     PLUMB_CHECK(flat.size() == flat_.size());
     std::copy(flat_.begin(), flat_.end(), flat.begin());
     return version_;
   }
 
  private:
-  std::mutex mu_;
-  std::condition_variable changed_;
-  std::vector<std::byte> flat_;
-  PolicyVersion version_;
+  Mutex mu_;
+  CondVar changed_;
+  std::vector<std::byte> flat_ PLUMB_GUARDED_BY(mu_);
+  PolicyVersion version_ PLUMB_GUARDED_BY(mu_);
 };
 
 }  // namespace
@@ -112,7 +114,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
   policy_model::Weights weights = MakeWeights(session);
   InPlaceSink in_place;
   BufferedWeights buffered;
-  const bool sync = config.run.schedule == "sync";
+  const bool sync = config.run.schedule == configs::Schedule::kSync;
 
   Failure failure;
   std::atomic<bool> ended{false};

@@ -5,7 +5,7 @@
 #include "common/error.h"
 #include "learner/kto.h"
 #include "learner/offline_loop.h"
-#include "learner/preference.h"
+#include "learner/preference_objective.h"
 #include "learner/reward_model_objective.h"
 #include "policy_model/transformer.h"
 #include "replay/logprob_cache.h"
@@ -17,14 +17,10 @@ namespace plumb::run {
 namespace {
 
 learner::PreferenceLossOptions LossOptions(const configs::PreferenceConfig& c) {
-  using Kind = learner::PreferenceLossKind;
-  const Kind kind = c.loss == "hinge"    ? Kind::kHinge
-                    : c.loss == "ipo"    ? Kind::kIpo
-                    : c.loss == "robust" ? Kind::kRobust
-                    : c.loss == "simpo"  ? Kind::kSimpo
-                    : c.loss == "orpo"   ? Kind::kOrpo
-                                         : Kind::kSigmoid;
-  return {.kind = kind, .beta = c.beta, .label_smoothing = c.label_smoothing, .simpo_gamma = c.gamma,
+  return {.kind = c.loss,
+          .beta = c.beta,
+          .label_smoothing = c.label_smoothing,
+          .simpo_gamma = c.gamma,
           .length_normalize = c.length_normalize};
 }
 
@@ -37,7 +33,7 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
   const PreferenceData data = LoadPreferences(session, *store);
   for (const std::string& note : data.notes) observer.Note(note);
 
-  const bool reward_model = config.algorithm.name == "reward_model";
+  const bool reward_model = config.algorithm.name == configs::AlgorithmName::kRewardModel;
   policy_model::Weights weights =
       reward_model ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed) : MakeWeights(session);
   policy_model::Transformer transformer(weights.shape(), session.device(), session.dtype());
@@ -60,7 +56,7 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
     modeling = std::make_unique<learner::RewardModeling>(transformer, weights, optimizer, config.optimizer.micro_batch_tokens,
                                                          config.preference.centering);
     objective = std::make_unique<learner::RewardModelObjective>(*modeling, data.train, data.heldout);
-  } else if (config.preference.loss == "kto") {
+  } else if (config.preference.loss == configs::PreferenceLossKind::kKto) {
     reference = std::make_unique<learner::ReferencePolicy>(weights, train);
     const configs::PreferenceConfig& c = config.preference;
     auto kto = std::make_unique<learner::KtoObjective>(

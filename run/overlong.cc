@@ -7,6 +7,8 @@
 namespace plumb::run {
 namespace {
 
+using configs::OverlongPolicy;
+
 void Erase(Demonstration& d, size_t first, size_t n) {
   const auto from = static_cast<std::ptrdiff_t>(first), to = static_cast<std::ptrdiff_t>(first + n);
   d.tokens.erase(d.tokens.begin() + from, d.tokens.begin() + to);
@@ -26,16 +28,19 @@ bool Overlong::Fit(std::span<Demonstration* const> sequences, const std::string&
     prompt = std::min(prompt, PromptTokens(*d));
   }
   if (longest <= longest_) return true;
-  if (policy_ == "error") {
+  if (policy_ == OverlongPolicy::kError) {
     throw Error(ErrorCode::kInvalidArgument, "a row has " + std::to_string(longest) + " tokens, more than " + std::to_string(longest_) +
                                                  ": raise " + raise_ + " or set data.overlong to drop, left or right", where);
   }
   const size_t over = longest - longest_;
-  const bool fits = policy_ == "left" ? over < prompt : policy_ == "right" ? longest_ > prompt : false;
+  const bool fits = policy_ == OverlongPolicy::kLeft    ? over < prompt
+                    : policy_ == OverlongPolicy::kRight ? longest_ > prompt
+                                                        : false;
   if (fits) {
     for (Demonstration* d : sequences) {
-      if (policy_ == "left") Erase(*d, 0, over);
-      if (policy_ == "right" && d->tokens.size() > longest_) Erase(*d, longest_, d->tokens.size() - longest_);
+      if (policy_ == OverlongPolicy::kLeft) Erase(*d, 0, over);
+      if (policy_ == OverlongPolicy::kRight && d->tokens.size() > longest_)
+        Erase(*d, longest_, d->tokens.size() - longest_);
     }
   }
   if (!fits || (sequences.size() == 2 && *sequences[0] == *sequences[1])) {
@@ -48,7 +53,8 @@ bool Overlong::Fit(std::span<Demonstration* const> sequences, const std::string&
 
 std::string Overlong::Describe() const {
   std::string text = std::to_string(dropped_) + " longer than " + std::to_string(longest_) + " tokens left out";
-  if (policy_ == "left" || policy_ == "right") text += ", " + std::to_string(cut_) + " cut to that (data.overlong = " + policy_ + ")";
+  if (policy_ == OverlongPolicy::kLeft || policy_ == OverlongPolicy::kRight)
+    text += ", " + std::to_string(cut_) + " cut to that (data.overlong = " + NameOf(policy_) + ")";
   return text;
 }
 

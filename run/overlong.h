@@ -11,14 +11,15 @@
 #include <string>
 
 #include "common/trajectory.h"
+#include "configs/choices.h"
 
 namespace plumb::run {
 
 class Overlong {
  public:
-  // `policy`: error | drop | left | right. `raise`: the option that allows more, for messages.
-  Overlong(std::string policy, int64_t longest, std::string raise)
-      : policy_(std::move(policy)), raise_(std::move(raise)), longest_(static_cast<size_t>(longest)) {}
+  // `raise`: the option that allows more, for messages.
+  Overlong(configs::OverlongPolicy policy, int64_t longest, std::string raise)
+      : policy_(policy), raise_(std::move(raise)), longest_(static_cast<size_t>(longest)) {}
 
   // Cuts the sequences of one row, which begin with the same prompt, where one is too long. False: the row is left out.
   bool Fit(std::span<Demonstration* const> sequences, const std::string& where);
@@ -28,7 +29,8 @@ class Overlong {
   std::string Describe() const;  // "3 longer than 256 tokens left out, 5 cut to that (data.overlong = left)"
 
  private:
-  const std::string policy_, raise_;
+  const configs::OverlongPolicy policy_;
+  const std::string raise_;
   const size_t longest_;
   int64_t dropped_ = 0, cut_ = 0;
 };

@@ -186,7 +186,8 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   out.identity = store.PreferenceIdentity(kDataset);
   const uint64_t stored = store.PreferenceCount(kDataset);
   const uint64_t wanted = config.data.limit > 0 ? std::min<uint64_t>(stored, static_cast<uint64_t>(config.data.limit)) : stored;
-  const bool labelled = config.algorithm.name == "dpo" && config.preference.loss == "kto";
+  const bool labelled = config.algorithm.name == configs::AlgorithmName::kDpo &&
+                        config.preference.loss == configs::PreferenceLossKind::kKto;
   Rows rows(session, labelled, std::min(config.preference.max_tokens, session.shape().max_positions));
   for (uint64_t first = 0; first < wanted; first += kPiece) {
     for (const PreferenceRecord& record : store.ReadPreferences(kDataset, first, std::min(kPiece, wanted - first))) rows.Add(record);

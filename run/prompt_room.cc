@@ -20,23 +20,25 @@ PromptRoom RoomForPrompts(const configs::Config& config, const policy_model::Mod
   return {left, positions + " leave " + std::to_string(left) + " for a prompt " + beside};
 }
 
-FitCounts FitPrompts(const PromptRoom& room, const std::string& policy, const std::string& where, std::vector<Prompt>& prompts) {
+FitCounts FitPrompts(const PromptRoom& room, configs::OverlongPolicy policy,
+                     const std::string& where, std::vector<Prompt>& prompts) {
   const auto longest = static_cast<std::ptrdiff_t>(room.tokens);
   FitCounts counts;
   std::vector<Prompt> kept;
   for (Prompt& prompt : prompts) {
     std::vector<int32_t>& tokens = prompt.tokens;
     if (std::ssize(tokens) > longest) {
-      if (policy == "error") {
+      if (policy == configs::OverlongPolicy::kError) {
         throw Error(ErrorCode::kInvalidArgument, "a prompt has " + std::to_string(tokens.size()) + " tokens, " + room.bound +
                                                      ": make room for it, or set data.overlong to drop, left or right", where);
       }
-      if (policy == "drop") {
+      if (policy == configs::OverlongPolicy::kDrop) {
         ++counts.left_out;
         continue;
       }
       ++counts.cut;
-      if (policy == "left") tokens.erase(tokens.begin(), tokens.end() - longest);
+      if (policy == configs::OverlongPolicy::kLeft)
+        tokens.erase(tokens.begin(), tokens.end() - longest);
       else tokens.resize(static_cast<size_t>(longest));
     }
     kept.push_back(std::move(prompt));

@@ -29,6 +29,7 @@ struct FitCounts {
 };
 
 // data.overlong over prompts that no file was read for. `where`: their name in an error.
-FitCounts FitPrompts(const PromptRoom& room, const std::string& policy, const std::string& where, std::vector<Prompt>& prompts);
+FitCounts FitPrompts(const PromptRoom& room, configs::OverlongPolicy policy,
+                     const std::string& where, std::vector<Prompt>& prompts);
 
 }  // namespace plumb::run

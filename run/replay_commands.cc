@@ -46,8 +46,9 @@ void Mine(const MineArguments& a) {
 
 void Rescore(const RescoreArguments& a, CliResult& result) {
   const configs::Config config = configs::LoadRecipe(a.recipe, a.overrides).config;
-  const auto tokenizer = config.model.path.empty() ? policy_model::Tokenizer::BuiltIn(config.model.vocabulary)
-                                                   : policy_model::Tokenizer::Load(config.model.path);
+  const auto tokenizer = config.model.path.empty()
+                             ? policy_model::Tokenizer::BuiltIn(NameOf(config.model.vocabulary))
+                             : policy_model::Tokenizer::Load(config.model.path);
   replay::StoreOptions how;
   how.create = false;
   const auto store = replay::Store::Open(a.store, how);

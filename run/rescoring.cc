@@ -37,7 +37,8 @@ std::pair<std::string, std::string> ScoreIdentity(const reward::GroupScorer& sco
     if (i > 0) about += " + ";
     about += Number(config.parts[i].weight) + " * " + digests[i].first + " (" + digests[i].second + ")";
   }
-  if (config.on_failure == "penalty") about += "; a failure counts " + Number(config.penalty);
+  if (config.on_failure == configs::OnFailure::kPenalty)
+    about += "; a failure counts " + Number(config.penalty);
   return {Sha256Hex(about).substr(0, 32), about};
 }
 

@@ -1,6 +1,6 @@
 // Answers to try a reward on before a run is started: read from a file, or made from the recipe's own data.
 //
-// Purpose: what `plumb reward test` scores. A file has one JSON object a line: a prompt with its ground truth and extra
+// Purpose: what `plumb reward test` scores. A file has one JSON object per line: a prompt with its ground truth and extra
 // columns in any form that `plumb data import` reads, and what was answered as "completion", "response" or "output" (text,
 // or a list with one assistant message), or several as "completions"; or a conversation in "messages" whose last turn is the
 // assistant's. The prompt is what the reward will see: data.system_prompt and data.prompt_suffix are not added to it.

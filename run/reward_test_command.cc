@@ -268,7 +268,7 @@ int Test(const TestArguments& a) {
       }
     }
     scorer.Combine(group, results);
-    const replay::Verdict verdict = replay::JudgeScores(group, replay::ParseUnscored(config.reward.on_failure), 0, 1);
+    const replay::Verdict verdict = replay::JudgeScores(group, config.reward.on_failure, 0, 1);
     if (verdict.fate != replay::Fate::kKeep) group = replay::AsDropped(group, verdict.reason);
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
       Scored s{.sample = &samples[scored.size()], .group = g, .seconds = slowest, .fate = verdict.fate,

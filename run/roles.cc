@@ -19,9 +19,19 @@ replay::PlannerOptions PlannerOptionsOf(const configs::Config& config) {
   const configs::ReplayConfig& r = config.replay;
   return {.prompts = r.prompts,
           .groups_per_step = r.groups_per_step,
-          .sampler = {.name = r.sampler, .seed = config.run.seed, .alpha = r.alpha, .easiest = r.easiest, .ramp = r.ramp, .floor = r.floor},
-          .remover = {.max_steps = r.max_age_steps, .max_times_sampled = r.max_times_sampled, .max_groups = r.max_groups, .evict = r.evict},
-          .limiter = {.samples_per_insert = r.samples_per_insert, .min_groups = r.min_groups, .max_staleness = r.max_staleness},
+          .sampler = {.kind = r.sampler,
+                      .seed = config.run.seed,
+                      .alpha = r.alpha,
+                      .easiest = r.easiest,
+                      .ramp = r.ramp,
+                      .floor = r.floor},
+          .remover = {.max_steps = r.max_age_steps,
+                      .max_times_sampled = r.max_times_sampled,
+                      .max_groups = r.max_groups,
+                      .evict = r.evict},
+          .limiter = {.samples_per_insert = r.samples_per_insert,
+                      .min_groups = r.min_groups,
+                      .max_staleness = r.max_staleness},
           .stratum = r.stratum,
           .difficulty = r.difficulty,
           .success_part = config.eval.success_part,
@@ -35,17 +45,17 @@ replay::TableOptions TableOptionsOf(const configs::Config& config) {
   options.steps = config.run.steps;
   options.prompts_per_step = config.rollout.prompts_per_step;
   options.samples_per_prompt = static_cast<int32_t>(config.rollout.samples_per_prompt);
-  options.sync = config.run.schedule == "sync";
+  options.sync = config.run.schedule == configs::Schedule::kSync;
   options.max_staleness = config.run.max_staleness;
   options.eval_prompts = config.data.eval_prompts > 0 ? static_cast<uint64_t>(config.data.eval_prompts) : 0;
   // Where roles are threads, the actor cannot be lost without the run, and its leases never run out: a second answer to one would be
   // sampled by weights that the learner changes in place. A process that hangs is out of the game before the run is.
-  const bool processes = config.run.roles == "processes";
+  const bool processes = config.run.roles == configs::Roles::kProcesses;
   options.lease_timeout_ms = processes ? std::max<int64_t>(1, StallTime(config).count() / 2) : kNeverMs;
   options.actors = processes ? config.run.actors : 1;
   options.planner = PlannerOptionsOf(config);
   options.refill_rounds = static_cast<uint32_t>(config.algorithm.refill_rounds);
-  options.unscored = replay::ParseUnscored(config.reward.on_failure);
+  options.unscored = config.reward.on_failure;
   return options;
 }
 

@@ -2,7 +2,7 @@
 //
 //   local      one process: ports are direct calls; the actor and the reward role are threads, and under sync the actor
 //              reads the learner's weights in place
-//   processes  one process a role on this machine, ZeroMQ over ipc in a private folder
+//   processes  one process per role on this machine, ZeroMQ over ipc in a private folder
 //
 // The roles themselves (actor::Rollout, reward::GroupScorer, replay::ReplayTable, learner::LearnerLoop) are the same.
 // Thread safety: each function is called once a process. Errors: what ends a role is thrown; the first failure of a

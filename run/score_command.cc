@@ -134,10 +134,11 @@ class Scoring {
   // What is no number must not leave as a score. An impossible token's -inf is one, as long as the weights are numbers.
   void CheckFinite(const std::vector<float>& logprob) const {
     if (std::all_of(logprob.begin(), logprob.end(), [](float v) { return std::isfinite(v); })) return;
-    const std::string where = learner::FirstNonFinite(*model_.weights);
-    if (!where.empty()) {
-      throw Error(ErrorCode::kNonFinite, "the weights hold a value that is not finite, in " + where + ": they score nothing",
-                  model_.path);
+    if (const auto where = learner::FirstNonFinite(*model_.weights)) {
+      throw Error(
+          ErrorCode::kNonFinite,
+          "the weights hold a value that is not finite, in " + *where + ": they score nothing",
+          model_.path);
     }
     if (std::none_of(logprob.begin(), logprob.end(), [](float v) { return std::isnan(v); })) return;
     throw Error(ErrorCode::kNonFinite, "the log-probs are not finite although the weights are: the products overflow" +

@@ -31,8 +31,10 @@ ScoringLine::ScoringLine(Score score, Insert insert, ScoringOptions options)
 ScoringLine::~ScoringLine() { Close(); }
 
 bool ScoringLine::Push(TrajectoryGroup group, Deadline deadline, std::function<void()> done) {
-  std::unique_lock lock(mu_);
-  const auto room = [&] { return closed_ || options_.capacity == 0 || inside_ < options_.capacity; };
+  MutexLock lock(mu_);
+  const auto room = [&]() PLUMB_REQUIRES(mu_) {
+    return closed_ || options_.capacity == 0 || inside_ < options_.capacity;
+  };
   if (!changed_.wait_until(lock, deadline, room) || closed_) return false;
   ++inside_;
   queue_.push_back({std::move(group), 0, std::move(done)});
@@ -42,7 +44,7 @@ bool ScoringLine::Push(TrajectoryGroup group, Deadline deadline, std::function<v
 
 void ScoringLine::Close() {
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     closed_ = true;
     changed_.notify_all();
   }
@@ -52,7 +54,7 @@ void ScoringLine::Close() {
 }
 
 void ScoringLine::Fail(std::exception_ptr error) {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   if (!error_) error_ = error;
   failed_ = true;
   closed_ = true;
@@ -60,20 +62,20 @@ void ScoringLine::Fail(std::exception_ptr error) {
 }
 
 void ScoringLine::Rethrow() const {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   if (error_) std::rethrow_exception(error_);
 }
 
 double ScoringLine::score_seconds() const {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   const auto running = busy_ > 0 ? std::chrono::duration<double>(SteadyClock::now() - busy_since_).count() : 0;
   return busy_seconds_ + running;
 }
 
 void ScoringLine::RunScorer() {
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   for (;;) {
-    changed_.wait(lock, [&] { return closed_ || !queue_.empty(); });
+    changed_.wait(lock, [&]() PLUMB_REQUIRES(mu_) { return closed_ || !queue_.empty(); });
     if (closed_) break;
     Item item = std::move(queue_.front());
     queue_.pop_front();
@@ -97,9 +99,10 @@ void ScoringLine::RunScorer() {
 }
 
 void ScoringLine::RunInserter() {
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   for (;;) {
-    changed_.wait(lock, [&] { return !scored_.empty() || scorers_left_ == 0; });
+    changed_.wait(lock,
+                  [&]() PLUMB_REQUIRES(mu_) { return !scored_.empty() || scorers_left_ == 0; });
     if (scored_.empty() || failed_) return;
     std::vector<TrajectoryGroup> groups;
     std::vector<std::function<void()>> done;
@@ -139,8 +142,10 @@ bool ScoringLine::Store(std::span<const TrajectoryGroup> groups) {
       if (!TryAgain(e)) throw;
       if (e.code() == ErrorCode::kNoSpace && SteadyClock::now() >= full_until) throw;
       line.Warning("the store took " + std::to_string(groups.size()) + " scored groups not, trying again: " + e.what());
-      std::unique_lock lock(mu_);
-      if (changed_.wait_until(lock, After(options_.retry), [&] { return closed_; })) return false;
+      MutexLock lock(mu_);
+      if (changed_.wait_until(lock, After(options_.retry),
+                              [&]() PLUMB_REQUIRES(mu_) { return closed_; }))
+        return false;
     }
   }
 }

@@ -13,16 +13,15 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <exception>
 #include <functional>
-#include <mutex>
 #include <span>
 #include <thread>
 #include <vector>
 
+#include "common/mutex.h"
 #include "common/ports.h"
 
 namespace plumb::run {
@@ -69,17 +68,17 @@ class ScoringLine {
   const Score score_;
   const Insert insert_;
   const ScoringOptions options_;
-  mutable std::mutex mu_;
-  std::condition_variable changed_;
-  std::deque<Item> queue_;        // guarded by mu_, as all below
-  std::deque<Item> scored_;
-  size_t inside_ = 0;             // pushed and not stored
-  int64_t busy_ = 0;              // scorers at work
-  std::chrono::steady_clock::time_point busy_since_{};
-  double busy_seconds_ = 0;
-  int64_t scorers_left_ = 0;
-  bool closed_ = false;
-  std::exception_ptr error_;
+  mutable Mutex mu_;
+  CondVar changed_;
+  std::deque<Item> queue_ PLUMB_GUARDED_BY(mu_);
+  std::deque<Item> scored_ PLUMB_GUARDED_BY(mu_);
+  size_t inside_ PLUMB_GUARDED_BY(mu_) = 0;  // pushed and not stored
+  int64_t busy_ PLUMB_GUARDED_BY(mu_) = 0;   // scorers at work
+  std::chrono::steady_clock::time_point busy_since_ PLUMB_GUARDED_BY(mu_){};
+  double busy_seconds_ PLUMB_GUARDED_BY(mu_) = 0;
+  int64_t scorers_left_ PLUMB_GUARDED_BY(mu_) = 0;
+  bool closed_ PLUMB_GUARDED_BY(mu_) = false;
+  std::exception_ptr error_ PLUMB_GUARDED_BY(mu_);
   std::atomic<bool> failed_{false};
   std::vector<std::thread> threads_;
 };

@@ -90,8 +90,8 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
   s.config_ = configs::LoadRecipe(s.folder_.config()).config;
   s.run_id_ = ReadRunId(s.folder_);
   policy_model::SetThreads(static_cast<int>(s.config_.run.threads));
-  s.dtype_ = s.config_.model.dtype == "bfloat16" ? DType::kBFloat16 : DType::kFloat32;
-  if (s.config_.run.device == "cuda") {
+  s.dtype_ = s.config_.model.dtype;
+  if (s.config_.run.device == configs::RunDevice::kCuda) {
     if (!kernels::CudaAvailable()) {
       throw Error(ErrorCode::kUnsupported, "run.device = \"cuda\", but this build has no CUDA or no GPU answers: use the " \
                                            "cuda preset on a machine with a GPU, or run.device = \"cpu\"");
@@ -131,7 +131,7 @@ void Session::ReadModel() {
     s.add_bos_ = WantsBos(model.path, s.shape_, *s.tokenizer_, "auto");
     return;
   }
-  s.tokenizer_ = policy_model::Tokenizer::BuiltIn(model.vocabulary);
+  s.tokenizer_ = policy_model::Tokenizer::BuiltIn(NameOf(model.vocabulary));
   s.shape_ = {.family = "llama", .layers = model.layers, .hidden = model.hidden, .heads = model.heads,
               .kv_heads = model.kv_heads, .head_dim = model.hidden / model.heads, .ffn = model.ffn,
               .vocab = s.tokenizer_->size(), .max_positions = model.max_positions, .rope_theta = model.rope_theta,

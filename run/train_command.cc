@@ -40,13 +40,16 @@ std::string BatchSizes(const configs::Config& config) {
   const int64_t prompts = config.rollout.prompts_per_step, samples = config.rollout.samples_per_prompt;
   const int64_t trajectories = prompts * samples, minibatches = config.algorithm.minibatches, epochs = config.algorithm.epochs;
   const auto number = [](int64_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); };
-  return std::to_string(config.run.steps) + " steps of " + std::to_string(prompts) + " prompts x " + number(samples, "answer") + " = " +
-         std::to_string(trajectories) + " trajectories; " + number(epochs, "epoch") + " of " +
-         (minibatches == 1 ? "1 minibatch" : std::to_string(minibatches) + " minibatches of " +
-                                                 (trajectories % minibatches == 0 ? "" : "about ") +
-                                                 std::to_string(trajectories / minibatches)) +
-         "; at most " + std::to_string(config.optimizer.micro_batch_tokens) + " tokens a micro-batch; " + config.model.dtype + ", roles " +
-         config.run.roles;
+  return std::to_string(config.run.steps) + " steps of " + std::to_string(prompts) + " prompts x " +
+         number(samples, "answer") + " = " + std::to_string(trajectories) + " trajectories; " +
+         number(epochs, "epoch") + " of " +
+         (minibatches == 1 ? "1 minibatch"
+                           : std::to_string(minibatches) + " minibatches of " +
+                                 (trajectories % minibatches == 0 ? "" : "about ") +
+                                 std::to_string(trajectories / minibatches)) +
+         "; at most " + std::to_string(config.optimizer.micro_batch_tokens) +
+         " tokens a micro-batch; " + configs::NameOf(config.model.dtype) + ", roles " +
+         NameOf(config.run.roles);
 }
 
 int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
@@ -121,8 +124,12 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
 
 double RateAt(const configs::Config& config, int64_t step) {
   const configs::OptimizerConfig& o = config.optimizer;
-  return learner::LearningRate({.schedule = learner::ParseLrSchedule(o.lr_schedule), .peak = o.learning_rate, .warmup_fraction = o.warmup_fraction,
-                                .min_fraction = o.min_lr_fraction, .steps = config.run.steps}, step);
+  return learner::LearningRate({.schedule = o.lr_schedule,
+                                .peak = o.learning_rate,
+                                .warmup_fraction = o.warmup_fraction,
+                                .min_fraction = o.min_lr_fraction,
+                                .steps = config.run.steps},
+                               step);
 }
 
 // What a resumed run does otherwise from here on: said, and in the log for later.
@@ -135,7 +142,10 @@ void SayChanges(const PreparedRun& run, const configs::Config& now, bool quiet) 
     if (c.key == "optimizer.learning_rate") then.optimizer.learning_rate = number;
     if (c.key == "optimizer.warmup_fraction") then.optimizer.warmup_fraction = number;
     if (c.key == "optimizer.min_lr_fraction") then.optimizer.min_lr_fraction = number;
-    if (c.key == "optimizer.lr_schedule") then.optimizer.lr_schedule = c.before.substr(1, c.before.size() - 2);  // in quotes
+    if (c.key == "optimizer.lr_schedule") {
+      const std::string name = c.before.substr(1, c.before.size() - 2);  // in quotes
+      then.optimizer.lr_schedule = configs::FromName<configs::LrSchedule>(name).value_or(now.optimizer.lr_schedule);
+    }
     lines.push_back("from step " + std::to_string(run.next_step()) + " on: " + c.key + " = " + c.now + " (so far " + c.before + ")");
   }
   const double before = RateAt(then, run.next_step()), after = RateAt(now, run.next_step());
@@ -186,8 +196,10 @@ int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainAr
   const RunOptions options{.resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
   if (configs::IsOffline(config)) {
     if (!arguments.quiet) {
-      std::printf("run folder %s\n%lld steps of %lld pairs, %s\n", folder.path.c_str(), static_cast<long long>(config.run.steps),
-                  static_cast<long long>(config.preference.batch), config.model.dtype.c_str());
+      std::printf("run folder %s\n%lld steps of %lld pairs, %s\n", folder.path.c_str(),
+                  static_cast<long long>(config.run.steps),
+                  static_cast<long long>(config.preference.batch),
+                  configs::NameOf(config.model.dtype).c_str());
       std::fflush(stdout);
     }
     return Conclude(*session, RunOfflineTraining(*session, options), arguments.quiet);
@@ -196,7 +208,7 @@ int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainAr
     std::printf("run folder %s\n%s\n", folder.path.c_str(), BatchSizes(config).c_str());
     std::fflush(stdout);
   }
-  if (config.run.roles == "processes") return TrainInProcesses(*session, arguments);
+  if (config.run.roles == configs::Roles::kProcesses) return TrainInProcesses(*session, arguments);
   return Conclude(*session, RunLocal(*session, options), arguments.quiet);
 }
 

@@ -115,7 +115,7 @@ void BytePairs::Encode(std::string_view word, std::vector<int32_t>& out) const {
   }
   Shard& shard = cache_[Hash()(word) % kShards];
   {
-    const std::lock_guard lock(shard.mutex);
+    MutexLock lock(shard.mutex);
     if (const auto it = shard.words.find(word); it != shard.words.end()) {
       out.insert(out.end(), it->second.begin(), it->second.end());
       return;
@@ -123,7 +123,7 @@ void BytePairs::Encode(std::string_view word, std::vector<int32_t>& out) const {
   }
   std::vector<int32_t> ids = MergeWord(word);
   out.insert(out.end(), ids.begin(), ids.end());
-  const std::lock_guard lock(shard.mutex);
+  MutexLock lock(shard.mutex);
   if (shard.words.size() >= kShardWords) shard.words.clear();  // bounded; frequent words come back at once
   shard.words.emplace(word, std::move(ids));
 }

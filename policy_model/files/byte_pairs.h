@@ -7,11 +7,12 @@
 #include <array>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
+
+#include "common/mutex.h"
 
 namespace plumb::policy_model {
 
@@ -47,8 +48,8 @@ class BytePairs {
     int32_t rank, id;
   };
   struct Shard {
-    std::mutex mutex;
-    ByText<std::vector<int32_t>> words;
+    Mutex mutex;
+    ByText<std::vector<int32_t>> words PLUMB_GUARDED_BY(mutex);
   };
   static constexpr size_t kShards = 16, kShardWords = 4096, kCachedBytes = 64;
 

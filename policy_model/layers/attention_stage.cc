@@ -44,11 +44,11 @@ void AttentionStage::Turn(const PackedPass& pass, void* qkv, bool inverse) const
 
 void AttentionStage::PlanForward(const PackedPass& pass) {
   const int64_t n = pass.tokens();
-  qkv_ = pass.saved.Take(pass.Bytes(n * width()));
-  raw_ = normed() && pass.keep ? pass.saved.Take(pass.Bytes(n * width())) : qkv_;
-  rstd_ = normed() ? pass.saved.Take(4 * n * NormShape(n).parts()) : 0;
-  mixed_ = pass.saved.Take(pass.Bytes(n * mixed_width()));
-  lse_ = pass.saved.Take(4 * AttentionLseElements(pass.launch, pass.attention));
+  qkv_ = pass.saved.Reserve(pass.Bytes(n * width()));
+  raw_ = normed() && pass.keep ? pass.saved.Reserve(pass.Bytes(n * width())) : qkv_;
+  rstd_ = normed() ? pass.saved.Reserve(4 * n * NormShape(n).parts()) : 0;
+  mixed_ = pass.saved.Reserve(pass.Bytes(n * mixed_width()));
+  lse_ = pass.saved.Reserve(4 * AttentionLseElements(pass.launch, pass.attention));
 }
 
 void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) {
@@ -70,12 +70,16 @@ void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumu
 
 void AttentionStage::PlanBackward(const PackedPass& pass) {
   const int64_t n = pass.tokens();
-  dmixed_ = pass.scratch.Take(pass.Bytes(n * mixed_width()));
-  dqkv_ = pass.scratch.Take(pass.Bytes(n * width()));
+  dmixed_ = pass.scratch.Reserve(pass.Bytes(n * mixed_width()));
+  dqkv_ = pass.scratch.Reserve(pass.Bytes(n * width()));
   const kernels::HeadNormShape norm = NormShape(n);
-  norm_scratch_ = normed() ? pass.scratch.Take(4 * kernels::kHeadNormScratchRows * (norm.q_size + norm.k_size)) : 0;
+  norm_scratch_ =
+      normed()
+          ? pass.scratch.Reserve(4 * kernels::kHeadNormScratchRows * (norm.q_size + norm.k_size))
+          : 0;
   const bool cpu = pass.launch.device == Device::kCpu;
-  attention_scratch_ = pass.scratch.Take(cpu ? 4 * kernels::AttentionVarlenScratch(pass.attention) : 0);
+  attention_scratch_ =
+      pass.scratch.Reserve(cpu ? 4 * kernels::AttentionVarlenScratch(pass.attention) : 0);
 }
 
 void AttentionStage::Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate, void* din) {
@@ -103,8 +107,8 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
 }
 
 void AttentionStage::PlanStep(const PagedPass& pass) {
-  step_qkv_ = pass.scratch.Take(pass.Bytes(pass.rows.rows * width()));
-  step_mixed_ = pass.scratch.Take(pass.Bytes(pass.rows.rows * mixed_width()));
+  step_qkv_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * width()));
+  step_mixed_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * mixed_width()));
 }
 
 void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate, void* out) {

@@ -12,12 +12,12 @@ using kernels::Call;
 
 void Branch::PlanForward(const PackedPass& pass) {
   const int64_t n = pass.tokens(), row = pass.Bytes(n * pass.hidden());
-  rstd_before_ = before_.there() ? pass.saved.Take(4 * n) : 0;
-  norm_ = before_.there() ? pass.scratch.Take(row) : 0;
+  rstd_before_ = before_.there() ? pass.saved.Reserve(4 * n) : 0;
+  norm_ = before_.there() ? pass.scratch.Reserve(row) : 0;
   if (behind_.there()) {
-    rstd_behind_ = pass.saved.Take(4 * n);
-    y_ = pass.saved.Take(row);
-    normed_y_ = pass.scratch.Take(row);
+    rstd_behind_ = pass.saved.Reserve(4 * n);
+    y_ = pass.saved.Reserve(row);
+    normed_y_ = pass.scratch.Reserve(row);
   }
   stage_->PlanForward(pass);
 }
@@ -44,9 +44,9 @@ void Branch::Forward(const PackedPass& pass, const void* x, void* out) {
 
 void Branch::PlanBackward(const PackedPass& pass) {
   const int64_t row = pass.Bytes(pass.tokens() * pass.hidden());
-  norm_again_ = before_.there() ? pass.scratch.Take(row) : 0;
-  dnorm_ = before_.there() ? pass.scratch.Take(row) : 0;
-  dy_ = behind_.there() ? pass.scratch.Take(row) : 0;
+  norm_again_ = before_.there() ? pass.scratch.Reserve(row) : 0;
+  dnorm_ = before_.there() ? pass.scratch.Reserve(row) : 0;
+  dy_ = behind_.there() ? pass.scratch.Reserve(row) : 0;
   stage_->PlanBackward(pass);
 }
 
@@ -71,8 +71,8 @@ void Branch::Backward(const PackedPass& pass, const void* x, void* dx) {
 
 void Branch::PlanStep(const PagedPass& pass) {
   const int64_t row = pass.Bytes(pass.rows.rows * pass.hidden());
-  step_norm_ = before_.there() ? pass.scratch.Take(row) : 0;
-  step_y_ = behind_.there() ? pass.scratch.Take(row) : 0;
+  step_norm_ = before_.there() ? pass.scratch.Reserve(row) : 0;
+  step_y_ = behind_.there() ? pass.scratch.Reserve(row) : 0;
   stage_->PlanStep(pass);
 }
 

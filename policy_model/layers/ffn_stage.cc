@@ -13,8 +13,8 @@ FfnStage::FfnStage(const LayerSpec& spec, const LayerSlices& slices)
       at_(slices) {}
 
 void FfnStage::PlanForward(const PackedPass& pass) {
-  gate_up_ = pass.saved.Take(pass.Bytes(pass.tokens() * 2 * ffn_));
-  act_ = pass.scratch.Take(pass.Bytes(pass.tokens() * ffn_));
+  gate_up_ = pass.saved.Reserve(pass.Bytes(pass.tokens() * 2 * ffn_));
+  act_ = pass.scratch.Reserve(pass.Bytes(pass.tokens() * ffn_));
 }
 
 void FfnStage::Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) {
@@ -31,8 +31,8 @@ void FfnStage::Forward(const PackedPass& pass, const void* in, bool accumulate, 
 }
 
 void FfnStage::PlanBackward(const PackedPass& pass) {
-  act_again_ = pass.scratch.Take(pass.Bytes(pass.tokens() * ffn_));
-  dact_ = pass.scratch.Take(pass.Bytes(pass.tokens() * ffn_));
+  act_again_ = pass.scratch.Reserve(pass.Bytes(pass.tokens() * ffn_));
+  dact_ = pass.scratch.Reserve(pass.Bytes(pass.tokens() * ffn_));
 }
 
 void FfnStage::Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate, void* din) {
@@ -56,8 +56,8 @@ void FfnStage::Backward(const PackedPass& pass, const void* dout, const void* in
 }
 
 void FfnStage::PlanStep(const PagedPass& pass) {
-  step_gate_up_ = pass.scratch.Take(pass.Bytes(pass.rows.rows * 2 * ffn_));
-  step_act_ = pass.scratch.Take(pass.Bytes(pass.rows.rows * ffn_));
+  step_gate_up_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * 2 * ffn_));
+  step_act_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * ffn_));
 }
 
 void FfnStage::Step(const PagedPass& pass, const void* in, bool accumulate, void* out) {

@@ -79,7 +79,7 @@ class Machine {
       if (drawn < g->request.limit && random_.NextBelow(20) != 0) continue;
       scheduler_.Finish(slot, step_);
       if (g->finished == g->request.num_samples) {
-        scheduler_.Take(g);
+        scheduler_.Remove(g);
         ++finished_groups_;
       }
     }
@@ -139,7 +139,7 @@ TEST(Scheduler, RandomAdmissionsReadWhatTheyWroteAndLeakNothing) {
     for (int i = 0; i < 25; ++i) {
       auto g = MakeGroup(static_cast<uint64_t>(i), 1 + static_cast<int32_t>(random.NextBelow(30)),
                          1 + static_cast<int32_t>(random.NextBelow(5)), 1 + static_cast<int32_t>(random.NextBelow(20)));
-      if (machine.scheduler().Refusal(g->request).empty()) {
+      if (!machine.scheduler().Refusal(g->request)) {
         prompt_tokens += g->prefill_target();
         machine.scheduler().Submit(std::move(g));
         ++accepted;
@@ -189,13 +189,17 @@ TEST(Scheduler, PageBudgetIsExact) {
     KvPages enough(Shape(), Device::kCpu, DType::kFloat32, 4, 4);
     KvPages short_by_one(Shape(), Device::kCpu, DType::kFloat32, 4, 3);
     const auto g = MakeGroup(0, 9, samples, 8);
-    EXPECT_EQ(Scheduler({8, 100, 200}, &enough).Refusal(g->request), "");
-    EXPECT_NE(Scheduler({8, 100, 200}, &short_by_one).Refusal(g->request).find("needs 4 KV pages"), std::string::npos);
+    EXPECT_EQ(Scheduler({8, 100, 200}, &enough).Refusal(g->request), std::nullopt);
+    EXPECT_NE(Scheduler({8, 100, 200}, &short_by_one)
+                  .Refusal(g->request)
+                  .value_or("")
+                  .find("needs 4 KV pages"),
+              std::string::npos);
   }
   // A partial prompt page: the original of the copies needs a page of its own, unless there is one sample only.
   KvPages four(Shape(), Device::kCpu, DType::kFloat32, 4, 4);
-  EXPECT_EQ(Scheduler({8, 100, 200}, &four).Refusal(MakeGroup(0, 10, 1, 7)->request), "");
-  EXPECT_NE(Scheduler({8, 100, 200}, &four).Refusal(MakeGroup(0, 10, 2, 7)->request), "");
+  EXPECT_EQ(Scheduler({8, 100, 200}, &four).Refusal(MakeGroup(0, 10, 1, 7)->request), std::nullopt);
+  EXPECT_NE(Scheduler({8, 100, 200}, &four).Refusal(MakeGroup(0, 10, 2, 7)->request), std::nullopt);
 }
 
 TEST(Scheduler, TheTightestPoolsRunToTheEnd) {
@@ -204,7 +208,8 @@ TEST(Scheduler, TheTightestPoolsRunToTheEnd) {
       int32_t num_pages = 1;
       for (;; ++num_pages) {
         KvPages pages(Shape(), Device::kCpu, DType::kFloat32, 4, num_pages);
-        if (Scheduler({3, 7, 200}, &pages).Refusal(MakeGroup(0, prompt, samples, 7)->request).empty()) break;
+        if (!Scheduler({3, 7, 200}, &pages).Refusal(MakeGroup(0, prompt, samples, 7)->request))
+          break;
       }
       Machine machine(3, 7, 4, num_pages, 5);
       for (uint64_t i = 0; i < 4; ++i) machine.scheduler().Submit(MakeGroup(i, prompt, samples, 7));
@@ -219,9 +224,11 @@ TEST(Scheduler, TheTightestPoolsRunToTheEnd) {
 TEST(Scheduler, RefusesWhatCanNeverRun) {
   KvPages pages(Shape(), Device::kCpu, DType::kFloat32, 4, 1000);
   Scheduler scheduler({2, 10, 200}, &pages);
-  EXPECT_NE(scheduler.Refusal(MakeGroup(0, 0, 1, 5)->request).find("no tokens"), std::string::npos);
-  EXPECT_EQ(scheduler.Refusal(MakeGroup(0, 195, 1, 5)->request), "");
-  EXPECT_NE(scheduler.Refusal(MakeGroup(0, 196, 1, 5)->request).find("max_positions"), std::string::npos);
+  EXPECT_NE(scheduler.Refusal(MakeGroup(0, 0, 1, 5)->request).value_or("").find("no tokens"),
+            std::string::npos);
+  EXPECT_EQ(scheduler.Refusal(MakeGroup(0, 195, 1, 5)->request), std::nullopt);
+  EXPECT_NE(scheduler.Refusal(MakeGroup(0, 196, 1, 5)->request).value_or("").find("max_positions"),
+            std::string::npos);
 }
 
 TEST(Scheduler, TakeAllReleasesEverythingAtAnyMoment) {

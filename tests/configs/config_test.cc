@@ -95,7 +95,7 @@ TEST(ConfigTest, ContradictionsAreSentences) {
   has("[run]\nkeep_checkpoints = 1\n", "run.keep_checkpoints = 1 has to be at least 2");
   has("[model]\nheads = 3\n", "multiple of model.heads");
   has("[algorithm]\ndual_clip = 0.5\n", "more than 1");
-  has("[rollout]\ntemperature = 0\n", "rollout.temperature has to be in");
+  has("[rollout]\ntemperature = 0\n", "rollout.temperature = 0.0 has to be in (0, 100]");
   has("[eval]\nsuccess_part = \"nope\"\n", "not the name of a reward part");
 }
 

@@ -25,18 +25,18 @@ AlgorithmConfig Of(const std::string& algorithm) { return ParseRecipe(Recipe(alg
 
 TEST(GrpoFamilyConfigTest, ANameSetsTheMethodsUsualValues) {
   EXPECT_FALSE(Of("name = \"dr_grpo\"").advantage_std);
-  EXPECT_EQ(Of("name = \"dr_grpo\"").aggregation, "constant");
+  EXPECT_EQ(Of("name = \"dr_grpo\"").aggregation, Aggregation::kConstant);
   EXPECT_EQ(Of("name = \"dapo\"").clip_high, 0.28);
   EXPECT_EQ(Of("name = \"dapo\"").dual_clip, 10.0);
   EXPECT_EQ(Of("name = \"dapo\"").refill_rounds, 9);
   EXPECT_EQ(Of("name = \"grpo\"").refill_rounds, 0);
-  EXPECT_EQ(Of("name = \"gspo\"").ratio, "sequence");
+  EXPECT_EQ(Of("name = \"gspo\"").ratio, RatioLevel::kSequence);
   EXPECT_EQ(Of("name = \"gspo\"").clip_low, 3e-4);
-  EXPECT_EQ(Of("name = \"rloo\"").advantage, "leave_one_out");
+  EXPECT_EQ(Of("name = \"rloo\"").advantage, Advantage::kLeaveOneOut);
   EXPECT_EQ(Of("name = \"rloo\"").kl_coef, 0.05);
-  EXPECT_EQ(Of("name = \"rloo\"").kl_placement, "reward");
-  EXPECT_EQ(Of("name = \"reinforce++\"").advantage, "batch");
-  EXPECT_EQ(Of("name = \"cispo\"").objective, "cispo");
+  EXPECT_EQ(Of("name = \"rloo\"").kl_placement, KlPlacement::kReward);
+  EXPECT_EQ(Of("name = \"reinforce++\"").advantage, Advantage::kBatch);
+  EXPECT_EQ(Of("name = \"cispo\"").objective, Objective::kCispo);
   EXPECT_EQ(Of("name = \"cispo\"").clip_high, 4.0);
   EXPECT_EQ(Of("name = \"grpo\"").kl_coef, 0.0);
 }
@@ -45,7 +45,7 @@ TEST(GrpoFamilyConfigTest, WhatTheRecipeSaysStays) {
   const Loaded loaded = ParseRecipe(Recipe("name = \"gspo\"\nclip_high = 0.01\nkl_coef = 0.1"), "r.toml", {"algorithm.ratio=token"});
   EXPECT_EQ(loaded.config.algorithm.clip_high, 0.01);
   EXPECT_EQ(loaded.config.algorithm.clip_low, 3e-4);
-  EXPECT_EQ(loaded.config.algorithm.ratio, "token");
+  EXPECT_EQ(loaded.config.algorithm.ratio, RatioLevel::kToken);
   EXPECT_EQ(loaded.origins.at("algorithm.clip_low"), "default of gspo");
   EXPECT_EQ(loaded.origins.at("algorithm.clip_high"), "r.toml:7");
   EXPECT_EQ(loaded.origins.at("algorithm.ratio"), "--set");

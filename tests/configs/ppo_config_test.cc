@@ -24,13 +24,14 @@ std::string ProblemsOf(const std::string& text) {
 
 TEST(PpoConfigTest, KlStandsInTheRewardUnlessTheRecipeSaysOtherwise) {
   const Loaded ppo = ParseRecipe(Recipe("name = \"ppo\"\nbeta = 0.05"), "r.toml");
-  EXPECT_EQ(ppo.config.algorithm.kl_estimator, "k1");
-  EXPECT_EQ(ppo.config.algorithm.kl_placement, "reward");
+  EXPECT_EQ(ppo.config.algorithm.kl_estimator, KlEstimator::kK1);
+  EXPECT_EQ(ppo.config.algorithm.kl_placement, KlPlacement::kReward);
   EXPECT_EQ(ppo.origins.at("algorithm.kl_estimator"), "default of ppo");
-  EXPECT_EQ(ParseRecipe(Recipe("name = \"grpo\""), "r.toml").config.algorithm.kl_placement, "loss");
+  EXPECT_EQ(ParseRecipe(Recipe("name = \"grpo\""), "r.toml").config.algorithm.kl_placement,
+            KlPlacement::kLoss);
   const Loaded said = ParseRecipe(Recipe("name = \"ppo\"\nkl_estimator = \"k3\"\nkl_placement = \"loss\""), "r.toml");
-  EXPECT_EQ(said.config.algorithm.kl_estimator, "k3");
-  EXPECT_EQ(said.config.algorithm.kl_placement, "loss");
+  EXPECT_EQ(said.config.algorithm.kl_estimator, KlEstimator::kK3);
+  EXPECT_EQ(said.config.algorithm.kl_placement, KlPlacement::kLoss);
   // The resolved recipe is complete: it reads back to the same values.
   const Loaded again = ParseRecipe(ToToml(ppo.config), "again.toml");
   EXPECT_EQ(ToToml(again.config), ToToml(ppo.config));
@@ -79,18 +80,23 @@ TEST(PpoConfigTest, NamesOfOtherSystems) {
 
 TEST(PpoConfigTest, ContradictionsAreSentences) {
   const std::pair<std::string, const char*> cases[] = {
-      {Recipe("name = \"ppo\"\nkl_coef = 0.1\nkl_controller = \"adaptive\""), "needs algorithm.kl_target > 0"},
-      {Recipe("name = \"ppo\"\nkl_coef = 0\nkl_controller = \"adaptive\"\nkl_target = 0.1"), "needs algorithm.kl_coef > 0"},
+      {Recipe("name = \"ppo\"\nkl_coef = 0.1\nkl_controller = \"adaptive\""),
+       "needs algorithm.kl_target > 0"},
+      {Recipe("name = \"ppo\"\nkl_coef = 0\nkl_controller = \"adaptive\"\nkl_target = 0.1"),
+       "needs algorithm.kl_coef > 0"},
       {Recipe("name = \"ppo\"\nkl_coef = 0.1\nkl_target = 0.1"), "only looked at under"},
-      {Recipe("name = \"grpo\"\nkl_coef = 0.1\nkl_controller = \"adaptive\"\nkl_target = 0.1"), "is an option of"},
-      {Recipe("name = \"ppo\"\nkl_controller = \"pid\""), "algorithm.kl_controller = \"pid\" is not known"},
-      {Recipe("name = \"ppo\"\nlam = 1.5"), "algorithm.lam has to be in [0, 1]"},
+      {Recipe("name = \"grpo\"\nkl_coef = 0.1\nkl_controller = \"adaptive\"\nkl_target = 0.1"),
+       "is an option of"},
+      {Recipe("name = \"ppo\"\nkl_controller = \"pid\""),
+       "algorithm.kl_controller = \"pid\" is not known"},
+      {Recipe("name = \"ppo\"\nlam = 1.5"), "algorithm.lam = 1.5 has to be in [0, 1]"},
       {Recipe("name = \"ppo\"\ngamma = 0"), "algorithm.gamma"},
       {Recipe("name = \"ppo\"\nreward_clip = -1"), "algorithm.reward_clip"},
       {Recipe("name = \"ppo\"", "mode = \"borrowed\""), "critic.mode = \"borrowed\" is not known"},
       {Recipe("name = \"ppo\"", "mode = \"shared\"\npath = \"rm\""), "keep one of them"},
       {Recipe("name = \"grpo\"", "path = \"rm\""), "has a critic"},
-      {Recipe("name = \"ppo\"", "learning_rate = 0"), "critic.learning_rate has to be positive"},
+      {Recipe("name = \"ppo\"", "learning_rate = 0"),
+       "critic.learning_rate = 0.0 has to be positive"},
   };
   for (const auto& [recipe, expected] : cases) {
     const std::string problems = ProblemsOf(recipe);

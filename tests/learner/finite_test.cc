@@ -18,13 +18,13 @@ TEST(FiniteTest, NamesTheTensorWhateverItsTypeAndPlace) {
     const policy_model::TensorTable& table = weights.table();
     std::vector<std::byte> bytes(weights.flat().bytes());
     weights.flat().CopyToHost(bytes);
-    EXPECT_EQ(FirstNonFinite(table, dtype, bytes), "");
+    EXPECT_EQ(FirstNonFinite(table, dtype, bytes), std::nullopt);
     const size_t size = ElementSize(dtype);
     // The largest and the smallest numbers are finite.
     for (const uint16_t high : {uint16_t{0x7F7F}, uint16_t{0xFF7F}, uint16_t{0x0001}}) {
       auto extreme = bytes;
       std::memcpy(extreme.data() + size - 2, &high, 2);
-      EXPECT_EQ(FirstNonFinite(table, dtype, extreme), "") << high;
+      EXPECT_EQ(FirstNonFinite(table, dtype, extreme), std::nullopt) << high;
     }
     for (const policy_model::TensorEntry& e : table.entries()) {
       for (const int64_t at : {e.offset, e.offset + e.elements - 1}) {

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "common/error.h"
-#include "learner/preference.h"
+#include "learner/preference_objective.h"
 #include "tests/learner/tiny_learner.h"
 #include "tests/testing/temp_folder.h"
 

@@ -49,9 +49,9 @@ TEST(PpoModelTest, AWholeBatchMatchesTransformers) {
   Transformer transformer(shape, Device::kCpu, DType::kFloat32);
   TrainStep train(transformer, 40);  // several micro-batches
   configs::Config config;
-  config.algorithm.name = "ppo";
-  config.algorithm.kl_estimator = "k1";
-  config.algorithm.kl_placement = "reward";
+  config.algorithm.name = configs::AlgorithmName::kPpo;
+  config.algorithm.kl_estimator = KlEstimator::kK1;
+  config.algorithm.kl_placement = configs::KlPlacement::kReward;
   config.algorithm.kl_coef = options["kl_coef"];
   config.algorithm.gamma = options["gamma"];
   config.algorithm.lam = options["lam"];

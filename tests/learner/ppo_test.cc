@@ -31,10 +31,10 @@ std::vector<std::byte> Bytes(const FlatBuffer& buffer) {
 
 configs::Config PpoConfig(const std::string& mode) {
   configs::Config config;
-  config.algorithm.name = "ppo";
-  config.algorithm.kl_estimator = "k1";
-  config.algorithm.kl_placement = "reward";
-  config.critic.mode = mode;
+  config.algorithm.name = configs::AlgorithmName::kPpo;
+  config.algorithm.kl_estimator = KlEstimator::kK1;
+  config.algorithm.kl_placement = configs::KlPlacement::kReward;
+  config.critic.mode = configs::FromName<configs::CriticMode>(mode).value();
   config.rollout.max_new_tokens = 12;
   config.optimizer.learning_rate = 1e-3;
   config.optimizer.beta1 = 0.9;
@@ -106,7 +106,7 @@ configs::Config SmoothConfig(const std::string& mode) {
 }
 
 TEST(PpoTest, PolicyGradientMatchesFiniteDifferences) {
-  for (const std::string placement : {"reward", "loss"}) {
+  for (const auto placement : {configs::KlPlacement::kReward, configs::KlPlacement::kLoss}) {
     configs::Config config = SmoothConfig("own");
     config.algorithm.kl_placement = placement;
     Rig base(config);
@@ -124,7 +124,7 @@ TEST(PpoTest, PolicyGradientMatchesFiniteDifferences) {
       at[side] = moved.ppo->Train(groups, 0.0, 0).at("policy/loss");
     }
     // fp32 forward: the loss is good to about 1e-6, the step moves it by about 1e-3.
-    EXPECT_NEAR((at[0] - at[1]) / (2 * h), squares, 0.01 * squares) << placement;
+    EXPECT_NEAR((at[0] - at[1]) / (2 * h), squares, 0.01 * squares) << NameOf(placement);
   }
 }
 
@@ -165,7 +165,7 @@ TEST(PpoTest, SharedHeadAddsTheValueGradient) {
   };
   std::vector<float> policy_only, total, head;
   configs::Config own = config;
-  own.critic.mode = "own";
+  own.critic.mode = configs::CriticMode::kOwn;
   run(own, nullptr, nullptr, 0, &policy_only, nullptr);
   config.critic.vf_coef = 0.5;
   run(config, nullptr, nullptr, 0, &total, &head);
@@ -278,10 +278,10 @@ TEST(PpoTest, GoesOnBitForBitFromACheckpoint) {
   for (const std::string mode : {"own", "shared"}) {
     configs::Config config = PpoConfig(mode);
     config.algorithm.kl_coef = 0.1;
-    config.algorithm.kl_controller = "adaptive";
+    config.algorithm.kl_controller = configs::KlController::kAdaptive;
     config.algorithm.kl_target = 0.01;
     config.algorithm.kl_horizon = 50;
-    config.algorithm.reward_normalize = "whiten";
+    config.algorithm.reward_normalize = RewardNormalization::kWhiten;
     config.algorithm.reward_clip = 2;
     config.algorithm.epochs = 2;
     config.algorithm.minibatches = 3;
@@ -324,7 +324,7 @@ TEST(PpoTest, GoesOnBitForBitFromACheckpoint) {
 TEST(PpoTest, TheControllerSteersTheCoefficient) {
   configs::Config config = PpoConfig("own");
   config.algorithm.kl_coef = 0.1;
-  config.algorithm.kl_controller = "adaptive";
+  config.algorithm.kl_controller = configs::KlController::kAdaptive;
   config.algorithm.kl_horizon = 120;
   config.algorithm.logprob_gate = 0;
   for (const double target : {1e-6, 1e6}) {
@@ -344,13 +344,13 @@ TEST(PpoTest, TheControllerSteersTheCoefficient) {
 TEST(PpoTest, TheControllerSteersTheCoefficientOfTheLoss) {
   configs::Config config = PpoConfig("own");
   config.algorithm.kl_coef = 0.1;
-  config.algorithm.kl_controller = "adaptive";
+  config.algorithm.kl_controller = configs::KlController::kAdaptive;
   config.algorithm.kl_horizon = 120;
   config.algorithm.kl_target = 1e-6;
   std::map<std::string, double> of[2];
   double next[2];
   for (const bool in_loss : {false, true}) {
-    config.algorithm.kl_placement = in_loss ? "loss" : "reward";
+    config.algorithm.kl_placement = in_loss ? configs::KlPlacement::kLoss : configs::KlPlacement::kReward;
     Rig rig(config);
     const auto groups = RandomGroups(3, 4, 9, rig.train, rig.weights, 0);
     of[in_loss] = rig.ppo->Train(groups, 0.0, 0);
@@ -408,9 +408,9 @@ TEST(PpoTest, FiftyInjectionsReachNoWeight) {
   for (int i = 0; i < 50; ++i) {
     configs::Config config = PpoConfig(i % 2 ? "own" : "shared");
     config.algorithm.kl_coef = 0.1;
-    config.algorithm.kl_controller = "adaptive";
+    config.algorithm.kl_controller = configs::KlController::kAdaptive;
     config.algorithm.kl_target = 0.1;
-    config.algorithm.reward_normalize = "whiten";
+    config.algorithm.reward_normalize = RewardNormalization::kWhiten;
     config.algorithm.logprob_gate = i % 3 ? 0 : 0.05;
     Rig rig(config);
     rig.DrawHead();
@@ -455,7 +455,7 @@ TEST(PpoTest, FiftyInjectionsReachNoWeight) {
 
 TEST(PpoTest, AScoreThatIsNotFiniteIsLeftOutAndCounted) {
   configs::Config config = PpoConfig("own");
-  config.algorithm.reward_normalize = "scale";
+  config.algorithm.reward_normalize = RewardNormalization::kScale;
   Rig rig(config);
   auto groups = RandomGroups(2, 4, 9, rig.train, rig.weights, 0);
   groups[1].trajectories[2].reward = std::numeric_limits<double>::infinity();

@@ -20,7 +20,7 @@
 #include "common/file.h"
 #include "learner/learner_loop.h"
 #include "learner/offline_loop.h"
-#include "learner/preference.h"
+#include "learner/preference_objective.h"
 #include "tests/learner/tiny_learner.h"
 #include "tests/testing/temp_folder.h"
 
@@ -299,8 +299,8 @@ TEST(StepLoopTest, ARunWhoseEveryRewardWasEqualSaysSo) {
                                    {"ppo", "group", same, true},   {"ppo", "group", once, false}};
   for (const Case& c : cases) {
     configs::Config config = Recipe();
-    config.algorithm.name = c.algorithm;
-    config.algorithm.advantage = c.advantage;
+    config.algorithm.name = configs::FromName<configs::AlgorithmName>(c.algorithm).value();
+    config.algorithm.advantage = configs::FromName<configs::Advantage>(c.advantage).value();
     const TempFolder folder;
     LearnerResult result;
     for (const int64_t until : {2, 6}) {
@@ -318,7 +318,7 @@ TEST(StepLoopTest, ARunWhoseEveryRewardWasEqualSaysSo) {
 configs::Config WarmRecipe(const std::string& algorithm) {
   configs::Config config = Recipe();
   config.run.steps = 2;
-  config.algorithm.name = algorithm;
+  config.algorithm.name = configs::FromName<configs::AlgorithmName>(algorithm).value();
   config.algorithm.kl_coef = 0.1;  // so that a reference is kept
   config.sft.steps = 12;
   config.sft.batch = 8;

@@ -24,9 +24,9 @@ TEST(FlatBufferTest, CopiesParts) {
 TEST(ArenaTest, WhatLivesOneAfterTheOtherSharesMemory) {
   Arena arena(Device::kCpu);
   arena.Begin();
-  const int64_t kept = arena.Take(100), mark = arena.Mark(), first = arena.Take(1000);
+  const int64_t kept = arena.Reserve(100), mark = arena.Mark(), first = arena.Reserve(1000);
   arena.Rewind(mark);
-  const int64_t second = arena.Take(300), behind = arena.Take(10);
+  const int64_t second = arena.Reserve(300), behind = arena.Reserve(10);
   arena.Commit();
   EXPECT_EQ(kept, 0);
   EXPECT_EQ(first, second);
@@ -34,7 +34,7 @@ TEST(ArenaTest, WhatLivesOneAfterTheOtherSharesMemory) {
   EXPECT_GE(arena.bytes(), mark + 1000) << "as long as the longest";
   const int64_t before = arena.bytes();
   arena.Begin();
-  arena.Take(10);
+  arena.Reserve(10);
   arena.Commit();
   EXPECT_EQ(arena.bytes(), before) << "memory is kept";
 }

@@ -164,16 +164,15 @@ TEST(ImportTest, OverlongByPolicy) {
   EXPECT_EQ(got.prompts[0].row, 0u);
   EXPECT_EQ(got.ledger.rejected["overlong"], 1);
   EXPECT_NE(got.ledger.examples.at(0).find("data.jsonl:1: overlong: 5 tokens"), std::string::npos) << got.ledger.examples[0];
-  options.overlong = "left";  // the end of a prompt stays
+  options.overlong = configs::OverlongPolicy::kLeft;  // the end of a prompt stays
   got = Import(rows, options);
   EXPECT_EQ(got.prompts[0].tokens, (std::vector<int32_t>{'c', 'd', 'e'}));
   EXPECT_EQ(got.ledger.truncated, 1);
-  options.overlong = "right";
+  options.overlong = configs::OverlongPolicy::kRight;
   EXPECT_EQ(Import(rows, options).prompts[0].tokens, (std::vector<int32_t>{'a', 'b', 'c'}));
-  options.overlong = "error";
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "data.jsonl:1: 5 tokens, data.max_prompt_tokens is 3", Import(rows, options));
-  options.overlong = "cut";
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "error, drop, left or right", Import(rows, options));
+  options.overlong = configs::OverlongPolicy::kError;
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "data.jsonl:1: 5 tokens, data.max_prompt_tokens is 3",
+                Import(rows, options));
 }
 
 // RELIABILITY.md row 14 at smoke size: whatever mixture of good and bad rows, read = used + rejected by the right reason.

@@ -47,15 +47,15 @@ TEST(EvalLeaseTest, BlocksDoNotMeet) {
 TEST(LeaseBookTest, HandsOutLowestFirstAndExpires) {
   LeaseBook book(1000);
   book.Open(0, 6);
-  auto taken = book.Take(3, 4, "a", 10);
+  auto taken = book.HandOut(3, 4, "a", 10);
   ASSERT_EQ(taken.size(), 3u);
   EXPECT_EQ(taken[2].lease_id, 2u);
-  EXPECT_EQ(book.Take(9, 4, "b", 20).size(), 1u);  // the limit
+  EXPECT_EQ(book.HandOut(9, 4, "b", 20).size(), 1u);  // the limit
   EXPECT_FALSE(book.HasFree(4));
   EXPECT_EQ(book.NextDeadline(), 1010);
   EXPECT_TRUE(book.Expire(1009).empty());
   EXPECT_EQ(book.Expire(1010).size(), 3u);
-  taken = book.Take(1, 4, "b", 1010);
+  taken = book.HandOut(1, 4, "b", 1010);
   EXPECT_EQ(taken[0].lease_id, 0u);
   EXPECT_EQ(taken[0].attempt, 1u);
 }
@@ -63,9 +63,9 @@ TEST(LeaseBookTest, HandsOutLowestFirstAndExpires) {
 TEST(LeaseBookTest, AnOldAttemptCannotReleaseTheNewOne) {
   LeaseBook book(1000);
   book.Open(0, 1);
-  book.Take(1, 9, "a", 0);
+  book.HandOut(1, 9, "a", 0);
   book.Expire(5000);
-  book.Take(1, 9, "b", 5000);
+  book.HandOut(1, 9, "b", 5000);
   EXPECT_FALSE(book.Release(0, 0));
   EXPECT_EQ(book.FindHeld(0)->holder, "b");
   EXPECT_TRUE(book.Release(0, 1));
@@ -75,12 +75,12 @@ TEST(LeaseBookTest, AnOldAttemptCannotReleaseTheNewOne) {
 TEST(LeaseBookTest, WhatIsDoneIsNeverHandedOutAgain) {
   LeaseBook book(1000);
   book.Open(0, 4);
-  book.Take(4, 9, "a", 0);
+  book.HandOut(4, 9, "a", 0);
   book.Complete(2);
   book.Expire(5000);
   book.Complete(0);  // answered late: from free
   book.Open(0, 4);
-  const auto again = book.Take(9, 9, "b", 5000);
+  const auto again = book.HandOut(9, 9, "b", 5000);
   ASSERT_EQ(again.size(), 2u);
   EXPECT_EQ(again[0].lease_id, 1u);
   EXPECT_EQ(again[1].lease_id, 3u);
@@ -88,7 +88,7 @@ TEST(LeaseBookTest, WhatIsDoneIsNeverHandedOutAgain) {
   EXPECT_EQ(book.ReleaseHolder("b"), 2);
   book.SetDoneBefore(3);
   EXPECT_TRUE(book.IsDone(1));
-  EXPECT_EQ(book.Take(9, 9, "c", 0).size(), 1u);
+  EXPECT_EQ(book.HandOut(9, 9, "c", 0).size(), 1u);
 }
 
 TEST(LeaseBookTest, RestoresAttemptsAndCountsRequeues) {
@@ -96,20 +96,20 @@ TEST(LeaseBookTest, RestoresAttemptsAndCountsRequeues) {
   book.Restore(0, true, 0, 0);
   book.Restore(1, false, 4, 2);
   book.Open(0, 3);
-  const auto taken = book.Take(9, 9, "a", 0);
+  const auto taken = book.HandOut(9, 9, "a", 0);
   ASSERT_EQ(taken.size(), 2u);
   EXPECT_EQ(taken[0].lease_id, 1u);
   EXPECT_EQ(taken[0].attempt, 5u);
   EXPECT_EQ(taken[0].requeues, 2u);
   EXPECT_EQ(book.Requeue(1), 3u);
-  EXPECT_EQ(book.Take(1, 9, "a", 0)[0].attempt, 6u);
+  EXPECT_EQ(book.HandOut(1, 9, "a", 0)[0].attempt, 6u);
 }
 
 TEST(LeaseBookTest, RenewedLeasesRunOutLater) {
   LeaseBook book(1000);
   book.Open(0, 3);
-  book.Take(2, 9, "a", 0);
-  book.Take(1, 9, "b", 0);
+  book.HandOut(2, 9, "a", 0);
+  book.HandOut(1, 9, "b", 0);
   EXPECT_EQ(book.RenewHolder("a", 900), 2);
   EXPECT_EQ(book.HeldBy("a"), 2);
   EXPECT_EQ(book.Expire(1500).size(), 1u);
@@ -122,12 +122,12 @@ TEST(LeaseBookTest, RenewedLeasesRunOutLater) {
 TEST(LeaseBookTest, ReopenedLeasesAreFreeOnceTheyAreOpenedAgain) {
   LeaseBook book(1000);
   book.Open(0, 6);
-  book.Take(6, 9, "a", 0);
+  book.HandOut(6, 9, "a", 0);
   for (uint64_t id = 0; id < 5; ++id) book.Complete(id);
   book.Reopen(2, 7);
   EXPECT_TRUE(book.IsDone(1) && !book.IsDone(2) && book.IsDone(3) && book.IsDone(4));
   book.Open(0, 6);
-  const auto again = book.Take(9, 9, "b", 0);
+  const auto again = book.HandOut(9, 9, "b", 0);
   ASSERT_EQ(again.size(), 1u) << "5 is still out";
   EXPECT_EQ(again[0].lease_id, 2u);
   EXPECT_EQ(again[0].attempt, 8u);

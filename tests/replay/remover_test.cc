@@ -32,10 +32,11 @@ TEST(Remover, WhoLeavesAndWhoStays) {
   EXPECT_EQ(Keys(Remover({.max_times_sampled = 2}).Apply(items)), (std::vector<uint64_t>{0, 2, 3, 4}));
   EXPECT_EQ(Keys(Remover({.max_times_sampled = 1}).Apply(items)), (std::vector<uint64_t>{0, 3, 4}));
   EXPECT_EQ(Keys(Remover({.max_groups = 2}).Apply(items)), (std::vector<uint64_t>{3, 4}));
-  EXPECT_EQ(Keys(Remover({.max_groups = 3, .evict = "lowest_priority"}).Apply(items)), (std::vector<uint64_t>{0, 2, 4}));
-  EXPECT_EQ(Keys(Remover({.max_groups = 4, .evict = "lowest_priority"}).Apply(items)), (std::vector<uint64_t>{0, 2, 3, 4}));
+  EXPECT_EQ(Keys(Remover({.max_groups = 3, .evict = configs::Evict::kLowestPriority}).Apply(items)),
+            (std::vector<uint64_t>{0, 2, 4}));
+  EXPECT_EQ(Keys(Remover({.max_groups = 4, .evict = configs::Evict::kLowestPriority}).Apply(items)),
+            (std::vector<uint64_t>{0, 2, 3, 4}));
   EXPECT_THROW(Remover({.max_steps = 0}), Error);
-  EXPECT_THROW(Remover({.evict = "newest"}), Error);
   EXPECT_NE(Remover({.max_groups = 3}).DebugString().find("at most 3"), std::string::npos);
 }
 

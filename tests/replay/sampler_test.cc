@@ -20,7 +20,7 @@ std::vector<SampleItem> Items(size_t n) {
 }
 
 std::unique_ptr<Sampler> Make(const std::string& name, SamplerOptions options = {}) {
-  options.name = name;
+  options.kind = configs::FromName<SamplerKind>(name).value();
   return MakeSampler(options);
 }
 
@@ -44,7 +44,8 @@ TEST(Sampler, EveryOneDrawsWithoutReplacementFromSeedAndCursor) {
     items[i].priority = 1 + static_cast<double>(i);
     items[i].difficulty = static_cast<double>(i);
   }
-  for (const std::string& name : SamplerNames()) {
+  for (const std::string_view listed : configs::kNames<SamplerKind>) {
+    const std::string name(listed);
     const auto sampler = Make(name, {.seed = 9});
     EXPECT_NE(sampler->DebugString().find(name), std::string::npos);
     for (uint64_t draw = 0; draw < 50; ++draw) {
@@ -210,9 +211,10 @@ TEST(Sampler, WrongOptionsAreNamed) {
     }
     return std::string();
   };
-  EXPECT_NE(thrown({.name = "lifo"}).find("fifo, uniform, prioritised"), std::string::npos);
-  EXPECT_NE(thrown({.name = "prioritised", .alpha = -1}).find("alpha"), std::string::npos);
-  EXPECT_NE(thrown({.name = "curriculum", .easiest = 0}).find("easiest"), std::string::npos);
+  EXPECT_NE(thrown({.kind = SamplerKind::kPrioritised, .alpha = -1}).find("alpha"),
+            std::string::npos);
+  EXPECT_NE(thrown({.kind = SamplerKind::kCurriculum, .easiest = 0}).find("easiest"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -92,7 +92,10 @@ TEST(StepPlanner, EarlierGroupsComeBehindTheStepsOwnWithinTheirBounds) {
 }
 
 TEST(StepPlanner, ARestartAndASecondQuestionDrawTheSame) {
-  const PlannerOptions planner{.prompts = "difficulty", .groups_per_step = 2, .sampler = {.name = "prioritised"}, .remover = {.max_steps = 3},
+  const PlannerOptions planner{.prompts = PromptSampler::kDifficulty,
+                               .groups_per_step = 2,
+                               .sampler = {.kind = SamplerKind::kPrioritised},
+                               .remover = {.max_steps = 3},
                                .history_steps = 5};
   Ring whole(planner), broken(planner);
   for (int64_t step = 0; step < 10; ++step) {
@@ -110,15 +113,18 @@ TEST(StepPlanner, ARestartAndASecondQuestionDrawTheSame) {
 }
 
 TEST(StepPlanner, PromptsFollowTheSamplerAndLeasesKeepTheirPrompt) {
-  Ring stratified({.prompts = "stratified", .stratum = "source"});
+  Ring stratified({.prompts = PromptSampler::kStratified, .stratum = "source"});
   for (int64_t step = 0; step < 5; ++step) {
     int small = 0;
     for (const auto& group : stratified.Step(step)) small += group.lease.prompt.row >= 16;
     EXPECT_EQ(small, 2) << step;  // half of each batch, though a fifth of the rows
   }
-  Ring curriculum({.prompts = "curriculum", .sampler = {.easiest = 0.2, .ramp = 1}, .difficulty = "level"});
+  Ring curriculum({.prompts = PromptSampler::kCurriculum,
+                   .sampler = {.easiest = 0.2, .ramp = 1},
+                   .difficulty = "level"});
   for (const auto& group : curriculum.Step(0)) EXPECT_EQ(group.lease.prompt.row % 5, 0u);  // four rows of level 0
-  Ring difficulty({.prompts = "difficulty", .sampler = {.floor = 0}, .history_steps = 30});
+  Ring difficulty(
+      {.prompts = PromptSampler::kDifficulty, .sampler = {.floor = 0}, .history_steps = 30});
   std::map<bool, int> late;
   for (int64_t step = 0; step < 30; ++step) {
     for (const auto& group : difficulty.Step(step, 10)) {
@@ -126,7 +132,7 @@ TEST(StepPlanner, PromptsFollowTheSamplerAndLeasesKeepTheirPrompt) {
     }
   }
   EXPECT_GT(late[false], 2 * late[true]);  // what is always solved comes less and less often
-  Ring refused({.prompts = "uniform"});
+  Ring refused({.prompts = PromptSampler::kUniform});
   EXPECT_FALSE(refused.table->TryNext(0).has_value());
   TrajectoryGroup other = Answer(refused.table->Lease(1, After(0ms))[0], 0);
   other.lease.prompt.row = (other.lease.prompt.row + 1) % 20;
@@ -138,7 +144,8 @@ TEST(StepPlanner, TrimmingKeepsWhatLaterDrawsNeed) {
   const PlannerOptions planner{.groups_per_step = 2, .remover = {.max_steps = 3}};
   EXPECT_EQ(StepPlanner::StepsToKeep(planner), 3);
   EXPECT_EQ(StepPlanner::StepsToKeep({}), 0);
-  EXPECT_EQ(StepPlanner::StepsToKeep({.prompts = "difficulty", .history_steps = 7}), 7);
+  EXPECT_EQ(StepPlanner::StepsToKeep({.prompts = PromptSampler::kDifficulty, .history_steps = 7}),
+            7);
   Ring whole(planner), trimmed(planner);
   for (int64_t step = 0; step < 12; ++step) {
     EXPECT_EQ(Timeless(trimmed.Step(step)), Timeless(whole.Step(step)));
@@ -154,9 +161,9 @@ TEST(StepPlanner, TrimmingKeepsWhatLaterDrawsNeed) {
 }
 
 TEST(StepPlanner, ColumnsThatRowsLackAreNamed) {
-  Ring missing({.prompts = "stratified", .stratum = "topic"});
+  Ring missing({.prompts = PromptSampler::kStratified, .stratum = "topic"});
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "no column 'topic'", missing.table->TryNext(0));
-  Ring text({.prompts = "curriculum", .difficulty = "source"});
+  Ring text({.prompts = PromptSampler::kCurriculum, .difficulty = "source"});
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "no number", text.table->TryNext(0));
 }
 

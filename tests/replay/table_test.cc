@@ -203,7 +203,7 @@ TEST(TableTest, NextWakesWhenTheLastGroupArrives) {
 }
 
 TEST(TableTest, UnscoredGroupsByPolicy) {
-  for (const Unscored policy : {Unscored::kKeep, Unscored::kDropGroup, Unscored::kRequeue}) {
+  for (const OnFailure policy : {OnFailure::kPenalty, OnFailure::kDropGroup, OnFailure::kRequeue}) {
     TableOptions o = Small();
     o.unscored = policy;
     o.prompts_per_step = 1;
@@ -217,7 +217,7 @@ TEST(TableTest, UnscoredGroupsByPolicy) {
     };
     TrajectoryGroup group = unscored(ring.Lease(1)[0]);
     InsertResult result = ring.table->Insert(group);
-    if (policy == Unscored::kRequeue) {
+    if (policy == OnFailure::kRequeue) {
       for (uint32_t attempt = 1; attempt <= 3; ++attempt) {
         EXPECT_EQ(result, InsertResult::kRefused);
         const auto again = ring.Lease(1);
@@ -231,7 +231,7 @@ TEST(TableTest, UnscoredGroupsByPolicy) {
     EXPECT_EQ(result, InsertResult::kInserted);
     const auto batch = ring.table->Next(0, After(0ms));
     ASSERT_EQ(batch.size(), 1u);
-    if (policy == Unscored::kKeep) {
+    if (policy == OnFailure::kPenalty) {
       EXPECT_EQ(batch[0], group);
       EXPECT_EQ(ring.table->Counters()["unscored_trajectories"], 1);
     } else {
@@ -249,7 +249,7 @@ TEST(TableTest, UnscoredGroupsByPolicy) {
 
 // The actor gave answers up: that is no failure of the reward, and no answer is asked for again.
 TEST(TableTest, AnswersThatWereNeverGeneratedCountAsWhatTheyAre) {
-  for (const Unscored policy : {Unscored::kKeep, Unscored::kDropGroup, Unscored::kRequeue}) {
+  for (const OnFailure policy : {OnFailure::kPenalty, OnFailure::kDropGroup, OnFailure::kRequeue}) {
     TableOptions o = Small();
     o.unscored = policy;
     o.prompts_per_step = 2;
@@ -499,7 +499,6 @@ TEST(TableTest, RefusesOptionsThatContradict) {
   TableOptions o = Small();
   o.max_staleness = 1;
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "must be 0 under", ReplayTable(store.get(), o));
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "drop_group, requeue or penalty", ParseUnscored("retry"));
 }
 
 }  // namespace

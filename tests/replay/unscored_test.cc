@@ -36,8 +36,9 @@ TEST(UnscoredTest, OneVerdictForEveryGroupAndPolicy) {
                         Case{"saus", Fate::kKeep, Fate::kDrop, Fate::kRequeue, 2, 1, "unscored", "failed 2"},
                         Case{"aAaa", Fate::kDrop, Fate::kDrop, Fate::kDrop, 4, 4, "aborted", "given up 0"}}) {
     const TrajectoryGroup group = Group(c.answers);
-    for (const auto& [policy, fate] : {std::pair(Unscored::kKeep, c.keep), std::pair(Unscored::kDropGroup, c.drop),
-                                       std::pair(Unscored::kRequeue, c.requeue)}) {
+    for (const auto& [policy, fate] :
+         {std::pair(OnFailure::kPenalty, c.keep), std::pair(OnFailure::kDropGroup, c.drop),
+          std::pair(OnFailure::kRequeue, c.requeue)}) {
       const Verdict verdict = JudgeScores(group, policy, 2, 3);
       EXPECT_EQ(verdict.fate, fate) << c.answers;
       EXPECT_EQ(verdict.unscored, c.unscored) << c.answers;
@@ -46,15 +47,9 @@ TEST(UnscoredTest, OneVerdictForEveryGroupAndPolicy) {
       EXPECT_EQ(verdict.reason, fate == Fate::kKeep ? "" : c.reason) << c.answers;
     }
     if (c.requeue != Fate::kRequeue) continue;
-    EXPECT_EQ(JudgeScores(group, Unscored::kRequeue, 3, 3).fate, Fate::kDrop) << "asked for often enough";
+    EXPECT_EQ(JudgeScores(group, OnFailure::kRequeue, 3, 3).fate, Fate::kDrop)
+        << "asked for often enough";
   }
-}
-
-TEST(UnscoredTest, PoliciesByName) {
-  EXPECT_EQ(ParseUnscored("penalty"), Unscored::kKeep);
-  EXPECT_EQ(ParseUnscored("drop_group"), Unscored::kDropGroup);
-  EXPECT_EQ(ParseUnscored("requeue"), Unscored::kRequeue);
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "drop_group, requeue or penalty", ParseUnscored("ignore"));
 }
 
 TEST(UnscoredTest, OnlyAnswersThatTrainMakeRewardsDiffer) {

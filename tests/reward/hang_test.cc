@@ -37,7 +37,9 @@ TEST(Hangs, TwentySeededOnesAreNamedInTime) {
       case 0: part = TestPart("plugin", PluginPath("loop")); break;
       case 1: part = TestPart("program", "sh", {"-c", "sleep 100"}); break;
       case 2: part = TestPart("zmq"), part.endpoint = silent.endpoint(); break;
-      case 3: part = TestPart("http"), part.api = "openrlhf", part.endpoint = web.url(); break;
+      case 3:
+        part = TestPart("http"), part.api = configs::HttpApi::kOpenRlhf, part.endpoint = web.url();
+        break;
       case 4: part = TestPart("judge"), part.model = "m", part.endpoint = web.url(); break;
       default: part = TestPart("python", PLUMB_SOURCE_DIR "/tests/reward/python/hostile.py", {"function=hangs"});
     }

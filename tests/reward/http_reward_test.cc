@@ -21,7 +21,7 @@ configs::RewardConfig Config(const std::string& endpoint, const std::string& api
   configs::RewardConfig config;
   auto part = TestPart("http");
   part.endpoint = endpoint;
-  part.api = api;
+  part.api = configs::FromName<configs::HttpApi>(api).value();
   part.timeout_s = timeout_s;
   part.workers = workers;
   config.parts = {part};

@@ -241,7 +241,7 @@ TEST_F(PythonReward, FormsOfVerl) {
   {
     Notices notices;
     auto config = Config(file, {"function=raises_on_b"});
-    config.on_failure = "penalty";
+    config.on_failure = configs::OnFailure::kPenalty;
     config.penalty = -3;
     GroupScorer scorer(config, TestHost());
     TrajectoryGroup group = TestGroup({"a", "b", "c"});

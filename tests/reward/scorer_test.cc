@@ -14,6 +14,8 @@
 namespace plumb::reward {
 namespace {
 
+using configs::OnFailure;
+
 configs::RewardPartConfig Named(configs::RewardPartConfig part, const std::string& name, double weight = 1) {
   part.name = name;
   part.weight = weight;
@@ -45,7 +47,7 @@ TEST(GroupScorer, PolicyDecidesAboutFailures) {
   configs::RewardConfig config;
   config.parts = {Named(TestPart("plugin", PluginPath("reported")), "code"), Named(TestPart("format"), "shape")};
   config.retries = 1;
-  for (const char* policy : {"drop_group", "requeue", "penalty"}) {
+  for (const auto policy : {OnFailure::kDropGroup, OnFailure::kRequeue, OnFailure::kPenalty}) {
     config.on_failure = policy;
     config.penalty = -1.5;
     GroupScorer scorer(config, TestHost());
@@ -54,7 +56,7 @@ TEST(GroupScorer, PolicyDecidesAboutFailures) {
     const auto counters = scorer.Counters();
     EXPECT_EQ(counters.at("reward/failed/code/reported"), 2u) << "each attempt counts";
     EXPECT_EQ(counters.at("reward/retries"), 1u);
-    if (config.on_failure == "penalty") {
+    if (policy == OnFailure::kPenalty) {
       EXPECT_EQ(outcome, Outcome::kScored);
       EXPECT_TRUE(group.trajectories[0].scored);
       EXPECT_EQ(group.trajectories[0].reward, -1.5);
@@ -78,7 +80,7 @@ TEST(GroupScorer, PolicyDecidesAboutFailures) {
 
 // The actor gave two answers up: no part is asked for them, under no policy do they get a score, and their reason stays.
 TEST(GroupScorer, AnswersThatWereNeverGeneratedAreNotScored) {
-  for (const char* policy : {"drop_group", "requeue", "penalty"}) {
+  for (const auto policy : {OnFailure::kDropGroup, OnFailure::kRequeue, OnFailure::kPenalty}) {
     Notices notices;
     configs::RewardConfig config;
     // One part counts the answers it is given, one would pay for an empty answer.
@@ -100,9 +102,9 @@ TEST(GroupScorer, AnswersThatWereNeverGeneratedAreNotScored) {
     EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
     for (size_t i = 0; i < 4; ++i) {
       const Trajectory& t = group.trajectories[i];
-      EXPECT_EQ(t.scored, i % 2 == 1) << policy << i << t.unscored_reason;
-      EXPECT_EQ(t.reward, i % 2 == 1 ? 2 : 0) << policy << i;
-      EXPECT_EQ(t.rewards.size(), i % 2 == 1 ? 2u : 0u) << policy << i;
+      EXPECT_EQ(t.scored, i % 2 == 1) << NameOf(policy) << i << t.unscored_reason;
+      EXPECT_EQ(t.reward, i % 2 == 1 ? 2 : 0) << NameOf(policy) << i;
+      EXPECT_EQ(t.rewards.size(), i % 2 == 1 ? 2u : 0u) << NameOf(policy) << i;
       EXPECT_EQ(t.unscored_reason, i % 2 == 1 ? "" : "no room for sample " + std::to_string(i));
     }
     auto counters = scorer.Counters();
@@ -139,7 +141,6 @@ TEST(GroupScorer, EveryFailingPartIsSaidAndWhatIsLeftOutIsCounted) {
 
 TEST(GroupScorer, ReportsEveryProblemOfARecipe) {
   configs::RewardConfig config;
-  config.on_failure = "ignore";
   config.parts = {Named(TestPart("anwser"), "a"), Named(TestPart("length"), "a"),
                   Named(TestPart("plugin", "/nonexistent.so"), "b")};
   try {
@@ -147,8 +148,9 @@ TEST(GroupScorer, ReportsEveryProblemOfARecipe) {
     FAIL();
   } catch (const Error& error) {
     const std::string text = error.what();
-    for (const char* piece : {"ignore", "unknown kind 'anwser', did you mean 'answer'? known: ", " answer, format, ", "called 'a'", "target_tokens",
-                              "/nonexistent.so"}) {
+    for (const char* piece :
+         {"unknown kind 'anwser', did you mean 'answer'? known: ", " answer, format, ",
+          "called 'a'", "target_tokens", "/nonexistent.so"}) {
       EXPECT_NE(text.find(piece), std::string::npos) << piece << " in " << text;
     }
   }
@@ -234,10 +236,10 @@ TEST(WorkerPool, AQueueThatDoesNotMoveIsAFailureWithAReason) {
 TEST(Sandbox, MissingNamespacesAreAnErrorUnlessAllowed) {
   // The skip has to be asked for by name: a machine without namespaces must not pass silently.
   if (std::getenv("PLUMB_SKIP_NAMESPACE_TESTS") == nullptr) {
-    EXPECT_EQ(ProbeNamespaces(), "");
+    EXPECT_EQ(ProbeNamespaces(), std::nullopt);
   }
   SandboxOptions options;
-  if (ProbeNamespaces().empty()) {
+  if (!ProbeNamespaces()) {
     EXPECT_EQ(NamespaceCommand(options)[0], "bwrap");
   } else {
     EXPECT_THROW(NamespaceCommand(options), Error);

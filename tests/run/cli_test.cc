@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
 
 #include "common/file.h"
 #include "tests/run/cli_runner.h"
@@ -109,6 +112,26 @@ TEST(CliTest, DoctorFindsThisMachineAble) {
   }
   EXPECT_TRUE(Has(topics["LibTorch"]["text"].get<std::string>(), "2.")) << topics["LibTorch"];
   EXPECT_TRUE(Has(RunPlumb({"doctor"}).out, "Able to run."));
+}
+
+TEST(CliTest, TheVersionSaysWhatWasBuiltFromWhatAndForWhat) {
+  const CliOutput output = RunPlumb({"--version"});
+  EXPECT_EQ(output.code, 0) << output.err;
+  EXPECT_TRUE(output.out.starts_with("plumb 0.")) << output.out;
+  std::map<std::string, std::string> said;
+  std::istringstream lines(output.out);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.size() > 11)
+      said[line.substr(0, line.find_last_not_of(' ', 10) + 1)] = line.substr(11);
+  }
+  for (const char* what : {"commit", "build", "built for", "processor", "CUDA", "LibTorch"}) {
+    EXPECT_NE(said[what], "") << what << " is missing in\n" << output.out;
+  }
+  EXPECT_TRUE(Has(said["build"], "GCC") || Has(said["build"], "clang")) << output.out;
+  EXPECT_TRUE(Has(said["LibTorch"], "2.")) << output.out;
+  const bool hash =
+      said["commit"].size() >= 12 && said["commit"].find_first_not_of("0123456789abcdef") >= 12;
+  EXPECT_TRUE(hash || said["commit"] == "unknown") << output.out;
 }
 
 }  // namespace

@@ -342,7 +342,8 @@ TEST(OverlongTest, CutsWhereItMayAndCountsTheRest) {
     Demonstration* both[] = {&a, &b};
     return overlong.Fit(both, "row 1");
   };
-  Overlong left("left", 5, "x"), right("right", 5, "x"), drop("drop", 5, "x");
+  using Policy = configs::OverlongPolicy;
+  Overlong left(Policy::kLeft, 5, "x"), right(Policy::kRight, 5, "x"), drop(Policy::kDrop, 5, "x");
   Demonstration a = sequence({1, 2, 3, 4}, {7}), b = sequence({1, 2, 3, 4}, {8, 9});
   EXPECT_TRUE(fit(left, a, b));
   EXPECT_EQ(a, sequence({2, 3, 4}, {7}));  // the same prompt in both

@@ -49,20 +49,22 @@ TEST(PromptRoomTest, IsWhatTheRecipeAllowsAndTheModelLeaves) {
 TEST(PromptRoomTest, WhatIsLongerFollowsThePolicyAndIsCounted) {
   const PromptRoom room = Room(64, 60);
   std::vector<Prompt> prompts = Prompts();
-  FitCounts n = FitPrompts(room, "drop", "sums", prompts);
+  FitCounts n = FitPrompts(room, configs::OverlongPolicy::kDrop, "sums", prompts);
   EXPECT_EQ(n.left_out, 1);
   EXPECT_EQ(n.cut, 0);
   ASSERT_EQ(prompts.size(), 2u);
   EXPECT_EQ(prompts[1].row, 1u);
-  for (const auto& [policy, first] : {std::pair("left", 1), std::pair("right", 0)}) {
+  for (const auto& [policy, first] : {std::pair(configs::OverlongPolicy::kLeft, 1),
+                                      std::pair(configs::OverlongPolicy::kRight, 0)}) {
     prompts = Prompts();
     n = FitPrompts(room, policy, "sums", prompts);
     EXPECT_EQ(n.left_out, 0);
     EXPECT_EQ(n.cut, 1);
-    EXPECT_EQ(prompts.at(2).tokens, (std::vector<int32_t>{first, first + 1, first + 2, first + 3})) << policy;
+    EXPECT_EQ(prompts.at(2).tokens, (std::vector<int32_t>{first, first + 1, first + 2, first + 3}))
+        << NameOf(policy);
   }
   prompts = Prompts();
-  EXPECT_THROW(FitPrompts(room, "error", "sums", prompts), Error);
+  EXPECT_THROW(FitPrompts(room, configs::OverlongPolicy::kError, "sums", prompts), Error);
 }
 
 }  // namespace

@@ -234,14 +234,15 @@ TEST(RewardExamples, HttpServerInPython) {
   ASSERT_EQ(server.first_line().rfind("http://", 0), 0u) << server.first_line();
   const std::string url = server.first_line().substr(0, server.first_line().size() - 1);
   configs::RewardPartConfig part;
-  part.name = "numbers", part.kind = "http", part.api = "openrlhf", part.endpoint = url + "/get_reward";
+  part.name = "numbers", part.kind = "http", part.api = configs::HttpApi::kOpenRlhf,
+  part.endpoint = url + "/get_reward";
   auto scores = Ask(part, {"it is 4", "it is 5", "no"});
   ASSERT_TRUE(scores[0].scored()) << scores[0].reason;
   EXPECT_EQ(scores[0].value, 1);
   EXPECT_EQ(scores[1].value, 0.1);
   EXPECT_EQ(scores[2].value, 0);
   EXPECT_EQ(scores[2].details.back().first, "words");
-  part.api = "slime", part.endpoint = url + "/rm", part.workers = 2;
+  part.api = configs::HttpApi::kSlime, part.endpoint = url + "/rm", part.workers = 2;
   scores = Ask(part, {"it is 4", "it is 5", "no"});
   ASSERT_TRUE(scores[0].scored()) << scores[0].reason;
   EXPECT_EQ(scores[0].value, 1);

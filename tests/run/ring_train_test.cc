@@ -92,7 +92,7 @@ TEST(RingOptions, LeasesLastAsLongAsTheirHoldersCan) {
   config.run.actors = 3;
   EXPECT_GT(TableOptionsOf(config).lease_timeout_ms, int64_t{1000} * 3600 * 24 * 365);
   EXPECT_EQ(TableOptionsOf(config).actors, 1);
-  config.run.roles = "processes";
+  config.run.roles = configs::Roles::kProcesses;
   config.run.stall_seconds = 100;
   EXPECT_EQ(TableOptionsOf(config).lease_timeout_ms, 50'000);
   EXPECT_EQ(TableOptionsOf(config).actors, 3);

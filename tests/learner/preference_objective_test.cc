@@ -1,5 +1,5 @@
-// learner/preference.h on a tiny model: learning, the whole gradient against finite differences, the cache.
-#include "learner/preference.h"
+// learner/preference_objective.h on a tiny model: learning, the whole gradient against finite differences, the cache.
+#include "learner/preference_objective.h"
 
 #include <gtest/gtest.h>
 

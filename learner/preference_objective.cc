@@ -1,4 +1,4 @@
-#include "learner/preference.h"
+#include "learner/preference_objective.h"
 
 #include <algorithm>
 #include <numeric>
