@@ -2,21 +2,22 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <thread>
 #include <utility>
 
+#include "common/digest.h"
 #include "common/error.h"
 #include "common/log.h"
+#include "common/weight_wire.h"
 
 namespace plumb::actor {
 namespace {
 
 using std::chrono::milliseconds;
 constexpr milliseconds kPoll{1};
-constexpr milliseconds kBackoff{50};           // after a refused or failed fetch
-constexpr milliseconds kLongPoll{5000};        // one request is held by the server for so long at most
-constexpr milliseconds kAnswerGrace{60000};    // for the answer itself, beyond the wait
+constexpr milliseconds kBackoff{50};    // after a refused or failed fetch
+constexpr milliseconds kLongPoll{250};  // one wait for news; the end of the actor waits no longer
+constexpr milliseconds kAnswerGrace{60000};  // until the first of the bytes are here
 
 bool Past(Deadline deadline) { return std::chrono::steady_clock::now() >= deadline; }
 
@@ -43,117 +44,127 @@ FetchedPolicy::FetchedPolicy(const policy_model::ModelShape& shape, Device devic
     : source_(source),
       buffers_{policy_model::Weights(shape, device, dtype), policy_model::Weights(shape, device, dtype)} {
   if (device != Device::kCpu) host_.resize(buffers_[0].flat().bytes());
+  thread_ = std::thread([this] { Run(); });
+}
+
+FetchedPolicy::~FetchedPolicy() {
+  {
+    std::lock_guard lock(mu_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  thread_.join();
+}
+
+PolicyCounters FetchedPolicy::counters() const {
+  std::lock_guard lock(mu_);
+  return counters_;
 }
 
 bool FetchedPolicy::Update(int64_t wanted, Deadline deadline) {
-  if (current_.version >= 0 && current_.version >= wanted && !FetchIfReplaced(/*newer_too=*/wanted < 0)) return false;
-  if (wanted < 0 && current_.version >= 0) return true;
-  const int64_t least = std::max<int64_t>(wanted, 0);
-  while (current_.version < least) {
-    if (FetchOne(deadline)) continue;
-    if (Past(deadline)) return false;
-    SleepUntilOr(kBackoff, deadline);
+  std::unique_lock lock(mu_);
+  for (bool late = false;; late = changed_.wait_until(lock, deadline) == std::cv_status::timeout) {
+    if (error_) std::rethrow_exception(error_);
+    // What is newer than wanted stays where it is as long as what is here does.
+    if (ready_ && (wanted < 0 || current_.version < wanted || ready_->version <= current_.version))
+      Take();
+    if (wanted < 0 ? current_.version >= 0 : current_.version == wanted) return true;
+    if (late) return current_.version >= std::max<int64_t>(wanted, 0);
   }
-  return true;
 }
 
-// Only a look, so that the step loop is never held up by a version that is not there yet. What the learner says that does not
-// follow what is held here, an older number or other bytes under the same one, comes from a life of it that went back: false
-// until that is here.
-bool FetchedPolicy::FetchIfReplaced(bool newer_too) {
-  PolicyVersion newest;
-  try {
-    newest = source_->Newest();
-  } catch (const Error& e) {
-    if (e.code() != ErrorCode::kDeadline && e.code() != ErrorCode::kUnavailable) throw;
-    return true;
-  }
-  if (newest.version < 0 || newest == current_) return true;
-  if (newest.version > current_.version) {
-    if (newer_too) FetchOne(Deadline{});
-    return true;
-  }
-  LogInfo("the learner went back to version " + std::to_string(newest.version) + "; version " + std::to_string(current_.version) +
-          " here is of before");
-  return FetchOne(Deadline{});
-}
-
-bool FetchedPolicy::FetchOne(Deadline deadline) {
+void FetchedPolicy::Take() {
   policy_model::Weights& next = buffers_[1 - active_];
-  policy_model::FlatBuffer& flat = next.flat();
-  const bool staged = !host_.empty();
-  std::span<std::byte> into = staged ? std::span<std::byte>(host_)
-                                     : std::span<std::byte>(static_cast<std::byte*>(flat.data()), flat.bytes());
-  std::optional<PolicyVersion> got;
-  try {
-    got = source_->Fetch(current_, into, deadline);
-  } catch (const Error& e) {
-    if (e.code() != ErrorCode::kDeadline && e.code() != ErrorCode::kUnavailable) throw;
+  if (!host_.empty()) next.flat().CopyFromHost(host_);
+  active_ = 1 - active_;
+  current_ = *std::exchange(ready_, std::nullopt);
+  ++counters_.fetched;
+}
+
+void FetchedPolicy::Run() {
+  std::unique_lock lock(mu_);
+  while (!stopping_) {
+    lock.unlock();
+    bool went_well = false;
+    std::exception_ptr failed;
+    try {
+      went_well = Fetch();
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kDeadline && e.code() != ErrorCode::kUnavailable)
+        failed = std::current_exception();
+    } catch (const std::exception&) {
+      failed = std::current_exception();
+    }
+    lock.lock();
+    if (failed) {
+      error_ = failed;
+      changed_.notify_all();
+      return;
+    }
+    if (!went_well) changed_.wait_for(lock, kBackoff, [&] { return stopping_; });
   }
-  if (!got) return false;
-  if (staged) flat.CopyFromHost(host_);
-  const Digest digest = next.ComputeDigest();
-  if (digest != got->digest) {
+}
+
+bool FetchedPolicy::Fetch() {
+  const std::optional<PolicyVersion> offered = source_->Await(known_, After(kLongPoll));
+  if (!offered) return true;
+  if (offered->version < known_.version) {
+    LogInfo("the learner went back to version " + std::to_string(offered->version) + "; version " +
+            std::to_string(known_.version) + " here is of before");
+  }
+  std::unique_lock lock(mu_);
+  ready_.reset();  // its place is written over
+  known_ = current_;
+  policy_model::Weights& next = buffers_[1 - active_];
+  lock.unlock();
+  policy_model::FlatBuffer& flat = next.flat();
+  const std::span<std::byte> into =
+      host_.empty() ? std::span(static_cast<std::byte*>(flat.data()), flat.bytes())
+                    : std::span(host_);
+  if (!source_->Read(*offered, into)) return false;
+  const Digest digest = WeightDigest(into);
+  lock.lock();
+  if (digest != offered->digest) {
     ++counters_.refused_digest;
     // The first, second, fourth, ...: a source that keeps sending wrong bytes must not fill the disk.
     if (std::has_single_bit(counters_.refused_digest)) {
-      LogError("refused weights version " + std::to_string(got->version) + ": their bytes have digest " + digest +
-               ", promised was " + got->digest + "; refused so far: " + std::to_string(counters_.refused_digest) +
+      LogError("refused weights version " + std::to_string(offered->version) +
+               ": their bytes have digest " + digest + ", promised was " + offered->digest +
+               "; refused so far: " + std::to_string(counters_.refused_digest) +
                "; keeping version " + std::to_string(current_.version) + " and fetching again");
     }
     return false;
   }
-  active_ = 1 - active_;
-  current_ = *std::move(got);
-  ++counters_.fetched;
+  known_ = *offered;
+  ready_ = offered;
+  changed_.notify_all();
   return true;
 }
 
-RemoteWeightSource::RemoteWeightSource(Call call, uint64_t part_bytes)
-    : part_bytes_(std::min(part_bytes, weight_wire::kPartBytes)), call_(std::move(call)) {
-  PLUMB_CHECK(part_bytes_ > 0);
-}
-
-PolicyVersion RemoteWeightSource::Newest() {
-  return weight_wire::DecodeOffer(call_(weight_wire::kNewestVerb, {}, After(kLongPoll)).view()).version;
-}
-
-std::optional<PolicyVersion> RemoteWeightSource::Fetch(const PolicyVersion& held, std::span<std::byte> flat, Deadline deadline) {
-  for (;;) {
-    const auto left = std::chrono::duration_cast<milliseconds>(deadline - std::chrono::steady_clock::now());
-    const milliseconds wait = std::clamp(left, milliseconds{0}, kLongPoll);
-    const Payload reply = call_(weight_wire::kFetchVerb, weight_wire::EncodeFetchRequest({held, wait.count()}), After(wait + kAnswerGrace));
-    const weight_wire::Offer offer = weight_wire::DecodeOffer(reply.view());
-    if (offer.version.version >= 0 && offer.version != held) {
-      if (offer.bytes != flat.size()) {
-        throw Error(ErrorCode::kCorruption, "weights version " + std::to_string(offer.version.version) + " come as " +
-                                                std::to_string(offer.bytes) + " bytes, this model has " + std::to_string(flat.size()) +
-                                                "; learner and actor must use the same [model]");
-      }
-      if (FetchParts(offer.version, flat)) return offer.version;
-    }
-    if (Past(deadline)) return std::nullopt;
+std::optional<PolicyVersion> RemoteWeightSource::Await(const PolicyVersion& held,
+                                                       Deadline deadline) {
+  try {
+    return weight_wire::DecodeVersion(
+        client_.Call(weight_wire::kAwaitVerb, weight_wire::EncodeVersion(held), deadline));
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kDeadline) throw;
+    return std::nullopt;
   }
 }
 
-// False: the learner has let go of them meanwhile, or is another life.
-bool RemoteWeightSource::FetchParts(const PolicyVersion& version, std::span<std::byte> flat) {
-  for (size_t at = 0; at < flat.size();) {
-    const uint64_t bytes = std::min<uint64_t>(part_bytes_, flat.size() - at);
-    Payload part;
-    try {
-      part = call_(weight_wire::kPartVerb, weight_wire::EncodePartRequest({version, at, bytes}), After(kAnswerGrace));
-    } catch (const Error& e) {
-      if (e.code() != ErrorCode::kNotFound) throw;
-      return false;
-    }
-    if (part.size() != bytes) {
-      throw Error(ErrorCode::kCorruption, "asked for " + std::to_string(bytes) + " bytes of weights and got " + std::to_string(part.size()));
-    }
-    std::memcpy(flat.data() + at, part.view().data(), bytes);
-    at += bytes;
+bool RemoteWeightSource::Read(const PolicyVersion& version, std::span<std::byte> flat) {
+  try {
+    client_.CallInto(weight_wire::kBytesVerb, Payload(weight_wire::EncodeVersion(version)), flat,
+                     After(kAnswerGrace));
+    return true;
+  } catch (const Error& e) {
+    if (e.code() == ErrorCode::kNotFound) return false;
+    if (e.code() != ErrorCode::kCorruption) throw;
+    throw Error(e.code(),
+                "weights version " + std::to_string(version.version) + ": " + e.message() +
+                    "; learner and actor must use the same [model]",
+                e.where());
   }
-  return true;
 }
 
 }  // namespace plumb::actor

@@ -1,22 +1,29 @@
 // Which weights the actor samples with, and how new ones arrive.
 //
 // Purpose: Policy is what the rollout sees. SharedPolicy reads the learner's weights in place (one process, sync);
-// FetchedPolicy keeps two buffers and takes new versions from a WeightSource, verifying the digest before the first
-// token is drawn; RemoteWeightSource is the client side of that port over any request-reply call.
-// Thread safety: none, the rollout's thread owns them; RemoteWeightSource as the call it is given.
-// Ownership: FetchedPolicy owns its weights; SharedPolicy and the sources are the caller's.
-// Errors: kDeadline and kUnavailable of the source mean "not yet"; the rest pass through.
+// FetchedPolicy keeps two buffers: a thread of its own awaits new versions of a WeightSource, has
+// them written straight into the idle one and verifies the digest there, and Update changes the two
+// over. RemoteWeightSource is the client side of that port.
+// Thread safety: none, the rollout's thread owns them; RemoteWeightSource: all methods.
+// Ownership: FetchedPolicy owns its weights and its thread; SharedPolicy's weights and the sources
+// are the caller's.
+// Errors: kDeadline and kUnavailable of the source mean "not yet"; what else it throws is thrown by
+// the next Update.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
+#include <thread>
+#include <vector>
 
-#include "common/payload.h"
 #include "common/ports.h"
-#include "common/weight_wire.h"
+#include "common/rpc.h"
 #include "policy_model/weights.h"
 
 namespace plumb::actor {
@@ -35,9 +42,11 @@ class Policy {
   virtual int64_t version() const = 0;
   // REQUIRES: current().version >= 0. Valid until the next Update.
   virtual const policy_model::Weights& weights() const = 0;
-  // Brings current() to at least `wanted` (-1: the newest at hand; waits only for the first), as the learner has it now: what a
-  // life of it before had published under these numbers is fetched again. Blocks until then or the deadline; false: not yet.
-  // May overshoot `wanted` when the source is already beyond it.
+  // Brings current() to at least `wanted` (-1: the newest at hand; waits only for the first).
+  // Blocks until then or the deadline; false: not yet. May overshoot `wanted` when the source is
+  // already beyond it. A source that went back, to an older number or to other bytes under the same
+  // one, is followed; while it is still unsaid whether it did, a version beyond `wanted` is waited
+  // on.
   virtual bool Update(int64_t wanted, Deadline deadline) = 0;
   virtual PolicyCounters counters() const { return {}; }
 };
@@ -61,39 +70,47 @@ class SharedPolicy : public Policy {
 class FetchedPolicy : public Policy {
  public:
   FetchedPolicy(const policy_model::ModelShape& shape, Device device, DType dtype, WeightSource* source);
+  // Waits for a fetch that goes on.
+  ~FetchedPolicy() override;
   PolicyVersion current() const override { return current_; }
   int64_t version() const override { return current_.version; }
   const policy_model::Weights& weights() const override { return buffers_[active_]; }
   // A version whose digest does not match is refused, counted and logged; the old weights stay and it is fetched again.
   bool Update(int64_t wanted, Deadline deadline) override;
-  PolicyCounters counters() const override { return counters_; }
+  PolicyCounters counters() const override;
 
  private:
-  bool FetchOne(Deadline deadline);
-  bool FetchIfReplaced(bool newer_too);
+  void Run();
+  // Awaits the next version, and has it ready. False: it was refused or gone.
+  bool Fetch();
+  void Take();  // REQUIRES: mu_, ready_
 
   WeightSource* source_;
   policy_model::Weights buffers_[2];
-  std::vector<std::byte> host_;  // staging, used on a device only
-  int active_ = 0;
-  PolicyVersion current_;
+  // Where a device's weights arrive; on the CPU they arrive in the idle buffer.
+  std::vector<std::byte> host_;
+  int active_ = 0;         // changed by Update, while nothing is being written
+  PolicyVersion current_;  // the rollout's thread's
+
+  mutable std::mutex mu_;
+  std::condition_variable changed_;
+  PolicyVersion known_;  // the fetching thread's: what is ready, else what is current
+  std::optional<PolicyVersion> ready_;  // guarded by mu_, as all below; what Update may take
   PolicyCounters counters_;
+  std::exception_ptr error_;
+  bool stopping_ = false;
+  std::thread thread_;
 };
 
-// WeightSource over a request-reply call (common/weight_wire.h says the bytes).
 class RemoteWeightSource : public WeightSource {
  public:
-  // Sends `payload` under `verb`, returns the reply; throws kDeadline or kUnavailable. The weights come in parts of part_bytes
-  // each, weight_wire::kPartBytes at most.
-  using Call = std::function<Payload(const std::string& verb, std::string payload, Deadline deadline)>;
-  explicit RemoteWeightSource(Call call, uint64_t part_bytes = weight_wire::kPartBytes);
-  PolicyVersion Newest() override;
-  std::optional<PolicyVersion> Fetch(const PolicyVersion& held, std::span<std::byte> flat, Deadline deadline) override;
+  explicit RemoteWeightSource(const std::string& endpoint, RpcClientOptions options = {})
+      : client_(endpoint, std::move(options)) {}
+  std::optional<PolicyVersion> Await(const PolicyVersion& held, Deadline deadline) override;
+  bool Read(const PolicyVersion& version, std::span<std::byte> flat) override;
 
  private:
-  bool FetchParts(const PolicyVersion& version, std::span<std::byte> flat);
-  const uint64_t part_bytes_;
-  Call call_;
+  RpcClient client_;
 };
 
 }  // namespace plumb::actor

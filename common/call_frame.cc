@@ -1,52 +1,67 @@
 #include "common/call_frame.h"
 
-#include "common/crc32c.h"
-#include "common/stream_frame.h"
+#include <algorithm>
+#include <new>
+
+#include "common/rpc.h"
 
 namespace plumb {
 namespace {
-constexpr char kTag[] = "PCA1";
+constexpr uint64_t kAhead = 8;  // pieces on their way at once
 }  // namespace
 
-std::string EncodeCallFrame(const CallFrame& f) {
-  flatbuffers::FlatBufferBuilder builder(256);
-  const auto client = builder.CreateString(f.client);
-  const auto verb = builder.CreateString(f.verb);
-  const auto message = builder.CreateString(f.message);
-  const auto where = builder.CreateString(f.where);
-  const auto ids = builder.CreateVector(f.ids);
-  builder.Finish(wire::CreateCallFrame(builder, f.kind, client, f.id, verb, f.timeout_ms, f.error, message, where,
-                                       f.checksum, f.beat, ids),
-                 kTag);
-  return std::string(reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize());
-}
-
-CallFrame DecodeCallFrame(std::string_view bytes) {
-  return WithVerifiedFrame<wire::CallFrame>(bytes, kTag, [](const wire::CallFrame* f) {
-    if (f->kind() < wire::CallKind::Request || f->kind() > wire::CallKind::Known) {
-      throw Error(ErrorCode::kCorruption, "a frame of unknown kind");
+void Pieces::Begin(uint64_t bytes, Payload first, std::optional<std::span<std::byte>> into) {
+  if (into) {
+    if (bytes != into->size()) {
+      throw Error(ErrorCode::kCorruption, "has " + std::to_string(bytes) +
+                                              " bytes, there is room for exactly " +
+                                              std::to_string(into->size()));
     }
-    if (f->client()->size() > 256) throw Error(ErrorCode::kCorruption, "a name is too long");
-    CallFrame out;
-    out.kind = f->kind();
-    out.client = TextOf(f->client());
-    out.id = f->id();
-    out.verb = TextOf(f->verb());
-    out.timeout_ms = f->timeout_ms();
-    out.error = f->error();
-    out.message = TextOf(f->message());
-    out.where = TextOf(f->where());
-    out.checksum = f->checksum();
-    out.beat = f->beat();
-    out.ids = NumbersOf(f->ids());
-    return out;
-  });
+    to_ = into->data();
+  } else if (first.size() == bytes) {
+    payload_ = first;
+  } else {
+    try {
+      if (bytes > PTRDIFF_MAX) throw std::bad_alloc();
+      const std::shared_ptr<std::byte[]> memory(
+          new std::byte[bytes]);  // the pages come with the pieces
+      to_ = memory.get();
+      payload_ = Payload(memory, {reinterpret_cast<const char*>(to_), bytes});
+    } catch (const std::bad_alloc&) {
+      throw Error(ErrorCode::kUnavailable,
+                  "no memory for a message of " + std::to_string(bytes) + " bytes");
+    }
+  }
+  begun_ = true;
+  bytes_ = bytes;
+  if (to_) Take(0, first);
+  else got_ = asked_ = bytes;
 }
 
-uint32_t CallChecksum(const CallFrame& f, std::string_view payload) {
-  uint32_t sum = Crc32c(f.verb, Crc32c(f.client));
-  const uint64_t fields[] = {f.id, f.error, payload.size()};
-  return Crc32c(payload, Crc32c(fields, sizeof fields, sum));
+bool Pieces::Take(uint64_t offset, std::string_view piece) {
+  if (!begun_ || offset != got_ || piece.size() > bytes_ - got_) return false;
+  if (!piece.empty()) std::memcpy(to_ + got_, piece.data(), piece.size());
+  got_ += piece.size();
+  asked_ = std::max(asked_, got_);
+  return true;
+}
+
+std::optional<CallFrame> Pieces::Ask(const std::string& client, uint64_t id, size_t piece,
+                                     uint64_t beat) {
+  if (!begun_ || asked_ == bytes_ || asked_ - got_ >= kAhead * piece) return std::nullopt;
+  CallFrame pull{.kind = wire::CallKind::Pull, .client = client, .id = id};
+  pull.offset = asked_;
+  pull.bytes = std::min<uint64_t>(piece, bytes_ - asked_);
+  asked_ += pull.bytes;
+  asked_beat_ = beat;
+  return pull;
+}
+
+std::optional<Payload> PieceOf(const Payload& payload, const CallFrame& pull) {
+  if (pull.bytes > kMaxPieceBytes || pull.offset > payload.size() ||
+      pull.bytes > payload.size() - pull.offset)
+    return std::nullopt;
+  return payload.Part(pull.offset, pull.bytes);
 }
 
 }  // namespace plumb

@@ -53,22 +53,6 @@ void WriteNew(const std::string& path, const std::string& text, mode_t mode) {
   }
 }
 
-// One frame as text; false when the message is over.
-bool Frame(void* socket, std::string* out) {
-  zmq_msg_t message;
-  zmq_msg_init(&message);
-  const bool got = zmq_msg_recv(&message, socket, 0) >= 0;
-  if (got) out->assign(static_cast<const char*>(zmq_msg_data(&message)), zmq_msg_size(&message));
-  zmq_msg_close(&message);
-  return got;
-}
-
-bool More(void* socket) {
-  int more = 0;
-  size_t size = sizeof more;
-  return zmq_getsockopt(socket, ZMQ_RCVMORE, &more, &size) == 0 && more != 0;
-}
-
 }  // namespace
 
 CurveKeys GenerateCurveKeys() {
@@ -164,51 +148,6 @@ bool AllowedKeys::Allows(const std::string& public_key) {
     }
   }
   return std::find(keys_.begin(), keys_.end(), public_key) != keys_.end();
-}
-
-void ZapAuthority::Start(void* context, AllowedKeys* allowed) {
-  socket_ = zmq_socket(context, ZMQ_REP);
-  const int linger = 0, wait_ms = 100;
-  if (socket_ != nullptr) {
-    zmq_setsockopt(socket_, ZMQ_LINGER, &linger, sizeof linger);
-    zmq_setsockopt(socket_, ZMQ_RCVTIMEO, &wait_ms, sizeof wait_ms);
-  }
-  if (socket_ == nullptr || zmq_bind(socket_, "inproc://zeromq.zap.01") != 0) {
-    const std::string why = zmq_strerror(zmq_errno());
-    if (socket_ != nullptr) zmq_close(socket_);
-    socket_ = nullptr;
-    throw Error(ErrorCode::kIo, "cannot check keys: " + why);
-  }
-  thread_ = std::thread([this, allowed] { Loop(allowed); });
-}
-
-void ZapAuthority::Loop(AllowedKeys* allowed) {
-  while (!stop_.load()) {
-    std::vector<std::string> frames(1);
-    if (!Frame(socket_, &frames[0])) continue;  // the wait ended, or an interrupt
-    while (More(socket_) && frames.size() < 64) {
-      frames.emplace_back();
-      if (!Frame(socket_, &frames.back())) break;
-    }
-    // version, request id, domain, address, identity, mechanism, then the client's key as 32 bytes
-    std::string code = "400", text = "not allowed", user;
-    if (frames.size() == 7 && frames[0] == "1.0" && frames[5] == "CURVE" && frames[6].size() == 32) {
-      char key[kKeyText + 1];
-      zmq_z85_encode(key, reinterpret_cast<const uint8_t*>(frames[6].data()), 32);
-      if (allowed->Allows(key)) code = "200", text = "OK", user = key;
-    }
-    (code == "200" ? accepted_ : refused_).fetch_add(1);
-    const std::string id = frames.size() > 1 ? frames[1] : "";
-    const std::string reply[] = {"1.0", id, code, text, user, ""};
-    for (size_t i = 0; i < 6; ++i) zmq_send(socket_, reply[i].data(), reply[i].size(), i < 5 ? ZMQ_SNDMORE : 0);
-  }
-}
-
-void ZapAuthority::Stop() {
-  stop_.store(true);
-  if (thread_.joinable()) thread_.join();
-  if (socket_ != nullptr) zmq_close(socket_);
-  socket_ = nullptr;
 }
 
 }  // namespace plumb

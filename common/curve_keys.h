@@ -1,4 +1,5 @@
-// Who may talk to whom: CURVE keys in files, and the check of a client's key (ZAP) behind a server's socket.
+// Who may talk to whom: CURVE keys in files, and the list of those that a server lets in (asked by
+// common/wire_socket.cc).
 //
 //   NAME.key      secret and public key; mode 0600, read by its owner's processes only
 //   NAME.pub      public key alone; give it to the other side
@@ -7,14 +8,12 @@
 //
 // A client proves its key, the server's key proves the server; both sides' messages are encrypted and cannot be replayed
 // into another connection. Keys are written as ZeroMQ's Z85 text of 40 characters.
-// Thread safety: functions all; ZapAuthority: Start and Stop by one thread. Errors: kInvalidArgument for text that is no
+// Thread safety: all. Errors: kInvalidArgument for text that is no
 // key, kNotFound, kUnsupported for a secret that others can read or a ZeroMQ without CURVE; secrets never stand in messages.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "common/mutex.h"
@@ -69,27 +68,6 @@ class AllowedKeys {
   Mutex mu_;
   Stamp stamp_ PLUMB_GUARDED_BY(mu_);
   std::vector<std::string> keys_ PLUMB_GUARDED_BY(mu_);
-};
-
-// Answers ZeroMQ's question "may this key connect?" for every server socket of one context, on a thread of its own. The
-// key becomes the connection's User-Id. ZeroMQ lets every key in while nobody answers: servers check the User-Id of every
-// message against AllowedKeys as well.
-class ZapAuthority {
- public:
-  // REQUIRES: `context` and `allowed` outlive Stop.
-  void Start(void* context, AllowedKeys* allowed);
-  // Before the context ends.
-  void Stop();
-  ~ZapAuthority() { Stop(); }
-  uint64_t accepted() const { return accepted_.load(); }
-  uint64_t refused() const { return refused_.load(); }
-
- private:
-  void Loop(AllowedKeys* allowed);
-  void* socket_ = nullptr;
-  std::thread thread_;
-  std::atomic<bool> stop_{false};
-  std::atomic<uint64_t> accepted_{0}, refused_{0};
 };
 
 }  // namespace plumb

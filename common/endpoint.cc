@@ -24,8 +24,9 @@ void CheckPrivate(const std::string& folder, const std::string& where) {
   if (!S_ISDIR(info.st_mode)) throw Error(ErrorCode::kInvalidArgument, "'" + folder + "' is not a folder", where);
   if (info.st_uid != ::geteuid() || (info.st_mode & kOthers) != 0) {
     throw Error(ErrorCode::kUnsupported,
-                "others can reach the folder '" + folder + "', and sockets are not yet guarded by keys: it has to belong "
-                "to this user with mode 0700 (chmod 700)", where);
+                "others can reach the folder '" + folder +
+                    "': it has to belong to this user with mode 0700 (chmod 700)",
+                where);
   }
 }
 

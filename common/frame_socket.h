@@ -26,9 +26,11 @@ struct FrameClientOptions {
   CurveClient curve;  // empty: no keys, loopback and private folders only
 };
 
+class WireSocket;
+
 class FrameClient {
  public:
-  FrameClient(const std::string& endpoint, FrameClientOptions options = {});
+  explicit FrameClient(const std::string& endpoint, FrameClientOptions options = {});
   ~FrameClient();
   FrameClient(const FrameClient&) = delete;
 
@@ -39,11 +41,10 @@ class FrameClient {
   // A new connection: what was asked on the old one is never answered on this.
   void Reset();
   // What the connection is doing, as a clause: "nobody listens there", "it does not accept our key", "connected".
-  std::string State();
+  std::string State() const;
 
  private:
-  class Impl;
-  std::unique_ptr<Impl> impl_;
+  std::unique_ptr<WireSocket> socket_;
 };
 
 struct FrameServerOptions {
@@ -64,7 +65,8 @@ class FrameServer {
   FrameServer(const FrameServer&) = delete;
 
   const std::string& endpoint() const;  // as bound (port * is then a number)
-  // requests, replies, malformed, failed, gone (the peer left before its reply), keys_accepted, keys_refused.
+  // requests, replies, malformed, failed, gone (the peer left before its reply), thread_errors;
+  // with keys keys_accepted and keys_refused.
   std::map<std::string, uint64_t> counters() const;
 
  private:

@@ -25,6 +25,9 @@ class Payload {
   std::span<const std::byte> bytes() const { return std::as_bytes(std::span(view_.data(), view_.size())); }
   std::string str() const { return std::string(view_); }
   size_t size() const { return view_.size(); }
+  Payload Part(size_t offset, size_t bytes) const {
+    return Payload(owner_, view_.substr(offset, bytes));
+  }
 
  private:
   std::shared_ptr<const void> owner_;

@@ -89,12 +89,13 @@ class WeightSink {
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
-  // The newest version known, without waiting; version -1 before the first.
-  virtual PolicyVersion Newest() = 0;
-  // Blocks until something else than `held` is published (or the deadline: nullopt), copies it into `flat` (exactly its size)
-  // and returns which it was: a newer version, or, where the learner went back to a checkpoint, an older number or the same
-  // number with other bytes. The caller verifies the digest and refuses what does not match.
-  virtual std::optional<PolicyVersion> Fetch(const PolicyVersion& held, std::span<std::byte> flat, Deadline deadline) = 0;
+  // Blocks until something else than `held` is published (or the deadline: nullopt) and says which
+  // it is: a newer version, or, where the learner went back to a checkpoint, an older number or the
+  // same number with other bytes.
+  virtual std::optional<PolicyVersion> Await(const PolicyVersion& held, Deadline deadline) = 0;
+  // Copies it to its place, exactly as large. False: no longer at hand, await again. The caller
+  // verifies the digest and refuses what does not match.
+  virtual bool Read(const PolicyVersion& version, std::span<std::byte> flat) = 0;
 };
 
 // Reference log-probs computed once, keyed by (model digest, sequence digest).

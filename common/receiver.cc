@@ -1,15 +1,12 @@
-#include <algorithm>
 #include <random>
 #include <set>
-#include <thread>
 #include <unordered_map>
 
 #include "common/error.h"
 #include "common/log.h"
-#include "common/mutex.h"
 #include "common/stream_frame.h"
 #include "common/transport.h"
-#include "common/wire_socket.h"
+#include "common/wire_loop.h"
 
 namespace plumb {
 namespace {
@@ -21,45 +18,27 @@ uint64_t RandomNumber() {
 
 }  // namespace
 
-class Receiver::Impl : public std::enable_shared_from_this<Receiver::Impl> {
+class Receiver::Impl {
  public:
   Impl(ReceiverOptions options, MessageHandler handler)
       : options_(std::move(options)),
         handler_(std::move(handler)),
         life_(RandomNumber()),
-        socket_(std::make_unique<WireSocket>(WireSocket::Kind::kRouter, options_.endpoint, options_.max_message_bytes,
-                                             options_.times)),
-        endpoint_(socket_->endpoint()) {}
-
-  // Apart from the constructor: handlers get acknowledgements that point back here.
-  void Start() {
-    thread_ = std::thread([this] { Run(); });
+        loop_(WireSocket::Kind::kRouter, options_.endpoint,
+              {.max_message_bytes = options_.max_message_bytes,
+               .times = options_.times,
+               .server = options_.curve}),
+        settled_(std::make_shared<Mailbox<Settled>>(&loop_.socket)) {
+    loop_.Start([this] { return Turn(); }, [this](WireSocket::Incoming& in) { Take(in); },
+                [this](const Error& e) { complaints_.Warning(e.what()); });
   }
-  void Stop() {
-    {
-      MutexLock lock(mu_);
-      stopping_ = true;
-      socket_->Wake();
-    }
-    thread_.join();
-    MutexLock lock(mu_);
-    closed_ = true;
-    socket_.reset();
+  ~Impl() {
+    loop_.Stop();
+    settled_->Close();
   }
 
-  // From any thread.
-  void Settle(const std::string& producer, uint64_t epoch, uint64_t seq, bool handled) {
-    MutexLock lock(mu_);
-    if (closed_) return;
-    settled_.push_back({producer, epoch, seq, handled});
-    socket_->Wake();
-  }
-
-  const std::string& endpoint() const { return endpoint_; }
-  std::map<std::string, uint64_t> counters() const {
-    MutexLock lock(mu_);
-    return counters_;
-  }
+  const std::string& endpoint() const { return loop_.socket.endpoint(); }
+  std::map<std::string, uint64_t> counters() const { return loop_.counters(); }
 
  private:
   struct Settled {
@@ -78,34 +57,16 @@ class Receiver::Impl : public std::enable_shared_from_this<Receiver::Impl> {
     std::vector<uint64_t> to_say;        // acknowledgements not yet sent
   };
 
-  void Count(const char* name) {
-    MutexLock lock(mu_);
-    ++counters_[name];
+  void Count(const char* name) { loop_.Count(name); }
+
+  WireLoop::Turn Turn() {
+    for (const Settled& s : settled_->Take()) TakeSettled(s);
+    SayAcks();
+    return {.until = After(std::chrono::seconds(1))};
   }
 
-  void Run() {
-    for (;;) {
-      socket_->Poll(std::chrono::steady_clock::now() + std::chrono::seconds(1), false);
-      bool stop = false;
-      std::vector<Settled> settled;
-      {
-        MutexLock lock(mu_);
-        settled.swap(settled_);
-        stop = stopping_;
-      }
-      for (const Settled& s : settled) TakeSettled(s);
-      if (!stop) {
-        WireSocket::Incoming in;
-        for (int n = 0; n < 256 && socket_->Receive(in); ++n) Handle(in);
-      }
-      SayAcks();
-      if (stop) return;
-    }
-  }
-
-  void Handle(WireSocket::Incoming& in) {
-    if (!in.valid) return Count("dropped_malformed");
-    if (in.payload.size() > options_.max_message_bytes) return Count("dropped_oversized");
+  void Take(WireSocket::Incoming& in) {
+    if (in.problem) return Count(in.problem);
     StreamFrame frame;
     try {
       frame = DecodeStreamFrame(in.header);
@@ -157,7 +118,6 @@ class Receiver::Impl : public std::enable_shared_from_this<Receiver::Impl> {
   }
 
   void TakeData(WireSocket::Incoming& in, const StreamFrame& frame, Producer& producer) {
-    if (frame.checksum != StreamChecksum(frame, in.payload)) return Count("dropped_checksum");
     producer.route = in.route;
     const uint64_t seq = frame.seq;
     if (seq < producer.acked_below || producer.acked.contains(seq)) {
@@ -181,7 +141,10 @@ class Receiver::Impl : public std::enable_shared_from_this<Receiver::Impl> {
                              .kind = frame.message_kind,
                              .policy_version = frame.policy_version,
                              .payload = std::move(in.payload)};
-    Ack ack = Receiver::MakeAck(weak_from_this(), frame.producer, frame.epoch, seq);
+    Ack ack(
+        [settled = settled_, producer = frame.producer, epoch = frame.epoch, seq](bool handled) {
+          settled->Post({producer, epoch, seq, handled});
+        });
     try {
       handler_(std::move(message), std::move(ack));
     } catch (const std::exception& e) {
@@ -228,54 +191,23 @@ class Receiver::Impl : public std::enable_shared_from_this<Receiver::Impl> {
   }
 
   void Say(const std::string& route, const StreamFrame& frame) {
-    if (socket_->Send(route, EncodeStreamFrame(frame), {}) != WireSocket::Sent::kYes) Count("reply_unroutable");
+    if (loop_.socket.Send(route, EncodeStreamFrame(frame), {}) != WireSocket::Sent::kYes)
+      Count("reply_unroutable");
   }
 
   const ReceiverOptions options_;
   const MessageHandler handler_;
   const uint64_t life_;  // tells a sender that this receiver remembers nothing of an earlier one
-  std::unique_ptr<WireSocket> socket_;  // the thread's, but for Wake
-  const std::string endpoint_;
   std::unordered_map<std::string, Producer> producers_;  // the thread's
   LogEvery complaints_{std::chrono::seconds(5)};
-
-  mutable Mutex mu_;
-  std::vector<Settled> settled_ PLUMB_GUARDED_BY(mu_);
-  std::map<std::string, uint64_t> counters_ PLUMB_GUARDED_BY(mu_);
-  bool stopping_ PLUMB_GUARDED_BY(mu_) = false;
-  bool closed_ PLUMB_GUARDED_BY(mu_) = false;
-  std::thread thread_;
+  WireLoop loop_;
+  const std::shared_ptr<Mailbox<Settled>> settled_;
 };
 
 Receiver::Receiver(ReceiverOptions options, MessageHandler handler)
-    : impl_(std::make_shared<Impl>(std::move(options), std::move(handler))) {
-  impl_->Start();
-}
-Receiver::~Receiver() { impl_->Stop(); }
+    : impl_(std::make_unique<Impl>(std::move(options), std::move(handler))) {}
+Receiver::~Receiver() = default;
 const std::string& Receiver::endpoint() const { return impl_->endpoint(); }
 std::map<std::string, uint64_t> Receiver::counters() const { return impl_->counters(); }
-Ack Receiver::MakeAck(std::weak_ptr<Impl> receiver, std::string producer, uint64_t epoch, uint64_t seq) {
-  return Ack(std::move(receiver), std::move(producer), epoch, seq);
-}
-
-Ack::Ack(std::weak_ptr<Receiver::Impl> receiver, std::string producer, uint64_t epoch, uint64_t seq)
-    : receiver_(std::move(receiver)), producer_(std::move(producer)), epoch_(epoch), seq_(seq), open_(true) {}
-Ack::Ack(Ack&& other) noexcept { *this = std::move(other); }
-Ack& Ack::operator=(Ack&& other) noexcept {
-  if (this == &other) return *this;
-  Settle(false);
-  receiver_ = std::move(other.receiver_);
-  producer_ = std::move(other.producer_);
-  epoch_ = other.epoch_;
-  seq_ = other.seq_;
-  open_ = std::exchange(other.open_, false);
-  return *this;
-}
-Ack::~Ack() { Settle(false); }
-void Ack::Complete() { Settle(true); }
-void Ack::Settle(bool handled) {
-  if (!std::exchange(open_, false)) return;
-  if (auto receiver = receiver_.lock()) receiver->Settle(producer_, epoch_, seq_, handled);
-}
 
 }  // namespace plumb

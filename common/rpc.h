@@ -1,26 +1,31 @@
-// Request and reply over ZeroMQ: RpcClient (DEALER) -> RpcServer (ROUTER), with deadlines and late answers.
+// Request and reply over ZeroMQ: RpcClient (DEALER) -> RpcServer (ROUTER), with deadlines, late
+// answers and payloads of any size.
 //
-//   Client  Request{client, id, verb, timeout, checksum} + payload  ─────►  Server
-//           ◄─────  Reply{id, error code, message, checksum} + payload
-//           Outstanding{ids}  ─────►
-//           ◄─────  Known{ids}
-//
-// Worker threads run the handler, which replies now or later, from any thread. What is outstanding
-// goes out once a second, at reconnect and when a reply came: the server forgets what is not in the
-// list and repeats what is done; the client sends again what is not known.
+//   Client   Request{client, id, verb, timeout, bytes} + payload  ─────►  Server   worker threads run the handler
+//            ◄─────  Reply{id, error code, message, bytes} + payload               now or later, from any thread
+//            Outstanding{ids}  ─────►  once a second, at reconnect and when a reply came: the server forgets what is not
+//            ◄─────  Known{ids}        in the list and repeats what is done; the client sends again what is not known
+//   A payload above piece_bytes comes as its first piece; who receives it asks for the rest, a few
+//   pieces ahead:
+//   either   Pull{id, offset, bytes}   ─────►  the other    ◄─────  Piece{id, offset} + bytes
 //
 // Promise: within one life of the server a request runs once, whatever is lost on the way; a server that restarts may
-// run it again: handlers are idempotent. Payloads may be as large as max_message_bytes (2 GiB by default); they are not
-// copied on the way out, and once at most on the way in (Call; CallPayload not at all).
+// run it again: handlers are idempotent. A payload has no limit but memory: what is on its way at
+// once are a few pieces, and a piece that a connection took with it is asked for again. Payloads
+// are not copied on the way out, and on the way in not at all where they are of one piece, else
+// once, into their place.
 // Thread safety: all methods. The client has one thread of its own, the server one and its workers; all are joined in
-// the destructors. Errors: those of endpoints (common/endpoint.h); kDeadline names the server and how long; an Error
-// thrown by the handler arrives with the same code and message.
+// the destructors. Errors: those of endpoints (common/endpoint.h); kDeadline names the server, how
+// long, and what the connection was doing; an Error thrown by the handler arrives with the same
+// code and message.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -31,12 +36,7 @@
 
 namespace plumb {
 
-inline constexpr size_t kMaxRpcBytes = (size_t{2} << 30) + (size_t{1} << 20);
-
-// A connection is silent while one large message passes: the pauses allowed are those of gigabytes, not of beats.
-inline constexpr SocketTimes kCallTimes{.heartbeat_interval = std::chrono::milliseconds(5000),
-                                        .heartbeat_timeout = std::chrono::milliseconds(30000),
-                                        .heartbeat_ttl = std::chrono::milliseconds(60000)};
+inline constexpr size_t kMaxPieceBytes = size_t{64} << 20;
 
 struct RpcRequest {
   std::string verb;
@@ -44,26 +44,42 @@ struct RpcRequest {
   Deadline deadline{};  // when the caller stops waiting, on this process's clock
 };
 
-// The right to answer one request; movable, from any thread, also after the server is gone (then without effect).
-// Destroyed without an answer: the caller gets kUnavailable.
-class RpcReplier;
+// The right to answer one request, once; from any thread, also after the server is gone (then
+// without effect). All copies gone without an answer: the caller gets kUnavailable.
 class RpcResponder {
  public:
+  struct Answer {
+    uint8_t error = 0;  // or an ErrorCode
+    std::string message, where;
+    Payload payload;
+  };
   RpcResponder() = default;
-  RpcResponder(RpcResponder&&) noexcept;
-  RpcResponder& operator=(RpcResponder&&) noexcept;
-  ~RpcResponder();
+  explicit RpcResponder(std::function<void(Answer)> post)
+      : right_(std::make_shared<Right>(std::move(post))) {}
 
-  void Reply(std::string payload);
-  void Reply(Payload payload);  // the same bytes may go to many callers
-  void Fail(const Error& error);
+  void Reply(std::string payload) { Reply(Payload(std::move(payload))); }
+  void Reply(Payload payload) {
+    Give({.payload = std::move(payload)});
+  }  // the same bytes may go to many callers
+  void Fail(const Error& e) {
+    Give({.error = static_cast<uint8_t>(e.code()), .message = e.message(), .where = e.where()});
+  }
 
  private:
-  friend class RpcServer;
-  std::weak_ptr<RpcReplier> replier_;
-  std::string client_;
-  uint64_t id_ = 0;
-  bool open_ = false;
+  struct Right {
+    explicit Right(std::function<void(Answer)> p) : post(std::move(p)) {}
+    ~Right() {
+      if (open)
+        post({.error = static_cast<uint8_t>(ErrorCode::kUnavailable),
+              .message = "the request was dropped without an answer"});
+    }
+    std::function<void(Answer)> post;
+    std::atomic<bool> open{true};
+  };
+  void Give(Answer answer) {
+    if (right_ && right_->open.exchange(false)) right_->post(std::move(answer));
+  }
+  std::shared_ptr<Right> right_;
 };
 
 using RpcHandler = std::function<void(RpcRequest request, RpcResponder responder)>;
@@ -71,31 +87,33 @@ using RpcHandler = std::function<void(RpcRequest request, RpcResponder responder
 struct RpcServerOptions {
   int workers = 4;                // threads that run handlers
   size_t max_waiting = 1024;      // requests not yet taken by a worker; more are left to be sent again
-  size_t max_message_bytes = kMaxRpcBytes;
+  size_t piece_bytes = size_t{1} << 20;  // at most kMaxPieceBytes
   std::chrono::milliseconds forget_client_after{60000};
-  SocketTimes times = kCallTimes;
+  SocketTimes times;
+  CurveServer curve = {};  // empty: no keys, loopback and private folders only
 };
 
 class RpcServer {
  public:
   RpcServer(const std::string& endpoint, RpcHandler handler, RpcServerOptions options = {});
+  // Waits for handlers that run; what they answer still goes out.
   ~RpcServer();
 
   const std::string& endpoint() const;  // as bound (port * is then a number)
-  // requests, replies, errors, repeated_requests, repeated_replies, dropped_malformed, dropped_oversized,
-  // dropped_checksum, dropped_overloaded, reply_unroutable.
-  // The destructor waits for handlers that run; what they answer still goes out.
+  // requests, replies, errors, pieces, repeated_requests, repeated_replies, dropped_malformed,
+  // dropped_oversized, dropped_checksum, dropped_overloaded, reply_unroutable, thread_errors; with
+  // keys keys_accepted and keys_refused.
   std::map<std::string, uint64_t> counters() const;
 
  private:
   class Impl;
-  static RpcResponder MakeResponder(const std::shared_ptr<RpcReplier>& replier, const std::string& client, uint64_t id);
   std::unique_ptr<Impl> impl_;
 };
 
 struct RpcClientOptions {
-  size_t max_message_bytes = kMaxRpcBytes;
-  SocketTimes times = kCallTimes;
+  size_t piece_bytes = size_t{1} << 20;  // at most kMaxPieceBytes
+  SocketTimes times;
+  CurveClient curve = {};  // empty: no keys, loopback and private folders only
 };
 
 class RpcClient {
@@ -104,11 +122,19 @@ class RpcClient {
   // Calls in progress end with kUnavailable.
   ~RpcClient();
 
+  // The deadline is that of the reply's begin: one that has begun to arrive is waited for as long
+  // as more of it comes.
   std::string Call(std::string_view verb, std::string_view payload, Deadline deadline);
   // Without copies.
   Payload CallPayload(std::string_view verb, Payload payload, Deadline deadline);
+  // The reply's bytes straight to their place. kCorruption: they are more or fewer; then, as after
+  // any error, some of the place may have been written.
+  void CallInto(std::string_view verb, Payload payload, std::span<std::byte> into,
+                Deadline deadline);
 
-  std::map<std::string, uint64_t> counters() const;  // calls, resent, dropped_*, deadlines
+  // calls, resent, pieces, deadlines, dropped_malformed, dropped_checksum, dropped_late,
+  // thread_errors.
+  std::map<std::string, uint64_t> counters() const;
 
  private:
   class Impl;

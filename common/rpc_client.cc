@@ -1,18 +1,18 @@
 #include <algorithm>
-#include <atomic>
+#include <condition_variable>
+#include <mutex>
 #include <random>
-#include <thread>
 
 #include "common/call_frame.h"
-#include "common/mutex.h"
 #include "common/rpc.h"
-#include "common/wire_socket.h"
+#include "common/wire_loop.h"
 
 namespace plumb {
 namespace {
 
 using TimePoint = std::chrono::steady_clock::time_point;
 constexpr size_t kConfirmAtOnceBytes = size_t{64} << 10;  // larger replies are not kept by the server until the next beat
+constexpr std::chrono::seconds kPiecePatience{30};  // for more of a reply that has begun to arrive
 
 int64_t MsBetween(TimePoint from, TimePoint to) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(to - from).count();
@@ -30,99 +30,111 @@ std::string RandomName() {
 class RpcClient::Impl {
  public:
   Impl(const std::string& endpoint, RpcClientOptions options)
-      : options_(options),
+      : options_(std::move(options)),
         endpoint_(endpoint),
         name_(RandomName()),
-        socket_(WireSocket::Kind::kDealer, endpoint, options.max_message_bytes, options.times) {
-    thread_ = std::thread([this] { Run(); });
+        loop_(WireSocket::Kind::kDealer, endpoint,
+              {.max_message_bytes = kMaxPieceBytes,
+               .times = options_.times,
+               .client = options_.curve}) {
+    PLUMB_CHECK(options_.piece_bytes > 0 && options_.piece_bytes <= kMaxPieceBytes);
+    loop_.Start([this] { return Turn(); }, [this](WireSocket::Incoming& in) { Take(in); },
+                [this](const Error& e) { FailAll(e); });
   }
 
   ~Impl() {
-    {
-      MutexLock lock(mu_);
-      stopping_ = true;
-    }
-    answered_.notify_all();
-    socket_.Wake();
-    thread_.join();
+    FailAll(Error(ErrorCode::kUnavailable, "the client was closed while calls waited", endpoint_));
+    loop_.Stop();
+    std::unique_lock lock(mu_);
+    answered_.wait(lock, [&] { return callers_ == 0; });
   }
 
-  Payload Call(std::string_view verb, Payload payload, Deadline deadline) {
-    if (payload.size() > options_.max_message_bytes) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "'" + std::string(verb) + "' with " + std::to_string(payload.size()) + " bytes; at most " +
-                      std::to_string(options_.max_message_bytes) + " can be sent",
-                  endpoint_);
-    }
+  Payload Call(std::string_view verb, Payload payload, Deadline deadline,
+               std::optional<std::span<std::byte>> into = {}) {
     const TimePoint begin = std::chrono::steady_clock::now();
     auto call = std::make_shared<Pending>();
     call->frame.client = name_;
     call->frame.verb = std::string(verb);
+    call->frame.bytes = payload.size();
     call->payload = std::move(payload);
     call->deadline = deadline;
+    call->into = into;
+    std::unique_lock lock(mu_);
     const uint64_t id = call->frame.id = next_id_++;
-    call->frame.checksum = CallChecksum(call->frame, call->payload);
-    MutexLock lock(mu_);
     pending_[id] = call;
-    ++counters_["calls"];
+    ++callers_;
     lock.unlock();
-    socket_.Wake();
+    loop_.Count("calls");
+    loop_.socket.Wake();
     lock.lock();
-    answered_.wait_until(lock, deadline,
-                         [&]() PLUMB_REQUIRES(mu_) { return call->answered || stopping_; });
+    while (!call->answered && std::chrono::steady_clock::now() < call->deadline)
+      answered_.wait_until(lock, call->deadline);
     pending_.erase(id);
+    --callers_;
+    answered_.notify_all();
     if (call->answered) {
-      lock.unlock();
-      if (call->code != 0) throw Error(static_cast<ErrorCode>(call->code), call->message, call->where);
-      return std::move(call->reply);
+      if (call->error) throw *call->error;
+      return call->reply.Release();
     }
     must_beat_ = true;  // so that the server forgets it too
-    if (stopping_) throw Error(ErrorCode::kUnavailable, "the client was closed while '" + call->frame.verb + "' waited", endpoint_);
-    ++counters_["deadlines"];
     const TimePoint now = std::chrono::steady_clock::now();
+    const std::string heard =
+        heard_ == TimePoint{}
+            ? "the server was never heard of"
+            : "the server was last heard of " + std::to_string(MsBetween(heard_, now)) + " ms ago";
+    const std::string part = !call->sent ? "; the request was not sent"
+                             : !call->reply.begun()
+                                 ? ""
+                                 : "; " + std::to_string(call->reply.got()) + " of the reply's " +
+                                       std::to_string(call->reply.bytes()) + " bytes had arrived";
+    loop_.Count("deadlines");
     throw Error(ErrorCode::kDeadline,
-                "no reply to '" + call->frame.verb + "' after " + std::to_string(MsBetween(begin, now)) + " ms; " +
-                    (heard_ == TimePoint{} ? "the server was never heard of"
-                                           : "the server was last heard of " + std::to_string(MsBetween(heard_, now)) +
-                                                 " ms ago") +
-                    (call->sent ? "" : "; the request was not sent"),
+                "no reply to '" + call->frame.verb + "' after " +
+                    std::to_string(MsBetween(begin, now)) + " ms; " + heard + part +
+                    "; the connection: " + loop_.socket.state(),
                 endpoint_);
   }
 
-  std::map<std::string, uint64_t> counters() const {
-    MutexLock lock(mu_);
-    return counters_;
-  }
+  std::map<std::string, uint64_t> counters() const { return loop_.counters(); }
 
  private:
   struct Pending {
     CallFrame frame;
     Payload payload;
-    TimePoint deadline;
-    bool sent = false;       // with mu_ held, as all below
+    std::optional<std::span<std::byte>> into;
+    TimePoint deadline;  // guarded by mu_, as all below
+    bool sent = false;
     uint64_t sent_beat = 0;  // the last beat before it was sent
+    Pieces reply;  // written while the caller waits, and under the lock: the place is the caller's
     bool answered = false;
-    Payload reply;
-    uint8_t code = 0;
-    std::string message, where;
+    std::optional<Error> error;
   };
 
-  void Run() {
-    bool blocked = false;  // something waits for the socket to take it
-    for (;;) {
-      socket_.Poll(next_beat_, blocked);
-      {
-        MutexLock lock(mu_);
-        if (stopping_) return;
-      }
-      WireSocket::Incoming in;
-      while (socket_.Receive(in)) Handle(in);
-      const TimePoint now = std::chrono::steady_clock::now();
-      // libzmq has been seen to keep a connection whose byte stream was damaged; silence is what tells.
-      if (!unconfirmed_) quiet_since_ = now;
-      if (now - quiet_since_ > options_.times.heartbeat_timeout + options_.times.beat) Reconnect();
-      blocked = SendRequests();
-      if (now >= next_beat_ || must_beat_.load()) blocked |= !Beat(now);
+  WireLoop::Turn Turn() {
+    const TimePoint now = std::chrono::steady_clock::now();
+    // libzmq has been seen to keep a connection whose byte stream was damaged; silence is what
+    // tells.
+    if (!unconfirmed_) quiet_since_ = now;
+    if (now - quiet_since_ > options_.times.heartbeat_timeout + options_.times.beat) Reconnect();
+    bool blocked = SendRequests();
+    if (now >= next_beat_ || must_beat_) blocked |= !Beat(now);
+    return {.until = next_beat_, .write = blocked};
+  }
+
+  bool Send(const CallFrame& frame, const Payload& payload = {}) {
+    return loop_.socket.Send("", EncodeCallFrame(frame), payload) == WireSocket::Sent::kYes;
+  }
+
+  void Finish(Pending& call, std::optional<Error> error = {}) {
+    call.answered = true;
+    call.error = std::move(error);
+    answered_.notify_all();
+  }
+
+  void FailAll(const Error& error) {
+    std::lock_guard lock(mu_);
+    for (const auto& [id, call] : pending_) {
+      if (!call->answered) Finish(*call, error);
     }
   }
 
@@ -130,18 +142,17 @@ class RpcClient::Impl {
   bool SendRequests() {
     std::vector<std::shared_ptr<Pending>> ready;
     {
-      MutexLock lock(mu_);
+      std::lock_guard lock(mu_);
       for (const auto& [id, call] : pending_) {
         if (!call->sent && !call->answered) ready.push_back(call);
       }
     }
     for (const auto& call : ready) {
       CallFrame frame = call->frame;
-      frame.kind = wire::CallKind::Request;
       frame.timeout_ms = std::max<int64_t>(0, MsBetween(std::chrono::steady_clock::now(), call->deadline));
-      if (socket_.Send("", EncodeCallFrame(frame), call->payload) != WireSocket::Sent::kYes) return true;
+      if (!Send(frame, call->payload.Part(0, options_.piece_bytes))) return true;
       unconfirmed_ = true;
-      MutexLock lock(mu_);
+      std::lock_guard lock(mu_);
       call->sent = true;
       call->sent_beat = beat_;
     }
@@ -151,18 +162,17 @@ class RpcClient::Impl {
   bool Beat(TimePoint now) {
     next_beat_ = now + options_.times.beat;
     must_beat_ = false;
-    CallFrame frame;
-    frame.kind = wire::CallKind::Outstanding;
-    frame.client = name_;
+    CallFrame frame{.kind = wire::CallKind::Outstanding, .client = name_};
     frame.beat = beat_ + 1;
+    frame.heard = known_;
     {
-      MutexLock lock(mu_);
+      std::lock_guard lock(mu_);
       for (const auto& [id, call] : pending_) {
         if (call->sent && !call->answered) frame.ids.push_back(id);
       }
     }
     if (frame.ids.empty() && !unconfirmed_) return true;  // nothing to say
-    if (socket_.Send("", EncodeCallFrame(frame), {}) != WireSocket::Sent::kYes) {
+    if (!Send(frame)) {
       must_beat_ = true;
       return false;
     }
@@ -171,87 +181,123 @@ class RpcClient::Impl {
     return true;
   }
 
-  void Handle(WireSocket::Incoming& in) {
+  void Take(WireSocket::Incoming& in) {
+    const char* problem = in.problem;
     try {
-      if (!in.valid) throw Error(ErrorCode::kCorruption, "garbage");
-      CallFrame frame = DecodeCallFrame(in.header);
-      if (frame.client != name_) throw Error(ErrorCode::kCorruption, "somebody else's");
-      quiet_since_ = std::chrono::steady_clock::now();
-      if (frame.kind == wire::CallKind::Reply) return TakeReply(frame, std::move(in.payload));
-      if (frame.kind == wire::CallKind::Known) return TakeKnown(frame);
-      throw Error(ErrorCode::kCorruption, "not for a client");
-    } catch (const Error&) {
-      MutexLock lock(mu_);
-      ++counters_["dropped_malformed"];
-      Reconnect();
+      if (!problem) {
+        CallFrame frame = DecodeCallFrame(in.header);
+        if (frame.client == name_ && TakeFrame(frame, std::move(in.payload))) return;
+      }
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kCorruption) throw;
     }
+    loop_.Count(problem ? problem : "dropped_malformed");
+    Reconnect();  // the server repeats what it answered on a connection that is gone
   }
 
   void Reconnect() {
-    socket_.Reconnect();
+    loop_.socket.Reconnect();
     quiet_since_ = std::chrono::steady_clock::now();
     must_beat_ = true;
   }
 
-  void TakeReply(CallFrame& frame, Payload payload) {
-    if (frame.checksum != CallChecksum(frame, payload)) {
-      MutexLock lock(mu_);
-      ++counters_["dropped_checksum"];
-      Reconnect();  // the server repeats what it answered on a connection that is gone
-      return;
+  // False: not for a client.
+  bool TakeFrame(CallFrame& frame, Payload payload) {
+    quiet_since_ = std::chrono::steady_clock::now();
+    std::lock_guard lock(mu_);
+    heard_ = quiet_since_;
+    if (frame.kind == wire::CallKind::Known) {
+      TakeKnown(frame);
+      return true;
     }
-    unconfirmed_ = true;
-    if (payload.size() > kConfirmAtOnceBytes) must_beat_ = true;
-    MutexLock lock(mu_);
-    heard_ = std::chrono::steady_clock::now();
     const auto found = pending_.find(frame.id);
-    if (found == pending_.end() || found->second->answered) {
-      ++counters_["dropped_late"];
-      return;
+    const bool waited_for = found != pending_.end() && !found->second->answered;
+    if (frame.kind == wire::CallKind::Pull) {
+      const auto piece = waited_for ? PieceOf(found->second->payload, frame) : std::nullopt;
+      frame.kind = wire::CallKind::Piece;
+      if (piece) Send(frame, *piece);  // what is lost is pulled again
+      return true;
     }
-    Pending& call = *found->second;
-    call.answered = true;
-    call.reply = std::move(payload);
-    call.code = frame.error;
-    call.message = std::move(frame.message);
-    call.where = std::move(frame.where);
-    answered_.notify_all();
+    if (frame.kind != wire::CallKind::Reply && frame.kind != wire::CallKind::Piece) return false;
+    unconfirmed_ = true;
+    if (waited_for) TakeReply(*found->second, frame, std::move(payload));
+    else loop_.Count("dropped_late");
+    return true;
   }
 
+  // REQUIRES: mu_.
+  void TakeReply(Pending& call, CallFrame& frame, Payload payload) {
+    if (frame.error != 0) {
+      return Finish(call, Error(static_cast<ErrorCode>(frame.error), std::move(frame.message),
+                                std::move(frame.where)));
+    }
+    if (frame.kind == wire::CallKind::Piece) {
+      if (call.reply.Take(frame.offset, payload)) loop_.Count("pieces");
+    } else if (!call.reply.begun()) {
+      try {
+        call.reply.Begin(frame.bytes, std::move(payload), call.into);
+      } catch (const Error& e) {
+        return Finish(
+            call,
+            Error(e.code(), "the reply to '" + call.frame.verb + "': " + e.message(), endpoint_));
+      }
+    } else {
+      call.reply.AskAgain();
+    }
+    if (call.reply.whole()) {
+      if (call.reply.bytes() > kConfirmAtOnceBytes) must_beat_ = true;
+      return Finish(call);
+    }
+    call.deadline = std::max(call.deadline, After(kPiecePatience));
+    Pull(call);
+  }
+
+  void Pull(Pending& call) {
+    while (const auto pull = call.reply.Ask(name_, call.frame.id, options_.piece_bytes, beat_)) {
+      unconfirmed_ = true;
+      Send(*pull);
+    }
+  }
+
+  // REQUIRES: mu_.
   void TakeKnown(const CallFrame& frame) {
-    MutexLock lock(mu_);
-    heard_ = std::chrono::steady_clock::now();
+    known_ = std::max(known_, frame.beat);
     for (const auto& [id, call] : pending_) {
-      if (!call->sent || call->answered || call->sent_beat >= frame.beat) continue;
-      if (std::find(frame.ids.begin(), frame.ids.end(), id) != frame.ids.end()) continue;
-      call->sent = false;  // it never arrived, or the server is a new one
-      ++counters_["resent"];
+      if (!call->sent || call->answered) continue;
+      if (std::find(frame.ids.begin(), frame.ids.end(), id) == frame.ids.end()) {
+        if (call->sent_beat >= frame.beat) continue;
+        call->sent = false;  // it never arrived, or the server is a new one
+        call->reply = {};
+        loop_.Count("resent");
+      } else if (call->reply.LostBy(frame.beat)) {
+        call->reply.AskAgain();
+        Pull(*call);
+      }
     }
   }
 
   const RpcClientOptions options_;
   const std::string endpoint_;
   const std::string name_;
-  WireSocket socket_;  // the thread's
 
-  mutable Mutex mu_;
-  CondVar answered_;
-  std::map<uint64_t, std::shared_ptr<Pending>> pending_ PLUMB_GUARDED_BY(mu_);
-  std::map<std::string, uint64_t> counters_ PLUMB_GUARDED_BY(mu_);
-  bool stopping_ PLUMB_GUARDED_BY(mu_) = false;
-  TimePoint heard_ PLUMB_GUARDED_BY(mu_){};
+  std::mutex mu_;
+  std::condition_variable answered_;
+  std::map<uint64_t, std::shared_ptr<Pending>> pending_;  // guarded by mu_, as the next three
+  uint64_t next_id_ = 1;
+  int callers_ = 0;
+  TimePoint heard_{};
 
-  std::atomic<uint64_t> next_id_{1};
   std::atomic<bool> must_beat_{true};
   uint64_t beat_ = 0;         // the thread's, as all below
+  uint64_t known_ = 0;        // the newest beat that was answered
   bool unconfirmed_ = false;  // the server may hold calls that we are done with
   TimePoint next_beat_{};
   TimePoint quiet_since_ = std::chrono::steady_clock::now();  // since the last word, or since there is one to wait for
-  std::thread thread_;
+  WireLoop loop_;
 };
 
 RpcClient::RpcClient(const std::string& endpoint, RpcClientOptions options)
-    : impl_(std::make_unique<Impl>(endpoint, options)) {}
+    : impl_(std::make_unique<Impl>(endpoint, std::move(options))) {}
 RpcClient::~RpcClient() = default;
 
 std::string RpcClient::Call(std::string_view verb, std::string_view payload, Deadline deadline) {
@@ -259,6 +305,10 @@ std::string RpcClient::Call(std::string_view verb, std::string_view payload, Dea
 }
 Payload RpcClient::CallPayload(std::string_view verb, Payload payload, Deadline deadline) {
   return impl_->Call(verb, std::move(payload), deadline);
+}
+void RpcClient::CallInto(std::string_view verb, Payload payload, std::span<std::byte> into,
+                         Deadline deadline) {
+  impl_->Call(verb, std::move(payload), deadline, into);
 }
 std::map<std::string, uint64_t> RpcClient::counters() const { return impl_->counters(); }
 

@@ -1,15 +1,15 @@
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <deque>
+#include <mutex>
 #include <optional>
 #include <set>
-#include <thread>
 
 #include "common/error.h"
-#include "common/mutex.h"
 #include "common/stream_frame.h"
 #include "common/transport.h"
-#include "common/wire_socket.h"
+#include "common/wire_loop.h"
 
 namespace plumb {
 namespace {
@@ -27,17 +27,20 @@ class Sender::Impl {
  public:
   explicit Impl(SenderOptions options)
       : options_(std::move(options)),
-        socket_(WireSocket::Kind::kDealer, options_.endpoint, options_.max_message_bytes, options_.times) {
-    thread_ = std::thread([this] { Run(); });
+        loop_(WireSocket::Kind::kDealer, options_.endpoint,
+              {.max_message_bytes = options_.max_message_bytes,
+               .times = options_.times,
+               .client = options_.curve}) {
+    loop_.Start([this] { return Turn(); }, [this](WireSocket::Incoming& in) { Take(in); },
+                [this](const Error& e) { Refuse(e); });
   }
   ~Impl() {
     {
-      MutexLock lock(mu_);
+      std::lock_guard lock(mu_);
       stopping_ = true;
     }
     changed_.notify_all();
-    socket_.Wake();
-    thread_.join();
+    loop_.Stop();
   }
 
   uint64_t Send(std::string payload, Deadline deadline, uint32_t kind, int64_t policy_version) {
@@ -56,10 +59,8 @@ class Sender::Impl {
     frame.epoch = options_.epoch;
     frame.message_kind = kind;
     frame.policy_version = policy_version;
-    MutexLock lock(mu_);
-    const bool room = changed_.wait_until(lock, deadline, [&]() PLUMB_REQUIRES(mu_) {
-      return stopping_ || refused_ || HasCredit(size);
-    });
+    std::unique_lock lock(mu_);
+    const bool room = changed_.wait_until(lock, deadline, [&] { return stopping_ || refused_ || HasCredit(size); });
     if (refused_) throw *refused_;
     if (!room || stopping_) {
       throw Error(stopping_ ? ErrorCode::kUnavailable : ErrorCode::kDeadline,
@@ -74,23 +75,22 @@ class Sender::Impl {
     outbox_bytes_ += size;
     queue_.push_back(seq);
     lock.unlock();
-    socket_.Wake();
+    loop_.socket.Wake();
     return seq;
   }
 
   void WaitAcked(uint64_t seq, Deadline deadline) {
-    Wait(deadline, "message " + std::to_string(seq),
-         [&]() PLUMB_REQUIRES(mu_) { return seq < next_seq_ && !outbox_.contains(seq); });
+    Wait(deadline, "message " + std::to_string(seq), [&] { return seq < next_seq_ && !outbox_.contains(seq); });
   }
   void Flush(Deadline deadline) {
-    Wait(deadline, "all messages", [&]() PLUMB_REQUIRES(mu_) { return outbox_.empty(); });
+    Wait(deadline, "all messages", [&] { return outbox_.empty(); });
   }
   uint64_t unacknowledged() const {
-    MutexLock lock(mu_);
+    std::lock_guard lock(mu_);
     return outbox_.size();
   }
   SenderCounters counters() const {
-    MutexLock lock(mu_);
+    std::lock_guard lock(mu_);
     return counters_;
   }
 
@@ -103,28 +103,29 @@ class Sender::Impl {
     uint64_t sent_beat = 0;  // the last beat before it was sent
   };
 
-  uint64_t AckedBelow() const PLUMB_REQUIRES(mu_) {
-    return outbox_.empty() ? next_seq_ : outbox_.begin()->first;
-  }
-  bool HasCredit(size_t size) const PLUMB_REQUIRES(mu_) {
+  // REQUIRES: mu_.
+  uint64_t AckedBelow() const { return outbox_.empty() ? next_seq_ : outbox_.begin()->first; }
+  bool HasCredit(size_t size) const {
     return outbox_.size() < credit_messages_ && (outbox_.empty() || outbox_bytes_ + size <= credit_bytes_) &&
            next_seq_ - AckedBelow() < kMaxSeqSpan;
   }
-  std::string State() const PLUMB_REQUIRES(mu_) {
+  std::string State() const {
     std::string text = std::to_string(outbox_.size()) + " of " + std::to_string(credit_messages_) + " messages and " +
                        std::to_string(outbox_bytes_) + " of " + std::to_string(credit_bytes_) + " bytes are unacknowledged";
     if (!outbox_.empty()) {
       text += ", the oldest (" + std::to_string(outbox_.begin()->first) + ") for " + MsSince(outbox_.begin()->second.since);
     }
-    return text + (heard_ == TimePoint{} ? "; the receiver was never heard of"
-                                         : "; the receiver was last heard of " + MsSince(heard_) + " ago");
+    return text +
+           (heard_ == TimePoint{}
+                ? "; the receiver was never heard of"
+                : "; the receiver was last heard of " + MsSince(heard_) + " ago") +
+           "; the connection: " + loop_.socket.state();
   }
   template <class Condition>
   void Wait(Deadline deadline, const std::string& what, Condition condition) {
     const TimePoint begin = std::chrono::steady_clock::now();
-    MutexLock lock(mu_);
-    const bool done = changed_.wait_until(
-        lock, deadline, [&]() PLUMB_REQUIRES(mu_) { return stopping_ || refused_ || condition(); });
+    std::unique_lock lock(mu_);
+    const bool done = changed_.wait_until(lock, deadline, [&] { return stopping_ || refused_ || condition(); });
     if (done && condition()) return;
     if (refused_) throw *refused_;
     throw Error(stopping_ ? ErrorCode::kUnavailable : ErrorCode::kDeadline,
@@ -132,39 +133,33 @@ class Sender::Impl {
                 options_.endpoint);
   }
 
-  void Run() {
-    bool blocked = true;
-    TimePoint next_beat{};
-    for (;;) {
-      socket_.Poll(std::max(next_beat, std::chrono::steady_clock::now() - std::chrono::hours(1)), blocked);
-      {
-        MutexLock lock(mu_);
-        if (stopping_) return;
-      }
-      WireSocket::Incoming in;
-      for (int n = 0; n < 256 && socket_.Receive(in); ++n) Handle(in);
-      // libzmq has been seen to keep a connection whose byte stream was damaged; silence is what tells.
-      if (std::chrono::steady_clock::now() - quiet_since_ > options_.times.heartbeat_timeout + options_.times.beat) {
-        Reconnect();
-      }
-      // The beat goes first: a receiver that does not know us yet would drop data.
-      blocked = false;
-      if (std::chrono::steady_clock::now() >= next_beat) {
-        blocked = !Beat();
-        next_beat = std::chrono::steady_clock::now() + options_.times.beat;
-        beat_due_ |= blocked;
-      } else if (beat_due_) {
-        blocked = !Beat();
-      }
-      blocked |= SendQueued();
+  // For good.
+  void Refuse(const Error& error) {
+    std::lock_guard lock(mu_);
+    refused_ = error;
+    changed_.notify_all();
+  }
+
+  WireLoop::Turn Turn() {
+    const TimePoint now = std::chrono::steady_clock::now();
+    // libzmq has been seen to keep a connection whose byte stream was damaged; silence is what
+    // tells.
+    if (now - quiet_since_ > options_.times.heartbeat_timeout + options_.times.beat) Reconnect();
+    if (now >= next_beat_) {
+      next_beat_ = now + options_.times.beat;
+      beat_due_ = true;
     }
+    // The beat goes first: a receiver that does not know us yet would drop data.
+    bool blocked = beat_due_ && !Beat();
+    blocked |= SendQueued();
+    return {.until = next_beat_, .write = blocked};
   }
 
   void Reconnect() {
-    socket_.Reconnect();
+    loop_.socket.Reconnect();
     quiet_since_ = std::chrono::steady_clock::now();
     beat_due_ = true;
-    MutexLock lock(mu_);
+    std::lock_guard lock(mu_);
     ++counters_.reconnects;
   }
 
@@ -176,10 +171,10 @@ class Sender::Impl {
     frame.epoch = options_.epoch;
     frame.beat = beat_ + 1;
     {
-      MutexLock lock(mu_);
+      std::lock_guard lock(mu_);
       frame.acked_below = AckedBelow();
     }
-    beat_due_ = socket_.Send("", EncodeStreamFrame(frame), {}) != WireSocket::Sent::kYes;
+    beat_due_ = loop_.socket.Send("", EncodeStreamFrame(frame), {}) != WireSocket::Sent::kYes;
     if (beat_due_) return false;
     ++beat_;
     return true;
@@ -191,39 +186,38 @@ class Sender::Impl {
       StreamFrame frame;
       Payload payload;
       {
-        MutexLock lock(mu_);
+        std::lock_guard lock(mu_);
         while (!queue_.empty() && !outbox_.contains(queue_.front())) queue_.pop_front();
         if (queue_.empty()) return false;
         const Entry& entry = outbox_.at(queue_.front());
         frame = entry.frame;
         payload = entry.payload;
       }
-      if (frame.checksum == 0) frame.checksum = StreamChecksum(frame, payload);
-      if (socket_.Send("", EncodeStreamFrame(frame), payload) != WireSocket::Sent::kYes) return true;
-      MutexLock lock(mu_);
+      if (loop_.socket.Send("", EncodeStreamFrame(frame), payload) != WireSocket::Sent::kYes)
+        return true;
+      std::lock_guard lock(mu_);
       queue_.pop_front();
       const auto found = outbox_.find(frame.seq);
       if (found == outbox_.end()) continue;
       Entry& entry = found->second;
       entry.sent = true;
       entry.sent_beat = beat_;
-      entry.frame.checksum = frame.checksum;
       ++entry.frame.attempt;
       ++counters_.sent;
     }
   }
 
-  void Handle(WireSocket::Incoming& in) {
+  void Take(WireSocket::Incoming& in) {
     StreamFrame frame;
     try {
-      if (!in.valid) throw Error(ErrorCode::kCorruption, "garbage");
+      if (in.problem) throw Error(ErrorCode::kCorruption, in.problem);
       frame = DecodeStreamFrame(in.header);
       if (frame.producer != options_.producer || frame.epoch != options_.epoch) {
         throw Error(ErrorCode::kCorruption, "somebody else's");
       }
     } catch (const Error&) {
       {
-        MutexLock lock(mu_);
+        std::lock_guard lock(mu_);
         ++counters_.corrupt;
       }
       Reconnect();
@@ -232,7 +226,7 @@ class Sender::Impl {
     std::vector<uint64_t> acked;
     quiet_since_ = std::chrono::steady_clock::now();
     {
-      MutexLock lock(mu_);
+      std::lock_guard lock(mu_);
       heard_ = std::chrono::steady_clock::now();
       switch (frame.kind) {
         case wire::StreamKind::Acks:
@@ -257,7 +251,8 @@ class Sender::Impl {
     }
   }
 
-  void Acknowledge(uint64_t seq, std::vector<uint64_t>& acked) PLUMB_REQUIRES(mu_) {
+  // REQUIRES: mu_.
+  void Acknowledge(uint64_t seq, std::vector<uint64_t>& acked) {
     const auto found = outbox_.find(seq);
     if (found == outbox_.end()) return;
     outbox_bytes_ -= found->second.payload.size();
@@ -266,7 +261,8 @@ class Sender::Impl {
     acked.push_back(seq);
   }
 
-  void TakeState(const StreamFrame& frame, std::vector<uint64_t>& acked) PLUMB_REQUIRES(mu_) {
+  // REQUIRES: mu_.
+  void TakeState(const StreamFrame& frame, std::vector<uint64_t>& acked) {
     ++counters_.states;
     if (frame.receiver != receiver_) {
       receiver_ = frame.receiver;
@@ -292,27 +288,25 @@ class Sender::Impl {
   }
 
   const SenderOptions options_;
-  WireSocket socket_;  // the thread's
-
-  mutable Mutex mu_;
-  CondVar changed_;
-  std::map<uint64_t, Entry> outbox_ PLUMB_GUARDED_BY(mu_);  // what is not acknowledged
-  // What is to be sent now; may hold numbers that were acknowledged meanwhile
-  std::deque<uint64_t> queue_ PLUMB_GUARDED_BY(mu_);
-  size_t outbox_bytes_ PLUMB_GUARDED_BY(mu_) = 0;
-  uint64_t next_seq_ PLUMB_GUARDED_BY(mu_) = 0;
-  uint32_t credit_messages_ PLUMB_GUARDED_BY(mu_) = 0;  // none before the receiver's first word
-  uint64_t credit_bytes_ PLUMB_GUARDED_BY(mu_) = 0;
-  uint64_t receiver_ PLUMB_GUARDED_BY(mu_) = 0;
-  std::optional<Error> refused_ PLUMB_GUARDED_BY(mu_);
-  TimePoint heard_ PLUMB_GUARDED_BY(mu_){};
-  SenderCounters counters_ PLUMB_GUARDED_BY(mu_);
-  bool stopping_ PLUMB_GUARDED_BY(mu_) = false;
+  mutable std::mutex mu_;
+  std::condition_variable changed_;
+  std::map<uint64_t, Entry> outbox_;  // guarded by mu_, as all below: what is not acknowledged
+  std::deque<uint64_t> queue_;        // what is to be sent now; may hold numbers that were acknowledged meanwhile
+  size_t outbox_bytes_ = 0;
+  uint64_t next_seq_ = 0;
+  uint32_t credit_messages_ = 0;  // none before the receiver's first word
+  uint64_t credit_bytes_ = 0;
+  uint64_t receiver_ = 0;
+  std::optional<Error> refused_;
+  TimePoint heard_{};
+  SenderCounters counters_;
+  bool stopping_ = false;
 
   TimePoint quiet_since_ = std::chrono::steady_clock::now();  // the thread's: since the last word or new connection
   uint64_t beat_ = 0;     // the thread's
   bool beat_due_ = true;  // the thread's: the last one could not be sent
-  std::thread thread_;
+  TimePoint next_beat_{};  // the thread's
+  WireLoop loop_;
 };
 
 Sender::Sender(SenderOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}

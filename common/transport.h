@@ -1,16 +1,16 @@
 // A reliable one-way stream of messages: Sender (DEALER) -> Receiver (ROUTER) over ZeroMQ.
 //
-//   Sender  Beat{acked_below, next}  ─────────►  Receiver    once a second, after every reconnect
-//           ◄─────────  State{credit, acked, pending}        what it grants and what it holds
-//           Data{seq, attempt, checksum} + payload  ───────► verified, deduplicated, handed on
-//           ◄─────────  Acks{seqs}                           once the handler's Ack is completed
+//   Sender   Beat{acked_below, next}  ─────────►  Receiver      once a second, and after every reconnect
+//            ◄─────────  State{credit, acked, pending}          what it grants and what it holds
+//            Data{seq, attempt} + payload  ─────────►           verified, deduplicated, handed to the handler
+//            ◄─────────  Acks{seqs}                             once the handler's Ack is completed
 //
 // Promise: a message is forgotten by the sender only when it was acknowledged, and acknowledged only when whoever
 // handled it said so (durable). Lost messages, acknowledgements and connections are made good by the next State; a
 // receiver that restarts remembers nothing and gets everything unacknowledged again: at least once, exactly once with
 // the key of the payload. Within one life of the receiver (producer, epoch, seq) is delivered once.
 // Epochs fence: once a higher epoch of a producer was seen, lower ones are refused.
-// Memory: at most credit_messages and credit_bytes unacknowledged per producer (one message may exceed the bytes).
+// Memory: at most credit_messages and credit_bytes unacknowledged a producer (one message may exceed the bytes).
 // Thread safety: all methods. Each object has one thread of its own, joined in the destructor.
 // Errors: kInvalidArgument and kUnsupported for endpoints (common/endpoint.h), kConflict for an address in use,
 // kDeadline for waits, with whom it waited for and for how long.
@@ -22,7 +22,9 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "common/curve_keys.h"
 #include "common/payload.h"
 #include "common/ports.h"
 
@@ -44,7 +46,9 @@ struct SenderOptions {
   uint64_t epoch = 0;     // larger with every start of this producer, e.g. nanoseconds since 1970
   size_t max_message_bytes = size_t{256} << 20;
   SocketTimes times;
-  // From the sender's thread, once a message, after it was acknowledged. Must be quick and must not throw.
+  CurveClient curve = {};  // empty: no keys, loopback and private folders only
+  // From the sender's thread, once a message, after it was acknowledged. Must be quick. What it
+  // throws, as anything that goes wrong on that thread, is thrown by the next call.
   std::function<void(uint64_t seq)> on_ack;
 };
 
@@ -85,17 +89,37 @@ struct TransportMessage {
   Payload payload;
 };
 
-class Ack;
+// The right to acknowledge one message; from any thread, also after the Receiver is gone (then
+// without effect). Gone without Complete: the message counts as not handled and will be delivered
+// again.
+class Ack {
+ public:
+  Ack() = default;
+  explicit Ack(std::function<void(bool handled)> settle)
+      : right_(std::make_shared<Right>(std::move(settle))) {}
+  void Complete() {
+    if (right_) std::exchange(right_->settle, [](bool) {})(true);
+  }
+
+ private:
+  struct Right {
+    explicit Right(std::function<void(bool)> s) : settle(std::move(s)) {}
+    ~Right() { settle(false); }
+    std::function<void(bool)> settle;
+  };
+  std::shared_ptr<Right> right_;
+};
 using MessageHandler = std::function<void(TransportMessage message, Ack ack)>;
 
 struct ReceiverOptions {
   std::string endpoint;  // bound; port * takes a free one
   std::string run;
-  uint32_t credit_messages = 64;                // per producer
-  uint64_t credit_bytes = uint64_t{256} << 20;  // per producer
+  uint32_t credit_messages = 64;               // a producer
+  uint64_t credit_bytes = uint64_t{256} << 20;  // a producer
   size_t max_message_bytes = size_t{256} << 20;
   size_t max_producers = 1024;
   SocketTimes times;
+  CurveServer curve = {};  // empty: no keys, loopback and private folders only
 };
 
 class Receiver {
@@ -105,37 +129,15 @@ class Receiver {
   ~Receiver();
 
   const std::string& endpoint() const;  // as bound
-  // delivered, acknowledged, abandoned, handler_errors, and drops by reason: dropped_malformed, dropped_oversized,
-  // dropped_checksum, dropped_run, dropped_fenced, dropped_no_beat, dropped_duplicate, dropped_window,
+  // delivered, acknowledged, abandoned, handler_errors, thread_errors, with keys keys_accepted and
+  // keys_refused, and drops by reason: dropped_malformed, dropped_oversized, dropped_checksum,
+  // dropped_run, dropped_fenced, dropped_no_beat, dropped_duplicate, dropped_window,
   // dropped_producers, reply_unroutable.
   std::map<std::string, uint64_t> counters() const;
 
  private:
-  friend class Ack;
   class Impl;
-  static Ack MakeAck(std::weak_ptr<Impl> receiver, std::string producer, uint64_t epoch, uint64_t seq);
-  std::shared_ptr<Impl> impl_;
-};
-
-// The right to acknowledge one message; from any thread, also after the Receiver is gone (then without effect).
-// Destroyed without Complete: the message counts as not handled and will be delivered again.
-class Ack {
- public:
-  Ack() = default;
-  Ack(Ack&&) noexcept;
-  Ack& operator=(Ack&&) noexcept;
-  ~Ack();
-  void Complete();
-
- private:
-  friend class Receiver;
-  Ack(std::weak_ptr<Receiver::Impl> receiver, std::string producer, uint64_t epoch, uint64_t seq);
-  void Settle(bool handled);
-  std::weak_ptr<Receiver::Impl> receiver_;
-  std::string producer_;
-  uint64_t epoch_ = 0;
-  uint64_t seq_ = 0;
-  bool open_ = false;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace plumb

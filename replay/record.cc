@@ -225,12 +225,9 @@ StoredGroup OpenStoredGroup(std::string_view key, std::string_view value) {
 void BatchWriter::Add(std::string_view key, std::string_view value) {
   PLUMB_CHECK(key.size() == kLeaseKeyBytes, "no key of a group");
   const size_t more = key.size() + 4 + value.size();
-  if (more > max_bytes_ - bytes_.size()) {
-    throw Error(ErrorCode::kInvalidArgument, "a batch of more than " + std::to_string(max_bytes_) +
-                                                 " bytes: lower rollout.prompts_per_step or the answers' length");
-  }
   // Groups of a batch are much of a size.
-  if (groups_++ == 0) bytes_.reserve(std::min(max_bytes_, 4 + expected_groups_ * (more + more / 8)));
+  if (groups_++ == 0)
+    bytes_.reserve(std::min(kMaxRecordBytes, 4 + expected_groups_ * (more + more / 8)));
   bytes_.append(key);
   AppendLittleEndian(bytes_, static_cast<uint32_t>(value.size()));
   bytes_.append(value);

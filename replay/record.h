@@ -98,15 +98,14 @@ class ByteReader {
 // holds them. The sum over both is checked where they are read and once more by whoever decodes them.
 class BatchWriter {
  public:
-  // `expected_groups` saves memory from being moved; kInvalidArgument from Add above `max_bytes`.
-  explicit BatchWriter(uint64_t expected_groups, size_t max_bytes = kMaxRecordBytes)
-      : expected_groups_(expected_groups), max_bytes_(max_bytes), bytes_(4, '\0') {}
+  // `expected_groups` saves memory from being moved.
+  explicit BatchWriter(uint64_t expected_groups)
+      : expected_groups_(expected_groups), bytes_(4, '\0') {}
   void Add(std::string_view key, std::string_view value);
   std::string Take();
 
  private:
   const uint64_t expected_groups_;
-  const size_t max_bytes_;
   uint32_t groups_ = 0;
   std::string bytes_;
 };

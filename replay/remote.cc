@@ -88,7 +88,6 @@ struct ReplayServer::Impl {
   };
 
   ReplayTable* table = nullptr;
-  size_t max_answer = 0;
   Mutex mu;
   CondVar wake;
   std::list<Parked> parked PLUMB_GUARDED_BY(mu);  // the parker works on nodes that it has taken out
@@ -122,12 +121,6 @@ struct ReplayServer::Impl {
     try {
       auto answer = question.poll(late);
       if (!answer) return false;
-      if (answer->size() > max_answer) {  // a peer would close the connection over it, again and again
-        throw Error(ErrorCode::kUnsupported,
-                    "the groups of this step are " + std::to_string(answer->size()) + " bytes, at most " + std::to_string(max_answer) +
-                        " can be sent to another process: lower rollout.prompts_per_step or rollout.max_new_tokens, or use "
-                        "run.roles = \"local\"");
-      }
       question.responder.Reply(std::move(*answer));
     } catch (const Error& e) {
       question.responder.Fail(e);
@@ -336,7 +329,6 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
 ReplayServer::ReplayServer(ReplayTable* table, const std::string& endpoint, RpcServerOptions options)
     : impl_(std::make_unique<Impl>()) {
   impl_->table = table;
-  impl_->max_answer = options.max_message_bytes;
   impl_->parker = std::thread([impl = impl_.get()] { impl->RunParker(); });
   try {
     impl_->server = std::make_unique<RpcServer>(

@@ -38,8 +38,8 @@ namespace plumb::replay {
 
 class ReplayServer {
  public:
-  // `endpoint`: ipc in a private folder, or loopback tcp (common/endpoint.h). Answers above options.max_message_bytes are
-  // kUnsupported, with both numbers.
+  // `endpoint`: ipc in a private folder, or loopback tcp, or with keys in `options` any tcp
+  // (common/endpoint.h).
   ReplayServer(ReplayTable* table, const std::string& endpoint, RpcServerOptions options = {});
   // Parked questions end with kUnavailable.
   ~ReplayServer();

@@ -73,19 +73,17 @@ class BufferedWeights : public WeightSink, public WeightSource {
     }
     changed_.notify_all();
   }
-  PolicyVersion Newest() override {
+  std::optional<PolicyVersion> Await(const PolicyVersion& held, Deadline deadline) override {
     MutexLock lock(mu_);
+    if (!changed_.wait_until(lock, deadline, [&]() PLUMB_REQUIRES(mu_) { return version_.version >= 0 && version_ != held; })) return std::nullopt;
     return version_;
   }
-  std::optional<PolicyVersion> Fetch(const PolicyVersion& held, std::span<std::byte> flat, Deadline deadline) override {
+  bool Read(const PolicyVersion& version, std::span<std::byte> flat) override {
     MutexLock lock(mu_);
-    if (!changed_.wait_until(lock, deadline, [&]() PLUMB_REQUIRES(mu_) {
-          return version_.version >= 0 && version_ != held;
-        }))
-      return std::nullopt;
+    if (version != version_) return false;
     PLUMB_CHECK(flat.size() == flat_.size());
     std::copy(flat_.begin(), flat_.end(), flat.begin());
-    return version_;
+    return true;
   }
 
  private:

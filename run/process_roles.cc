@@ -135,10 +135,7 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
   const auto& config = session.config();
   const uint64_t epoch = NewEpoch();
   replay::ReplayClient replay(endpoints.replay(), {.actor = name, .epoch = epoch});
-  RpcClient weights_client(endpoints.weights());
-  actor::RemoteWeightSource source([&](const std::string& verb, std::string payload, Deadline deadline) {
-    return weights_client.CallPayload(verb, Payload(std::move(payload)), deadline);
-  });
+  actor::RemoteWeightSource source(endpoints.weights());
   actor::FetchedPolicy policy(session.shape(), session.device(), session.dtype(), &source);
 
   std::vector<std::unique_ptr<Sender>> senders;

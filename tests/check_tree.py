@@ -65,7 +65,7 @@ TESTED_BY.update({
     "common/metrics_tensorboard.cc": "tests/common/metrics_test.cc",
     "common/sender.cc": "tests/common/transport_test.cc",
     "common/receiver.cc": "tests/common/transport_test.cc",
-    "common/wire_socket.cc": "tests/common/transport_test.cc",
+    "common/wire_loop.cc": "tests/common/transport_test.cc",
     "configs/parse.cc": "tests/configs/config_test.cc",
     "policy_model/files/gguf_blocks.cc": "tests/policy_model/families/gguf_test.cc",
     "policy_model/families/family.cc": "tests/policy_model/families_test.cc",

@@ -2,16 +2,16 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstring>
-#include <functional>
+#include <mutex>
 #include <thread>
-#include <utility>
 
 #include "common/error.h"
 #include "common/weight_wire.h"
 #include "tests/actor/tiny.h"
+#include "tests/testing/temp_folder.h"
 
 namespace plumb::actor {
 namespace {
@@ -22,24 +22,54 @@ using std::chrono::milliseconds;
 class FakeSource : public WeightSource {
  public:
   void Set(const policy_model::Weights& weights, int64_t version) {
+    std::lock_guard lock(mu);
     bytes.resize(weights.flat().bytes());
     weights.flat().CopyToHost(bytes);
     newest = {version, weights.ComputeDigest()};
+    changed.notify_all();
   }
-  PolicyVersion Newest() override { return newest; }
-  std::optional<PolicyVersion> Fetch(const PolicyVersion& held, std::span<std::byte> flat, Deadline) override {
-    ++fetches;
-    if (away-- > 0) throw Error(ErrorCode::kUnavailable, "the learner is away");
-    if (newest.version < 0 || newest == held) return std::nullopt;
-    EXPECT_EQ(flat.size(), bytes.size());
-    std::memcpy(flat.data(), bytes.data(), bytes.size());
-    if (spoil-- > 0) flat[flat.size() / 2] ^= std::byte{1};
+  std::optional<PolicyVersion> Await(const PolicyVersion& held, Deadline deadline) override {
+    std::unique_lock lock(mu);
+    if (broken) throw Error(ErrorCode::kCorruption, "another model");
+    if (away > 0 && away-- > 0) throw Error(ErrorCode::kUnavailable, "the learner is away");
+    if (!changed.wait_until(lock, deadline, [&] { return newest.version >= 0 && newest != held; }))
+      return std::nullopt;
     return newest;
   }
+  bool Read(const PolicyVersion& version, std::span<std::byte> flat) override {
+    std::unique_lock lock(mu);
+    ++fetches;
+    changed.wait(lock, [&] { return !held_back; });
+    if (version != newest) return false;
+    EXPECT_EQ(flat.size(), bytes.size());
+    std::memcpy(flat.data(), bytes.data(), bytes.size());
+    if (spoil > 0 && spoil-- > 0) flat[flat.size() / 2] ^= std::byte{1};
+    return true;
+  }
+  void HoldBack(bool hold) {
+    std::lock_guard lock(mu);
+    held_back = hold;
+    changed.notify_all();
+  }
+  std::mutex mu;
+  std::condition_variable changed;
   std::vector<std::byte> bytes;
   PolicyVersion newest;
-  int spoil = 0, away = 0, fetches = 0;
+  bool held_back = false;
+  std::atomic<bool> broken{false};
+  std::atomic<int> spoil{0}, away{0}, fetches{0};
 };
+
+// What arrives in the background is here sooner or later: Update takes it then.
+bool Becomes(FetchedPolicy& policy, int64_t wanted, const PolicyVersion& version) {
+  const Deadline until = After(milliseconds(10000));
+  while (std::chrono::steady_clock::now() < until) {
+    policy.Update(wanted, After(milliseconds(5)));
+    if (policy.current() == version) return true;
+    std::this_thread::sleep_for(milliseconds(2));
+  }
+  return false;
+}
 
 bool SameBytes(const policy_model::Weights& a, const policy_model::Weights& b) {
   return std::memcmp(a.flat().data(), b.flat().data(), a.flat().bytes()) == 0;
@@ -52,21 +82,19 @@ TEST(FetchedPolicy, TakesVerifiedVersionsOnly) {
   EXPECT_FALSE(policy.Update(0, After(milliseconds(1))));
   EXPECT_EQ(policy.current().version, -1);
   source.Set(first, 4);
-  ASSERT_TRUE(policy.Update(-1, After(milliseconds(500))));
+  ASSERT_TRUE(policy.Update(-1, After(milliseconds(10000))));
   EXPECT_EQ(policy.current(), (PolicyVersion{4, first.ComputeDigest()}));
   EXPECT_TRUE(SameBytes(policy.weights(), first));
 
-  source.Set(second, 5);
   source.spoil = 1000;  // always wrong: the old weights stay
-  EXPECT_FALSE(policy.Update(5, After(milliseconds(120))));
+  source.Set(second, 5);
+  EXPECT_FALSE(policy.Update(5, After(milliseconds(300))));
   EXPECT_EQ(policy.current().version, 4);
   EXPECT_TRUE(SameBytes(policy.weights(), first));
-  const uint64_t refused = policy.counters().refused_digest;
-  EXPECT_GE(refused, 2u) << "fetched again";
-
-  source.spoil = 1;  // right at the second try
-  EXPECT_TRUE(policy.Update(5, After(milliseconds(2000))));
-  EXPECT_EQ(policy.counters().refused_digest, refused + 1);
+  while (policy.counters().refused_digest < 2)
+    std::this_thread::sleep_for(milliseconds(5));  // fetched again
+  source.spoil = 0;                                // right at the next try
+  EXPECT_TRUE(policy.Update(5, After(milliseconds(10000))));
   EXPECT_EQ(policy.counters().fetched, 2u);
   EXPECT_TRUE(SameBytes(policy.weights(), second));
 }
@@ -77,20 +105,35 @@ TEST(FetchedPolicy, ASourceThatIsAwayIsTriedAgain) {
   source.Set(first, 0);
   source.away = 2;
   FetchedPolicy policy(TinyShape(), Device::kCpu, DType::kFloat32, &source);
-  EXPECT_TRUE(policy.Update(0, After(milliseconds(2000))));
-  EXPECT_EQ(source.fetches, 3);
+  EXPECT_TRUE(policy.Update(0, After(milliseconds(10000))));
+  EXPECT_EQ(source.fetches, 1);
+  EXPECT_EQ(source.away, 0);
 }
 
-TEST(FetchedPolicy, TheNewestAtHandDoesNotWait) {
+TEST(FetchedPolicy, WhatTheSourceDoesNotGetOverIsThrownByUpdate) {
   FakeSource source;
-  source.Set(TinyWeights(1), 0);
+  source.broken = true;
   FetchedPolicy policy(TinyShape(), Device::kCpu, DType::kFloat32, &source);
-  ASSERT_TRUE(policy.Update(-1, After(milliseconds(500))));
-  EXPECT_TRUE(policy.Update(-1, After(milliseconds(60000))));  // nothing newer: returns at once
-  EXPECT_EQ(source.fetches, 1);
-  source.Set(TinyWeights(2), 9);
-  EXPECT_TRUE(policy.Update(-1, Deadline{}));
-  EXPECT_EQ(policy.current().version, 9);
+  EXPECT_THROW(policy.Update(0, After(milliseconds(10000))), Error);
+  EXPECT_THROW(policy.Update(-1, Deadline{}), Error) << "again";
+}
+
+TEST(FetchedPolicy, NewWeightsArriveWhileTheOldOnesAreUsed) {
+  const policy_model::Weights old = TinyWeights(1), anew = TinyWeights(2);
+  FakeSource source;
+  source.Set(old, 0);
+  FetchedPolicy policy(TinyShape(), Device::kCpu, DType::kFloat32, &source);
+  ASSERT_TRUE(policy.Update(-1, After(milliseconds(10000))));
+  source.HoldBack(true);
+  source.Set(anew, 9);
+  while (source.fetches < 2) std::this_thread::sleep_for(milliseconds(2));
+  EXPECT_TRUE(policy.Update(-1, After(milliseconds(60000))));  // on the way: does not wait for it
+  EXPECT_EQ(policy.version(), 0);
+  EXPECT_TRUE(SameBytes(policy.weights(), old));
+  source.HoldBack(false);
+  EXPECT_TRUE(Becomes(policy, -1, {9, anew.ComputeDigest()}));
+  EXPECT_TRUE(SameBytes(policy.weights(), anew));
+  EXPECT_EQ(source.fetches, 2);
 }
 
 // A learner that died and resumed from a checkpoint publishes other weights under numbers that the actor knows.
@@ -99,21 +142,27 @@ TEST(FetchedPolicy, WhatALearnersLifeBeforeHadPublishedIsFetchedAgain) {
   FakeSource source;
   FetchedPolicy policy(TinyShape(), Device::kCpu, DType::kFloat32, &source);
   source.Set(old, 17);
-  ASSERT_TRUE(policy.Update(17, After(milliseconds(500))));
+  ASSERT_TRUE(policy.Update(17, After(milliseconds(10000))));
   EXPECT_TRUE(policy.Update(17, Deadline{}));
   EXPECT_EQ(source.fetches, 1) << "the same as before: nothing moves";
   source.Set(anew, 10);  // gone back
-  EXPECT_TRUE(policy.Update(10, After(milliseconds(500))));
-  EXPECT_EQ(policy.current(), (PolicyVersion{10, anew.ComputeDigest()}));
+  EXPECT_TRUE(policy.Update(10, After(milliseconds(10000))));
+  EXPECT_EQ(policy.current(), (PolicyVersion{10, anew.ComputeDigest()}))
+      << "waited for, as what is here is beyond";
   source.Set(later, 17);
-  EXPECT_TRUE(policy.Update(-1, Deadline{}));
+  EXPECT_TRUE(Becomes(policy, -1, {17, later.ComputeDigest()}));
   EXPECT_TRUE(SameBytes(policy.weights(), later));
   source.Set(old, 17);  // the same number, other bytes
-  EXPECT_TRUE(policy.Update(17, After(milliseconds(500))));
+  EXPECT_TRUE(Becomes(policy, 17, {17, old.ComputeDigest()}));
   EXPECT_TRUE(SameBytes(policy.weights(), old));
-  source.Set(later, 18);  // a newer one is not asked for
+  const int fetched = source.fetches;
+  source.Set(later, 18);  // a newer one is at hand, and is not asked for
+  while (source.fetches == fetched) std::this_thread::sleep_for(milliseconds(2));
   EXPECT_TRUE(policy.Update(17, Deadline{}));
+  EXPECT_TRUE(policy.Update(16, After(milliseconds(50))));
   EXPECT_EQ(policy.version(), 17);
+  EXPECT_TRUE(SameBytes(policy.weights(), old));
+  EXPECT_TRUE(policy.Update(18, After(milliseconds(10000))));
 }
 
 TEST(SharedPolicy, WaitsForTheVersionAndCopiesNothing) {
@@ -134,62 +183,56 @@ TEST(SharedPolicy, WaitsForTheVersionAndCopiesNothing) {
 
 // The learner's side, which tests/learner/weight_publisher_test.cc has whole.
 struct FakeServer {
-  Payload Answer(const std::string& verb, const std::string& payload) {
-    if (verb == weight_wire::kNewestVerb) return Payload(weight_wire::EncodeOffer({source.newest, source.bytes.size()}));
-    if (verb == weight_wire::kFetchVerb) {
-      ++offers;
-      const weight_wire::FetchRequest request = weight_wire::DecodeFetchRequest(payload);
-      EXPECT_LE(request.wait_ms, 5000);
-      if (source.newest.version < 0 || source.newest == request.held) return Payload(weight_wire::EncodeOffer({}));
-      return Payload(weight_wire::EncodeOffer({source.newest, source.bytes.size()}));
-    }
-    EXPECT_EQ(verb, weight_wire::kPartVerb);
-    const weight_wire::PartRequest part = weight_wire::DecodePartRequest(payload);
-    if (before_part) std::exchange(before_part, {})();
-    if (part.version != source.newest) throw Error(ErrorCode::kNotFound, "no longer at hand");
-    ++parts;
-    largest = std::max(largest, part.bytes);
-    return Payload(std::string(reinterpret_cast<const char*>(source.bytes.data()) + part.offset, part.bytes - (cut ? 1 : 0)));
+  explicit FakeServer(const testing::TempFolder& folder) : endpoint(folder.Ipc("weights")) {
+    server = std::make_unique<RpcServer>(
+        endpoint,
+        [this](const RpcRequest& request, RpcResponder responder) {
+          const PolicyVersion version = weight_wire::DecodeVersion(request.payload);
+          std::lock_guard lock(mu);
+          if (request.verb == weight_wire::kAwaitVerb) {
+            if (newest.version >= 0 && newest != version)
+              responder.Reply(weight_wire::EncodeVersion(newest));
+            else kept.push_back(responder);
+            return;
+          }
+          EXPECT_EQ(request.verb, weight_wire::kBytesVerb);
+          if (version != newest) throw Error(ErrorCode::kNotFound, "no longer at hand");
+          responder.Reply(std::string(bytes));
+        },
+        RpcServerOptions{.piece_bytes = 1000});
   }
-  FakeSource source;
-  int offers = 0, parts = 0;
-  uint64_t largest = 0;
-  bool cut = false;
-  std::function<void()> before_part;
+  const std::string endpoint;
+  std::mutex mu;
+  PolicyVersion newest;
+  std::string bytes;
+  std::vector<RpcResponder> kept;
+  std::unique_ptr<RpcServer> server;
 };
 
-TEST(RemoteWeightSource, FetchesInPartsOfABoundedSize) {
-  const policy_model::Weights weights = TinyWeights(1);
-  FakeServer server;
-  RemoteWeightSource remote([&](const std::string& verb, std::string payload, Deadline) { return server.Answer(verb, payload); }, 1000);
-  std::vector<std::byte> flat(weights.flat().bytes());
-  ASSERT_GT(flat.size(), 3000u);
-  EXPECT_EQ(remote.Newest().version, -1);
-  EXPECT_EQ(remote.Fetch({}, flat, After(milliseconds(2))), std::nullopt);
-  server.source.Set(weights, 3);
-  EXPECT_EQ(remote.Newest(), server.source.newest);
-  EXPECT_EQ(remote.Fetch({2, "other"}, flat, After(milliseconds(100))), server.source.newest);
-  EXPECT_EQ(flat, server.source.bytes);
-  EXPECT_EQ(server.largest, 1000u);
-  EXPECT_EQ(static_cast<size_t>(server.parts), (flat.size() + 999) / 1000);
-  EXPECT_EQ(remote.Fetch(server.source.newest, flat, Deadline{}), std::nullopt);
-  server.cut = true;
-  EXPECT_THROW(remote.Fetch({}, flat, After(milliseconds(100))), Error);
-  server.cut = false;
+TEST(RemoteWeightSource, AwaitsAndReadsOrSaysWhyNot) {
+  const testing::TempFolder folder;
+  FakeServer server(folder);
+  RemoteWeightSource remote(server.endpoint, {.piece_bytes = 1000});
+  EXPECT_EQ(remote.Await({}, After(milliseconds(50))), std::nullopt);
+  {
+    std::lock_guard lock(server.mu);
+    server.newest = {3, "digest"};
+    server.bytes = std::string(5000, 'w');
+  }
+  EXPECT_EQ(remote.Await({2, "other"}, After(milliseconds(10000))), server.newest);
+  std::vector<std::byte> flat(5000);
+  EXPECT_TRUE(remote.Read(server.newest, flat));
+  EXPECT_EQ(std::memcmp(flat.data(), server.bytes.data(), flat.size()), 0);
+  EXPECT_EQ(remote.Await(server.newest, After(milliseconds(50))), std::nullopt);
+  EXPECT_FALSE(remote.Read({2, "gone"}, flat));
   flat.pop_back();  // another model
-  EXPECT_THROW(remote.Fetch({}, flat, After(milliseconds(100))), Error);
-}
-
-TEST(RemoteWeightSource, BeginsAnewWhenTheVersionIsGoneMeanwhile) {
-  const policy_model::Weights first = TinyWeights(1), second = TinyWeights(2);
-  FakeServer server;
-  RemoteWeightSource remote([&](const std::string& verb, std::string payload, Deadline) { return server.Answer(verb, payload); }, 1000);
-  server.source.Set(first, 3);
-  std::vector<std::byte> flat(first.flat().bytes());
-  server.before_part = [&] { server.before_part = [&] { server.source.Set(second, 4); }; };  // behind the first part
-  EXPECT_EQ(remote.Fetch({}, flat, After(milliseconds(1000))), (PolicyVersion{4, second.ComputeDigest()}));
-  EXPECT_EQ(flat, server.source.bytes);
-  EXPECT_EQ(server.offers, 2);
+  try {
+    remote.Read(server.newest, flat);
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kCorruption);
+    EXPECT_NE(std::string(e.what()).find("the same [model]"), std::string::npos) << e.what();
+  }
 }
 
 }  // namespace

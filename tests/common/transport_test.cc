@@ -16,9 +16,9 @@
 #include <set>
 #include <thread>
 
-#include "common/crc32c.h"
 #include "common/error.h"
 #include "common/stream_frame.h"
+#include "common/wire_socket.h"
 #include "tests/testing/tcp_fault_proxy.h"
 #include "tests/testing/temp_folder.h"
 
@@ -145,7 +145,30 @@ TEST(Transport, WhatIsNotHandledComesAgain) {
 TEST(Transport, NobodyThereIsADeadlineNotAHang) {
   TempFolder folder;
   Sender sender(From(folder.Ipc("nobody")));
-  EXPECT_THROW(sender.Send("x", After(milliseconds(50))), Error);
+  try {
+    sender.Send("x", After(seconds(1)));
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("nobody listens there"), std::string::npos) << e.what();
+  }
+}
+
+TEST(Transport, WhatFailsOnTheSendersThreadIsThrownByTheNextCall) {
+  TempFolder folder;
+  Store store;
+  Receiver receiver(At(folder.Ipc("s")), store.Handler());
+  SenderOptions options = From(receiver.endpoint());
+  options.on_ack = [](uint64_t) { throw std::runtime_error("a fault of the test"); };
+  Sender sender(options);
+  sender.Send("x", After(seconds(5)));
+  const Deadline until = After(seconds(10));
+  try {
+    while (std::chrono::steady_clock::now() < until) sender.Send("y", After(seconds(5)));
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kIo) << e.what();
+    EXPECT_NE(std::string(e.what()).find("a fault of the test"), std::string::npos) << e.what();
+  }
 }
 
 // A receiver in a process of its own, for SIGKILL: appends each key to a file, then acknowledges.
@@ -309,10 +332,9 @@ TEST(Transport, HostileMessagesChangeNothingAndAreCounted) {
       zmq_send(socket, parts[i].data(), parts[i].size(), i + 1 < parts.size() ? ZMQ_SNDMORE : 0);
     }
   };
-  const auto header = [](const StreamFrame& frame) {
+  const auto seal = [](const StreamFrame& frame, std::string_view payload) {
     const std::string body = EncodeStreamFrame(frame);
-    const uint32_t magic = 0x31424C50, sum = Crc32c(body);
-    return std::string(reinterpret_cast<const char*>(&magic), 4) + std::string(reinterpret_cast<const char*>(&sum), 4) + body;
+    return WireSocket::Seal(body, payload) + body;
   };
   StreamFrame forged;
   forged.kind = wire::StreamKind::Data;
@@ -320,28 +342,26 @@ TEST(Transport, HostileMessagesChangeNothingAndAreCounted) {
   forged.producer = "actor-0";
   forged.epoch = 1;
   forged.seq = 1;
-  forged.checksum = 12345;
   int sent = 0;
   for (int i = 0; i < 50; ++i) {
     send({std::string(static_cast<size_t>(i * 7), static_cast<char>(i))}), ++sent;  // noise
     send({"a", "b", "c", "d", "e", "f"}), ++sent;                                   // too many parts
-    send({header(forged), "wrong sum"}), ++sent;
-    std::string flipped = header(forged);
-    flipped[8 + static_cast<size_t>(i) % (flipped.size() - 8)] ^= 0x40;
+    send({seal(forged, "another"), "wrong sum"}), ++sent;
+    std::string flipped = seal(forged, "x");
+    flipped[WireSocket::kPrefixBytes +
+            static_cast<size_t>(i) % (flipped.size() - WireSocket::kPrefixBytes)] ^= 0x40;
     send({flipped, "x"}), ++sent;
     StreamFrame replayed = forged;  // true sum, but acknowledged long ago
     replayed.seq = 0;
-    replayed.checksum = StreamChecksum(replayed, "honest-0");
-    send({header(replayed), "honest-0"}), ++sent;
+    send({seal(replayed, "honest-0"), "honest-0"}), ++sent;
     StreamFrame far = forged;
     far.seq = uint64_t{1} << 60;
-    far.checksum = StreamChecksum(far, "far");
-    send({header(far), "far"}), ++sent;
+    send({seal(far, "far"), "far"}), ++sent;
     StreamFrame stranger = forged;
     stranger.producer = "nobody";
-    stranger.checksum = StreamChecksum(stranger, "hi");
-    send({header(stranger), "hi"}), ++sent;
-    send({header(forged), std::string(5000, 'x')}), ++sent;  // larger than allowed, smaller than a header may be
+    send({seal(stranger, "hi"), "hi"}), ++sent;
+    send({seal(forged, ""), std::string(5000, 'x')}),
+        ++sent;  // larger than allowed, smaller than a header may be
   }
   const auto dropped = [&] {
     uint64_t n = 0;

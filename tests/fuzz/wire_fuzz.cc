@@ -94,22 +94,22 @@ Seeds RecordSeeds() {
 void FuzzFrames(std::string_view input) {
   if (input.empty()) return;
   const std::string_view bytes = input.substr(1);
-  switch (input[0] % 5) {
+  switch (input[0] % 3) {
     case 0: {
       const StreamFrame frame = DecodeStreamFrame(bytes);
-      return Use(DecodeStreamFrame(EncodeStreamFrame(frame)).acked.size());
+      PLUMB_CHECK(EncodeStreamFrame(frame) == bytes);
+      return Use(frame.acked.size());
     }
     case 1: {
       const CallFrame frame = DecodeCallFrame(bytes);
-      return Use(DecodeCallFrame(EncodeCallFrame(frame)).ids.size());
+      PLUMB_CHECK(EncodeCallFrame(frame) == bytes);
+      return Use(frame.ids.size());
     }
     case 2: {
-      const weight_wire::Offer offer = weight_wire::DecodeOffer(bytes);
-      PLUMB_CHECK(weight_wire::EncodeOffer(offer) == bytes);
-      return Use(static_cast<size_t>(offer.bytes));
+      const PolicyVersion version = weight_wire::DecodeVersion(bytes);
+      PLUMB_CHECK(weight_wire::EncodeVersion(version) == bytes);
+      return Use(version.digest.size());
     }
-    case 3: return Use(static_cast<size_t>(weight_wire::DecodeFetchRequest(bytes).wait_ms));
-    case 4: return Use(static_cast<size_t>(weight_wire::DecodePartRequest(bytes).offset));
   }
 }
 
@@ -123,12 +123,10 @@ Seeds FrameSeeds() {
   stream.pending = {4};
   CallFrame call;
   call.client = "learner";
-  call.verb = "weights.fetch";
+  call.verb = "weights.await";
   call.ids = {1, 2};
   return {Tagged(0, EncodeStreamFrame(stream)), Tagged(1, EncodeCallFrame(call)),
-          Tagged(2, weight_wire::EncodeOffer({{4, "digest"}, 16})),
-          Tagged(3, weight_wire::EncodeFetchRequest({{3, "digest"}, 1000})),
-          Tagged(4, weight_wire::EncodePartRequest({{4, "digest"}, 8, 8}))};
+          Tagged(2, weight_wire::EncodeVersion({4, "digest"}))};
 }
 
 void FuzzStoreRecords(std::string_view input) {

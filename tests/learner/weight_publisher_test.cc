@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <span>
 #include <thread>
 
@@ -24,72 +23,57 @@ std::vector<std::byte> Buffer(size_t n, int seed) {
 
 // The actor's side, which tests/actor/weight_subscriber_test.cc has whole: learner and actor never include one another.
 struct Caller {
-  explicit Caller(const std::string& endpoint) : client(endpoint) {}
-  weight_wire::Offer Fetch(const PolicyVersion& held, int64_t wait_ms) {
-    return weight_wire::DecodeOffer(
-        client.Call(weight_wire::kFetchVerb, weight_wire::EncodeFetchRequest({held, wait_ms}), After(milliseconds(5000))));
+  explicit Caller(const std::string& endpoint) : client(endpoint, {.piece_bytes = 100'000}) {}
+  PolicyVersion Await(const PolicyVersion& held, milliseconds wait) {
+    try {
+      return weight_wire::DecodeVersion(
+          client.Call(weight_wire::kAwaitVerb, weight_wire::EncodeVersion(held), After(wait)));
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kDeadline) << e.what();
+      return {};
+    }
   }
-  std::string Part(const PolicyVersion& version, uint64_t offset, uint64_t bytes) {
-    return client.Call(weight_wire::kPartVerb, weight_wire::EncodePartRequest({version, offset, bytes}), After(milliseconds(5000)));
-  }
-  std::string All(const weight_wire::Offer& offer, uint64_t part) {
-    std::string out;
-    while (out.size() < offer.bytes) out += Part(offer.version, out.size(), std::min<uint64_t>(part, offer.bytes - out.size()));
-    return out;
+  std::string Bytes(const PolicyVersion& version) {
+    return client.Call(weight_wire::kBytesVerb, weight_wire::EncodeVersion(version),
+                       After(milliseconds(10000)));
   }
   RpcClient client;
 };
 
 Digest DigestOf(const std::string& bytes) { return WeightDigest(std::as_bytes(std::span(bytes))); }
 
-TEST(WeightPublisherTest, ServesTheNewestAndHoldsFetchesUntilThereIsOne) {
+TEST(WeightPublisherTest, ServesTheNewestAndTellsWhoAwaitsIt) {
   const testing::TempFolder folder;
-  WeightPublisher publisher(folder.Ipc("weights"));
+  WeightPublisher publisher(folder.Ipc("weights"), {.piece_bytes = 100'000});
   Caller caller(folder.Ipc("weights"));
-  EXPECT_EQ(weight_wire::DecodeOffer(caller.client.Call(weight_wire::kNewestVerb, "", After(milliseconds(5000)))), weight_wire::Offer{});
-  EXPECT_EQ(caller.Fetch({}, 100), weight_wire::Offer{});  // nothing in time
+  EXPECT_EQ(caller.Await({}, milliseconds(100)), PolicyVersion{});  // nothing in time
 
-  weight_wire::Offer waited;
-  std::thread waiter([&] { waited = caller.Fetch({}, 4000); });
+  PolicyVersion told;
+  std::thread waiter([&] { told = caller.Await({}, milliseconds(10000)); });
   std::this_thread::sleep_for(milliseconds(100));
   const auto first = Buffer(3'000'001, 1);
   publisher.Publish({.version = 0, .digest = WeightDigest(first)}, first);
   waiter.join();
-  EXPECT_EQ(waited, (weight_wire::Offer{{0, WeightDigest(first)}, first.size()}));
-  EXPECT_EQ(DigestOf(caller.All(waited, 1'000'000)), WeightDigest(first));
+  EXPECT_EQ(told, (PolicyVersion{0, WeightDigest(first)}));
+  EXPECT_EQ(DigestOf(caller.Bytes(told)), WeightDigest(first));
+  EXPECT_GE(caller.client.counters()["pieces"], 29u);
 
   const auto second = Buffer(3'000'001, 2);
   publisher.Publish({.version = 1, .digest = WeightDigest(second)}, second);
-  const auto offer = caller.Fetch(waited.version, 1000);
-  EXPECT_EQ(offer.version.version, 1);
-  EXPECT_EQ(caller.Fetch(offer.version, 50).version.version, -1);
-  // Who holds what this learner has not published (a life before published it) is offered what there is, older number or not.
-  EXPECT_EQ(caller.Fetch({1, "of a life before"}, 1000), offer);
-  EXPECT_EQ(caller.Fetch({7, "of a life before"}, 1000), offer);
-}
-
-TEST(WeightPublisherTest, AVersionThatIsBeingFetchedStaysUntilItIsWhole) {
-  const testing::TempFolder folder;
-  WeightPublisher publisher(folder.Ipc("weights"));
-  Caller caller(folder.Ipc("weights"));
-  const auto first = Buffer(1000, 1), second = Buffer(1000, 2), third = Buffer(1000, 3);
-  publisher.Publish({.version = 0, .digest = WeightDigest(first)}, first);
-  const auto offer = caller.Fetch({}, 1000);
-  const std::string head = caller.Part(offer.version, 0, 600);
-  publisher.Publish({.version = 1, .digest = WeightDigest(second)}, second);
-  EXPECT_EQ(DigestOf(head + caller.Part(offer.version, 600, 400)), offer.version.digest);
-  publisher.Publish({.version = 2, .digest = WeightDigest(third)}, third);
-  for (const auto& [version, code] : {std::pair{PolicyVersion{1, WeightDigest(second)}, ErrorCode::kNotFound},  // nobody asked
-                                      std::pair{PolicyVersion{2, "another"}, ErrorCode::kNotFound}}) {
+  const PolicyVersion newest = caller.Await(told, milliseconds(10000));
+  EXPECT_EQ(newest, (PolicyVersion{1, WeightDigest(second)}));
+  EXPECT_EQ(caller.Await(newest, milliseconds(50)), PolicyVersion{});
+  // Who holds what this learner has not published (a life before published it) is told what there
+  // is, older number or not.
+  EXPECT_EQ(caller.Await({1, "of a life before"}, milliseconds(10000)), newest);
+  EXPECT_EQ(caller.Await({7, "of a life before"}, milliseconds(10000)), newest);
+  for (const PolicyVersion& gone : {told, PolicyVersion{1, "another"}, PolicyVersion{}}) {
     try {
-      caller.Part(version, 0, 10);
-      ADD_FAILURE() << version.version;
+      caller.Bytes(gone);
+      ADD_FAILURE() << gone.version;
     } catch (const Error& e) {
-      EXPECT_EQ(e.code(), code) << e.what();
+      EXPECT_EQ(e.code(), ErrorCode::kNotFound) << e.what();
     }
-  }
-  for (const auto& [offset, bytes] : {std::pair<uint64_t, uint64_t>{0, 1001}, {1001, 0}, {1, 1000}, {UINT64_MAX, 2}, {0, UINT64_MAX}}) {
-    EXPECT_THROW(caller.Part({2, WeightDigest(third)}, offset, bytes), Error) << offset << " " << bytes;
   }
 }
 

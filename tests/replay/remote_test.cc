@@ -314,18 +314,18 @@ TEST(RemoteTest, WhatRolesReportIsSummedOverThemAndTheirLives) {
   EXPECT_EQ(learner->Counters()["actor/leases"], 4);
 }
 
-TEST(RemoteTest, AStepThatIsTooLargeForAMessageIsRefusedWithBothNumbers) {
+TEST(RemoteTest, AStepOfAnySizeTravelsInPieces) {
   Service service;
   RpcServerOptions small;
-  small.max_message_bytes = 1000;
+  small.piece_bytes = 1000;
   const ReplayServer server(service.table.get(), "ipc://" + (service.folder / "small.sock"), small);
   auto actor = service.Client("actor-0");
   auto learner = service.Client("learner");
   EXPECT_THROW(learner->Next(0, After(0ms)), Error);
-  for (const auto& lease : actor->Lease(4, After(5s))) actor->Insert(Answer(lease, 0, "run", 200));
-  ReplayClient other(server.endpoint(), {.actor = "learner"});
-  EXPECT_THROWS(ErrorCode::kUnsupported, "at most 1000 can be sent", other.Next(0, After(5s)));
-  EXPECT_EQ(learner->Next(0, After(5s)).size(), 4u);
+  for (const auto& lease : actor->Lease(4, After(5s))) actor->Insert(Answer(lease, 0, "run", 2000));
+  ReplayClient other(server.endpoint(), {.actor = "learner", .rpc = {.piece_bytes = 700}});
+  EXPECT_EQ(other.Next(0, After(5s)), learner->Next(0, After(5s)));
+  EXPECT_GT(server.Counters()["rpc/pieces"], 50);
 }
 
 TEST(RemoteTest, AnImportIsSeenToGetOn) {
@@ -428,8 +428,6 @@ TEST(RecordTest, BatchesTrustNothing) {
   BatchWriter other(1);
   other.Add(key, Seal(key, EncodeStoredGroup({.group = groups[0]})));
   EXPECT_THROWS(ErrorCode::kCorruption, "groups train lease 5", DecodeBatch(other.Take()));
-  BatchWriter small(2, 100);
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "prompts_per_step", small.Add(key, std::string(100, 'v')));
 }
 
 // Small and large, one after the other through the same memory of the thread, and one that is too large for it.
