@@ -48,42 +48,45 @@ bool Filters(const kernels::SamplingOptions& o) {
 }  // namespace
 
 struct Engine::Impl {
-  Impl(const policy_model::ModelShape& shape, Device device, DType dtype, const EngineOptions& o,
-       const policy_model::Tokenizer* tokenizer)
+  Impl(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
+       const EngineOptions& o, const policy_model::Tokenizer* tokenizer)
       : shape(shape),
         options(o),
         tokenizer(tokenizer),
-        launch{device, dtype, nullptr},
-        model(shape, device, dtype),
-        pages(shape, device, dtype, o.page_tokens, NumPages(shape, dtype, o)),
-        scheduler({o.max_batch, o.prefill_tokens, static_cast<int32_t>(shape.max_positions)}, &pages),
+        launch{stream, dtype},
+        model(shape, stream, dtype),
+        pages(shape, stream, dtype, o.page_tokens, NumPages(shape, dtype, o)),
+        scheduler({o.max_batch, o.prefill_tokens, static_cast<int32_t>(shape.max_positions)},
+                  &pages),
         stop(o.stop, o.max_batch),
-        last_token(device, slots()),
-        position(device, slots()),
-        generated(device, slots()),
-        limit(device, slots()),
-        status(device, slots()),
-        prompt(device, slots()),
-        sample(device, slots()),
-        version(device, 1),
-        tokens(device, slots() * new_tokens()),
-        logprobs(device, slots() * new_tokens()),
-        versions(device, slots() * new_tokens()),
-        row_slot(device, max_rows()),
-        row_position(device, max_rows()),
-        page_table(device, device == Device::kCpu ? 0 : scheduler.page_table().size()),
-        copy_from(device, slots()),
-        copy_to(device, slots()),
-        decode_slot(device, slots()),
-        draw_prompt(device, slots()),
-        draw_sample(device, slots()),
-        draw_position(device, slots()),
-        drawn(device, slots()),
-        drawn_logprob(device, slots()),
-        drawn_kept(device, o.record_kept && Filters(o.sampling) ? slots() * set_words() : 0),
+        last_token(stream, slots()),
+        position(stream, slots()),
+        generated(stream, slots()),
+        limit(stream, slots()),
+        status(stream, slots()),
+        prompt(stream, slots()),
+        sample(stream, slots()),
+        version(stream, 1),
+        tokens(stream, slots() * new_tokens()),
+        logprobs(stream, slots() * new_tokens()),
+        versions(stream, slots() * new_tokens()),
+        row_slot(stream, max_rows()),
+        row_position(stream, max_rows()),
+        row_token(stream, max_rows()),
+        logit_row(stream, slots()),
+        page_table(stream, stream.device().is_cpu() ? 0 : scheduler.page_table().size()),
+        copy_from(stream, slots()),
+        copy_to(stream, slots()),
+        decode_slot(stream, slots()),
+        draw_prompt(stream, slots()),
+        draw_sample(stream, slots()),
+        draw_position(stream, slots()),
+        drawn(stream, slots()),
+        drawn_logprob(stream, slots()),
+        drawn_kept(stream, o.record_kept && Filters(o.sampling) ? slots() * set_words() : 0),
         kept(drawn_kept.size() > 0 ? slots() : 0),
-        eos(device, std::max<size_t>(1, o.eos.size())),
-        scratch(device, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, shape.vocab))) {
+        eos(stream, std::max<size_t>(1, o.eos.size())),
+        scratch(stream, static_cast<size_t>(kernels::SamplingScratch(o.max_batch, shape.vocab))) {
     if (stop.active() && tokenizer == nullptr) BadOption("stop", "needs a tokenizer");
     state.max_slots = o.max_batch;
     state.max_new_tokens = o.max_new_tokens;
@@ -100,9 +103,8 @@ struct Engine::Impl {
     state.versions = versions.device();
     std::copy(o.eos.begin(), o.eos.end(), eos.host());
     eos.Upload();
-    row_token.resize(max_rows());
-    logit_row.resize(slots());
     for (size_t i = 0; i < slots(); ++i) logit_row[i] = static_cast<int32_t>(i);
+    logit_row.Upload();
     ended.reserve(slots());
   }
 
@@ -113,6 +115,7 @@ struct Engine::Impl {
 
   void StartSlots(const StepPlan& plan);
   int32_t BuildRows(const StepPlan& plan);
+  // Enqueues; the host's side of the arrays is right after the next wait.
   void Draw(const float* logits, int32_t rows);
   void FinishSlots(int32_t rows);
   void FinishSlot(int32_t slot, FinishReason reason);
@@ -136,9 +139,8 @@ struct Engine::Impl {
   DeviceArray<float> logprobs;                                  // [S, N]
   DeviceArray<int64_t> versions;                                // [S, N]
   // One step's rows: samples first, then prompt chunks.
-  DeviceArray<int32_t> row_slot, row_position;  // [S + prefill_tokens]
-  std::vector<int32_t> row_token;               // [S + prefill_tokens]
-  std::vector<int32_t> logit_row;               // [S] 0, 1, 2, ...
+  DeviceArray<int32_t> row_slot, row_position, row_token;  // [S + prefill_tokens]
+  DeviceArray<int32_t> logit_row;                          // [S] 0, 1, 2, ...
   DeviceArray<int32_t> page_table;              // [2 S, stride]; on the CPU the scheduler's own is read in place
   DeviceArray<int32_t> copy_from, copy_to;      // [S]
   DeviceArray<int32_t> decode_slot;             // [S]
@@ -198,8 +200,9 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
   }
   row_slot.Upload();
   row_position.Upload();
+  row_token.Upload();
   decode_slot.Upload();
-  if (launch.device != Device::kCpu && (!plan.starts.empty() || !plan.prefills.empty())) {
+  if (launch.device().is_cuda() && (!plan.starts.empty() || !plan.prefills.empty())) {
     std::copy(scheduler.page_table().begin(), scheduler.page_table().end(), page_table.host());
     page_table.Upload();
   }
@@ -255,6 +258,7 @@ void Engine::Impl::FinishSlots(int32_t rows) {
   tokens.Download();
   logprobs.Download();
   versions.Download();
+  launch.stream.Synchronize();
   for (const auto& [slot, reason] : ended) FinishSlot(slot, reason);
 }
 
@@ -280,9 +284,9 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
     finished.push_back(std::move(scheduler.Remove(group)->result));
 }
 
-Engine::Engine(const policy_model::ModelShape& shape, Device device, DType dtype, const EngineOptions& options,
-               const policy_model::Tokenizer* tokenizer)
-    : impl_(std::make_unique<Impl>(shape, device, dtype, Checked(options), tokenizer)) {}
+Engine::Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
+               const EngineOptions& options, const policy_model::Tokenizer* tokenizer)
+    : impl_(std::make_unique<Impl>(shape, stream, dtype, Checked(options), tokenizer)) {}
 
 Engine::~Engine() = default;
 
@@ -343,20 +347,21 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
         .kv = e.pages.view()});
   }
   const int32_t* page_table =
-      e.launch.device == Device::kCpu ? e.scheduler.page_table().data() : e.page_table.device();
+      e.launch.device().is_cpu() ? e.scheduler.page_table().data() : e.page_table.device();
   const kernels::PagedRows paged{rows, e.row_slot.device(), e.row_position.device(), page_table,
                                  e.scheduler.page_table_stride()};
   const int32_t decode_rows = static_cast<int32_t>(plan.decode.size());
   const float* logits =
-      e.model.ForwardPaged(weights, std::span<const int32_t>(e.row_token).first(static_cast<size_t>(rows)), paged,
-                           e.pages.view(), std::span<const int32_t>(e.logit_row).first(plan.decode.size()));
+      e.model.ForwardPaged(weights, {e.row_token.device(), static_cast<size_t>(rows)}, paged,
+                           e.pages.view(), {e.logit_row.device(), plan.decode.size()});
   e.scheduler.Commit();
+  if (decode_rows > 0) e.Draw(logits, decode_rows);
+  e.launch.stream.Synchronize();  // the one wait of a step in which nothing ends
   if (decode_rows > 0) {
-    e.Draw(logits, decode_rows);
     e.FinishSlots(decode_rows);
     ++e.counters.decode_steps;
   }
-  e.pages.Retire(e.step);  // the results were read: the step has ended
+  e.pages.Retire(e.step);
   ++e.step;
   ++e.counters.steps;
   e.counters.generate_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();

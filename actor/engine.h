@@ -7,9 +7,11 @@
 // Stop rules: an end token; a stop string, found in the bytes of the completion (special tokens included): the token
 // that completes it is the last and is kept whole, even when it goes on beyond the string; the limit of new tokens.
 // Logits with NaN or nothing finite end the sample as kAborted with the tokens drawn before; counted.
-// Thread safety: none; one thread owns an engine. Ownership: owns pages, state and the Transformer; Weights are the
-// caller's, valid during Step only. Allocation: none of ours in a step that neither starts nor finishes a sample
-// (the products' own inside policy_model not counted).
+// Thread safety: none; one thread owns an engine. Ownership: owns pages, state and the Transformer,
+// borrows the stream that all of it works on; Weights are the caller's, ready when Step is called
+// and read during it only.
+// Allocation: none of ours in a step that neither starts nor finishes a sample (the products' own
+// inside policy_model not counted).
 // Errors: Error(kInvalidArgument) for options that cannot be; requests that can never run come back as kAborted.
 #pragma once
 
@@ -19,8 +21,8 @@
 #include <vector>
 
 #include "actor/sequence.h"
-#include "kernels/launch.h"
 #include "kernels/sampling.h"
+#include "kernels/stream.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/tokenizer.h"
 #include "policy_model/weights.h"
@@ -61,8 +63,8 @@ class Engine {
  public:
   // `tokenizer` gives the bytes that stop strings are looked for in; may be nullptr when options.stop is empty, and has
   // to outlive the engine otherwise.
-  Engine(const policy_model::ModelShape& shape, Device device, DType dtype, const EngineOptions& options,
-         const policy_model::Tokenizer* tokenizer = nullptr);
+  Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
+         const EngineOptions& options, const policy_model::Tokenizer* tokenizer = nullptr);
   ~Engine();
 
   void Submit(GenerateRequest request);

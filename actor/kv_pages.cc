@@ -16,8 +16,8 @@ int64_t KvPages::PageBytes(const policy_model::ModelShape& shape, DType dtype, i
          static_cast<int64_t>(ElementSize(dtype));
 }
 
-KvPages::KvPages(const policy_model::ModelShape& shape, Device device, DType dtype, int32_t page_tokens,
-                 int32_t num_pages) {
+KvPages::KvPages(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
+                 int32_t page_tokens, int32_t num_pages) {
   if (page_tokens < 1 || num_pages < 1) {
     throw Error(ErrorCode::kInvalidArgument, "a KV pool needs at least one page of one token, not " +
                                                  std::to_string(num_pages) + " pages of " +
@@ -29,7 +29,7 @@ KvPages::KvPages(const policy_model::ModelShape& shape, Device device, DType dty
   view_.page_tokens = page_tokens;
   view_.kv_heads = static_cast<int32_t>(shape.kv_heads);
   view_.head_dim = static_cast<int32_t>(shape.head_dim);
-  if (device == Device::kCpu) {
+  if (stream.device().is_cpu()) {
     mapped_bytes_ = static_cast<size_t>(view_.bytes());
     mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped_ == MAP_FAILED) {
@@ -42,7 +42,7 @@ KvPages::KvPages(const policy_model::ModelShape& shape, Device device, DType dty
     madvise(mapped_, mapped_bytes_, MADV_HUGEPAGE);
     view_.pages = mapped_;
   } else {
-    device_memory_ = policy_model::FlatBuffer(device, dtype, view_.layer_stride() * view_.layers);
+    device_memory_ = policy_model::FlatBuffer(stream, dtype, view_.layer_stride() * view_.layers);
     view_.pages = device_memory_.data();
   }
   references_.assign(static_cast<size_t>(num_pages), 0);

@@ -15,8 +15,8 @@
 #include <span>
 #include <vector>
 
-#include "kernels/launch.h"
 #include "kernels/paged_kv.h"
+#include "kernels/stream.h"
 #include "policy_model/weights.h"
 
 namespace plumb::actor {
@@ -24,7 +24,8 @@ namespace plumb::actor {
 class KvPages {
  public:
   // `num_pages` pages of `page_tokens` KV slots for every layer of `shape`.
-  KvPages(const policy_model::ModelShape& shape, Device device, DType dtype, int32_t page_tokens, int32_t num_pages);
+  KvPages(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
+          int32_t page_tokens, int32_t num_pages);
   ~KvPages();
   KvPages(const KvPages&) = delete;
   KvPages& operator=(const KvPages&) = delete;

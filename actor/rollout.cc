@@ -19,8 +19,9 @@ bool Retryable(const Error& e) {
 
 }  // namespace
 
-Rollout::Rollout(const policy_model::ModelShape& shape, Device device, DType dtype, RolloutOptions options,
-                 PromptSource* prompts, Policy* policy, const policy_model::Tokenizer* tokenizer,
+Rollout::Rollout(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
+                 RolloutOptions options, PromptSource* prompts, Policy* policy,
+                 const policy_model::Tokenizer* tokenizer,
                  const policy_model::ChatTemplate* chat_template, GroupSink sink)
     : options_(std::move(options)),
       prompts_(prompts),
@@ -28,7 +29,7 @@ Rollout::Rollout(const policy_model::ModelShape& shape, Device device, DType dty
       tokenizer_(tokenizer),
       chat_template_(chat_template),
       sink_(std::move(sink)),
-      engine_(shape, device, dtype, options_.engine, tokenizer) {
+      engine_(shape, stream, dtype, options_.engine, tokenizer) {
   PLUMB_CHECK(prompts_ != nullptr && policy_ != nullptr && tokenizer_ != nullptr && sink_);
 }
 

@@ -55,9 +55,10 @@ struct RolloutCounters {
 class Rollout {
  public:
   // `chat_template` may be nullptr: prompts with messages are then refused.
-  Rollout(const policy_model::ModelShape& shape, Device device, DType dtype, RolloutOptions options,
-          PromptSource* prompts, Policy* policy, const policy_model::Tokenizer* tokenizer,
-          const policy_model::ChatTemplate* chat_template, GroupSink sink);
+  Rollout(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
+          RolloutOptions options, PromptSource* prompts, Policy* policy,
+          const policy_model::Tokenizer* tokenizer, const policy_model::ChatTemplate* chat_template,
+          GroupSink sink);
 
   // Leases what fits, steps the engine, delivers what finished. Returns after at least one group was delivered, at the
   // deadline, or when there is nothing to do before it; with a deadline in the past: one engine step at most.

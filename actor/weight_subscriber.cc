@@ -40,10 +40,12 @@ bool SharedPolicy::Update(int64_t wanted, Deadline deadline) {
   return true;
 }
 
-FetchedPolicy::FetchedPolicy(const policy_model::ModelShape& shape, Device device, DType dtype, WeightSource* source)
+FetchedPolicy::FetchedPolicy(const policy_model::ModelShape& shape, const Stream& stream,
+                             DType dtype, WeightSource* source)
     : source_(source),
-      buffers_{policy_model::Weights(shape, device, dtype), policy_model::Weights(shape, device, dtype)} {
-  if (device != Device::kCpu) host_.resize(buffers_[0].flat().bytes());
+      buffers_{policy_model::Weights(shape, stream, dtype),
+               policy_model::Weights(shape, stream, dtype)} {
+  if (stream.device().is_cuda()) host_.resize(buffers_[0].flat().bytes());
   thread_ = std::thread([this] { Run(); });
 }
 

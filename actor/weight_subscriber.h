@@ -69,7 +69,8 @@ class SharedPolicy : public Policy {
 
 class FetchedPolicy : public Policy {
  public:
-  FetchedPolicy(const policy_model::ModelShape& shape, Device device, DType dtype, WeightSource* source);
+  FetchedPolicy(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
+                WeightSource* source);
   // Waits for a fetch that goes on.
   ~FetchedPolicy() override;
   PolicyVersion current() const override { return current_; }

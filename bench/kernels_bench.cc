@@ -10,7 +10,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
@@ -19,10 +18,11 @@
 #include "common/rng.h"
 #include "kernels/adamw.h"
 #include "kernels/attention_paged.h"
+#include "kernels/device_memory.h"
+#include "kernels/glu.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
-#include "kernels/glu.h"
 #include "kernels/token_logprob.h"
 #ifdef PLUMB_CUDA
 #include <cuda_runtime_api.h>
@@ -32,6 +32,16 @@ namespace plumb::kernels {
 namespace {
 
 bool on_cuda = false;
+
+// Where everything runs.
+Stream TheStream() {
+  if (!on_cuda) return Device::kCpu;
+  static const OwnedStream stream(Device::Cuda(0));
+  return stream;
+}
+#ifdef PLUMB_CUDA
+cudaStream_t CudaStream() { return static_cast<cudaStream_t>(TheStream().handle()); }
+#endif
 
 void Check(bool ok, const char* what) {
   if (ok) return;
@@ -72,10 +82,7 @@ class Buffer {
 
  private:
   static void Move(void* to, const void* from, int64_t n) {
-    if (!on_cuda) std::memcpy(to, from, static_cast<size_t>(n));
-#ifdef PLUMB_CUDA
-    else Check(cudaMemcpy(to, from, static_cast<size_t>(n), cudaMemcpyDefault) == cudaSuccess, "a kernel or a copy");
-#endif
+    CopyAndWait(TheStream(), to, from, static_cast<size_t>(n));
   }
   void* data_ = nullptr;
   int64_t bytes_;
@@ -138,9 +145,9 @@ double MedianSeconds(const std::function<void()>& run) {
     else {
       static cudaEvent_t begin = nullptr, end = nullptr;
       if (!begin) Check(cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess, "cudaEventCreate");
-      cudaEventRecord(begin);
+      cudaEventRecord(begin, CudaStream());
       run();
-      cudaEventRecord(end);
+      cudaEventRecord(end, CudaStream());
       Check(cudaEventSynchronize(end) == cudaSuccess, "a kernel");
       float ms = 0;
       cudaEventElapsedTime(&ms, begin, end);
@@ -175,17 +182,14 @@ using B = BFloat16;
 
 void Run() {
   const int64_t cut = on_cuda ? 1 : 32;
-  const Launch half{.device = on_cuda ? Device::kCuda : Device::kCpu, .dtype = DType::kBFloat16};
+  const Launch half{.stream = TheStream(), .dtype = DType::kBFloat16};
   const Launch host{.dtype = DType::kBFloat16};
   {
     const int64_t n = (int64_t{1} << 30) / cut;
     auto from = Random<float>(n / 4), to = Empty<float>(n / 4);
-    Report("copy", 2 * n, [&] {
-      if (!on_cuda) std::memcpy(to->as(), from->as(), static_cast<size_t>(n));
-#ifdef PLUMB_CUDA
-      else cudaMemcpyAsync(to->as(), from->as(), static_cast<size_t>(n), cudaMemcpyDeviceToDevice);
-#endif
-    }, [&] { return Distance(to->Read<float>(1000), from->Read<float>(1000)); }, 0);
+    Report(
+        "copy", 2 * n, [&] { Copy(TheStream(), to->as(), from->as(), static_cast<size_t>(n)); },
+        [&] { return Distance(to->Read<float>(1000), from->Read<float>(1000)); }, 0);
   }
   {
     const int64_t rows = 16384 / cut, h = 4096;
@@ -281,7 +285,9 @@ void Run() {
     }
     auto dslots = Upload(slots), dpositions = Upload(positions);
     std::vector<float> angles(4096 * 128);
-    RopeTable(4096, d, 10000.0, angles.data());
+    std::vector<double> frequencies;
+    for (int32_t i = 0; i < d / 2; ++i) frequencies.push_back(std::pow(10000.0, -2.0 * i / d));
+    RopeTable(4096, frequencies, 1.0, angles.data());
     auto dangles = Upload(angles);
     const PagedRows fill{.rows = many, .slot = dslots->as<int32_t>(), .position = dpositions->as<int32_t>(),
                          .page_table = dtable->as<int32_t>(), .page_table_stride = table_stride};
@@ -410,5 +416,5 @@ int main(int argc, char** argv) {
     return 2;
   }
   plumb::kernels::on_cuda = device == "cuda";
-  plumb::kernels::Call();
+  plumb::kernels::Run();
 }

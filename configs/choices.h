@@ -33,9 +33,6 @@ enum class Schedule : uint8_t { kSync, kAsync };
 template <>
 inline constexpr auto kNames<Schedule> = std::to_array<std::string_view>({"sync", "async"});
 
-enum class RunDevice : uint8_t { kCpu, kCuda };
-template <>
-inline constexpr auto kNames<RunDevice> = std::to_array<std::string_view>({"cpu", "cuda"});
 
 // Of weights and activations: the first two.
 template <>

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <type_traits>
 
+#include "common/device.h"
 #include "configs/fields.h"
 
 namespace plumb::configs {
@@ -171,6 +172,8 @@ void ValidateRun(const RunConfig& run, Problems& p) {
             "sampled by its own version.");
   p.Require(run.schedule != Schedule::kAsync || run.max_staleness >= 1,
             "run.schedule = \"async\" needs run.max_staleness >= 1; for 0 use \"sync\".");
+  p.Require(ParseDevice(run.device).has_value(),
+            "run.device = \"" + run.device + "\" is not known: use one of cpu, cuda, cuda:N.");
 }
 
 void ValidateModel(const ModelConfig& model, Problems& p) {

@@ -54,7 +54,7 @@ struct RunConfig {
   int64_t checkpoint_every = 50;     // steps; 0: only at the end
   int64_t keep_checkpoints = 2;      // >= 2
   int64_t threads = 0;               // 0: one per core
-  RunDevice device = RunDevice::kCpu;
+  std::string device = "cpu";        // cpu | cuda | cuda:N
   int64_t actors = 1;                // processes of that role
   int64_t reward_workers = 1;
   double stall_seconds = 300;        // any wait longer than this ends the run with what it waited for

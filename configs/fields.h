@@ -29,7 +29,7 @@ void RunConfig::Visit(V& v) {
     keep_checkpoints);
   v({"threads", "1", "threads of products and kernels in each process; 0: one a core", AtLeast(0)},
     threads);
-  v({"device", "name", ""}, device);
+  v({"device", "name", "cpu | cuda (the first GPU) | cuda:1 (the second), ..."}, device);
   v({"actors", "processes", "generating processes under roles = processes", AtLeast(1)}, actors);
   v({"reward_workers", "processes", "scoring processes under roles = processes", AtLeast(1)},
     reward_workers);

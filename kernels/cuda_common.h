@@ -10,20 +10,20 @@
 #include <string>
 
 #include "common/dtype.h"
-#include "common/error.h"
 #include "kernels/cpu_common.h"
+#include "kernels/cuda_check.h"
 #include "kernels/launch.h"
 
 namespace plumb::kernels {
 
-inline cudaStream_t StreamOf(const Launch& launch) { return static_cast<cudaStream_t>(launch.stream); }
+inline cudaStream_t StreamOf(const Launch& launch) {
+  return static_cast<cudaStream_t>(launch.stream.handle());
+}
 
-// After every launch. Failures inside a running kernel show at a later call, as always with CUDA.
+// After every launch.
 inline void CheckLaunch(const char* kernel) {
   const cudaError_t error = cudaGetLastError();
-  if (error != cudaSuccess) {
-    throw Error(ErrorCode::kIo, std::string("CUDA refused to launch ") + kernel + ": " + cudaGetErrorString(error));
-  }
+  if (error != cudaSuccess) CheckCuda(error, (std::string("to launch ") + kernel).c_str());
 }
 
 // Blocks for n units of work at `per_block` each; kernels walk the rest in strides.

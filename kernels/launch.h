@@ -8,35 +8,29 @@
 //
 // Thread safety: kernels keep no state; calls on distinct outputs may run concurrently. On the CPU a kernel returns
 // when done and uses OpenMP over rows, each row always computed by the same sequence of operations (results do not
-// depend on the number of rows or threads). On CUDA it is enqueued on `stream` and returns at once; no allocation, no
-// host synchronisation, so every launch can be captured in a graph.
-// Ownership: none; buffers belong to the caller and lie in the memory of Launch::device.
+// depend on the number of rows or threads). On CUDA it is enqueued on Launch::stream and returns at
+// once; no allocation, no host synchronisation, so every launch can be captured in a graph.
+// Ownership: none; buffers belong to the caller and lie in the memory of the stream's device.
 // Alignment: any that the element type has. CUDA kernels are faster where pointers and rows start on 16 bytes.
-// Errors: kUnsupported when device is kCuda and this build has no CUDA kernel for it; a launch that CUDA refuses: kIo.
+// Errors: kUnsupported on a GPU when this build has no CUDA kernel for it; a launch that CUDA
+// refuses: kIo.
 // Element types: T is float or BFloat16 (Launch::dtype); arithmetic inside is fp32. Pointers marked T are `void*`.
 #pragma once
 
-#include <cstdint>
 #include <string>
 
 #include "common/dtype.h"
 #include "common/error.h"
+#include "kernels/stream.h"
 
-namespace plumb {
-
-// Do not change the values of existing entries.
-enum class Device : uint8_t { kCpu = 0, kCuda = 1 };
-
-namespace kernels {
+namespace plumb::kernels {
 
 struct Launch {
-  Device device = Device::kCpu;
+  Stream stream = Device::kCpu;
   DType dtype = DType::kFloat32;  // T
-  void* stream = nullptr;         // cudaStream_t; nullptr: the legacy default stream. Unused on the CPU.
-};
 
-// True when this build has CUDA kernels and a device answers.
-bool CudaAvailable();
+  Device device() const { return stream.device(); }
+};
 
 [[noreturn]] inline void NoCuda(const char* kernel) {
   throw Error(ErrorCode::kUnsupported,
@@ -55,12 +49,13 @@ concept CudaKernel = Kernel<K> && requires(const K& kernel, const Launch& launch
 
 template <Kernel K>
 void Call(const Launch& launch, const K& kernel) {
-  if (launch.device == Device::kCpu) {
+  if (launch.device().is_cpu()) {
     kernel.Cpu(launch);
     return;
   }
 #ifdef PLUMB_CUDA
   if constexpr (CudaKernel<K>) {
+    const OnDevice here(launch.device());
     kernel.Cuda(launch);
     return;
   }
@@ -68,5 +63,4 @@ void Call(const Launch& launch, const K& kernel) {
   NoCuda(K::kName);
 }
 
-}  // namespace kernels
-}  // namespace plumb
+}  // namespace plumb::kernels

@@ -50,7 +50,8 @@ policy_model::ModelShape CheckedShape(const configs::Config& config, const polic
 }
 
 Weights LoadCritic(const configs::Config& config, const Weights& policy) {
-  Weights weights(CheckedShape(config, policy.shape()), policy.flat().device(), policy.flat().dtype());
+  Weights weights(CheckedShape(config, policy.shape()), policy.flat().stream(),
+                  policy.flat().dtype());
   weights.Load(config.critic.path);
   return weights;
 }
@@ -89,8 +90,8 @@ void CheckCritic(const configs::Config& config, const policy_model::ModelShape& 
 Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& policy_train)
     : weights_(MakeCritic(config, policy)), optimizer_(weights_, OptimizerOf(config)), policy_train_(policy_train) {
   if (config.critic.mode == configs::CriticMode::kShared) return;
-  transformer_ = std::make_unique<policy_model::Transformer>(weights_.shape(), weights_.flat().device(),
-                                                             weights_.flat().dtype());
+  transformer_ = std::make_unique<policy_model::Transformer>(
+      weights_.shape(), weights_.flat().stream(), weights_.flat().dtype());
   train_ = std::make_unique<TrainStep>(*transformer_, config.optimizer.micro_batch_tokens);
 }
 

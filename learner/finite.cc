@@ -45,9 +45,11 @@ std::optional<std::string> FirstNonFinite(const policy_model::Weights& weights) 
   if (flat.device() == Device::kCpu) {
     return FirstNonFinite(weights.table(), flat.dtype(), {static_cast<const std::byte*>(flat.data()), flat.bytes()});
   }
-  policy_model::FlatBuffer first(flat.device(), DType::kInt64, 1);
-  kernels::Call({.device = flat.device(), .dtype = flat.dtype()},
-                kernels::FindNonFinite{.x = flat.data(), .n = flat.elements(), .first = static_cast<uint64_t*>(first.data())});
+  policy_model::FlatBuffer first(flat.stream(), DType::kInt64, 1);
+  kernels::Call(
+      {.stream = flat.stream(), .dtype = flat.dtype()},
+      kernels::FindNonFinite{
+          .x = flat.data(), .n = flat.elements(), .first = static_cast<uint64_t*>(first.data())});
   int64_t at = 0;
   first.CopyToHost(std::as_writable_bytes(std::span(&at, 1)));
   if (at >= flat.elements()) return std::nullopt;

@@ -65,7 +65,7 @@ LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& w
       sink_(sink),
       sft_train_(sft_train),
       sft_heldout_(sft_heldout),
-      transformer_(weights.shape(), weights.flat().device(), weights.flat().dtype()),
+      transformer_(weights.shape(), weights.flat().stream(), weights.flat().dtype()),
       train_(transformer_, config.optimizer.micro_batch_tokens),
       own_optimizer_(weights, config.optimizer) {}
 

@@ -16,15 +16,16 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
     : weights_(weights), options_(options) {
   const auto& flat = weights.flat();
   const int64_t n = flat.elements();
-  grad_ = FlatBuffer(flat.device(), DType::kFloat32, n);
-  m_ = FlatBuffer(flat.device(), DType::kFloat32, n);
-  v_ = FlatBuffer(flat.device(), DType::kFloat32, n);
-  if (flat.dtype() != DType::kFloat32) own_master_ = std::make_unique<FlatBuffer>(flat.device(), DType::kFloat32, n);
-  norm_scratch_ = FlatBuffer(flat.device(), DType::kInt64, kernels::kNormScratch + 1);
+  grad_ = FlatBuffer(flat.stream(), DType::kFloat32, n);
+  m_ = FlatBuffer(flat.stream(), DType::kFloat32, n);
+  v_ = FlatBuffer(flat.stream(), DType::kFloat32, n);
+  if (flat.dtype() != DType::kFloat32)
+    own_master_ = std::make_unique<FlatBuffer>(flat.stream(), DType::kFloat32, n);
+  norm_scratch_ = FlatBuffer(flat.stream(), DType::kInt64, kernels::kNormScratch + 1);
 
   // One byte a block of kDecayBlock elements; carried in a buffer of whole int64 so that it can live on any device.
   const int64_t blocks = (n + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
-  decay_mask_ = FlatBuffer(flat.device(), DType::kInt64, (blocks + 7) / 8);
+  decay_mask_ = FlatBuffer(flat.stream(), DType::kInt64, (blocks + 7) / 8);
   std::vector<std::byte> mask(decay_mask_.bytes());
   for (const auto& entry : weights.table().entries()) {
     if (!entry.decay) continue;
@@ -60,7 +61,7 @@ void Optimizer::Restore(const Counters& counters) {
 
 UpdateResult Optimizer::Update(double learning_rate, double loss, std::optional<double> weight_decay) {
   const int64_t n = grad_.elements();
-  kernels::Launch launch{.device = grad_.device(), .dtype = weights_.flat().dtype()};
+  kernels::Launch launch{.stream = grad_.stream(), .dtype = weights_.flat().dtype()};
   auto* scratch = static_cast<double*>(norm_scratch_.data());
   double* sum = scratch + kernels::kNormScratch;
   kernels::Call(launch, kernels::SumOfSquares{.grad = grad_.f32(), .n = n, .scratch = scratch,

@@ -264,7 +264,7 @@ void StepLoop::Steps() {
   if (result_.stopped_early) return;
   Phase("training");
   product_speed_ =
-      policy_model::MeasureProductSpeed(weights_.flat().device(), weights_.flat().dtype());
+      policy_model::MeasureProductSpeed(weights_.flat().stream(), weights_.flat().dtype());
   const LrOptions lr{.schedule = config_.optimizer.lr_schedule,
                      .peak = config_.optimizer.learning_rate,
                      .warmup_fraction = config_.optimizer.warmup_fraction,

@@ -14,7 +14,7 @@ namespace plumb::policy_model {
 
 class Arena {
  public:
-  explicit Arena(Device device) : device_(device) {}
+  explicit Arena(const Stream& stream) : stream_(stream) {}
 
   void Begin() { used_ = longest_ = 0; }
   int64_t Reserve(int64_t bytes) {
@@ -28,7 +28,7 @@ class Arena {
   void Commit() {
     if (longest_ > static_cast<int64_t>(buffer_.bytes())) {
       buffer_ = FlatBuffer();  // old memory goes first
-      buffer_ = FlatBuffer(device_, DType::kFloat32, (longest_ + longest_ / 8) / 4 + 1);
+      buffer_ = FlatBuffer(stream_, DType::kFloat32, (longest_ + longest_ / 8) / 4 + 1);
     }
   }
   void* At(int64_t offset) { return static_cast<std::byte*>(buffer_.data()) + offset; }
@@ -36,7 +36,7 @@ class Arena {
   int64_t bytes() const { return static_cast<int64_t>(buffer_.bytes()); }
 
  private:
-  Device device_;
+  Stream stream_;
   FlatBuffer buffer_;
   int64_t used_ = 0, longest_ = 0;
 };

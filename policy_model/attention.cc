@@ -7,6 +7,7 @@
 
 #include "common/error.h"
 #include "kernels/embedding.h"
+#include "policy_model/torch_stream.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -16,7 +17,9 @@ using kernels::Launch;
 constexpr int64_t kCausalFromBottomRight = 2;  // mask type of the memory-efficient operators: the last query sees the last key
 constexpr int64_t kLseAlign = 32;          // they pad the rows of a sequence to this
 
-at::TensorOptions Options(at::ScalarType type) { return at::TensorOptions().dtype(type).device(at::kCUDA); }
+at::TensorOptions Options(const Launch& launch, at::ScalarType type) {
+  return at::TensorOptions().dtype(type).device(TorchDevice(launch.device()));
+}
 
 at::ScalarType TypeOf(const Launch& launch) {
   return launch.dtype == DType::kFloat32 ? at::kFloat : at::kBFloat16;
@@ -25,27 +28,34 @@ at::ScalarType TypeOf(const Launch& launch) {
 // [T, heads, D] of the merged rows, from head `first` on; strided.
 at::Tensor Heads(const Launch& launch, const AttentionShape& s, const void* qkv, int64_t first, int64_t heads) {
   const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.head_dim;
-  const at::Tensor all = at::from_blob(const_cast<void*>(qkv), {s.tokens, width}, Options(TypeOf(launch)));
+  const at::Tensor all =
+      at::from_blob(const_cast<void*>(qkv), {s.tokens, width}, Options(launch, TypeOf(launch)));
   return all.narrow(1, first * s.head_dim, heads * s.head_dim).unflatten(1, {heads, int64_t{s.head_dim}});
 }
 
 at::Tensor Rows(const Launch& launch, const AttentionShape& s, const void* out) {
-  return at::from_blob(const_cast<void*>(out), {s.tokens, s.heads, s.head_dim}, Options(TypeOf(launch)));
+  return at::from_blob(const_cast<void*>(out), {s.tokens, s.heads, s.head_dim},
+                       Options(launch, TypeOf(launch)));
 }
 
-at::Tensor Lengths(const AttentionShape& s) {
-  return at::from_blob(const_cast<int32_t*>(s.cu_seqlens), {s.sequences + 1}, Options(at::kInt));
+at::Tensor Lengths(const Launch& launch, const AttentionShape& s) {
+  return at::from_blob(const_cast<int32_t*>(s.cu_seqlens), {s.sequences + 1},
+                       Options(launch, at::kInt));
 }
 
 // The queries are the tokens of a sequence, its keys and values those that it sees; both causal from the end.
-at::Tensor KeyLengths(const AttentionShape& s) {
-  return s.parents ? at::from_blob(const_cast<int32_t*>(s.cu_seen), {s.sequences + 1}, Options(at::kInt)) : Lengths(s);
+at::Tensor KeyLengths(const Launch& launch, const AttentionShape& s) {
+  return s.parents ? at::from_blob(const_cast<int32_t*>(s.cu_seen), {s.sequences + 1},
+                                   Options(launch, at::kInt))
+                   : Lengths(launch, s);
 }
 
 // Keys and values of the tokens that each sequence sees: [K, Nkv, D] both.
 std::pair<at::Tensor, at::Tensor> KeysAndValues(const Launch& launch, const AttentionShape& s, const void* qkv) {
   at::Tensor both = Heads(launch, s, qkv, s.heads, 2 * int64_t{s.kv_heads});
-  if (s.parents) both = both.index_select(0, at::from_blob(const_cast<int32_t*>(s.seen), {s.all_seen}, Options(at::kInt)));
+  if (s.parents)
+    both = both.index_select(
+        0, at::from_blob(const_cast<int32_t*>(s.seen), {s.all_seen}, Options(launch, at::kInt)));
   return {both.narrow(1, 0, s.kv_heads), both.narrow(1, s.kv_heads, s.kv_heads)};
 }
 
@@ -67,9 +77,10 @@ int64_t PaddedLength(const kernels::VarlenShape& s) { return (s.max_seqlen + kLs
 at::Tensor Lse(const Launch& launch, const AttentionShape& s, const float* lse) {
   auto* data = const_cast<float*>(lse);
   if (launch.dtype == DType::kFloat32) {
-    return at::from_blob(data, {s.sequences, s.heads, PaddedLength(s)}, Options(at::kFloat));
+    return at::from_blob(data, {s.sequences, s.heads, PaddedLength(s)},
+                         Options(launch, at::kFloat));
   }
-  return at::from_blob(data, {s.heads, s.tokens}, Options(at::kFloat));
+  return at::from_blob(data, {s.heads, s.tokens}, Options(launch, at::kFloat));
 }
 
 // Each key and value head once for every query head of its group: [1, T, Nq, D].
@@ -91,9 +102,10 @@ std::optional<int64_t> Window(const AttentionShape& s) {
 
 void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv, void* out, float* lse) {
   const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
   const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
   const auto [k, v] = KeysAndValues(launch, s, qkv);
-  const at::Tensor lengths = Lengths(s), key_lengths = KeyLengths(s);
+  const at::Tensor lengths = Lengths(launch, s), key_lengths = KeyLengths(launch, s);
   at::Tensor result, sums;
   if (launch.dtype == DType::kFloat32) {
     const int64_t group = s.heads / s.kv_heads;
@@ -117,13 +129,15 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
 void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dout, const void* qkv, const void* out,
                   const float* lse, void* dqkv) {
   const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
   const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
   const auto [k, v] = KeysAndValues(launch, s, qkv);
-  const at::Tensor lengths = Lengths(s), key_lengths = KeyLengths(s);
+  const at::Tensor lengths = Lengths(launch, s), key_lengths = KeyLengths(launch, s);
   at::Tensor dq, dk, dv;
   if (launch.dtype == DType::kFloat32) {
     const int64_t group = s.heads / s.kv_heads;
-    const at::Tensor none = at::zeros({}, Options(at::kLong));  // random state of a dropout that is off
+    const at::Tensor none =
+        at::zeros({}, Options(launch, at::kLong));  // random state of a dropout that is off
     auto [gq, gk, gv, bias] = at::_efficient_attention_backward(
         Rows(launch, s, dout).unsqueeze(0), q.unsqueeze(0), Spread(k, group), Spread(v, group), {},
         Rows(launch, s, out).unsqueeze(0), lengths, key_lengths, s.max_seqlen, s.max_seqlen, Lse(launch, s, lse), 0.0, none, none,
@@ -135,7 +149,8 @@ void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
     dk = gather(gk);
     dv = gather(gv);
   } else {
-    const at::Tensor none = at::zeros({2}, Options(at::kUInt64)), unused = at::empty({}, Options(at::kUInt64));
+    const at::Tensor none = at::zeros({2}, Options(launch, at::kUInt64)),
+                     unused = at::empty({}, Options(launch, at::kUInt64));
     std::tie(dq, dk, dv) = at::_flash_attention_backward(Rows(launch, s, dout), q, k, v, Rows(launch, s, out),
                                                          Lse(launch, s, lse), lengths, key_lengths, s.max_seqlen, s.max_seqlen,
                                                          0.0, true, none, unused, Scale(s), TokensBefore(s), TokensBehind(s));
@@ -149,19 +164,19 @@ void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
 
 int64_t AttentionLseElements(const Launch& launch, const kernels::VarlenShape& s) {
   const int64_t packed = int64_t{s.heads} * s.tokens;
-  if (launch.device == Device::kCpu || launch.dtype != DType::kFloat32) return packed;
+  if (launch.device().is_cpu() || launch.dtype != DType::kFloat32) return packed;
   return int64_t{s.sequences} * s.heads * PaddedLength(s);
 }
 
 void AttentionForward(const Launch& launch, const AttentionShape& shape, const void* qkv, void* out, float* lse) {
-  if (launch.device == Device::kCuda) CudaForward(launch, shape, qkv, out, lse);
+  if (launch.device().is_cuda()) CudaForward(launch, shape, qkv, out, lse);
   else kernels::Call(launch, kernels::AttentionVarlen{.shape = shape, .qkv = qkv, .out = out,
       .lse = lse});
 }
 
 void AttentionBackward(const Launch& launch, const AttentionShape& shape, const void* dout, const void* qkv, const void* out,
                        const float* lse, void* dqkv, float* scratch) {
-  if (launch.device == Device::kCuda) CudaBackward(launch, shape, dout, qkv, out, lse, dqkv);
+  if (launch.device().is_cuda()) CudaBackward(launch, shape, dout, qkv, out, lse, dqkv);
   else kernels::Call(launch, kernels::AttentionVarlenBackward{.shape = shape, .dout = dout,
       .qkv = qkv, .out = out, .lse = lse, .dqkv = dqkv, .scratch = scratch});
 }

@@ -2,10 +2,11 @@
 
 #include <ATen/ATen.h>
 
-#include <cstring>
 #include <utility>
 
 #include "common/error.h"
+#include "kernels/device_memory.h"
+#include "policy_model/torch_stream.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -21,23 +22,22 @@ at::ScalarType TypeOf(DType dtype) {
   return at::kFloat;
 }
 
-at::Tensor Bytes(const void* data, size_t bytes, Device device) {
-  return at::from_blob(const_cast<void*>(data), {static_cast<int64_t>(bytes)},
-                       at::TensorOptions().dtype(at::kByte).device(device == Device::kCuda ? at::kCUDA : at::kCPU));
-}
-
 at::Tensor OnHost(const void* data, int64_t n, DType dtype) {
   return at::from_blob(const_cast<void*>(data), {n}, at::TensorOptions().dtype(TypeOf(dtype)).device(at::kCPU));
 }
 
 }  // namespace
 
-FlatBuffer::FlatBuffer(Device device, DType dtype, int64_t elements) : device_(device), dtype_(dtype), elements_(elements) {
-  if (device == Device::kCuda && !kernels::CudaAvailable()) {
-    throw Error(ErrorCode::kUnsupported, "this build has no CUDA or no GPU answers: use the CPU, and see plumb doctor");
+FlatBuffer::FlatBuffer(const Stream& stream, DType dtype, int64_t elements)
+    : stream_(stream), dtype_(dtype), elements_(elements) {
+  if (stream.capturing()) {
+    throw Error(
+        ErrorCode::kUnsupported,
+        "a step that takes memory cannot be captured: run it once before, at the same sizes");
   }
   const c10::InferenceMode guard;
-  const auto options = at::TensorOptions().dtype(at::kByte).device(device == Device::kCuda ? at::kCUDA : at::kCPU);
+  const OnStream on(stream);
+  const auto options = at::TensorOptions().dtype(at::kByte).device(TorchDevice(device()));
   // 4 KiB alignment: over-allocate and shift.
   auto tensor = std::make_shared<at::Tensor>(at::zeros({static_cast<int64_t>(bytes()) + 4096}, options));
   const auto address = reinterpret_cast<uintptr_t>(tensor->data_ptr());
@@ -50,7 +50,7 @@ FlatBuffer::~FlatBuffer() = default;
 FlatBuffer::FlatBuffer(FlatBuffer&& other) noexcept { *this = std::move(other); }
 
 FlatBuffer& FlatBuffer::operator=(FlatBuffer&& other) noexcept {
-  device_ = other.device_;
+  stream_ = other.stream_;
   dtype_ = other.dtype_;
   elements_ = std::exchange(other.elements_, 0);
   data_ = std::exchange(other.data_, nullptr);
@@ -58,35 +58,16 @@ FlatBuffer& FlatBuffer::operator=(FlatBuffer&& other) noexcept {
   return *this;
 }
 
-void FlatBuffer::Zero() {
-  if (device_ == Device::kCpu) {
-    std::memset(data_, 0, bytes());
-    return;
-  }
-  const c10::InferenceMode guard;
-  Bytes(data_, bytes(), device_).zero_();
-}
+void FlatBuffer::Zero() { kernels::Zero(stream_, data_, bytes()); }
 
 void FlatBuffer::CopyToHost(std::span<std::byte> out, int64_t first) const {
   PLUMB_CHECK(static_cast<size_t>(first) * ElementSize(dtype_) + out.size() <= bytes());
-  if (out.empty()) return;
-  if (device_ == Device::kCpu) {
-    std::memcpy(out.data(), at(first), out.size());
-    return;
-  }
-  const c10::InferenceMode guard;
-  Bytes(out.data(), out.size(), Device::kCpu).copy_(Bytes(at(first), out.size(), device_));
+  kernels::CopyAndWait(stream_, out.data(), at(first), out.size());
 }
 
 void FlatBuffer::CopyFromHost(std::span<const std::byte> in, int64_t first) {
   PLUMB_CHECK(static_cast<size_t>(first) * ElementSize(dtype_) + in.size() <= bytes());
-  if (in.empty()) return;
-  if (device_ == Device::kCpu) {
-    std::memcpy(at(first), in.data(), in.size());
-    return;
-  }
-  const c10::InferenceMode guard;
-  Bytes(at(first), in.size(), device_).copy_(Bytes(in.data(), in.size(), Device::kCpu));
+  kernels::CopyAndWait(stream_, at(first), in.data(), in.size());
 }
 
 void ConvertFloat(std::span<const float> in, DType dtype, void* out) {

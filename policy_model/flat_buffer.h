@@ -1,7 +1,10 @@
 // One run of memory on a device: parameters, gradients, moments, activations.
 //
-// Thread safety: readers may share a const object; writers need it alone. Ownership: a FlatBuffer owns its memory.
-// Errors: kUnsupported for a device that this build or machine has not; std::bad_alloc or LibTorch's own where memory ends.
+// Thread safety: readers may share a const object; writers need it alone. Ownership: a FlatBuffer
+// owns its memory and borrows the stream it was made on, which it is zeroed and copied on; who
+// works on it elsewhere waits for that stream first.
+// Errors: kUnsupported for memory that would have to be taken while a step is captured in a graph;
+// std::bad_alloc or LibTorch's own where memory ends.
 #pragma once
 
 #include <cstddef>
@@ -10,20 +13,21 @@
 #include <span>
 
 #include "common/dtype.h"
-#include "kernels/launch.h"
+#include "kernels/stream.h"
 
 namespace plumb::policy_model {
 
-// `elements` of `dtype` on `device`, 4 KiB aligned, zeroed.
+// `elements` of `dtype` on the stream's device, 4 KiB aligned, zeroed.
 class FlatBuffer {
  public:
   FlatBuffer() = default;
-  FlatBuffer(Device device, DType dtype, int64_t elements);
+  FlatBuffer(const Stream& stream, DType dtype, int64_t elements);
   ~FlatBuffer();
   FlatBuffer(FlatBuffer&& other) noexcept;
   FlatBuffer& operator=(FlatBuffer&& other) noexcept;
 
-  Device device() const { return device_; }
+  const Stream& stream() const { return stream_; }
+  Device device() const { return stream_.device(); }
   DType dtype() const { return dtype_; }
   int64_t elements() const { return elements_; }
   size_t bytes() const { return static_cast<size_t>(elements_) * ElementSize(dtype_); }
@@ -37,12 +41,13 @@ class FlatBuffer {
     return static_cast<const std::byte*>(data_) + static_cast<size_t>(offset) * ElementSize(dtype_);
   }
   void Zero();
-  // To and from host memory, from element `first` on; waits for the device. REQUIRES: whole elements, within the buffer.
+  // To and from host memory, from element `first` on; waits for the stream. REQUIRES: whole
+  // elements, within the buffer.
   void CopyToHost(std::span<std::byte> out, int64_t first = 0) const;
   void CopyFromHost(std::span<const std::byte> in, int64_t first = 0);
 
  private:
-  Device device_ = Device::kCpu;
+  Stream stream_ = Device::kCpu;
   DType dtype_ = DType::kFloat32;
   int64_t elements_ = 0;
   void* data_ = nullptr;

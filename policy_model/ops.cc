@@ -5,13 +5,13 @@
 #include <dlfcn.h>
 #include <omp.h>
 
-#include <cstring>
 #include <thread>
 
 #include "common/error.h"
 #include "kernels/bf16_gemm.h"
 #include "kernels/bf16_matvec.h"
 #include "kernels/gemm_rows.h"
+#include "policy_model/torch_stream.h"
 
 namespace plumb::policy_model::ops {
 namespace {
@@ -25,8 +25,8 @@ at::ScalarType TypeOf(DType dtype) {
 }
 
 at::Tensor View(const kernels::Launch& launch, const void* data, int64_t rows, int64_t cols, at::ScalarType type) {
-  const auto device = launch.device == Device::kCuda ? at::kCUDA : at::kCPU;
-  return at::from_blob(const_cast<void*>(data), {rows, cols}, at::TensorOptions().dtype(type).device(device));
+  const auto options = at::TensorOptions().dtype(type).device(TorchDevice(launch.device()));
+  return at::from_blob(const_cast<void*>(data), {rows, cols}, options);
 }
 
 // The bf16 product with float results of the MKL inside LibTorch's CPU library, where it is exported: logits keep their
@@ -41,7 +41,7 @@ Bf16ToFloatProduct MklBf16Product() {
 }
 
 bool Bf16OnCpu(const kernels::Launch& launch) {
-  return launch.device == Device::kCpu && launch.dtype == DType::kBFloat16;
+  return launch.device().is_cpu() && launch.dtype == DType::kBFloat16;
 }
 
 // bf16 products on a processor where they are faster in fp32 lanes than in the library.
@@ -71,6 +71,7 @@ void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t
     return;
   }
   const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
   const auto type = TypeOf(launch.dtype);
   at::Tensor out = View(launch, y, m, n, type);
   const at::Tensor a = View(launch, x, m, k, type), b = View(launch, w, n, k, type).t();
@@ -84,6 +85,7 @@ void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, 
     return;
   }
   const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
   const auto type = TypeOf(launch.dtype);
   at::Tensor out = View(launch, y, m, n, at::kFloat);
   const at::Tensor a = View(launch, x, m, k, type), b = View(launch, w, n, k, type).t();
@@ -92,7 +94,7 @@ void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, 
   } else if (Bf16OnCpu(launch) && MklBf16Product()) {
     MklBf16Product()(kRowMajor, kPlain, kTransposed, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1.0f, x,
                      static_cast<int>(k), w, static_cast<int>(k), 0.0f, y, static_cast<int>(n));
-  } else if (launch.device == Device::kCuda) {
+  } else if (launch.device().is_cuda()) {
     at::mm_out(out, a, b, at::kFloat);  // the fp32 sums as they are: rounded logits move log-probs by hundredths
   } else {
     out.copy_(at::mm(a, b));
@@ -101,7 +103,7 @@ void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, 
 
 void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
                 bool accumulate, void* y) {
-  if (launch.device == Device::kCpu && launch.dtype == DType::kFloat32) {
+  if (launch.device().is_cpu() && launch.dtype == DType::kFloat32) {
     kernels::Call(launch, kernels::GemmRows{.x = static_cast<const float*>(x),
         .w = static_cast<const float*>(w), .m = m, .n = n, .k = k, .accumulate = accumulate,
         .y = static_cast<float*>(y)});
@@ -118,7 +120,7 @@ void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int
 
 void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
                        float* y) {
-  if (launch.device == Device::kCpu && launch.dtype == DType::kFloat32) {
+  if (launch.device().is_cpu() && launch.dtype == DType::kFloat32) {
     kernels::Call(launch, kernels::GemmRows{.x = static_cast<const float*>(x),
         .w = static_cast<const float*>(w), .m = m, .n = n, .k = k, .y = y});
     return;
@@ -139,6 +141,7 @@ void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const vo
     return;
   }
   const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
   const auto type = TypeOf(launch.dtype);
   at::Tensor out = View(launch, dx, m, k, type);
   const at::Tensor a = View(launch, dy, m, n, type), b = View(launch, w, n, k, type);
@@ -153,6 +156,7 @@ void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const v
     return;
   }
   const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
   const auto type = TypeOf(launch.dtype);
   at::Tensor out = View(launch, dw, n, k, at::kFloat);
   const at::Tensor a = View(launch, dy, m, n, type).t(), b = View(launch, x, m, k, type);
@@ -161,40 +165,11 @@ void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const v
   } else if (Bf16OnCpu(launch) && MklBf16Product()) {
     MklBf16Product()(kRowMajor, kTransposed, kPlain, static_cast<int>(n), static_cast<int>(k), static_cast<int>(m), 1.0f, dy,
                      static_cast<int>(n), x, static_cast<int>(k), 1.0f, dw, static_cast<int>(k));
-  } else if (launch.device == Device::kCuda) {
+  } else if (launch.device().is_cuda()) {
     at::addmm_out(out, out, a, b, at::kFloat);
   } else {
     out.add_(at::mm(a, b));
   }
-}
-
-void Copy(const kernels::Launch& launch, const void* from, size_t bytes, void* to) {
-  if (launch.device == Device::kCpu) {
-    std::memcpy(to, from, bytes);
-    return;
-  }
-  const c10::InferenceMode guard;
-  const auto n = static_cast<int64_t>(bytes);
-  View(launch, to, 1, n, at::kByte).copy_(View(launch, from, 1, n, at::kByte));
-}
-
-void Zero(const kernels::Launch& launch, void* data, size_t bytes) {
-  if (launch.device == Device::kCpu) {
-    std::memset(data, 0, bytes);
-    return;
-  }
-  const c10::InferenceMode guard;
-  View(launch, data, 1, static_cast<int64_t>(bytes), at::kByte).zero_();
-}
-
-void CopyToHost(const kernels::Launch& launch, const void* from, size_t bytes, void* to) {
-  if (launch.device == Device::kCpu) {
-    std::memcpy(to, from, bytes);
-    return;
-  }
-  const c10::InferenceMode guard;
-  const auto n = static_cast<int64_t>(bytes);
-  View({}, to, 1, n, at::kByte).copy_(View(launch, from, 1, n, at::kByte));
 }
 
 }  // namespace plumb::policy_model::ops

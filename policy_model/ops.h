@@ -1,6 +1,8 @@
-// The bridge from raw buffers to LibTorch: matrix products and moves (attention.h is its neighbour).
+// The bridge from raw buffers to LibTorch: matrix products (attention.h is its neighbour).
 //
-// Weights lie row-major as [out, in]. Element type T is Launch::dtype. Thread safety: pure functions of their buffers.
+// Weights lie row-major as [out, in]. Element type T is Launch::dtype. Thread safety: pure
+// functions of their buffers. On a GPU they are enqueued on Launch::stream; a step can be captured
+// in a graph once it has run on that stream by the same thread, which gives cuBLAS its workspace.
 // LibTorch's fp32 products choose their blocking by the number of rows: a row's last bits change with the batch. The
 // *Rows forms do not, and generation uses them; packed training uses the faster library products.
 #pragma once
@@ -25,11 +27,6 @@ void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const vo
 // dw[n, k] (float) += dy[m, n]^T x[m, k].
 void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m, int64_t n, int64_t k,
                           float* dw);
-
-// Within the device's memory, and to host memory (which waits for the device).
-void Copy(const kernels::Launch& launch, const void* from, size_t bytes, void* to);
-void Zero(const kernels::Launch& launch, void* data, size_t bytes);
-void CopyToHost(const kernels::Launch& launch, const void* from, size_t bytes, void* to);
 
 void SetThreads(int threads);
 int Threads();

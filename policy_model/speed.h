@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "common/dtype.h"
-#include "kernels/launch.h"
+#include "kernels/stream.h"
 #include "policy_model/families/model_config.h"
 
 namespace plumb::policy_model {
@@ -18,6 +18,6 @@ int64_t ParametersInProducts(const ModelShape& shape);
 
 // Operations per second of the best square product [n, n] x [n, n] that this build does, n doubled until one takes 2 ms or is 4096 wide:
 // some 10 ms on a CPU. A yardstick measured at that moment, not a data sheet's number.
-double MeasureProductSpeed(Device device, DType dtype);
+double MeasureProductSpeed(const Stream& stream, DType dtype);
 
 }  // namespace plumb::policy_model

@@ -19,7 +19,7 @@ void Staging::Begin() {
 
 int Staging::AddWords(const void* data, size_t words) {
   places_.push_back(data);
-  if (device_ != Device::kCpu) {
+  if (stream_.device().is_cuda()) {
     begins_.push_back(host_.size());
     host_.resize((host_.size() + words + kAlignWords - 1) / kAlignWords * kAlignWords);
     if (words > 0) std::memcpy(host_.data() + begins_.back(), data, words * sizeof(int32_t));
@@ -28,11 +28,12 @@ int Staging::AddWords(const void* data, size_t words) {
 }
 
 void Staging::Commit() {
-  if (device_ == Device::kCpu) return;
+  if (stream_.device().is_cpu()) return;
   const size_t room = static_cast<size_t>(memory_.elements());
   if (host_.size() > room) {
     memory_ = FlatBuffer();
-    memory_ = FlatBuffer(device_, DType::kInt32, static_cast<int64_t>(host_.size() + host_.size() / 4 + kAlignWords));
+    memory_ = FlatBuffer(stream_, DType::kInt32,
+                         static_cast<int64_t>(host_.size() + host_.size() / 4 + kAlignWords));
   }
   memory_.CopyFromHost(std::as_bytes(std::span<const int32_t>(host_)));
   for (size_t i = 0; i < places_.size(); ++i) {

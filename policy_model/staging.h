@@ -15,7 +15,7 @@ namespace plumb::policy_model {
 
 class Staging {
  public:
-  explicit Staging(Device device) : device_(device) {}
+  explicit Staging(const Stream& stream) : stream_(stream) {}
 
   void Begin();
   // Arrays of 4-byte elements; returns the array's number.
@@ -30,7 +30,7 @@ class Staging {
   int AddWords(const void* data, size_t words);
   const void* At(int number) const { return places_[static_cast<size_t>(number)]; }
 
-  Device device_;
+  Stream stream_;
   std::vector<const void*> places_;  // host addresses until Commit
   std::vector<size_t> begins_;       // in words, of the device's copy
   std::vector<int32_t> host_;

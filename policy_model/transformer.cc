@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "common/kept_tokens.h"
+#include "kernels/device_memory.h"
 #include "kernels/embedding.h"
 #include "kernels/rope.h"
 #include "kernels/token_logprob.h"
@@ -29,7 +30,6 @@ constexpr int64_t kLogitChunkBytes = int64_t{32} << 20;  // of float logits at a
 
 struct Transformer::Impl {
   const ModelShape shape;
-  const Device device;
   const DType dtype;
   const Launch launch;
   const size_t element;
@@ -60,21 +60,30 @@ struct Transformer::Impl {
     const float *g_first, *g_second, *g_third;
   };
 
-  Impl(const ModelShape& s, Device d, DType t)
-      : shape(s), device(d), dtype(t), launch{.device = d, .dtype = t}, element(ElementSize(t)), table(s),
-        final_norm{.weight = table.final_norm(), .eps = static_cast<float>(s.norm_eps),
+  Impl(const ModelShape& s, const Stream& on, DType t)
+      : shape(s),
+        dtype(t),
+        launch{.stream = on, .dtype = t},
+        element(ElementSize(t)),
+        table(s),
+        final_norm{.weight = table.final_norm(),
+                   .eps = static_cast<float>(s.norm_eps),
                    .weight_offset = static_cast<float>(table.plan().norm_offset)},
-        embedding_scale(InType(table.plan().embedding_scale, t)), branches(BranchesOf(table)),
-        unused(d, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())), saved(d), scratch(d), paged(d),
-        residual(branches.size() + 1), staging(d), set_staging(d) {
-    if (s.layers < 1) throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
-    if (d != Device::kCpu && !kernels::CudaAvailable()) {
-      throw Error(ErrorCode::kUnsupported, "this build or machine has no CUDA device: use run.device = \"cpu\"");
-    }
+        embedding_scale(InType(table.plan().embedding_scale, t)),
+        branches(BranchesOf(table)),
+        unused(on, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())),
+        saved(on),
+        scratch(on),
+        paged(on),
+        residual(branches.size() + 1),
+        staging(on),
+        set_staging(on) {
+    if (s.layers < 1)
+      throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
     for (const RotarySpec& spec : table.plan().rotary) {
       const auto dims = static_cast<int64_t>(2 * spec.frequencies.size());
-      RotaryTable& made = rotary.emplace_back(RotaryTable{FlatBuffer(d, DType::kFloat32, s.max_positions * dims),
-                                                          static_cast<int32_t>(dims)});
+      RotaryTable& made = rotary.emplace_back(RotaryTable{
+          FlatBuffer(on, DType::kFloat32, s.max_positions * dims), static_cast<int32_t>(dims)});
       std::vector<float> values(static_cast<size_t>(s.max_positions * dims));
       kernels::RopeTable(s.max_positions, spec.frequencies, spec.factor, values.data());
       made.cos_sin.CopyFromHost(std::as_bytes(std::span<const float>(values)));
@@ -113,7 +122,7 @@ struct Transformer::Impl {
 
   void ListSeen(const PackedBatch& batch) {
     for (auto* list : {&seen, &cu_seen, &places, &place_begins}) list->clear();
-    if (device == Device::kCpu || !batch.shares()) return;
+    if (launch.device().is_cpu() || !batch.shares()) return;
     cu_seen.push_back(0);
     const auto add = [&](size_t b) {
       for (int32_t i = batch.cu_seqlens[b]; i < batch.cu_seqlens[b + 1]; ++i) seen.push_back(i);
@@ -251,11 +260,10 @@ struct Transformer::Impl {
   }
 };
 
-Transformer::Transformer(const ModelShape& shape, Device device, DType dtype)
-    : impl_(std::make_unique<Impl>(shape, device, dtype)) {}
+Transformer::Transformer(const ModelShape& shape, const Stream& stream, DType dtype)
+    : impl_(std::make_unique<Impl>(shape, stream, dtype)) {}
 Transformer::~Transformer() = default;
 const ModelShape& Transformer::shape() const { return impl_->shape; }
-Device Transformer::device() const { return impl_->device; }
 DType Transformer::dtype() const { return impl_->dtype; }
 int64_t Transformer::arena_bytes() const { return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes(); }
 
@@ -291,8 +299,9 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
         .rows = n, .vocab = v, .temperature = options.temperature, .logprob = device_logprob + r,
         .entropy = device_entropy + r, .lse = lse + r});
   }
-  ops::CopyToHost(m.launch, device_logprob, logprob.size_bytes(), logprob.data());
-  if (options.entropy) ops::CopyToHost(m.launch, device_entropy, entropy.size_bytes(), entropy.data());
+  kernels::CopyAndWait(m.launch.stream, logprob.data(), device_logprob, logprob.size_bytes());
+  if (options.entropy)
+    kernels::CopyAndWait(m.launch.stream, entropy.data(), device_entropy, entropy.size_bytes());
   if (keep) {
     m.kept_tokens = batch.size();
     m.kept_rows = rows;
@@ -308,7 +317,7 @@ void Transformer::HeadValues(const Weights& head, std::span<float> values) {
   PLUMB_CHECK(head.shape().hidden == m.H() && head.flat().dtype() == m.dtype, "a head of this model");
   float* out = Impl::F(m.saved, m.logprob);  // the log-probs are with the caller already
   ops::LinearToFloat(m.launch, m.saved.At(m.normed), head.flat().at(head.table().score()), rows, 1, m.H(), out);
-  ops::CopyToHost(m.launch, out, values.size_bytes(), values.data());
+  kernels::CopyAndWait(m.launch.stream, values.data(), out, values.size_bytes());
 }
 
 void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch, bool keep, std::span<float> values) {
@@ -322,7 +331,7 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   m.Trunk(weights, batch, keep);
   float* out = Impl::F(m.saved, m.logprob);
   ops::LinearToFloat(m.launch, m.saved.At(m.normed), weights.flat().at(weights.table().score()), rows, 1, m.H(), out);
-  ops::CopyToHost(m.launch, out, values.size_bytes(), values.data());
+  kernels::CopyAndWait(m.launch.stream, values.data(), out, values.size_bytes());
   if (keep) {
     m.kept_tokens = batch.size();
     m.kept_rows = rows;
@@ -434,7 +443,7 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const BackwardPl
   Call(launch, kernels::GatherRows{.table = saved.At(residual.back()), .index = p.at.rows, .rows = rows, .width = h,
                                    .out = a.At(p.gathered)});
   final_norm.Backward(p.pass, a.At(p.dhead), a.At(p.gathered), F(saved, final_rstd), rows, false, a.At(p.dgathered));
-  ops::Zero(launch, dx, static_cast<size_t>(T(n * h)));
+  kernels::Zero(launch.stream, dx, static_cast<size_t>(T(n * h)));
   Call(launch, kernels::ScatterRows{.d = a.At(p.dgathered), .index = p.at.rows, .rows = rows, .width = h, .out = dx});
   for (size_t i = branches.size(); i-- > 0;) branches[i].Backward(p.pass, saved.At(residual[i]), dx);
   Call(launch, kernels::ScatterAddRows{.d = dx, .index = p.at.tokens, .rows = n, .width = h, .grad = p.pass.G(table.embedding()),
@@ -461,7 +470,8 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
     float* logits = Impl::F(m.scratch, logits_at);
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()), n, v, h, logits);
     m.DropUnused(logits, n);
-    ops::CopyToHost(m.launch, logits, static_cast<size_t>(4 * n * v), out.data() + r * v);
+    kernels::CopyAndWait(m.launch.stream, out.data() + r * v, logits,
+                         static_cast<size_t>(4 * n * v));
   }
 }
 
@@ -483,17 +493,20 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   }
   a.Commit();
   void* x = a.At(x_at);
-  m.staging.Begin();
-  const int tokens_at = m.staging.Add(tokens), outputs_at = m.staging.Add(logit_rows);
-  m.staging.Commit();
   const TensorTable& table = weights.table();
-  Call(m.launch, kernels::GatherRows{.table = weights.flat().at(table.embedding()), .index = m.staging.Ints(tokens_at), .rows = n,
-                                     .width = h, .out = x, .scale = m.embedding_scale});
+  Call(m.launch, kernels::GatherRows{.table = weights.flat().at(table.embedding()),
+                                     .index = tokens.data(),
+                                     .rows = n,
+                                     .width = h,
+                                     .out = x,
+                                     .scale = m.embedding_scale});
   for (Branch& branch : m.branches) branch.Step(pass, x);
   auto* logits = static_cast<float*>(a.At(logits_at));
   if (outputs == 0) return logits;
   void* gathered = a.At(gathered_at);
-  Call(m.launch, kernels::GatherRows{.table = x, .index = m.staging.Ints(outputs_at), .rows = outputs, .width = h, .out = gathered});
+  Call(m.launch,
+       kernels::GatherRows{
+           .table = x, .index = logit_rows.data(), .rows = outputs, .width = h, .out = gathered});
   m.final_norm.Forward(pass, gathered, outputs, gathered, nullptr);
   ops::LinearRowsToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), outputs, m.shape.vocab, h, logits);
   m.DropUnused(logits, outputs);

@@ -3,7 +3,9 @@
 // Purpose: packed forward and backward for the learner, paged forward for the actor, over the same kernels and products,
 // so that the log-prob recorded at sampling and the one recomputed agree. Stages have explicit Forward and Backward on
 // views of one planned arena; gradients land in the flat fp32 gradient buffer.
-// Thread safety: a Transformer owns scratch memory and belongs to one thread at a time; Weights are shared read-only.
+// Thread safety: a Transformer owns scratch memory and belongs to one thread at a time; Weights are
+// shared read-only. On a GPU all of it runs on the stream given; weights of another stream have to
+// be ready before the call.
 // Ownership: Weights are passed in with every call, never kept.
 // Log-probs, entropies and logits are over the tokens that there are: rows of
 // ModelShape::unused_tokens count as -infinity. Those of a target with a set of kept tokens
@@ -34,7 +36,7 @@ struct ScoreOptions {
 class Transformer {
  public:
   // Plans nothing yet: arenas grow on first use and are kept; no allocation of ours after warm-up at a given size.
-  Transformer(const ModelShape& shape, Device device, DType dtype);
+  Transformer(const ModelShape& shape, const Stream& stream, DType dtype);
   ~Transformer();
 
   // Packed forward. logprob and entropy: [R] host memory (entropy empty when options.entropy is false): log-prob of
@@ -69,7 +71,9 @@ class Transformer {
 
   // Paged forward of rows.rows tokens: writes their keys and values, returns logits of the rows listed in `logit_rows`
   // (ascending indices into the rows) in device memory float[logit_rows.size(), V], valid until the next call.
-  // Everything in `rows` is in the device's memory except `tokens` and `logit_rows`, which are host arrays.
+  // Everything it reads lies in the device's memory, `tokens` and `logit_rows` too. It neither
+  // waits nor takes memory once it has run at these sizes, so that a step can be captured in a
+  // graph after a first one by the same thread.
   // A row's logits do not depend on the other rows (fp32, CPU: bit for bit).
   const float* ForwardPaged(const Weights& weights, std::span<const int32_t> tokens, const kernels::PagedRows& rows,
                             const kernels::PagedKv& kv, std::span<const int32_t> logit_rows);
@@ -77,7 +81,6 @@ class Transformer {
   // Bytes of arenas held now.
   int64_t arena_bytes() const;
   const ModelShape& shape() const;
-  Device device() const;
   DType dtype() const;
 
  private:

@@ -76,8 +76,8 @@ bool IsBeside(const std::string& name) {
 
 }  // namespace
 
-Weights::Weights(const ModelShape& shape, Device device, DType dtype)
-    : table_(shape), flat_(device, dtype, table_.flat_elements()) {}
+Weights::Weights(const ModelShape& shape, const Stream& stream, DType dtype)
+    : table_(shape), flat_(stream, dtype, table_.flat_elements()) {}
 
 void Weights::Initialise(uint64_t seed, double init_std) {
   const double residual = init_std / std::sqrt(2.0 * static_cast<double>(shape().layers));
@@ -174,9 +174,10 @@ Digest DigestOf(const FlatBuffer& flat) {
   kernels::HashWeightBlocks hash{.bytes = flat.data(), .size = bytes};
   std::vector<BlockHash> blocks(static_cast<size_t>(hash.blocks()));
   FlatBuffer on_device;
-  if (flat.device() != Device::kCpu) on_device = FlatBuffer(flat.device(), DType::kInt32, hash.blocks() * 4);
+  if (flat.device() != Device::kCpu)
+    on_device = FlatBuffer(flat.stream(), DType::kInt32, hash.blocks() * 4);
   hash.out = flat.device() == Device::kCpu ? blocks.data() : static_cast<BlockHash*>(on_device.data());
-  kernels::Call({.device = flat.device(), .dtype = flat.dtype()}, hash);
+  kernels::Call({.stream = flat.stream(), .dtype = flat.dtype()}, hash);
   if (flat.device() != Device::kCpu) on_device.CopyToHost(std::as_writable_bytes(std::span(blocks)));
   return CombineBlocks(blocks, static_cast<uint64_t>(bytes));
 }
@@ -205,7 +206,7 @@ Weights ValueHeadFor(const Weights& policy, uint64_t seed) {
   shape.eos_tokens.clear();
   shape.unused_tokens.clear();
   shape.bos_token = -1;
-  Weights out(shape, policy.flat().device(), policy.flat().dtype());
+  Weights out(shape, policy.flat().stream(), policy.flat().dtype());
   DrawScore(seed, out);
   return out;
 }
@@ -214,7 +215,7 @@ Weights ScalarHeadFrom(const Weights& policy, uint64_t seed) {
   ModelShape shape = policy.shape();
   shape.scalar_head = true;
   const FlatBuffer& from = policy.flat();
-  Weights out(shape, from.device(), from.dtype());
+  Weights out(shape, from.stream(), from.dtype());
   std::map<std::string, int64_t> places;
   for (const TensorEntry& e : policy.table().entries()) places[e.name] = e.offset;
   std::vector<std::byte> bytes;

@@ -15,7 +15,7 @@ namespace plumb::policy_model {
 
 class Weights {
  public:
-  Weights(const ModelShape& shape, Device device, DType dtype);
+  Weights(const ModelShape& shape, const Stream& stream, DType dtype);
 
   const TensorTable& table() const { return table_; }
   const ModelShape& shape() const { return table_.shape(); }

@@ -22,8 +22,8 @@ ModelPartOptions ReadModelPartOptions(const configs::RewardPartConfig& part, boo
     const auto whole = [&](const auto& parsed) { return parsed.ec == std::errc() && parsed.ptr == value.data() + value.size(); };
     if (key == "dtype" && (value == "float32" || value == "bfloat16")) {
       options.dtype = value;
-    } else if (key == "device" && (value == "cpu" || value == "cuda")) {
-      options.cuda = value == "cuda";
+    } else if (key == "device" && ParseDevice(value)) {
+      options.device = *ParseDevice(value);
     } else if (key == "batch_tokens") {
       if (!whole(std::from_chars(value.data(), value.data() + value.size(), options.batch_tokens)) || options.batch_tokens < 1) {
         RefusePart(part, "args has '" + arg + "': batch_tokens is a number of at least 1");
@@ -34,7 +34,9 @@ ModelPartOptions ReadModelPartOptions(const configs::RewardPartConfig& part, boo
         RefusePart(part, "args has '" + arg + "': " + key + " is a perplexity, a number of at least 1");
       }
     } else {
-      RefusePart(part, "args has '" + arg + "'; this kind takes dtype=bfloat16, dtype=float32, device=cpu, device=cuda, batch_tokens=N" +
+      RefusePart(part, "args has '" + arg +
+                           "'; this kind takes dtype=bfloat16, dtype=float32, device=cpu, "
+                           "device=cuda, device=cuda:N, batch_tokens=N" +
                            std::string(perplexity ? ", low=P and high=P" : ""));
     }
   }

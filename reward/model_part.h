@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/device.h"
 #include "common/dtype.h"
 #include "common/error.h"
 #include "common/problem.h"
@@ -22,7 +23,7 @@ namespace plumb::reward {
 
 struct ModelPartOptions {
   std::string dtype;  // empty: the folder's
-  bool cuda = false;  // device=cuda
+  Device device;
   int64_t batch_tokens = 8192;
   double low = 10, high = 1000;  // perplexity
 };
@@ -38,7 +39,8 @@ std::unique_ptr<RewardFunction> MakeModelPart(const configs::RewardPartConfig& p
   try {
     return std::make_unique<Model>(part, options, shape);
   } catch (const Error& error) {  // a device that is not there names no part
-    if (error.code() == ErrorCode::kUnsupported && options.cuda) RefusePart(part, "device=cuda: " + error.message(), error.code());
+    if (options.device.is_cuda() && error.code() == ErrorCode::kUnsupported)
+      RefusePart(part, "device " + error.message(), error.code());
     throw;
   }
 }

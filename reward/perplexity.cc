@@ -15,9 +15,13 @@ namespace {
 
 class Perplexity : public RewardFunction {
  public:
-  Perplexity(const configs::RewardPartConfig& part, const ModelPartOptions& options, const policy_model::ModelShape& shape)
-      : name_(part.name), options_(options), weights_(shape, options.cuda ? Device::kCuda : Device::kCpu, DtypeOf(part, options.dtype)),
-        transformer_(weights_.shape(), options.cuda ? Device::kCuda : Device::kCpu, weights_.flat().dtype()) {
+  Perplexity(const configs::RewardPartConfig& part, const ModelPartOptions& options,
+             const policy_model::ModelShape& shape)
+      : name_(part.name),
+        options_(options),
+        stream_(options.device),
+        weights_(shape, stream_, DtypeOf(part, options.dtype)),
+        transformer_(weights_.shape(), stream_, weights_.flat().dtype()) {
     weights_.Load(part.path);
     const std::string bounds = std::to_string(options.low) + "/" + std::to_string(options.high);
     digest_ = "perplexity/1:" + weights_.ComputeDigest() + ":" + TextSha256(bounds).substr(0, 8);
@@ -89,6 +93,7 @@ class Perplexity : public RewardFunction {
   const std::string name_;
   const ModelPartOptions options_;
   std::string digest_;
+  const OwnedStream stream_;
   policy_model::Weights weights_;
   Mutex mu_;
   policy_model::Transformer transformer_ PLUMB_GUARDED_BY(mu_);

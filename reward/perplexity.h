@@ -8,7 +8,8 @@
 // The perplexity itself is reported as <part>.ppl. Text that repeats itself is highly expected: combine it with a part that
 // knows what is right or says something new.
 // Options: path = the folder of a language model whose tokenizer is the policy's, token by token; args: low=P (10), high=P (1000),
-// dtype=bfloat16|float32, device=cpu|cuda, batch_tokens=N, as of reward/reward_model.h, with which it shares the target that links LibTorch.
+// dtype=bfloat16|float32, device=cpu|cuda|cuda:N, batch_tokens=N, as of reward/reward_model.h, with
+// which it shares the target that links LibTorch.
 // Thread safety: Score() from any thread; calls wait for each other. Ownership: owns the weights. Errors: as a reward model's; a
 // model with a scalar head is refused, an answer without tokens is a failure of its own.
 #pragma once

@@ -26,9 +26,13 @@ policy_model::ModelShape CheckedShape(const configs::RewardPartConfig& part, con
 
 class RewardModel : public RewardFunction {
  public:
-  RewardModel(const configs::RewardPartConfig& part, const ModelPartOptions& options, const policy_model::ModelShape& shape)
-      : name_(part.name), options_(options), weights_(shape, options.cuda ? Device::kCuda : Device::kCpu, DtypeOf(part, options.dtype)),
-        transformer_(weights_.shape(), options.cuda ? Device::kCuda : Device::kCpu, weights_.flat().dtype()) {
+  RewardModel(const configs::RewardPartConfig& part, const ModelPartOptions& options,
+              const policy_model::ModelShape& shape)
+      : name_(part.name),
+        options_(options),
+        stream_(options.device),
+        weights_(shape, stream_, DtypeOf(part, options.dtype)),
+        transformer_(weights_.shape(), stream_, weights_.flat().dtype()) {
     weights_.Load(part.path);
     digest_ = "reward_model:" + weights_.ComputeDigest();
   }
@@ -82,6 +86,7 @@ class RewardModel : public RewardFunction {
   const std::string name_;
   const ModelPartOptions options_;
   std::string digest_;
+  const OwnedStream stream_;
   policy_model::Weights weights_;
   Mutex mu_;
   policy_model::Transformer transformer_ PLUMB_GUARDED_BY(mu_);

@@ -6,7 +6,8 @@
 // number, not one in [0, 1]; weight, whitening or a reward clip are the recipe's.
 // A CMake target of its own: the only file of this folder that links LibTorch, through policy_model.
 // Part options: path = the model folder; args: "dtype=bfloat16|float32" (default: what config.json names),
-// "device=cpu|cuda", "batch_tokens=N" (tokens of one forward pass, 8192). workers has to be 1: one copy of the model, one group at a time.
+// "device=cpu|cuda|cuda:N", "batch_tokens=N" (tokens of one forward pass, 8192). workers has to be
+// 1: one copy of the model, one group at a time.
 // Thread safety: Score() from any thread; calls wait for each other. Ownership: owns the weights.
 // Errors: construction throws kNotFound (no such folder), kInvalidArgument (no scalar head, no or another tokenizer, options)
 // and what the files throw. A sequence that the model cannot read and a number that is not finite fail alone. The deadline

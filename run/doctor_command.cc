@@ -17,7 +17,7 @@
 #include <sstream>
 #include <vector>
 
-#include "kernels/launch.h"
+#include "kernels/stream.h"
 #include "policy_model/transformer.h"
 #include "reward/sandbox.h"
 #include "run/cli.h"
@@ -174,7 +174,14 @@ Finding LibTorch() {
 Finding Gpu() {
   const bool driver = access("/proc/driver/nvidia/version", R_OK) == 0 || access("/dev/nvidiactl", F_OK) == 0;
 #ifdef PLUMB_CUDA
-  if (kernels::CudaAvailable()) return {"GPU", Grade::kOk, "CUDA build, and a GPU answers (run.device = \"cuda\")", ""};
+  if (const int there = kernels::CudaDevices(); there > 0) {
+    const std::string named =
+        there == 1 ? "\"cuda\"" : "\"cuda:0\" to \"cuda:" + std::to_string(there - 1) + "\"";
+    return {
+        "GPU", Grade::kOk,
+        "CUDA build, GPUs that answer: " + std::to_string(there) + " (run.device = " + named + ")",
+        ""};
+  }
   return {"GPU", Grade::kNote, "CUDA build, but no GPU answers: runs go on the CPU",
           driver ? "a driver is here: does nvidia-smi work?" : "install the NVIDIA driver, or use the release preset"};
 #else

@@ -115,7 +115,7 @@ int Eval(EvalArguments a) {
   const actor::EngineOptions options{.max_new_tokens = static_cast<int32_t>(a.max_new_tokens),
                                      .sampling = {.temperature = static_cast<float>(a.temperature), .seed = a.seed},
                                      .stop = {}, .eos = model.shape.eos_tokens};
-  actor::Engine engine(model.shape, model.device, model.dtype, options, model.tokenizer.get());
+  actor::Engine engine(model.shape, model.stream, model.dtype, options, model.tokenizer.get());
   std::unique_ptr<AppendFile> answers_file;
   if (!a.answers_file.empty()) answers_file = RealFileSystem().OpenAppend(a.answers_file, /*truncate=*/true);
 
@@ -224,7 +224,7 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
   eval->add_flag("--raw", a->raw, "no chat template for text prompts");
   eval->add_flag("--json", a->json, "one JSON object");
   eval->add_option("--dtype", a->options.dtype, "auto | float32 | bfloat16");
-  eval->add_option("--device", a->options.device, "cpu | cuda");
+  eval->add_option("--device", a->options.device, "cpu | cuda | cuda:N");
   eval->add_option("--bos", a->options.bos, "auto | yes | no: begin token in front of raw text");
   eval->add_option("--threads", a->options.threads, "0: one a core")->check(CLI::NonNegativeNumber);
   eval->callback([a, &result] { result.exit_code = Eval(*a); });

@@ -103,7 +103,7 @@ int Generate(GenerateArguments arguments) {
                    .min_p = static_cast<float>(arguments.min_p), .seed = arguments.seed},
       .stop = arguments.stop,
       .eos = model.shape.eos_tokens};
-  actor::Engine engine(model.shape, model.device, model.dtype, options, model.tokenizer.get());
+  actor::Engine engine(model.shape, model.stream, model.dtype, options, model.tokenizer.get());
   for (size_t i = 0; i < arguments.prompts.size(); ++i) {
     std::vector<int32_t> tokens = Encode(model, arguments, arguments.prompts[i], conversations[i]);
     const int64_t room = model.shape.max_positions - static_cast<int64_t>(tokens.size());
@@ -183,7 +183,7 @@ void AddGenerateCommand(CLI::App& app, CliResult& result) {
   generate->add_flag("--special", a->special, "print special tokens, too");
   generate->add_flag("--json", a->json, "a JSON object an answer, with tokens and log-probs");
   generate->add_option("--dtype", a->options.dtype, "auto | float32 | bfloat16");
-  generate->add_option("--device", a->options.device, "cpu | cuda");
+  generate->add_option("--device", a->options.device, "cpu | cuda | cuda:N");
   generate->add_option("--bos", a->options.bos, "auto | yes | no: begin token in front of raw text");
   generate->add_option("--threads", a->options.threads, "0: one a core")->check(CLI::NonNegativeNumber);
   generate->callback([a, &result] { result.exit_code = Generate(*a); });

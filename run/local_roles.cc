@@ -128,14 +128,18 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
   std::thread actor_thread([&] {
     try {
       policy_model::SetThreads(static_cast<int>(config.run.threads));
+      // Of its own: what it reads of the learner's was waited for before it was published.
+      const OwnedStream stream(session.stream().device());
       std::unique_ptr<actor::Policy> policy;
       if (sync) {
         policy = std::make_unique<actor::SharedPolicy>(&weights, [&] { return in_place.policy(); }, [&] { return in_place.version(); });
       } else {
-        policy = std::make_unique<actor::FetchedPolicy>(session.shape(), session.device(), session.dtype(), &buffered);
+        policy = std::make_unique<actor::FetchedPolicy>(session.shape(), stream, session.dtype(),
+                                                        &buffered);
       }
-      actor::Rollout rollout(session.shape(), session.device(), session.dtype(), RolloutOptionsOf(session, "actor-0"),
-                             &table, policy.get(), &session.tokenizer(), session.chat_template(),
+      actor::Rollout rollout(session.shape(), stream, session.dtype(),
+                             RolloutOptionsOf(session, "actor-0"), &table, policy.get(),
+                             &session.tokenizer(), session.chat_template(),
                              [&](const TrajectoryGroup& group) {
                                while (!scoring.Push(group, After(milliseconds(500)))) {
                                  if (failure.failed() || scoring.failed() || ended.load()) return;

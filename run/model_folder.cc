@@ -122,8 +122,10 @@ ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
   if (options.dtype != "auto" && options.dtype != "float32" && options.dtype != "bfloat16") {
     throw Error(ErrorCode::kInvalidArgument, "is \"" + options.dtype + "\": use auto, float32 or bfloat16", "--dtype");
   }
-  if (options.device != "cpu" && options.device != "cuda") {
-    throw Error(ErrorCode::kInvalidArgument, "is \"" + options.device + "\": use cpu or cuda", "--device");
+  const std::optional<Device> device = ParseDevice(options.device);
+  if (!device) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "is \"" + options.device + "\": use cpu, cuda or cuda:N", "--device");
   }
   if (!RealFileSystem().Exists(path + "/config.json")) {
     throw Error(ErrorCode::kNotFound,
@@ -135,16 +137,12 @@ ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
     throw Error(ErrorCode::kInvalidArgument, "is a reward model or critic (config.json says ...ForSequenceClassification): it "
                                              "has no words to say", path);
   }
-  if (options.device == "cuda") {
-    if (!kernels::CudaAvailable()) {
-      throw Error(ErrorCode::kUnsupported, "this build has no CUDA or no GPU answers: see plumb doctor", "--device");
-    }
-    model.device = Device::kCuda;
-  }
+  kernels::CheckDevice(*device, "--device");
+  model.stream = OwnedStream(*device);
   policy_model::SetThreads(static_cast<int>(options.threads));
   const std::string dtype = options.dtype == "auto" ? StoredDtype(path) : options.dtype;
   model.dtype = dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
-  model.weights = std::make_unique<policy_model::Weights>(model.shape, model.device, model.dtype);
+  model.weights = std::make_unique<policy_model::Weights>(model.shape, model.stream, model.dtype);
   model.weights->Load(path);
   return model;
 }

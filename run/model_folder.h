@@ -20,7 +20,7 @@ namespace plumb::run {
 
 struct ModelOptions {
   std::string dtype = "auto";   // auto (float32 where config.json says so, else bfloat16) | float32 | bfloat16
-  std::string device = "cpu";   // cpu | cuda
+  std::string device = "cpu";   // cpu | cuda | cuda:N
   std::string bos = "auto";     // auto | yes | no: a begin token in front of text that no chat template renders
   int64_t threads = 0;          // 0: one a core
 };
@@ -47,8 +47,8 @@ struct ModelFolder {
   policy_model::ModelShape shape;
   std::unique_ptr<policy_model::Tokenizer> tokenizer;
   std::unique_ptr<policy_model::ChatTemplate> chat_template;  // nullptr: none
+  OwnedStream stream{Device::kCpu};  // for the one who uses the model; the weights are on it
   std::unique_ptr<policy_model::Weights> weights;
-  Device device = Device::kCpu;
   DType dtype = DType::kFloat32;
   bool add_bos = false;
 

@@ -110,7 +110,9 @@ void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
   doing_ = "the end of step " + std::to_string(step + 1);
   StartTraining(step);
   for (const auto& [name, value] : metrics) metrics_.Set(name, value);
-  peak_bytes_ = std::max(peak_bytes_, session_.device() == Device::kCuda ? kernels::DeviceBytesInUse() : PeakResidentBytes());
+  const Device device = session_.stream().device();
+  peak_bytes_ = std::max(
+      peak_bytes_, device.is_cuda() ? kernels::DeviceBytesInUse(device) : PeakResidentBytes());
   metrics_.Set("perf/peak_memory_gb", static_cast<double>(peak_bytes_) / 1e9);
   metrics_.Step(step);
   if (progress_) progress_->Step(step, metrics);

@@ -36,7 +36,7 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
   const bool reward_model = config.algorithm.name == configs::AlgorithmName::kRewardModel;
   policy_model::Weights weights =
       reward_model ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed) : MakeWeights(session);
-  policy_model::Transformer transformer(weights.shape(), session.device(), session.dtype());
+  policy_model::Transformer transformer(weights.shape(), session.stream(), session.dtype());
   learner::TrainStep train(transformer, config.optimizer.micro_batch_tokens);
   learner::Optimizer optimizer(weights, config.optimizer);
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints, session.tokenizer_source());

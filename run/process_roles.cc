@@ -136,15 +136,16 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
   const uint64_t epoch = NewEpoch();
   replay::ReplayClient replay(endpoints.replay(), {.actor = name, .epoch = epoch});
   actor::RemoteWeightSource source(endpoints.weights());
-  actor::FetchedPolicy policy(session.shape(), session.device(), session.dtype(), &source);
+  actor::FetchedPolicy policy(session.shape(), session.stream(), session.dtype(), &source);
 
   std::vector<std::unique_ptr<Sender>> senders;
   for (int64_t i = 0; i < config.run.reward_workers; ++i) {
     senders.push_back(std::make_unique<Sender>(SenderOptions{
         .endpoint = endpoints.reward(i), .run = session.run_id(), .producer = name, .epoch = epoch}));
   }
-  actor::Rollout rollout(session.shape(), session.device(), session.dtype(), RolloutOptionsOf(session, name), &replay,
-                         &policy, &session.tokenizer(), session.chat_template(), [&](const TrajectoryGroup& group) {
+  actor::Rollout rollout(session.shape(), session.stream(), session.dtype(),
+                         RolloutOptionsOf(session, name), &replay, &policy, &session.tokenizer(),
+                         session.chat_template(), [&](const TrajectoryGroup& group) {
                            Sender& sender = *senders[group.lease.lease_id % senders.size()];
                            sender.Send(Encode(group), After(milliseconds(1000)), 0, group.policy.version);
                          });

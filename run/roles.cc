@@ -114,7 +114,7 @@ void TrimOrSay(const std::function<void()>& trim) {
 }
 
 policy_model::Weights MakeWeights(const Session& session) {
-  policy_model::Weights weights(session.shape(), session.device(), session.dtype());
+  policy_model::Weights weights(session.shape(), session.stream(), session.dtype());
   const auto& model = session.config().model;
   if (model.path.empty()) weights.Initialise(session.config().run.seed, model.init_std);
   else weights.Load(model.path);

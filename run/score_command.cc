@@ -75,7 +75,9 @@ Row ReadRow(const ModelFolder& model, const std::string& text, const replay::Lin
 class Scoring {
  public:
   Scoring(const ModelFolder& model, const ScoreArguments& arguments)
-      : model_(model), arguments_(arguments), transformer_(model.shape, model.device, model.dtype) {}
+      : model_(model),
+        arguments_(arguments),
+        transformer_(model.shape, model.stream, model.dtype) {}
 
   void Add(Row row) {
     if (used_ > 0 && used_ + static_cast<int64_t>(row.tokens.size()) > arguments_.batch_tokens) Flush();
@@ -186,7 +188,7 @@ void AddScoreCommand(CLI::App& app, CliResult& result) {
   score->add_option("--batch-tokens", a->batch_tokens, "tokens a forward")->check(CLI::Range(1, 1 << 20));
   score->add_option("--temperature", a->temperature, "of the distribution")->check(CLI::Range(0.01, 100.0));
   score->add_option("--dtype", a->options.dtype, "auto | float32 | bfloat16");
-  score->add_option("--device", a->options.device, "cpu | cuda");
+  score->add_option("--device", a->options.device, "cpu | cuda | cuda:N");
   score->add_option("--bos", a->options.bos, "auto | yes | no: begin token in front of text");
   score->add_option("--threads", a->options.threads, "0: one a core")->check(CLI::NonNegativeNumber);
   score->callback([a, &result] { result.exit_code = Score(*a); });

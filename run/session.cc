@@ -7,7 +7,6 @@
 
 #include "common/error.h"
 #include "common/file.h"
-#include "kernels/launch.h"
 #include "policy_model/transformer.h"
 #include "replay/arithmetic.h"
 #include "replay/dataset_import.h"
@@ -91,13 +90,10 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
   s.run_id_ = ReadRunId(s.folder_);
   policy_model::SetThreads(static_cast<int>(s.config_.run.threads));
   s.dtype_ = s.config_.model.dtype;
-  if (s.config_.run.device == configs::RunDevice::kCuda) {
-    if (!kernels::CudaAvailable()) {
-      throw Error(ErrorCode::kUnsupported, "run.device = \"cuda\", but this build has no CUDA or no GPU answers: use the " \
-                                           "cuda preset on a machine with a GPU, or run.device = \"cpu\"");
-    }
-    s.device_ = Device::kCuda;
-  }
+  const std::optional<Device> device = ParseDevice(s.config_.run.device);
+  PLUMB_CHECK(device.has_value(), "recipes are checked when they are read");
+  kernels::CheckDevice(*device, "run.device");
+  s.stream_ = OwnedStream(*device);
   s.ReadModel();
   return session;
 }

@@ -14,9 +14,9 @@
 #include "common/dtype.h"
 #include "common/trajectory.h"
 #include "configs/config.h"
-#include "kernels/launch.h"
-#include "policy_model/files/chat_template.h"
+#include "kernels/stream.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/files/chat_template.h"
 #include "policy_model/files/tokenizer.h"
 #include "run/model_folder.h"
 #include "run/run_folder.h"
@@ -38,7 +38,8 @@ class Session {
   const policy_model::Tokenizer& tokenizer() const { return *tokenizer_; }
   const policy_model::ChatTemplate* chat_template() const { return template_.get(); }
   const std::string& tokenizer_source() const { return tokenizer_source_; }
-  Device device() const { return device_; }
+  // Of the process: the learner's, and the actor's where it has a process of its own.
+  const Stream& stream() const { return stream_; }
   DType dtype() const { return dtype_; }
 
   PromptEncoder encoder() const {
@@ -60,7 +61,7 @@ class Session {
   std::unique_ptr<policy_model::ChatTemplate> template_;
   bool add_bos_ = false;  // in front of text that no template renders
   std::string tokenizer_source_;
-  Device device_ = Device::kCpu;
+  OwnedStream stream_{Device::kCpu};
   DType dtype_ = DType::kFloat32;
 };
 

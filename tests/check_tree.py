@@ -101,6 +101,14 @@ TESTED_BY["replay/end_token.cc"] = "tests/replay/exporter_test.cc"
 TESTED_BY["replay/row_columns.cc"] = "tests/replay/importer_test.cc"
 TESTED_BY["replay/aligned_disk.cc"] = "tests/replay/import_reliability_test.cc"
 TESTED_BY["run/overlong.cc"] = "tests/run/preference_train_test.cc"
+# What would put work of a GPU on the default stream, or wait for all of it.
+OFF_STREAM = {
+    r"\bcudaDeviceSynchronize\b": "wait for a stream: Stream::Synchronize",
+    r"\bcudaStream(?:Legacy|PerThread)\b": "take the stream that was passed down",
+    r"\bstream\w*\s*=\s*(?:nullptr|NULL|0)\b": "a stream has no default but the CPU's",
+    r"\b(?:at|c10|torch)::kCUDA\b": "name the GPU: TorchDevice of policy_model/torch_stream.h",
+}
+TORCH_STREAM = "policy_model/torch_stream.cc"
 LIMIT, LIMIT_CU = 600, 800
 findings = []
 
@@ -112,6 +120,41 @@ def room(path):
 def room_of_include(target):
     folder = target.rsplit("/", 1)[0]
     return folder if folder in SHELVES else target.split("/")[0]
+
+
+# The arguments of what begins at `start`, up to `end` on the same level; None where it does not
+# end.
+def arguments(text, start, end):
+    found, depth, begin = [], 0, start
+    for at in range(start, len(text)):
+        if depth == 0 and text.startswith(end, at):
+            return found + [text[begin:at].strip()]
+        if text[at] in "([{":
+            depth += 1
+        elif text[at] in ")]}":
+            depth -= 1
+        elif text[at] == "," and depth == 0:
+            found.append(text[begin:at].strip())
+            begin = at + 1
+    return None
+
+
+# Calls of CUDA in `text` that name no stream, as (line, what is wrong).
+def off_stream(text, name):
+    code = re.sub(r"//[^\n]*", "", text)
+    line = lambda at: code.count("\n", 0, at) + 1
+    for call in re.finditer(r"<<<", code):
+        if len(arguments(code, call.end(), ">>>") or []) < 4:
+            yield line(call.start()), "a launch without a stream: it is the fourth of <<<>>>"
+    for call in re.finditer(r"\b(cuda(?:Memcpy|Memset)\w*)\s*\(", code):
+        given = arguments(code, call.end(), ")") or [""]
+        if not call.group(1).endswith("Async") or "stream" not in given[-1].lower():
+            problem = f"{call.group(1)} without a stream: use kernels/device_memory.h"
+            yield line(call.start()), problem
+    for pattern, advice in OFF_STREAM.items():
+        for use in re.finditer(pattern, code):
+            if not (name == TORCH_STREAM and "kCUDA" in use.group()):
+                yield line(use.start()), f"{use.group()}: {advice}"
 
 
 sources = [p for f in FOLDERS for p in sorted((ROOT / f).rglob("*")) if p.suffix in {".h", ".cc", ".cu", ".cuh"}]
@@ -135,6 +178,7 @@ for path in sources:
                     findings.append(f"{name}:{line_number}: <{outside.group(1)}> belongs in {', '.join(sorted(folders))}")
         if here.startswith("policy_model") and path.suffix == ".h" and outside and re.match(r"(torch|ATen|c10)/", outside.group(1)):
             findings.append(f"{name}:{line_number}: keep LibTorch out of headers: others include this one")
+    findings += [f"{name}:{at}: {problem}" for at, problem in off_stream(text, name)]
     lines = text.count("\n")
     limit = LIMIT_CU if path.suffix in {".cu", ".cuh"} else LIMIT
     if lines > limit:

@@ -77,7 +77,7 @@ void AttentionStage::PlanBackward(const PackedPass& pass) {
       normed()
           ? pass.scratch.Reserve(4 * kernels::kHeadNormScratchRows * (norm.q_size + norm.k_size))
           : 0;
-  const bool cpu = pass.launch.device == Device::kCpu;
+  const bool cpu = pass.launch.device().is_cpu();
   attention_scratch_ =
       pass.scratch.Reserve(cpu ? 4 * kernels::AttentionVarlenScratch(pass.attention) : 0);
 }

@@ -1,9 +1,9 @@
 #include "policy_model/layers/branch.h"
 
+#include "kernels/device_memory.h"
 #include "kernels/embedding.h"
 #include "policy_model/layers/attention_stage.h"
 #include "policy_model/layers/ffn_stage.h"
-#include "policy_model/ops.h"
 
 namespace plumb::policy_model {
 
@@ -30,7 +30,7 @@ void Branch::Forward(const PackedPass& pass, const void* x, void* out) {
     before_.Forward(pass, x, n, norm, pass.saved.Floats(rstd_before_));
     in = norm;
   }
-  if (out != x) ops::Copy(pass.launch, x, static_cast<size_t>(pass.Bytes(n * h)), out);
+  if (out != x) kernels::Copy(pass.launch.stream, out, x, static_cast<size_t>(pass.Bytes(n * h)));
   if (!behind_.there()) {
     stage_->Forward(pass, in, true, out);
     return;

@@ -13,7 +13,7 @@ namespace {
 
 std::map<std::pair<uint64_t, uint32_t>, GeneratedSample> Generate(const EngineOptions& options,
                                                                   const policy_model::Weights& weights) {
-  Engine engine(weights.shape(), weights.flat().device(), weights.flat().dtype(), options);
+  Engine engine(weights.shape(), weights.flat().stream(), weights.flat().dtype(), options);
   std::map<std::pair<uint64_t, uint32_t>, GeneratedSample> out;
   for (const GenerateRequest& r : MixedRequests(12)) engine.Submit(r);
   while (engine.Step(weights, 0)) {
@@ -27,7 +27,8 @@ std::map<std::pair<uint64_t, uint32_t>, GeneratedSample> Generate(const EngineOp
 TEST(EngineCuda, AnswersEqualTheCpu) {
   if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: generation was not run on CUDA";
   const policy_model::Weights cpu = TinyWeights();
-  policy_model::Weights cuda(cpu.shape(), Device::kCuda, DType::kFloat32);
+  const OwnedStream stream(Device::Cuda(0));
+  policy_model::Weights cuda(cpu.shape(), stream, DType::kFloat32);
   std::vector<std::byte> bytes(cpu.flat().bytes());
   cpu.flat().CopyToHost(bytes);
   cuda.flat().CopyFromHost(bytes);

@@ -60,6 +60,18 @@ samples_per_prompt = 1
   }
 }
 
+TEST(ConfigTest, AGpuIsNamedByItsNumber) {
+  const auto with = [](const std::string& device) {
+    return std::string(kMinimal) + "[run]\ndevice = \"" + device + "\"\n";
+  };
+  for (const char* device : {"cpu", "cuda", "cuda:1"})
+    EXPECT_EQ(ParseRecipe(with(device), "r.toml").config.run.device, device);
+  const std::string problems = ProblemsOf(with("cuda:first"));
+  EXPECT_NE(problems.find("run.device = \"cuda:first\" is not known: use one of cpu, cuda, cuda:N"),
+            std::string::npos)
+      << problems;
+}
+
 TEST(ConfigTest, AliasesAreAcceptedOnce) {
   const Loaded loaded = ParseRecipe(std::string(kMinimal) + "[rollout]\nnum_generations = 4\nmax_completion_length = 9\n" +
                                         "[algorithm]\nbeta = 0.01\nepsilon_high = 0.28\n", "r.toml");

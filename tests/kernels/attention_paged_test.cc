@@ -57,9 +57,16 @@ class Scene {
     Array<int32_t> dslot(target_.device, slot), dposition(target_.device, position), dtable(target_.device, table);
     Tensor dq(target_, q), out(target_, slot.size() * static_cast<size_t>(shape.heads * shape.d));
     const PagedRows rows{static_cast<int32_t>(slot.size()), dslot.data(), dposition.data(), dtable.data(), stride};
-    Call({.device = target_.device, .dtype = target_.dtype}, AttentionPaged{.q = dq.data(),
-        .q_stride = q_stride, .rows = rows, .heads = shape.heads, .layer = 1, .kv = kv,
-        .scale = shape.Scale(), .window = shape.window, .out = out.data()});
+    Call({.stream = TestStream(target_.device), .dtype = target_.dtype},
+         AttentionPaged{.q = dq.data(),
+                        .q_stride = q_stride,
+                        .rows = rows,
+                        .heads = shape.heads,
+                        .layer = 1,
+                        .kv = kv,
+                        .scale = shape.Scale(),
+                        .window = shape.window,
+                        .out = out.data()});
     return out.Host();
   }
 

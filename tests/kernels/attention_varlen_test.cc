@@ -191,7 +191,8 @@ TEST_P(AttentionVarlenTest, ASequenceDoesNotKnowItsBatchNorTheThreads) {
 }
 
 TEST(AttentionVarlenOnCuda, SaysWhoDoesIt) {
-  const Launch launch{.device = Device::kCuda};
+  int nothing = 0;
+  const Launch launch{.stream = Stream::Borrow(Device::Cuda(0), &nothing)};
   try {
     Call(launch, AttentionVarlen{.shape = {}, .qkv = nullptr, .out = nullptr, .lse = nullptr});
     FAIL() << "no error";

@@ -80,9 +80,17 @@ TEST(Bf16GemmTest, ARowDoesNotKnowItsBatchNorTheThreads) {
 
 TEST(Bf16GemmTest, OnCudaSaysWhoDoesIt) {
   try {
-    Call({.device = Device::kCuda}, Bf16Gemm{.a = nullptr, .a_layout = Layout::kTermsInner,
-        .b = nullptr, .b_layout = Layout::kTermsInner, .m = 1, .n = 1, .k = 1,
-        .y_dtype = DType::kFloat32, .y = nullptr});
+    int nothing = 0;
+    Call({.stream = Stream::Borrow(Device::Cuda(0), &nothing)},
+         Bf16Gemm{.a = nullptr,
+                  .a_layout = Layout::kTermsInner,
+                  .b = nullptr,
+                  .b_layout = Layout::kTermsInner,
+                  .m = 1,
+                  .n = 1,
+                  .k = 1,
+                  .y_dtype = DType::kFloat32,
+                  .y = nullptr});
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kUnsupported);

@@ -57,8 +57,15 @@ TEST(Bf16MatvecTest, ARowDoesNotKnowItsBatchNorTheThreads) {
 
 TEST(Bf16MatvecTest, OnCudaSaysWhoDoesIt) {
   try {
-    Call({.device = Device::kCuda}, Bf16Matvec{.x = nullptr, .w = nullptr, .m = 1, .n = 1, .k = 1,
-        .y_dtype = DType::kFloat32, .y = nullptr});
+    int nothing = 0;
+    Call({.stream = Stream::Borrow(Device::Cuda(0), &nothing)},
+         Bf16Matvec{.x = nullptr,
+                    .w = nullptr,
+                    .m = 1,
+                    .n = 1,
+                    .k = 1,
+                    .y_dtype = DType::kFloat32,
+                    .y = nullptr});
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kUnsupported);

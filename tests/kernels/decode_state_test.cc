@@ -7,7 +7,9 @@ namespace {
 
 class DecodeStateTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, DecodeStateTest,
-                         ::testing::Values(Target{Device::kCpu, DType::kFloat32}, Target{Device::kCuda, DType::kFloat32}), TargetName);
+                         ::testing::Values(Target{Device::kCpu, DType::kFloat32},
+                                           Target{Device::Cuda(0), DType::kFloat32}),
+                         TargetName);
 
 TEST_P(DecodeStateTest, AppendsStopsAndLeavesOthersAlone) {
   constexpr int32_t kSlots = 6, kNew = 4;

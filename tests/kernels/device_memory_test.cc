@@ -8,7 +8,8 @@ namespace plumb::kernels {
 namespace {
 
 TEST(DeviceMemoryTest, IsInUseExactlyWhereThereIsADevice) {
-  EXPECT_EQ(DeviceBytesInUse() > 0, CudaAvailable()) << "a context of its own takes memory";
+  EXPECT_EQ(DeviceBytesInUse(Device::Cuda(0)) > 0, CudaAvailable())
+      << "a context of its own takes memory";
 }
 
 }  // namespace

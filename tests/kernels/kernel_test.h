@@ -17,6 +17,7 @@
 #include "common/dtype.h"
 #include "common/error.h"
 #include "common/rng.h"
+#include "kernels/device_memory.h"
 #include "kernels/launch.h"
 #ifdef PLUMB_CUDA
 #include <cuda_runtime_api.h>
@@ -38,36 +39,43 @@ inline std::string TargetName(const ::testing::TestParamInfo<Target>& info) {
 }
 inline void PrintTo(const Target& t, std::ostream* out) { *out << TargetName({t, 0}); }
 
+// The stream that the tests use on a GPU, or the CPU's.
+inline Stream TestStream(Device device) {
+  if (device.is_cpu()) return Device::kCpu;
+  static const OwnedStream stream(Device::Cuda(0));
+  return stream;
+}
+
 class KernelTest : public ::testing::TestWithParam<Target> {
  protected:
   void SetUp() override {
-    if (GetParam().device == Device::kCuda && !CudaAvailable()) {
+    if (GetParam().device.is_cuda() && !CudaAvailable()) {
       GTEST_SKIP() << "NO GPU: the CUDA kernel was NOT tested here (build with -DPLUMB_CUDA=ON on a machine with a GPU)";
     }
   }
   Device device() const { return GetParam().device; }
   DType dtype() const { return GetParam().dtype; }
-  Launch launch() const { return {.device = device(), .dtype = dtype()}; }
+  Launch launch() const { return {.stream = TestStream(device()), .dtype = dtype()}; }
 };
 
-#define PLUMB_KERNEL_SUITE(Name)                                                              \
-  class Name : public KernelTest {};                                                          \
-  INSTANTIATE_TEST_SUITE_P(Targets, Name,                                                     \
-                           ::testing::Values(Target{Device::kCpu, DType::kFloat32},           \
-                                             Target{Device::kCpu, DType::kBFloat16},          \
-                                             Target{Device::kCuda, DType::kFloat32},          \
-                                             Target{Device::kCuda, DType::kBFloat16}),        \
+#define PLUMB_KERNEL_SUITE(Name)                                                         \
+  class Name : public KernelTest {};                                                     \
+  INSTANTIATE_TEST_SUITE_P(Targets, Name,                                                \
+                           ::testing::Values(Target{Device::kCpu, DType::kFloat32},      \
+                                             Target{Device::kCpu, DType::kBFloat16},     \
+                                             Target{Device::Cuda(0), DType::kFloat32},   \
+                                             Target{Device::Cuda(0), DType::kBFloat16}), \
                            TargetName)
 
 // Memory of a device, filled from and read back to the host. Fresh memory is poisoned: what a kernel leaves unwritten shows.
 class DeviceBytes {
  public:
-  DeviceBytes(Device device, size_t size) : device_(device), host_(size + 64, 0xFF), size_(size) {
+  DeviceBytes(Device device, size_t size)
+      : stream_(TestStream(device)), host_(size + 64, 0xFF), size_(size) {
 #ifdef PLUMB_CUDA
-    if (device_ == Device::kCuda) {
-      PLUMB_CHECK(cudaMalloc(&cuda_, size + 64) == cudaSuccess, "cudaMalloc");
-      PLUMB_CHECK(cudaMemset(cuda_, 0xFF, size + 64) == cudaSuccess, "cudaMemset");
-    }
+    if (!device.is_cuda()) return;
+    PLUMB_CHECK(cudaMalloc(&cuda_, size + 64) == cudaSuccess, "cudaMalloc");
+    CopyAndWait(stream_, cuda_, host_.data(), size + 64);
 #endif
   }
   ~DeviceBytes() {
@@ -78,24 +86,12 @@ class DeviceBytes {
   DeviceBytes(const DeviceBytes&) = delete;
   DeviceBytes& operator=(const DeviceBytes&) = delete;
 
-  void* data() { return device_ == Device::kCuda ? cuda_ : host_.data(); }
-  void Set(const void* from) {
-    if (!from) return;  // an empty array
-    if (device_ == Device::kCpu) std::memcpy(host_.data(), from, size_);
-#ifdef PLUMB_CUDA
-    else PLUMB_CHECK(cudaMemcpy(cuda_, from, size_, cudaMemcpyHostToDevice) == cudaSuccess, "copy to device");
-#endif
-  }
-  void Get(void* to) {
-    if (!to) return;
-    if (device_ == Device::kCpu) std::memcpy(to, host_.data(), size_);
-#ifdef PLUMB_CUDA
-    else PLUMB_CHECK(cudaMemcpy(to, cuda_, size_, cudaMemcpyDeviceToHost) == cudaSuccess, "copy from device");
-#endif
-  }
+  void* data() { return cuda_ ? cuda_ : host_.data(); }
+  void Set(const void* from) { CopyAndWait(stream_, data(), from, size_); }
+  void Get(void* to) { CopyAndWait(stream_, to, data(), size_); }
 
  private:
-  Device device_;
+  const Stream stream_;
   std::vector<unsigned char> host_;
   size_t size_;
   void* cuda_ = nullptr;

@@ -118,7 +118,9 @@ class Sampling : public KernelTest {
   }
 };
 INSTANTIATE_TEST_SUITE_P(Targets, Sampling,
-                         ::testing::Values(Target{Device::kCpu, DType::kFloat32}, Target{Device::kCuda, DType::kFloat32}), TargetName);
+                         ::testing::Values(Target{Device::kCpu, DType::kFloat32},
+                                           Target{Device::Cuda(0), DType::kFloat32}),
+                         TargetName);
 
 TEST_P(Sampling, DrawsTheInverseOfTheFilteredDistribution) {
   const std::vector<SamplingOptions> all = {

@@ -15,7 +15,7 @@ namespace {
 class TokenMaskTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, TokenMaskTest,
                          ::testing::Values(Target{Device::kCpu, DType::kFloat32},
-                                           Target{Device::kCuda, DType::kFloat32}),
+                                           Target{Device::Cuda(0), DType::kFloat32}),
                          TargetName);
 
 TEST_P(TokenMaskTest, DropsTheSameIdsOfEveryRow) {

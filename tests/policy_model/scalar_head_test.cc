@@ -207,7 +207,9 @@ TEST(AttentionTest, LogSumExpHasOneEntryAHeadAndToken) {
   kernels::VarlenShape shape{.tokens = 10, .sequences = 2, .max_seqlen = 7, .heads = 3, .kv_heads = 1, .head_dim = 8};
   EXPECT_EQ(AttentionLseElements({}, shape), 30);
   // LibTorch's float32 operator pads each sequence to 32 rows.
-  EXPECT_EQ(AttentionLseElements({.device = Device::kCuda}, shape), 2 * 3 * 32);
+  int nothing = 0;
+  EXPECT_EQ(AttentionLseElements({.stream = Stream::Borrow(Device::Cuda(0), &nothing)}, shape),
+            2 * 3 * 32);
 }
 
 }  // namespace

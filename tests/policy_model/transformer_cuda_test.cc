@@ -62,9 +62,10 @@ struct Pass {
 };
 
 Pass RunPass(const ModelShape& shape, Device device, DType dtype, bool shared) {
-  Weights weights(shape, device, dtype);
+  const OwnedStream stream(device);
+  Weights weights(shape, stream, dtype);
   weights.Initialise(4, 0.2);
-  Transformer transformer(shape, device, dtype);
+  Transformer transformer(shape, stream, dtype);
   const PackedBatch batch = Batch(shared);
   Pass out;
   out.logprob.resize(batch.rows.size());
@@ -76,7 +77,7 @@ Pass RunPass(const ModelShape& shape, Device device, DType dtype, bool shared) {
   RandomStream random(5, 5);
   for (float& g : g_logprob) g = random.NextNormal();
   for (float& g : g_entropy) g = 0.1f * random.NextNormal();
-  FlatBuffer grad(device, DType::kFloat32, weights.flat().elements());
+  FlatBuffer grad(stream, DType::kFloat32, weights.flat().elements());
   transformer.Backward(weights, batch, g_logprob, g_entropy, grad);
   out.grad = ToHost(grad);
   return out;
@@ -95,7 +96,8 @@ TEST_P(TransformerCudaTest, EqualsTheCpu) {
   const ModelShape shape = Shape(tied, bias, kv_heads);
   // The reference in float32 from the same rounded weights would hide nothing: bfloat16 on the CPU rounds where CUDA does.
   for (const bool shared : {false, true}) {
-    const Pass cpu = RunPass(shape, Device::kCpu, dtype, shared), cuda = RunPass(shape, Device::kCuda, dtype, shared);
+    const Pass cpu = RunPass(shape, Device::kCpu, dtype, shared),
+               cuda = RunPass(shape, Device::Cuda(0), dtype, shared);
     EXPECT_LT(RelativeError(cuda.logits, cpu.logits), tolerance);
     EXPECT_LT(RelativeError(cuda.logprob, cpu.logprob), tolerance);
     EXPECT_LT(RelativeError(cuda.entropy, cpu.entropy), tolerance);
@@ -112,20 +114,21 @@ TEST_P(TransformerCudaTest, ScalarHeadEqualsTheCpu) {
   const double tolerance = dtype == DType::kFloat32 ? 2e-5 : 0.03;
   const PackedBatch batch = Batch(true);
   std::vector<float> values[2], grads[2];
-  for (const Device device : {Device::kCpu, Device::kCuda}) {
-    Weights policy(Shape(tied, bias, kv_heads), device, dtype);
+  for (const Device device : {Device(Device::kCpu), Device::Cuda(0)}) {
+    const OwnedStream stream(device);
+    Weights policy(Shape(tied, bias, kv_heads), stream, dtype);
     policy.Initialise(4, 0.2);
     const Weights model = ScalarHeadFrom(policy, 3);
-    Transformer transformer(model.shape(), device, dtype);
-    std::vector<float>& v = values[device == Device::kCuda];
+    Transformer transformer(model.shape(), stream, dtype);
+    std::vector<float>& v = values[device.is_cuda()];
     v.resize(batch.rows.size());
     transformer.ForwardValues(model, batch, true, v);
     std::vector<float> g(v.size());
     RandomStream random(5, 5);
     for (float& x : g) x = random.NextNormal();
-    FlatBuffer grad(device, DType::kFloat32, model.flat().elements());
+    FlatBuffer grad(stream, DType::kFloat32, model.flat().elements());
     transformer.BackwardValues(model, batch, g, grad);
-    grads[device == Device::kCuda] = ToHost(grad);
+    grads[device.is_cuda()] = ToHost(grad);
   }
   EXPECT_LT(RelativeError(values[1], values[0]), tolerance);
   EXPECT_LT(RelativeError(grads[1], grads[0]), 3 * tolerance);
@@ -136,12 +139,13 @@ TEST_P(TransformerCudaTest, SharedHeadEqualsTheCpu) {
   const double tolerance = dtype == DType::kFloat32 ? 2e-5 : 0.03;
   const PackedBatch batch = Batch(true);
   std::vector<float> values[2], grads[2], head_grads[2];
-  for (const Device device : {Device::kCpu, Device::kCuda}) {
-    Weights policy(Shape(tied, bias, kv_heads), device, dtype);
+  for (const Device device : {Device(Device::kCpu), Device::Cuda(0)}) {
+    const OwnedStream stream(device);
+    Weights policy(Shape(tied, bias, kv_heads), stream, dtype);
     policy.Initialise(4, 0.2);
     const Weights head = ValueHeadFor(policy, 3);
-    Transformer transformer(policy.shape(), device, dtype);
-    std::vector<float>& v = values[device == Device::kCuda];
+    Transformer transformer(policy.shape(), stream, dtype);
+    std::vector<float>& v = values[device.is_cuda()];
     v.resize(batch.rows.size());
     std::vector<float> logprob(v.size()), entropy(v.size()), g(v.size()), g_logprob(v.size());
     transformer.Forward(policy, batch, {.temperature = 0.8f, .entropy = true}, true, logprob, entropy);
@@ -149,12 +153,12 @@ TEST_P(TransformerCudaTest, SharedHeadEqualsTheCpu) {
     RandomStream random(5, 5);
     for (float& x : g) x = random.NextNormal();
     for (float& x : g_logprob) x = random.NextNormal();
-    FlatBuffer grad(device, DType::kFloat32, policy.flat().elements());
-    FlatBuffer head_grad(device, DType::kFloat32, head.flat().elements());
+    FlatBuffer grad(stream, DType::kFloat32, policy.flat().elements());
+    FlatBuffer head_grad(stream, DType::kFloat32, head.flat().elements());
     const Transformer::SharedHead shared{.head = &head, .g_values = g, .grad = &head_grad};
     transformer.Backward(policy, batch, g_logprob, {}, grad, &shared);
-    grads[device == Device::kCuda] = ToHost(grad);
-    head_grads[device == Device::kCuda] = ToHost(head_grad);
+    grads[device.is_cuda()] = ToHost(grad);
+    head_grads[device.is_cuda()] = ToHost(head_grad);
   }
   EXPECT_LT(RelativeError(values[1], values[0]), tolerance);
   EXPECT_LT(RelativeError(grads[1], grads[0]), 3 * tolerance);
@@ -167,8 +171,10 @@ INSTANTIATE_TEST_SUITE_P(Models, TransformerCudaTest,
 
 TEST(WeightsCuda, TheDigestComputedThereIsTheHosts) {
   if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: the digest on a device was NOT tested here";
+  const OwnedStream stream(Device::Cuda(0));
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
-    Weights cpu(Shape(false, true, 2), Device::kCpu, dtype), cuda(Shape(false, true, 2), Device::kCuda, dtype);
+    Weights cpu(Shape(false, true, 2), Device::kCpu, dtype),
+        cuda(Shape(false, true, 2), stream, dtype);
     cpu.Initialise(5, 0.1);
     cuda.Initialise(5, 0.1);
     EXPECT_EQ(cuda.ComputeDigest(), cpu.ComputeDigest());
