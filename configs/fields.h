@@ -27,7 +27,10 @@ void RunConfig::Visit(V& v) {
   v({"keep_checkpoints", "1", "verified checkpoints kept; at least 2", "save_total_limit",
      AtLeast(2)},
     keep_checkpoints);
-  v({"threads", "1", "threads of products and kernels in each process; 0: one a core", AtLeast(0)},
+  v({"threads", "1",
+     "threads of products and kernels in each process, shared by roles that compute there at a "
+     "time; 0: the cores, shared by all that do",
+     AtLeast(0)},
     threads);
   v({"device", "name", "cpu | cuda (the first GPU) | cuda:1 (the second), ..."}, device);
   v({"actors", "processes", "generating processes under roles = processes", AtLeast(1)}, actors);

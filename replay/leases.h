@@ -91,6 +91,7 @@ class LeaseBook {
   void Reopen(uint64_t lease_id, uint32_t last_attempt);
 
   bool IsDone(uint64_t lease_id) const;
+  uint64_t FirstNotDone() const { return done_before_; }
   bool HasFree(uint64_t limit) const { return !free_.empty() && *free_.begin() < limit; }
   // nullptr when it is not out.
   const Held* FindHeld(uint64_t lease_id) const;

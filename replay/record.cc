@@ -345,13 +345,23 @@ std::string PlanKey(int64_t step) {
   return key;
 }
 
+int64_t ParsePlanKey(std::string_view key) {
+  if (key.size() == 8) return static_cast<int64_t>(ReadBigEndian(key));
+  throw Error(ErrorCode::kCorruption,
+              "a plan's key in the store is malformed: " + ReadableKey("", key));
+}
+
 std::string EncodeStepPlan(const StepPlan& plan) {
   ByteWriter writer;
   writer.U32(static_cast<uint32_t>(plan.prompt_rows.size()));
   for (const uint64_t row : plan.prompt_rows) writer.U64(row);
   writer.U8(plan.drawn ? 1 : 0).U32(static_cast<uint32_t>(plan.replayed.size()));
   for (const uint64_t id : plan.replayed) writer.U64(id);
-  return writer.U64(plan.total_replayed).Take();
+  writer.U64(plan.total_replayed);
+  if (plan.chosen.empty()) return writer.Take();
+  writer.U32(static_cast<uint32_t>(plan.chosen.size()));
+  for (const uint64_t id : plan.chosen) writer.U64(id);
+  return writer.Take();
 }
 
 StepPlan DecodeStepPlan(std::string_view key, std::string_view payload) {
@@ -361,6 +371,8 @@ StepPlan DecodeStepPlan(std::string_view key, std::string_view payload) {
   plan.drawn = reader.U8() != 0;
   for (uint32_t n = reader.U32(); n > 0; --n) plan.replayed.push_back(reader.U64());
   plan.total_replayed = reader.U64();
+  if (reader.AtEnd()) return plan;  // a fixed share, or not chosen yet
+  for (uint32_t n = reader.U32(); n > 0; --n) plan.chosen.push_back(reader.U64());
   reader.ExpectEnd();
   return plan;
 }

@@ -55,6 +55,7 @@ std::string ScoreKey(Purpose purpose, uint64_t lease_id, std::string_view name);
 std::string EncodeGroupScore(const GroupScore& score);
 GroupScore DecodeGroupScore(std::string_view key, std::string_view payload);
 std::string PlanKey(int64_t step);
+int64_t ParsePlanKey(std::string_view key);
 std::string EncodeStepPlan(const StepPlan& plan);
 StepPlan DecodeStepPlan(std::string_view key, std::string_view payload);
 std::string EncodeEvaluation(const Store::Evaluation& evaluation);

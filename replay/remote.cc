@@ -22,8 +22,7 @@ constexpr char kNext[] = "next_sealed", kEvaluate[] = "evaluate_sealed";
 constexpr char kAwaitNext[] = "await_next", kAwaitEvaluate[] = "await_evaluate";
 constexpr int kMaxLeasesAtOnce = 4096;
 constexpr size_t kMaxCounters = 10'000;
-constexpr size_t kMaxReporters = 10'000;
-constexpr std::chrono::milliseconds kReportTimeout{1000};
+constexpr std::chrono::milliseconds kReportTimeout{1000}, kReportBackoff{5000};
 // Changes come with a signal; this catches what has none (leases that run out, calls that go round the server).
 constexpr std::chrono::milliseconds kLook{50};
 // How much later than the server's own deadline a caller gives up: of leases, which may be many, and of a word.
@@ -99,12 +98,6 @@ struct ReplayServer::Impl {
     std::string reply;
   };
   std::map<std::string, Answer> answers PLUMB_GUARDED_BY(mu);
-  // What each role has counted: in this life, and in those before.
-  struct Counted {
-    uint64_t epoch = 0;
-    std::map<std::string, int64_t> now, past;
-  };
-  std::map<std::string, Counted> reports PLUMB_GUARDED_BY(mu);
   bool changed PLUMB_GUARDED_BY(mu) = false;
   bool stop PLUMB_GUARDED_BY(mu) = false;
   std::thread parker;
@@ -176,31 +169,6 @@ struct ReplayServer::Impl {
       it->second = epoch;
     }
     if (anew) table->ReleaseActor(actor);
-  }
-
-  void NoteReport(const std::string& role, uint64_t epoch, std::map<std::string, int64_t> counters) {
-    MutexLock lock(mu);
-    if (!reports.contains(role) && reports.size() >= kMaxReporters) {
-      throw Error(ErrorCode::kInvalidArgument, "more than " + std::to_string(kMaxReporters) + " roles report counters");
-    }
-    Counted& counted = reports[role];
-    if (epoch < counted.epoch) return;  // the last words of a life that is over
-    if (epoch > counted.epoch) {
-      for (const auto& [name, value] : counted.now) counted.past[name] += value;
-      counted.epoch = epoch;
-    }
-    counted.now = std::move(counters);
-  }
-
-  std::map<std::string, int64_t> AllCounters() {
-    auto counters = table->Counters();
-    MutexLock lock(mu);
-    for (const auto& [role, counted] : reports) {
-      for (const auto* part : {&counted.now, &counted.past}) {
-        for (const auto& [name, value] : *part) counters[name] += value;
-      }
-    }
-    return counters;
   }
 
   void Handle(RpcRequest request, RpcResponder responder) {
@@ -291,11 +259,11 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
     responder.Reply(std::string());
     Wake();
   } else if (verb == "counters") {
-    responder.Reply(EncodeCounters(AllCounters()));
+    responder.Reply(EncodeCounters(table->Counters()));
   } else if (verb == "report") {
     const std::string role(in.Bytes(kMaxName));
     const uint64_t epoch = in.U64();
-    NoteReport(role, epoch, ReadCounters(in));
+    table->Report(role, epoch, ReadCounters(in));
     responder.Reply(std::string());
   } else if (verb == "cursor") {
     const int64_t consumed = static_cast<int64_t>(in.U64());
@@ -409,8 +377,6 @@ bool ReplayClient::Finished() {
   return reply == std::string(1, '\1');
 }
 
-InsertResult ReplayClient::Insert(const TrajectoryGroup& group) { return InsertMany(std::span(&group, 1)).front(); }
-
 std::vector<InsertResult> ReplayClient::InsertMany(std::span<const TrajectoryGroup> groups) {
   const std::string reply = Call("insert", ByteWriter().U64(acknowledged_).Take() + Encode(groups));
   ByteReader in(reply, "the store's answer to an insert");
@@ -464,11 +430,19 @@ std::map<std::string, int64_t> ReplayClient::Counters() {
   return ReadCounters(in);
 }
 
-void ReplayClient::Report(const std::map<std::string, int64_t>& counters) {
+void ReplayClient::Report(const std::string& role, const std::map<std::string, int64_t>& counters) {
+  MutexLock lock(report_mu_);
+  if (std::chrono::steady_clock::now() < next_report_) return;
   ByteWriter request;
-  request.Bytes(options_.actor).U64(epoch_);
+  request.Bytes(role).U64(epoch_);
   WriteCounters(counters, request);
-  rpc_.Call("report", request.bytes(), After(kReportTimeout));
+  try {
+    rpc_.Call("report", request.bytes(), After(kReportTimeout));
+    next_report_ = After(options_.report_interval);
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::kUnavailable && e.code() != ErrorCode::kDeadline) throw;
+    next_report_ = After(kReportBackoff);
+  }
 }
 
 ReplayTable::Cursor ReplayClient::CursorAt(int64_t consumed_steps) {

@@ -69,10 +69,12 @@ struct ReplayClientOptions {
   std::string actor = "unnamed";                   // who holds the leases
   uint64_t epoch = 0;                              // 0: nanoseconds since 1970 at construction
   std::chrono::milliseconds call_timeout{60'000};  // of calls that have no deadline of their own
+  std::chrono::milliseconds report_interval{
+      0};  // reports in between are left out: each says all that was counted
   RpcClientOptions rpc;
 };
 
-class ReplayClient : public PromptSource, public TrajectorySink, public BatchSource {
+class ReplayClient : public StorePort {
  public:
   explicit ReplayClient(const std::string& endpoint, ReplayClientOptions options = {});
   ~ReplayClient() override;
@@ -81,21 +83,21 @@ class ReplayClient : public PromptSource, public TrajectorySink, public BatchSou
   void Release(std::span<const PromptLease> leases) override;
   void Renew() override;
   bool Finished() override;
-  InsertResult Insert(const TrajectoryGroup& group) override;
-  std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup> groups);
+  std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup> groups) override;
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
   void Finish() override;
+  uint64_t epoch() const { return epoch_; }
   // For a supervisor that saw an actor die and will not start it again.
   int ReleaseActor(const std::string& actor);
-  // Those of the table and, summed over all roles and their lives, what they have reported.
-  std::map<std::string, int64_t> Counters();
-  // What this role has counted since it began, instead of what it said before. Waits a second at most: it is never worth more.
-  void Report(const std::map<std::string, int64_t>& counters);
-  ReplayTable::Cursor CursorAt(int64_t consumed_steps);
-  int64_t Resume(const ReplayTable::Cursor& cursor);
-  void Announce(const PolicyVersion& policy);
-  void Trim(int64_t step);
+  std::map<std::string, int64_t> Counters() override;
+  // Waits a second at most: it is never worth more. To a store that is away nothing is said for
+  // some seconds.
+  void Report(const std::string& role, const std::map<std::string, int64_t>& counters) override;
+  ReplayTable::Cursor CursorAt(int64_t consumed_steps) override;
+  int64_t Resume(const ReplayTable::Cursor& cursor) override;
+  void Announce(const PolicyVersion& policy) override;
+  void Trim(int64_t step) override;
 
  private:
   std::string Call(const char* verb, std::string_view payload);
@@ -106,6 +108,8 @@ class ReplayClient : public PromptSource, public TrajectorySink, public BatchSou
   const uint64_t epoch_;
   RpcClient rpc_;
   std::atomic<uint64_t> acknowledged_{0};  // the store's sequence as told with the newest acknowledgement
+  Mutex report_mu_;  // one report at a time
+  std::chrono::steady_clock::time_point next_report_ PLUMB_GUARDED_BY(report_mu_){};
   Mutex lease_mu_;                         // one question for leases at a time
   uint64_t lease_number_ PLUMB_GUARDED_BY(lease_mu_) = 0;  // of the next question
 };

@@ -91,6 +91,24 @@ std::optional<StepPlan> Store::ReadPlan(int64_t step) const {
   return DecodeStepPlan(key, *payload);
 }
 
+std::map<int64_t, StepPlan> Store::Plans() const {
+  std::map<int64_t, StepPlan> plans;
+  const auto it = rocks().Iterate(Family::kPlans);
+  for (it->SeekToFirst(); it->Valid(); it->Next()) {
+    const std::string key = it->key().ToString(), value = it->value().ToString();
+    plans[ParsePlanKey(key)] = DecodeStepPlan(key, Unseal(FamilyName(Family::kPlans), key, value));
+  }
+  if (!it->status().ok()) ThrowStatus(it->status(), path(), "list the plans");
+  return plans;
+}
+
+std::optional<LeaseRecord> Store::ReadLease(Purpose purpose, uint64_t lease_id) const {
+  const std::string key = LeaseKey(purpose, lease_id);
+  const auto payload = GetRaw(static_cast<int>(Family::kLeases), key);
+  if (!payload) return std::nullopt;
+  return DecodeLeaseRecord(key, *payload);
+}
+
 void Store::TrimPlans(int64_t before_step) {
   if (before_step <= 0) return;
   rocksdb::WriteBatch batch;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "common/error.h"
 
@@ -109,8 +110,7 @@ StepPlanner::GroupFacts StepPlanner::FactsOf(const TrajectoryGroup& group) const
 const std::vector<StepPlanner::GroupFacts>& StepPlanner::StepFacts(int64_t step) {
   if (const auto found = facts_.find(step); found != facts_.end()) return found->second;
   std::vector<GroupFacts> facts;
-  const uint64_t begin = static_cast<uint64_t>(step * prompts_per_step_);
-  for (uint64_t id = begin; id < begin + static_cast<uint64_t>(prompts_per_step_); ++id) {
+  for (const uint64_t id : OwnGroups(step)) {
     const auto stored = store_->Read(Purpose::kTrain, id);
     if (!stored) {
       throw Error(ErrorCode::kCorruption, "the group of lease " + std::to_string(id) + " is needed to draw from, but it is not in the "
@@ -194,6 +194,26 @@ std::optional<uint64_t> StepPlanner::RowOf(uint64_t lease_id, uint32_t round) co
   return found->second[at];
 }
 
+std::vector<uint64_t> StepPlanner::OwnGroups(int64_t step) const {
+  if (auto plan = store_->ReadPlan(step); plan && !plan->chosen.empty())
+    return std::move(plan->chosen);
+  std::vector<uint64_t> ids(static_cast<size_t>(prompts_per_step_));
+  std::iota(ids.begin(), ids.end(), static_cast<uint64_t>(step * prompts_per_step_));
+  return ids;
+}
+
+bool StepPlanner::Chosen(int64_t step) const {
+  const auto plan = store_->ReadPlan(step);
+  return plan && !plan->chosen.empty();
+}
+
+void StepPlanner::Choose(int64_t step, std::vector<uint64_t> lease_ids) {
+  MutexLock lock(mu_);
+  StepPlan plan = store_->ReadPlan(step).value_or(StepPlan{});
+  plan.chosen = std::move(lease_ids);
+  store_->PutPlan(step, plan);
+}
+
 std::vector<uint64_t> StepPlanner::DrawReplayed(int64_t step, uint64_t before_total) {
   const int64_t granted = limiter_.Grant(step * prompts_per_step_, static_cast<int64_t>(before_total), options_.groups_per_step);
   const int64_t first = remover_.FirstStep(step);
@@ -249,15 +269,20 @@ std::vector<uint64_t> StepPlanner::Replayed(int64_t step) {
 void StepPlanner::Forget(int64_t step) {
   MutexLock lock(mu_);
   facts_.erase(facts_.lower_bound(step), facts_.end());
-  if (!sampler_) return;
-  for (int64_t later = step + 1; later < steps_; ++later) {
-    auto plan = store_->ReadPlan(later);
-    if (!plan) break;  // plans are made in order
-    if (!plan->drawn) continue;
-    plan->drawn = false;
-    plan->replayed.clear();
-    plan->total_replayed = 0;
-    store_->PutPlan(later, *plan);
+  for (int64_t each = step; each < steps_; ++each) {
+    auto plan = store_->ReadPlan(each);
+    if (!plan) {
+      if (each > step) break;  // plans are made in order
+      continue;
+    }
+    StepPlan kept = *plan;
+    kept.chosen.clear();
+    if (each > step) {  // a step draws from those before it
+      kept.drawn = false;
+      kept.replayed.clear();
+      kept.total_replayed = 0;
+    }
+    if (kept != *plan) store_->PutPlan(each, kept);
   }
 }
 

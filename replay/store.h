@@ -97,12 +97,16 @@ struct GroupScore {
   bool operator==(const GroupScore&) const = default;
 };
 
-// What a train step was given besides its fixed share: written before anybody acts on it, so that a restart gives the same.
+// What a train step was given, where that is not fixed: written before anybody acts on it, so that
+// a restart gives the same.
 struct StepPlan {
   std::vector<uint64_t> prompt_rows;  // row of each of the step's leases; empty: the order that follows from the seed
   bool drawn = false;                 // `replayed` is decided
   std::vector<uint64_t> replayed;     // lease ids of earlier steps, ascending
   uint64_t total_replayed = 0;        // of all steps up to and with this one
+  // Schedule async: leases of the step's own groups, in their order. Empty: not chosen yet, or the
+  // leases that bear its number.
+  std::vector<uint64_t> chosen;
   bool operator==(const StepPlan&) const = default;
 };
 
@@ -166,12 +170,14 @@ class Store {
   // Plans of train steps; synced. Put replaces.
   void PutPlan(int64_t step, const StepPlan& plan);
   std::optional<StepPlan> ReadPlan(int64_t step) const;
+  std::map<int64_t, StepPlan> Plans() const;  // all that are kept
   void TrimPlans(int64_t before_step);
 
   // Leases.
   void RecordLeases(std::span<const LeaseMark> marks);
   // Every lease that is remembered and not trimmed, in order of id.
   std::vector<LeaseMark> Leases(Purpose purpose) const;
+  std::optional<LeaseRecord> ReadLease(Purpose purpose, uint64_t lease_id) const;
 
   // Groups: group and completed lease in one synced batch; returns once durable. kDuplicate when the key is there.
   InsertResult Insert(const TrajectoryGroup& group);

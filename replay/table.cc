@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numeric>
 
 #include "common/error.h"
 #include "common/log.h"
@@ -14,13 +15,15 @@ constexpr int kNamedLeases = 8;  // ids written out in a message; the rest is a 
 // With a clock of our own, waits look at it this often.
 constexpr std::chrono::milliseconds kWaitSlice{100};
 constexpr std::chrono::seconds kWaitLine{30};  // a wait says what it waits for this often
+constexpr size_t kMaxReporters = 10'000;
 
 int64_t SteadyNowMs() {
   return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
 
-// The oldest weights that sampled any token of it; its policy's version when it has no sampled token.
+}  // namespace
+
 int64_t OldestVersion(const TrajectoryGroup& group) {
   int64_t oldest = group.policy.version;
   for (const Trajectory& t : group.trajectories) {
@@ -30,8 +33,6 @@ int64_t OldestVersion(const TrajectoryGroup& group) {
   }
   return oldest;
 }
-
-}  // namespace
 
 ReplayTable::ReplayTable(Store* store, TableOptions options)
     : store_(store), options_(std::move(options)), train_(options_.lease_timeout_ms), eval_(options_.lease_timeout_ms) {
@@ -66,6 +67,7 @@ ReplayTable::ReplayTable(Store* store, TableOptions options)
     }
   }
   for (const Store::Evaluation& e : store_->Evaluations()) evaluations_[{e.version, e.samples}] = e.prompts;
+  if (!options_.sync) RebuildReady();
 }
 
 ReplayTable::~ReplayTable() = default;
@@ -78,6 +80,9 @@ int64_t ReplayTable::StepOf(uint64_t lease_id) const {
 
 uint64_t ReplayTable::TrainLimit() const {
   if (asked_step_ < 0 || finish_) return 0;
+  // A learner that goes through chosen steps again: what its weights sampled now would be stale
+  // before a step could take it.
+  if (asked_step_ < undecided_step_ - options_.max_staleness) return 0;
   const int64_t steps = std::min(options_.steps, asked_step_ + options_.max_staleness + 1);
   return static_cast<uint64_t>(steps) * static_cast<uint64_t>(options_.prompts_per_step);
 }
@@ -195,13 +200,11 @@ std::optional<std::string> ReplayTable::RefusalReason(const TrajectoryGroup& gro
   const uint32_t round = RoundOf(train_.Requeues(lease.lease_id));
   if (lease.prompt.dataset != kTrainDataset || planner_->RowOf(lease.lease_id, round) != lease.prompt.row) return "wrong_prompt";
   if (lease.num_samples != options_.samples_per_prompt) return "wrong_samples";
-  const int64_t version = step + options_.version_base;
+  const int64_t version = (options_.sync ? step : OpenStep()) + options_.version_base;
   if (OldestVersion(group) < version - options_.max_staleness) return "stale";
   if (options_.sync && group.policy.version != version) return "wrong_version";
   return std::nullopt;
 }
-
-InsertResult ReplayTable::Insert(const TrajectoryGroup& group) { return InsertMany(std::span(&group, 1)).front(); }
 
 std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGroup> groups) {
   std::vector<InsertResult> results(groups.size(), InsertResult::kRefused);
@@ -289,8 +292,9 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
         Reopen(lease.purpose, {lease.lease_id}, "other_weights");
         Book(lease.purpose).Open(lease.lease_id, lease.lease_id + 1);
         results[i] = InsertResult::kRefused;
-      } else if (lease.purpose == Purpose::kTrain && announced_.contains(groups[i].policy.version)) {
-        compared_.insert(lease.lease_id);
+      } else if (lease.purpose == Purpose::kTrain) {
+        if (announced_.contains(groups[i].policy.version)) compared_.insert(lease.lease_id);
+        if (!options_.sync) NoteReady(groups[i]);
       }
     }
     changed_.notify_all();
@@ -299,13 +303,17 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGrou
 }
 
 std::string ReplayTable::Missing(const Range& range) const {
-  const auto& [purpose, begin, count, what, step] = range;
+  const auto& [purpose, first, count, what, step] = range;
   const LeaseBook& book = Book(purpose);
+  // Under async any lease that is open may bring what is missing.
+  const bool any = TakesReady(range);
+  const uint64_t begin = any ? book.FirstNotDone() : first,
+                 end = any ? TrainLimit() : first + count;
   uint64_t missing = 0;
   std::map<std::string, std::pair<std::string, int64_t>> by_holder;  // holder -> ids, held since
   std::map<std::string, int> listed;
   const int64_t now = Now();
-  for (uint64_t id = begin; id < begin + count; ++id) {
+  for (uint64_t id = begin; id < end; ++id) {
     if (book.IsDone(id)) continue;
     ++missing;
     const LeaseBook::Held* held = book.FindHeld(id);
@@ -314,6 +322,7 @@ std::string ReplayTable::Missing(const Range& range) const {
     if (held != nullptr) since = std::min(since, held->since_ms);
     if (++listed[holder] <= kNamedLeases) ids += (ids.empty() ? "" : ", ") + std::to_string(id);
   }
+  if (any) missing = step < undecided_step_ ? 0 : count - std::min<uint64_t>(count, ready_.size());
   std::string text = "waiting for " + std::to_string(missing) + " of " + std::to_string(count) + " groups of " + what;
   const char* separator = ": ";
   for (const auto& [holder, entry] : by_holder) {
@@ -326,40 +335,42 @@ std::string ReplayTable::Missing(const Range& range) const {
   return text;
 }
 
-bool ReplayTable::IsComplete(const Range& range) const {
+bool ReplayTable::IsComplete(const Range& range) {
+  if (TakesReady(range)) return Choose(range.step);
   for (uint64_t id = range.begin; id < range.begin + range.count; ++id) {
     if (!Book(range.purpose).IsDone(id)) return false;
   }
   return true;
 }
 
-void ReplayTable::CheckComplete(const Range& range) const {
+void ReplayTable::CheckComplete(const Range& range) {
   if (!IsComplete(range)) throw Error(ErrorCode::kDeadline, Missing(range));
 }
 
 void ReplayTable::Await(const Range& range, Deadline deadline, MutexLock& lock) {
   const auto started = std::chrono::steady_clock::now();
   auto next_line = started + kWaitLine;
-  ++waiting_;
-  changed_.notify_all();
+  struct Wait {
+    explicit Wait(ReplayTable& of) : table(of) { ++table.waiting_, table.changed_.notify_all(); }
+    ~Wait() { --table.waiting_, table.changed_.notify_all(); }
+    ReplayTable& table;
+  };
+  const Wait wait(*this);
   while (!IsComplete(range)) {
     changed_.wait_until(lock, std::min(deadline, next_line));
     const auto now = std::chrono::steady_clock::now();
-    if (now >= deadline && !IsComplete(range)) {
-      --waiting_;
-      CheckComplete(range);
-    }
+    if (now >= deadline) CheckComplete(range);
     if (now >= next_line && !IsComplete(range)) {
       next_line = now + kWaitLine;
       LogInfo(Missing(range));
     }
   }
-  --waiting_;
-  changed_.notify_all();
 }
 
 void ReplayTable::ReadEach(const Range& range, const std::function<bool(Purpose, uint64_t)>& read) const {
-  for (uint64_t id = range.begin; id < range.begin + range.count; ++id) {
+  std::vector<uint64_t> ids(range.count);
+  std::iota(ids.begin(), ids.end(), range.begin);
+  for (const uint64_t id : TakesReady(range) ? OwnGroups(range.step) : ids) {
     if (read(range.purpose, id)) continue;
     const bool trimmed = id < store_->TrimmedBefore(range.purpose);
     throw Error(trimmed ? ErrorCode::kNotFound : ErrorCode::kCorruption,
@@ -406,7 +417,8 @@ ReplayTable::Range ReplayTable::AskStep(int64_t step) {
     ReopenOtherWeights(step);
     compared_.erase(compared_.begin(), compared_.lower_bound(begin));
     asked_step_ = step;  // may be lower than before: a learner that resumed
-    train_.Open(begin, TrainLimit());
+    // Under async also what earlier steps left open.
+    train_.Open(options_.sync ? begin : train_.FirstNotDone(), TrainLimit());
     changed_.notify_all();
   }
   return {Purpose::kTrain, begin, per_step, "step " + std::to_string(step), step};
@@ -502,9 +514,14 @@ void ReplayTable::Trim(int64_t step) {
     throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) + " of a run of " +
                                                  std::to_string(options_.steps) + " steps");
   }
-  const uint64_t before = static_cast<uint64_t>(step) * static_cast<uint64_t>(options_.prompts_per_step);
+  uint64_t before = static_cast<uint64_t>(step) * static_cast<uint64_t>(options_.prompts_per_step);
+  int64_t plans_before = step;
   {
     MutexLock lock(mu_);
+    if (!options_.sync) {
+      before = TakenBelow(step);
+      plans_before = PlansBelow(before);
+    }
     for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < before; ++id) {
       if (!train_.IsDone(id)) {
         throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) + ": lease " +
@@ -513,28 +530,46 @@ void ReplayTable::Trim(int64_t step) {
     }
   }
   store_->Trim(Purpose::kTrain, before);
-  store_->TrimPlans(step);
+  store_->TrimPlans(plans_before);
   const int64_t version = step + options_.version_base;
   store_->TrimEvaluations(version);
   MutexLock lock(mu_);
   train_.SetDoneBefore(before);
+  ready_.SetTakenBefore(before);
   eval_.SetDoneBefore(store_->TrimmedBefore(Purpose::kEval));
   const auto keep = std::pair(version, std::numeric_limits<int32_t>::min());
   evaluations_.erase(evaluations_.begin(), evaluations_.lower_bound(keep));
   opened_evaluations_.erase(opened_evaluations_.begin(), opened_evaluations_.lower_bound(keep));
 }
 
-std::map<std::string, int64_t> ReplayTable::Counters() const {
+std::map<std::string, int64_t> ReplayTable::Counters() {
   auto counters = store_->Counters();
   MutexLock lock(mu_);
   counters["waiting"] = waiting_;
   counters["held"] = static_cast<int64_t>(train_.held() + eval_.held());
-  // Finished before the learner has asked for their step; only generation that runs ahead has any.
-  const uint64_t ahead = static_cast<uint64_t>(asked_step_ + 1) * static_cast<uint64_t>(options_.prompts_per_step);
-  int64_t queue = 0;
-  for (uint64_t lease = ahead; lease < TrainLimit(); ++lease) queue += train_.IsDone(lease);
-  counters["queue"] = queue;
+  counters["queue"] = static_cast<int64_t>(ready_.size());  // under sync nothing is generated ahead
+  for (const auto& [role, counted] : reports_) {
+    for (const auto* part : {&counted.now, &counted.past}) {
+      for (const auto& [name, value] : *part) counters[name] += value;
+    }
+  }
   return counters;
+}
+
+void ReplayTable::Report(const std::string& role, uint64_t epoch,
+                         std::map<std::string, int64_t> counters) {
+  MutexLock lock(mu_);
+  if (!reports_.contains(role) && reports_.size() >= kMaxReporters) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "more than " + std::to_string(kMaxReporters) + " roles report counters");
+  }
+  Counted& counted = reports_[role];
+  if (epoch < counted.epoch) return;  // the last words of a life that is over
+  if (epoch > counted.epoch) {
+    for (const auto& [name, value] : counted.now) counted.past[name] += value;
+    counted.epoch = epoch;
+  }
+  counted.now = std::move(counters);
 }
 
 std::string ReplayTable::Describe() const {
@@ -542,7 +577,7 @@ std::string ReplayTable::Describe() const {
   if (asked_step_ < 0) return "no step asked for yet";
   const uint64_t per_step = static_cast<uint64_t>(options_.prompts_per_step);
   return Missing({Purpose::kTrain, static_cast<uint64_t>(asked_step_) * per_step, per_step,
-                  "step " + std::to_string(asked_step_)});
+                  "step " + std::to_string(asked_step_), asked_step_});
 }
 
 }  // namespace plumb::replay

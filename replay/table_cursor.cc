@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <numeric>
 
 #include "common/error.h"
 #include "common/log.h"
@@ -15,7 +16,9 @@ constexpr size_t kVersionsKept = 4096;  // of which a group may still come
 
 }  // namespace
 
-ReplayTable::Cursor ReplayTable::CursorAt(int64_t consumed_steps) const { return {consumed_steps, store_->Sequence()}; }
+ReplayTable::Cursor ReplayTable::CursorAt(int64_t consumed_steps) {
+  return {consumed_steps, store_->Sequence()};
+}
 
 std::string ReplayTable::CursorText(const Cursor& cursor) {
   return std::to_string(cursor.next_step) + " " + std::to_string(cursor.sequence);
@@ -58,9 +61,11 @@ void ReplayTable::CheckCursor(const Cursor& cursor) const {
                                                  " of a run of " + std::to_string(options_.steps) + " steps (run.steps)");
   }
   MutexLock lock(mu_);
-  const uint64_t consumed = static_cast<uint64_t>(cursor.next_step) * static_cast<uint64_t>(options_.prompts_per_step);
-  for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < consumed; ++id) {
-    if (!train_.IsDone(id)) {
+  const auto per_step = static_cast<uint64_t>(options_.prompts_per_step);
+  for (auto step = static_cast<int64_t>(store_->TrimmedBefore(Purpose::kTrain) / per_step);
+       step < cursor.next_step; ++step) {
+    for (const uint64_t id : OwnGroups(step)) {
+      if (train_.IsDone(id)) continue;
       throw Error(ErrorCode::kCorruption,
                   "the checkpoint has consumed the steps before " + std::to_string(cursor.next_step) + ", but the group of lease " +
                       std::to_string(id) + " is not in the store", store_->path());
@@ -75,17 +80,19 @@ int64_t ReplayTable::Resume(const Cursor& cursor) {
   compared_.clear();
   opened_evaluations_.clear();
   asked_step_ = -1;
-  const auto per_step = static_cast<uint64_t>(options_.prompts_per_step);
+  if (!options_.sync) TakeByNumber(cursor.next_step);
   std::vector<uint64_t> dropped;
-  for (int64_t step = cursor.next_step; step < options_.steps; ++step) {
-    const uint64_t begin = static_cast<uint64_t>(step) * per_step;
-    const std::vector<uint64_t> answered = Answered(Purpose::kTrain, begin, begin + per_step);
+  const auto note = [&](const std::vector<uint64_t>& answered) {
     const bool all = std::all_of(answered.begin(), answered.end(), [&](uint64_t id) {
       const auto stored = store_->Read(Purpose::kTrain, id);
       return stored && stored->kind == GroupKind::kDropped;
     });
     if (all) dropped.insert(dropped.end(), answered.begin(), answered.end());
-  }
+  };
+  const int64_t end = options_.sync ? options_.steps : undecided_step_;
+  for (int64_t step = cursor.next_step; step < end; ++step) note(AnsweredOf(step));
+  note(ready_.First(ready_.size()));
+  std::sort(dropped.begin(), dropped.end());
   Reopen(Purpose::kTrain, dropped, "unscored");
   changed_.notify_all();
   return static_cast<int64_t>(dropped.size());
@@ -118,19 +125,34 @@ std::vector<uint64_t> ReplayTable::Answered(Purpose purpose, uint64_t begin, uin
   return store_->Ids(purpose, std::max(begin, store_->TrimmedBefore(purpose)), end);
 }
 
+std::vector<uint64_t> ReplayTable::OwnGroups(int64_t step) const {
+  if (!options_.sync) return planner_->OwnGroups(step);
+  std::vector<uint64_t> ids(static_cast<size_t>(options_.prompts_per_step));
+  std::iota(ids.begin(), ids.end(), static_cast<uint64_t>(step * options_.prompts_per_step));
+  return ids;
+}
+
+std::vector<uint64_t> ReplayTable::AnsweredOf(int64_t step) const {
+  if (options_.sync) {
+    const std::vector<uint64_t> ids = OwnGroups(step);
+    return Answered(Purpose::kTrain, ids.front(), ids.back() + 1);
+  }
+  return step < undecided_step_ ? planner_->OwnGroups(step) : std::vector<uint64_t>();
+}
+
 void ReplayTable::Reopen(Purpose purpose, const std::vector<uint64_t>& ids, const char* reason) {
   if (ids.empty()) return;
   for (const LeaseMark& mark : store_->Reopen(purpose, ids)) Book(purpose).Reopen(mark.lease_id, mark.record.attempt);
   store_->Count(std::string("reopened/") + reason, static_cast<int64_t>(ids.size()));
-  if (purpose == Purpose::kTrain) planner_->Forget(StepOf(ids.front()));
+  if (purpose != Purpose::kTrain) return;
+  if (options_.sync) planner_->Forget(StepOf(ids.front()));
+  else ForgetAnswers(ids);
 }
 
 void ReplayTable::ReopenOtherWeights(int64_t step) {
   if (announced_.empty()) return;
-  const auto per_step = static_cast<uint64_t>(options_.prompts_per_step);
-  const uint64_t begin = static_cast<uint64_t>(step) * per_step;
   std::vector<uint64_t> others;
-  for (const uint64_t id : Answered(Purpose::kTrain, begin, begin + per_step)) {
+  for (const uint64_t id : AnsweredOf(step)) {
     if (compared_.contains(id)) continue;
     const auto stored = store_->Read(Purpose::kTrain, id);
     if (!stored || !OtherWeights(stored->group.policy)) continue;

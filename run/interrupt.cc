@@ -117,6 +117,11 @@ void NowBusy(Busy busy, const std::string& with) {
   texts[other][n] = '\0';
   current_text.store(other);
   busy_now.store(static_cast<int>(busy));
+  // Who asked twice while a checkpoint was saved waits for that, and for nothing behind it.
+  if (busy == Busy::kInOrder && signals.load() >= 2) {
+    Say("stopped");
+    EndNow();
+  }
 }
 
 const std::atomic<bool>& StopRequested() { return stop_requested; }

@@ -13,7 +13,8 @@
 //   kUpdating       a run's weights may be half-way between two steps: the first says what it waits
 //                   for, a second ends it at once, and it goes on from the newest checkpoint in its
 //                   folder, with the answers in its store.
-//   kSaving         a run writes a checkpoint or is about to: the second says so, a third ends it.
+//   kSaving         a run writes a checkpoint or is about to: the second says so, and what comes
+//                   behind the checkpoint (kInOrder) is not waited for; a third ends it.
 // What is ended at once ends as if killed, with exit code 7.
 // Thread safety: NowBusy is called by one thread at a time; the others may be called by all. The
 // handlers only read and set atomics, write to standard error and end the process.

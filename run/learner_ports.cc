@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "common/log.h"
+#include "replay/table.h"
 #include "run/interrupt.h"
 
 namespace plumb::run {
@@ -45,7 +46,7 @@ int64_t ProgressOf(const std::map<std::string, int64_t>& counters) {
 
 int64_t LearnerPorts::Progress() {
   try {
-    return ring_.progress();
+    return ProgressOf(ring_.watch.Counters());
   } catch (const Error& e) {
     if (!TryAgain(e)) throw;
     return progress_;  // who is away gets nothing done
@@ -60,7 +61,7 @@ void LearnerPorts::Wait(SteadyClock::duration patience, const Ask& ask) {
     const Deadline slice = std::min(stalled, After(ring_.slice));
     try {
       if (!announced_ && published_.version >= 0) {
-        ring_.announce(published_);
+        ring_.watch.Announce(published_);
         announced_ = true;
       }
       ask(slice);
@@ -93,28 +94,71 @@ std::vector<TrajectoryGroup> LearnerPorts::Next(int64_t step, Deadline deadline)
   const std::string number = std::to_string(step);
   const Waiting waiting("the answers of step " + number, "the end of step " + number);
   std::vector<TrajectoryGroup> groups;
-  Wait(deadline - SteadyClock::now(), [&](Deadline slice) { groups = ring_.batches->Next(step, slice); });
+  Wait(deadline - SteadyClock::now(),
+       [&](Deadline slice) { groups = ring_.store.Next(step, slice); });
   return groups;
 }
 
 std::vector<TrajectoryGroup> LearnerPorts::Evaluate(int64_t version, int num_samples, Deadline deadline) {
   const Waiting waiting("the answers of the evaluation", "the end of the evaluation");
   std::vector<TrajectoryGroup> groups;
-  Wait(deadline - SteadyClock::now(), [&](Deadline slice) { groups = ring_.batches->Evaluate(version, num_samples, slice); });
+  Wait(deadline - SteadyClock::now(),
+       [&](Deadline slice) { groups = ring_.store.Evaluate(version, num_samples, slice); });
   return groups;
 }
 
 void LearnerPorts::Finish() {
   try {
-    ring_.batches->Finish();
+    ring_.store.Finish();
   } catch (const Error& e) {
     if (!TryAgain(e)) throw;
     LogWarning(std::string("the store was not told that the run has ended: ") + e.what());  // whoever started it ends it
   }
 }
 
-void LearnerPorts::Patiently(std::chrono::milliseconds patience, const std::function<void()>& ask) {
-  Wait(patience, [&](Deadline) { ask(); });
+std::map<std::string, int64_t> LearnerPorts::Counters() {
+  std::map<std::string, int64_t> counters;
+  try {
+    Patiently([&] {
+      counters = ring_.watch.Counters();
+      if (counters.contains("import/rows"))
+        throw Error(ErrorCode::kUnavailable, "the store imports its prompts");
+    });
+  } catch (const Error& e) {
+    if (!ring_.stop() || !TryAgain(e)) throw;
+    LogWarning(std::string("a step's metrics lack the store's counters: ") + e.what());
+    counters.clear();
+  }
+  return counters;
+}
+
+std::string LearnerPorts::StoreState() {
+  try {
+    Patiently([&] { store_state_ = replay::ReplayTable::CursorText(ring_.watch.CursorAt(0)); });
+  } catch (const Error& e) {
+    if (!ring_.stop() || !TryAgain(e) || store_state_.empty()) throw;
+    LogWarning(std::string("the checkpoint is saved without a new word of the store: ") + e.what());
+  }
+  return store_state_;
+}
+
+int64_t LearnerPorts::Resume(int64_t step, const std::string& store_state) {
+  replay::StoreCursor cursor = replay::ReplayTable::ParseCursor(store_state);
+  cursor.next_step = step;
+  int64_t reopened = 0;
+  Patiently([&] { reopened = ring_.store.Resume(cursor); });
+  return reopened;
+}
+
+void LearnerPorts::Trim(int64_t step) {
+  try {
+    (ring_.stop() ? ring_.watch : ring_.store).Trim(step);
+  } catch (const Error& e) {
+    if (!TryAgain(e)) throw;
+    LogWarning(
+        std::string("the store keeps what no checkpoint needs any more until the next one: ") +
+        e.what());
+  }
 }
 
 void LearnerPorts::Publish(const PolicyVersion& version, std::span<const std::byte> flat) {
@@ -123,12 +167,12 @@ void LearnerPorts::Publish(const PolicyVersion& version, std::span<const std::by
   // Before an actor can sample with it: the store takes no group of a version that it has not heard of. One that is away now hears of
   // it with the next question, and until then of no group either.
   try {
-    ring_.announce(version);
+    ring_.watch.Announce(version);
     announced_ = true;
   } catch (const Error& e) {
     if (!TryAgain(e)) throw;
   }
-  ring_.weights->Publish(version, flat);
+  ring_.weights.Publish(version, flat);
 }
 
 }  // namespace plumb::run

@@ -21,17 +21,19 @@
 
 #include "common/error.h"
 #include "common/ports.h"
+#include "replay/store_port.h"
 
 namespace plumb::run {
 
 struct RingAround {
-  BatchSource* batches = nullptr;
-  WeightSink* weights = nullptr;
-  std::function<void(const PolicyVersion&)> announce;  // to the store
-  std::function<int64_t()> progress;                   // changes whenever something got done
-  std::function<void()> check = [] {};                 // throws what ended another role
-  std::function<bool()> stop = [] { return false; };   // asked between slices
+  replay::StorePort& store;  // gives the batches
+  replay::StorePort& watch;  // hears of versions, and is asked what gets on
+  WeightSink& weights;
+  std::function<void()> check = [] {};                // throws what ended another role
+  std::function<bool()> stop = [] { return false; };  // asked between slices
   std::chrono::milliseconds slice{500};
+  std::chrono::milliseconds patience{
+      300'000};  // of questions without a deadline: run.stall_seconds
 };
 
 // What of a store's counters and of what roles report to it grows only when something got done.
@@ -46,13 +48,26 @@ class LearnerPorts : public BatchSource, public WeightSink {
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
   void Finish() override;
-  bool WantsBytes() const override { return ring_.weights->WantsBytes(); }
+  bool WantsBytes() const override { return ring_.weights.WantsBytes(); }
   void Publish(const PolicyVersion& version, std::span<const std::byte> flat) override;
-  // Any other question to the store with the same patience; once the run is to stop, it is asked once.
-  void Patiently(std::chrono::milliseconds patience, const std::function<void()>& ask);
+
+  // What is asked and told between the steps, with the same patience; once the run is to stop, it
+  // is asked once. For a step's metrics; empty where the run is to stop and nobody answers.
+  std::map<std::string, int64_t> Counters();
+  // What a checkpoint says of the store. What that has seen is no less later: where it has ended
+  // before a run that is to stop, its last word is kept.
+  std::string StoreState();
+  // The store goes back to what a checkpoint of `step` said of it. Returns how many leases are
+  // answered afresh.
+  int64_t Resume(int64_t step, const std::string& store_state);
+  // One that found no room, or nobody, is made up for by the next.
+  void Trim(int64_t step);
 
  private:
   using Ask = std::function<void(Deadline slice)>;
+  void Patiently(const std::function<void()>& ask) {
+    Wait(ring_.patience, [&](Deadline) { ask(); });
+  }
   void Wait(std::chrono::steady_clock::duration patience, const Ask& ask);
   int64_t Progress();
 
@@ -60,6 +75,7 @@ class LearnerPorts : public BatchSource, public WeightSink {
   PolicyVersion published_;
   bool announced_ = false;  // published_, to the store as it lives now
   int64_t progress_ = 0;    // as last seen
+  std::string store_state_;  // as last told
   std::chrono::steady_clock::time_point next_line_{};
 };
 

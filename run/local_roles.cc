@@ -1,3 +1,5 @@
+// All roles of a run in this process: ports are direct calls, the actor and the rewards are
+// threads.
 #include <atomic>
 #include <chrono>
 #include <exception>
@@ -6,15 +8,11 @@
 
 #include "common/error.h"
 #include "common/mutex.h"
-#include "policy_model/transformer.h"
-#include "reward/reward_model.h"
-#include "reward/scorer.h"
+#include "policy_model/threads.h"
 #include "run/interrupt.h"
-#include "run/learner_ports.h"
 #include "run/observer.h"
-#include "run/role_totals.h"
+#include "run/role_loops.h"
 #include "run/roles.h"
-#include "run/scoring_line.h"
 
 namespace plumb::run {
 namespace {
@@ -41,56 +39,49 @@ class Failure {
   std::atomic<bool> failed_{false};
 };
 
-// The learner's weights in place: publishing is saying the number.
-class InPlaceSink : public WeightSink {
+// The hand-over of a learner's weights to the actor beside it. In place: publishing is saying the
+// number. Else the actor copies the newest version while the learner goes on.
+class LocalWeights : public WeightSink, public WeightSource {
  public:
-  bool WantsBytes() const override { return false; }
-  void Publish(const PolicyVersion& version, std::span<const std::byte>) override {
-    MutexLock lock(mu_);
-    policy_ = version;
-    version_.store(version.version);
-  }
-  PolicyVersion policy() const {
-    MutexLock lock(mu_);
-    return policy_;
-  }
-  int64_t version() const { return version_.load(); }  // for the decode loop: no lock
-
- private:
-  mutable Mutex mu_;
-  PolicyVersion policy_ PLUMB_GUARDED_BY(mu_);
-  std::atomic<int64_t> version_{-1};
-};
-
-// Double-buffered hand-over for schedule async: the actor copies the newest version while the learner goes on.
-class BufferedWeights : public WeightSink, public WeightSource {
- public:
+  explicit LocalWeights(bool in_place) : in_place_(in_place) {}
+  bool WantsBytes() const override { return !in_place_; }
   void Publish(const PolicyVersion& version, std::span<const std::byte> flat) override {
     {
       MutexLock lock(mu_);
       flat_.assign(flat.begin(), flat.end());
-      version_ = version;
+      policy_ = version;
+      number_.store(version.version);
     }
     changed_.notify_all();
   }
+  PolicyVersion Newest() {
+    MutexLock lock(mu_);
+    return policy_;
+  }
+  int64_t number() const { return number_.load(); }  // for the decode loop: no lock
   std::optional<PolicyVersion> Await(const PolicyVersion& held, Deadline deadline) override {
     MutexLock lock(mu_);
-    if (!changed_.wait_until(lock, deadline, [&]() PLUMB_REQUIRES(mu_) { return version_.version >= 0 && version_ != held; })) return std::nullopt;
-    return version_;
+    const auto other = [&]() PLUMB_REQUIRES(mu_) {
+      return policy_.version >= 0 && policy_ != held;
+    };
+    if (!changed_.wait_until(lock, deadline, other)) return std::nullopt;
+    return policy_;
   }
   bool Read(const PolicyVersion& version, std::span<std::byte> flat) override {
     MutexLock lock(mu_);
-    if (version != version_) return false;
+    if (version != policy_) return false;
     PLUMB_CHECK(flat.size() == flat_.size());
     std::copy(flat_.begin(), flat_.end(), flat.begin());
     return true;
   }
 
  private:
+  const bool in_place_;
   Mutex mu_;
   CondVar changed_;
   std::vector<std::byte> flat_ PLUMB_GUARDED_BY(mu_);
-  PolicyVersion version_ PLUMB_GUARDED_BY(mu_);
+  PolicyVersion policy_ PLUMB_GUARDED_BY(mu_);
+  std::atomic<int64_t> number_{-1};
 };
 
 }  // namespace
@@ -99,111 +90,55 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
   const configs::Config& config = session.config();
   std::unique_ptr<replay::Store> store = OpenStore(session);
   Observer observer(session, options);
-  const PromptData prompts = LoadPrompts(session);
-  const DemonstrationData demonstrations = LoadDemonstrations(session);
-  for (const auto* notes : {&prompts.notes, &demonstrations.notes}) {
-    for (const std::string& note : *notes) observer.Note(note);
-  }
-  store->PutPrompts(replay::kTrainDataset, prompts.train);
-  if (!prompts.eval.empty()) store->PutPrompts(replay::kEvalDataset, prompts.eval);
+  ImportPrompts(session, *store, [&](const std::string& note) { observer.Note(note); });
   replay::ReplayTable table(store.get(), TableOptionsOf(config));
-  reward::GroupScorer scorer(config.reward, reward::WithModelParts(session.tokenizer()));
-
   policy_model::Weights weights = MakeWeights(session);
-  InPlaceSink in_place;
-  BufferedWeights buffered;
   const bool sync = config.run.schedule == configs::Schedule::kSync;
+  LocalWeights published(/*in_place=*/sync);
 
+  const ThreadShares threads = ThreadSharesOf(config);
   Failure failure;
   std::atomic<bool> ended{false};
-  // Reward role: each group is stored as soon as it is scored.
-  ScoringOptions scoring_options = ScoringOptionsOf(config, scorer);
-  scoring_options.capacity = static_cast<size_t>(4 * config.rollout.prompts_per_step);
-  ScoringLine scoring([&](TrajectoryGroup& group) { scorer.Score(group); },
-                      [&](std::span<const TrajectoryGroup> groups) { table.InsertMany(groups); }, scoring_options);
-
-  actor::RolloutCounters rollout_counters;
-  std::atomic<double> generate_seconds{0};
-  std::atomic<int64_t> generated_tokens{0};
+  RewardLoop rewards(session, "reward-0", table,
+                     static_cast<size_t>(4 * config.rollout.prompts_per_step));
+  const auto actor_ends = [&] {
+    return ended.load() || failure.failed() || rewards.line().failed();
+  };
   std::thread actor_thread([&] {
     try {
-      policy_model::SetThreads(static_cast<int>(config.run.threads));
+      policy_model::UseThreads(threads.actor);
       // Of its own: what it reads of the learner's was waited for before it was published.
       const OwnedStream stream(session.stream().device());
       std::unique_ptr<actor::Policy> policy;
       if (sync) {
-        policy = std::make_unique<actor::SharedPolicy>(&weights, [&] { return in_place.policy(); }, [&] { return in_place.version(); });
+        policy = std::make_unique<actor::SharedPolicy>(
+            &weights, [&] { return published.Newest(); }, [&] { return published.number(); });
       } else {
         policy = std::make_unique<actor::FetchedPolicy>(session.shape(), stream, session.dtype(),
-                                                        &buffered);
+                                                        &published);
       }
-      actor::Rollout rollout(session.shape(), stream, session.dtype(),
-                             RolloutOptionsOf(session, "actor-0"), &table, policy.get(),
-                             &session.tokenizer(), session.chat_template(),
-                             [&](const TrajectoryGroup& group) {
-                               while (!scoring.Push(group, After(milliseconds(500)))) {
-                                 if (failure.failed() || scoring.failed() || ended.load()) return;
-                               }
-                             });
-      while (!ended.load() && !failure.failed() && !scoring.failed() && rollout.Pump(After(milliseconds(100)))) {
-        generate_seconds.store(rollout.engine().counters().generate_seconds);
-        generated_tokens.store(static_cast<int64_t>(rollout.engine().counters().generated_tokens));
-      }
-      rollout_counters = rollout.counters();
+      const auto sink = [&](const TrajectoryGroup& group) {
+        while (!rewards.line().Push(group, After(milliseconds(500)))) {
+          if (actor_ends()) return;
+        }
+      };
+      RunActorLoop(session, "actor-0",
+                   {.store = table, .stream = stream, .policy = *policy, .sink = sink, .stop = actor_ends});
     } catch (...) {
       failure.Set(std::current_exception());
     }
   });
 
-  RunSummary summary;
+  learner::LearnerResult result;
   try {
-    learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
-                                     session.tokenizer_source());
-    WeightSink& sink = sync ? static_cast<WeightSink&>(in_place) : buffered;
-    LearnerPorts ports({.batches = &table, .weights = &sink,
-                        .announce = [&](const PolicyVersion& policy) { table.Announce(policy); },
-                        .progress = [&] {
-                          auto counters = table.Counters();
-                          counters["actor/generated_tokens"] = generated_tokens.load();
-                          for (const auto& [name, count] : scorer.Counters()) counters[name] = static_cast<int64_t>(count);
-                          return ProgressOf(counters);
-                        },
-                        .check = [&] {
-                          failure.Rethrow();
-                          scoring.Rethrow();
-                        },
-                        .stop = [&] { return options.stop && options.stop->load(); }});
-    learner::LearnerHooks hooks = observer.Hooks();
-    RoleTimes times;
-    bool stepped = false;
-    const auto totals_now = [&] {
-      return RoleTotals{.generate_s = generate_seconds.load(), .reward_s = scoring.score_seconds(),
-                        .generated_tokens = generated_tokens.load()};
+    policy_model::UseThreads(threads.learner);
+    const auto check = [&] {
+      failure.Rethrow();
+      rewards.line().Rethrow();
     };
-    hooks.evaluated = [&, inner = hooks.evaluated](const learner::EvalResult& result, std::span<const TrajectoryGroup> groups) {
-      inner(result, groups);
-      if (!stepped) times = RoleTimes(totals_now());  // the evaluation of version 0 belongs to no step
-    };
-    hooks.step = [&, inner = hooks.step](int64_t step, std::map<std::string, double>& metrics) {
-      times.AddStep(totals_now(), metrics);
-      stepped = true;
-      AddCounterMetrics(table.Counters(), metrics);
-      for (const auto& [name, count] : scorer.Counters()) metrics[name] = static_cast<double>(count);
-      for (const auto& [name, seconds] : scorer.Latencies()) metrics[name] = seconds;
-      inner(step, metrics);
-    };
-    hooks.store_state = [&] { return replay::ReplayTable::CursorText(table.CursorAt(0)); };
-    hooks.resumed = [&](int64_t step, const std::string& then) {
-      replay::ReplayTable::Cursor cursor = replay::ReplayTable::ParseCursor(then);
-      cursor.next_step = step;
-      int64_t reopened = 0;
-      ports.Patiently(StallTime(config), [&] { reopened = table.Resume(cursor); });
-      NoteReopened(observer, reopened);
-    };
-    hooks.checkpointed = [&](int64_t oldest_step) { TrimOrSay([&] { table.Trim(KeepFromStep(config, oldest_step)); }); };
-    learner::LearnerLoop loop(config, weights, ports, ports, checkpoints, demonstrations.train, demonstrations.heldout,
-                              hooks);
-    summary.learner = loop.Run(options.resume);
+    result = RunLearnerLoop(session, options, observer, weights,
+                            {.store = table, .watch = table, .weights = published, .check = check},
+                            &rewards.scorer());
     NowBusy(Busy::kInOrder);  // what follows only waits for the other threads and sums up
   } catch (...) {
     failure.Set(std::current_exception());
@@ -211,16 +146,11 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
   table.Finish();
   ended.store(true);
   actor_thread.join();
-  scoring.Close();
+  rewards.line().Close();
   failure.Rethrow();
-  scoring.Rethrow();
-
-  summary.wanted_steps = config.run.steps;
-  summary.counters = table.Counters();
-  for (const auto& [name, count] : scorer.Counters()) summary.counters[name] += static_cast<int64_t>(count);
-  AddRolloutCounters(rollout_counters, summary.counters);
-  observer.Finish(summary);
-  return summary;
+  rewards.line().Rethrow();
+  rewards.Report();
+  return FinishRun(session, observer, std::move(result), table.Counters());
 }
 
 }  // namespace plumb::run

@@ -50,11 +50,6 @@ class Observer {
 void AddCounterMetrics(const std::map<std::string, int64_t>& counters, std::map<std::string, double>& metrics);
 void AddRolloutCounters(const actor::RolloutCounters& rollout, std::map<std::string, int64_t>& counters);
 
-// Says how many leases of steps without a score are answered afresh after a resume.
-void NoteReopened(Observer& observer, int64_t leases);
-// A trim that found no room, or nobody, is made up for by the next; the run goes on.
-void TrimOrSay(const std::function<void()>& trim);
-
 // The weights version 0 starts from: loaded from model.path or initialised from the seed.
 policy_model::Weights MakeWeights(const Session& session);
 

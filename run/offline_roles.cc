@@ -11,6 +11,7 @@
 #include "replay/logprob_cache.h"
 #include "run/observer.h"
 #include "run/preference_data.h"
+#include "run/role_loops.h"
 #include "run/roles.h"
 
 namespace plumb::run {
@@ -82,15 +83,14 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
                                           "; the store has " + data.identity + "): bring the run's store back, or start a new run",
                 store->path());
   };
-  RunSummary summary;
-  summary.wanted_steps = config.run.steps;
-  summary.learner = learner::RunOffline(config, how, *objective, weights, optimizer, checkpoints, hooks, options.resume);
+  learner::LearnerResult result = learner::RunOffline(config, how, *objective, weights, optimizer,
+                                                      checkpoints, hooks, options.resume);
   policy_model::SaveModelDirectory(weights, session.folder().path + "/model", session.tokenizer_source());
-  summary.counters = {{"pairs", static_cast<int64_t>(data.train.size())}, {"completions", static_cast<int64_t>(data.completions.size())},
-                      {"reference/cache_hits", cache.hits()},
-                      {"reference/cache_misses", cache.misses()}};
-  observer.Finish(summary);
-  return summary;
+  return FinishRun(session, observer, std::move(result),
+                   {{"pairs", static_cast<int64_t>(data.train.size())},
+                    {"completions", static_cast<int64_t>(data.completions.size())},
+                    {"reference/cache_hits", cache.hits()},
+                    {"reference/cache_misses", cache.misses()}});
 }
 
 }  // namespace plumb::run

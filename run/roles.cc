@@ -1,10 +1,9 @@
 #include "run/roles.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "common/error.h"
-#include "common/log.h"
-#include "run/learner_ports.h"
 #include "run/observer.h"
 
 namespace plumb::run {
@@ -86,8 +85,15 @@ std::chrono::milliseconds StallTime(const configs::Config& config) {
   return std::chrono::milliseconds(static_cast<int64_t>(config.run.stall_seconds * 1000));
 }
 
-ScoringOptions ScoringOptionsOf(const configs::Config& config, const reward::GroupScorer& scorer) {
-  return {.side_by_side = scorer.SideBySide(), .full_disk_patience = StallTime(config)};
+ThreadShares ThreadSharesOf(const configs::Config& config) {
+  const bool processes = config.run.roles == configs::Roles::kProcesses, sync = config.run.schedule == configs::Schedule::kSync;
+  const auto given = static_cast<int>(config.run.threads);
+  if (given > 0 && (processes || sync)) return {.learner = given, .actor = given};
+  const int all =
+      given > 0 ? given : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int actors = processes ? static_cast<int>(config.run.actors) : 1;
+  if (sync) return {.learner = all, .actor = std::max(1, all / actors)};
+  return {.learner = std::max(1, all - all / 2), .actor = std::max(1, all / 2 / actors)};
 }
 
 int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step) {
@@ -99,18 +105,13 @@ std::unique_ptr<replay::Store> OpenStore(const Session& session) {
   return replay::Store::Open(session.folder().store(), {.run_id = session.run_id()});
 }
 
-void NoteReopened(Observer& observer, int64_t leases) {
-  if (leases == 0) return;
-  observer.Note(std::to_string(leases) + " prompts of steps without one scored answer are answered afresh");
-}
-
-void TrimOrSay(const std::function<void()>& trim) {
-  try {
-    trim();
-  } catch (const Error& e) {
-    if (!TryAgain(e)) throw;
-    LogWarning(std::string("the store keeps what no checkpoint needs any more until the next one: ") + e.what());
-  }
+void ImportPrompts(const Session& session, replay::Store& store,
+                   const std::function<void(const std::string&)>& note,
+                   std::atomic<int64_t>* rows) {
+  const PromptData prompts = LoadPrompts(session, rows);
+  for (const std::string& line : prompts.notes) note(line);
+  store.PutPrompts(replay::kTrainDataset, prompts.train);
+  if (!prompts.eval.empty()) store.PutPrompts(replay::kEvalDataset, prompts.eval);
 }
 
 policy_model::Weights MakeWeights(const Session& session) {

@@ -131,7 +131,12 @@ int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_o
       std::erase_if(child.deaths, [&](auto t) { return now - t > kRestartWindow; });
       if (asked || child.deaths.size() > kMaxRestarts) {
         StopOthers(asked, at_once);
-        if (asked) return signal == SIGTERM ? kStoppedCode : 128 + signal;  // our own, before it had a handler for it
+        if (asked) {
+          if (signal != SIGTERM) return 128 + signal;
+          stopped_before_it_began_ =
+              child.role.decides;  // our own signal, before it had a handler for it
+          return kStoppedCode;
+        }
         throw Error(ErrorCode::kUnavailable,
                     "killed " + std::to_string(child.deaths.size()) + " times within 60 s, last by signal " +
                         std::to_string(signal) + " (" + strsignal(signal) + "); see its log in the run's logs folder",

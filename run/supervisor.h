@@ -40,6 +40,9 @@ class Supervisor {
   static constexpr std::chrono::seconds kInOrder{10}, kAsked{2}, kAtOnce{1};
 
   int64_t restarts() const { return restarts_; }
+  // The deciding role was stopped before it could catch the signal: it has done nothing, and said
+  // nothing.
+  bool stopped_before_it_began() const { return stopped_before_it_began_; }
 
  private:
   struct Child {
@@ -55,6 +58,7 @@ class Supervisor {
   const std::string pid_file_;
   std::vector<Child> children_;
   int64_t restarts_ = 0;
+  bool stopped_before_it_began_ = false;
 };
 
 }  // namespace plumb::run

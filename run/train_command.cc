@@ -22,6 +22,9 @@
 namespace plumb::run {
 namespace {
 
+constexpr char kNothingTrained[] =
+    "nothing was trained; --resume goes on";  // what a stop says before the first update
+
 struct TrainArguments {
   std::string recipe, out, roles;
   std::vector<std::string> overrides;
@@ -116,6 +119,8 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
                         session.folder().path + "/pids.json");
   NowBusy(Busy::kSupervising);
   const int code = supervisor.Run(StopRequested(), &StopAtOnce());
+  if (supervisor.stopped_before_it_began())
+    std::fprintf(stderr, "plumb: stopped: %s\n", kNothingTrained);
   if (!arguments.quiet && supervisor.restarts() > 0) {
     std::printf("roles started again: %lld\n", static_cast<long long>(supervisor.restarts()));
   }
@@ -189,7 +194,7 @@ int Train(const TrainArguments& arguments) {
 
 int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainArguments& arguments) {
   const RunFolder& folder = run.folder();
-  NowBusy(Busy::kNothingToKeep, "nothing was trained; --resume goes on");
+  NowBusy(Busy::kNothingToKeep, kNothingTrained);
   const auto session = Session::Open(folder.path);
   SetUpLogging("train", -1, folder.logs() + "/train.log");
   if (run.resumed()) SayChanges(run, config, arguments.quiet);
@@ -224,6 +229,7 @@ int Learner(const Session& session, const Endpoints& endpoints, const RunOptions
 }
 
 int Role(const RoleArguments& arguments) {
+  if (arguments.role == "learner") NowBusy(Busy::kNothingToKeep, kNothingTrained);
   const auto session = Session::Open(arguments.folder);
   const bool numbered = arguments.role == "actor" || arguments.role == "reward";
   SetUpLogging(arguments.role, numbered ? static_cast<int>(arguments.index) : -1,

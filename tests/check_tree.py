@@ -56,6 +56,8 @@ TESTED_BY = {
     "run/roles.cc": "tests/run/train_command_test.cc",
     "run/local_roles.cc": "tests/run/train_command_test.cc",
     "run/process_roles.cc": "tests/run/train_command_test.cc",
+    "run/role_loops.cc": "tests/run/train_command_test.cc",
+    "policy_model/threads.cc": "tests/run/ring_train_test.cc",
 }
 TESTED_BY.update({
     "common/rpc_client.cc": "tests/common/rpc_test.cc",

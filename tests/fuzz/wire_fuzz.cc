@@ -162,7 +162,11 @@ Seeds StoreRecordSeeds() {
   dropped.group.lease.num_samples = 4;
   GroupScore score;
   score.answers = {{.reward = 0.5, .parts = {{"correct", 1, 0.5, RewardScope::kTrajectory, 0, "sha"}}}};
-  StepPlan plan{.prompt_rows = {1, 2, 3}, .drawn = true, .replayed = {9}, .total_replayed = 1};
+  StepPlan plan{.prompt_rows = {1, 2, 3},
+                .drawn = true,
+                .replayed = {9},
+                .total_replayed = 1,
+                .chosen = {8, 2}};
   const std::vector<float> logprobs = {-0.5f, -1.0f};
   BatchWriter batch(2);
   const std::string key = LeaseKey(Purpose::kTrain, group.group.lease.lease_id);

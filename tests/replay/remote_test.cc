@@ -298,18 +298,19 @@ TEST(RemoteTest, CursorTrimAndErrorsKeepTheirCode) {
 TEST(RemoteTest, WhatRolesReportIsSummedOverThemAndTheirLives) {
   Service service;
   auto learner = service.Client("learner");
-  service.Client("actor-0", 1)->Report({{"actor/tokens", 100}, {"actor/leases", 3}});
-  service.Client("actor-0", 1)->Report({{"actor/tokens", 150}, {"actor/leases", 4}});  // totals replace totals
-  service.Client("reward-0", 1)->Report({{"reward/groups", 7}});
-  service.Client("actor-1", 5)->Report({{"actor/tokens", 1}});
+  service.Client("actor-0", 1)->Report("actor-0", {{"actor/tokens", 100}, {"actor/leases", 3}});
+  service.Client("actor-0", 1)
+      ->Report("actor-0", {{"actor/tokens", 150}, {"actor/leases", 4}});  // totals replace totals
+  service.Client("reward-0", 1)->Report("reward-0", {{"reward/groups", 7}});
+  service.Client("actor-1", 5)->Report("actor-1", {{"actor/tokens", 1}});
   auto counters = learner->Counters();
   EXPECT_EQ(counters["actor/tokens"], 151);
   EXPECT_EQ(counters["actor/leases"], 4);
   EXPECT_EQ(counters["reward/groups"], 7);
   EXPECT_TRUE(counters.contains("inserts")) << "the table's own are there as before";
   // Killed and started again: it counts from 0, the sum goes on; a late word of the life before changes nothing.
-  service.Client("actor-0", 2)->Report({{"actor/tokens", 10}});
-  service.Client("actor-0", 1)->Report({{"actor/tokens", 9000}});
+  service.Client("actor-0", 2)->Report("actor-0", {{"actor/tokens", 10}});
+  service.Client("actor-0", 1)->Report("actor-0", {{"actor/tokens", 9000}});
   EXPECT_EQ(learner->Counters()["actor/tokens"], 161);
   EXPECT_EQ(learner->Counters()["actor/leases"], 4);
 }

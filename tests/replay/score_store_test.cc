@@ -51,8 +51,12 @@ TEST(ScoreStore, PlansComeBackAndOldOnesGo) {
   EXPECT_EQ(store->ReadPlan(3), plan);
   EXPECT_EQ(store->ReadPlan(4), (StepPlan{.prompt_rows = {1}}));
   EXPECT_EQ(store->ReadPlan(5), std::nullopt);
+  store->PutPlan(6, {.chosen = {9, 3}});
+  EXPECT_EQ(store->ReadPlan(6), (StepPlan{.chosen = {9, 3}}));
   store->TrimPlans(3);
   EXPECT_EQ(store->ReadPlan(2), std::nullopt);
+  EXPECT_EQ(store->Plans(), (std::map<int64_t, StepPlan>{
+                                {3, plan}, {4, {.prompt_rows = {1}}}, {6, {.chosen = {9, 3}}}}));
   EXPECT_EQ(store->ReadPlan(3), plan);
 }
 

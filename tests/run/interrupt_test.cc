@@ -82,6 +82,21 @@ void WaitFor(const std::atomic<bool>& flag) {
   for (;;) std::this_thread::sleep_for(milliseconds(100));
 }
 
+TEST(InterruptTest, WhoAsksTwiceWhileACheckpointIsSavedWaitsForNothingBehindIt) {
+  Child child([] {
+    NowBusy(Busy::kSaving);
+    raise(SIGINT);
+    raise(SIGINT);
+    NowBusy(Busy::kUpdating, "the end");
+    Ready();
+    NowBusy(Busy::kInOrder);
+    Stuck();
+  });
+  const Ended ended = child.Wait();
+  EXPECT_EQ(ended.code, 7);
+  EXPECT_EQ(ended.said.substr(ended.said.find("ready")), "ready\nplumb: stopped\n");
+}
+
 TEST(InterruptTest, WhatKeepsNothingEndsByItselfOrAfterTheGrace) {
   Child willing([] {
     Ready();

@@ -10,8 +10,28 @@ using std::chrono::milliseconds;
 using SteadyClock = std::chrono::steady_clock;
 
 // A store whose batch is there after so many questions; `fail` says what those before it meet.
-class FakeRing : public BatchSource, public WeightSink {
+class FakeRing : public replay::StorePort, public WeightSink {
  public:
+  std::vector<PromptLease> Lease(int, Deadline) override { return {}; }
+  void Release(std::span<const PromptLease>) override {}
+  bool Finished() override { return finished; }
+  std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup>) override { return {}; }
+  void Report(const std::string&, const std::map<std::string, int64_t>&) override {}
+  void Announce(const PolicyVersion& policy) override {
+    if (away-- > 0) throw Error(ErrorCode::kUnavailable, "the store is away");
+    said.push_back("announced " + std::to_string(policy.version));
+  }
+  std::map<std::string, int64_t> Counters() override {
+    if (++counted <= uncounted)
+      throw Error(ErrorCode::kUnavailable, "the store imports its prompts");
+    return {{"inserts", progress}};
+  }
+  replay::StoreCursor CursorAt(int64_t) override {
+    Counters();
+    return {.next_step = 0, .sequence = 12};
+  }
+  int64_t Resume(const replay::StoreCursor& cursor) override { return resumed = cursor.next_step; }
+  void Trim(int64_t) override { throw Error(ErrorCode::kUnavailable, "the store is away"); }
   std::vector<TrajectoryGroup> Next(int64_t, Deadline deadline) override { return Answer(deadline); }
   std::vector<TrajectoryGroup> Evaluate(int64_t, int, Deadline deadline) override { return Answer(deadline); }
   void Finish() override { finished = true; }
@@ -25,20 +45,15 @@ class FakeRing : public BatchSource, public WeightSink {
     throw Error(fail, "waiting for 2 groups");
   }
   RingAround Around() {
-    RingAround ring;
-    ring.batches = this;
-    ring.weights = this;
-    ring.announce = [this](const PolicyVersion& policy) {
-      if (away-- > 0) throw Error(ErrorCode::kUnavailable, "the store is away");
-      said.push_back("announced " + std::to_string(policy.version));
-    };
-    ring.progress = [this] { return progress; };
-    ring.slice = milliseconds(2);
-    return ring;
+    return {.store = *this,
+            .watch = *this,
+            .weights = *this,
+            .slice = milliseconds(2),
+            .patience = milliseconds(5000)};
   }
 
   int questions = 0, asked = 0, away = 0;
-  int64_t progress = 0;
+  int64_t progress = 0, counted = 0, uncounted = 0, resumed = -1;
   ErrorCode fail = ErrorCode::kDeadline;
   bool finished = false;
   std::function<void()> on_ask;
@@ -105,24 +120,28 @@ TEST(LearnerPorts, AStopEndsTheWaitAndAnotherErrorToo) {
 // What is asked between the steps waits for a store that is being restarted; who is to stop asks once.
 TEST(LearnerPorts, OtherQuestionsArePatientToo) {
   FakeRing ring;
+  ring.uncounted = 4;
+  ring.progress = 3;
   bool stop = false;
   RingAround around = ring.Around();
   around.stop = [&] { return stop; };
+  around.patience = milliseconds(10);
+  const auto away = [&] { ring.counted = 0, ring.uncounted = 1 << 20; };
   LearnerPorts ports(around);
-  int asked = 0;
-  const auto ask = [&] {
-    if (++asked < 5) throw Error(ErrorCode::kUnavailable, "the store imports its prompts");
-  };
-  ports.Patiently(milliseconds(5000), ask);
-  EXPECT_EQ(asked, 5);
-  EXPECT_EQ(Thrown([&] {
-              ports.Patiently(milliseconds(10), [&] { throw Error(ErrorCode::kUnavailable, "the store is away"); });
-            }).code(), ErrorCode::kDeadline);
+  EXPECT_EQ(LearnerPorts(ring.Around()).Counters().at("inserts"), 3);
+  EXPECT_EQ(ports.StoreState(), "0 12");
+  EXPECT_EQ(ports.Resume(7, "2 12"), 7) << "from the checkpoint's step on";
+  ports.Trim(5);  // made up for by the next
+  away();
+  EXPECT_EQ(Thrown([&] { ports.Counters(); }).code(), ErrorCode::kDeadline);
+  EXPECT_EQ(Thrown([&] { ports.StoreState(); }).code(), ErrorCode::kDeadline);
   stop = true;
-  ports.Patiently(milliseconds(5000), ask);
-  asked = 0;
-  EXPECT_EQ(Thrown([&] { ports.Patiently(milliseconds(5000), ask); }).code(), ErrorCode::kUnavailable);
-  EXPECT_EQ(asked, 1);
+  away();
+  EXPECT_TRUE(ports.Counters().empty());
+  EXPECT_EQ(ring.counted, 1);
+  EXPECT_EQ(ports.StoreState(), "0 12") << "its last word";
+  EXPECT_EQ(Thrown([&] { LearnerPorts(around).StoreState(); }).code(), ErrorCode::kUnavailable)
+      << "there is none";
 }
 
 // The store hears of a version before an actor can, and hears of it again when it may have been started anew.

@@ -75,7 +75,7 @@ class Recipes : public ::testing::Test {
   std::vector<std::string> Line(const std::string& recipe, const std::string& out) const {
     std::vector<std::string> line = {"train", clone_ + "/configs/" + recipe, "--out", out, "--steps", "1"};
     for (const char* set :
-         {"run.threads=1", "model.dtype=float32", "sft.steps=1", "sft.batch=2", "data.eval_prompts=4", "data.max_prompt_tokens=3000",
+         {"run.threads=1", "model.dtype=float32", "sft.batch=2", "data.eval_prompts=4", "data.max_prompt_tokens=3000",
           "rollout.prompts_per_step=2", "rollout.samples_per_prompt=2", "rollout.max_new_tokens=4", "rollout.max_batch=4",
           "rollout.kv_budget_mb=64", "algorithm.minibatches=1", "preference.batch=2", "preference.heldout=4",
           "preference.max_tokens=3000", "optimizer.micro_batch_tokens=8192", "eval.bar=0"}) {

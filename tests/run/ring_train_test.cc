@@ -2,12 +2,16 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <set>
 #include <string>
 #include <thread>
 
 #include "common/crash_point.h"
+#include "policy_model/threads.h"
+#include "policy_model/transformer.h"
 #include "run/cli.h"
 #include "run/roles.h"
 #include "tests/run/toy_run.h"
@@ -98,6 +102,53 @@ TEST(RingOptions, LeasesLastAsLongAsTheirHoldersCan) {
   EXPECT_EQ(TableOptionsOf(config).actors, 3);
 }
 
+// What is given is what a process has; without a number, and where one process has both roles at
+// work at a time, cores are shared.
+TEST(RingOptions, RolesThatComputeSideBySideShareTheThreads) {
+  const auto shares = [](const char* roles, const char* schedule, int64_t threads,
+                         int64_t actors = 1) {
+    configs::Config config;
+    config.run.roles = configs::FromName<configs::Roles>(roles).value();
+    config.run.schedule = configs::FromName<configs::Schedule>(schedule).value();
+    config.run.threads = threads;
+    config.run.actors = actors;
+    const ThreadShares s = ThreadSharesOf(config);
+    return std::pair(s.learner, s.actor);
+  };
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  EXPECT_EQ(shares("local", "sync", 8), std::pair(8, 8)) << "they take turns";
+  EXPECT_EQ(shares("local", "sync", 0), std::pair(cores, cores));
+  EXPECT_EQ(shares("local", "async", 8), std::pair(4, 4));
+  EXPECT_EQ(shares("local", "async", 5), std::pair(3, 2));
+  EXPECT_EQ(shares("local", "async", 1), std::pair(1, 1));
+  EXPECT_EQ(shares("processes", "async", 8, 2), std::pair(8, 8)) << "in each process";
+  EXPECT_EQ(shares("processes", "sync", 0, 2), std::pair(cores, std::max(1, cores / 2)));
+  EXPECT_EQ(shares("processes", "async", 0, 2),
+            std::pair(cores - cores / 2, std::max(1, cores / 4)));
+}
+
+// Two roles that are threads of one process: each computes with what it was given, whichever spoke
+// last.
+TEST(RingOptions, AThreadKeepsItsShareWhateverOthersUse) {
+  policy_model::SetThreads(2);
+  std::atomic<int> said{0};
+  std::vector<int> used(3);
+  std::vector<std::thread> roles;
+  for (const int share : {1, 3}) {
+    roles.emplace_back([&, share] {
+      policy_model::UseThreads(share);
+      ++said;
+      while (said.load() < 2) std::this_thread::yield();
+      used[static_cast<size_t>(share / 2)] = policy_model::Threads();
+    });
+  }
+  for (std::thread& role : roles) role.join();
+  std::thread([&] { used[2] = policy_model::Threads(); }).join();
+  EXPECT_EQ(used, (std::vector<int>{1, 3, 2}))
+      << "the third says nothing and has what the process has";
+  policy_model::SetThreads(1);
+}
+
 // Three steps without a score end the run. Mended and resumed, their prompts are answered afresh, and it comes to its end.
 TEST_F(RingTrain, ARunThatDiedOfItsRewardsGoesOnOnceTheyAreMended) {
   const std::string run = temp_ / "run";
@@ -150,6 +201,73 @@ TEST_F(RingTrain, ALearnerWithOtherWeightsHasItsGroupsSampledAgain) {
       EXPECT_EQ(line["offpolicy/staleness_max"].get<double>(), 0) << line["step"];
     }
   }
+}
+
+// One answer whose reward takes as long as the rest of the run: under async the steps go on without
+// its group, which is too old when it comes, is counted, and answered again for the last step.
+TEST_F(RingTrain, AStragglerHoldsUpNoStepButTheLastUnderAsync) {
+  const std::string run = temp_ / "run";
+  std::string rows;
+  for (int row = 0; row < 16; ++row)
+    rows += "{\"prompt\":\"" + std::to_string(row) + "+1=\",\"ground_truth\":\"?\"}\n";
+  RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl", rows);
+  // One answer to the first prompt waits until five steps are done.
+  WriteReward(run,
+              "case $line in *'\"prompt\":\"0+1=\"'*'\"sample\":0,'*)\n"
+              "    while n=0; while read -r _; do n=$((n + 1)); done < '" +
+                  run +
+                  "/metrics.jsonl'; [ $n -lt 5 ]; do sleep 0.05; done;;\n"
+                  "  esac 2>/dev/null");
+  ASSERT_EQ(Program(Line(run, 8,
+                         {"--set", "run.schedule=async", "--set", "run.max_staleness=2", "--set",
+                          "reward.parts.0.workers=4", "--set",
+                          "data.train=" + (temp_ / "rows.jsonl"), "--set", "data.shuffle=false"})),
+            0)
+      << Said();
+  EXPECT_EQ(Lines(run + "/metrics.jsonl").size(), 8u);
+  EXPECT_GE(Counter(run, "refused/stale"), 1);
+}
+
+// Killed behind its choice and resumed, a run under async trains on the groups that it had chosen.
+TEST_F(RingTrain, AResumedRunUnderAsyncTrainsOnTheSameGroups) {
+  const std::string run = temp_ / "run";
+  const std::vector<std::string> async = {
+      "--set", "run.schedule=async",         "--set", "run.max_staleness=2",
+      "--set", "run.checkpoint_every=2",     "--set", "run.keep_checkpoints=9",
+      "--set", "reward.parts.0.kind=length", "--set", "reward.parts.0.path=",
+      "--set", "reward.parts.0.args=[]",     "--set", "reward.parts.0.target_tokens=1",
+      "--set", "reward.parts.0.max_tokens=9"};
+  const auto plans = [&] {
+    return replay::Store::Open(run + "/store", {.read_only = true})->Plans();
+  };
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    ArmCrashPointForTest("before_update", 6);  // of step 5; the checkpoint is that of step 4
+    RunPlumb(Line(run, 8, async));
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status)) << "it was to be killed";
+  const auto before = plans();
+  ASSERT_EQ(before.size(), 6u);
+  std::vector<std::string> more = async;
+  more.push_back("--resume");
+  const auto resumed = RunPlumb(Line(run, 8, more));
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  const auto after = plans();
+  ASSERT_EQ(after.size(), 8u);
+  std::set<uint64_t> trained;
+  for (const auto& [step, plan] : after) {
+    if (before.contains(step)) {
+      EXPECT_EQ(plan, before.at(step)) << step;
+    }
+    trained.insert(plan.chosen.begin(), plan.chosen.end());
+  }
+  EXPECT_EQ(trained.size(), 16u) << "every prompt once";
+  for (const auto& line : Lines(run + "/metrics.jsonl"))
+    EXPECT_LE(line["offpolicy/staleness_max"].get<double>(), 2) << line["step"];
 }
 
 // A stop while the learner waits for a batch gives the wait up: the steps that were done are saved, and the run ends as one that was

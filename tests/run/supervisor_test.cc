@@ -127,6 +127,17 @@ TEST(SupervisorTest, StopAsksTheDecidingRoleAndWaitsForIt) {
   stopper.join();
   EXPECT_EQ(code, 7) << "its own exit code: fewer steps than asked";
   EXPECT_EQ(Read(folder / "saved"), "saved\n");
+  EXPECT_FALSE(supervisor.stopped_before_it_began()) << "it has spoken for itself";
+}
+
+TEST(SupervisorTest, SaysThatTheDecidingRoleWasStoppedBeforeItCaughtSignals) {
+  const TempFolder folder;
+  const std::atomic<bool> stop{true};
+  Supervisor supervisor("/bin/sh",
+                        {Shell("replay", "sleep 60", ":"), Shell("learner", "sleep 60", ":", true)},
+                        folder / "pids.json");
+  EXPECT_EQ(supervisor.Run(stop), 7);
+  EXPECT_TRUE(supervisor.stopped_before_it_began());
 }
 
 TEST(SupervisorTest, ChildrenDieWithTheSupervisor) {
