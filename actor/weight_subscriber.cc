@@ -25,6 +25,17 @@ void SleepUntilOr(milliseconds pause, Deadline deadline) {
   std::this_thread::sleep_until(std::min(After(pause), deadline));
 }
 
+bool SameSize(const OfferedSet& a, const OfferedSet& b) {
+  return a.name == b.name && a.bytes == b.bytes;
+}
+
+std::string Describe(std::span<const OfferedSet> sets) {
+  std::string out;
+  for (const OfferedSet& set : sets)
+    out += (out.empty() ? "" : " and ") + std::to_string(set.bytes) + " bytes of " + set.name;
+  return out;
+}
+
 }  // namespace
 
 SharedPolicy::SharedPolicy(const policy_model::Weights* weights, std::function<PolicyVersion()> policy,
@@ -40,18 +51,21 @@ bool SharedPolicy::Update(int64_t wanted, Deadline deadline) {
   return true;
 }
 
-FetchedPolicy::FetchedPolicy(const policy_model::ModelShape& shape, const Stream& stream,
-                             DType dtype, WeightSource* source)
-    : source_(source),
-      buffers_{policy_model::Weights(shape, stream, dtype),
-               policy_model::Weights(shape, stream, dtype)} {
-  if (stream.device().is_cuda()) host_.resize(buffers_[0].flat().bytes());
+FetchedPolicy::FetchedPolicy(policy_model::Weights weights, WeightSource* source)
+    : source_(source), buffers_{std::move(weights), buffers_[0].Twin()} {
+  const auto sets = buffers_[0].sets();
+  for (auto& held : held_) held.resize(sets.size());
+  host_.resize(sets.size());
+  staged_.resize(sets.size());
+  if (buffers_[0].device().is_cuda()) {
+    for (size_t i = 0; i < sets.size(); ++i) host_[i].resize(sets[i]->flat.bytes());
+  }
   thread_ = std::thread([this] { Run(); });
 }
 
 FetchedPolicy::~FetchedPolicy() {
   {
-    std::lock_guard lock(mu_);
+    MutexLock lock(mu_);
     stopping_ = true;
   }
   changed_.notify_all();
@@ -59,12 +73,12 @@ FetchedPolicy::~FetchedPolicy() {
 }
 
 PolicyCounters FetchedPolicy::counters() const {
-  std::lock_guard lock(mu_);
+  MutexLock lock(mu_);
   return counters_;
 }
 
 bool FetchedPolicy::Update(int64_t wanted, Deadline deadline) {
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   for (bool late = false;; late = changed_.wait_until(lock, deadline) == std::cv_status::timeout) {
     if (error_) std::rethrow_exception(error_);
     // What is newer than wanted stays where it is as long as what is here does.
@@ -76,15 +90,19 @@ bool FetchedPolicy::Update(int64_t wanted, Deadline deadline) {
 }
 
 void FetchedPolicy::Take() {
-  policy_model::Weights& next = buffers_[1 - active_];
-  if (!host_.empty()) next.flat().CopyFromHost(host_);
+  const auto next = buffers_[1 - active_].sets();
+  for (size_t i = 0; i < next.size(); ++i) {
+    if (!staged_[i]) continue;
+    next[i]->flat.CopyFromHost(host_[i]);
+    staged_[i] = false;
+  }
   active_ = 1 - active_;
   current_ = *std::exchange(ready_, std::nullopt);
   ++counters_.fetched;
 }
 
 void FetchedPolicy::Run() {
-  std::unique_lock lock(mu_);
+  MutexLock lock(mu_);
   while (!stopping_) {
     lock.unlock();
     bool went_well = false;
@@ -103,50 +121,92 @@ void FetchedPolicy::Run() {
       changed_.notify_all();
       return;
     }
-    if (!went_well) changed_.wait_for(lock, kBackoff, [&] { return stopping_; });
+    if (!went_well) {
+      changed_.wait_until(lock, After(kBackoff),
+                          [&]() PLUMB_REQUIRES(mu_) { return stopping_; });
+    }
   }
 }
 
 bool FetchedPolicy::Fetch() {
-  const std::optional<PolicyVersion> offered = source_->Await(known_, After(kLongPoll));
-  if (!offered) return true;
-  if (offered->version < known_.version) {
-    LogInfo("the learner went back to version " + std::to_string(offered->version) + "; version " +
+  const std::optional<WeightOffer> offer = source_->Await(known_, After(kLongPoll));
+  if (!offer) return true;
+  const PolicyVersion& offered = offer->version;
+  if (offered.version < known_.version) {
+    LogInfo("the learner went back to version " + std::to_string(offered.version) + "; version " +
             std::to_string(known_.version) + " here is of before");
   }
-  std::unique_lock lock(mu_);
-  ready_.reset();  // its place is written over
-  known_ = current_;
-  policy_model::Weights& next = buffers_[1 - active_];
-  lock.unlock();
-  policy_model::FlatBuffer& flat = next.flat();
-  const std::span<std::byte> into =
-      host_.empty() ? std::span(static_cast<std::byte*>(flat.data()), flat.bytes())
-                    : std::span(host_);
-  if (!source_->Read(*offered, into)) return false;
-  const Digest digest = WeightDigest(into);
-  lock.lock();
-  if (digest != offered->digest) {
-    ++counters_.refused_digest;
-    // The first, second, fourth, ...: a source that keeps sending wrong bytes must not fill the disk.
-    if (std::has_single_bit(counters_.refused_digest)) {
-      LogError("refused weights version " + std::to_string(offered->version) +
-               ": their bytes have digest " + digest + ", promised was " + offered->digest +
-               "; refused so far: " + std::to_string(counters_.refused_digest) +
-               "; keeping version " + std::to_string(current_.version) + " and fetching again");
-    }
-    return false;
+  {
+    MutexLock lock(mu_);
+    ready_.reset();  // its place is written over
+    known_ = current_;
   }
-  known_ = *offered;
+  std::vector<OfferedSet> here;
+  for (const auto& set : buffers_[0].sets()) here.push_back({set->name, {}, set->flat.bytes()});
+  if (!std::equal(here.begin(), here.end(), offer->sets.begin(), offer->sets.end(), SameSize)) {
+    throw Error(ErrorCode::kConflict,
+                "weights version " + std::to_string(offered.version) + " come as " +
+                    Describe(offer->sets) + ", this model has " + Describe(here) +
+                    "; learner and actor must use the same [model] and [policy]");
+  }
+  std::vector<std::pair<std::string, Digest>> digests;
+  for (const OfferedSet& set : offer->sets) digests.emplace_back(set.name, set.digest);
+  if (CombineSets(digests) != offered.digest)
+    return Refuse(offered, "their sets have not the digest " + offered.digest);
+  for (size_t i = 0; i < here.size(); ++i) {
+    if (!FetchSet(i, *offer)) return false;
+  }
+  MutexLock lock(mu_);
+  known_ = offered;
   ready_ = offered;
   changed_.notify_all();
   return true;
 }
 
-std::optional<PolicyVersion> RemoteWeightSource::Await(const PolicyVersion& held,
-                                                       Deadline deadline) {
+bool FetchedPolicy::FetchSet(size_t i, const WeightOffer& offer) {
+  const OfferedSet& offered = offer.sets[i];
+  const int idle = 1 - active_;  // Update changes it only where something is ready
+  Digest& held = held_[idle][i];
+  if (held == offered.digest) return true;
+  policy_model::ParameterSet& set = *buffers_[idle].sets()[i];
+  if (Shared(i) && !held.empty()) {
+    throw Error(ErrorCode::kConflict, "the learner has other weights of '" + set.name +
+                                          "' than before, which it does not train: it is another "
+                                          "run");
+  }
+  held.clear();
+  staged_[i] = false;
+  const std::span<std::byte> into =
+      host_[i].empty() ? std::span(static_cast<std::byte*>(set.flat.data()), set.flat.bytes())
+                       : std::span(host_[i]);
+  if (!source_->Read(offered.digest, into)) return false;
+  const Digest digest = WeightDigest(into);
+  if (digest != offered.digest) {
+    return Refuse(offer.version, "the bytes of '" + offered.name + "' have digest " + digest +
+                                     ", promised was " + offered.digest);
+  }
+  held = digest;
+  staged_[i] = !host_[i].empty();
+  if (Shared(i)) held_[active_][i] = set.digest = digest;
+  return true;
+}
+
+bool FetchedPolicy::Refuse(const PolicyVersion& offered, const std::string& why) {
+  MutexLock lock(mu_);
+  ++counters_.refused_digest;
+  // The first, second, fourth, ...: a source that keeps sending wrong bytes must not fill the disk.
+  if (std::has_single_bit(counters_.refused_digest)) {
+    LogError("refused weights version " + std::to_string(offered.version) + ": " + why +
+             "; refused so far: " + std::to_string(counters_.refused_digest) +
+             "; keeping version " + std::to_string(current_.version) + " and fetching again");
+  }
+  return false;
+}
+
+std::optional<WeightOffer> RemoteWeightSource::Await(const PolicyVersion& held,
+                                                     Deadline deadline) {
   try {
-    return weight_wire::DecodeVersion(
+    return weight_wire::DecodeOffer(
         client_.Call(weight_wire::kAwaitVerb, weight_wire::EncodeVersion(held), deadline));
   } catch (const Error& e) {
     if (e.code() != ErrorCode::kDeadline) throw;
@@ -154,18 +214,13 @@ std::optional<PolicyVersion> RemoteWeightSource::Await(const PolicyVersion& held
   }
 }
 
-bool RemoteWeightSource::Read(const PolicyVersion& version, std::span<std::byte> flat) {
+bool RemoteWeightSource::Read(const Digest& set, std::span<std::byte> into) {
   try {
-    client_.CallInto(weight_wire::kBytesVerb, Payload(weight_wire::EncodeVersion(version)), flat,
-                     After(kAnswerGrace));
+    client_.CallInto(weight_wire::kBytesVerb, Payload(set), into, After(kAnswerGrace));
     return true;
   } catch (const Error& e) {
-    if (e.code() == ErrorCode::kNotFound) return false;
-    if (e.code() != ErrorCode::kCorruption) throw;
-    throw Error(e.code(),
-                "weights version " + std::to_string(version.version) + ": " + e.message() +
-                    "; learner and actor must use the same [model]",
-                e.where());
+    if (e.code() != ErrorCode::kNotFound) throw;
+    return false;
   }
 }
 

@@ -1,27 +1,27 @@
 // Which weights the actor samples with, and how new ones arrive.
 //
-// Purpose: Policy is what the rollout sees. SharedPolicy reads the learner's weights in place (one process, sync);
-// FetchedPolicy keeps two buffers: a thread of its own awaits new versions of a WeightSource, has
-// them written straight into the idle one and verifies the digest there, and Update changes the two
-// over. RemoteWeightSource is the client side of that port.
+// Purpose: Policy is what the rollout sees. SharedPolicy reads the learner's weights in place (one
+// process, sync); FetchedPolicy keeps two buffers of what is trained: a thread of its own awaits new
+// versions of a WeightSource, has the sets that changed written straight into the idle one and
+// verifies their digests there, and Update changes the two over. RemoteWeightSource is the client
+// side of that port.
 // Thread safety: none, the rollout's thread owns them; RemoteWeightSource: all methods.
 // Ownership: FetchedPolicy owns its weights and its thread; SharedPolicy's weights and the sources
 // are the caller's.
 // Errors: kDeadline and kUnavailable of the source mean "not yet"; what else it throws is thrown by
-// the next Update.
+// the next Update, as are sets of another model or run (kConflict).
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "common/mutex.h"
 #include "common/ports.h"
 #include "common/rpc.h"
 #include "policy_model/weights.h"
@@ -69,8 +69,12 @@ class SharedPolicy : public Policy {
 
 class FetchedPolicy : public Policy {
  public:
+  // A model to fetch into: of the sets that are not trained there will be one copy, of the others
+  // two.
+  FetchedPolicy(policy_model::Weights weights, WeightSource* source);
   FetchedPolicy(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-                WeightSource* source);
+                WeightSource* source)
+      : FetchedPolicy(policy_model::Weights(shape, stream, dtype), source) {}
   // Waits for a fetch that goes on.
   ~FetchedPolicy() override;
   PolicyVersion current() const override { return current_; }
@@ -84,22 +88,29 @@ class FetchedPolicy : public Policy {
   void Run();
   // Awaits the next version, and has it ready. False: it was refused or gone.
   bool Fetch();
-  void Take();  // REQUIRES: mu_, ready_
+  // Has the idle buffer's set `i` be the one that is offered. False: as above.
+  bool FetchSet(size_t i, const WeightOffer& offer);
+  bool Refuse(const PolicyVersion& offered, const std::string& why);
+  void Take() PLUMB_REQUIRES(mu_);  // REQUIRES: ready_
+  bool Shared(size_t set) const { return buffers_[0].sets()[set] == buffers_[1].sets()[set]; }
 
   WeightSource* source_;
   policy_model::Weights buffers_[2];
-  // Where a device's weights arrive; on the CPU they arrive in the idle buffer.
-  std::vector<std::byte> host_;
+  std::vector<Digest> held_[2];  // the fetching thread's: of each buffer's sets; empty: unknown
+  // Where a device's sets arrive, and which of them the idle buffer lacks yet; on the CPU they
+  // arrive in place. Update's while ready_ is there, else the fetching thread's.
+  std::vector<std::vector<std::byte>> host_;
+  std::vector<bool> staged_;
   int active_ = 0;         // changed by Update, while nothing is being written
   PolicyVersion current_;  // the rollout's thread's
 
-  mutable std::mutex mu_;
-  std::condition_variable changed_;
+  mutable Mutex mu_;
+  CondVar changed_;
   PolicyVersion known_;  // the fetching thread's: what is ready, else what is current
-  std::optional<PolicyVersion> ready_;  // guarded by mu_, as all below; what Update may take
-  PolicyCounters counters_;
-  std::exception_ptr error_;
-  bool stopping_ = false;
+  std::optional<PolicyVersion> ready_ PLUMB_GUARDED_BY(mu_);  // what Update may take
+  PolicyCounters counters_ PLUMB_GUARDED_BY(mu_);
+  std::exception_ptr error_ PLUMB_GUARDED_BY(mu_);
+  bool stopping_ PLUMB_GUARDED_BY(mu_) = false;
   std::thread thread_;
 };
 
@@ -107,8 +118,8 @@ class RemoteWeightSource : public WeightSource {
  public:
   explicit RemoteWeightSource(const std::string& endpoint, RpcClientOptions options = {})
       : client_(endpoint, std::move(options)) {}
-  std::optional<PolicyVersion> Await(const PolicyVersion& held, Deadline deadline) override;
-  bool Read(const PolicyVersion& version, std::span<std::byte> flat) override;
+  std::optional<WeightOffer> Await(const PolicyVersion& held, Deadline deadline) override;
+  bool Read(const Digest& set, std::span<std::byte> into) override;
 
  private:
   RpcClient client_;

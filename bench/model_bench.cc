@@ -170,13 +170,14 @@ void Train(const Arguments& a, policy_model::Weights& weights, DType dtype) {
     for (int64_t i = 0; i < a.steps; ++i) {
       optimizer.ZeroGrad();
       double loss = 0;
-      step.Accumulate(weights, views, 1.0f,
-                      [&](const learner::ScoredToken& t) {
-                        if (!(t.logprob < 0)) Fail("a log-prob is not below 0");
-                        loss += static_cast<double>(scale * t.logprob);
-                        return learner::TrainStep::Gradient{.logprob = scale};
-                      },
-                      optimizer.grad());
+      step.Accumulate(
+          weights, views, 1.0f,
+          [&](const learner::ScoredToken& t) {
+            if (!(t.logprob < 0)) Fail("a log-prob is not below 0");
+            loss += static_cast<double>(scale * t.logprob);
+            return learner::TrainStep::Gradient{.logprob = scale};
+          },
+          optimizer.gradients());
       const learner::UpdateResult update = optimizer.Update(config.learning_rate, loss);
       if (!update.applied) Fail("the update was skipped: " + update.why_skipped);
     }

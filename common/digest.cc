@@ -57,4 +57,11 @@ uint64_t HashBytes(std::string_view bytes) {
 
 Digest WeightDigest(std::span<const std::byte> bytes) { return CombineBlocks(HashBlocks(bytes), bytes.size()); }
 
+Digest CombineSets(std::span<const std::pair<std::string, Digest>> sets) {
+  if (sets.size() == 1) return sets[0].second;
+  std::string all;
+  for (const auto& [name, digest] : sets) all += name + " " + digest + "\n";
+  return WeightDigest(std::as_bytes(std::span<const char>(all)));
+}
+
 }  // namespace plumb

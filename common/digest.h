@@ -16,6 +16,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace plumb {
@@ -29,6 +30,10 @@ using BlockHash = std::array<uint8_t, 16>;
 BlockHash HashBlock(std::span<const std::byte> block);                    // at most kDigestBlockBytes
 std::vector<BlockHash> HashBlocks(std::span<const std::byte> bytes);      // of a shard that starts at a block
 Digest CombineBlocks(std::span<const BlockHash> blocks, uint64_t total_bytes);
+
+// Of a model that consists of several named sets of weights: WeightDigest of "name digest\n" a set.
+// One set: its own digest.
+Digest CombineSets(std::span<const std::pair<std::string, Digest>> sets);
 
 // XXH3-64. Equal on every machine: it may be stored. Two of 100 million different rows share one with a chance of 3 in 10,000.
 uint64_t HashBytes(std::string_view bytes);

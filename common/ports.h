@@ -75,15 +75,46 @@ class BatchSource {
   virtual void Finish() = 0;
 };
 
-// (9) learner -> actors.
+// (9) learner -> actors. A policy is sets of parameters: a base, and what is trained on top of it.
+struct WeightSet {
+  std::string name;
+  Digest digest;
+  // The flat buffer in the actor's dtype, laid out by the set's table; valid during the call only.
+  // Empty: it is what it was in the version before.
+  std::span<const std::byte> bytes;
+};
+
 class WeightSink {
  public:
   virtual ~WeightSink() = default;
-  // Whether Publish reads `flat`: one that does not spares a copy from the device, and is handed nothing.
+  // Whether Publish reads bytes: one that does not spares copies from the device, and is handed
+  // none.
   virtual bool WantsBytes() const { return true; }
-  // `flat` is the parameter buffer in the actor's dtype, laid out by the tensor table; valid during the call only.
-  // Versions increase; publishing one that is out already with the same digest is a no-op.
-  virtual void Publish(const PolicyVersion& version, std::span<const std::byte> flat) = 0;
+  // All sets of the policy. Versions increase; publishing one that is out already with the same
+  // digest is a no-op.
+  virtual void Publish(const PolicyVersion& version, std::span<const WeightSet> sets) = 0;
+};
+
+// What there is of a version.
+struct OfferedSet {
+  std::string name;
+  Digest digest;
+  uint64_t bytes = 0;
+  bool operator==(const OfferedSet&) const = default;
+  template <class Self, class Visit>
+  static void Fields(Self& s, Visit visit) {
+    visit(s.name, s.digest, s.bytes);
+  }
+};
+
+struct WeightOffer {
+  PolicyVersion version;  // its digest: CombineSets (common/digest.h) of the sets
+  std::vector<OfferedSet> sets;
+  bool operator==(const WeightOffer&) const = default;
+  template <class Self, class Visit>
+  static void Fields(Self& o, Visit visit) {
+    visit(o.version.version, o.version.digest, o.sets);
+  }
 };
 
 class WeightSource {
@@ -92,10 +123,10 @@ class WeightSource {
   // Blocks until something else than `held` is published (or the deadline: nullopt) and says which
   // it is: a newer version, or, where the learner went back to a checkpoint, an older number or the
   // same number with other bytes.
-  virtual std::optional<PolicyVersion> Await(const PolicyVersion& held, Deadline deadline) = 0;
-  // Copies it to its place, exactly as large. False: no longer at hand, await again. The caller
-  // verifies the digest and refuses what does not match.
-  virtual bool Read(const PolicyVersion& version, std::span<std::byte> flat) = 0;
+  virtual std::optional<WeightOffer> Await(const PolicyVersion& held, Deadline deadline) = 0;
+  // Copies one of its sets to its place, exactly as large. False: no longer at hand, await again.
+  // The caller asks for what it does not hold, verifies the digest and refuses what does not match.
+  virtual bool Read(const Digest& set, std::span<std::byte> into) = 0;
 };
 
 // Reference log-probs computed once, keyed by (model digest, sequence digest).

@@ -38,6 +38,11 @@ inline constexpr auto kNames<Schedule> = std::to_array<std::string_view>({"sync"
 template <>
 inline constexpr auto kNames<DType> = std::to_array<std::string_view>({"float32", "bfloat16"});
 
+// What of a model is trained: all of it, or a low-rank adapter on a base that stays as it is.
+enum class Adapter : uint8_t { kNone, kLora };
+template <>
+inline constexpr auto kNames<Adapter> = std::to_array<std::string_view>({"none", "lora"});
+
 enum class Vocabulary : uint8_t { kArithmetic };
 template <>
 inline constexpr auto kNames<Vocabulary> = std::to_array<std::string_view>({"arithmetic"});

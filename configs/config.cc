@@ -184,6 +184,17 @@ void ValidateModel(const ModelConfig& model, Problems& p) {
             "model.kv_heads has to divide model.heads.");
 }
 
+void ValidatePolicy(const Config& c, Problems& p) {
+  if (c.policy.adapter == Adapter::kNone) return;
+  p.Require(!c.model.path.empty(),
+            "policy.adapter needs a model to stand on: name model.path.");
+  p.Require(c.algorithm.name != AlgorithmName::kRewardModel,
+            "policy.adapter does not go with algorithm.name = \"reward_model\": its new head has "
+            "to be trained, too.");
+  p.Require(!c.policy.targets.empty(),
+            "policy.targets names no module: use \"all-linear\" or names like \"q_proj\".");
+}
+
 void ValidateData(const DataConfig& data, Problems& p) {
   p.Require(!data.train.empty(),
             "data.train is missing: name a file of prompts, or \"arithmetic\".");
@@ -324,6 +335,7 @@ std::vector<std::string> Validate(const Config& config) {
   c.Visit(ranges);
   ValidateRun(c.run, p);
   ValidateModel(c.model, p);
+  ValidatePolicy(c, p);
   ValidateData(c.data, p);
   ValidatePreference(c, p);
   ValidateReplay(c, p);

@@ -78,6 +78,16 @@ struct ModelConfig {
   template <class V> void Visit(V& v);
 };
 
+// [policy]: what of the model is trained
+struct PolicyConfig {
+  Adapter adapter = Adapter::kNone;
+  int64_t rank = 8;
+  double alpha = 16;                 // what the adapter adds is scaled by alpha / rank
+  // Modules by the last part of their names, or all of the layers.
+  std::vector<std::string> targets = {"all-linear"};
+  template <class V> void Visit(V& v);
+};
+
 // [data]
 struct DataConfig {
   std::string train;                 // file, or "arithmetic" for generated problems; offline training: also the folder of a store
@@ -291,6 +301,7 @@ struct MetricsConfig {
 struct Config {
   RunConfig run;
   ModelConfig model;
+  PolicyConfig policy;
   DataConfig data;
   SftConfig sft;
   RolloutConfig rollout;

@@ -60,6 +60,22 @@ void ModelConfig::Visit(V& v) {
 }
 
 template <class V>
+void PolicyConfig::Visit(V& v) {
+  v({"adapter", "name", "a low-rank adapter on model.path needs a fraction of the memory",
+     "peft_type"},
+    adapter);
+  v({"rank", "1", "lora: of the adapter's matrices", "r lora_rank lora_r", Within(1, 65536)}, rank);
+  v({"alpha", "1", "lora: what the adapter adds is scaled by alpha / rank", "lora_alpha",
+     Positive()},
+    alpha);
+  v({"targets", "names",
+     "lora: modules that get one (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj), "
+     "or all-linear",
+     "target_modules lora_target_modules"},
+    targets);
+}
+
+template <class V>
 void DataConfig::Visit(V& v) {
   v({"train", "file", "prompts (JSONL, JSONL.gz), or \"arithmetic\" for generated sums", "train_files prompt_data"}, train);
   v({"dataset", "name", "offline training with a store's folder as train: which of its preference datasets; empty: the only one"}, dataset);
@@ -384,6 +400,7 @@ template <class V>
 void Config::Visit(V& v) {
   v.Section("run", run);
   v.Section("model", model);
+  v.Section("policy", policy);
   v.Section("data", data);
   v.Section("sft", sft);
   v.Section("rollout", rollout);

@@ -41,6 +41,7 @@ constexpr Row kTable[] = {
     {"model", "layers hidden heads kv_heads ffn max_positions tied rope_theta", kShape},
     {"model", "init_std", "the run began with weights drawn by it"},
     {"model", "vocabulary", "stored answers are tokens of it"},
+    {"policy", "adapter rank alpha targets", "the checkpoint holds what it says"},
     {"data",
      "train dataset eval eval_prompts eval_skip map system_prompt prompt_suffix max_prompt_tokens "
      "overlong shuffle limit "

@@ -110,6 +110,7 @@ void HeadNormBackward::Cuda(const Launch& launch) const {
         shape, static_cast<T*>(d), static_cast<const T*>(x), static_cast<const T*>(w_q), static_cast<const T*>(w_k), rstd);
     CheckLaunch("HeadNormBackward (input)");
   });
+  if (!dw_q) return;
   AddPartials<<<columns, 128, 0, StreamOf(launch)>>>(shape, scratch, blocks, dw_q, dw_k);
   CheckLaunch("HeadNormBackward (sum)");
 }

@@ -79,6 +79,7 @@ void Backward(const HeadNormBackward& k) {
       }
     }
   }
+  if (!k.dw_q) return;
   for (int64_t b = 0; b < blocks; ++b) {
     const float* partial = k.scratch + b * weights;
     for (int32_t i = 0; i < s.q_size; ++i) k.dw_q[i] += partial[i];

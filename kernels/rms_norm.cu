@@ -133,6 +133,7 @@ void RmsNormBackward::Cuda(const Launch& launch) const {
         g, in, static_cast<const T*>(w), rstd, hidden, weight_offset, accumulate_dx, static_cast<T*>(dx));
     CheckLaunch("RmsNormBackward (input)");
   });
+  if (!dw) return;
   AddPartials<<<Blocks(hidden, 128), 128, 0, StreamOf(launch)>>>(scratch, blocks, hidden, dw);
   CheckLaunch("RmsNormBackward (sum)");
 }

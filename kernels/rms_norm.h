@@ -33,7 +33,7 @@ struct RmsNormBackward {
   float weight_offset = 0;
   bool accumulate_dx = false;  // dx is added to (the residual's gradient), else written
   void* dx = nullptr;          // T[rows, hidden]; may be dy unless accumulate_dx
-  float* dw = nullptr;         // [hidden], added to
+  float* dw = nullptr;         // [hidden], added to; nullptr: not wanted
   float* scratch = nullptr;    // [kRmsNormScratchRows, hidden]
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;

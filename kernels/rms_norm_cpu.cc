@@ -58,6 +58,7 @@ void Backward(const RmsNormBackward& k) {
     }
   }
   float* dw = k.dw;
+  if (!dw) return;
   for (int64_t b = 0; b < blocks; ++b) {
     const float* partial = k.scratch + b * hidden;
 #pragma omp simd

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <utility>
 
@@ -100,66 +99,68 @@ CheckpointState Verify(const std::string& path) {
   return StateIn(manifest, path);
 }
 
-// The flat float buffers of the optimizer as logical tensors, one table walk.
-void AddTensors(const std::string& prefix, const policy_model::TensorTable& table, const std::vector<std::byte>& host,
-                std::vector<policy_model::TensorToWrite>& out) {
-  for (const auto& entry : table.entries()) {
-    const size_t begin = static_cast<size_t>(entry.offset) * sizeof(float);
-    const size_t bytes = static_cast<size_t>(entry.elements) * sizeof(float);
-    out.push_back({.name = prefix + "." + entry.name, .dtype = DType::kFloat32, .shape = entry.shape,
-                   .fill = [&host, begin, bytes](std::span<std::byte> to) {
-                     PLUMB_CHECK(to.size() == bytes);
-                     std::memcpy(to.data(), host.data() + begin, bytes);
-                   }});
-  }
+// The float buffers that an optimizer keeps of a set, with the names that a file gives them.
+struct NamedBuffer {
+  const char* prefix;
+  FlatBuffer* buffer;
+};
+std::vector<NamedBuffer> BuffersOf(Optimizer::SetState& state) {
+  std::vector<NamedBuffer> out = {{"m.", &state.m}, {"v.", &state.v}};
+  if (state.has_own_master()) out.push_back({"master.", &state.master()});
+  return out;
 }
 
-void ReadTensors(const std::string& prefix, const policy_model::TensorTable& table,
-                 const policy_model::SafetensorsReader& reader, const std::string& path, FlatBuffer& into) {
-  std::vector<std::byte> host(into.bytes());
-  for (const auto& entry : table.entries()) {
-    const std::string name = prefix + "." + entry.name;
-    const auto found = reader.tensors().find(name);
-    if (found == reader.tensors().end()) throw Error(ErrorCode::kCorruption, "tensor " + name + " is missing", path);
-    const auto& view = found->second;
-    if (view.dtype != DType::kFloat32 || view.shape != entry.shape) {
-      throw Error(ErrorCode::kConflict, "tensor " + name + " has another shape than the model", path);
-    }
-    std::memcpy(host.data() + static_cast<size_t>(entry.offset) * sizeof(float), view.bytes.data(), view.bytes.size());
-  }
-  into.CopyFromHost(host);
-}
-
-std::vector<std::byte> HostCopy(const FlatBuffer& buffer) {
-  std::vector<std::byte> host(buffer.bytes());
-  buffer.CopyToHost(host);
-  return host;
-}
-
-void SaveOptimizer(const std::string& path, const policy_model::Weights& weights, Optimizer& optimizer) {
-  const std::vector<std::byte> m = HostCopy(optimizer.m()), v = HostCopy(optimizer.v());
-  std::vector<std::byte> master;
+// As logical tensors, from where they lie.
+void SaveOptimizer(const std::string& path, Optimizer& optimizer) {
   std::vector<policy_model::TensorToWrite> tensors;
-  AddTensors("m", weights.table(), m, tensors);
-  AddTensors("v", weights.table(), v, tensors);
-  if (optimizer.has_own_master()) {
-    master = HostCopy(optimizer.master());
-    AddTensors("master", weights.table(), master, tensors);
+  for (Optimizer::SetState& state : optimizer.sets()) {
+    for (const NamedBuffer& part : BuffersOf(state)) {
+      for (const auto& entry : state.set->table->entries()) {
+        tensors.push_back({.name = part.prefix + entry.name,
+                           .dtype = DType::kFloat32,
+                           .shape = entry.shape,
+                           .fill = [from = part.buffer, first = entry.offset](
+                                       std::span<std::byte> to) { from->CopyToHost(to, first); }});
+      }
+    }
   }
   policy_model::WriteSafetensors(path, tensors, {{"format", std::to_string(kCheckpointFormat)}});
 }
 
-void LoadOptimizer(const std::string& path, const policy_model::Weights& weights, Optimizer& optimizer) {
+void LoadOptimizer(const std::string& path, Optimizer& optimizer) {
   const auto reader = policy_model::SafetensorsReader::OpenFile(path);
-  ReadTensors("m", weights.table(), *reader, path, optimizer.m());
-  ReadTensors("v", weights.table(), *reader, path, optimizer.v());
-  if (optimizer.has_own_master()) ReadTensors("master", weights.table(), *reader, path, optimizer.master());
+  for (Optimizer::SetState& state : optimizer.sets()) {
+    for (const NamedBuffer& part : BuffersOf(state)) {
+      for (const auto& entry : state.set->table->entries()) {
+        const std::string name = part.prefix + entry.name;
+        const auto found = reader->tensors().find(name);
+        if (found == reader->tensors().end())
+          throw Error(ErrorCode::kCorruption, "tensor " + name + " is missing", path);
+        const auto& view = found->second;
+        if (view.dtype != DType::kFloat32 || view.shape != entry.shape) {
+          throw Error(ErrorCode::kConflict, "tensor " + name + " has another shape than the model",
+                      path);
+        }
+        part.buffer->CopyFromHost(view.bytes, entry.offset);
+        reader->Release(view);
+      }
+    }
+  }
+}
+
+// Of a model whose base is not trained: nothing of it is in a checkpoint but this.
+Digest FixedBase(const policy_model::Weights& weights) {
+  return weights.base().trained ? Digest() : weights.base().digest;
 }
 
 }  // namespace
 
-Checkpoints::Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source)
-    : folder_(std::move(folder)), keep_(keep), tokenizer_source_(std::move(tokenizer_source)) {
+Checkpoints::Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source,
+                         std::string base_model)
+    : folder_(std::move(folder)),
+      keep_(keep),
+      tokenizer_source_(std::move(tokenizer_source)),
+      base_model_(std::move(base_model)) {
   PLUMB_CHECK(keep_ >= 2, "keep_checkpoints was validated");
   RealFileSystem().CreateDirectories(folder_);
   const int descriptor = open(folder_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -194,15 +195,16 @@ void Checkpoints::Write(const std::string& path, CheckpointState state,
                         const policy_model::Weights& weights, Optimizer& optimizer,
                         std::span<const NamedModel> models) const {
   RealFileSystem().CreateDirectories(path + "/model");
-  policy_model::SaveModelDirectory(weights, path + "/model", tokenizer_source_);
-  SaveOptimizer(path + "/" + kOptimizer, weights, optimizer);
+  policy_model::SaveModelDirectory(weights, path + "/model", tokenizer_source_, base_model_);
+  SaveOptimizer(path + "/" + kOptimizer, optimizer);
   for (const NamedModel& model : models) {
     RealFileSystem().CreateDirectories(path + "/" + model.name);
     policy_model::SaveModelDirectory(*model.weights, path + "/" + model.name, tokenizer_source_);
-    SaveOptimizer(path + "/" + model.name + "." + kOptimizer, *model.weights, *model.optimizer);
+    SaveOptimizer(path + "/" + model.name + "." + kOptimizer, *model.optimizer);
     state.models[model.name] = {.counters = model.optimizer->counters(),
                                 .moment_steps = model.optimizer->moment_steps()};
   }
+  state.base_digest = FixedBase(weights);
   PutManifest(path, state);  // reads every file back for its hash
   CheckNames(path, GetManifest(path));
 }
@@ -301,8 +303,21 @@ std::optional<Checkpoints::Found> Checkpoints::FindWarmStart(
 }
 
 void Checkpoints::Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const {
-  weights.Load(found.path + "/model");
-  LoadOptimizer(found.path + "/" + kOptimizer, weights, optimizer);
+  if (const Digest base = FixedBase(weights); base != found.state.base_digest) {
+    throw Error(
+        ErrorCode::kConflict,
+        base.empty() ? "the checkpoint holds an adapter only, the recipe trains the whole model: "
+                       "start a new run"
+        : found.state.base_digest.empty()
+            ? "the checkpoint holds a whole model, the recipe trains an adapter: start a new run"
+            : "the adapter was trained on a base with digest " + found.state.base_digest +
+                  ", the model that the recipe "
+                  "names has " +
+                  base + ": bring the old model folder back, or start a new run",
+        found.path);
+  }
+  weights.LoadTrained(found.path + "/model");
+  LoadOptimizer(found.path + "/" + kOptimizer, optimizer);
   optimizer.Restore(found.state.counters);
   optimizer.set_moment_steps(found.state.moment_steps);
   const Digest digest = weights.ComputeDigest();
@@ -319,8 +334,8 @@ void Checkpoints::LoadModels(const Found& found, std::span<const NamedModel> mod
       throw Error(ErrorCode::kConflict, "the checkpoint has no " + model.name + ", the recipe trains one: start a new run",
                   found.path);
     }
-    model.weights->Load(found.path + "/" + model.name);
-    LoadOptimizer(found.path + "/" + model.name + "." + kOptimizer, *model.weights, *model.optimizer);
+    model.weights->LoadTrained(found.path + "/" + model.name);
+    LoadOptimizer(found.path + "/" + model.name + "." + kOptimizer, *model.optimizer);
     model.optimizer->Restore(saved->second.counters);
     model.optimizer->set_moment_steps(saved->second.moment_steps);
   }
@@ -332,6 +347,9 @@ void Checkpoints::LoadModels(const Found& found, std::span<const NamedModel> mod
 }
 
 void Checkpoints::KeepReference(bool restored, policy_model::Weights& reference) const {
+  const auto sets = reference.sets();
+  // The base that the run names is the reference: the checkpoints hold its digest.
+  if (std::none_of(sets.begin(), sets.end(), [](const auto& set) { return set->trained; })) return;
   const std::string path = folder_ + "/reference";
   if (restored) {
     if (RealFileSystem().Exists(path + "/" + kManifest)) {
@@ -339,13 +357,13 @@ void Checkpoints::KeepReference(bool restored, policy_model::Weights& reference)
     } else {
       LogWarning(path + " was written by an earlier version, without hashes: used as it is");
     }
-    reference.Load(path);
+    reference.LoadTrained(path);
     return;
   }
   std::error_code ignored;
   fs::remove_all(path, ignored);  // of a life that came to no checkpoint
   RealFileSystem().CreateDirectories(path);
-  policy_model::SaveModelDirectory(reference, path, tokenizer_source_);
+  policy_model::SaveModelDirectory(reference, path, tokenizer_source_, base_model_);
   PutManifest(path, std::nullopt);
   RealFileSystem().SyncDirectory(folder_);
 }

@@ -1,14 +1,18 @@
 // Checkpoints: everything a run needs to go on bit for bit.
 //
 //   checkpoints/step-00000050/
-//     model/                 an HF directory: config.json, model.safetensors, tokenizer files
+//     model/                 an HF directory: config.json, model.safetensors, tokenizer files;
+//     where an
+//                            adapter is trained, a PEFT directory: adapter_config.json,
+//                            adapter_model.safetensors, and the manifest holds the base's digest
 //     optimizer.safetensors  master.<tensor> (unless the model is float32), m.<tensor>, v.<tensor>
+//                            of what is trained
 //     <name>/, <name>.optimizer.safetensors   the same for each model trained besides the policy
 //     manifest.json          written last: format version, step, counters, policy version, store
 //                            cursor, SHA-256 of each file
 //   checkpoints/warm-start-00000020/   the same after 20 updates of a warm start, until there is
 //                                      a step-00000000
-//   checkpoints/reference/             the KL reference
+//   checkpoints/reference/             the KL reference, unless it is the base that the run names
 //
 // Goals: a checkpoint without a manifest, or whose files do not hash to it, does not exist; at
 // least two verified ones are kept; the manifest's cursor is the authority on what was consumed.
@@ -43,8 +47,10 @@ class Checkpoints {
  public:
   // `folder` is created, and has to stay what it is: once it was moved or replaced, nothing is
   // written (kConflict): what lies there may be another run's. `keep` >= 2 newest verified ones of
-  // each kind stay; older are pruned after a new one is complete.
-  Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source);
+  // each kind stay; older are pruned after a new one is complete. `base_model`: the folder that
+  // adapters name as their base.
+  Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source,
+              std::string base_model = "");
 
   void Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
             std::span<const NamedModel> models = {});
@@ -63,7 +69,8 @@ class Checkpoints {
   // Of a warm start. None that can be used is no error: it can be made anew. `rejected` names the
   // others.
   std::optional<Found> FindWarmStart(std::vector<std::string>& rejected) const;
-  // Fills weights and optimizer from a found checkpoint. The model's shape has to match.
+  // Fills what is trained of the weights, and the optimizer, from a found checkpoint. kConflict for
+  // a model of another shape, and for an adapter of another base.
   void Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const;
   // Fills the models besides the policy. A model that the checkpoint has not, or one left over, is kConflict.
   void LoadModels(const Found& found, std::span<const NamedModel> models) const;
@@ -85,7 +92,7 @@ class Checkpoints {
   std::string folder_;
   std::shared_ptr<const int> held_;  // a descriptor of the folder
   int64_t keep_;
-  std::string tokenizer_source_;
+  std::string tokenizer_source_, base_model_;
 };
 
 }  // namespace plumb::learner

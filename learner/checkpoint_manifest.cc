@@ -29,20 +29,22 @@ Json ToJson(const Optimizer::Counters& c, int64_t moment_steps) {
 Json ToJson(const CheckpointState& s) {
   Json models = Json::object();
   for (const auto& [name, m] : s.models) models[name] = ToJson(m.counters, m.moment_steps);
-  return {{"step", s.step},
-          {"policy_version", s.policy.version},
-          {"policy_digest", s.policy.digest},
-          {"updates", s.counters.updates},
-          {"skipped", s.counters.skipped},
-          {"skipped_in_a_row", s.counters.skipped_in_a_row},
-          {"moment_steps", s.moment_steps},
-          {"seed", s.seed},
-          {"store_cursor", s.store_cursor},
-          {"tokens", s.tokens},
-          {"wall_s", s.wall_s},
-          {"state", Json::parse(s.state_json)},
-          {"algorithm", Json::parse(s.algorithm_json)},
-          {"models", models}};
+  Json out = {{"step", s.step},
+              {"policy_version", s.policy.version},
+              {"policy_digest", s.policy.digest},
+              {"updates", s.counters.updates},
+              {"skipped", s.counters.skipped},
+              {"skipped_in_a_row", s.counters.skipped_in_a_row},
+              {"moment_steps", s.moment_steps},
+              {"seed", s.seed},
+              {"store_cursor", s.store_cursor},
+              {"tokens", s.tokens},
+              {"wall_s", s.wall_s},
+              {"state", Json::parse(s.state_json)},
+              {"algorithm", Json::parse(s.algorithm_json)},
+              {"models", models}};
+  if (!s.base_digest.empty()) out["base_digest"] = s.base_digest;
+  return out;
 }
 
 // One object of the file. nlohmann converts numbers silently (1e300 to an integer is undefined): every kind is asked for first.
@@ -101,6 +103,7 @@ CheckpointState StateOf(const Object& in, const std::string& where) {
   s.store_cursor = in.Count("store_cursor");
   s.tokens = in.Count("tokens");
   s.wall_s = in.Number("wall_s");
+  if (in.Has("base_digest")) s.base_digest = in.Text("base_digest");
   s.state_json = in.At("state").dump();
   // Checkpoints written before there were other models have neither.
   if (in.Has("algorithm")) s.algorithm_json = in.At("algorithm").dump();

@@ -29,6 +29,8 @@ struct CheckpointState {
   int64_t store_cursor = 0;          // first lease id that was not consumed
   int64_t tokens = 0;                // trained on so far
   double wall_s = 0;                 // of the run so far
+  Digest base_digest =
+      {};  // of a base that is not trained and not in the checkpoint; Save fills it
   std::string state_json = "{}";     // eval results and the like, opaque here
   std::string algorithm_json = "{}"; // what the algorithm keeps, opaque here
   struct Model {

@@ -101,7 +101,7 @@ std::vector<std::vector<float>> Critic::Values(const Weights& policy, std::span<
 
 void Critic::Accumulate(std::span<const SequenceView> sequences, const TrainStep::TokenLoss& loss) {
   PLUMB_CHECK(!shared(), "a shared head is trained together with the policy");
-  train_->AccumulateValues(weights_, sequences, loss, optimizer_.grad());
+  train_->AccumulateValues(weights_, sequences, loss, optimizer_.gradients());
 }
 
 }  // namespace plumb::learner

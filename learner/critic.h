@@ -31,7 +31,7 @@ class Critic {
   bool shared() const { return train_ == nullptr; }
   // [sequences][scored tokens], without gradients. `policy`: the trunk, when shared.
   std::vector<std::vector<float>> Values(const policy_model::Weights& policy, std::span<const SequenceView> sequences);
-  // own only: forward and backward of the critic's model into optimizer().grad().
+  // own only: forward and backward of the critic's model into optimizer().gradients().
   void Accumulate(std::span<const SequenceView> sequences, const TrainStep::TokenLoss& loss);
   // shared only: what TrainStep::Accumulate of the policy needs.
   TrainStep::SharedHead SharedHead() { return {.head = &weights_, .grad = &optimizer_.grad()}; }

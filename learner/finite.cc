@@ -29,7 +29,7 @@ bool AllFinite(DType dtype, std::span<const std::byte> bytes) {
 
 }  // namespace
 
-std::optional<std::string> FirstNonFinite(const policy_model::TensorTable& table, DType dtype,
+std::optional<std::string> FirstNonFinite(const policy_model::TensorList& table, DType dtype,
                                           std::span<const std::byte> flat) {
   const size_t size = ElementSize(dtype);
   PLUMB_CHECK(flat.size() == static_cast<size_t>(table.flat_elements()) * size, "not a buffer of this table");
@@ -40,10 +40,13 @@ std::optional<std::string> FirstNonFinite(const policy_model::TensorTable& table
   return "the padding between tensors";
 }
 
-std::optional<std::string> FirstNonFinite(const policy_model::Weights& weights) {
-  const policy_model::FlatBuffer& flat = weights.flat();
+namespace {
+
+std::optional<std::string> InSet(const policy_model::ParameterSet& set) {
+  const policy_model::FlatBuffer& flat = set.flat;
   if (flat.device() == Device::kCpu) {
-    return FirstNonFinite(weights.table(), flat.dtype(), {static_cast<const std::byte*>(flat.data()), flat.bytes()});
+    return FirstNonFinite(*set.table, flat.dtype(),
+                          {static_cast<const std::byte*>(flat.data()), flat.bytes()});
   }
   policy_model::FlatBuffer first(flat.stream(), DType::kInt64, 1);
   kernels::Call(
@@ -53,10 +56,19 @@ std::optional<std::string> FirstNonFinite(const policy_model::Weights& weights) 
   int64_t at = 0;
   first.CopyToHost(std::as_writable_bytes(std::span(&at, 1)));
   if (at >= flat.elements()) return std::nullopt;
-  for (const policy_model::TensorEntry& e : weights.table().entries()) {
+  for (const policy_model::TensorEntry& e : set.table->entries()) {
     if (at >= e.offset && at < e.offset + e.elements) return e.name;
   }
   return "the padding between tensors";
+}
+
+}  // namespace
+
+std::optional<std::string> FirstNonFinite(const policy_model::Weights& weights) {
+  for (const auto& set : weights.sets()) {
+    if (const auto where = InSet(*set)) return where;
+  }
+  return std::nullopt;
 }
 
 }  // namespace plumb::learner

@@ -15,10 +15,11 @@ namespace plumb::learner {
 
 // `flat` is the host copy of a flat buffer of that table in float32 or bfloat16. Names the first
 // tensor that holds a value which is not finite.
-std::optional<std::string> FirstNonFinite(const policy_model::TensorTable& table, DType dtype,
+std::optional<std::string> FirstNonFinite(const policy_model::TensorList& table, DType dtype,
                                           std::span<const std::byte> flat);
 
-// The same of weights where they lie: on a device only the place of the first such value comes to the host.
+// The same of every set of a model where it lies: on a device only the place of the first such
+// value comes to the host.
 std::optional<std::string> FirstNonFinite(const policy_model::Weights& weights);
 
 }  // namespace plumb::learner

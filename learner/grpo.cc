@@ -243,7 +243,7 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
         }
         totals.tokens += static_cast<int64_t>(n);
       },
-      optimizer_.grad());
+      optimizer_.gradients());
   if (check_gate) totals.gate.Check(options_.logprob_gate, "grpo");
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
   totals.loss += loss;

@@ -113,13 +113,14 @@ std::map<std::string, double> KtoObjective::Train(std::span<const uint32_t> rows
         const bool good = batch[i]->desirable;
         const auto l = KtoCompletionLoss<double>(logprob, reference[i], kl, good, options_.beta,
                                                  good ? options_.desirable_weight : options_.undesirable_weight);
-        for (auto& gradient : gradients) gradient.logprob = static_cast<float>(scale * l.derivative);
+        for (auto& gradient : gradients)
+          gradient.logprob = static_cast<float>(scale * l.derivative);
         loss += scale * l.value;
         reward[good] += l.reward;
         ++count[good];
         right += (l.reward > options_.beta * kl) == good;
       },
-      optimizer_.grad());
+      optimizer_.gradients());
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
   double tokens = 0;
   for (const SequenceView& view : views) tokens += static_cast<double>(view.tokens.size());

@@ -91,7 +91,7 @@ void LearnerLoop::CheckWarmStart() const {
 void LearnerLoop::MakeAlgorithmAndReference(bool restored) {
   if (NeedsReference(config_)) {
     // Step 0's weights are the reference; a resumed run finds them in the checkpoint folder.
-    reference_ = std::make_unique<ReferencePolicy>(weights_, train_);
+    reference_ = std::make_unique<ReferencePolicy>(weights_, train_, config_.sft.steps > 0);
     checkpoints_.KeepReference(restored, reference_->weights());
   }
   algorithm_ = MakeAlgorithm({.config = config_,
@@ -211,7 +211,7 @@ bool LearnerLoop::WarmStart(bool resume) {
 
 void LearnerLoop::Publish(int64_t version) {
   Identify(version);
-  sink_.Publish(result_.policy, sink_.WantsBytes() ? HostBytes() : std::span<const std::byte>());
+  sink_.Publish(result_.policy, SetsToPublish(sink_.WantsBytes()));
 }
 
 void LearnerLoop::CheckAnswers(const std::function<void()>& check) {

@@ -1,5 +1,6 @@
 #include "learner/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -13,43 +14,74 @@ namespace plumb::learner {
 using policy_model::FlatBuffer;
 
 Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options)
-    : weights_(weights), options_(options) {
-  const auto& flat = weights.flat();
-  const int64_t n = flat.elements();
-  grad_ = FlatBuffer(flat.stream(), DType::kFloat32, n);
-  m_ = FlatBuffer(flat.stream(), DType::kFloat32, n);
-  v_ = FlatBuffer(flat.stream(), DType::kFloat32, n);
-  if (flat.dtype() != DType::kFloat32)
-    own_master_ = std::make_unique<FlatBuffer>(flat.stream(), DType::kFloat32, n);
-  norm_scratch_ = FlatBuffer(flat.stream(), DType::kInt64, kernels::kNormScratch + 1);
-
-  // One byte a block of kDecayBlock elements; carried in a buffer of whole int64 so that it can live on any device.
-  const int64_t blocks = (n + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
-  decay_mask_ = FlatBuffer(flat.stream(), DType::kInt64, (blocks + 7) / 8);
-  std::vector<std::byte> mask(decay_mask_.bytes());
-  for (const auto& entry : weights.table().entries()) {
-    if (!entry.decay) continue;
-    const int64_t first = entry.offset / kernels::kDecayBlock;
-    const int64_t last = (entry.offset + entry.elements + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
-    std::memset(mask.data() + first, 1, static_cast<size_t>(last - first));
+    : options_(options) {
+  const Stream& stream = weights.stream();
+  for (const auto& set : weights.sets()) {
+    if (!set->trained) continue;
+    const int64_t n = set->flat.elements();
+    // One byte a block of kDecayBlock elements; carried in a buffer of whole int64 so that it can
+    // live on any device.
+    const int64_t blocks = (n + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
+    SetState state{.set = set,
+                   .grad = FlatBuffer(stream, DType::kFloat32, n),
+                   .m = FlatBuffer(stream, DType::kFloat32, n),
+                   .v = FlatBuffer(stream, DType::kFloat32, n),
+                   .decay_mask = FlatBuffer(stream, DType::kInt64, (blocks + 7) / 8)};
+    if (set->flat.dtype() != DType::kFloat32)
+      state.own_master = FlatBuffer(stream, DType::kFloat32, n);
+    std::vector<std::byte> mask(state.decay_mask.bytes());
+    for (const auto& entry : set->table->entries()) {
+      if (!entry.decay) continue;
+      const int64_t first = entry.offset / kernels::kDecayBlock;
+      const int64_t last =
+          (entry.offset + entry.elements + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
+      std::memset(mask.data() + first, 1, static_cast<size_t>(last - first));
+    }
+    state.decay_mask.CopyFromHost(mask);
+    sets_.push_back(std::move(state));
   }
-  decay_mask_.CopyFromHost(mask);
+  PLUMB_CHECK(!sets_.empty(), "a model of which nothing is trained");
+  for (SetState& state : sets_) {
+    if (!state.set->adapter) gradients_.base = &state.grad;
+  }
+  for (const auto& set : weights.adapters()) {
+    adapter_grads_.push_back(nullptr);
+    for (SetState& state : sets_) {
+      if (state.set == set) adapter_grads_.back() = &state.grad;
+    }
+  }
+  gradients_.adapters = adapter_grads_;
+  norm_scratch_ = FlatBuffer(stream, DType::kInt64, kernels::kNormScratch + 1);
   AdoptWeights();
 }
 
+void Optimizer::ZeroGrad() {
+  for (SetState& state : sets_) state.grad.Zero();
+}
+
 void Optimizer::AdoptWeights() {
-  if (!own_master_) return;
-  const auto& flat = weights_.flat();
-  std::vector<std::byte> rounded(flat.bytes());
-  flat.CopyToHost(rounded);
-  std::vector<float> values(static_cast<size_t>(flat.elements()));
-  policy_model::ConvertToFloat(rounded.data(), flat.dtype(), values);
-  own_master_->CopyFromHost(std::as_bytes(std::span<const float>(values)));
+  constexpr int64_t kChunk = int64_t{1} << 22;
+  std::vector<std::byte> rounded;
+  std::vector<float> values;
+  for (SetState& state : sets_) {
+    if (!state.has_own_master()) continue;
+    const FlatBuffer& flat = state.set->flat;
+    for (int64_t at = 0; at < flat.elements(); at += kChunk) {
+      const auto n = static_cast<size_t>(std::min(kChunk, flat.elements() - at));
+      rounded.resize(n * ElementSize(flat.dtype()));
+      values.resize(n);
+      flat.CopyToHost(rounded, at);
+      policy_model::ConvertToFloat(rounded.data(), flat.dtype(), values);
+      state.own_master.CopyFromHost(std::as_bytes(std::span<const float>(values)), at);
+    }
+  }
 }
 
 void Optimizer::ResetMoments() {
-  m_.Zero();
-  v_.Zero();
+  for (SetState& state : sets_) {
+    state.m.Zero();
+    state.v.Zero();
+  }
   moment_steps_ = 0;
 }
 
@@ -59,22 +91,26 @@ void Optimizer::Restore(const Counters& counters) {
   skipped_in_a_row_ = counters.skipped_in_a_row;
 }
 
-UpdateResult Optimizer::Update(double learning_rate, double loss, std::optional<double> weight_decay) {
-  const int64_t n = grad_.elements();
-  kernels::Launch launch{.stream = grad_.stream(), .dtype = weights_.flat().dtype()};
+// Of the gradients of all sets.
+double Optimizer::SumOfSquares() {
   auto* scratch = static_cast<double*>(norm_scratch_.data());
   double* sum = scratch + kernels::kNormScratch;
-  kernels::Call(launch, kernels::SumOfSquares{.grad = grad_.f32(), .n = n, .scratch = scratch,
-      .out = sum});
-  double squares = 0;
-  if (grad_.device() == Device::kCpu) {
-    squares = *sum;
-  } else {
-    std::vector<std::byte> host(norm_scratch_.bytes());
-    norm_scratch_.CopyToHost(host);
-    std::memcpy(&squares, host.data() + sizeof(double) * kernels::kNormScratch, sizeof squares);
+  double total = 0;
+  for (SetState& state : sets_) {
+    kernels::Call(
+        {.stream = state.grad.stream(), .dtype = state.set->flat.dtype()},
+        kernels::SumOfSquares{
+            .grad = state.grad.f32(), .n = state.grad.elements(), .scratch = scratch, .out = sum});
+    double squares = 0;
+    norm_scratch_.CopyToHost(std::as_writable_bytes(std::span(&squares, 1)), kernels::kNormScratch);
+    total += squares;
   }
+  return total;
+}
 
+UpdateResult Optimizer::Update(double learning_rate, double loss,
+                               std::optional<double> weight_decay) {
+  const double squares = SumOfSquares();
   UpdateResult result;
   result.grad_norm = std::sqrt(squares);
   if (!std::isfinite(loss)) result.why_skipped = "the loss is not finite";
@@ -100,9 +136,19 @@ UpdateResult Optimizer::Update(double learning_rate, double loss, std::optional<
   if (options_.grad_clip > 0 && result.grad_norm > options_.grad_clip) {
     adamw.grad_scale = static_cast<float>(options_.grad_clip / (result.grad_norm + 1e-6));
   }
-  kernels::Call(launch, kernels::AdamwUpdate{.master = master().f32(), .m = m_.f32(), .v = v_.f32(),
-      .grad = grad_.f32(), .decay_mask = static_cast<const uint8_t*>(decay_mask_.data()), .n = n,
-      .options = adamw, .param = own_master_ ? weights_.flat().data() : nullptr});
+  for (SetState& state : sets_) {
+    FlatBuffer& flat = state.set->flat;
+    kernels::Call(
+        {.stream = flat.stream(), .dtype = flat.dtype()},
+        kernels::AdamwUpdate{.master = state.master().f32(),
+                             .m = state.m.f32(),
+                             .v = state.v.f32(),
+                             .grad = state.grad.f32(),
+                             .decay_mask = static_cast<const uint8_t*>(state.decay_mask.data()),
+                             .n = flat.elements(),
+                             .options = adamw,
+                             .param = state.has_own_master() ? flat.data() : nullptr});
+  }
   ++moment_steps_;
   ++updates_;
   skipped_in_a_row_ = 0;

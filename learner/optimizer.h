@@ -1,8 +1,10 @@
-// AdamW over the flat buffers, with the guard that keeps non-finite numbers out of the weights.
+// AdamW over the flat buffers of the sets that are trained, with the guard that keeps non-finite
+// numbers out of the weights.
 //
-//   weights.flat()  T[N]        what forward and backward read
-//   master          float[N]    is weights.flat() itself when T is float
+//   set.flat        T[N]        what forward and backward read
+//   master          float[N]    is set.flat itself when T is float
 //   m, v, grad      float[N]
+// A set that is not trained has none of them.
 // Thread safety: one thread. Ownership: owns master, m, v and grad; the weights are the caller's.
 #pragma once
 
@@ -11,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "configs/config.h"
 #include "policy_model/weights.h"
@@ -27,8 +30,19 @@ class Optimizer {
  public:
   Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options);
 
-  policy_model::FlatBuffer& grad() { return grad_; }
-  void ZeroGrad() { grad_.Zero(); }
+  // Of one trained set. Its memory is the optimizer's, the parameters the model's.
+  struct SetState {
+    std::shared_ptr<policy_model::ParameterSet> set;
+    policy_model::FlatBuffer own_master = {};  // empty where the set's type is float
+    policy_model::FlatBuffer grad = {}, m = {}, v = {}, decay_mask = {};
+    bool has_own_master() const { return own_master.elements() > 0; }
+    policy_model::FlatBuffer& master() { return has_own_master() ? own_master : set->flat; }
+  };
+  std::span<SetState> sets() { return sets_; }
+
+  // Where a backward of the model adds.
+  const policy_model::Gradients& gradients() const { return gradients_; }
+  void ZeroGrad();
 
   // Norm, guard, clip, update of weights in place. `loss` is checked too. A skipped update leaves everything as it was and
   // counts; max_skipped_in_a_row of them throw Error(kNonFinite). `weight_decay`: of a phase that has one of its own; else
@@ -38,11 +52,10 @@ class Optimizer {
   int64_t updates() const { return updates_; }
   int64_t skipped() const { return skipped_; }
 
-  // For checkpoints. With a float model master() is the weights' buffer.
-  policy_model::FlatBuffer& master() { return own_master_ ? *own_master_ : weights_.flat(); }
-  bool has_own_master() const { return own_master_ != nullptr; }
-  policy_model::FlatBuffer& m() { return m_; }
-  policy_model::FlatBuffer& v() { return v_; }
+  // Of a model with one trained set.
+  policy_model::FlatBuffer& grad() { return sets_.front().grad; }
+  policy_model::FlatBuffer& m() { return sets_.front().m; }
+  policy_model::FlatBuffer& v() { return sets_.front().v; }
   struct Counters {
     int64_t updates = 0, skipped = 0, skipped_in_a_row = 0;
     bool operator==(const Counters&) const = default;
@@ -51,14 +64,16 @@ class Optimizer {
   void Restore(const Counters& counters);
   // Forgets the moments (a new phase starts).
   void ResetMoments();
-  // After weights changed from outside (loaded): takes them as the master.
+  // After weights changed from outside (loaded): takes them as the masters.
   void AdoptWeights();
 
  private:
-  policy_model::Weights& weights_;
+  double SumOfSquares();
   configs::OptimizerConfig options_;
-  std::unique_ptr<policy_model::FlatBuffer> own_master_;
-  policy_model::FlatBuffer grad_, m_, v_, decay_mask_, norm_scratch_;
+  std::vector<SetState> sets_;
+  std::vector<policy_model::FlatBuffer*> adapter_grads_;  // what gradients_ points to
+  policy_model::Gradients gradients_;
+  policy_model::FlatBuffer norm_scratch_;
   int64_t updates_ = 0, skipped_ = 0, skipped_in_a_row_ = 0, moment_steps_ = 0;
 
  public:

@@ -264,7 +264,8 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
   if (train_policy || shared) {
     optimizer_.ZeroGrad();
     const TrainStep::SharedHead head = critic_.SharedHead();
-    train_.Accumulate(weights_, views, temperature_, policy_term, optimizer_.grad(), shared ? &head : nullptr);
+    train_.Accumulate(weights_, views, temperature_, policy_term, optimizer_.gradients(),
+                      shared ? &head : nullptr);
     if (check_gate) totals.gate.Check(options_.logprob_gate, "ppo");
   }
   if (!shared) {

@@ -92,7 +92,7 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
         chosen_reward += scale * l.reward_chosen;
         rejected_reward += scale * l.reward_rejected;
       },
-      optimizer_.grad());
+      optimizer_.gradients());
   const UpdateResult update = optimizer_.Update(learning_rate, loss);
   double tokens = 0;
   for (const SequenceView& view : views) tokens += static_cast<double>(view.tokens.size());

@@ -1,6 +1,9 @@
 // The frozen policy that KL is measured against.
 //
-// Thread safety: one thread. Ownership: owns a copy of the weights as they were when it was made.
+// Purpose: where the base is trained it is a copy of the weights as they were. Where adapters are
+// trained it is the base with the adapters off, which needs no memory; or, after a warm start of
+// theirs, the base with a copy of them. Thread safety: one thread. Ownership: owns what it copied,
+// shares what is not trained.
 #pragma once
 
 #include <span>
@@ -14,8 +17,9 @@ namespace plumb::learner {
 
 class ReferencePolicy {
  public:
-  // Takes a copy of `weights`.
-  ReferencePolicy(const policy_model::Weights& weights, TrainStep& train);
+  // `keep_adapters`: they were trained already, and are a part of the reference.
+  ReferencePolicy(const policy_model::Weights& weights, TrainStep& train,
+                  bool keep_adapters = false);
 
   // Log-probs of the masked tokens, [sequences][scored tokens].
   std::vector<std::vector<float>> Score(std::span<const SequenceView> sequences, float temperature) {

@@ -80,7 +80,7 @@ std::vector<ScoredPair<float>> RewardModeling::Score(Batch pairs) {
   return out;
 }
 
-double RewardModeling::Accumulate(Batch pairs, policy_model::FlatBuffer& grad) {
+double RewardModeling::Accumulate(Batch pairs, const policy_model::Gradients& grad) {
   if (pairs.empty()) throw Error(ErrorCode::kInvalidArgument, "there is no pair to learn from", "reward modeling");
   const double scale = 1.0 / static_cast<double>(pairs.size());
   double loss = 0;
@@ -104,7 +104,7 @@ double RewardModeling::Accumulate(Batch pairs, policy_model::FlatBuffer& grad) {
 std::map<std::string, double> RewardModeling::Train(Batch pairs, double learning_rate) {
   optimizer_.ZeroGrad();
   shared_tokens_ = 0;
-  const double loss = Accumulate(pairs, optimizer_.grad());
+  const double loss = Accumulate(pairs, optimizer_.gradients());
   const double scale = 1.0 / static_cast<double>(pairs.size());
   double accuracy = 0, chosen = 0, rejected = 0, tokens = 0;
   for (const ScoredPair<float>& pair : scored_) {

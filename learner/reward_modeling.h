@@ -43,7 +43,7 @@ class RewardModeling {
   // Scores of both sequences of each pair, and the pair's margin (0 where it has none). No gradients.
   std::vector<ScoredPair<float>> Score(Batch pairs);
   // Adds the gradient of the batch's mean loss to `grad` (float, flat_elements()); returns the loss.
-  double Accumulate(Batch pairs, policy_model::FlatBuffer& grad);
+  double Accumulate(Batch pairs, const policy_model::Gradients& grad);
   // One update. Metrics "rm/loss", "rm/accuracy", "rm/margin" (mean of chosen - rejected), "rm/reward_chosen",
   // "rm/reward_rejected", all before the update; "optim/grad_norm", "optim/lr", "optim/skipped", "perf/train_tokens",
   // "perf/shared_tokens".

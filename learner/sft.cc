@@ -90,7 +90,7 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
           loss -= token.logprob;
           return TrainStep::Gradient{-scale, 0.0f};
         },
-        optimizer.grad());
+        optimizer.gradients());
     loss /= static_cast<double>(scored);
     SftStep report{.step = step, .loss = loss, .learning_rate = LearningRate(lr, step)};
     report.grad_norm = optimizer.Update(report.learning_rate, loss, options.weight_decay).grad_norm;

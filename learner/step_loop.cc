@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <initializer_list>
 #include <utility>
 
 #include "common/crash_point.h"
@@ -19,16 +18,33 @@ double SecondsSince(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-std::vector<std::byte> HostCopy(const policy_model::FlatBuffer& flat) {
-  std::vector<std::byte> host(flat.bytes());
-  flat.CopyToHost(host);
-  return host;
+void HashBuffer(const policy_model::FlatBuffer& flat, Sha256& hash) {
+  constexpr int64_t kChunk = int64_t{1} << 22;  // elements in host memory at a time
+  std::vector<std::byte> host;
+  for (int64_t at = 0; at < flat.elements(); at += kChunk) {
+    host.resize(static_cast<size_t>(std::min(kChunk, flat.elements() - at)) *
+                ElementSize(flat.dtype()));
+    flat.CopyToHost(host, at);
+    hash.Update(host);
+  }
 }
 
-std::string Sha256Of(std::initializer_list<const policy_model::FlatBuffer*> buffers) {
-  Sha256 hash;
-  for (const policy_model::FlatBuffer* buffer : buffers) hash.Update(HostCopy(*buffer));
-  return hash.HexDigest();
+void HashTrained(const policy_model::Weights& weights, Sha256& hash) {
+  for (const auto& set : weights.sets()) {
+    if (set->trained) HashBuffer(set->flat, hash);
+  }
+}
+
+void HashMoments(Optimizer& optimizer, Sha256& hash) {
+  for (Optimizer::SetState& state : optimizer.sets()) {
+    HashBuffer(state.m, hash);
+    HashBuffer(state.v, hash);
+  }
+}
+
+// Forward and backward; a base that is not trained has no products for its gradient.
+int64_t OperationsAToken(const policy_model::Weights& weights) {
+  return (weights.base().trained ? 6 : 4) * policy_model::ParametersInProducts(weights.shape());
 }
 
 void CheckBeforeSaving(const std::string& name, const policy_model::Weights& weights) {
@@ -55,14 +71,24 @@ StepLoop::StepLoop(const configs::Config& config, policy_model::Weights& weights
 
 double StepLoop::Elapsed() const { return earlier_wall_s_ + SecondsSince(started_); }
 
-std::span<const std::byte> StepLoop::HostBytes() {
-  const auto& flat = weights_.flat();
-  if (flat.device() == Device::kCpu) {
-    return {static_cast<const std::byte*>(flat.data()), flat.bytes()};
+std::vector<WeightSet> StepLoop::SetsToPublish(bool bytes) {
+  std::vector<WeightSet> out;
+  host_.resize(digests_.size());
+  published_.resize(digests_.size());
+  for (size_t i = 0; i < digests_.size(); ++i) {
+    const auto& flat = weights_.sets()[i]->flat;
+    WeightSet& set = out.emplace_back(
+        WeightSet{.name = digests_[i].first, .digest = digests_[i].second, .bytes = {}});
+    if (!bytes || std::exchange(published_[i], set.digest) == set.digest) continue;
+    if (flat.device() == Device::kCpu) {
+      set.bytes = {static_cast<const std::byte*>(flat.data()), flat.bytes()};
+    } else {
+      host_[i].resize(flat.bytes());
+      flat.CopyToHost(host_[i]);
+      set.bytes = host_[i];
+    }
   }
-  host_.resize(flat.bytes());
-  flat.CopyToHost(host_);
-  return host_;
+  return out;
 }
 
 void StepLoop::Identify(int64_t version) {
@@ -74,7 +100,8 @@ void StepLoop::Identify(int64_t version) {
             ": they were not published and not saved; --resume goes on from the last checkpoint",
         "learner");
   }
-  result_.policy = {.version = version, .digest = weights_.ComputeDigest()};
+  digests_ = weights_.SetDigests();
+  result_.policy = {.version = version, .digest = CombineSets(digests_)};
 }
 
 void StepLoop::CheckSeed(const Checkpoints::Found& found) const {
@@ -217,10 +244,9 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   step_ = step + 1;
   result_.tokens += static_cast<int64_t>(metrics["perf/train_tokens"]);
   if (one->taught && LastUpdateApplied()) good_ = Capture(step_);
-  int64_t parameters = policy_model::ParametersInProducts(weights_.shape());
-  for (const NamedModel& model : Models())
-    parameters += policy_model::ParametersInProducts(model.weights->shape());
-  metrics["perf/mfu"] = 6 * static_cast<double>(parameters) *
+  int64_t operations = OperationsAToken(weights_);
+  for (const NamedModel& model : Models()) operations += OperationsAToken(*model.weights);
+  metrics["perf/mfu"] = static_cast<double>(operations) *
                         (metrics["perf/train_tokens"] - metrics["perf/shared_tokens"]) /
                         std::max(1e-9, metrics["time/train"] * product_speed_);
   metrics["time/checkpoint"] = std::exchange(checkpoint_s_, 0);
@@ -316,8 +342,10 @@ LearnerResult StepLoop::Run(bool resume) {
   SayEqualRewards();
   for (const NamedModel& model : Models()) {
     result_.skipped_updates += model.optimizer->skipped();
-    result_.model_sha256[model.name] =
-        Sha256Of({&model.weights->flat(), &model.optimizer->m(), &model.optimizer->v()});
+    Sha256 hash;
+    HashTrained(*model.weights, hash);
+    HashMoments(*model.optimizer, hash);
+    result_.model_sha256[model.name] = hash.HexDigest();
   }
   End();
   return result_;
@@ -328,8 +356,11 @@ void StepLoop::End() {
   result_.steps = step_;
   result_.skipped_updates += optimizer_.skipped();
   result_.wall_s = Elapsed();
-  result_.weights_sha256 = Sha256Of({&weights_.flat()});
-  result_.optimizer_sha256 = Sha256Of({&optimizer_.m(), &optimizer_.v()});
+  Sha256 weights, moments;
+  HashTrained(weights_, weights);
+  HashMoments(optimizer_, moments);
+  result_.weights_sha256 = weights.HexDigest();
+  result_.optimizer_sha256 = moments.HexDigest();
 }
 
 }  // namespace plumb::learner

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "common/ports.h"
 #include "configs/config.h"
 #include "learner/checkpoint.h"
 #include "learner/optimizer.h"
@@ -125,8 +126,9 @@ class StepLoop {
   // result_.policy: the weights as they are, under this number. Throws kNonFinite where they are
   // not finite.
   void Identify(int64_t version);
-  // The weights in host memory, until the next call or update.
-  std::span<const std::byte> HostBytes();
+  // The sets of the weights last identified; those that changed since the last call in host memory,
+  // until the next call or update, when `bytes`.
+  std::vector<WeightSet> SetsToPublish(bool bytes);
 
   const configs::Config& config_;
   policy_model::Weights& weights_;
@@ -166,7 +168,9 @@ class StepLoop {
   bool given_up_ = false;         // stopped in a wait: whom it waited for may be gone
   std::optional<Snapshot> good_;  // of the last step that trained
   std::string store_;             // as last told
-  std::vector<std::byte> host_;   // copy of a device's weights
+  std::vector<std::pair<std::string, Digest>> digests_;  // of the sets of result_.policy
+  std::vector<Digest> published_;                        // of the sets last handed out
+  std::vector<std::vector<std::byte>> host_;             // copies of a device's sets
   double earlier_wall_s_ = 0;
   double product_speed_ = 0;  // operations per second; measured before the first step
   double checkpoint_s_ = 0;   // of the checkpoint after the step before, reported with the next

@@ -78,8 +78,9 @@ std::vector<std::vector<float>> TrainStep::HeadValues(const policy_model::Weight
   return out;
 }
 
-void TrainStep::Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
-                           float temperature, const TokenLoss& loss, policy_model::FlatBuffer& grad,
+void TrainStep::Accumulate(const policy_model::Weights& weights,
+                           std::span<const SequenceView> sequences, float temperature,
+                           const TokenLoss& loss, const policy_model::Gradients& grad,
                            const SharedHead* shared) {
   AccumulateSequences(
       weights, sequences, temperature,
@@ -89,20 +90,23 @@ void TrainStep::Accumulate(const policy_model::Weights& weights, std::span<const
       grad, shared);
 }
 
-void TrainStep::AccumulateSequences(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
-                                    float temperature, const SequenceLoss& loss, policy_model::FlatBuffer& grad,
+void TrainStep::AccumulateSequences(const policy_model::Weights& weights,
+                                    std::span<const SequenceView> sequences, float temperature,
+                                    const SequenceLoss& loss, const policy_model::Gradients& grad,
                                     const SharedHead* shared) {
   AccumulateTogether(weights, sequences, 1, /*entropy=*/true, temperature, loss, grad, shared);
 }
 
-void TrainStep::AccumulatePairs(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
-                                float temperature, const SequenceLoss& loss, policy_model::FlatBuffer& grad) {
+void TrainStep::AccumulatePairs(const policy_model::Weights& weights,
+                                std::span<const SequenceView> sequences, float temperature,
+                                const SequenceLoss& loss, const policy_model::Gradients& grad) {
   AccumulateTogether(weights, sequences, 2, /*entropy=*/false, temperature, loss, grad, nullptr);
 }
 
-void TrainStep::AccumulateTogether(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
-                                   int32_t together, bool entropy, float temperature, const SequenceLoss& loss,
-                                   policy_model::FlatBuffer& grad, const SharedHead* shared) {
+void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
+                                   std::span<const SequenceView> sequences, int32_t together,
+                                   bool entropy, float temperature, const SequenceLoss& loss,
+                                   const policy_model::Gradients& grad, const SharedHead* shared) {
   int32_t first = 0;
   for (int32_t last : Split(sequences, together)) {
     const int64_t spared = Pack(sequences, first, last);
@@ -139,8 +143,9 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights, std::sp
   }
 }
 
-void TrainStep::AccumulateValues(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
-                                 const TokenLoss& loss, policy_model::FlatBuffer& grad) {
+void TrainStep::AccumulateValues(const policy_model::Weights& weights,
+                                 std::span<const SequenceView> sequences, const TokenLoss& loss,
+                                 const policy_model::Gradients& grad) {
   int32_t first = 0;
   for (int32_t last : Split(sequences)) {
     const int64_t spared = Pack(sequences, first, last);

@@ -64,20 +64,25 @@ class TrainStep {
   };
 
   // Forward and backward of all sequences in token-budgeted micro-batches; adds into `grad` (and into the head's).
-  void Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences, float temperature,
-                  const TokenLoss& loss, policy_model::FlatBuffer& grad, const SharedHead* shared = nullptr);
+  void Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
+                  float temperature, const TokenLoss& loss, const policy_model::Gradients& grad,
+                  const SharedHead* shared = nullptr);
   // The same for a loss that needs a whole sequence at once: it sees the scored tokens of one sequence in order and writes
   // the gradient of each. Sequences without scored tokens are not shown.
   using SequenceLoss = std::function<void(std::span<const ScoredToken>, std::span<Gradient>)>;
-  void AccumulateSequences(const policy_model::Weights& weights, std::span<const SequenceView> sequences, float temperature,
-                           const SequenceLoss& loss, policy_model::FlatBuffer& grad, const SharedHead* shared = nullptr);
+  void AccumulateSequences(const policy_model::Weights& weights,
+                           std::span<const SequenceView> sequences, float temperature,
+                           const SequenceLoss& loss, const policy_model::Gradients& grad,
+                           const SharedHead* shared = nullptr);
   // The same for a loss that compares sequences 2k and 2k + 1: it sees the scored tokens of both in order; a micro-batch
   // never parts them. Entropies are not computed.
-  void AccumulatePairs(const policy_model::Weights& weights, std::span<const SequenceView> sequences, float temperature,
-                       const SequenceLoss& loss, policy_model::FlatBuffer& grad);
+  void AccumulatePairs(const policy_model::Weights& weights,
+                       std::span<const SequenceView> sequences, float temperature,
+                       const SequenceLoss& loss, const policy_model::Gradients& grad);
   // For a model with a scalar head: only ScoredToken::value and Gradient::value are used.
-  void AccumulateValues(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
-                        const TokenLoss& loss, policy_model::FlatBuffer& grad);
+  void AccumulateValues(const policy_model::Weights& weights,
+                        std::span<const SequenceView> sequences, const TokenLoss& loss,
+                        const policy_model::Gradients& grad);
 
   // Tokens of the Accumulate passes since the last call that were not computed again, because a neighbour begins with them, too.
   int64_t TakeSharedTokens() { return std::exchange(shared_tokens_, 0); }
@@ -86,9 +91,10 @@ class TrainStep {
   // Ends of the micro-batches; valid until the next call.
   const std::vector<int32_t>& Split(std::span<const SequenceView> sequences, int32_t together = 1);
   // `loss` sees `together` consecutive sequences at a time.
-  void AccumulateTogether(const policy_model::Weights& weights, std::span<const SequenceView> sequences, int32_t together,
-                          bool entropy, float temperature, const SequenceLoss& loss, policy_model::FlatBuffer& grad,
-                          const SharedHead* shared);
+  void AccumulateTogether(const policy_model::Weights& weights,
+                          std::span<const SequenceView> sequences, int32_t together, bool entropy,
+                          float temperature, const SequenceLoss& loss,
+                          const policy_model::Gradients& grad, const SharedHead* shared);
   // Packs sequences [first, last) of the last Split into batch_ and lists their scored tokens; returns how many tokens it spared.
   int64_t Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last);
 

@@ -1,5 +1,7 @@
 #include "learner/weight_publisher.h"
 
+#include <utility>
+
 #include "common/error.h"
 #include "common/weight_wire.h"
 
@@ -14,47 +16,66 @@ WeightPublisher::WeightPublisher(const std::string& endpoint, RpcServerOptions o
       std::move(options));
 }
 
-void WeightPublisher::Publish(const PolicyVersion& version, std::span<const std::byte> flat) {
-  std::lock_guard lock(mu_);
-  if (newest_.version >= 0 && version == newest_) return;
-  if (version.version <= newest_.version) {
+void WeightPublisher::Publish(const PolicyVersion& version, std::span<const WeightSet> sets) {
+  MutexLock lock(mu_);
+  const PolicyVersion& newest = newest_.version;
+  if (newest.version >= 0 && version == newest) return;
+  if (version.version <= newest.version) {
     throw Error(ErrorCode::kConflict,
                 "version " + std::to_string(version.version) +
-                    " cannot be published after version " + std::to_string(newest_.version),
+                    " cannot be published after version " + std::to_string(newest.version),
                 endpoint());
   }
-  flat_ = {};  // before the copy: at most one that nobody is fetching
-  flat_ = Payload(std::string(reinterpret_cast<const char*>(flat.data()), flat.size()));
-  newest_ = version;
+  std::map<Digest, Payload> kept;
+  for (const WeightSet& set : sets) {
+    if (!set.bytes.empty()) continue;
+    const auto same = sets_.find(set.digest);
+    PLUMB_CHECK(same != sets_.end(),
+                "a set without bytes that the version before does not have: " + set.name);
+    kept.insert(*same);
+  }
+  sets_ = std::move(kept);  // before the copies: at most one version that nobody is fetching
+  newest_ = {.version = version, .sets = {}};
+  for (const WeightSet& set : sets) {
+    Payload& held = sets_[set.digest];
+    if (!set.bytes.empty())
+      held = Payload(
+          std::string(reinterpret_cast<const char*>(set.bytes.data()), set.bytes.size()));
+    newest_.sets.push_back({set.name, set.digest, held.size()});
+  }
   Offer();
 }
 
 void WeightPublisher::Offer() {
+  const PolicyVersion& newest = newest_.version;
+  const std::string offer = weight_wire::EncodeOffer(newest_);
   const auto now = std::chrono::steady_clock::now();
   std::erase_if(waiting_, [&](Waiting& w) {
-    if (newest_.version < 0 || w.held == newest_) return w.deadline <= now;
-    w.responder.Reply(weight_wire::EncodeVersion(newest_));
+    if (newest.version < 0 || w.held == newest) return w.deadline <= now;
+    w.responder.Reply(offer);
     return true;
   });
 }
 
 void WeightPublisher::Handle(const RpcRequest& request, const RpcResponder& responder) {
   RpcResponder answer = responder;
-  if (request.verb != weight_wire::kAwaitVerb && request.verb != weight_wire::kBytesVerb) {
-    throw Error(ErrorCode::kUnsupported, "unknown verb '" + request.verb + "'", endpoint());
-  }
-  const PolicyVersion version = weight_wire::DecodeVersion(request.payload);
-  std::lock_guard lock(mu_);
   if (request.verb == weight_wire::kAwaitVerb) {
-    waiting_.push_back({version, request.deadline, std::move(answer)});
+    const PolicyVersion held = weight_wire::DecodeVersion(request.payload);
+    MutexLock lock(mu_);
+    waiting_.push_back({held, request.deadline, std::move(answer)});
     return Offer();
   }
-  if (version.version < 0 || version != newest_) {
+  if (request.verb != weight_wire::kBytesVerb)
+    throw Error(ErrorCode::kUnsupported, "unknown verb '" + request.verb + "'", endpoint());
+  MutexLock lock(mu_);
+  const auto found = sets_.find(Digest(request.payload.view()));
+  if (found == sets_.end()) {
     throw Error(ErrorCode::kNotFound,
-                "weights version " + std::to_string(version.version) + " is no longer at hand",
+                "the set of weights is none of version " + std::to_string(newest_.version.version) +
+                    ", the newest",
                 endpoint());
   }
-  answer.Reply(flat_);
+  answer.Reply(found->second);
 }
 
 }  // namespace plumb::learner

@@ -1,18 +1,19 @@
 // Serves the newest weights to actors in other processes: verbs of common/weight_wire.h.
 //
-// Purpose: the learner's end of (9). One copy of the newest version is kept and shared by all replies, an older one as long
-// as somebody is still fetching it; who awaits something else than it holds is told as soon as that
-// is published.
-// Thread safety: all methods. Ownership: owns its server and the copy.
-// Errors: kConflict for an address in use; publishing an older version than the newest is kConflict, the same version with
-// another digest too: two different policies must not share a number.
+// Purpose: the learner's end of (9). One copy of each set of the newest version is kept and shared
+// by all replies and by versions in which it is the same, an older one as long as somebody is still
+// fetching it; who awaits something else than it holds is told as soon as that is published.
+// Thread safety: all methods. Ownership: owns its server and the copies.
+// Errors: kConflict for an address in use; publishing an older version than the newest is kConflict,
+// the same version with another digest too: two different policies must not share a number.
 #pragma once
 
+#include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "common/mutex.h"
 #include "common/ports.h"
 #include "common/rpc.h"
 
@@ -22,7 +23,7 @@ class WeightPublisher : public WeightSink {
  public:
   explicit WeightPublisher(const std::string& endpoint, RpcServerOptions options = {});
 
-  void Publish(const PolicyVersion& version, std::span<const std::byte> flat) override;
+  void Publish(const PolicyVersion& version, std::span<const WeightSet> sets) override;
   const std::string& endpoint() const { return server_->endpoint(); }
 
  private:
@@ -32,12 +33,12 @@ class WeightPublisher : public WeightSink {
     RpcResponder responder;
   };
   void Handle(const RpcRequest& request, const RpcResponder& responder);
-  void Offer();  // REQUIRES: mu_
+  void Offer() PLUMB_REQUIRES(mu_);
 
-  std::mutex mu_;
-  PolicyVersion newest_;  // guarded by mu_, as all below
-  Payload flat_;
-  std::vector<Waiting> waiting_;
+  Mutex mu_;
+  WeightOffer newest_ PLUMB_GUARDED_BY(mu_);
+  std::map<Digest, Payload> sets_ PLUMB_GUARDED_BY(mu_);  // of the newest version
+  std::vector<Waiting> waiting_ PLUMB_GUARDED_BY(mu_);
   std::unique_ptr<RpcServer> server_;  // last: its threads use what stands above
 };
 

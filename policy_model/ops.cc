@@ -172,4 +172,26 @@ void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const v
   }
 }
 
+void Scale(const kernels::Launch& launch, int64_t n, float scale, void* x) {
+  const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
+  View(launch, x, 1, n, TypeOf(launch.dtype)).mul_(scale);
+}
+
+void AddToColumns(const kernels::Launch& launch, const void* x, int64_t m, int64_t n, int64_t width,
+                  int64_t first, void* y) {
+  const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
+  const auto type = TypeOf(launch.dtype);
+  View(launch, y, m, width, type).narrow(1, first, n).add_(View(launch, x, m, n, type));
+}
+
+void CopyColumns(const kernels::Launch& launch, const void* y, int64_t m, int64_t width,
+                 int64_t first, int64_t n, void* x) {
+  const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
+  const auto type = TypeOf(launch.dtype);
+  View(launch, x, m, n, type).copy_(View(launch, y, m, width, type).narrow(1, first, n));
+}
+
 }  // namespace plumb::policy_model::ops

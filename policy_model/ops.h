@@ -28,6 +28,14 @@ void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const vo
 void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m, int64_t n, int64_t k,
                           float* dw);
 
+// x[n] *= scale.
+void Scale(const kernels::Launch& launch, int64_t n, float scale, void* x);
+// Columns [first, first + n) of y[m, width]: x[m, n] is added to them, or they are copied to x.
+void AddToColumns(const kernels::Launch& launch, const void* x, int64_t m, int64_t n, int64_t width,
+                  int64_t first, void* y);
+void CopyColumns(const kernels::Launch& launch, const void* y, int64_t m, int64_t width,
+                 int64_t first, int64_t n, void* x);
+
 void SetThreads(int threads);
 int Threads();
 

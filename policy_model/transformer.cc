@@ -250,8 +250,8 @@ struct Transformer::Impl {
   }
 
   struct BackwardPlan;
-  BackwardPlan PlanBackward(const Weights& weights, const PackedBatch& batch, const Indices& at, int64_t chunk,
-                            FlatBuffer& grad);
+  BackwardPlan PlanBackward(const Weights& weights, const PackedBatch& batch, const Indices& at,
+                            int64_t chunk, const Gradients& grad);
   void TrunkBackward(const PackedBatch& batch, const BackwardPlan& plan);
 
   static float* F(Arena& arena, int64_t at) { return static_cast<float*>(arena.At(at)); }
@@ -347,12 +347,14 @@ struct Transformer::Impl::BackwardPlan {
   int64_t logits, dlogits;  // of a chunk of rows
 };
 
-Transformer::Impl::BackwardPlan Transformer::Impl::PlanBackward(const Weights& weights, const PackedBatch& batch,
-                                                                const Indices& at, int64_t chunk, FlatBuffer& grad) {
+Transformer::Impl::BackwardPlan Transformer::Impl::PlanBackward(const Weights& weights,
+                                                                const PackedBatch& batch,
+                                                                const Indices& at, int64_t chunk,
+                                                                const Gradients& grad) {
   const int64_t n = batch.size(), h = H();
   const auto rows = static_cast<int64_t>(batch.rows.size());
   BackwardPlan p{.pass = PassOf(weights, batch, at, true), .at = at};
-  p.pass.grad = &grad;
+  p.pass.grad = grad;
   Arena& a = scratch;
   a.Begin();
   p.dx = a.Reserve(T(n * h));
@@ -372,8 +374,9 @@ Transformer::Impl::BackwardPlan Transformer::Impl::PlanBackward(const Weights& w
   return p;
 }
 
-void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std::span<const float> g_logprob,
-                           std::span<const float> g_entropy, FlatBuffer& grad, const SharedHead* shared) {
+void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
+                           std::span<const float> g_logprob, std::span<const float> g_entropy,
+                           const Gradients& grad, const SharedHead* shared) {
   Impl& m = *impl_;
   const int64_t h = m.H(), v = m.shape.vocab;
   const auto rows = static_cast<int64_t>(batch.rows.size());
@@ -405,7 +408,8 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std
         .g_logprob = p.at.g_first + r, .g_entropy = entropy ? p.at.g_second + r : nullptr,
         .rows = c, .vocab = v, .temperature = m.kept_temperature, .dlogits = a.At(p.dlogits)});
     ops::LinearBackwardInput(m.launch, a.At(p.dlogits), weights.flat().at(head), c, v, h, false, dhead + m.T(r * h));
-    ops::LinearBackwardWeight(m.launch, a.At(p.dlogits), normed + m.T(r * h), c, v, h, grad.f32() + head);
+    if (float* g = p.pass.G(head))
+      ops::LinearBackwardWeight(m.launch, a.At(p.dlogits), normed + m.T(r * h), c, v, h, g);
   }
   if (shared) {
     const int64_t score = shared->head->table().score();
@@ -415,8 +419,8 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch, std
   m.TrunkBackward(batch, p);
 }
 
-void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batch, std::span<const float> g_values,
-                                 FlatBuffer& grad) {
+void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batch,
+                                 std::span<const float> g_values, const Gradients& grad) {
   Impl& m = *impl_;
   const auto rows = static_cast<int64_t>(batch.rows.size());
   if (rows == 0) return;
@@ -429,7 +433,8 @@ void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batc
   const int64_t score = weights.table().score();
   const Impl::BackwardPlan p = m.PlanBackward(weights, batch, m.Stage(batch, words), 0, grad);
   ops::LinearBackwardInput(m.launch, p.at.g_first, weights.flat().at(score), rows, 1, m.H(), false, m.scratch.At(p.dhead));
-  ops::LinearBackwardWeight(m.launch, p.at.g_first, m.saved.At(m.normed), rows, 1, m.H(), grad.f32() + score);
+  if (float* g = p.pass.G(score))
+    ops::LinearBackwardWeight(m.launch, p.at.g_first, m.saved.At(m.normed), rows, 1, m.H(), g);
   m.TrunkBackward(batch, p);
 }
 
@@ -446,8 +451,14 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const BackwardPl
   kernels::Zero(launch.stream, dx, static_cast<size_t>(T(n * h)));
   Call(launch, kernels::ScatterRows{.d = a.At(p.dgathered), .index = p.at.rows, .rows = rows, .width = h, .out = dx});
   for (size_t i = branches.size(); i-- > 0;) branches[i].Backward(p.pass, saved.At(residual[i]), dx);
-  Call(launch, kernels::ScatterAddRows{.d = dx, .index = p.at.tokens, .rows = n, .width = h, .grad = p.pass.G(table.embedding()),
-                                       .scale = embedding_scale});
+  if (float* g = p.pass.G(table.embedding())) {
+    Call(launch, kernels::ScatterAddRows{.d = dx,
+                                         .index = p.at.tokens,
+                                         .rows = n,
+                                         .width = h,
+                                         .grad = g,
+                                         .scale = embedding_scale});
+  }
   kept_tokens = -1;  // saved memory was overwritten: one Backward a Forward
 }
 

@@ -56,15 +56,18 @@ class Transformer {
     FlatBuffer* grad = nullptr;
   };
 
-  // Backward of the last Forward(keep = true) on the same batch and unchanged weights: adds to `grad` (float,
-  // flat_elements()) the gradient of sum_r g_logprob[r] * logprob[r] + g_entropy[r] * entropy[r]. g_entropy may be empty.
+  // Backward of the last Forward(keep = true) on the same batch and unchanged weights: adds to
+  // `grad`, for the sets that it has, the gradient of sum_r g_logprob[r] * logprob[r] +
+  // g_entropy[r] * entropy[r]. g_entropy may be empty.
   void Backward(const Weights& weights, const PackedBatch& batch, std::span<const float> g_logprob,
-                std::span<const float> g_entropy, FlatBuffer& grad, const SharedHead* shared = nullptr);
+                std::span<const float> g_entropy, const Gradients& grad,
+                const SharedHead* shared = nullptr);
 
   // The same pair for a model with a scalar head (ModelShape::scalar_head): values[r] is the head's number at rows[r],
   // host memory [R]; `targets` of the batch are not looked at. Backward adds the gradient of sum_r g_values[r] * values[r].
   void ForwardValues(const Weights& weights, const PackedBatch& batch, bool keep, std::span<float> values);
-  void BackwardValues(const Weights& weights, const PackedBatch& batch, std::span<const float> g_values, FlatBuffer& grad);
+  void BackwardValues(const Weights& weights, const PackedBatch& batch,
+                      std::span<const float> g_values, const Gradients& grad);
 
   // Full logits of `rows` of a packed batch: out float[R, V] host memory. For tests, `generate` checks and tools.
   void Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out);

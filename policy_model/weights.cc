@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <set>
 #include <utility>
 #include <vector>
 
-#include "common/digest.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -22,6 +22,7 @@ namespace {
 
 constexpr uint64_t kInitStream = 0x1417;
 constexpr uint64_t kScoreStream = 0x5c03;
+constexpr uint64_t kAdapterStream = 0x10a7;
 constexpr int64_t kChunkElements = int64_t{1} << 20;  // of host memory at a time
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
@@ -36,22 +37,108 @@ std::vector<int64_t> FileShape(const TensorEntry& entry, const TensorPart& part)
   return shape;
 }
 
-// Floats into a buffer of any type from element `first` on, and unrounded into `master` where there is one.
+// Floats into a buffer of any type from element `first` on.
 class FloatWriter {
  public:
-  FloatWriter(FlatBuffer& flat, FlatBuffer* master) : flat_(flat), master_(master) {}
+  explicit FloatWriter(FlatBuffer& flat) : flat_(flat) {}
   void Write(int64_t first, std::span<const float> values) {
     rounded_.resize(values.size() * ElementSize(flat_.dtype()));
     ConvertFloat(values, flat_.dtype(), rounded_.data());
     flat_.CopyFromHost(rounded_, first);
-    if (master_) master_->CopyFromHost(std::as_bytes(values), first);
   }
 
  private:
   FlatBuffer& flat_;
-  FlatBuffer* master_;
   std::vector<std::byte> rounded_;
 };
+
+// Draws every tensor of a set, each from a stream of its own.
+void Draw(ParameterSet& set, uint64_t seed, uint64_t stream, double init_std, double residual) {
+  std::vector<float> values;
+  FloatWriter writer(set.flat);
+  for (const TensorEntry& e : set.table->entries()) {
+    RandomStream random(seed, stream++);
+    const auto std = static_cast<float>(e.init == TensorInit::kResidual ? residual : init_std);
+    const auto bound = static_cast<float>(1 / std::sqrt(static_cast<double>(e.columns())));
+    const auto draw = [&] {
+      switch (e.init) {
+        case TensorInit::kOnes: return 1.0f;
+        case TensorInit::kZeros: return 0.0f;
+        case TensorInit::kUniform: return bound * (2 * random.NextUniform() - 1);
+        case TensorInit::kNormal:
+        case TensorInit::kResidual: break;
+      }
+      return std * random.NextNormal();
+    };
+    for (int64_t begin = 0; begin < e.elements; begin += kChunkElements) {
+      values.resize(static_cast<size_t>(std::min(kChunkElements, e.elements - begin)));
+      for (float& v : values) v = draw();
+      writer.Write(e.offset + begin, values);
+    }
+  }
+}
+
+// Fills a set from the files of a folder. `find` says under which name a tensor of the table is
+// there ("": missing); returns the names that were used.
+std::set<std::string> Fill(ParameterSet& set, const SafetensorsReader& reader,
+                           const std::string& where,
+                           const std::function<std::string(const std::string&)>& find) {
+  FloatWriter writer(set.flat);
+  std::vector<float> values;
+  std::set<std::string> used;
+  std::string missing;
+  for (const TensorEntry& e : set.table->entries()) {
+    const int64_t columns = e.columns();
+    for (const TensorPart& part : e.parts) {
+      const std::string name = find(part.file_tensor);
+      if (name.empty()) {
+        if (missing.find(" " + part.file_tensor) == std::string::npos) missing += " " + part.file_tensor;
+        continue;
+      }
+      const TensorView& view = reader.tensors().at(name);
+      const std::vector<int64_t> want = FileShape(e, part);
+      if (view.shape != want) {
+        throw Error(ErrorCode::kCorruption,
+                    "tensor " + name + " has shape " + ShapeText(view.shape) +
+                        ", config.json asks for " + ShapeText(want),
+                    where);
+      }
+      if (view.dtype == DType::kInt32 || view.dtype == DType::kInt64) {
+        throw Error(ErrorCode::kUnsupported, "tensor " + name + " holds integers", where);
+      }
+      const int64_t n = (part.row_end - part.row_begin) * columns, size = static_cast<int64_t>(ElementSize(view.dtype));
+      for (int64_t begin = 0; begin < n; begin += kChunkElements) {
+        values.resize(static_cast<size_t>(std::min(kChunkElements, n - begin)));
+        ConvertToFloat(view.bytes.data() + (part.file_row * columns + begin) * size, view.dtype, values);
+        writer.Write(e.offset + part.row_begin * columns + begin, values);
+      }
+      reader.Release(view);
+      used.insert(name);
+    }
+  }
+  if (missing == " lm_head.weight") {
+    missing +=
+        " (where the head is the embedding, config.json has to say \"tie_word_embeddings\": true)";
+  }
+  if (!missing.empty())
+    throw Error(ErrorCode::kCorruption, "tensors are missing:" + missing, where);
+  return used;
+}
+
+void Write(const ParameterSet& set, const std::string& path) {
+  std::vector<TensorToWrite> tensors;
+  for (const TensorEntry& e : set.table->entries()) {
+    for (const TensorPart& part : e.parts) {
+      if (part.file_row > 0) continue;  // written with the first part of its file tensor
+      tensors.push_back({.name = part.file_tensor,
+                         .dtype = set.flat.dtype(),
+                         .shape = FileShape(e, part),
+                         .fill = [&set, first = e.offset + part.row_begin * e.columns()](
+                                     std::span<std::byte> to) { set.flat.CopyToHost(to, first); }});
+    }
+  }
+  WriteSafetensors(path, tensors, {{"format", "pt"}});
+}
 
 // Where wrappers around a text model put its tensors.
 std::string FindTensor(const std::map<std::string, TensorView>& tensors, const std::string& name) {
@@ -65,10 +152,12 @@ std::string FindTensor(const std::map<std::string, TensorView>& tensors, const s
   return tensors.count(outer) ? outer : "";
 }
 
-// What a text model does not need: eyes of wrappers, heads for predicting several tokens, tables that follow from the config.
+// What a text model does not need: eyes of wrappers, heads for predicting several tokens, tables
+// that follow from the config.
 bool IsBeside(const std::string& name) {
-  for (const char* prefix : {"model.visual.", "visual.", "model.vision_tower.", "vision_tower.", "model.vision_model.",
-                             "model.multi_modal_projector.", "multi_modal_projector.", "mtp."}) {
+  for (const char* prefix :
+       {"model.visual.", "visual.", "model.vision_tower.", "vision_tower.", "model.vision_model.",
+        "model.multi_modal_projector.", "multi_modal_projector.", "mtp."}) {
     if (name.starts_with(prefix)) return true;
   }
   return false;
@@ -77,67 +166,59 @@ bool IsBeside(const std::string& name) {
 }  // namespace
 
 Weights::Weights(const ModelShape& shape, const Stream& stream, DType dtype)
-    : table_(shape), flat_(stream, dtype, table_.flat_elements()) {}
+    : table_(std::make_shared<const TensorTable>(shape)),
+      sets_{std::make_shared<ParameterSet>("base", table_, stream, dtype)} {}
 
-void Weights::Initialise(uint64_t seed, double init_std) {
-  const double residual = init_std / std::sqrt(2.0 * static_cast<double>(shape().layers));
-  uint64_t stream = kInitStream << 32;
-  std::vector<float> values;
-  FloatWriter writer(flat_, nullptr);
-  for (const TensorEntry& e : table_.entries()) {
-    RandomStream random(seed, stream++);
-    const auto std = static_cast<float>(e.init == TensorInit::kResidual ? residual : init_std);
-    for (int64_t begin = 0; begin < e.elements; begin += kChunkElements) {
-      values.resize(static_cast<size_t>(std::min(kChunkElements, e.elements - begin)));
-      for (float& v : values) {
-        v = e.init == TensorInit::kOnes ? 1.0f : e.init == TensorInit::kZeros ? 0.0f : std * random.NextNormal();
-      }
-      writer.Write(e.offset + begin, values);
-    }
+void Weights::AddAdapter(const AdapterSpec& spec, uint64_t seed) {
+  for (const auto& set : sets_) {
+    set->trained = false;
+    set->digest = DigestOf(set->flat);
   }
+  auto table = std::make_shared<const AdapterTable>(*table_, spec);
+  const std::string name = "lora" + (sets_.size() > 1 ? std::to_string(sets_.size()) : "");
+  auto set = std::make_shared<ParameterSet>(name, table, stream(), dtype());
+  set->adapter = std::move(table);
+  Draw(*set, seed, (kAdapterStream + sets_.size() - 1) << 32, 0, 0);
+  sets_.push_back(std::move(set));
 }
 
-void Weights::Load(const std::string& directory, FlatBuffer* master) {
+Weights Weights::WithoutAdapters() const {
+  Weights out;
+  out.table_ = table_;
+  out.sets_ = {sets_[0]};
+  return out;
+}
+
+Weights Weights::Twin() const {
+  Weights out;
+  out.table_ = table_;
+  for (const auto& set : sets_) {
+    if (!set->trained) {
+      out.sets_.push_back(set);
+      continue;
+    }
+    out.sets_.push_back(std::make_shared<ParameterSet>(set->name, set->table, stream(), dtype()));
+    out.sets_.back()->adapter = set->adapter;
+  }
+  return out;
+}
+
+void Weights::Initialise(uint64_t seed, double init_std) {
+  Draw(base(), seed, kInitStream << 32, init_std,
+       init_std / std::sqrt(2.0 * static_cast<double>(shape().layers)));
+}
+
+void Weights::Load(const std::string& directory) {
   const auto reader = SafetensorsReader::OpenDirectory(directory);
   const auto& tensors = reader->tensors();
-  FloatWriter writer(flat_, master);
-  std::vector<float> values;
-  std::set<std::string> used;
-  std::string missing;
-  for (const TensorEntry& e : table_.entries()) {
-    const int64_t columns = e.columns();
-    for (const TensorPart& part : e.parts) {
-      std::string name = FindTensor(tensors, part.file_tensor);
-      // Of a tied pair either name may be the one that is there.
-      if (name.empty() && shape().tied && part.file_tensor == "model.embed_tokens.weight") name = FindTensor(tensors, "lm_head.weight");
-      if (name.empty()) {
-        if (missing.find(" " + part.file_tensor) == std::string::npos) missing += " " + part.file_tensor;
-        continue;
-      }
-      const TensorView& view = tensors.at(name);
-      const std::vector<int64_t> want = FileShape(e, part);
-      if (view.shape != want) {
-        throw Error(ErrorCode::kCorruption, "tensor " + name + " has shape " + ShapeText(view.shape) +
-                                                ", config.json asks for " + ShapeText(want), directory);
-      }
-      if (view.dtype == DType::kInt32 || view.dtype == DType::kInt64) {
-        throw Error(ErrorCode::kUnsupported, "tensor " + name + " holds integers", directory);
-      }
-      const int64_t n = (part.row_end - part.row_begin) * columns, size = static_cast<int64_t>(ElementSize(view.dtype));
-      for (int64_t begin = 0; begin < n; begin += kChunkElements) {
-        values.resize(static_cast<size_t>(std::min(kChunkElements, n - begin)));
-        ConvertToFloat(view.bytes.data() + (part.file_row * columns + begin) * size, view.dtype, values);
-        writer.Write(e.offset + part.row_begin * columns + begin, values);
-      }
-      reader->Release(view);
-      used.insert(name);
-    }
-  }
-  if (missing == " lm_head.weight") {
-    missing +=
-        " (where the head is the embedding, config.json has to say \"tie_word_embeddings\": true)";
-  }
-  if (!missing.empty()) throw Error(ErrorCode::kCorruption, "tensors are missing:" + missing, directory);
+  const std::set<std::string> used =
+      Fill(base(), *reader, directory, [&](const std::string& wanted) {
+        const std::string name = FindTensor(tensors, wanted);
+        // Of a tied pair either name may be the one that is there.
+        return name.empty() && shape().tied && wanted == "model.embed_tokens.weight"
+                   ? FindTensor(tensors, "lm_head.weight")
+                   : name;
+      });
   std::string left;
   int64_t beside = 0;
   for (const auto& [name, view] : tensors) {
@@ -153,21 +234,40 @@ void Weights::Load(const std::string& directory, FlatBuffer* master) {
   }
 }
 
-void Weights::Save(const std::string& directory) const {
-  std::vector<TensorToWrite> tensors;
-  for (const TensorEntry& e : table_.entries()) {
-    for (const TensorPart& part : e.parts) {
-      if (part.file_row > 0) continue;  // written with the first part of its file tensor
-      tensors.push_back({.name = part.file_tensor, .dtype = flat_.dtype(), .shape = FileShape(e, part),
-                         .fill = [this, first = e.offset + part.row_begin * e.columns()](std::span<std::byte> to) {
-                           flat_.CopyToHost(to, first);
-                         }});
+void Weights::LoadTrained(const std::string& directory) {
+  for (const auto& set : sets_) {
+    if (!set->trained) continue;
+    if (!set->adapter) {
+      Load(directory);
+      continue;
     }
+    const AdapterSpec there = ReadAdapterConfig(directory).spec, here = set->adapter->spec();
+    if (there.rank != here.rank || there.alpha != here.alpha) {
+      throw Error(ErrorCode::kConflict,
+                  "the adapter has rank " + std::to_string(there.rank) + " and alpha " +
+                      std::to_string(there.alpha) + ", asked for are " + std::to_string(here.rank) +
+                      " and " + std::to_string(here.alpha),
+                  directory);
+    }
+    const auto reader = SafetensorsReader::OpenFile(directory + "/" + kAdapterFile);
+    const auto& tensors = reader->tensors();
+    const auto used = Fill(*set, *reader, directory, [&](const std::string& name) {
+      return tensors.count(name) ? name : "";
+    });
+    std::string left;
+    for (const auto& [name, view] : tensors) left += used.count(name) ? "" : " " + name;
+    if (!left.empty())
+      throw Error(ErrorCode::kCorruption, "tensors that this adapter does not have:" + left,
+                  directory);
   }
-  WriteSafetensors(directory + "/model.safetensors", tensors, {{"format", "pt"}});
 }
 
-Digest Weights::ComputeDigest() const { return DigestOf(flat_); }
+std::vector<std::pair<std::string, Digest>> Weights::SetDigests() const {
+  std::vector<std::pair<std::string, Digest>> sets;
+  for (const auto& set : sets_)
+    sets.emplace_back(set->name, set->digest.empty() ? DigestOf(set->flat) : set->digest);
+  return sets;
+}
 
 Digest DigestOf(const FlatBuffer& flat) {
   const auto bytes = static_cast<int64_t>(flat.bytes());
@@ -191,7 +291,7 @@ void DrawScore(uint64_t seed, Weights& out) {
   const auto std = static_cast<float>(1 / std::sqrt(static_cast<double>(hidden) + 1));
   std::vector<float> values(static_cast<size_t>(hidden));
   for (float& v : values) v = std * random.NextNormal();
-  FloatWriter(out.flat(), nullptr).Write(out.table().score(), values);
+  FloatWriter(out.flat()).Write(out.table().score(), values);
 }
 
 }  // namespace
@@ -206,7 +306,7 @@ Weights ValueHeadFor(const Weights& policy, uint64_t seed) {
   shape.eos_tokens.clear();
   shape.unused_tokens.clear();
   shape.bos_token = -1;
-  Weights out(shape, policy.flat().stream(), policy.flat().dtype());
+  Weights out(shape, policy.stream(), policy.dtype());
   DrawScore(seed, out);
   return out;
 }
@@ -231,12 +331,22 @@ Weights ScalarHeadFrom(const Weights& policy, uint64_t seed) {
   return out;
 }
 
-void SaveModelDirectory(const Weights& weights, const std::string& directory, const std::string& tokenizer_source) {
+void SaveModelDirectory(const Weights& weights, const std::string& directory,
+                        const std::string& tokenizer_source, const std::string& base_model) {
   constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
   FileSystem& files = RealFileSystem();
   files.CreateDirectories(directory);
-  weights.Save(directory);
-  WriteModelConfig(weights.shape(), directory, weights.flat().dtype() == DType::kFloat32 ? "float32" : "bfloat16");
+  for (const auto& set : weights.sets()) {
+    if (!set->trained) continue;
+    if (set->adapter) {
+      Write(*set, directory + "/" + kAdapterFile);
+      WriteAdapterConfig(set->adapter->spec(), base_model, directory);
+    } else {
+      Write(*set, directory + "/model.safetensors");
+      WriteModelConfig(weights.shape(), directory,
+                       weights.dtype() == DType::kFloat32 ? "float32" : "bfloat16");
+    }
+  }
   if (tokenizer_source.empty()) return;
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"}) {
     const std::string from = tokenizer_source + "/" + name;

@@ -1,43 +1,69 @@
-// The weights of a model in one flat buffer, and how they come from and go to files.
+// The weights of a model, a base set and adapter sets, and how they come from and go to files.
 //
-// Thread safety: readers may share a const object; writers need it alone. Ownership: owns its memory.
-// Host memory: loading, initialising and saving go tensor by tensor and need the largest of them besides the buffer.
+// Thread safety: readers may share a const object; writers need it alone. Ownership: owns its sets,
+// or shares them with a model that it was made from. Host memory: loading, initialising and saving
+// go tensor by tensor and need a MiB besides the buffer.
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
+#include "common/digest.h"
 #include "common/trajectory.h"
-#include "policy_model/families/tensor_table.h"
-#include "policy_model/flat_buffer.h"
+#include "policy_model/parameter_set.h"
 
 namespace plumb::policy_model {
 
 class Weights {
  public:
   Weights(const ModelShape& shape, const Stream& stream, DType dtype);
+  Weights(Weights&&) = default;
+  Weights& operator=(Weights&&) = default;
 
-  const TensorTable& table() const { return table_; }
-  const ModelShape& shape() const { return table_.shape(); }
-  FlatBuffer& flat() { return flat_; }
-  const FlatBuffer& flat() const { return flat_; }
+  const TensorTable& table() const { return *table_; }
+  const ModelShape& shape() const { return table_->shape(); }
+  const Stream& stream() const { return flat().stream(); }
+  Device device() const { return flat().device(); }
+  DType dtype() const { return flat().dtype(); }
+  // The base first, then the adapters.
+  std::span<const std::shared_ptr<ParameterSet>> sets() const { return sets_; }
+  ParameterSet& base() { return *sets_[0]; }
+  const ParameterSet& base() const { return *sets_[0]; }
+  std::span<const std::shared_ptr<ParameterSet>> adapters() const { return sets().subspan(1); }
+  FlatBuffer& flat() { return base().flat; }  // of the base
+  const FlatBuffer& flat() const { return base().flat; }
+
+  // Adds an adapter, which is trained in the place of the sets before it: A uniform within +-1 /
+  // sqrt(columns), B 0, so that the model stays what it is. Same bits for the same seed.
+  void AddAdapter(const AdapterSpec& spec, uint64_t seed);
+  // The same sets without the adapters: a model that shares the base's memory with this one.
+  Weights WithoutAdapters() const;
+  // The same model with memory of its own for sets that are trained, zeroed; it shares the others.
+  Weights Twin() const;
 
   // Normal(0, init_std), residual projections scaled by (2L)^-1/2, norms 1, biases 0. Same bits for the same seed.
   void Initialise(uint64_t seed, double init_std);
-  // From an HF directory's safetensors; every tensor used, none left over (kCorruption names them). `master`, when not
-  // nullptr, is a float buffer of flat_elements() that receives the unrounded values.
-  void Load(const std::string& directory, FlatBuffer* master = nullptr);
-  // model.safetensors under HF names from this buffer in its dtype (config.json and tokenizer files are the caller's).
-  void Save(const std::string& directory) const;
-  // Tree hash over the flat bytes (common/digest.h), computed where they lie.
-  Digest ComputeDigest() const;
+  // The base from an HF directory's safetensors; every tensor used, none left over (kCorruption
+  // names them).
+  void Load(const std::string& directory);
+  // What is trained, from a folder that SaveModelDirectory wrote: the base, or adapters under
+  // PEFT's names. kConflict for an adapter of another kind.
+  void LoadTrained(const std::string& directory);
+  // Of each set by name (a tree hash of its flat bytes, common/digest.h, computed where they lie),
+  // and of all together.
+  std::vector<std::pair<std::string, Digest>> SetDigests() const;
+  Digest ComputeDigest() const { return CombineSets(SetDigests()); }
 
  private:
-  TensorTable table_;
-  FlatBuffer flat_;
+  Weights() = default;
+  std::shared_ptr<const TensorTable> table_;
+  std::vector<std::shared_ptr<ParameterSet>> sets_;
 };
 
-// The same of any buffer.
+// Of any buffer.
 Digest DigestOf(const FlatBuffer& flat);
 
 // A model of the same trunk with a scalar head in place of the LM head: a reward model or critic that starts from a
@@ -47,8 +73,10 @@ Weights ScalarHeadFrom(const Weights& policy, uint64_t seed);
 // only the head is used. Drawn like the head above.
 Weights ValueHeadFor(const Weights& policy, uint64_t seed);
 
-// Reads ModelShape of a directory: config.json.  Writes a complete HF model folder: config, weights; copies
-// tokenizer.json, tokenizer_config.json and chat_template.jinja from `tokenizer_source` when it is not empty.
-void SaveModelDirectory(const Weights& weights, const std::string& directory, const std::string& tokenizer_source);
+// Writes what is trained: a complete HF model folder, config and weights in their dtype; or an
+// adapter as PEFT's folder, which names `base_model`. Copies tokenizer.json, tokenizer_config.json
+// and chat_template.jinja from `tokenizer_source` when it is not empty.
+void SaveModelDirectory(const Weights& weights, const std::string& directory,
+                        const std::string& tokenizer_source, const std::string& base_model = "");
 
 }  // namespace plumb::policy_model

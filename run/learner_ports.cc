@@ -161,7 +161,7 @@ void LearnerPorts::Trim(int64_t step) {
   }
 }
 
-void LearnerPorts::Publish(const PolicyVersion& version, std::span<const std::byte> flat) {
+void LearnerPorts::Publish(const PolicyVersion& version, std::span<const WeightSet> sets) {
   published_ = version;
   announced_ = false;
   // Before an actor can sample with it: the store takes no group of a version that it has not heard of. One that is away now hears of
@@ -172,7 +172,7 @@ void LearnerPorts::Publish(const PolicyVersion& version, std::span<const std::by
   } catch (const Error& e) {
     if (!TryAgain(e)) throw;
   }
-  ring_.weights.Publish(version, flat);
+  ring_.weights.Publish(version, sets);
 }
 
 }  // namespace plumb::run

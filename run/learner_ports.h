@@ -49,7 +49,7 @@ class LearnerPorts : public BatchSource, public WeightSink {
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
   void Finish() override;
   bool WantsBytes() const override { return ring_.weights.WantsBytes(); }
-  void Publish(const PolicyVersion& version, std::span<const std::byte> flat) override;
+  void Publish(const PolicyVersion& version, std::span<const WeightSet> sets) override;
 
   // What is asked and told between the steps, with the same patience; once the run is to stop, it
   // is asked once. For a step's metrics; empty where the run is to stop and nobody answers.

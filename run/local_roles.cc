@@ -40,47 +40,55 @@ class Failure {
 };
 
 // The hand-over of a learner's weights to the actor beside it. In place: publishing is saying the
-// number. Else the actor copies the newest version while the learner goes on.
+// number. Else the actor copies what is new of the newest version while the learner goes on.
 class LocalWeights : public WeightSink, public WeightSource {
  public:
   explicit LocalWeights(bool in_place) : in_place_(in_place) {}
   bool WantsBytes() const override { return !in_place_; }
-  void Publish(const PolicyVersion& version, std::span<const std::byte> flat) override {
+  void Publish(const PolicyVersion& version, std::span<const WeightSet> sets) override {
     {
       MutexLock lock(mu_);
-      flat_.assign(flat.begin(), flat.end());
-      policy_ = version;
+      newest_ = {.version = version, .sets = {}};
+      bytes_.resize(sets.size());
+      for (size_t i = 0; i < sets.size(); ++i) {
+        const auto& bytes = sets[i].bytes;
+        if (!bytes.empty()) bytes_[i].assign(bytes.begin(), bytes.end());
+        newest_.sets.push_back({sets[i].name, sets[i].digest, bytes_[i].size()});
+      }
       number_.store(version.version);
     }
     changed_.notify_all();
   }
   PolicyVersion Newest() {
     MutexLock lock(mu_);
-    return policy_;
+    return newest_.version;
   }
   int64_t number() const { return number_.load(); }  // for the decode loop: no lock
-  std::optional<PolicyVersion> Await(const PolicyVersion& held, Deadline deadline) override {
+  std::optional<WeightOffer> Await(const PolicyVersion& held, Deadline deadline) override {
     MutexLock lock(mu_);
     const auto other = [&]() PLUMB_REQUIRES(mu_) {
-      return policy_.version >= 0 && policy_ != held;
+      return newest_.version.version >= 0 && newest_.version != held;
     };
     if (!changed_.wait_until(lock, deadline, other)) return std::nullopt;
-    return policy_;
+    return newest_;
   }
-  bool Read(const PolicyVersion& version, std::span<std::byte> flat) override {
+  bool Read(const Digest& set, std::span<std::byte> into) override {
     MutexLock lock(mu_);
-    if (version != policy_) return false;
-    PLUMB_CHECK(flat.size() == flat_.size());
-    std::copy(flat_.begin(), flat_.end(), flat.begin());
-    return true;
+    for (size_t i = 0; i < bytes_.size(); ++i) {
+      if (newest_.sets[i].digest != set) continue;
+      PLUMB_CHECK(into.size() == bytes_[i].size());
+      std::copy(bytes_[i].begin(), bytes_[i].end(), into.begin());
+      return true;
+    }
+    return false;
   }
 
  private:
   const bool in_place_;
   Mutex mu_;
   CondVar changed_;
-  std::vector<std::byte> flat_ PLUMB_GUARDED_BY(mu_);
-  PolicyVersion policy_ PLUMB_GUARDED_BY(mu_);
+  WeightOffer newest_ PLUMB_GUARDED_BY(mu_);
+  std::vector<std::vector<std::byte>> bytes_ PLUMB_GUARDED_BY(mu_);  // of its sets
   std::atomic<int64_t> number_{-1};
 };
 
@@ -114,8 +122,8 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
         policy = std::make_unique<actor::SharedPolicy>(
             &weights, [&] { return published.Newest(); }, [&] { return published.number(); });
       } else {
-        policy = std::make_unique<actor::FetchedPolicy>(session.shape(), stream, session.dtype(),
-                                                        &published);
+        policy =
+            std::make_unique<actor::FetchedPolicy>(EmptyWeights(session, stream), &published);
       }
       const auto sink = [&](const TrajectoryGroup& group) {
         while (!rewards.line().Push(group, After(milliseconds(500)))) {

@@ -43,6 +43,23 @@ bool PostProcessorBegins(const Json& processor) {
          single->front().contains("SpecialToken");
 }
 
+// The folder that holds config.json and the tokenizer: an adapter's is the one that it names as its
+// base.
+std::string BaseOf(const std::string& path) {
+  FileSystem& files = RealFileSystem();
+  const std::string config = path + "/" + policy_model::kAdapterConfig;
+  if (files.Exists(path + "/config.json") || !files.Exists(config)) return path;
+  std::string base = policy_model::ReadAdapterConfig(path).base_model;
+  if (!files.Exists(base + "/config.json")) {
+    throw Error(ErrorCode::kNotFound,
+                "the adapter's base is \"" + base +
+                    "\", and no model is there: write into "
+                    "base_model_name_or_path where it is now",
+                config);
+  }
+  return base;
+}
+
 }  // namespace
 
 bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, const policy_model::Tokenizer& tokenizer,
@@ -102,9 +119,10 @@ std::vector<int32_t> PromptEncoder::Answer(const std::string& text) const {
   return tokens;
 }
 
-ModelFolder LoadVocabulary(const std::string& path, const std::string& bos) {
+ModelFolder LoadVocabulary(const std::string& folder, const std::string& bos) {
+  const std::string path = BaseOf(folder);
   ModelFolder model;
-  model.path = path;
+  model.path = folder;
   model.shape = policy_model::ReadModelConfig(path);
   model.tokenizer = policy_model::Tokenizer::Load(path);
   model.chat_template = policy_model::ChatTemplate::LoadOrNull(path);
@@ -127,7 +145,8 @@ ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
     throw Error(ErrorCode::kInvalidArgument,
                 "is \"" + options.device + "\": use cpu, cuda or cuda:N", "--device");
   }
-  if (!RealFileSystem().Exists(path + "/config.json")) {
+  const std::string base = BaseOf(path);
+  if (!RealFileSystem().Exists(base + "/config.json")) {
     throw Error(ErrorCode::kNotFound,
                 "no model here: config.json is missing. A run's models are in RUN/checkpoints/step-*/model; plumb convert makes "
                 "a folder of a GGUF file", path);
@@ -140,10 +159,14 @@ ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
   kernels::CheckDevice(*device, "--device");
   model.stream = OwnedStream(*device);
   policy_model::SetThreads(static_cast<int>(options.threads));
-  const std::string dtype = options.dtype == "auto" ? StoredDtype(path) : options.dtype;
+  const std::string dtype = options.dtype == "auto" ? StoredDtype(base) : options.dtype;
   model.dtype = dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
   model.weights = std::make_unique<policy_model::Weights>(model.shape, model.stream, model.dtype);
-  model.weights->Load(path);
+  model.weights->Load(base);
+  if (base != path) {
+    model.weights->AddAdapter(policy_model::ReadAdapterConfig(path).spec, 0);
+    model.weights->LoadTrained(path);
+  }
   return model;
 }
 

@@ -1,8 +1,10 @@
 // A model folder opened for the verbs that use a model without a run: generate, score, eval.
 //
-// Purpose: shape, tokenizer, chat template and weights of a Hugging Face model folder (also of a checkpoint's model/).
-// Thread safety: const after LoadModel. Ownership: owns everything; Weights do not move.
-// Errors: those of the files, with paths; kInvalidArgument for options, kUnsupported for a device this build has not.
+// Purpose: shape, tokenizer, chat template and weights of a Hugging Face model folder (also of a
+// checkpoint's model/), or of a PEFT adapter's folder together with the base that it names. Thread
+// safety: const after LoadModel. Ownership: owns everything; Weights do not move. Errors: those of
+// the files, with paths; kInvalidArgument for options, kUnsupported for a device this build has
+// not.
 #pragma once
 
 #include <cstdint>

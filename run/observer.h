@@ -50,8 +50,11 @@ class Observer {
 void AddCounterMetrics(const std::map<std::string, int64_t>& counters, std::map<std::string, double>& metrics);
 void AddRolloutCounters(const actor::RolloutCounters& rollout, std::map<std::string, int64_t>& counters);
 
-// The weights version 0 starts from: loaded from model.path or initialised from the seed.
+// The weights version 0 starts from: loaded from model.path or initialised from the seed, with the
+// recipe's adapter.
 policy_model::Weights MakeWeights(const Session& session);
+// The same sets, to be filled from elsewhere.
+policy_model::Weights EmptyWeights(const Session& session, const Stream& stream);
 
 // What was dropped and what has no score, on one line, from a run's counters.
 std::string LossLine(const std::map<std::string, int64_t>& counters);

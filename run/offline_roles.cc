@@ -40,7 +40,8 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
   policy_model::Transformer transformer(weights.shape(), session.stream(), session.dtype());
   learner::TrainStep train(transformer, config.optimizer.micro_batch_tokens);
   learner::Optimizer optimizer(weights, config.optimizer);
-  learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints, session.tokenizer_source());
+  learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
+                                   session.tokenizer_source(), config.model.path);
 
   // Made before a checkpoint replaces the weights: the reference is the policy of step 0.
   std::unique_ptr<replay::Store> shared;
@@ -85,7 +86,8 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
   };
   learner::LearnerResult result = learner::RunOffline(config, how, *objective, weights, optimizer,
                                                       checkpoints, hooks, options.resume);
-  policy_model::SaveModelDirectory(weights, session.folder().path + "/model", session.tokenizer_source());
+  policy_model::SaveModelDirectory(weights, session.folder().path + "/model",
+                                   session.tokenizer_source(), config.model.path);
   return FinishRun(session, observer, std::move(result),
                    {{"pairs", static_cast<int64_t>(data.train.size())},
                     {"completions", static_cast<int64_t>(data.completions.size())},

@@ -90,7 +90,7 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
   replay::ReplayClient replay(endpoints.replay(), {.actor = name, .report_interval = kReports});
   actor::RemoteWeightSource source(endpoints.weights());
   policy_model::UseThreads(ThreadSharesOf(session.config()).actor);
-  actor::FetchedPolicy policy(session.shape(), session.stream(), session.dtype(), &source);
+  actor::FetchedPolicy policy(EmptyWeights(session, session.stream()), &source);
 
   std::vector<std::unique_ptr<Sender>> senders;
   for (int64_t i = 0; i < session.config().run.reward_workers; ++i) {

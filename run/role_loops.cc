@@ -70,7 +70,7 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   const DemonstrationData demonstrations = LoadDemonstrations(session);
   for (const std::string& note : demonstrations.notes) observer.Note(note);
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
-                                   session.tokenizer_source());
+                                   session.tokenizer_source(), config.model.path);
   around.stop = [&] { return options.Stopped(); };
   around.patience = StallTime(config);
   LearnerPorts ports(std::move(around));

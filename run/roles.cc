@@ -114,11 +114,29 @@ void ImportPrompts(const Session& session, replay::Store& store,
   if (!prompts.eval.empty()) store.PutPrompts(replay::kEvalDataset, prompts.eval);
 }
 
+namespace {
+
+void AddAdapter(const Session& session, policy_model::Weights& weights) {
+  const configs::PolicyConfig& policy = session.config().policy;
+  if (policy.adapter == configs::Adapter::kNone) return;
+  weights.AddAdapter({.rank = policy.rank, .alpha = policy.alpha, .targets = policy.targets},
+                     session.config().run.seed);
+}
+
+}  // namespace
+
+policy_model::Weights EmptyWeights(const Session& session, const Stream& stream) {
+  policy_model::Weights weights(session.shape(), stream, session.dtype());
+  AddAdapter(session, weights);
+  return weights;
+}
+
 policy_model::Weights MakeWeights(const Session& session) {
   policy_model::Weights weights(session.shape(), session.stream(), session.dtype());
   const auto& model = session.config().model;
   if (model.path.empty()) weights.Initialise(session.config().run.seed, model.init_std);
   else weights.Load(model.path);
+  AddAdapter(session, weights);
   return weights;
 }
 

@@ -12,8 +12,8 @@ int64_t RoundUp(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
 
 }  // namespace
 
-int64_t TensorTable::Add(std::string name, std::vector<int64_t> dims, bool decay, TensorInit init,
-                         const std::vector<Part>& parts, const std::string& fused) {
+int64_t TensorList::Add(std::string name, std::vector<int64_t> dims, bool decay, TensorInit init,
+                        const std::vector<Part>& parts, const std::string& fused) {
   TensorEntry e;
   e.name = std::move(name);
   e.elements = 1;
@@ -36,7 +36,7 @@ int64_t TensorTable::Add(std::string name, std::vector<int64_t> dims, bool decay
   return entries_.back().offset;
 }
 
-void TensorTable::EndBucket() { flat_elements_ = RoundUp(flat_elements_, kBucketElements); }
+void TensorList::EndBucket() { flat_elements_ = RoundUp(flat_elements_, kBucketElements); }
 
 TensorTable::TensorTable(const ModelShape& shape) : shape_(shape) {
   Validate(shape, "model");

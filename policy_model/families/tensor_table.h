@@ -30,6 +30,7 @@ enum class TensorInit : uint8_t {
   kResidual,  // Normal(0, std / sqrt(2 L)): what writes into the residual stream
   kOnes,
   kZeros,
+  kUniform,  // within +-1 / sqrt(columns), as low-rank adapters begin
 };
 
 struct TensorEntry {
@@ -50,38 +51,49 @@ struct LayerSlices {
   int64_t ffn_norm = -1, gate_up = -1, gate_up_bias = -1, down = -1, down_bias = -1, ffn_behind = -1;
 };
 
-class TensorTable {
+// The tensors of one parameter set and where they lie in its flat buffer.
+class TensorList {
  public:
-  explicit TensorTable(const ModelShape& shape);
-
   const std::vector<TensorEntry>& entries() const { return entries_; }
-  const LayerSlices& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
-  int64_t embedding() const { return embedding_; }
-  int64_t final_norm() const { return final_norm_; }
-  int64_t lm_head() const { return lm_head_; }  // embedding() when tied; -1 with a scalar head
-  int64_t score() const { return score_; }      // [1, H]; -1 without a scalar head
   int64_t flat_elements() const { return flat_elements_; }  // padded
   int64_t parameters() const { return parameters_; }        // without padding
-  const ModelShape& shape() const { return shape_; }
-  const ModelPlan& plan() const { return plan_; }
 
- private:
+ protected:
   struct Part {
     std::string file;
     int64_t rows;
     SplitAxis split;
   };
-  int64_t Add(std::string name, std::vector<int64_t> dims, bool decay, TensorInit init, const std::vector<Part>& parts,
-              const std::string& fused = "");
-  void AddLayer(int64_t layer);
+  int64_t Add(std::string name, std::vector<int64_t> dims, bool decay, TensorInit init,
+              const std::vector<Part>& parts, const std::string& fused = "");
   void EndBucket();
+
+ private:
+  std::vector<TensorEntry> entries_;
+  int64_t flat_elements_ = 0, parameters_ = 0;
+};
+
+// Those of a model's base.
+class TensorTable : public TensorList {
+ public:
+  explicit TensorTable(const ModelShape& shape);
+
+  const LayerSlices& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
+  int64_t embedding() const { return embedding_; }
+  int64_t final_norm() const { return final_norm_; }
+  int64_t lm_head() const { return lm_head_; }  // embedding() when tied; -1 with a scalar head
+  int64_t score() const { return score_; }      // [1, H]; -1 without a scalar head
+  const ModelShape& shape() const { return shape_; }
+  const ModelPlan& plan() const { return plan_; }
+
+ private:
+  void AddLayer(int64_t layer);
 
   ModelShape shape_;
   ModelPlan plan_;
   LayerNames names_;
-  std::vector<TensorEntry> entries_;
   std::vector<LayerSlices> layers_;
-  int64_t embedding_ = 0, final_norm_ = 0, lm_head_ = -1, score_ = -1, flat_elements_ = 0, parameters_ = 0;
+  int64_t embedding_ = 0, final_norm_ = 0, lm_head_ = -1, score_ = -1;
 };
 
 // The element ranges of the flat buffer that rank `rank` of `ranks` holds of an entry under tensor parallelism, part by

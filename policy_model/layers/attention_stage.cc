@@ -3,16 +3,23 @@
 #include "kernels/attention_paged.h"
 #include "kernels/embedding.h"
 #include "kernels/rope.h"
-#include "policy_model/ops.h"
 
 namespace plumb::policy_model {
 
 using kernels::Call;
 
-AttentionStage::AttentionStage(const ModelShape& shape, const LayerSpec& spec, const LayerSlices& slices, float weight_offset,
-                               int32_t layer)
-    : spec_(spec), at_(slices), heads_(shape.heads), kv_heads_(shape.kv_heads), head_dim_(shape.head_dim),
-      norm_eps_(static_cast<float>(shape.norm_eps)), weight_offset_(weight_offset), layer_(layer) {}
+AttentionStage::AttentionStage(const ModelShape& shape, const LayerSpec& spec,
+                               const LayerSlices& slices, float weight_offset, int32_t layer)
+    : spec_(spec),
+      at_(slices),
+      heads_(shape.heads),
+      kv_heads_(shape.kv_heads),
+      head_dim_(shape.head_dim),
+      norm_eps_(static_cast<float>(shape.norm_eps)),
+      weight_offset_(weight_offset),
+      layer_(layer),
+      qkv_product_(slices.qkv, width(), shape.hidden),
+      o_product_(slices.o, shape.hidden, mixed_width()) {}
 
 AttentionShape AttentionStage::Shape(const PackedPass& pass) const {
   AttentionShape shape = pass.attention;
@@ -49,13 +56,15 @@ void AttentionStage::PlanForward(const PackedPass& pass) {
   rstd_ = normed() ? pass.saved.Reserve(4 * n * NormShape(n).parts()) : 0;
   mixed_ = pass.saved.Reserve(pass.Bytes(n * mixed_width()));
   lse_ = pass.saved.Reserve(4 * AttentionLseElements(pass.launch, pass.attention));
+  qkv_product_.Plan(pass, n, pass.scratch);
+  o_product_.Plan(pass, n, pass.scratch);
 }
 
 void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) {
   const int64_t n = pass.tokens(), h = pass.hidden();
   void* qkv = pass.saved.At(qkv_);
   void* raw = pass.saved.At(raw_);
-  ops::Linear(pass.launch, in, pass.W(at_.qkv), n, width(), h, false, raw);
+  qkv_product_.Forward(pass, in, false, raw);
   if (spec_.qkv_bias) Call(pass.launch, kernels::AddBias{.x = raw, .bias = pass.W(at_.qkv_bias), .rows = n, .width = width()});
   if (normed()) {
     Call(pass.launch, kernels::HeadNorm{.shape = NormShape(n), .x = raw, .w_q = pass.W(at_.q_norm), .w_k = pass.W(at_.k_norm),
@@ -64,7 +73,7 @@ void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumu
   Turn(pass, qkv, false);
   void* mixed = pass.saved.At(mixed_);
   AttentionForward(pass.launch, Shape(pass), qkv, mixed, pass.saved.Floats(lse_));
-  ops::Linear(pass.launch, mixed, pass.W(at_.o), n, h, mixed_width(), accumulate, out);
+  o_product_.Forward(pass, mixed, accumulate, out);
   if (spec_.o_bias) Call(pass.launch, kernels::AddBias{.x = out, .bias = pass.W(at_.o_bias), .rows = n, .width = h});
 }
 
@@ -80,6 +89,8 @@ void AttentionStage::PlanBackward(const PackedPass& pass) {
   const bool cpu = pass.launch.device().is_cpu();
   attention_scratch_ =
       pass.scratch.Reserve(cpu ? 4 * kernels::AttentionVarlenScratch(pass.attention) : 0);
+  qkv_product_.Plan(pass, n, pass.scratch);
+  o_product_.Plan(pass, n, pass.scratch);
 }
 
 void AttentionStage::Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate, void* din) {
@@ -87,9 +98,11 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
   const void* mixed = pass.saved.At(mixed_);
   void* dmixed = pass.scratch.At(dmixed_);
   void* dqkv = pass.scratch.At(dqkv_);
-  ops::LinearBackwardWeight(pass.launch, dout, mixed, n, h, mixed_width(), pass.G(at_.o));
-  if (spec_.o_bias) Call(pass.launch, kernels::BiasBackward{.dx = dout, .rows = n, .width = h, .dbias = pass.G(at_.o_bias)});
-  ops::LinearBackwardInput(pass.launch, dout, pass.W(at_.o), n, h, mixed_width(), false, dmixed);
+  o_product_.Backward(pass, dout, mixed, false, dmixed);
+  if (spec_.o_bias && pass.G(at_.o_bias)) {
+    Call(pass.launch,
+         kernels::BiasBackward{.dx = dout, .rows = n, .width = h, .dbias = pass.G(at_.o_bias)});
+  }
   AttentionBackward(pass.launch, Shape(pass), dmixed, pass.saved.At(qkv_), mixed, pass.saved.Floats(lse_), dqkv,
                     pass.scratch.Floats(attention_scratch_));
   Turn(pass, dqkv, true);
@@ -99,23 +112,24 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
                                                 .rstd = pass.saved.Floats(rstd_), .dw_q = pass.G(at_.q_norm),
                                                 .dw_k = pass.G(at_.k_norm), .scratch = pass.scratch.Floats(norm_scratch_)});
   }
-  if (spec_.qkv_bias) {
+  if (spec_.qkv_bias && pass.G(at_.qkv_bias)) {
     Call(pass.launch, kernels::BiasBackward{.dx = dqkv, .rows = n, .width = width(), .dbias = pass.G(at_.qkv_bias)});
   }
-  ops::LinearBackwardWeight(pass.launch, dqkv, in, n, width(), h, pass.G(at_.qkv));
-  ops::LinearBackwardInput(pass.launch, dqkv, pass.W(at_.qkv), n, width(), h, accumulate, din);
+  qkv_product_.Backward(pass, dqkv, in, accumulate, din);
 }
 
 void AttentionStage::PlanStep(const PagedPass& pass) {
   step_qkv_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * width()));
   step_mixed_ = pass.scratch.Reserve(pass.Bytes(pass.rows.rows * mixed_width()));
+  qkv_product_.Plan(pass, pass.rows.rows, pass.scratch);
+  o_product_.Plan(pass, pass.rows.rows, pass.scratch);
 }
 
 void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate, void* out) {
   const int64_t n = pass.rows.rows, h = pass.hidden();
   void* qkv = pass.scratch.At(step_qkv_);
   void* mixed = pass.scratch.At(step_mixed_);
-  ops::LinearRows(pass.launch, in, pass.W(at_.qkv), n, width(), h, false, qkv);
+  qkv_product_.Step(pass, in, false, qkv);
   if (spec_.qkv_bias) Call(pass.launch, kernels::AddBias{.x = qkv, .bias = pass.W(at_.qkv_bias), .rows = n, .width = width()});
   if (normed()) {
     Call(pass.launch, kernels::HeadNorm{.shape = NormShape(n), .x = qkv, .w_q = pass.W(at_.q_norm), .w_k = pass.W(at_.k_norm),
@@ -128,7 +142,7 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
   Call(pass.launch, kernels::AttentionPaged{.q = qkv, .q_stride = width(), .rows = pass.rows, .heads = heads, .layer = layer_,
                                             .kv = pass.kv, .scale = static_cast<float>(spec_.attention_scale),
                                             .window = static_cast<int32_t>(spec_.window), .out = mixed});
-  ops::LinearRows(pass.launch, mixed, pass.W(at_.o), n, h, mixed_width(), accumulate, out);
+  o_product_.Step(pass, mixed, accumulate, out);
   if (spec_.o_bias) Call(pass.launch, kernels::AddBias{.x = out, .bias = pass.W(at_.o_bias), .rows = n, .width = h});
 }
 

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "kernels/head_norm.h"
-#include "policy_model/layers/stage.h"
+#include "policy_model/layers/linear.h"
 
 namespace plumb::policy_model {
 
@@ -31,6 +31,7 @@ class AttentionStage : public Stage {
   const int64_t heads_, kv_heads_, head_dim_;
   const float norm_eps_, weight_offset_;
   const int32_t layer_;
+  LinearLayer qkv_product_, o_product_;
   int64_t width() const { return (heads_ + 2 * kv_heads_) * head_dim_; }
   int64_t mixed_width() const { return heads_ * head_dim_; }
   bool normed() const { return spec_.qk_norm != QkNorm::kNone; }

@@ -105,7 +105,8 @@ std::vector<Branch> BranchesOf(const TensorTable& table) {
     branches.emplace_back(norm(at.attention_norm),
                           std::make_unique<AttentionStage>(shape, spec, at, offset, static_cast<int32_t>(l)),
                           norm(at.attention_behind));
-    branches.emplace_back(norm(at.ffn_norm), std::make_unique<FfnStage>(spec, at), norm(at.ffn_behind));
+    branches.emplace_back(norm(at.ffn_norm), std::make_unique<FfnStage>(shape.hidden, spec, at),
+                          norm(at.ffn_behind));
   }
   return branches;
 }

@@ -4,13 +4,13 @@
 #pragma once
 
 #include "kernels/glu.h"
-#include "policy_model/layers/stage.h"
+#include "policy_model/layers/linear.h"
 
 namespace plumb::policy_model {
 
 class FfnStage : public Stage {
  public:
-  FfnStage(const LayerSpec& spec, const LayerSlices& slices);
+  FfnStage(int64_t hidden, const LayerSpec& spec, const LayerSlices& slices);
 
   void PlanForward(const PackedPass& pass) override;
   void Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) override;
@@ -23,6 +23,7 @@ class FfnStage : public Stage {
   const int64_t ffn_;
   const kernels::Activation activation_;
   const LayerSlices at_;
+  LinearLayer gate_up_product_, down_product_;
 
   // Offsets of the last plans: of saved and scratch, of the backward's scratch, of the step's scratch.
   int64_t gate_up_ = 0, act_ = 0;

@@ -45,11 +45,13 @@ struct PackedPass : Pass {
   bool keep = false;                   // a backward follows
   Arena& saved;                        // from the forward to the backward
   Arena& scratch;                      // of one call
-  FlatBuffer* grad = nullptr;          // backward: float, laid out as the weights
+  Gradients grad = {};                 // backward
   float* norm_scratch = nullptr;       // backward: [kRmsNormScratchRows, H]
 
   int64_t tokens() const { return attention.tokens; }
-  float* G(int64_t offset) const { return grad->f32() + offset; }
+  // Where the gradient of the base's parameter at `offset` is added; nullptr where the base is not
+  // trained.
+  float* G(int64_t offset) const { return grad.base ? grad.base->f32() + offset : nullptr; }
 };
 
 // Generation: rows of a paged step.

@@ -62,6 +62,37 @@ void ExpectSame(const Samples& a, const Samples& b, const std::string& what, flo
   }
 }
 
+// With numbers in B.
+policy_model::Weights AdaptedWeights() {
+  policy_model::Weights weights = TinyWeights();
+  weights.AddAdapter({.rank = 4, .alpha = 8}, 5);
+  policy_model::ParameterSet& set = *weights.adapters()[0];
+  RandomStream random(9, 9);
+  for (const auto& e : set.table->entries()) {
+    for (int64_t i = 0; e.name.ends_with("lora_B") && i < e.elements; ++i) {
+      set.flat.f32()[e.offset + i] = 0.1f * random.NextNormal();
+    }
+  }
+  return weights;
+}
+
+TEST(Engine, AnswersOfAnAdapterDoNotDependOnTheBatchAndAreNotThoseOfTheBase) {
+  const policy_model::Weights weights = AdaptedWeights();
+  const std::vector<GenerateRequest> requests = MixedRequests(12);
+  EngineOptions options = TinyOptions();
+  options.max_batch = 32;
+  const Samples reference = Generate(options, weights, requests);
+  for (const int32_t max_batch : {1, 3, 5}) {
+    options.max_batch = max_batch;
+    ExpectSame(reference, Generate(options, weights, requests, true),
+               "max_batch " + std::to_string(max_batch));
+  }
+  const Samples base = Generate(options, weights.WithoutAdapters(), requests);
+  int equal = 0;
+  for (const auto& [key, s] : reference) equal += s.tokens == base.at(key).tokens;
+  EXPECT_LT(equal, static_cast<int>(reference.size()) / 2);
+}
+
 TEST(Engine, AnswersDoNotDependOnTheBatch) {
   const policy_model::Weights weights = TinyWeights();
   const std::vector<GenerateRequest> requests = MixedRequests(60);
@@ -164,9 +195,11 @@ TEST(Engine, AScarcePoolOnlyCostsTime) {
 }
 
 TEST(Engine, LogprobsAreThoseOfTheTrainingForward) {
-  const policy_model::Weights weights = TinyWeights();
+  const policy_model::Weights base = TinyWeights(), adapted = AdaptedWeights();
   const std::vector<GenerateRequest> requests = MixedRequests(20);
-  for (const float temperature : {1.0f, 0.7f}) {
+  for (const auto& [which, temperature] :
+       {std::pair(&base, 1.0f), std::pair(&base, 0.7f), std::pair(&adapted, 1.0f)}) {
+    const policy_model::Weights& weights = *which;
     EngineOptions options = TinyOptions();
     options.sampling.temperature = temperature;
     const Samples samples = Generate(options, weights, requests);

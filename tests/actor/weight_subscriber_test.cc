@@ -2,11 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "common/error.h"
 #include "common/weight_wire.h"
@@ -18,33 +21,58 @@ namespace {
 
 using std::chrono::milliseconds;
 
+struct ServedSet {
+  OfferedSet offered;
+  std::vector<std::byte> bytes;
+};
+
+std::vector<ServedSet> SetsOf(const policy_model::Weights& weights) {
+  std::vector<ServedSet> out;
+  for (const auto& [name, digest] : weights.SetDigests()) {
+    const policy_model::FlatBuffer& flat = weights.sets()[out.size()]->flat;
+    ServedSet& set =
+        out.emplace_back(ServedSet{{name, digest, flat.bytes()}, std::vector<std::byte>(flat.bytes())});
+    flat.CopyToHost(set.bytes);
+  }
+  return out;
+}
+
+WeightOffer OfferOf(const PolicyVersion& version, const std::vector<ServedSet>& sets) {
+  WeightOffer offer{.version = version, .sets = {}};
+  for (const ServedSet& set : sets) offer.sets.push_back(set.offered);
+  return offer;
+}
+
 // Serves the weights it is told to, spoiled for the first `spoil` fetches.
 class FakeSource : public WeightSource {
  public:
   void Set(const policy_model::Weights& weights, int64_t version) {
     std::lock_guard lock(mu);
-    bytes.resize(weights.flat().bytes());
-    weights.flat().CopyToHost(bytes);
+    sets = SetsOf(weights);
     newest = {version, weights.ComputeDigest()};
     changed.notify_all();
   }
-  std::optional<PolicyVersion> Await(const PolicyVersion& held, Deadline deadline) override {
+  std::optional<WeightOffer> Await(const PolicyVersion& held, Deadline deadline) override {
     std::unique_lock lock(mu);
     if (broken) throw Error(ErrorCode::kCorruption, "another model");
     if (away > 0 && away-- > 0) throw Error(ErrorCode::kUnavailable, "the learner is away");
     if (!changed.wait_until(lock, deadline, [&] { return newest.version >= 0 && newest != held; }))
       return std::nullopt;
-    return newest;
+    return OfferOf(newest, sets);
   }
-  bool Read(const PolicyVersion& version, std::span<std::byte> flat) override {
+  bool Read(const Digest& digest, std::span<std::byte> into) override {
     std::unique_lock lock(mu);
     ++fetches;
     changed.wait(lock, [&] { return !held_back; });
-    if (version != newest) return false;
-    EXPECT_EQ(flat.size(), bytes.size());
-    std::memcpy(flat.data(), bytes.data(), bytes.size());
-    if (spoil > 0 && spoil-- > 0) flat[flat.size() / 2] ^= std::byte{1};
-    return true;
+    for (const ServedSet& set : sets) {
+      if (set.offered.digest != digest) continue;
+      EXPECT_EQ(into.size(), set.bytes.size());
+      std::memcpy(into.data(), set.bytes.data(), set.bytes.size());
+      if (spoil > 0 && spoil-- > 0) into[into.size() / 2] ^= std::byte{1};
+      read.push_back(set.offered.name);
+      return true;
+    }
+    return false;
   }
   void HoldBack(bool hold) {
     std::lock_guard lock(mu);
@@ -53,7 +81,8 @@ class FakeSource : public WeightSource {
   }
   std::mutex mu;
   std::condition_variable changed;
-  std::vector<std::byte> bytes;
+  std::vector<ServedSet> sets;
+  std::vector<std::string> read;  // names, in order
   PolicyVersion newest;
   bool held_back = false;
   std::atomic<bool> broken{false};
@@ -71,8 +100,11 @@ bool Becomes(FetchedPolicy& policy, int64_t wanted, const PolicyVersion& version
   return false;
 }
 
+bool SameBytes(const policy_model::ParameterSet& a, const policy_model::ParameterSet& b) {
+  return std::memcmp(a.flat.data(), b.flat.data(), a.flat.bytes()) == 0;
+}
 bool SameBytes(const policy_model::Weights& a, const policy_model::Weights& b) {
-  return std::memcmp(a.flat().data(), b.flat().data(), a.flat().bytes()) == 0;
+  return SameBytes(a.base(), b.base());
 }
 
 TEST(FetchedPolicy, TakesVerifiedVersionsOnly) {
@@ -165,6 +197,70 @@ TEST(FetchedPolicy, WhatALearnersLifeBeforeHadPublishedIsFetchedAgain) {
   EXPECT_TRUE(policy.Update(18, After(milliseconds(10000))));
 }
 
+// One policy of a base and an adapter whose B is `b` everywhere.
+policy_model::Weights Adapted(float b, int base = 1) {
+  policy_model::Weights weights = TinyWeights(base);
+  weights.AddAdapter({.rank = 2, .alpha = 4}, 7);
+  policy_model::ParameterSet& set = *weights.adapters()[0];
+  for (const auto& e : set.table->entries()) {
+    if (e.name.ends_with("lora_B")) std::fill_n(set.flat.f32() + e.offset, e.elements, b);
+  }
+  return weights;
+}
+
+policy_model::Weights EmptyAdapted() {
+  policy_model::Weights empty(TinyShape(), Device::kCpu, DType::kFloat32);
+  empty.AddAdapter({.rank = 2, .alpha = 4}, 0);
+  return empty;
+}
+
+TEST(FetchedPolicy, FetchesTheBaseOnceAndThenWhatIsTrained) {
+  FakeSource source;
+  FetchedPolicy policy(EmptyAdapted(), &source);
+  for (int64_t version = 0; version < 4; ++version) {
+    const policy_model::Weights weights = Adapted(0.1f * static_cast<float>(version));
+    source.Set(weights, version);
+    ASSERT_TRUE(policy.Update(version, After(milliseconds(10000)))) << version;
+    EXPECT_EQ(policy.current(), source.newest);
+    EXPECT_EQ(policy.weights().ComputeDigest(), weights.ComputeDigest()) << version;
+    EXPECT_TRUE(SameBytes(policy.weights(), weights));
+    EXPECT_TRUE(SameBytes(*policy.weights().sets()[1], *weights.sets()[1]));
+  }
+  EXPECT_EQ(source.read, (std::vector<std::string>{"base", "lora", "lora", "lora", "lora"}));
+
+  source.Set(Adapted(0.5f, 2), 9);
+  EXPECT_THROW(policy.Update(9, After(milliseconds(10000))), Error) << "of another run";
+}
+
+TEST(FetchedPolicy, ABaseThatArrivesSpoiledIsFetchedAgain) {
+  const policy_model::Weights weights = Adapted(0.1f);
+  FakeSource source;
+  source.spoil = 1;
+  source.Set(weights, 0);
+  FetchedPolicy policy(EmptyAdapted(), &source);
+  ASSERT_TRUE(policy.Update(0, After(milliseconds(10000))));
+  EXPECT_EQ(policy.weights().ComputeDigest(), weights.ComputeDigest());
+  EXPECT_TRUE(SameBytes(policy.weights(), weights));
+  EXPECT_EQ(policy.counters().refused_digest, 1u);
+  EXPECT_EQ(source.read, (std::vector<std::string>{"base", "base", "lora"}));
+}
+
+TEST(FetchedPolicy, AModelOfOtherSetsIsRefusedAndBothAreDescribed) {
+  FakeSource source;
+  source.Set(TinyWeights(1), 0);  // without the adapter
+  FetchedPolicy policy(EmptyAdapted(), &source);
+  try {
+    policy.Update(0, After(milliseconds(10000)));
+    ADD_FAILURE();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kConflict);
+    EXPECT_NE(std::string(e.what()).find("of lora; learner and actor must use the same [model]"),
+              std::string::npos)
+        << e.what();
+  }
+  EXPECT_EQ(source.fetches, 0);
+}
+
 TEST(SharedPolicy, WaitsForTheVersionAndCopiesNothing) {
   const policy_model::Weights weights = TinyWeights(1);
   std::atomic<int64_t> version = -1;
@@ -187,23 +283,24 @@ struct FakeServer {
     server = std::make_unique<RpcServer>(
         endpoint,
         [this](const RpcRequest& request, RpcResponder responder) {
-          const PolicyVersion version = weight_wire::DecodeVersion(request.payload);
           std::lock_guard lock(mu);
           if (request.verb == weight_wire::kAwaitVerb) {
-            if (newest.version >= 0 && newest != version)
-              responder.Reply(weight_wire::EncodeVersion(newest));
+            const PolicyVersion held = weight_wire::DecodeVersion(request.payload);
+            if (newest.version.version >= 0 && newest.version != held)
+              responder.Reply(weight_wire::EncodeOffer(newest));
             else kept.push_back(responder);
             return;
           }
           EXPECT_EQ(request.verb, weight_wire::kBytesVerb);
-          if (version != newest) throw Error(ErrorCode::kNotFound, "no longer at hand");
+          if (newest.sets.empty() || request.payload.view() != newest.sets[0].digest)
+            throw Error(ErrorCode::kNotFound, "no longer at hand");
           responder.Reply(std::string(bytes));
         },
         RpcServerOptions{.piece_bytes = 1000});
   }
   const std::string endpoint;
   std::mutex mu;
-  PolicyVersion newest;
+  WeightOffer newest;
   std::string bytes;
   std::vector<RpcResponder> kept;
   std::unique_ptr<RpcServer> server;
@@ -216,22 +313,21 @@ TEST(RemoteWeightSource, AwaitsAndReadsOrSaysWhyNot) {
   EXPECT_EQ(remote.Await({}, After(milliseconds(50))), std::nullopt);
   {
     std::lock_guard lock(server.mu);
-    server.newest = {3, "digest"};
+    server.newest = {{3, "digest"}, {{"base", "digest", 5000}}};
     server.bytes = std::string(5000, 'w');
   }
   EXPECT_EQ(remote.Await({2, "other"}, After(milliseconds(10000))), server.newest);
   std::vector<std::byte> flat(5000);
-  EXPECT_TRUE(remote.Read(server.newest, flat));
+  EXPECT_TRUE(remote.Read("digest", flat));
   EXPECT_EQ(std::memcmp(flat.data(), server.bytes.data(), flat.size()), 0);
-  EXPECT_EQ(remote.Await(server.newest, After(milliseconds(50))), std::nullopt);
-  EXPECT_FALSE(remote.Read({2, "gone"}, flat));
-  flat.pop_back();  // another model
+  EXPECT_EQ(remote.Await(server.newest.version, After(milliseconds(50))), std::nullopt);
+  EXPECT_FALSE(remote.Read("gone", flat));
+  flat.pop_back();  // not as large as was said
   try {
-    remote.Read(server.newest, flat);
+    remote.Read("digest", flat);
     ADD_FAILURE();
   } catch (const Error& e) {
     EXPECT_EQ(e.code(), ErrorCode::kCorruption);
-    EXPECT_NE(std::string(e.what()).find("the same [model]"), std::string::npos) << e.what();
   }
 }
 

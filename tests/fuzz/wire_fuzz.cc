@@ -94,7 +94,7 @@ Seeds RecordSeeds() {
 void FuzzFrames(std::string_view input) {
   if (input.empty()) return;
   const std::string_view bytes = input.substr(1);
-  switch (input[0] % 3) {
+  switch (input[0] % 4) {
     case 0: {
       const StreamFrame frame = DecodeStreamFrame(bytes);
       PLUMB_CHECK(EncodeStreamFrame(frame) == bytes);
@@ -106,6 +106,11 @@ void FuzzFrames(std::string_view input) {
       return Use(frame.ids.size());
     }
     case 2: {
+      const WeightOffer offer = weight_wire::DecodeOffer(bytes);
+      PLUMB_CHECK(weight_wire::EncodeOffer(offer) == bytes);
+      return Use(offer.sets.size());
+    }
+    case 3: {
       const PolicyVersion version = weight_wire::DecodeVersion(bytes);
       PLUMB_CHECK(weight_wire::EncodeVersion(version) == bytes);
       return Use(version.digest.size());
@@ -125,8 +130,10 @@ Seeds FrameSeeds() {
   call.client = "learner";
   call.verb = "weights.await";
   call.ids = {1, 2};
-  return {Tagged(0, EncodeStreamFrame(stream)), Tagged(1, EncodeCallFrame(call)),
-          Tagged(2, weight_wire::EncodeVersion({4, "digest"}))};
+  return {
+      Tagged(0, EncodeStreamFrame(stream)), Tagged(1, EncodeCallFrame(call)),
+      Tagged(2, weight_wire::EncodeOffer({{4, "digest"}, {{"base", "a", 16}, {"lora", "b", 4}}})),
+      Tagged(3, weight_wire::EncodeVersion({4, "digest"}))};
 }
 
 void FuzzStoreRecords(std::string_view input) {

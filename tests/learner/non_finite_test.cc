@@ -134,7 +134,7 @@ struct Loop : BatchSource, WeightSink {
   }
   std::vector<TrajectoryGroup> Evaluate(int64_t, int, Deadline) override { return {}; }
   void Finish() override {}
-  void Publish(const PolicyVersion& version, std::span<const std::byte>) override {
+  void Publish(const PolicyVersion& version, std::span<const WeightSet>) override {
     published.push_back(version);
     all_finite = all_finite && Finite(tiny.weights.flat());
   }

@@ -89,7 +89,7 @@ struct Life : BatchSource, WeightSink {
     return RandomGroups(1, 2, 5, train, weights, version);
   }
   void Finish() override {}
-  void Publish(const PolicyVersion& version, std::span<const std::byte>) override {
+  void Publish(const PolicyVersion& version, std::span<const WeightSet>) override {
     if (on_publish) on_publish(version.version);
   }
   LearnerResult Run(bool resume) {

@@ -29,7 +29,7 @@ TEST_P(TrainStepAllocation, NoneAfterTheFirstStep) {
   };
   const auto step = [&] {
     optimizer.ZeroGrad();
-    train.Accumulate(weights, views, 1.0f, loss, optimizer.grad());
+    train.Accumulate(weights, views, 1.0f, loss, optimizer.gradients());
     return optimizer.Update(1e-3, 1.0).applied;
   };
   ASSERT_TRUE(step());

@@ -2,7 +2,7 @@
 
 #include <set>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {

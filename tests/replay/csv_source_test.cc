@@ -3,7 +3,7 @@
 
 #include <zlib.h>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/dataset_import.h"
 #include "replay/importer.h"
 

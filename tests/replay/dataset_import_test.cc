@@ -2,7 +2,7 @@
 
 #include <zlib.h>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "policy_model/files/unicode.h"
 #include "replay/line_reader.h"
 

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/json_text.h"
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "policy_model/files/unicode.h"
 #include "replay/end_token.h"
 #include "replay/export_row.h"

@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "common/rng.h"
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/store.h"
 #include "tests/replay/faulty_disk.h"
 #include "tests/testing/faulty_file_system.h"

@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "common/rng.h"
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/log_check.h"
 #include "replay/store.h"
 #include "tests/testing/reliability.h"

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "common/rng.h"
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/importer.h"
 #include "replay/store.h"
 #include "tests/testing/reliability.h"

@@ -9,7 +9,7 @@
 #include <thread>
 
 #include "common/rng.h"
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/exporter.h"
 #include "replay/importer.h"
 #include "replay/store.h"

@@ -10,7 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/crash_point.h"
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/import_writer.h"
 #include "replay/row_form.h"
 #include "replay/row_parser.h"

@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/importer.h"
 
 namespace plumb::replay {

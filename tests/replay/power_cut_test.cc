@@ -13,7 +13,7 @@
 #include <thread>
 
 #include "common/rng.h"
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "tests/testing/reliability.h"
 
 namespace plumb::replay {

@@ -8,7 +8,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/importer.h"
 #include "replay/parquet_source.h"
 #include "replay/row_form.h"

@@ -1,5 +1,5 @@
 // replay/store.h: later scores, plans of steps and the end of evaluations (replay/score_store.cc).
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/leases.h"
 
 namespace plumb::replay {

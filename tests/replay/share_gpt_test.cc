@@ -2,7 +2,7 @@
 // records they give.
 #include "replay/share_gpt.h"
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/dataset_import.h"
 #include "replay/row_detection.h"
 #include "replay/row_parser.h"

@@ -4,7 +4,7 @@
 #include <map>
 #include <set>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {

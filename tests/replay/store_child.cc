@@ -22,7 +22,7 @@
 #include <thread>
 #include <vector>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 
 namespace {
 

@@ -5,7 +5,7 @@
 
 #include <thread>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/record.h"
 #include "replay/rocks.h"
 #include "tests/replay/faulty_disk.h"

@@ -1,7 +1,7 @@
 // Snapshot, usage, explain and export of a store.
 #include <nlohmann/json.hpp>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/dump.h"
 #include "replay/rocks.h"
 #include "replay/store.h"

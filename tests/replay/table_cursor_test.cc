@@ -2,7 +2,7 @@
 #include <chrono>
 #include <future>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/table.h"
 
 namespace plumb::replay {

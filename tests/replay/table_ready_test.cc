@@ -1,7 +1,7 @@
 // Schedule async: a step takes the groups that are there, and which they were is not forgotten.
 #include <set>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 #include "replay/table.h"
 
 namespace plumb::replay {

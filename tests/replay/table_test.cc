@@ -3,7 +3,7 @@
 #include <future>
 #include <thread>
 
-#include "fixtures.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {

@@ -35,7 +35,9 @@ class FakeRing : public replay::StorePort, public WeightSink {
   std::vector<TrajectoryGroup> Next(int64_t, Deadline deadline) override { return Answer(deadline); }
   std::vector<TrajectoryGroup> Evaluate(int64_t, int, Deadline deadline) override { return Answer(deadline); }
   void Finish() override { finished = true; }
-  void Publish(const PolicyVersion& version, std::span<const std::byte>) override { said.push_back("published " + std::to_string(version.version)); }
+  void Publish(const PolicyVersion& version, std::span<const WeightSet>) override {
+    said.push_back("published " + std::to_string(version.version));
+  }
 
   std::vector<TrajectoryGroup> Answer(Deadline deadline) {
     said.push_back("asked");

@@ -1,0 +1,65 @@
+// Low-rank adapters (Hu et al., "LoRA", 2021): a linear part W of the base gives W x + scale B (A
+// x), and only A and B are trained. Their tensors, their names in PEFT's files, and PEFT's
+// adapter_config.json.
+//
+// Thread safety: const after construction; the functions are pure. Shapes: A [rank, in], B [out,
+// rank]; scale = alpha / rank. Errors: kInvalidArgument for targets that the model has not;
+// kUnsupported for a file of another kind of adapter.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "policy_model/families/tensor_table.h"
+
+namespace plumb::policy_model {
+
+// In PEFT's terms: r, lora_alpha, target_modules.
+struct AdapterSpec {
+  int64_t rank = 8;
+  double alpha = 16;
+  std::vector<std::string> targets = {
+      "all-linear"};  // or the last part of modules' names: "q_proj", "down_proj"
+  bool operator==(const AdapterSpec&) const = default;
+};
+
+// What is added to `rows` rows of a linear part of the base from row_begin on. a, b: offsets in the
+// adapter's buffer.
+struct LowRank {
+  int64_t a = 0, b = 0;
+  int64_t row_begin = 0, rows = 0;
+};
+
+class AdapterTable : public TensorList {
+ public:
+  AdapterTable(const TensorTable& base, const AdapterSpec& spec);
+
+  const AdapterSpec& spec() const { return spec_; }
+  float scale() const { return static_cast<float>(spec_.alpha / static_cast<double>(spec_.rank)); }
+  // Of the base's tensor at that offset, in the order of its rows; none: nullptr.
+  const std::vector<LowRank>* Of(int64_t weight) const {
+    const auto found = parts_.find(weight);
+    return found == parts_.end() ? nullptr : &found->second;
+  }
+
+ private:
+  AdapterSpec spec_;
+  std::map<int64_t, std::vector<LowRank>> parts_;
+};
+
+inline constexpr char kAdapterConfig[] = "adapter_config.json";
+inline constexpr char kAdapterFile[] = "adapter_model.safetensors";
+
+// adapter_config.json of a folder. `base_model`: the folder that the adapter belongs to, as PEFT
+// names it.
+void WriteAdapterConfig(const AdapterSpec& spec, const std::string& base_model,
+                        const std::string& directory);
+struct AdapterConfig {
+  AdapterSpec spec;
+  std::string base_model;
+};
+AdapterConfig ReadAdapterConfig(const std::string& directory);
+
+}  // namespace plumb::policy_model

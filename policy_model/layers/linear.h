@@ -1,0 +1,40 @@
+// A linear part of a layer with what adapters add: y = W x + scale B (A x), in training, scoring
+// and generation.
+//
+// Purpose: where weights that are not trained cost no gradient, and where adapters are: stages need
+// not know either. Protocol: stage.h; Plan takes what adapters need of an arena, before each of the
+// three ways of use. Thread safety: of its stage. Shapes: x T[n, columns], y T[n, rows]; W [rows,
+// columns].
+#pragma once
+
+#include "policy_model/layers/stage.h"
+
+namespace plumb::policy_model {
+
+class LinearLayer {
+ public:
+  LinearLayer(int64_t weight, int64_t rows, int64_t columns)
+      : weight_(weight), rows_(rows), columns_(columns) {}
+
+  void Plan(const Pass& pass, int64_t n, Arena& scratch);
+  // y = ..., or y += ... when `accumulate`.
+  void Forward(const PackedPass& pass, const void* x, bool accumulate, void* y) const;
+  void Step(const PagedPass& pass, const void* x, bool accumulate, void* y) const;
+  // dx = the gradient of x (added when `accumulate`; not dy's memory); parameters' into pass.grad
+  // where they are trained.
+  void Backward(const PackedPass& pass, const void* dy, const void* x, bool accumulate,
+                void* dx) const;
+
+ private:
+  using Product = void (*)(const kernels::Launch&, const void*, const void*, int64_t, int64_t,
+                           int64_t, bool, void*);
+  void Apply(Product product, const Pass& pass, int64_t n, Arena& scratch, const void* x,
+             bool accumulate, void* y) const;
+
+  const int64_t weight_, rows_, columns_;
+  // Offsets of the last plan: T[n, rank] twice, and T[n, rows of a part] where a part is not all of
+  // the tensor.
+  int64_t low_ = 0, dlow_ = 0, part_ = 0;
+};
+
+}  // namespace plumb::policy_model
