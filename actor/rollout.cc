@@ -247,8 +247,8 @@ TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> s
     t.tokens = prompt;
     t.tokens.insert(t.tokens.end(), s.tokens.begin(), s.tokens.end());
     const int32_t n = static_cast<int32_t>(t.tokens.size());
-    t.segments.push_back({Origin::kPrompt, 0, p, {}});
-    t.segments.push_back({Origin::kPolicy, p, n, {}});
+    t.segments.push_back({Origin::kPrompt, 0, p});
+    t.segments.push_back({Origin::kPolicy, p, n});
     const bool trained = s.finish != FinishReason::kAborted;
     t.loss_mask.assign(static_cast<size_t>(n), 0);
     if (trained) std::fill(t.loss_mask.begin() + p, t.loss_mask.end(), uint8_t{1});
@@ -272,7 +272,6 @@ TrajectoryGroup Rollout::Build(PromptLease lease, std::vector<GeneratedSample> s
     group.policy = {newest, known != digests_.end() ? known->second : Digest{}};
   }
   group.lease = std::move(lease);
-  CheckInvariants(group);
   return group;
 }
 

@@ -31,8 +31,9 @@
 
 namespace plumb::actor {
 
-// Takes a finished group; returns once it is safe with the next role (durable, or acknowledged). Throwing keeps it here.
-using GroupSink = std::function<void(const TrajectoryGroup&)>;
+// Takes a finished group, and may move it away; returns once it is safe with the next role
+// (durable, or acknowledged). Throwing keeps it here: it must then be as it was.
+using GroupSink = std::function<void(TrajectoryGroup&)>;
 
 struct RolloutOptions {
   std::string run_id;

@@ -68,7 +68,7 @@ TrajectoryGroup Group(int answers, uint64_t id) {
     t.completion = std::string(i % 2 ? "red, green and violet" : "red and blue") + " of " + std::to_string(id);
     while (t.completion.size() < 400) t.completion += " more words";
     for (int32_t k = 0; k < 64; ++k) t.tokens.push_back(static_cast<int32_t>((id * 7 + static_cast<uint64_t>(i * 5 + k * k)) % 24));
-    t.segments = {{Origin::kPrompt, 0, 16, ""}, {Origin::kPolicy, 16, 64, ""}};
+    t.segments = {{Origin::kPrompt, 0, 16}, {Origin::kPolicy, 16, 64}};
     group.trajectories.push_back(std::move(t));
   }
   return group;

@@ -75,7 +75,7 @@ TrajectoryGroup MakeGroup(uint64_t id, int samples, int tokens) {
       t.logprobs.push_back(i < prompt ? 0.0f : -0.01f * static_cast<float>(i % 97));
       t.policy_versions.push_back(i < prompt ? -1 : 1);
     }
-    t.segments = {{Origin::kPrompt, 0, prompt, ""}, {Origin::kPolicy, prompt, tokens, ""}};
+    t.segments = {{Origin::kPrompt, 0, prompt}, {Origin::kPolicy, prompt, tokens}};
     t.completion = std::string(static_cast<size_t>(3 * (tokens - prompt)), 'c');
     t.rewards = {{"correct", 1.0, 1.0, RewardScope::kTrajectory, 0, "fn"}};
     t.reward = 1;
@@ -98,7 +98,7 @@ void OnIds(int threads, uint64_t n, const std::function<void(uint64_t)>& work) {
 }
 
 void Compare(const std::string& folder, int samples, int tokens, uint64_t n, int threads) {
-  const std::string value = EncodeStoredGroup({.group = MakeGroup(0, samples, tokens)});
+  const std::string value = GroupBody::Seal(MakeGroup(0, samples, tokens)).bytes().str();
   Pass insert[2];  // RocksDB alone, the store; one pass each
   std::vector<uint64_t> order(n);
   for (uint64_t i = 0; i < n; ++i) order[i] = i;
@@ -138,7 +138,10 @@ void Compare(const std::string& folder, int samples, int tokens, uint64_t n, int
     });
     sealed.Run([&] {
       for (const uint64_t id : order) {
-        if (!store->ReadSealed(Purpose::kTrain, id, [&](std::string_view, std::string_view v) { bytes += v.size(); })) std::abort();
+        const auto use = [&](std::string_view, std::string_view v, std::string_view s) {
+          bytes += v.size() + s.size();
+        };
+        if (!store->ReadSealed(Purpose::kTrain, id, use)) std::abort();
       }
     });
     decoded.Run([&] {

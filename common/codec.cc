@@ -16,7 +16,6 @@ namespace fb = flatbuffers;
 constexpr char kGroupTag[] = "PGR1";
 constexpr char kLeaseTag[] = "PLE1";
 constexpr char kPromptTag[] = "PPR1";
-constexpr char kGroupsTag[] = "PGS1";
 constexpr char kLeasesTag[] = "PLS1";
 constexpr char kPreferenceTag[] = "PPF1";
 
@@ -47,16 +46,6 @@ size_t SizeOf(const PreferenceRecord& r) {
   return n;
 }
 size_t SizeOf(const PromptLease& lease) { return 128 + SizeOf(lease.prompt); }
-size_t SizeOf(const TrajectoryGroup& g) {
-  size_t n = 256 + g.run_id.size() + g.actor.size() + g.policy.digest.size() + SizeOf(g.lease);
-  for (const Trajectory& t : g.trajectories) {
-    n += 512 + 17 * t.tokens.size() + t.kept.size();
-    n += t.completion.size() + t.unscored_reason.size();
-    for (const Segment& s : t.segments) n += 64 + s.media_digest.size();
-    for (const RewardPart& r : t.rewards) n += 96 + r.name.size() + r.function_digest.size();
-  }
-  return n;
-}
 
 class Encoder {
  public:
@@ -91,47 +80,9 @@ class Encoder {
 
   fb::Offset<wire::PromptLease> Add(const PromptLease& l) {
     const auto prompt = Add(l.prompt);
-    return wire::CreatePromptLease(builder_, l.lease_id, static_cast<uint8_t>(l.purpose), l.attempt, l.num_samples,
-                                   l.policy_version, l.deadline_ms, prompt);
-  }
-
-  fb::Offset<wire::Trajectory> Add(const Trajectory& t) {
-    std::vector<fb::Offset<wire::Segment>> segments;
-    segments.reserve(t.segments.size());
-    for (const Segment& s : t.segments) {
-      const auto media = Text(s.media_digest);
-      segments.push_back(wire::CreateSegment(builder_, static_cast<uint8_t>(s.origin), s.begin, s.end, media));
-    }
-    std::vector<fb::Offset<wire::RewardPart>> rewards;
-    rewards.reserve(t.rewards.size());
-    for (const RewardPart& r : t.rewards) {
-      const auto name = Text(r.name), digest = Text(r.function_digest);
-      rewards.push_back(wire::CreateRewardPart(builder_, name, r.value, r.weight, static_cast<uint8_t>(r.scope), r.index,
-                                               digest));
-    }
-    const auto tokens = builder_.CreateVector(t.tokens);
-    const auto segment_list = builder_.CreateVector(segments);
-    const auto loss_mask = builder_.CreateVector(t.loss_mask);
-    const auto logprobs = builder_.CreateVector(t.logprobs);
-    const auto versions = builder_.CreateVector(t.policy_versions);
-    const auto completion = Text(t.completion);
-    const auto reward_list = builder_.CreateVector(rewards);
-    const auto reason = Text(t.unscored_reason);
-    const auto kept =
-        t.kept.empty() ? fb::Offset<fb::Vector<uint8_t>>() : builder_.CreateVector(t.kept);
-    return wire::CreateTrajectory(builder_, t.sample, tokens, segment_list, loss_mask, logprobs, versions,
-                                  static_cast<uint8_t>(t.finish), completion, reward_list, t.reward, t.scored ? 1 : 0,
-                                  reason, kept);
-  }
-
-  fb::Offset<wire::TrajectoryGroup> Add(const TrajectoryGroup& g) {
-    std::vector<fb::Offset<wire::Trajectory>> trajectories;
-    trajectories.reserve(g.trajectories.size());
-    for (const Trajectory& t : g.trajectories) trajectories.push_back(Add(t));
-    const auto run = Text(g.run_id), actor = Text(g.actor), digest = Text(g.policy.digest);
-    const auto lease = Add(g.lease);
-    const auto list = builder_.CreateVector(trajectories);
-    return wire::CreateTrajectoryGroup(builder_, run, actor, lease, g.policy.version, digest, list);
+    return wire::CreatePromptLease(builder_, l.lease_id, static_cast<uint8_t>(l.purpose), l.attempt,
+                                   l.num_samples, l.policy_version, l.deadline_ms, prompt,
+                                   l.prompt_sum);
   }
 
   fb::Offset<wire::PreferenceRecord> Add(const PreferenceRecord& r) {
@@ -236,9 +187,6 @@ class LogicalSize {
     Text(g->run_id()), Text(g->actor()), Text(g->policy_digest()), Add(g->lease());
     for (const auto* t : *g->trajectories()) Add(t);
   }
-  void Add(const wire::TrajectoryGroups* list) {
-    for (const auto* g : *list->groups()) Add(g);
-  }
   void Add(const wire::PromptLeases* list) {
     for (const auto* l : *list->leases()) Add(l);
   }
@@ -330,6 +278,7 @@ PromptLease Unpack(const wire::PromptLease* l) {
   out.policy_version = l->policy_version();
   if (out.policy_version < -1) Malformed("a lease asks for policy version " + std::to_string(out.policy_version));
   out.deadline_ms = l->deadline_ms();
+  out.prompt_sum = l->prompt_sum();
   out.prompt = Unpack(l->prompt());
   return out;
 }
@@ -339,8 +288,8 @@ void Unpack(const wire::Trajectory* t, Trajectory& out) {
   out.tokens = ToVector(t->tokens());
   out.segments.reserve(t->segments()->size());
   for (const auto* s : *t->segments()) {
-    out.segments.push_back({ToEnum(s->origin(), Origin::kEnvironment, "origin"), s->begin(), s->end(),
-                            ToText(s->media_digest())});
+    out.segments.push_back(
+        {ToEnum(s->origin(), Origin::kEnvironment, "origin"), s->begin(), s->end()});
   }
   out.loss_mask = ToVector(t->loss_mask());
   out.logprobs = ToVector(t->logprobs());
@@ -369,12 +318,6 @@ TrajectoryGroup Unpack(const wire::TrajectoryGroup* g) {
   out.trajectories.reserve(g->trajectories()->size());
   for (const auto* t : *g->trajectories()) Unpack(t, out.trajectories.emplace_back());
   CheckInvariants(out);
-  return out;
-}
-
-std::vector<TrajectoryGroup> Unpack(const wire::TrajectoryGroups* list) {
-  std::vector<TrajectoryGroup> out;
-  for (const auto* g : *list->groups()) out.push_back(Unpack(g));
   return out;
 }
 
@@ -409,17 +352,8 @@ auto DecodeOne(std::span<const std::byte> bytes, const char* tag) {
   return Unpack(root);
 }
 
-std::vector<std::byte> ToBytes(const std::string& text) {
-  const auto bytes = BytesOf(text);
-  return {bytes.begin(), bytes.end()};
-}
-
 }  // namespace
 
-std::string Encode(const TrajectoryGroup& group) { return EncodeOne(group, kGroupTag); }
-void EncodeBehind(const TrajectoryGroup& group, std::string& out) {
-  WithEncoder(SizeOf(group), [&](Encoder& encoder) { out.append(encoder.FinishInPlace(encoder.Add(group), kGroupTag)); });
-}
 std::string Encode(const PromptLease& lease) { return EncodeOne(lease, kLeaseTag); }
 std::string Encode(const Prompt& prompt) { return EncodeOne(prompt, kPromptTag); }
 
@@ -458,17 +392,6 @@ std::string_view RowEncoder::Behind(uint32_t sum) {
   return {reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize()};
 }
 
-std::string Encode(std::span<const TrajectoryGroup> groups) {
-  size_t expected = 64;
-  for (const auto& g : groups) expected += SizeOf(g);
-  return WithEncoder(expected, [&](Encoder& encoder) {
-    std::vector<fb::Offset<wire::TrajectoryGroup>> list;
-    for (const auto& g : groups) list.push_back(encoder.Add(g));
-    const auto vector = encoder.builder().CreateVector(list);
-    return encoder.Finish(wire::CreateTrajectoryGroups(encoder.builder(), vector), kGroupsTag);
-  });
-}
-
 std::string Encode(std::span<const PromptLease> leases) {
   size_t expected = 64;
   for (const auto& l : leases) expected += SizeOf(l);
@@ -488,15 +411,8 @@ Prompt DecodePrompt(std::span<const std::byte> bytes) { return DecodeOne<wire::P
 PreferenceRecord DecodePreferenceRecord(std::span<const std::byte> bytes) {
   return DecodeOne<wire::PreferenceRecord>(bytes, kPreferenceTag);
 }
-std::vector<TrajectoryGroup> DecodeTrajectoryGroups(std::span<const std::byte> bytes) {
-  return DecodeOne<wire::TrajectoryGroups>(bytes, kGroupsTag);
-}
 std::vector<PromptLease> DecodePromptLeases(std::span<const std::byte> bytes) {
   return DecodeOne<wire::PromptLeases>(bytes, kLeasesTag);
 }
-
-std::vector<std::byte> EncodeGroup(const TrajectoryGroup& group) { return ToBytes(Encode(group)); }
-std::vector<std::byte> EncodeLease(const PromptLease& lease) { return ToBytes(Encode(lease)); }
-std::vector<std::byte> EncodePrompt(const Prompt& prompt) { return ToBytes(Encode(prompt)); }
 
 }  // namespace plumb

@@ -1,10 +1,11 @@
-// Records of common/trajectory.h <-> bytes (FlatBuffers, common/schema/trajectory.fbs), for the wire and for the store.
+// Leases, prompts and preference records <-> bytes (FlatBuffers, common/schema/trajectory.fbs), for
+// the wire and for the store.
 //
-// Encoding keeps every field bit for bit. Decoding trusts nothing: size, then the verifier (depth 16, tables bounded by
-// the size), then logical size <= 2x wire size (shared offsets could unpack to gigabytes), then enums, ranges, equal
-// lengths and finite numbers (CheckInvariants), and only then values reach the caller.
-// Thread safety: pure functions. Errors: kCorruption for every byte that is wrong; kInvalidArgument for a record too
-// large to encode (kMaxRecordBytes).
+// Encoding keeps every field bit for bit. Decoding trusts nothing: size, then the verifier (depth
+// 16, tables bounded by the size), then logical size <= 2x wire size (shared offsets could unpack
+// to gigabytes), then enums, ranges, equal lengths and finite numbers (CheckInvariants), and only
+// then values reach the caller. Thread safety: pure functions. Errors: kCorruption for every byte
+// that is wrong; kInvalidArgument for a record too large to encode (kMaxRecordBytes).
 #pragma once
 
 #include <cstddef>
@@ -22,12 +23,9 @@ namespace plumb {
 
 inline constexpr size_t kMaxRecordBytes = size_t{1} << 30;
 
-std::string Encode(const TrajectoryGroup& group);
-void EncodeBehind(const TrajectoryGroup& group, std::string& out);  // the same bytes, behind those that `out` holds
 std::string Encode(const PromptLease& lease);
 std::string Encode(const Prompt& prompt);
 std::string Encode(const PreferenceRecord& record);
-std::string Encode(std::span<const TrajectoryGroup> groups);
 std::string Encode(std::span<const PromptLease> leases);
 
 // Row after row of a dataset through one buffer, with the row's number written last: what Encode returns is equal for rows that
@@ -49,25 +47,17 @@ class RowEncoder {
   std::unique_ptr<Impl> impl_;
 };
 
+// A group as stores before December 2026 hold it, body and scores in one record; today's is
+// common/group_body.h.
 TrajectoryGroup DecodeTrajectoryGroup(std::span<const std::byte> bytes);
 PromptLease DecodePromptLease(std::span<const std::byte> bytes);
 Prompt DecodePrompt(std::span<const std::byte> bytes);
 PreferenceRecord DecodePreferenceRecord(std::span<const std::byte> bytes);
-std::vector<TrajectoryGroup> DecodeTrajectoryGroups(std::span<const std::byte> bytes);
 std::vector<PromptLease> DecodePromptLeases(std::span<const std::byte> bytes);
 
 // std::string and std::string_view as the bytes they are.
 inline std::span<const std::byte> BytesOf(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
-
-// The same for stores, which keep bytes.
-std::vector<std::byte> EncodeGroup(const TrajectoryGroup& group);
-std::vector<std::byte> EncodeLease(const PromptLease& lease);
-std::vector<std::byte> EncodePrompt(const Prompt& prompt);
-inline TrajectoryGroup DecodeGroup(std::span<const std::byte> bytes) { return DecodeTrajectoryGroup(bytes); }
-inline std::vector<TrajectoryGroup> DecodeGroups(std::span<const std::byte> bytes) { return DecodeTrajectoryGroups(bytes); }
-inline std::vector<PromptLease> DecodeLeases(std::span<const std::byte> bytes) { return DecodePromptLeases(bytes); }
-inline PromptLease DecodeLease(std::span<const std::byte> bytes) { return DecodePromptLease(bytes); }
 
 }  // namespace plumb

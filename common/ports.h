@@ -63,10 +63,12 @@ class TrajectorySink {
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
-  // The groups of train step `step` (0-based), ordered by lease id: step * prompts_per_step .. + prompts_per_step; behind them
-  // what the store chose of earlier steps to be trained on again.
-  // Asking for step k is what allows leases of step k (+ max_staleness) to be handed out. Blocks until complete;
-  // throws kDeadline at the deadline, naming what is missing. Asking again gives the same groups.
+  // Prompts come as they travel: without their texts where PromptLease::prompt_sum names the
+  // store's row. The groups of train step `step` (0-based), ordered by lease id: step *
+  // prompts_per_step .. + prompts_per_step; behind them what the store chose of earlier steps to be
+  // trained on again. Asking for step k is what allows leases of step k (+ max_staleness) to be
+  // handed out. Blocks until complete; throws kDeadline at the deadline, naming what is missing.
+  // Asking again gives the same groups.
   virtual std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) = 0;
   // Asks for one answer group on each of the held-out prompts by exactly `version`, and waits for them.
   // Ordered by lease id. Asking again for the same (version, num_samples) gives the stored groups.
@@ -135,19 +137,6 @@ class LogprobCache {
   virtual ~LogprobCache() = default;
   virtual std::optional<std::vector<float>> Get(const Digest& model, const Digest& sequence) = 0;
   virtual void Put(const Digest& model, const Digest& sequence, std::span<const float> logprobs) = 0;
-};
-
-// A multi-turn task: what follows an answer, until done.
-class Environment {
- public:
-  virtual ~Environment() = default;
-  struct Observation {
-    std::vector<int32_t> tokens;  // appended as an environment segment
-    double reward = 0;
-    bool done = true;
-  };
-  virtual Observation Reset(const PromptLease& lease, uint32_t sample) = 0;
-  virtual Observation Step(const Trajectory& so_far) = 0;
 };
 
 }  // namespace plumb

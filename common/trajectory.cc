@@ -50,21 +50,6 @@ bool RulesHold(const Trajectory& t, size_t begin, size_t n, bool policy) {
   return TokensHold(t, begin, n, policy);
 }
 
-void CheckKept(const Trajectory& t) {
-  KeptTokensReader sets(t.kept);
-  for (const Segment& s : t.segments) {
-    for (int32_t i = s.begin; i < s.end; ++i) {
-      if (sets.done()) Broken("the kept tokens end at token " + std::to_string(i));
-      const auto set = sets.Next();
-      const bool drawn = s.origin == Origin::kPolicy;
-      if (!(drawn ? Keeps(set, t.tokens[static_cast<size_t>(i)]) : KeepsEveryToken(set))) {
-        Broken("token " + std::to_string(i) + " is not among those kept for it");
-      }
-    }
-  }
-  if (!sets.done()) Broken("there are more sets of kept tokens than tokens");
-}
-
 }  // namespace
 
 int32_t Trajectory::prompt_length() const {
@@ -73,6 +58,22 @@ int32_t Trajectory::prompt_length() const {
 
 int32_t Trajectory::completion_length() const {
   return static_cast<int32_t>(tokens.size()) - prompt_length();
+}
+
+void CheckKept(std::span<const uint8_t> kept, std::span<const int32_t> tokens,
+               std::span<const Segment> segments) {
+  KeptTokensReader sets(kept);
+  for (const Segment& s : segments) {
+    for (int32_t i = s.begin; i < s.end; ++i) {
+      if (sets.done()) Broken("the kept tokens end at token " + std::to_string(i));
+      const auto set = sets.Next();
+      const bool drawn = s.origin == Origin::kPolicy;
+      if (!(drawn ? Keeps(set, tokens[static_cast<size_t>(i)]) : KeepsEveryToken(set))) {
+        Broken("token " + std::to_string(i) + " is not among those kept for it");
+      }
+    }
+  }
+  if (!sets.done()) Broken("there are more sets of kept tokens than tokens");
 }
 
 void CheckInvariants(const Trajectory& t) {
@@ -102,7 +103,7 @@ void CheckInvariants(const Trajectory& t) {
     PLUMB_CHECK(false, "a rule of tokens is broken and not found");
   }
   if (static_cast<size_t>(at) != n) Broken("segments end at " + std::to_string(at) + " of " + std::to_string(n));
-  if (!t.kept.empty()) CheckKept(t);
+  if (!t.kept.empty()) CheckKept(t.kept, t.tokens, t.segments);
   for (const RewardPart& part : t.rewards) {
     if (!std::isfinite(part.value) || !std::isfinite(part.weight)) Broken("reward part '" + part.name + "' is not finite");
     if (part.index < 0) Broken("reward part '" + part.name + "' has a negative index");

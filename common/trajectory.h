@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -58,6 +59,10 @@ struct PromptLease {
   Purpose purpose = Purpose::kTrain;
   uint32_t attempt = 0;
   int32_t num_samples = 1;        // group size G
+  // The checksum of the prompt's row in the store that leased it. With one the prompt travels as
+  // (dataset, row, tokens), and who needs its text, messages, ground truth or other columns asks
+  // the store. 0: it comes from no store and travels whole.
+  uint32_t prompt_sum = 0;
   int64_t policy_version = -1;    // the version that has to sample it (schedule sync, eval); -1: the newest at hand
   int64_t deadline_ms = 0;        // store's monotonic clock, for its own bookkeeping
   Prompt prompt;
@@ -69,9 +74,8 @@ enum class Origin : uint8_t { kPrompt = 0, kPolicy = 1, kEnvironment = 2 };
 
 struct Segment {
   Origin origin = Origin::kPrompt;
-  int32_t begin = 0;         // token range [begin, end) of the trajectory
+  int32_t begin = 0;  // token range [begin, end) of the trajectory
   int32_t end = 0;
-  std::string media_digest;  // empty, or the digest of an image or sound that stands in this range
   bool operator==(const Segment&) const = default;
 };
 
@@ -144,5 +148,9 @@ struct Demonstration {
 // Throws Error(kCorruption) naming the first invariant that does not hold.
 void CheckInvariants(const Trajectory& trajectory);
 void CheckInvariants(const TrajectoryGroup& group);
+// One rule of them by itself: a set for each token of the segments, which tile `tokens`, and each
+// holds its token.
+void CheckKept(std::span<const uint8_t> kept, std::span<const int32_t> tokens,
+               std::span<const Segment> segments);
 
 }  // namespace plumb

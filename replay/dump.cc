@@ -214,16 +214,25 @@ std::string ExplainStore(const std::string& path) {
     const char *name, *key, *value;
   };
   constexpr Part kParts[] = {
-      {"meta", "text: format, run_id, clean, sequence, trim/<purpose>, dataset/<name>, preferences/<name>, counter/<name>, "
-               "import/<kind>/<name>, score/<name>", "text"},
+      {"meta",
+       "text: format, run_id, clean, sequence, trim/<purpose>, dataset/<name>, preferences/<name>, "
+       "counter/<name>, "
+       "import/<kind>/<name>, score/<name>",
+       "text"},
       {"prompts", "dataset, a zero byte, row (8 bytes big endian)", "a Prompt"},
       {"leases", "purpose (1 byte), lease id (8 BE)", "complete, attempt, requeues, sequence"},
-      {"groups", "purpose (1), lease id (8 BE)", "kind (0 group, 1 dropped), then the group with its answers"},
+      {"groups", "purpose (1), lease id (8 BE)",
+       "kind 2: a group's body as its actor sealed it; 0, 1: body and scores in one, of before "
+       "December 2026"},
       {"eval", "version (8 BE), samples (4 BE)", "how many held-out prompts were asked for"},
-      {"preferences", "dataset, a zero byte, row (8 BE)", "a PreferenceRecord: pair, labelled completion or demonstration"},
-      {"scores", "purpose (1), lease id (8 BE), name of the score", "reward and parts of each answer, by other reward functions"},
-      {"plans", "step (8 BE)", "the prompt rows and earlier groups that a train step was given, where samplers chose them"},
-      {"logprobs", "digest of the weights, a zero byte, digest of the sequence", "float32 little endian, one a scored token"},
+      {"preferences", "dataset, a zero byte, row (8 BE)",
+       "a PreferenceRecord: pair, labelled completion or demonstration"},
+      {"scores", "purpose (1), lease id (8 BE), name of the score",
+       "reward and parts of each answer: without a name as it was stored, else by other functions"},
+      {"plans", "step (8 BE)",
+       "the prompt rows and earlier groups that a train step was given, where samplers chose them"},
+      {"logprobs", "digest of the weights, a zero byte, digest of the sequence",
+       "float32 little endian, one a scored token"},
   };
   std::string out = path + ": a store of Plumb, format " + std::to_string(kStoreFormatVersion) + ", run '" + store->run_id() + "'\n";
   out += "A RocksDB folder. Every value begins with CRC32C over key and rest (4 bytes little endian), checked at each read;\n"

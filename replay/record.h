@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,8 +19,8 @@
 
 namespace plumb::replay {
 
-std::string LeaseKey(Purpose purpose, uint64_t lease_id);              // leases and groups
 std::pair<Purpose, uint64_t> ParseLeaseKey(std::string_view key);
+// Keys of leases and groups: LeaseKey of common/group_body.h.
 std::string PromptKey(std::string_view dataset, uint64_t row);
 std::string EvaluationKey(int64_t version, int32_t samples);
 // For messages: "train lease 17", "prompt train/17", or the text or hex of it.
@@ -29,8 +30,9 @@ std::string Seal(std::string_view key, std::string_view payload);
 // The payload, a view into `value`.
 std::string_view Unseal(std::string_view family, std::string_view key, std::string_view value);
 
-// What Seal puts in front of the payload.
+// What Seal puts in front of the payload, and what stands in front of a value.
 uint32_t ValueSum(std::string_view key, std::string_view payload);
+uint32_t SumOf(std::string_view value);
 
 // What the rows of a dataset are, in 64 bits that change with any of them and their order: that of the rows before and the next
 // row's own (HashBytes of its bytes with row number 0).
@@ -38,12 +40,13 @@ uint64_t ChainRow(uint64_t hash, uint64_t row_hash);
 
 std::string EncodeLeaseRecord(const LeaseRecord& record);
 LeaseRecord DecodeLeaseRecord(std::string_view key, std::string_view payload);
-std::string EncodeStoredGroup(const StoredGroup& stored);
-StoredGroup DecodeStoredGroup(std::string_view key, std::string_view payload);
-// Seal(key, EncodeStoredGroup) of a whole group, without copies between.
-std::string SealGroup(std::string_view key, const TrajectoryGroup& group);
-// What a key of `groups` holds: the sum checked, decoded, and found to be of the lease that the key names.
-StoredGroup OpenStoredGroup(std::string_view key, std::string_view value);
+// Throws kConflict where the row that is stored under a prompt's name is another one than `ref`
+// says.
+void CheckPromptSum(const PromptRef& ref, std::string_view value, const std::string& where);
+// What a key of `groups` holds, with the scores that lie beside it (empty: it holds them): sums
+// checked, decoded, and found to be of the lease that the key names. The prompt as it travels:
+// Store::Read adds its texts.
+StoredGroup OpenStoredGroup(std::string_view key, std::string_view value, std::string_view scores);
 std::string EncodePromptRow(const Prompt& prompt);
 Prompt DecodePromptRow(std::string_view key, std::string_view payload);
 std::string EncodePreferenceRow(const PreferenceRecord& record);
@@ -52,8 +55,18 @@ std::string LogprobKey(const Digest& model, const Digest& sequence);
 std::string EncodeLogprobs(std::span<const float> logprobs);
 std::vector<float> DecodeLogprobs(std::string_view key, std::string_view payload);  // finite, <= 0
 std::string ScoreKey(Purpose purpose, uint64_t lease_id, std::string_view name);
-std::string EncodeGroupScore(const GroupScore& score);
-GroupScore DecodeGroupScore(std::string_view key, std::string_view payload);
+// With the sum of the body that it is of. `body_sum`, where given, becomes that sum; 0 in records
+// of before December 2026.
+std::string EncodeGroupScore(const GroupScore& score, uint32_t body_sum);
+GroupScore DecodeGroupScore(std::string_view key, std::string_view payload,
+                            uint32_t* body_sum = nullptr);
+// Whether a value of `scores` is of this value of `groups`.
+bool ScoresAreOf(std::string_view scores, std::string_view body);
+// What a group's trajectories say of themselves, and back.
+GroupScore ScoresOf(const TrajectoryGroup& group);
+void ApplyScores(const GroupScore& scores, TrajectoryGroup& group);
+// Throws kCorruption for scores that cannot be of this group.
+void CheckScores(const GroupHead& head, const GroupScore& scores);
 std::string PlanKey(int64_t step);
 int64_t ParsePlanKey(std::string_view key);
 std::string EncodeStepPlan(const StepPlan& plan);
@@ -95,14 +108,20 @@ class ByteReader {
   size_t at_ = 0;
 };
 
-// A batch for the wire: number of groups (4 bytes), then of each the key (9) and length (4) and bytes of the value, both as the store
-// holds them. The sum over both is checked where they are read and once more by whoever decodes them.
+// Counters for the wire; the reader goes to the end.
+void WriteCounters(const std::map<std::string, int64_t>& counters, ByteWriter& writer);
+std::string EncodeCounters(const std::map<std::string, int64_t>& counters);
+std::map<std::string, int64_t> ReadCounters(ByteReader& in);
+
+// A batch for the wire: number of groups (4 bytes), then of each the key (9), and length (4) and
+// bytes of the value and of its scores, all as the store holds them. Their sums are checked where
+// they are read and once more by whoever decodes them.
 class BatchWriter {
  public:
   // `expected_groups` saves memory from being moved.
   explicit BatchWriter(uint64_t expected_groups)
       : expected_groups_(expected_groups), bytes_(4, '\0') {}
-  void Add(std::string_view key, std::string_view value);
+  void Add(std::string_view key, std::string_view value, std::string_view scores);
   std::string Take();
 
  private:

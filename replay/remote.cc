@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <list>
+#include <map>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -16,24 +17,11 @@ namespace {
 
 constexpr size_t kMaxName = 4096;
 constexpr size_t kMaxDigest = 128;
-// A verb says what form its answer has: sealed groups are as the store holds them. Other forms have
-// other verbs, and whoever asks for one that is not served gets kUnsupported.
-constexpr char kNext[] = "next_sealed", kEvaluate[] = "evaluate_sealed";
-constexpr char kAwaitNext[] = "await_next", kAwaitEvaluate[] = "await_evaluate";
 constexpr int kMaxLeasesAtOnce = 4096;
-constexpr size_t kMaxCounters = 10'000;
-constexpr std::chrono::milliseconds kReportTimeout{1000}, kReportBackoff{5000};
+constexpr uint32_t kMaxGroupsAtOnce = 65'536;
+constexpr size_t kPromptsBytes = size_t{64} << 20;  // one answer goes on until it is so large
 // Changes come with a signal; this catches what has none (leases that run out, calls that go round the server).
 constexpr std::chrono::milliseconds kLook{50};
-// How much later than the server's own deadline a caller gives up: of leases, which may be many, and of a word.
-constexpr std::chrono::seconds kGrace{5}, kWordGrace{2};
-// Of calls without which everything goes on as well: who ends must not wait for a store that has ended.
-constexpr std::chrono::seconds kShort{2};
-
-int64_t RemainingMs(Deadline deadline) {
-  const auto left = deadline - std::chrono::steady_clock::now();
-  return std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(left).count());
-}
 
 // A peer's number of milliseconds as a deadline of ours; bounded, so that it cannot overflow the clock.
 Deadline FromRemaining(uint64_t ms) {
@@ -41,38 +29,20 @@ Deadline FromRemaining(uint64_t ms) {
   return After(std::chrono::milliseconds(static_cast<int64_t>(std::min(ms, kMonthMs))));
 }
 
-uint64_t EpochNow() {
-  return static_cast<uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+// What an actor needs: where there are tokens, they are the truth.
+void LeaveTextsOut(PromptLease& lease) {
+  Prompt& prompt = lease.prompt;
+  if (lease.prompt_sum == 0 || prompt.tokens.empty()) return;
+  prompt.text.clear();
+  prompt.messages.clear();
+  prompt.ground_truth.clear();
+  prompt.extra_json.clear();
 }
 
 std::string EncodeResults(const std::vector<InsertResult>& results) {
   std::string out;
   for (const InsertResult r : results) out.push_back(static_cast<char>(r));
   return out;
-}
-
-void WriteCounters(const std::map<std::string, int64_t>& counters, ByteWriter& writer) {
-  writer.U32(static_cast<uint32_t>(counters.size()));
-  for (const auto& [name, value] : counters) writer.Bytes(name).U64(static_cast<uint64_t>(value));
-}
-
-std::string EncodeCounters(const std::map<std::string, int64_t>& counters) {
-  ByteWriter writer;
-  WriteCounters(counters, writer);
-  return writer.Take();
-}
-
-std::map<std::string, int64_t> ReadCounters(ByteReader& in) {
-  const uint32_t n = in.U32();
-  if (n > kMaxCounters) throw Error(ErrorCode::kCorruption, "a peer claims " + std::to_string(n) + " counters");
-  std::map<std::string, int64_t> counters;
-  for (uint32_t i = 0; i < n; ++i) {
-    std::string name(in.Bytes(kMaxName));
-    counters[std::move(name)] = static_cast<int64_t>(in.U64());
-  }
-  in.ExpectEnd();
-  return counters;
 }
 
 }  // namespace
@@ -181,117 +151,214 @@ struct ReplayServer::Impl {
     }
   }
   void Dispatch(const RpcRequest& request, RpcResponder& responder);
-};
 
-void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& responder) {
-  const std::string& verb = request.verb;
-  ByteReader in(request.payload, "request '" + verb + "'");
-  if (verb == "insert") {
-    table->CheckAcknowledged(in.U64());
-    const std::vector<TrajectoryGroup> groups = DecodeTrajectoryGroups(BytesOf(in.Rest()));
-    const std::string results = EncodeResults(table->InsertMany(groups));
-    responder.Reply(ByteWriter().U64(table->Acknowledged()).Take() + results);
-    Wake();
-  } else if (verb == "lease") {
-    const std::string actor(in.Bytes(kMaxName));
-    const uint64_t epoch = in.U64();
-    const uint64_t number = in.U64();
-    const int max = static_cast<int>(std::min<uint32_t>(in.U32(), kMaxLeasesAtOnce));
-    const Deadline deadline = FromRemaining(in.U64());
-    in.ExpectEnd();
-    CheckEpoch(actor, epoch);
-    Park(deadline, [this, actor, epoch, number, max](bool late) -> std::optional<std::string> {
-      CheckEpoch(actor, epoch);  // not to a life that ended while it waited
-      {
-        MutexLock lock(mu);
-        const auto known = answers.find(actor);
-        if (known != answers.end() && known->second.epoch == epoch) {
-          if (known->second.number == number) return known->second.reply;
-          if (known->second.number > number) return Encode(std::span<const PromptLease>());  // nobody waits for this one
-        }
-      }
-      const auto leases = table->LeaseTo(actor, max, Deadline{});
-      if (leases.empty() && !late && !table->Finished()) return std::nullopt;
-      std::string reply = Encode(std::span<const PromptLease>(leases));
-      if (!leases.empty()) {
-        MutexLock lock(mu);
-        answers[actor] = {epoch, number, reply};
-      }
-      return reply;
-    }, std::move(responder));
-  } else if (verb == kNext || verb == kAwaitNext) {
-    const int64_t step = static_cast<int64_t>(in.U64());
-    const Deadline deadline = FromRemaining(in.U64());
-    in.ExpectEnd();
-    Park(deadline, [this, step, whole = verb == kNext](bool late) -> std::optional<std::string> {
-      if (whole) return table->TryNext(step, late);
-      return table->Ready(step, late) ? std::optional<std::string>("") : std::nullopt;
-    }, std::move(responder));
-  } else if (verb == kEvaluate || verb == kAwaitEvaluate) {
-    const int64_t version = static_cast<int64_t>(in.U64());
-    const int samples = static_cast<int>(in.U32());
-    const Deadline deadline = FromRemaining(in.U64());
-    in.ExpectEnd();
-    Park(deadline, [this, version, samples, whole = verb == kEvaluate](bool late) -> std::optional<std::string> {
-      if (whole) return table->TryEvaluate(version, samples, late);
-      return table->EvaluationReady(version, samples, late) ? std::optional<std::string>("") : std::nullopt;
-    }, std::move(responder));
-  } else if (verb == "renew") {
+  // What each verb does with the rest of its request.
+  void Insert(ByteReader& in, RpcResponder& responder);
+  void Lease(ByteReader& in, RpcResponder& responder);
+  void Prompts(ByteReader& in, RpcResponder& responder);
+  void Next(ByteReader& in, RpcResponder& responder, bool whole);
+  void Evaluate(ByteReader& in, RpcResponder& responder, bool whole);
+  void Announce(ByteReader& in, RpcResponder& responder);
+  void Resume(ByteReader& in, RpcResponder& responder);
+  void Renew(ByteReader& in, RpcResponder& responder) {
     const std::string actor(in.Bytes(kMaxName));
     const uint64_t epoch = in.U64();
     in.ExpectEnd();
     CheckEpoch(actor, epoch);
     table->RenewActor(actor);
     responder.Reply(std::string());
-  } else if (verb == "release") {
+  }
+  void Release(ByteReader& in, RpcResponder& responder) {
     table->Release(DecodePromptLeases(BytesOf(in.Rest())));
     responder.Reply(std::string());
     Wake();
-  } else if (verb == "release_actor") {
+  }
+  void ReleaseActor(ByteReader& in, RpcResponder& responder) {
     const std::string actor(in.Bytes(kMaxName));
     in.ExpectEnd();
     responder.Reply(ByteWriter().U32(static_cast<uint32_t>(table->ReleaseActor(actor))).Take());
     Wake();
-  } else if (verb == "finished") {
-    responder.Reply(std::string(1, table->Finished() ? '\1' : '\0'));
-  } else if (verb == "finish") {
+  }
+  void Finish(RpcResponder& responder) {
     table->Finish();
     responder.Reply(std::string());
     Wake();
-  } else if (verb == "counters") {
-    responder.Reply(EncodeCounters(table->Counters()));
-  } else if (verb == "report") {
+  }
+  void Report(ByteReader& in, RpcResponder& responder) {
     const std::string role(in.Bytes(kMaxName));
     const uint64_t epoch = in.U64();
     table->Report(role, epoch, ReadCounters(in));
     responder.Reply(std::string());
-  } else if (verb == "cursor") {
+  }
+  void Cursor(ByteReader& in, RpcResponder& responder) {
     const int64_t consumed = static_cast<int64_t>(in.U64());
     in.ExpectEnd();
     const auto cursor = table->CursorAt(consumed);
     responder.Reply(ByteWriter().U64(static_cast<uint64_t>(cursor.next_step)).U64(cursor.sequence).Take());
-  } else if (verb == "announce") {
-    PolicyVersion policy;
-    policy.version = static_cast<int64_t>(in.U64());
-    policy.digest = std::string(in.Bytes(kMaxDigest));
-    in.ExpectEnd();
-    table->Announce(policy);
-    responder.Reply(std::string());
-  } else if (verb == "resume") {
-    ReplayTable::Cursor cursor;
-    cursor.next_step = static_cast<int64_t>(in.U64());
-    cursor.sequence = in.U64();
-    in.ExpectEnd();
-    responder.Reply(ByteWriter().U64(static_cast<uint64_t>(table->Resume(cursor))).Take());
-    Wake();
-  } else if (verb == "trim") {
+  }
+  void Trim(ByteReader& in, RpcResponder& responder) {
     const int64_t step = static_cast<int64_t>(in.U64());
     in.ExpectEnd();
     table->Trim(step);
     responder.Reply(std::string());
-  } else {
-    throw Error(ErrorCode::kUnsupported, "the store does not know the request '" + verb.substr(0, 40) + "': is the peer of another version?");
   }
+};
+
+void ReplayServer::Impl::Insert(ByteReader& in, RpcResponder& responder) {
+  table->CheckAcknowledged(in.U64());
+  const uint32_t n = in.U32();
+  if (n > kMaxGroupsAtOnce)
+    throw Error(ErrorCode::kCorruption, "a peer claims to insert " + std::to_string(n) + " groups");
+  std::vector<ScoredBody> groups;
+  for (uint32_t i = 0; i < n; ++i) {
+    // The request stays where it is until this has returned.
+    GroupBody body = GroupBody::Open(Payload(nullptr, in.Bytes(kMaxRecordBytes)));
+    const std::string key = LeaseKey(body.head().lease.purpose, body.head().lease.lease_id);
+    uint32_t body_sum = 0;
+    GroupScore scores = DecodeGroupScore(key, in.Bytes(kMaxRecordBytes), &body_sum);
+    if (body_sum != body.sum())
+      throw Error(ErrorCode::kCorruption, "scores came with another body",
+                  ReadableKey("scores", key));
+    groups.push_back({std::move(body), std::move(scores)});
+  }
+  in.ExpectEnd();
+  const std::string results = EncodeResults(table->InsertMany(groups));
+  responder.Reply(ByteWriter().U64(table->Acknowledged()).Take() + results);
+  Wake();
+}
+
+void ReplayServer::Impl::Lease(ByteReader& in, RpcResponder& responder) {
+  const std::string actor(in.Bytes(kMaxName));
+  const uint64_t epoch = in.U64();
+  const uint64_t number = in.U64();
+  const int max = static_cast<int>(std::min<uint32_t>(in.U32(), kMaxLeasesAtOnce));
+  const Deadline deadline = FromRemaining(in.U64());
+  in.ExpectEnd();
+  CheckEpoch(actor, epoch);
+  Park(
+      deadline,
+      [this, actor, epoch, number, max](bool late) -> std::optional<std::string> {
+        CheckEpoch(actor, epoch);  // not to a life that ended while it waited
+        {
+          MutexLock lock(mu);
+          const auto known = answers.find(actor);
+          if (known != answers.end() && known->second.epoch == epoch) {
+            if (known->second.number == number) return known->second.reply;
+            if (known->second.number > number)
+              return Encode(std::span<const PromptLease>());  // nobody waits for this one
+          }
+        }
+        auto leases = table->LeaseTo(actor, max, Deadline{});
+        if (leases.empty() && !late && !table->Finished()) return std::nullopt;
+        std::for_each(leases.begin(), leases.end(), LeaveTextsOut);
+        std::string reply = Encode(std::span<const PromptLease>(leases));
+        if (!leases.empty()) {
+          MutexLock lock(mu);
+          answers[actor] = {epoch, number, reply};
+        }
+        return reply;
+      },
+      std::move(responder));
+}
+
+// Values as the store holds them, as many as go into one answer, one at least.
+void ReplayServer::Impl::Prompts(ByteReader& in, RpcResponder& responder) {
+  const uint32_t n = in.U32();
+  if (n > kMaxPromptsAtOnce)
+    throw Error(ErrorCode::kCorruption, "a peer asks for " + std::to_string(n) + " prompts");
+  ByteWriter reply;
+  for (uint32_t i = 0; i < n && reply.bytes().size() < kPromptsBytes; ++i) {
+    PromptRef ref;
+    ref.dataset = in.Bytes(kMaxName);
+    ref.row = in.U64();
+    ref.sum = in.U32();
+    reply.Bytes(table->PromptValue(ref));
+  }
+  responder.Reply(reply.Take());
+}
+
+void ReplayServer::Impl::Next(ByteReader& in, RpcResponder& responder, bool whole) {
+  const int64_t step = static_cast<int64_t>(in.U64());
+  const Deadline deadline = FromRemaining(in.U64());
+  in.ExpectEnd();
+  Park(
+      deadline,
+      [this, step, whole](bool late) -> std::optional<std::string> {
+        if (whole) return table->TryNext(step, late);
+        return table->Ready(step, late) ? std::optional<std::string>("") : std::nullopt;
+      },
+      std::move(responder));
+}
+
+void ReplayServer::Impl::Evaluate(ByteReader& in, RpcResponder& responder, bool whole) {
+  const int64_t version = static_cast<int64_t>(in.U64());
+  const int samples = static_cast<int>(in.U32());
+  const Deadline deadline = FromRemaining(in.U64());
+  in.ExpectEnd();
+  Park(
+      deadline,
+      [this, version, samples, whole](bool late) -> std::optional<std::string> {
+        if (whole) return table->TryEvaluate(version, samples, late);
+        return table->EvaluationReady(version, samples, late) ? std::optional<std::string>("")
+                                                              : std::nullopt;
+      },
+      std::move(responder));
+}
+
+void ReplayServer::Impl::Announce(ByteReader& in, RpcResponder& responder) {
+  PolicyVersion policy;
+  policy.version = static_cast<int64_t>(in.U64());
+  policy.digest = std::string(in.Bytes(kMaxDigest));
+  in.ExpectEnd();
+  table->Announce(policy);
+  responder.Reply(std::string());
+}
+
+void ReplayServer::Impl::Resume(ByteReader& in, RpcResponder& responder) {
+  ReplayTable::Cursor cursor;
+  cursor.next_step = static_cast<int64_t>(in.U64());
+  cursor.sequence = in.U64();
+  in.ExpectEnd();
+  responder.Reply(ByteWriter().U64(static_cast<uint64_t>(table->Resume(cursor))).Take());
+  Wake();
+}
+
+void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& responder) {
+  using Handler = void (*)(Impl & self, ByteReader & in, RpcResponder & r);
+  static const std::map<std::string_view, Handler> kHandlers = {
+      {"insert", [](Impl& self, ByteReader& in, RpcResponder& r) { self.Insert(in, r); }},
+      {"lease", [](Impl& self, ByteReader& in, RpcResponder& r) { self.Lease(in, r); }},
+      {"prompts", [](Impl& self, ByteReader& in, RpcResponder& r) { self.Prompts(in, r); }},
+      {kNext, [](Impl& self, ByteReader& in, RpcResponder& r) { self.Next(in, r, true); }},
+      {kAwaitNext, [](Impl& self, ByteReader& in, RpcResponder& r) { self.Next(in, r, false); }},
+      {kEvaluate, [](Impl& self, ByteReader& in, RpcResponder& r) { self.Evaluate(in, r, true); }},
+      {kAwaitEvaluate,
+       [](Impl& self, ByteReader& in, RpcResponder& r) { self.Evaluate(in, r, false); }},
+      {"announce", [](Impl& self, ByteReader& in, RpcResponder& r) { self.Announce(in, r); }},
+      {"resume", [](Impl& self, ByteReader& in, RpcResponder& r) { self.Resume(in, r); }},
+      {"renew", [](Impl& self, ByteReader& in, RpcResponder& r) { self.Renew(in, r); }},
+      {"release", [](Impl& self, ByteReader& in, RpcResponder& r) { self.Release(in, r); }},
+      {"release_actor",
+       [](Impl& self, ByteReader& in, RpcResponder& r) { self.ReleaseActor(in, r); }},
+      {"finished",
+       [](Impl& self, ByteReader&, RpcResponder& r) {
+         r.Reply(std::string(1, self.table->Finished() ? '\1' : '\0'));
+       }},
+      {"finish", [](Impl& self, ByteReader&, RpcResponder& r) { self.Finish(r); }},
+      {"counters", [](Impl& self, ByteReader&,
+                      RpcResponder& r) { r.Reply(EncodeCounters(self.table->Counters())); }},
+      {"report", [](Impl& self, ByteReader& in, RpcResponder& r) { self.Report(in, r); }},
+      {"cursor", [](Impl& self, ByteReader& in, RpcResponder& r) { self.Cursor(in, r); }},
+      {"trim", [](Impl& self, ByteReader& in, RpcResponder& r) { self.Trim(in, r); }},
+  };
+  const auto found = kHandlers.find(request.verb);
+  if (found == kHandlers.end()) {
+    throw Error(ErrorCode::kUnsupported, "the store does not know the request '" +
+                                             request.verb.substr(0, 40) +
+                                             "': is the peer of another version?");
+  }
+  ByteReader in(request.payload, "request '" + request.verb + "'");
+  found->second(*this, in, responder);
 }
 
 ReplayServer::ReplayServer(ReplayTable* table, const std::string& endpoint, RpcServerOptions options)
@@ -338,133 +405,5 @@ ImportingServer::ImportingServer(const std::string& endpoint, const std::atomic<
     else responder.Fail(Error(ErrorCode::kUnavailable, "the store imports its prompts: " + std::to_string(now) + " rows so far"));
   });
 }
-
-ReplayClient::ReplayClient(const std::string& endpoint, ReplayClientOptions options)
-    : options_(std::move(options)), epoch_(options_.epoch == 0 ? EpochNow() : options_.epoch), rpc_(endpoint, options_.rpc) {}
-
-ReplayClient::~ReplayClient() = default;
-
-std::string ReplayClient::Call(const char* verb, std::string_view payload) {
-  return rpc_.Call(verb, payload, After(options_.call_timeout));
-}
-
-Payload ReplayClient::CallAndWait(const char* verb, std::string payload, Deadline deadline, std::chrono::milliseconds grace) {
-  const auto latest = Deadline::max() - grace;
-  return rpc_.CallPayload(verb, Payload(std::move(payload)), std::min(deadline, latest) + grace);
-}
-
-std::vector<PromptLease> ReplayClient::Lease(int max_groups, Deadline deadline) {
-  if (max_groups < 1) throw Error(ErrorCode::kInvalidArgument, "asked for " + std::to_string(max_groups) + " leases");
-  MutexLock lock(lease_mu_);
-  ByteWriter request;
-  request.Bytes(options_.actor).U64(epoch_).U64(lease_number_).U32(static_cast<uint32_t>(max_groups));
-  request.U64(static_cast<uint64_t>(RemainingMs(deadline)));
-  // A call that fails leaves the number: whatever the server handed out for it comes with the next call.
-  std::vector<PromptLease> leases = DecodePromptLeases(CallAndWait("lease", request.Take(), deadline, kGrace).bytes());
-  ++lease_number_;
-  return leases;
-}
-
-void ReplayClient::Release(std::span<const PromptLease> leases) { rpc_.Call("release", Encode(leases), After(kShort)); }
-
-// Does not wait for a store that is away: whoever renews has work to go on with.
-void ReplayClient::Renew() {
-  rpc_.Call("renew", ByteWriter().Bytes(options_.actor).U64(epoch_).bytes(), After(kReportTimeout));
-}
-
-bool ReplayClient::Finished() {
-  const std::string reply = Call("finished", "");
-  return reply == std::string(1, '\1');
-}
-
-std::vector<InsertResult> ReplayClient::InsertMany(std::span<const TrajectoryGroup> groups) {
-  const std::string reply = Call("insert", ByteWriter().U64(acknowledged_).Take() + Encode(groups));
-  ByteReader in(reply, "the store's answer to an insert");
-  const uint64_t acknowledged = in.U64();
-  for (uint64_t known = acknowledged_; known < acknowledged && !acknowledged_.compare_exchange_weak(known, acknowledged);) {
-  }
-  std::vector<InsertResult> results;
-  for (const char c : std::string(in.Rest())) {
-    const uint8_t value = static_cast<uint8_t>(c);
-    if (value > static_cast<uint8_t>(InsertResult::kRefused)) throw Error(ErrorCode::kCorruption, "the store's answer to an insert is malformed");
-    results.push_back(static_cast<InsertResult>(value));
-  }
-  if (results.size() != groups.size()) {
-    throw Error(ErrorCode::kCorruption, "the store answered " + std::to_string(results.size()) + " of " + std::to_string(groups.size()) + " inserts");
-  }
-  return results;
-}
-
-std::vector<TrajectoryGroup> ReplayClient::Next(int64_t step, Deadline deadline) {
-  const auto question = [&](Deadline until) {
-    return ByteWriter().U64(static_cast<uint64_t>(step)).U64(static_cast<uint64_t>(RemainingMs(until))).Take();
-  };
-  CallAndWait(kAwaitNext, question(deadline), deadline, kWordGrace);
-  const Deadline bytes = After(options_.call_timeout);
-  return DecodeBatch(CallAndWait(kNext, question(bytes), bytes, kGrace));
-}
-
-std::vector<TrajectoryGroup> ReplayClient::Evaluate(int64_t version, int num_samples, Deadline deadline) {
-  const auto question = [&](Deadline until) {
-    return ByteWriter()
-        .U64(static_cast<uint64_t>(version))
-        .U32(static_cast<uint32_t>(num_samples))
-        .U64(static_cast<uint64_t>(RemainingMs(until)))
-        .Take();
-  };
-  CallAndWait(kAwaitEvaluate, question(deadline), deadline, kWordGrace);
-  const Deadline bytes = After(options_.call_timeout);
-  return DecodeBatch(CallAndWait(kEvaluate, question(bytes), bytes, kGrace));
-}
-
-void ReplayClient::Finish() { rpc_.Call("finish", "", After(kShort)); }
-
-int ReplayClient::ReleaseActor(const std::string& actor) {
-  const std::string reply = Call("release_actor", ByteWriter().Bytes(actor).bytes());
-  return static_cast<int>(ByteReader(reply, "the store's answer").U32());
-}
-
-std::map<std::string, int64_t> ReplayClient::Counters() {
-  const std::string reply = Call("counters", "");
-  ByteReader in(reply, "the store's counters");
-  return ReadCounters(in);
-}
-
-void ReplayClient::Report(const std::string& role, const std::map<std::string, int64_t>& counters) {
-  MutexLock lock(report_mu_);
-  if (std::chrono::steady_clock::now() < next_report_) return;
-  ByteWriter request;
-  request.Bytes(role).U64(epoch_);
-  WriteCounters(counters, request);
-  try {
-    rpc_.Call("report", request.bytes(), After(kReportTimeout));
-    next_report_ = After(options_.report_interval);
-  } catch (const Error& e) {
-    if (e.code() != ErrorCode::kUnavailable && e.code() != ErrorCode::kDeadline) throw;
-    next_report_ = After(kReportBackoff);
-  }
-}
-
-ReplayTable::Cursor ReplayClient::CursorAt(int64_t consumed_steps) {
-  const std::string reply = Call("cursor", ByteWriter().U64(static_cast<uint64_t>(consumed_steps)).bytes());
-  ByteReader in(reply, "the store's cursor");
-  ReplayTable::Cursor cursor;
-  cursor.next_step = static_cast<int64_t>(in.U64());
-  cursor.sequence = in.U64();
-  in.ExpectEnd();
-  return cursor;
-}
-
-int64_t ReplayClient::Resume(const ReplayTable::Cursor& cursor) {
-  const std::string reply =
-      Call("resume", ByteWriter().U64(static_cast<uint64_t>(cursor.next_step)).U64(cursor.sequence).bytes());
-  return static_cast<int64_t>(ByteReader(reply, "the store's answer to a resume").U64());
-}
-
-void ReplayClient::Announce(const PolicyVersion& policy) {
-  Call("announce", ByteWriter().U64(static_cast<uint64_t>(policy.version)).Bytes(policy.digest).bytes());
-}
-
-void ReplayClient::Trim(int64_t step) { Call("trim", ByteWriter().U64(static_cast<uint64_t>(step)).bytes()); }
 
 }  // namespace plumb::replay

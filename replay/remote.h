@@ -3,20 +3,24 @@
 //   actor, reward worker, learner                      the process that owns the store
 //   ReplayClient (ports) ──── common/rpc.h ────► ReplayServer ────► ReplayTable ────► Store
 //
-// Verbs: lease, renew, release, release_actor, finished, insert, await_next, next_sealed, await_evaluate, evaluate_sealed, finish, counters, announce,
-// cursor, resume, trim, report. Groups travel to the learner as the store holds them, under the sum that they were stored with: the server checks
-// the sum, the client checks it again and decodes (replay/record.h, BatchWriter).
-// A learner first waits until a batch is there (await_*), then fetches it: however long its bytes take, they are no wait.
-// Questions that wait (lease, await_next, await_evaluate) occupy no thread of the server: they are parked and asked again when
-// something changes. Everything may be repeated: inserts are idempotent by key; questions for
-// leases are numbered, and leases whose reply was lost (an actor that was frozen, a cut connection) are sent again to the
-// question of the same number. What an actor never asks for again is freed when it starts anew or its time runs out.
-// An actor that starts anew comes with a higher epoch: what its earlier life held is free at once, and that life gets
-// kConflict from then on, also when it wants to renew what it held.
-// Each insert says how far the store had acknowledged when the client last heard: a server that came back with less refuses
-// it with kCorruption, because what it lost was promised.
-// Thread safety: all methods. Ownership: the server borrows the table. Errors: those of the table with the same code and
-// message; kDeadline and kUnavailable of common/rpc.h when the server does not answer: may be tried again.
+// Verbs: lease, prompts, renew, release, release_actor, finished, insert, await_next, next_sealed,
+// await_evaluate, evaluate_sealed, finish, counters, announce, cursor, resume, trim, report. Groups
+// travel into the store as their actor sealed them, with their scores beside them, and to the
+// learner as the store holds them: each reader checks the sums (common/group_body.h,
+// replay/record.h). A lease carries no text of a prompt that has tokens: who needs it asks with
+// "prompts". A learner first waits until a batch is there (await_*), then fetches it: however long
+// its bytes take, they are no wait. Questions that wait (lease, await_next, await_evaluate) occupy
+// no thread of the server: they are parked and asked again when something changes. Everything may
+// be repeated: inserts are idempotent by key; questions for leases are numbered, and leases whose
+// reply was lost (an actor that was frozen, a cut connection) are sent again to the question of the
+// same number. What an actor never asks for again is freed when it starts anew or its time runs
+// out. An actor that starts anew comes with a higher epoch: what its earlier life held is free at
+// once, and that life gets kConflict from then on, also when it wants to renew what it held. Each
+// insert says how far the store had acknowledged when the client last heard: a server that came
+// back with less refuses it with kCorruption, because what it lost was promised. Thread safety: all
+// methods. Ownership: the server borrows the table. Errors: those of the table with the same code
+// and message; kDeadline and kUnavailable of common/rpc.h when the server does not answer: may be
+// tried again.
 #pragma once
 
 #include <atomic>
@@ -35,6 +39,11 @@
 #include "replay/table.h"
 
 namespace plumb::replay {
+
+// A verb says what form its answer has. Who asks for another form gets kUnsupported.
+inline constexpr char kNext[] = "next_sealed", kEvaluate[] = "evaluate_sealed";
+inline constexpr char kAwaitNext[] = "await_next", kAwaitEvaluate[] = "await_evaluate";
+inline constexpr uint32_t kMaxPromptsAtOnce = 65'536;  // in one question
 
 class ReplayServer {
  public:
@@ -83,7 +92,8 @@ class ReplayClient : public StorePort {
   void Release(std::span<const PromptLease> leases) override;
   void Renew() override;
   bool Finished() override;
-  std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup> groups) override;
+  std::vector<InsertResult> InsertMany(std::span<const ScoredBody> groups) override;
+  std::vector<Prompt> Prompts(std::span<const PromptRef> refs) override;
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
   std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
   void Finish() override;

@@ -59,10 +59,20 @@ std::string Store::FindScore(const std::string& prefix) const {
 }
 
 bool Store::PutScore(Purpose purpose, uint64_t lease_id, const std::string& name, const GroupScore& score) {
+  PLUMB_CHECK(!name.empty(), "the scores of a group's birth come with Insert");
   if (ReadScore(purpose, lease_id, name)) return false;
+  uint32_t body_sum = 0;
+  if (!ReadSealed(purpose, lease_id,
+                  [&](std::string_view, std::string_view value, std::string_view) {
+                    body_sum = SumOf(value);
+                  })) {
+    throw Error(ErrorCode::kNotFound,
+                "a score is of a group, and there is none of lease " + std::to_string(lease_id),
+                path());
+  }
   const std::string key = ScoreKey(purpose, lease_id, name);
   rocksdb::WriteBatch batch;
-  batch.Put(rocks().handle(Family::kScores), key, Seal(key, EncodeGroupScore(score)));
+  batch.Put(rocks().handle(Family::kScores), key, Seal(key, EncodeGroupScore(score, body_sum)));
   rocks().Write(batch, /*sync=*/false);
   return true;
 }

@@ -124,7 +124,7 @@ std::unique_ptr<Store> Store::Open(const std::string& path, const StoreOptions& 
   if (options.verify_on_open && !options.read_only) {
     for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
       for (const uint64_t id : unverified[Index(purpose)]) {
-        if (!store->Read(purpose, id)) {
+        if (!store->Read(purpose, id, /*texts=*/false)) {
           throw Error(ErrorCode::kCorruption,
                       "lease " + std::to_string(id) + " is complete but its group is not there: the store is damaged; "
                       "look at it with `plumb store inspect` and resume from a copy", path);
@@ -220,11 +220,33 @@ std::map<std::string, uint64_t> Store::Datasets() const {
   return impl_->datasets;
 }
 
-Prompt Store::ReadPrompt(const std::string& dataset, uint64_t row) const {
+Prompt Store::ReadPrompt(const std::string& dataset, uint64_t row, uint32_t* sum) const {
   const std::string key = PromptKey(dataset, row);
-  const auto payload = impl_->Get(Family::kPrompts, key);
-  if (!payload) throw Error(ErrorCode::kNotFound, "no " + ReadableKey("prompts", key), impl_->path);
-  return DecodePromptRow(key, *payload);
+  std::optional<Prompt> prompt;
+  impl_->Visit(Family::kPrompts, key, [&](std::string_view value) {
+    prompt = DecodePromptRow(key, Unseal("prompts", key, value));
+    if (sum != nullptr) *sum = SumOf(value);
+  });
+  if (!prompt) throw Error(ErrorCode::kNotFound, "no " + ReadableKey("prompts", key), impl_->path);
+  return std::move(*prompt);
+}
+
+std::string Store::PromptValue(const PromptRef& ref) const {
+  const std::string key = PromptKey(ref.dataset, ref.row);
+  std::string found;
+  impl_->Visit(Family::kPrompts, key, [&](std::string_view value) {
+    Unseal("prompts", key, value);
+    found = value;
+  });
+  if (found.empty())
+    throw Error(ErrorCode::kNotFound, "no " + ReadableKey("prompts", key), impl_->path);
+  CheckPromptSum(ref, found, impl_->path);
+  return found;
+}
+
+Prompt Store::FindPrompt(const PromptRef& ref) const {
+  const std::string key = PromptKey(ref.dataset, ref.row), value = PromptValue(ref);
+  return DecodePromptRow(key, std::string_view(value).substr(sizeof(uint32_t)));
 }
 
 void Store::RecordLeases(std::span<const LeaseMark> marks) {
@@ -255,35 +277,39 @@ std::vector<LeaseMark> Store::Leases(Purpose purpose) const {
 InsertResult Store::Insert(const TrajectoryGroup& group) { return Insert(std::span(&group, 1)).front(); }
 
 std::vector<InsertResult> Store::Insert(std::span<const TrajectoryGroup> groups) {
-  std::vector<Incoming> incoming(groups.size());
-  for (size_t i = 0; i < groups.size(); ++i) {
-    const TrajectoryGroup& group = groups[i];
-    CheckInvariants(group);
-    incoming[i].group = &group;
-    if (group.run_id == impl_->run_id) incoming[i].value = SealGroup(LeaseKey(group.lease.purpose, group.lease.lease_id), group);
+  std::vector<ScoredBody> sealed;
+  std::vector<const ScoredBody*> all;
+  sealed.reserve(groups.size());
+  for (const TrajectoryGroup& group : groups) {
+    sealed.push_back({GroupBody::Seal(group), ScoresOf(group)});
+    all.push_back(&sealed.back());
   }
-  return InsertSealed(incoming);
+  return Insert(all);
 }
 
 InsertResult Store::InsertDropped(const TrajectoryGroup& group, const std::string& reason) {
-  const StoredGroup dropped{GroupKind::kDropped, reason, AsDropped(group, reason)};
-  CheckInvariants(dropped.group);
-  Incoming incoming{&group, {}};
-  if (group.run_id == impl_->run_id) {
-    incoming.value = Seal(LeaseKey(group.lease.purpose, group.lease.lease_id), EncodeStoredGroup(dropped));
-  }
-  return InsertSealed(std::span(&incoming, 1)).front();
+  const ScoredBody dropped{GroupBody::Seal(group), AsDropped(ScoresOf(group), reason)};
+  const ScoredBody* const one = &dropped;
+  return Insert(std::span(&one, 1)).front();
 }
 
-std::vector<InsertResult> Store::InsertSealed(std::span<const Incoming> incoming) {
-  std::vector<InsertResult> results(incoming.size(), InsertResult::kInserted);
-  constexpr size_t kBesidesBytes = 128;  // more than keys, lease and heads of a group take in a batch
+std::vector<InsertResult> Store::Insert(std::span<const ScoredBody* const> groups) {
+  std::vector<InsertResult> results(groups.size(), InsertResult::kInserted);
+  std::vector<std::string> scores(groups.size());  // what their keys are to hold
+  constexpr size_t kBesidesBytes =
+      256;  // more than keys, lease and heads of a group take in a batch
   size_t batch_bytes = kBesidesBytes;
-  for (size_t i = 0; i < incoming.size(); ++i) {
-    batch_bytes += incoming[i].value.size() + kBesidesBytes;
-    if (!incoming[i].value.empty()) continue;
-    results[i] = InsertResult::kRefused;
-    impl_->Count("refused/other_run", 1);
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const auto& [body, said] = *groups[i];
+    if (body.head().run_id != impl_->run_id) {
+      results[i] = InsertResult::kRefused;
+      impl_->Count("refused/other_run", 1);
+      continue;
+    }
+    CheckScores(body.head(), said);
+    const std::string key = LeaseKey(body.head().lease.purpose, body.head().lease.lease_id);
+    scores[i] = Seal(key, EncodeGroupScore(said, body.sum()));
+    batch_bytes += body.bytes().size() + scores[i].size() + kBesidesBytes;
   }
   // Reserve: all keys of this call at once and only while none of them is being written, so callers cannot dead-lock.
   std::vector<std::pair<int, uint64_t>> reserved;
@@ -293,17 +319,18 @@ std::vector<InsertResult> Store::InsertSealed(std::span<const Incoming> incoming
   {
     MutexLock lock(impl_->mu);
     const auto key_of = [&](size_t i) {
-      return std::pair(Index(incoming[i].group->lease.purpose), incoming[i].group->lease.lease_id);
+      const PromptLease& lease = groups[i]->body.head().lease;
+      return std::pair(Index(lease.purpose), lease.lease_id);
     };
     impl_->landed.wait(lock, [&]() PLUMB_REQUIRES(impl_->mu) {
-      for (size_t i = 0; i < incoming.size(); ++i) {
+      for (size_t i = 0; i < groups.size(); ++i) {
         if (impl_->in_flight.contains(key_of(i))) return false;
       }
       return true;
     });
-    for (size_t i = 0; i < incoming.size(); ++i) {
+    for (size_t i = 0; i < groups.size(); ++i) {
       if (results[i] == InsertResult::kRefused) continue;
-      const PromptLease& lease = incoming[i].group->lease;
+      const PromptLease& lease = groups[i]->body.head().lease;
       if (impl_->Has(lease.purpose, lease.lease_id) || !impl_->in_flight.insert(key_of(i)).second) {
         results[i] = InsertResult::kDuplicate;
         impl_->Count("duplicates", 1);
@@ -312,9 +339,10 @@ std::vector<InsertResult> Store::InsertSealed(std::span<const Incoming> incoming
       reserved.push_back(key_of(i));
       const std::string key = LeaseKey(lease.purpose, lease.lease_id);
       const LeaseRecord record{true, lease.attempt, 0, ++impl_->sequence};
-      batch.Put(impl_->rocks.handle(Family::kGroups), key, incoming[i].value);
+      batch.Put(impl_->rocks.handle(Family::kGroups), key, ToSlice(groups[i]->body.bytes()));
+      batch.Put(impl_->rocks.handle(Family::kScores), key, scores[i]);
       batch.Put(impl_->rocks.handle(Family::kLeases), key, Seal(key, EncodeLeaseRecord(record)));
-      bytes += static_cast<int64_t>(incoming[i].value.size());
+      bytes += static_cast<int64_t>(groups[i]->body.bytes().size() + scores[i].size());
     }
     last = impl_->sequence;
   }
@@ -348,20 +376,40 @@ bool Store::Contains(Purpose purpose, uint64_t lease_id) const {
   return impl_->Has(purpose, lease_id);
 }
 
-std::optional<StoredGroup> Store::Read(Purpose purpose, uint64_t lease_id) const {
-  const std::string key = LeaseKey(purpose, lease_id);
+std::optional<StoredGroup> Store::Read(Purpose purpose, uint64_t lease_id, bool texts) const {
   std::optional<StoredGroup> stored;
-  impl_->Visit(Family::kGroups, key, [&](std::string_view value) { stored = OpenStoredGroup(key, value); });
+  impl_->VisitGroup(purpose, lease_id,
+                    [&](std::string_view key, std::string_view value, std::string_view scores) {
+                      stored = OpenStoredGroup(key, value, scores);
+                    });
+  if (!stored || !texts || stored->group.lease.prompt_sum == 0) return stored;
+  PromptLease& lease = stored->group.lease;
+  Prompt whole = FindPrompt(RefOf(lease));
+  whole.tokens = std::move(lease.prompt.tokens);
+  lease.prompt = std::move(whole);
   return stored;
 }
 
-bool Store::ReadSealed(Purpose purpose, uint64_t lease_id,
-                       const std::function<void(std::string_view, std::string_view)>& use) const {
-  const std::string key = LeaseKey(purpose, lease_id);
-  return impl_->Visit(Family::kGroups, key, [&](std::string_view value) {
-    Unseal("groups", key, value);
-    use(key, value);
-  });
+std::optional<GroupHead> Store::ReadHead(Purpose purpose, uint64_t lease_id) const {
+  std::optional<GroupHead> head;
+  impl_->VisitGroup(purpose, lease_id,
+                    [&](std::string_view key, std::string_view value, std::string_view scores) {
+                      Unseal("groups", key, value);
+                      head = GroupBody::IsBody(value)
+                                 ? GroupBody::Open(Payload(nullptr, value), /*summed=*/true).head()
+                                 : HeadOf(OpenStoredGroup(key, value, scores).group);
+                    });
+  return head;
+}
+
+bool Store::ReadSealed(Purpose purpose, uint64_t lease_id, const UseSealed& use) const {
+  return impl_->VisitGroup(
+      purpose, lease_id,
+      [&](std::string_view key, std::string_view value, std::string_view scores) {
+        Unseal("groups", key, value);
+        if (!scores.empty()) Unseal("scores", key, scores);
+        use(key, value, scores);
+      });
 }
 
 std::vector<uint64_t> Store::Ids(Purpose purpose, uint64_t begin, uint64_t end) const {
@@ -504,9 +552,22 @@ VerifyReport Store::Verify() const {
   check(Family::kPreferences, &report.preferences,
         [](std::string_view k, std::string_view p) { DecodePreferenceRow(k, p); });
   check(Family::kLogprobs, &report.logprobs, [](std::string_view k, std::string_view p) { DecodeLogprobs(k, p); });
-  check(Family::kScores, &report.scores, [](std::string_view k, std::string_view p) { DecodeGroupScore(k, p); });
+  check(Family::kScores, nullptr, [&](std::string_view k, std::string_view p) {
+    DecodeGroupScore(k, p);
+    if (k.size() > LeaseKey(Purpose::kTrain, 0).size())
+      ++report.scores;  // the others are the groups' own
+  });
   check(Family::kPlans, nullptr, [](std::string_view k, std::string_view p) { DecodeStepPlan(k, p); });
-  check(Family::kGroups, &report.groups, [](std::string_view k, std::string_view p) { DecodeStoredGroup(k, p); });
+  std::vector<std::pair<Purpose, uint64_t>> groups;
+  check(Family::kGroups, &report.groups,
+        [&](std::string_view k, std::string_view) { groups.push_back(ParseLeaseKey(k)); });
+  for (const auto& [purpose, id] : groups) {
+    try {
+      Read(purpose, id);  // with its scores and its prompt
+    } catch (const Error& e) {
+      report.problems.push_back(e.what());
+    }
+  }
   std::vector<std::string> complete;
   check(Family::kLeases, &report.leases, [&](std::string_view k, std::string_view p) {
     if (DecodeLeaseRecord(k, p).complete) complete.emplace_back(k);

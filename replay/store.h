@@ -1,27 +1,35 @@
 // The durable memory of a run: prompts, leases and scored groups in one RocksDB folder.
 //
-// Purpose: what Insert has returned for survives a killed process and a power cut, exists exactly once, and is
-// verified by a CRC32C of our own at every read. Settings and reasons: docs/reliability.md, "Store".
-// Layout (format version 1; append-only: new column families and new value kinds, never a new meaning of old ones):
+// Purpose: what Insert has returned for survives a killed process and a power cut, exists exactly
+// once, and is verified by a CRC32C of our own at every read. Settings and reasons:
+// docs/reliability.md, "Store". Layout (format version 1; append-only: new column families and new
+// value kinds, never a new meaning of old ones):
 //
-//   column family  key                                  value (each starts with CRC32C over key and rest, 4 bytes LE)
-//   meta           text: format, run_id, clean, trim/<p>, dataset/<name>, counter/<name>,
-//                                                       preferences/<name>, import/<kind>/<name> (where an unfinished import is),
+//   column family  key                                  value (each starts with CRC32C over key and
+//   rest, 4 bytes LE) meta           text: format, run_id, clean, trim/<p>, dataset/<name>,
+//   counter/<name>,
+//                                                       preferences/<name>, import/<kind>/<name>
+//                                                       (where an unfinished import is),
 //                                                       score/<name>
 //   prompts        dataset, 0, row (8 bytes big endian) encoded Prompt
 //   leases         purpose (1), lease id (8 BE)         LeaseRecord
-//   groups         purpose (1), lease id (8 BE)         kind (1), [drop reason, samples,] encoded group
+//   groups         purpose (1), lease id (8 BE)         kind (1), then: 2 a GroupBody as its actor
+//   sealed it (common/group_body.h);
+//                                                       0, 1 [drop reason, samples,] body and
+//                                                       scores in one, of before December 2026
 //   eval           version (8 BE), samples (4 BE)       EvalRecord
 //   preferences    dataset, 0, row (8 BE)               encoded PreferenceRecord
-//   logprobs       model digest, 0, sequence digest     float32 LE each: log-probs of a sequence's scored tokens
-//   scores         purpose (1), lease id (8 BE), name   GroupScore: what other reward functions said of a stored group
-//   plans          step (8 BE)                          StepPlan: which rows and earlier groups a train step was given
+//   logprobs       model digest, 0, sequence digest     float32 LE each: log-probs of a sequence's
+//   scored tokens scores         purpose (1), lease id (8 BE), name   GroupScore: what reward
+//   functions said of a group; name "": when it was stored plans          step (8 BE) StepPlan:
+//   which rows and earlier groups a train step was given
 //
-// Thread safety: all methods may be called concurrently; concurrent Insert calls share one sync of the log.
-// Ownership: holds the RocksDB lock of the folder for its lifetime.
-// Errors: kConflict (open elsewhere, other run), kUnsupported (other format version), kCorruption (names the key),
-// kNoSpace (nothing stored; the store stays usable and writes again once there is room), kIo (after a failed sync the
-// store refuses everything until it is opened again: what the disk holds is then unknown).
+// Thread safety: all methods may be called concurrently; concurrent Insert calls share one sync of
+// the log. Ownership: holds the RocksDB lock of the folder for its lifetime. Errors: kConflict
+// (open elsewhere, other run), kUnsupported (other format version), kCorruption (names the key),
+// kNoSpace (nothing stored; the store stays usable and writes again once there is room), kIo (after
+// a failed sync the store refuses everything until it is opened again: what the disk holds is then
+// unknown).
 #pragma once
 
 #include <cstdint>
@@ -33,6 +41,7 @@
 #include <string>
 #include <vector>
 
+#include "common/group_body.h"
 #include "common/ports.h"
 #include "common/preference.h"
 #include "common/trajectory.h"
@@ -73,7 +82,18 @@ struct LeaseMark {
   LeaseRecord record;
 };
 
-// What a key of `groups` holds. Do not change the values of existing entries: they are stored.
+// Names a row of a dataset and what it says: `sum` is the checksum that the row is stored with.
+struct PromptRef {
+  std::string dataset;
+  uint64_t row = 0;
+  uint32_t sum = 0;
+  bool operator==(const PromptRef&) const = default;
+};
+inline PromptRef RefOf(const PromptLease& lease) {
+  return {lease.prompt.dataset, lease.prompt.row, lease.prompt_sum};
+}
+
+// What became of an answered lease.
 enum class GroupKind : uint8_t {
   kGroup = 0,
   kDropped = 1,  // the lease is answered, nothing to train on: no answer has a score
@@ -85,16 +105,27 @@ struct StoredGroup {
   TrajectoryGroup group;     // kDropped by an older Plumb: lease, run_id and actor, no trajectories
 };
 
-// What a rescoring said of one answer.
+// What was said of one answer.
 struct ScoredAnswer {
   double reward = 0;
   std::vector<RewardPart> parts;
+  bool scored = true;
+  bool aborted = false;         // never generated
+  std::string unscored_reason;  // why not, when !scored
   bool operator==(const ScoredAnswer&) const = default;
 };
-// Answers in the order of the group's trajectories; all of them are scored, or there is no GroupScore.
+// What reward functions said of a group: one record when it is stored and whenever it is scored
+// again. Answers in the order of the group's trajectories.
 struct GroupScore {
   std::vector<ScoredAnswer> answers;
+  std::optional<std::string> dropped;  // why none of the group trains; absent: it does
   bool operator==(const GroupScore&) const = default;
+};
+
+// A group on its way into the store.
+struct ScoredBody {
+  GroupBody body;
+  GroupScore scores;
 };
 
 // What a train step was given, where that is not fixed: written before anybody acts on it, so that
@@ -132,7 +163,12 @@ class Store {
   void PutPrompts(const std::string& dataset, std::span<const Prompt> prompts);
   uint64_t PromptCount(const std::string& dataset) const;  // 0: no such dataset
   std::map<std::string, uint64_t> Datasets() const;             // name -> rows
-  Prompt ReadPrompt(const std::string& dataset, uint64_t row) const;
+  // `sum`, where given, becomes the row's checksum.
+  Prompt ReadPrompt(const std::string& dataset, uint64_t row, uint32_t* sum = nullptr) const;
+  // The row that `ref` names; kConflict where the store has another one under this number. The
+  // second: as it is stored.
+  Prompt FindPrompt(const PromptRef& ref) const;
+  std::string PromptValue(const PromptRef& ref) const;
 
   // Preference datasets, with the same promises as prompts: row numbers 0..n-1 in the given order, the same rows again are
   // a no-op, other rows under a name that is taken are kConflict.
@@ -156,9 +192,11 @@ class Store {
   std::optional<std::vector<float>> GetLogprobs(const Digest& model, const Digest& sequence) const;
   void PutLogprobs(const Digest& model, const Digest& sequence, std::span<const float> logprobs, bool sync = false);
 
-  // Scores beside those that were stored with a group. A name stands for the reward functions (a digest of what they are and
-  // how they are weighted); `about` says so in words and is kept with it. A score that is there is never replaced: PutScore
-  // then returns false. Not synced; SyncScores makes what was put durable. What Trim forgets loses its scores as well.
+  // Scores beside those that were stored with a group, for groups that are there (else kNotFound).
+  // A name stands for the reward functions (a digest of what they are and how they are weighted);
+  // `about` says so in words and is kept with it. A score that is there is never replaced: PutScore
+  // then returns false. Not synced; SyncScores makes what was put durable. What Trim forgets loses
+  // its scores as well.
   void DescribeScore(const std::string& name, const std::string& about);
   std::map<std::string, std::string> ScoreNames() const;  // name -> about
   // The one name that begins with `prefix`; throws kInvalidArgument listing the names when none or several do.
@@ -179,21 +217,29 @@ class Store {
   std::vector<LeaseMark> Leases(Purpose purpose) const;
   std::optional<LeaseRecord> ReadLease(Purpose purpose, uint64_t lease_id) const;
 
-  // Groups: group and completed lease in one synced batch; returns once durable. kDuplicate when the key is there.
-  InsertResult Insert(const TrajectoryGroup& group);
-  // The same for several with one sync; results in order.
+  // Groups: body, scores and completed lease in one synced batch; returns once durable. kDuplicate
+  // when the key is there. kCorruption for scores that are not of their body. Several with one
+  // sync; results in order.
+  std::vector<InsertResult> Insert(std::span<const ScoredBody* const> groups);
+  // The same of groups that are no bytes yet.
   std::vector<InsertResult> Insert(std::span<const TrajectoryGroup> groups);
+  InsertResult Insert(const TrajectoryGroup& group);
   // Completes the lease with a group that trains nothing (replay/unscored.h: AsDropped).
   InsertResult InsertDropped(const TrajectoryGroup& group, const std::string& reason);
   // Forgets the answers to these leases, with their scores, so that they can be answered afresh; synced, and Sequence() stays.
   // Returns those that had an answer, each with its highest attempt.
   std::vector<LeaseMark> Reopen(Purpose purpose, std::span<const uint64_t> ids);
   bool Contains(Purpose purpose, uint64_t lease_id) const;  // also true for what was trimmed
-  std::optional<StoredGroup> Read(Purpose purpose, uint64_t lease_id) const;
-  // The same as it is stored, where it lies: use(key, value) with the sum checked, for replay/record.h's BatchWriter or
-  // OpenStoredGroup. The bytes are valid during the call, which must not call into the store. False: not there.
-  bool ReadSealed(Purpose purpose, uint64_t lease_id,
-                  const std::function<void(std::string_view key, std::string_view value)>& use) const;
+  // `texts`: with all of its prompt, which the group names only (kConflict, kNotFound: FindPrompt).
+  std::optional<StoredGroup> Read(Purpose purpose, uint64_t lease_id, bool texts = true) const;
+  // What a store judges it by.
+  std::optional<GroupHead> ReadHead(Purpose purpose, uint64_t lease_id) const;
+  // The whole as it is stored, where it lies: use(key, value, scores) with the sums checked, for
+  // replay/record.h's BatchWriter or OpenStoredGroup; `scores` is empty where the value holds them.
+  // The bytes are valid during the call, which must not call into the store. False: not there.
+  using UseSealed =
+      std::function<void(std::string_view key, std::string_view value, std::string_view scores)>;
+  bool ReadSealed(Purpose purpose, uint64_t lease_id, const UseSealed& use) const;
   // Ids present in [begin, end), ascending. O(number of ids).
   std::vector<uint64_t> Ids(Purpose purpose, uint64_t begin, uint64_t end) const;
 
@@ -245,12 +291,6 @@ class Store {
   std::optional<std::string> GetRaw(int family, std::string_view key) const;  // payload, checked
   bool SameRows(int family, const std::string& dataset, const std::string& stored, const std::string& now) const;
   class RocksFolder& rocks() const;
-  // A group and what its key is to hold; empty for one of another run.
-  struct Incoming {
-    const TrajectoryGroup* group = nullptr;
-    std::string value;
-  };
-  std::vector<InsertResult> InsertSealed(std::span<const Incoming> incoming);
   explicit Store(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

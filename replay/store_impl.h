@@ -24,6 +24,7 @@
 namespace plumb::replay {
 
 inline constexpr int kPurposes = 2;
+inline constexpr int kTornReads = 3;
 inline int Index(Purpose purpose) { return static_cast<int>(purpose); }
 inline std::string_view View(const rocksdb::Slice& s) { return {s.data(), s.size()}; }
 inline rocksdb::Slice ToSlice(std::string_view s) { return {s.data(), s.size()}; }
@@ -86,6 +87,33 @@ struct Store::Impl {
     std::optional<std::string> payload;
     Visit(family, key, [&](std::string_view value) { payload = Unseal(FamilyName(family), key, value); });
     return payload;
+  }
+
+  // use(key, value, scores) on a group where it lies; see Store::ReadSealed, but no sum is checked.
+  template <class Use>
+  bool VisitGroup(Purpose purpose, uint64_t lease_id, Use use) const {
+    const std::string key = LeaseKey(purpose, lease_id);
+    for (int tries = 0;; ++tries) {
+      std::string scores;
+      Visit(Family::kScores, key, [&](std::string_view value) { scores = value; });
+      bool torn = false;  // the lease was answered afresh between the two reads
+      const bool found = Visit(Family::kGroups, key, [&](std::string_view value) {
+        const bool body = GroupBody::IsBody(value);
+        torn = body && !ScoresAreOf(scores, value);
+        if (torn && tries == kTornReads) {
+          // Damage to either is told by its sum.
+          Unseal("groups", key, value);
+          if (!scores.empty()) Unseal("scores", key, scores);
+          throw Error(
+              ErrorCode::kCorruption,
+              scores.empty() ? "its scores are not there" : "its scores are of another answer",
+              ReadableKey("groups", key));
+        }
+        if (!torn)
+          use(std::string_view(key), value, body ? std::string_view(scores) : std::string_view());
+      });
+      if (!torn) return found;
+    }
   }
 
   // Calls visit(key, value) for each record from `begin` on until it returns false. It must not call into the store.

@@ -14,6 +14,8 @@
 #include <vector>
 
 #include "common/ports.h"
+#include "replay/record.h"
+#include "replay/store.h"
 
 namespace plumb::replay {
 
@@ -26,10 +28,13 @@ struct StoreCursor {
 class StorePort : public PromptSource, public TrajectorySink, public BatchSource {
  public:
   // Several with one sync of the log; results in order.
-  virtual std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup> groups) = 0;
+  virtual std::vector<InsertResult> InsertMany(std::span<const ScoredBody> groups) = 0;
   InsertResult Insert(const TrajectoryGroup& group) override {
-    return InsertMany(std::span(&group, 1)).front();
+    const ScoredBody sealed{GroupBody::Seal(group), ScoresOf(group)};
+    return InsertMany(std::span(&sealed, 1)).front();
   }
+  // The whole prompts that these name, in order. kConflict, kNotFound: Store::FindPrompt.
+  virtual std::vector<Prompt> Prompts(std::span<const PromptRef> refs) = 0;
 
   // What the learner publishes, before any actor can have it. Again with the same: nothing happens.
   virtual void Announce(const PolicyVersion& policy) = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <list>
 #include <numeric>
 
 #include "common/error.h"
@@ -23,16 +24,6 @@ int64_t SteadyNowMs() {
 }
 
 }  // namespace
-
-int64_t OldestVersion(const TrajectoryGroup& group) {
-  int64_t oldest = group.policy.version;
-  for (const Trajectory& t : group.trajectories) {
-    for (const int64_t v : t.policy_versions) {
-      if (v >= 0) oldest = std::min(oldest, v);
-    }
-  }
-  return oldest;
-}
 
 ReplayTable::ReplayTable(Store* store, TableOptions options)
     : store_(store), options_(std::move(options)), train_(options_.lease_timeout_ms), eval_(options_.lease_timeout_ms) {
@@ -98,12 +89,12 @@ PromptLease ReplayTable::MakeLease(Purpose purpose, const LeaseBook::Held& held)
     lease.policy_version = options_.sync ? StepOf(held.lease_id) + options_.version_base : -1;
     const auto row = planner_->RowOf(held.lease_id, RoundOf(held.requeues));
     PLUMB_CHECK(row.has_value(), "leases go out behind their step's plan");
-    lease.prompt = store_->ReadPrompt(kTrainDataset, *row);
+    lease.prompt = store_->ReadPrompt(kTrainDataset, *row, &lease.prompt_sum);
   } else {
     const EvalLease parts = ParseEvalLease(held.lease_id);
     lease.num_samples = parts.samples;
     lease.policy_version = parts.version;
-    lease.prompt = store_->ReadPrompt(kEvalDataset, parts.row);
+    lease.prompt = store_->ReadPrompt(kEvalDataset, parts.row, &lease.prompt_sum);
   }
   return lease;
 }
@@ -182,7 +173,7 @@ bool ReplayTable::Finished() {
   return finish_ && waiting_ == 0;
 }
 
-std::optional<std::string> ReplayTable::RefusalReason(const TrajectoryGroup& group) const {
+std::optional<std::string> ReplayTable::RefusalReason(const GroupHead& group) const {
   const PromptLease& lease = group.lease;
   if (group.run_id != store_->run_id()) return "other_run";
   if (OtherWeights(group.policy)) return "other_weights";
@@ -191,7 +182,8 @@ std::optional<std::string> ReplayTable::RefusalReason(const TrajectoryGroup& gro
     const auto asked = evaluations_.find({parts.version, parts.samples});
     if (asked == evaluations_.end() || parts.row >= asked->second) return "unknown_lease";
     if (lease.prompt.dataset != kEvalDataset || lease.prompt.row != parts.row) return "wrong_prompt";
-    if (group.policy.version != parts.version || OldestVersion(group) != parts.version) return "wrong_version";
+    if (group.policy.version != parts.version || group.oldest_version != parts.version)
+      return "wrong_version";
     if (lease.num_samples != parts.samples) return "wrong_samples";
     return std::nullopt;
   }
@@ -201,104 +193,100 @@ std::optional<std::string> ReplayTable::RefusalReason(const TrajectoryGroup& gro
   if (lease.prompt.dataset != kTrainDataset || planner_->RowOf(lease.lease_id, round) != lease.prompt.row) return "wrong_prompt";
   if (lease.num_samples != options_.samples_per_prompt) return "wrong_samples";
   const int64_t version = (options_.sync ? step : OpenStep()) + options_.version_base;
-  if (OldestVersion(group) < version - options_.max_staleness) return "stale";
+  if (group.oldest_version < version - options_.max_staleness) return "stale";
   if (options_.sync && group.policy.version != version) return "wrong_version";
   return std::nullopt;
 }
 
-std::vector<InsertResult> ReplayTable::InsertMany(std::span<const TrajectoryGroup> groups) {
+std::vector<InsertResult> ReplayTable::InsertMany(std::span<const ScoredBody> groups) {
   std::vector<InsertResult> results(groups.size(), InsertResult::kRefused);
-  enum class Way : uint8_t { kRefuse, kStore, kDrop };
-  std::vector<Way> ways(groups.size(), Way::kRefuse);
-  std::vector<Verdict> verdicts(groups.size());
-  for (const TrajectoryGroup& group : groups) CheckInvariants(group);
+  std::vector<const ScoredBody*> stored;  // whole, or dropped
+  std::vector<size_t> stored_as;          // their places among `groups`
+  std::map<size_t, Verdict> drops;        // by place
+  std::list<ScoredBody> dropped;
+  for (const ScoredBody& group : groups) CheckScores(group.body.head(), group.scores);
   {
     MutexLock lock(mu_);
     for (size_t i = 0; i < groups.size(); ++i) {
-      const TrajectoryGroup& group = groups[i];
-      LeaseBook& book = Book(group.lease.purpose);
-      if (book.IsDone(group.lease.lease_id) && group.run_id == store_->run_id()) {
+      const GroupHead& head = groups[i].body.head();
+      const PromptLease& lease = head.lease;
+      LeaseBook& book = Book(lease.purpose);
+      if (book.IsDone(lease.lease_id) && head.run_id == store_->run_id()) {
         results[i] = InsertResult::kDuplicate;  // acknowledged again, whatever its version
         store_->Count("duplicates");
         continue;
       }
-      if (const auto reason = RefusalReason(group)) {
+      if (const auto reason = RefusalReason(head)) {
         store_->Count("refused/" + *reason);
         // Only what the lease's holder itself answered wrongly frees it; a stranger's message must not.
         if (reason == "stale" || reason == "wrong_version" || reason == "other_weights") {
-          if (book.Release(group.lease.lease_id, group.lease.attempt)) changed_.notify_all();
+          if (book.Release(lease.lease_id, lease.attempt)) changed_.notify_all();
         }
         continue;
       }
-      ways[i] = Way::kStore;
-      const bool train = group.lease.purpose == Purpose::kTrain;
+      const bool train = lease.purpose == Purpose::kTrain;
       // An evaluation says how many of its answers have no score; it is never thrown away for them.
-      const uint32_t requeues = book.Requeues(group.lease.lease_id);
-      Verdict& verdict = verdicts[i];
-      verdict = JudgeScores(group, train ? options_.unscored : OnFailure::kPenalty, requeues,
-                            options_.max_requeues);
+      const uint32_t requeues = book.Requeues(lease.lease_id);
+      Verdict verdict =
+          JudgeScores(groups[i].scores, train ? options_.unscored : OnFailure::kPenalty, requeues,
+                      options_.max_requeues);
       if (verdict.unscored > 0) store_->Count("unscored_trajectories", verdict.unscored);
       if (verdict.aborted > 0) store_->Count("aborted_trajectories", verdict.aborted);
-      if (!train) continue;
       const auto again = [&](const std::string& counter) {
-        ways[i] = Way::kRefuse;
-        book.Requeue(group.lease.lease_id);
+        book.Requeue(lease.lease_id);
         store_->Count(counter);
         changed_.notify_all();
       };
-      if (verdict.fate == Fate::kDrop) {
-        ways[i] = Way::kDrop;
-      } else if (verdict.fate == Fate::kRequeue) {
+      const ScoredBody* store = &groups[i];
+      if (train && verdict.fate == Fate::kDrop) {
+        store = &dropped.emplace_back(groups[i].body, AsDropped(groups[i].scores, verdict.reason));
+        drops.emplace(i, std::move(verdict));
+      } else if (train && verdict.fate == Fate::kRequeue) {
         again("requeued");
-      } else if (options_.refill_rounds > 0 && EqualRewards(group)) {
-        if (requeues < options_.refill_rounds) again("dropped/equal_rewards");
-        else store_->Count("refill_limit");
+        continue;
+      } else if (train && options_.refill_rounds > 0 && EqualRewards(groups[i].scores)) {
+        if (requeues < options_.refill_rounds) {
+          again("dropped/equal_rewards");
+          continue;
+        }
+        store_->Count("refill_limit");
       }
+      stored.push_back(store);
+      stored_as.push_back(i);
     }
   }
+  if (stored.empty()) return results;
   // Outside the lock: the sync of the log is what takes time, and callers share it.
-  std::vector<size_t> whole;
-  for (size_t i = 0; i < groups.size(); ++i) {
-    if (ways[i] == Way::kStore) whole.push_back(i);
+  const auto done = store_->Insert(stored);
+  for (size_t k = 0; k < stored.size(); ++k) {
+    const size_t i = stored_as[k];
+    results[i] = done[k];
+    const auto drop = drops.find(i);
+    if (drop == drops.end() || done[k] != InsertResult::kInserted) continue;
+    const auto& [fate, unscored, aborted, cause, reason] = drop->second;
+    const GroupHead& head = groups[i].body.head();
+    store_->Count("dropped/" + cause);
+    store_->Count("dropped/trajectories", static_cast<int64_t>(head.answers.size()));
+    drop_log_.Warning("dropped the group of lease " + std::to_string(head.lease.lease_id) + ", " +
+                      std::to_string(unscored) + " of its " + std::to_string(head.answers.size()) +
+                      " answers " +
+                      (cause == "aborted" ? "were never generated: " : "have no score: ") + reason);
   }
-  if (whole.size() == groups.size()) {
-    results = store_->Insert(groups);
-  } else if (!whole.empty()) {
-    std::vector<TrajectoryGroup> copies;
-    copies.reserve(whole.size());
-    for (const size_t i : whole) copies.push_back(groups[i]);
-    const auto stored = store_->Insert(copies);
-    for (size_t k = 0; k < whole.size(); ++k) results[whole[k]] = stored[k];
-  }
-  for (size_t i = 0; i < groups.size(); ++i) {
-    if (ways[i] != Way::kDrop) continue;
-    const auto& [fate, unscored, aborted, cause, reason] = verdicts[i];
-    results[i] = store_->InsertDropped(groups[i], reason);
-    if (results[i] == InsertResult::kInserted) {
-      store_->Count("dropped/" + cause);
-      store_->Count("dropped/trajectories", static_cast<int64_t>(groups[i].trajectories.size()));
-      drop_log_.Warning("dropped the group of lease " + std::to_string(groups[i].lease.lease_id) + ", " + std::to_string(unscored) +
-                        " of its " + std::to_string(groups[i].trajectories.size()) + " answers " +
-                        (cause == "aborted" ? "were never generated: " : "have no score: ") + reason);
+  MutexLock lock(mu_);
+  for (const size_t i : stored_as) {
+    const GroupHead& head = groups[i].body.head();
+    const PromptLease& lease = head.lease;
+    Book(lease.purpose).Complete(lease.lease_id);
+    if (OtherWeights(head.policy)) {  // the learner went back while it was written
+      Reopen(lease.purpose, {lease.lease_id}, "other_weights");
+      Book(lease.purpose).Open(lease.lease_id, lease.lease_id + 1);
+      results[i] = InsertResult::kRefused;
+    } else if (lease.purpose == Purpose::kTrain) {
+      if (announced_.contains(head.policy.version)) compared_.insert(lease.lease_id);
+      if (!options_.sync) NoteReady(head);
     }
   }
-  {
-    MutexLock lock(mu_);
-    for (size_t i = 0; i < groups.size(); ++i) {
-      if (ways[i] == Way::kRefuse) continue;
-      const PromptLease& lease = groups[i].lease;
-      Book(lease.purpose).Complete(lease.lease_id);
-      if (OtherWeights(groups[i].policy)) {  // the learner went back while it was written
-        Reopen(lease.purpose, {lease.lease_id}, "other_weights");
-        Book(lease.purpose).Open(lease.lease_id, lease.lease_id + 1);
-        results[i] = InsertResult::kRefused;
-      } else if (lease.purpose == Purpose::kTrain) {
-        if (announced_.contains(groups[i].policy.version)) compared_.insert(lease.lease_id);
-        if (!options_.sync) NoteReady(groups[i]);
-      }
-    }
-    changed_.notify_all();
-  }
+  changed_.notify_all();
   return results;
 }
 
@@ -390,7 +378,7 @@ std::vector<TrajectoryGroup> ReplayTable::Decoded(const Range& range) const {
   std::vector<TrajectoryGroup> groups;
   groups.reserve(static_cast<size_t>(range.count));
   ReadEach(range, [&](Purpose purpose, uint64_t id) {
-    auto stored = store_->Read(purpose, id);
+    auto stored = store_->Read(purpose, id, /*texts=*/false);
     if (stored) groups.push_back(std::move(stored->group));
     return stored.has_value();
   });
@@ -400,7 +388,10 @@ std::vector<TrajectoryGroup> ReplayTable::Decoded(const Range& range) const {
 std::string ReplayTable::Sealed(const Range& range) const {
   BatchWriter batch(range.count);
   ReadEach(range, [&](Purpose purpose, uint64_t id) {
-    return store_->ReadSealed(purpose, id, [&](std::string_view key, std::string_view value) { batch.Add(key, value); });
+    return store_->ReadSealed(
+        purpose, id, [&](std::string_view key, std::string_view value, std::string_view scores) {
+          batch.Add(key, value, scores);
+        });
   });
   return batch.Take();
 }
@@ -460,6 +451,12 @@ std::vector<TrajectoryGroup> ReplayTable::Next(int64_t step, Deadline deadline) 
   Await(range, deadline, lock);
   lock.unlock();
   return Decoded(range);
+}
+
+std::vector<Prompt> ReplayTable::Prompts(std::span<const PromptRef> refs) {
+  std::vector<Prompt> prompts;
+  for (const PromptRef& ref : refs) prompts.push_back(store_->FindPrompt(ref));
+  return prompts;
 }
 
 std::optional<std::string> ReplayTable::TryNext(int64_t step, bool late) {

@@ -85,10 +85,6 @@ struct TableOptions {
   std::function<int64_t()> now_ms;   // monotonic; empty: steady_clock. A fake one in tests
 };
 
-// The oldest weights that sampled any token of it; its policy's version when it has no sampled
-// token.
-int64_t OldestVersion(const TrajectoryGroup& group);
-
 class ReplayTable : public StorePort {
  public:
   // REQUIRES: the store holds dataset "train" (and "eval" before Evaluate is called).
@@ -107,7 +103,7 @@ class ReplayTable : public StorePort {
   // The time of all that it holds begins anew. Returns how many leases that are.
   int RenewActor(const std::string& actor);
 
-  std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup> groups) override;
+  std::vector<InsertResult> InsertMany(std::span<const ScoredBody> groups) override;
 
   // BatchSource. A dropped group is returned with answers of which none has a score (without any where an older store held it).
   // Replayed groups follow behind the step's own.
@@ -122,6 +118,10 @@ class ReplayTable : public StorePort {
   bool Ready(int64_t step, bool late = false);
   bool EvaluationReady(int64_t version, int num_samples, bool late = false);
   std::optional<std::string> TryEvaluate(int64_t version, int num_samples, bool late = false);
+
+  std::vector<Prompt> Prompts(std::span<const PromptRef> refs) override;
+  // The same for somebody in another process (Store::PromptValue).
+  std::string PromptValue(const PromptRef& ref) const { return store_->PromptValue(ref); }
 
   void Announce(const PolicyVersion& policy) override;
 
@@ -175,7 +175,7 @@ class ReplayTable : public StorePort {
   void ReopenOtherWeights(int64_t step) PLUMB_REQUIRES(mu_);
   void ReopenEvaluation(uint64_t begin, uint64_t end) PLUMB_REQUIRES(mu_);
   // The name of its counter.
-  std::optional<std::string> RefusalReason(const TrajectoryGroup& group) const PLUMB_REQUIRES(mu_);
+  std::optional<std::string> RefusalReason(const GroupHead& group) const PLUMB_REQUIRES(mu_);
   // The groups that a question is about.
   struct Range {
     Purpose purpose = Purpose::kTrain;
@@ -201,7 +201,7 @@ class ReplayTable : public StorePort {
   // The first that may take what comes now.
   int64_t OpenStep() const PLUMB_REQUIRES(mu_) { return std::max(asked_step_, undecided_step_); }
   bool Choose(int64_t step) PLUMB_REQUIRES(mu_);  // false: too few are ready
-  void NoteReady(const TrajectoryGroup& group) PLUMB_REQUIRES(mu_);
+  void NoteReady(const GroupHead& group) PLUMB_REQUIRES(mu_);
   void RebuildReady() PLUMB_REQUIRES(mu_);  // from the store
   // Steps of a Plumb that chose nothing.
   void TakeByNumber(int64_t next_step) PLUMB_REQUIRES(mu_);

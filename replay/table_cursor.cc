@@ -84,7 +84,7 @@ int64_t ReplayTable::Resume(const Cursor& cursor) {
   std::vector<uint64_t> dropped;
   const auto note = [&](const std::vector<uint64_t>& answered) {
     const bool all = std::all_of(answered.begin(), answered.end(), [&](uint64_t id) {
-      const auto stored = store_->Read(Purpose::kTrain, id);
+      const auto stored = store_->Read(Purpose::kTrain, id, /*texts=*/false);
       return stored && stored->kind == GroupKind::kDropped;
     });
     if (all) dropped.insert(dropped.end(), answered.begin(), answered.end());
@@ -154,8 +154,8 @@ void ReplayTable::ReopenOtherWeights(int64_t step) {
   std::vector<uint64_t> others;
   for (const uint64_t id : AnsweredOf(step)) {
     if (compared_.contains(id)) continue;
-    const auto stored = store_->Read(Purpose::kTrain, id);
-    if (!stored || !OtherWeights(stored->group.policy)) continue;
+    const auto head = store_->ReadHead(Purpose::kTrain, id);
+    if (!head || !OtherWeights(head->policy)) continue;
     others.push_back(id);
   }
   if (others.empty()) return;
@@ -169,7 +169,7 @@ void ReplayTable::ReopenEvaluation(uint64_t begin, uint64_t end) {
   std::vector<uint64_t> others;
   bool scored = false;
   for (const uint64_t id : answered) {
-    const auto stored = store_->Read(Purpose::kEval, id);
+    const auto stored = store_->Read(Purpose::kEval, id, /*texts=*/false);
     if (!stored) continue;
     if (OtherWeights(stored->group.policy)) others.push_back(id);
     const auto& answers = stored->group.trajectories;

@@ -31,13 +31,13 @@ bool ReplayTable::Choose(int64_t step) {
   return true;
 }
 
-void ReplayTable::NoteReady(const TrajectoryGroup& group) {
+void ReplayTable::NoteReady(const GroupHead& group) {
   const uint64_t id = group.lease.lease_id;
   const auto record = store_->ReadLease(Purpose::kTrain, id);
   if (!record || !record->complete)
     return;  // another thread has found it of other weights and forgotten it
   ready_.Add(id, {.arrival = record->sequence,
-                  .oldest_version = OldestVersion(group),
+                  .oldest_version = group.oldest_version,
                   .policy = group.policy});
 }
 
@@ -54,7 +54,7 @@ void ReplayTable::RebuildReady() {
   }
   for (const uint64_t id : store_->Ids(Purpose::kTrain, trimmed, UINT64_MAX)) {
     if (ready_.IsTaken(id)) continue;
-    if (const auto stored = store_->Read(Purpose::kTrain, id)) NoteReady(stored->group);
+    if (const auto head = store_->ReadHead(Purpose::kTrain, id)) NoteReady(*head);
   }
 }
 

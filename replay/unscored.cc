@@ -5,34 +5,32 @@
 namespace plumb::replay {
 namespace {
 
-bool Aborted(const Trajectory& t) { return t.finish == FinishReason::kAborted; }
-
 constexpr size_t kMaxReason = 1000;  // bytes: it is stored and logged once more for its group
 
-std::string ReasonOf(const Trajectory& t) {
+std::string ReasonOf(const ScoredAnswer& t) {
   if (!t.unscored_reason.empty()) return t.unscored_reason.substr(0, kMaxReason);
-  return Aborted(t) ? "never generated" : "unscored";
+  return t.aborted ? "never generated" : "unscored";
 }
 
 }  // namespace
 
-Verdict JudgeScores(const TrajectoryGroup& group, OnFailure policy, uint32_t requeues,
+Verdict JudgeScores(const GroupScore& group, OnFailure policy, uint32_t requeues,
                     uint32_t max_requeues) {
   Verdict verdict;
-  const Trajectory *failed = nullptr, *aborted = nullptr;
-  for (const Trajectory& t : group.trajectories) {
-    if (t.scored && !Aborted(t)) continue;
+  const ScoredAnswer *failed = nullptr, *aborted = nullptr;
+  for (const ScoredAnswer& t : group.answers) {
+    if (t.scored && !t.aborted) continue;
     ++verdict.unscored;
-    verdict.aborted += Aborted(t);
-    const Trajectory*& first = Aborted(t) ? aborted : failed;
+    verdict.aborted += t.aborted;
+    const ScoredAnswer*& first = t.aborted ? aborted : failed;
     if (first == nullptr) first = &t;
   }
-  const auto end = [&](Fate fate, const char* cause, const Trajectory& first) {
+  const auto end = [&](Fate fate, const char* cause, const ScoredAnswer& first) {
     verdict.fate = fate;
     verdict.cause = cause;
     verdict.reason = ReasonOf(first);
   };
-  if (aborted != nullptr && verdict.aborted == static_cast<int64_t>(group.trajectories.size())) {
+  if (aborted != nullptr && verdict.aborted == static_cast<int64_t>(group.answers.size())) {
     end(Fate::kDrop, "aborted", *aborted);
   } else if (failed != nullptr && policy != OnFailure::kPenalty) {
     const bool again = policy == OnFailure::kRequeue && requeues < max_requeues;
@@ -41,20 +39,21 @@ Verdict JudgeScores(const TrajectoryGroup& group, OnFailure policy, uint32_t req
   return verdict;
 }
 
-TrajectoryGroup AsDropped(const TrajectoryGroup& group, const std::string& reason) {
-  TrajectoryGroup dropped = group;
-  for (Trajectory& t : dropped.trajectories) {
-    if (t.scored || t.unscored_reason.empty()) t.unscored_reason = "its group was dropped: " + reason;
-    t.scored = false;
-    t.reward = 0;
+GroupScore AsDropped(GroupScore group, const std::string& reason) {
+  for (ScoredAnswer& a : group.answers) {
+    if (a.scored || a.unscored_reason.empty())
+      a.unscored_reason = "its group was dropped: " + reason;
+    a.scored = false;
+    a.reward = 0;
   }
-  return dropped;
+  group.dropped = reason;
+  return group;
 }
 
-bool EqualRewards(const TrajectoryGroup& group) {
-  const Trajectory* first = nullptr;
-  for (const Trajectory& t : group.trajectories) {
-    if (!t.scored || Aborted(t)) continue;
+bool EqualRewards(const GroupScore& group) {
+  const ScoredAnswer* first = nullptr;
+  for (const ScoredAnswer& t : group.answers) {
+    if (!t.scored || t.aborted) continue;
     if (first == nullptr) first = &t;
     if (t.reward != first->reward) return false;
   }

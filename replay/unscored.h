@@ -11,8 +11,8 @@
 #include <cstdint>
 #include <string>
 
-#include "common/trajectory.h"
 #include "configs/choices.h"
+#include "replay/store.h"
 
 namespace plumb::replay {
 
@@ -32,13 +32,13 @@ struct Verdict {
 };
 
 // `requeues`: how often the prompt was handed out again already.
-Verdict JudgeScores(const TrajectoryGroup& group, OnFailure policy, uint32_t requeues,
+Verdict JudgeScores(const GroupScore& group, OnFailure policy, uint32_t requeues,
                     uint32_t max_requeues);
 
-// The group as it is stored when it is dropped: no answer of it has a score, and each says why.
-TrajectoryGroup AsDropped(const TrajectoryGroup& group, const std::string& reason);
+// What is stored of a group that is dropped: no answer of it has a score, and each says why.
+GroupScore AsDropped(GroupScore group, const std::string& reason);
 
 // All answers that could train have the same reward: nothing to learn from under an advantage that compares them.
-bool EqualRewards(const TrajectoryGroup& group);
+bool EqualRewards(const GroupScore& group);
 
 }  // namespace plumb::replay

@@ -61,8 +61,8 @@ Trajectory AsTrajectory(const Prompt& prompt, const actor::GeneratedSample& samp
   t.tokens = prompt.tokens;
   t.tokens.insert(t.tokens.end(), sample.tokens.begin(), sample.tokens.end());
   const auto begin = static_cast<int32_t>(prompt.tokens.size()), end = static_cast<int32_t>(t.tokens.size());
-  t.segments = {{.origin = Origin::kPrompt, .begin = 0, .end = begin, .media_digest = {}},
-                {.origin = Origin::kPolicy, .begin = begin, .end = end, .media_digest = {}}};
+  t.segments = {{.origin = Origin::kPrompt, .begin = 0, .end = begin},
+                {.origin = Origin::kPolicy, .begin = begin, .end = end}};
   t.finish = sample.finish;
   t.unscored_reason = sample.reason;
   t.completion = tokenizer.Decode(sample.tokens);

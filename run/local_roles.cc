@@ -125,8 +125,9 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
         policy =
             std::make_unique<actor::FetchedPolicy>(EmptyWeights(session, stream), &published);
       }
-      const auto sink = [&](const TrajectoryGroup& group) {
-        while (!rewards.line().Push(group, After(milliseconds(500)))) {
+      const auto sink = [&](TrajectoryGroup& group) {
+        FinishedGroup made{std::move(group), std::nullopt};
+        while (!rewards.Push(made, After(milliseconds(500)))) {
           if (actor_ends()) return;
         }
       };

@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "kernels/device_memory.h"
 #include "run/interrupt.h"
+#include "run/learner_ports.h"
 #include "run/report.h"
 
 namespace plumb::run {
@@ -118,6 +119,18 @@ void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
   if (progress_) progress_->Step(step, metrics);
 }
 
+std::optional<std::string> Observer::GroundTruth(const PromptLease& lease) const {
+  if (lease.prompt_sum == 0) return lease.prompt.ground_truth;
+  PLUMB_CHECK(find_prompt_ != nullptr);
+  try {
+    return find_prompt_(lease).ground_truth;
+  } catch (const Error& e) {
+    if (!TryAgain(e)) throw;
+    LogWarning(std::string("a sample is written without its ground truth: ") + e.what());
+    return std::nullopt;
+  }
+}
+
 void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
   StartTraining(step);
   const int64_t every = session_.config().metrics.samples_every;
@@ -133,15 +146,22 @@ void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
       group->trajectories.begin(), group->trajectories.end(), [](const Trajectory& a, const Trajectory& b) {
         return std::pair(a.scored, a.scored ? a.reward : 0.0) < std::pair(b.scored, b.scored ? b.reward : 0.0);
       });
+  const auto truth = GroundTruth(group->lease);
   for (const auto* t : {&*best, &*worst}) {
     Json parts = Json::object();
     for (const auto& part : t->rewards) parts[part.name] = part.value;
     const auto prompt_tokens = std::span(t->tokens).first(static_cast<size_t>(t->prompt_length()));
-    Json entry = {{"step", step}, {"lease_id", group->lease.lease_id}, {"sample", t->sample},
-                  {"prompt", session_.tokenizer().Decode(prompt_tokens)}, {"completion", t->completion},
-                  {"reward", t->scored ? Json(t->reward) : Json(nullptr)}, {"parts", parts},
-                  {"finish", t->finish == FinishReason::kStop ? "stop" : t->finish == FinishReason::kLength ? "length" : "aborted"},
-                  {"ground_truth", group->lease.prompt.ground_truth}};
+    Json entry = {{"step", step},
+                  {"lease_id", group->lease.lease_id},
+                  {"sample", t->sample},
+                  {"prompt", session_.tokenizer().Decode(prompt_tokens)},
+                  {"completion", t->completion},
+                  {"reward", t->scored ? Json(t->reward) : Json(nullptr)},
+                  {"parts", parts},
+                  {"finish", t->finish == FinishReason::kStop     ? "stop"
+                             : t->finish == FinishReason::kLength ? "length"
+                                                                  : "aborted"},
+                  {"ground_truth", truth ? Json(*truth) : Json(nullptr)}};
     if (!t->scored) entry["unscored_reason"] = t->unscored_reason;
     samples_->Append(entry.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
     if (best == worst) break;

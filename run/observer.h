@@ -6,8 +6,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/metrics.h"
@@ -23,6 +25,11 @@ class Observer {
  public:
   Observer(const Session& session, const RunOptions& options);
 
+  // Who has the texts of prompts that a batch only names; asked on the learner's thread. While it
+  // cannot be reached, a sample goes without its ground truth.
+  void FindPromptsBy(std::function<Prompt(const PromptLease&)> find) {
+    find_prompt_ = std::move(find);
+  }
   learner::LearnerHooks Hooks();
   void Note(const std::string& line);
   // Writes summary.json and report.html.
@@ -33,6 +40,7 @@ class Observer {
   void Step(int64_t step, std::map<std::string, double>& metrics);
   void Batch(int64_t step, std::span<const TrajectoryGroup> groups);
   void Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup> groups);
+  std::optional<std::string> GroundTruth(const PromptLease& lease) const;
   void StartTraining(int64_t first_step);
   void CheckFolder() const;  // still the run's own; throws kConflict
 
@@ -41,6 +49,7 @@ class Observer {
   std::unique_ptr<Progress> progress_;
   Metrics metrics_;
   std::unique_ptr<SampleLog> samples_;
+  std::function<Prompt(const PromptLease&)> find_prompt_;
   bool started_ = false;
   std::string doing_ = "the end of this update";  // what a signal would have to wait for
   int64_t peak_bytes_ = 0;

@@ -1,17 +1,18 @@
 // The roles of a run in processes: the loops of role_loops.h, met over ZeroMQ.
 //
-//   actor ──groups (Sender/Receiver, acknowledged when durable)──► reward
-//   reward ──groups (ReplayClient.InsertMany)──► replay
+//   actor ──sealed groups (Sender/Receiver, acknowledged when durable)──► reward
+//   reward ──bodies and scores (ReplayClient.InsertMany)──► replay
 //   actor ◄──leases (ReplayClient)── replay ──batches (ReplayClient)──► learner
 //   learner ──weights (RpcServer)──► actor
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
-#include "common/codec.h"
 #include "common/error.h"
+#include "common/group_body.h"
 #include "common/log.h"
 #include "common/rpc.h"
 #include "common/transport.h"
@@ -30,6 +31,31 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kReports{200};  // between two reports of a role
+
+// Sends groups to the reward workers, each by its lease: sealed once, however often it has to be
+// offered.
+class GroupSender {
+ public:
+  explicit GroupSender(std::vector<std::unique_ptr<Sender>>& senders) : senders_(senders) {}
+  void Send(const TrajectoryGroup& group) {
+    const std::string key = LeaseKey(group.lease.purpose, group.lease.lease_id);
+    if (key != key_ || attempt_ != group.lease.attempt) {
+      body_.emplace(GroupBody::Seal(group));
+      key_ = key;
+      attempt_ = group.lease.attempt;
+    }
+    Sender& sender = *senders_[group.lease.lease_id % senders_.size()];
+    sender.Send(body_->bytes().str(), After(milliseconds(1000)), 0, group.policy.version);
+    body_.reset();
+    key_.clear();
+  }
+
+ private:
+  std::vector<std::unique_ptr<Sender>>& senders_;
+  std::optional<GroupBody> body_;  // of the group that is offered now
+  std::string key_;
+  uint32_t attempt_ = 0;
+};
 
 }  // namespace
 
@@ -65,8 +91,8 @@ void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t i
       [&](TransportMessage message, Ack ack) {
         auto right =
             std::make_shared<Ack>(std::move(ack));  // dropped with the group: delivered again
-        rewards.line().Push(DecodeGroup(message.payload.bytes()), Deadline{},
-                            [right] { right->Complete(); });
+        FinishedGroup sealed{{}, GroupBody::Open(std::move(message.payload))};
+        rewards.Push(sealed, Deadline{}, [right] { right->Complete(); });
       });
   LogInfo("scoring groups at " + receiver.endpoint());
   NowBusy(Busy::kInOrder);
@@ -99,10 +125,8 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
                                                              .producer = name,
                                                              .epoch = replay.epoch()}));
   }
-  const auto sink = [&](const TrajectoryGroup& group) {
-    Sender& sender = *senders[group.lease.lease_id % senders.size()];
-    sender.Send(Encode(group), After(milliseconds(1000)), 0, group.policy.version);
-  };
+  GroupSender groups(senders);
+  const auto sink = [&](const TrajectoryGroup& group) { groups.Send(group); };
   NowBusy(Busy::kInOrder);
   const auto stop = [&] { return options.Stopped(); };
   if (!RunActorLoop(session, name, {.store = replay, .stream = session.stream(), .policy = policy, .sink = sink, .stop = stop}))

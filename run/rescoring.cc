@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "common/sha256.h"
+#include "replay/record.h"
 
 namespace plumb::run {
 namespace {
@@ -55,10 +56,9 @@ RescoreReport RescoreStore(replay::Store& store, reward::GroupScorer& scorer, co
     for (TrajectoryGroup& group : batch) ForgetScores(group);
     scorer.ScoreMany(batch);
     for (size_t g = 0; g < batch.size(); ++g) {
-      replay::GroupScore score;
+      const replay::GroupScore score = replay::ScoresOf(batch[g]);
       int64_t failed = 0, aborted = 0;
       for (const Trajectory& t : batch[g].trajectories) {
-        score.answers.push_back({.reward = t.reward, .parts = t.rewards});
         aborted += t.finish == FinishReason::kAborted;
         if (t.scored || t.finish == FinishReason::kAborted) continue;
         ++failed;

@@ -106,7 +106,7 @@ void Tokenize(const Session& session, const Prompt& prompt, const std::string& c
   const std::vector<int32_t> answer = session.encoder().Answer(completion);
   t->tokens.insert(t->tokens.end(), answer.begin(), answer.end());
   const int32_t end = static_cast<int32_t>(t->tokens.size());
-  t->segments = {{Origin::kPrompt, 0, prompt_end, ""}, {Origin::kPolicy, prompt_end, end, ""}};
+  t->segments = {{Origin::kPrompt, 0, prompt_end}, {Origin::kPolicy, prompt_end, end}};
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "common/json_text.h"
 #include "configs/config.h"
+#include "replay/record.h"
 #include "replay/unscored.h"
 #include "reward/reply.h"
 #include "reward/reward_model.h"
@@ -268,8 +269,10 @@ int Test(const TestArguments& a) {
       }
     }
     scorer.Combine(group, results);
-    const replay::Verdict verdict = replay::JudgeScores(group, config.reward.on_failure, 0, 1);
-    if (verdict.fate != replay::Fate::kKeep) group = replay::AsDropped(group, verdict.reason);
+    const replay::Verdict verdict =
+        replay::JudgeScores(replay::ScoresOf(group), config.reward.on_failure, 0, 1);
+    if (verdict.fate != replay::Fate::kKeep)
+      replay::ApplyScores(replay::AsDropped(replay::ScoresOf(group), verdict.reason), group);
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
       Scored s{.sample = &samples[scored.size()], .group = g, .seconds = slowest, .fate = verdict.fate,
                .trajectory = group.trajectories[i], .parts = {}};

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/log.h"
+#include "replay/record.h"
 #include "reward/reward_model.h"
 #include "run/role_totals.h"
 
@@ -13,16 +14,27 @@ RewardLoop::RewardLoop(const Session& session, std::string name, replay::StorePo
                        size_t capacity)
     : name_(std::move(name)),
       store_(store),
-      scorer_(session.config().reward, reward::WithModelParts(session.tokenizer())) {
+      scorer_(session.config().reward, reward::WithModelParts(session.tokenizer())),
+      prompts_([&store](std::span<const replay::PromptRef> refs) { return store.Prompts(refs); }) {
   line_ = std::make_unique<ScoringLine>(
-      [this](TrajectoryGroup& group) { scorer_.Score(group); },
-      [this](std::span<const TrajectoryGroup> groups) {
+      [this](FinishedGroup& group) {
+        if (group.body) return ScoreSealed(group, scorer_, prompts_);
+        scorer_.Score(group.group);
+        return replay::ScoredBody{GroupBody::Seal(group.group), replay::ScoresOf(group.group)};
+      },
+      [this](std::span<const replay::ScoredBody> groups) {
         Report();
         store_.InsertMany(groups);
       },
       ScoringOptions{.side_by_side = scorer_.SideBySide(),
                      .capacity = capacity,
                      .full_disk_patience = StallTime(session.config())});
+}
+
+bool RewardLoop::Push(FinishedGroup& group, Deadline deadline, std::function<void()> done) {
+  if (group.body && group.body->head().lease.prompt_sum != 0)
+    prompts_.Want(replay::RefOf(group.body->head().lease));
+  return line_->Push(group, deadline, std::move(done));
 }
 
 void RewardLoop::Report() {
@@ -71,6 +83,10 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   for (const std::string& note : demonstrations.notes) observer.Note(note);
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
                                    session.tokenizer_source(), config.model.path);
+  observer.FindPromptsBy([&store = around.store](const PromptLease& lease) {
+    const replay::PromptRef ref = replay::RefOf(lease);
+    return store.Prompts(std::span(&ref, 1)).front();
+  });
   around.stop = [&] { return options.Stopped(); };
   around.patience = StallTime(config);
   LearnerPorts ports(std::move(around));

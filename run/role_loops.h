@@ -15,6 +15,7 @@
 
 #include "actor/rollout.h"
 #include "learner/learner_loop.h"
+#include "replay/prompt_cache.h"
 #include "replay/store_port.h"
 #include "reward/scorer.h"
 #include "run/learner_ports.h"
@@ -30,6 +31,8 @@ class RewardLoop {
  public:
   // `capacity` as in ScoringOptions.
   RewardLoop(const Session& session, std::string name, replay::StorePort& store, size_t capacity);
+  // As ScoringLine::Push. A group that came sealed passes through as it stands.
+  bool Push(FinishedGroup& group, Deadline deadline, std::function<void()> done = {});
   ScoringLine& line() { return *line_; }
   const reward::GroupScorer& scorer() const { return scorer_; }
   void Report();
@@ -40,6 +43,7 @@ class RewardLoop {
   const std::string name_;
   replay::StorePort& store_;
   reward::GroupScorer scorer_;
+  replay::PromptCache prompts_;  // of groups that came without
   std::unique_ptr<ScoringLine> line_;  // last: its threads end first
 };
 

@@ -5,20 +5,23 @@
 
 #include "common/error.h"
 #include "common/log.h"
+#include "replay/record.h"
 #include "run/learner_ports.h"
 
 namespace plumb::run {
 
 using SteadyClock = std::chrono::steady_clock;
 
-size_t BytesOfGroup(const TrajectoryGroup& group) {
-  // A token travels with its log-prob, version and mask.
-  constexpr size_t kToken = sizeof(int32_t) + sizeof(float) + sizeof(int64_t) + sizeof(uint8_t), kRest = 256;
-  const Prompt& prompt = group.lease.prompt;
-  size_t bytes = kRest + prompt.text.size() + prompt.extra_json.size() + prompt.ground_truth.size() + prompt.tokens.size() * sizeof(int32_t);
-  for (const Message& message : prompt.messages) bytes += message.content.size();
-  for (const Trajectory& t : group.trajectories) bytes += kRest + t.tokens.size() * kToken + t.completion.size() + t.rewards.size() * kRest;
-  return bytes;
+replay::ScoredBody ScoreSealed(FinishedGroup& sealed, Scorer& scorer,
+                               replay::PromptCache& prompts) {
+  TrajectoryGroup group = sealed.body->ForScoring();
+  if (group.lease.prompt_sum != 0) {
+    Prompt whole = prompts.Get(replay::RefOf(group.lease));
+    whole.tokens = std::move(group.lease.prompt.tokens);
+    group.lease.prompt = std::move(whole);
+  }
+  scorer.Score(group);
+  return {std::move(*sealed.body), replay::ScoresOf(group)};
 }
 
 ScoringLine::ScoringLine(Score score, Insert insert, ScoringOptions options)
@@ -30,14 +33,14 @@ ScoringLine::ScoringLine(Score score, Insert insert, ScoringOptions options)
 
 ScoringLine::~ScoringLine() { Close(); }
 
-bool ScoringLine::Push(TrajectoryGroup group, Deadline deadline, std::function<void()> done) {
+bool ScoringLine::Push(FinishedGroup& group, Deadline deadline, std::function<void()> done) {
   MutexLock lock(mu_);
   const auto room = [&]() PLUMB_REQUIRES(mu_) {
     return closed_ || options_.capacity == 0 || inside_ < options_.capacity;
   };
   if (!changed_.wait_until(lock, deadline, room) || closed_) return false;
   ++inside_;
-  queue_.push_back({std::move(group), 0, std::move(done)});
+  queue_.push_back({std::move(group), std::move(done)});
   changed_.notify_all();
   return true;
 }
@@ -81,17 +84,15 @@ void ScoringLine::RunScorer() {
     queue_.pop_front();
     if (busy_++ == 0) busy_since_ = SteadyClock::now();
     lock.unlock();
-    std::exception_ptr error;
+    std::optional<replay::ScoredBody> scored;
     try {
-      score_(item.group);
-      item.bytes = BytesOfGroup(item.group);
+      scored = ScoreOne(item.group);
     } catch (...) {
-      error = std::current_exception();
+      Fail(std::current_exception());
     }
-    if (error) Fail(error);
     lock.lock();
     if (--busy_ == 0) busy_seconds_ += std::chrono::duration<double>(SteadyClock::now() - busy_since_).count();
-    if (!error) scored_.push_back(std::move(item));
+    if (scored) scored_.push_back({std::move(*scored), std::move(item.done)});
     changed_.notify_all();
   }
   --scorers_left_;
@@ -104,12 +105,13 @@ void ScoringLine::RunInserter() {
     changed_.wait(lock,
                   [&]() PLUMB_REQUIRES(mu_) { return !scored_.empty() || scorers_left_ == 0; });
     if (scored_.empty() || failed_) return;
-    std::vector<TrajectoryGroup> groups;
+    std::vector<replay::ScoredBody> groups;
     std::vector<std::function<void()>> done;
     size_t bytes = 0;
     while (!scored_.empty() && groups.size() < options_.insert_groups &&
-           (groups.empty() || bytes + scored_.front().bytes <= options_.insert_bytes)) {
-      bytes += scored_.front().bytes;
+           (groups.empty() ||
+            bytes + scored_.front().group.body.bytes().size() <= options_.insert_bytes)) {
+      bytes += scored_.front().group.body.bytes().size();
       groups.push_back(std::move(scored_.front().group));
       done.push_back(std::move(scored_.front().done));
       scored_.pop_front();
@@ -130,8 +132,25 @@ void ScoringLine::RunInserter() {
   }
 }
 
+// Nothing: closed before that was possible.
+std::optional<replay::ScoredBody> ScoringLine::ScoreOne(FinishedGroup& group) {
+  LogEvery line(std::chrono::seconds(5));
+  for (;;) {
+    try {
+      return score_(group);
+    } catch (const Error& e) {
+      if (!TryAgain(e) || e.code() == ErrorCode::kNoSpace) throw;
+      line.Warning(std::string("a group cannot be scored yet, trying again: ") + e.what());
+      MutexLock lock(mu_);
+      if (changed_.wait_until(lock, After(options_.retry),
+                              [&]() PLUMB_REQUIRES(mu_) { return closed_; }))
+        return std::nullopt;
+    }
+  }
+}
+
 // False: closed before the store took them.
-bool ScoringLine::Store(std::span<const TrajectoryGroup> groups) {
+bool ScoringLine::Store(std::span<const replay::ScoredBody> groups) {
   LogEvery line(std::chrono::seconds(5));
   const Deadline full_until = After(options_.full_disk_patience);
   for (;;) {

@@ -2,13 +2,17 @@
 //
 //   Push ──► queue ──► scorers (threads) ──► scored ──► inserter (one thread, one sync) ──► done
 //
-// Purpose: what a local run and a reward process share. A slow group holds up nobody but itself; an insert carries at most
-// insert_groups groups and insert_bytes bytes (a single larger group goes alone), whatever the groups' size.
-// Failures: kUnavailable and kDeadline of the insert are tried again until the line is closed, with a line in the log; kNoSpace
-// likewise for `full_disk_patience`, so that a run outlives a disk that is made room on. Any other error, and the scorers', ends the
-// line: Rethrow says it.
-// Thread safety: all methods. Ownership: owns its threads and the groups in it. Close, and the destructor, wait for the calls
-// that run; groups without a score are then let go of without `done`, those that have one are still inserted once.
+// A group goes in as it was made (in one process) or as its actor sealed it (from another one), and
+// out as a sealed body with its scores: a body that came sealed is passed on as it stands. Purpose:
+// what a local run and a reward process share. A slow group holds up nobody but itself; an insert
+// carries at most insert_groups groups and insert_bytes bytes (a single larger group goes alone),
+// whatever the groups' size. Failures: kUnavailable and kDeadline of the insert and of a score
+// (whose prompt may have to be asked for) are tried again until the line is closed, with a line in
+// the log; kNoSpace of the insert likewise for `full_disk_patience`, so that a run outlives a disk
+// that is made room on. Any other error ends the line: Rethrow says it.
+// Thread safety: all methods. Ownership: owns its threads and the groups in it. Close, and the
+// destructor, wait for the calls that run; groups without a score are then let go of without
+// `done`, those that have one are still inserted once.
 #pragma once
 
 #include <atomic>
@@ -17,12 +21,16 @@
 #include <deque>
 #include <exception>
 #include <functional>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
 
+#include "common/group_body.h"
 #include "common/mutex.h"
 #include "common/ports.h"
+#include "replay/prompt_cache.h"
+#include "replay/store.h"
 
 namespace plumb::run {
 
@@ -35,19 +43,28 @@ struct ScoringOptions {
   std::chrono::milliseconds retry{500};  // between two tries of an insert
 };
 
-// About what a group takes in a message.
-size_t BytesOfGroup(const TrajectoryGroup& group);
+// One of the two.
+struct FinishedGroup {
+  TrajectoryGroup group;
+  std::optional<GroupBody> body;
+};
+
+// Scores a group that came sealed: what its parts need of it is read, its prompt is looked up, its
+// body passes through.
+replay::ScoredBody ScoreSealed(FinishedGroup& sealed, Scorer& scorer, replay::PromptCache& prompts);
 
 class ScoringLine {
  public:
-  using Score = std::function<void(TrajectoryGroup&)>;
-  using Insert = std::function<void(std::span<const TrajectoryGroup>)>;
+  // Leaves the group as it is when it throws.
+  using Score = std::function<replay::ScoredBody(FinishedGroup&)>;
+  using Insert = std::function<void(std::span<const replay::ScoredBody>)>;
   ScoringLine(Score score, Insert insert, ScoringOptions options);
   ~ScoringLine();
 
-  // False when there was no room before the deadline, or the line is closed or has failed. `done` is called from a thread of the
-  // line once the group is stored; it must not throw.
-  bool Push(TrajectoryGroup group, Deadline deadline, std::function<void()> done = {});
+  // Takes the group. False, and the group stays, when there was no room before the deadline, or the
+  // line is closed or has failed. `done` is called from a thread of the line once the group is
+  // stored; it must not throw.
+  bool Push(FinishedGroup& group, Deadline deadline, std::function<void()> done = {});
   void Close();
   bool failed() const { return failed_.load(); }
   void Rethrow() const;
@@ -56,13 +73,17 @@ class ScoringLine {
 
  private:
   struct Item {
-    TrajectoryGroup group;
-    size_t bytes = 0;
+    FinishedGroup group;
+    std::function<void()> done;
+  };
+  struct Scored {
+    replay::ScoredBody group;
     std::function<void()> done;
   };
   void RunScorer();
   void RunInserter();
-  bool Store(std::span<const TrajectoryGroup> groups);
+  std::optional<replay::ScoredBody> ScoreOne(FinishedGroup& group);
+  bool Store(std::span<const replay::ScoredBody> groups);
   void Fail(std::exception_ptr error);
 
   const Score score_;
@@ -71,7 +92,7 @@ class ScoringLine {
   mutable Mutex mu_;
   CondVar changed_;
   std::deque<Item> queue_ PLUMB_GUARDED_BY(mu_);
-  std::deque<Item> scored_ PLUMB_GUARDED_BY(mu_);
+  std::deque<Scored> scored_ PLUMB_GUARDED_BY(mu_);
   size_t inside_ PLUMB_GUARDED_BY(mu_) = 0;  // pushed and not stored
   int64_t busy_ PLUMB_GUARDED_BY(mu_) = 0;   // scorers at work
   std::chrono::steady_clock::time_point busy_since_ PLUMB_GUARDED_BY(mu_){};

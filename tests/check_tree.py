@@ -87,6 +87,7 @@ TESTED_BY.update({
 })
 TESTED_BY["run/offline_roles.cc"] = "tests/run/preference_train_test.cc"
 TESTED_BY["run/store_command.cc"] = "tests/run/data_command_test.cc"
+TESTED_BY["replay/remote_client.cc"] = "tests/replay/remote_test.cc"
 TESTED_BY["reward/model_part.cc"] = "tests/reward_model/perplexity_test.cc"
 TESTED_BY["run/reward_samples.cc"] = "tests/run/reward_test_command_test.cc"
 TESTED_BY["reward/reward_server.cc"] = "tests/reward/zmq_worker_test.cc"

@@ -21,14 +21,15 @@
 #include "common/codec.h"
 #include "common/error.h"
 #include "common/file.h"
+#include "common/group_body.h"
 #include "common/schema/trajectory_generated.h"
 #include "common/sha256.h"
 #include "configs/config.h"
 #include "learner/checkpoint_manifest.h"
 #include "malicious_corpus.h"
-#include "policy_model/files/chat_template.h"
 #include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/files/chat_template.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/files/tokenizer.h"
 #include "replay/dataset_import.h"
@@ -61,7 +62,10 @@ void Read(Kind kind, const std::string& folder) {
       ChatTemplate::LoadOrNull(folder)->Render(messages, true);
       return;
     }
-    case Kind::kRecord: DecodeTrajectoryGroup(BytesOf(RealFileSystem().ReadFile(file, kMaxRecordBytes))); return;
+    case Kind::kRecord:
+      GroupBody::Open(Payload(RealFileSystem().ReadFile(file, kMaxRecordBytes)), /*summed=*/true)
+          .Unpack();
+      return;
     case Kind::kPrompt: DecodePrompt(BytesOf(RealFileSystem().ReadFile(file, kMaxRecordBytes))); return;
     case Kind::kRows: replay::ImportPrompts(file, {}); return;
     case Kind::kRecipe: configs::LoadRecipe(file); return;

@@ -8,6 +8,7 @@
 
 #include "common/codec.h"
 #include "common/error.h"
+#include "common/group_body.h"
 #include "common/schema/trajectory_generated.h"
 #include "common/sha256.h"
 #include "common/strict_json.h"
@@ -15,6 +16,7 @@
 #include "malicious_parts.h"
 #include "parquet_seeds.h"
 #include "targets.h"
+#include "tests/testing/body_parts.h"
 #include "tests/testing/gguf_maker.h"
 
 namespace plumb::fuzz {
@@ -53,7 +55,7 @@ TrajectoryGroup Group() {
   g.policy = {3, "digest"};
   Trajectory t;
   t.tokens = {1, 2, 7};
-  t.segments = {{Origin::kPrompt, 0, 2, ""}, {Origin::kPolicy, 2, 3, ""}};
+  t.segments = {{Origin::kPrompt, 0, 2}, {Origin::kPolicy, 2, 3}};
   t.loss_mask = {0, 0, 1};
   t.logprobs = {0, 0, -0.5f};
   t.policy_versions = {-1, -1, 3};
@@ -137,7 +139,8 @@ std::vector<Malicious> TemplateCorpus() {
 
 std::vector<Malicious> RecordCorpus() {
   Corpus c("record");
-  const std::string good = Encode(Group());
+  const std::string good = GroupBody::Seal(Group()).bytes().str();
+  constexpr size_t kHead = 8;  // sum and kind, in front of the record
   c.Add("empty", "");
   c.Add("eight bytes", "PTG1PTG1");
   c.Add("zeros", std::string(1000, '\0'));
@@ -147,7 +150,7 @@ std::vector<Malicious> RecordCorpus() {
   c.Add("all but a byte", good.substr(0, good.size() - 1));
   const auto put = [&](const std::string& name, size_t at, uint32_t value) {
     std::string bytes = good;
-    std::memcpy(bytes.data() + at, &value, 4);
+    std::memcpy(bytes.data() + kHead + at, &value, 4);
     c.Add(name, bytes);
   };
   put("a root past the end", 0, static_cast<uint32_t>(good.size()));
@@ -156,27 +159,28 @@ std::vector<Malicious> RecordCorpus() {
   put("another tag", 4, 0x31323334);
   // Every aligned word of the table's head as a length or an offset beyond everything.
   uint32_t root = 0;
-  std::memcpy(&root, good.data(), 4);
+  std::memcpy(&root, good.data() + kHead, 4);
   put("a table without its fields", root, 0x7FFFFFFF);
-  for (size_t at = root + 4; at + 4 <= good.size() && at < root + 44; at += 8) {
+  for (size_t at = root + 4; kHead + at + 4 <= good.size() && at < root + 44; at += 8) {
     put("2^31 at byte " + std::to_string(at - root) + " of the table", at, 0x80000000);
     put("2^32 - 4 at byte " + std::to_string(at - root) + " of the table", at, 0xFFFFFFFC);
   }
-  const auto broken = [&](const std::string& name, const std::function<void(TrajectoryGroup&)>& change) {
-    TrajectoryGroup g = Group();
-    change(g);
-    c.Add(name, Encode(g));
+  const auto broken = [&](const std::string& name,
+                          const std::function<void(plumb::testing::BodyParts&)>& change) {
+    plumb::testing::BodyParts parts;
+    change(parts);
+    c.Add(name, parts.Bytes());
   };
-  broken("a log-prob that is NaN", [](auto& g) { g.trajectories[0].logprobs[2] = __builtin_nanf(""); });
-  broken("a log-prob above 0", [](auto& g) { g.trajectories[0].logprobs[2] = 1; });
-  broken("a reward that is infinite", [](auto& g) { g.trajectories[0].reward = __builtin_inf(); });
-  broken("a negative token", [](auto& g) { g.trajectories[0].tokens[2] = -1; });
-  broken("lists of different lengths", [](auto& g) { g.trajectories[0].loss_mask.pop_back(); });
-  broken("a segment past the end", [](auto& g) { g.trajectories[0].segments[1].end = 1 << 30; });
-  broken("a segment that ends before it begins", [](auto& g) { g.trajectories[0].segments[0].end = -1; });
-  broken("an origin nobody knows", [](auto& g) { g.trajectories[0].segments[0].origin = static_cast<Origin>(99); });
-  broken("2^31 - 1 samples", [](auto& g) { g.lease.num_samples = 0x7FFFFFFF; });
-  broken("a policy of version -5", [](auto& g) { g.policy.version = -5; });
+  broken("a log-prob that is NaN", [](auto& p) { p.logprobs[2] = __builtin_nanf(""); });
+  broken("a log-prob above 0", [](auto& p) { p.logprobs[2] = 1; });
+  broken("a negative token", [](auto& p) { p.tokens[2] = -1; });
+  broken("lists of different lengths", [](auto& p) { p.logprobs.pop_back(); });
+  broken("a loss mask of 2^33 tokens", [](auto& p) { p.mask_runs = {~uint32_t{0}, ~uint32_t{0}}; });
+  broken("a segment past the end", [](auto& p) { p.segments[1] = {1, 1 << 30}; });
+  broken("an origin nobody knows", [](auto& p) { p.segments[1] = {99, 3}; });
+  broken("a prompt that is not the group's", [](auto& p) { p.segments[0] = {0, 3}; });
+  broken("a policy of version -5", [](auto& p) { p.policy_version = -5; });
+  broken("ten thousand answers in one", [](auto& p) { p.answers = 10'000; });
   return c.Take();
 }
 
@@ -380,7 +384,7 @@ Files WellFormed(Kind kind) {
                                R"("num_key_value_heads":2,"intermediate_size":32,"vocab_size":100,"max_position_embeddings":64,)"
                                R"("rms_norm_eps":1e-5,"rope_theta":10000.0,"bos_token_id":1,"eos_token_id":2})"}};
     case Kind::kTemplate: return {{FileName(kind), "{% for m in messages %}{{ m.content * 2 }}{% endfor %}"}};
-    case Kind::kRecord: return {{FileName(kind), Encode(Group())}};
+    case Kind::kRecord: return {{FileName(kind), GroupBody::Seal(Group()).bytes().str()}};
     case Kind::kPrompt: return {{FileName(kind), Encode(Group().lease.prompt)}};
     case Kind::kRows: return {{FileName(kind), Bomb("{\"prompt\":\"p\"}\n", 0, 'x')}};
     case Kind::kRecipe: return {{FileName(kind), SourceFile(kGoodRecipe)}};

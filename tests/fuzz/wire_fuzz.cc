@@ -4,10 +4,12 @@
 #include "common/call_frame.h"
 #include "common/codec.h"
 #include "common/error.h"
+#include "common/group_body.h"
 #include "common/stream_frame.h"
 #include "common/weight_wire.h"
 #include "replay/record.h"
 #include "targets.h"
+#include "tests/testing/old_store.h"
 
 namespace plumb::fuzz {
 namespace {
@@ -36,7 +38,7 @@ TrajectoryGroup SomeGroup(int32_t samples) {
     Trajectory t;
     t.sample = static_cast<uint32_t>(i);
     t.tokens = {1, 2, 3, 10 + i, 11};
-    t.segments = {{Origin::kPrompt, 0, 3, ""}, {Origin::kPolicy, 3, 5, ""}};
+    t.segments = {{Origin::kPrompt, 0, 3}, {Origin::kPolicy, 3, 5}};
     t.loss_mask = {0, 0, 0, 1, 1};
     t.logprobs = {0, 0, 0, -0.5f, -1.25f};
     t.policy_versions = {-1, -1, -1, 3, 3};
@@ -60,6 +62,14 @@ PreferenceRecord SomePreference() {
   return r;
 }
 
+// The value of a group as a store before December 2026 held it.
+std::string OldGroup() {
+  for (const auto& record : plumb::testing::OldStoreRecords()) {
+    if (record.family == "groups") return record.value;
+  }
+  PLUMB_CHECK(false, "tests/golden/store_before_bodies.txt has no group");
+}
+
 std::string Tagged(char which, const std::string& bytes) { return std::string(1, which) + bytes; }
 
 // What was decoded has to encode, and to decode to itself again.
@@ -75,20 +85,29 @@ void FuzzRecords(std::string_view input) {
   if (input.empty()) return;
   const auto bytes = BytesOf(input.substr(1));
   switch (input[0] % 6) {
-    case 0: return Again(DecodeTrajectoryGroup, DecodeTrajectoryGroup(bytes));
+    case 0: return Use(DecodeTrajectoryGroup(bytes).trajectories.size());
     case 1: return Again(DecodePromptLease, DecodePromptLease(bytes));
     case 2: return Again(DecodePrompt, DecodePrompt(bytes));
     case 3: return Again(DecodePreferenceRecord, DecodePreferenceRecord(bytes));
-    case 4: return Use(DecodeTrajectoryGroups(bytes).size());
+    case 4: {
+      const TrajectoryGroup group =
+          GroupBody::Open(Payload(std::string(input.substr(1))), /*summed=*/true).Unpack();
+      const GroupBody again = GroupBody::Seal(group);
+      PLUMB_CHECK(GroupBody::Open(again.bytes()).Unpack() == group, "a body changed on its way");
+      return;
+    }
     case 5: return Use(DecodePromptLeases(bytes).size());
   }
 }
 
 Seeds RecordSeeds() {
-  const std::vector<TrajectoryGroup> groups = {SomeGroup(1), SomeGroup(2)};
   const std::vector<PromptLease> leases = {SomeLease(1), SomeLease(4)};
-  return {Tagged(0, Encode(SomeGroup(3))), Tagged(1, Encode(SomeLease(2))), Tagged(2, Encode(SomeLease(2).prompt)),
-          Tagged(3, Encode(SomePreference())), Tagged(4, Encode(std::span(groups))), Tagged(5, Encode(std::span(leases)))};
+  return {Tagged(0, OldGroup().substr(5)),
+          Tagged(1, Encode(SomeLease(2))),
+          Tagged(2, Encode(SomeLease(2).prompt)),
+          Tagged(3, Encode(SomePreference())),
+          Tagged(4, GroupBody::Seal(SomeGroup(3)).bytes().str()),
+          Tagged(5, Encode(std::span(leases)))};
 }
 
 void FuzzFrames(std::string_view input) {
@@ -141,7 +160,10 @@ void FuzzStoreRecords(std::string_view input) {
   if (input.empty()) return;
   const std::string_view bytes = input.substr(1);
   switch (input[0] % 11) {
-    case 0: return Use(EncodeStoredGroup(DecodeStoredGroup("key", bytes)).size());
+    case 0: {
+      const std::string key = LeaseKey(Purpose::kTrain, 0);
+      return Use(OpenStoredGroup(key, Seal(key, bytes), "").group.trajectories.size());
+    }
     case 1: return Use(EncodeLeaseRecord(DecodeLeaseRecord("key", bytes)).size());
     case 2: return Use(DecodeBatch(bytes).size());
     case 3: return Use(DecodePromptRow("key", bytes).tokens.size());
@@ -150,7 +172,12 @@ void FuzzStoreRecords(std::string_view input) {
       for (const float v : DecodeLogprobs("key", bytes)) PLUMB_CHECK(std::isfinite(v) && v <= 0);
       return;
     }
-    case 6: PLUMB_CHECK(EncodeGroupScore(DecodeGroupScore("key", bytes)) == bytes); return;
+    case 6: {
+      uint32_t sum = 0;
+      const GroupScore score = DecodeGroupScore("key", bytes, &sum);
+      PLUMB_CHECK(DecodeGroupScore("key", EncodeGroupScore(score, sum)) == score);
+      return;
+    }
     case 7: return Use(EncodeStepPlan(DecodeStepPlan("key", bytes)).size());
     case 8: return Use(DecodeEvaluation("key", bytes).prompts);
     case 9: {
@@ -164,9 +191,10 @@ void FuzzStoreRecords(std::string_view input) {
 
 Seeds StoreRecordSeeds() {
   using namespace replay;
-  StoredGroup group{.kind = GroupKind::kGroup, .drop_reason = "", .group = SomeGroup(2)};
-  StoredGroup dropped{.kind = GroupKind::kDropped, .drop_reason = "unscored", .group = SomeGroup(0)};
-  dropped.group.lease.num_samples = 4;
+  const TrajectoryGroup group = SomeGroup(2);
+  const GroupBody body = GroupBody::Seal(group);
+  GroupScore dropped = ScoresOf(group);
+  dropped.dropped = "unscored";
   GroupScore score;
   score.answers = {{.reward = 0.5, .parts = {{"correct", 1, 0.5, RewardScope::kTrajectory, 0, "sha"}}}};
   StepPlan plan{.prompt_rows = {1, 2, 3},
@@ -176,15 +204,23 @@ Seeds StoreRecordSeeds() {
                 .chosen = {8, 2}};
   const std::vector<float> logprobs = {-0.5f, -1.0f};
   BatchWriter batch(2);
-  const std::string key = LeaseKey(Purpose::kTrain, group.group.lease.lease_id);
-  for (const StoredGroup* stored : {&group, &dropped}) batch.Add(key, Seal(key, EncodeStoredGroup(*stored)));
-  return {Tagged(0, EncodeStoredGroup(group)), Tagged(0, EncodeStoredGroup(dropped)),
-          Tagged(1, EncodeLeaseRecord({.complete = true, .attempt = 2, .requeues = 1, .sequence = 9})),
-          Tagged(2, batch.Take()), Tagged(3, EncodePromptRow(SomeLease(1).prompt)),
-          Tagged(4, EncodePreferenceRow(SomePreference())), Tagged(5, EncodeLogprobs(logprobs)),
-          Tagged(6, EncodeGroupScore(score)), Tagged(7, EncodeStepPlan(plan)),
-          Tagged(8, EncodeEvaluation({.version = 3, .samples = 4, .prompts = 5})), Tagged(9, Joined("key", Seal("key", "value"))),
-          Tagged(10, LeaseKey(Purpose::kEval, 77))};
+  const std::string key = LeaseKey(Purpose::kTrain, group.lease.lease_id);
+  for (const GroupScore& scores : {ScoresOf(group), dropped}) {
+    batch.Add(key, body.bytes(), Seal(key, EncodeGroupScore(scores, body.sum())));
+  }
+  return {
+      Tagged(0, OldGroup().substr(4)),
+      Tagged(6, EncodeGroupScore(dropped, 1)),
+      Tagged(1, EncodeLeaseRecord({.complete = true, .attempt = 2, .requeues = 1, .sequence = 9})),
+      Tagged(2, batch.Take()),
+      Tagged(3, EncodePromptRow(SomeLease(1).prompt)),
+      Tagged(4, EncodePreferenceRow(SomePreference())),
+      Tagged(5, EncodeLogprobs(logprobs)),
+      Tagged(6, EncodeGroupScore(score, 7)),
+      Tagged(7, EncodeStepPlan(plan)),
+      Tagged(8, EncodeEvaluation({.version = 3, .samples = 4, .prompts = 5})),
+      Tagged(9, Joined("key", Seal("key", "value"))),
+      Tagged(10, LeaseKey(Purpose::kEval, 77))};
 }
 
 }  // namespace plumb::fuzz

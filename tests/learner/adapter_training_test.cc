@@ -189,7 +189,7 @@ TEST(AdapterTrainingTest, AGradientOrWeightOfAnAdapterThatIsNotFiniteIsFound) {
   optimizer.grad().f32()[3] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_FALSE(optimizer.Update(0.01, 0).applied);
   EXPECT_EQ(model.weights.ComputeDigest(), before);
-  EXPECT_EQ(FirstNonFinite(model.weights), "");
+  EXPECT_EQ(FirstNonFinite(model.weights), std::nullopt);
   model.weights.adapters()[0]->flat.f32()[0] = std::numeric_limits<float>::infinity();
   EXPECT_EQ(FirstNonFinite(model.weights), model.weights.adapters()[0]->table->entries()[0].name);
 }

@@ -27,7 +27,7 @@ TrajectoryGroup Group(const std::string& answers) {
     const bool generated = c == '0' || c == '1' || c == 'u';
     const int32_t n = 2 + (generated ? static_cast<int32_t>(t.sample) + 1 : 0);
     t.tokens.assign(static_cast<size_t>(n), 3);
-    t.segments = {{Origin::kPrompt, 0, 2, ""}, {Origin::kPolicy, 2, n, ""}};
+    t.segments = {{Origin::kPrompt, 0, 2}, {Origin::kPolicy, 2, n}};
     if (!generated) t.finish = FinishReason::kAborted;
     t.scored = c == '0' || c == '1' || c == 'A';
     t.reward = c == '1' || c == 'A';

@@ -88,13 +88,21 @@ inline TrajectoryGroup Answer(const PromptLease& lease, int64_t version, const s
       t.logprobs.push_back(policy ? -0.25f * static_cast<float>(i) : 0.0f);
       t.policy_versions.push_back(policy ? version : -1);
     }
-    t.segments = {{Origin::kPrompt, 0, 2, ""}, {Origin::kPolicy, 2, n, ""}};
+    t.segments = {{Origin::kPrompt, 0, 2}, {Origin::kPolicy, 2, n}};
     t.completion = "answer " + std::to_string(lease.lease_id) + "/" + std::to_string(s);
     t.rewards = {{"correct", s % 2 == 0 ? 1.0 : 0.0, 1.0, RewardScope::kTrajectory, 0, "fn"}};
     t.reward = t.rewards[0].value;
     t.scored = true;
     group.trajectories.push_back(std::move(t));
   }
+  return group;
+}
+
+// A group as a learner gets it: its prompt without what stays in the store.
+inline TrajectoryGroup AsItTravels(TrajectoryGroup group) {
+  Prompt& prompt = group.lease.prompt;
+  if (group.lease.prompt_sum != 0)
+    prompt = {.dataset = prompt.dataset, .row = prompt.row, .tokens = prompt.tokens};
   return group;
 }
 

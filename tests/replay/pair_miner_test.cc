@@ -92,7 +92,8 @@ TEST(PairMiner, EveryGroupWithoutAPairSaysWhy) {
   EXPECT_EQ(report.identical_groups, 1);
   EXPECT_EQ(report.identical_pairs, 1);
   TrajectoryGroup turns = Rewarded(5, {1, 0, 0.5});
-  turns.trajectories[0].segments = {{Origin::kPrompt, 0, 2, ""}, {Origin::kPolicy, 2, 3, ""}, {Origin::kEnvironment, 3, 5, ""}};
+  turns.trajectories[0].segments = {
+      {Origin::kPrompt, 0, 2}, {Origin::kPolicy, 2, 3}, {Origin::kEnvironment, 3, 5}};
   const auto rest = Mine(turns, {}, report);
   EXPECT_EQ(report.mixed_answers, 1);
   ASSERT_EQ(rest.size(), 1u);

@@ -138,16 +138,18 @@ TEST(RemoteTest, ServedBytesAreThoseOfTheStore) {
     BatchWriter expected(5);
     for (const TrajectoryGroup& group : remote) {
       const uint64_t id = group.lease.lease_id;
-      const std::string key = LeaseKey(Purpose::kTrain, id);
-      const std::string value = Seal(key, EncodeStoredGroup(*service.store->Read(Purpose::kTrain, id)));
-      EXPECT_TRUE(service.store->ReadSealed(Purpose::kTrain, id, [&](std::string_view k, std::string_view v) {
-        EXPECT_EQ(k, key);
-        EXPECT_EQ(v, value);
-      }));
-      expected.Add(key, value);
+      const std::string value = GroupBody::Seal(group).bytes().str();  // as its actor sealed it
+      EXPECT_TRUE(service.store->ReadSealed(
+          Purpose::kTrain, id, [&](std::string_view k, std::string_view v, std::string_view s) {
+            EXPECT_EQ(k, LeaseKey(Purpose::kTrain, id));
+            // What 5 says of its answers' reasons came with its scores.
+            EXPECT_TRUE(id == 5 || v == value);
+            expected.Add(k, v, s);
+          }));
     }
     EXPECT_EQ(*service.table->TryNext(1), expected.Take());
-    EXPECT_FALSE(service.store->ReadSealed(Purpose::kTrain, 99, [](std::string_view, std::string_view) { FAIL(); }));
+    EXPECT_FALSE(service.store->ReadSealed(
+        Purpose::kTrain, 99, [](std::string_view, std::string_view, std::string_view) { FAIL(); }));
   }
   auto evaluated = std::async(std::launch::async, [&] { return learner->Evaluate(2, 1, After(20s)); });
   for (size_t answered = 0; answered < 3;) {
@@ -267,12 +269,15 @@ TEST(RemoteTest, AWaitingLeaseIsAnsweredWhenTheLearnerAsks) {
   std::vector<TrajectoryGroup> groups;
   for (const auto& lease : got) groups.push_back(Answer(lease, 0));
   groups[2].trajectories[0].scored = false;
-  EXPECT_EQ(actor->InsertMany(groups), std::vector<InsertResult>(4, InsertResult::kInserted));
+  std::vector<ScoredBody> sealed;
+  for (const auto& group : groups) sealed.push_back({GroupBody::Seal(group), ScoresOf(group)});
+  EXPECT_EQ(actor->InsertMany(sealed), std::vector<InsertResult>(4, InsertResult::kInserted));
   const auto result = batch.get();
   ASSERT_EQ(result.size(), 4u);
   ASSERT_EQ(result[2].trajectories.size(), 2u);
   for (const Trajectory& t : result[2].trajectories) EXPECT_FALSE(t.scored);  // dropped: it travels all the same
-  EXPECT_EQ(result[2].lease, got[2]);
+  EXPECT_EQ(result[2].lease.lease_id, got[2].lease_id);
+  EXPECT_EQ(RefOf(result[2].lease), RefOf(got[2]));
   learner->Finish();
   EXPECT_TRUE(actor->Lease(1, After(20s)).empty());
   EXPECT_TRUE(actor->Finished());
@@ -410,7 +415,8 @@ TEST(RecordTest, BatchesTrustNothing) {
   std::vector<TrajectoryGroup> groups = {PlainGroup(3), PlainGroup(4)};
   for (const TrajectoryGroup& group : groups) {
     const std::string key = LeaseKey(Purpose::kTrain, group.lease.lease_id);
-    writer.Add(key, Seal(key, EncodeStoredGroup({.group = group})));
+    const GroupBody body = GroupBody::Seal(group);
+    writer.Add(key, body.bytes(), Seal(key, EncodeGroupScore(ScoresOf(group), body.sum())));
   }
   const std::string bytes = writer.Take();
   EXPECT_EQ(DecodeBatch(bytes), groups);
@@ -427,7 +433,9 @@ TEST(RecordTest, BatchesTrustNothing) {
   EXPECT_TRUE(DecodeBatch(BatchWriter(0).Take()).empty());
   const std::string key = LeaseKey(Purpose::kTrain, 5);  // a right sum under a key that is not the group's
   BatchWriter other(1);
-  other.Add(key, Seal(key, EncodeStoredGroup({.group = groups[0]})));
+  std::string value = GroupBody::Seal(groups[0]).bytes().str();
+  value = Seal(key, std::string_view(value).substr(4));
+  other.Add(key, value, Seal(key, EncodeGroupScore(ScoresOf(groups[0]), SumOf(value))));
   EXPECT_THROWS(ErrorCode::kCorruption, "groups train lease 5", DecodeBatch(other.Take()));
 }
 
@@ -436,16 +444,21 @@ TEST(RecordTest, GroupsOfAnySizeOpenAndFlipsAreNoticed) {
   for (const int tokens : {3, 50'000, 1, 1'100'000, 200}) {
     const TrajectoryGroup group = Answer(PlainLease(7), 0, "run", tokens);
     const std::string key = LeaseKey(Purpose::kTrain, 7);
-    std::string value = Seal(key, EncodeStoredGroup({.group = group}));
-    EXPECT_EQ(SealGroup(key, group), value);
-    EXPECT_EQ(OpenStoredGroup(key, value).group, group) << tokens;
+    std::string value = GroupBody::Seal(group).bytes().str();
+    const std::string scores = Seal(key, EncodeGroupScore(ScoresOf(group), SumOf(value)));
+    EXPECT_EQ(OpenStoredGroup(key, value, scores).group, group) << tokens;
+    EXPECT_THROWS(ErrorCode::kCorruption, "another answer",
+                  OpenStoredGroup(key, value,
+                                  Seal(key, EncodeGroupScore(ScoresOf(group), SumOf(value) + 1))));
     for (const size_t at : {size_t{0}, size_t{4}, size_t{5}, value.size() / 3, value.size() - 1}) {
       value[at] = static_cast<char>(value[at] ^ 1);
-      EXPECT_THROWS(ErrorCode::kCorruption, "groups train lease 7", OpenStoredGroup(key, value));
+      EXPECT_THROWS(ErrorCode::kCorruption, "groups train lease 7",
+                    OpenStoredGroup(key, value, scores));
       value[at] = static_cast<char>(value[at] ^ 1);
     }
   }
-  EXPECT_THROWS(ErrorCode::kCorruption, "shorter", OpenStoredGroup(LeaseKey(Purpose::kTrain, 7), "abc"));
+  EXPECT_THROWS(ErrorCode::kCorruption, "shorter",
+                OpenStoredGroup(LeaseKey(Purpose::kTrain, 7), "abc", ""));
 }
 
 TEST(RecordTest, KeysSortAndValuesKnowTheirKey) {

@@ -63,7 +63,7 @@ TEST(TableTest, SyncHandsOutOneStepOnly) {
   for (size_t i = leases.size(); i-- > 0;) EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
   const auto batch = ring.table->Next(0, After(0ms));
   ASSERT_EQ(batch.size(), 4u);
-  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(batch[i], Answer(leases[i], 0));
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(batch[i], AsItTravels(Answer(leases[i], 0)));
   EXPECT_EQ(ring.table->Next(0, After(0ms)), batch);  // asking again gives the same
   ring.Ask(1);
   EXPECT_EQ(Ids(ring.Lease()), (std::vector<uint64_t>{4, 5, 6, 7}));
@@ -211,7 +211,7 @@ TEST(TableTest, UnscoredGroupsByPolicy) {
     const auto batch = ring.table->Next(0, After(0ms));
     ASSERT_EQ(batch.size(), 1u);
     if (policy == OnFailure::kPenalty) {
-      EXPECT_EQ(batch[0], group);
+      EXPECT_EQ(batch[0], AsItTravels(group));
       EXPECT_EQ(ring.table->Counters()["unscored_trajectories"], 1);
     } else {
       ASSERT_EQ(batch[0].trajectories.size(), 2u);
@@ -249,8 +249,8 @@ TEST(TableTest, AnswersThatWereNeverGeneratedCountAsWhatTheyAre) {
     for (const TrajectoryGroup* group : {&one, &all}) EXPECT_EQ(ring.table->Insert(*group), InsertResult::kInserted);
     const auto batch = ring.table->Next(0, After(0ms));
     ASSERT_EQ(batch.size(), 2u);
-    EXPECT_EQ(batch[0], one) << "the other answer of the group trains";
-    EXPECT_EQ(batch[1], all);
+    EXPECT_EQ(batch[0], AsItTravels(one)) << "the other answer of the group trains";
+    EXPECT_EQ(batch[1], AsItTravels(all));
     auto counters = ring.table->Counters();
     EXPECT_EQ(counters["unscored_trajectories"], 3);
     EXPECT_EQ(counters["aborted_trajectories"], 3);

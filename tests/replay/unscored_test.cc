@@ -39,7 +39,7 @@ TEST(UnscoredTest, OneVerdictForEveryGroupAndPolicy) {
     for (const auto& [policy, fate] :
          {std::pair(OnFailure::kPenalty, c.keep), std::pair(OnFailure::kDropGroup, c.drop),
           std::pair(OnFailure::kRequeue, c.requeue)}) {
-      const Verdict verdict = JudgeScores(group, policy, 2, 3);
+      const Verdict verdict = JudgeScores(ScoresOf(group), policy, 2, 3);
       EXPECT_EQ(verdict.fate, fate) << c.answers;
       EXPECT_EQ(verdict.unscored, c.unscored) << c.answers;
       EXPECT_EQ(verdict.aborted, c.aborted) << c.answers;
@@ -47,7 +47,7 @@ TEST(UnscoredTest, OneVerdictForEveryGroupAndPolicy) {
       EXPECT_EQ(verdict.reason, fate == Fate::kKeep ? "" : c.reason) << c.answers;
     }
     if (c.requeue != Fate::kRequeue) continue;
-    EXPECT_EQ(JudgeScores(group, OnFailure::kRequeue, 3, 3).fate, Fate::kDrop)
+    EXPECT_EQ(JudgeScores(ScoresOf(group), OnFailure::kRequeue, 3, 3).fate, Fate::kDrop)
         << "asked for often enough";
   }
 }
@@ -55,18 +55,18 @@ TEST(UnscoredTest, OneVerdictForEveryGroupAndPolicy) {
 TEST(UnscoredTest, OnlyAnswersThatTrainMakeRewardsDiffer) {
   TrajectoryGroup group = Group("ssas");
   for (size_t i = 0; i < 4; ++i) group.trajectories[i].reward = i == 2 ? 5 : 1;
-  EXPECT_TRUE(EqualRewards(group));
+  EXPECT_TRUE(EqualRewards(ScoresOf(group)));
   group.trajectories[3].reward = 0.5;
-  EXPECT_FALSE(EqualRewards(group));
+  EXPECT_FALSE(EqualRewards(ScoresOf(group)));
 }
 
 TEST(UnscoredTest, ADroppedGroupIsStoredWithItsAnswersAndReasons) {
-  const StoredGroup dropped{GroupKind::kDropped, "failed 2", AsDropped(Group("saus"), "failed 2")};
-  const std::string key = LeaseKey(Purpose::kTrain, 1);
-  const StoredGroup read = DecodeStoredGroup(key, EncodeStoredGroup(dropped));
+  const TempFolder folder(InMemory());
+  const auto store = OpenStore(folder / "s");
+  ASSERT_EQ(store->InsertDropped(Group("saus"), "failed 2"), InsertResult::kInserted);
+  const StoredGroup read = *store->Read(Purpose::kTrain, 1);
   EXPECT_EQ(read.kind, GroupKind::kDropped);
   EXPECT_EQ(read.drop_reason, "failed 2");
-  EXPECT_EQ(read.group, dropped.group);
   ASSERT_EQ(read.group.trajectories.size(), 4u);
   for (const Trajectory& t : read.group.trajectories) {
     EXPECT_FALSE(t.scored);
@@ -75,12 +75,6 @@ TEST(UnscoredTest, ADroppedGroupIsStoredWithItsAnswersAndReasons) {
   EXPECT_EQ(read.group.trajectories[0].unscored_reason, "its group was dropped: failed 2");
   EXPECT_EQ(read.group.trajectories[0].rewards.size(), 1u) << "what was computed is kept";
   EXPECT_EQ(read.group.trajectories[1].unscored_reason, "given up 1");
-
-  StoredGroup older = dropped;  // without answers
-  older.group.trajectories.clear();
-  const StoredGroup marker = DecodeStoredGroup(key, EncodeStoredGroup(older));
-  EXPECT_TRUE(marker.group.trajectories.empty());
-  EXPECT_EQ(marker.group.lease.num_samples, 4);
 }
 
 }  // namespace

@@ -121,7 +121,7 @@ TEST_F(PythonReward, TrlTokensStateLoggersAndColumns) {
   TrajectoryGroup group = TestGroup({"12", "13"}, "12");
   group.policy.version = 7;
   group.trajectories[1].tokens = {1, 2, 3, 4, 5};
-  group.trajectories[1].segments = {{Origin::kPrompt, 0, 1, ""}, {Origin::kPolicy, 1, 5, ""}};
+  group.trajectories[1].segments = {{Origin::kPrompt, 0, 1}, {Origin::kPolicy, 1, 5}};
   {
     GroupScorer scorer(Config(file, {"function=overlong"}), TestHost());
     ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
@@ -191,7 +191,8 @@ TEST_F(PythonReward, TextIsWhatTheFrameworkWouldDecode) {
   for (size_t i = 0; i < 2; ++i) {
     Trajectory& t = group.trajectories[i];
     t.tokens = i == 0 ? std::vector<int32_t>{8, 4, 7, 9} : std::vector<int32_t>{8, 9, 4, 2, 9};
-    t.segments = {{Origin::kPrompt, 0, 1, ""}, {Origin::kPolicy, 1, static_cast<int32_t>(t.tokens.size()), ""}};
+    t.segments = {{Origin::kPrompt, 0, 1},
+                  {Origin::kPolicy, 1, static_cast<int32_t>(t.tokens.size())}};
   }
   {
     GroupScorer scorer(Config("tests/reward/python/functions/openrlhf_names.py"), host);
@@ -311,7 +312,8 @@ TEST_F(PythonReward, InstalledFunctionsOfTrlVerlAndOpenRlhf) {
       Trajectory& t = group.trajectories[i];
       t.tokens = {1};
       for (const int32_t id : c["completion_ids"][i]) t.tokens.push_back(id);
-      t.segments = {{Origin::kPrompt, 0, 1, ""}, {Origin::kPolicy, 1, static_cast<int32_t>(t.tokens.size()), ""}};
+      t.segments = {{Origin::kPrompt, 0, 1},
+                    {Origin::kPolicy, 1, static_cast<int32_t>(t.tokens.size())}};
     }
     const std::string who = c["file"].get<std::string>() + " " + function;
     ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << who << ": " << group.trajectories[0].unscored_reason;

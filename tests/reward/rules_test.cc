@@ -17,7 +17,7 @@ TrajectoryGroup Group(const std::string& completion, const std::string& truth = 
   Trajectory t;
   t.completion = completion;
   t.tokens.assign(static_cast<size_t>(2 + tokens), 1);
-  t.segments = {{Origin::kPrompt, 0, 2, ""}, {Origin::kPolicy, 2, 2 + tokens, ""}};
+  t.segments = {{Origin::kPrompt, 0, 2}, {Origin::kPolicy, 2, 2 + tokens}};
   group.trajectories.push_back(t);
   return group;
 }

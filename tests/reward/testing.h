@@ -22,7 +22,7 @@ inline TrajectoryGroup TestGroup(const std::vector<std::string>& completions, co
     t.sample = static_cast<uint32_t>(group.trajectories.size());
     t.completion = completion;
     t.tokens = {1, 2, 3};
-    t.segments = {{Origin::kPrompt, 0, 1, ""}, {Origin::kPolicy, 1, 3, ""}};
+    t.segments = {{Origin::kPrompt, 0, 1}, {Origin::kPolicy, 1, 3}};
     group.trajectories.push_back(t);
   }
   return group;

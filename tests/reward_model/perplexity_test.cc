@@ -56,7 +56,8 @@ class PerplexityTest : public ::testing::Test {
     for (const std::string& answer : answers) {
       Trajectory t;
       t.tokens = tokenizer_->Encode("<bos>12+34=" + answer);
-      t.segments = {{Origin::kPrompt, 0, 7, ""}, {Origin::kPolicy, 7, static_cast<int32_t>(t.tokens.size()), ""}};
+      t.segments = {{Origin::kPrompt, 0, 7},
+                    {Origin::kPolicy, 7, static_cast<int32_t>(t.tokens.size())}};
       group.trajectories.push_back(t);
     }
     return group;

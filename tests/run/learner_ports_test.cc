@@ -15,7 +15,8 @@ class FakeRing : public replay::StorePort, public WeightSink {
   std::vector<PromptLease> Lease(int, Deadline) override { return {}; }
   void Release(std::span<const PromptLease>) override {}
   bool Finished() override { return finished; }
-  std::vector<InsertResult> InsertMany(std::span<const TrajectoryGroup>) override { return {}; }
+  std::vector<InsertResult> InsertMany(std::span<const replay::ScoredBody>) override { return {}; }
+  std::vector<Prompt> Prompts(std::span<const replay::PromptRef>) override { return {}; }
   void Report(const std::string&, const std::map<std::string, int64_t>&) override {}
   void Announce(const PolicyVersion& policy) override {
     if (away-- > 0) throw Error(ErrorCode::kUnavailable, "the store is away");

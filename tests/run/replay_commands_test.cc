@@ -136,6 +136,7 @@ TEST(ReplayCommandsTest, FailuresAreCountedAndTriedAgain) {
     for (uint64_t id = 0; id < 8; ++id) {
       TrajectoryGroup group = from->Read(Purpose::kTrain, id)->group;
       group.run_id = "copy";
+      group.lease.prompt_sum = 0;  // the copy has no prompts: they come along
       if (id % 4 == 3) group.lease.prompt.ground_truth.clear();  // nothing to compare with: the rule fails
       ASSERT_EQ(store->Insert(group), InsertResult::kInserted);
     }
@@ -179,11 +180,17 @@ TEST(ReplayCommandsTest, AnswersThatWereNeverGeneratedAreNotScoredAgain) {
     group.lease = {.lease_id = id, .num_samples = 2, .prompt = {.dataset = "train", .text = "1+1="}};
     group.policy = {0, "d"};
     for (uint32_t s = 0; s < 2; ++s) {
-      Trajectory t{.sample = s, .tokens = {1, 2}, .segments = {{Origin::kPrompt, 0, 1, ""}, {Origin::kPolicy, 1, 2, ""}}, .loss_mask = {0, 1},
-                   .logprobs = {0, -1}, .policy_versions = {-1, 0}, .completion = "2", .scored = true};
+      Trajectory t{.sample = s,
+                   .tokens = {1, 2},
+                   .segments = {{Origin::kPrompt, 0, 1}, {Origin::kPolicy, 1, 2}},
+                   .loss_mask = {0, 1},
+                   .logprobs = {0, -1},
+                   .policy_versions = {-1, 0},
+                   .completion = "2",
+                   .scored = true};
       if (id == 2 || (id == 1 && s == 0)) {
         t.tokens = {1};
-        t.segments = {{Origin::kPrompt, 0, 1, ""}, {Origin::kPolicy, 1, 1, ""}};
+        t.segments = {{Origin::kPrompt, 0, 1}, {Origin::kPolicy, 1, 1}};
         t.loss_mask = {0}, t.logprobs = {0}, t.policy_versions = {-1};
         t.finish = FinishReason::kAborted;
         t.completion.clear();

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "common/error.h"
+#include "replay/record.h"
 #include "replay/store.h"
 #include "tests/replay/faulty_disk.h"
 #include "tests/replay/fixtures.h"
@@ -18,13 +19,13 @@ namespace {
 
 using std::chrono::milliseconds;
 
-TrajectoryGroup Group(uint64_t id, size_t tokens = 4) {
-  TrajectoryGroup group;
-  group.lease.lease_id = id;
-  Trajectory t;
-  t.tokens.resize(tokens);
-  group.trajectories.push_back(std::move(t));
-  return group;
+FinishedGroup Group(uint64_t id, int tokens = 4) {
+  return {replay::Answer(replay::PlainLease(id, Purpose::kTrain, 1), 0, "run", tokens),
+          std::nullopt};
+}
+
+replay::ScoredBody Sealed(const FinishedGroup& made) {
+  return {GroupBody::Seal(made.group), replay::ScoresOf(made.group)};
 }
 
 // What a line did, and what a test waits for.
@@ -32,22 +33,26 @@ struct Bench {
   ScoringLine& Make(ScoringOptions options = {}) {
     options.retry = milliseconds(1);
     line = std::make_unique<ScoringLine>(
-        [this](TrajectoryGroup& group) {
+        [this](FinishedGroup& made) {
+          const uint64_t id = made.group.lease.lease_id;
           std::unique_lock lock(mu);
-          begun.insert(group.lease.lease_id);
+          begun.insert(id);
           changed.notify_all();
-          changed.wait_for(lock, std::chrono::seconds(20), [&] { return !held.contains(group.lease.lease_id); });
-          if (spoiled.contains(group.lease.lease_id)) throw Error(ErrorCode::kConflict, "the part is disabled");
+          changed.wait_for(lock, std::chrono::seconds(20), [&] { return !held.contains(id); });
+          if (spoiled.contains(id)) throw Error(ErrorCode::kConflict, "the part is disabled");
+          if (away-- > 0) throw Error(ErrorCode::kUnavailable, "nobody has its prompt");
           ++scored;
           changed.notify_all();
+          return Sealed(made);
         },
-        [this](std::span<const TrajectoryGroup> groups) {
+        [this](std::span<const replay::ScoredBody> groups) {
           std::lock_guard lock(mu);
           ++tries;
           changed.notify_all();
           if (refusals-- > 0) throw Error(refuse, "no room");
           std::vector<uint64_t> ids;
-          for (const TrajectoryGroup& group : groups) ids.push_back(group.lease.lease_id);
+          for (const replay::ScoredBody& group : groups)
+            ids.push_back(group.body.head().lease.lease_id);
           inserts.push_back(ids);
           stored.insert(ids.begin(), ids.end());
           changed.notify_all();
@@ -55,8 +60,9 @@ struct Bench {
         options);
     return *line;
   }
-  void Push(uint64_t id, size_t tokens = 4) {
-    EXPECT_TRUE(line->Push(Group(id, tokens), After(std::chrono::seconds(20)), [this, id] {
+  void Push(uint64_t id, int tokens = 4) {
+    FinishedGroup made = Group(id, tokens);
+    EXPECT_TRUE(line->Push(made, After(std::chrono::seconds(20)), [this, id] {
       std::lock_guard lock(mu);
       EXPECT_TRUE(stored.contains(id)) << "acknowledged before it was stored";
       acknowledged.insert(id);
@@ -77,7 +83,7 @@ struct Bench {
   std::condition_variable changed;
   std::set<uint64_t> held, spoiled, begun, stored, acknowledged;
   std::vector<std::vector<uint64_t>> inserts;
-  int scored = 0, tries = 0, refusals = 0;
+  int scored = 0, tries = 0, refusals = 0, away = 0;
   ErrorCode refuse = ErrorCode::kNoSpace;
   std::unique_ptr<ScoringLine> line;  // last: its threads end first
 };
@@ -99,8 +105,7 @@ TEST(ScoringLine, ASlowGroupHoldsUpNobody) {
 TEST(ScoringLine, InsertsAreBoundedByBytesAndGroups) {
   Bench b;
   b.refusals = 1 << 20;
-  const size_t small = BytesOfGroup(Group(0)), large = BytesOfGroup(Group(0, 100'000));
-  ASSERT_GT(large, size_t{100'000} * 17);
+  const size_t small = Sealed(Group(0)).body.bytes().size();
   b.Make({.insert_groups = 5, .insert_bytes = 3 * small});
   b.Push(0);
   EXPECT_TRUE(b.Await([&] { return b.tries > 0; })) << "the first goes alone";
@@ -135,7 +140,9 @@ TEST(ScoringLine, AFullDiskIsWaitedForButNotForEver) {
     EXPECT_EQ(e.code(), ErrorCode::kNoSpace);
   }
   EXPECT_GT(full.tries, 1);
-  EXPECT_FALSE(full.line->Push(Group(2), After(milliseconds(1)))) << "nobody takes it any more";
+  FinishedGroup late = Group(2);
+  EXPECT_FALSE(full.line->Push(late, After(milliseconds(1)))) << "nobody takes it any more";
+  EXPECT_EQ(late.group, Group(2).group) << "what is not taken stays whole";
 
   Bench away;  // another process is started again, however long that takes
   away.refuse = ErrorCode::kUnavailable;
@@ -155,10 +162,16 @@ TEST(ScoringLine, AStoreOnAFullDiskTakesEverythingInTheEnd) {
     std::mutex mu;
     std::condition_variable changed;
     uint64_t acknowledged = 0, pushed = 0;
-    ScoringLine line([](TrajectoryGroup&) {}, [&](std::span<const TrajectoryGroup> groups) { store->Insert(groups); },
+    ScoringLine line([](FinishedGroup& made) { return Sealed(made); },
+                     [&](std::span<const replay::ScoredBody> groups) {
+                       std::vector<const replay::ScoredBody*> all;
+                       for (const auto& group : groups) all.push_back(&group);
+                       store->Insert(all);
+                     },
                      {.retry = milliseconds(2)});
     const auto push = [&] {
-      ASSERT_TRUE(line.Push(replay::PlainGroup(pushed++), After(std::chrono::seconds(20)), [&] {
+      FinishedGroup made{replay::PlainGroup(pushed++), std::nullopt};
+      ASSERT_TRUE(line.Push(made, After(std::chrono::seconds(20)), [&] {
         std::lock_guard lock(mu);
         ++acknowledged;
         changed.notify_all();
@@ -177,6 +190,17 @@ TEST(ScoringLine, AStoreOnAFullDiskTakesEverythingInTheEnd) {
   auto store = replay::Store::Open(folder / "store", {.run_id = "run"});
   EXPECT_GT(store->Sequence(), 5u);
   EXPECT_TRUE(store->Verify().problems.empty());
+}
+
+// Who scores may have to ask for a prompt, and whoever has it may be away.
+TEST(ScoringLine, AGroupThatCannotBeScoredYetIsTriedAgain) {
+  Bench b;
+  b.away = 3;
+  b.Make();
+  b.Push(1);
+  EXPECT_TRUE(b.Await([&] { return b.acknowledged.contains(1); }));
+  EXPECT_EQ(b.scored, 1);
+  EXPECT_FALSE(b.line->failed());
 }
 
 TEST(ScoringLine, AnotherErrorEndsTheLine) {
@@ -203,7 +227,8 @@ TEST(ScoringLine, HoldsNoMoreThanItsCapacity) {
   b.Make({.capacity = 2});
   b.Push(0);
   b.Push(1);
-  EXPECT_FALSE(b.line->Push(Group(2), After(milliseconds(5))));
+  FinishedGroup third = Group(2);
+  EXPECT_FALSE(b.line->Push(third, After(milliseconds(5))));
   b.Free(0);
   b.Push(2);
   EXPECT_TRUE(b.Await([&] { return b.acknowledged.size() == 3; }));
@@ -216,7 +241,8 @@ TEST(ScoringLine, LetsGoOfWhatHasNoScoreWhenClosed) {
   b.Push(0);
   ASSERT_TRUE(b.Await([&] { return b.begun.contains(0); }));
   std::thread closer([&] { b.line->Close(); });
-  while (b.line->Push(Group(3), Deadline{})) std::this_thread::yield();  // until it is closed
+  for (FinishedGroup more = Group(3); b.line->Push(more, Deadline{}); more = Group(3))
+    std::this_thread::yield();  // until it is closed
   b.Free(0);
   closer.join();
   EXPECT_EQ(b.acknowledged, (std::set<uint64_t>{0})) << "the one that was being scored is stored";
