@@ -15,6 +15,7 @@
 
 #include "common/codec.h"
 #include "common/trajectory.h"
+#include "replay/byte_io.h"
 #include "replay/store.h"
 
 namespace plumb::replay {
@@ -73,40 +74,6 @@ std::string EncodeStepPlan(const StepPlan& plan);
 StepPlan DecodeStepPlan(std::string_view key, std::string_view payload);
 std::string EncodeEvaluation(const Store::Evaluation& evaluation);
 Store::Evaluation DecodeEvaluation(std::string_view key, std::string_view payload);
-
-// Little-endian writer and bounds-checked reader for the few structures that are not FlatBuffers.
-class ByteWriter {
- public:
-  ByteWriter& U8(uint8_t v);
-  ByteWriter& U32(uint32_t v);
-  ByteWriter& U64(uint64_t v);
-  ByteWriter& Bytes(std::string_view v);  // u32 length, bytes
-  std::string Take() { return std::move(out_); }
-  const std::string& bytes() const { return out_; }
-
- private:
-  std::string out_;
-};
-
-class ByteReader {
- public:
-  // `what` names the structure in errors.
-  ByteReader(std::string_view bytes, std::string what) : bytes_(bytes), what_(std::move(what)) {}
-  uint8_t U8();
-  uint32_t U32();
-  uint64_t U64();
-  std::string_view Bytes(size_t max_length);  // a view into the bytes given
-  std::string_view Raw(size_t n) { return Next(n); }  // the next n bytes, a view as well
-  std::string_view Rest();  // all that is left
-  bool AtEnd() const { return at_ == bytes_.size(); }
-  void ExpectEnd() const;  // throws when bytes are left over
-
- private:
-  std::string_view Next(size_t n);
-  std::string_view bytes_;
-  std::string what_;
-  size_t at_ = 0;
-};
 
 // Counters for the wire; the reader goes to the end.
 void WriteCounters(const std::map<std::string, int64_t>& counters, ByteWriter& writer);

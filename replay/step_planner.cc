@@ -111,7 +111,7 @@ const std::vector<StepPlanner::GroupFacts>& StepPlanner::StepFacts(int64_t step)
   if (const auto found = facts_.find(step); found != facts_.end()) return found->second;
   std::vector<GroupFacts> facts;
   for (const uint64_t id : OwnGroups(step)) {
-    const auto stored = store_->Read(Purpose::kTrain, id);
+    const auto stored = store_->Read(Purpose::kTrain, id, /*texts=*/false);
     if (!stored) {
       throw Error(ErrorCode::kCorruption, "the group of lease " + std::to_string(id) + " is needed to draw from, but it is not in the "
                                           "store (was the run started with another [replay]?)", store_->path());

@@ -23,6 +23,9 @@
 
 namespace plumb::replay {
 
+// Of the row of meta that says that a dataset of prompts is whole: behind it the name.
+inline constexpr std::string_view kPromptBatchDone = "dataset/";
+
 inline constexpr int kPurposes = 2;
 inline constexpr int kTornReads = 3;
 inline int Index(Purpose purpose) { return static_cast<int>(purpose); }

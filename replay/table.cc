@@ -239,7 +239,8 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const ScoredBody> gr
       };
       const ScoredBody* store = &groups[i];
       if (train && verdict.fate == Fate::kDrop) {
-        store = &dropped.emplace_back(groups[i].body, AsDropped(groups[i].scores, verdict.reason));
+        dropped.push_back({groups[i].body, AsDropped(groups[i].scores, verdict.reason)});
+        store = &dropped.back();
         drops.emplace(i, std::move(verdict));
       } else if (train && verdict.fate == Fate::kRequeue) {
         again("requeued");
@@ -503,40 +504,6 @@ void ReplayTable::Finish() {
   MutexLock lock(mu_);
   finish_ = true;
   changed_.notify_all();
-}
-
-void ReplayTable::Trim(int64_t step) {
-  if (step <= 0) return;
-  if (step > options_.steps) {
-    throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) + " of a run of " +
-                                                 std::to_string(options_.steps) + " steps");
-  }
-  uint64_t before = static_cast<uint64_t>(step) * static_cast<uint64_t>(options_.prompts_per_step);
-  int64_t plans_before = step;
-  {
-    MutexLock lock(mu_);
-    if (!options_.sync) {
-      before = TakenBelow(step);
-      plans_before = PlansBelow(before);
-    }
-    for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < before; ++id) {
-      if (!train_.IsDone(id)) {
-        throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) + ": lease " +
-                                                     std::to_string(id) + " is not complete");
-      }
-    }
-  }
-  store_->Trim(Purpose::kTrain, before);
-  store_->TrimPlans(plans_before);
-  const int64_t version = step + options_.version_base;
-  store_->TrimEvaluations(version);
-  MutexLock lock(mu_);
-  train_.SetDoneBefore(before);
-  ready_.SetTakenBefore(before);
-  eval_.SetDoneBefore(store_->TrimmedBefore(Purpose::kEval));
-  const auto keep = std::pair(version, std::numeric_limits<int32_t>::min());
-  evaluations_.erase(evaluations_.begin(), evaluations_.lower_bound(keep));
-  opened_evaluations_.erase(opened_evaluations_.begin(), opened_evaluations_.lower_bound(keep));
 }
 
 std::map<std::string, int64_t> ReplayTable::Counters() {

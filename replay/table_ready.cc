@@ -10,14 +10,16 @@ namespace plumb::replay {
 bool ReplayTable::Choose(int64_t step) {
   if (step < undecided_step_) return true;
   const int64_t oldest = step + options_.version_base - options_.max_staleness;
-  const auto answer_afresh = [&](const std::vector<uint64_t>& ids, const char* reason) {
+  const auto answer_afresh = [&](const std::vector<uint64_t>& ids,
+                                 const char* reason) PLUMB_REQUIRES(mu_) {
     if (ids.empty()) return;
     Reopen(Purpose::kTrain, ids, reason);
     for (const uint64_t id : ids) train_.Open(id, id + 1);
     changed_.notify_all();
   };
   answer_afresh(
-      ready_.Where([&](const ReadyQueue::Group& group) { return OtherWeights(group.policy); }),
+      ready_.Where([&](const ReadyQueue::Group& group)
+                       PLUMB_REQUIRES(mu_) { return OtherWeights(group.policy); }),
       "other_weights");
   answer_afresh(
       ready_.Where([&](const ReadyQueue::Group& group) { return group.oldest_version < oldest; }),
@@ -73,7 +75,9 @@ void ReplayTable::TakeByNumber(int64_t next_step) {
 
 void ReplayTable::ForgetAnswers(const std::vector<uint64_t>& ids) {
   for (const uint64_t id : ids) ready_.Forget(id);
-  if (std::none_of(ids.begin(), ids.end(), [&](uint64_t id) { return ready_.IsTaken(id); })) return;
+  if (std::none_of(ids.begin(), ids.end(),
+                   [&](uint64_t id) PLUMB_REQUIRES(mu_) { return ready_.IsTaken(id); }))
+    return;
   const std::set<uint64_t> forgotten(ids.begin(), ids.end());
   for (const auto& [step, plan] : store_->Plans()) {
     if (std::none_of(plan.chosen.begin(), plan.chosen.end(),

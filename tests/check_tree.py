@@ -85,6 +85,7 @@ TESTED_BY.update({
     "reward/plugin_host_main.cc": "tests/reward/plugin_test.cc",
     "reward/reward.cc": "tests/reward/scorer_test.cc",
 })
+TESTED_BY["replay/prompt_store.cc"] = "tests/replay/store_test.cc"
 TESTED_BY["run/offline_roles.cc"] = "tests/run/preference_train_test.cc"
 TESTED_BY["run/store_command.cc"] = "tests/run/data_command_test.cc"
 TESTED_BY["replay/remote_client.cc"] = "tests/replay/remote_test.cc"

@@ -188,7 +188,7 @@ TEST(FetchedPolicy, WhatALearnersLifeBeforeHadPublishedIsFetchedAgain) {
   EXPECT_TRUE(Becomes(policy, 17, {17, old.ComputeDigest()}));
   EXPECT_TRUE(SameBytes(policy.weights(), old));
   const int fetched = source.fetches;
-  source.Set(later, 18);  // a newer one is at hand, and is not asked for
+  source.Set(TinyWeights(4), 18);  // a newer one is at hand, and is not asked for
   while (source.fetches == fetched) std::this_thread::sleep_for(milliseconds(2));
   EXPECT_TRUE(policy.Update(17, Deadline{}));
   EXPECT_TRUE(policy.Update(16, After(milliseconds(50))));
