@@ -19,7 +19,7 @@ help:
 	@echo "make bench    kernels against the memory's speed, decoding and training against other programs (docs/benchmarks.md)"
 	@echo "make test-reliability   the larger sizes of docs/reliability.md"
 	@echo "make fuzz     libFuzzer over every parser, FUZZ_SECONDS (60) each; make sanitizers: tests under ASan, UBSan and TSan"
-	@echo "make format   format the lines that changed since BASE (a commit, default HEAD); lint checks them"
+	@echo "make format   clang-format over the tree; lint: that and clang-tidy over what changed since BASE (a commit, default HEAD)"
 	@echo "make setup | clean"
 
 setup:
@@ -126,22 +126,18 @@ bench: model
 	@build/bench/kernels_bench cpu
 	@$(ENV)/python3 bench/compare.py --cores $(CORES) $(BENCH)
 
-# Both look at what changed since BASE (a commit): the tree as a whole was never formatted, and is not by this.
+# format: the whole tree, as the test `format` wants it. lint: clang-tidy over what changed since BASE (a commit).
 BASE ?= HEAD
-SOURCES := '*.h' '*.cc' '*.cu'
 define need
 	@command -v $(1) >/dev/null || { echo "$@: $(1) is missing; as root: apt-get install -y $(2)" >&2; exit 1; }
 endef
 
 format:
-	$(call need,git-clang-format,clang-format)
-	@git clang-format --force $(BASE) -- $(SOURCES)
+	@python3 tests/check_format.py --fix
 
 lint: build
-	$(call need,git-clang-format,clang-format)
 	$(call need,clang-tidy,clang-tidy)
-	@diff=$$(git clang-format --diff $(BASE) -- $(SOURCES)) || exit 1; \
-	if grep -q '^diff' <<<"$$diff"; then echo "$$diff"; echo "lint: run make format BASE=$(BASE)" >&2; exit 1; fi
+	@python3 tests/check_format.py
 	@git diff --name-only --diff-filter=d $(BASE) -- '*.cc' | xargs -r clang-tidy -p build --quiet
 
 PREFIX ?= /usr/local

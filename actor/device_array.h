@@ -9,8 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/device_memory.h"
-#include "policy_model/flat_buffer.h"
+#include "kernels/device/device_memory.h"
+#include "policy_model/memory/flat_buffer.h"
 
 namespace plumb::actor {
 

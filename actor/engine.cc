@@ -8,9 +8,9 @@
 #include "actor/kv_pages.h"
 #include "actor/scheduler.h"
 #include "actor/stop_rule.h"
-#include "common/abort_reason.h"
-#include "common/error.h"
-#include "common/kept_tokens.h"
+#include "common/record/abort_reason.h"
+#include "common/base/error.h"
+#include "common/record/kept_tokens.h"
 #include "kernels/attention_paged.h"
 #include "kernels/decode_state.h"
 #include "kernels/token_mask.h"
@@ -49,7 +49,7 @@ bool Filters(const kernels::SamplingOptions& o) {
 
 struct Engine::Impl {
   Impl(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-       const EngineOptions& o, const policy_model::Tokenizer* tokenizer)
+       const EngineOptions& o, const Tokenizer* tokenizer)
       : shape(shape),
         options(o),
         tokenizer(tokenizer),
@@ -122,7 +122,7 @@ struct Engine::Impl {
 
   const policy_model::ModelShape shape;
   const EngineOptions options;
-  const policy_model::Tokenizer* const tokenizer;
+  const Tokenizer* const tokenizer;
   const kernels::Launch launch;
   policy_model::Transformer model;
   KvPages pages;
@@ -285,7 +285,7 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
 }
 
 Engine::Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-               const EngineOptions& options, const policy_model::Tokenizer* tokenizer)
+               const EngineOptions& options, const Tokenizer* tokenizer)
     : impl_(std::make_unique<Impl>(shape, stream, dtype, Checked(options), tokenizer)) {}
 
 Engine::~Engine() = default;

@@ -22,10 +22,10 @@
 
 #include "actor/sequence.h"
 #include "kernels/sampling.h"
-#include "kernels/stream.h"
+#include "kernels/device/stream.h"
 #include "policy_model/families/model_config.h"
-#include "policy_model/files/tokenizer.h"
-#include "policy_model/weights.h"
+#include "common/text/tokenizer/tokenizer.h"
+#include "policy_model/memory/weights.h"
 
 namespace plumb::actor {
 
@@ -64,7 +64,7 @@ class Engine {
   // `tokenizer` gives the bytes that stop strings are looked for in; may be nullptr when options.stop is empty, and has
   // to outlive the engine otherwise.
   Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-         const EngineOptions& options, const policy_model::Tokenizer* tokenizer = nullptr);
+         const EngineOptions& options, const Tokenizer* tokenizer = nullptr);
   ~Engine();
 
   void Submit(GenerateRequest request);

@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "kernels/paged_kv.h"
-#include "kernels/stream.h"
-#include "policy_model/weights.h"
+#include "kernels/device/stream.h"
+#include "policy_model/memory/weights.h"
 
 namespace plumb::actor {
 

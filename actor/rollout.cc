@@ -4,7 +4,7 @@
 #include <thread>
 #include <utility>
 
-#include "common/error.h"
+#include "common/base/error.h"
 
 namespace plumb::actor {
 namespace {
@@ -21,8 +21,8 @@ bool Retryable(const Error& e) {
 
 Rollout::Rollout(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
                  RolloutOptions options, PromptSource* prompts, Policy* policy,
-                 const policy_model::Tokenizer* tokenizer,
-                 const policy_model::ChatTemplate* chat_template, GroupSink sink)
+                 const Tokenizer* tokenizer,
+                 const ChatTemplate* chat_template, GroupSink sink)
     : options_(std::move(options)),
       prompts_(prompts),
       policy_(policy),

@@ -24,10 +24,10 @@
 
 #include "actor/engine.h"
 #include "actor/weight_subscriber.h"
-#include "common/log.h"
-#include "common/ports.h"
-#include "policy_model/files/chat_template.h"
-#include "policy_model/files/tokenizer.h"
+#include "common/base/log.h"
+#include "common/record/ports.h"
+#include "common/text/template/chat_template.h"
+#include "common/text/tokenizer/tokenizer.h"
 
 namespace plumb::actor {
 
@@ -58,7 +58,7 @@ class Rollout {
   // `chat_template` may be nullptr: prompts with messages are then refused.
   Rollout(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
           RolloutOptions options, PromptSource* prompts, Policy* policy,
-          const policy_model::Tokenizer* tokenizer, const policy_model::ChatTemplate* chat_template,
+          const Tokenizer* tokenizer, const ChatTemplate* chat_template,
           GroupSink sink);
 
   // Leases what fits, steps the engine, delivers what finished. Returns after at least one group was delivered, at the
@@ -91,8 +91,8 @@ class Rollout {
   const RolloutOptions options_;
   PromptSource* const prompts_;
   Policy* const policy_;
-  const policy_model::Tokenizer* const tokenizer_;
-  const policy_model::ChatTemplate* const chat_template_;
+  const Tokenizer* const tokenizer_;
+  const ChatTemplate* const chat_template_;
   const GroupSink sink_;
   Engine engine_;
   std::deque<PromptLease> pending_;           // leased, not submitted: their version is not here yet

@@ -25,7 +25,7 @@
 
 #include "actor/kv_pages.h"
 #include "actor/sequence.h"
-#include "common/problem.h"
+#include "common/base/problem.h"
 
 namespace plumb::actor {
 

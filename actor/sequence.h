@@ -8,12 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "common/error.h"
-#include "common/trajectory.h"
+#include "common/base/error.h"
+#include "common/record/trajectory.h"
 
 namespace plumb::actor {
 
-// The `prompt` part of a draw's random address (common/rng.h). Train and eval leases are numbered apart, so the purpose
+// The `prompt` part of a draw's random address (common/base/rng.h). Train and eval leases are numbered apart, so the purpose
 // takes the top bit: the same number in both never draws the same randomness. Throws kInvalidArgument for a lease id >= 2^63.
 inline uint64_t RandomAddress(Purpose purpose, uint64_t lease_id) {
   constexpr uint64_t kTop = uint64_t{1} << 63;
@@ -37,7 +37,7 @@ struct GeneratedSample {
   std::vector<int32_t> tokens;    // [N] sampled tokens; an end token and the token that completes a stop string are kept
   std::vector<float> logprobs;    // [N] of the distribution each was drawn from, nats
   std::vector<int64_t> versions;  // [N] policy version that drew it
-  // The N sets they were drawn from (common/kept_tokens.h); empty: not asked for, or no filter.
+  // The N sets they were drawn from (common/record/kept_tokens.h); empty: not asked for, or no filter.
   std::vector<uint8_t> kept;
   FinishReason finish = FinishReason::kStop;
   std::string reason;             // of kAborted: why, one sentence

@@ -5,10 +5,10 @@
 #include <thread>
 #include <utility>
 
-#include "common/digest.h"
-#include "common/error.h"
-#include "common/log.h"
-#include "common/weight_wire.h"
+#include "common/base/hash/digest.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/net/weight_wire.h"
 
 namespace plumb::actor {
 namespace {

@@ -21,10 +21,10 @@
 #include <thread>
 #include <vector>
 
-#include "common/mutex.h"
-#include "common/ports.h"
-#include "common/rpc.h"
-#include "policy_model/weights.h"
+#include "common/base/mutex.h"
+#include "common/record/ports.h"
+#include "common/net/rpc/rpc.h"
+#include "policy_model/memory/weights.h"
 
 namespace plumb::actor {
 

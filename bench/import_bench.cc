@@ -24,10 +24,10 @@
 
 #include <simdjson.h>
 
-#include "replay/importer.h"
-#include "replay/row_parser.h"
-#include "replay/row_source.h"
-#include "replay/store.h"
+#include "replay/datasets/importer.h"
+#include "replay/datasets/rows/row_parser.h"
+#include "replay/datasets/rows/row_source.h"
+#include "replay/store/store.h"
 
 namespace plumb::replay {
 namespace {

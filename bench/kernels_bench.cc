@@ -15,10 +15,10 @@
 #include <string>
 #include <vector>
 
-#include "common/rng.h"
+#include "common/base/rng.h"
 #include "kernels/adamw.h"
 #include "kernels/attention_paged.h"
-#include "kernels/device_memory.h"
+#include "kernels/device/device_memory.h"
 #include "kernels/glu.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"

@@ -1,4 +1,4 @@
-// Speed of the maths verdict (reward/math_answer.h) over a file of pairs.
+// Speed of the maths verdict (reward/maths/math_answer.h) over a file of pairs.
 //
 //   math_bench PAIRS.jsonl [rounds]      default: 20 rounds; prints verdicts a second and microseconds a verdict
 //   math_bench PAIRS.jsonl --verdicts    prints 1 or 0 a pair, in the file's order
@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "reward/math_answer.h"
+#include "reward/maths/math_answer.h"
 
 int main(int argc, char** argv) {
   if (argc < 2) {

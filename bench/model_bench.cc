@@ -24,12 +24,12 @@
 #include <vector>
 
 #include "actor/engine.h"
-#include "common/error.h"
-#include "common/rng.h"
-#include "learner/optimizer.h"
-#include "learner/train_step.h"
+#include "common/base/error.h"
+#include "common/base/rng.h"
+#include "learner/update/optimizer.h"
+#include "learner/update/train_step.h"
 #include "policy_model/transformer.h"
-#include "policy_model/weights.h"
+#include "policy_model/memory/weights.h"
 
 namespace plumb {
 namespace {

@@ -64,7 +64,7 @@ def correct(prompt, completion):
 
 
 def rate(step):
-    """Plumb's schedule (learner/schedule.h) as a share of the peak: its warm-up begins above 0, transformers' own at 0."""
+    """Plumb's schedule (learner/update/schedule.h) as a share of the peak: its warm-up begins above 0, transformers' own at 0."""
     warmup = round(args.warmup_fraction * args.steps)
     if step < warmup:
         return (step + 1) / warmup

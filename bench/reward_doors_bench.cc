@@ -14,13 +14,13 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "common/file.h"
-#include "policy_model/files/tokenizer.h"
-#include "policy_model/weights.h"
-#include "reward/model_part.h"
-#include "reward/notice.h"
-#include "reward/reward_model.h"
-#include "reward/reward_server.h"
+#include "common/base/file.h"
+#include "common/text/tokenizer/tokenizer.h"
+#include "policy_model/memory/weights.h"
+#include "reward/models/model_part.h"
+#include "reward/part/notice.h"
+#include "reward/models/reward_model.h"
+#include "reward/doors/reward_server.h"
 #include "reward/scorer.h"
 #include "tests/testing/http_server.h"
 #include "tests/testing/temp_folder.h"
@@ -185,7 +185,7 @@ int Main(int argc, char** argv) {
   part.judge_prompt = "{ground_truth}|{completion}";
   door("judge (an answer a request)", part);
 
-  const auto tokenizer = policy_model::Tokenizer::BuiltIn("arithmetic");
+  const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
   policy_model::Weights policy({.family = "llama", .layers = 2, .hidden = 64, .heads = 4, .kv_heads = 2, .head_dim = 16, .ffn = 128,
                                 .vocab = tokenizer->size(), .max_positions = 128, .tied = true, .eos_tokens = {2}},
                                Device::kCpu, DType::kFloat32);

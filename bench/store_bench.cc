@@ -21,12 +21,12 @@
 #include <thread>
 #include <vector>
 
-#include "common/crc32c.h"
-#include "replay/record.h"
-#include "replay/remote.h"
-#include "replay/rocks.h"
-#include "replay/store.h"
-#include "replay/table.h"
+#include "common/base/hash/crc32c.h"
+#include "replay/store/record.h"
+#include "replay/table/remote.h"
+#include "replay/store/rocks.h"
+#include "replay/store/store.h"
+#include "replay/table/table.h"
 
 namespace plumb::replay {
 namespace {

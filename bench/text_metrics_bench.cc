@@ -15,9 +15,9 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 
-#include "reward/bleu.h"
-#include "reward/rouge.h"
-#include "reward/token_f1.h"
+#include "reward/rules/bleu.h"
+#include "reward/rules/rouge.h"
+#include "reward/rules/token_f1.h"
 
 namespace plumb::reward {
 namespace {

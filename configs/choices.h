@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "common/dtype.h"
+#include "common/base/dtype.h"
 
 namespace plumb::configs {
 
@@ -56,7 +56,7 @@ enum class LrSchedule : uint8_t { kConstant, kLinear, kCosine };
 template <>
 inline constexpr auto kNames<LrSchedule> = std::to_array<std::string_view>({"constant", "linear", "cosine"});
 
-// How a step's prompts are chosen (replay/sampler.h), and which earlier groups come with them.
+// How a step's prompts are chosen (replay/table/sampler.h), and which earlier groups come with them.
 enum class PromptSampler : uint8_t { kPasses, kUniform, kPrioritised, kGroup, kStratified, kCurriculum, kDifficulty };
 template <>
 inline constexpr auto kNames<PromptSampler> = std::to_array<std::string_view>(
@@ -94,7 +94,7 @@ enum class Advantage : uint8_t { kGroup, kLeaveOneOut, kBatch };
 template <>
 inline constexpr auto kNames<Advantage> = std::to_array<std::string_view>({"group", "leave_one_out", "batch"});
 
-// learner/answer_loss.h
+// learner/algorithms/answer_loss.h
 enum class Objective : uint8_t { kClip, kCispo };
 template <>
 inline constexpr auto kNames<Objective> = std::to_array<std::string_view>({"clip", "cispo"});
@@ -103,7 +103,7 @@ enum class RatioLevel : uint8_t { kToken, kSequence, kProduct };
 template <>
 inline constexpr auto kNames<RatioLevel> = std::to_array<std::string_view>({"token", "sequence", "product"});
 
-// learner/policy_loss.h
+// learner/algorithms/policy_loss.h
 enum class KlEstimator : uint8_t { kK1, kK2, kK3 };
 template <>
 inline constexpr auto kNames<KlEstimator> = std::to_array<std::string_view>({"k1", "k2", "k3"});
@@ -118,7 +118,7 @@ enum class Aggregation : uint8_t { kToken, kSequence, kConstant };
 template <>
 inline constexpr auto kNames<Aggregation> = std::to_array<std::string_view>({"token", "sequence", "constant"});
 
-// learner/off_policy.h
+// learner/algorithms/off_policy.h
 enum class OffPolicy : uint8_t { kOff, kTokenTruncate, kTokenMask, kSequenceTruncate, kSequenceMask };
 template <>
 inline constexpr auto kNames<OffPolicy> = std::to_array<std::string_view>(
@@ -138,7 +138,7 @@ enum class CriticMode : uint8_t { kOwn, kShared };
 template <>
 inline constexpr auto kNames<CriticMode> = std::to_array<std::string_view>({"own", "shared"});
 
-// learner/preference_loss.h; kKto is a loss of judged completions, the others of pairs.
+// learner/offline/preference_loss.h; kKto is a loss of judged completions, the others of pairs.
 enum class PreferenceLossKind : uint8_t { kSigmoid, kHinge, kIpo, kRobust, kSimpo, kOrpo, kKto };
 template <>
 inline constexpr auto kNames<PreferenceLossKind> = std::to_array<std::string_view>(

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <type_traits>
 
-#include "common/device.h"
+#include "common/base/device.h"
 #include "configs/fields.h"
 
 namespace plumb::configs {

@@ -222,7 +222,7 @@ struct AlgorithmConfig {
   double tis_floor = 0;              // of the masking modes
   OffPolicy off_policy = OffPolicy::kTokenTruncate;
   bool recompute_logprobs = false;   // old log-probs by the learner instead of the actor's
-  double logprob_gate = 0.05;        // mean |actor - learner| log-prob, learner/logprob_gate.h; nats
+  double logprob_gate = 0.05;        // mean |actor - learner| log-prob, learner/algorithms/logprob_gate.h; nats
   // PPO
   double gamma = 1.0;                // discount per token
   double lam = 0.95;                 // of generalized advantage estimation

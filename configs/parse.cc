@@ -19,9 +19,9 @@
 #define TOML_UNREACHABLE __builtin_unreachable()
 #include <toml++/toml.h>
 
-#include "common/error.h"
-#include "common/file.h"
-#include "common/nearest.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/nearest.h"
 #include "configs/config.h"
 #include "configs/fields.h"
 #include "configs/paths.h"

@@ -6,7 +6,7 @@
 #include <sstream>
 #include <utility>
 
-#include "common/problem.h"
+#include "common/base/problem.h"
 
 namespace plumb::configs {
 namespace {

@@ -1,8 +1,8 @@
 // AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019) over flat buffers, one pass.
-// Thread safety, alignment, errors: kernels/launch.h.
+// Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "kernels/adamw.h"
-#include "kernels/cpu_common.h"
+#include "kernels/device/cpu_common.h"
 
 namespace plumb::kernels {
 namespace {

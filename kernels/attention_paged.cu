@@ -1,5 +1,5 @@
 #include "kernels/attention_paged.h"
-#include "kernels/cuda_common.h"
+#include "kernels/device/cuda_common.h"
 
 namespace plumb::kernels {
 namespace {

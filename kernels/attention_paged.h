@@ -2,10 +2,10 @@
 //
 // A row's result depends only on its own query and its sequence's pages: the same bits for any batch and for any split
 // of a prompt into prefill chunks. On the CPU also the same for any page size.
-// Thread safety, alignment, errors: kernels/launch.h.
+// Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 #include "kernels/paged_kv.h"
 
 namespace plumb::kernels {

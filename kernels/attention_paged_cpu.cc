@@ -4,8 +4,8 @@
 #include <type_traits>
 
 #include "kernels/attention_paged.h"
-#include "kernels/cpu_common.h"
-#include "kernels/vector_math.h"
+#include "kernels/device/cpu_common.h"
+#include "kernels/device/vector_math.h"
 
 namespace plumb::kernels {
 namespace {

@@ -4,10 +4,10 @@
 //
 // Online softmax in the manner of FlashAttention (Dao et al., 2022): scores are never stored; the backward recomputes
 // them from the log-sum-exp. With a window, keys that no query of a block sees are not looked at.
-// Thread safety, alignment, errors: kernels/launch.h.
+// Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

@@ -2,8 +2,8 @@
 #include <cmath>
 
 #include "kernels/attention_varlen.h"
-#include "kernels/cpu_common.h"
-#include "kernels/vector_math.h"
+#include "kernels/device/cpu_common.h"
+#include "kernels/device/vector_math.h"
 
 namespace plumb::kernels {
 namespace {

@@ -7,7 +7,7 @@
 // Thread safety: pure function of its buffers; OpenMP inside; work areas are kept by the calling and the worker threads.
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

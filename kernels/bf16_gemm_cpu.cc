@@ -7,8 +7,8 @@
 #endif
 
 #include "kernels/bf16_gemm.h"
-#include "kernels/cpu_common.h"
-#include "kernels/vector_math.h"
+#include "kernels/device/cpu_common.h"
+#include "kernels/device/vector_math.h"
 
 namespace plumb::kernels {
 namespace {

@@ -5,7 +5,7 @@
 // the number of rows and threads. Thread safety: pure function of its buffers; OpenMP inside.
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

@@ -1,8 +1,8 @@
 #include <algorithm>
 
 #include "kernels/bf16_matvec.h"
-#include "kernels/cpu_common.h"
-#include "kernels/vector_math.h"
+#include "kernels/device/cpu_common.h"
+#include "kernels/device/vector_math.h"
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "kernels/block_hash.h"
-#include "kernels/cuda_common.h"
+#include "kernels/device/cuda_common.h"
 
 namespace plumb::kernels {
 namespace {

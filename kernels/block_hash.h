@@ -1,12 +1,12 @@
 // What has to be known of all weights at every publication, found where they lie: the hash of each 1 MiB block (leaves of
-// the published digest, common/digest.h) and whether every value is finite.
+// the published digest, common/base/hash/digest.h) and whether every value is finite.
 //
 // Hash: XXH3-128 with the default secret (Collet, xxHash specification 0.8), of blocks longer than 240 bytes.
-// Thread safety, alignment, errors: kernels/launch.h; bytes start on 8.
+// Thread safety, alignment, errors: kernels/device/launch.h; bytes start on 8.
 #pragma once
 
-#include "common/digest.h"
-#include "kernels/launch.h"
+#include "common/base/hash/digest.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

@@ -3,7 +3,7 @@
 #include <span>
 
 #include "kernels/block_hash.h"
-#include "kernels/cpu_common.h"
+#include "kernels/device/cpu_common.h"
 
 namespace plumb::kernels {
 namespace {

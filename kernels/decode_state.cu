@@ -1,4 +1,4 @@
-#include "kernels/cuda_common.h"
+#include "kernels/device/cuda_common.h"
 #include "kernels/decode_state.h"
 
 namespace plumb::kernels {

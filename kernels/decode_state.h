@@ -2,12 +2,12 @@
 // drives plain loops on the CPU and captured graphs on a GPU.
 //
 // Slot s is one sequence. The host fills a slot (StartSlot), the device advances it (AdvanceSlots), the host reads
-// `finished` and the outputs some steps later. Thread safety, alignment, errors: kernels/launch.h.
+// `finished` and the outputs some steps later. Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include <cstdint>
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

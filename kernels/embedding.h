@@ -1,8 +1,8 @@
 // Moves of whole rows, their backwards, and biases.
-// Thread safety, alignment, errors: kernels/launch.h. REQUIRES: indices in range (the caller checks).
+// Thread safety, alignment, errors: kernels/device/launch.h. REQUIRES: indices in range (the caller checks).
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

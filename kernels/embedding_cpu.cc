@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/cpu_common.h"
+#include "kernels/device/cpu_common.h"
 #include "kernels/embedding.h"
 
 namespace plumb::kernels {

@@ -5,7 +5,7 @@
 // k in ascending order, whatever the number of rows and threads.
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

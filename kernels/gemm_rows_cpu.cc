@@ -5,7 +5,7 @@
 #include <cstring>
 #include <memory>
 
-#include "kernels/cpu_common.h"
+#include "kernels/device/cpu_common.h"
 #include "kernels/gemm_rows.h"
 
 namespace plumb::kernels {

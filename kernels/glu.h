@@ -1,12 +1,12 @@
 // Gated linear units (Shazeer, "GLU Variants Improve Transformer", 2020) over a merged projection:
 // out = act(gate) * up. Both activations are gate * sigmoid(h(gate)): h(g) = g is SiLU (SwiGLU);
 // h(g) = 2 sqrt(2 / pi) (g + 0.044715 g^3) is the tanh form of GELU (GeGLU).
-// Thread safety, alignment, errors: kernels/launch.h.
+// Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include <type_traits>
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

@@ -1,4 +1,4 @@
-#include "kernels/cpu_common.h"
+#include "kernels/device/cpu_common.h"
 #include "kernels/glu.h"
 
 namespace plumb::kernels {

@@ -1,10 +1,10 @@
 // RMSNorm of the queries and keys inside merged rows (QK-norm), in front of the rotation. A row's queries are cut into
 // `q_parts` pieces that are normed each by itself, its keys into `k_parts`: the number of heads where every head is
 // normed by itself (Qwen 3, Gemma 3), one where the whole width is (OLMo 2 and 3). y = x * rstd * (weight_offset + w).
-// Thread safety, alignment, errors: kernels/launch.h.
+// Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

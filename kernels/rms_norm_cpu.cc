@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cpu_common.h"
+#include "kernels/device/cpu_common.h"
 #include "kernels/rms_norm.h"
 
 namespace plumb::kernels {

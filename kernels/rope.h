@@ -1,12 +1,12 @@
 // Rotary position embedding (Su et al., "RoFormer", 2021), half-split layout as HF's Llama family has it: element i of
 // the first half of the rotated part of a head turns with element i of its second half by the angle position * f_i.
 // `dims` elements from the start of a head are rotated, the others stay; 0: none (layers without positions).
-// Thread safety, alignment, errors: kernels/launch.h.
+// Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include <span>
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 #include "kernels/paged_kv.h"
 
 namespace plumb::kernels {

@@ -1,7 +1,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "kernels/cpu_common.h"
+#include "kernels/device/cpu_common.h"
 #include "kernels/rope.h"
 
 namespace plumb::kernels {

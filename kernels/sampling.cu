@@ -1,5 +1,5 @@
-#include "common/rng.h"
-#include "kernels/cuda_common.h"
+#include "common/base/rng.h"
+#include "kernels/device/cuda_common.h"
 #include "kernels/sampling.h"
 #include "kernels/token_mask.h"
 

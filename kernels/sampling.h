@@ -3,11 +3,11 @@
 // Order of filters as HF has them: temperature, top-k, top-p (smallest set of most likely tokens whose mass reaches p;
 // the one that crosses is kept), min-p (relative to the most likely token); ties keep all tokens of the boundary's
 // probability. Then inverse transform over the kept tokens in vocabulary order with one uniform number addressed by
-// (seed, prompt, sample, position) (common/rng.h), so the draw depends on nothing else.
-// Thread safety, alignment, errors: kernels/launch.h.
+// (seed, prompt, sample, position) (common/base/rng.h), so the draw depends on nothing else.
+// Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

@@ -4,11 +4,11 @@
 #include <functional>
 #include <vector>
 
-#include "common/rng.h"
-#include "kernels/cpu_common.h"
+#include "common/base/rng.h"
+#include "kernels/device/cpu_common.h"
 #include "kernels/sampling.h"
 #include "kernels/token_mask.h"
-#include "kernels/vector_math.h"
+#include "kernels/device/vector_math.h"
 
 namespace plumb::kernels {
 namespace {

@@ -1,4 +1,4 @@
-#include "kernels/cuda_common.h"
+#include "kernels/device/cuda_common.h"
 #include "kernels/token_logprob.h"
 
 namespace plumb::kernels {

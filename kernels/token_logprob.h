@@ -2,10 +2,10 @@
 //
 // With z = logits / temperature, L = logsumexp(z), p = exp(z - L): logprob = z[y] - L, entropy H = L - sum p z.
 // Backward: dz_j = g_lp (1[j = y] - p_j) - g_H p_j (z_j - L + H), then times 1/temperature.
-// Thread safety, alignment, errors: kernels/launch.h.
+// Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/cpu_common.h"
+#include "kernels/device/cpu_common.h"
 #include "kernels/token_logprob.h"
-#include "kernels/vector_math.h"
+#include "kernels/device/vector_math.h"
 
 namespace plumb::kernels {
 namespace {

@@ -3,10 +3,10 @@
 //
 // Purpose: ids that no token has (a vocabulary padded to a round number), and what a sampling
 // filter cut off. Log-prob, entropy, gradient (0 where the logit is -infinity) and draws are then
-// over the others. Thread safety, alignment, errors: kernels/launch.h.
+// over the others. Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
-#include "kernels/launch.h"
+#include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 

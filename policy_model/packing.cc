@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "common/error.h"
-#include "common/kept_tokens.h"
+#include "common/base/error.h"
+#include "common/record/kept_tokens.h"
 
 namespace plumb::policy_model {
 

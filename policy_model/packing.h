@@ -25,7 +25,7 @@ struct PackedBatch {
   std::vector<int32_t> parents;     // [B] the sequence whose tokens come before those of this one; -1: none
   std::vector<int32_t> rows;        // [R] ascending
   std::vector<int32_t> targets;     // [R]
-  // [R] the tokens that each target was drawn from (common/kept_tokens.h): its log-prob and entropy
+  // [R] the tokens that each target was drawn from (common/record/kept_tokens.h): its log-prob and entropy
   // are over these alone. Empty: over every token. Borrowed from whoever appended them.
   std::vector<std::span<const uint8_t>> kept;
   bool filtered = false;            // some set is not every token

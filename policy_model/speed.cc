@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
-#include "policy_model/ops.h"
-#include "policy_model/weights.h"
+#include "policy_model/layers/ops.h"
+#include "policy_model/memory/weights.h"
 
 namespace plumb::policy_model {
 

@@ -7,8 +7,8 @@
 
 #include <cstdint>
 
-#include "common/dtype.h"
-#include "kernels/stream.h"
+#include "common/base/dtype.h"
+#include "kernels/device/stream.h"
 #include "policy_model/families/model_config.h"
 
 namespace plumb::policy_model {

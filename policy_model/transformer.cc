@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <vector>
 
-#include "common/error.h"
-#include "common/kept_tokens.h"
-#include "kernels/device_memory.h"
+#include "common/base/error.h"
+#include "common/record/kept_tokens.h"
+#include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
 #include "kernels/rope.h"
 #include "kernels/token_logprob.h"
 #include "kernels/token_mask.h"
 #include "policy_model/layers/branch.h"
-#include "policy_model/ops.h"
-#include "policy_model/staging.h"
+#include "policy_model/layers/ops.h"
+#include "policy_model/memory/staging.h"
 
 namespace plumb::policy_model {
 

@@ -20,7 +20,7 @@
 
 #include "kernels/paged_kv.h"
 #include "policy_model/packing.h"
-#include "policy_model/weights.h"
+#include "policy_model/memory/weights.h"
 
 namespace plumb::policy_model {
 

@@ -8,16 +8,16 @@
 #include <set>
 #include <thread>
 
-#include "common/nearest.h"
-#include "common/text.h"
-#include "reward/code_tests.h"
-#include "reward/http_reward.h"
-#include "reward/judge.h"
-#include "reward/notice.h"
-#include "reward/python.h"
-#include "reward/rules.h"
-#include "reward/subprocess.h"
-#include "reward/zmq_worker.h"
+#include "common/base/nearest.h"
+#include "common/base/text.h"
+#include "reward/doors/code_tests.h"
+#include "reward/doors/http_reward.h"
+#include "reward/doors/judge.h"
+#include "reward/part/notice.h"
+#include "reward/doors/python.h"
+#include "reward/rules/rules.h"
+#include "reward/doors/subprocess.h"
+#include "reward/doors/zmq_worker.h"
 
 namespace plumb::reward {
 namespace {

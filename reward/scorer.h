@@ -3,9 +3,9 @@
 // Purpose: implements plumb::Scorer. Trajectory::reward = sum of weight * value over the parts; each part stands in
 // Trajectory::rewards with the digest of the code that made it.
 // What a failure does: the part is tried again `retries` times, then the answer is !scored with a reason; what becomes of its
-// group is for the store to decide (replay/unscored.h). Under on_failure = "penalty" alone the answer gets a score here:
+// group is for the store to decide (replay/store/unscored.h). Under on_failure = "penalty" alone the answer gets a score here:
 // `penalty` as its whole reward (part "penalty"; its other parts are kept at weight 0).
-// A failure is never a 0, each is counted under "reward/failed/<part>/<kind>", and the log says why (reward/notice.h).
+// A failure is never a 0, each is counted under "reward/failed/<part>/<kind>", and the log says why (reward/part/notice.h).
 // An answer that the actor gave up (FinishReason::kAborted) was never generated: no part is asked for it, it keeps the
 // actor's reason and stays !scored under every policy. Counted as "reward/aborted".
 // Thread safety: Score() from any number of threads. Blocking: until the slowest part answered or its deadline.
@@ -21,11 +21,11 @@
 #include <string>
 #include <vector>
 
-#include "common/mutex.h"
-#include "common/ports.h"
+#include "common/base/mutex.h"
+#include "common/record/ports.h"
 #include "configs/config.h"
-#include "reward/plugin.h"
-#include "reward/reward.h"
+#include "reward/doors/plugin.h"
+#include "reward/part/reward.h"
 
 namespace plumb::reward {
 

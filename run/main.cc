@@ -4,7 +4,7 @@
 #include <set>
 #include <string_view>
 
-#include "run/cli.h"
+#include "run/commands/cli.h"
 
 namespace {
 

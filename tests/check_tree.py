@@ -1,40 +1,69 @@
-"""Checks the house rules that a compiler does not: who may include whom, file sizes, kernels with their CPU reference, a
-test for every source file, a first comment in every header. Run by CTest as `tree`; prints what to do about each finding."""
+"""Checks the house rules that a compiler does not: who may include whom, the sizes of files, lines and folders, kernels with
+their CPU reference, a test that includes the header it tests, a first comment in every header. Run by CTest as `tree`; prints
+what to do about each finding."""
+import collections
 import pathlib
 import re
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDERS = ["common", "configs", "kernels", "policy_model", "actor", "reward", "replay", "learner", "run"]
-# docs/ARCHITECTURE.md, table of allowed includes. Shelves are sub-folders with a row of their own.
-SHELVES = ["policy_model/files", "policy_model/families", "policy_model/layers"]
+# docs/ARCHITECTURE.md, table of allowed includes. A shelf is a sub-folder with a row of its own; what lies below a folder without
+# a row belongs to the nearest one above it that has one.
+LEAF = {"common/base", "common/record"}
+NET = {"common/net"}
+MODEL_FILES = {"policy_model/files", "policy_model/families", "common/text"}
+MODEL = {"policy_model", "policy_model/memory", "kernels"} | MODEL_FILES
 ALLOWED = {
-    "common": {"common"},
-    "configs": {"configs", "common"},
-    "kernels": {"kernels", "common"},
-    "policy_model/files": {"policy_model/files", "common"},
-    "policy_model/families": {"policy_model/families", "policy_model/files", "common"},
-    "policy_model/layers": {"policy_model/layers", "policy_model", "policy_model/families", "kernels", "common"},
-    "policy_model": {"policy_model", *SHELVES, "kernels", "configs", "common"},
-    "replay": {"replay", "policy_model/files", "configs", "common"},
-    "reward": {"reward", "policy_model/files", "configs", "common"},
-    "actor": {"actor", "policy_model", "policy_model/families", "policy_model/files", "kernels", "configs", "common"},
-    "learner": {"learner", "policy_model", "policy_model/families", "policy_model/files", "kernels", "configs", "common"},
-    "run": set(FOLDERS) | {"policy_model/families", "policy_model/files"},
+    "common/base": set(),
+    "common/record": {"common/base"},
+    "common/text": LEAF,
+    "common/sandbox": LEAF,
+    "common/net": LEAF,
+    "configs": LEAF,
+    "kernels": {"common/base"},
+    "policy_model/files": LEAF | {"common/text"},
+    "policy_model/families": LEAF | {"common/text", "policy_model/files"},
+    "policy_model/memory": LEAF | {"policy_model/families", "policy_model/files", "kernels", "configs"},
+    "policy_model/layers": LEAF | {"policy_model/memory", "policy_model/families", "kernels"},
+    "policy_model": LEAF | {"policy_model/layers", "policy_model/memory", "policy_model/families", "policy_model/files", "kernels", "configs"},
+    "actor": LEAF | NET | MODEL | {"configs"},
+    "reward/maths": LEAF | {"common/text"},
+    "reward/part": LEAF | {"reward/maths", "configs"},
+    "reward/rules": LEAF | {"reward/part", "reward/maths", "common/text", "configs"},
+    "reward/doors": LEAF | NET | {"reward/part", "common/sandbox", "configs"},
+    "reward/models": LEAF | MODEL | {"reward/doors", "reward/part", "configs"},
+    "reward": LEAF | {"reward/doors", "reward/rules", "reward/maths", "reward/part", "configs"},
+    "replay/datasets/rows": LEAF | MODEL_FILES | {"configs"},
+    "replay/store": LEAF | {"configs"},
+    "replay/datasets": LEAF | MODEL_FILES | {"replay/datasets/rows", "replay/store", "configs"},
+    "replay/table": LEAF | NET | {"replay/store", "configs"},
+    "learner/update": LEAF | MODEL | {"configs"},
+    "learner/algorithms": LEAF | MODEL | {"learner/update", "configs"},
+    "learner/offline": LEAF | MODEL | {"learner/update", "configs"},
+    "learner/loop": LEAF | NET | MODEL | {"learner/update", "learner/algorithms", "learner/offline", "configs"},
 }
+ROOMS_OF_RUN = set(ALLOWED)
+ALLOWED["run/session"] = ROOMS_OF_RUN
+ALLOWED["run/report"] = LEAF
+ALLOWED["run/roles"] = ROOMS_OF_RUN | {"run/session", "run/report"}
+ALLOWED["run/commands"] = ROOMS_OF_RUN | {"run/session", "run/report", "run/roles"}
+ALLOWED["run"] = {"run/commands"}
 # Outside headers and the folders that may see them.
 OUTSIDE = {
-    r"(torch|ATen|c10)/": {"policy_model"},
-    r"cuda|cub/": {"kernels", "policy_model"},
-    r"rocksdb/": {"replay"},
-    r"zmq": {"common"},
-    r"flatbuffers/": {"common"},
-    r"CLI/": {"run"},
-    r"httplib": {"reward"},
-    r"gmp": {"reward"},
-    r"(re2/|pcre2|seccomp)": {"reward"},
-    r"utf8proc": {"policy_model/files"},
-    r"openssl/": {"common"},
+    r"(torch|ATen|c10)/": {"policy_model", "policy_model/layers", "policy_model/memory"},
+    r"cuda|cub/": {"kernels", "policy_model", "policy_model/layers", "policy_model/memory"},
+    r"rocksdb/": {"replay/store", "replay/datasets"},
+    r"zmq": {"common/net"},
+    r"flatbuffers/": {"common/net", "common/record"},
+    r"CLI/": {"run/commands"},
+    r"httplib": {"reward/doors"},
+    r"gmp": {"reward/maths"},
+    r"re2/": {"reward/rules"},
+    r"pcre2": {"reward/rules", "reward/doors"},
+    r"seccomp": {"common/sandbox"},
+    r"utf8proc": {"common/text"},
+    r"openssl/": {"common/base"},
 }
 # Kernels without a .cu, and why.
 NO_CUDA = {
@@ -45,85 +74,98 @@ NO_CUDA = {
 }
 # Source files whose test goes by another name, and which. Both have to exist.
 TESTED_BY = {
-    "run/main.cc": "tests/run/train_command_test.cc",
-    "run/cli.cc": "tests/run/cli_test.cc",
-    "run/inspect_commands.cc": "tests/run/cli_test.cc",
-    "run/doctor_command.cc": "tests/run/cli_test.cc",
-    "run/generate_command.cc": "tests/run/model_commands_test.cc",
-    "run/score_command.cc": "tests/run/model_commands_test.cc",
-    "run/eval_command.cc": "tests/run/model_commands_test.cc",
-    "run/convert_command.cc": "tests/run/model_commands_test.cc",
-    "run/roles.cc": "tests/run/train_command_test.cc",
-    "run/local_roles.cc": "tests/run/train_command_test.cc",
-    "run/process_roles.cc": "tests/run/train_command_test.cc",
-    "run/role_loops.cc": "tests/run/train_command_test.cc",
-    "policy_model/threads.cc": "tests/run/ring_train_test.cc",
+    "run/main.cc": "tests/run/commands/train_command_test.cc",
+    "run/commands/cli.cc": "tests/run/commands/cli_test.cc",
+    "run/commands/inspect_commands.cc": "tests/run/commands/cli_test.cc",
+    "run/commands/doctor_command.cc": "tests/run/commands/cli_test.cc",
+    "run/commands/generate_command.cc": "tests/run/commands/model_commands_test.cc",
+    "run/commands/score_command.cc": "tests/run/commands/model_commands_test.cc",
+    "run/commands/eval_command.cc": "tests/run/commands/model_commands_test.cc",
+    "run/commands/convert_command.cc": "tests/run/commands/model_commands_test.cc",
+    "run/roles/roles.cc": "tests/run/commands/train_command_test.cc",
+    "run/roles/local_roles.cc": "tests/run/commands/train_command_test.cc",
+    "run/roles/process_roles.cc": "tests/run/commands/train_command_test.cc",
+    "run/roles/role_loops.cc": "tests/run/commands/train_command_test.cc",
+    "policy_model/memory/threads.cc": "tests/run/ring_train_test.cc",
 }
 TESTED_BY.update({
-    "common/rpc_client.cc": "tests/common/rpc_test.cc",
-    "common/rpc_server.cc": "tests/common/rpc_test.cc",
-    "common/call_frame.cc": "tests/common/rpc_test.cc",
-    "common/metrics_prometheus.cc": "tests/common/metrics_test.cc",
-    "common/metrics_tensorboard.cc": "tests/common/metrics_test.cc",
-    "common/sender.cc": "tests/common/transport_test.cc",
-    "common/receiver.cc": "tests/common/transport_test.cc",
-    "common/wire_loop.cc": "tests/common/transport_test.cc",
+    "common/net/rpc/rpc_client.cc": "tests/common/net/rpc/rpc_test.cc",
+    "common/net/rpc/rpc_server.cc": "tests/common/net/rpc/rpc_test.cc",
+    "common/net/rpc/call_frame.cc": "tests/common/net/rpc/rpc_test.cc",
+    "common/base/metrics/metrics_prometheus.cc": "tests/common/base/metrics/metrics_test.cc",
+    "common/base/metrics/metrics_tensorboard.cc": "tests/common/base/metrics/metrics_test.cc",
+    "common/net/stream/sender.cc": "tests/common/net/stream/transport_test.cc",
+    "common/net/stream/receiver.cc": "tests/common/net/stream/transport_test.cc",
+    "common/net/wire_loop.cc": "tests/common/net/stream/transport_test.cc",
     "configs/parse.cc": "tests/configs/config_test.cc",
     "policy_model/files/gguf_blocks.cc": "tests/policy_model/families/gguf_test.cc",
-    "policy_model/families/family.cc": "tests/policy_model/families_test.cc",
-    "policy_model/families/config_keys.cc": "tests/policy_model/families_test.cc",
-    "policy_model/families/llama.cc": "tests/policy_model/families_test.cc",
-    "policy_model/families/mistral.cc": "tests/policy_model/families_test.cc",
-    "policy_model/families/qwen.cc": "tests/policy_model/families_test.cc",
-    "policy_model/families/gemma3.cc": "tests/policy_model/families_test.cc",
-    "policy_model/families/smollm3.cc": "tests/policy_model/families_test.cc",
-    "policy_model/families/olmo3.cc": "tests/policy_model/families_test.cc",
-    "policy_model/families/phi3.cc": "tests/policy_model/families_test.cc",
-    "policy_model/layers/attention_stage.cc": "tests/policy_model/families_test.cc",
-    "policy_model/layers/ffn_stage.cc": "tests/policy_model/families_test.cc",
-    "policy_model/layers/branch.cc": "tests/policy_model/families_test.cc",
-    "reward/plugin_host_main.cc": "tests/reward/plugin_test.cc",
-    "reward/reward.cc": "tests/reward/scorer_test.cc",
+    "policy_model/families/family.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/config_keys.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/llama.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/mistral.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/qwen.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/gemma3.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/smollm3.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/olmo3.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/families/phi3.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/layers/attention_stage.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/layers/ffn_stage.cc": "tests/policy_model/layers/families_test.cc",
+    "policy_model/layers/branch.cc": "tests/policy_model/layers/families_test.cc",
+    "reward/doors/plugin_host_main.cc": "tests/reward/doors/plugin_test.cc",
+    "reward/part/reward.cc": "tests/reward/scorer_test.cc",
 })
-TESTED_BY["replay/prompt_store.cc"] = "tests/replay/store_test.cc"
-TESTED_BY["run/offline_roles.cc"] = "tests/run/preference_train_test.cc"
-TESTED_BY["run/store_command.cc"] = "tests/run/data_command_test.cc"
-TESTED_BY["replay/remote_client.cc"] = "tests/replay/remote_test.cc"
-TESTED_BY["reward/model_part.cc"] = "tests/reward_model/perplexity_test.cc"
-TESTED_BY["run/reward_samples.cc"] = "tests/run/reward_test_command_test.cc"
-TESTED_BY["reward/reward_server.cc"] = "tests/reward/zmq_worker_test.cc"
-TESTED_BY["reward/process_watch.cc"] = "tests/reward/sandbox_test.cc"
-TESTED_BY["policy_model/files/jinja_tests.cc"] = "tests/policy_model/files/jinja_test.cc"
-TESTED_BY["reward/reply.cc"] = "tests/reward/subprocess_test.cc"
-TESTED_BY["common/curve_keys.cc"] = "tests/common/frame_socket_test.cc"
-TESTED_BY["common/digest_avx2.cc"] = "tests/common/hash_test.cc"
-TESTED_BY["replay/row_notes.cc"] = "tests/replay/importer_test.cc"
-TESTED_BY["replay/row_detection.cc"] = "tests/replay/share_gpt_test.cc"
-TESTED_BY["replay/row_turns.cc"] = "tests/replay/share_gpt_test.cc"
-TESTED_BY["replay/row_pairs.cc"] = "tests/replay/importer_test.cc"
-TESTED_BY["replay/end_token.cc"] = "tests/replay/exporter_test.cc"
-TESTED_BY["replay/row_columns.cc"] = "tests/replay/importer_test.cc"
-TESTED_BY["replay/aligned_disk.cc"] = "tests/replay/import_reliability_test.cc"
-TESTED_BY["run/overlong.cc"] = "tests/run/preference_train_test.cc"
+TESTED_BY["replay/store/prompt_store.cc"] = "tests/replay/store/store_test.cc"
+TESTED_BY["run/roles/offline_roles.cc"] = "tests/run/preference_train_test.cc"
+TESTED_BY["run/commands/store_command.cc"] = "tests/run/commands/data_command_test.cc"
+TESTED_BY["replay/table/remote_client.cc"] = "tests/replay/table/remote_test.cc"
+TESTED_BY["reward/models/model_part.cc"] = "tests/reward/models/perplexity_test.cc"
+TESTED_BY["run/session/reward_samples.cc"] = "tests/run/commands/reward_test_command_test.cc"
+TESTED_BY["reward/doors/reward_server.cc"] = "tests/reward/doors/zmq_worker_test.cc"
+TESTED_BY["common/sandbox/process_watch.cc"] = "tests/reward/doors/sandbox_test.cc"
+TESTED_BY["common/text/template/jinja_tests.cc"] = "tests/common/text/template/jinja_test.cc"
+TESTED_BY["reward/part/reply.cc"] = "tests/reward/doors/subprocess_test.cc"
+TESTED_BY["common/net/curve_keys.cc"] = "tests/common/net/frame_socket_test.cc"
+TESTED_BY["common/base/hash/digest_avx2.cc"] = "tests/common/base/hash/hash_test.cc"
+TESTED_BY["replay/datasets/rows/row_notes.cc"] = "tests/replay/datasets/importer_test.cc"
+TESTED_BY["replay/datasets/rows/row_detection.cc"] = "tests/replay/datasets/rows/share_gpt_test.cc"
+TESTED_BY["replay/datasets/rows/row_turns.cc"] = "tests/replay/datasets/rows/share_gpt_test.cc"
+TESTED_BY["replay/datasets/rows/row_pairs.cc"] = "tests/replay/datasets/importer_test.cc"
+TESTED_BY["replay/datasets/rows/end_token.cc"] = "tests/replay/datasets/exporter_test.cc"
+TESTED_BY["replay/datasets/rows/row_columns.cc"] = "tests/replay/datasets/importer_test.cc"
+TESTED_BY["replay/store/aligned_disk.cc"] = "tests/replay/datasets/import_reliability_test.cc"
+TESTED_BY["run/session/overlong.cc"] = "tests/run/preference_train_test.cc"
 # What would put work of a GPU on the default stream, or wait for all of it.
 OFF_STREAM = {
     r"\bcudaDeviceSynchronize\b": "wait for a stream: Stream::Synchronize",
     r"\bcudaStream(?:Legacy|PerThread)\b": "take the stream that was passed down",
     r"\bstream\w*\s*=\s*(?:nullptr|NULL|0)\b": "a stream has no default but the CPU's",
-    r"\b(?:at|c10|torch)::kCUDA\b": "name the GPU: TorchDevice of policy_model/torch_stream.h",
+    r"\b(?:at|c10|torch)::kCUDA\b": "name the GPU: TorchDevice of policy_model/memory/torch_stream.h",
 }
-TORCH_STREAM = "policy_model/torch_stream.cc"
+TORCH_STREAM = "policy_model/memory/torch_stream.cc"
 LIMIT, LIMIT_CU = 600, 800
+COLUMNS = 100
+STEMS = 20  # x.h, x.cc, x_cpu.cc and x.cu are one
+# Folders of tests that stand for no folder of the product.
+OWN_TEST_FOLDERS = ["tests", "tests/fuzz", "tests/golden", "tests/sanitizers", "tests/testing", "tests/reward/plugins", "tests/reward/python"]
+# Written by a program, or another's.
+NOT_OURS = re.compile(r"/nfc_tables\.h$|/tests/fuzz/clang14/")
+CODE = {".h", ".cc", ".cu", ".cuh"}
 findings = []
 
 
-def room(path):
-    return room_of_include(str(path.relative_to(ROOT)))
+def shelf(folder):
+    """The row of the table that a folder belongs to; None outside the rooms."""
+    while folder and folder not in ALLOWED:
+        folder = folder.rpartition("/")[0]
+    return folder or None
 
 
-def room_of_include(target):
-    folder = target.rsplit("/", 1)[0]
-    return folder if folder in SHELVES else target.split("/")[0]
+def folder_of(name):
+    return name.rpartition("/")[0]
+
+
+def code_below(*folders):
+    return [p for f in folders for p in sorted((ROOT / f).rglob("*")) if p.suffix in CODE]
 
 
 # The arguments of what begins at `start`, up to `end` on the same level; None where it does not
@@ -153,7 +195,7 @@ def off_stream(text, name):
     for call in re.finditer(r"\b(cuda(?:Memcpy|Memset)\w*)\s*\(", code):
         given = arguments(code, call.end(), ")") or [""]
         if not call.group(1).endswith("Async") or "stream" not in given[-1].lower():
-            problem = f"{call.group(1)} without a stream: use kernels/device_memory.h"
+            problem = f"{call.group(1)} without a stream: use kernels/device/device_memory.h"
             yield line(call.start()), problem
     for pattern, advice in OFF_STREAM.items():
         for use in re.finditer(pattern, code):
@@ -161,19 +203,22 @@ def off_stream(text, name):
                 yield line(use.start()), f"{use.group()}: {advice}"
 
 
-sources = [p for f in FOLDERS for p in sorted((ROOT / f).rglob("*")) if p.suffix in {".h", ".cc", ".cu", ".cuh"}]
-tests = {p: p.read_text(errors="replace") for p in (ROOT / "tests").rglob("*") if p.suffix in {".cc", ".h", ".py", ".sh"}}
+sources = code_below(*FOLDERS)
+tests = {p: p.read_text(errors="replace") for p in (ROOT / "tests").rglob("*") if p.suffix in {".cc", ".h"}}
+included_by_tests = {m for text in tests.values() for m in re.findall(r'^\s*#\s*include\s+"([^"]+)"', text, re.M)}
 
 for path in sources:
     name = str(path.relative_to(ROOT))
     text = path.read_text(errors="replace")
-    here = room(path)
+    here = shelf(folder_of(name))
+    if here is None:
+        findings.append(f"{name}: no row of ALLOWED holds it; move it to a shelf, or give its folder a row")
+        continue
     for line_number, line in enumerate(text.splitlines(), 1):
         quoted = re.match(r'\s*#\s*include\s+"([^"]+)"', line)
         if quoted:
-            target = room_of_include(quoted.group(1))
-            allowed = ALLOWED[here] | ({"policy_model", "policy_model/families"} if name.startswith(("reward/reward_model.", "reward/perplexity.", "reward/model_part.")) else set())
-            if target in FOLDERS + SHELVES and target not in allowed:
+            target = shelf(folder_of(quoted.group(1)))
+            if target and target != here and target not in ALLOWED[here]:
                 findings.append(f"{name}:{line_number}: {here} may not include {quoted.group(1)}")
         outside = re.match(r"\s*#\s*include\s+<([^>]+)>", line)
         if outside:
@@ -190,22 +235,55 @@ for path in sources:
     if path.suffix == ".h" and not text.lstrip().startswith(("//", "/*")):
         findings.append(f"{name}: a header starts with its purpose, thread safety and ownership")
     if path.suffix in {".cc", ".cu"} and name not in TESTED_BY:
-        stem = re.sub(r"(_cpu)?$", "", path.stem)
-        header = f"{path.parent.relative_to(ROOT)}/{stem}.h"
-        folder = ROOT / "tests" / path.parent.relative_to(ROOT)
-        if not any(header in t or (p.parent == folder and p.stem == f"{stem}_test") for p, t in tests.items()):
-            findings.append(f"{name}: no test includes {header} or is called {folder.relative_to(ROOT)}/{stem}_test.cc; "
-                            "write one, or say in TESTED_BY which test runs it")
+        header = f"{folder_of(name)}/{re.sub(r'(_cpu)?$', '', path.stem)}.h"
+        own = ROOT / "tests" / folder_of(name) / f"{path.stem}_test.cc"  # of a source without a header
+        if header not in included_by_tests and ((ROOT / header).exists() or not own.exists()):
+            findings.append(f"{name}: no test includes {header}, or is {own.relative_to(ROOT)}; write one, or say in TESTED_BY which runs it")
 
 for source, test in TESTED_BY.items():
     for name in (source, test):
         if not (ROOT / name).exists():
             findings.append(f"tests/check_tree.py: TESTED_BY names {name}, which is not there; take the entry out or correct it")
 
+# The table itself: shelves link to each other, so a circle in it would be one in the build.
+def reaches(start, goal, seen):
+    return any(row == goal or row not in seen and (seen.add(row) or reaches(row, goal, seen)) for row in ALLOWED[start])
+
+
+for row in ALLOWED:
+    if reaches(row, row, set()):
+        findings.append(f"tests/check_tree.py: ALLOWED has a circle through {row}")
+
+def wide_lines(text):
+    """Numbers and widths of lines past COLUMNS, those of raw strings excepted: what such a literal says cannot be broken."""
+    closes = None
+    for number, line in enumerate(text.splitlines(), 1):
+        opens = re.search(r'R"([^\s()\\]{0,16})\(', line)
+        if len(line) > COLUMNS and closes is None and not opens:
+            yield number, len(line)
+        if closes is None and opens:
+            closes = f'){opens.group(1)}"'
+            line = line[opens.end():]
+        if closes is not None and closes in line:
+            closes = None
+
+
+stems = collections.defaultdict(set)
+for path in sources + code_below("tests"):
+    stems[str(path.parent.relative_to(ROOT))].add(re.sub(r"(_cpu)?$", "", path.stem))
+    for line_number, columns in wide_lines(path.read_text(errors="replace")) if not NOT_OURS.search(str(path)) else ():
+        findings.append(f"{path.relative_to(ROOT)}:{line_number}: {columns} columns; at most {COLUMNS}")
+for folder, names in sorted(stems.items()):
+    if len(names) > STEMS:
+        findings.append(f"{folder}: {len(names)} files (with their headers); past {STEMS} a folder wants shelves")
+    mirrored = folder.removeprefix("tests/")
+    if folder.startswith("tests") and folder not in OWN_TEST_FOLDERS and not (ROOT / mirrored).is_dir() and not NOT_OURS.search(f"/{folder}/"):
+        findings.append(f"{folder}: there is no {mirrored}; tests lie in the folder that they test")
+
 for header in sorted((ROOT / "kernels").glob("*.h")):
     stem = header.stem
     declares = re.search(r"^  void Cpu\(const Launch&", header.read_text(), re.M)
-    if stem in {"launch", "cpu_common", "cuda_common", "vector_math"} or not declares:
+    if not declares:
         continue
     if not (ROOT / "kernels" / f"{stem}_cpu.cc").exists():
         findings.append(f"kernels/{stem}.h: no CPU reference kernels/{stem}_cpu.cc")

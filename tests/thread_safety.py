@@ -1,4 +1,4 @@
-"""Compiles every file that holds a mutex of common/mutex.h with clang's -Wthread-safety as an error, without making code.
+"""Compiles every file that holds a mutex of common/base/mutex.h with clang's -Wthread-safety as an error, without making code.
 
     tests/thread_safety.py BUILD     BUILD: a configured build folder, for its include paths
 
@@ -18,7 +18,7 @@ BUILD = pathlib.Path(sys.argv[1]).resolve()
 CLANG = next(filter(None, map(shutil.which, ["clang++", *(f"clang++-{n}" for n in range(25, 13, -1))])), None)
 FLAGS = ["-x", "c++", "-std=c++20", "-fsyntax-only", "-Wno-everything", "-Wthread-safety", "-Werror=thread-safety"]
 USES = re.compile(r"\b(MutexLock|PLUMB_GUARDED_BY|PLUMB_REQUIRES|PLUMB_EXCLUDES)\b")
-BROKEN = """#include "common/mutex.h"
+BROKEN = """#include "common/base/mutex.h"
 class Counter {
  public:
   int value() { return value_; }

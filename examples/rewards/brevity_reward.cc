@@ -12,7 +12,7 @@
 #include <sstream>
 #include <string>
 
-#include "reward/reward_abi.h"
+#include "reward/doors/reward_abi.h"
 
 namespace {
 

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "reward/reward_abi.h"
+#include "reward/doors/reward_abi.h"
 
 uint32_t plumb_reward_abi_version(void) { return PLUMB_REWARD_ABI_VERSION; }
 

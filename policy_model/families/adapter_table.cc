@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "common/error.h"
-#include "common/file.h"
-#include "common/strict_json.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/json/strict_json.h"
 
 namespace plumb::policy_model {
 namespace {

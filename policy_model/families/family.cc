@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "common/error.h"
+#include "common/base/error.h"
 #include "policy_model/families/rope_frequencies.h"
 
 namespace plumb::policy_model {

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "common/dtype.h"
+#include "common/base/dtype.h"
 
 namespace plumb::policy_model {
 

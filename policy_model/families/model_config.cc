@@ -4,10 +4,10 @@
 #include <cmath>
 #include <cstring>
 
-#include "common/error.h"
-#include "common/file.h"
-#include "common/log.h"
-#include "common/strict_json.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/json/strict_json.h"
 #include "policy_model/families/family.h"
 #include "policy_model/files/safetensors.h"
 

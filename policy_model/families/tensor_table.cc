@@ -1,6 +1,6 @@
 #include "policy_model/families/tensor_table.h"
 
-#include "common/error.h"
+#include "common/base/error.h"
 
 namespace plumb::policy_model {
 namespace {

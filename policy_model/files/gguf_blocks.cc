@@ -1,8 +1,8 @@
 // Element types of GGUF files: size of their blocks and their values as floats.
 #include <cstring>
 
-#include "common/dtype.h"
-#include "common/error.h"
+#include "common/base/dtype.h"
+#include "common/base/error.h"
 #include "policy_model/files/gguf_reader.h"
 
 namespace plumb::policy_model {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "common/error.h"
+#include "common/base/error.h"
 
 namespace plumb::policy_model {
 namespace {

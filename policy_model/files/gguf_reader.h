@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "common/file.h"
+#include "common/base/file.h"
 
 namespace plumb::policy_model {
 

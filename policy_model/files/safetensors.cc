@@ -11,11 +11,11 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "common/checked_math.h"
-#include "common/error.h"
-#include "common/file.h"
-#include "common/log.h"
-#include "common/strict_json.h"
+#include "common/base/checked_math.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/json/strict_json.h"
 
 namespace plumb::policy_model {
 namespace {

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "common/dtype.h"
+#include "common/base/dtype.h"
 
 namespace plumb::policy_model {
 

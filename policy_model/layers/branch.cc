@@ -1,6 +1,6 @@
 #include "policy_model/layers/branch.h"
 
-#include "kernels/device_memory.h"
+#include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
 #include "policy_model/layers/attention_stage.h"
 #include "policy_model/layers/ffn_stage.h"

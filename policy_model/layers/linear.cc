@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "policy_model/ops.h"
+#include "policy_model/layers/ops.h"
 
 namespace plumb::policy_model {
 namespace {

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "kernels/paged_kv.h"
-#include "policy_model/arena.h"
-#include "policy_model/attention.h"
-#include "policy_model/weights.h"
+#include "policy_model/memory/arena.h"
+#include "policy_model/layers/attention.h"
+#include "policy_model/memory/weights.h"
 
 namespace plumb::policy_model {
 

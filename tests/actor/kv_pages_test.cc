@@ -5,7 +5,7 @@
 #include <cstring>
 #include <set>
 
-#include "common/error.h"
+#include "common/base/error.h"
 
 namespace plumb::actor {
 namespace {

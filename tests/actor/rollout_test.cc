@@ -6,8 +6,8 @@
 #include <deque>
 #include <map>
 
-#include "common/error.h"
-#include "common/kept_tokens.h"
+#include "common/base/error.h"
+#include "common/record/kept_tokens.h"
 #include "tests/actor/tiny.h"
 
 namespace plumb::actor {
@@ -52,7 +52,7 @@ PromptLease MakeLease(uint64_t id, int64_t version, int32_t samples = 3) {
 struct Bench {
   Bench() { options.engine = TinyOptions(), options.run_id = "run-7", options.actor = "actor-3"; }
 
-  Rollout& Make(const policy_model::ChatTemplate* chat = nullptr) {
+  Rollout& Make(const ChatTemplate* chat = nullptr) {
     rollout = std::make_unique<Rollout>(TinyShape(), Device::kCpu, DType::kFloat32, options, &prompts, &policy,
                                         &tokenizer, chat, [this](const TrajectoryGroup& group) {
                                           if (sink_away-- > 0) throw Error(ErrorCode::kUnavailable, "reward is away");
@@ -248,7 +248,7 @@ TEST(Rollout, OverlongAndUnreadablePromptsComeBackAborted) {
 }
 
 // "[role]content" for each message, then "[assistant]".
-class PlainTemplate : public policy_model::ChatTemplate {
+class PlainTemplate : public ChatTemplate {
  public:
   std::string Render(std::span<const Message> messages, bool add_generation_prompt,
                      std::string_view) const override {

@@ -7,7 +7,7 @@
 #include <set>
 #include <tuple>
 
-#include "common/rng.h"
+#include "common/base/rng.h"
 
 namespace plumb::actor {
 namespace {

@@ -11,7 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "actor/engine.h"
-#include "policy_model/files/tokenizer.h"
+#include "common/text/tokenizer/tokenizer.h"
 #include "policy_model/transformer.h"
 
 namespace plumb::actor {
@@ -84,7 +84,7 @@ TEST_F(SmolLm2, GreedyAnswerEqualsTransformers) {
   ASSERT_EQ(results.size(), 1u);
   const auto& tokens = results[0].samples.at(0).tokens;
   EXPECT_EQ(tokens, golden_["answer"].get<std::vector<int32_t>>());
-  const auto tokenizer = policy_model::Tokenizer::Load(kFolder);
+  const auto tokenizer = Tokenizer::Load(kFolder);
   EXPECT_EQ(tokenizer->Decode(tokens, false), golden_["answer_text"].get<std::string>());
 }
 

@@ -7,10 +7,10 @@
 #include <vector>
 
 #include "actor/engine.h"
-#include "common/rng.h"
-#include "policy_model/files/tokenizer.h"
+#include "common/base/rng.h"
+#include "common/text/tokenizer/tokenizer.h"
 #include "policy_model/transformer.h"
-#include "policy_model/weights.h"
+#include "policy_model/memory/weights.h"
 
 namespace plumb::actor {
 
@@ -32,7 +32,7 @@ inline policy_model::Weights TinyWeights(uint64_t seed = 3) {
 }
 
 // Token i is a letter for i < 52, else "<52>" to "<59>" and "<5x>" for the end token 60.
-class LetterTokenizer : public policy_model::Tokenizer {
+class LetterTokenizer : public Tokenizer {
  public:
   LetterTokenizer() {
     for (int32_t i = 0; i < 61; ++i) {

@@ -11,8 +11,8 @@
 #include <thread>
 #include <vector>
 
-#include "common/error.h"
-#include "common/weight_wire.h"
+#include "common/base/error.h"
+#include "common/net/weight_wire.h"
 #include "tests/actor/tiny.h"
 #include "tests/testing/temp_folder.h"
 
@@ -277,7 +277,7 @@ TEST(SharedPolicy, WaitsForTheVersionAndCopiesNothing) {
   EXPECT_EQ(&policy.weights(), &weights);
 }
 
-// The learner's side, which tests/learner/weight_publisher_test.cc has whole.
+// The learner's side, which tests/learner/loop/weight_publisher_test.cc has whole.
 struct FakeServer {
   explicit FakeServer(const testing::TempFolder& folder) : endpoint(folder.Ipc("weights")) {
     server = std::make_unique<RpcServer>(

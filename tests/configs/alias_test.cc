@@ -1,7 +1,7 @@
 // Names that people bring from TRL, verl, OpenRLHF and others: each is taken in a recipe and by --set, and shown as ours.
 #include <gtest/gtest.h>
 
-#include "common/error.h"
+#include "common/base/error.h"
 #include "configs/config.h"
 
 namespace plumb::configs {

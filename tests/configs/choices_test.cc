@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "common/error.h"
+#include "common/base/error.h"
 #include "configs/config.h"
 #include "configs/fields.h"
 

@@ -1,7 +1,7 @@
 // The GRPO family's names in configs/config.h: what each sets, what the recipe overrides, what contradicts.
 #include <gtest/gtest.h>
 
-#include "common/error.h"
+#include "common/base/error.h"
 #include "configs/config.h"
 
 namespace plumb::configs {

@@ -21,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-#include "common/file.h"
+#include "common/base/file.h"
 #include "configs/config.h"
 #include "configs/fields.h"
 #include "tests/testing/paths.h"

@@ -5,7 +5,7 @@
 
 #include <filesystem>
 
-#include "common/file.h"
+#include "common/base/file.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::configs {

@@ -1,7 +1,7 @@
 // Options of PPO and its critic in configs/config.h: defaults that follow the algorithm, aliases, contradictions.
 #include <gtest/gtest.h>
 
-#include "common/error.h"
+#include "common/base/error.h"
 #include "configs/config.h"
 
 namespace plumb::configs {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <set>
 
-#include "common/error.h"
+#include "common/base/error.h"
 
 namespace plumb::configs {
 namespace {

@@ -5,16 +5,16 @@
 
 #include <nlohmann/json.hpp>
 
-#include "common/error.h"
-#include "common/json_text.h"
-#include "common/strict_json.h"
+#include "common/base/error.h"
+#include "common/record/json_text.h"
+#include "common/base/json/strict_json.h"
 #include "parquet_seeds.h"
-#include "policy_model/files/unicode.h"
-#include "replay/csv_source.h"
-#include "replay/dialogue.h"
-#include "replay/line_reader.h"
-#include "replay/row_parser.h"
-#include "replay/row_source.h"
+#include "common/text/unicode.h"
+#include "replay/datasets/rows/csv_source.h"
+#include "replay/datasets/rows/dialogue.h"
+#include "replay/datasets/rows/line_reader.h"
+#include "replay/datasets/rows/row_parser.h"
+#include "replay/datasets/rows/row_source.h"
 #include "targets.h"
 
 namespace plumb::fuzz {
@@ -129,10 +129,10 @@ void FuzzGzip(std::string_view input) {
   std::string line;
   while (lines.Next(line)) {
     PLUMB_CHECK(line.size() <= kMaxRow);
-    Use(policy_model::IsUtf8(line));
-    const bool changed = policy_model::RepairUtf8(line);
-    PLUMB_CHECK(policy_model::IsUtf8(line), "text that was repaired");
-    PLUMB_CHECK(!policy_model::RepairUtf8(line), "text that was repaired twice");
+    Use(IsUtf8(line));
+    const bool changed = RepairUtf8(line);
+    PLUMB_CHECK(IsUtf8(line), "text that was repaired");
+    PLUMB_CHECK(!RepairUtf8(line), "text that was repaired twice");
     Use(changed);
   }
 }

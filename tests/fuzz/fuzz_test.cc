@@ -13,7 +13,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "common/error.h"
+#include "common/base/error.h"
 #include "targets.h"
 
 namespace plumb::fuzz {

@@ -18,21 +18,21 @@
 
 #include <nlohmann/json.hpp>
 
-#include "common/codec.h"
-#include "common/error.h"
-#include "common/file.h"
-#include "common/group_body.h"
-#include "common/schema/trajectory_generated.h"
-#include "common/sha256.h"
+#include "common/record/codec.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/record/group_body.h"
+#include "common/record/schema/trajectory_generated.h"
+#include "common/base/hash/sha256.h"
 #include "configs/config.h"
-#include "learner/checkpoint_manifest.h"
+#include "learner/update/checkpoint_manifest.h"
 #include "malicious_corpus.h"
 #include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
-#include "policy_model/files/chat_template.h"
+#include "common/text/template/chat_template.h"
 #include "policy_model/files/safetensors.h"
-#include "policy_model/files/tokenizer.h"
-#include "replay/dataset_import.h"
+#include "common/text/tokenizer/tokenizer.h"
+#include "replay/datasets/rows/dataset_import.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::fuzz {

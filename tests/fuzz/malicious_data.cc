@@ -6,13 +6,13 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "common/codec.h"
-#include "common/error.h"
-#include "common/group_body.h"
-#include "common/schema/trajectory_generated.h"
-#include "common/sha256.h"
-#include "common/strict_json.h"
-#include "learner/checkpoint_manifest.h"
+#include "common/record/codec.h"
+#include "common/base/error.h"
+#include "common/record/group_body.h"
+#include "common/record/schema/trajectory_generated.h"
+#include "common/base/hash/sha256.h"
+#include "common/base/json/strict_json.h"
+#include "learner/update/checkpoint_manifest.h"
 #include "malicious_parts.h"
 #include "parquet_seeds.h"
 #include "targets.h"

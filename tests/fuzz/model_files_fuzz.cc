@@ -4,16 +4,16 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "common/error.h"
-#include "common/sha256.h"
-#include "common/strict_json.h"
-#include "learner/checkpoint_manifest.h"
+#include "common/base/error.h"
+#include "common/base/hash/sha256.h"
+#include "common/base/json/strict_json.h"
+#include "learner/update/checkpoint_manifest.h"
 #include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
-#include "policy_model/files/chat_template.h"
+#include "common/text/template/chat_template.h"
 #include "policy_model/files/gguf_reader.h"
 #include "policy_model/files/safetensors.h"
-#include "policy_model/files/tokenizer.h"
+#include "common/text/tokenizer/tokenizer.h"
 #include "targets.h"
 #include "tests/testing/gguf_maker.h"
 

@@ -1,11 +1,11 @@
 // What people write: recipes, --set, addresses, keys.
 #include <algorithm>
 
-#include "common/curve_keys.h"
-#include "common/endpoint.h"
-#include "common/error.h"
+#include "common/net/curve_keys.h"
+#include "common/net/endpoint.h"
+#include "common/base/error.h"
 #include "configs/config.h"
-#include "reward/http_client.h"
+#include "reward/doors/http_client.h"
 #include "targets.h"
 
 namespace plumb::fuzz {

@@ -10,8 +10,8 @@
 #include <cstdlib>
 #include <filesystem>
 
-#include "common/error.h"
-#include "common/file.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
 
 namespace plumb::fuzz {
 namespace {

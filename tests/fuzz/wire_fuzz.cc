@@ -1,13 +1,13 @@
 // Messages between roles and values of the store.
 #include <cmath>
 
-#include "common/call_frame.h"
-#include "common/codec.h"
-#include "common/error.h"
-#include "common/group_body.h"
-#include "common/stream_frame.h"
-#include "common/weight_wire.h"
-#include "replay/record.h"
+#include "common/net/rpc/call_frame.h"
+#include "common/record/codec.h"
+#include "common/base/error.h"
+#include "common/record/group_body.h"
+#include "common/net/stream/stream_frame.h"
+#include "common/net/weight_wire.h"
+#include "replay/store/record.h"
 #include "targets.h"
 #include "tests/testing/old_store.h"
 

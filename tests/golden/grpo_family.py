@@ -1,4 +1,4 @@
-"""Losses and gradients of TRL 1.16's GRPOTrainer and RLOOTrainer on fixed log-probs, for tests/learner/answer_loss_test.cc.
+"""Losses and gradients of TRL 1.16's GRPOTrainer and RLOOTrainer on fixed log-probs, for tests/learner/algorithms/answer_loss_test.cc.
 
 The trainers' own _compute_loss runs in float64 on objects that were never set up for training: the model's log-probs are
 given, everything else is the code that users run. REINFORCE++ and the leave-one-out advantage, which TRL computes inside its

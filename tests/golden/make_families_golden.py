@@ -1,4 +1,4 @@
-"""Numbers for tests/policy_model/families_test.cc: one tiny model of every family, as transformers computes it.
+"""Numbers for tests/policy_model/layers/families_test.cc: one tiny model of every family, as transformers computes it.
 
 No weights are stored: both sides fill every tensor by the same formula of its name and place (`fill` here, `Fill` there).
 tests/golden/families.json holds each family's config.json as transformers writes it, the names and shapes of its file's

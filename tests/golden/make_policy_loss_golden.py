@@ -1,4 +1,4 @@
-"""Numbers for tests/learner/policy_loss_test.cc: the formulas written once more with torch tensors in float64, derivatives
+"""Numbers for tests/learner/algorithms/policy_loss_test.cc: the formulas written once more with torch tensors in float64, derivatives
 by autograd. Run: python tests/golden/make_policy_loss_golden.py > tests/golden/policy_loss.json (torch 2.11)."""
 import itertools
 import json

@@ -4,7 +4,7 @@
     python tests/golden/math_verify.py [--gsm8k FOLDER] [--first N] [--rows N]
 
 A pair is what a grader sees: the gold answer and the model's answer, both as written. How math-verify gets them: read(). `expected` is a human reading and is
-never written here. tests/reward/math_answer_test.cc holds our verdicts to `expected`, and the pairs where math-verify's
+never written here. tests/reward/maths/math_answer_test.cc holds our verdicts to `expected`, and the pairs where math-verify's
 differ to math_disagreements.json. On GSM8K every gold answer is compared with itself in the renderings of that test.
 """
 import argparse

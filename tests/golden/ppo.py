@@ -1,4 +1,4 @@
-"""Numbers for tests/learner/ppo_parts_test.cc, in float64 with torch: GAE from its definition (a sum over k, not the
+"""Numbers for tests/learner/algorithms/ppo_parts_test.cc, in float64 with torch: GAE from its definition (a sum over k, not the
 recursion), whitening, value loss and gradient by autograd, the adaptive KL coefficient, running moments, and one whole PPO
 loss (policy and value part) with its gradients by log-prob and value.
 Run: python tests/golden/ppo.py > tests/golden/ppo.json (torch 2.11). TRL 1.16 has no PPO any more, so nothing is imported

@@ -1,4 +1,4 @@
-"""Numbers for tests/learner/ppo_model_test.cc: one whole PPO batch on tests/golden/tiny_llama with transformers and autograd.
+"""Numbers for tests/learner/algorithms/ppo_model_test.cc: one whole PPO batch on tests/golden/tiny_llama with transformers and autograd.
 Policy: tiny_llama. Reference: every weight times 0.95 in float32. Critic: the policy's trunk with the head written below.
 In float64, and the reference's own float32-to-float64 gap, which sets the test's tolerance.
 Run: python tests/golden/ppo_model.py > tests/golden/ppo_model.json   (torch 2.11, transformers 5.23)"""

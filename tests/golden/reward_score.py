@@ -1,4 +1,4 @@
-"""Scores of transformers' LlamaForSequenceClassification, for tests/reward_model/reward_score_test.cc: the trunk of tiny_llama with a head
+"""Scores of transformers' LlamaForSequenceClassification, for tests/reward/models/reward_score_test.cc: the trunk of tiny_llama with a head
 drawn here, saved as a user's reward model would be (tests/golden/tiny_llama_score), and what it says to sequences, alone and in a padded
 batch, in float64; `gap` is its own float32-to-float64 difference, which sets the test's tolerance.
 Run: python tests/golden/reward_score.py   (torch 2.11, transformers 5.23); writes the folder and reward_score.json beside this file."""

@@ -14,11 +14,11 @@
 #include <string>
 #include <vector>
 
-#include "common/dtype.h"
-#include "common/error.h"
-#include "common/rng.h"
-#include "kernels/device_memory.h"
-#include "kernels/launch.h"
+#include "common/base/dtype.h"
+#include "common/base/error.h"
+#include "common/base/rng.h"
+#include "kernels/device/device_memory.h"
+#include "kernels/device/launch.h"
 #ifdef PLUMB_CUDA
 #include <cuda_runtime_api.h>
 #endif

@@ -3,11 +3,11 @@
 
 #include <vector>
 
-#include "common/rng.h"
-#include "common/trajectory.h"
+#include "common/base/rng.h"
+#include "common/record/trajectory.h"
 #include "configs/config.h"
-#include "learner/train_step.h"
-#include "policy_model/weights.h"
+#include "learner/update/train_step.h"
+#include "policy_model/memory/weights.h"
 
 namespace plumb::learner {
 

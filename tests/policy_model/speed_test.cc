@@ -3,7 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "policy_model/families/tensor_table.h"
-#include "policy_model/weights.h"
+#include "policy_model/memory/weights.h"
 
 namespace plumb::policy_model {
 namespace {

@@ -7,7 +7,7 @@
 
 #include <cmath>
 
-#include "common/rng.h"
+#include "common/base/rng.h"
 #include "policy_model/transformer.h"
 
 namespace plumb::policy_model {

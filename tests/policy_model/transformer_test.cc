@@ -13,13 +13,13 @@
 #include <nlohmann/json.hpp>
 #include <tuple>
 
-#include "common/error.h"
-#include "common/kept_tokens.h"
-#include "common/rng.h"
+#include "common/base/error.h"
+#include "common/record/kept_tokens.h"
+#include "common/base/rng.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/families/tensor_table.h"
 #include "policy_model/files/safetensors.h"
-#include "policy_model/ops.h"
+#include "policy_model/layers/ops.h"
 #include "policy_model/packing.h"
 #include "tests/testing/temp_folder.h"
 

@@ -28,7 +28,7 @@
 #include <rocksdb/file_system.h>
 #include <rocksdb/system_clock.h>
 
-#include "common/rng.h"
+#include "common/base/rng.h"
 
 namespace plumb::replay {
 

@@ -13,12 +13,12 @@
 
 #include <gtest/gtest.h>
 
-#include "common/error.h"
-#include "common/log.h"
-#include "common/trajectory.h"
-#include "replay/importer.h"
-#include "replay/store.h"
-#include "replay/table.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "common/record/trajectory.h"
+#include "replay/datasets/importer.h"
+#include "replay/store/store.h"
+#include "replay/table/table.h"
 #include "tests/testing/paths.h"
 
 namespace plumb::replay {

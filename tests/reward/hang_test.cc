@@ -1,10 +1,10 @@
 // RELIABILITY row 12 for rewards: whatever hangs behind a door is named in the log within its deadline and five seconds, and
-// the pool (reward/worker_pool.h) says where a group waits while it waits.
+// the pool (reward/doors/worker_pool.h) says where a group waits while it waits.
 #include <gtest/gtest.h>
 
 #include <random>
 
-#include "common/frame_socket.h"
+#include "common/net/frame_socket.h"
 #include "tests/reward/testing.h"
 #include "tests/testing/http_server.h"
 #include "tests/testing/temp_folder.h"

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "reward/rules.h"
+#include "reward/rules/rules.h"
 #include "tests/reward/testing.h"
 
 namespace plumb::reward {

@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <thread>
 
-#include "reward/sandbox.h"
-#include "reward/worker_pool.h"
+#include "common/sandbox/sandbox.h"
+#include "reward/doors/worker_pool.h"
 #include "tests/reward/testing.h"
 
 namespace plumb::reward {

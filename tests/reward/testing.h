@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "reward/notice.h"
+#include "reward/part/notice.h"
 #include "reward/scorer.h"
 #include "tests/testing/paths.h"
 

@@ -4,9 +4,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "common/file.h"
-#include "learner/checkpoint_manifest.h"
-#include "run/model_folder.h"
+#include "common/base/file.h"
+#include "learner/update/checkpoint_manifest.h"
+#include "run/session/model_folder.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 

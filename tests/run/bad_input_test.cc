@@ -8,8 +8,8 @@
 #include <filesystem>
 #include <thread>
 
-#include "policy_model/files/tokenizer.h"
-#include "policy_model/weights.h"
+#include "common/text/tokenizer/tokenizer.h"
+#include "policy_model/memory/weights.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 
@@ -30,7 +30,7 @@ std::string Folder(const TempFolder& temp, const std::string& name, int64_t voca
   policy.Initialise(3, 0.1);
   const std::string folder = temp / name;
   policy_model::SaveModelDirectory(head ? policy_model::ScalarHeadFrom(policy, 4) : std::move(policy), folder, "");
-  auto tokenizer = nlohmann::json::parse(policy_model::Tokenizer::BuiltIn("arithmetic")->json());
+  auto tokenizer = nlohmann::json::parse(Tokenizer::BuiltIn("arithmetic")->json());
   if (swapped) std::swap(tokenizer["model"]["vocab"]["3"], tokenizer["model"]["vocab"]["4"]);
   RealFileSystem().WriteFileAtomic(folder + "/tokenizer.json", tokenizer.dump());
   return folder;

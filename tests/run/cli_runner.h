@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "run/cli.h"
+#include "run/commands/cli.h"
 
 namespace plumb::run::testing {
 

@@ -3,7 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "common/file.h"
+#include "common/base/file.h"
 #include "tests/run/cli_runner.h"
 #include "tests/testing/temp_folder.h"
 

@@ -3,9 +3,9 @@
 
 #include <nlohmann/json.hpp>
 
-#include "common/file.h"
-#include "policy_model/files/tokenizer.h"
-#include "policy_model/weights.h"
+#include "common/base/file.h"
+#include "common/text/tokenizer/tokenizer.h"
+#include "policy_model/memory/weights.h"
 #include "tests/run/cli_runner.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
@@ -21,7 +21,7 @@ std::string Recipe(const std::string& name) { return std::string(PLUMB_SOURCE_DI
 
 // A language model of the demo's vocabulary, which knows nothing.
 void SaveTinyModel(const std::string& folder) {
-  const auto tokenizer = policy_model::Tokenizer::BuiltIn("arithmetic");
+  const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
   policy_model::Weights weights({.family = "llama", .layers = 1, .hidden = 32, .heads = 2, .kv_heads = 2, .head_dim = 16, .ffn = 64,
                                  .vocab = tokenizer->size(), .max_positions = 128, .tied = true, .eos_tokens = {2}},
                                 Device::kCpu, DType::kFloat32);

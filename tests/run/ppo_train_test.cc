@@ -9,8 +9,8 @@
 #include <sstream>
 #include <thread>
 
-#include "common/error.h"
-#include "common/file.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
 #include "tests/run/cli_runner.h"
 #include "tests/testing/temp_folder.h"
 

@@ -1,4 +1,4 @@
-// plumb train on pairs (run/offline_roles.cc, run/preference_data.h): DPO and reward models from a file, resume, wrong input.
+// plumb train on pairs (run/roles/offline_roles.cc, run/session/preference_data.h): DPO and reward models from a file, resume, wrong input.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -7,12 +7,12 @@
 
 #include <nlohmann/json.hpp>
 
-#include "common/file.h"
-#include "learner/reward_model_objective.h"
-#include "policy_model/weights.h"
-#include "replay/store.h"
-#include "run/overlong.h"
-#include "run/preference_data.h"
+#include "common/base/file.h"
+#include "learner/offline/reward_model_objective.h"
+#include "policy_model/memory/weights.h"
+#include "replay/store/store.h"
+#include "run/session/overlong.h"
+#include "run/session/preference_data.h"
 #include "tests/run/cli_runner.h"
 #include "tests/testing/temp_folder.h"
 

@@ -4,8 +4,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "common/file.h"
-#include "policy_model/weights.h"
+#include "common/base/file.h"
+#include "policy_model/memory/weights.h"
 #include "tests/run/cli_runner.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"

@@ -6,8 +6,8 @@
 #include <chrono>
 #include <thread>
 
-#include "common/crash_point.h"
-#include "common/rng.h"
+#include "common/base/crash_point.h"
+#include "common/base/rng.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/reliability.h"
 #include "tests/testing/temp_folder.h"
@@ -118,7 +118,7 @@ TEST(ReliabilityTest, FrozenRolesChangeNothing) {
     ASSERT_GT(pid, 1);
     ASSERT_EQ(::kill(pid, SIGSTOP), 0);
     const int64_t before = StepsDone(run);
-    std::this_thread::sleep_for(milliseconds(6000));  // heartbeats are given up after 5 s (common/transport.h)
+    std::this_thread::sleep_for(milliseconds(6000));  // heartbeats are given up after 5 s (common/net/stream/transport.h)
     EXPECT_LE(StepsDone(run), before + 2) << "the ring went on without one of its roles";
     ASSERT_EQ(::kill(pid, SIGCONT), 0);
     ++done;
@@ -144,7 +144,7 @@ TEST(ReliabilityTest, RolesKilledManyTimesChangeNothing) {
   const auto deadline = SteadyClock::now() + std::chrono::minutes(10);
   while (kills < 30 && SteadyClock::now() < deadline) {
     std::this_thread::sleep_for(milliseconds(3));
-    // Six steps of progress between kills: a role that dies again and again is given up on purpose (run/supervisor.h).
+    // Six steps of progress between kills: a role that dies again and again is given up on purpose (run/roles/supervisor.h).
     if (StepsDone(run) < 4 + 6 * kills || !RealFileSystem().Exists(run + "/pids.json")) continue;
     const auto pid = nlohmann::json::parse(Read(run + "/pids.json"))[roles[static_cast<size_t>(kills) % 4]].get<pid_t>();
     if (pid <= 1) continue;

@@ -1,10 +1,10 @@
-// Batches of on-policy and replayed groups ([replay], replay/step_planner.h), sampled prompts, and resuming over the store that
+// Batches of on-policy and replayed groups ([replay], replay/table/step_planner.h), sampled prompts, and resuming over the store that
 // the checkpoint was made with.
 #include <gtest/gtest.h>
 
 #include <filesystem>
 
-#include "replay/step_planner.h"
+#include "replay/table/step_planner.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 

@@ -1,9 +1,9 @@
-// plumb train with a reward model as a part (reward/reward_model.h): in one process and with the model in the reward role.
-#include "reward/reward_model.h"
+// plumb train with a reward model as a part (reward/models/reward_model.h): in one process and with the model in the reward role.
+#include "reward/models/reward_model.h"
 
 #include <gtest/gtest.h>
 
-#include "policy_model/weights.h"
+#include "policy_model/memory/weights.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 
@@ -14,7 +14,7 @@ using plumb::testing::TempFolder;
 
 // A reward model that knows nothing, of the demo's vocabulary: its numbers differ from answer to answer.
 void SaveRewardModel(const std::string& folder) {
-  const auto tokenizer = policy_model::Tokenizer::BuiltIn("arithmetic");
+  const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
   policy_model::Weights policy({.family = "llama", .layers = 1, .hidden = 32, .heads = 2, .kv_heads = 2, .head_dim = 16,
                                 .ffn = 64, .vocab = tokenizer->size(), .max_positions = 256, .tied = true, .eos_tokens = {2}},
                                Device::kCpu, DType::kFloat32);

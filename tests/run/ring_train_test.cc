@@ -9,11 +9,11 @@
 #include <string>
 #include <thread>
 
-#include "common/crash_point.h"
-#include "policy_model/threads.h"
+#include "common/base/crash_point.h"
+#include "policy_model/memory/threads.h"
 #include "policy_model/transformer.h"
-#include "run/cli.h"
-#include "run/roles.h"
+#include "run/commands/cli.h"
+#include "run/roles/roles.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/paths.h"
 

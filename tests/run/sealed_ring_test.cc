@@ -6,12 +6,12 @@
 #include <future>
 #include <memory>
 
-#include "common/group_body.h"
-#include "common/transport.h"
-#include "replay/prompt_cache.h"
-#include "replay/record.h"
-#include "replay/remote.h"
-#include "run/scoring_line.h"
+#include "common/record/group_body.h"
+#include "common/net/stream/transport.h"
+#include "replay/store/prompt_cache.h"
+#include "replay/store/record.h"
+#include "replay/table/remote.h"
+#include "run/roles/scoring_line.h"
 #include "tests/replay/fixtures.h"
 
 namespace plumb::run {

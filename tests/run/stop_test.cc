@@ -11,8 +11,8 @@
 #include <filesystem>
 #include <thread>
 
-#include "policy_model/files/tokenizer.h"
-#include "policy_model/weights.h"
+#include "common/text/tokenizer/tokenizer.h"
+#include "policy_model/memory/weights.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 
@@ -139,7 +139,7 @@ TEST(StopTest, ProcessesWhileAnswersAreAwaited) { StopWhileAnswersAreAwaited("pr
 // stopped.
 TEST(StopTest, WhatLoadsOrReadsEndsWithinASecond) {
   const TempFolder temp;
-  const auto tokenizer = policy_model::Tokenizer::BuiltIn("arithmetic");
+  const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
   policy_model::ModelShape shape{.layers = 1,
                                  .hidden = 32,
                                  .heads = 2,

@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <thread>
 
-#include "common/metrics.h"
+#include "common/base/metrics/metrics.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/http_get.h"
 #include "tests/testing/paths.h"

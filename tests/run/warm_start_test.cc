@@ -1,6 +1,6 @@
 // Ctrl-C, SIGTERM and kill -9 in the warm start of a whole run, in one process and in several, then
 // --resume: it goes on where it stood, and the run ends as the unbroken one. Row 24 of
-// docs/reliability.md; learner/step_loop.h has the named places.
+// docs/reliability.md; learner/loop/step_loop.h has the named places.
 #include <gtest/gtest.h>
 
 #include <chrono>

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "common/schema/trajectory_generated.h"
+#include "common/record/schema/trajectory_generated.h"
 
 namespace plumb::testing {
 

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <utility>
 
-#include "common/error.h"
+#include "common/base/error.h"
 
 namespace plumb::testing {
 

@@ -9,7 +9,7 @@
 #include <map>
 #include <mutex>
 
-#include "common/file.h"
+#include "common/base/file.h"
 
 namespace plumb::testing {
 

@@ -5,8 +5,8 @@
 
 #include <string>
 
-#include "common/error.h"
-#include "common/file.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
 
 namespace plumb::testing {
 

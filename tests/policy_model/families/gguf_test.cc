@@ -8,13 +8,13 @@
 #include <cstring>
 #include <filesystem>
 
-#include "common/error.h"
-#include "common/file.h"
-#include "policy_model/files/chat_template.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/text/template/chat_template.h"
 #include "policy_model/files/gguf_reader.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
-#include "policy_model/files/tokenizer.h"
+#include "common/text/tokenizer/tokenizer.h"
 #include "tests/testing/gguf_maker.h"
 
 namespace plumb::policy_model {

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <filesystem>
 
-#include "common/error.h"
-#include "common/file.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
 
 namespace plumb::policy_model {
 namespace {

@@ -8,15 +8,15 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "common/error.h"
-#include "common/file.h"
-#include "common/sha256.h"
-#include "common/strict_json.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/hash/sha256.h"
+#include "common/base/json/strict_json.h"
 #include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
-#include "policy_model/files/chat_template.h"
+#include "common/text/template/chat_template.h"
 #include "policy_model/files/safetensors.h"
-#include "policy_model/files/tokenizer.h"
+#include "common/text/tokenizer/tokenizer.h"
 
 namespace plumb::policy_model {
 namespace {

@@ -18,7 +18,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "reward/reward_abi.h"
+#include "reward/doors/reward_abi.h"
 
 #ifndef ABI
 #define ABI PLUMB_REWARD_ABI_VERSION

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "reward/reward_abi.h"
+#include "reward/doors/reward_abi.h"
 
 extern "C" uint32_t plumb_reward_abi_version(void) { return PLUMB_REWARD_ABI_VERSION; }
 

@@ -1,0 +1,25 @@
+#include "common/base/device.h"
+
+#include <charconv>
+
+namespace plumb {
+
+std::optional<Device> ParseDevice(std::string_view name) {
+  constexpr std::string_view kNumbered = "cuda:";
+  constexpr int kMaxOrdinal = 1023;
+  if (name == "cpu") return Device::kCpu;
+  if (name == "cuda") return Device::Cuda(0);
+  if (!name.starts_with(kNumbered)) return std::nullopt;
+  const std::string_view digits = name.substr(kNumbered.size());
+  int ordinal = -1;
+  const auto parsed = std::from_chars(digits.data(), digits.data() + digits.size(), ordinal);
+  if (parsed.ec != std::errc() || parsed.ptr != digits.data() + digits.size()) return std::nullopt;
+  if (ordinal < 0 || ordinal > kMaxOrdinal) return std::nullopt;
+  return Device::Cuda(ordinal);
+}
+
+std::string DeviceName(Device device) {
+  return device.is_cpu() ? "cpu" : "cuda:" + std::to_string(device.ordinal);
+}
+
+}  // namespace plumb

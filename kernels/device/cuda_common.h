@@ -1,0 +1,97 @@
+// What the CUDA kernels share: launch errors, 16-byte accesses, reductions over a block in a fixed order.
+//
+// Thread safety: pure functions. Included by .cu files only. Reductions add in an order that depends on the block's size
+// alone, so a row's result does not depend on the batch it is in.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <string>
+
+#include "common/base/dtype.h"
+#include "kernels/device/cpu_common.h"
+#include "kernels/device/cuda_check.h"
+#include "kernels/device/launch.h"
+
+namespace plumb::kernels {
+
+inline cudaStream_t StreamOf(const Launch& launch) {
+  return static_cast<cudaStream_t>(launch.stream.handle());
+}
+
+// After every launch.
+inline void CheckLaunch(const char* kernel) {
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) CheckCuda(error, (std::string("to launch ") + kernel).c_str());
+}
+
+// Blocks for n units of work at `per_block` each; kernels walk the rest in strides.
+inline unsigned Blocks(int64_t n, int64_t per_block) {
+  const int64_t blocks = (n + per_block - 1) / per_block;
+  return static_cast<unsigned>(blocks < 1 ? 1 : (blocks > 65536 ? 65536 : blocks));
+}
+
+inline bool Aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+// 16 bytes of T.
+template <class T>
+struct alignas(16) Pack {
+  static constexpr int kSize = 16 / sizeof(T);
+  T x[kSize];
+};
+
+// N elements of T that are read and written as one.
+template <int N, class T>
+struct alignas(N * sizeof(T)) Few {
+  T x[N];
+};
+
+template <class T>
+__device__ __forceinline__ Pack<T> LoadPack(const T* from) {
+  Pack<T> p;
+  *reinterpret_cast<uint4*>(&p) = *reinterpret_cast<const uint4*>(from);
+  return p;
+}
+
+template <class T>
+__device__ __forceinline__ void StorePack(T* to, const Pack<T>& p) {
+  *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(&p);
+}
+
+template <class V>
+__device__ __forceinline__ V WarpSum(V v) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) v += __shfl_xor_sync(0xFFFFFFFFu, v, offset);
+  return v;
+}
+
+__device__ __forceinline__ float WarpMax(float v) {
+#pragma unroll
+  for (int offset = 16; offset > 0; offset /= 2) v = fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, offset));
+  return v;
+}
+
+// The sum over the block, on every thread. REQUIRES: blockDim.x a multiple of 32, all threads call it.
+template <class V>
+__device__ V BlockSum(V v) {
+  __shared__ V part[32];
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+  v = WarpSum(v);
+  __syncthreads();  // the last call's readers are done
+  if (lane == 0) part[warp] = v;
+  __syncthreads();
+  return WarpSum(lane < static_cast<int>(blockDim.x / 32) ? part[lane] : V(0));
+}
+
+__device__ inline float BlockMax(float v) {
+  __shared__ float part[32];
+  const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
+  v = WarpMax(v);
+  __syncthreads();
+  if (lane == 0) part[warp] = v;
+  __syncthreads();
+  return WarpMax(lane < static_cast<int>(blockDim.x / 32) ? part[lane] : -INFINITY);
+}
+
+}  // namespace plumb::kernels

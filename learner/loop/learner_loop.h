@@ -1,0 +1,77 @@
+// The learner role: warm start, publish, then batch -> update -> publish until the run's steps are
+// done.
+//
+// Purpose: the training story of a run in one place; everything it touches is a port or an object
+// handed in, so the same loop runs beside the other roles or in a process of its own. What a
+// checkpoint, a stop and an error do: learner/loop/step_loop.h. A warm start that was stopped, killed or
+// ended by an error goes on from its newest checkpoint (every run.checkpoint_every updates, and
+// where it was stopped), else anew.
+// Thread safety: one thread calls Run. Ownership: borrows everything.
+// Errors: those of the ports; a wait longer than run.stall_seconds throws kDeadline naming what it
+// waited for; steps or evaluations without an answer that could be scored: learner/algorithms/scoreless.h.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/record/ports.h"
+#include "configs/config.h"
+#include "learner/algorithms/algorithm.h"
+#include "learner/algorithms/scoreless.h"
+#include "learner/loop/step_loop.h"
+#include "learner/update/train_step.h"
+
+namespace plumb::learner {
+
+class LearnerLoop : public StepLoop {
+ public:
+  LearnerLoop(const configs::Config& config, policy_model::Weights& weights, BatchSource& batches,
+              WeightSink& sink, Checkpoints& checkpoints, std::span<const Demonstration> sft_train,
+              std::span<const Demonstration> sft_heldout, const LearnerHooks& hooks);
+
+ private:
+  bool Prepare(bool restored, bool resume) override;
+  void Publish(int64_t version) override;
+  std::optional<Step> Train(int64_t step, double learning_rate) override;
+  std::optional<EvalResult> Evaluate(int64_t version) override;
+  void Finish() override { batches_.Finish(); }
+  std::vector<NamedModel> Models() override { return algorithm_->Models(); }
+  std::string AlgorithmJson() override { return algorithm_->StateJson(); }
+  void RestoreAlgorithm(const std::string& json) override { algorithm_->RestoreState(json); }
+
+  void CheckWarmStart() const;
+  bool WarmStart(bool resume);
+  void TakeUpWarmStart();
+  void SaveWarmStart();
+  void KeepWarmStart();
+  void MakeAlgorithmAndReference(bool restored);
+  Deadline StallDeadline() const;
+  void CountEqualRewards(std::span<const TrajectoryGroup> groups);
+  void CheckAnswers(const std::function<void()>& check);  // what it throws for spoilt weights
+                                                          // disowns the steps that led to them
+
+  BatchSource& batches_;
+  WeightSink& sink_;
+  const std::span<const Demonstration> sft_train_, sft_heldout_;
+  policy_model::Transformer transformer_;
+  TrainStep train_;
+  Optimizer own_optimizer_;
+  std::unique_ptr<ReferencePolicy> reference_;
+  std::unique_ptr<Algorithm> algorithm_;
+  ScorelessSteps scoreless_;
+  // The warm start: what was done at the last update that was applied, and what the newest
+  // checkpoint of it holds.
+  SftResult sft_;
+  Optimizer::Counters sft_counters_;
+  int64_t sft_saved_ = 0;
+};
+
+// Accuracy and mean reward of evaluation groups.
+EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string& success_part, int64_t version);
+
+}  // namespace plumb::learner

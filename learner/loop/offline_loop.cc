@@ -1,0 +1,70 @@
+#include "learner/loop/offline_loop.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "common/base/error.h"
+
+namespace plumb::learner {
+namespace {
+
+class OfflineLoop : public StepLoop {
+ public:
+  OfflineLoop(const configs::Config& config, const OfflineOptions& options,
+              OfflineObjective& objective, policy_model::Weights& weights, Optimizer& optimizer,
+              Checkpoints& checkpoints, const LearnerHooks& hooks)
+      : StepLoop(config, weights, optimizer, checkpoints, hooks, options.batch),
+        options_(options),
+        objective_(objective) {}
+
+ private:
+  bool Prepare(bool, bool) override { return true; }
+
+  std::optional<Step> Train(int64_t step, double learning_rate) override {
+    const auto begin = SteadyClock::now();
+    const auto rows =
+        OfflineBatch(objective_.size(), options_.batch, step, config_.run.seed, options_.shuffle);
+    Step out{.metrics = objective_.Train(rows, learning_rate, step)};
+    out.metrics["time/train"] = std::chrono::duration<double>(SteadyClock::now() - begin).count();
+    out.metrics["data/epoch"] =
+        static_cast<double>((step + 1) * options_.batch) / static_cast<double>(objective_.size());
+    out.per_second = out.metrics["perf/train_tokens"];
+    return out;
+  }
+
+  std::optional<EvalResult> Evaluate(int64_t version) override {
+    Phase("evaluating version " + std::to_string(version));
+    const OfflineEval e = objective_.Evaluate();
+    if (e.examples == 0) return std::nullopt;
+    EvalResult out{.version = version};
+    out.accuracy = e.accuracy;
+    out.reward = e.margin;
+    out.answers = e.examples;
+    out.loss = e.loss;
+    if (hooks_.evaluated) hooks_.evaluated(out, {});
+    return out;
+  }
+
+  std::vector<NamedModel> Models() override { return objective_.Models(); }
+  std::string AlgorithmJson() override { return objective_.StateJson(); }
+  void RestoreAlgorithm(const std::string& json) override { objective_.RestoreState(json); }
+
+  const OfflineOptions options_;
+  OfflineObjective& objective_;
+};
+
+}  // namespace
+
+LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& options,
+                         OfflineObjective& objective, policy_model::Weights& weights,
+                         Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
+                         bool resume) {
+  if (objective.size() < options.batch) {
+    throw Error(ErrorCode::kInvalidArgument, "a batch has " + std::to_string(options.batch) + " rows but there are only " +
+                                                 std::to_string(objective.size()) + " to train on: lower it or add data");
+  }
+  return OfflineLoop(config, options, objective, weights, optimizer, checkpoints, hooks)
+      .Run(resume);
+}
+
+}  // namespace plumb::learner

@@ -1,0 +1,91 @@
+#include "learner/loop/run_state.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "common/base/error.h"
+
+namespace plumb::learner {
+namespace {
+
+using Json = nlohmann::json;
+
+Json ToJson(const EvalResult& e) {
+  Json j = {{"version", e.version},     {"accuracy", e.accuracy}, {"reward", e.reward},
+            {"reward_se", e.reward_se}, {"answers", e.answers},   {"unscored", e.unscored},
+            {"aborted", e.aborted}};
+  if (e.loss) j["loss"] = *e.loss;
+  return j;
+}
+
+EvalResult EvalOf(const Json& j) {
+  EvalResult e{.accuracy = j.at("accuracy").get<double>()};
+  if (j.contains("loss")) e.loss = j["loss"].get<double>();
+  if (j.contains("examples")) {  // as offline runs wrote it once
+    e.reward = j.at("margin").get<double>();
+    e.answers = j["examples"].get<int64_t>();
+    return e;
+  }
+  e.version = j.at("version").get<int64_t>();
+  e.reward = j.at("reward").get<double>();
+  e.reward_se = j.value("reward_se", 0.0);
+  e.answers = j.at("answers").get<int64_t>();
+  e.unscored = j.at("unscored").get<int64_t>();
+  e.aborted = j.value("aborted", int64_t{0});
+  return e;
+}
+
+Json ToJson(const SftResult& s, bool ended) {
+  Json j = {{"steps", s.steps},
+            {"tokens", s.tokens},
+            {"heldout_first", s.heldout_first},
+            {"heldout_last", s.heldout_last},
+            {"flat", s.flat},
+            {"without_new_low", s.without_new_low},
+            {"ended", ended}};
+  if (std::isfinite(s.lowest)) j["lowest"] = s.lowest;
+  return j;
+}
+
+SftResult SftOf(const Json& j) {
+  SftResult s;
+  s.steps = j.at("steps").get<int64_t>();
+  s.tokens = j.at("tokens").get<int64_t>();
+  s.heldout_first = j.at("heldout_first").get<double>();
+  s.heldout_last = j.at("heldout_last").get<double>();
+  s.flat = j.at("flat").get<bool>();
+  s.lowest = j.value("lowest", s.lowest);
+  s.without_new_low = j.value("without_new_low", int64_t{0});
+  return s;
+}
+
+}  // namespace
+
+std::string WriteRunState(const RunState& state) {
+  Json j = {{"equal_reward_steps", state.equal_reward_steps}};
+  if (!state.store.empty()) j["store"] = state.store;
+  if (state.before) j["before"] = ToJson(*state.before);
+  if (state.sft) j["sft"] = ToJson(*state.sft, state.sft_ended);
+  return j.dump();
+}
+
+RunState ReadRunState(const std::string& json, const std::string& where) {
+  try {
+    const Json j = Json::parse(json);
+    RunState state{.store = j.value("store", std::string())};
+    if (j.contains("before")) state.before = EvalOf(j["before"]);
+    if (j.contains("sft")) {
+      state.sft = SftOf(j["sft"]);
+      state.sft_ended = j["sft"].value("ended", false);
+    }
+    state.equal_reward_steps = j.value("equal_reward_steps", int64_t{0});
+    return state;
+  } catch (const Json::exception& e) {
+    throw Error(ErrorCode::kCorruption,
+                std::string("the state that a run kept in its checkpoint cannot be read (") +
+                    e.what() + "): take the checkpoint away to go on from the one before",
+                where);
+  }
+}
+
+}  // namespace plumb::learner

@@ -1,0 +1,42 @@
+// What a loop keeps in a checkpoint besides weights, optimizer and algorithm:
+// CheckpointState::state_json.
+//
+// Keys are only ever added, and one that is missing is what it was before it was written: older
+// checkpoints stay readable.
+// Thread safety: pure functions. Errors: kCorruption naming `where` for a text of no such form.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "learner/offline/sft.h"
+
+namespace plumb::learner {
+
+struct EvalResult {
+  int64_t version = 0;
+  // Answers whose success part is >= 0.5, over all answers: what has no score is not solved.
+  double accuracy = 0;
+  double reward = 0;     // mean over scored answers
+  double reward_se = 0;  // its standard error; 0 for fewer than two
+  int64_t answers = 0;
+  int64_t unscored = 0;             // answers without a score, those never generated among them
+  int64_t aborted = 0;              // answers that were never generated
+  std::string reason = {};          // of the first answer without a score; not kept in a checkpoint
+  std::optional<double> loss = {};  // held-out loss, where there is one (offline runs)
+};
+
+struct RunState {
+  std::string store = {};                 // LearnerHooks::store_state; empty: none
+  std::optional<EvalResult> before = {};  // the evaluation of version 0
+  std::optional<SftResult> sft = {};      // the warm start, as far as it went
+  // By its steps or its patience. Checkpoints of steps that were written before it was kept: false.
+  bool sft_ended = false;
+  int64_t equal_reward_steps = 0;  // steps in which the rewards told no answer from another
+};
+
+std::string WriteRunState(const RunState& state);
+RunState ReadRunState(const std::string& json, const std::string& where);
+
+}  // namespace plumb::learner

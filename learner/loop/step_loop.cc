@@ -1,0 +1,366 @@
+#include "learner/loop/step_loop.h"
+
+#include <algorithm>
+#include <exception>
+#include <utility>
+
+#include "common/base/crash_point.h"
+#include "common/base/hash/digest.h"
+#include "common/base/hash/sha256.h"
+#include "learner/loop/finite.h"
+#include "learner/update/schedule.h"
+#include "policy_model/speed.h"
+
+namespace plumb::learner {
+namespace {
+
+double SecondsSince(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+void HashBuffer(const policy_model::FlatBuffer& flat, Sha256& hash) {
+  constexpr int64_t kChunk = int64_t{1} << 22;  // elements in host memory at a time
+  std::vector<std::byte> host;
+  for (int64_t at = 0; at < flat.elements(); at += kChunk) {
+    host.resize(static_cast<size_t>(std::min(kChunk, flat.elements() - at)) *
+                ElementSize(flat.dtype()));
+    flat.CopyToHost(host, at);
+    hash.Update(host);
+  }
+}
+
+void HashTrained(const policy_model::Weights& weights, Sha256& hash) {
+  for (const auto& set : weights.sets()) {
+    if (set->trained) HashBuffer(set->flat, hash);
+  }
+}
+
+void HashMoments(Optimizer& optimizer, Sha256& hash) {
+  for (Optimizer::SetState& state : optimizer.sets()) {
+    HashBuffer(state.m, hash);
+    HashBuffer(state.v, hash);
+  }
+}
+
+// Forward and backward; a base that is not trained has no products for its gradient.
+int64_t OperationsAToken(const policy_model::Weights& weights) {
+  return (weights.base().trained ? 6 : 4) * policy_model::ParametersInProducts(weights.shape());
+}
+
+void CheckBeforeSaving(const std::string& name, const policy_model::Weights& weights) {
+  const auto where = FirstNonFinite(weights);
+  if (!where) return;
+  throw Error(ErrorCode::kNonFinite,
+              "the weights of the " + name + " hold a value that is not finite, in " + *where +
+                  ": they were not saved; --resume goes on from the last checkpoint",
+              "learner");
+}
+
+}  // namespace
+
+StepLoop::StepLoop(const configs::Config& config, policy_model::Weights& weights,
+                   Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
+                   int64_t rows_a_step)
+    : config_(config),
+      weights_(weights),
+      optimizer_(optimizer),
+      checkpoints_(checkpoints),
+      hooks_(hooks),
+      rows_a_step_(rows_a_step),
+      started_(SteadyClock::now()) {}
+
+double StepLoop::Elapsed() const { return earlier_wall_s_ + SecondsSince(started_); }
+
+std::vector<WeightSet> StepLoop::SetsToPublish(bool bytes) {
+  std::vector<WeightSet> out;
+  host_.resize(digests_.size());
+  published_.resize(digests_.size());
+  for (size_t i = 0; i < digests_.size(); ++i) {
+    const auto& flat = weights_.sets()[i]->flat;
+    WeightSet& set = out.emplace_back(
+        WeightSet{.name = digests_[i].first, .digest = digests_[i].second, .bytes = {}});
+    if (!bytes || std::exchange(published_[i], set.digest) == set.digest) continue;
+    if (flat.device() == Device::kCpu) {
+      set.bytes = {static_cast<const std::byte*>(flat.data()), flat.bytes()};
+    } else {
+      host_[i].resize(flat.bytes());
+      flat.CopyToHost(host_[i]);
+      set.bytes = host_[i];
+    }
+  }
+  return out;
+}
+
+void StepLoop::Identify(int64_t version) {
+  if (const auto where = FirstNonFinite(weights_)) {
+    throw Error(
+        ErrorCode::kNonFinite,
+        "the weights of version " + std::to_string(version) +
+            " hold a value that is not finite, in " + *where +
+            ": they were not published and not saved; --resume goes on from the last checkpoint",
+        "learner");
+  }
+  digests_ = weights_.SetDigests();
+  result_.policy = {.version = version, .digest = CombineSets(digests_)};
+}
+
+void StepLoop::CheckSeed(const Checkpoints::Found& found) const {
+  if (found.state.seed == config_.run.seed) return;
+  throw Error(ErrorCode::kConflict,
+              "the checkpoint was made with run.seed = " + std::to_string(found.state.seed) +
+                  ", the recipe says " + std::to_string(config_.run.seed),
+              found.path);
+}
+
+void StepLoop::LoadFrom(const Checkpoints::Found& found) {
+  checkpoints_.Load(found, weights_, optimizer_);
+  earlier_wall_s_ = found.state.wall_s;
+}
+
+std::optional<Checkpoints::Found> StepLoop::TakeUp() {
+  std::optional<Checkpoints::Found> found = checkpoints_.FindNewest();
+  if (!found) return found;
+  for (const auto& rejected : found->rejected) Phase("skipped an unusable checkpoint: " + rejected);
+  CheckSeed(*found);
+  const RunState state = ReadRunState(found->state.state_json, found->path);
+  LoadFrom(*found);
+  step_ = found->state.step;
+  result_.tokens = found->state.tokens;
+  result_.before = state.before;
+  result_.sft = state.sft;
+  warm_start_ended_ = !state.sft || state.sft_ended;
+  result_.equal_reward_steps = state.equal_reward_steps;
+  store_ = state.store;
+  if (hooks_.resumed && !store_.empty()) hooks_.resumed(step_, store_);
+  Phase("resumed at step " + std::to_string(step_) + " from " + found->path);
+  return found;
+}
+
+std::vector<Optimizer*> StepLoop::Optimizers() {
+  std::vector<Optimizer*> all = {&optimizer_};
+  for (const NamedModel& model : Models()) all.push_back(model.optimizer);
+  return all;
+}
+
+bool StepLoop::LastUpdateApplied() {
+  const std::vector<Optimizer*> all = Optimizers();
+  return std::all_of(all.begin(), all.end(),
+                     [](Optimizer* each) { return each->counters().skipped_in_a_row == 0; });
+}
+
+StepLoop::Snapshot StepLoop::Capture(int64_t step) {
+  Snapshot snapshot{.step = step,
+                    .algorithm_json = AlgorithmJson(),
+                    .tokens = result_.tokens,
+                    .equal_reward_steps = result_.equal_reward_steps};
+  if (result_.policy.version == step) snapshot.policy = result_.policy;
+  for (Optimizer* each : Optimizers()) snapshot.counters.push_back(each->counters());
+  return snapshot;
+}
+
+bool StepLoop::Untouched(const Snapshot& snapshot) {
+  const std::vector<Optimizer*> all = Optimizers();
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (all[i]->updates() != snapshot.counters[i].updates) return false;
+  }
+  return true;
+}
+
+// `ending`: after an error or a stop, when nobody else may be there to ask or to tell.
+void StepLoop::Save(const Snapshot& snapshot, bool ending) {
+  CRASH_POINT("before_checkpoint");
+  CheckBeforeSaving("policy", weights_);
+  for (const NamedModel& model : Models()) CheckBeforeSaving(model.name, *model.weights);
+  PolicyVersion policy = snapshot.policy;
+  if (policy.digest.empty()) {
+    Identify(snapshot.step);
+    policy = result_.policy;
+  }
+  // The store had seen at least what it told last; asking one that is gone would hold up the end.
+  if (hooks_.store_state && (!ending || store_.empty())) store_ = hooks_.store_state();
+  const RunState state{.store = store_,
+                       .before = result_.before,
+                       .sft = result_.sft,
+                       .sft_ended = result_.sft.has_value(),
+                       .equal_reward_steps = snapshot.equal_reward_steps};
+  checkpoints_.Save({.step = snapshot.step,
+                     .policy = policy,
+                     .counters = optimizer_.counters(),
+                     .moment_steps = optimizer_.moment_steps(),
+                     .seed = config_.run.seed,
+                     .store_cursor = snapshot.step * rows_a_step_,
+                     .tokens = snapshot.tokens,
+                     .wall_s = Elapsed(),
+                     .state_json = WriteRunState(state),
+                     .algorithm_json = snapshot.algorithm_json},
+                    weights_, optimizer_, Models());
+  last_saved_ = snapshot.step;
+  CRASH_POINT("after_checkpoint");
+  if (hooks_.checkpointed && !ending)
+    hooks_.checkpointed(checkpoints_.OldestCursor() / rows_a_step_);
+}
+
+// An error ends the run: what was good is kept, whatever it was. Throws nothing: the error that is
+// on its way says more.
+void StepLoop::SaveGoodSteps() {
+  if (!good_ || good_->step <= last_saved_) return;
+  const std::string steps = std::to_string(good_->step - last_saved_) +
+                            " good steps since the checkpoint of step " +
+                            std::to_string(last_saved_);
+  try {
+    if (!Untouched(*good_)) {
+      Phase("the error struck between two updates of a step: the " + steps +
+            " were not saved and are done again after --resume");
+      return;
+    }
+    const std::vector<Optimizer*> all = Optimizers();
+    for (size_t i = 0; i < all.size(); ++i)
+      all[i]->Restore(good_->counters[i]);  // skipped updates are tried again
+    Save(*good_, /*ending=*/true);
+    Phase("saved the " + steps + "; --resume goes on at step " + std::to_string(good_->step));
+  } catch (const std::exception& e) {
+    Phase("the " + steps + " could not be saved: " + e.what());
+  }
+}
+
+std::optional<EvalResult> StepLoop::EvaluateOrStop(int64_t version) {
+  try {
+    return Evaluate(version);
+  } catch (const Error& e) {
+    if (!GivenUp(e)) throw;
+    given_up_ = result_.stopped_early = true;
+    return std::nullopt;
+  }
+}
+
+void StepLoop::OneStep(int64_t step, double learning_rate) {
+  const auto begin = SteadyClock::now();
+  std::optional<Step> one = Train(step, learning_rate);
+  if (!one) {
+    given_up_ = result_.stopped_early = true;
+    return;
+  }
+  std::map<std::string, double>& metrics = one->metrics;
+  step_ = step + 1;
+  result_.tokens += static_cast<int64_t>(metrics["perf/train_tokens"]);
+  if (one->taught && LastUpdateApplied()) good_ = Capture(step_);
+  int64_t operations = OperationsAToken(weights_);
+  for (const NamedModel& model : Models()) operations += OperationsAToken(*model.weights);
+  metrics["perf/mfu"] = static_cast<double>(operations) *
+                        (metrics["perf/train_tokens"] - metrics["perf/shared_tokens"]) /
+                        std::max(1e-9, metrics["time/train"] * product_speed_);
+  metrics["time/checkpoint"] = std::exchange(checkpoint_s_, 0);
+  metrics["time/step"] = SecondsSince(begin);
+  metrics["perf/tokens_per_s"] = one->per_second / std::max(1e-9, metrics["time/step"]);
+  std::exception_ptr failed;
+  if (config_.eval.every > 0 && step_ % config_.eval.every == 0 && step_ < config_.run.steps) {
+    try {
+      if (const auto now = EvaluateOrStop(step_)) {
+        metrics["eval/accuracy"] = now->accuracy;
+        if (now->loss) {
+          metrics["eval/loss"] = *now->loss;
+          metrics["eval/margin"] = now->reward;
+        }
+      }
+      Phase("training");
+    } catch (...) {
+      failed = std::current_exception();  // the step was made: its line is written all the same
+    }
+  }
+  try {
+    if (hooks_.step) hooks_.step(step, metrics);
+  } catch (...) {
+    Phase("step " + std::to_string(step) + " was made, but its metrics could not be written");
+    throw;
+  }
+  if (failed) std::rethrow_exception(failed);
+  // After the step's line is out: a run killed here goes on behind the checkpoint and would never
+  // write it.
+  due_ = due_ || (config_.run.checkpoint_every > 0 && step_ % config_.run.checkpoint_every == 0);
+  if (due_ && good_ && good_->step == step_ && step_ < config_.run.steps) {
+    due_ = false;
+    const auto saving = SteadyClock::now();
+    Save(*good_, /*ending=*/false);
+    checkpoint_s_ = SecondsSince(saving);
+  }
+}
+
+void StepLoop::Steps() {
+  if (step_ == 0 && !result_.before) result_.before = EvaluateOrStop(0);
+  if (result_.stopped_early) return;
+  Phase("training");
+  product_speed_ =
+      policy_model::MeasureProductSpeed(weights_.flat().stream(), weights_.flat().dtype());
+  const LrOptions lr{.schedule = config_.optimizer.lr_schedule,
+                     .peak = config_.optimizer.learning_rate,
+                     .warmup_fraction = config_.optimizer.warmup_fraction,
+                     .min_fraction = config_.optimizer.min_lr_fraction,
+                     .steps = config_.run.steps};
+  while (step_ < config_.run.steps && !result_.stopped_early) {
+    if (Stop()) result_.stopped_early = true;
+    else OneStep(step_, LearningRate(lr, step_));
+  }
+}
+
+void StepLoop::SayEqualRewards() const {
+  if (step_ == 0 || result_.equal_reward_steps < step_) return;
+  Phase("in all " + std::to_string(step_) +
+        " steps the rewards told no answer from another, so nothing was learned from them: look at "
+        "samples.jsonl and try the reward with `plumb reward test`; prompts that are neither "
+        "always nor never solved, or more "
+        "rollout.samples_per_prompt, give answers that differ");
+}
+
+LearnerResult StepLoop::Run(bool resume) {
+  std::optional<Checkpoints::Found> found;
+  if (resume) found = TakeUp();
+  result_.first_step = step_;
+  if (!Prepare(found.has_value(), resume)) {
+    result_.stopped_early = true;
+    End();
+    return result_;
+  }
+  if (found) {
+    checkpoints_.LoadModels(*found, Models());
+    RestoreAlgorithm(found->state.algorithm_json);
+    last_saved_ = step_;
+    good_ = Capture(step_);
+  } else {
+    good_ = Capture(0);
+    Save(*good_, /*ending=*/false);  // before anybody else has these weights
+  }
+  try {
+    Publish(step_);
+    Steps();
+  } catch (...) {
+    SaveGoodSteps();
+    throw;
+  }
+  if (last_saved_ != step_) Save(Capture(step_), /*ending=*/given_up_);
+  if (!result_.stopped_early) result_.after = EvaluateOrStop(step_);
+  if (result_.policy.version != step_ || result_.policy.digest.empty()) Identify(step_);
+  SayEqualRewards();
+  for (const NamedModel& model : Models()) {
+    result_.skipped_updates += model.optimizer->skipped();
+    Sha256 hash;
+    HashTrained(*model.weights, hash);
+    HashMoments(*model.optimizer, hash);
+    result_.model_sha256[model.name] = hash.HexDigest();
+  }
+  End();
+  return result_;
+}
+
+void StepLoop::End() {
+  if (!given_up_) Finish();
+  result_.steps = step_;
+  result_.skipped_updates += optimizer_.skipped();
+  result_.wall_s = Elapsed();
+  Sha256 weights, moments;
+  HashTrained(weights_, weights);
+  HashMoments(optimizer_, moments);
+  result_.weights_sha256 = weights.HexDigest();
+  result_.optimizer_sha256 = moments.HexDigest();
+}
+
+}  // namespace plumb::learner

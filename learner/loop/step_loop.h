@@ -1,0 +1,180 @@
+// The steps of a run, whatever it trains on: take up a checkpoint, step until the run's steps are
+// done, evaluate, save, end.
+//
+// Purpose: one skeleton for training on fresh answers (learner_loop.h) and on stored rows
+// (offline_loop.h); they say what a step and an evaluation are. What the skeleton keeps:
+//   a step's line is written before its checkpoint, so that a run killed in between writes it
+//   again and never lacks it;
+//   a checkpoint waits for a step that trained: the newest one is the last good one;
+//   nothing that is not finite is saved; what stands is not saved again;
+//   an error, whichever, leaves a checkpoint of the good steps before it ends the run, unless it
+//   struck between two updates of one step. That checkpoint counts the steps up to the last one
+//   that trained: those behind it are done again.
+// Thread safety: one thread calls Run, once. Ownership: borrows everything it is made of.
+// Errors: those of the parts; kConflict for a checkpoint of another seed; kCorruption for a
+// checkpoint's state of no known form.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/record/ports.h"
+#include "configs/config.h"
+#include "learner/update/checkpoint.h"
+#include "learner/update/optimizer.h"
+#include "learner/loop/run_state.h"
+#include "learner/offline/sft.h"
+
+namespace plumb::learner {
+
+// What the loop tells its surroundings; every member may be empty.
+struct LearnerHooks {
+  std::function<void(const std::string&)> phase;  // "warm start", "training", ...
+  std::function<void(const SftStep&)> sft_step;
+  std::function<void(int64_t step, std::map<std::string, double>&)> step;     // may add metrics
+  std::function<void(int64_t step, std::span<const TrajectoryGroup>)> batch;  // for samples
+  std::function<void(const EvalResult&, std::span<const TrajectoryGroup>)> evaluated;
+  std::function<void(int64_t oldest_step)> checkpointed;  // the store may trim below it
+  // What the store has seen so far, in words of its own: kept with a checkpoint, and given back by
+  // `resumed` before the first step, which throws where the store is not the one that the
+  // checkpoint was made over.
+  std::function<std::string()> store_state;
+  std::function<void(int64_t step, const std::string& store_state)> resumed;
+  // Asked between steps, and when a wait for a batch or an evaluation was given up.
+  std::function<bool()> stop;
+};
+
+struct LearnerResult {
+  int64_t first_step = 0;  // > 0 after a resume
+  int64_t steps = 0;       // train steps done in total
+  bool stopped_early = false;
+  std::optional<EvalResult> before, after;
+  int64_t tokens = 0;  // forwarded in training, prompt included
+  int64_t skipped_updates = 0;
+  int64_t equal_reward_steps = 0;  // in which the rewards told no answer from another
+  double wall_s = 0;               // of this and earlier parts of the run
+  std::optional<SftResult> sft;
+  PolicyVersion policy;
+  std::string weights_sha256, optimizer_sha256;
+  // Of each other trained model: weights, then both moments.
+  std::map<std::string, std::string> model_sha256;
+};
+
+class StepLoop {
+ public:
+  virtual ~StepLoop() = default;
+
+  // `resume`: go on from the newest verified checkpoint when there is one.
+  LearnerResult Run(bool resume);
+
+ protected:
+  using SteadyClock = std::chrono::steady_clock;
+  struct Step {
+    // "perf/train_tokens", "perf/shared_tokens" and "time/train" among them.
+    std::map<std::string, double> metrics = {};
+    bool taught = true;     // there was something to learn from
+    double per_second = 0;  // what perf/tokens_per_s counts: tokens of this step
+  };
+
+  // `rows_a_step`: what CheckpointState::store_cursor counts.
+  StepLoop(const configs::Config& config, policy_model::Weights& weights, Optimizer& optimizer,
+           Checkpoints& checkpoints, const LearnerHooks& hooks, int64_t rows_a_step);
+
+  // Makes what trains. A new run (`restored` false) may train the weights of step 0 first, and go
+  // on with that where an earlier life stood (`resume`); false: it was stopped in the middle. Of a
+  // restored one weights, optimizer and state are back.
+  virtual bool Prepare(bool restored, bool resume) = 0;
+  // The weights of version `step` are those to go on with.
+  virtual void Publish(int64_t /*version*/) {}
+  // One step with all its updates, its batch waited for; nullopt: the run is to stop and the wait
+  // was given up.
+  virtual std::optional<Step> Train(int64_t step, double learning_rate) = 0;
+  // nullopt: nothing is held out.
+  virtual std::optional<EvalResult> Evaluate(int64_t version) = 0;
+  // No step will follow.
+  virtual void Finish() {}
+  // Models besides the policy, and what else is kept (learner/algorithms/algorithm.h). Not asked before
+  // Prepare has come to its end.
+  virtual std::vector<NamedModel> Models() = 0;
+  virtual std::string AlgorithmJson() = 0;
+  virtual void RestoreAlgorithm(const std::string& json) = 0;
+
+  bool Stop() const { return hooks_.stop && hooks_.stop(); }
+  // A wait that failed with `error` failed because the run is to stop.
+  bool GivenUp(const Error& error) const {
+    return (error.code() == ErrorCode::kUnavailable || error.code() == ErrorCode::kDeadline) &&
+           Stop();
+  }
+  void Phase(const std::string& name) const {
+    if (hooks_.phase) hooks_.phase(name);
+  }
+  // The weights turned out to answer nothing: the steps since the last checkpoint led to them, and
+  // an error does not save them.
+  void DisownSteps() { good_.reset(); }
+  double Elapsed() const;
+  // Throws kConflict for a checkpoint of another seed.
+  void CheckSeed(const Checkpoints::Found& found) const;
+  // Loads policy and optimizer from it, and takes over what was spent so far.
+  void LoadFrom(const Checkpoints::Found& found);
+  // result_.policy: the weights as they are, under this number. Throws kNonFinite where they are
+  // not finite.
+  void Identify(int64_t version);
+  // The sets of the weights last identified; those that changed since the last call in host memory,
+  // until the next call or update, when `bytes`.
+  std::vector<WeightSet> SetsToPublish(bool bytes);
+
+  const configs::Config& config_;
+  policy_model::Weights& weights_;
+  Optimizer& optimizer_;
+  Checkpoints& checkpoints_;
+  const LearnerHooks hooks_;
+  LearnerResult result_;
+  // As the checkpoint says; those written before it was kept say false.
+  bool warm_start_ended_ = true;
+
+ private:
+  // Everything of a checkpoint but the tensors, at the end of a step.
+  struct Snapshot {
+    int64_t step = 0;
+    PolicyVersion policy = {};                       // without digest: not identified yet
+    std::vector<Optimizer::Counters> counters = {};  // of the policy, then of Models()
+    std::string algorithm_json = {};
+    int64_t tokens = 0, equal_reward_steps = 0;
+  };
+  std::optional<Checkpoints::Found> TakeUp();
+  void Steps();
+  void OneStep(int64_t step, double learning_rate);
+  void End();
+  Snapshot Capture(int64_t step);
+  bool Untouched(const Snapshot& snapshot);  // by any update since
+  void Save(const Snapshot& snapshot, bool ending);
+  void SaveGoodSteps();
+  std::optional<EvalResult> EvaluateOrStop(int64_t version);
+  std::vector<Optimizer*> Optimizers();
+  bool LastUpdateApplied();  // of every model that is trained
+  void SayEqualRewards() const;
+
+  const int64_t rows_a_step_;
+  int64_t step_ = 0;  // done
+  int64_t last_saved_ = -1;
+  bool due_ = false;              // a checkpoint
+  bool given_up_ = false;         // stopped in a wait: whom it waited for may be gone
+  std::optional<Snapshot> good_;  // of the last step that trained
+  std::string store_;             // as last told
+  std::vector<std::pair<std::string, Digest>> digests_;  // of the sets of result_.policy
+  std::vector<Digest> published_;                        // of the sets last handed out
+  std::vector<std::vector<std::byte>> host_;             // copies of a device's sets
+  double earlier_wall_s_ = 0;
+  double product_speed_ = 0;  // operations per second; measured before the first step
+  double checkpoint_s_ = 0;   // of the checkpoint after the step before, reported with the next
+  SteadyClock::time_point started_;
+};
+
+}  // namespace plumb::learner

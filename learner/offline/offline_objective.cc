@@ -1,0 +1,35 @@
+#include "learner/offline/offline_objective.h"
+
+#include <numeric>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/rng.h"
+
+namespace plumb::learner {
+namespace {
+
+constexpr uint64_t kOrderStream = 0x0FF1;
+
+}  // namespace
+
+std::vector<uint32_t> OfflineBatch(int64_t n, int64_t batch, int64_t step, uint64_t seed, bool shuffle) {
+  PLUMB_CHECK(n >= 1 && batch >= 1 && step >= 0);
+  std::vector<uint32_t> rows, order(static_cast<size_t>(n));
+  int64_t ordered = -1;  // epoch of `order`
+  for (int64_t i = 0; i < batch; ++i) {
+    const int64_t at = step * batch + i, epoch = at / n;
+    if (epoch != ordered) {
+      std::iota(order.begin(), order.end(), 0u);
+      if (shuffle) {
+        RandomStream random(seed, (kOrderStream << 32) + static_cast<uint64_t>(epoch));
+        for (size_t k = order.size() - 1; k > 0; --k) std::swap(order[k], order[random.NextBelow(static_cast<uint32_t>(k + 1))]);
+      }
+      ordered = epoch;
+    }
+    rows.push_back(order[static_cast<size_t>(at % n)]);
+  }
+  return rows;
+}
+
+}  // namespace plumb::learner

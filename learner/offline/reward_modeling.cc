@@ -1,0 +1,146 @@
+#include "learner/offline/reward_modeling.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/base/error.h"
+
+namespace plumb::learner {
+namespace {
+
+void CheckPair(const PreferencePair& pair, int64_t max_positions) {
+  for (const Demonstration* d : {&pair.chosen, &pair.rejected}) {
+    const auto length = static_cast<int64_t>(d->tokens.size());
+    if (length > 0 && length <= max_positions) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                length == 0 ? std::string("an answer of the pair has no tokens")
+                            : "an answer with its prompt has " + std::to_string(length) + " tokens, the model reads " +
+                                  std::to_string(max_positions) + ": leave out pairs that are longer",
+                pair.dataset + " row " + std::to_string(pair.row));
+  }
+}
+
+// 1, 1/2 or 0: a model that gives every answer the same score ranks like a coin.
+double Ranked(const ScoredPair<float>& pair) {
+  return pair.chosen > pair.rejected ? 1.0 : pair.chosen == pair.rejected ? 0.5 : 0.0;
+}
+
+}  // namespace
+
+RewardModeling::RewardModeling(policy_model::Transformer& transformer, policy_model::Weights& weights,
+                               Optimizer& optimizer, int64_t micro_batch_tokens, double centering)
+    : transformer_(transformer), weights_(weights), optimizer_(optimizer), micro_batch_tokens_(micro_batch_tokens),
+      centering_(centering) {
+  if (!weights.shape().scalar_head) {
+    throw Error(ErrorCode::kInvalidArgument, "a reward model needs a scalar head: start it from the policy's trunk", "reward modeling");
+  }
+  if (!(centering >= 0) || !std::isfinite(centering)) {
+    throw Error(ErrorCode::kInvalidArgument, "the centering coefficient has to be 0 (off) or positive", "reward modeling");
+  }
+}
+
+ScoredPair<float> RewardModeling::PairAt(const PreferencePair& pair, size_t i) const {
+  return {.chosen = values_[2 * i], .rejected = values_[2 * i + 1],
+          .margin = pair.has_margin ? static_cast<float>(pair.margin) : 0.0f};
+}
+
+void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep, const std::function<void(Batch)>& use) {
+  plan_.Clear();
+  for (const PreferencePair* pair : pairs) {
+    CheckPair(*pair, weights_.shape().max_positions);
+    for (const Demonstration* d : {&pair->chosen, &pair->rejected})
+      plan_.Add(d->tokens, weights_.shape().ScoredPosition(d->tokens));
+  }
+  int32_t first = 0;
+  for (const int32_t last : plan_.Split(micro_batch_tokens_, 2)) {
+    batch_.Clear();
+    const Batch part = pairs.subspan(static_cast<size_t>(first / 2), static_cast<size_t>((last - first) / 2));
+    int64_t tokens = 0;
+    for (int32_t s = first; s < last; ++s) {
+      const PreferencePair& pair = *pairs[static_cast<size_t>(s / 2)];
+      const Demonstration& d = s % 2 == 0 ? pair.chosen : pair.rejected;
+      const int32_t at = weights_.shape().ScoredPosition(d.tokens);
+      batch_.AppendRows(d.tokens, std::span(&at, 1), plan_.Shared(s, first, last, batch_));
+      tokens += static_cast<int64_t>(d.tokens.size());
+    }
+    shared_tokens_ += tokens - batch_.size();
+    values_.resize(2 * part.size());
+    transformer_.ForwardValues(weights_, batch_, keep, values_);
+    use(part);
+    first = last;
+  }
+}
+
+std::vector<ScoredPair<float>> RewardModeling::Score(Batch pairs) {
+  std::vector<ScoredPair<float>> out;
+  out.reserve(pairs.size());
+  ForEachMicroBatch(pairs, false, [&](Batch part) {
+    for (size_t i = 0; i < part.size(); ++i) out.push_back(PairAt(*part[i], i));
+  });
+  return out;
+}
+
+double RewardModeling::Accumulate(Batch pairs, const policy_model::Gradients& grad) {
+  if (pairs.empty()) throw Error(ErrorCode::kInvalidArgument, "there is no pair to learn from", "reward modeling");
+  const double scale = 1.0 / static_cast<double>(pairs.size());
+  double loss = 0;
+  scored_.clear();
+  ForEachMicroBatch(pairs, true, [&](Batch part) {
+    g_values_.resize(values_.size());
+    for (size_t i = 0; i < part.size(); ++i) {
+      const ScoredPair<float> pair = PairAt(*part[i], i);
+      const auto l = RewardModelLoss<double>({.chosen = double{pair.chosen}, .rejected = double{pair.rejected},
+                                              .margin = part[i]->has_margin ? part[i]->margin : 0.0}, centering_);
+      g_values_[2 * i] = static_cast<float>(scale * l.d_chosen);
+      g_values_[2 * i + 1] = static_cast<float>(scale * l.d_rejected);
+      loss += scale * l.value;
+      scored_.push_back(pair);
+    }
+    transformer_.BackwardValues(weights_, batch_, g_values_, grad);
+  });
+  return loss;
+}
+
+std::map<std::string, double> RewardModeling::Train(Batch pairs, double learning_rate) {
+  optimizer_.ZeroGrad();
+  shared_tokens_ = 0;
+  const double loss = Accumulate(pairs, optimizer_.gradients());
+  const double scale = 1.0 / static_cast<double>(pairs.size());
+  double accuracy = 0, chosen = 0, rejected = 0, tokens = 0;
+  for (const ScoredPair<float>& pair : scored_) {
+    accuracy += scale * Ranked(pair);
+    chosen += scale * double{pair.chosen};
+    rejected += scale * double{pair.rejected};
+  }
+  for (const PreferencePair* pair : pairs) {
+    tokens += static_cast<double>(pair->chosen.tokens.size() + pair->rejected.tokens.size());
+  }
+  const UpdateResult update = optimizer_.Update(learning_rate, loss);
+  return {{"rm/loss", loss},
+          {"rm/accuracy", accuracy},
+          {"rm/margin", chosen - rejected},
+          {"rm/reward_chosen", chosen},
+          {"rm/reward_rejected", rejected},
+          {"optim/grad_norm", update.grad_norm},
+          {"optim/lr", learning_rate},
+          {"optim/skipped", static_cast<double>(optimizer_.skipped())},
+          {"perf/train_tokens", tokens},
+          {"perf/shared_tokens", static_cast<double>(shared_tokens_)}};
+}
+
+RewardModelEval RewardModeling::Evaluate(Batch pairs) {
+  if (pairs.empty()) throw Error(ErrorCode::kInvalidArgument, "there is no pair to evaluate on", "reward modeling");
+  RewardModelEval eval{.pairs = static_cast<int64_t>(pairs.size())};
+  const double n = static_cast<double>(pairs.size());
+  for (const ScoredPair<float>& pair : Score(pairs)) {
+    eval.loss += RewardModelLoss<double>({.chosen = double{pair.chosen}, .rejected = double{pair.rejected},
+                                          .margin = double{pair.margin}}, centering_).value / n;
+    eval.accuracy += Ranked(pair) / n;
+    eval.chosen_mean += double{pair.chosen} / n;
+    eval.rejected_mean += double{pair.rejected} / n;
+  }
+  eval.accuracy_stderr = std::sqrt(std::max(0.0, eval.accuracy * (1 - eval.accuracy)) / n);
+  return eval;
+}
+
+}  // namespace plumb::learner

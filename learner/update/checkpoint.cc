@@ -1,0 +1,385 @@
+#include "learner/update/checkpoint.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <utility>
+
+#include "common/base/crash_point.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/hash/sha256.h"
+#include "policy_model/files/safetensors.h"
+
+namespace plumb::learner {
+namespace {
+
+namespace fs = std::filesystem;
+using policy_model::FlatBuffer;
+
+constexpr char kManifest[] = "manifest.json";
+constexpr char kOptimizer[] = "optimizer.safetensors";
+constexpr char kStep[] = "step-", kWarmStart[] = "warm-start-";
+// In front of the name of a checkpoint that is being written, and of one that is on its way out.
+constexpr char kNew[] = "new.", kOld[] = "old.";
+constexpr size_t kMaxManifestBytes = 16 << 20;
+
+std::string NameOf(const char* kind, int64_t step) {
+  char name[48];
+  std::snprintf(name, sizeof name, "%s%08lld", kind, static_cast<long long>(step));
+  return name;
+}
+
+std::string HashFile(const std::string& path) {
+  const auto mapped = MappedFile::Open(path);
+  Sha256 hash;
+  hash.Update(mapped->bytes());
+  return hash.HexDigest();
+}
+
+// Every file of a checkpoint but the manifest, relative to its folder, sorted.
+std::vector<std::string> FilesOf(const std::string& folder) {
+  std::vector<std::string> files;
+  try {
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+      if (!entry.is_regular_file()) continue;
+      const std::string name = fs::relative(entry.path(), folder).string();
+      if (name != kManifest) files.push_back(name);
+    }
+  } catch (const fs::filesystem_error& e) {
+    ThrowFileError(e.code().value(), "cannot list", folder);
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+// The manifest of a folder whose files are all there and synced; written last.
+void PutManifest(const std::string& path, std::optional<CheckpointState> state) {
+  CheckpointManifest manifest{.files = {}, .state = std::move(state)};
+  for (const std::string& name : FilesOf(path)) manifest.files[name] = HashFile(path + "/" + name);
+  RealFileSystem().WriteFileAtomic(path + "/" + kManifest, WriteManifest(manifest));
+}
+
+// Of a folder; it matches its own hash.
+CheckpointManifest GetManifest(const std::string& path) {
+  const std::string manifest = path + "/" + kManifest;
+  return ReadManifest(RealFileSystem().ReadFile(manifest, kMaxManifestBytes), manifest);
+}
+
+void CheckNames(const std::string& path, const CheckpointManifest& manifest) {
+  std::vector<std::string> listed;
+  for (const auto& [name, sha] : manifest.files) listed.push_back(name);
+  if (listed != FilesOf(path)) throw Error(ErrorCode::kCorruption, "files are missing or left over", path);
+}
+
+void CheckFiles(const std::string& path, const CheckpointManifest& manifest) {
+  CheckNames(path, manifest);
+  for (const auto& [name, sha] : manifest.files) {
+    if (HashFile(path + "/" + name) != sha) {
+      throw Error(ErrorCode::kCorruption, "the file does not match its SHA-256 in the manifest", path + "/" + name);
+    }
+  }
+}
+
+CheckpointState StateIn(const CheckpointManifest& manifest, const std::string& path) {
+  if (!manifest.state) throw Error(ErrorCode::kCorruption, "the manifest holds no state of a run", path);
+  return *manifest.state;
+}
+
+// Reads and verifies one checkpoint folder; throws Error(kCorruption) naming what does not hold.
+CheckpointState Verify(const std::string& path) {
+  const CheckpointManifest manifest = GetManifest(path);
+  CheckFiles(path, manifest);
+  return StateIn(manifest, path);
+}
+
+// The float buffers that an optimizer keeps of a set, with the names that a file gives them.
+struct NamedBuffer {
+  const char* prefix;
+  FlatBuffer* buffer;
+};
+std::vector<NamedBuffer> BuffersOf(Optimizer::SetState& state) {
+  std::vector<NamedBuffer> out = {{"m.", &state.m}, {"v.", &state.v}};
+  if (state.has_own_master()) out.push_back({"master.", &state.master()});
+  return out;
+}
+
+// As logical tensors, from where they lie.
+void SaveOptimizer(const std::string& path, Optimizer& optimizer) {
+  std::vector<policy_model::TensorToWrite> tensors;
+  for (Optimizer::SetState& state : optimizer.sets()) {
+    for (const NamedBuffer& part : BuffersOf(state)) {
+      for (const auto& entry : state.set->table->entries()) {
+        tensors.push_back({.name = part.prefix + entry.name,
+                           .dtype = DType::kFloat32,
+                           .shape = entry.shape,
+                           .fill = [from = part.buffer, first = entry.offset](
+                                       std::span<std::byte> to) { from->CopyToHost(to, first); }});
+      }
+    }
+  }
+  policy_model::WriteSafetensors(path, tensors, {{"format", std::to_string(kCheckpointFormat)}});
+}
+
+void LoadOptimizer(const std::string& path, Optimizer& optimizer) {
+  const auto reader = policy_model::SafetensorsReader::OpenFile(path);
+  for (Optimizer::SetState& state : optimizer.sets()) {
+    for (const NamedBuffer& part : BuffersOf(state)) {
+      for (const auto& entry : state.set->table->entries()) {
+        const std::string name = part.prefix + entry.name;
+        const auto found = reader->tensors().find(name);
+        if (found == reader->tensors().end())
+          throw Error(ErrorCode::kCorruption, "tensor " + name + " is missing", path);
+        const auto& view = found->second;
+        if (view.dtype != DType::kFloat32 || view.shape != entry.shape) {
+          throw Error(ErrorCode::kConflict, "tensor " + name + " has another shape than the model",
+                      path);
+        }
+        part.buffer->CopyFromHost(view.bytes, entry.offset);
+        reader->Release(view);
+      }
+    }
+  }
+}
+
+// Of a model whose base is not trained: nothing of it is in a checkpoint but this.
+Digest FixedBase(const policy_model::Weights& weights) {
+  return weights.base().trained ? Digest() : weights.base().digest;
+}
+
+}  // namespace
+
+Checkpoints::Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source,
+                         std::string base_model)
+    : folder_(std::move(folder)),
+      keep_(keep),
+      tokenizer_source_(std::move(tokenizer_source)),
+      base_model_(std::move(base_model)) {
+  PLUMB_CHECK(keep_ >= 2, "keep_checkpoints was validated");
+  RealFileSystem().CreateDirectories(folder_);
+  const int descriptor = open(folder_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) ThrowFileError(errno, "cannot open", folder_);
+  held_ = std::shared_ptr<const int>(new int(descriptor), [](const int* held) {
+    close(*held);
+    delete held;
+  });
+}
+
+void Checkpoints::CheckStillThere() const {
+  struct stat held {
+  }, there{};
+  const bool same = fstat(*held_, &held) == 0 && stat(folder_.c_str(), &there) == 0 &&
+                    held.st_dev == there.st_dev && held.st_ino == there.st_ino;
+  if (same) return;
+  throw Error(
+      ErrorCode::kConflict,
+      "the folder was moved, removed or replaced while the run went on: nothing is written there",
+      folder_);
+}
+
+std::vector<std::string> Checkpoints::List(const std::string& kind) const {
+  std::vector<std::string> names = RealFileSystem().List(folder_);  // sorted
+  std::erase_if(names, [&](const std::string& name) {
+    return !name.starts_with(kind) || !fs::is_directory(folder_ + "/" + name);
+  });
+  return names;
+}
+
+void Checkpoints::Write(const std::string& path, CheckpointState state,
+                        const policy_model::Weights& weights, Optimizer& optimizer,
+                        std::span<const NamedModel> models) const {
+  RealFileSystem().CreateDirectories(path + "/model");
+  policy_model::SaveModelDirectory(weights, path + "/model", tokenizer_source_, base_model_);
+  SaveOptimizer(path + "/" + kOptimizer, optimizer);
+  for (const NamedModel& model : models) {
+    RealFileSystem().CreateDirectories(path + "/" + model.name);
+    policy_model::SaveModelDirectory(*model.weights, path + "/" + model.name, tokenizer_source_);
+    SaveOptimizer(path + "/" + model.name + "." + kOptimizer, *model.optimizer);
+    state.models[model.name] = {.counters = model.optimizer->counters(),
+                                .moment_steps = model.optimizer->moment_steps()};
+  }
+  state.base_digest = FixedBase(weights);
+  PutManifest(path, state);  // reads every file back for its hash
+  CheckNames(path, GetManifest(path));
+}
+
+void Checkpoints::Put(const char* kind, const CheckpointState& state,
+                      const policy_model::Weights& weights, Optimizer& optimizer,
+                      std::span<const NamedModel> models) {
+  const std::string name = NameOf(kind, state.step);
+  CheckStillThere();
+  const std::string path = folder_ + "/" + name, beside = folder_ + "/" + kNew + name,
+                    aside = folder_ + "/" + kOld + name;
+  for (const char* of_a_crash : {kNew, kOld}) {
+    for (const std::string& left : List(of_a_crash))
+      RealFileSystem().RemoveAll(folder_ + "/" + left);
+  }
+  try {
+    Write(beside, state, weights, optimizer, models);
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(beside, ignored);  // its room may be what the next one lacks
+    throw;
+  }
+  CRASH_POINT("checkpoint_written");
+  // One of this step is there only where it could not be used when the run was taken up: the run
+  // went on from an older one, which stays until this one is in its place.
+  if (RealFileSystem().Exists(path)) {
+    RealFileSystem().Rename(path, aside);
+    CRASH_POINT("checkpoint_aside");
+  }
+  RealFileSystem().Rename(beside, path);
+  RealFileSystem().SyncDirectory(folder_);
+  CRASH_POINT("checkpoint_in_place");
+  RealFileSystem().RemoveAll(aside);
+
+  // Prune only now that the new one is whole. Folders without a manifest are remains of a crash.
+  std::error_code ignored;
+  std::vector<std::string> whole;
+  for (const std::string& each : List(kind)) {
+    if (each > name)
+      continue;  // it could not be used, else the run had gone on from it: it counts for nothing
+    if (fs::exists(folder_ + "/" + each + "/" + kManifest)) whole.push_back(each);
+    else fs::remove_all(folder_ + "/" + each, ignored);
+  }
+  for (size_t i = 0; i + static_cast<size_t>(keep_) < whole.size(); ++i) {
+    fs::remove_all(folder_ + "/" + whole[i], ignored);
+  }
+}
+
+void Checkpoints::Save(const CheckpointState& state, const policy_model::Weights& weights,
+                       Optimizer& optimizer, std::span<const NamedModel> models) {
+  Put(kStep, state, weights, optimizer, models);
+  for (const std::string& name : List(kWarmStart))
+    RealFileSystem().RemoveAll(folder_ + "/" + name);  // it is behind the run
+}
+
+void Checkpoints::SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights,
+                                Optimizer& optimizer) {
+  Put(kWarmStart, state, weights, optimizer, {});
+}
+
+std::optional<Checkpoints::Found> Checkpoints::Newest(const char* kind,
+                                                      std::vector<std::string>& rejected) const {
+  std::vector<std::string> names = List(kind);
+  std::reverse(names.begin(), names.end());
+  for (const std::string& name : names) {
+    const std::string path = folder_ + "/" + name;
+    try {
+      return Found{.path = path, .state = Verify(path), .rejected = rejected};
+    } catch (const Error& e) {
+      if (e.code() == ErrorCode::kUnsupported) throw;
+      rejected.push_back(e.what());
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<Checkpoints::Found> Checkpoints::FindNewest() const {
+  std::vector<std::string> rejected;
+  std::optional<Found> found = Newest(kStep, rejected);
+  if (found || rejected.empty()) return found;
+  // Whole checkpoints were written and none can be trusted: starting over silently would lose the
+  // run.
+  for (const std::string& name : List(kStep)) {
+    if (!fs::exists(folder_ + "/" + name + "/" + kManifest)) continue;
+    throw Error(ErrorCode::kCorruption,
+                "no checkpoint can be used (" + rejected.front() +
+                    "); restore one from a copy, or start a new run in " + "another folder",
+                folder_);
+  }
+  return std::nullopt;
+}
+
+std::optional<Checkpoints::Found> Checkpoints::FindWarmStart(
+    std::vector<std::string>& rejected) const {
+  return Newest(kWarmStart, rejected);
+}
+
+void Checkpoints::Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const {
+  if (const Digest base = FixedBase(weights); base != found.state.base_digest) {
+    throw Error(
+        ErrorCode::kConflict,
+        base.empty() ? "the checkpoint holds an adapter only, the recipe trains the whole model: "
+                       "start a new run"
+        : found.state.base_digest.empty()
+            ? "the checkpoint holds a whole model, the recipe trains an adapter: start a new run"
+            : "the adapter was trained on a base with digest " + found.state.base_digest +
+                  ", the model that the recipe "
+                  "names has " +
+                  base + ": bring the old model folder back, or start a new run",
+        found.path);
+  }
+  weights.LoadTrained(found.path + "/model");
+  LoadOptimizer(found.path + "/" + kOptimizer, optimizer);
+  optimizer.Restore(found.state.counters);
+  optimizer.set_moment_steps(found.state.moment_steps);
+  const Digest digest = weights.ComputeDigest();
+  if (digest != found.state.policy.digest) {
+    throw Error(ErrorCode::kCorruption, "the weights' digest is " + digest + ", the manifest says " +
+                                            found.state.policy.digest, found.path);
+  }
+}
+
+void Checkpoints::LoadModels(const Found& found, std::span<const NamedModel> models) const {
+  for (const NamedModel& model : models) {
+    const auto saved = found.state.models.find(model.name);
+    if (saved == found.state.models.end()) {
+      throw Error(ErrorCode::kConflict, "the checkpoint has no " + model.name + ", the recipe trains one: start a new run",
+                  found.path);
+    }
+    model.weights->LoadTrained(found.path + "/" + model.name);
+    LoadOptimizer(found.path + "/" + model.name + "." + kOptimizer, *model.optimizer);
+    model.optimizer->Restore(saved->second.counters);
+    model.optimizer->set_moment_steps(saved->second.moment_steps);
+  }
+  if (found.state.models.size() != models.size()) {
+    throw Error(ErrorCode::kConflict,
+                "the checkpoint holds " + std::to_string(found.state.models.size()) + " models besides the policy, the recipe "
+                    "trains " + std::to_string(models.size()) + ": start a new run", found.path);
+  }
+}
+
+void Checkpoints::KeepReference(bool restored, policy_model::Weights& reference) const {
+  const auto sets = reference.sets();
+  // The base that the run names is the reference: the checkpoints hold its digest.
+  if (std::none_of(sets.begin(), sets.end(), [](const auto& set) { return set->trained; })) return;
+  const std::string path = folder_ + "/reference";
+  if (restored) {
+    if (RealFileSystem().Exists(path + "/" + kManifest)) {
+      CheckFiles(path, GetManifest(path));
+    } else {
+      LogWarning(path + " was written by an earlier version, without hashes: used as it is");
+    }
+    reference.LoadTrained(path);
+    return;
+  }
+  std::error_code ignored;
+  fs::remove_all(path, ignored);  // of a life that came to no checkpoint
+  RealFileSystem().CreateDirectories(path);
+  policy_model::SaveModelDirectory(reference, path, tokenizer_source_, base_model_);
+  PutManifest(path, std::nullopt);
+  RealFileSystem().SyncDirectory(folder_);
+}
+
+int64_t Checkpoints::OldestCursor() const {
+  for (const std::string& name : List(kStep)) {
+    const std::string path = folder_ + "/" + name;
+    if (!fs::exists(path + "/" + kManifest)) continue;
+    try {
+      return StateIn(GetManifest(path), path).store_cursor;
+    } catch (const Error& e) {
+      // No run can go on from this one, so it holds nothing back; its number could be anything.
+      LogWarning(std::string("passed over a checkpoint that cannot be used: ") + e.what());
+    }
+  }
+  return 0;
+}
+
+}  // namespace plumb::learner

@@ -1,0 +1,98 @@
+// Checkpoints: everything a run needs to go on bit for bit.
+//
+//   checkpoints/step-00000050/
+//     model/                 an HF directory: config.json, model.safetensors, tokenizer files;
+//     where an
+//                            adapter is trained, a PEFT directory: adapter_config.json,
+//                            adapter_model.safetensors, and the manifest holds the base's digest
+//     optimizer.safetensors  master.<tensor> (unless the model is float32), m.<tensor>, v.<tensor>
+//                            of what is trained
+//     <name>/, <name>.optimizer.safetensors   the same for each model trained besides the policy
+//     manifest.json          written last: format version, step, counters, policy version, store
+//                            cursor, SHA-256 of each file
+//   checkpoints/warm-start-00000020/   the same after 20 updates of a warm start, until there is
+//                                      a step-00000000
+//   checkpoints/reference/             the KL reference, unless it is the base that the run names
+//
+// Goals: a checkpoint without a manifest, or whose files do not hash to it, does not exist; at
+// least two verified ones are kept; the manifest's cursor is the authority on what was consumed.
+// One is written beside the others (new.step-...), its files are read back for their hashes, and
+// only then it gets its name: whatever ends the process in between, the ones that were there are
+// there. Non-goal: loading another format version.
+// Thread safety: one thread. Errors: kCorruption with the file, kNoSpace / kIo from the disk (the
+// old ones stay).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "learner/update/checkpoint_manifest.h"
+#include "learner/update/optimizer.h"
+#include "policy_model/memory/weights.h"
+
+namespace plumb::learner {
+
+// A model that is trained besides the policy. Borrowed.
+struct NamedModel {
+  std::string name;  // a file name: "critic"
+  policy_model::Weights* weights = nullptr;
+  Optimizer* optimizer = nullptr;
+};
+
+class Checkpoints {
+ public:
+  // `folder` is created, and has to stay what it is: once it was moved or replaced, nothing is
+  // written (kConflict): what lies there may be another run's. `keep` >= 2 newest verified ones of
+  // each kind stay; older are pruned after a new one is complete. `base_model`: the folder that
+  // adapters name as their base.
+  Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source,
+              std::string base_model = "");
+
+  void Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
+            std::span<const NamedModel> models = {});
+
+  // Of a warm start: `state.step` counts its updates. They go with the first Save.
+  void SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights,
+                     Optimizer& optimizer);
+
+  // The newest that verifies; skipped ones are named in `rejected`. nullopt: none.
+  struct Found {
+    std::string path;
+    CheckpointState state;
+    std::vector<std::string> rejected;
+  };
+  std::optional<Found> FindNewest() const;
+  // Of a warm start. None that can be used is no error: it can be made anew. `rejected` names the
+  // others.
+  std::optional<Found> FindWarmStart(std::vector<std::string>& rejected) const;
+  // Fills what is trained of the weights, and the optimizer, from a found checkpoint. kConflict for
+  // a model of another shape, and for an adapter of another base.
+  void Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const;
+  // Fills the models besides the policy. A model that the checkpoint has not, or one left over, is kConflict.
+  void LoadModels(const Found& found, std::span<const NamedModel> models) const;
+  // The KL reference of the run, kept beside the checkpoints with a manifest of its own: a resumed run (`restored`) verifies it
+  // and reads it into `reference`, a new one writes it.
+  void KeepReference(bool restored, policy_model::Weights& reference) const;
+  // Lowest store cursor over the kept checkpoints whose manifest holds: the store may trim below it.
+  int64_t OldestCursor() const;
+
+ private:
+  // Names that begin so, in ascending step.
+  std::vector<std::string> List(const std::string& kind) const;
+  std::optional<Found> Newest(const char* kind, std::vector<std::string>& rejected) const;
+  void Put(const char* kind, const CheckpointState& state, const policy_model::Weights& weights,
+           Optimizer& optimizer, std::span<const NamedModel> models);
+  void Write(const std::string& path, CheckpointState state, const policy_model::Weights& weights,
+             Optimizer& optimizer, std::span<const NamedModel> models) const;
+  void CheckStillThere() const;
+  std::string folder_;
+  std::shared_ptr<const int> held_;  // a descriptor of the folder
+  int64_t keep_;
+  std::string tokenizer_source_, base_model_;
+};
+
+}  // namespace plumb::learner

@@ -1,0 +1,35 @@
+// The frozen policy that KL is measured against.
+//
+// Purpose: where the base is trained it is a copy of the weights as they were. Where adapters are
+// trained it is the base with the adapters off, which needs no memory; or, after a warm start of
+// theirs, the base with a copy of them. Thread safety: one thread. Ownership: owns what it copied,
+// shares what is not trained.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "learner/update/train_step.h"
+#include "policy_model/memory/weights.h"
+
+namespace plumb::learner {
+
+class ReferencePolicy {
+ public:
+  // `keep_adapters`: they were trained already, and are a part of the reference.
+  ReferencePolicy(const policy_model::Weights& weights, TrainStep& train,
+                  bool keep_adapters = false);
+
+  // Log-probs of the masked tokens, [sequences][scored tokens].
+  std::vector<std::vector<float>> Score(std::span<const SequenceView> sequences, float temperature) {
+    return train_.Score(weights_, sequences, temperature);
+  }
+  policy_model::Weights& weights() { return weights_; }
+
+ private:
+  policy_model::Weights weights_;
+  TrainStep& train_;
+};
+
+}  // namespace plumb::learner

@@ -1,0 +1,111 @@
+// Forward, loss, backward over packed micro-batches; gradients accumulate until the optimizer takes them.
+//
+// Purpose: what every algorithm shares. An algorithm says which sequences and, for each scored token, what the loss'
+// derivative is; packing, chunking and buffers are here. What neighbouring sequences of a micro-batch begin with (the prompt of a
+// group's answers, of a pair) goes through the model once.
+// Thread safety: one thread. Allocation: none of ours in Accumulate after a pass of the same size.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "learner/update/optimizer.h"
+#include "policy_model/packing.h"
+#include "policy_model/transformer.h"
+
+namespace plumb::learner {
+
+// Borrowed tokens of one sequence; mask[i] != 0 where token i is scored. [S] each. kept:
+// Trajectory::kept, the sets that log-probs and entropies are over; empty: over every token.
+struct SequenceView {
+  std::span<const int32_t> tokens;
+  std::span<const uint8_t> mask;
+  std::span<const uint8_t> kept = {};
+};
+
+// One scored token of a micro-batch: token `token` of sequence `sequence` (index into the list given to the pass).
+struct ScoredToken {
+  int32_t sequence = 0;
+  int32_t token = 0;
+  float logprob = 0;
+  float entropy = 0;
+  float value = 0;  // of a critic, where there is one
+};
+
+class TrainStep {
+ public:
+  TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens);
+
+  // Log-probs of every scored token under `weights`, without gradients: out[sequence] in token order.
+  std::vector<std::vector<float>> Score(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
+                                        float temperature);
+
+  // Values of the states before every scored token, without gradients. Values: `weights` is a model with a scalar head;
+  // HeadValues: `head` shares the trunk of `weights`.
+  std::vector<std::vector<float>> Values(const policy_model::Weights& weights, std::span<const SequenceView> sequences);
+  std::vector<std::vector<float>> HeadValues(const policy_model::Weights& weights, const policy_model::Weights& head,
+                                             std::span<const SequenceView> sequences);
+
+  // Derivatives of the summed loss by logprob, entropy and value of one scored token.
+  struct Gradient {
+    float logprob = 0;
+    float entropy = 0;
+    float value = 0;
+  };
+  using TokenLoss = std::function<Gradient(const ScoredToken&)>;
+
+  // A scalar head on the policy's trunk: ScoredToken::value and Gradient::value are its.
+  struct SharedHead {
+    const policy_model::Weights* head = nullptr;
+    policy_model::FlatBuffer* grad = nullptr;
+  };
+
+  // Forward and backward of all sequences in token-budgeted micro-batches; adds into `grad` (and into the head's).
+  void Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
+                  float temperature, const TokenLoss& loss, const policy_model::Gradients& grad,
+                  const SharedHead* shared = nullptr);
+  // The same for a loss that needs a whole sequence at once: it sees the scored tokens of one sequence in order and writes
+  // the gradient of each. Sequences without scored tokens are not shown.
+  using SequenceLoss = std::function<void(std::span<const ScoredToken>, std::span<Gradient>)>;
+  void AccumulateSequences(const policy_model::Weights& weights,
+                           std::span<const SequenceView> sequences, float temperature,
+                           const SequenceLoss& loss, const policy_model::Gradients& grad,
+                           const SharedHead* shared = nullptr);
+  // The same for a loss that compares sequences 2k and 2k + 1: it sees the scored tokens of both in order; a micro-batch
+  // never parts them. Entropies are not computed.
+  void AccumulatePairs(const policy_model::Weights& weights,
+                       std::span<const SequenceView> sequences, float temperature,
+                       const SequenceLoss& loss, const policy_model::Gradients& grad);
+  // For a model with a scalar head: only ScoredToken::value and Gradient::value are used.
+  void AccumulateValues(const policy_model::Weights& weights,
+                        std::span<const SequenceView> sequences, const TokenLoss& loss,
+                        const policy_model::Gradients& grad);
+
+  // Tokens of the Accumulate passes since the last call that were not computed again, because a neighbour begins with them, too.
+  int64_t TakeSharedTokens() { return std::exchange(shared_tokens_, 0); }
+
+ private:
+  // Ends of the micro-batches; valid until the next call.
+  const std::vector<int32_t>& Split(std::span<const SequenceView> sequences, int32_t together = 1);
+  // `loss` sees `together` consecutive sequences at a time.
+  void AccumulateTogether(const policy_model::Weights& weights,
+                          std::span<const SequenceView> sequences, int32_t together, bool entropy,
+                          float temperature, const SequenceLoss& loss,
+                          const policy_model::Gradients& grad, const SharedHead* shared);
+  // Packs sequences [first, last) of the last Split into batch_ and lists their scored tokens; returns how many tokens it spared.
+  int64_t Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last);
+
+  policy_model::Transformer& transformer_;
+  int64_t micro_batch_tokens_;
+  int64_t shared_tokens_ = 0;
+  policy_model::PackPlan plan_;
+  policy_model::PackedBatch batch_;
+  std::vector<ScoredToken> scored_;
+  std::vector<Gradient> gradients_;
+  std::vector<float> logprob_, entropy_, value_, g_logprob_, g_entropy_, g_value_;
+};
+
+}  // namespace plumb::learner

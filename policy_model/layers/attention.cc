@@ -1,0 +1,184 @@
+#include "policy_model/layers/attention.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "common/base/error.h"
+#include "kernels/embedding.h"
+#include "policy_model/memory/torch_stream.h"
+
+namespace plumb::policy_model {
+namespace {
+
+using kernels::Launch;
+
+constexpr int64_t kCausalFromBottomRight = 2;  // mask type of the memory-efficient operators: the last query sees the last key
+constexpr int64_t kLseAlign = 32;          // they pad the rows of a sequence to this
+
+at::TensorOptions Options(const Launch& launch, at::ScalarType type) {
+  return at::TensorOptions().dtype(type).device(TorchDevice(launch.device()));
+}
+
+at::ScalarType TypeOf(const Launch& launch) {
+  return launch.dtype == DType::kFloat32 ? at::kFloat : at::kBFloat16;
+}
+
+// [T, heads, D] of the merged rows, from head `first` on; strided.
+at::Tensor Heads(const Launch& launch, const AttentionShape& s, const void* qkv, int64_t first, int64_t heads) {
+  const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.head_dim;
+  const at::Tensor all =
+      at::from_blob(const_cast<void*>(qkv), {s.tokens, width}, Options(launch, TypeOf(launch)));
+  return all.narrow(1, first * s.head_dim, heads * s.head_dim).unflatten(1, {heads, int64_t{s.head_dim}});
+}
+
+at::Tensor Rows(const Launch& launch, const AttentionShape& s, const void* out) {
+  return at::from_blob(const_cast<void*>(out), {s.tokens, s.heads, s.head_dim},
+                       Options(launch, TypeOf(launch)));
+}
+
+at::Tensor Lengths(const Launch& launch, const AttentionShape& s) {
+  return at::from_blob(const_cast<int32_t*>(s.cu_seqlens), {s.sequences + 1},
+                       Options(launch, at::kInt));
+}
+
+// The queries are the tokens of a sequence, its keys and values those that it sees; both causal from the end.
+at::Tensor KeyLengths(const Launch& launch, const AttentionShape& s) {
+  return s.parents ? at::from_blob(const_cast<int32_t*>(s.cu_seen), {s.sequences + 1},
+                                   Options(launch, at::kInt))
+                   : Lengths(launch, s);
+}
+
+// Keys and values of the tokens that each sequence sees: [K, Nkv, D] both.
+std::pair<at::Tensor, at::Tensor> KeysAndValues(const Launch& launch, const AttentionShape& s, const void* qkv) {
+  at::Tensor both = Heads(launch, s, qkv, s.heads, 2 * int64_t{s.kv_heads});
+  if (s.parents)
+    both = both.index_select(
+        0, at::from_blob(const_cast<int32_t*>(s.seen), {s.all_seen}, Options(launch, at::kInt)));
+  return {both.narrow(1, 0, s.kv_heads), both.narrow(1, s.kv_heads, s.kv_heads)};
+}
+
+// Their gradients, summed for each token, into heads `first` and on.
+void PutGradient(const Launch& launch, const AttentionShape& s, const at::Tensor& rows, int64_t first, void* dqkv) {
+  if (!s.parents) {
+    Heads(launch, s, dqkv, first, s.kv_heads).copy_(rows);
+    return;
+  }
+  const int64_t dim = s.head_dim, stride = int64_t{s.heads + 2 * s.kv_heads} * dim;
+  auto* out = static_cast<std::byte*>(dqkv) + first * dim * static_cast<int64_t>(ElementSize(launch.dtype));
+  kernels::Call(launch, kernels::SumRows{.d = rows.contiguous().const_data_ptr(), .index = s.places,
+      .begins = s.place_begins, .rows = s.tokens, .width = s.kv_heads * dim, .out_stride = stride,
+      .out = out});
+}
+
+int64_t PaddedLength(const kernels::VarlenShape& s) { return (s.max_seqlen + kLseAlign - 1) / kLseAlign * kLseAlign; }
+
+at::Tensor Lse(const Launch& launch, const AttentionShape& s, const float* lse) {
+  auto* data = const_cast<float*>(lse);
+  if (launch.dtype == DType::kFloat32) {
+    return at::from_blob(data, {s.sequences, s.heads, PaddedLength(s)},
+                         Options(launch, at::kFloat));
+  }
+  return at::from_blob(data, {s.heads, s.tokens}, Options(launch, at::kFloat));
+}
+
+// Each key and value head once for every query head of its group: [1, T, Nq, D].
+at::Tensor Spread(const at::Tensor& kv, int64_t group) {
+  const int64_t tokens = kv.size(0), heads = kv.size(1), dim = kv.size(2);
+  return kv.unsqueeze(2).expand({tokens, heads, group, dim}).reshape({1, tokens, heads * group, dim});
+}
+
+double Scale(const AttentionShape& s) { return static_cast<double>(s.scale); }
+
+// LibTorch's two operators count windows differently: tokens before the own one, and tokens in all.
+std::optional<int64_t> TokensBefore(const AttentionShape& s) {
+  return s.window > 0 ? std::optional<int64_t>(s.window - 1) : std::nullopt;
+}
+std::optional<int64_t> TokensBehind(const AttentionShape& s) { return s.window > 0 ? std::optional<int64_t>(0) : std::nullopt; }
+std::optional<int64_t> Window(const AttentionShape& s) {
+  return s.window > 0 ? std::optional<int64_t>(s.window) : std::nullopt;
+}
+
+void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv, void* out, float* lse) {
+  const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
+  const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
+  const auto [k, v] = KeysAndValues(launch, s, qkv);
+  const at::Tensor lengths = Lengths(launch, s), key_lengths = KeyLengths(launch, s);
+  at::Tensor result, sums;
+  if (launch.dtype == DType::kFloat32) {
+    const int64_t group = s.heads / s.kv_heads;
+    auto [o, l, seed, offset, max_q, max_k] = at::_efficient_attention_forward(
+        q.unsqueeze(0), Spread(k, group), Spread(v, group), {}, lengths, key_lengths, s.max_seqlen, s.max_seqlen, 0.0,
+        kCausalFromBottomRight, true, Scale(s), {}, Window(s));
+    result = o.squeeze(0);
+    sums = l;
+  } else {
+    auto [o, l, state, unused, mask] =
+        at::_flash_attention_forward(q, k, v, lengths, key_lengths, s.max_seqlen, s.max_seqlen, 0.0, true, false, Scale(s), TokensBefore(s), TokensBehind(s));
+    result = o;
+    sums = l;
+  }
+  at::Tensor kept = Lse(launch, s, lse);
+  PLUMB_CHECK(sums.sizes() == kept.sizes(), "layout of LibTorch's log-sum-exp");
+  Rows(launch, s, out).copy_(result);
+  kept.copy_(sums);
+}
+
+void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dout, const void* qkv, const void* out,
+                  const float* lse, void* dqkv) {
+  const c10::InferenceMode guard;
+  const OnStream on(launch.stream);
+  const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
+  const auto [k, v] = KeysAndValues(launch, s, qkv);
+  const at::Tensor lengths = Lengths(launch, s), key_lengths = KeyLengths(launch, s);
+  at::Tensor dq, dk, dv;
+  if (launch.dtype == DType::kFloat32) {
+    const int64_t group = s.heads / s.kv_heads;
+    const at::Tensor none =
+        at::zeros({}, Options(launch, at::kLong));  // random state of a dropout that is off
+    auto [gq, gk, gv, bias] = at::_efficient_attention_backward(
+        Rows(launch, s, dout).unsqueeze(0), q.unsqueeze(0), Spread(k, group), Spread(v, group), {},
+        Rows(launch, s, out).unsqueeze(0), lengths, key_lengths, s.max_seqlen, s.max_seqlen, Lse(launch, s, lse), 0.0, none, none,
+        kCausalFromBottomRight, false, Scale(s), std::nullopt, Window(s));
+    const auto gather = [&](const at::Tensor& g) {
+      return g.reshape({-1, s.kv_heads, group, s.head_dim}).sum(2);
+    };
+    dq = gq.squeeze(0);
+    dk = gather(gk);
+    dv = gather(gv);
+  } else {
+    const at::Tensor none = at::zeros({2}, Options(launch, at::kUInt64)),
+                     unused = at::empty({}, Options(launch, at::kUInt64));
+    std::tie(dq, dk, dv) = at::_flash_attention_backward(Rows(launch, s, dout), q, k, v, Rows(launch, s, out),
+                                                         Lse(launch, s, lse), lengths, key_lengths, s.max_seqlen, s.max_seqlen,
+                                                         0.0, true, none, unused, Scale(s), TokensBefore(s), TokensBehind(s));
+  }
+  Heads(launch, s, dqkv, 0, s.heads).copy_(dq);
+  PutGradient(launch, s, dk, s.heads, dqkv);
+  PutGradient(launch, s, dv, s.heads + s.kv_heads, dqkv);
+}
+
+}  // namespace
+
+int64_t AttentionLseElements(const Launch& launch, const kernels::VarlenShape& s) {
+  const int64_t packed = int64_t{s.heads} * s.tokens;
+  if (launch.device().is_cpu() || launch.dtype != DType::kFloat32) return packed;
+  return int64_t{s.sequences} * s.heads * PaddedLength(s);
+}
+
+void AttentionForward(const Launch& launch, const AttentionShape& shape, const void* qkv, void* out, float* lse) {
+  if (launch.device().is_cuda()) CudaForward(launch, shape, qkv, out, lse);
+  else kernels::Call(launch, kernels::AttentionVarlen{.shape = shape, .qkv = qkv, .out = out,
+      .lse = lse});
+}
+
+void AttentionBackward(const Launch& launch, const AttentionShape& shape, const void* dout, const void* qkv, const void* out,
+                       const float* lse, void* dqkv, float* scratch) {
+  if (launch.device().is_cuda()) CudaBackward(launch, shape, dout, qkv, out, lse, dqkv);
+  else kernels::Call(launch, kernels::AttentionVarlenBackward{.shape = shape, .dout = dout,
+      .qkv = qkv, .out = out, .lse = lse, .dqkv = dqkv, .scratch = scratch});
+}
+
+}  // namespace plumb::policy_model

@@ -1,0 +1,85 @@
+#include "policy_model/memory/flat_buffer.h"
+
+#include <ATen/ATen.h>
+
+#include <utility>
+
+#include "common/base/error.h"
+#include "kernels/device/device_memory.h"
+#include "policy_model/memory/torch_stream.h"
+
+namespace plumb::policy_model {
+namespace {
+
+at::ScalarType TypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32: return at::kFloat;
+    case DType::kBFloat16: return at::kBFloat16;
+    case DType::kFloat16: return at::kHalf;
+    case DType::kInt32: return at::kInt;
+    case DType::kInt64: return at::kLong;
+  }
+  return at::kFloat;
+}
+
+at::Tensor OnHost(const void* data, int64_t n, DType dtype) {
+  return at::from_blob(const_cast<void*>(data), {n}, at::TensorOptions().dtype(TypeOf(dtype)).device(at::kCPU));
+}
+
+}  // namespace
+
+FlatBuffer::FlatBuffer(const Stream& stream, DType dtype, int64_t elements)
+    : stream_(stream), dtype_(dtype), elements_(elements) {
+  if (stream.capturing()) {
+    throw Error(
+        ErrorCode::kUnsupported,
+        "a step that takes memory cannot be captured: run it once before, at the same sizes");
+  }
+  const c10::InferenceMode guard;
+  const OnStream on(stream);
+  const auto options = at::TensorOptions().dtype(at::kByte).device(TorchDevice(device()));
+  // 4 KiB alignment: over-allocate and shift.
+  auto tensor = std::make_shared<at::Tensor>(at::zeros({static_cast<int64_t>(bytes()) + 4096}, options));
+  const auto address = reinterpret_cast<uintptr_t>(tensor->data_ptr());
+  data_ = reinterpret_cast<void*>((address + 4095) / 4096 * 4096);
+  owner_ = std::move(tensor);
+}
+
+FlatBuffer::~FlatBuffer() = default;
+
+FlatBuffer::FlatBuffer(FlatBuffer&& other) noexcept { *this = std::move(other); }
+
+FlatBuffer& FlatBuffer::operator=(FlatBuffer&& other) noexcept {
+  stream_ = other.stream_;
+  dtype_ = other.dtype_;
+  elements_ = std::exchange(other.elements_, 0);
+  data_ = std::exchange(other.data_, nullptr);
+  owner_ = std::move(other.owner_);
+  return *this;
+}
+
+void FlatBuffer::Zero() { kernels::Zero(stream_, data_, bytes()); }
+
+void FlatBuffer::CopyToHost(std::span<std::byte> out, int64_t first) const {
+  PLUMB_CHECK(static_cast<size_t>(first) * ElementSize(dtype_) + out.size() <= bytes());
+  kernels::CopyAndWait(stream_, out.data(), at(first), out.size());
+}
+
+void FlatBuffer::CopyFromHost(std::span<const std::byte> in, int64_t first) {
+  PLUMB_CHECK(static_cast<size_t>(first) * ElementSize(dtype_) + in.size() <= bytes());
+  kernels::CopyAndWait(stream_, at(first), in.data(), in.size());
+}
+
+void ConvertFloat(std::span<const float> in, DType dtype, void* out) {
+  const c10::InferenceMode guard;
+  const auto n = static_cast<int64_t>(in.size());
+  OnHost(out, n, dtype).copy_(OnHost(in.data(), n, DType::kFloat32));
+}
+
+void ConvertToFloat(const void* in, DType dtype, std::span<float> out) {
+  const c10::InferenceMode guard;
+  const auto n = static_cast<int64_t>(out.size());
+  OnHost(out.data(), n, DType::kFloat32).copy_(OnHost(in, n, dtype));
+}
+
+}  // namespace plumb::policy_model

@@ -1,0 +1,362 @@
+#include "policy_model/memory/weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "common/base/rng.h"
+#include "kernels/block_hash.h"
+#include "policy_model/families/model_config.h"
+#include "policy_model/files/safetensors.h"
+
+namespace plumb::policy_model {
+namespace {
+
+constexpr uint64_t kInitStream = 0x1417;
+constexpr uint64_t kScoreStream = 0x5c03;
+constexpr uint64_t kAdapterStream = 0x10a7;
+constexpr int64_t kChunkElements = int64_t{1} << 20;  // of host memory at a time
+
+std::string ShapeText(const std::vector<int64_t>& shape) {
+  std::string out = "[";
+  for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
+  return out + "]";
+}
+
+std::vector<int64_t> FileShape(const TensorEntry& entry, const TensorPart& part) {
+  std::vector<int64_t> shape = entry.shape;
+  shape[0] = part.file_rows;
+  return shape;
+}
+
+// Floats into a buffer of any type from element `first` on.
+class FloatWriter {
+ public:
+  explicit FloatWriter(FlatBuffer& flat) : flat_(flat) {}
+  void Write(int64_t first, std::span<const float> values) {
+    rounded_.resize(values.size() * ElementSize(flat_.dtype()));
+    ConvertFloat(values, flat_.dtype(), rounded_.data());
+    flat_.CopyFromHost(rounded_, first);
+  }
+
+ private:
+  FlatBuffer& flat_;
+  std::vector<std::byte> rounded_;
+};
+
+// Draws every tensor of a set, each from a stream of its own.
+void Draw(ParameterSet& set, uint64_t seed, uint64_t stream, double init_std, double residual) {
+  std::vector<float> values;
+  FloatWriter writer(set.flat);
+  for (const TensorEntry& e : set.table->entries()) {
+    RandomStream random(seed, stream++);
+    const auto std = static_cast<float>(e.init == TensorInit::kResidual ? residual : init_std);
+    const auto bound = static_cast<float>(1 / std::sqrt(static_cast<double>(e.columns())));
+    const auto draw = [&] {
+      switch (e.init) {
+        case TensorInit::kOnes: return 1.0f;
+        case TensorInit::kZeros: return 0.0f;
+        case TensorInit::kUniform: return bound * (2 * random.NextUniform() - 1);
+        case TensorInit::kNormal:
+        case TensorInit::kResidual: break;
+      }
+      return std * random.NextNormal();
+    };
+    for (int64_t begin = 0; begin < e.elements; begin += kChunkElements) {
+      values.resize(static_cast<size_t>(std::min(kChunkElements, e.elements - begin)));
+      for (float& v : values) v = draw();
+      writer.Write(e.offset + begin, values);
+    }
+  }
+}
+
+// Fills a set from the files of a folder. `find` says under which name a tensor of the table is
+// there ("": missing); returns the names that were used.
+std::set<std::string> Fill(ParameterSet& set, const SafetensorsReader& reader,
+                           const std::string& where,
+                           const std::function<std::string(const std::string&)>& find) {
+  FloatWriter writer(set.flat);
+  std::vector<float> values;
+  std::set<std::string> used;
+  std::string missing;
+  for (const TensorEntry& e : set.table->entries()) {
+    const int64_t columns = e.columns();
+    for (const TensorPart& part : e.parts) {
+      const std::string name = find(part.file_tensor);
+      if (name.empty()) {
+        if (missing.find(" " + part.file_tensor) == std::string::npos) missing += " " + part.file_tensor;
+        continue;
+      }
+      const TensorView& view = reader.tensors().at(name);
+      const std::vector<int64_t> want = FileShape(e, part);
+      if (view.shape != want) {
+        throw Error(ErrorCode::kCorruption,
+                    "tensor " + name + " has shape " + ShapeText(view.shape) +
+                        ", config.json asks for " + ShapeText(want),
+                    where);
+      }
+      if (view.dtype == DType::kInt32 || view.dtype == DType::kInt64) {
+        throw Error(ErrorCode::kUnsupported, "tensor " + name + " holds integers", where);
+      }
+      const int64_t n = (part.row_end - part.row_begin) * columns, size = static_cast<int64_t>(ElementSize(view.dtype));
+      for (int64_t begin = 0; begin < n; begin += kChunkElements) {
+        values.resize(static_cast<size_t>(std::min(kChunkElements, n - begin)));
+        ConvertToFloat(view.bytes.data() + (part.file_row * columns + begin) * size, view.dtype, values);
+        writer.Write(e.offset + part.row_begin * columns + begin, values);
+      }
+      reader.Release(view);
+      used.insert(name);
+    }
+  }
+  if (missing == " lm_head.weight") {
+    missing +=
+        " (where the head is the embedding, config.json has to say \"tie_word_embeddings\": true)";
+  }
+  if (!missing.empty())
+    throw Error(ErrorCode::kCorruption, "tensors are missing:" + missing, where);
+  return used;
+}
+
+void Write(const ParameterSet& set, const std::string& path) {
+  std::vector<TensorToWrite> tensors;
+  for (const TensorEntry& e : set.table->entries()) {
+    for (const TensorPart& part : e.parts) {
+      if (part.file_row > 0) continue;  // written with the first part of its file tensor
+      tensors.push_back({.name = part.file_tensor,
+                         .dtype = set.flat.dtype(),
+                         .shape = FileShape(e, part),
+                         .fill = [&set, first = e.offset + part.row_begin * e.columns()](
+                                     std::span<std::byte> to) { set.flat.CopyToHost(to, first); }});
+    }
+  }
+  WriteSafetensors(path, tensors, {{"format", "pt"}});
+}
+
+// Where wrappers around a text model put its tensors.
+std::string FindTensor(const std::map<std::string, TensorView>& tensors, const std::string& name) {
+  if (tensors.count(name)) return name;
+  constexpr std::string_view kModel = "model.";
+  if (name.starts_with(kModel)) {
+    const std::string wrapped = "model.language_model." + name.substr(kModel.size());
+    if (tensors.count(wrapped)) return wrapped;
+  }
+  const std::string outer = "language_model." + name;
+  return tensors.count(outer) ? outer : "";
+}
+
+// What a text model does not need: eyes of wrappers, heads for predicting several tokens, tables
+// that follow from the config.
+bool IsBeside(const std::string& name) {
+  for (const char* prefix :
+       {"model.visual.", "visual.", "model.vision_tower.", "vision_tower.", "model.vision_model.",
+        "model.multi_modal_projector.", "multi_modal_projector.", "mtp."}) {
+    if (name.starts_with(prefix)) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Weights::Weights(const ModelShape& shape, const Stream& stream, DType dtype)
+    : table_(std::make_shared<const TensorTable>(shape)),
+      sets_{std::make_shared<ParameterSet>("base", table_, stream, dtype)} {}
+
+void Weights::AddAdapter(const AdapterSpec& spec, uint64_t seed) {
+  for (const auto& set : sets_) {
+    set->trained = false;
+    set->digest = DigestOf(set->flat);
+  }
+  auto table = std::make_shared<const AdapterTable>(*table_, spec);
+  const std::string name = "lora" + (sets_.size() > 1 ? std::to_string(sets_.size()) : "");
+  auto set = std::make_shared<ParameterSet>(name, table, stream(), dtype());
+  set->adapter = std::move(table);
+  Draw(*set, seed, (kAdapterStream + sets_.size() - 1) << 32, 0, 0);
+  sets_.push_back(std::move(set));
+}
+
+Weights Weights::WithoutAdapters() const {
+  Weights out;
+  out.table_ = table_;
+  out.sets_ = {sets_[0]};
+  return out;
+}
+
+Weights Weights::Twin() const {
+  Weights out;
+  out.table_ = table_;
+  for (const auto& set : sets_) {
+    if (!set->trained) {
+      out.sets_.push_back(set);
+      continue;
+    }
+    out.sets_.push_back(std::make_shared<ParameterSet>(set->name, set->table, stream(), dtype()));
+    out.sets_.back()->adapter = set->adapter;
+  }
+  return out;
+}
+
+void Weights::Initialise(uint64_t seed, double init_std) {
+  Draw(base(), seed, kInitStream << 32, init_std,
+       init_std / std::sqrt(2.0 * static_cast<double>(shape().layers)));
+}
+
+void Weights::Load(const std::string& directory) {
+  const auto reader = SafetensorsReader::OpenDirectory(directory);
+  const auto& tensors = reader->tensors();
+  const std::set<std::string> used =
+      Fill(base(), *reader, directory, [&](const std::string& wanted) {
+        const std::string name = FindTensor(tensors, wanted);
+        // Of a tied pair either name may be the one that is there.
+        return name.empty() && shape().tied && wanted == "model.embed_tokens.weight"
+                   ? FindTensor(tensors, "lm_head.weight")
+                   : name;
+      });
+  std::string left;
+  int64_t beside = 0;
+  for (const auto& [name, view] : tensors) {
+    // A tied model may carry its head twice (ReadModelConfig unties one that is another); older exports carry rotary
+    // tables that follow from the config.
+    if (used.count(name) || (shape().tied && name.ends_with("lm_head.weight")) || name.ends_with("rotary_emb.inv_freq")) continue;
+    if (IsBeside(name)) ++beside;
+    else left += " " + name;
+  }
+  if (!left.empty()) throw Error(ErrorCode::kCorruption, "tensors that this model does not have:" + left, directory);
+  if (beside > 0) {
+    LogWarning(directory + ": " + std::to_string(beside) + " tensors beside the text model (vision, multi-token heads) are left out");
+  }
+}
+
+void Weights::LoadTrained(const std::string& directory) {
+  for (const auto& set : sets_) {
+    if (!set->trained) continue;
+    if (!set->adapter) {
+      Load(directory);
+      continue;
+    }
+    const AdapterSpec there = ReadAdapterConfig(directory).spec, here = set->adapter->spec();
+    if (there.rank != here.rank || there.alpha != here.alpha) {
+      throw Error(ErrorCode::kConflict,
+                  "the adapter has rank " + std::to_string(there.rank) + " and alpha " +
+                      std::to_string(there.alpha) + ", asked for are " + std::to_string(here.rank) +
+                      " and " + std::to_string(here.alpha),
+                  directory);
+    }
+    const auto reader = SafetensorsReader::OpenFile(directory + "/" + kAdapterFile);
+    const auto& tensors = reader->tensors();
+    const auto used = Fill(*set, *reader, directory, [&](const std::string& name) {
+      return tensors.count(name) ? name : "";
+    });
+    std::string left;
+    for (const auto& [name, view] : tensors) left += used.count(name) ? "" : " " + name;
+    if (!left.empty())
+      throw Error(ErrorCode::kCorruption, "tensors that this adapter does not have:" + left,
+                  directory);
+  }
+}
+
+std::vector<std::pair<std::string, Digest>> Weights::SetDigests() const {
+  std::vector<std::pair<std::string, Digest>> sets;
+  for (const auto& set : sets_)
+    sets.emplace_back(set->name, set->digest.empty() ? DigestOf(set->flat) : set->digest);
+  return sets;
+}
+
+Digest DigestOf(const FlatBuffer& flat) {
+  const auto bytes = static_cast<int64_t>(flat.bytes());
+  kernels::HashWeightBlocks hash{.bytes = flat.data(), .size = bytes};
+  std::vector<BlockHash> blocks(static_cast<size_t>(hash.blocks()));
+  FlatBuffer on_device;
+  if (flat.device() != Device::kCpu)
+    on_device = FlatBuffer(flat.stream(), DType::kInt32, hash.blocks() * 4);
+  hash.out = flat.device() == Device::kCpu ? blocks.data() : static_cast<BlockHash*>(on_device.data());
+  kernels::Call({.stream = flat.stream(), .dtype = flat.dtype()}, hash);
+  if (flat.device() != Device::kCpu) on_device.CopyToHost(std::as_writable_bytes(std::span(blocks)));
+  return CombineBlocks(blocks, static_cast<uint64_t>(bytes));
+}
+
+namespace {
+
+// [1, H] of Normal(0, 1 / sqrt(H + 1)) as the score of `out`.
+void DrawScore(uint64_t seed, Weights& out) {
+  const int64_t hidden = out.shape().hidden;
+  RandomStream random(seed, kScoreStream << 32);
+  const auto std = static_cast<float>(1 / std::sqrt(static_cast<double>(hidden) + 1));
+  std::vector<float> values(static_cast<size_t>(hidden));
+  for (float& v : values) v = std * random.NextNormal();
+  FloatWriter(out.flat()).Write(out.table().score(), values);
+}
+
+}  // namespace
+
+Weights ValueHeadFor(const Weights& policy, uint64_t seed) {
+  ModelShape shape = policy.shape();
+  shape.scalar_head = true;
+  shape.layers = 0;
+  shape.sliding.clear();
+  shape.rotated.clear();
+  shape.vocab = 1;
+  shape.eos_tokens.clear();
+  shape.unused_tokens.clear();
+  shape.bos_token = -1;
+  Weights out(shape, policy.stream(), policy.dtype());
+  DrawScore(seed, out);
+  return out;
+}
+
+Weights ScalarHeadFrom(const Weights& policy, uint64_t seed) {
+  ModelShape shape = policy.shape();
+  shape.scalar_head = true;
+  const FlatBuffer& from = policy.flat();
+  Weights out(shape, from.stream(), from.dtype());
+  std::map<std::string, int64_t> places;
+  for (const TensorEntry& e : policy.table().entries()) places[e.name] = e.offset;
+  std::vector<std::byte> bytes;
+  for (const TensorEntry& e : out.table().entries()) {
+    if (e.name == "score") continue;
+    const auto found = places.find(e.name);
+    PLUMB_CHECK(found != places.end(), "trunk tensor " + e.name);
+    bytes.resize(static_cast<size_t>(e.elements) * ElementSize(from.dtype()));
+    from.CopyToHost(bytes, found->second);
+    out.flat().CopyFromHost(bytes, e.offset);
+  }
+  DrawScore(seed, out);
+  return out;
+}
+
+void SaveModelDirectory(const Weights& weights, const std::string& directory,
+                        const std::string& tokenizer_source, const std::string& base_model) {
+  constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
+  FileSystem& files = RealFileSystem();
+  files.CreateDirectories(directory);
+  for (const auto& set : weights.sets()) {
+    if (!set->trained) continue;
+    if (set->adapter) {
+      Write(*set, directory + "/" + kAdapterFile);
+      WriteAdapterConfig(set->adapter->spec(), base_model, directory);
+    } else {
+      Write(*set, directory + "/model.safetensors");
+      WriteModelConfig(weights.shape(), directory,
+                       weights.dtype() == DType::kFloat32 ? "float32" : "bfloat16");
+    }
+  }
+  if (tokenizer_source.empty()) return;
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"}) {
+    const std::string from = tokenizer_source + "/" + name;
+    // Synced like the weights: a checkpoint's manifest, written last, speaks of these files, too.
+    if (files.Exists(from)) files.WriteFileAtomic(directory + "/" + name, files.ReadFile(from, kMaxTokenizerBytes));
+  }
+  const std::string more = "/additional_chat_templates", tool_use = more + "/tool_use.jinja";
+  if (!files.Exists(tokenizer_source + tool_use)) return;
+  files.CreateDirectories(directory + more);
+  files.WriteFileAtomic(directory + tool_use, files.ReadFile(tokenizer_source + tool_use, kMaxTokenizerBytes));
+}
+
+}  // namespace plumb::policy_model

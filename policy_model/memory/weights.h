@@ -1,0 +1,82 @@
+// The weights of a model, a base set and adapter sets, and how they come from and go to files.
+//
+// Thread safety: readers may share a const object; writers need it alone. Ownership: owns its sets,
+// or shares them with a model that it was made from. Host memory: loading, initialising and saving
+// go tensor by tensor and need a MiB besides the buffer.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "common/base/hash/digest.h"
+#include "common/record/trajectory.h"
+#include "policy_model/memory/parameter_set.h"
+
+namespace plumb::policy_model {
+
+class Weights {
+ public:
+  Weights(const ModelShape& shape, const Stream& stream, DType dtype);
+  Weights(Weights&&) = default;
+  Weights& operator=(Weights&&) = default;
+
+  const TensorTable& table() const { return *table_; }
+  const ModelShape& shape() const { return table_->shape(); }
+  const Stream& stream() const { return flat().stream(); }
+  Device device() const { return flat().device(); }
+  DType dtype() const { return flat().dtype(); }
+  // The base first, then the adapters.
+  std::span<const std::shared_ptr<ParameterSet>> sets() const { return sets_; }
+  ParameterSet& base() { return *sets_[0]; }
+  const ParameterSet& base() const { return *sets_[0]; }
+  std::span<const std::shared_ptr<ParameterSet>> adapters() const { return sets().subspan(1); }
+  FlatBuffer& flat() { return base().flat; }  // of the base
+  const FlatBuffer& flat() const { return base().flat; }
+
+  // Adds an adapter, which is trained in the place of the sets before it: A uniform within +-1 /
+  // sqrt(columns), B 0, so that the model stays what it is. Same bits for the same seed.
+  void AddAdapter(const AdapterSpec& spec, uint64_t seed);
+  // The same sets without the adapters: a model that shares the base's memory with this one.
+  Weights WithoutAdapters() const;
+  // The same model with memory of its own for sets that are trained, zeroed; it shares the others.
+  Weights Twin() const;
+
+  // Normal(0, init_std), residual projections scaled by (2L)^-1/2, norms 1, biases 0. Same bits for the same seed.
+  void Initialise(uint64_t seed, double init_std);
+  // The base from an HF directory's safetensors; every tensor used, none left over (kCorruption
+  // names them).
+  void Load(const std::string& directory);
+  // What is trained, from a folder that SaveModelDirectory wrote: the base, or adapters under
+  // PEFT's names. kConflict for an adapter of another kind.
+  void LoadTrained(const std::string& directory);
+  // Of each set by name (a tree hash of its flat bytes, common/base/hash/digest.h, computed where they lie),
+  // and of all together.
+  std::vector<std::pair<std::string, Digest>> SetDigests() const;
+  Digest ComputeDigest() const { return CombineSets(SetDigests()); }
+
+ private:
+  Weights() = default;
+  std::shared_ptr<const TensorTable> table_;
+  std::vector<std::shared_ptr<ParameterSet>> sets_;
+};
+
+// Of any buffer.
+Digest DigestOf(const FlatBuffer& flat);
+
+// A model of the same trunk with a scalar head in place of the LM head: a reward model or critic that starts from a
+// policy. Trunk: the policy's bits. Head: Normal(0, 1 / sqrt(H + 1)) keyed by `seed`, the usual start of such a head.
+Weights ScalarHeadFrom(const Weights& policy, uint64_t seed);
+// A scalar head alone, for a trunk that it shares with `policy` (Transformer::HeadValues): a model without layers, of which
+// only the head is used. Drawn like the head above.
+Weights ValueHeadFor(const Weights& policy, uint64_t seed);
+
+// Writes what is trained: a complete HF model folder, config and weights in their dtype; or an
+// adapter as PEFT's folder, which names `base_model`. Copies tokenizer.json, tokenizer_config.json
+// and chat_template.jinja from `tokenizer_source` when it is not empty.
+void SaveModelDirectory(const Weights& weights, const std::string& directory,
+                        const std::string& tokenizer_source, const std::string& base_model = "");
+
+}  // namespace plumb::policy_model

@@ -1,0 +1,335 @@
+#include "replay/datasets/export_row.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <nlohmann/json.hpp>
+#include <simdjson.h>
+
+#include "common/base/error.h"
+#include "common/record/json_text.h"
+#include "common/text/unicode.h"
+#include "replay/datasets/rows/end_token.h"
+
+namespace plumb::replay {
+namespace {
+
+struct ExtraColumn {
+  std::string name;
+  std::string json;
+};
+
+std::vector<ExtraColumn> ExtraColumns(const std::string& extra_json) {
+  std::vector<ExtraColumn> out;
+  if (extra_json.empty()) return out;
+  simdjson::dom::parser parser;
+  simdjson::dom::object object;
+  if (parser.parse(extra_json).get(object) != simdjson::SUCCESS) {
+    throw Error(ErrorCode::kCorruption, "the extra columns of a record are no JSON object: " + extra_json.substr(0, 80));
+  }
+  for (const auto [name, value] : object) out.push_back({std::string(name), simdjson::minify(value)});
+  return out;
+}
+
+bool HasAny(const std::vector<ExtraColumn>& columns, std::initializer_list<const char*> names) {
+  return std::any_of(columns.begin(), columns.end(), [&](const ExtraColumn& c) {
+    return std::find(names.begin(), names.end(), c.name) != names.end();
+  });
+}
+
+// A JSON object that is written column by column.
+class RowText {
+ public:
+  void Json(const std::string& name, std::string_view json) {
+    Begin(name);
+    text_ += json;
+  }
+  void Text(const std::string& name, std::string text) {
+    Begin(name);
+    AppendText(std::move(text));
+  }
+  void Number(const std::string& name, double value) { Json(name, nlohmann::json(value).dump()); }
+  void Messages(const std::string& name, const std::vector<Message>& messages) {
+    Begin(name);
+    std::vector<Message> whole = messages;
+    for (Message& message : whole) {
+      if (RepairUtf8(message.content)) Note("texts_with_replaced_bytes");
+    }
+    AppendJsonMessages(text_, whole);
+  }
+  void Turns(const std::string& name, const std::string& text, const std::vector<Message>& messages) {
+    if (messages.empty()) {
+      Text(name, text);
+    } else {
+      Messages(name, messages);
+    }
+  }
+  void Texts(const std::string& name, const std::vector<std::string>& texts) {
+    Begin(name);
+    text_.push_back('[');
+    for (const std::string& text : texts) {
+      if (&text != texts.data()) text_.push_back(',');
+      AppendText(text);
+    }
+    text_.push_back(']');
+  }
+  // A column of ours goes before one of the same name.
+  void Extras(const std::vector<ExtraColumn>& columns) {
+    for (const ExtraColumn& column : columns) {
+      if (std::find(names_.begin(), names_.end(), column.name) != names_.end()) {
+        Note("columns_in_the_way");
+      } else {
+        Json(column.name, column.json);
+      }
+    }
+  }
+  void Note(const std::string& what) { ++notes_[what]; }
+  std::string TakeObject() { return std::exchange(text_, "{") + "}"; }
+  ExportCandidate Take() { return {TakeObject(), std::move(notes_)}; }
+
+ private:
+  void Begin(const std::string& name) {
+    if (text_.size() > 1) text_.push_back(',');
+    AppendJsonText(text_, name);
+    text_.push_back(':');
+    names_.push_back(name);
+  }
+  void AppendText(std::string text) {
+    if (RepairUtf8(text)) Note("texts_with_replaced_bytes");
+    AppendJsonText(text_, text);
+  }
+  std::string text_ = "{";
+  std::vector<std::string> names_;
+  ExportNotes notes_;
+};
+
+std::vector<Message> AsMessages(const std::string& text, const std::vector<Message>& messages) {
+  return messages.empty() ? std::vector<Message>{{"user", text}} : messages;
+}
+
+void WriteWeight(RowText& row, double weight) {
+  if (weight == 1.0) return;
+  row.Number("weight", weight);
+  row.Note("weights");
+}
+
+void WriteTokensNote(RowText& row, bool tokens) {
+  if (tokens) row.Note("token_lists_left_out");
+}
+
+ExportCandidate TrlPrompt(const Prompt& prompt, const std::vector<ExtraColumn>& extras, bool truth) {
+  RowText row;
+  row.Turns("prompt", prompt.text, prompt.messages);
+  if (truth) row.Text("ground_truth", prompt.ground_truth);
+  WriteWeight(row, prompt.weight);
+  row.Extras(extras);
+  return row.Take();
+}
+
+// `answers`: of a rollout, written behind.
+void WriteVerlPrompt(RowText& row, const Prompt& prompt, const std::vector<ExtraColumn>& extras) {
+  if (prompt.messages.empty()) row.Note("text_prompts_as_user_messages");
+  if (HasAny(extras, {"reward_model"}) && HasAny(extras, {"data_source"})) {  // a row of verl already
+    row.Messages("prompt", AsMessages(prompt.text, prompt.messages));
+    WriteWeight(row, prompt.weight);
+    row.Extras(extras);
+    return;
+  }
+  row.Text("data_source", prompt.dataset);
+  row.Messages("prompt", AsMessages(prompt.text, prompt.messages));
+  RowText truth;
+  truth.Text("style", "rule");
+  truth.Text("ground_truth", prompt.ground_truth);
+  row.Json("reward_model", truth.TakeObject());
+  RowText info;
+  info.Json("index", std::to_string(prompt.row));
+  WriteWeight(info, prompt.weight);
+  info.Extras(extras);
+  row.Json("extra_info", info.TakeObject());
+  if (!extras.empty()) row.Note("other_columns_under_extra_info");
+}
+
+// An answer as a text where it is one assistant's message behind a text, else as messages.
+void WriteAnswer(RowText& row, const std::string& name, const std::vector<Message>& answer, bool dialogue) {
+  if (!dialogue && answer.size() == 1 && answer[0].role == "assistant" &&
+      answer[0].fields_json.empty()) {
+    row.Text(name, answer[0].content);
+  } else {
+    row.Messages(name, answer);
+  }
+}
+
+std::vector<Message> Whole(const PreferenceRecord& record, const std::vector<Message>& answer) {
+  std::vector<Message> all = record.prompt;
+  all.insert(all.end(), answer.begin(), answer.end());
+  return all;
+}
+
+ExportCandidate PairRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras, bool whole) {
+  RowText row;
+  const bool dialogue = record.prompt_text.empty();
+  if (!whole) row.Turns("prompt", record.prompt_text, record.prompt);
+  if (whole) {
+    row.Messages("chosen", Whole(record, record.chosen));
+    row.Messages("rejected", Whole(record, record.rejected));
+  } else {
+    WriteAnswer(row, "chosen", record.chosen, dialogue);
+    WriteAnswer(row, "rejected", record.rejected, dialogue);
+  }
+  if (record.has_margin) row.Number("margin", record.margin);
+  WriteWeight(row, record.weight);
+  WriteTokensNote(row, !record.prompt_tokens.empty());
+  row.Extras(extras);
+  return row.Take();
+}
+
+ExportCandidate CompletionRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras) {
+  RowText row;
+  row.Turns("prompt", record.prompt_text, record.prompt);
+  WriteAnswer(row, "completion", record.chosen, record.prompt_text.empty());
+  if (record.kind == PreferenceKind::kLabelled) row.Json("label", record.desirable ? "true" : "false");
+  WriteWeight(row, record.weight);
+  WriteTokensNote(row, !record.prompt_tokens.empty());
+  row.Extras(extras);
+  return row.Take();
+}
+
+ExportCandidate DialogueRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras) {
+  RowText row;
+  row.Messages("messages", Whole(record, record.chosen));
+  WriteWeight(row, record.weight);
+  WriteTokensNote(row, !record.prompt_tokens.empty());
+  row.Extras(extras);
+  return row.Take();
+}
+
+ExportCandidate TextRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras) {
+  RowText row;
+  WriteAnswer(row, "text", record.chosen, /*dialogue=*/false);
+  WriteWeight(row, record.weight);
+  WriteTokensNote(row, !record.chosen_tokens.empty());
+  row.Extras(extras);
+  return row.Take();
+}
+
+// What the assistant says in it.
+std::string AnswerText(const Trajectory& t, const std::vector<std::string>& end_tokens,
+                       RowText& row) {
+  std::string text = t.completion;
+  if (t.finish == FinishReason::kStop && CutEndToken(text, end_tokens))
+    row.Note("end_tokens_left_out");
+  const bool turns = std::any_of(t.segments.begin(), t.segments.end(),
+                                 [](const Segment& s) { return s.origin == Origin::kEnvironment; });
+  if (turns) row.Note("answers_of_several_turns_as_one_text");
+  return text;
+}
+
+// An answer that was never generated has no score, whatever a store of before says.
+std::string ScoreOf(const Trajectory& t, RowText& row) {
+  const bool generated = t.finish != FinishReason::kAborted;
+  if (t.scored && generated) return nlohmann::json(t.reward).dump();
+  row.Note("answers_without_a_score");
+  if (!generated) row.Note("answers_never_generated");
+  return "null";
+}
+
+}  // namespace
+
+const char* FormName(ExportForm form) { return form == ExportForm::kTrl ? "trl" : "verl"; }
+
+std::optional<ExportForm> ExportFormOfName(std::string_view name) {
+  for (const ExportForm form : {ExportForm::kTrl, ExportForm::kVerl}) {
+    if (name == FormName(form)) return form;
+  }
+  return std::nullopt;
+}
+
+std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form) {
+  const auto extras = ExtraColumns(prompt.extra_json);
+  std::vector<ExportCandidate> out;
+  if (form == ExportForm::kVerl) {
+    RowText row;
+    WriteVerlPrompt(row, prompt, extras);
+    out.push_back(row.Take());
+    return out;
+  }
+  // The truth may be read out of a column that is kept (GSM8K's solution, verl's reward_model): then it needs none of its own.
+  const bool implied = HasAny(extras, {"answer", "label", "ground_truth", "reward_model", "reward_spec"});
+  if (implied || prompt.ground_truth.empty()) out.push_back(TrlPrompt(prompt, extras, /*truth=*/false));
+  if (!prompt.ground_truth.empty()) out.push_back(TrlPrompt(prompt, extras, /*truth=*/true));
+  return out;
+}
+
+std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportForm form) {
+  std::vector<ExportCandidate> out;
+  const bool pair = record.kind == PreferenceKind::kPair;
+  if (record.chosen.empty() || (pair && record.rejected.empty())) return out;
+  const auto extras = ExtraColumns(record.extra_json);
+  const bool prompt = !record.prompt_text.empty() || !record.prompt.empty();
+  if (!prompt && record.kind != PreferenceKind::kDemonstration) return out;
+  if (pair) {
+    out.push_back(PairRow(record, extras, /*whole=*/false));
+    if (!record.prompt.empty()) out.push_back(PairRow(record, extras, /*whole=*/true));
+  } else if (record.kind == PreferenceKind::kLabelled) {
+    out.push_back(CompletionRow(record, extras));
+  } else {
+    if (!prompt && record.chosen.size() == 1) {
+      out.push_back(TextRow(record, extras));
+    } else if (form == ExportForm::kVerl && record.prompt_text.empty()) {
+      out.push_back(DialogueRow(record, extras));
+    } else {
+      out.push_back(CompletionRow(record, extras));
+      if (record.prompt_text.empty()) out.push_back(DialogueRow(record, extras));
+    }
+  }
+  return out;
+}
+
+std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportForm form,
+                                         const std::vector<std::string>& end_tokens) {
+  const Prompt& prompt = group.lease.prompt;
+  const auto extras = ExtraColumns(prompt.extra_json);
+  std::vector<ExportCandidate> out;
+  if (form == ExportForm::kVerl) {
+    RowText row;
+    WriteVerlPrompt(row, prompt, extras);
+    std::vector<std::string> responses;
+    std::string scores;
+    for (const Trajectory& t : group.trajectories) {
+      responses.push_back(AnswerText(t, end_tokens, row));
+      scores += (scores.empty() ? "" : ",") + ScoreOf(t, row);
+    }
+    row.Texts("responses", responses);
+    row.Json("scores", "[" + scores + "]");
+    out.push_back(row.Take());
+    return out;
+  }
+  for (const Trajectory& t : group.trajectories) {
+    RowText row;
+    row.Turns("prompt", prompt.text, prompt.messages);
+    const std::string answer = AnswerText(t, end_tokens, row);
+    if (prompt.messages.empty()) {
+      row.Text("completion", answer);
+    } else {
+      row.Messages("completion", {{"assistant", answer}});
+    }
+    row.Json("reward", ScoreOf(t, row));
+    if (!t.rewards.empty() && t.finish != FinishReason::kAborted) {
+      nlohmann::json parts = nlohmann::json::object();
+      for (const RewardPart& part : t.rewards) {
+        if (part.scope == RewardScope::kTrajectory) parts[part.name] = part.value;
+      }
+      row.Json("rewards", parts.dump());
+    }
+    if (!prompt.ground_truth.empty()) row.Text("ground_truth", prompt.ground_truth);
+    row.Json("policy_version", std::to_string(group.policy.version));
+    row.Json("lease", std::to_string(group.lease.lease_id));
+    row.Json("sample", std::to_string(t.sample));
+    row.Json("truncated", t.finish == FinishReason::kLength ? "true" : "false");
+    row.Extras(extras);
+    out.push_back(row.Take());
+  }
+  return out;
+}
+
+}  // namespace plumb::replay

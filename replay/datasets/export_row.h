@@ -1,0 +1,45 @@
+// One stored record as a row of a dataset file, the way back from replay/datasets/rows/row_parser.h.
+//
+// A record may be written in several ways of one form; the candidates come in order of preference, and the exporter takes
+// the first that the importer reads as the same record.
+// Thread safety: pure functions. Errors: kCorruption for extra columns that are no JSON object.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/record/preference.h"
+#include "common/record/trajectory.h"
+
+namespace plumb::replay {
+
+enum class ExportForm : uint8_t { kTrl, kVerl };
+const char* FormName(ExportForm form);
+std::optional<ExportForm> ExportFormOfName(std::string_view name);
+
+// What had to change or was left behind, by name: how often.
+using ExportNotes = std::map<std::string, int64_t>;
+
+struct ExportCandidate {
+  std::string text;  // one JSON object
+  ExportNotes notes;
+};
+
+// prompts: TRL {prompt, ground_truth, ...columns}; verl {data_source, prompt, reward_model, extra_info}, or the columns
+// themselves where the row came from verl.
+std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form);
+// pairs {prompt, chosen, rejected, margin, ...columns} or whole dialogues; labelled {prompt, completion, label};
+// demonstrations {prompt, completion} | {text} | verl: {messages}. Empty: the record has tokens only.
+std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportForm form);
+// TRL: {prompt, completion, reward, ...}, one row per answer; the completion is a list of messages
+// where the prompt is one, else a text. verl: the prompt's row with `responses` and `scores`, what
+// its main_generation writes and its main_eval reads. Answers without the end token that was
+// sampled (replay/datasets/rows/end_token.h; `end_tokens`: other texts of it).
+std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportForm form,
+                                         const std::vector<std::string>& end_tokens);
+
+}  // namespace plumb::replay

@@ -1,0 +1,231 @@
+#include "replay/datasets/rows/dataset_import.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include <simdjson.h>
+
+#include "common/base/error.h"
+#include "common/record/json_text.h"
+#include "replay/datasets/rows/dialogue.h"
+#include "replay/datasets/rows/row_parser.h"
+#include "replay/datasets/rows/row_source.h"
+
+namespace plumb::replay {
+namespace {
+
+using configs::OverlongPolicy;
+
+// From now on the message's content is the text that it holds, whatever the row wrote there (null,
+// parts). REQUIRES: fields_json as common/record/trajectory.h has it.
+void TakeContentAsText(Message& message) {
+  if (!message.fields_json.starts_with("{\"content\":")) return;
+  simdjson::dom::parser parser;
+  const simdjson::dom::object fields = parser.parse(message.fields_json);
+  std::string rest;
+  for (const auto [key, value] : fields) {
+    if (key == "content") continue;
+    rest.push_back(rest.empty() ? '{' : ',');
+    AppendJsonText(rest, key);
+    rest.push_back(':');
+    rest += simdjson::minify(value);
+  }
+  if (!rest.empty()) rest.push_back('}');
+  message.fields_json = std::move(rest);
+}
+
+// system_prompt and prompt_suffix; a text becomes a message where a system message has to stand before it. True: another
+// system message of the row's own was replaced.
+bool Dress(const ImportOptions& options, std::string& text, std::vector<Message>& messages) {
+  bool replaced = false;
+  if (!options.system_prompt.empty()) {
+    if (messages.empty()) messages.push_back({"user", std::exchange(text, "")});
+    if (messages.front().role == "system") {
+      TakeContentAsText(messages.front());
+      replaced = messages.front().content != options.system_prompt;
+      messages.front().content = options.system_prompt;
+    } else {
+      messages.insert(messages.begin(), {"system", options.system_prompt});
+    }
+  }
+  if (options.prompt_suffix.empty()) return replaced;
+  if (messages.empty()) {
+    text += options.prompt_suffix;
+    return replaced;
+  }
+  const auto user = std::find_if(messages.rbegin(), messages.rend(), [](const Message& m) { return m.role == "user"; });
+  if (user == messages.rend()) throw RowProblem{"bad_messages", "no user message to put prompt_suffix on"};
+  TakeContentAsText(*user);
+  user->content += options.prompt_suffix;
+  return replaced;
+}
+
+// One demonstration for each turn of the assistant. `replaced`: set where Dress replaced a system message.
+std::vector<TextDemonstration> Turns(PreferenceRecord record, const ImportOptions& options, bool& replaced) {
+  std::vector<TextDemonstration> turns;
+  std::vector<Message> before = std::move(record.prompt);
+  for (Message& message : record.chosen) {
+    if (message.role == "assistant" && IsLearned(message)) {
+      TextDemonstration turn{record.prompt_text, before, message.content, message.fields_json,
+                             record.extra_json};
+      replaced |= Dress(options, turn.prompt, turn.messages);
+      turns.push_back(std::move(turn));
+    }
+    before.push_back(std::move(message));
+  }
+  if (turns.empty())
+    throw RowProblem{"nothing_to_learn", "every turn of the assistant has weight 0 or train false"};
+  return turns;
+}
+
+// Fills tokens and applies the policy for what is too long. False: cut (counted by the caller as truncated).
+bool Tokenize(const ImportOptions& options, Prompt& prompt, const std::string& where) {
+  if (!options.tokenize) return true;
+  try {
+    prompt.tokens = options.tokenize(prompt);
+  } catch (const Error& e) {  // what the chat template refuses, for example: of which row
+    throw Error(e.code(), e.message(), where + (e.where().empty() ? "" : " (" + e.where() + ")"));
+  }
+  if (prompt.tokens.empty()) throw RowProblem{"empty_prompt", "the prompt has no tokens"};
+  const size_t max = static_cast<size_t>(options.max_prompt_tokens);
+  if (max == 0 || prompt.tokens.size() <= max) return true;
+  const std::string bound = options.max_prompt_bound.empty() ? "data.max_prompt_tokens is " + std::to_string(max) : options.max_prompt_bound;
+  const std::string text = std::to_string(prompt.tokens.size()) + " tokens, " + bound;
+  if (options.overlong == OverlongPolicy::kDrop) throw RowProblem{"overlong", text};
+  if (options.overlong == OverlongPolicy::kError) {
+    throw Error(ErrorCode::kInvalidArgument, text + ": make room for it, or set data.overlong to drop, left or right", where);
+  }
+  if (options.overlong == OverlongPolicy::kLeft) {
+    prompt.tokens.erase(prompt.tokens.begin(), prompt.tokens.end() - static_cast<ptrdiff_t>(max));
+  } else {
+    prompt.tokens.resize(max);
+  }
+  return false;
+}
+
+void CheckOptions(const ImportOptions& options) {
+  const auto refuse = [](const std::string& why) { throw Error(ErrorCode::kInvalidArgument, why); };
+  if (options.max_prompt_tokens < 0 || options.limit < 0) refuse("data.max_prompt_tokens and data.limit must not be negative");
+  if (options.max_prompt_tokens > 0 && !options.tokenize) refuse("the length of prompts cannot be checked without a tokenizer");
+  for (const auto& [key, column] : options.map) {
+    if (!IsRowPart(key)) refuse("data.map has the unknown key '" + key + "'; known: " + RowParts());
+  }
+}
+
+// Calls use(row, where, ledger) for each row, which says whether the row is used or passed over; what it throws as RowProblem
+// goes into the ledger.
+template <class Use>
+RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowKind kind, Use use) {
+  CheckOptions(options);
+  RowLedger ledger;
+  const auto source = RowSource::Open(path, options.max_line_bytes);
+  RowParser parser(
+      {.map = options.map, .form = {}, .convert_numbers = source->all_text(), .as = kind});
+  SourceRow row;
+  while ((options.limit == 0 || ledger.used < options.limit) && source->Next(row)) {
+    if (row.blank) continue;
+    ++ledger.read;
+    const std::string where = path + ":" + std::to_string(row.number);
+    try {
+      if (row.too_long) throw RowProblem{"line_too_long", "more than " + std::to_string(options.max_line_bytes) + " bytes"};
+      if (!row.problem.empty()) throw RowProblem{"bad_csv", row.problem};
+      ParsedRow parsed = parser.Parse(row.text);
+      const RowForm form = parsed.form;
+      std::string shown = ledger.samples.size() < RowLedger::kSamples ? ShownRow(parsed) : "";
+      const std::vector<RowNote> notes = std::move(parsed.notes);
+      const bool used = use(parsed, where, ledger);
+      if (ledger.format.empty()) ledger.format = FormName(form);
+      if (used) {
+        ++ledger.used;
+        ledger.notes.Add(notes, where);
+        if (!shown.empty()) ledger.samples.push_back(std::move(shown));
+      } else {
+        --ledger.read;
+        ++ledger.skipped;
+      }
+    } catch (const RowProblem& problem) {
+      ++ledger.rejected[problem.reason];
+      if (ledger.examples.size() < RowLedger::kMaxExamples) {
+        ledger.examples.push_back(where + ": " + problem.reason + ": " + problem.detail);
+      }
+    }
+  }
+  PLUMB_CHECK(ledger.read == ledger.used + ledger.TotalRejected(), ledger.Describe());
+  if (ledger.used > 0) return ledger;
+  if (ledger.read == 0) throw Error(ErrorCode::kInvalidArgument, "the dataset is empty: no rows in the file", path);
+  std::string message = "no row of the dataset can be used: " + ledger.Describe() + " (name other columns with data.map, e.g. prompt = \"...\")";
+  for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i) message += "\n  " + ledger.examples[i];
+  throw Error(ErrorCode::kInvalidArgument, message, path);
+}
+
+}  // namespace
+
+int64_t RowLedger::TotalRejected() const {
+  int64_t total = 0;
+  for (const auto& [reason, n] : rejected) total += n;
+  return total;
+}
+
+std::string RowLedger::Describe() const {
+  std::string text = "read " + std::to_string(read) + " = used " + std::to_string(used);
+  for (const auto& [reason, n] : rejected) text += " + " + std::to_string(n) + " " + reason;
+  if (skipped > 0) text += ", after " + std::to_string(skipped) + " usable rows that were passed over";
+  if (system_replaced > 0) text += " (" + std::to_string(system_replaced) + " with a system message of their own, replaced by the given one)";
+  if (truncated > 0) text += " (" + std::to_string(truncated) + " of the used ones cut to length)";
+  return text;
+}
+
+std::vector<std::string> RowLedger::Notes(const std::string& file) const {
+  std::vector<std::string> lines = {file + ": " + format + ", " + Describe()};
+  for (size_t i = 0; i < samples.size(); ++i)
+    lines.push_back("  row " + std::to_string(i + 1) + ": " + samples[i]);
+  for (const std::string& note : notes.Describe()) lines.push_back("  note: " + note);
+  for (const std::string& example : examples) lines.push_back("  " + example);
+  return lines;
+}
+
+ImportOptions ImportOptionsOf(const configs::DataConfig& data, const std::string& dataset) {
+  ImportOptions options;
+  options.dataset = dataset;
+  options.map = data.map;
+  options.system_prompt = data.system_prompt;
+  options.prompt_suffix = data.prompt_suffix;
+  options.limit = dataset == "eval" ? data.eval_prompts : data.limit;
+  options.skip = dataset == "eval" ? data.eval_skip : 0;
+  options.max_prompt_tokens = data.max_prompt_tokens;
+  options.overlong = data.overlong;
+  return options;
+}
+
+ImportedPrompts ImportPrompts(const std::string& path, const ImportOptions& options) {
+  ImportedPrompts imported;
+  imported.ledger = ForEachRow(path, options, RowKind::kPrompts, [&](ParsedRow& row, const std::string& where, RowLedger& ledger) {
+    Prompt& prompt = row.prompt;
+    const bool replaced = Dress(options, prompt.text, prompt.messages);
+    const bool whole = Tokenize(options, prompt, where);
+    if (ledger.skipped < options.skip) return false;
+    ledger.truncated += !whole;
+    ledger.system_replaced += replaced;
+    prompt.dataset = options.dataset;
+    prompt.row = imported.prompts.size();
+    imported.prompts.push_back(std::move(prompt));
+    return true;
+  });
+  return imported;
+}
+
+ImportedDemonstrations ImportDemonstrations(const std::string& path, const ImportOptions& given) {
+  ImportOptions options = given;
+  options.max_prompt_tokens = 0;  // whoever packs demonstrations knows their whole length
+  ImportedDemonstrations imported;
+  imported.ledger = ForEachRow(path, options, RowKind::kDemonstrations, [&](ParsedRow& row, const std::string&, RowLedger& ledger) {
+    bool replaced = false;
+    for (TextDemonstration& d : Turns(std::move(row.record), options, replaced)) imported.demonstrations.push_back(std::move(d));
+    ledger.system_replaced += replaced;
+    return true;
+  });
+  return imported;
+}
+
+}  // namespace plumb::replay

@@ -1,0 +1,247 @@
+#include "replay/datasets/rows/row_parser.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+#include <simdjson.h>
+
+#include "common/base/error.h"
+#include "common/base/json/strict_json.h"
+#include "common/base/text.h"
+#include "replay/datasets/rows/row_columns.h"
+#include "replay/datasets/rows/row_detection.h"
+#include "replay/datasets/rows/row_pairs.h"
+#include "replay/datasets/rows/row_source.h"
+#include "replay/datasets/rows/row_turns.h"
+
+namespace plumb::replay {
+namespace {
+
+namespace dom = simdjson::dom;
+
+constexpr std::array kParts = {
+    "prompt",  "answer",      "ground_truth", "weight",  "chosen",   "rejected",   "margin",
+    "context", "completions", "completion",   "label",   "messages", "text",       "instruction",
+    "input",   "output",      "system",       "history", "winner",   "response_a", "response_b"};
+
+std::string ReadTruth(Columns& row, RowForm form) {
+  auto column = row.Find("answer", {"answer", "ground_truth", "label"});
+  if (!column) column = row.Find("ground_truth", {"ground_truth"});
+  if (!column) row.RequireMapped({"answer", "ground_truth"});
+  if (!column) {
+    for (const char* name : {"reward_model", "reward_spec"}) {
+      const auto nested = row.Find(name, {name});
+      dom::element value;
+      if (nested && nested->value["ground_truth"].get(value) == simdjson::SUCCESS && !value.is_null()) {
+        return value.is_string() ? std::string(std::string_view(value)) : Canonical(value);
+      }
+    }
+    return "";
+  }
+  if (!column->value.is_string()) return Canonical(column->value);  // and it stays for reward functions, as the row has it;
+  // so do a worked solution and a column of another name.
+  if (form != RowForm::kGsm8k && !row.Mapped("answer") && !row.Mapped("ground_truth")) row.Use(column->name);
+  const std::string_view text(column->value);
+  const size_t mark = text.rfind("####");
+  if (form != RowForm::kGsm8k || mark == std::string_view::npos) {
+    if (form == RowForm::kGsm8k) throw RowProblem{"missing_column", "no #### in " + column->Named()};
+    return std::string(text);
+  }
+  const std::string_view answer = Trim(text.substr(mark + 4));
+  if (answer.empty()) throw RowProblem{"missing_column", "nothing follows #### in " + column->Named()};
+  return std::string(answer);
+}
+
+// Only by `map`: a column of that name may be anything.
+void ReadWeight(Columns& row, double& weight) {
+  const auto column = row.Take("weight", {});
+  if (!column) return;
+  weight = row.Number(*column);
+  if (weight < 0 || weight > 1e6)
+    throw RowProblem{"wrong_type", column->Named() + " is not in 0 .. 1e6"};
+}
+
+void ReadPrompt(Columns& row, RowForm form, Prompt& prompt) {
+  ReadPromptColumns(row, prompt.text, prompt.messages);
+  Precede(row, prompt.text, prompt.messages);
+  prompt.ground_truth = ReadTruth(row, form);
+  ReadWeight(row, prompt.weight);
+  row.AppendRest(prompt.extra_json);
+}
+
+// The turns before and from the assistant's first one on; what follows its last one teaches
+// nothing.
+void ReadDialogue(Columns& row, PreferenceRecord& record) {
+  const Column column = row.Need("messages", {"messages", "conversations", "conversation"});
+  if (!column.value.is_array()) throw RowProblem{"wrong_type", column.Named() + " is no list"};
+  std::vector<Message> all;
+  ReadMessages(row.memory(), column.value, column.name, all);
+  const bool last = record.kind == PreferenceKind::kLabelled;  // judged is the last answer
+  while (!all.empty() && all.back().role != "assistant") all.pop_back();
+  if (all.empty())
+    throw RowProblem{"empty_completion", "no assistant message in " + column.Named()};
+  const auto first = last ? all.end() - 1
+                          : std::find_if(all.begin(), all.end(),
+                                         [](const Message& m) { return m.role == "assistant"; });
+  if (first == all.begin())
+    throw RowProblem{"bad_messages", "the assistant speaks first: there is nothing to answer"};
+  record.prompt.assign(all.begin(), first);
+  record.chosen.assign(first, all.end());
+}
+
+void ReadDemonstration(Columns& row, RowForm form, PreferenceRecord& record,
+                       std::vector<RowNote>& notes) {
+  record.kind = PreferenceKind::kDemonstration;
+  if (form == RowForm::kText) {
+    ReadAnswer(row.memory(), row.Need("text", {"text"}), record.chosen);
+    return NotePreceding(row, notes);
+  }
+  if (form == RowForm::kMessages) {
+    ReadDialogue(row, record);
+  } else {
+    if (form == RowForm::kAlpaca) {
+      ReadInstruction(row, row.Need("instruction", {"instruction"}), record.prompt);
+    } else {
+      ReadPromptColumns(row, record.prompt_text, record.prompt);
+    }
+    ReadAnswer(row.memory(),
+               form == RowForm::kAlpaca ? row.Need("output", {"output", "response"})
+                                        : row.Need("completion", {"completion"}),
+               record.chosen);
+  }
+  Precede(row, record.prompt_text, record.prompt);
+}
+
+void ReadJudged(Columns& row, PreferenceRecord& record) {
+  record.kind = PreferenceKind::kLabelled;
+  if (const auto answer = row.Take("completion", {"completion", "output", "response"})) {
+    ReadPromptColumns(row, record.prompt_text, record.prompt);
+    ReadAnswer(row.memory(), *answer, record.chosen);
+  } else if (row.Find("messages", {"messages", "conversations", "conversation"})) {
+    ReadDialogue(row, record);
+  } else {
+    row.Need("completion", {"completion"});
+  }
+  Precede(row, record.prompt_text, record.prompt);
+  record.desirable = row.Boolean(row.Need("label", {"label", "kto_tag"}));
+}
+
+}  // namespace
+
+bool IsRowPart(std::string_view part) {
+  return std::find(kParts.begin(), kParts.end(), part) != kParts.end();
+}
+
+std::string RowParts() {
+  std::string known;
+  for (const char* name : kParts) known += (known.empty() ? "" : ", ") + std::string(name);
+  return known;
+}
+
+struct RowParser::Impl {
+  RowParserOptions options;
+  dom::parser parser;
+  Memory memory;
+  std::string mended;  // a row without its odd values
+
+  dom::object Parse(std::string_view text, std::vector<OddValue>& odd);
+  void Read(Columns& row, ParsedRow& out);
+};
+
+RowParser::RowParser(RowParserOptions options) : impl_(std::make_unique<Impl>()) {
+  for (const auto& [part, column] : options.map) {
+    if (IsRowPart(part) && !column.empty()) continue;
+    throw Error(ErrorCode::kInvalidArgument, "--map: '" + part + "=" + column +
+                                                 "' names no part of a row; known: " + RowParts());
+  }
+  impl_->options = std::move(options);
+  if (impl_->parser.allocate(size_t{1} << 16, kMaxJsonDepth) != simdjson::SUCCESS) {
+    throw Error(ErrorCode::kIo, "no memory for a parser of rows");
+  }
+}
+RowParser::~RowParser() = default;
+
+std::optional<RowForm> RowParser::form() const { return impl_->options.form; }
+void RowParser::SetForm(RowForm form) { impl_->options.form = form; }
+
+ParsedRow RowParser::Parse(std::string_view text) {
+  ParsedRow out;
+  Parse(text, out);
+  return out;
+}
+
+// REQUIRES: as RowParser::Parse. `odd`: what had to be mended.
+dom::object RowParser::Impl::Parse(std::string_view text, std::vector<OddValue>& odd) {
+  static_assert(simdjson::SIMDJSON_PADDING <= RowSource::kPadding);
+  dom::element root;
+  auto error = parser.parse(text.data(), text.size(), /*realloc_if_needed=*/false).get(root);
+  if (error && error != simdjson::DEPTH_ERROR) {
+    odd = MendRow(text, mended);
+    mended.reserve(mended.size() + RowSource::kPadding);
+    if (!odd.empty() &&
+        parser.parse(mended.data(), mended.size(), /*realloc_if_needed=*/false).get(root) ==
+            simdjson::SUCCESS)
+      error = simdjson::SUCCESS;
+  }
+  if (error) {
+    if (error == simdjson::UTF8_ERROR || !simdjson::validate_utf8(text.data(), text.size())) {
+      throw RowProblem{"bad_utf8", "not valid UTF-8"};
+    }
+    throw RowProblem{"bad_json", error == simdjson::DEPTH_ERROR ? "nested deeper than " + std::to_string(kMaxJsonDepth)
+                                                                 : std::string(simdjson::error_message(error))};
+  }
+  dom::object object;
+  if (root.get(object) != simdjson::SUCCESS) throw RowProblem{"not_an_object", "a row has to be one JSON object"};
+  return object;
+}
+
+void RowParser::Impl::Read(Columns& row, ParsedRow& out) {
+  const auto as = options.as;
+  const auto detected = DetectForm(row, as);
+  const auto& fixed = options.form;
+  if (!fixed && !detected) {
+    throw RowProblem{"unknown_form", "no known columns; the row has: " + row.Names() + " (name them with --map, e.g. prompt=COLUMN)"};
+  }
+  out.form = fixed ? *fixed : *detected;
+  if (fixed && detected && KindOf(*detected) != KindOf(*fixed)) {
+    throw RowProblem{"mixed_format", std::string("the file holds ") + FormName(*fixed) + " rows, this is one of " + FormName(*detected)};
+  }
+  const RowKind kind = KindOf(out.form);
+  PreferenceRecord& record = out.record;
+  // Within a file of prompts each row may name its answer otherwise; GSM8K's marks alone change
+  // what is read.
+  if (kind == RowKind::kPrompts) return ReadPrompt(row, out.form, out.prompt);
+  if (kind == RowKind::kLabelled) {
+    ReadJudged(row, record);
+  } else if (kind == RowKind::kDemonstrations) {
+    ReadDemonstration(row, out.form, record, out.notes);
+  } else if (out.form == RowForm::kNemo) {
+    ReadRanked(row, record);
+  } else if (out.form == RowForm::kWinner) {
+    ReadCompared(row, record);
+  } else {
+    ReadPair(row, out.form, record, out.notes);
+  }
+  CheckAnswer(record.chosen, kind == RowKind::kPairs ? "chosen" : "completion");
+  if (record.kind == PreferenceKind::kPair) CheckAnswer(record.rejected, "rejected");
+  ReadWeight(row, record.weight);
+  row.AppendRest(record.extra_json);
+  if (as != RowKind::kPrompts) return;
+  out.prompt.text = record.prompt_text;
+  out.prompt.messages = record.prompt;
+  out.prompt.extra_json = record.extra_json;
+}
+
+void RowParser::Parse(std::string_view text, ParsedRow& out) {
+  std::vector<OddValue> odd;
+  const dom::object object = impl_->Parse(text, odd);
+  impl_->memory.TakeBack(out);
+  Columns row(object, impl_->options.map, impl_->options.convert_numbers, impl_->memory, odd);
+  impl_->Read(row, out);
+  for (const OddValue& value : odd) out.notes.push_back({WhatWasDone(value.kind), Describe(value)});
+  if (!impl_->options.form && !impl_->options.as) impl_->options.form = out.form;
+}
+
+}  // namespace plumb::replay

@@ -1,0 +1,182 @@
+#include "replay/datasets/rows/row_source.h"
+
+#include <filesystem>
+#include <fstream>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "common/base/error.h"
+#include "replay/datasets/rows/csv_source.h"
+#include "replay/datasets/rows/line_reader.h"
+#include "replay/datasets/rows/parquet_source.h"
+
+namespace plumb::replay {
+namespace {
+
+bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+class JsonLines : public RowSource {
+ public:
+  JsonLines(const std::string& path, size_t max_row_bytes) : lines_(path, max_row_bytes) {}
+  bool Next(SourceRow& row) override {
+    if (!lines_.Next(row.text)) return false;
+    row.number = lines_.line_number();
+    row.too_long = lines_.too_long();
+    row.blank = !row.too_long && row.text.find_first_not_of(" \t\r") == std::string_view::npos;
+    return true;
+  }
+  const char* container() const override { return "jsonl"; }
+  double Progress() const override { return lines_.Progress(); }
+
+ private:
+  LineReader lines_;
+};
+
+// Cuts an array into its elements without looking into them beyond quotes and brackets; the row parser does the rest.
+class JsonArray : public RowSource {
+ public:
+  JsonArray(const std::string& path, size_t max_row_bytes) : bytes_(path), path_(path), max_row_bytes_(max_row_bytes) {
+    if (bytes_.Peek() == 0xEF) Get(), Get(), Get();  // a byte order mark
+    if (Skip() != '[') throw Error(ErrorCode::kCorruption, "is no JSON array", path);
+    Get();
+  }
+  bool Next(SourceRow& row) override {
+    row = {.number = number_ + 1, .memory = std::move(row.memory)};
+    std::string& text = row.memory;
+    text.clear();
+    int c = Skip();
+    if (number_ == 0 && c == ']') return End();
+    if (number_ > 0) {
+      if (c == ']') return End();
+      if (c != ',') Damaged(c, "a comma or the end of the array was expected");
+      Get();
+      Skip();
+    }
+    int depth = 0;
+    bool quoted = false;
+    for (;;) {
+      c = bytes_.Peek();
+      if (c < 0) Damaged(c, "");
+      if (!quoted && depth == 0 && (c == ',' || c == ']')) break;
+      Get();
+      if (text.size() >= max_row_bytes_) row.too_long = true;
+      if (!row.too_long) text.push_back(static_cast<char>(c));
+      if (quoted) {
+        if (c == '"') quoted = false;
+        if (c == '\\') {
+          c = Get();
+          if (!row.too_long && c >= 0) text.push_back(static_cast<char>(c));
+        }
+        continue;
+      }
+      if (c == '"') quoted = true;
+      if (c == '{' || c == '[') ++depth;
+      if (c == '}' || c == ']') --depth;
+    }
+    ++number_;
+    if (row.too_long) text = std::string();
+    else if (text.find_first_not_of(" \t\r\n") == std::string::npos) Damaged(c, "a value was expected");
+    while (!text.empty() && IsBlank(text.back())) text.pop_back();
+    if (text.capacity() < text.size() + kPadding) text.reserve(2 * text.size() + kPadding);
+    row.text = text;
+    return true;
+  }
+  const char* container() const override { return "json array"; }
+  double Progress() const override { return bytes_.Progress(); }
+
+ private:
+  int Get() { return bytes_.Get(); }
+  int Skip() {
+    int c = bytes_.Peek();
+    while (c >= 0 && IsBlank(static_cast<char>(c))) Get(), c = bytes_.Peek();
+    return c;
+  }
+  bool End() {
+    if (ended_) return false;
+    Get();
+    ended_ = true;
+    const int c = Skip();
+    if (c >= 0) Damaged(c, "the array has ended");
+    return false;
+  }
+  [[noreturn]] void Damaged(int c, const std::string& expected) const {
+    const std::string where = path_ + ": element " + std::to_string(number_ + 1);
+    if (c < 0) throw Error(ErrorCode::kCorruption, "the JSON array ends too early: the file was cut, get it again", where);
+    throw Error(ErrorCode::kCorruption, std::string("'") + static_cast<char>(c) + "' stands where " + expected, where);
+  }
+  ByteSource bytes_;
+  const std::string path_;
+  const size_t max_row_bytes_;
+  int64_t number_ = 0;
+  bool ended_ = false;
+};
+
+std::string Magic(const std::string& path) {
+  char magic[4] = {};
+  std::ifstream(path, std::ios::binary).read(magic, 4);
+  return std::string(magic, 4);
+}
+
+}  // namespace
+
+bool IsSavedToDisk(const std::string& folder) {
+  const std::filesystem::path path(folder);
+  std::error_code ignored;
+  for (const char* name : {"dataset_info.json", "dataset_dict.json", "state.json"}) {
+    if (std::filesystem::exists(path / name, ignored)) return true;
+  }
+  return false;
+}
+
+std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_row_bytes) {
+  std::error_code ignored;
+  if (std::filesystem::is_regular_file(path, ignored)) {
+    const std::string magic = Magic(path);
+    if (magic == "PARE") throw Error(ErrorCode::kUnsupported, "is an encrypted Parquet file: decrypt it first", path);
+    if (magic == "PAR1") return OpenParquet(path, max_row_bytes);
+    static constexpr char kArrow[] =
+        "an Arrow file: write it as Parquet, python3 -c \"import datasets; "
+        "datasets.load_from_disk('FOLDER').to_parquet('F.parquet')\"";
+    constexpr std::pair<std::string_view, const char*> kOther[] = {
+        {"PK\x03\x04", "a zip archive"},
+        {"\x28\xB5\x2F\xFD", "compressed by zstd"},
+        {"BZh", "compressed by bzip2"},
+        {"\xFD\x37zX", "compressed by xz"},
+        {"ARRO", kArrow},
+        {"\xFF\xFF\xFF\xFF", kArrow},
+        {"GGUF",
+         "a model in GGUF, not a dataset: `plumb convert` reads it, model.path takes what comes "
+         "out"},
+        {"\xFF\xFE", "UTF-16: write it as UTF-8 (iconv -f UTF-16 -t UTF-8)"}};
+    for (const auto& [begin, what] : kOther) {
+      if (!magic.starts_with(begin)) continue;
+      throw Error(ErrorCode::kUnsupported,
+                  std::string("is ") + what +
+                      "; what is read: JSON lines, a JSON array, CSV, TSV, gzip of them, Parquet",
+                  path);
+    }
+  } else if (std::filesystem::is_directory(path, ignored)) {
+    if (IsSavedToDisk(path)) {
+      throw Error(ErrorCode::kUnsupported,
+                  "is a folder of datasets' save_to_disk: write it as Parquet, python3 -c \"import "
+                  "datasets; datasets.load_from_disk('FOLDER').to_parquet('F.parquet')\" (of a "
+                  "dictionary of splits: [...]['train'])",
+                  path);
+    }
+    throw Error(ErrorCode::kInvalidArgument, "is a folder, not a file: name the files in it", path);
+  }
+  char first = 0;
+  {
+    ByteSource peek(path);
+    int c = peek.Get();
+    if (c == 0xEF && peek.Get() == 0xBB && peek.Get() == 0xBF) c = peek.Get();
+    while (c >= 0 && IsBlank(static_cast<char>(c))) c = peek.Get();
+    first = c < 0 ? 0 : static_cast<char>(c);
+  }
+  if (first != '[' && first != '{' && IsCsvName(path)) return OpenCsv(path, max_row_bytes);
+  if (first == '[') return std::make_unique<JsonArray>(path, max_row_bytes);
+  return std::make_unique<JsonLines>(path, max_row_bytes);
+}
+
+}  // namespace plumb::replay

@@ -1,0 +1,241 @@
+#include "reward/doors/plugin_host.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <new>
+#include <string>
+#include <vector>
+
+#include <linux/filter.h>
+
+#include "common/base/problem.h"
+#include "reward/doors/plugin_wire.h"
+#include "reward/part/reward.h"
+#include "reward/doors/reward_abi.h"
+#include "common/sandbox/sandbox.h"
+
+namespace plumb::reward {
+namespace {
+
+struct Arguments {
+  SandboxOptions sandbox;
+  std::string object, program;
+  std::vector<char*> rest;  // arguments of the object or program
+};
+
+// What is wrong with the command line.
+Problem Parse(int argc, char** argv, Arguments* out) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string name = argv[i];
+    if (name == "--") {
+      for (++i; i < argc; ++i) out->rest.push_back(argv[i]);
+      break;
+    }
+    if (i + 1 >= argc) return name + " needs a value";
+    const std::string value = argv[++i];
+    if (name == "--so" || name == "--exec") {
+      (name == "--so" ? out->object : out->program) = value;
+      continue;
+    }
+    int64_t number = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (error != std::errc() || end != value.data() + value.size() || number < 0)
+      return name + ": '" + value + "' is no number";
+    SandboxOptions& s = out->sandbox;
+    if (name == "--memory-mb") s.memory_mb = number;
+    else if (name == "--cpu-seconds") s.cpu_seconds = number;
+    else if (name == "--file-mb") s.file_mb = number;
+    else if (name == "--open-files") s.open_files = number;
+    else if (name == "--processes") s.processes = number;
+    else if (name == "--limits") s.limits = number != 0;
+    else if (name == "--seccomp") s.seccomp = number != 0;
+    else if (name == "--network") s.network = number != 0;
+    else if (name == "--unsandboxed") s.allow_unsandboxed = number != 0;
+    else return "unknown option " + name;
+  }
+  if (out->object.empty() == out->program.empty()) return "give one of --so PATH and --exec PATH";
+  return std::nullopt;
+}
+
+bool WriteAll(int fd, const std::string& bytes) {
+  for (size_t at = 0; at < bytes.size();) {
+    const ssize_t n = write(fd, bytes.data() + at, bytes.size() - at);
+    if (n < 0 && errno != EINTR) return false;
+    if (n > 0) at += static_cast<size_t>(n);
+  }
+  return true;
+}
+
+bool ReadAll(int fd, size_t size, std::string* out) {
+  out->resize(size);
+  for (size_t at = 0; at < size;) {
+    const ssize_t n = read(fd, out->data() + at, size - at);
+    if (n == 0 || (n < 0 && errno != EINTR)) return false;
+    if (n > 0) at += static_cast<size_t>(n);
+  }
+  return true;
+}
+
+struct Object {
+  decltype(&plumb_reward_abi_version) version = nullptr;
+  decltype(&plumb_reward_open) open = nullptr;
+  decltype(&plumb_reward_score) score = nullptr;
+  decltype(&plumb_reward_close) close = nullptr;
+  void* state = nullptr;
+};
+
+// Why the object cannot serve.
+Problem Load(const Arguments& arguments, Object* object) {
+  void* handle = dlopen(arguments.object.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (handle == nullptr) return std::string("cannot be loaded: ") + dlerror();
+  object->version = reinterpret_cast<decltype(object->version)>(dlsym(handle, "plumb_reward_abi_version"));
+  object->open = reinterpret_cast<decltype(object->open)>(dlsym(handle, "plumb_reward_open"));
+  object->score = reinterpret_cast<decltype(object->score)>(dlsym(handle, "plumb_reward_score"));
+  object->close = reinterpret_cast<decltype(object->close)>(dlsym(handle, "plumb_reward_close"));
+  for (const auto& [symbol, name] : {std::pair{reinterpret_cast<void*>(object->version), "plumb_reward_abi_version"},
+                                     std::pair{reinterpret_cast<void*>(object->score), "plumb_reward_score"}}) {
+    if (symbol == nullptr) {
+      return std::string("has no function ") + name +
+             ": compile it against reward/doors/reward_abi.h, with extern \"C\" in C++";
+    }
+  }
+  const uint32_t version = object->version();
+  if (version != PLUMB_REWARD_ABI_VERSION) {
+    return "was built for version " + std::to_string(version) + " of reward/doors/reward_abi.h, this is version " +
+           std::to_string(PLUMB_REWARD_ABI_VERSION) + ": compile it again";
+  }
+  if (object->open != nullptr) {
+    const int32_t refused =
+        object->open(static_cast<int32_t>(arguments.rest.size()), arguments.rest.data(), &object->state);
+    if (refused != 0) return "plumb_reward_open refused to start with code " + std::to_string(refused);
+  }
+  return std::nullopt;
+}
+
+std::string FailedFrame(uint64_t id, Failure failure, const std::string& message) {
+  std::string body;
+  Put(&body, id);
+  Put<uint8_t>(&body, static_cast<uint8_t>(failure));
+  PutString(&body, std::string_view(message).substr(0, kMaxMessage));
+  return Frame(FrameType::kFailed, body);
+}
+
+std::string ScoreFrame(const Object& object, std::string_view body) {
+  Cursor in(body);
+  const uint64_t id = in.Get<uint64_t>(), count = in.Get<uint64_t>();
+  // Each answer takes at least four string sizes and its number.
+  if (!in.ok() || count > body.size() / 40) return FailedFrame(id, Failure::kBadReply, "malformed request");
+  std::vector<std::string> strings;  // closed by '\0', as the interface promises
+  strings.reserve(count * 4);
+  std::vector<plumb_reward_item> items(count);
+  for (plumb_reward_item& item : items) {
+    for (plumb_reward_string* s : {&item.prompt, &item.completion, &item.ground_truth, &item.extra_json}) {
+      strings.emplace_back(in.String());
+      *s = {strings.back().c_str(), strings.back().size()};
+    }
+    item.sample = in.Get<uint64_t>();
+  }
+  if (!in.at_end()) return FailedFrame(id, Failure::kBadReply, "malformed request");
+  const plumb_reward_batch batch = {sizeof(plumb_reward_batch), sizeof(plumb_reward_item), count, items.data()};
+  const plumb_reward_result unset = {std::numeric_limits<double>::quiet_NaN(), PLUMB_REWARD_OK, 0, nullptr};
+  std::vector<plumb_reward_result> results(count, unset);
+  const int64_t returned = object.score(object.state, &batch, results.data());
+  std::string out;
+  Put(&out, id);
+  Put(&out, returned);
+  Put(&out, count);
+  for (const plumb_reward_result& result : results) {
+    Put(&out, result.value);
+    Put(&out, result.status);
+    const bool words = result.status == PLUMB_REWARD_FAILED && result.message != nullptr;
+    PutString(&out, words ? std::string_view(result.message, strnlen(result.message, kMaxMessage)) : "");
+  }
+  return Frame(FrameType::kScores, out);
+}
+
+int Serve(const Arguments& arguments) {
+  const int in = fcntl(0, F_DUPFD_CLOEXEC, 100), out = fcntl(1, F_DUPFD_CLOEXEC, 100);
+  const int null = open("/dev/null", O_RDONLY);
+  if (in < 0 || out < 0 || null < 0) return 2;
+  dup2(null, 0);
+  dup2(2, 1);
+  close(null);
+  ApplyLimits(arguments.sandbox, /*on_top=*/true);
+  Problem problem;
+  if (arguments.sandbox.seccomp && !InstallSeccomp(SeccompProfile::kSharedObject, arguments.sandbox.network) &&
+      !arguments.sandbox.allow_unsandboxed) {
+    problem = "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on without";
+  }
+  Object object;
+  try {
+    if (!problem) problem = Load(arguments, &object);
+  } catch (const std::exception& e) {
+    problem = std::string("threw while it was opened: ") + e.what();
+  }
+  std::string hello;
+  Put<uint8_t>(&hello, !problem);
+  PutString(&hello, problem.value_or(""));
+  if (!WriteAll(out, Frame(FrameType::kHello, hello)) || problem) return 3;
+  std::string header, body;
+  while (ReadAll(in, kFrameHeader, &header)) {
+    FrameType type;
+    uint64_t size = 0;
+    if (!ReadHeader(header, kMaxFrame, &type, &size) || type != FrameType::kScore || !ReadAll(in, size, &body)) return 4;
+    uint64_t id = 0;
+    if (size >= sizeof id) std::memcpy(&id, body.data(), sizeof id);
+    std::string reply;
+    try {
+      reply = ScoreFrame(object, body);
+    } catch (const std::bad_alloc&) {
+      reply = FailedFrame(id, Failure::kMemory, "ran out of memory");
+    } catch (const std::exception& e) {
+      reply = FailedFrame(id, Failure::kReported, std::string("threw: ") + e.what());
+    } catch (...) {
+      reply = FailedFrame(id, Failure::kReported, "threw something that is no std::exception");
+    }
+    if (!WriteAll(out, reply)) return 5;
+  }
+  if (object.close != nullptr) object.close(object.state);
+  return 0;
+}
+
+int Execute(Arguments& arguments) {
+  std::vector<char*> argv = {arguments.program.data()};
+  argv.insert(argv.end(), arguments.rest.begin(), arguments.rest.end());
+  argv.push_back(nullptr);
+  ApplyLimits(arguments.sandbox, /*on_top=*/false);
+  if (arguments.sandbox.seccomp && !InstallSeccomp(SeccompProfile::kProgram, arguments.sandbox.network) &&
+      !arguments.sandbox.allow_unsandboxed) {
+    std::fprintf(stderr, "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on without\n");
+    return 3;
+  }
+  execvp(argv[0], argv.data());
+  std::fprintf(stderr, "cannot execute %s: %s\n", argv[0], std::strerror(errno));
+  return 127;
+}
+
+}  // namespace
+
+int RewardHostMain(int argc, char** argv) {
+  Arguments arguments;
+  if (const Problem problem = Parse(argc, argv, &arguments)) {
+    std::fprintf(stderr, "reward-host: %s\n", problem->c_str());
+    return 2;
+  }
+  if (!arguments.program.empty()) return Execute(arguments);
+  const int code = Serve(arguments);
+  // No destructors and exit handlers: the object's own could hang a process that is done.
+  std::fflush(nullptr);
+  _exit(code);
+}
+
+}  // namespace plumb::reward

@@ -1,0 +1,122 @@
+#include "run/commands/cli.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+
+#include "common/base/log.h"
+#include "common/base/nearest.h"
+#include "learner/algorithms/scoreless.h"
+#include "reward/doors/plugin_host.h"
+
+namespace plumb::run {
+
+int ExitCodeOf(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kConflict: return 2;
+    case ErrorCode::kNotFound: return 3;
+    case ErrorCode::kCorruption: return 4;
+    case ErrorCode::kIo:
+    case ErrorCode::kNoSpace: return 5;
+    case ErrorCode::kDeadline:
+    case ErrorCode::kUnavailable: return 6;
+    case ErrorCode::kNonFinite: return 8;
+    case ErrorCode::kUnsupported: return 9;
+  }
+  return 1;
+}
+
+int ExitCodeOf(const Error& error) {
+  return dynamic_cast<const learner::RewardFailed*>(&error) != nullptr ? kExitRewardFailed : ExitCodeOf(error.code());
+}
+
+namespace {
+
+// What CLI11 could not read, said with the verb it was given to, and what was probably meant.
+void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
+  const CLI::App* at = &root;
+  std::string verb = "plumb";
+  while (!at->get_subcommands().empty()) {
+    at = at->get_subcommands().front();
+    verb += " " + at->get_name();
+  }
+  std::vector<std::string> verbs, options;
+  const auto listed = [](const CLI::App* sub) { return !sub->get_group().empty(); };
+  for (const CLI::App* sub : at->get_subcommands(listed)) verbs.push_back(sub->get_name());
+  for (const CLI::Option* option : at->get_options()) {
+    for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
+  }
+  const std::vector<std::string> left = root.remaining(/*recurse=*/true);
+  const auto option = std::find_if(left.begin(), left.end(), [](const std::string& word) { return word.starts_with("-"); });
+  std::string what = error.what();
+  if (option != left.end()) {
+    const std::string name = option->substr(0, option->find('='));
+    const std::string meant = NearestName(name, options, std::max<size_t>(2, name.size() / 3));
+    what = "unknown option " + name + (meant.empty() ? "" : ", did you mean " + meant + "?");
+  } else if (!verbs.empty() && !left.empty()) {
+    what = "no verb '" + left.front() + "'" + DidYouMean(left.front(), verbs);
+  } else if (!verbs.empty()) {
+    what = "a verb is missing:";
+    for (const std::string& name : verbs) what += " " + name;
+  } else if (!left.empty()) {
+    what = "one argument too many: '" + left.front() + "'";
+  }
+  std::fprintf(stderr, "%s: error: %s\n%s --help says what it takes.\n", verb.c_str(), what.c_str(), verb.c_str());
+}
+
+}  // namespace
+
+int RunCli(int argc, char** argv) {
+  // The host process of reward code is this program too; nothing else of it may be set up there.
+  if (argc > 1 && std::strcmp(argv[1], "reward-host") == 0) return reward::RewardHostMain(argc - 1, argv + 1);
+
+  HandleInterrupts();
+  signal(SIGPIPE, SIG_IGN);
+
+  CLI::App app{"Plumb aligns language models with reinforcement learning, in one native program."};
+  app.require_subcommand(1);
+  app.footer("Exit codes: 0 done, 1 internal, 2 invalid input, 3 not found, 4 corrupted data, 5 disk, 6 peer or deadline,\n"
+             "7 stopped before its end, fewer steps than asked or below eval.bar, 8 not finite, 9 not supported by this build,\n"
+             "10 a reward part failed on every sample.");
+  CliResult result;
+  AddTrainCommand(app, result);
+  AddDataCommand(app, result);
+  AddConfigCommand(app, result);
+  AddStoreCommand(app, result);
+  AddReportCommand(app, result);
+  AddDoctorCommand(app, result);
+  AddGenerateCommand(app, result);
+  AddConvertCommand(app, result);
+  AddEvalCommand(app, result);
+  AddScoreCommand(app, result);
+  AddRewardServeCommand(app, result);  // behind whoever else adds the verb "reward"
+  AddRewardTestCommand(app, result);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    ExplainUsage(app, e);
+    return ExitCodeOf(ErrorCode::kInvalidArgument);
+  } catch (const Error& e) {
+    if (app.got_subcommand("role")) {  // one of several processes on a terminal: the line says which
+      LogError(e.what());
+    } else {
+      LogInfo(std::string("ended by an error: ") + e.what());  // the run's log; the terminal gets it once, as it is
+      std::fprintf(stderr, "plumb: error: %s\n", e.what());
+    }
+    return ExitCodeOf(e);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "plumb: internal error: %s\n", e.what());
+    return 1;
+  }
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
+    std::fprintf(stderr, "plumb: error: cannot write to standard output: %s\n", std::strerror(errno));
+    if (result.exit_code == 0) return ExitCodeOf(ErrorCode::kIo);
+  }
+  return result.exit_code;
+}
+
+}  // namespace plumb::run

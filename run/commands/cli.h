@@ -1,0 +1,54 @@
+// The command line: verbs, exit codes, signals.
+//
+// Exit codes (do not change the values of existing entries):
+//   0 done   1 internal error   2 invalid input or usage   3 not found   4 corrupted data   5 disk or operating system
+//   6 a peer or deadline   7 stopped before its end (Ctrl-C, SIGTERM), fewer steps than asked, or ended below eval.bar
+//   8 not finite   9 not supported by this build
+//   10 a reward part failed on every sample (plumb reward test), or on every answer of several steps (plumb train)
+// Thread safety: RunCli is called once, by main.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <string>
+
+#include "common/base/error.h"
+#include "run/session/interrupt.h"
+
+namespace plumb::run {
+
+inline constexpr int kExitFewerSteps = 7;
+inline constexpr int kExitRewardFailed = 10;
+
+int ExitCodeOf(ErrorCode code);
+int ExitCodeOf(const Error& error);  // learner::RewardFailed has a code of its own
+
+// The commit that was built, with a mark where files had changed since; "unknown" outside a clone.
+// Written by the build.
+std::string BuiltCommit();
+// `plumb --version`: version, commit, compiler, processor, CUDA, LibTorch; for reports of errors.
+std::string VersionText();
+
+// Parses, runs the verb, prints "plumb: error: ..." on standard error, returns the exit code.
+int RunCli(int argc, char** argv);
+
+// Each verb adds itself and leaves its exit code here.
+struct CliResult {
+  int exit_code = 0;
+};
+
+void AddTrainCommand(CLI::App& app, CliResult& result);
+void AddDataCommand(CLI::App& app, CliResult& result);
+void AddReplayCommands(CLI::App& data, CliResult& result);  // data mine, data rescore
+void AddConfigCommand(CLI::App& app, CliResult& result);
+void AddStoreCommand(CLI::App& app, CliResult& result);
+void AddReportCommand(CLI::App& app, CliResult& result);
+void AddDoctorCommand(CLI::App& app, CliResult& result);
+void AddGenerateCommand(CLI::App& app, CliResult& result);
+void AddScoreCommand(CLI::App& app, CliResult& result);
+void AddEvalCommand(CLI::App& app, CliResult& result);
+void AddConvertCommand(CLI::App& app, CliResult& result);
+void AddRewardServeCommand(CLI::App& app, CliResult& result);  // reward serve, keys generate
+void AddRewardTestCommand(CLI::App& app, CliResult& result);
+
+}  // namespace plumb::run

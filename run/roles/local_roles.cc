@@ -1,0 +1,165 @@
+// All roles of a run in this process: ports are direct calls, the actor and the rewards are
+// threads.
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <thread>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/base/mutex.h"
+#include "policy_model/memory/threads.h"
+#include "run/session/interrupt.h"
+#include "run/roles/observer.h"
+#include "run/roles/role_loops.h"
+#include "run/roles/roles.h"
+
+namespace plumb::run {
+namespace {
+
+using std::chrono::milliseconds;
+
+// The first failure of any thread of a local run; the others notice and end.
+class Failure {
+ public:
+  void Set(std::exception_ptr error) {
+    MutexLock lock(mu_);
+    if (!error_) error_ = error;
+    failed_.store(true);
+  }
+  bool failed() const { return failed_.load(); }
+  void Rethrow() const {
+    MutexLock lock(mu_);
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  mutable Mutex mu_;
+  std::exception_ptr error_ PLUMB_GUARDED_BY(mu_);
+  std::atomic<bool> failed_{false};
+};
+
+// The hand-over of a learner's weights to the actor beside it. In place: publishing is saying the
+// number. Else the actor copies what is new of the newest version while the learner goes on.
+class LocalWeights : public WeightSink, public WeightSource {
+ public:
+  explicit LocalWeights(bool in_place) : in_place_(in_place) {}
+  bool WantsBytes() const override { return !in_place_; }
+  void Publish(const PolicyVersion& version, std::span<const WeightSet> sets) override {
+    {
+      MutexLock lock(mu_);
+      newest_ = {.version = version, .sets = {}};
+      bytes_.resize(sets.size());
+      for (size_t i = 0; i < sets.size(); ++i) {
+        const auto& bytes = sets[i].bytes;
+        if (!bytes.empty()) bytes_[i].assign(bytes.begin(), bytes.end());
+        newest_.sets.push_back({sets[i].name, sets[i].digest, bytes_[i].size()});
+      }
+      number_.store(version.version);
+    }
+    changed_.notify_all();
+  }
+  PolicyVersion Newest() {
+    MutexLock lock(mu_);
+    return newest_.version;
+  }
+  int64_t number() const { return number_.load(); }  // for the decode loop: no lock
+  std::optional<WeightOffer> Await(const PolicyVersion& held, Deadline deadline) override {
+    MutexLock lock(mu_);
+    const auto other = [&]() PLUMB_REQUIRES(mu_) {
+      return newest_.version.version >= 0 && newest_.version != held;
+    };
+    if (!changed_.wait_until(lock, deadline, other)) return std::nullopt;
+    return newest_;
+  }
+  bool Read(const Digest& set, std::span<std::byte> into) override {
+    MutexLock lock(mu_);
+    for (size_t i = 0; i < bytes_.size(); ++i) {
+      if (newest_.sets[i].digest != set) continue;
+      PLUMB_CHECK(into.size() == bytes_[i].size());
+      std::copy(bytes_[i].begin(), bytes_[i].end(), into.begin());
+      return true;
+    }
+    return false;
+  }
+
+ private:
+  const bool in_place_;
+  Mutex mu_;
+  CondVar changed_;
+  WeightOffer newest_ PLUMB_GUARDED_BY(mu_);
+  std::vector<std::vector<std::byte>> bytes_ PLUMB_GUARDED_BY(mu_);  // of its sets
+  std::atomic<int64_t> number_{-1};
+};
+
+}  // namespace
+
+RunSummary RunLocal(const Session& session, const RunOptions& options) {
+  const configs::Config& config = session.config();
+  std::unique_ptr<replay::Store> store = OpenStore(session);
+  Observer observer(session, options);
+  ImportPrompts(session, *store, [&](const std::string& note) { observer.Note(note); });
+  replay::ReplayTable table(store.get(), TableOptionsOf(config));
+  policy_model::Weights weights = MakeWeights(session);
+  const bool sync = config.run.schedule == configs::Schedule::kSync;
+  LocalWeights published(/*in_place=*/sync);
+
+  const ThreadShares threads = ThreadSharesOf(config);
+  Failure failure;
+  std::atomic<bool> ended{false};
+  RewardLoop rewards(session, "reward-0", table,
+                     static_cast<size_t>(4 * config.rollout.prompts_per_step));
+  const auto actor_ends = [&] {
+    return ended.load() || failure.failed() || rewards.line().failed();
+  };
+  std::thread actor_thread([&] {
+    try {
+      policy_model::UseThreads(threads.actor);
+      // Of its own: what it reads of the learner's was waited for before it was published.
+      const OwnedStream stream(session.stream().device());
+      std::unique_ptr<actor::Policy> policy;
+      if (sync) {
+        policy = std::make_unique<actor::SharedPolicy>(
+            &weights, [&] { return published.Newest(); }, [&] { return published.number(); });
+      } else {
+        policy =
+            std::make_unique<actor::FetchedPolicy>(EmptyWeights(session, stream), &published);
+      }
+      const auto sink = [&](TrajectoryGroup& group) {
+        FinishedGroup made{std::move(group), std::nullopt};
+        while (!rewards.Push(made, After(milliseconds(500)))) {
+          if (actor_ends()) return;
+        }
+      };
+      RunActorLoop(session, "actor-0",
+                   {.store = table, .stream = stream, .policy = *policy, .sink = sink, .stop = actor_ends});
+    } catch (...) {
+      failure.Set(std::current_exception());
+    }
+  });
+
+  learner::LearnerResult result;
+  try {
+    policy_model::UseThreads(threads.learner);
+    const auto check = [&] {
+      failure.Rethrow();
+      rewards.line().Rethrow();
+    };
+    result = RunLearnerLoop(session, options, observer, weights,
+                            {.store = table, .watch = table, .weights = published, .check = check},
+                            &rewards.scorer());
+    NowBusy(Busy::kInOrder);  // what follows only waits for the other threads and sums up
+  } catch (...) {
+    failure.Set(std::current_exception());
+  }
+  table.Finish();
+  ended.store(true);
+  actor_thread.join();
+  rewards.line().Close();
+  failure.Rethrow();
+  rewards.line().Rethrow();
+  rewards.Report();
+  return FinishRun(session, observer, std::move(result), table.Counters());
+}
+
+}  // namespace plumb::run

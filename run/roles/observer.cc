@@ -1,0 +1,272 @@
+#include "run/roles/observer.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+#include "kernels/device/device_memory.h"
+#include "run/session/interrupt.h"
+#include "run/roles/learner_ports.h"
+#include "run/report/report.h"
+
+namespace plumb::run {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Of this process since it began.
+int64_t PeakResidentBytes() {
+  rusage usage{};
+  PLUMB_CHECK(getrusage(RUSAGE_SELF, &usage) == 0, "getrusage");
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+Json EvalJson(const std::optional<learner::EvalResult>& e) {
+  if (!e) return nullptr;
+  Json out = {{"accuracy", e->accuracy}, {"reward", e->reward}, {"reward_se", e->reward_se}, {"answers", e->answers},
+              {"unscored", e->unscored}, {"aborted", e->aborted}, {"version", e->version}};
+  if (e->loss) out["loss"] = *e->loss;
+  return out;
+}
+
+}  // namespace
+
+Observer::Observer(const Session& session, const RunOptions& options) : session_(session), options_(options) {
+  if (!options.quiet) {
+    progress_ = std::make_unique<Progress>(0, session.config().run.steps, isatty(STDOUT_FILENO) != 0, stdout);
+  }
+  const int64_t port = session.config().metrics.prometheus_port;  // taken here: a port in use is said before the warm start
+  if (port > 0) metrics_.AddSink(MakePrometheusSink(static_cast<int>(port)));
+}
+
+void Observer::Note(const std::string& line) {
+  LogInfo(line);
+  if (progress_) progress_->Line(line);
+}
+
+learner::LearnerHooks Observer::Hooks() {
+  learner::LearnerHooks hooks;
+  hooks.phase = [this](const std::string& name) {
+    doing_ = name.starts_with("evaluating") ? "the end of the evaluation" : "the end of this update";
+    NowBusy(Busy::kUpdating, doing_);
+    LogInfo(name);
+    if (progress_) progress_->Phase(name);
+  };
+  hooks.sft_step = [this](const learner::SftStep& step) { SftStep(step); };
+  hooks.step = [this](int64_t step, std::map<std::string, double>& metrics) { Step(step, metrics); };
+  hooks.batch = [this](int64_t step, std::span<const TrajectoryGroup> groups) { Batch(step, groups); };
+  hooks.evaluated = [this](const learner::EvalResult& result, std::span<const TrajectoryGroup> groups) {
+    Evaluated(result, groups);
+  };
+  hooks.stop = [this] {
+    const bool stop = options_.stop && options_.stop->load();
+    if (!stop) NowBusy(Busy::kUpdating, doing_);
+    return stop;
+  };
+  return hooks;
+}
+
+void Observer::SftStep(const learner::SftStep& step) {
+  NowBusy(Busy::kSaving);
+  if (step.heldout_loss < 0) return;
+  char line[160];
+  std::snprintf(line, sizeof line, "warm start %lld: loss %.4f, held-out %.4f nats a token",
+                static_cast<long long>(step.step + 1), step.loss, step.heldout_loss);
+  Note(line);
+}
+
+void Observer::StartTraining(int64_t first_step) {
+  if (started_) return;
+  started_ = true;
+  const RunFolder& folder = session_.folder();
+  const auto& options = session_.config().metrics;
+  metrics_.AddSink(MakeJsonlSink(folder.metrics(), first_step));
+  if (options.tensorboard) metrics_.AddSink(MakeTensorBoardSink(folder.tensorboard()));
+  samples_ = std::make_unique<SampleLog>(RealFileSystem(), folder.samples(), first_step);
+}
+
+// What this run would write into a folder that was put in its place would be another run's.
+void Observer::CheckFolder() const {
+  std::string id;
+  try {
+    id = ReadRunId(session_.folder());
+  } catch (const Error&) {  // gone, or in the middle of being made anew
+  }
+  if (id == session_.run_id()) return;
+  throw Error(ErrorCode::kConflict, "the run's folder was moved, removed or replaced while it went on: it ends here and writes nothing "
+                                    "more; where the folder is now, --resume goes on", session_.folder().path);
+}
+
+void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
+  CheckFolder();
+  // What follows before the next update writes checkpoints.
+  NowBusy(Busy::kSaving);
+  doing_ = "the end of step " + std::to_string(step + 1);
+  StartTraining(step);
+  for (const auto& [name, value] : metrics) metrics_.Set(name, value);
+  const Device device = session_.stream().device();
+  peak_bytes_ = std::max(
+      peak_bytes_, device.is_cuda() ? kernels::DeviceBytesInUse(device) : PeakResidentBytes());
+  metrics_.Set("perf/peak_memory_gb", static_cast<double>(peak_bytes_) / 1e9);
+  metrics_.Step(step);
+  if (progress_) progress_->Step(step, metrics);
+}
+
+std::optional<std::string> Observer::GroundTruth(const PromptLease& lease) const {
+  if (lease.prompt_sum == 0) return lease.prompt.ground_truth;
+  PLUMB_CHECK(find_prompt_ != nullptr);
+  try {
+    return find_prompt_(lease).ground_truth;
+  } catch (const Error& e) {
+    if (!TryAgain(e)) throw;
+    LogWarning(std::string("a sample is written without its ground truth: ") + e.what());
+    return std::nullopt;
+  }
+}
+
+void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
+  StartTraining(step);
+  const int64_t every = session_.config().metrics.samples_every;
+  if (every <= 0 || step % every != 0) return;
+  // One prompt a time, its best and its worst answer: what moved the policy. Where no answer has a score, it shows why.
+  const auto scored = [](const TrajectoryGroup& g) {
+    return std::any_of(g.trajectories.begin(), g.trajectories.end(), [](const Trajectory& t) { return t.scored; });
+  };
+  auto group = std::find_if(groups.begin(), groups.end(), scored);
+  if (group == groups.end()) group = std::find_if(groups.begin(), groups.end(), [](const auto& g) { return !g.trajectories.empty(); });
+  if (group == groups.end()) return;
+  const auto [worst, best] = std::minmax_element(
+      group->trajectories.begin(), group->trajectories.end(), [](const Trajectory& a, const Trajectory& b) {
+        return std::pair(a.scored, a.scored ? a.reward : 0.0) < std::pair(b.scored, b.scored ? b.reward : 0.0);
+      });
+  const auto truth = GroundTruth(group->lease);
+  for (const auto* t : {&*best, &*worst}) {
+    Json parts = Json::object();
+    for (const auto& part : t->rewards) parts[part.name] = part.value;
+    const auto prompt_tokens = std::span(t->tokens).first(static_cast<size_t>(t->prompt_length()));
+    Json entry = {{"step", step},
+                  {"lease_id", group->lease.lease_id},
+                  {"sample", t->sample},
+                  {"prompt", session_.tokenizer().Decode(prompt_tokens)},
+                  {"completion", t->completion},
+                  {"reward", t->scored ? Json(t->reward) : Json(nullptr)},
+                  {"parts", parts},
+                  {"finish", t->finish == FinishReason::kStop     ? "stop"
+                             : t->finish == FinishReason::kLength ? "length"
+                                                                  : "aborted"},
+                  {"ground_truth", truth ? Json(*truth) : Json(nullptr)}};
+    if (!t->scored) entry["unscored_reason"] = t->unscored_reason;
+    samples_->Append(entry.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
+    if (best == worst) break;
+  }
+}
+
+void Observer::Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup>) {
+  char line[160];
+  if (configs::IsOffline(session_.config())) {
+    std::snprintf(line, sizeof line, "held-out accuracy of version %lld: %.3f, margin %.4f, loss %.4f (%lld pairs)",
+                  static_cast<long long>(result.version), result.accuracy, result.reward, result.loss.value_or(0),
+                  static_cast<long long>(result.answers));
+    Note(line);
+    return;
+  }
+  std::snprintf(line, sizeof line, "held-out pass@1 of version %lld: %.3f (%lld answers, mean reward %.3f +- %.3f)",
+                static_cast<long long>(result.version), result.accuracy, static_cast<long long>(result.answers),
+                result.reward, result.reward_se);
+  Note(line);
+  if (result.unscored == 0) return;
+  char share[32];
+  std::snprintf(share, sizeof share, "%.1f %%", 100 * static_cast<double>(result.aborted) / static_cast<double>(result.answers));
+  Note("  " + std::to_string(result.unscored) + " of them have no score and count as not solved" +
+       (result.aborted > 0 ? ", " + std::to_string(result.aborted) + " (" + share + ") were never generated" : "") +
+       (result.reason.empty() ? "" : "; the first: " + result.reason));
+}
+
+void Observer::Finish(const RunSummary& summary) {
+  if (!configs::IsOffline(session_.config())) Note(LossLine(summary.counters));
+  progress_.reset();
+  RealFileSystem().WriteFileAtomic(session_.folder().summary(), SummaryJson(summary));
+  WriteReport(session_.folder().path, session_.folder().report());
+}
+
+std::string LossLine(const std::map<std::string, int64_t>& counters) {
+  const auto count = [&](const std::string& name) {
+    const auto found = counters.find(name);
+    return found == counters.end() ? int64_t{0} : found->second;
+  };
+  int64_t groups = 0;
+  std::string causes;
+  for (const auto& [name, n] : counters) {
+    if (!name.starts_with("dropped/") || name == "dropped/trajectories" || n == 0) continue;
+    groups += n;
+    causes += (causes.empty() ? "" : ", ") + std::to_string(n) + " " + name.substr(8);
+  }
+  std::string line = "dropped: ";
+  line += groups == 0 ? "nothing" : std::to_string(groups) + " groups (" + causes + "; answers of groups that trained nothing: " +
+                                        std::to_string(count("dropped/trajectories")) + ")";
+  const int64_t unscored = count("unscored_trajectories"), aborted = count("aborted_trajectories");
+  line += "; answers without a score: " + std::to_string(unscored);
+  if (aborted > 0) line += ", " + std::to_string(aborted) + " of them never generated";
+  if (const int64_t again = count("requeued"); again > 0) line += "; groups asked for again: " + std::to_string(again);
+  return line;
+}
+
+std::string SummaryJson(const RunSummary& summary) {
+  const learner::LearnerResult& r = summary.learner;
+  Json dropped = Json::object(), counters = Json::object();
+  const auto count = [&](const char* name) {
+    const auto found = summary.counters.find(name);
+    return found == summary.counters.end() ? int64_t{0} : found->second;
+  };
+  for (const auto& [name, count] : summary.counters) {
+    if (name.rfind("dropped/", 0) == 0) dropped[name.substr(8)] = count;
+    else counters[name] = count;
+  }
+  Json out = {{"eval", {{"before", EvalJson(r.before)}, {"after", EvalJson(r.after)}}},
+              {"steps", r.steps},
+              {"wanted_steps", summary.wanted_steps},
+              {"first_step", r.first_step},
+              {"stopped_early", r.stopped_early},
+              {"wall_s", r.wall_s},
+              {"tokens", r.tokens},
+              {"policy_version", r.policy.version},
+              {"policy_digest", r.policy.digest},
+              {"weights_sha256", r.weights_sha256},
+              {"optimizer_sha256", r.optimizer_sha256},
+              {"skipped_updates", r.skipped_updates},
+              {"equal_reward_steps", r.equal_reward_steps},
+              {"dropped", dropped},
+              {"unscored", {{"answers", count("unscored_trajectories")}, {"never_generated", count("aborted_trajectories")}}},
+              {"counters", counters}};
+  for (const auto& [name, sha] : r.model_sha256) out[name + "_sha256"] = sha;  // weights and moments of a critic
+  if (r.sft) {
+    out["sft"] = {{"steps", r.sft->steps}, {"tokens", r.sft->tokens}, {"heldout_first", r.sft->heldout_first},
+                  {"heldout_last", r.sft->heldout_last}, {"flat", r.sft->flat}};
+  }
+  return out.dump(1) + "\n";
+}
+
+void AddCounterMetrics(const std::map<std::string, int64_t>& counters, std::map<std::string, double>& metrics) {
+  for (const auto& [name, count] : counters) {
+    const bool own_room = name.find('/') != std::string::npos;
+    metrics[own_room ? name : "replay/" + name] = static_cast<double>(count);
+  }
+}
+
+void AddRolloutCounters(const actor::RolloutCounters& r, std::map<std::string, int64_t>& counters) {
+  counters["actor/leases"] += static_cast<int64_t>(r.leases);
+  counters["actor/groups_delivered"] += static_cast<int64_t>(r.groups_delivered);
+  counters["actor/refused_prompts"] += static_cast<int64_t>(r.refused_prompts);
+  counters["actor/untokenizable"] += static_cast<int64_t>(r.untokenizable);
+  counters["actor/stale_leases"] += static_cast<int64_t>(r.stale_leases);
+  counters["actor/port_retries"] += static_cast<int64_t>(r.port_retries);
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,74 @@
+// What a run shows and leaves behind: progress, metrics, samples, summary.
+//
+// Purpose: turns the learner's hooks into metrics.jsonl, TensorBoard events, a Prometheus endpoint, samples.jsonl,
+// the live progress line and summary.json. Lives beside the learner.
+// Thread safety: the learner's thread only. Errors: a full disk ends the run (kNoSpace); nothing is dropped silently.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "common/base/metrics/metrics.h"
+#include "learner/loop/learner_loop.h"
+#include "run/report/progress.h"
+#include "run/roles/roles.h"
+#include "run/report/sample_log.h"
+#include "run/session/session.h"
+
+namespace plumb::run {
+
+class Observer {
+ public:
+  Observer(const Session& session, const RunOptions& options);
+
+  // Who has the texts of prompts that a batch only names; asked on the learner's thread. While it
+  // cannot be reached, a sample goes without its ground truth.
+  void FindPromptsBy(std::function<Prompt(const PromptLease&)> find) {
+    find_prompt_ = std::move(find);
+  }
+  learner::LearnerHooks Hooks();
+  void Note(const std::string& line);
+  // Writes summary.json and report.html.
+  void Finish(const RunSummary& summary);
+
+ private:
+  void SftStep(const learner::SftStep& step);
+  void Step(int64_t step, std::map<std::string, double>& metrics);
+  void Batch(int64_t step, std::span<const TrajectoryGroup> groups);
+  void Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup> groups);
+  std::optional<std::string> GroundTruth(const PromptLease& lease) const;
+  void StartTraining(int64_t first_step);
+  void CheckFolder() const;  // still the run's own; throws kConflict
+
+  const Session& session_;
+  const RunOptions options_;
+  std::unique_ptr<Progress> progress_;
+  Metrics metrics_;
+  std::unique_ptr<SampleLog> samples_;
+  std::function<Prompt(const PromptLease&)> find_prompt_;
+  bool started_ = false;
+  std::string doing_ = "the end of this update";  // what a signal would have to wait for
+  int64_t peak_bytes_ = 0;
+};
+
+// replay/* and dropped/* of a table's counters as metrics.
+void AddCounterMetrics(const std::map<std::string, int64_t>& counters, std::map<std::string, double>& metrics);
+void AddRolloutCounters(const actor::RolloutCounters& rollout, std::map<std::string, int64_t>& counters);
+
+// The weights version 0 starts from: loaded from model.path or initialised from the seed, with the
+// recipe's adapter.
+policy_model::Weights MakeWeights(const Session& session);
+// The same sets, to be filled from elsewhere.
+policy_model::Weights EmptyWeights(const Session& session, const Stream& stream);
+
+// What was dropped and what has no score, on one line, from a run's counters.
+std::string LossLine(const std::map<std::string, int64_t>& counters);
+
+// summary.json as text.
+std::string SummaryJson(const RunSummary& summary);
+
+}  // namespace plumb::run

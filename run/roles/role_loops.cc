@@ -1,0 +1,141 @@
+#include "run/roles/role_loops.h"
+
+#include <chrono>
+#include <utility>
+
+#include "common/base/log.h"
+#include "replay/store/record.h"
+#include "reward/models/reward_model.h"
+#include "run/roles/role_totals.h"
+
+namespace plumb::run {
+
+RewardLoop::RewardLoop(const Session& session, std::string name, replay::StorePort& store,
+                       size_t capacity)
+    : name_(std::move(name)),
+      store_(store),
+      scorer_(session.config().reward, reward::WithModelParts(session.tokenizer())),
+      prompts_([&store](std::span<const replay::PromptRef> refs) { return store.Prompts(refs); }) {
+  line_ = std::make_unique<ScoringLine>(
+      [this](FinishedGroup& group) {
+        if (group.body) return ScoreSealed(group, scorer_, prompts_);
+        scorer_.Score(group.group);
+        return replay::ScoredBody{GroupBody::Seal(group.group), replay::ScoresOf(group.group)};
+      },
+      [this](std::span<const replay::ScoredBody> groups) {
+        Report();
+        store_.InsertMany(groups);
+      },
+      ScoringOptions{.side_by_side = scorer_.SideBySide(),
+                     .capacity = capacity,
+                     .full_disk_patience = StallTime(session.config())});
+}
+
+bool RewardLoop::Push(FinishedGroup& group, Deadline deadline, std::function<void()> done) {
+  if (group.body && group.body->head().lease.prompt_sum != 0)
+    prompts_.Want(replay::RefOf(group.body->head().lease));
+  return line_->Push(group, deadline, std::move(done));
+}
+
+void RewardLoop::Report() {
+  std::map<std::string, int64_t> counters = ToCounters({.reward_s = line_->score_seconds()});
+  for (const auto& [name, count] : scorer_.Counters()) counters[name] = static_cast<int64_t>(count);
+  store_.Report(name_, counters);
+}
+
+std::string RewardLoop::Summary() const {
+  std::string line;
+  for (const auto& [name, count] : scorer_.Counters())
+    line += " " + name + "=" + std::to_string(count);
+  for (const auto& [name, seconds] : scorer_.Latencies())
+    line += " " + name + "=" + std::to_string(seconds) + "s";
+  return line;
+}
+
+bool RunActorLoop(const Session& session, const std::string& name, const ActorEnds& ends) {
+  actor::Rollout rollout(session.shape(), ends.stream, session.dtype(),
+                         RolloutOptionsOf(session, name), &ends.store, &ends.policy,
+                         &session.tokenizer(), session.chat_template(), ends.sink);
+  LogInfo("generating as " + name);
+  bool more = true;
+  while (more && !ends.stop()) {
+    more = rollout.Pump(After(std::chrono::milliseconds(200)));
+    const actor::EngineCounters& engine = rollout.engine().counters();
+    std::map<std::string, int64_t> counters =
+        ToCounters({.generate_s = engine.generate_seconds,
+                    .generated_tokens = static_cast<int64_t>(engine.generated_tokens)});
+    AddRolloutCounters(rollout.counters(), counters);
+    ends.store.Report(name, counters);
+  }
+  if (more) rollout.Stop();
+  const auto& c = rollout.counters();
+  LogInfo("stopping: " + std::to_string(c.groups_delivered) + " groups delivered, " +
+          std::to_string(c.stale_leases) + " stale leases, " + std::to_string(c.refused_prompts) +
+          " refused prompts, " + std::to_string(c.port_retries) + " retries");
+  return !more;
+}
+
+learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& options,
+                                      Observer& observer, policy_model::Weights& weights,
+                                      RingAround around, const reward::GroupScorer* scorer) {
+  const configs::Config& config = session.config();
+  const DemonstrationData demonstrations = LoadDemonstrations(session);
+  for (const std::string& note : demonstrations.notes) observer.Note(note);
+  learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
+                                   session.tokenizer_source(), config.model.path);
+  observer.FindPromptsBy([&store = around.store](const PromptLease& lease) {
+    const replay::PromptRef ref = replay::RefOf(lease);
+    return store.Prompts(std::span(&ref, 1)).front();
+  });
+  around.stop = [&] { return options.Stopped(); };
+  around.patience = StallTime(config);
+  LearnerPorts ports(std::move(around));
+  learner::LearnerHooks hooks = observer.Hooks();
+  RoleTimes times;
+  bool stepped = false;
+  // What was done before the first step belongs to none: the evaluation of version 0, and, after a
+  // restart of this process alone, all that the others had done.
+  const auto begin_here = [&] {
+    auto counters = ports.Counters();
+    times = RoleTimes(TakeRoleTotals(counters));
+  };
+  hooks.evaluated = [&, inner = hooks.evaluated](const learner::EvalResult& result,
+                                                 std::span<const TrajectoryGroup> groups) {
+    inner(result, groups);
+    if (!stepped) begin_here();
+  };
+  hooks.step = [&, inner = hooks.step](int64_t step, std::map<std::string, double>& metrics) {
+    auto counters = ports.Counters();
+    times.AddStep(TakeRoleTotals(counters), metrics);
+    stepped = true;
+    AddCounterMetrics(counters, metrics);
+    if (scorer != nullptr) {
+      for (const auto& [name, seconds] : scorer->Latencies()) metrics[name] = seconds;
+    }
+    inner(step, metrics);
+  };
+  hooks.store_state = [&] { return ports.StoreState(); };
+  hooks.resumed = [&](int64_t step, const std::string& then) {
+    const int64_t reopened = ports.Resume(step, then);
+    if (reopened > 0)
+      observer.Note(std::to_string(reopened) +
+                    " prompts of steps without one scored answer are answered afresh");
+    begin_here();
+  };
+  hooks.checkpointed = [&](int64_t oldest_step) { ports.Trim(KeepFromStep(config, oldest_step)); };
+  learner::LearnerLoop loop(config, weights, ports, ports, checkpoints, demonstrations.train,
+                            demonstrations.heldout, hooks);
+  return loop.Run(options.resume);
+}
+
+RunSummary FinishRun(const Session& session, Observer& observer, learner::LearnerResult result,
+                     std::map<std::string, int64_t> counters) {
+  TakeRoleTotals(counters);
+  RunSummary summary{.learner = std::move(result),
+                     .wanted_steps = session.config().run.steps,
+                     .counters = std::move(counters)};
+  observer.Finish(summary);
+  return summary;
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,143 @@
+#include "run/roles/roles.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "common/base/error.h"
+#include "run/roles/observer.h"
+
+namespace plumb::run {
+namespace {
+
+constexpr int64_t kNeverMs = int64_t{1} << 50;  // milliseconds; thousands of years
+constexpr int64_t kRenewalsALease = 5;
+
+}  // namespace
+
+replay::PlannerOptions PlannerOptionsOf(const configs::Config& config) {
+  const configs::ReplayConfig& r = config.replay;
+  return {.prompts = r.prompts,
+          .groups_per_step = r.groups_per_step,
+          .sampler = {.kind = r.sampler,
+                      .seed = config.run.seed,
+                      .alpha = r.alpha,
+                      .easiest = r.easiest,
+                      .ramp = r.ramp,
+                      .floor = r.floor},
+          .remover = {.max_steps = r.max_age_steps,
+                      .max_times_sampled = r.max_times_sampled,
+                      .max_groups = r.max_groups,
+                      .evict = r.evict},
+          .limiter = {.samples_per_insert = r.samples_per_insert,
+                      .min_groups = r.min_groups,
+                      .max_staleness = r.max_staleness},
+          .stratum = r.stratum,
+          .difficulty = r.difficulty,
+          .success_part = config.eval.success_part,
+          .history_steps = r.history_steps};
+}
+
+replay::TableOptions TableOptionsOf(const configs::Config& config) {
+  replay::TableOptions options;
+  options.seed = config.run.seed;
+  options.shuffle = config.data.shuffle;
+  options.steps = config.run.steps;
+  options.prompts_per_step = config.rollout.prompts_per_step;
+  options.samples_per_prompt = static_cast<int32_t>(config.rollout.samples_per_prompt);
+  options.sync = config.run.schedule == configs::Schedule::kSync;
+  options.max_staleness = config.run.max_staleness;
+  options.eval_prompts = config.data.eval_prompts > 0 ? static_cast<uint64_t>(config.data.eval_prompts) : 0;
+  // Where roles are threads, the actor cannot be lost without the run, and its leases never run out: a second answer to one would be
+  // sampled by weights that the learner changes in place. A process that hangs is out of the game before the run is.
+  const bool processes = config.run.roles == configs::Roles::kProcesses;
+  options.lease_timeout_ms = processes ? std::max<int64_t>(1, StallTime(config).count() / 2) : kNeverMs;
+  options.actors = processes ? config.run.actors : 1;
+  options.planner = PlannerOptionsOf(config);
+  options.refill_rounds = static_cast<uint32_t>(config.algorithm.refill_rounds);
+  options.unscored = config.reward.on_failure;
+  return options;
+}
+
+actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string& actor) {
+  const configs::Config& config = session.config();
+  actor::RolloutOptions options;
+  options.run_id = session.run_id();
+  options.actor = actor;
+  options.renew_ms = static_cast<int32_t>(std::clamp<int64_t>(TableOptionsOf(config).lease_timeout_ms / kRenewalsALease, 1, 30'000));
+  options.group_size_hint = static_cast<int32_t>(config.rollout.samples_per_prompt);
+  options.engine = {.max_batch = static_cast<int32_t>(config.rollout.max_batch),
+                    .page_tokens = static_cast<int32_t>(config.rollout.page_tokens),
+                    .kv_budget_mb = config.rollout.kv_budget_mb,
+                    .prefill_tokens = static_cast<int32_t>(config.rollout.prefill_tokens),
+                    .max_new_tokens = static_cast<int32_t>(config.rollout.max_new_tokens),
+                    .sampling = {.temperature = static_cast<float>(config.rollout.temperature),
+                                 .top_k = static_cast<int32_t>(config.rollout.top_k),
+                                 .top_p = static_cast<float>(config.rollout.top_p),
+                                 .min_p = static_cast<float>(config.rollout.min_p),
+                                 .seed = config.run.seed},
+                    .stop = config.rollout.stop,
+                    .eos = session.shape().eos_tokens,
+                    .record_kept = true};
+  return options;
+}
+
+std::chrono::milliseconds StallTime(const configs::Config& config) {
+  return std::chrono::milliseconds(static_cast<int64_t>(config.run.stall_seconds * 1000));
+}
+
+ThreadShares ThreadSharesOf(const configs::Config& config) {
+  const bool processes = config.run.roles == configs::Roles::kProcesses, sync = config.run.schedule == configs::Schedule::kSync;
+  const auto given = static_cast<int>(config.run.threads);
+  if (given > 0 && (processes || sync)) return {.learner = given, .actor = given};
+  const int all =
+      given > 0 ? given : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int actors = processes ? static_cast<int>(config.run.actors) : 1;
+  if (sync) return {.learner = all, .actor = std::max(1, all / actors)};
+  return {.learner = std::max(1, all - all / 2), .actor = std::max(1, all / 2 / actors)};
+}
+
+int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step) {
+  if (config.replay.keep_steps < 0) return 0;
+  return std::max<int64_t>(0, oldest_step - std::max(config.replay.keep_steps, replay::StepPlanner::StepsToKeep(PlannerOptionsOf(config))));
+}
+
+std::unique_ptr<replay::Store> OpenStore(const Session& session) {
+  return replay::Store::Open(session.folder().store(), {.run_id = session.run_id()});
+}
+
+void ImportPrompts(const Session& session, replay::Store& store,
+                   const std::function<void(const std::string&)>& note,
+                   std::atomic<int64_t>* rows) {
+  const PromptData prompts = LoadPrompts(session, rows);
+  for (const std::string& line : prompts.notes) note(line);
+  store.PutPrompts(replay::kTrainDataset, prompts.train);
+  if (!prompts.eval.empty()) store.PutPrompts(replay::kEvalDataset, prompts.eval);
+}
+
+namespace {
+
+void AddAdapter(const Session& session, policy_model::Weights& weights) {
+  const configs::PolicyConfig& policy = session.config().policy;
+  if (policy.adapter == configs::Adapter::kNone) return;
+  weights.AddAdapter({.rank = policy.rank, .alpha = policy.alpha, .targets = policy.targets},
+                     session.config().run.seed);
+}
+
+}  // namespace
+
+policy_model::Weights EmptyWeights(const Session& session, const Stream& stream) {
+  policy_model::Weights weights(session.shape(), stream, session.dtype());
+  AddAdapter(session, weights);
+  return weights;
+}
+
+policy_model::Weights MakeWeights(const Session& session) {
+  policy_model::Weights weights(session.shape(), session.stream(), session.dtype());
+  const auto& model = session.config().model;
+  if (model.path.empty()) weights.Initialise(session.config().run.seed, model.init_std);
+  else weights.Load(model.path);
+  AddAdapter(session, weights);
+  return weights;
+}
+
+}  // namespace plumb::run

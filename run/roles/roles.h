@@ -1,0 +1,85 @@
+// The roles of a run and the one place that decides how their ports are connected.
+//
+//   local      one process: ports are direct calls; the actor and the reward role are threads, and
+//   under sync the actor
+//              reads the learner's weights in place
+//   processes  one process per role on this machine, ZeroMQ over ipc in a private folder
+//
+// The roles' loops (role_loops.h) are the same, over a replay::StorePort: the store's table itself,
+// or its client. Thread safety: each function is called once a process. Errors: what ends a role is
+// thrown; the first failure of a thread of a local run ends the run with that error.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "actor/rollout.h"
+#include "learner/loop/learner_loop.h"
+#include "replay/table/step_planner.h"
+#include "replay/table/table.h"
+#include "run/session/session.h"
+
+namespace plumb::run {
+
+// What a finished run leaves behind (also summary.json).
+struct RunSummary {
+  learner::LearnerResult learner;
+  int64_t wanted_steps = 0;
+  std::map<std::string, int64_t> counters;  // of store, table, reward and actor
+};
+
+struct RunOptions {
+  bool resume = false;
+  bool quiet = false;                         // no progress
+  const std::atomic<bool>* stop = nullptr;    // set by a signal: finish the step, checkpoint, end
+  bool Stopped() const { return stop != nullptr && stop->load(); }
+};
+
+// All roles in this process.
+RunSummary RunLocal(const Session& session, const RunOptions& options);
+
+// Training on stored preference pairs, in this process (configs::IsOffline): DPO and its family, reward models.
+RunSummary RunOfflineTraining(const Session& session, const RunOptions& options);
+
+// Endpoints of a run in processes, all in one private folder.
+struct Endpoints {
+  std::string folder;
+  std::string replay() const { return "ipc://" + folder + "/replay"; }        // requests: leases, batches, counters
+  std::string reward(int64_t i) const { return "ipc://" + folder + "/reward" + std::to_string(i); }
+  std::string weights() const { return "ipc://" + folder + "/weights"; }      // served by the learner
+};
+
+// One role of a run in processes; returns when the run has ended or `options.stop` is set.
+void RunReplayRole(const Session& session, const Endpoints& endpoints, const RunOptions& options);
+void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t index, const RunOptions& options);
+void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t index, const RunOptions& options);
+RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, const RunOptions& options);
+
+// Shared by both ways (roles.cc).
+replay::PlannerOptions PlannerOptionsOf(const configs::Config& config);
+replay::TableOptions TableOptionsOf(const configs::Config& config);
+actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string& actor);
+// Threads of products and kernels for the roles that compute side by side on this machine. The
+// learner and the actors take turns under sync; under async they share what there is. run.threads >
+// 0 says what each process has.
+struct ThreadShares {
+  int learner = 1;
+  int actor = 1;  // each
+};
+ThreadShares ThreadSharesOf(const configs::Config& config);
+std::chrono::milliseconds StallTime(const configs::Config& config);
+// First step whose rollouts the store has to keep, when `oldest_step` is that of the oldest checkpoint (replay.keep_steps).
+int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step);
+std::unique_ptr<replay::Store> OpenStore(const Session& session);
+// Imports the run's prompts and puts them into its store; `note` hears the row ledgers in words,
+// `rows` counts along.
+void ImportPrompts(const Session& session, replay::Store& store,
+                   const std::function<void(const std::string&)>& note,
+                   std::atomic<int64_t>* rows = nullptr);
+
+}  // namespace plumb::run

@@ -1,0 +1,154 @@
+#include "run/roles/supervisor.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/log.h"
+
+namespace plumb::run {
+
+using SteadyClock = std::chrono::steady_clock;
+
+constexpr int kStoppedCode = 7;  // run/commands/cli.h
+
+Supervisor::Supervisor(std::string program, std::vector<RoleProcess> roles, std::string pid_file)
+    : program_(std::move(program)), pid_file_(std::move(pid_file)) {
+  for (RoleProcess& role : roles) children_.push_back({.role = std::move(role), .pid = -1, .deaths = {}});
+}
+
+Supervisor::~Supervisor() {
+  for (Child& child : children_) {
+    if (child.pid > 0) {
+      kill(child.pid, SIGKILL);
+      waitpid(child.pid, nullptr, 0);
+    }
+  }
+}
+
+void Supervisor::Start(Child& child, bool again) {
+  // Everything that allocates happens before fork: another thread may hold the allocator's lock.
+  const std::vector<std::string>& arguments = again ? child.role.again : child.role.arguments;
+  std::vector<char*> argv;
+  argv.push_back(const_cast<char*>(program_.c_str()));
+  for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+  argv.push_back(nullptr);
+  const pid_t parent = getpid();
+  const pid_t pid = fork();
+  if (pid < 0) {
+    throw Error(ErrorCode::kUnavailable, std::string("cannot start a process: ") + std::strerror(errno), child.role.name);
+  }
+  if (pid == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(127);  // the supervisor died in between
+    setpgid(0, 0);  // Ctrl-C reaches the supervisor alone, which ends the roles in order
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, nullptr);
+    execv(program_.c_str(), argv.data());
+    _exit(127);
+  }
+  child.pid = pid;
+  WritePids();
+}
+
+void Supervisor::WritePids() const {
+  nlohmann::json pids = nlohmann::json::object();
+  for (const Child& child : children_) pids[child.role.name] = child.pid;
+  RealFileSystem().WriteFileAtomic(pid_file_, pids.dump() + "\n");
+}
+
+void Supervisor::StopOthers(bool asked, const std::atomic<bool>* at_once) {
+  for (Child& child : children_) {
+    if (child.pid > 0) kill(child.pid, SIGTERM);
+  }
+  const auto begin = SteadyClock::now();
+  // A person who stopped the run does not wait for roles that keep nothing.
+  const auto patience = [&] { return at_once && at_once->load() ? kAtOnce : asked ? kAsked : kInOrder; };
+  for (;;) {
+    bool any = false;
+    for (Child& child : children_) {
+      if (child.pid <= 0) continue;
+      if (waitpid(child.pid, nullptr, WNOHANG) == child.pid) child.pid = -1;
+      else any = true;
+    }
+    if (!any) return;
+    if (SteadyClock::now() > begin + patience()) break;
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  for (Child& child : children_) {
+    if (child.pid <= 0) continue;
+    const std::string line = "role " + child.role.name + " did not end within " + std::to_string(patience().count()) + " s of SIGTERM: killed";
+    asked ? LogInfo(line) : LogWarning(line);
+    kill(child.pid, SIGKILL);
+    waitpid(child.pid, nullptr, 0);
+    child.pid = -1;
+  }
+}
+
+int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_once) {
+  for (Child& child : children_) Start(child, false);
+  const auto ask = [&] {
+    for (Child& child : children_) {
+      if (child.role.decides && child.pid > 0) kill(child.pid, SIGTERM);
+    }
+  };
+  bool asked = false, asked_again = false;
+  for (;;) {
+    if (stop.load() && !asked) {
+      asked = true;
+      ask();
+    } else if (asked && !asked_again && at_once && at_once->load()) {
+      asked_again = true;
+      ask();
+    }
+    for (Child& child : children_) {
+      if (child.pid <= 0) continue;
+      int status = 0;
+      if (waitpid(child.pid, &status, WNOHANG) != child.pid) continue;
+      child.pid = -1;
+      if (WIFEXITED(status)) {
+        const int code = WEXITSTATUS(status);
+        if (child.role.decides || code != 0) {
+          if (code != 0 && !child.role.decides) LogWarning("role " + child.role.name + " ended with exit code " + std::to_string(code));
+          StopOthers(asked, at_once);
+          return code;
+        }
+        continue;  // an actor that found the run finished
+      }
+      const int signal = WTERMSIG(status);
+      const auto now = SteadyClock::now();
+      child.deaths.push_back(now);
+      std::erase_if(child.deaths, [&](auto t) { return now - t > kRestartWindow; });
+      if (asked || child.deaths.size() > kMaxRestarts) {
+        StopOthers(asked, at_once);
+        if (asked) {
+          if (signal != SIGTERM) return 128 + signal;
+          stopped_before_it_began_ =
+              child.role.decides;  // our own signal, before it had a handler for it
+          return kStoppedCode;
+        }
+        throw Error(ErrorCode::kUnavailable,
+                    "killed " + std::to_string(child.deaths.size()) + " times within 60 s, last by signal " +
+                        std::to_string(signal) + " (" + strsignal(signal) + "); see its log in the run's logs folder",
+                    child.role.name);
+      }
+      ++restarts_;
+      LogWarning("role " + child.role.name + " was killed by signal " + std::to_string(signal) + " (" +
+                 strsignal(signal) + "): starting it again");
+      Start(child, true);
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,130 @@
+#include "run/session/interrupt.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace plumb::run {
+namespace {
+
+constexpr int kExitCode = 7;  // run/commands/cli.h
+constexpr size_t kMaxText = 160;
+
+std::atomic<int> signals{0};
+std::atomic<bool> stop_requested{false}, stop_at_once{false};
+std::atomic<int> busy_now{static_cast<int>(Busy::kNothingToKeep)};
+// The text of what the verb is busy with: written into the one that no handler reads, then made the
+// current one.
+char texts[2][kMaxText + 1] = {};
+std::atomic<int> current_text{0};
+
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free,
+              "read by signal handlers");
+
+// One line on standard error by write alone, which a handler may call.
+template <class... Parts>
+void Say(const Parts&... parts) {
+  char line[2 * kMaxText + 200];
+  size_t used = 0;
+  const auto add = [&](const char* text) {
+    const size_t n = std::min(strlen(text), sizeof line - 1 - used);
+    memcpy(line + used, text, n);
+    used += n;
+  };
+  if (isatty(STDERR_FILENO)) add("\n");  // behind ^C and a line that is drawn again and again
+  add("plumb: ");
+  (add(parts), ...);
+  line[used++] = '\n';
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, line, used);
+}
+
+const char* Text() { return texts[current_text.load()]; }
+
+[[noreturn]] void EndNow() { _exit(kExitCode); }
+
+void FirstSignal(Busy busy) {
+  stop_requested.store(true);
+  switch (busy) {
+    case Busy::kNothingToKeep: alarm(static_cast<unsigned>(kGrace.count())); break;
+    case Busy::kInOrder: break;
+    case Busy::kSupervising:
+      Say("stopping its processes in order; once more stops them at once");
+      break;
+    case Busy::kWholeWeights:
+      Say("stopping: waits no longer for ", Text(), ", saves a checkpoint of the last whole step");
+      break;
+    case Busy::kUpdating:
+      Say("stopping: waits for ", Text(), ", then saves a checkpoint; once more stops at once");
+      break;
+    case Busy::kSaving: Say("stopping: saves a checkpoint"); break;
+  }
+}
+
+void SecondSignal(Busy busy) {
+  switch (busy) {
+    case Busy::kNothingToKeep:
+    case Busy::kInOrder: Say("stopped"); EndNow();
+    case Busy::kSupervising: stop_at_once.store(true); break;
+    case Busy::kUpdating:
+      Say("stopped at once, before ", Text(), ": --resume goes on from the newest checkpoint");
+      EndNow();
+    case Busy::kWholeWeights:
+    case Busy::kSaving:
+      Say("a checkpoint is being saved; once more stops without it");
+      break;
+  }
+}
+
+void OnSignal(int) {
+  const int error = errno;
+  const Busy busy = static_cast<Busy>(busy_now.load());
+  switch (signals.fetch_add(1)) {
+    case 0: FirstSignal(busy); break;
+    case 1: SecondSignal(busy); break;
+    default: Say("stopped at once"); EndNow();
+  }
+  errno = error;
+}
+
+// The grace of a verb that keeps nothing is over. One that meanwhile began to train looks at
+// StopRequested by itself.
+void OnAlarm(int) {
+  if (static_cast<Busy>(busy_now.load()) != Busy::kNothingToKeep) return;
+  const char* text = Text();
+  Say("stopped", *text ? ": " : "", text);
+  EndNow();
+}
+
+}  // namespace
+
+void HandleInterrupts() {
+  struct sigaction action {};
+  action.sa_handler = OnSignal;
+  action.sa_flags = SA_RESTART;  // a read that is waited for goes on: it does not end as if the file had
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  action.sa_handler = OnAlarm;
+  sigaction(SIGALRM, &action, nullptr);
+}
+
+void NowBusy(Busy busy, const std::string& with) {
+  const int other = 1 - current_text.load();
+  const size_t n = std::min(with.size(), kMaxText);
+  memcpy(texts[other], with.data(), n);
+  texts[other][n] = '\0';
+  current_text.store(other);
+  busy_now.store(static_cast<int>(busy));
+  // Who asked twice while a checkpoint was saved waits for that, and for nothing behind it.
+  if (busy == Busy::kInOrder && signals.load() >= 2) {
+    Say("stopped");
+    EndNow();
+  }
+}
+
+const std::atomic<bool>& StopRequested() { return stop_requested; }
+const std::atomic<bool>& StopAtOnce() { return stop_at_once; }
+
+}  // namespace plumb::run

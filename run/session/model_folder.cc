@@ -1,0 +1,173 @@
+#include "run/session/model_folder.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/json/strict_json.h"
+#include "common/text/template/special_tokens.h"
+#include "policy_model/transformer.h"
+
+namespace plumb::run {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr size_t kMaxConfigBytes = size_t{16} << 20;
+
+Json ReadJsonOrNull(const std::string& path) {
+  return RealFileSystem().Exists(path) ? ReadStrictJson(path, kMaxConfigBytes) : Json();
+}
+
+// The dtype that config.json names; empty when it names none.
+std::string StoredDtype(const std::string& folder) {
+  const Json config = ReadJsonOrNull(folder + "/config.json");
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    if (config.is_object() && config.contains(key) && config[key].is_string()) return config[key].get<std::string>();
+  }
+  return "";
+}
+
+// tokenizer.json's post-processor puts a special token first: the form of TemplateProcessing, alone or in a Sequence.
+bool PostProcessorBegins(const Json& processor) {
+  if (!processor.is_object()) return false;
+  if (processor.contains("processors") && processor["processors"].is_array()) {
+    for (const Json& inner : processor["processors"]) {
+      if (PostProcessorBegins(inner)) return true;
+    }
+    return false;
+  }
+  const auto single = processor.find("single");
+  return single != processor.end() && single->is_array() && !single->empty() && single->front().is_object() &&
+         single->front().contains("SpecialToken");
+}
+
+// The folder that holds config.json and the tokenizer: an adapter's is the one that it names as its
+// base.
+std::string BaseOf(const std::string& path) {
+  FileSystem& files = RealFileSystem();
+  const std::string config = path + "/" + policy_model::kAdapterConfig;
+  if (files.Exists(path + "/config.json") || !files.Exists(config)) return path;
+  std::string base = policy_model::ReadAdapterConfig(path).base_model;
+  if (!files.Exists(base + "/config.json")) {
+    throw Error(ErrorCode::kNotFound,
+                "the adapter's base is \"" + base +
+                    "\", and no model is there: write into "
+                    "base_model_name_or_path where it is now",
+                config);
+  }
+  return base;
+}
+
+}  // namespace
+
+bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, const Tokenizer& tokenizer,
+              const std::string& option) {
+  if (option != "auto" && option != "yes" && option != "no") {
+    throw Error(ErrorCode::kInvalidArgument, "is \"" + option + "\": use auto, yes or no", "--bos");
+  }
+  if (option == "no") return false;
+  if (shape.bos_token < 0) {
+    if (option == "yes") throw Error(ErrorCode::kInvalidArgument, "--bos yes, but config.json has no bos_token_id", path);
+    return false;
+  }
+  if (option == "yes") return true;
+  // The post-processor decides; add_bos_token of tokenizer_config.json says nothing beside a
+  // tokenizer.json.
+  const Json file = Json::parse(tokenizer.json(), nullptr, /*allow_exceptions=*/false);
+  // Models of earlier builds have the built-in vocabulary without a post-processor.
+  const Json built_in = Json::parse(Tokenizer::BuiltIn("arithmetic")->json());
+  if (file.is_object() && file.value("model", Json()) == built_in.at("model")) return true;
+  return file.is_object() && file.contains("post_processor") && PostProcessorBegins(file["post_processor"]);
+}
+
+void FillSpecialTokens(const std::string& path, const Tokenizer& tokenizer,
+                       policy_model::ModelShape& shape) {
+  const auto named = ReadSpecialTokens(path);
+  const auto id_of = [&](const char* key) {
+    const auto found = named.find(key);
+    return found == named.end() ? -1 : tokenizer.Find(found->second);
+  };
+  if (shape.bos_token < 0) shape.bos_token = id_of("bos_token");
+  if (const int32_t eos = id_of("eos_token"); shape.eos_tokens.empty() && eos >= 0)
+    shape.eos_tokens = {eos};
+}
+
+std::vector<int32_t> PromptEncoder::Text(const std::string& text) const {
+  std::vector<int32_t> tokens = tokenizer.Encode(text);
+  if (add_bos && (tokens.empty() || tokens.front() != shape.bos_token)) tokens.insert(tokens.begin(), shape.bos_token);
+  return tokens;
+}
+
+std::vector<int32_t> PromptEncoder::Encode(const Prompt& prompt, bool raw) const {
+  if (prompt.messages.empty() && (raw || !chat_template)) return Text(prompt.text);
+  if (!chat_template) {
+    throw Error(ErrorCode::kInvalidArgument, "the prompt is a list of messages but the model has no chat template", model);
+  }
+  if (!prompt.messages.empty())
+    return tokenizer.Encode(chat_template->Render(prompt.messages, true, prompt.extra_json));
+  const Message user{.role = "user", .content = prompt.text};
+  return tokenizer.Encode(chat_template->Render(std::span(&user, 1), true, prompt.extra_json));
+}
+
+std::vector<int32_t> PromptEncoder::Answer(const std::string& text) const {
+  std::vector<int32_t> tokens = tokenizer.Encode(text);
+  const auto& eos = shape.eos_tokens;
+  const bool ended = !tokens.empty() && std::find(eos.begin(), eos.end(), tokens.back()) != eos.end();
+  if (!ended && !eos.empty()) tokens.push_back(eos.front());
+  return tokens;
+}
+
+ModelFolder LoadVocabulary(const std::string& folder, const std::string& bos) {
+  const std::string path = BaseOf(folder);
+  ModelFolder model;
+  model.path = folder;
+  model.shape = policy_model::ReadModelConfig(path);
+  model.tokenizer = Tokenizer::Load(path);
+  model.chat_template = ChatTemplate::LoadOrNull(path);
+  if (model.tokenizer->size() > model.shape.vocab) {
+    throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(model.tokenizer->size()) +
+                                          " tokens, the model only " + std::to_string(model.shape.vocab), path);
+  }
+  FillSpecialTokens(path, *model.tokenizer, model.shape);
+  model.shape.unused_tokens = model.tokenizer->IdsWithoutToken(model.shape.vocab, model.shape.eos_tokens);
+  model.add_bos = WantsBos(path, model.shape, *model.tokenizer, bos);
+  return model;
+}
+
+ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
+  if (options.dtype != "auto" && options.dtype != "float32" && options.dtype != "bfloat16") {
+    throw Error(ErrorCode::kInvalidArgument, "is \"" + options.dtype + "\": use auto, float32 or bfloat16", "--dtype");
+  }
+  const std::optional<Device> device = ParseDevice(options.device);
+  if (!device) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "is \"" + options.device + "\": use cpu, cuda or cuda:N", "--device");
+  }
+  const std::string base = BaseOf(path);
+  if (!RealFileSystem().Exists(base + "/config.json")) {
+    throw Error(ErrorCode::kNotFound,
+                "no model here: config.json is missing. A run's models are in RUN/checkpoints/step-*/model; plumb convert makes "
+                "a folder of a GGUF file", path);
+  }
+  ModelFolder model = LoadVocabulary(path, options.bos);
+  if (model.shape.scalar_head) {
+    throw Error(ErrorCode::kInvalidArgument, "is a reward model or critic (config.json says ...ForSequenceClassification): it "
+                                             "has no words to say", path);
+  }
+  kernels::CheckDevice(*device, "--device");
+  model.stream = OwnedStream(*device);
+  policy_model::SetThreads(static_cast<int>(options.threads));
+  const std::string dtype = options.dtype == "auto" ? StoredDtype(base) : options.dtype;
+  model.dtype = dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
+  model.weights = std::make_unique<policy_model::Weights>(model.shape, model.stream, model.dtype);
+  model.weights->Load(base);
+  if (base != path) {
+    model.weights->AddAdapter(policy_model::ReadAdapterConfig(path).spec, 0);
+    model.weights->LoadTrained(path);
+  }
+  return model;
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,78 @@
+// A model folder opened for the verbs that use a model without a run: generate, score, eval.
+//
+// Purpose: shape, tokenizer, chat template and weights of a Hugging Face model folder (also of a
+// checkpoint's model/), or of a PEFT adapter's folder together with the base that it names. Thread
+// safety: const after LoadModel. Ownership: owns everything; Weights do not move. Errors: those of
+// the files, with paths; kInvalidArgument for options, kUnsupported for a device this build has
+// not.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/record/trajectory.h"
+#include "common/text/template/chat_template.h"
+#include "policy_model/families/model_config.h"
+#include "common/text/tokenizer/tokenizer.h"
+#include "policy_model/memory/weights.h"
+
+namespace plumb::run {
+
+struct ModelOptions {
+  std::string dtype = "auto";   // auto (float32 where config.json says so, else bfloat16) | float32 | bfloat16
+  std::string device = "cpu";   // cpu | cuda | cuda:N
+  std::string bos = "auto";     // auto | yes | no: a begin token in front of text that no chat template renders
+  int64_t threads = 0;          // 0: one a core
+};
+
+// The one way from texts to tokens, for runs and verbs alike. Borrows what it points to.
+struct PromptEncoder {
+  const Tokenizer& tokenizer;
+  const ChatTemplate* chat_template;  // nullptr: none
+  const policy_model::ModelShape& shape;
+  bool add_bos;                                     // in front of text that no template renders
+  const std::string& model;                         // for messages
+
+  // Text as it stands, with the begin token where the model wants one.
+  std::vector<int32_t> Text(const std::string& text) const;
+  // Messages and, unless `raw`, plain text as a user's message go through the chat template; a base
+  // model continues the text.
+  std::vector<int32_t> Encode(const Prompt& prompt, bool raw) const;
+  // An answer as text: ended by the end token, once.
+  std::vector<int32_t> Answer(const std::string& text) const;
+};
+
+struct ModelFolder {
+  std::string path;
+  policy_model::ModelShape shape;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::unique_ptr<ChatTemplate> chat_template;  // nullptr: none
+  OwnedStream stream{Device::kCpu};  // for the one who uses the model; the weights are on it
+  std::unique_ptr<policy_model::Weights> weights;
+  DType dtype = DType::kFloat32;
+  bool add_bos = false;
+
+  PromptEncoder encoder() const { return {*tokenizer, chat_template.get(), shape, add_bos, path}; }
+  std::vector<int32_t> EncodeText(const std::string& text) const { return encoder().Text(text); }
+  std::vector<int32_t> EncodePrompt(const Prompt& prompt, bool raw) const {
+    return encoder().Encode(prompt, raw);
+  }
+};
+
+// The same without weights, for what only reads and writes text: shape, tokenizer, chat template, begin token.
+ModelFolder LoadVocabulary(const std::string& path, const std::string& bos);
+
+ModelFolder LoadModel(const std::string& path, const ModelOptions& options);
+
+// Begin and end token that config.json does not name, from the tokenizer's files.
+void FillSpecialTokens(const std::string& path, const Tokenizer& tokenizer,
+                       policy_model::ModelShape& shape);
+
+// auto: what tokenizer.json's post-processor says; the built-in vocabulary of the from-scratch
+// model begins with one.
+bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, const Tokenizer& tokenizer,
+              const std::string& option);
+
+}  // namespace plumb::run

@@ -1,0 +1,243 @@
+#include "run/session/session.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "policy_model/transformer.h"
+#include "replay/datasets/rows/arithmetic.h"
+#include "replay/datasets/rows/dataset_import.h"
+#include "run/session/answer_text.h"
+#include "run/session/overlong.h"
+#include "run/session/prompt_room.h"
+
+namespace plumb::run {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr char kArithmetic[] = "arithmetic";
+
+// What is learned of demonstrations, and how many were left out.
+class Demonstrations {
+ public:
+  explicit Demonstrations(const Session& session)
+      : session_(session),
+        overlong_(session.config().data.overlong, session.shape().max_positions,
+                  "model.max_positions") {}
+
+  std::vector<Demonstration> Encode(const std::vector<replay::TextDemonstration>& texts) {
+    std::vector<Demonstration> out;
+    for (const auto& text : texts) {
+      const std::string where = "demonstration " + std::to_string(&text - texts.data() + 1);
+      std::optional<Demonstration> d = EncodeOne(text, where);
+      if (!d) ++unwritten_;
+      Demonstration* one[] = {d ? &*d : nullptr};
+      if (d && overlong_.Fit(one, where)) out.push_back(std::move(*d));
+    }
+    return out;
+  }
+  std::string LeftOut() const {
+    return overlong_.Describe() + (unwritten_ == 0 ? ""
+                                                   : ", " + std::to_string(unwritten_) +
+                                                         " that call tools left out: the chat " +
+                                                         "template does not write the calls");
+  }
+
+ private:
+  // Through the chat template, as a rollout asks and as the template writes an answer; without one,
+  // and where nothing is asked, the text as it stands with an end token.
+  std::optional<Demonstration> EncodeOne(const replay::TextDemonstration& text,
+                                         const std::string& where) {
+    const bool asked = !text.messages.empty() || !text.prompt.empty();
+    if (session_.chat_template() != nullptr && asked) {
+      std::vector<Message> prompt = text.messages;
+      if (prompt.empty()) prompt.push_back({.role = "user", .content = text.prompt});
+      const Message answer{
+          .role = "assistant", .content = text.completion, .fields_json = text.fields_json};
+      return AnswerTokens(session_.tokenizer(), *session_.chat_template(), prompt,
+                          std::span(&answer, 1), text.columns_json, where);
+    }
+    Prompt prompt;
+    prompt.text = text.messages.empty() ? text.prompt : "";
+    prompt.messages = text.messages;
+    return Joined(asked ? session_.Tokenize(prompt) : session_.encoder().Text(""),
+                  session_.encoder().Answer(text.completion));
+  }
+
+  const Session& session_;
+  Overlong overlong_;
+  int64_t unwritten_ = 0;
+};
+
+replay::ArithmeticSets Arithmetic(const configs::Config& config) {
+  return replay::GenerateArithmetic({.seed = config.run.seed, .digits = config.data.arithmetic_digits,
+                                     .sft_examples = config.data.arithmetic_sft_examples,
+                                     .eval_prompts = config.data.eval_prompts, .train_prompts = config.data.limit});
+}
+
+}  // namespace
+
+std::unique_ptr<Session> Session::Open(const std::string& path) {
+  std::unique_ptr<Session> session(new Session);
+  Session& s = *session;
+  s.folder_.path = path;
+  s.config_ = configs::LoadRecipe(s.folder_.config()).config;
+  s.run_id_ = ReadRunId(s.folder_);
+  policy_model::SetThreads(static_cast<int>(s.config_.run.threads));
+  s.dtype_ = s.config_.model.dtype;
+  const std::optional<Device> device = ParseDevice(s.config_.run.device);
+  PLUMB_CHECK(device.has_value(), "recipes are checked when they are read");
+  kernels::CheckDevice(*device, "run.device");
+  s.stream_ = OwnedStream(*device);
+  s.ReadModel();
+  return session;
+}
+
+std::unique_ptr<Session> Session::WithoutRun(const configs::Config& config) {
+  std::unique_ptr<Session> session(new Session);
+  session->config_ = config;
+  policy_model::SetThreads(static_cast<int>(config.run.threads));
+  session->ReadModel();
+  return session;
+}
+
+void Session::ReadModel() {
+  Session& s = *this;
+  const auto& model = s.config_.model;
+  if (!model.path.empty()) {
+    s.shape_ = policy_model::ReadModelConfig(model.path);
+    if (s.shape_.scalar_head) {
+      throw Error(ErrorCode::kInvalidArgument, "is a reward model or critic (config.json says ...ForSequenceClassification): it " \
+                                               "cannot answer; name a language model", model.path);
+    }
+    s.tokenizer_ = Tokenizer::Load(model.path);
+    s.template_ = ChatTemplate::LoadOrNull(model.path);
+    s.tokenizer_source_ = model.path;
+    if (s.tokenizer_->size() > s.shape_.vocab) {
+      throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(s.tokenizer_->size()) +
+                                            " tokens, the model only " + std::to_string(s.shape_.vocab), model.path);
+    }
+    FillSpecialTokens(model.path, *s.tokenizer_, s.shape_);
+    s.shape_.unused_tokens = s.tokenizer_->IdsWithoutToken(s.shape_.vocab, s.shape_.eos_tokens);
+    s.add_bos_ = WantsBos(model.path, s.shape_, *s.tokenizer_, "auto");
+    return;
+  }
+  s.tokenizer_ = Tokenizer::BuiltIn(NameOf(model.vocabulary));
+  s.shape_ = {.family = "llama", .layers = model.layers, .hidden = model.hidden, .heads = model.heads,
+              .kv_heads = model.kv_heads, .head_dim = model.hidden / model.heads, .ffn = model.ffn,
+              .vocab = s.tokenizer_->size(), .max_positions = model.max_positions, .rope_theta = model.rope_theta,
+              .tied = model.tied};
+  s.shape_.bos_token = s.tokenizer_->Find("<bos>");
+  s.shape_.eos_tokens = {s.tokenizer_->Find("<eos>")};
+  s.add_bos_ = s.shape_.bos_token >= 0;
+  policy_model::Validate(s.shape_, "[model]");
+  if (s.folder_.path.empty()) return;
+  s.tokenizer_source_ = s.folder_.tokenizer();
+  if (!fs::exists(s.tokenizer_source_ + "/tokenizer.json")) {
+    RealFileSystem().CreateDirectories(s.tokenizer_source_);
+    RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer.json", s.tokenizer_->json());
+    // What transformers' AutoTokenizer asks for.
+    const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"bos_token", "<bos>"}, {"eos_token", "<eos>"},
+                         {"pad_token", "<pad>"}, {"clean_up_tokenization_spaces", false}, {"model_max_length", model.max_positions}};
+    RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer_config.json", config.dump(2) + "\n");
+  }
+}
+
+PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
+  const auto& config = session.config();
+  const auto tokenize = [&](const Prompt& p) {
+    if (rows != nullptr) ++*rows;
+    return session.Tokenize(p);
+  };
+  PromptData data;
+  const PromptRoom room = RoomForPrompts(config, session.shape());
+  std::map<std::string, std::string> left_out;  // dataset -> why rows are missing, for an error
+  const bool generated_train = config.data.train == kArithmetic, generated_eval = config.data.eval == kArithmetic;
+  if (generated_train || generated_eval) {
+    replay::ArithmeticSets sets = Arithmetic(config);
+    if (generated_train) data.train = std::move(sets.train);
+    if (generated_eval) data.eval = std::move(sets.eval);
+    FitCounts overlong;
+    for (auto* list : {&data.train, &data.eval}) {
+      for (Prompt& p : *list) p.tokens = tokenize(p);
+      const FitCounts n = FitPrompts(room, config.data.overlong, "generated sums", *list);
+      if (n.left_out > 0) left_out[list == &data.train ? "train" : "eval"] = std::to_string(n.left_out) + " are longer: " + room.bound;
+      overlong.left_out += n.left_out;
+      overlong.cut += n.cut;
+    }
+    data.notes.push_back("generated sums: " + std::to_string(data.train.size()) + " to train on, " +
+                         std::to_string(data.eval.size()) + " held out" +
+                         (overlong.left_out + overlong.cut > 0 ? ", " + std::to_string(overlong.left_out) + " left out and " +
+                                                                     std::to_string(overlong.cut) + " cut: " + room.bound
+                                                               : ""));
+  }
+  const auto import = [&](const std::string& file, const std::string& dataset) {
+    replay::ImportOptions options = replay::ImportOptionsOf(config.data, dataset);
+    options.tokenize = tokenize;
+    options.max_prompt_tokens = room.tokens;
+    options.max_prompt_bound = room.bound;
+    if (dataset == "eval" && config.data.eval_prompts > 0) options.limit = config.data.eval_prompts;
+    replay::ImportedPrompts imported = replay::ImportPrompts(file, options);
+    for (const std::string& note : imported.ledger.Notes(file)) data.notes.push_back(note);
+    if (imported.ledger.TotalRejected() > 0) {
+      left_out[dataset] = imported.ledger.Describe() + (imported.ledger.rejected.contains("overlong") ? ": " + room.bound : "");
+    }
+    return std::move(imported.prompts);
+  };
+  if (!generated_train) data.train = import(config.data.train, "train");
+  if (!generated_eval && !config.data.eval.empty()) data.eval = import(config.data.eval, "eval");
+  const auto why = [&](const char* dataset) { return left_out.contains(dataset) ? " (" + left_out.at(dataset) + ")" : ""; };
+  if (static_cast<int64_t>(data.train.size()) < config.rollout.prompts_per_step) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "rollout.prompts_per_step is " + std::to_string(config.rollout.prompts_per_step) + " but " +
+                    config.data.train + " has only " + std::to_string(data.train.size()) + " usable rows" + why("train"),
+                "data.train");
+  }
+  if (!config.data.eval.empty() && data.eval.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, config.data.eval + " has no usable row" + why("eval") + "; set data.eval = \"\" to do without",
+                "data.eval");
+  }
+  return data;
+}
+
+DemonstrationData LoadDemonstrations(const Session& session) {
+  DemonstrationData data;
+  const auto& config = session.config();
+  if (config.sft.steps <= 0) return data;
+  std::vector<replay::TextDemonstration> train, heldout;
+  if (config.sft.data.empty()) {
+    if (config.data.train != kArithmetic) {
+      throw Error(ErrorCode::kInvalidArgument, "sft.steps > 0 needs sft.data (a file of demonstrations) unless data.train is "
+                                               "\"arithmetic\"", "sft.data");
+    }
+    replay::ArithmeticSets sets = Arithmetic(config);
+    train = std::move(sets.sft);
+    heldout = std::move(sets.sft_eval);
+  } else {
+    auto imported = replay::ImportDemonstrations(config.sft.data, replay::ImportOptionsOf(config.data, "sft"));
+    for (const std::string& note : imported.ledger.Notes(config.sft.data))
+      data.notes.push_back(note);
+    train = std::move(imported.demonstrations);
+    // Every 20th row is held out, at most 200: enough to see the loss go flat.
+    std::vector<replay::TextDemonstration> kept;
+    for (size_t i = 0; i < train.size(); ++i) {
+      auto& list = i % 20 == 19 && heldout.size() < 200 ? heldout : kept;
+      list.push_back(std::move(train[i]));
+    }
+    train = std::move(kept);
+  }
+  Demonstrations demonstrations(session);
+  data.train = demonstrations.Encode(train);
+  data.heldout = demonstrations.Encode(heldout);
+  data.notes.push_back("warm start: " + std::to_string(data.train.size()) + " demonstrations, " +
+                       std::to_string(data.heldout.size()) + " held out, " +
+                       demonstrations.LeftOut());
+  return data;
+}
+
+}  // namespace plumb::run

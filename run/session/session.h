@@ -1,0 +1,83 @@
+// What every role of a run starts from: the resolved recipe, the run folder, the model's shape and its tokenizer.
+//
+// Purpose: made from the run folder in the same way in one process and in several, so that roles agree.
+// Thread safety: const after Open; shared by the threads of a local run. Errors: kInvalidArgument, kNotFound with paths.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/dtype.h"
+#include "common/record/trajectory.h"
+#include "configs/config.h"
+#include "kernels/device/stream.h"
+#include "policy_model/families/model_config.h"
+#include "common/text/template/chat_template.h"
+#include "common/text/tokenizer/tokenizer.h"
+#include "run/session/model_folder.h"
+#include "run/session/run_folder.h"
+
+namespace plumb::run {
+
+class Session {
+ public:
+  // From a folder made by PrepareRun (run/session/run_folder.h). Sets the thread count of this process.
+  static std::unique_ptr<Session> Open(const std::string& folder);
+  // Model shape, tokenizer and template of a recipe that is looked at and not run: folder() and run_id() are empty, the
+  // device is the CPU whatever the recipe says.
+  static std::unique_ptr<Session> WithoutRun(const configs::Config& config);
+
+  const configs::Config& config() const { return config_; }
+  const RunFolder& folder() const { return folder_; }
+  const std::string& run_id() const { return run_id_; }
+  const policy_model::ModelShape& shape() const { return shape_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const ChatTemplate* chat_template() const { return template_.get(); }
+  const std::string& tokenizer_source() const { return tokenizer_source_; }
+  // Of the process: the learner's, and the actor's where it has a process of its own.
+  const Stream& stream() const { return stream_; }
+  DType dtype() const { return dtype_; }
+
+  PromptEncoder encoder() const {
+    return {*tokenizer_, template_.get(), shape_, add_bos_, config_.model.path};
+  }
+  // A prompt as rollouts ask it: through the chat template where the model has one.
+  std::vector<int32_t> Tokenize(const Prompt& prompt) const {
+    return encoder().Encode(prompt, /*raw=*/false);
+  }
+
+ private:
+  Session() = default;
+  void ReadModel();
+  configs::Config config_;
+  RunFolder folder_;
+  std::string run_id_;
+  policy_model::ModelShape shape_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ChatTemplate> template_;
+  bool add_bos_ = false;  // in front of text that no template renders
+  std::string tokenizer_source_;
+  OwnedStream stream_{Device::kCpu};
+  DType dtype_ = DType::kFloat32;
+};
+
+// The prompts of a run, tokenized; `notes` are the row ledgers in words.
+struct PromptData {
+  std::vector<Prompt> train, eval;
+  std::vector<std::string> notes;
+};
+// `rows`, where given, counts along.
+PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows = nullptr);
+
+struct DemonstrationData {
+  std::vector<Demonstration> train, heldout;
+  std::vector<std::string> notes;
+};
+// Empty when the recipe has no warm start.
+DemonstrationData LoadDemonstrations(const Session& session);
+
+}  // namespace plumb::run

@@ -1,0 +1,61 @@
+#include "common/net/weight_wire.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/base/error.h"
+
+namespace plumb::weight_wire {
+namespace {
+
+const PolicyVersion kVersion{12, "abc123"};
+const WeightOffer kOffer{kVersion, {{"base", "d0", uint64_t{5} << 32}, {"lora", "d1", 64}}};
+
+TEST(WeightWire, RoundTrips) {
+  for (const PolicyVersion& version :
+       {kVersion, PolicyVersion{}, PolicyVersion{int64_t{1} << 40, ""}}) {
+    EXPECT_EQ(DecodeVersion(EncodeVersion(version)), version);
+  }
+  EXPECT_EQ(DecodeOffer(EncodeOffer(kOffer)), kOffer);
+}
+
+TEST(WeightWire, EveryTruncationIsRefused) {
+  const std::string bytes = EncodeVersion(kVersion);
+  for (size_t n = 0; n < bytes.size(); ++n)
+    EXPECT_THROW(DecodeVersion(std::string_view(bytes).substr(0, n)), Error) << n;
+  EXPECT_THROW(DecodeVersion(bytes + "x"), Error);
+  const std::string offer = EncodeOffer(kOffer);
+  for (size_t n = 0; n < offer.size(); ++n)
+    EXPECT_THROW(DecodeOffer(std::string_view(offer).substr(0, n)), Error) << n;
+  EXPECT_THROW(DecodeOffer(offer + "x"), Error);
+}
+
+TEST(WeightWire, LyingHeadersAreRefused) {
+  std::string bytes = EncodeVersion(kVersion);
+  bytes[8] = 100;  // more of a digest than there is
+  EXPECT_THROW(DecodeVersion(bytes), Error);
+  bytes[11] = static_cast<char>(0xff);  // four gigabytes of it
+  EXPECT_THROW(DecodeVersion(bytes), Error);
+  EXPECT_THROW(DecodeVersion(EncodeVersion({-5, "x"})), Error);
+  EXPECT_THROW(DecodeVersion(EncodeVersion({-2, ""})), Error);
+  EXPECT_THROW(DecodeVersion(EncodeVersion({-1, "x"})), Error);
+  EXPECT_THROW(DecodeVersion(EncodeVersion({1, std::string(129, 'a')})), Error);
+
+  const std::vector<OfferedSet> one = {{"base", "d0", 1}};
+  std::string offer = EncodeOffer({kVersion, one});
+  std::memset(offer.data() + 8 + 4 + kVersion.digest.size(), 0xff, 4);  // four thousand million sets
+  EXPECT_THROW(DecodeOffer(offer), Error);
+  EXPECT_THROW(DecodeOffer(EncodeOffer({{-5, "x"}, one})), Error);
+  EXPECT_THROW(DecodeOffer(EncodeOffer({{}, one})), Error);
+  EXPECT_THROW(DecodeOffer(EncodeOffer({kVersion, {}})), Error);
+  EXPECT_THROW(DecodeOffer(EncodeOffer({kVersion, std::vector(kMaxSets + 1, one[0])})), Error);
+  EXPECT_THROW(DecodeOffer(EncodeOffer({kVersion, {{std::string(129, 'a'), "d", 1}}})), Error);
+  EXPECT_THROW(DecodeOffer(EncodeOffer({kVersion, {{"base", std::string(129, 'a'), 1}}})), Error);
+}
+
+}  // namespace
+}  // namespace plumb::weight_wire

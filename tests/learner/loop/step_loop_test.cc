@@ -1,0 +1,563 @@
+// learner/loop/step_loop.h and learner_loop.h over batches that are made here: what an error, a stop, a
+// kill and a resume leave of a run and of its warm start. Rows 4, 8 and 13 of docs/reliability.md
+// without the other roles.
+#include "learner/loop/step_loop.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <new>
+#include <tuple>
+
+#include "common/base/crash_point.h"
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "learner/loop/learner_loop.h"
+#include "learner/loop/offline_loop.h"
+#include "learner/offline/preference_objective.h"
+#include "tests/learner/tiny_learner.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::learner {
+namespace {
+
+using plumb::testing::TempFolder;
+
+bool HasLine(const std::vector<std::string>& lines, const std::string& piece) {
+  for (const std::string& line : lines) {
+    if (line.find(piece) != std::string::npos) return true;
+  }
+  return false;
+}
+
+configs::Config Recipe() {
+  configs::Config config;
+  config.run.steps = 6;
+  config.run.checkpoint_every = 0;
+  config.rollout.prompts_per_step = 2;
+  config.optimizer.learning_rate = 1e-3;
+  return config;
+}
+
+// A process' life of a run: weights from the seed, a loop, batches of which each is a function of
+// its step.
+struct Life : BatchSource, WeightSink {
+  const configs::Config config;
+  policy_model::Weights weights{TinyShape(), Device::kCpu, DType::kFloat32};
+  policy_model::Transformer transformer{TinyShape(), Device::kCpu, DType::kFloat32};
+  TrainStep train{transformer, 64};
+  Checkpoints checkpoints;
+  const std::vector<Demonstration> demonstrations = RandomDemonstrations(30, 1),
+                                   heldout = RandomDemonstrations(10, 2);
+  LearnerHooks hooks;
+  std::vector<std::string> said;
+  std::vector<int64_t> lines;                 // steps whose metrics were written
+  std::function<void(int64_t step)> on_next;  // may throw
+  std::function<void(int64_t version)> on_evaluate, on_publish;
+  std::function<double(int64_t step, double reward)> reward = [](int64_t, double r) { return r; };
+  int64_t scores_until = 1000;  // no answer has a score from this step on
+  bool stop = false;
+
+  Life(const configs::Config& c, const std::string& folder)
+      : config(c), checkpoints(folder, 2, "") {
+    policy_model::SetThreads(1);  // a child that is forked here has no other, and bits are compared
+                                  // with those of its parent
+    weights.Initialise(3, 0.2);
+    hooks.phase = [this](const std::string& name) { said.push_back(name); };
+    hooks.step = [this](int64_t step, std::map<std::string, double>&) { lines.push_back(step); };
+    hooks.stop = [this] { return stop; };
+  }
+  std::vector<TrajectoryGroup> Next(int64_t step, Deadline) override {
+    if (on_next) on_next(step);
+    auto groups = RandomGroups(2, 4, static_cast<uint64_t>(step) + 9, train, weights, step);
+    for (TrajectoryGroup& group : groups) {
+      for (Trajectory& t : group.trajectories) {
+        t.reward = reward(step, t.reward);
+        t.scored = step < scores_until;
+      }
+    }
+    return groups;
+  }
+  std::vector<TrajectoryGroup> Evaluate(int64_t version, int, Deadline) override {
+    if (on_evaluate) on_evaluate(version);
+    return RandomGroups(1, 2, 5, train, weights, version);
+  }
+  void Finish() override {}
+  void Publish(const PolicyVersion& version, std::span<const WeightSet>) override {
+    if (on_publish) on_publish(version.version);
+  }
+  LearnerResult Run(bool resume) {
+    return LearnerLoop(config, weights, *this, *this, checkpoints, demonstrations, heldout, hooks)
+        .Run(resume);
+  }
+  int64_t NewestStep() const {
+    const auto found = checkpoints.FindNewest();
+    return found ? found->state.step : -1;
+  }
+};
+
+LearnerResult Unbroken(const configs::Config& config) {
+  const TempFolder folder;
+  return Life(config, folder / "c").Run(false);
+}
+
+void ExpectSame(const LearnerResult& a, const LearnerResult& b) {
+  EXPECT_EQ(a.policy, b.policy);
+  EXPECT_EQ(a.weights_sha256, b.weights_sha256);
+  EXPECT_EQ(a.optimizer_sha256, b.optimizer_sha256);
+  EXPECT_EQ(a.model_sha256, b.model_sha256);
+  EXPECT_EQ(a.tokens, b.tokens);
+  EXPECT_EQ(a.steps, b.steps);
+}
+
+// Whatever ends the loop while it waits: the steps so far are a checkpoint, and the resumed run is
+// the unbroken one.
+TEST(StepLoopTest, AnyErrorInAWaitLeavesTheGoodSteps) {
+  const LearnerResult whole = Unbroken(Recipe());
+  const std::vector<std::function<void()>> errors = {
+      [] { throw Error(ErrorCode::kDeadline, "nobody answered"); },
+      [] { throw Error(ErrorCode::kCorruption, "damaged"); },
+      [] { throw Error(ErrorCode::kInvalidArgument, "no"); }, [] { throw std::bad_alloc(); },
+      [] { throw std::runtime_error("else"); }};
+  for (const auto& error : errors) {
+    const TempFolder folder;
+    Life life(Recipe(), folder / "c");
+    life.on_next = [&](int64_t step) {
+      if (step == 4) error();
+    };
+    EXPECT_ANY_THROW(life.Run(false));
+    EXPECT_EQ(life.NewestStep(), 4);
+    EXPECT_TRUE(HasLine(
+        life.said,
+        "saved the 4 good steps since the checkpoint of step 0; --resume goes on at step 4"));
+    Life next(Recipe(), folder / "c");
+    ExpectSame(next.Run(true), whole);
+    EXPECT_EQ(next.lines, (std::vector<int64_t>{4, 5}));
+  }
+}
+
+// Steps that trained nothing are no good steps: mended, they are answered and trained.
+TEST(StepLoopTest, ThreeStepsWithoutAScoreGoBackToTheLastThatHadOne) {
+  const LearnerResult whole = Unbroken(Recipe());
+  for (const int64_t checkpoint_every : {0, 4}) {  // 4: due in the middle of them
+    configs::Config config = Recipe();
+    config.run.checkpoint_every = checkpoint_every;
+    const TempFolder folder;
+    Life life(config, folder / "c");
+    life.scores_until = 3;
+    try {
+      life.Run(false);
+      ADD_FAILURE() << "no error";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kUnavailable) << e.what();
+    }
+    EXPECT_EQ(life.lines, (std::vector<int64_t>{0, 1, 2, 3, 4}));
+    EXPECT_EQ(life.NewestStep(), 3);
+    Life mended(config, folder / "c");
+    ExpectSame(mended.Run(true), whole);
+    EXPECT_EQ(mended.lines, (std::vector<int64_t>{3, 4, 5}));
+  }
+}
+
+TEST(StepLoopTest, AStepWhoseEvaluationFailsHasItsLineAndItsCheckpoint) {
+  configs::Config config = Recipe();
+  config.data.eval = "held out";
+  config.eval.every = 2;
+  const LearnerResult whole = Unbroken(config);
+  const TempFolder folder;
+  Life life(config, folder / "c");
+  life.on_evaluate = [](int64_t version) {
+    if (version == 4) throw Error(ErrorCode::kUnavailable, "the judge is away");
+  };
+  EXPECT_THROW(life.Run(false), Error);
+  EXPECT_EQ(life.lines, (std::vector<int64_t>{0, 1, 2, 3}));
+  EXPECT_EQ(life.NewestStep(), 4);
+  ExpectSame(Life(config, folder / "c").Run(true), whole);
+}
+
+TEST(StepLoopTest, AStepWhoseLineCannotBeWrittenIsSavedAndThatIsSaid) {
+  const LearnerResult whole = Unbroken(Recipe());
+  const TempFolder folder;
+  Life life(Recipe(), folder / "c");
+  life.hooks.step = [](int64_t step, std::map<std::string, double>&) {
+    if (step == 2) throw Error(ErrorCode::kNoSpace, "full", "metrics.jsonl");
+  };
+  EXPECT_THROW(life.Run(false), Error);
+  EXPECT_EQ(life.NewestStep(), 3);
+  EXPECT_TRUE(HasLine(life.said, "step 2 was made, but its metrics could not be written"));
+  ExpectSame(Life(Recipe(), folder / "c").Run(true), whole);
+}
+
+// Half a step is no checkpoint: here its update is made and its weights are not published.
+TEST(StepLoopTest, AnErrorBetweenAnUpdateAndTheEndOfItsStepSavesNoHalfStep) {
+  const TempFolder folder;
+  Life life(Recipe(), folder / "c");
+  life.on_publish = [](int64_t version) {
+    if (version == 4) throw Error(ErrorCode::kIo, "no way out");
+  };
+  EXPECT_THROW(life.Run(false), Error);
+  EXPECT_EQ(life.NewestStep(), 0);
+  EXPECT_TRUE(HasLine(life.said,
+                      "between two updates of a step: the 3 good steps since the checkpoint of "
+                      "step 0 were not saved"));
+  ExpectSame(Life(Recipe(), folder / "c").Run(true), Unbroken(Recipe()));
+}
+
+// The store is away when the run ends: what it told last is what the checkpoint says of it.
+TEST(StepLoopTest, ASaveAtTheEndAsksNobodyWhoMayBeGone) {
+  for (const bool stopped : {false, true}) {
+    const TempFolder folder;
+    Life life(Recipe(), folder / "c");
+    bool gone = false;
+    life.hooks.store_state = [&]() -> std::string {
+      EXPECT_FALSE(gone) << "asked";
+      return "as it was at the start";
+    };
+    life.hooks.checkpointed = [&](int64_t) { EXPECT_FALSE(gone) << "told"; };
+    life.on_next = [&](int64_t step) {
+      if (step != 4) return;
+      gone = true;
+      life.stop = stopped;
+      throw Error(ErrorCode::kUnavailable, "the store is away");
+    };
+    if (stopped) {
+      const LearnerResult result = life.Run(false);
+      EXPECT_TRUE(result.stopped_early);
+      EXPECT_EQ(result.steps, 4);
+      EXPECT_FALSE(result.after);
+    } else {
+      EXPECT_THROW(life.Run(false), Error);
+    }
+    EXPECT_EQ(life.NewestStep(), 4);
+    Life next(Recipe(), folder / "c");
+    std::string then;
+    next.hooks.resumed = [&](int64_t, const std::string& state) { then = state; };
+    ExpectSame(next.Run(true), Unbroken(Recipe()));
+    EXPECT_EQ(then, "as it was at the start");
+  }
+}
+
+// A stop hides no error that has nothing to do with it.
+TEST(StepLoopTest, AnErrorOfAnotherKindIsNoStop) {
+  const TempFolder folder;
+  Life life(Recipe(), folder / "c");
+  life.on_next = [&](int64_t step) {
+    life.stop = step == 2;
+    if (step == 2) throw Error(ErrorCode::kCorruption, "damaged");
+  };
+  EXPECT_THROW(life.Run(false), Error);
+  EXPECT_EQ(life.NewestStep(), 2);
+}
+
+std::filesystem::file_time_type Written(const std::string& path) {
+  return std::filesystem::last_write_time(path);
+}
+
+TEST(StepLoopTest, AFinishedRunThatIsResumedRewritesNothing) {
+  configs::Config config = Recipe();
+  config.data.eval = "held out";
+  const TempFolder folder;
+  const LearnerResult whole = Life(config, folder / "c").Run(false);
+  const std::string manifest = folder / "c/step-00000006/manifest.json";
+  const auto written = Written(manifest);
+  const pid_t child = fork();
+  if (child == 0) {  // and dies where it would be about to
+    ArmCrashPointForTest("before_checkpoint");
+    Life(config, folder / "c").Run(true);
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "it saved again";
+  Life again(config, folder / "c");
+  const LearnerResult result = again.Run(true);
+  ExpectSame(result, whole);
+  EXPECT_EQ(result.after->accuracy, whole.after->accuracy);
+  EXPECT_EQ(Written(manifest), written);
+  EXPECT_TRUE(again.lines.empty());
+}
+
+// Rewards that tell no answer from another: counted, over all lives of the run, and said at its
+// end.
+TEST(StepLoopTest, ARunWhoseEveryRewardWasEqualSaysSo) {
+  struct Case {
+    std::string algorithm, advantage;
+    std::function<double(int64_t, double)> reward;
+    bool said;
+  };
+  const auto same = [](int64_t, double) { return 0.5; };
+  const auto by_step = [](int64_t step, double) { return static_cast<double>(step); };
+  const auto once = [](int64_t step, double r) { return step == 5 ? r : 0.5; };
+  const std::vector<Case> cases = {{"grpo", "group", same, true},  {"grpo", "group", by_step, true},
+                                   {"grpo", "group", once, false}, {"grpo", "batch", same, true},
+                                   {"ppo", "group", same, true},   {"ppo", "group", once, false}};
+  for (const Case& c : cases) {
+    configs::Config config = Recipe();
+    config.algorithm.name = configs::FromName<configs::AlgorithmName>(c.algorithm).value();
+    config.algorithm.advantage = configs::FromName<configs::Advantage>(c.advantage).value();
+    const TempFolder folder;
+    LearnerResult result;
+    for (const int64_t until : {2, 6}) {
+      Life life(config, folder / "c");
+      life.reward = c.reward;
+      life.on_next = [&](int64_t step) { life.stop = step + 1 == until && until < 6; };
+      result = life.Run(until == 6);
+      EXPECT_EQ(HasLine(life.said, "the rewards told no answer from another"), until == 2 || c.said)
+          << c.algorithm << c.advantage;
+    }
+    EXPECT_EQ(result.equal_reward_steps, c.said ? 6 : 5) << c.algorithm << c.advantage;
+  }
+}
+
+configs::Config WarmRecipe(const std::string& algorithm) {
+  configs::Config config = Recipe();
+  config.run.steps = 2;
+  config.algorithm.name = configs::FromName<configs::AlgorithmName>(algorithm).value();
+  config.algorithm.kl_coef = 0.1;  // so that a reference is kept
+  config.sft.steps = 12;
+  config.sft.batch = 8;
+  config.sft.learning_rate = 3e-3;
+  config.sft.eval_every = 5;
+  return config;
+}
+
+Digest ReferenceIn(const std::string& folder) {
+  policy_model::Weights weights(TinyShape(), Device::kCpu, DType::kFloat32);
+  weights.Load(folder + "/reference");
+  return weights.ComputeDigest();
+}
+
+TEST(WarmStartTest, StoppedAnywhereAndResumedEqualsUnbroken) {
+  for (const std::string algorithm : {"grpo", "ppo"}) {
+    const configs::Config config = WarmRecipe(algorithm);
+    const TempFolder unbroken;
+    const LearnerResult whole = Life(config, unbroken / "c").Run(false);
+    const TempFolder folder;
+    for (const int64_t at : {1, 6, 11}) {  // one life after the other
+      Life life(config, folder / "c");
+      std::vector<int64_t> updates;
+      life.hooks.sft_step = [&](const SftStep& step) {
+        updates.push_back(step.step);
+        life.stop = step.step + 1 == at;
+      };
+      life.on_publish = [](int64_t) { ADD_FAILURE() << "half a warm start was published"; };
+      const LearnerResult result = life.Run(at > 1);
+      EXPECT_TRUE(result.stopped_early);
+      EXPECT_EQ(result.steps, 0);
+      ASSERT_TRUE(result.sft);
+      EXPECT_EQ(result.sft->steps, at);
+      EXPECT_EQ(updates.front(), at == 1 ? 0 : at == 6 ? 1 : 6) << "it goes on where it stood";
+      EXPECT_EQ(life.NewestStep(), -1);
+      EXPECT_TRUE(HasLine(life.said, "stopped after " + std::to_string(at) + " of 12 updates"));
+      EXPECT_TRUE(life.lines.empty());
+    }
+    Life last(config, folder / "c");
+    const LearnerResult result = last.Run(true);
+    ExpectSame(result, whole);
+    EXPECT_EQ(result.sft->heldout_first, whole.sft->heldout_first);
+    EXPECT_EQ(result.sft->heldout_last, whole.sft->heldout_last);
+    EXPECT_EQ(ReferenceIn(folder / "c"), ReferenceIn(unbroken / "c"))
+        << "KL is measured against a half-made model";
+    for (const std::string& name : RealFileSystem().List(folder / "c"))
+      EXPECT_FALSE(name.starts_with("warm-start")) << name;
+  }
+}
+
+// Killed at each named place of the warm start and behind it, and in the middle of writing: the
+// next life goes on or begins anew.
+TEST(WarmStartTest, KilledAnywhereAndResumedEqualsUnbroken) {
+  configs::Config config = WarmRecipe("grpo");
+  const LearnerResult whole = Unbroken(config);
+  config.run.checkpoint_every = 5;  // of the warm start, too
+  for (const auto& [place, visit, anew] :
+       std::vector<std::tuple<std::string, int, bool>>{{"before_warm_start_checkpoint", 1, true},
+                                                       {"checkpoint_written", 1, true},
+                                                       {"after_warm_start_checkpoint", 1, false},
+                                                       {"before_warm_start_checkpoint", 2, false},
+                                                       {"checkpoint_in_place", 2, false},
+                                                       {"after_warm_start_checkpoint", 2, false},
+                                                       {"before_checkpoint", 1, false},
+                                                       {"checkpoint_written", 3, false}}) {
+    const TempFolder folder;
+    const pid_t child = fork();
+    if (child == 0) {
+      ArmCrashPointForTest(place, visit);
+      Life(config, folder / "c").Run(false);
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << place << visit;
+    Life life(config, folder / "c");
+    ExpectSame(life.Run(true), whole);
+    EXPECT_EQ(HasLine(life.said, "the warm start begins anew"), anew) << place << visit;
+    EXPECT_EQ(HasLine(life.said, "the warm start goes on behind"), !anew) << place << visit;
+  }
+}
+
+TEST(WarmStartTest, AnErrorInItLeavesItsUpdates) {
+  const configs::Config config = WarmRecipe("grpo");
+  const LearnerResult whole = Unbroken(config);
+  const TempFolder folder;
+  Life life(config, folder / "c");
+  int updates = 0;
+  life.hooks.stop = [&]() -> bool {  // asked once an update
+    if (++updates == 8) throw std::bad_alloc();
+    return false;
+  };
+  EXPECT_THROW(life.Run(false), std::bad_alloc);
+  EXPECT_TRUE(HasLine(life.said, "saved 8 updates of the warm start"));
+  Life next(config, folder / "c");
+  ExpectSame(next.Run(true), whole);
+  EXPECT_TRUE(HasLine(next.said, "the warm start goes on behind 8 of 12 updates"));
+}
+
+TEST(WarmStartTest, ACheckpointOfAnEarlierVersionBehindHalfAWarmStartIsRefused) {
+  const configs::Config config = WarmRecipe("grpo");
+  for (const int64_t step : {0, 2}) {
+    const TempFolder folder;
+    Life old(config, folder / "c");
+    Optimizer optimizer(old.weights, config.optimizer);
+    old.checkpoints.KeepReference(false, old.weights);
+    old.checkpoints.Save({.step = step,
+                          .policy = {.version = step, .digest = old.weights.ComputeDigest()},
+                          .seed = config.run.seed,
+                          .state_json = "{\"sft\":{\"steps\":5,\"tokens\":9,\"heldout_first\":1.5,"
+                                        "\"heldout_last\":1.5,\"flat\":false}}"},
+                         old.weights, optimizer);
+    Life life(config, folder / "c");
+    if (step == 0) {
+      try {
+        life.Run(true);
+        ADD_FAILURE() << "it went on without the rest of the warm start";
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ErrorCode::kConflict);
+        EXPECT_NE(e.message().find("after 5 of 12 updates"), std::string::npos) << e.what();
+        EXPECT_NE(e.message().find("--overwrite"), std::string::npos) << e.what();
+      }
+    } else {
+      EXPECT_EQ(life.Run(true).steps, 2);
+      EXPECT_TRUE(HasLine(life.said, "stopped the warm start of this run after 5 of 12 updates"));
+    }
+  }
+}
+
+// The offline loop, over an objective that does as it is told.
+struct Toy : OfflineObjective {
+  policy_model::Weights& weights;
+  Optimizer& optimizer;
+  std::function<void(int64_t step)> on_train;
+  Toy(policy_model::Weights& w, Optimizer& o) : weights(w), optimizer(o) {}
+  int64_t size() const override { return 8; }
+  std::map<std::string, double> Train(std::span<const uint32_t>, double rate,
+                                      int64_t step) override {
+    optimizer.ZeroGrad();
+    for (const auto& e : weights.table().entries())
+      optimizer.grad().f32()[e.offset] = 0.1f + 0.01f * static_cast<float>(step);
+    if (on_train) on_train(step);
+    optimizer.Update(rate, 1.0);
+    return {{"perf/train_tokens", 10.0}, {"perf/shared_tokens", 0.0}};
+  }
+  OfflineEval Evaluate() override {
+    return {.loss = 0.5, .accuracy = 0.25, .margin = 0.125, .examples = 4};
+  }
+};
+
+struct OfflineLife {
+  configs::Config config = Recipe();
+  policy_model::Weights weights{TinyShape(), Device::kCpu, DType::kFloat32};
+  Optimizer optimizer{Initialised(weights), config.optimizer};
+  Toy toy{weights, optimizer};
+  Checkpoints checkpoints;
+  LearnerHooks hooks;
+  std::vector<std::string> said;
+  std::vector<int64_t> lines;
+  explicit OfflineLife(const std::string& folder) : checkpoints(folder, 2, "") {
+    policy_model::SetThreads(1);
+    config.eval.every = 2;
+    hooks.phase = [this](const std::string& name) { said.push_back(name); };
+    hooks.step = [this](int64_t step, std::map<std::string, double>&) { lines.push_back(step); };
+  }
+  static policy_model::Weights& Initialised(policy_model::Weights& weights) {
+    weights.Initialise(3, 0.2);
+    return weights;
+  }
+  LearnerResult Run(bool resume) {
+    return RunOffline(config, {.batch = 4}, toy, weights, optimizer, checkpoints, hooks, resume);
+  }
+};
+
+// Killed while a due checkpoint is made: its step has its line by then, or is done again.
+TEST(OfflineStepsTest, EveryStepHasOneLineWhereverTheRunIsKilled) {
+  const TempFolder unbroken;
+  const LearnerResult whole = OfflineLife(unbroken / "c").Run(false);
+  for (const std::string place :
+       {"before_checkpoint", "checkpoint_written", "checkpoint_in_place", "after_checkpoint"}) {
+    const TempFolder folder;
+    const std::string log = folder / "lines";
+    const auto run = [&](bool resume) {
+      OfflineLife life(folder / "c");
+      life.config.run.checkpoint_every = 2;
+      life.hooks.step = [&](int64_t step, std::map<std::string, double>& metrics) {
+        EXPECT_EQ(metrics.count("eval/loss") > 0, step == 1 || step == 3);
+        std::ofstream(log, std::ios::app) << step << "\n";
+      };
+      return life.Run(resume);
+    };
+    const pid_t child = fork();
+    if (child == 0) {
+      ArmCrashPointForTest(place, 2);  // the first is that of step 0
+      run(false);
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << place;
+    EXPECT_EQ(RealFileSystem().ReadFile(log, 1000), "0\n1\n")
+        << place << ": the line of the step whose checkpoint it is";
+    const LearnerResult result = run(true);
+    ExpectSame(result, whole);
+    ASSERT_TRUE(result.before && result.before->loss);
+    EXPECT_EQ(*result.before->loss, 0.5);
+    EXPECT_EQ(result.before->reward, 0.125);
+  }
+}
+
+TEST(OfflineStepsTest, ASkippedUpdateAndWeightsThatAreNotFiniteAreNotSaved) {
+  const TempFolder folder;
+  OfflineLife life(folder / "a");
+  life.config.run.checkpoint_every = 1;
+  life.toy.on_train = [&](int64_t step) {
+    if (step >= 3) life.optimizer.grad().f32()[0] = std::numeric_limits<float>::quiet_NaN();
+  };
+  EXPECT_THROW(life.Run(false), Error);
+  EXPECT_EQ(life.checkpoints.FindNewest()->state.step, 3) << "the last that was applied";
+  EXPECT_EQ(life.checkpoints.FindNewest()->state.counters.skipped_in_a_row, 0);
+
+  OfflineLife spoiled(folder / "b");
+  spoiled.hooks.step = [&](int64_t step, std::map<std::string, double>&) {
+    if (step == 5) spoiled.weights.flat().f32()[7] = std::numeric_limits<float>::infinity();
+  };
+  EXPECT_THROW(spoiled.Run(false), Error);
+  EXPECT_EQ(spoiled.checkpoints.FindNewest()->state.step, 0);
+}
+
+TEST(OfflineStepsTest, AnErrorLeavesTheGoodSteps) {
+  const TempFolder folder, unbroken;
+  OfflineLife life(folder / "c");
+  life.toy.on_train = [](int64_t step) {
+    if (step == 3) throw std::bad_alloc();
+  };
+  EXPECT_THROW(life.Run(false), std::bad_alloc);
+  EXPECT_EQ(life.checkpoints.FindNewest()->state.step, 3);
+  ExpectSame(OfflineLife(folder / "c").Run(true), OfflineLife(unbroken / "c").Run(false));
+}
+
+}  // namespace
+}  // namespace plumb::learner

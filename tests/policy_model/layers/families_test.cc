@@ -1,0 +1,252 @@
+// Every family of policy_model/families/family.h through layers/: config, names, log-probs, gradients and paged steps against
+// what transformers computes (tests/golden/make_families_golden.py).
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "policy_model/families/model_config.h"
+#include "policy_model/files/safetensors.h"
+#include "policy_model/transformer.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::policy_model {
+namespace {
+
+using Json = nlohmann::json;
+
+const Json& Golden() {
+  static const Json golden = [] {
+    std::ifstream file(PLUMB_SOURCE_DIR "/tests/golden/families.json");
+    EXPECT_TRUE(file.good());
+    return Json::parse(file);
+  }();
+  return golden;
+}
+
+// As `fill` of the script.
+float Fill(const std::string& name, int64_t i, double norm_base) {
+  uint32_t seed = 2166136261u;
+  for (const char c : name) seed = (seed ^ static_cast<uint8_t>(c)) * 16777619u;
+  uint32_t u = seed + static_cast<uint32_t>(i) * 0x9E3779B9u;
+  u ^= u >> 16;
+  u *= 0x85EBCA6Bu;
+  u ^= u >> 13;
+  u *= 0xC2B2AE35u;
+  u ^= u >> 16;
+  const double value = (static_cast<double>(u >> 8) / 16777216.0 - 0.5) * 0.7;
+  return static_cast<float>(name.find("norm") != std::string::npos ? value + norm_base : value);
+}
+
+class FamiliesTest : public ::testing::TestWithParam<std::string> {
+ protected:
+  const Json& golden() const { return Golden()["families"][GetParam()]; }
+
+  // The folder that transformers would have written.
+  void WriteFolder() {
+    RealFileSystem().WriteFileAtomic(temp_ / "config.json", golden()["config"].dump());
+    const double base = GetParam().starts_with("gemma") ? 0.0 : 1.0;
+    std::vector<TensorToWrite> tensors;
+    for (const auto& [name, dims] : golden()["shapes"].items()) {
+      tensors.push_back({.name = name, .dtype = DType::kFloat32, .shape = dims.get<std::vector<int64_t>>(),
+                         .fill = [name = name, base](std::span<std::byte> to) {
+                           auto* out = reinterpret_cast<float*>(to.data());
+                           for (size_t i = 0; i < to.size() / 4; ++i) out[i] = Fill(name, static_cast<int64_t>(i), base);
+                         }});
+    }
+    WriteSafetensors(temp_ / "model.safetensors", tensors, {});
+  }
+
+  Weights Load() {
+    Weights weights(ReadModelConfig(temp_.path()), Device::kCpu, DType::kFloat32);
+    weights.Load(temp_.path());
+    return weights;
+  }
+
+  PackedBatch Batch() const {
+    PackedBatch batch;
+    batch.Clear();
+    for (const Json& s : Golden()["sequences"]) {
+      const auto tokens = s.get<std::vector<int32_t>>();
+      batch.Append(tokens, std::vector<uint8_t>(tokens.size(), 1));
+    }
+    return batch;
+  }
+
+  testing::TempFolder temp_;
+};
+
+TEST_P(FamiliesTest, LogProbsAndGradientsAreTransformers) {
+  WriteFolder();
+  const Weights weights = Load();
+  Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
+  const PackedBatch batch = Batch();
+  std::vector<float> logprob(batch.rows.size()), entropy(batch.rows.size()), g;
+  model.Forward(weights, batch, {}, true, logprob, entropy);
+  // At most 4 times the reference's own fp32 error, and an eps for the log-probs' size.
+  const double tolerance = 4 * golden()["gap"].get<double>() + 2e-6;
+  ASSERT_EQ(logprob.size(), golden()["logprobs"].size());
+  for (size_t i = 0; i < logprob.size(); ++i) EXPECT_NEAR(logprob[i], golden()["logprobs"][i].get<double>(), tolerance) << i;
+  for (size_t s = 0; s < Golden()["sequences"].size(); ++s) {
+    for (size_t i = 0; i + 1 < Golden()["sequences"][s].size(); ++i) {
+      g.push_back(std::cos(static_cast<float>(i) + static_cast<float>(s)));
+    }
+  }
+  FlatBuffer grad(Device::kCpu, DType::kFloat32, weights.flat().elements());
+  model.Backward(weights, batch, g, {}, grad);
+  size_t checked = 0;
+  for (const TensorEntry& e : weights.table().entries()) {
+    for (const TensorPart& part : e.parts) {
+      if (part.file_row > 0) continue;  // seen with the first part of its file tensor
+      ASSERT_TRUE(golden()["gradients"].contains(part.file_tensor)) << part.file_tensor;
+      const Json& want = golden()["gradients"][part.file_tensor];
+      const float* at = grad.f32() + e.offset + part.row_begin * e.columns();
+      const auto stride = want["stride"].get<int64_t>();
+      double diff = 0, norm = 0;
+      for (int64_t i = 0; i < part.file_rows * e.columns(); ++i) norm += std::pow(static_cast<double>(at[i]), 2);
+      for (size_t k = 0; k < want["values"].size(); ++k) {
+        diff += std::pow(static_cast<double>(at[static_cast<int64_t>(k) * stride]) - want["values"][k].get<double>(), 2);
+      }
+      // The inputs g were rounded to float: eps times the norm.
+      const double allowed = 4 * want["gap"].get<double>() + 3e-7 * want["norm"].get<double>();
+      EXPECT_LE(std::sqrt(diff), allowed) << part.file_tensor;
+      EXPECT_NEAR(std::sqrt(norm), want["norm"].get<double>(), allowed) << part.file_tensor;
+      ++checked;
+    }
+  }
+  EXPECT_EQ(checked, golden()["gradients"].size());
+}
+
+TEST_P(FamiliesTest, PagedStepsAreThePackedForward) {
+  WriteFolder();
+  const Weights weights = Load();
+  const ModelShape& shape = weights.shape();
+  Transformer model(shape, Device::kCpu, DType::kFloat32);
+  const auto tokens = Golden()["sequences"][0].get<std::vector<int32_t>>();
+  PackedBatch batch;
+  batch.Clear();
+  batch.Append(tokens, std::vector<uint8_t>(tokens.size(), 1));
+  const auto v = static_cast<size_t>(shape.vocab);
+  std::vector<float> packed(batch.rows.size() * v);
+  model.Logits(weights, batch, packed);
+  kernels::PagedKv kv{.dtype = DType::kFloat32, .layers = static_cast<int32_t>(shape.layers), .num_pages = 8, .page_tokens = 4,
+                      .kv_heads = static_cast<int32_t>(shape.kv_heads), .head_dim = static_cast<int32_t>(shape.head_dim)};
+  std::vector<float> memory(static_cast<size_t>(kv.bytes() / 4), NAN);
+  kv.pages = memory.data();
+  const std::vector<int32_t> table = {7, 6, 5, 4, 3, 2, 1, 0};
+  // A prompt of 9 in one call, then token by token.
+  for (size_t begin = 0, end = 9; begin + 1 < tokens.size(); begin = end, ++end) {
+    std::vector<int32_t> slot(end - begin, 0), position, all;
+    for (size_t i = begin; i < end; ++i) {
+      position.push_back(static_cast<int32_t>(i));
+      all.push_back(static_cast<int32_t>(i - begin));
+    }
+    const kernels::PagedRows rows{static_cast<int32_t>(slot.size()), slot.data(), position.data(), table.data(), 8};
+    const float* logits = model.ForwardPaged(weights, std::span(tokens).subspan(begin, end - begin), rows, kv, all);
+    for (size_t i = begin; i < end && i + 1 < tokens.size(); ++i) {
+      for (size_t j = 0; j < v; ++j) {
+        const double want = packed[i * v + j];
+        // Sums of at most 48 products in another order, through up to 7 layers.
+        ASSERT_NEAR(logits[(i - begin) * v + j], want, 2e-5 * std::max(1.0, std::abs(want))) << "position " << i;
+      }
+    }
+  }
+}
+
+TEST_P(FamiliesTest, FolderAndBackIsTheSame) {
+  WriteFolder();
+  const Weights weights = Load();
+  testing::TempFolder copy;
+  SaveModelDirectory(weights, copy.path(), "");
+  EXPECT_EQ(ReadModelConfig(copy.path()), weights.shape());
+  const auto before = SafetensorsReader::OpenDirectory(temp_.path()), after = SafetensorsReader::OpenDirectory(copy.path());
+  ASSERT_EQ(before->tensors().size(), after->tensors().size());
+  for (const auto& [name, view] : before->tensors()) {
+    ASSERT_TRUE(after->tensors().count(name)) << name;
+    const TensorView& again = after->tensors().at(name);
+    EXPECT_EQ(view.shape, again.shape) << name;
+    ASSERT_EQ(view.bytes.size(), again.bytes.size());
+    EXPECT_EQ(0, std::memcmp(view.bytes.data(), again.bytes.data(), view.bytes.size())) << name;
+  }
+}
+
+TEST_P(FamiliesTest, EveryRankHoldsItsShareOfEveryPart) {
+  const ModelShape shape = [&] {
+    WriteFolder();
+    return ReadModelConfig(temp_.path());
+  }();
+  const TensorTable table(shape);
+  for (const int ranks : {1, 2}) {
+    for (const TensorEntry& e : table.entries()) {
+      if (e.elements % ranks != 0 || shape.vocab % ranks != 0) continue;
+      std::vector<int> holders(static_cast<size_t>(e.elements), 0);
+      for (int rank = 0; rank < ranks; ++rank) {
+        for (const ElementRange& range : RankShare(e, rank, ranks)) {
+          for (int64_t i = range.begin; i < range.end; ++i) ++holders[static_cast<size_t>(i - e.offset)];
+        }
+      }
+      const bool cut = e.parts[0].split != SplitAxis::kNone;
+      for (const int n : holders) ASSERT_EQ(n, cut ? 1 : ranks) << e.name;
+    }
+  }
+}
+
+TEST_P(FamiliesTest, WrappersAndWhatLiesBesideAreRead) {
+  WriteFolder();
+  const Weights plain = Load();
+  std::filesystem::remove(temp_ / "model.safetensors");
+  const auto wrapped = [](const std::string& name) { return name.starts_with("model.") ? "model.language_model." + name.substr(6) : name; };
+  std::vector<TensorToWrite> tensors;
+  const double base = GetParam().starts_with("gemma") ? 0.0 : 1.0;
+  for (const auto& [name, dims] : golden()["shapes"].items()) {
+    tensors.push_back({.name = wrapped(name), .dtype = DType::kFloat32, .shape = dims.get<std::vector<int64_t>>(),
+                       .fill = [name = name, base](std::span<std::byte> to) {
+                         auto* out = reinterpret_cast<float*>(to.data());
+                         for (size_t i = 0; i < to.size() / 4; ++i) out[i] = Fill(name, static_cast<int64_t>(i), base);
+                       }});
+  }
+  tensors.push_back({.name = "model.visual.patch.weight", .dtype = DType::kFloat32, .shape = {1}, .fill = [](std::span<std::byte>) {}});
+  WriteSafetensors(temp_ / "model.safetensors", tensors, {});
+  RealFileSystem().WriteFileAtomic(temp_ / "config.json", Json({{"model_type", "some_eye"}, {"text_config", golden()["config"]}}).dump());
+  const Weights inner = Load();
+  EXPECT_EQ(inner.shape(), plain.shape());
+  EXPECT_EQ(0, std::memcmp(inner.flat().data(), plain.flat().data(), plain.flat().bytes()));
+}
+
+std::vector<std::string> Cases() {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : Golden()["families"].items()) names.push_back(name);
+  return names;
+}
+INSTANTIATE_TEST_SUITE_P(All, FamiliesTest, ::testing::ValuesIn(Cases()), [](const auto& info) { return info.param; });
+
+TEST(RankShareTest, AShareIsAPieceOfQAndOfKAndOfV) {
+  const TensorTable table({.layers = 1, .hidden = 8, .heads = 4, .kv_heads = 2, .head_dim = 4, .ffn = 12, .vocab = 8, .max_positions = 8});
+  for (const TensorEntry& e : table.entries()) {
+    if (e.name == "layers.0.qkv") {  // rows: 16 of q, 8 of k, 8 of v, of 8 columns
+      const auto share = RankShare(e, 1, 2);
+      ASSERT_EQ(share.size(), 3u);
+      const int64_t rows[3][2] = {{8, 16}, {20, 24}, {28, 32}};
+      for (size_t i = 0; i < 3; ++i) {
+        EXPECT_EQ(share[i].begin, e.offset + rows[i][0] * 8);
+        EXPECT_EQ(share[i].end, e.offset + rows[i][1] * 8);
+      }
+      EXPECT_EQ(RankShare(e, 3, 4)[0].begin, e.offset + 12 * 8);
+      EXPECT_THROW(RankShare(e, 0, 3), Error);
+    }
+    if (e.name == "layers.0.down") {  // [8, 12], columns are cut
+      const auto share = RankShare(e, 1, 4);
+      ASSERT_EQ(share.size(), 8u);
+      EXPECT_EQ(share[1].begin, e.offset + 12 + 3);
+      EXPECT_EQ(share[1].end, e.offset + 12 + 6);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace plumb::policy_model

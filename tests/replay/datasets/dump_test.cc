@@ -1,0 +1,72 @@
+#include "replay/datasets/dump.h"
+
+#include <nlohmann/json.hpp>
+
+#include "tests/replay/fixtures.h"
+
+namespace plumb::replay {
+namespace {
+
+TEST(DumpTest, CountsAndOneRecordWhileTheRunHoldsTheStore) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "store");
+  store->PutPrompts(kTrainDataset, SomePrompts(12));
+  for (uint64_t id = 3; id < 8; ++id) store->Insert(PlainGroup(id));
+  TrajectoryGroup odd = PlainGroup(8);
+  odd.trajectories[0].completion = "bytes \xFF\x1B[31m end";
+  odd.trajectories[1].scored = false;
+  odd.trajectories[1].unscored_reason = "timeout";
+  store->Insert(odd);
+  store->InsertDropped(PlainGroup(9), "crashed");
+  store->PutEvaluation(0, 1, 5);
+
+  const auto j = nlohmann::json::parse(DumpStore(folder / "store", {.json = true, .verify = true}));
+  EXPECT_EQ(j["run_id"], "run");
+  EXPECT_EQ(j["format_version"], 1);
+  EXPECT_EQ(j["datasets"]["train"], 12);
+  EXPECT_EQ(j["groups"]["train"]["stored"], 7);
+  EXPECT_EQ(j["groups"]["train"]["first_lease"], 3);
+  EXPECT_EQ(j["groups"]["train"]["last_lease"], 9);
+  EXPECT_EQ(j["groups"]["eval"]["stored"], 0);
+  EXPECT_EQ(j["evaluations"][0]["prompts"], 5);
+  EXPECT_EQ(j["verified"]["groups"], 7);
+  EXPECT_TRUE(j["verified"]["problems"].empty());
+  EXPECT_EQ(j["record"]["lease"], 3);
+  EXPECT_EQ(j["record"]["answers"][1]["completion"], "answer 3/1");
+  EXPECT_EQ(j["record"]["answers"][0]["parts"]["correct"], 1.0);
+
+  const std::string text = DumpStore(folder / "store", {.lease = 8});
+  EXPECT_NE(text.find("unscored_reason: timeout"), std::string::npos) << text;
+  EXPECT_EQ(text.find('\x1B'), std::string::npos);  // a model's bytes do not reach the terminal as commands
+  EXPECT_NE(DumpStore(folder / "store", {.lease = 9}).find("dropped: crashed"), std::string::npos);
+  EXPECT_THROWS(ErrorCode::kNotFound, "no train group of lease 77", DumpStore(folder / "store", {.lease = 77}));
+  EXPECT_THROWS(ErrorCode::kNotFound, "no store here", DumpStore(folder / "elsewhere"));
+}
+
+TEST(DumpTest, AStoreOfPreferencesShowsItsDatasetsScoresAndARow) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "store");
+  ImportFiles(*store, ImportOf(WriteFile(folder / "pairs", R"({"prompt": "p", "chosen": "good", "rejected": "bad", "margin": 0.5, "id": 7})"), "hh"));
+  store->DescribeScore("abc", "one part");
+  const auto j = nlohmann::json::parse(DumpStore(folder / "store", {.json = true}));
+  EXPECT_EQ(j["preferences"]["hh"], 1);
+  EXPECT_EQ(j["scores"]["abc"], "one part");
+  EXPECT_EQ(j["record"]["kind"], "pair");
+  EXPECT_EQ(j["record"]["prompt"], "p");
+  EXPECT_EQ(j["record"]["rejected"][0]["content"], "bad");
+  EXPECT_EQ(j["record"]["margin"], 0.5);
+  EXPECT_EQ(j["record"]["other_columns"], R"({"id":7})");
+}
+
+TEST(DumpTest, LongTextsAreCutForPeopleOnly) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "store");
+  TrajectoryGroup group = PlainGroup(1);
+  group.trajectories[0].completion = std::string(5000, 'y');
+  store->Insert(group);
+  EXPECT_NE(DumpStore(folder / "store").find("(5000 characters)"), std::string::npos);
+  EXPECT_NE(DumpStore(folder / "store", {.json = true}).find(std::string(5000, 'y')), std::string::npos);
+}
+
+}  // namespace
+}  // namespace plumb::replay

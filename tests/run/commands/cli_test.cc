@@ -1,0 +1,138 @@
+#include "run/commands/cli.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+#include "common/base/file.h"
+#include "tests/run/cli_runner.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::TempFolder;
+using testing::CliOutput;
+using testing::Has;
+using testing::RunPlumb;
+
+constexpr char kRecipe[] = PLUMB_SOURCE_DIR "/configs/arithmetic_grpo.toml";
+
+TEST(CliTest, EveryErrorCodeHasItsExitCode) {
+  const std::vector<std::pair<ErrorCode, int>> table = {
+      {ErrorCode::kInvalidArgument, 2}, {ErrorCode::kConflict, 2}, {ErrorCode::kNotFound, 3}, {ErrorCode::kCorruption, 4},
+      {ErrorCode::kIo, 5}, {ErrorCode::kNoSpace, 5}, {ErrorCode::kDeadline, 6}, {ErrorCode::kUnavailable, 6},
+      {ErrorCode::kNonFinite, 8}, {ErrorCode::kUnsupported, 9}};
+  for (const auto& [code, exit] : table) EXPECT_EQ(ExitCodeOf(code), exit) << ErrorCodeName(code);
+}
+
+TEST(CliTest, UsageIsTwoAndHelpIsZero) {
+  EXPECT_EQ(RunPlumb({"--help"}).code, 0);
+  EXPECT_EQ(RunPlumb({}).code, 2);
+  EXPECT_EQ(RunPlumb({"frobnicate"}).code, 2);
+  EXPECT_EQ(RunPlumb({"train"}).code, 2);
+  EXPECT_EQ(RunPlumb({"train", kRecipe, "--steps", "-3"}).code, 2);
+  const std::string help = RunPlumb({"--help"}).out;
+  for (const char* verb : {"train", "config", "store", "report", "doctor", "generate", "score", "eval", "convert"}) {
+    EXPECT_TRUE(Has(help, verb)) << verb;
+  }
+  EXPECT_FALSE(Has(help, "One role of a run")) << "hidden";
+}
+
+TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"tarin", kRecipe}, "plumb: error: no verb 'tarin', did you mean 'train'?\nplumb --help says"},
+      {{"frobnicate"}, "plumb: error: no verb 'frobnicate'\n"},
+      {{}, "plumb: error: a verb is missing: train data config"},
+      {{"config", "shwo", kRecipe}, "plumb config: error: no verb 'shwo', did you mean 'show'?"},
+      {{"generate", "x", "--prompt", "y", "--max-tokens", "4"},
+       "plumb generate: error: unknown option --max-tokens, did you mean --max-new-tokens?"},
+      {{"train", kRecipe, "--step=3"}, "unknown option --step, did you mean --steps?"},
+      {{"train", kRecipe, "other.toml"}, "plumb train: error: one argument too many: 'other.toml'"},
+      {{"train"}, "plumb train: error: recipe is required"}};
+  for (const auto& [line, piece] : cases) {
+    const CliOutput output = RunPlumb(line);
+    EXPECT_EQ(output.code, 2) << piece;
+    EXPECT_TRUE(Has(output.err, piece)) << output.err << "\nmisses " << piece;
+    EXPECT_EQ(output.out, "");
+  }
+}
+
+TEST(CliTest, ErrorsGoToStandardErrorWithTheirPlace) {
+  const TempFolder temp;
+  const CliOutput missing = RunPlumb({"train", temp / "none.toml"});
+  EXPECT_EQ(missing.code, 3);
+  EXPECT_TRUE(Has(missing.err, temp / "none.toml")) << missing.err;
+  EXPECT_EQ(missing.out, "");
+  EXPECT_EQ(missing.err.find("none.toml"), missing.err.rfind("none.toml")) << "said once: " << missing.err;
+
+  const CliOutput typo = RunPlumb({"train", kRecipe, "--set", "optimizer.learning_rat=1", "--out", temp / "run"});
+  EXPECT_EQ(typo.code, 2);
+  EXPECT_TRUE(Has(typo.err, "learning_rate")) << typo.err;
+  EXPECT_FALSE(RealFileSystem().Exists(temp / "run")) << "nothing is made before the recipe is right";
+
+  EXPECT_EQ(RunPlumb({"report", temp.path()}).code, 3);
+  EXPECT_EQ(RunPlumb({"generate", temp.path(), "--prompt", "x"}).code, 3);
+  EXPECT_EQ(RunPlumb({"store", "inspect", temp / "none"}).code, 3);
+}
+
+// inspect_commands
+TEST(CliTest, ConfigShowExplainsAndResolves) {
+  const CliOutput shown = RunPlumb({"config", "show", kRecipe, "--set", "run.steps=5"});
+  EXPECT_EQ(shown.code, 0) << shown.err;
+  EXPECT_TRUE(Has(shown.out, "steps"));
+  const TempFolder temp;
+  const CliOutput toml = RunPlumb({"config", "show", kRecipe, "--set", "run.steps=5", "--toml"});
+  ASSERT_EQ(toml.code, 0);
+  RealFileSystem().WriteFileAtomic(temp / "again.toml", toml.out);
+  EXPECT_EQ(RunPlumb({"config", "show", temp / "again.toml", "--toml"}).out, toml.out) << "resolving is idempotent";
+}
+
+// doctor_command
+TEST(CliTest, DoctorFindsThisMachineAble) {
+  const CliOutput output = RunPlumb({"doctor", "--json"});
+  EXPECT_EQ(output.code, 0) << output.out;
+  const auto json = nlohmann::json::parse(output.out);
+  EXPECT_TRUE(json["able"].get<bool>());
+  std::map<std::string, nlohmann::json> topics;
+  for (const auto& f : json["findings"]) topics[f["topic"].get<std::string>()] = f;
+  for (const char* topic : {"processor", "threads", "memory", "disk", "LibTorch", "GPU", "sandbox", "python3"}) {
+    ASSERT_TRUE(topics.count(topic)) << topic;
+    EXPECT_NE(topics[topic]["text"].get<std::string>(), "");
+    // What is not as it should be comes with what to do.
+    if (topics[topic]["grade"] != "ok") {
+      EXPECT_NE(topics[topic]["remedy"].get<std::string>(), "") << topic;
+    }
+  }
+  if (topics["sandbox"]["grade"] == "ok") {
+    EXPECT_TRUE(Has(topics["sandbox"]["text"].get<std::string>(), "libseccomp"));
+  }
+  EXPECT_TRUE(Has(topics["LibTorch"]["text"].get<std::string>(), "2.")) << topics["LibTorch"];
+  EXPECT_TRUE(Has(RunPlumb({"doctor"}).out, "Able to run."));
+}
+
+TEST(CliTest, TheVersionSaysWhatWasBuiltFromWhatAndForWhat) {
+  const CliOutput output = RunPlumb({"--version"});
+  EXPECT_EQ(output.code, 0) << output.err;
+  EXPECT_TRUE(output.out.starts_with("plumb 0.")) << output.out;
+  std::map<std::string, std::string> said;
+  std::istringstream lines(output.out);
+  for (std::string line; std::getline(lines, line);) {
+    if (line.size() > 11)
+      said[line.substr(0, line.find_last_not_of(' ', 10) + 1)] = line.substr(11);
+  }
+  for (const char* what : {"commit", "build", "built for", "processor", "CUDA", "LibTorch"}) {
+    EXPECT_NE(said[what], "") << what << " is missing in\n" << output.out;
+  }
+  EXPECT_TRUE(Has(said["build"], "GCC") || Has(said["build"], "clang")) << output.out;
+  EXPECT_TRUE(Has(said["LibTorch"], "2.")) << output.out;
+  const bool hash =
+      said["commit"].size() >= 12 && said["commit"].find_first_not_of("0123456789abcdef") >= 12;
+  EXPECT_TRUE(hash || said["commit"] == "unknown") << output.out;
+}
+
+}  // namespace
+}  // namespace plumb::run

@@ -1,0 +1,144 @@
+// plumb data import and plumb store (run/commands/data_command.cc, run/commands/store_command.cc): ledger, rejects, idempotence, exit codes.
+#include <gtest/gtest.h>
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <fstream>
+#include <thread>
+
+#include "common/base/file.h"
+#include "common/text/tokenizer/tokenizer.h"
+#include "replay/datasets/rows/parquet_source.h"
+#include "tests/run/cli_runner.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::TempFolder;
+using testing::Has;
+using testing::RunPlumb;
+
+std::string Write(const std::string& path, const std::string& text) {
+  RealFileSystem().WriteFileAtomic(path, text);
+  return path;
+}
+
+TEST(DataCommandTest, ImportsCountsRejectsAndRepeats) {
+  const TempFolder temp;
+  const std::string store = temp / "store", rejects = temp / "rejects.jsonl";
+  const std::string file = Write(temp / "pairs.jsonl",
+                                 "{\"prompt\": \"p\", \"chosen\": \"good\", \"rejected\": \"bad\"}\n"
+                                 "{\"prompt\": \"q\", \"chosen\": \"same\", \"rejected\": \"same\"}\n"
+                                 "broken\n");
+  const auto first = RunPlumb({"data", "import", file, "--store", store, "--dataset", "pairs", "--rejects", rejects});
+  EXPECT_EQ(first.code, 0) << first.err;
+  const std::string said = first.out + first.err;
+  EXPECT_TRUE(Has(said, "read 3 = used 1 + 1 bad_json + 1")) << said;
+  EXPECT_TRUE(Has(said, "pairs.jsonl:3")) << said;
+  const std::string rejected = RealFileSystem().ReadFile(rejects, 1 << 16);
+  EXPECT_EQ(std::count(rejected.begin(), rejected.end(), '\n'), 2);
+  const auto again = RunPlumb({"data", "import", file, "--store", store, "--dataset", "pairs"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_TRUE(Has(again.out + again.err, "nothing changed")) << again.out << again.err;
+
+  const auto verified = RunPlumb({"store", "verify", store});
+  EXPECT_EQ(verified.code, 0) << verified.err;
+  EXPECT_TRUE(Has(verified.out, "1 preference rows") && Has(verified.out, "0 problems")) << verified.out;
+  EXPECT_TRUE(Has(RunPlumb({"store", "verify", store, "--json"}).out, "\"preferences\": 1"));
+  EXPECT_TRUE(Has(RunPlumb({"store", "explain", store}).out, "CRC32C"));
+  EXPECT_EQ(RunPlumb({"store", "snapshot", store, temp / "copy"}).code, 0);
+  EXPECT_TRUE(Has(RunPlumb({"store", "verify", temp / "copy"}).out, "1 preference rows"));
+}
+
+TEST(DataCommandTest, OverlongRowsAreCountedOrAnError) {
+  const TempFolder temp;
+  const std::string store = temp / "store";
+  RealFileSystem().CreateDirectories(temp / "model");
+  Write(temp / "model/tokenizer.json", Tokenizer::BuiltIn("arithmetic")->json());
+  const std::string file = Write(temp / "pairs.jsonl", "{\"prompt\": \"1+1=\", \"chosen\": \"2\", \"rejected\": \"3\"}\n"
+                                                       "{\"prompt\": \"2+1=\", \"chosen\": \"3\", \"rejected\": \"3000000\"}\n");
+  const auto bounded = [&](const std::string& dataset, const std::string& policy) {
+    return RunPlumb({"data", "import", file, "--store", store, "--dataset", dataset, "--max-tokens", "6", "--model", temp / "model",
+                     "--overlong", policy});
+  };
+  const auto dropped = bounded("a", "drop");
+  EXPECT_EQ(dropped.code, 0) << dropped.err;
+  EXPECT_TRUE(Has(dropped.out, "read 2 = used 1 + 1 overlong") && Has(dropped.out, "pairs.jsonl:2: overlong: 11 tokens")) << dropped.out;
+  const auto refused = bounded("b", "error");
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_TRUE(Has(refused.err, "pairs.jsonl:2")) << refused.err;
+  EXPECT_EQ(bounded("c", "squeeze").code, 2);
+  EXPECT_EQ(RunPlumb({"data", "import", file, "--store", store, "--max-tokens", "6"}).code, 2);
+}
+
+TEST(DataCommandTest, ExportsWhatCanBeImportedAgain) {
+  const TempFolder temp;
+  const std::string store = temp / "store", out = temp / "out.jsonl.gz";
+  const std::string file = Write(temp / "pairs.jsonl", "{\"prompt\": \"p\", \"chosen\": \"good\", \"rejected\": \"bad\", \"id\": 3}\n");
+  ASSERT_EQ(RunPlumb({"data", "import", file, "--store", temp / "one", "--dataset", "only"}).code, 0);
+  EXPECT_TRUE(Has(RunPlumb({"data", "export", out, "--store", temp / "one"}).out, "read 1 = written 1"));
+  ASSERT_EQ(RunPlumb({"data", "import", file, "--store", store}).code, 0);
+  const auto exported = RunPlumb({"data", "export", out, "--store", store, "--form", "trl"});
+  EXPECT_EQ(exported.code, 0) << exported.err;
+  EXPECT_TRUE(Has(exported.out, "read 1 = written 1") && Has(exported.out, "1 of 1 rows are read back as the very same")) << exported.out;
+  const auto again = RunPlumb({"data", "import", out, "--store", store});
+  EXPECT_TRUE(Has(again.out, "nothing changed")) << again.out << again.err;
+  EXPECT_EQ(RunPlumb({"data", "export", out, "--store", store, "--form", "csv"}).code, 2);
+  const auto none = RunPlumb({"data", "export", out, "--store", store, "--dataset", "other"});
+  EXPECT_EQ(none.code, 3);
+  EXPECT_TRUE(Has(none.err, "train (preferences)")) << none.err;
+}
+
+TEST(DataCommandTest, PipesInAndStandardOutput) {
+  const TempFolder temp;
+  const std::string pipe = temp / "pipe",
+                    row = "{\"prompt\": \"p\", \"chosen\": \"good\", \"rejected\": \"bad\"}\n";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  std::thread writer([&] { std::ofstream(pipe) << row; });
+  const auto in = RunPlumb({"data", "import", pipe, "--store", temp / "store"});
+  writer.join();
+  EXPECT_EQ(in.code, 0) << in.err;
+  EXPECT_TRUE(Has(in.out, "read 1 = used 1")) << in.out;
+  EXPECT_TRUE(Has(in.err, pipe + " is called /")) << in.err;
+  const auto out = RunPlumb({"data", "export", "-", "--store", temp / "store"});
+  EXPECT_EQ(out.code, 0) << out.err;
+  EXPECT_EQ(out.out, "{\"prompt\":\"p\",\"chosen\":\"good\",\"rejected\":\"bad\"}\n");
+  EXPECT_TRUE(Has(out.err, "read 1 = written 1")) << out.err;
+}
+
+TEST(DataCommandTest, NotesWhatWasPassedOver) {
+  const TempFolder temp;
+  const std::string file = Write(temp / "pairs.jsonl",
+                                 "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\", "
+                                 "\"score_chosen\": 2, \"score_rejected\": 1}\n"
+                                 "{\"prompt\": \"q\", \"chosen\": \"a\", \"rejected\": \"b\", "
+                                 "\"score_chosen\": 2, \"score_rejected\": 1}\n");
+  const auto plain =
+      RunPlumb({"data", "import", file, "--store", temp / "store", "--dataset", "plain"});
+  EXPECT_TRUE(
+      Has(plain.out, "note: 2 rows: score_chosen and score_rejected left among the other columns"))
+      << plain.out;
+  const auto mapped = RunPlumb({"data", "import", file, "--store", temp / "store", "--dataset",
+                                "margin", "--map", "margin=score_chosen-score_rejected"});
+  EXPECT_EQ(mapped.code, 0) << mapped.err;
+  EXPECT_FALSE(Has(mapped.out, "note:")) << mapped.out;
+}
+
+TEST(DataCommandTest, WrongInputIsNamedAndStoresNothing) {
+  const TempFolder temp;
+  const std::string store = temp / "store";
+  const auto missing = RunPlumb({"data", "import", temp / "no.jsonl", "--store", store, "--dataset", "d"});
+  EXPECT_EQ(missing.code, 3);
+  EXPECT_TRUE(Has(missing.err, "no.jsonl")) << missing.err;
+  const auto useless = RunPlumb({"data", "import", Write(temp / "x", "{\"a\": 1}\n"), "--store", store, "--dataset", "d"});
+  EXPECT_EQ(useless.code, 2) << useless.out;
+  const auto parquet = RunPlumb({"data", "import", Write(temp / "x.parquet", "PAR1....PAR1"), "--store", store, "--dataset", "d"});
+  EXPECT_EQ(parquet.code, replay::HasParquet() ? 4 : 9);
+  EXPECT_TRUE(Has(parquet.err, replay::HasParquet() ? "damaged" : "JSON lines")) << parquet.err;
+  EXPECT_EQ(RunPlumb({"store", "verify", temp / "nothing"}).code, 3);
+}
+
+}  // namespace
+}  // namespace plumb::run

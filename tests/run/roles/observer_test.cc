@@ -1,0 +1,58 @@
+#include "run/roles/observer.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+namespace plumb::run {
+namespace {
+
+TEST(ObserverTest, SummaryKeepsWhatHappenedApartFromWhatWasDropped) {
+  RunSummary summary;
+  summary.wanted_steps = 9;
+  summary.learner.steps = 7;
+  summary.learner.stopped_early = true;
+  summary.learner.before = learner::EvalResult{.version = 0, .accuracy = 0.25, .reward = 0.5, .answers = 8, .unscored = 1};
+  summary.learner.policy = {.version = 7, .digest = "d7"};
+  summary.counters = {{"dropped/unscored", 3}, {"inserts", 5}, {"actor/leases", 6}};
+  const auto json = nlohmann::json::parse(SummaryJson(summary));
+  EXPECT_EQ(json["steps"], 7);
+  EXPECT_EQ(json["wanted_steps"], 9);
+  EXPECT_EQ(json["stopped_early"], true);
+  EXPECT_EQ(json["eval"]["before"]["accuracy"], 0.25);
+  EXPECT_EQ(json["eval"]["before"]["unscored"], 1);
+  EXPECT_TRUE(json["eval"]["after"].is_null()) << "no evaluation is no zero";
+  EXPECT_EQ(json["dropped"], nlohmann::json::parse("{\"unscored\":3}"));
+  EXPECT_EQ(json["unscored"], nlohmann::json::parse("{\"answers\":0,\"never_generated\":0}"));
+  EXPECT_EQ(json["counters"], nlohmann::json::parse("{\"actor/leases\":6,\"inserts\":5}"));
+  EXPECT_EQ(json["policy_digest"], "d7");
+  EXPECT_FALSE(json.contains("sft"));
+}
+
+TEST(ObserverTest, OneLineSaysWhatWasLost) {
+  EXPECT_EQ(LossLine({{"inserts", 5}}), "dropped: nothing; answers without a score: 0");
+  EXPECT_EQ(LossLine({{"dropped/aborted", 1}, {"dropped/equal_rewards", 0}, {"dropped/unscored", 3}, {"dropped/trajectories", 16},
+                      {"unscored_trajectories", 9}, {"aborted_trajectories", 4}, {"requeued", 2}}),
+            "dropped: 4 groups (1 aborted, 3 unscored; answers of groups that trained nothing: 16); answers without a score: 9, "
+            "4 of them never generated; groups asked for again: 2");
+}
+
+TEST(ObserverTest, CountersGetTheRoomTheyComeFrom) {
+  std::map<std::string, double> metrics = {{"reward/mean", 1.0}};
+  AddCounterMetrics({{"inserts", 5}, {"dropped/unscored", 3}, {"rpc/requests", 2}}, metrics);
+  EXPECT_EQ(metrics, (std::map<std::string, double>{{"reward/mean", 1.0}, {"replay/inserts", 5.0}, {"dropped/unscored", 3.0}, {"rpc/requests", 2.0}}));
+}
+
+TEST(ObserverTest, ActorsAddUp) {
+  std::map<std::string, int64_t> counters;
+  actor::RolloutCounters one;
+  one.leases = 4;
+  one.refused_prompts = 1;
+  AddRolloutCounters(one, counters);
+  AddRolloutCounters(one, counters);
+  EXPECT_EQ(counters["actor/leases"], 8);
+  EXPECT_EQ(counters["actor/refused_prompts"], 2);
+}
+
+}  // namespace
+}  // namespace plumb::run

@@ -1,0 +1,181 @@
+#include "run/session/session.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <set>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "policy_model/memory/weights.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::TempFolder;
+
+constexpr char kRecipe[] = PLUMB_SOURCE_DIR "/configs/arithmetic_grpo.toml";
+
+configs::Config Recipe(const std::string& out, std::vector<std::string> overrides = {}) {
+  configs::Config config = configs::LoadRecipe(kRecipe, overrides).config;
+  config.run.out = out;
+  return config;
+}
+
+RunFolder Prepare(const std::string& out, std::vector<std::string> overrides) {
+  configs::Config config = Recipe(out, std::move(overrides));
+  return PrepareRun(config, kRecipe, /*resume=*/false, /*overwrite=*/false).folder();
+}
+
+template <class Body>
+Error ErrorOf(Body body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    return e;
+  }
+  ADD_FAILURE() << "no error";
+  return Error(ErrorCode::kIo, "none");
+}
+
+TEST(SessionTest, OpensTheSameInEveryProcess) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {"run.threads=1"});
+  const auto a = Session::Open(folder.path), b = Session::Open(folder.path);
+  EXPECT_EQ(a->run_id(), b->run_id());
+  EXPECT_EQ(a->shape(), b->shape());
+  EXPECT_EQ(a->shape().vocab, a->tokenizer().size());
+  EXPECT_TRUE(std::filesystem::exists(folder.tokenizer() + "/tokenizer.json"));
+  Prompt prompt;
+  prompt.text = "1+2=";
+  const auto tokens = a->Tokenize(prompt);
+  EXPECT_EQ(tokens, b->Tokenize(prompt));
+  EXPECT_EQ(tokens.front(), a->shape().bos_token);
+  EXPECT_EQ(a->tokenizer().Decode(tokens, true), "1+2=");
+}
+
+TEST(SessionTest, PromptsAreTokenizedAndTrainIsNotEval) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {"run.threads=1", "data.eval_prompts=50"});
+  const auto session = Session::Open(folder.path);
+  const PromptData data = LoadPrompts(*session);
+  ASSERT_EQ(data.eval.size(), 50u);
+  ASSERT_FALSE(data.notes.empty());
+  std::set<std::vector<int32_t>> eval;
+  for (const Prompt& p : data.eval) eval.insert(p.tokens);
+  for (const Prompt& p : data.train) {
+    ASSERT_FALSE(p.tokens.empty());
+    ASSERT_FALSE(eval.count(p.tokens)) << p.text;
+  }
+  const DemonstrationData demonstrations = LoadDemonstrations(*session);
+  ASSERT_EQ(static_cast<int64_t>(demonstrations.train.size()), session->config().data.arithmetic_sft_examples);
+  for (const Demonstration& d : demonstrations.train) {
+    ASSERT_EQ(d.tokens.size(), d.loss_mask.size());
+    EXPECT_EQ(d.loss_mask.front(), 0) << "the prompt is not learnt";
+    EXPECT_EQ(d.tokens.back(), session->shape().eos_tokens.front()) << "the end is learnt";
+    EXPECT_EQ(d.loss_mask.back(), 1);
+  }
+}
+
+TEST(SessionTest, ADamagedIdentityIsNamed) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {});
+  RealFileSystem().WriteFileAtomic(folder.identity(), "{\"run_id\":");
+  const Error e = ErrorOf([&] { Session::Open(folder.path); });
+  EXPECT_EQ(e.code(), ErrorCode::kCorruption);
+  EXPECT_EQ(e.where(), folder.identity());
+}
+
+TEST(SessionTest, ASavedModelReadsPromptsAsTheRunThatMadeItDid) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {});
+  const auto run = Session::Open(folder.path);
+  const Prompt prompt{.text = "12+34="};
+  const auto tokens = run->Tokenize(prompt);
+  ASSERT_EQ(tokens.size(), 7u);
+  EXPECT_EQ(tokens[0], run->shape().bos_token);
+
+  const std::string model = temp / "model";
+  policy_model::SaveModelDirectory(policy_model::Weights(run->shape(), Device::kCpu, DType::kFloat32), model, run->tokenizer_source());
+  // What transformers' AutoTokenizer needs, and that it begins texts alike.
+  EXPECT_NE(RealFileSystem().ReadFile(model + "/tokenizer_config.json", 4096).find("PreTrainedTokenizerFast"), std::string::npos);
+  EXPECT_NE(RealFileSystem().ReadFile(model + "/tokenizer.json", 1 << 16).find("TemplateProcessing"), std::string::npos);
+  const auto again = Session::WithoutRun(Recipe("", {"model.path=" + model}));
+  EXPECT_EQ(again->Tokenize(prompt), tokens) << "a recipe that starts from the folder sees other prompts than the model was made on";
+}
+
+// A model folder with a chat template: every turn of the assistant is learned as the template
+// writes it, in its context.
+TEST(SessionTest, DemonstrationsAreLearnedAsTheChatTemplateWritesThem) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {});
+  const auto run = Session::Open(folder.path);
+  const std::string model = temp / "model";
+  policy_model::SaveModelDirectory(
+      policy_model::Weights(run->shape(), Device::kCpu, DType::kFloat32), model,
+      run->tokenizer_source());
+  RealFileSystem().WriteFileAtomic(model + "/chat_template.jinja",
+                                   "{{ bos_token }}{% for m in messages %}{{ '-' if m.role == "
+                                   "'assistant' else '+' }}{{ m.content | trim }},"
+                                   "{% endfor %}{% if add_generation_prompt %}-{% endif %}");
+  RealFileSystem().WriteFileAtomic(
+      temp / "rows.jsonl",
+      R"({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": " 2 "}, {"role": "user", "content": "3"}, {"role": "assistant", "content": "9", "weight": 0}, {"role": "user", "content": "4"}, {"role": "assistant", "content": "5", "train": true}]})"
+      "\n"
+      R"({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "", "tool_calls": [{"id": "x"}]}, {"role": "tool", "content": "6"}, {"role": "assistant", "content": "7"}]})"
+      "\n"
+      R"({"prompt": "8", "completion": " 9"})"
+      "\n"
+      R"({"text": "1+1"})"
+      "\n"
+      R"({"messages": [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2", "weight": 0.0}]})"
+      "\n");
+  RealFileSystem().WriteFileAtomic(temp / "prompts.jsonl", "{\"prompt\": \"1\"}\n");
+  const auto session = Session::WithoutRun(
+      Recipe("", {"model.path=" + model, "data.train=" + (temp / "prompts.jsonl"), "sft.steps=1",
+                  "sft.data=" + (temp / "rows.jsonl")}));
+  const DemonstrationData data = LoadDemonstrations(*session);
+  std::vector<std::string> seen;
+  for (const Demonstration& d : data.train) {
+    std::string text = session->tokenizer().Decode(d.tokens) + " |";
+    for (size_t i = 0; i < d.tokens.size(); ++i) {
+      if (d.loss_mask[i]) text += session->tokenizer().TokenBytes(d.tokens[i]);
+    }
+    seen.push_back(text);
+  }
+  EXPECT_EQ(seen, (std::vector<std::string>{"<bos>+1,-2, |2,", "<bos>+1,-2,+3,-9,+4,-5, |5,",
+                                            "<bos>+1,-,+6,-7, |7,", "<bos>+8,-9, |9,",
+                                            "<bos>1+1<eos> |1+1<eos>"}));
+  std::string notes;
+  for (const std::string& note : data.notes) notes += note + "\n";
+  EXPECT_NE(notes.find("1 nothing_to_learn"), std::string::npos) << notes;
+  EXPECT_NE(notes.find("1 that call tools left out"), std::string::npos) << notes;
+}
+
+// Begin and end tokens that only the tokenizer's files name.
+TEST(SessionTest, SpecialTokensComeFromTheTokenizersFilesToo) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {});
+  const auto run = Session::Open(folder.path);
+  policy_model::ModelShape shape = run->shape();
+  shape.bos_token = -1;
+  shape.eos_tokens.clear();
+  const std::string model = temp / "model";
+  policy_model::SaveModelDirectory(policy_model::Weights(shape, Device::kCpu, DType::kFloat32),
+                                   model, run->tokenizer_source());
+  RealFileSystem().WriteFileAtomic(model + "/tokenizer_config.json", R"({"eos_token": "<pad>"})");
+  RealFileSystem().WriteFileAtomic(model + "/special_tokens_map.json",
+                                   R"({"bos_token": {"content": "<bos>"}, "eos_token": "<eos>"})");
+  RealFileSystem().WriteFileAtomic(
+      model + "/chat_template.jinja",
+      "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}");
+  const auto session = Session::WithoutRun(Recipe("", {"model.path=" + model}));
+  EXPECT_EQ(session->shape().bos_token, run->shape().bos_token);
+  EXPECT_EQ(session->shape().eos_tokens, run->shape().eos_tokens);
+  EXPECT_EQ(session->tokenizer().Decode(session->Tokenize({.text = "1"})), "<bos>1<eos>");
+  EXPECT_EQ(session->encoder().Text("1").front(), run->shape().bos_token);
+}
+
+}  // namespace
+}  // namespace plumb::run
