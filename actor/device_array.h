@@ -1,4 +1,5 @@
-// An array that host and device both see: on the CPU one and the same memory, on a device a pair with explicit copies.
+// An array that host and device both see: on the CPU one and the same memory, on a device a pair
+// with explicit copies.
 //
 // Copies are enqueued on the stream and not waited for: what the host wrote before Upload, and what
 // it reads after Download, is its own again once the stream was waited for.

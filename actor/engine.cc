@@ -8,8 +8,8 @@
 #include "actor/kv_pages.h"
 #include "actor/scheduler.h"
 #include "actor/stop_rule.h"
-#include "common/record/abort_reason.h"
 #include "common/base/error.h"
+#include "common/record/abort_reason.h"
 #include "common/record/kept_tokens.h"
 #include "kernels/attention_paged.h"
 #include "kernels/decode_state.h"
@@ -37,7 +37,9 @@ int32_t NumPages(const policy_model::ModelShape& shape, DType dtype, const Engin
   const int64_t bought = (o.kv_budget_mb << 20) / KvPages::PageBytes(shape, dtype, o.page_tokens);
   const int64_t row = (shape.max_positions + o.page_tokens - 1) / o.page_tokens;
   const int64_t pages = std::min(bought, 2 * o.max_batch * row);
-  if (pages < 1) BadOption("kv_budget_mb", "= " + std::to_string(o.kv_budget_mb) + " does not hold one page; raise it");
+  if (pages < 1)
+    BadOption("kv_budget_mb",
+              "= " + std::to_string(o.kv_budget_mb) + " does not hold one page; raise it");
   return static_cast<int32_t>(std::min<int64_t>(pages, INT32_MAX));
 }
 
@@ -141,15 +143,16 @@ struct Engine::Impl {
   // One step's rows: samples first, then prompt chunks.
   DeviceArray<int32_t> row_slot, row_position, row_token;  // [S + prefill_tokens]
   DeviceArray<int32_t> logit_row;                          // [S] 0, 1, 2, ...
-  DeviceArray<int32_t> page_table;              // [2 S, stride]; on the CPU the scheduler's own is read in place
-  DeviceArray<int32_t> copy_from, copy_to;      // [S]
-  DeviceArray<int32_t> decode_slot;             // [S]
-  DeviceArray<uint64_t> draw_prompt;            // [S]
-  DeviceArray<uint32_t> draw_sample;            // [S]
-  DeviceArray<int32_t> draw_position, drawn;    // [S]
-  DeviceArray<float> drawn_logprob;             // [S]
-  DeviceArray<uint32_t> drawn_kept;             // [S, set words]; empty where sets are not recorded
-  std::vector<std::vector<uint8_t>> kept;       // [S] sets of the slot's tokens so far
+  // [2 S, stride]; on the CPU the scheduler's own is read in place
+  DeviceArray<int32_t> page_table;
+  DeviceArray<int32_t> copy_from, copy_to;    // [S]
+  DeviceArray<int32_t> decode_slot;           // [S]
+  DeviceArray<uint64_t> draw_prompt;          // [S]
+  DeviceArray<uint32_t> draw_sample;          // [S]
+  DeviceArray<int32_t> draw_position, drawn;  // [S]
+  DeviceArray<float> drawn_logprob;           // [S]
+  DeviceArray<uint32_t> drawn_kept;           // [S, set words]; empty where sets are not recorded
+  std::vector<std::vector<uint8_t>> kept;     // [S] sets of the slot's tokens so far
   DeviceArray<int32_t> eos;
   DeviceArray<uint8_t> scratch;
   std::vector<std::pair<int32_t, FinishReason>> ended;  // slots of this step
@@ -210,17 +213,31 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
 }
 
 void Engine::Impl::Draw(const float* logits, int32_t rows) {
-  kernels::Call(launch, kernels::GatherAddresses{.state = state, .slots = decode_slot.device(),
-      .rows = rows, .prompt_out = draw_prompt.device(), .sample_out = draw_sample.device(),
-      .position_out = draw_position.device()});
-  kernels::Call(launch, kernels::SampleTokens{.logits = logits, .rows = rows, .vocab = shape.vocab,
-      .options = options.sampling, .prompt = draw_prompt.device(), .sample = draw_sample.device(),
-      .position = draw_position.device(), .token = drawn.device(),
-      .logprob = drawn_logprob.device(), .scratch = scratch.device(),
-      .kept = kept.empty() ? nullptr : drawn_kept.device()});
-  kernels::Call(launch, kernels::AdvanceSlots{.state = state, .slots = decode_slot.device(),
-      .rows = rows, .token = drawn.device(), .logprob = drawn_logprob.device(), .eos = eos.device(),
-      .num_eos = static_cast<int32_t>(options.eos.size())});
+  kernels::Call(launch, kernels::GatherAddresses{.state = state,
+                                                 .slots = decode_slot.device(),
+                                                 .rows = rows,
+                                                 .prompt_out = draw_prompt.device(),
+                                                 .sample_out = draw_sample.device(),
+                                                 .position_out = draw_position.device()});
+  kernels::Call(launch,
+                kernels::SampleTokens{.logits = logits,
+                                      .rows = rows,
+                                      .vocab = shape.vocab,
+                                      .options = options.sampling,
+                                      .prompt = draw_prompt.device(),
+                                      .sample = draw_sample.device(),
+                                      .position = draw_position.device(),
+                                      .token = drawn.device(),
+                                      .logprob = drawn_logprob.device(),
+                                      .scratch = scratch.device(),
+                                      .kept = kept.empty() ? nullptr : drawn_kept.device()});
+  kernels::Call(launch, kernels::AdvanceSlots{.state = state,
+                                              .slots = decode_slot.device(),
+                                              .rows = rows,
+                                              .token = drawn.device(),
+                                              .logprob = drawn_logprob.device(),
+                                              .eos = eos.device(),
+                                              .num_eos = static_cast<int32_t>(options.eos.size())});
   last_token.Download();
   position.Download();
   generated.Download();
@@ -246,11 +263,13 @@ void Engine::Impl::FinishSlots(int32_t rows) {
       case kernels::SlotStatus::kRunning:
         if (stop.active() && stop.Append(slot, tokenizer->TokenBytes(token))) {
           ended.emplace_back(slot, FinishReason::kStop);
-        } else if (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)]) == kernels::SlotStatus::kLength) {
+        } else if (static_cast<kernels::SlotStatus>(status[static_cast<size_t>(slot)]) ==
+                   kernels::SlotStatus::kLength) {
           ended.emplace_back(slot, FinishReason::kLength);
         }
         break;
-      case kernels::SlotStatus::kEmpty: PLUMB_CHECK(false, "slot " + std::to_string(slot) + " was never started");
+      case kernels::SlotStatus::kEmpty:
+        PLUMB_CHECK(false, "slot " + std::to_string(slot) + " was never started");
     }
     if (token >= 0) ++counters.generated_tokens;
   }
@@ -277,7 +296,8 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
   if (reason == FinishReason::kLength) ++counters.length_samples;
   if (reason == FinishReason::kAborted) {
     ++counters.nonfinite_samples;
-    out.reason = std::string(kNonFiniteLogits) + " after token " + std::to_string(n) + " of the answer: they hold NaN or nothing finite";
+    out.reason = std::string(kNonFiniteLogits) + " after token " + std::to_string(n) +
+                 " of the answer: they hold NaN or nothing finite";
   }
   scheduler.Finish(slot, step);
   if (group->finished == group->request.num_samples)
@@ -295,8 +315,9 @@ void Engine::Submit(GenerateRequest request) {
   if (request.limit == 0) request.limit = e.options.max_new_tokens;
   if (request.num_samples < 1 || request.limit < 1 || request.limit > e.options.max_new_tokens) {
     throw Error(ErrorCode::kInvalidArgument,
-                "request " + std::to_string(request.id) + " wants " + std::to_string(request.num_samples) +
-                    " samples of up to " + std::to_string(request.limit) + " tokens; the engine gives 1 to " +
+                "request " + std::to_string(request.id) + " wants " +
+                    std::to_string(request.num_samples) + " samples of up to " +
+                    std::to_string(request.limit) + " tokens; the engine gives 1 to " +
                     std::to_string(e.options.max_new_tokens) + " tokens");
   }
   auto group = std::make_unique<Group>();
@@ -343,8 +364,9 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
     e.copy_from.Upload();
     e.copy_to.Upload();
     kernels::Call(e.launch, kernels::CopyPages{.from = e.copy_from.device(),
-        .to = e.copy_to.device(), .count = static_cast<int32_t>(plan.copy_from.size()),
-        .kv = e.pages.view()});
+                                               .to = e.copy_to.device(),
+                                               .count = static_cast<int32_t>(plan.copy_from.size()),
+                                               .kv = e.pages.view()});
   }
   const int32_t* page_table =
       e.launch.device().is_cpu() ? e.scheduler.page_table().data() : e.page_table.device();
@@ -364,7 +386,8 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
   e.pages.Retire(e.step);
   ++e.step;
   ++e.counters.steps;
-  e.counters.generate_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  e.counters.generate_seconds +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return true;
 }
 

@@ -1,18 +1,21 @@
 // Prompts -> samples: the step loop over the paged model.
 //
-// Purpose: each Step computes one row per running sample (and prompt chunks), draws the next tokens, applies the stop rules
-// and refills slots. Random addresses and row-independent kernels make a sample's tokens and log-probs independent of the
-// batch, of the order of submission, of page sharing and of prompt chunks (fp32 on the CPU: bit for bit). page_tokens is
-// the order of attention's sums: another value may change a log-prob's last bits.
-// Stop rules: an end token; a stop string, found in the bytes of the completion (special tokens included): the token
-// that completes it is the last and is kept whole, even when it goes on beyond the string; the limit of new tokens.
-// Logits with NaN or nothing finite end the sample as kAborted with the tokens drawn before; counted.
+// Purpose: each Step computes one row per running sample (and prompt chunks), draws the next
+// tokens, applies the stop rules and refills slots. Random addresses and row-independent kernels
+// make a sample's tokens and log-probs independent of the batch, of the order of submission, of
+// page sharing and of prompt chunks (fp32 on the CPU: bit for bit). page_tokens is the order of
+// attention's sums: another value may change a log-prob's last bits.
+// Stop rules: an end token; a stop string, found in the bytes of the completion (special tokens
+// included): the token that completes it is the last and is kept whole, even when it goes on beyond
+// the string; the limit of new tokens. Logits with NaN or nothing finite end the sample as kAborted
+// with the tokens drawn before; counted.
 // Thread safety: none; one thread owns an engine. Ownership: owns pages, state and the Transformer,
 // borrows the stream that all of it works on; Weights are the caller's, ready when Step is called
 // and read during it only.
 // Allocation: none of ours in a step that neither starts nor finishes a sample (the products' own
 // inside policy_model not counted).
-// Errors: Error(kInvalidArgument) for options that cannot be; requests that can never run come back as kAborted.
+// Errors: Error(kInvalidArgument) for options that cannot be; requests that can never run come back
+// as kAborted.
 #pragma once
 
 #include <cstdint>
@@ -21,30 +24,30 @@
 #include <vector>
 
 #include "actor/sequence.h"
-#include "kernels/sampling.h"
-#include "kernels/device/stream.h"
-#include "policy_model/families/model_config.h"
 #include "common/text/tokenizer/tokenizer.h"
+#include "kernels/device/stream.h"
+#include "kernels/sampling.h"
+#include "policy_model/families/model_config.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::actor {
 
 struct EngineOptions {
-  int32_t max_batch = 256;         // samples decoded together
-  int32_t page_tokens = 16;        // KV slots per page
-  int64_t kv_budget_mb = 2048;     // MiB of KV pages at most
-  int32_t prefill_tokens = 2048;   // prompt tokens per step at most
-  int32_t max_new_tokens = 64;     // of a sample, and the default limit of a request
+  int32_t max_batch = 256;        // samples decoded together
+  int32_t page_tokens = 16;       // KV slots per page
+  int64_t kv_budget_mb = 2048;    // MiB of KV pages at most
+  int32_t prefill_tokens = 2048;  // prompt tokens per step at most
+  int32_t max_new_tokens = 64;    // of a sample, and the default limit of a request
   kernels::SamplingOptions sampling;
-  std::vector<std::string> stop;   // stop strings
-  std::vector<int32_t> eos;        // end tokens
-  bool record_kept = false;        // what filters kept for each token: for whoever scores it again
+  std::vector<std::string> stop;  // stop strings
+  std::vector<int32_t> eos;       // end tokens
+  bool record_kept = false;       // what filters kept for each token: for whoever scores it again
 };
 
 // Totals since construction; plain numbers, read them from the engine's thread.
 struct EngineCounters {
   uint64_t steps = 0;
-  uint64_t decode_steps = 0;       // steps with at least one decode row
+  uint64_t decode_steps = 0;  // steps with at least one decode row
   uint64_t generated_tokens = 0;
   uint64_t prefill_tokens = 0;     // computed once a group
   uint64_t finished_samples = 0;   // of every reason
@@ -54,30 +57,33 @@ struct EngineCounters {
   double generate_seconds = 0;     // wall time inside Step
   // Mean share of the slots that were in use in decode steps.
   double Occupancy(int32_t max_batch) const {
-    return decode_steps == 0 ? 0 : static_cast<double>(generated_tokens + nonfinite_samples) /
-                                       (static_cast<double>(decode_steps) * max_batch);
+    return decode_steps == 0 ? 0
+                             : static_cast<double>(generated_tokens + nonfinite_samples) /
+                                   (static_cast<double>(decode_steps) * max_batch);
   }
 };
 
 class Engine {
  public:
-  // `tokenizer` gives the bytes that stop strings are looked for in; may be nullptr when options.stop is empty, and has
-  // to outlive the engine otherwise.
+  // `tokenizer` gives the bytes that stop strings are looked for in; may be nullptr when
+  // options.stop is empty, and has to outlive the engine otherwise.
   Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
          const EngineOptions& options, const Tokenizer* tokenizer = nullptr);
   ~Engine();
 
   void Submit(GenerateRequest request);
-  // One step with these weights; tokens drawn are stamped with `version`. False: there was nothing to do.
+  // One step with these weights; tokens drawn are stamped with `version`. False: there was nothing
+  // to do.
   bool Step(const policy_model::Weights& weights, int64_t version);
   // Groups all of whose samples have ended, in the order they ended.
   std::vector<GenerateResult> TakeFinished();
-  // Forgets every request that has not finished, releases its pages and returns their ids in order of submission.
+  // Forgets every request that has not finished, releases its pages and returns their ids in order
+  // of submission.
   std::vector<uint64_t> Abandon();
 
-  bool idle() const;                  // nothing submitted that has not finished
-  int32_t running() const;            // samples in a slot
-  int64_t unstarted() const;          // samples without a slot yet
+  bool idle() const;          // nothing submitted that has not finished
+  int32_t running() const;    // samples in a slot
+  int64_t unstarted() const;  // samples without a slot yet
   int32_t num_pages() const;
   int32_t free_pages() const;
   const EngineCounters& counters() const;

@@ -11,7 +11,8 @@
 
 namespace plumb::actor {
 
-int64_t KvPages::PageBytes(const policy_model::ModelShape& shape, DType dtype, int32_t page_tokens) {
+int64_t KvPages::PageBytes(const policy_model::ModelShape& shape, DType dtype,
+                           int32_t page_tokens) {
   return shape.layers * 2 * shape.kv_heads * int64_t{page_tokens} * shape.head_dim *
          static_cast<int64_t>(ElementSize(dtype));
 }
@@ -19,9 +20,9 @@ int64_t KvPages::PageBytes(const policy_model::ModelShape& shape, DType dtype, i
 KvPages::KvPages(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
                  int32_t page_tokens, int32_t num_pages) {
   if (page_tokens < 1 || num_pages < 1) {
-    throw Error(ErrorCode::kInvalidArgument, "a KV pool needs at least one page of one token, not " +
-                                                 std::to_string(num_pages) + " pages of " +
-                                                 std::to_string(page_tokens) + " tokens");
+    throw Error(ErrorCode::kInvalidArgument,
+                "a KV pool needs at least one page of one token, not " + std::to_string(num_pages) +
+                    " pages of " + std::to_string(page_tokens) + " tokens");
   }
   view_.dtype = dtype;
   view_.layers = static_cast<int32_t>(shape.layers);
@@ -31,14 +32,16 @@ KvPages::KvPages(const policy_model::ModelShape& shape, const Stream& stream, DT
   view_.head_dim = static_cast<int32_t>(shape.head_dim);
   if (stream.device().is_cpu()) {
     mapped_bytes_ = static_cast<size_t>(view_.bytes());
-    mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped_ == MAP_FAILED) {
       mapped_ = nullptr;
-      throw Error(ErrorCode::kUnavailable, "cannot map " + std::to_string(mapped_bytes_ >> 20) + " MiB of KV pages: " +
-                                               std::strerror(errno) + "; lower rollout.kv_budget_mb");
+      throw Error(ErrorCode::kUnavailable, "cannot map " + std::to_string(mapped_bytes_ >> 20) +
+                                               " MiB of KV pages: " + std::strerror(errno) +
+                                               "; lower rollout.kv_budget_mb");
     }
-    // A step reads short runs of every page in use: with 4 KiB entries the address translation would cost more than the
-    // data. Advice only: without huge pages everything works as before.
+    // A step reads short runs of every page in use: with 4 KiB entries the address translation
+    // would cost more than the data. Advice only: without huge pages everything works as before.
     madvise(mapped_, mapped_bytes_, MADV_HUGEPAGE);
     view_.pages = mapped_;
   } else {
@@ -64,12 +67,14 @@ int32_t KvPages::Allocate() {
 }
 
 void KvPages::AddReference(int32_t page) {
-  PLUMB_CHECK(page >= 0 && page < num_pages() && references(page) > 0, "page " + std::to_string(page));
+  PLUMB_CHECK(page >= 0 && page < num_pages() && references(page) > 0,
+              "page " + std::to_string(page));
   ++references_[static_cast<size_t>(page)];
 }
 
 void KvPages::Release(int32_t page, int64_t step) {
-  PLUMB_CHECK(page >= 0 && page < num_pages() && references(page) > 0, "page " + std::to_string(page));
+  PLUMB_CHECK(page >= 0 && page < num_pages() && references(page) > 0,
+              "page " + std::to_string(page));
   if (--references_[static_cast<size_t>(page)] > 0) return;
   const int32_t at = (retiring_head_ + retiring_count_) % num_pages();
   retiring_[static_cast<size_t>(at)] = Retiring{page, step};

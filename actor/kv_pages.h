@@ -3,20 +3,22 @@
 //   free  --Allocate-->  held (references >= 1)
 //   held  --last Release(page, step)-->  retiring  --Retire(step)-->  free
 //
-// Purpose: a page is shared by counting its holders (the prompt pages of a group); a page that nobody holds becomes
-// free only after the step that last read or wrote it has retired, because on a device that step may still be running.
+// Purpose: a page is shared by counting its holders (the prompt pages of a group); a page that
+// nobody holds becomes free only after the step that last read or wrote it has retired, because on
+// a device that step may still be running.
 // There is no eviction: the scheduler promises pages only within the known maximum length.
-// Thread safety: none; the engine's thread owns it. Ownership: owns the pages' memory. On the CPU the memory is mapped
-// lazily, so a large budget costs only what is touched.
-// Errors: a page released more often than held, or a number out of range, aborts (a broken invariant of ours).
+// Thread safety: none; the engine's thread owns it. Ownership: owns the pages' memory. On the CPU
+// the memory is mapped lazily, so a large budget costs only what is touched.
+// Errors: a page released more often than held, or a number out of range, aborts (a broken
+// invariant of ours).
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
-#include "kernels/paged_kv.h"
 #include "kernels/device/stream.h"
+#include "kernels/paged_kv.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::actor {
@@ -45,7 +47,8 @@ class KvPages {
   int32_t Allocate();
   // One holder more. REQUIRES: the page is held.
   void AddReference(int32_t page);
-  // One holder less; `step` is the newest step that used the page. Steps do not decrease from call to call.
+  // One holder less; `step` is the newest step that used the page. Steps do not decrease from call
+  // to call.
   void Release(int32_t page, int64_t step);
   // Every step up to and including `step` has ended on the device.
   void Retire(int64_t step);
@@ -65,8 +68,9 @@ class KvPages {
   void* mapped_ = nullptr;                  // CPU: anonymous mapping of mapped_bytes_
   size_t mapped_bytes_ = 0;
   std::vector<int32_t> references_;  // [num_pages]
-  std::vector<int32_t> free_;        // stack: the page freed last is the warmest; capacity num_pages
-  std::vector<Retiring> retiring_;   // ring of capacity num_pages, oldest at retiring_head_
+  // stack: the page freed last is the warmest; capacity num_pages
+  std::vector<int32_t> free_;
+  std::vector<Retiring> retiring_;  // ring of capacity num_pages, oldest at retiring_head_
   int32_t retiring_head_ = 0;
   int32_t retiring_count_ = 0;
 };

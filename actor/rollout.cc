@@ -9,20 +9,22 @@
 namespace plumb::actor {
 namespace {
 
-constexpr size_t kDigestsKept = 64;                     // versions that can still be in flight
-constexpr std::chrono::milliseconds kStaleBackoff{100};  // after giving a lease back: it comes again at once
-constexpr std::chrono::milliseconds kPortBackoff{5000};  // after a renewal or a return that found nobody
+constexpr size_t kDigestsKept = 64;  // versions that can still be in flight
+// after giving a lease back: it comes again at once
+constexpr std::chrono::milliseconds kStaleBackoff{100};
+// after a renewal or a return that found nobody
+constexpr std::chrono::milliseconds kPortBackoff{5000};
 
 bool Retryable(const Error& e) {
-  return e.code() == ErrorCode::kDeadline || e.code() == ErrorCode::kUnavailable || e.code() == ErrorCode::kNoSpace;
+  return e.code() == ErrorCode::kDeadline || e.code() == ErrorCode::kUnavailable ||
+         e.code() == ErrorCode::kNoSpace;
 }
 
 }  // namespace
 
 Rollout::Rollout(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
                  RolloutOptions options, PromptSource* prompts, Policy* policy,
-                 const Tokenizer* tokenizer,
-                 const ChatTemplate* chat_template, GroupSink sink)
+                 const Tokenizer* tokenizer, const ChatTemplate* chat_template, GroupSink sink)
     : options_(std::move(options)),
       prompts_(prompts),
       policy_(policy),
@@ -46,14 +48,16 @@ bool Rollout::Pump(Deadline deadline) {
     if (source_finished_ && in_flight() == 0) return false;
     if (delivered || std::chrono::steady_clock::now() >= deadline) return true;
     if (engine_.idle() && !outbox_.empty()) {  // only the sink is awaited
-      std::this_thread::sleep_until(std::min(deadline, After(std::chrono::milliseconds(options_.poll_ms))));
+      std::this_thread::sleep_until(
+          std::min(deadline, After(std::chrono::milliseconds(options_.poll_ms))));
     }
   }
 }
 
 void Rollout::LeaseMore(Deadline deadline) {
   const int64_t hint = std::max(1, options_.group_size_hint);
-  const int64_t capacity = options_.engine.max_batch + hint;  // one group ahead, so that slots refill without a gap
+  // one group ahead, so that slots refill without a gap
+  const int64_t capacity = options_.engine.max_batch + hint;
   if (source_finished_ || samples_held_ >= capacity) return;
   const bool busy = in_flight() > 0;
   const auto now = std::chrono::steady_clock::now();
@@ -81,7 +85,8 @@ void Rollout::LeaseMore(Deadline deadline) {
   }
 }
 
-// Whether a lease of version `wanted` may be submitted now; waits for the version when nothing else is to be done.
+// Whether a lease of version `wanted` may be submitted now; waits for the version when nothing else
+// is to be done.
 bool Rollout::VersionReady(int64_t wanted, Deadline deadline) {
   const Deadline wait = engine_.idle() ? deadline : Deadline{};
   if (exact_in_flight_ > 0) return wanted < 0 || wanted == exact_version_;
@@ -106,15 +111,16 @@ void Rollout::SubmitPending(Deadline deadline) {
 void Rollout::GiveBack(const PromptLease& lease) {
   ++counters_.stale_leases;
   samples_held_ -= lease.num_samples;
-  stale_log_.Warning("gave lease " + std::to_string(lease.lease_id) + " back: it wants policy version " +
-                     std::to_string(lease.policy_version) + ", the weights here are version " +
-                     std::to_string(policy_->version()));
+  stale_log_.Warning("gave lease " + std::to_string(lease.lease_id) +
+                     " back: it wants policy version " + std::to_string(lease.policy_version) +
+                     ", the weights here are version " + std::to_string(policy_->version()));
   next_lease_ = After(kStaleBackoff);
   returned_.push_back(lease);
   Release();
 }
 
-// Until the store has heard of it: what it believes to be here it would wait for, as long as this actor renews.
+// Until the store has heard of it: what it believes to be here it would wait for, as long as this
+// actor renews.
 void Rollout::Release() {
   if (returned_.empty() || std::chrono::steady_clock::now() < next_release_) return;
   try {
@@ -146,7 +152,8 @@ void Rollout::Tokenize(Prompt& prompt) const {
     return;
   }
   if (chat_template_ == nullptr) {
-    throw Error(ErrorCode::kInvalidArgument, "the prompt consists of messages and the model has no chat template");
+    throw Error(ErrorCode::kInvalidArgument,
+                "the prompt consists of messages and the model has no chat template");
   }
   prompt.tokens = tokenizer_->Encode(
       chat_template_->Render(prompt.messages, /*add_generation_prompt=*/true, prompt.extra_json));
@@ -195,9 +202,10 @@ void Rollout::StepEngine() {
   }
   const int64_t version = policy_->version();
   if (exact_in_flight_ > 0 && version != exact_version_) {
-    throw Error(ErrorCode::kConflict, "the weights became version " + std::to_string(version) +
-                                          " while answers by exactly version " + std::to_string(exact_version_) +
-                                          " were being sampled; schedule sync must not publish before they are in");
+    throw Error(ErrorCode::kConflict,
+                "the weights became version " + std::to_string(version) +
+                    " while answers by exactly version " + std::to_string(exact_version_) +
+                    " were being sampled; schedule sync must not publish before they are in");
   }
   engine_.Step(policy_->weights(), version);
 }
@@ -205,7 +213,8 @@ void Rollout::StepEngine() {
 void Rollout::Collect() {
   for (GenerateResult& result : engine_.TakeFinished()) {
     auto at = in_flight_.find(result.id);
-    PLUMB_CHECK(at != in_flight_.end(), "result " + std::to_string(result.id) + " was never asked for");
+    PLUMB_CHECK(at != in_flight_.end(),
+                "result " + std::to_string(result.id) + " was never asked for");
     PromptLease lease = std::move(at->second);
     in_flight_.erase(at);
     samples_held_ -= lease.num_samples;
@@ -281,7 +290,8 @@ void Rollout::Stop() {
   engine_.Abandon();
   for (auto& [id, lease] : in_flight_) returned_.push_back(std::move(lease));
   for (PromptLease& lease : pending_) returned_.push_back(std::move(lease));
-  for (TrajectoryGroup& group : outbox_) returned_.push_back(std::move(group.lease));  // the sink did not take them
+  // the sink did not take them
+  for (TrajectoryGroup& group : outbox_) returned_.push_back(std::move(group.lease));
   in_flight_.clear();
   pending_.clear();
   outbox_.clear();

@@ -1,16 +1,19 @@
 // The actor role: leases in, trajectory groups out.
 //
-// Purpose: leases prompts, waits for exactly the version a lease names (or the newest), generates, and hands every group
-// on until it is taken. One call, Pump, does a bounded piece of it, so that a single-threaded local run can drive it
-// as well as a thread or a process of its own.
-// Versions: a lease that names a version is sampled by that version from its first token to its last: the weights change
-// only when no such group is in flight, and leases of another version wait. A lease without a version (-1) takes the
-// newest at hand; weights may then change under it between steps (keys and values of older weights stay), and every
-// token carries the version that drew it. A lease whose version is already past is given back, counted.
-// Thread safety: none, one thread pumps. Ownership: owns the engine; ports, policy, tokenizer and template are the caller's.
-// Leases: what is held is renewed until the store has its answers, also by an actor that works for longer than a lease lasts.
-// Errors: kDeadline, kUnavailable and kNoSpace of a port are counted and tried again by the next Pump; the rest pass through
-// and leave the groups that were not taken in the outbox.
+// Purpose: leases prompts, waits for exactly the version a lease names (or the newest), generates,
+// and hands every group on until it is taken. One call, Pump, does a bounded piece of it, so that a
+// single-threaded local run can drive it as well as a thread or a process of its own.
+// Versions: a lease that names a version is sampled by that version from its first token to its
+// last: the weights change only when no such group is in flight, and leases of another version
+// wait. A lease without a version (-1) takes the newest at hand; weights may then change under it
+// between steps (keys and values of older weights stay), and every token carries the version that
+// drew it. A lease whose version is already past is given back, counted.
+// Thread safety: none, one thread pumps. Ownership: owns the engine; ports, policy, tokenizer and
+// template are the caller's.
+// Leases: what is held is renewed until the store has its answers, also by an actor that works for
+// longer than a lease lasts.
+// Errors: kDeadline, kUnavailable and kNoSpace of a port are counted and tried again by the next
+// Pump; the rest pass through and leave the groups that were not taken in the outbox.
 #pragma once
 
 #include <chrono>
@@ -37,35 +40,40 @@ using GroupSink = std::function<void(TrajectoryGroup&)>;
 
 struct RolloutOptions {
   std::string run_id;
-  std::string actor = "actor-0";   // name in the groups
+  std::string actor = "actor-0";  // name in the groups
   EngineOptions engine;
-  int32_t group_size_hint = 1;     // usual G: how many leases fill the batch
-  int32_t renew_ms = 30'000;       // the store is told so often that this actor works on what it holds
-  int32_t poll_ms = 20;            // between questions for leases, and for newer weights, while busy
+  int32_t group_size_hint = 1;  // usual G: how many leases fill the batch
+  // the store is told so often that this actor works on what it holds
+  int32_t renew_ms = 30'000;
+  // between questions for leases, and for newer weights, while busy
+  int32_t poll_ms = 20;
 };
 
 struct RolloutCounters {
   uint64_t leases = 0;
   uint64_t groups_delivered = 0;
-  uint64_t refused_prompts = 0;     // delivered as kAborted: empty, or no room in the model or the pool
-  uint64_t untokenizable = 0;       // delivered as kAborted: the chat template is missing or refuses the messages
-  uint64_t stale_leases = 0;        // given back: their version is past
-  uint64_t port_retries = 0;        // kDeadline, kUnavailable or kNoSpace of a port
+  // delivered as kAborted: empty, or no room in the model or the pool
+  uint64_t refused_prompts = 0;
+  // delivered as kAborted: the chat template is missing or refuses the messages
+  uint64_t untokenizable = 0;
+  uint64_t stale_leases = 0;  // given back: their version is past
+  uint64_t port_retries = 0;  // kDeadline, kUnavailable or kNoSpace of a port
 };
 
 class Rollout {
  public:
   // `chat_template` may be nullptr: prompts with messages are then refused.
   Rollout(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
-          RolloutOptions options, PromptSource* prompts, Policy* policy,
-          const Tokenizer* tokenizer, const ChatTemplate* chat_template,
-          GroupSink sink);
+          RolloutOptions options, PromptSource* prompts, Policy* policy, const Tokenizer* tokenizer,
+          const ChatTemplate* chat_template, GroupSink sink);
 
-  // Leases what fits, steps the engine, delivers what finished. Returns after at least one group was delivered, at the
-  // deadline, or when there is nothing to do before it; with a deadline in the past: one engine step at most.
+  // Leases what fits, steps the engine, delivers what finished. Returns after at least one group
+  // was delivered, at the deadline, or when there is nothing to do before it; with a deadline in
+  // the past: one engine step at most.
   // False: the source has finished and everything is delivered.
   bool Pump(Deadline deadline);
-  // Gives every lease that is not answered back; the rollout is empty afterwards. Finished groups are delivered first.
+  // Gives every lease that is not answered back; the rollout is empty afterwards. Finished groups
+  // are delivered first.
   void Stop();
 
   const RolloutCounters& counters() const { return counters_; }
@@ -95,15 +103,16 @@ class Rollout {
   const ChatTemplate* const chat_template_;
   const GroupSink sink_;
   Engine engine_;
-  std::deque<PromptLease> pending_;           // leased, not submitted: their version is not here yet
-  std::map<uint64_t, PromptLease> in_flight_;   // by engine request id
-  std::deque<TrajectoryGroup> outbox_;        // finished, not taken by the sink
-  std::vector<PromptLease> returned_;         // given back, which the store does not know yet
+  // leased, not submitted: their version is not here yet
+  std::deque<PromptLease> pending_;
+  std::map<uint64_t, PromptLease> in_flight_;  // by engine request id
+  std::deque<TrajectoryGroup> outbox_;         // finished, not taken by the sink
+  std::vector<PromptLease> returned_;          // given back, which the store does not know yet
   uint64_t next_request_ = 0;
-  int32_t exact_in_flight_ = 0;               // of in_flight_, those that name a version
-  int64_t exact_version_ = -1;                // which one; meaningful while exact_in_flight_ > 0
-  std::map<int64_t, Digest> digests_;         // of the versions sampled with lately
-  int64_t samples_held_ = 0;                  // of pending_ and in_flight_
+  int32_t exact_in_flight_ = 0;        // of in_flight_, those that name a version
+  int64_t exact_version_ = -1;         // which one; meaningful while exact_in_flight_ > 0
+  std::map<int64_t, Digest> digests_;  // of the versions sampled with lately
+  int64_t samples_held_ = 0;           // of pending_ and in_flight_
   std::chrono::steady_clock::time_point next_lease_{};  // no question for leases before
   std::chrono::steady_clock::time_point next_look_{};   // nor for newer weights
   std::chrono::steady_clock::time_point next_renewal_{};

@@ -32,7 +32,8 @@ int32_t Scheduler::TotalPages(const Group& g) const {
 
 int32_t Scheduler::PrivatePages(const Group& g) const {
   const bool partial = static_cast<int32_t>(g.prompt_pages.size()) > g.full_pages;
-  const bool takes_partial = partial && g.started + 1 == g.request.num_samples;  // the last one needs no copy
+  // the last one needs no copy
+  const bool takes_partial = partial && g.started + 1 == g.request.num_samples;
   return TotalPages(g) - g.full_pages - (takes_partial ? 1 : 0);
 }
 
@@ -48,13 +49,15 @@ Problem Scheduler::Refusal(const GenerateRequest& request) const {
   const int64_t length = prompt + request.limit;
   if (length > options_.max_positions) {
     return "prompt of " + std::to_string(prompt) + " tokens + " + std::to_string(request.limit) +
-           " new ones is longer than the model's max_positions = " + std::to_string(options_.max_positions) +
+           " new ones is longer than the model's max_positions = " +
+           std::to_string(options_.max_positions) +
            "; lower data.max_prompt_tokens or rollout.max_new_tokens";
   }
   const int64_t needed = MinimumPages(request);
   if (needed > pages_->num_pages()) {
-    return "prompt of " + std::to_string(prompt) + " tokens + " + std::to_string(request.limit) + " new ones needs " +
-           std::to_string(needed) + " KV pages of " + std::to_string(pages_->page_tokens()) + " tokens and the pool has " +
+    return "prompt of " + std::to_string(prompt) + " tokens + " + std::to_string(request.limit) +
+           " new ones needs " + std::to_string(needed) + " KV pages of " +
+           std::to_string(pages_->page_tokens()) + " tokens and the pool has " +
            std::to_string(pages_->num_pages()) + "; raise rollout.kv_budget_mb";
   }
   return std::nullopt;
@@ -93,7 +96,8 @@ void Scheduler::StartOne(Group* g, int64_t step) {
       row[p] = g->prompt_pages[static_cast<size_t>(p)];
       pages_->AddReference(row[p]);
     } else if (p == g->full_pages && partial && last) {
-      row[p] = std::exchange(g->prompt_pages[static_cast<size_t>(p)], -1);  // the reference moves along
+      // the reference moves along
+      row[p] = std::exchange(g->prompt_pages[static_cast<size_t>(p)], -1);
     } else {
       row[p] = pages_->Allocate();
       if (p == g->full_pages && partial) {
@@ -128,11 +132,13 @@ void Scheduler::Admit() {
   while (!queue_.empty() && waiting_samples_ < options_.max_batch && !free_prompt_rows_.empty()) {
     Group* g = queue_.front();
     const int32_t pages = pages_->PagesFor(g->prefill_target());
-    // With all these prompts held, one sample of any waiting group still has to fit once the running ones have ended.
+    // With all these prompts held, one sample of any waiting group still has to fit once the
+    // running ones have ended.
     int64_t largest = TotalPages(*g) - g->full_pages;
     if (g->request.num_samples == 1 && pages > g->full_pages) --largest;
     for (const Group* w : waiting_) largest = std::max<int64_t>(largest, PrivatePages(*w));
-    if (pages > pages_->free_pages() || waiting_pages_ + pages + largest > pages_->num_pages()) return;
+    if (pages > pages_->free_pages() || waiting_pages_ + pages + largest > pages_->num_pages())
+      return;
     queue_.pop_front();
     waiting_pages_ += pages;
     waiting_samples_ += g->request.num_samples;
@@ -188,7 +194,8 @@ void Scheduler::Finish(int32_t slot, int64_t step) {
 
 std::unique_ptr<Group> Scheduler::Remove(Group* group) {
   PLUMB_CHECK(group->finished == group->request.num_samples);
-  const auto at = std::find_if(groups_.begin(), groups_.end(), [&](const auto& g) { return g.get() == group; });
+  const auto at =
+      std::find_if(groups_.begin(), groups_.end(), [&](const auto& g) { return g.get() == group; });
   PLUMB_CHECK(at != groups_.end());
   std::unique_ptr<Group> taken = std::move(*at);
   groups_.erase(at);

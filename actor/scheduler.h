@@ -1,18 +1,22 @@
 // Continuous batching: which rows the next step computes.
 //
-// Purpose: groups wait in order of submission; the prompt of a group is prefilled once, in chunks under a token budget;
-// then its samples start as slots and pages allow, all sharing the full prompt pages and each with a copy of the partial
-// last one. Rows that finish leave their slot to the next sample.
+// Purpose: groups wait in order of submission; the prompt of a group is prefilled once, in chunks
+// under a token budget; then its samples start as slots and pages allow, all sharing the full
+// prompt pages and each with a copy of the partial last one. Rows that finish leave their slot to
+// the next sample.
 //
-// A prompt of P tokens is prefilled up to P - 1 of them: every sample computes the last prompt token itself as the first
-// row it decodes. So a prefill needs no logits, and a sample is the same kind of row from its first token to its last.
+// A prompt of P tokens is prefilled up to P - 1 of them: every sample computes the last prompt
+// token itself as the first row it decodes. So a prefill needs no logits, and a sample is the same
+// kind of row from its first token to its last.
 //
 //   pages of a sample (page_tokens 4, P = 7, limit 3: KV slots 0 .. P + limit - 2)
-//     [0 1 2 3] shared by the group   [4 5 | 6 7] copy of the partial page, then private   [8] private
+//     [0 1 2 3] shared by the group   [4 5 | 6 7] copy of the partial page, then private   [8]
+//                                     private
 //
-// Pages: a sample takes all pages of its maximum length when it starts, so it never waits for one later and nothing is
-// ever preempted. A group is admitted only if, with the prompt pages of all groups that still have samples to start, one
-// sample of any of them fits the pool: the oldest can then always start once the running ones end.
+// Pages: a sample takes all pages of its maximum length when it starts, so it never waits for one
+// later and nothing is ever preempted. A group is admitted only if, with the prompt pages of all
+// groups that still have samples to start, one sample of any of them fits the pool: the oldest can
+// then always start once the running ones end.
 // Thread safety: none; the engine's thread owns it. Allocation: only in Submit.
 // Errors: see Refusal(); the rest are broken invariants and abort.
 #pragma once
@@ -32,10 +36,10 @@ namespace plumb::actor {
 // A request on its way through the engine.
 struct Group {
   GenerateRequest request;
-  GenerateResult result;              // samples are filled in as they finish
-  int32_t prompt_row = -1;            // row of the page table that its prefill uses
-  int32_t prefilled = 0;              // prompt tokens whose keys and values are written, of P - 1
-  int32_t started = 0;                // samples that have a slot or had one
+  GenerateResult result;    // samples are filled in as they finish
+  int32_t prompt_row = -1;  // row of the page table that its prefill uses
+  int32_t prefilled = 0;    // prompt tokens whose keys and values are written, of P - 1
+  int32_t started = 0;      // samples that have a slot or had one
   int32_t finished = 0;
   std::vector<int32_t> prompt_pages;  // pages of tokens 0 .. P - 2; the last may be partial
   int32_t full_pages = 0;             // how many of them are full, hence shared
@@ -46,9 +50,9 @@ struct Group {
 };
 
 struct SchedulerOptions {
-  int32_t max_batch = 1;        // slots
-  int32_t prefill_tokens = 1;   // prompt tokens per step at most
-  int32_t max_positions = 1;    // longest sequence of the model
+  int32_t max_batch = 1;       // slots
+  int32_t prefill_tokens = 1;  // prompt tokens per step at most
+  int32_t max_positions = 1;   // longest sequence of the model
 };
 
 // What the next step does, in this order. All arrays are reused from step to step.
@@ -82,15 +86,18 @@ class Scheduler {
   // REQUIRES: Refusal() has nothing to say and request.limit >= 1.
   void Submit(std::unique_ptr<Group> group);
 
-  // Starts samples, admits groups and picks the rows of step `step`. The plan is valid until the next call.
+  // Starts samples, admits groups and picks the rows of step `step`. The plan is valid until the
+  // next call.
   const StepPlan& Plan(int64_t step);
   // The step's forward has been enqueued: its prefill chunks count as written.
   void Commit();
-  // The sample in `slot` has ended: its pages are released after `step`, the slot is free for the next Plan.
+  // The sample in `slot` has ended: its pages are released after `step`, the slot is free for the
+  // next Plan.
   void Finish(int32_t slot, int64_t step);
   // Takes out a group all of whose samples have finished.
   std::unique_ptr<Group> Remove(Group* group);
-  // Takes out everything, started or not, and releases its pages. Returns the groups in order of submission.
+  // Takes out everything, started or not, and releases its pages. Returns the groups in order of
+  // submission.
   std::vector<std::unique_ptr<Group>> TakeAll(int64_t step);
 
   Group* group_of(int32_t slot) const { return slots_[static_cast<size_t>(slot)].group; }
@@ -109,13 +116,14 @@ class Scheduler {
   struct Slot {
     Group* group = nullptr;  // nullptr: empty
     int32_t index = 0;
-    int32_t pages = 0;       // valid entries of its row of the page table
+    int32_t pages = 0;  // valid entries of its row of the page table
   };
 
   int32_t TotalPages(const Group& g) const;    // of one sample at its maximum length
   int32_t PrivatePages(const Group& g) const;  // newly allocated when its next sample starts
-  int64_t MinimumPages(const GenerateRequest& r) const;  // pool that can run it alone, one sample after the other
-  bool StartSamples(int64_t step);             // false: blocked by pages
+  // pool that can run it alone, one sample after the other
+  int64_t MinimumPages(const GenerateRequest& r) const;
+  bool StartSamples(int64_t step);  // false: blocked by pages
   void Admit();
   void StartOne(Group* g, int64_t step);
   void ReleasePrompt(Group* g, int64_t step);
@@ -124,15 +132,15 @@ class Scheduler {
   KvPages* const pages_;
   const int32_t stride_;
   std::vector<int32_t> page_table_;
-  std::vector<Slot> slots_;            // [max_batch]
-  std::vector<int32_t> free_slots_;    // stack
+  std::vector<Slot> slots_;          // [max_batch]
+  std::vector<int32_t> free_slots_;  // stack
   std::vector<int32_t> free_prompt_rows_;
   std::vector<std::unique_ptr<Group>> groups_;  // everything submitted and not taken
-  std::deque<Group*> queue_;           // submitted, not admitted
-  std::vector<Group*> waiting_;        // admitted, some sample not started; in order
+  std::deque<Group*> queue_;                    // submitted, not admitted
+  std::vector<Group*> waiting_;                 // admitted, some sample not started; in order
   int64_t unstarted_ = 0;
-  int64_t waiting_samples_ = 0;        // unstarted samples of waiting_
-  int64_t waiting_pages_ = 0;          // prompt pages of waiting_
+  int64_t waiting_samples_ = 0;  // unstarted samples of waiting_
+  int64_t waiting_pages_ = 0;    // prompt pages of waiting_
   StepPlan plan_;
 };
 

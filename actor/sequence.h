@@ -1,7 +1,8 @@
 // What is asked of the engine and what it gives back.
 //
-// Purpose: a request is one prompt with the samples wanted of it (a group); the result has every sample with what was
-// true when each token was drawn. Thread safety: plain values. Ownership: each value owns its arrays.
+// Purpose: a request is one prompt with the samples wanted of it (a group); the result has every
+// sample with what was true when each token was drawn. Thread safety: plain values. Ownership: each
+// value owns its arrays.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +14,14 @@
 
 namespace plumb::actor {
 
-// The `prompt` part of a draw's random address (common/base/rng.h). Train and eval leases are numbered apart, so the purpose
-// takes the top bit: the same number in both never draws the same randomness. Throws kInvalidArgument for a lease id >= 2^63.
+// The `prompt` part of a draw's random address (common/base/rng.h). Train and eval leases are
+// numbered apart, so the purpose takes the top bit: the same number in both never draws the same
+// randomness. Throws kInvalidArgument for a lease id >= 2^63.
 inline uint64_t RandomAddress(Purpose purpose, uint64_t lease_id) {
   constexpr uint64_t kTop = uint64_t{1} << 63;
   if (lease_id & kTop) {
-    throw Error(ErrorCode::kInvalidArgument, "lease id " + std::to_string(lease_id) + " is beyond 2^63 - 1");
+    throw Error(ErrorCode::kInvalidArgument,
+                "lease id " + std::to_string(lease_id) + " is beyond 2^63 - 1");
   }
   return purpose == Purpose::kEval ? lease_id | kTop : lease_id;
 }
@@ -34,13 +37,15 @@ struct GenerateRequest {
 
 struct GeneratedSample {
   uint32_t sample = 0;
-  std::vector<int32_t> tokens;    // [N] sampled tokens; an end token and the token that completes a stop string are kept
+  // [N] sampled tokens; an end token and the token that completes a stop string are kept
+  std::vector<int32_t> tokens;
   std::vector<float> logprobs;    // [N] of the distribution each was drawn from, nats
   std::vector<int64_t> versions;  // [N] policy version that drew it
-  // The N sets they were drawn from (common/record/kept_tokens.h); empty: not asked for, or no filter.
+  // The N sets they were drawn from (common/record/kept_tokens.h); empty: not asked for, or no
+  // filter.
   std::vector<uint8_t> kept;
   FinishReason finish = FinishReason::kStop;
-  std::string reason;             // of kAborted: why, one sentence
+  std::string reason;  // of kAborted: why, one sentence
 };
 
 struct GenerateResult {

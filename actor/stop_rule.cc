@@ -10,9 +10,11 @@ namespace {
 constexpr size_t kUsualTokenBytes = 256;  // longer tokens make the buffers grow once
 }  // namespace
 
-StopStrings::StopStrings(std::vector<std::string> strings, int32_t slots) : strings_(std::move(strings)) {
+StopStrings::StopStrings(std::vector<std::string> strings, int32_t slots)
+    : strings_(std::move(strings)) {
   for (const std::string& s : strings_) {
-    if (s.empty()) throw Error(ErrorCode::kInvalidArgument, "a stop string is empty", "rollout.stop");
+    if (s.empty())
+      throw Error(ErrorCode::kInvalidArgument, "a stop string is empty", "rollout.stop");
     keep_ = std::max(keep_, s.size() - 1);
   }
   if (strings_.empty()) return;

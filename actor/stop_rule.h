@@ -1,7 +1,8 @@
 // Stop strings, looked for in the tail of what a sample has written.
 //
-// Purpose: a stop string may begin and end anywhere within tokens; each slot keeps just the bytes that a string could
-// still begin in. Thread safety: none. Ownership: owns tails; the tokenizer is the caller's.
+// Purpose: a stop string may begin and end anywhere within tokens; each slot keeps just the bytes
+// that a string could still begin in. Thread safety: none. Ownership: owns tails; the tokenizer is
+// the caller's.
 // Allocation: none after construction. Errors: kInvalidArgument for an empty stop string.
 #pragma once
 
@@ -24,7 +25,8 @@ class StopStrings {
 
  private:
   const std::vector<std::string> strings_;
-  size_t keep_ = 0;                 // bytes before the newest token that can matter: longest string - 1
+  // bytes before the newest token that can matter: longest string - 1
+  size_t keep_ = 0;
   std::vector<std::string> tails_;  // [slots], at most keep_ bytes between calls
   std::string window_;              // tail + new bytes
 };

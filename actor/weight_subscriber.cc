@@ -5,8 +5,8 @@
 #include <thread>
 #include <utility>
 
-#include "common/base/hash/digest.h"
 #include "common/base/error.h"
+#include "common/base/hash/digest.h"
 #include "common/base/log.h"
 #include "common/net/weight_wire.h"
 
@@ -38,8 +38,8 @@ std::string Describe(std::span<const OfferedSet> sets) {
 
 }  // namespace
 
-SharedPolicy::SharedPolicy(const policy_model::Weights* weights, std::function<PolicyVersion()> policy,
-                           std::function<int64_t()> version)
+SharedPolicy::SharedPolicy(const policy_model::Weights* weights,
+                           std::function<PolicyVersion()> policy, std::function<int64_t()> version)
     : weights_(weights), policy_(std::move(policy)), version_(std::move(version)) {}
 
 bool SharedPolicy::Update(int64_t wanted, Deadline deadline) {
@@ -122,8 +122,7 @@ void FetchedPolicy::Run() {
       return;
     }
     if (!went_well) {
-      changed_.wait_until(lock, After(kBackoff),
-                          [&]() PLUMB_REQUIRES(mu_) { return stopping_; });
+      changed_.wait_until(lock, After(kBackoff), [&]() PLUMB_REQUIRES(mu_) { return stopping_; });
     }
   }
 }
@@ -203,8 +202,7 @@ bool FetchedPolicy::Refuse(const PolicyVersion& offered, const std::string& why)
   return false;
 }
 
-std::optional<WeightOffer> RemoteWeightSource::Await(const PolicyVersion& held,
-                                                     Deadline deadline) {
+std::optional<WeightOffer> RemoteWeightSource::Await(const PolicyVersion& held, Deadline deadline) {
   try {
     return weight_wire::DecodeOffer(
         client_.Call(weight_wire::kAwaitVerb, weight_wire::EncodeVersion(held), deadline));

@@ -1,8 +1,8 @@
 // Which weights the actor samples with, and how new ones arrive.
 //
 // Purpose: Policy is what the rollout sees. SharedPolicy reads the learner's weights in place (one
-// process, sync); FetchedPolicy keeps two buffers of what is trained: a thread of its own awaits new
-// versions of a WeightSource, has the sets that changed written straight into the idle one and
+// process, sync); FetchedPolicy keeps two buffers of what is trained: a thread of its own awaits
+// new versions of a WeightSource, has the sets that changed written straight into the idle one and
 // verifies their digests there, and Update changes the two over. RemoteWeightSource is the client
 // side of that port.
 // Thread safety: none, the rollout's thread owns them; RemoteWeightSource: all methods.
@@ -22,8 +22,8 @@
 #include <vector>
 
 #include "common/base/mutex.h"
-#include "common/record/ports.h"
 #include "common/net/rpc/rpc.h"
+#include "common/record/ports.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::actor {
@@ -51,11 +51,14 @@ class Policy {
   virtual PolicyCounters counters() const { return {}; }
 };
 
-// The learner's own Weights object, read in place. Under sync nobody writes it while leases of its version are out.
+// The learner's own Weights object, read in place. Under sync nobody writes it while leases of its
+// version are out.
 class SharedPolicy : public Policy {
  public:
-  // `policy` says what stands in `weights` now, `version` its number alone, without a lock; called from the rollout's thread.
-  SharedPolicy(const policy_model::Weights* weights, std::function<PolicyVersion()> policy, std::function<int64_t()> version);
+  // `policy` says what stands in `weights` now, `version` its number alone, without a lock; called
+  // from the rollout's thread.
+  SharedPolicy(const policy_model::Weights* weights, std::function<PolicyVersion()> policy,
+               std::function<int64_t()> version);
   PolicyVersion current() const override { return policy_(); }
   int64_t version() const override { return version_(); }
   const policy_model::Weights& weights() const override { return *weights_; }
@@ -80,7 +83,8 @@ class FetchedPolicy : public Policy {
   PolicyVersion current() const override { return current_; }
   int64_t version() const override { return current_.version; }
   const policy_model::Weights& weights() const override { return buffers_[active_]; }
-  // A version whose digest does not match is refused, counted and logged; the old weights stay and it is fetched again.
+  // A version whose digest does not match is refused, counted and logged; the old weights stay and
+  // it is fetched again.
   bool Update(int64_t wanted, Deadline deadline) override;
   PolicyCounters counters() const override;
 

@@ -1,10 +1,13 @@
-// import_bench [MB] [FILE]: how fast JSON lines get into a store, against simdjson alone on the same file.
+// import_bench [MB] [FILE]: how fast JSON lines get into a store, against simdjson alone on the
+// same file.
 //
-// One core (the process pins itself), the same file in the same run, seven rounds in which three ways take turns: simdjson's DOM
-// parser over the whole file (its reading included), rows cut and understood without a store, and the whole import into a new store
-// (parsed, checked for twins, encoded, summed, written, read back, synced, sealed; opening and closing the store too). Each way's best
-// round counts, by the clock and by processor time; the median of the rounds' ratios stands beside them. Then a file of ten times the
-// size, for the peak of memory. Without FILE it makes preference pairs of about 1.4 KB.
+// One core (the process pins itself), the same file in the same run, seven rounds in which three
+// ways take turns: simdjson's DOM parser over the whole file (its reading included), rows cut and
+// understood without a store, and the whole import into a new store (parsed, checked for twins,
+// encoded, summed, written, read back, synced, sealed; opening and closing the store too). Each
+// way's best round counts, by the clock and by processor time; the median of the rounds' ratios
+// stands beside them. Then a file of ten times the size, for the peak of memory. Without FILE it
+// makes preference pairs of about 1.4 KB.
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -36,7 +39,8 @@ constexpr int kRounds = 7;
 
 struct Seconds {
   double wall = 1e9;
-  double processor = 1e9;  // of this process, kernel included: what others do on the machine does not count
+  // of this process, kernel included: what others do on the machine does not count
+  double processor = 1e9;
 };
 
 double ProcessorSeconds() {
@@ -49,7 +53,8 @@ Seconds Time(const std::function<void()>& work) {
   const auto start = std::chrono::steady_clock::now();
   const double used = ProcessorSeconds();
   work();
-  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), ProcessorSeconds() - used};
+  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+          ProcessorSeconds() - used};
 }
 
 // Pairs of made-up words, no two alike. Returns the rows.
@@ -57,21 +62,28 @@ int64_t MakePairs(const std::string& path, size_t bytes, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<std::string> words(4000);
   for (std::string& word : words) {
-    for (size_t n = 2 + random() % 9; n > 0; --n) word.push_back(static_cast<char>('a' + random() % 26));
+    for (size_t n = 2 + random() % 9; n > 0; --n)
+      word.push_back(static_cast<char>('a' + random() % 26));
   }
   std::ofstream out(path, std::ios::binary);
   size_t written = 0;
   int64_t rows = 0;
   const auto text = [&](size_t n) {
     std::string s;
-    for (; n > 0; --n) s.append(words[random() % words.size()]).append(n % 12 == 0 ? ".\\n" : n % 17 == 0 ? " \\\"" : " ");
+    for (; n > 0; --n)
+      s.append(words[random() % words.size()])
+          .append(n % 12 == 0   ? ".\\n"
+                  : n % 17 == 0 ? " \\\""
+                                : " ");
     return s;
   };
   while (written < bytes) {
-    const std::string row = "{\"prompt\": [{\"role\": \"user\", \"content\": \"" + text(20 + random() % 60) +
-                            "\"}], \"chosen\": [{\"role\": \"assistant\", \"content\": \"" + text(20 + random() % 80) +
-                            "\"}], \"rejected\": [{\"role\": \"assistant\", \"content\": \"" + text(20 + random() % 80) +
-                            "\"}], \"source\": \"made\", \"id\": " + std::to_string(rows) + "}\n";
+    const std::string row =
+        "{\"prompt\": [{\"role\": \"user\", \"content\": \"" + text(20 + random() % 60) +
+        "\"}], \"chosen\": [{\"role\": \"assistant\", \"content\": \"" + text(20 + random() % 80) +
+        "\"}], \"rejected\": [{\"role\": \"assistant\", \"content\": \"" +
+        text(20 + random() % 80) + "\"}], \"source\": \"made\", \"id\": " + std::to_string(rows) +
+        "}\n";
     out << row;
     written += row.size();
     ++rows;
@@ -153,13 +165,17 @@ void Run(size_t mb, std::string file) {
       way.ratios.push_back(bare.wall / s.wall);
     }
   }
-  std::printf("%s: %.0f MB, %lld rows of %.0f bytes\n", file.c_str(), size, static_cast<long long>(rows), 1e6 * size / static_cast<double>(rows));
+  std::printf("%s: %.0f MB, %lld rows of %.0f bytes\n", file.c_str(), size,
+              static_cast<long long>(rows), 1e6 * size / static_cast<double>(rows));
   for (Way& way : ways) {
     std::sort(way.ratios.begin(), way.ratios.end());
     const Seconds &s = way.best, &bare = ways[0].best;
-    std::printf("%-24s %7.1f MB/s %8.0f rows/s %.2fx of the bare parse (median of %d rounds %.2fx); processor time %.2f us a row, %.2fx\n", way.name,
-                size / s.wall, static_cast<double>(rows) / s.wall, bare.wall / s.wall, kRounds, way.ratios[kRounds / 2],
-                1e6 * s.processor / static_cast<double>(rows), bare.processor / s.processor);
+    std::printf(
+        "%-24s %7.1f MB/s %8.0f rows/s %.2fx of the bare parse (median of %d rounds %.2fx); "
+        "processor time %.2f us a row, %.2fx\n",
+        way.name, size / s.wall, static_cast<double>(rows) / s.wall, bare.wall / s.wall, kRounds,
+        way.ratios[kRounds / 2], 1e6 * s.processor / static_cast<double>(rows),
+        bare.processor / s.processor);
   }
   std::printf("rows stored: %lld\n", static_cast<long long>(used));
   forget();
@@ -168,7 +184,8 @@ void Run(size_t mb, std::string file) {
   const std::string large = folder + "/large.jsonl";
   const int64_t large_rows = MakePairs(large, 10 * (mb << 20), 2);
   const double big = PeakMb([&] { Import(large, store); });
-  std::printf("peak memory: %.0f MB, with a file of 10 x %zu MB (%lld rows) %.0f MB\n", small, mb, static_cast<long long>(large_rows), big);
+  std::printf("peak memory: %.0f MB, with a file of 10 x %zu MB (%lld rows) %.0f MB\n", small, mb,
+              static_cast<long long>(large_rows), big);
   std::filesystem::remove_all(folder);
 }
 
@@ -180,6 +197,7 @@ int main(int argc, char** argv) {
   CPU_ZERO(&one);
   CPU_SET(0, &one);
   ::sched_setaffinity(0, sizeof(one), &one);
-  plumb::replay::Run(argc > 1 ? static_cast<size_t>(std::atoll(argv[1])) : 256, argc > 2 ? argv[2] : "");
+  plumb::replay::Run(argc > 1 ? static_cast<size_t>(std::atoll(argv[1])) : 256,
+                     argc > 2 ? argv[2] : "");
   return 0;
 }

@@ -1,10 +1,11 @@
 // Speed of the maths verdict (reward/maths/math_answer.h) over a file of pairs.
 //
-//   math_bench PAIRS.jsonl [rounds]      default: 20 rounds; prints verdicts a second and microseconds a verdict
+//   math_bench PAIRS.jsonl [rounds]      default: 20 rounds; prints verdicts a second and
+//                                        microseconds a verdict
 //   math_bench PAIRS.jsonl --verdicts    prints 1 or 0 a pair, in the file's order
 //
-// A line of the file is {"gold", "answer", "expected", ...}. A round whose verdicts differ from `expected` is not timed.
-// bench/math_verify_ratio.py runs it beside math-verify.
+// A line of the file is {"gold", "answer", "expected", ...}. A round whose verdicts differ from
+// `expected` is not timed. bench/math_verify_ratio.py runs it beside math-verify.
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -42,7 +43,8 @@ int main(int argc, char** argv) {
   size_t wrong = 0;
   for (const Pair& pair : pairs) wrong += SameMath(pair.answer, pair.gold) != pair.expected;
   if (wrong > 0) {
-    std::fprintf(stderr, "%zu of %zu verdicts are not the expected ones: not timed\n", wrong, pairs.size());
+    std::fprintf(stderr, "%zu of %zu verdicts are not the expected ones: not timed\n", wrong,
+                 pairs.size());
     return 1;
   }
   const int rounds = argc > 2 ? std::atoi(argv[2]) : 20;
@@ -53,7 +55,8 @@ int main(int argc, char** argv) {
   }
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
   const double verdicts = static_cast<double>(pairs.size()) * rounds;
-  std::printf("{\"verdicts\": %.0f, \"seconds\": %.6f, \"microseconds_a_verdict\": %.3f, \"same\": %zu}\n", verdicts,
-              seconds.count(), seconds.count() / verdicts * 1e6, same);
+  std::printf(
+      "{\"verdicts\": %.0f, \"seconds\": %.6f, \"microseconds_a_verdict\": %.3f, \"same\": %zu}\n",
+      verdicts, seconds.count(), seconds.count() / verdicts * 1e6, same);
   return 0;
 }

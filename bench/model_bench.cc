@@ -5,11 +5,12 @@
 //     both: [--dtype bfloat16|float32] [--threads 2] [--rounds 3]
 // MODEL is a Hugging Face directory, or `tiny`: the demo's shape with drawn weights.
 //
-// Prints one JSON object: tokens, seconds and tokens_per_s of the median round, and over all timed rounds the processor
-// seconds in user code and in the kernel and the page faults (they say more than the clock on a machine that others use).
-// One round comes first untimed. A wrong result is not timed: decoding must repeat its tokens in every round, and the train
-// step's log-probs must be finite and below 0. decode is greedy over random prompts, every sample runs to the limit;
-// train is forward, a policy gradient's derivatives, backward and AdamW over packed sequences.
+// Prints one JSON object: tokens, seconds and tokens_per_s of the median round, and over all timed
+// rounds the processor seconds in user code and in the kernel and the page faults (they say more
+// than the clock on a machine that others use). One round comes first untimed. A wrong result is
+// not timed: decoding must repeat its tokens in every round, and the train step's log-probs must be
+// finite and below 0. decode is greedy over random prompts, every sample runs to the limit; train
+// is forward, a policy gradient's derivatives, backward and AdamW over packed sequences.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -28,15 +29,16 @@
 #include "common/base/rng.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/train_step.h"
-#include "policy_model/transformer.h"
 #include "policy_model/memory/weights.h"
+#include "policy_model/transformer.h"
 
 namespace plumb {
 namespace {
 
 struct Arguments {
   std::string mode, model, dtype = "bfloat16";
-  int64_t batch = 32, prompt = 32, fresh = 64, sequences = 4, length = 512, steps = 3, rounds = 3, threads = 2;
+  int64_t batch = 32, prompt = 32, fresh = 64, sequences = 4, length = 512, steps = 3, rounds = 3,
+          threads = 2;
 };
 
 [[noreturn]] void Fail(const std::string& why) {
@@ -46,8 +48,10 @@ struct Arguments {
 
 Arguments Parse(int argc, char** argv) {
   Arguments a;
-  if (argc < 3) Fail("usage: model_bench decode|train MODEL [--batch N] [--prompt N] [--new N] [--sequences N] "
-                     "[--length N] [--steps N] [--rounds N] [--threads N] [--dtype bfloat16|float32]");
+  if (argc < 3)
+    Fail(
+        "usage: model_bench decode|train MODEL [--batch N] [--prompt N] [--new N] [--sequences N] "
+        "[--length N] [--steps N] [--rounds N] [--threads N] [--dtype bfloat16|float32]");
   a.mode = argv[1];
   a.model = argv[2];
   for (int i = 3; i + 1 < argc; i += 2) {
@@ -57,9 +61,11 @@ Arguments Parse(int argc, char** argv) {
       continue;
     }
     const std::pair<std::string_view, int64_t*> numbers[] = {
-        {"--batch", &a.batch}, {"--prompt", &a.prompt}, {"--new", &a.fresh}, {"--sequences", &a.sequences},
-        {"--length", &a.length}, {"--steps", &a.steps}, {"--rounds", &a.rounds}, {"--threads", &a.threads}};
-    const auto* found = std::find_if(std::begin(numbers), std::end(numbers), [&](const auto& n) { return n.first == name; });
+        {"--batch", &a.batch},         {"--prompt", &a.prompt},  {"--new", &a.fresh},
+        {"--sequences", &a.sequences}, {"--length", &a.length},  {"--steps", &a.steps},
+        {"--rounds", &a.rounds},       {"--threads", &a.threads}};
+    const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
+                                     [&](const auto& n) { return n.first == name; });
     if (found == std::end(numbers)) Fail("no option " + std::string(name));
     char* end = nullptr;
     *found->second = std::strtoll(argv[i + 1], &end, 10);
@@ -92,7 +98,9 @@ struct Usage {
   static Usage Now() {
     rusage r;
     getrusage(RUSAGE_SELF, &r);
-    const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+    const auto seconds = [](const timeval& t) {
+      return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+    };
     return {seconds(r.ru_utime), seconds(r.ru_stime), r.ru_minflt};
   }
 };
@@ -105,22 +113,28 @@ void Measure(const Arguments& a, int64_t tokens, const std::function<void()>& ro
   for (int64_t i = 0; i < a.rounds; ++i) {
     const auto begin = std::chrono::steady_clock::now();
     round();
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    seconds.push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
   }
   const Usage after = Usage::Now();
   std::sort(seconds.begin(), seconds.end());
   const double median = seconds[seconds.size() / 2];
-  std::printf("{\"bench\": \"%s\", \"dtype\": \"%s\", \"threads\": %lld, \"tokens\": %lld, \"seconds\": %.4f, "
-              "\"tokens_per_s\": %.2f, \"user_s\": %.3f, \"system_s\": %.3f, \"page_faults\": %lld, \"rounds\": %lld}\n",
-              a.mode.c_str(), a.dtype.c_str(), static_cast<long long>(a.threads), static_cast<long long>(tokens), median,
-              static_cast<double>(tokens) / median, after.user - before.user, after.system - before.system,
-              static_cast<long long>(after.faults - before.faults), static_cast<long long>(a.rounds));
+  std::printf(
+      "{\"bench\": \"%s\", \"dtype\": \"%s\", \"threads\": %lld, \"tokens\": %lld, \"seconds\": "
+      "%.4f, "
+      "\"tokens_per_s\": %.2f, \"user_s\": %.3f, \"system_s\": %.3f, \"page_faults\": %lld, "
+      "\"rounds\": %lld}\n",
+      a.mode.c_str(), a.dtype.c_str(), static_cast<long long>(a.threads),
+      static_cast<long long>(tokens), median, static_cast<double>(tokens) / median,
+      after.user - before.user, after.system - before.system,
+      static_cast<long long>(after.faults - before.faults), static_cast<long long>(a.rounds));
 }
 
 std::vector<int32_t> RandomTokens(uint64_t key, int64_t count, int64_t vocab) {
   std::vector<int32_t> tokens(static_cast<size_t>(count));
   for (size_t i = 0; i < tokens.size(); ++i) {
-    tokens[i] = static_cast<int32_t>(RandomAt(1, key, 0, static_cast<uint32_t>(i)).x[0] % static_cast<uint64_t>(vocab));
+    tokens[i] = static_cast<int32_t>(RandomAt(1, key, 0, static_cast<uint32_t>(i)).x[0] %
+                                     static_cast<uint64_t>(vocab));
   }
   return tokens;
 }
@@ -143,10 +157,13 @@ void Decode(const Arguments& a, const policy_model::Weights& weights, DType dtyp
     while (engine.Step(weights, 0)) {
     }
     std::vector<actor::GenerateResult> results = engine.TakeFinished();
-    std::sort(results.begin(), results.end(), [](const auto& x, const auto& y) { return x.id < y.id; });
+    std::sort(results.begin(), results.end(),
+              [](const auto& x, const auto& y) { return x.id < y.id; });
     std::vector<int32_t> drawn;
-    for (const auto& r : results) drawn.insert(drawn.end(), r.samples[0].tokens.begin(), r.samples[0].tokens.end());
-    if (static_cast<int64_t>(drawn.size()) != a.batch * a.fresh) Fail("decoding ended before its limit");
+    for (const auto& r : results)
+      drawn.insert(drawn.end(), r.samples[0].tokens.begin(), r.samples[0].tokens.end());
+    if (static_cast<int64_t>(drawn.size()) != a.batch * a.fresh)
+      Fail("decoding ended before its limit");
     if (first.empty()) first = drawn;
     if (first != drawn) Fail("decoding gave other tokens for the same prompts");
   });
@@ -193,8 +210,9 @@ int main(int argc, char** argv) {
   try {
     policy_model::SetThreads(static_cast<int>(a.threads));
     const DType dtype = a.dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;
-    policy_model::Weights weights(a.model == "tiny" ? TinyShape() : policy_model::ReadModelConfig(a.model), Device::kCpu,
-                                  dtype);
+    policy_model::Weights weights(
+        a.model == "tiny" ? TinyShape() : policy_model::ReadModelConfig(a.model), Device::kCpu,
+        dtype);
     if (a.model == "tiny") weights.Initialise(1, 0.02);
     else weights.Load(a.model);
     if (a.mode == "decode") Decode(a, weights, dtype);

@@ -1,11 +1,13 @@
-// What each front door of a reward adds to a group, over the same rule behind every door: p50, p99 and groups a second.
+// What each front door of a reward adds to a group, over the same rule behind every door: p50, p99
+// and groups a second.
 //
 //   reward_doors_bench [groups] [answers]     default: 2000 groups of 8 answers of 400 bytes
 //
-// One worker, one group at a time, after 50 that are not counted. The rule is the share of key words in an answer; every
-// door's scores are compared with the rule's own first, and a door that answers otherwise is not timed. The servers of HTTP,
-// ZeroMQ and the judge are threads of this process: the figures are those of the door, not of a network. The reward model is
-// a random one of two layers of 64 over 64 tokens an answer: what stands around a model, not what one costs.
+// One worker, one group at a time, after 50 that are not counted. The rule is the share of key
+// words in an answer; every door's scores are compared with the rule's own first, and a door that
+// answers otherwise is not timed. The servers of HTTP, ZeroMQ and the judge are threads of this
+// process: the figures are those of the door, not of a network. The reward model is a random one of
+// two layers of 64 over 64 tokens an answer: what stands around a model, not what one costs.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -17,10 +19,10 @@
 #include "common/base/file.h"
 #include "common/text/tokenizer/tokenizer.h"
 #include "policy_model/memory/weights.h"
-#include "reward/models/model_part.h"
-#include "reward/part/notice.h"
-#include "reward/models/reward_model.h"
 #include "reward/doors/reward_server.h"
+#include "reward/models/model_part.h"
+#include "reward/models/reward_model.h"
+#include "reward/part/notice.h"
 #include "reward/scorer.h"
 #include "tests/testing/http_server.h"
 #include "tests/testing/temp_folder.h"
@@ -31,7 +33,8 @@ namespace {
 using Json = nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
-// Share of the ground truth's words that occur in the answer: what examples/rewards/keyword_reward.c computes.
+// Share of the ground truth's words that occur in the answer: what
+// examples/rewards/keyword_reward.c computes.
 double KeyWords(const std::string& answer, const std::string& truth) {
   double words = 0, found = 0;
   for (size_t at = 0; at < truth.size();) {
@@ -65,9 +68,12 @@ TrajectoryGroup Group(int answers, uint64_t id) {
   for (int i = 0; i < answers; ++i) {
     Trajectory t;
     t.sample = static_cast<uint32_t>(i);
-    t.completion = std::string(i % 2 ? "red, green and violet" : "red and blue") + " of " + std::to_string(id);
+    t.completion =
+        std::string(i % 2 ? "red, green and violet" : "red and blue") + " of " + std::to_string(id);
     while (t.completion.size() < 400) t.completion += " more words";
-    for (int32_t k = 0; k < 64; ++k) t.tokens.push_back(static_cast<int32_t>((id * 7 + static_cast<uint64_t>(i * 5 + k * k)) % 24));
+    for (int32_t k = 0; k < 64; ++k)
+      t.tokens.push_back(
+          static_cast<int32_t>((id * 7 + static_cast<uint64_t>(i * 5 + k * k)) % 24));
     t.segments = {{Origin::kPrompt, 0, 16}, {Origin::kPolicy, 16, 64}};
     group.trajectories.push_back(std::move(t));
   }
@@ -79,11 +85,13 @@ using Wanted = std::function<std::vector<double>(const TrajectoryGroup&)>;
 
 std::vector<double> RuleScores(const TrajectoryGroup& group) {
   std::vector<double> out;
-  for (const Trajectory& t : group.trajectories) out.push_back(KeyWords(t.completion, group.lease.prompt.ground_truth));
+  for (const Trajectory& t : group.trajectories)
+    out.push_back(KeyWords(t.completion, group.lease.prompt.ground_truth));
   return out;
 }
 
-bool Measure(const char* door, configs::RewardPartConfig part, HostOptions host, const Wanted& wanted, int groups, int answers) {
+bool Measure(const char* door, configs::RewardPartConfig part, HostOptions host,
+             const Wanted& wanted, int groups, int answers) {
   part.name = "door";
   part.timeout_s = 60;
   configs::RewardConfig config;
@@ -103,15 +111,16 @@ bool Measure(const char* door, configs::RewardPartConfig part, HostOptions host,
         const Trajectory& t = group.trajectories[k];
         const double want = want_all.empty() ? t.reward : want_all[k];
         if (outcome != Outcome::kScored || t.reward != want) {
-          std::printf("%-34s NOT TIMED: %s, score %g instead of %g\n", door, t.unscored_reason.c_str(), t.reward, want);
+          std::printf("%-34s NOT TIMED: %s, score %g instead of %g\n", door,
+                      t.unscored_reason.c_str(), t.reward, want);
           return false;
         }
       }
       if (i >= 0) us.push_back(took.count()), seconds += took.count() * 1e-6;
     }
     std::sort(us.begin(), us.end());
-    std::printf("%-34s p50 %8.1f us   p99 %8.1f us   %8.0f groups/s\n", door, us[us.size() / 2], us[us.size() * 99 / 100],
-                static_cast<double>(groups) / seconds);
+    std::printf("%-34s p50 %8.1f us   p99 %8.1f us   %8.0f groups/s\n", door, us[us.size() / 2],
+                us[us.size() * 99 / 100], static_cast<double>(groups) / seconds);
   } catch (const Error& error) {
     std::printf("%-34s NOT TIMED: %s\n", door, error.what());
     return false;
@@ -121,16 +130,20 @@ bool Measure(const char* door, configs::RewardPartConfig part, HostOptions host,
 }
 
 int Main(int argc, char** argv) {
-  const int groups = argc > 1 ? std::atoi(argv[1]) : 2000, answers = argc > 2 ? std::atoi(argv[2]) : 8;
+  const int groups = argc > 1 ? std::atoi(argv[1]) : 2000,
+            answers = argc > 2 ? std::atoi(argv[2]) : 8;
   if (groups < 100 || answers < 1) {
     std::fprintf(stderr, "usage: reward_doors_bench [groups >= 100] [answers >= 1]\n");
     return 2;
   }
   const plumb::testing::TempFolder folder;
-  std::printf("%d groups of %d answers of 400 bytes, one worker, one group at a time\n", groups, answers);
+  std::printf("%d groups of %d answers of 400 bytes, one worker, one group at a time\n", groups,
+              answers);
   int failed = 0;
-  const auto door = [&](const char* name, const configs::RewardPartConfig& part, const Wanted& wanted = RuleScores,
-                        const HostOptions& host = {}) { failed += !Measure(name, part, host, wanted, groups, answers); };
+  const auto door = [&](const char* name, const configs::RewardPartConfig& part,
+                        const Wanted& wanted = RuleScores, const HostOptions& host = {}) {
+    failed += !Measure(name, part, host, wanted, groups, answers);
+  };
   const Wanted anything = [](const TrajectoryGroup&) { return std::vector<double>(); };
   configs::RewardPartConfig part;
 
@@ -145,13 +158,15 @@ int Main(int argc, char** argv) {
   door("program (JSON lines, Python)", part);
 
   { std::ofstream(folder / "trl.py") << kTrl; }
-  part = {}, part.kind = "python", part.path = folder / "trl.py", part.args = {"function=key_words"}, part.memory_mb = 4096;
+  part = {}, part.kind = "python", part.path = folder / "trl.py",
+  part.args = {"function=key_words"}, part.memory_mb = 4096;
   door("python (TRL function)", part);
 
   plumb::testing::HttpServer http([](const plumb::testing::HttpRequest& request) {
     const Json body = Json::parse(request.body);
     Json reply;
-    for (size_t i = 0; i < body["query"].size(); ++i) reply["rewards"].push_back(KeyWords(body["query"][i], body["labels"][i]));
+    for (size_t i = 0; i < body["query"].size(); ++i)
+      reply["rewards"].push_back(KeyWords(body["query"][i], body["labels"][i]));
     return plumb::testing::HttpOk(reply.dump());
   });
   part = {}, part.kind = "http", part.api = configs::HttpApi::kOpenRlhf, part.endpoint = http.url();
@@ -160,7 +175,8 @@ int Main(int argc, char** argv) {
   const auto answer = [](std::string_view text, std::chrono::milliseconds) {
     const Json request = Json::parse(text);
     Json scores = Json::array();
-    for (const auto& completion : request["completions"]) scores.push_back(KeyWords(completion, request["ground_truth"]));
+    for (const auto& completion : request["completions"])
+      scores.push_back(KeyWords(completion, request["ground_truth"]));
     return Json{{"id", request["id"]}, {"scores", scores}}.dump();
   };
   FrameServer ipc(folder.Ipc("worker"), answer);
@@ -178,16 +194,28 @@ int Main(int argc, char** argv) {
 
   plumb::testing::HttpServer judge([](const plumb::testing::HttpRequest& request) {
     const std::string asked = Json::parse(request.body)["messages"][0]["content"];
-    const double score = KeyWords(asked.substr(asked.find('|') + 1), asked.substr(0, asked.find('|')));
-    return plumb::testing::HttpOk(Json{{"choices", {{{"message", {{"role", "assistant"}, {"content", Json(score).dump()}}}}}}}.dump());
+    const double score =
+        KeyWords(asked.substr(asked.find('|') + 1), asked.substr(0, asked.find('|')));
+    return plumb::testing::HttpOk(
+        Json{{"choices", {{{"message", {{"role", "assistant"}, {"content", Json(score).dump()}}}}}}}
+            .dump());
   });
   part = {}, part.kind = "judge", part.endpoint = judge.url(), part.model = "judge", part.scale = 1;
   part.judge_prompt = "{ground_truth}|{completion}";
   door("judge (an answer a request)", part);
 
   const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
-  policy_model::Weights policy({.family = "llama", .layers = 2, .hidden = 64, .heads = 4, .kv_heads = 2, .head_dim = 16, .ffn = 128,
-                                .vocab = tokenizer->size(), .max_positions = 128, .tied = true, .eos_tokens = {2}},
+  policy_model::Weights policy({.family = "llama",
+                                .layers = 2,
+                                .hidden = 64,
+                                .heads = 4,
+                                .kv_heads = 2,
+                                .head_dim = 16,
+                                .ffn = 128,
+                                .vocab = tokenizer->size(),
+                                .max_positions = 128,
+                                .tied = true,
+                                .eos_tokens = {2}},
                                Device::kCpu, DType::kFloat32);
   policy.Initialise(6, 0.3);
   policy_model::SaveModelDirectory(policy_model::ScalarHeadFrom(policy, 8), folder / "rm", "");
@@ -197,14 +225,16 @@ int Main(int argc, char** argv) {
   const auto reference = MakeFunction(part, false, models);
   const Wanted same = [&](const TrajectoryGroup& group) {
     std::vector<double> out;
-    for (const PartScore& score : reference->Score(group, After(std::chrono::seconds(60)))) out.push_back(score.value);
+    for (const PartScore& score : reference->Score(group, After(std::chrono::seconds(60))))
+      out.push_back(score.value);
     return out;
   };
   door("reward model in process (tiny)", part, same, models);
 
   std::vector<ServedPart> served;
   served.push_back({MakeFunction(part, false, models), 1.0});
-  RewardServer worker(std::move(served), folder.Ipc("model"), {}, {.vocabulary = VocabularyDigest(*tokenizer),
+  RewardServer worker(std::move(served), folder.Ipc("model"), {},
+                      {.vocabulary = VocabularyDigest(*tokenizer),
                        .encode = [](const Prompt&, const std::string&) -> std::vector<int32_t> {
                          throw Error(ErrorCode::kInvalidArgument, "tokens come with the request");
                        }});

@@ -1,12 +1,15 @@
-// store_bench [FOLDER [short]]: groups into a store and out of it, against RocksDB alone with records of the same size.
+// store_bench [FOLDER [short]]: groups into a store and out of it, against RocksDB alone with
+// records of the same size.
 //
-// Both sides of a pair run in the same call, with the same settings, keys and number of threads. Insert: a synced write each, so
-// that threads share the syncs of the log; a group and its lease on both sides. Sample: the bytes of groups where they lie, in random
-// order once they are in table files, by one thread; RocksDB's as it hands them out, the store's as a replay server gets them,
-// their sum checked under their key (Store::ReadSealed). Sample decoded: the same verified and unpacked as well, which is what a
-// learner pays in the store's own process (Store::Read). The three take turns; of each the best of seven passes counts, by the clock and by processor
-// time, which what else runs on the machine changes less. Then a step to a learner in another process, and the start with a million
-// records.
+// Both sides of a pair run in the same call, with the same settings, keys and number of threads.
+// Insert: a synced write each, so that threads share the syncs of the log; a group and its lease on
+// both sides. Sample: the bytes of groups where they lie, in random order once they are in table
+// files, by one thread; RocksDB's as it hands them out, the store's as a replay server gets them,
+// their sum checked under their key (Store::ReadSealed). Sample decoded: the same verified and
+// unpacked as well, which is what a learner pays in the store's own process (Store::Read). The
+// three take turns; of each the best of seven passes counts, by the clock and by processor time,
+// which what else runs on the machine changes less. Then a step to a learner in another process,
+// and the start with a million records.
 #include <time.h>
 
 #include <algorithm>
@@ -23,9 +26,9 @@
 
 #include "common/base/hash/crc32c.h"
 #include "replay/store/record.h"
-#include "replay/table/remote.h"
 #include "replay/store/rocks.h"
 #include "replay/store/store.h"
+#include "replay/table/remote.h"
 #include "replay/table/table.h"
 
 namespace plumb::replay {
@@ -107,7 +110,9 @@ void Compare(const std::string& folder, int samples, int tokens, uint64_t n, int
   RocksFolder rocks;
   rocks.Open(folder + "/bare", {});
   const std::string lease(20, 'l');
-  const auto on_all = [&](const std::function<void(uint64_t)>& work) { return [=] { OnIds(threads, n, work); }; };
+  const auto on_all = [&](const std::function<void(uint64_t)>& work) {
+    return [=] { OnIds(threads, n, work); };
+  };
   insert[0].Run(on_all([&](uint64_t id) {
     rocksdb::WriteBatch batch;
     const std::string key = LeaseKey(Purpose::kTrain, id);
@@ -153,19 +158,23 @@ void Compare(const std::string& folder, int samples, int tokens, uint64_t n, int
   if (bytes == 0) std::abort();
   const auto rate = [&](double seconds) { return static_cast<double>(n) / seconds; };
   const double mb = static_cast<double>(value.size()) / 1e6;
-  std::printf("%d x %d tokens, %zu bytes a group, %d threads\n", samples, tokens, value.size(), threads);
+  std::printf("%d x %d tokens, %zu bytes a group, %d threads\n", samples, tokens, value.size(),
+              threads);
   const auto print = [&](const char* what, const Pass& pass, const Pass& alone) {
     const double us = 1e6 / static_cast<double>(n);
-    std::printf("  %s store %8.0f/s %6.1f MB/s   RocksDB %8.0f/s   %.2fx; processor time %.1f us and %.1f us, %.2fx\n", what, rate(pass.clock),
-                mb * rate(pass.clock), rate(alone.clock), alone.clock / pass.clock, us * pass.processor, us * alone.processor,
-                alone.processor / pass.processor);
+    std::printf(
+        "  %s store %8.0f/s %6.1f MB/s   RocksDB %8.0f/s   %.2fx; processor time %.1f us and %.1f "
+        "us, %.2fx\n",
+        what, rate(pass.clock), mb * rate(pass.clock), rate(alone.clock), alone.clock / pass.clock,
+        us * pass.processor, us * alone.processor, alone.processor / pass.processor);
   };
   print("insert        ", insert[1], insert[0]);
   print("sample        ", sealed, bare);
   print("sample decoded", decoded, bare);
 }
 
-// What a learner in another process waits for: a step from the server's store to decoded groups, both ends in this process.
+// What a learner in another process waits for: a step from the server's store to decoded groups,
+// both ends in this process.
 void Remote(const std::string& folder, int samples, int tokens) {
   constexpr int kGroups = 64;
   std::filesystem::remove_all(folder + "/served");
@@ -180,7 +189,8 @@ void Remote(const std::string& folder, int samples, int tokens) {
   for (const PromptLease& lease : table.Lease(kGroups, After(std::chrono::seconds(1)))) {
     TrajectoryGroup group = MakeGroup(lease.lease_id, samples, tokens);
     group.lease = lease;
-    for (Trajectory& t : group.trajectories) std::replace(t.policy_versions.begin(), t.policy_versions.end(), int64_t{1}, int64_t{0});
+    for (Trajectory& t : group.trajectories)
+      std::replace(t.policy_versions.begin(), t.policy_versions.end(), int64_t{1}, int64_t{0});
     group.policy.version = 0;
     if (table.Insert(group) != InsertResult::kInserted) std::abort();
   }
@@ -196,8 +206,8 @@ void Remote(const std::string& folder, int samples, int tokens) {
       if (learner.Next(0, After(std::chrono::seconds(60))).size() != kGroups) std::abort();
     });
   }
-  std::printf("%d groups of %d x %d tokens through the socket: %.2f ms, processor time %.2f ms\n", kGroups, samples, tokens,
-              1e3 * pass.clock, 1e3 * pass.processor);
+  std::printf("%d groups of %d x %d tokens through the socket: %.2f ms, processor time %.2f ms\n",
+              kGroups, samples, tokens, 1e3 * pass.clock, 1e3 * pass.processor);
 }
 
 // What guards every value: GB/s of each way that this processor has, the last being the one in use.
@@ -240,15 +250,18 @@ void Start(const std::string& folder, uint64_t n) {
     }
   }
   std::unique_ptr<Store> store;
-  const double open = Seconds([&] { store = Store::Open(folder + "/million", {.run_id = "bench"}); });
+  const double open =
+      Seconds([&] { store = Store::Open(folder + "/million", {.run_id = "bench"}); });
   std::unique_ptr<ReplayTable> table;
   TableOptions options;
   options.steps = static_cast<int64_t>(n / 10);
   options.prompts_per_step = 20;
   options.samples_per_prompt = 1;
-  const double leases = Seconds([&] { table = std::make_unique<ReplayTable>(store.get(), options); });
-  std::printf("start with %llu groups and as many leases (%.0f MB): store %.2f s, table %.2f s\n", static_cast<unsigned long long>(n),
-              static_cast<double>(store->SizeBytes()) / 1e6, open, leases);
+  const double leases =
+      Seconds([&] { table = std::make_unique<ReplayTable>(store.get(), options); });
+  std::printf("start with %llu groups and as many leases (%.0f MB): store %.2f s, table %.2f s\n",
+              static_cast<unsigned long long>(n), static_cast<double>(store->SizeBytes()) / 1e6,
+              open, leases);
 }
 
 }  // namespace

@@ -1,8 +1,10 @@
-// The options of a recipe that are one of a few names: an enum each, and the one table of its names.
+// The options of a recipe that are one of a few names: an enum each, and the one table of its
+// names.
 //
-// Purpose: a name is written in its table here and nowhere else. Reading a recipe, writing it back, `plumb config show`, the
-// errors that list what there is, and the rooms that switch over the value all go by it. To add a value: an enumerator and its
-// name at the same place (the table's order is the enum's), and a case where the compiler says that one is missing.
+// Purpose: a name is written in its table here and nowhere else. Reading a recipe, writing it back,
+// `plumb config show`, the errors that list what there is, and the rooms that switch over the value
+// all go by it. To add a value: an enumerator and its name at the same place (the table's order is
+// the enum's), and a case where the compiler says that one is missing.
 // Thread safety: pure functions. Errors: none; a name that is not known is nullopt.
 #pragma once
 
@@ -21,18 +23,19 @@ namespace plumb::configs {
 template <class E>
 inline constexpr std::array<std::string_view, 0> kNames = {};
 template <class E>
-concept Choice = kNames<E>.size() > 0;
+concept Choice = kNames<E>
+.size() > 0;
 
 // One process for all roles, or one for each.
 enum class Roles : uint8_t { kLocal, kProcesses };
 template <>
 inline constexpr auto kNames<Roles> = std::to_array<std::string_view>({"local", "processes"});
 
-// Which weights answer for which step: batch k by version k, or by one a bounded number of versions behind.
+// Which weights answer for which step: batch k by version k, or by one a bounded number of versions
+// behind.
 enum class Schedule : uint8_t { kSync, kAsync };
 template <>
 inline constexpr auto kNames<Schedule> = std::to_array<std::string_view>({"sync", "async"});
-
 
 // Of weights and activations: the first two.
 template <>
@@ -47,22 +50,42 @@ enum class Vocabulary : uint8_t { kArithmetic };
 template <>
 inline constexpr auto kNames<Vocabulary> = std::to_array<std::string_view>({"arithmetic"});
 
-// What becomes of a sequence that is too long: the run ends, the row is left out, or the side that is named is cut off.
+// What becomes of a sequence that is too long: the run ends, the row is left out, or the side that
+// is named is cut off.
 enum class OverlongPolicy : uint8_t { kError, kDrop, kLeft, kRight };
 template <>
-inline constexpr auto kNames<OverlongPolicy> = std::to_array<std::string_view>({"error", "drop", "left", "right"});
+inline constexpr auto kNames<OverlongPolicy> = std::to_array<std::string_view>({"error", "drop",
+                                                                                "left", "right"});
 
 enum class LrSchedule : uint8_t { kConstant, kLinear, kCosine };
 template <>
-inline constexpr auto kNames<LrSchedule> = std::to_array<std::string_view>({"constant", "linear", "cosine"});
+inline constexpr auto kNames<LrSchedule> = std::to_array<std::string_view>({"constant", "linear",
+                                                                            "cosine"});
 
-// How a step's prompts are chosen (replay/table/sampler.h), and which earlier groups come with them.
-enum class PromptSampler : uint8_t { kPasses, kUniform, kPrioritised, kGroup, kStratified, kCurriculum, kDifficulty };
+// How a step's prompts are chosen (replay/table/sampler.h), and which earlier groups come with
+// them.
+enum class PromptSampler : uint8_t {
+  kPasses,
+  kUniform,
+  kPrioritised,
+  kGroup,
+  kStratified,
+  kCurriculum,
+  kDifficulty
+};
 template <>
 inline constexpr auto kNames<PromptSampler> = std::to_array<std::string_view>(
     {"passes", "uniform", "prioritised", "group", "stratified", "curriculum", "difficulty"});
 
-enum class SamplerKind : uint8_t { kFifo, kUniform, kPrioritised, kGroup, kStratified, kCurriculum, kDifficulty };
+enum class SamplerKind : uint8_t {
+  kFifo,
+  kUniform,
+  kPrioritised,
+  kGroup,
+  kStratified,
+  kCurriculum,
+  kDifficulty
+};
 template <>
 inline constexpr auto kNames<SamplerKind> = std::to_array<std::string_view>(
     {"fifo", "uniform", "prioritised", "group", "stratified", "curriculum", "difficulty"});
@@ -70,13 +93,16 @@ inline constexpr auto kNames<SamplerKind> = std::to_array<std::string_view>(
 // Who leaves when there are too many.
 enum class Evict : uint8_t { kOldest, kLowestPriority };
 template <>
-inline constexpr auto kNames<Evict> = std::to_array<std::string_view>({"oldest", "lowest_priority"});
+inline constexpr auto kNames<Evict> = std::to_array<std::string_view>({"oldest",
+                                                                       "lowest_priority"});
 
-// What becomes of a training group in which an answer that was generated has no score: none of it trains, its prompt is handed
-// out again (a bounded number of times), or such an answer gets a fixed reward.
+// What becomes of a training group in which an answer that was generated has no score: none of it
+// trains, its prompt is handed out again (a bounded number of times), or such an answer gets a
+// fixed reward.
 enum class OnFailure : uint8_t { kDropGroup, kRequeue, kPenalty };
 template <>
-inline constexpr auto kNames<OnFailure> = std::to_array<std::string_view>({"drop_group", "requeue", "penalty"});
+inline constexpr auto kNames<OnFailure> = std::to_array<std::string_view>({"drop_group", "requeue",
+                                                                           "penalty"});
 
 // Whose protocol an HTTP server of rewards speaks.
 enum class HttpApi : uint8_t { kNone, kOpenRlhf, kSlime };
@@ -84,15 +110,26 @@ template <>
 inline constexpr auto kNames<HttpApi> = std::to_array<std::string_view>({"", "openrlhf", "slime"});
 
 enum class AlgorithmName : uint8_t {
-  kGrpo, kDrGrpo, kDapo, kGspo, kRloo, kReinforcePlusPlus, kCispo, kPpo, kDpo, kRewardModel,
+  kGrpo,
+  kDrGrpo,
+  kDapo,
+  kGspo,
+  kRloo,
+  kReinforcePlusPlus,
+  kCispo,
+  kPpo,
+  kDpo,
+  kRewardModel,
 };
 template <>
-inline constexpr auto kNames<AlgorithmName> = std::to_array<std::string_view>(
-    {"grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce++", "cispo", "ppo", "dpo", "reward_model"});
+inline constexpr auto kNames<AlgorithmName> =
+    std::to_array<std::string_view>({"grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce++",
+                                     "cispo", "ppo", "dpo", "reward_model"});
 
 enum class Advantage : uint8_t { kGroup, kLeaveOneOut, kBatch };
 template <>
-inline constexpr auto kNames<Advantage> = std::to_array<std::string_view>({"group", "leave_one_out", "batch"});
+inline constexpr auto kNames<Advantage> = std::to_array<std::string_view>({"group", "leave_one_out",
+                                                                           "batch"});
 
 // learner/algorithms/answer_loss.h
 enum class Objective : uint8_t { kClip, kCispo };
@@ -101,7 +138,8 @@ inline constexpr auto kNames<Objective> = std::to_array<std::string_view>({"clip
 
 enum class RatioLevel : uint8_t { kToken, kSequence, kProduct };
 template <>
-inline constexpr auto kNames<RatioLevel> = std::to_array<std::string_view>({"token", "sequence", "product"});
+inline constexpr auto kNames<RatioLevel> = std::to_array<std::string_view>({"token", "sequence",
+                                                                            "product"});
 
 // learner/algorithms/policy_loss.h
 enum class KlEstimator : uint8_t { kK1, kK2, kK3 };
@@ -112,14 +150,21 @@ enum class KlPlacement : uint8_t { kLoss, kReward };
 template <>
 inline constexpr auto kNames<KlPlacement> = std::to_array<std::string_view>({"loss", "reward"});
 
-// How token losses become one number: the mean over all tokens of the batch; the mean over sequences of the mean over their
-// tokens; the sum / (sequences * max_new_tokens).
+// How token losses become one number: the mean over all tokens of the batch; the mean over
+// sequences of the mean over their tokens; the sum / (sequences * max_new_tokens).
 enum class Aggregation : uint8_t { kToken, kSequence, kConstant };
 template <>
-inline constexpr auto kNames<Aggregation> = std::to_array<std::string_view>({"token", "sequence", "constant"});
+inline constexpr auto kNames<Aggregation> = std::to_array<std::string_view>({"token", "sequence",
+                                                                             "constant"});
 
 // learner/algorithms/off_policy.h
-enum class OffPolicy : uint8_t { kOff, kTokenTruncate, kTokenMask, kSequenceTruncate, kSequenceMask };
+enum class OffPolicy : uint8_t {
+  kOff,
+  kTokenTruncate,
+  kTokenMask,
+  kSequenceTruncate,
+  kSequenceMask
+};
 template <>
 inline constexpr auto kNames<OffPolicy> = std::to_array<std::string_view>(
     {"off", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"});
@@ -131,7 +176,8 @@ inline constexpr auto kNames<KlController> = std::to_array<std::string_view>({"f
 // By the running moments of the score: not at all, by its deviation, or by mean and deviation.
 enum class RewardNormalization : uint8_t { kOff, kScale, kWhiten };
 template <>
-inline constexpr auto kNames<RewardNormalization> = std::to_array<std::string_view>({"off", "scale", "whiten"});
+inline constexpr auto kNames<RewardNormalization> = std::to_array<std::string_view>({"off", "scale",
+                                                                                     "whiten"});
 
 // A model of its own, or a head on the policy.
 enum class CriticMode : uint8_t { kOwn, kShared };
@@ -141,8 +187,8 @@ inline constexpr auto kNames<CriticMode> = std::to_array<std::string_view>({"own
 // learner/offline/preference_loss.h; kKto is a loss of judged completions, the others of pairs.
 enum class PreferenceLossKind : uint8_t { kSigmoid, kHinge, kIpo, kRobust, kSimpo, kOrpo, kKto };
 template <>
-inline constexpr auto kNames<PreferenceLossKind> = std::to_array<std::string_view>(
-    {"sigmoid", "hinge", "ipo", "robust", "simpo", "orpo", "kto"});
+inline constexpr auto kNames<PreferenceLossKind> =
+    std::to_array<std::string_view>({"sigmoid", "hinge", "ipo", "robust", "simpo", "orpo", "kto"});
 
 template <Choice E>
 std::string NameOf(E value) {

@@ -44,7 +44,8 @@ std::string Text(bool v) { return v ? "true" : "false"; }
 std::string Text(int64_t v) { return std::to_string(v); }
 std::string Text(uint64_t v) { return std::to_string(v); }
 std::string Text(double v) {
-  // Shortest digits that read back to the same number; TOML wants a point or an exponent in a float.
+  // Shortest digits that read back to the same number; TOML wants a point or an exponent in a
+  // float.
   char buffer[64];
   const auto end = std::to_chars(buffer, buffer + sizeof buffer, v).ptr;
   std::string out(buffer, end);
@@ -58,7 +59,8 @@ std::string Text(const std::vector<std::string>& v) {
 }
 std::string Text(const std::map<std::string, std::string>& v) {
   std::string out = "{";
-  for (const auto& [key, value] : v) out += (out.size() > 1 ? ", " : " ") + Quote(key) + " = " + Quote(value);
+  for (const auto& [key, value] : v)
+    out += (out.size() > 1 ? ", " : " ") + Quote(key) + " = " + Quote(value);
   return out + (v.empty() ? "}" : " }");
 }
 
@@ -186,8 +188,7 @@ void ValidateModel(const ModelConfig& model, Problems& p) {
 
 void ValidatePolicy(const Config& c, Problems& p) {
   if (c.policy.adapter == Adapter::kNone) return;
-  p.Require(!c.model.path.empty(),
-            "policy.adapter needs a model to stand on: name model.path.");
+  p.Require(!c.model.path.empty(), "policy.adapter needs a model to stand on: name model.path.");
   p.Require(c.algorithm.name != AlgorithmName::kRewardModel,
             "policy.adapter does not go with algorithm.name = \"reward_model\": its new head has "
             "to be trained, too.");
@@ -368,8 +369,11 @@ std::string Describe(const Loaded& loaded) {
   const auto pad = [](const std::string& text, size_t width) {
     return text.size() >= width ? text + "  " : text + std::string(width - text.size() + 2, ' ');
   };
-  std::string out = pad("key", key) + pad("value", value) + pad("origin", origin) + pad("unit", unit) + "advice\n";
-  for (const Row& r : rows) out += pad(r.key, key) + pad(r.value, value) + pad(r.origin, origin) + pad(r.unit, unit) + r.advice + "\n";
+  std::string out = pad("key", key) + pad("value", value) + pad("origin", origin) +
+                    pad("unit", unit) + "advice\n";
+  for (const Row& r : rows)
+    out += pad(r.key, key) + pad(r.value, value) + pad(r.origin, origin) + pad(r.unit, unit) +
+           r.advice + "\n";
   return out;
 }
 

@@ -1,10 +1,11 @@
 // Every option of a recipe, each named once.
 //
-// Purpose: a TOML recipe becomes one typed Config. A field's name, default, unit and advice stand in its struct's
-// Visit() and nowhere else: parsing, `--set a.b=c`, `plumb config show`, aliases and the stored resolved config all walk it.
+// Purpose: a TOML recipe becomes one typed Config. A field's name, default, unit and advice stand
+// in its struct's Visit() and nowhere else: parsing, `--set a.b=c`, `plumb config show`, aliases
+// and the stored resolved config all walk it.
 // Thread safety: plain values; Load* are pure functions of their inputs.
-// Errors: all problems of a recipe are reported at once in one Error(kInvalidArgument), each with file:line, an unknown
-// key with the nearest known name. Nothing is clamped silently.
+// Errors: all problems of a recipe are reported at once in one Error(kInvalidArgument), each with
+// file:line, an unknown key with the nearest known name. Nothing is clamped silently.
 #pragma once
 
 #include <cstdint>
@@ -46,25 +47,27 @@ struct FieldInfo {
 // [run]
 struct RunConfig {
   uint64_t seed = 1;
-  std::string out;                   // empty: runs/<recipe name>
+  std::string out;  // empty: runs/<recipe name>
   Roles roles = Roles::kLocal;
   Schedule schedule = Schedule::kSync;
-  int64_t max_staleness = 0;         // versions; must be 0 under sync
-  int64_t steps = 100;               // train steps (policy updates batches)
-  int64_t checkpoint_every = 50;     // steps; 0: only at the end
-  int64_t keep_checkpoints = 2;      // >= 2
-  int64_t threads = 0;               // 0: one per core
-  std::string device = "cpu";        // cpu | cuda | cuda:N
-  int64_t actors = 1;                // processes of that role
+  int64_t max_staleness = 0;      // versions; must be 0 under sync
+  int64_t steps = 100;            // train steps (policy updates batches)
+  int64_t checkpoint_every = 50;  // steps; 0: only at the end
+  int64_t keep_checkpoints = 2;   // >= 2
+  int64_t threads = 0;            // 0: one per core
+  std::string device = "cpu";     // cpu | cuda | cuda:N
+  int64_t actors = 1;             // processes of that role
   int64_t reward_workers = 1;
-  double stall_seconds = 300;        // any wait longer than this ends the run with what it waited for
-  template <class V> void Visit(V& v);
+  // any wait longer than this ends the run with what it waited for
+  double stall_seconds = 300;
+  template <class V>
+  void Visit(V& v);
 };
 
 // [model]
 struct ModelConfig {
-  std::string path;                  // HF directory; empty: from scratch with the fields below
-  DType dtype = DType::kFloat32;     // weights and activations of forward and backward
+  std::string path;               // HF directory; empty: from scratch with the fields below
+  DType dtype = DType::kFloat32;  // weights and activations of forward and backward
   int64_t layers = 4;
   int64_t hidden = 128;
   int64_t heads = 4;
@@ -75,117 +78,134 @@ struct ModelConfig {
   double rope_theta = 10000;
   double init_std = 0.02;
   Vocabulary vocabulary = Vocabulary::kArithmetic;  // built-in tokenizer of a from-scratch model
-  template <class V> void Visit(V& v);
+  template <class V>
+  void Visit(V& v);
 };
 
 // [policy]: what of the model is trained
 struct PolicyConfig {
   Adapter adapter = Adapter::kNone;
   int64_t rank = 8;
-  double alpha = 16;                 // what the adapter adds is scaled by alpha / rank
+  double alpha = 16;  // what the adapter adds is scaled by alpha / rank
   // Modules by the last part of their names, or all of the layers.
   std::vector<std::string> targets = {"all-linear"};
-  template <class V> void Visit(V& v);
+  template <class V>
+  void Visit(V& v);
 };
 
 // [data]
 struct DataConfig {
-  std::string train;                 // file, or "arithmetic" for generated problems; offline training: also the folder of a store
-  std::string dataset;               // offline training from a store: which of its preference datasets; empty: the only one
-  std::string eval;                  // file, or "arithmetic"; empty: no evaluation
-  int64_t eval_prompts = 200;        // at most so many rows of `eval`; 0: all
-  int64_t eval_skip = 0;             // usable rows of `eval` passed over first: one file for both
+  std::string train;  // file, or "arithmetic" for generated problems; offline training: also the
+                      // folder of a store
+  // offline training from a store: which of its preference datasets; empty: the only one
+  std::string dataset;
+  std::string eval;            // file, or "arithmetic"; empty: no evaluation
+  int64_t eval_prompts = 200;  // at most so many rows of `eval`; 0: all
+  int64_t eval_skip = 0;       // usable rows of `eval` passed over first: one file for both
   std::map<std::string, std::string> map;  // prompt=column, answer=column, ...
-  std::string system_prompt;         // put in front of every prompt as a system message
-  std::string prompt_suffix;         // appended to the user's text, e.g. how to format the answer
+  std::string system_prompt;               // put in front of every prompt as a system message
+  std::string prompt_suffix;  // appended to the user's text, e.g. how to format the answer
   int64_t max_prompt_tokens = 1024;
   OverlongPolicy overlong = OverlongPolicy::kDrop;
   bool shuffle = true;
-  int64_t limit = 0;                 // rows; 0: all
-  int64_t arithmetic_digits = 2;     // generated sums of two numbers with up to so many digits
+  int64_t limit = 0;              // rows; 0: all
+  int64_t arithmetic_digits = 2;  // generated sums of two numbers with up to so many digits
   int64_t arithmetic_sft_examples = 200;
-  template <class V> void Visit(V& v);
+  template <class V>
+  void Visit(V& v);
 };
 
 // [replay]: what happens to rollouts behind the step that they were made for
 struct ReplayConfig {
-  int64_t keep_steps = 0;            // steps of rollouts kept behind the oldest checkpoint; -1: all
+  int64_t keep_steps = 0;  // steps of rollouts kept behind the oldest checkpoint; -1: all
   PromptSampler prompts = PromptSampler::kPasses;
-  int64_t groups_per_step = 0;       // groups of earlier steps added to each batch; 0: none
+  int64_t groups_per_step = 0;  // groups of earlier steps added to each batch; 0: none
   SamplerKind sampler = SamplerKind::kUniform;  // of those groups
-  int64_t max_age_steps = 4;         // older groups are not drawn
-  int64_t max_times_sampled = 0;     // 0: no bound
-  int64_t max_groups = 0;            // drawn from at most so many; 0: no bound
-  Evict evict = Evict::kOldest;      // who leaves when there are more
-  double samples_per_insert = 1.0;   // draws for each group generated, over the run
-  int64_t min_groups = 1;            // groups generated before the first draw
-  int64_t max_staleness = 0;         // versions that a drawn group may be behind; 0: only max_age_steps bounds it
-  double alpha = 1.0;                // prioritised
-  double easiest = 0.25;             // curriculum
+  int64_t max_age_steps = 4;                    // older groups are not drawn
+  int64_t max_times_sampled = 0;                // 0: no bound
+  int64_t max_groups = 0;                       // drawn from at most so many; 0: no bound
+  Evict evict = Evict::kOldest;                 // who leaves when there are more
+  double samples_per_insert = 1.0;              // draws for each group generated, over the run
+  int64_t min_groups = 1;                       // groups generated before the first draw
+  // versions that a drawn group may be behind; 0: only max_age_steps bounds it
+  int64_t max_staleness = 0;
+  double alpha = 1.0;     // prioritised
+  double easiest = 0.25;  // curriculum
   double ramp = 0.5;
-  double floor = 0.1;                // difficulty
-  std::string stratum;               // column of the data
-  std::string difficulty;            // column of the data
-  int64_t history_steps = 64;        // difficulty: steps whose results count
-  template <class V> void Visit(V& v);
+  double floor = 0.1;          // difficulty
+  std::string stratum;         // column of the data
+  std::string difficulty;      // column of the data
+  int64_t history_steps = 64;  // difficulty: steps whose results count
+  template <class V>
+  void Visit(V& v);
 };
 
 // [sft]: supervised warm start before version 0
 struct SftConfig {
-  int64_t steps = 0;                 // 0: no warm start
-  int64_t batch = 64;                // sequences per step
+  int64_t steps = 0;   // 0: no warm start
+  int64_t batch = 64;  // sequences per step
   double learning_rate = 1e-3;
   LrSchedule lr_schedule = LrSchedule::kCosine;
   double warmup_fraction = 0.03;
   double min_lr_fraction = 0.0;
   double weight_decay = 0.0;
-  std::string data;                  // file of demonstrations; empty: those of data.train (generated)
-  int64_t eval_every = 20;           // steps between held-out losses
-  int64_t patience = 0;              // held-out losses without a new low that end the warm start; 0: all steps
-  template <class V> void Visit(V& v);
+  // file of demonstrations; empty: those of data.train (generated)
+  std::string data;
+  int64_t eval_every = 20;  // steps between held-out losses
+  // held-out losses without a new low that end the warm start; 0: all steps
+  int64_t patience = 0;
+  template <class V>
+  void Visit(V& v);
 };
 
 // [rollout]
 struct RolloutConfig {
   int64_t prompts_per_step = 32;
-  int64_t samples_per_prompt = 8;    // group size G
+  int64_t samples_per_prompt = 8;  // group size G
   int64_t max_new_tokens = 64;
   double temperature = 1.0;
-  int64_t top_k = 0;                 // 0: off
+  int64_t top_k = 0;  // 0: off
   double top_p = 1.0;
   double min_p = 0.0;
-  std::vector<std::string> stop;     // stop strings besides the end-of-sequence token
-  int64_t max_batch = 256;           // sequences decoded together
-  int64_t page_tokens = 16;          // KV slots per page
+  std::vector<std::string> stop;  // stop strings besides the end-of-sequence token
+  int64_t max_batch = 256;        // sequences decoded together
+  int64_t page_tokens = 16;       // KV slots per page
   int64_t kv_budget_mb = 2048;
-  int64_t prefill_tokens = 2048;     // token budget of one prefill step
-  template <class V> void Visit(V& v);
+  int64_t prefill_tokens = 2048;  // token budget of one prefill step
+  template <class V>
+  void Visit(V& v);
 };
 
 // [[reward.parts]]
 struct RewardPartConfig {
-  std::string name;                  // part name in metrics
-  std::string kind;                  // answer | format | length | plugin | program | ...
+  std::string name;  // part name in metrics
+  std::string kind;  // answer | format | length | plugin | program | ...
   double weight = 1.0;
-  std::string path;                  // shared object, program or file
-  std::vector<std::string> args;     // of a program
-  double timeout_s = 10;             // wall clock per call
-  int64_t memory_mb = 2048;          // address space of the host process
-  int64_t workers = 1;               // host processes
-  int64_t target_tokens = 0;         // length: full score up to here
-  int64_t max_tokens = 0;            // length: 0 from here on
+  std::string path;               // shared object, program or file
+  std::vector<std::string> args;  // of a program
+  double timeout_s = 10;          // wall clock per call
+  int64_t memory_mb = 2048;       // address space of the host process
+  int64_t workers = 1;            // host processes
+  int64_t target_tokens = 0;      // length: full score up to here
+  int64_t max_tokens = 0;         // length: 0 from here on
   // Services: kind = "zmq" | "http" | "judge"
-  std::string endpoint;              // tcp://host:port, ipc:///path, http(s)://host:port/path
-  HttpApi api = HttpApi::kNone;      // http
-  std::string reply_key;             // slime: the number's name when the reply is an object; empty: score
-  std::string server_key;            // zmq: the worker's public key or its .pub file; empty: no keys
-  std::string client_key;            // zmq: our .key file
-  std::string model;                 // judge: as the endpoint calls it
-  std::string judge_prompt;          // judge: text with {prompt}, {completion}, {ground_truth}; empty: the built-in one
-  std::string score_regex;           // judge: its first group is the number; empty: the last number of the text
-  double scale = 10;                 // judge: the number that means 1
-  std::string api_key_env;           // environment variable that holds the key of http and judge; never logged
-  template <class V> void Visit(V& v);
+  std::string endpoint;          // tcp://host:port, ipc:///path, http(s)://host:port/path
+  HttpApi api = HttpApi::kNone;  // http
+  // slime: the number's name when the reply is an object; empty: score
+  std::string reply_key;
+  // zmq: the worker's public key or its .pub file; empty: no keys
+  std::string server_key;
+  std::string client_key;  // zmq: our .key file
+  std::string model;       // judge: as the endpoint calls it
+  // judge: text with {prompt}, {completion}, {ground_truth}; empty: the built-in one
+  std::string judge_prompt;
+  // judge: its first group is the number; empty: the last number of the text
+  std::string score_regex;
+  double scale = 10;  // judge: the number that means 1
+  // environment variable that holds the key of http and judge; never logged
+  std::string api_key_env;
+  template <class V>
+  void Visit(V& v);
 };
 
 // [reward]
@@ -193,9 +213,10 @@ struct RewardConfig {
   std::vector<RewardPartConfig> parts;
   OnFailure on_failure = OnFailure::kDropGroup;  // after the retries
   int64_t retries = 1;
-  double penalty = 0.0;              // the reward of an unscored answer under on_failure = penalty
+  double penalty = 0.0;  // the reward of an unscored answer under on_failure = penalty
   bool allow_unsandboxed = false;
-  template <class V> void Visit(V& v);
+  template <class V>
+  void Visit(V& v);
 };
 
 // [algorithm]
@@ -204,65 +225,72 @@ struct AlgorithmConfig {
   Advantage advantage = Advantage::kGroup;
   Objective objective = Objective::kClip;
   RatioLevel ratio = RatioLevel::kToken;
-  bool advantage_std = true;         // divide by the group's standard deviation
+  bool advantage_std = true;  // divide by the group's standard deviation
   double advantage_eps = 1e-4;
-  bool skip_equal_groups = true;     // groups of equal reward: left out but for KL and entropy
-  int64_t refill_rounds = 0;         // further prompts in place of such a group; 0: off
+  bool skip_equal_groups = true;  // groups of equal reward: left out but for KL and entropy
+  int64_t refill_rounds = 0;      // further prompts in place of such a group; 0: off
   double clip_low = 0.2;
   double clip_high = 0.2;
-  double dual_clip = 0;              // 0: off, else c > 1
+  double dual_clip = 0;  // 0: off, else c > 1
   double kl_coef = 0;
   KlEstimator kl_estimator = KlEstimator::kK3;
   KlPlacement kl_placement = KlPlacement::kLoss;
   Aggregation aggregation = Aggregation::kToken;
   double entropy_coef = 0;
-  int64_t epochs = 1;                // passes over a batch
-  int64_t minibatches = 1;           // updates a pass
-  double tis_cap = 2.0;              // truncated importance sampling between actor and learner log-probs; 0: off
-  double tis_floor = 0;              // of the masking modes
+  int64_t epochs = 1;       // passes over a batch
+  int64_t minibatches = 1;  // updates a pass
+  // truncated importance sampling between actor and learner log-probs; 0: off
+  double tis_cap = 2.0;
+  double tis_floor = 0;  // of the masking modes
   OffPolicy off_policy = OffPolicy::kTokenTruncate;
-  bool recompute_logprobs = false;   // old log-probs by the learner instead of the actor's
-  double logprob_gate = 0.05;        // mean |actor - learner| log-prob, learner/algorithms/logprob_gate.h; nats
+  bool recompute_logprobs = false;  // old log-probs by the learner instead of the actor's
+  // mean |actor - learner| log-prob, learner/algorithms/logprob_gate.h; nats
+  double logprob_gate = 0.05;
   // PPO
-  double gamma = 1.0;                // discount per token
-  double lam = 0.95;                 // of generalized advantage estimation
-  bool whiten_advantages = true;     // over all tokens of a batch
+  double gamma = 1.0;             // discount per token
+  double lam = 0.95;              // of generalized advantage estimation
+  bool whiten_advantages = true;  // over all tokens of a batch
   KlController kl_controller = KlController::kFixed;
-  double kl_target = 0;              // nats per token; adaptive
-  double kl_horizon = 10000;         // answers; adaptive
+  double kl_target = 0;       // nats per token; adaptive
+  double kl_horizon = 10000;  // answers; adaptive
   RewardNormalization reward_normalize =
-      RewardNormalization::kOff;     // by running moments of the score
-  double reward_clip = 0;            // 0: off, else scores end in [-reward_clip, reward_clip]
-  template <class V> void Visit(V& v);
+      RewardNormalization::kOff;  // by running moments of the score
+  double reward_clip = 0;         // 0: off, else scores end in [-reward_clip, reward_clip]
+  template <class V>
+  void Visit(V& v);
 };
 
 // [critic]: the value function of PPO
 struct CriticConfig {
   CriticMode mode = CriticMode::kOwn;
-  std::string path;                  // own: folder of a model with a scalar head; empty: the policy's trunk
-  double learning_rate = 1e-5;       // peak; follows optimizer.lr_schedule
-  double value_clip = 0.2;           // 0: off
-  double vf_coef = 0.5;              // shared: weight of the value loss beside the policy's
-  int64_t warmup_steps = 0;          // first train steps that update the critic alone
-  template <class V> void Visit(V& v);
+  // own: folder of a model with a scalar head; empty: the policy's trunk
+  std::string path;
+  double learning_rate = 1e-5;  // peak; follows optimizer.lr_schedule
+  double value_clip = 0.2;      // 0: off
+  double vf_coef = 0.5;         // shared: weight of the value loss beside the policy's
+  int64_t warmup_steps = 0;     // first train steps that update the critic alone
+  template <class V>
+  void Visit(V& v);
 };
 
-// [preference]: training on pairs without rollouts (algorithm.name = "dpo" or "reward_model"); data.train names the file
+// [preference]: training on pairs without rollouts (algorithm.name = "dpo" or "reward_model");
+// data.train names the file
 struct PreferenceConfig {
   PreferenceLossKind loss = PreferenceLossKind::kSigmoid;  // dpo
   double beta = 0.1;
-  double label_smoothing = 0;        // cDPO (sigmoid) and robust
-  double gamma = 0.5;                // simpo: target margin
+  double label_smoothing = 0;  // cDPO (sigmoid) and robust
+  double gamma = 0.5;          // simpo: target margin
   bool length_normalize = false;
-  double desirable_weight = 1;       // kto: of the loss of desirable completions
+  double desirable_weight = 1;  // kto: of the loss of desirable completions
   double undesirable_weight = 1;
-  double centering = 0;              // reward_model: weight of (r_c + r_r)^2
-  int64_t batch = 16;                // pairs an update
+  double centering = 0;  // reward_model: weight of (r_c + r_r)^2
+  int64_t batch = 16;    // pairs an update
   int64_t heldout =
       -1;  // last pairs of the file, never trained on; -1: 100, of a smaller file a tenth
-  int64_t max_tokens = 1024;         // longer sequences: data.overlong says
-  std::string reference_cache;       // folder of a store; "": the run's own
-  template <class V> void Visit(V& v);
+  int64_t max_tokens = 1024;    // longer sequences: data.overlong says
+  std::string reference_cache;  // folder of a store; "": the run's own
+  template <class V>
+  void Visit(V& v);
 };
 
 // [optimizer]
@@ -272,30 +300,34 @@ struct OptimizerConfig {
   double beta2 = 0.95;
   double eps = 1e-8;
   double weight_decay = 0.01;
-  double grad_clip = 1.0;            // global norm; 0: off
+  double grad_clip = 1.0;  // global norm; 0: off
   LrSchedule lr_schedule = LrSchedule::kConstant;
   double warmup_fraction = 0.0;
   double min_lr_fraction = 0.0;
-  int64_t micro_batch_tokens = 4096; // token budget of one packed forward and backward
+  int64_t micro_batch_tokens = 4096;  // token budget of one packed forward and backward
   int64_t max_skipped_in_a_row = 3;
-  template <class V> void Visit(V& v);
+  template <class V>
+  void Visit(V& v);
 };
 
 // [eval]
 struct EvalConfig {
-  int64_t every = 0;                 // steps; 0: only before and after
-  int64_t samples = 1;               // answers a held-out prompt
-  std::string success_part;          // reward part whose value >= 0.5 counts as solved; empty: the first
-  double bar = 0;                    // share solved at the end below which the run fails; 0: none
-  template <class V> void Visit(V& v);
+  int64_t every = 0;    // steps; 0: only before and after
+  int64_t samples = 1;  // answers a held-out prompt
+  // reward part whose value >= 0.5 counts as solved; empty: the first
+  std::string success_part;
+  double bar = 0;  // share solved at the end below which the run fails; 0: none
+  template <class V>
+  void Visit(V& v);
 };
 
 // [metrics]
 struct MetricsConfig {
   bool tensorboard = true;
-  int64_t prometheus_port = 0;       // 0: off; loopback only
-  int64_t samples_every = 10;        // steps between entries of samples.jsonl
-  template <class V> void Visit(V& v);
+  int64_t prometheus_port = 0;  // 0: off; loopback only
+  int64_t samples_every = 10;   // steps between entries of samples.jsonl
+  template <class V>
+  void Visit(V& v);
 };
 
 struct Config {
@@ -313,7 +345,8 @@ struct Config {
   OptimizerConfig optimizer;
   EvalConfig eval;
   MetricsConfig metrics;
-  template <class V> void Visit(V& v);
+  template <class V>
+  void Visit(V& v);
 };
 
 // Where a value came from: "default", "recipe.toml:12", "--set".
@@ -326,7 +359,8 @@ struct Loaded {
 
 // Reads and validates. `overrides` are "a.b=c" strings. Throws one Error listing every problem.
 Loaded LoadRecipe(const std::string& path, const std::vector<std::string>& overrides = {});
-Loaded ParseRecipe(const std::string& text, const std::string& name, const std::vector<std::string>& overrides = {});
+Loaded ParseRecipe(const std::string& text, const std::string& name,
+                   const std::vector<std::string>& overrides = {});
 
 // Contradictions between options; each entry is one complete sentence. Empty: fine.
 std::vector<std::string> Validate(const Config& config);

@@ -1,7 +1,9 @@
-// The one list of options: what each field is called, its unit, its advice, and the names other systems give it.
+// The one list of options: what each field is called, its unit, its advice, and the names other
+// systems give it.
 //
-// Parsing, checking, printing and documentation are visitors over these lists; a visitor is called as
-// v(FieldInfo, field) for each field and v.Section(name, struct) for each table. Included by configs/*.cc only.
+// Parsing, checking, printing and documentation are visitors over these lists; a visitor is called
+// as v(FieldInfo, field) for each field and v.Section(name, struct) for each table. Included by
+// configs/*.cc only.
 #pragma once
 
 #include "configs/config.h"
@@ -45,7 +47,9 @@ void RunConfig::Visit(V& v) {
 
 template <class V>
 void ModelConfig::Visit(V& v) {
-  v({"path", "folder", "HF model folder; empty: a new model of the shape below", "model_name_or_path pretrain"}, path);
+  v({"path", "folder", "HF model folder; empty: a new model of the shape below",
+     "model_name_or_path pretrain"},
+    path);
   v({"dtype", "name", "bfloat16 is 4-5x faster where the processor has it", "torch_dtype"}, dtype);
   v({"layers", "1", "of a new model", AtLeast(1)}, layers);
   v({"hidden", "1", "width of a new model; a multiple of heads"}, hidden);
@@ -77,9 +81,15 @@ void PolicyConfig::Visit(V& v) {
 
 template <class V>
 void DataConfig::Visit(V& v) {
-  v({"train", "file", "prompts (JSONL, JSONL.gz), or \"arithmetic\" for generated sums", "train_files prompt_data"}, train);
-  v({"dataset", "name", "offline training with a store's folder as train: which of its preference datasets; empty: the only one"}, dataset);
-  v({"eval", "file", "held-out prompts, or \"arithmetic\"; empty: no evaluation", "val_files"}, eval);
+  v({"train", "file", "prompts (JSONL, JSONL.gz), or \"arithmetic\" for generated sums",
+     "train_files prompt_data"},
+    train);
+  v({"dataset", "name",
+     "offline training with a store's folder as train: which of its preference datasets; empty: "
+     "the only one"},
+    dataset);
+  v({"eval", "file", "held-out prompts, or \"arithmetic\"; empty: no evaluation", "val_files"},
+    eval);
   v({"eval_prompts", "rows", "at most so many rows of eval; 0: all", AtLeast(0)}, eval_prompts);
   v({"eval_skip", "rows",
      "usable rows of eval passed over first; at least `limit` where eval is train's file",
@@ -87,7 +97,8 @@ void DataConfig::Visit(V& v) {
     eval_skip);
   v({"map", "table", "other column names, e.g. { prompt = \"input\", answer = \"label\" }"}, map);
   v({"system_prompt", "text", "put in front of every prompt as a system message"}, system_prompt);
-  v({"prompt_suffix", "text", "appended to the user's text, e.g. how to write the answer"}, prompt_suffix);
+  v({"prompt_suffix", "text", "appended to the user's text, e.g. how to write the answer"},
+    prompt_suffix);
   v({"max_prompt_tokens", "tokens", "longer prompts follow `overlong`",
      "max_prompt_length prompt_max_len", AtLeast(1)},
     max_prompt_tokens);
@@ -95,7 +106,8 @@ void DataConfig::Visit(V& v) {
   v({"shuffle", "bool", "another order in every epoch, keyed by the seed"}, shuffle);
   v({"limit", "rows", "use only the first rows of train; 0: all", AtLeast(0)}, limit);
   v({"arithmetic_digits", "digits", "size of the numbers in generated sums"}, arithmetic_digits);
-  v({"arithmetic_sft_examples", "rows", "written-out sums for the warm start"}, arithmetic_sft_examples);
+  v({"arithmetic_sft_examples", "rows", "written-out sums for the warm start"},
+    arithmetic_sft_examples);
 }
 
 template <class V>
@@ -132,7 +144,9 @@ void ReplayConfig::Visit(V& v) {
      Within(0, 1)},
     floor);
   v({"stratum", "column", "of the data: what stratified and group go by"}, stratum);
-  v({"difficulty", "column", "of the data, a number: what curriculum goes by; empty: length of the prompt"}, difficulty);
+  v({"difficulty", "column",
+     "of the data, a number: what curriculum goes by; empty: length of the prompt"},
+    difficulty);
   v({"history_steps", "steps", "difficulty: steps whose results count; they stay in the store",
      AtLeast(1)},
     history_steps);
@@ -144,7 +158,8 @@ void SftConfig::Visit(V& v) {
   v({"batch", "sequences", "demonstrations an update", AtLeast(1)}, batch);
   v({"learning_rate", "1", "peak rate", "lr", Positive()}, learning_rate);
   v({"lr_schedule", "name", "", "lr_scheduler_type"}, lr_schedule);
-  v({"warmup_fraction", "1", "share of the steps with a rising rate", "warmup_ratio"}, warmup_fraction);
+  v({"warmup_fraction", "1", "share of the steps with a rising rate", "warmup_ratio"},
+    warmup_fraction);
   v({"min_lr_fraction", "1", "rate at the end, as a share of the peak"}, min_lr_fraction);
   v({"weight_decay", "1", "decoupled decay of matrices"}, weight_decay);
   v({"data", "file", "demonstrations; empty: those that belong to data.train"}, data);
@@ -186,7 +201,9 @@ void RolloutConfig::Visit(V& v) {
 template <class V>
 void RewardPartConfig::Visit(V& v) {
   v({"name", "name", "name in metrics and samples; empty: the kind"}, name);
-  v({"kind", "name", "answer | format | length | plugin | program | python | ... (docs/rewards.md)"}, kind);
+  v({"kind", "name",
+     "answer | format | length | plugin | program | python | ... (docs/rewards.md)"},
+    kind);
   v({"weight", "1", "share in the reward"}, weight);
   v({"path", "file", "shared object, program or Python file"}, path);
   v({"args", "texts", "arguments of a program"}, args);
@@ -195,16 +212,30 @@ void RewardPartConfig::Visit(V& v) {
   v({"workers", "processes", "that run it"}, workers);
   v({"target_tokens", "tokens", "length: full score up to here"}, target_tokens);
   v({"max_tokens", "tokens", "length: 0 from here on"}, max_tokens);
-  v({"endpoint", "address", "zmq: tcp://host:port or ipc:///path; http, judge: http(s)://host:port/path", "url remote_rm_url rm_url"}, endpoint);
+  v({"endpoint", "address",
+     "zmq: tcp://host:port or ipc:///path; http, judge: http(s)://host:port/path",
+     "url remote_rm_url rm_url"},
+    endpoint);
   v({"api", "name", "of http"}, api);
-  v({"reply_key", "name", "http, api = slime: which number of a reply object is the score; empty: score", "reward_key"}, reply_key);
-  v({"server_key", "file", "zmq: public key (.pub) of the worker; empty: no keys, loopback or ipc only"}, server_key);
-  v({"client_key", "file", "zmq: our key (.key) that the worker knows; plumb keys generate makes one"}, client_key);
+  v({"reply_key", "name",
+     "http, api = slime: which number of a reply object is the score; empty: score", "reward_key"},
+    reply_key);
+  v({"server_key", "file",
+     "zmq: public key (.pub) of the worker; empty: no keys, loopback or ipc only"},
+    server_key);
+  v({"client_key", "file",
+     "zmq: our key (.key) that the worker knows; plumb keys generate makes one"},
+    client_key);
   v({"model", "name", "judge: the model's name at its endpoint"}, model);
-  v({"judge_prompt", "text", "judge: what it is asked, with {prompt}, {completion}, {ground_truth}"}, judge_prompt);
-  v({"score_regex", "PCRE2", "judge: group 1 is the number; empty: the last number of its text"}, score_regex);
+  v({"judge_prompt", "text",
+     "judge: what it is asked, with {prompt}, {completion}, {ground_truth}"},
+    judge_prompt);
+  v({"score_regex", "PCRE2", "judge: group 1 is the number; empty: the last number of its text"},
+    score_regex);
   v({"scale", "1", "judge: the number that counts as 1"}, scale);
-  v({"api_key_env", "name", "http, judge: environment variable with the key; the key itself never stands in a recipe"}, api_key_env);
+  v({"api_key_env", "name",
+     "http, judge: environment variable with the key; the key itself never stands in a recipe"},
+    api_key_env);
 }
 
 template <class V>
@@ -212,8 +243,11 @@ void RewardConfig::Visit(V& v) {
   v({"parts", "tables", "the parts of a reward, [[reward.parts]]"}, parts);
   v({"on_failure", "name", "after the retries"}, on_failure);
   v({"retries", "1", "further tries of a failed call", AtLeast(0)}, retries);
-  v({"penalty", "1", "reward of an answer that could not be scored under on_failure = penalty"}, penalty);
-  v({"allow_unsandboxed", "bool", "run reward code although a layer of isolation is missing on this machine"}, allow_unsandboxed);
+  v({"penalty", "1", "reward of an answer that could not be scored under on_failure = penalty"},
+    penalty);
+  v({"allow_unsandboxed", "bool",
+     "run reward code although a layer of isolation is missing on this machine"},
+    allow_unsandboxed);
 }
 
 template <class V>
@@ -231,7 +265,9 @@ void AlgorithmConfig::Visit(V& v) {
      "of each token, the geometric mean over the answer (GSPO), or of the whole answer (RLOO)",
      "importance_sampling_level"},
     ratio);
-  v({"advantage_std", "bool", "divide by the group's standard deviation (false: Dr.GRPO)", "scale_rewards"}, advantage_std);
+  v({"advantage_std", "bool", "divide by the group's standard deviation (false: Dr.GRPO)",
+     "scale_rewards"},
+    advantage_std);
   v({"advantage_eps", "1", "added to that standard deviation"}, advantage_eps);
   v({"skip_equal_groups", "bool",
      "groups of equal reward have no policy gradient: left out, but for their KL and entropy"},
@@ -247,7 +283,8 @@ void AlgorithmConfig::Visit(V& v) {
   v({"clip_high", "1", "ratio is clipped above 1 + clip_high",
      "epsilon_high clip_ratio_high eps_clip_high", Within(0, 100)},
     clip_high);
-  v({"dual_clip", "1", "bound of the loss at negative advantages, c > 1; 0: off", "clip_ratio_c"}, dual_clip);
+  v({"dual_clip", "1", "bound of the loss at negative advantages, c > 1; 0: off", "clip_ratio_c"},
+    dual_clip);
   v({"kl_coef", "1", "weight of the KL to the reference; 0: no reference is kept",
      "beta init_kl_coef kl_loss_coef", Within(0, 1e6)},
     kl_coef);
@@ -262,15 +299,20 @@ void AlgorithmConfig::Visit(V& v) {
      "updates a pass; ppo_mini_batch_size is the number of prompts of one, and is turned into this",
      "num_mini_batches ppo_mini_batch_size", AtLeast(1)},
     minibatches);
-  v({"tis_cap", "1", "cap of the importance weight between actor and learner; used with recompute_logprobs; 0: off",
-     "vllm_importance_sampling_clip_max"}, tis_cap);
+  v({"tis_cap", "1",
+     "cap of the importance weight between actor and learner; used with recompute_logprobs; 0: off",
+     "vllm_importance_sampling_clip_max"},
+    tis_cap);
   v({"tis_floor", "1", "masking modes: weights below it count 0 (IcePop: 0.5 with tis_cap 5)",
      "vllm_importance_sampling_clip_min", Within(0, 1)},
     tis_floor);
   v({"off_policy", "name", "token_truncate is TIS, token_mask IcePop",
      "vllm_importance_sampling_mode"},
     off_policy);
-  v({"recompute_logprobs", "bool", "old log-probs by the learner instead of those recorded at sampling; always so when max_staleness > 0 or with replayed groups"}, recompute_logprobs);
+  v({"recompute_logprobs", "bool",
+     "old log-probs by the learner instead of those recorded at sampling; always so when "
+     "max_staleness > 0 or with replayed groups"},
+    recompute_logprobs);
   v({"logprob_gate", "nats",
      "mean |actor - learner| log-prob above which, by three standard errors, the run stops; 0: off",
      Within(0, 1e6)},
@@ -284,7 +326,9 @@ void AlgorithmConfig::Visit(V& v) {
   v({"lam", "1", "ppo: 1 trusts the rewards alone, lower values the critic more",
      "gae_lambda lambd", Within(0, 1)},
     lam);
-  v({"whiten_advantages", "bool", "ppo: advantages of a batch get mean 0 and variance 1", "normalize_advantages"}, whiten_advantages);
+  v({"whiten_advantages", "bool", "ppo: advantages of a batch get mean 0 and variance 1",
+     "normalize_advantages"},
+    whiten_advantages);
   v({"kl_controller", "name", "ppo: adaptive moves kl_coef so that the KL meets kl_target",
      "kl_ctrl"},
     kl_controller);
@@ -305,8 +349,11 @@ void AlgorithmConfig::Visit(V& v) {
 template <class V>
 void CriticConfig::Visit(V& v) {
   v({"mode", "name", "a model of its own, or a head on the policy with half the memory"}, mode);
-  v({"path", "folder", "own: start from this model with a scalar head, e.g. the reward model; empty: the policy's trunk",
-     "critic_pretrain value_model_path"}, path);
+  v({"path", "folder",
+     "own: start from this model with a scalar head, e.g. the reward model; empty: the policy's "
+     "trunk",
+     "critic_pretrain value_model_path"},
+    path);
   v({"learning_rate", "1", "peak rate of the critic; follows optimizer.lr_schedule",
      "lr critic_learning_rate critic_lr", Positive()},
     learning_rate);
@@ -331,7 +378,8 @@ void PreferenceConfig::Visit(V& v) {
      Within(0, 0.499)},
     label_smoothing);
   v({"gamma", "1", "simpo: margin that a pair has to exceed", "simpo_gamma"}, gamma);
-  v({"length_normalize", "bool", "log-ratios a token instead of an answer: sigmoid, hinge, robust"}, length_normalize);
+  v({"length_normalize", "bool", "log-ratios a token instead of an answer: sigmoid, hinge, robust"},
+    length_normalize);
   v({"desirable_weight", "1", "kto: of desirable completions; raise it where they are few",
      Within(0, 1000)},
     desirable_weight);
@@ -383,7 +431,8 @@ template <class V>
 void EvalConfig::Visit(V& v) {
   v({"every", "steps", "0: only before and after", "eval_steps test_freq", AtLeast(0)}, every);
   v({"samples", "answers", "a held-out prompt", AtLeast(1)}, samples);
-  v({"success_part", "name", "reward part that says solved (>= 0.5); empty: the first"}, success_part);
+  v({"success_part", "name", "reward part that says solved (>= 0.5); empty: the first"},
+    success_part);
   v({"bar", "1", "share solved at the end below which the run exits with 7; 0: none", Within(0, 1)},
     bar);
 }

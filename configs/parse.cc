@@ -8,9 +8,11 @@
 #include <type_traits>
 
 #define TOML_EXCEPTIONS 1
-// toml++ 3.3 asserts what a recipe can break ("[(a]"), and reports it properly right behind the assertion.
+// toml++ 3.3 asserts what a recipe can break ("[(a]"), and reports it properly right behind the
+// assertion.
 #define TOML_ASSERT(condition) static_cast<void>(0)
-// Its test for blanks beyond ASCII declares unreachable what a letter such as U+00E9 reaches. The answer there is "no".
+// Its test for blanks beyond ASCII declares unreachable what a letter such as U+00E9 reaches. The
+// answer there is "no".
 #include <toml++/impl/preprocessor.h>
 #undef TOML_UNREACHABLE
 #define TOML_UNREACHABLE return false
@@ -66,7 +68,8 @@ struct Index {
   template <class Table>
   void Section(const char* name, Table&) {
     const Names names = NamesOf<Table>();
-    for (const auto& [word, canonical] : names.canonical) places.emplace(word, std::string(name) + "." + canonical);
+    for (const auto& [word, canonical] : names.canonical)
+      places.emplace(word, std::string(name) + "." + canonical);
   }
 };
 
@@ -85,28 +88,31 @@ class Parser {
       const std::string key(key_object.str());
       const auto known = names.canonical.find(key);
       if (known == names.canonical.end()) {
-        // A misspelt name is short, and a message full enough: the rest is neither compared nor repeated.
-        if (problems_.size() < kMaxProblems) Unknown(Place(key_object.source()), prefix + key.substr(0, 100), names.names, prefix);
+        // A misspelt name is short, and a message full enough: the rest is neither compared nor
+        // repeated.
+        if (problems_.size() < kMaxProblems)
+          Unknown(Place(key_object.source()), prefix + key.substr(0, 100), names.names, prefix);
         else problems_.emplace_back();
         continue;
       }
       given_as_[prefix + known->second] = key;
       const auto [at, fresh] = given.emplace(known->second, &node);
       if (!fresh) {
-        problems_.push_back(Place(node.source()) + ": " + prefix + known->second + " is given twice, once as '" + key +
-                            "': keep one of them");
+        problems_.push_back(Place(node.source()) + ": " + prefix + known->second +
+                            " is given twice, once as '" + key + "': keep one of them");
       }
     }
     Assign assign{*this, given, prefix};
     out.Visit(assign);
   }
 
-  void Unknown(const std::string& place, const std::string& key, const std::vector<std::string>& known,
-               const std::string& prefix) {
+  void Unknown(const std::string& place, const std::string& key,
+               const std::vector<std::string>& known, const std::string& prefix) {
     const std::string last = key.substr(key.rfind('.') + 1);
     // The right name in the wrong table, or in none.
     std::set<std::string> homes;
-    for (auto [at, end] = index_.places.equal_range(last); at != end; ++at) homes.insert(at->second);
+    for (auto [at, end] = index_.places.equal_range(last); at != end; ++at)
+      homes.insert(at->second);
     if (!homes.empty()) {
       std::string list;
       for (const std::string& home : homes) list += (list.empty() ? "" : " or ") + home;
@@ -119,7 +125,8 @@ class Parser {
   }
 
   std::string Place(const toml::source_region& source) const {
-    return override_.empty() ? file_ + ":" + std::to_string(source.begin.line) : "--set " + override_;
+    return override_.empty() ? file_ + ":" + std::to_string(source.begin.line)
+                             : "--set " + override_;
   }
   void set_override(const std::string& text) { override_ = text; }
   // The name that the last mention of an option used; empty: it was not given.
@@ -146,7 +153,8 @@ class Parser {
   void Wrong(const toml::node& node, const std::string& key, const char* wanted) {
     std::ostringstream type;
     type << node.type();
-    problems_.push_back(Place(node.source()) + ": " + key + " has to be " + wanted + ", not " + type.str());
+    problems_.push_back(Place(node.source()) + ": " + key + " has to be " + wanted + ", not " +
+                        type.str());
   }
 
   void Convert(const toml::node& node, const std::string& key, std::string& out) {
@@ -196,16 +204,20 @@ class Parser {
       Convert(element, key, out.back());
     }
   }
-  void Convert(const toml::node& node, const std::string& key, std::map<std::string, std::string>& out) {
+  void Convert(const toml::node& node, const std::string& key,
+               std::map<std::string, std::string>& out) {
     const toml::table* table = node.as_table();
     if (!table) return Wrong(node, key, "a table of strings");
-    for (const auto& [name, value] : *table) Convert(value, key + "." + std::string(name.str()), out[std::string(name.str())]);
+    for (const auto& [name, value] : *table)
+      Convert(value, key + "." + std::string(name.str()), out[std::string(name.str())]);
   }
   void Convert(const toml::node& node, const std::string& key, std::vector<RewardPartConfig>& out) {
     const toml::array* array = node.as_array();
     if (!array) return Wrong(node, key, "a list of tables, [[reward.parts]]");
     if (array->size() > kMaxParts) {
-      problems_.push_back(Place(node.source()) + ": " + key + " has " + std::to_string(array->size()) + " entries, more than " + std::to_string(kMaxParts));
+      problems_.push_back(Place(node.source()) + ": " + key + " has " +
+                          std::to_string(array->size()) + " entries, more than " +
+                          std::to_string(kMaxParts));
       return;
     }
     out.clear();
@@ -246,7 +258,8 @@ struct SectionNames {
   }
 };
 
-void ReadRoot(const toml::table& root, Parser& parser, std::vector<std::string>& problems, Config& config) {
+void ReadRoot(const toml::table& root, Parser& parser, std::vector<std::string>& problems,
+              Config& config) {
   SectionNames known;
   config.Visit(known);
   for (const auto& [key, node] : root) {
@@ -254,22 +267,29 @@ void ReadRoot(const toml::table& root, Parser& parser, std::vector<std::string>&
     if (std::find(known.names.begin(), known.names.end(), name) == known.names.end()) {
       parser.Unknown(parser.Place(key.source()), name.substr(0, 100), known.names, "");
     } else if (!node.is_table()) {
-      problems.push_back(parser.Place(node.source()) + ": " + name + " has to be a table, [" + name + "]");
+      problems.push_back(parser.Place(node.source()) + ": " + name + " has to be a table, [" +
+                         name + "]");
     }
   }
   Sections sections{parser, root};
   config.Visit(sections);
 }
 
-// toml++ bounds how deep values nest but not the parts of a dotted key, and takes tables apart by recursion: a megabyte of "a."
-// overflows the stack. No key here has more than three parts; text without a comma, bracket or sign has no thousand dots.
+// toml++ bounds how deep values nest but not the parts of a dotted key, and takes tables apart by
+// recursion: a megabyte of "a." overflows the stack. No key here has more than three parts; text
+// without a comma, bracket or sign has no thousand dots.
 void RefuseEndlessKeys(std::string_view text, const std::string& where) {
   constexpr size_t kMaxDots = 1000;
   size_t dots = 0;
   for (const char c : text) {
     if (c == '.') {
-      if (++dots > kMaxDots) throw Error(ErrorCode::kInvalidArgument, "not valid TOML here: a key of more than " + std::to_string(kMaxDots) + " parts", where);
-    } else if (!std::isalnum(static_cast<unsigned char>(c)) && std::string_view("_-\"' \t").find(c) == std::string_view::npos) {
+      if (++dots > kMaxDots)
+        throw Error(
+            ErrorCode::kInvalidArgument,
+            "not valid TOML here: a key of more than " + std::to_string(kMaxDots) + " parts",
+            where);
+    } else if (!std::isalnum(static_cast<unsigned char>(c)) &&
+               std::string_view("_-\"' \t").find(c) == std::string_view::npos) {
       dots = 0;
     }
   }
@@ -293,12 +313,13 @@ toml::table ParseOverride(const std::string& key, const std::string& value) {
 }
 
 // --set reward.parts.N.key=value reaches into the list.
-bool OverridePart(const std::string& key, const std::string& value, Parser& parser, std::vector<std::string>& problems,
-                  Config& config) {
+bool OverridePart(const std::string& key, const std::string& value, Parser& parser,
+                  std::vector<std::string>& problems, Config& config) {
   const std::string prefix = "reward.parts.";
   if (key.rfind(prefix, 0) != 0) return false;
   const size_t dot = key.find('.', prefix.size());
-  const std::string number = key.substr(prefix.size(), dot == std::string::npos ? dot : dot - prefix.size());
+  const std::string number =
+      key.substr(prefix.size(), dot == std::string::npos ? dot : dot - prefix.size());
   if (dot == std::string::npos || number.empty() || number.size() > 4 ||
       !std::all_of(number.begin(), number.end(), [](unsigned char c) { return std::isdigit(c); })) {
     problems.push_back("--set " + key + ": use reward.parts.NUMBER.KEY=VALUE");
@@ -306,10 +327,12 @@ bool OverridePart(const std::string& key, const std::string& value, Parser& pars
   }
   const size_t index = static_cast<size_t>(std::strtoul(number.c_str(), nullptr, 10));
   if (index >= config.reward.parts.size()) {
-    problems.push_back("--set " + key + ": the recipe has " + std::to_string(config.reward.parts.size()) + " reward parts");
+    problems.push_back("--set " + key + ": the recipe has " +
+                       std::to_string(config.reward.parts.size()) + " reward parts");
     return true;
   }
-  parser.Read(ParseOverride(key.substr(dot + 1), value), key.substr(0, dot + 1), config.reward.parts[index]);
+  parser.Read(ParseOverride(key.substr(dot + 1), value), key.substr(0, dot + 1),
+              config.reward.parts[index]);
   return true;
 }
 
@@ -327,7 +350,8 @@ struct DefaultOrigins {
   }
 };
 
-// Options whose usual value depends on algorithm.name; what the recipe says stays. The origin names the algorithm.
+// Options whose usual value depends on algorithm.name; what the recipe says stays. The origin names
+// the algorithm.
 struct AlgorithmDefaults {
   Origins& origins;
   template <class Value>
@@ -383,10 +407,13 @@ struct AlgorithmDefaults {
 };
 
 // Names of other systems that say more, or something else, than ours.
-void ResolveForeignNames(const Parser& parser, Origins& origins, std::vector<std::string>& problems, Config& config) {
-  // TRL's epsilon, verl's clip_ratio and OpenRLHF's eps_clip bound both sides; epsilon_high and its like only the upper one.
+void ResolveForeignNames(const Parser& parser, Origins& origins, std::vector<std::string>& problems,
+                         Config& config) {
+  // TRL's epsilon, verl's clip_ratio and OpenRLHF's eps_clip bound both sides; epsilon_high and its
+  // like only the upper one.
   const std::string low = parser.GivenAs("algorithm.clip_low");
-  const bool both_sides = low == "epsilon" || low == "clip_ratio" || low == "cliprange" || low == "eps_clip";
+  const bool both_sides =
+      low == "epsilon" || low == "clip_ratio" || low == "cliprange" || low == "eps_clip";
   if (both_sides && parser.GivenAs("algorithm.clip_high").empty()) {
     config.algorithm.clip_high = config.algorithm.clip_low;
     origins["algorithm.clip_high"] = origins["algorithm.clip_low"] + ", " + low;
@@ -395,8 +422,9 @@ void ResolveForeignNames(const Parser& parser, Origins& origins, std::vector<std
   if (parser.GivenAs("algorithm.minibatches") == "ppo_mini_batch_size") {
     const int64_t prompts = config.rollout.prompts_per_step, size = config.algorithm.minibatches;
     if (size < 1 || prompts % size != 0) {
-      problems.push_back("algorithm.ppo_mini_batch_size = " + std::to_string(size) + " has to divide rollout.prompts_per_step = " +
-                         std::to_string(prompts) + ": it is the number of prompts of one update");
+      problems.push_back("algorithm.ppo_mini_batch_size = " + std::to_string(size) +
+                         " has to divide rollout.prompts_per_step = " + std::to_string(prompts) +
+                         ": it is the number of prompts of one update");
       config.algorithm.minibatches = 1;  // so that nothing else is said about it
       return;
     }
@@ -407,7 +435,8 @@ void ResolveForeignNames(const Parser& parser, Origins& origins, std::vector<std
 
 }  // namespace
 
-Loaded ParseRecipe(const std::string& text, const std::string& name, const std::vector<std::string>& overrides) {
+Loaded ParseRecipe(const std::string& text, const std::string& name,
+                   const std::vector<std::string>& overrides) {
   RefuseEndlessKeys(text, name);
   Loaded loaded;
   std::vector<std::string> problems;
@@ -415,7 +444,8 @@ Loaded ParseRecipe(const std::string& text, const std::string& name, const std::
   try {
     ReadRoot(toml::parse(text, name), parser, problems, loaded.config);
   } catch (const toml::parse_error& e) {
-    throw Error(ErrorCode::kInvalidArgument, std::string("not valid TOML: ") + std::string(e.description()),
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string("not valid TOML: ") + std::string(e.description()),
                 name + ":" + std::to_string(e.source().begin.line));
   }
   for (const std::string& item : overrides) {
@@ -441,8 +471,10 @@ Loaded ParseRecipe(const std::string& text, const std::string& name, const std::
   for (std::string& problem : Validate(loaded.config)) problems.push_back(name + ": " + problem);
   if (!problems.empty()) {
     std::string all = problems.size() == 1 ? "" : std::to_string(problems.size()) + " problems:";
-    for (size_t i = 0; i < std::min(problems.size(), kMaxProblems); ++i) all += (problems.size() == 1 ? "" : "\n  ") + problems[i];
-    if (problems.size() > kMaxProblems) all += "\n  and " + std::to_string(problems.size() - kMaxProblems) + " more";
+    for (size_t i = 0; i < std::min(problems.size(), kMaxProblems); ++i)
+      all += (problems.size() == 1 ? "" : "\n  ") + problems[i];
+    if (problems.size() > kMaxProblems)
+      all += "\n  and " + std::to_string(problems.size() - kMaxProblems) + " more";
     throw Error(ErrorCode::kInvalidArgument, all);
   }
   DefaultOrigins defaults{loaded.origins, ""};
@@ -452,7 +484,8 @@ Loaded ParseRecipe(const std::string& text, const std::string& name, const std::
 
 Loaded LoadRecipe(const std::string& path, const std::vector<std::string>& overrides) {
   if (!std::filesystem::exists(path)) {
-    throw Error(ErrorCode::kNotFound, "there is no such recipe; the ones that ship are in configs/", path);
+    throw Error(ErrorCode::kNotFound, "there is no such recipe; the ones that ship are in configs/",
+                path);
   }
   Loaded loaded = ParseRecipe(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides);
   FindBesideRecipe(loaded.config, path);

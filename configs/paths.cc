@@ -54,10 +54,12 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
   const auto look = [&](const char* option, const std::string& value, const char* advice) {
     if (value.empty() || value == "arithmetic" || Exists(value)) return;
     const std::string here = Full(value), beside = Full(fs::path(recipe).parent_path() / value);
-    missing.push_back(std::string(option) + " = \"" + value + "\" is not there: looked for " + here +
-                      (beside == here ? "" : " and " + beside) + advice);
+    missing.push_back(std::string(option) + " = \"" + value + "\" is not there: looked for " +
+                      here + (beside == here ? "" : " and " + beside) + advice);
   };
-  const char model[] = "; a model is a folder with config.json (for a .gguf file: plumb convert; names on a hub are not fetched)";
+  const char model[] =
+      "; a model is a folder with config.json (for a .gguf file: plumb convert; names on a hub are "
+      "not fetched)";
   look("model.path", config.model.path, model);
   look("data.train", config.data.train, "");
   look("data.eval", config.data.eval, "");

@@ -8,8 +8,8 @@ namespace {
 
 // One element; the same expressions as the CPU reference.
 template <class T>
-__device__ __forceinline__ T Step(float& master, float& m, float& v, float grad, float keep, float correct1,
-                                  float correct2, const AdamwOptions& o) {
+__device__ __forceinline__ T Step(float& master, float& m, float& v, float grad, float keep,
+                                  float correct1, float correct2, const AdamwOptions& o) {
   const float g = grad * o.grad_scale;
   m = o.beta1 * m + (1.0f - o.beta1) * g;
   v = o.beta2 * v + (1.0f - o.beta2) * g * g;
@@ -22,20 +22,23 @@ using Four = Few<4, T>;
 
 // Four elements a thread where n allows; decay blocks are multiples of four.
 template <bool Wide, class T>
-__global__ void Update(float* master, float* m, float* v, const float* grad, const uint8_t* decay_mask, int64_t n,
-                       AdamwOptions o, float correct1, float correct2, T* param) {
+__global__ void Update(float* master, float* m, float* v, const float* grad,
+                       const uint8_t* decay_mask, int64_t n, AdamwOptions o, float correct1,
+                       float correct2, T* param) {
   constexpr int64_t kStep = Wide ? 4 : 1;
   const float decayed = 1.0f - o.learning_rate * o.weight_decay;
   for (int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * kStep; i < n;
        i += int64_t{gridDim.x} * blockDim.x * kStep) {
     const float keep = !decay_mask || decay_mask[i / kDecayBlock] ? decayed : 1.0f;
     if constexpr (Wide) {
-      auto w4 = *reinterpret_cast<const Four<float>*>(master + i), m4 = *reinterpret_cast<const Four<float>*>(m + i);
+      auto w4 = *reinterpret_cast<const Four<float>*>(master + i),
+           m4 = *reinterpret_cast<const Four<float>*>(m + i);
       auto v4 = *reinterpret_cast<const Four<float>*>(v + i);
       const auto g4 = *reinterpret_cast<const Four<float>*>(grad + i);
       Four<T> p4;
 #pragma unroll
-      for (int u = 0; u < 4; ++u) p4.x[u] = Step<T>(w4.x[u], m4.x[u], v4.x[u], g4.x[u], keep, correct1, correct2, o);
+      for (int u = 0; u < 4; ++u)
+        p4.x[u] = Step<T>(w4.x[u], m4.x[u], v4.x[u], g4.x[u], keep, correct1, correct2, o);
       *reinterpret_cast<Four<float>*>(master + i) = w4;
       *reinterpret_cast<Four<float>*>(m + i) = m4;
       *reinterpret_cast<Four<float>*>(v + i) = v4;
@@ -71,13 +74,16 @@ __global__ void SumPieces(const double* scratch, double* out) {
 void AdamwUpdate::Cuda(const Launch& launch) const {
   if (n == 0) return;
   const auto step = static_cast<double>(options.step);
-  const auto correct1 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(options.beta1), step)));
-  const auto correct2 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(options.beta2), step)));
+  const auto correct1 =
+      static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(options.beta1), step)));
+  const auto correct2 =
+      static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(options.beta2), step)));
   ForDType(launch.dtype, [&]<class T>(T) {
-    const bool wide = n % 4 == 0 && Aligned16(master) && Aligned16(m) && Aligned16(v) && Aligned16(grad) && Aligned16(param);
+    const bool wide = n % 4 == 0 && Aligned16(master) && Aligned16(m) && Aligned16(v) &&
+                      Aligned16(grad) && Aligned16(param);
     const auto kernel = wide ? Update<true, T> : Update<false, T>;
-    kernel<<<Blocks(n, wide ? 1024 : 256), 256, 0, StreamOf(launch)>>>(master, m, v, grad, decay_mask, n, options, correct1,
-                                                                     correct2, static_cast<T*>(param));
+    kernel<<<Blocks(n, wide ? 1024 : 256), 256, 0, StreamOf(launch)>>>(
+        master, m, v, grad, decay_mask, n, options, correct1, correct2, static_cast<T*>(param));
   });
   CheckLaunch(kName);
 }

@@ -1,5 +1,5 @@
-// AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019) over flat buffers, one pass.
-// Thread safety, alignment, errors: kernels/device/launch.h.
+// AdamW (Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019) over flat buffers,
+// one pass. Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -24,7 +24,8 @@ struct AdamwUpdate {
   const uint8_t* decay_mask = nullptr;
   int64_t n = 0;
   AdamwOptions options;
-  void* param = nullptr;  // T[n] receives the rounded master; nullptr when T is float and the parameters are the master
+  // T[n] receives the rounded master; nullptr when T is float and the parameters are the master
+  void* param = nullptr;
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };

@@ -8,22 +8,26 @@ namespace plumb::kernels {
 namespace {
 
 template <class T>
-void Update(float* master, float* m, float* v, const float* grad, const uint8_t* decay_mask, int64_t n,
-            const AdamwOptions& o, T* param) {
+void Update(float* master, float* m, float* v, const float* grad, const uint8_t* decay_mask,
+            int64_t n, const AdamwOptions& o, T* param) {
   const auto step = static_cast<double>(o.step);
-  const auto correct1 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(o.beta1), step)));
-  const auto correct2 = static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(o.beta2), step)));
+  const auto correct1 =
+      static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(o.beta1), step)));
+  const auto correct2 =
+      static_cast<float>(1.0 / (1.0 - std::pow(static_cast<double>(o.beta2), step)));
   const int64_t blocks = (n + kDecayBlock - 1) / kDecayBlock;
 #pragma omp parallel for schedule(static) if (n > kParallelElements)
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t end = std::min(n, (b + 1) * kDecayBlock);
-    const float keep = !decay_mask || decay_mask[b] ? 1.0f - o.learning_rate * o.weight_decay : 1.0f;
+    const float keep =
+        !decay_mask || decay_mask[b] ? 1.0f - o.learning_rate * o.weight_decay : 1.0f;
 #pragma omp simd
     for (int64_t i = b * kDecayBlock; i < end; ++i) {
       const float g = grad[i] * o.grad_scale;
       m[i] = o.beta1 * m[i] + (1.0f - o.beta1) * g;
       v[i] = o.beta2 * v[i] + (1.0f - o.beta2) * g * g;
-      master[i] = master[i] * keep - o.learning_rate * (m[i] * correct1) / (std::sqrt(v[i] * correct2) + o.eps);
+      master[i] = master[i] * keep -
+                  o.learning_rate * (m[i] * correct1) / (std::sqrt(v[i] * correct2) + o.eps);
       if (param) param[i] = FromFloat<T>(master[i]);
     }
   }
@@ -32,7 +36,9 @@ void Update(float* master, float* m, float* v, const float* grad, const uint8_t*
 }  // namespace
 
 void AdamwUpdate::Cpu(const Launch& launch) const {
-  ForDType(launch.dtype, [&]<class T>(T) { Update(master, m, v, grad, decay_mask, n, options, static_cast<T*>(param)); });
+  ForDType(launch.dtype, [&]<class T>(T) {
+    Update(master, m, v, grad, decay_mask, n, options, static_cast<T*>(param));
+  });
 }
 
 void SumOfSquares::Cpu(const Launch&) const {
@@ -44,9 +50,11 @@ void SumOfSquares::Cpu(const Launch&) const {
     const int64_t end = n * (b + 1) / kNormScratch;
     for (; i + 16 <= end; i += 16) {
 #pragma omp simd
-      for (int l = 0; l < 16; ++l) lanes[l] += static_cast<double>(grad[i + l]) * static_cast<double>(grad[i + l]);
+      for (int l = 0; l < 16; ++l)
+        lanes[l] += static_cast<double>(grad[i + l]) * static_cast<double>(grad[i + l]);
     }
-    for (int l = 0; i < end; ++i, ++l) lanes[l] += static_cast<double>(grad[i]) * static_cast<double>(grad[i]);
+    for (int l = 0; i < end; ++i, ++l)
+      lanes[l] += static_cast<double>(grad[i]) * static_cast<double>(grad[i]);
     double sum = 0;
     for (const double lane : lanes) sum += lane;
     scratch[b] = sum;

@@ -5,12 +5,12 @@ namespace plumb::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-// Positions a team scores before it rescales: their loads are in flight together. With four heads that spills a few
-// registers and is still a sixth faster than two positions (docs/benchmarks.md).
+// Positions a team scores before it rescales: their loads are in flight together. With four heads
+// that spills a few registers and is still a sixth faster than two positions (docs/benchmarks.md).
 constexpr int kDeep = 4;
 
-// How a block divides its work: a team of `Lanes` lanes takes every kTeams-th position; each lane holds Chunks * kSize
-// elements of the head, in 16-byte pieces that lie Lanes pieces apart.
+// How a block divides its work: a team of `Lanes` lanes takes every kTeams-th position; each lane
+// holds Chunks * kSize elements of the head, in 16-byte pieces that lie Lanes pieces apart.
 template <class T, int Lanes, int Chunks>
 struct Layout {
   static constexpr int kSize = Pack<T>::kSize;
@@ -18,8 +18,8 @@ struct Layout {
   static constexpr int kTeams = kThreads / Lanes;
 };
 
-// This lane's elements of a row of d, kept as T to spare registers; zeros past the end. Wide: rows start on 16 bytes and d
-// is whole pieces.
+// This lane's elements of a row of d, kept as T to spare registers; zeros past the end. Wide: rows
+// start on 16 bytes and d is whole pieces.
 template <bool Wide, int Lanes, int Chunks, class T>
 __device__ __forceinline__ void LoadRow(const T* row, int32_t d, int lane, Pack<T>* out) {
   constexpr int kSize = Pack<T>::kSize;
@@ -27,7 +27,8 @@ __device__ __forceinline__ void LoadRow(const T* row, int32_t d, int lane, Pack<
   for (int c = 0; c < Chunks; ++c) {
     const int at = (c * Lanes + lane) * kSize;
     if constexpr (Wide) {
-      *reinterpret_cast<uint4*>(&out[c]) = at < d ? *reinterpret_cast<const uint4*>(row + at) : uint4{0, 0, 0, 0};
+      *reinterpret_cast<uint4*>(&out[c]) =
+          at < d ? *reinterpret_cast<const uint4*>(row + at) : uint4{0, 0, 0, 0};
     } else {
 #pragma unroll
       for (int u = 0; u < kSize; ++u) out[c].x[u] = at + u < d ? row[at + u] : FromFloat<T>(0.0f);
@@ -38,17 +39,19 @@ __device__ __forceinline__ void LoadRow(const T* row, int32_t d, int lane, Pack<
 template <int Lanes>
 __device__ __forceinline__ float TeamSum(float v) {
 #pragma unroll
-  for (int offset = Lanes / 2; offset > 0; offset /= 2) v += __shfl_xor_sync(0xFFFFFFFFu, v, offset);
+  for (int offset = Lanes / 2; offset > 0; offset /= 2)
+    v += __shfl_xor_sync(0xFFFFFFFFu, v, offset);
   return v;
 }
 
-// One block: one row, one KV head, G of the group's query heads (blockIdx.z: which). Every team folds its positions into
-// its own running maximum, sum and output; the teams are merged at the end in a fixed order. Which team takes a position
-// depends on the position alone, so the bits depend neither on the batch nor on how a prompt was cut into chunks.
+// One block: one row, one KV head, G of the group's query heads (blockIdx.z: which). Every team
+// folds its positions into its own running maximum, sum and output; the teams are merged at the end
+// in a fixed order. Which team takes a position depends on the position alone, so the bits depend
+// neither on the batch nor on how a prompt was cut into chunks.
 template <class T, bool Wide, int Lanes, int Chunks, int G>
 __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
-    Attention(const T* q, int64_t q_stride, PagedRows rows, int32_t heads, int32_t layer, PagedKv kv, float scale,
-              int32_t window, int32_t page_shift, T* out) {
+    Attention(const T* q, int64_t q_stride, PagedRows rows, int32_t heads, int32_t layer,
+              PagedKv kv, float scale, int32_t window, int32_t page_shift, T* out) {
   using L = Layout<T, Lanes, Chunks>;
   constexpr int kElements = L::kElements;
   __shared__ float team_top[G][L::kTeams], team_sum[G][L::kTeams];
@@ -56,34 +59,44 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
 
   const int32_t d = kv.head_dim, group = heads / kv.kv_heads;
   const int64_t r = blockIdx.x;
-  const auto kv_head = static_cast<int32_t>(blockIdx.y), first = static_cast<int32_t>(blockIdx.z) * G;
-  const int lane = static_cast<int>(threadIdx.x) % Lanes, team = static_cast<int>(threadIdx.x) / Lanes;
+  const auto kv_head = static_cast<int32_t>(blockIdx.y),
+             first = static_cast<int32_t>(blockIdx.z) * G;
+  const int lane = static_cast<int>(threadIdx.x) % Lanes,
+            team = static_cast<int>(threadIdx.x) / Lanes;
   const int32_t length = rows.position[r] + 1;
   const int32_t* table = rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride;
-  const T* base = static_cast<const T*>(kv.pages) + layer * kv.layer_stride() + kv_head * kv.head_stride();
-  const int32_t hidden = window > 0 ? max(0, length - window) : 0;  // positions before it are not seen
+  const T* base =
+      static_cast<const T*>(kv.pages) + layer * kv.layer_stride() + kv_head * kv.head_stride();
+  // positions before it are not seen
+  const int32_t hidden = window > 0 ? max(0, length - window) : 0;
 
   float query[G][kElements], acc[G][kElements] = {}, top[G], sum[G] = {};
 #pragma unroll
   for (int g = 0; g < G; ++g) {
     top[g] = -INFINITY;
-    const int32_t head = kv_head * group + min(first + g, group - 1);  // heads past the group repeat its last
+    // heads past the group repeat its last
+    const int32_t head = kv_head * group + min(first + g, group - 1);
     Pack<T> row[Chunks];
     LoadRow<Wide, Lanes, Chunks>(q + r * q_stride + int64_t{head} * d, d, lane, row);
 #pragma unroll
-    for (int e = 0; e < kElements; ++e) query[g][e] = ToFloat(row[e / L::kSize].x[e % L::kSize]) * scale;
+    for (int e = 0; e < kElements; ++e)
+      query[g][e] = ToFloat(row[e / L::kSize].x[e % L::kSize]) * scale;
   }
 
-  // All lanes of a warp take the same number of turns: the sums over a team use the whole warp's shuffle.
+  // All lanes of a warp take the same number of turns: the sums over a team use the whole warp's
+  // shuffle.
   constexpr int32_t kTurn = L::kTeams * kDeep;
   for (int32_t start = hidden / kTurn * kTurn; start < length; start += kTurn) {
     Pack<T> key[kDeep][Chunks], value[kDeep][Chunks];
     float score[G][kDeep];
 #pragma unroll
     for (int t = 0; t < kDeep; ++t) {
-      const int32_t p = start + t * L::kTeams + team, at = p >= hidden && p < length ? p : length - 1;  // a page that is held
+      // a page that is held
+      const int32_t p = start + t * L::kTeams + team,
+                    at = p >= hidden && p < length ? p : length - 1;
       const int32_t page = page_shift >= 0 ? at >> page_shift : at / kv.page_tokens;
-      const T* from = base + table[page] * kv.page_stride() + int64_t{at - page * kv.page_tokens} * d;
+      const T* from =
+          base + table[page] * kv.page_stride() + int64_t{at - page * kv.page_tokens} * d;
       LoadRow<Wide, Lanes, Chunks>(from, d, lane, key[t]);
       LoadRow<Wide, Lanes, Chunks>(from + kv.kv_stride(), d, lane, value[t]);
     }
@@ -98,7 +111,8 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
       }
 #pragma unroll
       for (int g = 0; g < G; ++g) {
-        const float sum_of_team = TeamSum<Lanes>(dot[g]);  // every lane takes part, also those without a position
+        // every lane takes part, also those without a position
+        const float sum_of_team = TeamSum<Lanes>(dot[g]);
         const int32_t p = start + t * L::kTeams + team;
         score[g][t] = p >= hidden && p < length ? sum_of_team : -INFINITY;
       }
@@ -119,12 +133,14 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
         const float weight = expf(score[g][t] - highest);
         sum[g] += weight;
 #pragma unroll
-        for (int e = 0; e < kElements; ++e) acc[g][e] += weight * ToFloat(value[t][e / L::kSize].x[e % L::kSize]);
+        for (int e = 0; e < kElements; ++e)
+          acc[g][e] += weight * ToFloat(value[t][e / L::kSize].x[e % L::kSize]);
       }
     }
   }
 
-  // Merge: all teams measure against the block's maximum, the teams of a warp add by shuffles, the warps in order.
+  // Merge: all teams measure against the block's maximum, the teams of a warp add by shuffles, the
+  // warps in order.
 #pragma unroll
   for (int g = 0; g < G; ++g) {
     if (lane == 0) team_top[g][team] = top[g];
@@ -142,7 +158,8 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
     for (int e = 0; e < kElements; ++e) {
       float a = acc[g][e] * rescale;
 #pragma unroll
-      for (int offset = 16; offset >= Lanes; offset /= 2) a += __shfl_xor_sync(0xFFFFFFFFu, a, offset);
+      for (int offset = 16; offset >= Lanes; offset /= 2)
+        a += __shfl_xor_sync(0xFFFFFFFFu, a, offset);
       acc[g][e] = a;
     }
     __syncthreads();  // the last head's output is read
@@ -151,7 +168,8 @@ __global__ void __launch_bounds__(kThreads, Chunks == 1 ? 2 : 1)
       for (int c = 0; c < Chunks; ++c) {
 #pragma unroll
         for (int u = 0; u < L::kSize; ++u) {
-          team_out[(warp * Chunks * Lanes + c * Lanes + lane) * L::kSize + u] = acc[g][c * L::kSize + u];
+          team_out[(warp * Chunks * Lanes + c * Lanes + lane) * L::kSize + u] =
+              acc[g][c * L::kSize + u];
         }
       }
     }
@@ -181,12 +199,12 @@ void Start(const Launch& launch, const AttentionPaged& k) {
     const dim3 grid(static_cast<unsigned>(k.rows.rows), static_cast<unsigned>(kv.kv_heads),
                     static_cast<unsigned>((group + G - 1) / G));
     Attention<T, Wide, Lanes, Chunks, G><<<grid, kThreads, shared, StreamOf(launch)>>>(
-        static_cast<const T*>(k.q), k.q_stride, k.rows, k.heads, k.layer, kv, k.scale, k.window, page_shift,
-        static_cast<T*>(k.out));
+        static_cast<const T*>(k.q), k.q_stride, k.rows, k.heads, k.layer, kv, k.scale, k.window,
+        page_shift, static_cast<T*>(k.out));
   };
   if (group == 1) start(std::integral_constant<int, 1>{});
   else if (group == 2) start(std::integral_constant<int, 2>{});
-  else start(std::integral_constant<int, Chunks == 1 ? 4 : 2>{});  // what fits in the registers
+  else start(std::integral_constant < int, Chunks == 1 ? 4 : 2 > {});  // what fits in the registers
 }
 
 template <class T, bool Wide>
@@ -197,13 +215,16 @@ void ForHeadDim(const Launch& launch, const AttentionPaged& k) {
   else if (pieces <= 16) Start<T, Wide, 16, 1>(launch, k);
   else if (pieces <= 32) Start<T, Wide, 32, 1>(launch, k);
   else if (pieces <= 64) Start<T, Wide, 32, 2>(launch, k);
-  else throw Error(ErrorCode::kUnsupported, "AttentionPaged on CUDA: head_dim " + std::to_string(k.kv.head_dim) +
-                                                " is above " + std::to_string(64 * Pack<T>::kSize));
+  else
+    throw Error(ErrorCode::kUnsupported, "AttentionPaged on CUDA: head_dim " +
+                                             std::to_string(k.kv.head_dim) + " is above " +
+                                             std::to_string(64 * Pack<T>::kSize));
 }
 
 // blockIdx.x: a pair of pages, blockIdx.y: the layer.
 template <class V>
-__global__ void Copy(const int32_t* from, const int32_t* to, V* pages, int64_t page_stride, int64_t layer_stride) {
+__global__ void Copy(const int32_t* from, const int32_t* to, V* pages, int64_t page_stride,
+                     int64_t layer_stride) {
   const V* source = pages + blockIdx.y * layer_stride + from[blockIdx.x] * page_stride;
   V* target = pages + blockIdx.y * layer_stride + to[blockIdx.x] * page_stride;
   for (int64_t i = threadIdx.x; i < page_stride; i += blockDim.x) target[i] = source[i];
@@ -215,7 +236,8 @@ void AttentionPaged::Cuda(const Launch& launch) const {
   if (rows.rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     constexpr int kSize = Pack<T>::kSize;
-    const bool wide = kv.head_dim % kSize == 0 && q_stride % kSize == 0 && Aligned16(q) && Aligned16(kv.pages);
+    const bool wide =
+        kv.head_dim % kSize == 0 && q_stride % kSize == 0 && Aligned16(q) && Aligned16(kv.pages);
     if (wide) ForHeadDim<T, true>(launch, *this);
     else ForHeadDim<T, false>(launch, *this);
   });
@@ -228,9 +250,11 @@ void CopyPages::Cuda(const Launch& launch) const {
   const auto element = static_cast<int64_t>(ElementSize(kv.dtype));
   const int64_t page = kv.page_stride() * element, layer = kv.layer_stride() * element;
   if (page % 16 == 0 && Aligned16(kv.pages)) {
-    Copy<<<grid, 256, 0, StreamOf(launch)>>>(from, to, static_cast<uint4*>(kv.pages), page / 16, layer / 16);
+    Copy<<<grid, 256, 0, StreamOf(launch)>>>(from, to, static_cast<uint4*>(kv.pages), page / 16,
+                                             layer / 16);
   } else {
-    Copy<<<grid, 256, 0, StreamOf(launch)>>>(from, to, static_cast<uint16_t*>(kv.pages), page / 2, layer / 2);
+    Copy<<<grid, 256, 0, StreamOf(launch)>>>(from, to, static_cast<uint16_t*>(kv.pages), page / 2,
+                                             layer / 2);
   }
   CheckLaunch(kName);
 }

@@ -1,8 +1,9 @@
-// Causal grouped-query attention of generation: each row reads the keys and values of its sequence from the pages.
+// Causal grouped-query attention of generation: each row reads the keys and values of its sequence
+// from the pages.
 //
-// A row's result depends only on its own query and its sequence's pages: the same bits for any batch and for any split
-// of a prompt into prefill chunks. On the CPU also the same for any page size.
-// Thread safety, alignment, errors: kernels/device/launch.h.
+// A row's result depends only on its own query and its sequence's pages: the same bits for any
+// batch and for any split of a prompt into prefill chunks. On the CPU also the same for any page
+// size. Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"

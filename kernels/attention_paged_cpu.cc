@@ -10,13 +10,15 @@
 namespace plumb::kernels {
 namespace {
 
-// Keys or values of 16 consecutive positions, as rows of floats; positions from n on repeat the first (their weight will
-// be 0), so that all loops have fixed lengths. Float pages whose rows are whole vectors are read where they lie; others
-// are widened into `staged` first.
+// Keys or values of 16 consecutive positions, as rows of floats; positions from n on repeat the
+// first (their weight will be 0), so that all loops have fixed lengths. Float pages whose rows are
+// whole vectors are read where they lie; others are widened into `staged` first.
 template <class T>
-PLUMB_INLINE void Rows(const T* const* from, int32_t n, int32_t d, int32_t width, float* staged, const float** rows) {
+PLUMB_INLINE void Rows(const T* const* from, int32_t n, int32_t d, int32_t width, float* staged,
+                       const float** rows) {
   if (std::is_same_v<T, float> && width == d) {
-    for (int32_t t = 0; t < kLanes; ++t) rows[t] = reinterpret_cast<const float*>(from[t < n ? t : 0]);
+    for (int32_t t = 0; t < kLanes; ++t)
+      rows[t] = reinterpret_cast<const float*>(from[t < n ? t : 0]);
     return;
   }
   for (int32_t t = 0; t < n; ++t) {
@@ -44,9 +46,11 @@ PLUMB_INLINE FloatLanes Scores(const float* query, const float* const* row, int3
   return SumRows(part);
 }
 
-// acc = acc * rescale + sum_t weight[t] row[t] for Width vectors; two running sums hide the latency of the additions.
+// acc = acc * rescale + sum_t weight[t] row[t] for Width vectors; two running sums hide the latency
+// of the additions.
 template <int Width>
-PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t at, float rescale, float* acc) {
+PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t at, float rescale,
+                          float* acc) {
   FloatLanes even[Width], odd[Width] = {};
   for (int w = 0; w < Width; ++w) even[w] = Load(acc + at + w * kLanes) * rescale;
   for (int32_t t = 0; t < kLanes; t += 2) {
@@ -58,19 +62,20 @@ PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t 
   for (int w = 0; w < Width; ++w) Store(acc + at + w * kLanes, even[w] + odd[w]);
 }
 
-// One row and one KV head: the group's query heads read each key and value once. Sixteen positions at a time are scored
-// and folded into the running maximum, sum and output (online softmax), whatever the page size. Positions before `hidden`
-// are not seen.
+// One row and one KV head: the group's query heads read each key and value once. Sixteen positions
+// at a time are scored and folded into the running maximum, sum and output (online softmax),
+// whatever the page size. Positions before `hidden` are not seen.
 template <int Chunks, class T>
-void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, int32_t length, const int32_t* table,
-             const T* layer, int32_t kv_head, const PagedKv& kv, T* out, float* work) {
+void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, int32_t length,
+             const int32_t* table, const T* layer, int32_t kv_head, const PagedKv& kv, T* out,
+             float* work) {
   const int32_t width = Chunks > 0 ? Chunks * kLanes : PadToLanes(d);
-  float* query = work;                     // [group, width]
-  float* acc = query + group * width;      // [group, width]
-  float* keys = acc + group * width;       // [16, width]
-  float* values = keys + kLanes * width;   // [16, width]
-  float* top = values + kLanes * width;    // [group]
-  float* sum = top + group;                // [group]
+  float* query = work;                    // [group, width]
+  float* acc = query + group * width;     // [group, width]
+  float* keys = acc + group * width;      // [16, width]
+  float* values = keys + kLanes * width;  // [16, width]
+  float* top = values + kLanes * width;   // [group]
+  float* sum = top + group;               // [group]
   std::fill(query, keys, 0.0f);
   for (int32_t g = 0; g < group; ++g) {
     for (int32_t i = 0; i < d; ++i) query[g * width + i] = ToFloat(q[g * d + i]) * scale;
@@ -83,14 +88,16 @@ void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, 
     const T* v_at[kLanes];
     int32_t page = start / kv.page_tokens, in_page = start % kv.page_tokens;
     for (int32_t t = 0; t < n; ++t) {
-      k_at[t] = layer + table[page] * kv.page_stride() + kv_head * kv.head_stride() + int64_t{in_page} * d;
+      k_at[t] = layer + table[page] * kv.page_stride() + kv_head * kv.head_stride() +
+                int64_t{in_page} * d;
       v_at[t] = k_at[t] + kv.kv_stride();
       if (++in_page == kv.page_tokens) {
         in_page = 0;
         ++page;
       }
     }
-    for (int32_t t = 0; t < hidden - start; ++t) {  // their pages may be another sequence's by now; their weight is 0
+    // their pages may be another sequence's by now; their weight is 0
+    for (int32_t t = 0; t < hidden - start; ++t) {
       k_at[t] = k_at[hidden - start];
       v_at[t] = v_at[hidden - start];
     }
@@ -104,7 +111,8 @@ void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, 
       const FloatLanes weights = Exp(score - highest);
       float weight[kLanes];
       Store(weight, weights);
-      const float rescale = highest == top[g] ? 1.0f : FastExp(top[g] - highest);  // 0 at the first positions
+      // 0 at the first positions
+      const float rescale = highest == top[g] ? 1.0f : FastExp(top[g] - highest);
       top[g] = highest;
       sum[g] = sum[g] * rescale + Sum(weights);
       float* a = acc + g * width;
@@ -138,12 +146,15 @@ void Attention(const AttentionPaged& k) {
     // Rows differ in length: hand them out in small portions.
 #pragma omp for schedule(dynamic, 8)
     for (int64_t task = 0; task < tasks; ++task) {
-      const auto r = static_cast<int32_t>(task / kv.kv_heads), h = static_cast<int32_t>(task % kv.kv_heads);
-      const int32_t length = rows.position[r] + 1, hidden = window > 0 ? std::max(0, length - window) : 0;
+      const auto r = static_cast<int32_t>(task / kv.kv_heads),
+                 h = static_cast<int32_t>(task % kv.kv_heads);
+      const int32_t length = rows.position[r] + 1,
+                    hidden = window > 0 ? std::max(0, length - window) : 0;
       const auto call = [&]<int Chunks>(std::integral_constant<int, Chunks>) {
-        RowHead<Chunks>(q + r * k.q_stride + int64_t{h} * group * d, group, d, scale, hidden, length,
-                        rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h, kv,
-                        static_cast<T*>(k.out) + (int64_t{r} * heads + int64_t{h} * group) * d, memory);
+        RowHead<Chunks>(
+            q + r * k.q_stride + int64_t{h} * group * d, group, d, scale, hidden, length,
+            rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h, kv,
+            static_cast<T*>(k.out) + (int64_t{r} * heads + int64_t{h} * group) * d, memory);
       };
       if (d == 32) call(std::integral_constant<int, 2>{});
       else if (d == 64) call(std::integral_constant<int, 4>{});
@@ -164,9 +175,12 @@ void CopyPages::Cpu(const Launch&) const {
   auto* base = static_cast<std::byte*>(kv.pages);
   for (int32_t layer = 0; layer < kv.layers; ++layer) {
     for (int32_t i = 0; i < count; ++i) {
-      std::memcpy(base + static_cast<size_t>(layer * kv.layer_stride() + to[i] * kv.page_stride()) * element,
-                  base + static_cast<size_t>(layer * kv.layer_stride() + from[i] * kv.page_stride()) * element,
-                  static_cast<size_t>(kv.page_stride()) * element);
+      std::memcpy(
+          base +
+              static_cast<size_t>(layer * kv.layer_stride() + to[i] * kv.page_stride()) * element,
+          base +
+              static_cast<size_t>(layer * kv.layer_stride() + from[i] * kv.page_stride()) * element,
+          static_cast<size_t>(kv.page_stride()) * element);
     }
   }
 }

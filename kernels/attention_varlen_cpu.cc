@@ -8,7 +8,8 @@
 namespace plumb::kernels {
 namespace {
 
-// Query rows handled together: each key or value that is loaded serves all of them, or as many as have room in registers.
+// Query rows handled together: each key or value that is loaded serves all of them, or as many as
+// have room in registers.
 constexpr int32_t kQueries = 8, kAtOnce = kSums >= kQueries ? kQueries : kSums >= 4 ? 4 : 2;
 constexpr int32_t kWidest = kSums / kAtOnce >= 3 ? 3 : 1;  // vectors of a block
 
@@ -17,15 +18,18 @@ PLUMB_INLINE FloatLanes LoadUpTo(const T* x, int32_t n) {
   return n >= kLanes ? Load(x) : LoadPart(x, n);
 }
 
-// n rows of d elements to [d][stride] floats, so that loops over rows vectorise; rows up to `stride` are 0.
+// n rows of d elements to [d][stride] floats, so that loops over rows vectorise; rows up to
+// `stride` are 0.
 template <class T>
-void TransposeRows(const T* x, int64_t row_stride, int32_t n, int32_t d, int32_t stride, float* out) {
+void TransposeRows(const T* x, int64_t row_stride, int32_t n, int32_t d, int32_t stride,
+                   float* out) {
   for (int32_t j = 0; j < n; j += kLanes) {
     const int32_t rows = std::min(kLanes, n - j);
     for (int32_t i = 0; i < d; i += kLanes) {
       const int32_t cols = std::min(kLanes, d - i);
       FloatLanes block[kLanes];
-      for (int32_t r = 0; r < kLanes; ++r) block[r] = r < rows ? LoadUpTo(x + (j + r) * row_stride + i, cols) : FloatLanes{};
+      for (int32_t r = 0; r < kLanes; ++r)
+        block[r] = r < rows ? LoadUpTo(x + (j + r) * row_stride + i, cols) : FloatLanes{};
       Transpose(block);
       for (int32_t c = 0; c < cols; ++c) Store(out + int64_t{i + c} * stride + j, block[c]);
     }
@@ -46,7 +50,8 @@ PLUMB_INLINE void NarrowRow(const float* x, int32_t d, float scale, T* out) {
 
 // s[q][j] = sum_i a[q][i] b_t[i][j] for Width vectors of j.
 template <int Width>
-PLUMB_INLINE void ProductBlock(const float* a, int32_t a_stride, const float* b_t, int32_t d, int32_t stride, float* s) {
+PLUMB_INLINE void ProductBlock(const float* a, int32_t a_stride, const float* b_t, int32_t d,
+                               int32_t stride, float* s) {
   for (int q0 = 0; q0 < kQueries; q0 += kAtOnce) {
     FloatLanes sum[kAtOnce][Width] = {};
     for (int32_t i = 0; i < d; ++i) {
@@ -63,9 +68,11 @@ PLUMB_INLINE void ProductBlock(const float* a, int32_t a_stride, const float* b_
   }
 }
 
-void Products(const float* a, int32_t a_stride, const float* b_t, int32_t n, int32_t d, int32_t stride, float* s) {
+void Products(const float* a, int32_t a_stride, const float* b_t, int32_t n, int32_t d,
+              int32_t stride, float* s) {
   int32_t j = 0;
-  for (; j + kWidest * kLanes <= n; j += kWidest * kLanes) ProductBlock<kWidest>(a, a_stride, b_t + j, d, stride, s + j);
+  for (; j + kWidest * kLanes <= n; j += kWidest * kLanes)
+    ProductBlock<kWidest>(a, a_stride, b_t + j, d, stride, s + j);
   if (n - j > 2 * kLanes) ProductBlock<3>(a, a_stride, b_t + j, d, stride, s + j);
   else if (n - j > kLanes) ProductBlock<2>(a, a_stride, b_t + j, d, stride, s + j);
   else if (n > j) ProductBlock<1>(a, a_stride, b_t + j, d, stride, s + j);
@@ -73,7 +80,8 @@ void Products(const float* a, int32_t a_stride, const float* b_t, int32_t n, int
 
 // out[q][i] = sum_j p[q][j] x[j][i] for j < n, a pair of vectors of i at a time.
 template <int Width>
-PLUMB_INLINE void MixBlock(const float* p, int32_t p_stride, const float* x, int32_t n, int32_t width, float* out) {
+PLUMB_INLINE void MixBlock(const float* p, int32_t p_stride, const float* x, int32_t n,
+                           int32_t width, float* out) {
   for (int q0 = 0; q0 < kQueries; q0 += kAtOnce) {
     FloatLanes sum[kAtOnce][Width] = {};
     for (int32_t j = 0; j < n; ++j) {
@@ -93,13 +101,15 @@ PLUMB_INLINE void MixBlock(const float* p, int32_t p_stride, const float* x, int
 void Mix(const float* p, int32_t p_stride, const float* x, int32_t n, int32_t width, float* out) {
   constexpr int kWide = std::min(2, kWidest);
   int32_t i = 0;
-  for (; i + kWide * kLanes <= width; i += kWide * kLanes) MixBlock<kWide>(p, p_stride, x + i, n, width, out + i);
+  for (; i + kWide * kLanes <= width; i += kWide * kLanes)
+    MixBlock<kWide>(p, p_stride, x + i, n, width, out + i);
   if (i < width) MixBlock<1>(p, p_stride, x + i, n, width, out + i);
 }
 
 // x[j][i] += sum_q p[q][j] a[q][i] for j < n.
 template <int Width>
-PLUMB_INLINE void SpreadBlock(const float* p, int32_t p_stride, const float* a, int32_t n, int32_t width, float* x) {
+PLUMB_INLINE void SpreadBlock(const float* p, int32_t p_stride, const float* a, int32_t n,
+                              int32_t width, float* x) {
   for (int q0 = 0; q0 < kQueries; q0 += kAtOnce) {
     FloatLanes row[kAtOnce][Width];
     for (int q = 0; q < kAtOnce; ++q) {
@@ -121,11 +131,13 @@ PLUMB_INLINE void SpreadBlock(const float* p, int32_t p_stride, const float* a, 
 void Spread(const float* p, int32_t p_stride, const float* a, int32_t n, int32_t width, float* x) {
   constexpr int kWide = std::min(2, kWidest);
   int32_t i = 0;
-  for (; i + kWide * kLanes <= width; i += kWide * kLanes) SpreadBlock<kWide>(p, p_stride, a + i, n, width, x + i);
+  for (; i + kWide * kLanes <= width; i += kWide * kLanes)
+    SpreadBlock<kWide>(p, p_stride, a + i, n, width, x + i);
   if (i < width) SpreadBlock<1>(p, p_stride, a + i, n, width, x + i);
 }
 
-// A sequence: its own tokens and those it goes on from. Key j < base is token prefix + j, the others are begin + j - base.
+// A sequence: its own tokens and those it goes on from. Key j < base is token prefix + j, the
+// others are begin + j - base.
 struct Place {
   int32_t begin, own;    // its tokens
   int32_t prefix, base;  // the tokens before them
@@ -141,13 +153,16 @@ PLUMB_INLINE Place PlaceOf(const VarlenShape& shape, int32_t b) {
   return place;
 }
 
-// Keys before this one are not seen by query i (places in the sequence, the tokens it goes on from included).
+// Keys before this one are not seen by query i (places in the sequence, the tokens it goes on from
+// included).
 PLUMB_INLINE int32_t HiddenBefore(const VarlenShape& shape, int32_t i) {
   return shape.window > 0 ? std::max(0, i + 1 - shape.window) : 0;
 }
 
 // The first key of whole vectors that query i or a later one sees: where a block's work begins.
-PLUMB_INLINE int32_t FirstSeen(const VarlenShape& shape, int32_t i) { return HiddenBefore(shape, i) / kLanes * kLanes; }
+PLUMB_INLINE int32_t FirstSeen(const VarlenShape& shape, int32_t i) {
+  return HiddenBefore(shape, i) / kLanes * kLanes;
+}
 
 // Lanes before `begin` and from `end` on become `value`.
 PLUMB_INLINE FloatLanes KeepBetween(FloatLanes x, int32_t begin, int32_t end, float value) {
@@ -155,13 +170,16 @@ PLUMB_INLINE FloatLanes KeepBetween(FloatLanes x, int32_t begin, int32_t end, fl
   return begin > 0 ? DropFirst(x, begin, value) : x;
 }
 
-// A thread's work areas for sequences up to n tokens. `keys` rows are padded to `stride`, `width` is d padded.
+// A thread's work areas for sequences up to n tokens. `keys` rows are padded to `stride`, `width`
+// is d padded.
 struct Work {
   AlignedFloats memory;
   float *k_t, *v_t, *k, *dk, *dv, *query, *dout, *out, *s, *dp;
   void Reserve(int64_t n, int64_t d, int64_t stride, int64_t width, bool backward) {
-    const int64_t columns = d * stride, rows = n * width, few = kQueries * width, scores = kQueries * stride;
-    float* at = memory.Grow((backward ? 2 * columns + 3 * rows : columns + rows) + 3 * few + 2 * scores);
+    const int64_t columns = d * stride, rows = n * width, few = kQueries * width,
+                  scores = kQueries * stride;
+    float* at =
+        memory.Grow((backward ? 2 * columns + 3 * rows : columns + rows) + 3 * few + 2 * scores);
     const auto take = [&at](int64_t size) {
       float* taken = at;
       at += size;
@@ -193,12 +211,15 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task) {
       const auto h = static_cast<int32_t>(task % shape.kv_heads);
-      const auto [begin, own, prefix, base] = PlaceOf(shape, static_cast<int32_t>(task / shape.kv_heads));
+      const auto [begin, own, prefix, base] =
+          PlaceOf(shape, static_cast<int32_t>(task / shape.kv_heads));
       const int32_t n = base + own, stride = PadToLanes(base + PadToLanes(own));
       w.Reserve(n, d, stride, width, false);
-      const int64_t k_at = int64_t{shape.heads + h} * d, v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
+      const int64_t k_at = int64_t{shape.heads + h} * d,
+                    v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
       if (base > 0) TransposeRows(qkv + prefix * row + k_at, row, base, d, stride, w.k_t);
-      TransposeRows(qkv + begin * row + k_at, row, own, d, stride, w.k_t + base);  // over what padded the columns before
+      // over what padded the columns before
+      TransposeRows(qkv + begin * row + k_at, row, own, d, stride, w.k_t + base);
       for (int32_t j = 0; j < n; ++j) {
         const int64_t at = j < base ? prefix + j : begin + j - base;
         WidenRow(qkv + at * row + v_at, d, 1.0f, w.k + int64_t{j} * width);
@@ -207,15 +228,19 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
         const int32_t head = h * group + task_head;
         for (int32_t i0 = 0; i0 < own; i0 += kQueries) {
           const int32_t queries = std::min(kQueries, own - i0), from = FirstSeen(shape, base + i0);
-          const int32_t keys = base + i0 + queries - from, padded = PadToLanes(keys);  // counted from key `from` on
-          for (int32_t q = 0; q < kQueries; ++q) {  // rows past the end repeat the last and are not stored
-            WidenRow(qkv + (begin + i0 + std::min(q, queries - 1)) * row + int64_t{head} * d, d, scale, w.query + q * width);
+          // counted from key `from` on
+          const int32_t keys = base + i0 + queries - from, padded = PadToLanes(keys);
+          // rows past the end repeat the last and are not stored
+          for (int32_t q = 0; q < kQueries; ++q) {
+            WidenRow(qkv + (begin + i0 + std::min(q, queries - 1)) * row + int64_t{head} * d, d,
+                     scale, w.query + q * width);
           }
           Products(w.query, width, w.k_t + from, keys, d, stride, w.s);
           float inverse[kQueries];
           for (int32_t q = 0; q < queries; ++q) {
             float* s = w.s + int64_t{q} * stride;
-            const int32_t visible = base + i0 + q + 1 - from, hidden = HiddenBefore(shape, base + i0 + q) - from;
+            const int32_t visible = base + i0 + q + 1 - from,
+                          hidden = HiddenBefore(shape, base + i0 + q) - from;
             FloatLanes most = Broadcast(-INFINITY);
             for (int32_t j = 0; j < padded; j += kLanes) {
               const FloatLanes x = KeepBetween(Load(s + j), hidden - j, visible - j, -INFINITY);
@@ -233,10 +258,12 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
             lse[int64_t{head} * shape.tokens + begin + i0 + q] = top + std::log(total);
             inverse[q] = 1.0f / total;
           }
-          for (int32_t q = queries; q < kQueries; ++q) std::fill_n(w.s + int64_t{q} * stride, padded, 0.0f);
+          for (int32_t q = queries; q < kQueries; ++q)
+            std::fill_n(w.s + int64_t{q} * stride, padded, 0.0f);
           Mix(w.s, stride, w.k + int64_t{from} * width, keys, width, w.out);
           for (int32_t q = 0; q < queries; ++q) {
-            NarrowRow(w.out + q * width, d, inverse[q], out + (int64_t{begin + i0 + q} * shape.heads + head) * d);
+            NarrowRow(w.out + q * width, d, inverse[q],
+                      out + (int64_t{begin + i0 + q} * shape.heads + head) * d);
           }
         }
       }
@@ -248,8 +275,9 @@ PLUMB_INLINE bool IsParent(const VarlenShape& shape, int32_t b) {
   return shape.parents && b + 1 < shape.sequences && shape.parents[b + 1] == b;
 }
 
-// The gradient of a prefix's keys and values is a sum over the sequences behind it, each of which leaves its part in the
-// scratch memory: two blocks [PartRows(b), width] of every sequence and KV head.
+// The gradient of a prefix's keys and values is a sum over the sequences behind it, each of which
+// leaves its part in the scratch memory: two blocks [PartRows(b), width] of every sequence and KV
+// head.
 PLUMB_INLINE int64_t PartRows(const VarlenShape& shape, int32_t b) {
   const Place place = PlaceOf(shape, b);
   return IsParent(shape, b) ? place.own : place.base;
@@ -266,10 +294,11 @@ PLUMB_INLINE float* Part(const VarlenShape& shape, float* scratch, int32_t b, in
   return scratch + 2 * rows * PadToLanes(shape.head_dim);
 }
 
-// With P = exp(S - lse), D_i = dO_i . O_i: dS = P (dO V^T - D), dQ = dS K scale, dK = dS^T Q scale, dV = P^T dO. One task
-// owns a sequence's KV head, so nothing is shared.
+// With P = exp(S - lse), D_i = dO_i . O_i: dS = P (dO V^T - D), dQ = dS K scale, dK = dS^T Q scale,
+// dV = P^T dO. One task owns a sequence's KV head, so nothing is shared.
 template <class T>
-void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* out, const float* lse, T* dqkv, float* scratch) {
+void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* out, const float* lse,
+              T* dqkv, float* scratch) {
   const int32_t d = shape.head_dim, width = PadToLanes(d), group = shape.heads / shape.kv_heads;
   const int64_t row = int64_t{shape.heads + 2 * shape.kv_heads} * d;
   const float scale = shape.scale;
@@ -279,11 +308,13 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
     thread_local Work w;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task) {
-      const auto b = static_cast<int32_t>(task / shape.kv_heads), h = static_cast<int32_t>(task % shape.kv_heads);
+      const auto b = static_cast<int32_t>(task / shape.kv_heads),
+                 h = static_cast<int32_t>(task % shape.kv_heads);
       const auto [begin, own, prefix, base] = PlaceOf(shape, b);
       const int32_t n = base + own, stride = PadToLanes(base + PadToLanes(own));
       w.Reserve(n, d, stride, width, true);
-      const int64_t k_at = int64_t{shape.heads + h} * d, v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
+      const int64_t k_at = int64_t{shape.heads + h} * d,
+                    v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
       if (base > 0) {
         TransposeRows(qkv + prefix * row + k_at, row, base, d, stride, w.k_t);
         TransposeRows(qkv + prefix * row + v_at, row, base, d, stride, w.v_t);
@@ -308,7 +339,8 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
             WidenRow(dout + (at * shape.heads + head) * d, d, 1.0f, w.dout + q * width);
             WidenRow(out + (at * shape.heads + head) * d, d, 1.0f, w.out + q * width);
             FloatLanes dot = {};
-            for (int32_t i = 0; i < width; i += kLanes) dot += Load(w.dout + q * width + i) * Load(w.out + q * width + i);
+            for (int32_t i = 0; i < width; i += kLanes)
+              dot += Load(w.dout + q * width + i) * Load(w.out + q * width + i);
             delta[q] = Sum(dot);
           }
           Products(w.query, width, w.k_t + from, keys, d, stride, w.s);
@@ -316,7 +348,8 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
           for (int32_t q = 0; q < kQueries; ++q) {
             float* s = w.s + int64_t{q} * stride;
             float* dp = w.dp + int64_t{q} * stride;
-            const int32_t visible = q < queries ? base + i0 + q + 1 - from : 0;  // repeated rows count nothing
+            // repeated rows count nothing
+            const int32_t visible = q < queries ? base + i0 + q + 1 - from : 0;
             const int32_t hidden = HiddenBefore(shape, base + i0 + q) - from;
             const float l = q < queries ? lse[int64_t{head} * shape.tokens + begin + i0 + q] : 0.0f;
             for (int32_t j = 0; j < padded; j += kLanes) {
@@ -326,10 +359,12 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
             }
           }
           Mix(w.dp, stride, w.k + int64_t{from} * width, keys, width, w.out);
-          Spread(w.dp, stride, w.query, keys, width, w.dk + int64_t{from} * width);  // the query is already times scale
+          // the query is already times scale
+          Spread(w.dp, stride, w.query, keys, width, w.dk + int64_t{from} * width);
           Spread(w.s, stride, w.dout, keys, width, w.dv + int64_t{from} * width);
           for (int32_t q = 0; q < queries; ++q) {
-            NarrowRow(w.out + q * width, d, scale, dqkv + (begin + i0 + q) * row + int64_t{head} * d);
+            NarrowRow(w.out + q * width, d, scale,
+                      dqkv + (begin + i0 + q) * row + int64_t{head} * d);
           }
         }
       }
@@ -345,13 +380,16 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
         NarrowRow(w.dv + int64_t{j} * width, d, 1.0f, dqkv + (begin + j - base) * row + v_at);
       }
     }
-    // What lies before several sequences: their parts in the order of the sequences, whatever the threads.
+    // What lies before several sequences: their parts in the order of the sequences, whatever the
+    // threads.
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < tasks; ++task) {
-      const auto b = static_cast<int32_t>(task / shape.kv_heads), h = static_cast<int32_t>(task % shape.kv_heads);
+      const auto b = static_cast<int32_t>(task / shape.kv_heads),
+                 h = static_cast<int32_t>(task % shape.kv_heads);
       if (!IsParent(shape, b)) continue;
       const auto [begin, own, prefix, base] = PlaceOf(shape, b);
-      const int64_t k_at = int64_t{shape.heads + h} * d, v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
+      const int64_t k_at = int64_t{shape.heads + h} * d,
+                    v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
       const int64_t part = int64_t{own} * width;
       float* sum = Part(shape, scratch, b, h);
       for (int32_t next = b + 1; next < shape.sequences && shape.parents[next] == b; ++next) {
@@ -369,18 +407,21 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
 
 }  // namespace
 
-int64_t AttentionVarlenScratch(const VarlenShape& shape) {  // the CPU's other work areas belong to its threads
+int64_t AttentionVarlenScratch(
+    const VarlenShape& shape) {  // the CPU's other work areas belong to its threads
   return 2 * PartsBefore(shape, shape.sequences) * shape.kv_heads * PadToLanes(shape.head_dim);
 }
 
 void AttentionVarlen::Cpu(const Launch& launch) const {
-  ForDType(launch.dtype, [&]<class T>(T) { Forward(shape, static_cast<const T*>(qkv), static_cast<T*>(out), lse); });
+  ForDType(launch.dtype, [&]<class T>(T) {
+    Forward(shape, static_cast<const T*>(qkv), static_cast<T*>(out), lse);
+  });
 }
 
 void AttentionVarlenBackward::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
-    Backward(shape, static_cast<const T*>(dout), static_cast<const T*>(qkv), static_cast<const T*>(out), lse,
-             static_cast<T*>(dqkv), scratch);
+    Backward(shape, static_cast<const T*>(dout), static_cast<const T*>(qkv),
+             static_cast<const T*>(out), lse, static_cast<T*>(dqkv), scratch);
   });
 }
 

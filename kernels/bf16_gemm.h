@@ -1,10 +1,13 @@
-// bf16 matrix product that computes in fp32 lanes, for processors whose bf16 instruction is slower than that.
+// bf16 matrix product that computes in fp32 lanes, for processors whose bf16 instruction is slower
+// than that.
 //
-// Measured on a Sapphire Rapids core without AMX: 82 GFLOP/s by the bf16 dot product instruction (which library products
-// reach), 170 by fp32 multiply-adds. Here both operands are widened into fp32 blocks that stay in the caches. A bf16 product
-// is exact in fp32, and every output is one running sum over k in ascending order (blocks of kBf16GemmDepth are summed in
-// order): it depends neither on the number of rows nor on the threads, and few rows and many give the same bits.
-// Thread safety: pure function of its buffers; OpenMP inside; work areas are kept by the calling and the worker threads.
+// Measured on a Sapphire Rapids core without AMX: 82 GFLOP/s by the bf16 dot product instruction
+// (which library products reach), 170 by fp32 multiply-adds. Here both operands are widened into
+// fp32 blocks that stay in the caches. A bf16 product is exact in fp32, and every output is one
+// running sum over k in ascending order (blocks of kBf16GemmDepth are summed in order): it depends
+// neither on the number of rows nor on the threads, and few rows and many give the same bits.
+// Thread safety: pure function of its buffers; OpenMP inside; work areas are kept by the calling
+// and the worker threads.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -13,17 +16,20 @@ namespace plumb::kernels {
 
 inline constexpr int64_t kBf16GemmDepth = 2048;
 
-// Whether Bf16Gemm is the better product on this processor: AVX-512, made by Intel, no AMX. The same on every run.
+// Whether Bf16Gemm is the better product on this processor: AVX-512, made by Intel, no AMX. The
+// same on every run.
 bool PreferBf16Gemm();
 
-// How an operand lies: op(X)[i, p] for a row i of the result (or column, for `b`) and a term p of the sum.
+// How an operand lies: op(X)[i, p] for a row i of the result (or column, for `b`) and a term p of
+// the sum.
 enum class Layout {
   kTermsInner,  // x[i * terms + p]
   kTermsOuter,  // x[p * count + i]
 };
 
-// y[m, n] = sum_p op(a)[i, p] op(b)[j, p], added to y when `accumulate` (the sum is finished first). y: BFloat16 or float
-// as `y_dtype` says. x w^T is (kTermsInner, kTermsInner), dy w (kTermsInner, kTermsOuter), dy^T x (kTermsOuter, kTermsOuter).
+// y[m, n] = sum_p op(a)[i, p] op(b)[j, p], added to y when `accumulate` (the sum is finished
+// first). y: BFloat16 or float as `y_dtype` says. x w^T is (kTermsInner, kTermsInner), dy w
+// (kTermsInner, kTermsOuter), dy^T x (kTermsOuter, kTermsOuter).
 // CPU only: on CUDA products go through cuBLAS (kUnsupported).
 struct Bf16Gemm {
   static constexpr const char* kName = "Bf16Gemm (on CUDA: cuBLAS, through policy_model/ops)";

@@ -13,23 +13,29 @@
 namespace plumb::kernels {
 namespace {
 
-// A register tile is kRows x kCols. One operand lies as fp32 rows [row][kStride] that are broadcast, the other as panels
-// [term][kCols]. The stride is odd in cache lines, so that the rows of a tile meet in no cache set.
+// A register tile is kRows x kCols. One operand lies as fp32 rows [row][kStride] that are
+// broadcast, the other as panels [term][kCols]. The stride is odd in cache lines, so that the rows
+// of a tile meet in no cache set.
 constexpr int64_t kRows = kSums >= 28 ? 14 : 12;
 constexpr int64_t kCols = 2 * kLanes;
 constexpr int64_t kFewRowsOfTile = kSums >= 28 ? 4 : 3;
 constexpr int64_t kStride = kBf16GemmDepth + kLanes;
-constexpr int64_t kGroupFloats = int64_t{1} << 18;  // panels that stay in a core's cache while rows pass by
-constexpr int64_t kShare = 8;                       // row tiles of a task
+// panels that stay in a core's cache while rows pass by
+constexpr int64_t kGroupFloats = int64_t{1} << 18;
+constexpr int64_t kShare = 8;  // row tiles of a task
 constexpr int64_t kBlockRows = 72 * kRows, kBlockCols = 64 * kCols;
-// Up to so many rows, or so many floats of them, they stay in a core's cache while the second operand is widened.
+// Up to so many rows, or so many floats of them, they stay in a core's cache while the second
+// operand is widened.
 constexpr int64_t kFewRows = 2 * kCols, kFewFloats = int64_t{1} << 18;
 
 // 16 x 16 elements at x[r * stride + c], widened and transposed; beyond rows or cols: 0.
-PLUMB_INLINE void LoadTransposed(const BFloat16* x, int64_t stride, int64_t rows, int64_t cols, FloatLanes (&block)[kLanes]) {
+PLUMB_INLINE void LoadTransposed(const BFloat16* x, int64_t stride, int64_t rows, int64_t cols,
+                                 FloatLanes (&block)[kLanes]) {
   for (int32_t r = 0; r < kLanes; ++r) {
     if (r >= rows) block[r] = FloatLanes{};
-    else block[r] = cols >= kLanes ? Load(x + r * stride) : LoadPart(x + r * stride, static_cast<int32_t>(cols));
+    else
+      block[r] = cols >= kLanes ? Load(x + r * stride)
+                                : LoadPart(x + r * stride, static_cast<int32_t>(cols));
   }
   Transpose(block);
 }
@@ -45,36 +51,44 @@ void WidenRows(const BFloat16* x, int64_t row_stride, int64_t rows, int64_t term
   }
 }
 
-// The same of up to kRows rows of an operand whose terms lie `term_stride` apart and which has `readable` rows from x on.
-void TransposeRows(const BFloat16* x, int64_t term_stride, int64_t rows, int64_t readable, int64_t terms, float* out) {
+// The same of up to kRows rows of an operand whose terms lie `term_stride` apart and which has
+// `readable` rows from x on.
+void TransposeRows(const BFloat16* x, int64_t term_stride, int64_t rows, int64_t readable,
+                   int64_t terms, float* out) {
   for (int64_t p = 0; p < terms; p += kLanes) {  // kStride has room for the last block
     FloatLanes block[kLanes];
-    LoadTransposed(x + p * term_stride, term_stride, std::min<int64_t>(kLanes, terms - p), readable, block);
+    LoadTransposed(x + p * term_stride, term_stride, std::min<int64_t>(kLanes, terms - p), readable,
+                   block);
     for (int64_t i = 0; i < rows; ++i) Store(out + i * kStride + p, block[i]);
   }
 }
 
-// `cols` <= kCols columns of `terms` terms to [terms padded to 16][kCols] floats; missing columns are 0.
-void PackPanel(const BFloat16* x, Layout layout, int64_t stride, int64_t cols, int64_t terms, float* panel) {
+// `cols` <= kCols columns of `terms` terms to [terms padded to 16][kCols] floats; missing columns
+// are 0.
+void PackPanel(const BFloat16* x, Layout layout, int64_t stride, int64_t cols, int64_t terms,
+               float* panel) {
   for (int64_t c = 0; c < kCols; c += kLanes) {
     const int64_t some = std::clamp<int64_t>(cols - c, 0, kLanes);
     if (layout == Layout::kTermsInner) {
       for (int64_t p = 0; p < terms; p += kLanes) {
         FloatLanes block[kLanes];
-        LoadTransposed(x + c * stride + p, stride, some, std::min<int64_t>(kLanes, terms - p), block);
+        LoadTransposed(x + c * stride + p, stride, some, std::min<int64_t>(kLanes, terms - p),
+                       block);
         for (int64_t i = 0; i < kLanes; ++i) Store(panel + (p + i) * kCols + c, block[i]);
       }
     } else {
       for (int64_t p = 0; p < terms; ++p) {
         const BFloat16* from = x + p * stride + c;
-        Store(panel + p * kCols + c, some == kLanes ? Load(from) : LoadPart(from, static_cast<int32_t>(some)));
+        Store(panel + p * kCols + c,
+              some == kLanes ? Load(from) : LoadPart(from, static_cast<int32_t>(some)));
       }
     }
   }
 }
 
 template <int R, int Vectors, bool kAhead>
-PLUMB_INLINE void TileOf(const float* rows, const float* panel, int64_t terms, const BFloat16* ahead, FloatLanes (*out)[2]) {
+PLUMB_INLINE void TileOf(const float* rows, const float* panel, int64_t terms,
+                         const BFloat16* ahead, FloatLanes (*out)[2]) {
   // All of it at once, or as much as has room in registers.
   constexpr int kVectorsAtOnce = R * Vectors <= kSums ? Vectors : 1;
   constexpr int kRowsAtOnce = R * kVectorsAtOnce <= kSums ? R : kSums;
@@ -86,7 +100,8 @@ PLUMB_INLINE void TileOf(const float* rows, const float* panel, int64_t terms, c
         FloatLanes b[kVectorsAtOnce];
         for (int v = 0; v < kVectorsAtOnce; ++v) b[v] = Load(panel + p * kCols + (v0 + v) * kLanes);
         if (kAhead && v0 == 0 && r0 == 0) {
-          __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(ahead) + p * kRows * sizeof(BFloat16)));
+          __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(ahead) +
+                                                           p * kRows * sizeof(BFloat16)));
         }
 #pragma GCC unroll 14
         for (int r = 0; r < kRowsAtOnce; ++r) {
@@ -102,10 +117,11 @@ PLUMB_INLINE void TileOf(const float* rows, const float* panel, int64_t terms, c
   }
 }
 
-// Up to kRows rows against one panel of `cols` columns. What lies beyond both is computed and not stored. `ahead`, unless
-// nullptr: where kRows * terms elements lie that are wanted next; they are fetched meanwhile.
-void Tile(const float* rows, int64_t count, const float* panel, int64_t cols, int64_t terms, const BFloat16* ahead,
-          FloatLanes (*out)[2]) {
+// Up to kRows rows against one panel of `cols` columns. What lies beyond both is computed and not
+// stored. `ahead`, unless nullptr: where kRows * terms elements lie that are wanted next; they are
+// fetched meanwhile.
+void Tile(const float* rows, int64_t count, const float* panel, int64_t cols, int64_t terms,
+          const BFloat16* ahead, FloatLanes (*out)[2]) {
   if (ahead != nullptr) {
     if (cols <= kLanes) TileOf<kRows, 1, true>(rows, panel, terms, ahead, out);
     else TileOf<kRows, 2, true>(rows, panel, terms, ahead, out);
@@ -142,15 +158,17 @@ struct Operands {
   const BFloat16 *a, *b;
   Layout a_layout, b_layout;
   int64_t m, n, k;
-  const BFloat16* ARow(int64_t i, int64_t p) const { return a_layout == Layout::kTermsInner ? a + i * k + p : a + p * m + i; }
+  const BFloat16* ARow(int64_t i, int64_t p) const {
+    return a_layout == Layout::kTermsInner ? a + i * k + p : a + p * m + i;
+  }
   const BFloat16* BColumn(int64_t j, int64_t p) const {
     return b_layout == Layout::kTermsInner ? b + j * k + p : b + p * n + j;
   }
   int64_t BStride() const { return b_layout == Layout::kTermsInner ? k : n; }
 };
 
-// Few rows: they become the panels, and the threads share out the columns of the result, whose operand is widened fourteen
-// columns at a time; the result's tiles are stored transposed.
+// Few rows: they become the panels, and the threads share out the columns of the result, whose
+// operand is widened fourteen columns at a time; the result's tiles are stored transposed.
 template <class Y>
 void FewRows(const Operands& o, bool accumulate, Y* y) {
   const int64_t panels = (o.m + kCols - 1) / kCols, padded = PadToLanes(static_cast<int32_t>(o.k));
@@ -160,7 +178,8 @@ void FewRows(const Operands& o, bool accumulate, Y* y) {
     PackPanel(o.ARow(j * kCols, 0), o.a_layout, o.a_layout == Layout::kTermsInner ? o.k : o.m,
               std::min(kCols, o.m - j * kCols), o.k, packed + j * padded * kCols);
   }
-  // Four tiles a task: lines of the result are then written whole, and its rows, which may share a cache set, seldom.
+  // Four tiles a task: lines of the result are then written whole, and its rows, which may share a
+  // cache set, seldom.
   constexpr int64_t kTiles = 4, kTaskCols = kTiles * kRows;
   const int64_t tasks = (o.n + kTaskCols - 1) / kTaskCols;
 #pragma omp parallel for schedule(static) if (o.m * o.n * o.k > 65536)
@@ -177,7 +196,8 @@ void FewRows(const Operands& o, bool accumulate, Y* y) {
         else TransposeRows(o.BColumn(j0, p), o.n, count, o.n - j0, terms, rows);
         for (int64_t i = 0; i < o.m; i += kCols) {
           FloatLanes sum[kRows][2] = {};
-          Tile(rows, count, packed + (i * padded) + p * kCols, o.m - i, terms, i == 0 ? o.BColumn(j0 + kRows, p) : nullptr, sum);
+          Tile(rows, count, packed + (i * padded) + p * kCols, o.m - i, terms,
+               i == 0 ? o.BColumn(j0 + kRows, p) : nullptr, sum);
           for (int64_t h = 0; h < 2; ++h) {
             FloatLanes block[kLanes] = {};
             for (int64_t r = 0; r < kRows; ++r) block[r] = sum[r][h];
@@ -201,7 +221,8 @@ void FewRows(const Operands& o, bool accumulate, Y* y) {
   }
 }
 
-// Blocks of rows and columns: both operands are widened by all threads together, then the tiles are shared out.
+// Blocks of rows and columns: both operands are widened by all threads together, then the tiles are
+// shared out.
 template <class Y>
 void ManyRows(const Operands& o, bool accumulate, Y* y) {
   static thread_local AlignedFloats row_memory, panel_memory, part_memory;
@@ -218,34 +239,42 @@ void ManyRows(const Operands& o, bool accumulate, Y* y) {
     for (int64_t j0 = 0; j0 < o.n; j0 += kBlockCols) {
       const int64_t cols = std::min(kBlockCols, o.n - j0), col_tiles = (cols + kCols - 1) / kCols;
       for (int64_t i0 = 0; i0 < o.m; i0 += kBlockRows) {
-        const int64_t count = std::min(kBlockRows, o.m - i0), row_tiles = (count + kRows - 1) / kRows;
-        const int64_t shares = (row_tiles + kShare - 1) / kShare, groups = (col_tiles + group - 1) / group;
+        const int64_t count = std::min(kBlockRows, o.m - i0),
+                      row_tiles = (count + kRows - 1) / kRows;
+        const int64_t shares = (row_tiles + kShare - 1) / kShare,
+                      groups = (col_tiles + group - 1) / group;
         for (int64_t p = 0; p < o.k; p += kBf16GemmDepth) {
           const int64_t terms = std::min(kBf16GemmDepth, o.k - p);
           const bool last = p + terms == o.k;
 #pragma omp for schedule(static) nowait
           for (int64_t t = 0; t < row_tiles; ++t) {
             const int64_t r = t * kRows, some = std::min(kRows, count - r);
-            if (o.a_layout == Layout::kTermsInner) WidenRows(o.ARow(i0 + r, p), o.k, some, terms, rows + r * kStride);
-            else TransposeRows(o.ARow(i0 + r, p), o.m, some, o.m - i0 - r, terms, rows + r * kStride);
+            if (o.a_layout == Layout::kTermsInner)
+              WidenRows(o.ARow(i0 + r, p), o.k, some, terms, rows + r * kStride);
+            else
+              TransposeRows(o.ARow(i0 + r, p), o.m, some, o.m - i0 - r, terms, rows + r * kStride);
           }
           if (i0 == 0 || parts) {  // otherwise the panels are those of the block before
 #pragma omp for schedule(static) nowait
             for (int64_t t = 0; t < col_tiles; ++t) {
-              PackPanel(o.BColumn(j0 + t * kCols, p), o.b_layout, o.BStride(), std::min(kCols, cols - t * kCols), terms,
-                        panels + t * kCols * depth);
+              PackPanel(o.BColumn(j0 + t * kCols, p), o.b_layout, o.BStride(),
+                        std::min(kCols, cols - t * kCols), terms, panels + t * kCols * depth);
             }
           }
 #pragma omp barrier
 #pragma omp for schedule(dynamic, 1)
           for (int64_t task = 0; task < groups * shares; ++task) {
             const int64_t first = task / shares * group, share = task % shares;
-            const int64_t t_end = std::min(row_tiles, (share + 1) * kShare), c_end = std::min(col_tiles, first + group);
+            const int64_t t_end = std::min(row_tiles, (share + 1) * kShare),
+                          c_end = std::min(col_tiles, first + group);
             for (int64_t tile = 0; tile < (t_end - share * kShare) * (c_end - first); ++tile) {
-              const int64_t t = share * kShare + tile / (c_end - first), column = first + tile % (c_end - first);
-              const int64_t r0 = t * kRows, some = std::min(kRows, count - r0), width = std::min(kCols, cols - column * kCols);
+              const int64_t t = share * kShare + tile / (c_end - first),
+                            column = first + tile % (c_end - first);
+              const int64_t r0 = t * kRows, some = std::min(kRows, count - r0),
+                            width = std::min(kCols, cols - column * kCols);
               FloatLanes sum[kRows][2];
-              Tile(rows + r0 * kStride, some, panels + column * kCols * depth, width, terms, nullptr, sum);
+              Tile(rows + r0 * kStride, some, panels + column * kCols * depth, width, terms,
+                   nullptr, sum);
               for (int64_t r = 0; r < some; ++r) {
                 for (int64_t h = 0; h < 2; ++h) {
                   const int64_t lanes = std::min<int64_t>(kLanes, width - h * kLanes);
@@ -254,7 +283,9 @@ void ManyRows(const Operands& o, bool accumulate, Y* y) {
                   FloatLanes value = sum[r][h];
                   if (p > 0) value = Load(part) + value;
                   if (!last) Store(part, value);
-                  else StoreLanes(value, lanes, accumulate, y + (i0 + r0 + r) * o.n + j0 + column * kCols + h * kLanes);
+                  else
+                    StoreLanes(value, lanes, accumulate,
+                               y + (i0 + r0 + r) * o.n + j0 + column * kCols + h * kLanes);
                 }
               }
             }
@@ -284,7 +315,8 @@ bool PreferBf16Gemm() {
 void Bf16Gemm::Cpu(const Launch&) const {
   const Operands o{a, b, a_layout, b_layout, m, n, k};
   ForDType(y_dtype, [&]<class Y>(Y) {
-    if (m <= kFewRows || (b_layout == Layout::kTermsInner && m <= 512 && m * k <= kFewFloats)) FewRows(o, accumulate, static_cast<Y*>(y));
+    if (m <= kFewRows || (b_layout == Layout::kTermsInner && m <= 512 && m * k <= kFewFloats))
+      FewRows(o, accumulate, static_cast<Y*>(y));
     else ManyRows(o, accumulate, static_cast<Y*>(y));
   });
 }

@@ -10,10 +10,12 @@
 namespace plumb::kernels {
 namespace {
 
-// Sixteen outputs are summed side by side: Rows rows of x times 16 / Rows rows of w. Every output owns one accumulator
-// that walks k upwards, and all are folded by the same tree, so the shape of the tile leaves no trace in the result.
+// Sixteen outputs are summed side by side: Rows rows of x times 16 / Rows rows of w. Every output
+// owns one accumulator that walks k upwards, and all are folded by the same tree, so the shape of
+// the tile leaves no trace in the result.
 constexpr int32_t kTile = 16;
-// Elements of k a step takes: pairs of bfloat16 in one register where the processor multiplies them.
+// Elements of k a step takes: pairs of bfloat16 in one register where the processor multiplies
+// them.
 #ifdef __AVX512BF16__
 constexpr int64_t kStep = 32;
 using Chunk = __m512bh;
@@ -39,10 +41,12 @@ struct Tail {
 template <int Rows>
 PLUMB_INLINE FloatLanes Tiled(const BFloat16* const* x, const BFloat16* const* w, int64_t k) {
   constexpr int kColumns = kTile / Rows;
-  // Rows of w are too short for the processor to foresee where the next tile begins: ask for it now.
+  // Rows of w are too short for the processor to foresee where the next tile begins: ask for it
+  // now.
   const int64_t ahead = std::max(kColumns, 8) * k;
   // All outputs at once, or as many as have room in registers.
-  constexpr int kRowsAtOnce = std::min(Rows, kSums >= kTile ? kTile : 4), kColumnsAtOnce = kSums >= kTile ? kColumns : std::max(1, 4 / kRowsAtOnce);
+  constexpr int kRowsAtOnce = std::min(Rows, kSums >= kTile ? kTile : 4),
+                kColumnsAtOnce = kSums >= kTile ? kColumns : std::max(1, 4 / kRowsAtOnce);
   FloatLanes sum[kTile];
   const int64_t whole = k / kStep * kStep;
   for (int c0 = 0; c0 < kColumns; c0 += kColumnsAtOnce) {
@@ -56,7 +60,8 @@ PLUMB_INLINE FloatLanes Tiled(const BFloat16* const* x, const BFloat16* const* w
         for (int c = 0; c < kColumnsAtOnce; ++c) {
           const BFloat16* from = w[c0 + c] + p;
           const Chunk b = LoadChunk(from);
-          __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) + ahead * sizeof(BFloat16)));
+          __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) +
+                                                           ahead * sizeof(BFloat16)));
 #pragma GCC unroll 8
           for (int r = 0; r < kRowsAtOnce; ++r) part[r][c] = MultiplyAdd(part[r][c], a[r], b);
         }
@@ -72,17 +77,19 @@ PLUMB_INLINE FloatLanes Tiled(const BFloat16* const* x, const BFloat16* const* w
     for (int c = 0; c < kColumns; ++c) {
       const Chunk b = LoadChunk(Tail(w[c] + p, k - p).x);
       for (int r = 0; r < Rows; ++r) {
-        sum[r * kColumns + c] = MultiplyAdd(sum[r * kColumns + c], LoadChunk(Tail(x[r] + p, k - p).x), b);
+        sum[r * kColumns + c] =
+            MultiplyAdd(sum[r * kColumns + c], LoadChunk(Tail(x[r] + p, k - p).x), b);
       }
     }
   }
   return SumRows(sum);
 }
 
-// Columns begin .. end of at most Rows rows. Missing rows and columns repeat the last and are not stored.
+// Columns begin .. end of at most Rows rows. Missing rows and columns repeat the last and are not
+// stored.
 template <int Rows, class Y>
-void Columns(const BFloat16* x, const BFloat16* w, int64_t m, int64_t n, int64_t k, bool accumulate, Y* y, int64_t begin,
-             int64_t end) {
+void Columns(const BFloat16* x, const BFloat16* w, int64_t m, int64_t n, int64_t k, bool accumulate,
+             Y* y, int64_t begin, int64_t end) {
   constexpr int kColumns = kTile / Rows;
   const BFloat16* rows[Rows];
   for (int64_t r = 0; r < Rows; ++r) rows[r] = x + std::min(r, m - 1) * k;
@@ -102,7 +109,8 @@ void Columns(const BFloat16* x, const BFloat16* w, int64_t m, int64_t n, int64_t
 }
 
 template <class Y>
-void Product(const BFloat16* x, const BFloat16* w, int64_t m, int64_t n, int64_t k, bool accumulate, Y* y) {
+void Product(const BFloat16* x, const BFloat16* w, int64_t m, int64_t n, int64_t k, bool accumulate,
+             Y* y) {
   // Shares of whole tiles, so that neighbouring threads meet at tile borders only.
   constexpr int64_t kShare = 64;
   const int64_t shares = (n + kShare - 1) / kShare;

@@ -1,8 +1,9 @@
-// What has to be known of all weights at every publication, found where they lie: the hash of each 1 MiB block (leaves of
-// the published digest, common/base/hash/digest.h) and whether every value is finite.
+// What has to be known of all weights at every publication, found where they lie: the hash of each
+// 1 MiB block (leaves of the published digest, common/base/hash/digest.h) and whether every value
+// is finite.
 //
-// Hash: XXH3-128 with the default secret (Collet, xxHash specification 0.8), of blocks longer than 240 bytes.
-// Thread safety, alignment, errors: kernels/device/launch.h; bytes start on 8.
+// Hash: XXH3-128 with the default secret (Collet, xxHash specification 0.8), of blocks longer than
+// 240 bytes. Thread safety, alignment, errors: kernels/device/launch.h; bytes start on 8.
 #pragma once
 
 #include "common/base/hash/digest.h"
@@ -13,10 +14,12 @@ namespace plumb::kernels {
 struct HashWeightBlocks {
   static constexpr const char* kName = "HashWeightBlocks";
   const void* bytes = nullptr;
-  int64_t size = 0;           // the last block may be shorter than the others: above 240 bytes, or there is none
-  BlockHash* out = nullptr;   // [blocks()]
+  // the last block may be shorter than the others: above 240 bytes, or there is none
+  int64_t size = 0;
+  BlockHash* out = nullptr;  // [blocks()]
   int64_t blocks() const {
-    return (size + static_cast<int64_t>(kDigestBlockBytes) - 1) / static_cast<int64_t>(kDigestBlockBytes);
+    return (size + static_cast<int64_t>(kDigestBlockBytes) - 1) /
+           static_cast<int64_t>(kDigestBlockBytes);
   }
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;

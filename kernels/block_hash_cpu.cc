@@ -39,7 +39,8 @@ void HashWeightBlocks::Cpu(const Launch&) const {
 
 void FindNonFinite::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
-    if constexpr (sizeof(T) == 4) *first = First(static_cast<const uint32_t*>(x), n, uint32_t{0x7F800000u});
+    if constexpr (sizeof(T) == 4)
+      *first = First(static_cast<const uint32_t*>(x), n, uint32_t{0x7F800000u});
     else *first = First(static_cast<const uint16_t*>(x), n, uint16_t{0x7F80});
   });
 }

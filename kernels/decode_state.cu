@@ -1,11 +1,11 @@
-#include "kernels/device/cuda_common.h"
 #include "kernels/decode_state.h"
+#include "kernels/device/cuda_common.h"
 
 namespace plumb::kernels {
 namespace {
 
-__global__ void Addresses(DecodeState state, const int32_t* slots, int32_t rows, uint64_t* prompt_out,
-                          uint32_t* sample_out, int32_t* position_out) {
+__global__ void Addresses(DecodeState state, const int32_t* slots, int32_t rows,
+                          uint64_t* prompt_out, uint32_t* sample_out, int32_t* position_out) {
   const auto r = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
   if (r >= rows) return;
   const int32_t s = slots[r];
@@ -14,8 +14,8 @@ __global__ void Addresses(DecodeState state, const int32_t* slots, int32_t rows,
   position_out[r] = state.position[s] + 1;
 }
 
-__global__ void Advance(DecodeState state, const int32_t* slots, int32_t rows, const int32_t* token, const float* logprob,
-                        const int32_t* eos, int32_t num_eos) {
+__global__ void Advance(DecodeState state, const int32_t* slots, int32_t rows, const int32_t* token,
+                        const float* logprob, const int32_t* eos, int32_t num_eos) {
   const auto r = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
   if (r >= rows) return;
   const int32_t s = slots[r];
@@ -42,13 +42,15 @@ __global__ void Advance(DecodeState state, const int32_t* slots, int32_t rows, c
 
 void GatherAddresses::Cuda(const Launch& launch) const {
   if (rows == 0) return;
-  Addresses<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, prompt_out, sample_out, position_out);
+  Addresses<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, prompt_out,
+                                                             sample_out, position_out);
   CheckLaunch(kName);
 }
 
 void AdvanceSlots::Cuda(const Launch& launch) const {
   if (rows == 0) return;
-  Advance<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, token, logprob, eos, num_eos);
+  Advance<<<Blocks(rows, 128), 128, 0, StreamOf(launch)>>>(state, slots, rows, token, logprob, eos,
+                                                           num_eos);
   CheckLaunch(kName);
 }
 

@@ -1,8 +1,9 @@
-// The state of requests being generated: flat arrays that only the functions here change, so that the same scheduler
-// drives plain loops on the CPU and captured graphs on a GPU.
+// The state of requests being generated: flat arrays that only the functions here change, so that
+// the same scheduler drives plain loops on the CPU and captured graphs on a GPU.
 //
-// Slot s is one sequence. The host fills a slot (StartSlot), the device advances it (AdvanceSlots), the host reads
-// `finished` and the outputs some steps later. Thread safety, alignment, errors: kernels/device/launch.h.
+// Slot s is one sequence. The host fills a slot (StartSlot), the device advances it (AdvanceSlots),
+// the host reads `finished` and the outputs some steps later. Thread safety, alignment, errors:
+// kernels/device/launch.h.
 #pragma once
 
 #include <cstdint>
@@ -12,26 +13,33 @@
 namespace plumb::kernels {
 
 // Do not change the values of existing entries.
-enum class SlotStatus : uint8_t { kEmpty = 0, kRunning = 1, kStopped = 2, kLength = 3, kFailed = 4 };
+enum class SlotStatus : uint8_t {
+  kEmpty = 0,
+  kRunning = 1,
+  kStopped = 2,
+  kLength = 3,
+  kFailed = 4
+};
 
 // All pointers in the device's memory. S: max_slots, N: max_new_tokens.
 struct DecodeState {
   int32_t max_slots = 0;
   int32_t max_new_tokens = 0;
-  int32_t* last_token = nullptr;   // [S] input of the next step
-  int32_t* position = nullptr;     // [S] position of last_token
-  int32_t* generated = nullptr;    // [S] tokens sampled so far
-  int32_t* limit = nullptr;        // [S] stop after so many
-  uint8_t* status = nullptr;       // [S] SlotStatus
-  uint64_t* prompt = nullptr;      // [S] random address: lease id
-  uint32_t* sample = nullptr;      // [S] random address: sample number
-  int64_t* version = nullptr;      // [1] policy version that samples now
-  int32_t* tokens = nullptr;       // [S, N] sampled tokens
-  float* logprobs = nullptr;       // [S, N]
-  int64_t* versions = nullptr;     // [S, N]
+  int32_t* last_token = nullptr;  // [S] input of the next step
+  int32_t* position = nullptr;    // [S] position of last_token
+  int32_t* generated = nullptr;   // [S] tokens sampled so far
+  int32_t* limit = nullptr;       // [S] stop after so many
+  uint8_t* status = nullptr;      // [S] SlotStatus
+  uint64_t* prompt = nullptr;     // [S] random address: lease id
+  uint32_t* sample = nullptr;     // [S] random address: sample number
+  int64_t* version = nullptr;     // [1] policy version that samples now
+  int32_t* tokens = nullptr;      // [S, N] sampled tokens
+  float* logprobs = nullptr;      // [S, N]
+  int64_t* versions = nullptr;    // [S, N]
 };
 
-// Gathers the inputs of the sampler for `rows` running slots; position_out is that of the token to be drawn (position + 1).
+// Gathers the inputs of the sampler for `rows` running slots; position_out is that of the token to
+// be drawn (position + 1).
 struct GatherAddresses {
   static constexpr const char* kName = "GatherAddresses";
   DecodeState state;
@@ -44,9 +52,9 @@ struct GatherAddresses {
   void Cuda(const Launch& launch) const;
 };
 
-// Appends token[r] / logprob[r] to slot slots[r], moves its position on and decides: token < 0 -> kFailed; one of
-// eos[0..num_eos) -> kStopped (the end token is part of the output); limit reached -> kLength. Slots that are not
-// running are left alone.
+// Appends token[r] / logprob[r] to slot slots[r], moves its position on and decides: token < 0 ->
+// kFailed; one of eos[0..num_eos) -> kStopped (the end token is part of the output); limit reached
+// -> kLength. Slots that are not running are left alone.
 struct AdvanceSlots {
   static constexpr const char* kName = "AdvanceSlots";
   DecodeState state;

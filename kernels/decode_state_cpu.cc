@@ -30,7 +30,8 @@ void AdvanceSlots::Cpu(const Launch&) const {
     bool stopped = false;
     for (int32_t e = 0; e < num_eos; ++e) stopped = stopped || eos[e] == t;
     if (stopped) state.status[s] = static_cast<uint8_t>(SlotStatus::kStopped);
-    else if (state.generated[s] >= state.limit[s]) state.status[s] = static_cast<uint8_t>(SlotStatus::kLength);
+    else if (state.generated[s] >= state.limit[s])
+      state.status[s] = static_cast<uint8_t>(SlotStatus::kLength);
   }
 }
 

@@ -1,5 +1,6 @@
 // Moves of whole rows, their backwards, and biases.
-// Thread safety, alignment, errors: kernels/device/launch.h. REQUIRES: indices in range (the caller checks).
+// Thread safety, alignment, errors: kernels/device/launch.h. REQUIRES: indices in range (the caller
+// checks).
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -18,7 +19,8 @@ struct GatherRows {
   void Cuda(const Launch& launch) const;
 };
 
-// grad[index[r]] += scale * d[r] in ascending r. The order of additions to a row of grad is fixed on the CPU.
+// grad[index[r]] += scale * d[r] in ascending r. The order of additions to a row of grad is fixed
+// on the CPU.
 struct ScatterAddRows {
   static constexpr const char* kName = "ScatterAddRows";
   const void* d = nullptr;         // T[rows, width]
@@ -30,7 +32,8 @@ struct ScatterAddRows {
   void Cuda(const Launch& launch) const;
 };
 
-// out[index[r]] = d[r]: the backward of a gather with distinct indices. Other rows of out are left alone.
+// out[index[r]] = d[r]: the backward of a gather with distinct indices. Other rows of out are left
+// alone.
 struct ScatterRows {
   static constexpr const char* kName = "ScatterRows";
   const void* d = nullptr;         // T[rows, width]
@@ -41,7 +44,8 @@ struct ScatterRows {
   void Cuda(const Launch& launch) const;
 };
 
-// out[r] = sum of d[index[i]] over begins[r] <= i < begins[r + 1], added in that order in float and rounded once.
+// out[r] = sum of d[index[i]] over begins[r] <= i < begins[r + 1], added in that order in float and
+// rounded once.
 struct SumRows {
   static constexpr const char* kName = "SumRows";
   const void* d = nullptr;          // T[*, width]

@@ -8,7 +8,8 @@ namespace plumb::kernels {
 namespace {
 
 template <class T>
-void Gather(const T* table, const int32_t* index, int64_t rows, int64_t width, float scale, T* out) {
+void Gather(const T* table, const int32_t* index, int64_t rows, int64_t width, float scale,
+            T* out) {
 #pragma omp parallel for schedule(static) if (rows * width > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {
     const T* from = table + index[r] * width;
@@ -24,7 +25,8 @@ void Gather(const T* table, const int32_t* index, int64_t rows, int64_t width, f
 
 // Threads own column ranges, so that each element is summed in ascending row order by one thread.
 template <class T>
-void ScatterAdd(const T* d, const int32_t* index, int64_t rows, int64_t width, float scale, float* grad) {
+void ScatterAdd(const T* d, const int32_t* index, int64_t rows, int64_t width, float scale,
+                float* grad) {
   const int64_t strips = std::max<int64_t>(1, width / 64);
 #pragma omp parallel for schedule(static) if (rows * width > kParallelElements)
   for (int64_t s = 0; s < strips; ++s) {
@@ -47,7 +49,8 @@ void Scatter(const T* d, const int32_t* index, int64_t rows, int64_t width, T* o
 }
 
 template <class T>
-void Sums(const T* d, const int32_t* index, const int32_t* begins, int64_t rows, int64_t width, int64_t out_stride, T* out) {
+void Sums(const T* d, const int32_t* index, const int32_t* begins, int64_t rows, int64_t width,
+          int64_t out_stride, T* out) {
 #pragma omp parallel for schedule(static) if (rows * width > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = 0; i < width; ++i) {
@@ -69,7 +72,8 @@ void Bias(T* x, const T* bias, int64_t rows, int64_t width) {
 #pragma omp parallel for schedule(static) if (rows * width > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {
 #pragma omp simd
-    for (int64_t i = 0; i < width; ++i) x[r * width + i] = FromFloat<T>(ToFloat(x[r * width + i]) + ToFloat(bias[i]));
+    for (int64_t i = 0; i < width; ++i)
+      x[r * width + i] = FromFloat<T>(ToFloat(x[r * width + i]) + ToFloat(bias[i]));
   }
 }
 
@@ -95,7 +99,9 @@ void GatherRows::Cpu(const Launch& launch) const {
 }
 
 void ScatterAddRows::Cpu(const Launch& launch) const {
-  ForDType(launch.dtype, [&]<class T>(T) { ScatterAdd(static_cast<const T*>(d), index, rows, width, scale, grad); });
+  ForDType(launch.dtype, [&]<class T>(T) {
+    ScatterAdd(static_cast<const T*>(d), index, rows, width, scale, grad);
+  });
 }
 
 void ScatterRows::Cpu(const Launch& launch) const {
@@ -111,15 +117,18 @@ void SumRows::Cpu(const Launch& launch) const {
 }
 
 void AddScaled::Cpu(const Launch& launch) const {
-  ForDType(launch.dtype, [&]<class T>(T) { Add(static_cast<const T*>(x), n, scale, static_cast<T*>(y)); });
+  ForDType(launch.dtype,
+           [&]<class T>(T) { Add(static_cast<const T*>(x), n, scale, static_cast<T*>(y)); });
 }
 
 void AddBias::Cpu(const Launch& launch) const {
-  ForDType(launch.dtype, [&]<class T>(T) { Bias(static_cast<T*>(x), static_cast<const T*>(bias), rows, width); });
+  ForDType(launch.dtype,
+           [&]<class T>(T) { Bias(static_cast<T*>(x), static_cast<const T*>(bias), rows, width); });
 }
 
 void BiasBackward::Cpu(const Launch& launch) const {
-  ForDType(launch.dtype, [&]<class T>(T) { BiasGrad(static_cast<const T*>(dx), rows, width, dbias); });
+  ForDType(launch.dtype,
+           [&]<class T>(T) { BiasGrad(static_cast<const T*>(dx), rows, width, dbias); });
 }
 
 }  // namespace plumb::kernels

@@ -11,9 +11,10 @@
 namespace plumb::kernels {
 namespace {
 
-// A register tile is kRows x kCols; weights are packed as [k][kCols] panels so that a step of k is two vector loads and
-// one broadcast a row.
-// As wide as the processor's registers, and as many rows as fit in them: wider vectors are kept in memory (docs/benchmarks.md).
+// A register tile is kRows x kCols; weights are packed as [k][kCols] panels so that a step of k is
+// two vector loads and one broadcast a row.
+// As wide as the processor's registers, and as many rows as fit in them: wider vectors are kept in
+// memory (docs/benchmarks.md).
 #ifdef __AVX512F__
 constexpr int64_t kLanes = 16, kRows = 8;  // 16 of 32 registers are sums
 #else
@@ -38,7 +39,8 @@ void Pack(const float* w, int64_t cols, int64_t k, float* panel) {
 }
 
 template <int R>
-inline void Tile(const float* x, int64_t k, const float* panel, int64_t cols, bool accumulate, float* y, int64_t n) {
+inline void Tile(const float* x, int64_t k, const float* panel, int64_t cols, bool accumulate,
+                 float* y, int64_t n) {
   Vector acc[R][2] = {};
   for (int64_t p = 0; p < k; ++p) {
     const Vector a = *reinterpret_cast<const Vector*>(panel + p * kCols);
@@ -65,9 +67,11 @@ inline void Tile(const float* x, int64_t k, const float* panel, int64_t cols, bo
   }
 }
 
-void Panel(const float* x, int64_t rows, int64_t k, const float* panel, int64_t cols, bool accumulate, float* y, int64_t n) {
+void Panel(const float* x, int64_t rows, int64_t k, const float* panel, int64_t cols,
+           bool accumulate, float* y, int64_t n) {
   int64_t r = 0;
-  for (; r + kRows <= rows; r += kRows) Tile<kRows>(x + r * k, k, panel, cols, accumulate, y + r * n, n);
+  for (; r + kRows <= rows; r += kRows)
+    Tile<kRows>(x + r * k, k, panel, cols, accumulate, y + r * n, n);
   for (; r + 4 <= rows; r += 4) Tile<4>(x + r * k, k, panel, cols, accumulate, y + r * n, n);
   for (; r < rows; ++r) Tile<1>(x + r * k, k, panel, cols, accumulate, y + r * n, n);
 }
@@ -102,7 +106,8 @@ void GemmRows::Cpu(const Launch&) const {
     const int64_t cols = std::min(kCols, n - panel * kCols);
     float* packed = PanelBuffer(k * kCols);
     Pack(w + panel * kCols * k, cols, k, packed);
-    Panel(x + begin * k, end - begin, k, packed, cols, accumulate, y + begin * n + panel * kCols, n);
+    Panel(x + begin * k, end - begin, k, packed, cols, accumulate, y + begin * n + panel * kCols,
+          n);
   }
 }
 

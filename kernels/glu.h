@@ -54,7 +54,9 @@ template <class Body>
 void ForActivation(Activation activation, const Body& body) {
   switch (activation) {
     case Activation::kSilu: body(std::integral_constant<Activation, Activation::kSilu>{}); return;
-    case Activation::kGeluTanh: body(std::integral_constant<Activation, Activation::kGeluTanh>{}); return;
+    case Activation::kGeluTanh:
+      body(std::integral_constant<Activation, Activation::kGeluTanh>{});
+      return;
   }
 }
 

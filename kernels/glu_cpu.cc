@@ -1,5 +1,5 @@
-#include "kernels/device/cpu_common.h"
 #include "kernels/glu.h"
+#include "kernels/device/cpu_common.h"
 
 namespace plumb::kernels {
 namespace {
@@ -44,13 +44,17 @@ void Backward(const GluBackward& k) {
 
 void Glu::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
-    ForActivation(activation, [&]<Activation A>(std::integral_constant<Activation, A>) { Forward<A, T>(*this); });
+    ForActivation(activation, [&]<Activation A>(std::integral_constant<Activation, A>) {
+      Forward<A, T>(*this);
+    });
   });
 }
 
 void GluBackward::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
-    ForActivation(activation, [&]<Activation A>(std::integral_constant<Activation, A>) { Backward<A, T>(*this); });
+    ForActivation(activation, [&]<Activation A>(std::integral_constant<Activation, A>) {
+      Backward<A, T>(*this);
+    });
   });
 }
 

@@ -15,15 +15,18 @@ __device__ __forceinline__ Part PartAt(const HeadNormShape& s, int32_t p) {
   return {int64_t{s.q_parts} * s.q_size + int64_t{p - s.q_parts} * s.k_size, s.k_size, true};
 }
 
-// One block a row (blockIdx.x) and part (blockIdx.y); the blocks of part 0 also copy what is not normed.
+// One block a row (blockIdx.x) and part (blockIdx.y); the blocks of part 0 also copy what is not
+// normed.
 template <class T>
-__global__ void Forward(HeadNormShape s, const T* x, const T* w_q, const T* w_k, T* y, float* rstd) {
+__global__ void Forward(HeadNormShape s, const T* x, const T* w_q, const T* w_k, T* y,
+                        float* rstd) {
   const Part part = PartAt(s, static_cast<int32_t>(blockIdx.y));
   const T* in = x + blockIdx.x * s.width + part.begin;
   const T* w = part.key ? w_k : w_q;
   T* out = y + blockIdx.x * s.width + part.begin;
   float sum = 0;
-  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < part.size; i += blockDim.x) sum += ToFloat(in[i]) * ToFloat(in[i]);
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < part.size; i += blockDim.x)
+    sum += ToFloat(in[i]) * ToFloat(in[i]);
   const float scale = 1.0f / sqrtf(BlockSum(sum) / static_cast<float>(part.size) + s.eps);
   if (rstd && threadIdx.x == 0) rstd[blockIdx.x * s.parts() + blockIdx.y] = scale;
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < part.size; i += blockDim.x) {
@@ -35,13 +38,16 @@ __global__ void Forward(HeadNormShape s, const T* x, const T* w_q, const T* w_k,
   }
 }
 
-// Row block blockIdx.y of gridDim.y sums its rows' d x rstd over all parts of q, then of k; one column a thread.
+// Row block blockIdx.y of gridDim.y sums its rows' d x rstd over all parts of q, then of k; one
+// column a thread.
 template <class T>
-__global__ void WeightPartials(HeadNormShape s, const T* d, const T* x, const float* rstd, float* partial) {
+__global__ void WeightPartials(HeadNormShape s, const T* d, const T* x, const float* rstd,
+                               float* partial) {
   const auto column = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
   if (column >= s.q_size + s.k_size) return;
   const bool key = column >= s.q_size;
-  const int32_t first = key ? s.q_parts : 0, last = key ? s.parts() : s.q_parts, i = key ? column - s.q_size : column;
+  const int32_t first = key ? s.q_parts : 0, last = key ? s.parts() : s.q_parts,
+                i = key ? column - s.q_size : column;
   const int64_t b = blockIdx.y, blocks = gridDim.y;
   float sum = 0;
   for (int64_t r = s.rows * b / blocks; r < s.rows * (b + 1) / blocks; ++r) {
@@ -53,7 +59,8 @@ __global__ void WeightPartials(HeadNormShape s, const T* d, const T* x, const fl
   partial[b * (s.q_size + s.k_size) + column] = sum;
 }
 
-__global__ void AddPartials(HeadNormShape s, const float* partial, int64_t blocks, float* dw_q, float* dw_k) {
+__global__ void AddPartials(HeadNormShape s, const float* partial, int64_t blocks, float* dw_q,
+                            float* dw_k) {
   const auto column = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
   const int32_t weights = s.q_size + s.k_size;
   if (column >= weights) return;
@@ -64,7 +71,8 @@ __global__ void AddPartials(HeadNormShape s, const float* partial, int64_t block
 }
 
 template <class T>
-__global__ void BackwardInput(HeadNormShape s, T* d, const T* x, const T* w_q, const T* w_k, const float* rstd) {
+__global__ void BackwardInput(HeadNormShape s, T* d, const T* x, const T* w_q, const T* w_k,
+                              const float* rstd) {
   const Part part = PartAt(s, static_cast<int32_t>(blockIdx.y));
   T* g = d + blockIdx.x * s.width + part.begin;
   const T* in = x + blockIdx.x * s.width + part.begin;
@@ -76,7 +84,8 @@ __global__ void BackwardInput(HeadNormShape s, T* d, const T* x, const T* w_q, c
   }
   const float c = BlockSum(dot) * scale * scale * scale / static_cast<float>(part.size);
   for (int32_t i = static_cast<int32_t>(threadIdx.x); i < part.size; i += blockDim.x) {
-    g[i] = FromFloat<T>(ToFloat(g[i]) * (s.weight_offset + ToFloat(w[i])) * scale - ToFloat(in[i]) * c);
+    g[i] = FromFloat<T>(ToFloat(g[i]) * (s.weight_offset + ToFloat(w[i])) * scale -
+                        ToFloat(in[i]) * c);
   }
 }
 
@@ -85,7 +94,9 @@ unsigned Threads(const HeadNormShape& s) {
   return longest <= 64 ? 32 : (longest <= 128 ? 64 : (longest <= 1024 ? 128 : 256));
 }
 
-dim3 RowsAndParts(const HeadNormShape& s) { return {static_cast<unsigned>(s.rows), static_cast<unsigned>(s.parts())}; }
+dim3 RowsAndParts(const HeadNormShape& s) {
+  return {static_cast<unsigned>(s.rows), static_cast<unsigned>(s.parts())};
+}
 
 }  // namespace
 
@@ -93,7 +104,8 @@ void HeadNorm::Cuda(const Launch& launch) const {
   if (shape.rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     Forward<<<RowsAndParts(shape), Threads(shape), 0, StreamOf(launch)>>>(
-        shape, static_cast<const T*>(x), static_cast<const T*>(w_q), static_cast<const T*>(w_k), static_cast<T*>(y), rstd);
+        shape, static_cast<const T*>(x), static_cast<const T*>(w_q), static_cast<const T*>(w_k),
+        static_cast<T*>(y), rstd);
   });
   CheckLaunch(kName);
 }
@@ -107,7 +119,8 @@ void HeadNormBackward::Cuda(const Launch& launch) const {
         shape, static_cast<const T*>(d), static_cast<const T*>(x), rstd, scratch);
     CheckLaunch("HeadNormBackward (weights)");
     BackwardInput<<<RowsAndParts(shape), Threads(shape), 0, StreamOf(launch)>>>(
-        shape, static_cast<T*>(d), static_cast<const T*>(x), static_cast<const T*>(w_q), static_cast<const T*>(w_k), rstd);
+        shape, static_cast<T*>(d), static_cast<const T*>(x), static_cast<const T*>(w_q),
+        static_cast<const T*>(w_k), rstd);
     CheckLaunch("HeadNormBackward (input)");
   });
   if (!dw_q) return;

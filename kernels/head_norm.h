@@ -1,22 +1,26 @@
-// RMSNorm of the queries and keys inside merged rows (QK-norm), in front of the rotation. A row's queries are cut into
-// `q_parts` pieces that are normed each by itself, its keys into `k_parts`: the number of heads where every head is
-// normed by itself (Qwen 3, Gemma 3), one where the whole width is (OLMo 2 and 3). y = x * rstd * (weight_offset + w).
-// Thread safety, alignment, errors: kernels/device/launch.h.
+// RMSNorm of the queries and keys inside merged rows (QK-norm), in front of the rotation. A row's
+// queries are cut into `q_parts` pieces that are normed each by itself, its keys into `k_parts`:
+// the number of heads where every head is normed by itself (Qwen 3, Gemma 3), one where the whole
+// width is (OLMo 2 and 3). y = x * rstd * (weight_offset + w). Thread safety, alignment, errors:
+// kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
 
 namespace plumb::kernels {
 
-// Which columns of a row T[width] are normed: queries from column 0 on, keys behind them; what follows (values) stays.
+// Which columns of a row T[width] are normed: queries from column 0 on, keys behind them; what
+// follows (values) stays.
 struct HeadNormShape {
   int64_t rows = 0;
-  int64_t width = 0;                    // of a row
+  int64_t width = 0;  // of a row
   int32_t q_parts = 0, k_parts = 0;
-  int32_t q_size = 0, k_size = 0;       // columns of a part
+  int32_t q_size = 0, k_size = 0;  // columns of a part
   float eps = 0;
   float weight_offset = 0;
-  PLUMB_HOST_DEVICE int64_t normed() const { return int64_t{q_parts} * q_size + int64_t{k_parts} * k_size; }
+  PLUMB_HOST_DEVICE int64_t normed() const {
+    return int64_t{q_parts} * q_size + int64_t{k_parts} * k_size;
+  }
   PLUMB_HOST_DEVICE int32_t parts() const { return q_parts + k_parts; }
 };
 
@@ -38,7 +42,8 @@ inline constexpr int64_t kHeadNormScratchRows = 64;
 struct HeadNormBackward {
   static constexpr const char* kName = "HeadNormBackward";
   HeadNormShape shape;
-  void* d = nullptr;            // T[rows, width]: gradient of y, replaced by that of x; columns behind the keys stay
+  // T[rows, width]: gradient of y, replaced by that of x; columns behind the keys stay
+  void* d = nullptr;
   const void* x = nullptr;      // T[rows, width], as the forward saw it
   const void* w_q = nullptr;    // T[q_size]
   const void* w_k = nullptr;    // T[k_size]

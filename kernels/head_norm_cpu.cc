@@ -40,10 +40,12 @@ void Forward(const HeadNorm& k) {
       const float scale = 1.0f / std::sqrt(sum / static_cast<float>(part.size) + s.eps);
       if (k.rstd) k.rstd[r * s.parts() + p] = scale;
 #pragma omp simd
-      for (int32_t i = 0; i < part.size; ++i) out[i] = FromFloat<T>(ToFloat(in[i]) * scale * (offset + ToFloat(w[i])));
+      for (int32_t i = 0; i < part.size; ++i)
+        out[i] = FromFloat<T>(ToFloat(in[i]) * scale * (offset + ToFloat(w[i])));
     }
     if (in_row != out_row) {
-      std::memcpy(out_row + normed, in_row + normed, sizeof(T) * static_cast<size_t>(s.width - normed));
+      std::memcpy(out_row + normed, in_row + normed,
+                  sizeof(T) * static_cast<size_t>(s.width - normed));
     }
   }
 }
@@ -53,7 +55,8 @@ template <class T>
 void Backward(const HeadNormBackward& k) {
   const HeadNormShape& s = k.shape;
   const float offset = s.weight_offset;
-  const int64_t blocks = std::min(kHeadNormScratchRows, s.rows), weights = int64_t{s.q_size} + s.k_size;
+  const int64_t blocks = std::min(kHeadNormScratchRows, s.rows),
+                weights = int64_t{s.q_size} + s.k_size;
 #pragma omp parallel for schedule(static) if (s.rows * s.normed() > kParallelElements)
   for (int64_t b = 0; b < blocks; ++b) {
     float* partial = k.scratch + b * weights;
@@ -68,7 +71,8 @@ void Backward(const HeadNormBackward& k) {
         const float scale = k.rstd[r * s.parts() + p];
         float dot = 0;
 #pragma omp simd reduction(+ : dot)
-        for (int32_t i = 0; i < part.size; ++i) dot += ToFloat(d[i]) * (offset + ToFloat(w[i])) * ToFloat(in[i]);
+        for (int32_t i = 0; i < part.size; ++i)
+          dot += ToFloat(d[i]) * (offset + ToFloat(w[i])) * ToFloat(in[i]);
         const float c = dot * scale * scale * scale / static_cast<float>(part.size);
 #pragma omp simd
         for (int32_t i = 0; i < part.size; ++i) {

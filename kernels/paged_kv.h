@@ -1,9 +1,11 @@
 // The paged KV cache: one struct describes it to every kernel.
 //
 //   pages:  [layer][page][K|V][kv head][slot in page][head_dim]        T
-//   a sequence in batch slot s at position p lives in page page_table[s * stride + p / page_tokens], slot p % page_tokens
+//   a sequence in batch slot s at position p lives in page page_table[s * stride + p /
+//   page_tokens], slot p % page_tokens
 //
-// Ownership: actor/kv_pages owns the memory and the page numbers; kernels only read and write through this view.
+// Ownership: actor/kv_pages owns the memory and the page numbers; kernels only read and write
+// through this view.
 #pragma once
 
 #include <cstdint>
@@ -21,15 +23,20 @@ struct PagedKv {
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
 
-  PLUMB_HOST_DEVICE int64_t head_stride() const { return int64_t{page_tokens} * head_dim; }  // elements
-  PLUMB_HOST_DEVICE int64_t kv_stride() const { return head_stride() * kv_heads; }              // K to V of one page
+  // elements
+  PLUMB_HOST_DEVICE int64_t head_stride() const { return int64_t{page_tokens} * head_dim; }
+  // K to V of one page
+  PLUMB_HOST_DEVICE int64_t kv_stride() const { return head_stride() * kv_heads; }
   PLUMB_HOST_DEVICE int64_t page_stride() const { return 2 * kv_stride(); }
   PLUMB_HOST_DEVICE int64_t layer_stride() const { return page_stride() * num_pages; }
-  int64_t bytes() const { return layer_stride() * layers * static_cast<int64_t>(ElementSize(dtype)); }
+  int64_t bytes() const {
+    return layer_stride() * layers * static_cast<int64_t>(ElementSize(dtype));
+  }
 };
 
-// The tokens of one paged forward: row r is the token at `position[r]` of the sequence in batch slot `slot[r]`.
-// A slot may have several rows (prefill), in ascending position; all of them are written before any is read.
+// The tokens of one paged forward: row r is the token at `position[r]` of the sequence in batch
+// slot `slot[r]`. A slot may have several rows (prefill), in ascending position; all of them are
+// written before any is read.
 struct PagedRows {
   int32_t rows = 0;
   const int32_t* slot = nullptr;        // [rows]

@@ -6,7 +6,8 @@ namespace {
 
 // One block a row; the second pass finds the row in the caches. Vector: 16-byte accesses.
 template <bool Vector, class T>
-__global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, float offset, T* y, float* rstd) {
+__global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, float offset, T* y,
+                        float* rstd) {
   const T* in = x + blockIdx.x * hidden;
   T* out = y + blockIdx.x * hidden;
   constexpr int kStep = Vector ? Pack<T>::kSize : 1;
@@ -27,7 +28,8 @@ __global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, float
       Pack<T> p = LoadPack(in + i);
       const Pack<T> weight = LoadPack(w + i);
 #pragma unroll
-      for (int u = 0; u < kStep; ++u) p.x[u] = FromFloat<T>(ToFloat(p.x[u]) * scale * (offset + ToFloat(weight.x[u])));
+      for (int u = 0; u < kStep; ++u)
+        p.x[u] = FromFloat<T>(ToFloat(p.x[u]) * scale * (offset + ToFloat(weight.x[u])));
       StorePack(out + i, p);
     } else {
       out[i] = FromFloat<T>(ToFloat(in[i]) * scale * (offset + ToFloat(w[i])));
@@ -37,8 +39,8 @@ __global__ void Forward(const T* x, const T* w, int64_t hidden, float eps, float
 
 // dx = rstd (g - x rstd^2 mean(g x)) with g = dy w; one block a row.
 template <bool Vector, class T>
-__global__ void BackwardInput(const T* dy, const T* x, const T* w, const float* rstd, int64_t hidden, float offset,
-                              bool accumulate, T* dx) {
+__global__ void BackwardInput(const T* dy, const T* x, const T* w, const float* rstd,
+                              int64_t hidden, float offset, bool accumulate, T* dx) {
   const T* g = dy + blockIdx.x * hidden;
   const T* in = x + blockIdx.x * hidden;
   T* out = dx + blockIdx.x * hidden;
@@ -48,7 +50,8 @@ __global__ void BackwardInput(const T* dy, const T* x, const T* w, const float* 
     if constexpr (Vector) {
       const Pack<T> a = LoadPack(g + i), b = LoadPack(in + i), c = LoadPack(w + i);
 #pragma unroll
-      for (int u = 0; u < kStep; ++u) dot += ToFloat(a.x[u]) * (offset + ToFloat(c.x[u])) * ToFloat(b.x[u]);
+      for (int u = 0; u < kStep; ++u)
+        dot += ToFloat(a.x[u]) * (offset + ToFloat(c.x[u])) * ToFloat(b.x[u]);
     } else {
       dot += ToFloat(g[i]) * (offset + ToFloat(w[i])) * ToFloat(in[i]);
     }
@@ -75,7 +78,8 @@ __global__ void BackwardInput(const T* dy, const T* x, const T* w, const float* 
 
 // Row block blockIdx.y of gridDim.y sums its rows of dy x rstd; N columns a thread.
 template <int N, class T>
-__global__ void WeightPartials(const T* dy, const T* x, const float* rstd, int64_t rows, int64_t hidden, float* partial) {
+__global__ void WeightPartials(const T* dy, const T* x, const float* rstd, int64_t rows,
+                               int64_t hidden, float* partial) {
   const int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * N;
   if (i >= hidden) return;
   const int64_t b = blockIdx.y, blocks = gridDim.y;
@@ -108,10 +112,12 @@ unsigned Threads(int64_t hidden) { return hidden <= 1024 ? 128 : (hidden <= 4096
 void RmsNorm::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
-    const bool vector = hidden % Pack<T>::kSize == 0 && Aligned16(x) && Aligned16(w) && Aligned16(y);
+    const bool vector =
+        hidden % Pack<T>::kSize == 0 && Aligned16(x) && Aligned16(w) && Aligned16(y);
     const auto kernel = vector ? Forward<true, T> : Forward<false, T>;
     kernel<<<static_cast<unsigned>(rows), Threads(hidden), 0, StreamOf(launch)>>>(
-        static_cast<const T*>(x), static_cast<const T*>(w), hidden, eps, weight_offset, static_cast<T*>(y), rstd);
+        static_cast<const T*>(x), static_cast<const T*>(w), hidden, eps, weight_offset,
+        static_cast<T*>(y), rstd);
   });
   CheckLaunch(kName);
 }
@@ -124,13 +130,15 @@ void RmsNormBackward::Cuda(const Launch& launch) const {
     const auto* in = static_cast<const T*>(x);
     const bool fours = hidden % 4 == 0 && Aligned16(dy) && Aligned16(x);
     const auto weight = fours ? WeightPartials<4, T> : WeightPartials<1, T>;
-    weight<<<dim3(Blocks(hidden, fours ? 512 : 128), static_cast<unsigned>(blocks)), 128, 0, StreamOf(launch)>>>(
-        g, in, rstd, rows, hidden, scratch);
+    weight<<<dim3(Blocks(hidden, fours ? 512 : 128), static_cast<unsigned>(blocks)), 128, 0,
+             StreamOf(launch)>>>(g, in, rstd, rows, hidden, scratch);
     CheckLaunch("RmsNormBackward (weight)");
-    const bool vector = hidden % Pack<T>::kSize == 0 && Aligned16(dy) && Aligned16(x) && Aligned16(w) && Aligned16(dx);
+    const bool vector = hidden % Pack<T>::kSize == 0 && Aligned16(dy) && Aligned16(x) &&
+                        Aligned16(w) && Aligned16(dx);
     const auto kernel = vector ? BackwardInput<true, T> : BackwardInput<false, T>;
     kernel<<<static_cast<unsigned>(rows), Threads(hidden), 0, StreamOf(launch)>>>(
-        g, in, static_cast<const T*>(w), rstd, hidden, weight_offset, accumulate_dx, static_cast<T*>(dx));
+        g, in, static_cast<const T*>(w), rstd, hidden, weight_offset, accumulate_dx,
+        static_cast<T*>(dx));
     CheckLaunch("RmsNormBackward (input)");
   });
   if (!dw) return;

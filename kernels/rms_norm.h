@@ -1,6 +1,7 @@
-// RMSNorm (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019): y = x * rstd * (weight_offset + w),
-// rstd = (mean(x^2) + eps)^-1/2. weight_offset is 1 where a family stores its weights as their distance from 1 (Gemma).
-// Thread safety, alignment, errors: kernels/device/launch.h.
+// RMSNorm (Zhang and Sennrich, "Root Mean Square Layer Normalization", 2019): y = x * rstd *
+// (weight_offset + w), rstd = (mean(x^2) + eps)^-1/2. weight_offset is 1 where a family stores its
+// weights as their distance from 1 (Gemma). Thread safety, alignment, errors:
+// kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"

@@ -23,12 +23,14 @@ void Forward(const RmsNorm& k) {
     const float scale = 1.0f / std::sqrt(sum / static_cast<float>(hidden) + k.eps);
     if (k.rstd) k.rstd[r] = scale;
 #pragma omp simd
-    for (int64_t i = 0; i < hidden; ++i) out[i] = FromFloat<T>(ToFloat(in[i]) * scale * (offset + ToFloat(w[i])));
+    for (int64_t i = 0; i < hidden; ++i)
+      out[i] = FromFloat<T>(ToFloat(in[i]) * scale * (offset + ToFloat(w[i])));
   }
 }
 
-// dx = rstd (g - x rstd^2 mean(g x)) with g = dy w; dw += dy x rstd. Rows are cut into at most kRmsNormScratchRows
-// blocks that each sum their dw, so the order of additions does not depend on the threads.
+// dx = rstd (g - x rstd^2 mean(g x)) with g = dy w; dw += dy x rstd. Rows are cut into at most
+// kRmsNormScratchRows blocks that each sum their dw, so the order of additions does not depend on
+// the threads.
 template <class T>
 void Backward(const RmsNormBackward& k) {
   const auto* w = static_cast<const T*>(k.w);
@@ -46,7 +48,8 @@ void Backward(const RmsNormBackward& k) {
       const float s = k.rstd[r];
       float dot = 0;
 #pragma omp simd reduction(+ : dot)
-      for (int64_t i = 0; i < hidden; ++i) dot += ToFloat(g[i]) * (offset + ToFloat(w[i])) * ToFloat(in[i]);
+      for (int64_t i = 0; i < hidden; ++i)
+        dot += ToFloat(g[i]) * (offset + ToFloat(w[i])) * ToFloat(in[i]);
       const float c = dot * s * s * s / static_cast<float>(hidden);
 #pragma omp simd
       for (int64_t i = 0; i < hidden; ++i) {

@@ -4,7 +4,8 @@
 namespace plumb::kernels {
 namespace {
 
-// Where pair i of a head lies: the first dims / 2 pairs are turned, the others are the two halves of what stays.
+// Where pair i of a head lies: the first dims / 2 pairs are turned, the others are the two halves
+// of what stays.
 struct Pair {
   int32_t a, b;
   bool turned;
@@ -17,7 +18,8 @@ __device__ __forceinline__ Pair PairAt(int32_t i, int32_t dims, int32_t d) {
 
 // Elements `at.a` .. + N of a head turned with those from `at.b` on; the results in a and b.
 template <int N, class T>
-__device__ __forceinline__ void Turn(const T* head, const float* cs, Pair at, float sign, Few<N, T>* a, Few<N, T>* b) {
+__device__ __forceinline__ void Turn(const T* head, const float* cs, Pair at, float sign,
+                                     Few<N, T>* a, Few<N, T>* b) {
   *a = *reinterpret_cast<const Few<N, T>*>(head + at.a);
   *b = *reinterpret_cast<const Few<N, T>*>(head + at.b);
   if (!at.turned) return;
@@ -32,11 +34,12 @@ __device__ __forceinline__ void Turn(const T* head, const float* cs, Pair at, fl
 
 // One thread turns N pairs of one head of one row.
 template <int N, class T>
-__global__ void InPlace(T* qkv, const int32_t* position, const float* cos_sin, int64_t rows, int32_t heads,
-                        int32_t kv_heads, int32_t d, int32_t dims, float sign) {
+__global__ void InPlace(T* qkv, const int32_t* position, const float* cos_sin, int64_t rows,
+                        int32_t heads, int32_t kv_heads, int32_t d, int32_t dims, float sign) {
   const int32_t parts = dims / 2 / N, tasks = (heads + kv_heads) * parts;
   const int64_t width = int64_t{heads + 2 * kv_heads} * d;
-  for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < rows * tasks; k += int64_t{gridDim.x} * blockDim.x) {
+  for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < rows * tasks;
+       k += int64_t{gridDim.x} * blockDim.x) {
     const int64_t r = k / tasks;
     const auto task = static_cast<int32_t>(k - r * tasks);
     const int32_t h = task / parts;
@@ -51,8 +54,8 @@ __global__ void InPlace(T* qkv, const int32_t* position, const float* cos_sin, i
 
 // As above over q, k and v: rotated q and k go back to qkv, rotated k and plain v go to their page.
 template <int N, class T>
-__global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t heads, int32_t dims, int32_t layer,
-                           PagedKv kv) {
+__global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t heads,
+                           int32_t dims, int32_t layer, PagedKv kv) {
   const int32_t d = kv.head_dim, parts = d / 2 / N, tasks = (heads + 2 * kv.kv_heads) * parts;
   const int64_t width = int64_t{heads + 2 * kv.kv_heads} * d;
   T* pages = static_cast<T*>(kv.pages) + layer * kv.layer_stride();
@@ -72,10 +75,11 @@ __global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t
       *reinterpret_cast<Few<N, T>*>(head + at.b) = b;
     }
     if (h < heads) continue;
-    const int32_t page = rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
+    const int32_t page =
+        rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
     const int32_t is_value = h >= heads + kv.kv_heads, kv_head = h - heads - is_value * kv.kv_heads;
-    T* to = pages + page * kv.page_stride() + is_value * kv.kv_stride() + kv_head * kv.head_stride() +
-            int64_t{position % kv.page_tokens} * d;
+    T* to = pages + page * kv.page_stride() + is_value * kv.kv_stride() +
+            kv_head * kv.head_stride() + int64_t{position % kv.page_tokens} * d;
     *reinterpret_cast<Few<N, T>*>(to + at.a) = a;
     *reinterpret_cast<Few<N, T>*>(to + at.b) = b;
   }
@@ -90,8 +94,9 @@ void RopeInPlace::Cuda(const Launch& launch) const {
     const bool wide = dims / 2 % kWide == 0 && head_dim % kWide == 0 && Aligned16(qkv);
     const auto kernel = wide ? InPlace<kWide, T> : InPlace<1, T>;
     const int64_t threads = rows * (heads + kv_heads) * (dims / 2) / (wide ? kWide : 1);
-    kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(static_cast<T*>(qkv), position, cos_sin, rows, heads,
-                                                               kv_heads, head_dim, dims, inverse ? -1.0f : 1.0f);
+    kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(
+        static_cast<T*>(qkv), position, cos_sin, rows, heads, kv_heads, head_dim, dims,
+        inverse ? -1.0f : 1.0f);
   });
   CheckLaunch(kName);
 }
@@ -100,10 +105,13 @@ void RopeAndWriteKv::Cuda(const Launch& launch) const {
   if (rows.rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     constexpr int kWide = Pack<T>::kSize;
-    const bool wide = dims / 2 % kWide == 0 && (kv.head_dim - dims) / 2 % kWide == 0 && Aligned16(qkv) && Aligned16(kv.pages);
+    const bool wide = dims / 2 % kWide == 0 && (kv.head_dim - dims) / 2 % kWide == 0 &&
+                      Aligned16(qkv) && Aligned16(kv.pages);
     const auto kernel = wide ? AndWriteKv<kWide, T> : AndWriteKv<1, T>;
-    const int64_t threads = int64_t{rows.rows} * (heads + 2 * kv.kv_heads) * (kv.head_dim / 2) / (wide ? kWide : 1);
-    kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(static_cast<T*>(qkv), rows, cos_sin, heads, dims, layer, kv);
+    const int64_t threads =
+        int64_t{rows.rows} * (heads + 2 * kv.kv_heads) * (kv.head_dim / 2) / (wide ? kWide : 1);
+    kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(static_cast<T*>(qkv), rows, cos_sin,
+                                                               heads, dims, layer, kv);
   });
   CheckLaunch(kName);
 }

@@ -1,7 +1,8 @@
-// Rotary position embedding (Su et al., "RoFormer", 2021), half-split layout as HF's Llama family has it: element i of
-// the first half of the rotated part of a head turns with element i of its second half by the angle position * f_i.
-// `dims` elements from the start of a head are rotated, the others stay; 0: none (layers without positions).
-// Thread safety, alignment, errors: kernels/device/launch.h.
+// Rotary position embedding (Su et al., "RoFormer", 2021), half-split layout as HF's Llama family
+// has it: element i of the first half of the rotated part of a head turns with element i of its
+// second half by the angle position * f_i. `dims` elements from the start of a head are rotated,
+// the others stay; 0: none (layers without positions). Thread safety, alignment, errors:
+// kernels/device/launch.h.
 #pragma once
 
 #include <span>
@@ -11,14 +12,16 @@
 
 namespace plumb::kernels {
 
-// Fills cos_sin: float[max_positions, 2 n] with n cosines, then n sines per row, times `factor`; frequencies: [n], radians a
-// position (angles and functions in double). Host memory.
-void RopeTable(int64_t max_positions, std::span<const double> frequencies, double factor, float* cos_sin);
+// Fills cos_sin: float[max_positions, 2 n] with n cosines, then n sines per row, times `factor`;
+// frequencies: [n], radians a position (angles and functions in double). Host memory.
+void RopeTable(int64_t max_positions, std::span<const double> frequencies, double factor,
+               float* cos_sin);
 
 // In place on the merged rows.
 struct RopeInPlace {
   static constexpr const char* kName = "RopeInPlace";
-  void* qkv = nullptr;                // T[rows, (Nq + 2 Nkv) * D], heads in the order q, k, v; v is left alone
+  // T[rows, (Nq + 2 Nkv) * D], heads in the order q, k, v; v is left alone
+  void* qkv = nullptr;
   const int32_t* position = nullptr;  // [rows]
   const float* cos_sin = nullptr;     // [max_positions, dims]
   int64_t rows = 0;
@@ -29,7 +32,8 @@ struct RopeInPlace {
   void Cuda(const Launch& launch) const;
 };
 
-// Generation: rotates q in place and writes rotated k and plain v of every row to its page of `layer`.
+// Generation: rotates q in place and writes rotated k and plain v of every row to its page of
+// `layer`.
 struct RopeAndWriteKv {
   static constexpr const char* kName = "RopeAndWriteKv";
   void* qkv = nullptr;  // T[rows.rows, (Nq + 2 Nkv) * D]

@@ -27,7 +27,8 @@ void InPlace(const RopeInPlace& k) {
   for (int64_t r = 0; r < k.rows; ++r) {
     const float* cs = k.cos_sin + int64_t{k.position[r]} * k.dims;
     T* row = static_cast<T*>(k.qkv) + r * width;
-    for (int32_t h = 0; h < k.heads + k.kv_heads; ++h) Turn(row + int64_t{h} * k.head_dim, cs, k.dims / 2, sign);
+    for (int32_t h = 0; h < k.heads + k.kv_heads; ++h)
+      Turn(row + int64_t{h} * k.head_dim, cs, k.dims / 2, sign);
   }
 }
 
@@ -44,22 +45,27 @@ void AndWriteKv(const RopeAndWriteKv& w) {
     T* q = static_cast<T*>(w.qkv) + r * width;
     if (w.dims > 0) {
       const float* cs = w.cos_sin + int64_t{position} * w.dims;
-      for (int32_t h = 0; h < heads + kv.kv_heads; ++h) Turn(q + int64_t{h} * d, cs, w.dims / 2, 1.0f);
+      for (int32_t h = 0; h < heads + kv.kv_heads; ++h)
+        Turn(q + int64_t{h} * d, cs, w.dims / 2, 1.0f);
     }
-    const int32_t page = rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
+    const int32_t page =
+        rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
     T* to = pages + page * kv.page_stride() + int64_t{position % kv.page_tokens} * d;
     const T* k = q + int64_t{heads} * d;
     const T* v = k + int64_t{kv.kv_heads} * d;
     for (int32_t h = 0; h < kv.kv_heads; ++h) {
-      std::memcpy(to + h * kv.head_stride(), k + int64_t{h} * d, sizeof(T) * static_cast<size_t>(d));
-      std::memcpy(to + kv.kv_stride() + h * kv.head_stride(), v + int64_t{h} * d, sizeof(T) * static_cast<size_t>(d));
+      std::memcpy(to + h * kv.head_stride(), k + int64_t{h} * d,
+                  sizeof(T) * static_cast<size_t>(d));
+      std::memcpy(to + kv.kv_stride() + h * kv.head_stride(), v + int64_t{h} * d,
+                  sizeof(T) * static_cast<size_t>(d));
     }
   }
 }
 
 }  // namespace
 
-void RopeTable(int64_t max_positions, std::span<const double> frequencies, double factor, float* cos_sin) {
+void RopeTable(int64_t max_positions, std::span<const double> frequencies, double factor,
+               float* cos_sin) {
   const auto half = static_cast<int64_t>(frequencies.size());
   for (int64_t p = 0; p < max_positions; ++p) {
     for (int64_t i = 0; i < half; ++i) {

@@ -3,9 +3,9 @@
 #include "kernels/sampling.h"
 #include "kernels/token_mask.h"
 
-// One block a row. Probability mass is counted in integers, units of 2^-44 of the most likely token's: sums are then exact
-// and the same in any order, which lets threads add with atomics and still give one result for one row. A token lighter
-// than half a unit is never drawn.
+// One block a row. Probability mass is counted in integers, units of 2^-44 of the most likely
+// token's: sums are then exact and the same in any order, which lets threads add with atomics and
+// still give one result for one row. A token lighter than half a unit is never drawn.
 namespace plumb::kernels {
 namespace {
 
@@ -14,7 +14,9 @@ using Mass = unsigned long long;  // the type CUDA's atomics take
 constexpr int kThreads = 1024;
 constexpr double kUnits = 17592186044416.0;  // 2^44
 
-__device__ __forceinline__ Mass Units(float p) { return static_cast<Mass>(__float2ull_rn(p * 0x1p44f)); }
+__device__ __forceinline__ Mass Units(float p) {
+  return static_cast<Mass>(__float2ull_rn(p * 0x1p44f));
+}
 
 // Inclusive sum over the threads of the block in thread order; *total: over all.
 __device__ Mass BlockScan(Mass v, Mass* total) {
@@ -39,8 +41,9 @@ __device__ Mass BlockScan(Mass v, Mass* total) {
   return v + (warp > 0 ? before : 0);
 }
 
-// A histogram of 2048 digits. Shared memory adds 32-bit integers natively and 64-bit ones by slow loops, so masses are kept
-// in three limbs, in units of 2^-36: none overflows below kMaxVocab tokens.
+// A histogram of 2048 digits. Shared memory adds 32-bit integers natively and 64-bit ones by slow
+// loops, so masses are kept in three limbs, in units of 2^-36: none overflows below kMaxVocab
+// tokens.
 constexpr int kDigits = 2048;
 constexpr int64_t kMaxVocab = int64_t{1} << 20;
 constexpr double kUnitsPerCoarse = 256.0;  // 2^-44 to 2^-36
@@ -57,7 +60,8 @@ struct Histogram {
   __device__ void Add(uint32_t digit, float p) {
     if constexpr (ByMass) {
       const auto units = static_cast<Mass>(__float2ull_rn(p * 0x1p36f));
-      const uint32_t low = static_cast<uint32_t>(units) & 0xFFFu, middle = static_cast<uint32_t>(units >> 12) & 0xFFFu;
+      const uint32_t low = static_cast<uint32_t>(units) & 0xFFFu,
+                     middle = static_cast<uint32_t>(units >> 12) & 0xFFFu;
       const auto high = static_cast<uint32_t>(units >> 24);
       if (low != 0) atomicAdd(&limb[0][digit], low);
       if (middle != 0) atomicAdd(&limb[1][digit], middle);
@@ -67,14 +71,16 @@ struct Histogram {
     }
   }
   __device__ Mass At(int digit) const {
-    if constexpr (ByMass) return limb[0][digit] + (Mass{limb[1][digit]} << 12) + (Mass{limb[2][digit]} << 24);
+    if constexpr (ByMass)
+      return limb[0][digit] + (Mass{limb[1][digit]} << 12) + (Mass{limb[2][digit]} << 24);
     else return limb[0][digit];
   }
 };
 
-// The largest value v of p such that the values >= v count (ByMass: weigh) at least `goal` together. Positive floats order
-// as their bits, so the value is found eleven bits at a time: a histogram of the next digit among the values that agree
-// with the digits found, then a scan from the top.
+// The largest value v of p such that the values >= v count (ByMass: weigh) at least `goal`
+// together. Positive floats order as their bits, so the value is found eleven bits at a time: a
+// histogram of the next digit among the values that agree with the digits found, then a scan from
+// the top.
 template <bool ByMass>
 __device__ float Boundary(const float* p, int64_t vocab, Mass goal) {
   __shared__ Histogram<ByMass> histogram;
@@ -123,7 +129,8 @@ __device__ Mass MassFrom(const float* p, int64_t vocab, float threshold) {
   return BlockSum(mass);
 }
 
-// The first thread whose inclusive sum passes `goal` gets its own share's start; the answer is on every thread.
+// The first thread whose inclusive sum passes `goal` gets its own share's start; the answer is on
+// every thread.
 struct Place {
   int thread;
   Mass before;
@@ -211,13 +218,15 @@ __global__ void __launch_bounds__(kThreads)
     threshold = fmaxf(threshold, lowest);
   }
   if (o.top_p < 1.0f) {
-    const auto goal = static_cast<Mass>(ceil(static_cast<double>(o.top_p) * static_cast<double>(kept) / kUnitsPerCoarse));
+    const auto goal = static_cast<Mass>(
+        ceil(static_cast<double>(o.top_p) * static_cast<double>(kept) / kUnitsPerCoarse));
     threshold = fmaxf(threshold, Boundary<true>(p, vocab, goal > 0 ? goal : 1));
   }
   if (threshold > 0) total = MassFrom(p, vocab, threshold);
   if (kept_sets) WriteKept(p, vocab, threshold, kept_sets + r * ((vocab + 31) / 32));
 
-  // Inverse transform in vocabulary order: which warp's stretch, then which thread's share of it, then which token.
+  // Inverse transform in vocabulary order: which warp's stretch, then which thread's share of it,
+  // then which token.
   const Random4 bits = RandomAt(o.seed, prompt[r], sample[r], static_cast<uint32_t>(position[r]));
   Mass goal = static_cast<Mass>(UniformOpen(bits.x[0], bits.x[1]) * static_cast<double>(total));
   if (goal >= total) goal = total - 1;
@@ -255,7 +264,9 @@ __global__ void __launch_bounds__(kThreads)
 
 void SampleTokens::Cuda(const Launch& launch) const {
   if (rows == 0) return;
-  if (vocab >= kMaxVocab) throw Error(ErrorCode::kUnsupported, "SampleTokens on CUDA: vocabularies end below 2^20 tokens");
+  if (vocab >= kMaxVocab)
+    throw Error(ErrorCode::kUnsupported,
+                "SampleTokens on CUDA: vocabularies end below 2^20 tokens");
   const int64_t stride = SamplingScratch(1, vocab) / static_cast<int64_t>(sizeof(float));
   Sample<<<static_cast<unsigned>(rows), kThreads, 0, StreamOf(launch)>>>(
       logits, vocab, options, prompt, sample, position, token, logprob,

@@ -6,17 +6,18 @@
 
 #include "common/base/rng.h"
 #include "kernels/device/cpu_common.h"
+#include "kernels/device/vector_math.h"
 #include "kernels/sampling.h"
 #include "kernels/token_mask.h"
-#include "kernels/device/vector_math.h"
 
 namespace plumb::kernels {
 namespace {
 
 constexpr int64_t kBlock = 1024;
 
-// Probabilities relative to the most likely token lie in [0, 1], where floats order as their bits do. Counted by their
-// leading bits, the boundary of a filter falls into one bucket, and only that bucket is sorted.
+// Probabilities relative to the most likely token lie in [0, 1], where floats order as their bits
+// do. Counted by their leading bits, the boundary of a filter falls into one bucket, and only that
+// bucket is sorted.
 class Selection {
  public:
   void Count(const float* p, int64_t vocab) {
@@ -37,7 +38,8 @@ class Selection {
     return sum;
   }
 
-  // The count-th largest value; *kept becomes the mass of all values not below it. REQUIRES: 0 < count <= vocab.
+  // The count-th largest value; *kept becomes the mass of all values not below it. REQUIRES: 0 <
+  // count <= vocab.
   float AtCount(int64_t count, double* kept) {
     double mass = 0;
     int64_t seen = 0;
@@ -48,12 +50,14 @@ class Selection {
     }
     Sort(b);
     const float value = sorted_[static_cast<size_t>(count - seen - 1)];
-    for (size_t i = 0; i < sorted_.size() && sorted_[i] >= value; ++i) mass += static_cast<double>(sorted_[i]);
+    for (size_t i = 0; i < sorted_.size() && sorted_[i] >= value; ++i)
+      mass += static_cast<double>(sorted_[i]);
     *kept = mass;
     return value;
   }
 
-  // The value at which the sum of the largest ones reaches `goal`; 0 when rounding keeps the whole sum below it.
+  // The value at which the sum of the largest ones reaches `goal`; 0 when rounding keeps the whole
+  // sum below it.
   float AtMass(double goal) {
     double mass = 0;
     int32_t b = kBuckets - 1;
@@ -98,7 +102,8 @@ float Threshold(const float* p, int64_t vocab, const SamplingOptions& o) {
   double total = 0;
   if (by_count) threshold = std::max(threshold, selection.AtCount(o.top_k, &total));
   else total = selection.total();
-  if (o.top_p < 1.0f) threshold = std::max(threshold, selection.AtMass(static_cast<double>(o.top_p) * total));
+  if (o.top_p < 1.0f)
+    threshold = std::max(threshold, selection.AtMass(static_cast<double>(o.top_p) * total));
   return threshold;
 }
 
@@ -114,8 +119,9 @@ void WriteKept(const float* p, int64_t vocab, float threshold, uint32_t* kept) {
   }
 }
 
-void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t prompt, uint32_t sample,
-               int32_t position, float* p, int32_t* token, float* logprob, uint32_t* kept) {
+void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t prompt,
+               uint32_t sample, int32_t position, float* p, int32_t* token, float* logprob,
+               uint32_t* kept) {
   *token = -1;
   *logprob = 0;
   const float top = MaxOf(x, vocab);
@@ -172,7 +178,8 @@ void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t
   double mass = 0;
   int64_t chosen = -1;
   for (int64_t b = 0; b < blocks && chosen < 0; ++b) {
-    // The last block always takes the draw: rounding of the block sums must not let it fall off the end.
+    // The last block always takes the draw: rounding of the block sums must not let it fall off the
+    // end.
     if (b + 1 < blocks && mass + static_cast<double>(block_sum[b]) < target) {
       mass += static_cast<double>(block_sum[b]);
       continue;
@@ -185,7 +192,8 @@ void SampleRow(const float* x, int64_t vocab, const SamplingOptions& o, uint64_t
       if (mass >= target) break;
     }
   }
-  if (chosen < 0) {  // the last block was wholly filtered out and rounding led there: the last kept token
+  // the last block was wholly filtered out and rounding led there: the last kept token
+  if (chosen < 0) {
     for (int64_t j = vocab - 1; j >= 0 && chosen < 0; --j) {
       if (p[j] > 0) chosen = j;
     }

@@ -4,7 +4,8 @@
 namespace plumb::kernels {
 namespace {
 
-// A running softmax over part of a row: with e = exp((x - top) / T), sum = sum of e and weighted = sum of e (x - top) / T.
+// A running softmax over part of a row: with e = exp((x - top) / T), sum = sum of e and weighted =
+// sum of e (x - top) / T.
 struct Running {
   float top = -INFINITY, sum = 0, weighted = 0;
 
@@ -28,8 +29,8 @@ struct Running {
 
 // One block a row, one pass over the logits.
 template <int N>
-__global__ void Forward(const float* logits, const int32_t* target, int64_t vocab, float scale, float* logprob,
-                        float* entropy, float* lse) {
+__global__ void Forward(const float* logits, const int32_t* target, int64_t vocab, float scale,
+                        float* logprob, float* entropy, float* lse) {
   const int64_t r = blockIdx.x;
   const float* x = logits + r * vocab;
   Running running;
@@ -59,7 +60,8 @@ __global__ void Forward(const float* logits, const int32_t* target, int64_t voca
   }
   const float top = BlockMax(running.top);
   running.Raise(top, scale);
-  const double sum = BlockSum(static_cast<double>(running.sum)), weighted = BlockSum(static_cast<double>(running.weighted));
+  const double sum = BlockSum(static_cast<double>(running.sum)),
+               weighted = BlockSum(static_cast<double>(running.weighted));
   bad = __syncthreads_or(bad || top == -INFINITY || top == INFINITY);
   if (threadIdx.x != 0) return;
   const double log_sum = log(sum);
@@ -71,16 +73,17 @@ __global__ void Forward(const float* logits, const int32_t* target, int64_t voca
 
 // blockIdx.y: the row; N logits a thread at a time.
 template <int N, class T>
-__global__ void Backward(const float* logits, const int32_t* target, const float* lse, const float* entropy,
-                         const float* g_logprob, const float* g_entropy, int64_t rows, int64_t vocab, float scale,
-                         T* dlogits) {
+__global__ void Backward(const float* logits, const int32_t* target, const float* lse,
+                         const float* entropy, const float* g_logprob, const float* g_entropy,
+                         int64_t rows, int64_t vocab, float scale, T* dlogits) {
   for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
     const float* x = logits + r * vocab;
     T* d = dlogits + r * vocab;
     const float g = g_logprob[r], h = g_entropy ? g_entropy[r] : 0.0f, l = lse[r];
     const float row_entropy = g_entropy ? entropy[r] : 0.0f;
     const int64_t chosen = target[r];
-    for (int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * N; i < vocab; i += int64_t{gridDim.x} * blockDim.x * N) {
+    for (int64_t i = (int64_t{blockIdx.x} * blockDim.x + threadIdx.x) * N; i < vocab;
+         i += int64_t{gridDim.x} * blockDim.x * N) {
       const auto v = *reinterpret_cast<const Few<N, float>*>(x + i);
       Few<N, T> out;
 #pragma unroll
@@ -102,8 +105,8 @@ void TokenLogprob::Cuda(const Launch& launch) const {
   if (rows == 0) return;
   const auto kernel = vocab % 4 == 0 && Aligned16(logits) ? Forward<4> : Forward<1>;
   const unsigned threads = vocab <= 2048 ? 128 : (vocab <= 16384 ? 256 : 512);
-  kernel<<<static_cast<unsigned>(rows), threads, 0, StreamOf(launch)>>>(logits, target, vocab, 1.0f / temperature, logprob,
-                                                                      entropy, lse);
+  kernel<<<static_cast<unsigned>(rows), threads, 0, StreamOf(launch)>>>(
+      logits, target, vocab, 1.0f / temperature, logprob, entropy, lse);
   CheckLaunch(kName);
 }
 
@@ -112,9 +115,11 @@ void TokenLogprobBackward::Cuda(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
     const bool wide = vocab % 4 == 0 && Aligned16(logits) && Aligned16(dlogits);
     const auto kernel = wide ? Backward<4, T> : Backward<1, T>;
-    const dim3 grid(Blocks(vocab, wide ? 4096 : 1024), static_cast<unsigned>(rows < 65535 ? rows : 65535));
-    kernel<<<grid, 256, 0, StreamOf(launch)>>>(logits, target, lse, entropy, g_logprob, g_entropy, rows, vocab,
-                                             1.0f / temperature, static_cast<T*>(dlogits));
+    const dim3 grid(Blocks(vocab, wide ? 4096 : 1024),
+                    static_cast<unsigned>(rows < 65535 ? rows : 65535));
+    kernel<<<grid, 256, 0, StreamOf(launch)>>>(logits, target, lse, entropy, g_logprob, g_entropy,
+                                               rows, vocab, 1.0f / temperature,
+                                               static_cast<T*>(dlogits));
   });
   CheckLaunch(kName);
 }

@@ -1,6 +1,7 @@
 // Log-probability and entropy of chosen tokens from logits, and the gradient back into the logits.
 //
-// With z = logits / temperature, L = logsumexp(z), p = exp(z - L): logprob = z[y] - L, entropy H = L - sum p z.
+// With z = logits / temperature, L = logsumexp(z), p = exp(z - L): logprob = z[y] - L, entropy H =
+// L - sum p z.
 // Backward: dz_j = g_lp (1[j = y] - p_j) - g_H p_j (z_j - L + H), then times 1/temperature.
 // Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once

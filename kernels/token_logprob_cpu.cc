@@ -2,14 +2,14 @@
 #include <cmath>
 
 #include "kernels/device/cpu_common.h"
-#include "kernels/token_logprob.h"
 #include "kernels/device/vector_math.h"
+#include "kernels/token_logprob.h"
 
 namespace plumb::kernels {
 namespace {
 
-void Forward(const float* logits, const int32_t* target, int64_t rows, int64_t vocab, float temperature, float* logprob,
-             float* entropy, float* lse) {
+void Forward(const float* logits, const int32_t* target, int64_t rows, int64_t vocab,
+             float temperature, float* logprob, float* entropy, float* lse) {
   const float scale = 1.0f / temperature;
 #pragma omp parallel for schedule(static) if (rows * vocab > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {
@@ -40,8 +40,9 @@ void Forward(const float* logits, const int32_t* target, int64_t rows, int64_t v
 }
 
 template <class T>
-void Backward(const float* logits, const int32_t* target, const float* lse, const float* entropy, const float* g_logprob,
-              const float* g_entropy, int64_t rows, int64_t vocab, float temperature, T* dlogits) {
+void Backward(const float* logits, const int32_t* target, const float* lse, const float* entropy,
+              const float* g_logprob, const float* g_entropy, int64_t rows, int64_t vocab,
+              float temperature, T* dlogits) {
   const float scale = 1.0f / temperature;
 #pragma omp parallel for schedule(static) if (rows * vocab > kParallelElements)
   for (int64_t r = 0; r < rows; ++r) {
@@ -51,7 +52,8 @@ void Backward(const float* logits, const int32_t* target, const float* lse, cons
     const float big_h = g_entropy ? entropy[r] : 0.0f;
     if (h == 0.0f) {
 #pragma omp simd
-      for (int64_t j = 0; j < vocab; ++j) d[j] = FromFloat<T>(-g * FastExp(x[j] * scale - l) * scale);
+      for (int64_t j = 0; j < vocab; ++j)
+        d[j] = FromFloat<T>(-g * FastExp(x[j] * scale - l) * scale);
     } else {
 #pragma omp simd
       for (int64_t j = 0; j < vocab; ++j) {
@@ -72,7 +74,8 @@ void TokenLogprob::Cpu(const Launch&) const {
 
 void TokenLogprobBackward::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) {
-    Backward(logits, target, lse, entropy, g_logprob, g_entropy, rows, vocab, temperature, static_cast<T*>(dlogits));
+    Backward(logits, target, lse, entropy, g_logprob, g_entropy, rows, vocab, temperature,
+             static_cast<T*>(dlogits));
   });
 }
 

@@ -35,7 +35,7 @@ void KeepTokens::Cuda(const Launch& launch) const {
     const dim3 grid(Blocks(vocab, 1024),
                     static_cast<unsigned>(rows - r < kRows ? rows - r : kRows));
     Keep<<<grid, 256, 0, StreamOf(launch)>>>(logits + r * vocab, vocab, kept + r * SetWords(vocab),
-                                           SetWords(vocab));
+                                             SetWords(vocab));
     CheckLaunch(kName);
   }
 }

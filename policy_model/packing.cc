@@ -26,7 +26,8 @@ int32_t PackedBatch::Lay(std::span<const int32_t> sequence, int32_t shared) {
   const int32_t begin = cu_seqlens.back();
   if (shared > 0) {
     const auto p = static_cast<size_t>(prefix);
-    PLUMB_CHECK(prefix >= 0 && shared < length && cu_seqlens[p + 1] - cu_seqlens[p] == shared, "goes on from all of the prefix");
+    PLUMB_CHECK(prefix >= 0 && shared < length && cu_seqlens[p + 1] - cu_seqlens[p] == shared,
+                "goes on from all of the prefix");
   }
   tokens.insert(tokens.end(), sequence.begin() + shared, sequence.end());
   for (int32_t i = shared; i < length; ++i) positions.push_back(i);
@@ -58,7 +59,8 @@ void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint
   }
 }
 
-void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at, int32_t shared) {
+void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at,
+                             int32_t shared) {
   const auto length = static_cast<int32_t>(sequence.size());
   const int32_t begin = Lay(sequence, shared);
   for (int32_t i : at) {
@@ -71,7 +73,8 @@ void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const 
 
 void PackPlan::Add(std::span<const int32_t> tokens, int32_t first_row) {
   PLUMB_CHECK(first_row >= 0, "a row has a number");
-  sequences_.push_back({tokens, std::min(first_row, std::max(0, static_cast<int32_t>(tokens.size()) - 1))});
+  sequences_.push_back(
+      {tokens, std::min(first_row, std::max(0, static_cast<int32_t>(tokens.size()) - 1))});
 }
 
 void PackPlan::Add(std::span<const int32_t> tokens, std::span<const uint8_t> mask) {
@@ -81,22 +84,25 @@ void PackPlan::Add(std::span<const int32_t> tokens, std::span<const uint8_t> mas
 }
 
 void PackPlan::FindPrefixes() {
-  constexpr size_t kLongestRun = 256;  // bounds the search: a prefix is laid at least once in so many sequences
+  // bounds the search: a prefix is laid at least once in so many sequences
+  constexpr size_t kLongestRun = 256;
   const size_t n = sequences_.size();
   common_.assign(n, 0);  // first tokens of i that i - 1 begins with, too
   for (size_t i = 1; i < n; ++i) {
     const auto a = sequences_[i - 1].tokens, b = sequences_[i].tokens;
-    common_[i] = static_cast<int32_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+    common_[i] = static_cast<int32_t>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first -
+                                      a.begin());
   }
-  // A run [begin, end) shares what all of it begins with. saved_[e]: the most tokens that runs of the first e sequences
-  // save; begins_[e]: where the last of those runs begins.
+  // A run [begin, end) shares what all of it begins with. saved_[e]: the most tokens that runs of
+  // the first e sequences save; begins_[e]: where the last of those runs begins.
   saved_.assign(n + 1, 0);
   begins_.assign(n + 1, 0);
   for (size_t end = 1; end <= n; ++end) {
     saved_[end] = -1;
     int32_t length = sequences_[end - 1].first_row;
     for (size_t begin = end; begin-- > 0 && end - begin <= kLongestRun;) {
-      if (begin + 1 < end) length = std::min({length, sequences_[begin].first_row, common_[begin + 1]});
+      if (begin + 1 < end)
+        length = std::min({length, sequences_[begin].first_row, common_[begin + 1]});
       const int64_t saved = saved_[begin] + static_cast<int64_t>(end - begin - 1) * length;
       if (saved <= saved_[end]) continue;
       saved_[end] = saved;
@@ -107,14 +113,16 @@ void PackPlan::FindPrefixes() {
   for (size_t end = n; end > 0;) {
     const auto begin = static_cast<size_t>(begins_[end]);
     int32_t length = sequences_[begin].first_row;
-    for (size_t i = begin + 1; i < end; ++i) length = std::min({length, sequences_[i].first_row, common_[i]});
+    for (size_t i = begin + 1; i < end; ++i)
+      length = std::min({length, sequences_[i].first_row, common_[i]});
     for (size_t i = begin + 1; i < end; ++i) shared_[i] = length;
     end = begin;
   }
 }
 
 const std::vector<int32_t>& PackPlan::Split(int64_t token_budget, int32_t together) {
-  PLUMB_CHECK(sequences_.size() % static_cast<size_t>(together) == 0, "sequences that belong together are all there");
+  PLUMB_CHECK(sequences_.size() % static_cast<size_t>(together) == 0,
+              "sequences that belong together are all there");
   FindPrefixes();
   ends_.clear();
   const auto n = static_cast<int32_t>(sequences_.size());
@@ -143,7 +151,8 @@ int32_t PackPlan::Shared(int32_t s, int32_t first, int32_t last, PackedBatch& ba
   const auto at = static_cast<size_t>(s);
   if (s > first && shared_[at] > 0) return shared_[at];
   const int32_t with_next = s + 1 < last ? shared_[at + 1] : 0;
-  if (with_next > 0) batch.AppendPrefix(sequences_[at].tokens.first(static_cast<size_t>(with_next)));
+  if (with_next > 0)
+    batch.AppendPrefix(sequences_[at].tokens.first(static_cast<size_t>(with_next)));
   return with_next;
 }
 

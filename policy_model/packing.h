@@ -1,11 +1,13 @@
 // Ragged sequences laid end to end, for learner, reward model and scoring alike.
 //
-// Worked example, two sequences of 3 and 2 tokens where the last two of the first and the last of the second count:
+// Worked example, two sequences of 3 and 2 tokens where the last two of the first and the last of
+// the second count:
 //   tokens     a0 a1 a2 b0 b1      positions 0 1 2 0 1      cu_seqlens 0 3 5
 //   rows       0 1 3               (token index whose successor is scored)
 //   targets    a1 a2 b1            (the successor)
-// What consecutive sequences begin with can lie there once, as a sequence of its own that they go on from. A prompt of 3 tokens
-// with the answers a and b c; p2 stays with each answer, because its successor is scored:
+// What consecutive sequences begin with can lie there once, as a sequence of its own that they go
+// on from. A prompt of 3 tokens with the answers a and b c; p2 stays with each answer, because its
+// successor is scored:
 //   tokens     p0 p1 | p2 a | p2 b c      positions 0 1 2 3 2 3 4
 //   cu_seqlens 0 2 4 7                    parents -1 0 0
 //   rows       2 4 5                      targets a b c
@@ -22,15 +24,16 @@ struct PackedBatch {
   std::vector<int32_t> tokens;      // [T]
   std::vector<int32_t> positions;   // [T]
   std::vector<int32_t> cu_seqlens;  // [B + 1]
-  std::vector<int32_t> parents;     // [B] the sequence whose tokens come before those of this one; -1: none
-  std::vector<int32_t> rows;        // [R] ascending
-  std::vector<int32_t> targets;     // [R]
-  // [R] the tokens that each target was drawn from (common/record/kept_tokens.h): its log-prob and entropy
-  // are over these alone. Empty: over every token. Borrowed from whoever appended them.
+  // [B] the sequence whose tokens come before those of this one; -1: none
+  std::vector<int32_t> parents;
+  std::vector<int32_t> rows;     // [R] ascending
+  std::vector<int32_t> targets;  // [R]
+  // [R] the tokens that each target was drawn from (common/record/kept_tokens.h): its log-prob and
+  // entropy are over these alone. Empty: over every token. Borrowed from whoever appended them.
   std::vector<std::span<const uint8_t>> kept;
-  bool filtered = false;            // some set is not every token
-  int32_t max_seqlen = 0;           // longest, with what it goes on from
-  int32_t prefix = -1;              // the sequence of the last AppendPrefix
+  bool filtered = false;   // some set is not every token
+  int32_t max_seqlen = 0;  // longest, with what it goes on from
+  int32_t prefix = -1;     // the sequence of the last AppendPrefix
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   int32_t sequences() const { return static_cast<int32_t>(cu_seqlens.size()) - 1; }
@@ -43,41 +46,45 @@ struct PackedBatch {
   // a scored token. sets: Trajectory::kept, outlives this.
   void Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask, int32_t shared = 0,
               std::span<const uint8_t> sets = {});
-  // Appends a sequence of which a scalar head looks at these tokens (ascending indices into it, none below `shared`); their
-  // targets are 0.
-  void AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at, int32_t shared = 0);
+  // Appends a sequence of which a scalar head looks at these tokens (ascending indices into it,
+  // none below `shared`); their targets are 0.
+  void AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at,
+                  int32_t shared = 0);
 
  private:
   // Appends all but the first `shared` tokens; returns where token 0 would lie.
   int32_t Lay(std::span<const int32_t> sequence, int32_t shared);
 };
 
-// Which sequences go into a micro-batch together, and what neighbours begin with and is laid once there. Sequences are divided
-// so that as few tokens as possible are laid: answers to one prompt go on from it, and prompts that share no more than their
-// template do not cut that short.
+// Which sequences go into a micro-batch together, and what neighbours begin with and is laid once
+// there. Sequences are divided so that as few tokens as possible are laid: answers to one prompt go
+// on from it, and prompts that share no more than their template do not cut that short.
 //
 //   plan.Clear();
 //   for (each sequence) plan.Add(tokens, first_row);
 //   int32_t first = 0;
 //   for (const int32_t last : plan.Split(budget)) {
 //     batch.Clear();
-//     for (int32_t s = first; s < last; ++s) batch.Append(tokens, mask, plan.Shared(s, first, last, batch));
-//     first = last;
+//     for (int32_t s = first; s < last; ++s) batch.Append(tokens, mask, plan.Shared(s, first, last,
+//     batch)); first = last;
 //   }
 // Thread safety: none. Ownership: borrows the tokens until the next Clear; keeps its memory.
 class PackPlan {
  public:
   void Clear() { sequences_.clear(); }
-  // `first_row`: index of the first token that the model's head looks at. It and what follows stay with the sequence.
+  // `first_row`: index of the first token that the model's head looks at. It and what follows stay
+  // with the sequence.
   void Add(std::span<const int32_t> tokens, int32_t first_row);
   // The same for the tokens before those that `mask` scores.
   void Add(std::span<const int32_t> tokens, std::span<const uint8_t> mask);
 
-  // Divides into consecutive micro-batches of at most `token_budget` tokens laid, keeping the order and parting none of
-  // `together` sequences; what is longer than the budget gets a micro-batch of its own. Returns their ends, until the next call.
+  // Divides into consecutive micro-batches of at most `token_budget` tokens laid, keeping the order
+  // and parting none of `together` sequences; what is longer than the budget gets a micro-batch of
+  // its own. Returns their ends, until the next call.
   const std::vector<int32_t>& Split(int64_t token_budget, int32_t together = 1);
-  // Before sequence s of the micro-batch [first, last) is appended: lays what it shares with the next ones where it is the
-  // first of them, and returns how many of its tokens that holds (`shared` of Append).
+  // Before sequence s of the micro-batch [first, last) is appended: lays what it shares with the
+  // next ones where it is the first of them, and returns how many of its tokens that holds
+  // (`shared` of Append).
   int32_t Shared(int32_t s, int32_t first, int32_t last, PackedBatch& batch) const;
 
  private:
@@ -88,7 +95,8 @@ class PackPlan {
   void FindPrefixes();
 
   std::vector<Sequence> sequences_;
-  std::vector<int32_t> shared_;  // first tokens of s that s - 1 begins with and that are laid once for both
+  // first tokens of s that s - 1 begins with and that are laid once for both
+  std::vector<int32_t> shared_;
   std::vector<int32_t> common_, begins_, ends_;
   std::vector<int64_t> saved_;
 };

@@ -25,7 +25,8 @@ double MeasureProductSpeed(const Stream& stream, DType dtype) {
       const auto begin = std::chrono::steady_clock::now();
       ops::Linear(launch, x.data(), w.data(), n, n, n, /*accumulate=*/false, y.data());
       stream.Synchronize();
-      fastest = std::min(fastest, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      fastest = std::min(
+          fastest, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     }
     const auto size = static_cast<double>(n);
     best = std::max(best, 2 * size * size * size / std::max(fastest, 1e-9));

@@ -38,13 +38,14 @@ struct Transformer::Impl {
   const float embedding_scale;
   std::vector<RotaryTable> rotary;
   std::vector<Branch> branches;  // two a layer
-  FlatBuffer unused;        // int32: shape.unused_tokens
+  FlatBuffer unused;             // int32: shape.unused_tokens
   Arena saved, scratch, paged;
 
-  // Offsets of the last forward in `saved`. residual[i]: T[T, H], what branch i reads; without a backward all are one.
+  // Offsets of the last forward in `saved`. residual[i]: T[T, H], what branch i reads; without a
+  // backward all are one.
   std::vector<int64_t> residual;
-  int64_t final_rstd = 0, normed = 0;               // normed: T[R, H] rows that the head sees
-  int64_t logprob = 0, entropy = 0, lse = 0;        // float[R] each
+  int64_t final_rstd = 0, normed = 0;         // normed: T[R, H] rows that the head sees
+  int64_t logprob = 0, entropy = 0, lse = 0;  // float[R] each
   int64_t kept_tokens = -1, kept_rows = -1, last_rows = -1;
   float kept_temperature = 1;
   bool kept_entropy = false;
@@ -56,7 +57,8 @@ struct Transformer::Impl {
       drawn_sets;  // [rows, SetWords(vocab)] of a chunk of rows: what their targets were drawn from
   std::vector<int32_t> seen, cu_seen, places, place_begins;  // see AttentionShape; CUDA only
   struct Indices {
-    const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets, *seen, *cu_seen, *places, *place_begins;
+    const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets, *seen, *cu_seen, *places,
+        *place_begins;
     const float *g_first, *g_second, *g_third;
   };
 
@@ -88,7 +90,8 @@ struct Transformer::Impl {
       kernels::RopeTable(s.max_positions, spec.frequencies, spec.factor, values.data());
       made.cos_sin.CopyFromHost(std::as_bytes(std::span<const float>(values)));
     }
-    if (!s.unused_tokens.empty()) unused.CopyFromHost(std::as_bytes(std::span<const int32_t>(s.unused_tokens)));
+    if (!s.unused_tokens.empty())
+      unused.CopyFromHost(std::as_bytes(std::span<const int32_t>(s.unused_tokens)));
   }
 
   static float InType(double value, DType dtype) {
@@ -100,8 +103,8 @@ struct Transformer::Impl {
   int64_t H() const { return shape.hidden; }
 
   // `g_first`, `g_second` and `g_third`: gradients by row of a backward, or empty.
-  Indices Stage(const PackedBatch& batch, std::span<const float> g_first = {}, std::span<const float> g_second = {},
-                std::span<const float> g_third = {}) {
+  Indices Stage(const PackedBatch& batch, std::span<const float> g_first = {},
+                std::span<const float> g_second = {}, std::span<const float> g_third = {}) {
     staging.Begin();
     const int tokens = staging.Add(std::span<const int32_t>(batch.tokens));
     const int positions = staging.Add(std::span<const int32_t>(batch.positions));
@@ -109,15 +112,25 @@ struct Transformer::Impl {
     const int rows = staging.Add(std::span<const int32_t>(batch.rows));
     const int targets = staging.Add(std::span<const int32_t>(batch.targets));
     ListSeen(batch);
-    const int seen_at = staging.Add(std::span<const int32_t>(seen)), cu_seen_at = staging.Add(std::span<const int32_t>(cu_seen));
+    const int seen_at = staging.Add(std::span<const int32_t>(seen)),
+              cu_seen_at = staging.Add(std::span<const int32_t>(cu_seen));
     const int places_at = staging.Add(std::span<const int32_t>(places));
     const int place_begins_at = staging.Add(std::span<const int32_t>(place_begins));
-    const int first = staging.Add(g_first), second = staging.Add(g_second), third = staging.Add(g_third);
+    const int first = staging.Add(g_first), second = staging.Add(g_second),
+              third = staging.Add(g_third);
     staging.Commit();
-    return {staging.Ints(tokens), staging.Ints(positions), staging.Ints(cu_seqlens), staging.Ints(rows),
-            staging.Ints(targets), staging.Ints(seen_at), staging.Ints(cu_seen_at), staging.Ints(places_at), staging.Ints(place_begins_at),
+    return {staging.Ints(tokens),
+            staging.Ints(positions),
+            staging.Ints(cu_seqlens),
+            staging.Ints(rows),
+            staging.Ints(targets),
+            staging.Ints(seen_at),
+            staging.Ints(cu_seen_at),
+            staging.Ints(places_at),
+            staging.Ints(place_begins_at),
             g_first.empty() ? nullptr : staging.Floats(first),
-            g_second.empty() ? nullptr : staging.Floats(second), g_third.empty() ? nullptr : staging.Floats(third)};
+            g_second.empty() ? nullptr : staging.Floats(second),
+            g_third.empty() ? nullptr : staging.Floats(third)};
   }
 
   void ListSeen(const PackedBatch& batch) {
@@ -134,10 +147,12 @@ struct Transformer::Impl {
     }
     place_begins.assign(batch.tokens.size() + 1, 0);
     for (const int32_t token : seen) ++place_begins[static_cast<size_t>(token)];
-    for (size_t t = 1; t < place_begins.size(); ++t) place_begins[t] += place_begins[t - 1];  // now each token's end
+    // now each token's end
+    for (size_t t = 1; t < place_begins.size(); ++t) place_begins[t] += place_begins[t - 1];
     places.resize(seen.size());
     for (size_t i = seen.size(); i-- > 0;) {
-      places[static_cast<size_t>(--place_begins[static_cast<size_t>(seen[i])])] = static_cast<int32_t>(i);
+      places[static_cast<size_t>(--place_begins[static_cast<size_t>(seen[i])])] =
+          static_cast<int32_t>(i);
     }
   }
 
@@ -151,14 +166,16 @@ struct Transformer::Impl {
   void CheckBatch(const PackedBatch& batch) const {
     for (int32_t t : batch.tokens) {
       if (t < 0 || t >= shape.vocab) {
-        throw Error(ErrorCode::kInvalidArgument, "token id " + std::to_string(t) + " is outside the vocabulary of " +
+        throw Error(ErrorCode::kInvalidArgument, "token id " + std::to_string(t) +
+                                                     " is outside the vocabulary of " +
                                                      std::to_string(shape.vocab));
       }
     }
     if (batch.max_seqlen > shape.max_positions) {
       throw Error(ErrorCode::kInvalidArgument, "a sequence of " + std::to_string(batch.max_seqlen) +
                                                    " tokens is longer than the model's " +
-                                                   std::to_string(shape.max_positions) + " positions");
+                                                   std::to_string(shape.max_positions) +
+                                                   " positions");
     }
   }
 
@@ -176,15 +193,21 @@ struct Transformer::Impl {
     const int at = set_staging.Add(
         std::span(reinterpret_cast<const int32_t*>(drawn_sets.data()), drawn_sets.size()));
     set_staging.Commit();
-    kernels::Call(launch, kernels::KeepTokens{.logits = logits, .rows = rows, .vocab = shape.vocab,
-        .kept = reinterpret_cast<const uint32_t*>(set_staging.Ints(at))});
+    kernels::Call(launch, kernels::KeepTokens{
+                              .logits = logits,
+                              .rows = rows,
+                              .vocab = shape.vocab,
+                              .kept = reinterpret_cast<const uint32_t*>(set_staging.Ints(at))});
   }
 
   // What of a head's product is a distribution over tokens.
   void DropUnused(float* logits, int64_t rows) const {
     if (unused.elements() == 0) return;
-    kernels::Call(launch, kernels::DropTokens{.logits = logits, .rows = rows, .vocab = shape.vocab,
-        .ids = static_cast<const int32_t*>(unused.data()), .count = unused.elements()});
+    kernels::Call(launch, kernels::DropTokens{.logits = logits,
+                                              .rows = rows,
+                                              .vocab = shape.vocab,
+                                              .ids = static_cast<const int32_t*>(unused.data()),
+                                              .count = unused.elements()});
   }
 
   void CheckTargets(const PackedBatch& batch) const {
@@ -198,11 +221,19 @@ struct Transformer::Impl {
   }
 
   AttentionShape Varlen(const PackedBatch& batch, const Indices& at) const {
-    return {{.tokens = batch.size(), .sequences = batch.sequences(), .cu_seqlens = at.cu_seqlens,
-             .parents = batch.shares() ? batch.parents.data() : nullptr, .max_seqlen = batch.max_seqlen,
-             .heads = static_cast<int32_t>(shape.heads), .kv_heads = static_cast<int32_t>(shape.kv_heads),
+    return {{.tokens = batch.size(),
+             .sequences = batch.sequences(),
+             .cu_seqlens = at.cu_seqlens,
+             .parents = batch.shares() ? batch.parents.data() : nullptr,
+             .max_seqlen = batch.max_seqlen,
+             .heads = static_cast<int32_t>(shape.heads),
+             .kv_heads = static_cast<int32_t>(shape.kv_heads),
              .head_dim = static_cast<int32_t>(shape.head_dim)},
-            static_cast<int64_t>(seen.size()), at.seen, at.cu_seen, at.places, at.place_begins};
+            static_cast<int64_t>(seen.size()),
+            at.seen,
+            at.cu_seen,
+            at.places,
+            at.place_begins};
   }
 
   PackedPass PassOf(const Weights& w, const PackedBatch& batch, const Indices& at, bool keep) {
@@ -236,7 +267,11 @@ struct Transformer::Impl {
     scratch.Commit();
 
     void* x = saved.At(residual[0]);
-    Call(launch, kernels::GatherRows{.table = w.flat().at(table.embedding()), .index = at.tokens, .rows = n, .width = h, .out = x,
+    Call(launch, kernels::GatherRows{.table = w.flat().at(table.embedding()),
+                                     .index = at.tokens,
+                                     .rows = n,
+                                     .width = h,
+                                     .out = x,
                                      .scale = embedding_scale});
     for (size_t i = 0; i < branches.size(); ++i) {
       void* next = saved.At(residual[i + 1]);
@@ -245,7 +280,8 @@ struct Transformer::Impl {
     }
     // Only the rows that are scored go on to the final norm and the head.
     void* gathered = scratch.At(gathered_at);
-    Call(launch, kernels::GatherRows{.table = x, .index = at.rows, .rows = rows, .width = h, .out = gathered});
+    Call(launch, kernels::GatherRows{
+                     .table = x, .index = at.rows, .rows = rows, .width = h, .out = gathered});
     final_norm.Forward(pass, gathered, rows, saved.At(normed), F(saved, final_rstd));
   }
 
@@ -265,10 +301,13 @@ Transformer::Transformer(const ModelShape& shape, const Stream& stream, DType dt
 Transformer::~Transformer() = default;
 const ModelShape& Transformer::shape() const { return impl_->shape; }
 DType Transformer::dtype() const { return impl_->dtype; }
-int64_t Transformer::arena_bytes() const { return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes(); }
+int64_t Transformer::arena_bytes() const {
+  return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes();
+}
 
-void Transformer::Forward(const Weights& weights, const PackedBatch& batch, const ScoreOptions& options, bool keep,
-                          std::span<float> logprob, std::span<float> entropy) {
+void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
+                          const ScoreOptions& options, bool keep, std::span<float> logprob,
+                          std::span<float> entropy) {
   Impl& m = *impl_;
   const auto rows = static_cast<int64_t>(batch.rows.size());
   PLUMB_CHECK(!m.shape.scalar_head, "a model with a scalar head has no log-probs");
@@ -292,12 +331,18 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch, cons
   const auto* normed = static_cast<const std::byte*>(m.saved.At(m.normed));
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t n = std::min(chunk, rows - r);
-    ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()), n, v, h, logits);
+    ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()),
+                       n, v, h, logits);
     m.DropUnused(logits, n);
     m.KeepDrawn(batch, logits, r, n);
-    kernels::Call(m.launch, kernels::TokenLogprob{.logits = logits, .target = at.targets + r,
-        .rows = n, .vocab = v, .temperature = options.temperature, .logprob = device_logprob + r,
-        .entropy = device_entropy + r, .lse = lse + r});
+    kernels::Call(m.launch, kernels::TokenLogprob{.logits = logits,
+                                                  .target = at.targets + r,
+                                                  .rows = n,
+                                                  .vocab = v,
+                                                  .temperature = options.temperature,
+                                                  .logprob = device_logprob + r,
+                                                  .entropy = device_entropy + r,
+                                                  .lse = lse + r});
   }
   kernels::CopyAndWait(m.launch.stream, logprob.data(), device_logprob, logprob.size_bytes());
   if (options.entropy)
@@ -314,13 +359,16 @@ void Transformer::HeadValues(const Weights& head, std::span<float> values) {
   const auto rows = static_cast<int64_t>(values.size());
   if (rows == 0) return;
   PLUMB_CHECK(m.last_rows == rows, "HeadValues needs a Forward of the same batch");
-  PLUMB_CHECK(head.shape().hidden == m.H() && head.flat().dtype() == m.dtype, "a head of this model");
+  PLUMB_CHECK(head.shape().hidden == m.H() && head.flat().dtype() == m.dtype,
+              "a head of this model");
   float* out = Impl::F(m.saved, m.logprob);  // the log-probs are with the caller already
-  ops::LinearToFloat(m.launch, m.saved.At(m.normed), head.flat().at(head.table().score()), rows, 1, m.H(), out);
+  ops::LinearToFloat(m.launch, m.saved.At(m.normed), head.flat().at(head.table().score()), rows, 1,
+                     m.H(), out);
   kernels::CopyAndWait(m.launch.stream, values.data(), out, values.size_bytes());
 }
 
-void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch, bool keep, std::span<float> values) {
+void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch, bool keep,
+                                std::span<float> values) {
   Impl& m = *impl_;
   const auto rows = static_cast<int64_t>(batch.rows.size());
   PLUMB_CHECK(m.shape.scalar_head, "values need a model with a scalar head");
@@ -330,7 +378,8 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   m.CheckBatch(batch);
   m.Trunk(weights, batch, keep);
   float* out = Impl::F(m.saved, m.logprob);
-  ops::LinearToFloat(m.launch, m.saved.At(m.normed), weights.flat().at(weights.table().score()), rows, 1, m.H(), out);
+  ops::LinearToFloat(m.launch, m.saved.At(m.normed), weights.flat().at(weights.table().score()),
+                     rows, 1, m.H(), out);
   kernels::CopyAndWait(m.launch.stream, values.data(), out, values.size_bytes());
   if (keep) {
     m.kept_tokens = batch.size();
@@ -338,7 +387,8 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   }
 }
 
-// The gradients that head and trunk pass each other, planned together so that a micro-batch needs one arena.
+// The gradients that head and trunk pass each other, planned together so that a micro-batch needs
+// one arena.
 struct Transformer::Impl::BackwardPlan {
   PackedPass pass;
   Indices at;
@@ -381,7 +431,8 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
   const int64_t h = m.H(), v = m.shape.vocab;
   const auto rows = static_cast<int64_t>(batch.rows.size());
   if (rows == 0) return;
-  PLUMB_CHECK(m.kept_tokens == batch.size() && m.kept_rows == rows, "Backward needs Forward(keep = true) of the same batch");
+  PLUMB_CHECK(m.kept_tokens == batch.size() && m.kept_rows == rows,
+              "Backward needs Forward(keep = true) of the same batch");
   PLUMB_CHECK(static_cast<int64_t>(g_logprob.size()) == rows);
   const int64_t head = weights.table().lm_head(), chunk = m.ChunkRows(rows);
   std::vector<float> g_values;
@@ -389,7 +440,8 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
     PLUMB_CHECK(static_cast<int64_t>(shared->g_values.size()) == rows);
     g_values = m.Rounded(shared->g_values);
   }
-  const Impl::BackwardPlan p = m.PlanBackward(weights, batch, m.Stage(batch, g_logprob, g_entropy, g_values), chunk, grad);
+  const Impl::BackwardPlan p =
+      m.PlanBackward(weights, batch, m.Stage(batch, g_logprob, g_entropy, g_values), chunk, grad);
 
   // Head: the logits of a chunk once more, their gradient, and both products.
   Arena& a = m.scratch;
@@ -403,18 +455,28 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(head), c, v, h, logits);
     m.DropUnused(logits, c);
     m.KeepDrawn(batch, logits, r, c);
-    kernels::Call(m.launch, kernels::TokenLogprobBackward{.logits = logits,
-        .target = p.at.targets + r, .lse = lse + r, .entropy = entropy ? entropy + r : nullptr,
-        .g_logprob = p.at.g_first + r, .g_entropy = entropy ? p.at.g_second + r : nullptr,
-        .rows = c, .vocab = v, .temperature = m.kept_temperature, .dlogits = a.At(p.dlogits)});
-    ops::LinearBackwardInput(m.launch, a.At(p.dlogits), weights.flat().at(head), c, v, h, false, dhead + m.T(r * h));
+    kernels::Call(m.launch,
+                  kernels::TokenLogprobBackward{.logits = logits,
+                                                .target = p.at.targets + r,
+                                                .lse = lse + r,
+                                                .entropy = entropy ? entropy + r : nullptr,
+                                                .g_logprob = p.at.g_first + r,
+                                                .g_entropy = entropy ? p.at.g_second + r : nullptr,
+                                                .rows = c,
+                                                .vocab = v,
+                                                .temperature = m.kept_temperature,
+                                                .dlogits = a.At(p.dlogits)});
+    ops::LinearBackwardInput(m.launch, a.At(p.dlogits), weights.flat().at(head), c, v, h, false,
+                             dhead + m.T(r * h));
     if (float* g = p.pass.G(head))
       ops::LinearBackwardWeight(m.launch, a.At(p.dlogits), normed + m.T(r * h), c, v, h, g);
   }
   if (shared) {
     const int64_t score = shared->head->table().score();
-    ops::LinearBackwardInput(m.launch, p.at.g_third, shared->head->flat().at(score), rows, 1, h, true, dhead);
-    ops::LinearBackwardWeight(m.launch, p.at.g_third, normed, rows, 1, h, shared->grad->f32() + score);
+    ops::LinearBackwardInput(m.launch, p.at.g_third, shared->head->flat().at(score), rows, 1, h,
+                             true, dhead);
+    ops::LinearBackwardWeight(m.launch, p.at.g_third, normed, rows, 1, h,
+                              shared->grad->f32() + score);
   }
   m.TrunkBackward(batch, p);
 }
@@ -432,7 +494,8 @@ void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batc
   const std::vector<float> words = m.Rounded(g_values);
   const int64_t score = weights.table().score();
   const Impl::BackwardPlan p = m.PlanBackward(weights, batch, m.Stage(batch, words), 0, grad);
-  ops::LinearBackwardInput(m.launch, p.at.g_first, weights.flat().at(score), rows, 1, m.H(), false, m.scratch.At(p.dhead));
+  ops::LinearBackwardInput(m.launch, p.at.g_first, weights.flat().at(score), rows, 1, m.H(), false,
+                           m.scratch.At(p.dhead));
   if (float* g = p.pass.G(score))
     ops::LinearBackwardWeight(m.launch, p.at.g_first, m.saved.At(m.normed), rows, 1, m.H(), g);
   m.TrunkBackward(batch, p);
@@ -445,12 +508,19 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const BackwardPl
   Arena& a = scratch;
   // Final norm on the scored rows, scattered back over all tokens.
   void* dx = a.At(p.dx);
-  Call(launch, kernels::GatherRows{.table = saved.At(residual.back()), .index = p.at.rows, .rows = rows, .width = h,
+  Call(launch, kernels::GatherRows{.table = saved.At(residual.back()),
+                                   .index = p.at.rows,
+                                   .rows = rows,
+                                   .width = h,
                                    .out = a.At(p.gathered)});
-  final_norm.Backward(p.pass, a.At(p.dhead), a.At(p.gathered), F(saved, final_rstd), rows, false, a.At(p.dgathered));
+  final_norm.Backward(p.pass, a.At(p.dhead), a.At(p.gathered), F(saved, final_rstd), rows, false,
+                      a.At(p.dgathered));
   kernels::Zero(launch.stream, dx, static_cast<size_t>(T(n * h)));
-  Call(launch, kernels::ScatterRows{.d = a.At(p.dgathered), .index = p.at.rows, .rows = rows, .width = h, .out = dx});
-  for (size_t i = branches.size(); i-- > 0;) branches[i].Backward(p.pass, saved.At(residual[i]), dx);
+  Call(launch,
+       kernels::ScatterRows{
+           .d = a.At(p.dgathered), .index = p.at.rows, .rows = rows, .width = h, .out = dx});
+  for (size_t i = branches.size(); i-- > 0;)
+    branches[i].Backward(p.pass, saved.At(residual[i]), dx);
   if (float* g = p.pass.G(table.embedding())) {
     Call(launch, kernels::ScatterAddRows{.d = dx,
                                          .index = p.at.tokens,
@@ -479,7 +549,8 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t n = std::min(chunk, rows - r);
     float* logits = Impl::F(m.scratch, logits_at);
-    ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()), n, v, h, logits);
+    ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()),
+                       n, v, h, logits);
     m.DropUnused(logits, n);
     kernels::CopyAndWait(m.launch.stream, out.data() + r * v, logits,
                          static_cast<size_t>(4 * n * v));
@@ -519,7 +590,8 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
        kernels::GatherRows{
            .table = x, .index = logit_rows.data(), .rows = outputs, .width = h, .out = gathered});
   m.final_norm.Forward(pass, gathered, outputs, gathered, nullptr);
-  ops::LinearRowsToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), outputs, m.shape.vocab, h, logits);
+  ops::LinearRowsToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), outputs,
+                         m.shape.vocab, h, logits);
   m.DropUnused(logits, outputs);
   return logits;
 }

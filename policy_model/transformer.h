@@ -1,8 +1,9 @@
 // The decoder: one set of layer stages, two ways to see the past.
 //
-// Purpose: packed forward and backward for the learner, paged forward for the actor, over the same kernels and products,
-// so that the log-prob recorded at sampling and the one recomputed agree. Stages have explicit Forward and Backward on
-// views of one planned arena; gradients land in the flat fp32 gradient buffer.
+// Purpose: packed forward and backward for the learner, paged forward for the actor, over the same
+// kernels and products, so that the log-prob recorded at sampling and the one recomputed agree.
+// Stages have explicit Forward and Backward on views of one planned arena; gradients land in the
+// flat fp32 gradient buffer.
 // Thread safety: a Transformer owns scratch memory and belongs to one thread at a time; Weights are
 // shared read-only. On a GPU all of it runs on the stream given; weights of another stream have to
 // be ready before the call.
@@ -19,12 +20,13 @@
 #include <span>
 
 #include "kernels/paged_kv.h"
-#include "policy_model/packing.h"
 #include "policy_model/memory/weights.h"
+#include "policy_model/packing.h"
 
 namespace plumb::policy_model {
 
-// Threads of every product and kernel in this process; 0: one a core. Bit-identity holds at equal thread count.
+// Threads of every product and kernel in this process; 0: one a core. Bit-identity holds at equal
+// thread count.
 void SetThreads(int threads);
 int Threads();
 
@@ -35,21 +37,24 @@ struct ScoreOptions {
 
 class Transformer {
  public:
-  // Plans nothing yet: arenas grow on first use and are kept; no allocation of ours after warm-up at a given size.
+  // Plans nothing yet: arenas grow on first use and are kept; no allocation of ours after warm-up
+  // at a given size.
   Transformer(const ModelShape& shape, const Stream& stream, DType dtype);
   ~Transformer();
 
-  // Packed forward. logprob and entropy: [R] host memory (entropy empty when options.entropy is false): log-prob of
-  // targets[r] after the tokens up to rows[r], and the entropy of that distribution. With `keep`, what Backward needs is
-  // kept until the next Forward. [tokens, V] logits are never materialised: the head runs in chunks of rows.
-  void Forward(const Weights& weights, const PackedBatch& batch, const ScoreOptions& options, bool keep,
-               std::span<float> logprob, std::span<float> entropy);
+  // Packed forward. logprob and entropy: [R] host memory (entropy empty when options.entropy is
+  // false): log-prob of targets[r] after the tokens up to rows[r], and the entropy of that
+  // distribution. With `keep`, what Backward needs is kept until the next Forward. [tokens, V]
+  // logits are never materialised: the head runs in chunks of rows.
+  void Forward(const Weights& weights, const PackedBatch& batch, const ScoreOptions& options,
+               bool keep, std::span<float> logprob, std::span<float> entropy);
 
-  // Values of a scalar head that shares this model's trunk (Weights of ValueHeadFor), for the rows of the last Forward.
+  // Values of a scalar head that shares this model's trunk (Weights of ValueHeadFor), for the rows
+  // of the last Forward.
   void HeadValues(const Weights& head, std::span<float> values);
 
-  // What a shared scalar head adds to a Backward: the gradient of sum_r g_values[r] * values[r] goes on into the trunk, and
-  // the head's own is added to `grad` (float, laid out as `head`).
+  // What a shared scalar head adds to a Backward: the gradient of sum_r g_values[r] * values[r]
+  // goes on into the trunk, and the head's own is added to `grad` (float, laid out as `head`).
   struct SharedHead {
     const Weights* head = nullptr;
     std::span<const float> g_values;  // [R]
@@ -63,23 +68,27 @@ class Transformer {
                 std::span<const float> g_entropy, const Gradients& grad,
                 const SharedHead* shared = nullptr);
 
-  // The same pair for a model with a scalar head (ModelShape::scalar_head): values[r] is the head's number at rows[r],
-  // host memory [R]; `targets` of the batch are not looked at. Backward adds the gradient of sum_r g_values[r] * values[r].
-  void ForwardValues(const Weights& weights, const PackedBatch& batch, bool keep, std::span<float> values);
+  // The same pair for a model with a scalar head (ModelShape::scalar_head): values[r] is the head's
+  // number at rows[r], host memory [R]; `targets` of the batch are not looked at. Backward adds the
+  // gradient of sum_r g_values[r] * values[r].
+  void ForwardValues(const Weights& weights, const PackedBatch& batch, bool keep,
+                     std::span<float> values);
   void BackwardValues(const Weights& weights, const PackedBatch& batch,
                       std::span<const float> g_values, const Gradients& grad);
 
-  // Full logits of `rows` of a packed batch: out float[R, V] host memory. For tests, `generate` checks and tools.
+  // Full logits of `rows` of a packed batch: out float[R, V] host memory. For tests, `generate`
+  // checks and tools.
   void Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out);
 
-  // Paged forward of rows.rows tokens: writes their keys and values, returns logits of the rows listed in `logit_rows`
-  // (ascending indices into the rows) in device memory float[logit_rows.size(), V], valid until the next call.
-  // Everything it reads lies in the device's memory, `tokens` and `logit_rows` too. It neither
-  // waits nor takes memory once it has run at these sizes, so that a step can be captured in a
-  // graph after a first one by the same thread.
-  // A row's logits do not depend on the other rows (fp32, CPU: bit for bit).
-  const float* ForwardPaged(const Weights& weights, std::span<const int32_t> tokens, const kernels::PagedRows& rows,
-                            const kernels::PagedKv& kv, std::span<const int32_t> logit_rows);
+  // Paged forward of rows.rows tokens: writes their keys and values, returns logits of the rows
+  // listed in `logit_rows` (ascending indices into the rows) in device memory
+  // float[logit_rows.size(), V], valid until the next call. Everything it reads lies in the
+  // device's memory, `tokens` and `logit_rows` too. It neither waits nor takes memory once it has
+  // run at these sizes, so that a step can be captured in a graph after a first one by the same
+  // thread. A row's logits do not depend on the other rows (fp32, CPU: bit for bit).
+  const float* ForwardPaged(const Weights& weights, std::span<const int32_t> tokens,
+                            const kernels::PagedRows& rows, const kernels::PagedKv& kv,
+                            std::span<const int32_t> logit_rows);
 
   // Bytes of arenas held now.
   int64_t arena_bytes() const;

@@ -13,16 +13,17 @@
 #include "reward/doors/code_tests.h"
 #include "reward/doors/http_reward.h"
 #include "reward/doors/judge.h"
-#include "reward/part/notice.h"
 #include "reward/doors/python.h"
-#include "reward/rules/rules.h"
 #include "reward/doors/subprocess.h"
 #include "reward/doors/zmq_worker.h"
+#include "reward/part/notice.h"
+#include "reward/rules/rules.h"
 
 namespace plumb::reward {
 namespace {
 
-// Beyond this a number is a mistake of the function or the server, and would drown every other reward of its batch.
+// Beyond this a number is a mistake of the function or the server, and would drown every other
+// reward of its batch.
 constexpr double kLargestScore = 1e6;
 
 std::string Shown(double value) {
@@ -37,12 +38,13 @@ bool Aborted(const Trajectory& t) { return t.finish == FinishReason::kAborted; }
 
 std::vector<std::string> KnownKinds() {
   std::vector<std::string> kinds = RuleKinds();
-  kinds.insert(kinds.end(), {"code_tests", "plugin", "program", "python", "zmq", "http", "judge", "reward_model", "perplexity"});
+  kinds.insert(kinds.end(), {"code_tests", "plugin", "program", "python", "zmq", "http", "judge",
+                             "reward_model", "perplexity"});
   return kinds;
 }
 
-std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& part, bool allow_unsandboxed,
-                                             const HostOptions& options) {
+std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& part,
+                                             bool allow_unsandboxed, const HostOptions& options) {
   if (IsRuleKind(part.kind)) return MakeRule(part);
   if (part.kind == "code_tests") return MakeCodeTests(part, allow_unsandboxed, options);
   if (part.kind == "plugin") return MakePlugin(part, allow_unsandboxed, options);
@@ -53,30 +55,38 @@ std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& pa
   if (part.kind == "judge") return MakeJudge(part, options);
   if (part.kind == "reward_model" || part.kind == "perplexity") {
     if (options.model_part) return options.model_part(part);
-    throw Error(ErrorCode::kUnsupported, "kind " + part.kind + " needs the policy's tokenizer: name the policy as [model] path",
-                "reward part '" + part.name + "'");
+    throw Error(
+        ErrorCode::kUnsupported,
+        "kind " + part.kind + " needs the policy's tokenizer: name the policy as [model] path",
+        "reward part '" + part.name + "'");
   }
   const std::string meant = DidYouMean(part.kind, KnownKinds());
   throw Error(ErrorCode::kInvalidArgument,
-              "unknown kind '" + part.kind + "'" + (meant.empty() ? ";" : meant) + " known: " + Join(KnownKinds()),
+              "unknown kind '" + part.kind + "'" + (meant.empty() ? ";" : meant) +
+                  " known: " + Join(KnownKinds()),
               "reward part '" + part.name + "'");
 }
 
-GroupScorer::GroupScorer(const configs::RewardConfig& config, const HostOptions& options) : config_(config) {
+GroupScorer::GroupScorer(const configs::RewardConfig& config, const HostOptions& options)
+    : config_(config) {
   std::vector<std::string> problems;
   ErrorCode code = ErrorCode::kInvalidArgument;
   if (config.parts.empty())
     problems.push_back("the recipe has no [[reward.parts]]: add one, e.g. kind = \"answer\"");
-  if (config.retries < 0 || config.retries > 10) problems.push_back("reward.retries has to be 0 to 10");
+  if (config.retries < 0 || config.retries > 10)
+    problems.push_back("reward.retries has to be 0 to 10");
   if (!std::isfinite(config.penalty)) problems.push_back("reward.penalty has to be finite");
   std::set<std::string> names = {"penalty"};
   for (configs::RewardPartConfig part : config.parts) {
     if (part.name.empty()) part.name = part.kind;
-    if (!names.insert(part.name).second) problems.push_back("two reward parts are called '" + part.name + "'");
-    if (!std::isfinite(part.weight)) problems.push_back("reward part '" + part.name + "': weight has to be finite");
+    if (!names.insert(part.name).second)
+      problems.push_back("two reward parts are called '" + part.name + "'");
+    if (!std::isfinite(part.weight))
+      problems.push_back("reward part '" + part.name + "': weight has to be finite");
     try {
       auto function = MakeFunction(part, config.allow_unsandboxed, options);
-      // A call has its own timeout_s; waiting in the queue is back-pressure, named as a stall, and drops nothing.
+      // A call has its own timeout_s; waiting in the queue is back-pressure, named as a stall, and
+      // drops nothing.
       parts_.push_back({std::move(function), part.weight, std::chrono::hours(24), part.workers});
     } catch (const Error& error) {
       problems.push_back(error.what());
@@ -166,7 +176,8 @@ void GroupScorer::ScoreMany(std::span<TrajectoryGroup> groups) {
 
 std::vector<std::pair<std::string, std::string>> GroupScorer::Digests() const {
   std::vector<std::pair<std::string, std::string>> digests;
-  for (const Part& part : parts_) digests.emplace_back(part.function->name(), part.function->digest());
+  for (const Part& part : parts_)
+    digests.emplace_back(part.function->name(), part.function->digest());
   return digests;
 }
 
@@ -184,10 +195,12 @@ std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGr
     } catch (const std::exception& error) {
       scores.assign(count, PartScore::Failed(Failure::kReported, error.what()));
     }
-    CountLatency(name, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    CountLatency(name,
+                 std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     if (scores.size() != count) {
-      scores.assign(count, PartScore::Failed(Failure::kWrongCount, "returned " + std::to_string(scores.size()) +
-                                                                       " scores for " + std::to_string(count)));
+      scores.assign(count, PartScore::Failed(Failure::kWrongCount,
+                                             "returned " + std::to_string(scores.size()) +
+                                                 " scores for " + std::to_string(count)));
     }
     const PartScore* first = nullptr;
     for (PartScore& score : scores) {
@@ -195,7 +208,9 @@ std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGr
         score = PartScore::Failed(Failure::kNotFinite, "returned a number that is not finite");
       }
       if (score.scored() && !score.skipped && std::abs(score.value) > kLargestScore) {
-        score = PartScore::Failed(Failure::kBadReply, "returned " + Shown(score.value) + ", which no reward is: it has to be in -1e6 .. 1e6");
+        score = PartScore::Failed(
+            Failure::kBadReply,
+            "returned " + Shown(score.value) + ", which no reward is: it has to be in -1e6 .. 1e6");
       }
       if (score.scored()) continue;
       Count("reward/failed/" + name + "/" + std::string(FailureName(score.failure)));
@@ -203,7 +218,8 @@ std::vector<PartScore> GroupScorer::RunPart(const Part& part, const TrajectoryGr
     }
     if (first == nullptr) return scores;
     Notice("reward '" + name + "' on group " + std::to_string(group.lease.lease_id) + ": " +
-               std::string(FailureName(first->failure)) + ": " + first->reason, name);
+               std::string(FailureName(first->failure)) + ": " + first->reason,
+           name);
     // A rule is a pure function, and a quarantined input stays so: asking again gives the same.
     const bool hopeless = !part.function->slow() || first->failure == Failure::kQuarantined;
     if (attempt >= config_.retries || hopeless) return scores;
@@ -219,7 +235,9 @@ std::vector<GroupScorer::PartResult> GroupScorer::ScoreParts(const TrajectoryGro
   generated.lease.num_samples = static_cast<int32_t>(generated.trajectories.size());
   std::vector<PartResult> results;
   if (generated.trajectories.empty()) {
-    for (const Part& part : parts_) results.push_back({.name = part.function->name(), .weight = part.weight, .scores = {}, .error = {}});
+    for (const Part& part : parts_)
+      results.push_back(
+          {.name = part.function->name(), .weight = part.weight, .scores = {}, .error = {}});
   } else {
     results = RunParts(generated);
   }
@@ -227,7 +245,8 @@ std::vector<GroupScorer::PartResult> GroupScorer::ScoreParts(const TrajectoryGro
     if (result.error) continue;
     std::vector<PartScore> scores;
     size_t next = 0;
-    for (const Trajectory& t : all) scores.push_back(Aborted(t) ? PartScore::Skipped() : std::move(result.scores[next++]));
+    for (const Trajectory& t : all)
+      scores.push_back(Aborted(t) ? PartScore::Skipped() : std::move(result.scores[next++]));
     result.scores = std::move(scores);
   }
   return results;
@@ -245,13 +264,15 @@ std::vector<GroupScorer::PartResult> GroupScorer::RunParts(const TrajectoryGroup
     } catch (...) {
       result.error = std::current_exception();
     }
-    result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   };
   {
     // Slow parts wait for processes of their own side by side; rules run here meanwhile.
     std::vector<std::jthread> beside;
     for (size_t p = 0; p < parts_.size(); ++p) {
-      if (parts_[p].function->slow() && parts_.size() > 1) beside.emplace_back([&run, p] { run(p); });
+      if (parts_[p].function->slow() && parts_.size() > 1)
+        beside.emplace_back([&run, p] { run(p); });
     }
     for (size_t p = 0; p < parts_.size(); ++p) {
       if (!parts_[p].function->slow() || parts_.size() == 1) run(p);
@@ -292,8 +313,9 @@ Outcome GroupScorer::Combine(TrajectoryGroup& group, const std::vector<PartResul
       const RewardFunction& function = *parts_[p].function;
       if (!score.scored()) {
         if (trajectory.scored) {
-          trajectory.unscored_reason = "reward '" + function.name() + "': " +
-                                       std::string(FailureName(score.failure)) + ": " + score.reason;
+          trajectory.unscored_reason = "reward '" + function.name() +
+                                       "': " + std::string(FailureName(score.failure)) + ": " +
+                                       score.reason;
         }
         trajectory.scored = false;
         continue;
@@ -301,19 +323,26 @@ Outcome GroupScorer::Combine(TrajectoryGroup& group, const std::vector<PartResul
       if (score.skipped) continue;
       ++applied;
       const std::string& digest = score.digest.empty() ? function.digest() : score.digest;
-      trajectory.rewards.push_back(
-          {.name = function.name(), .value = score.value, .weight = parts_[p].weight, .function_digest = digest});
+      trajectory.rewards.push_back({.name = function.name(),
+                                    .value = score.value,
+                                    .weight = parts_[p].weight,
+                                    .function_digest = digest});
       for (const auto& [detail, value] : score.details) {
-        trajectory.rewards.push_back(
-            {.name = function.name() + "." + detail, .value = value, .weight = 0, .function_digest = digest});
+        trajectory.rewards.push_back({.name = function.name() + "." + detail,
+                                      .value = value,
+                                      .weight = 0,
+                                      .function_digest = digest});
       }
       trajectory.reward += parts_[p].weight * score.value;
     }
     if (trajectory.scored && (applied == 0 || !std::isfinite(trajectory.reward))) {
       trajectory.scored = false;
-      trajectory.unscored_reason = applied == 0 ? "no reward part applies to this answer" : "the weighted sum overflowed";
+      trajectory.unscored_reason =
+          applied == 0 ? "no reward part applies to this answer" : "the weighted sum overflowed";
       Count(applied == 0 ? "reward/failed/none_applies" : "reward/failed/overflow");
-      if (why_unscored.empty()) why_unscored = "sample " + std::to_string(trajectory.sample) + ": " + trajectory.unscored_reason;
+      if (why_unscored.empty())
+        why_unscored =
+            "sample " + std::to_string(trajectory.sample) + ": " + trajectory.unscored_reason;
     }
     if (trajectory.scored) continue;
     if (config_.on_failure != configs::OnFailure::kPenalty) {
@@ -322,7 +351,10 @@ Outcome GroupScorer::Combine(TrajectoryGroup& group, const std::vector<PartResul
       continue;
     }
     for (RewardPart& part : trajectory.rewards) part.weight = 0;
-    trajectory.rewards.push_back({.name = "penalty", .value = config_.penalty, .weight = 1, .function_digest = "rule:penalty/1"});
+    trajectory.rewards.push_back({.name = "penalty",
+                                  .value = config_.penalty,
+                                  .weight = 1,
+                                  .function_digest = "rule:penalty/1"});
     trajectory.reward = config_.penalty;
     trajectory.scored = true;
     trajectory.unscored_reason.clear();
@@ -333,7 +365,8 @@ Outcome GroupScorer::Combine(TrajectoryGroup& group, const std::vector<PartResul
   if (aborted > 0) {
     Count("reward/aborted", aborted);
     Notice("reward" + where + std::to_string(aborted) + " of " + std::to_string(count) +
-               " answers were never generated and get no score: " + why_aborted, "aborted");
+               " answers were never generated and get no score: " + why_aborted,
+           "aborted");
   }
   return whole && aborted == 0 ? Outcome::kScored : Outcome::kUnscored;
 }

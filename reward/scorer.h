@@ -1,16 +1,18 @@
 // The reward role: runs a recipe's parts over a group and combines them.
 //
-// Purpose: implements plumb::Scorer. Trajectory::reward = sum of weight * value over the parts; each part stands in
-// Trajectory::rewards with the digest of the code that made it.
-// What a failure does: the part is tried again `retries` times, then the answer is !scored with a reason; what becomes of its
-// group is for the store to decide (replay/store/unscored.h). Under on_failure = "penalty" alone the answer gets a score here:
-// `penalty` as its whole reward (part "penalty"; its other parts are kept at weight 0).
-// A failure is never a 0, each is counted under "reward/failed/<part>/<kind>", and the log says why (reward/part/notice.h).
-// An answer that the actor gave up (FinishReason::kAborted) was never generated: no part is asked for it, it keeps the
+// Purpose: implements plumb::Scorer. Trajectory::reward = sum of weight * value over the parts;
+// each part stands in Trajectory::rewards with the digest of the code that made it.
+// What a failure does: the part is tried again `retries` times, then the answer is !scored with a
+// reason; what becomes of its group is for the store to decide (replay/store/unscored.h). Under
+// on_failure = "penalty" alone the answer gets a score here: `penalty` as its whole reward (part
+// "penalty"; its other parts are kept at weight 0). A failure is never a 0, each is counted under
+// "reward/failed/<part>/<kind>", and the log says why (reward/part/notice.h). An answer that the
+// actor gave up (FinishReason::kAborted) was never generated: no part is asked for it, it keeps the
 // actor's reason and stays !scored under every policy. Counted as "reward/aborted".
-// Thread safety: Score() from any number of threads. Blocking: until the slowest part answered or its deadline.
-// Errors: construction throws one Error listing every problem of the recipe's parts. Score() throws FunctionDisabled
-// when a part broke five processes in 60 s: the run has to stop; nothing else.
+// Thread safety: Score() from any number of threads. Blocking: until the slowest part answered or
+// its deadline.
+// Errors: construction throws one Error listing every problem of the recipe's parts. Score() throws
+// FunctionDisabled when a part broke five processes in 60 s: the run has to stop; nothing else.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +37,8 @@ enum class Outcome : uint8_t { kScored, kUnscored };
 // Every kind a recipe may name.
 std::vector<std::string> KnownKinds();
 // One function from its config. Throws Error.
-std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& part, bool allow_unsandboxed,
+std::unique_ptr<RewardFunction> MakeFunction(const configs::RewardPartConfig& part,
+                                             bool allow_unsandboxed,
                                              const HostOptions& options = {});
 
 class GroupScorer : public Scorer {
@@ -50,24 +53,29 @@ class GroupScorer : public Scorer {
   struct PartResult {
     std::string name;
     double weight = 0;
-    std::vector<PartScore> scores;   // [G]; skipped where an answer was never generated; empty when `error` is set
-    double seconds = 0;              // wall time, retries and waiting for a worker included
-    std::exception_ptr error;        // FunctionDisabled: the part will not be called again
+    // [G]; skipped where an answer was never generated; empty when `error` is set
+    std::vector<PartScore> scores;
+    double seconds = 0;        // wall time, retries and waiting for a worker included
+    std::exception_ptr error;  // FunctionDisabled: the part will not be called again
   };
-  // The two halves of ScoreGroup, for who wants to see each part (`plumb reward test`): every part is asked, retries
-  // included; then values and failures become rewards by the recipe's weights and on_failure.
+  // The two halves of ScoreGroup, for who wants to see each part (`plumb reward test`): every part
+  // is asked, retries included; then values and failures become rewards by the recipe's weights and
+  // on_failure.
   std::vector<PartResult> ScoreParts(const TrajectoryGroup& group);
   // REQUIRES: `results` are this scorer's for `group`, without errors.
   Outcome Combine(TrajectoryGroup& group, const std::vector<PartResult>& results);
   // How many groups the recipe has workers for at once: 1 where all parts are rules.
   int64_t SideBySide() const;
-  // Scores all of them, as many side by side as the recipe has workers for; returns when each is scored or given up.
+  // Scores all of them, as many side by side as the recipe has workers for; returns when each is
+  // scored or given up.
   void ScoreMany(std::span<TrajectoryGroup> groups);
 
-  // What happened so far: "reward/groups", "reward/failed/<part>/<kind>" (each failed attempt of an answer),
-  // "reward/retries", "reward/aborted" (answers that were never generated), "reward/penalised".
+  // What happened so far: "reward/groups", "reward/failed/<part>/<kind>" (each failed attempt of an
+  // answer), "reward/retries", "reward/aborted" (answers that were never generated),
+  // "reward/penalised".
   std::map<std::string, uint64_t> Counters() const;
-  // "reward/<part>/latency_p50" and "_p99" over the last 1024 calls, in seconds, waiting for a worker included.
+  // "reward/<part>/latency_p50" and "_p99" over the last 1024 calls, in seconds, waiting for a
+  // worker included.
   std::map<std::string, double> Latencies() const;
   // name -> digest of each part, for the run's records.
   std::vector<std::pair<std::string, std::string>> Digests() const;

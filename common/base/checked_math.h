@@ -1,10 +1,11 @@
-// Sums and products of sizes that come from a file or a peer: overflow is an Error(kCorruption), never a small number.
+// Sums and products of sizes that come from a file or a peer: overflow is an Error(kCorruption),
+// never a small number.
 // Thread safety: pure functions.
 #pragma once
 
 #include <concepts>
-#include <type_traits>
 #include <string>
+#include <type_traits>
 
 #include "common/base/error.h"
 
@@ -15,7 +16,8 @@ template <std::integral T>
 T CheckedAdd(T a, std::type_identity_t<T> b, const char* what = "size") {
   T out;
   if (__builtin_add_overflow(a, b, &out)) {
-    throw Error(ErrorCode::kCorruption, std::string(what) + " overflows: " + std::to_string(a) + " + " + std::to_string(b));
+    throw Error(ErrorCode::kCorruption,
+                std::string(what) + " overflows: " + std::to_string(a) + " + " + std::to_string(b));
   }
   return out;
 }
@@ -24,7 +26,8 @@ template <std::integral T>
 T CheckedMul(T a, std::type_identity_t<T> b, const char* what = "size") {
   T out;
   if (__builtin_mul_overflow(a, b, &out)) {
-    throw Error(ErrorCode::kCorruption, std::string(what) + " overflows: " + std::to_string(a) + " * " + std::to_string(b));
+    throw Error(ErrorCode::kCorruption,
+                std::string(what) + " overflows: " + std::to_string(a) + " * " + std::to_string(b));
   }
   return out;
 }

@@ -1,5 +1,6 @@
 // Element types of weights, activations and files.
-// Thread safety: values. bf16 is stored as its 16 bits and rounds to nearest even, as hardware does.
+// Thread safety: values. bf16 is stored as its 16 bits and rounds to nearest even, as hardware
+// does.
 #pragma once
 
 #include <bit>
@@ -44,7 +45,9 @@ PLUMB_HOST_DEVICE inline BFloat16 ToBFloat16(float x) {
 #else
   uint32_t bits = std::bit_cast<uint32_t>(x);
 #endif
-  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return BFloat16{static_cast<uint16_t>((bits >> 16) | 0x40u)};  // NaN stays NaN
+  // NaN stays NaN
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u)
+    return BFloat16{static_cast<uint16_t>((bits >> 16) | 0x40u)};
   bits += 0x7FFFu + ((bits >> 16) & 1u);
   return BFloat16{static_cast<uint16_t>(bits >> 16)};
 }

@@ -1,8 +1,8 @@
 // What can go wrong and how it is said.
 //
-// Purpose: one exception type for everything that can happen (bad input, a full disk, a dead peer) and
-// checks that abort for everything that cannot (a broken invariant of ours). Errors are thrown where they
-// are noticed and caught at a role's loop, the command line and the C ABI, nowhere else.
+// Purpose: one exception type for everything that can happen (bad input, a full disk, a dead peer)
+// and checks that abort for everything that cannot (a broken invariant of ours). Errors are thrown
+// where they are noticed and caught at a role's loop, the command line and the C ABI, nowhere else.
 // Thread safety: values only.
 #pragma once
 
@@ -14,7 +14,8 @@
 
 namespace plumb {
 
-// Exit codes of the command line follow from these (run/commands/cli.h); do not change the values of existing entries.
+// Exit codes of the command line follow from these (run/commands/cli.h); do not change the values
+// of existing entries.
 enum class ErrorCode : uint8_t {
   kInvalidArgument = 1,  // the user asked for something that cannot be
   kNotFound = 2,         // a file, key, tensor or option that is not there
@@ -33,7 +34,8 @@ std::string_view ErrorCodeName(ErrorCode code);
 
 class Error : public std::runtime_error {
  public:
-  // `message` says what happened and what to do; `where` names the input (file:line, option, endpoint), may be empty.
+  // `message` says what happened and what to do; `where` names the input (file:line, option,
+  // endpoint), may be empty.
   Error(ErrorCode code, std::string message, std::string where = {});
 
   ErrorCode code() const { return code_; }
@@ -47,16 +49,19 @@ class Error : public std::runtime_error {
 };
 
 namespace internal {
-[[noreturn]] void CheckFailed(const char* condition, const std::string& detail, std::source_location at);
+[[noreturn]] void CheckFailed(const char* condition, const std::string& detail,
+                              std::source_location at);
 }  // namespace internal
 
 }  // namespace plumb
 
-// Abort on what cannot happen, with the place. The second argument is a std::string with the values involved.
-#define PLUMB_CHECK(condition, ...)                                                                       \
-  do {                                                                                                    \
-    if (!(condition)) [[unlikely]]                                                                        \
-      ::plumb::internal::CheckFailed(#condition, ::std::string{__VA_ARGS__}, ::std::source_location::current()); \
+// Abort on what cannot happen, with the place. The second argument is a std::string with the values
+// involved.
+#define PLUMB_CHECK(condition, ...)                                          \
+  do {                                                                       \
+    if (!(condition)) [[unlikely]]                                           \
+      ::plumb::internal::CheckFailed(#condition, ::std::string{__VA_ARGS__}, \
+                                     ::std::source_location::current());     \
   } while (false)
 
 #ifdef NDEBUG

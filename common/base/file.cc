@@ -46,7 +46,8 @@ class RealAppendFile final : public AppendFile {
  public:
   RealAppendFile(std::string path, bool truncate)
       : path_(std::move(path)),
-        file_(OpenOrThrow(path_, O_WRONLY | O_CREAT | O_APPEND | (truncate ? O_TRUNC : 0), "cannot open for writing")) {}
+        file_(OpenOrThrow(path_, O_WRONLY | O_CREAT | O_APPEND | (truncate ? O_TRUNC : 0),
+                          "cannot open for writing")) {}
 
   void Append(std::string_view bytes) override {
     while (!bytes.empty()) {
@@ -83,7 +84,8 @@ class RealFiles final : public FileSystem {
       if (n == 0) break;
       used += static_cast<size_t>(n);
       if (used > max_bytes) {
-        throw Error(ErrorCode::kInvalidArgument, "the file is larger than " + std::to_string(max_bytes) + " bytes", path);
+        throw Error(ErrorCode::kInvalidArgument,
+                    "the file is larger than " + std::to_string(max_bytes) + " bytes", path);
       }
       if (used == out.size()) out.resize(std::min(2 * out.size(), max_bytes + 1));
     }
@@ -95,7 +97,8 @@ class RealFiles final : public FileSystem {
     return std::make_unique<RealAppendFile>(path, truncate);
   }
   void Rename(const std::string& from, const std::string& to) override {
-    if (::rename(from.c_str(), to.c_str()) != 0) ThrowFileError(errno, "cannot rename to " + to, from);
+    if (::rename(from.c_str(), to.c_str()) != 0)
+      ThrowFileError(errno, "cannot rename to " + to, from);
   }
   void SyncDirectory(const std::string& folder) override {
     Descriptor file(OpenOrThrow(folder, O_RDONLY | O_DIRECTORY, "cannot open the folder"));
@@ -159,7 +162,8 @@ FileSystem& RealFileSystem() {
 void FileSystem::WriteFileAtomic(const std::string& path, std::string_view bytes) {
   // Unique in this process and between processes, so that two writers never share a temp file.
   static std::atomic<uint64_t> counter{0};
-  const std::string temp = path + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(counter++);
+  const std::string temp =
+      path + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(counter++);
   try {
     auto file = OpenAppend(temp, /*truncate=*/true);
     file->Append(bytes);

@@ -21,7 +21,8 @@ spdlog::level::level_enum ToSpdlog(LogLevel level) {
   return spdlog::level::info;
 }
 
-std::shared_ptr<spdlog::logger> MakeLogger(const std::string& name, const std::string& file, LogLevel level) {
+std::shared_ptr<spdlog::logger> MakeLogger(const std::string& name, const std::string& file,
+                                           LogLevel level) {
   auto terminal = std::make_shared<spdlog::sinks::stderr_sink_mt>();
   terminal->set_level(spdlog::level::warn);
   std::vector<spdlog::sink_ptr> sinks{terminal};
@@ -80,7 +81,8 @@ void LogEvery::Warning(std::string_view line) {
     next_ = now + interval_;
     held_back = std::exchange(held_back_, 0);
   }
-  LogWarning(held_back ? std::string(line) + " (and " + std::to_string(held_back) + " more like it)" : std::string(line));
+  LogWarning(held_back ? std::string(line) + " (and " + std::to_string(held_back) + " more like it)"
+                       : std::string(line));
 }
 
 }  // namespace plumb

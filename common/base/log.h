@@ -1,6 +1,7 @@
 // Log lines of a role: spdlog with the role's name in front.
 //
-// Thread safety: all functions. A role calls SetUpLogging once, before its threads start; without it lines go to stderr.
+// Thread safety: all functions. A role calls SetUpLogging once, before its threads start; without
+// it lines go to stderr.
 #pragma once
 
 #include <chrono>
@@ -15,7 +16,8 @@ namespace plumb {
 enum class LogLevel : uint8_t { kDebug = 0, kInfo = 1, kWarning = 2, kError = 3 };
 
 // `file` (may be empty) receives everything from `level` on; the terminal only warnings and errors.
-void SetUpLogging(const std::string& role, int rank, const std::string& file, LogLevel level = LogLevel::kInfo);
+void SetUpLogging(const std::string& role, int rank, const std::string& file,
+                  LogLevel level = LogLevel::kInfo);
 
 void LogDebug(std::string_view line);
 void LogInfo(std::string_view line);

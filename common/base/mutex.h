@@ -1,9 +1,11 @@
-// std::mutex and std::condition_variable with the promises that clang can check, and the words to make such promises.
+// std::mutex and std::condition_variable with the promises that clang can check, and the words to
+// make such promises.
 //
-// Purpose: a member says which mutex guards it (PLUMB_GUARDED_BY), a function what has to be held or must not be
-// (PLUMB_REQUIRES, PLUMB_EXCLUDES); `clang++ -Wthread-safety` then refuses code that breaks it, which the test
-// `thread_safety` does with every file that holds a mutex. libstdc++'s own types say nothing, hence these. Methods are
-// spelled as std's. Under other compilers the words mean nothing, and the types cost nothing.
+// Purpose: a member says which mutex guards it (PLUMB_GUARDED_BY), a function what has to be held
+// or must not be (PLUMB_REQUIRES, PLUMB_EXCLUDES); `clang++ -Wthread-safety` then refuses code that
+// breaks it, which the test `thread_safety` does with every file that holds a mutex. libstdc++'s
+// own types say nothing, hence these. Methods are spelled as std's. Under other compilers the words
+// mean nothing, and the types cost nothing.
 // Thread safety: as those of std. Ownership: a MutexLock borrows its Mutex. Errors: none.
 #pragma once
 
@@ -44,7 +46,8 @@ class PLUMB_THREAD_ATTRIBUTE(lockable) Mutex {
 // Holds a Mutex while it lives, but for what lies between unlock() and lock().
 class PLUMB_THREAD_ATTRIBUTE(scoped_lockable) MutexLock {
  public:
-  explicit MutexLock(Mutex& mu) PLUMB_THREAD_ATTRIBUTE(exclusive_lock_function(mu)) : lock_(mu.mu_) {}
+  explicit MutexLock(Mutex& mu) PLUMB_THREAD_ATTRIBUTE(exclusive_lock_function(mu))
+      : lock_(mu.mu_) {}
   ~MutexLock() PLUMB_THREAD_ATTRIBUTE(unlock_function()) {}
   MutexLock(const MutexLock&) = delete;
   MutexLock& operator=(const MutexLock&) = delete;
@@ -57,8 +60,9 @@ class PLUMB_THREAD_ATTRIBUTE(scoped_lockable) MutexLock {
   std::unique_lock<std::mutex> lock_;
 };
 
-// Waits give the mutex back meanwhile and hold it again when they return. A predicate is called with it held: mark the
-// lambda with PLUMB_REQUIRES. That the lock handed over is of that mutex is for the caller to see.
+// Waits give the mutex back meanwhile and hold it again when they return. A predicate is called
+// with it held: mark the lambda with PLUMB_REQUIRES. That the lock handed over is of that mutex is
+// for the caller to see.
 class CondVar {
  public:
   void notify_one() { changed_.notify_one(); }

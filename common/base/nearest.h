@@ -14,10 +14,11 @@ namespace plumb {
 size_t EditDistance(std::string_view a, std::string_view b);
 
 // The first of the nearest names, or "" where none is within `most` edits.
-std::string NearestName(std::string_view word, std::span<const std::string> names, size_t most = ~size_t{0});
+std::string NearestName(std::string_view word, std::span<const std::string> names,
+                        size_t most = ~size_t{0});
 
-// ", did you mean 'train'?", or "" where the nearest name has little to do with `word`: more than a third of its letters
-// (at least two) differ.
+// ", did you mean 'train'?", or "" where the nearest name has little to do with `word`: more than a
+// third of its letters (at least two) differ.
 std::string DidYouMean(std::string_view word, std::span<const std::string> names);
 
 }  // namespace plumb

@@ -1,4 +1,5 @@
-// Why something cannot be, where that is no Error: the caller says it of an answer, a row or a machine, and goes on.
+// Why something cannot be, where that is no Error: the caller says it of an answer, a row or a
+// machine, and goes on.
 // Thread safety: values.
 #pragma once
 

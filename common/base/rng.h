@@ -1,8 +1,9 @@
 // Random numbers that have an address.
 //
-// Purpose: every draw is a pure function of (seed, prompt, sample, position), so a result does not depend on the
-// batch slot, on scheduling or on the number of actors. Philox-4x32-10 (Salmon et al., "Parallel random numbers: as
-// easy as 1, 2, 3", SC 2011): counter-based, stateless, the same on host and device.
+// Purpose: every draw is a pure function of (seed, prompt, sample, position), so a result does not
+// depend on the batch slot, on scheduling or on the number of actors. Philox-4x32-10 (Salmon et
+// al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): counter-based, stateless, the same
+// on host and device.
 // Thread safety: pure functions.
 #pragma once
 
@@ -26,8 +27,9 @@ PLUMB_HOST_DEVICE inline Random4 Philox(Random4 counter, uint32_t key0, uint32_t
   for (int round = 0; round < 10; ++round) {
     const uint64_t a = uint64_t{0xD2511F53u} * counter.x[0];
     const uint64_t b = uint64_t{0xCD9E8D57u} * counter.x[2];
-    const Random4 next = {{static_cast<uint32_t>(b >> 32) ^ counter.x[1] ^ key0, static_cast<uint32_t>(b),
-                           static_cast<uint32_t>(a >> 32) ^ counter.x[3] ^ key1, static_cast<uint32_t>(a)}};
+    const Random4 next = {
+        {static_cast<uint32_t>(b >> 32) ^ counter.x[1] ^ key0, static_cast<uint32_t>(b),
+         static_cast<uint32_t>(a >> 32) ^ counter.x[3] ^ key1, static_cast<uint32_t>(a)}};
     counter = next;
     key0 += 0x9E3779B9u;
     key1 += 0xBB67AE85u;
@@ -35,13 +37,17 @@ PLUMB_HOST_DEVICE inline Random4 Philox(Random4 counter, uint32_t key0, uint32_t
   return counter;
 }
 
-// The draw of one sampled token: 128 bits for (prompt, sample, position) under `seed`. `prompt` is the lease id.
-PLUMB_HOST_DEVICE inline Random4 RandomAt(uint64_t seed, uint64_t prompt, uint32_t sample, uint32_t position) {
-  const Random4 counter = {{static_cast<uint32_t>(prompt), static_cast<uint32_t>(prompt >> 32), sample, position}};
+// The draw of one sampled token: 128 bits for (prompt, sample, position) under `seed`. `prompt` is
+// the lease id.
+PLUMB_HOST_DEVICE inline Random4 RandomAt(uint64_t seed, uint64_t prompt, uint32_t sample,
+                                          uint32_t position) {
+  const Random4 counter = {
+      {static_cast<uint32_t>(prompt), static_cast<uint32_t>(prompt >> 32), sample, position}};
   return Philox(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
 }
 
-// Uniform in the open interval (0, 1): 24 random bits centred in their cell, so neither end can be hit.
+// Uniform in the open interval (0, 1): 24 random bits centred in their cell, so neither end can be
+// hit.
 PLUMB_HOST_DEVICE inline float UniformOpen(uint32_t bits) {
   return (static_cast<float>(bits >> 8) + 0.5f) * (1.0f / 16777216.0f);
 }
@@ -52,8 +58,8 @@ PLUMB_HOST_DEVICE inline double UniformOpen(uint32_t hi, uint32_t lo) {
   return (static_cast<double>(bits) + 0.5) * (1.0 / 4503599627370496.0);
 }
 
-// A sequential stream for initialisers, shuffles and generated data: draw number n of stream `stream` under `seed`.
-// Not thread safe; copyable, the state is the address of the next draw.
+// A sequential stream for initialisers, shuffles and generated data: draw number n of stream
+// `stream` under `seed`. Not thread safe; copyable, the state is the address of the next draw.
 class RandomStream {
  public:
   RandomStream(uint64_t seed, uint64_t stream) : seed_(seed), stream_(stream) {}

@@ -29,21 +29,26 @@ bool IsKey(const std::string& text) {
 
 std::string ReadText(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(ErrorCode::kNotFound, std::string("cannot read the keys: ") + std::strerror(errno), path);
+  if (!file)
+    throw Error(ErrorCode::kNotFound, std::string("cannot read the keys: ") + std::strerror(errno),
+                path);
   std::string text(kMaxKeyFile + 1, '\0');
   file.read(text.data(), static_cast<std::streamsize>(text.size()));
   text.resize(static_cast<size_t>(file.gcount()));
-  if (text.size() > kMaxKeyFile) throw Error(ErrorCode::kInvalidArgument, "too large to be a file of keys", path);
+  if (text.size() > kMaxKeyFile)
+    throw Error(ErrorCode::kInvalidArgument, "too large to be a file of keys", path);
   return text;
 }
 
 void WriteNew(const std::string& path, const std::string& text, mode_t mode) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   if (fd < 0 && errno == EEXIST) {
-    throw Error(ErrorCode::kConflict, "is there already; a key in use is not overwritten: choose another name", path);
+    throw Error(ErrorCode::kConflict,
+                "is there already; a key in use is not overwritten: choose another name", path);
   }
   if (fd < 0) ThrowFileError(errno, "cannot write the key", path);
-  const bool ok = ::fchmod(fd, mode) == 0 && ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
+  const bool ok = ::fchmod(fd, mode) == 0 &&
+                  ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) &&
                   ::fsync(fd) == 0;
   const int error = errno;
   ::close(fd);
@@ -64,7 +69,10 @@ CurveKeys GenerateCurveKeys() {
 }
 
 void WriteCurveKeys(const std::string& path, const CurveKeys& keys) {
-  WriteNew(path + ".key", "# keep this file to yourself\npublic " + keys.public_key + "\nsecret " + keys.secret_key + "\n", 0600);
+  WriteNew(path + ".key",
+           "# keep this file to yourself\npublic " + keys.public_key + "\nsecret " +
+               keys.secret_key + "\n",
+           0600);
   try {
     WriteNew(path + ".pub", keys.public_key + "\n", 0644);
   } catch (...) {
@@ -76,7 +84,10 @@ void WriteCurveKeys(const std::string& path, const CurveKeys& keys) {
 CurveKeys ReadCurveKeys(const std::string& key_file) {
   struct stat info {};
   if (::stat(key_file.c_str(), &info) != 0) {
-    throw Error(ErrorCode::kNotFound, std::string("no such key file (make one with `plumb keys generate`): ") + std::strerror(errno), key_file);
+    throw Error(ErrorCode::kNotFound,
+                std::string("no such key file (make one with `plumb keys generate`): ") +
+                    std::strerror(errno),
+                key_file);
   }
   if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
     throw Error(ErrorCode::kUnsupported, "others can read this secret key: chmod 600 it", key_file);
@@ -92,10 +103,12 @@ CurveKeys ReadCurveKeys(const std::string& key_file) {
   }
   char derived[kKeyText + 1];
   if (!IsKey(keys.public_key) || !IsKey(keys.secret_key)) {
-    throw Error(ErrorCode::kInvalidArgument, "has no lines 'public KEY' and 'secret KEY' with keys of 40 characters", key_file);
+    throw Error(ErrorCode::kInvalidArgument,
+                "has no lines 'public KEY' and 'secret KEY' with keys of 40 characters", key_file);
   }
   if (zmq_curve_public(derived, keys.secret_key.c_str()) != 0 || keys.public_key != derived) {
-    throw Error(ErrorCode::kInvalidArgument, "its public key does not belong to its secret key", key_file);
+    throw Error(ErrorCode::kInvalidArgument, "its public key does not belong to its secret key",
+                key_file);
   }
   return keys;
 }
@@ -103,7 +116,9 @@ CurveKeys ReadCurveKeys(const std::string& key_file) {
 std::string ReadPublicKey(const std::string& file_or_key) {
   if (IsKey(file_or_key)) return file_or_key;
   const std::string text(Trim(ReadText(file_or_key)));
-  if (!IsKey(text)) throw Error(ErrorCode::kInvalidArgument, "is no public key (one line of 40 characters)", file_or_key);
+  if (!IsKey(text))
+    throw Error(ErrorCode::kInvalidArgument, "is no public key (one line of 40 characters)",
+                file_or_key);
   return text;
 }
 
@@ -118,7 +133,8 @@ std::vector<std::string> ReadAllowedKeys(const std::string& file) {
     if (text.empty() || (text[0] == '#' && !IsKey(text))) continue;
     const std::string key = text.substr(0, text.find_first_of(" \t"));
     if (!IsKey(key)) {
-      throw Error(ErrorCode::kInvalidArgument, "line " + std::to_string(number) + " is no public key of 40 characters", file);
+      throw Error(ErrorCode::kInvalidArgument,
+                  "line " + std::to_string(number) + " is no public key of 40 characters", file);
     }
     keys.push_back(key);
   }
@@ -134,7 +150,8 @@ AllowedKeys::AllowedKeys(std::string file) : file_(std::move(file)) {
 AllowedKeys::Stamp AllowedKeys::Look(const std::string& file) {
   struct stat info {};
   if (::stat(file.c_str(), &info) != 0) return {};
-  return {info.st_ino, info.st_size, info.st_mtim.tv_sec * int64_t{1000000000} + info.st_mtim.tv_nsec};
+  return {info.st_ino, info.st_size,
+          info.st_mtim.tv_sec * int64_t{1000000000} + info.st_mtim.tv_nsec};
 }
 
 bool AllowedKeys::Allows(const std::string& public_key) {

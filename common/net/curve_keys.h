@@ -3,13 +3,15 @@
 //
 //   NAME.key      secret and public key; mode 0600, read by its owner's processes only
 //   NAME.pub      public key alone; give it to the other side
-//   allowed file  public keys, one per line, '#' begins a comment; read anew whenever it changed, so that removing a line
-//                 revokes a key for every new connection
+//   allowed file  public keys, one per line, '#' begins a comment; read anew whenever it changed,
+//                 so that removing a line revokes a key for every new connection
 //
-// A client proves its key, the server's key proves the server; both sides' messages are encrypted and cannot be replayed
-// into another connection. Keys are written as ZeroMQ's Z85 text of 40 characters.
+// A client proves its key, the server's key proves the server; both sides' messages are encrypted
+// and cannot be replayed into another connection. Keys are written as ZeroMQ's Z85 text of 40
+// characters.
 // Thread safety: all. Errors: kInvalidArgument for text that is no
-// key, kNotFound, kUnsupported for a secret that others can read or a ZeroMQ without CURVE; secrets never stand in messages.
+// key, kNotFound, kUnsupported for a secret that others can read or a ZeroMQ without CURVE; secrets
+// never stand in messages.
 #pragma once
 
 #include <cstdint>
@@ -41,7 +43,8 @@ struct CurveServer {
 };
 
 CurveKeys GenerateCurveKeys();
-// Writes PATH.key (0600) and PATH.pub; kConflict when one is there already: a key in use is not overwritten.
+// Writes PATH.key (0600) and PATH.pub; kConflict when one is there already: a key in use is not
+// overwritten.
 void WriteCurveKeys(const std::string& path, const CurveKeys& keys);
 CurveKeys ReadCurveKeys(const std::string& key_file);
 // Of a .pub file, or the text of a key itself.
@@ -52,8 +55,8 @@ std::vector<std::string> ReadAllowedKeys(const std::string& file);
 class AllowedKeys {
  public:
   explicit AllowedKeys(std::string file);  // throws for a file that cannot be read
-  // Asked for every connection and every request: a line taken out counts at once. A list that became unreadable lets
-  // nobody in.
+  // Asked for every connection and every request: a line taken out counts at once. A list that
+  // became unreadable lets nobody in.
   bool Allows(const std::string& public_key);
 
  private:

@@ -46,8 +46,8 @@ WeightOffer DecodeOffer(std::string_view bytes) {
   });
   if (!sound || offer.sets.empty() || offer.sets.size() > kMaxSets) {
     throw Error(ErrorCode::kCorruption,
-                "an offer of weights of version " + std::to_string(offer.version.version) + " has " +
-                    std::to_string(offer.sets.size()) +
+                "an offer of weights of version " + std::to_string(offer.version.version) +
+                    " has " + std::to_string(offer.sets.size()) +
                     " sets, or one with a name or digest of too many bytes");
   }
   return offer;

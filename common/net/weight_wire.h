@@ -1,10 +1,12 @@
 // The words in which weights travel from learner to actors: verbs `weights.await` and
 // `weights.bytes`.
 //
-//   await request  the version held         -> an offer of another one, as soon as there is one; else
+//   await request  the version held         -> an offer of another one, as soon as there is one;
+//                                           else
 //                                              no answer
 //   offer          a version and its sets: name, digest and bytes of each
-//   bytes request  the digest of a set      -> the bytes of its flat buffer, raw; kNotFound: of no set
+//   bytes request  the digest of a set      -> the bytes of its flat buffer, raw; kNotFound: of no
+//                                           set
 //                                              of the newest version, await again
 //
 // Common/rpc moves a reply of any size in pieces; a set that did not change is not fetched again.

@@ -3,8 +3,8 @@
 //
 // A struct names its fields once: `template <class Self, class Visit> static void Fields(Self& s,
 // Visit visit) { visit(s.a, s.b); }`; a field may be such a struct, or a list of them.
-// Both ends are of one build; a change of the fields changes the version that common/net/wire_socket.cc
-// writes in front of a message.
+// Both ends are of one build; a change of the fields changes the version that
+// common/net/wire_socket.cc writes in front of a message.
 // Thread safety: pure functions. Errors: kCorruption for bytes that end too early, go on too long
 // or promise more than there is.
 #pragma once
@@ -24,7 +24,9 @@ static_assert(std::endian::native == std::endian::little,
               "the wire is little-endian and written as it lies in memory");
 
 template <class T>
-concept HasFields = requires(T& t) { T::Fields(t, [](auto&...) {}); };
+concept HasFields = requires(T& t) {
+  T::Fields(t, [](auto&...) {});
+};
 
 template <class T>
 void PutField(const T& field, std::string& out) {

@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "common/base/error.h"
-#include "common/record/ports.h"
 #include "common/net/wire_socket.h"
+#include "common/record/ports.h"
 
 namespace plumb {
 

@@ -10,9 +10,9 @@
 #include <utility>
 #include <vector>
 
+#include "common/base/error.h"
 #include "common/base/hash/crc32c.h"
 #include "common/net/endpoint.h"
-#include "common/base/error.h"
 
 namespace plumb {
 namespace {
@@ -28,7 +28,9 @@ struct Part {
   Part() { zmq_msg_init(&msg); }
   ~Part() { zmq_msg_close(&msg); }
   Part(const Part&) = delete;
-  std::string_view view() { return {static_cast<const char*>(zmq_msg_data(&msg)), zmq_msg_size(&msg)}; }
+  std::string_view view() {
+    return {static_cast<const char*>(zmq_msg_data(&msg)), zmq_msg_size(&msg)};
+  }
 };
 using Parts = std::vector<std::shared_ptr<Part>>;
 
@@ -78,7 +80,9 @@ WireSocket::WireSocket(Kind kind, const std::string& endpoint, WireOptions optio
   bell_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   context_ = zmq_ctx_new();
   try {
-    if (bell_ < 0 || !context_) throw Error(ErrorCode::kIo, std::string("cannot make a socket: ") + std::strerror(errno), endpoint);
+    if (bell_ < 0 || !context_)
+      throw Error(ErrorCode::kIo, std::string("cannot make a socket: ") + std::strerror(errno),
+                  endpoint);
     Open();
   } catch (...) {
     Close();
@@ -146,10 +150,15 @@ void WireSocket::Open() {
     zmq_setsockopt(socket_, ZMQ_ZAP_DOMAIN, "plumb", 5);
   }
   if (side_) Set(side_, ZMQ_LINGER, 0);
-  if ((router ? zmq_bind(socket_, endpoint_.c_str()) : zmq_connect(socket_, endpoint_.c_str())) != 0) {
+  if ((router ? zmq_bind(socket_, endpoint_.c_str()) : zmq_connect(socket_, endpoint_.c_str())) !=
+      0) {
     const int code = zmq_errno();
-    if (code == EADDRINUSE) throw Error(ErrorCode::kConflict, "the address is in use: another run may hold it", endpoint_);
-    throw Error(ErrorCode::kIo, std::string(router ? "cannot bind: " : "cannot connect: ") + zmq_strerror(code), endpoint_);
+    if (code == EADDRINUSE)
+      throw Error(ErrorCode::kConflict, "the address is in use: another run may hold it",
+                  endpoint_);
+    throw Error(ErrorCode::kIo,
+                std::string(router ? "cannot bind: " : "cannot connect: ") + zmq_strerror(code),
+                endpoint_);
   }
   char bound[512];
   size_t size = sizeof bound;
@@ -165,7 +174,8 @@ void WireSocket::Close() noexcept {
 
 void WireSocket::Wake() {
   const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = ::write(bell_, &one, sizeof one);  // full means it rings already
+  // full means it rings already
+  [[maybe_unused]] const ssize_t n = ::write(bell_, &one, sizeof one);
 }
 
 void WireSocket::Say(std::string state) noexcept {
@@ -312,7 +322,8 @@ bool WireSocket::Receive(Incoming& message) {
   return false;
 }
 
-WireSocket::Sent WireSocket::Send(const std::string& route, std::string_view header, const Payload& payload) {
+WireSocket::Sent WireSocket::Send(const std::string& route, std::string_view header,
+                                  const Payload& payload) {
   const Sent refused = kind_ == Kind::kRouter ? Sent::kUnroutable : Sent::kLater;
   if (!socket_) return refused;
   if (kind_ == Kind::kRouter &&

@@ -22,10 +22,10 @@
 #include <string>
 #include <string_view>
 
-#include "common/net/curve_keys.h"
 #include "common/base/log.h"
-#include "common/record/payload.h"
+#include "common/net/curve_keys.h"
 #include "common/net/stream/transport.h"
+#include "common/record/payload.h"
 
 namespace plumb {
 
@@ -77,12 +77,13 @@ class WireSocket {
   bool Receive(Incoming& message);
 
   enum class Sent { kYes, kLater, kUnroutable };
-  // Never blocks. kLater (dealer): not connected or no room; kUnroutable (router): that peer is gone.
+  // Never blocks. kLater (dealer): not connected or no room; kUnroutable (router): that peer is
+  // gone.
   Sent Send(const std::string& route, std::string_view header, const Payload& payload);
 
-  // A dealer gives its connection up and makes a new one: after garbage nothing on the old one can be trusted. Where the system
-  // refuses one (no descriptors left), Poll tries again; until then nothing comes in, what is to go
-  // out is for later, and state says why.
+  // A dealer gives its connection up and makes a new one: after garbage nothing on the old one can
+  // be trusted. Where the system refuses one (no descriptors left), Poll tries again; until then
+  // nothing comes in, what is to go out is for later, and state says why.
   void Reconnect() noexcept;
 
   // What stands in front of a sealed message's header: what it is, and the sums of both.

@@ -20,18 +20,22 @@ constexpr char kLeasesTag[] = "PLS1";
 constexpr char kPreferenceTag[] = "PPF1";
 
 constexpr uint32_t kMaxDepth = 16;
-constexpr size_t kMinTableBytes = 8;  // every table of ours is larger; bounds how many can be in so many bytes
+// every table of ours is larger; bounds how many can be in so many bytes
+constexpr size_t kMinTableBytes = 8;
 constexpr int32_t kMaxSamples = 65536;
-// Memory that a thread keeps for the next record, on either way: asking the system for it again and again may cost more than all
-// the rest. Pages that no record has reached are not there.
+// Memory that a thread keeps for the next record, on either way: asking the system for it again and
+// again may cost more than all the rest. Pages that no record has reached are not there.
 constexpr size_t kKeptBytes = size_t{16} << 20;
 
-[[noreturn]] void Malformed(const std::string& what) { throw Error(ErrorCode::kCorruption, "malformed record: " + what); }
+[[noreturn]] void Malformed(const std::string& what) {
+  throw Error(ErrorCode::kCorruption, "malformed record: " + what);
+}
 
 // --- encoding ---
 
 size_t SizeOf(const Prompt& p) {
-  size_t n = 256 + p.dataset.size() + p.text.size() + p.ground_truth.size() + p.extra_json.size() + 4 * p.tokens.size();
+  size_t n = 256 + p.dataset.size() + p.text.size() + p.ground_truth.size() + p.extra_json.size() +
+             4 * p.tokens.size();
   for (const Message& m : p.messages)
     n += 64 + m.role.size() + m.content.size() + m.fields_json.size();
   return n;
@@ -51,7 +55,8 @@ class Encoder {
  public:
   explicit Encoder(size_t expected) : builder_(std::min(expected, kMaxRecordBytes)) {
     CheckSize(expected);
-    // Without it -0.0 would be taken for the default 0.0 and lose its sign; and a row's number could not be set later.
+    // Without it -0.0 would be taken for the default 0.0 and lose its sign; and a row's number
+    // could not be set later.
     builder_.ForceDefaults(true);
   }
   // For the next record; keeps the memory.
@@ -72,7 +77,8 @@ class Encoder {
 
   fb::Offset<wire::Prompt> Add(const Prompt& p) {
     const auto& messages = Messages(p.messages);
-    const auto dataset = Text(p.dataset), text = Text(p.text), truth = Text(p.ground_truth), extra = Text(p.extra_json);
+    const auto dataset = Text(p.dataset), text = Text(p.text), truth = Text(p.ground_truth),
+               extra = Text(p.extra_json);
     const auto list = builder_.CreateVector(messages);
     const auto tokens = builder_.CreateVector(p.tokens);
     return wire::CreatePrompt(builder_, dataset, p.row, text, list, truth, extra, p.weight, tokens);
@@ -87,13 +93,15 @@ class Encoder {
 
   fb::Offset<wire::PreferenceRecord> Add(const PreferenceRecord& r) {
     const auto dataset = Text(r.dataset), text = Text(r.prompt_text), extra = Text(r.extra_json);
-    const auto prompt = builder_.CreateVector(Messages(r.prompt)), chosen = builder_.CreateVector(Messages(r.chosen)),
+    const auto prompt = builder_.CreateVector(Messages(r.prompt)),
+               chosen = builder_.CreateVector(Messages(r.chosen)),
                rejected = builder_.CreateVector(Messages(r.rejected));
     const auto prompt_tokens = builder_.CreateVector(r.prompt_tokens);
     const auto chosen_tokens = builder_.CreateVector(r.chosen_tokens);
     const auto rejected_tokens = builder_.CreateVector(r.rejected_tokens);
-    return wire::CreatePreferenceRecord(builder_, static_cast<uint8_t>(r.kind), dataset, r.row, text, prompt, chosen,
-                                        rejected, r.desirable ? 1 : 0, r.margin, r.has_margin ? 1 : 0, r.weight, extra,
+    return wire::CreatePreferenceRecord(builder_, static_cast<uint8_t>(r.kind), dataset, r.row,
+                                        text, prompt, chosen, rejected, r.desirable ? 1 : 0,
+                                        r.margin, r.has_margin ? 1 : 0, r.weight, extra,
                                         prompt_tokens, chosen_tokens, rejected_tokens);
   }
 
@@ -102,8 +110,9 @@ class Encoder {
  private:
   static void CheckSize(size_t expected) {
     if (expected <= kMaxRecordBytes) return;
-    throw Error(ErrorCode::kInvalidArgument, "a record of about " + std::to_string(expected) + " bytes; at most " +
-                                                 std::to_string(kMaxRecordBytes) + " can be sent or stored at once");
+    throw Error(ErrorCode::kInvalidArgument,
+                "a record of about " + std::to_string(expected) + " bytes; at most " +
+                    std::to_string(kMaxRecordBytes) + " can be sent or stored at once");
   }
   // Until the next call.
   const std::vector<fb::Offset<wire::Message>>& Messages(const std::vector<Message>& messages) {
@@ -134,13 +143,14 @@ auto WithEncoder(size_t expected, Use use) {
 
 template <class Record>
 std::string EncodeOne(const Record& record, const char* tag) {
-  return WithEncoder(SizeOf(record), [&](Encoder& encoder) { return encoder.Finish(encoder.Add(record), tag); });
+  return WithEncoder(SizeOf(record),
+                     [&](Encoder& encoder) { return encoder.Finish(encoder.Add(record), tag); });
 }
 
 // --- decoding ---
 
-// What a message would take once it is unpacked, counted before anything is: shared offsets let a small buffer say the
-// same thing millions of times.
+// What a message would take once it is unpacked, counted before anything is: shared offsets let a
+// small buffer say the same thing millions of times.
 class LogicalSize {
  public:
   explicit LogicalSize(size_t wire_bytes) : left_(2 * wire_bytes) {}
@@ -161,10 +171,12 @@ class LogicalSize {
     Spend(4 + size_t{v->size()} * sizeof(T));
   }
 
-  // The constants are what the fixed fields of a table take on the wire at least, offsets to it included.
+  // The constants are what the fixed fields of a table take on the wire at least, offsets to it
+  // included.
   void Add(const wire::Prompt* p) {
     Spend(48);
-    Text(p->dataset()), Text(p->text()), Text(p->ground_truth()), Text(p->extra_json()), Array(p->tokens());
+    Text(p->dataset()), Text(p->text()), Text(p->ground_truth()), Text(p->extra_json()),
+        Array(p->tokens());
     Messages(p->messages());
   }
   void Add(const wire::PreferenceRecord* r) {
@@ -197,7 +209,8 @@ class LogicalSize {
 
 template <class Enum>
 Enum ToEnum(uint8_t value, Enum last, const char* what) {
-  if (value > static_cast<uint8_t>(last)) Malformed(std::string(what) + " has the unknown value " + std::to_string(value));
+  if (value > static_cast<uint8_t>(last))
+    Malformed(std::string(what) + " has the unknown value " + std::to_string(value));
   return static_cast<Enum>(value);
 }
 
@@ -276,7 +289,8 @@ PromptLease Unpack(const wire::PromptLease* l) {
     Malformed("a lease asks for " + std::to_string(out.num_samples) + " samples");
   }
   out.policy_version = l->policy_version();
-  if (out.policy_version < -1) Malformed("a lease asks for policy version " + std::to_string(out.policy_version));
+  if (out.policy_version < -1)
+    Malformed("a lease asks for policy version " + std::to_string(out.policy_version));
   out.deadline_ms = l->deadline_ms();
   out.prompt_sum = l->prompt_sum();
   out.prompt = Unpack(l->prompt());
@@ -298,8 +312,9 @@ void Unpack(const wire::Trajectory* t, Trajectory& out) {
   out.completion = ToText(t->completion());
   out.rewards.reserve(t->rewards()->size());
   for (const auto* r : *t->rewards()) {
-    out.rewards.push_back({ToText(r->name()), r->value(), r->weight(), ToEnum(r->scope(), RewardScope::kToken, "scope"),
-                           r->index(), ToText(r->function_digest())});
+    out.rewards.push_back({ToText(r->name()), r->value(), r->weight(),
+                           ToEnum(r->scope(), RewardScope::kToken, "scope"), r->index(),
+                           ToText(r->function_digest())});
   }
   out.reward = t->reward();
   if (t->scored() > 1) Malformed("scored is " + std::to_string(t->scored()));
@@ -330,7 +345,8 @@ std::vector<PromptLease> Unpack(const wire::PromptLeases* list) {
 template <class Table>
 auto DecodeOne(std::span<const std::byte> bytes, const char* tag) {
   // Ours end on a multiple of four; anything else has lost or gained bytes, if only padding.
-  if (bytes.size() < 16 || bytes.size() % 4 != 0 || bytes.size() > kMaxRecordBytes + (kMaxRecordBytes >> 3)) {
+  if (bytes.size() < 16 || bytes.size() % 4 != 0 ||
+      bytes.size() > kMaxRecordBytes + (kMaxRecordBytes >> 3)) {
     Malformed("it has " + std::to_string(bytes.size()) + " bytes");
   }
   // Scalars are aligned relative to the buffer's begin; a payload may begin anywhere.
@@ -338,15 +354,18 @@ auto DecodeOne(std::span<const std::byte> bytes, const char* tag) {
   std::unique_ptr<uint64_t[]> large;
   if (reinterpret_cast<uintptr_t>(data) % alignof(uint64_t) != 0) {
     thread_local std::unique_ptr<uint64_t[]> kept;
-    if (bytes.size() <= kKeptBytes && !kept) kept = std::make_unique_for_overwrite<uint64_t[]>(kKeptBytes / 8);
-    if (bytes.size() > kKeptBytes) large = std::make_unique_for_overwrite<uint64_t[]>((bytes.size() + 7) / 8);
+    if (bytes.size() <= kKeptBytes && !kept)
+      kept = std::make_unique_for_overwrite<uint64_t[]>(kKeptBytes / 8);
+    if (bytes.size() > kKeptBytes)
+      large = std::make_unique_for_overwrite<uint64_t[]>((bytes.size() + 7) / 8);
     uint64_t* const aligned = large ? large.get() : kept.get();
     std::memcpy(aligned, data, bytes.size());
     data = reinterpret_cast<const uint8_t*>(aligned);
   }
   const size_t max_tables = bytes.size() / kMinTableBytes;
   fb::Verifier verifier(data, bytes.size(), kMaxDepth, static_cast<fb::uoffset_t>(max_tables));
-  if (!verifier.VerifyBuffer<Table>(tag)) Malformed("it is not a valid record of type " + std::string(tag));
+  if (!verifier.VerifyBuffer<Table>(tag))
+    Malformed("it is not a valid record of type " + std::string(tag));
   const Table* root = fb::GetRoot<Table>(data);
   LogicalSize(bytes.size()).Add(root);
   return Unpack(root);
@@ -382,13 +401,15 @@ std::string_view RowEncoder::Encode(const PreferenceRecord& record) {
 }
 std::string_view RowEncoder::WithRow(uint64_t row) {
   fb::FlatBufferBuilder& builder = impl_->encoder.builder();
-  const bool set = fb::GetMutableRoot<fb::Table>(builder.GetBufferPointer())->SetField<uint64_t>(impl_->row_field, row, 0);
+  const bool set = fb::GetMutableRoot<fb::Table>(builder.GetBufferPointer())
+                       ->SetField<uint64_t>(impl_->row_field, row, 0);
   PLUMB_CHECK(set, "a row without a place for its number");
   return {reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize()};
 }
 std::string_view RowEncoder::Behind(uint32_t sum) {
   fb::FlatBufferBuilder& builder = impl_->encoder.builder();
-  builder.PushBytes(reinterpret_cast<const uint8_t*>(&sum), sizeof(sum));  // it builds downwards: in front of what is there
+  // it builds downwards: in front of what is there
+  builder.PushBytes(reinterpret_cast<const uint8_t*>(&sum), sizeof(sum));
   return {reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize()};
 }
 
@@ -406,8 +427,12 @@ std::string Encode(std::span<const PromptLease> leases) {
 TrajectoryGroup DecodeTrajectoryGroup(std::span<const std::byte> bytes) {
   return DecodeOne<wire::TrajectoryGroup>(bytes, kGroupTag);
 }
-PromptLease DecodePromptLease(std::span<const std::byte> bytes) { return DecodeOne<wire::PromptLease>(bytes, kLeaseTag); }
-Prompt DecodePrompt(std::span<const std::byte> bytes) { return DecodeOne<wire::Prompt>(bytes, kPromptTag); }
+PromptLease DecodePromptLease(std::span<const std::byte> bytes) {
+  return DecodeOne<wire::PromptLease>(bytes, kLeaseTag);
+}
+Prompt DecodePrompt(std::span<const std::byte> bytes) {
+  return DecodeOne<wire::Prompt>(bytes, kPromptTag);
+}
 PreferenceRecord DecodePreferenceRecord(std::span<const std::byte> bytes) {
   return DecodeOne<wire::PreferenceRecord>(bytes, kPreferenceTag);
 }

@@ -1,5 +1,5 @@
-// Leases, prompts and preference records <-> bytes (FlatBuffers, common/record/schema/trajectory.fbs), for
-// the wire and for the store.
+// Leases, prompts and preference records <-> bytes (FlatBuffers,
+// common/record/schema/trajectory.fbs), for the wire and for the store.
 //
 // Encoding keeps every field bit for bit. Decoding trusts nothing: size, then the verifier (depth
 // 16, tables bounded by the size), then logical size <= 2x wire size (shared offsets could unpack
@@ -28,8 +28,8 @@ std::string Encode(const Prompt& prompt);
 std::string Encode(const PreferenceRecord& record);
 std::string Encode(std::span<const PromptLease> leases);
 
-// Row after row of a dataset through one buffer, with the row's number written last: what Encode returns is equal for rows that
-// say the same, whatever their number. Thread safety: none.
+// Row after row of a dataset through one buffer, with the row's number written last: what Encode
+// returns is equal for rows that say the same, whatever their number. Thread safety: none.
 class RowEncoder {
  public:
   RowEncoder();
@@ -39,7 +39,8 @@ class RowEncoder {
   std::string_view Encode(const PreferenceRecord& record);
   // The same bytes with this number; equal to the free functions' Encode of such a record.
   std::string_view WithRow(uint64_t row);
-  // Those bytes behind `sum`, 4 bytes little endian, without a copy. The last call before the next Encode.
+  // Those bytes behind `sum`, 4 bytes little endian, without a copy. The last call before the next
+  // Encode.
   std::string_view Behind(uint32_t sum);
 
  private:

@@ -7,9 +7,9 @@
 #include <limits>
 #include <span>
 
-#include "common/record/codec.h"
-#include "common/base/hash/crc32c.h"
 #include "common/base/error.h"
+#include "common/base/hash/crc32c.h"
+#include "common/record/codec.h"
 #include "common/record/kept_tokens.h"
 #include "common/record/schema/trajectory_generated.h"
 

@@ -6,15 +6,16 @@
 //
 // Purpose: tokens, log-probs, versions, finish, kept sets and texts of a group are encoded by the
 // actor with their checksum and travel and lie in the store as these bytes; scores are a record of
-// their own (replay/store/record.h). Form: CRC-32C over the group's key and all that follows (4 bytes,
-// little endian), the kind of the store's value (1 byte, 2), three zero bytes, and a GroupBody of
-// common/record/schema/trajectory.fbs. A policy token takes its id and its log-prob, 8 bytes; versions and
-// the loss mask are runs; the prompt is written once for all answers, and without its text where
-// the store that leased it has it. Goals: verified before it is read; a reader pays for what it
-// reads. Non-goals: other readers than this file. Thread safety: const methods. Ownership: a body
-// shares the bytes that it was opened on, or owns a copy where they were not aligned. Errors: Open:
-// kCorruption for every byte that is wrong. Seal: kCorruption for a group that CheckInvariants
-// refuses, kInvalidArgument for one too large to send or store (kMaxRecordBytes).
+// their own (replay/store/record.h). Form: CRC-32C over the group's key and all that follows (4
+// bytes, little endian), the kind of the store's value (1 byte, 2), three zero bytes, and a
+// GroupBody of common/record/schema/trajectory.fbs. A policy token takes its id and its log-prob, 8
+// bytes; versions and the loss mask are runs; the prompt is written once for all answers, and
+// without its text where the store that leased it has it. Goals: verified before it is read; a
+// reader pays for what it reads. Non-goals: other readers than this file. Thread safety: const
+// methods. Ownership: a body shares the bytes that it was opened on, or owns a copy where they were
+// not aligned. Errors: Open: kCorruption for every byte that is wrong. Seal: kCorruption for a
+// group that CheckInvariants refuses, kInvalidArgument for one too large to send or store
+// (kMaxRecordBytes).
 #pragma once
 
 #include <cstdint>

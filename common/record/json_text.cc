@@ -99,7 +99,8 @@ bool TooDeep(std::string_view text, int limit) {
 nlohmann::json ParseLooseJson(std::string_view text, bool* not_finite) {
   nlohmann::json value = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!value.is_discarded()) return value;
-  // Python writes NaN and Infinity, which are no JSON: take them for what they mean, a score that is no number.
+  // Python writes NaN and Infinity, which are no JSON: take them for what they mean, a score that
+  // is no number.
   bool found = false;
   const std::string nulls = WithoutNotFinite(text, &found);
   if (!found) return value;

@@ -18,11 +18,14 @@ class Payload {
     view_ = *owner;
     owner_ = std::move(owner);
   }
-  Payload(std::shared_ptr<const void> owner, std::string_view view) : owner_(std::move(owner)), view_(view) {}
+  Payload(std::shared_ptr<const void> owner, std::string_view view)
+      : owner_(std::move(owner)), view_(view) {}
 
   operator std::string_view() const { return view_; }
   std::string_view view() const { return view_; }
-  std::span<const std::byte> bytes() const { return std::as_bytes(std::span(view_.data(), view_.size())); }
+  std::span<const std::byte> bytes() const {
+    return std::as_bytes(std::span(view_.data(), view_.size()));
+  }
   std::string str() const { return std::string(view_); }
   size_t size() const { return view_.size(); }
   Payload Part(size_t offset, size_t bytes) const {

@@ -1,9 +1,10 @@
 // The arrows of the ring as pure interfaces: where the records of common/record/trajectory.h flow.
 //
-// Purpose: roles never include one another, they meet here. In one process a port is a direct call, between
-// processes it is a proxy over common/net/stream/transport; run/roles decides which.
+// Purpose: roles never include one another, they meet here. In one process a port is a direct call,
+// between processes it is a proxy over common/net/stream/transport; run/roles decides which.
 // Thread safety: every implementation is safe for concurrent calls unless it says otherwise.
-// Errors: everything throws plumb::Error; kDeadline and kUnavailable may be tried again, the rest not.
+// Errors: everything throws plumb::Error; kDeadline and kUnavailable may be tried again, the rest
+// not.
 #pragma once
 
 #include <chrono>
@@ -24,24 +25,26 @@ inline Deadline After(std::chrono::milliseconds d) { return std::chrono::steady_
 class PromptSource {
  public:
   virtual ~PromptSource() = default;
-  // Up to `max_groups` leases; blocks until there is at least one or the deadline. Empty: none before the deadline,
-  // or nothing is left (see Finished).
+  // Up to `max_groups` leases; blocks until there is at least one or the deadline. Empty: none
+  // before the deadline, or nothing is left (see Finished).
   virtual std::vector<PromptLease> Lease(int max_groups, Deadline deadline) = 0;
   // Gives leases that will not be answered back at once (an actor that stops).
   virtual void Release(std::span<const PromptLease> leases) = 0;
-  // Says that the caller still works on everything it holds: the time of its leases begins anew. Cheap; asked for far more
-  // often than a lease lasts. kConflict: a newer life of the caller has taken over.
+  // Says that the caller still works on everything it holds: the time of its leases begins anew.
+  // Cheap; asked for far more often than a lease lasts. kConflict: a newer life of the caller has
+  // taken over.
   virtual void Renew() {}
   // True once the run has ended: no lease will ever come again.
   virtual bool Finished() = 0;
 };
 
-// (3,4,5) a finished group -> scored group. Fills rewards, reward, scored or unscored_reason of each trajectory.
+// (3,4,5) a finished group -> scored group. Fills rewards, reward, scored or unscored_reason of
+// each trajectory.
 class Scorer {
  public:
   virtual ~Scorer() = default;
-  // May block up to the deadline of the slowest reward. Never throws for what a reward function did: that becomes
-  // unscored_reason and a counter.
+  // May block up to the deadline of the slowest reward. Never throws for what a reward function
+  // did: that becomes unscored_reason and a counter.
   virtual void Score(TrajectoryGroup& group) = 0;
 };
 
@@ -70,9 +73,11 @@ class BatchSource {
   // handed out. Blocks until complete; throws kDeadline at the deadline, naming what is missing.
   // Asking again gives the same groups.
   virtual std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) = 0;
-  // Asks for one answer group on each of the held-out prompts by exactly `version`, and waits for them.
-  // Ordered by lease id. Asking again for the same (version, num_samples) gives the stored groups.
-  virtual std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) = 0;
+  // Asks for one answer group on each of the held-out prompts by exactly `version`, and waits for
+  // them. Ordered by lease id. Asking again for the same (version, num_samples) gives the stored
+  // groups.
+  virtual std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples,
+                                                Deadline deadline) = 0;
   // No step >= `steps` will be asked for: actors are told to finish once everything is answered.
   virtual void Finish() = 0;
 };
@@ -136,7 +141,8 @@ class LogprobCache {
  public:
   virtual ~LogprobCache() = default;
   virtual std::optional<std::vector<float>> Get(const Digest& model, const Digest& sequence) = 0;
-  virtual void Put(const Digest& model, const Digest& sequence, std::span<const float> logprobs) = 0;
+  virtual void Put(const Digest& model, const Digest& sequence,
+                   std::span<const float> logprobs) = 0;
 };
 
 }  // namespace plumb

@@ -1,7 +1,9 @@
-// The record that travels the ring. Start reading here, then common/record/ports.h, then run/roles/roles.h.
+// The record that travels the ring. Start reading here, then common/record/ports.h, then
+// run/roles/roles.h.
 //
-// Purpose: a prompt (task), the lease under which an actor answers it, and the group of answers with everything that
-// was true when they were made: tokens, who wrote them, log-probabilities, policy versions, rewards.
+// Purpose: a prompt (task), the lease under which an actor answers it, and the group of answers
+// with everything that was true when they were made: tokens, who wrote them, log-probabilities,
+// policy versions, rewards.
 // Thread safety: plain values. Ownership: each value owns its arrays.
 #pragma once
 
@@ -21,28 +23,31 @@ struct PolicyVersion {
   bool operator==(const PolicyVersion&) const = default;
 };
 
-// One turn of a dialogue. Most say no more than two texts; what else a row's message holds travels along as it is written
-// there, for the chat template: tool_calls, name, reasoning_content, weight, ...
+// One turn of a dialogue. Most say no more than two texts; what else a row's message holds travels
+// along as it is written there, for the chat template: tool_calls, name, reasoning_content, weight,
+// ...
 struct Message {
-  std::string role;     // system | developer | user | assistant | tool | function | ipython
-  std::string content;  // its text; of a list of text parts all of them in a row; "" where it is null
-  // "" or one JSON object without blanks: the other keys in their order, none of them null, and in front of them "content"
-  // where that is no text but null or a list of parts. Never "role".
+  std::string role;  // system | developer | user | assistant | tool | function | ipython
+  std::string
+      content;  // its text; of a list of text parts all of them in a row; "" where it is null
+  // "" or one JSON object without blanks: the other keys in their order, none of them null, and in
+  // front of them "content" where that is no text but null or a list of parts. Never "role".
   std::string fields_json = {};
   bool operator==(const Message&) const = default;
 };
 
-// A task. Exactly one of `text` and `messages` is non-empty; `tokens` is filled once, by whoever owns the tokenizer,
-// and from then on is the truth (text is never tokenized again).
+// A task. Exactly one of `text` and `messages` is non-empty; `tokens` is filled once, by whoever
+// owns the tokenizer, and from then on is the truth (text is never tokenized again).
 struct Prompt {
   std::string dataset;            // name of the table it was imported into
   uint64_t row = 0;               // row number there, stable over imports
   std::string text;               // used as it is
   std::vector<Message> messages;  // rendered through the chat template
   std::string ground_truth;       // what a rule compares with; may be empty
-  std::string extra_json;         // every other column of the row as one JSON object; reaches the reward function
+  // every other column of the row as one JSON object; reaches the reward function
+  std::string extra_json;
   double weight = 1.0;
-  std::vector<int32_t> tokens;    // [S_prompt]
+  std::vector<int32_t> tokens;  // [S_prompt]
   bool operator==(const Prompt&) const = default;
 };
 
@@ -52,19 +57,21 @@ enum class Purpose : uint8_t {
   kEval = 1,   // held-out, never trained on
 };
 
-// A prompt promised to an actor until a deadline. Lease ids are issued by the store, consecutive from 0 within a
-// purpose, and never reused; a prompt handed out again keeps its id and has a higher attempt.
+// A prompt promised to an actor until a deadline. Lease ids are issued by the store, consecutive
+// from 0 within a purpose, and never reused; a prompt handed out again keeps its id and has a
+// higher attempt.
 struct PromptLease {
   uint64_t lease_id = 0;
   Purpose purpose = Purpose::kTrain;
   uint32_t attempt = 0;
-  int32_t num_samples = 1;        // group size G
+  int32_t num_samples = 1;  // group size G
   // The checksum of the prompt's row in the store that leased it. With one the prompt travels as
   // (dataset, row, tokens), and who needs its text, messages, ground truth or other columns asks
   // the store. 0: it comes from no store and travels whole.
   uint32_t prompt_sum = 0;
-  int64_t policy_version = -1;    // the version that has to sample it (schedule sync, eval); -1: the newest at hand
-  int64_t deadline_ms = 0;        // store's monotonic clock, for its own bookkeeping
+  // the version that has to sample it (schedule sync, eval); -1: the newest at hand
+  int64_t policy_version = -1;
+  int64_t deadline_ms = 0;  // store's monotonic clock, for its own bookkeeping
   Prompt prompt;
   bool operator==(const PromptLease&) const = default;
 };
@@ -91,9 +98,9 @@ enum class RewardScope : uint8_t { kTrajectory = 0, kSegment = 1, kToken = 2 };
 
 // One named component of a score.
 struct RewardPart {
-  std::string name;             // "correct", "format", ...
-  double value = 0;             // finite; in [0, 1] for built-in rules
-  double weight = 1;            // its share in Trajectory::reward
+  std::string name;   // "correct", "format", ...
+  double value = 0;   // finite; in [0, 1] for built-in rules
+  double weight = 1;  // its share in Trajectory::reward
   RewardScope scope = RewardScope::kTrajectory;
   int32_t index = 0;            // segment or token number for the other scopes
   std::string function_digest;  // which code computed it
@@ -105,35 +112,37 @@ struct RewardPart {
 // logprobs are finite and <= 0, and 0 where the origin is not the policy; policy_versions are >= 0
 // exactly where the origin is the policy; `kept` is empty or has a set a token that holds it.
 struct Trajectory {
-  uint32_t sample = 0;                  // 0..G-1 within the group: part of the random address
-  std::vector<int32_t> tokens;          // [S] prompt + completion
+  uint32_t sample = 0;          // 0..G-1 within the group: part of the random address
+  std::vector<int32_t> tokens;  // [S] prompt + completion
   std::vector<Segment> segments;
-  std::vector<uint8_t> loss_mask;       // [S] 1: this token is trained on
-  std::vector<float> logprobs;          // [S] of the distribution that was sampled from, in nats
-  std::vector<int64_t> policy_versions; // [S] version that sampled the token, -1 elsewhere
+  std::vector<uint8_t> loss_mask;        // [S] 1: this token is trained on
+  std::vector<float> logprobs;           // [S] of the distribution that was sampled from, in nats
+  std::vector<int64_t> policy_versions;  // [S] version that sampled the token, -1 elsewhere
   FinishReason finish = FinishReason::kStop;
-  std::string completion;               // text of the policy's and environment's tokens, special tokens kept
+  // text of the policy's and environment's tokens, special tokens kept
+  std::string completion;
   std::vector<RewardPart> rewards;
-  double reward = 0;                    // sum of weight * value over trajectory-scope parts; valid when scored
+  // sum of weight * value over trajectory-scope parts; valid when scored
+  double reward = 0;
   bool scored = false;
-  std::string unscored_reason;          // why not, when !scored after the reward role
+  std::string unscored_reason;  // why not, when !scored after the reward role
   // Where a sampling filter was on: for each token of [0, S) the set it was drawn from
-  // (common/record/kept_tokens.h), every token where the origin is not the policy. logprobs are of those
-  // sets. Empty: no filter was on.
+  // (common/record/kept_tokens.h), every token where the origin is not the policy. logprobs are of
+  // those sets. Empty: no filter was on.
   std::vector<uint8_t> kept;
   bool operator==(const Trajectory&) const = default;
 
-  int32_t prompt_length() const;        // end of the leading prompt segment
-  int32_t completion_length() const;    // tokens.size() - prompt_length()
+  int32_t prompt_length() const;      // end of the leading prompt segment
+  int32_t completion_length() const;  // tokens.size() - prompt_length()
 };
 
 // The G answers of one prompt: the unit of transport, scoring, storage and advantage.
 // Unique in a store by (run_id, lease.lease_id, lease.purpose).
 struct TrajectoryGroup {
   std::string run_id;
-  std::string actor;          // which actor made it
+  std::string actor;  // which actor made it
   PromptLease lease;
-  PolicyVersion policy;       // the newest version that sampled any token of it
+  PolicyVersion policy;                  // the newest version that sampled any token of it
   std::vector<Trajectory> trajectories;  // [G], ordered by sample
   bool operator==(const TrajectoryGroup&) const = default;
 };

@@ -15,7 +15,8 @@ namespace {
 
 constexpr auto kEvery = std::chrono::milliseconds(50);
 constexpr int64_t kClearlyMore = 16;
-constexpr int kAnyway = 10;  // looks after which a count is made, whatever the number of tasks: others may have ended meanwhile
+// looks after which a count is made, whatever the number of tasks: others may have ended meanwhile
+constexpr int kAnyway = 10;
 
 // All tasks of the machine: the number behind the slash in /proc/loadavg. 0: not known.
 int64_t Tasks() {
@@ -36,7 +37,8 @@ std::string Namespace(const std::string& pid) {
 std::string FirstChild(pid_t leader) {
   const std::string number = std::to_string(leader);
   char child[32] = "";
-  if (FILE* file = std::fopen(("/proc/" + number + "/task/" + number + "/children").c_str(), "re")) {
+  if (FILE* file =
+          std::fopen(("/proc/" + number + "/task/" + number + "/children").c_str(), "re")) {
     if (std::fscanf(file, "%31s", child) != 1) child[0] = '\0';
     std::fclose(file);
   }

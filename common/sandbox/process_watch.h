@@ -1,10 +1,10 @@
 // Ends a reward program that starts too many processes, where the kernel sets no bound.
 //
-// Purpose: RLIMIT_NPROC does not hold for the real root user, and containers run as root. The pid namespaces of such
-// programs are looked at every 50 ms and killed when they are too full: a fork bomb gets some hundred processes, between
-// calls too, and not the machine.
-// Thread safety: any thread; one watching thread, started by the first Add(). Ownership: nothing is owned; a leader has to be
-// taken out before it is reaped, because its number is free from then on.
+// Purpose: RLIMIT_NPROC does not hold for the real root user, and containers run as root. The pid
+// namespaces of such programs are looked at every 50 ms and killed when they are too full: a fork
+// bomb gets some hundred processes, between calls too, and not the machine.
+// Thread safety: any thread; one watching thread, started by the first Add(). Ownership: nothing is
+// owned; a leader has to be taken out before it is reaped, because its number is free from then on.
 #pragma once
 
 #include <sys/types.h>
@@ -20,8 +20,8 @@ namespace plumb {
 class ProcessWatch {
  public:
   static ProcessWatch& Get();
-  // `leader`: a process whose first child is the init of a pid namespace (bubblewrap). More than `most` processes in there:
-  // SIGKILL to the leader's group, with which the namespace ends.
+  // `leader`: a process whose first child is the init of a pid namespace (bubblewrap). More than
+  // `most` processes in there: SIGKILL to the leader's group, with which the namespace ends.
   void Add(pid_t leader, int64_t most);
   // True when it was killed for that.
   bool Remove(pid_t leader);

@@ -36,7 +36,8 @@ constexpr const char* kPrivate[] = {"/tmp", "/run", "/var/tmp"};
 std::vector<std::string> BaseCommand(bool system_only = false) {
   std::vector<std::string> command = {"bwrap"};
   if (system_only) {
-    for (const char* path : {"/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"}) {
+    for (const char* path : {"/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32",
+                             "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"}) {
       command.insert(command.end(), {"--ro-bind-try", path, path});
     }
   } else {
@@ -46,12 +47,14 @@ std::vector<std::string> BaseCommand(bool system_only = false) {
   for (const char* path : kPrivate) {
     struct stat info;
     if (lstat(path, &info) == 0 && S_ISDIR(info.st_mode)) {
-      if (system_only) command.insert(command.end(), {"--size", "67108864"});  // its files lie in memory
+      // its files lie in memory
+      if (system_only) command.insert(command.end(), {"--size", "67108864"});
       command.insert(command.end(), {"--tmpfs", path});
     }
   }
-  command.insert(command.end(), {"--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts",
-                                 "--unshare-cgroup-try", "--die-with-parent", "--new-session", "--cap-drop", "ALL"});
+  command.insert(command.end(), {"--unshare-user", "--unshare-pid", "--unshare-ipc",
+                                 "--unshare-uts", "--unshare-cgroup-try", "--die-with-parent",
+                                 "--new-session", "--cap-drop", "ALL"});
   return command;
 }
 
@@ -115,9 +118,12 @@ std::vector<std::string> NamespaceCommand(const SandboxOptions& options) {
     std::error_code error;
     const std::string real = std::filesystem::canonical(path, error).string();
     if (error) continue;
-    for (const std::string& place : {real, std::filesystem::absolute(path).lexically_normal().string()}) {
+    for (const std::string& place :
+         {real, std::filesystem::absolute(path).lexically_normal().string()}) {
       // A folder brings what lies in it; a link in there is no place to bind to.
-      const auto holds = [&](const std::string& folder) { return place == folder || place.starts_with(folder + "/"); };
+      const auto holds = [&](const std::string& folder) {
+        return place == folder || place.starts_with(folder + "/");
+      };
       if (std::any_of(bound.begin(), bound.end(), holds)) continue;
       for (const char* hidden : kPrivate) {
         if (options.system_only || place.starts_with(std::string(hidden) + "/")) {
@@ -151,7 +157,8 @@ std::vector<std::string> HostArguments(const SandboxOptions& options, bool in_na
   std::vector<std::string> arguments;
   if (options.limits) {
     arguments = {"--memory-mb", number(options.memory_mb), "--file-mb", number(options.file_mb),
-                 "--open-files", number(options.open_files), "--cpu-seconds", number(options.cpu_seconds),
+                 "--open-files", number(options.open_files), "--cpu-seconds",
+                 number(options.cpu_seconds),
                  // Outside a user namespace the limit would count every process of this user.
                  "--processes", number(in_namespaces ? options.processes : 0)};
   } else {
@@ -172,16 +179,37 @@ std::vector<sock_filter> SeccompFilter(SeccompProfile profile, bool network) {
     whole &= seccomp_rule_add_array(filter.get(), SCMP_ACT_ERRNO(error), call,
                                     static_cast<unsigned>(when.size()), when.data()) == 0;
   };
-  for (const int call :
-       {SCMP_SYS(ptrace), SCMP_SYS(mount), SCMP_SYS(umount2), SCMP_SYS(pivot_root),
-        SCMP_SYS(chroot), SCMP_SYS(keyctl), SCMP_SYS(add_key), SCMP_SYS(request_key), SCMP_SYS(bpf),
-        SCMP_SYS(perf_event_open), SCMP_SYS(kexec_load), SCMP_SYS(init_module),
-        SCMP_SYS(finit_module), SCMP_SYS(delete_module), SCMP_SYS(unshare), SCMP_SYS(setns),
-        SCMP_SYS(userfaultfd), SCMP_SYS(io_uring_setup), SCMP_SYS(io_uring_enter),
-        SCMP_SYS(io_uring_register), SCMP_SYS(process_vm_readv), SCMP_SYS(process_vm_writev),
-        SCMP_SYS(open_by_handle_at), SCMP_SYS(reboot), SCMP_SYS(swapon), SCMP_SYS(swapoff),
-        SCMP_SYS(acct), SCMP_SYS(settimeofday), SCMP_SYS(clock_settime), SCMP_SYS(quotactl),
-        SCMP_SYS(personality)}) {
+  for (const int call : {SCMP_SYS(ptrace),
+                         SCMP_SYS(mount),
+                         SCMP_SYS(umount2),
+                         SCMP_SYS(pivot_root),
+                         SCMP_SYS(chroot),
+                         SCMP_SYS(keyctl),
+                         SCMP_SYS(add_key),
+                         SCMP_SYS(request_key),
+                         SCMP_SYS(bpf),
+                         SCMP_SYS(perf_event_open),
+                         SCMP_SYS(kexec_load),
+                         SCMP_SYS(init_module),
+                         SCMP_SYS(finit_module),
+                         SCMP_SYS(delete_module),
+                         SCMP_SYS(unshare),
+                         SCMP_SYS(setns),
+                         SCMP_SYS(userfaultfd),
+                         SCMP_SYS(io_uring_setup),
+                         SCMP_SYS(io_uring_enter),
+                         SCMP_SYS(io_uring_register),
+                         SCMP_SYS(process_vm_readv),
+                         SCMP_SYS(process_vm_writev),
+                         SCMP_SYS(open_by_handle_at),
+                         SCMP_SYS(reboot),
+                         SCMP_SYS(swapon),
+                         SCMP_SYS(swapoff),
+                         SCMP_SYS(acct),
+                         SCMP_SYS(settimeofday),
+                         SCMP_SYS(clock_settime),
+                         SCMP_SYS(quotactl),
+                         SCMP_SYS(personality)}) {
     refuse(call, EPERM);
   }
   // Its flags lie in memory, out of a filter's sight; libc falls back.
@@ -193,8 +221,7 @@ std::vector<sock_filter> SeccompFilter(SeccompProfile profile, bool network) {
   }
   if (profile == SeccompProfile::kSharedObject) {
     refuse(SCMP_SYS(clone), EPERM, {SCMP_A0_64(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0)});
-    for (const int call :
-         {SCMP_SYS(execve), SCMP_SYS(execveat), SCMP_SYS(fork), SCMP_SYS(vfork)}) {
+    for (const int call : {SCMP_SYS(execve), SCMP_SYS(execveat), SCMP_SYS(fork), SCMP_SYS(vfork)}) {
       refuse(call, EPERM);
     }
   }

@@ -43,7 +43,9 @@ CharacterClass NewerClassOf(char32_t code) {
 }  // namespace
 
 Character DecodeUtf8(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) -> uint32_t { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0; };
+  const auto byte = [&](size_t i) -> uint32_t {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0;
+  };
   const auto tail = [&](size_t i) { return (byte(i) & 0xC0) == 0x80; };
   const uint32_t b = byte(at);
   if (b < 0x80) return {b, 1};
@@ -53,8 +55,8 @@ Character DecodeUtf8(std::string_view text, size_t at) {
     if (code >= 0x800 && (code < 0xD800 || code >= 0xE000)) return {code, 3};
   }
   if (b >= 0xF0 && b < 0xF5 && tail(at + 1) && tail(at + 2) && tail(at + 3)) {
-    const char32_t code =
-        (b & 0x07) << 18 | (byte(at + 1) & 0x3F) << 12 | (byte(at + 2) & 0x3F) << 6 | (byte(at + 3) & 0x3F);
+    const char32_t code = (b & 0x07) << 18 | (byte(at + 1) & 0x3F) << 12 |
+                          (byte(at + 2) & 0x3F) << 6 | (byte(at + 3) & 0x3F);
     if (code >= 0x10000 && code < kCodes) return {code, 4};
   }
   return {kNotACharacter, 1};
@@ -94,23 +96,18 @@ CharacterClass ClassOf(char32_t code) {
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:
     case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO:
-      return CharacterClass::kLetter;
+    case UTF8PROC_CATEGORY_LO: return CharacterClass::kLetter;
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO:
-      return CharacterClass::kNumber;
+    case UTF8PROC_CATEGORY_NO: return CharacterClass::kNumber;
     case UTF8PROC_CATEGORY_ZS:
     case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-      return CharacterClass::kSpace;
+    case UTF8PROC_CATEGORY_ZP: return CharacterClass::kSpace;
     case UTF8PROC_CATEGORY_CC:
       return (code >= '\t' && code <= '\r') || code == 0x85 ? CharacterClass::kSpace
                                                             : CharacterClass::kOther;
-    case UTF8PROC_CATEGORY_CN:
-      return NewerClassOf(code);
-    default:
-      return CharacterClass::kOther;
+    case UTF8PROC_CATEGORY_CN: return NewerClassOf(code);
+    default: return CharacterClass::kOther;
   }
 }
 
@@ -141,11 +138,11 @@ bool IsCaseIgnorable(char32_t code) {
     case UTF8PROC_CATEGORY_ME:
     case UTF8PROC_CATEGORY_CF:
     case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_SK:
-      return true;
+    case UTF8PROC_CATEGORY_SK: return true;
     default:
-      return std::u32string_view(U"'.:\u00B7\u0387\u055F\u05F4\u2018\u2019\u2024\u2027\uFE13"
-                                 U"\uFE52\uFE55\uFF07\uFF0E\uFF1A")
+      return std::u32string_view(
+                 U"'.:\u00B7\u0387\u055F\u05F4\u2018\u2019\u2024\u2027\uFE13"
+                 U"\uFE52\uFE55\uFF07\uFF0E\uFF1A")
                  .find(code) != std::u32string_view::npos;
   }
 }
@@ -187,9 +184,9 @@ std::string ComposeNfc(std::string_view text) {
       std::stable_sort(begin, end, [&](auto a, auto b) { return combining(a) < combining(b); });
       begin = end == codes.end() ? end : end + 1;
     }
-    codes.resize(static_cast<size_t>(
-        utf8proc_normalize_utf32(codes.data(), static_cast<utf8proc_ssize_t>(codes.size()),
-                                 static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE))));
+    codes.resize(static_cast<size_t>(utf8proc_normalize_utf32(
+        codes.data(), static_cast<utf8proc_ssize_t>(codes.size()),
+        static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE))));
     for (const utf8proc_int32_t c : codes) AppendUtf8(static_cast<char32_t>(c), out);
     codes.clear();
   };

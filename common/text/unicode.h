@@ -18,7 +18,8 @@ struct Character {
 
 inline constexpr char32_t kNotACharacter = 0xFFFFFFFF;
 
-// The character at `at` (< text.size()). Overlong forms, surrogates and cut sequences are single bytes of kNotACharacter.
+// The character at `at` (< text.size()). Overlong forms, surrogates and cut sequences are single
+// bytes of kNotACharacter.
 Character DecodeUtf8(std::string_view text, size_t at);
 void AppendUtf8(char32_t code, std::string& out);
 bool IsUtf8(std::string_view text);

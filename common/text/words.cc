@@ -21,8 +21,8 @@ bool IsLetterOrDigit(char32_t c) {
   if (c < 0x80) return IsDigit(static_cast<char>(c)) || plumb::IsLetter(static_cast<char>(c));
   if (c == kNotACharacter) return false;
   const CharacterClass kind = ClassOf(c);
-  return kind == CharacterClass::kLetter || kind == CharacterClass::kNumber ||
-         IsMark(c) || c == 0x200D;
+  return kind == CharacterClass::kLetter || kind == CharacterClass::kNumber || IsMark(c) ||
+         c == 0x200D;
 }
 
 bool IsLetter(std::string_view s, size_t at) {

@@ -44,7 +44,8 @@ int32_t plumb_reward_open(int32_t argc, const char* const* argv, void** state) {
   return 0;
 }
 
-int64_t plumb_reward_score(void* state, const plumb_reward_batch* batch, plumb_reward_result* results) {
+int64_t plumb_reward_score(void* state, const plumb_reward_batch* batch,
+                           plumb_reward_result* results) {
   const auto* brevity = static_cast<const Brevity*>(state);
   for (uint64_t i = 0; i < batch->count; ++i) {
     const plumb_reward_item* item = PLUMB_REWARD_ITEM(batch, i);

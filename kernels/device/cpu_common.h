@@ -1,4 +1,5 @@
-// What the CPU kernels share: element-type dispatch, an exp that vectorises, the size from which threads pay.
+// What the CPU kernels share: element-type dispatch, an exp that vectorises, the size from which
+// threads pay.
 //
 // Thread safety: pure functions.
 #pragma once
@@ -25,8 +26,9 @@ void ForDType(DType dtype, const Body& body) {
   }
 }
 
-// exp in fp32, within 2 ulp on [-87.3, 88.37]: 2^n * polynomial after Cody-Waite reduction. 0 below, inf above, NaN stays.
-// Written without branches, so that loops over it vectorise (libm's exp does not).
+// exp in fp32, within 2 ulp on [-87.3, 88.37]: 2^n * polynomial after Cody-Waite reduction. 0
+// below, inf above, NaN stays. Written without branches, so that loops over it vectorise (libm's
+// exp does not).
 inline float FastExp(float x) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const float clamped = x > 88.37f ? 88.37f : (x < -87.3f ? -87.3f : x);
@@ -41,7 +43,8 @@ inline float FastExp(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const uint32_t bits = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;  // n in the low bits; a NaN has some, too
+  // n in the low bits; a NaN has some, too
+  const uint32_t bits = (std::bit_cast<uint32_t>(shifted) + 127u) << 23;
   const float scaled = p * std::bit_cast<float>(bits);
   return x < -87.3f ? 0.0f : (x > 88.37f ? INFINITY : scaled);
 }

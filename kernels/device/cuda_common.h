@@ -1,7 +1,8 @@
-// What the CUDA kernels share: launch errors, 16-byte accesses, reductions over a block in a fixed order.
+// What the CUDA kernels share: launch errors, 16-byte accesses, reductions over a block in a fixed
+// order.
 //
-// Thread safety: pure functions. Included by .cu files only. Reductions add in an order that depends on the block's size
-// alone, so a row's result does not depend on the batch it is in.
+// Thread safety: pure functions. Included by .cu files only. Reductions add in an order that
+// depends on the block's size alone, so a row's result does not depend on the batch it is in.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -68,11 +69,13 @@ __device__ __forceinline__ V WarpSum(V v) {
 
 __device__ __forceinline__ float WarpMax(float v) {
 #pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) v = fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, offset));
+  for (int offset = 16; offset > 0; offset /= 2)
+    v = fmaxf(v, __shfl_xor_sync(0xFFFFFFFFu, v, offset));
   return v;
 }
 
-// The sum over the block, on every thread. REQUIRES: blockDim.x a multiple of 32, all threads call it.
+// The sum over the block, on every thread. REQUIRES: blockDim.x a multiple of 32, all threads call
+// it.
 template <class V>
 __device__ V BlockSum(V v) {
   __shared__ V part[32];

@@ -1,9 +1,9 @@
 // The queue that a role's work on a device goes through, in order.
 //
 // Purpose: a role creates one OwnedStream and passes it down as a Stream; memory is taken and
-// copied on it, kernels and LibTorch (policy_model/memory/torch_stream.h) run on it. Nothing runs on the
-// CUDA runtime's default stream: a step can so be captured in a graph, and roles that share a GPU
-// do not wait for one another.
+// copied on it, kernels and LibTorch (policy_model/memory/torch_stream.h) run on it. Nothing runs
+// on the CUDA runtime's default stream: a step can so be captured in a graph, and roles that share
+// a GPU do not wait for one another.
 // Two streams know nothing of each other: whoever hands memory from one to the other calls
 // Synchronize in between.
 // On the CPU there is nothing to create and every call is done when it returns: Device::kCpu stands

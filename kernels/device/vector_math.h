@@ -1,8 +1,9 @@
 // Sixteen floats at a time: loads that widen bfloat16, an exp, sums of rows. CPU kernels only.
 //
-// Compiler vectors rather than intrinsics: one AVX-512 register where the processor has them, a pair of pairs of smaller
-// ones where not (GCC 12 keeps a vector wider than the registers in memory). Every operation is lane by lane and in a
-// written order, so results do not depend on how it is lowered but for contraction to fused multiply-adds.
+// Compiler vectors rather than intrinsics: one AVX-512 register where the processor has them, a
+// pair of pairs of smaller ones where not (GCC 12 keeps a vector wider than the registers in
+// memory). Every operation is lane by lane and in a written order, so results do not depend on how
+// it is lowered but for contraction to fused multiply-adds.
 // Thread safety: pure functions.
 #pragma once
 
@@ -59,22 +60,51 @@ PLUMB_INLINE float Pair<T>::operator[](int lane) const {
   return lane < half ? lo[lane] : hi[lane - half];
 }
 
-template <class T> PLUMB_INLINE Pair<T> operator+(Pair<T> a, Pair<T> b) { return {a.lo + b.lo, a.hi + b.hi}; }
-template <class T> PLUMB_INLINE Pair<T> operator-(Pair<T> a, Pair<T> b) { return {a.lo - b.lo, a.hi - b.hi}; }
-template <class T> PLUMB_INLINE Pair<T> operator*(Pair<T> a, Pair<T> b) { return {a.lo * b.lo, a.hi * b.hi}; }
-template <class T> PLUMB_INLINE Pair<T> operator+(Pair<T> a, float b) { return {a.lo + b, a.hi + b}; }
-template <class T> PLUMB_INLINE Pair<T> operator-(Pair<T> a, float b) { return {a.lo - b, a.hi - b}; }
-template <class T> PLUMB_INLINE Pair<T> operator*(Pair<T> a, float b) { return {a.lo * b, a.hi * b}; }
-template <class T> PLUMB_INLINE Pair<T>& operator+=(Pair<T>& a, Pair<T> b) { return a = a + b; }
-template <class T> PLUMB_INLINE Pair<T>& operator*=(Pair<T>& a, float b) { return a = a * b; }
+template <class T>
+PLUMB_INLINE Pair<T> operator+(Pair<T> a, Pair<T> b) {
+  return {a.lo + b.lo, a.hi + b.hi};
+}
+template <class T>
+PLUMB_INLINE Pair<T> operator-(Pair<T> a, Pair<T> b) {
+  return {a.lo - b.lo, a.hi - b.hi};
+}
+template <class T>
+PLUMB_INLINE Pair<T> operator*(Pair<T> a, Pair<T> b) {
+  return {a.lo * b.lo, a.hi * b.hi};
+}
+template <class T>
+PLUMB_INLINE Pair<T> operator+(Pair<T> a, float b) {
+  return {a.lo + b, a.hi + b};
+}
+template <class T>
+PLUMB_INLINE Pair<T> operator-(Pair<T> a, float b) {
+  return {a.lo - b, a.hi - b};
+}
+template <class T>
+PLUMB_INLINE Pair<T> operator*(Pair<T> a, float b) {
+  return {a.lo * b, a.hi * b};
+}
+template <class T>
+PLUMB_INLINE Pair<T>& operator+=(Pair<T>& a, Pair<T> b) {
+  return a = a + b;
+}
+template <class T>
+PLUMB_INLINE Pair<T>& operator*=(Pair<T>& a, float b) {
+  return a = a * b;
+}
 
 template <int Lanes>
-struct Wide { using Type = Pair<typename Wide<Lanes / 2>::Type>; };
+struct Wide {
+  using Type = Pair<typename Wide<Lanes / 2>::Type>;
+};
 template <>
-struct Wide<kNative> { using Type = NativeFloats; };
+struct Wide<kNative> {
+  using Type = NativeFloats;
+};
 
 // What follows is written for a register, and for a pair as the same of its halves.
-template <class T> PLUMB_INLINE void LoadTo(NativeFloats& v, const T* x) {
+template <class T>
+PLUMB_INLINE void LoadTo(NativeFloats& v, const T* x) {
   if constexpr (std::same_as<T, float>) {
     std::memcpy(&v, x, sizeof(v));
   } else {
@@ -83,19 +113,24 @@ template <class T> PLUMB_INLINE void LoadTo(NativeFloats& v, const T* x) {
     v = reinterpret_cast<NativeFloats>(__builtin_convertvector(h, NativeWords) << 16);
   }
 }
-template <class V, class T> PLUMB_INLINE void LoadTo(Pair<V>& v, const T* x) {
+template <class V, class T>
+PLUMB_INLINE void LoadTo(Pair<V>& v, const T* x) {
   LoadTo(v.lo, x);
   LoadTo(v.hi, x + kLanesOf<V>);
 }
 
 PLUMB_INLINE void StoreFrom(NativeFloats v, float* to) { std::memcpy(to, &v, sizeof(v)); }
-template <class V> PLUMB_INLINE void StoreFrom(Pair<V> v, float* to) {
+template <class V>
+PLUMB_INLINE void StoreFrom(Pair<V> v, float* to) {
   StoreFrom(v.lo, to);
   StoreFrom(v.hi, to + kLanesOf<V>);
 }
 
 PLUMB_INLINE NativeFloats Larger(NativeFloats a, NativeFloats b) { return a > b ? a : b; }
-template <class V> PLUMB_INLINE Pair<V> Larger(Pair<V> a, Pair<V> b) { return {Larger(a.lo, b.lo), Larger(a.hi, b.hi)}; }
+template <class V>
+PLUMB_INLINE Pair<V> Larger(Pair<V> a, Pair<V> b) {
+  return {Larger(a.lo, b.lo), Larger(a.hi, b.hi)};
+}
 
 // Lanes below n from `first`, the others from `rest`.
 PLUMB_INLINE NativeFloats Join(NativeFloats first, NativeFloats rest, int32_t n) {
@@ -103,7 +138,8 @@ PLUMB_INLINE NativeFloats Join(NativeFloats first, NativeFloats rest, int32_t n)
   for (int l = 0; l < kNative; ++l) lane[l] = l;
   return lane < n ? first : rest;
 }
-template <class V> PLUMB_INLINE Pair<V> Join(Pair<V> first, Pair<V> rest, int32_t n) {
+template <class V>
+PLUMB_INLINE Pair<V> Join(Pair<V> first, Pair<V> rest, int32_t n) {
   return {Join(first.lo, rest.lo, n), Join(first.hi, rest.hi, n - kLanesOf<V>)};
 }
 
@@ -122,18 +158,24 @@ PLUMB_INLINE NativeFloats ExpOf(NativeFloats x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const NativeFloats scaled = p * reinterpret_cast<NativeFloats>((__builtin_convertvector(n, NativeInts) + 127) << 23);
+  const NativeFloats scaled =
+      p * reinterpret_cast<NativeFloats>((__builtin_convertvector(n, NativeInts) + 127) << 23);
   return x < low ? NativeFloats{} : (x > high ? all(INFINITY) : scaled);
 }
-template <class V> PLUMB_INLINE Pair<V> ExpOf(Pair<V> x) { return {ExpOf(x.lo), ExpOf(x.hi)}; }
+template <class V>
+PLUMB_INLINE Pair<V> ExpOf(Pair<V> x) {
+  return {ExpOf(x.lo), ExpOf(x.hi)};
+}
 
 // The lanes of a and b by number, b's counted from kNative on.
 template <class At, int... lane>
-PLUMB_INLINE NativeFloats Shuffle(NativeFloats a, NativeFloats b, At at, std::integer_sequence<int, lane...>) {
+PLUMB_INLINE NativeFloats Shuffle(NativeFloats a, NativeFloats b, At at,
+                                  std::integer_sequence<int, lane...>) {
   return __builtin_shufflevector(a, b, at(lane)...);
 }
 
-// Lane l of the results: blocks of Step lanes of a and b exchanged, as in a transposition of 2 x 2 blocks.
+// Lane l of the results: blocks of Step lanes of a and b exchanged, as in a transposition of 2 x 2
+// blocks.
 template <int Step>
 PLUMB_INLINE NativeFloats Upper(NativeFloats a, NativeFloats b) {
   constexpr auto at = [](int l) { return (l & Step) == 0 ? l : kNative + l - Step; };
@@ -168,26 +210,37 @@ PLUMB_INLINE void TransposeStep(V* r) {
 template <int Step, class V>
 PLUMB_INLINE void SumStep(V* r) {
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; i += 2 * Step) r[i] = Upper<Step>(r[i], r[i + Step]) + Lower<Step>(r[i], r[i + Step]);
+  for (int i = 0; i < 16; i += 2 * Step)
+    r[i] = Upper<Step>(r[i], r[i + Step]) + Lower<Step>(r[i], r[i + Step]);
 }
 
 // All lanes as one: halves first, neighbours last.
-template <class Combine> PLUMB_INLINE float Fold(NativeFloats v, Combine combine) {
+template <class Combine>
+PLUMB_INLINE float Fold(NativeFloats v, Combine combine) {
   const auto lanes = std::make_integer_sequence<int, kNative>();
-  if constexpr (kNative >= 16) v = combine(v, Shuffle(v, v, [](int l) { return l ^ 8; }, lanes));
-  if constexpr (kNative >= 8) v = combine(v, Shuffle(v, v, [](int l) { return l ^ 4; }, lanes));
-  v = combine(v, Shuffle(v, v, [](int l) { return l ^ 2; }, lanes));
-  v = combine(v, Shuffle(v, v, [](int l) { return l ^ 1; }, lanes));
+  if constexpr (kNative >= 16)
+    v = combine(v, Shuffle(
+                       v, v, [](int l) { return l ^ 8; }, lanes));
+  if constexpr (kNative >= 8)
+    v = combine(v, Shuffle(
+                       v, v, [](int l) { return l ^ 4; }, lanes));
+  v = combine(v, Shuffle(
+                     v, v, [](int l) { return l ^ 2; }, lanes));
+  v = combine(v, Shuffle(
+                     v, v, [](int l) { return l ^ 1; }, lanes));
   return v[0];
 }
-template <class V, class Combine> PLUMB_INLINE float Fold(Pair<V> v, Combine combine) { return Fold(combine(v.lo, v.hi), combine); }
+template <class V, class Combine>
+PLUMB_INLINE float Fold(Pair<V> v, Combine combine) {
+  return Fold(combine(v.lo, v.hi), combine);
+}
 
 }  // namespace internal
 
 using FloatLanes = internal::Wide<kLanes>::Type;
 
-// Running sums of FloatLanes that fit in the processor's registers beside what is multiplied: of 32 registers, or of 16 where
-// each is two or four of them.
+// Running sums of FloatLanes that fit in the processor's registers beside what is multiplied: of 32
+// registers, or of 16 where each is two or four of them.
 inline constexpr int kSums = internal::kNative == kLanes ? 28 : 6 * internal::kNative / 8;
 
 PLUMB_INLINE FloatLanes Broadcast(float x) { return FloatLanes{} + x; }
@@ -213,10 +266,14 @@ PLUMB_INLINE void Store(float* to, FloatLanes v) { internal::StoreFrom(v, to); }
 PLUMB_INLINE FloatLanes Larger(FloatLanes a, FloatLanes b) { return internal::Larger(a, b); }
 
 // v where the lane's number is below n, else `other`.
-PLUMB_INLINE FloatLanes KeepFirst(FloatLanes v, int32_t n, float other) { return internal::Join(v, Broadcast(other), n); }
+PLUMB_INLINE FloatLanes KeepFirst(FloatLanes v, int32_t n, float other) {
+  return internal::Join(v, Broadcast(other), n);
+}
 
 // The other way round: v where the lane's number is n or above.
-PLUMB_INLINE FloatLanes DropFirst(FloatLanes v, int32_t n, float other) { return internal::Join(Broadcast(other), v, n); }
+PLUMB_INLINE FloatLanes DropFirst(FloatLanes v, int32_t n, float other) {
+  return internal::Join(Broadcast(other), v, n);
+}
 
 PLUMB_INLINE FloatLanes Exp(FloatLanes x) { return internal::ExpOf(x); }
 
@@ -245,9 +302,11 @@ PLUMB_INLINE float Max(FloatLanes v) {
   return internal::Fold(v, [](auto a, auto b) { return internal::Larger(a, b); });
 }
 
-// The largest of x[0..n); -inf for n = 0. Ignores NaN unless a whole lane is NaN: the caller looks for it in its sums.
+// The largest of x[0..n); -inf for n = 0. Ignores NaN unless a whole lane is NaN: the caller looks
+// for it in its sums.
 inline float MaxOf(const float* x, int64_t n) {
-  FloatLanes most[4] = {Broadcast(-INFINITY), Broadcast(-INFINITY), Broadcast(-INFINITY), Broadcast(-INFINITY)};
+  FloatLanes most[4] = {Broadcast(-INFINITY), Broadcast(-INFINITY), Broadcast(-INFINITY),
+                        Broadcast(-INFINITY)};
   int64_t i = 0;
   for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
     for (int u = 0; u < 4; ++u) most[u] = Larger(Load(x + i + u * kLanes), most[u]);
@@ -263,7 +322,8 @@ class AlignedFloats {
  public:
   float* Grow(int64_t n) {
     if (size_ < n) {
-      data_.reset(static_cast<float*>(std::aligned_alloc(64, (static_cast<size_t>(n) * sizeof(float) + 63) / 64 * 64)));
+      data_.reset(static_cast<float*>(
+          std::aligned_alloc(64, (static_cast<size_t>(n) * sizeof(float) + 63) / 64 * 64)));
       PLUMB_CHECK(data_ != nullptr, "out of memory");
       size_ = n;
     }

@@ -1,8 +1,9 @@
 // Policy-gradient loss of one whole answer, with its derivative by every token's log-prob.
 //
-// Purpose: what the GRPO family differs in: at which level the ratio is taken and what is done with it. Templates over
-// the scalar, checked in double against TRL. Thread safety: pure functions.
-// With d_k = logprob_k - old_k of the K scored tokens of an answer, A_k the advantage and w_k the weight of a token:
+// Purpose: what the GRPO family differs in: at which level the ratio is taken and what is done with
+// it. Templates over the scalar, checked in double against TRL. Thread safety: pure functions.
+// With d_k = logprob_k - old_k of the K scored tokens of an answer, A_k the advantage and w_k the
+// weight of a token:
 //   kToken     rho_k = exp(d_k)        sum_k w_k f(rho_k, A_k)    PPO, GRPO, DAPO
 //   kSequence  rho = exp(mean_k d_k)   f(rho, A) sum_k w_k        GSPO
 //   kProduct   rho = exp(sum_k d_k)    f(rho, A) sum_k w_k        RLOO, with the clip of TRL
@@ -35,13 +36,16 @@ struct AnswerLossResult {
   int64_t clipped = 0;  // tokens
 };
 
-// All spans [K], K >= 1; `derivative` is written. Sequence levels need one advantage: advantage[0] is taken for all.
+// All spans [K], K >= 1; `derivative` is written. Sequence levels need one advantage: advantage[0]
+// is taken for all.
 template <class S>
-AnswerLossResult<S> AnswerLoss(Objective objective, RatioLevel level, const ClipOptions& clip, std::span<const S> advantage,
-                               std::span<const S> logprob, std::span<const S> old_logprob, std::span<const S> weight,
+AnswerLossResult<S> AnswerLoss(Objective objective, RatioLevel level, const ClipOptions& clip,
+                               std::span<const S> advantage, std::span<const S> logprob,
+                               std::span<const S> old_logprob, std::span<const S> weight,
                                std::span<S> derivative) {
   const size_t n = logprob.size();
-  PLUMB_CHECK(n > 0 && old_logprob.size() == n && weight.size() == n && advantage.size() == n && derivative.size() == n);
+  PLUMB_CHECK(n > 0 && old_logprob.size() == n && weight.size() == n && advantage.size() == n &&
+              derivative.size() == n);
   AnswerLossResult<S> out;
   if (objective == Objective::kCispo) {
     for (size_t k = 0; k < n; ++k) {

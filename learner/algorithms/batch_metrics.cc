@@ -26,19 +26,23 @@ bool RewardsDiffer(std::span<const TrajectoryGroup> groups, bool within_prompts)
 bool RecordedLogprobsAreFinite(const Trajectory& t) {
   for (size_t i = 0; i < t.logprobs.size(); ++i) {
     if (!t.loss_mask[i] || std::isfinite(t.logprobs[i])) continue;
-    LogWarning("answer " + std::to_string(t.sample) + " of version " + std::to_string(t.policy_versions.empty() ? -1 : t.policy_versions[i]) +
-               " has a log-prob that is not finite at token " + std::to_string(i) + ": the update is skipped");
+    LogWarning("answer " + std::to_string(t.sample) + " of version " +
+               std::to_string(t.policy_versions.empty() ? -1 : t.policy_versions[i]) +
+               " has a log-prob that is not finite at token " + std::to_string(i) +
+               ": the update is skipped");
     return false;
   }
   return true;
 }
 
-void AddBatchMetrics(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics) {
+void AddBatchMetrics(std::span<const TrajectoryGroup> groups,
+                     std::map<std::string, double>& metrics) {
   double sum = 0, squares = 0, length_sum = 0, length_min = 0, length_max = 0;
   int64_t generated = 0, scored = 0, unscored = 0, clipped = 0, zero_std = 0, dropped = 0;
   std::map<std::string, std::pair<double, int64_t>> parts;
   for (const auto& group : groups) {
-    if (group.trajectories.empty()) unscored += group.lease.num_samples;  // dropped by an older Plumb, which kept no answers
+    // dropped by an older Plumb, which kept no answers
+    if (group.trajectories.empty()) unscored += group.lease.num_samples;
     bool equal = true;
     const double* first = nullptr;
     for (const auto& t : group.trajectories) {
@@ -75,7 +79,8 @@ void AddBatchMetrics(std::span<const TrajectoryGroup> groups, std::map<std::stri
     metrics["reward/mean"] = sum / n;
     metrics["reward/std"] = std::sqrt(std::max(0.0, squares / n - sum / n * (sum / n)));
   }
-  for (const auto& [name, part] : parts) metrics["reward/" + name + "/mean"] = part.first / static_cast<double>(part.second);
+  for (const auto& [name, part] : parts)
+    metrics["reward/" + name + "/mean"] = part.first / static_cast<double>(part.second);
   if (generated > 0) {
     const auto n = static_cast<double>(generated);
     metrics["response_length/mean"] = length_sum / n;

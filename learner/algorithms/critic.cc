@@ -4,9 +4,9 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/text/tokenizer/tokenizer.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
-#include "common/text/tokenizer/tokenizer.h"
 
 namespace plumb::learner {
 namespace {
@@ -15,7 +15,8 @@ using policy_model::Weights;
 
 // The same token numbers have to mean the same text to both.
 void CheckTokenizer(const std::string& critic, const configs::ModelConfig& model) {
-  const std::string policy = model.path.empty() ? "the built-in vocabulary " + NameOf(model.vocabulary) : model.path;
+  const std::string policy =
+      model.path.empty() ? "the built-in vocabulary " + NameOf(model.vocabulary) : model.path;
   const auto ours = model.path.empty() ? Tokenizer::BuiltIn(NameOf(model.vocabulary))
                                        : Tokenizer::Load(model.path);
   const auto theirs = Tokenizer::Load(critic);
@@ -27,24 +28,31 @@ void CheckTokenizer(const std::string& critic, const configs::ModelConfig& model
   }
   if (different < 0) return;
   throw Error(ErrorCode::kInvalidArgument,
-              "the critic's tokenizer is not the policy's (" + policy + "): they differ from token " +
-                  std::to_string(different) + " on; train a critic from the policy (leave critic.path empty) or name one of "
-                  "the same tokenizer", critic);
+              "the critic's tokenizer is not the policy's (" + policy +
+                  "): they differ from token " + std::to_string(different) +
+                  " on; train a critic from the policy (leave critic.path empty) or name one of "
+                  "the same tokenizer",
+              critic);
 }
 
-policy_model::ModelShape CheckedShape(const configs::Config& config, const policy_model::ModelShape& policy) {
+policy_model::ModelShape CheckedShape(const configs::Config& config,
+                                      const policy_model::ModelShape& policy) {
   const std::string& path = config.critic.path;
   policy_model::ModelShape shape = policy_model::ReadModelConfig(path);
   if (shape.vocab != policy.vocab) {
     throw Error(ErrorCode::kInvalidArgument,
-                "the critic has a vocabulary of " + std::to_string(shape.vocab) + ", the policy of " +
-                    std::to_string(policy.vocab) + ": they have to share a tokenizer", path);
+                "the critic has a vocabulary of " + std::to_string(shape.vocab) +
+                    ", the policy of " + std::to_string(policy.vocab) +
+                    ": they have to share a tokenizer",
+                path);
   }
   if (RealFileSystem().Exists(path + "/tokenizer.json")) CheckTokenizer(path, config.model);
   if (!shape.scalar_head) {
     throw Error(ErrorCode::kInvalidArgument,
-                "is not a model with a scalar head (config.json names no ...ForSequenceClassification): name a reward model "
-                "or critic, or leave critic.path empty to start from the policy", path);
+                "is not a model with a scalar head (config.json names no "
+                "...ForSequenceClassification): name a reward model "
+                "or critic, or leave critic.path empty to start from the policy",
+                path);
   }
   return shape;
 }
@@ -56,7 +64,8 @@ Weights LoadCritic(const configs::Config& config, const Weights& policy) {
   return weights;
 }
 
-// A head that knows nothing says 0. A drawn one says numbers of size 1 at random: the first advantages would be its noise.
+// A head that knows nothing says 0. A drawn one says numbers of size 1 at random: the first
+// advantages would be its noise.
 Weights WithZeroHead(Weights weights) {
   std::vector<std::byte> host(weights.flat().bytes());
   weights.flat().CopyToHost(host);
@@ -88,15 +97,19 @@ void CheckCritic(const configs::Config& config, const policy_model::ModelShape& 
 }
 
 Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& policy_train)
-    : weights_(MakeCritic(config, policy)), optimizer_(weights_, OptimizerOf(config)), policy_train_(policy_train) {
+    : weights_(MakeCritic(config, policy)),
+      optimizer_(weights_, OptimizerOf(config)),
+      policy_train_(policy_train) {
   if (config.critic.mode == configs::CriticMode::kShared) return;
   transformer_ = std::make_unique<policy_model::Transformer>(
       weights_.shape(), weights_.flat().stream(), weights_.flat().dtype());
   train_ = std::make_unique<TrainStep>(*transformer_, config.optimizer.micro_batch_tokens);
 }
 
-std::vector<std::vector<float>> Critic::Values(const Weights& policy, std::span<const SequenceView> sequences) {
-  return shared() ? policy_train_.HeadValues(policy, weights_, sequences) : train_->Values(weights_, sequences);
+std::vector<std::vector<float>> Critic::Values(const Weights& policy,
+                                               std::span<const SequenceView> sequences) {
+  return shared() ? policy_train_.HeadValues(policy, weights_, sequences)
+                  : train_->Values(weights_, sequences);
 }
 
 void Critic::Accumulate(std::span<const SequenceView> sequences, const TrainStep::TokenLoss& loss) {

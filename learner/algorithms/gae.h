@@ -1,10 +1,13 @@
-// From per-token rewards and values to advantages and returns; whitening over a batch; explained variance.
+// From per-token rewards and values to advantages and returns; whitening over a batch; explained
+// variance.
 //
-// Purpose: templates over the scalar, so that the same code is checked in double against independent numbers and used by
-// learner/algorithms/ppo. Tokens here are the scored tokens of one answer, in order; values[t] is V of the state before token t, and
-// the state after the last token has value 0 (an answer is one episode).
+// Purpose: templates over the scalar, so that the same code is checked in double against
+// independent numbers and used by learner/algorithms/ppo. Tokens here are the scored tokens of one
+// answer, in order; values[t] is V of the state before token t, and the state after the last token
+// has value 0 (an answer is one episode).
 // Thread safety: pure functions.
-// Source: Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage Estimation", 2016, eq. 16.
+// Source: Schulman et al., "High-Dimensional Continuous Control Using Generalized Advantage
+// Estimation", 2016, eq. 16.
 #pragma once
 
 #include <cmath>
@@ -16,10 +19,11 @@
 
 namespace plumb::learner {
 
-// A_t = sum_k (gamma lam)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t; R_t = A_t + V_t. All [T]. O(T).
+// A_t = sum_k (gamma lam)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t; R_t = A_t + V_t. All
+// [T]. O(T).
 template <class S>
-void Gae(std::span<const S> rewards, std::span<const S> values, S gamma, S lam, std::span<S> advantages,
-         std::span<S> returns) {
+void Gae(std::span<const S> rewards, std::span<const S> values, S gamma, S lam,
+         std::span<S> advantages, std::span<S> returns) {
   const size_t n = rewards.size();
   PLUMB_CHECK(values.size() == n && advantages.size() == n && returns.size() == n);
   S next_value = 0, next_advantage = 0;
@@ -58,8 +62,8 @@ Moments<S> MomentsOf(const Rows& rows) {
   return out;
 }
 
-// x <- (x - mean) / sqrt(variance + 1e-8) over all rows together: only scored tokens are in the rows, so this is the masked
-// whitening of padded systems. Returns the moments before.
+// x <- (x - mean) / sqrt(variance + 1e-8) over all rows together: only scored tokens are in the
+// rows, so this is the masked whitening of padded systems. Returns the moments before.
 template <class S, class Rows>
 Moments<S> Whiten(Rows& rows) {
   const Moments<S> moments = MomentsOf<S>(rows);
@@ -70,8 +74,9 @@ Moments<S> Whiten(Rows& rows) {
   return moments;
 }
 
-// 1 - Var(returns - values) / Var(returns); 1: the values say everything, 0: as good as a constant, below: worse. 0 where the
-// returns do not vary. `returns` and `values` are ragged rows of equal lengths.
+// 1 - Var(returns - values) / Var(returns); 1: the values say everything, 0: as good as a constant,
+// below: worse. 0 where the returns do not vary. `returns` and `values` are ragged rows of equal
+// lengths.
 template <class S, class Rows>
 S ExplainedVariance(const Rows& returns, const Rows& values) {
   const S total = MomentsOf<S>(returns).variance;

@@ -36,11 +36,14 @@ OffPolicyOptions<double> OffPolicyOptionsOf(const configs::AlgorithmConfig& opti
           .cap = options.tis_cap};
 }
 
-double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, int64_t tokens, int64_t max_new_tokens) {
+double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, int64_t tokens,
+                   int64_t max_new_tokens) {
   switch (aggregation) {
     case Aggregation::kToken: return 1.0 / static_cast<double>(tokens);
-    case Aggregation::kSequence: return 1.0 / (static_cast<double>(sequences) * static_cast<double>(length));
-    case Aggregation::kConstant: return 1.0 / (static_cast<double>(sequences) * static_cast<double>(max_new_tokens));
+    case Aggregation::kSequence:
+      return 1.0 / (static_cast<double>(sequences) * static_cast<double>(length));
+    case Aggregation::kConstant:
+      return 1.0 / (static_cast<double>(sequences) * static_cast<double>(max_new_tokens));
   }
   return 0;
 }
@@ -86,15 +89,18 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   const bool kl_in_reward = options_.kl_coef > 0 && options_.kl_placement == KlPlacement::kReward;
   const bool kl_in_loss = options_.kl_coef > 0 && !kl_in_reward;
 
-  // Reference log-probs are needed for every usable answer (reward) or for those with a gradient (loss).
+  // Reference log-probs are needed for every usable answer (reward) or for those with a gradient
+  // (loss).
   double kl_sum = 0;
   int64_t kl_sequences = 0, used_groups = 0;
   std::vector<Sample> samples;
   const bool over_batch = options_.advantage == Advantage::kBatch;
   // Rewards and lengths are reported of what the step generated; replayed groups come behind it.
-  const size_t own_groups = replays_ ? std::min(groups.size(), static_cast<size_t>(prompts_per_step_)) : groups.size();
+  const size_t own_groups =
+      replays_ ? std::min(groups.size(), static_cast<size_t>(prompts_per_step_)) : groups.size();
   for (const auto& group : groups) {
-    if (std::none_of(group.trajectories.begin(), group.trajectories.end(), Usable)) continue;  // dropped
+    // dropped
+    if (std::none_of(group.trajectories.begin(), group.trajectories.end(), Usable)) continue;
     std::vector<double> rewards;
     std::vector<unsigned char> counts;
     std::vector<std::vector<float>> reference;
@@ -109,8 +115,9 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
         const std::vector<float> lp = AtScored(t, t.logprobs);
         double kl = 0;
         for (size_t k = 0; k < lp.size(); ++k) {
-          kl_tokens[i].push_back(
-              KlEstimate<double>(estimator_, static_cast<double>(lp[k]), static_cast<double>(reference[i][k])).value);
+          kl_tokens[i].push_back(KlEstimate<double>(estimator_, static_cast<double>(lp[k]),
+                                                    static_cast<double>(reference[i][k]))
+                                     .value);
           kl += kl_tokens[i].back();
         }
         if (Usable(t)) {
@@ -137,7 +144,8 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
       sample.old_logprob = AtScored(*sample.trajectory, sample.trajectory->logprobs);
       sample.tokens = static_cast<int64_t>(sample.old_logprob.size());
       if (sample.tokens == 0) continue;
-      sample.advantage.assign(sample.old_logprob.size(), over_batch ? group.trajectories[i].reward : advantage.advantage[i]);
+      sample.advantage.assign(sample.old_logprob.size(),
+                              over_batch ? group.trajectories[i].reward : advantage.advantage[i]);
       if (over_batch) {  // a token answers for the reward and for the KL that is still to come
         double to_go = 0;
         for (size_t k = kl_tokens[i].size(); k-- > 0;) {
@@ -166,7 +174,8 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
     auto own = train_.Score(weights_, views, temperature_);
     for (size_t i = 0; i < samples.size(); ++i) {
       Sample& s = samples[i];
-      const std::vector<double> proximal(own[i].begin(), own[i].end()), behaviour(s.old_logprob.begin(), s.old_logprob.end());
+      const std::vector<double> proximal(own[i].begin(), own[i].end()),
+          behaviour(s.old_logprob.begin(), s.old_logprob.end());
       std::vector<double> weight(proximal.size());
       OffPolicyWeights<double>(off_policy_, proximal, behaviour, weight);
       s.importance.assign(weight.begin(), weight.end());
@@ -181,7 +190,8 @@ std::vector<Grpo::Sample> Grpo::Prepare(std::span<const TrajectoryGroup> groups,
   return samples;
 }
 
-void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check_gate, Totals& totals) {
+void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check_gate,
+                     Totals& totals) {
   // The policy term is a mean over the answers that have one, KL and entropy over all of them.
   int64_t tokens = 0, policy_tokens = 0, policy_sequences = 0;
   std::vector<SequenceView> views;
@@ -204,7 +214,8 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
       [&](std::span<const ScoredToken> scored, std::span<TrainStep::Gradient> gradients) {
         const Sample& sample = samples[static_cast<size_t>(scored[0].sequence)];
         const size_t n = scored.size();
-        const double share = TokenWeight(aggregation_, sample.tokens, sequences, tokens, max_new_tokens_);
+        const double share =
+            TokenWeight(aggregation_, sample.tokens, sequences, tokens, max_new_tokens_);
         const double policy_share = sample.policy
                                         ? TokenWeight(aggregation_, sample.tokens, policy_sequences,
                                                       policy_tokens, max_new_tokens_)
@@ -220,13 +231,15 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
           logprob[k] = static_cast<double>(scored[k].logprob);
           weight[k] = policy_share * importance(k);
         }
-        const auto policy = AnswerLoss<double>(objective_, ratio_, clip_, sample.advantage, logprob, old, weight, derivative);
+        const auto policy = AnswerLoss<double>(objective_, ratio_, clip_, sample.advantage, logprob,
+                                               old, weight, derivative);
         loss += policy.value;
         totals.ratio += policy.ratio_sum;
         totals.clipped += static_cast<double>(policy.clipped);
         for (size_t k = 0; k < n; ++k) {
           if (!sample.reference.empty()) {
-            const auto kl = KlEstimate<double>(estimator_, logprob[k], static_cast<double>(sample.reference[k]));
+            const auto kl = KlEstimate<double>(estimator_, logprob[k],
+                                               static_cast<double>(sample.reference[k]));
             loss += share * options_.kl_coef * kl.value;
             derivative[k] += share * options_.kl_coef * kl.derivative;
             totals.kl += kl.value;
@@ -252,30 +265,37 @@ void Grpo::Minibatch(std::span<Sample> samples, double learning_rate, bool check
   ++totals.updates;
 }
 
-std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> groups, double learning_rate, int64_t step) {
+std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> groups,
+                                          double learning_rate, int64_t step) {
   std::map<std::string, double> metrics;
   std::vector<Sample> samples = Prepare(groups, metrics);
   Totals totals;
-  // Log-probs can be compared only where learner and actor hold the same version: the first update of a fresh batch.
+  // Log-probs can be compared only where learner and actor hold the same version: the first update
+  // of a fresh batch.
   bool fresh = !recompute_;
-  for (const auto& group : groups) fresh = fresh && (group.trajectories.empty() || group.policy.version == step);
+  for (const auto& group : groups)
+    fresh = fresh && (group.trajectories.empty() || group.policy.version == step);
   const auto n = samples.size();
   const auto minibatches = static_cast<size_t>(std::max<int64_t>(1, options_.minibatches));
   for (int64_t epoch = 0; epoch < options_.epochs && n > 0; ++epoch) {
     if (minibatches > 1) {
-      RandomStream random(seed_, (kMinibatchStream << 32) + static_cast<uint64_t>(step * options_.epochs + epoch));
-      for (size_t k = n - 1; k > 0; --k) std::swap(samples[k], samples[random.NextBelow(static_cast<uint32_t>(k + 1))]);
+      RandomStream random(
+          seed_, (kMinibatchStream << 32) + static_cast<uint64_t>(step * options_.epochs + epoch));
+      for (size_t k = n - 1; k > 0; --k)
+        std::swap(samples[k], samples[random.NextBelow(static_cast<uint32_t>(k + 1))]);
     }
     for (size_t b = 0; b < minibatches; ++b) {
       const size_t begin = n * b / minibatches, end = n * (b + 1) / minibatches;
       if (begin == end) continue;
-      Minibatch(std::span(samples).subspan(begin, end - begin), learning_rate, fresh && epoch == 0 && b == 0, totals);
+      Minibatch(std::span(samples).subspan(begin, end - begin), learning_rate,
+                fresh && epoch == 0 && b == 0, totals);
     }
   }
 
   const double tokens = static_cast<double>(std::max<int64_t>(1, totals.tokens));
   metrics["policy/loss"] = totals.updates ? totals.loss / static_cast<double>(totals.updates) : 0;
-  if (totals.tokens > 0) {  // no group with a gradient: nothing was measured, and a 0 would read as a measurement
+  // no group with a gradient: nothing was measured, and a 0 would read as a measurement
+  if (totals.tokens > 0) {
     metrics["policy/entropy"] = totals.entropy / tokens;
     metrics["policy/ratio"] = totals.ratio / tokens;
     metrics["policy/clip_fraction"] = totals.clipped / tokens;
@@ -292,7 +312,8 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
     metrics["sampling/logprob_diff_max"] = totals.gate.max();
   }
   metrics["optim/lr"] = learning_rate;
-  metrics["optim/grad_norm"] = totals.updates ? totals.grad_norm / static_cast<double>(totals.updates) : 0;
+  metrics["optim/grad_norm"] =
+      totals.updates ? totals.grad_norm / static_cast<double>(totals.updates) : 0;
   metrics["optim/skipped"] = static_cast<double>(optimizer_.skipped());
   metrics["policy/updates"] = static_cast<double>(totals.updates);
   metrics["perf/train_tokens"] = static_cast<double>(totals.forward_tokens);

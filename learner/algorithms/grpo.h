@@ -1,8 +1,10 @@
 // Policy optimisation without a critic on a batch of scored groups: GRPO and its family.
 //
-// Purpose: advantages from the group (or leave-one-out, or over the batch), a loss of answer_loss.h, weights of off_policy.h,
-// optional KL against a reference in the loss or in the reward, aggregation over tokens or sequences (Shao et al., "DeepSeekMath", 2024, eq. 3; aggregations: Yu et al., "DAPO",
-// 2025, and Liu et al., "Understanding R1-Zero-Like Training", 2025).
+// Purpose: advantages from the group (or leave-one-out, or over the batch), a loss of
+// answer_loss.h, weights of off_policy.h, optional KL against a reference in the loss or in the
+// reward, aggregation over tokens or sequences (Shao et al., "DeepSeekMath", 2024, eq. 3;
+// aggregations: Yu et al., "DAPO", 2025, and Liu et al., "Understanding R1-Zero-Like Training",
+// 2025).
 // Thread safety: one thread.
 #pragma once
 
@@ -16,8 +18,8 @@
 #include "learner/algorithms/algorithm.h"
 #include "learner/algorithms/answer_loss.h"
 #include "learner/algorithms/off_policy.h"
-#include "learner/update/optimizer.h"
 #include "learner/algorithms/policy_loss.h"
+#include "learner/update/optimizer.h"
 #include "learner/update/reference_policy.h"
 #include "learner/update/train_step.h"
 
@@ -30,32 +32,37 @@ using configs::KlPlacement;
 // off_policy, tis_floor and tis_cap; tis_cap = 0 is off.
 OffPolicyOptions<double> OffPolicyOptionsOf(const configs::AlgorithmConfig& options);
 
-// Weight of one token of a sequence with `length` scored tokens, in a batch of `sequences` with `tokens` scored tokens.
-double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, int64_t tokens, int64_t max_new_tokens);
+// Weight of one token of a sequence with `length` scored tokens, in a batch of `sequences` with
+// `tokens` scored tokens.
+double TokenWeight(Aggregation aggregation, int64_t length, int64_t sequences, int64_t tokens,
+                   int64_t max_new_tokens);
 
 class Grpo : public Algorithm {
  public:
   // `reference` may be nullptr when algorithm.kl_coef is 0.
-  Grpo(const configs::Config& config, TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
-       ReferencePolicy* reference);
+  Grpo(const configs::Config& config, TrainStep& train, policy_model::Weights& weights,
+       Optimizer& optimizer, ReferencePolicy* reference);
 
-  // One batch: epochs x minibatches updates. Returns metrics under the names of docs/metrics.md. Throws kNonFinite /
-  // kConflict (log-probs of actor and learner further apart than algorithm.logprob_gate).
-  std::map<std::string, double> Train(std::span<const TrajectoryGroup> groups, double learning_rate, int64_t step) override;
+  // One batch: epochs x minibatches updates. Returns metrics under the names of docs/metrics.md.
+  // Throws kNonFinite / kConflict (log-probs of actor and learner further apart than
+  // algorithm.logprob_gate).
+  std::map<std::string, double> Train(std::span<const TrajectoryGroup> groups, double learning_rate,
+                                      int64_t step) override;
 
   // A trajectory that takes part in the loss.
   struct Sample {
     const Trajectory* trajectory = nullptr;
-    std::vector<double> advantage;      // [tokens]
-    int64_t tokens = 0;                 // scored
-    bool policy = true;                 // false: of equal rewards, here for KL and entropy only
-    std::vector<float> old_logprob;     // [tokens] the ratio's denominator
-    std::vector<float> reference;       // [tokens]; empty without a KL term in the loss
-    std::vector<float> importance;      // [tokens] off-policy weight; empty: 1
+    std::vector<double> advantage;   // [tokens]
+    int64_t tokens = 0;              // scored
+    bool policy = true;              // false: of equal rewards, here for KL and entropy only
+    std::vector<float> old_logprob;  // [tokens] the ratio's denominator
+    std::vector<float> reference;    // [tokens]; empty without a KL term in the loss
+    std::vector<float> importance;   // [tokens] off-policy weight; empty: 1
   };
 
  private:
-  std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics);
+  std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups,
+                              std::map<std::string, double>& metrics);
   struct Totals;
   void Minibatch(std::span<Sample> samples, double learning_rate, bool check_gate, Totals& totals);
 
@@ -65,7 +72,7 @@ class Grpo : public Algorithm {
   const uint64_t seed_;
   const bool recompute_;  // old log-probs by the learner
   const int64_t prompts_per_step_;
-  const bool replays_;    // batches hold groups of earlier steps behind the step's own
+  const bool replays_;  // batches hold groups of earlier steps behind the step's own
   KlEstimator estimator_;
   Objective objective_;
   RatioLevel ratio_;

@@ -28,11 +28,13 @@ double LogprobGate::standard_error() const {
 void LogprobGate::Check(double limit, const char* who) const {
   if (limit <= 0 || tokens_ == 0) return;
   if (std::isfinite(sum_) && mean() - 3 * standard_error() <= limit) return;
-  throw Error(ErrorCode::kConflict,
-              "log-probs of actor and learner differ by " + std::to_string(mean()) + " +- " + std::to_string(standard_error()) +
-                  " nats on average over " + std::to_string(tokens_) + " tokens, more than algorithm.logprob_gate = " +
-                  std::to_string(limit) + ": they do not compute the same policy (other weights, dtype or sampling filters)",
-              who);
+  throw Error(
+      ErrorCode::kConflict,
+      "log-probs of actor and learner differ by " + std::to_string(mean()) + " +- " +
+          std::to_string(standard_error()) + " nats on average over " + std::to_string(tokens_) +
+          " tokens, more than algorithm.logprob_gate = " + std::to_string(limit) +
+          ": they do not compute the same policy (other weights, dtype or sampling filters)",
+      who);
 }
 
 }  // namespace plumb::learner

@@ -1,9 +1,11 @@
-// Do actor and learner compute the same policy? Compares the log-prob a token was drawn with to the learner's own of the same
-// weights: the metric of every step (DESIGN: one forward, two ways to see the past), and a gate that stops the run.
+// Do actor and learner compute the same policy? Compares the log-prob a token was drawn with to the
+// learner's own of the same weights: the metric of every step (DESIGN: one forward, two ways to see
+// the past), and a gate that stops the run.
 //
-// In float32 on the CPU the two agree to rounding; in bfloat16 a token differs by some hundredths, sometimes by tenths, so the
-// mean of a few tokens says little: the gate closes where the mean exceeds the limit by more than three standard errors, and
-// at once where a difference is not finite. Tokens of one answer are not independent, which is why it is three and not two.
+// In float32 on the CPU the two agree to rounding; in bfloat16 a token differs by some hundredths,
+// sometimes by tenths, so the mean of a few tokens says little: the gate closes where the mean
+// exceeds the limit by more than three standard errors, and at once where a difference is not
+// finite. Tokens of one answer are not independent, which is why it is three and not two.
 // Thread safety: one thread. Units: nats.
 #pragma once
 
@@ -16,11 +18,12 @@ class LogprobGate {
   void Add(double actor, double learner);
 
   int64_t tokens() const { return tokens_; }
-  double mean() const;            // of |learner - actor|; 0 without tokens
+  double mean() const;  // of |learner - actor|; 0 without tokens
   double max() const { return max_; }
   double standard_error() const;  // of the mean; infinite below two tokens
 
-  // Throws kConflict when the mean lies above `limit` for certain; `limit` 0: never. `who` names the algorithm.
+  // Throws kConflict when the mean lies above `limit` for certain; `limit` 0: never. `who` names
+  // the algorithm.
   void Check(double limit, const char* who) const;
 
  private:

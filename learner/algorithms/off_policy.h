@@ -1,8 +1,9 @@
 // Weights of tokens that another policy sampled than the one the ratio is taken against.
 //
-// Purpose: the proximal policy (the learner's weights when the batch arrived) and the behaviour policy (whoever sampled) differ
-// by numerics, or by versions when generation runs ahead. The clipped ratio is taken against the proximal policy, and each
-// token is weighted by proximal / behaviour: the decoupled objective (Hilton et al., "Batch size-invariance for policy
+// Purpose: the proximal policy (the learner's weights when the batch arrived) and the behaviour
+// policy (whoever sampled) differ by numerics, or by versions when generation runs ahead. The
+// clipped ratio is taken against the proximal policy, and each token is weighted by proximal /
+// behaviour: the decoupled objective (Hilton et al., "Batch size-invariance for policy
 // optimization", 2022, eq. 5). Unbounded weights explode, so they are cut or dropped:
 //   kTokenTruncate     min(w_k, cap)                 TIS: Yao et al., 2025
 //   kTokenMask         w_k inside [floor, cap], else 0
@@ -33,19 +34,18 @@ struct OffPolicyOptions {
 
 // All spans [K]; `weight` is written. Log-ratios are clamped to +-20 before exp.
 template <class S>
-void OffPolicyWeights(const OffPolicyOptions<S>& options, std::span<const S> proximal, std::span<const S> behaviour,
-                      std::span<S> weight) {
+void OffPolicyWeights(const OffPolicyOptions<S>& options, std::span<const S> proximal,
+                      std::span<const S> behaviour, std::span<S> weight) {
   PLUMB_CHECK(proximal.size() == weight.size() && behaviour.size() == weight.size());
   const auto bounded = [&](S log_ratio) {
     const S w = std::exp(std::clamp(log_ratio, S(-20), S(20)));
-    const bool mask = options.mode == OffPolicy::kTokenMask || options.mode == OffPolicy::kSequenceMask;
+    const bool mask =
+        options.mode == OffPolicy::kTokenMask || options.mode == OffPolicy::kSequenceMask;
     if (mask) return w >= options.floor && w <= options.cap ? w : S(0);
     return std::min(w, options.cap);
   };
   switch (options.mode) {
-    case OffPolicy::kOff:
-      std::fill(weight.begin(), weight.end(), S(1));
-      return;
+    case OffPolicy::kOff: std::fill(weight.begin(), weight.end(), S(1)); return;
     case OffPolicy::kTokenTruncate:
     case OffPolicy::kTokenMask:
       for (size_t k = 0; k < weight.size(); ++k) weight[k] = bounded(proximal[k] - behaviour[k]);

@@ -1,10 +1,11 @@
-// Loss formulas of policy-gradient methods, one token at a time, with their derivative by the log-prob.
+// Loss formulas of policy-gradient methods, one token at a time, with their derivative by the
+// log-prob.
 //
-// Purpose: templates over the scalar, so that the same code is checked in double against independent references and runs
-// in float. Thread safety: pure functions.
-// Sources: clipped surrogate: Schulman et al., "Proximal Policy Optimization Algorithms", 2017, eq. 7; asymmetric clip:
-// Yu et al., "DAPO", 2025; dual clip: Ye et al., "Mastering Complex Control in MOBA Games", 2020; KL estimators:
-// Schulman, "Approximating KL divergence", 2020.
+// Purpose: templates over the scalar, so that the same code is checked in double against
+// independent references and runs in float. Thread safety: pure functions.
+// Sources: clipped surrogate: Schulman et al., "Proximal Policy Optimization Algorithms", 2017, eq.
+// 7; asymmetric clip: Yu et al., "DAPO", 2025; dual clip: Ye et al., "Mastering Complex Control in
+// MOBA Games", 2020; KL estimators: Schulman, "Approximating KL divergence", 2020.
 #pragma once
 
 #include <algorithm>
@@ -22,8 +23,8 @@ struct Value {
   S derivative = 0;  // by the policy's log-prob
 };
 
-// Estimate of KL(policy || reference) from one sampled token. k3's log-ratio is clamped to +-20 and its value to +-10, as
-// users of other systems expect; where a clamp is active the derivative is 0.
+// Estimate of KL(policy || reference) from one sampled token. k3's log-ratio is clamped to +-20 and
+// its value to +-10, as users of other systems expect; where a clamp is active the derivative is 0.
 template <class S>
 Value<S> KlEstimate(KlEstimator estimator, S logprob, S reference) {
   const S d = logprob - reference;
@@ -54,8 +55,8 @@ struct Surrogate {
   bool clipped = false;
 };
 
-// -min(ratio A, clip(ratio, 1 - low, 1 + high) A), with the dual clip on negative advantages. The log-ratio is clamped
-// to +-20 before exp.
+// -min(ratio A, clip(ratio, 1 - low, 1 + high) A), with the dual clip on negative advantages. The
+// log-ratio is clamped to +-20 before exp.
 template <class S>
 Surrogate<S> ClippedSurrogate(S logprob, S old_logprob, S advantage, const ClipOptions& clip) {
   Surrogate<S> out;

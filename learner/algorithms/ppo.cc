@@ -36,16 +36,20 @@ size_t ScoredAtOrBefore(const std::vector<int32_t>& positions, int32_t position)
   return after == positions.begin() ? 0 : static_cast<size_t>(after - positions.begin()) - 1;
 }
 
-std::vector<double> Doubles(const std::vector<float>& values) { return {values.begin(), values.end()}; }
+std::vector<double> Doubles(const std::vector<float>& values) {
+  return {values.begin(), values.end()};
+}
 
 }  // namespace
 
 struct Ppo::Totals {
-  double policy_loss = 0, value_loss = 0, kl = 0, entropy = 0, ratio = 0, clipped = 0, approx_kl = 0, importance = 0;
+  double policy_loss = 0, value_loss = 0, kl = 0, entropy = 0, ratio = 0, clipped = 0,
+         approx_kl = 0, importance = 0;
   double value_clipped = 0;
   LogprobGate gate;
   double grad_norm = 0, critic_grad_norm = 0;
-  int64_t tokens = 0, value_tokens = 0, updates = 0, applied = 0, minibatches = 0, critic_applied = 0;
+  int64_t tokens = 0, value_tokens = 0, updates = 0, applied = 0, minibatches = 0,
+          critic_applied = 0;
   int64_t forward_tokens = 0;
 };
 
@@ -96,15 +100,18 @@ void Ppo::RestoreState(const std::string& text) {
     if (options_.kl_controller == configs::KlController::kAdaptive)
       controller_.Restore(moved);  // a fixed one is the recipe's, which may have changed
     const Json& s = j.at("reward_scaling");
-    scaling_.Restore({.count = s.at("count").get<int64_t>(), .mean = s.at("mean").get<double>(),
+    scaling_.Restore({.count = s.at("count").get<int64_t>(),
+                      .mean = s.at("mean").get<double>(),
                       .squares = s.at("squares").get<double>()});
     non_finite_scores_ = j.at("non_finite_scores").get<int64_t>();
   } catch (const Json::exception& e) {
-    throw Error(ErrorCode::kCorruption, std::string("the checkpoint's state of PPO cannot be read: ") + e.what());
+    throw Error(ErrorCode::kCorruption,
+                std::string("the checkpoint's state of PPO cannot be read: ") + e.what());
   }
 }
 
-std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics) {
+std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups,
+                                      std::map<std::string, double>& metrics) {
   AddBatchMetrics(groups, metrics);
   std::vector<Sample> samples;
   std::vector<double> scores;
@@ -128,13 +135,15 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, s
     const std::vector<int32_t> positions = ScoredPositions(t);
     if (positions.empty()) continue;
     PpoAnswer<double>& answer = sample.answer;
-    for (const int32_t at : positions) answer.old_logprob.push_back(static_cast<double>(t.logprobs[static_cast<size_t>(at)]));
+    for (const int32_t at : positions)
+      answer.old_logprob.push_back(static_cast<double>(t.logprobs[static_cast<size_t>(at)]));
     answer.rewards.assign(positions.size(), 0);
     answer.rewards.back() = scaling_.Apply(t.reward);
     for (const RewardPart& part : t.rewards) {
       if (part.scope == RewardScope::kTrajectory) continue;
-      const int32_t at = part.scope == RewardScope::kToken ? part.index
-                                                           : t.segments.at(static_cast<size_t>(part.index)).end - 1;
+      const int32_t at = part.scope == RewardScope::kToken
+                             ? part.index
+                             : t.segments.at(static_cast<size_t>(part.index)).end - 1;
       answer.rewards[ScoredAtOrBefore(positions, at)] += part.weight * part.value;
     }
     views.push_back(View(t));
@@ -165,8 +174,11 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, s
     kept[i].answer.values = Doubles(values[i]);
     answers.push_back(std::move(kept[i].answer));
   }
-  PpoTargets<double>(answers, {.gamma = options_.gamma, .lam = options_.lam, .kl_coef = controller_.coefficient(),
-                               .estimator = estimator_, .whiten = options_.whiten_advantages});
+  PpoTargets<double>(answers, {.gamma = options_.gamma,
+                               .lam = options_.lam,
+                               .kl_coef = controller_.coefficient(),
+                               .estimator = estimator_,
+                               .whiten = options_.whiten_advantages});
 
   std::vector<std::vector<double>> all_returns, all_values;
   double kl = 0, kl_token = 0;
@@ -192,13 +204,14 @@ std::vector<Ppo::Sample> Ppo::Prepare(std::span<const TrajectoryGroup> groups, s
   if (kl_in_reward_) metrics["objective/kl"] = kl / static_cast<double>(n);
   if (kl_in_reward_ || kl_in_loss_) {
     metrics["objective/kl_token"] = kl_token / static_cast<double>(n);
-    metrics["objective/kl_coef"] = controller_.coefficient();  // of this batch; the next one's follows from it
+    // of this batch; the next one's follows from it
+    metrics["objective/kl_coef"] = controller_.coefficient();
   }
   return kept;
 }
 
-void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double critic_rate, bool train_policy, bool check_gate,
-                    Totals& totals) {
+void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double critic_rate,
+                    bool train_policy, bool check_gate, Totals& totals) {
   int64_t tokens = 0;
   std::vector<SequenceView> views;
   for (const auto& s : samples) {
@@ -211,13 +224,15 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
   const bool shared = critic_.shared();
   double policy_loss = 0, value_loss = 0;
   for (const auto& s : samples) {
-    if (!RecordedLogprobsAreFinite(*s.trajectory)) policy_loss = std::numeric_limits<double>::quiet_NaN();
+    if (!RecordedLogprobsAreFinite(*s.trajectory))
+      policy_loss = std::numeric_limits<double>::quiet_NaN();
   }
   std::vector<size_t> next(samples.size(), 0);  // scored tokens seen of each sequence
 
   const auto value_term = [&](const ScoredToken& token, const Sample& sample, size_t k) {
-    const auto out = ClippedValueLoss<double>(static_cast<double>(token.value), sample.answer.values[k],
-                                              sample.answer.returns[k], critic_options_.value_clip);
+    const auto out =
+        ClippedValueLoss<double>(static_cast<double>(token.value), sample.answer.values[k],
+                                 sample.answer.returns[k], critic_options_.value_clip);
     value_loss += out.value / static_cast<double>(tokens);
     totals.value_clipped += out.clipped;
     ++totals.value_tokens;
@@ -227,8 +242,8 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     const auto s = static_cast<size_t>(token.sequence);
     const Sample& sample = samples[s];
     const size_t k = next[s]++;
-    const double weight =
-        TokenWeight(aggregation, static_cast<int64_t>(sample.tokens()), sequences, tokens, max_new_tokens_);
+    const double weight = TokenWeight(aggregation, static_cast<int64_t>(sample.tokens()), sequences,
+                                      tokens, max_new_tokens_);
     const auto lp = static_cast<double>(token.logprob);
     const double old = sample.answer.old_logprob[k];
     const auto surrogate = ClippedSurrogate<double>(lp, old, sample.answer.advantages[k], clip_);
@@ -250,7 +265,8 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     totals.importance += importance;
     ++totals.tokens;
     if (check_gate) totals.gate.Add(old, lp);
-    TrainStep::Gradient g{static_cast<float>(weight * derivative), static_cast<float>(-weight * options_.entropy_coef)};
+    TrainStep::Gradient g{static_cast<float>(weight * derivative),
+                          static_cast<float>(-weight * options_.entropy_coef)};
     if (shared) {
       const double slope = value_term(token, sample, k);
       g.value = static_cast<float>(critic_options_.vf_coef * slope);
@@ -276,8 +292,10 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
       return TrainStep::Gradient{.value = static_cast<float>(value_term(token, samples[s], k))};
     });
   }
-  // With a shared trunk a loss that is not finite spoils both updates; else each model has a guard of its own.
-  const double policy_guard = shared ? policy_loss + critic_options_.vf_coef * value_loss : policy_loss;
+  // With a shared trunk a loss that is not finite spoils both updates; else each model has a guard
+  // of its own.
+  const double policy_guard =
+      shared ? policy_loss + critic_options_.vf_coef * value_loss : policy_loss;
   if (train_policy) {
     const UpdateResult update = optimizer_.Update(learning_rate, policy_guard);
     totals.policy_loss += policy_loss;
@@ -285,41 +303,49 @@ void Ppo::Minibatch(std::span<Sample> samples, double learning_rate, double crit
     totals.applied += update.applied;
     ++totals.updates;
   }
-  const UpdateResult update = critic_optimizer.Update(critic_rate, shared ? policy_guard : value_loss);
+  const UpdateResult update =
+      critic_optimizer.Update(critic_rate, shared ? policy_guard : value_loss);
   totals.value_loss += value_loss;
   totals.critic_grad_norm += update.applied ? update.grad_norm : 0;
   totals.critic_applied += update.applied;
   ++totals.minibatches;
 }
 
-std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups, double learning_rate, int64_t step) {
+std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups,
+                                         double learning_rate, int64_t step) {
   std::map<std::string, double> metrics;
   std::vector<Sample> samples = Prepare(groups, metrics);
   Totals totals;
   const bool train_policy = step >= critic_options_.warmup_steps;
   const double critic_rate = critic_options_.learning_rate * learning_rate / peak_learning_rate_;
-  // Log-probs can be compared only where learner and actor hold the same version: the first update of a fresh batch.
+  // Log-probs can be compared only where learner and actor hold the same version: the first update
+  // of a fresh batch.
   bool fresh = !recompute_;
-  for (const auto& group : groups) fresh = fresh && (group.trajectories.empty() || group.policy.version == step);
+  for (const auto& group : groups)
+    fresh = fresh && (group.trajectories.empty() || group.policy.version == step);
   const auto n = samples.size();
   const auto minibatches = static_cast<size_t>(std::max<int64_t>(1, options_.minibatches));
   for (int64_t epoch = 0; epoch < options_.epochs && n > 0; ++epoch) {
     if (minibatches > 1) {
-      RandomStream random(seed_, (kMinibatchStream << 32) + static_cast<uint64_t>(step * options_.epochs + epoch));
-      for (size_t k = n - 1; k > 0; --k) std::swap(samples[k], samples[random.NextBelow(static_cast<uint32_t>(k + 1))]);
+      RandomStream random(
+          seed_, (kMinibatchStream << 32) + static_cast<uint64_t>(step * options_.epochs + epoch));
+      for (size_t k = n - 1; k > 0; --k)
+        std::swap(samples[k], samples[random.NextBelow(static_cast<uint32_t>(k + 1))]);
     }
     for (size_t b = 0; b < minibatches; ++b) {
       const size_t begin = n * b / minibatches, end = n * (b + 1) / minibatches;
       if (begin == end) continue;
-      Minibatch(std::span(samples).subspan(begin, end - begin), learning_rate, critic_rate, train_policy,
-                fresh && epoch == 0 && b == 0, totals);
+      Minibatch(std::span(samples).subspan(begin, end - begin), learning_rate, critic_rate,
+                train_policy, fresh && epoch == 0 && b == 0, totals);
     }
   }
 
   if (const auto measured = metrics.find("objective/kl_token"); measured != metrics.end()) {
     controller_.Update(measured->second, static_cast<int64_t>(n));
   }
-  const auto share = [](double sum, int64_t count) { return sum / static_cast<double>(std::max<int64_t>(1, count)); };
+  const auto share = [](double sum, int64_t count) {
+    return sum / static_cast<double>(std::max<int64_t>(1, count));
+  };
   if (totals.tokens > 0) {  // not while the critic warms up alone
     metrics["policy/entropy"] = share(totals.entropy, totals.tokens);
     metrics["policy/ratio"] = share(totals.ratio, totals.tokens);

@@ -1,14 +1,17 @@
 // Proximal policy optimisation with a critic on a batch of scored groups.
 //
-// Purpose: the KL to the reference per token in the reward (or in the loss), the score at the last token, advantages from the
-// critic's values (GAE), whitened over the batch; then epochs x minibatches of clipped policy updates and clipped value
-// updates (Schulman et al., "Proximal Policy Optimization Algorithms", 2017; Ouyang et al., "Training language models to
-// follow instructions with human feedback", 2022). The formulas are in policy_loss.h, value_loss.h and ppo_targets.h.
+// Purpose: the KL to the reference per token in the reward (or in the loss), the score at the last
+// token, advantages from the critic's values (GAE), whitened over the batch; then epochs x
+// minibatches of clipped policy updates and clipped value updates (Schulman et al., "Proximal
+// Policy Optimization Algorithms", 2017; Ouyang et al., "Training language models to follow
+// instructions with human feedback", 2022). The formulas are in policy_loss.h, value_loss.h and
+// ppo_targets.h.
 //
 //   scores --clip, scale--+                       +--> policy_loss --> policy and its optimizer
 //   log-prob - reference --+--> GAE --> advantages, returns
 //   critic's values -------+                      +--> value_loss ---> critic and its optimizer
-// Thread safety: one thread. Ownership: owns the critic; borrows the policy, its optimizer and the reference.
+// Thread safety: one thread. Ownership: owns the critic; borrows the policy, its optimizer and the
+// reference.
 #pragma once
 
 #include <map>
@@ -31,8 +34,8 @@ class Ppo : public Algorithm {
   // `context.reference` may be nullptr when algorithm.kl_coef is 0.
   explicit Ppo(const AlgorithmContext& context);
 
-  // Throws kNonFinite (too many skipped updates in a row) / kConflict (log-probs of actor and learner further apart than
-  // algorithm.logprob_gate).
+  // Throws kNonFinite (too many skipped updates in a row) / kConflict (log-probs of actor and
+  // learner further apart than algorithm.logprob_gate).
   std::map<std::string, double> Train(std::span<const TrajectoryGroup> groups, double learning_rate,
                                       int64_t step) override;
   std::vector<NamedModel> Models() override { return {critic_.model()}; }
@@ -53,9 +56,10 @@ class Ppo : public Algorithm {
   };
   struct Totals;
 
-  std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups, std::map<std::string, double>& metrics);
-  void Minibatch(std::span<Sample> samples, double learning_rate, double critic_rate, bool train_policy, bool check_gate,
-                 Totals& totals);
+  std::vector<Sample> Prepare(std::span<const TrajectoryGroup> groups,
+                              std::map<std::string, double>& metrics);
+  void Minibatch(std::span<Sample> samples, double learning_rate, double critic_rate,
+                 bool train_policy, bool check_gate, Totals& totals);
 
   const configs::AlgorithmConfig options_;
   const configs::CriticConfig critic_options_;

@@ -1,9 +1,11 @@
-// What PPO regresses on: advantages and returns of a batch of answers, from scores, the KL to the reference and values.
+// What PPO regresses on: advantages and returns of a batch of answers, from scores, the KL to the
+// reference and values.
 //
-// Purpose: the whole way from rewards to targets as one template over the scalar, checked in double against an independent
-// script. Thread safety: pure functions. Arrays are over the scored tokens of one answer, [T_i].
-// Source: Ouyang et al., "Training language models to follow instructions with human feedback", 2022, eq. 2: the KL is a
-// per-token penalty in the reward, the score comes with the last token.
+// Purpose: the whole way from rewards to targets as one template over the scalar, checked in double
+// against an independent script. Thread safety: pure functions. Arrays are over the scored tokens
+// of one answer, [T_i].
+// Source: Ouyang et al., "Training language models to follow instructions with human feedback",
+// 2022, eq. 2: the KL is a per-token penalty in the reward, the score comes with the last token.
 #pragma once
 
 #include <vector>
@@ -32,7 +34,8 @@ struct PpoTargetOptions {
   bool whiten = true;
 };
 
-// Fills advantages (whitened over the batch when asked for; returns are of the advantages before that), returns and kl.
+// Fills advantages (whitened over the batch when asked for; returns are of the advantages before
+// that), returns and kl.
 template <class S>
 void PpoTargets(std::vector<PpoAnswer<S>>& answers, const PpoTargetOptions& options) {
   std::vector<std::vector<S>> advantages;

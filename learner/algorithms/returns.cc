@@ -6,8 +6,9 @@
 
 namespace plumb::learner {
 
-GroupAdvantage GroupAdvantages(std::span<const double> rewards, std::span<const unsigned char> counts,
-                               bool divide_by_std, double eps) {
+GroupAdvantage GroupAdvantages(std::span<const double> rewards,
+                               std::span<const unsigned char> counts, bool divide_by_std,
+                               double eps) {
   PLUMB_CHECK(rewards.size() == counts.size());
   GroupAdvantage out;
   out.advantage.assign(rewards.size(), 0.0);
@@ -36,7 +37,8 @@ GroupAdvantage GroupAdvantages(std::span<const double> rewards, std::span<const 
   return out;
 }
 
-GroupAdvantage LeaveOneOutAdvantages(std::span<const double> rewards, std::span<const unsigned char> counts) {
+GroupAdvantage LeaveOneOutAdvantages(std::span<const double> rewards,
+                                     std::span<const unsigned char> counts) {
   GroupAdvantage out = GroupAdvantages(rewards, counts, false, 0);
   double n = 0;
   for (const unsigned char counted : counts) n += counted != 0;

@@ -1,8 +1,10 @@
-// Scores brought to a common scale: running mean and standard deviation over the whole run, then a clip.
+// Scores brought to a common scale: running mean and standard deviation over the whole run, then a
+// clip.
 //
-// Purpose: template over the scalar; its three numbers are part of a checkpoint. Thread safety: one thread.
-// Source: pairwise update of mean and squared deviations: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm
-// for Computing Sample Variances", 1979.
+// Purpose: template over the scalar; its three numbers are part of a checkpoint. Thread safety: one
+// thread.
+// Source: pairwise update of mean and squared deviations: Chan, Golub, LeVeque, "Updating Formulae
+// and a Pairwise Algorithm for Computing Sample Variances", 1979.
 #pragma once
 
 #include <algorithm>
@@ -20,7 +22,8 @@ template <class S>
 class RewardScaling {
  public:
   // clip <= 0: off; else scores end in [-clip, clip].
-  RewardScaling(RewardNormalization normalization, S clip) : normalization_(normalization), clip_(clip) {}
+  RewardScaling(RewardNormalization normalization, S clip)
+      : normalization_(normalization), clip_(clip) {}
 
   struct State {
     int64_t count = 0;
@@ -38,7 +41,8 @@ class RewardScaling {
     return value > S(1e-8) ? value : S(1);
   }
 
-  // A batch of scores joins the running moments. REQUIRES: finite (the caller leaves out and counts what is not).
+  // A batch of scores joins the running moments. REQUIRES: finite (the caller leaves out and counts
+  // what is not).
   void Observe(std::span<const S> scores) {
     if (normalization_ == RewardNormalization::kOff || scores.empty()) return;
     const S n = static_cast<S>(scores.size());

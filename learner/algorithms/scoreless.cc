@@ -8,12 +8,17 @@
 namespace plumb::learner {
 namespace {
 
-bool NothingGenerated(const Losses& losses) { return losses.answers > 0 && losses.aborted == losses.answers; }
+bool NothingGenerated(const Losses& losses) {
+  return losses.answers > 0 && losses.aborted == losses.answers;
+}
 
 [[noreturn]] void ThrowNonFinite(const Losses& losses, const std::string& what) {
-  throw Error(ErrorCode::kNonFinite, "not one answer of " + what + " was generated: " + losses.reason +
-                                         ". The weights are spoilt and were not saved: lower optimizer.learning_rate or set "
-                                         "optimizer.grad_clip; --resume goes on from the last checkpoint", "learner");
+  throw Error(
+      ErrorCode::kNonFinite,
+      "not one answer of " + what + " was generated: " + losses.reason +
+          ". The weights are spoilt and were not saved: lower optimizer.learning_rate or set "
+          "optimizer.grad_clip; --resume goes on from the last checkpoint",
+      "learner");
 }
 
 }  // namespace
@@ -44,7 +49,8 @@ Losses LossesOf(std::span<const TrajectoryGroup> groups) {
 void CheckGenerated(const Losses& losses, const std::string& what) {
   if (!NothingGenerated(losses)) return;
   if (losses.non_finite > 0) ThrowNonFinite(losses, what);
-  throw Error(ErrorCode::kInvalidArgument, "not one answer of " + what + " was generated: " + losses.reason, "actor");
+  throw Error(ErrorCode::kInvalidArgument,
+              "not one answer of " + what + " was generated: " + losses.reason, "actor");
 }
 
 void ScorelessSteps::Add(std::span<const TrajectoryGroup> groups, int64_t step) {
@@ -58,9 +64,12 @@ void ScorelessSteps::Add(std::span<const TrajectoryGroup> groups, int64_t step) 
   if (++in_a_row_ < kMax) return;
   const std::string steps = "the last " + std::to_string(in_a_row_) + " steps";
   CheckGenerated(losses, steps);
-  const std::string reason = losses.reason.empty() ? "" : "; the first reason of this step: " + losses.reason;
-  throw RewardFailed("not one answer of " + steps + " got a score, so they trained nothing" + reason +
-                         ". Mend that, try it with `plumb reward test`, then go on with --resume", where);
+  const std::string reason =
+      losses.reason.empty() ? "" : "; the first reason of this step: " + losses.reason;
+  throw RewardFailed("not one answer of " + steps + " got a score, so they trained nothing" +
+                         reason +
+                         ". Mend that, try it with `plumb reward test`, then go on with --resume",
+                     where);
 }
 
 }  // namespace plumb::learner

@@ -1,8 +1,10 @@
 // The critic's loss of one token, with its derivative by the value.
 //
-// Purpose: template over the scalar, checked in double against independent numbers. Thread safety: pure functions.
-// Source: value clipping as in the PPO of OpenAI Baselines (Engstrom et al., "Implementation Matters in Deep Policy
-// Gradients", 2020, section 3): the worse of the plain and the clipped squared error, halved.
+// Purpose: template over the scalar, checked in double against independent numbers. Thread safety:
+// pure functions.
+// Source: value clipping as in the PPO of OpenAI Baselines (Engstrom et al., "Implementation
+// Matters in Deep Policy Gradients", 2020, section 3): the worse of the plain and the clipped
+// squared error, halved.
 #pragma once
 
 #include <algorithm>

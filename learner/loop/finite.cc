@@ -22,7 +22,8 @@ bool AllFinite(const std::byte* data, size_t count, Word exponent) {
 }
 
 bool AllFinite(DType dtype, std::span<const std::byte> bytes) {
-  if (dtype == DType::kFloat32) return AllFinite<uint32_t>(bytes.data(), bytes.size() / 4, 0x7F800000u);
+  if (dtype == DType::kFloat32)
+    return AllFinite<uint32_t>(bytes.data(), bytes.size() / 4, 0x7F800000u);
   PLUMB_CHECK(dtype == DType::kBFloat16, "a dtype that weights do not have");
   return AllFinite<uint16_t>(bytes.data(), bytes.size() / 2, uint16_t{0x7F80});
 }
@@ -32,10 +33,13 @@ bool AllFinite(DType dtype, std::span<const std::byte> bytes) {
 std::optional<std::string> FirstNonFinite(const policy_model::TensorList& table, DType dtype,
                                           std::span<const std::byte> flat) {
   const size_t size = ElementSize(dtype);
-  PLUMB_CHECK(flat.size() == static_cast<size_t>(table.flat_elements()) * size, "not a buffer of this table");
+  PLUMB_CHECK(flat.size() == static_cast<size_t>(table.flat_elements()) * size,
+              "not a buffer of this table");
   if (AllFinite(dtype, flat)) return std::nullopt;
   for (const policy_model::TensorEntry& e : table.entries()) {
-    if (!AllFinite(dtype, flat.subspan(static_cast<size_t>(e.offset) * size, static_cast<size_t>(e.elements) * size))) return e.name;
+    if (!AllFinite(dtype, flat.subspan(static_cast<size_t>(e.offset) * size,
+                                       static_cast<size_t>(e.elements) * size)))
+      return e.name;
   }
   return "the padding between tensors";
 }

@@ -23,7 +23,8 @@ bool AnyUsable(std::span<const TrajectoryGroup> groups) {
 
 }  // namespace
 
-EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string& success_part, int64_t version) {
+EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string& success_part,
+                     int64_t version) {
   const Losses losses = LossesOf(groups);
   EvalResult out{.version = version,
                  .answers = losses.answers,

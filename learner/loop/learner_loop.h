@@ -3,12 +3,13 @@
 //
 // Purpose: the training story of a run in one place; everything it touches is a port or an object
 // handed in, so the same loop runs beside the other roles or in a process of its own. What a
-// checkpoint, a stop and an error do: learner/loop/step_loop.h. A warm start that was stopped, killed or
-// ended by an error goes on from its newest checkpoint (every run.checkpoint_every updates, and
-// where it was stopped), else anew.
+// checkpoint, a stop and an error do: learner/loop/step_loop.h. A warm start that was stopped,
+// killed or ended by an error goes on from its newest checkpoint (every run.checkpoint_every
+// updates, and where it was stopped), else anew.
 // Thread safety: one thread calls Run. Ownership: borrows everything.
 // Errors: those of the ports; a wait longer than run.stall_seconds throws kDeadline naming what it
-// waited for; steps or evaluations without an answer that could be scored: learner/algorithms/scoreless.h.
+// waited for; steps or evaluations without an answer that could be scored:
+// learner/algorithms/scoreless.h.
 #pragma once
 
 #include <cstdint>
@@ -72,6 +73,7 @@ class LearnerLoop : public StepLoop {
 };
 
 // Accuracy and mean reward of evaluation groups.
-EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string& success_part, int64_t version);
+EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string& success_part,
+                     int64_t version);
 
 }  // namespace plumb::learner

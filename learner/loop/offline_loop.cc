@@ -60,8 +60,9 @@ LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& op
                          Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
                          bool resume) {
   if (objective.size() < options.batch) {
-    throw Error(ErrorCode::kInvalidArgument, "a batch has " + std::to_string(options.batch) + " rows but there are only " +
-                                                 std::to_string(objective.size()) + " to train on: lower it or add data");
+    throw Error(ErrorCode::kInvalidArgument,
+                "a batch has " + std::to_string(options.batch) + " rows but there are only " +
+                    std::to_string(objective.size()) + " to train on: lower it or add data");
   }
   return OfflineLoop(config, options, objective, weights, optimizer, checkpoints, hooks)
       .Run(resume);

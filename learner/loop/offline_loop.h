@@ -1,19 +1,22 @@
-// Training without actors: rows of a dataset -> objective -> update, until the run's steps are done.
+// Training without actors: rows of a dataset -> objective -> update, until the run's steps are
+// done.
 //
-// Purpose: the offline counterpart of learner_loop.h, with the same hooks, checkpoints and results: epochs in an order that
-// follows from (seed, epoch), the held-out part before and after, a resume that goes on bit for bit (CPU, equal threads).
-// In an EvalResult of such a run `accuracy` is the share ranked right, `reward` the mean margin, `loss` the held-out loss.
-// What a checkpoint, a stop and an error do: learner/loop/step_loop.h.
-// Thread safety: one thread. Ownership: borrows everything. Errors: those of objective and checkpoints.
+// Purpose: the offline counterpart of learner_loop.h, with the same hooks, checkpoints and results:
+// epochs in an order that follows from (seed, epoch), the held-out part before and after, a resume
+// that goes on bit for bit (CPU, equal threads). In an EvalResult of such a run `accuracy` is the
+// share ranked right, `reward` the mean margin, `loss` the held-out loss. What a checkpoint, a stop
+// and an error do: learner/loop/step_loop.h.
+// Thread safety: one thread. Ownership: borrows everything. Errors: those of objective and
+// checkpoints.
 #pragma once
 
 #include <cstdint>
 
 #include "configs/config.h"
-#include "learner/update/checkpoint.h"
-#include "learner/offline/offline_objective.h"
-#include "learner/update/optimizer.h"
 #include "learner/loop/step_loop.h"
+#include "learner/offline/offline_objective.h"
+#include "learner/update/checkpoint.h"
+#include "learner/update/optimizer.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::learner {
@@ -23,10 +26,12 @@ struct OfflineOptions {
   bool shuffle = true;  // another order in every epoch
 };
 
-// Uses run.steps, run.seed, run.checkpoint_every, eval.every and the learning-rate schedule of `config`. `weights` are those
-// of step 0; `resume` replaces them by the newest verified checkpoint's, when there is one.
-LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& options, OfflineObjective& objective,
-                         policy_model::Weights& weights, Optimizer& optimizer, Checkpoints& checkpoints,
-                         const LearnerHooks& hooks, bool resume);
+// Uses run.steps, run.seed, run.checkpoint_every, eval.every and the learning-rate schedule of
+// `config`. `weights` are those of step 0; `resume` replaces them by the newest verified
+// checkpoint's, when there is one.
+LearnerResult RunOffline(const configs::Config& config, const OfflineOptions& options,
+                         OfflineObjective& objective, policy_model::Weights& weights,
+                         Optimizer& optimizer, Checkpoints& checkpoints, const LearnerHooks& hooks,
+                         bool resume);
 
 }  // namespace plumb::learner

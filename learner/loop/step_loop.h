@@ -27,10 +27,10 @@
 #include "common/base/error.h"
 #include "common/record/ports.h"
 #include "configs/config.h"
-#include "learner/update/checkpoint.h"
-#include "learner/update/optimizer.h"
 #include "learner/loop/run_state.h"
 #include "learner/offline/sft.h"
+#include "learner/update/checkpoint.h"
+#include "learner/update/optimizer.h"
 
 namespace plumb::learner {
 
@@ -100,8 +100,8 @@ class StepLoop {
   virtual std::optional<EvalResult> Evaluate(int64_t version) = 0;
   // No step will follow.
   virtual void Finish() {}
-  // Models besides the policy, and what else is kept (learner/algorithms/algorithm.h). Not asked before
-  // Prepare has come to its end.
+  // Models besides the policy, and what else is kept (learner/algorithms/algorithm.h). Not asked
+  // before Prepare has come to its end.
   virtual std::vector<NamedModel> Models() = 0;
   virtual std::string AlgorithmJson() = 0;
   virtual void RestoreAlgorithm(const std::string& json) = 0;

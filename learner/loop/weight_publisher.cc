@@ -39,8 +39,8 @@ void WeightPublisher::Publish(const PolicyVersion& version, std::span<const Weig
   for (const WeightSet& set : sets) {
     Payload& held = sets_[set.digest];
     if (!set.bytes.empty())
-      held = Payload(
-          std::string(reinterpret_cast<const char*>(set.bytes.data()), set.bytes.size()));
+      held =
+          Payload(std::string(reinterpret_cast<const char*>(set.bytes.data()), set.bytes.size()));
     newest_.sets.push_back({set.name, set.digest, held.size()});
   }
   Offer();

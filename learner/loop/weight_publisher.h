@@ -4,8 +4,9 @@
 // by all replies and by versions in which it is the same, an older one as long as somebody is still
 // fetching it; who awaits something else than it holds is told as soon as that is published.
 // Thread safety: all methods. Ownership: owns its server and the copies.
-// Errors: kConflict for an address in use; publishing an older version than the newest is kConflict,
-// the same version with another digest too: two different policies must not share a number.
+// Errors: kConflict for an address in use; publishing an older version than the newest is
+// kConflict, the same version with another digest too: two different policies must not share a
+// number.
 #pragma once
 
 #include <map>
@@ -14,8 +15,8 @@
 #include <vector>
 
 #include "common/base/mutex.h"
-#include "common/record/ports.h"
 #include "common/net/rpc/rpc.h"
+#include "common/record/ports.h"
 
 namespace plumb::learner {
 

@@ -1,9 +1,10 @@
 // What training without actors optimises: preference losses, reward models.
 //
-// Purpose: the offline loop (epochs, order, checkpoints, evaluation) knows no loss, as the learner's loop knows no algorithm. An
-// objective owns or borrows its examples, split into a training and a held-out part, and makes one update on the training
-// rows that it is given.
-// Thread safety: one thread. Ownership: an objective borrows the policy and its optimizer, and owns the rest.
+// Purpose: the offline loop (epochs, order, checkpoints, evaluation) knows no loss, as the
+// learner's loop knows no algorithm. An objective owns or borrows its examples, split into a
+// training and a held-out part, and makes one update on the training rows that it is given.
+// Thread safety: one thread. Ownership: an objective borrows the policy and its optimizer, and owns
+// the rest.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +18,9 @@
 namespace plumb::learner {
 
 struct OfflineEval {
-  double loss = 0;       // mean over the held-out examples
-  double accuracy = 0;   // share of them that are ranked (or judged) right
-  double margin = 0;     // mean reward of chosen minus rejected
+  double loss = 0;      // mean over the held-out examples
+  double accuracy = 0;  // share of them that are ranked (or judged) right
+  double margin = 0;    // mean reward of chosen minus rejected
   int64_t examples = 0;
 };
 
@@ -29,9 +30,11 @@ class OfflineObjective {
 
   // Training examples; rows are 0..size()-1.
   virtual int64_t size() const = 0;
-  // One update on these rows, in this order. `step` is 0-based; equal state and equal arguments give equal bits. Returns
-  // metrics under the names of docs/metrics.md, "perf/train_tokens" and "optim/..." among them.
-  virtual std::map<std::string, double> Train(std::span<const uint32_t> rows, double learning_rate, int64_t step) = 0;
+  // One update on these rows, in this order. `step` is 0-based; equal state and equal arguments
+  // give equal bits. Returns metrics under the names of docs/metrics.md, "perf/train_tokens" and
+  // "optim/..." among them.
+  virtual std::map<std::string, double> Train(std::span<const uint32_t> rows, double learning_rate,
+                                              int64_t step) = 0;
   // The held-out part under the present weights; changes nothing. examples == 0: there is none.
   virtual OfflineEval Evaluate() = 0;
 
@@ -41,8 +44,10 @@ class OfflineObjective {
   virtual void RestoreState(const std::string& /*json*/) {}
 };
 
-// Rows of a batch: step `step` takes positions [step * batch, (step + 1) * batch) of the endless row of epochs, each epoch a
-// permutation of 0..n-1 that is a function of (seed, epoch) alone; so the step is the whole cursor. REQUIRES: n >= 1.
-std::vector<uint32_t> OfflineBatch(int64_t n, int64_t batch, int64_t step, uint64_t seed, bool shuffle);
+// Rows of a batch: step `step` takes positions [step * batch, (step + 1) * batch) of the endless
+// row of epochs, each epoch a permutation of 0..n-1 that is a function of (seed, epoch) alone; so
+// the step is the whole cursor. REQUIRES: n >= 1.
+std::vector<uint32_t> OfflineBatch(int64_t n, int64_t batch, int64_t step, uint64_t seed,
+                                   bool shuffle);
 
 }  // namespace plumb::learner

@@ -1,8 +1,9 @@
 // Losses of preference learning for one pair or one judged completion, with their derivatives.
 //
-// Purpose: templates over the scalar, checked in double against TRL's own code (tests/golden/preference_loss.py). What goes
-// in are log-probs summed over the completion's tokens, of the policy and (where the loss has one) of the frozen
-// reference. With d = (chosen - ref_chosen) - (rejected - ref_rejected), softplus(x) = log(1 + e^x), z = beta d - margin:
+// Purpose: templates over the scalar, checked in double against TRL's own code
+// (tests/golden/preference_loss.py). What goes in are log-probs summed over the completion's
+// tokens, of the policy and (where the loss has one) of the frozen reference. With d = (chosen -
+// ref_chosen) - (rejected - ref_rejected), softplus(x) = log(1 + e^x), z = beta d - margin:
 //   sigmoid  softplus(-z)                                         DPO, Rafailov 2023, eq. 7
 //            (1 - e) softplus(-z) + e softplus(z)                 conservative DPO, Mitchell 2023
 //   hinge    max(0, 1 - z)                                        SLiC-HF, Zhao 2023
@@ -11,9 +12,10 @@
 //   simpo    softplus(-(beta (c' - r') - gamma))                  SimPO, Meng 2024
 //   orpo     -c' + beta softplus(-log_odds)                       ORPO, Hong 2024, eq. 6-7
 //   kto      w (1 - sigmoid(+-beta ((y - ref_y) - kl)))           KTO, Ethayarajh 2024, eq. 7-8
-// A margin is that of ODPO (2024); e > 0 is label_smoothing. d', c' and r' are of means over tokens;
-// SimPO and ORPO have no reference; log_odds = logit(e^c') - logit(e^r'); kl carries no gradient.
-// length_normalize divides each summed log-ratio by its number of tokens (sigmoid, hinge, robust).
+// A margin is that of ODPO (2024); e > 0 is label_smoothing. d', c' and r' are of means over
+// tokens; SimPO and ORPO have no reference; log_odds = logit(e^c') - logit(e^r'); kl carries no
+// gradient. length_normalize divides each summed log-ratio by its number of tokens (sigmoid, hinge,
+// robust).
 // Thread safety: pure functions.
 #pragma once
 
@@ -30,8 +32,8 @@ using configs::PreferenceLossKind;
 struct PreferenceLossOptions {
   PreferenceLossKind kind = PreferenceLossKind::kSigmoid;
   double beta = 0.1;
-  double label_smoothing = 0;      // e, in [0, 0.5)
-  double simpo_gamma = 0.5;        // subtracted after beta
+  double label_smoothing = 0;  // e, in [0, 0.5)
+  double simpo_gamma = 0.5;    // subtracted after beta
   bool length_normalize = false;
 };
 
@@ -42,18 +44,20 @@ inline bool UsesReference(PreferenceLossKind kind) {
 // Summed log-probs of a pair.
 template <class S>
 struct PairLogprobs {
-  S chosen = 0, rejected = 0;                    // of the policy
-  S ref_chosen = 0, ref_rejected = 0;            // of the reference; not looked at by simpo and orpo
-  S chosen_tokens = 1, rejected_tokens = 1;      // scored tokens, at least 1
-  S margin = 0;                                  // in units of beta d; sigmoid, hinge and robust
+  S chosen = 0, rejected = 0;  // of the policy
+  // of the reference; not looked at by simpo and orpo
+  S ref_chosen = 0, ref_rejected = 0;
+  S chosen_tokens = 1, rejected_tokens = 1;  // scored tokens, at least 1
+  S margin = 0;                              // in units of beta d; sigmoid, hinge and robust
 };
 
 template <class S>
 struct PairLoss {
   S value = 0;
-  S d_chosen = 0, d_rejected = 0;                // by the policy's sums
-  S d_ref_chosen = 0, d_ref_rejected = 0;        // by the reference's sums
-  S reward_chosen = 0, reward_rejected = 0;      // implicit rewards: beta times what the loss compares
+  S d_chosen = 0, d_rejected = 0;          // by the policy's sums
+  S d_ref_chosen = 0, d_ref_rejected = 0;  // by the reference's sums
+  // implicit rewards: beta times what the loss compares
+  S reward_chosen = 0, reward_rejected = 0;
 };
 
 template <class S>
@@ -72,8 +76,10 @@ template <class S>
 PairLoss<S> PreferenceLoss(const PairLogprobs<S>& p, const PreferenceLossOptions& options) {
   const S beta = static_cast<S>(options.beta), smooth = static_cast<S>(options.label_smoothing);
   const bool reference = UsesReference(options.kind);
-  const bool mean = options.length_normalize || !reference || options.kind == PreferenceLossKind::kIpo;
-  const S per_chosen = mean ? 1 / p.chosen_tokens : S(1), per_rejected = mean ? 1 / p.rejected_tokens : S(1);
+  const bool mean =
+      options.length_normalize || !reference || options.kind == PreferenceLossKind::kIpo;
+  const S per_chosen = mean ? 1 / p.chosen_tokens : S(1),
+          per_rejected = mean ? 1 / p.rejected_tokens : S(1);
   const S chosen = (reference ? p.chosen - p.ref_chosen : p.chosen) * per_chosen;
   const S rejected = (reference ? p.rejected - p.ref_rejected : p.rejected) * per_rejected;
   const S d = chosen - rejected, z = beta * d - p.margin;

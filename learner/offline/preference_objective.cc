@@ -14,7 +14,9 @@ int64_t Scored(const Demonstration& d) {
   return n;
 }
 
-double Sum(std::span<const float> values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+double Sum(std::span<const float> values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
 
 void CheckPairs(std::span<const PreferencePair> pairs) {
   for (const PreferencePair& pair : pairs) {
@@ -28,18 +30,27 @@ void CheckPairs(std::span<const PreferencePair> pairs) {
 
 }  // namespace
 
-PreferenceObjective::PreferenceObjective(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
-                                         ReferencePolicy* reference, LogprobCache* cache,
-                                         const PreferenceLossOptions& loss, std::span<const PreferencePair> pairs,
+PreferenceObjective::PreferenceObjective(TrainStep& train, policy_model::Weights& weights,
+                                         Optimizer& optimizer, ReferencePolicy* reference,
+                                         LogprobCache* cache, const PreferenceLossOptions& loss,
+                                         std::span<const PreferencePair> pairs,
                                          std::span<const PreferencePair> heldout)
-    : train_(train), weights_(weights), optimizer_(optimizer), options_(loss), pairs_(pairs), heldout_(heldout) {
-  PLUMB_CHECK(reference != nullptr || !UsesReference(loss.kind), "this loss compares with a reference");
+    : train_(train),
+      weights_(weights),
+      optimizer_(optimizer),
+      options_(loss),
+      pairs_(pairs),
+      heldout_(heldout) {
+  PLUMB_CHECK(reference != nullptr || !UsesReference(loss.kind),
+              "this loss compares with a reference");
   CheckPairs(pairs_);
   CheckPairs(heldout_);
   if (UsesReference(loss.kind)) reference_.emplace(*reference, cache);
 }
 
-std::string PreferenceObjective::StateJson() const { return ReferenceStateJson(reference_ ? reference_->digest() : Digest()); }
+std::string PreferenceObjective::StateJson() const {
+  return ReferenceStateJson(reference_ ? reference_->digest() : Digest());
+}
 
 void PreferenceObjective::RestoreState(const std::string& json) {
   CheckReferenceState(json, reference_ ? reference_->digest() : Digest());
@@ -59,17 +70,21 @@ std::vector<double> PreferenceObjective::Reference(std::span<const SequenceView>
   return reference_ ? reference_->Of(views) : std::vector<double>(views.size(), 0.0);
 }
 
-PairLoss<double> PreferenceObjective::Loss(const PreferencePair& pair, double chosen, double rejected, double ref_chosen,
+PairLoss<double> PreferenceObjective::Loss(const PreferencePair& pair, double chosen,
+                                           double rejected, double ref_chosen,
                                            double ref_rejected) const {
-  return PreferenceLoss<double>({.chosen = chosen, .rejected = rejected, .ref_chosen = ref_chosen, .ref_rejected = ref_rejected,
+  return PreferenceLoss<double>({.chosen = chosen,
+                                 .rejected = rejected,
+                                 .ref_chosen = ref_chosen,
+                                 .ref_rejected = ref_rejected,
                                  .chosen_tokens = static_cast<double>(Scored(pair.chosen)),
                                  .rejected_tokens = static_cast<double>(Scored(pair.rejected)),
                                  .margin = pair.has_margin ? pair.margin : 0.0},
                                 options_);
 }
 
-std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_t> rows, double learning_rate,
-                                                         int64_t /*step*/) {
+std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_t> rows,
+                                                         double learning_rate, int64_t /*step*/) {
   std::vector<const PreferencePair*> batch;
   for (const uint32_t row : rows) batch.push_back(&pairs_[row]);
   const std::vector<SequenceView> views = Views(batch);
@@ -83,9 +98,11 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
         const auto pair = static_cast<size_t>(tokens.front().sequence) / 2;
         double chosen = 0, rejected = 0;
         for (const ScoredToken& t : tokens) (t.sequence % 2 == 0 ? chosen : rejected) += t.logprob;
-        const PairLoss<double> l = Loss(*batch[pair], chosen, rejected, reference[2 * pair], reference[2 * pair + 1]);
+        const PairLoss<double> l =
+            Loss(*batch[pair], chosen, rejected, reference[2 * pair], reference[2 * pair + 1]);
         for (size_t i = 0; i < tokens.size(); ++i) {
-          gradients[i].logprob = static_cast<float>(scale * (tokens[i].sequence % 2 == 0 ? l.d_chosen : l.d_rejected));
+          gradients[i].logprob =
+              static_cast<float>(scale * (tokens[i].sequence % 2 == 0 ? l.d_chosen : l.d_rejected));
         }
         loss += scale * l.value;
         accuracy += l.reward_chosen > l.reward_rejected ? scale : 0;
@@ -114,13 +131,14 @@ OfflineEval PreferenceObjective::Evaluate() {
   constexpr size_t kAtOnce = 32;  // fixed: what is packed together decides the last bits
   for (size_t begin = 0; begin < heldout_.size(); begin += kAtOnce) {
     std::vector<const PreferencePair*> batch;
-    for (size_t i = begin; i < std::min(begin + kAtOnce, heldout_.size()); ++i) batch.push_back(&heldout_[i]);
+    for (size_t i = begin; i < std::min(begin + kAtOnce, heldout_.size()); ++i)
+      batch.push_back(&heldout_[i]);
     const std::vector<SequenceView> views = Views(batch);
     const std::vector<double> reference = Reference(views);
     const auto policy = train_.Score(weights_, views, 1.0f);
     for (size_t i = 0; i < batch.size(); ++i) {
-      const PairLoss<double> l = Loss(*batch[i], Sum(policy[2 * i]), Sum(policy[2 * i + 1]), reference[2 * i],
-                                      reference[2 * i + 1]);
+      const PairLoss<double> l = Loss(*batch[i], Sum(policy[2 * i]), Sum(policy[2 * i + 1]),
+                                      reference[2 * i], reference[2 * i + 1]);
       out.loss += l.value;
       out.accuracy += l.reward_chosen > l.reward_rejected ? 1 : 0;
       out.margin += l.reward_chosen - l.reward_rejected;

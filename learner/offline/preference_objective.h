@@ -1,8 +1,10 @@
 // Preference learning on pairs: DPO and its family, with reference log-probs from a cache.
 //
-// Purpose: an OfflineObjective over tokenized pairs. The reference is the policy as it was when the objective was made; its
-// log-probs of every sequence go through the LogprobCache port, so that each is computed once for all epochs and runs.
-// Thread safety: one thread. Ownership: borrows policy, optimizer, cache and pairs; the reference is the caller's.
+// Purpose: an OfflineObjective over tokenized pairs. The reference is the policy as it was when the
+// objective was made; its log-probs of every sequence go through the LogprobCache port, so that
+// each is computed once for all epochs and runs.
+// Thread safety: one thread. Ownership: borrows policy, optimizer, cache and pairs; the reference
+// is the caller's.
 // Errors: kInvalidArgument for a pair without a scored token; those of the cache.
 #pragma once
 
@@ -15,24 +17,26 @@
 #include "common/record/ports.h"
 #include "common/record/preference.h"
 #include "learner/offline/offline_objective.h"
-#include "learner/update/optimizer.h"
 #include "learner/offline/preference_loss.h"
-#include "learner/update/reference_policy.h"
 #include "learner/offline/reference_sums.h"
+#include "learner/update/optimizer.h"
+#include "learner/update/reference_policy.h"
 #include "learner/update/train_step.h"
 
 namespace plumb::learner {
 
 class PreferenceObjective : public OfflineObjective {
  public:
-  // `reference` is nullptr for a loss without one (UsesReference), `cache` may be nullptr. `loss.margin` of a pair is its
-  // own where it has one.
-  PreferenceObjective(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer, ReferencePolicy* reference,
-                      LogprobCache* cache, const PreferenceLossOptions& loss, std::span<const PreferencePair> pairs,
+  // `reference` is nullptr for a loss without one (UsesReference), `cache` may be nullptr.
+  // `loss.margin` of a pair is its own where it has one.
+  PreferenceObjective(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
+                      ReferencePolicy* reference, LogprobCache* cache,
+                      const PreferenceLossOptions& loss, std::span<const PreferencePair> pairs,
                       std::span<const PreferencePair> heldout);
 
   int64_t size() const override { return static_cast<int64_t>(pairs_.size()); }
-  std::map<std::string, double> Train(std::span<const uint32_t> rows, double learning_rate, int64_t step) override;
+  std::map<std::string, double> Train(std::span<const uint32_t> rows, double learning_rate,
+                                      int64_t step) override;
   OfflineEval Evaluate() override;
   // Which reference the run compares with; RestoreState refuses another one (kConflict).
   std::string StateJson() const override;
@@ -44,8 +48,10 @@ class PreferenceObjective : public OfflineObjective {
  private:
   // Views of both sequences of each pair: chosen, rejected, chosen, ...
   static std::vector<SequenceView> Views(std::span<const PreferencePair* const> pairs);
-  std::vector<double> Reference(std::span<const SequenceView> views);  // one sum a view; zeros without a reference
-  PairLoss<double> Loss(const PreferencePair& pair, double chosen, double rejected, double ref_chosen, double ref_rejected) const;
+  // one sum a view; zeros without a reference
+  std::vector<double> Reference(std::span<const SequenceView> views);
+  PairLoss<double> Loss(const PreferencePair& pair, double chosen, double rejected,
+                        double ref_chosen, double ref_rejected) const;
 
   TrainStep& train_;
   policy_model::Weights& weights_;

@@ -26,8 +26,8 @@ std::vector<double> ReferenceSums::Of(std::span<const SequenceView> views) {
     missing.push_back(i);
   }
   if (!missing.empty()) {
-    // All of the batch, though some may be known: sums depend in their last bits on what is packed together, and a run
-    // that lost some entries has to find the same ones again.
+    // All of the batch, though some may be known: sums depend in their last bits on what is packed
+    // together, and a run that lost some entries has to find the same ones again.
     auto computed = reference_.Score(views, 1.0f);
     forwards_ += static_cast<int64_t>(views.size());
     for (const size_t i : missing) {
@@ -37,22 +37,27 @@ std::vector<double> ReferenceSums::Of(std::span<const SequenceView> views) {
   }
   std::vector<double> sums;
   sums.reserve(views.size());
-  for (const auto& values : logprobs) sums.push_back(std::accumulate(values.begin(), values.end(), 0.0));
+  for (const auto& values : logprobs)
+    sums.push_back(std::accumulate(values.begin(), values.end(), 0.0));
   return sums;
 }
 
-std::string ReferenceStateJson(const Digest& digest) { return nlohmann::json{{"reference", digest}}.dump(); }
+std::string ReferenceStateJson(const Digest& digest) {
+  return nlohmann::json{{"reference", digest}}.dump();
+}
 
 void CheckReferenceState(const std::string& json, const Digest& digest) {
   Digest then;
   try {
     then = nlohmann::json::parse(json).value("reference", Digest());
   } catch (const nlohmann::json::exception& e) {
-    throw Error(ErrorCode::kCorruption, std::string("the checkpoint's state of the reference cannot be read: ") + e.what());
+    throw Error(ErrorCode::kCorruption,
+                std::string("the checkpoint's state of the reference cannot be read: ") + e.what());
   }
   if (then == digest) return;
-  throw Error(ErrorCode::kConflict, "the run compares with the reference " + then + ", the model it started from is now " +
-                                        digest + ": bring the old model folder back, or start a new run");
+  throw Error(ErrorCode::kConflict, "the run compares with the reference " + then +
+                                        ", the model it started from is now " + digest +
+                                        ": bring the old model folder back, or start a new run");
 }
 
 }  // namespace plumb::learner

@@ -14,8 +14,9 @@ void CheckPair(const PreferencePair& pair, int64_t max_positions) {
     if (length > 0 && length <= max_positions) continue;
     throw Error(ErrorCode::kInvalidArgument,
                 length == 0 ? std::string("an answer of the pair has no tokens")
-                            : "an answer with its prompt has " + std::to_string(length) + " tokens, the model reads " +
-                                  std::to_string(max_positions) + ": leave out pairs that are longer",
+                            : "an answer with its prompt has " + std::to_string(length) +
+                                  " tokens, the model reads " + std::to_string(max_positions) +
+                                  ": leave out pairs that are longer",
                 pair.dataset + " row " + std::to_string(pair.row));
   }
 }
@@ -27,24 +28,33 @@ double Ranked(const ScoredPair<float>& pair) {
 
 }  // namespace
 
-RewardModeling::RewardModeling(policy_model::Transformer& transformer, policy_model::Weights& weights,
-                               Optimizer& optimizer, int64_t micro_batch_tokens, double centering)
-    : transformer_(transformer), weights_(weights), optimizer_(optimizer), micro_batch_tokens_(micro_batch_tokens),
+RewardModeling::RewardModeling(policy_model::Transformer& transformer,
+                               policy_model::Weights& weights, Optimizer& optimizer,
+                               int64_t micro_batch_tokens, double centering)
+    : transformer_(transformer),
+      weights_(weights),
+      optimizer_(optimizer),
+      micro_batch_tokens_(micro_batch_tokens),
       centering_(centering) {
   if (!weights.shape().scalar_head) {
-    throw Error(ErrorCode::kInvalidArgument, "a reward model needs a scalar head: start it from the policy's trunk", "reward modeling");
+    throw Error(ErrorCode::kInvalidArgument,
+                "a reward model needs a scalar head: start it from the policy's trunk",
+                "reward modeling");
   }
   if (!(centering >= 0) || !std::isfinite(centering)) {
-    throw Error(ErrorCode::kInvalidArgument, "the centering coefficient has to be 0 (off) or positive", "reward modeling");
+    throw Error(ErrorCode::kInvalidArgument,
+                "the centering coefficient has to be 0 (off) or positive", "reward modeling");
   }
 }
 
 ScoredPair<float> RewardModeling::PairAt(const PreferencePair& pair, size_t i) const {
-  return {.chosen = values_[2 * i], .rejected = values_[2 * i + 1],
+  return {.chosen = values_[2 * i],
+          .rejected = values_[2 * i + 1],
           .margin = pair.has_margin ? static_cast<float>(pair.margin) : 0.0f};
 }
 
-void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep, const std::function<void(Batch)>& use) {
+void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep,
+                                       const std::function<void(Batch)>& use) {
   plan_.Clear();
   for (const PreferencePair* pair : pairs) {
     CheckPair(*pair, weights_.shape().max_positions);
@@ -54,7 +64,8 @@ void RewardModeling::ForEachMicroBatch(Batch pairs, bool keep, const std::functi
   int32_t first = 0;
   for (const int32_t last : plan_.Split(micro_batch_tokens_, 2)) {
     batch_.Clear();
-    const Batch part = pairs.subspan(static_cast<size_t>(first / 2), static_cast<size_t>((last - first) / 2));
+    const Batch part =
+        pairs.subspan(static_cast<size_t>(first / 2), static_cast<size_t>((last - first) / 2));
     int64_t tokens = 0;
     for (int32_t s = first; s < last; ++s) {
       const PreferencePair& pair = *pairs[static_cast<size_t>(s / 2)];
@@ -81,7 +92,8 @@ std::vector<ScoredPair<float>> RewardModeling::Score(Batch pairs) {
 }
 
 double RewardModeling::Accumulate(Batch pairs, const policy_model::Gradients& grad) {
-  if (pairs.empty()) throw Error(ErrorCode::kInvalidArgument, "there is no pair to learn from", "reward modeling");
+  if (pairs.empty())
+    throw Error(ErrorCode::kInvalidArgument, "there is no pair to learn from", "reward modeling");
   const double scale = 1.0 / static_cast<double>(pairs.size());
   double loss = 0;
   scored_.clear();
@@ -89,8 +101,11 @@ double RewardModeling::Accumulate(Batch pairs, const policy_model::Gradients& gr
     g_values_.resize(values_.size());
     for (size_t i = 0; i < part.size(); ++i) {
       const ScoredPair<float> pair = PairAt(*part[i], i);
-      const auto l = RewardModelLoss<double>({.chosen = double{pair.chosen}, .rejected = double{pair.rejected},
-                                              .margin = part[i]->has_margin ? part[i]->margin : 0.0}, centering_);
+      const auto l =
+          RewardModelLoss<double>({.chosen = double{pair.chosen},
+                                   .rejected = double{pair.rejected},
+                                   .margin = part[i]->has_margin ? part[i]->margin : 0.0},
+                                  centering_);
       g_values_[2 * i] = static_cast<float>(scale * l.d_chosen);
       g_values_[2 * i + 1] = static_cast<float>(scale * l.d_rejected);
       loss += scale * l.value;
@@ -129,12 +144,17 @@ std::map<std::string, double> RewardModeling::Train(Batch pairs, double learning
 }
 
 RewardModelEval RewardModeling::Evaluate(Batch pairs) {
-  if (pairs.empty()) throw Error(ErrorCode::kInvalidArgument, "there is no pair to evaluate on", "reward modeling");
+  if (pairs.empty())
+    throw Error(ErrorCode::kInvalidArgument, "there is no pair to evaluate on", "reward modeling");
   RewardModelEval eval{.pairs = static_cast<int64_t>(pairs.size())};
   const double n = static_cast<double>(pairs.size());
   for (const ScoredPair<float>& pair : Score(pairs)) {
-    eval.loss += RewardModelLoss<double>({.chosen = double{pair.chosen}, .rejected = double{pair.rejected},
-                                          .margin = double{pair.margin}}, centering_).value / n;
+    eval.loss += RewardModelLoss<double>({.chosen = double{pair.chosen},
+                                          .rejected = double{pair.rejected},
+                                          .margin = double{pair.margin}},
+                                         centering_)
+                     .value /
+                 n;
     eval.accuracy += Ranked(pair) / n;
     eval.chosen_mean += double{pair.chosen} / n;
     eval.rejected_mean += double{pair.rejected} / n;

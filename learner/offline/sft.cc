@@ -31,7 +31,8 @@ int64_t ScoredTokens(std::span<const SequenceView> views) {
 
 }  // namespace
 
-double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights, std::span<const Demonstration> data) {
+double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
+                         std::span<const Demonstration> data) {
   double sum = 0;
   int64_t n = 0;
   for (const auto& sequence : train.Score(weights, Views(data), 1.0f)) {
@@ -48,9 +49,9 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
                  const SftResult& done) {
   const auto n = static_cast<int64_t>(train_data.size());
   if (options.batch > n) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "sft.batch is " + std::to_string(options.batch) + " but there are only " + std::to_string(n) +
-                    " demonstrations; lower sft.batch or add data");
+    throw Error(ErrorCode::kInvalidArgument, "sft.batch is " + std::to_string(options.batch) +
+                                                 " but there are only " + std::to_string(n) +
+                                                 " demonstrations; lower sft.batch or add data");
   }
   const LrOptions lr{.schedule = options.lr_schedule,
                      .peak = options.learning_rate,
@@ -75,12 +76,14 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
       if (i == 0 || at % n == 0) {  // the permutation is a function of (seed, epoch)
         std::iota(order.begin(), order.end(), 0u);
         RandomStream random(seed, (kShuffleStream << 32) + static_cast<uint64_t>(epoch));
-        for (size_t k = order.size() - 1; k > 0; --k) std::swap(order[k], order[random.NextBelow(static_cast<uint32_t>(k + 1))]);
+        for (size_t k = order.size() - 1; k > 0; --k)
+          std::swap(order[k], order[random.NextBelow(static_cast<uint32_t>(k + 1))]);
       }
       batch.push_back(all[order[static_cast<size_t>(at % n)]]);
     }
     const int64_t scored = ScoredTokens(batch);
-    if (scored == 0) throw Error(ErrorCode::kInvalidArgument, "a batch of demonstrations has no token to learn");
+    if (scored == 0)
+      throw Error(ErrorCode::kInvalidArgument, "a batch of demonstrations has no token to learn");
     double loss = 0;
     const auto scale = static_cast<float>(1.0 / static_cast<double>(scored));
     optimizer.ZeroGrad();

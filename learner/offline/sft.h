@@ -23,15 +23,16 @@ struct SftStep {
   double heldout_loss = -1;  // after the update; -1: not measured at this step
   double learning_rate = 0;
   double grad_norm = 0;
-  int64_t tokens = 0;        // forwarded
+  int64_t tokens = 0;  // forwarded
 };
 
 struct SftResult {
   int64_t steps = 0;
   int64_t tokens = 0;
   double heldout_first = 0, heldout_last = 0;
-  bool flat = false;         // the last held-out loss is no new low: not 2 % below the lowest before it
-  bool stopped = false;      // by on_step, before the last update
+  // the last held-out loss is no new low: not 2 % below the lowest before it
+  bool flat = false;
+  bool stopped = false;  // by on_step, before the last update
   // What the patience goes by: the lowest held-out loss, infinite before the first, and how many
   // since were no new low.
   double lowest = std::numeric_limits<double>::infinity();
@@ -39,7 +40,8 @@ struct SftResult {
 };
 
 // Mean cross-entropy in nats a scored token.
-double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights, std::span<const Demonstration> data);
+double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
+                         std::span<const Demonstration> data);
 
 // Runs updates until there are options.steps over shuffled epochs of `train_data` (order keyed by
 // seed). A batch larger than the data is an error. Fewer where options.patience held-out losses in

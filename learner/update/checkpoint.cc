@@ -13,8 +13,8 @@
 #include "common/base/crash_point.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
-#include "common/base/log.h"
 #include "common/base/hash/sha256.h"
+#include "common/base/log.h"
 #include "policy_model/files/safetensors.h"
 
 namespace plumb::learner {
@@ -75,20 +75,23 @@ CheckpointManifest GetManifest(const std::string& path) {
 void CheckNames(const std::string& path, const CheckpointManifest& manifest) {
   std::vector<std::string> listed;
   for (const auto& [name, sha] : manifest.files) listed.push_back(name);
-  if (listed != FilesOf(path)) throw Error(ErrorCode::kCorruption, "files are missing or left over", path);
+  if (listed != FilesOf(path))
+    throw Error(ErrorCode::kCorruption, "files are missing or left over", path);
 }
 
 void CheckFiles(const std::string& path, const CheckpointManifest& manifest) {
   CheckNames(path, manifest);
   for (const auto& [name, sha] : manifest.files) {
     if (HashFile(path + "/" + name) != sha) {
-      throw Error(ErrorCode::kCorruption, "the file does not match its SHA-256 in the manifest", path + "/" + name);
+      throw Error(ErrorCode::kCorruption, "the file does not match its SHA-256 in the manifest",
+                  path + "/" + name);
     }
   }
 }
 
 CheckpointState StateIn(const CheckpointManifest& manifest, const std::string& path) {
-  if (!manifest.state) throw Error(ErrorCode::kCorruption, "the manifest holds no state of a run", path);
+  if (!manifest.state)
+    throw Error(ErrorCode::kCorruption, "the manifest holds no state of a run", path);
   return *manifest.state;
 }
 
@@ -302,7 +305,8 @@ std::optional<Checkpoints::Found> Checkpoints::FindWarmStart(
   return Newest(kWarmStart, rejected);
 }
 
-void Checkpoints::Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const {
+void Checkpoints::Load(const Found& found, policy_model::Weights& weights,
+                       Optimizer& optimizer) const {
   if (const Digest base = FixedBase(weights); base != found.state.base_digest) {
     throw Error(
         ErrorCode::kConflict,
@@ -322,8 +326,10 @@ void Checkpoints::Load(const Found& found, policy_model::Weights& weights, Optim
   optimizer.set_moment_steps(found.state.moment_steps);
   const Digest digest = weights.ComputeDigest();
   if (digest != found.state.policy.digest) {
-    throw Error(ErrorCode::kCorruption, "the weights' digest is " + digest + ", the manifest says " +
-                                            found.state.policy.digest, found.path);
+    throw Error(
+        ErrorCode::kCorruption,
+        "the weights' digest is " + digest + ", the manifest says " + found.state.policy.digest,
+        found.path);
   }
 }
 
@@ -331,8 +337,10 @@ void Checkpoints::LoadModels(const Found& found, std::span<const NamedModel> mod
   for (const NamedModel& model : models) {
     const auto saved = found.state.models.find(model.name);
     if (saved == found.state.models.end()) {
-      throw Error(ErrorCode::kConflict, "the checkpoint has no " + model.name + ", the recipe trains one: start a new run",
-                  found.path);
+      throw Error(
+          ErrorCode::kConflict,
+          "the checkpoint has no " + model.name + ", the recipe trains one: start a new run",
+          found.path);
     }
     model.weights->LoadTrained(found.path + "/" + model.name);
     LoadOptimizer(found.path + "/" + model.name + "." + kOptimizer, *model.optimizer);
@@ -341,8 +349,11 @@ void Checkpoints::LoadModels(const Found& found, std::span<const NamedModel> mod
   }
   if (found.state.models.size() != models.size()) {
     throw Error(ErrorCode::kConflict,
-                "the checkpoint holds " + std::to_string(found.state.models.size()) + " models besides the policy, the recipe "
-                    "trains " + std::to_string(models.size()) + ": start a new run", found.path);
+                "the checkpoint holds " + std::to_string(found.state.models.size()) +
+                    " models besides the policy, the recipe "
+                    "trains " +
+                    std::to_string(models.size()) + ": start a new run",
+                found.path);
   }
 }
 

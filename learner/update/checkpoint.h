@@ -52,8 +52,8 @@ class Checkpoints {
   Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source,
               std::string base_model = "");
 
-  void Save(const CheckpointState& state, const policy_model::Weights& weights, Optimizer& optimizer,
-            std::span<const NamedModel> models = {});
+  void Save(const CheckpointState& state, const policy_model::Weights& weights,
+            Optimizer& optimizer, std::span<const NamedModel> models = {});
 
   // Of a warm start: `state.step` counts its updates. They go with the first Save.
   void SaveWarmStart(const CheckpointState& state, const policy_model::Weights& weights,
@@ -72,12 +72,14 @@ class Checkpoints {
   // Fills what is trained of the weights, and the optimizer, from a found checkpoint. kConflict for
   // a model of another shape, and for an adapter of another base.
   void Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const;
-  // Fills the models besides the policy. A model that the checkpoint has not, or one left over, is kConflict.
+  // Fills the models besides the policy. A model that the checkpoint has not, or one left over, is
+  // kConflict.
   void LoadModels(const Found& found, std::span<const NamedModel> models) const;
-  // The KL reference of the run, kept beside the checkpoints with a manifest of its own: a resumed run (`restored`) verifies it
-  // and reads it into `reference`, a new one writes it.
+  // The KL reference of the run, kept beside the checkpoints with a manifest of its own: a resumed
+  // run (`restored`) verifies it and reads it into `reference`, a new one writes it.
   void KeepReference(bool restored, policy_model::Weights& reference) const;
-  // Lowest store cursor over the kept checkpoints whose manifest holds: the store may trim below it.
+  // Lowest store cursor over the kept checkpoints whose manifest holds: the store may trim below
+  // it.
   int64_t OldestCursor() const;
 
  private:

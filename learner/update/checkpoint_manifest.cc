@@ -10,8 +10,9 @@
 namespace plumb::learner {
 namespace {
 
-using Json = nlohmann::json;           // written with its keys in order
-using Read = nlohmann::ordered_json;   // read as they stand, so that the hash is of what was written
+using Json = nlohmann::json;  // written with its keys in order
+// read as they stand, so that the hash is of what was written
+using Read = nlohmann::ordered_json;
 
 std::string HashOf(const std::string& text) {
   Sha256 hash;
@@ -47,10 +48,12 @@ Json ToJson(const CheckpointState& s) {
   return out;
 }
 
-// One object of the file. nlohmann converts numbers silently (1e300 to an integer is undefined): every kind is asked for first.
+// One object of the file. nlohmann converts numbers silently (1e300 to an integer is undefined):
+// every kind is asked for first.
 class Object {
  public:
-  Object(const Read& j, std::string name, const std::string& where) : j_(j), name_(std::move(name)), where_(where) {
+  Object(const Read& j, std::string name, const std::string& where)
+      : j_(j), name_(std::move(name)), where_(where) {
     if (!j_.is_object()) Corrupt("'" + name_ + "' is not an object");
   }
   const Read& json() const { return j_; }
@@ -63,13 +66,17 @@ class Object {
   Object In(const char* key) const { return Object(At(key), key, where_); }
   int64_t Count(const char* key, int64_t least = 0) const {
     const Read& v = At(key);
-    const bool fits = v.is_number_unsigned() ? v.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX) : v.is_number_integer();
-    if (!fits || v.get<int64_t>() < least) Corrupt("'" + std::string(key) + "' is not a whole number from " + std::to_string(least) + " on");
+    const bool fits = v.is_number_unsigned() ? v.get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX)
+                                             : v.is_number_integer();
+    if (!fits || v.get<int64_t>() < least)
+      Corrupt("'" + std::string(key) + "' is not a whole number from " + std::to_string(least) +
+              " on");
     return v.get<int64_t>();
   }
   uint64_t Unsigned(const char* key) const {
     const Read& v = At(key);
-    if (!v.is_number_unsigned()) Corrupt("'" + std::string(key) + "' is not a whole number from 0 on");
+    if (!v.is_number_unsigned())
+      Corrupt("'" + std::string(key) + "' is not a whole number from 0 on");
     return v.get<uint64_t>();
   }
   double Number(const char* key) const {
@@ -83,9 +90,13 @@ class Object {
     return v.get<std::string>();
   }
   Optimizer::Counters Counters() const {
-    return {.updates = Count("updates"), .skipped = Count("skipped"), .skipped_in_a_row = Count("skipped_in_a_row")};
+    return {.updates = Count("updates"),
+            .skipped = Count("skipped"),
+            .skipped_in_a_row = Count("skipped_in_a_row")};
   }
-  [[noreturn]] void Corrupt(const std::string& what) const { throw Error(ErrorCode::kCorruption, "malformed manifest: " + what, where_); }
+  [[noreturn]] void Corrupt(const std::string& what) const {
+    throw Error(ErrorCode::kCorruption, "malformed manifest: " + what, where_);
+  }
 
  private:
   const Read& j_;
@@ -120,8 +131,10 @@ CheckpointState StateOf(const Object& in, const std::string& where) {
 }  // namespace
 
 std::string WriteManifest(const CheckpointManifest& manifest) {
-  const Json body = {{"files", manifest.files}, {"state", manifest.state ? ToJson(*manifest.state) : Json::object()}};
-  return Json{{"format", kCheckpointFormat}, {"body", body}, {"body_sha256", HashOf(body.dump())}}.dump(1);
+  const Json body = {{"files", manifest.files},
+                     {"state", manifest.state ? ToJson(*manifest.state) : Json::object()}};
+  return Json{{"format", kCheckpointFormat}, {"body", body}, {"body_sha256", HashOf(body.dump())}}
+      .dump(1);
 }
 
 CheckpointManifest ReadManifest(std::string_view text, const std::string& where) {
@@ -129,7 +142,9 @@ CheckpointManifest ReadManifest(std::string_view text, const std::string& where)
   const Object root(j, "the file", where);
   if (const int64_t format = root.Count("format"); format != kCheckpointFormat) {
     throw Error(ErrorCode::kUnsupported,
-                "checkpoint format " + std::to_string(format) + ", this build reads " + std::to_string(kCheckpointFormat), where);
+                "checkpoint format " + std::to_string(format) + ", this build reads " +
+                    std::to_string(kCheckpointFormat),
+                where);
   }
   const Object body = root.In("body");
   if (HashOf(body.json().dump()) != root.Text("body_sha256")) {
@@ -141,7 +156,8 @@ CheckpointManifest ReadManifest(std::string_view text, const std::string& where)
     if (!hash.is_string()) files.Corrupt("the file '" + name + "' has no hash");
     manifest.files[name] = hash.get<std::string>();
   }
-  if (const Object state = body.In("state"); !state.json().empty()) manifest.state = StateOf(state, where);
+  if (const Object state = body.In("state"); !state.json().empty())
+    manifest.state = StateOf(state, where);
   return manifest;
 }
 

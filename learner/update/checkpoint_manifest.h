@@ -1,10 +1,12 @@
 // manifest.json of a checkpoint (learner/update/checkpoint.h): what it holds, written and read.
 //
-//   {"format": 1, "body": {"files": {name: SHA-256}, "state": {...}}, "body_sha256": of the body as JSON without blanks}
+//   {"format": 1, "body": {"files": {name: SHA-256}, "state": {...}}, "body_sha256": of the body as
+//   JSON without blanks}
 //
-// Reading trusts nothing: nested at most 64 deep, no key twice, whole numbers within their range, and the body matches its
-// own hash. Whether the files match theirs is the caller's to see.
-// Thread safety: pure functions. Errors: kCorruption naming `where`; kUnsupported for another format version.
+// Reading trusts nothing: nested at most 64 deep, no key twice, whole numbers within their range,
+// and the body matches its own hash. Whether the files match theirs is the caller's to see.
+// Thread safety: pure functions. Errors: kCorruption naming `where`; kUnsupported for another
+// format version.
 #pragma once
 
 #include <cstdint>
@@ -21,18 +23,19 @@ namespace plumb::learner {
 inline constexpr int64_t kCheckpointFormat = 1;
 
 struct CheckpointState {
-  int64_t step = 0;                  // updates batches consumed: the next batch is `step`
-  PolicyVersion policy;              // version == step
+  int64_t step = 0;      // updates batches consumed: the next batch is `step`
+  PolicyVersion policy;  // version == step
   Optimizer::Counters counters;
   int64_t moment_steps = 0;
-  uint64_t seed = 0;                 // every random draw is keyed by it and by positions that follow from step
-  int64_t store_cursor = 0;          // first lease id that was not consumed
-  int64_t tokens = 0;                // trained on so far
-  double wall_s = 0;                 // of the run so far
+  // every random draw is keyed by it and by positions that follow from step
+  uint64_t seed = 0;
+  int64_t store_cursor = 0;  // first lease id that was not consumed
+  int64_t tokens = 0;        // trained on so far
+  double wall_s = 0;         // of the run so far
   Digest base_digest =
       {};  // of a base that is not trained and not in the checkpoint; Save fills it
-  std::string state_json = "{}";     // eval results and the like, opaque here
-  std::string algorithm_json = "{}"; // what the algorithm keeps, opaque here
+  std::string state_json = "{}";      // eval results and the like, opaque here
+  std::string algorithm_json = "{}";  // what the algorithm keeps, opaque here
   struct Model {
     Optimizer::Counters counters;
     int64_t moment_steps = 0;
@@ -41,8 +44,9 @@ struct CheckpointState {
 };
 
 struct CheckpointManifest {
-  std::map<std::string, std::string> files;  // name within the checkpoint's folder -> SHA-256 in hex
-  std::optional<CheckpointState> state;      // none: of a model kept beside the checkpoints
+  // name within the checkpoint's folder -> SHA-256 in hex
+  std::map<std::string, std::string> files;
+  std::optional<CheckpointState> state;  // none: of a model kept beside the checkpoints
 };
 
 std::string WriteManifest(const CheckpointManifest& manifest);

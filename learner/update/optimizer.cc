@@ -119,20 +119,23 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
     ++skipped_;
     if (++skipped_in_a_row_ >= options_.max_skipped_in_a_row) {
       throw Error(ErrorCode::kNonFinite,
-                  std::to_string(skipped_in_a_row_) + " updates in a row were skipped because " + result.why_skipped +
-                      "; the last checkpoint holds the last good weights: resume from it with a lower learning rate",
+                  std::to_string(skipped_in_a_row_) + " updates in a row were skipped because " +
+                      result.why_skipped +
+                      "; the last checkpoint holds the last good weights: resume from it with a "
+                      "lower learning rate",
                   "optimizer");
     }
     return result;
   }
 
-  kernels::AdamwOptions adamw{.learning_rate = static_cast<float>(learning_rate),
-                              .beta1 = static_cast<float>(options_.beta1),
-                              .beta2 = static_cast<float>(options_.beta2),
-                              .eps = static_cast<float>(options_.eps),
-                              .weight_decay = static_cast<float>(weight_decay.value_or(options_.weight_decay)),
-                              .grad_scale = 1.0f,
-                              .step = moment_steps_ + 1};
+  kernels::AdamwOptions adamw{
+      .learning_rate = static_cast<float>(learning_rate),
+      .beta1 = static_cast<float>(options_.beta1),
+      .beta2 = static_cast<float>(options_.beta2),
+      .eps = static_cast<float>(options_.eps),
+      .weight_decay = static_cast<float>(weight_decay.value_or(options_.weight_decay)),
+      .grad_scale = 1.0f,
+      .step = moment_steps_ + 1};
   if (options_.grad_clip > 0 && result.grad_norm > options_.grad_clip) {
     adamw.grad_scale = static_cast<float>(options_.grad_clip / (result.grad_norm + 1e-6));
   }

@@ -22,8 +22,8 @@ namespace plumb::learner {
 
 struct UpdateResult {
   bool applied = false;
-  double grad_norm = 0;    // before clipping; may be non-finite when not applied
-  std::string why_skipped; // empty when applied
+  double grad_norm = 0;     // before clipping; may be non-finite when not applied
+  std::string why_skipped;  // empty when applied
 };
 
 class Optimizer {
@@ -44,10 +44,11 @@ class Optimizer {
   const policy_model::Gradients& gradients() const { return gradients_; }
   void ZeroGrad();
 
-  // Norm, guard, clip, update of weights in place. `loss` is checked too. A skipped update leaves everything as it was and
-  // counts; max_skipped_in_a_row of them throw Error(kNonFinite). `weight_decay`: of a phase that has one of its own; else
-  // that of the options.
-  UpdateResult Update(double learning_rate, double loss, std::optional<double> weight_decay = std::nullopt);
+  // Norm, guard, clip, update of weights in place. `loss` is checked too. A skipped update leaves
+  // everything as it was and counts; max_skipped_in_a_row of them throw Error(kNonFinite).
+  // `weight_decay`: of a phase that has one of its own; else that of the options.
+  UpdateResult Update(double learning_rate, double loss,
+                      std::optional<double> weight_decay = std::nullopt);
 
   int64_t updates() const { return updates_; }
   int64_t skipped() const { return skipped_; }

@@ -22,7 +22,8 @@ class ReferencePolicy {
                   bool keep_adapters = false);
 
   // Log-probs of the masked tokens, [sequences][scored tokens].
-  std::vector<std::vector<float>> Score(std::span<const SequenceView> sequences, float temperature) {
+  std::vector<std::vector<float>> Score(std::span<const SequenceView> sequences,
+                                        float temperature) {
     return train_.Score(weights_, sequences, temperature);
   }
   policy_model::Weights& weights() { return weights_; }

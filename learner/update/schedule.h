@@ -1,4 +1,5 @@
-// Learning rate over the steps of a phase: linear warm-up, then constant, linear or cosine decay to a fraction.
+// Learning rate over the steps of a phase: linear warm-up, then constant, linear or cosine decay to
+// a fraction.
 //
 // Thread safety: pure functions.
 #pragma once
@@ -23,7 +24,8 @@ struct LrOptions {
 
 // Rate of step `step` (0-based). Warm-up step i of w has (i + 1) / w of the peak.
 inline double LearningRate(const LrOptions& o, int64_t step) {
-  const auto warmup = static_cast<int64_t>(std::llround(o.warmup_fraction * static_cast<double>(o.steps)));
+  const auto warmup =
+      static_cast<int64_t>(std::llround(o.warmup_fraction * static_cast<double>(o.steps)));
   if (step < warmup) return o.peak * static_cast<double>(step + 1) / static_cast<double>(warmup);
   const double span = static_cast<double>(std::max<int64_t>(1, o.steps - warmup));
   const double x = std::clamp(static_cast<double>(step - warmup) / span, 0.0, 1.0);
@@ -31,7 +33,8 @@ inline double LearningRate(const LrOptions& o, int64_t step) {
     case LrSchedule::kConstant: return o.peak;
     case LrSchedule::kLinear: return o.peak * (1 - (1 - o.min_fraction) * x);
     case LrSchedule::kCosine:
-      return o.peak * (o.min_fraction + (1 - o.min_fraction) * 0.5 * (1 + std::cos(3.14159265358979323846 * x)));
+      return o.peak * (o.min_fraction +
+                       (1 - o.min_fraction) * 0.5 * (1 + std::cos(3.14159265358979323846 * x)));
   }
   return o.peak;
 }

@@ -9,7 +9,8 @@ using policy_model::ScoreOptions;
 TrainStep::TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens)
     : transformer_(transformer), micro_batch_tokens_(micro_batch_tokens) {}
 
-const std::vector<int32_t>& TrainStep::Split(std::span<const SequenceView> sequences, int32_t together) {
+const std::vector<int32_t>& TrainStep::Split(std::span<const SequenceView> sequences,
+                                             int32_t together) {
   plan_.Clear();
   for (const SequenceView& sequence : sequences) plan_.Add(sequence.tokens, sequence.mask);
   return plan_.Split(micro_batch_tokens_, together);
@@ -29,20 +30,24 @@ int64_t TrainStep::Pack(std::span<const SequenceView> sequences, int32_t first, 
     }
   }
   PLUMB_CHECK(scored_.size() == batch_.rows.size());
-  for (auto* buffer : {&logprob_, &entropy_, &value_, &g_logprob_, &g_entropy_, &g_value_}) buffer->resize(scored_.size());
+  for (auto* buffer : {&logprob_, &entropy_, &value_, &g_logprob_, &g_entropy_, &g_value_})
+    buffer->resize(scored_.size());
   return tokens - batch_.size();
 }
 
 std::vector<std::vector<float>> TrainStep::Score(const policy_model::Weights& weights,
-                                                 std::span<const SequenceView> sequences, float temperature) {
+                                                 std::span<const SequenceView> sequences,
+                                                 float temperature) {
   std::vector<std::vector<float>> out(sequences.size());
   int32_t first = 0;
   for (int32_t last : Split(sequences)) {
     Pack(sequences, first, last);
     if (!scored_.empty()) {
-      transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = false}, false, logprob_, {});
+      transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = false}, false,
+                           logprob_, {});
     }
-    for (size_t i = 0; i < scored_.size(); ++i) out[static_cast<size_t>(scored_[i].sequence)].push_back(logprob_[i]);
+    for (size_t i = 0; i < scored_.size(); ++i)
+      out[static_cast<size_t>(scored_[i].sequence)].push_back(logprob_[i]);
     first = last;
   }
   return out;
@@ -55,7 +60,8 @@ std::vector<std::vector<float>> TrainStep::Values(const policy_model::Weights& w
   for (int32_t last : Split(sequences)) {
     Pack(sequences, first, last);
     if (!scored_.empty()) transformer_.ForwardValues(weights, batch_, false, value_);
-    for (size_t i = 0; i < scored_.size(); ++i) out[static_cast<size_t>(scored_[i].sequence)].push_back(value_[i]);
+    for (size_t i = 0; i < scored_.size(); ++i)
+      out[static_cast<size_t>(scored_[i].sequence)].push_back(value_[i]);
     first = last;
   }
   return out;
@@ -72,7 +78,8 @@ std::vector<std::vector<float>> TrainStep::HeadValues(const policy_model::Weight
       transformer_.Forward(weights, batch_, {.entropy = false}, false, logprob_, {});
       transformer_.HeadValues(head, value_);
     }
-    for (size_t i = 0; i < scored_.size(); ++i) out[static_cast<size_t>(scored_[i].sequence)].push_back(value_[i]);
+    for (size_t i = 0; i < scored_.size(); ++i)
+      out[static_cast<size_t>(scored_[i].sequence)].push_back(value_[i]);
     first = last;
   }
   return out;
@@ -113,8 +120,8 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
     first = last;
     if (scored_.empty()) continue;
     shared_tokens_ += spared;
-    transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = entropy}, true, logprob_,
-                         entropy ? std::span<float>(entropy_) : std::span<float>());
+    transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = entropy}, true,
+                         logprob_, entropy ? std::span<float>(entropy_) : std::span<float>());
     if (shared) transformer_.HeadValues(*shared->head, value_);
     for (size_t i = 0; i < scored_.size(); ++i) {
       scored_[i].logprob = logprob_[i];
@@ -123,8 +130,11 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
     }
     gradients_.assign(scored_.size(), {});
     for (size_t begin = 0, end = 0; begin < scored_.size(); begin = end) {
-      while (end < scored_.size() && scored_[end].sequence / together == scored_[begin].sequence / together) ++end;
-      loss(std::span<const ScoredToken>(scored_).subspan(begin, end - begin), std::span(gradients_).subspan(begin, end - begin));
+      while (end < scored_.size() &&
+             scored_[end].sequence / together == scored_[begin].sequence / together)
+        ++end;
+      loss(std::span<const ScoredToken>(scored_).subspan(begin, end - begin),
+           std::span(gradients_).subspan(begin, end - begin));
     }
     bool any_entropy = false;
     for (size_t i = 0; i < scored_.size(); ++i) {
@@ -133,9 +143,11 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
       g_value_[i] = gradients_[i].value;
       any_entropy = any_entropy || gradients_[i].entropy != 0;
     }
-    const std::span<const float> g_entropy = any_entropy ? std::span<const float>(g_entropy_) : std::span<const float>();
+    const std::span<const float> g_entropy =
+        any_entropy ? std::span<const float>(g_entropy_) : std::span<const float>();
     if (shared) {
-      const policy_model::Transformer::SharedHead head{.head = shared->head, .g_values = g_value_, .grad = shared->grad};
+      const policy_model::Transformer::SharedHead head{
+          .head = shared->head, .g_values = g_value_, .grad = shared->grad};
       transformer_.Backward(weights, batch_, g_logprob_, g_entropy, grad, &head);
     } else {
       transformer_.Backward(weights, batch_, g_logprob_, g_entropy, grad);

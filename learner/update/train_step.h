@@ -1,8 +1,10 @@
-// Forward, loss, backward over packed micro-batches; gradients accumulate until the optimizer takes them.
+// Forward, loss, backward over packed micro-batches; gradients accumulate until the optimizer takes
+// them.
 //
-// Purpose: what every algorithm shares. An algorithm says which sequences and, for each scored token, what the loss'
-// derivative is; packing, chunking and buffers are here. What neighbouring sequences of a micro-batch begin with (the prompt of a
-// group's answers, of a pair) goes through the model once.
+// Purpose: what every algorithm shares. An algorithm says which sequences and, for each scored
+// token, what the loss' derivative is; packing, chunking and buffers are here. What neighbouring
+// sequences of a micro-batch begin with (the prompt of a group's answers, of a pair) goes through
+// the model once.
 // Thread safety: one thread. Allocation: none of ours in Accumulate after a pass of the same size.
 #pragma once
 
@@ -26,7 +28,8 @@ struct SequenceView {
   std::span<const uint8_t> kept = {};
 };
 
-// One scored token of a micro-batch: token `token` of sequence `sequence` (index into the list given to the pass).
+// One scored token of a micro-batch: token `token` of sequence `sequence` (index into the list
+// given to the pass).
 struct ScoredToken {
   int32_t sequence = 0;
   int32_t token = 0;
@@ -39,14 +42,18 @@ class TrainStep {
  public:
   TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens);
 
-  // Log-probs of every scored token under `weights`, without gradients: out[sequence] in token order.
-  std::vector<std::vector<float>> Score(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
-                                        float temperature);
+  // Log-probs of every scored token under `weights`, without gradients: out[sequence] in token
+  // order.
+  std::vector<std::vector<float>> Score(const policy_model::Weights& weights,
+                                        std::span<const SequenceView> sequences, float temperature);
 
-  // Values of the states before every scored token, without gradients. Values: `weights` is a model with a scalar head;
+  // Values of the states before every scored token, without gradients. Values: `weights` is a model
+  // with a scalar head;
   // HeadValues: `head` shares the trunk of `weights`.
-  std::vector<std::vector<float>> Values(const policy_model::Weights& weights, std::span<const SequenceView> sequences);
-  std::vector<std::vector<float>> HeadValues(const policy_model::Weights& weights, const policy_model::Weights& head,
+  std::vector<std::vector<float>> Values(const policy_model::Weights& weights,
+                                         std::span<const SequenceView> sequences);
+  std::vector<std::vector<float>> HeadValues(const policy_model::Weights& weights,
+                                             const policy_model::Weights& head,
                                              std::span<const SequenceView> sequences);
 
   // Derivatives of the summed loss by logprob, entropy and value of one scored token.
@@ -63,19 +70,21 @@ class TrainStep {
     policy_model::FlatBuffer* grad = nullptr;
   };
 
-  // Forward and backward of all sequences in token-budgeted micro-batches; adds into `grad` (and into the head's).
+  // Forward and backward of all sequences in token-budgeted micro-batches; adds into `grad` (and
+  // into the head's).
   void Accumulate(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
                   float temperature, const TokenLoss& loss, const policy_model::Gradients& grad,
                   const SharedHead* shared = nullptr);
-  // The same for a loss that needs a whole sequence at once: it sees the scored tokens of one sequence in order and writes
-  // the gradient of each. Sequences without scored tokens are not shown.
+  // The same for a loss that needs a whole sequence at once: it sees the scored tokens of one
+  // sequence in order and writes the gradient of each. Sequences without scored tokens are not
+  // shown.
   using SequenceLoss = std::function<void(std::span<const ScoredToken>, std::span<Gradient>)>;
   void AccumulateSequences(const policy_model::Weights& weights,
                            std::span<const SequenceView> sequences, float temperature,
                            const SequenceLoss& loss, const policy_model::Gradients& grad,
                            const SharedHead* shared = nullptr);
-  // The same for a loss that compares sequences 2k and 2k + 1: it sees the scored tokens of both in order; a micro-batch
-  // never parts them. Entropies are not computed.
+  // The same for a loss that compares sequences 2k and 2k + 1: it sees the scored tokens of both in
+  // order; a micro-batch never parts them. Entropies are not computed.
   void AccumulatePairs(const policy_model::Weights& weights,
                        std::span<const SequenceView> sequences, float temperature,
                        const SequenceLoss& loss, const policy_model::Gradients& grad);
@@ -84,7 +93,8 @@ class TrainStep {
                         std::span<const SequenceView> sequences, const TokenLoss& loss,
                         const policy_model::Gradients& grad);
 
-  // Tokens of the Accumulate passes since the last call that were not computed again, because a neighbour begins with them, too.
+  // Tokens of the Accumulate passes since the last call that were not computed again, because a
+  // neighbour begins with them, too.
   int64_t TakeSharedTokens() { return std::exchange(shared_tokens_, 0); }
 
  private:
@@ -95,7 +105,8 @@ class TrainStep {
                           std::span<const SequenceView> sequences, int32_t together, bool entropy,
                           float temperature, const SequenceLoss& loss,
                           const policy_model::Gradients& grad, const SharedHead* shared);
-  // Packs sequences [first, last) of the last Split into batch_ and lists their scored tokens; returns how many tokens it spared.
+  // Packs sequences [first, last) of the last Split into batch_ and lists their scored tokens;
+  // returns how many tokens it spared.
   int64_t Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last);
 
   policy_model::Transformer& transformer_;

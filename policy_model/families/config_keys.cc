@@ -4,8 +4,12 @@
 
 namespace plumb::policy_model {
 
-void ConfigKeys::Fail(const std::string& what) const { throw Error(ErrorCode::kCorruption, what, path_); }
-void ConfigKeys::Unsupported(const std::string& what) const { throw Error(ErrorCode::kUnsupported, what, path_); }
+void ConfigKeys::Fail(const std::string& what) const {
+  throw Error(ErrorCode::kCorruption, what, path_);
+}
+void ConfigKeys::Unsupported(const std::string& what) const {
+  throw Error(ErrorCode::kUnsupported, what, path_);
+}
 
 int64_t ConfigKeys::Int(const char* key) const {
   if (!Has(key)) Fail(std::string("has no '") + key + "'");

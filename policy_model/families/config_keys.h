@@ -16,7 +16,7 @@ class ConfigKeys {
   ConfigKeys(const ConfigJson& json, std::string path) : json_(json), path_(std::move(path)) {}
   const std::string& path() const { return path_; }
   bool Has(const char* key) const { return json_.contains(key) && !json_.at(key).is_null(); }
-  bool Mentions(const char* key) const { return json_.contains(key); }  // also as null
+  bool Mentions(const char* key) const { return json_.contains(key); }   // also as null
   const ConfigJson& At(const char* key) const { return json_.at(key); }  // REQUIRES: Has(key)
   int64_t Int(const char* key) const;                                    // has to be there
   int64_t Int(const char* key, int64_t otherwise) const { return Has(key) ? Int(key) : otherwise; }

@@ -11,7 +11,8 @@ extern const Family kLlama, kMistral, kQwen2, kQwen3, kGemma3, kSmolLm3, kOlmo3,
 
 namespace {
 
-const Family* const kFamilies[] = {&kLlama, &kMistral, &kQwen2, &kQwen3, &kGemma3, &kSmolLm3, &kOlmo3, &kPhi3};
+const Family* const kFamilies[] = {&kLlama,  &kMistral, &kQwen2, &kQwen3,
+                                   &kGemma3, &kSmolLm3, &kOlmo3, &kPhi3};
 
 }  // namespace
 
@@ -26,14 +27,16 @@ const Family* FindFamily(const std::string& type) {
 
 std::string KnownFamilies() {
   std::string out;
-  for (const Family* family : kFamilies) out += (out.empty() ? "" : ", ") + std::string(family->type);
+  for (const Family* family : kFamilies)
+    out += (out.empty() ? "" : ", ") + std::string(family->type);
   return out;
 }
 
 const Family& FamilyOf(const ModelShape& shape) {
   const Family* family = FindFamily(shape.family);
   if (!family) {
-    throw Error(ErrorCode::kUnsupported, "model family '" + shape.family + "' is not computed here; known: " + KnownFamilies());
+    throw Error(ErrorCode::kUnsupported, "model family '" + shape.family +
+                                             "' is not computed here; known: " + KnownFamilies());
   }
   return *family;
 }
@@ -42,10 +45,12 @@ ModelPlan CommonPlan(const ModelShape& s) {
   ModelPlan plan;
   const auto dims = static_cast<int64_t>(static_cast<double>(s.head_dim) * s.rotated_share) / 2 * 2;
   plan.rotary.push_back(RotaryOf(s.rope, s.rope_theta, dims, s.max_positions));
-  if (s.local_rope_theta > 0) plan.rotary.push_back(RotaryOf({}, s.local_rope_theta, dims, s.max_positions));
+  if (s.local_rope_theta > 0)
+    plan.rotary.push_back(RotaryOf({}, s.local_rope_theta, dims, s.max_positions));
   for (int64_t l = 0; l < s.layers; ++l) {
     LayerSpec layer;
-    layer.attention_scale = s.attention_scale > 0 ? s.attention_scale : 1 / std::sqrt(static_cast<double>(s.head_dim));
+    layer.attention_scale =
+        s.attention_scale > 0 ? s.attention_scale : 1 / std::sqrt(static_cast<double>(s.head_dim));
     layer.window = s.slides(l) ? s.window : 0;
     layer.rotary = !s.rotates(l) ? -1 : s.slides(l) && s.local_rope_theta > 0 ? 1 : 0;
     layer.qkv_bias = s.attention_bias;
@@ -57,7 +62,8 @@ ModelPlan CommonPlan(const ModelShape& s) {
   return plan;
 }
 
-std::vector<uint8_t> SlidingLayers(const ConfigKeys& keys, int64_t layers, bool (*otherwise)(int64_t)) {
+std::vector<uint8_t> SlidingLayers(const ConfigKeys& keys, int64_t layers,
+                                   bool (*otherwise)(int64_t)) {
   std::vector<uint8_t> out;
   if (!keys.Has("layer_types")) {
     for (int64_t l = 0; l < layers; ++l) out.push_back(otherwise(l) ? 1 : 0);
@@ -71,7 +77,9 @@ std::vector<uint8_t> SlidingLayers(const ConfigKeys& keys, int64_t layers, bool 
     const std::string name = type.is_string() ? type.get<std::string>() : "?";
     if (name == "sliding_attention") out.push_back(1);
     else if (name == "full_attention" || name == "attention") out.push_back(0);
-    else keys.Unsupported("layer_types: '" + name + "' is not computed here; full_attention and sliding_attention are");
+    else
+      keys.Unsupported("layer_types: '" + name +
+                       "' is not computed here; full_attention and sliding_attention are");
   }
   return out;
 }
@@ -79,7 +87,8 @@ std::vector<uint8_t> SlidingLayers(const ConfigKeys& keys, int64_t layers, bool 
 void WriteLayerTypes(const ModelShape& s, ConfigJson& json) {
   if (s.window == 0) return;
   ConfigJson types = ConfigJson::array();
-  for (int64_t l = 0; l < s.layers; ++l) types.push_back(s.slides(l) ? "sliding_attention" : "full_attention");
+  for (int64_t l = 0; l < s.layers; ++l)
+    types.push_back(s.slides(l) ? "sliding_attention" : "full_attention");
   json["layer_types"] = std::move(types);
 }
 

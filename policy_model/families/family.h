@@ -1,7 +1,9 @@
-// The table of model families: what is peculiar to each, in one file a family (llama.cc, qwen.cc, ...).
+// The table of model families: what is peculiar to each, in one file a family (llama.cc, qwen.cc,
+// ...).
 //
-// A family reads the keys of config.json that are its own, turns the shape into a plan of layers, and says how the file's
-// tensors are called. Everything else (tensor table, loading, the transformer, the engine) works on plan and names.
+// A family reads the keys of config.json that are its own, turns the shape into a plan of layers,
+// and says how the file's tensors are called. Everything else (tensor table, loading, the
+// transformer, the engine) works on plan and names.
 // To add one: a file with one `Family` constant, and a line in the table of family.cc.
 // Thread safety: constants. Errors: FamilyOf throws kUnsupported and names what is known.
 #pragma once
@@ -15,14 +17,17 @@
 
 namespace plumb::policy_model {
 
-// Names of a layer's tensors in the file, behind "model.layers.N." and without ".weight" / ".bias". nullptr: has none.
+// Names of a layer's tensors in the file, behind "model.layers.N." and without ".weight" / ".bias".
+// nullptr: has none.
 struct LayerNames {
-  const char* attention_norm = "input_layernorm";         // before attention
-  const char* attention_behind = nullptr;                 // behind it
-  const char* ffn_norm = "post_attention_layernorm";      // before the feed-forward
-  const char* ffn_behind = nullptr;                       // behind it
-  const char* qkv = nullptr;                              // q, k and v in one matrix, in that order; nullptr: three
-  const char* gate_up = nullptr;                          // gate and up in one matrix, in that order; nullptr: two
+  const char* attention_norm = "input_layernorm";     // before attention
+  const char* attention_behind = nullptr;             // behind it
+  const char* ffn_norm = "post_attention_layernorm";  // before the feed-forward
+  const char* ffn_behind = nullptr;                   // behind it
+  // q, k and v in one matrix, in that order; nullptr: three
+  const char* qkv = nullptr;
+  // gate and up in one matrix, in that order; nullptr: two
+  const char* gate_up = nullptr;
 };
 
 struct Family {
@@ -49,12 +54,13 @@ inline ModelPlan PlanOf(const ModelShape& shape) { return FamilyOf(shape).plan(s
 // "llama, mistral, qwen2, ..." for errors.
 std::string KnownFamilies();
 
-// What most families share: every field that the shape's switches say, one rotary table, a second one for sliding layers
-// where local_rope_theta is set. Families change the rest.
+// What most families share: every field that the shape's switches say, one rotary table, a second
+// one for sliding layers where local_rope_theta is set. Families change the rest.
 ModelPlan CommonPlan(const ModelShape& shape);
 
 // [L] 1 where "layer_types" says sliding_attention; without the key `otherwise(layer)` decides.
-std::vector<uint8_t> SlidingLayers(const ConfigKeys& keys, int64_t layers, bool (*otherwise)(int64_t layer));
+std::vector<uint8_t> SlidingLayers(const ConfigKeys& keys, int64_t layers,
+                                   bool (*otherwise)(int64_t layer));
 // Writes "layer_types" (and nothing where no layer slides).
 void WriteLayerTypes(const ModelShape& shape, ConfigJson& json);
 

@@ -1,6 +1,7 @@
-// Gemma 3, text (270M, 1B; the text part of the larger ones): norms before and behind both branches, stored as distances
-// from 1; q and k normed by head; GELU; embeddings times sqrt(H), rounded to the weights' type; five sliding layers with
-// a rotary base of their own to one that sees all.
+// Gemma 3, text (270M, 1B; the text part of the larger ones): norms before and behind both
+// branches, stored as distances from 1; q and k normed by head; GELU; embeddings times sqrt(H),
+// rounded to the weights' type; five sliding layers with a rotary base of their own to one that
+// sees all.
 #include <cmath>
 
 #include "policy_model/families/family.h"
@@ -16,9 +17,11 @@ void Read(const ConfigKeys& keys, ModelShape& s) {
   for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping"}) {
     if (keys.Has(key)) keys.Unsupported(std::string(key) + " is not computed here");
   }
-  if (keys.Bool("use_bidirectional_attention", false)) keys.Unsupported("use_bidirectional_attention is not computed here");
+  if (keys.Bool("use_bidirectional_attention", false))
+    keys.Unsupported("use_bidirectional_attention is not computed here");
   s.window = keys.Int("sliding_window", 4096);
-  const char* pattern = keys.Has("sliding_window_pattern") ? "sliding_window_pattern" : "_sliding_window_pattern";
+  const char* pattern =
+      keys.Has("sliding_window_pattern") ? "sliding_window_pattern" : "_sliding_window_pattern";
   const int64_t every = keys.Int(pattern, 6);
   if (every < 1) keys.Fail(std::string("'") + pattern + "' is not positive");
   if (keys.Has("layer_types")) {
@@ -54,11 +57,19 @@ ModelPlan Plan(const ModelShape& s) {
 
 }  // namespace
 
-extern const Family kGemma3 = {
-    .type = "gemma3_text", .architecture = "Gemma3", .tied = true, .rope_theta = 1e6, .kv_heads = 4, .head_dim = 256,
-    .max_positions = 131072, .norm_eps = 1e-6,
-    .names = {.attention_behind = "post_attention_layernorm", .ffn_norm = "pre_feedforward_layernorm",
-              .ffn_behind = "post_feedforward_layernorm"},
-    .read = Read, .write = Write, .plan = Plan};
+extern const Family kGemma3 = {.type = "gemma3_text",
+                               .architecture = "Gemma3",
+                               .tied = true,
+                               .rope_theta = 1e6,
+                               .kv_heads = 4,
+                               .head_dim = 256,
+                               .max_positions = 131072,
+                               .norm_eps = 1e-6,
+                               .names = {.attention_behind = "post_attention_layernorm",
+                                         .ffn_norm = "pre_feedforward_layernorm",
+                                         .ffn_behind = "post_feedforward_layernorm"},
+                               .read = Read,
+                               .write = Write,
+                               .plan = Plan};
 
 }  // namespace plumb::policy_model

@@ -2,8 +2,9 @@
 //
 // A layer is two branches on the residual stream x, attention and feed-forward, each of the form
 //   x += behind(f(before(x)))
-// where `before` and `behind` are norms that a family has or has not. Layers of one model may differ in all of it; head
-// counts and head size are the model's, because all layers share the pages of one KV cache.
+// where `before` and `behind` are norms that a family has or has not. Layers of one model may
+// differ in all of it; head counts and head size are the model's, because all layers share the
+// pages of one KV cache.
 // Thread safety: plain values.
 #pragma once
 
@@ -43,10 +44,11 @@ struct RotarySpec {
 };
 
 struct ModelPlan {
-  std::vector<LayerSpec> layers;   // [L]
+  std::vector<LayerSpec> layers;  // [L]
   std::vector<RotarySpec> rotary;
-  double norm_offset = 0;          // all norms multiply by norm_offset + w
-  double embedding_scale = 1;      // of the rows of the embedding; rounded to the weights' type before use
+  double norm_offset = 0;  // all norms multiply by norm_offset + w
+  // of the rows of the embedding; rounded to the weights' type before use
+  double embedding_scale = 1;
 };
 
 }  // namespace plumb::policy_model

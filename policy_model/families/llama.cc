@@ -1,5 +1,6 @@
-// Llama 2 and 3 and all that took their form (SmolLM 1 and 2, TinyLlama, Yi, DeepSeek-R1-Distill-Llama ...).
-// attention_bias gives biases to q, k, v and o, mlp_bias to all three matrices of the feed-forward.
+// Llama 2 and 3 and all that took their form (SmolLM 1 and 2, TinyLlama, Yi,
+// DeepSeek-R1-Distill-Llama ...). attention_bias gives biases to q, k, v and o, mlp_bias to all
+// three matrices of the feed-forward.
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
@@ -17,10 +18,17 @@ void Write(const ModelShape& s, ConfigJson& json) {
 
 }  // namespace
 
-extern const Family kLlama = {
-    .type = "llama", .architecture = "Llama", .tied = false, .rope_theta = 10000, .kv_heads = 0, .head_dim = 0,
-    .max_positions = 2048, .norm_eps = 1e-6,
-    .names = {},
-    .read = Read, .write = Write, .plan = CommonPlan};
+extern const Family kLlama = {.type = "llama",
+                              .architecture = "Llama",
+                              .tied = false,
+                              .rope_theta = 10000,
+                              .kv_heads = 0,
+                              .head_dim = 0,
+                              .max_positions = 2048,
+                              .norm_eps = 1e-6,
+                              .names = {},
+                              .read = Read,
+                              .write = Write,
+                              .plan = CommonPlan};
 
 }  // namespace plumb::policy_model

@@ -9,15 +9,23 @@ void Read(const ConfigKeys& keys, ModelShape& s) {
 }
 
 void Write(const ModelShape& s, ConfigJson& json) {
-  json["sliding_window"] = s.window > 0 ? ConfigJson(s.window) : ConfigJson(nullptr);  // the class default is 4096
+  // the class default is 4096
+  json["sliding_window"] = s.window > 0 ? ConfigJson(s.window) : ConfigJson(nullptr);
 }
 
 }  // namespace
 
-extern const Family kMistral = {
-    .type = "mistral", .architecture = "Mistral", .tied = false, .rope_theta = 10000, .kv_heads = 8, .head_dim = 0,
-    .max_positions = 131072, .norm_eps = 1e-6,
-    .names = {},
-    .read = Read, .write = Write, .plan = CommonPlan};
+extern const Family kMistral = {.type = "mistral",
+                                .architecture = "Mistral",
+                                .tied = false,
+                                .rope_theta = 10000,
+                                .kv_heads = 8,
+                                .head_dim = 0,
+                                .max_positions = 131072,
+                                .norm_eps = 1e-6,
+                                .names = {},
+                                .read = Read,
+                                .write = Write,
+                                .plan = CommonPlan};
 
 }  // namespace plumb::policy_model

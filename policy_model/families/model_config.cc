@@ -6,8 +6,8 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
-#include "common/base/log.h"
 #include "common/base/json/strict_json.h"
+#include "common/base/log.h"
 #include "policy_model/families/family.h"
 #include "policy_model/files/safetensors.h"
 
@@ -27,9 +27,11 @@ void AddEos(const ConfigJson& j, const std::string& path, std::vector<int32_t>& 
   if (!j.contains("eos_token_id") || j.at("eos_token_id").is_null()) return;
   const ConfigJson& eos = j.at("eos_token_id");
   const auto add = [&](const ConfigJson& id) {
-    if (!id.is_number_integer()) throw Error(ErrorCode::kCorruption, "'eos_token_id' is not a token id", path);
+    if (!id.is_number_integer())
+      throw Error(ErrorCode::kCorruption, "'eos_token_id' is not a token id", path);
     const auto value = id.get<int64_t>();
-    if (value < 0 || value > kMaxDimension) throw Error(ErrorCode::kCorruption, "'eos_token_id' is out of range", path);
+    if (value < 0 || value > kMaxDimension)
+      throw Error(ErrorCode::kCorruption, "'eos_token_id' is out of range", path);
     for (int32_t known : out) {
       if (known == value) return;
     }
@@ -54,7 +56,8 @@ constexpr RopeName kRopeNames[] = {{RopeKind::kDefault, "default"},
 
 std::string RopeNames() {
   std::string out;
-  for (const RopeName& known : kRopeNames) out += (out.empty() ? "" : ", ") + std::string(known.name);
+  for (const RopeName& known : kRopeNames)
+    out += (out.empty() ? "" : ", ") + std::string(known.name);
   return out;
 }
 
@@ -66,7 +69,8 @@ RopeScaling ReadScaling(const ConfigKeys& rope, const char* key) {
     if (name == known.name) found = &known;
   }
   if (!found) {
-    rope.Unsupported(std::string(key) + " of type '" + name + "' is not computed here; known: " + RopeNames());
+    rope.Unsupported(std::string(key) + " of type '" + name +
+                     "' is not computed here; known: " + RopeNames());
   }
   s.kind = found->kind;
   if (s.kind == RopeKind::kDefault) return s;
@@ -81,14 +85,16 @@ RopeScaling ReadScaling(const ConfigKeys& rope, const char* key) {
   s.mscale = rope.Number("mscale", 0);
   s.mscale_all_dim = rope.Number("mscale_all_dim", 0);
   s.truncate = rope.Bool("truncate", true);
-  if (!(s.factor >= 1 && s.beta_fast > s.beta_slow && s.beta_slow > 0 && s.original_positions >= 0 &&
+  if (!(s.factor >= 1 && s.beta_fast > s.beta_slow && s.beta_slow > 0 &&
+        s.original_positions >= 0 &&
         (s.kind != RopeKind::kLlama3 || (s.low_freq > 0 && s.high_freq > s.low_freq)))) {
     rope.Fail(std::string(key) + " holds numbers that stretch nothing");
   }
   return s;
 }
 
-// Base and stretching of the positions: 4.x writes rope_theta and rope_scaling, 5.x rope_parameters, flat or by layer type.
+// Base and stretching of the positions: 4.x writes rope_theta and rope_scaling, 5.x
+// rope_parameters, flat or by layer type.
 void ReadRope(const ConfigKeys& keys, const Family& family, ModelShape& s) {
   s.rope_theta = keys.Number("rope_theta", family.rope_theta);
   s.rotated_share = keys.Number("partial_rotary_factor", 1);
@@ -106,18 +112,22 @@ void ReadRope(const ConfigKeys& keys, const Family& family, ModelShape& s) {
       take(rope, key);
       continue;
     }
-    if (!rope.at("full_attention").is_object()) keys.Fail(std::string("'") + key + "' holds something else than objects");
+    if (!rope.at("full_attention").is_object())
+      keys.Fail(std::string("'") + key + "' holds something else than objects");
     take(rope.at("full_attention"), key);
     if (!rope.contains("sliding_attention") || rope.at("sliding_attention").is_null()) continue;
-    if (!rope.at("sliding_attention").is_object()) keys.Fail(std::string("'") + key + "' holds something else than objects");
+    if (!rope.at("sliding_attention").is_object())
+      keys.Fail(std::string("'") + key + "' holds something else than objects");
     const ConfigKeys local(rope.at("sliding_attention"), keys.path());
     if (ReadScaling(local, key).kind != RopeKind::kDefault) {
-      keys.Unsupported(std::string(key) + ": stretched positions in sliding layers are not computed here");
+      keys.Unsupported(std::string(key) +
+                       ": stretched positions in sliding layers are not computed here");
     }
     s.local_rope_theta = local.Number("rope_theta", s.rope_theta);
   }
   if (s.rope.kind == RopeKind::kYarn || s.rope.kind == RopeKind::kLlama3) {
-    if (s.rope.original_positions == 0) s.rope.original_positions = keys.Int("original_max_position_embeddings", 0);
+    if (s.rope.original_positions == 0)
+      s.rope.original_positions = keys.Int("original_max_position_embeddings", 0);
   }
 }
 
@@ -130,7 +140,8 @@ void WriteRope(const ModelShape& s, ConfigJson& j) {
     if (known.kind == s.rope.kind) name = known.name;
   }
   ConfigJson rope = {{"rope_type", name}, {"factor", s.rope.factor}};
-  if (s.rope.original_positions > 0) rope["original_max_position_embeddings"] = s.rope.original_positions;
+  if (s.rope.original_positions > 0)
+    rope["original_max_position_embeddings"] = s.rope.original_positions;
   if (s.rope.kind == RopeKind::kLlama3) {
     rope["low_freq_factor"] = s.rope.low_freq;
     rope["high_freq_factor"] = s.rope.high_freq;
@@ -146,8 +157,9 @@ void WriteRope(const ModelShape& s, ConfigJson& j) {
   if (s.local_rope_theta > 0 && s.window > 0) {  // by layer type: sliding layers are not stretched
     ConfigJson full = rope;
     full["rope_theta"] = s.rope_theta;
-    j["rope_parameters"] = {{"full_attention", full},
-                            {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", s.local_rope_theta}}}};
+    j["rope_parameters"] = {
+        {"full_attention", full},
+        {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", s.local_rope_theta}}}};
     return;
   }
   j["rope_scaling"] = std::move(rope);
@@ -183,10 +195,12 @@ int32_t ModelShape::ScoredPosition(std::span<const int32_t> tokens) const {
 void Validate(const ModelShape& s, const std::string& where) {
   const auto positive = [&](const char* name, int64_t v) {
     if (v <= 0 || v > kMaxDimension) {
-      throw Error(ErrorCode::kInvalidArgument, std::string(name) + " = " + std::to_string(v) + " is out of range", where);
+      throw Error(ErrorCode::kInvalidArgument,
+                  std::string(name) + " = " + std::to_string(v) + " is out of range", where);
     }
   };
-  if (!s.scalar_head || s.layers != 0) positive("layers", s.layers);  // a head of its own has none (weights.h)
+  // a head of its own has none (weights.h)
+  if (!s.scalar_head || s.layers != 0) positive("layers", s.layers);
   positive("hidden", s.hidden);
   positive("heads", s.heads);
   positive("kv_heads", s.kv_heads);
@@ -194,29 +208,41 @@ void Validate(const ModelShape& s, const std::string& where) {
   positive("ffn", s.ffn);
   positive("vocab", s.vocab);
   positive("max_positions", s.max_positions);
-  const auto fail = [&](const std::string& what) { throw Error(ErrorCode::kInvalidArgument, what, where); };
+  const auto fail = [&](const std::string& what) {
+    throw Error(ErrorCode::kInvalidArgument, what, where);
+  };
   if (s.heads % s.kv_heads != 0) fail("kv_heads has to divide heads");
   if (s.head_dim % 2 != 0) fail("head_dim has to be even");
-  if (s.head_dim > 1024 || s.heads > 4096 || s.layers > 4096) fail("the shape is larger than any model this computes");
+  if (s.head_dim > 1024 || s.heads > 4096 || s.layers > 4096)
+    fail("the shape is larger than any model this computes");
   const auto finite = [](double x) { return x > 0 && std::isfinite(x); };
-  if (!finite(s.rope_theta) || !finite(s.norm_eps)) fail("rope_theta and norm_eps have to be positive, finite numbers");
-  if (s.local_rope_theta != 0 && !finite(s.local_rope_theta)) fail("rope_local_base_freq has to be a positive, finite number");
-  if (s.attention_scale != 0 && !finite(s.attention_scale)) fail("the scale of attention has to be a positive, finite number");
-  if (!(s.rotated_share > 0 && s.rotated_share <= 1)) fail("partial_rotary_factor has to lie in (0, 1]");
-  if (s.window < 0 || s.window > kMaxDimension) fail("sliding_window = " + std::to_string(s.window) + " is out of range");
+  if (!finite(s.rope_theta) || !finite(s.norm_eps))
+    fail("rope_theta and norm_eps have to be positive, finite numbers");
+  if (s.local_rope_theta != 0 && !finite(s.local_rope_theta))
+    fail("rope_local_base_freq has to be a positive, finite number");
+  if (s.attention_scale != 0 && !finite(s.attention_scale))
+    fail("the scale of attention has to be a positive, finite number");
+  if (!(s.rotated_share > 0 && s.rotated_share <= 1))
+    fail("partial_rotary_factor has to lie in (0, 1]");
+  if (s.window < 0 || s.window > kMaxDimension)
+    fail("sliding_window = " + std::to_string(s.window) + " is out of range");
   for (const auto* list : {&s.sliding, &s.rotated}) {
-    if (!list->empty() && static_cast<int64_t>(list->size()) != s.layers) fail("a list of layers has another length than the model");
+    if (!list->empty() && static_cast<int64_t>(list->size()) != s.layers)
+      fail("a list of layers has another length than the model");
   }
   if (!FindFamily(s.family)) fail("unknown model family '" + s.family + "'");
   for (int32_t id : s.eos_tokens) {
-    if (id < 0 || id >= s.vocab) fail("the end-of-sequence token " + std::to_string(id) + " is outside the vocabulary");
+    if (id < 0 || id >= s.vocab)
+      fail("the end-of-sequence token " + std::to_string(id) + " is outside the vocabulary");
   }
 }
 
 ModelShape ReadModelConfig(const std::string& directory) {
   const std::string path = directory + "/config.json";
   if (!RealFileSystem().Exists(path)) {
-    throw Error(ErrorCode::kNotFound, "is not a model folder: it has no config.json (for a .gguf file: plumb convert)", directory);
+    throw Error(ErrorCode::kNotFound,
+                "is not a model folder: it has no config.json (for a .gguf file: plumb convert)",
+                directory);
   }
   const ConfigJson whole = ReadJson(path);
   // A wrapper around a text model and, say, an eye: the text model is what is computed.
@@ -226,7 +252,9 @@ ModelShape ReadModelConfig(const std::string& directory) {
   ModelShape s;
   s.family = keys.Text("model_type", "llama");
   const Family* family = FindFamily(s.family);
-  if (!family) keys.Unsupported("model_type '" + s.family + "' is not computed here; known: " + KnownFamilies());
+  if (!family)
+    keys.Unsupported("model_type '" + s.family +
+                     "' is not computed here; known: " + KnownFamilies());
   const std::string act = keys.Text("hidden_activation", keys.Text("hidden_act", ""));
   const bool gelu = s.family == "gemma3_text";
   if (!act.empty() && act != (gelu ? "gelu_pytorch_tanh" : "silu") && !(act == "swish" && !gelu)) {
@@ -236,7 +264,8 @@ ModelShape ReadModelConfig(const std::string& directory) {
   ReadRope(keys, *family, s);
   if (outer.Has("architectures")) {
     const ConfigJson& names = outer.At("architectures");
-    if (!names.is_array() || names.empty() || !names[0].is_string()) keys.Fail("'architectures' is not a list of names");
+    if (!names.is_array() || names.empty() || !names[0].is_string())
+      keys.Fail("'architectures' is not a list of names");
     s.scalar_head = names[0].get<std::string>().ends_with("ForSequenceClassification");
   }
   if (s.scalar_head && outer.Has("id2label") && outer.At("id2label").size() != 1) {
@@ -245,12 +274,15 @@ ModelShape ReadModelConfig(const std::string& directory) {
   }
   s.layers = keys.Int("num_hidden_layers");
   if (s.layers < 1 || s.layers > 4096) {
-    throw Error(ErrorCode::kInvalidArgument, "layers = " + std::to_string(s.layers) + " is out of range", path);
+    throw Error(ErrorCode::kInvalidArgument,
+                "layers = " + std::to_string(s.layers) + " is out of range", path);
   }
   s.hidden = keys.Int("hidden_size");
   s.heads = keys.Int("num_attention_heads");
   // null: as many as query heads; a missing key: the class's own number.
-  s.kv_heads = keys.Int("num_key_value_heads", keys.Mentions("num_key_value_heads") || family->kv_heads == 0 ? s.heads : family->kv_heads);
+  s.kv_heads = keys.Int(
+      "num_key_value_heads",
+      keys.Mentions("num_key_value_heads") || family->kv_heads == 0 ? s.heads : family->kv_heads);
   if (s.heads <= 0) keys.Fail("num_attention_heads is not positive");
   s.head_dim = keys.Int("head_dim", family->head_dim > 0 ? family->head_dim : s.hidden / s.heads);
   s.ffn = keys.Int("intermediate_size");
@@ -272,17 +304,22 @@ ModelShape ReadModelConfig(const std::string& directory) {
   if (RealFileSystem().Exists(generation)) AddEos(ReadJson(generation), generation, s.eos_tokens);
   Validate(s, path);
   if (s.tied && !s.scalar_head && HasAnotherHead(directory)) {
-    LogWarningOnce(path + " ties the head to the embedding, but the weights hold an lm_head.weight that is another one: it is " +
+    LogWarningOnce(path +
+                   " ties the head to the embedding, but the weights hold an lm_head.weight that "
+                   "is another one: it is " +
                    "used, as transformers does; set \"tie_word_embeddings\": false there");
     s.tied = false;
   }
   return s;
 }
 
-void WriteModelConfig(const ModelShape& s, const std::string& directory, const std::string& torch_dtype) {
+void WriteModelConfig(const ModelShape& s, const std::string& directory,
+                      const std::string& torch_dtype) {
   Validate(s, directory);
   const Family& family = FamilyOf(s);
-  ConfigJson j = {{"architectures", {family.architecture + std::string(s.scalar_head ? "ForSequenceClassification" : "ForCausalLM")}},
+  ConfigJson j = {{"architectures",
+                   {family.architecture +
+                    std::string(s.scalar_head ? "ForSequenceClassification" : "ForCausalLM")}},
                   {"model_type", s.family},
                   {"hidden_act", "silu"},
                   {"hidden_size", s.hidden},
@@ -309,7 +346,8 @@ void WriteModelConfig(const ModelShape& s, const std::string& directory, const s
   if (s.eos_tokens.size() == 1) j["eos_token_id"] = generation["eos_token_id"] = s.eos_tokens[0];
   else if (!s.eos_tokens.empty()) j["eos_token_id"] = generation["eos_token_id"] = s.eos_tokens;
   RealFileSystem().WriteFileAtomic(directory + "/config.json", j.dump(2) + "\n");
-  RealFileSystem().WriteFileAtomic(directory + "/generation_config.json", generation.dump(2) + "\n");
+  RealFileSystem().WriteFileAtomic(directory + "/generation_config.json",
+                                   generation.dump(2) + "\n");
 }
 
 }  // namespace plumb::policy_model

@@ -1,8 +1,9 @@
 // config.json to and from a ModelShape.
 //
-// Reads what transformers 4 and 5 write (`torch_dtype`/`dtype`, `rope_theta` + `rope_scaling` / `rope_parameters`, also by
-// layer type; `text_config` of wrappers); writes keys that both read.
-// Thread safety: pure functions of their files. Errors: kCorruption / kInvalidArgument / kUnsupported with file and key.
+// Reads what transformers 4 and 5 write (`torch_dtype`/`dtype`, `rope_theta` + `rope_scaling` /
+// `rope_parameters`, also by layer type; `text_config` of wrappers); writes keys that both read.
+// Thread safety: pure functions of their files. Errors: kCorruption / kInvalidArgument /
+// kUnsupported with file and key.
 #pragma once
 
 #include <string>
@@ -11,12 +12,14 @@
 
 namespace plumb::policy_model {
 
-// `directory`/config.json (and generation_config.json for end tokens when present). Refuses rotary types, activation
-// functions and model types that this build does not compute, by name. What a file leaves out is what transformers takes for its
-// model_type. Where the config ties the head to the embedding and the folder's weights hold another head, the shape is untied,
-// with a warning, as transformers does.
+// `directory`/config.json (and generation_config.json for end tokens when present). Refuses rotary
+// types, activation functions and model types that this build does not compute, by name. What a
+// file leaves out is what transformers takes for its model_type. Where the config ties the head to
+// the embedding and the folder's weights hold another head, the shape is untied, with a warning, as
+// transformers does.
 ModelShape ReadModelConfig(const std::string& directory);
 // Writes config.json (and generation_config.json) that transformers reads; atomic.
-void WriteModelConfig(const ModelShape& shape, const std::string& directory, const std::string& torch_dtype);
+void WriteModelConfig(const ModelShape& shape, const std::string& directory,
+                      const std::string& torch_dtype);
 
 }  // namespace plumb::policy_model

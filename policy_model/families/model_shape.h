@@ -1,7 +1,9 @@
-// What config.json says about a transformer: the dimensions and switches of all families, in one plain struct.
+// What config.json says about a transformer: the dimensions and switches of all families, in one
+// plain struct.
 //
 // What a model computes from it is the family's business (family.h turns a shape into a ModelPlan).
-// Thread safety: plain values. Errors: Validate throws kInvalidArgument with the place that it is given.
+// Thread safety: plain values. Errors: Validate throws kInvalidArgument with the place that it is
+// given.
 #pragma once
 
 #include <cstdint>
@@ -14,64 +16,73 @@ namespace plumb::policy_model {
 // Do not change the values of existing entries.
 enum class RopeKind : uint8_t { kDefault = 0, kLinear = 1, kDynamic = 2, kLlama3 = 3, kYarn = 4 };
 
-// How the frequencies of rotary positions are stretched for longer contexts; keys of `rope_scaling` / `rope_parameters`.
+// How the frequencies of rotary positions are stretched for longer contexts; keys of `rope_scaling`
+// / `rope_parameters`.
 struct RopeScaling {
   RopeKind kind = RopeKind::kDefault;
   double factor = 1;
-  int64_t original_positions = 0;            // llama3, yarn: length of the pretraining; 0: max_positions
-  double low_freq = 1, high_freq = 4;        // llama3
-  double beta_fast = 32, beta_slow = 1;      // yarn
-  double attention_factor = 0;               // yarn; 0: follows from factor (and mscale)
-  double mscale = 0, mscale_all_dim = 0;     // yarn
-  bool truncate = true;                      // yarn: whole dimensions at the ends of the ramp
+  // llama3, yarn: length of the pretraining; 0: max_positions
+  int64_t original_positions = 0;
+  double low_freq = 1, high_freq = 4;     // llama3
+  double beta_fast = 32, beta_slow = 1;   // yarn
+  double attention_factor = 0;            // yarn; 0: follows from factor (and mscale)
+  double mscale = 0, mscale_all_dim = 0;  // yarn
+  bool truncate = true;                   // yarn: whole dimensions at the ends of the ramp
   bool operator==(const RopeScaling&) const = default;
 };
 
 // Dimensions: L layers, H hidden, Nq/Nkv query and KV heads, D head_dim, F ffn, V vocabulary.
 struct ModelShape {
-  std::string family = "llama";   // the config's model_type; the table in family.cc
-  int64_t layers = 0;             // L
-  int64_t hidden = 0;             // H
-  int64_t heads = 0;              // Nq
-  int64_t kv_heads = 0;           // Nkv, divides heads
-  int64_t head_dim = 0;           // D, even
-  int64_t ffn = 0;                // F
-  int64_t vocab = 0;              // V
+  std::string family = "llama";  // the config's model_type; the table in family.cc
+  int64_t layers = 0;            // L
+  int64_t hidden = 0;            // H
+  int64_t heads = 0;             // Nq
+  int64_t kv_heads = 0;          // Nkv, divides heads
+  int64_t head_dim = 0;          // D, even
+  int64_t ffn = 0;               // F
+  int64_t vocab = 0;             // V
   int64_t max_positions = 0;
   double rope_theta = 10000;
   double norm_eps = 1e-5;
-  bool tied = true;               // LM head is the embedding
-  bool attention_bias = false;    // q, k, v have biases
-  bool output_bias = false;       // so has o
-  bool mlp_bias = false;          // gate, up and down have biases
-  bool scalar_head = false;       // one number a row (reward model, critic) instead of an LM head
+  bool tied = true;             // LM head is the embedding
+  bool attention_bias = false;  // q, k, v have biases
+  bool output_bias = false;     // so has o
+  bool mlp_bias = false;        // gate, up and down have biases
+  bool scalar_head = false;     // one number a row (reward model, critic) instead of an LM head
   RopeScaling rope;
-  double rotated_share = 1;       // of a head's dimensions (partial_rotary_factor)
-  double local_rope_theta = 0;    // of sliding layers, unscaled; 0: they turn as the others do
-  double attention_scale = 0;     // of the scores; 0: D^-1/2
-  int64_t window = 0;             // tokens that a sliding layer sees, the own included; 0: no layer slides
-  std::vector<uint8_t> sliding;   // [L] 1: the layer sees `window` tokens; empty: all do when window > 0
-  std::vector<uint8_t> rotated;   // [L] 0: the layer has no positions; empty: all have
+  double rotated_share = 1;     // of a head's dimensions (partial_rotary_factor)
+  double local_rope_theta = 0;  // of sliding layers, unscaled; 0: they turn as the others do
+  double attention_scale = 0;   // of the scores; 0: D^-1/2
+  // tokens that a sliding layer sees, the own included; 0: no layer slides
+  int64_t window = 0;
+  // [L] 1: the layer sees `window` tokens; empty: all do when window > 0
+  std::vector<uint8_t> sliding;
+  std::vector<uint8_t> rotated;  // [L] 0: the layer has no positions; empty: all have
   int32_t bos_token = -1;
   std::vector<int32_t> eos_tokens;
   int32_t pad_token = -1;
-  // Rows of the head that are no token (ascending; from the tokenizer, config.json does not say): they are never sampled, and
-  // log-probs are over the others. Embeddings are often padded to a round number of rows.
+  // Rows of the head that are no token (ascending; from the tokenizer, config.json does not say):
+  // they are never sampled, and log-probs are over the others. Embeddings are often padded to a
+  // round number of rows.
   std::vector<int32_t> unused_tokens;
   bool operator==(const ModelShape&) const = default;
 
   int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
-  // Where a model with a scalar head scores a sequence: at the last token that is not pad_token, as transformers does; the end
-  // token is none where a folder pads with it. The first of nothing but padding. REQUIRES: not empty.
+  // Where a model with a scalar head scores a sequence: at the last token that is not pad_token, as
+  // transformers does; the end token is none where a folder pads with it. The first of nothing but
+  // padding. REQUIRES: not empty.
   int32_t ScoredPosition(std::span<const int32_t> tokens) const;
   bool slides(int64_t layer) const {
     return window > 0 && (sliding.empty() || sliding[static_cast<size_t>(layer)] != 0);
   }
-  bool rotates(int64_t layer) const { return rotated.empty() || rotated[static_cast<size_t>(layer)] != 0; }
+  bool rotates(int64_t layer) const {
+    return rotated.empty() || rotated[static_cast<size_t>(layer)] != 0;
+  }
 };
 
-// Throws unless the family is known, every dimension is positive, heads divide, head_dim is even, sizes do not overflow.
+// Throws unless the family is known, every dimension is positive, heads divide, head_dim is even,
+// sizes do not overflow.
 void Validate(const ModelShape& shape, const std::string& where);
 
 }  // namespace plumb::policy_model

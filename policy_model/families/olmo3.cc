@@ -1,5 +1,5 @@
-// OLMo 3: norms behind both branches and none before; q and k normed over their whole width; three sliding layers to one
-// that sees all, and stretched positions in the latter only.
+// OLMo 3: norms behind both branches and none before; q and k normed over their whole width; three
+// sliding layers to one that sees all, and stretched positions in the latter only.
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
@@ -30,11 +30,20 @@ ModelPlan Plan(const ModelShape& s) {
 
 }  // namespace
 
-extern const Family kOlmo3 = {
-    .type = "olmo3", .architecture = "Olmo3", .tied = false, .rope_theta = 500000, .kv_heads = 0, .head_dim = 0,
-    .max_positions = 2048, .norm_eps = 1e-5,
-    .names = {.attention_norm = nullptr, .attention_behind = "post_attention_layernorm", .ffn_norm = nullptr,
-              .ffn_behind = "post_feedforward_layernorm"},
-    .read = Read, .write = Write, .plan = Plan};
+extern const Family kOlmo3 = {.type = "olmo3",
+                              .architecture = "Olmo3",
+                              .tied = false,
+                              .rope_theta = 500000,
+                              .kv_heads = 0,
+                              .head_dim = 0,
+                              .max_positions = 2048,
+                              .norm_eps = 1e-5,
+                              .names = {.attention_norm = nullptr,
+                                        .attention_behind = "post_attention_layernorm",
+                                        .ffn_norm = nullptr,
+                                        .ffn_behind = "post_feedforward_layernorm"},
+                              .read = Read,
+                              .write = Write,
+                              .plan = Plan};
 
 }  // namespace plumb::policy_model

@@ -1,4 +1,5 @@
-// Phi 3 and 4 (mini, medium): Llama whose q, k, v and gate, up lie in one matrix each; a part of a head may rotate.
+// Phi 3 and 4 (mini, medium): Llama whose q, k, v and gate, up lie in one matrix each; a part of a
+// head may rotate.
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
@@ -12,10 +13,17 @@ void Write(const ModelShape& s, ConfigJson& json) {
 
 }  // namespace
 
-extern const Family kPhi3 = {
-    .type = "phi3", .architecture = "Phi3", .tied = false, .rope_theta = 10000, .kv_heads = 0, .head_dim = 0,
-    .max_positions = 4096, .norm_eps = 1e-5,
-    .names = {.qkv = "self_attn.qkv_proj", .gate_up = "mlp.gate_up_proj"},
-    .read = Read, .write = Write, .plan = CommonPlan};
+extern const Family kPhi3 = {.type = "phi3",
+                             .architecture = "Phi3",
+                             .tied = false,
+                             .rope_theta = 10000,
+                             .kv_heads = 0,
+                             .head_dim = 0,
+                             .max_positions = 4096,
+                             .norm_eps = 1e-5,
+                             .names = {.qkv = "self_attn.qkv_proj", .gate_up = "mlp.gate_up_proj"},
+                             .read = Read,
+                             .write = Write,
+                             .plan = CommonPlan};
 
 }  // namespace plumb::policy_model

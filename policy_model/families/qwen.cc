@@ -1,5 +1,5 @@
-// Qwen 2, 2.5 (biases on q, k, v) and 3 (no biases; each head of q and k normed before the rotation). Both may let the
-// layers from max_window_layers on slide.
+// Qwen 2, 2.5 (biases on q, k, v) and 3 (no biases; each head of q and k normed before the
+// rotation). Both may let the layers from max_window_layers on slide.
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
@@ -49,15 +49,29 @@ ModelPlan Plan3(const ModelShape& s) {
 
 }  // namespace
 
-extern const Family kQwen2 = {
-    .type = "qwen2", .architecture = "Qwen2", .tied = false, .rope_theta = 10000, .kv_heads = 32, .head_dim = 0,
-    .max_positions = 32768, .norm_eps = 1e-6,
-    .names = {},
-    .read = Read2, .write = WriteWindow, .plan = CommonPlan};
-extern const Family kQwen3 = {
-    .type = "qwen3", .architecture = "Qwen3", .tied = false, .rope_theta = 10000, .kv_heads = 32, .head_dim = 128,
-    .max_positions = 32768, .norm_eps = 1e-6,
-    .names = {},
-    .read = Read3, .write = Write3, .plan = Plan3};
+extern const Family kQwen2 = {.type = "qwen2",
+                              .architecture = "Qwen2",
+                              .tied = false,
+                              .rope_theta = 10000,
+                              .kv_heads = 32,
+                              .head_dim = 0,
+                              .max_positions = 32768,
+                              .norm_eps = 1e-6,
+                              .names = {},
+                              .read = Read2,
+                              .write = WriteWindow,
+                              .plan = CommonPlan};
+extern const Family kQwen3 = {.type = "qwen3",
+                              .architecture = "Qwen3",
+                              .tied = false,
+                              .rope_theta = 10000,
+                              .kv_heads = 32,
+                              .head_dim = 128,
+                              .max_positions = 32768,
+                              .norm_eps = 1e-6,
+                              .names = {},
+                              .read = Read3,
+                              .write = Write3,
+                              .plan = Plan3};
 
 }  // namespace plumb::policy_model

@@ -17,7 +17,9 @@ double Llama3(double frequency, const RopeScaling& s, double original) {
   return (1 - share) * frequency / s.factor + share * frequency;
 }
 
-double MagnitudeScale(double factor, double weight) { return factor <= 1 ? 1 : 0.1 * weight * std::log(factor) + 1; }
+double MagnitudeScale(double factor, double weight) {
+  return factor <= 1 ? 1 : 0.1 * weight * std::log(factor) + 1;
+}
 
 // Where on the dimensions a frequency lies that turns `turns` times over the original length.
 double DimensionOf(double turns, double theta, int64_t dims, double original) {
@@ -25,7 +27,8 @@ double DimensionOf(double turns, double theta, int64_t dims, double original) {
 }
 
 void Yarn(const RopeScaling& s, double theta, int64_t dims, double original, RotarySpec* out) {
-  double low = DimensionOf(s.beta_fast, theta, dims, original), high = DimensionOf(s.beta_slow, theta, dims, original);
+  double low = DimensionOf(s.beta_fast, theta, dims, original),
+         high = DimensionOf(s.beta_slow, theta, dims, original);
   if (s.truncate) {
     low = std::floor(low);
     high = std::ceil(high);
@@ -51,9 +54,11 @@ void Yarn(const RopeScaling& s, double theta, int64_t dims, double original, Rot
 RotarySpec RotaryOf(const RopeScaling& s, double theta, int64_t dims, int64_t max_positions) {
   RotarySpec out;
   for (int64_t i = 0; i < dims / 2; ++i) {
-    out.frequencies.push_back(std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(dims)));
+    out.frequencies.push_back(
+        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(dims)));
   }
-  const auto original = static_cast<double>(s.original_positions > 0 ? s.original_positions : max_positions);
+  const auto original =
+      static_cast<double>(s.original_positions > 0 ? s.original_positions : max_positions);
   switch (s.kind) {
     case RopeKind::kDefault:
     case RopeKind::kDynamic: break;

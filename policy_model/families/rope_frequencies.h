@@ -1,7 +1,9 @@
-// Frequencies of rotary positions under the stretchings that transformers knows (modeling_rope_utils).
+// Frequencies of rotary positions under the stretchings that transformers knows
+// (modeling_rope_utils).
 //
-// Sources: linear (kaiokendev 2023), llama3 (Llama 3.1's model card), YaRN (Peng et al., "YaRN: Efficient Context Window
-// Extension of Large Language Models", 2023). `dynamic` equals the default up to max_positions, beyond which nothing is computed.
+// Sources: linear (kaiokendev 2023), llama3 (Llama 3.1's model card), YaRN (Peng et al., "YaRN:
+// Efficient Context Window Extension of Large Language Models", 2023). `dynamic` equals the default
+// up to max_positions, beyond which nothing is computed.
 // Thread safety: pure function.
 #pragma once
 
@@ -10,7 +12,8 @@
 
 namespace plumb::policy_model {
 
-// `dims` rotated dimensions of a head (even), base `theta`; `max_positions` stands in for an original length that is not given.
+// `dims` rotated dimensions of a head (even), base `theta`; `max_positions` stands in for an
+// original length that is not given.
 RotarySpec RotaryOf(const RopeScaling& scaling, double theta, int64_t dims, int64_t max_positions);
 
 }  // namespace plumb::policy_model

@@ -1,4 +1,5 @@
-// SmolLM 3: Llama, of whose layers every fourth has no positions (no_rope_layers: 1 where a layer rotates).
+// SmolLM 3: Llama, of whose layers every fourth has no positions (no_rope_layers: 1 where a layer
+// rotates).
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
@@ -22,7 +23,8 @@ void Read(const ConfigKeys& keys, ModelShape& s) {
     keys.Fail("'no_rope_layers' is not a list of " + std::to_string(s.layers) + " numbers");
   }
   for (const ConfigJson& item : list) {
-    if (!item.is_number_integer()) keys.Fail("'no_rope_layers' holds something else than whole numbers");
+    if (!item.is_number_integer())
+      keys.Fail("'no_rope_layers' holds something else than whole numbers");
     s.rotated.push_back(item.get<int64_t>() != 0 ? 1 : 0);
   }
 }
@@ -40,10 +42,17 @@ void Write(const ModelShape& s, ConfigJson& json) {
 
 }  // namespace
 
-extern const Family kSmolLm3 = {
-    .type = "smollm3", .architecture = "SmolLM3", .tied = true, .rope_theta = 2e6, .kv_heads = 4, .head_dim = 0,
-    .max_positions = 32768, .norm_eps = 1e-6,
-    .names = {},
-    .read = Read, .write = Write, .plan = CommonPlan};
+extern const Family kSmolLm3 = {.type = "smollm3",
+                                .architecture = "SmolLM3",
+                                .tied = true,
+                                .rope_theta = 2e6,
+                                .kv_heads = 4,
+                                .head_dim = 0,
+                                .max_positions = 32768,
+                                .norm_eps = 1e-6,
+                                .names = {},
+                                .read = Read,
+                                .write = Write,
+                                .plan = CommonPlan};
 
 }  // namespace plumb::policy_model

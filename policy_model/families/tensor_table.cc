@@ -25,8 +25,12 @@ int64_t TensorList::Add(std::string name, std::vector<int64_t> dims, bool decay,
   int64_t row = 0;
   for (const Part& part : parts) {
     const bool whole = fused.empty();
-    e.parts.push_back({.file_tensor = whole ? part.file : fused, .row_begin = row, .row_end = row + part.rows,
-                       .file_row = whole ? 0 : row, .file_rows = whole ? part.rows : e.shape[0], .split = part.split});
+    e.parts.push_back({.file_tensor = whole ? part.file : fused,
+                       .row_begin = row,
+                       .row_end = row + part.rows,
+                       .file_row = whole ? 0 : row,
+                       .file_rows = whole ? part.rows : e.shape[0],
+                       .split = part.split});
     row += part.rows;
   }
   PLUMB_CHECK(row == e.shape[0], "parts of " + e.name);
@@ -45,12 +49,15 @@ TensorTable::TensorTable(const ModelShape& shape) : shape_(shape) {
   names_ = family.names;
   const TensorInit norm = plan_.norm_offset == 0 ? TensorInit::kOnes : TensorInit::kZeros;
   const int64_t h = shape.hidden;
-  // The backward meets the head first, then the layers from the last to the first, then the embedding.
+  // The backward meets the head first, then the layers from the last to the first, then the
+  // embedding.
   final_norm_ = Add("final_norm", {h}, false, norm, {{"model.norm.weight", h, SplitAxis::kNone}});
   if (shape.scalar_head) {
-    score_ = Add("score", {1, h}, true, TensorInit::kNormal, {{"score.weight", 1, SplitAxis::kNone}});
+    score_ =
+        Add("score", {1, h}, true, TensorInit::kNormal, {{"score.weight", 1, SplitAxis::kNone}});
   } else if (!shape.tied) {
-    lm_head_ = Add("lm_head", {shape.vocab, h}, true, TensorInit::kNormal, {{"lm_head.weight", shape.vocab, SplitAxis::kRows}});
+    lm_head_ = Add("lm_head", {shape.vocab, h}, true, TensorInit::kNormal,
+                   {{"lm_head.weight", shape.vocab, SplitAxis::kRows}});
   }
   EndBucket();
   layers_.resize(static_cast<size_t>(shape.layers));
@@ -67,16 +74,21 @@ TensorTable::TensorTable(const ModelShape& shape) : shape_(shape) {
 void TensorTable::AddLayer(int64_t l) {
   const LayerSpec& spec = plan_.layers[static_cast<size_t>(l)];
   LayerSlices& s = layers_[static_cast<size_t>(l)];
-  const int64_t h = shape_.hidden, q = shape_.heads * shape_.head_dim, kv = shape_.kv_width(), d = shape_.head_dim;
-  const std::string ours = "layers." + std::to_string(l) + ".", file = "model.layers." + std::to_string(l) + ".";
+  const int64_t h = shape_.hidden, q = shape_.heads * shape_.head_dim, kv = shape_.kv_width(),
+                d = shape_.head_dim;
+  const std::string ours = "layers." + std::to_string(l) + ".",
+                    file = "model.layers." + std::to_string(l) + ".";
   const TensorInit ones = plan_.norm_offset == 0 ? TensorInit::kOnes : TensorInit::kZeros;
-  const auto named = [&](const char* name, const char* suffix) { return name ? file + name + suffix : std::string(); };
+  const auto named = [&](const char* name, const char* suffix) {
+    return name ? file + name + suffix : std::string();
+  };
   const auto norm = [&](const char* name, const char* in_file, int64_t n) {
     return Add(ours + name, {n}, false, ones, {{named(in_file, ".weight"), n, SplitAxis::kNone}});
   };
   if (spec.norm_behind) s.ffn_behind = norm("ffn_behind", names_.ffn_behind, h);
   if (spec.ffn_bias) {
-    s.down_bias = Add(ours + "down_bias", {h}, false, TensorInit::kZeros, {{file + "mlp.down_proj.bias", h, SplitAxis::kNone}});
+    s.down_bias = Add(ours + "down_bias", {h}, false, TensorInit::kZeros,
+                      {{file + "mlp.down_proj.bias", h, SplitAxis::kNone}});
   }
   s.down = Add(ours + "down", {h, spec.ffn}, true, TensorInit::kResidual,
                {{file + "mlp.down_proj.weight", h, SplitAxis::kColumns}});
@@ -93,9 +105,11 @@ void TensorTable::AddLayer(int64_t l) {
   if (spec.norm_before) s.ffn_norm = norm("post_norm", names_.ffn_norm, h);
   if (spec.norm_behind) s.attention_behind = norm("attention_behind", names_.attention_behind, h);
   if (spec.o_bias) {
-    s.o_bias = Add(ours + "o_bias", {h}, false, TensorInit::kZeros, {{file + "self_attn.o_proj.bias", h, SplitAxis::kNone}});
+    s.o_bias = Add(ours + "o_bias", {h}, false, TensorInit::kZeros,
+                   {{file + "self_attn.o_proj.bias", h, SplitAxis::kNone}});
   }
-  s.o = Add(ours + "o", {h, q}, true, TensorInit::kResidual, {{file + "self_attn.o_proj.weight", h, SplitAxis::kColumns}});
+  s.o = Add(ours + "o", {h, q}, true, TensorInit::kResidual,
+            {{file + "self_attn.o_proj.weight", h, SplitAxis::kColumns}});
   s.qkv = Add(ours + "qkv", {q + 2 * kv, h}, true, TensorInit::kNormal,
               {{file + "self_attn.q_proj.weight", q, SplitAxis::kRows},
                {file + "self_attn.k_proj.weight", kv, SplitAxis::kRows},
@@ -121,20 +135,27 @@ std::vector<ElementRange> RankShare(const TensorEntry& entry, int rank, int rank
   std::vector<ElementRange> out;
   const int64_t columns = entry.columns();
   for (const TensorPart& part : entry.parts) {
-    const int64_t rows = part.row_end - part.row_begin, begin = entry.offset + part.row_begin * columns;
-    const int64_t cut = part.split == SplitAxis::kRows ? rows : part.split == SplitAxis::kColumns ? columns : ranks;
+    const int64_t rows = part.row_end - part.row_begin,
+                  begin = entry.offset + part.row_begin * columns;
+    const int64_t cut = part.split == SplitAxis::kRows      ? rows
+                        : part.split == SplitAxis::kColumns ? columns
+                                                            : ranks;
     if (cut % ranks != 0) {
-      throw Error(ErrorCode::kInvalidArgument, entry.name + " (" + part.file_tensor + ") has " + std::to_string(cut) +
-                                                   (part.split == SplitAxis::kRows ? " rows" : " columns") +
-                                                   ", which cannot be shared among " + std::to_string(ranks) + " ranks");
+      throw Error(ErrorCode::kInvalidArgument,
+                  entry.name + " (" + part.file_tensor + ") has " + std::to_string(cut) +
+                      (part.split == SplitAxis::kRows ? " rows" : " columns") +
+                      ", which cannot be shared among " + std::to_string(ranks) + " ranks");
     }
     const int64_t share = cut / ranks;
     switch (part.split) {
       case SplitAxis::kNone: out.push_back({begin, begin + rows * columns}); break;
-      case SplitAxis::kRows: out.push_back({begin + rank * share * columns, begin + (rank + 1) * share * columns}); break;
+      case SplitAxis::kRows:
+        out.push_back({begin + rank * share * columns, begin + (rank + 1) * share * columns});
+        break;
       case SplitAxis::kColumns:
         for (int64_t r = 0; r < rows; ++r) {
-          out.push_back({begin + r * columns + rank * share, begin + r * columns + (rank + 1) * share});
+          out.push_back(
+              {begin + r * columns + rank * share, begin + r * columns + (rank + 1) * share});
         }
         break;
     }

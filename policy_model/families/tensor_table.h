@@ -1,7 +1,9 @@
-// Name, shape, parts and place of every weight: the one table that load, save, shard, checkpoint and publish walk.
+// Name, shape, parts and place of every weight: the one table that load, save, shard, checkpoint
+// and publish walk.
 //
-// Thread safety: const after construction. The flat buffer is ordered by backward bucket (head and final norm first used
-// in the backward, embedding last); each tensor starts at a multiple of 64 elements, each bucket at kBucketElements.
+// Thread safety: const after construction. The flat buffer is ordered by backward bucket (head and
+// final norm first used in the backward, embedding last); each tensor starts at a multiple of 64
+// elements, each bucket at kBucketElements.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +14,8 @@
 
 namespace plumb::policy_model {
 
-// Along which axis a part is cut for tensor parallelism. The axis belongs to the part: a rank's share of a merged matrix
-// is its share of q, of k and of v, not a run of rows of the whole.
+// Along which axis a part is cut for tensor parallelism. The axis belongs to the part: a rank's
+// share of a merged matrix is its share of q, of k and of v, not a run of rows of the whole.
 enum class SplitAxis : uint8_t { kNone, kRows, kColumns };
 
 // Rows of a merged tensor that are one thing (q of qkv), and where they lie in HF files.
@@ -47,8 +49,10 @@ struct TensorEntry {
 
 // Offsets of one layer's tensors in elements; -1 where the layer has none.
 struct LayerSlices {
-  int64_t attention_norm = -1, qkv = -1, qkv_bias = -1, q_norm = -1, k_norm = -1, o = -1, o_bias = -1, attention_behind = -1;
-  int64_t ffn_norm = -1, gate_up = -1, gate_up_bias = -1, down = -1, down_bias = -1, ffn_behind = -1;
+  int64_t attention_norm = -1, qkv = -1, qkv_bias = -1, q_norm = -1, k_norm = -1, o = -1,
+          o_bias = -1, attention_behind = -1;
+  int64_t ffn_norm = -1, gate_up = -1, gate_up_bias = -1, down = -1, down_bias = -1,
+          ffn_behind = -1;
 };
 
 // The tensors of one parameter set and where they lie in its flat buffer.
@@ -96,9 +100,9 @@ class TensorTable : public TensorList {
   int64_t embedding_ = 0, final_norm_ = 0, lm_head_ = -1, score_ = -1;
 };
 
-// The element ranges of the flat buffer that rank `rank` of `ranks` holds of an entry under tensor parallelism, part by
-// part and row by row where columns are cut; an entry that is not cut is whole on every rank. Throws kInvalidArgument when
-// a part cannot be cut into equal shares.
+// The element ranges of the flat buffer that rank `rank` of `ranks` holds of an entry under tensor
+// parallelism, part by part and row by row where columns are cut; an entry that is not cut is whole
+// on every rank. Throws kInvalidArgument when a part cannot be cut into equal shares.
 struct ElementRange {
   int64_t begin = 0, end = 0;
 };

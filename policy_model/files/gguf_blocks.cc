@@ -59,7 +59,8 @@ void Dequantize(GgufType type, std::span<const std::byte> bytes, std::span<float
       case GgufType::kBF16: *to = ToFloat(BFloat16{Load<uint16_t>(p)}); break;
       case GgufType::kQ8_0: {
         const float scale = HalfToFloat(Load<uint16_t>(p));
-        for (int64_t i = 0; i < kBlock; ++i) to[i] = scale * static_cast<float>(Load<int8_t>(p + 2 + i));
+        for (int64_t i = 0; i < kBlock; ++i)
+          to[i] = scale * static_cast<float>(Load<int8_t>(p + 2 + i));
         break;
       }
       case GgufType::kQ4_0:
@@ -71,8 +72,10 @@ void Dequantize(GgufType type, std::span<const std::byte> bytes, std::span<float
         for (int64_t i = 0; i < kBlock / 2; ++i) {
           const int q = std::to_integer<int>(quants[i]);
           const int low = q & 15, high = q >> 4;
-          to[i] = has_minimum ? scale * static_cast<float>(low) + minimum : scale * static_cast<float>(low - 8);
-          to[i + kBlock / 2] = has_minimum ? scale * static_cast<float>(high) + minimum : scale * static_cast<float>(high - 8);
+          to[i] = has_minimum ? scale * static_cast<float>(low) + minimum
+                              : scale * static_cast<float>(low - 8);
+          to[i + kBlock / 2] = has_minimum ? scale * static_cast<float>(high) + minimum
+                                           : scale * static_cast<float>(high - 8);
         }
         break;
       }

@@ -8,13 +8,27 @@
 namespace plumb::policy_model {
 namespace {
 
-constexpr uint32_t kMagic = 0x46554747;  // "GGUF"
+constexpr uint32_t kMagic = 0x46554747;     // "GGUF"
 constexpr uint64_t kMaxEntries = 1 << 16;   // keys, and tensors: models have hundreds of either
 constexpr uint64_t kMaxElements = 1 << 22;  // of a list; the longest are vocabularies
 constexpr uint64_t kMaxText = uint64_t{16} << 20;
 
 // Types of values in the file.
-enum ValueType : uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kFloat, kBool, kString, kArray, kU64, kI64, kDouble };
+enum ValueType : uint32_t {
+  kU8,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kFloat,
+  kBool,
+  kString,
+  kArray,
+  kU64,
+  kI64,
+  kDouble
+};
 
 class Cursor {
  public:
@@ -34,7 +48,8 @@ class Cursor {
   }
   std::string Text() {
     const auto size = Get<uint64_t>();
-    if (size > kMaxText || size > bytes_.size() - at_) Corrupt("a text of " + std::to_string(size) + " bytes does not fit: truncated or damaged");
+    if (size > kMaxText || size > bytes_.size() - at_)
+      Corrupt("a text of " + std::to_string(size) + " bytes does not fit: truncated or damaged");
     std::string out(reinterpret_cast<const char*>(bytes_.data()) + at_, size);
     at_ += size;
     return out;
@@ -70,13 +85,15 @@ class Cursor {
     const auto count = Get<uint64_t>();
     if (element == kArray) Corrupt("an array of arrays");
     const uint64_t least = element == kString ? sizeof(uint64_t) : 1;  // bytes of a value
-    if (count > kMaxElements || count > (bytes_.size() - at_) / least) Corrupt("an array of " + std::to_string(count) + " values");
+    if (count > kMaxElements || count > (bytes_.size() - at_) / least)
+      Corrupt("an array of " + std::to_string(count) + " values");
     if (element == kString) v.texts.reserve(count);
     for (uint64_t i = 0; i < count; ++i) {
       GgufValue one;
       Scalar(element, one);
       if (one.text) v.texts.push_back(std::move(*one.text));
-      if (one.integer) v.integers.push_back(*one.integer);  // lists of floats (scores) are not needed here
+      // lists of floats (scores) are not needed here
+      if (one.integer) v.integers.push_back(*one.integer);
     }
     return v;
   }
@@ -86,7 +103,8 @@ class Cursor {
     if (type == kString) v.text = Text();
     else if (type == kFloat) v.number = Get<float>();
     else if (type == kDouble) v.number = Get<double>();
-    else if (!(v.integer = Integer(type))) Corrupt("a value of unknown type " + std::to_string(type));
+    else if (!(v.integer = Integer(type)))
+      Corrupt("a value of unknown type " + std::to_string(type));
   }
 
   std::span<const std::byte> bytes_;
@@ -105,16 +123,22 @@ std::unique_ptr<GgufReader> GgufReader::Open(const std::string& path) {
 void GgufReader::Read() {
   const auto bytes = file_->bytes();
   Cursor in(bytes, path());
-  if (in.Get<uint32_t>() != kMagic) throw Error(ErrorCode::kCorruption, "is not a GGUF file", path());
+  if (in.Get<uint32_t>() != kMagic)
+    throw Error(ErrorCode::kCorruption, "is not a GGUF file", path());
   const auto version = in.Get<uint32_t>();
   if (version != 2 && version != 3) {
-    throw Error(ErrorCode::kUnsupported, "GGUF version " + std::to_string(version) + " is not read here: 2 or 3 (little-endian)", path());
+    throw Error(
+        ErrorCode::kUnsupported,
+        "GGUF version " + std::to_string(version) + " is not read here: 2 or 3 (little-endian)",
+        path());
   }
   const auto tensor_count = in.Get<uint64_t>(), value_count = in.Get<uint64_t>();
-  if (tensor_count > kMaxEntries || value_count > kMaxEntries) in.Corrupt("more than " + std::to_string(kMaxEntries) + " keys or tensors");
+  if (tensor_count > kMaxEntries || value_count > kMaxEntries)
+    in.Corrupt("more than " + std::to_string(kMaxEntries) + " keys or tensors");
   for (uint64_t i = 0; i < value_count; ++i) {
     std::string key = in.Text();
-    if (!values_.emplace(key, in.Value()).second) in.Corrupt("the key '" + key + "' is there twice");
+    if (!values_.emplace(key, in.Value()).second)
+      in.Corrupt("the key '" + key + "' is there twice");
   }
   struct Placed {
     uint64_t begin, size;
@@ -125,19 +149,24 @@ void GgufReader::Read() {
     std::string name = in.Text();
     GgufTensor t;
     const auto dimensions = in.Get<uint32_t>();
-    if (dimensions == 0 || dimensions > 4) in.Corrupt("tensor " + name + " has " + std::to_string(dimensions) + " dimensions");
+    if (dimensions == 0 || dimensions > 4)
+      in.Corrupt("tensor " + name + " has " + std::to_string(dimensions) + " dimensions");
     uint64_t elements = 1;
     for (uint32_t d = 0; d < dimensions; ++d) {
       const auto n = in.Get<uint64_t>();
-      if (n == 0 || n > (uint64_t{1} << 40)) in.Corrupt("tensor " + name + " has a dimension of " + std::to_string(n));
-      if (__builtin_mul_overflow(elements, n, &elements)) in.Corrupt("the shape of tensor " + name + " overflows");
+      if (n == 0 || n > (uint64_t{1} << 40))
+        in.Corrupt("tensor " + name + " has a dimension of " + std::to_string(n));
+      if (__builtin_mul_overflow(elements, n, &elements))
+        in.Corrupt("the shape of tensor " + name + " overflows");
       t.shape.insert(t.shape.begin(), static_cast<int64_t>(n));
     }
     t.type = static_cast<GgufType>(in.Get<uint32_t>());
     const GgufBlock block = BlockOf(t.type, path() + ": tensor " + name);
-    if (t.shape.back() % block.elements != 0) in.Corrupt("tensor " + name + " has rows that are no whole blocks");
+    if (t.shape.back() % block.elements != 0)
+      in.Corrupt("tensor " + name + " has rows that are no whole blocks");
     uint64_t size = 0;
-    if (__builtin_mul_overflow(elements / static_cast<uint64_t>(block.elements), static_cast<uint64_t>(block.bytes), &size)) {
+    if (__builtin_mul_overflow(elements / static_cast<uint64_t>(block.elements),
+                               static_cast<uint64_t>(block.bytes), &size)) {
       in.Corrupt("the size of tensor " + name + " overflows");
     }
     const auto offset = in.Get<uint64_t>();
@@ -146,18 +175,24 @@ void GgufReader::Read() {
     placed.push_back({offset, size, &it->second});
   }
   const int64_t alignment = Integer("general.alignment", 32);
-  if (alignment < 8 || alignment > 65536 || (alignment & (alignment - 1)) != 0) in.Corrupt("general.alignment is no power of two");
+  if (alignment < 8 || alignment > 65536 || (alignment & (alignment - 1)) != 0)
+    in.Corrupt("general.alignment is no power of two");
   const auto step = static_cast<uint64_t>(alignment);
   const uint64_t base = (in.at() + step - 1) / step * step;
-  std::sort(placed.begin(), placed.end(), [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
+  std::sort(placed.begin(), placed.end(),
+            [](const Placed& a, const Placed& b) { return a.begin < b.begin; });
   uint64_t end = 0;
   for (const Placed& p : placed) {
     if (p.begin % step != 0 || p.begin < end) in.Corrupt("tensors overlap or are not aligned");
     uint64_t in_file = 0;
-    if (__builtin_add_overflow(p.begin, p.size, &end) || __builtin_add_overflow(base, end, &in_file)) in.Corrupt("an offset overflows");
+    if (__builtin_add_overflow(p.begin, p.size, &end) ||
+        __builtin_add_overflow(base, end, &in_file))
+      in.Corrupt("an offset overflows");
     if (in_file > bytes.size()) {
-      throw Error(ErrorCode::kCorruption, "is truncated: a tensor ends at byte " + std::to_string(in_file) + " of " +
-                                              std::to_string(bytes.size()), path());
+      throw Error(ErrorCode::kCorruption,
+                  "is truncated: a tensor ends at byte " + std::to_string(in_file) + " of " +
+                      std::to_string(bytes.size()),
+                  path());
     }
     p.tensor->bytes = bytes.subspan(base + p.begin, p.size);
   }
@@ -172,7 +207,8 @@ const GgufValue& GgufReader::Value(const std::string& key) const {
 int64_t GgufReader::Integer(const std::string& key, std::optional<int64_t> otherwise) const {
   if (otherwise && !Has(key)) return *otherwise;
   const GgufValue& v = Value(key);
-  if (!v.integer) throw Error(ErrorCode::kCorruption, "'" + key + "' is not a whole number", path());
+  if (!v.integer)
+    throw Error(ErrorCode::kCorruption, "'" + key + "' is not a whole number", path());
   return *v.integer;
 }
 
@@ -192,13 +228,15 @@ std::string GgufReader::Text(const std::string& key, std::optional<std::string> 
 
 const std::vector<std::string>& GgufReader::Texts(const std::string& key) const {
   const GgufValue& v = Value(key);
-  if (!v.is_list || !v.integers.empty()) throw Error(ErrorCode::kCorruption, "'" + key + "' is not a list of texts", path());
+  if (!v.is_list || !v.integers.empty())
+    throw Error(ErrorCode::kCorruption, "'" + key + "' is not a list of texts", path());
   return v.texts;
 }
 
 const std::vector<int64_t>& GgufReader::Integers(const std::string& key) const {
   const GgufValue& v = Value(key);
-  if (!v.is_list || !v.texts.empty()) throw Error(ErrorCode::kCorruption, "'" + key + "' is not a list of whole numbers", path());
+  if (!v.is_list || !v.texts.empty())
+    throw Error(ErrorCode::kCorruption, "'" + key + "' is not a list of whole numbers", path());
   return v.integers;
 }
 

@@ -1,7 +1,9 @@
 // A GGUF file's keys and tensors, bounds-checked.
 //
-// Thread safety: const after Open. Ownership: the reader owns the mapping; views stay valid as long as it lives.
-// Errors: kCorruption with the file and the byte offset; kUnsupported for another version or byte order.
+// Thread safety: const after Open. Ownership: the reader owns the mapping; views stay valid as long
+// as it lives.
+// Errors: kCorruption with the file and the byte offset; kUnsupported for another version or byte
+// order.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +25,8 @@ enum class GgufType : uint32_t { kF32 = 0, kF16 = 1, kQ4_0 = 2, kQ4_1 = 3, kQ8_0
 
 struct GgufTensor {
   GgufType type = GgufType::kF32;
-  std::vector<int64_t> shape;  // row-major: the last dimension is contiguous (the file lists them the other way round)
+  // row-major: the last dimension is contiguous (the file lists them the other way round)
+  std::vector<int64_t> shape;
   std::span<const std::byte> bytes;
 };
 
@@ -47,7 +50,8 @@ class GgufReader {
   // kCorruption when the key is missing (without `otherwise`) or of another type.
   int64_t Integer(const std::string& key, std::optional<int64_t> otherwise = std::nullopt) const;
   double Number(const std::string& key, std::optional<double> otherwise = std::nullopt) const;
-  std::string Text(const std::string& key, std::optional<std::string> otherwise = std::nullopt) const;
+  std::string Text(const std::string& key,
+                   std::optional<std::string> otherwise = std::nullopt) const;
   const std::vector<std::string>& Texts(const std::string& key) const;
   const std::vector<int64_t>& Integers(const std::string& key) const;
 

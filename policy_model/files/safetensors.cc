@@ -14,23 +14,27 @@
 #include "common/base/checked_math.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
-#include "common/base/log.h"
 #include "common/base/json/strict_json.h"
+#include "common/base/log.h"
 
 namespace plumb::policy_model {
 namespace {
 
 using Json = nlohmann::ordered_json;
 constexpr size_t kMaxHeaderBytes = size_t{100} << 20;
-constexpr int64_t kMaxHeaderCost = int64_t{1} << 20;  // some 25,000 tensors a file, 150,000 in an index
+// some 25,000 tensors a file, 150,000 in an index
+constexpr int64_t kMaxHeaderCost = int64_t{1} << 20;
 constexpr size_t kMaxDimensions = 8;
 
 struct TypeName {
   const char* name;
   DType dtype;
 };
-constexpr TypeName kTypes[] = {{"F32", DType::kFloat32}, {"BF16", DType::kBFloat16}, {"F16", DType::kFloat16},
-                               {"I32", DType::kInt32}, {"I64", DType::kInt64}};
+constexpr TypeName kTypes[] = {{"F32", DType::kFloat32},
+                               {"BF16", DType::kBFloat16},
+                               {"F16", DType::kFloat16},
+                               {"I32", DType::kInt32},
+                               {"I64", DType::kInt64}};
 
 const char* NameOf(DType dtype) {
   for (const TypeName& t : kTypes) {
@@ -51,21 +55,27 @@ class Reader : public SafetensorsReader {
   const std::map<std::string, std::string>& metadata() const override { return metadata_; }
   void Release(const TensorView& view) const override {
     const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-    const auto begin = reinterpret_cast<uintptr_t>(view.bytes.data()), end = begin + view.bytes.size();
-    const uintptr_t from = (begin + page - 1) / page * page, to = end / page * page;  // pages that are all its own
-    if (from < to) ::madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);  // a refusal costs memory only
+    const auto begin = reinterpret_cast<uintptr_t>(view.bytes.data()),
+               end = begin + view.bytes.size();
+    // pages that are all its own
+    const uintptr_t from = (begin + page - 1) / page * page, to = end / page * page;
+    // a refusal costs memory only
+    if (from < to) ::madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
   }
 
   void Add(const std::string& path) {
     files_.push_back(MappedFile::Open(path));
     const auto bytes = files_.back()->bytes();
-    const auto corrupt = [&](const std::string& what) { throw Error(ErrorCode::kCorruption, what, path); };
-    if (bytes.size() < 8) corrupt("is too short for a safetensors file: " + std::to_string(bytes.size()) + " bytes");
+    const auto corrupt = [&](const std::string& what) {
+      throw Error(ErrorCode::kCorruption, what, path);
+    };
+    if (bytes.size() < 8)
+      corrupt("is too short for a safetensors file: " + std::to_string(bytes.size()) + " bytes");
     uint64_t header = 0;
     std::memcpy(&header, bytes.data(), 8);
     if (header > kMaxHeaderBytes || header > bytes.size() - 8) {
-      corrupt("says its header has " + std::to_string(header) + " bytes, the file has " + std::to_string(bytes.size()) +
-              ": truncated, or not a safetensors file");
+      corrupt("says its header has " + std::to_string(header) + " bytes, the file has " +
+              std::to_string(bytes.size()) + ": truncated, or not a safetensors file");
     }
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header);
     const Json j = ParseHeader(text, path);
@@ -80,8 +90,9 @@ class Reader : public SafetensorsReader {
         }
         continue;
       }
-      if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") || !entry.contains("data_offsets") ||
-          !entry["dtype"].is_string() || !entry["shape"].is_array() || !entry["data_offsets"].is_array() ||
+      if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") ||
+          !entry.contains("data_offsets") || !entry["dtype"].is_string() ||
+          !entry["shape"].is_array() || !entry["data_offsets"].is_array() ||
           entry["data_offsets"].size() != 2) {
         corrupt("tensor " + name + " has no dtype, shape or data_offsets");
       }
@@ -94,22 +105,28 @@ class Reader : public SafetensorsReader {
           known = true;
         }
       }
-      if (!known) throw Error(ErrorCode::kUnsupported, "tensor " + name + " has the type " + type.substr(0, 100), path);
-      if (entry["shape"].size() > kMaxDimensions) corrupt("tensor " + name + " has too many dimensions");
+      if (!known)
+        throw Error(ErrorCode::kUnsupported,
+                    "tensor " + name + " has the type " + type.substr(0, 100), path);
+      if (entry["shape"].size() > kMaxDimensions)
+        corrupt("tensor " + name + " has too many dimensions");
       uint64_t elements = 1;
       for (const Json& d : entry["shape"]) {
         if (!d.is_number_unsigned()) corrupt("tensor " + name + " has a bad shape");
-        if (d.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) corrupt("tensor " + name + " has a bad shape");
-        if (__builtin_mul_overflow(elements, d.get<uint64_t>(), &elements)) corrupt("the shape of tensor " + name + " overflows");
+        if (d.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
+          corrupt("tensor " + name + " has a bad shape");
+        if (__builtin_mul_overflow(elements, d.get<uint64_t>(), &elements))
+          corrupt("the shape of tensor " + name + " overflows");
         view.shape.push_back(d.get<int64_t>());
       }
       for (const Json& o : entry["data_offsets"]) {
         if (!o.is_number_unsigned()) corrupt("tensor " + name + " has bad offsets");
       }
-      const auto begin = entry["data_offsets"][0].get<uint64_t>(), end = entry["data_offsets"][1].get<uint64_t>();
+      const auto begin = entry["data_offsets"][0].get<uint64_t>(),
+                 end = entry["data_offsets"][1].get<uint64_t>();
       if (begin > end || end > data.size()) {
-        corrupt("tensor " + name + " ends at byte " + std::to_string(end) + " of " + std::to_string(data.size()) +
-                ": the file is truncated");
+        corrupt("tensor " + name + " ends at byte " + std::to_string(end) + " of " +
+                std::to_string(data.size()) + ": the file is truncated");
       }
       uint64_t size = 0;
       if (__builtin_mul_overflow(elements, static_cast<uint64_t>(ElementSize(view.dtype)), &size)) {
@@ -119,7 +136,8 @@ class Reader : public SafetensorsReader {
         corrupt("tensor " + name + " has another size than its shape says");
       }
       view.bytes = data.subspan(begin, end - begin);
-      if (!tensors_.emplace(name, std::move(view)).second) corrupt("tensor " + name + " is in two files");
+      if (!tensors_.emplace(name, std::move(view)).second)
+        corrupt("tensor " + name + " is in two files");
       ranges.emplace_back(begin, end);
     }
     std::sort(ranges.begin(), ranges.end());
@@ -128,7 +146,8 @@ class Reader : public SafetensorsReader {
       if (begin != at) corrupt("tensors overlap or leave a hole at byte " + std::to_string(at));
       at = end;
     }
-    if (at != data.size()) corrupt("has " + std::to_string(data.size() - at) + " bytes that no tensor owns");
+    if (at != data.size())
+      corrupt("has " + std::to_string(data.size() - at) + " bytes that no tensor owns");
   }
 
  private:
@@ -140,7 +159,8 @@ class Reader : public SafetensorsReader {
 // A file that appears under its name only when it is whole.
 class AtomicFile {
  public:
-  explicit AtomicFile(const std::string& path) : path_(path), temporary_(path + ".tmp-" + std::to_string(getpid())) {
+  explicit AtomicFile(const std::string& path)
+      : path_(path), temporary_(path + ".tmp-" + std::to_string(getpid())) {
     fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd_ < 0) ThrowFileError(errno, "create", temporary_);
   }
@@ -197,17 +217,21 @@ std::unique_ptr<SafetensorsReader> SafetensorsReader::OpenDirectory(const std::s
     throw Error(ErrorCode::kNotFound,
                 "has neither model.safetensors nor model.safetensors.index.json", directory);
   }
-  const Json index = ParseHeader(RealFileSystem().ReadFile(index_path, kMaxHeaderBytes), index_path);
+  const Json index =
+      ParseHeader(RealFileSystem().ReadFile(index_path, kMaxHeaderBytes), index_path);
   if (!index.contains("weight_map") || !index["weight_map"].is_object()) {
     throw Error(ErrorCode::kCorruption, "has no weight_map", index_path);
   }
   std::set<std::string> shards;
   for (const auto& [tensor, file] : index["weight_map"].items()) {
-    if (!file.is_string()) throw Error(ErrorCode::kCorruption, "tensor " + tensor + " has no file name", index_path);
+    if (!file.is_string())
+      throw Error(ErrorCode::kCorruption, "tensor " + tensor + " has no file name", index_path);
     const auto name = file.get<std::string>();
     // A NUL would hide what follows it from the system's calls.
-    if (name.empty() || name.find('/') != std::string::npos || name.find('\0') != std::string::npos || name.starts_with(".")) {
-      throw Error(ErrorCode::kCorruption, "'" + name + "' is not a file of this folder", index_path);
+    if (name.empty() || name.find('/') != std::string::npos ||
+        name.find('\0') != std::string::npos || name.starts_with(".")) {
+      throw Error(ErrorCode::kCorruption, "'" + name + "' is not a file of this folder",
+                  index_path);
     }
     shards.insert(name);
   }
@@ -228,10 +252,12 @@ void WriteSafetensors(const std::string& path, const std::vector<TensorToWrite>&
   std::vector<uint64_t> sizes;
   for (const TensorToWrite& t : tensors) {
     uint64_t bytes = ElementSize(t.dtype);
-    PLUMB_CHECK(std::all_of(t.shape.begin(), t.shape.end(), [](int64_t d) { return d >= 0; }), t.name);
+    PLUMB_CHECK(std::all_of(t.shape.begin(), t.shape.end(), [](int64_t d) { return d >= 0; }),
+                t.name);
     for (int64_t d : t.shape) bytes = CheckedMul(bytes, static_cast<uint64_t>(d));
     PLUMB_CHECK(!header.contains(t.name), "tensor names are unique: " + t.name);
-    header[t.name] = {{"dtype", NameOf(t.dtype)}, {"shape", t.shape}, {"data_offsets", {at, at + bytes}}};
+    header[t.name] = {
+        {"dtype", NameOf(t.dtype)}, {"shape", t.shape}, {"data_offsets", {at, at + bytes}}};
     sizes.push_back(bytes);
     at += bytes;
     largest = std::max(largest, bytes);

@@ -1,8 +1,8 @@
 // Weights in files: safetensors directories (one file or an index) in, one file out.
 //
-// Thread safety: a reader is const after Open; a writer belongs to one thread. Ownership: the reader owns the mappings,
-// spans stay valid as long as it lives. Errors: kCorruption with file and tensor; headers are bounds-checked, contiguous,
-// no holes, overlaps or duplicate keys.
+// Thread safety: a reader is const after Open; a writer belongs to one thread. Ownership: the
+// reader owns the mappings, spans stay valid as long as it lives. Errors: kCorruption with file and
+// tensor; headers are bounds-checked, contiguous, no holes, overlaps or duplicate keys.
 #pragma once
 
 #include <cstddef>
@@ -35,7 +35,8 @@ class SafetensorsReader {
   virtual ~SafetensorsReader() = default;
   virtual const std::map<std::string, TensorView>& tensors() const = 0;
   virtual const std::map<std::string, std::string>& metadata() const = 0;
-  // The caller has read `view`: its pages need not stay in memory. Reading it again is allowed and reads the file again.
+  // The caller has read `view`: its pages need not stay in memory. Reading it again is allowed and
+  // reads the file again.
   virtual void Release(const TensorView& view) const = 0;
 };
 
@@ -47,8 +48,8 @@ struct TensorToWrite {
   std::function<void(std::span<std::byte>)> fill;
 };
 
-// Atomic (temporary file, fsync, rename, fsync of the folder). Tensors are written one after the other: memory stays
-// within the largest of them.
+// Atomic (temporary file, fsync, rename, fsync of the folder). Tensors are written one after the
+// other: memory stays within the largest of them.
 void WriteSafetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
                       const std::map<std::string, std::string>& metadata);
 

@@ -14,8 +14,9 @@ namespace {
 
 using kernels::Launch;
 
-constexpr int64_t kCausalFromBottomRight = 2;  // mask type of the memory-efficient operators: the last query sees the last key
-constexpr int64_t kLseAlign = 32;          // they pad the rows of a sequence to this
+// mask type of the memory-efficient operators: the last query sees the last key
+constexpr int64_t kCausalFromBottomRight = 2;
+constexpr int64_t kLseAlign = 32;  // they pad the rows of a sequence to this
 
 at::TensorOptions Options(const Launch& launch, at::ScalarType type) {
   return at::TensorOptions().dtype(type).device(TorchDevice(launch.device()));
@@ -26,11 +27,13 @@ at::ScalarType TypeOf(const Launch& launch) {
 }
 
 // [T, heads, D] of the merged rows, from head `first` on; strided.
-at::Tensor Heads(const Launch& launch, const AttentionShape& s, const void* qkv, int64_t first, int64_t heads) {
+at::Tensor Heads(const Launch& launch, const AttentionShape& s, const void* qkv, int64_t first,
+                 int64_t heads) {
   const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.head_dim;
   const at::Tensor all =
       at::from_blob(const_cast<void*>(qkv), {s.tokens, width}, Options(launch, TypeOf(launch)));
-  return all.narrow(1, first * s.head_dim, heads * s.head_dim).unflatten(1, {heads, int64_t{s.head_dim}});
+  return all.narrow(1, first * s.head_dim, heads * s.head_dim)
+      .unflatten(1, {heads, int64_t{s.head_dim}});
 }
 
 at::Tensor Rows(const Launch& launch, const AttentionShape& s, const void* out) {
@@ -43,7 +46,8 @@ at::Tensor Lengths(const Launch& launch, const AttentionShape& s) {
                        Options(launch, at::kInt));
 }
 
-// The queries are the tokens of a sequence, its keys and values those that it sees; both causal from the end.
+// The queries are the tokens of a sequence, its keys and values those that it sees; both causal
+// from the end.
 at::Tensor KeyLengths(const Launch& launch, const AttentionShape& s) {
   return s.parents ? at::from_blob(const_cast<int32_t*>(s.cu_seen), {s.sequences + 1},
                                    Options(launch, at::kInt))
@@ -51,7 +55,8 @@ at::Tensor KeyLengths(const Launch& launch, const AttentionShape& s) {
 }
 
 // Keys and values of the tokens that each sequence sees: [K, Nkv, D] both.
-std::pair<at::Tensor, at::Tensor> KeysAndValues(const Launch& launch, const AttentionShape& s, const void* qkv) {
+std::pair<at::Tensor, at::Tensor> KeysAndValues(const Launch& launch, const AttentionShape& s,
+                                                const void* qkv) {
   at::Tensor both = Heads(launch, s, qkv, s.heads, 2 * int64_t{s.kv_heads});
   if (s.parents)
     both = both.index_select(
@@ -60,19 +65,27 @@ std::pair<at::Tensor, at::Tensor> KeysAndValues(const Launch& launch, const Atte
 }
 
 // Their gradients, summed for each token, into heads `first` and on.
-void PutGradient(const Launch& launch, const AttentionShape& s, const at::Tensor& rows, int64_t first, void* dqkv) {
+void PutGradient(const Launch& launch, const AttentionShape& s, const at::Tensor& rows,
+                 int64_t first, void* dqkv) {
   if (!s.parents) {
     Heads(launch, s, dqkv, first, s.kv_heads).copy_(rows);
     return;
   }
   const int64_t dim = s.head_dim, stride = int64_t{s.heads + 2 * s.kv_heads} * dim;
-  auto* out = static_cast<std::byte*>(dqkv) + first * dim * static_cast<int64_t>(ElementSize(launch.dtype));
-  kernels::Call(launch, kernels::SumRows{.d = rows.contiguous().const_data_ptr(), .index = s.places,
-      .begins = s.place_begins, .rows = s.tokens, .width = s.kv_heads * dim, .out_stride = stride,
-      .out = out});
+  auto* out =
+      static_cast<std::byte*>(dqkv) + first * dim * static_cast<int64_t>(ElementSize(launch.dtype));
+  kernels::Call(launch, kernels::SumRows{.d = rows.contiguous().const_data_ptr(),
+                                         .index = s.places,
+                                         .begins = s.place_begins,
+                                         .rows = s.tokens,
+                                         .width = s.kv_heads * dim,
+                                         .out_stride = stride,
+                                         .out = out});
 }
 
-int64_t PaddedLength(const kernels::VarlenShape& s) { return (s.max_seqlen + kLseAlign - 1) / kLseAlign * kLseAlign; }
+int64_t PaddedLength(const kernels::VarlenShape& s) {
+  return (s.max_seqlen + kLseAlign - 1) / kLseAlign * kLseAlign;
+}
 
 at::Tensor Lse(const Launch& launch, const AttentionShape& s, const float* lse) {
   auto* data = const_cast<float*>(lse);
@@ -86,7 +99,9 @@ at::Tensor Lse(const Launch& launch, const AttentionShape& s, const float* lse) 
 // Each key and value head once for every query head of its group: [1, T, Nq, D].
 at::Tensor Spread(const at::Tensor& kv, int64_t group) {
   const int64_t tokens = kv.size(0), heads = kv.size(1), dim = kv.size(2);
-  return kv.unsqueeze(2).expand({tokens, heads, group, dim}).reshape({1, tokens, heads * group, dim});
+  return kv.unsqueeze(2)
+      .expand({tokens, heads, group, dim})
+      .reshape({1, tokens, heads * group, dim});
 }
 
 double Scale(const AttentionShape& s) { return static_cast<double>(s.scale); }
@@ -95,12 +110,15 @@ double Scale(const AttentionShape& s) { return static_cast<double>(s.scale); }
 std::optional<int64_t> TokensBefore(const AttentionShape& s) {
   return s.window > 0 ? std::optional<int64_t>(s.window - 1) : std::nullopt;
 }
-std::optional<int64_t> TokensBehind(const AttentionShape& s) { return s.window > 0 ? std::optional<int64_t>(0) : std::nullopt; }
+std::optional<int64_t> TokensBehind(const AttentionShape& s) {
+  return s.window > 0 ? std::optional<int64_t>(0) : std::nullopt;
+}
 std::optional<int64_t> Window(const AttentionShape& s) {
   return s.window > 0 ? std::optional<int64_t>(s.window) : std::nullopt;
 }
 
-void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv, void* out, float* lse) {
+void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv, void* out,
+                 float* lse) {
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
   const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
@@ -110,13 +128,14 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
   if (launch.dtype == DType::kFloat32) {
     const int64_t group = s.heads / s.kv_heads;
     auto [o, l, seed, offset, max_q, max_k] = at::_efficient_attention_forward(
-        q.unsqueeze(0), Spread(k, group), Spread(v, group), {}, lengths, key_lengths, s.max_seqlen, s.max_seqlen, 0.0,
-        kCausalFromBottomRight, true, Scale(s), {}, Window(s));
+        q.unsqueeze(0), Spread(k, group), Spread(v, group), {}, lengths, key_lengths, s.max_seqlen,
+        s.max_seqlen, 0.0, kCausalFromBottomRight, true, Scale(s), {}, Window(s));
     result = o.squeeze(0);
     sums = l;
   } else {
     auto [o, l, state, unused, mask] =
-        at::_flash_attention_forward(q, k, v, lengths, key_lengths, s.max_seqlen, s.max_seqlen, 0.0, true, false, Scale(s), TokensBefore(s), TokensBehind(s));
+        at::_flash_attention_forward(q, k, v, lengths, key_lengths, s.max_seqlen, s.max_seqlen, 0.0,
+                                     true, false, Scale(s), TokensBefore(s), TokensBehind(s));
     result = o;
     sums = l;
   }
@@ -126,8 +145,8 @@ void CudaForward(const Launch& launch, const AttentionShape& s, const void* qkv,
   kept.copy_(sums);
 }
 
-void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dout, const void* qkv, const void* out,
-                  const float* lse, void* dqkv) {
+void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dout, const void* qkv,
+                  const void* out, const float* lse, void* dqkv) {
   const c10::InferenceMode guard;
   const OnStream on(launch.stream);
   const at::Tensor q = Heads(launch, s, qkv, 0, s.heads);
@@ -140,8 +159,9 @@ void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
         at::zeros({}, Options(launch, at::kLong));  // random state of a dropout that is off
     auto [gq, gk, gv, bias] = at::_efficient_attention_backward(
         Rows(launch, s, dout).unsqueeze(0), q.unsqueeze(0), Spread(k, group), Spread(v, group), {},
-        Rows(launch, s, out).unsqueeze(0), lengths, key_lengths, s.max_seqlen, s.max_seqlen, Lse(launch, s, lse), 0.0, none, none,
-        kCausalFromBottomRight, false, Scale(s), std::nullopt, Window(s));
+        Rows(launch, s, out).unsqueeze(0), lengths, key_lengths, s.max_seqlen, s.max_seqlen,
+        Lse(launch, s, lse), 0.0, none, none, kCausalFromBottomRight, false, Scale(s), std::nullopt,
+        Window(s));
     const auto gather = [&](const at::Tensor& g) {
       return g.reshape({-1, s.kv_heads, group, s.head_dim}).sum(2);
     };
@@ -151,9 +171,10 @@ void CudaBackward(const Launch& launch, const AttentionShape& s, const void* dou
   } else {
     const at::Tensor none = at::zeros({2}, Options(launch, at::kUInt64)),
                      unused = at::empty({}, Options(launch, at::kUInt64));
-    std::tie(dq, dk, dv) = at::_flash_attention_backward(Rows(launch, s, dout), q, k, v, Rows(launch, s, out),
-                                                         Lse(launch, s, lse), lengths, key_lengths, s.max_seqlen, s.max_seqlen,
-                                                         0.0, true, none, unused, Scale(s), TokensBefore(s), TokensBehind(s));
+    std::tie(dq, dk, dv) = at::_flash_attention_backward(
+        Rows(launch, s, dout), q, k, v, Rows(launch, s, out), Lse(launch, s, lse), lengths,
+        key_lengths, s.max_seqlen, s.max_seqlen, 0.0, true, none, unused, Scale(s), TokensBefore(s),
+        TokensBehind(s));
   }
   Heads(launch, s, dqkv, 0, s.heads).copy_(dq);
   PutGradient(launch, s, dk, s.heads, dqkv);
@@ -168,17 +189,26 @@ int64_t AttentionLseElements(const Launch& launch, const kernels::VarlenShape& s
   return int64_t{s.sequences} * s.heads * PaddedLength(s);
 }
 
-void AttentionForward(const Launch& launch, const AttentionShape& shape, const void* qkv, void* out, float* lse) {
+void AttentionForward(const Launch& launch, const AttentionShape& shape, const void* qkv, void* out,
+                      float* lse) {
   if (launch.device().is_cuda()) CudaForward(launch, shape, qkv, out, lse);
-  else kernels::Call(launch, kernels::AttentionVarlen{.shape = shape, .qkv = qkv, .out = out,
-      .lse = lse});
+  else
+    kernels::Call(launch,
+                  kernels::AttentionVarlen{.shape = shape, .qkv = qkv, .out = out, .lse = lse});
 }
 
-void AttentionBackward(const Launch& launch, const AttentionShape& shape, const void* dout, const void* qkv, const void* out,
-                       const float* lse, void* dqkv, float* scratch) {
+void AttentionBackward(const Launch& launch, const AttentionShape& shape, const void* dout,
+                       const void* qkv, const void* out, const float* lse, void* dqkv,
+                       float* scratch) {
   if (launch.device().is_cuda()) CudaBackward(launch, shape, dout, qkv, out, lse, dqkv);
-  else kernels::Call(launch, kernels::AttentionVarlenBackward{.shape = shape, .dout = dout,
-      .qkv = qkv, .out = out, .lse = lse, .dqkv = dqkv, .scratch = scratch});
+  else
+    kernels::Call(launch, kernels::AttentionVarlenBackward{.shape = shape,
+                                                           .dout = dout,
+                                                           .qkv = qkv,
+                                                           .out = out,
+                                                           .lse = lse,
+                                                           .dqkv = dqkv,
+                                                           .scratch = scratch});
 }
 
 }  // namespace plumb::policy_model

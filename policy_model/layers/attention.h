@@ -1,21 +1,25 @@
-// Causal grouped-query attention of a packed batch, on whichever device: kernels/attention_varlen on the CPU, LibTorch's
-// variable-length flash (bfloat16) and memory-efficient (float32) attention on CUDA.
+// Causal grouped-query attention of a packed batch, on whichever device: kernels/attention_varlen
+// on the CPU, LibTorch's variable-length flash (bfloat16) and memory-efficient (float32) attention
+// on CUDA.
 //
-// Shapes as in kernels/attention_varlen.h; shape.cu_seqlens lies in the device's memory. Thread safety: pure functions of
-// their buffers. On CUDA the results of LibTorch are copied into the caller's buffers (its operators take no outputs).
+// Shapes as in kernels/attention_varlen.h; shape.cu_seqlens lies in the device's memory. Thread
+// safety: pure functions of their buffers. On CUDA the results of LibTorch are copied into the
+// caller's buffers (its operators take no outputs).
 #pragma once
 
 #include "kernels/attention_varlen.h"
 
 namespace plumb::policy_model {
 
-// Besides what the kernel on the CPU needs, for CUDA and only where `parents` is set: the tokens that each sequence sees, its
-// parent's and its own, one sequence after another. In the device's memory.
+// Besides what the kernel on the CPU needs, for CUDA and only where `parents` is set: the tokens
+// that each sequence sees, its parent's and its own, one sequence after another. In the device's
+// memory.
 struct AttentionShape : kernels::VarlenShape {
   int64_t all_seen = 0;              // K
   const int32_t* seen = nullptr;     // [K]
   const int32_t* cu_seen = nullptr;  // [B + 1], where each sequence's begin
-  // The same by token: token t is seen at places[place_begins[t]] and on, up to place_begins[t + 1], ascending.
+  // The same by token: token t is seen at places[place_begins[t]] and on, up to place_begins[t +
+  // 1], ascending.
   const int32_t* places = nullptr;        // [K]
   const int32_t* place_begins = nullptr;  // [T + 1]
 };
@@ -23,10 +27,12 @@ struct AttentionShape : kernels::VarlenShape {
 // Floats of `lse` that AttentionForward fills and AttentionBackward reads.
 int64_t AttentionLseElements(const kernels::Launch& launch, const kernels::VarlenShape& shape);
 
-void AttentionForward(const kernels::Launch& launch, const AttentionShape& shape, const void* qkv, void* out, float* lse);
+void AttentionForward(const kernels::Launch& launch, const AttentionShape& shape, const void* qkv,
+                      void* out, float* lse);
 
 // scratch: float[kernels::AttentionVarlenScratch(shape)], unused on CUDA.
-void AttentionBackward(const kernels::Launch& launch, const AttentionShape& shape, const void* dout, const void* qkv,
-                       const void* out, const float* lse, void* dqkv, float* scratch);
+void AttentionBackward(const kernels::Launch& launch, const AttentionShape& shape, const void* dout,
+                       const void* qkv, const void* out, const float* lse, void* dqkv,
+                       float* scratch);
 
 }  // namespace plumb::policy_model

@@ -30,9 +30,16 @@ AttentionShape AttentionStage::Shape(const PackedPass& pass) const {
 
 kernels::HeadNormShape AttentionStage::NormShape(int64_t rows) const {
   const bool whole = spec_.qk_norm == QkNorm::kFullWidth;
-  const auto q = static_cast<int32_t>(heads_), k = static_cast<int32_t>(kv_heads_), d = static_cast<int32_t>(head_dim_);
-  return {.rows = rows, .width = width(), .q_parts = whole ? 1 : q, .k_parts = whole ? 1 : k, .q_size = whole ? q * d : d,
-          .k_size = whole ? k * d : d, .eps = norm_eps_, .weight_offset = weight_offset_};
+  const auto q = static_cast<int32_t>(heads_), k = static_cast<int32_t>(kv_heads_),
+             d = static_cast<int32_t>(head_dim_);
+  return {.rows = rows,
+          .width = width(),
+          .q_parts = whole ? 1 : q,
+          .k_parts = whole ? 1 : k,
+          .q_size = whole ? q * d : d,
+          .k_size = whole ? k * d : d,
+          .eps = norm_eps_,
+          .weight_offset = weight_offset_};
 }
 
 const RotaryTable* AttentionStage::Rotary(const Pass& pass) const {
@@ -42,10 +49,14 @@ const RotaryTable* AttentionStage::Rotary(const Pass& pass) const {
 void AttentionStage::Turn(const PackedPass& pass, void* qkv, bool inverse) const {
   const RotaryTable* table = Rotary(pass);
   if (!table) return;
-  Call(pass.launch, kernels::RopeInPlace{.qkv = qkv, .position = pass.positions, .cos_sin = table->cos_sin.f32(),
-                                         .rows = pass.tokens(), .heads = static_cast<int32_t>(heads_),
+  Call(pass.launch, kernels::RopeInPlace{.qkv = qkv,
+                                         .position = pass.positions,
+                                         .cos_sin = table->cos_sin.f32(),
+                                         .rows = pass.tokens(),
+                                         .heads = static_cast<int32_t>(heads_),
                                          .kv_heads = static_cast<int32_t>(kv_heads_),
-                                         .head_dim = static_cast<int32_t>(head_dim_), .dims = table->dims,
+                                         .head_dim = static_cast<int32_t>(head_dim_),
+                                         .dims = table->dims,
                                          .inverse = inverse});
 }
 
@@ -65,16 +76,24 @@ void AttentionStage::Forward(const PackedPass& pass, const void* in, bool accumu
   void* qkv = pass.saved.At(qkv_);
   void* raw = pass.saved.At(raw_);
   qkv_product_.Forward(pass, in, false, raw);
-  if (spec_.qkv_bias) Call(pass.launch, kernels::AddBias{.x = raw, .bias = pass.W(at_.qkv_bias), .rows = n, .width = width()});
+  if (spec_.qkv_bias)
+    Call(pass.launch,
+         kernels::AddBias{.x = raw, .bias = pass.W(at_.qkv_bias), .rows = n, .width = width()});
   if (normed()) {
-    Call(pass.launch, kernels::HeadNorm{.shape = NormShape(n), .x = raw, .w_q = pass.W(at_.q_norm), .w_k = pass.W(at_.k_norm),
-                                        .y = qkv, .rstd = pass.saved.Floats(rstd_)});
+    Call(pass.launch, kernels::HeadNorm{.shape = NormShape(n),
+                                        .x = raw,
+                                        .w_q = pass.W(at_.q_norm),
+                                        .w_k = pass.W(at_.k_norm),
+                                        .y = qkv,
+                                        .rstd = pass.saved.Floats(rstd_)});
   }
   Turn(pass, qkv, false);
   void* mixed = pass.saved.At(mixed_);
   AttentionForward(pass.launch, Shape(pass), qkv, mixed, pass.saved.Floats(lse_));
   o_product_.Forward(pass, mixed, accumulate, out);
-  if (spec_.o_bias) Call(pass.launch, kernels::AddBias{.x = out, .bias = pass.W(at_.o_bias), .rows = n, .width = h});
+  if (spec_.o_bias)
+    Call(pass.launch,
+         kernels::AddBias{.x = out, .bias = pass.W(at_.o_bias), .rows = n, .width = h});
 }
 
 void AttentionStage::PlanBackward(const PackedPass& pass) {
@@ -93,7 +112,8 @@ void AttentionStage::PlanBackward(const PackedPass& pass) {
   o_product_.Plan(pass, n, pass.scratch);
 }
 
-void AttentionStage::Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate, void* din) {
+void AttentionStage::Backward(const PackedPass& pass, const void* dout, const void* in,
+                              bool accumulate, void* din) {
   const int64_t n = pass.tokens(), h = pass.hidden();
   const void* mixed = pass.saved.At(mixed_);
   void* dmixed = pass.scratch.At(dmixed_);
@@ -103,17 +123,23 @@ void AttentionStage::Backward(const PackedPass& pass, const void* dout, const vo
     Call(pass.launch,
          kernels::BiasBackward{.dx = dout, .rows = n, .width = h, .dbias = pass.G(at_.o_bias)});
   }
-  AttentionBackward(pass.launch, Shape(pass), dmixed, pass.saved.At(qkv_), mixed, pass.saved.Floats(lse_), dqkv,
-                    pass.scratch.Floats(attention_scratch_));
+  AttentionBackward(pass.launch, Shape(pass), dmixed, pass.saved.At(qkv_), mixed,
+                    pass.saved.Floats(lse_), dqkv, pass.scratch.Floats(attention_scratch_));
   Turn(pass, dqkv, true);
   if (normed()) {
-    Call(pass.launch, kernels::HeadNormBackward{.shape = NormShape(n), .d = dqkv, .x = pass.saved.At(raw_),
-                                                .w_q = pass.W(at_.q_norm), .w_k = pass.W(at_.k_norm),
-                                                .rstd = pass.saved.Floats(rstd_), .dw_q = pass.G(at_.q_norm),
-                                                .dw_k = pass.G(at_.k_norm), .scratch = pass.scratch.Floats(norm_scratch_)});
+    Call(pass.launch, kernels::HeadNormBackward{.shape = NormShape(n),
+                                                .d = dqkv,
+                                                .x = pass.saved.At(raw_),
+                                                .w_q = pass.W(at_.q_norm),
+                                                .w_k = pass.W(at_.k_norm),
+                                                .rstd = pass.saved.Floats(rstd_),
+                                                .dw_q = pass.G(at_.q_norm),
+                                                .dw_k = pass.G(at_.k_norm),
+                                                .scratch = pass.scratch.Floats(norm_scratch_)});
   }
   if (spec_.qkv_bias && pass.G(at_.qkv_bias)) {
-    Call(pass.launch, kernels::BiasBackward{.dx = dqkv, .rows = n, .width = width(), .dbias = pass.G(at_.qkv_bias)});
+    Call(pass.launch, kernels::BiasBackward{
+                          .dx = dqkv, .rows = n, .width = width(), .dbias = pass.G(at_.qkv_bias)});
   }
   qkv_product_.Backward(pass, dqkv, in, accumulate, din);
 }
@@ -130,20 +156,38 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
   void* qkv = pass.scratch.At(step_qkv_);
   void* mixed = pass.scratch.At(step_mixed_);
   qkv_product_.Step(pass, in, false, qkv);
-  if (spec_.qkv_bias) Call(pass.launch, kernels::AddBias{.x = qkv, .bias = pass.W(at_.qkv_bias), .rows = n, .width = width()});
+  if (spec_.qkv_bias)
+    Call(pass.launch,
+         kernels::AddBias{.x = qkv, .bias = pass.W(at_.qkv_bias), .rows = n, .width = width()});
   if (normed()) {
-    Call(pass.launch, kernels::HeadNorm{.shape = NormShape(n), .x = qkv, .w_q = pass.W(at_.q_norm), .w_k = pass.W(at_.k_norm),
+    Call(pass.launch, kernels::HeadNorm{.shape = NormShape(n),
+                                        .x = qkv,
+                                        .w_q = pass.W(at_.q_norm),
+                                        .w_k = pass.W(at_.k_norm),
                                         .y = qkv});
   }
   const RotaryTable* table = Rotary(pass);
   const auto heads = static_cast<int32_t>(heads_);
-  Call(pass.launch, kernels::RopeAndWriteKv{.qkv = qkv, .rows = pass.rows, .cos_sin = table ? table->cos_sin.f32() : nullptr,
-                                            .heads = heads, .dims = table ? table->dims : 0, .layer = layer_, .kv = pass.kv});
-  Call(pass.launch, kernels::AttentionPaged{.q = qkv, .q_stride = width(), .rows = pass.rows, .heads = heads, .layer = layer_,
-                                            .kv = pass.kv, .scale = static_cast<float>(spec_.attention_scale),
-                                            .window = static_cast<int32_t>(spec_.window), .out = mixed});
+  Call(pass.launch, kernels::RopeAndWriteKv{.qkv = qkv,
+                                            .rows = pass.rows,
+                                            .cos_sin = table ? table->cos_sin.f32() : nullptr,
+                                            .heads = heads,
+                                            .dims = table ? table->dims : 0,
+                                            .layer = layer_,
+                                            .kv = pass.kv});
+  Call(pass.launch, kernels::AttentionPaged{.q = qkv,
+                                            .q_stride = width(),
+                                            .rows = pass.rows,
+                                            .heads = heads,
+                                            .layer = layer_,
+                                            .kv = pass.kv,
+                                            .scale = static_cast<float>(spec_.attention_scale),
+                                            .window = static_cast<int32_t>(spec_.window),
+                                            .out = mixed});
   o_product_.Step(pass, mixed, accumulate, out);
-  if (spec_.o_bias) Call(pass.launch, kernels::AddBias{.x = out, .bias = pass.W(at_.o_bias), .rows = n, .width = h});
+  if (spec_.o_bias)
+    Call(pass.launch,
+         kernels::AddBias{.x = out, .bias = pass.W(at_.o_bias), .rows = n, .width = h});
 }
 
 }  // namespace plumb::policy_model

@@ -1,7 +1,8 @@
-// Grouped-query attention over merged q, k, v: biases, QK-norm, rotary positions and windows as the layer's specification says.
+// Grouped-query attention over merged q, k, v: biases, QK-norm, rotary positions and windows as the
+// layer's specification says.
 //
-// Saved for the backward: q, k, v after the rotation, also before QK-norm where there is one, the mixed values, their
-// log-sum-exp. Thread safety, protocol, errors: stage.h.
+// Saved for the backward: q, k, v after the rotation, also before QK-norm where there is one, the
+// mixed values, their log-sum-exp. Thread safety, protocol, errors: stage.h.
 #pragma once
 
 #include "kernels/head_norm.h"
@@ -11,12 +12,14 @@ namespace plumb::policy_model {
 
 class AttentionStage : public Stage {
  public:
-  AttentionStage(const ModelShape& shape, const LayerSpec& spec, const LayerSlices& slices, float weight_offset, int32_t layer);
+  AttentionStage(const ModelShape& shape, const LayerSpec& spec, const LayerSlices& slices,
+                 float weight_offset, int32_t layer);
 
   void PlanForward(const PackedPass& pass) override;
   void Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) override;
   void PlanBackward(const PackedPass& pass) override;
-  void Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate, void* din) override;
+  void Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate,
+                void* din) override;
   void PlanStep(const PagedPass& pass) override;
   void Step(const PagedPass& pass, const void* in, bool accumulate, void* out) override;
 

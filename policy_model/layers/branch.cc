@@ -96,15 +96,19 @@ void Branch::Step(const PagedPass& pass, void* x) {
 
 std::vector<Branch> BranchesOf(const TensorTable& table) {
   const ModelShape& shape = table.shape();
-  const auto eps = static_cast<float>(shape.norm_eps), offset = static_cast<float>(table.plan().norm_offset);
-  const auto norm = [&](int64_t weight) { return NormLayer{.weight = weight, .eps = eps, .weight_offset = offset}; };
+  const auto eps = static_cast<float>(shape.norm_eps),
+             offset = static_cast<float>(table.plan().norm_offset);
+  const auto norm = [&](int64_t weight) {
+    return NormLayer{.weight = weight, .eps = eps, .weight_offset = offset};
+  };
   std::vector<Branch> branches;
   for (int64_t l = 0; l < shape.layers; ++l) {
     const LayerSpec& spec = table.plan().layers[static_cast<size_t>(l)];
     const LayerSlices& at = table.layer(l);
-    branches.emplace_back(norm(at.attention_norm),
-                          std::make_unique<AttentionStage>(shape, spec, at, offset, static_cast<int32_t>(l)),
-                          norm(at.attention_behind));
+    branches.emplace_back(
+        norm(at.attention_norm),
+        std::make_unique<AttentionStage>(shape, spec, at, offset, static_cast<int32_t>(l)),
+        norm(at.attention_behind));
     branches.emplace_back(norm(at.ffn_norm), std::make_unique<FfnStage>(shape.hidden, spec, at),
                           norm(at.ffn_behind));
   }

@@ -29,10 +29,11 @@ class Branch {
  private:
   NormLayer before_, behind_;
   std::unique_ptr<Stage> stage_;
-  int64_t rstd_before_ = 0, rstd_behind_ = 0, y_ = 0;      // saved; y: what the stage gave, where a norm is behind
-  int64_t norm_ = 0, normed_y_ = 0;                        // scratch of the forward
-  int64_t norm_again_ = 0, dnorm_ = 0, dy_ = 0;            // scratch of the backward
-  int64_t step_norm_ = 0, step_y_ = 0;                     // scratch of the step
+  // saved; y: what the stage gave, where a norm is behind
+  int64_t rstd_before_ = 0, rstd_behind_ = 0, y_ = 0;
+  int64_t norm_ = 0, normed_y_ = 0;              // scratch of the forward
+  int64_t norm_again_ = 0, dnorm_ = 0, dy_ = 0;  // scratch of the backward
+  int64_t step_norm_ = 0, step_y_ = 0;           // scratch of the step
 };
 
 // The two branches of every layer of the plan, in order: attention, feed-forward.

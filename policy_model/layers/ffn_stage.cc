@@ -27,11 +27,17 @@ void FfnStage::Forward(const PackedPass& pass, const void* in, bool accumulate, 
   void* act = pass.scratch.At(act_);
   gate_up_product_.Forward(pass, in, false, gate_up);
   if (at_.gate_up_bias >= 0) {
-    Call(pass.launch, kernels::AddBias{.x = gate_up, .bias = pass.W(at_.gate_up_bias), .rows = n, .width = 2 * ffn_});
+    Call(pass.launch,
+         kernels::AddBias{
+             .x = gate_up, .bias = pass.W(at_.gate_up_bias), .rows = n, .width = 2 * ffn_});
   }
-  Call(pass.launch, kernels::Glu{.gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_, .out = act});
+  Call(pass.launch,
+       kernels::Glu{
+           .gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_, .out = act});
   down_product_.Forward(pass, act, accumulate, out);
-  if (at_.down_bias >= 0) Call(pass.launch, kernels::AddBias{.x = out, .bias = pass.W(at_.down_bias), .rows = n, .width = h});
+  if (at_.down_bias >= 0)
+    Call(pass.launch,
+         kernels::AddBias{.x = out, .bias = pass.W(at_.down_bias), .rows = n, .width = h});
 }
 
 void FfnStage::PlanBackward(const PackedPass& pass) {
@@ -41,20 +47,30 @@ void FfnStage::PlanBackward(const PackedPass& pass) {
   down_product_.Plan(pass, pass.tokens(), pass.scratch);
 }
 
-void FfnStage::Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate, void* din) {
+void FfnStage::Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate,
+                        void* din) {
   const int64_t n = pass.tokens(), h = pass.hidden();
   void* gate_up = pass.saved.At(gate_up_);
   void* act = pass.scratch.At(act_again_);
   void* dact = pass.scratch.At(dact_);
-  Call(pass.launch, kernels::Glu{.gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_, .out = act});
+  Call(pass.launch,
+       kernels::Glu{
+           .gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_, .out = act});
   down_product_.Backward(pass, dout, act, false, dact);
   if (at_.down_bias >= 0 && pass.G(at_.down_bias)) {
-    Call(pass.launch, kernels::BiasBackward{.dx = dout, .rows = n, .width = h, .dbias = pass.G(at_.down_bias)});
+    Call(pass.launch,
+         kernels::BiasBackward{.dx = dout, .rows = n, .width = h, .dbias = pass.G(at_.down_bias)});
   }
-  Call(pass.launch, kernels::GluBackward{.dout = dact, .gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_,
+  Call(pass.launch, kernels::GluBackward{.dout = dact,
+                                         .gate_up = gate_up,
+                                         .rows = n,
+                                         .ffn = ffn_,
+                                         .activation = activation_,
                                          .dgate_up = gate_up});
   if (at_.gate_up_bias >= 0 && pass.G(at_.gate_up_bias)) {
-    Call(pass.launch, kernels::BiasBackward{.dx = gate_up, .rows = n, .width = 2 * ffn_, .dbias = pass.G(at_.gate_up_bias)});
+    Call(pass.launch,
+         kernels::BiasBackward{
+             .dx = gate_up, .rows = n, .width = 2 * ffn_, .dbias = pass.G(at_.gate_up_bias)});
   }
   gate_up_product_.Backward(pass, gate_up, in, accumulate, din);
 }
@@ -72,11 +88,17 @@ void FfnStage::Step(const PagedPass& pass, const void* in, bool accumulate, void
   void* act = pass.scratch.At(step_act_);
   gate_up_product_.Step(pass, in, false, gate_up);
   if (at_.gate_up_bias >= 0) {
-    Call(pass.launch, kernels::AddBias{.x = gate_up, .bias = pass.W(at_.gate_up_bias), .rows = n, .width = 2 * ffn_});
+    Call(pass.launch,
+         kernels::AddBias{
+             .x = gate_up, .bias = pass.W(at_.gate_up_bias), .rows = n, .width = 2 * ffn_});
   }
-  Call(pass.launch, kernels::Glu{.gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_, .out = act});
+  Call(pass.launch,
+       kernels::Glu{
+           .gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_, .out = act});
   down_product_.Step(pass, act, accumulate, out);
-  if (at_.down_bias >= 0) Call(pass.launch, kernels::AddBias{.x = out, .bias = pass.W(at_.down_bias), .rows = n, .width = h});
+  if (at_.down_bias >= 0)
+    Call(pass.launch,
+         kernels::AddBias{.x = out, .bias = pass.W(at_.down_bias), .rows = n, .width = h});
 }
 
 }  // namespace plumb::policy_model

@@ -1,4 +1,5 @@
-// The gated feed-forward: down(act(gate x) * up x), with biases where the layer's specification says.
+// The gated feed-forward: down(act(gate x) * up x), with biases where the layer's specification
+// says.
 //
 // Saved for the backward: gate and up. Thread safety, protocol, errors: stage.h.
 #pragma once
@@ -15,7 +16,8 @@ class FfnStage : public Stage {
   void PlanForward(const PackedPass& pass) override;
   void Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) override;
   void PlanBackward(const PackedPass& pass) override;
-  void Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate, void* din) override;
+  void Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate,
+                void* din) override;
   void PlanStep(const PagedPass& pass) override;
   void Step(const PagedPass& pass, const void* in, bool accumulate, void* out) override;
 
@@ -25,7 +27,8 @@ class FfnStage : public Stage {
   const LayerSlices at_;
   LinearLayer gate_up_product_, down_product_;
 
-  // Offsets of the last plans: of saved and scratch, of the backward's scratch, of the step's scratch.
+  // Offsets of the last plans: of saved and scratch, of the backward's scratch, of the step's
+  // scratch.
   int64_t gate_up_ = 0, act_ = 0;
   int64_t act_again_ = 0, dact_ = 0;
   int64_t step_gate_up_ = 0, step_act_ = 0;

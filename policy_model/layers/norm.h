@@ -16,15 +16,28 @@ struct NormLayer {
   bool there() const { return weight >= 0; }
 
   void Forward(const Pass& pass, const void* x, int64_t rows, void* y, float* rstd) const {
-    kernels::Call(pass.launch, kernels::RmsNorm{.x = x, .w = pass.W(weight), .rows = rows, .hidden = pass.hidden(), .eps = eps,
-                                                .weight_offset = weight_offset, .y = y, .rstd = rstd});
+    kernels::Call(pass.launch, kernels::RmsNorm{.x = x,
+                                                .w = pass.W(weight),
+                                                .rows = rows,
+                                                .hidden = pass.hidden(),
+                                                .eps = eps,
+                                                .weight_offset = weight_offset,
+                                                .y = y,
+                                                .rstd = rstd});
   }
   // dx: written, or added to when `accumulate`. dw goes to pass.grad where it is wanted.
-  void Backward(const PackedPass& pass, const void* dy, const void* x, const float* rstd, int64_t rows, bool accumulate,
-                void* dx) const {
-    kernels::Call(pass.launch, kernels::RmsNormBackward{.dy = dy, .x = x, .w = pass.W(weight), .rstd = rstd, .rows = rows,
-                                                        .hidden = pass.hidden(), .weight_offset = weight_offset,
-                                                        .accumulate_dx = accumulate, .dx = dx, .dw = pass.G(weight),
+  void Backward(const PackedPass& pass, const void* dy, const void* x, const float* rstd,
+                int64_t rows, bool accumulate, void* dx) const {
+    kernels::Call(pass.launch, kernels::RmsNormBackward{.dy = dy,
+                                                        .x = x,
+                                                        .w = pass.W(weight),
+                                                        .rstd = rstd,
+                                                        .rows = rows,
+                                                        .hidden = pass.hidden(),
+                                                        .weight_offset = weight_offset,
+                                                        .accumulate_dx = accumulate,
+                                                        .dx = dx,
+                                                        .dw = pass.G(weight),
                                                         .scratch = pass.norm_scratch});
   }
 };

@@ -20,23 +20,28 @@ at::ScalarType TypeOf(DType dtype) {
   switch (dtype) {
     case DType::kFloat32: return at::kFloat;
     case DType::kBFloat16: return at::kBFloat16;
-    default: throw Error(ErrorCode::kUnsupported, "products are computed in float32 and bfloat16 only");
+    default:
+      throw Error(ErrorCode::kUnsupported, "products are computed in float32 and bfloat16 only");
   }
 }
 
-at::Tensor View(const kernels::Launch& launch, const void* data, int64_t rows, int64_t cols, at::ScalarType type) {
+at::Tensor View(const kernels::Launch& launch, const void* data, int64_t rows, int64_t cols,
+                at::ScalarType type) {
   const auto options = at::TensorOptions().dtype(type).device(TorchDevice(launch.device()));
   return at::from_blob(const_cast<void*>(data), {rows, cols}, options);
 }
 
-// The bf16 product with float results of the MKL inside LibTorch's CPU library, where it is exported: logits keep their
-// fp32 sums, and weight gradients accumulate in place. nullptr elsewhere.
-using Bf16ToFloatProduct = void (*)(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const void* a,
-                                    int lda, const void* b, int ldb, float beta, float* c, int ldc);
+// The bf16 product with float results of the MKL inside LibTorch's CPU library, where it is
+// exported: logits keep their fp32 sums, and weight gradients accumulate in place. nullptr
+// elsewhere.
+using Bf16ToFloatProduct = void (*)(int order, int trans_a, int trans_b, int m, int n, int k,
+                                    float alpha, const void* a, int lda, const void* b, int ldb,
+                                    float beta, float* c, int ldc);
 constexpr int kRowMajor = 101, kPlain = 111, kTransposed = 112;  // of the CBLAS interface
 
 Bf16ToFloatProduct MklBf16Product() {
-  static const auto product = reinterpret_cast<Bf16ToFloatProduct>(dlsym(RTLD_DEFAULT, "cblas_gemm_bf16bf16f32"));
+  static const auto product =
+      reinterpret_cast<Bf16ToFloatProduct>(dlsym(RTLD_DEFAULT, "cblas_gemm_bf16bf16f32"));
   return product;
 }
 
@@ -45,13 +50,23 @@ bool Bf16OnCpu(const kernels::Launch& launch) {
 }
 
 // bf16 products on a processor where they are faster in fp32 lanes than in the library.
-bool WidenedBf16(const kernels::Launch& launch) { return Bf16OnCpu(launch) && kernels::PreferBf16Gemm(); }
+bool WidenedBf16(const kernels::Launch& launch) {
+  return Bf16OnCpu(launch) && kernels::PreferBf16Gemm();
+}
 
-void Widened(const kernels::Launch& launch, const void* a, kernels::Layout a_layout, const void* b, kernels::Layout b_layout,
-             int64_t m, int64_t n, int64_t k, bool accumulate, DType y_dtype, void* y) {
-  kernels::Call(launch, kernels::Bf16Gemm{.a = static_cast<const BFloat16*>(a), .a_layout = a_layout,
-      .b = static_cast<const BFloat16*>(b), .b_layout = b_layout, .m = m, .n = n, .k = k,
-      .accumulate = accumulate, .y_dtype = y_dtype, .y = y});
+void Widened(const kernels::Launch& launch, const void* a, kernels::Layout a_layout, const void* b,
+             kernels::Layout b_layout, int64_t m, int64_t n, int64_t k, bool accumulate,
+             DType y_dtype, void* y) {
+  kernels::Call(launch, kernels::Bf16Gemm{.a = static_cast<const BFloat16*>(a),
+                                          .a_layout = a_layout,
+                                          .b = static_cast<const BFloat16*>(b),
+                                          .b_layout = b_layout,
+                                          .m = m,
+                                          .n = n,
+                                          .k = k,
+                                          .accumulate = accumulate,
+                                          .y_dtype = y_dtype,
+                                          .y = y});
 }
 
 }  // namespace
@@ -64,10 +79,11 @@ void SetThreads(int threads) {
 
 int Threads() { return at::get_num_threads(); }
 
-void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
-            bool accumulate, void* y) {
+void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
+            int64_t k, bool accumulate, void* y) {
   if (WidenedBf16(launch)) {
-    Widened(launch, x, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsInner, m, n, k, accumulate, DType::kBFloat16, y);
+    Widened(launch, x, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsInner, m, n, k,
+            accumulate, DType::kBFloat16, y);
     return;
   }
   const c10::InferenceMode guard;
@@ -79,9 +95,11 @@ void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t
   else at::mm_out(out, a, b);
 }
 
-void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k, float* y) {
+void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m,
+                   int64_t n, int64_t k, float* y) {
   if (WidenedBf16(launch)) {
-    Widened(launch, x, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsInner, m, n, k, false, DType::kFloat32, y);
+    Widened(launch, x, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsInner, m, n, k,
+            false, DType::kFloat32, y);
     return;
   }
   const c10::InferenceMode guard;
@@ -92,52 +110,72 @@ void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, 
   if (type == at::kFloat) {
     at::mm_out(out, a, b);
   } else if (Bf16OnCpu(launch) && MklBf16Product()) {
-    MklBf16Product()(kRowMajor, kPlain, kTransposed, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), 1.0f, x,
-                     static_cast<int>(k), w, static_cast<int>(k), 0.0f, y, static_cast<int>(n));
+    MklBf16Product()(kRowMajor, kPlain, kTransposed, static_cast<int>(m), static_cast<int>(n),
+                     static_cast<int>(k), 1.0f, x, static_cast<int>(k), w, static_cast<int>(k),
+                     0.0f, y, static_cast<int>(n));
   } else if (launch.device().is_cuda()) {
-    at::mm_out(out, a, b, at::kFloat);  // the fp32 sums as they are: rounded logits move log-probs by hundredths
+    // the fp32 sums as they are: rounded logits move log-probs by hundredths
+    at::mm_out(out, a, b, at::kFloat);
   } else {
     out.copy_(at::mm(a, b));
   }
 }
 
-void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
-                bool accumulate, void* y) {
+void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
+                int64_t k, bool accumulate, void* y) {
   if (launch.device().is_cpu() && launch.dtype == DType::kFloat32) {
     kernels::Call(launch, kernels::GemmRows{.x = static_cast<const float*>(x),
-        .w = static_cast<const float*>(w), .m = m, .n = n, .k = k, .accumulate = accumulate,
-        .y = static_cast<float*>(y)});
+                                            .w = static_cast<const float*>(w),
+                                            .m = m,
+                                            .n = n,
+                                            .k = k,
+                                            .accumulate = accumulate,
+                                            .y = static_cast<float*>(y)});
     return;
   }
   if (Bf16OnCpu(launch) && m <= kernels::kBf16MatvecRows) {
     kernels::Call(launch, kernels::Bf16Matvec{.x = static_cast<const BFloat16*>(x),
-        .w = static_cast<const BFloat16*>(w), .m = m, .n = n, .k = k, .accumulate = accumulate,
-        .y_dtype = DType::kBFloat16, .y = y});
+                                              .w = static_cast<const BFloat16*>(w),
+                                              .m = m,
+                                              .n = n,
+                                              .k = k,
+                                              .accumulate = accumulate,
+                                              .y_dtype = DType::kBFloat16,
+                                              .y = y});
     return;
   }
   Linear(launch, x, w, m, n, k, accumulate, y);
 }
 
-void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
-                       float* y) {
+void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m,
+                       int64_t n, int64_t k, float* y) {
   if (launch.device().is_cpu() && launch.dtype == DType::kFloat32) {
     kernels::Call(launch, kernels::GemmRows{.x = static_cast<const float*>(x),
-        .w = static_cast<const float*>(w), .m = m, .n = n, .k = k, .y = y});
+                                            .w = static_cast<const float*>(w),
+                                            .m = m,
+                                            .n = n,
+                                            .k = k,
+                                            .y = y});
     return;
   }
   if (Bf16OnCpu(launch) && m <= kernels::kBf16MatvecRows) {
     kernels::Call(launch, kernels::Bf16Matvec{.x = static_cast<const BFloat16*>(x),
-        .w = static_cast<const BFloat16*>(w), .m = m, .n = n, .k = k, .y_dtype = DType::kFloat32,
-        .y = y});
+                                              .w = static_cast<const BFloat16*>(w),
+                                              .m = m,
+                                              .n = n,
+                                              .k = k,
+                                              .y_dtype = DType::kFloat32,
+                                              .y = y});
     return;
   }
   LinearToFloat(launch, x, w, m, n, k, y);
 }
 
-void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const void* w, int64_t m, int64_t n, int64_t k,
-                         bool accumulate, void* dx) {
+void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const void* w, int64_t m,
+                         int64_t n, int64_t k, bool accumulate, void* dx) {
   if (WidenedBf16(launch)) {
-    Widened(launch, dy, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsOuter, m, k, n, accumulate, DType::kBFloat16, dx);
+    Widened(launch, dy, kernels::Layout::kTermsInner, w, kernels::Layout::kTermsOuter, m, k, n,
+            accumulate, DType::kBFloat16, dx);
     return;
   }
   const c10::InferenceMode guard;
@@ -149,10 +187,11 @@ void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const vo
   else at::mm_out(out, a, b);
 }
 
-void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m, int64_t n, int64_t k,
-                          float* dw) {
+void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m,
+                          int64_t n, int64_t k, float* dw) {
   if (WidenedBf16(launch)) {
-    Widened(launch, dy, kernels::Layout::kTermsOuter, x, kernels::Layout::kTermsOuter, n, k, m, true, DType::kFloat32, dw);
+    Widened(launch, dy, kernels::Layout::kTermsOuter, x, kernels::Layout::kTermsOuter, n, k, m,
+            true, DType::kFloat32, dw);
     return;
   }
   const c10::InferenceMode guard;
@@ -163,8 +202,9 @@ void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const v
   if (type == at::kFloat) {
     at::addmm_out(out, out, a, b);
   } else if (Bf16OnCpu(launch) && MklBf16Product()) {
-    MklBf16Product()(kRowMajor, kTransposed, kPlain, static_cast<int>(n), static_cast<int>(k), static_cast<int>(m), 1.0f, dy,
-                     static_cast<int>(n), x, static_cast<int>(k), 1.0f, dw, static_cast<int>(k));
+    MklBf16Product()(kRowMajor, kTransposed, kPlain, static_cast<int>(n), static_cast<int>(k),
+                     static_cast<int>(m), 1.0f, dy, static_cast<int>(n), x, static_cast<int>(k),
+                     1.0f, dw, static_cast<int>(k));
   } else if (launch.device().is_cuda()) {
     at::addmm_out(out, out, a, b, at::kFloat);
   } else {

@@ -3,8 +3,9 @@
 // Weights lie row-major as [out, in]. Element type T is Launch::dtype. Thread safety: pure
 // functions of their buffers. On a GPU they are enqueued on Launch::stream; a step can be captured
 // in a graph once it has run on that stream by the same thread, which gives cuBLAS its workspace.
-// LibTorch's fp32 products choose their blocking by the number of rows: a row's last bits change with the batch. The
-// *Rows forms do not, and generation uses them; packed training uses the faster library products.
+// LibTorch's fp32 products choose their blocking by the number of rows: a row's last bits change
+// with the batch. The *Rows forms do not, and generation uses them; packed training uses the faster
+// library products.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -12,21 +13,22 @@
 namespace plumb::policy_model::ops {
 
 // y[m, n] = x[m, k] w[n, k]^T, added to y when `accumulate`.
-void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
-            bool accumulate, void* y);
+void Linear(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
+            int64_t k, bool accumulate, void* y);
 // The same with y in float: logits.
-void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k, float* y);
+void LinearToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m,
+                   int64_t n, int64_t k, float* y);
 // Both once more, each row independent of the others (fp32 on the CPU: bit for bit).
-void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
-                bool accumulate, void* y);
-void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n, int64_t k,
-                       float* y);
+void LinearRows(const kernels::Launch& launch, const void* x, const void* w, int64_t m, int64_t n,
+                int64_t k, bool accumulate, void* y);
+void LinearRowsToFloat(const kernels::Launch& launch, const void* x, const void* w, int64_t m,
+                       int64_t n, int64_t k, float* y);
 // dx[m, k] = dy[m, n] w[n, k], added when `accumulate`.
-void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const void* w, int64_t m, int64_t n, int64_t k,
-                         bool accumulate, void* dx);
+void LinearBackwardInput(const kernels::Launch& launch, const void* dy, const void* w, int64_t m,
+                         int64_t n, int64_t k, bool accumulate, void* dx);
 // dw[n, k] (float) += dy[m, n]^T x[m, k].
-void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m, int64_t n, int64_t k,
-                          float* dw);
+void LinearBackwardWeight(const kernels::Launch& launch, const void* dy, const void* x, int64_t m,
+                          int64_t n, int64_t k, float* dw);
 
 // x[n] *= scale.
 void Scale(const kernels::Launch& launch, int64_t n, float scale, void* x);

@@ -1,11 +1,14 @@
-// What a layer is made of: stages between two norms, each with a forward, a backward and a paged step.
+// What a layer is made of: stages between two norms, each with a forward, a backward and a paged
+// step.
 //
-// Purpose: a kind of attention or feed-forward is written once, the three ways of use side by side in one file. The
-// transformer walks branches (branch.h); only stages know what lies between.
-// Protocol: Plan* takes regions of the arenas and keeps their offsets; the arenas are committed; then the call itself runs.
-// A stage reads all of `in` before it writes to `out` or `din`, so these may be one buffer where it accumulates.
-// Thread safety: a stage belongs to one transformer, which belongs to one thread at a time. Ownership: nothing of a pass is kept
-// but offsets of the last plan. Errors: a stage that cannot be used in a way says so with kUnsupported when it is planned.
+// Purpose: a kind of attention or feed-forward is written once, the three ways of use side by side
+// in one file. The transformer walks branches (branch.h); only stages know what lies between.
+// Protocol: Plan* takes regions of the arenas and keeps their offsets; the arenas are committed;
+// then the call itself runs. A stage reads all of `in` before it writes to `out` or `din`, so these
+// may be one buffer where it accumulates.
+// Thread safety: a stage belongs to one transformer, which belongs to one thread at a time.
+// Ownership: nothing of a pass is kept but offsets of the last plan. Errors: a stage that cannot be
+// used in a way says so with kUnsupported when it is planned.
 // Shapes: T tokens of a pass, H hidden.
 #pragma once
 
@@ -14,8 +17,8 @@
 #include <vector>
 
 #include "kernels/paged_kv.h"
-#include "policy_model/memory/arena.h"
 #include "policy_model/layers/attention.h"
+#include "policy_model/memory/arena.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::policy_model {
@@ -34,7 +37,9 @@ struct Pass {
 
   int64_t hidden() const { return weights.shape().hidden; }
   // Bytes of `elements` of the weights' type.
-  int64_t Bytes(int64_t elements) const { return elements * static_cast<int64_t>(ElementSize(launch.dtype)); }
+  int64_t Bytes(int64_t elements) const {
+    return elements * static_cast<int64_t>(ElementSize(launch.dtype));
+  }
   const void* W(int64_t offset) const { return weights.flat().at(offset); }
 };
 
@@ -69,10 +74,12 @@ class Stage {
   virtual void PlanForward(const PackedPass& pass) = 0;
   virtual void Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) = 0;
 
-  // After Forward with pass.keep and the same `in`: din = the gradient of `in` (added when `accumulate`), parameters' into
-  // pass.grad. Saved memory may be overwritten: one Backward a Forward.
+  // After Forward with pass.keep and the same `in`: din = the gradient of `in` (added when
+  // `accumulate`), parameters' into pass.grad. Saved memory may be overwritten: one Backward a
+  // Forward.
   virtual void PlanBackward(const PackedPass& pass) = 0;
-  virtual void Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate, void* din) = 0;
+  virtual void Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate,
+                        void* din) = 0;
 
   // The same for rows whose past lies in pages. No host work that depends on data.
   virtual void PlanStep(const PagedPass& pass) = 0;

@@ -1,8 +1,10 @@
 // Scratch memory of a Transformer: named regions laid end to end in one buffer that only grows.
 //
-// Begin, Reserve regions, Commit; then At gives their addresses. What lives one after the other may share memory: Mark before
-// the first, Rewind to it before each further one; the arena is as long as the longest of them.
-// Thread safety: one thread. Ownership: owns the buffer; views are valid until the next Commit that grows it.
+// Begin, Reserve regions, Commit; then At gives their addresses. What lives one after the other may
+// share memory: Mark before the first, Rewind to it before each further one; the arena is as long
+// as the longest of them.
+// Thread safety: one thread. Ownership: owns the buffer; views are valid until the next Commit that
+// grows it.
 #pragma once
 
 #include <algorithm>

@@ -23,7 +23,8 @@ at::ScalarType TypeOf(DType dtype) {
 }
 
 at::Tensor OnHost(const void* data, int64_t n, DType dtype) {
-  return at::from_blob(const_cast<void*>(data), {n}, at::TensorOptions().dtype(TypeOf(dtype)).device(at::kCPU));
+  return at::from_blob(const_cast<void*>(data), {n},
+                       at::TensorOptions().dtype(TypeOf(dtype)).device(at::kCPU));
 }
 
 }  // namespace
@@ -39,7 +40,8 @@ FlatBuffer::FlatBuffer(const Stream& stream, DType dtype, int64_t elements)
   const OnStream on(stream);
   const auto options = at::TensorOptions().dtype(at::kByte).device(TorchDevice(device()));
   // 4 KiB alignment: over-allocate and shift.
-  auto tensor = std::make_shared<at::Tensor>(at::zeros({static_cast<int64_t>(bytes()) + 4096}, options));
+  auto tensor =
+      std::make_shared<at::Tensor>(at::zeros({static_cast<int64_t>(bytes()) + 4096}, options));
   const auto address = reinterpret_cast<uintptr_t>(tensor->data_ptr());
   data_ = reinterpret_cast<void*>((address + 4095) / 4096 * 4096);
   owner_ = std::move(tensor);

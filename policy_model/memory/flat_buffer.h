@@ -36,7 +36,9 @@ class FlatBuffer {
   float* f32() { return static_cast<float*>(data_); }  // REQUIRES: dtype() == kFloat32
   const float* f32() const { return static_cast<const float*>(data_); }
   // Address of element `offset`.
-  void* at(int64_t offset) { return static_cast<std::byte*>(data_) + static_cast<size_t>(offset) * ElementSize(dtype_); }
+  void* at(int64_t offset) {
+    return static_cast<std::byte*>(data_) + static_cast<size_t>(offset) * ElementSize(dtype_);
+  }
   const void* at(int64_t offset) const {
     return static_cast<const std::byte*>(data_) + static_cast<size_t>(offset) * ElementSize(dtype_);
   }

@@ -1,8 +1,10 @@
 // Small host arrays on their way to the device: indices, targets, gradients of a call.
 //
-// Begin, Add each array, Commit; then At gives the addresses that kernels take. On the CPU the arrays are used where they
-// lie: they have to stay alive until the next Begin. On a device all of them travel in one copy.
-// Thread safety: one thread. Ownership: owns the device's side only. Allocation: only when a call needs more than any before.
+// Begin, Add each array, Commit; then At gives the addresses that kernels take. On the CPU the
+// arrays are used where they lie: they have to stay alive until the next Begin. On a device all of
+// them travel in one copy.
+// Thread safety: one thread. Ownership: owns the device's side only. Allocation: only when a call
+// needs more than any before.
 #pragma once
 
 #include <cstdint>

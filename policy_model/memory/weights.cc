@@ -92,7 +92,8 @@ std::set<std::string> Fill(ParameterSet& set, const SafetensorsReader& reader,
     for (const TensorPart& part : e.parts) {
       const std::string name = find(part.file_tensor);
       if (name.empty()) {
-        if (missing.find(" " + part.file_tensor) == std::string::npos) missing += " " + part.file_tensor;
+        if (missing.find(" " + part.file_tensor) == std::string::npos)
+          missing += " " + part.file_tensor;
         continue;
       }
       const TensorView& view = reader.tensors().at(name);
@@ -106,10 +107,12 @@ std::set<std::string> Fill(ParameterSet& set, const SafetensorsReader& reader,
       if (view.dtype == DType::kInt32 || view.dtype == DType::kInt64) {
         throw Error(ErrorCode::kUnsupported, "tensor " + name + " holds integers", where);
       }
-      const int64_t n = (part.row_end - part.row_begin) * columns, size = static_cast<int64_t>(ElementSize(view.dtype));
+      const int64_t n = (part.row_end - part.row_begin) * columns,
+                    size = static_cast<int64_t>(ElementSize(view.dtype));
       for (int64_t begin = 0; begin < n; begin += kChunkElements) {
         values.resize(static_cast<size_t>(std::min(kChunkElements, n - begin)));
-        ConvertToFloat(view.bytes.data() + (part.file_row * columns + begin) * size, view.dtype, values);
+        ConvertToFloat(view.bytes.data() + (part.file_row * columns + begin) * size, view.dtype,
+                       values);
         writer.Write(e.offset + part.row_begin * columns + begin, values);
       }
       reader.Release(view);
@@ -222,15 +225,19 @@ void Weights::Load(const std::string& directory) {
   std::string left;
   int64_t beside = 0;
   for (const auto& [name, view] : tensors) {
-    // A tied model may carry its head twice (ReadModelConfig unties one that is another); older exports carry rotary
-    // tables that follow from the config.
-    if (used.count(name) || (shape().tied && name.ends_with("lm_head.weight")) || name.ends_with("rotary_emb.inv_freq")) continue;
+    // A tied model may carry its head twice (ReadModelConfig unties one that is another); older
+    // exports carry rotary tables that follow from the config.
+    if (used.count(name) || (shape().tied && name.ends_with("lm_head.weight")) ||
+        name.ends_with("rotary_emb.inv_freq"))
+      continue;
     if (IsBeside(name)) ++beside;
     else left += " " + name;
   }
-  if (!left.empty()) throw Error(ErrorCode::kCorruption, "tensors that this model does not have:" + left, directory);
+  if (!left.empty())
+    throw Error(ErrorCode::kCorruption, "tensors that this model does not have:" + left, directory);
   if (beside > 0) {
-    LogWarning(directory + ": " + std::to_string(beside) + " tensors beside the text model (vision, multi-token heads) are left out");
+    LogWarning(directory + ": " + std::to_string(beside) +
+               " tensors beside the text model (vision, multi-token heads) are left out");
   }
 }
 
@@ -276,9 +283,11 @@ Digest DigestOf(const FlatBuffer& flat) {
   FlatBuffer on_device;
   if (flat.device() != Device::kCpu)
     on_device = FlatBuffer(flat.stream(), DType::kInt32, hash.blocks() * 4);
-  hash.out = flat.device() == Device::kCpu ? blocks.data() : static_cast<BlockHash*>(on_device.data());
+  hash.out =
+      flat.device() == Device::kCpu ? blocks.data() : static_cast<BlockHash*>(on_device.data());
   kernels::Call({.stream = flat.stream(), .dtype = flat.dtype()}, hash);
-  if (flat.device() != Device::kCpu) on_device.CopyToHost(std::as_writable_bytes(std::span(blocks)));
+  if (flat.device() != Device::kCpu)
+    on_device.CopyToHost(std::as_writable_bytes(std::span(blocks)));
   return CombineBlocks(blocks, static_cast<uint64_t>(bytes));
 }
 
@@ -348,15 +357,18 @@ void SaveModelDirectory(const Weights& weights, const std::string& directory,
     }
   }
   if (tokenizer_source.empty()) return;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json"}) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+                           "special_tokens_map.json"}) {
     const std::string from = tokenizer_source + "/" + name;
     // Synced like the weights: a checkpoint's manifest, written last, speaks of these files, too.
-    if (files.Exists(from)) files.WriteFileAtomic(directory + "/" + name, files.ReadFile(from, kMaxTokenizerBytes));
+    if (files.Exists(from))
+      files.WriteFileAtomic(directory + "/" + name, files.ReadFile(from, kMaxTokenizerBytes));
   }
   const std::string more = "/additional_chat_templates", tool_use = more + "/tool_use.jinja";
   if (!files.Exists(tokenizer_source + tool_use)) return;
   files.CreateDirectories(directory + more);
-  files.WriteFileAtomic(directory + tool_use, files.ReadFile(tokenizer_source + tool_use, kMaxTokenizerBytes));
+  files.WriteFileAtomic(directory + tool_use,
+                        files.ReadFile(tokenizer_source + tool_use, kMaxTokenizerBytes));
 }
 
 }  // namespace plumb::policy_model

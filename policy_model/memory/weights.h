@@ -44,7 +44,8 @@ class Weights {
   // The same model with memory of its own for sets that are trained, zeroed; it shares the others.
   Weights Twin() const;
 
-  // Normal(0, init_std), residual projections scaled by (2L)^-1/2, norms 1, biases 0. Same bits for the same seed.
+  // Normal(0, init_std), residual projections scaled by (2L)^-1/2, norms 1, biases 0. Same bits for
+  // the same seed.
   void Initialise(uint64_t seed, double init_std);
   // The base from an HF directory's safetensors; every tensor used, none left over (kCorruption
   // names them).
@@ -52,8 +53,8 @@ class Weights {
   // What is trained, from a folder that SaveModelDirectory wrote: the base, or adapters under
   // PEFT's names. kConflict for an adapter of another kind.
   void LoadTrained(const std::string& directory);
-  // Of each set by name (a tree hash of its flat bytes, common/base/hash/digest.h, computed where they lie),
-  // and of all together.
+  // Of each set by name (a tree hash of its flat bytes, common/base/hash/digest.h, computed where
+  // they lie), and of all together.
   std::vector<std::pair<std::string, Digest>> SetDigests() const;
   Digest ComputeDigest() const { return CombineSets(SetDigests()); }
 
@@ -66,11 +67,12 @@ class Weights {
 // Of any buffer.
 Digest DigestOf(const FlatBuffer& flat);
 
-// A model of the same trunk with a scalar head in place of the LM head: a reward model or critic that starts from a
-// policy. Trunk: the policy's bits. Head: Normal(0, 1 / sqrt(H + 1)) keyed by `seed`, the usual start of such a head.
+// A model of the same trunk with a scalar head in place of the LM head: a reward model or critic
+// that starts from a policy. Trunk: the policy's bits. Head: Normal(0, 1 / sqrt(H + 1)) keyed by
+// `seed`, the usual start of such a head.
 Weights ScalarHeadFrom(const Weights& policy, uint64_t seed);
-// A scalar head alone, for a trunk that it shares with `policy` (Transformer::HeadValues): a model without layers, of which
-// only the head is used. Drawn like the head above.
+// A scalar head alone, for a trunk that it shares with `policy` (Transformer::HeadValues): a model
+// without layers, of which only the head is used. Drawn like the head above.
 Weights ValueHeadFor(const Weights& policy, uint64_t seed);
 
 // Writes what is trained: a complete HF model folder, config and weights in their dtype; or an

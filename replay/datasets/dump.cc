@@ -57,13 +57,18 @@ Json KeptCounts(const Trajectory& t) {
 
 Json RecordJson(const StoredGroup& stored) {
   const TrajectoryGroup& g = stored.group;
-  Json j = {{"lease", g.lease.lease_id}, {"purpose", Name(g.lease.purpose)}, {"attempt", g.lease.attempt}, {"actor", g.actor},
-            {"policy_version", g.policy.version}, {"policy_digest", g.policy.digest}, {"prompt", PromptJson(g.lease.prompt)}};
+  Json j = {{"lease", g.lease.lease_id},           {"purpose", Name(g.lease.purpose)},
+            {"attempt", g.lease.attempt},          {"actor", g.actor},
+            {"policy_version", g.policy.version},  {"policy_digest", g.policy.digest},
+            {"prompt", PromptJson(g.lease.prompt)}};
   if (stored.kind == GroupKind::kDropped) j["dropped"] = stored.drop_reason;
   j["answers"] = Json::array();
   for (const Trajectory& t : g.trajectories) {
-    Json answer = {{"sample", t.sample}, {"tokens", t.tokens.size()}, {"completion_tokens", t.completion_length()},
-                   {"finish", Name(t.finish)}, {"scored", t.scored}};
+    Json answer = {{"sample", t.sample},
+                   {"tokens", t.tokens.size()},
+                   {"completion_tokens", t.completion_length()},
+                   {"finish", Name(t.finish)},
+                   {"scored", t.scored}};
     if (t.scored) answer["reward"] = t.reward;
     if (!t.scored) answer["unscored_reason"] = t.unscored_reason;
     for (const RewardPart& part : t.rewards) answer["parts"][part.name] = part.value;
@@ -78,20 +83,26 @@ Json RecordJson(const StoredGroup& stored) {
 
 Json RecordJson(const PreferenceRecord& r) {
   Json j = {{"dataset", r.dataset}, {"row", r.row}};
-  j["kind"] = r.kind == PreferenceKind::kPair ? "pair" : r.kind == PreferenceKind::kLabelled ? "labelled" : "demonstration";
+  j["kind"] = r.kind == PreferenceKind::kPair       ? "pair"
+              : r.kind == PreferenceKind::kLabelled ? "labelled"
+                                                    : "demonstration";
   j["prompt"] = r.prompt.empty() ? Json(r.prompt_text) : MessagesJson(r.prompt);
   j["chosen"] = MessagesJson(r.chosen);
   if (r.kind == PreferenceKind::kPair) j["rejected"] = MessagesJson(r.rejected);
   if (r.kind == PreferenceKind::kLabelled) j["desirable"] = r.desirable;
   if (r.has_margin) j["margin"] = r.margin;
-  if (!r.chosen_tokens.empty()) j["tokens"] = {r.prompt_tokens.size(), r.chosen_tokens.size(), r.rejected_tokens.size()};
+  if (!r.chosen_tokens.empty())
+    j["tokens"] = {r.prompt_tokens.size(), r.chosen_tokens.size(), r.rejected_tokens.size()};
   if (!r.extra_json.empty()) j["other_columns"] = r.extra_json;
   return j;
 }
 
 Json Describe(const Store& store, const DumpOptions& options) {
-  Json j = {{"store", store.path()}, {"format_version", kStoreFormatVersion}, {"run_id", store.run_id()},
-            {"bytes_on_disk", store.SizeBytes()}, {"inserts_ever", store.Sequence()}};
+  Json j = {{"store", store.path()},
+            {"format_version", kStoreFormatVersion},
+            {"run_id", store.run_id()},
+            {"bytes_on_disk", store.SizeBytes()},
+            {"inserts_ever", store.Sequence()}};
   j["datasets"] = Json::object();
   for (const auto& [name, rows] : store.Datasets()) j["datasets"][name] = rows;
   const auto preferences = store.PreferenceDatasets();
@@ -104,19 +115,25 @@ Json Describe(const Store& store, const DumpOptions& options) {
     uint64_t open = 0;
     for (const LeaseMark& mark : store.Leases(purpose)) open += mark.record.complete ? 0 : 1;
     Json& groups = j["groups"][Name(purpose)];
-    groups = {{"stored", ids.size()}, {"trimmed_before", store.TrimmedBefore(purpose)}, {"leased_unanswered", open}};
+    groups = {{"stored", ids.size()},
+              {"trimmed_before", store.TrimmedBefore(purpose)},
+              {"leased_unanswered", open}};
     if (!ids.empty()) groups["first_lease"] = ids.front();
     if (!ids.empty()) groups["last_lease"] = ids.back();
   }
   j["evaluations"] = Json::array();
   for (const auto& e : store.Evaluations()) {
-    j["evaluations"].push_back({{"version", e.version}, {"samples", e.samples}, {"prompts", e.prompts}});
+    j["evaluations"].push_back(
+        {{"version", e.version}, {"samples", e.samples}, {"prompts", e.prompts}});
   }
   j["counters"] = Json::object();
   for (const auto& [name, value] : store.Counters()) j["counters"][name] = value;
   if (options.verify) {
     const VerifyReport report = store.Verify();
-    j["verified"] = {{"groups", report.groups}, {"prompts", report.prompts}, {"leases", report.leases}, {"problems", report.problems}};
+    j["verified"] = {{"groups", report.groups},
+                     {"prompts", report.prompts},
+                     {"leases", report.leases},
+                     {"problems", report.problems}};
   }
   uint64_t lease = 0;
   Purpose purpose = options.purpose;
@@ -129,20 +146,25 @@ Json Describe(const Store& store, const DumpOptions& options) {
       ids = store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
     }
     if (ids.empty()) {
-      if (!preferences.empty()) j["record"] = RecordJson(store.ReadPreferences(preferences.begin()->first, 0, 1).at(0));
+      if (!preferences.empty())
+        j["record"] = RecordJson(store.ReadPreferences(preferences.begin()->first, 0, 1).at(0));
       return j;
     }
     lease = ids.front();
   }
   const auto stored = store.Read(purpose, lease);
   if (!stored) {
-    throw Error(ErrorCode::kNotFound, std::string("there is no ") + Name(purpose) + " group of lease " + std::to_string(lease), store.path());
+    throw Error(
+        ErrorCode::kNotFound,
+        std::string("there is no ") + Name(purpose) + " group of lease " + std::to_string(lease),
+        store.path());
   }
   j["record"] = RecordJson(*stored);
   return j;
 }
 
-// "key: value" lines, nested by indentation; control characters escaped, long texts cut with their length said.
+// "key: value" lines, nested by indentation; control characters escaped, long texts cut with their
+// length said.
 void Print(const Json& value, const std::string& indent, size_t max_text, std::string& out) {
   const auto scalar = [&](const Json& v) {
     if (!v.is_string()) return v.dump();
@@ -181,7 +203,8 @@ void Print(const Json& value, const std::string& indent, size_t max_text, std::s
 
 }  // namespace
 
-uint64_t ExportTrajectories(const std::string& path, bool tokens, const std::function<void(const std::string&)>& write) {
+uint64_t ExportTrajectories(const std::string& path, bool tokens,
+                            const std::function<void(const std::string&)>& write) {
   StoreOptions how;
   how.read_only = true;
   const auto store = Store::Open(path, how);
@@ -234,17 +257,24 @@ std::string ExplainStore(const std::string& path) {
       {"logprobs", "digest of the weights, a zero byte, digest of the sequence",
        "float32 little endian, one a scored token"},
   };
-  std::string out = path + ": a store of Plumb, format " + std::to_string(kStoreFormatVersion) + ", run '" + store->run_id() + "'\n";
-  out += "A RocksDB folder. Every value begins with CRC32C over key and rest (4 bytes little endian), checked at each read;\n"
-         "records are FlatBuffers of common/record/schema/trajectory.fbs, verified before they are read. Acknowledged means that the\n"
-         "log was synced. Settings: no compression, log recovery stops at damage and tolerates only a torn last record,\n"
-         "table files are read back when written, the library's own log is kept off this disk.\n";
+  std::string out = path + ": a store of Plumb, format " + std::to_string(kStoreFormatVersion) +
+                    ", run '" + store->run_id() + "'\n";
+  out +=
+      "A RocksDB folder. Every value begins with CRC32C over key and rest (4 bytes little endian), "
+      "checked at each read;\n"
+      "records are FlatBuffers of common/record/schema/trajectory.fbs, verified before they are "
+      "read. Acknowledged means that the\n"
+      "log was synced. Settings: no compression, log recovery stops at damage and tolerates only a "
+      "torn last record,\n"
+      "table files are read back when written, the library's own log is kept off this disk.\n";
   const auto usage = store->Usage();
   for (const Part& part : kParts) {
-    out += std::string("\n") + part.name + "\n  key    " + part.key + "\n  value  " + part.value + "\n";
+    out += std::string("\n") + part.name + "\n  key    " + part.key + "\n  value  " + part.value +
+           "\n";
     for (const auto& u : usage) {
       if (u.name != part.name) continue;
-      out += "  holds  about " + std::to_string(u.records) + " records, " + std::to_string(u.table_bytes) + " bytes in table files, " +
+      out += "  holds  about " + std::to_string(u.records) + " records, " +
+             std::to_string(u.table_bytes) + " bytes in table files, " +
              std::to_string(u.memory_bytes) + " in memory and log\n";
     }
   }

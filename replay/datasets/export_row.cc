@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include <nlohmann/json.hpp>
 #include <simdjson.h>
+#include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
 #include "common/record/json_text.h"
@@ -25,9 +25,11 @@ std::vector<ExtraColumn> ExtraColumns(const std::string& extra_json) {
   simdjson::dom::parser parser;
   simdjson::dom::object object;
   if (parser.parse(extra_json).get(object) != simdjson::SUCCESS) {
-    throw Error(ErrorCode::kCorruption, "the extra columns of a record are no JSON object: " + extra_json.substr(0, 80));
+    throw Error(ErrorCode::kCorruption,
+                "the extra columns of a record are no JSON object: " + extra_json.substr(0, 80));
   }
-  for (const auto [name, value] : object) out.push_back({std::string(name), simdjson::minify(value)});
+  for (const auto [name, value] : object)
+    out.push_back({std::string(name), simdjson::minify(value)});
   return out;
 }
 
@@ -57,7 +59,8 @@ class RowText {
     }
     AppendJsonMessages(text_, whole);
   }
-  void Turns(const std::string& name, const std::string& text, const std::vector<Message>& messages) {
+  void Turns(const std::string& name, const std::string& text,
+             const std::vector<Message>& messages) {
     if (messages.empty()) {
       Text(name, text);
     } else {
@@ -117,7 +120,8 @@ void WriteTokensNote(RowText& row, bool tokens) {
   if (tokens) row.Note("token_lists_left_out");
 }
 
-ExportCandidate TrlPrompt(const Prompt& prompt, const std::vector<ExtraColumn>& extras, bool truth) {
+ExportCandidate TrlPrompt(const Prompt& prompt, const std::vector<ExtraColumn>& extras,
+                          bool truth) {
   RowText row;
   row.Turns("prompt", prompt.text, prompt.messages);
   if (truth) row.Text("ground_truth", prompt.ground_truth);
@@ -129,7 +133,8 @@ ExportCandidate TrlPrompt(const Prompt& prompt, const std::vector<ExtraColumn>& 
 // `answers`: of a rollout, written behind.
 void WriteVerlPrompt(RowText& row, const Prompt& prompt, const std::vector<ExtraColumn>& extras) {
   if (prompt.messages.empty()) row.Note("text_prompts_as_user_messages");
-  if (HasAny(extras, {"reward_model"}) && HasAny(extras, {"data_source"})) {  // a row of verl already
+  // a row of verl already
+  if (HasAny(extras, {"reward_model"}) && HasAny(extras, {"data_source"})) {
     row.Messages("prompt", AsMessages(prompt.text, prompt.messages));
     WriteWeight(row, prompt.weight);
     row.Extras(extras);
@@ -150,7 +155,8 @@ void WriteVerlPrompt(RowText& row, const Prompt& prompt, const std::vector<Extra
 }
 
 // An answer as a text where it is one assistant's message behind a text, else as messages.
-void WriteAnswer(RowText& row, const std::string& name, const std::vector<Message>& answer, bool dialogue) {
+void WriteAnswer(RowText& row, const std::string& name, const std::vector<Message>& answer,
+                 bool dialogue) {
   if (!dialogue && answer.size() == 1 && answer[0].role == "assistant" &&
       answer[0].fields_json.empty()) {
     row.Text(name, answer[0].content);
@@ -165,7 +171,8 @@ std::vector<Message> Whole(const PreferenceRecord& record, const std::vector<Mes
   return all;
 }
 
-ExportCandidate PairRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras, bool whole) {
+ExportCandidate PairRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras,
+                        bool whole) {
   RowText row;
   const bool dialogue = record.prompt_text.empty();
   if (!whole) row.Turns("prompt", record.prompt_text, record.prompt);
@@ -183,18 +190,21 @@ ExportCandidate PairRow(const PreferenceRecord& record, const std::vector<ExtraC
   return row.Take();
 }
 
-ExportCandidate CompletionRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras) {
+ExportCandidate CompletionRow(const PreferenceRecord& record,
+                              const std::vector<ExtraColumn>& extras) {
   RowText row;
   row.Turns("prompt", record.prompt_text, record.prompt);
   WriteAnswer(row, "completion", record.chosen, record.prompt_text.empty());
-  if (record.kind == PreferenceKind::kLabelled) row.Json("label", record.desirable ? "true" : "false");
+  if (record.kind == PreferenceKind::kLabelled)
+    row.Json("label", record.desirable ? "true" : "false");
   WriteWeight(row, record.weight);
   WriteTokensNote(row, !record.prompt_tokens.empty());
   row.Extras(extras);
   return row.Take();
 }
 
-ExportCandidate DialogueRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras) {
+ExportCandidate DialogueRow(const PreferenceRecord& record,
+                            const std::vector<ExtraColumn>& extras) {
   RowText row;
   row.Messages("messages", Whole(record, record.chosen));
   WriteWeight(row, record.weight);
@@ -253,9 +263,12 @@ std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form) {
     out.push_back(row.Take());
     return out;
   }
-  // The truth may be read out of a column that is kept (GSM8K's solution, verl's reward_model): then it needs none of its own.
-  const bool implied = HasAny(extras, {"answer", "label", "ground_truth", "reward_model", "reward_spec"});
-  if (implied || prompt.ground_truth.empty()) out.push_back(TrlPrompt(prompt, extras, /*truth=*/false));
+  // The truth may be read out of a column that is kept (GSM8K's solution, verl's reward_model):
+  // then it needs none of its own.
+  const bool implied =
+      HasAny(extras, {"answer", "label", "ground_truth", "reward_model", "reward_spec"});
+  if (implied || prompt.ground_truth.empty())
+    out.push_back(TrlPrompt(prompt, extras, /*truth=*/false));
   if (!prompt.ground_truth.empty()) out.push_back(TrlPrompt(prompt, extras, /*truth=*/true));
   return out;
 }

@@ -1,7 +1,8 @@
-// One stored record as a row of a dataset file, the way back from replay/datasets/rows/row_parser.h.
+// One stored record as a row of a dataset file, the way back from
+// replay/datasets/rows/row_parser.h.
 //
-// A record may be written in several ways of one form; the candidates come in order of preference, and the exporter takes
-// the first that the importer reads as the same record.
+// A record may be written in several ways of one form; the candidates come in order of preference,
+// and the exporter takes the first that the importer reads as the same record.
 // Thread safety: pure functions. Errors: kCorruption for extra columns that are no JSON object.
 #pragma once
 
@@ -29,11 +30,12 @@ struct ExportCandidate {
   ExportNotes notes;
 };
 
-// prompts: TRL {prompt, ground_truth, ...columns}; verl {data_source, prompt, reward_model, extra_info}, or the columns
-// themselves where the row came from verl.
+// prompts: TRL {prompt, ground_truth, ...columns}; verl {data_source, prompt, reward_model,
+// extra_info}, or the columns themselves where the row came from verl.
 std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form);
-// pairs {prompt, chosen, rejected, margin, ...columns} or whole dialogues; labelled {prompt, completion, label};
-// demonstrations {prompt, completion} | {text} | verl: {messages}. Empty: the record has tokens only.
+// pairs {prompt, chosen, rejected, margin, ...columns} or whole dialogues; labelled {prompt,
+// completion, label}; demonstrations {prompt, completion} | {text} | verl: {messages}. Empty: the
+// record has tokens only.
 std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportForm form);
 // TRL: {prompt, completion, reward, ...}, one row per answer; the completion is a list of messages
 // where the prompt is one, else a text. verl: the prompt's row with `responses` and `scores`, what

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "common/base/error.h"
-#include "replay/datasets/rows/end_token.h"
 #include "replay/datasets/line_writer.h"
+#include "replay/datasets/rows/end_token.h"
 #include "replay/datasets/rows/row_columns.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "replay/datasets/rows/row_source.h"
@@ -23,7 +23,8 @@ class Mirror {
   // What `text` becomes, or why nothing. A candidate fixes the form only once it is kept.
   std::optional<ParsedRow> Read(std::string text, std::string& why) {
     if (!parser_ || parser_->form() != form_) {
-      parser_ = std::make_unique<RowParser>(RowParserOptions{.map = {{"weight", "weight"}}, .form = form_, .convert_numbers = false});
+      parser_ = std::make_unique<RowParser>(
+          RowParserOptions{.map = {{"weight", "weight"}}, .form = form_, .convert_numbers = false});
     }
     text.reserve(text.size() + RowSource::kPadding);
     try {
@@ -67,10 +68,12 @@ std::string DifferentColumn(const std::string& stored, const std::string& read) 
   return "";
 }
 
-// Empty: equal. Where a record lies in the store is not part of what it says, nor are its tokens, which are made again.
+// Empty: equal. Where a record lies in the store is not part of what it says, nor are its tokens,
+// which are made again.
 std::string Difference(const Prompt& stored, const ParsedRow& row) {
   const Prompt& read = row.prompt;
-  if (KindOf(row.form) != RowKind::kPrompts) return std::string("is read as ") + KindName(KindOf(row.form));
+  if (KindOf(row.form) != RowKind::kPrompts)
+    return std::string("is read as ") + KindName(KindOf(row.form));
   if (read.text != stored.text || read.messages != stored.messages) return "the prompt differs";
   if (read.ground_truth != stored.ground_truth) return "the ground truth differs";
   if (read.weight != stored.weight) return "the weight differs";
@@ -79,11 +82,14 @@ std::string Difference(const Prompt& stored, const ParsedRow& row) {
 
 std::string Difference(const PreferenceRecord& stored, const ParsedRow& row) {
   const PreferenceRecord& read = row.record;
-  if (KindOf(row.form) == RowKind::kPrompts || read.kind != stored.kind) return std::string("is read as ") + KindName(KindOf(row.form));
-  if (read.prompt_text != stored.prompt_text || read.prompt != stored.prompt) return "the prompt differs";
+  if (KindOf(row.form) == RowKind::kPrompts || read.kind != stored.kind)
+    return std::string("is read as ") + KindName(KindOf(row.form));
+  if (read.prompt_text != stored.prompt_text || read.prompt != stored.prompt)
+    return "the prompt differs";
   if (read.chosen != stored.chosen || read.rejected != stored.rejected) return "the answers differ";
   if (read.desirable != stored.desirable) return "the label differs";
-  if (read.has_margin != stored.has_margin || read.margin != stored.margin) return "the margin differs";
+  if (read.has_margin != stored.has_margin || read.margin != stored.margin)
+    return "the margin differs";
   if (read.weight != stored.weight) return "the weight differs";
   return DifferentColumn(stored.extra_json, read.extra_json);
 }
@@ -91,11 +97,15 @@ std::string Difference(const PreferenceRecord& stored, const ParsedRow& row) {
 class Export {
  public:
   Export(const Store& store, const ExportRequest& request)
-      : store_(store), request_(request), out_(request.out, request.files ? *request.files : RealFileSystem()) {}
+      : store_(store),
+        request_(request),
+        out_(request.out, request.files ? *request.files : RealFileSystem()) {}
 
   ExportReport Run(ExportRows rows) {
     report_.rows = rows;
-    const bool whole = rows == ExportRows::kPrompts ? Prompts() : rows == ExportRows::kPreferences ? Preferences() : Rollouts();
+    const bool whole = rows == ExportRows::kPrompts       ? Prompts()
+                       : rows == ExportRows::kPreferences ? Preferences()
+                                                          : Rollouts();
     if (!whole) {
       report_.stopped = true;
       return report_;
@@ -160,7 +170,8 @@ class Export {
     ++report_.read;
     const auto leave = [&](const char* reason) { ++report_.left_out[reason]; };
     if (stored.kind == GroupKind::kDropped) return leave("dropped_groups");
-    if (!request_.dataset.empty() && stored.group.lease.prompt.dataset != request_.dataset) return leave("of_other_datasets");
+    if (!request_.dataset.empty() && stored.group.lease.prompt.dataset != request_.dataset)
+      return leave("of_other_datasets");
     for (const ExportCandidate& row : RolloutRows(stored.group, request_.form, request_.end_tokens))
       Write(row);
     ++report_.written;
@@ -187,7 +198,8 @@ class Export {
       }
       if (why.empty()) why = problem;
     }
-    if (report_.examples.size() < kMaxExamples) report_.examples.push_back("row " + std::to_string(row) + ": " + why);
+    if (report_.examples.size() < kMaxExamples)
+      report_.examples.push_back("row " + std::to_string(row) + ": " + why);
     std::string ignored;
     if (const auto read = mirror_.Read(candidates.front().text, ignored)) mirror_.Keep(*read);
     ++report_.written;
@@ -214,8 +226,10 @@ class Export {
 
 std::string Known(const Store& store) {
   std::string names;
-  for (const auto& [name, rows] : store.Datasets()) names += (names.empty() ? "" : ", ") + name + " (prompts)";
-  for (const auto& [name, rows] : store.PreferenceDatasets()) names += (names.empty() ? "" : ", ") + name + " (preferences)";
+  for (const auto& [name, rows] : store.Datasets())
+    names += (names.empty() ? "" : ", ") + name + " (prompts)";
+  for (const auto& [name, rows] : store.PreferenceDatasets())
+    names += (names.empty() ? "" : ", ") + name + " (preferences)";
   return names.empty() ? "none" : names;
 }
 
@@ -232,7 +246,8 @@ const char* RowsName(ExportRows rows) {
 }
 
 std::optional<ExportRows> ExportRowsOfName(std::string_view name) {
-  for (const auto rows : {ExportRows::kAuto, ExportRows::kPrompts, ExportRows::kPreferences, ExportRows::kRollouts}) {
+  for (const auto rows :
+       {ExportRows::kAuto, ExportRows::kPrompts, ExportRows::kPreferences, ExportRows::kRollouts}) {
     if (name == RowsName(rows)) return rows;
   }
   return std::nullopt;
@@ -246,17 +261,25 @@ std::string ExportReport::Describe() const {
 
 ExportReport ExportDataset(const Store& store, const ExportRequest& request) {
   ExportRows rows = request.rows;
-  const bool prompts = store.PromptCount(request.dataset) > 0, preferences = store.PreferenceCount(request.dataset) > 0;
+  const bool prompts = store.PromptCount(request.dataset) > 0,
+             preferences = store.PreferenceCount(request.dataset) > 0;
   if (rows == ExportRows::kAuto && prompts && preferences) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "'" + request.dataset + "' names prompts and preferences: say which with --rows prompts or --rows preferences", store.path());
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "'" + request.dataset +
+            "' names prompts and preferences: say which with --rows prompts or --rows preferences",
+        store.path());
   }
-  if (rows == ExportRows::kAuto) rows = preferences ? ExportRows::kPreferences : ExportRows::kPrompts;
-  if ((rows == ExportRows::kPrompts && !prompts) || (rows == ExportRows::kPreferences && !preferences)) {
-    throw Error(ErrorCode::kNotFound,
-                "no dataset '" + request.dataset + "'" + (request.rows == ExportRows::kAuto ? "" : std::string(" of ") + RowsName(rows)) +
-                    "; the store has: " + Known(store) + " (rollouts: --rows rollouts)",
-                store.path());
+  if (rows == ExportRows::kAuto)
+    rows = preferences ? ExportRows::kPreferences : ExportRows::kPrompts;
+  if ((rows == ExportRows::kPrompts && !prompts) ||
+      (rows == ExportRows::kPreferences && !preferences)) {
+    throw Error(
+        ErrorCode::kNotFound,
+        "no dataset '" + request.dataset + "'" +
+            (request.rows == ExportRows::kAuto ? "" : std::string(" of ") + RowsName(rows)) +
+            "; the store has: " + Known(store) + " (rollouts: --rows rollouts)",
+        store.path());
   }
   return Export(store, request).Run(rows);
 }

@@ -1,10 +1,11 @@
 // A dataset or the rollouts of a store as a dataset file: `plumb data export`.
 //
-// Every record ends in the ledger: read = written + left out by reason. Each row of prompts and preferences is read back by the
-// importer's own parser before it is written; `same` counts those that give the very record again, the rest is named. The file
-// appears whole or not at all (replay/datasets/line_writer.h). Memory: 1,024 records.
-// Thread safety: pure function of the store, which may be open for reading only. Errors: those of Store and LineWriter;
-// kNotFound for a dataset or rollouts that are not there.
+// Every record ends in the ledger: read = written + left out by reason. Each row of prompts and
+// preferences is read back by the importer's own parser before it is written; `same` counts those
+// that give the very record again, the rest is named. The file appears whole or not at all
+// (replay/datasets/line_writer.h). Memory: 1,024 records.
+// Thread safety: pure function of the store, which may be open for reading only. Errors: those of
+// Store and LineWriter; kNotFound for a dataset or rollouts that are not there.
 #pragma once
 
 #include <cstdint>
@@ -25,28 +26,32 @@ const char* RowsName(ExportRows rows);
 std::optional<ExportRows> ExportRowsOfName(std::string_view name);
 
 struct ExportRequest {
-  std::string dataset = "train";         // of rollouts: those of prompts of this dataset; empty: all
+  // of rollouts: those of prompts of this dataset; empty: all
+  std::string dataset = "train";
   ExportRows rows = ExportRows::kAuto;
   ExportForm form = ExportForm::kTrl;
-  std::string out;                       // replaced; gzip when it ends in .gz
-  std::vector<std::string> end_tokens;  // other texts of an end token than replay/datasets/rows/end_token.h knows
-  FileSystem* files = nullptr;           // the real one
+  std::string out;  // replaced; gzip when it ends in .gz
+  // other texts of an end token than replay/datasets/rows/end_token.h knows
+  std::vector<std::string> end_tokens;
+  FileSystem* files = nullptr;  // the real one
   // Called every 1,024 records with the part that is done; false: stop, and leave no file.
   std::function<bool(double part, int64_t rows)> progress;
 };
 
 struct ExportReport {
   ExportRows rows = ExportRows::kPrompts;
-  int64_t read = 0;                      // records: prompts, preferences, or groups with their answers
-  int64_t written = 0;                   // of them
+  // records: prompts, preferences, or groups with their answers
+  int64_t read = 0;
+  int64_t written = 0;  // of them
   int64_t lines = 0;
   std::map<std::string, int64_t> left_out;
   ExportNotes notes;
-  int64_t same = 0;                      // written records that importing the file gives back as they are
-  std::vector<std::string> examples;     // of those that it does not
+  // written records that importing the file gives back as they are
+  int64_t same = 0;
+  std::vector<std::string> examples;  // of those that it does not
   uint64_t bytes = 0;
   bool stopped = false;
-  std::string Describe() const;          // "read 100 = written 97 + 3 only_tokens"
+  std::string Describe() const;  // "read 100 = written 97 + 3 only_tokens"
 };
 
 ExportReport ExportDataset(const Store& store, const ExportRequest& request);

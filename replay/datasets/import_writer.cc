@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "common/base/crash_point.h"
-#include "common/base/hash/digest.h"
 #include "common/base/error.h"
+#include "common/base/hash/digest.h"
 #include "replay/store/record.h"
 
 namespace plumb::replay {
@@ -15,21 +15,25 @@ namespace {
 Family FamilyOf(ImportWriter::Table table) {
   return table == ImportWriter::Table::kPrompts ? Family::kPrompts : Family::kPreferences;
 }
-constexpr size_t kTableBytes = size_t{2} << 20;  // below, a file of its own costs more than it saves
+// below, a file of its own costs more than it saves
+constexpr size_t kTableBytes = size_t{2} << 20;
 constexpr int kMeta = static_cast<int>(Family::kMeta);
 
 }  // namespace
 
 ImportWriter::ImportWriter(Store* store, std::string dataset, Table table)
     : store_(store), dataset_(std::move(dataset)), table_(table), hash_(kNoRowsHash) {
-  if (dataset_.empty() || dataset_.find('\0') != std::string::npos || dataset_.find('/') != std::string::npos) {
-    throw Error(ErrorCode::kInvalidArgument, "a dataset needs a name without slashes and zero bytes");
+  if (dataset_.empty() || dataset_.find('\0') != std::string::npos ||
+      dataset_.find('/') != std::string::npos) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "a dataset needs a name without slashes and zero bytes");
   }
   sealed_ = store_->GetRaw(kMeta, SealedKey()).value_or("");
 }
 
 std::string ImportWriter::MarkKey() const {
-  return std::string("import/") + (table_ == Table::kPrompts ? "prompts/" : "preferences/") + dataset_;
+  return std::string("import/") + (table_ == Table::kPrompts ? "prompts/" : "preferences/") +
+         dataset_;
 }
 std::string ImportWriter::SealedKey() const {
   return std::string(table_ == Table::kPrompts ? "dataset/" : "preferences/") + dataset_;
@@ -37,8 +41,9 @@ std::string ImportWriter::SealedKey() const {
 
 void ImportWriter::OtherRows() const {
   throw Error(ErrorCode::kConflict,
-              "dataset '" + dataset_ + "' is stored already with other rows (" + sealed_.substr(0, sealed_.find(' ')) +
-                  "; row " + std::to_string(rows_) + " is the first that differs): stored data never changes; import under "
+              "dataset '" + dataset_ + "' is stored already with other rows (" +
+                  sealed_.substr(0, sealed_.find(' ')) + "; row " + std::to_string(rows_) +
+                  " is the first that differs): stored data never changes; import under "
                   "another name (--dataset), or into another store",
               store_->path());
 }
@@ -55,11 +60,13 @@ void ImportWriter::Begin() {
   const std::string first = PromptKey(dataset_, 0);
   std::string end = first.substr(0, first.size() - 8);
   end.back() = '\1';  // behind every key of this dataset
-  // A range that was deleted stands in the way of table files that are taken in over it: only where there is something.
+  // A range that was deleted stands in the way of table files that are taken in over it: only where
+  // there is something.
   const bool rows = [&] {
     const auto it = store_->rocks().Iterate(FamilyOf(table_));
     it->Seek(first);
-    if (!it->status().ok()) ThrowStatus(it->status(), store_->path(), "look for an unfinished import");
+    if (!it->status().ok())
+      ThrowStatus(it->status(), store_->path(), "look for an unfinished import");
     return it->Valid() && it->key().compare(end) < 0;
   }();
   if (!rows && !Mark()) return;
@@ -68,14 +75,16 @@ void ImportWriter::Begin() {
   store_->rocks().Write(batch, /*sync=*/false);
 }
 
-void ImportWriter::Continue(uint64_t rows, uint64_t hash, const std::function<void(uint64_t)>& seen) {
+void ImportWriter::Continue(uint64_t rows, uint64_t hash,
+                            const std::function<void(uint64_t)>& seen) {
   const auto it = store_->rocks().Iterate(FamilyOf(table_));
   it->Seek(PromptKey(dataset_, 0));
   for (uint64_t row = 0; row < rows; ++row, it->Next()) {
     const std::string key = PromptKey(dataset_, row);
     if (!it->Valid() || it->key() != rocksdb::Slice(key)) {
       if (!it->status().ok()) ThrowStatus(it->status(), store_->path(), "take up an import");
-      throw Error(ErrorCode::kCorruption, "an unfinished import lacks its row " + std::to_string(row), store_->path());
+      throw Error(ErrorCode::kCorruption,
+                  "an unfinished import lacks its row " + std::to_string(row), store_->path());
     }
     const std::string value = it->value().ToString();
     const std::string_view payload = Unseal(FamilyName(FamilyOf(table_)), key, value);
@@ -125,7 +134,8 @@ void ImportWriter::Add(size_t slot) {
   if (table_file_) {
     table_file_->Put(key, value);
   } else {
-    batch_.Put(store_->rocks().handle(FamilyOf(table_)), key, rocksdb::Slice(value.data(), value.size()));
+    batch_.Put(store_->rocks().handle(FamilyOf(table_)), key,
+               rocksdb::Slice(value.data(), value.size()));
   }
   ++rows_;
 }
@@ -150,7 +160,8 @@ void ImportWriter::Commit(const std::string& mark) {
 bool ImportWriter::Seal() {
   const std::string done = std::to_string(rows_) + " " + std::to_string(hash_);
   if (sealed()) {
-    // Each row was compared already; a store of an earlier version has another hash of the same rows.
+    // Each row was compared already; a store of an earlier version has another hash of the same
+    // rows.
     if (sealed_.substr(0, sealed_.find(' ')) != std::to_string(rows_)) OtherRows();
     return false;
   }

@@ -12,9 +12,9 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/crash_point.h"
-#include "common/base/hash/crc32c.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/hash/crc32c.h"
 #include "common/base/text.h"
 #include "common/text/unicode.h"
 #include "replay/datasets/import_writer.h"
@@ -26,7 +26,8 @@ namespace {
 
 using Json = nlohmann::json;
 constexpr int64_t kLookRows = 4096;  // rows between two calls of `progress`
-constexpr size_t kMaxExamples = 20, kSamples = 3, kCommitBytes = size_t{64} << 20, kRejectBytes = size_t{1} << 20;
+constexpr size_t kMaxExamples = 20, kSamples = 3, kCommitBytes = size_t{64} << 20,
+                 kRejectBytes = size_t{1} << 20;
 constexpr size_t kBatchBytes = size_t{32} << 10;  // large rows go one by one
 
 // Open addressing over 64-bit fingerprints; 0 stands for an empty slot.
@@ -49,7 +50,9 @@ class FingerprintSet {
   }
 
  private:
-  size_t Home(uint64_t value) const { return (value * 0x9E3779B97F4A7C15u >> 20) & (slots_.size() - 1); }
+  size_t Home(uint64_t value) const {
+    return (value * 0x9E3779B97F4A7C15u >> 20) & (slots_.size() - 1);
+  }
   void Grow() {
     std::vector<uint64_t> old(std::max<size_t>(1024, 2 * slots_.size()), 0);
     std::swap(old, slots_);
@@ -77,7 +80,8 @@ Json ToJson(const FileLedger& l) {
 
 FileLedger LedgerOf(const Json& j) {
   FileLedger l;
-  l.file = j.at("file"), l.container = j.at("container"), l.form = j.at("form"), l.read = j.at("read"), l.used = j.at("used");
+  l.file = j.at("file"), l.container = j.at("container"), l.form = j.at("form"),
+  l.read = j.at("read"), l.used = j.at("used");
   l.rejected = j.at("rejected").get<std::map<std::string, int64_t>>();
   l.examples = j.at("examples").get<std::vector<std::string>>();
   l.samples = j.at("samples").get<std::vector<std::string>>();
@@ -89,9 +93,15 @@ FileLedger LedgerOf(const Json& j) {
 
 // What an import is: another file or option makes another one, and that begins at the beginning.
 std::string Signature(const ImportRequest& request) {
-  Json j = {{"hash", "xxh3"}, {"map", request.rows.map}, {"form", request.rows.form ? FormName(*request.rows.form) : ""},
-            {"convert", request.rows.convert_numbers}, {"max_row_bytes", request.max_row_bytes},
-            {"max_tokens", request.max_tokens}, {"overlong", request.overlong}, {"rejects", request.rejects}, {"files", Json::array()}};
+  Json j = {{"hash", "xxh3"},
+            {"map", request.rows.map},
+            {"form", request.rows.form ? FormName(*request.rows.form) : ""},
+            {"convert", request.rows.convert_numbers},
+            {"max_row_bytes", request.max_row_bytes},
+            {"max_tokens", request.max_tokens},
+            {"overlong", request.overlong},
+            {"rejects", request.rejects},
+            {"files", Json::array()}};
   for (const std::string& file : request.files) {
     std::error_code ignored;
     const auto size = std::filesystem::file_size(file, ignored);
@@ -100,7 +110,10 @@ std::string Signature(const ImportRequest& request) {
     std::ifstream in(file, std::ios::binary);
     in.read(head.data(), static_cast<std::streamsize>(head.size()));
     head.resize(static_cast<size_t>(std::max<std::streamsize>(in.gcount(), 0)));
-    j["files"].push_back({{"name", file}, {"size", ignored ? 0 : size}, {"changed", changed}, {"head", Crc32c(head)}});
+    j["files"].push_back({{"name", file},
+                          {"size", ignored ? 0 : size},
+                          {"changed", changed},
+                          {"head", Crc32c(head)}});
   }
   return j.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
@@ -111,7 +124,9 @@ class Rejects {
   Rejects(std::string path, FileSystem& files) : path_(std::move(path)), files_(files) {}
 
   // Whether all is there that a mark speaks of.
-  bool Reaches(uint64_t bytes) const { return path_.empty() || (files_.Exists(path_) && files_.FileSize(path_) >= bytes); }
+  bool Reaches(uint64_t bytes) const {
+    return path_.empty() || (files_.Exists(path_) && files_.FileSize(path_) >= bytes);
+  }
   void Begin() {
     if (path_.empty()) return;
     file_ = files_.OpenAppend(path_, /*truncate=*/true);
@@ -128,9 +143,11 @@ class Rejects {
     file_ = files_.OpenAppend(path_);
   }
   bool wanted() const { return !path_.empty(); }
-  void Add(const std::string& file, int64_t line, const std::string& text, const RowProblem& problem) {
+  void Add(const std::string& file, int64_t line, const std::string& text,
+           const RowProblem& problem) {
     if (!file_) return;
-    Json j = {{"file", file}, {"line", line}, {"reason", problem.reason}, {"detail", problem.detail}};
+    Json j = {
+        {"file", file}, {"line", line}, {"reason", problem.reason}, {"detail", problem.detail}};
     if (IsUtf8(text)) {
       j["row"] = text;
     } else {
@@ -168,15 +185,19 @@ class Import {
       : store_(store),
         request_(request),
         signature_(Signature(request)),
-        rejects_(request.rejects, request.file_system != nullptr ? *request.file_system : RealFileSystem()) {}
+        rejects_(request.rejects,
+                 request.file_system != nullptr ? *request.file_system : RealFileSystem()) {}
 
   ImportReport Run() {
     if (request_.files.empty()) throw Error(ErrorCode::kInvalidArgument, "no file to import");
     if (request_.overlong != "drop" && request_.overlong != "error") {
-      throw Error(ErrorCode::kInvalidArgument, "the policy for overlong rows is '" + request_.overlong + "'; it must be error or drop");
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          "the policy for overlong rows is '" + request_.overlong + "'; it must be error or drop");
     }
     if (request_.max_tokens > 0 && !request_.count_tokens) {
-      throw Error(ErrorCode::kInvalidArgument, "the length of rows cannot be checked without a tokenizer");
+      throw Error(ErrorCode::kInvalidArgument,
+                  "the length of rows cannot be checked without a tokenizer");
     }
     const int64_t skip = TakeUp();
     for (size_t i = report_.files.size() - (skip > 0 ? 1 : 0); i < request_.files.size(); ++i) {
@@ -192,7 +213,8 @@ class Import {
   }
 
  private:
-  // Goes on with an unfinished import of the same files; returns how many rows of the last file in the ledger were read.
+  // Goes on with an unfinished import of the same files; returns how many rows of the last file in
+  // the ledger were read.
   int64_t TakeUp() {
     for (const auto table : {ImportWriter::Table::kPrompts, ImportWriter::Table::kPreferences}) {
       ImportWriter writer(&store_, request_.dataset, table);
@@ -205,7 +227,9 @@ class Import {
         if (!rejects_.Reaches(mark.at("rejects").get<uint64_t>())) continue;
         return Continue(mark, table);
       } catch (const Json::exception& e) {
-        throw Error(ErrorCode::kCorruption, std::string("the mark of its unfinished import is malformed: ") + e.what(), request_.dataset);
+        throw Error(ErrorCode::kCorruption,
+                    std::string("the mark of its unfinished import is malformed: ") + e.what(),
+                    request_.dataset);
       }
     }
     rejects_.Begin();
@@ -216,7 +240,8 @@ class Import {
     for (const Json& ledger : mark.at("files")) report_.files.push_back(LedgerOf(ledger));
     kind_ = static_cast<RowKind>(mark.at("kind").get<int>());
     writer_ = std::make_unique<ImportWriter>(&store_, request_.dataset, table);
-    writer_->Continue(mark.at("rows"), mark.at("hash"), [this](uint64_t fingerprint) { seen_.Insert(fingerprint); });
+    writer_->Continue(mark.at("rows"), mark.at("hash"),
+                      [this](uint64_t fingerprint) { seen_.Insert(fingerprint); });
     report_.continued_at = writer_->rows();
     rejects_.Continue(mark.at("rejects").get<uint64_t>());
     return mark.at("taken");
@@ -226,14 +251,16 @@ class Import {
   void Settle(RowForm form, const std::string& file) {
     if (kind_ && *kind_ != KindOf(form)) {
       throw Error(ErrorCode::kInvalidArgument,
-                  std::string("holds ") + KindName(KindOf(form)) + ", the files before it " + KindName(*kind_) +
-                      ": import them under two names (--dataset)",
+                  std::string("holds ") + KindName(KindOf(form)) + ", the files before it " +
+                      KindName(*kind_) + ": import them under two names (--dataset)",
                   file);
     }
     if (writer_) return;
     kind_ = KindOf(form);
-    writer_ = std::make_unique<ImportWriter>(
-        &store_, request_.dataset, *kind_ == RowKind::kPrompts ? ImportWriter::Table::kPrompts : ImportWriter::Table::kPreferences);
+    writer_ = std::make_unique<ImportWriter>(&store_, request_.dataset,
+                                             *kind_ == RowKind::kPrompts
+                                                 ? ImportWriter::Table::kPrompts
+                                                 : ImportWriter::Table::kPreferences);
     writer_->Begin();
   }
 
@@ -252,7 +279,9 @@ class Import {
     pending.problem.reset();
     if (rejects_.wanted()) pending.text = row.text;
     try {
-      if (row.too_long) throw RowProblem{"line_too_long", "more than " + std::to_string(request_.max_row_bytes) + " bytes"};
+      if (row.too_long)
+        throw RowProblem{"line_too_long",
+                         "more than " + std::to_string(request_.max_row_bytes) + " bytes"};
       if (!row.problem.empty()) throw RowProblem{"bad_csv", row.problem};
       parser.Parse(row.text, pending.parsed);
     } catch (RowProblem& problem) {
@@ -268,12 +297,15 @@ class Import {
     }
     if (request_.max_tokens > 0) {
       const int64_t tokens = request_.count_tokens(row.parsed);
-      const std::string text = std::to_string(tokens) + " tokens, the bound is " + std::to_string(request_.max_tokens);
-      if (tokens > request_.max_tokens && request_.overlong == "error") throw Error(ErrorCode::kInvalidArgument, text, Where(ledger, row.number));
+      const std::string text =
+          std::to_string(tokens) + " tokens, the bound is " + std::to_string(request_.max_tokens);
+      if (tokens > request_.max_tokens && request_.overlong == "error")
+        throw Error(ErrorCode::kInvalidArgument, text, Where(ledger, row.number));
       if (tokens > request_.max_tokens) throw RowProblem{"overlong", text};
     }
     const bool prompt = KindOf(row.parsed.form) == RowKind::kPrompts;
-    row.fingerprint = prompt ? writer_->Stage(slot, row.parsed.prompt) : writer_->Stage(slot, row.parsed.record);
+    row.fingerprint =
+        prompt ? writer_->Stage(slot, row.parsed.prompt) : writer_->Stage(slot, row.parsed.record);
     seen_.Prefetch(row.fingerprint);
   }
 
@@ -290,7 +322,8 @@ class Import {
     for (size_t slot = 0; slot < in_batch_; ++slot) {
       Pending& row = batch_[slot];
       ++ledger.read;
-      if (!row.problem && !seen_.Insert(row.fingerprint)) row.problem = RowProblem{"duplicate", "says the same as an earlier row"};
+      if (!row.problem && !seen_.Insert(row.fingerprint))
+        row.problem = RowProblem{"duplicate", "says the same as an earlier row"};
       if (row.problem) {
         Reject(row, ledger);
         continue;
@@ -307,10 +340,14 @@ class Import {
     const RowProblem& problem = *row.problem;
     ++ledger.rejected[problem.reason];
     rejects_.Add(ledger.file, row.number, row.text, problem);
-    if (ledger.examples.size() < kMaxExamples) ledger.examples.push_back(Where(ledger, row.number) + ": " + problem.reason + ": " + problem.detail);
+    if (ledger.examples.size() < kMaxExamples)
+      ledger.examples.push_back(Where(ledger, row.number) + ": " + problem.reason + ": " +
+                                problem.detail);
   }
 
-  static std::string Where(const FileLedger& ledger, int64_t number) { return ledger.file + ":" + std::to_string(number); }
+  static std::string Where(const FileLedger& ledger, int64_t number) {
+    return ledger.file + ":" + std::to_string(number);
+  }
 
   // False: `progress` asked to stop.
   bool ReadFile(size_t index, int64_t skip) {
@@ -328,12 +365,14 @@ class Import {
     }
     for (bool more = true; more;) {
       // A batch ends where a mark or a look is due, and before there is a writer it is one row.
-      const int64_t until_due = std::min(std::max<int64_t>(request_.commit_rows - since_commit, 1), kLookRows - since_commit % kLookRows);
+      const int64_t until_due = std::min(std::max<int64_t>(request_.commit_rows - since_commit, 1),
+                                         kLookRows - since_commit % kLookRows);
       const int64_t most = writer_ ? std::min<int64_t>(until_due, ImportWriter::kSlots) : 1;
       int64_t rows = 0;
       std::exception_ptr failure;  // of the file; the rows before it count
       try {
-        for (size_t bytes = 0; rows < most && bytes < kBatchBytes && (more = source->Next(row)); ++rows) {
+        for (size_t bytes = 0; rows < most && bytes < kBatchBytes && (more = source->Next(row));
+             ++rows) {
           bytes += row.text.size();
           if (!row.blank) Understand(row, parser);
         }
@@ -345,7 +384,8 @@ class Import {
       taken += rows;
       if (!writer_ || rows == 0) continue;
       since_commit += rows;
-      const bool mark = since_commit >= request_.commit_rows || writer_->pending_bytes() >= kCommitBytes;
+      const bool mark =
+          since_commit >= request_.commit_rows || writer_->pending_bytes() >= kCommitBytes;
       const bool look = request_.progress && (mark || since_commit % kLookRows == 0);
       const bool stop = look && !request_.progress(file, source->Progress(), ledger.read);
       if (mark || stop) {
@@ -357,8 +397,10 @@ class Import {
     PLUMB_CHECK(ledger.read == ledger.used + ledger.TotalRejected(), ledger.Describe());
     if (ledger.used == 0) {
       rejects_.Sync();
-      std::string message = ledger.read == 0 ? "the dataset is empty: no rows in the file" : "no row can be used: " + ledger.Describe();
-      for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i) message += "\n  " + ledger.examples[i];
+      std::string message = ledger.read == 0 ? "the dataset is empty: no rows in the file"
+                                             : "no row can be used: " + ledger.Describe();
+      for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
+        message += "\n  " + ledger.examples[i];
       if (ledger.read > 0 && ledger.rejected["bad_json"] == ledger.read) {
         message +=
             "\n  a file holds one JSON object a line, or one JSON array of objects; an object over "
@@ -373,8 +415,10 @@ class Import {
 
   void Commit(int64_t taken) {
     rejects_.Sync();
-    Json mark = {{"signature", signature_}, {"kind", static_cast<int>(*kind_)}, {"rows", writer_->rows()}, {"hash", writer_->hash()},
-                 {"taken", taken}, {"rejects", rejects_.bytes()}, {"files", Json::array()}};
+    Json mark = {{"signature", signature_}, {"kind", static_cast<int>(*kind_)},
+                 {"rows", writer_->rows()}, {"hash", writer_->hash()},
+                 {"taken", taken},          {"rejects", rejects_.bytes()},
+                 {"files", Json::array()}};
     for (const FileLedger& ledger : report_.files) mark["files"].push_back(ToJson(ledger));
     writer_->Commit(mark.dump(-1, ' ', false, Json::error_handler_t::replace));
     CRASH_POINT("import_after_commit");

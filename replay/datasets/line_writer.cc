@@ -16,12 +16,14 @@ std::string PartOf(const std::string& path) { return path + ".part"; }
 
 }  // namespace
 
-LineWriter::LineWriter(std::string path, FileSystem& files) : files_(files), path_(std::move(path)) {
+LineWriter::LineWriter(std::string path, FileSystem& files)
+    : files_(files), path_(std::move(path)) {
   file_ = files_.OpenAppend(PartOf(path_), /*truncate=*/true);
   if (path_.ends_with(".gz")) {
     packer_ = std::make_unique<z_stream>();
     constexpr int kGzipWindow = 15 + 16;
-    if (deflateInit2(packer_.get(), Z_DEFAULT_COMPRESSION, Z_DEFLATED, kGzipWindow, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
+    if (deflateInit2(packer_.get(), Z_DEFAULT_COMPRESSION, Z_DEFLATED, kGzipWindow, 8,
+                     Z_DEFAULT_STRATEGY) != Z_OK) {
       packer_.reset();
       throw Error(ErrorCode::kIo, "no memory for packing", path_);
     }

@@ -1,7 +1,8 @@
 // Lines into a file that appears whole or not at all; gzip when its name ends in .gz.
 //
-// Written to PATH.part, synced, then renamed: after an error or a kill the old file (or none) is there. Memory: one buffer
-// of 1 MB. Thread safety: none. Errors: kIo, kNoSpace; the part file is removed by the destructor unless Finish returned.
+// Written to PATH.part, synced, then renamed: after an error or a kill the old file (or none) is
+// there. Memory: one buffer of 1 MB. Thread safety: none. Errors: kIo, kNoSpace; the part file is
+// removed by the destructor unless Finish returned.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@ class LineWriter {
   LineWriter(const LineWriter&) = delete;
   LineWriter& operator=(const LineWriter&) = delete;
 
-  void Add(std::string_view line);  // without its line end
-  void Finish();                    // durable under its name on return
+  void Add(std::string_view line);           // without its line end
+  void Finish();                             // durable under its name on return
   uint64_t bytes() const { return bytes_; }  // on disk so far
 
  private:

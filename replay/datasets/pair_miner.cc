@@ -23,7 +23,8 @@ struct Candidate {
 };
 
 bool HasEnvironment(const Trajectory& t) {
-  return std::any_of(t.segments.begin(), t.segments.end(), [](const Segment& s) { return s.origin == Origin::kEnvironment; });
+  return std::any_of(t.segments.begin(), t.segments.end(),
+                     [](const Segment& s) { return s.origin == Origin::kEnvironment; });
 }
 
 std::vector<int32_t> Completion(const Trajectory& t) {
@@ -57,8 +58,9 @@ std::string PairDigest(const PreferenceRecord& r) {
   return hash.HexDigest();
 }
 
-PreferenceRecord MakeRecord(const TrajectoryGroup& group, const Candidate& best, const Candidate& worst,
-                            const std::string& score_name, const std::string& reward_digest, const MineOptions& options) {
+PreferenceRecord MakeRecord(const TrajectoryGroup& group, const Candidate& best,
+                            const Candidate& worst, const std::string& score_name,
+                            const std::string& reward_digest, const MineOptions& options) {
   PreferenceRecord r;
   r.kind = PreferenceKind::kPair;
   const Prompt& prompt = group.lease.prompt;
@@ -69,27 +71,31 @@ PreferenceRecord MakeRecord(const TrajectoryGroup& group, const Candidate& best,
   r.margin = options.keep_margin ? best.reward - worst.reward : 0;
   r.has_margin = options.keep_margin;
   r.weight = prompt.weight;
-  r.prompt_tokens = {best.answer->tokens.begin(), best.answer->tokens.begin() + best.answer->prompt_length()};
+  r.prompt_tokens = {best.answer->tokens.begin(),
+                     best.answer->tokens.begin() + best.answer->prompt_length()};
   r.chosen_tokens = Completion(*best.answer);
   r.rejected_tokens = Completion(*worst.answer);
-  r.extra_json = Json{{"run_id", group.run_id},
-                      {"lease_id", group.lease.lease_id},
-                      {"policy_version", group.policy.version},
-                      {"policy_digest", group.policy.digest},
-                      {"chosen_sample", best.answer->sample},
-                      {"rejected_sample", worst.answer->sample},
-                      {"chosen_reward", best.reward},
-                      {"rejected_reward", worst.reward},
-                      {"score", score_name.empty() ? "stored" : score_name},
-                      {"reward_digest", reward_digest.empty() ? StoredDigest(group) : reward_digest}}
-                     .dump(-1, ' ', false, Json::error_handler_t::replace);
+  r.extra_json =
+      Json{{"run_id", group.run_id},
+           {"lease_id", group.lease.lease_id},
+           {"policy_version", group.policy.version},
+           {"policy_digest", group.policy.digest},
+           {"chosen_sample", best.answer->sample},
+           {"rejected_sample", worst.answer->sample},
+           {"chosen_reward", best.reward},
+           {"rejected_reward", worst.reward},
+           {"score", score_name.empty() ? "stored" : score_name},
+           {"reward_digest", reward_digest.empty() ? StoredDigest(group) : reward_digest}}
+          .dump(-1, ' ', false, Json::error_handler_t::replace);
   return r;
 }
 
 }  // namespace
 
-std::vector<PreferenceRecord> MineGroup(const TrajectoryGroup& group, const std::vector<double>& scores,
-                                        const std::string& score_name, const std::string& reward_digest,
+std::vector<PreferenceRecord> MineGroup(const TrajectoryGroup& group,
+                                        const std::vector<double>& scores,
+                                        const std::string& score_name,
+                                        const std::string& reward_digest,
                                         const MineOptions& options, MineReport& report) {
   PLUMB_CHECK(scores.empty() || scores.size() == group.trajectories.size());
   std::vector<Candidate> usable;
@@ -110,7 +116,8 @@ std::vector<PreferenceRecord> MineGroup(const TrajectoryGroup& group, const std:
     ++report.one_sided_groups;
     return out;
   }
-  std::stable_sort(usable.begin(), usable.end(), [](const Candidate& a, const Candidate& b) { return a.reward > b.reward; });
+  std::stable_sort(usable.begin(), usable.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.reward > b.reward; });
   const double widest = usable.front().reward - usable.back().reward;
   if (!(widest > 0)) {
     ++report.tied_groups;
@@ -120,7 +127,8 @@ std::vector<PreferenceRecord> MineGroup(const TrajectoryGroup& group, const std:
     ++report.close_groups;
     return out;
   }
-  for (size_t i = 0; i < usable.size() / 2 && static_cast<int64_t>(out.size()) < options.per_group; ++i) {
+  for (size_t i = 0; i < usable.size() / 2 && static_cast<int64_t>(out.size()) < options.per_group;
+       ++i) {
     const Candidate &best = usable[i], &worst = usable[usable.size() - 1 - i];
     const double apart = best.reward - worst.reward;
     if (!(apart > 0) || apart < options.margin) break;  // what follows is closer still
@@ -135,8 +143,10 @@ std::vector<PreferenceRecord> MineGroup(const TrajectoryGroup& group, const std:
 }
 
 MineReport MinePairs(const Store& from, Store& into, const MineOptions& options) {
-  if (!(options.margin >= 0) || !std::isfinite(options.margin)) throw Error(ErrorCode::kInvalidArgument, "the margin has to be a number >= 0");
-  if (options.per_group < 1) throw Error(ErrorCode::kInvalidArgument, "at least one pair a group has to be allowed");
+  if (!(options.margin >= 0) || !std::isfinite(options.margin))
+    throw Error(ErrorCode::kInvalidArgument, "the margin has to be a number >= 0");
+  if (options.per_group < 1)
+    throw Error(ErrorCode::kInvalidArgument, "at least one pair a group has to be allowed");
   const std::string name = options.score.empty() ? "" : from.FindScore(options.score);
   MineReport report;
   std::set<std::string> seen;
@@ -166,8 +176,11 @@ MineReport MinePairs(const Store& from, Store& into, const MineOptions& options)
       }
       for (const ScoredAnswer& a : again->answers) scores.push_back(a.reward);
       if (scores.size() != stored->group.trajectories.size()) {
-        throw Error(ErrorCode::kCorruption, "score " + name + " of lease " + std::to_string(id) + " has another number of answers than "
-                                            "its group", from.path());
+        throw Error(ErrorCode::kCorruption,
+                    "score " + name + " of lease " + std::to_string(id) +
+                        " has another number of answers than "
+                        "its group",
+                    from.path());
       }
     }
     int64_t fresh = 0;
@@ -189,7 +202,8 @@ MineReport MinePairs(const Store& from, Store& into, const MineOptions& options)
   if (rows == 0) {
     std::string found;
     for (const std::string& line : report.Describe()) found += "\n  " + line;
-    throw Error(ErrorCode::kInvalidArgument, "no pair could be mined; nothing was written:" + found, from.path());
+    throw Error(ErrorCode::kInvalidArgument, "no pair could be mined; nothing was written:" + found,
+                from.path());
   }
   into.SealPreferences(options.dataset, rows, hash);
   report.unchanged = before == rows;
@@ -199,13 +213,16 @@ MineReport MinePairs(const Store& from, Store& into, const MineOptions& options)
 std::vector<std::string> MineReport::Describe() const {
   std::vector<std::string> lines;
   const auto n = [](int64_t v) { return std::to_string(v); };
-  lines.push_back("groups: " + n(groups) + " read = " + n(used_groups) + " used + " + n(tied_groups) + " tied + " + n(one_sided_groups) +
-                  " one-sided + " + n(close_groups) + " closer than the margin + " + n(identical_groups) + " of equal answers + " +
-                  n(repeated_groups) + " repeated + " + n(unscored_groups) + " without this score + " + n(dropped_groups) + " dropped");
-  lines.push_back("answers: " + n(answers) + " read, " + n(unusable_answers) + " unscored, aborted or empty, " + n(mixed_answers) +
+  lines.push_back("groups: " + n(groups) + " read = " + n(used_groups) + " used + " +
+                  n(tied_groups) + " tied + " + n(one_sided_groups) + " one-sided + " +
+                  n(close_groups) + " closer than the margin + " + n(identical_groups) +
+                  " of equal answers + " + n(repeated_groups) + " repeated + " +
+                  n(unscored_groups) + " without this score + " + n(dropped_groups) + " dropped");
+  lines.push_back("answers: " + n(answers) + " read, " + n(unusable_answers) +
+                  " unscored, aborted or empty, " + n(mixed_answers) +
                   " with tokens of an environment left out");
-  lines.push_back("pairs: " + n(pairs) + " written, " + n(identical_pairs) + " of equal answers and " + n(repeated_pairs) +
-                  " mined before left out");
+  lines.push_back("pairs: " + n(pairs) + " written, " + n(identical_pairs) +
+                  " of equal answers and " + n(repeated_pairs) + " mined before left out");
   return lines;
 }
 

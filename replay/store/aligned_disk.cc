@@ -19,12 +19,15 @@ using rocksdb::IOStatus;
 using rocksdb::Slice;
 
 constexpr size_t kPieceBytes = size_t{1} << 20;
-constexpr size_t kReservedBytes = size_t{16} << 20;  // at a time; what is left over goes back when the file is closed
-constexpr size_t kReadBytes = size_t{256} << 10;     // stays in the processor's cache until it is summed
+// at a time; what is left over goes back when the file is closed
+constexpr size_t kReservedBytes = size_t{16} << 20;
+// stays in the processor's cache until it is summed
+constexpr size_t kReadBytes = size_t{256} << 10;
 
 class AlignedFile : public rocksdb::FSWritableFileOwnerWrapper {
  public:
-  AlignedFile(std::unique_ptr<rocksdb::FSWritableFile> file, rocksdb::FileSystem* disk, std::string path)
+  AlignedFile(std::unique_ptr<rocksdb::FSWritableFile> file, rocksdb::FileSystem* disk,
+              std::string path)
       : FSWritableFileOwnerWrapper(std::move(file)), disk_(disk), path_(std::move(path)) {
     target()->SetPreallocationBlockSize(kReservedBytes);
   }
@@ -40,7 +43,8 @@ class AlignedFile : public rocksdb::FSWritableFileOwnerWrapper {
     }
     return IOStatus::OK();
   }
-  IOStatus Append(const Slice& data, const IOOptions& options, const rocksdb::DataVerificationInfo&, IODebugContext* debug) override {
+  IOStatus Append(const Slice& data, const IOOptions& options, const rocksdb::DataVerificationInfo&,
+                  IODebugContext* debug) override {
     return Append(data, options, debug);
   }
   IOStatus Flush(const IOOptions&, IODebugContext*) override { return IOStatus::OK(); }
@@ -58,7 +62,8 @@ class AlignedFile : public rocksdb::FSWritableFileOwnerWrapper {
     return s.ok() ? closed : s;
   }
   uint64_t GetFileSize(const IOOptions&, IODebugContext*) override { return begin_ + used_; }
-  void PrepareWrite(size_t, size_t, const IOOptions&, IODebugContext*) override {}  // WritePiece knows when
+  // WritePiece knows when
+  void PrepareWrite(size_t, size_t, const IOOptions&, IODebugContext*) override {}
 
  private:
   IOStatus WritePiece(const IOOptions& options, IODebugContext* debug) {
@@ -67,7 +72,8 @@ class AlignedFile : public rocksdb::FSWritableFileOwnerWrapper {
     IOStatus s = target()->Append(Slice(piece_.get(), used_), options, debug);
     begin_ += used_;
     used_ = 0;
-    return s.ok() ? ReadOn(options, debug) : s;  // while the processor's cache still holds what the kernel took
+    // while the processor's cache still holds what the kernel took
+    return s.ok() ? ReadOn(options, debug) : s;
   }
 
   // What was written since the last call, as the file holds it.
@@ -77,7 +83,8 @@ class AlignedFile : public rocksdb::FSWritableFileOwnerWrapper {
       if (!s.ok()) return s;
     }
     for (Slice part; read_ < begin_; read_ += part.size()) {
-      IOStatus s = reader_->Read(read_, std::min<uint64_t>(kReadBytes, begin_ - read_), options, &part, buffer_.get(), debug);
+      IOStatus s = reader_->Read(read_, std::min<uint64_t>(kReadBytes, begin_ - read_), options,
+                                 &part, buffer_.get(), debug);
       if (!s.ok()) return s;
       if (part.empty()) break;  // the sums will differ
       read_sum_ = Crc32c(part.data(), part.size(), read_sum_);
@@ -89,7 +96,8 @@ class AlignedFile : public rocksdb::FSWritableFileOwnerWrapper {
     IOStatus s = WritePiece(options, debug);
     if (!s.ok()) return s;
     if (read_ == begin_ && read_sum_ == sum_) return IOStatus::OK();
-    return IOStatus::Corruption("the table file, read back, holds other bytes than were written", path_);
+    return IOStatus::Corruption("the table file, read back, holds other bytes than were written",
+                                path_);
   }
 
   rocksdb::FileSystem* const disk_;
@@ -108,7 +116,8 @@ class AlignedDisk : public rocksdb::FileSystemWrapper {
  public:
   using FileSystemWrapper::FileSystemWrapper;
   const char* Name() const override { return "AlignedDisk"; }
-  IOStatus NewWritableFile(const std::string& path, const FileOptions& options, std::unique_ptr<rocksdb::FSWritableFile>* out,
+  IOStatus NewWritableFile(const std::string& path, const FileOptions& options,
+                           std::unique_ptr<rocksdb::FSWritableFile>* out,
                            IODebugContext* debug) override {
     std::unique_ptr<rocksdb::FSWritableFile> file;
     IOStatus s = target()->NewWritableFile(path, options, &file, debug);

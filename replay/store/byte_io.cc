@@ -21,9 +21,12 @@ ByteWriter& ByteWriter::U32(uint32_t v) {
   AppendLittleEndian(out_, v);
   return *this;
 }
-ByteWriter& ByteWriter::U64(uint64_t v) { return U32(static_cast<uint32_t>(v)).U32(static_cast<uint32_t>(v >> 32)); }
+ByteWriter& ByteWriter::U64(uint64_t v) {
+  return U32(static_cast<uint32_t>(v)).U32(static_cast<uint32_t>(v >> 32));
+}
 ByteWriter& ByteWriter::Bytes(std::string_view v) {
-  PLUMB_CHECK(v.size() <= std::numeric_limits<uint32_t>::max(), "a field of " + std::to_string(v.size()) + " bytes");
+  PLUMB_CHECK(v.size() <= std::numeric_limits<uint32_t>::max(),
+              "a field of " + std::to_string(v.size()) + " bytes");
   U32(static_cast<uint32_t>(v.size()));
   out_.append(v);
   return *this;
@@ -31,7 +34,9 @@ ByteWriter& ByteWriter::Bytes(std::string_view v) {
 
 std::string_view ByteReader::Next(size_t n) {
   if (n > bytes_.size() - at_) {
-    throw Error(ErrorCode::kCorruption, "ends after " + std::to_string(bytes_.size()) + " bytes, in the middle of a field", what_);
+    throw Error(ErrorCode::kCorruption,
+                "ends after " + std::to_string(bytes_.size()) + " bytes, in the middle of a field",
+                what_);
   }
   const std::string_view part = bytes_.substr(at_, n);
   at_ += n;
@@ -51,13 +56,18 @@ uint64_t ByteReader::U64() {
 std::string_view ByteReader::Bytes(size_t max_length) {
   const size_t n = U32();
   if (n > max_length) {
-    throw Error(ErrorCode::kCorruption, "a field claims " + std::to_string(n) + " bytes, the bound is " + std::to_string(max_length), what_);
+    throw Error(ErrorCode::kCorruption,
+                "a field claims " + std::to_string(n) + " bytes, the bound is " +
+                    std::to_string(max_length),
+                what_);
   }
   return Next(n);
 }
 std::string_view ByteReader::Rest() { return Next(bytes_.size() - at_); }
 void ByteReader::ExpectEnd() const {
-  if (!AtEnd()) throw Error(ErrorCode::kCorruption, std::to_string(bytes_.size() - at_) + " bytes are left over", what_);
+  if (!AtEnd())
+    throw Error(ErrorCode::kCorruption,
+                std::to_string(bytes_.size() - at_) + " bytes are left over", what_);
 }
 
 }  // namespace plumb::replay

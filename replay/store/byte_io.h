@@ -29,9 +29,9 @@ class ByteReader {
   uint8_t U8();
   uint32_t U32();
   uint64_t U64();
-  std::string_view Bytes(size_t max_length);  // a view into the bytes given
+  std::string_view Bytes(size_t max_length);          // a view into the bytes given
   std::string_view Raw(size_t n) { return Next(n); }  // the next n bytes, a view as well
-  std::string_view Rest();  // all that is left
+  std::string_view Rest();                            // all that is left
   bool AtEnd() const { return at_ == bytes_.size(); }
   void ExpectEnd() const;  // throws when bytes are left over
 

@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
-#include "common/base/hash/crc32c.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/hash/crc32c.h"
 
 namespace plumb::replay {
 namespace {
@@ -26,15 +26,17 @@ struct Header {
 Header ReadHeader(std::string_view at) {
   const auto byte = [&](size_t i) { return static_cast<uint32_t>(static_cast<uint8_t>(at[i])); };
   const uint32_t masked = (byte(0) | byte(1) << 8 | byte(2) << 16 | byte(3) << 24) - 0xA282EAD8u;
-  return {masked >> 17 | masked << 15, byte(4) | byte(5) << 8, at.substr(0, kHeader).find_first_not_of('\0') == at.npos};
+  return {masked >> 17 | masked << 15, byte(4) | byte(5) << 8,
+          at.substr(0, kHeader).find_first_not_of('\0') == at.npos};
 }
 
 bool Matches(std::string_view rest, size_t length) {
   return Crc32c(rest.substr(kTypeAt, 1 + length)) == ReadHeader(rest).crc;
 }
 
-// `rest` is the end of the file and its record claims to go further. Torn by a crash, or whole with a wrong length: then some
-// other length matches, and behind it the file ends or the next record matches as well (one match alone may be chance).
+// `rest` is the end of the file and its record claims to go further. Torn by a crash, or whole with
+// a wrong length: then some other length matches, and behind it the file ends or the next record
+// matches as well (one match alone may be chance).
 bool LengthWasChanged(std::string_view rest) {
   uint32_t sum = Crc32c(rest.substr(kTypeAt, 1));
   const uint32_t crc = ReadHeader(rest).crc;
@@ -43,7 +45,8 @@ bool LengthWasChanged(std::string_view rest) {
       const std::string_view behind = rest.substr(kHeader + length);
       if (behind.size() < kHeader) return true;
       const Header next = ReadHeader(behind);
-      if (next.zero || kHeader + next.length > behind.size() || Matches(behind, next.length)) return true;
+      if (next.zero || kHeader + next.length > behind.size() || Matches(behind, next.length))
+        return true;
     }
     if (kHeader + length < rest.size()) sum = Crc32c(rest.substr(kHeader + length, 1), sum);
   }
@@ -70,12 +73,14 @@ class LogFile {
     while (block.size() - at >= kHeader) {
       const std::string_view rest = block.substr(at);
       const Header header = ReadHeader(rest);
-      if (ended_ || header.zero) {  // space that was set aside and never written: nothing comes behind it
+      // space that was set aside and never written: nothing comes behind it
+      if (ended_ || header.zero) {
         ended_ = true;
         break;
       }
       if (kHeader + header.length > rest.size()) {
-        if (!last || kHeader + header.length > kBlock - at || LengthWasChanged(rest)) Damaged(at, "has a length that is not its own");
+        if (!last || kHeader + header.length > kBlock - at || LengthWasChanged(rest))
+          Damaged(at, "has a length that is not its own");
         return;  // torn: a crash leaves that, and nobody was told that it is there
       }
       if (!Matches(rest, header.length)) Damaged(at, "does not match its checksum");
@@ -83,15 +88,18 @@ class LogFile {
     }
     const size_t stray = block.find_first_not_of('\0', at);
     // Less than a header at the end of the file is a torn one; elsewhere it is filled with zeros.
-    if (stray != block.npos && (ended_ || !last)) Damaged(stray, "is written where nothing should be");
+    if (stray != block.npos && (ended_ || !last))
+      Damaged(stray, "is written where nothing should be");
   }
 
   [[noreturn]] void Damaged(size_t at, const std::string& what) const {
-    throw Error(ErrorCode::kCorruption,
-                "the record at byte " + std::to_string(at_ + at) + " " + what +
-                    ": the file was damaged after it was written, and what stands behind that byte cannot be trusted; nothing "
-                    "was changed: bring the folder back from a copy (plumb store snapshot makes them)",
-                path_);
+    throw Error(
+        ErrorCode::kCorruption,
+        "the record at byte " + std::to_string(at_ + at) + " " + what +
+            ": the file was damaged after it was written, and what stands behind that byte cannot "
+            "be trusted; nothing "
+            "was changed: bring the folder back from a copy (plumb store snapshot makes them)",
+        path_);
   }
 
   const std::string path_;
@@ -106,7 +114,8 @@ std::string NameInCurrent(const std::string& folder) {
   constexpr std::string_view kPrefix = "MANIFEST-";
   std::string name = RealFileSystem().ReadFile(folder + "/CURRENT", kMaxName);
   if (name.ends_with('\n')) name.pop_back();
-  const bool good = name.starts_with(kPrefix) && name.find_first_not_of("0123456789", kPrefix.size()) == name.npos;
+  const bool good = name.starts_with(kPrefix) &&
+                    name.find_first_not_of("0123456789", kPrefix.size()) == name.npos;
   return good && RealFileSystem().Exists(folder + "/" + name) ? name : "";
 }
 
@@ -128,7 +137,8 @@ void CheckLogs(const std::string& folder) {
   if (manifest.empty()) manifest = NameInCurrent(folder);
   if (manifest.empty()) {
     throw Error(ErrorCode::kCorruption,
-                "does not name a MANIFEST file that is there: it was damaged after it was written; nothing was changed: bring "
+                "does not name a MANIFEST file that is there: it was damaged after it was written; "
+                "nothing was changed: bring "
                 "the folder back from a copy (plumb store snapshot makes them)",
                 folder + "/CURRENT");
   }

@@ -2,13 +2,15 @@
 
 namespace plumb::replay {
 
-std::optional<std::vector<float>> StoreLogprobCache::Get(const Digest& model, const Digest& sequence) {
+std::optional<std::vector<float>> StoreLogprobCache::Get(const Digest& model,
+                                                         const Digest& sequence) {
   auto found = store_->GetLogprobs(model, sequence);
   ++(found ? hits_ : misses_);
   return found;
 }
 
-void StoreLogprobCache::Put(const Digest& model, const Digest& sequence, std::span<const float> logprobs) {
+void StoreLogprobCache::Put(const Digest& model, const Digest& sequence,
+                            std::span<const float> logprobs) {
   store_->PutLogprobs(model, sequence, logprobs);
 }
 

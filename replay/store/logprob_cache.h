@@ -1,9 +1,11 @@
 // The LogprobCache port over a store: reference log-probs are computed once and read ever after.
 //
-// Purpose: a frozen reference gives the same log-probs for the same tokens, so a second epoch, a resumed run and another run
-// on the same store need no reference forward. Keys say both: the digest of the reference's weights, and SequenceDigest
-// (common/record/preference.h) of the tokens with their loss mask. What is stored is the log-probs of the scored tokens, in order.
-// Thread safety: as the store's. Ownership: borrows the store. Errors: the store's; kCorruption for a damaged value.
+// Purpose: a frozen reference gives the same log-probs for the same tokens, so a second epoch, a
+// resumed run and another run on the same store need no reference forward. Keys say both: the
+// digest of the reference's weights, and SequenceDigest (common/record/preference.h) of the tokens
+// with their loss mask. What is stored is the log-probs of the scored tokens, in order.
+// Thread safety: as the store's. Ownership: borrows the store. Errors: the store's; kCorruption for
+// a damaged value.
 #pragma once
 
 #include <atomic>

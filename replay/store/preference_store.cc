@@ -1,10 +1,11 @@
-// The parts of the store that hold preference datasets and cached log-probs; declared in replay/store/store.h.
+// The parts of the store that hold preference datasets and cached log-probs; declared in
+// replay/store/store.h.
 #include <charconv>
 #include <memory>
 
-#include "common/record/codec.h"
-#include "common/base/hash/digest.h"
 #include "common/base/error.h"
+#include "common/base/hash/digest.h"
+#include "common/record/codec.h"
 #include "replay/store/record.h"
 #include "replay/store/rocks.h"
 #include "replay/store/store.h"
@@ -30,23 +31,27 @@ uint64_t RowsOf(std::string_view sealed, const std::string& where) {
   uint64_t rows = 0;
   const auto [end, error] = std::from_chars(sealed.data(), sealed.data() + sealed.size(), rows);
   if (error != std::errc() || end == sealed.data()) {
-    throw Error(ErrorCode::kCorruption, "'" + std::string(sealed) + "' is not a number of rows", where);
+    throw Error(ErrorCode::kCorruption, "'" + std::string(sealed) + "' is not a number of rows",
+                where);
   }
   return rows;
 }
 
 [[noreturn]] void OtherRows(const std::string& dataset, uint64_t then, const std::string& path) {
   throw Error(ErrorCode::kConflict,
-              "preference dataset '" + dataset + "' is stored already, with other rows (" + std::to_string(then) +
+              "preference dataset '" + dataset + "' is stored already, with other rows (" +
+                  std::to_string(then) +
                   "): stored data never changes; import under another name, or into another store",
               path);
 }
 
 }  // namespace
 
-// "rows hash" of a sealed dataset against that of the rows at hand. Stores were once sealed with another hash: where the numbers
-// of rows agree, the stored rows are read and hashed anew before two datasets are called different.
-bool Store::SameRows(int family, const std::string& dataset, const std::string& stored, const std::string& now) const {
+// "rows hash" of a sealed dataset against that of the rows at hand. Stores were once sealed with
+// another hash: where the numbers of rows agree, the stored rows are read and hashed anew before
+// two datasets are called different.
+bool Store::SameRows(int family, const std::string& dataset, const std::string& stored,
+                     const std::string& now) const {
   if (stored == now) return true;
   const uint64_t rows = RowsOf(stored, path());
   if (rows != RowsOf(now, path())) return false;
@@ -60,22 +65,25 @@ bool Store::SameRows(int family, const std::string& dataset, const std::string& 
       record.row = 0;
       return HashBytes(encoder.Encode(record));
     };
-    hash = ChainRow(hash, family == kPreferences ? hash_of(DecodePreferenceRow(key, *encoded)) : hash_of(DecodePromptRow(key, *encoded)));
+    hash = ChainRow(hash, family == kPreferences ? hash_of(DecodePreferenceRow(key, *encoded))
+                                                 : hash_of(DecodePromptRow(key, *encoded)));
   }
   return std::to_string(rows) + " " + std::to_string(hash) == now;
 }
 
 void Store::PutPreferences(const std::string& dataset, std::span<const PreferenceRecord> records) {
   CheckName(dataset);
-  if (records.empty()) throw Error(ErrorCode::kInvalidArgument, "preference dataset '" + dataset + "' has no rows");
-  if (const uint64_t then = PreferenceCount(dataset); then != 0 && then != records.size()) OtherRows(dataset, then, path());
+  if (records.empty())
+    throw Error(ErrorCode::kInvalidArgument, "preference dataset '" + dataset + "' has no rows");
+  if (const uint64_t then = PreferenceCount(dataset); then != 0 && then != records.size())
+    OtherRows(dataset, then, path());
   uint64_t hash = kNoRowsHash;
   AppendPreferences(dataset, 0, records, hash);
   SealPreferences(dataset, records.size(), hash);
 }
 
-void Store::AppendPreferences(const std::string& dataset, uint64_t first_row, std::span<const PreferenceRecord> records,
-                              uint64_t& hash) {
+void Store::AppendPreferences(const std::string& dataset, uint64_t first_row,
+                              std::span<const PreferenceRecord> records, uint64_t& hash) {
   CheckName(dataset);
   const auto sealed = GetRaw(kMeta, SealedKey(dataset));
   rocksdb::WriteBatch batch;
@@ -103,7 +111,8 @@ void Store::AppendPreferences(const std::string& dataset, uint64_t first_row, st
 
 void Store::SealPreferences(const std::string& dataset, uint64_t rows, uint64_t hash) {
   CheckName(dataset);
-  if (rows == 0) throw Error(ErrorCode::kInvalidArgument, "preference dataset '" + dataset + "' has no rows");
+  if (rows == 0)
+    throw Error(ErrorCode::kInvalidArgument, "preference dataset '" + dataset + "' has no rows");
   const std::string key = SealedKey(dataset);
   const std::string done = std::to_string(rows) + " " + std::to_string(hash);
   if (const auto stored = GetRaw(kMeta, key)) {
@@ -137,7 +146,8 @@ std::map<std::string, uint64_t> Store::PreferenceDatasets() const {
   return out;
 }
 
-std::vector<PreferenceRecord> Store::ReadPreferences(const std::string& dataset, uint64_t first, uint64_t n) const {
+std::vector<PreferenceRecord> Store::ReadPreferences(const std::string& dataset, uint64_t first,
+                                                     uint64_t n) const {
   const uint64_t rows = PreferenceCount(dataset);
   std::vector<PreferenceRecord> out;
   if (first >= rows) return out;
@@ -146,10 +156,13 @@ std::vector<PreferenceRecord> Store::ReadPreferences(const std::string& dataset,
   it->Seek(PromptKey(dataset, first));
   for (uint64_t row = first; row < end; ++row, it->Next()) {
     const std::string key = PromptKey(dataset, row);
-    if (!it->status().ok()) ThrowStatus(it->status(), path(), "read " + ReadableKey("preferences", key));
+    if (!it->status().ok())
+      ThrowStatus(it->status(), path(), "read " + ReadableKey("preferences", key));
     if (!it->Valid() || it->key() != rocksdb::Slice(key)) {
-      throw Error(ErrorCode::kCorruption, ReadableKey("preferences", key) + " is not there, though the dataset has " +
-                                              std::to_string(rows) + " rows", path());
+      throw Error(ErrorCode::kCorruption,
+                  ReadableKey("preferences", key) + " is not there, though the dataset has " +
+                      std::to_string(rows) + " rows",
+                  path());
     }
     const std::string value = it->value().ToString();
     out.push_back(DecodePreferenceRow(key, Unseal("preferences", key, value)));
@@ -157,14 +170,16 @@ std::vector<PreferenceRecord> Store::ReadPreferences(const std::string& dataset,
   return out;
 }
 
-std::optional<std::vector<float>> Store::GetLogprobs(const Digest& model, const Digest& sequence) const {
+std::optional<std::vector<float>> Store::GetLogprobs(const Digest& model,
+                                                     const Digest& sequence) const {
   const std::string key = LogprobKey(model, sequence);
   const auto payload = GetRaw(kLogprobs, key);
   if (!payload) return std::nullopt;
   return DecodeLogprobs(key, *payload);
 }
 
-void Store::PutLogprobs(const Digest& model, const Digest& sequence, std::span<const float> logprobs, bool sync) {
+void Store::PutLogprobs(const Digest& model, const Digest& sequence,
+                        std::span<const float> logprobs, bool sync) {
   const std::string key = LogprobKey(model, sequence);
   rocksdb::WriteBatch batch;
   batch.Put(rocks().handle(Family::kLogprobs), key, Seal(key, EncodeLogprobs(logprobs)));

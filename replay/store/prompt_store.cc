@@ -4,10 +4,10 @@
 
 #include <rocksdb/write_batch.h>
 
-#include "common/record/codec.h"
-#include "common/base/hash/digest.h"
 #include "common/base/error.h"
+#include "common/base/hash/digest.h"
 #include "common/base/mutex.h"
+#include "common/record/codec.h"
 #include "replay/store/record.h"
 #include "replay/store/store.h"
 #include "replay/store/store_impl.h"
@@ -23,7 +23,8 @@ void Store::PutPrompts(const std::string& dataset, std::span<const Prompt> promp
   if (dataset.empty() || dataset.find('\0') != std::string::npos) {
     throw Error(ErrorCode::kInvalidArgument, "a dataset needs a name without zero bytes");
   }
-  if (prompts.empty()) throw Error(ErrorCode::kInvalidArgument, "dataset '" + dataset + "' has no rows");
+  if (prompts.empty())
+    throw Error(ErrorCode::kInvalidArgument, "dataset '" + dataset + "' has no rows");
   uint64_t hash = kNoRowsHash;
   std::vector<std::string> rows;
   rows.reserve(prompts.size());
@@ -40,12 +41,15 @@ void Store::PutPrompts(const std::string& dataset, std::span<const Prompt> promp
   if (const auto stored = impl_->Get(Family::kMeta, done_key)) {
     if (SameRows(static_cast<int>(Family::kPrompts), dataset, *stored, done)) return;
     throw Error(ErrorCode::kConflict,
-                "dataset '" + dataset + "' is stored with other rows (" + stored->substr(0, stored->find(' ')) + " then, " +
-                    std::to_string(prompts.size()) + " now, or their text differs): a run's data never changes; "
+                "dataset '" + dataset + "' is stored with other rows (" +
+                    stored->substr(0, stored->find(' ')) + " then, " +
+                    std::to_string(prompts.size()) +
+                    " now, or their text differs): a run's data never changes; "
                     "start a new run, or bring the old file back",
                 impl_->path);
   }
-  // Whatever a killed import left behind is overwritten: the rows count only once the last line below is durable.
+  // Whatever a killed import left behind is overwritten: the rows count only once the last line
+  // below is durable.
   rocksdb::WriteBatch batch;
   for (uint64_t row = 0; row < rows.size(); ++row) {
     const std::string key = PromptKey(dataset, row);

@@ -7,11 +7,11 @@
 #include <memory>
 #include <span>
 
-#include "common/record/codec.h"
+#include "common/base/error.h"
 #include "common/base/hash/crc32c.h"
 #include "common/base/hash/digest.h"
-#include "common/base/error.h"
 #include "common/base/text.h"
+#include "common/record/codec.h"
 
 namespace plumb::replay {
 namespace {
@@ -50,9 +50,11 @@ template <class AddTo>
 std::string_view CheckedPayload(std::string_view family, std::string_view key,
                                 std::string_view value, AddTo sum_of) {
   const auto broken = [&](const char* how) {
-    throw Error(ErrorCode::kCorruption,
-                std::string(how) + "; the value is not used: look at the disk, resume from a copy or an older checkpoint",
-                "store record '" + ReadableKey(family, key) + "'");
+    throw Error(
+        ErrorCode::kCorruption,
+        std::string(how) +
+            "; the value is not used: look at the disk, resume from a copy or an older checkpoint",
+        "store record '" + ReadableKey(family, key) + "'");
   };
   if (value.size() < kSumBytes) broken("the value is shorter than its checksum");
   const std::string_view payload = value.substr(kSumBytes);
@@ -65,8 +67,8 @@ std::string_view CheckedPayload(std::string_view family, std::string_view key,
 class AlignedValue {
  public:
   AlignedValue(std::string_view key, std::string_view value) {
-    // Asking the system for such memory again and again may cost more than all the rest. The pages that no group has
-    // reached are not there.
+    // Asking the system for such memory again and again may cost more than all the rest. The pages
+    // that no group has reached are not there.
     thread_local std::unique_ptr<uint64_t[]> kept;
     const size_t words = value.size() / 8 + 3;
     if (words <= kKeptWords && !kept) kept = std::make_unique_for_overwrite<uint64_t[]>(kKeptWords);
@@ -140,8 +142,10 @@ StoredGroup DecodeBody(std::string_view key, std::string_view value,
 }  // namespace
 
 std::pair<Purpose, uint64_t> ParseLeaseKey(std::string_view key) {
-  if (key.size() != kLeaseKeyBytes || static_cast<uint8_t>(key[0]) > static_cast<uint8_t>(Purpose::kEval)) {
-    throw Error(ErrorCode::kCorruption, "a lease key of the store is malformed: " + ReadableKey("", key));
+  if (key.size() != kLeaseKeyBytes ||
+      static_cast<uint8_t>(key[0]) > static_cast<uint8_t>(Purpose::kEval)) {
+    throw Error(ErrorCode::kCorruption,
+                "a lease key of the store is malformed: " + ReadableKey("", key));
   }
   return {static_cast<Purpose>(key[0]), ReadBigEndian(key.substr(1))};
 }
@@ -171,7 +175,9 @@ std::string ReadableKey(std::string_view family, std::string_view key) {
     return key.size() == kLeaseKeyBytes ? text
                                         : text.append(" ").append(key.substr(kLeaseKeyBytes));
   }
-  if (const size_t zero = key.find('\0'); (family == "prompts" || family == "preferences") && zero != std::string_view::npos && key.size() == zero + 9) {
+  if (const size_t zero = key.find('\0'); (family == "prompts" || family == "preferences") &&
+                                          zero != std::string_view::npos &&
+                                          key.size() == zero + 9) {
     text.append(key.substr(0, zero));
     return text + "/" + std::to_string(ReadBigEndian(key.substr(zero + 1)));
   }
@@ -208,7 +214,9 @@ uint64_t ChainRow(uint64_t hash, uint64_t row_hash) {
 }
 
 std::string_view Unseal(std::string_view family, std::string_view key, std::string_view value) {
-  return CheckedPayload(family, key, value, [](std::string_view payload, uint32_t seed) { return Crc32c(payload, seed); });
+  return CheckedPayload(family, key, value, [](std::string_view payload, uint32_t seed) {
+    return Crc32c(payload, seed);
+  });
 }
 
 std::string EncodeLeaseRecord(const LeaseRecord& r) {
@@ -241,7 +249,8 @@ StoredGroup OpenStoredGroup(std::string_view key, std::string_view value, std::s
   StoredGroup stored = GroupBody::IsBody(value) ? DecodeBody(key, copy.value(), scores)
                                                 : DecodeWhole(key, copy.value().substr(kSumBytes));
   if (key != LeaseKey(stored.group.lease.purpose, stored.group.lease.lease_id)) {
-    throw Error(ErrorCode::kCorruption, "holds the group of another lease", ReadableKey("groups", key));
+    throw Error(ErrorCode::kCorruption, "holds the group of another lease",
+                ReadableKey("groups", key));
   }
   return stored;
 }
@@ -270,7 +279,8 @@ std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes) {
   ByteReader reader(bytes, "a batch of the store");
   const uint32_t n = reader.U32();
   if (n > bytes.size() / kLeaseKeyBytes) {
-    throw Error(ErrorCode::kCorruption, "claims " + std::to_string(n) + " groups", "a batch of the store");
+    throw Error(ErrorCode::kCorruption, "claims " + std::to_string(n) + " groups",
+                "a batch of the store");
   }
   std::vector<TrajectoryGroup> groups;
   groups.reserve(n);
@@ -285,7 +295,9 @@ std::vector<TrajectoryGroup> DecodeBatch(std::string_view bytes) {
 
 std::string EncodePromptRow(const Prompt& prompt) { return Encode(prompt); }
 
-Prompt DecodePromptRow(std::string_view, std::string_view payload) { return DecodePrompt(BytesOf(payload)); }
+Prompt DecodePromptRow(std::string_view, std::string_view payload) {
+  return DecodePrompt(BytesOf(payload));
+}
 
 std::string EncodePreferenceRow(const PreferenceRecord& record) { return Encode(record); }
 
@@ -313,7 +325,8 @@ std::vector<float> DecodeLogprobs(std::string_view key, std::string_view payload
   while (!reader.AtEnd()) {
     out.push_back(std::bit_cast<float>(reader.U32()));
     if (!std::isfinite(out.back()) || out.back() > 0) {
-      throw Error(ErrorCode::kCorruption, "holds " + std::to_string(out.back()) + ", which is no log-prob", where);
+      throw Error(ErrorCode::kCorruption,
+                  "holds " + std::to_string(out.back()) + ", which is no log-prob", where);
     }
   }
   return out;
@@ -332,8 +345,12 @@ std::string EncodeGroupScore(const GroupScore& score, uint32_t body_sum) {
         .Bytes(a.unscored_reason);
     writer.U64(std::bit_cast<uint64_t>(a.reward)).U32(static_cast<uint32_t>(a.parts.size()));
     for (const RewardPart& p : a.parts) {
-      writer.Bytes(p.name).U64(std::bit_cast<uint64_t>(p.value)).U64(std::bit_cast<uint64_t>(p.weight));
-      writer.U8(static_cast<uint8_t>(p.scope)).U32(static_cast<uint32_t>(p.index)).Bytes(p.function_digest);
+      writer.Bytes(p.name)
+          .U64(std::bit_cast<uint64_t>(p.value))
+          .U64(std::bit_cast<uint64_t>(p.weight));
+      writer.U8(static_cast<uint8_t>(p.scope))
+          .U32(static_cast<uint32_t>(p.index))
+          .Bytes(p.function_digest);
     }
   }
   return writer.Take();
@@ -344,7 +361,8 @@ GroupScore DecodeGroupScore(std::string_view key, std::string_view payload, uint
   ByteReader reader(payload, where);
   const auto number = [&] {
     const double v = std::bit_cast<double>(reader.U64());
-    if (!std::isfinite(v)) throw Error(ErrorCode::kCorruption, "holds a number that is not finite", where);
+    if (!std::isfinite(v))
+      throw Error(ErrorCode::kCorruption, "holds a number that is not finite", where);
     return v;
   };
   const auto flags = [&](uint8_t all) {
@@ -380,7 +398,8 @@ GroupScore DecodeGroupScore(std::string_view key, std::string_view payload, uint
       p.value = number();
       p.weight = number();
       const uint8_t scope = reader.U8();
-      if (scope > static_cast<uint8_t>(RewardScope::kToken)) throw Error(ErrorCode::kCorruption, "holds an unknown scope", where);
+      if (scope > static_cast<uint8_t>(RewardScope::kToken))
+        throw Error(ErrorCode::kCorruption, "holds an unknown scope", where);
       p.scope = static_cast<RewardScope>(scope);
       p.index = static_cast<int32_t>(reader.U32());
       p.function_digest = reader.Bytes(kMaxReason);
@@ -509,7 +528,11 @@ StepPlan DecodeStepPlan(std::string_view key, std::string_view payload) {
 }
 
 std::string EncodeEvaluation(const Store::Evaluation& e) {
-  return ByteWriter().U64(static_cast<uint64_t>(e.version)).U32(static_cast<uint32_t>(e.samples)).U64(e.prompts).Take();
+  return ByteWriter()
+      .U64(static_cast<uint64_t>(e.version))
+      .U32(static_cast<uint32_t>(e.samples))
+      .U64(e.prompts)
+      .Take();
 }
 
 Store::Evaluation DecodeEvaluation(std::string_view key, std::string_view payload) {

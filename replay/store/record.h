@@ -1,7 +1,8 @@
 // Keys and values of the store as bytes: the only place that knows them.
 //
-// A value is CRC32C over (key, payload), 4 bytes little endian, then the payload; the key is part of the sum, so a value
-// that turns up under another key is noticed as well. Integers in keys are big endian (they sort), in values little.
+// A value is CRC32C over (key, payload), 4 bytes little endian, then the payload; the key is part
+// of the sum, so a value that turns up under another key is noticed as well. Integers in keys are
+// big endian (they sort), in values little.
 // Thread safety: pure functions. Errors: kCorruption naming the key.
 #pragma once
 
@@ -35,8 +36,8 @@ std::string_view Unseal(std::string_view family, std::string_view key, std::stri
 uint32_t ValueSum(std::string_view key, std::string_view payload);
 uint32_t SumOf(std::string_view value);
 
-// What the rows of a dataset are, in 64 bits that change with any of them and their order: that of the rows before and the next
-// row's own (HashBytes of its bytes with row number 0).
+// What the rows of a dataset are, in 64 bits that change with any of them and their order: that of
+// the rows before and the next row's own (HashBytes of its bytes with row number 0).
 uint64_t ChainRow(uint64_t hash, uint64_t row_hash);
 
 std::string EncodeLeaseRecord(const LeaseRecord& record);

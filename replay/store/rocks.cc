@@ -20,13 +20,13 @@ namespace {
 
 using rocksdb::Status;
 
-constexpr std::string_view kNames[kFamilies] = {"meta", "prompts", "leases", "groups", "eval", "preferences", "logprobs",
-                                                "scores", "plans"};
+constexpr std::string_view kNames[kFamilies] = {
+    "meta", "prompts", "leases", "groups", "eval", "preferences", "logprobs", "scores", "plans"};
 
 constexpr char kIngestFile[] = "ingest.tmp";  // a killed process may leave it behind
 
-// RocksDB's own log never touches the data disk: with a LOG file on a full disk the library aborts. Its warnings go
-// to the role's log, the rest is not kept.
+// RocksDB's own log never touches the data disk: with a LOG file on a full disk the library aborts.
+// Its warnings go to the role's log, the rest is not kept.
 class WarningLogger : public rocksdb::Logger {
  public:
   WarningLogger() : rocksdb::Logger(rocksdb::InfoLogLevel::WARN_LEVEL) {}
@@ -38,23 +38,29 @@ class WarningLogger : public rocksdb::Logger {
     std::string text(line);
     text.resize(std::min(text.find('\n'), text.size()));  // a whole edit of the MANIFEST may follow
     while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
-    // Nothing to do about either: table files that are taken in (TableFile) have no ID until they are part of the store, and
-    // a snapshot keeps files from being deleted twice over.
-    if (text.find("without unique ID") != std::string::npos || text.find("File Deletions") != std::string::npos) return;
+    // Nothing to do about either: table files that are taken in (TableFile) have no ID until they
+    // are part of the store, and a snapshot keeps files from being deleted twice over.
+    if (text.find("without unique ID") != std::string::npos ||
+        text.find("File Deletions") != std::string::npos)
+      return;
     if (!text.empty()) LogWarning("rocksdb: " + text);
   }
 };
 
-// After a full disk RocksDB goes on by a thread of its own, which may wait for ever; RocksFolder::Reopen is the way here.
+// After a full disk RocksDB goes on by a thread of its own, which may wait for ever;
+// RocksFolder::Reopen is the way here.
 class OnlyByHand : public rocksdb::EventListener {
  public:
-  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, Status, bool* by_itself) override { *by_itself = false; }
+  void OnErrorRecoveryBegin(rocksdb::BackgroundErrorReason, Status, bool* by_itself) override {
+    *by_itself = false;
+  }
 };
 
 rocksdb::Options StoreSettings(const RocksFolder::Options& o) {
   rocksdb::Options options;
   options.create_if_missing = o.create;
-  // A flipped byte in the middle of the log must stop the start; only a torn last record is what a crash leaves.
+  // A flipped byte in the middle of the log must stop the start; only a torn last record is what a
+  // crash leaves.
   options.wal_recovery_mode = rocksdb::WALRecoveryMode::kTolerateCorruptedTailRecords;
   options.recycle_log_file_num = 0;
   options.wal_compression = rocksdb::kNoCompression;
@@ -76,7 +82,8 @@ rocksdb::Options StoreSettings(const RocksFolder::Options& o) {
   return options;
 }
 
-// The folder and those above it that are not there, each durable in the one above: what is synced below would be lost with it.
+// The folder and those above it that are not there, each durable in the one above: what is synced
+// below would be lost with it.
 void MakeFolder(const std::filesystem::path& folder) {
   if (folder.empty() || RealFileSystem().Exists(folder.string())) return;
   const std::filesystem::path parent = folder.parent_path();
@@ -90,24 +97,29 @@ bool IsOpenElsewhere(const Status& status) {
   if (!status.IsIOError()) return false;
   const std::string text = status.ToString();
   return text.find("lock hold by current process") != std::string::npos ||
-         (text.find("While lock file") != std::string::npos && text.find("Resource temporarily unavailable") != std::string::npos);
+         (text.find("While lock file") != std::string::npos &&
+          text.find("Resource temporarily unavailable") != std::string::npos);
 }
 
-// A column family in a batch: its number is all that counts, and it survives that the database is opened again.
+// A column family in a batch: its number is all that counts, and it survives that the database is
+// opened again.
 class FamilyId : public rocksdb::ColumnFamilyHandle {
  public:
   FamilyId(std::string name, uint32_t id) : name_(std::move(name)), id_(id) {}
   const std::string& GetName() const override { return name_; }
   uint32_t GetID() const override { return id_; }
   Status GetDescriptor(rocksdb::ColumnFamilyDescriptor*) override { return Status::NotSupported(); }
-  const rocksdb::Comparator* GetComparator() const override { return rocksdb::BytewiseComparator(); }
+  const rocksdb::Comparator* GetComparator() const override {
+    return rocksdb::BytewiseComparator();
+  }
 
  private:
   const std::string name_;
   const uint32_t id_;
 };
 
-// What opening and the first writes need: the log is read back into a table file, and another log begins.
+// What opening and the first writes need: the log is read back into a table file, and another log
+// begins.
 uint64_t NeededBytes(const std::string& path, uint64_t write_buffer) {
   uint64_t bytes = write_buffer + (uint64_t{1} << 20);
   std::error_code ignored;
@@ -133,16 +145,21 @@ std::string_view FamilyName(Family family) { return kNames[static_cast<size_t>(f
 void ThrowStatus(const Status& status, const std::string& path, const std::string& doing) {
   const std::string text = "could not " + doing + ": " + status.ToString();
   if (status.IsNoSpace()) {
-    throw Error(ErrorCode::kNoSpace, text + "; nothing was stored: free some space, writing goes on by itself", path);
+    throw Error(ErrorCode::kNoSpace,
+                text + "; nothing was stored: free some space, writing goes on by itself", path);
   }
   if (status.IsCorruption()) {
     throw Error(ErrorCode::kCorruption,
-                text + "; nothing was changed: copy the folder before you try anything, `plumb store inspect` reads what can be read",
+                text +
+                    "; nothing was changed: copy the folder before you try anything, `plumb store "
+                    "inspect` reads what can be read",
                 path);
   }
   if (status.IsNotFound()) throw Error(ErrorCode::kNotFound, text, path);
-  if (status.IsBusy() || status.IsTimedOut() || status.IsTryAgain()) throw Error(ErrorCode::kUnavailable, text, path);
-  if (status.IsInvalidArgument() || status.IsNotSupported()) throw Error(ErrorCode::kUnsupported, text, path);
+  if (status.IsBusy() || status.IsTimedOut() || status.IsTryAgain())
+    throw Error(ErrorCode::kUnavailable, text, path);
+  if (status.IsInvalidArgument() || status.IsNotSupported())
+    throw Error(ErrorCode::kUnsupported, text, path);
   throw Error(ErrorCode::kIo, text, path);
 }
 
@@ -174,10 +191,14 @@ void RocksFolder::OpenDb() {
   if (!exists) {
     if (std::filesystem::is_directory(folder, ignored) && HoldsData(folder)) {
       throw Error(ErrorCode::kCorruption,
-                  "has table or log files but no CURRENT file: it was lost, a new store here would hide them", path);
+                  "has table or log files but no CURRENT file: it was lost, a new store here would "
+                  "hide them",
+                  path);
     }
     if (o.read_only || !o.create) {
-      throw Error(ErrorCode::kNotFound, "there is no store here (a run's store is the folder 'store' in its run folder)", path);
+      throw Error(ErrorCode::kNotFound,
+                  "there is no store here (a run's store is the folder 'store' in its run folder)",
+                  path);
     }
     MakeFolder(std::filesystem::absolute(folder));
   } else {
@@ -189,26 +210,32 @@ void RocksFolder::OpenDb() {
     const Status status = rocksdb::DB::ListColumnFamilies(settings, path, &names);
     if (!status.ok()) ThrowStatus(status, path, "read the store's manifest");
   }
-  // All that are there must be opened; a newer format may have more, and then its version is what we want to report.
+  // All that are there must be opened; a newer format may have more, and then its version is what
+  // we want to report.
   std::vector<std::string> missing;
   for (size_t i = 0; i < kFamilies; ++i) {
     const std::string name(kNames[i]);
     if (std::find(names.begin(), names.end(), name) != names.end()) continue;
     if (o.read_only && i >= kFirstFamilies) continue;
-    if (o.read_only) throw Error(ErrorCode::kNotFound, "no store of Plumb: it has no column family '" + name + "'", path);
+    if (o.read_only)
+      throw Error(ErrorCode::kNotFound, "no store of Plumb: it has no column family '" + name + "'",
+                  path);
     missing.push_back(name);
   }
   std::vector<rocksdb::ColumnFamilyDescriptor> descriptors;
-  for (const std::string& name : names) descriptors.emplace_back(name, rocksdb::ColumnFamilyOptions(settings));
+  for (const std::string& name : names)
+    descriptors.emplace_back(name, rocksdb::ColumnFamilyOptions(settings));
   std::vector<rocksdb::ColumnFamilyHandle*> opened;
   rocksdb::DB* db = nullptr;
-  const Status status = o.read_only ? rocksdb::DB::OpenForReadOnly(settings, path, descriptors, &opened, &db)
-                                    : rocksdb::DB::Open(settings, path, descriptors, &opened, &db);
+  const Status status =
+      o.read_only ? rocksdb::DB::OpenForReadOnly(settings, path, descriptors, &opened, &db)
+                  : rocksdb::DB::Open(settings, path, descriptors, &opened, &db);
   if (!status.ok()) {
     if (IsOpenElsewhere(status)) {
       throw Error(ErrorCode::kConflict,
                   "the store is open elsewhere (" + status.ToString() +
-                      "): a run is still going in this folder; wait for it, stop it, or choose another run.out. "
+                      "): a run is still going in this folder; wait for it, stop it, or choose "
+                      "another run.out. "
                       "`plumb store inspect` may look while it runs",
                   path);
     }
@@ -216,9 +243,11 @@ void RocksFolder::OpenDb() {
   }
   db_.reset(db);
   if (!missing.empty()) {
-    // Left to DB::Open, each of them would cost a file of options of its own, written, synced and read back.
+    // Left to DB::Open, each of them would cost a file of options of its own, written, synced and
+    // read back.
     std::vector<rocksdb::ColumnFamilyHandle*> made;
-    const Status added = db_->CreateColumnFamilies(rocksdb::ColumnFamilyOptions(settings), missing, &made);
+    const Status added =
+        db_->CreateColumnFamilies(rocksdb::ColumnFamilyOptions(settings), missing, &made);
     opened.insert(opened.end(), made.begin(), made.end());
     names.insert(names.end(), missing.begin(), missing.end());
     if (!added.ok()) {
@@ -239,11 +268,13 @@ void RocksFolder::OpenDb() {
     }
   }
   if (opened_) return;  // batches hold the numbers of the first time, which are the same
-  for (auto* handle : handles_) ids_.push_back(handle ? std::make_unique<FamilyId>(handle->GetName(), handle->GetID()) : nullptr);
+  for (auto* handle : handles_)
+    ids_.push_back(handle ? std::make_unique<FamilyId>(handle->GetName(), handle->GetID())
+                          : nullptr);
 }
 
-// What was acknowledged is in the log, synced: closing loses nothing, and opening reads it back and begins another log, behind
-// whatever the full disk left at the end of this one.
+// What was acknowledged is in the log, synced: closing loses nothing, and opening reads it back and
+// begins another log, behind whatever the full disk left at the end of this one.
 void RocksFolder::Reopen() {
   MutexLock one(reopen_mu_);
   if (!full_) return;  // another thread was here
@@ -251,10 +282,12 @@ void RocksFolder::Reopen() {
   std::error_code failed;
   const auto space = std::filesystem::space(path_, failed);
   if (!failed && space.available < needed) {
-    throw Error(ErrorCode::kNoSpace,
-                "the disk is still full (" + std::to_string(space.available >> 20) + " MB free, " + std::to_string(needed >> 20) +
-                    " MB needed to go on); nothing was stored: free some space, writing goes on by itself",
-                path_);
+    throw Error(
+        ErrorCode::kNoSpace,
+        "the disk is still full (" + std::to_string(space.available >> 20) + " MB free, " +
+            std::to_string(needed >> 20) +
+            " MB needed to go on); nothing was stored: free some space, writing goes on by itself",
+        path_);
   }
   std::unique_lock lock(open_mu_);
   CloseDb();
@@ -266,14 +299,17 @@ std::shared_lock<std::shared_mutex> RocksFolder::KeepOpen() const {
   std::shared_lock lock(open_mu_);
   if (!db_) {
     throw Error(ErrorCode::kNoSpace,
-                "the store is closed because the disk was full: free some space, the next write opens it again", path_);
+                "the store is closed because the disk was full: free some space, the next write "
+                "opens it again",
+                path_);
   }
   return lock;
 }
 
 Status RocksFolder::Get(Family family, std::string_view key, Pinned* pinned) const {
   pinned->lock = KeepOpen();
-  return db_->Get(rocksdb::ReadOptions(), handles_[static_cast<size_t>(family)], rocksdb::Slice(key.data(), key.size()), &pinned->value);
+  return db_->Get(rocksdb::ReadOptions(), handles_[static_cast<size_t>(family)],
+                  rocksdb::Slice(key.data(), key.size()), &pinned->value);
 }
 
 RocksFolder::Cursor RocksFolder::Iterate(Family family) const {
@@ -284,10 +320,12 @@ RocksFolder::Cursor RocksFolder::Iterate(Family family) const {
 }
 
 void RocksFolder::RequireWritable() {
-  if (options_.read_only) throw Error(ErrorCode::kInvalidArgument, "the store is open for reading only", path_);
+  if (options_.read_only)
+    throw Error(ErrorCode::kInvalidArgument, "the store is open for reading only", path_);
   if (failed_) {
     throw Error(ErrorCode::kIo,
-                "the store stopped after an I/O error: what the disk holds is unknown until it is opened again "
+                "the store stopped after an I/O error: what the disk holds is unknown until it is "
+                "opened again "
                 "(restart the role, then look at the disk)",
                 path_);
   }
@@ -317,8 +355,10 @@ namespace {
 
 rocksdb::EnvOptions TableFileWriting() {
   rocksdb::EnvOptions how;
-  how.bytes_per_sync = 4 << 20;  // the disk begins while the rest is still being made: Finish has little left to wait for
-  how.writable_file_max_buffer_size = 4 << 10;  // the aligned disk gathers what is written: not twice
+  // the disk begins while the rest is still being made: Finish has little left to wait for
+  how.bytes_per_sync = 4 << 20;
+  // the aligned disk gathers what is written: not twice
+  how.writable_file_max_buffer_size = 4 << 10;
   return how;
 }
 
@@ -334,15 +374,25 @@ rocksdb::Options TableFileSettings(const RocksFolder::Options& options, rocksdb:
 }  // namespace
 
 TableFile::TableFile(RocksFolder* folder, Family family)
-    : folder_(folder), family_(family), path_(folder->path_ + "/" + kIngestFile), disk_(MakeAlignedDisk(StoreSettings(folder->options_).env)) {
+    : folder_(folder),
+      family_(family),
+      path_(folder->path_ + "/" + kIngestFile),
+      disk_(MakeAlignedDisk(StoreSettings(folder->options_).env)) {
   folder_->RequireWritable();
-  // Where RocksDB could not delete it after the last time, it is another name of a table file in use: never write into it.
+  // Where RocksDB could not delete it after the last time, it is another name of a table file in
+  // use: never write into it.
   std::error_code kept;
   std::filesystem::remove(path_, kept);
-  if (kept) throw Error(ErrorCode::kIo, "could not remove what an earlier table file left behind: " + kept.message(), path_);
-  // The last argument but its default: what was written stays cached for the reading back, and for whoever trains next.
-  file_ = std::make_unique<rocksdb::SstFileWriter>(TableFileWriting(), TableFileSettings(folder_->options_, disk_.get()), folder_->handle(family),
-                                                   /*invalidate_page_cache=*/false);
+  if (kept)
+    throw Error(ErrorCode::kIo,
+                "could not remove what an earlier table file left behind: " + kept.message(),
+                path_);
+  // The last argument but its default: what was written stays cached for the reading back, and for
+  // whoever trains next.
+  file_ = std::make_unique<rocksdb::SstFileWriter>(
+      TableFileWriting(), TableFileSettings(folder_->options_, disk_.get()),
+      folder_->handle(family),
+      /*invalidate_page_cache=*/false);
   const Status status = file_->Open(path_);
   if (!status.ok()) Fail(status, "make a table file");
 }
@@ -358,7 +408,8 @@ void TableFile::Fail(const Status& status, const char* doing) {
 }
 
 void TableFile::Put(std::string_view key, std::string_view value) {
-  const Status status = file_->Put(rocksdb::Slice(key.data(), key.size()), rocksdb::Slice(value.data(), value.size()));
+  const Status status = file_->Put(rocksdb::Slice(key.data(), key.size()),
+                                   rocksdb::Slice(value.data(), value.size()));
   if (!status.ok()) Fail(status, "write a table file");  // the database itself was not touched
   bytes_ += key.size() + value.size();
 }
@@ -366,7 +417,9 @@ void TableFile::Put(std::string_view key, std::string_view value) {
 void TableFile::PutAll(const rocksdb::WriteBatch& batch) {
   struct IntoFile : rocksdb::WriteBatch::Handler {
     explicit IntoFile(rocksdb::SstFileWriter* to) : file(to) {}
-    Status PutCF(uint32_t, const rocksdb::Slice& key, const rocksdb::Slice& value) override { return file->Put(key, value); }
+    Status PutCF(uint32_t, const rocksdb::Slice& key, const rocksdb::Slice& value) override {
+      return file->Put(key, value);
+    }
     rocksdb::SstFileWriter* const file;
   };
   IntoFile into(file_.get());
@@ -383,7 +436,8 @@ void TableFile::TakeIn() {
   how.move_files = true;
   how.write_global_seqno = false;  // the file stays as it was summed
   const auto lock = folder_->KeepOpen();
-  status = folder_->db_->IngestExternalFile(folder_->handles_[static_cast<size_t>(family_)], {path_}, how);
+  status = folder_->db_->IngestExternalFile(folder_->handles_[static_cast<size_t>(family_)],
+                                            {path_}, how);
   if (status.ok()) return;
   folder_->NoteFailure(status);
   Fail(status, "take in a table file");

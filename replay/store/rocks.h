@@ -1,10 +1,13 @@
-// The RocksDB folder under a store: the settings of docs/reliability.md, opening, writing and what can go wrong there.
+// The RocksDB folder under a store: the settings of docs/reliability.md, opening, writing and what
+// can go wrong there.
 //
-// After a full disk the database is closed and opened again by the next write that finds room (RocksDB's own ways back may
-// wait for ever: a flush that the full disk ended keeps its memory table). So nobody holds the database itself: reads go
-// through Get, Iterate and With, which keep it open meanwhile; what handle() returns stays valid for batches.
-// Thread safety: all methods but Open; Write may be called concurrently (RocksDB's write group shares one sync among the
-// callers). A thread that holds a Cursor or a Pinned or is inside With must not call a method that writes.
+// After a full disk the database is closed and opened again by the next write that finds room
+// (RocksDB's own ways back may wait for ever: a flush that the full disk ended keeps its memory
+// table). So nobody holds the database itself: reads go through Get, Iterate and With, which keep
+// it open meanwhile; what handle() returns stays valid for batches.
+// Thread safety: all methods but Open; Write may be called concurrently (RocksDB's write group
+// shares one sync among the callers). A thread that holds a Cursor or a Pinned or is inside With
+// must not call a method that writes.
 // Errors: see replay/store/store.h; ThrowStatus maps RocksDB's.
 #pragma once
 
@@ -24,13 +27,25 @@
 
 namespace plumb::replay {
 
-enum class Family : uint8_t { kMeta = 0, kPrompts, kLeases, kGroups, kEval, kPreferences, kLogprobs, kScores, kPlans };
+enum class Family : uint8_t {
+  kMeta = 0,
+  kPrompts,
+  kLeases,
+  kGroups,
+  kEval,
+  kPreferences,
+  kLogprobs,
+  kScores,
+  kPlans
+};
 inline constexpr int kFamilies = 9;
-inline constexpr int kFirstFamilies = 5;  // those that every store has; a store made earlier lacks the rest until written
+// those that every store has; a store made earlier lacks the rest until written
+inline constexpr int kFirstFamilies = 5;
 std::string_view FamilyName(Family family);
 
 // Throws the plumb::Error that `status` (not ok) means; `doing` completes "could not ...".
-[[noreturn]] void ThrowStatus(const rocksdb::Status& status, const std::string& path, const std::string& doing);
+[[noreturn]] void ThrowStatus(const rocksdb::Status& status, const std::string& path,
+                              const std::string& doing);
 
 class RocksFolder {
  public:
@@ -38,8 +53,10 @@ class RocksFolder {
     bool read_only = false;
     bool create = true;
     int64_t write_buffer_mb = 16;
-    rocksdb::Env* env_for_test = nullptr;  // a disk with faults (tests/replay/faulty_disk.h); outlives the folder
-    bool never_sync_for_test = false;      // what a power cut then takes shows that the test would notice
+    // a disk with faults (tests/replay/faulty_disk.h); outlives the folder
+    rocksdb::Env* env_for_test = nullptr;
+    // what a power cut then takes shows that the test would notice
+    bool never_sync_for_test = false;
   };
   RocksFolder() = default;
   ~RocksFolder();
@@ -47,14 +64,16 @@ class RocksFolder {
   RocksFolder& operator=(const RocksFolder&) = delete;
 
   void Open(const std::string& path, const Options& options);
-  // All or nothing; with `sync` durable on return. After kNoSpace the next call tries to go on, after any other I/O
-  // error every call throws.
+  // All or nothing; with `sync` durable on return. After kNoSpace the next call tries to go on,
+  // after any other I/O error every call throws.
   void Write(rocksdb::WriteBatch& batch, bool sync);
   void Flush();
 
   bool writable() const { return opened_ && !options_.read_only; }
   // For batches. nullptr: a store that is open read-only and was made before this family existed.
-  rocksdb::ColumnFamilyHandle* handle(Family family) const { return ids_[static_cast<size_t>(family)].get(); }
+  rocksdb::ColumnFamilyHandle* handle(Family family) const {
+    return ids_[static_cast<size_t>(family)].get();
+  }
   rocksdb::ColumnFamilyHandle* meta() const { return handle(Family::kMeta); }
 
   // REQUIRES of these three: handle(family) is not null.
@@ -84,7 +103,8 @@ class RocksFolder {
 
  private:
   friend class TableFile;
-  std::shared_lock<std::shared_mutex> KeepOpen() const;  // throws kNoSpace while the full disk keeps it closed
+  // throws kNoSpace while the full disk keeps it closed
+  std::shared_lock<std::shared_mutex> KeepOpen() const;
   void RequireWritable();
   void NoteFailure(const rocksdb::Status& status);
   void OpenDb();
@@ -97,19 +117,23 @@ class RocksFolder {
   bool opened_ = false;
   std::vector<std::unique_ptr<rocksdb::ColumnFamilyHandle>> ids_;  // by Family
 
-  mutable std::shared_mutex open_mu_;  // held for writing only by Reopen; nothing is locked behind it
+  // held for writing only by Reopen; nothing is locked behind it
+  mutable std::shared_mutex open_mu_;
   // Guarded by open_mu_.
-  std::unique_ptr<rocksdb::DB> db_;                          // nullptr: closed because the disk was full
-  std::vector<rocksdb::ColumnFamilyHandle*> handles_;        // by Family; owned, freed before db_
-  std::vector<rocksdb::ColumnFamilyHandle*> other_handles_;  // "default" and what a newer format added
+  // nullptr: closed because the disk was full
+  std::unique_ptr<rocksdb::DB> db_;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles_;  // by Family; owned, freed before db_
+  std::vector<rocksdb::ColumnFamilyHandle*>
+      other_handles_;  // "default" and what a newer format added
 
   Mutex reopen_mu_;                  // before open_mu_
   std::atomic<bool> full_{false};    // the last write found no space: open again before the next
   std::atomic<bool> failed_{false};  // an I/O error: what the disk holds is unknown
 };
 
-// Records of one family on their way into a table file of their own: written once instead of to log, memory and table, and none
-// of them in memory. The folder knows nothing of them before TakeIn. Slower than RocksFolder::Write below some MB; one at a time.
+// Records of one family on their way into a table file of their own: written once instead of to
+// log, memory and table, and none of them in memory. The folder knows nothing of them before
+// TakeIn. Slower than RocksFolder::Write below some MB; one at a time.
 class TableFile {
  public:
   TableFile(RocksFolder* folder, Family family);
@@ -117,8 +141,8 @@ class TableFile {
   TableFile(const TableFile&) = delete;
   TableFile& operator=(const TableFile&) = delete;
   void Put(std::string_view key, std::string_view value);  // REQUIRES: keys in ascending order
-  void PutAll(const rocksdb::WriteBatch& batch);            // its puts, with the same requirement
-  uint64_t bytes() const { return bytes_; }                 // given to Put
+  void PutAll(const rocksdb::WriteBatch& batch);           // its puts, with the same requirement
+  uint64_t bytes() const { return bytes_; }                // given to Put
   // All or nothing, durable on return. What was stored under the same keys before is covered.
   void TakeIn();
 

@@ -1,4 +1,5 @@
-// The parts of the store that hold later scores, plans of train steps, and the end of evaluations; declared in replay/store/store.h.
+// The parts of the store that hold later scores, plans of train steps, and the end of evaluations;
+// declared in replay/store/store.h.
 #include <memory>
 
 #include "common/base/error.h"
@@ -24,7 +25,9 @@ void Store::DescribeScore(const std::string& name, const std::string& about) {
   const std::string key = std::string(kScore) + name;
   const auto then = GetRaw(static_cast<int>(Family::kMeta), key);
   if (then && *then != about) {
-    throw Error(ErrorCode::kConflict, "the score " + name + " is there already and stands for something else: " + *then, path());
+    throw Error(ErrorCode::kConflict,
+                "the score " + name + " is there already and stands for something else: " + *then,
+                path());
   }
   if (!then) PutMeta(rocks(), key, about);
 }
@@ -52,13 +55,17 @@ std::string Store::FindScore(const std::string& prefix) const {
     ++hits;
   }
   if (hits == 1) return found;
-  throw Error(ErrorCode::kInvalidArgument,
-              (hits == 0 ? "no score begins with '" : "several scores begin with '") + prefix +
-                  (known.empty() ? "'; the store has none besides the stored rewards: `plumb data rescore` makes one" : "'; there are:" + known),
-              path());
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      (hits == 0 ? "no score begins with '" : "several scores begin with '") + prefix +
+          (known.empty()
+               ? "'; the store has none besides the stored rewards: `plumb data rescore` makes one"
+               : "'; there are:" + known),
+      path());
 }
 
-bool Store::PutScore(Purpose purpose, uint64_t lease_id, const std::string& name, const GroupScore& score) {
+bool Store::PutScore(Purpose purpose, uint64_t lease_id, const std::string& name,
+                     const GroupScore& score) {
   PLUMB_CHECK(!name.empty(), "the scores of a group's birth come with Insert");
   if (ReadScore(purpose, lease_id, name)) return false;
   uint32_t body_sum = 0;
@@ -77,7 +84,8 @@ bool Store::PutScore(Purpose purpose, uint64_t lease_id, const std::string& name
   return true;
 }
 
-std::optional<GroupScore> Store::ReadScore(Purpose purpose, uint64_t lease_id, const std::string& name) const {
+std::optional<GroupScore> Store::ReadScore(Purpose purpose, uint64_t lease_id,
+                                           const std::string& name) const {
   const std::string key = ScoreKey(purpose, lease_id, name);
   const auto payload = GetRaw(static_cast<int>(Family::kScores), key);
   if (!payload) return std::nullopt;

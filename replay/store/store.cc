@@ -9,17 +9,16 @@
 
 #include <rocksdb/options.h>
 
-#include "common/record/codec.h"
 #include "common/base/crash_point.h"
-#include "common/base/hash/digest.h"
 #include "common/base/error.h"
+#include "common/base/hash/digest.h"
 #include "common/base/mutex.h"
+#include "common/record/codec.h"
 #include "replay/store/store_impl.h"
 #include "replay/store/unscored.h"
 
 namespace plumb::replay {
 namespace {
-
 
 int64_t ParseInt(std::string_view text, const std::string& where) {
   int64_t value = 0;
@@ -36,15 +35,18 @@ int64_t ParseInt(std::string_view text, const std::string& where) {
 void Store::Impl::CheckFormat() {
   const auto format = Get(Family::kMeta, "format");
   if (!format) {
-    for (const Family family : {Family::kMeta, Family::kPrompts, Family::kLeases, Family::kGroups}) {
+    for (const Family family :
+         {Family::kMeta, Family::kPrompts, Family::kLeases, Family::kGroups}) {
       Scan(family, "", [&](std::string_view key, std::string_view) -> bool {
         throw Error(ErrorCode::kCorruption,
                     "holds records (" + ReadableKey(FamilyName(family), key) +
-                        ") but no format version: it is not a store of Plumb, or its first table file was lost",
+                        ") but no format version: it is not a store of Plumb, or its first table "
+                        "file was lost",
                     path);
       });
     }
-    if (options.read_only) throw Error(ErrorCode::kNotFound, "an empty folder of RocksDB, no store of Plumb", path);
+    if (options.read_only)
+      throw Error(ErrorCode::kNotFound, "an empty folder of RocksDB, no store of Plumb", path);
     run_id = options.run_id;
     rocksdb::WriteBatch batch;
     PutMeta(batch, "format", std::to_string(kStoreFormatVersion));
@@ -54,11 +56,12 @@ void Store::Impl::CheckFormat() {
   }
   const int64_t version = ParseInt(*format, path);
   if (version != kStoreFormatVersion) {
-    throw Error(ErrorCode::kUnsupported,
-                "the store was written in format " + std::to_string(version) + ", this build reads format " +
-                    std::to_string(kStoreFormatVersion) +
-                    ": use the version of Plumb that wrote it, or start a new run in another folder",
-                path);
+    throw Error(
+        ErrorCode::kUnsupported,
+        "the store was written in format " + std::to_string(version) +
+            ", this build reads format " + std::to_string(kStoreFormatVersion) +
+            ": use the version of Plumb that wrote it, or start a new run in another folder",
+        path);
   }
   run_id = Get(Family::kMeta, "run_id").value_or("");
   if (!options.run_id.empty() && run_id != options.run_id) {
@@ -124,8 +127,10 @@ std::unique_ptr<Store> Store::Open(const std::string& path, const StoreOptions& 
       for (const uint64_t id : unverified[Index(purpose)]) {
         if (!store->Read(purpose, id, /*texts=*/false)) {
           throw Error(ErrorCode::kCorruption,
-                      "lease " + std::to_string(id) + " is complete but its group is not there: the store is damaged; "
-                      "look at it with `plumb store inspect` and resume from a copy", path);
+                      "lease " + std::to_string(id) +
+                          " is complete but its group is not there: the store is damaged; "
+                          "look at it with `plumb store inspect` and resume from a copy",
+                      path);
         }
       }
     }
@@ -176,16 +181,20 @@ void Store::RecordLeases(std::span<const LeaseMark> marks) {
 
 std::vector<LeaseMark> Store::Leases(Purpose purpose) const {
   std::vector<LeaseMark> marks;
-  impl_->Scan(Family::kLeases, LeaseKey(purpose, TrimmedBefore(purpose)), [&](std::string_view key, std::string_view value) {
-    const auto [found, id] = ParseLeaseKey(key);
-    if (found != purpose) return false;
-    marks.push_back({purpose, id, DecodeLeaseRecord(key, Unseal("leases", key, value))});
-    return true;
-  });
+  impl_->Scan(
+      Family::kLeases, LeaseKey(purpose, TrimmedBefore(purpose)),
+      [&](std::string_view key, std::string_view value) {
+        const auto [found, id] = ParseLeaseKey(key);
+        if (found != purpose) return false;
+        marks.push_back({purpose, id, DecodeLeaseRecord(key, Unseal("leases", key, value))});
+        return true;
+      });
   return marks;
 }
 
-InsertResult Store::Insert(const TrajectoryGroup& group) { return Insert(std::span(&group, 1)).front(); }
+InsertResult Store::Insert(const TrajectoryGroup& group) {
+  return Insert(std::span(&group, 1)).front();
+}
 
 std::vector<InsertResult> Store::Insert(std::span<const TrajectoryGroup> groups) {
   std::vector<ScoredBody> sealed;
@@ -222,7 +231,8 @@ std::vector<InsertResult> Store::Insert(std::span<const ScoredBody* const> group
     scores[i] = Seal(key, EncodeGroupScore(said, body.sum()));
     batch_bytes += body.bytes().size() + scores[i].size() + kBesidesBytes;
   }
-  // Reserve: all keys of this call at once and only while none of them is being written, so callers cannot dead-lock.
+  // Reserve: all keys of this call at once and only while none of them is being written, so callers
+  // cannot dead-lock.
   std::vector<std::pair<int, uint64_t>> reserved;
   rocksdb::WriteBatch batch(batch_bytes);
   int64_t bytes = 0;
@@ -332,7 +342,8 @@ std::vector<uint64_t> Store::Ids(Purpose purpose, uint64_t begin, uint64_t end) 
 void Store::PutEvaluation(int64_t version, int32_t samples, uint64_t prompts) {
   const std::string key = EvaluationKey(version, samples);
   rocksdb::WriteBatch batch;
-  batch.Put(impl_->rocks.handle(Family::kEval), key, Seal(key, EncodeEvaluation({version, samples, prompts})));
+  batch.Put(impl_->rocks.handle(Family::kEval), key,
+            Seal(key, EncodeEvaluation({version, samples, prompts})));
   impl_->rocks.Write(batch, /*sync=*/true);
 }
 
@@ -362,7 +373,8 @@ void Store::Trim(Purpose purpose, uint64_t before) {
   const std::string begin = LeaseKey(purpose, 0), end = LeaseKey(purpose, before);
   batch.DeleteRange(impl_->rocks.handle(Family::kGroups), begin, end);
   batch.DeleteRange(impl_->rocks.handle(Family::kLeases), begin, end);
-  batch.DeleteRange(impl_->rocks.handle(Family::kScores), begin, end);  // their keys begin with the lease's
+  // their keys begin with the lease's
+  batch.DeleteRange(impl_->rocks.handle(Family::kScores), begin, end);
   impl_->PutMeta(batch, "trim/" + std::to_string(Index(purpose)), std::to_string(before));
   try {
     impl_->rocks.Write(batch, /*sync=*/true);  // without mu: inserts and reads go on meanwhile
@@ -394,7 +406,8 @@ std::vector<LeaseMark> Store::Reopen(Purpose purpose, std::span<const uint64_t> 
       impl_->in_flight.insert({Index(purpose), id});
       marks.push_back({purpose, id, {}});
     }
-    impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));  // the record that says it may be among these
+    // the record that says it may be among these
+    impl_->PutMeta(batch, "sequence", std::to_string(impl_->sequence));
   }
   const auto settle = [&](bool written) {
     MutexLock lock(impl_->mu);
@@ -407,10 +420,13 @@ std::vector<LeaseMark> Store::Reopen(Purpose purpose, std::span<const uint64_t> 
   try {
     for (LeaseMark& mark : marks) {
       const std::string key = LeaseKey(purpose, mark.lease_id);
-      if (const auto known = impl_->Get(Family::kLeases, key)) mark.record.attempt = DecodeLeaseRecord(key, *known).attempt;
+      if (const auto known = impl_->Get(Family::kLeases, key))
+        mark.record.attempt = DecodeLeaseRecord(key, *known).attempt;
       batch.Delete(impl_->rocks.handle(Family::kGroups), key);
-      batch.DeleteRange(impl_->rocks.handle(Family::kScores), key, LeaseKey(purpose, mark.lease_id + 1));
-      batch.Put(impl_->rocks.handle(Family::kLeases), key, Seal(key, EncodeLeaseRecord(mark.record)));
+      batch.DeleteRange(impl_->rocks.handle(Family::kScores), key,
+                        LeaseKey(purpose, mark.lease_id + 1));
+      batch.Put(impl_->rocks.handle(Family::kLeases), key,
+                Seal(key, EncodeLeaseRecord(mark.record)));
     }
     if (!marks.empty()) impl_->rocks.Write(batch, /*sync=*/true);
   } catch (...) {
@@ -431,7 +447,8 @@ void Store::Count(const std::string& name, int64_t n) { impl_->Count(name, n); }
 std::map<std::string, int64_t> Store::Counters() const {
   MutexLock lock(impl_->counters_mu);
   std::map<std::string, int64_t> all = impl_->counters;
-  for (const char* name : {"inserts", "duplicates", "bytes", "corrupt_reads", "no_space"}) all.try_emplace(name, 0);
+  for (const char* name : {"inserts", "duplicates", "bytes", "corrupt_reads", "no_space"})
+    all.try_emplace(name, 0);
   return all;
 }
 
@@ -454,21 +471,26 @@ VerifyReport Store::Verify() const {
         return true;
       });
     } catch (const Error& e) {
-      report.problems.push_back(e.what());  // a block that RocksDB itself refuses ends the scan of its family
+      // a block that RocksDB itself refuses ends the scan of its family
+      report.problems.push_back(e.what());
     }
   };
   check(Family::kMeta, nullptr, [](std::string_view, std::string_view) {});
-  check(Family::kPrompts, &report.prompts, [](std::string_view k, std::string_view p) { DecodePromptRow(k, p); });
-  check(Family::kEval, nullptr, [](std::string_view k, std::string_view p) { DecodeEvaluation(k, p); });
+  check(Family::kPrompts, &report.prompts,
+        [](std::string_view k, std::string_view p) { DecodePromptRow(k, p); });
+  check(Family::kEval, nullptr,
+        [](std::string_view k, std::string_view p) { DecodeEvaluation(k, p); });
   check(Family::kPreferences, &report.preferences,
         [](std::string_view k, std::string_view p) { DecodePreferenceRow(k, p); });
-  check(Family::kLogprobs, &report.logprobs, [](std::string_view k, std::string_view p) { DecodeLogprobs(k, p); });
+  check(Family::kLogprobs, &report.logprobs,
+        [](std::string_view k, std::string_view p) { DecodeLogprobs(k, p); });
   check(Family::kScores, nullptr, [&](std::string_view k, std::string_view p) {
     DecodeGroupScore(k, p);
     if (k.size() > LeaseKey(Purpose::kTrain, 0).size())
       ++report.scores;  // the others are the groups' own
   });
-  check(Family::kPlans, nullptr, [](std::string_view k, std::string_view p) { DecodeStepPlan(k, p); });
+  check(Family::kPlans, nullptr,
+        [](std::string_view k, std::string_view p) { DecodeStepPlan(k, p); });
   std::vector<std::pair<Purpose, uint64_t>> groups;
   check(Family::kGroups, &report.groups,
         [&](std::string_view k, std::string_view) { groups.push_back(ParseLeaseKey(k)); });
@@ -486,7 +508,8 @@ VerifyReport Store::Verify() const {
   for (const std::string& key : complete) {
     try {
       if (!impl_->Get(Family::kGroups, key)) {
-        throw Error(ErrorCode::kCorruption, "complete, but its group is not there", ReadableKey("leases", key));
+        throw Error(ErrorCode::kCorruption, "complete, but its group is not there",
+                    ReadableKey("leases", key));
       }
     } catch (const Error& e) {
       report.problems.push_back(e.what());

@@ -58,8 +58,10 @@ inline constexpr char kEvalDataset[] = "eval";
 inline constexpr uint64_t kNoRowsHash = 0xCBF29CE484222325u;  // of a dataset without rows
 
 struct StoreOptions {
-  std::string run_id;          // of a new store, and checked against an old one; empty: whatever is stored
-  bool read_only = false;      // no lock taken, sees what was flushed or logged when it was opened; also while a run holds it
+  // of a new store, and checked against an old one; empty: whatever is stored
+  std::string run_id;
+  // no lock taken, sees what was flushed or logged when it was opened; also while a run holds it
+  bool read_only = false;
   bool create = true;          // false: a folder without a store is kNotFound
   bool verify_on_open = true;  // read back every group inserted since the last clean close
   int64_t write_buffer_mb = 16;
@@ -67,13 +69,13 @@ struct StoreOptions {
   bool never_sync_for_test = false;
 };
 
-// What is remembered of a lease. Written unsynced when it is handed out (a lost attempt number harms nothing: the id is
-// the key), synced with the group when complete.
+// What is remembered of a lease. Written unsynced when it is handed out (a lost attempt number
+// harms nothing: the id is the key), synced with the group when complete.
 struct LeaseRecord {
   bool complete = false;
-  uint32_t attempt = 0;     // highest handed out
-  uint32_t requeues = 0;    // times its group came back unscored under on_failure = requeue
-  uint64_t sequence = 0;    // when complete: number of this insert since the store was made, from 1
+  uint32_t attempt = 0;   // highest handed out
+  uint32_t requeues = 0;  // times its group came back unscored under on_failure = requeue
+  uint64_t sequence = 0;  // when complete: number of this insert since the store was made, from 1
 };
 
 struct LeaseMark {
@@ -101,8 +103,8 @@ enum class GroupKind : uint8_t {
 
 struct StoredGroup {
   GroupKind kind = GroupKind::kGroup;
-  std::string drop_reason;   // kDropped only
-  TrajectoryGroup group;     // kDropped by an older Plumb: lease, run_id and actor, no trajectories
+  std::string drop_reason;  // kDropped only
+  TrajectoryGroup group;    // kDropped by an older Plumb: lease, run_id and actor, no trajectories
 };
 
 // What was said of one answer.
@@ -131,10 +133,11 @@ struct ScoredBody {
 // What a train step was given, where that is not fixed: written before anybody acts on it, so that
 // a restart gives the same.
 struct StepPlan {
-  std::vector<uint64_t> prompt_rows;  // row of each of the step's leases; empty: the order that follows from the seed
-  bool drawn = false;                 // `replayed` is decided
-  std::vector<uint64_t> replayed;     // lease ids of earlier steps, ascending
-  uint64_t total_replayed = 0;        // of all steps up to and with this one
+  // row of each of the step's leases; empty: the order that follows from the seed
+  std::vector<uint64_t> prompt_rows;
+  bool drawn = false;              // `replayed` is decided
+  std::vector<uint64_t> replayed;  // lease ids of earlier steps, ascending
+  uint64_t total_replayed = 0;     // of all steps up to and with this one
   // Schedule async: leases of the step's own groups, in their order. Empty: not chosen yet, or the
   // leases that bear its number.
   std::vector<uint64_t> chosen;
@@ -142,8 +145,10 @@ struct StepPlan {
 };
 
 struct VerifyReport {
-  uint64_t groups = 0, prompts = 0, leases = 0, preferences = 0, logprobs = 0, scores = 0;  // records read
-  std::vector<std::string> problems;             // one sentence each; empty: every byte is what was written
+  // records read
+  uint64_t groups = 0, prompts = 0, leases = 0, preferences = 0, logprobs = 0, scores = 0;
+  // one sentence each; empty: every byte is what was written
+  std::vector<std::string> problems;
 };
 
 class Store {
@@ -158,11 +163,12 @@ class Store {
   const std::string& run_id() const;
   const std::string& path() const;
 
-  // Prompts. Row numbers are 0..n-1 in the given order (Prompt::dataset and ::row are set by the store). Storing the
-  // same rows again is a no-op, other rows under a name that is taken are kConflict: a run's data never changes.
+  // Prompts. Row numbers are 0..n-1 in the given order (Prompt::dataset and ::row are set by the
+  // store). Storing the same rows again is a no-op, other rows under a name that is taken are
+  // kConflict: a run's data never changes.
   void PutPrompts(const std::string& dataset, std::span<const Prompt> prompts);
   uint64_t PromptCount(const std::string& dataset) const;  // 0: no such dataset
-  std::map<std::string, uint64_t> Datasets() const;             // name -> rows
+  std::map<std::string, uint64_t> Datasets() const;        // name -> rows
   // `sum`, where given, becomes the row's checksum.
   Prompt ReadPrompt(const std::string& dataset, uint64_t row, uint32_t* sum = nullptr) const;
   // The row that `ref` names; kConflict where the store has another one under this number. The
@@ -170,27 +176,30 @@ class Store {
   Prompt FindPrompt(const PromptRef& ref) const;
   std::string PromptValue(const PromptRef& ref) const;
 
-  // Preference datasets, with the same promises as prompts: row numbers 0..n-1 in the given order, the same rows again are
-  // a no-op, other rows under a name that is taken are kConflict.
+  // Preference datasets, with the same promises as prompts: row numbers 0..n-1 in the given order,
+  // the same rows again are a no-op, other rows under a name that is taken are kConflict.
   void PutPreferences(const std::string& dataset, std::span<const PreferenceRecord> records);
-  // The same in pieces, for files that do not fit into memory: Append writes rows first_row.. without syncing and
-  // carries `hash` from piece to piece (start with kNoRowsHash); rows count only once Seal has returned. A killed
-  // import is begun again: appending overwrites. kConflict when the dataset is sealed with other rows (then Append has
-  // written nothing: it refuses a sealed dataset unless the row is there with equal bytes).
-  void AppendPreferences(const std::string& dataset, uint64_t first_row, std::span<const PreferenceRecord> records,
-                         uint64_t& hash);
+  // The same in pieces, for files that do not fit into memory: Append writes rows first_row..
+  // without syncing and carries `hash` from piece to piece (start with kNoRowsHash); rows count
+  // only once Seal has returned. A killed import is begun again: appending overwrites. kConflict
+  // when the dataset is sealed with other rows (then Append has written nothing: it refuses a
+  // sealed dataset unless the row is there with equal bytes).
+  void AppendPreferences(const std::string& dataset, uint64_t first_row,
+                         std::span<const PreferenceRecord> records, uint64_t& hash);
   void SealPreferences(const std::string& dataset, uint64_t rows, uint64_t hash);
-  uint64_t PreferenceCount(const std::string& dataset) const;           // 0: no such dataset
-  std::map<std::string, uint64_t> PreferenceDatasets() const;           // name -> rows
+  uint64_t PreferenceCount(const std::string& dataset) const;  // 0: no such dataset
+  std::map<std::string, uint64_t> PreferenceDatasets() const;  // name -> rows
   // What the rows are, in one line that changes with any of them; empty: no such dataset.
   std::string PreferenceIdentity(const std::string& dataset) const;
   // Rows [first, first + n), fewer at the end of the dataset.
-  std::vector<PreferenceRecord> ReadPreferences(const std::string& dataset, uint64_t first, uint64_t n) const;
+  std::vector<PreferenceRecord> ReadPreferences(const std::string& dataset, uint64_t first,
+                                                uint64_t n) const;
 
-  // Log-probs of known sequences under known weights (replay/store/logprob_cache.h is the port). Put syncs only on demand: a
-  // lost entry is computed again.
+  // Log-probs of known sequences under known weights (replay/store/logprob_cache.h is the port).
+  // Put syncs only on demand: a lost entry is computed again.
   std::optional<std::vector<float>> GetLogprobs(const Digest& model, const Digest& sequence) const;
-  void PutLogprobs(const Digest& model, const Digest& sequence, std::span<const float> logprobs, bool sync = false);
+  void PutLogprobs(const Digest& model, const Digest& sequence, std::span<const float> logprobs,
+                   bool sync = false);
 
   // Scores beside those that were stored with a group, for groups that are there (else kNotFound).
   // A name stands for the reward functions (a digest of what they are and how they are weighted);
@@ -199,10 +208,13 @@ class Store {
   // its scores as well.
   void DescribeScore(const std::string& name, const std::string& about);
   std::map<std::string, std::string> ScoreNames() const;  // name -> about
-  // The one name that begins with `prefix`; throws kInvalidArgument listing the names when none or several do.
+  // The one name that begins with `prefix`; throws kInvalidArgument listing the names when none or
+  // several do.
   std::string FindScore(const std::string& prefix) const;
-  bool PutScore(Purpose purpose, uint64_t lease_id, const std::string& name, const GroupScore& score);
-  std::optional<GroupScore> ReadScore(Purpose purpose, uint64_t lease_id, const std::string& name) const;
+  bool PutScore(Purpose purpose, uint64_t lease_id, const std::string& name,
+                const GroupScore& score);
+  std::optional<GroupScore> ReadScore(Purpose purpose, uint64_t lease_id,
+                                      const std::string& name) const;
   void SyncScores();
 
   // Plans of train steps; synced. Put replaces.
@@ -226,8 +238,8 @@ class Store {
   InsertResult Insert(const TrajectoryGroup& group);
   // Completes the lease with a group that trains nothing (replay/store/unscored.h: AsDropped).
   InsertResult InsertDropped(const TrajectoryGroup& group, const std::string& reason);
-  // Forgets the answers to these leases, with their scores, so that they can be answered afresh; synced, and Sequence() stays.
-  // Returns those that had an answer, each with its highest attempt.
+  // Forgets the answers to these leases, with their scores, so that they can be answered afresh;
+  // synced, and Sequence() stays. Returns those that had an answer, each with its highest attempt.
   std::vector<LeaseMark> Reopen(Purpose purpose, std::span<const uint64_t> ids);
   bool Contains(Purpose purpose, uint64_t lease_id) const;  // also true for what was trimmed
   // `texts`: with all of its prompt, which the group names only (kConflict, kNotFound: FindPrompt).
@@ -235,8 +247,9 @@ class Store {
   // What a store judges it by.
   std::optional<GroupHead> ReadHead(Purpose purpose, uint64_t lease_id) const;
   // The whole as it is stored, where it lies: use(key, value, scores) with the sums checked, for
-  // replay/store/record.h's BatchWriter or OpenStoredGroup; `scores` is empty where the value holds them.
-  // The bytes are valid during the call, which must not call into the store. False: not there.
+  // replay/store/record.h's BatchWriter or OpenStoredGroup; `scores` is empty where the value holds
+  // them. The bytes are valid during the call, which must not call into the store. False: not
+  // there.
   using UseSealed =
       std::function<void(std::string_view key, std::string_view value, std::string_view scores)>;
   bool ReadSealed(Purpose purpose, uint64_t lease_id, const UseSealed& use) const;
@@ -251,32 +264,35 @@ class Store {
     uint64_t prompts = 0;
   };
   std::vector<Evaluation> Evaluations() const;
-  // Forgets evaluations of versions < `before`, with their groups, leases and scores. As with Trim, they stay complete.
+  // Forgets evaluations of versions < `before`, with their groups, leases and scores. As with Trim,
+  // they stay complete.
   void TrimEvaluations(int64_t before);
 
-  // Forgets groups and leases of ids < `before`; they stay complete. The caller passes only what lies below the oldest
-  // verified checkpoint manifest that is kept.
+  // Forgets groups and leases of ids < `before`; they stay complete. The caller passes only what
+  // lies below the oldest verified checkpoint manifest that is kept.
   void Trim(Purpose purpose, uint64_t before);
   uint64_t TrimmedBefore(Purpose purpose) const;
 
-  // Adds to a named counter; kept over restarts from the next synced write on ("refused/stale", "dropped/unscored").
+  // Adds to a named counter; kept over restarts from the next synced write on ("refused/stale",
+  // "dropped/unscored").
   void Count(const std::string& name, int64_t n = 1);
   // inserts, duplicates, bytes, corrupt_reads, no_space, and every name given to Count.
   std::map<std::string, int64_t> Counters() const;
 
-  // Number of the newest durable insert since the store was made; increases by one with each group. What this returned once
-  // is never less after a restart, or acknowledged groups are missing.
+  // Number of the newest durable insert since the store was made; increases by one with each group.
+  // What this returned once is never less after a restart, or acknowledged groups are missing.
   uint64_t Sequence() const;
   // Reads everything. O(size of the store).
   VerifyReport Verify() const;
-  // A copy of the store as it is now in `folder` (not there yet), which opens as a store of its own. Table files are
-  // hard-linked where the file system allows: quick, and next to no space. Throws kInvalidArgument when it is there.
+  // A copy of the store as it is now in `folder` (not there yet), which opens as a store of its
+  // own. Table files are hard-linked where the file system allows: quick, and next to no space.
+  // Throws kInvalidArgument when it is there.
   void Snapshot(const std::string& folder) const;
   struct FamilyUsage {
     std::string name;
-    uint64_t records = 0;      // an estimate: overwritten and trimmed ones may still be counted
-    uint64_t table_bytes = 0;  // in table files
-    uint64_t memory_bytes = 0; // not yet written to one; the log has them
+    uint64_t records = 0;       // an estimate: overwritten and trimmed ones may still be counted
+    uint64_t table_bytes = 0;   // in table files
+    uint64_t memory_bytes = 0;  // not yet written to one; the log has them
   };
   std::vector<FamilyUsage> Usage() const;
   // Bytes of the folder's live files.
@@ -289,7 +305,8 @@ class Store {
   friend class ImportWriter;  // writes datasets in pieces: replay/datasets/import_writer.h
   void NoteDataset(const std::string& dataset, uint64_t rows);  // its prompts are sealed
   std::optional<std::string> GetRaw(int family, std::string_view key) const;  // payload, checked
-  bool SameRows(int family, const std::string& dataset, const std::string& stored, const std::string& now) const;
+  bool SameRows(int family, const std::string& dataset, const std::string& stored,
+                const std::string& now) const;
   class RocksFolder& rocks() const;
   explicit Store(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;

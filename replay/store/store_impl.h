@@ -1,6 +1,8 @@
-// What a Store holds behind its interface: RocksDB's folder, and what is known of it in memory. Private to store.cc.
+// What a Store holds behind its interface: RocksDB's folder, and what is known of it in memory.
+// Private to store.cc.
 //
-// Thread safety: mu guards what is listed under it, counters_mu the counters; order: trim_mu, mu, counters_mu.
+// Thread safety: mu guards what is listed under it, counters_mu the counters; order: trim_mu, mu,
+// counters_mu.
 // Ownership: by the Store. Errors: those of replay/store/store.h.
 #pragma once
 
@@ -69,7 +71,8 @@ struct Store::Impl {
     batch.Put(rocks.meta(), key, Seal(key, text));
   }
 
-  // use(value) on the value that is stored under the key; false when nothing does. Counts what turns out to be corrupt.
+  // use(value) on the value that is stored under the key; false when nothing does. Counts what
+  // turns out to be corrupt.
   template <class Use>
   bool Visit(Family family, std::string_view key, Use use) const {
     if (rocks.handle(family) == nullptr) return false;
@@ -88,7 +91,8 @@ struct Store::Impl {
   // A value's payload, its CRC checked; nullopt when the key is not there.
   std::optional<std::string> Get(Family family, std::string_view key) const {
     std::optional<std::string> payload;
-    Visit(family, key, [&](std::string_view value) { payload = Unseal(FamilyName(family), key, value); });
+    Visit(family, key,
+          [&](std::string_view value) { payload = Unseal(FamilyName(family), key, value); });
     return payload;
   }
 
@@ -119,7 +123,8 @@ struct Store::Impl {
     }
   }
 
-  // Calls visit(key, value) for each record from `begin` on until it returns false. It must not call into the store.
+  // Calls visit(key, value) for each record from `begin` on until it returns false. It must not
+  // call into the store.
   template <class Visit>
   void Scan(Family family, std::string_view begin, Visit visit) const {
     if (rocks.handle(family) == nullptr) return;
@@ -138,7 +143,8 @@ struct Store::Impl {
   }
 
   void AddDirtyCounters(rocksdb::WriteBatch& batch) const PLUMB_REQUIRES(counters_mu) {
-    for (const std::string& name : dirty) PutMeta(batch, "counter/" + name, std::to_string(counters[name]));
+    for (const std::string& name : dirty)
+      PutMeta(batch, "counter/" + name, std::to_string(counters[name]));
     dirty.clear();
   }
 

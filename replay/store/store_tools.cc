@@ -13,19 +13,22 @@ namespace plumb::replay {
 void Store::Snapshot(const std::string& folder) const {
   std::error_code failed;
   if (std::filesystem::exists(folder, failed)) {
-    throw Error(ErrorCode::kInvalidArgument, "is there already: a snapshot goes into a folder of its own", folder);
+    throw Error(ErrorCode::kInvalidArgument,
+                "is there already: a snapshot goes into a folder of its own", folder);
   }
   const auto parent = std::filesystem::absolute(folder).parent_path();
   std::filesystem::create_directories(parent, failed);
-  if (failed) throw Error(ErrorCode::kIo, "could not make the folder: " + failed.message(), parent.string());
-  const rocksdb::Status status = rocks().With(Family::kMeta, [&](rocksdb::DB& db, rocksdb::ColumnFamilyHandle*) {
-    rocksdb::Checkpoint* made = nullptr;
-    rocksdb::Status done = rocksdb::Checkpoint::Create(&db, &made);
-    const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
-    // 0: what is in memory goes to table files first, so that the copy needs no log.
-    if (done.ok()) done = checkpoint->CreateCheckpoint(folder, /*log_size_for_flush=*/0);
-    return done;
-  });
+  if (failed)
+    throw Error(ErrorCode::kIo, "could not make the folder: " + failed.message(), parent.string());
+  const rocksdb::Status status =
+      rocks().With(Family::kMeta, [&](rocksdb::DB& db, rocksdb::ColumnFamilyHandle*) {
+        rocksdb::Checkpoint* made = nullptr;
+        rocksdb::Status done = rocksdb::Checkpoint::Create(&db, &made);
+        const std::unique_ptr<rocksdb::Checkpoint> checkpoint(made);
+        // 0: what is in memory goes to table files first, so that the copy needs no log.
+        if (done.ok()) done = checkpoint->CreateCheckpoint(folder, /*log_size_for_flush=*/0);
+        return done;
+      });
   if (!status.ok()) ThrowStatus(status, path(), "make a snapshot in " + folder);
 }
 
@@ -38,7 +41,8 @@ std::vector<Store::FamilyUsage> Store::Usage() const {
     rocks().With(family, [&](rocksdb::DB& db, rocksdb::ColumnFamilyHandle* handle) {
       db.GetIntProperty(handle, rocksdb::DB::Properties::kEstimateNumKeys, &usage.records);
       db.GetIntProperty(handle, rocksdb::DB::Properties::kTotalSstFilesSize, &usage.table_bytes);
-      db.GetIntProperty(handle, rocksdb::DB::Properties::kCurSizeActiveMemTable, &usage.memory_bytes);
+      db.GetIntProperty(handle, rocksdb::DB::Properties::kCurSizeActiveMemTable,
+                        &usage.memory_bytes);
     });
     all.push_back(usage);
   }

@@ -16,7 +16,8 @@ constexpr uint64_t kShuffleStream = uint64_t{0x5EED} << 48;
 
 }  // namespace
 
-PromptOrder::PromptOrder(uint64_t seed, uint64_t rows, bool shuffle) : seed_(seed), rows_(rows), shuffle_(shuffle) {
+PromptOrder::PromptOrder(uint64_t seed, uint64_t rows, bool shuffle)
+    : seed_(seed), rows_(rows), shuffle_(shuffle) {
   PLUMB_CHECK(rows > 0 && rows < (uint64_t{1} << 32), "rows = " + std::to_string(rows));
 }
 
@@ -30,7 +31,8 @@ uint64_t PromptOrder::RowOf(uint64_t lease_id) const {
     std::vector<uint32_t> rows(static_cast<size_t>(rows_));
     std::iota(rows.begin(), rows.end(), 0u);
     RandomStream random(seed_, kShuffleStream + pass);
-    for (size_t i = rows.size(); i > 1; --i) std::swap(rows[i - 1], rows[random.NextBelow(static_cast<uint32_t>(i))]);
+    for (size_t i = rows.size(); i > 1; --i)
+      std::swap(rows[i - 1], rows[random.NextBelow(static_cast<uint32_t>(i))]);
     // Leases move forward: the lowest passes are the ones not needed again soon.
     while (passes_.size() >= 3) passes_.erase(passes_.begin());
     found = passes_.emplace(pass, std::move(rows)).first;
@@ -40,13 +42,15 @@ uint64_t PromptOrder::RowOf(uint64_t lease_id) const {
 
 uint64_t EvalLeaseBase(int64_t version, int32_t samples) {
   if (version < 0 || version >= (int64_t{1} << 31)) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "cannot evaluate policy version " + std::to_string(version) + ": versions are 0 .. 2^31 - 1");
+    throw Error(ErrorCode::kInvalidArgument, "cannot evaluate policy version " +
+                                                 std::to_string(version) +
+                                                 ": versions are 0 .. 2^31 - 1");
   }
   if (samples < 1 || samples > kMaxEvalSamples) {
-    throw Error(ErrorCode::kInvalidArgument, "cannot evaluate with " + std::to_string(samples) +
-                                                 " samples a prompt: eval.samples must lie in 1 .. " +
-                                                 std::to_string(kMaxEvalSamples));
+    throw Error(ErrorCode::kInvalidArgument,
+                "cannot evaluate with " + std::to_string(samples) +
+                    " samples a prompt: eval.samples must lie in 1 .. " +
+                    std::to_string(kMaxEvalSamples));
   }
   return (static_cast<uint64_t>(version) << 32) | (static_cast<uint64_t>(samples) << 20);
 }
@@ -128,13 +132,15 @@ int LeaseBook::RenewHolder(const std::string& holder, int64_t now_ms) {
 }
 
 int LeaseBook::HeldBy(const std::string& holder) const {
-  return static_cast<int>(std::count_if(held_.begin(), held_.end(), [&](const auto& h) { return h.second.holder == holder; }));
+  return static_cast<int>(std::count_if(held_.begin(), held_.end(),
+                                        [&](const auto& h) { return h.second.holder == holder; }));
 }
 
 size_t LeaseBook::Unanswered(uint64_t limit) const {
   const bool all = free_.empty() || *free_.rbegin() < limit;
   const auto end = free_.lower_bound(limit);
-  return held_.size() + (all ? free_.size() : static_cast<size_t>(std::distance(free_.begin(), end)));
+  return held_.size() +
+         (all ? free_.size() : static_cast<size_t>(std::distance(free_.begin(), end)));
 }
 
 std::vector<LeaseBook::Held> LeaseBook::Expire(int64_t now_ms) {
@@ -185,7 +191,9 @@ void LeaseBook::Reopen(uint64_t lease_id, uint32_t last_attempt) {
   history_[lease_id] = {last_attempt + 1, 0};
 }
 
-bool LeaseBook::IsDone(uint64_t lease_id) const { return lease_id < done_before_ || done_.contains(lease_id); }
+bool LeaseBook::IsDone(uint64_t lease_id) const {
+  return lease_id < done_before_ || done_.contains(lease_id);
+}
 
 const LeaseBook::Held* LeaseBook::FindHeld(uint64_t lease_id) const {
   const auto found = held_.find(lease_id);

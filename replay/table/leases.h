@@ -1,7 +1,8 @@
 // Which prompt belongs to which lease, and who holds it now.
 //
-// Purpose: PromptOrder is a pure function from lease id to row, so any restart hands out the same prompt under the same
-// id; LeaseBook knows which ids of one purpose are free, out or done. Both are plain state: durability is the store's.
+// Purpose: PromptOrder is a pure function from lease id to row, so any restart hands out the same
+// prompt under the same id; LeaseBook knows which ids of one purpose are free, out or done. Both
+// are plain state: durability is the store's.
 // Thread safety: PromptOrder is const and safe; LeaseBook is not, its owner (ReplayTable) locks.
 #pragma once
 
@@ -15,7 +16,8 @@
 
 namespace plumb::replay {
 
-// Row of a lease: pass e = id / rows over the table goes through its rows in a shuffle keyed by (seed, e).
+// Row of a lease: pass e = id / rows over the table goes through its rows in a shuffle keyed by
+// (seed, e).
 class PromptOrder {
  public:
   // REQUIRES: 0 < rows < 2^32.
@@ -32,8 +34,9 @@ class PromptOrder {
   mutable std::map<uint64_t, std::vector<uint32_t>> passes_ PLUMB_GUARDED_BY(mu_);
 };
 
-// Lease ids of evaluations: a block of its own for each (version, samples), a pure function, so that a resumed run asks
-// for the same ids: version * 2^32 + samples * 2^20 + row. Blocks never meet and none contains a small training id.
+// Lease ids of evaluations: a block of its own for each (version, samples), a pure function, so
+// that a resumed run asks for the same ids: version * 2^32 + samples * 2^20 + row. Blocks never
+// meet and none contains a small training id.
 inline constexpr uint64_t kMaxEvalPrompts = uint64_t{1} << 20;
 inline constexpr int32_t kMaxEvalSamples = (1 << 12) - 1;
 // Throws kInvalidArgument for a version < 0 or >= 2^31 or samples outside [1, kMaxEvalSamples].
@@ -59,8 +62,8 @@ class LeaseBook {
     uint64_t lease_id = 0;
     uint32_t attempt = 0;
     uint32_t requeues = 0;
-    std::string holder;       // actor
-    int64_t since_ms = 0;     // when it was handed out
+    std::string holder;    // actor
+    int64_t since_ms = 0;  // when it was handed out
     int64_t deadline_ms = 0;
   };
 
@@ -72,7 +75,8 @@ class LeaseBook {
   void Open(uint64_t begin, uint64_t end);
   // Hands out up to `max` free ids < `limit`, lowest first.
   std::vector<Held> HandOut(int max, uint64_t limit, const std::string& holder, int64_t now_ms);
-  // Back to free, if it is out in exactly this attempt (an old attempt's release must not take it from its new holder).
+  // Back to free, if it is out in exactly this attempt (an old attempt's release must not take it
+  // from its new holder).
   bool Release(uint64_t lease_id, uint32_t attempt);
   // Frees all that `holder` has; returns how many.
   int ReleaseHolder(const std::string& holder);
@@ -87,7 +91,8 @@ class LeaseBook {
   uint32_t Requeue(uint64_t lease_id);
   uint32_t Requeues(uint64_t lease_id) const;
   void Complete(uint64_t lease_id);
-  // Its answer is forgotten; the next one has a higher attempt. Nothing for what SetDoneBefore has trimmed.
+  // Its answer is forgotten; the next one has a higher attempt. Nothing for what SetDoneBefore has
+  // trimmed.
   void Reopen(uint64_t lease_id, uint32_t last_attempt);
 
   bool IsDone(uint64_t lease_id) const;
@@ -106,8 +111,8 @@ class LeaseBook {
   };
   const int64_t timeout_ms_;
   uint64_t trimmed_before_ = 0;
-  uint64_t done_before_ = 0;         // all ids below are done
-  std::set<uint64_t> done_;          // done ids >= done_before_
+  uint64_t done_before_ = 0;  // all ids below are done
+  std::set<uint64_t> done_;   // done ids >= done_before_
   std::set<uint64_t> free_;
   std::map<uint64_t, Held> held_;
   std::map<uint64_t, History> history_;  // of ids not done that were handed out before

@@ -8,8 +8,8 @@
 #include <thread>
 #include <utility>
 
-#include "common/record/codec.h"
 #include "common/base/error.h"
+#include "common/record/codec.h"
 #include "replay/store/record.h"
 
 namespace plumb::replay {
@@ -20,10 +20,12 @@ constexpr size_t kMaxDigest = 128;
 constexpr int kMaxLeasesAtOnce = 4096;
 constexpr uint32_t kMaxGroupsAtOnce = 65'536;
 constexpr size_t kPromptsBytes = size_t{64} << 20;  // one answer goes on until it is so large
-// Changes come with a signal; this catches what has none (leases that run out, calls that go round the server).
+// Changes come with a signal; this catches what has none (leases that run out, calls that go round
+// the server).
 constexpr std::chrono::milliseconds kLook{50};
 
-// A peer's number of milliseconds as a deadline of ours; bounded, so that it cannot overflow the clock.
+// A peer's number of milliseconds as a deadline of ours; bounded, so that it cannot overflow the
+// clock.
 Deadline FromRemaining(uint64_t ms) {
   constexpr uint64_t kMonthMs = uint64_t{31} * 24 * 3600 * 1000;
   return After(std::chrono::milliseconds(static_cast<int64_t>(std::min(ms, kMonthMs))));
@@ -48,8 +50,8 @@ std::string EncodeResults(const std::vector<InsertResult>& results) {
 }  // namespace
 
 struct ReplayServer::Impl {
-  // One question that waits. `poll` answers it or returns false; after `deadline` it is called with late = true and has
-  // to answer.
+  // One question that waits. `poll` answers it or returns false; after `deadline` it is called with
+  // late = true and has to answer.
   struct Parked {
     Deadline deadline;
     std::function<std::optional<std::string>(bool late)> poll;
@@ -71,7 +73,7 @@ struct ReplayServer::Impl {
   bool changed PLUMB_GUARDED_BY(mu) = false;
   bool stop PLUMB_GUARDED_BY(mu) = false;
   std::thread parker;
-  std::unique_ptr<RpcServer> server;         // last: its threads end first
+  std::unique_ptr<RpcServer> server;  // last: its threads end first
 
   void Wake() {
     MutexLock lock(mu);
@@ -93,7 +95,8 @@ struct ReplayServer::Impl {
     return true;
   }
 
-  void Park(Deadline deadline, std::function<std::optional<std::string>(bool)> poll, RpcResponder responder) {
+  void Park(Deadline deadline, std::function<std::optional<std::string>(bool)> poll,
+            RpcResponder responder) {
     Parked question{deadline, std::move(poll), std::move(responder)};
     if (TryAnswer(question, std::chrono::steady_clock::now() >= deadline)) {
       Wake();  // a question itself changes what others may get: it opens leases
@@ -117,7 +120,8 @@ struct ReplayServer::Impl {
       asked.swap(parked);
       lock.unlock();
       for (auto it = asked.begin(); it != asked.end();) {
-        it = TryAnswer(*it, std::chrono::steady_clock::now() >= it->deadline) ? asked.erase(it) : std::next(it);
+        it = TryAnswer(*it, std::chrono::steady_clock::now() >= it->deadline) ? asked.erase(it)
+                                                                              : std::next(it);
       }
       lock.lock();
       parked.splice(parked.begin(), asked);  // the order of arrival stays
@@ -133,7 +137,8 @@ struct ReplayServer::Impl {
       const auto [it, first] = epochs.try_emplace(actor, epoch);
       if (epoch < it->second) {
         throw Error(ErrorCode::kConflict,
-                    "a newer process of actor '" + actor + "' has taken over; this one must end (are two actors given one name?)");
+                    "a newer process of actor '" + actor +
+                        "' has taken over; this one must end (are two actors given one name?)");
       }
       anew = !first && epoch > it->second;
       it->second = epoch;
@@ -194,7 +199,8 @@ struct ReplayServer::Impl {
     const int64_t consumed = static_cast<int64_t>(in.U64());
     in.ExpectEnd();
     const auto cursor = table->CursorAt(consumed);
-    responder.Reply(ByteWriter().U64(static_cast<uint64_t>(cursor.next_step)).U64(cursor.sequence).Take());
+    responder.Reply(
+        ByteWriter().U64(static_cast<uint64_t>(cursor.next_step)).U64(cursor.sequence).Take());
   }
   void Trim(ByteReader& in, RpcResponder& responder) {
     const int64_t step = static_cast<int64_t>(in.U64());
@@ -361,13 +367,17 @@ void ReplayServer::Impl::Dispatch(const RpcRequest& request, RpcResponder& respo
   found->second(*this, in, responder);
 }
 
-ReplayServer::ReplayServer(ReplayTable* table, const std::string& endpoint, RpcServerOptions options)
+ReplayServer::ReplayServer(ReplayTable* table, const std::string& endpoint,
+                           RpcServerOptions options)
     : impl_(std::make_unique<Impl>()) {
   impl_->table = table;
   impl_->parker = std::thread([impl = impl_.get()] { impl->RunParker(); });
   try {
     impl_->server = std::make_unique<RpcServer>(
-        endpoint, [impl = impl_.get()](RpcRequest request, RpcResponder responder) { impl->Handle(std::move(request), std::move(responder)); },
+        endpoint,
+        [impl = impl_.get()](RpcRequest request, RpcResponder responder) {
+          impl->Handle(std::move(request), std::move(responder));
+        },
         options);
   } catch (...) {
     {
@@ -394,16 +404,20 @@ const std::string& ReplayServer::endpoint() const { return impl_->server->endpoi
 
 std::map<std::string, int64_t> ReplayServer::Counters() const {
   auto counters = impl_->table->Counters();
-  for (const auto& [name, value] : impl_->server->counters()) counters["rpc/" + name] = static_cast<int64_t>(value);
+  for (const auto& [name, value] : impl_->server->counters())
+    counters["rpc/" + name] = static_cast<int64_t>(value);
   return counters;
 }
 
 ImportingServer::ImportingServer(const std::string& endpoint, const std::atomic<int64_t>* rows) {
-  server_ = std::make_unique<RpcServer>(endpoint, [rows](const RpcRequest& request, RpcResponder responder) {
-    const int64_t now = rows->load();
-    if (request.verb == "counters") responder.Reply(EncodeCounters({{"import/rows", now}}));
-    else responder.Fail(Error(ErrorCode::kUnavailable, "the store imports its prompts: " + std::to_string(now) + " rows so far"));
-  });
+  server_ = std::make_unique<RpcServer>(
+      endpoint, [rows](const RpcRequest& request, RpcResponder responder) {
+        const int64_t now = rows->load();
+        if (request.verb == "counters") responder.Reply(EncodeCounters({{"import/rows", now}}));
+        else
+          responder.Fail(Error(ErrorCode::kUnavailable, "the store imports its prompts: " +
+                                                            std::to_string(now) + " rows so far"));
+      });
 }
 
 }  // namespace plumb::replay

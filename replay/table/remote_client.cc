@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "common/record/codec.h"
 #include "common/base/error.h"
+#include "common/record/codec.h"
 #include "replay/store/record.h"
 #include "replay/table/remote.h"
 

@@ -19,21 +19,24 @@ double UniformAt(uint64_t seed, uint64_t key, uint32_t stream, uint64_t draw) {
   return UniformOpen(r.x[0], r.x[1]);
 }
 
-// Positions ordered by an exponential clock of rate `weight` each: the first n are a weighted draw without replacement.
+// Positions ordered by an exponential clock of rate `weight` each: the first n are a weighted draw
+// without replacement.
 template <class Weight>
-std::vector<size_t> Weighted(std::span<const SampleItem> items, std::span<const size_t> from, size_t n, uint64_t seed, uint64_t draw,
-                             const Weight& weight) {
+std::vector<size_t> Weighted(std::span<const SampleItem> items, std::span<const size_t> from,
+                             size_t n, uint64_t seed, uint64_t draw, const Weight& weight) {
   std::vector<std::pair<double, size_t>> clocks;
   clocks.reserve(from.size());
   for (const size_t i : from) {
     const double w = weight(items[i]);
-    if (w > 0) clocks.emplace_back(-std::log(UniformAt(seed, items[i].key, kItemStream, draw)) / w, i);
+    if (w > 0)
+      clocks.emplace_back(-std::log(UniformAt(seed, items[i].key, kItemStream, draw)) / w, i);
   }
   const auto by_time = [&](const auto& a, const auto& b) {
     return a.first != b.first ? a.first < b.first : items[a.second].key < items[b.second].key;
   };
   n = std::min(n, clocks.size());
-  std::partial_sort(clocks.begin(), clocks.begin() + static_cast<std::ptrdiff_t>(n), clocks.end(), by_time);
+  std::partial_sort(clocks.begin(), clocks.begin() + static_cast<std::ptrdiff_t>(n), clocks.end(),
+                    by_time);
   std::vector<size_t> out;
   for (size_t k = 0; k < n; ++k) out.push_back(clocks[k].second);
   return out;
@@ -49,11 +52,13 @@ double One(const SampleItem&) { return 1; }
 
 class Fifo : public Sampler {
  public:
-  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n, const SampleCursor&) const override {
+  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
+                             const SampleCursor&) const override {
     std::vector<size_t> order = All(items);
     std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-      return items[a].times_sampled != items[b].times_sampled ? items[a].times_sampled < items[b].times_sampled
-                                                              : items[a].key < items[b].key;
+      return items[a].times_sampled != items[b].times_sampled
+                 ? items[a].times_sampled < items[b].times_sampled
+                 : items[a].key < items[b].key;
     });
     order.resize(std::min(n, order.size()));
     return order;
@@ -64,7 +69,8 @@ class Fifo : public Sampler {
 class Uniform : public Sampler {
  public:
   explicit Uniform(uint64_t seed) : seed_(seed) {}
-  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n, const SampleCursor& cursor) const override {
+  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
+                             const SampleCursor& cursor) const override {
     return Weighted(items, All(items), n, seed_, cursor.draw, One);
   }
   std::string DebugString() const override { return "uniform"; }
@@ -76,11 +82,15 @@ class Uniform : public Sampler {
 class Prioritised : public Sampler {
  public:
   Prioritised(uint64_t seed, double alpha) : seed_(seed), alpha_(alpha) {}
-  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n, const SampleCursor& cursor) const override {
-    return Weighted(items, All(items), n, seed_, cursor.draw,
-                    [&](const SampleItem& item) { return item.priority > 0 ? std::pow(item.priority, alpha_) : 0.0; });
+  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
+                             const SampleCursor& cursor) const override {
+    return Weighted(items, All(items), n, seed_, cursor.draw, [&](const SampleItem& item) {
+      return item.priority > 0 ? std::pow(item.priority, alpha_) : 0.0;
+    });
   }
-  std::string DebugString() const override { return "prioritised(alpha = " + std::to_string(alpha_) + ")"; }
+  std::string DebugString() const override {
+    return "prioritised(alpha = " + std::to_string(alpha_) + ")";
+  }
 
  private:
   const uint64_t seed_;
@@ -90,16 +100,19 @@ class Prioritised : public Sampler {
 class Groups : public Sampler {
  public:
   explicit Groups(uint64_t seed) : seed_(seed) {}
-  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n, const SampleCursor& cursor) const override {
+  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
+                             const SampleCursor& cursor) const override {
     std::map<uint64_t, std::vector<size_t>> members;
     for (size_t i = 0; i < items.size(); ++i) members[items[i].group].push_back(i);
     std::vector<std::pair<double, uint64_t>> order;
-    for (const auto& [group, list] : members) order.emplace_back(UniformAt(seed_, group, kGroupStream, cursor.draw), group);
+    for (const auto& [group, list] : members)
+      order.emplace_back(UniformAt(seed_, group, kGroupStream, cursor.draw), group);
     std::sort(order.begin(), order.end());
     std::vector<size_t> out;
     for (const auto& [clock, group] : order) {
       auto& list = members[group];
-      std::sort(list.begin(), list.end(), [&](size_t a, size_t b) { return items[a].key < items[b].key; });
+      std::sort(list.begin(), list.end(),
+                [&](size_t a, size_t b) { return items[a].key < items[b].key; });
       for (const size_t i : list) {
         if (out.size() == n) return out;
         out.push_back(i);
@@ -116,17 +129,21 @@ class Groups : public Sampler {
 class Stratified : public Sampler {
  public:
   explicit Stratified(uint64_t seed) : seed_(seed) {}
-  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n, const SampleCursor& cursor) const override {
+  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
+                             const SampleCursor& cursor) const override {
     std::map<uint64_t, std::vector<size_t>> strata;
     for (size_t i = 0; i < items.size(); ++i) strata[items[i].stratum].push_back(i);
     std::vector<std::vector<size_t>> drawn;  // each stratum in an order of its own
-    for (const auto& [stratum, list] : strata) drawn.push_back(Weighted(items, list, list.size(), seed_, cursor.draw, One));
-    // Round by round one of each; the first of a round moves on with the cursor, so that a rest falls to each in turn.
+    for (const auto& [stratum, list] : strata)
+      drawn.push_back(Weighted(items, list, list.size(), seed_, cursor.draw, One));
+    // Round by round one of each; the first of a round moves on with the cursor, so that a rest
+    // falls to each in turn.
     std::vector<size_t> out;
     const size_t wanted = std::min(n, items.size());
     for (size_t round = 0; out.size() < wanted; ++round) {
       for (size_t k = 0; k < drawn.size() && out.size() < wanted; ++k) {
-        const auto& list = drawn[(k + static_cast<size_t>(cursor.draw % drawn.size())) % drawn.size()];
+        const auto& list =
+            drawn[(k + static_cast<size_t>(cursor.draw % drawn.size())) % drawn.size()];
         if (round < list.size()) out.push_back(list[round]);
       }
     }
@@ -140,20 +157,25 @@ class Stratified : public Sampler {
 
 class Curriculum : public Sampler {
  public:
-  Curriculum(uint64_t seed, double easiest, double ramp) : seed_(seed), easiest_(easiest), ramp_(ramp) {}
-  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n, const SampleCursor& cursor) const override {
+  Curriculum(uint64_t seed, double easiest, double ramp)
+      : seed_(seed), easiest_(easiest), ramp_(ramp) {}
+  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
+                             const SampleCursor& cursor) const override {
     std::vector<size_t> order = All(items);
     std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-      return items[a].difficulty != items[b].difficulty ? items[a].difficulty < items[b].difficulty : items[a].key < items[b].key;
+      return items[a].difficulty != items[b].difficulty ? items[a].difficulty < items[b].difficulty
+                                                        : items[a].key < items[b].key;
     });
     const double part = ramp_ > 0 ? std::clamp(cursor.progress / ramp_, 0.0, 1.0) : 1.0;
     const double share = easiest_ + (1 - easiest_) * part;
-    const auto in = static_cast<size_t>(std::ceil(share * static_cast<double>(order.size()) - 1e-9));
+    const auto in =
+        static_cast<size_t>(std::ceil(share * static_cast<double>(order.size()) - 1e-9));
     order.resize(std::min(order.size(), std::max(in, n)));  // never fewer than are asked for
     return Weighted(items, order, n, seed_, cursor.draw, One);
   }
   std::string DebugString() const override {
-    return "curriculum(from the easiest " + std::to_string(easiest_) + ", all after " + std::to_string(ramp_) + " of the run)";
+    return "curriculum(from the easiest " + std::to_string(easiest_) + ", all after " +
+           std::to_string(ramp_) + " of the run)";
   }
 
  private:
@@ -164,13 +186,16 @@ class Curriculum : public Sampler {
 class Difficulty : public Sampler {
  public:
   Difficulty(uint64_t seed, double floor) : seed_(seed), floor_(floor) {}
-  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n, const SampleCursor& cursor) const override {
+  std::vector<size_t> Sample(std::span<const SampleItem> items, size_t n,
+                             const SampleCursor& cursor) const override {
     return Weighted(items, All(items), n, seed_, cursor.draw, [&](const SampleItem& item) {
       const double p = (item.solved + 1) / (item.tried + 2);
       return std::max(4 * p * (1 - p), floor_);
     });
   }
-  std::string DebugString() const override { return "difficulty(floor = " + std::to_string(floor_) + ")"; }
+  std::string DebugString() const override {
+    return "difficulty(floor = " + std::to_string(floor_) + ")";
+  }
 
  private:
   const uint64_t seed_;

@@ -21,21 +21,30 @@ uint64_t HashOf(const std::string& text) {
 
 nlohmann::json ColumnOf(const Prompt& prompt, const std::string& column) {
   const auto extra = prompt.extra_json.empty() ? nlohmann::json::object()
-                                               : nlohmann::json::parse(prompt.extra_json, nullptr, /*allow_exceptions=*/false);
+                                               : nlohmann::json::parse(prompt.extra_json, nullptr,
+                                                                       /*allow_exceptions=*/false);
   if (!extra.is_object() || !extra.contains(column)) {
-    throw Error(ErrorCode::kInvalidArgument, "row " + std::to_string(prompt.row) + " has no column '" + column +
-                                                 "', which [replay] names", "dataset " + prompt.dataset);
+    throw Error(ErrorCode::kInvalidArgument,
+                "row " + std::to_string(prompt.row) + " has no column '" + column +
+                    "', which [replay] names",
+                "dataset " + prompt.dataset);
   }
   return extra[column];
 }
 
 }  // namespace
 
-StepPlanner::StepPlanner(Store* store, const PlannerOptions& options, uint64_t seed, bool shuffle, int64_t steps,
-                         int64_t prompts_per_step, int64_t version_base, uint32_t max_rounds)
-    : store_(store), options_(options), steps_(steps), prompts_per_step_(prompts_per_step), version_base_(version_base),
+StepPlanner::StepPlanner(Store* store, const PlannerOptions& options, uint64_t seed, bool shuffle,
+                         int64_t steps, int64_t prompts_per_step, int64_t version_base,
+                         uint32_t max_rounds)
+    : store_(store),
+      options_(options),
+      steps_(steps),
+      prompts_per_step_(prompts_per_step),
+      version_base_(version_base),
       max_rounds_(max_rounds),
-      order_(std::make_unique<PromptOrder>(seed, store->PromptCount(kTrainDataset), shuffle)), remover_(options.remover),
+      order_(std::make_unique<PromptOrder>(seed, store->PromptCount(kTrainDataset), shuffle)),
+      remover_(options.remover),
       limiter_(options.limiter) {
   SamplerOptions shared = options.sampler;
   shared.seed = seed;
@@ -49,7 +58,8 @@ StepPlanner::StepPlanner(Store* store, const PlannerOptions& options, uint64_t s
     shared.seed = seed ^ 0x9E3779B97F4A7C15u;  // draws of groups and of prompts are unrelated
     sampler_ = MakeSampler(shared);
   }
-  if (options.history_steps < 1) throw Error(ErrorCode::kInvalidArgument, "history_steps has to be at least 1");
+  if (options.history_steps < 1)
+    throw Error(ErrorCode::kInvalidArgument, "history_steps has to be at least 1");
 }
 
 int64_t StepPlanner::StepsToKeep(const PlannerOptions& options) {
@@ -72,8 +82,10 @@ void StepPlanner::Columns(const Prompt& prompt, SampleItem& item) const {
   }
   const auto value = ColumnOf(prompt, options_.difficulty);
   if (!value.is_number()) {
-    throw Error(ErrorCode::kInvalidArgument, "row " + std::to_string(prompt.row) + ": column '" + options_.difficulty +
-                                                 "' (replay.difficulty) is " + value.dump() + ", no number", "dataset " + prompt.dataset);
+    throw Error(ErrorCode::kInvalidArgument,
+                "row " + std::to_string(prompt.row) + ": column '" + options_.difficulty +
+                    "' (replay.difficulty) is " + value.dump() + ", no number",
+                "dataset " + prompt.dataset);
   }
   item.difficulty = value.get<double>();
 }
@@ -95,7 +107,9 @@ StepPlanner::GroupFacts StepPlanner::FactsOf(const TrajectoryGroup& group) const
     squares += t.reward * t.reward;
     ++n;
     for (const RewardPart& part : t.rewards) {
-      if (part.scope != RewardScope::kTrajectory || (!options_.success_part.empty() && part.name != options_.success_part)) continue;
+      if (part.scope != RewardScope::kTrajectory ||
+          (!options_.success_part.empty() && part.name != options_.success_part))
+        continue;
       item.solved += part.value >= 0.5 ? 1 : 0;
       ++item.tried;
       break;
@@ -113,8 +127,11 @@ const std::vector<StepPlanner::GroupFacts>& StepPlanner::StepFacts(int64_t step)
   for (const uint64_t id : OwnGroups(step)) {
     const auto stored = store_->Read(Purpose::kTrain, id, /*texts=*/false);
     if (!stored) {
-      throw Error(ErrorCode::kCorruption, "the group of lease " + std::to_string(id) + " is needed to draw from, but it is not in the "
-                                          "store (was the run started with another [replay]?)", store_->path());
+      throw Error(ErrorCode::kCorruption,
+                  "the group of lease " + std::to_string(id) +
+                      " is needed to draw from, but it is not in the "
+                      "store (was the run started with another [replay]?)",
+                  store_->path());
     }
     if (stored->kind == GroupKind::kGroup) facts.push_back(FactsOf(stored->group));
   }
@@ -144,7 +161,8 @@ std::vector<SampleItem> StepPlanner::PromptItems(int64_t from) {
       items[facts.row].tried += facts.item.tried;
     }
   }
-  facts_.erase(facts_.begin(), facts_.lower_bound(std::min(first, sampler_ ? remover_.FirstStep(from) : first)));
+  facts_.erase(facts_.begin(),
+               facts_.lower_bound(std::min(first, sampler_ ? remover_.FirstStep(from) : first)));
   return items;
 }
 
@@ -158,18 +176,24 @@ void StepPlanner::PlanPrompts(int64_t from, int64_t end) {
     if (plan.prompt_rows.empty()) {
       if (items.empty()) items = PromptItems(from);
       const SampleCursor cursor{.draw = static_cast<uint64_t>(step),
-                                .progress = static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, steps_))};
-      for (const size_t i : prompts_->Sample(items, static_cast<size_t>(prompts_per_step_), cursor)) plan.prompt_rows.push_back(items[i].key);
+                                .progress = static_cast<double>(step) /
+                                            static_cast<double>(std::max<int64_t>(1, steps_))};
+      for (const size_t i : prompts_->Sample(items, static_cast<size_t>(prompts_per_step_), cursor))
+        plan.prompt_rows.push_back(items[i].key);
       if (static_cast<int64_t>(plan.prompt_rows.size()) < prompts_per_step_) {
-        throw Error(ErrorCode::kInvalidArgument, "a step takes " + std::to_string(prompts_per_step_) + " prompts, but the sampler '" +
-                                                     NameOf(options_.prompts) + "' finds only " + std::to_string(plan.prompt_rows.size()) +
-                                                     " of weight above 0");
+        throw Error(ErrorCode::kInvalidArgument,
+                    "a step takes " + std::to_string(prompts_per_step_) +
+                        " prompts, but the sampler '" + NameOf(options_.prompts) + "' finds only " +
+                        std::to_string(plan.prompt_rows.size()) + " of weight above 0");
       }
       store_->PutPlan(step, plan);
     }
     if (static_cast<int64_t>(plan.prompt_rows.size()) != prompts_per_step_) {
-      throw Error(ErrorCode::kConflict, "step " + std::to_string(step) + " was planned with " + std::to_string(plan.prompt_rows.size()) +
-                                            " prompts: keep rollout.prompts_per_step as it was", store_->path());
+      throw Error(ErrorCode::kConflict,
+                  "step " + std::to_string(step) + " was planned with " +
+                      std::to_string(plan.prompt_rows.size()) +
+                      " prompts: keep rollout.prompts_per_step as it was",
+                  store_->path());
     }
     rows_[step] = std::move(plan.prompt_rows);
     while (rows_.size() > kPlansKept) rows_.erase(rows_.begin());
@@ -215,7 +239,8 @@ void StepPlanner::Choose(int64_t step, std::vector<uint64_t> lease_ids) {
 }
 
 std::vector<uint64_t> StepPlanner::DrawReplayed(int64_t step, uint64_t before_total) {
-  const int64_t granted = limiter_.Grant(step * prompts_per_step_, static_cast<int64_t>(before_total), options_.groups_per_step);
+  const int64_t granted = limiter_.Grant(
+      step * prompts_per_step_, static_cast<int64_t>(before_total), options_.groups_per_step);
   const int64_t first = remover_.FirstStep(step);
   std::map<uint64_t, int64_t> drawn;
   for (int64_t earlier = first; earlier < step; ++earlier) {
@@ -233,14 +258,17 @@ std::vector<uint64_t> StepPlanner::DrawReplayed(int64_t step, uint64_t before_to
         continue;
       }
       items.push_back(facts.item);
-      if (const auto found = drawn.find(facts.item.key); found != drawn.end()) items.back().times_sampled = found->second;
+      if (const auto found = drawn.find(facts.item.key); found != drawn.end())
+        items.back().times_sampled = found->second;
     }
   }
   items = remover_.Apply(std::move(items));
-  const SampleCursor cursor{.draw = static_cast<uint64_t>(step),
-                            .progress = static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, steps_))};
+  const SampleCursor cursor{
+      .draw = static_cast<uint64_t>(step),
+      .progress = static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, steps_))};
   std::vector<uint64_t> ids;
-  for (const size_t i : sampler_->Sample(items, static_cast<size_t>(granted), cursor)) ids.push_back(items[i].key);
+  for (const size_t i : sampler_->Sample(items, static_cast<size_t>(granted), cursor))
+    ids.push_back(items[i].key);
   std::sort(ids.begin(), ids.end());
   const int64_t history = options_.prompts == PromptSampler::kDifficulty
                               ? std::max<int64_t>(0, step - options_.history_steps)
@@ -258,7 +286,8 @@ std::vector<uint64_t> StepPlanner::Replayed(int64_t step) {
   StepPlan plan = store_->ReadPlan(step).value_or(StepPlan{});
   if (plan.drawn) return plan.replayed;
   uint64_t total = 0;
-  if (const auto before = step > 0 ? store_->ReadPlan(step - 1) : std::nullopt) total = before->total_replayed;
+  if (const auto before = step > 0 ? store_->ReadPlan(step - 1) : std::nullopt)
+    total = before->total_replayed;
   plan.replayed = DrawReplayed(step, total);
   plan.total_replayed = total + plan.replayed.size();
   plan.drawn = true;

@@ -2,10 +2,10 @@
 // earlier ones it is trained on again.
 //
 // Purpose: the part of a ReplayTable that composes samplers, a remover and a rate limiter. Prompts
-// go out in shuffled passes over the dataset (replay/table/leases.h) unless a sampler is named; replayed
-// groups are drawn from the steps before. Every draw is a function of (seed, step, what earlier
-// steps left in the store) and is written to the store before anybody acts on it (StepPlan): a
-// restart, and a learner that goes back to a checkpoint, get the same again.
+// go out in shuffled passes over the dataset (replay/table/leases.h) unless a sampler is named;
+// replayed groups are drawn from the steps before. Every draw is a function of (seed, step, what
+// earlier steps left in the store) and is written to the store before anybody acts on it
+// (StepPlan): a restart, and a learner that goes back to a checkpoint, get the same again.
 //   At step s, with the own groups of all steps < s in the store (the table sees to that):
 //     prompts   of step s from the rows of "train"; success rates from the groups of the last
 //     history_steps steps replayed  at most groups_per_step groups of the steps that the remover
@@ -26,11 +26,11 @@
 #include <vector>
 
 #include "common/base/mutex.h"
+#include "replay/store/store.h"
 #include "replay/table/leases.h"
 #include "replay/table/rate_limiter.h"
 #include "replay/table/remover.h"
 #include "replay/table/sampler.h"
-#include "replay/store/store.h"
 
 namespace plumb::replay {
 
@@ -38,27 +38,29 @@ using configs::PromptSampler;
 
 struct PlannerOptions {
   PromptSampler prompts = PromptSampler::kPasses;
-  int64_t groups_per_step = 0;       // earlier groups given to a step; 0: none
-  SamplerOptions sampler;            // of the earlier groups; its parameters serve both
+  int64_t groups_per_step = 0;  // earlier groups given to a step; 0: none
+  SamplerOptions sampler;       // of the earlier groups; its parameters serve both
   RemoverOptions remover;
   RateLimiterOptions limiter;
-  std::string stratum;               // column of the prompt; empty: one stratum
-  std::string difficulty;            // column of the prompt, a number; empty: the number of prompt tokens (or characters)
-  std::string success_part;          // reward part; empty: the first
-  int64_t history_steps = 64;        // steps whose groups count for success rates
+  std::string stratum;  // column of the prompt; empty: one stratum
+  // column of the prompt, a number; empty: the number of prompt tokens (or characters)
+  std::string difficulty;
+  std::string success_part;    // reward part; empty: the first
+  int64_t history_steps = 64;  // steps whose groups count for success rates
 };
 
 class StepPlanner {
  public:
-  StepPlanner(Store* store, const PlannerOptions& options, uint64_t seed, bool shuffle, int64_t steps, int64_t prompts_per_step,
-              int64_t version_base, uint32_t max_rounds = 0);
+  StepPlanner(Store* store, const PlannerOptions& options, uint64_t seed, bool shuffle,
+              int64_t steps, int64_t prompts_per_step, int64_t version_base,
+              uint32_t max_rounds = 0);
 
   // Decides the prompts of steps [from, end) that are not decided yet. REQUIRES: the own groups of
   // steps < from are there.
   void PlanPrompts(int64_t from, int64_t end);
-  // nullopt: the step of this lease is not planned. `round` > 0: the prompt that takes the place of that of round - 1; these go
-  // through passes of their own, behind those of the run. Rounds above max_rounds
-  // are those of later leases.
+  // nullopt: the step of this lease is not planned. `round` > 0: the prompt that takes the place of
+  // that of round - 1; these go through passes of their own, behind those of the run. Rounds above
+  // max_rounds are those of later leases.
   std::optional<uint64_t> RowOf(uint64_t lease_id, uint32_t round = 0) const;
 
   // Leases of the step's own groups, in their order: those that were chosen for it, else those that
@@ -81,8 +83,8 @@ class StepPlanner {
  private:
   // What is remembered of a stored group.
   struct GroupFacts {
-    bool usable = false;       // not dropped, at least one scored answer
-    SampleItem item;           // key: lease id
+    bool usable = false;  // not dropped, at least one scored answer
+    SampleItem item;      // key: lease id
     uint64_t row = 0;
     int64_t oldest_version = 0;
   };
@@ -99,8 +101,8 @@ class StepPlanner {
   const int64_t steps_, prompts_per_step_, version_base_;
   const uint64_t max_rounds_;
   std::unique_ptr<PromptOrder> order_;
-  std::unique_ptr<Sampler> prompts_;   // nullptr: passes
-  std::unique_ptr<Sampler> sampler_;   // nullptr: no replay
+  std::unique_ptr<Sampler> prompts_;  // nullptr: passes
+  std::unique_ptr<Sampler> sampler_;  // nullptr: no replay
   const Remover remover_;
   const RateLimiter limiter_;
 

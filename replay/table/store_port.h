@@ -1,10 +1,10 @@
 // Everything that the roles of a run ask of its store, in one process (ReplayTable) or through a
 // socket (ReplayClient).
 //
-// Purpose: one loop a role, whatever connects it. Beside the arrows of common/record/ports.h it has what
-// keeps a learner, its store and its checkpoints together, and what roles say of themselves. Thread
-// safety: all methods. Errors: those of replay/table/table.h; through a socket kUnavailable and kDeadline
-// as well, which may be tried again.
+// Purpose: one loop a role, whatever connects it. Beside the arrows of common/record/ports.h it has
+// what keeps a learner, its store and its checkpoints together, and what roles say of themselves.
+// Thread safety: all methods. Errors: those of replay/table/table.h; through a socket kUnavailable
+// and kDeadline as well, which may be tried again.
 #pragma once
 
 #include <cstdint>

@@ -19,22 +19,29 @@ constexpr std::chrono::seconds kWaitLine{30};  // a wait says what it waits for 
 constexpr size_t kMaxReporters = 10'000;
 
 int64_t SteadyNowMs() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now().time_since_epoch())
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
 
 }  // namespace
 
 ReplayTable::ReplayTable(Store* store, TableOptions options)
-    : store_(store), options_(std::move(options)), train_(options_.lease_timeout_ms), eval_(options_.lease_timeout_ms) {
+    : store_(store),
+      options_(std::move(options)),
+      train_(options_.lease_timeout_ms),
+      eval_(options_.lease_timeout_ms) {
   const auto refuse = [](const std::string& why) { throw Error(ErrorCode::kInvalidArgument, why); };
   if (options_.prompts_per_step < 1) refuse("rollout.prompts_per_step must be at least 1");
   if (options_.samples_per_prompt < 1) refuse("rollout.samples_per_prompt must be at least 1");
   if (options_.steps < 0) refuse("run.steps must not be negative");
   if (options_.max_staleness < 0) refuse("run.max_staleness must not be negative");
-  if (options_.sync && options_.max_staleness != 0) refuse("run.max_staleness must be 0 under run.schedule = \"sync\"");
+  if (options_.sync && options_.max_staleness != 0)
+    refuse("run.max_staleness must be 0 under run.schedule = \"sync\"");
   if (options_.refill_rounds > 0 && options_.samples_per_prompt < 2) {
-    refuse("algorithm.refill_rounds draws in place of groups of equal reward: it needs rollout.samples_per_prompt >= 2");
+    refuse(
+        "algorithm.refill_rounds draws in place of groups of equal reward: it needs "
+        "rollout.samples_per_prompt >= 2");
   }
   if (options_.refill_rounds > 0 && options_.planner.prompts != PromptSampler::kPasses) {
     refuse("algorithm.refill_rounds draws its prompts in passes: keep replay.prompts = \"passes\"");
@@ -45,19 +52,23 @@ ReplayTable::ReplayTable(Store* store, TableOptions options)
   if (rows == 0) refuse("the store holds no training prompts: import a dataset first (data.train)");
   const uint64_t needed = static_cast<uint64_t>(options_.prompts_per_step);
   if (rows < needed) {
-    refuse("one step takes " + std::to_string(needed) + " prompts (rollout.prompts_per_step) but the training data has " +
-           std::to_string(rows) + " rows");
+    refuse("one step takes " + std::to_string(needed) +
+           " prompts (rollout.prompts_per_step) but the training data has " + std::to_string(rows) +
+           " rows");
   }
-  planner_ = std::make_unique<StepPlanner>(store_, options_.planner, options_.seed, options_.shuffle, options_.steps,
+  planner_ = std::make_unique<StepPlanner>(store_, options_.planner, options_.seed,
+                                           options_.shuffle, options_.steps,
                                            options_.prompts_per_step, options_.version_base,
                                            std::max(options_.refill_rounds, options_.max_requeues));
   for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
     Book(purpose).SetDoneBefore(store_->TrimmedBefore(purpose));
     for (const LeaseMark& mark : store_->Leases(purpose)) {
-      Book(purpose).Restore(mark.lease_id, mark.record.complete, mark.record.attempt, mark.record.requeues);
+      Book(purpose).Restore(mark.lease_id, mark.record.complete, mark.record.attempt,
+                            mark.record.requeues);
     }
   }
-  for (const Store::Evaluation& e : store_->Evaluations()) evaluations_[{e.version, e.samples}] = e.prompts;
+  for (const Store::Evaluation& e : store_->Evaluations())
+    evaluations_[{e.version, e.samples}] = e.prompts;
   if (!options_.sync) RebuildReady();
 }
 
@@ -103,8 +114,11 @@ std::vector<PromptLease> ReplayTable::Lease(int max_groups, Deadline deadline) {
   return LeaseTo("local", max_groups, deadline);
 }
 
-std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_groups, Deadline deadline) {
-  if (max_groups < 1) throw Error(ErrorCode::kInvalidArgument, "an actor asked for " + std::to_string(max_groups) + " leases");
+std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_groups,
+                                              Deadline deadline) {
+  if (max_groups < 1)
+    throw Error(ErrorCode::kInvalidArgument,
+                "an actor asked for " + std::to_string(max_groups) + " leases");
   MutexLock lock(mu_);
   for (;;) {
     const int64_t now = Now();
@@ -113,12 +127,15 @@ std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_
       if (!expired.empty()) store_->Count("expired", static_cast<int64_t>(expired.size()));
     }
     std::vector<std::pair<Purpose, LeaseBook::Held>> taken;
-    for (const Purpose purpose : {Purpose::kEval, Purpose::kTrain}) {  // an evaluation holds up the learner: first
-      const uint64_t limit = purpose == Purpose::kEval ? std::numeric_limits<uint64_t>::max() : TrainLimit();
+    // an evaluation holds up the learner: first
+    for (const Purpose purpose : {Purpose::kEval, Purpose::kTrain}) {
+      const uint64_t limit =
+          purpose == Purpose::kEval ? std::numeric_limits<uint64_t>::max() : TrainLimit();
       LeaseBook& book = Book(purpose);
       int most = max_groups - static_cast<int>(taken.size());
       if (options_.actors > 1) {
-        const auto share = (static_cast<int64_t>(book.Unanswered(limit)) + options_.actors - 1) / options_.actors;
+        const auto share =
+            (static_cast<int64_t>(book.Unanswered(limit)) + options_.actors - 1) / options_.actors;
         most = static_cast<int>(std::clamp<int64_t>(share - book.HeldBy(actor), 0, most));
       }
       for (auto& held : book.HandOut(most, limit, actor, now)) {
@@ -135,7 +152,8 @@ std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_
         store_->RecordLeases(marks);
         for (const auto& [purpose, held] : taken) leases.push_back(MakeLease(purpose, held));
       } catch (const Error&) {
-        for (const auto& [purpose, held] : taken) Book(purpose).Release(held.lease_id, held.attempt);
+        for (const auto& [purpose, held] : taken)
+          Book(purpose).Release(held.lease_id, held.attempt);
         throw;
       }
       store_->Count("leased", static_cast<int64_t>(taken.size()));
@@ -150,7 +168,8 @@ std::vector<PromptLease> ReplayTable::LeaseTo(const std::string& actor, int max_
 void ReplayTable::Release(std::span<const PromptLease> leases) {
   MutexLock lock(mu_);
   int64_t released = 0;
-  for (const PromptLease& lease : leases) released += Book(lease.purpose).Release(lease.lease_id, lease.attempt) ? 1 : 0;
+  for (const PromptLease& lease : leases)
+    released += Book(lease.purpose).Release(lease.lease_id, lease.attempt) ? 1 : 0;
   if (released > 0) store_->Count("released", released);
   changed_.notify_all();
 }
@@ -181,7 +200,8 @@ std::optional<std::string> ReplayTable::RefusalReason(const GroupHead& group) co
     const EvalLease parts = ParseEvalLease(lease.lease_id);
     const auto asked = evaluations_.find({parts.version, parts.samples});
     if (asked == evaluations_.end() || parts.row >= asked->second) return "unknown_lease";
-    if (lease.prompt.dataset != kEvalDataset || lease.prompt.row != parts.row) return "wrong_prompt";
+    if (lease.prompt.dataset != kEvalDataset || lease.prompt.row != parts.row)
+      return "wrong_prompt";
     if (group.policy.version != parts.version || group.oldest_version != parts.version)
       return "wrong_version";
     if (lease.num_samples != parts.samples) return "wrong_samples";
@@ -190,7 +210,9 @@ std::optional<std::string> ReplayTable::RefusalReason(const GroupHead& group) co
   const int64_t step = StepOf(lease.lease_id);
   if (step >= options_.steps) return "unknown_lease";
   const uint32_t round = RoundOf(train_.Requeues(lease.lease_id));
-  if (lease.prompt.dataset != kTrainDataset || planner_->RowOf(lease.lease_id, round) != lease.prompt.row) return "wrong_prompt";
+  if (lease.prompt.dataset != kTrainDataset ||
+      planner_->RowOf(lease.lease_id, round) != lease.prompt.row)
+    return "wrong_prompt";
   if (lease.num_samples != options_.samples_per_prompt) return "wrong_samples";
   const int64_t version = (options_.sync ? step : OpenStep()) + options_.version_base;
   if (group.oldest_version < version - options_.max_staleness) return "stale";
@@ -218,7 +240,8 @@ std::vector<InsertResult> ReplayTable::InsertMany(std::span<const ScoredBody> gr
       }
       if (const auto reason = RefusalReason(head)) {
         store_->Count("refused/" + *reason);
-        // Only what the lease's holder itself answered wrongly frees it; a stranger's message must not.
+        // Only what the lease's holder itself answered wrongly frees it; a stranger's message must
+        // not.
         if (reason == "stale" || reason == "wrong_version" || reason == "other_weights") {
           if (book.Release(lease.lease_id, lease.attempt)) changed_.notify_all();
         }
@@ -312,13 +335,16 @@ std::string ReplayTable::Missing(const Range& range) const {
     if (++listed[holder] <= kNamedLeases) ids += (ids.empty() ? "" : ", ") + std::to_string(id);
   }
   if (any) missing = step < undecided_step_ ? 0 : count - std::min<uint64_t>(count, ready_.size());
-  std::string text = "waiting for " + std::to_string(missing) + " of " + std::to_string(count) + " groups of " + what;
+  std::string text = "waiting for " + std::to_string(missing) + " of " + std::to_string(count) +
+                     " groups of " + what;
   const char* separator = ": ";
   for (const auto& [holder, entry] : by_holder) {
     text += separator + std::string(listed[holder] == 1 ? "lease " : "leases ") + entry.first;
-    if (listed[holder] > kNamedLeases) text += " and " + std::to_string(listed[holder] - kNamedLeases) + " more";
+    if (listed[holder] > kNamedLeases)
+      text += " and " + std::to_string(listed[holder] - kNamedLeases) + " more";
     text += holder.empty() ? " not handed out (no actor asks, or none has the weights)"
-                           : " at actor '" + holder + "' for " + std::to_string((now - entry.second) / 1000) + " s";
+                           : " at actor '" + holder + "' for " +
+                                 std::to_string((now - entry.second) / 1000) + " s";
     separator = "; ";
   }
   return text;
@@ -356,7 +382,8 @@ void ReplayTable::Await(const Range& range, Deadline deadline, MutexLock& lock) 
   }
 }
 
-void ReplayTable::ReadEach(const Range& range, const std::function<bool(Purpose, uint64_t)>& read) const {
+void ReplayTable::ReadEach(const Range& range,
+                           const std::function<bool(Purpose, uint64_t)>& read) const {
   std::vector<uint64_t> ids(range.count);
   std::iota(ids.begin(), ids.end(), range.begin);
   for (const uint64_t id : TakesReady(range) ? OwnGroups(range.step) : ids) {
@@ -364,14 +391,17 @@ void ReplayTable::ReadEach(const Range& range, const std::function<bool(Purpose,
     const bool trimmed = id < store_->TrimmedBefore(range.purpose);
     throw Error(trimmed ? ErrorCode::kNotFound : ErrorCode::kCorruption,
                 "the group of lease " + std::to_string(id) + " of " + range.what +
-                    (trimmed ? " was trimmed: no checkpoint kept needs it any more" : " is complete but not in the store"),
+                    (trimmed ? " was trimmed: no checkpoint kept needs it any more"
+                             : " is complete but not in the store"),
                 store_->path());
   }
   if (range.step < 0) return;
   for (const uint64_t id : planner_->Replayed(range.step)) {
     if (read(Purpose::kTrain, id)) continue;
-    throw Error(ErrorCode::kCorruption, range.what + " was given the group of lease " + std::to_string(id) +
-                                            " to train on again, but it is not in the store", store_->path());
+    throw Error(ErrorCode::kCorruption,
+                range.what + " was given the group of lease " + std::to_string(id) +
+                    " to train on again, but it is not in the store",
+                store_->path());
   }
 }
 
@@ -399,8 +429,9 @@ std::string ReplayTable::Sealed(const Range& range) const {
 
 ReplayTable::Range ReplayTable::AskStep(int64_t step) {
   if (step < 0 || step >= options_.steps) {
-    throw Error(ErrorCode::kInvalidArgument, "asked for step " + std::to_string(step) + " of a run of " +
-                                                 std::to_string(options_.steps) + " steps (run.steps)");
+    throw Error(ErrorCode::kInvalidArgument, "asked for step " + std::to_string(step) +
+                                                 " of a run of " + std::to_string(options_.steps) +
+                                                 " steps (run.steps)");
   }
   const uint64_t per_step = static_cast<uint64_t>(options_.prompts_per_step);
   const uint64_t begin = static_cast<uint64_t>(step) * per_step;
@@ -419,13 +450,16 @@ ReplayTable::Range ReplayTable::AskStep(int64_t step) {
 ReplayTable::Range ReplayTable::AskEvaluation(int64_t version, int32_t num_samples) {
   const uint64_t base = EvalLeaseBase(version, num_samples);
   const uint64_t rows = store_->PromptCount(kEvalDataset);
-  const uint64_t prompts = options_.eval_prompts == 0 ? rows : std::min(rows, options_.eval_prompts);
+  const uint64_t prompts =
+      options_.eval_prompts == 0 ? rows : std::min(rows, options_.eval_prompts);
   if (prompts == 0) {
-    throw Error(ErrorCode::kInvalidArgument, "the store holds no held-out prompts: set data.eval, or eval.every = 0");
+    throw Error(ErrorCode::kInvalidArgument,
+                "the store holds no held-out prompts: set data.eval, or eval.every = 0");
   }
   if (prompts > kMaxEvalPrompts) {
-    throw Error(ErrorCode::kInvalidArgument, "at most " + std::to_string(kMaxEvalPrompts) +
-                                                 " held-out prompts can be evaluated: lower data.eval_prompts");
+    throw Error(ErrorCode::kInvalidArgument,
+                "at most " + std::to_string(kMaxEvalPrompts) +
+                    " held-out prompts can be evaluated: lower data.eval_prompts");
   }
   const auto key = std::pair(version, num_samples);
   auto asked = evaluations_.find(key);
@@ -433,9 +467,10 @@ ReplayTable::Range ReplayTable::AskEvaluation(int64_t version, int32_t num_sampl
     store_->PutEvaluation(version, num_samples, prompts);
     asked = evaluations_.emplace(key, prompts).first;
   } else if (asked->second != prompts) {
-    throw Error(ErrorCode::kConflict, "version " + std::to_string(version) + " was evaluated on " +
-                                          std::to_string(asked->second) + " held-out prompts before, now " +
-                                          std::to_string(prompts) + " are asked for: keep data.eval_prompts as it was");
+    throw Error(ErrorCode::kConflict,
+                "version " + std::to_string(version) + " was evaluated on " +
+                    std::to_string(asked->second) + " held-out prompts before, now " +
+                    std::to_string(prompts) + " are asked for: keep data.eval_prompts as it was");
   }
   if (!opened_evaluations_.contains(key)) {
     ReopenEvaluation(base, base + prompts);
@@ -483,7 +518,8 @@ bool ReplayTable::EvaluationReady(int64_t version, int num_samples, bool late) {
   return IsComplete(range);
 }
 
-std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samples, Deadline deadline) {
+std::vector<TrajectoryGroup> ReplayTable::Evaluate(int64_t version, int num_samples,
+                                                   Deadline deadline) {
   MutexLock lock(mu_);
   const Range range = AskEvaluation(version, num_samples);
   Await(range, deadline, lock);

@@ -17,8 +17,8 @@
 //   An actor is given its share of what is not answered yet (1 / actors), so that several work on
 //   one step. Which prompt a lease carries, and which groups of earlier steps come with a step's
 //   own: replay/table/step_planner.h.
-// What happens to a training group that is not wholly scored: replay/store/unscored.h decides (evaluation
-// groups are always kept). A
+// What happens to a training group that is not wholly scored: replay/store/unscored.h decides
+// (evaluation groups are always kept). A
 //   dropped group completes its step like any other; the learner gets it with answers of which none
 //   has a score. All counted.
 // Dynamic sampling (DAPO, Yu et al. 2025, section 3.2): with refill_rounds > 0 a training group
@@ -57,32 +57,32 @@
 #include "common/base/log.h"
 #include "common/base/mutex.h"
 #include "common/record/ports.h"
+#include "replay/store/store.h"
+#include "replay/store/unscored.h"
 #include "replay/table/leases.h"
 #include "replay/table/ready_queue.h"
 #include "replay/table/step_planner.h"
-#include "replay/store/store.h"
 #include "replay/table/store_port.h"
-#include "replay/store/unscored.h"
 
 namespace plumb::replay {
 
 struct TableOptions {
   uint64_t seed = 1;
   bool shuffle = true;
-  int64_t steps = 0;                 // train steps of the run; leases end there
+  int64_t steps = 0;  // train steps of the run; leases end there
   int64_t prompts_per_step = 32;
   int32_t samples_per_prompt = 8;
   bool sync = true;
-  int64_t max_staleness = 0;         // versions; must be 0 under sync
+  int64_t max_staleness = 0;  // versions; must be 0 under sync
   int64_t version_base = 0;
   int64_t lease_timeout_ms = 600'000;
-  int64_t actors = 1;                // that share the leases
-  uint64_t eval_prompts = 0;         // first rows of the held-out table; 0: all
+  int64_t actors = 1;         // that share the leases
+  uint64_t eval_prompts = 0;  // first rows of the held-out table; 0: all
   OnFailure unscored = OnFailure::kDropGroup;
-  PlannerOptions planner;            // samplers of prompts and of earlier groups
+  PlannerOptions planner;  // samplers of prompts and of earlier groups
   uint32_t max_requeues = 3;
-  uint32_t refill_rounds = 0;        // further prompts in place of groups of equal reward; 0: off
-  std::function<int64_t()> now_ms;   // monotonic; empty: steady_clock. A fake one in tests
+  uint32_t refill_rounds = 0;       // further prompts in place of groups of equal reward; 0: off
+  std::function<int64_t()> now_ms;  // monotonic; empty: steady_clock. A fake one in tests
 };
 
 class ReplayTable : public StorePort {
@@ -98,23 +98,27 @@ class ReplayTable : public StorePort {
   void Renew() override { RenewActor("local"); }
   bool Finished() override;  // Finish() was called and no Next or Evaluate waits
   std::vector<PromptLease> LeaseTo(const std::string& actor, int max_groups, Deadline deadline);
-  // An actor that died or started anew: what it held is free at once. Returns how many leases that were.
+  // An actor that died or started anew: what it held is free at once. Returns how many leases that
+  // were.
   int ReleaseActor(const std::string& actor);
   // The time of all that it holds begins anew. Returns how many leases that are.
   int RenewActor(const std::string& actor);
 
   std::vector<InsertResult> InsertMany(std::span<const ScoredBody> groups) override;
 
-  // BatchSource. A dropped group is returned with answers of which none has a score (without any where an older store held it).
-  // Replayed groups follow behind the step's own.
+  // BatchSource. A dropped group is returned with answers of which none has a score (without any
+  // where an older store held it). Replayed groups follow behind the step's own.
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
-  std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
+  std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples,
+                                        Deadline deadline) override;
   void Finish() override;
-  // The same without waiting, for a server that keeps the question open itself: nullopt while groups are missing or, once it is
-  // `late`, kDeadline saying which. The groups are as the store holds them, their sums checked: DecodeBatch of replay/store/record.h
-  // makes of them what Next and Evaluate return.
+  // The same without waiting, for a server that keeps the question open itself: nullopt while
+  // groups are missing or, once it is `late`, kDeadline saying which. The groups are as the store
+  // holds them, their sums checked: DecodeBatch of replay/store/record.h makes of them what Next
+  // and Evaluate return.
   std::optional<std::string> TryNext(int64_t step, bool late = false);
-  // The questions without their answers: whether all is there that TryNext and TryEvaluate would return.
+  // The questions without their answers: whether all is there that TryNext and TryEvaluate would
+  // return.
   bool Ready(int64_t step, bool late = false);
   bool EvaluationReady(int64_t version, int num_samples, bool late = false);
   std::optional<std::string> TryEvaluate(int64_t version, int num_samples, bool late = false);
@@ -130,11 +134,13 @@ class ReplayTable : public StorePort {
   static std::string CursorText(const Cursor& cursor);
   static Cursor ParseCursor(const std::string& text);
   Cursor CursorAt(int64_t consumed_steps) override;
-  // On resume: a store that holds fewer inserts than the manifest says has lost data; throws kCorruption.
+  // On resume: a store that holds fewer inserts than the manifest says has lost data; throws
+  // kCorruption.
   void CheckCursor(const Cursor& cursor) const;
   // CheckCursor, and what is said of resuming above.
   int64_t Resume(const Cursor& cursor) override;
-  // The same for whoever inserts: `sequence` is what Acknowledged() was after an insert of theirs; throws kCorruption.
+  // The same for whoever inserts: `sequence` is what Acknowledged() was after an insert of theirs;
+  // throws kCorruption.
   void CheckAcknowledged(uint64_t sequence) const;
   uint64_t Acknowledged() const { return store_->Sequence(); }
   // Forgets training groups and plans of steps < `step` and evaluations of versions before it. Pass
@@ -153,7 +159,8 @@ class ReplayTable : public StorePort {
   }
   // kInvalidArgument for too many roles. What a life says that is over is not heard.
   void Report(const std::string& role, uint64_t epoch, std::map<std::string, int64_t> counters);
-  // One line for a progress display or a stall report, e.g. "step 17: 29 of 32 groups; missing 547 at 'actor-0' for 61 s".
+  // One line for a progress display or a stall report, e.g. "step 17: 29 of 32 groups; missing 547
+  // at 'actor-0' for 61 s".
   std::string Describe() const;
 
  private:
@@ -181,8 +188,8 @@ class ReplayTable : public StorePort {
     Purpose purpose = Purpose::kTrain;
     uint64_t begin = 0;
     uint64_t count = 0;
-    std::string what;  // "step 17"
-    int64_t step = -1; // -1: an evaluation
+    std::string what;   // "step 17"
+    int64_t step = -1;  // -1: an evaluation
   };
   std::string Missing(const Range& range) const PLUMB_REQUIRES(mu_);
   Range AskStep(int64_t step) PLUMB_REQUIRES(mu_);
@@ -191,8 +198,9 @@ class ReplayTable : public StorePort {
   bool IsComplete(const Range& range) PLUMB_REQUIRES(mu_);
   void Await(const Range& range, Deadline deadline, MutexLock& lock) PLUMB_REQUIRES(mu_);
   void CheckComplete(const Range& range) PLUMB_REQUIRES(mu_);  // throws what is missing
-  // The groups that answer a question, with those that a train step is given of earlier ones; all three without mu_. `read` is
-  // given each group's purpose and lease, and says whether it is there.
+  // The groups that answer a question, with those that a train step is given of earlier ones; all
+  // three without mu_. `read` is given each group's purpose and lease, and says whether it is
+  // there.
   void ReadEach(const Range& range, const std::function<bool(Purpose, uint64_t)>& read) const;
   std::vector<TrajectoryGroup> Decoded(const Range& range) const;
   std::string Sealed(const Range& range) const;

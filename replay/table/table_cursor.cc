@@ -30,7 +30,8 @@ ReplayTable::Cursor ReplayTable::ParseCursor(const std::string& text) {
   long long step = 0;
   char rest = 0;
   if (std::sscanf(text.c_str(), "%lld %llu%c", &step, &sequence, &rest) != 2) {
-    throw Error(ErrorCode::kCorruption, "the checkpoint's cursor into the store is malformed: '" + text + "'");
+    throw Error(ErrorCode::kCorruption,
+                "the checkpoint's cursor into the store is malformed: '" + text + "'");
   }
   cursor.next_step = step;
   cursor.sequence = sequence;
@@ -41,8 +42,10 @@ void ReplayTable::CheckAcknowledged(uint64_t sequence) const {
   const uint64_t have = store_->Sequence();
   if (have >= sequence) return;
   throw Error(ErrorCode::kCorruption,
-              "the store holds " + std::to_string(have) + " inserts and has acknowledged " + std::to_string(sequence) +
-                  ": groups are missing since it was opened again (a damaged log tail, or an older copy of the folder); stop "
+              "the store holds " + std::to_string(have) + " inserts and has acknowledged " +
+                  std::to_string(sequence) +
+                  ": groups are missing since it was opened again (a damaged log tail, or an older "
+                  "copy of the folder); stop "
                   "the run, bring the right store back or start from an older checkpoint",
               store_->path());
 }
@@ -51,14 +54,17 @@ void ReplayTable::CheckCursor(const Cursor& cursor) const {
   const uint64_t have = store_->Sequence();
   if (have < cursor.sequence) {
     throw Error(ErrorCode::kCorruption,
-                "the store has made " + std::to_string(have) + " inserts, the checkpoint was written after " +
-                    std::to_string(cursor.sequence) + ": acknowledged groups are missing (a damaged log tail, or an older copy "
+                "the store has made " + std::to_string(have) +
+                    " inserts, the checkpoint was written after " +
+                    std::to_string(cursor.sequence) +
+                    ": acknowledged groups are missing (a damaged log tail, or an older copy "
                     "of the folder); bring the right store back or start from an older checkpoint",
                 store_->path());
   }
   if (cursor.next_step < 0 || cursor.next_step > options_.steps) {
-    throw Error(ErrorCode::kInvalidArgument, "the checkpoint wants to go on with step " + std::to_string(cursor.next_step) +
-                                                 " of a run of " + std::to_string(options_.steps) + " steps (run.steps)");
+    throw Error(ErrorCode::kInvalidArgument,
+                "the checkpoint wants to go on with step " + std::to_string(cursor.next_step) +
+                    " of a run of " + std::to_string(options_.steps) + " steps (run.steps)");
   }
   MutexLock lock(mu_);
   const auto per_step = static_cast<uint64_t>(options_.prompts_per_step);
@@ -67,8 +73,10 @@ void ReplayTable::CheckCursor(const Cursor& cursor) const {
     for (const uint64_t id : OwnGroups(step)) {
       if (train_.IsDone(id)) continue;
       throw Error(ErrorCode::kCorruption,
-                  "the checkpoint has consumed the steps before " + std::to_string(cursor.next_step) + ", but the group of lease " +
-                      std::to_string(id) + " is not in the store", store_->path());
+                  "the checkpoint has consumed the steps before " +
+                      std::to_string(cursor.next_step) + ", but the group of lease " +
+                      std::to_string(id) + " is not in the store",
+                  store_->path());
     }
   }
 }
@@ -101,7 +109,9 @@ int64_t ReplayTable::Resume(const Cursor& cursor) {
 void ReplayTable::Announce(const PolicyVersion& policy) {
   MutexLock lock(mu_);
   const auto known = announced_.find(policy.version);
-  if (known != announced_.end() && known->second == policy.digest && std::next(known) == announced_.end()) return;
+  if (known != announced_.end() && known->second == policy.digest &&
+      std::next(known) == announced_.end())
+    return;
   // A number that was out: the learner went back. What it says from here on is the truth.
   if (!announced_.empty() && policy.version <= announced_.rbegin()->first) {
     announced_.erase(announced_.lower_bound(policy.version), announced_.end());
@@ -118,7 +128,8 @@ bool ReplayTable::OtherWeights(const PolicyVersion& policy) const {
   if (policy.version > announced_.rbegin()->first) return true;
   const auto known = announced_.find(policy.version);
   // Without a digest nothing can be said.
-  return known != announced_.end() && known->second != policy.digest && !known->second.empty() && !policy.digest.empty();
+  return known != announced_.end() && known->second != policy.digest && !known->second.empty() &&
+         !policy.digest.empty();
 }
 
 std::vector<uint64_t> ReplayTable::Answered(Purpose purpose, uint64_t begin, uint64_t end) const {
@@ -142,7 +153,8 @@ std::vector<uint64_t> ReplayTable::AnsweredOf(int64_t step) const {
 
 void ReplayTable::Reopen(Purpose purpose, const std::vector<uint64_t>& ids, const char* reason) {
   if (ids.empty()) return;
-  for (const LeaseMark& mark : store_->Reopen(purpose, ids)) Book(purpose).Reopen(mark.lease_id, mark.record.attempt);
+  for (const LeaseMark& mark : store_->Reopen(purpose, ids))
+    Book(purpose).Reopen(mark.lease_id, mark.record.attempt);
   store_->Count(std::string("reopened/") + reason, static_cast<int64_t>(ids.size()));
   if (purpose != Purpose::kTrain) return;
   if (options_.sync) planner_->Forget(StepOf(ids.front()));
@@ -173,7 +185,8 @@ void ReplayTable::ReopenEvaluation(uint64_t begin, uint64_t end) {
     if (!stored) continue;
     if (OtherWeights(stored->group.policy)) others.push_back(id);
     const auto& answers = stored->group.trajectories;
-    scored |= std::any_of(answers.begin(), answers.end(), [](const Trajectory& t) { return t.scored; });
+    scored |=
+        std::any_of(answers.begin(), answers.end(), [](const Trajectory& t) { return t.scored; });
   }
   Reopen(Purpose::kEval, scored ? others : answered, scored ? "other_weights" : "unscored");
 }
@@ -181,8 +194,9 @@ void ReplayTable::ReopenEvaluation(uint64_t begin, uint64_t end) {
 void ReplayTable::Trim(int64_t step) {
   if (step <= 0) return;
   if (step > options_.steps) {
-    throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) + " of a run of " +
-                                                 std::to_string(options_.steps) + " steps");
+    throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) +
+                                                 " of a run of " + std::to_string(options_.steps) +
+                                                 " steps");
   }
   uint64_t before = static_cast<uint64_t>(step) * static_cast<uint64_t>(options_.prompts_per_step);
   int64_t plans_before = step;
@@ -194,8 +208,9 @@ void ReplayTable::Trim(int64_t step) {
     }
     for (uint64_t id = store_->TrimmedBefore(Purpose::kTrain); id < before; ++id) {
       if (!train_.IsDone(id)) {
-        throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) + ": lease " +
-                                                     std::to_string(id) + " is not complete");
+        throw Error(ErrorCode::kInvalidArgument, "cannot trim before step " + std::to_string(step) +
+                                                     ": lease " + std::to_string(id) +
+                                                     " is not complete");
       }
     }
   }

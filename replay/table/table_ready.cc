@@ -10,17 +10,16 @@ namespace plumb::replay {
 bool ReplayTable::Choose(int64_t step) {
   if (step < undecided_step_) return true;
   const int64_t oldest = step + options_.version_base - options_.max_staleness;
-  const auto answer_afresh = [&](const std::vector<uint64_t>& ids,
-                                 const char* reason) PLUMB_REQUIRES(mu_) {
-    if (ids.empty()) return;
-    Reopen(Purpose::kTrain, ids, reason);
-    for (const uint64_t id : ids) train_.Open(id, id + 1);
-    changed_.notify_all();
-  };
-  answer_afresh(
-      ready_.Where([&](const ReadyQueue::Group& group)
-                       PLUMB_REQUIRES(mu_) { return OtherWeights(group.policy); }),
-      "other_weights");
+  const auto answer_afresh = [&](const std::vector<uint64_t>& ids, const char* reason)
+                                 PLUMB_REQUIRES(mu_) {
+                                   if (ids.empty()) return;
+                                   Reopen(Purpose::kTrain, ids, reason);
+                                   for (const uint64_t id : ids) train_.Open(id, id + 1);
+                                   changed_.notify_all();
+                                 };
+  answer_afresh(ready_.Where([&](const ReadyQueue::Group& group)
+                                 PLUMB_REQUIRES(mu_) { return OtherWeights(group.policy); }),
+                "other_weights");
   answer_afresh(
       ready_.Where([&](const ReadyQueue::Group& group) { return group.oldest_version < oldest; }),
       "stale");

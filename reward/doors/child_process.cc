@@ -37,8 +37,9 @@ std::string FindProgram(const std::string& name) {
 
 std::vector<std::string> Environment() {
   // Tokens and keys of the user's shell are nobody's business in there.
-  static constexpr std::string_view kKeep[] = {"PATH=", "LANG=", "LC_", "TZ=", "LD_LIBRARY_PATH=", "PYTHON",
-                                               "VIRTUAL_ENV=", "PYENV_", "OMP_NUM_THREADS="};
+  static constexpr std::string_view kKeep[] = {
+      "PATH=",  "LANG=",           "LC_", "TZ=", "LD_LIBRARY_PATH=", "PYTHON", "VIRTUAL_ENV=",
+      "PYENV_", "OMP_NUM_THREADS="};
   std::vector<std::string> kept = {"HOME=/tmp"};
   for (char** entry = environ; *entry != nullptr; ++entry) {
     for (std::string_view prefix : kKeep) {
@@ -99,7 +100,8 @@ void ChildProcess::Start() {
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) _exit(127);
-    // The pipes may themselves be 0, 1 or 2 if the service was started without them: move all above first.
+    // The pipes may themselves be 0, 1 or 2 if the service was started without them: move all above
+    // first.
     const int in = fcntl(fds[0][0], F_DUPFD, 10), out = fcntl(fds[1][1], F_DUPFD, 10);
     const int err = fcntl(fds[2][1], F_DUPFD, 10), report = fcntl(fds[3][1], F_DUPFD, 10);
     dup2(in, 0);
@@ -148,13 +150,17 @@ void ChildProcess::Start() {
     throw Error(error == ENOENT ? ErrorCode::kNotFound : ErrorCode::kIo,
                 std::string("cannot be executed: ") + std::strerror(error), program);
   }
-  for (int fd : {to_child_, from_child_, stderr_}) fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+  for (int fd : {to_child_, from_child_, stderr_})
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 }
 
 Failure ChildProcess::Pump(const std::string* bytes, size_t* written, Deadline deadline) {
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+  const auto left =
+      std::chrono::ceil<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
   if (left.count() <= 0) return Failure::kTimeout;
-  pollfd polls[3] = {{from_child_, POLLIN, 0}, {stderr_, POLLIN, 0}, {bytes != nullptr ? to_child_ : -1, POLLOUT, 0}};
+  pollfd polls[3] = {{from_child_, POLLIN, 0},
+                     {stderr_, POLLIN, 0},
+                     {bytes != nullptr ? to_child_ : -1, POLLOUT, 0}};
   const int ready = poll(polls, 3, static_cast<int>(std::min<int64_t>(left.count(), 60000)));
   if (ready < 0 && errno != EINTR) return Failure::kCrash;
   if (ready <= 0) return Failure::kNone;
@@ -194,7 +200,8 @@ Failure ChildProcess::Pump(const std::string* bytes, size_t* written, Deadline d
 Failure ChildProcess::Write(const std::string& bytes, Deadline deadline) {
   for (size_t written = 0; written < bytes.size();) {
     if (eof_) return Failure::kCrash;
-    if (const Failure failure = Pump(&bytes, &written, deadline); failure != Failure::kNone) return failure;
+    if (const Failure failure = Pump(&bytes, &written, deadline); failure != Failure::kNone)
+      return failure;
   }
   return Failure::kNone;
 }
@@ -202,7 +209,8 @@ Failure ChildProcess::Write(const std::string& bytes, Deadline deadline) {
 Failure ChildProcess::Read(size_t size, std::string* out, Deadline deadline) {
   while (unread() < size) {
     if (eof_) return Failure::kCrash;
-    if (const Failure failure = Pump(nullptr, nullptr, deadline); failure != Failure::kNone) return failure;
+    if (const Failure failure = Pump(nullptr, nullptr, deadline); failure != Failure::kNone)
+      return failure;
   }
   out->append(in_, in_at_, size);
   in_at_ += size;
@@ -222,7 +230,8 @@ Failure ChildProcess::ReadLine(size_t cap, std::string* line, Deadline deadline)
     looked = in_.size();
     if (unread() > cap) return Failure::kOutputCap;
     if (eof_) return Failure::kCrash;
-    if (const Failure failure = Pump(nullptr, nullptr, deadline); failure != Failure::kNone) return failure;
+    if (const Failure failure = Pump(nullptr, nullptr, deadline); failure != Failure::kNone)
+      return failure;
   }
 }
 
@@ -251,7 +260,8 @@ void ChildProcess::Kill() {
 std::string ChildProcess::EndReason(Failure* failure) {
   if (pid_ > 0) {
     Unwatch();
-    // Its end of the pipe is closed; give it a moment to become a zombie so that we read its own status.
+    // Its end of the pipe is closed; give it a moment to become a zombie so that we read its own
+    // status.
     for (int i = 0; i < 100; ++i) {
       const pid_t got = waitpid(pid_, &status_, WNOHANG);
       if (got == pid_) {
@@ -263,7 +273,8 @@ std::string ChildProcess::EndReason(Failure* failure) {
       Pump(nullptr, &ignored, After(std::chrono::milliseconds(2)));
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
-    for (int i = 0; i < 16 && stderr_ >= 0; ++i) Pump(nullptr, nullptr, After(std::chrono::milliseconds(1)));
+    for (int i = 0; i < 16 && stderr_ >= 0; ++i)
+      Pump(nullptr, nullptr, After(std::chrono::milliseconds(1)));
     if (pid_ > 0) {
       Kill();
       *failure = Failure::kExit;
@@ -273,11 +284,13 @@ std::string ChildProcess::EndReason(Failure* failure) {
   }
   if (crowded_) {
     *failure = Failure::kProcesses;
-    return "had started more than " + std::to_string(options_.max_processes) + " processes; all of them were killed";
+    return "had started more than " + std::to_string(options_.max_processes) +
+           " processes; all of them were killed";
   }
   // bubblewrap reports its child's signal as exit code 128 + signal.
   int signal = WIFSIGNALED(status_) ? WTERMSIG(status_) : 0;
-  if (signal == 0 && WIFEXITED(status_) && WEXITSTATUS(status_) > 128 && WEXITSTATUS(status_) < 160) {
+  if (signal == 0 && WIFEXITED(status_) && WEXITSTATUS(status_) > 128 &&
+      WEXITSTATUS(status_) < 160) {
     signal = WEXITSTATUS(status_) - 128;
   }
   if (signal != 0) {

@@ -1,10 +1,13 @@
 // A child process with two pipes, a captured stderr and an end that always comes.
 //
-// Purpose: what plug-in hosts and programs have in common. The child gets requests on its stdin and answers on its
-// stdout; it leads a session of its own and sees only the environment variables that programs need to run (PATH,
-// LANG, LC_*, TZ, LD_LIBRARY_PATH, PYTHON*, VIRTUAL_ENV, PYENV_*, OMP_NUM_THREADS; HOME is /tmp). Each read has a deadline and a cap; Kill() ends the whole process group (and with it the pid namespace).
-// Thread safety: one owner thread, and the same one from Start() to the end of its life: the parent-death signal is
-// bound to the thread that forked. That thread gets SIGPIPE blocked. Ownership: the object owns process and descriptors; the destructor kills and reaps.
+// Purpose: what plug-in hosts and programs have in common. The child gets requests on its stdin and
+// answers on its stdout; it leads a session of its own and sees only the environment variables that
+// programs need to run (PATH, LANG, LC_*, TZ, LD_LIBRARY_PATH, PYTHON*, VIRTUAL_ENV, PYENV_*,
+// OMP_NUM_THREADS; HOME is /tmp). Each read has a deadline and a cap; Kill() ends the whole process
+// group (and with it the pid namespace).
+// Thread safety: one owner thread, and the same one from Start() to the end of its life: the
+// parent-death signal is bound to the thread that forked. That thread gets SIGPIPE blocked.
+// Ownership: the object owns process and descriptors; the destructor kills and reaps.
 // Errors: Start() throws Error; Read and Write return a Failure kind.
 #pragma once
 
@@ -19,10 +22,10 @@
 namespace plumb::reward {
 
 struct ChildOptions {
-  std::vector<std::string> command;   // [0] is looked up in PATH
-  int64_t stderr_cap_bytes = 4096;    // the tail that is kept for messages
-  int64_t input_cap_bytes = 64 << 20; // received and not yet asked for; more is kOutputCap
-  int64_t max_processes = 0;          // in its pid namespace, by ProcessWatch; 0: not counted
+  std::vector<std::string> command;    // [0] is looked up in PATH
+  int64_t stderr_cap_bytes = 4096;     // the tail that is kept for messages
+  int64_t input_cap_bytes = 64 << 20;  // received and not yet asked for; more is kOutputCap
+  int64_t max_processes = 0;           // in its pid namespace, by ProcessWatch; 0: not counted
 };
 
 class ChildProcess {
@@ -36,7 +39,8 @@ class ChildProcess {
   bool running() const { return pid_ > 0; }
   pid_t pid() const { return pid_; }
 
-  // Writes all of `bytes` while also collecting what the child answers meanwhile (no deadlock on full pipes).
+  // Writes all of `bytes` while also collecting what the child answers meanwhile (no deadlock on
+  // full pipes).
   Failure Write(const std::string& bytes, Deadline deadline);
   // Exactly `size` bytes appended to `out`.
   Failure Read(size_t size, std::string* out, Deadline deadline);
@@ -47,8 +51,8 @@ class ChildProcess {
 
   // SIGKILL to the group, reap. Idempotent.
   void Kill();
-  // After kCrash/kExit/...: how it ended, e.g. "signal 11 (Segmentation fault)" or "exit code 0". Reaps.
-  // `failure` becomes kCrash, kExit or kProcesses accordingly.
+  // After kCrash/kExit/...: how it ended, e.g. "signal 11 (Segmentation fault)" or "exit code 0".
+  // Reaps. `failure` becomes kCrash, kExit or kProcesses accordingly.
   std::string EndReason(Failure* failure);
   // The last bytes of stderr, as one line of printable text; cleared by the call.
   std::string TakeStderr();
@@ -68,7 +72,7 @@ class ChildProcess {
   bool eof_ = false;
   bool crowded_ = false;  // killed for max_processes
   int status_ = 0;
-  std::string in_;      // received, read from in_at_ on
+  std::string in_;  // received, read from in_at_ on
   size_t in_at_ = 0;
   std::string stderr_tail_;
   uint64_t stderr_bytes_ = 0;

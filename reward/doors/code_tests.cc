@@ -8,12 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "common/record/json_text.h"
 #include "common/base/text.h"
+#include "common/record/json_text.h"
 #include "reward/doors/child_process.h"
+#include "reward/doors/subprocess.h"
 #include "reward/part/file_digest.h"
 #include "reward/part/reply.h"
-#include "reward/doors/subprocess.h"
 #include "reward/part/truth.h"
 
 namespace plumb::reward {
@@ -54,17 +54,24 @@ bool AppendTexts(const nlohmann::json& value, std::vector<std::string>* out) {
 Tests TestsOf(const Prompt& prompt, const std::string& column) {
   Tests out;
   const std::string text = ExtraJson(prompt);
-  const auto extra = TooDeep(text, 64) ? nlohmann::json() : nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  const auto has = [&](const std::string& name) { return extra.is_object() && extra.contains(name); };
+  const auto extra = TooDeep(text, 64)
+                         ? nlohmann::json()
+                         : nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto has = [&](const std::string& name) {
+    return extra.is_object() && extra.contains(name);
+  };
   for (const char* name : {"test_imports", "test_setup_code"}) {
-    if (has(name) && !AppendTexts(extra[name], &out.setup)) out.problem = std::string("'") + name + "' is no text and no list of texts";
+    if (has(name) && !AppendTexts(extra[name], &out.setup))
+      out.problem = std::string("'") + name + "' is no text and no list of texts";
   }
-  if (has("entry_point") && extra["entry_point"].is_string()) out.entry = extra["entry_point"].get<std::string>();
+  if (has("entry_point") && extra["entry_point"].is_string())
+    out.entry = extra["entry_point"].get<std::string>();
   std::vector<std::string> columns = {"test_list", "tests", "test"};
   if (!column.empty()) columns = {column};
   for (const std::string& name : columns) {
     if (!has(name)) continue;
-    if (!AppendTexts(extra[name], &out.tests)) out.problem = "'" + name + "' is no text and no list of texts";
+    if (!AppendTexts(extra[name], &out.tests))
+      out.problem = "'" + name + "' is no text and no list of texts";
     break;
   }
   if (out.tests.empty() && column.empty() &&
@@ -72,8 +79,10 @@ Tests TestsOf(const Prompt& prompt, const std::string& column) {
     out.tests = Truths(prompt, &out.problem, /*quoted=*/true);
   }
   if (out.tests.empty() && out.problem.empty()) {
-    out.problem = "the row has no tests: " + (column.empty() ? "no column test_list, tests or test, and no assert in its ground truth"
-                                                             : "no column '" + column + "'");
+    out.problem =
+        "the row has no tests: " +
+        (column.empty() ? "no column test_list, tests or test, and no assert in its ground truth"
+                        : "no column '" + column + "'");
   }
   return out;
 }
@@ -93,12 +102,15 @@ std::string Greet(ChildProcess& child, std::chrono::milliseconds grace, std::str
       if (version != nullptr) *version = hello.value("version", "");
       return "";
     }
-    const std::string why = hello.is_object() ? hello.value("error", "a greeting of another kind") : "a greeting of another kind";
+    const std::string why = hello.is_object() ? hello.value("error", "a greeting of another kind")
+                                              : "a greeting of another kind";
     child.Kill();
     return why;
   }
-  std::string why = failure == Failure::kTimeout ? "it did not greet in time" : child.EndReason(&failure);
-  if (const std::string said = child.TakeStderr(); !said.empty()) why += "; stderr: " + said.substr(0, 400);
+  std::string why =
+      failure == Failure::kTimeout ? "it did not greet in time" : child.EndReason(&failure);
+  if (const std::string said = child.TakeStderr(); !said.empty())
+    why += "; stderr: " + said.substr(0, 400);
   child.Kill();
   return why;
 }
@@ -106,16 +118,19 @@ std::string Greet(ChildProcess& child, std::chrono::milliseconds grace, std::str
 class CodeTestsWorker : public Worker {
  public:
   explicit CodeTestsWorker(std::shared_ptr<const Setup> setup)
-      : setup_(std::move(setup)), judge_({.command = setup_->judge, .input_cap_bytes = kInputCap}),
+      : setup_(std::move(setup)),
+        judge_({.command = setup_->judge, .input_cap_bytes = kInputCap}),
         candidate_({.command = setup_->candidate, .input_cap_bytes = kInputCap}) {}
 
   // Both processes greet; empty, or why not.
   std::string Begin(std::string* version) {
     if (!judge_.running()) {
-      if (std::string why = Greet(judge_, setup_->start_grace, version); !why.empty()) return "the process with the tests does not start: " + why;
+      if (std::string why = Greet(judge_, setup_->start_grace, version); !why.empty())
+        return "the process with the tests does not start: " + why;
     }
     if (!fresh_) {
-      if (std::string why = Greet(candidate_, setup_->start_grace, nullptr); !why.empty()) return "the process for the code does not start: " + why;
+      if (std::string why = Greet(candidate_, setup_->start_grace, nullptr); !why.empty())
+        return "the process for the code does not start: " + why;
       fresh_ = true;
     }
     return "";
@@ -133,7 +148,8 @@ class CodeTestsWorker : public Worker {
       scores.push_back(One(group.lease.prompt, StripEndTokens(trajectory.completion)));
       candidate_.Kill();
     }
-    Begin(nullptr);  // the next answer's process gets ready while nobody waits; what is wrong with it is said then
+    // the next answer's process gets ready while nobody waits; what is wrong with it is said then
+    Begin(nullptr);
     return scores;
   }
 
@@ -145,9 +161,11 @@ class CodeTestsWorker : public Worker {
   };
 
   PartScore Verdict(const Count& count) const {
-    const double passed = static_cast<double>(count.passed.size()), tests = static_cast<double>(count.tests);
+    const double passed = static_cast<double>(count.passed.size()),
+                 tests = static_cast<double>(count.tests);
     const double share = count.tests > 0 ? passed / tests : 0;
-    PartScore score = PartScore::Of(setup_->all ? (count.tests > 0 && passed == tests ? 1 : 0) : share);
+    PartScore score =
+        PartScore::Of(setup_->all ? (count.tests > 0 && passed == tests ? 1 : 0) : share);
     score.details = {{"passed", passed}, {"tests", tests}, {"timeout", count.timeout ? 1.0 : 0.0}};
     return score;
   }
@@ -155,12 +173,15 @@ class CodeTestsWorker : public Worker {
   // One question to the code; empty: there is no answer, and `gone` says why.
   std::string AskCode(const std::string& line, Deadline deadline, std::string* gone, Count* count) {
     std::string reply;
-    Failure failure = candidate_.unread() > 0 ? Failure::kBadReply : candidate_.Write(line + "\n", deadline);
+    Failure failure =
+        candidate_.unread() > 0 ? Failure::kBadReply : candidate_.Write(line + "\n", deadline);
     if (failure == Failure::kNone) failure = candidate_.ReadLine(kMaxLine, &reply, deadline);
     if (failure == Failure::kNone) return reply;
     count->timeout = failure == Failure::kTimeout;
-    *gone = failure == Failure::kTimeout ? "the deadline passed" : failure == Failure::kBadReply ? "it wrote without being asked"
-            : failure == Failure::kOutputCap ? "it wrote too much" : "its process ended";
+    *gone = failure == Failure::kTimeout     ? "the deadline passed"
+            : failure == Failure::kBadReply  ? "it wrote without being asked"
+            : failure == Failure::kOutputCap ? "it wrote too much"
+                                             : "its process ended";
     candidate_.Kill();
     return "";
   }
@@ -171,12 +192,15 @@ class CodeTestsWorker : public Worker {
     const Deadline deadline = After(setup_->timeout);
     Count count;
     std::string gone;
-    const Json program = {{"prompt", prompt.text}, {"code", std::string(code)}, {"entry", tests.entry}};
+    const Json program = {
+        {"prompt", prompt.text}, {"code", std::string(code)}, {"entry", tests.entry}};
     std::string reply = AskCode(DumpJson(program), deadline, &gone, &count);
     // The reply is the code's own word: only names are taken from it.
     Json names = Json::array();
     if (gone.empty()) {
-      const auto said = TooDeep(reply, 16) ? nlohmann::json() : nlohmann::json::parse(reply, nullptr, /*allow_exceptions=*/false);
+      const auto said = TooDeep(reply, 16)
+                            ? nlohmann::json()
+                            : nlohmann::json::parse(reply, nullptr, /*allow_exceptions=*/false);
       if (said.is_object() && said.contains("names") && said["names"].is_array()) {
         for (const auto& name : said["names"]) {
           if (name.is_string()) names.push_back(name.get<std::string>());
@@ -186,9 +210,15 @@ class CodeTestsWorker : public Worker {
         candidate_.Kill();
       }
     }
-    // Also for a program that is gone: the tests are counted, and a row whose tests are bad is said to be so.
-    const Json request = {{"prompt", prompt.text}, {"setup", tests.setup}, {"tests", tests.tests}, {"entry", tests.entry}, {"names", names}};
-    Failure failure = judge_.Write(DumpJson(request) + "\n", std::max(deadline, After(kJudgeGrace)));
+    // Also for a program that is gone: the tests are counted, and a row whose tests are bad is said
+    // to be so.
+    const Json request = {{"prompt", prompt.text},
+                          {"setup", tests.setup},
+                          {"tests", tests.tests},
+                          {"entry", tests.entry},
+                          {"names", names}};
+    Failure failure =
+        judge_.Write(DumpJson(request) + "\n", std::max(deadline, After(kJudgeGrace)));
     while (failure == Failure::kNone) {
       std::string line;
       failure = judge_.ReadLine(kMaxLine, &line, gone.empty() ? deadline : After(kJudgeGrace));
@@ -201,7 +231,8 @@ class CodeTestsWorker : public Worker {
       if (what == 'P') count.passed.insert(std::atoll(rest.c_str()));
       if (what != 'C') continue;
       reply = gone.empty() ? AskCode(rest, deadline, &gone, &count) : "";
-      failure = judge_.Write(gone.empty() ? "R " + reply + "\n" : "X " + gone + "\n", gone.empty() ? deadline : After(kJudgeGrace));
+      failure = judge_.Write(gone.empty() ? "R " + reply + "\n" : "X " + gone + "\n",
+                             gone.empty() ? deadline : After(kJudgeGrace));
     }
     if (failure == Failure::kTimeout && count.tests > 0) {
       judge_.Kill();  // a test goes on for ever with what the code said
@@ -209,7 +240,8 @@ class CodeTestsWorker : public Worker {
       count.passed.clear();
       return Verdict(count);
     }
-    const std::string why = failure == Failure::kCrash ? judge_.EndReason(&failure) : std::string(FailureName(failure));
+    const std::string why =
+        failure == Failure::kCrash ? judge_.EndReason(&failure) : std::string(FailureName(failure));
     judge_.Kill();
     return PartScore::Failed(failure, "the process with the tests ended: " + why);
   }
@@ -222,7 +254,9 @@ class CodeTestsWorker : public Worker {
 // Where an interpreter lives: itself, prefixes and standard library. Throws what starting it says.
 nlohmann::json AskInterpreter(const std::string& python, const std::string& place) {
   ChildProcess child({.command = {python, "-I", "-c",
-                                  "import json,sys,os;print(json.dumps({'exe':os.path.realpath(sys.executable),'version':sys.version,"
+                                  "import "
+                                  "json,sys,os;print(json.dumps({'exe':os.path.realpath(sys."
+                                  "executable),'version':sys.version,"
                                   "'prefixes':[sys.prefix,sys.base_prefix,sys.exec_prefix]}))"}});
   child.Start();
   std::string line;
@@ -230,7 +264,10 @@ nlohmann::json AskInterpreter(const std::string& python, const std::string& plac
     auto said = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (said.is_object() && said.contains("exe")) return said;
   }
-  throw Error(ErrorCode::kInvalidArgument, python + " is no Python 3 that starts; name one with args = [\"python=/path/to/python3\"]", place);
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      python + " is no Python 3 that starts; name one with args = [\"python=/path/to/python3\"]",
+      place);
 }
 
 std::string FilterHex(const SandboxOptions& sandbox) {
@@ -242,20 +279,24 @@ std::string FilterHex(const SandboxOptions& sandbox) {
 std::string Limits(const SandboxOptions& sandbox) {
   if (!sandbox.limits) return "{}";
   const int64_t mib = 1 << 20;
-  Json limits = {{"RLIMIT_CORE", 0}, {"RLIMIT_FSIZE", sandbox.file_mb * mib}, {"RLIMIT_NOFILE", sandbox.open_files}};
+  Json limits = {{"RLIMIT_CORE", 0},
+                 {"RLIMIT_FSIZE", sandbox.file_mb * mib},
+                 {"RLIMIT_NOFILE", sandbox.open_files}};
   if (sandbox.memory_mb > 0) limits["RLIMIT_AS"] = sandbox.memory_mb * mib;
   return limits.dump();
 }
 
 }  // namespace
 
-std::unique_ptr<RewardFunction> MakeCodeTests(const configs::RewardPartConfig& part, bool allow_unsandboxed, HostOptions options) {
+std::unique_ptr<RewardFunction> MakeCodeTests(const configs::RewardPartConfig& part,
+                                              bool allow_unsandboxed, HostOptions options) {
   const std::string place = "reward part '" + part.name + "'";
   std::string python = "python3", score = "fraction";
   auto setup = std::make_shared<Setup>();
   for (const std::string& argument : part.args) {
     const size_t equals = argument.find('=');
-    const std::string key = argument.substr(0, equals), value = equals == std::string::npos ? "" : argument.substr(equals + 1);
+    const std::string key = argument.substr(0, equals),
+                      value = equals == std::string::npos ? "" : argument.substr(equals + 1);
     if (key == "score" && (value == "fraction" || value == "all")) {
       score = value;
     } else if (key == "tests" && !value.empty()) {
@@ -263,7 +304,10 @@ std::unique_ptr<RewardFunction> MakeCodeTests(const configs::RewardPartConfig& p
     } else if (key == "python" && !value.empty()) {
       python = value;
     } else {
-      throw Error(ErrorCode::kInvalidArgument, "args has '" + argument + "'; it takes score=fraction|all, tests=COLUMN, python=INTERPRETER", place);
+      throw Error(ErrorCode::kInvalidArgument,
+                  "args has '" + argument +
+                      "'; it takes score=fraction|all, tests=COLUMN, python=INTERPRETER",
+                  place);
     }
   }
   setup->all = score == "all";
@@ -276,24 +320,31 @@ std::unique_ptr<RewardFunction> MakeCodeTests(const configs::RewardPartConfig& p
   options.sandbox.system_only = true;
   options.sandbox.network = false;
   options.sandbox.visible = {exe};
-  for (const auto& prefix : said["prefixes"]) options.sandbox.visible.push_back(prefix.get<std::string>());
+  for (const auto& prefix : said["prefixes"])
+    options.sandbox.visible.push_back(prefix.get<std::string>());
   const std::string filter = FilterHex(options.sandbox);
   if (filter.empty() && options.sandbox.seccomp && !allow_unsandboxed) {
-    throw Error(ErrorCode::kUnsupported, "no system-call filter for this processor: generated code cannot be held; "
-                                         "reward.allow_unsandboxed = true goes on without", place);
+    throw Error(ErrorCode::kUnsupported,
+                "no system-call filter for this processor: generated code cannot be held; "
+                "reward.allow_unsandboxed = true goes on without",
+                place);
   }
   for (const char* role : {"judge", "candidate"}) {
     std::vector<std::string> command = NamespaceCommand(options.sandbox);
-    command.insert(command.end(), {exe, "-I", "-u", "-c", kCodeTestsRunner, role, Limits(options.sandbox), filter});
+    command.insert(command.end(), {exe, "-I", "-u", "-c", kCodeTestsRunner, role,
+                                   Limits(options.sandbox), filter});
     (role[0] == 'j' ? setup->judge : setup->candidate) = std::move(command);
   }
   if (const std::string why = CodeTestsWorker(setup).Begin(nullptr); !why.empty()) {
     throw Error(ErrorCode::kInvalidArgument, why, place);
   }
-  const std::string digest = "rule:code_tests/1:" + TextSha256(std::string(kCodeTestsRunner) + "\n" + score + "\n" + setup->column + "\n" +
-                                                               said["version"].get<std::string>()).substr(0, 16);
-  return std::make_unique<PooledFunction>(part.name.empty() ? part.kind : part.name, digest, options.pool,
-                                          [setup](int) { return std::make_unique<CodeTestsWorker>(setup); });
+  const std::string digest =
+      "rule:code_tests/1:" + TextSha256(std::string(kCodeTestsRunner) + "\n" + score + "\n" +
+                                        setup->column + "\n" + said["version"].get<std::string>())
+                                 .substr(0, 16);
+  return std::make_unique<PooledFunction>(
+      part.name.empty() ? part.kind : part.name, digest, options.pool,
+      [setup](int) { return std::make_unique<CodeTestsWorker>(setup); });
 }
 
 }  // namespace plumb::reward

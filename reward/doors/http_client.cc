@@ -29,18 +29,22 @@ Url ParseUrl(const std::string& text) {
   const std::string name = text.substr(0, scheme == std::string::npos ? 0 : scheme);
   if (name != "http" && name != "https") refuse("neither http:// nor https://");
   for (const char c : text) {
-    if (static_cast<unsigned char>(c) <= 32 || c == 127) refuse("a space or control character in the address");
+    if (static_cast<unsigned char>(c) <= 32 || c == 127)
+      refuse("a space or control character in the address");
   }
   const size_t begin = scheme + 3;
   const size_t slash = std::min(text.find_first_of("/?#", begin), text.size());
   const std::string host = text.substr(begin, slash - begin);
-  if (host.find('@') != std::string::npos) refuse("no user or password in an address: use api_key_env");
+  if (host.find('@') != std::string::npos)
+    refuse("no user or password in an address: use api_key_env");
   if (host.empty() || host[0] == ':') refuse("there is no host");
   const size_t colon = host.find(':', host[0] == '[' ? host.find(']') : 0);
   if (colon != std::string::npos) {
     const std::string port = host.substr(colon + 1);
-    const bool digits = !port.empty() && port.size() <= 5 && port.find_first_not_of("0123456789") == std::string::npos;
-    if (!digits || std::stoi(port) < 1 || std::stoi(port) > 65535) refuse("no port number behind the host");
+    const bool digits = !port.empty() && port.size() <= 5 &&
+                        port.find_first_not_of("0123456789") == std::string::npos;
+    if (!digits || std::stoi(port) < 1 || std::stoi(port) > 65535)
+      refuse("no port number behind the host");
   }
   Url url;
   url.origin = name + "://" + host;
@@ -55,11 +59,13 @@ std::string KeyFromEnvironment(const std::string& name) {
   if (name.empty()) return "";
   const char* value = std::getenv(name.c_str());
   if (value == nullptr || *value == '\0') {
-    throw Error(ErrorCode::kInvalidArgument, "the environment variable " + name + " (api_key_env) is not set");
+    throw Error(ErrorCode::kInvalidArgument,
+                "the environment variable " + name + " (api_key_env) is not set");
   }
   for (const char* c = value; *c != '\0'; ++c) {
     if (static_cast<unsigned char>(*c) <= 32 || *c == 127) {
-      throw Error(ErrorCode::kInvalidArgument, "the environment variable " + name + " holds a space or control character");
+      throw Error(ErrorCode::kInvalidArgument,
+                  "the environment variable " + name + " holds a space or control character");
     }
   }
   return value;
@@ -69,7 +75,9 @@ std::string KeyFromEnvironment(const std::string& name) {
 
 class HttpClient::Impl {};
 HttpClient::HttpClient(const Url& url, HttpOptions) {
-  throw Error(ErrorCode::kUnsupported, "this build has no HTTP: install libcpp-httplib-dev and libssl-dev and build again", url.shown);
+  throw Error(ErrorCode::kUnsupported,
+              "this build has no HTTP: install libcpp-httplib-dev and libssl-dev and build again",
+              url.shown);
 }
 HttpClient::~HttpClient() = default;
 HttpReply HttpClient::Post(const std::string&, Deadline) { return {}; }
@@ -78,8 +86,10 @@ HttpReply HttpClient::Post(const std::string&, Deadline) { return {}; }
 
 class HttpClient::Impl {
  public:
-  Impl(const Url& url, HttpOptions options) : url_(url), options_(std::move(options)), client_(url.origin) {
-    if (!client_.is_valid()) throw Error(ErrorCode::kInvalidArgument, "this address cannot be used", url.shown);
+  Impl(const Url& url, HttpOptions options)
+      : url_(url), options_(std::move(options)), client_(url.origin) {
+    if (!client_.is_valid())
+      throw Error(ErrorCode::kInvalidArgument, "this address cannot be used", url.shown);
     client_.set_keep_alive(true);
     client_.set_follow_location(false);
     client_.set_decompress(false);
@@ -101,12 +111,15 @@ class HttpClient::Impl {
     for (milliseconds pause(50);; pause = std::min(pause * 2, milliseconds(1000))) {
       bool again = false;
       HttpReply reply = Once(body, deadline, &again);
-      // An attempt that the deadline cuts short says less than what the server did to the ones before.
+      // An attempt that the deadline cuts short says less than what the server did to the ones
+      // before.
       if (reply.failure == Failure::kTimeout && before.failure != Failure::kNone) reply = before;
       if (again) before = reply;
-      if (reply.failure != Failure::kNone) client_.stop();  // what follows on this connection cannot be trusted
+      // what follows on this connection cannot be trusted
+      if (reply.failure != Failure::kNone) client_.stop();
       if (!again || Clock::now() + pause >= deadline) {
-        for (size_t at; !options_.bearer.empty() && (at = reply.reason.find(options_.bearer)) != std::string::npos;) {
+        for (size_t at; !options_.bearer.empty() &&
+                        (at = reply.reason.find(options_.bearer)) != std::string::npos;) {
           reply.reason.replace(at, options_.bearer.size(), "***");
         }
         return reply;
@@ -123,9 +136,11 @@ class HttpClient::Impl {
       if (::poll(&waiting, 1, 0) != 0) client_.stop();
     }
     const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());
-    if (left.count() <= 0) return {Failure::kTimeout, "no answer from " + url_.shown + " within its deadline", ""};
+    if (left.count() <= 0)
+      return {Failure::kTimeout, "no answer from " + url_.shown + " within its deadline", ""};
     client_.set_connection_timeout(left);
-    // The watchdog ends the call, not these: one that rang a moment early would look like a server that hung up.
+    // The watchdog ends the call, not these: one that rang a moment early would look like a server
+    // that hung up.
     client_.set_read_timeout(left + milliseconds(1000));
     client_.set_write_timeout(left + milliseconds(1000));
 
@@ -133,8 +148,11 @@ class HttpClient::Impl {
     request.method = "POST";
     request.path = url_.path;
     request.body = body;
-    request.headers = {{"Content-Type", "application/json"}, {"Accept", "application/json"}, {"Accept-Encoding", "identity"}};
-    if (!options_.bearer.empty()) request.headers.emplace("Authorization", "Bearer " + options_.bearer);
+    request.headers = {{"Content-Type", "application/json"},
+                       {"Accept", "application/json"},
+                       {"Accept-Encoding", "identity"}};
+    if (!options_.bearer.empty())
+      request.headers.emplace("Authorization", "Bearer " + options_.bearer);
     std::string got;
     bool too_large = false;
     request.content_receiver = [&](const char* data, size_t size, uint64_t, uint64_t total) {
@@ -148,11 +166,15 @@ class HttpClient::Impl {
     const bool cut = Disarm();
 
     if (too_large) {
-      return {Failure::kOutputCap, url_.shown + " sent more than " + std::to_string(options_.max_reply_bytes) + " bytes", ""};
+      return {Failure::kOutputCap,
+              url_.shown + " sent more than " + std::to_string(options_.max_reply_bytes) + " bytes",
+              ""};
     }
     if (cut || (!result && Clock::now() >= deadline)) {
-      const bool connected = result.error() != httplib::Error::Connection && result.error() != httplib::Error::ConnectionTimeout;
-      return {connected ? Failure::kTimeout : Failure::kUnavailable, "no answer from " + url_.shown + " within its deadline", ""};
+      const bool connected = result.error() != httplib::Error::Connection &&
+                             result.error() != httplib::Error::ConnectionTimeout;
+      return {connected ? Failure::kTimeout : Failure::kUnavailable,
+              "no answer from " + url_.shown + " within its deadline", ""};
     }
     if (!result) {
       switch (result.error()) {
@@ -167,15 +189,22 @@ class HttpClient::Impl {
     }
     const int status = result->status;
     if (status == 200) {
-      if (const std::string length = result->get_header_value("Content-Length"); !length.empty() && length != std::to_string(got.size())) {
-        return {Failure::kBadReply, url_.shown + " announced " + Shown(length, 30) + " bytes and sent " + std::to_string(got.size()), ""};
+      if (const std::string length = result->get_header_value("Content-Length");
+          !length.empty() && length != std::to_string(got.size())) {
+        return {Failure::kBadReply,
+                url_.shown + " announced " + Shown(length, 30) + " bytes and sent " +
+                    std::to_string(got.size()),
+                ""};
       }
       return {Failure::kNone, "", std::move(got)};
     }
-    const std::string said = url_.shown + " answered status " + std::to_string(status) + (got.empty() ? "" : ": " + Shown(got, 300));
+    const std::string said = url_.shown + " answered status " + std::to_string(status) +
+                             (got.empty() ? "" : ": " + Shown(got, 300));
     *again = status == 429 || status == 502 || status == 503 || status == 504;
     if (*again) return {Failure::kUnavailable, said, ""};
-    if (status >= 300 && status < 400) return {Failure::kBadReply, said + " (redirects are not followed: give the final address)", ""};
+    if (status >= 300 && status < 400)
+      return {Failure::kBadReply, said + " (redirects are not followed: give the final address)",
+              ""};
     return {Failure::kReported, said, ""};
   }
 
@@ -186,8 +215,10 @@ class HttpClient::Impl {
       case httplib::Error::Read: return "it closed the connection or sent what is no HTTP";
       case httplib::Error::Write: return "it stopped taking our request";
       case httplib::Error::SSLConnection: return "no TLS connection";
-      case httplib::Error::SSLLoadingCerts: return "no certificates of authorities on this machine (ca-certificates)";
-      case httplib::Error::SSLServerVerification: return "its TLS certificate does not prove that name";
+      case httplib::Error::SSLLoadingCerts:
+        return "no certificates of authorities on this machine (ca-certificates)";
+      case httplib::Error::SSLServerVerification:
+        return "its TLS certificate does not prove that name";
       default: return "HTTP error " + httplib::to_string(error);
     }
   }
@@ -236,9 +267,12 @@ class HttpClient::Impl {
   std::thread watchdog_;
 };
 
-HttpClient::HttpClient(const Url& url, HttpOptions options) : impl_(std::make_unique<Impl>(url, std::move(options))) {}
+HttpClient::HttpClient(const Url& url, HttpOptions options)
+    : impl_(std::make_unique<Impl>(url, std::move(options))) {}
 HttpClient::~HttpClient() = default;
-HttpReply HttpClient::Post(const std::string& body, Deadline deadline) { return impl_->Post(body, deadline); }
+HttpReply HttpClient::Post(const std::string& body, Deadline deadline) {
+  return impl_->Post(body, deadline);
+}
 
 #endif
 

@@ -1,12 +1,14 @@
-// One kept-alive HTTP connection that ends every call at its deadline and reads no more than it is told to.
+// One kept-alive HTTP connection that ends every call at its deadline and reads no more than it is
+// told to.
 //
-// Purpose: what kind = "http" and kind = "judge" have in common. POST with a JSON body; redirects are not followed, bodies
-// not unpacked. A server that is away, closes the connection or says 429, 502, 503 or 504 is asked again until the
-// deadline: asking for a score has no side effects.
-// Thread safety: one thread calls; a thread of its own ends calls that outlive their deadline. Ownership: connection and
-// thread; the destructor ends both. Errors: the constructor throws Error(kInvalidArgument) for what is no URL and
-// kUnsupported for builds without cpp-httplib; calls report failures through HttpReply. Reasons name the URL without user
-// and query, and never the key. Known limits: looking a name up may outlast the deadline (give an address); headers are
+// Purpose: what kind = "http" and kind = "judge" have in common. POST with a JSON body; redirects
+// are not followed, bodies not unpacked. A server that is away, closes the connection or says 429,
+// 502, 503 or 504 is asked again until the deadline: asking for a score has no side effects.
+// Thread safety: one thread calls; a thread of its own ends calls that outlive their deadline.
+// Ownership: connection and thread; the destructor ends both. Errors: the constructor throws
+// Error(kInvalidArgument) for what is no URL and kUnsupported for builds without cpp-httplib; calls
+// report failures through HttpReply. Reasons name the URL without user and query, and never the
+// key. Known limits: looking a name up may outlast the deadline (give an address); headers are
 // bounded a line (8 KiB) and by the deadline, not in their number.
 #pragma once
 
@@ -37,7 +39,8 @@ struct Url {
 };
 Url ParseUrl(const std::string& text);
 
-// The key in the environment variable `name`; empty name: empty key. Throws kInvalidArgument when it is not set.
+// The key in the environment variable `name`; empty name: empty key. Throws kInvalidArgument when
+// it is not set.
 std::string KeyFromEnvironment(const std::string& name);
 
 class HttpClient {

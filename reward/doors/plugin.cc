@@ -8,15 +8,17 @@
 #include <fstream>
 #include <set>
 
-#include "reward/part/notice.h"
 #include "reward/doors/plugin_wire.h"
 #include "reward/doors/reward_abi.h"
 #include "reward/part/file_digest.h"
+#include "reward/part/notice.h"
 
 namespace plumb::reward {
 namespace {
 
-std::string Place(const configs::RewardPartConfig& part) { return "reward part '" + part.name + "'"; }
+std::string Place(const configs::RewardPartConfig& part) {
+  return "reward part '" + part.name + "'";
+}
 
 std::vector<PartScore> AllFailed(size_t count, Failure failure, const std::string& reason) {
   return std::vector<PartScore>(count, PartScore::Failed(failure, reason));
@@ -25,8 +27,11 @@ std::vector<PartScore> AllFailed(size_t count, Failure failure, const std::strin
 // Speaks the frames of plugin_wire.h with one host process.
 class PluginWorker : public Worker {
  public:
-  PluginWorker(std::string name, std::vector<std::string> command, std::chrono::milliseconds start_grace)
-      : name_(std::move(name)), start_grace_(start_grace), child_({.command = std::move(command)}) {}
+  PluginWorker(std::string name, std::vector<std::string> command,
+               std::chrono::milliseconds start_grace)
+      : name_(std::move(name)),
+        start_grace_(start_grace),
+        child_({.command = std::move(command)}) {}
 
   // Empty, or why there is no host; `failure` says how.
   std::string Greet(Failure* failure) {
@@ -41,7 +46,8 @@ class PluginWorker : public Worker {
     uint64_t size = 0;
     const Deadline deadline = After(start_grace_);
     *failure = child_.Read(kFrameHeader, &header, deadline);
-    if (*failure == Failure::kNone && (!ReadHeader(header, 4096, &type, &size) || type != FrameType::kHello)) {
+    if (*failure == Failure::kNone &&
+        (!ReadHeader(header, 4096, &type, &size) || type != FrameType::kHello)) {
       *failure = Failure::kBadReply;
     }
     if (*failure == Failure::kNone) *failure = child_.Read(size, &body, deadline);
@@ -61,7 +67,8 @@ class PluginWorker : public Worker {
     return why;
   }
 
-  std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline, bool* broke) override {
+  std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline,
+                              bool* broke) override {
     const size_t count = group.trajectories.size();
     Failure failure = Failure::kNone;
     if (!child_.running()) {
@@ -79,10 +86,12 @@ class PluginWorker : public Worker {
     uint64_t size = 0;
     if (failure == Failure::kNone) failure = child_.Read(kFrameHeader, &header, deadline);
     const uint64_t cap = 64 + count * (8 + 4 + 8 + kMaxMessage);
-    if (failure == Failure::kNone && !ReadHeader(header, cap + kMaxMessage, &type, &size)) failure = Failure::kBadReply;
+    if (failure == Failure::kNone && !ReadHeader(header, cap + kMaxMessage, &type, &size))
+      failure = Failure::kBadReply;
     if (failure == Failure::kNone) failure = child_.Read(size, &body, deadline);
     std::vector<PartScore> scores;
-    if (failure == Failure::kNone && !ReadPluginReply(type, body, id, count, &scores)) failure = Failure::kBadReply;
+    if (failure == Failure::kNone && !ReadPluginReply(type, body, id, count, &scores))
+      failure = Failure::kBadReply;
     if (failure != Failure::kNone) {
       *broke = true;
       const std::string why = Ended(&failure);
@@ -90,7 +99,9 @@ class PluginWorker : public Worker {
     }
     const uint64_t written = child_.stderr_bytes() - logged_;
     if (const std::string said = child_.TakeStderr(); !said.empty()) {
-      Notice("'" + name_ + "' wrote " + std::to_string(written) + " bytes, last: " + said.substr(0, 400), name_);
+      Notice("'" + name_ + "' wrote " + std::to_string(written) +
+                 " bytes, last: " + said.substr(0, 400),
+             name_);
     }
     logged_ += written;
     return scores;
@@ -126,12 +137,11 @@ class PluginWorker : public Worker {
         child_.Kill();
         why = "wrote more than its reply may be";
         break;
-      default:
-        child_.Kill();
-        why = "answered with bytes that are no reply";
+      default: child_.Kill(); why = "answered with bytes that are no reply";
     }
     logged_ = child_.stderr_bytes();
-    if (const std::string said = child_.TakeStderr(); !said.empty()) why += "; stderr: " + said.substr(0, 400);
+    if (const std::string said = child_.TakeStderr(); !said.empty())
+      why += "; stderr: " + said.substr(0, 400);
     return why;
   }
 
@@ -148,10 +158,12 @@ std::string FullPromptText(const TrajectoryGroup& group, const HostOptions& opti
   const Prompt& prompt = group.lease.prompt;
   const Trajectory& any = group.trajectories.at(0);
   if (prompt.messages.empty() || any.segments.empty() || !options.decode) return PromptText(prompt);
-  return options.decode(std::span(any.tokens).first(static_cast<size_t>(any.prompt_length())), /*skip_special=*/false);
+  return options.decode(std::span(any.tokens).first(static_cast<size_t>(any.prompt_length())),
+                        /*skip_special=*/false);
 }
 
-bool ReadPluginReply(FrameType type, std::string_view body, uint64_t id, size_t count, std::vector<PartScore>* out) {
+bool ReadPluginReply(FrameType type, std::string_view body, uint64_t id, size_t count,
+                     std::vector<PartScore>* out) {
   Cursor in(body);
   if (in.Get<uint64_t>() != id) return false;
   if (type == FrameType::kFailed) {
@@ -171,12 +183,16 @@ bool ReadPluginReply(FrameType type, std::string_view body, uint64_t id, size_t 
     if (status == PLUMB_REWARD_SKIP) {
       out->push_back(PartScore::Skipped());
     } else if (status == PLUMB_REWARD_FAILED) {
-      out->push_back(PartScore::Failed(Failure::kReported, message.empty() ? "it could not score this" : message));
+      out->push_back(PartScore::Failed(Failure::kReported,
+                                       message.empty() ? "it could not score this" : message));
     } else if (status != PLUMB_REWARD_OK) {
-      out->push_back(PartScore::Failed(Failure::kBadReply, "unknown status " + std::to_string(status)));
+      out->push_back(
+          PartScore::Failed(Failure::kBadReply, "unknown status " + std::to_string(status)));
     } else if (!std::isfinite(value)) {
-      out->push_back(PartScore::Failed(Failure::kNotFinite, "returned " + std::string(std::isnan(value) ? "NaN (or left "
-                                       "the result unwritten)" : "infinity")));
+      out->push_back(PartScore::Failed(
+          Failure::kNotFinite, "returned " + std::string(std::isnan(value) ? "NaN (or left "
+                                                                             "the result unwritten)"
+                                                                           : "infinity")));
     } else {
       out->push_back(PartScore::Of(value));
     }
@@ -185,20 +201,24 @@ bool ReadPluginReply(FrameType type, std::string_view body, uint64_t id, size_t 
   if (returned < 0) {
     *out = AllFailed(count, Failure::kReported, "returned error " + std::to_string(returned));
   } else if (static_cast<uint64_t>(returned) != count) {
-    *out = AllFailed(count, Failure::kWrongCount, "returned " + std::to_string(returned) + " scores for " +
-                                                      std::to_string(count) + " answers");
+    *out = AllFailed(count, Failure::kWrongCount,
+                     "returned " + std::to_string(returned) + " scores for " +
+                         std::to_string(count) + " answers");
   }
   return true;
 }
 
-HostOptions WithPart(HostOptions options, const configs::RewardPartConfig& part, bool allow_unsandboxed) {
+HostOptions WithPart(HostOptions options, const configs::RewardPartConfig& part,
+                     bool allow_unsandboxed) {
   if (!(part.timeout_s > 0) || part.timeout_s > 86400) {
-    throw Error(ErrorCode::kInvalidArgument, "timeout_s has to be above 0 and at most 86400 s", Place(part));
+    throw Error(ErrorCode::kInvalidArgument, "timeout_s has to be above 0 and at most 86400 s",
+                Place(part));
   }
   if (part.workers < 1 || part.workers > 1024) {
     throw Error(ErrorCode::kInvalidArgument, "workers has to be 1 to 1024", Place(part));
   }
-  if (part.memory_mb < 64) throw Error(ErrorCode::kInvalidArgument, "memory_mb has to be 64 or more", Place(part));
+  if (part.memory_mb < 64)
+    throw Error(ErrorCode::kInvalidArgument, "memory_mb has to be 64 or more", Place(part));
   options.pool.name = part.name;
   options.pool.workers = static_cast<int>(part.workers);
   options.pool.timeout = std::chrono::milliseconds(static_cast<int64_t>(part.timeout_s * 1000));
@@ -207,7 +227,8 @@ HostOptions WithPart(HostOptions options, const configs::RewardPartConfig& part,
   return options;
 }
 
-std::vector<std::string> HostCommand(const HostOptions& options, const std::string& verb, const std::string& path,
+std::vector<std::string> HostCommand(const HostOptions& options, const std::string& verb,
+                                     const std::string& path,
                                      const std::vector<std::string>& arguments) {
   namespace fs = std::filesystem;
   SandboxOptions sandbox = options.sandbox;
@@ -223,12 +244,14 @@ std::vector<std::string> HostCommand(const HostOptions& options, const std::stri
     std::ifstream maps("/proc/self/maps");
     for (std::string line; std::getline(maps, line);) {
       const size_t slash = line.find('/');
-      if (slash != std::string::npos && line.find(".so", slash) != std::string::npos) mapped.insert(line.substr(slash));
+      if (slash != std::string::npos && line.find(".so", slash) != std::string::npos)
+        mapped.insert(line.substr(slash));
     }
     sandbox.visible.insert(sandbox.visible.end(), mapped.begin(), mapped.end());
   }
   for (const std::string& argument : arguments) {
-    if (argument.starts_with("/") && fs::exists(argument, error)) sandbox.visible.push_back(argument);
+    if (argument.starts_with("/") && fs::exists(argument, error))
+      sandbox.visible.push_back(argument);
   }
   std::vector<std::string> command = NamespaceCommand(sandbox);
   const bool in_namespaces = !command.empty();
@@ -240,9 +263,10 @@ std::vector<std::string> HostCommand(const HostOptions& options, const std::stri
   return command;
 }
 
-std::unique_ptr<RewardFunction> MakePlugin(const configs::RewardPartConfig& part, bool allow_unsandboxed,
-                                           HostOptions options) {
-  if (part.path.empty()) throw Error(ErrorCode::kInvalidArgument, "kind = \"plugin\" needs path", Place(part));
+std::unique_ptr<RewardFunction> MakePlugin(const configs::RewardPartConfig& part,
+                                           bool allow_unsandboxed, HostOptions options) {
+  if (part.path.empty())
+    throw Error(ErrorCode::kInvalidArgument, "kind = \"plugin\" needs path", Place(part));
   std::error_code error;
   const std::string path = std::filesystem::canonical(part.path, error).string();
   if (error) throw Error(ErrorCode::kNotFound, "no such shared object: " + part.path, Place(part));

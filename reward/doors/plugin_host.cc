@@ -18,10 +18,10 @@
 #include <linux/filter.h>
 
 #include "common/base/problem.h"
-#include "reward/doors/plugin_wire.h"
-#include "reward/part/reward.h"
-#include "reward/doors/reward_abi.h"
 #include "common/sandbox/sandbox.h"
+#include "reward/doors/plugin_wire.h"
+#include "reward/doors/reward_abi.h"
+#include "reward/part/reward.h"
 
 namespace plumb::reward {
 namespace {
@@ -97,12 +97,14 @@ struct Object {
 Problem Load(const Arguments& arguments, Object* object) {
   void* handle = dlopen(arguments.object.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) return std::string("cannot be loaded: ") + dlerror();
-  object->version = reinterpret_cast<decltype(object->version)>(dlsym(handle, "plumb_reward_abi_version"));
+  object->version =
+      reinterpret_cast<decltype(object->version)>(dlsym(handle, "plumb_reward_abi_version"));
   object->open = reinterpret_cast<decltype(object->open)>(dlsym(handle, "plumb_reward_open"));
   object->score = reinterpret_cast<decltype(object->score)>(dlsym(handle, "plumb_reward_score"));
   object->close = reinterpret_cast<decltype(object->close)>(dlsym(handle, "plumb_reward_close"));
-  for (const auto& [symbol, name] : {std::pair{reinterpret_cast<void*>(object->version), "plumb_reward_abi_version"},
-                                     std::pair{reinterpret_cast<void*>(object->score), "plumb_reward_score"}}) {
+  for (const auto& [symbol, name] :
+       {std::pair{reinterpret_cast<void*>(object->version), "plumb_reward_abi_version"},
+        std::pair{reinterpret_cast<void*>(object->score), "plumb_reward_score"}}) {
     if (symbol == nullptr) {
       return std::string("has no function ") + name +
              ": compile it against reward/doors/reward_abi.h, with extern \"C\" in C++";
@@ -110,13 +112,15 @@ Problem Load(const Arguments& arguments, Object* object) {
   }
   const uint32_t version = object->version();
   if (version != PLUMB_REWARD_ABI_VERSION) {
-    return "was built for version " + std::to_string(version) + " of reward/doors/reward_abi.h, this is version " +
+    return "was built for version " + std::to_string(version) +
+           " of reward/doors/reward_abi.h, this is version " +
            std::to_string(PLUMB_REWARD_ABI_VERSION) + ": compile it again";
   }
   if (object->open != nullptr) {
-    const int32_t refused =
-        object->open(static_cast<int32_t>(arguments.rest.size()), arguments.rest.data(), &object->state);
-    if (refused != 0) return "plumb_reward_open refused to start with code " + std::to_string(refused);
+    const int32_t refused = object->open(static_cast<int32_t>(arguments.rest.size()),
+                                         arguments.rest.data(), &object->state);
+    if (refused != 0)
+      return "plumb_reward_open refused to start with code " + std::to_string(refused);
   }
   return std::nullopt;
 }
@@ -133,20 +137,24 @@ std::string ScoreFrame(const Object& object, std::string_view body) {
   Cursor in(body);
   const uint64_t id = in.Get<uint64_t>(), count = in.Get<uint64_t>();
   // Each answer takes at least four string sizes and its number.
-  if (!in.ok() || count > body.size() / 40) return FailedFrame(id, Failure::kBadReply, "malformed request");
+  if (!in.ok() || count > body.size() / 40)
+    return FailedFrame(id, Failure::kBadReply, "malformed request");
   std::vector<std::string> strings;  // closed by '\0', as the interface promises
   strings.reserve(count * 4);
   std::vector<plumb_reward_item> items(count);
   for (plumb_reward_item& item : items) {
-    for (plumb_reward_string* s : {&item.prompt, &item.completion, &item.ground_truth, &item.extra_json}) {
+    for (plumb_reward_string* s :
+         {&item.prompt, &item.completion, &item.ground_truth, &item.extra_json}) {
       strings.emplace_back(in.String());
       *s = {strings.back().c_str(), strings.back().size()};
     }
     item.sample = in.Get<uint64_t>();
   }
   if (!in.at_end()) return FailedFrame(id, Failure::kBadReply, "malformed request");
-  const plumb_reward_batch batch = {sizeof(plumb_reward_batch), sizeof(plumb_reward_item), count, items.data()};
-  const plumb_reward_result unset = {std::numeric_limits<double>::quiet_NaN(), PLUMB_REWARD_OK, 0, nullptr};
+  const plumb_reward_batch batch = {sizeof(plumb_reward_batch), sizeof(plumb_reward_item), count,
+                                    items.data()};
+  const plumb_reward_result unset = {std::numeric_limits<double>::quiet_NaN(), PLUMB_REWARD_OK, 0,
+                                     nullptr};
   std::vector<plumb_reward_result> results(count, unset);
   const int64_t returned = object.score(object.state, &batch, results.data());
   std::string out;
@@ -157,7 +165,8 @@ std::string ScoreFrame(const Object& object, std::string_view body) {
     Put(&out, result.value);
     Put(&out, result.status);
     const bool words = result.status == PLUMB_REWARD_FAILED && result.message != nullptr;
-    PutString(&out, words ? std::string_view(result.message, strnlen(result.message, kMaxMessage)) : "");
+    PutString(&out,
+              words ? std::string_view(result.message, strnlen(result.message, kMaxMessage)) : "");
   }
   return Frame(FrameType::kScores, out);
 }
@@ -171,9 +180,11 @@ int Serve(const Arguments& arguments) {
   close(null);
   ApplyLimits(arguments.sandbox, /*on_top=*/true);
   Problem problem;
-  if (arguments.sandbox.seccomp && !InstallSeccomp(SeccompProfile::kSharedObject, arguments.sandbox.network) &&
+  if (arguments.sandbox.seccomp &&
+      !InstallSeccomp(SeccompProfile::kSharedObject, arguments.sandbox.network) &&
       !arguments.sandbox.allow_unsandboxed) {
-    problem = "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on without";
+    problem =
+        "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on without";
   }
   Object object;
   try {
@@ -189,7 +200,9 @@ int Serve(const Arguments& arguments) {
   while (ReadAll(in, kFrameHeader, &header)) {
     FrameType type;
     uint64_t size = 0;
-    if (!ReadHeader(header, kMaxFrame, &type, &size) || type != FrameType::kScore || !ReadAll(in, size, &body)) return 4;
+    if (!ReadHeader(header, kMaxFrame, &type, &size) || type != FrameType::kScore ||
+        !ReadAll(in, size, &body))
+      return 4;
     uint64_t id = 0;
     if (size >= sizeof id) std::memcpy(&id, body.data(), sizeof id);
     std::string reply;
@@ -213,9 +226,12 @@ int Execute(Arguments& arguments) {
   argv.insert(argv.end(), arguments.rest.begin(), arguments.rest.end());
   argv.push_back(nullptr);
   ApplyLimits(arguments.sandbox, /*on_top=*/false);
-  if (arguments.sandbox.seccomp && !InstallSeccomp(SeccompProfile::kProgram, arguments.sandbox.network) &&
+  if (arguments.sandbox.seccomp &&
+      !InstallSeccomp(SeccompProfile::kProgram, arguments.sandbox.network) &&
       !arguments.sandbox.allow_unsandboxed) {
-    std::fprintf(stderr, "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on without\n");
+    std::fprintf(stderr,
+                 "this kernel has no seccomp filters; set reward.allow_unsandboxed = true to go on "
+                 "without\n");
     return 3;
   }
   execvp(argv[0], argv.data());

@@ -5,8 +5,9 @@
 //                     [--processes N] [--limits 0|1] [--seccomp 0|1] [--network 0|1]
 //                     [--unsandboxed 0|1] (--so PATH | --exec PATH) [-- ARGS...]
 // --exec: applies limits and filter to itself, then executes the program.
-// --so: moves its protocol (reward/doors/plugin_wire.h on stdin and stdout) to private descriptors and points stdout at stderr
-// (an object that prints cannot forge a reply), limits itself, loads the object, greets, and answers until stdin closes.
+// --so: moves its protocol (reward/doors/plugin_wire.h on stdin and stdout) to private descriptors
+// and points stdout at stderr (an object that prints cannot forge a reply), limits itself, loads
+// the object, greets, and answers until stdin closes.
 // Thread safety: main thread only. Errors: reported as a frame; the exit code is for people.
 #pragma once
 

@@ -1,4 +1,5 @@
-// The host as a binary of its own, for tests and for installations that want it without the rest of plumb.
+// The host as a binary of its own, for tests and for installations that want it without the rest of
+// plumb.
 #include "reward/doors/plugin_host.h"
 
 int main(int argc, char** argv) { return plumb::reward::RewardHostMain(argc, argv); }

@@ -1,11 +1,14 @@
-// The frames between the service and a plug-in host. Both ends are ours and of one build; a host that runs foreign code
-// is still not trusted: every length is checked before it is used.
+// The frames between the service and a plug-in host. Both ends are ours and of one build; a host
+// that runs foreign code is still not trusted: every length is checked before it is used.
 //
 //   frame    "PLR1" u32 type u64 size, then size bytes; little-endian
-//   kHello   u8 ok, string message                                      host -> service, once after loading
-//   kScore   u64 id, u64 count, count x {prompt, completion, ground_truth, extra: string; u64 sample}
+//   kHello   u8 ok, string message                                      host -> service, once after
+//            loading
+//   kScore   u64 id, u64 count, count x {prompt, completion, ground_truth, extra: string; u64
+//            sample}
 //   kScores  u64 id, i64 returned, u64 count, count x {f64 value, i32 status, string message}
-//   kFailed  u64 id, u8 failure (reward::Failure), string message       the batch could not be scored
+//   kFailed  u64 id, u8 failure (reward::Failure), string message       the batch could not be
+//            scored
 //   string   u64 size, bytes
 // Thread safety: values. Errors: Cursor::ok() turns false and stays so; values read then are zero.
 #pragma once

@@ -5,13 +5,13 @@
 #include <nlohmann/json.hpp>
 
 #include "common/record/json_text.h"
-#include "reward/part/file_digest.h"
 #include "reward/doors/subprocess.h"
+#include "reward/part/file_digest.h"
 
 namespace plumb::reward {
 
-std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part, bool allow_unsandboxed,
-                                           HostOptions options) {
+std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part,
+                                           bool allow_unsandboxed, HostOptions options) {
   const std::string place = "reward part '" + part.name + "'";
   std::string function, style = "auto", interpreter = "python3", constants = "{}";
   for (const std::string& argument : part.args) {
@@ -20,18 +20,25 @@ std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part
     const std::string value = equals == std::string::npos ? "" : argument.substr(equals + 1);
     if (key == "function") {
       function = value;
-    } else if (key == "style" && (value == "auto" || value == "trl" || value == "verl" || value == "openrlhf")) {
+    } else if (key == "style" &&
+               (value == "auto" || value == "trl" || value == "verl" || value == "openrlhf")) {
       style = value;
     } else if (key == "python") {
       interpreter = value;
     } else if (key == "kwargs") {
       constants = value;
-      if (TooDeep(value, 64) || !nlohmann::json::accept(value) || !nlohmann::json::parse(value).is_object()) {
-        throw Error(ErrorCode::kInvalidArgument, "kwargs= is no JSON object, like kwargs={\"max_words\": 50}: " + Shown(value), place);
+      if (TooDeep(value, 64) || !nlohmann::json::accept(value) ||
+          !nlohmann::json::parse(value).is_object()) {
+        throw Error(ErrorCode::kInvalidArgument,
+                    "kwargs= is no JSON object, like kwargs={\"max_words\": 50}: " + Shown(value),
+                    place);
       }
     } else {
-      throw Error(ErrorCode::kInvalidArgument, "args has '" + argument + "'; it takes function=NAME, style=auto|trl|verl|openrlhf, "
-                  "python=INTERPRETER, kwargs={\"name\": value}", place);
+      throw Error(ErrorCode::kInvalidArgument,
+                  "args has '" + argument +
+                      "'; it takes function=NAME, style=auto|trl|verl|openrlhf, "
+                      "python=INTERPRETER, kwargs={\"name\": value}",
+                  place);
     }
   }
   std::error_code error;
@@ -42,12 +49,16 @@ std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part
   spec.args = {"-u", "-c", kPythonRunner, file.string(), style, function, constants};
   // Raised when what functions are given changes: a score may then be another one.
   constexpr const char* kRunnerVersion = "2";
-  const std::string how = kRunnerVersion + style + "\n" + function + (constants == "{}" ? "" : "\n" + constants);
+  const std::string how =
+      kRunnerVersion + style + "\n" + function + (constants == "{}" ? "" : "\n" + constants);
   spec.digest = "sha256:" + TextSha256(FileSha256(file.string()) + "\n" + how);
   spec.greets = spec.tokens = true;
-  options.sandbox.visible.push_back(file.parent_path().string());  // its neighbours, which it may import
-  const std::filesystem::path environment = std::filesystem::path(spec.path).parent_path().parent_path();
-  if (std::filesystem::exists(environment / "pyvenv.cfg", error)) options.sandbox.visible.push_back(environment.string());
+  // its neighbours, which it may import
+  options.sandbox.visible.push_back(file.parent_path().string());
+  const std::filesystem::path environment =
+      std::filesystem::path(spec.path).parent_path().parent_path();
+  if (std::filesystem::exists(environment / "pyvenv.cfg", error))
+    options.sandbox.visible.push_back(environment.string());
   return MakeProgramFrom(spec, part, allow_unsandboxed, std::move(options));
 }
 

@@ -1,11 +1,12 @@
 // A reward function in a Python file, as people wrote it for TRL, verl or OpenRLHF, run unchanged.
 //
-// Purpose: kind = "python". path is the file; a runner of ours (reward/doors/python_runner.py, inside the binary) loads it in
-// an interpreter of its own and speaks the JSON lines of reward/doors/subprocess.h, with the same walls and deadlines.
-// Options (args): function=NAME (needed only if the file has several), style=auto|trl|verl|openrlhf, python=INTERPRETER,
-// kwargs={JSON object} (arguments that are the same in every call).
-// Python is needed only for this kind. Importing torch takes more than the default memory_mb.
-// Thread safety, errors: as RewardFunction; a file that cannot be imported or has no such function is an Error of
+// Purpose: kind = "python". path is the file; a runner of ours (reward/doors/python_runner.py,
+// inside the binary) loads it in an interpreter of its own and speaks the JSON lines of
+// reward/doors/subprocess.h, with the same walls and deadlines. Options (args): function=NAME
+// (needed only if the file has several), style=auto|trl|verl|openrlhf, python=INTERPRETER,
+// kwargs={JSON object} (arguments that are the same in every call). Python is needed only for this
+// kind. Importing torch takes more than the default memory_mb. Thread safety, errors: as
+// RewardFunction; a file that cannot be imported or has no such function is an Error of
 // construction, with Python's words.
 #pragma once
 
@@ -19,7 +20,7 @@ namespace plumb::reward {
 
 extern const char* const kPythonRunner;  // the runner's source
 
-std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part, bool allow_unsandboxed,
-                                           HostOptions options = {});
+std::unique_ptr<RewardFunction> MakePython(const configs::RewardPartConfig& part,
+                                           bool allow_unsandboxed, HostOptions options = {});
 
 }  // namespace plumb::reward

@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "common/record/json_text.h"
+#include "reward/doors/zmq_worker.h"
 #include "reward/part/file_digest.h"
 #include "reward/part/notice.h"
-#include "reward/doors/zmq_worker.h"
 
 namespace plumb::reward {
 namespace {
@@ -43,13 +43,16 @@ bool ReadMessage(const Json& message, Message& out) {
 }
 
 TrajectoryGroup GroupOf(const Json& request) {
-  const auto refuse = [](const char* why) -> void { throw Error(ErrorCode::kInvalidArgument, why); };
+  const auto refuse = [](const char* why) -> void {
+    throw Error(ErrorCode::kInvalidArgument, why);
+  };
   TrajectoryGroup group;
   Prompt& prompt = group.lease.prompt;
   const auto text = [&](const char* name) {
     const auto it = request.find(name);
     if (it == request.end() || it->is_null()) return std::string();
-    if (!it->is_string()) throw Error(ErrorCode::kInvalidArgument, std::string("'") + name + "' is no text");
+    if (!it->is_string())
+      throw Error(ErrorCode::kInvalidArgument, std::string("'") + name + "' is no text");
     return it->get<std::string>();
   };
   const auto said = request.find("prompt");
@@ -65,9 +68,11 @@ TrajectoryGroup GroupOf(const Json& request) {
     refuse("'prompt' is neither text nor a list of messages");
   }
   prompt.ground_truth = text("ground_truth");
-  if (const auto extra = request.find("extra"); extra != request.end() && extra->is_object()) prompt.extra_json = extra->dump();
+  if (const auto extra = request.find("extra"); extra != request.end() && extra->is_object())
+    prompt.extra_json = extra->dump();
   const auto completions = request.find("completions");
-  if (completions == request.end() || !completions->is_array() || completions->empty()) refuse("a request without the list 'completions'");
+  if (completions == request.end() || !completions->is_array() || completions->empty())
+    refuse("a request without the list 'completions'");
   if (completions->size() > kMaxAnswers) refuse("more than 65536 completions");
   for (const Json& completion : *completions) {
     if (!completion.is_string()) refuse("a completion that is no text");
@@ -83,13 +88,15 @@ TrajectoryGroup GroupOf(const Json& request) {
 void ReadTokens(const Json& request, const TokenReader& reader, TrajectoryGroup& group) {
   const auto tokens = request.find("tokens");
   if (tokens == request.end() || tokens->is_null()) {
-    for (Trajectory& t : group.trajectories) t.tokens = reader.encode(group.lease.prompt, t.completion);
+    for (Trajectory& t : group.trajectories)
+      t.tokens = reader.encode(group.lease.prompt, t.completion);
     return;
   }
   const auto vocabulary = request.find("vocabulary");
   if (vocabulary == request.end() || *vocabulary != reader.vocabulary) {
-    throw Error(ErrorCode::kInvalidArgument, "the tokens are of another vocabulary than the model's, " + reader.vocabulary +
-                                                 ": send texts alone (tokens=0), or take a model of the policy's family");
+    throw Error(ErrorCode::kInvalidArgument,
+                "the tokens are of another vocabulary than the model's, " + reader.vocabulary +
+                    ": send texts alone (tokens=0), or take a model of the policy's family");
   }
   if (!tokens->is_array() || tokens->size() != group.trajectories.size()) {
     throw Error(ErrorCode::kInvalidArgument, "'tokens' is no list with one entry a completion");
@@ -106,16 +113,21 @@ void ReadTokens(const Json& request, const TokenReader& reader, TrajectoryGroup&
 
 }  // namespace
 
-RewardServer::RewardServer(std::vector<ServedPart> parts, const std::string& endpoint, FrameServerOptions options,
-                           TokenReader reader)
+RewardServer::RewardServer(std::vector<ServedPart> parts, const std::string& endpoint,
+                           FrameServerOptions options, TokenReader reader)
     : parts_(std::move(parts)), reader_(std::move(reader)) {
   std::string all;
   for (const ServedPart& part : parts_) {
-    all += part.function->name() + " " + std::to_string(part.weight) + " " + part.function->digest() + "\n";
+    all += part.function->name() + " " + std::to_string(part.weight) + " " +
+           part.function->digest() + "\n";
   }
-  digest_ = parts_.size() == 1 && parts_[0].weight == 1 ? parts_[0].function->digest() : "sha256:" + TextSha256(all);
+  digest_ = parts_.size() == 1 && parts_[0].weight == 1 ? parts_[0].function->digest()
+                                                        : "sha256:" + TextSha256(all);
   server_ = std::make_unique<FrameServer>(
-      endpoint, [this](std::string_view request, std::chrono::milliseconds waited) { return Answer(request, waited); },
+      endpoint,
+      [this](std::string_view request, std::chrono::milliseconds waited) {
+        return Answer(request, waited);
+      },
       std::move(options));
 }
 
@@ -130,17 +142,23 @@ std::string RewardServer::Answer(std::string_view text, std::chrono::millisecond
     return DumpJson(reply);
   };
   if (!request.is_object()) return refuse("a request that is no JSON object", Failure::kBadReply);
-  if (const auto id = request.find("id"); id != request.end() && id->is_string() && id->get_ref<const std::string&>().size() <= 200) {
+  if (const auto id = request.find("id");
+      id != request.end() && id->is_string() && id->get_ref<const std::string&>().size() <= 200) {
     reply["id"] = id->get<std::string>();
   } else {
     return refuse("a request without a text 'id' of at most 200 bytes", Failure::kBadReply);
   }
-  if (const auto version = request.find("plumb"); version == request.end() || *version != kZmqRewardVersion) {
-    return refuse("this worker speaks version " + std::to_string(kZmqRewardVersion), Failure::kBadReply);
+  if (const auto version = request.find("plumb");
+      version == request.end() || *version != kZmqRewardVersion) {
+    return refuse("this worker speaks version " + std::to_string(kZmqRewardVersion),
+                  Failure::kBadReply);
   }
   std::chrono::milliseconds left = kLongest;
-  if (const auto deadline = request.find("deadline_ms"); deadline != request.end() && deadline->is_number_integer()) {
-    left = std::chrono::milliseconds(std::min<int64_t>(deadline->get<int64_t>(), kLongest.count())) - waited;
+  if (const auto deadline = request.find("deadline_ms");
+      deadline != request.end() && deadline->is_number_integer()) {
+    left =
+        std::chrono::milliseconds(std::min<int64_t>(deadline->get<int64_t>(), kLongest.count())) -
+        waited;
     if (left.count() <= 0) return "";
   }
   TrajectoryGroup group;
@@ -164,22 +182,26 @@ std::string RewardServer::Answer(std::string_view text, std::chrono::millisecond
     } catch (const std::exception& error) {
       return refuse(name + ": " + error.what(), Failure::kUnavailable);
     }
-    if (scores.size() != count) return refuse(name + ": returned the wrong number of scores", Failure::kWrongCount);
+    if (scores.size() != count)
+      return refuse(name + ": returned the wrong number of scores", Failure::kWrongCount);
     for (size_t i = 0; i < count; ++i) {
       PartScore& score = scores[i];
       if (!score.scored()) {
-        if (failed[i].scored()) failed[i] = PartScore::Failed(score.failure, name + ": " + score.reason);
+        if (failed[i].scored())
+          failed[i] = PartScore::Failed(score.failure, name + ": " + score.reason);
         continue;
       }
       if (score.skipped) continue;
       if (answers[i].is_null()) answers[i] = {{"score", 0.0}, {"scores", OrderedJson::object()}};
       sums[i] += part.weight * score.value;
       answers[i]["scores"][name] = score.value;
-      for (const auto& [detail, value] : score.details) answers[i]["scores"][name + "." + detail] = value;
+      for (const auto& [detail, value] : score.details)
+        answers[i]["scores"][name + "." + detail] = value;
     }
   }
   for (size_t i = 0; i < count; ++i) {
-    if (failed[i].scored() && !std::isfinite(sums[i])) failed[i] = PartScore::Failed(Failure::kNotFinite, "the weighted sum overflowed");
+    if (failed[i].scored() && !std::isfinite(sums[i]))
+      failed[i] = PartScore::Failed(Failure::kNotFinite, "the weighted sum overflowed");
     if (!failed[i].scored()) {
       answers[i] = {{"error", failed[i].reason}, {"kind", FailureName(failed[i].failure)}};
     } else if (!answers[i].is_null()) {

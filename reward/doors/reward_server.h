@@ -1,9 +1,12 @@
-// The parts of a recipe as a worker for others: the other end of kind = "zmq" (protocol: reward/doors/zmq_worker.h).
+// The parts of a recipe as a worker for others: the other end of kind = "zmq" (protocol:
+// reward/doors/zmq_worker.h).
 //
-// Purpose: `plumb reward serve`. One reward model on one machine serves many runs; anything that speaks the protocol may
-// ask, e.g. examples/rewards/zmq_client.py.
-// Thread safety: functions are called from `workers` threads at once. Ownership: the server owns the functions.
-// Errors: as FrameServer. What is wrong with a request is answered with an error and counted, it never ends the server.
+// Purpose: `plumb reward serve`. One reward model on one machine serves many runs; anything that
+// speaks the protocol may ask, e.g. examples/rewards/zmq_client.py.
+// Thread safety: functions are called from `workers` threads at once. Ownership: the server owns
+// the functions.
+// Errors: as FrameServer. What is wrong with a request is answered with an error and counted, it
+// never ends the server.
 #pragma once
 
 #include <functional>
@@ -21,19 +24,21 @@ struct ServedPart {
   double weight = 1;
 };
 
-// What parts that score with a model need: tokens. A request's own are taken when they are of this vocabulary, its texts are
-// encoded when it has none.
+// What parts that score with a model need: tokens. A request's own are taken when they are of this
+// vocabulary, its texts are encoded when it has none.
 struct TokenReader {
   std::string vocabulary;  // reward/models/model_part.h
-  // The whole sequence, prompt and completion. Called by several threads at once; what it throws answers the request.
+  // The whole sequence, prompt and completion. Called by several threads at once; what it throws
+  // answers the request.
   std::function<std::vector<int32_t>(const Prompt& prompt, const std::string& completion)> encode;
 };
 
 class RewardServer {
  public:
-  // The answer's "score" is the weighted sum, its "scores" the parts' values; "digest" covers all parts.
-  RewardServer(std::vector<ServedPart> parts, const std::string& endpoint, FrameServerOptions options = {},
-               TokenReader reader = {});
+  // The answer's "score" is the weighted sum, its "scores" the parts' values; "digest" covers all
+  // parts.
+  RewardServer(std::vector<ServedPart> parts, const std::string& endpoint,
+               FrameServerOptions options = {}, TokenReader reader = {});
 
   const std::string& endpoint() const { return server_->endpoint(); }
   // Those of FrameServer.

@@ -9,8 +9,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "common/record/json_text.h"
 #include "common/base/problem.h"
+#include "common/record/json_text.h"
 #include "reward/doors/child_process.h"
 #include "reward/part/file_digest.h"
 #include "reward/part/notice.h"
@@ -34,8 +34,11 @@ int64_t MaxProcesses(const SandboxOptions& sandbox) {
 
 class ProgramWorker : public Worker {
  public:
-  ProgramWorker(std::vector<std::string> command, const HostOptions& options, const ProgramSpec& spec)
-      : options_(options), greets_(spec.greets), tokens_(spec.tokens),
+  ProgramWorker(std::vector<std::string> command, const HostOptions& options,
+                const ProgramSpec& spec)
+      : options_(options),
+        greets_(spec.greets),
+        tokens_(spec.tokens),
         child_({.command = std::move(command), .max_processes = MaxProcesses(options.sandbox)}) {}
 
   // Starts the process; why it does not serve. Moves `deadline` by what starting is allowed to
@@ -47,7 +50,8 @@ class ProgramWorker : public Worker {
       return error.what();
     }
     if (!greets_) {
-      *deadline += options_.start_grace;  // the first answer waits for interpreters and their imports
+      // the first answer waits for interpreters and their imports
+      *deadline += options_.start_grace;
       return std::nullopt;
     }
     const auto before = std::chrono::steady_clock::now();
@@ -55,17 +59,20 @@ class ProgramWorker : public Worker {
     Failure failure = child_.ReadLine(kMaxLine, &line, After(options_.start_grace));
     *deadline += std::chrono::steady_clock::now() - before;
     if (failure == Failure::kNone) {
-      const Json hello = TooDeep(line, 16) ? Json() : Json::parse(line, nullptr, /*allow_exceptions=*/false);
+      const Json hello =
+          TooDeep(line, 16) ? Json() : Json::parse(line, nullptr, /*allow_exceptions=*/false);
       if (hello.is_object() && hello.contains("ready")) return std::nullopt;
       std::string why = "greeted with something else than {\"ready\":true}";
-      if (hello.is_object() && hello.contains("error") && hello["error"].is_string()) why = hello["error"];
+      if (hello.is_object() && hello.contains("error") && hello["error"].is_string())
+        why = hello["error"];
       child_.Kill();
       return why.substr(0, 2000);
     }
     return "did not get ready: " + Ended(&failure, "", 0, 0);
   }
 
-  std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline, bool* broke) override {
+  std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline,
+                              bool* broke) override {
     const size_t count = group.trajectories.size();
     if (!child_.running()) {
       if (const Problem why = Begin(&deadline)) {
@@ -78,7 +85,8 @@ class ProgramWorker : public Worker {
     for (size_t i = 0; i < count; ++i) {
       open[++next_id_] = i;
       requests += ProgramRequest(group, i, next_id_);
-      if (tokens_) requests.insert(requests.size() - 1, TokenFields(group, i, options_));  // before its '}'
+      // before its '}'
+      if (tokens_) requests.insert(requests.size() - 1, TokenFields(group, i, options_));
       requests += "\n";
     }
     Failure failure = child_.unread() > 0 ? Failure::kBadReply : child_.Write(requests, deadline);
@@ -93,7 +101,8 @@ class ProgramWorker : public Worker {
         const auto it = open.find(reply.id);
         if (it == open.end()) {
           failure = Failure::kWrongCount;
-          detail = "answered id " + std::to_string(reply.id) + ", which is not open (a second answer?)";
+          detail =
+              "answered id " + std::to_string(reply.id) + ", which is not open (a second answer?)";
           break;
         }
         scores[it->second] = std::move(reply.score);
@@ -114,7 +123,8 @@ class ProgramWorker : public Worker {
     }
     const uint64_t written = child_.stderr_bytes() - logged_;
     if (const std::string said = child_.TakeStderr(); !said.empty()) {
-      Notice("'" + options_.pool.name + "' wrote " + std::to_string(written) + " bytes to stderr, last: " + said.substr(0, 400),
+      Notice("'" + options_.pool.name + "' wrote " + std::to_string(written) +
+                 " bytes to stderr, last: " + said.substr(0, 400),
              options_.pool.name);
     }
     logged_ += written;
@@ -139,12 +149,11 @@ class ProgramWorker : public Worker {
         child_.Kill();
         why = "wrote a line of more than " + std::to_string(kMaxLine) + " bytes, or too many";
         break;
-      default:
-        child_.Kill();
-        why = detail;
+      default: child_.Kill(); why = detail;
     }
     logged_ = child_.stderr_bytes();
-    if (const std::string said = child_.TakeStderr(); !said.empty()) why += "; stderr: " + said.substr(0, 400);
+    if (const std::string said = child_.TakeStderr(); !said.empty())
+      why += "; stderr: " + said.substr(0, 400);
     return why;
   }
 
@@ -173,12 +182,17 @@ std::string ProgramRequest(const TrajectoryGroup& group, size_t index, uint64_t 
 
 std::string TokenFields(const TrajectoryGroup& group, size_t index, const HostOptions& options) {
   const Trajectory& trajectory = group.trajectories[index];
-  const size_t begin = trajectory.segments.empty() ? trajectory.tokens.size() : static_cast<size_t>(trajectory.prompt_length());
-  const bool known = begin < trajectory.tokens.size();  // a request of text alone has no tokens, or none that are told apart
-  const std::span<const int32_t> all(trajectory.tokens), ids = known ? all.subspan(begin) : std::span<const int32_t>();
+  const size_t begin = trajectory.segments.empty()
+                           ? trajectory.tokens.size()
+                           : static_cast<size_t>(trajectory.prompt_length());
+  // a request of text alone has no tokens, or none that are told apart
+  const bool known = begin < trajectory.tokens.size();
+  const std::span<const int32_t> all(trajectory.tokens),
+      ids = known ? all.subspan(begin) : std::span<const int32_t>();
   nlohmann::ordered_json fields;
-  fields["text"] = known && options.decode ? options.decode(ids, /*skip_special=*/true)
-                                           : std::string(StripEndTokens(trajectory.completion, /*spaces=*/false));
+  fields["text"] = known && options.decode
+                       ? options.decode(ids, /*skip_special=*/true)
+                       : std::string(StripEndTokens(trajectory.completion, /*spaces=*/false));
   if (!group.lease.prompt.messages.empty()) fields["prompt_text"] = FullPromptText(group, options);
   fields["step"] = std::max<int64_t>(0, group.policy.version);
   if (known) fields["completion_ids"] = std::vector<int32_t>(ids.begin(), ids.end());
@@ -196,7 +210,8 @@ ProgramReply ParseProgramReply(std::string_view line) {
   if (reply.is_discarded()) Malformed("a line on stdout that is no JSON", line);
   if (!reply.is_object()) Malformed("a reply that is no object", line);
   const auto id = reply.find("id");
-  if (id == reply.end() || !id->is_number_unsigned()) Malformed("a reply without the id of its request", line);
+  if (id == reply.end() || !id->is_number_unsigned())
+    Malformed("a reply without the id of its request", line);
   ProgramReply out;
   out.id = id->get<uint64_t>();
   if (not_finite) {
@@ -205,7 +220,8 @@ ProgramReply ParseProgramReply(std::string_view line) {
   }
   out.score = ScoreFromJson(reply);
   // The process is not to be trusted after such a line, unless it said so of itself.
-  if (out.score.failure == Failure::kBadReply && !reply.contains("error")) Malformed(out.score.reason, "");
+  if (out.score.failure == Failure::kBadReply && !reply.contains("error"))
+    Malformed(out.score.reason, "");
   return out;
 }
 
@@ -223,19 +239,26 @@ std::string FindExecutable(const std::string& name, const configs::RewardPartCon
     }
     throw Error(ErrorCode::kNotFound, "no such program in PATH: " + name, place);
   }
-  if (access(name.c_str(), F_OK) != 0) throw Error(ErrorCode::kNotFound, "no such program: " + name, place);
+  if (access(name.c_str(), F_OK) != 0)
+    throw Error(ErrorCode::kNotFound, "no such program: " + name, place);
   if (access(name.c_str(), X_OK) != 0) {
-    throw Error(ErrorCode::kInvalidArgument, name + " is not executable: chmod +x it, or name its interpreter as path "
-                                                    "and the file in args", place);
+    throw Error(ErrorCode::kInvalidArgument,
+                name +
+                    " is not executable: chmod +x it, or name its interpreter as path "
+                    "and the file in args",
+                place);
   }
   return std::filesystem::absolute(name).string();
 }
 
-std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec, const configs::RewardPartConfig& part,
+std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec,
+                                                const configs::RewardPartConfig& part,
                                                 bool allow_unsandboxed, HostOptions options) {
   options = WithPart(std::move(options), part, allow_unsandboxed);
   const std::vector<std::string> command = HostCommand(options, "--exec", spec.path, spec.args);
-  const auto make = [command, options, spec](int) { return std::make_unique<ProgramWorker>(command, options, spec); };
+  const auto make = [command, options, spec](int) {
+    return std::make_unique<ProgramWorker>(command, options, spec);
+  };
   if (spec.greets) {
     Deadline ignored = After(options.start_grace);
     if (const Problem why = make(0)->Begin(&ignored)) {
@@ -246,15 +269,17 @@ std::unique_ptr<RewardFunction> MakeProgramFrom(const ProgramSpec& spec, const c
   return std::make_unique<PooledFunction>(part.name, spec.digest, options.pool, make);
 }
 
-std::unique_ptr<RewardFunction> MakeProgram(const configs::RewardPartConfig& part, bool allow_unsandboxed,
-                                            HostOptions options) {
+std::unique_ptr<RewardFunction> MakeProgram(const configs::RewardPartConfig& part,
+                                            bool allow_unsandboxed, HostOptions options) {
   if (part.path.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, "kind = \"program\" needs path", "reward part '" + part.name + "'");
+    throw Error(ErrorCode::kInvalidArgument, "kind = \"program\" needs path",
+                "reward part '" + part.name + "'");
   }
   ProgramSpec spec;
   spec.path = FindExecutable(part.path, part);
   spec.args = part.args;
-  // The program and every argument that is a file: with `python3 my_reward.py` the code is in the second.
+  // The program and every argument that is a file: with `python3 my_reward.py` the code is in the
+  // second.
   std::string code = FileSha256(spec.path);
   for (const std::string& argument : part.args) {
     std::error_code error;

@@ -24,7 +24,8 @@ std::string Seconds(Clock::duration d) {
   return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(d).count()) + " s";
 }
 
-std::vector<PartScore> AllFailed(const TrajectoryGroup& group, Failure failure, const std::string& reason) {
+std::vector<PartScore> AllFailed(const TrajectoryGroup& group, Failure failure,
+                                 const std::string& reason) {
   return std::vector<PartScore>(group.trajectories.size(), PartScore::Failed(failure, reason));
 }
 
@@ -40,7 +41,9 @@ struct WorkerPool::Job {
 };
 
 WorkerPool::WorkerPool(PoolOptions options, Factory factory)
-    : options_(std::move(options)), factory_(std::move(factory)), slots_(static_cast<size_t>(options_.workers)) {
+    : options_(std::move(options)),
+      factory_(std::move(factory)),
+      slots_(static_cast<size_t>(options_.workers)) {
   for (int i = 0; i < options_.workers; ++i) threads_.emplace_back([this, i] { Loop(i); });
 }
 
@@ -55,15 +58,18 @@ WorkerPool::~WorkerPool() {
 
 void WorkerPool::RecordBroken(uint64_t input, const PartScore& first) {
   const auto now = Clock::now();
-  if (broken_inputs_.size() > 100000) broken_inputs_.clear();  // bounded; a real quarantine is far smaller
+  // bounded; a real quarantine is far smaller
+  if (broken_inputs_.size() > 100000) broken_inputs_.clear();
   // A server that is away or a process that does not start is not the input's fault.
-  if (first.failure != Failure::kUnavailable && first.failure != Failure::kStart) ++broken_inputs_[input];
+  if (first.failure != Failure::kUnavailable && first.failure != Failure::kStart)
+    ++broken_inputs_[input];
   broken_at_.push_back(now);
   while (now - broken_at_.front() > options_.disable_window) broken_at_.pop_front();
   if (static_cast<int>(broken_at_.size()) >= options_.disable_after && disabled_.empty()) {
-    disabled_ = "its " + options_.peer + " broke " + std::to_string(broken_at_.size()) + " times within " +
-                Seconds(options_.disable_window) + ", last: " + first.reason +
-                ". The run stops rather than go on without this reward: mend the code, try it with `plumb reward test`, "
+    disabled_ = "its " + options_.peer + " broke " + std::to_string(broken_at_.size()) +
+                " times within " + Seconds(options_.disable_window) + ", last: " + first.reason +
+                ". The run stops rather than go on without this reward: mend the code, try it with "
+                "`plumb reward test`, "
                 "then resume";
     UrgentNotice("reward '" + options_.name + "' is disabled: " + disabled_);
   }
@@ -82,8 +88,8 @@ void WorkerPool::Loop(int index) {
     slots_[static_cast<size_t>(index)] = {static_cast<int64_t>(job->group->lease.lease_id), start};
     lock.unlock();
     bool broke = false;
-    std::vector<PartScore> scores =
-        worker->Call(*job->group, std::min<Deadline>(job->deadline, start + options_.timeout), &broke);
+    std::vector<PartScore> scores = worker->Call(
+        *job->group, std::min<Deadline>(job->deadline, start + options_.timeout), &broke);
     lock.lock();
     slots_[static_cast<size_t>(index)].group = -1;
     if (broke) RecordBroken(job->input, scores.empty() ? PartScore() : scores.front());
@@ -105,8 +111,10 @@ std::vector<PartScore> WorkerPool::Run(const TrajectoryGroup& group, Deadline de
     }
   }
   std::vector<std::shared_ptr<Job>> jobs;
-  for (const TrajectoryGroup& one : single) jobs.push_back(std::make_shared<Job>(Job{&one, deadline, InputHash(one)}));
-  if (single.empty()) jobs.push_back(std::make_shared<Job>(Job{&group, deadline, InputHash(group)}));
+  for (const TrajectoryGroup& one : single)
+    jobs.push_back(std::make_shared<Job>(Job{&one, deadline, InputHash(one)}));
+  if (single.empty())
+    jobs.push_back(std::make_shared<Job>(Job{&group, deadline, InputHash(group)}));
 
   const auto start = Clock::now();
   MutexLock lock(mu_);
@@ -115,7 +123,8 @@ std::vector<PartScore> WorkerPool::Run(const TrajectoryGroup& group, Deadline de
     if (const auto it = broken_inputs_.find(job->input);
         it != broken_inputs_.end() && it->second >= options_.quarantine_after) {
       job->scores = AllFailed(*job->group, Failure::kQuarantined,
-                              "this input broke the function " + std::to_string(it->second) + " times before; not tried again");
+                              "this input broke the function " + std::to_string(it->second) +
+                                  " times before; not tried again");
       job->done = true;
       continue;
     }
@@ -131,13 +140,15 @@ std::vector<PartScore> WorkerPool::Run(const TrajectoryGroup& group, Deadline de
       if (job->done) break;
       if (job->worker < 0 && now >= deadline) {
         queue_.erase(std::find(queue_.begin(), queue_.end(), job));
-        job->scores = AllFailed(*job->group, Failure::kTimeout, "no worker was free for " + Seconds(now - start));
+        job->scores = AllFailed(*job->group, Failure::kTimeout,
+                                "no worker was free for " + Seconds(now - start));
         job->done = true;
         break;
       }
       if (now >= next) {
         next = now + options_.stall_after;
-        UrgentNotice("waiting for group " + std::to_string(group.lease.lease_id) + " on reward '" + options_.name + "' " +
+        UrgentNotice("waiting for group " + std::to_string(group.lease.lease_id) + " on reward '" +
+                     options_.name + "' " +
                      (job->worker < 0 ? "in its queue of " + std::to_string(queue_.size())
                                       : "at worker " + std::to_string(job->worker)) +
                      " for " + Seconds(now - start));
@@ -149,7 +160,8 @@ std::vector<PartScore> WorkerPool::Run(const TrajectoryGroup& group, Deadline de
   for (const auto& job : jobs) {
     std::move(job->scores.begin(), job->scores.end(), std::back_inserter(scores));
     // A worker that returned too little must not shift the others' scores.
-    if (job->scores.size() != job->group->trajectories.size()) return std::vector<PartScore>(scores.size() + group.trajectories.size() + 1);
+    if (job->scores.size() != job->group->trajectories.size())
+      return std::vector<PartScore>(scores.size() + group.trajectories.size() + 1);
   }
   return scores;
 }
@@ -160,8 +172,9 @@ std::vector<std::string> WorkerPool::Stalls(std::chrono::milliseconds age) const
   MutexLock lock(mu_);
   for (size_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i].group < 0 || now - slots_[i].since < age) continue;
-    lines.push_back("waiting for group " + std::to_string(slots_[i].group) + " on reward '" + options_.name +
-                    "' at worker " + std::to_string(i) + " for " + Seconds(now - slots_[i].since));
+    lines.push_back("waiting for group " + std::to_string(slots_[i].group) + " on reward '" +
+                    options_.name + "' at worker " + std::to_string(i) + " for " +
+                    Seconds(now - slots_[i].since));
   }
   return lines;
 }

@@ -1,7 +1,8 @@
 // Host processes working for one reward function, and what is done about the ones that break.
 //
-// Purpose: `workers` threads, each owning one process; a queue in front; quarantine of inputs that break the process
-// three times; a breaker that disables the function after five broken processes in 60 s; stalls named in the log.
+// Purpose: `workers` threads, each owning one process; a queue in front; quarantine of inputs that
+// break the process three times; a breaker that disables the function after five broken processes
+// in 60 s; stalls named in the log.
 //
 //   Score() caller --job--> queue --> thread i: Worker::Call(group, deadline) --scores--> caller
 //
@@ -29,21 +30,24 @@ namespace plumb::reward {
 class Worker {
  public:
   virtual ~Worker() = default;
-  // One score a trajectory. Starts the process if there is none. `broke`: set true when the process had to be killed
-  // or ended: the next call starts a new one. Never throws.
-  virtual std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline, bool* broke) = 0;
+  // One score a trajectory. Starts the process if there is none. `broke`: set true when the process
+  // had to be killed or ended: the next call starts a new one. Never throws.
+  virtual std::vector<PartScore> Call(const TrajectoryGroup& group, Deadline deadline,
+                                      bool* broke) = 0;
 };
 
 struct PoolOptions {
-  std::string name;                             // the part, for messages
-  std::string peer = "process";                 // or "server", for messages
+  std::string name;              // the part, for messages
+  std::string peer = "process";  // or "server", for messages
   int workers = 1;
-  std::chrono::milliseconds timeout{10000};     // wall clock of one call
-  int quarantine_after = 3;                     // broken processes on one input
-  int disable_after = 5;                        // broken processes within `disable_window`
+  std::chrono::milliseconds timeout{10000};  // wall clock of one call
+  int quarantine_after = 3;                  // broken processes on one input
+  int disable_after = 5;                     // broken processes within `disable_window`
   std::chrono::milliseconds disable_window{60000};
-  bool per_answer = false;                      // each answer of a group is a call of its own, side by side on the workers
-  std::chrono::milliseconds stall_after{60000}; // a call or a wait longer than this is named in the log, again and again
+  // each answer of a group is a call of its own, side by side on the workers
+  bool per_answer = false;
+  // a call or a wait longer than this is named in the log, again and again
+  std::chrono::milliseconds stall_after{60000};
 };
 
 class WorkerPool {
@@ -52,10 +56,12 @@ class WorkerPool {
   WorkerPool(PoolOptions options, Factory factory);
   ~WorkerPool();
 
-  // Blocks until a worker has answered, or the deadline; throws FunctionDisabled once the breaker is open.
+  // Blocks until a worker has answered, or the deadline; throws FunctionDisabled once the breaker
+  // is open.
   std::vector<PartScore> Run(const TrajectoryGroup& group, Deadline deadline);
 
-  // "waiting for group 1841 on reward 'code' at worker 2 for 61 s"; one line for each call older than `age`.
+  // "waiting for group 1841 on reward 'code' at worker 2 for 61 s"; one line for each call older
+  // than `age`.
   std::vector<std::string> Stalls(std::chrono::milliseconds age) const;
 
  private:
@@ -84,8 +90,11 @@ class WorkerPool {
 // A reward function that is a pool of workers and nothing else.
 class PooledFunction : public RewardFunction {
  public:
-  PooledFunction(std::string name, std::string digest, PoolOptions pool, WorkerPool::Factory factory)
-      : name_(std::move(name)), digest_(std::move(digest)), pool_(std::move(pool), std::move(factory)) {}
+  PooledFunction(std::string name, std::string digest, PoolOptions pool,
+                 WorkerPool::Factory factory)
+      : name_(std::move(name)),
+        digest_(std::move(digest)),
+        pool_(std::move(pool), std::move(factory)) {}
   const std::string& name() const override { return name_; }
   const std::string& digest() const override { return digest_; }
   bool slow() const override { return true; }

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "common/base/text.h"
+#include "common/text/words.h"
 #include "reward/maths/latex_text.h"
 #include "reward/maths/units.h"
-#include "common/text/words.h"
 
 namespace plumb::reward {
 namespace {
@@ -57,7 +57,8 @@ std::string Plain(std::string_view text) {
   ReplaceAll(&s, "\xC2\xA0", " ");
   ReplaceAll(&s, "\xE2\x80\xAF", " ");
   ReplaceAll(&s, "{,}", ",");
-  for (std::string_view skip : {"\\!", "\\,", "\\;", "\\:", "\\left", "\\right", "\\displaystyle"}) {
+  for (std::string_view skip :
+       {"\\!", "\\,", "\\;", "\\:", "\\left", "\\right", "\\displaystyle"}) {
     ReplaceAll(&s, skip, "");
   }
   ReplaceAll(&s, "\\ ", " ");
@@ -69,14 +70,15 @@ std::string Plain(std::string_view text) {
   ReplaceAll(&s, "\\)", "");
   ReplaceAll(&s, "\\[", "");
   ReplaceAll(&s, "\\]", "");
-  for (std::string_view wrap : {"\\text", "\\mathrm", "\\mathbf", "\\textbf", "\\mbox"}) Unwrap(&s, wrap, true);
+  for (std::string_view wrap : {"\\text", "\\mathrm", "\\mathbf", "\\textbf", "\\mbox"})
+    Unwrap(&s, wrap, true);
   for (std::string_view degree : {"^{\\circ}", "^\\circ", "\xC2\xB0"}) ReplaceAll(&s, degree, "");
   ReplaceAll(&s, "**", "");
   return std::string(Trim(s));
 }
 
-constexpr std::string_view kCurrency[] = {"$", "USD", "EUR", "GBP", "\xE2\x82\xAC", "\xC2\xA3", "\xC2\xA5",
-                                          "\xE2\x82\xB9"};
+constexpr std::string_view kCurrency[] = {
+    "$", "USD", "EUR", "GBP", "\xE2\x82\xAC", "\xC2\xA3", "\xC2\xA5", "\xE2\x82\xB9"};
 
 void StripCurrency(std::string_view* s) {
   for (bool again = true; again;) {
@@ -125,15 +127,15 @@ std::string Add(const std::string& a, const std::string& b) {
   return NoLeadingZeros(std::move(out));
 }
 
-// Unsigned decimal with optional proper thousands commas, fraction and exponent, at the start of `s`.
-// Returns the bytes used, 0 if there is none.
+// Unsigned decimal with optional proper thousands commas, fraction and exponent, at the start of
+// `s`. Returns the bytes used, 0 if there is none.
 size_t ScanDecimal(std::string_view s, Rational* out) {
   std::string whole, fraction;
   size_t i = 0;
   while (i < s.size() && IsDigit(s[i])) whole.push_back(s[i++]);
   if (!whole.empty() && whole.size() <= 3) {
-    while (i + 3 < s.size() && s[i] == ',' && IsDigit(s[i + 1]) && IsDigit(s[i + 2]) && IsDigit(s[i + 3]) &&
-           (i + 4 == s.size() || !IsDigit(s[i + 4]))) {
+    while (i + 3 < s.size() && s[i] == ',' && IsDigit(s[i + 1]) && IsDigit(s[i + 2]) &&
+           IsDigit(s[i + 3]) && (i + 4 == s.size() || !IsDigit(s[i + 4]))) {
       whole.append(s.substr(i + 1, 3));
       i += 4;
     }
@@ -152,16 +154,20 @@ size_t ScanDecimal(std::string_view s, Rational* out) {
     if (s[j] == '-' || s[j] == '+') ++j;
     size_t digits = 0;
     int value = 0;
-    while (j < s.size() && IsDigit(s[j]) && digits < 4) value = value * 10 + (s[j++] - '0'), ++digits;
+    while (j < s.size() && IsDigit(s[j]) && digits < 4)
+      value = value * 10 + (s[j++] - '0'), ++digits;
     if (digits > 0 && digits < 4) {
       exponent = negative ? -value : value;
       i = j;
     }
   }
-  if (whole.size() + fraction.size() > kMaxDigits || std::abs(exponent) > static_cast<int>(kMaxDigits)) return 0;
+  if (whole.size() + fraction.size() > kMaxDigits ||
+      std::abs(exponent) > static_cast<int>(kMaxDigits))
+    return 0;
   out->numerator = whole + fraction;
   out->denominator.assign(1, '1').append(fraction.size(), '0');
-  (exponent >= 0 ? out->numerator : out->denominator).append(static_cast<size_t>(std::abs(exponent)), '0');
+  (exponent >= 0 ? out->numerator : out->denominator)
+      .append(static_cast<size_t>(std::abs(exponent)), '0');
   out->numerator = NoLeadingZeros(out->numerator);
   return i;
 }
@@ -223,7 +229,8 @@ std::optional<Rational> ParseSigned(std::string_view s) {
       const auto quotient = Divide(first, *below);
       if (!quotient) return std::nullopt;
       first = *quotient;
-    } else if (integer && (next.starts_with("\\frac") || (next.size() != rest.size() && IsDigit(next.front())))) {
+    } else if (integer && (next.starts_with("\\frac") ||
+                           (next.size() != rest.size() && IsDigit(next.front())))) {
       // Mixed number: "1 1/2", "1\frac{1}{2}".
       const auto part = ParseSigned(next);
       if (!part || part->denominator == "1" ||
@@ -247,11 +254,13 @@ struct Found {
   size_t begin, end;
 };
 
-// Numbers as they stand in prose: optional sign, digits, and a directly joined "/digits"; the last at the end.
+// Numbers as they stand in prose: optional sign, digits, and a directly joined "/digits"; the last
+// at the end.
 std::vector<Found> FindNumbers(std::string_view s) {
   std::vector<Found> out;
   for (size_t i = 0; i < s.size();) {
-    const bool dot = s[i] == '.' && i + 1 < s.size() && IsDigit(s[i + 1]) && (i == 0 || !IsDigit(s[i - 1]));
+    const bool dot =
+        s[i] == '.' && i + 1 < s.size() && IsDigit(s[i + 1]) && (i == 0 || !IsDigit(s[i - 1]));
     if (!IsDigit(s[i]) && !dot) {
       ++i;
       continue;
@@ -305,7 +314,9 @@ std::string Canonical(std::string_view text) {
   static constexpr std::string_view kOuter = ".,;:!?\"'`";
   size_t begin = 0, end = out.size();
   while (begin < end && kOuter.find(out[begin]) != std::string_view::npos) ++begin;
-  while (end > begin && (kOuter.find(out[end - 1]) != std::string_view::npos || out[end - 1] == ' ')) --end;
+  while (end > begin &&
+         (kOuter.find(out[end - 1]) != std::string_view::npos || out[end - 1] == ' '))
+    --end;
   return out.substr(begin, end - begin);
 }
 
@@ -443,7 +454,8 @@ std::optional<std::string> ExtractAnswer(std::string_view text, Fallback fallbac
     const std::string_view tail = text.substr(text.size() > 4000 ? text.size() - 4000 : 0);
     const std::string plain = Plain(tail);
     const auto numbers = FindNumbers(plain);
-    if (!numbers.empty()) return plain.substr(numbers.back().begin, numbers.back().end - numbers.back().begin);
+    if (!numbers.empty())
+      return plain.substr(numbers.back().begin, numbers.back().end - numbers.back().begin);
   }
   return std::nullopt;
 }
@@ -497,8 +509,9 @@ bool SameAnswer(std::string_view answer, std::string_view truth) {
     const std::string plain = Plain(answer);
     // After an equals sign stands what was worked out: "3 * 6 = 18".
     const size_t equals = plain.rfind('=');
-    const std::string_view tail =
-        equals == std::string::npos ? std::string_view(plain) : std::string_view(plain).substr(equals + 1);
+    const std::string_view tail = equals == std::string::npos
+                                      ? std::string_view(plain)
+                                      : std::string_view(plain).substr(equals + 1);
     given = ParseRational(tail);
     if (!given) {
       const auto numbers = FindNumbers(tail);

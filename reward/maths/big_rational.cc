@@ -34,7 +34,8 @@ std::optional<BigRational> BigRational::Bounded(mpq_class value) {
 }
 
 std::optional<BigRational> BigRational::FromDecimal(std::string_view digits, int exponent) {
-  // 600 digits and exponents are within kMaxBits (3.33 bits a digit); what is longer is refused before any work.
+  // 600 digits and exponents are within kMaxBits (3.33 bits a digit); what is longer is refused
+  // before any work.
   if (digits.size() > 600 || std::abs(exponent) > 600) return std::nullopt;
   std::string whole;
   bool point = false;

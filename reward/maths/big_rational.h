@@ -31,7 +31,8 @@ class BigRational {
   std::optional<BigRational> Over(const BigRational& other) const;
   // 0 to the power 0 is 1; 0 to a negative power is none.
   std::optional<BigRational> Power(int64_t exponent) const;
-  // The exact n-th root, n >= 1, if it is rational; of a negative number only for odd n (the real root).
+  // The exact n-th root, n >= 1, if it is rational; of a negative number only for odd n (the real
+  // root).
   std::optional<BigRational> Root(int64_t n) const;
   BigRational Negated() const;
   BigRational Absolute() const;

@@ -13,56 +13,198 @@ using Spelling = std::pair<std::string_view, std::string_view>;
 
 // Unicode to the dialect. Longest first where one begins another (none does in UTF-8).
 constexpr Spelling kUnicode[] = {
-    {"\u2212", "-"}, {"\u2013", "-"}, {"\u2014", "-"}, {"\uFE63", "-"}, {"\uFF0D", "-"}, {"\u2010", "-"}, {"\u2011", "-"},
-    {"\u00D7", "*"}, {"\u22C5", "*"}, {"\u00B7", "*"}, {"\u2219", "*"}, {"\u2217", "*"}, {"\u2062", "*"},
-    {"\u00F7", "/"}, {"\u2044", "/"}, {"\u2215", "/"}, {"\u2264", "<="}, {"\u2A7D", "<="}, {"\u2265", ">="},
-    {"\u2A7E", ">="}, {"\u2260", "!="}, {"\u00B1", "\\pm "}, {"\u2213", "\\mp "}, {"\u221E", "\\infty "},
-    {"\u03C0", "\\pi "}, {"\u00B0", "\\degree "}, {"\u00BA", "\\degree "}, {"\u222A", "\\cup "}, {"\u2229", "\\cap "},
-    {"\u2208", "\\in "}, {"\u2205", "\\emptyset "}, {"\u211D", "\\R "}, {"\u1D40", "^T"},
-    {"\u00BD", "\\frac{1}{2}"}, {"\u2153", "\\frac{1}{3}"}, {"\u2154", "\\frac{2}{3}"}, {"\u00BC", "\\frac{1}{4}"},
-    {"\u00BE", "\\frac{3}{4}"}, {"\u2155", "\\frac{1}{5}"}, {"\u215B", "\\frac{1}{8}"},
-    {"\u03B1", "\\alpha "}, {"\u03B2", "\\beta "},
-    {"\u03B3", "\\gamma "}, {"\u03B4", "\\delta "}, {"\u03B8", "\\theta "}, {"\u03BB", "\\lambda "}, {"\u03BC", "\\mu "},
-    {"\u00B5", "\\mu "}, {"\u03C6", "\\phi "}, {"\u03C9", "\\omega "}, {"\u03C3", "\\sigma "}, {"\u20AC", "\\eur "},
-    {"\u00A3", "\\gbp "}, {"\u00A5", "\\jpy "}, {"\u20B9", "\\inr "}, {"\u00A2", "\\cent "}, {"\u2032", "'"},
-    {"\u2033", "''"}, {"\u2019", "'"}, {"\u00A0", " "}, {"\u202F", " "}, {"\u2009", " "}, {"\u200B", ""},
-    {"\u2061", ""}, {"\uFEFF", ""}, {"\u201C", "\""}, {"\u201D", "\""}, {"\u221A", "\\sqrt "}, {"\u22C3", "\\cup "}, {"\u2248", "\\approx "},
-    {"\u2103", "\\text{ degC}"}, {"\u2109", "\\text{ degF}"}, {"\uFF08", "("}, {"\uFF09", ")"}, {"\uFF0C", ","},
-    {"\uFF05", "%"}, {"\uFF1D", "="},
+    {"\u2212", "-"},
+    {"\u2013", "-"},
+    {"\u2014", "-"},
+    {"\uFE63", "-"},
+    {"\uFF0D", "-"},
+    {"\u2010", "-"},
+    {"\u2011", "-"},
+    {"\u00D7", "*"},
+    {"\u22C5", "*"},
+    {"\u00B7", "*"},
+    {"\u2219", "*"},
+    {"\u2217", "*"},
+    {"\u2062", "*"},
+    {"\u00F7", "/"},
+    {"\u2044", "/"},
+    {"\u2215", "/"},
+    {"\u2264", "<="},
+    {"\u2A7D", "<="},
+    {"\u2265", ">="},
+    {"\u2A7E", ">="},
+    {"\u2260", "!="},
+    {"\u00B1", "\\pm "},
+    {"\u2213", "\\mp "},
+    {"\u221E", "\\infty "},
+    {"\u03C0", "\\pi "},
+    {"\u00B0", "\\degree "},
+    {"\u00BA", "\\degree "},
+    {"\u222A", "\\cup "},
+    {"\u2229", "\\cap "},
+    {"\u2208", "\\in "},
+    {"\u2205", "\\emptyset "},
+    {"\u211D", "\\R "},
+    {"\u1D40", "^T"},
+    {"\u00BD", "\\frac{1}{2}"},
+    {"\u2153", "\\frac{1}{3}"},
+    {"\u2154", "\\frac{2}{3}"},
+    {"\u00BC", "\\frac{1}{4}"},
+    {"\u00BE", "\\frac{3}{4}"},
+    {"\u2155", "\\frac{1}{5}"},
+    {"\u215B", "\\frac{1}{8}"},
+    {"\u03B1", "\\alpha "},
+    {"\u03B2", "\\beta "},
+    {"\u03B3", "\\gamma "},
+    {"\u03B4", "\\delta "},
+    {"\u03B8", "\\theta "},
+    {"\u03BB", "\\lambda "},
+    {"\u03BC", "\\mu "},
+    {"\u00B5", "\\mu "},
+    {"\u03C6", "\\phi "},
+    {"\u03C9", "\\omega "},
+    {"\u03C3", "\\sigma "},
+    {"\u20AC", "\\eur "},
+    {"\u00A3", "\\gbp "},
+    {"\u00A5", "\\jpy "},
+    {"\u20B9", "\\inr "},
+    {"\u00A2", "\\cent "},
+    {"\u2032", "'"},
+    {"\u2033", "''"},
+    {"\u2019", "'"},
+    {"\u00A0", " "},
+    {"\u202F", " "},
+    {"\u2009", " "},
+    {"\u200B", ""},
+    {"\u2061", ""},
+    {"\uFEFF", ""},
+    {"\u201C", "\""},
+    {"\u201D", "\""},
+    {"\u221A", "\\sqrt "},
+    {"\u22C3", "\\cup "},
+    {"\u2248", "\\approx "},
+    {"\u2103", "\\text{ degC}"},
+    {"\u2109", "\\text{ degF}"},
+    {"\uFF08", "("},
+    {"\uFF09", ")"},
+    {"\uFF0C", ","},
+    {"\uFF05", "%"},
+    {"\uFF1D", "="},
 };
 
 // Raised and lowered signs; those of one run belong to one power or index.
-constexpr Spelling kRaised[] = {
-    {"\u2070", "0"}, {"\u00B9", "1"}, {"\u00B2", "2"}, {"\u00B3", "3"}, {"\u2074", "4"},
-    {"\u2075", "5"}, {"\u2076", "6"}, {"\u2077", "7"}, {"\u2078", "8"}, {"\u2079", "9"},
-    {"\u207B", "-"}, {"\u207A", "+"}, {"\u207F", "n"}, {"\u02E3", "x"}};
-constexpr Spelling kLowered[] = {
-    {"\u2080", "0"}, {"\u2081", "1"}, {"\u2082", "2"}, {"\u2083", "3"}, {"\u2084", "4"}, {"\u2085", "5"},
-    {"\u2086", "6"}, {"\u2087", "7"}, {"\u2088", "8"}, {"\u2089", "9"}, {"\u2099", "n"}};
+constexpr Spelling kRaised[] = {{"\u2070", "0"}, {"\u00B9", "1"}, {"\u00B2", "2"}, {"\u00B3", "3"},
+                                {"\u2074", "4"}, {"\u2075", "5"}, {"\u2076", "6"}, {"\u2077", "7"},
+                                {"\u2078", "8"}, {"\u2079", "9"}, {"\u207B", "-"}, {"\u207A", "+"},
+                                {"\u207F", "n"}, {"\u02E3", "x"}};
+constexpr Spelling kLowered[] = {{"\u2080", "0"}, {"\u2081", "1"}, {"\u2082", "2"}, {"\u2083", "3"},
+                                 {"\u2084", "4"}, {"\u2085", "5"}, {"\u2086", "6"}, {"\u2087", "7"},
+                                 {"\u2088", "8"}, {"\u2089", "9"}, {"\u2099", "n"}};
 
 // Commands to the dialect; "" drops the command.
 constexpr Spelling kCommands[] = {
-    {"dfrac", "\\frac"}, {"tfrac", "\\frac"}, {"cfrac", "\\frac"}, {"big", ""}, {"Big", ""},
-    {"bigl", ""}, {"bigr", ""}, {"Bigl", ""}, {"Bigr", ""}, {"bigg", ""}, {"Bigg", ""}, {"displaystyle", ""},
-    {"textstyle", ""}, {"scriptstyle", ""}, {"limits", ""}, {"nolimits", ""}, {"quad", " "}, {"qquad", " "},
-    {"cdot", "*"}, {"times", "*"}, {"ast", "*"}, {"div", "/"}, {"le", "<="}, {"leq", "<="}, {"leqslant", "<="},
-    {"ge", ">="}, {"geq", ">="}, {"geqslant", ">="}, {"ne", "!="}, {"neq", "!="}, {"lt", "<"}, {"gt", ">"},
-    {"varnothing", "\\emptyset "}, {"bigcup", "\\cup "}, {"lvert", "|"}, {"rvert", "|"}, {"vert", "|"}, {"mid", "|"},
-    {"lbrace", "\\{"}, {"rbrace", "\\}"}, {"lbrack", "["}, {"rbrack", "]"}, {"lparen", "("}, {"rparen", ")"},
-    {"langle", "("}, {"rangle", ")"}, {"equiv", "="},
-    {"colon", ":"}, {"dots", "..."}, {"ldots", "..."}, {"cdots", "..."}, {"prime", "'"}, {"mathbb", ""},
-    {"dollar", "\\usd "}, {"pounds", "\\gbp "}, {"euro", "\\eur "}, {"degrees", "\\degree "}, {"varphi", "\\phi "},
-    {"varepsilon", "\\epsilon "}, {"vartheta", "\\theta "}, {"arcsin", "\\asin "}, {"arccos", "\\acos "},
-    {"arctan", "\\atan "}, {"tan", "\\tan "}, {"dbinom", "\\binom"}, {"tbinom", "\\binom"}, {"implies", " "},
-    {"boxed", ""}, {"fbox", ""}, {"mathit", ""}, {"mathbf", ""}, {"boldsymbol", ""}, {"bm", ""}, {"mathcal", ""},
-    {"vec", ""}, {"overrightarrow", ""}, {"ensuremath", ""}, {"rm", ""}, {"thinspace", ""},
-    {"hfill", ""}, {"bf", ""}, {"it", ""}, {"sf", ""}, {"tt", ""}, {"em", ""}, {"cal", ""}, {"bfseries", ""},
-    {"itshape", ""}, {"large", ""}, {"Large", ""}, {"LARGE", ""}, {"huge", ""}, {"Huge", ""}, {"small", ""}, {"underline", ""}, {"mathop", ""},
+    {"dfrac", "\\frac"},
+    {"tfrac", "\\frac"},
+    {"cfrac", "\\frac"},
+    {"big", ""},
+    {"Big", ""},
+    {"bigl", ""},
+    {"bigr", ""},
+    {"Bigl", ""},
+    {"Bigr", ""},
+    {"bigg", ""},
+    {"Bigg", ""},
+    {"displaystyle", ""},
+    {"textstyle", ""},
+    {"scriptstyle", ""},
+    {"limits", ""},
+    {"nolimits", ""},
+    {"quad", " "},
+    {"qquad", " "},
+    {"cdot", "*"},
+    {"times", "*"},
+    {"ast", "*"},
+    {"div", "/"},
+    {"le", "<="},
+    {"leq", "<="},
+    {"leqslant", "<="},
+    {"ge", ">="},
+    {"geq", ">="},
+    {"geqslant", ">="},
+    {"ne", "!="},
+    {"neq", "!="},
+    {"lt", "<"},
+    {"gt", ">"},
+    {"varnothing", "\\emptyset "},
+    {"bigcup", "\\cup "},
+    {"lvert", "|"},
+    {"rvert", "|"},
+    {"vert", "|"},
+    {"mid", "|"},
+    {"lbrace", "\\{"},
+    {"rbrace", "\\}"},
+    {"lbrack", "["},
+    {"rbrack", "]"},
+    {"lparen", "("},
+    {"rparen", ")"},
+    {"langle", "("},
+    {"rangle", ")"},
+    {"equiv", "="},
+    {"colon", ":"},
+    {"dots", "..."},
+    {"ldots", "..."},
+    {"cdots", "..."},
+    {"prime", "'"},
+    {"mathbb", ""},
+    {"dollar", "\\usd "},
+    {"pounds", "\\gbp "},
+    {"euro", "\\eur "},
+    {"degrees", "\\degree "},
+    {"varphi", "\\phi "},
+    {"varepsilon", "\\epsilon "},
+    {"vartheta", "\\theta "},
+    {"arcsin", "\\asin "},
+    {"arccos", "\\acos "},
+    {"arctan", "\\atan "},
+    {"tan", "\\tan "},
+    {"dbinom", "\\binom"},
+    {"tbinom", "\\binom"},
+    {"implies", " "},
+    {"boxed", ""},
+    {"fbox", ""},
+    {"mathit", ""},
+    {"mathbf", ""},
+    {"boldsymbol", ""},
+    {"bm", ""},
+    {"mathcal", ""},
+    {"vec", ""},
+    {"overrightarrow", ""},
+    {"ensuremath", ""},
+    {"rm", ""},
+    {"thinspace", ""},
+    {"hfill", ""},
+    {"bf", ""},
+    {"it", ""},
+    {"sf", ""},
+    {"tt", ""},
+    {"em", ""},
+    {"cal", ""},
+    {"bfseries", ""},
+    {"itshape", ""},
+    {"large", ""},
+    {"Large", ""},
+    {"LARGE", ""},
+    {"huge", ""},
+    {"Huge", ""},
+    {"small", ""},
+    {"underline", ""},
+    {"mathop", ""},
 };
-constexpr std::string_view kWordBoxes[] = {"text", "textrm", "textnormal", "textit", "textbf", "texttt", "textsf",
-                                           "mbox", "hbox", "mathrm", "operatorname", "mathsf", "mathtt",
-                                           "emph", "textup", "textsc", "textsl"};
-constexpr std::string_view kFunctionNames[] = {"sin", "cos", "tan", "cot", "sec", "csc", "ln", "log", "exp", "sqrt",
+constexpr std::string_view kWordBoxes[] = {
+    "text",   "textrm",       "textnormal", "textit", "textbf", "texttt", "textsf", "mbox",  "hbox",
+    "mathrm", "operatorname", "mathsf",     "mathtt", "emph",   "textup", "textsc", "textsl"};
+constexpr std::string_view kFunctionNames[] = {"sin",    "cos",    "tan",   "cot", "sec",
+                                               "csc",    "ln",     "log",   "exp", "sqrt",
                                                "arcsin", "arccos", "arctan"};
 
 bool Among(std::string_view name, std::span<const std::string_view> names) {
@@ -118,8 +260,8 @@ void Append(std::string_view s, std::string* out, int depth, bool dollar_pairs) 
       ++i;
     } else if (c == '^') {
       // ^\circ and ^{\circ} are a degree sign, not a power.
-      static constexpr std::string_view kCircle[] = {"^\\circ", "^{\\circ}", "^{ \\circ }", "^ \\circ", "^{\\degree}",
-                                                     "^\\degree", "^{o}"};
+      static constexpr std::string_view kCircle[] = {
+          "^\\circ", "^{\\circ}", "^{ \\circ }", "^ \\circ", "^{\\degree}", "^\\degree", "^{o}"};
       std::string_view hit;
       for (std::string_view circle : kCircle) {
         if (s.substr(i).starts_with(circle)) hit = circle;
@@ -130,12 +272,14 @@ void Append(std::string_view s, std::string* out, int depth, bool dollar_pairs) 
       *out += ',';
       i += 3;
     } else if (c == '~') {
-      if (!(out->size() > 0 && IsDigit(out->back()) && ThousandsAt(s, i + 1))) *out += ' ';  // 1~000
+      // 1~000
+      if (!(out->size() > 0 && IsDigit(out->back()) && ThousandsAt(s, i + 1))) *out += ' ';
       ++i;
     } else if (c == '*' && i + 1 < s.size() && s[i + 1] == '*') {
       // Bold in Markdown at an end, a power in code between two things.
       const bool power = !Trim(s.substr(0, i)).empty() && !Trim(s.substr(i + 2)).empty() &&
-                         s.find("**", i + 2) == std::string_view::npos && s.substr(0, i).find("**") == std::string_view::npos;
+                         s.find("**", i + 2) == std::string_view::npos &&
+                         s.substr(0, i).find("**") == std::string_view::npos;
       if (power) *out += '^';
       i += 2;
     } else if (const size_t spaced = SpacedThousands(s, i); spaced > 0) {
@@ -183,18 +327,27 @@ size_t Command(std::string_view s, size_t at, std::string* out, int depth) {
     if (end == s.size()) return end;
     switch (s[end]) {
       case '!': return end + 1;
-      case ',': case ';': case ':': case ' ': case '>':
+      case ',':
+      case ';':
+      case ':':
+      case ' ':
+      case '>':
         // A thin space between digits groups thousands.
         if (!(out->size() > 0 && IsDigit(out->back()) && ThousandsAt(s, end + 1))) *out += ' ';
         return end + 1;
-      case '(': case ')': case '[': case ']': *out += ' '; return end + 1;
+      case '(':
+      case ')':
+      case '[':
+      case ']': *out += ' '; return end + 1;
       case '%': *out += '%'; return end + 1;
       case '$': *out += "\\usd "; return end + 1;
       case '{': *out += "\\{"; return end + 1;
       case '}': *out += "\\}"; return end + 1;
       case '|': *out += '|'; return end + 1;
       case '\\': *out += "\\\\"; return end + 1;
-      case '&': case '#': case '_': *out += s[end]; return end + 1;
+      case '&':
+      case '#':
+      case '_': *out += s[end]; return end + 1;
       default: return end;
     }
   }
@@ -261,7 +414,8 @@ size_t Command(std::string_view s, size_t at, std::string* out, int depth) {
 
 size_t SpacedThousands(std::string_view s, size_t at) {
   const char before = at > 0 ? s[at - 1] : ' ';
-  if (!IsDigit(s[at]) || s[at] == '0' || IsDigit(before) || before == '.' || before == ',') return 0;
+  if (!IsDigit(s[at]) || s[at] == '0' || IsDigit(before) || before == '.' || before == ',')
+    return 0;
   size_t end = at;
   while (end < s.size() && IsDigit(s[end])) ++end;
   if (end - at > 3) return 0;
@@ -311,7 +465,9 @@ std::string PlainLatex(std::string_view text) {
   Append(s, &out, 0, dollars % 2 == 0);
   std::string_view trimmed = Trim(out);
   // A sentence's full stop, a trailing line break, a list that ends in a comma.
-  while (!trimmed.empty() && (trimmed.back() == '.' || trimmed.back() == ',' || trimmed.back() == ';' || trimmed.back() == ':') &&
+  while (!trimmed.empty() &&
+         (trimmed.back() == '.' || trimmed.back() == ',' || trimmed.back() == ';' ||
+          trimmed.back() == ':') &&
          !trimmed.ends_with("..")) {
     trimmed = Trim(trimmed.substr(0, trimmed.size() - 1));
   }
@@ -335,13 +491,15 @@ std::optional<std::string_view> BracedText(std::string_view text, size_t open) {
 }
 
 std::optional<std::string> LastBox(std::string_view text) {
-  // Only the last few candidates are tried: a text of nothing but unclosed boxes must not cost quadratic time.
+  // Only the last few candidates are tried: a text of nothing but unclosed boxes must not cost
+  // quadratic time.
   size_t end = text.size();
   for (int tries = 0; tries < 8 && end > 0; ++tries) {
     const std::string_view before = text.substr(0, end);
     const size_t boxed = before.rfind("\\boxed"), framed = before.rfind("\\fbox");
     size_t at = boxed;
-    if (at == std::string_view::npos || (framed != std::string_view::npos && framed > at)) at = framed;
+    if (at == std::string_view::npos || (framed != std::string_view::npos && framed > at))
+      at = framed;
     if (at == std::string_view::npos) return std::nullopt;
     size_t open = at + (text.substr(at).starts_with("\\fbox") ? 5 : 6);
     const size_t name_end = open;

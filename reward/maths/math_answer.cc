@@ -26,13 +26,17 @@ class Comparer {
   bool Same(const MathObject& a, const MathObject& g) {
     if (++steps_ > 20000) return false;
     if (a.kind == Kind::kAssignment || g.kind == Kind::kAssignment) return SameAssignment(a, g);
-    if ((a.kind == Kind::kSet || a.kind == Kind::kList) && a.items.size() == 1 && g.kind != a.kind) {
+    if ((a.kind == Kind::kSet || a.kind == Kind::kList) && a.items.size() == 1 &&
+        g.kind != a.kind) {
       return Same(a.items[0], g);
     }
-    if ((g.kind == Kind::kSet || g.kind == Kind::kList) && g.items.size() == 1 && g.kind != a.kind) {
+    if ((g.kind == Kind::kSet || g.kind == Kind::kList) && g.items.size() == 1 &&
+        g.kind != a.kind) {
       return Same(a, g.items[0]);
     }
-    const auto unordered = [](const MathObject& o) { return o.kind == Kind::kSet || o.kind == Kind::kList; };
+    const auto unordered = [](const MathObject& o) {
+      return o.kind == Kind::kSet || o.kind == Kind::kList;
+    };
     if (unordered(a) && unordered(g)) return SameElements(a, g);
     if (a.kind == Kind::kMatrix || g.kind == Kind::kMatrix) return SameMatrix(a, g);
     if (a.kind == Kind::kTuple && g.kind == Kind::kTuple) return SameInOrder(a, g);
@@ -58,15 +62,19 @@ class Comparer {
     const bool equation_a = a.kind == Kind::kRelation || a.kind == Kind::kAssignment;
     const bool equation_g = g.kind == Kind::kRelation || g.kind == Kind::kAssignment;
     if (equation_a && equation_g) {
-      const auto equals = [](const MathObject& o) { return o.kind == Kind::kAssignment || o.relation == '='; };
-      return a.difference && g.difference && equals(a) && equals(g) && Proportional(*a.difference, *g.difference, false);
+      const auto equals = [](const MathObject& o) {
+        return o.kind == Kind::kAssignment || o.relation == '=';
+      };
+      return a.difference && g.difference && equals(a) && equals(g) &&
+             Proportional(*a.difference, *g.difference, false);
     }
     return a.kind == Kind::kAssignment ? Same(a.items[0], g) : Same(a, g.items[0]);
   }
 
   static bool SameRelation(const MathObject& a, const MathObject& g) {
     const bool order = a.relation == '<' || a.relation == 'L';
-    return a.relation == g.relation && a.difference && g.difference && Proportional(*a.difference, *g.difference, order);
+    return a.relation == g.relation && a.difference && g.difference &&
+           Proportional(*a.difference, *g.difference, order);
   }
 
   bool SameInOrder(const MathObject& a, const MathObject& g) {
@@ -82,7 +90,8 @@ class Comparer {
     const auto elements = [&](const MathObject& o) {
       std::vector<const MathObject*> out;
       for (const MathObject& item : o.items) {
-        const bool twice = sets && std::any_of(out.begin(), out.end(), [&](const MathObject* x) { return Same(*x, item); });
+        const bool twice = sets && std::any_of(out.begin(), out.end(),
+                                               [&](const MathObject* x) { return Same(*x, item); });
         if (!twice) out.push_back(&item);
       }
       return out;
@@ -91,7 +100,8 @@ class Comparer {
     auto right = elements(g);
     if (left.size() != right.size()) return false;
     for (const MathObject* item : left) {
-      const auto partner = std::find_if(right.begin(), right.end(), [&](const MathObject* x) { return Same(*item, *x); });
+      const auto partner = std::find_if(right.begin(), right.end(),
+                                        [&](const MathObject* x) { return Same(*item, *x); });
       if (partner == right.end()) return false;
       right.erase(partner);
     }
@@ -111,7 +121,8 @@ class Comparer {
     }
     if (entries.size() != other.items.size()) return false;
     for (size_t i = 0; i < entries.size(); ++i) {
-      if (!(&matrix == &a ? Same(*entries[i], other.items[i]) : Same(other.items[i], *entries[i]))) return false;
+      if (!(&matrix == &a ? Same(*entries[i], other.items[i]) : Same(other.items[i], *entries[i])))
+        return false;
     }
     return true;
   }
@@ -123,21 +134,25 @@ class Comparer {
     const MathExpression *low_end, *high_end;
   };
   static bool Pointwise(const MathObject& o) {
-    return o.kind == Kind::kInterval || o.kind == Kind::kUnion || o.kind == Kind::kWithout || (o.kind == Kind::kTuple && o.items.size() == 2);
+    return o.kind == Kind::kInterval || o.kind == Kind::kUnion || o.kind == Kind::kWithout ||
+           (o.kind == Kind::kTuple && o.items.size() == 2);
   }
   static bool Pieces(const MathObject& o, std::vector<Piece>* out) {
     if (o.kind == Kind::kUnion) {
-      return std::all_of(o.items.begin(), o.items.end(), [&](const MathObject& item) { return Pieces(item, out); });
+      return std::all_of(o.items.begin(), o.items.end(),
+                         [&](const MathObject& item) { return Pieces(item, out); });
     }
     if (o.kind == Kind::kWithout) {
       std::vector<Piece> from;
       if (!Pieces(o.items[0], &from)) return false;
-      for (const MathObject& hole : o.items[1].items) from = Punched(from, hole.quantities[0].value);
+      for (const MathObject& hole : o.items[1].items)
+        from = Punched(from, hole.quantities[0].value);
       out->insert(out->end(), from.begin(), from.end());
       return true;
     }
     const bool points = o.kind == Kind::kSet;
-    if (!points && !(o.kind == Kind::kInterval || (o.kind == Kind::kTuple && o.items.size() == 2))) return false;
+    if (!points && !(o.kind == Kind::kInterval || (o.kind == Kind::kTuple && o.items.size() == 2)))
+      return false;
     const auto end = [](const MathObject& item) -> const MathExpression* {
       return item.kind == Kind::kQuantity ? &item.quantities[0].value : nullptr;
     };
@@ -147,8 +162,8 @@ class Comparer {
       const double x = RealValue(*low).value_or(NAN), y = RealValue(*high).value_or(NAN);
       if (!(x <= y)) return false;
       // Infinity belongs to no set of numbers, however the bracket is written.
-      out->push_back({x, y, (points || o.left_closed) && std::isfinite(x), (points || o.right_closed) && std::isfinite(y),
-                      low, high});
+      out->push_back({x, y, (points || o.left_closed) && std::isfinite(x),
+                      (points || o.right_closed) && std::isfinite(y), low, high});
     }
     return true;
   }
@@ -185,7 +200,8 @@ class Comparer {
         if (same_end) {
           last.high_closed = last.high_closed || piece.high_closed;
         } else if (piece.high > last.high) {
-          last.high = piece.high, last.high_end = piece.high_end, last.high_closed = piece.high_closed;
+          last.high = piece.high, last.high_end = piece.high_end,
+          last.high_closed = piece.high_closed;
         }
       } else {
         out.push_back(piece);
@@ -198,14 +214,17 @@ class Comparer {
     std::vector<Piece> left, right;
     if (!Pieces(a, &left) || !Pieces(g, &right)) {
       // Ends with letters: the same ends and brackets.
-      if (a.kind == Kind::kUnion || g.kind == Kind::kUnion) return a.kind == g.kind && SameElements(a, g);
-      return a.left_closed == g.left_closed && a.right_closed == g.right_closed && SameInOrder(a, g);
+      if (a.kind == Kind::kUnion || g.kind == Kind::kUnion)
+        return a.kind == g.kind && SameElements(a, g);
+      return a.left_closed == g.left_closed && a.right_closed == g.right_closed &&
+             SameInOrder(a, g);
     }
     left = Merged(std::move(left));
     right = Merged(std::move(right));
-    return left.size() == right.size() && std::equal(left.begin(), left.end(), right.begin(), [](const Piece& x, const Piece& y) {
-             return x.low_closed == y.low_closed && x.high_closed == y.high_closed && SameValue(*x.low_end, *y.low_end) &&
-                    SameValue(*x.high_end, *y.high_end);
+    return left.size() == right.size() &&
+           std::equal(left.begin(), left.end(), right.begin(), [](const Piece& x, const Piece& y) {
+             return x.low_closed == y.low_closed && x.high_closed == y.high_closed &&
+                    SameValue(*x.low_end, *y.low_end) && SameValue(*x.high_end, *y.high_end);
            });
   }
 
@@ -244,7 +263,8 @@ class Comparer {
       e = MathExpression::Join(MathOp::kAdd, e, MathExpression::Constant(q.unit->offset));
     }
     if (q.unit->radian) {
-      e = MathExpression::Join(MathOp::kDivide, Times(e, BigRational(180)), ReadExpression("\\pi")->expression);
+      e = MathExpression::Join(MathOp::kDivide, Times(e, BigRational(180)),
+                               ReadExpression("\\pi")->expression);
     }
     return e;
   }
@@ -261,15 +281,18 @@ class Comparer {
     if (SameNumber(a, g)) return true;
     if (percent_a != percent_g) {
       const BigRational hundredth = *BigRational(1).Over(BigRational(100));
-      return percent_a ? SameValue(Times(a.value, hundredth), g.value) : SameValue(a.value, Times(g.value, hundredth));
+      return percent_a ? SameValue(Times(a.value, hundredth), g.value)
+                       : SameValue(a.value, Times(g.value, hundredth));
     }
     if (unit_a != unit_g) {
       const MathQuantity& with = unit_a ? a : g;
       const MathQuantity& without = unit_a ? g : a;
-      if (with.unit->powers[Unit::kAngle] == 1 && !with.unit->radian && without.value.Has(MathOp::kPi)) {
+      if (with.unit->powers[Unit::kAngle] == 1 && !with.unit->radian &&
+          without.value.Has(MathOp::kPi)) {
         const MathExpression pi = ReadExpression("\\pi")->expression;
-        return SameValue(Converted(with),
-                         MathExpression::Join(MathOp::kDivide, Times(without.value, BigRational(180)), pi));
+        return SameValue(
+            Converted(with),
+            MathExpression::Join(MathOp::kDivide, Times(without.value, BigRational(180)), pi));
       }
     }
     return false;
@@ -281,7 +304,8 @@ class Comparer {
 
 std::vector<MathObject> Readings(const std::string& plain) {
   std::vector<MathObject> out;
-  // "3\sqrt{2} \approx 4.24" is its left side, and its right one too if they are within half a percent.
+  // "3\sqrt{2} \approx 4.24" is its left side, and its right one too if they are within half a
+  // percent.
   const size_t about = plain.find("\\approx");
   if (about != std::string::npos && plain.find("\\approx", about + 1) == std::string::npos) {
     out = Readings(plain.substr(0, about));
@@ -290,20 +314,25 @@ std::vector<MathObject> Readings(const std::string& plain) {
       const MathObject& item = o.kind == Kind::kAssignment ? o.items[0] : o;
       return item.kind == Kind::kQuantity ? RealValue(item.quantities[0].value).value_or(NAN) : NAN;
     };
-    if (std::abs(value(out[0]) - value(right)) <= 0.005 * std::abs(value(right))) out.push_back(right);
+    if (std::abs(value(out[0]) - value(right)) <= 0.005 * std::abs(value(right)))
+      out.push_back(right);
     return out;
   }
   out.push_back(ReadMathObject(plain, true));
   // "(1,234)" may be a point: without grouping, where a bracket stands and a comma joins digits.
   const size_t comma = plain.find(',');
-  const bool joined = comma != std::string::npos && comma > 0 && comma + 1 < plain.size() && plain[comma + 1] != ' ';
-  if (joined && plain.find_first_of("([{") != std::string::npos) out.push_back(ReadMathObject(plain, false));
+  const bool joined = comma != std::string::npos && comma > 0 && comma + 1 < plain.size() &&
+                      plain[comma + 1] != ' ';
+  if (joined && plain.find_first_of("([{") != std::string::npos)
+    out.push_back(ReadMathObject(plain, false));
   return out;
 }
 
 // "(e)", "[e]" and "e" of CanonicalWords(): the letter; else '\0'.
 char LoneLetter(std::string_view words) {
-  if (words.size() == 3 && ((words[0] == '(' && words[2] == ')') || (words[0] == '[' && words[2] == ']'))) words = words.substr(1, 1);
+  if (words.size() == 3 &&
+      ((words[0] == '(' && words[2] == ')') || (words[0] == '[' && words[2] == ']')))
+    words = words.substr(1, 1);
   return words.size() == 1 && words[0] >= 'a' && words[0] <= 'z' ? words[0] : '\0';
 }
 
@@ -336,8 +365,9 @@ std::string_view FirstSentence(std::string_view s) {
 std::optional<std::string_view> Announced(std::string_view text) {
   const std::string lower = LowerAscii(text);
   size_t best = std::string::npos;
-  for (std::string_view phrase : {"answer is:", "answer is", "answer:", "answer**:", "answer:**", "answer =", "result is",
-                                  "solution is", "solutions are", "answers are"}) {
+  for (std::string_view phrase :
+       {"answer is:", "answer is", "answer:", "answer**:", "answer:**", "answer =", "result is",
+        "solution is", "solutions are", "answers are"}) {
     const size_t at = lower.rfind(phrase);
     if (at == std::string::npos) continue;
     const size_t end = at + phrase.size();
@@ -350,7 +380,8 @@ std::optional<std::string_view> Announced(std::string_view text) {
 // Inside the last $..$, $$..$$, \(..\) or \[..\].
 std::optional<std::string_view> LastMathSpan(std::string_view text) {
   size_t begin = std::string_view::npos, size = 0;
-  for (const auto& [open, close] : {std::pair<std::string_view, std::string_view>{"\\(", "\\)"}, {"\\[", "\\]"}}) {
+  for (const auto& [open, close] :
+       {std::pair<std::string_view, std::string_view>{"\\(", "\\)"}, {"\\[", "\\]"}}) {
     const size_t end = text.rfind(close);
     const size_t start = end == std::string_view::npos ? end : text.substr(0, end).rfind(open);
     if (start != std::string_view::npos && (begin == std::string_view::npos || start > begin)) {
@@ -374,7 +405,8 @@ std::optional<std::string_view> LastMathSpan(std::string_view text) {
   return text.substr(begin, size);
 }
 
-bool AnySame(const std::vector<MathObject>& answer, const std::vector<MathObject>& truth, int digits) {
+bool AnySame(const std::vector<MathObject>& answer, const std::vector<MathObject>& truth,
+             int digits) {
   for (const MathObject& a : answer) {
     for (const MathObject& g : truth) {
       if (Comparer(digits).Same(a, g)) return true;
@@ -392,8 +424,10 @@ std::optional<std::string> ExtractMath(std::string_view text, MathFallback fallb
   text = *behind;
   if (fallback == MathFallback::kLastMath) {
     // The end of a long text is where its answer stands.
-    const std::string_view tail = text.substr(text.size() - std::min<size_t>(text.size(), 4 * kMaxAnswerBytes));
-    if (const auto announced = Announced(tail); announced && announced->find_first_not_of(" \n*:") != std::string_view::npos) {
+    const std::string_view tail =
+        text.substr(text.size() - std::min<size_t>(text.size(), 4 * kMaxAnswerBytes));
+    if (const auto announced = Announced(tail);
+        announced && announced->find_first_not_of(" \n*:") != std::string_view::npos) {
       return std::string(*announced);
     }
     if (const auto span = LastMathSpan(tail)) return std::string(*span);
@@ -434,7 +468,8 @@ bool SameMath(std::string_view answer, std::string_view truth, int digits) {
   if (answers[0].kind != Kind::kWords) return false;
   const bool letters = wanted.find_first_not_of(kLetters) == std::string::npos;
   if (letters && words == CanonicalWords(wanted)) return true;
-  // Words around the answer: what they announce, what stands between dollars, or the one number among them.
+  // Words around the answer: what they announce, what stands between dollars, or the one number
+  // among them.
   const std::string prose = WithoutTextBoxes(given);
   if (const auto announced = Announced(prose)) {
     const std::string plain = PlainLatex(*announced);
@@ -448,8 +483,9 @@ bool SameMath(std::string_view answer, std::string_view truth, int digits) {
     }
   }
   // A sign of anything but a number means more than the number.
-  if (given.find_first_of("<>^_|{}()[]") != std::string::npos || given.find("\\p") != std::string::npos ||
-      given.find("\\in") != std::string::npos || !ParseRational(truth)) {
+  if (given.find_first_of("<>^_|{}()[]") != std::string::npos ||
+      given.find("\\p") != std::string::npos || given.find("\\in") != std::string::npos ||
+      !ParseRational(truth)) {
     return false;
   }
   return SameAnswer(answer, truth);

@@ -77,7 +77,8 @@ std::vector<MathExpression> MathExpression::Signed() const {
   std::vector<size_t> places;
   bool linked = false;
   for (size_t i = 0; i < nodes_.size(); ++i) {
-    if (nodes_[i].op == MathOp::kPlusMinus || nodes_[i].op == MathOp::kMinusPlus) places.push_back(i);
+    if (nodes_[i].op == MathOp::kPlusMinus || nodes_[i].op == MathOp::kMinusPlus)
+      places.push_back(i);
     linked = linked || nodes_[i].op == MathOp::kMinusPlus;
   }
   if (places.empty()) return {*this};

@@ -1,8 +1,8 @@
 // A formula as a tree: numbers, symbols and functions of school and competition mathematics.
 //
 // Purpose: what math_parser.h reads and math_value.h compares.
-// Thread safety: a value. Ownership: a MathExpression owns its nodes. A part stands before what is made of it; the root is
-// the last node.
+// Thread safety: a value. Ownership: a MathExpression owns its nodes. A part stands before what is
+// made of it; the root is the last node.
 #pragma once
 
 #include <cstdint>
@@ -15,13 +15,41 @@
 namespace plumb::reward {
 
 enum class MathOp : uint8_t {
-  kNumber, kSymbol, kPi, kEuler, kImaginary, kInfinity,  // leaves
-  kAdd, kSubtract, kMultiply, kDivide, kPower, kBinomial,
+  kNumber,
+  kSymbol,
+  kPi,
+  kEuler,
+  kImaginary,
+  kInfinity,  // leaves
+  kAdd,
+  kSubtract,
+  kMultiply,
+  kDivide,
+  kPower,
+  kBinomial,
   kRoot,       // left: the degree, right: the radicand
   kLogarithm,  // left: the base, right: the argument
-  kPlusMinus, kMinusPlus,
-  kNegate, kAbsolute, kFactorial, kFloor, kCeiling, kExp, kLn,  // right only, and all below
-  kSin, kCos, kTan, kCot, kSec, kCsc, kAsin, kAcos, kAtan, kSinh, kCosh, kTanh,
+  kPlusMinus,
+  kMinusPlus,
+  kNegate,
+  kAbsolute,
+  kFactorial,
+  kFloor,
+  kCeiling,
+  kExp,
+  kLn,  // right only, and all below
+  kSin,
+  kCos,
+  kTan,
+  kCot,
+  kSec,
+  kCsc,
+  kAsin,
+  kAcos,
+  kAtan,
+  kSinh,
+  kCosh,
+  kTanh,
 };
 
 struct MathNode {
@@ -51,8 +79,8 @@ class MathExpression {
   MathExpression Replaced(std::string_view symbol, const MathExpression& by) const;
   // What its last operation is applied to. REQUIRES: the root is one with a right side alone.
   MathExpression WithoutRoot() const;
-  // Every way to take its \pm and \mp: one by one, together where \mp stands too. Without any: itself. At most 16;
-  // none for more.
+  // Every way to take its \pm and \mp: one by one, together where \mp stands too. Without any:
+  // itself. At most 16; none for more.
   std::vector<MathExpression> Signed() const;
 
  private:

@@ -119,9 +119,11 @@ std::optional<MathObject> Without(MathObject from, MathObject holes) {
   const bool points = std::all_of(holes.items.begin(), holes.items.end(), [](const MathObject& o) {
     return o.kind == Kind::kQuantity && RealValue(o.quantities[0].value).has_value();
   });
-  const bool set = from.kind == Kind::kInterval || from.kind == Kind::kUnion || from.kind == Kind::kSet ||
-                   from.kind == Kind::kWithout || (from.kind == Kind::kTuple && from.items.size() == 2);
-  if (!set || !points || (holes.kind != Kind::kSet && holes.kind != Kind::kList)) return std::nullopt;
+  const bool set = from.kind == Kind::kInterval || from.kind == Kind::kUnion ||
+                   from.kind == Kind::kSet || from.kind == Kind::kWithout ||
+                   (from.kind == Kind::kTuple && from.items.size() == 2);
+  if (!set || !points || (holes.kind != Kind::kSet && holes.kind != Kind::kList))
+    return std::nullopt;
   MathObject out = Joined(Kind::kWithout, {from, holes});
   out.text = from.text;
   return out;
@@ -132,7 +134,8 @@ std::optional<MathObject> Punched(const MathObject& list) {
   std::optional<MathObject> from;
   std::string name;
   for (const MathObject& item : list.items) {
-    const bool named = item.kind == Kind::kWithout || item.kind == Kind::kInterval || item.kind == Kind::kUnion;
+    const bool named =
+        item.kind == Kind::kWithout || item.kind == Kind::kInterval || item.kind == Kind::kUnion;
     if (named && (item.text.empty() || (!name.empty() && item.text != name))) return std::nullopt;
     if (named) name = item.text;
     if (item.kind == Kind::kWithout) {
@@ -146,7 +149,8 @@ std::optional<MathObject> Punched(const MathObject& list) {
     }
   }
   if (holes.empty()) return std::nullopt;
-  return Without(from ? *from : Ray(name, nullptr, nullptr, false, false), Joined(Kind::kSet, holes));
+  return Without(from ? *from : Ray(name, nullptr, nullptr, false, false),
+                 Joined(Kind::kSet, holes));
 }
 
 }  // namespace plumb::reward

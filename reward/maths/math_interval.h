@@ -34,7 +34,8 @@ std::optional<MathObject> SolveInequality(const MathExpression& low, const MathE
 
 // An object of `items` alone.
 MathObject Joined(MathObject::Kind kind, std::vector<MathObject> items);
-// A \setminus \{1, 2\}: `from` without the points of `holes`; none when these are no points or `from` is no set.
+// A \setminus \{1, 2\}: `from` without the points of `holes`; none when these are no points or
+// `from` is no set.
 std::optional<MathObject> Without(MathObject from, MathObject holes);
 // "x > 0, x \ne 1" and "x \ne 1, 2": what all the lines of `list` leave of one set.
 std::optional<MathObject> Punched(const MathObject& list);

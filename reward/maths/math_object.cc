@@ -47,13 +47,15 @@ class Reader {
     s = Trim(s);
     if (s.empty() || depth > kMaxDepth || ++steps_ > 2000) return Words(s);
     const std::string words = CanonicalWords(s);
-    if (words == "\\emptyset" || words == "no solution" || words == "no solutions" || words == "empty set" ||
-        words == "no real solution" || words == "no real solutions" || s == "\\{\\}") {
+    if (words == "\\emptyset" || words == "no solution" || words == "no solutions" ||
+        words == "empty set" || words == "no real solution" || words == "no real solutions" ||
+        s == "\\{\\}") {
       MathObject out;
       out.kind = Kind::kSet;
       return out;
     }
-    if (words == "\\r" || words == "all real numbers" || words == "all reals") return Ray("", nullptr, nullptr, false, false);
+    if (words == "\\r" || words == "all real numbers" || words == "all reals")
+      return Ray("", nullptr, nullptr, false, false);
     if (LoneWord(s)) return Words(s);
     if (s.starts_with("\\text{") &&
         BracedText(s, 5) == s.substr(6, s.size() - 7)) {  // \text{Red and Blue}
@@ -75,8 +77,10 @@ class Reader {
       auto without = Without(Read(parts.parts[0], depth + 1), Read(parts.parts[1], depth + 1));
       return without ? *without : Words(s);
     }
-    if (const Parts parts = Split(s, thousands_, ListSign); parts.parts.size() > 1) return List(parts, depth);
-    if (const Parts parts = Split(s, thousands_, RelationSign); parts.parts.size() > 1) return Relation(s, parts, depth);
+    if (const Parts parts = Split(s, thousands_, ListSign); parts.parts.size() > 1)
+      return List(parts, depth);
+    if (const Parts parts = Split(s, thousands_, RelationSign); parts.parts.size() > 1)
+      return Relation(s, parts, depth);
     if (auto bracketed = Bracketed(s, depth)) return *bracketed;
     if (auto based = Based(s)) return *based;
     return Words(s);
@@ -174,7 +178,8 @@ class Reader {
       }
       // ", k \in \Z" says where a letter lives.
       const bool domain = part.find("\\in") != std::string_view::npos &&
-                          (part.ends_with("\\Z") || part.ends_with("\\N") || part.ends_with("\\Q") || part.ends_with("\\R"));
+                          (part.ends_with("\\Z") || part.ends_with("\\N") ||
+                           part.ends_with("\\Q") || part.ends_with("\\R"));
       if (!part.empty() && !domain) filled.push_back(part);
     }
     if (filled.size() == 1) return Read(filled[0], depth + 1);
@@ -186,12 +191,15 @@ class Reader {
       });
     };
     // A part in words makes the whole words: "Monday, Tuesday" or a sentence with commas.
-    if (std::any_of(out.items.begin(), out.items.end(), [](const MathObject& o) { return o.kind == Kind::kWords; })) {
-      const bool words = std::all_of(out.items.begin(), out.items.end(),
-                                     [](const MathObject& o) { return o.kind == Kind::kWords && !o.text.empty(); });
+    if (std::any_of(out.items.begin(), out.items.end(),
+                    [](const MathObject& o) { return o.kind == Kind::kWords; })) {
+      const bool words = std::all_of(out.items.begin(), out.items.end(), [](const MathObject& o) {
+        return o.kind == Kind::kWords && !o.text.empty();
+      });
       if (!words) {
         std::string text;
-        for (std::string_view part : parts.parts) text += std::string(text.empty() ? "" : ", ") + std::string(part);
+        for (std::string_view part : parts.parts)
+          text += std::string(text.empty() ? "" : ", ") + std::string(part);
         return Words(text);
       }
       return out;
@@ -218,7 +226,8 @@ class Reader {
       return joined;
     }
     if (out.items[0].kind == Kind::kAssignment &&
-        std::all_of(out.items.begin() + 1, out.items.end(), [](const MathObject& o) { return o.kind == Kind::kQuantity; })) {
+        std::all_of(out.items.begin() + 1, out.items.end(),
+                    [](const MathObject& o) { return o.kind == Kind::kQuantity; })) {
       MathObject joined = out.items[0];  // x = 1, 2
       out.items[0] = joined.items[0];
       joined.items = {out};
@@ -231,7 +240,8 @@ class Reader {
   // f(x) or P(x, y): a function's name with its letters.
   static bool FunctionOf(std::string_view s) {
     if (s.size() < 4 || !IsLetter(s[0]) || s[1] != '(' || s.back() != ')') return false;
-    return std::all_of(s.begin() + 2, s.end() - 1, [](char c) { return IsLetter(c) || c == ',' || c == ' '; });
+    return std::all_of(s.begin() + 2, s.end() - 1,
+                       [](char c) { return IsLetter(c) || c == ',' || c == ' '; });
   }
 
   MathObject Relation(std::string_view s, const Parts& parts, int depth) {
@@ -240,45 +250,57 @@ class Reader {
     const auto& signs = parts.signs;
     std::vector<std::optional<MathReading>> e;
     for (std::string_view part : p) e.push_back(Whole(part, thousands_));
-    const auto name = [&](size_t i) { return e[i] ? e[i]->expression.LoneSymbol() : std::string(); };
+    const auto name = [&](size_t i) {
+      return e[i] ? e[i]->expression.LoneSymbol() : std::string();
+    };
     const auto constant = [&](size_t i) { return e[i] && RealValue(e[i]->expression).has_value(); };
-    const bool equations = std::all_of(signs.begin(), signs.end(), [](std::string_view sign) { return sign == "="; });
+    const bool equations =
+        std::all_of(signs.begin(), signs.end(), [](std::string_view sign) { return sign == "="; });
     if (equations) {
       const size_t last = p.size() - 1;
-      if (!name(0).empty() || FunctionOf(p[0])) return Assignment(name(0).empty() ? std::string(p[0]) : name(0), e[0], p[last], depth);
+      if (!name(0).empty() || FunctionOf(p[0]))
+        return Assignment(name(0).empty() ? std::string(p[0]) : name(0), e[0], p[last], depth);
       bool constants = true;
       for (size_t i = 0; i < p.size(); ++i) constants = constants && constant(i);
       if (constants) return Read(p[last], depth + 1);
       if (auto measures = Measures(p.front(), p[last])) return *measures;
       if (!name(last).empty() && p.size() == 2) return Assignment(name(last), e[last], p[0], depth);
       const std::string label = CanonicalWords(p[0]);
-      if (!e[0] && !label.empty() && label.find_first_of("0123456789^_(){}[]\\") == std::string::npos) {
+      if (!e[0] && !label.empty() &&
+          label.find_first_of("0123456789^_(){}[]\\") == std::string::npos) {
         return Read(p[last], depth + 1);  // "Area = 25"
       }
       // Three letters of geometry before a value: "AB = 5".
-      if (e[0] && p.size() == 2 && constant(1) && p[0].size() <= 3 && std::all_of(p[0].begin(), p[0].end(), IsLetter)) {
+      if (e[0] && p.size() == 2 && constant(1) && p[0].size() <= 3 &&
+          std::all_of(p[0].begin(), p[0].end(), IsLetter)) {
         return Assignment(std::string(p[0]), e[0], p[last], depth);
       }
     }
-    if (signs.size() == 1 && signs[0] == "\\in") return name(0).empty() ? Words(s) : Read(p[1], depth + 1);
+    if (signs.size() == 1 && signs[0] == "\\in")
+      return name(0).empty() ? Words(s) : Read(p[1], depth + 1);
     const auto direction = [&](size_t i) { return signs[i][0]; };
     const auto closed = [&](size_t i) { return signs[i].size() == 2; };
-    const bool order = std::all_of(signs.begin(), signs.end(), [](std::string_view x) { return x[0] == '<' || x[0] == '>'; });
+    const bool order = std::all_of(signs.begin(), signs.end(),
+                                   [](std::string_view x) { return x[0] == '<' || x[0] == '>'; });
     if (order && p.size() == 2) {
       const bool less = direction(0) == '<';
       if (!name(0).empty() && constant(1)) {
         const MathExpression& end = e[1]->expression;
-        return less ? Ray(name(0), nullptr, &end, false, closed(0)) : Ray(name(0), &end, nullptr, closed(0), false);
+        return less ? Ray(name(0), nullptr, &end, false, closed(0))
+                    : Ray(name(0), &end, nullptr, closed(0), false);
       }
       if (!name(1).empty() && constant(0)) {
         const MathExpression& end = e[0]->expression;
-        return less ? Ray(name(1), &end, nullptr, closed(0), false) : Ray(name(1), nullptr, &end, false, closed(0));
+        return less ? Ray(name(1), &end, nullptr, closed(0), false)
+                    : Ray(name(1), nullptr, &end, false, closed(0));
       }
     }
-    if (order && p.size() == 3 && direction(0) == direction(1) && !name(1).empty() && constant(0) && constant(2)) {
+    if (order && p.size() == 3 && direction(0) == direction(1) && !name(1).empty() && constant(0) &&
+        constant(2)) {
       const bool less = direction(0) == '<';
       const size_t low = less ? 0 : 2, high = less ? 2 : 0;
-      return Ray(name(1), &e[low]->expression, &e[high]->expression, closed(less ? 0 : 1), closed(less ? 1 : 0));
+      return Ray(name(1), &e[low]->expression, &e[high]->expression, closed(less ? 0 : 1),
+                 closed(less ? 1 : 0));
     }
     if (order && p.size() == 2 && e[0] && e[1]) {
       const bool less = direction(0) == '<';
@@ -328,16 +350,19 @@ class Reader {
     auto a = ReadQuantity(first, thousands_), b = ReadQuantity(last, thousands_);
     if (!a || !b || a->kind != Kind::kQuantity || b->kind != Kind::kQuantity) return std::nullopt;
     const MathQuantity &x = a->quantities[0], &y = b->quantities[0];
-    if (!x.unit || !y.unit || x.unit->powers != y.unit->powers || !x.unit->offset.zero()) return std::nullopt;
+    if (!x.unit || !y.unit || x.unit->powers != y.unit->powers || !x.unit->offset.zero())
+      return std::nullopt;
     const auto based = [](const MathQuantity& q) {
-      return MathExpression::Join(MathOp::kMultiply, q.value, MathExpression::Constant(q.unit->factor));
+      return MathExpression::Join(MathOp::kMultiply, q.value,
+                                  MathExpression::Constant(q.unit->factor));
     };
     if (!SameValue(based(x), based(y))) return std::nullopt;
     b->quantities.push_back(x);
     return b;
   }
 
-  MathObject Assignment(const std::string& name, const std::optional<MathReading>& left, std::string_view right, int depth) {
+  MathObject Assignment(const std::string& name, const std::optional<MathReading>& left,
+                        std::string_view right, int depth) {
     MathObject out;
     out.kind = Kind::kAssignment;
     out.text = name;
@@ -364,13 +389,15 @@ class Reader {
       const size_t bar = inside.find_first_of("|:");
       if (bar != std::string_view::npos && bar > 0) {
         const auto element = Whole(Trim(inside.substr(0, bar)), thousands_);
-        if (element && !element->expression.LoneSymbol().empty()) return Read(inside.substr(bar + 1), depth + 1);
+        if (element && !element->expression.LoneSymbol().empty())
+          return Read(inside.substr(bar + 1), depth + 1);
       }
       return Elements(Kind::kSet, parts.parts, depth);
     }
     if (s.back() != ')' && s.back() != ']') return std::nullopt;
     if (parts.parts.size() == 1) {
-      return s.front() == '(' && s.back() == ')' ? std::optional(Read(inside, depth + 1)) : std::nullopt;
+      return s.front() == '(' && s.back() == ')' ? std::optional(Read(inside, depth + 1))
+                                                 : std::nullopt;
     }
     const bool left = s.front() == '[', right = s.back() == ']';
     if (parts.parts.size() == 2 && (left || right)) {
@@ -546,6 +573,8 @@ class Reader {
 
 }  // namespace
 
-MathObject ReadMathObject(std::string_view plain, bool thousands) { return Reader(thousands).Read(plain, 0); }
+MathObject ReadMathObject(std::string_view plain, bool thousands) {
+  return Reader(thousands).Read(plain, 0);
+}
 
 }  // namespace plumb::reward

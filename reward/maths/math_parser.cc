@@ -13,18 +13,24 @@ struct Named {
   MathOp op;
 };
 constexpr Named kFunctions[] = {
-    {"sin", MathOp::kSin},       {"cos", MathOp::kCos},       {"tan", MathOp::kTan},      {"cot", MathOp::kCot},
-    {"sec", MathOp::kSec},       {"csc", MathOp::kCsc},       {"arcsin", MathOp::kAsin},  {"arccos", MathOp::kAcos},
-    {"arctan", MathOp::kAtan},   {"asin", MathOp::kAsin},     {"acos", MathOp::kAcos},    {"atan", MathOp::kAtan},
-    {"sinh", MathOp::kSinh},     {"cosh", MathOp::kCosh},     {"tanh", MathOp::kTanh},    {"ln", MathOp::kLn},
-    {"exp", MathOp::kExp},       {"abs", MathOp::kAbsolute},  {"log", MathOp::kLogarithm}, {"lg", MathOp::kLogarithm},
-    {"floor", MathOp::kFloor},   {"ceil", MathOp::kCeiling},
+    {"sin", MathOp::kSin},       {"cos", MathOp::kCos},      {"tan", MathOp::kTan},
+    {"cot", MathOp::kCot},       {"sec", MathOp::kSec},      {"csc", MathOp::kCsc},
+    {"arcsin", MathOp::kAsin},   {"arccos", MathOp::kAcos},  {"arctan", MathOp::kAtan},
+    {"asin", MathOp::kAsin},     {"acos", MathOp::kAcos},    {"atan", MathOp::kAtan},
+    {"sinh", MathOp::kSinh},     {"cosh", MathOp::kCosh},    {"tanh", MathOp::kTanh},
+    {"ln", MathOp::kLn},         {"exp", MathOp::kExp},      {"abs", MathOp::kAbsolute},
+    {"log", MathOp::kLogarithm}, {"lg", MathOp::kLogarithm}, {"floor", MathOp::kFloor},
+    {"ceil", MathOp::kCeiling},
 };
-constexpr Named kConstants[] = {{"pi", MathOp::kPi}, {"infty", MathOp::kInfinity}, {"infinity", MathOp::kInfinity},
-                                {"inf", MathOp::kInfinity}, {"oo", MathOp::kInfinity}};
-constexpr std::string_view kGreek[] = {"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota",
-                                       "kappa", "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "phi", "chi", "psi",
-                                       "omega", "Gamma", "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega", "ell"};
+constexpr Named kConstants[] = {{"pi", MathOp::kPi},
+                                {"infty", MathOp::kInfinity},
+                                {"infinity", MathOp::kInfinity},
+                                {"inf", MathOp::kInfinity},
+                                {"oo", MathOp::kInfinity}};
+constexpr std::string_view kGreek[] = {
+    "alpha",  "beta",  "gamma", "delta", "epsilon", "zeta",  "eta", "theta", "iota",  "kappa",
+    "lambda", "mu",    "nu",    "xi",    "rho",     "sigma", "tau", "phi",   "chi",   "psi",
+    "omega",  "Gamma", "Delta", "Theta", "Lambda",  "Sigma", "Phi", "Psi",   "Omega", "ell"};
 // Short words that are not products of letters.
 constexpr std::string_view kWords[] = {
     "no",  "on",  "of",  "or",  "to",  "so",  "do",  "go",  "yes", "odd", "all", "one", "two",
@@ -47,11 +53,12 @@ const Named* Find(const Named (&table)[N], std::string_view name) {
 
 }  // namespace
 
-// Recursive descent. Each reader returns the node it made, or -1 with the place where it began: the caller goes on
-// without it. failed_ is set where the whole text is refused.
+// Recursive descent. Each reader returns the node it made, or -1 with the place where it began: the
+// caller goes on without it. failed_ is set where the whole text is refused.
 class MathParser {
  public:
-  MathParser(std::string_view text, const MathReadingOptions& options) : s_(text), options_(options) {}
+  MathParser(std::string_view text, const MathReadingOptions& options)
+      : s_(text), options_(options) {}
 
   std::optional<MathReading> Read() {
     const int root = Sum();
@@ -60,7 +67,8 @@ class MathParser {
     out.used = place_;
     Keep(root, &out.expression);
     const auto& nodes = out.expression.nodes_;
-    if (nodes[0].op == MathOp::kNumber && (nodes.size() == 1 || (nodes.size() == 2 && nodes[1].op == MathOp::kNegate))) {
+    if (nodes[0].op == MathOp::kNumber &&
+        (nodes.size() == 1 || (nodes.size() == 2 && nodes[1].op == MathOp::kNegate))) {
       out.decimals = decimals_, out.digits = digits_;
     }
     return out;
@@ -70,7 +78,8 @@ class MathParser {
   // Also counts steps: what is read twice after a wrong turn must not add up to a hang.
   struct Nesting {
     explicit Nesting(MathParser* p) : parser(p) {
-      if (++parser->depth_ > MathExpression::kMaxNesting || ++parser->steps_ > kMaxSteps) parser->failed_ = true;
+      if (++parser->depth_ > MathExpression::kMaxNesting || ++parser->steps_ > kMaxSteps)
+        parser->failed_ = true;
     }
     ~Nesting() { --parser->depth_; }
     MathParser* parser;
@@ -339,9 +348,12 @@ class MathParser {
       if (negative) exponent = -exponent;
     }
     const size_t first = digits.find_first_not_of("0.");
-    digits_ = first == std::string::npos ? 0 : static_cast<int>(digits.size() - first) - (digits.find('.', first) != std::string::npos);
+    digits_ = first == std::string::npos ? 0
+                                         : static_cast<int>(digits.size() - first) -
+                                               (digits.find('.', first) != std::string::npos);
     auto value = BigRational::FromDecimal(digits, exponent);
-    if (value && Rest().starts_with("\\overline{") && digits.find('.') != std::string::npos && exponent == 0) {
+    if (value && Rest().starts_with("\\overline{") && digits.find('.') != std::string::npos &&
+        exponent == 0) {
       // 0.1\overline{6}: the block divided by a number of nines behind the digits before it.
       size_t at = place_ + 10;
       std::string block;
@@ -389,7 +401,8 @@ class MathParser {
       }
       at = close + 1;
     } else {
-      while (at < s_.size() && (IsDigit(s_[at]) || (name.size() == 1 && IsLetter(s_[at])))) name += s_[at++];
+      while (at < s_.size() && (IsDigit(s_[at]) || (name.size() == 1 && IsLetter(s_[at]))))
+        name += s_[at++];
     }
     if (name.size() < 2) return "";
     place_ = at;
@@ -518,7 +531,8 @@ class MathParser {
     if (name == "sqrt") return Root(begin);
     if (name == "lfloor" || name == "lceil") {
       const int inside = Closed(name == "lfloor" ? "\\rfloor" : "\\rceil", begin);
-      return inside < 0 ? -1 : Add(name == "lfloor" ? MathOp::kFloor : MathOp::kCeiling, -1, inside);
+      return inside < 0 ? -1
+                        : Add(name == "lfloor" ? MathOp::kFloor : MathOp::kCeiling, -1, inside);
     }
     if (const Named* constant = Find(kConstants, name)) return Add(constant->op, -1, -1);
     if (const Named* function = Find(kFunctions, name)) return Function(*function, begin);
@@ -533,18 +547,22 @@ class MathParser {
     size_t end = place_;
     while (end < s_.size() && IsLetter(s_[end])) ++end;
     const std::string_view run = s_.substr(place_, end - place_);
-    if (const Named* constant = Find(kConstants, run)) return place_ = end, Add(constant->op, -1, -1);
+    if (const Named* constant = Find(kConstants, run))
+      return place_ = end, Add(constant->op, -1, -1);
     if (run == "sqrt") return place_ = end, Root(begin);
-    if (const Named* function = Find(kFunctions, run); function != nullptr && (run.size() > 2 || run == "ln")) {
+    if (const Named* function = Find(kFunctions, run);
+        function != nullptr && (run.size() > 2 || run == "ln")) {
       place_ = end;
       return Function(*function, begin);
     }
     if (!options_.letters) return -1;
-    if (std::find(std::begin(kGreek), std::end(kGreek), run) != std::end(kGreek) && run.size() > 3) {
+    if (std::find(std::begin(kGreek), std::end(kGreek), run) != std::end(kGreek) &&
+        run.size() > 3) {
       place_ = end;
       return Symbol("\\" + std::string(run) + Subscript());
     }
-    if (run.size() > 3 || std::find(std::begin(kWords), std::end(kWords), run) != std::end(kWords)) return -1;
+    if (run.size() > 3 || std::find(std::begin(kWords), std::end(kWords), run) != std::end(kWords))
+      return -1;
     ++place_;
     std::string name = std::string(1, run[0]) + Subscript();
     while (At() == '\'') name += s_[place_++];
@@ -568,7 +586,8 @@ bool IsShortWord(std::string_view run) {
   });
 }
 
-std::optional<MathReading> ReadExpression(std::string_view plain, const MathReadingOptions& options) {
+std::optional<MathReading> ReadExpression(std::string_view plain,
+                                          const MathReadingOptions& options) {
   return MathParser(plain, options).Read();
 }
 

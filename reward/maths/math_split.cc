@@ -15,8 +15,8 @@ size_t GroupedNumber(std::string_view s, size_t i) {
   while (end < s.size() && IsDigit(s[end])) ++end;
   if (end - i > 3) return 0;
   const size_t first = end;
-  while (end + 3 < s.size() && s[end] == ',' && IsDigit(s[end + 1]) && IsDigit(s[end + 2]) && IsDigit(s[end + 3]) &&
-         (end + 4 == s.size() || !IsDigit(s[end + 4]))) {
+  while (end + 3 < s.size() && s[end] == ',' && IsDigit(s[end + 1]) && IsDigit(s[end + 2]) &&
+         IsDigit(s[end + 3]) && (end + 4 == s.size() || !IsDigit(s[end + 4]))) {
     end += 4;
   }
   return end > first ? end - i : 0;
@@ -69,8 +69,9 @@ Parts Split(std::string_view s, bool thousands, Sign sign) {
 
 size_t ListSign(std::string_view s, size_t i) {
   if (s[i] == ',' || s[i] == ';') return 1;
-  for (std::string_view word : {" or ", " and ", "\\text{or}", "\\text{and}", "\\text{ or }", "\\text{ and }", "\\text{or }",
-                                "\\text{and }", "\\text{ or}", "\\text{ and}", "\\vee", "\\wedge", "\\lor", "\\land"}) {
+  for (std::string_view word : {" or ", " and ", "\\text{or}", "\\text{and}", "\\text{ or }",
+                                "\\text{ and }", "\\text{or }", "\\text{and }", "\\text{ or}",
+                                "\\text{ and}", "\\vee", "\\wedge", "\\lor", "\\land"}) {
     if (s.substr(i).starts_with(word)) return word.size();
   }
   return 0;

@@ -1,6 +1,7 @@
 // Cuts the text of a maths answer at separators that stand outside brackets.
 //
-// Purpose: the scanning under math_object.cc. Texts are of PlainLatex(): commands spelt one way, relations as <=, >=, !=.
+// Purpose: the scanning under math_object.cc. Texts are of PlainLatex(): commands spelt one way,
+// relations as <=, >=, !=.
 // Thread safety: pure functions. Ownership: parts are views into the text. Errors: none.
 #pragma once
 

@@ -27,7 +27,9 @@ uint64_t Seeded(std::string_view name, int point) {
   return hash ^ (hash >> 31);
 }
 
-const MathNode& Node(const MathExpression& e, int node) { return e.nodes()[static_cast<size_t>(node)]; }
+const MathNode& Node(const MathExpression& e, int node) {
+  return e.nodes()[static_cast<size_t>(node)];
+}
 const BigRational& NumberOf(const MathExpression& e, const MathNode& n) {
   return e.numbers()[static_cast<size_t>(n.index)];
 }
@@ -103,7 +105,8 @@ std::optional<BigRational> Exact(const MathExpression& e, int place) {
     case Op::kLogarithm: {
       // Whole powers only, e.g. \log_2 8.
       if (a->Compare(BigRational(1)) <= 0 || b->negative() || b->zero()) return std::nullopt;
-      const long double guess = std::round(std::log(b->ToLongDouble()) / std::log(a->ToLongDouble()));
+      const long double guess =
+          std::round(std::log(b->ToLongDouble()) / std::log(a->ToLongDouble()));
       if (!std::isfinite(guess) || std::abs(guess) > 2048) return std::nullopt;
       const auto power = a->Power(static_cast<int64_t>(guess));
       if (power && *power == *b) return BigRational(static_cast<int64_t>(guess));
@@ -119,16 +122,30 @@ std::optional<BigRational> Exact(const MathExpression& e, int place) {
       const BigRational up = Floor(b->Negated()).Negated();
       return up.integer() ? std::optional(up) : std::nullopt;
     }
-    case Op::kExp: case Op::kSin: case Op::kTan: case Op::kAsin: case Op::kAtan: case Op::kSinh: case Op::kTanh:
+    case Op::kExp:
+    case Op::kSin:
+    case Op::kTan:
+    case Op::kAsin:
+    case Op::kAtan:
+    case Op::kSinh:
+    case Op::kTanh:
       if (!b->zero()) return std::nullopt;
       return BigRational(n.op == Op::kExp ? 1 : 0);
-    case Op::kCos: case Op::kCosh: case Op::kSec:
-      return b->zero() ? std::optional(BigRational(1)) : std::nullopt;
-    case Op::kLn:
-      return *b == BigRational(1) ? std::optional(BigRational(0)) : std::nullopt;
-    case Op::kCot: case Op::kCsc: case Op::kAcos: case Op::kPlusMinus: case Op::kMinusPlus:
-    case Op::kNumber: case Op::kSymbol: case Op::kPi: case Op::kEuler: case Op::kImaginary: case Op::kInfinity:
-      return std::nullopt;
+    case Op::kCos:
+    case Op::kCosh:
+    case Op::kSec: return b->zero() ? std::optional(BigRational(1)) : std::nullopt;
+    case Op::kLn: return *b == BigRational(1) ? std::optional(BigRational(0)) : std::nullopt;
+    case Op::kCot:
+    case Op::kCsc:
+    case Op::kAcos:
+    case Op::kPlusMinus:
+    case Op::kMinusPlus:
+    case Op::kNumber:
+    case Op::kSymbol:
+    case Op::kPi:
+    case Op::kEuler:
+    case Op::kImaginary:
+    case Op::kInfinity: return std::nullopt;
   }
   return std::nullopt;
 }
@@ -149,9 +166,13 @@ FieldValue InField(const MathExpression& e, int place, int point) {
       const auto value = NumberOf(e, n).Modulo(kPrime);
       return value ? FieldValue::Of(*value) : FieldValue{State::kUndefined};
     }
-    case Op::kSymbol: return FieldValue::Of(Seeded(e.symbols()[static_cast<size_t>(n.index)], point) % kPrime);
+    case Op::kSymbol:
+      return FieldValue::Of(Seeded(e.symbols()[static_cast<size_t>(n.index)], point) % kPrime);
     case Op::kImaginary: return FieldValue::Of(kFieldMinusOneRoot);
-    case Op::kAdd: case Op::kSubtract: case Op::kMultiply: case Op::kDivide: {
+    case Op::kAdd:
+    case Op::kSubtract:
+    case Op::kMultiply:
+    case Op::kDivide: {
       const FieldValue a = InField(e, n.left, point);
       if (a.state != State::kValue) return a;
       const FieldValue b = InField(e, n.right, point);
@@ -160,7 +181,8 @@ FieldValue InField(const MathExpression& e, int place, int point) {
       if (n.op == Op::kSubtract) return FieldValue::Of((a.value + kPrime - b.value) % kPrime);
       if (n.op == Op::kMultiply) return FieldValue::Of(MultiplyModulo(a.value, b.value, kPrime));
       if (b.value == 0) return {State::kUndefined};
-      return FieldValue::Of(MultiplyModulo(a.value, PowerModulo(b.value, kPrime - 2, kPrime), kPrime));
+      return FieldValue::Of(
+          MultiplyModulo(a.value, PowerModulo(b.value, kPrime - 2, kPrime), kPrime));
     }
     case Op::kNegate: {
       const FieldValue b = InField(e, n.right, point);
@@ -229,7 +251,8 @@ Approximate Logarithm(const Approximate& a) {
   return out;
 }
 
-Approximate PowerOf(const Approximate& a, const Approximate& b, const std::optional<BigRational>& exact) {
+Approximate PowerOf(const Approximate& a, const Approximate& b,
+                    const std::optional<BigRational>& exact) {
   if (exact && exact->integer()) {
     const auto whole = exact->ToInt64();
     if (whole && std::abs(*whole) <= 64) {
@@ -261,7 +284,8 @@ Approximate PowerOf(const Approximate& a, const Approximate& b, const std::optio
     value = std::pow(a.value, c);
   }
   const long double size = std::abs(value);
-  return {value, std::abs(c / a.value) * size * a.error + std::abs(std::log(a.value)) * size * b.error +
+  return {value, std::abs(c / a.value) * size * a.error +
+                     std::abs(std::log(a.value)) * size * b.error +
                      (8 + 4 * std::abs(c * std::log(a.value))) * kUnit * size};
 }
 
@@ -271,7 +295,8 @@ Approximate Unary(MathOp op, const Approximate& b) {
   switch (op) {
     case Op::kNegate: return {-z, b.error};
     case Op::kAbsolute: return {std::abs(z), b.error + 2 * kUnit * std::abs(z)};
-    case Op::kFloor: case Op::kCeiling: {
+    case Op::kFloor:
+    case Op::kCeiling: {
       const long double near = std::round(z.real());
       if (!IsReal(b) || std::abs(z.real() - near) <= 4 * b.error) return kUndefined;
       return {op == Op::kFloor ? std::floor(z.real()) : std::ceil(z.real()), 0};
@@ -280,13 +305,18 @@ Approximate Unary(MathOp op, const Approximate& b) {
     case Op::kLn: return Logarithm(b);
     case Op::kSin: return Apply(b, std::sin(z), std::cos(z));
     case Op::kCos: return Apply(b, std::cos(z), std::sin(z));
-    case Op::kTan: case Op::kCot: case Op::kSec: case Op::kCsc: {
-      const Approximate sine = Apply(b, std::sin(z), std::cos(z)), cosine = Apply(b, std::cos(z), std::sin(z));
+    case Op::kTan:
+    case Op::kCot:
+    case Op::kSec:
+    case Op::kCsc: {
+      const Approximate sine = Apply(b, std::sin(z), std::cos(z)),
+                        cosine = Apply(b, std::cos(z), std::sin(z));
       if (op == Op::kTan) return Divide(sine, cosine);
       if (op == Op::kCot) return Divide(cosine, sine);
       return Divide({1.0L, 0}, op == Op::kSec ? cosine : sine);
     }
-    case Op::kAsin: case Op::kAcos: {
+    case Op::kAsin:
+    case Op::kAcos: {
       const auto value = IsReal(b) && std::abs(z.real()) <= 1
                              ? Complex(op == Op::kAsin ? std::asin(z.real()) : std::acos(z.real()))
                              : (op == Op::kAsin ? std::asin(z) : std::acos(z));
@@ -418,7 +448,8 @@ int InfiniteSign(const MathExpression& e) {
 std::optional<BigRational> ExactValue(const MathExpression& e) { return Exact(e, e.root()); }
 
 std::optional<double> RealValue(const MathExpression& e) {
-  if (const int sign = InfiniteSign(e); sign != 0) return sign * std::numeric_limits<double>::infinity();
+  if (const int sign = InfiniteSign(e); sign != 0)
+    return sign * std::numeric_limits<double>::infinity();
   if (!e.symbols().empty()) return std::nullopt;
   if (const auto exact = ExactValue(e)) return static_cast<double>(exact->ToLongDouble());
   const std::vector<std::string> none;
@@ -484,7 +515,9 @@ bool Proportional(const MathExpression& a, const MathExpression& b, bool positiv
     for (int p = 0; p < kFieldPoints; ++p) {
       const int q = (p + 1) % kFieldPoints;
       if (u[p].value == 0 || v[p].value == 0) return false;
-      if (MultiplyModulo(u[p].value, v[q].value, kPrime) != MultiplyModulo(u[q].value, v[p].value, kPrime)) return false;
+      if (MultiplyModulo(u[p].value, v[q].value, kPrime) !=
+          MultiplyModulo(u[q].value, v[p].value, kPrime))
+        return false;
     }
     if (!positive) return true;
   }

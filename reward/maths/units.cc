@@ -15,7 +15,8 @@ struct Power {
   int8_t exponent;
 };
 struct Entry {
-  const char* names;  // separated by spaces; a name of three letters or more is compared without case, and takes an s
+  // separated by spaces; a name of three letters or more is compared without case, and takes an s
+  const char* names;
   const char* above;  // factor = above / below
   const char* below;
   Power powers[4] = {{Unit::kBases, 0}, {Unit::kBases, 0}, {Unit::kBases, 0}, {Unit::kBases, 0}};
@@ -97,8 +98,11 @@ struct ScaleWord {
   const char* name;
   const char* factor;
 };
-constexpr ScaleWord kScales[] = {{"dozen", "12"}, {"thousand", "1000"}, {"million", "1000000"},
-                                 {"billion", "1000000000"}, {"trillion", "1000000000000"}};
+constexpr ScaleWord kScales[] = {{"dozen", "12"},
+                                 {"thousand", "1000"},
+                                 {"million", "1000000"},
+                                 {"billion", "1000000000"},
+                                 {"trillion", "1000000000000"}};
 
 const Entry* Find(std::string_view word) {
   const std::string lower = LowerAscii(word);
@@ -109,14 +113,20 @@ const Entry* Find(std::string_view word) {
       const std::string_view name = names.substr(0, space);
       names.remove_prefix(std::min(space + 1, names.size()));
       if (word == name) return &entry;
-      if (name.size() >= 2 && (lower == name || (name.size() >= 3 && lower == std::string(name) + "s"))) return &entry;
-      if (name.size() == 2 && (name == "hr" || name == "yr" || name == "yd") && lower == std::string(name) + "s") return &entry;
+      if (name.size() >= 2 &&
+          (lower == name || (name.size() >= 3 && lower == std::string(name) + "s")))
+        return &entry;
+      if (name.size() == 2 && (name == "hr" || name == "yr" || name == "yd") &&
+          lower == std::string(name) + "s")
+        return &entry;
     }
   }
   return nullptr;
 }
 
-BigRational Decimal(const char* text) { return BigRational::FromDecimal(text).value_or(BigRational(0)); }
+BigRational Decimal(const char* text) {
+  return BigRational::FromDecimal(text).value_or(BigRational(0));
+}
 
 Unit Celsius(bool fahrenheit) {
   Unit unit;
@@ -281,7 +291,8 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
         }
         if ((lower == "degrees" || lower == "degree") && i + 2 == tokens->size()) {
           const std::string next = LowerAscii((*tokens)[i + 1].text);
-          if (next == "c" || next == "celsius" || next == "f" || next == "fahrenheit") return Celsius(next[0] == 'f');
+          if (next == "c" || next == "celsius" || next == "f" || next == "fahrenheit")
+            return Celsius(next[0] == 'f');
         }
         if (lower == "rad" || lower == "radian" || lower == "radians") {
           if (tokens->size() != 1) return std::nullopt;
@@ -289,9 +300,10 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
           unit.radian = true;
           return unit;
         }
-        const auto* word = std::find_if(std::begin(kScales), std::end(kScales), [&](const ScaleWord& w) {
-          return lower == w.name || lower == std::string(w.name) + "s";
-        });
+        const auto* word =
+            std::find_if(std::begin(kScales), std::end(kScales), [&](const ScaleWord& w) {
+              return lower == w.name || lower == std::string(w.name) + "s";
+            });
         if (word != std::end(kScales)) {
           if (words > 0) return std::nullopt;
           unit.factor = *unit.factor.Times(Decimal(word->factor));
@@ -335,8 +347,9 @@ std::optional<Unit> ReadUnit(std::string_view plain) {
 }
 
 std::optional<Unit> ReadCurrencySign(std::string_view plain, size_t* used) {
-  static constexpr std::string_view kSigns[] = {"\\usd", "\\eur", "\\gbp", "\\jpy", "\\inr", "USD", "EUR", "GBP",
-                                                "JPY",   "INR",   "US\\usd", "Rs.", "Rs"};
+  static constexpr std::string_view kSigns[] = {"\\usd",   "\\eur", "\\gbp", "\\jpy", "\\inr",
+                                                "USD",     "EUR",   "GBP",   "JPY",   "INR",
+                                                "US\\usd", "Rs.",   "Rs"};
   for (std::string_view sign : kSigns) {
     if (!plain.starts_with(sign)) continue;
     if (plain.size() > sign.size() && IsLetter(plain[sign.size()])) continue;

@@ -11,7 +11,8 @@
 namespace plumb::reward {
 
 void RefusePart(const configs::RewardPartConfig& part, const std::string& message, ErrorCode code) {
-  throw Error(code, message, "reward part '" + part.name + "' (kind " + part.kind + ", path " + part.path + ")");
+  throw Error(code, message,
+              "reward part '" + part.name + "' (kind " + part.kind + ", path " + part.path + ")");
 }
 
 ModelPartOptions ReadModelPartOptions(const configs::RewardPartConfig& part, bool perplexity) {
@@ -19,19 +20,25 @@ ModelPartOptions ReadModelPartOptions(const configs::RewardPartConfig& part, boo
   for (const std::string& arg : part.args) {
     const std::string key = arg.substr(0, arg.find('='));
     const std::string value = key.size() < arg.size() ? arg.substr(key.size() + 1) : "";
-    const auto whole = [&](const auto& parsed) { return parsed.ec == std::errc() && parsed.ptr == value.data() + value.size(); };
+    const auto whole = [&](const auto& parsed) {
+      return parsed.ec == std::errc() && parsed.ptr == value.data() + value.size();
+    };
     if (key == "dtype" && (value == "float32" || value == "bfloat16")) {
       options.dtype = value;
     } else if (key == "device" && ParseDevice(value)) {
       options.device = *ParseDevice(value);
     } else if (key == "batch_tokens") {
-      if (!whole(std::from_chars(value.data(), value.data() + value.size(), options.batch_tokens)) || options.batch_tokens < 1) {
+      if (!whole(
+              std::from_chars(value.data(), value.data() + value.size(), options.batch_tokens)) ||
+          options.batch_tokens < 1) {
         RefusePart(part, "args has '" + arg + "': batch_tokens is a number of at least 1");
       }
     } else if (perplexity && (key == "low" || key == "high")) {
       double& bound = key == "low" ? options.low : options.high;
-      if (!whole(std::from_chars(value.data(), value.data() + value.size(), bound)) || !std::isfinite(bound)) {
-        RefusePart(part, "args has '" + arg + "': " + key + " is a perplexity, a number of at least 1");
+      if (!whole(std::from_chars(value.data(), value.data() + value.size(), bound)) ||
+          !std::isfinite(bound)) {
+        RefusePart(part,
+                   "args has '" + arg + "': " + key + " is a perplexity, a number of at least 1");
       }
     } else {
       RefusePart(part, "args has '" + arg +
@@ -46,9 +53,11 @@ ModelPartOptions ReadModelPartOptions(const configs::RewardPartConfig& part, boo
   return options;
 }
 
-policy_model::ModelShape ReadModelPart(const configs::RewardPartConfig& part, const std::string& what) {
+policy_model::ModelShape ReadModelPart(const configs::RewardPartConfig& part,
+                                       const std::string& what) {
   if (part.path.empty()) RefusePart(part, "needs path: the folder of " + what);
-  if (part.workers != 1) RefusePart(part, "workers has to be 1: one copy of the model scores one group at a time");
+  if (part.workers != 1)
+    RefusePart(part, "workers has to be 1: one copy of the model scores one group at a time");
   if (!RealFileSystem().Exists(part.path + "/config.json")) {
     RefusePart(part, "no model here: config.json is missing", ErrorCode::kNotFound);
   }
@@ -59,10 +68,12 @@ DType DtypeOf(const configs::RewardPartConfig& part, const std::string& dtype) {
   std::string name = dtype;
   if (name.empty()) {
     constexpr size_t kMaxBytes = size_t{16} << 20;
-    const auto config = nlohmann::json::parse(RealFileSystem().ReadFile(part.path + "/config.json", kMaxBytes), nullptr,
-                                              /*allow_exceptions=*/false);
+    const auto config = nlohmann::json::parse(
+        RealFileSystem().ReadFile(part.path + "/config.json", kMaxBytes), nullptr,
+        /*allow_exceptions=*/false);
     for (const char* key : {"torch_dtype", "dtype"}) {
-      if (config.is_object() && config.contains(key) && config[key].is_string()) name = config[key].get<std::string>();
+      if (config.is_object() && config.contains(key) && config[key].is_string())
+        name = config[key].get<std::string>();
     }
   }
   return name == "float32" ? DType::kFloat32 : DType::kBFloat16;
@@ -80,24 +91,29 @@ std::string VocabularyDigest(const Tokenizer& tokenizer) {
 
 void CheckTokenizer(const configs::RewardPartConfig& part, const Tokenizer& policy) {
   if (!RealFileSystem().Exists(part.path + "/tokenizer.json")) {
-    RefusePart(part, "has no tokenizer.json: without it nothing says that its tokens are the policy's");
+    RefusePart(part,
+               "has no tokenizer.json: without it nothing says that its tokens are the policy's");
   }
   const auto ours = Tokenizer::Load(part.path);
   const int32_t common = std::min(ours->size(), policy.size());
   int32_t different = 0;
-  while (different < common && ours->TokenBytes(different) == policy.TokenBytes(different)) ++different;
+  while (different < common && ours->TokenBytes(different) == policy.TokenBytes(different))
+    ++different;
   if (different == common && ours->size() == policy.size()) return;
-  RefusePart(part, "its tokenizer is not the policy's: they differ from token " + std::to_string(different) +
-                   " on. A model scores the policy's tokens: take one of the policy's family");
+  RefusePart(part, "its tokenizer is not the policy's: they differ from token " +
+                       std::to_string(different) +
+                       " on. A model scores the policy's tokens: take one of the policy's family");
 }
 
 Problem WhyUnreadable(const std::vector<int32_t>& tokens, const policy_model::ModelShape& shape) {
   if (tokens.empty()) return "the trajectory has no tokens: a model scores tokens, not text";
   if (static_cast<int64_t>(tokens.size()) > shape.max_positions) {
-    return "the sequence has " + std::to_string(tokens.size()) + " tokens, the model reads " + std::to_string(shape.max_positions);
+    return "the sequence has " + std::to_string(tokens.size()) + " tokens, the model reads " +
+           std::to_string(shape.max_positions);
   }
   for (const int32_t token : tokens) {
-    if (token < 0 || token >= shape.vocab) return "token " + std::to_string(token) + " is outside the model's vocabulary";
+    if (token < 0 || token >= shape.vocab)
+      return "token " + std::to_string(token) + " is outside the model's vocabulary";
   }
   return std::nullopt;
 }

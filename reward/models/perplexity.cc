@@ -4,11 +4,11 @@
 #include <cmath>
 
 #include "common/base/mutex.h"
+#include "policy_model/memory/weights.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
-#include "policy_model/memory/weights.h"
-#include "reward/part/file_digest.h"
 #include "reward/models/model_part.h"
+#include "reward/part/file_digest.h"
 
 namespace plumb::reward {
 namespace {
@@ -47,14 +47,16 @@ class Perplexity : public RewardFunction {
     }
     MutexLock lock(mu_);
     plan_.Clear();
-    // From the first token on, so that nothing is shared: an answer scores the same served alone and among its group.
+    // From the first token on, so that nothing is shared: an answer scores the same served alone
+    // and among its group.
     for (const size_t i : readable) plan_.Add(group.trajectories[i].tokens, 0);
     size_t begin = 0;
     for (const int32_t end : plan_.Split(options_.batch_tokens)) {
       const size_t stop = static_cast<size_t>(end);
       if (std::chrono::steady_clock::now() >= deadline) {
         for (; begin < readable.size(); ++begin) {
-          out[readable[begin]] = PartScore::Failed(Failure::kTimeout, "the deadline passed before its forward pass");
+          out[readable[begin]] =
+              PartScore::Failed(Failure::kTimeout, "the deadline passed before its forward pass");
         }
         break;
       }
@@ -66,7 +68,8 @@ class Perplexity : public RewardFunction {
         batch_.Append(t.tokens, mask_);
       }
       logprobs_.resize(batch_.targets.size());
-      transformer_.Forward(weights_, batch_, {.temperature = 1.0f, .entropy = false}, /*keep=*/false, logprobs_, {});
+      transformer_.Forward(weights_, batch_, {.temperature = 1.0f, .entropy = false},
+                           /*keep=*/false, logprobs_, {});
       size_t at = 0;
       for (size_t k = begin; k < stop; ++k) {
         const Trajectory& t = group.trajectories[readable[k]];
@@ -75,7 +78,8 @@ class Perplexity : public RewardFunction {
         for (size_t i = 0; i < count; ++i) nll -= logprobs_[at++];
         nll /= static_cast<double>(count);
         if (!std::isfinite(nll)) {
-          out[readable[k]] = PartScore::Failed(Failure::kNotFinite, "the model's log-probabilities are not finite");
+          out[readable[k]] = PartScore::Failed(Failure::kNotFinite,
+                                               "the model's log-probabilities are not finite");
           continue;
         }
         out[readable[k]] = PartScore::Of(PerplexityScore(nll, options_.low, options_.high));
@@ -88,7 +92,9 @@ class Perplexity : public RewardFunction {
 
  private:
   // The answer's first token that has one before it.
-  static size_t ScoredFrom(const Trajectory& t) { return std::max<size_t>(1, static_cast<size_t>(t.prompt_length())); }
+  static size_t ScoredFrom(const Trajectory& t) {
+    return std::max<size_t>(1, static_cast<size_t>(t.prompt_length()));
+  }
 
   const std::string name_;
   const ModelPartOptions options_;
@@ -109,10 +115,14 @@ double PerplexityScore(double nll, double low, double high) {
   return std::clamp((std::log(high) - nll) / (std::log(high) - std::log(low)), 0.0, 1.0);
 }
 
-std::unique_ptr<RewardFunction> MakePerplexity(const configs::RewardPartConfig& part, const Tokenizer& policy) {
+std::unique_ptr<RewardFunction> MakePerplexity(const configs::RewardPartConfig& part,
+                                               const Tokenizer& policy) {
   const ModelPartOptions options = ReadModelPartOptions(part, /*perplexity=*/true);
   policy_model::ModelShape shape = ReadModelPart(part, "a language model");
-  if (shape.scalar_head) RefusePart(part, "has a scalar head (config.json says ...ForSequenceClassification): it is no language model");
+  if (shape.scalar_head)
+    RefusePart(part,
+               "has a scalar head (config.json says ...ForSequenceClassification): it is no "
+               "language model");
   CheckTokenizer(part, policy);
   shape.unused_tokens = policy.IdsWithoutToken(shape.vocab, shape.eos_tokens);
   return MakeModelPart<Perplexity>(part, options, shape);

@@ -6,19 +6,22 @@
 #include "common/base/file.h"
 #include "common/base/mutex.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/memory/weights.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
-#include "policy_model/memory/weights.h"
 #include "reward/models/model_part.h"
 #include "reward/models/perplexity.h"
 
 namespace plumb::reward {
 namespace {
 
-policy_model::ModelShape CheckedShape(const configs::RewardPartConfig& part, const Tokenizer& policy) {
+policy_model::ModelShape CheckedShape(const configs::RewardPartConfig& part,
+                                      const Tokenizer& policy) {
   policy_model::ModelShape shape = ReadModelPart(part, "a reward model");
   if (!shape.scalar_head) {
-    RefusePart(part, "has no scalar head (config.json names no ...ForSequenceClassification): it is no reward model");
+    RefusePart(part,
+               "has no scalar head (config.json names no ...ForSequenceClassification): it is no "
+               "reward model");
   }
   CheckTokenizer(part, policy);
   return shape;
@@ -53,14 +56,16 @@ class RewardModel : public RewardFunction {
     }
     MutexLock lock(mu_);
     plan_.Clear();
-    // From the first token on, so that nothing is shared: an answer scores the same served alone and among its group.
+    // From the first token on, so that nothing is shared: an answer scores the same served alone
+    // and among its group.
     for (const size_t i : readable) plan_.Add(group.trajectories[i].tokens, 0);
     size_t begin = 0;
     for (const int32_t end : plan_.Split(options_.batch_tokens)) {
       const size_t stop = static_cast<size_t>(end);
       if (std::chrono::steady_clock::now() >= deadline) {
         for (; begin < readable.size(); ++begin) {
-          out[readable[begin]] = PartScore::Failed(Failure::kTimeout, "the deadline passed before its forward pass");
+          out[readable[begin]] =
+              PartScore::Failed(Failure::kTimeout, "the deadline passed before its forward pass");
         }
         break;
       }
@@ -74,8 +79,10 @@ class RewardModel : public RewardFunction {
       transformer_.ForwardValues(weights_, batch_, /*keep=*/false, values_);
       for (size_t k = begin; k < stop; ++k) {
         const float value = values_[k - begin];
-        out[readable[k]] = std::isfinite(value) ? PartScore::Of(value)
-                                                : PartScore::Failed(Failure::kNotFinite, "the model's score is not finite");
+        out[readable[k]] =
+            std::isfinite(value)
+                ? PartScore::Of(value)
+                : PartScore::Failed(Failure::kNotFinite, "the model's score is not finite");
       }
       begin = stop;
     }
@@ -105,7 +112,9 @@ std::unique_ptr<RewardFunction> MakeRewardModel(const configs::RewardPartConfig&
 
 HostOptions WithModelParts(const Tokenizer& policy, HostOptions options) {
   options.vocabulary = VocabularyDigest(policy);
-  options.decode = [&policy](std::span<const int32_t> tokens, bool skip_special) { return policy.Decode(tokens, skip_special); };
+  options.decode = [&policy](std::span<const int32_t> tokens, bool skip_special) {
+    return policy.Decode(tokens, skip_special);
+  };
   options.model_part = [&policy](const configs::RewardPartConfig& part) {
     return part.kind == "perplexity" ? MakePerplexity(part, policy) : MakeRewardModel(part, policy);
   };

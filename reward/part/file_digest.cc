@@ -17,7 +17,8 @@ std::string TextSha256(std::string_view text) {
 
 std::string FileSha256(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) throw Error(ErrorCode::kNotFound, std::string("cannot be read: ") + std::strerror(errno), path);
+  if (!file)
+    throw Error(ErrorCode::kNotFound, std::string("cannot be read: ") + std::strerror(errno), path);
   Sha256 hash;
   char buffer[65536];
   while (file.read(buffer, sizeof buffer) || file.gcount() > 0) {

@@ -51,7 +51,8 @@ void Send(const std::string& line, const std::string& name, bool urgent) {
 void Notice(const std::string& line, const std::string& topic) { Send(line, topic, false); }
 void UrgentNotice(const std::string& line) { Send(line, "", true); }
 
-std::function<void(const std::string&)> SetNoticeSink(std::function<void(const std::string&)> sink) {
+std::function<void(const std::string&)> SetNoticeSink(
+    std::function<void(const std::string&)> sink) {
   MutexLock lock(mu);
   topics.clear();
   return std::exchange(current, std::move(sink));

@@ -15,27 +15,35 @@ Failure FailureOf(std::string_view name) {
 
 PartScore ScoreFromJson(const nlohmann::json& value) {
   const auto bad = [&](const std::string& what) {
-    return PartScore::Failed(Failure::kBadReply, what + ": " + Shown(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 120));
+    return PartScore::Failed(
+        Failure::kBadReply,
+        what + ": " +
+            Shown(value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace), 120));
   };
   if (value.is_null()) return PartScore::Skipped();
   if (value.is_number()) {
     const double number = value.get<double>();
-    if (!std::isfinite(number)) return PartScore::Failed(Failure::kNotFinite, "answered with a number that is not finite");
+    if (!std::isfinite(number))
+      return PartScore::Failed(Failure::kNotFinite, "answered with a number that is not finite");
     return PartScore::Of(number);
   }
   if (!value.is_object()) return bad("a score that is neither number, null nor object");
   if (const auto error = value.find("error"); error != value.end()) {
     const std::string why = error->is_string() ? error->get<std::string>() : error->dump();
     const auto kind = value.find("kind");
-    const Failure failure = kind != value.end() && kind->is_string() ? FailureOf(kind->get<std::string>()) : Failure::kReported;
+    const Failure failure = kind != value.end() && kind->is_string()
+                                ? FailureOf(kind->get<std::string>())
+                                : Failure::kReported;
     return PartScore::Failed(failure, why.empty() ? "it could not score this" : Shown(why, 500));
   }
-  if (const auto skip = value.find("skip"); skip != value.end() && skip->is_boolean() && skip->get<bool>()) {
+  if (const auto skip = value.find("skip");
+      skip != value.end() && skip->is_boolean() && skip->get<bool>()) {
     return PartScore::Skipped();
   }
   const auto score = value.find("score");
   const auto scores = value.find("scores");
-  if (score == value.end() && scores == value.end()) return bad("a reply without score, scores, skip or error");
+  if (score == value.end() && scores == value.end())
+    return bad("a reply without score, scores, skip or error");
   PartScore out;
   double sum = 0;
   bool finite = true;
@@ -77,8 +85,9 @@ nlohmann::ordered_json PromptJson(const Prompt& prompt) {
 std::string ExtraJson(const Prompt& prompt) {
   const std::string& extra = prompt.extra_json;
   const size_t first = extra.find_first_not_of(" \t");
-  const bool usable = first != std::string::npos && extra[first] == '{' && extra.find('\n') == std::string::npos &&
-                      !TooDeep(extra, 64) && nlohmann::json::accept(extra);
+  const bool usable = first != std::string::npos && extra[first] == '{' &&
+                      extra.find('\n') == std::string::npos && !TooDeep(extra, 64) &&
+                      nlohmann::json::accept(extra);
   return usable ? extra : "{}";
 }
 

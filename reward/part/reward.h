@@ -1,11 +1,12 @@
 // What a reward function is: a group of answers in, one score an answer out.
 //
-// Purpose: the one interface behind rules, shared objects and programs (DESIGN.md 1, step 5). The scorer
-// (reward/scorer.h) combines several of them. A score is a value, a reason why there is none, or "does not apply";
-// a failure is never a 0.
+// Purpose: the one interface behind rules, shared objects and programs (DESIGN.md 1, step 5). The
+// scorer (reward/scorer.h) combines several of them. A score is a value, a reason why there is
+// none, or "does not apply"; a failure is never a 0.
 // Thread safety: Score() is safe for concurrent calls. Ownership: results own their strings.
-// Errors: Score() reports what a function did through PartScore and throws only when the function can never be
-// called again (FunctionDisabled); constructors throw Error(kInvalidArgument | kNotFound | kUnsupported).
+// Errors: Score() reports what a function did through PartScore and throws only when the function
+// can never be called again (FunctionDisabled); constructors throw Error(kInvalidArgument |
+// kNotFound | kUnsupported).
 #pragma once
 
 #include <array>
@@ -24,31 +25,33 @@ namespace plumb::reward {
 // Why there is no score. Counted by kind; the names are those of the metrics and of samples.jsonl.
 enum class Failure : uint8_t {
   kNone = 0,
-  kTimeout,       // the wall deadline passed; the process group was killed
-  kCrash,         // the host process was ended by a signal
-  kExit,          // the host process ended itself, e.g. exit(0)
-  kMemory,        // it could not get memory within its limit
-  kNotFinite,     // NaN or infinity
-  kWrongCount,    // more or fewer scores than answers
-  kBadReply,      // bytes that are not a reply, or a reply without the fields
-  kOutputCap,     // it wrote more than the cap
-  kReported,      // the function said that it could not score this answer
-  kStart,         // the host process could not be started or did not greet in time
-  kQuarantined,   // this input crashed the function before, too often
-  kUnavailable,   // nobody answers at its endpoint, or the peer refused us
-  kProcesses,     // it started more processes than it may
-  kCount,         // number of kinds
+  kTimeout,      // the wall deadline passed; the process group was killed
+  kCrash,        // the host process was ended by a signal
+  kExit,         // the host process ended itself, e.g. exit(0)
+  kMemory,       // it could not get memory within its limit
+  kNotFinite,    // NaN or infinity
+  kWrongCount,   // more or fewer scores than answers
+  kBadReply,     // bytes that are not a reply, or a reply without the fields
+  kOutputCap,    // it wrote more than the cap
+  kReported,     // the function said that it could not score this answer
+  kStart,        // the host process could not be started or did not greet in time
+  kQuarantined,  // this input crashed the function before, too often
+  kUnavailable,  // nobody answers at its endpoint, or the peer refused us
+  kProcesses,    // it started more processes than it may
+  kCount,        // number of kinds
 };
 std::string_view FailureName(Failure failure);  // "timeout", "crash", ...
 
 // One answer's score by one function.
 struct PartScore {
-  double value = 0;                                     // finite; valid when scored() and !skipped
-  bool skipped = false;                                 // the function does not apply to this answer
+  double value = 0;  // finite; valid when scored() and !skipped
+  // the function does not apply to this answer
+  bool skipped = false;
   Failure failure = Failure::kNone;
   std::string reason;                                   // one line; non-empty exactly when failed
   std::vector<std::pair<std::string, double>> details;  // named sub-scores, reported with weight 0
-  std::string digest = {};                              // of the code that made it; empty: the function's
+  // of the code that made it; empty: the function's
+  std::string digest = {};
 
   bool scored() const { return failure == Failure::kNone; }
   static PartScore Of(double value) { return {.value = value}; }
@@ -58,8 +61,8 @@ struct PartScore {
   }
 };
 
-// Thrown once a function broke its process too often (five times in 60 s): the run has to stop and say so.
-// Its code is kInvalidArgument, i.e. not to be tried again.
+// Thrown once a function broke its process too often (five times in 60 s): the run has to stop and
+// say so. Its code is kInvalidArgument, i.e. not to be tried again.
 class FunctionDisabled : public Error {
  public:
   explicit FunctionDisabled(const std::string& message, const std::string& where)
@@ -71,9 +74,11 @@ class RewardFunction {
   virtual ~RewardFunction() = default;
   // The part's name in metrics, e.g. "correct".
   virtual const std::string& name() const = 0;
-  // Which code computes it: "rule:answer/1:<options hash>" or "sha256:<file>". Stored with each score.
+  // Which code computes it: "rule:answer/1:<options hash>" or "sha256:<file>". Stored with each
+  // score.
   virtual const std::string& digest() const = 0;
-  // Exactly group.trajectories.size() scores, in their order. Returns at the deadline at the latest (+1 s).
+  // Exactly group.trajectories.size() scores, in their order. Returns at the deadline at the latest
+  // (+1 s).
   virtual std::vector<PartScore> Score(const TrajectoryGroup& group, Deadline deadline) = 0;
   // True if Score() waits for another process: the scorer then runs it beside the others.
   virtual bool slow() const { return false; }
@@ -82,8 +87,8 @@ class RewardFunction {
 // The prompt as a reward function sees it: Prompt::text, or the messages as a JSON array of {role,
 // content, ...}.
 std::string PromptText(const Prompt& prompt);
-// The answer without trailing special tokens (<eos>, </s>, <|im_end|>, <|endoftext|>, <|eot_id|>, ...) and, with
-// `spaces`, white space around them.
+// The answer without trailing special tokens (<eos>, </s>, <|im_end|>, <|endoftext|>, <|eot_id|>,
+// ...) and, with `spaces`, white space around them.
 std::string_view StripEndTokens(std::string_view completion, bool spaces = true);
 
 }  // namespace plumb::reward

@@ -26,8 +26,9 @@ std::vector<std::string> Truths(const Prompt& prompt, std::string* why, bool quo
 std::vector<std::string> References(const Prompt& prompt, const std::string& column,
                                     std::string* why);
 
-// What of `completion` is compared with them: what stands behind its thinking (reward/maths/answer.h),
-// nothing where that does not end; all of it if one of them has </think> itself.
+// What of `completion` is compared with them: what stands behind its thinking
+// (reward/maths/answer.h), nothing where that does not end; all of it if one of them has </think>
+// itself.
 std::string_view Compared(std::string_view completion, const std::vector<std::string>& truths);
 
 }  // namespace plumb::reward

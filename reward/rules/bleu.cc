@@ -5,8 +5,8 @@
 #include <limits>
 
 #include "common/base/text.h"
-#include "reward/part/truth.h"
 #include "common/text/words.h"
+#include "reward/part/truth.h"
 
 namespace plumb::reward {
 namespace {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <deque>
 
-#include "reward/rules/porter_stemmer.h"
 #include "common/text/words.h"
+#include "reward/rules/porter_stemmer.h"
 
 namespace plumb::reward {
 namespace {

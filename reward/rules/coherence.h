@@ -3,13 +3,13 @@
 //
 // kind coherence. Value: links x variety.
 //
-// Content words are letters and digits (common/text/words.h), lower case, stems of English words; of at
-// least four characters, or with a digit, or not ASCII: function words link nothing. The link of a
-// sentence is min(1, share / full), share = those of its different n-grams of content words that
-// also stand in the two sentences before it; the first sentence is compared with the prompt (the
-// last user message of a chat) and left out if that has no content word. links is the mean over the
-// sentences that have such an n-gram; an answer without any has 0. variety is different 3-grams /
-// 3-grams of all its words, 1 with fewer than three.
+// Content words are letters and digits (common/text/words.h), lower case, stems of English words;
+// of at least four characters, or with a digit, or not ASCII: function words link nothing. The link
+// of a sentence is min(1, share / full), share = those of its different n-grams of content words
+// that also stand in the two sentences before it; the first sentence is compared with the prompt
+// (the last user message of a chat) and left out if that has no content word. links is the mean
+// over the sentences that have such an n-gram; an answer without any has 0. variety is different
+// 3-grams / 3-grams of all its words, 1 with fewer than three.
 //
 // args: n=1 (to 3), full=0.2 (the share that counts as a whole link), prompt=1|0 (0: the first
 // sentence links to nothing and is left out; one sentence alone then has links 1).

@@ -1,8 +1,8 @@
 // How different the answers of one group are from each other, by their n-grams of words.
 //
 // Let c(g) be how often the n-gram g occurs in the whole group, N the sum of all c. Words are
-// lower-case letters and digits (common/text/words.h); an answer with fewer than n words counts as one
-// n-gram, one without words has none and the value 0.
+// lower-case letters and digits (common/text/words.h); an answer with fewer than n words counts as
+// one n-gram, one without words has none and the value 0.
 //
 // kind distinct: an answer's value is the mean of 1 / c(g) over its n-grams. The mean over the
 // group, weighted by n-grams, is exactly distinct-n: different n-grams / n-grams (Li et al., "A

@@ -10,9 +10,9 @@
 
 #include "common/record/json_text.h"
 #include "common/text/unicode.h"
+#include "common/text/words.h"
 #include "reward/maths/answer.h"
 #include "reward/rules/linear_regex.h"
-#include "common/text/words.h"
 
 namespace plumb::reward {
 namespace {
@@ -199,10 +199,9 @@ std::unique_ptr<JsonSchema::Node> JsonSchema::Compile(const Json& schema, const 
       }
     } else if (key == "not") {
       node->branches.push_back(Compile(value, at, depth + 1));
-      node->tests.push_back(
-          {any, [inner = node->branches.back().get()](const Json& v, Checks*) {
-             return !Walk(*inner, v).valid();
-           }});
+      node->tests.push_back({any, [inner = node->branches.back().get()](const Json& v, Checks*) {
+                               return !Walk(*inner, v).valid();
+                             }});
     } else if (key == "allOf" || key == "anyOf" || key == "oneOf") {
       const std::vector<const Node*> nodes = schemas(value, at);
       const size_t least = key == "allOf" ? nodes.size() : 1,

@@ -23,7 +23,8 @@ bool IsCjk(char c) {
 bool IsWord(char c) { return IsLetter(c) || IsDigit(c) || static_cast<unsigned char>(c) >= 0x80; }
 char Upper(char c) { return static_cast<char>(c >= 'a' && c <= 'z' ? c - 'a' + 'A' : c); }
 
-// A label at the start: "B", "(B)", "B)", "B.", "B:", "option B"; `used` bytes. With `marked`, a bracket or stop is needed.
+// A label at the start: "B", "(B)", "B)", "B.", "B:", "option B"; `used` bytes. With `marked`, a
+// bracket or stop is needed.
 std::optional<char> Label(std::string_view s, char last, bool marked, size_t* used) {
   size_t i = 0;
   while (i < s.size() && (IsSpace(s[i]) || s[i] == '*' || s[i] == '_' || s[i] == '`' ||
@@ -44,7 +45,8 @@ std::optional<char> Label(std::string_view s, char last, bool marked, size_t* us
   const bool closed = next == ')' || next == ']';
   if (open && !closed) return std::nullopt;
   if (closed) ++i;
-  const bool stop = closed || next == '.' || next == ':' || next == '\0' || next == '*' || next == ',' || next == '\n';
+  const bool stop = closed || next == '.' || next == ':' || next == '\0' || next == '*' ||
+                    next == ',' || next == '\n';
   if (marked && !stop) return std::nullopt;
   // "a" as an article: lower case counts only with a bracket or stop.
   if (letter >= 'a' && !stop) return std::nullopt;
@@ -76,7 +78,8 @@ std::optional<char> ByMention(std::string_view text, const std::vector<Choice>& 
     const std::string wanted = Words(choice.text);
     if (wanted.empty()) continue;
     bool here = false;
-    for (size_t at = words.find(wanted); at != std::string::npos && !here; at = words.find(wanted, at + 1)) {
+    for (size_t at = words.find(wanted); at != std::string::npos && !here;
+         at = words.find(wanted, at + 1)) {
       const size_t end = at + wanted.size();
       here = (at == 0 || !IsWord(words[at - 1])) && (end == words.size() || !IsWord(words[end]));
     }
@@ -87,14 +90,17 @@ std::optional<char> ByMention(std::string_view text, const std::vector<Choice>& 
   return found;
 }
 
-// A short piece that should be the answer: a label, alone or before text; two labels ("A or B") are none.
+// A short piece that should be the answer: a label, alone or before text; two labels ("A or B") are
+// none.
 std::optional<char> Read(std::string_view piece, const std::vector<Choice>& choices, char last) {
   piece = Trim(piece, "$*");
   const std::string unboxed = LastBox(piece).value_or(std::string(piece));
   std::string_view s = unboxed;
   for (std::string_view box : {"\\text", "\\textbf", "\\mathrm", "\\mathbf"}) {
     if (!s.starts_with(box)) continue;
-    if (const auto inside = BracedText(s, box.size()); inside && inside->size() + box.size() + 2 == s.size()) s = *inside;
+    if (const auto inside = BracedText(s, box.size());
+        inside && inside->size() + box.size() + 2 == s.size())
+      s = *inside;
   }
   s = Trim(s);
   size_t used = 0;
@@ -104,13 +110,16 @@ std::optional<char> Read(std::string_view piece, const std::vector<Choice>& choi
     const std::string lower = LowerAscii(rest);
     for (std::string_view join : {"or ", "and ", "/", "& ", "\u6216", "\u548C"}) {
       size_t ignored = 0;
-      if (lower.starts_with(join) && Label(rest.substr(join.size()), last, false, &ignored)) return std::nullopt;
+      if (lower.starts_with(join) && Label(rest.substr(join.size()), last, false, &ignored))
+        return std::nullopt;
     }
     size_t ignored = 0;
-    if (s[used - 1] != ':' && s.substr(used).starts_with(",") && Label(rest, last, false, &ignored)) return std::nullopt;
+    if (s[used - 1] != ':' && s.substr(used).starts_with(",") && Label(rest, last, false, &ignored))
+      return std::nullopt;
     // "A dog" may be an option's text rather than option A.
     if (const auto text = ByText(s, choices)) return text;
-    if (s.find_first_of("().:,*") == std::string_view::npos && !choices.empty() && !ByText(rest, choices)) {
+    if (s.find_first_of("().:,*") == std::string_view::npos && !choices.empty() &&
+        !ByText(rest, choices)) {
       const auto mention = ByMention(rest, choices);
       if (mention && mention != letter) return std::nullopt;
     }
@@ -122,9 +131,9 @@ std::optional<char> Read(std::string_view piece, const std::vector<Choice>& choi
 // Signs of Chinese and Japanese type as ASCII has them.
 std::string Narrow(std::string_view text) {
   static constexpr std::pair<std::string_view, std::string_view> kSigns[] = {
-      {"\uFF0E", ". "}, {"\uFF1A", ":"}, {"\u3002", ". "}, {"\uFF0C", ","}, {"\u3001", ","}, {"\uFF08", "("},
-      {"\uFF09", ")"}, {"\u3010", "["},  {"\u3011", "]"}, {"\uFF1B", ";"}, {"\uFF01", "!"},
-      {"\u3000", " "}, {"\u201C", "\""}, {"\u201D", "\""}};
+      {"\uFF0E", ". "}, {"\uFF1A", ":"}, {"\u3002", ". "}, {"\uFF0C", ","}, {"\u3001", ","},
+      {"\uFF08", "("},  {"\uFF09", ")"}, {"\u3010", "["},  {"\u3011", "]"}, {"\uFF1B", ";"},
+      {"\uFF01", "!"},  {"\u3000", " "}, {"\u201C", "\""}, {"\u201D", "\""}};
   std::string out;
   for (size_t i = 0; i < text.size();) {
     const std::string_view rest = text.substr(i);
@@ -302,14 +311,17 @@ std::vector<Choice> ReadChoices(std::string_view prompt, const std::string& extr
       if (!extra.is_object() || !extra.contains(column)) continue;
       const Json& value = extra[column];
       const Json& texts = value.is_object() && value.contains("text") ? value["text"] : value;
-      const Json labels = value.is_object() && value.contains("label") ? value["label"] : Json::array();
+      const Json labels =
+          value.is_object() && value.contains("label") ? value["label"] : Json::array();
       if (texts.is_array() && texts.size() <= 26) {
         for (size_t i = 0; i < texts.size(); ++i) {
-          const std::string label = i < labels.size() && labels[i].is_string() ? labels[i].get<std::string>() : "";
+          const std::string label =
+              i < labels.size() && labels[i].is_string() ? labels[i].get<std::string>() : "";
           add(label, texts[i].is_string() ? texts[i].get<std::string>() : texts[i].dump());
         }
       } else if (texts.is_object() && texts.size() <= 26) {
-        for (const auto& [label, text] : texts.items()) add(label, text.is_string() ? text.get<std::string>() : text.dump());
+        for (const auto& [label, text] : texts.items())
+          add(label, text.is_string() ? text.get<std::string>() : text.dump());
       }
       if (!out.empty()) return out;
     }
@@ -361,7 +373,8 @@ std::optional<char> FindChoice(std::string_view whole_text, const std::vector<Ch
   size_t used = 0;
   if (const auto letter = Label(whole, last, true, &used)) {
     const std::string_view rest = Trim(whole.substr(used), "*.:,;-");
-    if (rest.empty() || whole.find('\n') == std::string_view::npos) return Read(whole, choices, last);
+    if (rest.empty() || whole.find('\n') == std::string_view::npos)
+      return Read(whole, choices, last);
   }
   if (const auto found = ByText(whole, choices)) return found;
   // The last line, or the first, is a letter and nothing else.
@@ -371,7 +384,9 @@ std::optional<char> FindChoice(std::string_view whole_text, const std::vector<Ch
   // Letters in brackets anywhere: all of them the same.
   std::optional<char> bracketed;
   for (size_t i = 0; i + 2 < text.size(); ++i) {
-    if (text[i] != '(' || text[i + 2] != ')' || Upper(text[i + 1]) < 'A' || Upper(text[i + 1]) > last) continue;
+    if (text[i] != '(' || text[i + 2] != ')' || Upper(text[i + 1]) < 'A' ||
+        Upper(text[i + 1]) > last)
+      continue;
     if (bracketed && *bracketed != Upper(text[i + 1])) return std::nullopt;
     bracketed = Upper(text[i + 1]);
   }

@@ -28,10 +28,12 @@ struct Choice {
   std::string text;  // may be empty
 };
 
-// The options of a row; empty where it has none. `extra_json`: the row's other columns, may be empty.
+// The options of a row; empty where it has none. `extra_json`: the row's other columns, may be
+// empty.
 std::vector<Choice> ReadChoices(std::string_view prompt, const std::string& extra_json);
 
 // The letter, upper case, within A..`last`; none if the text names none, or more than one.
-std::optional<char> FindChoice(std::string_view text, const std::vector<Choice>& choices, char last);
+std::optional<char> FindChoice(std::string_view text, const std::vector<Choice>& choices,
+                               char last);
 
 }  // namespace plumb::reward

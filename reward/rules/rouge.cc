@@ -4,9 +4,9 @@
 #include <bit>
 
 #include "common/text/unicode.h"
-#include "reward/rules/porter_stemmer.h"
-#include "reward/part/truth.h"
 #include "common/text/words.h"
+#include "reward/part/truth.h"
+#include "reward/rules/porter_stemmer.h"
 
 namespace plumb::reward {
 namespace {

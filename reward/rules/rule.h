@@ -1,7 +1,7 @@
 // What a built-in rule is made of: its body and its options from a part's `args`.
 //
-// Purpose: a family of rules (reward/rules/rouge.h, reward/rules/safety.h, ...) is a file of its own that ends
-// in a maker; the table of kinds stands in reward/rules/rules.cc.
+// Purpose: a family of rules (reward/rules/rouge.h, reward/rules/safety.h, ...) is a file of its
+// own that ends in a maker; the table of kinds stands in reward/rules/rules.cc.
 //
 // Thread safety: bodies are called by several threads at once and must not change what they
 // captured. Errors: Refuse() and everything that reads options throw Error(kInvalidArgument) naming

@@ -11,21 +11,21 @@
 #include <unordered_set>
 
 #include "common/base/text.h"
+#include "common/text/words.h"
 #include "reward/maths/answer.h"
+#include "reward/maths/math_answer.h"
+#include "reward/part/file_digest.h"
+#include "reward/part/truth.h"
 #include "reward/rules/bleu.h"
 #include "reward/rules/coherence.h"
 #include "reward/rules/diversity.h"
-#include "reward/part/file_digest.h"
 #include "reward/rules/json_schema.h"
 #include "reward/rules/linear_regex.h"
-#include "reward/maths/math_answer.h"
 #include "reward/rules/multiple_choice.h"
 #include "reward/rules/rouge.h"
 #include "reward/rules/rule.h"
 #include "reward/rules/safety.h"
 #include "reward/rules/token_f1.h"
-#include "reward/part/truth.h"
-#include "common/text/words.h"
 
 namespace plumb::reward {
 namespace {
@@ -37,7 +37,8 @@ std::array<size_t, 4> TagPlaces(std::string_view text) {
   std::array<size_t, 4> at;
   for (size_t i = 0; i < 4; ++i) {
     at[i] = text.find(kTags[i]);
-    if (at[i] != std::string_view::npos && text.find(kTags[i], at[i] + 1) != std::string_view::npos) {
+    if (at[i] != std::string_view::npos &&
+        text.find(kTags[i], at[i] + 1) != std::string_view::npos) {
       at[i] = std::string_view::npos;
     }
   }
@@ -83,8 +84,7 @@ bool StillThinking(bool prefilled, std::string_view text) {
 RuleParts Answer(const configs::RewardPartConfig& part) {
   const RuleOptions options(part, {"fallback", "prefilled"});
   const bool prefilled = options.Flag("prefilled");
-  const bool last =
-      options.Choice("fallback", {"none", "last_number"}) == "last_number";
+  const bool last = options.Choice("fallback", {"none", "last_number"}) == "last_number";
   const Fallback fallback = last ? Fallback::kLastNumber : Fallback::kNone;
   return [fallback, prefilled](std::string_view text, const Trajectory&, const Prompt& prompt) {
     std::string why;
@@ -105,7 +105,8 @@ RuleParts Math(const configs::RewardPartConfig& part) {
                                                        : MathFallback::kNone;
   const bool prefilled = options.Flag("prefilled");
   const int digits = static_cast<int>(options.Integer("digits", 0, 0, 15));
-  return [fallback, digits, prefilled](std::string_view text, const Trajectory&, const Prompt& prompt) {
+  return [fallback, digits, prefilled](std::string_view text, const Trajectory&,
+                                       const Prompt& prompt) {
     std::string why;
     const auto truths = Truths(prompt, &why, /*quoted=*/true);
     if (truths.empty()) return PartScore::Failed(Failure::kReported, why);
@@ -125,7 +126,8 @@ RuleParts MultipleChoice(const configs::RewardPartConfig& part) {
   const char last = letter[0];
   const bool prefilled = options.Flag("prefilled");
   // Without a base a number as the truth is refused.
-  const int base = options.has("index_base") ? static_cast<int>(options.Integer("index_base", 0, 0, 1)) : -1;
+  const int base =
+      options.has("index_base") ? static_cast<int>(options.Integer("index_base", 0, 0, 1)) : -1;
   return [last, base, prefilled](std::string_view text, const Trajectory&, const Prompt& prompt) {
     const auto choices = ReadChoices(PromptText(prompt), prompt.extra_json);
     const char end = std::max(last, choices.empty() ? 'A' : choices.back().letter);
@@ -166,19 +168,25 @@ RuleParts Format(const configs::RewardPartConfig& part) {
     };
   }
   return [prefilled](std::string_view text, const Trajectory& trajectory, const Prompt&) {
-    return PartScore::Of(SoftFormatScore(text, prefilled, trajectory.finish == FinishReason::kStop));
+    return PartScore::Of(
+        SoftFormatScore(text, prefilled, trajectory.finish == FinishReason::kStop));
   };
 }
 
 RuleParts Length(const configs::RewardPartConfig& part) {
   RuleOptions(part, {});
   if (part.target_tokens < 0 || part.max_tokens <= part.target_tokens) {
-    Refuse(part, "needs 0 <= target_tokens < max_tokens, got target_tokens = " + std::to_string(part.target_tokens) +
+    Refuse(part, "needs 0 <= target_tokens < max_tokens, got target_tokens = " +
+                     std::to_string(part.target_tokens) +
                      " and max_tokens = " + std::to_string(part.max_tokens));
   }
-  return [target = part.target_tokens, max = part.max_tokens](std::string_view, const Trajectory& t, const Prompt&) {
-    // A worker that is sent texts has no tokens to count; without segments it does not know where the prompt ends.
-    if (t.segments.empty()) return PartScore::Failed(Failure::kReported, "length counts tokens, and this answer came as text");
+  return [target = part.target_tokens, max = part.max_tokens](std::string_view, const Trajectory& t,
+                                                              const Prompt&) {
+    // A worker that is sent texts has no tokens to count; without segments it does not know where
+    // the prompt ends.
+    if (t.segments.empty())
+      return PartScore::Failed(Failure::kReported,
+                               "length counts tokens, and this answer came as text");
     return PartScore::Of(LengthScore(t.completion_length(), target, max));
   };
 }
@@ -252,7 +260,9 @@ RuleParts Regex(const configs::RewardPartConfig& part) {
 
 RuleParts Repetition(const configs::RewardPartConfig& part) {
   const int n = static_cast<int>(RuleOptions(part, {"n"}).Integer("n", 3, 1, 9));
-  return [n](std::string_view text, const Trajectory&, const Prompt&) { return PartScore::Of(RepetitionScore(text, n)); };
+  return [n](std::string_view text, const Trajectory&, const Prompt&) {
+    return PartScore::Of(RepetitionScore(text, n));
+  };
 }
 
 std::vector<std::string> NeededWords(const configs::RewardPartConfig& part) {
@@ -263,8 +273,9 @@ std::vector<std::string> NeededWords(const configs::RewardPartConfig& part) {
 
 RuleParts Contains(const configs::RewardPartConfig& part) {
   return [words = NeededWords(part)](std::string_view text, const Trajectory&, const Prompt&) {
-    const auto hits = std::count_if(words.begin(), words.end(),
-                                    [&](const std::string& w) { return text.find(w) != std::string_view::npos; });
+    const auto hits = std::count_if(words.begin(), words.end(), [&](const std::string& w) {
+      return text.find(w) != std::string_view::npos;
+    });
     return PartScore::Of(static_cast<double>(hits) / static_cast<double>(words.size()));
   };
 }
@@ -274,7 +285,9 @@ RuleParts Absent(const configs::RewardPartConfig& part) {
   for (const auto& w : NeededWords(part)) words.push_back(LowerAscii(w));
   return [words](std::string_view text, const Trajectory&, const Prompt&) {
     const std::string lower = LowerAscii(text);
-    const auto inside = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || (c & 0x80) || c == '_'; };
+    const auto inside = [](char c) {
+      return std::isalnum(static_cast<unsigned char>(c)) || (c & 0x80) || c == '_';
+    };
     for (const std::string& word : words) {
       for (size_t at = 0; (at = lower.find(word, at)) != std::string::npos; ++at) {
         const size_t end = at + word.size();
@@ -286,7 +299,8 @@ RuleParts Absent(const configs::RewardPartConfig& part) {
   };
 }
 
-// Kind, the version of its formula (part of the digest: raise it when a score can change), its maker.
+// Kind, the version of its formula (part of the digest: raise it when a score can change), its
+// maker.
 struct Entry {
   const char* kind;
   int version;
@@ -341,12 +355,16 @@ double SoftFormatScore(std::string_view text, bool prefilled, bool stopped) {
   whole += text;
   const auto words = SpacedWords(text);
   const std::unordered_set<std::string_view> different(words.begin(), words.end());
-  const double distinct = words.empty() ? 0 : static_cast<double>(different.size()) / static_cast<double>(words.size());
-  const bool number = std::any_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  const double distinct =
+      words.empty() ? 0 : static_cast<double>(different.size()) / static_cast<double>(words.size());
+  const bool number =
+      std::any_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
   const auto at = TagPlaces(whole);
-  const auto tags = std::count_if(at.begin(), at.end(), [](size_t p) { return p != std::string_view::npos; });
+  const auto tags =
+      std::count_if(at.begin(), at.end(), [](size_t p) { return p != std::string_view::npos; });
   const bool order = tags == 4 && at[0] < at[1] && at[1] < at[2] && at[2] < at[3];
-  return 0.1 * stopped + 0.1 * distinct + 0.1 * number + 0.1 * static_cast<double>(tags) + 0.2 * order;
+  return 0.1 * stopped + 0.1 * distinct + 0.1 * number + 0.1 * static_cast<double>(tags) +
+         0.2 * order;
 }
 
 double LengthScore(int64_t tokens, int64_t target_tokens, int64_t max_tokens) {
@@ -371,18 +389,20 @@ std::vector<std::string> RuleKinds() {
 }
 
 bool IsRuleKind(std::string_view kind) {
-  return std::any_of(std::begin(kRules), std::end(kRules), [&](const Entry& e) { return kind == e.kind; });
+  return std::any_of(std::begin(kRules), std::end(kRules),
+                     [&](const Entry& e) { return kind == e.kind; });
 }
 
 std::unique_ptr<RewardFunction> MakeRule(const configs::RewardPartConfig& part) {
   for (const Entry& entry : kRules) {
     if (part.kind != entry.kind) continue;
-    std::string options = std::to_string(part.target_tokens) + "/" + std::to_string(part.max_tokens);
+    std::string options =
+        std::to_string(part.target_tokens) + "/" + std::to_string(part.max_tokens);
     for (const std::string& arg : part.args) options += "\n" + arg;
     RuleParts parts = entry.make(part);
     if (!parts.content.empty()) options += "\n\n" + parts.content;
-    const std::string digest =
-        "rule:" + part.kind + "/" + std::to_string(entry.version) + ":" + TextSha256(options).substr(0, 16);
+    const std::string digest = "rule:" + part.kind + "/" + std::to_string(entry.version) + ":" +
+                               TextSha256(options).substr(0, 16);
     return std::make_unique<Rule>(part.name.empty() ? part.kind : part.name, digest,
                                   std::move(parts));
   }

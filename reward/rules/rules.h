@@ -2,15 +2,15 @@
 // written here. Options (args) and their defaults stand in brackets.
 //
 // math        1 if the maths answer found in the completion says the same as the ground truth
-//             (reward/maths/math_answer.h), else 0. digits=N (0..15): a decimal of at least N significant
-//             digits counts when it is the truth rounded. [fallback=none|last_number|last_math,
-//             digits=0]
+//             (reward/maths/math_answer.h), else 0. digits=N (0..15): a decimal of at least N
+//             significant digits counts when it is the truth rounded.
+//             [fallback=none|last_number|last_math, digits=0]
 // multiple_choice
 //             1 if the completion names the letter or text of the right option and no other
-//             (reward/rules/multiple_choice.h), else 0. A ground truth that is no option is a reported
-//             failure. [last=E, index_base=0|1]
-// answer      1 if the answer found in the completion equals the ground truth (reward/maths/answer.h),
-//             else 0. No answer found: 0. [fallback=none|last_number]
+//             (reward/rules/multiple_choice.h), else 0. A ground truth that is no option is a
+//             reported failure. [last=E, index_base=0|1]
+// answer      1 if the answer found in the completion equals the ground truth
+//             (reward/maths/answer.h), else 0. No answer found: 0. [fallback=none|last_number]
 // format      1 if the whole completion is <think>..</think> <answer>..</answer> (white space
 //             between and around allowed, each tag once, neither body blank), else 0.
 //             prefilled=1: the prompt already ended with <think>, so the completion starts after
@@ -22,11 +22,12 @@
 //             [prefilled=0|1]
 // length      n tokens: 1 up to target_tokens, 0 from max_tokens on, (max-n)/(max-target) between.
 //             [the fields target_tokens, max_tokens]
-// exact       1 if what the completion says behind its thinking (reward/part/truth.h), outer white space
-//             removed, is the ground truth, else 0. [ignore_case=0|1]
+// exact       1 if what the completion says behind its thinking (reward/part/truth.h), outer white
+//             space removed, is the ground truth, else 0. [ignore_case=0|1]
 // regex       1 if the pattern matches anywhere in the completion, else 0; RE2 matches it in linear
-//             time (reward/rules/linear_regex.h), and what RE2 does not take, PCRE2 by backtracking, where
-//             a pattern that hits the limit of steps is a reported failure, not a 0. [pattern=...]
+//             time (reward/rules/linear_regex.h), and what RE2 does not take, PCRE2 by
+//             backtracking, where a pattern that hits the limit of steps is a reported failure, not
+//             a 0. [pattern=...]
 // repetition  different n-grams / n-grams of the completion's words; 1 with fewer than n words.
 //             [n=3]
 // contains    share of the words in `words` (comma-separated) that occur in the completion.
@@ -34,16 +35,18 @@
 // absent      1 if none of the words in `words` occurs as a whole word, ASCII case ignored, else 0.
 //             [words=a,b]
 //
-// Rules in files of their own, formula and options in their headers: coherence (reward/rules/coherence.h), distinct and entropy over the
-// group (reward/rules/diversity.h), safety (reward/rules/safety.h), rouge1, rouge2, rougeL (reward/rules/rouge.h), bleu (reward/rules/bleu.h), f1 and
-// exact_words (reward/rules/token_f1.h), json_schema (reward/rules/json_schema.h).
+// Rules in files of their own, formula and options in their headers: coherence
+// (reward/rules/coherence.h), distinct and entropy over the group (reward/rules/diversity.h),
+// safety (reward/rules/safety.h), rouge1, rouge2, rougeL (reward/rules/rouge.h), bleu
+// (reward/rules/bleu.h), f1 and exact_words (reward/rules/token_f1.h), json_schema
+// (reward/rules/json_schema.h).
 //
-// math, multiple_choice and answer take prefilled=0|1 too: with 1 a completion without </think> has no answer.
-// Every rule first removes trailing special tokens (StripEndTokens). Rules that compare with a ground
-// truth look behind the model's thinking (reward/maths/answer.h) and take any of a list (reward/part/truth.h);
-// a row without one is a reported failure.
-// Thread safety: immutable after construction. Errors: Error(kInvalidArgument) for an unknown kind or option, a
-// pattern that does not compile, or limits that make no sense, each naming the part.
+// math, multiple_choice and answer take prefilled=0|1 too: with 1 a completion without </think> has
+// no answer. Every rule first removes trailing special tokens (StripEndTokens). Rules that compare
+// with a ground truth look behind the model's thinking (reward/maths/answer.h) and take any of a
+// list (reward/part/truth.h); a row without one is a reported failure.
+// Thread safety: immutable after construction. Errors: Error(kInvalidArgument) for an unknown kind
+// or option, a pattern that does not compile, or limits that make no sense, each naming the part.
 #pragma once
 
 #include <memory>

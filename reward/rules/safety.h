@@ -10,8 +10,8 @@
 // Words are compared whole, in lower case, after what hides them is undone: zero-width characters
 // and soft hyphens removed, full-width letters made plain; punctuation and white space between the
 // words of a phrase are ignored. Patterns see the answer as it is, in linear time
-// (reward/rules/linear_regex.h). A list finds what is on it and nothing else: an answer may be harmful
-// without a hit.
+// (reward/rules/linear_regex.h). A list finds what is on it and nothing else: an answer may be
+// harmful without a hit.
 //
 // Thread safety: immutable after construction. Errors: no entry at all, an unreadable file, an
 // entry without letters, a pattern that does not compile: Error(kInvalidArgument) naming the part

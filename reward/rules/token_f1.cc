@@ -4,8 +4,8 @@
 #include <unordered_map>
 
 #include "common/text/unicode.h"
-#include "reward/part/truth.h"
 #include "common/text/words.h"
+#include "reward/part/truth.h"
 
 namespace plumb::reward {
 namespace {
@@ -17,8 +17,7 @@ bool IsPunctuation(char c) {
 
 bool IsWordCharacter(char32_t code) {
   const auto kind = ClassOf(code);
-  return kind == CharacterClass::kLetter ||
-         kind == CharacterClass::kNumber;
+  return kind == CharacterClass::kLetter || kind == CharacterClass::kNumber;
 }
 
 // Articles that stand between characters that are no letters or numbers become a blank.

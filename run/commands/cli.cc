@@ -30,7 +30,8 @@ int ExitCodeOf(ErrorCode code) {
 }
 
 int ExitCodeOf(const Error& error) {
-  return dynamic_cast<const learner::RewardFailed*>(&error) != nullptr ? kExitRewardFailed : ExitCodeOf(error.code());
+  return dynamic_cast<const learner::RewardFailed*>(&error) != nullptr ? kExitRewardFailed
+                                                                       : ExitCodeOf(error.code());
 }
 
 namespace {
@@ -50,7 +51,8 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
     for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
   }
   const std::vector<std::string> left = root.remaining(/*recurse=*/true);
-  const auto option = std::find_if(left.begin(), left.end(), [](const std::string& word) { return word.starts_with("-"); });
+  const auto option = std::find_if(left.begin(), left.end(),
+                                   [](const std::string& word) { return word.starts_with("-"); });
   std::string what = error.what();
   if (option != left.end()) {
     const std::string name = option->substr(0, option->find('='));
@@ -64,23 +66,28 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
   } else if (!left.empty()) {
     what = "one argument too many: '" + left.front() + "'";
   }
-  std::fprintf(stderr, "%s: error: %s\n%s --help says what it takes.\n", verb.c_str(), what.c_str(), verb.c_str());
+  std::fprintf(stderr, "%s: error: %s\n%s --help says what it takes.\n", verb.c_str(), what.c_str(),
+               verb.c_str());
 }
 
 }  // namespace
 
 int RunCli(int argc, char** argv) {
   // The host process of reward code is this program too; nothing else of it may be set up there.
-  if (argc > 1 && std::strcmp(argv[1], "reward-host") == 0) return reward::RewardHostMain(argc - 1, argv + 1);
+  if (argc > 1 && std::strcmp(argv[1], "reward-host") == 0)
+    return reward::RewardHostMain(argc - 1, argv + 1);
 
   HandleInterrupts();
   signal(SIGPIPE, SIG_IGN);
 
   CLI::App app{"Plumb aligns language models with reinforcement learning, in one native program."};
   app.require_subcommand(1);
-  app.footer("Exit codes: 0 done, 1 internal, 2 invalid input, 3 not found, 4 corrupted data, 5 disk, 6 peer or deadline,\n"
-             "7 stopped before its end, fewer steps than asked or below eval.bar, 8 not finite, 9 not supported by this build,\n"
-             "10 a reward part failed on every sample.");
+  app.footer(
+      "Exit codes: 0 done, 1 internal, 2 invalid input, 3 not found, 4 corrupted data, 5 disk, 6 "
+      "peer or deadline,\n"
+      "7 stopped before its end, fewer steps than asked or below eval.bar, 8 not finite, 9 not "
+      "supported by this build,\n"
+      "10 a reward part failed on every sample.");
   CliResult result;
   AddTrainCommand(app, result);
   AddDataCommand(app, result);
@@ -101,10 +108,12 @@ int RunCli(int argc, char** argv) {
     ExplainUsage(app, e);
     return ExitCodeOf(ErrorCode::kInvalidArgument);
   } catch (const Error& e) {
-    if (app.got_subcommand("role")) {  // one of several processes on a terminal: the line says which
+    // one of several processes on a terminal: the line says which
+    if (app.got_subcommand("role")) {
       LogError(e.what());
     } else {
-      LogInfo(std::string("ended by an error: ") + e.what());  // the run's log; the terminal gets it once, as it is
+      // the run's log; the terminal gets it once, as it is
+      LogInfo(std::string("ended by an error: ") + e.what());
       std::fprintf(stderr, "plumb: error: %s\n", e.what());
     }
     return ExitCodeOf(e);
@@ -113,7 +122,8 @@ int RunCli(int argc, char** argv) {
     return 1;
   }
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
-    std::fprintf(stderr, "plumb: error: cannot write to standard output: %s\n", std::strerror(errno));
+    std::fprintf(stderr, "plumb: error: cannot write to standard output: %s\n",
+                 std::strerror(errno));
     if (result.exit_code == 0) return ExitCodeOf(ErrorCode::kIo);
   }
   return result.exit_code;

@@ -1,10 +1,13 @@
 // The command line: verbs, exit codes, signals.
 //
 // Exit codes (do not change the values of existing entries):
-//   0 done   1 internal error   2 invalid input or usage   3 not found   4 corrupted data   5 disk or operating system
-//   6 a peer or deadline   7 stopped before its end (Ctrl-C, SIGTERM), fewer steps than asked, or ended below eval.bar
+//   0 done   1 internal error   2 invalid input or usage   3 not found   4 corrupted data   5 disk
+//                                                          or operating system
+//   6 a peer or deadline   7 stopped before its end (Ctrl-C, SIGTERM), fewer steps than asked, or
+//                          ended below eval.bar
 //   8 not finite   9 not supported by this build
-//   10 a reward part failed on every sample (plumb reward test), or on every answer of several steps (plumb train)
+//   10 a reward part failed on every sample (plumb reward test), or on every answer of several
+//   steps (plumb train)
 // Thread safety: RunCli is called once, by main.
 #pragma once
 

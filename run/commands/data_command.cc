@@ -1,4 +1,5 @@
-// plumb data import | export: datasets into a store and out of it. Its sisters are in run/commands/replay_commands.cc.
+// plumb data import | export: datasets into a store and out of it. Its sisters are in
+// run/commands/replay_commands.cc.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -52,8 +53,8 @@ class TemporaryFolder {
 };
 
 // What is no file of its own: "-" (standard input), pipes, terminals. Readers look at the beginning
-// of a file more than once, so it is copied into a file. That has no name: it goes away with this object,
-// and with a process that is stopped.
+// of a file more than once, so it is copied into a file. That has no name: it goes away with this
+// object, and with a process that is stopped.
 class SpooledInput {
  public:
   static bool Needed(const std::string& path) {
@@ -96,10 +97,13 @@ std::map<std::string, std::string> ParseMap(const std::vector<std::string>& entr
       const std::string pair = entry.substr(begin, end - begin);
       const size_t equal = pair.find('=');
       if (equal == std::string::npos || equal == 0 || equal + 1 == pair.size()) {
-        throw Error(ErrorCode::kInvalidArgument, "--map takes part=column, e.g. prompt=task,answer=solution; not '" + pair + "'");
+        throw Error(
+            ErrorCode::kInvalidArgument,
+            "--map takes part=column, e.g. prompt=task,answer=solution; not '" + pair + "'");
       }
       if (!map.emplace(pair.substr(0, equal), pair.substr(equal + 1)).second) {
-        throw Error(ErrorCode::kInvalidArgument, "--map names '" + pair.substr(0, equal) + "' twice");
+        throw Error(ErrorCode::kInvalidArgument,
+                    "--map names '" + pair.substr(0, equal) + "' twice");
       }
       begin = end + 1;
     }
@@ -138,31 +142,39 @@ std::function<int64_t(const replay::ParsedRow&)> TokenCounter(const std::string&
 
 void PrintReport(const replay::ImportReport& report, const replay::ImportRequest& request) {
   for (const replay::FileLedger& file : report.files) {
-    std::printf("%s: %s, form %s (%s)\n", file.file.c_str(), file.container.c_str(), file.form.c_str(),
+    std::printf("%s: %s, form %s (%s)\n", file.file.c_str(), file.container.c_str(),
+                file.form.c_str(),
                 replay::KindName(replay::KindOf(*replay::FormOfName(file.form))));
-    for (size_t i = 0; i < file.samples.size(); ++i) std::printf("  row %zu: %s\n", i + 1, file.samples[i].c_str());
+    for (size_t i = 0; i < file.samples.size(); ++i)
+      std::printf("  row %zu: %s\n", i + 1, file.samples[i].c_str());
     std::printf("  %s\n", file.Describe().c_str());
     for (const std::string& note : file.notes.Describe()) std::printf("  note: %s\n", note.c_str());
-    for (const std::string& example : file.examples) std::printf("  rejected %s\n", example.c_str());
+    for (const std::string& example : file.examples)
+      std::printf("  rejected %s\n", example.c_str());
     const int64_t rejected = file.TotalRejected();
     if (rejected > static_cast<int64_t>(file.examples.size())) {
-      std::printf("  ... and %lld more%s\n", static_cast<long long>(rejected) - static_cast<long long>(file.examples.size()),
+      std::printf("  ... and %lld more%s\n",
+                  static_cast<long long>(rejected) - static_cast<long long>(file.examples.size()),
                   request.rejects.empty() ? " (--rejects FILE writes all of them)" : "");
     }
-    if (!request.rejects.empty() && rejected > 0) std::printf("  rejected rows: %s\n", request.rejects.c_str());
+    if (!request.rejects.empty() && rejected > 0)
+      std::printf("  rejected rows: %s\n", request.rejects.c_str());
   }
   if (report.continued_at > 0) {
-    std::printf("went on behind %llu rows that an unfinished import had stored\n", static_cast<unsigned long long>(report.continued_at));
+    std::printf("went on behind %llu rows that an unfinished import had stored\n",
+                static_cast<unsigned long long>(report.continued_at));
   }
   if (report.stopped) return;
-  std::printf("dataset '%s': %llu %s%s\n", request.dataset.c_str(), static_cast<unsigned long long>(report.rows),
-              replay::KindName(report.kind), report.unchanged ? ", the same as before: nothing changed" : "");
+  std::printf("dataset '%s': %llu %s%s\n", request.dataset.c_str(),
+              static_cast<unsigned long long>(report.rows), replay::KindName(report.kind),
+              report.unchanged ? ", the same as before: nothing changed" : "");
 }
 
 // One line that is rewritten, for a terminal; silent elsewhere.
 class Bar {
  public:
-  explicit Bar(bool quiet) : on_(!quiet && isatty(STDERR_FILENO) == 1), started_(std::chrono::steady_clock::now()) {}
+  explicit Bar(bool quiet)
+      : on_(!quiet && isatty(STDERR_FILENO) == 1), started_(std::chrono::steady_clock::now()) {}
   void Show(const std::string& file, double part, int64_t rows) {
     const auto now = std::chrono::steady_clock::now();
     if (!on_ || (part < 1 && now - last_ < std::chrono::milliseconds(200))) return;
@@ -170,8 +182,8 @@ class Bar {
     const double seconds = std::max(1e-3, std::chrono::duration<double>(now - started_).count());
     std::string bar(30, '.');
     std::fill_n(bar.begin(), static_cast<size_t>(30 * std::clamp(part, 0.0, 1.0)), '#');
-    std::fprintf(stderr, "\r[%s] %3.0f%%  %lld rows  %.0f s  %s", bar.c_str(), 100 * part, static_cast<long long>(rows), seconds,
-                 file.c_str());
+    std::fprintf(stderr, "\r[%s] %3.0f%%  %lld rows  %.0f s  %s", bar.c_str(), 100 * part,
+                 static_cast<long long>(rows), seconds, file.c_str());
     if (part >= 1) std::fputc('\n', stderr);
   }
 
@@ -186,10 +198,13 @@ void RunImport(ImportArguments& a, CliResult& result) {
   request.rows.map = ParseMap(a.map);
   if (!a.form.empty()) {
     request.rows.form = replay::FormOfName(a.form);
-    if (!request.rows.form) throw Error(ErrorCode::kInvalidArgument, "--format '" + a.form + "' is unknown; known: " + replay::FormNames());
+    if (!request.rows.form)
+      throw Error(ErrorCode::kInvalidArgument,
+                  "--format '" + a.form + "' is unknown; known: " + replay::FormNames());
   }
   if ((request.max_tokens > 0) == a.model.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, "--max-tokens N and --model FOLDER go together: the model's tokenizer counts");
+    throw Error(ErrorCode::kInvalidArgument,
+                "--max-tokens N and --model FOLDER go together: the model's tokenizer counts");
   }
   if (request.max_tokens > 0) request.count_tokens = TokenCounter(a.model);
   NowBusy(Busy::kNothingToKeep, "nothing was imported");
@@ -262,9 +277,13 @@ void RunExport(ExportArguments& a, CliResult& result) {
     request.out = folder->path() + "/rows";
   }
   const auto form = replay::ExportFormOfName(a.form);
-  if (!form) throw Error(ErrorCode::kInvalidArgument, "--form '" + a.form + "' is unknown; known: trl, verl");
+  if (!form)
+    throw Error(ErrorCode::kInvalidArgument,
+                "--form '" + a.form + "' is unknown; known: trl, verl");
   const auto rows = replay::ExportRowsOfName(a.rows);
-  if (!rows) throw Error(ErrorCode::kInvalidArgument, "--rows '" + a.rows + "' is unknown; known: auto, prompts, preferences, rollouts");
+  if (!rows)
+    throw Error(ErrorCode::kInvalidArgument,
+                "--rows '" + a.rows + "' is unknown; known: auto, prompts, preferences, rollouts");
   request.form = *form;
   request.rows = *rows;
   replay::StoreOptions how;
@@ -293,15 +312,20 @@ void RunExport(ExportArguments& a, CliResult& result) {
 
 void AddExport(CLI::App& data, CliResult& result) {
   auto a = std::make_shared<ExportArguments>();
-  CLI::App* out = data.add_subcommand("export", "A dataset or the rollouts of a store as JSON lines, in the forms of TRL and verl");
+  CLI::App* out = data.add_subcommand(
+      "export", "A dataset or the rollouts of a store as JSON lines, in the forms of TRL and verl");
   out->add_option("out", a->request.out,
                   "file, replaced as a whole; gzip when it ends in .gz; -: standard output")
       ->required();
   out->add_option("--store", a->store, "folder of the store; a run may hold it")->required();
   a->request.dataset.clear();
-  out->add_option("--dataset", a->request.dataset, "name in the store (default: the only one, else train; rollouts: of every dataset)");
+  out->add_option(
+      "--dataset", a->request.dataset,
+      "name in the store (default: the only one, else train; rollouts: of every dataset)");
   out->add_option("--form", a->form, "trl | verl")->capture_default_str();
-  out->add_option("--rows", a->rows, "prompts | preferences | rollouts; auto: whichever has the name")->capture_default_str();
+  out->add_option("--rows", a->rows,
+                  "prompts | preferences | rollouts; auto: whichever has the name")
+      ->capture_default_str();
   out->add_option("--end-token", a->request.end_tokens,
                   "text of an end token that sampled answers carry, where it is an unusual one");
   out->add_flag("--quiet", a->quiet, "no progress bar");
@@ -318,21 +342,32 @@ void AddDataCommand(CLI::App& app, CliResult& result) {
       "import", "JSONL, JSON arrays, CSV, TSV, gzip of them, or Parquet into a store");
   import->add_option("files", a->request.files, "files, in this order; -: standard input")
       ->required();
-  import->add_option("--store", a->store, "folder of the store; made when it is not there")->required();
+  import->add_option("--store", a->store, "folder of the store; made when it is not there")
+      ->required();
   import->add_option("--dataset", a->request.dataset, "name in the store")->capture_default_str();
   import->add_option("--map", a->map,
                      "part=column,...: other names of columns, e.g. prompt=task,answer=solution; "
                      "margin=a-b: a difference");
   import->add_option("--format", a->form, "instead of finding it out: " + replay::FormNames());
-  import->add_option("--rejects", a->request.rejects, "file for the rejected rows, with line and reason");
-  import->add_option("--max-tokens", a->request.max_tokens, "bound for the longest sequence of a row; needs --model")->check(CLI::PositiveNumber);
-  import->add_option("--model", a->model, "folder of the model whose tokenizer and chat template count");
-  import->add_option("--overlong", a->request.overlong, "drop | error: what longer rows are; a run cuts them by data.overlong")->capture_default_str();
-  import->add_flag("--numbers-from-text", a->request.rows.convert_numbers, "take numbers and booleans that are written as text");
+  import->add_option("--rejects", a->request.rejects,
+                     "file for the rejected rows, with line and reason");
+  import
+      ->add_option("--max-tokens", a->request.max_tokens,
+                   "bound for the longest sequence of a row; needs --model")
+      ->check(CLI::PositiveNumber);
+  import->add_option("--model", a->model,
+                     "folder of the model whose tokenizer and chat template count");
+  import
+      ->add_option("--overlong", a->request.overlong,
+                   "drop | error: what longer rows are; a run cuts them by data.overlong")
+      ->capture_default_str();
+  import->add_flag("--numbers-from-text", a->request.rows.convert_numbers,
+                   "take numbers and booleans that are written as text");
   import->add_flag("--quiet", a->quiet, "no progress bar");
-  import->callback([a, &result] { RunImport(*a, result); });
-  AddExport(*data, result);
-  AddReplayCommands(*data, result);
-}
+  import->callback([a, &result] { RunImport(*a, result);
+});
+AddExport(*data, result);
+AddReplayCommands(*data, result);
+}  // namespace plumb::run
 
 }  // namespace plumb::run

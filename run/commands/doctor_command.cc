@@ -1,4 +1,5 @@
-// plumb doctor: what this machine has, what this build was made for, what is missing and how to get it.
+// plumb doctor: what this machine has, what this build was made for, what is missing and how to get
+// it.
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <sched.h>
@@ -17,9 +18,9 @@
 #include <sstream>
 #include <vector>
 
+#include "common/sandbox/sandbox.h"
 #include "kernels/device/stream.h"
 #include "policy_model/transformer.h"
-#include "common/sandbox/sandbox.h"
 #include "run/commands/cli.h"
 
 // From run/CMakeLists.txt. PLUMB_COMPILED_ISA: names of /proc/cpuinfo that the numeric folders were
@@ -97,10 +98,14 @@ Finding Processor() {
   for (const char* feature : {"avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16"}) {
     if (have.count(feature)) fast += std::string(" ") + feature;
   }
-  std::string text = name + "; has" + (fast.empty() ? " none of the vector units we look for" : fast);
-  if (wanted.empty()) return {"processor", Grade::kOk, text + "; built without PLUMB_NATIVE, for any processor of this kind", ""};
+  std::string text =
+      name + "; has" + (fast.empty() ? " none of the vector units we look for" : fast);
+  if (wanted.empty())
+    return {"processor", Grade::kOk,
+            text + "; built without PLUMB_NATIVE, for any processor of this kind", ""};
   if (!missing.empty()) {
-    return {"processor", Grade::kMissing, text + "; this program was built for a processor with" + missing,
+    return {"processor", Grade::kMissing,
+            text + "; this program was built for a processor with" + missing,
             "build on this machine: make build"};
   }
   return {"processor", Grade::kOk, text + "; everything the build uses is there", ""};
@@ -110,8 +115,8 @@ Finding Cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
   const int allowed = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-  std::string text = std::to_string(allowed) + " cores allowed, " + std::to_string(policy_model::Threads()) +
-                     " threads by default (run.threads)";
+  std::string text = std::to_string(allowed) + " cores allowed, " +
+                     std::to_string(policy_model::Threads()) + " threads by default (run.threads)";
   const auto quota = Words(FirstLine("/sys/fs/cgroup/cpu.max"));  // "max 100000" or "200000 100000"
   if (quota.size() == 2 && quota[0] != "max") {
     const double cores = std::atof(quota[0].c_str()) / std::max(1.0, std::atof(quota[1].c_str()));
@@ -119,7 +124,9 @@ Finding Cores() {
     std::snprintf(limit, sizeof limit, "; the container may use %.1f of them", cores);
     text += limit;
     if (cores + 0.01 < policy_model::Threads()) {
-      return {"threads", Grade::kNote, text, "more threads than that only wait: --set run.threads=" + std::to_string(std::max(1, static_cast<int>(cores)))};
+      return {"threads", Grade::kNote, text,
+              "more threads than that only wait: --set run.threads=" +
+                  std::to_string(std::max(1, static_cast<int>(cores)))};
     }
   }
   return {"threads", Grade::kOk, text, ""};
@@ -130,22 +137,30 @@ Finding Memory() {
   std::string text = Gib(available) + " available";
   const std::string limit = FirstLine("/sys/fs/cgroup/memory.max");
   if (!limit.empty() && limit != "max") {
-    const double left = std::atof(limit.c_str()) - std::atof(FirstLine("/sys/fs/cgroup/memory.current").c_str());
+    const double left =
+        std::atof(limit.c_str()) - std::atof(FirstLine("/sys/fs/cgroup/memory.current").c_str());
     text += ", " + Gib(left) + " left of the container's limit";
     available = std::min(available, left);
   }
   if (available < 2.0 * (1 << 30)) {
-    return {"memory", Grade::kNote, text, "the demo needs about 1 GiB; lower rollout.kv_budget_mb and max_batch for larger models"};
+    return {
+        "memory", Grade::kNote, text,
+        "the demo needs about 1 GiB; lower rollout.kv_budget_mb and max_batch for larger models"};
   }
   return {"memory", Grade::kOk, text, ""};
 }
 
 Finding Disk() {
   struct statvfs disk {};
-  if (statvfs(".", &disk) != 0) return {"disk", Grade::kNote, "cannot look at the current folder", ""};
+  if (statvfs(".", &disk) != 0)
+    return {"disk", Grade::kNote, "cannot look at the current folder", ""};
   const double free = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
-  if (access(".", W_OK) != 0) return {"disk", Grade::kNote, "the current folder cannot be written", "use --out with a folder that can"};
-  if (free < 1.0 * (1 << 30)) return {"disk", Grade::kNote, Gib(free) + " free here", "a run keeps checkpoints and its store: free some space or use --out"};
+  if (access(".", W_OK) != 0)
+    return {"disk", Grade::kNote, "the current folder cannot be written",
+            "use --out with a folder that can"};
+  if (free < 1.0 * (1 << 30))
+    return {"disk", Grade::kNote, Gib(free) + " free here",
+            "a run keeps checkpoints and its store: free some space or use --out"};
   return {"disk", Grade::kOk, Gib(free) + " free here", ""};
 }
 
@@ -159,20 +174,26 @@ Finding LibTorch() {
       break;
     }
   }
-  if (library.empty()) return {"LibTorch", Grade::kMissing, "not loaded", "make setup, or PLUMB_TORCH=/path/to/libtorch make build"};
+  if (library.empty())
+    return {"LibTorch", Grade::kMissing, "not loaded",
+            "make setup, or PLUMB_TORCH=/path/to/libtorch make build"};
   const std::filesystem::path root = std::filesystem::path(library).parent_path().parent_path();
   std::string version = FirstLine(root / "build-version");  // an unpacked LibTorch
-  std::ifstream python(root / "version.py");                // the wheel: __version__ = '2.11.0+cu130'
+  // the wheel: __version__ = '2.11.0+cu130'
+  std::ifstream python(root / "version.py");
   for (std::string line; version.empty() && std::getline(python, line);) {
     if (line.rfind("__version__", 0) != 0) continue;
     const size_t begin = line.find('\''), end = line.rfind('\'');
-    if (begin != std::string::npos && end > begin) version = line.substr(begin + 1, end - begin - 1);
+    if (begin != std::string::npos && end > begin)
+      version = line.substr(begin + 1, end - begin - 1);
   }
-  return {"LibTorch", Grade::kOk, (version.empty() ? "version unknown" : version) + " at " + root.string(), ""};
+  return {"LibTorch", Grade::kOk,
+          (version.empty() ? "version unknown" : version) + " at " + root.string(), ""};
 }
 
 Finding Gpu() {
-  const bool driver = access("/proc/driver/nvidia/version", R_OK) == 0 || access("/dev/nvidiactl", F_OK) == 0;
+  const bool driver =
+      access("/proc/driver/nvidia/version", R_OK) == 0 || access("/dev/nvidiactl", F_OK) == 0;
 #ifdef PLUMB_CUDA
   if (const int there = kernels::CudaDevices(); there > 0) {
     const std::string named =
@@ -183,7 +204,8 @@ Finding Gpu() {
         ""};
   }
   return {"GPU", Grade::kNote, "CUDA build, but no GPU answers: runs go on the CPU",
-          driver ? "a driver is here: does nvidia-smi work?" : "install the NVIDIA driver, or use the release preset"};
+          driver ? "a driver is here: does nvidia-smi work?"
+                 : "install the NVIDIA driver, or use the release preset"};
 #else
   if (driver) {
     return {"GPU", Grade::kNote, "a GPU's driver is here, but this build has no CUDA",
@@ -197,37 +219,51 @@ Finding Sandbox() {
   const Problem& problem = ProbeNamespaces();
   if (SeccompFilter(SeccompProfile::kProgram, false).empty()) {
     return {"sandbox", Grade::kNote,
-            "reward code of yours will refuse to start: libseccomp has no filter of system calls for this processor",
+            "reward code of yours will refuse to start: libseccomp has no filter of system calls "
+            "for this processor",
             "to run it with fewer walls: --set reward.allow_unsandboxed=true"};
   }
   if (!problem) {
-    return {"sandbox", Grade::kOk, "bubblewrap and libseccomp work: reward code of yours runs isolated", ""};
+    return {"sandbox", Grade::kOk,
+            "bubblewrap and libseccomp work: reward code of yours runs isolated", ""};
   }
-  return {"sandbox", Grade::kNote, "reward code of yours (plugin, program, python) will refuse to start: " + *problem,
-          "or, for code you trust: --set reward.allow_unsandboxed=true. Built-in rules need no sandbox"};
+  return {"sandbox", Grade::kNote,
+          "reward code of yours (plugin, program, python) will refuse to start: " + *problem,
+          "or, for code you trust: --set reward.allow_unsandboxed=true. Built-in rules need no "
+          "sandbox"};
 }
 
 Finding Python() {
   const std::string path = FindProgram("python3");
-  if (path.empty()) return {"python3", Grade::kNote, "not on PATH; only reward functions written in Python need it", "apt-get install python3"};
+  if (path.empty())
+    return {"python3", Grade::kNote, "not on PATH; only reward functions written in Python need it",
+            "apt-get install python3"};
   return {"python3", Grade::kOk, path + " (only for reward functions written in Python)", ""};
 }
 
 int Doctor(bool json) {
-  const std::vector<Finding> findings = {Processor(), Cores(), Memory(), Disk(), LibTorch(), Gpu(), Sandbox(), Python()};
+  const std::vector<Finding> findings = {Processor(), Cores(), Memory(),  Disk(),
+                                         LibTorch(),  Gpu(),   Sandbox(), Python()};
   bool able = true;
   for (const Finding& f : findings) able &= f.grade != Grade::kMissing;
   if (json) {
     nlohmann::ordered_json out = {{"able", able}, {"findings", nlohmann::ordered_json::array()}};
     for (const Finding& f : findings) {
       out["findings"].push_back({{"topic", f.topic},
-                                 {"grade", f.grade == Grade::kOk ? "ok" : f.grade == Grade::kNote ? "note" : "missing"},
-                                 {"text", f.text}, {"remedy", f.remedy}});
+                                 {"grade", f.grade == Grade::kOk     ? "ok"
+                                           : f.grade == Grade::kNote ? "note"
+                                                                     : "missing"},
+                                 {"text", f.text},
+                                 {"remedy", f.remedy}});
     }
     std::printf("%s\n", out.dump(1).c_str());
   } else {
     for (const Finding& f : findings) {
-      std::printf("%-8s %-10s %s\n", f.grade == Grade::kOk ? "ok" : f.grade == Grade::kNote ? "note" : "MISSING", f.topic.c_str(), f.text.c_str());
+      std::printf("%-8s %-10s %s\n",
+                  f.grade == Grade::kOk     ? "ok"
+                  : f.grade == Grade::kNote ? "note"
+                                            : "MISSING",
+                  f.topic.c_str(), f.text.c_str());
       if (!f.remedy.empty()) std::printf("%-19s -> %s\n", "", f.remedy.c_str());
     }
     std::printf(able ? "Able to run.\n" : "Not able to run.\n");
@@ -256,7 +292,8 @@ std::string VersionText() {
 void AddDoctorCommand(CLI::App& app, CliResult& result) {
   app.set_version_flag("--version", VersionText, "What this program was built from and for");
   auto json = std::make_shared<bool>(false);
-  CLI::App* doctor = app.add_subcommand("doctor", "What this machine and this build can do; what is missing, and how to get it");
+  CLI::App* doctor = app.add_subcommand(
+      "doctor", "What this machine and this build can do; what is missing, and how to get it");
   doctor->add_flag("--json", *json, "one JSON object");
   doctor->callback([json, &result] { result.exit_code = Doctor(*json); });
 }

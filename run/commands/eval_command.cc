@@ -1,4 +1,5 @@
-// plumb eval MODEL DATASET: pass@1 of a model folder on prompts with known answers, by the rule that rewards use.
+// plumb eval MODEL DATASET: pass@1 of a model folder on prompts with known answers, by the rule
+// that rewards use.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -33,34 +34,46 @@ struct EvalArguments {
 
 std::vector<Prompt> Prompts(const EvalArguments& a, const ModelFolder& model, std::string& ledger) {
   if (a.dataset == kArithmetic) {
-    replay::ArithmeticSets sets = replay::GenerateArithmetic(
-        {.seed = a.seed, .digits = a.digits, .sft_examples = a.sft_examples, .eval_prompts = a.limit > 0 ? a.limit : 200});
+    replay::ArithmeticSets sets =
+        replay::GenerateArithmetic({.seed = a.seed,
+                                    .digits = a.digits,
+                                    .sft_examples = a.sft_examples,
+                                    .eval_prompts = a.limit > 0 ? a.limit : 200});
     for (Prompt& p : sets.eval) p.tokens = model.EncodePrompt(p, a.raw);
     ledger = "generated " + std::to_string(sets.eval.size()) + " sums";
     return std::move(sets.eval);
   }
-  replay::ImportOptions options{.dataset = "eval", .map = {}, .system_prompt = a.system, .prompt_suffix = a.suffix, .limit = a.limit,
+  replay::ImportOptions options{.dataset = "eval",
+                                .map = {},
+                                .system_prompt = a.system,
+                                .prompt_suffix = a.suffix,
+                                .limit = a.limit,
                                 .max_prompt_tokens = model.shape.max_positions - 1};
   for (const std::string& pair : a.map) {
     const size_t equals = pair.find('=');
-    if (equals == std::string::npos) throw Error(ErrorCode::kInvalidArgument, "is \"" + pair + "\": write name=column", "--map");
+    if (equals == std::string::npos)
+      throw Error(ErrorCode::kInvalidArgument, "is \"" + pair + "\": write name=column", "--map");
     options.map[pair.substr(0, equals)] = pair.substr(equals + 1);
   }
   options.tokenize = [&](const Prompt& p) { return model.EncodePrompt(p, a.raw); };
   replay::ImportedPrompts imported = replay::ImportPrompts(a.dataset, options);
   ledger = imported.ledger.Describe();
-  if (std::none_of(imported.prompts.begin(), imported.prompts.end(), [](const Prompt& p) { return !p.ground_truth.empty(); })) {
-    throw Error(ErrorCode::kInvalidArgument, "no row has a ground truth: name its column with --map answer=COLUMN", a.dataset);
+  if (std::none_of(imported.prompts.begin(), imported.prompts.end(),
+                   [](const Prompt& p) { return !p.ground_truth.empty(); })) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "no row has a ground truth: name its column with --map answer=COLUMN", a.dataset);
   }
   return std::move(imported.prompts);
 }
 
-Trajectory AsTrajectory(const Prompt& prompt, const actor::GeneratedSample& sample, const Tokenizer& tokenizer) {
+Trajectory AsTrajectory(const Prompt& prompt, const actor::GeneratedSample& sample,
+                        const Tokenizer& tokenizer) {
   Trajectory t;
   t.sample = sample.sample;
   t.tokens = prompt.tokens;
   t.tokens.insert(t.tokens.end(), sample.tokens.begin(), sample.tokens.end());
-  const auto begin = static_cast<int32_t>(prompt.tokens.size()), end = static_cast<int32_t>(t.tokens.size());
+  const auto begin = static_cast<int32_t>(prompt.tokens.size()),
+             end = static_cast<int32_t>(t.tokens.size());
   t.segments = {{.origin = Origin::kPrompt, .begin = 0, .end = begin},
                 {.origin = Origin::kPolicy, .begin = begin, .end = end}};
   t.finish = sample.finish;
@@ -70,22 +83,29 @@ Trajectory AsTrajectory(const Prompt& prompt, const actor::GeneratedSample& samp
 }
 
 struct Tally {
-  int64_t answers = 0, correct = 0, clipped = 0, unscored = 0, aborted = 0, tokens = 0, solved_prompts = 0;
+  int64_t answers = 0, correct = 0, clipped = 0, unscored = 0, aborted = 0, tokens = 0,
+          solved_prompts = 0;
   std::string why_unscored, why_aborted;  // of the first of each
-  double share() const { return answers ? static_cast<double>(correct) / static_cast<double>(answers) : 0; }
+  double share() const {
+    return answers ? static_cast<double>(correct) / static_cast<double>(answers) : 0;
+  }
 };
 
 // The rule is asked for what was generated; the rest gets no score and keeps the engine's reason.
-std::vector<reward::PartScore> ScoresOf(reward::RewardFunction& rule, const TrajectoryGroup& group) {
+std::vector<reward::PartScore> ScoresOf(reward::RewardFunction& rule,
+                                        const TrajectoryGroup& group) {
   TrajectoryGroup generated = group;
-  std::erase_if(generated.trajectories, [](const Trajectory& t) { return t.finish == FinishReason::kAborted; });
+  std::erase_if(generated.trajectories,
+                [](const Trajectory& t) { return t.finish == FinishReason::kAborted; });
   std::vector<reward::PartScore> given;
-  if (!generated.trajectories.empty()) given = rule.Score(generated, After(std::chrono::seconds(10)));
+  if (!generated.trajectories.empty())
+    given = rule.Score(generated, After(std::chrono::seconds(10)));
   std::vector<reward::PartScore> scores;
   size_t next = 0;
   for (const Trajectory& t : group.trajectories) {
-    scores.push_back(t.finish == FinishReason::kAborted ? reward::PartScore::Failed(reward::Failure::kReported, t.unscored_reason)
-                                                        : given.at(next++));
+    scores.push_back(t.finish == FinishReason::kAborted
+                         ? reward::PartScore::Failed(reward::Failure::kReported, t.unscored_reason)
+                         : given.at(next++));
   }
   return scores;
 }
@@ -112,12 +132,15 @@ int Eval(EvalArguments a) {
   part.args = {"fallback=" + a.fallback};
   const auto rule = reward::MakeFunction(part, /*allow_unsandboxed=*/false);
 
-  const actor::EngineOptions options{.max_new_tokens = static_cast<int32_t>(a.max_new_tokens),
-                                     .sampling = {.temperature = static_cast<float>(a.temperature), .seed = a.seed},
-                                     .stop = {}, .eos = model.shape.eos_tokens};
+  const actor::EngineOptions options{
+      .max_new_tokens = static_cast<int32_t>(a.max_new_tokens),
+      .sampling = {.temperature = static_cast<float>(a.temperature), .seed = a.seed},
+      .stop = {},
+      .eos = model.shape.eos_tokens};
   actor::Engine engine(model.shape, model.stream, model.dtype, options, model.tokenizer.get());
   std::unique_ptr<AppendFile> answers_file;
-  if (!a.answers_file.empty()) answers_file = RealFileSystem().OpenAppend(a.answers_file, /*truncate=*/true);
+  if (!a.answers_file.empty())
+    answers_file = RealFileSystem().OpenAppend(a.answers_file, /*truncate=*/true);
 
   Tally tally;
   size_t submitted = 0, finished = 0;
@@ -126,9 +149,12 @@ int Eval(EvalArguments a) {
     for (; submitted < prompts.size() && submitted - finished < kPromptsInFlight; ++submitted) {
       const Prompt& p = prompts[submitted];
       const int64_t room = model.shape.max_positions - static_cast<int64_t>(p.tokens.size());
-      engine.Submit({.id = submitted, .tokens = p.tokens, .num_samples = static_cast<int32_t>(a.samples),
-                     .prompt_key = actor::RandomAddress(Purpose::kEval, p.row),
-                     .limit = static_cast<int32_t>(std::clamp<int64_t>(room, 1, a.max_new_tokens))});
+      engine.Submit(
+          {.id = submitted,
+           .tokens = p.tokens,
+           .num_samples = static_cast<int32_t>(a.samples),
+           .prompt_key = actor::RandomAddress(Purpose::kEval, p.row),
+           .limit = static_cast<int32_t>(std::clamp<int64_t>(room, 1, a.max_new_tokens))});
     }
     engine.Step(*model.weights, 0);
     for (const actor::GenerateResult& result : engine.TakeFinished()) {
@@ -137,15 +163,18 @@ int Eval(EvalArguments a) {
       group.lease.purpose = Purpose::kEval;
       group.lease.num_samples = static_cast<int32_t>(a.samples);
       group.lease.prompt = prompts[result.id];
-      for (const auto& sample : result.samples) group.trajectories.push_back(AsTrajectory(prompts[result.id], sample, *model.tokenizer));
+      for (const auto& sample : result.samples)
+        group.trajectories.push_back(AsTrajectory(prompts[result.id], sample, *model.tokenizer));
       const auto scores = ScoresOf(*rule, group);
       bool solved = false;
       for (size_t i = 0; i < scores.size(); ++i) {
         const Trajectory& t = group.trajectories[i];
-        const bool aborted = t.finish == FinishReason::kAborted, scored = scores[i].scored() && !scores[i].skipped;
+        const bool aborted = t.finish == FinishReason::kAborted,
+                   scored = scores[i].scored() && !scores[i].skipped;
         const bool right = scored && scores[i].value >= 0.5;
         std::string& first = aborted ? tally.why_aborted : tally.why_unscored;
-        if (!scored && first.empty()) first = scores[i].skipped ? "the rule does not apply" : scores[i].reason;
+        if (!scored && first.empty())
+          first = scores[i].skipped ? "the rule does not apply" : scores[i].reason;
         ++tally.answers;
         tally.correct += right;
         tally.clipped += t.finish == FinishReason::kLength;
@@ -154,51 +183,77 @@ int Eval(EvalArguments a) {
         tally.tokens += t.completion_length();
         solved |= right;
         if (answers_file) {
-          nlohmann::ordered_json line = {{"row", prompts[result.id].row}, {"sample", t.sample}, {"completion", t.completion},
-                                         {"ground_truth", prompts[result.id].ground_truth}, {"correct", right}};
+          nlohmann::ordered_json line = {{"row", prompts[result.id].row},
+                                         {"sample", t.sample},
+                                         {"completion", t.completion},
+                                         {"ground_truth", prompts[result.id].ground_truth},
+                                         {"correct", right}};
           if (!scored) line["unscored_reason"] = scores[i].reason;
-          answers_file->Append(line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+          answers_file->Append(
+              line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
         }
       }
       tally.solved_prompts += solved;
     }
   }
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (StopRequested()) {
     std::fprintf(stderr, "plumb: stopped after %zu of %zu prompts\n", finished, prompts.size());
     return kExitFewerSteps;
   }
   if (tally.answers > 0 && tally.aborted == tally.answers) {
-    throw Error(engine.counters().nonfinite_samples > 0 ? ErrorCode::kNonFinite : ErrorCode::kInvalidArgument,
+    throw Error(engine.counters().nonfinite_samples > 0 ? ErrorCode::kNonFinite
+                                                        : ErrorCode::kInvalidArgument,
                 "not one answer was generated: " + tally.why_aborted, a.model);
   }
   const auto [low, high] = Interval(tally.share(), static_cast<double>(prompts.size()));
   if (a.json) {
     const nlohmann::ordered_json out = {
-        {"model", a.model}, {"dataset", a.dataset}, {"rows", ledger}, {"prompts", prompts.size()}, {"samples", a.samples},
-        {"answers", tally.answers}, {"correct", tally.correct}, {"pass_at_1", tally.share()}, {"interval_95", {low, high}},
-        {"solved_prompts", tally.solved_prompts}, {"clipped", tally.clipped}, {"aborted", tally.aborted},
-        {"unscored", tally.unscored}, {"unscored_reason", tally.why_aborted.empty() ? tally.why_unscored : tally.why_aborted},
-        {"temperature", a.temperature}, {"tokens", tally.tokens}, {"seconds", seconds}};
-    std::printf("%s\n", out.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
+        {"model", a.model},
+        {"dataset", a.dataset},
+        {"rows", ledger},
+        {"prompts", prompts.size()},
+        {"samples", a.samples},
+        {"answers", tally.answers},
+        {"correct", tally.correct},
+        {"pass_at_1", tally.share()},
+        {"interval_95", {low, high}},
+        {"solved_prompts", tally.solved_prompts},
+        {"clipped", tally.clipped},
+        {"aborted", tally.aborted},
+        {"unscored", tally.unscored},
+        {"unscored_reason", tally.why_aborted.empty() ? tally.why_unscored : tally.why_aborted},
+        {"temperature", a.temperature},
+        {"tokens", tally.tokens},
+        {"seconds", seconds}};
+    std::printf("%s\n",
+                out.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
   } else {
-    std::printf("pass@1 %.4f (95 %%: %.4f to %.4f), %lld of %lld answers right, temperature %g\n", tally.share(), low, high,
-                static_cast<long long>(tally.correct), static_cast<long long>(tally.answers), a.temperature);
+    std::printf("pass@1 %.4f (95 %%: %.4f to %.4f), %lld of %lld answers right, temperature %g\n",
+                tally.share(), low, high, static_cast<long long>(tally.correct),
+                static_cast<long long>(tally.answers), a.temperature);
     if (a.samples > 1) {
-      std::printf("%lld of %zu prompts with at least one right answer of %lld\n", static_cast<long long>(tally.solved_prompts),
-                  prompts.size(), static_cast<long long>(a.samples));
+      std::printf("%lld of %zu prompts with at least one right answer of %lld\n",
+                  static_cast<long long>(tally.solved_prompts), prompts.size(),
+                  static_cast<long long>(a.samples));
     }
-    if (tally.clipped > 0) std::printf("%lld answers cut at the limit\n", static_cast<long long>(tally.clipped));
+    if (tally.clipped > 0)
+      std::printf("%lld answers cut at the limit\n", static_cast<long long>(tally.clipped));
     if (tally.unscored > 0) {
-      std::printf("%lld answers have no score and count as wrong", static_cast<long long>(tally.unscored));
+      std::printf("%lld answers have no score and count as wrong",
+                  static_cast<long long>(tally.unscored));
       if (tally.aborted > 0) {
-        std::printf(", %lld (%.1f %%) of them were never generated: %s", static_cast<long long>(tally.aborted),
-                    100 * static_cast<double>(tally.aborted) / static_cast<double>(tally.answers), tally.why_aborted.c_str());
+        std::printf(", %lld (%.1f %%) of them were never generated: %s",
+                    static_cast<long long>(tally.aborted),
+                    100 * static_cast<double>(tally.aborted) / static_cast<double>(tally.answers),
+                    tally.why_aborted.c_str());
       }
-      std::printf("%s%s\n", tally.why_unscored.empty() ? "" : "; the first of the rule: ", tally.why_unscored.c_str());
+      std::printf("%s%s\n", tally.why_unscored.empty() ? "" : "; the first of the rule: ",
+                  tally.why_unscored.c_str());
     }
-    std::printf("%lld tokens in %.1f s, %.0f tokens/s\n", static_cast<long long>(tally.tokens), seconds,
-                static_cast<double>(tally.tokens) / std::max(1e-9, seconds));
+    std::printf("%lld tokens in %.1f s, %.0f tokens/s\n", static_cast<long long>(tally.tokens),
+                seconds, static_cast<double>(tally.tokens) / std::max(1e-9, seconds));
   }
   return 0;
 }
@@ -209,17 +264,26 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<EvalArguments>();
   CLI::App* eval = app.add_subcommand("eval", "pass@1 on prompts with known answers");
   eval->add_option("model", a->model, "model folder")->required();
-  eval->add_option("dataset", a->dataset, "JSONL (also .gz) with prompts and answers, or \"arithmetic\"")->required();
+  eval->add_option("dataset", a->dataset,
+                   "JSONL (also .gz) with prompts and answers, or \"arithmetic\"")
+      ->required();
   eval->add_option("--samples", a->samples, "answers a prompt")->check(CLI::Range(1, 1024));
-  eval->add_option("--limit", a->limit, "first rows only; 0: all (arithmetic: 200)")->check(CLI::NonNegativeNumber);
-  eval->add_option("--temperature", a->temperature, "default: 0 (greedy) for one sample, 1 for several")->check(CLI::Range(0.0, 100.0));
-  eval->add_option("--max-new-tokens", a->max_new_tokens, "limit of an answer (256)")->check(CLI::Range(1, 1 << 20));
+  eval->add_option("--limit", a->limit, "first rows only; 0: all (arithmetic: 200)")
+      ->check(CLI::NonNegativeNumber);
+  eval->add_option("--temperature", a->temperature,
+                   "default: 0 (greedy) for one sample, 1 for several")
+      ->check(CLI::Range(0.0, 100.0));
+  eval->add_option("--max-new-tokens", a->max_new_tokens, "limit of an answer (256)")
+      ->check(CLI::Range(1, 1 << 20));
   eval->add_option("--system", a->system, "system message of every prompt");
   eval->add_option("--suffix", a->suffix, "appended to every prompt");
-  eval->add_option("--map", a->map, "prompt=COLUMN or answer=COLUMN; any number of times")->allow_extra_args(false);
-  eval->add_option("--fallback", a->fallback, "answer without a marker: none | last_number")->check(CLI::IsMember({"none", "last_number"}));
+  eval->add_option("--map", a->map, "prompt=COLUMN or answer=COLUMN; any number of times")
+      ->allow_extra_args(false);
+  eval->add_option("--fallback", a->fallback, "answer without a marker: none | last_number")
+      ->check(CLI::IsMember({"none", "last_number"}));
   eval->add_option("--answers", a->answers_file, "write every answer to this JSONL file");
-  eval->add_option("--seed", a->seed, "of sampling, and of generated sums (a recipe's run.seed: its held-out ones)");
+  eval->add_option("--seed", a->seed,
+                   "of sampling, and of generated sums (a recipe's run.seed: its held-out ones)");
   eval->add_option("--digits", a->digits, "of generated sums")->check(CLI::Range(1, 9));
   eval->add_flag("--raw", a->raw, "no chat template for text prompts");
   eval->add_flag("--json", a->json, "one JSON object");

@@ -32,7 +32,9 @@ struct GenerateArguments {
 };
 
 const char* FinishName(FinishReason finish) {
-  return finish == FinishReason::kStop ? "stop" : finish == FinishReason::kLength ? "length" : "aborted";
+  return finish == FinishReason::kStop     ? "stop"
+         : finish == FinishReason::kLength ? "length"
+                                           : "aborted";
 }
 
 std::string StandardInput() { return std::string(std::istreambuf_iterator<char>(std::cin), {}); }
@@ -66,17 +68,22 @@ std::vector<int32_t> Encode(const ModelFolder& model, const GenerateArguments& a
   if (!given && arguments.system.empty()) prompt.text = text;
   if (!given && !arguments.system.empty()) {
     if (arguments.raw || !model.chat_template) {
-      throw Error(ErrorCode::kInvalidArgument, arguments.raw ? "--system and --raw exclude each other"
-                                                             : "this model has no chat template to put a system message into",
+      throw Error(ErrorCode::kInvalidArgument,
+                  arguments.raw ? "--system and --raw exclude each other"
+                                : "this model has no chat template to put a system message into",
                   "--system");
     }
-    prompt.messages = {{.role = "system", .content = arguments.system}, {.role = "user", .content = text}};
+    prompt.messages = {{.role = "system", .content = arguments.system},
+                       {.role = "user", .content = text}};
   }
   std::vector<int32_t> tokens = model.EncodePrompt(prompt, arguments.raw);
-  if (tokens.empty()) throw Error(ErrorCode::kInvalidArgument, "the prompt has no tokens", "--prompt");
+  if (tokens.empty())
+    throw Error(ErrorCode::kInvalidArgument, "the prompt has no tokens", "--prompt");
   if (static_cast<int64_t>(tokens.size()) >= model.shape.max_positions) {
-    throw Error(ErrorCode::kInvalidArgument, "the prompt has " + std::to_string(tokens.size()) + " tokens, the model " +
-                                                 std::to_string(model.shape.max_positions) + " positions", "--prompt");
+    throw Error(ErrorCode::kInvalidArgument,
+                "the prompt has " + std::to_string(tokens.size()) + " tokens, the model " +
+                    std::to_string(model.shape.max_positions) + " positions",
+                "--prompt");
   }
   return tokens;
 }
@@ -96,18 +103,24 @@ int Generate(GenerateArguments arguments) {
                 "nothing is asked: give --prompt TEXT or --messages FILE", "generate");
   const ModelFolder model = LoadModel(arguments.model, arguments.options);
   const actor::EngineOptions options{
-      .max_batch = static_cast<int32_t>(std::clamp<int64_t>(arguments.samples * static_cast<int64_t>(arguments.prompts.size()), 1, 256)),
+      .max_batch = static_cast<int32_t>(std::clamp<int64_t>(
+          arguments.samples * static_cast<int64_t>(arguments.prompts.size()), 1, 256)),
       .max_new_tokens = static_cast<int32_t>(arguments.max_new_tokens),
-      .sampling = {.temperature = arguments.greedy ? 0.0f : static_cast<float>(arguments.temperature),
-                   .top_k = static_cast<int32_t>(arguments.top_k), .top_p = static_cast<float>(arguments.top_p),
-                   .min_p = static_cast<float>(arguments.min_p), .seed = arguments.seed},
+      .sampling = {.temperature =
+                       arguments.greedy ? 0.0f : static_cast<float>(arguments.temperature),
+                   .top_k = static_cast<int32_t>(arguments.top_k),
+                   .top_p = static_cast<float>(arguments.top_p),
+                   .min_p = static_cast<float>(arguments.min_p),
+                   .seed = arguments.seed},
       .stop = arguments.stop,
       .eos = model.shape.eos_tokens};
   actor::Engine engine(model.shape, model.stream, model.dtype, options, model.tokenizer.get());
   for (size_t i = 0; i < arguments.prompts.size(); ++i) {
     std::vector<int32_t> tokens = Encode(model, arguments, arguments.prompts[i], conversations[i]);
     const int64_t room = model.shape.max_positions - static_cast<int64_t>(tokens.size());
-    engine.Submit({.id = i, .tokens = std::move(tokens), .num_samples = static_cast<int32_t>(arguments.samples),
+    engine.Submit({.id = i,
+                   .tokens = std::move(tokens),
+                   .num_samples = static_cast<int32_t>(arguments.samples),
                    .prompt_key = actor::RandomAddress(Purpose::kTrain, i),
                    .limit = static_cast<int32_t>(std::min(arguments.max_new_tokens, room))});
   }
@@ -117,25 +130,35 @@ int Generate(GenerateArguments arguments) {
     for (auto& result : engine.TakeFinished()) results.push_back(std::move(result));
   }
   for (auto& result : engine.TakeFinished()) results.push_back(std::move(result));
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  std::sort(results.begin(), results.end(), [](const auto& a, const auto& b) { return a.id < b.id; });
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  std::sort(results.begin(), results.end(),
+            [](const auto& a, const auto& b) { return a.id < b.id; });
 
   const bool many = arguments.prompts.size() * static_cast<size_t>(arguments.samples) > 1;
   std::string aborted;
   for (const auto& result : results) {
     for (const auto& sample : result.samples) {
-      const std::string text = model.tokenizer->Decode(sample.tokens, /*skip_special=*/!arguments.special);
+      const std::string text =
+          model.tokenizer->Decode(sample.tokens, /*skip_special=*/!arguments.special);
       if (sample.finish == FinishReason::kAborted) aborted = sample.reason;
       if (arguments.json) {
-        nlohmann::ordered_json line = {{"prompt", arguments.prompts[result.id]}, {"sample", sample.sample}, {"completion", text},
-                                       {"finish", FinishName(sample.finish)}, {"tokens", sample.tokens}, {"logprobs", sample.logprobs}};
+        nlohmann::ordered_json line = {{"prompt", arguments.prompts[result.id]},
+                                       {"sample", sample.sample},
+                                       {"completion", text},
+                                       {"finish", FinishName(sample.finish)},
+                                       {"tokens", sample.tokens},
+                                       {"logprobs", sample.logprobs}};
         if (!sample.reason.empty()) line["reason"] = sample.reason;
-        std::printf("%s\n", line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
+        std::printf(
+            "%s\n",
+            line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
         continue;
       }
       if (many) {
-        std::printf("--- prompt %llu, sample %u: %zu tokens, %s\n", static_cast<unsigned long long>(result.id + 1),
-                    sample.sample + 1, sample.tokens.size(), FinishName(sample.finish));
+        std::printf("--- prompt %llu, sample %u: %zu tokens, %s\n",
+                    static_cast<unsigned long long>(result.id + 1), sample.sample + 1,
+                    sample.tokens.size(), FinishName(sample.finish));
       }
       std::printf("%s\n", text.c_str());
     }
@@ -143,8 +166,9 @@ int Generate(GenerateArguments arguments) {
   std::fflush(stdout);
   const auto& counters = engine.counters();
   if (isatty(STDERR_FILENO)) {
-    std::fprintf(stderr, "%llu tokens in %.2f s, %.0f tokens/s\n", static_cast<unsigned long long>(counters.generated_tokens),
-                 seconds, static_cast<double>(counters.generated_tokens) / std::max(1e-9, seconds));
+    std::fprintf(stderr, "%llu tokens in %.2f s, %.0f tokens/s\n",
+                 static_cast<unsigned long long>(counters.generated_tokens), seconds,
+                 static_cast<double>(counters.generated_tokens) / std::max(1e-9, seconds));
   }
   if (StopRequested()) {
     std::fprintf(stderr, "plumb: stopped: answers that had not ended are not shown\n");
@@ -160,7 +184,10 @@ int Generate(GenerateArguments arguments) {
 void AddGenerateCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<GenerateArguments>();
   CLI::App* generate = app.add_subcommand("generate", "Answers of a model folder");
-  generate->add_option("model", a->model, "model folder, e.g. runs/demo/checkpoints/step-00000400/model")->required();
+  generate
+      ->add_option("model", a->model,
+                   "model folder, e.g. runs/demo/checkpoints/step-00000400/model")
+      ->required();
   generate->add_option("--prompt", a->prompts, "text; any number of times; - reads standard input")
       ->allow_extra_args(false);
   generate
@@ -172,20 +199,29 @@ void AddGenerateCommand(CLI::App& app, CliResult& result) {
   generate->add_option("--system", a->system, "system message, for models with a chat template");
   generate->add_flag("--raw", a->raw, "no chat template: continue the text as it stands");
   generate->add_option("--samples", a->samples, "answers a prompt")->check(CLI::Range(1, 4096));
-  generate->add_option("--max-new-tokens", a->max_new_tokens, "limit of an answer (256)")->check(CLI::Range(1, 1 << 20));
-  generate->add_option("--temperature", a->temperature, "1: the model's own distribution; 0: greedy")->check(CLI::Range(0.0, 100.0));
+  generate->add_option("--max-new-tokens", a->max_new_tokens, "limit of an answer (256)")
+      ->check(CLI::Range(1, 1 << 20));
+  generate
+      ->add_option("--temperature", a->temperature, "1: the model's own distribution; 0: greedy")
+      ->check(CLI::Range(0.0, 100.0));
   generate->add_flag("--greedy", a->greedy, "the likeliest token every time");
-  generate->add_option("--top-p", a->top_p, "smallest set with this mass; 1: off")->check(CLI::Range(0.0, 1.0));
-  generate->add_option("--top-k", a->top_k, "the k likeliest; 0: off")->check(CLI::NonNegativeNumber);
-  generate->add_option("--min-p", a->min_p, "at least this share of the likeliest; 0: off")->check(CLI::Range(0.0, 1.0));
+  generate->add_option("--top-p", a->top_p, "smallest set with this mass; 1: off")
+      ->check(CLI::Range(0.0, 1.0));
+  generate->add_option("--top-k", a->top_k, "the k likeliest; 0: off")
+      ->check(CLI::NonNegativeNumber);
+  generate->add_option("--min-p", a->min_p, "at least this share of the likeliest; 0: off")
+      ->check(CLI::Range(0.0, 1.0));
   generate->add_option("--seed", a->seed, "same seed, same answers");
-  generate->add_option("--stop", a->stop, "end an answer at this text; any number of times")->allow_extra_args(false);
+  generate->add_option("--stop", a->stop, "end an answer at this text; any number of times")
+      ->allow_extra_args(false);
   generate->add_flag("--special", a->special, "print special tokens, too");
   generate->add_flag("--json", a->json, "a JSON object an answer, with tokens and log-probs");
   generate->add_option("--dtype", a->options.dtype, "auto | float32 | bfloat16");
   generate->add_option("--device", a->options.device, "cpu | cuda | cuda:N");
-  generate->add_option("--bos", a->options.bos, "auto | yes | no: begin token in front of raw text");
-  generate->add_option("--threads", a->options.threads, "0: one a core")->check(CLI::NonNegativeNumber);
+  generate->add_option("--bos", a->options.bos,
+                       "auto | yes | no: begin token in front of raw text");
+  generate->add_option("--threads", a->options.threads, "0: one a core")
+      ->check(CLI::NonNegativeNumber);
   generate->callback([a, &result] { result.exit_code = Generate(*a); });
 }
 

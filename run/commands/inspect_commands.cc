@@ -17,13 +17,16 @@ void AddConfigCommand(CLI::App& app, CliResult&) {
   auto arguments = std::make_shared<Arguments>();
   CLI::App* config = app.add_subcommand("config", "Look at recipes");
   config->require_subcommand(1);
-  CLI::App* show = config->add_subcommand("show", "Every option with value, origin, unit and advice");
+  CLI::App* show =
+      config->add_subcommand("show", "Every option with value, origin, unit and advice");
   show->add_option("recipe", arguments->recipe, "TOML file")->required();
   show->add_option("--set", arguments->overrides, "section.key=value")->allow_extra_args(false);
   show->add_flag("--toml", arguments->toml, "the resolved recipe as TOML instead");
   show->callback([arguments] {
     const configs::Loaded loaded = configs::LoadRecipe(arguments->recipe, arguments->overrides);
-    std::fputs((arguments->toml ? configs::ToToml(loaded.config) : configs::Describe(loaded)).c_str(), stdout);
+    std::fputs(
+        (arguments->toml ? configs::ToToml(loaded.config) : configs::Describe(loaded)).c_str(),
+        stdout);
   });
 }
 
@@ -36,7 +39,8 @@ void AddReportCommand(CLI::App& app, CliResult&) {
   report->add_option("run", arguments->run, "run folder, e.g. runs/demo")->required();
   report->add_option("--out", arguments->out, "HTML file (default: <run>/report.html)");
   report->callback([arguments] {
-    const std::string out = arguments->out.empty() ? arguments->run + "/report.html" : arguments->out;
+    const std::string out =
+        arguments->out.empty() ? arguments->run + "/report.html" : arguments->out;
     WriteReport(arguments->run, out);
     std::printf("%s\n", out.c_str());
   });

@@ -1,10 +1,11 @@
-// plumb data mine | rescore: what lies in a store of rollouts becomes preference data, and gets new scores.
+// plumb data mine | rescore: what lies in a store of rollouts becomes preference data, and gets new
+// scores.
 #include <cstdio>
 #include <filesystem>
 #include <memory>
 
-#include "configs/config.h"
 #include "common/text/tokenizer/tokenizer.h"
+#include "configs/config.h"
 #include "replay/datasets/pair_miner.h"
 #include "reward/models/reward_model.h"
 #include "run/commands/cli.h"
@@ -26,7 +27,8 @@ struct RescoreArguments {
 
 bool SamePlace(const std::string& a, const std::string& b) {
   std::error_code ignored;
-  return std::filesystem::weakly_canonical(a, ignored) == std::filesystem::weakly_canonical(b, ignored);
+  return std::filesystem::weakly_canonical(a, ignored) ==
+         std::filesystem::weakly_canonical(b, ignored);
 }
 
 void Mine(const MineArguments& a) {
@@ -40,7 +42,8 @@ void Mine(const MineArguments& a) {
   }
   const replay::MineReport report = replay::MinePairs(from ? *from : *into, *into, a.options);
   for (const std::string& line : report.Describe()) std::printf("%s\n", line.c_str());
-  std::printf("dataset '%s' of %s: %lld pairs%s\n", a.options.dataset.c_str(), a.into.c_str(), static_cast<long long>(report.pairs),
+  std::printf("dataset '%s' of %s: %lld pairs%s\n", a.options.dataset.c_str(), a.into.c_str(),
+              static_cast<long long>(report.pairs),
               report.unchanged ? ", the same as before: nothing changed" : "");
 }
 
@@ -55,10 +58,12 @@ void Rescore(const RescoreArguments& a, CliResult& result) {
   NowBusy(Busy::kNothingToKeep, "the same command goes on from here");
   reward::GroupScorer scorer(config.reward, reward::WithModelParts(*tokenizer));
   const RescoreReport report =
-      RescoreStore(*store, scorer, config.reward, a.eval ? Purpose::kEval : Purpose::kTrain, [] { return StopRequested().load(); });
+      RescoreStore(*store, scorer, config.reward, a.eval ? Purpose::kEval : Purpose::kTrain,
+                   [] { return StopRequested().load(); });
   for (const std::string& line : report.Describe()) std::printf("%s\n", line.c_str());
   if (report.stopped) std::fprintf(stderr, "plumb: stopped; the same command goes on from here\n");
-  if (report.failed > 0) std::fprintf(stderr, "plumb: the same command tries the failed groups again\n");
+  if (report.failed > 0)
+    std::fprintf(stderr, "plumb: the same command tries the failed groups again\n");
   if (report.stopped || report.failed > 0) result.exit_code = kExitFewerSteps;
 }
 
@@ -66,21 +71,35 @@ void Rescore(const RescoreArguments& a, CliResult& result) {
 
 void AddReplayCommands(CLI::App& data, CliResult& result) {
   auto m = std::make_shared<MineArguments>();
-  CLI::App* mine = data.add_subcommand("mine", "Preference pairs from stored rollouts: best against worst of each group");
-  mine->add_option("--store", m->store, "store of a run, e.g. runs/demo/store; only read")->required();
-  mine->add_option("--into", m->into, "store that gets the pairs; made when it is not there, may be the same")->required();
-  mine->add_option("--dataset", m->options.dataset, "name of the pairs there")->capture_default_str();
-  mine->add_option("--margin", m->options.margin, "rewards of a pair differ by at least so much")->check(CLI::NonNegativeNumber);
-  mine->add_option("--per-group", m->options.per_group, "pairs of one group at most")->check(CLI::PositiveNumber)->capture_default_str();
-  mine->add_option("--score", m->options.score, "beginning of the name of a rescoring, instead of the stored rewards");
-  mine->add_flag("--keep-margin", m->options.keep_margin, "pairs carry their difference in reward, which DPO then asks for");
+  CLI::App* mine = data.add_subcommand(
+      "mine", "Preference pairs from stored rollouts: best against worst of each group");
+  mine->add_option("--store", m->store, "store of a run, e.g. runs/demo/store; only read")
+      ->required();
+  mine->add_option("--into", m->into,
+                   "store that gets the pairs; made when it is not there, may be the same")
+      ->required();
+  mine->add_option("--dataset", m->options.dataset, "name of the pairs there")
+      ->capture_default_str();
+  mine->add_option("--margin", m->options.margin, "rewards of a pair differ by at least so much")
+      ->check(CLI::NonNegativeNumber);
+  mine->add_option("--per-group", m->options.per_group, "pairs of one group at most")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  mine->add_option("--score", m->options.score,
+                   "beginning of the name of a rescoring, instead of the stored rewards");
+  mine->add_flag("--keep-margin", m->options.keep_margin,
+                 "pairs carry their difference in reward, which DPO then asks for");
   mine->add_option("--end-token", m->options.end_tokens,
                    "text of an end token that the answers carry, where it is an unusual one");
   mine->callback([m] { Mine(*m); });
 
   auto r = std::make_shared<RescoreArguments>();
-  CLI::App* rescore = data.add_subcommand("rescore", "Scores stored rollouts again with a recipe's reward; the old scores stay");
-  rescore->add_option("recipe", r->recipe, "recipe: its [reward] is used, and its [model] for the tokenizer")->required();
+  CLI::App* rescore = data.add_subcommand(
+      "rescore", "Scores stored rollouts again with a recipe's reward; the old scores stay");
+  rescore
+      ->add_option("recipe", r->recipe,
+                   "recipe: its [reward] is used, and its [model] for the tokenizer")
+      ->required();
   rescore->add_option("--store", r->store, "store of a run that is not running")->required();
   rescore->add_option("--set", r->overrides, "a.b=c: other options of the recipe");
   rescore->add_flag("--eval", r->eval, "evaluation groups instead of training groups");

@@ -1,17 +1,18 @@
-// plumb reward serve RECIPE: its parts as a ZeroMQ worker that any run, or any program, may ask (reward/doors/zmq_worker.h).
-// plumb keys generate PATH: a CURVE key pair for such a worker or its client.
+// plumb reward serve RECIPE: its parts as a ZeroMQ worker that any run, or any program, may ask
+// (reward/doors/zmq_worker.h). plumb keys generate PATH: a CURVE key pair for such a worker or its
+// client.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
 #include <thread>
 
-#include "common/net/curve_keys.h"
 #include "common/base/log.h"
+#include "common/net/curve_keys.h"
 #include "configs/config.h"
+#include "reward/doors/reward_server.h"
 #include "reward/models/model_part.h"
 #include "reward/models/reward_model.h"
-#include "reward/doors/reward_server.h"
 #include "reward/scorer.h"
 #include "run/commands/cli.h"
 #include "run/session/model_folder.h"
@@ -27,34 +28,44 @@ struct ServeArguments {
 
 std::string Line(const std::map<std::string, uint64_t>& counters) {
   std::string line;
-  for (const auto& [name, value] : counters) line += (line.empty() ? "" : ", ") + name + " " + std::to_string(value);
+  for (const auto& [name, value] : counters)
+    line += (line.empty() ? "" : ", ") + name + " " + std::to_string(value);
   return line;
 }
 
 int Serve(const ServeArguments& a) {
   if (a.key.empty() != a.allowed.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, "--key and --allowed belong together: the worker's key, and the list of its clients'", "plumb reward serve");
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "--key and --allowed belong together: the worker's key, and the list of its clients'",
+        "plumb reward serve");
   }
   std::vector<std::string> overrides = a.overrides;
-  overrides.insert(overrides.begin(), "data.train=arithmetic");  // no prompts are read: [[reward.parts]] alone will do
+  // no prompts are read: [[reward.parts]] alone will do
+  overrides.insert(overrides.begin(), "data.train=arithmetic");
   const configs::Config config = configs::LoadRecipe(a.recipe, overrides).config;
   std::vector<reward::ServedPart> parts;
   std::string names;
-  std::unique_ptr<ModelFolder> model;  // tokenizer and chat template of the model parts, without weights
+  // tokenizer and chat template of the model parts, without weights
+  std::unique_ptr<ModelFolder> model;
   reward::HostOptions host;
   for (configs::RewardPartConfig part : config.reward.parts) {
     if (part.name.empty()) part.name = part.kind;
     names += (names.empty() ? "" : ", ") + part.name;
-    if (!a.parts.empty() && std::find(a.parts.begin(), a.parts.end(), part.name) == a.parts.end()) continue;
+    if (!a.parts.empty() && std::find(a.parts.begin(), a.parts.end(), part.name) == a.parts.end())
+      continue;
     if ((part.kind == "reward_model" || part.kind == "perplexity") && !model) {
       reward::ReadModelPart(part, "a model to score with");
       model = std::make_unique<ModelFolder>(LoadVocabulary(part.path, "auto"));
       host = reward::WithModelParts(*model->tokenizer);
     }
-    parts.push_back({reward::MakeFunction(part, config.reward.allow_unsandboxed, host), part.weight});
+    parts.push_back(
+        {reward::MakeFunction(part, config.reward.allow_unsandboxed, host), part.weight});
   }
   if (parts.empty() || (!a.parts.empty() && parts.size() < a.parts.size())) {
-    throw Error(ErrorCode::kNotFound, "--part names something that the recipe does not have; its parts: " + names, a.recipe);
+    throw Error(ErrorCode::kNotFound,
+                "--part names something that the recipe does not have; its parts: " + names,
+                a.recipe);
   }
   FrameServerOptions options{.workers = static_cast<int>(a.workers)};
   if (!a.key.empty()) options.curve = {ReadCurveKeys(a.key), a.allowed};
@@ -69,8 +80,10 @@ int Serve(const ServeArguments& a) {
     };
   }
   reward::RewardServer server(std::move(parts), a.bind, options, std::move(reader));
-  std::printf("serving %s at %s, %s\n", a.recipe.c_str(), server.endpoint().c_str(), server.digest().c_str());
-  if (!options.curve.empty()) std::printf("its public key: %s\n", options.curve.own.public_key.c_str());
+  std::printf("serving %s at %s, %s\n", a.recipe.c_str(), server.endpoint().c_str(),
+              server.digest().c_str());
+  if (!options.curve.empty())
+    std::printf("its public key: %s\n", options.curve.own.public_key.c_str());
   std::fflush(stdout);
   auto said = std::chrono::steady_clock::now();
   NowBusy(Busy::kInOrder);
@@ -91,26 +104,37 @@ void AddRewardServeCommand(CLI::App& app, CliResult& result) {
   for (CLI::App* verb : app.get_subcommands([](CLI::App*) { return true; })) {
     if (verb->get_name() == "reward") reward = verb;
   }
-  if (reward == nullptr) reward = app.add_subcommand("reward", "Reward functions outside a run")->require_subcommand(1);
+  if (reward == nullptr)
+    reward = app.add_subcommand("reward", "Reward functions outside a run")->require_subcommand(1);
   auto a = std::make_shared<ServeArguments>();
-  CLI::App* serve = reward->add_subcommand("serve", "A recipe's reward parts as a ZeroMQ worker for kind = \"zmq\"");
+  CLI::App* serve = reward->add_subcommand(
+      "serve", "A recipe's reward parts as a ZeroMQ worker for kind = \"zmq\"");
   serve->add_option("recipe", a->recipe, "TOML file with [[reward.parts]]")->required();
-  serve->add_option("--bind", a->bind, "tcp://127.0.0.1:PORT or ipc:///path; with keys any tcp://ADDRESS:PORT")->required();
-  serve->add_option("--part", a->parts, "serve this part only, any number of times")->allow_extra_args(false);
+  serve
+      ->add_option("--bind", a->bind,
+                   "tcp://127.0.0.1:PORT or ipc:///path; with keys any tcp://ADDRESS:PORT")
+      ->required();
+  serve->add_option("--part", a->parts, "serve this part only, any number of times")
+      ->allow_extra_args(false);
   serve->add_option("--workers", a->workers, "requests scored at once")->check(CLI::Range(1, 1024));
   serve->add_option("--key", a->key, "this worker's .key file (plumb keys generate)");
-  serve->add_option("--allowed", a->allowed, "public keys that may ask, one a line; read anew when it changes");
-  serve->add_option("--set", a->overrides, "section.key=value, any number of times")->allow_extra_args(false);
+  serve->add_option("--allowed", a->allowed,
+                    "public keys that may ask, one a line; read anew when it changes");
+  serve->add_option("--set", a->overrides, "section.key=value, any number of times")
+      ->allow_extra_args(false);
   serve->callback([a, &result] { result.exit_code = Serve(*a); });
 
-  CLI::App* keys = app.add_subcommand("keys", "CURVE keys that guard sockets")->require_subcommand(1);
+  CLI::App* keys =
+      app.add_subcommand("keys", "CURVE keys that guard sockets")->require_subcommand(1);
   auto path = std::make_shared<std::string>();
-  CLI::App* generate = keys->add_subcommand("generate", "Write PATH.key (secret, for this side) and PATH.pub (for the other)");
+  CLI::App* generate = keys->add_subcommand(
+      "generate", "Write PATH.key (secret, for this side) and PATH.pub (for the other)");
   generate->add_option("path", *path, "without ending")->required();
   generate->callback([path] {
     const CurveKeys made = GenerateCurveKeys();
     WriteCurveKeys(*path, made);
-    std::printf("%s.key stays here; %s.pub goes to the other side: %s\n", path->c_str(), path->c_str(), made.public_key.c_str());
+    std::printf("%s.key stays here; %s.pub goes to the other side: %s\n", path->c_str(),
+                path->c_str(), made.public_key.c_str());
   });
 }
 

@@ -1,4 +1,5 @@
-// plumb reward test RECIPE: its reward parts, made as a run makes them, on a few answers, before anything is trained.
+// plumb reward test RECIPE: its reward parts, made as a run makes them, on a few answers, before
+// anything is trained.
 #include <algorithm>
 #include <cstdio>
 #include <exception>
@@ -10,8 +11,8 @@
 #include "configs/config.h"
 #include "replay/store/record.h"
 #include "replay/store/unscored.h"
-#include "reward/part/reply.h"
 #include "reward/models/reward_model.h"
+#include "reward/part/reply.h"
 #include "reward/scorer.h"
 #include "run/commands/cli.h"
 #include "run/session/reward_samples.h"
@@ -42,13 +43,14 @@ struct PartSummary {
 struct Scored {
   const RewardSample* sample;
   size_t group = 0;
-  double seconds = 0;  // of its group: the slowest part's call
+  double seconds = 0;                       // of its group: the slowest part's call
   replay::Fate fate = replay::Fate::kKeep;  // of its group in a run, at the first try
   Trajectory trajectory;
   std::vector<PartScore> parts;
 };
 
-void Select(configs::Config& config, const std::vector<std::string>& wanted, const std::string& recipe) {
+void Select(configs::Config& config, const std::vector<std::string>& wanted,
+            const std::string& recipe) {
   std::string names;
   for (configs::RewardPartConfig& part : config.reward.parts) {
     if (part.name.empty()) part.name = part.kind;
@@ -56,8 +58,12 @@ void Select(configs::Config& config, const std::vector<std::string>& wanted, con
   }
   for (const std::string& name : wanted) {
     const auto& parts = config.reward.parts;
-    if (std::none_of(parts.begin(), parts.end(), [&](const auto& part) { return part.name == name; })) {
-      throw Error(ErrorCode::kNotFound, "the recipe has no reward part '" + name + "'; its parts: " + (names.empty() ? "none" : names), recipe);
+    if (std::none_of(parts.begin(), parts.end(),
+                     [&](const auto& part) { return part.name == name; })) {
+      throw Error(ErrorCode::kNotFound,
+                  "the recipe has no reward part '" + name +
+                      "'; its parts: " + (names.empty() ? "none" : names),
+                  recipe);
     }
   }
   if (wanted.empty()) return;
@@ -75,7 +81,8 @@ double Percentile(std::vector<double> all, size_t p) {
 
 std::string Time(double seconds) {
   char text[32];
-  std::snprintf(text, sizeof text, seconds < 1 ? "%.2f ms" : "%.2f s", seconds < 1 ? seconds * 1e3 : seconds);
+  std::snprintf(text, sizeof text, seconds < 1 ? "%.2f ms" : "%.2f s",
+                seconds < 1 ? seconds * 1e3 : seconds);
   return text;
 }
 
@@ -88,10 +95,13 @@ std::string Number(double value) {
 // The beginning of a text on one line.
 std::string Shown(const std::string& text, size_t width) {
   std::string out;
-  for (const char c : text) out += c == '\n' ? std::string("\\n") : std::string(1, static_cast<unsigned char>(c) < 32 ? '?' : c);
+  for (const char c : text)
+    out += c == '\n' ? std::string("\\n")
+                     : std::string(1, static_cast<unsigned char>(c) < 32 ? '?' : c);
   if (out.size() <= width) return out;
   size_t cut = width - 2;
-  while (cut > 0 && (static_cast<unsigned char>(out[cut]) & 0xC0) == 0x80) --cut;  // not within a character
+  // not within a character
+  while (cut > 0 && (static_cast<unsigned char>(out[cut]) & 0xC0) == 0x80) --cut;
   return out.substr(0, cut) + "..";
 }
 
@@ -104,12 +114,15 @@ void PrintTable(const std::vector<std::vector<std::string>>& rows) {
   }
   for (const auto& row : rows) {
     std::string line;
-    for (size_t i = 0; i < row.size(); ++i) line += row[i] + std::string(i + 1 < row.size() ? widths[i] - row[i].size() + 2 : 0, ' ');
+    for (size_t i = 0; i < row.size(); ++i)
+      line += row[i] + std::string(i + 1 < row.size() ? widths[i] - row[i].size() + 2 : 0, ' ');
     std::printf("%s\n", line.c_str());
   }
 }
 
-std::string Failed(const PartScore& score) { return std::string(reward::FailureName(score.failure)) + ": " + score.reason; }
+std::string Failed(const PartScore& score) {
+  return std::string(reward::FailureName(score.failure)) + ": " + score.reason;
+}
 
 void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>& parts) {
   std::vector<std::vector<std::string>> rows = {{"sample", "prompt", "completion"}};
@@ -121,13 +134,17 @@ void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>
   rows[0].insert(rows[0].end(), {"total", "time"});
   for (const Scored& s : scored) {
     const Prompt& prompt = s.sample->prompt;
-    rows.push_back({s.sample->label, Shown(prompt.text.empty() ? prompt.messages.back().content : prompt.text, 24),
+    rows.push_back({s.sample->label,
+                    Shown(prompt.text.empty() ? prompt.messages.back().content : prompt.text, 24),
                     Shown(s.sample->completion, 24)});
     for (const PartScore& score : s.parts) {
       rows.back().push_back(!score.scored() ? std::string(reward::FailureName(score.failure))
-                                            : score.skipped ? "-" : Number(score.value));
+                            : score.skipped ? "-"
+                                            : Number(score.value));
     }
-    rows.back().push_back(s.trajectory.scored ? Number(s.trajectory.reward) : s.fate == replay::Fate::kRequeue ? "requeued" : "dropped");
+    rows.back().push_back(s.trajectory.scored                ? Number(s.trajectory.reward)
+                          : s.fate == replay::Fate::kRequeue ? "requeued"
+                                                             : "dropped");
     rows.back().push_back(Time(s.seconds));
   }
   PrintTable(rows);
@@ -139,10 +156,13 @@ void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>
     double sum = 0;
     for (const double value : part.values) sum += value;
     std::string failures;
-    for (const auto& [kind, count] : part.failures) failures += " " + kind + " " + std::to_string(count);
-    rows.push_back({part.name, part.kind, std::to_string(part.seconds.size()), std::to_string(part.values.size()),
-                    any ? Number(sum / static_cast<double>(part.values.size())) : "-", any ? Number(*min) : "-",
-                    any ? Number(*max) : "-", Time(Percentile(part.seconds, 50)), Time(Percentile(part.seconds, 99)),
+    for (const auto& [kind, count] : part.failures)
+      failures += " " + kind + " " + std::to_string(count);
+    rows.push_back({part.name, part.kind, std::to_string(part.seconds.size()),
+                    std::to_string(part.values.size()),
+                    any ? Number(sum / static_cast<double>(part.values.size())) : "-",
+                    any ? Number(*min) : "-", any ? Number(*max) : "-",
+                    Time(Percentile(part.seconds, 50)), Time(Percentile(part.seconds, 99)),
                     std::to_string(part.failed) + (failures.empty() ? "" : ":" + failures)});
   }
   PrintTable(rows);
@@ -157,18 +177,22 @@ void PrintText(const std::vector<Scored>& scored, const std::vector<PartSummary>
   };
   for (size_t p = 0; p < parts.size(); ++p) {
     for (const Scored& s : scored) {
-      if (!s.parts[p].scored()) fail(s.sample->label, "part '" + parts[p].name + "': " + Failed(s.parts[p]));
+      if (!s.parts[p].scored())
+        fail(s.sample->label, "part '" + parts[p].name + "': " + Failed(s.parts[p]));
     }
   }
   for (const Scored& s : scored) {
-    const bool each = std::all_of(s.parts.begin(), s.parts.end(), [](const PartScore& p) { return p.scored(); });
+    const bool each =
+        std::all_of(s.parts.begin(), s.parts.end(), [](const PartScore& p) { return p.scored(); });
     if (!s.trajectory.scored && each) fail(s.sample->label, s.trajectory.unscored_reason);
   }
   if (!failures.empty()) std::printf("\nfailures\n");
-  for (const auto& [samples, what] : failures) std::printf("  %s; %s\n", samples.c_str(), what.c_str());
+  for (const auto& [samples, what] : failures)
+    std::printf("  %s; %s\n", samples.c_str(), what.c_str());
 }
 
-void PrintJson(const std::string& recipe, const std::vector<Scored>& scored, const std::vector<PartSummary>& parts) {
+void PrintJson(const std::string& recipe, const std::vector<Scored>& scored,
+               const std::vector<PartSummary>& parts) {
   Json out = {{"recipe", recipe}, {"samples", Json::array()}, {"parts", Json::array()}};
   for (const Scored& s : scored) {
     const Prompt& prompt = s.sample->prompt;
@@ -186,13 +210,20 @@ void PrintJson(const std::string& recipe, const std::vector<Scored>& scored, con
       part["value"] = score.scored() && !score.skipped ? Json(score.value) : Json(nullptr);
       if (score.skipped) part["skipped"] = true;
       for (const auto& [name, value] : score.details) part["details"][name] = value;
-      if (!score.scored()) part["failure"] = reward::FailureName(score.failure), part["reason"] = score.reason;
+      if (!score.scored())
+        part["failure"] = reward::FailureName(score.failure), part["reason"] = score.reason;
     }
     out["samples"].push_back(std::move(row));
   }
   for (const PartSummary& part : parts) {
-    Json row = {{"name", part.name}, {"kind", part.kind}, {"weight", part.weight}, {"digest", part.digest},
-                {"calls", part.seconds.size()}, {"scored", part.values.size()}, {"skipped", part.skipped}, {"failed", part.failed}};
+    Json row = {{"name", part.name},
+                {"kind", part.kind},
+                {"weight", part.weight},
+                {"digest", part.digest},
+                {"calls", part.seconds.size()},
+                {"scored", part.values.size()},
+                {"skipped", part.skipped},
+                {"failed", part.failed}};
     if (!part.values.empty()) {
       double sum = 0;
       for (const double value : part.values) sum += value;
@@ -218,24 +249,30 @@ std::string WhyDisabled(const std::exception_ptr& error) {
 
 int Test(const TestArguments& a) {
   std::vector<std::string> overrides = a.overrides;
-  // Samples are the data, and text alone will do: a file with nothing but [[reward.parts]] can be tried.
+  // Samples are the data, and text alone will do: a file with nothing but [[reward.parts]] can be
+  // tried.
   if (!a.samples.empty()) overrides.insert(overrides.begin(), "data.train=arithmetic");
   const configs::Loaded loaded = configs::LoadRecipe(a.recipe, overrides);
   configs::Config config = loaded.config;
   Select(config, a.parts, a.recipe);
-  const bool names_model = std::any_of(loaded.origins.begin(), loaded.origins.end(), [](const auto& origin) {
-    return origin.first.starts_with("model.") && origin.second != "default";
-  });
-  const std::unique_ptr<Session> session = names_model || a.samples.empty() ? Session::WithoutRun(config) : nullptr;
-  const std::vector<RewardSample> samples = a.samples.empty() ? MakeRewardSamples(config) : ReadRewardSamples(a.samples, config);
+  const bool names_model =
+      std::any_of(loaded.origins.begin(), loaded.origins.end(), [](const auto& origin) {
+        return origin.first.starts_with("model.") && origin.second != "default";
+      });
+  const std::unique_ptr<Session> session =
+      names_model || a.samples.empty() ? Session::WithoutRun(config) : nullptr;
+  const std::vector<RewardSample> samples =
+      a.samples.empty() ? MakeRewardSamples(config) : ReadRewardSamples(a.samples, config);
   std::vector<TrajectoryGroup> groups = GroupsOf(samples, session.get());
-  GroupScorer scorer(config.reward, session ? reward::WithModelParts(session->tokenizer()) : reward::HostOptions());
+  GroupScorer scorer(config.reward, session ? reward::WithModelParts(session->tokenizer())
+                                            : reward::HostOptions());
 
   std::vector<PartSummary> parts;
   for (const auto& [name, digest] : scorer.Digests()) {
     const configs::RewardPartConfig& part = config.reward.parts[parts.size()];  // in the same order
     PartSummary summary;
-    summary.name = name, summary.kind = part.kind, summary.digest = digest, summary.weight = part.weight;
+    summary.name = name, summary.kind = part.kind, summary.digest = digest,
+    summary.weight = part.weight;
     parts.push_back(std::move(summary));
   }
   std::vector<Scored> scored;
@@ -250,8 +287,9 @@ int Test(const TestArguments& a) {
     for (size_t p = 0; p < results.size(); ++p) {
       GroupScorer::PartResult& result = results[p];
       if (result.error) {
-        result.scores.assign(group.trajectories.size(),
-                             PartScore::Failed(reward::Failure::kQuarantined, WhyDisabled(result.error)));
+        result.scores.assign(
+            group.trajectories.size(),
+            PartScore::Failed(reward::Failure::kQuarantined, WhyDisabled(result.error)));
       }
       slowest = std::max(slowest, result.seconds);
       PartSummary& part = parts[p];
@@ -274,8 +312,12 @@ int Test(const TestArguments& a) {
     if (verdict.fate != replay::Fate::kKeep)
       replay::ApplyScores(replay::AsDropped(replay::ScoresOf(group), verdict.reason), group);
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
-      Scored s{.sample = &samples[scored.size()], .group = g, .seconds = slowest, .fate = verdict.fate,
-               .trajectory = group.trajectories[i], .parts = {}};
+      Scored s{.sample = &samples[scored.size()],
+               .group = g,
+               .seconds = slowest,
+               .fate = verdict.fate,
+               .trajectory = group.trajectories[i],
+               .parts = {}};
       for (const auto& result : results) s.parts.push_back(result.scores[i]);
       scored.push_back(std::move(s));
     }
@@ -289,7 +331,8 @@ int Test(const TestArguments& a) {
   int code = 0;
   for (const PartSummary& part : parts) {
     if (part.failed < samples.size()) continue;
-    std::fprintf(stderr, "plumb: reward part '%s' failed on every sample; first: %s\n", part.name.c_str(), part.first_failure.c_str());
+    std::fprintf(stderr, "plumb: reward part '%s' failed on every sample; first: %s\n",
+                 part.name.c_str(), part.first_failure.c_str());
     code = kExitRewardFailed;
   }
   return code;
@@ -302,13 +345,19 @@ void AddRewardTestCommand(CLI::App& app, CliResult& result) {
   for (CLI::App* verb : app.get_subcommands([](CLI::App*) { return true; })) {
     if (verb->get_name() == "reward") reward = verb;
   }
-  if (reward == nullptr) reward = app.add_subcommand("reward", "Reward functions outside a run")->require_subcommand(1);
+  if (reward == nullptr)
+    reward = app.add_subcommand("reward", "Reward functions outside a run")->require_subcommand(1);
   auto a = std::make_shared<TestArguments>();
-  CLI::App* test = reward->add_subcommand("test", "Score a few answers with a recipe's reward parts, as a run would");
+  CLI::App* test = reward->add_subcommand(
+      "test", "Score a few answers with a recipe's reward parts, as a run would");
   test->add_option("recipe", a->recipe, "TOML file with [[reward.parts]]")->required();
-  test->add_option("--samples", a->samples, "JSONL: prompt, completion, answer and extra columns; without it samples are made from the recipe's data");
-  test->add_option("--part", a->parts, "this part only, any number of times")->allow_extra_args(false);
-  test->add_option("--set", a->overrides, "section.key=value, any number of times")->allow_extra_args(false);
+  test->add_option("--samples", a->samples,
+                   "JSONL: prompt, completion, answer and extra columns; without it samples are "
+                   "made from the recipe's data");
+  test->add_option("--part", a->parts, "this part only, any number of times")
+      ->allow_extra_args(false);
+  test->add_option("--set", a->overrides, "section.key=value, any number of times")
+      ->allow_extra_args(false);
   test->add_flag("--json", a->json, "one JSON object instead of the tables");
   test->footer("Exit code 10: a part failed on every sample.");
   test->callback([a, &result] { result.exit_code = Test(*a); });

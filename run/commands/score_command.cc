@@ -40,16 +40,20 @@ Row ReadRow(const ModelFolder& model, const std::string& text, const replay::Lin
   }
   try {
     const nlohmann::ordered_json json = ParseStrictJson(text);
-    const bool has_text = json.is_object() && json.contains("text"), has_tokens = json.is_object() && json.contains("tokens");
+    const bool has_text = json.is_object() && json.contains("text"),
+               has_tokens = json.is_object() && json.contains("tokens");
     if (has_text == has_tokens) {
       row.error = "needs exactly one of \"text\" and \"tokens\"";
     } else if (has_text) {
       if (!json["text"].is_string()) row.error = "\"text\" is no string";
       else row.tokens = model.EncodeText(json["text"].get<std::string>());
     } else {
-      for (const auto& id : json["tokens"].is_array() ? json["tokens"] : nlohmann::ordered_json::array()) {
-        if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= model.shape.vocab) {
-          row.error = "\"tokens\" has " + id.dump() + ", no id of this model's " + std::to_string(model.shape.vocab);
+      for (const auto& id :
+           json["tokens"].is_array() ? json["tokens"] : nlohmann::ordered_json::array()) {
+        if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
+            id.get<int64_t>() >= model.shape.vocab) {
+          row.error = "\"tokens\" has " + id.dump() + ", no id of this model's " +
+                      std::to_string(model.shape.vocab);
           break;
         }
         row.tokens.push_back(id.get<int32_t>());
@@ -66,7 +70,8 @@ Row ReadRow(const ModelFolder& model, const std::string& text, const replay::Lin
   }
   if (row.error.empty() && row.tokens.empty()) row.error = "no tokens";
   if (row.error.empty() && static_cast<int64_t>(row.tokens.size()) > model.shape.max_positions) {
-    row.error = std::to_string(row.tokens.size()) + " tokens, but the model has " + std::to_string(model.shape.max_positions) + " positions";
+    row.error = std::to_string(row.tokens.size()) + " tokens, but the model has " +
+                std::to_string(model.shape.max_positions) + " positions";
   }
   if (!row.error.empty()) row.tokens.clear();
   return row;
@@ -80,7 +85,8 @@ class Scoring {
         transformer_(model.shape, model.stream, model.dtype) {}
 
   void Add(Row row) {
-    if (used_ > 0 && used_ + static_cast<int64_t>(row.tokens.size()) > arguments_.batch_tokens) Flush();
+    if (used_ > 0 && used_ + static_cast<int64_t>(row.tokens.size()) > arguments_.batch_tokens)
+      Flush();
     used_ += static_cast<int64_t>(row.tokens.size());
     rows_.push_back(std::move(row));
   }
@@ -90,12 +96,15 @@ class Scoring {
     policy_model::PackedBatch batch;
     batch.Clear();
     for (const Row& row : rows_) {
-      if (row.tokens.size() > 1) batch.Append(row.tokens, std::vector<uint8_t>(row.tokens.size(), 1));
+      if (row.tokens.size() > 1)
+        batch.Append(row.tokens, std::vector<uint8_t>(row.tokens.size(), 1));
     }
     std::vector<float> logprob(batch.rows.size());
     if (!logprob.empty()) {
-      transformer_.Forward(*model_.weights, batch, {.temperature = static_cast<float>(arguments_.temperature), .entropy = false},
-                           /*keep=*/false, logprob, {});
+      transformer_.Forward(
+          *model_.weights, batch,
+          {.temperature = static_cast<float>(arguments_.temperature), .entropy = false},
+          /*keep=*/false, logprob, {});
       CheckFinite(logprob);
     }
     size_t next = 0;
@@ -106,7 +115,8 @@ class Scoring {
         line["error"] = row.error;
       } else {
         double sum = 0;
-        OrderedJson values = OrderedJson::array({nullptr});  // the first token has nothing before it
+        // the first token has nothing before it
+        OrderedJson values = OrderedJson::array({nullptr});
         for (size_t i = 1; i < row.tokens.size(); ++i, ++next) {
           values.push_back(logprob[next]);
           sum += static_cast<double>(logprob[next]);
@@ -121,7 +131,8 @@ class Scoring {
       }
       std::printf("%s\n", line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace).c_str());
     }
-    if (std::fflush(stdout) != 0) throw Error(ErrorCode::kIo, "cannot write the scores", "standard output");
+    if (std::fflush(stdout) != 0)
+      throw Error(ErrorCode::kIo, "cannot write the scores", "standard output");
     count_ += static_cast<int64_t>(rows_.size());
     rows_.clear();
     used_ = 0;
@@ -133,9 +144,11 @@ class Scoring {
   double tokens() const { return tokens_; }
 
  private:
-  // What is no number must not leave as a score. An impossible token's -inf is one, as long as the weights are numbers.
+  // What is no number must not leave as a score. An impossible token's -inf is one, as long as the
+  // weights are numbers.
   void CheckFinite(const std::vector<float>& logprob) const {
-    if (std::all_of(logprob.begin(), logprob.end(), [](float v) { return std::isfinite(v); })) return;
+    if (std::all_of(logprob.begin(), logprob.end(), [](float v) { return std::isfinite(v); }))
+      return;
     if (const auto where = learner::FirstNonFinite(*model_.weights)) {
       throw Error(
           ErrorCode::kNonFinite,
@@ -143,8 +156,10 @@ class Scoring {
           model_.path);
     }
     if (std::none_of(logprob.begin(), logprob.end(), [](float v) { return std::isnan(v); })) return;
-    throw Error(ErrorCode::kNonFinite, "the log-probs are not finite although the weights are: the products overflow" +
-                                           std::string(model_.dtype == DType::kFloat32 ? "" : "; try --dtype float32"), model_.path);
+    throw Error(ErrorCode::kNonFinite,
+                "the log-probs are not finite although the weights are: the products overflow" +
+                    std::string(model_.dtype == DType::kFloat32 ? "" : "; try --dtype float32"),
+                model_.path);
   }
 
   const ModelFolder& model_;
@@ -164,16 +179,19 @@ int Score(const ScoreArguments& arguments) {
     scoring.Add(ReadRow(model, text, reader));
   }
   scoring.Flush();
-  std::fprintf(stderr, "%lld rows, %.0f tokens scored, mean %.4f nats a token\n", static_cast<long long>(scoring.count()),
-               scoring.tokens(), scoring.mean());
+  std::fprintf(stderr, "%lld rows, %.0f tokens scored, mean %.4f nats a token\n",
+               static_cast<long long>(scoring.count()), scoring.tokens(), scoring.mean());
   if (StopRequested()) {
     std::fprintf(stderr, "plumb: stopped: the rest of %s is not scored\n", arguments.file.c_str());
     return kExitFewerSteps;
   }
-  if (scoring.count() == 0) throw Error(ErrorCode::kInvalidArgument, "there are no rows", arguments.file);
+  if (scoring.count() == 0)
+    throw Error(ErrorCode::kInvalidArgument, "there are no rows", arguments.file);
   if (scoring.rejected() > 0) {
-    throw Error(ErrorCode::kInvalidArgument, std::to_string(scoring.rejected()) + " of " + std::to_string(scoring.count()) +
-                                                 " rows could not be scored; their lines say why under \"error\"", arguments.file);
+    throw Error(ErrorCode::kInvalidArgument,
+                std::to_string(scoring.rejected()) + " of " + std::to_string(scoring.count()) +
+                    " rows could not be scored; their lines say why under \"error\"",
+                arguments.file);
   }
   return 0;
 }
@@ -184,13 +202,17 @@ void AddScoreCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<ScoreArguments>();
   CLI::App* score = app.add_subcommand("score", "Log-prob of every token of given texts");
   score->add_option("model", a->model, "model folder")->required();
-  score->add_option("file", a->file, "JSONL (also .gz) of {\"text\": ...} or {\"tokens\": [...]}")->required();
-  score->add_option("--batch-tokens", a->batch_tokens, "tokens a forward")->check(CLI::Range(1, 1 << 20));
-  score->add_option("--temperature", a->temperature, "of the distribution")->check(CLI::Range(0.01, 100.0));
+  score->add_option("file", a->file, "JSONL (also .gz) of {\"text\": ...} or {\"tokens\": [...]}")
+      ->required();
+  score->add_option("--batch-tokens", a->batch_tokens, "tokens a forward")
+      ->check(CLI::Range(1, 1 << 20));
+  score->add_option("--temperature", a->temperature, "of the distribution")
+      ->check(CLI::Range(0.01, 100.0));
   score->add_option("--dtype", a->options.dtype, "auto | float32 | bfloat16");
   score->add_option("--device", a->options.device, "cpu | cuda | cuda:N");
   score->add_option("--bos", a->options.bos, "auto | yes | no: begin token in front of text");
-  score->add_option("--threads", a->options.threads, "0: one a core")->check(CLI::NonNegativeNumber);
+  score->add_option("--threads", a->options.threads, "0: one a core")
+      ->check(CLI::NonNegativeNumber);
   score->callback([a, &result] { result.exit_code = Score(*a); });
 }
 

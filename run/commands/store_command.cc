@@ -1,4 +1,5 @@
-// plumb store inspect | verify | snapshot | explain | export: what lies in a store, and whether it is whole.
+// plumb store inspect | verify | snapshot | explain | export: what lies in a store, and whether it
+// is whole.
 #include <cstdio>
 #include <memory>
 
@@ -21,12 +22,14 @@ struct Arguments {
 using Shared = std::shared_ptr<Arguments>;
 
 void AddInspect(CLI::App& store, const Shared& a) {
-  CLI::App* inspect = store.add_subcommand("inspect", "Counts and one record; also while a run holds the store");
+  CLI::App* inspect =
+      store.add_subcommand("inspect", "Counts and one record; also while a run holds the store");
   inspect->add_option("store", a->path, "folder, e.g. runs/demo/store")->required();
   inspect->add_flag("--json", a->options.json, "one JSON object");
   inspect->add_flag("--eval", a->eval, "show an evaluation record instead of a training one");
   inspect->add_flag("--verify", a->options.verify, "read everything back");
-  inspect->add_option("--lease", a->lease, "the record of this lease id")->check(CLI::NonNegativeNumber);
+  inspect->add_option("--lease", a->lease, "the record of this lease id")
+      ->check(CLI::NonNegativeNumber);
   inspect->callback([a] {
     if (a->eval) a->options.purpose = Purpose::kEval;
     if (a->lease >= 0) a->options.lease = static_cast<uint64_t>(a->lease);
@@ -35,7 +38,8 @@ void AddInspect(CLI::App& store, const Shared& a) {
 }
 
 void AddVerify(CLI::App& store, const Shared& a, CliResult& result) {
-  CLI::App* verify = store.add_subcommand("verify", "Reads every record and checks sums and invariants; exit code 4 on damage");
+  CLI::App* verify = store.add_subcommand(
+      "verify", "Reads every record and checks sums and invariants; exit code 4 on damage");
   verify->add_option("store", a->path, "folder")->required();
   verify->add_flag("--json", a->json, "one JSON object");
   verify->callback([a, &result] {
@@ -44,22 +48,34 @@ void AddVerify(CLI::App& store, const Shared& a, CliResult& result) {
     const replay::VerifyReport report = replay::Store::Open(a->path, how)->Verify();
     if (!report.problems.empty()) result.exit_code = ExitCodeOf(ErrorCode::kCorruption);
     if (a->json) {
-      const nlohmann::json j = {{"store", a->path}, {"groups", report.groups}, {"prompts", report.prompts}, {"leases", report.leases},
-                                {"preferences", report.preferences}, {"logprobs", report.logprobs}, {"scores", report.scores},
+      const nlohmann::json j = {{"store", a->path},
+                                {"groups", report.groups},
+                                {"prompts", report.prompts},
+                                {"leases", report.leases},
+                                {"preferences", report.preferences},
+                                {"logprobs", report.logprobs},
+                                {"scores", report.scores},
                                 {"problems", report.problems}};
       std::printf("%s\n", j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
       return;
     }
-    for (const std::string& problem : report.problems) std::printf("damaged: %s\n", problem.c_str());
-    std::printf("%s: %llu groups, %llu prompts, %llu leases, %llu preference rows, %llu cached log-prob lists, %llu scores read; %zu problems\n",
-                a->path.c_str(), static_cast<unsigned long long>(report.groups), static_cast<unsigned long long>(report.prompts),
-                static_cast<unsigned long long>(report.leases), static_cast<unsigned long long>(report.preferences),
-                static_cast<unsigned long long>(report.logprobs), static_cast<unsigned long long>(report.scores), report.problems.size());
+    for (const std::string& problem : report.problems)
+      std::printf("damaged: %s\n", problem.c_str());
+    std::printf(
+        "%s: %llu groups, %llu prompts, %llu leases, %llu preference rows, %llu cached log-prob "
+        "lists, %llu scores read; %zu problems\n",
+        a->path.c_str(), static_cast<unsigned long long>(report.groups),
+        static_cast<unsigned long long>(report.prompts),
+        static_cast<unsigned long long>(report.leases),
+        static_cast<unsigned long long>(report.preferences),
+        static_cast<unsigned long long>(report.logprobs),
+        static_cast<unsigned long long>(report.scores), report.problems.size());
   });
 }
 
 void AddSnapshot(CLI::App& store, const Shared& a) {
-  CLI::App* snapshot = store.add_subcommand("snapshot", "A copy of the store as it is, in a folder of its own; no run may hold it");
+  CLI::App* snapshot = store.add_subcommand(
+      "snapshot", "A copy of the store as it is, in a folder of its own; no run may hold it");
   snapshot->add_option("store", a->path, "folder")->required();
   snapshot->add_option("to", a->to, "folder of the copy")->required();
   snapshot->callback([a] {
@@ -71,7 +87,8 @@ void AddSnapshot(CLI::App& store, const Shared& a) {
 }
 
 void AddExplain(CLI::App& store, const Shared& a) {
-  CLI::App* explain = store.add_subcommand("explain", "What keys and values are, how the folder is set up, what is how large");
+  CLI::App* explain = store.add_subcommand(
+      "explain", "What keys and values are, how the folder is set up, what is how large");
   explain->add_option("store", a->path, "folder")->required();
   explain->callback([a] { std::fputs(replay::ExplainStore(a->path).c_str(), stdout); });
 }
@@ -86,13 +103,14 @@ void AddExport(CLI::App& store, const Shared& a) {
     std::unique_ptr<AppendFile> file;
     const std::string part = a->out + ".part";
     if (!a->out.empty()) file = RealFileSystem().OpenAppend(part, /*truncate=*/true);
-    const uint64_t groups = replay::ExportTrajectories(a->path, a->tokens, [&](const std::string& line) {
-      if (file) {
-        file->Append(line);
-      } else {
-        std::fputs(line.c_str(), stdout);
-      }
-    });
+    const uint64_t groups =
+        replay::ExportTrajectories(a->path, a->tokens, [&](const std::string& line) {
+          if (file) {
+            file->Append(line);
+          } else {
+            std::fputs(line.c_str(), stdout);
+          }
+        });
     if (!file) return;
     file->Sync();
     file.reset();
@@ -105,7 +123,8 @@ void AddExport(CLI::App& store, const Shared& a) {
 
 void AddStoreCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<Arguments>();
-  CLI::App* store = app.add_subcommand("store", "Look into a store, check it, copy it, write it out");
+  CLI::App* store =
+      app.add_subcommand("store", "Look into a store, check it, copy it, write it out");
   store->require_subcommand(1);
   AddInspect(*store, a);
   AddVerify(*store, a, result);

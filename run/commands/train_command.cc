@@ -1,5 +1,5 @@
-// plumb train RECIPE: prepares the run folder, then all roles here or one process a role under the supervisor.
-// The hidden verb `role` is such a process.
+// plumb train RECIPE: prepares the run folder, then all roles here or one process a role under the
+// supervisor. The hidden verb `role` is such a process.
 #include <unistd.h>
 
 #include <cstdio>
@@ -14,10 +14,10 @@
 #include "run/commands/cli.h"
 #include "run/roles/learner_ports.h"
 #include "run/roles/roles.h"
-#include "run/session/run_folder.h"
-#include "run/session/session.h"
 #include "run/roles/socket_folder.h"
 #include "run/roles/supervisor.h"
+#include "run/session/run_folder.h"
+#include "run/session/session.h"
 
 namespace plumb::run {
 namespace {
@@ -38,11 +38,16 @@ struct RoleArguments {
   bool resume = false, quiet = false;
 };
 
-// The one vocabulary of batch sizes, resolved: prompts x samples = trajectories a step, in updates of so many, packed into so many tokens.
+// The one vocabulary of batch sizes, resolved: prompts x samples = trajectories a step, in updates
+// of so many, packed into so many tokens.
 std::string BatchSizes(const configs::Config& config) {
-  const int64_t prompts = config.rollout.prompts_per_step, samples = config.rollout.samples_per_prompt;
-  const int64_t trajectories = prompts * samples, minibatches = config.algorithm.minibatches, epochs = config.algorithm.epochs;
-  const auto number = [](int64_t n, const char* what) { return std::to_string(n) + " " + what + (n == 1 ? "" : "s"); };
+  const int64_t prompts = config.rollout.prompts_per_step,
+                samples = config.rollout.samples_per_prompt;
+  const int64_t trajectories = prompts * samples, minibatches = config.algorithm.minibatches,
+                epochs = config.algorithm.epochs;
+  const auto number = [](int64_t n, const char* what) {
+    return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+  };
   return std::to_string(config.run.steps) + " steps of " + std::to_string(prompts) + " prompts x " +
          number(samples, "answer") + " = " + std::to_string(trajectories) + " trajectories; " +
          number(epochs, "epoch") + " of " +
@@ -61,21 +66,23 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     const bool offline = configs::IsOffline(session.config());
     const auto held_out = [offline](const char* when, const learner::EvalResult& e) {
       if (offline) {
-        std::printf("%s held-out accuracy %.3f, margin %.4f, loss %.4f (%lld pairs)\n", when, e.accuracy, e.reward,
-                    e.loss.value_or(0), static_cast<long long>(e.answers));
+        std::printf("%s held-out accuracy %.3f, margin %.4f, loss %.4f (%lld pairs)\n", when,
+                    e.accuracy, e.reward, e.loss.value_or(0), static_cast<long long>(e.answers));
         return;
       }
-      std::printf("%s held-out pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers)\n", when, e.accuracy, e.reward, e.reward_se,
-                  static_cast<long long>(e.answers));
+      std::printf("%s held-out pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers)\n", when,
+                  e.accuracy, e.reward, e.reward_se, static_cast<long long>(e.answers));
     };
     if (r.before) held_out("before:", *r.before);
     if (r.after) held_out("after: ", *r.after);
-    std::printf("steps:  %lld in %.1f s\nreport: %s\n", static_cast<long long>(r.steps), r.wall_s, session.folder().report().c_str());
+    std::printf("steps:  %lld in %.1f s\nreport: %s\n", static_cast<long long>(r.steps), r.wall_s,
+                session.folder().report().c_str());
     std::fflush(stdout);
   }
   if (r.sft && r.sft->stopped) {
-    std::fprintf(stderr, "plumb: error: the warm start made %lld of %lld updates; go on with --resume\n",
-                 static_cast<long long>(r.sft->steps), static_cast<long long>(session.config().sft.steps));
+    std::fprintf(
+        stderr, "plumb: error: the warm start made %lld of %lld updates; go on with --resume\n",
+        static_cast<long long>(r.sft->steps), static_cast<long long>(session.config().sft.steps));
     return kExitFewerSteps;
   }
   if (r.steps < summary.wanted_steps) {
@@ -85,13 +92,18 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
   }
   const double bar = session.config().eval.bar;
   if (r.after && bar > 0 && r.after->aborted > 0) {
-    std::fprintf(stderr, "plumb: error: the recipe's eval.bar = %.3f is not met: %lld of %lld held-out answers were never generated; "
+    std::fprintf(stderr,
+                 "plumb: error: the recipe's eval.bar = %.3f is not met: %lld of %lld held-out "
+                 "answers were never generated; "
                  "the first answer without a score: %s\n",
-                 bar, static_cast<long long>(r.after->aborted), static_cast<long long>(r.after->answers), r.after->reason.c_str());
+                 bar, static_cast<long long>(r.after->aborted),
+                 static_cast<long long>(r.after->answers), r.after->reason.c_str());
     return kExitFewerSteps;
   }
   if (r.after && r.after->accuracy < bar) {
-    std::fprintf(stderr, "plumb: error: held-out pass@1 %.3f is below the recipe's eval.bar = %.3f\n", r.after->accuracy, bar);
+    std::fprintf(stderr,
+                 "plumb: error: held-out pass@1 %.3f is below the recipe's eval.bar = %.3f\n",
+                 r.after->accuracy, bar);
     return kExitFewerSteps;
   }
   return 0;
@@ -102,13 +114,15 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   const SocketFolder sockets;
   std::vector<RoleProcess> roles;
   const auto add = [&](const std::string& role, int64_t index, bool decides) {
-    std::vector<std::string> line = {"role", "--run", session.folder().path, "--role", role, "--index",
-                                     std::to_string(index), "--sockets", sockets.path()};
+    std::vector<std::string> line = {"role",        "--run",   session.folder().path, "--role",
+                                     role,          "--index", std::to_string(index), "--sockets",
+                                     sockets.path()};
     if (arguments.quiet) line.push_back("--quiet");
     std::vector<std::string> again = line;
     again.push_back("--resume");
     if (arguments.resume) line.push_back("--resume");
-    const std::string name = role == "replay" || role == "learner" ? role : role + "-" + std::to_string(index);
+    const std::string name =
+        role == "replay" || role == "learner" ? role : role + "-" + std::to_string(index);
     roles.push_back({.name = name, .arguments = line, .again = again, .decides = decides});
   };
   add("replay", 0, false);
@@ -149,14 +163,17 @@ void SayChanges(const PreparedRun& run, const configs::Config& now, bool quiet) 
     if (c.key == "optimizer.min_lr_fraction") then.optimizer.min_lr_fraction = number;
     if (c.key == "optimizer.lr_schedule") {
       const std::string name = c.before.substr(1, c.before.size() - 2);  // in quotes
-      then.optimizer.lr_schedule = configs::FromName<configs::LrSchedule>(name).value_or(now.optimizer.lr_schedule);
+      then.optimizer.lr_schedule =
+          configs::FromName<configs::LrSchedule>(name).value_or(now.optimizer.lr_schedule);
     }
-    lines.push_back("from step " + std::to_string(run.next_step()) + " on: " + c.key + " = " + c.now + " (so far " + c.before + ")");
+    lines.push_back("from step " + std::to_string(run.next_step()) + " on: " + c.key + " = " +
+                    c.now + " (so far " + c.before + ")");
   }
   const double before = RateAt(then, run.next_step()), after = RateAt(now, run.next_step());
   if (before != after) {
     char text[120];
-    std::snprintf(text, sizeof text, "learning rate of step %lld: %g, not %g as the options so far made it",
+    std::snprintf(text, sizeof text,
+                  "learning rate of step %lld: %g, not %g as the options so far made it",
                   static_cast<long long>(run.next_step()), after, before);
     lines.emplace_back(text);
   }
@@ -175,7 +192,8 @@ int Train(const TrainArguments& arguments) {
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
   configs::Config config = configs::LoadRecipe(arguments.recipe, overrides).config;
   if (!arguments.out.empty()) config.run.out = arguments.out;
-  if (const std::vector<std::string> missing = configs::MissingFiles(config, arguments.recipe); !missing.empty()) {
+  if (const std::vector<std::string> missing = configs::MissingFiles(config, arguments.recipe);
+      !missing.empty()) {
     std::string all;
     for (const std::string& one : missing) all += (all.empty() ? "" : "\n  ") + one;
     throw Error(ErrorCode::kNotFound, all, arguments.recipe);
@@ -192,13 +210,15 @@ int Train(const TrainArguments& arguments) {
   return code;
 }
 
-int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainArguments& arguments) {
+int TrainIn(const PreparedRun& run, const configs::Config& config,
+            const TrainArguments& arguments) {
   const RunFolder& folder = run.folder();
   NowBusy(Busy::kNothingToKeep, kNothingTrained);
   const auto session = Session::Open(folder.path);
   SetUpLogging("train", -1, folder.logs() + "/train.log");
   if (run.resumed()) SayChanges(run, config, arguments.quiet);
-  const RunOptions options{.resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
+  const RunOptions options{
+      .resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
   if (configs::IsOffline(config)) {
     if (!arguments.quiet) {
       std::printf("run folder %s\n%lld steps of %lld pairs, %s\n", folder.path.c_str(),
@@ -217,8 +237,10 @@ int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainAr
   return Conclude(*session, RunLocal(*session, options), arguments.quiet);
 }
 
-// A stop that comes while the store cannot be asked (it imports, or ended first) is a stop all the same.
-int Learner(const Session& session, const Endpoints& endpoints, const RunOptions& options, bool quiet) {
+// A stop that comes while the store cannot be asked (it imports, or ended first) is a stop all the
+// same.
+int Learner(const Session& session, const Endpoints& endpoints, const RunOptions& options,
+            bool quiet) {
   try {
     return Conclude(session, RunLearnerRole(session, endpoints, options), quiet);
   } catch (const Error& e) {
@@ -233,13 +255,16 @@ int Role(const RoleArguments& arguments) {
   const auto session = Session::Open(arguments.folder);
   const bool numbered = arguments.role == "actor" || arguments.role == "reward";
   SetUpLogging(arguments.role, numbered ? static_cast<int>(arguments.index) : -1,
-               session->folder().logs() + "/" + arguments.role + (numbered ? "-" + std::to_string(arguments.index) : "") + ".log");
+               session->folder().logs() + "/" + arguments.role +
+                   (numbered ? "-" + std::to_string(arguments.index) : "") + ".log");
   const Endpoints endpoints{arguments.sockets};
-  const RunOptions options{.resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
+  const RunOptions options{
+      .resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
   if (arguments.role == "replay") RunReplayRole(*session, endpoints, options);
   else if (arguments.role == "reward") RunRewardRole(*session, endpoints, arguments.index, options);
   else if (arguments.role == "actor") RunActorRole(*session, endpoints, arguments.index, options);
-  else if (arguments.role == "learner") return Learner(*session, endpoints, options, arguments.quiet);
+  else if (arguments.role == "learner")
+    return Learner(*session, endpoints, options, arguments.quiet);
   else throw Error(ErrorCode::kInvalidArgument, "unknown role '" + arguments.role + "'");
   return 0;
 }
@@ -248,19 +273,26 @@ int Role(const RoleArguments& arguments) {
 
 void AddTrainCommand(CLI::App& app, CliResult& result) {
   auto arguments = std::make_shared<TrainArguments>();
-  CLI::App* train = app.add_subcommand("train", "Run a recipe: warm start, rollouts, rewards, updates");
-  train->add_option("recipe", arguments->recipe, "TOML file, e.g. configs/arithmetic_grpo.toml")->required();
+  CLI::App* train =
+      app.add_subcommand("train", "Run a recipe: warm start, rollouts, rewards, updates");
+  train->add_option("recipe", arguments->recipe, "TOML file, e.g. configs/arithmetic_grpo.toml")
+      ->required();
   train->add_option("--out", arguments->out, "run folder (default: runs/<recipe name>)");
-  train->add_option("--steps", arguments->steps, "train steps, instead of run.steps")->check(CLI::NonNegativeNumber);
+  train->add_option("--steps", arguments->steps, "train steps, instead of run.steps")
+      ->check(CLI::NonNegativeNumber);
   train->add_option("--roles", arguments->roles, "local | processes, instead of run.roles");
-  train->add_option("--set", arguments->overrides, "section.key=value, any number of times")->allow_extra_args(false);
-  train->add_flag("--resume", arguments->resume, "go on from the newest checkpoint of the run folder");
-  train->add_flag("--overwrite", arguments->overwrite, "remove an older run in the run folder first");
+  train->add_option("--set", arguments->overrides, "section.key=value, any number of times")
+      ->allow_extra_args(false);
+  train->add_flag("--resume", arguments->resume,
+                  "go on from the newest checkpoint of the run folder");
+  train->add_flag("--overwrite", arguments->overwrite,
+                  "remove an older run in the run folder first");
   train->add_flag("--quiet", arguments->quiet, "no progress");
   train->callback([arguments, &result] { result.exit_code = Train(*arguments); });
 
   auto role = std::make_shared<RoleArguments>();
-  CLI::App* hidden = app.add_subcommand("role", "One role of a run in processes (started by train)");
+  CLI::App* hidden =
+      app.add_subcommand("role", "One role of a run in processes (started by train)");
   hidden->group("");  // not listed
   hidden->add_option("--run", role->folder)->required();
   hidden->add_option("--role", role->role)->required();

@@ -17,8 +17,12 @@ double SecondsBetween(SteadyClock::time_point a, SteadyClock::time_point b) {
 std::string Duration(double seconds) {
   const auto s = static_cast<int64_t>(std::llround(std::max(0.0, seconds)));
   char text[32];
-  if (s >= 3600) std::snprintf(text, sizeof text, "%lldh%02lldm", static_cast<long long>(s / 3600), static_cast<long long>(s / 60 % 60));
-  else std::snprintf(text, sizeof text, "%lld:%02lld", static_cast<long long>(s / 60), static_cast<long long>(s % 60));
+  if (s >= 3600)
+    std::snprintf(text, sizeof text, "%lldh%02lldm", static_cast<long long>(s / 3600),
+                  static_cast<long long>(s / 60 % 60));
+  else
+    std::snprintf(text, sizeof text, "%lld:%02lld", static_cast<long long>(s / 60),
+                  static_cast<long long>(s % 60));
   return text;
 }
 
@@ -30,7 +34,12 @@ int Width(std::FILE* out) {
 }  // namespace
 
 Progress::Progress(int64_t first_step, int64_t steps, bool terminal, std::FILE* out)
-    : steps_(steps), terminal_(terminal), out_(out), first_step_(first_step), begin_(SteadyClock::now()), last_(begin_) {}
+    : steps_(steps),
+      terminal_(terminal),
+      out_(out),
+      first_step_(first_step),
+      begin_(SteadyClock::now()),
+      last_(begin_) {}
 
 Progress::~Progress() {
   if (drawn_) std::fputc('\n', out_);
@@ -61,24 +70,29 @@ std::string Progress::Describe(int64_t step, const std::map<std::string, double>
   char text[256];
   for (const std::string kind : {"dpo", "rm"}) {
     if (!metrics.count(kind + "/loss")) continue;
-    std::snprintf(text, sizeof text, "step %lld/%lld  loss %.4f  accuracy %.2f  margin %.3f  %.0f tok/s  %s left",
-                  static_cast<long long>(done), static_cast<long long>(steps_), value((kind + "/loss").c_str()),
-                  value((kind + "/accuracy").c_str()), value((kind + "/margin").c_str()), value("perf/tokens_per_s"),
+    std::snprintf(text, sizeof text,
+                  "step %lld/%lld  loss %.4f  accuracy %.2f  margin %.3f  %.0f tok/s  %s left",
+                  static_cast<long long>(done), static_cast<long long>(steps_),
+                  value((kind + "/loss").c_str()), value((kind + "/accuracy").c_str()),
+                  value((kind + "/margin").c_str()), value("perf/tokens_per_s"),
                   Duration(each * static_cast<double>(steps_ - done)).c_str());
     return text;
   }
-  // "-": nothing was measured, for no token had a gradient, no answer a score, or none was generated.
+  // "-": nothing was measured, for no token had a gradient, no answer a score, or none was
+  // generated.
   const auto measured = [&](const char* name, int digits) -> std::string {
     if (!metrics.count(name)) return "-";
     char number[32];
     std::snprintf(number, sizeof number, "%.*f", digits, value(name));
     return number;
   };
-  const std::string kl = measured(metrics.count("objective/kl") ? "objective/kl" : "policy/approx_kl", 4);
-  std::snprintf(text, sizeof text, "step %lld/%lld  reward %s  kl %s  length %s  %.0f tok/s  %s left",
-                static_cast<long long>(done), static_cast<long long>(steps_), measured("reward/mean", 3).c_str(), kl.c_str(),
-                measured("response_length/mean", 1).c_str(), value("perf/tokens_per_s"),
-                Duration(each * static_cast<double>(steps_ - done)).c_str());
+  const std::string kl =
+      measured(metrics.count("objective/kl") ? "objective/kl" : "policy/approx_kl", 4);
+  std::snprintf(
+      text, sizeof text, "step %lld/%lld  reward %s  kl %s  length %s  %.0f tok/s  %s left",
+      static_cast<long long>(done), static_cast<long long>(steps_),
+      measured("reward/mean", 3).c_str(), kl.c_str(), measured("response_length/mean", 1).c_str(),
+      value("perf/tokens_per_s"), Duration(each * static_cast<double>(steps_ - done)).c_str());
   return text;
 }
 
@@ -108,8 +122,10 @@ void Progress::Step(int64_t step, const std::map<std::string, double>& metrics) 
   std::string bar;
   if (room >= 8) {
     const int cells = std::min(room, 30);
-    const auto full = static_cast<int>(static_cast<double>(cells) * static_cast<double>(step + 1) / static_cast<double>(steps_));
-    bar = "[" + std::string(static_cast<size_t>(full), '=') + std::string(static_cast<size_t>(cells - full), ' ') + "] ";
+    const auto full = static_cast<int>(static_cast<double>(cells) * static_cast<double>(step + 1) /
+                                       static_cast<double>(steps_));
+    bar = "[" + std::string(static_cast<size_t>(full), '=') +
+          std::string(static_cast<size_t>(cells - full), ' ') + "] ";
   }
   std::fputs((bar + text).substr(0, static_cast<size_t>(width - 1)).c_str(), out_);
   std::fflush(out_);

@@ -1,6 +1,7 @@
 // What a person sees while a run goes on: one redrawn line on a terminal, plain lines elsewhere.
 //
-// Thread safety: one thread. Ownership: borrows the stream. Nothing here ends a run: write errors are ignored.
+// Thread safety: one thread. Ownership: borrows the stream. Nothing here ends a run: write errors
+// are ignored.
 #pragma once
 
 #include <chrono>
@@ -18,7 +19,8 @@ class Progress {
   ~Progress();  // leaves the terminal on a fresh line
 
   void Phase(const std::string& name);
-  // Step `step` is done (0-based); uses reward/mean, objective/kl, response_length/mean, perf/tokens_per_s.
+  // Step `step` is done (0-based); uses reward/mean, objective/kl, response_length/mean,
+  // perf/tokens_per_s.
   void Step(int64_t step, const std::map<std::string, double>& metrics);
   void Line(const std::string& text);
 

@@ -1,8 +1,9 @@
 // One self-contained HTML page of a run: curves, samples, the resolved recipe.
 //
-// Reads metrics.jsonl, samples.jsonl, summary.json and config.toml of the run folder; what is missing is left out and said.
-// The page has no outside resource. Thread safety: pure function of the folder. Errors: kNotFound when the folder is no
-// run; kIo / kNoSpace when the page cannot be written.
+// Reads metrics.jsonl, samples.jsonl, summary.json and config.toml of the run folder; what is
+// missing is left out and said. The page has no outside resource. Thread safety: pure function of
+// the folder. Errors: kNotFound when the folder is no run; kIo / kNoSpace when the page cannot be
+// written.
 #pragma once
 
 #include <string>

@@ -1,7 +1,8 @@
 // Style and script of the report page; run/report/report.cc puts the data between them.
 //
-// Purpose: constants only. Nothing here loads anything: the page has to open from a file, offline, years later.
-// The script reads the element "data": {"charts":[{"title","note","percent"?,"series":[{"name","x":[],"y":[]}]}]}.
+// Purpose: constants only. Nothing here loads anything: the page has to open from a file, offline,
+// years later. The script reads the element "data":
+// {"charts":[{"title","note","percent"?,"series":[{"name","x":[],"y":[]}]}]}.
 #pragma once
 
 #include <string_view>

@@ -33,12 +33,14 @@ class Waiting {
 }  // namespace
 
 bool TryAgain(const Error& error) {
-  return error.code() == ErrorCode::kUnavailable || error.code() == ErrorCode::kDeadline || error.code() == ErrorCode::kNoSpace;
+  return error.code() == ErrorCode::kUnavailable || error.code() == ErrorCode::kDeadline ||
+         error.code() == ErrorCode::kNoSpace;
 }
 
 int64_t ProgressOf(const std::map<std::string, int64_t>& counters) {
   int64_t sum = 0;
-  for (const char* name : {"inserts", "requeued", "dropped/equal_rewards", "reward/groups", "actor/generated_tokens", "import/rows"}) {
+  for (const char* name : {"inserts", "requeued", "dropped/equal_rewards", "reward/groups",
+                           "actor/generated_tokens", "import/rows"}) {
     if (const auto found = counters.find(name); found != counters.end()) sum += found->second;
   }
   return sum;
@@ -70,16 +72,20 @@ void LearnerPorts::Wait(SteadyClock::duration patience, const Ask& ask) {
       ring_.check();
       if (!TryAgain(e)) throw;
       announced_ = false;  // the store may have been started again
-      if (ring_.stop()) throw Error(ErrorCode::kUnavailable, std::string("the run was stopped while ") + e.message(), e.where());
+      if (ring_.stop())
+        throw Error(ErrorCode::kUnavailable,
+                    std::string("the run was stopped while ") + e.message(), e.where());
       const int64_t now = Progress();
       if (now != progress_) {
         progress_ = now;
         stalled = SteadyClock::now() + patience;
       } else if (SteadyClock::now() >= stalled) {
-        throw Error(ErrorCode::kDeadline,
-                    e.message() + "; nothing was generated, scored or stored for " +
-                        std::to_string(std::chrono::duration_cast<std::chrono::seconds>(patience).count()) + " s (run.stall_seconds)",
-                    e.where());
+        throw Error(
+            ErrorCode::kDeadline,
+            e.message() + "; nothing was generated, scored or stored for " +
+                std::to_string(std::chrono::duration_cast<std::chrono::seconds>(patience).count()) +
+                " s (run.stall_seconds)",
+            e.where());
       }
       if (SteadyClock::now() >= next_line_) {
         next_line_ = After(kLine);
@@ -99,7 +105,8 @@ std::vector<TrajectoryGroup> LearnerPorts::Next(int64_t step, Deadline deadline)
   return groups;
 }
 
-std::vector<TrajectoryGroup> LearnerPorts::Evaluate(int64_t version, int num_samples, Deadline deadline) {
+std::vector<TrajectoryGroup> LearnerPorts::Evaluate(int64_t version, int num_samples,
+                                                    Deadline deadline) {
   const Waiting waiting("the answers of the evaluation", "the end of the evaluation");
   std::vector<TrajectoryGroup> groups;
   Wait(deadline - SteadyClock::now(),
@@ -112,7 +119,8 @@ void LearnerPorts::Finish() {
     ring_.store.Finish();
   } catch (const Error& e) {
     if (!TryAgain(e)) throw;
-    LogWarning(std::string("the store was not told that the run has ended: ") + e.what());  // whoever started it ends it
+    // whoever started it ends it
+    LogWarning(std::string("the store was not told that the run has ended: ") + e.what());
   }
 }
 
@@ -164,8 +172,8 @@ void LearnerPorts::Trim(int64_t step) {
 void LearnerPorts::Publish(const PolicyVersion& version, std::span<const WeightSet> sets) {
   published_ = version;
   announced_ = false;
-  // Before an actor can sample with it: the store takes no group of a version that it has not heard of. One that is away now hears of
-  // it with the next question, and until then of no group either.
+  // Before an actor can sample with it: the store takes no group of a version that it has not heard
+  // of. One that is away now hears of it with the next question, and until then of no group either.
   try {
     ring_.watch.Announce(version);
     announced_ = true;

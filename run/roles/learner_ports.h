@@ -1,12 +1,14 @@
-// The learner's ends of the ring: waits for batches as long as the others get on, and says which weights are whose.
+// The learner's ends of the ring: waits for batches as long as the others get on, and says which
+// weights are whose.
 //
 // Purpose: stands between a LearnerLoop and the ports of its run, local or in processes.
-//   Waiting: a question is asked in slices. It ends with the batch; with kDeadline when nothing was generated, scored, stored or
-//   imported for as long as the loop would have waited (the distance of its deadline: run.stall_seconds); with kUnavailable as
-//   soon as the run is to stop; with the error of another role as soon as that has failed. kUnavailable, kDeadline and kNoSpace
-//   of a port are no end: a store that was restarted or whose disk was full is asked again.
-//   Weights: each version is announced to the store before an actor can have it, and with every question to a store that may have
-//   been restarted meanwhile.
+//   Waiting: a question is asked in slices. It ends with the batch; with kDeadline when nothing was
+//   generated, scored, stored or imported for as long as the loop would have waited (the distance
+//   of its deadline: run.stall_seconds); with kUnavailable as soon as the run is to stop; with the
+//   error of another role as soon as that has failed. kUnavailable, kDeadline and kNoSpace of a
+//   port are no end: a store that was restarted or whose disk was full is asked again.
+//   Weights: each version is announced to the store before an actor can have it, and with every
+//   question to a store that may have been restarted meanwhile.
 // Thread safety: none, the learner's thread owns it. Ownership: borrows everything.
 #pragma once
 
@@ -46,7 +48,8 @@ class LearnerPorts : public BatchSource, public WeightSink {
  public:
   explicit LearnerPorts(RingAround ring) : ring_(std::move(ring)) {}
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline deadline) override;
-  std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples, Deadline deadline) override;
+  std::vector<TrajectoryGroup> Evaluate(int64_t version, int num_samples,
+                                        Deadline deadline) override;
   void Finish() override;
   bool WantsBytes() const override { return ring_.weights.WantsBytes(); }
   void Publish(const PolicyVersion& version, std::span<const WeightSet> sets) override;
@@ -73,8 +76,8 @@ class LearnerPorts : public BatchSource, public WeightSink {
 
   const RingAround ring_;
   PolicyVersion published_;
-  bool announced_ = false;  // published_, to the store as it lives now
-  int64_t progress_ = 0;    // as last seen
+  bool announced_ = false;   // published_, to the store as it lives now
+  int64_t progress_ = 0;     // as last seen
   std::string store_state_;  // as last told
   std::chrono::steady_clock::time_point next_line_{};
 };

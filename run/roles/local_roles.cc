@@ -9,10 +9,10 @@
 #include "common/base/error.h"
 #include "common/base/mutex.h"
 #include "policy_model/memory/threads.h"
-#include "run/session/interrupt.h"
 #include "run/roles/observer.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/roles.h"
+#include "run/session/interrupt.h"
 
 namespace plumb::run {
 namespace {
@@ -122,8 +122,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
         policy = std::make_unique<actor::SharedPolicy>(
             &weights, [&] { return published.Newest(); }, [&] { return published.number(); });
       } else {
-        policy =
-            std::make_unique<actor::FetchedPolicy>(EmptyWeights(session, stream), &published);
+        policy = std::make_unique<actor::FetchedPolicy>(EmptyWeights(session, stream), &published);
       }
       const auto sink = [&](TrajectoryGroup& group) {
         FinishedGroup made{std::move(group), std::nullopt};
@@ -131,8 +130,9 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
           if (actor_ends()) return;
         }
       };
-      RunActorLoop(session, "actor-0",
-                   {.store = table, .stream = stream, .policy = *policy, .sink = sink, .stop = actor_ends});
+      RunActorLoop(
+          session, "actor-0",
+          {.store = table, .stream = stream, .policy = *policy, .sink = sink, .stop = actor_ends});
     } catch (...) {
       failure.Set(std::current_exception());
     }

@@ -12,9 +12,9 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "kernels/device/device_memory.h"
-#include "run/session/interrupt.h"
-#include "run/roles/learner_ports.h"
 #include "run/report/report.h"
+#include "run/roles/learner_ports.h"
+#include "run/session/interrupt.h"
 
 namespace plumb::run {
 namespace {
@@ -30,19 +30,23 @@ int64_t PeakResidentBytes() {
 
 Json EvalJson(const std::optional<learner::EvalResult>& e) {
   if (!e) return nullptr;
-  Json out = {{"accuracy", e->accuracy}, {"reward", e->reward}, {"reward_se", e->reward_se}, {"answers", e->answers},
-              {"unscored", e->unscored}, {"aborted", e->aborted}, {"version", e->version}};
+  Json out = {{"accuracy", e->accuracy}, {"reward", e->reward},     {"reward_se", e->reward_se},
+              {"answers", e->answers},   {"unscored", e->unscored}, {"aborted", e->aborted},
+              {"version", e->version}};
   if (e->loss) out["loss"] = *e->loss;
   return out;
 }
 
 }  // namespace
 
-Observer::Observer(const Session& session, const RunOptions& options) : session_(session), options_(options) {
+Observer::Observer(const Session& session, const RunOptions& options)
+    : session_(session), options_(options) {
   if (!options.quiet) {
-    progress_ = std::make_unique<Progress>(0, session.config().run.steps, isatty(STDOUT_FILENO) != 0, stdout);
+    progress_ = std::make_unique<Progress>(0, session.config().run.steps,
+                                           isatty(STDOUT_FILENO) != 0, stdout);
   }
-  const int64_t port = session.config().metrics.prometheus_port;  // taken here: a port in use is said before the warm start
+  // taken here: a port in use is said before the warm start
+  const int64_t port = session.config().metrics.prometheus_port;
   if (port > 0) metrics_.AddSink(MakePrometheusSink(static_cast<int>(port)));
 }
 
@@ -54,17 +58,21 @@ void Observer::Note(const std::string& line) {
 learner::LearnerHooks Observer::Hooks() {
   learner::LearnerHooks hooks;
   hooks.phase = [this](const std::string& name) {
-    doing_ = name.starts_with("evaluating") ? "the end of the evaluation" : "the end of this update";
+    doing_ =
+        name.starts_with("evaluating") ? "the end of the evaluation" : "the end of this update";
     NowBusy(Busy::kUpdating, doing_);
     LogInfo(name);
     if (progress_) progress_->Phase(name);
   };
   hooks.sft_step = [this](const learner::SftStep& step) { SftStep(step); };
-  hooks.step = [this](int64_t step, std::map<std::string, double>& metrics) { Step(step, metrics); };
-  hooks.batch = [this](int64_t step, std::span<const TrajectoryGroup> groups) { Batch(step, groups); };
-  hooks.evaluated = [this](const learner::EvalResult& result, std::span<const TrajectoryGroup> groups) {
-    Evaluated(result, groups);
+  hooks.step = [this](int64_t step, std::map<std::string, double>& metrics) {
+    Step(step, metrics);
   };
+  hooks.batch = [this](int64_t step, std::span<const TrajectoryGroup> groups) {
+    Batch(step, groups);
+  };
+  hooks.evaluated = [this](const learner::EvalResult& result,
+                           std::span<const TrajectoryGroup> groups) { Evaluated(result, groups); };
   hooks.stop = [this] {
     const bool stop = options_.stop && options_.stop->load();
     if (!stop) NowBusy(Busy::kUpdating, doing_);
@@ -100,8 +108,11 @@ void Observer::CheckFolder() const {
   } catch (const Error&) {  // gone, or in the middle of being made anew
   }
   if (id == session_.run_id()) return;
-  throw Error(ErrorCode::kConflict, "the run's folder was moved, removed or replaced while it went on: it ends here and writes nothing "
-                                    "more; where the folder is now, --resume goes on", session_.folder().path);
+  throw Error(ErrorCode::kConflict,
+              "the run's folder was moved, removed or replaced while it went on: it ends here and "
+              "writes nothing "
+              "more; where the folder is now, --resume goes on",
+              session_.folder().path);
 }
 
 void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
@@ -135,17 +146,23 @@ void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
   StartTraining(step);
   const int64_t every = session_.config().metrics.samples_every;
   if (every <= 0 || step % every != 0) return;
-  // One prompt a time, its best and its worst answer: what moved the policy. Where no answer has a score, it shows why.
+  // One prompt a time, its best and its worst answer: what moved the policy. Where no answer has a
+  // score, it shows why.
   const auto scored = [](const TrajectoryGroup& g) {
-    return std::any_of(g.trajectories.begin(), g.trajectories.end(), [](const Trajectory& t) { return t.scored; });
+    return std::any_of(g.trajectories.begin(), g.trajectories.end(),
+                       [](const Trajectory& t) { return t.scored; });
   };
   auto group = std::find_if(groups.begin(), groups.end(), scored);
-  if (group == groups.end()) group = std::find_if(groups.begin(), groups.end(), [](const auto& g) { return !g.trajectories.empty(); });
+  if (group == groups.end())
+    group = std::find_if(groups.begin(), groups.end(),
+                         [](const auto& g) { return !g.trajectories.empty(); });
   if (group == groups.end()) return;
-  const auto [worst, best] = std::minmax_element(
-      group->trajectories.begin(), group->trajectories.end(), [](const Trajectory& a, const Trajectory& b) {
-        return std::pair(a.scored, a.scored ? a.reward : 0.0) < std::pair(b.scored, b.scored ? b.reward : 0.0);
-      });
+  const auto [worst, best] =
+      std::minmax_element(group->trajectories.begin(), group->trajectories.end(),
+                          [](const Trajectory& a, const Trajectory& b) {
+                            return std::pair(a.scored, a.scored ? a.reward : 0.0) <
+                                   std::pair(b.scored, b.scored ? b.reward : 0.0);
+                          });
   const auto truth = GroundTruth(group->lease);
   for (const auto* t : {&*best, &*worst}) {
     Json parts = Json::object();
@@ -171,21 +188,26 @@ void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
 void Observer::Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup>) {
   char line[160];
   if (configs::IsOffline(session_.config())) {
-    std::snprintf(line, sizeof line, "held-out accuracy of version %lld: %.3f, margin %.4f, loss %.4f (%lld pairs)",
-                  static_cast<long long>(result.version), result.accuracy, result.reward, result.loss.value_or(0),
-                  static_cast<long long>(result.answers));
+    std::snprintf(line, sizeof line,
+                  "held-out accuracy of version %lld: %.3f, margin %.4f, loss %.4f (%lld pairs)",
+                  static_cast<long long>(result.version), result.accuracy, result.reward,
+                  result.loss.value_or(0), static_cast<long long>(result.answers));
     Note(line);
     return;
   }
-  std::snprintf(line, sizeof line, "held-out pass@1 of version %lld: %.3f (%lld answers, mean reward %.3f +- %.3f)",
-                static_cast<long long>(result.version), result.accuracy, static_cast<long long>(result.answers),
-                result.reward, result.reward_se);
+  std::snprintf(line, sizeof line,
+                "held-out pass@1 of version %lld: %.3f (%lld answers, mean reward %.3f +- %.3f)",
+                static_cast<long long>(result.version), result.accuracy,
+                static_cast<long long>(result.answers), result.reward, result.reward_se);
   Note(line);
   if (result.unscored == 0) return;
   char share[32];
-  std::snprintf(share, sizeof share, "%.1f %%", 100 * static_cast<double>(result.aborted) / static_cast<double>(result.answers));
+  std::snprintf(share, sizeof share, "%.1f %%",
+                100 * static_cast<double>(result.aborted) / static_cast<double>(result.answers));
   Note("  " + std::to_string(result.unscored) + " of them have no score and count as not solved" +
-       (result.aborted > 0 ? ", " + std::to_string(result.aborted) + " (" + share + ") were never generated" : "") +
+       (result.aborted > 0
+            ? ", " + std::to_string(result.aborted) + " (" + share + ") were never generated"
+            : "") +
        (result.reason.empty() ? "" : "; the first: " + result.reason));
 }
 
@@ -209,12 +231,15 @@ std::string LossLine(const std::map<std::string, int64_t>& counters) {
     causes += (causes.empty() ? "" : ", ") + std::to_string(n) + " " + name.substr(8);
   }
   std::string line = "dropped: ";
-  line += groups == 0 ? "nothing" : std::to_string(groups) + " groups (" + causes + "; answers of groups that trained nothing: " +
-                                        std::to_string(count("dropped/trajectories")) + ")";
+  line += groups == 0 ? "nothing"
+                      : std::to_string(groups) + " groups (" + causes +
+                            "; answers of groups that trained nothing: " +
+                            std::to_string(count("dropped/trajectories")) + ")";
   const int64_t unscored = count("unscored_trajectories"), aborted = count("aborted_trajectories");
   line += "; answers without a score: " + std::to_string(unscored);
   if (aborted > 0) line += ", " + std::to_string(aborted) + " of them never generated";
-  if (const int64_t again = count("requeued"); again > 0) line += "; groups asked for again: " + std::to_string(again);
+  if (const int64_t again = count("requeued"); again > 0)
+    line += "; groups asked for again: " + std::to_string(again);
   return line;
 }
 
@@ -243,17 +268,24 @@ std::string SummaryJson(const RunSummary& summary) {
               {"skipped_updates", r.skipped_updates},
               {"equal_reward_steps", r.equal_reward_steps},
               {"dropped", dropped},
-              {"unscored", {{"answers", count("unscored_trajectories")}, {"never_generated", count("aborted_trajectories")}}},
+              {"unscored",
+               {{"answers", count("unscored_trajectories")},
+                {"never_generated", count("aborted_trajectories")}}},
               {"counters", counters}};
-  for (const auto& [name, sha] : r.model_sha256) out[name + "_sha256"] = sha;  // weights and moments of a critic
+  // weights and moments of a critic
+  for (const auto& [name, sha] : r.model_sha256) out[name + "_sha256"] = sha;
   if (r.sft) {
-    out["sft"] = {{"steps", r.sft->steps}, {"tokens", r.sft->tokens}, {"heldout_first", r.sft->heldout_first},
-                  {"heldout_last", r.sft->heldout_last}, {"flat", r.sft->flat}};
+    out["sft"] = {{"steps", r.sft->steps},
+                  {"tokens", r.sft->tokens},
+                  {"heldout_first", r.sft->heldout_first},
+                  {"heldout_last", r.sft->heldout_last},
+                  {"flat", r.sft->flat}};
   }
   return out.dump(1) + "\n";
 }
 
-void AddCounterMetrics(const std::map<std::string, int64_t>& counters, std::map<std::string, double>& metrics) {
+void AddCounterMetrics(const std::map<std::string, int64_t>& counters,
+                       std::map<std::string, double>& metrics) {
   for (const auto& [name, count] : counters) {
     const bool own_room = name.find('/') != std::string::npos;
     metrics[own_room ? name : "replay/" + name] = static_cast<double>(count);

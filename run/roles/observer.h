@@ -1,8 +1,9 @@
 // What a run shows and leaves behind: progress, metrics, samples, summary.
 //
-// Purpose: turns the learner's hooks into metrics.jsonl, TensorBoard events, a Prometheus endpoint, samples.jsonl,
-// the live progress line and summary.json. Lives beside the learner.
-// Thread safety: the learner's thread only. Errors: a full disk ends the run (kNoSpace); nothing is dropped silently.
+// Purpose: turns the learner's hooks into metrics.jsonl, TensorBoard events, a Prometheus endpoint,
+// samples.jsonl, the live progress line and summary.json. Lives beside the learner.
+// Thread safety: the learner's thread only. Errors: a full disk ends the run (kNoSpace); nothing is
+// dropped silently.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@
 #include "common/base/metrics/metrics.h"
 #include "learner/loop/learner_loop.h"
 #include "run/report/progress.h"
-#include "run/roles/roles.h"
 #include "run/report/sample_log.h"
+#include "run/roles/roles.h"
 #include "run/session/session.h"
 
 namespace plumb::run {
@@ -56,8 +57,10 @@ class Observer {
 };
 
 // replay/* and dropped/* of a table's counters as metrics.
-void AddCounterMetrics(const std::map<std::string, int64_t>& counters, std::map<std::string, double>& metrics);
-void AddRolloutCounters(const actor::RolloutCounters& rollout, std::map<std::string, int64_t>& counters);
+void AddCounterMetrics(const std::map<std::string, int64_t>& counters,
+                       std::map<std::string, double>& metrics);
+void AddRolloutCounters(const actor::RolloutCounters& rollout,
+                        std::map<std::string, int64_t>& counters);
 
 // The weights version 0 starts from: loaded from model.path or initialised from the seed, with the
 // recipe's adapter.

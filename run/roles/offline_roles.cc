@@ -3,16 +3,16 @@
 #include <memory>
 
 #include "common/base/error.h"
-#include "learner/offline/kto.h"
 #include "learner/loop/offline_loop.h"
+#include "learner/offline/kto.h"
 #include "learner/offline/preference_objective.h"
 #include "learner/offline/reward_model_objective.h"
 #include "policy_model/transformer.h"
 #include "replay/store/logprob_cache.h"
 #include "run/roles/observer.h"
-#include "run/session/preference_data.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/roles.h"
+#include "run/session/preference_data.h"
 
 namespace plumb::run {
 namespace {
@@ -36,7 +36,8 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
 
   const bool reward_model = config.algorithm.name == configs::AlgorithmName::kRewardModel;
   policy_model::Weights weights =
-      reward_model ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed) : MakeWeights(session);
+      reward_model ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed)
+                   : MakeWeights(session);
   policy_model::Transformer transformer(weights.shape(), session.stream(), session.dtype());
   learner::TrainStep train(transformer, config.optimizer.micro_batch_tokens);
   learner::Optimizer optimizer(weights, config.optimizer);
@@ -55,33 +56,44 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
   std::unique_ptr<learner::OfflineObjective> objective;
   learner::OfflineOptions how{.batch = config.preference.batch, .shuffle = config.data.shuffle};
   if (reward_model) {
-    modeling = std::make_unique<learner::RewardModeling>(transformer, weights, optimizer, config.optimizer.micro_batch_tokens,
+    modeling = std::make_unique<learner::RewardModeling>(transformer, weights, optimizer,
+                                                         config.optimizer.micro_batch_tokens,
                                                          config.preference.centering);
-    objective = std::make_unique<learner::RewardModelObjective>(*modeling, data.train, data.heldout);
+    objective =
+        std::make_unique<learner::RewardModelObjective>(*modeling, data.train, data.heldout);
   } else if (config.preference.loss == configs::PreferenceLossKind::kKto) {
     reference = std::make_unique<learner::ReferencePolicy>(weights, train);
     const configs::PreferenceConfig& c = config.preference;
     auto kto = std::make_unique<learner::KtoObjective>(
         train, weights, optimizer, *reference, &cache,
-        learner::KtoOptions{.beta = c.beta, .desirable_weight = c.desirable_weight, .undesirable_weight = c.undesirable_weight,
-                            .batch = c.batch, .max_tokens = std::min(c.max_tokens, session.shape().max_positions),
-                            .seed = config.run.seed, .shuffle = config.data.shuffle},
+        learner::KtoOptions{.beta = c.beta,
+                            .desirable_weight = c.desirable_weight,
+                            .undesirable_weight = c.undesirable_weight,
+                            .batch = c.batch,
+                            .max_tokens = std::min(c.max_tokens, session.shape().max_positions),
+                            .seed = config.run.seed,
+                            .shuffle = config.data.shuffle},
         data.completions, data.completions_heldout);
     how.shuffle = false;  // its batches are fixed
-    if (kto->left_out() > 0) observer.Note("completions: " + std::to_string(kto->left_out()) + " fill no batch and are left out");
+    if (kto->left_out() > 0)
+      observer.Note("completions: " + std::to_string(kto->left_out()) +
+                    " fill no batch and are left out");
     objective = std::move(kto);
   } else {
     const learner::PreferenceLossOptions loss = LossOptions(config.preference);
-    if (learner::UsesReference(loss.kind)) reference = std::make_unique<learner::ReferencePolicy>(weights, train);
-    objective = std::make_unique<learner::PreferenceObjective>(train, weights, optimizer, reference.get(), &cache, loss,
-                                                               data.train, data.heldout);
+    if (learner::UsesReference(loss.kind))
+      reference = std::make_unique<learner::ReferencePolicy>(weights, train);
+    objective = std::make_unique<learner::PreferenceObjective>(
+        train, weights, optimizer, reference.get(), &cache, loss, data.train, data.heldout);
   }
   learner::LearnerHooks hooks = observer.Hooks();
   hooks.store_state = [identity = data.identity] { return identity; };
   hooks.resumed = [&](int64_t step, const std::string& then) {
     if (then == data.identity) return;
-    throw Error(ErrorCode::kConflict, "the checkpoint of step " + std::to_string(step) + " was trained on other rows (rows and hash " + then +
-                                          "; the store has " + data.identity + "): bring the run's store back, or start a new run",
+    throw Error(ErrorCode::kConflict,
+                "the checkpoint of step " + std::to_string(step) +
+                    " was trained on other rows (rows and hash " + then + "; the store has " +
+                    data.identity + "): bring the run's store back, or start a new run",
                 store->path());
   };
   learner::LearnerResult result = learner::RunOffline(config, how, *objective, weights, optimizer,

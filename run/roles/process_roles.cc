@@ -12,18 +12,18 @@
 #include <vector>
 
 #include "common/base/error.h"
-#include "common/record/group_body.h"
 #include "common/base/log.h"
 #include "common/net/rpc/rpc.h"
 #include "common/net/stream/transport.h"
+#include "common/record/group_body.h"
 #include "learner/loop/weight_publisher.h"
 #include "policy_model/memory/threads.h"
 #include "replay/table/remote.h"
-#include "run/session/interrupt.h"
 #include "run/roles/learner_ports.h"
 #include "run/roles/observer.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/roles.h"
+#include "run/session/interrupt.h"
 
 namespace plumb::run {
 namespace {
@@ -129,7 +129,12 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
   const auto sink = [&](const TrajectoryGroup& group) { groups.Send(group); };
   NowBusy(Busy::kInOrder);
   const auto stop = [&] { return options.Stopped(); };
-  if (!RunActorLoop(session, name, {.store = replay, .stream = session.stream(), .policy = policy, .sink = sink, .stop = stop}))
+  if (!RunActorLoop(session, name,
+                    {.store = replay,
+                     .stream = session.stream(),
+                     .policy = policy,
+                     .sink = sink,
+                     .stop = stop}))
     return;
   for (auto& sender : senders) sender->Flush(After(std::chrono::seconds(30)));
 }

@@ -43,7 +43,7 @@ class RewardLoop {
   const std::string name_;
   replay::StorePort& store_;
   reward::GroupScorer scorer_;
-  replay::PromptCache prompts_;  // of groups that came without
+  replay::PromptCache prompts_;        // of groups that came without
   std::unique_ptr<ScoringLine> line_;  // last: its threads end first
 };
 

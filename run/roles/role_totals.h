@@ -1,7 +1,9 @@
-// What actors and reward workers have done since the run began, and what of it belongs to a step of the learner.
+// What actors and reward workers have done since the run began, and what of it belongs to a step of
+// the learner.
 //
-// Purpose: time/generate, time/reward and perf/decode_tokens_per_s mean the same whether the roles are threads or processes. Roles in
-// processes report their totals to the store (ReplayClient::Report), the learner reads them with the store's counters.
+// Purpose: time/generate, time/reward and perf/decode_tokens_per_s mean the same whether the roles
+// are threads or processes. Roles in processes report their totals to the store
+// (ReplayClient::Report), the learner reads them with the store's counters.
 // Thread safety: plain values.
 #pragma once
 
@@ -21,7 +23,8 @@ struct RoleTotals {
 std::map<std::string, int64_t> ToCounters(const RoleTotals& totals);
 RoleTotals TakeRoleTotals(std::map<std::string, int64_t>& counters);
 
-// Differences between steps. A role that was killed may report less than before: such a step says 0, not a negative time.
+// Differences between steps. A role that was killed may report less than before: such a step says
+// 0, not a negative time.
 class RoleTimes {
  public:
   explicit RoleTimes(const RoleTotals& at_start = {}) : before_(at_start) {}

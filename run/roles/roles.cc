@@ -46,11 +46,14 @@ replay::TableOptions TableOptionsOf(const configs::Config& config) {
   options.samples_per_prompt = static_cast<int32_t>(config.rollout.samples_per_prompt);
   options.sync = config.run.schedule == configs::Schedule::kSync;
   options.max_staleness = config.run.max_staleness;
-  options.eval_prompts = config.data.eval_prompts > 0 ? static_cast<uint64_t>(config.data.eval_prompts) : 0;
-  // Where roles are threads, the actor cannot be lost without the run, and its leases never run out: a second answer to one would be
-  // sampled by weights that the learner changes in place. A process that hangs is out of the game before the run is.
+  options.eval_prompts =
+      config.data.eval_prompts > 0 ? static_cast<uint64_t>(config.data.eval_prompts) : 0;
+  // Where roles are threads, the actor cannot be lost without the run, and its leases never run
+  // out: a second answer to one would be sampled by weights that the learner changes in place. A
+  // process that hangs is out of the game before the run is.
   const bool processes = config.run.roles == configs::Roles::kProcesses;
-  options.lease_timeout_ms = processes ? std::max<int64_t>(1, StallTime(config).count() / 2) : kNeverMs;
+  options.lease_timeout_ms =
+      processes ? std::max<int64_t>(1, StallTime(config).count() / 2) : kNeverMs;
   options.actors = processes ? config.run.actors : 1;
   options.planner = PlannerOptionsOf(config);
   options.refill_rounds = static_cast<uint32_t>(config.algorithm.refill_rounds);
@@ -63,7 +66,8 @@ actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string
   actor::RolloutOptions options;
   options.run_id = session.run_id();
   options.actor = actor;
-  options.renew_ms = static_cast<int32_t>(std::clamp<int64_t>(TableOptionsOf(config).lease_timeout_ms / kRenewalsALease, 1, 30'000));
+  options.renew_ms = static_cast<int32_t>(
+      std::clamp<int64_t>(TableOptionsOf(config).lease_timeout_ms / kRenewalsALease, 1, 30'000));
   options.group_size_hint = static_cast<int32_t>(config.rollout.samples_per_prompt);
   options.engine = {.max_batch = static_cast<int32_t>(config.rollout.max_batch),
                     .page_tokens = static_cast<int32_t>(config.rollout.page_tokens),
@@ -86,7 +90,8 @@ std::chrono::milliseconds StallTime(const configs::Config& config) {
 }
 
 ThreadShares ThreadSharesOf(const configs::Config& config) {
-  const bool processes = config.run.roles == configs::Roles::kProcesses, sync = config.run.schedule == configs::Schedule::kSync;
+  const bool processes = config.run.roles == configs::Roles::kProcesses,
+             sync = config.run.schedule == configs::Schedule::kSync;
   const auto given = static_cast<int>(config.run.threads);
   if (given > 0 && (processes || sync)) return {.learner = given, .actor = given};
   const int all =
@@ -98,7 +103,9 @@ ThreadShares ThreadSharesOf(const configs::Config& config) {
 
 int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step) {
   if (config.replay.keep_steps < 0) return 0;
-  return std::max<int64_t>(0, oldest_step - std::max(config.replay.keep_steps, replay::StepPlanner::StepsToKeep(PlannerOptionsOf(config))));
+  return std::max<int64_t>(
+      0, oldest_step - std::max(config.replay.keep_steps,
+                                replay::StepPlanner::StepsToKeep(PlannerOptionsOf(config))));
 }
 
 std::unique_ptr<replay::Store> OpenStore(const Session& session) {

@@ -35,30 +35,36 @@ struct RunSummary {
 
 struct RunOptions {
   bool resume = false;
-  bool quiet = false;                         // no progress
-  const std::atomic<bool>* stop = nullptr;    // set by a signal: finish the step, checkpoint, end
+  bool quiet = false;                       // no progress
+  const std::atomic<bool>* stop = nullptr;  // set by a signal: finish the step, checkpoint, end
   bool Stopped() const { return stop != nullptr && stop->load(); }
 };
 
 // All roles in this process.
 RunSummary RunLocal(const Session& session, const RunOptions& options);
 
-// Training on stored preference pairs, in this process (configs::IsOffline): DPO and its family, reward models.
+// Training on stored preference pairs, in this process (configs::IsOffline): DPO and its family,
+// reward models.
 RunSummary RunOfflineTraining(const Session& session, const RunOptions& options);
 
 // Endpoints of a run in processes, all in one private folder.
 struct Endpoints {
   std::string folder;
-  std::string replay() const { return "ipc://" + folder + "/replay"; }        // requests: leases, batches, counters
+  std::string replay() const {
+    return "ipc://" + folder + "/replay";
+  }  // requests: leases, batches, counters
   std::string reward(int64_t i) const { return "ipc://" + folder + "/reward" + std::to_string(i); }
-  std::string weights() const { return "ipc://" + folder + "/weights"; }      // served by the learner
+  std::string weights() const { return "ipc://" + folder + "/weights"; }  // served by the learner
 };
 
 // One role of a run in processes; returns when the run has ended or `options.stop` is set.
 void RunReplayRole(const Session& session, const Endpoints& endpoints, const RunOptions& options);
-void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t index, const RunOptions& options);
-void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t index, const RunOptions& options);
-RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints, const RunOptions& options);
+void RunRewardRole(const Session& session, const Endpoints& endpoints, int64_t index,
+                   const RunOptions& options);
+void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t index,
+                  const RunOptions& options);
+RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints,
+                          const RunOptions& options);
 
 // Shared by both ways (roles.cc).
 replay::PlannerOptions PlannerOptionsOf(const configs::Config& config);
@@ -73,7 +79,8 @@ struct ThreadShares {
 };
 ThreadShares ThreadSharesOf(const configs::Config& config);
 std::chrono::milliseconds StallTime(const configs::Config& config);
-// First step whose rollouts the store has to keep, when `oldest_step` is that of the oldest checkpoint (replay.keep_steps).
+// First step whose rollouts the store has to keep, when `oldest_step` is that of the oldest
+// checkpoint (replay.keep_steps).
 int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step);
 std::unique_ptr<replay::Store> OpenStore(const Session& session);
 // Imports the run's prompts and puts them into its store; `note` hears the row ledgers in words,

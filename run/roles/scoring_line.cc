@@ -25,7 +25,10 @@ replay::ScoredBody ScoreSealed(FinishedGroup& sealed, Scorer& scorer,
 }
 
 ScoringLine::ScoringLine(Score score, Insert insert, ScoringOptions options)
-    : score_(std::move(score)), insert_(std::move(insert)), options_(options), scorers_left_(std::max<int64_t>(1, options.side_by_side)) {
+    : score_(std::move(score)),
+      insert_(std::move(insert)),
+      options_(options),
+      scorers_left_(std::max<int64_t>(1, options.side_by_side)) {
   PLUMB_CHECK(options_.insert_groups > 0);
   for (int64_t i = 0, n = scorers_left_; i < n; ++i) threads_.emplace_back([this] { RunScorer(); });
   threads_.emplace_back([this] { RunInserter(); });
@@ -71,7 +74,8 @@ void ScoringLine::Rethrow() const {
 
 double ScoringLine::score_seconds() const {
   MutexLock lock(mu_);
-  const auto running = busy_ > 0 ? std::chrono::duration<double>(SteadyClock::now() - busy_since_).count() : 0;
+  const auto running =
+      busy_ > 0 ? std::chrono::duration<double>(SteadyClock::now() - busy_since_).count() : 0;
   return busy_seconds_ + running;
 }
 
@@ -91,7 +95,8 @@ void ScoringLine::RunScorer() {
       Fail(std::current_exception());
     }
     lock.lock();
-    if (--busy_ == 0) busy_seconds_ += std::chrono::duration<double>(SteadyClock::now() - busy_since_).count();
+    if (--busy_ == 0)
+      busy_seconds_ += std::chrono::duration<double>(SteadyClock::now() - busy_since_).count();
     if (scored) scored_.push_back({std::move(*scored), std::move(item.done)});
     changed_.notify_all();
   }
@@ -160,7 +165,8 @@ bool ScoringLine::Store(std::span<const replay::ScoredBody> groups) {
     } catch (const Error& e) {
       if (!TryAgain(e)) throw;
       if (e.code() == ErrorCode::kNoSpace && SteadyClock::now() >= full_until) throw;
-      line.Warning("the store took " + std::to_string(groups.size()) + " scored groups not, trying again: " + e.what());
+      line.Warning("the store took " + std::to_string(groups.size()) +
+                   " scored groups not, trying again: " + e.what());
       MutexLock lock(mu_);
       if (changed_.wait_until(lock, After(options_.retry),
                               [&]() PLUMB_REQUIRES(mu_) { return closed_; }))

@@ -26,8 +26,8 @@
 #include <thread>
 #include <vector>
 
-#include "common/record/group_body.h"
 #include "common/base/mutex.h"
+#include "common/record/group_body.h"
 #include "common/record/ports.h"
 #include "replay/store/prompt_cache.h"
 #include "replay/store/store.h"
@@ -35,8 +35,9 @@
 namespace plumb::run {
 
 struct ScoringOptions {
-  int64_t side_by_side = 1;        // groups that are scored at the same time
-  size_t capacity = 0;             // groups in the line at most; 0: whoever pushes has a bound of his own
+  int64_t side_by_side = 1;  // groups that are scored at the same time
+  // groups in the line at most; 0: whoever pushes has a bound of his own
+  size_t capacity = 0;
   size_t insert_groups = 64;
   size_t insert_bytes = size_t{64} << 20;
   std::chrono::milliseconds full_disk_patience{300'000};

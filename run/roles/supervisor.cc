@@ -23,7 +23,8 @@ constexpr int kStoppedCode = 7;  // run/commands/cli.h
 
 Supervisor::Supervisor(std::string program, std::vector<RoleProcess> roles, std::string pid_file)
     : program_(std::move(program)), pid_file_(std::move(pid_file)) {
-  for (RoleProcess& role : roles) children_.push_back({.role = std::move(role), .pid = -1, .deaths = {}});
+  for (RoleProcess& role : roles)
+    children_.push_back({.role = std::move(role), .pid = -1, .deaths = {}});
 }
 
 Supervisor::~Supervisor() {
@@ -45,7 +46,8 @@ void Supervisor::Start(Child& child, bool again) {
   const pid_t parent = getpid();
   const pid_t pid = fork();
   if (pid < 0) {
-    throw Error(ErrorCode::kUnavailable, std::string("cannot start a process: ") + std::strerror(errno), child.role.name);
+    throw Error(ErrorCode::kUnavailable,
+                std::string("cannot start a process: ") + std::strerror(errno), child.role.name);
   }
   if (pid == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -73,7 +75,9 @@ void Supervisor::StopOthers(bool asked, const std::atomic<bool>* at_once) {
   }
   const auto begin = SteadyClock::now();
   // A person who stopped the run does not wait for roles that keep nothing.
-  const auto patience = [&] { return at_once && at_once->load() ? kAtOnce : asked ? kAsked : kInOrder; };
+  const auto patience = [&] {
+    return at_once && at_once->load() ? kAtOnce : asked ? kAsked : kInOrder;
+  };
   for (;;) {
     bool any = false;
     for (Child& child : children_) {
@@ -87,7 +91,8 @@ void Supervisor::StopOthers(bool asked, const std::atomic<bool>* at_once) {
   }
   for (Child& child : children_) {
     if (child.pid <= 0) continue;
-    const std::string line = "role " + child.role.name + " did not end within " + std::to_string(patience().count()) + " s of SIGTERM: killed";
+    const std::string line = "role " + child.role.name + " did not end within " +
+                             std::to_string(patience().count()) + " s of SIGTERM: killed";
     asked ? LogInfo(line) : LogWarning(line);
     kill(child.pid, SIGKILL);
     waitpid(child.pid, nullptr, 0);
@@ -119,7 +124,8 @@ int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_o
       if (WIFEXITED(status)) {
         const int code = WEXITSTATUS(status);
         if (child.role.decides || code != 0) {
-          if (code != 0 && !child.role.decides) LogWarning("role " + child.role.name + " ended with exit code " + std::to_string(code));
+          if (code != 0 && !child.role.decides)
+            LogWarning("role " + child.role.name + " ended with exit code " + std::to_string(code));
           StopOthers(asked, at_once);
           return code;
         }
@@ -138,13 +144,14 @@ int Supervisor::Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_o
           return kStoppedCode;
         }
         throw Error(ErrorCode::kUnavailable,
-                    "killed " + std::to_string(child.deaths.size()) + " times within 60 s, last by signal " +
-                        std::to_string(signal) + " (" + strsignal(signal) + "); see its log in the run's logs folder",
+                    "killed " + std::to_string(child.deaths.size()) +
+                        " times within 60 s, last by signal " + std::to_string(signal) + " (" +
+                        strsignal(signal) + "); see its log in the run's logs folder",
                     child.role.name);
       }
       ++restarts_;
-      LogWarning("role " + child.role.name + " was killed by signal " + std::to_string(signal) + " (" +
-                 strsignal(signal) + "): starting it again");
+      LogWarning("role " + child.role.name + " was killed by signal " + std::to_string(signal) +
+                 " (" + strsignal(signal) + "): starting it again");
       Start(child, true);
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));

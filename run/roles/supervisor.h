@@ -1,16 +1,18 @@
 // Starts the roles of a run as processes and keeps them alive.
 //
-// Purpose: a role that is killed (signal) is started again and the run goes on; a role that ends with an error of its own
-// ends the run with that error, because the same input would fail again. Children die with the supervisor (PDEATHSIG),
-// so kill -9 of it ends the whole run, which --resume then continues.
-// Thread safety: one thread. Errors: kUnavailable when a role was killed more than kMaxRestarts times in kRestartWindow.
+// Purpose: a role that is killed (signal) is started again and the run goes on; a role that ends
+// with an error of its own ends the run with that error, because the same input would fail again.
+// Children die with the supervisor (PDEATHSIG), so kill -9 of it ends the whole run, which --resume
+// then continues.
+// Thread safety: one thread. Errors: kUnavailable when a role was killed more than kMaxRestarts
+// times in kRestartWindow.
 #pragma once
 
+#include <sys/types.h>
 #include <atomic>
 #include <chrono>
 #include <map>
 #include <string>
-#include <sys/types.h>
 #include <vector>
 
 namespace plumb::run {
@@ -18,12 +20,13 @@ namespace plumb::run {
 inline constexpr int kMaxRestarts = 10;
 inline constexpr std::chrono::seconds kRestartWindow{60};
 
-// One process to keep alive. `arguments` follow the program's path; `again` replaces them after a restart.
+// One process to keep alive. `arguments` follow the program's path; `again` replaces them after a
+// restart.
 struct RoleProcess {
-  std::string name;                     // "actor-0"
+  std::string name;  // "actor-0"
   std::vector<std::string> arguments;
   std::vector<std::string> again;
-  bool decides = false;                 // the run ends when this one ends with exit code 0
+  bool decides = false;  // the run ends when this one ends with exit code 0
 };
 
 class Supervisor {
@@ -32,11 +35,13 @@ class Supervisor {
   Supervisor(std::string program, std::vector<RoleProcess> roles, std::string pid_file);
   ~Supervisor();  // kills what is left
 
-  // Returns the run's exit code: 0 once the deciding role ended well; else that of the role that failed. `stop` set: asks
-  // the deciding role to end (SIGTERM) and waits for it; `at_once` set: asks it again.
+  // Returns the run's exit code: 0 once the deciding role ended well; else that of the role that
+  // failed. `stop` set: asks the deciding role to end (SIGTERM) and waits for it; `at_once` set:
+  // asks it again.
   int Run(const std::atomic<bool>& stop, const std::atomic<bool>* at_once = nullptr);
 
-  // What the other roles have to end after SIGTERM: at the run's own end, after a stop, and after `at_once`.
+  // What the other roles have to end after SIGTERM: at the run's own end, after a stop, and after
+  // `at_once`.
   static constexpr std::chrono::seconds kInOrder{10}, kAsked{2}, kAtOnce{1};
 
   int64_t restarts() const { return restarts_; }

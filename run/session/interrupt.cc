@@ -72,9 +72,7 @@ void SecondSignal(Busy busy) {
       Say("stopped at once, before ", Text(), ": --resume goes on from the newest checkpoint");
       EndNow();
     case Busy::kWholeWeights:
-    case Busy::kSaving:
-      Say("a checkpoint is being saved; once more stops without it");
-      break;
+    case Busy::kSaving: Say("a checkpoint is being saved; once more stops without it"); break;
   }
 }
 
@@ -103,7 +101,8 @@ void OnAlarm(int) {
 void HandleInterrupts() {
   struct sigaction action {};
   action.sa_handler = OnSignal;
-  action.sa_flags = SA_RESTART;  // a read that is waited for goes on: it does not end as if the file had
+  // a read that is waited for goes on: it does not end as if the file had
+  action.sa_flags = SA_RESTART;
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
   action.sa_handler = OnAlarm;

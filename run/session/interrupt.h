@@ -1,15 +1,15 @@
 // What Ctrl-C and SIGTERM do to a verb, depending on what it is busy with.
 //
-// Purpose: a person who stops a verb is told what it still waits for, can stop it at once by doing it
-// again, and loses nothing that was whole. A verb says what it is busy with; the first signal asks it
-// to end (StopRequested), and
-//   kNothingToKeep  it ends by itself, at the latest kGrace after the signal, wherever it is; a second
-//                   signal ends it at once. The default: what loads, reads, imports, answers or
-//                   measures. Files and stores stand a process that dies.
+// Purpose: a person who stops a verb is told what it still waits for, can stop it at once by doing
+// it again, and loses nothing that was whole. A verb says what it is busy with; the first signal
+// asks it to end (StopRequested), and
+//   kNothingToKeep  it ends by itself, at the latest kGrace after the signal, wherever it is; a
+//                   second signal ends it at once. The default: what loads, reads, imports, answers
+//                   or measures. Files and stores stand a process that dies.
 //   kInOrder        it ends by itself in its own time (a server, a role); a second ends it at once.
 //   kSupervising    as kInOrder, but a second is for it to pass on (StopAtOnce); a third ends it.
-//   kWholeWeights   a run waits while its weights are those of a whole step: the first makes it give
-//                   up waiting and save them, the second says so, a third ends it at once.
+//   kWholeWeights   a run waits while its weights are those of a whole step: the first makes it
+//                   give up waiting and save them, the second says so, a third ends it at once.
 //   kUpdating       a run's weights may be half-way between two steps: the first says what it waits
 //                   for, a second ends it at once, and it goes on from the newest checkpoint in its
 //                   folder, with the answers in its store.
@@ -33,8 +33,8 @@ inline constexpr std::chrono::seconds kGrace{1};
 // From here on SIGINT and SIGTERM do what is said above.
 void HandleInterrupts();
 
-// `with`: of a run, what it waits for ("the end of step 7"); of kNothingToKeep, what the line that it
-// was stopped adds ("the same command goes on from there"). Longer texts are cut.
+// `with`: of a run, what it waits for ("the end of step 7"); of kNothingToKeep, what the line that
+// it was stopped adds ("the same command goes on from there"). Longer texts are cut.
 void NowBusy(Busy busy, const std::string& with = "");
 
 // Set by the first signal, and by the second where it is for the verb to pass on.

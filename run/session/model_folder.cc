@@ -24,12 +24,14 @@ Json ReadJsonOrNull(const std::string& path) {
 std::string StoredDtype(const std::string& folder) {
   const Json config = ReadJsonOrNull(folder + "/config.json");
   for (const char* key : {"torch_dtype", "dtype"}) {
-    if (config.is_object() && config.contains(key) && config[key].is_string()) return config[key].get<std::string>();
+    if (config.is_object() && config.contains(key) && config[key].is_string())
+      return config[key].get<std::string>();
   }
   return "";
 }
 
-// tokenizer.json's post-processor puts a special token first: the form of TemplateProcessing, alone or in a Sequence.
+// tokenizer.json's post-processor puts a special token first: the form of TemplateProcessing, alone
+// or in a Sequence.
 bool PostProcessorBegins(const Json& processor) {
   if (!processor.is_object()) return false;
   if (processor.contains("processors") && processor["processors"].is_array()) {
@@ -39,8 +41,8 @@ bool PostProcessorBegins(const Json& processor) {
     return false;
   }
   const auto single = processor.find("single");
-  return single != processor.end() && single->is_array() && !single->empty() && single->front().is_object() &&
-         single->front().contains("SpecialToken");
+  return single != processor.end() && single->is_array() && !single->empty() &&
+         single->front().is_object() && single->front().contains("SpecialToken");
 }
 
 // The folder that holds config.json and the tokenizer: an adapter's is the one that it names as its
@@ -62,14 +64,16 @@ std::string BaseOf(const std::string& path) {
 
 }  // namespace
 
-bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, const Tokenizer& tokenizer,
-              const std::string& option) {
+bool WantsBos(const std::string& path, const policy_model::ModelShape& shape,
+              const Tokenizer& tokenizer, const std::string& option) {
   if (option != "auto" && option != "yes" && option != "no") {
     throw Error(ErrorCode::kInvalidArgument, "is \"" + option + "\": use auto, yes or no", "--bos");
   }
   if (option == "no") return false;
   if (shape.bos_token < 0) {
-    if (option == "yes") throw Error(ErrorCode::kInvalidArgument, "--bos yes, but config.json has no bos_token_id", path);
+    if (option == "yes")
+      throw Error(ErrorCode::kInvalidArgument, "--bos yes, but config.json has no bos_token_id",
+                  path);
     return false;
   }
   if (option == "yes") return true;
@@ -79,7 +83,8 @@ bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, co
   // Models of earlier builds have the built-in vocabulary without a post-processor.
   const Json built_in = Json::parse(Tokenizer::BuiltIn("arithmetic")->json());
   if (file.is_object() && file.value("model", Json()) == built_in.at("model")) return true;
-  return file.is_object() && file.contains("post_processor") && PostProcessorBegins(file["post_processor"]);
+  return file.is_object() && file.contains("post_processor") &&
+         PostProcessorBegins(file["post_processor"]);
 }
 
 void FillSpecialTokens(const std::string& path, const Tokenizer& tokenizer,
@@ -96,14 +101,16 @@ void FillSpecialTokens(const std::string& path, const Tokenizer& tokenizer,
 
 std::vector<int32_t> PromptEncoder::Text(const std::string& text) const {
   std::vector<int32_t> tokens = tokenizer.Encode(text);
-  if (add_bos && (tokens.empty() || tokens.front() != shape.bos_token)) tokens.insert(tokens.begin(), shape.bos_token);
+  if (add_bos && (tokens.empty() || tokens.front() != shape.bos_token))
+    tokens.insert(tokens.begin(), shape.bos_token);
   return tokens;
 }
 
 std::vector<int32_t> PromptEncoder::Encode(const Prompt& prompt, bool raw) const {
   if (prompt.messages.empty() && (raw || !chat_template)) return Text(prompt.text);
   if (!chat_template) {
-    throw Error(ErrorCode::kInvalidArgument, "the prompt is a list of messages but the model has no chat template", model);
+    throw Error(ErrorCode::kInvalidArgument,
+                "the prompt is a list of messages but the model has no chat template", model);
   }
   if (!prompt.messages.empty())
     return tokenizer.Encode(chat_template->Render(prompt.messages, true, prompt.extra_json));
@@ -114,7 +121,8 @@ std::vector<int32_t> PromptEncoder::Encode(const Prompt& prompt, bool raw) const
 std::vector<int32_t> PromptEncoder::Answer(const std::string& text) const {
   std::vector<int32_t> tokens = tokenizer.Encode(text);
   const auto& eos = shape.eos_tokens;
-  const bool ended = !tokens.empty() && std::find(eos.begin(), eos.end(), tokens.back()) != eos.end();
+  const bool ended =
+      !tokens.empty() && std::find(eos.begin(), eos.end(), tokens.back()) != eos.end();
   if (!ended && !eos.empty()) tokens.push_back(eos.front());
   return tokens;
 }
@@ -127,18 +135,22 @@ ModelFolder LoadVocabulary(const std::string& folder, const std::string& bos) {
   model.tokenizer = Tokenizer::Load(path);
   model.chat_template = ChatTemplate::LoadOrNull(path);
   if (model.tokenizer->size() > model.shape.vocab) {
-    throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(model.tokenizer->size()) +
-                                          " tokens, the model only " + std::to_string(model.shape.vocab), path);
+    throw Error(ErrorCode::kConflict,
+                "the tokenizer has " + std::to_string(model.tokenizer->size()) +
+                    " tokens, the model only " + std::to_string(model.shape.vocab),
+                path);
   }
   FillSpecialTokens(path, *model.tokenizer, model.shape);
-  model.shape.unused_tokens = model.tokenizer->IdsWithoutToken(model.shape.vocab, model.shape.eos_tokens);
+  model.shape.unused_tokens =
+      model.tokenizer->IdsWithoutToken(model.shape.vocab, model.shape.eos_tokens);
   model.add_bos = WantsBos(path, model.shape, *model.tokenizer, bos);
   return model;
 }
 
 ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
   if (options.dtype != "auto" && options.dtype != "float32" && options.dtype != "bfloat16") {
-    throw Error(ErrorCode::kInvalidArgument, "is \"" + options.dtype + "\": use auto, float32 or bfloat16", "--dtype");
+    throw Error(ErrorCode::kInvalidArgument,
+                "is \"" + options.dtype + "\": use auto, float32 or bfloat16", "--dtype");
   }
   const std::optional<Device> device = ParseDevice(options.device);
   if (!device) {
@@ -148,13 +160,17 @@ ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
   const std::string base = BaseOf(path);
   if (!RealFileSystem().Exists(base + "/config.json")) {
     throw Error(ErrorCode::kNotFound,
-                "no model here: config.json is missing. A run's models are in RUN/checkpoints/step-*/model; plumb convert makes "
-                "a folder of a GGUF file", path);
+                "no model here: config.json is missing. A run's models are in "
+                "RUN/checkpoints/step-*/model; plumb convert makes "
+                "a folder of a GGUF file",
+                path);
   }
   ModelFolder model = LoadVocabulary(path, options.bos);
   if (model.shape.scalar_head) {
-    throw Error(ErrorCode::kInvalidArgument, "is a reward model or critic (config.json says ...ForSequenceClassification): it "
-                                             "has no words to say", path);
+    throw Error(ErrorCode::kInvalidArgument,
+                "is a reward model or critic (config.json says ...ForSequenceClassification): it "
+                "has no words to say",
+                path);
   }
   kernels::CheckDevice(*device, "--device");
   model.stream = OwnedStream(*device);

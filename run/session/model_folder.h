@@ -14,17 +14,19 @@
 
 #include "common/record/trajectory.h"
 #include "common/text/template/chat_template.h"
-#include "policy_model/families/model_config.h"
 #include "common/text/tokenizer/tokenizer.h"
+#include "policy_model/families/model_config.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::run {
 
 struct ModelOptions {
-  std::string dtype = "auto";   // auto (float32 where config.json says so, else bfloat16) | float32 | bfloat16
-  std::string device = "cpu";   // cpu | cuda | cuda:N
-  std::string bos = "auto";     // auto | yes | no: a begin token in front of text that no chat template renders
-  int64_t threads = 0;          // 0: one a core
+  // auto (float32 where config.json says so, else bfloat16) | float32 | bfloat16
+  std::string dtype = "auto";
+  std::string device = "cpu";  // cpu | cuda | cuda:N
+  // auto | yes | no: a begin token in front of text that no chat template renders
+  std::string bos = "auto";
+  int64_t threads = 0;  // 0: one a core
 };
 
 // The one way from texts to tokens, for runs and verbs alike. Borrows what it points to.
@@ -32,8 +34,8 @@ struct PromptEncoder {
   const Tokenizer& tokenizer;
   const ChatTemplate* chat_template;  // nullptr: none
   const policy_model::ModelShape& shape;
-  bool add_bos;                                     // in front of text that no template renders
-  const std::string& model;                         // for messages
+  bool add_bos;              // in front of text that no template renders
+  const std::string& model;  // for messages
 
   // Text as it stands, with the begin token where the model wants one.
   std::vector<int32_t> Text(const std::string& text) const;
@@ -61,7 +63,8 @@ struct ModelFolder {
   }
 };
 
-// The same without weights, for what only reads and writes text: shape, tokenizer, chat template, begin token.
+// The same without weights, for what only reads and writes text: shape, tokenizer, chat template,
+// begin token.
 ModelFolder LoadVocabulary(const std::string& path, const std::string& bos);
 
 ModelFolder LoadModel(const std::string& path, const ModelOptions& options);
@@ -72,7 +75,7 @@ void FillSpecialTokens(const std::string& path, const Tokenizer& tokenizer,
 
 // auto: what tokenizer.json's post-processor says; the built-in vocabulary of the from-scratch
 // model begins with one.
-bool WantsBos(const std::string& path, const policy_model::ModelShape& shape, const Tokenizer& tokenizer,
-              const std::string& option);
+bool WantsBos(const std::string& path, const policy_model::ModelShape& shape,
+              const Tokenizer& tokenizer, const std::string& option);
 
 }  // namespace plumb::run

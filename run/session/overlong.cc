@@ -16,7 +16,8 @@ void Erase(Demonstration& d, size_t first, size_t n) {
 }
 
 size_t PromptTokens(const Demonstration& d) {
-  return static_cast<size_t>(std::find(d.loss_mask.begin(), d.loss_mask.end(), 1) - d.loss_mask.begin());
+  return static_cast<size_t>(std::find(d.loss_mask.begin(), d.loss_mask.end(), 1) -
+                             d.loss_mask.begin());
 }
 
 }  // namespace
@@ -29,8 +30,11 @@ bool Overlong::Fit(std::span<Demonstration* const> sequences, const std::string&
   }
   if (longest <= longest_) return true;
   if (policy_ == OverlongPolicy::kError) {
-    throw Error(ErrorCode::kInvalidArgument, "a row has " + std::to_string(longest) + " tokens, more than " + std::to_string(longest_) +
-                                                 ": raise " + raise_ + " or set data.overlong to drop, left or right", where);
+    throw Error(ErrorCode::kInvalidArgument,
+                "a row has " + std::to_string(longest) + " tokens, more than " +
+                    std::to_string(longest_) + ": raise " + raise_ +
+                    " or set data.overlong to drop, left or right",
+                where);
   }
   const size_t over = longest - longest_;
   const bool fits = policy_ == OverlongPolicy::kLeft    ? over < prompt
@@ -52,7 +56,8 @@ bool Overlong::Fit(std::span<Demonstration* const> sequences, const std::string&
 }
 
 std::string Overlong::Describe() const {
-  std::string text = std::to_string(dropped_) + " longer than " + std::to_string(longest_) + " tokens left out";
+  std::string text =
+      std::to_string(dropped_) + " longer than " + std::to_string(longest_) + " tokens left out";
   if (policy_ == OverlongPolicy::kLeft || policy_ == OverlongPolicy::kRight)
     text += ", " + std::to_string(cut_) + " cut to that (data.overlong = " + NameOf(policy_) + ")";
   return text;

@@ -16,7 +16,8 @@ namespace {
 constexpr char kDataset[] = "pairs";
 constexpr uint64_t kPiece = 1024;  // rows read at a time
 
-// Dataset "pairs" of the run's store, from the dataset of another store. Copied: a run's data never changes.
+// Dataset "pairs" of the run's store, from the dataset of another store. Copied: a run's data never
+// changes.
 std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store) {
   replay::StoreOptions how;
   how.read_only = true;
@@ -26,8 +27,11 @@ std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store)
   for (const auto& [known_name, rows] : datasets) known += (known.empty() ? "" : ", ") + known_name;
   if (name.empty() && datasets.size() == 1) name = datasets.begin()->first;
   if (!datasets.contains(name)) {
-    throw Error(ErrorCode::kInvalidArgument, known.empty() ? "the store has no preference dataset: `plumb data mine` or `import` makes one"
-                                             : "data.dataset is '" + data.dataset + "'; the store has: " + known, data.train);
+    throw Error(ErrorCode::kInvalidArgument,
+                known.empty()
+                    ? "the store has no preference dataset: `plumb data mine` or `import` makes one"
+                    : "data.dataset is '" + data.dataset + "'; the store has: " + known,
+                data.train);
   }
   const uint64_t rows = datasets.at(name);
   uint64_t hash = replay::kNoRowsHash;
@@ -39,13 +43,17 @@ std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store)
 }
 
 // The tokens that were sampled; of a rollout nothing is tokenized again.
-Demonstration Sampled(const Session& session, const PreferenceRecord& record, const std::vector<int32_t>& answer) {
+Demonstration Sampled(const Session& session, const PreferenceRecord& record,
+                      const std::vector<int32_t>& answer) {
   const auto& unused = session.shape().unused_tokens;
   for (const auto* tokens : {&record.prompt_tokens, &answer}) {
     for (const int32_t id : *tokens) {
-      if (id >= 0 && id < session.shape().vocab && !std::binary_search(unused.begin(), unused.end(), id)) continue;
-      throw Error(ErrorCode::kInvalidArgument, "the row was sampled with another tokenizer: token " + std::to_string(id) +
-                                                   " is none of this model's " + std::to_string(session.shape().vocab),
+      if (id >= 0 && id < session.shape().vocab &&
+          !std::binary_search(unused.begin(), unused.end(), id))
+        continue;
+      throw Error(ErrorCode::kInvalidArgument,
+                  "the row was sampled with another tokenizer: token " + std::to_string(id) +
+                      " is none of this model's " + std::to_string(session.shape().vocab),
                   "row " + std::to_string(record.row));
     }
   }
@@ -58,11 +66,13 @@ std::optional<Demonstration> Sequence(const Session& session, const PreferenceRe
                                       const std::vector<Message>& answer) {
   const auto& tokenizer = session.tokenizer();
   if (!record.prompt_tokens.empty()) {
-    return Sampled(session, record, &answer == &record.rejected ? record.rejected_tokens : record.chosen_tokens);
+    return Sampled(session, record,
+                   &answer == &record.rejected ? record.rejected_tokens : record.chosen_tokens);
   }
   if (!record.prompt_text.empty() || !session.chat_template()) {
     if (record.prompt_text.empty() || answer.size() != 1) {
-      throw Error(ErrorCode::kInvalidArgument, "the pairs are dialogues and the model has no chat template",
+      throw Error(ErrorCode::kInvalidArgument,
+                  "the pairs are dialogues and the model has no chat template",
                   "row " + std::to_string(record.row));
     }
     // The pair of a text is continued as it stands, begun as everywhere else.
@@ -81,7 +91,9 @@ bool Learns(const Demonstration& d) {
 class Rows {
  public:
   Rows(const Session& session, bool labelled, int64_t longest)
-      : session_(session), labelled_(labelled), overlong_(session.config().data.overlong, longest, "preference.max_tokens") {}
+      : session_(session),
+        labelled_(labelled),
+        overlong_(session.config().data.overlong, longest, "preference.max_tokens") {}
 
   void Add(const PreferenceRecord& record) {
     const bool pair = record.kind == PreferenceKind::kPair;
@@ -105,15 +117,24 @@ class Rows {
       (chosen ? p.chosen : p.rejected) = std::move(*sequence);
     }
     Demonstration* both[] = {&p.chosen, &p.rejected};
-    if (!overlong_.Fit(std::span<Demonstration* const>(both, pair ? 2 : 1), "row " + std::to_string(record.row))) return;
+    if (!overlong_.Fit(std::span<Demonstration* const>(both, pair ? 2 : 1),
+                       "row " + std::to_string(record.row)))
+      return;
     if (!labelled_) {
       pairs.push_back(std::move(p));
       return;
     }
     starts_.push_back(completions.size());
     const bool desirable = pair || record.desirable;
-    completions.push_back({.dataset = p.dataset, .row = p.row, .completion = std::move(p.chosen), .desirable = desirable});
-    if (pair) completions.push_back({.dataset = p.dataset, .row = p.row, .completion = std::move(p.rejected), .desirable = false});
+    completions.push_back({.dataset = p.dataset,
+                           .row = p.row,
+                           .completion = std::move(p.chosen),
+                           .desirable = desirable});
+    if (pair)
+      completions.push_back({.dataset = p.dataset,
+                             .row = p.row,
+                             .completion = std::move(p.rejected),
+                             .desirable = false});
   }
 
   size_t rows() const { return labelled_ ? starts_.size() : pairs.size(); }
@@ -122,7 +143,9 @@ class Rows {
     const size_t from = last_rows == 0 ? completions.size() : starts_[starts_.size() - last_rows];
     return Take(completions, from);
   }
-  std::vector<PreferencePair> TakePairs(size_t last_rows) { return Take(pairs, pairs.size() - last_rows); }
+  std::vector<PreferencePair> TakePairs(size_t last_rows) {
+    return Take(pairs, pairs.size() - last_rows);
+  }
   std::string LeftOut() const {
     return overlong_.Describe() + ", " + std::to_string(others_) +
            (labelled_ ? " that are neither pairs nor judged" : " that are no pairs") + " left out" +
@@ -138,7 +161,8 @@ class Rows {
   // Where rows of another kind than the loss wants are there: who could use them.
   std::string KtoWouldTake() const {
     if (judged_ == 0) return "";
-    return " (" + std::to_string(judged_) + " are judged completions: algorithm.name = \"dpo\" with preference.loss = \"kto\" " +
+    return " (" + std::to_string(judged_) +
+           " are judged completions: algorithm.name = \"dpo\" with preference.loss = \"kto\" " +
            "trains on them)";
   }
 
@@ -148,7 +172,8 @@ class Rows {
  private:
   template <class T>
   static std::vector<T> Take(std::vector<T>& list, size_t from) {
-    std::vector<T> out(std::make_move_iterator(list.begin() + static_cast<std::ptrdiff_t>(from)), std::make_move_iterator(list.end()));
+    std::vector<T> out(std::make_move_iterator(list.begin() + static_cast<std::ptrdiff_t>(from)),
+                       std::make_move_iterator(list.end()));
     list.resize(from);
     return out;
   }
@@ -166,7 +191,8 @@ class Rows {
 PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   const configs::Config& config = session.config();
   PreferenceData out;
-  if (std::filesystem::is_directory(config.data.train) && !replay::IsSavedToDisk(config.data.train)) {
+  if (std::filesystem::is_directory(config.data.train) &&
+      !replay::IsSavedToDisk(config.data.train)) {
     out.notes.push_back("pairs: " + CopyFromStore(config.data, store));
   } else {
     replay::ImportRequest request;
@@ -180,17 +206,23 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
         out.notes.push_back("  row " + std::to_string(i + 1) + ": " + ledger.samples[i]);
       for (const std::string& note : ledger.notes.Describe())
         out.notes.push_back("  note: " + note);
-      for (const std::string& example : ledger.examples) out.notes.push_back("  rejected " + example);
+      for (const std::string& example : ledger.examples)
+        out.notes.push_back("  rejected " + example);
     }
   }
   out.identity = store.PreferenceIdentity(kDataset);
   const uint64_t stored = store.PreferenceCount(kDataset);
-  const uint64_t wanted = config.data.limit > 0 ? std::min<uint64_t>(stored, static_cast<uint64_t>(config.data.limit)) : stored;
+  const uint64_t wanted = config.data.limit > 0
+                              ? std::min<uint64_t>(stored, static_cast<uint64_t>(config.data.limit))
+                              : stored;
   const bool labelled = config.algorithm.name == configs::AlgorithmName::kDpo &&
                         config.preference.loss == configs::PreferenceLossKind::kKto;
-  Rows rows(session, labelled, std::min(config.preference.max_tokens, session.shape().max_positions));
+  Rows rows(session, labelled,
+            std::min(config.preference.max_tokens, session.shape().max_positions));
   for (uint64_t first = 0; first < wanted; first += kPiece) {
-    for (const PreferenceRecord& record : store.ReadPreferences(kDataset, first, std::min(kPiece, wanted - first))) rows.Add(record);
+    for (const PreferenceRecord& record :
+         store.ReadPreferences(kDataset, first, std::min(kPiece, wanted - first)))
+      rows.Add(record);
   }
   const size_t usable = rows.rows();
   constexpr size_t kHeldOut = 100;
@@ -198,20 +230,23 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
                              ? static_cast<size_t>(config.preference.heldout)
                              : std::min(kHeldOut, usable / 10);
   if (usable <= heldout) {
-    throw Error(ErrorCode::kInvalidArgument, "there are " + std::to_string(usable) + (labelled ? " usable rows" : " usable pairs") +
-                                                 " and preference.heldout = " + std::to_string(heldout) +
-                                                 ": nothing is left to train on; " + rows.LeftOut(), config.data.train);
+    throw Error(ErrorCode::kInvalidArgument,
+                "there are " + std::to_string(usable) +
+                    (labelled ? " usable rows" : " usable pairs") + " and preference.heldout = " +
+                    std::to_string(heldout) + ": nothing is left to train on; " + rows.LeftOut(),
+                config.data.train);
   }
   if (labelled) {
     out.completions_heldout = rows.TakeCompletions(heldout);
     out.completions = std::move(rows.completions);
-    out.notes.push_back("completions: " + std::to_string(out.completions.size()) + " to train on, " +
-                        std::to_string(out.completions_heldout.size()) + " held out, " + rows.LeftOut());
+    out.notes.push_back("completions: " + std::to_string(out.completions.size()) +
+                        " to train on, " + std::to_string(out.completions_heldout.size()) +
+                        " held out, " + rows.LeftOut());
   } else {
     out.heldout = rows.TakePairs(heldout);
     out.train = std::move(rows.pairs);
-    out.notes.push_back("pairs: " + std::to_string(out.train.size()) + " to train on, " + std::to_string(heldout) + " held out, " +
-                        rows.LeftOut());
+    out.notes.push_back("pairs: " + std::to_string(out.train.size()) + " to train on, " +
+                        std::to_string(heldout) + " held out, " + rows.LeftOut());
   }
   return out;
 }

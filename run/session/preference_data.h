@@ -1,8 +1,9 @@
-// Preference data of a run as token sequences: a file of any known form, imported into the run's store, or a dataset of another
-// store (data.train is its folder), copied into it. Rows of rollouts keep the tokens that were sampled.
+// Preference data of a run as token sequences: a file of any known form, imported into the run's
+// store, or a dataset of another store (data.train is its folder), copied into it. Rows of rollouts
+// keep the tokens that were sampled.
 //
-// Thread safety: a function of its arguments and the store. Errors: those of the import; kInvalidArgument for a file without
-// pairs, for dialogues with a model that has no chat template.
+// Thread safety: a function of its arguments and the store. Errors: those of the import;
+// kInvalidArgument for a file without pairs, for dialogues with a model that has no chat template.
 #pragma once
 
 #include <string>
@@ -18,8 +19,9 @@ struct PreferenceData {
   std::vector<PreferencePair> train, heldout;  // heldout: the last preference.heldout rows
   // Instead of pairs where the loss is KTO: judged completions, and both answers of each pair.
   std::vector<LabelledCompletion> completions, completions_heldout;
-  std::string identity;                        // of the rows in the store: Store::PreferenceIdentity
-  std::vector<std::string> notes;              // what was read, rejected and dropped
+  // of the rows in the store: Store::PreferenceIdentity
+  std::string identity;
+  std::vector<std::string> notes;  // what was read, rejected and dropped
 };
 
 PreferenceData LoadPreferences(const Session& session, replay::Store& store);

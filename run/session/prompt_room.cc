@@ -11,11 +11,14 @@ PromptRoom RoomForPrompts(const configs::Config& config, const policy_model::Mod
   const std::string beside = "beside rollout.max_new_tokens = " + std::to_string(answer);
   const std::string positions = "the model's " + std::to_string(shape.max_positions) + " positions";
   if (left < 1) {
-    throw Error(ErrorCode::kInvalidArgument, positions + " leave no token for a prompt " + beside + ": lower rollout.max_new_tokens" +
-                                                 (config.model.path.empty() ? " or raise model.max_positions" : ""));
+    throw Error(ErrorCode::kInvalidArgument,
+                positions + " leave no token for a prompt " + beside +
+                    ": lower rollout.max_new_tokens" +
+                    (config.model.path.empty() ? " or raise model.max_positions" : ""));
   }
   if (config.data.max_prompt_tokens <= left) {
-    return {config.data.max_prompt_tokens, "data.max_prompt_tokens is " + std::to_string(config.data.max_prompt_tokens)};
+    return {config.data.max_prompt_tokens,
+            "data.max_prompt_tokens is " + std::to_string(config.data.max_prompt_tokens)};
   }
   return {left, positions + " leave " + std::to_string(left) + " for a prompt " + beside};
 }
@@ -29,8 +32,10 @@ FitCounts FitPrompts(const PromptRoom& room, configs::OverlongPolicy policy,
     std::vector<int32_t>& tokens = prompt.tokens;
     if (std::ssize(tokens) > longest) {
       if (policy == configs::OverlongPolicy::kError) {
-        throw Error(ErrorCode::kInvalidArgument, "a prompt has " + std::to_string(tokens.size()) + " tokens, " + room.bound +
-                                                     ": make room for it, or set data.overlong to drop, left or right", where);
+        throw Error(ErrorCode::kInvalidArgument,
+                    "a prompt has " + std::to_string(tokens.size()) + " tokens, " + room.bound +
+                        ": make room for it, or set data.overlong to drop, left or right",
+                    where);
       }
       if (policy == configs::OverlongPolicy::kDrop) {
         ++counts.left_out;

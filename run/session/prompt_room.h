@@ -1,10 +1,11 @@
 // How many tokens a prompt may have, so that a whole answer fits behind it.
 //
-// Purpose: the engine refuses a prompt that has no room for rollout.max_new_tokens more tokens within the model's positions, and a
-// refused prompt is never answered. So the room is known before anything is generated: prompts that are longer follow data.overlong
-// like those beyond data.max_prompt_tokens.
-// Thread safety: pure functions. Errors: kInvalidArgument where no prompt fits, with both numbers and what to lower; under
-// data.overlong = "error" for the first prompt that is too long.
+// Purpose: the engine refuses a prompt that has no room for rollout.max_new_tokens more tokens
+// within the model's positions, and a refused prompt is never answered. So the room is known before
+// anything is generated: prompts that are longer follow data.overlong like those beyond
+// data.max_prompt_tokens.
+// Thread safety: pure functions. Errors: kInvalidArgument where no prompt fits, with both numbers
+// and what to lower; under data.overlong = "error" for the first prompt that is too long.
 #pragma once
 
 #include <cstdint>

@@ -30,21 +30,24 @@ void ForgetScores(TrajectoryGroup& group) {
 
 }  // namespace
 
-std::pair<std::string, std::string> ScoreIdentity(const reward::GroupScorer& scorer, const configs::RewardConfig& config) {
+std::pair<std::string, std::string> ScoreIdentity(const reward::GroupScorer& scorer,
+                                                  const configs::RewardConfig& config) {
   const auto digests = scorer.Digests();
   PLUMB_CHECK(digests.size() == config.parts.size());
   std::string about;
   for (size_t i = 0; i < digests.size(); ++i) {
     if (i > 0) about += " + ";
-    about += Number(config.parts[i].weight) + " * " + digests[i].first + " (" + digests[i].second + ")";
+    about +=
+        Number(config.parts[i].weight) + " * " + digests[i].first + " (" + digests[i].second + ")";
   }
   if (config.on_failure == configs::OnFailure::kPenalty)
     about += "; a failure counts " + Number(config.penalty);
   return {Sha256Hex(about).substr(0, 32), about};
 }
 
-RescoreReport RescoreStore(replay::Store& store, reward::GroupScorer& scorer, const configs::RewardConfig& config,
-                           Purpose purpose, const std::function<bool()>& stop) {
+RescoreReport RescoreStore(replay::Store& store, reward::GroupScorer& scorer,
+                           const configs::RewardConfig& config, Purpose purpose,
+                           const std::function<bool()>& stop) {
   RescoreReport report;
   const auto [name, about] = ScoreIdentity(scorer, config);
   report.name = name;
@@ -110,25 +113,32 @@ RescoreReport RescoreStore(replay::Store& store, reward::GroupScorer& scorer, co
   flush();
   store.SyncScores();
   if (report.answers > 0) report.mean = sum / static_cast<double>(report.answers);
-  if (report.stored_answers > 0) report.stored_mean = stored_sum / static_cast<double>(report.stored_answers);
+  if (report.stored_answers > 0)
+    report.stored_mean = stored_sum / static_cast<double>(report.stored_answers);
   return report;
 }
 
 std::vector<std::string> RescoreReport::Describe() const {
   const auto n = [](int64_t v) { return std::to_string(v); };
-  std::vector<std::string> lines = {"groups: " + n(groups) + " read = " + n(scored) + " scored + " + n(already) + " scored before + " +
-                                    n(failed) + " failed + " + n(dropped) + " dropped + " + n(not_generated) + " never generated"};
-  if (aborted_answers > 0) lines.push_back("answers never generated, and not scored: " + n(aborted_answers));
+  std::vector<std::string> lines = {"groups: " + n(groups) + " read = " + n(scored) + " scored + " +
+                                    n(already) + " scored before + " + n(failed) + " failed + " +
+                                    n(dropped) + " dropped + " + n(not_generated) +
+                                    " never generated"};
+  if (aborted_answers > 0)
+    lines.push_back("answers never generated, and not scored: " + n(aborted_answers));
   if (answers > 0) {
     char text[160];
-    std::snprintf(text, sizeof text, "mean reward of %lld answers: %.4f", static_cast<long long>(answers), mean);
+    std::snprintf(text, sizeof text, "mean reward of %lld answers: %.4f",
+                  static_cast<long long>(answers), mean);
     lines.emplace_back(text);
     if (stored_answers > 0) {
-      std::snprintf(text, sizeof text, ", %.4f as %lld of them were stored", stored_mean, static_cast<long long>(stored_answers));
+      std::snprintf(text, sizeof text, ", %.4f as %lld of them were stored", stored_mean,
+                    static_cast<long long>(stored_answers));
       lines.back() += text;
     }
   }
-  for (const auto& [reason, count] : failures) lines.push_back("failed: " + n(count) + " answers: " + reason);
+  for (const auto& [reason, count] : failures)
+    lines.push_back("failed: " + n(count) + " answers: " + reason);
   lines.push_back("score " + name);
   return lines;
 }

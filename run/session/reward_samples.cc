@@ -24,18 +24,21 @@ constexpr size_t kSampledPrompts = 3;
 // A text, or a list with one message of the assistant.
 std::string AnswerText(const json& value, const std::string& column, const std::string& where) {
   if (value.is_string()) return value.get<std::string>();
-  if (value.is_array() && value.size() == 1 && value[0].is_object() && value[0].value("role", json()) == "assistant" &&
-      value[0].contains("content") && value[0]["content"].is_string()) {
+  if (value.is_array() && value.size() == 1 && value[0].is_object() &&
+      value[0].value("role", json()) == "assistant" && value[0].contains("content") &&
+      value[0]["content"].is_string()) {
     return value[0]["content"].get<std::string>();
   }
   Refuse(where, "'" + column + "' is neither a text nor a list with one assistant message");
 }
 
 // Takes the answers out of the row; what is left is the prompt's.
-std::vector<std::string> TakeAnswers(json& row, const configs::Config& config, const std::string& where) {
+std::vector<std::string> TakeAnswers(json& row, const configs::Config& config,
+                                     const std::string& where) {
   std::vector<std::string> answers;
   std::vector<std::string> names = {"completion", "response", "output"};
-  if (const auto mapped = config.data.map.find("completion"); mapped != config.data.map.end()) names.insert(names.begin(), mapped->second);
+  if (const auto mapped = config.data.map.find("completion"); mapped != config.data.map.end())
+    names.insert(names.begin(), mapped->second);
   for (const std::string& name : names) {
     if (!row.contains(name)) continue;
     answers.push_back(AnswerText(row[name], name, where));
@@ -43,14 +46,17 @@ std::vector<std::string> TakeAnswers(json& row, const configs::Config& config, c
     return answers;
   }
   if (row.contains("completions")) {
-    if (!row["completions"].is_array() || row["completions"].empty()) Refuse(where, "'completions' is not a list of answers");
-    for (const json& value : row["completions"]) answers.push_back(AnswerText(value, "completions", where));
+    if (!row["completions"].is_array() || row["completions"].empty())
+      Refuse(where, "'completions' is not a list of answers");
+    for (const json& value : row["completions"])
+      answers.push_back(AnswerText(value, "completions", where));
     row.erase("completions");
     return answers;
   }
   if (row.contains("messages") && row["messages"].is_array() && !row.contains("prompt")) {
     json messages = row["messages"];
-    if (messages.size() < 2) Refuse(where, "'messages' needs a question and the assistant's answer");
+    if (messages.size() < 2)
+      Refuse(where, "'messages' needs a question and the assistant's answer");
     answers.push_back(AnswerText(json::array({messages.back()}), "the last of 'messages'", where));
     messages.erase(messages.size() - 1);
     row.erase("messages");
@@ -59,8 +65,10 @@ std::vector<std::string> TakeAnswers(json& row, const configs::Config& config, c
   }
   std::string columns;
   for (const auto& [name, value] : row.items()) columns += (columns.empty() ? "" : ", ") + name;
-  Refuse(where, "the row has no answer to score: name it completion, response, output, completions or messages; its columns: " +
-                    (columns.empty() ? "none" : columns));
+  Refuse(where,
+         "the row has no answer to score: name it completion, response, output, completions or "
+         "messages; its columns: " +
+             (columns.empty() ? "none" : columns));
 }
 
 Prompt PromptOf(const json& row, const configs::Config& config, const std::string& where) {
@@ -75,13 +83,16 @@ Prompt PromptOf(const json& row, const configs::Config& config, const std::strin
     replay::RowParser parser(options);  // one a row: rows of different forms may stand together
     replay::ParsedRow parsed = parser.Parse(text);
     if (replay::KindOf(parsed.form) == replay::RowKind::kPrompts) return std::move(parsed.prompt);
-    Refuse(where, std::string("the row is one of the form ") + replay::FormName(parsed.form) + ", not a prompt with an answer");
+    Refuse(where, std::string("the row is one of the form ") + replay::FormName(parsed.form) +
+                      ", not a prompt with an answer");
   } catch (const replay::RowProblem& problem) {
     Refuse(where, problem.reason + ": " + problem.detail);
   }
 }
 
-std::string Tagged(const std::string& answer) { return "<think>" + answer + "</think><answer>" + answer + "</answer>"; }
+std::string Tagged(const std::string& answer) {
+  return "<think>" + answer + "</think><answer>" + answer + "</answer>";
+}
 
 // The right answer as text, of several the first.
 std::string FirstTruth(const Prompt& prompt) {
@@ -92,7 +103,8 @@ std::string FirstTruth(const Prompt& prompt) {
 
 // The row's worked program, of HumanEval or MBPP; empty: none.
 std::string Solution(const Prompt& prompt) {
-  const json extra = json::parse(prompt.extra_json.empty() ? "{}" : prompt.extra_json, nullptr, false);
+  const json extra =
+      json::parse(prompt.extra_json.empty() ? "{}" : prompt.extra_json, nullptr, false);
   if (!extra.is_object()) return "";
   for (const char* name : {"canonical_solution", "code"}) {
     if (extra.contains(name) && extra[name].is_string()) return extra[name].get<std::string>();
@@ -100,7 +112,8 @@ std::string Solution(const Prompt& prompt) {
   return "";
 }
 
-void Tokenize(const Session& session, const Prompt& prompt, const std::string& completion, Trajectory* t) {
+void Tokenize(const Session& session, const Prompt& prompt, const std::string& completion,
+              Trajectory* t) {
   t->tokens = prompt.tokens;
   const int32_t prompt_end = static_cast<int32_t>(t->tokens.size());
   const std::vector<int32_t> answer = session.encoder().Answer(completion);
@@ -111,12 +124,15 @@ void Tokenize(const Session& session, const Prompt& prompt, const std::string& c
 
 }  // namespace
 
-std::vector<RewardSample> ReadRewardSamples(const std::string& path, const configs::Config& config) {
+std::vector<RewardSample> ReadRewardSamples(const std::string& path,
+                                            const configs::Config& config) {
   std::vector<RewardSample> samples;
   replay::LineReader lines(path);
   for (std::string line; lines.Next(line);) {
     const std::string where = lines.Where();
-    if (lines.too_long()) Refuse(where, "the line is longer than " + std::to_string(replay::LineReader::kDefaultMaxLine) + " bytes");
+    if (lines.too_long())
+      Refuse(where, "the line is longer than " +
+                        std::to_string(replay::LineReader::kDefaultMaxLine) + " bytes");
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
     if (!IsUtf8(line)) Refuse(where, "not valid UTF-8");
     json row;
@@ -167,11 +183,12 @@ std::vector<RewardSample> MakeRewardSamples(const configs::Config& config) {
 }
 
 bool SaysTheSame(const Prompt& a, const Prompt& b) {
-  return a.text == b.text && a.messages == b.messages && a.ground_truth == b.ground_truth && a.extra_json == b.extra_json &&
-         a.weight == b.weight;
+  return a.text == b.text && a.messages == b.messages && a.ground_truth == b.ground_truth &&
+         a.extra_json == b.extra_json && a.weight == b.weight;
 }
 
-std::vector<TrajectoryGroup> GroupsOf(const std::vector<RewardSample>& samples, const Session* session) {
+std::vector<TrajectoryGroup> GroupsOf(const std::vector<RewardSample>& samples,
+                                      const Session* session) {
   std::vector<TrajectoryGroup> groups;
   const Prompt* last = nullptr;
   for (const RewardSample& sample : samples) {
@@ -180,7 +197,8 @@ std::vector<TrajectoryGroup> GroupsOf(const std::vector<RewardSample>& samples, 
         groups.emplace_back();
         groups.back().lease.lease_id = groups.size() - 1;
         groups.back().lease.prompt = sample.prompt;
-        if (session != nullptr) groups.back().lease.prompt.tokens = session->Tokenize(sample.prompt);
+        if (session != nullptr)
+          groups.back().lease.prompt.tokens = session->Tokenize(sample.prompt);
       }
       last = &sample.prompt;
       TrajectoryGroup& group = groups.back();

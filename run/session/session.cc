@@ -75,9 +75,11 @@ class Demonstrations {
 };
 
 replay::ArithmeticSets Arithmetic(const configs::Config& config) {
-  return replay::GenerateArithmetic({.seed = config.run.seed, .digits = config.data.arithmetic_digits,
+  return replay::GenerateArithmetic({.seed = config.run.seed,
+                                     .digits = config.data.arithmetic_digits,
                                      .sft_examples = config.data.arithmetic_sft_examples,
-                                     .eval_prompts = config.data.eval_prompts, .train_prompts = config.data.limit});
+                                     .eval_prompts = config.data.eval_prompts,
+                                     .train_prompts = config.data.limit});
 }
 
 }  // namespace
@@ -112,15 +114,19 @@ void Session::ReadModel() {
   if (!model.path.empty()) {
     s.shape_ = policy_model::ReadModelConfig(model.path);
     if (s.shape_.scalar_head) {
-      throw Error(ErrorCode::kInvalidArgument, "is a reward model or critic (config.json says ...ForSequenceClassification): it " \
-                                               "cannot answer; name a language model", model.path);
+      throw Error(ErrorCode::kInvalidArgument,
+                  "is a reward model or critic (config.json says ...ForSequenceClassification): it "
+                  "cannot answer; name a language model",
+                  model.path);
     }
     s.tokenizer_ = Tokenizer::Load(model.path);
     s.template_ = ChatTemplate::LoadOrNull(model.path);
     s.tokenizer_source_ = model.path;
     if (s.tokenizer_->size() > s.shape_.vocab) {
-      throw Error(ErrorCode::kConflict, "the tokenizer has " + std::to_string(s.tokenizer_->size()) +
-                                            " tokens, the model only " + std::to_string(s.shape_.vocab), model.path);
+      throw Error(ErrorCode::kConflict,
+                  "the tokenizer has " + std::to_string(s.tokenizer_->size()) +
+                      " tokens, the model only " + std::to_string(s.shape_.vocab),
+                  model.path);
     }
     FillSpecialTokens(model.path, *s.tokenizer_, s.shape_);
     s.shape_.unused_tokens = s.tokenizer_->IdsWithoutToken(s.shape_.vocab, s.shape_.eos_tokens);
@@ -128,9 +134,16 @@ void Session::ReadModel() {
     return;
   }
   s.tokenizer_ = Tokenizer::BuiltIn(NameOf(model.vocabulary));
-  s.shape_ = {.family = "llama", .layers = model.layers, .hidden = model.hidden, .heads = model.heads,
-              .kv_heads = model.kv_heads, .head_dim = model.hidden / model.heads, .ffn = model.ffn,
-              .vocab = s.tokenizer_->size(), .max_positions = model.max_positions, .rope_theta = model.rope_theta,
+  s.shape_ = {.family = "llama",
+              .layers = model.layers,
+              .hidden = model.hidden,
+              .heads = model.heads,
+              .kv_heads = model.kv_heads,
+              .head_dim = model.hidden / model.heads,
+              .ffn = model.ffn,
+              .vocab = s.tokenizer_->size(),
+              .max_positions = model.max_positions,
+              .rope_theta = model.rope_theta,
               .tied = model.tied};
   s.shape_.bos_token = s.tokenizer_->Find("<bos>");
   s.shape_.eos_tokens = {s.tokenizer_->Find("<eos>")};
@@ -142,9 +155,14 @@ void Session::ReadModel() {
     RealFileSystem().CreateDirectories(s.tokenizer_source_);
     RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer.json", s.tokenizer_->json());
     // What transformers' AutoTokenizer asks for.
-    const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}, {"bos_token", "<bos>"}, {"eos_token", "<eos>"},
-                         {"pad_token", "<pad>"}, {"clean_up_tokenization_spaces", false}, {"model_max_length", model.max_positions}};
-    RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer_config.json", config.dump(2) + "\n");
+    const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                         {"bos_token", "<bos>"},
+                         {"eos_token", "<eos>"},
+                         {"pad_token", "<pad>"},
+                         {"clean_up_tokenization_spaces", false},
+                         {"model_max_length", model.max_positions}};
+    RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer_config.json",
+                                     config.dump(2) + "\n");
   }
 }
 
@@ -157,7 +175,8 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
   PromptData data;
   const PromptRoom room = RoomForPrompts(config, session.shape());
   std::map<std::string, std::string> left_out;  // dataset -> why rows are missing, for an error
-  const bool generated_train = config.data.train == kArithmetic, generated_eval = config.data.eval == kArithmetic;
+  const bool generated_train = config.data.train == kArithmetic,
+             generated_eval = config.data.eval == kArithmetic;
   if (generated_train || generated_eval) {
     replay::ArithmeticSets sets = Arithmetic(config);
     if (generated_train) data.train = std::move(sets.train);
@@ -166,15 +185,18 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
     for (auto* list : {&data.train, &data.eval}) {
       for (Prompt& p : *list) p.tokens = tokenize(p);
       const FitCounts n = FitPrompts(room, config.data.overlong, "generated sums", *list);
-      if (n.left_out > 0) left_out[list == &data.train ? "train" : "eval"] = std::to_string(n.left_out) + " are longer: " + room.bound;
+      if (n.left_out > 0)
+        left_out[list == &data.train ? "train" : "eval"] =
+            std::to_string(n.left_out) + " are longer: " + room.bound;
       overlong.left_out += n.left_out;
       overlong.cut += n.cut;
     }
     data.notes.push_back("generated sums: " + std::to_string(data.train.size()) + " to train on, " +
                          std::to_string(data.eval.size()) + " held out" +
-                         (overlong.left_out + overlong.cut > 0 ? ", " + std::to_string(overlong.left_out) + " left out and " +
-                                                                     std::to_string(overlong.cut) + " cut: " + room.bound
-                                                               : ""));
+                         (overlong.left_out + overlong.cut > 0
+                              ? ", " + std::to_string(overlong.left_out) + " left out and " +
+                                    std::to_string(overlong.cut) + " cut: " + room.bound
+                              : ""));
   }
   const auto import = [&](const std::string& file, const std::string& dataset) {
     replay::ImportOptions options = replay::ImportOptionsOf(config.data, dataset);
@@ -185,21 +207,27 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
     replay::ImportedPrompts imported = replay::ImportPrompts(file, options);
     for (const std::string& note : imported.ledger.Notes(file)) data.notes.push_back(note);
     if (imported.ledger.TotalRejected() > 0) {
-      left_out[dataset] = imported.ledger.Describe() + (imported.ledger.rejected.contains("overlong") ? ": " + room.bound : "");
+      left_out[dataset] = imported.ledger.Describe() +
+                          (imported.ledger.rejected.contains("overlong") ? ": " + room.bound : "");
     }
     return std::move(imported.prompts);
   };
   if (!generated_train) data.train = import(config.data.train, "train");
   if (!generated_eval && !config.data.eval.empty()) data.eval = import(config.data.eval, "eval");
-  const auto why = [&](const char* dataset) { return left_out.contains(dataset) ? " (" + left_out.at(dataset) + ")" : ""; };
+  const auto why = [&](const char* dataset) {
+    return left_out.contains(dataset) ? " (" + left_out.at(dataset) + ")" : "";
+  };
   if (static_cast<int64_t>(data.train.size()) < config.rollout.prompts_per_step) {
     throw Error(ErrorCode::kInvalidArgument,
-                "rollout.prompts_per_step is " + std::to_string(config.rollout.prompts_per_step) + " but " +
-                    config.data.train + " has only " + std::to_string(data.train.size()) + " usable rows" + why("train"),
+                "rollout.prompts_per_step is " + std::to_string(config.rollout.prompts_per_step) +
+                    " but " + config.data.train + " has only " + std::to_string(data.train.size()) +
+                    " usable rows" + why("train"),
                 "data.train");
   }
   if (!config.data.eval.empty() && data.eval.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, config.data.eval + " has no usable row" + why("eval") + "; set data.eval = \"\" to do without",
+    throw Error(ErrorCode::kInvalidArgument,
+                config.data.eval + " has no usable row" + why("eval") +
+                    "; set data.eval = \"\" to do without",
                 "data.eval");
   }
   return data;
@@ -212,14 +240,17 @@ DemonstrationData LoadDemonstrations(const Session& session) {
   std::vector<replay::TextDemonstration> train, heldout;
   if (config.sft.data.empty()) {
     if (config.data.train != kArithmetic) {
-      throw Error(ErrorCode::kInvalidArgument, "sft.steps > 0 needs sft.data (a file of demonstrations) unless data.train is "
-                                               "\"arithmetic\"", "sft.data");
+      throw Error(ErrorCode::kInvalidArgument,
+                  "sft.steps > 0 needs sft.data (a file of demonstrations) unless data.train is "
+                  "\"arithmetic\"",
+                  "sft.data");
     }
     replay::ArithmeticSets sets = Arithmetic(config);
     train = std::move(sets.sft);
     heldout = std::move(sets.sft_eval);
   } else {
-    auto imported = replay::ImportDemonstrations(config.sft.data, replay::ImportOptionsOf(config.data, "sft"));
+    auto imported =
+        replay::ImportDemonstrations(config.sft.data, replay::ImportOptionsOf(config.data, "sft"));
     for (const std::string& note : imported.ledger.Notes(config.sft.data))
       data.notes.push_back(note);
     train = std::move(imported.demonstrations);

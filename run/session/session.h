@@ -1,7 +1,10 @@
-// What every role of a run starts from: the resolved recipe, the run folder, the model's shape and its tokenizer.
+// What every role of a run starts from: the resolved recipe, the run folder, the model's shape and
+// its tokenizer.
 //
-// Purpose: made from the run folder in the same way in one process and in several, so that roles agree.
-// Thread safety: const after Open; shared by the threads of a local run. Errors: kInvalidArgument, kNotFound with paths.
+// Purpose: made from the run folder in the same way in one process and in several, so that roles
+// agree.
+// Thread safety: const after Open; shared by the threads of a local run. Errors: kInvalidArgument,
+// kNotFound with paths.
 #pragma once
 
 #include <atomic>
@@ -13,11 +16,11 @@
 
 #include "common/base/dtype.h"
 #include "common/record/trajectory.h"
+#include "common/text/template/chat_template.h"
+#include "common/text/tokenizer/tokenizer.h"
 #include "configs/config.h"
 #include "kernels/device/stream.h"
 #include "policy_model/families/model_config.h"
-#include "common/text/template/chat_template.h"
-#include "common/text/tokenizer/tokenizer.h"
 #include "run/session/model_folder.h"
 #include "run/session/run_folder.h"
 
@@ -25,10 +28,11 @@ namespace plumb::run {
 
 class Session {
  public:
-  // From a folder made by PrepareRun (run/session/run_folder.h). Sets the thread count of this process.
+  // From a folder made by PrepareRun (run/session/run_folder.h). Sets the thread count of this
+  // process.
   static std::unique_ptr<Session> Open(const std::string& folder);
-  // Model shape, tokenizer and template of a recipe that is looked at and not run: folder() and run_id() are empty, the
-  // device is the CPU whatever the recipe says.
+  // Model shape, tokenizer and template of a recipe that is looked at and not run: folder() and
+  // run_id() are empty, the device is the CPU whatever the recipe says.
   static std::unique_ptr<Session> WithoutRun(const configs::Config& config);
 
   const configs::Config& config() const { return config_; }

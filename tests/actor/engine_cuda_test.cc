@@ -1,4 +1,5 @@
-// actor/engine.h on CUDA: greedy answers equal the CPU's, and a sampled token's log-prob is the one the packed pass gives.
+// actor/engine.h on CUDA: greedy answers equal the CPU's, and a sampled token's log-prob is the one
+// the packed pass gives.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,8 +12,8 @@
 namespace plumb::actor {
 namespace {
 
-std::map<std::pair<uint64_t, uint32_t>, GeneratedSample> Generate(const EngineOptions& options,
-                                                                  const policy_model::Weights& weights) {
+std::map<std::pair<uint64_t, uint32_t>, GeneratedSample> Generate(
+    const EngineOptions& options, const policy_model::Weights& weights) {
   Engine engine(weights.shape(), weights.flat().stream(), weights.flat().dtype(), options);
   std::map<std::pair<uint64_t, uint32_t>, GeneratedSample> out;
   for (const GenerateRequest& r : MixedRequests(12)) engine.Submit(r);
@@ -42,11 +43,15 @@ TEST(EngineCuda, AnswersEqualTheCpu) {
     for (const auto& [key, x] : a) {
       const GeneratedSample& y = b.at(key);
       equal += x.tokens == y.tokens;
-      for (size_t i = 0; i < std::min(x.tokens.size(), y.tokens.size()) && x.tokens[i] == y.tokens[i]; ++i, ++compared) {
-        ASSERT_NEAR(x.logprobs[i], y.logprobs[i], 1e-4) << key.first << " " << key.second << " " << i;
+      for (size_t i = 0;
+           i < std::min(x.tokens.size(), y.tokens.size()) && x.tokens[i] == y.tokens[i];
+           ++i, ++compared) {
+        ASSERT_NEAR(x.logprobs[i], y.logprobs[i], 1e-4)
+            << key.first << " " << key.second << " " << i;
       }
     }
-    // The same random addresses draw the same tokens; a draw within a rounding of a boundary may fall on its other side.
+    // The same random addresses draw the same tokens; a draw within a rounding of a boundary may
+    // fall on its other side.
     EXPECT_GE(equal, static_cast<int>(a.size()) * 9 / 10);
     EXPECT_GT(compared, 100);
   }

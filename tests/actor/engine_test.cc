@@ -29,7 +29,8 @@ void Collect(Engine& engine, Samples& out) {
 
 // All requests, either at once or a few at a time between steps.
 Samples Generate(const EngineOptions& options, const policy_model::Weights& weights,
-                 const std::vector<GenerateRequest>& requests, bool staggered = false, uint64_t* tokens = nullptr) {
+                 const std::vector<GenerateRequest>& requests, bool staggered = false,
+                 uint64_t* tokens = nullptr) {
   Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options);
   Samples out;
   RandomStream random(77, 0);
@@ -109,7 +110,8 @@ TEST(Engine, AnswersDoNotDependOnTheBatch) {
     if (HasFatalFailure()) return;
   }
   options.max_batch = 5;
-  ExpectSame(reference, Generate(options, weights, requests, false, &tokens), "max_batch 5 at once");
+  ExpectSame(reference, Generate(options, weights, requests, false, &tokens),
+             "max_batch 5 at once");
   RecordProperty("tokens", static_cast<int>(tokens));
   EXPECT_GE(tokens, 20000u);
   // Not trivially equal: samples of one prompt differ, and both ends occur.
@@ -125,7 +127,8 @@ TEST(Engine, AnswersDoNotDependOnTheBatch) {
   EXPECT_LT(equal, pairs / 10);
 }
 
-// How a product is split over threads may depend on its rows: the same with more than one thread, at smoke size.
+// How a product is split over threads may depend on its rows: the same with more than one thread,
+// at smoke size.
 TEST(Engine, AnswersDoNotDependOnTheBatchWithTwoThreads) {
   const policy_model::Weights weights = TinyWeights();
   policy_model::SetThreads(2);
@@ -134,7 +137,8 @@ TEST(Engine, AnswersDoNotDependOnTheBatchWithTwoThreads) {
   const Samples reference = Generate(options, weights, requests);
   for (const int32_t max_batch : {3, 5}) {
     options.max_batch = max_batch;
-    ExpectSame(reference, Generate(options, weights, requests, true), "max_batch " + std::to_string(max_batch));
+    ExpectSame(reference, Generate(options, weights, requests, true),
+               "max_batch " + std::to_string(max_batch));
   }
   policy_model::SetThreads(1);
 }
@@ -147,7 +151,8 @@ TEST(Engine, AnswersDoNotDependOnPagesOrSharing) {
   for (const int32_t page_tokens : {1, 4, 16}) {
     options.page_tokens = page_tokens;
     // Attention adds up page by page: another page size is another order of the same sum.
-    ExpectSame(reference, Generate(options, weights, requests), "page_tokens " + std::to_string(page_tokens), 1e-4f);
+    ExpectSame(reference, Generate(options, weights, requests),
+               "page_tokens " + std::to_string(page_tokens), 1e-4f);
   }
   // Every sample a request of its own: nothing is shared.
   std::vector<GenerateRequest> apart;
@@ -163,15 +168,19 @@ TEST(Engine, AnswersDoNotDependOnPagesOrSharing) {
   Engine alone(weights.shape(), Device::kCpu, DType::kFloat32, options);
   for (const GenerateRequest& r : requests) shared.Submit(r);
   for (const GenerateRequest& r : apart) alone.Submit(r);
-  while (shared.Step(weights, 0)) {}
-  while (alone.Step(weights, 0)) {}
+  while (shared.Step(weights, 0)) {
+  }
+  while (alone.Step(weights, 0)) {
+  }
   Samples a, b;
   Collect(shared, a);
   Collect(alone, b);
   ExpectSame(a, b, "shared or alone");
-  EXPECT_LT(shared.counters().prefill_tokens, alone.counters().prefill_tokens) << "a prompt is prefilled once a group";
+  EXPECT_LT(shared.counters().prefill_tokens, alone.counters().prefill_tokens)
+      << "a prompt is prefilled once a group";
   int64_t prompt_tokens = 0;
-  for (const GenerateRequest& r : requests) prompt_tokens += static_cast<int64_t>(r.tokens.size()) - 1;
+  for (const GenerateRequest& r : requests)
+    prompt_tokens += static_cast<int64_t>(r.tokens.size()) - 1;
   EXPECT_EQ(shared.counters().prefill_tokens, static_cast<uint64_t>(prompt_tokens));
 }
 
@@ -224,8 +233,9 @@ TEST(Engine, LogprobsAreThoseOfTheTrainingForward) {
       spread = std::max(spread, std::abs(double{scored[i]}));
     }
     const double mean = sum / static_cast<double>(scored.size());
-    std::printf("[          ] temperature %.1f: mean |actor - learner| log-prob %.2e over %zu tokens\n", temperature, mean,
-                scored.size());
+    std::printf(
+        "[          ] temperature %.1f: mean |actor - learner| log-prob %.2e over %zu tokens\n",
+        temperature, mean, scored.size());
     EXPECT_LE(mean, 1e-4);
     EXPECT_GT(spread, 3.0);
   }
@@ -237,7 +247,9 @@ TEST(Engine, LogprobsOfFilteredDrawsAreThoseOfTheTrainingForwardOverTheirSets) {
   const policy_model::Weights weights = TinyWeights();
   const std::vector<GenerateRequest> requests = MixedRequests(12);
   const std::vector<kernels::SamplingOptions> filters = {
-      {.top_k = 5, .seed = 11}, {.top_p = 0.8f, .seed = 11}, {.min_p = 0.1f, .seed = 11},
+      {.top_k = 5, .seed = 11},
+      {.top_p = 0.8f, .seed = 11},
+      {.min_p = 0.1f, .seed = 11},
       {.temperature = 0.8f, .top_k = 12, .top_p = 0.9f, .min_p = 0.05f, .seed = 11}};
   for (const auto& filter : filters) {
     EngineOptions options = TinyOptions();
@@ -292,15 +304,18 @@ TEST(Engine, SamplingOptionsReachTheSampler) {
   for (const auto& [key, s] : greedy) {
     EXPECT_EQ(top1.at(key).tokens, s.tokens);
     EXPECT_EQ(nucleus.at(key).tokens, s.tokens);
-    for (const float lp : top1.at(key).logprobs) EXPECT_EQ(lp, 0.0f);  // the only token left has all of the mass
-    EXPECT_LT(*std::min_element(s.logprobs.begin(), s.logprobs.end()), -0.1f);  // of the plain distribution
+    // the only token left has all of the mass
+    for (const float lp : top1.at(key).logprobs) EXPECT_EQ(lp, 0.0f);
+    // of the plain distribution
+    EXPECT_LT(*std::min_element(s.logprobs.begin(), s.logprobs.end()), -0.1f);
   }
   options.sampling.top_p = 1;
   options.sampling.seed = 12;
   const Samples other = Generate(options, weights, requests);
   options.sampling.seed = 13;
   int differ = 0;
-  for (const auto& [key, s] : Generate(options, weights, requests)) differ += s.tokens != other.at(key).tokens;
+  for (const auto& [key, s] : Generate(options, weights, requests))
+    differ += s.tokens != other.at(key).tokens;
   EXPECT_GT(differ, static_cast<int>(other.size()) / 2) << "the seed is ignored";
 }
 
@@ -330,7 +345,8 @@ TEST(Engine, EndsAtEndTokensAndLimits) {
     ASSERT_EQ(s.tokens.size(), s.versions.size());
     const int32_t limit = requests[key.first].limit;
     EXPECT_LE(static_cast<int32_t>(s.tokens.size()), limit);
-    EXPECT_EQ(std::count(s.tokens.begin(), s.tokens.end() - 1, 60), 0) << "went on after the end token";
+    EXPECT_EQ(std::count(s.tokens.begin(), s.tokens.end() - 1, 60), 0)
+        << "went on after the end token";
     EXPECT_EQ(s.finish, s.tokens.back() == 60 ? FinishReason::kStop : FinishReason::kLength);
     if (s.finish == FinishReason::kLength) {
       EXPECT_EQ(static_cast<int32_t>(s.tokens.size()), limit);
@@ -347,10 +363,12 @@ TEST(Engine, StopStringsCutAfterTheTokenThatCompletesThem) {
   // A string that ends inside the long text of a special token, and two letters in a row.
   const GeneratedSample& donor = plain.begin()->second;
   ASSERT_GE(donor.tokens.size(), 5u);
-  options.stop = {tokenizer.Decode(std::span<const int32_t>(donor.tokens).subspan(2, 2), false), "<5"};
+  options.stop = {tokenizer.Decode(std::span<const int32_t>(donor.tokens).subspan(2, 2), false),
+                  "<5"};
   Engine engine(weights.shape(), Device::kCpu, DType::kFloat32, options, &tokenizer);
   for (const GenerateRequest& r : requests) engine.Submit(r);
-  while (engine.Step(weights, 0)) {}
+  while (engine.Step(weights, 0)) {
+  }
   Samples stopped;
   Collect(engine, stopped);
   int cut = 0;
@@ -363,7 +381,8 @@ TEST(Engine, StopStringsCutAfterTheTokenThatCompletesThem) {
       for (const std::string& stop : options.stop) hit |= text.find(stop) != std::string::npos;
     }
     const GeneratedSample& got = stopped.at(key);
-    EXPECT_EQ(got.tokens, std::vector<int32_t>(s.tokens.begin(), s.tokens.begin() + static_cast<ptrdiff_t>(n)));
+    EXPECT_EQ(got.tokens,
+              std::vector<int32_t>(s.tokens.begin(), s.tokens.begin() + static_cast<ptrdiff_t>(n)));
     EXPECT_EQ(got.finish, hit ? FinishReason::kStop : s.finish);
     cut += n < s.tokens.size();
   }
@@ -383,7 +402,8 @@ TEST(Engine, NonFiniteLogitsAbortTheSampleAndAreCounted) {
   r.num_samples = 3;
   engine.Submit(r);
   for (int i = 0; i < 5; ++i) engine.Step(weights, 0);  // one prefill, four tokens
-  while (engine.Step(broken, 1)) {}
+  while (engine.Step(broken, 1)) {
+  }
   const std::vector<GenerateResult> results = engine.TakeFinished();
   ASSERT_EQ(results.size(), 1u);
   for (const GeneratedSample& s : results[0].samples) {
@@ -411,7 +431,8 @@ TEST(Engine, RefusesRequestsThatCanNeverRun) {
   EXPECT_NE(refused[1].samples[0].reason.find("no tokens"), std::string::npos);
   EXPECT_NE(refused[2].samples[0].reason.find("vocabulary"), std::string::npos);
   EXPECT_EQ(engine.counters().refused_requests, 3u);
-  while (engine.Step(weights, 0)) {}
+  while (engine.Step(weights, 0)) {
+  }
   EXPECT_EQ(engine.TakeFinished().size(), 1u);
   GenerateRequest wrong = fits;
   wrong.limit = 61;
@@ -428,7 +449,8 @@ TEST(Engine, EveryTokenCarriesTheVersionThatDrewIt) {
   r.limit = 10;
   engine.Submit(r);
   int64_t steps = 0;
-  while (engine.Step(weights, steps++ < 5 ? 7 : 8)) {}
+  while (engine.Step(weights, steps++ < 5 ? 7 : 8)) {
+  }
   const std::vector<GenerateResult> results = engine.TakeFinished();
   EXPECT_EQ(results[0].samples[0].versions, (std::vector<int64_t>{7, 7, 7, 7, 8, 8, 8, 8, 8, 8}));
 }
@@ -445,7 +467,8 @@ TEST(Engine, AbandonGivesEverythingBack) {
   // And works on.
   const std::vector<GenerateRequest> again = MixedRequests(3);
   for (const GenerateRequest& r : again) engine.Submit(r);
-  while (engine.Step(weights, 0)) {}
+  while (engine.Step(weights, 0)) {
+  }
   Samples a;
   Collect(engine, a);
   ExpectSame(Generate(TinyOptions(), weights, again), a, "after Abandon");

@@ -12,7 +12,8 @@ namespace {
 
 policy_model::ModelShape Shape() {
   policy_model::ModelShape s;
-  s.layers = 2, s.hidden = 64, s.heads = 4, s.kv_heads = 2, s.head_dim = 16, s.ffn = 128, s.vocab = 50;
+  s.layers = 2, s.hidden = 64, s.heads = 4, s.kv_heads = 2, s.head_dim = 16, s.ffn = 128,
+  s.vocab = 50;
   s.max_positions = 128;
   return s;
 }
@@ -22,7 +23,8 @@ TEST(KvPages, BytesAreThoseOfTheView) {
   EXPECT_EQ(pages.view().bytes(), 5 * KvPages::PageBytes(Shape(), DType::kFloat32, 8));
   EXPECT_EQ(KvPages::PageBytes(Shape(), DType::kFloat32, 8), 2 * 2 * 2 * 8 * 16 * 4);
   EXPECT_EQ(KvPages::PageBytes(Shape(), DType::kBFloat16, 8), 2 * 2 * 2 * 8 * 16 * 2);
-  std::memset(pages.view().pages, 1, static_cast<size_t>(pages.view().bytes()));  // all of it is ours to write
+  // all of it is ours to write
+  std::memset(pages.view().pages, 1, static_cast<size_t>(pages.view().bytes()));
   EXPECT_EQ(pages.PagesFor(0), 0);
   EXPECT_EQ(pages.PagesFor(8), 1);
   EXPECT_EQ(pages.PagesFor(9), 2);

@@ -18,7 +18,9 @@ using std::chrono::milliseconds;
 class FakePrompts : public PromptSource {
  public:
   std::vector<PromptLease> Lease(int max_groups, Deadline) override {
-    if (away-- > 0) throw Error(away % 2 ? ErrorCode::kUnavailable : ErrorCode::kNoSpace, "the store is away, or full");
+    if (away-- > 0)
+      throw Error(away % 2 ? ErrorCode::kUnavailable : ErrorCode::kNoSpace,
+                  "the store is away, or full");
     std::vector<PromptLease> out;
     while (!queue.empty() && static_cast<int>(out.size()) < std::min(max_groups, most)) {
       out.push_back(queue.front());
@@ -53,12 +55,14 @@ struct Bench {
   Bench() { options.engine = TinyOptions(), options.run_id = "run-7", options.actor = "actor-3"; }
 
   Rollout& Make(const ChatTemplate* chat = nullptr) {
-    rollout = std::make_unique<Rollout>(TinyShape(), Device::kCpu, DType::kFloat32, options, &prompts, &policy,
-                                        &tokenizer, chat, [this](const TrajectoryGroup& group) {
-                                          if (sink_away-- > 0) throw Error(ErrorCode::kUnavailable, "reward is away");
-                                          CheckInvariants(group);
-                                          EXPECT_TRUE(groups.emplace(group.lease.lease_id, group).second);
-                                        });
+    rollout =
+        std::make_unique<Rollout>(TinyShape(), Device::kCpu, DType::kFloat32, options, &prompts,
+                                  &policy, &tokenizer, chat, [this](const TrajectoryGroup& group) {
+                                    if (sink_away-- > 0)
+                                      throw Error(ErrorCode::kUnavailable, "reward is away");
+                                    CheckInvariants(group);
+                                    EXPECT_TRUE(groups.emplace(group.lease.lease_id, group).second);
+                                  });
     return *rollout;
   }
   void Drain() {
@@ -95,10 +99,12 @@ TEST(Rollout, LeasesBecomeCompleteGroups) {
       ASSERT_EQ(t.segments.size(), 2u);
       EXPECT_EQ(t.prompt_length(), static_cast<int32_t>(p));
       EXPECT_GT(t.completion_length(), 0);
-      EXPECT_TRUE(std::equal(g.lease.prompt.tokens.begin(), g.lease.prompt.tokens.end(), t.tokens.begin()));
+      EXPECT_TRUE(
+          std::equal(g.lease.prompt.tokens.begin(), g.lease.prompt.tokens.end(), t.tokens.begin()));
       EXPECT_EQ(std::count(t.loss_mask.begin(), t.loss_mask.end(), 1), t.completion_length());
       EXPECT_LT(*std::min_element(t.logprobs.begin(), t.logprobs.end()), 0);
-      EXPECT_EQ(t.completion, b.tokenizer.Decode(std::span<const int32_t>(t.tokens).subspan(p), false));
+      EXPECT_EQ(t.completion,
+                b.tokenizer.Decode(std::span<const int32_t>(t.tokens).subspan(p), false));
       EXPECT_EQ(t.finish == FinishReason::kStop, t.tokens.back() == 60);
       EXPECT_FALSE(t.scored);
     }
@@ -167,7 +173,8 @@ TEST(Rollout, SyncWaitsForTheExactVersion) {
   for (const auto& [id, g] : b.groups) {
     EXPECT_EQ(g.policy, b.version);
     for (const Trajectory& t : g.trajectories) {
-      for (size_t i = static_cast<size_t>(t.prompt_length()); i < t.tokens.size(); ++i) EXPECT_EQ(t.policy_versions[i], 2);
+      for (size_t i = static_cast<size_t>(t.prompt_length()); i < t.tokens.size(); ++i)
+        EXPECT_EQ(t.policy_versions[i], 2);
     }
   }
 }
@@ -241,8 +248,10 @@ TEST(Rollout, OverlongAndUnreadablePromptsComeBackAborted) {
       EXPECT_EQ(t.completion_length(), 0);
     }
   }
-  EXPECT_NE(b.groups.at(0).trajectories[0].unscored_reason.find("max_positions"), std::string::npos);
-  EXPECT_NE(b.groups.at(1).trajectories[0].unscored_reason.find("chat template"), std::string::npos);
+  EXPECT_NE(b.groups.at(0).trajectories[0].unscored_reason.find("max_positions"),
+            std::string::npos);
+  EXPECT_NE(b.groups.at(1).trajectories[0].unscored_reason.find("chat template"),
+            std::string::npos);
   EXPECT_EQ(rollout.counters().refused_prompts, 1u);
   EXPECT_EQ(rollout.counters().untokenizable, 1u);
 }
@@ -284,24 +293,28 @@ TEST(Rollout, AGroupIsKeptUntilTheSinkHasIt) {
   EXPECT_EQ(rollout.counters().port_retries, 5u);
 }
 
-// Between two tokens only a number is asked for: the whole policy carries a digest, which is a lock and an allocation each time.
+// Between two tokens only a number is asked for: the whole policy carries a digest, which is a lock
+// and an allocation each time.
 TEST(Rollout, ADecodeStepAsksForTheNumberOfTheWeightsOnly) {
   Bench b;
   int whole = 0;
-  SharedPolicy policy(&b.weights, [&] { return ++whole, b.version; }, [&] { return b.version.version; });
+  SharedPolicy policy(
+      &b.weights, [&] { return ++whole, b.version; }, [&] { return b.version.version; });
   b.prompts.queue.push_back(MakeLease(0, 0));
   b.prompts.finish = false;
-  Rollout rollout(TinyShape(), Device::kCpu, DType::kFloat32, b.options, &b.prompts, &policy, &b.tokenizer, nullptr,
-                  [](const TrajectoryGroup&) {});
+  Rollout rollout(TinyShape(), Device::kCpu, DType::kFloat32, b.options, &b.prompts, &policy,
+                  &b.tokenizer, nullptr, [](const TrajectoryGroup&) {});
   while (rollout.engine().counters().generated_tokens == 0) rollout.Pump(Deadline{});
   const int before = whole;
   const uint64_t tokens = rollout.engine().counters().generated_tokens;
-  while (rollout.in_flight() > 0 && rollout.engine().counters().generated_tokens < tokens + 9) rollout.Pump(Deadline{});
+  while (rollout.in_flight() > 0 && rollout.engine().counters().generated_tokens < tokens + 9)
+    rollout.Pump(Deadline{});
   EXPECT_GT(rollout.engine().counters().generated_tokens, tokens);
   EXPECT_LE(whole, before + (rollout.in_flight() == 0 ? 1 : 0)) << "once for a group that is done";
 }
 
-// However long an answer takes, the store hears that somebody works on it; the sink that takes nothing counts as work too.
+// However long an answer takes, the store hears that somebody works on it; the sink that takes
+// nothing counts as work too.
 TEST(Rollout, RenewsWhatItHolds) {
   Bench b;
   b.options.renew_ms = 1;
@@ -325,7 +338,8 @@ TEST(Rollout, RenewsWhatItHolds) {
   EXPECT_GT(before, 1);
 }
 
-// What was given back while the store was away reaches it later: an actor that goes on renewing would keep it from everybody.
+// What was given back while the store was away reaches it later: an actor that goes on renewing
+// would keep it from everybody.
 TEST(Rollout, ALeaseThatIsGivenBackIsGivenBackInTheEnd) {
   Bench b;
   b.version = {5, "digest-5"};

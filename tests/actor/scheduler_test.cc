@@ -29,10 +29,12 @@ std::unique_ptr<Group> MakeGroup(uint64_t id, int32_t prompt, int32_t samples, i
   return g;
 }
 
-// A model that only remembers who wrote what: cell (page, offset) -> (group, sample or -1 for the prompt, position).
+// A model that only remembers who wrote what: cell (page, offset) -> (group, sample or -1 for the
+// prompt, position).
 class Machine {
  public:
-  Machine(int32_t max_batch, int32_t prefill_tokens, int32_t page_tokens, int32_t num_pages, uint64_t seed)
+  Machine(int32_t max_batch, int32_t prefill_tokens, int32_t page_tokens, int32_t num_pages,
+          uint64_t seed)
       : pages_(Shape(), Device::kCpu, DType::kFloat32, page_tokens, num_pages),
         scheduler_({max_batch, prefill_tokens, 200}, &pages_),
         prefill_tokens_(prefill_tokens),
@@ -67,7 +69,8 @@ class Machine {
     EXPECT_LE(chunk, prefill_tokens_);
     prefilled_ += chunk;
     for (const int32_t slot : plan.decode) {
-      Write(slot, position_[slot], scheduler_.group_of(slot)->request.id, scheduler_.sample_index(slot));
+      Write(slot, position_[slot], scheduler_.group_of(slot)->request.id,
+            scheduler_.sample_index(slot));
     }
     for (const int32_t slot : plan.decode) CheckReads(slot);
     scheduler_.Commit();
@@ -110,7 +113,8 @@ class Machine {
     for (int32_t i = 0; i <= position_[slot]; ++i) {
       const int32_t sample = i < prompt - 1 ? -1 : scheduler_.sample_index(slot);
       const Writer expected{g->request.id, sample, i};
-      ASSERT_EQ((cells_[{Page(slot, i), i % pages_.page_tokens()}]), expected) << "slot " << slot << " position " << i;
+      ASSERT_EQ((cells_[{Page(slot, i), i % pages_.page_tokens()}]), expected)
+          << "slot " << slot << " position " << i;
     }
   }
 
@@ -138,7 +142,8 @@ TEST(Scheduler, RandomAdmissionsReadWhatTheyWroteAndLeakNothing) {
     int64_t prompt_tokens = 0;
     for (int i = 0; i < 25; ++i) {
       auto g = MakeGroup(static_cast<uint64_t>(i), 1 + static_cast<int32_t>(random.NextBelow(30)),
-                         1 + static_cast<int32_t>(random.NextBelow(5)), 1 + static_cast<int32_t>(random.NextBelow(20)));
+                         1 + static_cast<int32_t>(random.NextBelow(5)),
+                         1 + static_cast<int32_t>(random.NextBelow(20)));
       if (!machine.scheduler().Refusal(g->request)) {
         prompt_tokens += g->prefill_target();
         machine.scheduler().Submit(std::move(g));
@@ -150,10 +155,12 @@ TEST(Scheduler, RandomAdmissionsReadWhatTheyWroteAndLeakNothing) {
     }
     int steps = 0;
     while (machine.Step()) ASSERT_LT(++steps, 20000) << "seed " << seed;
-    EXPECT_TRUE(machine.scheduler().idle()) << "seed " << seed << ": stuck with " << accepted - machine.finished_groups();
+    EXPECT_TRUE(machine.scheduler().idle())
+        << "seed " << seed << ": stuck with " << accepted - machine.finished_groups();
     EXPECT_EQ(machine.finished_groups(), accepted) << "seed " << seed;
     EXPECT_EQ(machine.pages().free_pages(), num_pages) << "seed " << seed;
-    EXPECT_EQ(machine.prefilled(), prompt_tokens) << "every prompt is prefilled exactly once, seed " << seed;
+    EXPECT_EQ(machine.prefilled(), prompt_tokens)
+        << "every prompt is prefilled exactly once, seed " << seed;
     EXPECT_EQ(machine.scheduler().unstarted(), 0);
     if (HasFatalFailure()) return;
   }
@@ -161,7 +168,8 @@ TEST(Scheduler, RandomAdmissionsReadWhatTheyWroteAndLeakNothing) {
 
 TEST(Scheduler, FullPromptPagesAreSharedAndTheLastSampleTakesThePartialOne) {
   Machine machine(4, 100, 4, 100, 0);
-  machine.scheduler().Submit(MakeGroup(0, 11, 3, 4));  // prefill 10 tokens: 2 full pages and one of 2 tokens
+  // prefill 10 tokens: 2 full pages and one of 2 tokens
+  machine.scheduler().Submit(MakeGroup(0, 11, 3, 4));
   KvPages& pages = machine.pages();
   machine.scheduler().Plan(0);
   EXPECT_EQ(pages.held_pages(), 3);
@@ -184,7 +192,8 @@ TEST(Scheduler, FullPromptPagesAreSharedAndTheLastSampleTakesThePartialOne) {
 }
 
 TEST(Scheduler, PageBudgetIsExact) {
-  // 9 prompt tokens + 8 new: 16 KV slots = 4 pages of 4; prefill 8 tokens = 2 full pages, nothing partial.
+  // 9 prompt tokens + 8 new: 16 KV slots = 4 pages of 4; prefill 8 tokens = 2 full pages, nothing
+  // partial.
   for (const int32_t samples : {1, 5}) {
     KvPages enough(Shape(), Device::kCpu, DType::kFloat32, 4, 4);
     KvPages short_by_one(Shape(), Device::kCpu, DType::kFloat32, 4, 3);
@@ -196,7 +205,8 @@ TEST(Scheduler, PageBudgetIsExact) {
                   .find("needs 4 KV pages"),
               std::string::npos);
   }
-  // A partial prompt page: the original of the copies needs a page of its own, unless there is one sample only.
+  // A partial prompt page: the original of the copies needs a page of its own, unless there is one
+  // sample only.
   KvPages four(Shape(), Device::kCpu, DType::kFloat32, 4, 4);
   EXPECT_EQ(Scheduler({8, 100, 200}, &four).Refusal(MakeGroup(0, 10, 1, 7)->request), std::nullopt);
   EXPECT_NE(Scheduler({8, 100, 200}, &four).Refusal(MakeGroup(0, 10, 2, 7)->request), std::nullopt);

@@ -1,5 +1,5 @@
-// Real weights: SmolLM2-135M-Instruct through policy_model/transformer.h and actor/engine.h against transformers' float32
-// numbers (tests/golden/make_smollm2_logits_golden.py). Needs `make model`.
+// Real weights: SmolLM2-135M-Instruct through policy_model/transformer.h and actor/engine.h against
+// transformers' float32 numbers (tests/golden/make_smollm2_logits_golden.py). Needs `make model`.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -23,14 +23,16 @@ class SmolLm2 : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!std::filesystem::exists(std::string(kFolder) + "/config.json")) {
-      GTEST_SKIP() << "NO MODEL: run `make model`; the real weights were not compared with transformers";
+      GTEST_SKIP()
+          << "NO MODEL: run `make model`; the real weights were not compared with transformers";
     }
     std::ifstream file(PLUMB_SOURCE_DIR "/tests/golden/smollm2_logits.json");
     ASSERT_TRUE(file.good());
     golden_ = nlohmann::json::parse(file);
     policy_model::SetThreads(0);
     if (weights_) return;  // loaded once for all tests
-    weights_ = std::make_unique<policy_model::Weights>(policy_model::ReadModelConfig(kFolder), Device::kCpu, DType::kFloat32);
+    weights_ = std::make_unique<policy_model::Weights>(policy_model::ReadModelConfig(kFolder),
+                                                       Device::kCpu, DType::kFloat32);
     weights_->Load(kFolder);
   }
   void TearDown() override { policy_model::SetThreads(1); }
@@ -58,12 +60,14 @@ TEST_F(SmolLm2, LogitsEqualTransformersOver512Positions) {
   for (size_t i = 0; i < ids.size(); ++i) {
     const float* row = logits.data() + i * vocab;
     for (size_t c = 0; c < columns.size(); ++c) {
-      worst = std::max(worst, std::abs(double{row[columns[c]]} - golden_["logits"][i][c].get<double>()));
+      worst = std::max(worst,
+                       std::abs(double{row[columns[c]]} - golden_["logits"][i][c].get<double>()));
     }
     worst = std::max(worst, std::abs(double{row[top[i]]} - golden_["top_logit"][i].get<double>()));
     double sum = 0;
     for (size_t v = 0; v < vocab; ++v) sum += std::exp(double{row[v]} - double{row[top[i]]});
-    worst = std::max(worst, std::abs(std::log(sum) + double{row[top[i]]} - golden_["logsumexp"][i].get<double>()));
+    worst = std::max(worst, std::abs(std::log(sum) + double{row[top[i]]} -
+                                     golden_["logsumexp"][i].get<double>()));
   }
   EXPECT_LE(worst, 1e-3);
   std::cout << "largest difference " << worst << "\n";
@@ -77,7 +81,8 @@ TEST_F(SmolLm2, GreedyAnswerEqualsTransformers) {
   options.sampling.temperature = 0;
   options.eos = weights_->shape().eos_tokens;
   Engine engine(weights_->shape(), Device::kCpu, DType::kFloat32, options);
-  engine.Submit({.id = 1, .tokens = golden_["prompt"].get<std::vector<int32_t>>(), .num_samples = 1});
+  engine.Submit(
+      {.id = 1, .tokens = golden_["prompt"].get<std::vector<int32_t>>(), .num_samples = 1});
   while (engine.Step(*weights_, 0)) {
   }
   const auto results = engine.TakeFinished();

@@ -26,7 +26,8 @@ TEST(StopStrings, NothingWithoutStrings) {
 
 TEST(StopStrings, RefusesAnEmptyString) { EXPECT_THROW(StopStrings({"a", ""}, 1), Error); }
 
-// However a text is cut into tokens, the rule fires at the first token within which an occurrence ends.
+// However a text is cut into tokens, the rule fires at the first token within which an occurrence
+// ends.
 TEST(StopStrings, AgreesWithSearchingTheWholeText) {
   const std::vector<std::string> strings = {"aba", "bb", "abcab"};
   RandomStream random(7, 0);
@@ -36,7 +37,8 @@ TEST(StopStrings, AgreesWithSearchingTheWholeText) {
     std::string text;
     for (int t = 0; t < 12; ++t) {
       std::string token;
-      for (uint32_t n = random.NextBelow(4); n > 0; --n) token += static_cast<char>('a' + random.NextBelow(3));
+      for (uint32_t n = random.NextBelow(4); n > 0; --n)
+        token += static_cast<char>('a' + random.NextBelow(3));
       const bool got = stop.Append(0, token);
       text += token;
       bool expected = false;

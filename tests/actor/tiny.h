@@ -9,21 +9,22 @@
 #include "actor/engine.h"
 #include "common/base/rng.h"
 #include "common/text/tokenizer/tokenizer.h"
-#include "policy_model/transformer.h"
 #include "policy_model/memory/weights.h"
+#include "policy_model/transformer.h"
 
 namespace plumb::actor {
 
 inline policy_model::ModelShape TinyShape() {
   policy_model::ModelShape s;
-  s.layers = 2, s.hidden = 64, s.heads = 4, s.kv_heads = 2, s.head_dim = 16, s.ffn = 128, s.vocab = 61;
+  s.layers = 2, s.hidden = 64, s.heads = 4, s.kv_heads = 2, s.head_dim = 16, s.ffn = 128,
+  s.vocab = 61;
   s.max_positions = 160;
   s.eos_tokens = {60};
   return s;
 }
 
-// Large enough weights that distributions are far from flat and depend on the whole context. One thread: a second one
-// only waits at this size, and slows everything down where cores are shared.
+// Large enough weights that distributions are far from flat and depend on the whole context. One
+// thread: a second one only waits at this size, and slows everything down where cores are shared.
 inline policy_model::Weights TinyWeights(uint64_t seed = 3) {
   policy_model::SetThreads(1);
   policy_model::Weights weights(TinyShape(), Device::kCpu, DType::kFloat32);
@@ -39,13 +40,16 @@ class LetterTokenizer : public Tokenizer {
       if (i < 52) {
         texts_.emplace_back(1, static_cast<char>(i < 26 ? 'a' + i : 'A' + i - 26));
       } else {
-        texts_.emplace_back("<5").append(1, static_cast<char>(i < 60 ? '0' + i - 50 : 'x')).append(">");
+        texts_.emplace_back("<5")
+            .append(1, static_cast<char>(i < 60 ? '0' + i - 50 : 'x'))
+            .append(">");
       }
     }
   }
   std::vector<int32_t> Encode(std::string_view text, bool) const override {
     std::vector<int32_t> ids;
-    for (const char c : text) ids.push_back(c >= 'a' && c <= 'z' ? c - 'a' : c >= 'A' && c <= 'Z' ? c - 'A' + 26 : 52);
+    for (const char c : text)
+      ids.push_back(c >= 'a' && c <= 'z' ? c - 'a' : c >= 'A' && c <= 'Z' ? c - 'A' + 26 : 52);
     return ids;
   }
   std::string Decode(std::span<const int32_t> ids, bool skip_special) const override {
@@ -90,7 +94,8 @@ inline std::vector<GenerateRequest> MixedRequests(int count, uint64_t seed = 5) 
   for (int i = 0; i < count; ++i) {
     GenerateRequest r;
     r.id = static_cast<uint64_t>(i);
-    for (uint32_t n = 1 + random.NextBelow(40); n > 0; --n) r.tokens.push_back(static_cast<int32_t>(random.NextBelow(60)));
+    for (uint32_t n = 1 + random.NextBelow(40); n > 0; --n)
+      r.tokens.push_back(static_cast<int32_t>(random.NextBelow(60)));
     r.num_samples = 1 + static_cast<int32_t>(random.NextBelow(4));
     r.prompt_key = RandomAddress(Purpose::kTrain, r.id);
     r.limit = 5 + static_cast<int32_t>(random.NextBelow(56));

@@ -30,8 +30,8 @@ std::vector<ServedSet> SetsOf(const policy_model::Weights& weights) {
   std::vector<ServedSet> out;
   for (const auto& [name, digest] : weights.SetDigests()) {
     const policy_model::FlatBuffer& flat = weights.sets()[out.size()]->flat;
-    ServedSet& set =
-        out.emplace_back(ServedSet{{name, digest, flat.bytes()}, std::vector<std::byte>(flat.bytes())});
+    ServedSet& set = out.emplace_back(
+        ServedSet{{name, digest, flat.bytes()}, std::vector<std::byte>(flat.bytes())});
     flat.CopyToHost(set.bytes);
   }
   return out;
@@ -168,7 +168,8 @@ TEST(FetchedPolicy, NewWeightsArriveWhileTheOldOnesAreUsed) {
   EXPECT_EQ(source.fetches, 2);
 }
 
-// A learner that died and resumed from a checkpoint publishes other weights under numbers that the actor knows.
+// A learner that died and resumed from a checkpoint publishes other weights under numbers that the
+// actor knows.
 TEST(FetchedPolicy, WhatALearnersLifeBeforeHadPublishedIsFetchedAgain) {
   const policy_model::Weights old = TinyWeights(1), anew = TinyWeights(2), later = TinyWeights(3);
   FakeSource source;
@@ -264,7 +265,12 @@ TEST(FetchedPolicy, AModelOfOtherSetsIsRefusedAndBothAreDescribed) {
 TEST(SharedPolicy, WaitsForTheVersionAndCopiesNothing) {
   const policy_model::Weights weights = TinyWeights(1);
   std::atomic<int64_t> version = -1;
-  SharedPolicy policy(&weights, [&] { return PolicyVersion{version.load(), "d"}; }, [&] { return version.load(); });
+  SharedPolicy policy(
+      &weights,
+      [&] {
+        return PolicyVersion{version.load(), "d"};
+      },
+      [&] { return version.load(); });
   EXPECT_FALSE(policy.Update(-1, After(milliseconds(5))));
   version = 0;
   EXPECT_TRUE(policy.Update(-1, Deadline{}));

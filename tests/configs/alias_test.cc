@@ -1,4 +1,5 @@
-// Names that people bring from TRL, verl, OpenRLHF and others: each is taken in a recipe and by --set, and shown as ours.
+// Names that people bring from TRL, verl, OpenRLHF and others: each is taken in a recipe and by
+// --set, and shown as ours.
 #include <gtest/gtest.h>
 
 #include "common/base/error.h"
@@ -7,8 +8,10 @@
 namespace plumb::configs {
 namespace {
 
-constexpr char kRecipe[] = "[data]\ntrain = \"arithmetic\"\n[rollout]\nprompts_per_step = 32\n[[reward.parts]]\nkind = \"answer\"\n"
-                           "[algorithm]\nname = \"ppo\"\n";
+constexpr char kRecipe[] =
+    "[data]\ntrain = \"arithmetic\"\n[rollout]\nprompts_per_step = 32\n[[reward.parts]]\nkind = "
+    "\"answer\"\n"
+    "[algorithm]\nname = \"ppo\"\n";
 
 struct Alias {
   const char *table, *name, *ours, *value;
@@ -63,10 +66,12 @@ TEST(AliasTest, EveryNameWorksInARecipeAndOnTheCommandLineAndIsShownAsOurs) {
     const Loaded by_set = ParseRecipe(kRecipe, "r.toml", {set});
     EXPECT_EQ(by_set.origins.at(a.ours), "--set") << set;
     const std::string line = Line(by_set, a.ours);
-    EXPECT_NE((line + " ").find(std::string(" ") + a.value + " "), std::string::npos) << set << ": " << line;
+    EXPECT_NE((line + " ").find(std::string(" ") + a.value + " "), std::string::npos)
+        << set << ": " << line;
 
     std::string text = kRecipe;
-    const std::string head = std::string("[") + a.table + "]\n", entry = std::string(a.name) + " = " + a.value + "\n";
+    const std::string head = std::string("[") + a.table + "]\n",
+                      entry = std::string(a.name) + " = " + a.value + "\n";
     const size_t at = text.find(head);
     text = at == std::string::npos ? text + head + entry : text.insert(at + head.size(), entry);
     EXPECT_EQ(ToToml(ParseRecipe(text, "r.toml").config), ToToml(by_set.config)) << set;
@@ -80,21 +85,30 @@ TEST(AliasTest, ANameThatBoundsBothSidesBoundsBoth) {
     EXPECT_EQ(loaded.config.algorithm.clip_low, 0.125) << name;
     EXPECT_EQ(loaded.config.algorithm.clip_high, 0.125) << name;
     EXPECT_EQ(loaded.origins.at("algorithm.clip_high"), std::string("--set, ") + name);
-    EXPECT_EQ(ParseRecipe(kRecipe, "r.toml", {set, "algorithm.epsilon_high=0.28"}).config.algorithm.clip_high, 0.28) << name;
+    EXPECT_EQ(ParseRecipe(kRecipe, "r.toml", {set, "algorithm.epsilon_high=0.28"})
+                  .config.algorithm.clip_high,
+              0.28)
+        << name;
   }
-  EXPECT_EQ(ParseRecipe(kRecipe, "r.toml", {"algorithm.clip_ratio_low=0.125"}).config.algorithm.clip_high, 0.2);
+  EXPECT_EQ(
+      ParseRecipe(kRecipe, "r.toml", {"algorithm.clip_ratio_low=0.125"}).config.algorithm.clip_high,
+      0.2);
   // DAPO's upper bound is a usual value of the method, not something said.
-  EXPECT_EQ(ParseRecipe(kRecipe, "r.toml", {"algorithm.name=dapo", "algorithm.epsilon=0.1"}).config.algorithm.clip_high, 0.1);
+  EXPECT_EQ(ParseRecipe(kRecipe, "r.toml", {"algorithm.name=dapo", "algorithm.epsilon=0.1"})
+                .config.algorithm.clip_high,
+            0.1);
 }
 
 TEST(AliasTest, AMinibatchCountedInPromptsIsTurnedIntoANumberOfUpdates) {
   const Loaded loaded = ParseRecipe(kRecipe, "r.toml", {"algorithm.ppo_mini_batch_size=8"});
   EXPECT_EQ(loaded.config.algorithm.minibatches, 4) << "32 prompts in parts of 8";
   EXPECT_EQ(loaded.origins.at("algorithm.minibatches"), "--set, ppo_mini_batch_size = 8");
-  EXPECT_EQ(ParseRecipe(ToToml(loaded.config), "again.toml").config.algorithm.minibatches, 4) << "converted once";
+  EXPECT_EQ(ParseRecipe(ToToml(loaded.config), "again.toml").config.algorithm.minibatches, 4)
+      << "converted once";
   for (const char* size : {"7", "0", "64", "-8"}) {
     const std::string problems = ProblemsOf({std::string("algorithm.ppo_mini_batch_size=") + size});
-    EXPECT_NE(problems.find("has to divide rollout.prompts_per_step = 32"), std::string::npos) << size << ": " << problems;
+    EXPECT_NE(problems.find("has to divide rollout.prompts_per_step = 32"), std::string::npos)
+        << size << ": " << problems;
   }
 }
 

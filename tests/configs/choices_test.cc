@@ -28,7 +28,8 @@ struct Collector {
   template <class Field>
   void operator()(const FieldInfo& info, Field& field) {
     if constexpr (Choice<Field>) {
-      options.push_back({prefix + info.name, NameOf(field), {kNames<Field>.begin(), kNames<Field>.end()}});
+      options.push_back(
+          {prefix + info.name, NameOf(field), {kNames<Field>.begin(), kNames<Field>.end()}});
     } else if constexpr (std::is_same_v<Field, std::vector<RewardPartConfig>>) {
       Collector inner{options, prefix + info.name + ".0."};
       field.at(0).Visit(inner);
@@ -68,15 +69,19 @@ TEST(ChoicesTest, EveryNameOfATableIsReadWrittenAndReadBackAsItself) {
   const std::vector<Option> options = OptionsOf(ParseRecipe(kMinimal, "r.toml").config);
   EXPECT_GE(options.size(), 23u);
   for (const Option& option : options) {
-    EXPECT_EQ(std::set<std::string>(option.names.begin(), option.names.end()).size(), option.names.size()) << option.key;
+    EXPECT_EQ(std::set<std::string>(option.names.begin(), option.names.end()).size(),
+              option.names.size())
+        << option.key;
     for (const std::string& name : option.names) {
       // Contradictions with other options are not the question here.
       const std::string problems = ProblemsOf(option.key + "=\"" + name + "\"");
       EXPECT_EQ(problems.find("is not known"), std::string::npos) << problems;
       if (!problems.empty()) continue;
-      const Config config = ParseRecipe(kMinimal, "r.toml", {option.key + "=\"" + name + "\""}).config;
+      const Config config =
+          ParseRecipe(kMinimal, "r.toml", {option.key + "=\"" + name + "\""}).config;
       EXPECT_EQ(ChosenIn(config, option.key), name) << option.key;
-      EXPECT_EQ(ChosenIn(ParseRecipe(ToToml(config), "again.toml").config, option.key), name) << option.key;
+      EXPECT_EQ(ChosenIn(ParseRecipe(ToToml(config), "again.toml").config, option.key), name)
+          << option.key;
     }
   }
 }
@@ -84,15 +89,22 @@ TEST(ChoicesTest, EveryNameOfATableIsReadWrittenAndReadBackAsItself) {
 TEST(ChoicesTest, AnUnknownNameIsRefusedWithItsPlaceTheNearestAndAllThatThereAre) {
   for (const Option& option : OptionsOf(ParseRecipe(kMinimal, "r.toml").config)) {
     const std::string problems = ProblemsOf(option.key + "=\"zzzz\"");
-    EXPECT_NE(problems.find("--set " + option.key + "=\"zzzz\": " + option.key + " = \"zzzz\" is not known"), std::string::npos)
+    EXPECT_NE(problems.find("--set " + option.key + "=\"zzzz\": " + option.key +
+                            " = \"zzzz\" is not known"),
+              std::string::npos)
         << problems;
-    for (const std::string& name : option.names) EXPECT_NE(problems.find(name), std::string::npos) << problems;
+    for (const std::string& name : option.names)
+      EXPECT_NE(problems.find(name), std::string::npos) << problems;
   }
   EXPECT_EQ(ProblemsOf("algorithm.aggregation=\"tokens\""),
-            "--set algorithm.aggregation=\"tokens\": algorithm.aggregation = \"tokens\" is not known, did you mean 'token'? Use one of "
+            "--set algorithm.aggregation=\"tokens\": algorithm.aggregation = \"tokens\" is not "
+            "known, did you mean 'token'? Use one of "
             "token, sequence, constant");
-  EXPECT_NE(ProblemsOf("algorithm.kl_estimator=3").find("has to be a string in quotes, not integer"), std::string::npos);
-  EXPECT_LT(ProblemsOf("run.roles=\"" + std::string(100'000, 'x') + "\"").find("is not known"), 200'000u);
+  EXPECT_NE(
+      ProblemsOf("algorithm.kl_estimator=3").find("has to be a string in quotes, not integer"),
+      std::string::npos);
+  EXPECT_LT(ProblemsOf("run.roles=\"" + std::string(100'000, 'x') + "\"").find("is not known"),
+            200'000u);
 }
 
 TEST(ChoicesTest, TheTableOfOptionsListsTheNamesOfEach) {
@@ -100,16 +112,18 @@ TEST(ChoicesTest, TheTableOfOptionsListsTheNamesOfEach) {
   const std::string table = Describe(loaded);
   EXPECT_NE(table.find("k1 | k2 | k3"), std::string::npos);
   EXPECT_NE(table.find("local | processes; one process"), std::string::npos);
-  EXPECT_NE(table.find("openrlhf | slime; of http"), std::string::npos) << "an option that is not given has no name to list";
+  EXPECT_NE(table.find("openrlhf | slime; of http"), std::string::npos)
+      << "an option that is not given has no name to list";
 }
 
 TEST(ChoicesTest, ANumberOutsideItsRangeIsRefusedWithTheRange) {
-  for (const auto& [set, sentence] : {std::pair("run.keep_checkpoints=1", "run.keep_checkpoints = 1 has to be at least 2."),
-                                      std::pair("optimizer.beta1=1.0", "optimizer.beta1 = 1.0 has to be in [0, 0.999999]."),
-                                      std::pair("algorithm.gamma=0.0", "algorithm.gamma = 0.0 has to be in (0, 1]."),
-                                      std::pair("run.stall_seconds=0", "run.stall_seconds = 0.0 has to be positive."),
-                                      std::pair("algorithm.kl_coef=nan", "algorithm.kl_coef = nan has to be in [0, 1000000]."),
-                                      std::pair("metrics.prometheus_port=65536", "has to be in [0, 65535].")}) {
+  for (const auto& [set, sentence] :
+       {std::pair("run.keep_checkpoints=1", "run.keep_checkpoints = 1 has to be at least 2."),
+        std::pair("optimizer.beta1=1.0", "optimizer.beta1 = 1.0 has to be in [0, 0.999999]."),
+        std::pair("algorithm.gamma=0.0", "algorithm.gamma = 0.0 has to be in (0, 1]."),
+        std::pair("run.stall_seconds=0", "run.stall_seconds = 0.0 has to be positive."),
+        std::pair("algorithm.kl_coef=nan", "algorithm.kl_coef = nan has to be in [0, 1000000]."),
+        std::pair("metrics.prometheus_port=65536", "has to be in [0, 65535].")}) {
     EXPECT_NE(ProblemsOf(set).find(sentence), std::string::npos) << ProblemsOf(set);
   }
   EXPECT_EQ(ProblemsOf("algorithm.gamma=1"), "");

@@ -38,7 +38,8 @@ TEST(ConfigTest, DefaultsAndOrigins) {
 
 TEST(ConfigTest, UnknownKeyNamesTheNearest) {
   const std::string problems = ProblemsOf(std::string(kMinimal) + "[rollout]\ntemprature = 1.0\n");
-  EXPECT_NE(problems.find("r.toml:6: unknown key 'rollout.temprature'"), std::string::npos) << problems;
+  EXPECT_NE(problems.find("r.toml:6: unknown key 'rollout.temprature'"), std::string::npos)
+      << problems;
   EXPECT_NE(problems.find("did you mean 'rollout.temperature'"), std::string::npos) << problems;
 }
 
@@ -53,9 +54,10 @@ train = "arithmetic"
 [rollout]
 samples_per_prompt = 1
 )");
-  for (const char* part : {"r.toml:2: run.steps has to be a whole number", "run.roles = \"elsewhere\" is not known",
-                           "unknown key 'rolout', did you mean 'rollout'?", "samples_per_prompt has to be at least 2",
-                           "there is no [[reward.parts]]"}) {
+  for (const char* part :
+       {"r.toml:2: run.steps has to be a whole number", "run.roles = \"elsewhere\" is not known",
+        "unknown key 'rolout', did you mean 'rollout'?", "samples_per_prompt has to be at least 2",
+        "there is no [[reward.parts]]"}) {
     EXPECT_NE(problems.find(part), std::string::npos) << part << "\nin\n" << problems;
   }
 }
@@ -73,28 +75,34 @@ TEST(ConfigTest, AGpuIsNamedByItsNumber) {
 }
 
 TEST(ConfigTest, AliasesAreAcceptedOnce) {
-  const Loaded loaded = ParseRecipe(std::string(kMinimal) + "[rollout]\nnum_generations = 4\nmax_completion_length = 9\n" +
-                                        "[algorithm]\nbeta = 0.01\nepsilon_high = 0.28\n", "r.toml");
+  const Loaded loaded = ParseRecipe(
+      std::string(kMinimal) + "[rollout]\nnum_generations = 4\nmax_completion_length = 9\n" +
+          "[algorithm]\nbeta = 0.01\nepsilon_high = 0.28\n",
+      "r.toml");
   EXPECT_EQ(loaded.config.rollout.samples_per_prompt, 4);
   EXPECT_EQ(loaded.config.rollout.max_new_tokens, 9);
   EXPECT_EQ(loaded.config.algorithm.kl_coef, 0.01);
   EXPECT_EQ(loaded.config.algorithm.clip_high, 0.28);
-  const std::string twice = ProblemsOf(std::string(kMinimal) + "[rollout]\nn = 4\nsamples_per_prompt = 4\n");
+  const std::string twice =
+      ProblemsOf(std::string(kMinimal) + "[rollout]\nn = 4\nsamples_per_prompt = 4\n");
   EXPECT_NE(twice.find("is given twice"), std::string::npos) << twice;
 }
 
 TEST(ConfigTest, OverridesReachEverywhere) {
-  const Loaded loaded = ParseRecipe(kMinimal, "r.toml",
-                                    {"run.out=runs/x", "rollout.stop=[\"a\", \"b\"]", "reward.parts.0.weight=0.5",
-                                     "model.tied=false", "run.steps=7"});
+  const Loaded loaded =
+      ParseRecipe(kMinimal, "r.toml",
+                  {"run.out=runs/x", "rollout.stop=[\"a\", \"b\"]", "reward.parts.0.weight=0.5",
+                   "model.tied=false", "run.steps=7"});
   EXPECT_EQ(loaded.config.run.out, "runs/x");
   EXPECT_EQ(loaded.config.rollout.stop, (std::vector<std::string>{"a", "b"}));
   EXPECT_EQ(loaded.config.reward.parts.at(0).weight, 0.5);
   EXPECT_FALSE(loaded.config.model.tied);
   EXPECT_EQ(loaded.config.run.steps, 7);
   EXPECT_NE(ProblemsOf(kMinimal, {"nonsense"}).find("section.key=value"), std::string::npos);
-  EXPECT_NE(ProblemsOf(kMinimal, {"reward.parts.3.weight=1"}).find("1 reward parts"), std::string::npos);
-  EXPECT_NE(ProblemsOf(kMinimal, {"run.step=1"}).find("did you mean 'run.steps'"), std::string::npos);
+  EXPECT_NE(ProblemsOf(kMinimal, {"reward.parts.3.weight=1"}).find("1 reward parts"),
+            std::string::npos);
+  EXPECT_NE(ProblemsOf(kMinimal, {"run.step=1"}).find("did you mean 'run.steps'"),
+            std::string::npos);
 }
 
 TEST(ConfigTest, ContradictionsAreSentences) {
@@ -122,9 +130,10 @@ TEST(ConfigTest, MalformedTomlNamesTheLine) {
 }
 
 TEST(ConfigTest, TomlRoundTripIsExact) {
-  const Loaded loaded = ParseRecipe(kMinimal, "r.toml",
-                                    {"optimizer.learning_rate=3.3e-7", "data.system_prompt=\"a \\\"quoted\\\"\\nline\"",
-                                     "data.map={prompt=\"q\", answer=\"a\"}", "rollout.top_p=0.95"});
+  const Loaded loaded = ParseRecipe(
+      kMinimal, "r.toml",
+      {"optimizer.learning_rate=3.3e-7", "data.system_prompt=\"a \\\"quoted\\\"\\nline\"",
+       "data.map={prompt=\"q\", answer=\"a\"}", "rollout.top_p=0.95"});
   const std::string text = ToToml(loaded.config);
   const Loaded again = ParseRecipe(text, "again.toml");
   EXPECT_EQ(ToToml(again.config), text);
@@ -135,8 +144,8 @@ TEST(ConfigTest, TomlRoundTripIsExact) {
 
 TEST(ConfigTest, DescribeShowsEveryField) {
   const std::string table = Describe(ParseRecipe(kMinimal, "r.toml"));
-  for (const char* key : {"run.seed", "model.layers", "rollout.samples_per_prompt", "reward.parts.0.kind",
-                          "algorithm.clip_high", "metrics.samples_every"}) {
+  for (const char* key : {"run.seed", "model.layers", "rollout.samples_per_prompt",
+                          "reward.parts.0.kind", "algorithm.clip_high", "metrics.samples_every"}) {
     EXPECT_NE(table.find(key), std::string::npos) << key;
   }
 }

@@ -1,4 +1,5 @@
-// The GRPO family's names in configs/config.h: what each sets, what the recipe overrides, what contradicts.
+// The GRPO family's names in configs/config.h: what each sets, what the recipe overrides, what
+// contradicts.
 #include <gtest/gtest.h>
 
 #include "common/base/error.h"
@@ -8,7 +9,8 @@ namespace plumb::configs {
 namespace {
 
 std::string Recipe(const std::string& algorithm, const std::string& rest = "") {
-  return "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nkind = \"answer\"\n[algorithm]\n" + algorithm + "\n" + rest;
+  return "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nkind = \"answer\"\n[algorithm]\n" +
+         algorithm + "\n" + rest;
 }
 
 std::string ProblemsOf(const std::string& text) {
@@ -21,7 +23,9 @@ std::string ProblemsOf(const std::string& text) {
   return "";
 }
 
-AlgorithmConfig Of(const std::string& algorithm) { return ParseRecipe(Recipe(algorithm), "r.toml").config.algorithm; }
+AlgorithmConfig Of(const std::string& algorithm) {
+  return ParseRecipe(Recipe(algorithm), "r.toml").config.algorithm;
+}
 
 TEST(GrpoFamilyConfigTest, ANameSetsTheMethodsUsualValues) {
   EXPECT_FALSE(Of("name = \"dr_grpo\"").advantage_std);
@@ -42,7 +46,8 @@ TEST(GrpoFamilyConfigTest, ANameSetsTheMethodsUsualValues) {
 }
 
 TEST(GrpoFamilyConfigTest, WhatTheRecipeSaysStays) {
-  const Loaded loaded = ParseRecipe(Recipe("name = \"gspo\"\nclip_high = 0.01\nkl_coef = 0.1"), "r.toml", {"algorithm.ratio=token"});
+  const Loaded loaded = ParseRecipe(Recipe("name = \"gspo\"\nclip_high = 0.01\nkl_coef = 0.1"),
+                                    "r.toml", {"algorithm.ratio=token"});
   EXPECT_EQ(loaded.config.algorithm.clip_high, 0.01);
   EXPECT_EQ(loaded.config.algorithm.clip_low, 3e-4);
   EXPECT_EQ(loaded.config.algorithm.ratio, RatioLevel::kToken);
@@ -54,19 +59,38 @@ TEST(GrpoFamilyConfigTest, WhatTheRecipeSaysStays) {
 }
 
 TEST(GrpoFamilyConfigTest, ContradictionsAreSaid) {
-  EXPECT_NE(ProblemsOf(Recipe("name = \"cispo\"\nratio = \"sequence\"")).find("needs algorithm.ratio = \"token\""), std::string::npos);
-  EXPECT_NE(ProblemsOf(Recipe("name = \"reinforce++\"\nratio = \"product\"")).find("needs algorithm.ratio"), std::string::npos);
-  EXPECT_NE(ProblemsOf(Recipe("name = \"reinforce++\"\nkl_placement = \"loss\"")).find("kl_placement"), std::string::npos);
-  EXPECT_NE(ProblemsOf(Recipe("name = \"dapo\"", "[rollout]\nsamples_per_prompt = 1\n")).find("at least 2"), std::string::npos);
-  EXPECT_EQ(ProblemsOf(Recipe("name = \"reinforce++\"", "[rollout]\nsamples_per_prompt = 1\n")), "");
-  EXPECT_NE(ProblemsOf(Recipe("name = \"ppo\"\nratio = \"sequence\"")).find("GRPO family"), std::string::npos);
-  EXPECT_NE(ProblemsOf(Recipe("name = \"reinforce++\"\nrefill_rounds = 2")).find("leave it at 0"), std::string::npos);
-  EXPECT_NE(ProblemsOf(Recipe("refill_rounds = 2", "[rollout]\nsamples_per_prompt = 1\n")).find("dynamic sampling"), std::string::npos);
-  EXPECT_NE(ProblemsOf(Recipe("refill_rounds = 2", "[replay]\nprompts = \"uniform\"\n")).find("in passes"), std::string::npos);
-  EXPECT_NE(ProblemsOf(Recipe("off_policy = \"icepop\"")).find("token_mask"), std::string::npos);
-  EXPECT_NE(ProblemsOf(Recipe("minibatches = 9", "[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\n")).find("minibatches"),
+  EXPECT_NE(ProblemsOf(Recipe("name = \"cispo\"\nratio = \"sequence\""))
+                .find("needs algorithm.ratio = \"token\""),
             std::string::npos);
-  EXPECT_EQ(ProblemsOf(Recipe("minibatches = 8", "[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\n")), "");
+  EXPECT_NE(ProblemsOf(Recipe("name = \"reinforce++\"\nratio = \"product\""))
+                .find("needs algorithm.ratio"),
+            std::string::npos);
+  EXPECT_NE(
+      ProblemsOf(Recipe("name = \"reinforce++\"\nkl_placement = \"loss\"")).find("kl_placement"),
+      std::string::npos);
+  EXPECT_NE(ProblemsOf(Recipe("name = \"dapo\"", "[rollout]\nsamples_per_prompt = 1\n"))
+                .find("at least 2"),
+            std::string::npos);
+  EXPECT_EQ(ProblemsOf(Recipe("name = \"reinforce++\"", "[rollout]\nsamples_per_prompt = 1\n")),
+            "");
+  EXPECT_NE(ProblemsOf(Recipe("name = \"ppo\"\nratio = \"sequence\"")).find("GRPO family"),
+            std::string::npos);
+  EXPECT_NE(ProblemsOf(Recipe("name = \"reinforce++\"\nrefill_rounds = 2")).find("leave it at 0"),
+            std::string::npos);
+  EXPECT_NE(ProblemsOf(Recipe("refill_rounds = 2", "[rollout]\nsamples_per_prompt = 1\n"))
+                .find("dynamic sampling"),
+            std::string::npos);
+  EXPECT_NE(ProblemsOf(Recipe("refill_rounds = 2", "[replay]\nprompts = \"uniform\"\n"))
+                .find("in passes"),
+            std::string::npos);
+  EXPECT_NE(ProblemsOf(Recipe("off_policy = \"icepop\"")).find("token_mask"), std::string::npos);
+  EXPECT_NE(ProblemsOf(Recipe("minibatches = 9",
+                              "[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\n"))
+                .find("minibatches"),
+            std::string::npos);
+  EXPECT_EQ(ProblemsOf(Recipe("minibatches = 8",
+                              "[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\n")),
+            "");
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Options of PPO and its critic in configs/config.h: defaults that follow the algorithm, aliases, contradictions.
+// Options of PPO and its critic in configs/config.h: defaults that follow the algorithm, aliases,
+// contradictions.
 #include <gtest/gtest.h>
 
 #include "common/base/error.h"
@@ -8,8 +9,8 @@ namespace plumb::configs {
 namespace {
 
 std::string Recipe(const std::string& algorithm, const std::string& critic = "") {
-  return "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nkind = \"answer\"\n[algorithm]\n" + algorithm + "\n" +
-         (critic.empty() ? "" : "[critic]\n" + critic + "\n");
+  return "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nkind = \"answer\"\n[algorithm]\n" +
+         algorithm + "\n" + (critic.empty() ? "" : "[critic]\n" + critic + "\n");
 }
 
 std::string ProblemsOf(const std::string& text) {
@@ -29,7 +30,8 @@ TEST(PpoConfigTest, KlStandsInTheRewardUnlessTheRecipeSaysOtherwise) {
   EXPECT_EQ(ppo.origins.at("algorithm.kl_estimator"), "default of ppo");
   EXPECT_EQ(ParseRecipe(Recipe("name = \"grpo\""), "r.toml").config.algorithm.kl_placement,
             KlPlacement::kLoss);
-  const Loaded said = ParseRecipe(Recipe("name = \"ppo\"\nkl_estimator = \"k3\"\nkl_placement = \"loss\""), "r.toml");
+  const Loaded said = ParseRecipe(
+      Recipe("name = \"ppo\"\nkl_estimator = \"k3\"\nkl_placement = \"loss\""), "r.toml");
   EXPECT_EQ(said.config.algorithm.kl_estimator, KlEstimator::kK3);
   EXPECT_EQ(said.config.algorithm.kl_placement, KlPlacement::kLoss);
   // The resolved recipe is complete: it reads back to the same values.
@@ -63,10 +65,14 @@ TEST(PpoConfigTest, UsualValuesAreThoseThatPeopleExpect) {
 }
 
 TEST(PpoConfigTest, NamesOfOtherSystems) {
-  const Config c = ParseRecipe(Recipe("name = \"ppo\"\ninit_kl_coef = 0.2\nkl_ctrl = \"adaptive\"\ntarget_kl = 0.1\n"
-                                      "horizon = 500\nppo_epochs = 4\ngamma = 0.99\nlam = 0.9\ncliprange_reward = 10",
-                                      "cliprange_value = 0.4\nlr = 2e-5\ncritic_warmup = 3\nvf_coef = 0.1\nmode = \"shared\""),
-                               "r.toml").config;
+  const Config c =
+      ParseRecipe(
+          Recipe("name = \"ppo\"\ninit_kl_coef = 0.2\nkl_ctrl = \"adaptive\"\ntarget_kl = 0.1\n"
+                 "horizon = 500\nppo_epochs = 4\ngamma = 0.99\nlam = 0.9\ncliprange_reward = 10",
+                 "cliprange_value = 0.4\nlr = 2e-5\ncritic_warmup = 3\nvf_coef = 0.1\nmode = "
+                 "\"shared\""),
+          "r.toml")
+          .config;
   EXPECT_EQ(c.algorithm.kl_coef, 0.2);
   EXPECT_EQ(c.algorithm.kl_target, 0.1);
   EXPECT_EQ(c.algorithm.kl_horizon, 500);
@@ -102,7 +108,9 @@ TEST(PpoConfigTest, ContradictionsAreSentences) {
     const std::string problems = ProblemsOf(recipe);
     EXPECT_NE(problems.find(expected), std::string::npos) << recipe << "\nsaid\n" << problems;
   }
-  EXPECT_EQ(ProblemsOf(Recipe("name = \"ppo\"\nkl_coef = 0.1\nkl_controller = \"adaptive\"\nkl_target = 0.1")), "");
+  EXPECT_EQ(ProblemsOf(Recipe(
+                "name = \"ppo\"\nkl_coef = 0.1\nkl_controller = \"adaptive\"\nkl_target = 0.1")),
+            "");
 }
 
 }  // namespace

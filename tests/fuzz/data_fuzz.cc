@@ -6,10 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
-#include "common/record/json_text.h"
 #include "common/base/json/strict_json.h"
-#include "parquet_seeds.h"
+#include "common/record/json_text.h"
 #include "common/text/unicode.h"
+#include "parquet_seeds.h"
 #include "replay/datasets/rows/csv_source.h"
 #include "replay/datasets/rows/dialogue.h"
 #include "replay/datasets/rows/line_reader.h"
@@ -26,7 +26,8 @@ constexpr size_t kMaxRow = 4096;
 
 // The whole file, row by row, as an import and as a run's data read it.
 void ReadRows(const std::function<std::unique_ptr<RowSource>()>& open) {
-  for (const auto as : {std::optional<RowKind>(), std::optional(RowKind::kPrompts), std::optional(RowKind::kDemonstrations)}) {
+  for (const auto as : {std::optional<RowKind>(), std::optional(RowKind::kPrompts),
+                        std::optional(RowKind::kDemonstrations)}) {
     RowParserOptions options;
     options.as = as;
     options.convert_numbers = as.has_value();
@@ -34,7 +35,8 @@ void ReadRows(const std::function<std::unique_ptr<RowSource>()>& open) {
     const auto source = open();
     SourceRow row;
     while (source->Next(row)) {
-      PLUMB_CHECK(row.text.size() <= kMaxRow && !(row.too_long && !row.text.empty()), "a row longer than its bound");
+      PLUMB_CHECK(row.text.size() <= kMaxRow && !(row.too_long && !row.text.empty()),
+                  "a row longer than its bound");
       PLUMB_CHECK(row.problem.empty() || row.text.empty(), "a row with a problem has no text");
       if (row.blank || row.too_long || !row.problem.empty()) continue;
       try {
@@ -149,7 +151,8 @@ Seeds GzipSeeds() {
 }
 
 void FuzzParquet(std::string_view input) {
-  const std::string file = input.starts_with("PAR1") ? std::string(input) : "PAR1" + std::string(input);
+  const std::string file =
+      input.starts_with("PAR1") ? std::string(input) : "PAR1" + std::string(input);
   ReadRows(InputFile(file));
 }
 
@@ -168,7 +171,8 @@ void FuzzJson(std::string_view input) {
 
 Seeds JsonSeeds() {
   Seeds out = RowSeeds();
-  out.push_back(R"([1, -0, 1e308, 1E400, 18446744073709551616, true, null, "\u0000\ud800", {"a": {"a": []}}])");
+  out.push_back(
+      R"([1, -0, 1e308, 1E400, 18446744073709551616, true, null, "\u0000\ud800", {"a": {"a": []}}])");
   out.push_back(std::string(64, '[') + std::string(64, ']'));
   return out;
 }
@@ -178,14 +182,16 @@ void FuzzDialogue(std::string_view input) {
   const auto chosen = ParseHumanAssistant(first), rejected = ParseHumanAssistant(second);
   if (!chosen || !rejected) return;
   const std::vector<Message> shared = SharedPrompt(*chosen, *rejected);
-  PLUMB_CHECK(shared.size() <= std::min(chosen->size(), rejected->size()) && (shared.empty() || shared.back().role == "user"));
+  PLUMB_CHECK(shared.size() <= std::min(chosen->size(), rejected->size()) &&
+              (shared.empty() || shared.back().role == "user"));
   std::string json;
   AppendJsonMessages(json, *chosen);
   Use(json.size());
 }
 
 Seeds DialogueSeeds() {
-  return {Joined("\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bye\n\nAssistant: see you", "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bye\n\nAssistant: no"),
+  return {Joined("\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bye\n\nAssistant: see you",
+                 "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: bye\n\nAssistant: no"),
           Joined("\n\nHuman: a\n\nAssistant:", "\n\nHuman: a\n\nHuman: b")};
 }
 

@@ -1,5 +1,6 @@
-// Every fuzz target over its seeds and seeded mutations of them: the entry points of the fuzzers are built and run by every
-// suite, with any compiler. libFuzzer itself: make fuzz (CONTRIBUTING.md).
+// Every fuzz target over its seeds and seeded mutations of them: the entry points of the fuzzers
+// are built and run by every suite, with any compiler. libFuzzer itself: make fuzz
+// (CONTRIBUTING.md).
 #include <gtest/gtest.h>
 
 #include <unistd.h>
@@ -21,7 +22,8 @@ namespace {
 
 constexpr int kMutations = 1000;
 
-// Said by the handler when a target ends the process or does not come back: the case can be made again from it.
+// Said by the handler when a target ends the process or does not come back: the case can be made
+// again from it.
 char current[160];
 
 void SayAndDie(int signal) {
@@ -52,9 +54,22 @@ class Mutator {
     return z ^ (z >> 31);
   }
   void Change(std::string& s) {
-    static constexpr uint64_t kNumbers[] = {0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF,
-                                            0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF, uint64_t{1} << 60};
-    const size_t at = Draw(s.size() + 1), length = std::min<size_t>(1 + Draw(1 + Draw(64)), s.size() - at);
+    static constexpr uint64_t kNumbers[] = {0,
+                                            1,
+                                            0x7F,
+                                            0x80,
+                                            0xFF,
+                                            0x7FFF,
+                                            0xFFFF,
+                                            0x7FFFFFFF,
+                                            0x80000000,
+                                            0xFFFFFFFF,
+                                            0x7FFFFFFFFFFFFFFF,
+                                            0x8000000000000000,
+                                            0xFFFFFFFFFFFFFFFF,
+                                            uint64_t{1} << 60};
+    const size_t at = Draw(s.size() + 1),
+                 length = std::min<size_t>(1 + Draw(1 + Draw(64)), s.size() - at);
     switch (Draw(8)) {
       case 0:
         if (at < s.size()) s[at] = static_cast<char>(s[at] ^ (1 << Draw(8)));
@@ -73,12 +88,14 @@ class Mutator {
       case 5: {  // a number that parsers stumble over, of 1 to 8 bytes
         const uint64_t number = kNumbers[Draw(std::size(kNumbers))];
         const size_t bytes = std::min<size_t>(size_t{1} << Draw(4), s.size() - at);
-        std::copy_n(reinterpret_cast<const char*>(&number), bytes, s.begin() + static_cast<ptrdiff_t>(at));
+        std::copy_n(reinterpret_cast<const char*>(&number), bytes,
+                    s.begin() + static_cast<ptrdiff_t>(at));
         return;
       }
       case 6: s.resize(at); return;
       case 7: {  // the same as text
-        s.replace(at, length, std::to_string(static_cast<int64_t>(kNumbers[Draw(std::size(kNumbers))])));
+        s.replace(at, length,
+                  std::to_string(static_cast<int64_t>(kNumbers[Draw(std::size(kNumbers))])));
         return;
       }
     }
@@ -93,16 +110,19 @@ TEST_P(FuzzSmoke, SeedsAndMutations) {
   const Target& target = GetParam();
   const Seeds seeds = target.seeds();
   ASSERT_FALSE(seeds.empty());
-  for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM}) std::signal(signal, SayAndDie);
+  for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM})
+    std::signal(signal, SayAndDie);
   double slowest = 0;
   size_t slowest_bytes = 0;
   const auto run = [&](const std::string& input, const char* what, size_t number) {
-    std::snprintf(current, sizeof current, "fuzz target %s, %s %zu, %zu bytes,", target.name, what, number, input.size());
+    std::snprintf(current, sizeof current, "fuzz target %s, %s %zu, %zu bytes,", target.name, what,
+                  number, input.size());
     alarm(20);
     const auto begin = std::chrono::steady_clock::now();
     RunTarget(target, input);
     alarm(0);
-    const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double took =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (took > slowest) slowest = took, slowest_bytes = input.size();
   };
   run("", "the empty input", 0);
@@ -116,8 +136,8 @@ TEST_P(FuzzSmoke, SeedsAndMutations) {
   Mutator mutator(small, 20261126);
   for (size_t i = 0; i < kMutations; ++i) run(mutator.Next(), "mutation", i);
   for (const int signal : {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM}) std::signal(signal, SIG_DFL);
-  std::printf("[          ] %s: %zu seeds, %d mutations, slowest %.1f ms (%zu bytes)\n", target.name, seeds.size(), kMutations,
-              slowest * 1000, slowest_bytes);
+  std::printf("[          ] %s: %zu seeds, %d mutations, slowest %.1f ms (%zu bytes)\n",
+              target.name, seeds.size(), kMutations, slowest * 1000, slowest_bytes);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, FuzzSmoke, ::testing::ValuesIn(Targets().begin(), Targets().end()),
@@ -125,7 +145,8 @@ INSTANTIATE_TEST_SUITE_P(All, FuzzSmoke, ::testing::ValuesIn(Targets().begin(), 
 
 // A target that can fail does: the harness lets an Error pass and nothing else.
 TEST(FuzzHarness, AnErrorPassesAndAnythingElseDoesNot) {
-  const Target refuses{"refuses", [](std::string_view) { throw Error(ErrorCode::kCorruption, "no"); }, nullptr};
+  const Target refuses{
+      "refuses", [](std::string_view) { throw Error(ErrorCode::kCorruption, "no"); }, nullptr};
   EXPECT_NO_THROW(RunTarget(refuses, "x"));
   const Target escapes{"escapes", [](std::string_view) { throw std::out_of_range("at"); }, nullptr};
   EXPECT_THROW(RunTarget(escapes, "x"), std::out_of_range);

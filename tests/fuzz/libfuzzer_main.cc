@@ -1,6 +1,6 @@
 // The libFuzzer binary: plumb_fuzz --target=NAME [--seeds=DIR] [libFuzzer's own options] DIR...
-// --seeds fills DIR with the target's seeds before libFuzzer reads it; --list prints the targets. libFuzzer leaves options
-// with two dashes alone.
+// --seeds fills DIR with the target's seeds before libFuzzer reads it; --list prints the targets.
+// libFuzzer leaves options with two dashes alone.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -32,7 +32,8 @@ extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
   if (seeds != nullptr) {
     std::filesystem::create_directories(seeds);
     int n = 0;
-    for (const std::string& seed : target->seeds()) plumb::fuzz::WriteInput(std::string(seeds) + "/seed" + std::to_string(n++), seed);
+    for (const std::string& seed : target->seeds())
+      plumb::fuzz::WriteInput(std::string(seeds) + "/seed" + std::to_string(n++), seed);
   }
   return 0;
 }

@@ -9,9 +9,21 @@
 
 namespace plumb::fuzz {
 
-enum class Kind { kSafetensors, kGguf, kTokenizer, kConfig, kTemplate, kRecord, kPrompt, kRows, kRecipe, kManifest };
-inline constexpr Kind kKinds[] = {Kind::kSafetensors, Kind::kGguf,   Kind::kTokenizer, Kind::kConfig, Kind::kTemplate,
-                                  Kind::kRecord,      Kind::kPrompt, Kind::kRows,      Kind::kRecipe, Kind::kManifest};
+enum class Kind {
+  kSafetensors,
+  kGguf,
+  kTokenizer,
+  kConfig,
+  kTemplate,
+  kRecord,
+  kPrompt,
+  kRows,
+  kRecipe,
+  kManifest
+};
+inline constexpr Kind kKinds[] = {
+    Kind::kSafetensors, Kind::kGguf,   Kind::kTokenizer, Kind::kConfig, Kind::kTemplate,
+    Kind::kRecord,      Kind::kPrompt, Kind::kRows,      Kind::kRecipe, Kind::kManifest};
 const char* KindName(Kind kind);
 const char* FileName(Kind kind);  // the one that readers of this kind are given
 

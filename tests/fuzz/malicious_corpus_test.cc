@@ -1,5 +1,6 @@
-// Reliability row 16: hand-made files that lie about themselves, made here. Each in a process of its own: it ends with an Error,
-// never with a crash, a hang, another exception or success, soon and in little memory.
+// Reliability row 16: hand-made files that lie about themselves, made here. Each in a process of
+// its own: it ends with an Error, never with a crash, a hang, another exception or success, soon
+// and in little memory.
 #include <gtest/gtest.h>
 
 #include <sys/time.h>
@@ -18,27 +19,28 @@
 
 #include <nlohmann/json.hpp>
 
-#include "common/record/codec.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/hash/sha256.h"
+#include "common/record/codec.h"
 #include "common/record/group_body.h"
 #include "common/record/schema/trajectory_generated.h"
-#include "common/base/hash/sha256.h"
+#include "common/text/template/chat_template.h"
+#include "common/text/tokenizer/tokenizer.h"
 #include "configs/config.h"
 #include "learner/update/checkpoint_manifest.h"
 #include "malicious_corpus.h"
 #include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
-#include "common/text/template/chat_template.h"
 #include "policy_model/files/safetensors.h"
-#include "common/text/tokenizer/tokenizer.h"
 #include "replay/datasets/rows/dataset_import.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::fuzz {
 namespace {
 
-// The bar is 100 ms. A shared machine is given five times that, a sanitizer what it costs; the slowest is printed.
+// The bar is 100 ms. A shared machine is given five times that, a sanitizer what it costs; the
+// slowest is printed.
 #ifdef PLUMB_SANITIZED
 constexpr double kMaxSeconds = 10;
 constexpr time_t kHangSeconds = 60;
@@ -66,10 +68,14 @@ void Read(Kind kind, const std::string& folder) {
       GroupBody::Open(Payload(RealFileSystem().ReadFile(file, kMaxRecordBytes)), /*summed=*/true)
           .Unpack();
       return;
-    case Kind::kPrompt: DecodePrompt(BytesOf(RealFileSystem().ReadFile(file, kMaxRecordBytes))); return;
+    case Kind::kPrompt:
+      DecodePrompt(BytesOf(RealFileSystem().ReadFile(file, kMaxRecordBytes)));
+      return;
     case Kind::kRows: replay::ImportPrompts(file, {}); return;
     case Kind::kRecipe: configs::LoadRecipe(file); return;
-    case Kind::kManifest: learner::ReadManifest(RealFileSystem().ReadFile(file, size_t{16} << 20), file); return;
+    case Kind::kManifest:
+      learner::ReadManifest(RealFileSystem().ReadFile(file, size_t{16} << 20), file);
+      return;
   }
 }
 
@@ -89,7 +95,8 @@ struct Outcome {
 uint64_t StatusBytes(const char* key) {
   std::ifstream in("/proc/self/status");
   for (std::string line; std::getline(in, line);) {
-    if (line.rfind(key, 0) == 0) return std::strtoull(line.c_str() + std::strlen(key), nullptr, 10) * 1024;
+    if (line.rfind(key, 0) == 0)
+      return std::strtoull(line.c_str() + std::strlen(key), nullptr, 10) * 1024;
   }
   return 0;
 }
@@ -100,7 +107,8 @@ Outcome Try(Kind kind, const std::string& folder) {
   const pid_t child = fork();
   PLUMB_CHECK(child >= 0);
   if (child == 0) {
-    // Time of the processor: the machine may be busy with other things, and readers wait for nothing.
+    // Time of the processor: the machine may be busy with other things, and readers wait for
+    // nothing.
     const itimerval hang{{0, 0}, {kHangSeconds, 0}};
     setitimer(ITIMER_PROF, &hang, nullptr);
     std::ofstream("/proc/self/clear_refs") << "5";  // the peak begins anew
@@ -119,20 +127,23 @@ Outcome Try(Kind kind, const std::string& folder) {
     }
     const double took = ProcessorSeconds() - started;
     const uint64_t peak = StatusBytes("VmHWM:");
-    text = std::string(1, how) + " " + std::to_string(took) + " " + std::to_string(peak - std::min(peak, before)) + " " + text.substr(0, 20000);
+    text = std::string(1, how) + " " + std::to_string(took) + " " +
+           std::to_string(peak - std::min(peak, before)) + " " + text.substr(0, 20000);
     [[maybe_unused]] const ssize_t n = write(ends[1], text.data(), text.size());
     _exit(0);
   }
   close(ends[1]);
   std::string said;
   char buffer[4096];
-  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) said.append(buffer, static_cast<size_t>(n));
+  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;)
+    said.append(buffer, static_cast<size_t>(n));
   close(ends[0]);
   int status = 0;
   waitpid(child, &status, 0);
   Outcome out;
   if (said.empty()) {
-    out.text = WIFSIGNALED(status) ? std::string("ended by ") + strsignal(WTERMSIG(status)) : "ended without a word";
+    out.text = WIFSIGNALED(status) ? std::string("ended by ") + strsignal(WTERMSIG(status))
+                                   : "ended without a word";
     return out;
   }
   out.refused = said[0] == 'e';
@@ -166,14 +177,16 @@ TEST_P(MaliciousCorpus, EveryFileIsRefusedSoonAndInLittleMemory) {
 #endif
     EXPECT_LT(got.text.size(), 20000u) << "a message as long as its input";
     if (std::getenv("PLUMB_CORPUS_VERBOSE") != nullptr) {
-      std::printf("  %-40s %8.1f ms %6.1f MiB of %7.1f KiB: %.200s\n", c.name.c_str(), got.seconds * 1000,
-                  static_cast<double>(got.memory) / (1 << 20), static_cast<double>(bytes) / 1024, got.text.c_str());
+      std::printf("  %-40s %8.1f ms %6.1f MiB of %7.1f KiB: %.200s\n", c.name.c_str(),
+                  got.seconds * 1000, static_cast<double>(got.memory) / (1 << 20),
+                  static_cast<double>(bytes) / 1024, got.text.c_str());
     }
     if (got.seconds > slowest) slowest = got.seconds, slowest_name = c.name;
     if (got.memory > largest) largest = got.memory, largest_name = c.name;
   }
-  std::printf("[          ] %zu files, slowest %.1f ms (%s), most memory %.1f MiB (%s)\n", cases.size(), slowest * 1000,
-              slowest_name.c_str(), static_cast<double>(largest) / (1 << 20), largest_name.c_str());
+  std::printf("[          ] %zu files, slowest %.1f ms (%s), most memory %.1f MiB (%s)\n",
+              cases.size(), slowest * 1000, slowest_name.c_str(),
+              static_cast<double>(largest) / (1 << 20), largest_name.c_str());
 }
 
 INSTANTIATE_TEST_SUITE_P(All, MaliciousCorpus, ::testing::ValuesIn(kKinds),
@@ -191,7 +204,8 @@ TEST(MaliciousCorpusControl, WellFormedFilesAreAccepted) {
   for (const Kind kind : kKinds) {
     SCOPED_TRACE(KindName(kind));
     testing::TempFolder folder;
-    for (const auto& [name, content] : WellFormed(kind)) std::ofstream(folder / name, std::ios::binary) << content;
+    for (const auto& [name, content] : WellFormed(kind))
+      std::ofstream(folder / name, std::ios::binary) << content;
     const Outcome got = Try(kind, folder.path());
     EXPECT_FALSE(got.refused);
     EXPECT_EQ(got.text, "was accepted");

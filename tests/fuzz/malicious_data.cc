@@ -1,4 +1,5 @@
-// Chat templates, records, dataset files, recipes and manifests that lie; the tables over all kinds.
+// Chat templates, records, dataset files, recipes and manifests that lie; the tables over all
+// kinds.
 #include <zlib.h>
 
 #include <array>
@@ -6,12 +7,12 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "common/record/codec.h"
 #include "common/base/error.h"
-#include "common/record/group_body.h"
-#include "common/record/schema/trajectory_generated.h"
 #include "common/base/hash/sha256.h"
 #include "common/base/json/strict_json.h"
+#include "common/record/codec.h"
+#include "common/record/group_body.h"
+#include "common/record/schema/trajectory_generated.h"
 #include "learner/update/checkpoint_manifest.h"
 #include "malicious_parts.h"
 #include "parquet_seeds.h"
@@ -75,16 +76,19 @@ std::string SharedOffsets(size_t text, size_t times) {
   const auto large = builder.CreateString(std::string(text, 'x'));
   const auto empty = builder.CreateString("");
   const auto message = wire::CreateMessage(builder, empty, large);
-  const auto messages = builder.CreateVector(std::vector<fb::Offset<wire::Message>>(times, message));
+  const auto messages =
+      builder.CreateVector(std::vector<fb::Offset<wire::Message>>(times, message));
   const auto tokens = builder.CreateVector(std::vector<int32_t>{});
-  builder.Finish(wire::CreatePrompt(builder, empty, 0, empty, messages, empty, empty, 1, tokens), "PPR1");
+  builder.Finish(wire::CreatePrompt(builder, empty, 0, empty, messages, empty, empty, 1, tokens),
+                 "PPR1");
   return std::string(reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize());
 }
 
 std::string Manifest(const std::string& body, const std::string& format = "1") {
   Sha256 hash;
   hash.Update(std::as_bytes(std::span(body.data(), body.size())));
-  return R"({"format":)" + format + R"(,"body":)" + body + R"(,"body_sha256":")" + hash.HexDigest() + "\"}";
+  return R"({"format":)" + format + R"(,"body":)" + body + R"(,"body_sha256":")" +
+         hash.HexDigest() + "\"}";
 }
 
 std::string GoodBody() {
@@ -102,19 +106,36 @@ const char kGoodRecipe[] = "configs/toy_grpo.toml";
 std::vector<Malicious> TemplateCorpus() {
   Corpus c("chat_template.jinja");
   c.Add("a loop over ten million", "{% for i in range(10000000) %}x{% endfor %}");
-  c.Add("loops within loops", Repeat("{% for i in range(1000) %}", 6) + "x" + Repeat("{% endfor %}", 6));
-  c.Add("a text doubled 100 times", "{% set ns = namespace(s='x') %}{% for i in range(100) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}");
-  c.Add("a text added to itself 100 times", "{% set ns = namespace(s='x') %}{% for i in range(100) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}");
-  c.Add("a list doubled 100 times", "{% set ns = namespace(s=[1]) %}{% for i in range(100) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}");
+  c.Add("loops within loops",
+        Repeat("{% for i in range(1000) %}", 6) + "x" + Repeat("{% endfor %}", 6));
+  c.Add("a text doubled 100 times",
+        "{% set ns = namespace(s='x') %}{% for i in range(100) %}{% set ns.s = ns.s ~ ns.s %}{% "
+        "endfor %}{{ ns.s }}");
+  c.Add("a text added to itself 100 times",
+        "{% set ns = namespace(s='x') %}{% for i in range(100) %}{% set ns.s = ns.s + ns.s %}{% "
+        "endfor %}{{ ns.s }}");
+  c.Add("a list doubled 100 times",
+        "{% set ns = namespace(s=[1]) %}{% for i in range(100) %}{% set ns.s = ns.s + ns.s %}{% "
+        "endfor %}{{ ns.s }}");
   c.Add("a text times 10^12", "{{ 'x' * 1000000000000 }}");
   c.Add("a list times 2^62", "{{ [1] * 4611686018427387904 }}");
-  c.Add("a text times itself by replace", "{% set ns = namespace(s='xx') %}{% for i in range(60) %}{% set ns.s = ns.s.replace('x', ns.s) %}{% endfor %}{{ ns.s }}");
-  c.Add("a text that join doubles", "{% set ns = namespace(s='xx') %}{% for i in range(60) %}{% set ns.s = [ns.s, ns.s]|join(ns.s) %}{% endfor %}{{ ns.s }}");
+  c.Add("a text times itself by replace",
+        "{% set ns = namespace(s='xx') %}{% for i in range(60) %}{% set ns.s = ns.s.replace('x', "
+        "ns.s) %}{% endfor %}{{ ns.s }}");
+  c.Add("a text that join doubles",
+        "{% set ns = namespace(s='xx') %}{% for i in range(60) %}{% set ns.s = [ns.s, "
+        "ns.s]|join(ns.s) %}{% endfor %}{{ ns.s }}");
   c.Add("an indent of a billion", "{{ ('a\\n' * 1000)|indent(1000000000) }}");
-  c.Add("a list that holds itself deeper and deeper", "{% set ns = namespace(s=[1]) %}{% for i in range(100000) %}{% set ns.s = [ns.s] %}{% endfor %}{{ ns.s }}");
-  c.Add("a namespace that holds itself", "{% set ns = namespace() %}{% set ns.s = ns %}{{ ns|tojson }}{{ ns.s.s.s }}{{ ns == ns }}{% for i in range(1000000) %}{{ ns|string }}{% endfor %}");
+  c.Add("a list that holds itself deeper and deeper",
+        "{% set ns = namespace(s=[1]) %}{% for i in range(100000) %}{% set ns.s = [ns.s] %}{% "
+        "endfor %}{{ ns.s }}");
+  c.Add("a namespace that holds itself",
+        "{% set ns = namespace() %}{% set ns.s = ns %}{{ ns|tojson }}{{ ns.s.s.s }}{{ ns == ns "
+        "}}{% for i in range(1000000) %}{{ ns|string }}{% endfor %}");
   c.Add("a macro that calls itself", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}");
-  c.Add("two macros that call each other twice", "{% macro f(n) %}{{ g(n) }}{{ g(n) }}{% endmacro %}{% macro g(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}");
+  c.Add("two macros that call each other twice",
+        "{% macro f(n) %}{{ g(n) }}{{ g(n) }}{% endmacro %}{% macro g(n) %}{{ f(n) }}{{ f(n) }}{% "
+        "endmacro %}{{ f(1) }}");
   c.Add("a power without end", "{{ 10 ** 10 ** 10 ** 10 }}");
   c.Add("the smallest number over -1", "{{ (-9223372036854775807 - 1) // -1 }}");
   c.Add("a number past 63 bits", "{{ 9223372036854775807 + 1 }}");
@@ -127,7 +148,8 @@ std::vector<Malicious> TemplateCorpus() {
   c.Add("100,000 filters in a row", "{{ 1" + Repeat("|string", 100000) + " }}");
   c.Add("100,000 attributes in a row", "{{ messages" + Repeat(".a", 100000) + " }}");
   c.Add("100,000 additions", "{{ 1" + Repeat("+1", 100000) + " }}");
-  c.Add("100,000 blocks within each other", Repeat("{% if 1 %}", 100000) + Repeat("{% endif %}", 100000));
+  c.Add("100,000 blocks within each other",
+        Repeat("{% if 1 %}", 100000) + Repeat("{% endif %}", 100000));
   c.Add("a block that does not end", "{% if 1 %}x");
   c.Add("a tag that does not end", "{{ 'x");
   c.Add("a comment that does not end", "{# x");
@@ -198,8 +220,10 @@ std::vector<Malicious> RowCorpus() {
   c.Add("blank lines", Repeat(" \n", 100000));
   c.Add("a million open brackets", Repeat("[", 1000000));
   c.Add("a million open objects", Repeat("{\"prompt\":", 1000000));
-  c.Add("a prompt within 100,000 lists", "{\"prompt\":" + Repeat("[", 100000) + "1" + Repeat("]", 100000) + "}");
-  c.Add("another column within 100,000 lists", "{\"prompt\":\"p\",\"x\":" + Repeat("[", 100000) + "1" + Repeat("]", 100000) + "}");
+  c.Add("a prompt within 100,000 lists",
+        "{\"prompt\":" + Repeat("[", 100000) + "1" + Repeat("]", 100000) + "}");
+  c.Add("another column within 100,000 lists",
+        "{\"prompt\":\"p\",\"x\":" + Repeat("[", 100000) + "1" + Repeat("]", 100000) + "}");
   c.Add("the prompt twice", R"({"prompt":"a","prompt":"b"})");
   c.Add("the prompt twice, once escaped", R"({"prompt":"a","pr\u006fmpt":"b"})");
   c.Add("a lone surrogate", R"({"prompt":"\ud800"})");
@@ -236,14 +260,17 @@ std::vector<Malicious> RowCorpus() {
   wrong_sum[packed.size() - 6] = static_cast<char>(wrong_sum[packed.size() - 6] ^ 1);
   c.Add("a gzip with another sum", wrong_sum);
   c.Add("a gzip of 256 MB of zeros", [] { return Bomb("", size_t{256} << 20, '\0'); });
-  c.Add("a gzip of 256 MB in a text", [] { return Bomb("{\"prompt\":\"", size_t{256} << 20, 'x'); });
+  c.Add("a gzip of 256 MB in a text",
+        [] { return Bomb("{\"prompt\":\"", size_t{256} << 20, 'x'); });
   c.Add("a gzip of 256 MB of line ends", [] { return Bomb("", size_t{256} << 20, '\n'); });
   c.Add("Parquet without a footer", "PAR1" + std::string(100, 'x'));
   c.Add("Parquet's magic alone", "PAR1");
   c.Add("Parquet's magic twice", "PAR1PAR1");
   c.Add("Parquet that is encrypted", "PARE" + std::string(100, 'x'));
-  c.Add("Parquet with a footer of 2^32 - 1", "PAR1" + std::string(100, 'x') + std::string(4, '\xff') + "PAR1");
-  c.Add("Parquet with a footer of nonsense", "PAR1" + std::string(1000, '\x15') + std::string("\xe8\x03\0\0", 4) + "PAR1");
+  c.Add("Parquet with a footer of 2^32 - 1",
+        "PAR1" + std::string(100, 'x') + std::string(4, '\xff') + "PAR1");
+  c.Add("Parquet with a footer of nonsense",
+        "PAR1" + std::string(1000, '\x15') + std::string("\xe8\x03\0\0", 4) + "PAR1");
   const std::string table = ParquetFiles().front();
   if (table.size() > 100) {
     c.Add("Parquet cut in the middle", table.substr(0, table.size() / 2));
@@ -252,7 +279,8 @@ std::vector<Malicious> RowCorpus() {
       ++bytes[bytes.size() - 8];
       return bytes;
     });
-    // Thrift of the footer: the largest numbers where versions, counts, groups and sizes are. What follows is for people.
+    // Thrift of the footer: the largest numbers where versions, counts, groups and sizes are. What
+    // follows is for people.
     uint32_t footer = 0;
     std::memcpy(&footer, table.data() + table.size() - 8, 4);
     for (size_t i = 4; i < footer && i < 160; i += 36) {
@@ -272,7 +300,8 @@ std::vector<Malicious> RecipeCorpus() {
   c.Add("arrays 100,000 deep", "a = " + Repeat("[", 100000));
   c.Add("tables 100,000 deep", "a = " + Repeat("{a=", 100000));
   c.Add("a key of a million dots", [] { return Repeat("a.", 1000000) + "a = 1"; });
-  c.Add("a key of a million dots in a table", [] { return "a = {" + Repeat("'a' . ", 600000) + "a = 1}"; });
+  c.Add("a key of a million dots in a table",
+        [] { return "a = {" + Repeat("'a' . ", 600000) + "a = 1}"; });
   c.Add("a header of 100,000 dots", "[" + Repeat("a.", 100000) + "a]");
   c.Add("letters beyond ASCII where blanks may stand", "[run]\n\u00e9 = 1\nsteps \u0436= 1\n");
   c.Add("a header that begins with a bracket", "[(a]\nx = 1\n");
@@ -283,7 +312,8 @@ std::vector<Malicious> RecipeCorpus() {
   c.Add("a seed of -1", "[run]\nseed = -1\n");
   c.Add("a temperature that is NaN", "[rollout]\ntemperature = nan\n");
   c.Add("a temperature that is infinite", "[rollout]\ntemperature = inf\n");
-  c.Add("a string of four megabytes that does not end", "[run]\nout = \"" + Repeat("x", (4 << 20) - 100));
+  c.Add("a string of four megabytes that does not end",
+        "[run]\nout = \"" + Repeat("x", (4 << 20) - 100));
   c.Add("more than four megabytes", [] { return "# " + Repeat("x", 5 << 20); });
   c.Add("broken UTF-8", "[run]\nout = \"\xff\"\n");
   c.Add("NUL", std::string("[run]\nout = \"\0\"\n", 16));
@@ -343,13 +373,17 @@ std::vector<Malicious> ManifestCorpus() {
 }
 
 const char* KindName(Kind kind) {
-  static constexpr std::array kNames = {"Safetensors", "Gguf", "Tokenizer", "Config", "ChatTemplate", "Record", "Prompt", "Rows", "Recipe", "Manifest"};
+  static constexpr std::array kNames = {"Safetensors",  "Gguf",    "Tokenizer", "Config",
+                                        "ChatTemplate", "Record",  "Prompt",    "Rows",
+                                        "Recipe",       "Manifest"};
   return kNames.at(static_cast<size_t>(kind));
 }
 
 const char* FileName(Kind kind) {
-  static constexpr std::array kNames = {"model.safetensors", "model.gguf", "tokenizer.json", "config.json", "chat_template.jinja",
-                                        "record", "record", "data.jsonl", "recipe.toml", "manifest.json"};
+  static constexpr std::array kNames = {
+      "model.safetensors",   "model.gguf",   "tokenizer.json", "config.json",
+      "chat_template.jinja", "record",       "record",         "data.jsonl",
+      "recipe.toml",         "manifest.json"};
   return kNames.at(static_cast<size_t>(kind));
 }
 
@@ -377,13 +411,18 @@ Files WellFormed(Kind kind) {
     }
     case Kind::kGguf: return {{FileName(kind), testing::TinyGguf().File()}};
     case Kind::kTokenizer:
-      return {{FileName(kind), R"({"added_tokens":[{"id":3,"content":"<x>"}],"normalizer":null,"pre_tokenizer":null,)"
-                               R"("model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}})"}};
+      return {
+          {FileName(kind),
+           R"({"added_tokens":[{"id":3,"content":"<x>"}],"normalizer":null,"pre_tokenizer":null,)"
+           R"("model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":["a b"]}})"}};
     case Kind::kConfig:
-      return {{FileName(kind), R"({"model_type":"llama","hidden_act":"silu","num_hidden_layers":2,"hidden_size":16,"num_attention_heads":4,)"
-                               R"("num_key_value_heads":2,"intermediate_size":32,"vocab_size":100,"max_position_embeddings":64,)"
-                               R"("rms_norm_eps":1e-5,"rope_theta":10000.0,"bos_token_id":1,"eos_token_id":2})"}};
-    case Kind::kTemplate: return {{FileName(kind), "{% for m in messages %}{{ m.content * 2 }}{% endfor %}"}};
+      return {
+          {FileName(kind),
+           R"({"model_type":"llama","hidden_act":"silu","num_hidden_layers":2,"hidden_size":16,"num_attention_heads":4,)"
+           R"("num_key_value_heads":2,"intermediate_size":32,"vocab_size":100,"max_position_embeddings":64,)"
+           R"("rms_norm_eps":1e-5,"rope_theta":10000.0,"bos_token_id":1,"eos_token_id":2})"}};
+    case Kind::kTemplate:
+      return {{FileName(kind), "{% for m in messages %}{{ m.content * 2 }}{% endfor %}"}};
     case Kind::kRecord: return {{FileName(kind), GroupBody::Seal(Group()).bytes().str()}};
     case Kind::kPrompt: return {{FileName(kind), Encode(Group().lease.prompt)}};
     case Kind::kRows: return {{FileName(kind), Bomb("{\"prompt\":\"p\"}\n", 0, 'x')}};

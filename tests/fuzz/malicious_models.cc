@@ -17,10 +17,14 @@ using testing::TinyGguf;
 std::string Tensors(const std::string& header, size_t data, uint64_t claimed) {
   return Raw(claimed) + header + std::string(data, 'd');
 }
-std::string Tensors(const std::string& header, size_t data) { return Tensors(header, data, header.size()); }
+std::string Tensors(const std::string& header, size_t data) {
+  return Tensors(header, data, header.size());
+}
 
-std::string Entry(const std::string& name, const std::string& dtype, const std::string& shape, const std::string& offsets) {
-  return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":[)" + shape + R"(],"data_offsets":[)" + offsets + "]}";
+std::string Entry(const std::string& name, const std::string& dtype, const std::string& shape,
+                  const std::string& offsets) {
+  return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":[)" + shape +
+         R"(],"data_offsets":[)" + offsets + "]}";
 }
 
 }  // namespace
@@ -43,16 +47,22 @@ std::vector<Malicious> SafetensorsCorpus() {
   c.Add("header of a million brackets", Tensors(Repeat("[", 1000000), 0));
   c.Add("header with a NUL", Tensors(std::string("{\0}", 3), 0));
   c.Add("header of broken UTF-8", Tensors("{\"\xff\xfe\":1}", 0));
-  c.Add("two tensors in one place", Tensors("{" + a + "," + Entry("b", "F32", "1", "0,4") + "}", 4));
-  c.Add("two tensors that overlap", Tensors("{" + a + "," + Entry("b", "F32", "1", "2,6") + "}", 6));
-  c.Add("a hole between tensors", Tensors("{" + a + "," + Entry("b", "F32", "1", "8,12") + "}", 12));
+  c.Add("two tensors in one place",
+        Tensors("{" + a + "," + Entry("b", "F32", "1", "0,4") + "}", 4));
+  c.Add("two tensors that overlap",
+        Tensors("{" + a + "," + Entry("b", "F32", "1", "2,6") + "}", 6));
+  c.Add("a hole between tensors",
+        Tensors("{" + a + "," + Entry("b", "F32", "1", "8,12") + "}", 12));
   c.Add("a hole at the start", Tensors("{" + Entry("a", "F32", "1", "4,8") + "}", 8));
   c.Add("bytes behind the last tensor", Tensors("{" + a + "}", 5));
   c.Add("data without a tensor", Tensors("{}", 64));
   c.Add("the same key twice", Tensors("{" + a + "," + Entry("a", "F32", "1", "4,8") + "}", 8));
   c.Add("offset past the end", Tensors("{" + Entry("a", "F32", "2", "0,8") + "}", 4));
-  c.Add("offsets of 2^64 - 1", Tensors("{" + Entry("a", "F32", "1", "18446744073709551612,18446744073709551615") + "}", 4));
-  c.Add("offsets past 64 bits", Tensors("{" + Entry("a", "F32", "1", "0,18446744073709551616") + "}", 4));
+  c.Add(
+      "offsets of 2^64 - 1",
+      Tensors("{" + Entry("a", "F32", "1", "18446744073709551612,18446744073709551615") + "}", 4));
+  c.Add("offsets past 64 bits",
+        Tensors("{" + Entry("a", "F32", "1", "0,18446744073709551616") + "}", 4));
   c.Add("negative offsets", Tensors("{" + Entry("a", "F32", "1", "-4,0") + "}", 4));
   c.Add("end before begin", Tensors("{" + Entry("a", "F32", "1", "4,0") + "}", 4));
   c.Add("offsets as fractions", Tensors("{" + Entry("a", "F32", "1", "0.0,4.0") + "}", 4));
@@ -60,21 +70,27 @@ std::vector<Malicious> SafetensorsCorpus() {
   c.Add("three offsets", Tensors("{" + Entry("a", "F32", "1", "0,4,8") + "}", 4));
   c.Add("sizes of another dtype", Tensors("{" + Entry("a", "BF16", "1", "0,4") + "}", 4));
   c.Add("a dtype nobody knows", Tensors("{" + Entry("a", "F4_E2M1X", "1", "0,4") + "}", 4));
-  c.Add("a dtype of a megabyte", Tensors("{" + Entry("a", Repeat("F", 1 << 20), "1", "0,4") + "}", 4));
-  c.Add("a shape whose product wraps to 4", Tensors("{" + Entry("a", "F32", "4611686018427387905,4", "0,4") + "}", 4));
+  c.Add("a dtype of a megabyte",
+        Tensors("{" + Entry("a", Repeat("F", 1 << 20), "1", "0,4") + "}", 4));
+  c.Add("a shape whose product wraps to 4",
+        Tensors("{" + Entry("a", "F32", "4611686018427387905,4", "0,4") + "}", 4));
   c.Add("a shape of 2^63", Tensors("{" + Entry("a", "F32", "9223372036854775808", "0,4") + "}", 4));
   c.Add("a shape that is negative", Tensors("{" + Entry("a", "F32", "-1", "0,4") + "}", 4));
-  c.Add("a shape of 10,000 dimensions", Tensors("{" + Entry("a", "F32", Repeat("1,", 9999) + "1", "0,4") + "}", 4));
-  c.Add("a shape that is text", Tensors(R"({"a":{"dtype":"F32","shape":"1","data_offsets":[0,4]}})", 4));
+  c.Add("a shape of 10,000 dimensions",
+        Tensors("{" + Entry("a", "F32", Repeat("1,", 9999) + "1", "0,4") + "}", 4));
+  c.Add("a shape that is text",
+        Tensors(R"({"a":{"dtype":"F32","shape":"1","data_offsets":[0,4]}})", 4));
   c.Add("a tensor without a shape", Tensors(R"({"a":{"dtype":"F32","data_offsets":[0,4]}})", 4));
   c.Add("a tensor that is null", Tensors(R"({"a":null})", 0));
   c.Add("metadata that is a number", Tensors(R"({"__metadata__":{"x":1}})", 0));
   c.Add("metadata that is a list", Tensors(R"({"__metadata__":[]})", 0));
   c.Add("four megabytes of empty arrays", Tensors("{\"a\":[" + Repeat("[],", 1400000) + "[]]}", 0));
   c.Add("four megabytes of numbers", Tensors("{\"a\":[" + Repeat("0,", 2000000) + "0]}", 0));
-  c.Add("four megabytes of empty objects", Tensors("{\"a\":[" + Repeat("{},", 1400000) + "{}]}", 0));
+  c.Add("four megabytes of empty objects",
+        Tensors("{\"a\":[" + Repeat("{},", 1400000) + "{}]}", 0));
   const auto index = [&](const std::string& name, const std::string& text) {
-    c.Add(name, Files{{"model.safetensors.index.json", text}, {"one.safetensors", Tensors("{" + a + "}", 4)}});
+    c.Add(name, Files{{"model.safetensors.index.json", text},
+                      {"one.safetensors", Tensors("{" + a + "}", 4)}});
   };
   index("an index out of the folder", R"({"weight_map":{"a":"../one.safetensors"}})");
   index("an index to an absolute path", R"({"weight_map":{"a":"/etc/passwd"}})");
@@ -84,8 +100,10 @@ std::vector<Malicious> SafetensorsCorpus() {
   index("an index with a NUL in a name", R"({"weight_map":{"a":"one.safetensors\u0000.bin"}})");
   index("an index to itself", R"({"weight_map":{"a":"model.safetensors.index.json"}})");
   index("an index to a file that is not there", R"({"weight_map":{"a":"two.safetensors"}})");
-  index("an index to a tensor that is not there", R"({"weight_map":{"a":"one.safetensors","b":"one.safetensors"}})");
-  index("an index that lists a tensor twice", R"({"weight_map":{"a":"one.safetensors","a":"one.safetensors"}})");
+  index("an index to a tensor that is not there",
+        R"({"weight_map":{"a":"one.safetensors","b":"one.safetensors"}})");
+  index("an index that lists a tensor twice",
+        R"({"weight_map":{"a":"one.safetensors","a":"one.safetensors"}})");
   index("an index with numbers for files", R"({"weight_map":{"a":7}})");
   index("an index without a map", "{}");
   index("an index that is a list", "[]");
@@ -111,24 +129,33 @@ std::vector<Malicious> GgufCorpus() {
   c.Add("a million keys that are not there", head(3, 0, 1 << 20));
   c.Add("a key of 2^60 bytes", head(3, 0, 1) + Raw(huge) + "x");
   c.Add("a key of 2^64 - 1 bytes", head(3, 0, 1) + Raw(~uint64_t{0}) + "x");
-  c.Add("a text of 2^63 bytes", head(3, 0, 1) + GgufText("k") + Raw(kGgufString) + Raw(uint64_t{1} << 63));
-  c.Add("a text a byte longer than the file", head(3, 0, 1) + GgufText("k") + Raw(kGgufString) + Raw<uint64_t>(3) + "ab");
-  c.Add("an array of 2^60 texts", head(3, 0, 1) + GgufText("k") + Raw(kGgufArray) + Raw(kGgufString) + Raw(huge));
-  c.Add("an array of 2^60 bytes", head(3, 0, 1) + GgufText("k") + Raw(kGgufArray) + Raw<uint32_t>(0) + Raw(huge));
-  c.Add("an array of arrays", head(3, 0, 1) + GgufText("k") + Raw(kGgufArray) + Raw(kGgufArray) + Raw<uint64_t>(1));
+  c.Add("a text of 2^63 bytes",
+        head(3, 0, 1) + GgufText("k") + Raw(kGgufString) + Raw(uint64_t{1} << 63));
+  c.Add("a text a byte longer than the file",
+        head(3, 0, 1) + GgufText("k") + Raw(kGgufString) + Raw<uint64_t>(3) + "ab");
+  c.Add("an array of 2^60 texts",
+        head(3, 0, 1) + GgufText("k") + Raw(kGgufArray) + Raw(kGgufString) + Raw(huge));
+  c.Add("an array of 2^60 bytes",
+        head(3, 0, 1) + GgufText("k") + Raw(kGgufArray) + Raw<uint32_t>(0) + Raw(huge));
+  c.Add("an array of arrays",
+        head(3, 0, 1) + GgufText("k") + Raw(kGgufArray) + Raw(kGgufArray) + Raw<uint64_t>(1));
   std::string nested = head(3, 0, 1) + GgufText("k");
   for (int i = 0; i < 100000; ++i) nested += Raw(kGgufArray);
   c.Add("arrays 100,000 deep", nested);
-  c.Add("a value of type 13", head(3, 0, 1) + GgufText("k") + Raw<uint32_t>(13) + std::string(64, '\0'));
-  c.Add("an array of type 99", head(3, 0, 1) + GgufText("k") + Raw(kGgufArray) + Raw<uint32_t>(99) + Raw<uint64_t>(1) + std::string(64, '\0'));
+  c.Add("a value of type 13",
+        head(3, 0, 1) + GgufText("k") + Raw<uint32_t>(13) + std::string(64, '\0'));
+  c.Add("an array of type 99", head(3, 0, 1) + GgufText("k") + Raw(kGgufArray) + Raw<uint32_t>(99) +
+                                   Raw<uint64_t>(1) + std::string(64, '\0'));
   c.Add("sixteen megabytes of bytes in an array", [=] {
     GgufMaker m;
-    m.Value("k", kGgufArray, Raw<uint32_t>(0) + Raw(uint64_t{16} << 20) + std::string(size_t{16} << 20, '\1'));
+    m.Value("k", kGgufArray,
+            Raw<uint32_t>(0) + Raw(uint64_t{16} << 20) + std::string(size_t{16} << 20, '\1'));
     return m.File();
   });
   c.Add("a million empty texts in an array", [=] {
     GgufMaker m;
-    m.Value("k", kGgufArray, Raw(kGgufString) + Raw<uint64_t>(1000000) + std::string(8000000, '\0'));
+    m.Value("k", kGgufArray,
+            Raw(kGgufString) + Raw<uint64_t>(1000000) + std::string(8000000, '\0'));
     return m.File();
   });
   c.Add("a million keys of one byte", [=] {
@@ -142,14 +169,20 @@ std::vector<Malicious> GgufCorpus() {
     c.Add(name, m.File());
   };
   model("the same key twice", [](GgufMaker& m) { m.Integer("llama.block_count", 1); });
-  model("the same tensor twice", [](GgufMaker& m) { m.Tensor("output_norm.weight", {8}, 0, std::string(32, 'x')); });
+  model("the same tensor twice",
+        [](GgufMaker& m) { m.Tensor("output_norm.weight", {8}, 0, std::string(32, 'x')); });
   model("a tensor of no dimensions", [](GgufMaker& m) { m.Tensor("x", {}, 0, ""); });
-  model("a tensor of 1,000 dimensions", [](GgufMaker& m) { m.Tensor("x", std::vector<uint64_t>(1000, 1), 0, "1234"); });
+  model("a tensor of 1,000 dimensions",
+        [](GgufMaker& m) { m.Tensor("x", std::vector<uint64_t>(1000, 1), 0, "1234"); });
   model("a dimension of 0", [](GgufMaker& m) { m.Tensor("x", {0}, 0, ""); });
   model("a dimension of 2^63", [](GgufMaker& m) { m.Tensor("x", {uint64_t{1} << 63}, 0, ""); });
-  model("dimensions whose product wraps", [](GgufMaker& m) { m.Tensor("x", {uint64_t{1} << 32, uint64_t{1} << 32}, 0, ""); });
-  model("a tensor of an unknown type", [](GgufMaker& m) { m.Tensor("x", {32}, 77, std::string(64, 'x')); });
-  model("a tensor of type 2^32 - 1", [](GgufMaker& m) { m.Tensor("x", {32}, ~uint32_t{0}, std::string(64, 'x')); });
+  model("dimensions whose product wraps", [](GgufMaker& m) {
+    m.Tensor("x", {uint64_t{1} << 32, uint64_t{1} << 32}, 0, "");
+  });
+  model("a tensor of an unknown type",
+        [](GgufMaker& m) { m.Tensor("x", {32}, 77, std::string(64, 'x')); });
+  model("a tensor of type 2^32 - 1",
+        [](GgufMaker& m) { m.Tensor("x", {32}, ~uint32_t{0}, std::string(64, 'x')); });
   model("half a block", [](GgufMaker& m) { m.Tensor("x", {16}, 8, std::string(34, 'x')); });
   model("a tensor past the end", [](GgufMaker& m) { m.Tensor("x", {1 << 20}, 0, "1234"); });
   model("alignment 0", [](GgufMaker& m) { m.Integer("general.alignment", 0); });
@@ -166,7 +199,8 @@ std::vector<Malicious> GgufCorpus() {
   offset("an offset that is not aligned", 7);
   offset("an offset onto another tensor", 0);
   offset("an offset past the end", 1 << 20);
-  const auto changed = [&](const std::string& name, const std::string& key, const std::string& to, const std::string& from) {
+  const auto changed = [&](const std::string& name, const std::string& key, const std::string& to,
+                           const std::string& from) {
     GgufMaker m = TinyGguf();
     const size_t at = m.values.find(GgufText(key)) + 8 + key.size() + 4;
     m.values.replace(at, from.size(), to);
@@ -181,11 +215,14 @@ std::vector<Malicious> GgufCorpus() {
   changed("no KV heads", "llama.attention.head_count_kv", Raw<uint32_t>(0), four);
   changed("a width of 2^32 - 1", "llama.embedding_length", Raw(~uint32_t{0}), four);
   changed("a rotary base that is NaN", "llama.rope.freq_base", Raw(~uint32_t{0}), four);
-  changed("a rotary base that is infinite", "llama.rope.freq_base", Raw<uint32_t>(0x7F800000), four);
+  changed("a rotary base that is infinite", "llama.rope.freq_base", Raw<uint32_t>(0x7F800000),
+          four);
   changed("a norm of -1", "llama.attention.layer_norm_rms_epsilon", Raw(-1.0f), four);
-  changed("an end token outside the vocabulary", "tokenizer.ggml.eos_token_id", Raw<uint32_t>(1u << 30), four);
+  changed("an end token outside the vocabulary", "tokenizer.ggml.eos_token_id",
+          Raw<uint32_t>(1u << 30), four);
   changed("another architecture", "general.architecture", GgufText("gemma"), GgufText("llama"));
-  const auto replaced = [&](const std::string& name, const std::string& from, const std::string& to) {
+  const auto replaced = [&](const std::string& name, const std::string& from,
+                            const std::string& to) {
     GgufMaker m = TinyGguf();
     m.values.replace(m.values.find(from), from.size(), to);
     c.Add(name, m.File());
@@ -195,8 +232,10 @@ std::vector<Malicious> GgufCorpus() {
   replaced("a merge of tokens that are not there", GgufText("a b"), GgufText("x y"));
   replaced("a merge without a space", GgufText("a b"), GgufText("a_b"));
   replaced("a pre-tokenizer nobody knows", GgufText("smollm"), GgufText("regex!"));
-  replaced("a chat template that is no UTF-8", GgufText("{{ bos_token }}{{ messages[0].content }}"), GgufText("{{ '\xff' }}"));
-  replaced("a chat template that does not parse", GgufText("{{ bos_token }}{{ messages[0].content }}"), GgufText("{% for %}"));
+  replaced("a chat template that is no UTF-8", GgufText("{{ bos_token }}{{ messages[0].content }}"),
+           GgufText("{{ '\xff' }}"));
+  replaced("a chat template that does not parse",
+           GgufText("{{ bos_token }}{{ messages[0].content }}"), GgufText("{% for %}"));
   const std::string whole = TinyGguf().File();
   c.Add("cut in the middle of the keys", whole.substr(0, 300));
   c.Add("cut in the middle of the tensors", whole.substr(0, whole.size() - 100));
@@ -205,9 +244,10 @@ std::vector<Malicious> GgufCorpus() {
 
 std::vector<Malicious> TokenizerCorpus() {
   Corpus c("tokenizer.json");
-  const auto json = [](const std::string& vocab, const std::string& merges, const std::string& added = "[]", const std::string& pre = "null") {
-    return R"({"added_tokens":)" + added + R"(,"normalizer":null,"pre_tokenizer":)" + pre + R"(,"model":{"type":"BPE","vocab":)" + vocab +
-           R"(,"merges":)" + merges + "}}";
+  const auto json = [](const std::string& vocab, const std::string& merges,
+                       const std::string& added = "[]", const std::string& pre = "null") {
+    return R"({"added_tokens":)" + added + R"(,"normalizer":null,"pre_tokenizer":)" + pre +
+           R"(,"model":{"type":"BPE","vocab":)" + vocab + R"(,"merges":)" + merges + "}}";
   };
   c.Add("empty", "");
   c.Add("null", "null");
@@ -216,7 +256,8 @@ std::vector<Malicious> TokenizerCorpus() {
   c.Add("a model of another type", R"({"model":{"type":"Unigram","vocab":[]}})");
   c.Add("nested a million deep", Repeat("{\"model\":", 1000000));
   c.Add("a million brackets", Repeat("[", 1000000));
-  c.Add("the model twice", R"({"model":{"vocab":{},"merges":[]},"model":{"vocab":{},"merges":[]}})");
+  c.Add("the model twice",
+        R"({"model":{"vocab":{},"merges":[]},"model":{"vocab":{},"merges":[]}})");
   c.Add("broken UTF-8", json("{\"\xff\":0}", "[]"));
   c.Add("a lone surrogate", json(R"({"\ud800":0})", "[]"));
   c.Add("a token twice", json(R"({"a":0,"a":1})", "[]"));
@@ -252,9 +293,15 @@ std::vector<Malicious> TokenizerCorpus() {
   c.Add("normalizers within normalizers",
         R"({"normalizer":)" + Repeat(R"({"type":"Sequence","normalizers":[)", 40) +
             Repeat("]}", 40) + R"(,"model":{"type":"BPE","vocab":{"a":0},"merges":[]}})");
-  c.Add("a pattern that explodes", json("{}", "[]", "[]", R"({"type":"Split","pattern":{"Regex":"(a*)*b"},"behavior":"Isolated","invert":false})"));
+  c.Add(
+      "a pattern that explodes",
+      json(
+          "{}", "[]", "[]",
+          R"({"type":"Split","pattern":{"Regex":"(a*)*b"},"behavior":"Isolated","invert":false})"));
   c.Add("a pre-tokenizer that is a list", json("{}", "[]", "[]", "[1]"));
-  c.Add("a sequence within sequences", json("{}", "[]", "[]", Repeat(R"({"type":"Sequence","pretokenizers":[)", 20) + Repeat("]}", 20)));
+  c.Add("a sequence within sequences",
+        json("{}", "[]", "[]",
+             Repeat(R"({"type":"Sequence","pretokenizers":[)", 20) + Repeat("]}", 20)));
   c.Add("eight megabytes of empty arrays", json("{}", "[" + Repeat("[],", 2600000) + "[]]"));
   c.Add("eight megabytes of numbers", json("{}", "[" + Repeat("0,", 4000000) + "0]"));
   c.Add("a text of eight megabytes that does not end", "{\"model\":\"" + Repeat("x", 8 << 20));
@@ -271,8 +318,9 @@ std::vector<Malicious> ConfigCorpus() {
     text.replace(at, text.find_first_of(",}", at) - at, value);
     c.Add(name, text);
   };
-  for (const char* key : {"num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size",
-                          "max_position_embeddings"}) {
+  for (const char* key :
+       {"num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads",
+        "intermediate_size", "vocab_size", "max_position_embeddings"}) {
     with(std::string(key) + " = 0", key, "0");
     with(std::string(key) + " = -1", key, "-1");
     with(std::string(key) + " = 2^63 - 1", key, "9223372036854775807");
@@ -299,8 +347,10 @@ std::vector<Malicious> ConfigCorpus() {
   c.Add("more than a megabyte", "{\"a\":\"" + Repeat("x", 2 << 20) + "\"}");
   c.Add("a megabyte of numbers", "{\"a\":[" + Repeat("0,", 500000) + "0]}");
   c.Add("a key twice", "{\"hidden_size\":4," + good.substr(1));
-  c.Add("an end token outside the vocabulary, in the other file", Files{{"config.json", good}, {"generation_config.json", R"({"eos_token_id":[5000000]})"}});
-  c.Add("the other file nested a million deep", Files{{"config.json", good}, {"generation_config.json", Repeat("[", 900000)}});
+  c.Add("an end token outside the vocabulary, in the other file",
+        Files{{"config.json", good}, {"generation_config.json", R"({"eos_token_id":[5000000]})"}});
+  c.Add("the other file nested a million deep",
+        Files{{"config.json", good}, {"generation_config.json", Repeat("[", 900000)}});
   return c.Take();
 }
 

@@ -22,7 +22,9 @@ class Corpus {
  public:
   explicit Corpus(std::string file) : file_(std::move(file)) {}
   void Add(std::string name, std::string content) {
-    cases_.push_back({std::move(name), [file = file_, content = std::move(content)] { return Files{{file, content}}; }});
+    cases_.push_back({std::move(name), [file = file_, content = std::move(content)] {
+                        return Files{{file, content}};
+                      }});
   }
   void Add(std::string name, const char* content) { Add(std::move(name), std::string(content)); }
   void Add(std::string name, Files files) {
@@ -30,7 +32,9 @@ class Corpus {
   }
   // Large ones are made when they are needed.
   void Add(std::string name, std::function<std::string()> content) {
-    cases_.push_back({std::move(name), [file = file_, content = std::move(content)] { return Files{{file, content()}}; }});
+    cases_.push_back({std::move(name), [file = file_, content = std::move(content)] {
+                        return Files{{file, content()}};
+                      }});
   }
   std::vector<Malicious> Take() { return std::move(cases_); }
 

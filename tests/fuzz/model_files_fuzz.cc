@@ -1,4 +1,5 @@
-// What a model folder or a checkpoint holds: weights, GGUF, tokenizer, configuration, chat template, manifest.
+// What a model folder or a checkpoint holds: weights, GGUF, tokenizer, configuration, chat
+// template, manifest.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -7,13 +8,13 @@
 #include "common/base/error.h"
 #include "common/base/hash/sha256.h"
 #include "common/base/json/strict_json.h"
+#include "common/text/template/chat_template.h"
+#include "common/text/tokenizer/tokenizer.h"
 #include "learner/update/checkpoint_manifest.h"
 #include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
-#include "common/text/template/chat_template.h"
 #include "policy_model/files/gguf_reader.h"
 #include "policy_model/files/safetensors.h"
-#include "common/text/tokenizer/tokenizer.h"
 #include "targets.h"
 #include "tests/testing/gguf_maker.h"
 
@@ -28,29 +29,40 @@ using Json = nlohmann::ordered_json;
 // First and last byte of every tensor: a view outside the file shows.
 void Touch(const SafetensorsReader& reader) {
   for (const auto& [name, view] : reader.tensors()) {
-    if (!view.bytes.empty()) Use(static_cast<size_t>(view.bytes.front()) + static_cast<size_t>(view.bytes.back()));
+    if (!view.bytes.empty())
+      Use(static_cast<size_t>(view.bytes.front()) + static_cast<size_t>(view.bytes.back()));
   }
 }
 
 std::string WithHeader(const std::string& header, size_t data) {
   const uint64_t size = header.size();
-  return std::string(reinterpret_cast<const char*>(&size), sizeof size) + header + std::string(data, 'd');
+  return std::string(reinterpret_cast<const char*>(&size), sizeof size) + header +
+         std::string(data, 'd');
 }
 
 }  // namespace
 
-void FuzzSafetensors(std::string_view input) { Touch(*SafetensorsReader::OpenFile(InputFile(input))); }
+void FuzzSafetensors(std::string_view input) {
+  Touch(*SafetensorsReader::OpenFile(InputFile(input)));
+}
 
 Seeds SafetensorsSeeds() {
-  return {WithHeader(R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"BF16","shape":[],"data_offsets":[24,26]}})", 26),
-          WithHeader(R"({"__metadata__":{"format":"pt"},"a":{"dtype":"I64","shape":[0],"data_offsets":[0,0]}})", 0),
-          WithHeader("{}", 0), SourceFile("tests/golden/tiny_llama/model.safetensors").substr(0, 4096)};
+  return {
+      WithHeader(
+          R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"BF16","shape":[],"data_offsets":[24,26]}})",
+          26),
+      WithHeader(
+          R"({"__metadata__":{"format":"pt"},"a":{"dtype":"I64","shape":[0],"data_offsets":[0,0]}})",
+          0),
+      WithHeader("{}", 0), SourceFile("tests/golden/tiny_llama/model.safetensors").substr(0, 4096)};
 }
 
 void FuzzSafetensorsIndex(std::string_view input) {
   static const bool made = [] {
-    WriteInput(InputFolder() + "/one.safetensors", WithHeader(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4));
-    WriteInput(InputFolder() + "/two.safetensors", WithHeader(R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4));
+    WriteInput(InputFolder() + "/one.safetensors",
+               WithHeader(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4));
+    WriteInput(InputFolder() + "/two.safetensors",
+               WithHeader(R"({"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", 4));
     return true;
   }();
   Use(made);
@@ -59,8 +71,10 @@ void FuzzSafetensorsIndex(std::string_view input) {
 }
 
 Seeds SafetensorsIndexSeeds() {
-  return {R"({"metadata":{"total_size":8},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})",
-          R"({"weight_map":{"a":"../one.safetensors"}})", R"({"weight_map":{"a":"one.safetensors","a":"two.safetensors"}})"};
+  return {
+      R"({"metadata":{"total_size":8},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})",
+      R"({"weight_map":{"a":"../one.safetensors"}})",
+      R"({"weight_map":{"a":"one.safetensors","a":"two.safetensors"}})"};
 }
 
 void FuzzGguf(std::string_view input) {
@@ -68,8 +82,13 @@ void FuzzGguf(std::string_view input) {
   const auto reader = GgufReader::Open(path);
   for (const auto& [name, tensor] : reader->tensors()) {
     const GgufBlock block = BlockOf(tensor.type, name);
-    std::vector<float> out(static_cast<size_t>(block.elements) * std::min<size_t>(tensor.bytes.size() / static_cast<size_t>(block.bytes), 4));
-    Dequantize(tensor.type, tensor.bytes.first(out.size() / static_cast<size_t>(block.elements) * static_cast<size_t>(block.bytes)), out);
+    std::vector<float> out(
+        static_cast<size_t>(block.elements) *
+        std::min<size_t>(tensor.bytes.size() / static_cast<size_t>(block.bytes), 4));
+    Dequantize(tensor.type,
+               tensor.bytes.first(out.size() / static_cast<size_t>(block.elements) *
+                                  static_cast<size_t>(block.bytes)),
+               out);
   }
   ConvertGguf(path, InputFolder() + "/out", DType::kFloat32, /*overwrite=*/true);
 }
@@ -91,7 +110,8 @@ void FuzzTokenizer(std::string_view input) {
     for (const bool special : {true, false}) {
       try {
         const auto ids = tokenizer->Encode(text, special);
-        for (const int32_t id : ids) PLUMB_CHECK(id >= 0 && id < tokenizer->size(), std::to_string(id));
+        for (const int32_t id : ids)
+          PLUMB_CHECK(id >= 0 && id < tokenizer->size(), std::to_string(id));
         Use(tokenizer->Decode(ids).size());
       } catch (const Error&) {  // a character without a token
       }
@@ -126,16 +146,19 @@ void FuzzModelConfig(std::string_view input) {
   WriteInput(InputFolder() + "/generation_config.json", generation.empty() ? "{}" : generation);
   const ModelShape shape = ReadModelConfig(InputFolder());
   Validate(shape, "read");  // what was read holds
-  PLUMB_CHECK(shape.heads % shape.kv_heads == 0 && shape.qkv_width() > 0, "sizes of a shape that was read");
+  PLUMB_CHECK(shape.heads % shape.kv_heads == 0 && shape.qkv_width() > 0,
+              "sizes of a shape that was read");
   WriteModelConfig(shape, InputFolder(), "float32");
   PLUMB_CHECK(ReadModelConfig(InputFolder()) == shape, "a shape changed on its way");
 }
 
 Seeds ModelConfigSeeds() {
-  return {Joined(SourceFile("tests/golden/tiny_llama/config.json"), SourceFile("tests/golden/tiny_llama/generation_config.json")),
-          R"({"model_type":"qwen2","num_hidden_layers":2,"hidden_size":16,"num_attention_heads":4,"num_key_value_heads":2,)"
-          R"("intermediate_size":32,"vocab_size":100,"max_position_embeddings":64,"rms_norm_eps":1e-6,"tie_word_embeddings":false,)"
-          R"("eos_token_id":[1,2],"rope_parameters":{"rope_type":"default","rope_theta":10000.0}})"};
+  return {
+      Joined(SourceFile("tests/golden/tiny_llama/config.json"),
+             SourceFile("tests/golden/tiny_llama/generation_config.json")),
+      R"({"model_type":"qwen2","num_hidden_layers":2,"hidden_size":16,"num_attention_heads":4,"num_key_value_heads":2,)"
+      R"("intermediate_size":32,"vocab_size":100,"max_position_embeddings":64,"rms_norm_eps":1e-6,"tie_word_embeddings":false,)"
+      R"("eos_token_id":[1,2],"rope_parameters":{"rope_type":"default","rope_theta":10000.0}})"};
 }
 
 void FuzzChatTemplate(std::string_view input) {
@@ -152,7 +175,8 @@ void FuzzChatTemplate(std::string_view input) {
 
 Seeds ChatTemplateSeeds() {
   Seeds out;
-  for (const Json& row : Json::parse(SourceFile("tests/golden/chat_template.json"))) out.push_back(row.at("template"));
+  for (const Json& row : Json::parse(SourceFile("tests/golden/chat_template.json")))
+    out.push_back(row.at("template"));
   const Json jinja = Json::parse(SourceFile("tests/golden/jinja.json"));
   for (const auto& [key, rows] : jinja.items()) {
     for (const Json& row : rows) {
@@ -162,7 +186,8 @@ Seeds ChatTemplateSeeds() {
   return out;
 }
 
-// 'm': a manifest. 'b': a body, around which a manifest with the right hash is put: else the hash hides it from mutation.
+// 'm': a manifest. 'b': a body, around which a manifest with the right hash is put: else the hash
+// hides it from mutation.
 void FuzzManifest(std::string_view input) {
   using namespace learner;
   if (input.empty()) return;
@@ -174,7 +199,8 @@ void FuzzManifest(std::string_view input) {
     text = R"({"format":1,"body":)" + text + R"(,"body_sha256":")" + hash.HexDigest() + "\"}";
   }
   const std::string written = WriteManifest(ReadManifest(text, "manifest.json"));
-  PLUMB_CHECK(WriteManifest(ReadManifest(written, "again")) == written, "a manifest changed on its way");
+  PLUMB_CHECK(WriteManifest(ReadManifest(written, "again")) == written,
+              "a manifest changed on its way");
 }
 
 Seeds ManifestSeeds() {
@@ -187,8 +213,10 @@ Seeds ManifestSeeds() {
   const std::string text = learner::WriteManifest(m);
   const std::string body = Json::parse(text).at("body").dump();
   Seeds out = {"m" + text, "b" + body};
-  for (const auto& [from, to] : {std::pair("\"step\":0", "\"step\":1e300"), std::pair("\"step\":0", "\"step\":18446744073709551615"),
-                                 std::pair("\"seed\":0", "\"seed\":-1"), std::pair("\"models\":{", "\"models\":{\"x\":1,")}) {
+  for (const auto& [from, to] : {std::pair("\"step\":0", "\"step\":1e300"),
+                                 std::pair("\"step\":0", "\"step\":18446744073709551615"),
+                                 std::pair("\"seed\":0", "\"seed\":-1"),
+                                 std::pair("\"models\":{", "\"models\":{\"x\":1,")}) {
     std::string changed = body;
     changed.replace(changed.find(from), std::strlen(from), to);
     out.push_back("b" + changed);

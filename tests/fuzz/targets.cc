@@ -59,7 +59,8 @@ void WriteAll(int fd, std::string_view bytes) {
 std::span<const Target> Targets() { return kTargets; }
 
 const Target* FindTarget(std::string_view name) {
-  const auto found = std::find_if(kTargets.begin(), kTargets.end(), [&](const Target& t) { return name == t.name; });
+  const auto found = std::find_if(kTargets.begin(), kTargets.end(),
+                                  [&](const Target& t) { return name == t.name; });
   return found == kTargets.end() ? nullptr : &*found;
 }
 
@@ -95,7 +96,8 @@ std::string InputFile(std::string_view input) {
 const std::string& InputFolder() {
   static const struct Folder {
     Folder() {
-      path = (access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp") + std::string("/plumb_fuzz_XXXXXX");
+      path =
+          (access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp") + std::string("/plumb_fuzz_XXXXXX");
       PLUMB_CHECK(mkdtemp(path.data()) != nullptr, path);
     }
     ~Folder() {

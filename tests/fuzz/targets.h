@@ -1,9 +1,11 @@
 // Every reader of bytes from outside as a function of bytes, for libFuzzer and for the smoke test.
 //
-// A target gives its input to one parser and looks at what comes out. It may refuse with an Error (a RowProblem, a failed
-// score); everything else that escapes ends the process: that is the finding. Targets that take two texts cut the input at its
-// first NUL; those of several decoders choose by the first byte.
-// Thread safety: one thread; targets keep files of their own under /dev/shm or /tmp. No target links LibTorch.
+// A target gives its input to one parser and looks at what comes out. It may refuse with an Error
+// (a RowProblem, a failed score); everything else that escapes ends the process: that is the
+// finding. Targets that take two texts cut the input at its first NUL; those of several decoders
+// choose by the first byte.
+// Thread safety: one thread; targets keep files of their own under /dev/shm or /tmp. No target
+// links LibTorch.
 #pragma once
 
 #include <span>
@@ -37,9 +39,11 @@ std::string Joined(std::string_view first, std::string_view second);
 // Any value computed from what a parser gave: keeps the compiler from leaving the parser out.
 void Use(size_t value);
 
-// The input as a file, for parsers that take paths. One file a process, written anew each time, in memory.
+// The input as a file, for parsers that take paths. One file a process, written anew each time, in
+// memory.
 std::string InputFile(std::string_view input);
-// An empty folder of this process, for parsers that take folders; the same one each time, its files stay.
+// An empty folder of this process, for parsers that take folders; the same one each time, its files
+// stay.
 const std::string& InputFolder();
 void WriteInput(const std::string& path, std::string_view input);
 

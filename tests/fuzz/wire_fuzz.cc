@@ -1,12 +1,12 @@
 // Messages between roles and values of the store.
 #include <cmath>
 
-#include "common/net/rpc/call_frame.h"
-#include "common/record/codec.h"
 #include "common/base/error.h"
-#include "common/record/group_body.h"
+#include "common/net/rpc/call_frame.h"
 #include "common/net/stream/stream_frame.h"
 #include "common/net/weight_wire.h"
+#include "common/record/codec.h"
+#include "common/record/group_body.h"
 #include "replay/store/record.h"
 #include "targets.h"
 #include "tests/testing/old_store.h"
@@ -196,7 +196,8 @@ Seeds StoreRecordSeeds() {
   GroupScore dropped = ScoresOf(group);
   dropped.dropped = "unscored";
   GroupScore score;
-  score.answers = {{.reward = 0.5, .parts = {{"correct", 1, 0.5, RewardScope::kTrajectory, 0, "sha"}}}};
+  score.answers = {
+      {.reward = 0.5, .parts = {{"correct", 1, 0.5, RewardScope::kTrajectory, 0, "sha"}}}};
   StepPlan plan{.prompt_rows = {1, 2, 3},
                 .drawn = true,
                 .replayed = {9},

@@ -28,13 +28,15 @@ struct Packed {
       for (int32_t j = cu[parent]; j < cu[parent + 1]; ++j) seen.push_back(j);
     }
     for (int32_t j = cu[b]; j <= i; ++j) seen.push_back(j);
-    if (window > 0 && seen.size() > static_cast<size_t>(window)) seen.erase(seen.begin(), seen.end() - window);
+    if (window > 0 && seen.size() > static_cast<size_t>(window))
+      seen.erase(seen.begin(), seen.end() - window);
     return seen;
   }
 };
 
 // out [tokens, heads * d] and lse [heads, tokens] in double.
-void Reference(const Packed& p, const std::vector<double>& qkv, std::vector<double>* out, std::vector<double>* lse) {
+void Reference(const Packed& p, const std::vector<double>& qkv, std::vector<double>* out,
+               std::vector<double>* lse) {
   const auto cu = p.Cu();
   const auto tokens = static_cast<size_t>(cu.back());
   out->assign(tokens * p.Out(), 0);
@@ -51,7 +53,8 @@ void Reference(const Packed& p, const std::vector<double>& qkv, std::vector<doub
           double s = 0;
           for (int32_t c = 0; c < p.d; ++c) {
             s += qkv[row * p.Width() + static_cast<size_t>(head * p.d + c)] *
-                 qkv[static_cast<size_t>(j) * p.Width() + static_cast<size_t>((p.heads + kv_head) * p.d + c)];
+                 qkv[static_cast<size_t>(j) * p.Width() +
+                     static_cast<size_t>((p.heads + kv_head) * p.d + c)];
           }
           w.push_back(s * static_cast<double>(p.Scale()));
           top = std::max(top, w.back());
@@ -61,7 +64,9 @@ void Reference(const Packed& p, const std::vector<double>& qkv, std::vector<doub
         for (size_t j = 0; j < w.size(); ++j) {
           for (int32_t c = 0; c < p.d; ++c) {
             (*out)[row * p.Out() + static_cast<size_t>(head * p.d + c)] +=
-                w[j] / sum * qkv[static_cast<size_t>(seen[j]) * p.Width() + static_cast<size_t>((p.heads + p.kv_heads + kv_head) * p.d + c)];
+                w[j] / sum *
+                qkv[static_cast<size_t>(seen[j]) * p.Width() +
+                    static_cast<size_t>((p.heads + p.kv_heads + kv_head) * p.d + c)];
           }
         }
       }
@@ -70,28 +75,41 @@ void Reference(const Packed& p, const std::vector<double>& qkv, std::vector<doub
 }
 
 VarlenShape ShapeOf(const Packed& p, const std::vector<int32_t>& cu) {
-  return {.tokens = cu.back(), .sequences = static_cast<int32_t>(p.lengths.size()), .cu_seqlens = cu.data(),
-          .parents = p.parents.empty() ? nullptr : p.parents.data(), .max_seqlen = cu.back(), .heads = p.heads,
-          .kv_heads = p.kv_heads, .head_dim = p.d, .scale = p.Scale(), .window = p.window};
+  return {.tokens = cu.back(),
+          .sequences = static_cast<int32_t>(p.lengths.size()),
+          .cu_seqlens = cu.data(),
+          .parents = p.parents.empty() ? nullptr : p.parents.data(),
+          .max_seqlen = cu.back(),
+          .heads = p.heads,
+          .kv_heads = p.kv_heads,
+          .head_dim = p.d,
+          .scale = p.Scale(),
+          .window = p.window};
 }
 
 // On CUDA LibTorch's attention does this job (policy_model): the dispatcher says so.
 class AttentionVarlenTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Targets, AttentionVarlenTest,
-                         ::testing::Values(Target{Device::kCpu, DType::kFloat32}, Target{Device::kCpu, DType::kBFloat16}), TargetName);
+                         ::testing::Values(Target{Device::kCpu, DType::kFloat32},
+                                           Target{Device::kCpu, DType::kBFloat16}),
+                         TargetName);
 
 TEST_P(AttentionVarlenTest, ForwardIsSoftmaxOfEachSequence) {
-  for (const Packed& p : {Packed{1, 1, 5, {1, 3}, {}}, Packed{4, 4, 32, {30, 1, 41, 17}, {}}, Packed{9, 3, 64, {65, 8}, {}}, Packed{4, 1, 24, {100}, {}},
-                          Packed{2, 1, 5, {3, 2, 1}, {-1, 0, 0}}, Packed{9, 3, 64, {7, 21, 40, 16, 1, 33}, {-1, -1, 1, 1, 1, -1}},
-                          Packed{4, 2, 32, {70, 3, 20}, {}, 17, 0.3f}, Packed{2, 2, 64, {90}, {}, 1},
-                          Packed{6, 3, 24, {21, 40, 16, 33}, {-1, 0, 0, -1}, 24}}) {
+  for (const Packed& p :
+       {Packed{1, 1, 5, {1, 3}, {}}, Packed{4, 4, 32, {30, 1, 41, 17}, {}},
+        Packed{9, 3, 64, {65, 8}, {}}, Packed{4, 1, 24, {100}, {}},
+        Packed{2, 1, 5, {3, 2, 1}, {-1, 0, 0}},
+        Packed{9, 3, 64, {7, 21, 40, 16, 1, 33}, {-1, -1, 1, 1, 1, -1}},
+        Packed{4, 2, 32, {70, 3, 20}, {}, 17, 0.3f}, Packed{2, 2, 64, {90}, {}, 1},
+        Packed{6, 3, 24, {21, 40, 16, 33}, {-1, 0, 0, -1}, 24}}) {
     const auto cu = p.Cu();
     const auto tokens = static_cast<size_t>(cu.back());
     const auto qkv = Normal(tokens * p.Width(), tokens, dtype());
     Tensor x(GetParam(), qkv), out(GetParam(), tokens * p.Out());
     Array<float> lse(device(), tokens * static_cast<size_t>(p.heads));
-    Call(launch(), AttentionVarlen{.shape = ShapeOf(p, cu), .qkv = x.data(), .out = out.data(),
-        .lse = lse.data()});
+    Call(launch(),
+         AttentionVarlen{
+             .shape = ShapeOf(p, cu), .qkv = x.data(), .out = out.data(), .lse = lse.data()});
     std::vector<double> expected, expected_lse;
     Reference(p, ToDouble(qkv), &expected, &expected_lse);
     // As for the paged kernel: scores below ~6 err by sqrt(d) eps, values stay below ~4.
@@ -102,18 +120,28 @@ TEST_P(AttentionVarlenTest, ForwardIsSoftmaxOfEachSequence) {
 }
 
 TEST_P(AttentionVarlenTest, BackwardIsTheFiniteDifference) {
-  for (const Packed& p : {Packed{4, 2, 6, {3, 19, 1}, {}}, Packed{4, 2, 6, {2, 5, 3, 17, 1, 4}, {-1, -1, 1, 1, 1, -1}},
-                          Packed{4, 2, 6, {29, 2}, {}, 5, 0.7f}, Packed{2, 1, 6, {6, 9, 20}, {-1, 0, 0}, 4}}) {
+  for (const Packed& p :
+       {Packed{4, 2, 6, {3, 19, 1}, {}},
+        Packed{4, 2, 6, {2, 5, 3, 17, 1, 4}, {-1, -1, 1, 1, 1, -1}},
+        Packed{4, 2, 6, {29, 2}, {}, 5, 0.7f}, Packed{2, 1, 6, {6, 9, 20}, {-1, 0, 0}, 4}}) {
     const auto cu = p.Cu();
     const auto tokens = static_cast<size_t>(cu.back());
-    const auto qkv = Normal(tokens * p.Width(), 1, dtype()), dout = Normal(tokens * p.Out(), 2, dtype());
-    Tensor x(GetParam(), qkv), out(GetParam(), tokens * p.Out()), dx(GetParam(), qkv.size()), d(GetParam(), dout);
-    Array<float> lse(device(), tokens * static_cast<size_t>(p.heads)), scratch(device(), static_cast<size_t>(AttentionVarlenScratch(ShapeOf(p, cu))));
-    Call(launch(), AttentionVarlen{.shape = ShapeOf(p, cu), .qkv = x.data(), .out = out.data(),
-        .lse = lse.data()});
-    Call(launch(), AttentionVarlenBackward{.shape = ShapeOf(p, cu), .dout = d.data(),
-        .qkv = x.data(), .out = out.data(), .lse = lse.data(), .dqkv = dx.data(),
-        .scratch = scratch.data()});
+    const auto qkv = Normal(tokens * p.Width(), 1, dtype()),
+               dout = Normal(tokens * p.Out(), 2, dtype());
+    Tensor x(GetParam(), qkv), out(GetParam(), tokens * p.Out()), dx(GetParam(), qkv.size()),
+        d(GetParam(), dout);
+    Array<float> lse(device(), tokens * static_cast<size_t>(p.heads)),
+        scratch(device(), static_cast<size_t>(AttentionVarlenScratch(ShapeOf(p, cu))));
+    Call(launch(),
+         AttentionVarlen{
+             .shape = ShapeOf(p, cu), .qkv = x.data(), .out = out.data(), .lse = lse.data()});
+    Call(launch(), AttentionVarlenBackward{.shape = ShapeOf(p, cu),
+                                           .dout = d.data(),
+                                           .qkv = x.data(),
+                                           .out = out.data(),
+                                           .lse = lse.data(),
+                                           .dqkv = dx.data(),
+                                           .scratch = scratch.data()});
     auto xd = ToDouble(qkv);
     std::vector<double> y, l, expected(xd.size());
     for (size_t i = 0; i < xd.size(); ++i) {
@@ -124,8 +152,9 @@ TEST_P(AttentionVarlenTest, BackwardIsTheFiniteDifference) {
         return sum;
       });
     }
-    // The output that enters D = dO . O is itself rounded to the element type: up to d of its roundings of values near 1
-    // reach a gradient, weighted by probabilities that sum to 1 a row, over up to 19 rows.
+    // The output that enters D = dO . O is itself rounded to the element type: up to d of its
+    // roundings of values near 1 reach a gradient, weighted by probabilities that sum to 1 a row,
+    // over up to 19 rows.
     const double saved = dtype() == DType::kBFloat16 ? 6 * kHalfBf16 : 0;
     ExpectClose(dx.Host(), expected, OutputRounding(dtype()), 256 * kEps + 1e-8 + saved, "dqkv");
   }
@@ -133,8 +162,10 @@ TEST_P(AttentionVarlenTest, BackwardIsTheFiniteDifference) {
 
 TEST_P(AttentionVarlenTest, WhatGoesOnFromAPrefixIsTheWholeSequence) {
   const int32_t prefix = 37, first = 20, second = 45;
-  const Packed shared{3, 1, 32, {prefix, first, second}, {-1, 0, 0}}, whole{3, 1, 32, {prefix + first, prefix + second}, {}};
-  const auto qkv = Normal(static_cast<size_t>(prefix + first + second) * shared.Width(), 1, dtype());
+  const Packed shared{3, 1, 32, {prefix, first, second}, {-1, 0, 0}},
+      whole{3, 1, 32, {prefix + first, prefix + second}, {}};
+  const auto qkv =
+      Normal(static_cast<size_t>(prefix + first + second) * shared.Width(), 1, dtype());
   const auto width = static_cast<int64_t>(shared.Width());
   auto twice = qkv;  // the prefix once more before the second
   twice.insert(twice.begin() + (prefix + first) * width, qkv.begin(), qkv.begin() + prefix * width);
@@ -143,22 +174,27 @@ TEST_P(AttentionVarlenTest, WhatGoesOnFromAPrefixIsTheWholeSequence) {
     const auto tokens = static_cast<size_t>(cu.back());
     Tensor x(GetParam(), values), out(GetParam(), tokens * p.Out());
     Array<float> lse(device(), tokens * 3);
-    Call(launch(), AttentionVarlen{.shape = ShapeOf(p, cu), .qkv = x.data(), .out = out.data(),
-        .lse = lse.data()});
+    Call(launch(),
+         AttentionVarlen{
+             .shape = ShapeOf(p, cu), .qkv = x.data(), .out = out.data(), .lse = lse.data()});
     return out.Host();
   };
   auto expected = run(whole, twice);
   const auto again = expected.begin() + (prefix + first) * 96;
-  ExpectSameBits(std::vector<float>(again, again + prefix * 96), std::vector<float>(expected.begin(), expected.begin() + prefix * 96), "prefix");
+  ExpectSameBits(std::vector<float>(again, again + prefix * 96),
+                 std::vector<float>(expected.begin(), expected.begin() + prefix * 96), "prefix");
   expected.erase(again, again + prefix * 96);
-  WithThreads([&](int threads) { ExpectSameBits(run(shared, qkv), expected, std::to_string(threads) + " threads"); });
+  WithThreads([&](int threads) {
+    ExpectSameBits(run(shared, qkv), expected, std::to_string(threads) + " threads");
+  });
 }
 
 TEST_P(AttentionVarlenTest, ASequenceDoesNotKnowItsBatchNorTheThreads) {
   const Packed all{3, 1, 32, {20, 33, 5, 64, 1, 30, 31, 29}, {}};
   const auto cu = all.Cu();
   const auto tokens = static_cast<size_t>(cu.back());
-  const auto qkv = Normal(tokens * all.Width(), 1, dtype()), dout = Normal(tokens * all.Out(), 2, dtype());
+  const auto qkv = Normal(tokens * all.Width(), 1, dtype()),
+             dout = Normal(tokens * all.Out(), 2, dtype());
   const auto run = [&](const Packed& p, int64_t first) {
     const auto c = p.Cu();
     const auto n = static_cast<int64_t>(c.back());
@@ -169,17 +205,25 @@ TEST_P(AttentionVarlenTest, ASequenceDoesNotKnowItsBatchNorTheThreads) {
     Tensor x(GetParam(), part(qkv, p.Width())), out(GetParam(), static_cast<size_t>(n) * p.Out());
     Tensor d(GetParam(), part(dout, p.Out())), dx(GetParam(), static_cast<size_t>(n) * p.Width());
     Array<float> lse(device(), static_cast<size_t>(n * p.heads)), scratch(device(), 1);
-    Call(launch(), AttentionVarlen{.shape = ShapeOf(p, c), .qkv = x.data(), .out = out.data(),
-        .lse = lse.data()});
-    Call(launch(), AttentionVarlenBackward{.shape = ShapeOf(p, c), .dout = d.data(), .qkv = x.data(),
-        .out = out.data(), .lse = lse.data(), .dqkv = dx.data(), .scratch = scratch.data()});
+    Call(launch(),
+         AttentionVarlen{
+             .shape = ShapeOf(p, c), .qkv = x.data(), .out = out.data(), .lse = lse.data()});
+    Call(launch(), AttentionVarlenBackward{.shape = ShapeOf(p, c),
+                                           .dout = d.data(),
+                                           .qkv = x.data(),
+                                           .out = out.data(),
+                                           .lse = lse.data(),
+                                           .dqkv = dx.data(),
+                                           .scratch = scratch.data()});
     auto both = out.Host();
     const auto gradient = dx.Host();
     both.insert(both.end(), gradient.begin(), gradient.end());
     return both;
   };
   const auto expected = run(all, 0);
-  WithThreads([&](int threads) { ExpectSameBits(run(all, 0), expected, std::to_string(threads) + " threads"); });
+  WithThreads([&](int threads) {
+    ExpectSameBits(run(all, 0), expected, std::to_string(threads) + " threads");
+  });
   for (size_t b = 0; b < all.lengths.size(); ++b) {
     const auto alone = run({3, 1, 32, {all.lengths[b]}, {}}, cu[b]);
     const auto n = static_cast<int64_t>(all.lengths[b]);

@@ -9,7 +9,8 @@ PLUMB_KERNEL_SUITE(BlockHashTest);
 
 TEST_P(BlockHashTest, LeavesAreThoseOfTheDigest) {
   const auto block = static_cast<int64_t>(kDigestBlockBytes);
-  for (const int64_t size : {int64_t{248}, int64_t{1024}, int64_t{1032}, int64_t{4096}, block - 8, block, block + 1024, 3 * block + 70000}) {
+  for (const int64_t size : {int64_t{248}, int64_t{1024}, int64_t{1032}, int64_t{4096}, block - 8,
+                             block, block + 1024, 3 * block + 70000}) {
     RandomStream random(5, static_cast<uint64_t>(size));
     std::vector<uint32_t> words(static_cast<size_t>(size / 4));
     for (uint32_t& w : words) w = static_cast<uint32_t>(random.NextBelow(0xFFFFFFFFu));
@@ -20,7 +21,8 @@ TEST_P(BlockHashTest, LeavesAreThoseOfTheDigest) {
     const auto want = HashBlocks(std::as_bytes(std::span<const uint32_t>(words)));
     ASSERT_EQ(want.size(), blocks);
     const auto got = out.Host();
-    for (size_t b = 0; b < blocks; ++b) EXPECT_EQ(got[b], want[b]) << "block " << b << " of " << size << " bytes";
+    for (size_t b = 0; b < blocks; ++b)
+      EXPECT_EQ(got[b], want[b]) << "block " << b << " of " << size << " bytes";
   }
 }
 
@@ -30,7 +32,8 @@ TEST_P(BlockHashTest, FindsTheFirstValueThatIsNotFinite) {
     Array<uint64_t> first(device(), 1);
     const auto find = [&] {
       Tensor x(GetParam(), values);
-      Call(launch(), FindNonFinite{.x = x.data(), .n = static_cast<int64_t>(n), .first = first.data()});
+      Call(launch(),
+           FindNonFinite{.x = x.data(), .n = static_cast<int64_t>(n), .first = first.data()});
       return first.Host()[0];
     };
     EXPECT_EQ(find(), n);

@@ -1,8 +1,9 @@
 // What the kernel tests share: every test is written once and runs for device x element type.
 //
-// Inputs are rounded through the element type before the reference sees them, and references compute in double, so a
-// tolerance holds the kernel's own error: a few roundings of fp32 arithmetic (kEps each, growing with the square root of
-// the number of terms of a sum) and, for bfloat16, one rounding of the output (kHalfBf16).
+// Inputs are rounded through the element type before the reference sees them, and references
+// compute in double, so a tolerance holds the kernel's own error: a few roundings of fp32
+// arithmetic (kEps each, growing with the square root of the number of terms of a sum) and, for
+// bfloat16, one rounding of the output (kHalfBf16).
 #pragma once
 
 #include <gtest/gtest.h>
@@ -25,8 +26,8 @@
 
 namespace plumb::kernels {
 
-inline constexpr double kEps = 1.0 / (1 << 24);       // half an ulp of float, relative
-inline constexpr double kHalfBf16 = 1.0 / (1 << 8);   // half an ulp of bfloat16: 8 significant bits
+inline constexpr double kEps = 1.0 / (1 << 24);      // half an ulp of float, relative
+inline constexpr double kHalfBf16 = 1.0 / (1 << 8);  // half an ulp of bfloat16: 8 significant bits
 inline double OutputRounding(DType dtype) { return dtype == DType::kBFloat16 ? kHalfBf16 : kEps; }
 
 struct Target {
@@ -50,7 +51,8 @@ class KernelTest : public ::testing::TestWithParam<Target> {
  protected:
   void SetUp() override {
     if (GetParam().device.is_cuda() && !CudaAvailable()) {
-      GTEST_SKIP() << "NO GPU: the CUDA kernel was NOT tested here (build with -DPLUMB_CUDA=ON on a machine with a GPU)";
+      GTEST_SKIP() << "NO GPU: the CUDA kernel was NOT tested here (build with -DPLUMB_CUDA=ON on "
+                      "a machine with a GPU)";
     }
   }
   Device device() const { return GetParam().device; }
@@ -67,7 +69,8 @@ class KernelTest : public ::testing::TestWithParam<Target> {
                                              Target{Device::Cuda(0), DType::kBFloat16}), \
                            TargetName)
 
-// Memory of a device, filled from and read back to the host. Fresh memory is poisoned: what a kernel leaves unwritten shows.
+// Memory of a device, filled from and read back to the host. Fresh memory is poisoned: what a
+// kernel leaves unwritten shows.
 class DeviceBytes {
  public:
   DeviceBytes(Device device, size_t size)
@@ -102,7 +105,9 @@ template <class V>
 class Array {
  public:
   Array(Device device, size_t n) : n_(n), bytes_(device, n * sizeof(V)) {}
-  Array(Device device, const std::vector<V>& values) : Array(device, values.size()) { bytes_.Set(values.data()); }
+  Array(Device device, const std::vector<V>& values) : Array(device, values.size()) {
+    bytes_.Set(values.data());
+  }
   V* data() { return static_cast<V*>(bytes_.data()); }
   std::vector<V> Host() {
     std::vector<V> out(n_);
@@ -118,7 +123,8 @@ class Array {
 // A buffer of the element type under test, seen from the host as floats.
 class Tensor {
  public:
-  Tensor(Target target, size_t n) : dtype_(target.dtype), n_(n), bytes_(target.device, n * ElementSize(target.dtype)) {}
+  Tensor(Target target, size_t n)
+      : dtype_(target.dtype), n_(n), bytes_(target.device, n * ElementSize(target.dtype)) {}
   Tensor(Target target, const std::vector<float>& values) : Tensor(target, values.size()) {
     if (dtype_ == DType::kFloat32) {
       bytes_.Set(values.data());
@@ -148,7 +154,8 @@ class Tensor {
 };
 
 // Normal values, rounded through the element type.
-inline std::vector<float> Normal(size_t n, uint64_t seed, DType dtype = DType::kFloat32, float scale = 1.0f) {
+inline std::vector<float> Normal(size_t n, uint64_t seed, DType dtype = DType::kFloat32,
+                                 float scale = 1.0f) {
   RandomStream random(20261123, seed);
   std::vector<float> out(n);
   for (float& x : out) {
@@ -159,26 +166,30 @@ inline std::vector<float> Normal(size_t n, uint64_t seed, DType dtype = DType::k
 }
 
 // |actual - expected| <= absolute + relative |expected| everywhere; the worst element is named.
-inline void ExpectClose(const std::vector<float>& actual, const std::vector<double>& expected, double relative,
-                        double absolute, const std::string& what) {
+inline void ExpectClose(const std::vector<float>& actual, const std::vector<double>& expected,
+                        double relative, double absolute, const std::string& what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
   double worst = 0;
   size_t at = 0;
   for (size_t i = 0; i < actual.size(); ++i) {
-    const double error = std::abs(static_cast<double>(actual[i]) - expected[i]) / (absolute + relative * std::abs(expected[i]) + 1e-300);
+    const double error = std::abs(static_cast<double>(actual[i]) - expected[i]) /
+                         (absolute + relative * std::abs(expected[i]) + 1e-300);
     if (!(error <= worst)) {
       worst = error;
       at = i;
       if (std::isnan(error)) break;
     }
   }
-  EXPECT_LE(worst, 1.0) << what << ": element " << at << " is " << actual[at] << ", expected " << expected[at];
+  EXPECT_LE(worst, 1.0) << what << ": element " << at << " is " << actual[at] << ", expected "
+                        << expected[at];
 }
 
-inline void ExpectSameBits(const std::vector<float>& a, const std::vector<float>& b, const std::string& what) {
+inline void ExpectSameBits(const std::vector<float>& a, const std::vector<float>& b,
+                           const std::string& what) {
   ASSERT_EQ(a.size(), b.size()) << what;
   for (size_t i = 0; i < a.size(); ++i) {
-    ASSERT_EQ(std::bit_cast<uint32_t>(a[i]), std::bit_cast<uint32_t>(b[i])) << what << ": element " << i << ": " << a[i] << " and " << b[i];
+    ASSERT_EQ(std::bit_cast<uint32_t>(a[i]), std::bit_cast<uint32_t>(b[i]))
+        << what << ": element " << i << ": " << a[i] << " and " << b[i];
   }
 }
 
@@ -197,7 +208,8 @@ double FiniteDifference(std::vector<double>& x, size_t i, const Loss& loss, doub
 inline std::vector<double> ToDouble(const std::vector<float>& x) { return {x.begin(), x.end()}; }
 
 // Central differences in double of a scalar function of a vector.
-inline std::vector<double> Gradient(const std::function<double(const std::vector<double>&)>& f, std::vector<double> x) {
+inline std::vector<double> Gradient(const std::function<double(const std::vector<double>&)>& f,
+                                    std::vector<double> x) {
   std::vector<double> g(x.size());
   for (size_t i = 0; i < x.size(); ++i) g[i] = FiniteDifference(x, i, [&] { return f(x); });
   return g;

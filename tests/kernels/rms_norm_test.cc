@@ -7,14 +7,16 @@ namespace {
 
 constexpr float kNormEps = 1e-5f;
 
-std::vector<double> Reference(const std::vector<double>& x, const std::vector<double>& w, int64_t rows, int64_t hidden,
-                              double offset = 0) {
+std::vector<double> Reference(const std::vector<double>& x, const std::vector<double>& w,
+                              int64_t rows, int64_t hidden, double offset = 0) {
   std::vector<double> y(x.size());
   for (int64_t r = 0; r < rows; ++r) {
     double sum = 0;
     for (int64_t i = 0; i < hidden; ++i) sum += x[r * hidden + i] * x[r * hidden + i];
-    const double scale = 1 / std::sqrt(sum / static_cast<double>(hidden) + static_cast<double>(kNormEps));
-    for (int64_t i = 0; i < hidden; ++i) y[r * hidden + i] = x[r * hidden + i] * scale * (offset + w[i]);
+    const double scale =
+        1 / std::sqrt(sum / static_cast<double>(hidden) + static_cast<double>(kNormEps));
+    for (int64_t i = 0; i < hidden; ++i)
+      y[r * hidden + i] = x[r * hidden + i] * scale * (offset + w[i]);
   }
   return y;
 }
@@ -22,45 +24,83 @@ std::vector<double> Reference(const std::vector<double>& x, const std::vector<do
 PLUMB_KERNEL_SUITE(RmsNormTest);
 
 TEST_P(RmsNormTest, ForwardMatchesDouble) {
-  for (const auto& [rows, hidden] : std::vector<std::pair<int64_t, int64_t>>{
-           {1, 1}, {1, 17}, {3, 64}, {5, 130}, {2, 577}, {33, 576}, {4, 1023}, {2, 4096}, {1, 9001}}) {
-    const auto x = ToDouble(Normal(rows * hidden, 1, dtype(), 3.0f)), w = ToDouble(Normal(hidden, 2, dtype()));
+  for (const auto& [rows, hidden] : std::vector<std::pair<int64_t, int64_t>>{{1, 1},
+                                                                             {1, 17},
+                                                                             {3, 64},
+                                                                             {5, 130},
+                                                                             {2, 577},
+                                                                             {33, 576},
+                                                                             {4, 1023},
+                                                                             {2, 4096},
+                                                                             {1, 9001}}) {
+    const auto x = ToDouble(Normal(rows * hidden, 1, dtype(), 3.0f)),
+               w = ToDouble(Normal(hidden, 2, dtype()));
     const auto want = Reference(x, w, rows, hidden);
-    Tensor tx(GetParam(), Floats(x)), tw(GetParam(), Floats(w)), ty(GetParam(), std::vector<float>(rows * hidden, kPoison));
+    Tensor tx(GetParam(), Floats(x)), tw(GetParam(), Floats(w)),
+        ty(GetParam(), std::vector<float>(rows * hidden, kPoison));
     Array<float> rstd(device(), std::vector<float>(rows, -1.0f));
-    Call(launch(), RmsNorm{.x = tx.data(), .w = tw.data(), .rows = rows, .hidden = hidden,
-        .eps = kNormEps, .y = ty.data(), .rstd = rstd.data()});
-    // Sixteen running sums of at most hidden / 16 squares, halved by the root; then a division and two products.
+    Call(launch(), RmsNorm{.x = tx.data(),
+                           .w = tw.data(),
+                           .rows = rows,
+                           .hidden = hidden,
+                           .eps = kNormEps,
+                           .y = ty.data(),
+                           .rstd = rstd.data()});
+    // Sixteen running sums of at most hidden / 16 squares, halved by the root; then a division and
+    // two products.
     const double steps = static_cast<double>(hidden) / 32 + 8;
     const std::string what = "y of " + std::to_string(rows) + "x" + std::to_string(hidden);
     ExpectClose(ty.Host(), want, OutputRounding(dtype()) + steps * kEps, 1e-30, what);
     // In place, and without rstd.
-    Call(launch(), RmsNorm{.x = tx.data(), .w = tw.data(), .rows = rows, .hidden = hidden,
-        .eps = kNormEps, .y = tx.data()});
+    Call(launch(), RmsNorm{.x = tx.data(),
+                           .w = tw.data(),
+                           .rows = rows,
+                           .hidden = hidden,
+                           .eps = kNormEps,
+                           .y = tx.data()});
     ExpectSameBits(tx.Host(), ty.Host(), what + " in place");
   }
 }
 
 TEST_P(RmsNormTest, BackwardMatchesFiniteDifferences) {
-  for (const auto& [rows, hidden] : std::vector<std::pair<int64_t, int64_t>>{{1, 5}, {3, 33}, {67, 16}}) {
-    const auto x = ToDouble(Normal(rows * hidden, 3, dtype())), w = ToDouble(Normal(hidden, 4, dtype()));
-    const auto dy = ToDouble(Normal(rows * hidden, 5, dtype())), before = ToDouble(Normal(rows * hidden, 6, dtype()));
+  for (const auto& [rows, hidden] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 5}, {3, 33}, {67, 16}}) {
+    const auto x = ToDouble(Normal(rows * hidden, 3, dtype())),
+               w = ToDouble(Normal(hidden, 4, dtype()));
+    const auto dy = ToDouble(Normal(rows * hidden, 5, dtype())),
+               before = ToDouble(Normal(rows * hidden, 6, dtype()));
     const auto dw_before = ToDouble(Normal(hidden, 7, DType::kFloat32));
-    const auto dx = Gradient([&](const auto& v) { return Dot(Reference(v, w, rows, hidden), dy); }, x);
-    const auto dw = Gradient([&](const auto& v) { return Dot(Reference(x, v, rows, hidden), dy); }, w);
+    const auto dx =
+        Gradient([&](const auto& v) { return Dot(Reference(v, w, rows, hidden), dy); }, x);
+    const auto dw =
+        Gradient([&](const auto& v) { return Dot(Reference(x, v, rows, hidden), dy); }, w);
     for (const bool accumulate : {false, true}) {
-      Tensor tx(GetParam(), Floats(x)), tw(GetParam(), Floats(w)), ty(GetParam(), Floats(x)), tdy(GetParam(), Floats(dy)), tdx(GetParam(), Floats(before));
+      Tensor tx(GetParam(), Floats(x)), tw(GetParam(), Floats(w)), ty(GetParam(), Floats(x)),
+          tdy(GetParam(), Floats(dy)), tdx(GetParam(), Floats(before));
       Array<float> rstd(device(), std::vector<float>(rows)), tdw(device(), Floats(dw_before));
       Array<float> scratch(device(), std::vector<float>(kRmsNormScratchRows * hidden, NAN));
-      Call(launch(), RmsNorm{.x = tx.data(), .w = tw.data(), .rows = rows, .hidden = hidden,
-          .eps = kNormEps, .y = ty.data(), .rstd = rstd.data()});
-      Call(launch(), RmsNormBackward{.dy = tdy.data(), .x = tx.data(), .w = tw.data(),
-          .rstd = rstd.data(), .rows = rows, .hidden = hidden, .accumulate_dx = accumulate,
-          .dx = tdx.data(), .dw = tdw.data(), .scratch = scratch.data()});
+      Call(launch(), RmsNorm{.x = tx.data(),
+                             .w = tw.data(),
+                             .rows = rows,
+                             .hidden = hidden,
+                             .eps = kNormEps,
+                             .y = ty.data(),
+                             .rstd = rstd.data()});
+      Call(launch(), RmsNormBackward{.dy = tdy.data(),
+                                     .x = tx.data(),
+                                     .w = tw.data(),
+                                     .rstd = rstd.data(),
+                                     .rows = rows,
+                                     .hidden = hidden,
+                                     .accumulate_dx = accumulate,
+                                     .dx = tdx.data(),
+                                     .dw = tdw.data(),
+                                     .scratch = scratch.data()});
       std::vector<double> want = dx, want_dw = dw;
       for (size_t i = 0; i < want.size() && accumulate; ++i) want[i] += before[i];
       for (size_t i = 0; i < want_dw.size(); ++i) want_dw[i] += dw_before[i];
-      // Terms of both sums are of size <= 30 here (rows of unit variance); 64 roundings cover sums of 67.
+      // Terms of both sums are of size <= 30 here (rows of unit variance); 64 roundings cover sums
+      // of 67.
       ExpectClose(tdx.Host(), want, OutputRounding(dtype()), 64 * kEps * 30, "dx");
       ExpectClose(tdw.Host(), want_dw, kEps, 80 * kEps * 30, "dw");
     }
@@ -69,32 +109,57 @@ TEST_P(RmsNormTest, BackwardMatchesFiniteDifferences) {
 
 TEST_P(RmsNormTest, WeightsMayBeDistancesFromOne) {
   const int64_t rows = 5, hidden = 33;
-  const auto x = ToDouble(Normal(rows * hidden, 3, dtype())), w = ToDouble(Normal(hidden, 4, dtype()));
+  const auto x = ToDouble(Normal(rows * hidden, 3, dtype())),
+             w = ToDouble(Normal(hidden, 4, dtype()));
   const auto dy = ToDouble(Normal(rows * hidden, 5, dtype()));
-  Tensor tx(GetParam(), Floats(x)), tw(GetParam(), Floats(w)), ty(GetParam(), Floats(x)), tdy(GetParam(), Floats(dy));
-  Array<float> rstd(device(), std::vector<float>(rows)), tdw(device(), std::vector<float>(hidden, 0.0f));
+  Tensor tx(GetParam(), Floats(x)), tw(GetParam(), Floats(w)), ty(GetParam(), Floats(x)),
+      tdy(GetParam(), Floats(dy));
+  Array<float> rstd(device(), std::vector<float>(rows)),
+      tdw(device(), std::vector<float>(hidden, 0.0f));
   Array<float> scratch(device(), std::vector<float>(kRmsNormScratchRows * hidden, NAN));
-  Call(launch(), RmsNorm{.x = tx.data(), .w = tw.data(), .rows = rows, .hidden = hidden, .eps = kNormEps,
-      .weight_offset = 1, .y = ty.data(), .rstd = rstd.data()});
-  ExpectClose(ty.Host(), Reference(x, w, rows, hidden, 1), OutputRounding(dtype()) + 10 * kEps, 8 * kEps, "y");
-  Call(launch(), RmsNormBackward{.dy = tdy.data(), .x = tx.data(), .w = tw.data(), .rstd = rstd.data(),
-      .rows = rows, .hidden = hidden, .weight_offset = 1, .dx = tdy.data(), .dw = tdw.data(),
-      .scratch = scratch.data()});  // in place
-  const auto dx = Gradient([&](const auto& v) { return Dot(Reference(v, w, rows, hidden, 1), dy); }, x);
-  const auto dw = Gradient([&](const auto& v) { return Dot(Reference(x, v, rows, hidden, 1), dy); }, w);
+  Call(launch(), RmsNorm{.x = tx.data(),
+                         .w = tw.data(),
+                         .rows = rows,
+                         .hidden = hidden,
+                         .eps = kNormEps,
+                         .weight_offset = 1,
+                         .y = ty.data(),
+                         .rstd = rstd.data()});
+  ExpectClose(ty.Host(), Reference(x, w, rows, hidden, 1), OutputRounding(dtype()) + 10 * kEps,
+              8 * kEps, "y");
+  Call(launch(), RmsNormBackward{.dy = tdy.data(),
+                                 .x = tx.data(),
+                                 .w = tw.data(),
+                                 .rstd = rstd.data(),
+                                 .rows = rows,
+                                 .hidden = hidden,
+                                 .weight_offset = 1,
+                                 .dx = tdy.data(),
+                                 .dw = tdw.data(),
+                                 .scratch = scratch.data()});  // in place
+  const auto dx =
+      Gradient([&](const auto& v) { return Dot(Reference(v, w, rows, hidden, 1), dy); }, x);
+  const auto dw =
+      Gradient([&](const auto& v) { return Dot(Reference(x, v, rows, hidden, 1), dy); }, w);
   ExpectClose(tdy.Host(), dx, OutputRounding(dtype()), 64 * kEps * 30, "dx");
   ExpectClose(tdw.Host(), dw, kEps, 80 * kEps * 30, "dw");
 }
 
 TEST_P(RmsNormTest, ARowDoesNotDependOnItsBatch) {
   const int64_t hidden = 576, most = 32;
-  const auto x = ToDouble(Normal(most * hidden, 8, dtype())), w = ToDouble(Normal(hidden, 9, dtype()));
+  const auto x = ToDouble(Normal(most * hidden, 8, dtype())),
+             w = ToDouble(Normal(hidden, 9, dtype()));
   Tensor tw(GetParam(), Floats(w));
   std::vector<float> first;
   for (const int64_t rows : {1, 2, 3, 5, 32}) {
-    Tensor tx(GetParam(), Floats({x.begin(), x.begin() + rows * hidden})), ty(GetParam(), std::vector<float>(rows * hidden, kPoison));
-    Call(launch(), RmsNorm{.x = tx.data(), .w = tw.data(), .rows = rows, .hidden = hidden,
-        .eps = kNormEps, .y = ty.data()});
+    Tensor tx(GetParam(), Floats({x.begin(), x.begin() + rows * hidden})),
+        ty(GetParam(), std::vector<float>(rows * hidden, kPoison));
+    Call(launch(), RmsNorm{.x = tx.data(),
+                           .w = tw.data(),
+                           .rows = rows,
+                           .hidden = hidden,
+                           .eps = kNormEps,
+                           .y = ty.data()});
     std::vector<float> row = ty.Host();
     row.resize(hidden);
     if (first.empty()) first = row;

@@ -6,8 +6,9 @@ namespace plumb::kernels {
 namespace {
 
 // The rotation in double, from the definition.
-std::vector<double> Reference(std::vector<double> qkv, const std::vector<int32_t>& position, int32_t heads,
-                              int32_t kv_heads, int32_t d, double theta, double sign, int32_t dims) {
+std::vector<double> Reference(std::vector<double> qkv, const std::vector<int32_t>& position,
+                              int32_t heads, int32_t kv_heads, int32_t d, double theta, double sign,
+                              int32_t dims) {
   const int64_t width = int64_t{heads + 2 * kv_heads} * d;
   for (size_t r = 0; r < position.size(); ++r) {
     for (int32_t h = 0; h < heads + kv_heads; ++h) {
@@ -27,8 +28,9 @@ struct Shape {
   int32_t rows, heads, kv_heads, d;
   int32_t dims = d;  // rotated
 };
-const std::vector<Shape> kShapes = {{1, 1, 1, 2},   {3, 2, 1, 6},     {5, 4, 2, 16},    {7, 9, 3, 64},
-                                    {2, 3, 3, 128}, {3, 2, 1, 64, 32}, {3, 2, 2, 16, 6}, {2, 3, 1, 32, 0}};
+const std::vector<Shape> kShapes = {{1, 1, 1, 2},     {3, 2, 1, 6},    {5, 4, 2, 16},
+                                    {7, 9, 3, 64},    {2, 3, 3, 128},  {3, 2, 1, 64, 32},
+                                    {3, 2, 2, 16, 6}, {2, 3, 1, 32, 0}};
 
 PLUMB_KERNEL_SUITE(Rope);
 
@@ -49,36 +51,61 @@ TEST_P(Rope, TurnsAndTurnsBack) {
     auto table = Table(device(), 200, s.dims, 10000.0);
     Array<int32_t> tp(device(), position);
     for (const bool inverse : {false, true}) {
-      const auto want = Reference(x, position, s.heads, s.kv_heads, s.d, 10000.0, inverse ? -1 : 1, s.dims);
+      const auto want =
+          Reference(x, position, s.heads, s.kv_heads, s.d, 10000.0, inverse ? -1 : 1, s.dims);
       Tensor qkv(GetParam(), Floats(x));
-      Call(launch(), RopeInPlace{.qkv = qkv.data(), .position = tp.data(), .cos_sin = table.data(),
-          .rows = s.rows, .heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.d,
-          .dims = s.dims, .inverse = inverse});
+      Call(launch(), RopeInPlace{.qkv = qkv.data(),
+                                 .position = tp.data(),
+                                 .cos_sin = table.data(),
+                                 .rows = s.rows,
+                                 .heads = s.heads,
+                                 .kv_heads = s.kv_heads,
+                                 .head_dim = s.d,
+                                 .dims = s.dims,
+                                 .inverse = inverse});
       // Two products and a sum, and the table's own rounding; inputs are below 6.
       ExpectClose(qkv.Host(), want, OutputRounding(dtype()), 5 * kEps * 12, "qkv");
-      Call(launch(), RopeInPlace{.qkv = qkv.data(), .position = tp.data(), .cos_sin = table.data(),
-          .rows = s.rows, .heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.d,
-          .dims = s.dims, .inverse = !inverse});
+      Call(launch(), RopeInPlace{.qkv = qkv.data(),
+                                 .position = tp.data(),
+                                 .cos_sin = table.data(),
+                                 .rows = s.rows,
+                                 .heads = s.heads,
+                                 .kv_heads = s.kv_heads,
+                                 .head_dim = s.d,
+                                 .dims = s.dims,
+                                 .inverse = !inverse});
       // The inverse undoes it up to the rounding of the value between.
-      ExpectClose(qkv.Host(), x, OutputRounding(dtype()), (10 * kEps + 2 * OutputRounding(dtype())) * 12, "turned back");
+      ExpectClose(qkv.Host(), x, OutputRounding(dtype()),
+                  (10 * kEps + 2 * OutputRounding(dtype())) * 12, "turned back");
     }
   }
 }
 
-// The rotation is orthogonal: turning back is its transpose, so <R x, y> = <x, R^-1 y>; this is what backward needs.
+// The rotation is orthogonal: turning back is its transpose, so <R x, y> = <x, R^-1 y>; this is
+// what backward needs.
 TEST_P(Rope, InverseIsTheGradient) {
   const Shape s = {2, 2, 1, 8};
   const int64_t width = int64_t{s.heads + 2 * s.kv_heads} * s.d;
   const std::vector<int32_t> position = {3, 11};
-  const auto x = ToDouble(Normal(s.rows * width, 2, dtype())), dy = ToDouble(Normal(s.rows * width, 3, dtype()));
+  const auto x = ToDouble(Normal(s.rows * width, 2, dtype())),
+             dy = ToDouble(Normal(s.rows * width, 3, dtype()));
   const auto want = Gradient(
-      [&](const auto& v) { return Dot(Reference(v, position, s.heads, s.kv_heads, s.d, 10000.0, 1, s.d), dy); }, x);
+      [&](const auto& v) {
+        return Dot(Reference(v, position, s.heads, s.kv_heads, s.d, 10000.0, 1, s.d), dy);
+      },
+      x);
   auto table = Table(device(), 16, s.d, 10000.0);
   Array<int32_t> tp(device(), position);
   Tensor t(GetParam(), Floats(dy));
-  Call(launch(), RopeInPlace{.qkv = t.data(), .position = tp.data(), .cos_sin = table.data(),
-      .rows = s.rows, .heads = s.heads, .kv_heads = s.kv_heads, .head_dim = s.d, .dims = s.dims,
-      .inverse = true});
+  Call(launch(), RopeInPlace{.qkv = t.data(),
+                             .position = tp.data(),
+                             .cos_sin = table.data(),
+                             .rows = s.rows,
+                             .heads = s.heads,
+                             .kv_heads = s.kv_heads,
+                             .head_dim = s.d,
+                             .dims = s.dims,
+                             .inverse = true});
   ExpectClose(t.Host(), want, OutputRounding(dtype()), 8 * kEps * 12, "d qkv");
 }
 
@@ -96,31 +123,50 @@ TEST_P(Rope, WritesKeysAndValuesToTheirPagesOnly) {
       const int32_t stride = 12, pages = 2 * stride, layers = 2;
       std::vector<int32_t> page_table;
       for (int32_t i = 0; i < pages; ++i) page_table.push_back((i * 7 + 5) % pages);
-      PagedKv kv{.dtype = dtype(), .layers = layers, .num_pages = pages, .page_tokens = page_tokens,
-                 .kv_heads = s.kv_heads, .head_dim = s.d};
+      PagedKv kv{.dtype = dtype(),
+                 .layers = layers,
+                 .num_pages = pages,
+                 .page_tokens = page_tokens,
+                 .kv_heads = s.kv_heads,
+                 .head_dim = s.d};
       const int64_t elements = kv.layer_stride() * layers;
-      Tensor memory(GetParam(), std::vector<float>(elements, kPoison)), qkv(GetParam(), Floats(x)), turned(GetParam(), Floats(x));
+      Tensor memory(GetParam(), std::vector<float>(elements, kPoison)), qkv(GetParam(), Floats(x)),
+          turned(GetParam(), Floats(x));
       kv.pages = memory.data();
       Array<int32_t> ts(device(), slot), tp(device(), position), tt(device(), page_table);
       auto table = Table(device(), 64, s.dims, 500.0);
       Call(launch(), RopeAndWriteKv{.qkv = qkv.data(),
-          .rows = {.rows = s.rows, .slot = ts.data(), .position = tp.data(), .page_table = tt.data(),
-                      .page_table_stride = stride},
-          .cos_sin = table.data(), .heads = s.heads, .dims = s.dims, .layer = 1, .kv = kv});
-      Call(launch(), RopeInPlace{.qkv = turned.data(), .position = tp.data(),
-          .cos_sin = table.data(), .rows = s.rows, .heads = s.heads, .kv_heads = s.kv_heads,
-          .head_dim = s.d, .dims = s.dims});
+                                    .rows = {.rows = s.rows,
+                                             .slot = ts.data(),
+                                             .position = tp.data(),
+                                             .page_table = tt.data(),
+                                             .page_table_stride = stride},
+                                    .cos_sin = table.data(),
+                                    .heads = s.heads,
+                                    .dims = s.dims,
+                                    .layer = 1,
+                                    .kv = kv});
+      Call(launch(), RopeInPlace{.qkv = turned.data(),
+                                 .position = tp.data(),
+                                 .cos_sin = table.data(),
+                                 .rows = s.rows,
+                                 .heads = s.heads,
+                                 .kv_heads = s.kv_heads,
+                                 .head_dim = s.d,
+                                 .dims = s.dims});
       const auto got = qkv.Host(), want_turned = turned.Host();
       std::vector<float> want = Tensor(GetParam(), std::vector<float>(elements, kPoison)).Host();
       for (int32_t r = 0; r < s.rows; ++r) {
-        for (int32_t i = 0; i < s.heads * s.d; ++i) EXPECT_EQ(got[r * width + i], want_turned[r * width + i]) << "q";
+        for (int32_t i = 0; i < s.heads * s.d; ++i)
+          EXPECT_EQ(got[r * width + i], want_turned[r * width + i]) << "q";
         const int32_t page = page_table[slot[r] * stride + position[r] / page_tokens];
         for (int32_t h = 0; h < s.kv_heads; ++h) {
           const int64_t to = kv.layer_stride() + page * kv.page_stride() + h * kv.head_stride() +
                              int64_t{position[r] % page_tokens} * s.d;
           for (int32_t i = 0; i < s.d; ++i) {
             want[to + i] = want_turned[r * width + (s.heads + h) * s.d + i];
-            want[to + kv.kv_stride() + i] = static_cast<float>(x[r * width + (s.heads + s.kv_heads + h) * s.d + i]);
+            want[to + kv.kv_stride() + i] =
+                static_cast<float>(x[r * width + (s.heads + s.kv_heads + h) * s.d + i]);
           }
         }
       }

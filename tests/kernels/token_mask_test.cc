@@ -24,14 +24,18 @@ TEST_P(TokenMaskTest, DropsTheSameIdsOfEveryRow) {
   const std::vector<int32_t> ids = {0, 31, 32, 64, 69};
   Array<float> logits(device(), x);
   Array<int32_t> out(device(), ids);
-  Call(launch(), DropTokens{.logits = logits.data(), .rows = kRows, .vocab = kVocab,
-      .ids = out.data(), .count = static_cast<int64_t>(ids.size())});
+  Call(launch(), DropTokens{.logits = logits.data(),
+                            .rows = kRows,
+                            .vocab = kVocab,
+                            .ids = out.data(),
+                            .count = static_cast<int64_t>(ids.size())});
   for (int64_t r = 0; r < kRows; ++r) {
     for (const int32_t id : ids) x[static_cast<size_t>(r * kVocab + id)] = -INFINITY;
   }
   ExpectSameBits(logits.Host(), x, "dropped");
-  Call(launch(), DropTokens{.logits = logits.data(), .rows = kRows, .vocab = kVocab,
-      .ids = out.data(), .count = 0});
+  Call(launch(),
+       DropTokens{
+           .logits = logits.data(), .rows = kRows, .vocab = kVocab, .ids = out.data(), .count = 0});
   ExpectSameBits(logits.Host(), x, "none dropped");
 }
 
@@ -51,8 +55,8 @@ TEST_P(TokenMaskTest, KeepsARowsOwnSet) {
       }
     }
     Array<uint32_t> sets(device(), kept);
-    Call(launch(), KeepTokens{.logits = logits.data(), .rows = kRows, .vocab = vocab,
-        .kept = sets.data()});
+    Call(launch(),
+         KeepTokens{.logits = logits.data(), .rows = kRows, .vocab = vocab, .kept = sets.data()});
     ExpectSameBits(logits.Host(), x, "V " + std::to_string(vocab));
   }
 }
@@ -79,10 +83,17 @@ TEST_P(TokenMaskTest, FilteredSetsAndWhatIsComputedOverThemAreTheScripts) {
     Array<int32_t> position(device(), std::vector<int32_t>{9}), drawn(device(), 1),
         target(device(), std::vector<int32_t>{c["token"].get<int32_t>()});
     Array<char> scratch(device(), static_cast<size_t>(SamplingScratch(1, vocab)));
-    Call(launch(), SampleTokens{.logits = logits.data(), .rows = 1, .vocab = vocab,
-        .options = options, .prompt = prompt.data(), .sample = sample.data(),
-        .position = position.data(), .token = drawn.data(), .logprob = drawn_logprob.data(),
-        .scratch = scratch.data(), .kept = kept.data()});
+    Call(launch(), SampleTokens{.logits = logits.data(),
+                                .rows = 1,
+                                .vocab = vocab,
+                                .options = options,
+                                .prompt = prompt.data(),
+                                .sample = sample.data(),
+                                .position = position.data(),
+                                .token = drawn.data(),
+                                .logprob = drawn_logprob.data(),
+                                .scratch = scratch.data(),
+                                .kept = kept.data()});
     std::vector<int32_t> ids;
     const auto words = kept.Host();
     for (int64_t j = 0; j < vocab; ++j) {
@@ -92,24 +103,41 @@ TEST_P(TokenMaskTest, FilteredSetsAndWhatIsComputedOverThemAreTheScripts) {
     const std::string what = c["kept"].dump();
     EXPECT_EQ(ids, c["kept"].get<std::vector<int32_t>>());
     EXPECT_TRUE(std::binary_search(ids.begin(), ids.end(), drawn.Host()[0])) << what;
-    Call(launch(), KeepTokens{.logits = logits.data(), .rows = 1, .vocab = vocab,
-        .kept = kept.data()});
-    Call(launch(), TokenLogprob{.logits = logits.data(), .target = target.data(), .rows = 1,
-        .vocab = vocab, .temperature = temperature, .logprob = logprob.data(),
-        .entropy = entropy.data(), .lse = lse.data()});
+    Call(launch(),
+         KeepTokens{.logits = logits.data(), .rows = 1, .vocab = vocab, .kept = kept.data()});
+    Call(launch(), TokenLogprob{.logits = logits.data(),
+                                .target = target.data(),
+                                .rows = 1,
+                                .vocab = vocab,
+                                .temperature = temperature,
+                                .logprob = logprob.data(),
+                                .entropy = entropy.data(),
+                                .lse = lse.data()});
     ExpectClose(logprob.Host(), {c["logprob"].get<double>()}, 0, 64 * kEps, "logprob " + what);
     ExpectClose(entropy.Host(), {c["entropy"].get<double>()}, 0, 64 * kEps, "entropy " + what);
     Array<float> g(device(), std::vector<float>{c["g_logprob"].get<float>()}),
         h(device(), std::vector<float>{c["g_entropy"].get<float>()});
     Array<float> dlogits(device(), static_cast<size_t>(vocab));
-    Call(launch(), TokenLogprobBackward{.logits = logits.data(), .target = target.data(),
-        .lse = lse.data(), .entropy = entropy.data(), .g_logprob = g.data(), .g_entropy = h.data(),
-        .rows = 1, .vocab = vocab, .temperature = temperature, .dlogits = dlogits.data()});
+    Call(launch(), TokenLogprobBackward{.logits = logits.data(),
+                                        .target = target.data(),
+                                        .lse = lse.data(),
+                                        .entropy = entropy.data(),
+                                        .g_logprob = g.data(),
+                                        .g_entropy = h.data(),
+                                        .rows = 1,
+                                        .vocab = vocab,
+                                        .temperature = temperature,
+                                        .dlogits = dlogits.data()});
     ExpectClose(dlogits.Host(), c["gradient"].get<std::vector<double>>(), 0, 64 * kEps,
                 "gradient " + what);
     // The log-prob that the sampler gives its own draw is the one computed again.
-    Call(launch(), TokenLogprob{.logits = logits.data(), .target = drawn.data(), .rows = 1,
-        .vocab = vocab, .temperature = temperature, .logprob = logprob.data(), .lse = lse.data()});
+    Call(launch(), TokenLogprob{.logits = logits.data(),
+                                .target = drawn.data(),
+                                .rows = 1,
+                                .vocab = vocab,
+                                .temperature = temperature,
+                                .logprob = logprob.data(),
+                                .lse = lse.data()});
     EXPECT_NEAR(logprob.Host()[0], drawn_logprob.Host()[0], 64 * kEps) << what;
   }
 }

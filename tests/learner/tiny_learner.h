@@ -12,8 +12,17 @@
 namespace plumb::learner {
 
 inline policy_model::ModelShape TinyShape() {
-  return {.family = "llama", .layers = 2, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 48, .vocab = 19,
-          .max_positions = 64, .tied = true, .eos_tokens = {2}};
+  return {.family = "llama",
+          .layers = 2,
+          .hidden = 32,
+          .heads = 4,
+          .kv_heads = 2,
+          .head_dim = 8,
+          .ffn = 48,
+          .vocab = 19,
+          .max_positions = 64,
+          .tied = true,
+          .eos_tokens = {2}};
 }
 
 inline std::vector<Demonstration> RandomDemonstrations(int n, uint64_t seed) {
@@ -34,9 +43,12 @@ inline std::vector<Demonstration> RandomDemonstrations(int n, uint64_t seed) {
   return out;
 }
 
-// Groups of answers sampled uniformly, with the log-probs that `weights` gives them and random rewards.
-inline std::vector<TrajectoryGroup> RandomGroups(int groups, int answers, uint64_t seed, TrainStep& train,
-                                                 const policy_model::Weights& weights, int64_t version) {
+// Groups of answers sampled uniformly, with the log-probs that `weights` gives them and random
+// rewards.
+inline std::vector<TrajectoryGroup> RandomGroups(int groups, int answers, uint64_t seed,
+                                                 TrainStep& train,
+                                                 const policy_model::Weights& weights,
+                                                 int64_t version) {
   RandomStream random(seed, 11);
   std::vector<TrajectoryGroup> out;
   for (int g = 0; g < groups; ++g) {

@@ -9,19 +9,29 @@ namespace plumb::policy_model {
 namespace {
 
 ModelShape Shape(bool tied) {
-  return {.family = "llama", .layers = 3, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 48, .vocab = 50,
-          .max_positions = 16, .tied = tied};
+  return {.family = "llama",
+          .layers = 3,
+          .hidden = 32,
+          .heads = 4,
+          .kv_heads = 2,
+          .head_dim = 8,
+          .ffn = 48,
+          .vocab = 50,
+          .max_positions = 16,
+          .tied = tied};
 }
 
 TEST(SpeedTest, CountsEveryMatrixOnceAndTheHeadWhetherTiedOrNot) {
-  // Against the table of weights: everything but the norms, and but the embedding where the head is a matrix of its own.
+  // Against the table of weights: everything but the norms, and but the embedding where the head is
+  // a matrix of its own.
   const ModelShape tied = Shape(true), untied = Shape(false);
   const int64_t norms = (2 * tied.layers + 1) * tied.hidden;
   EXPECT_EQ(ParametersInProducts(tied), TensorTable(tied).parameters() - norms);
   EXPECT_EQ(ParametersInProducts(untied), ParametersInProducts(tied));
   ModelShape critic = tied;
   critic.scalar_head = true;
-  EXPECT_EQ(ParametersInProducts(critic), ParametersInProducts(tied) - tied.hidden * (tied.vocab - 1));
+  EXPECT_EQ(ParametersInProducts(critic),
+            ParametersInProducts(tied) - tied.hidden * (tied.vocab - 1));
 }
 
 TEST(SpeedTest, ProductsHaveASpeed) {

@@ -1,8 +1,9 @@
-// policy_model/transformer.h on CUDA against the CPU: the same weights and batch, forward, backward and values.
+// policy_model/transformer.h on CUDA against the CPU: the same weights and batch, forward, backward
+// and values.
 //
-// Tolerance: float32 sums differ in order only: relative error (norm of the difference over the norm) below 2e-5. In
-// bfloat16 each stage rounds to 8 bits (2^-9 = 0.002 relative); a two-layer model has about 20 roundings in a row, which
-// add up like sqrt(20) of them: below 0.03.
+// Tolerance: float32 sums differ in order only: relative error (norm of the difference over the
+// norm) below 2e-5. In bfloat16 each stage rounds to 8 bits (2^-9 = 0.002 relative); a two-layer
+// model has about 20 roundings in a row, which add up like sqrt(20) of them: below 0.03.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -14,8 +15,18 @@ namespace plumb::policy_model {
 namespace {
 
 ModelShape Shape(bool tied, bool bias, int64_t kv_heads) {
-  return {.family = bias ? "qwen2" : "llama", .layers = 2, .hidden = 64, .heads = 4, .kv_heads = kv_heads, .head_dim = 16,
-          .ffn = 96, .vocab = 131, .max_positions = 128, .tied = tied, .attention_bias = bias, .eos_tokens = {2}};
+  return {.family = bias ? "qwen2" : "llama",
+          .layers = 2,
+          .hidden = 64,
+          .heads = 4,
+          .kv_heads = kv_heads,
+          .head_dim = 16,
+          .ffn = 96,
+          .vocab = 131,
+          .max_positions = 128,
+          .tied = tied,
+          .attention_bias = bias,
+          .eos_tokens = {2}};
 }
 
 PackedBatch Batch(bool shared) {
@@ -72,7 +83,8 @@ Pass RunPass(const ModelShape& shape, Device device, DType dtype, bool shared) {
   out.entropy.resize(batch.rows.size());
   out.logits.resize(batch.rows.size() * 131);
   transformer.Logits(weights, batch, out.logits);
-  transformer.Forward(weights, batch, {.temperature = 0.8f, .entropy = true}, true, out.logprob, out.entropy);
+  transformer.Forward(weights, batch, {.temperature = 0.8f, .entropy = true}, true, out.logprob,
+                      out.entropy);
   std::vector<float> g_logprob(batch.rows.size()), g_entropy(batch.rows.size());
   RandomStream random(5, 5);
   for (float& g : g_logprob) g = random.NextNormal();
@@ -94,7 +106,8 @@ TEST_P(TransformerCudaTest, EqualsTheCpu) {
   const auto [dtype, tied, bias, kv_heads] = GetParam();
   const double tolerance = dtype == DType::kFloat32 ? 2e-5 : 0.03;
   const ModelShape shape = Shape(tied, bias, kv_heads);
-  // The reference in float32 from the same rounded weights would hide nothing: bfloat16 on the CPU rounds where CUDA does.
+  // The reference in float32 from the same rounded weights would hide nothing: bfloat16 on the CPU
+  // rounds where CUDA does.
   for (const bool shared : {false, true}) {
     const Pass cpu = RunPass(shape, Device::kCpu, dtype, shared),
                cuda = RunPass(shape, Device::Cuda(0), dtype, shared);
@@ -104,7 +117,10 @@ TEST_P(TransformerCudaTest, EqualsTheCpu) {
     const TensorTable table(shape);
     for (const TensorEntry& e : table.entries()) {
       const auto at = static_cast<size_t>(e.offset), n = static_cast<size_t>(e.elements);
-      EXPECT_LT(RelativeError(std::span(cuda.grad).subspan(at, n), std::span(cpu.grad).subspan(at, n)), 3 * tolerance) << e.name;
+      EXPECT_LT(
+          RelativeError(std::span(cuda.grad).subspan(at, n), std::span(cpu.grad).subspan(at, n)),
+          3 * tolerance)
+          << e.name;
     }
   }
 }
@@ -148,7 +164,8 @@ TEST_P(TransformerCudaTest, SharedHeadEqualsTheCpu) {
     std::vector<float>& v = values[device.is_cuda()];
     v.resize(batch.rows.size());
     std::vector<float> logprob(v.size()), entropy(v.size()), g(v.size()), g_logprob(v.size());
-    transformer.Forward(policy, batch, {.temperature = 0.8f, .entropy = true}, true, logprob, entropy);
+    transformer.Forward(policy, batch, {.temperature = 0.8f, .entropy = true}, true, logprob,
+                        entropy);
     transformer.HeadValues(head, v);
     RandomStream random(5, 5);
     for (float& x : g) x = random.NextNormal();
@@ -166,11 +183,13 @@ TEST_P(TransformerCudaTest, SharedHeadEqualsTheCpu) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, TransformerCudaTest,
-                         ::testing::Combine(::testing::Values(DType::kFloat32, DType::kBFloat16), ::testing::Bool(),
-                                            ::testing::Bool(), ::testing::Values(2, 4)));
+                         ::testing::Combine(::testing::Values(DType::kFloat32, DType::kBFloat16),
+                                            ::testing::Bool(), ::testing::Bool(),
+                                            ::testing::Values(2, 4)));
 
 TEST(WeightsCuda, TheDigestComputedThereIsTheHosts) {
-  if (!kernels::CudaAvailable()) GTEST_SKIP() << "NO GPU: the digest on a device was NOT tested here";
+  if (!kernels::CudaAvailable())
+    GTEST_SKIP() << "NO GPU: the digest on a device was NOT tested here";
   const OwnedStream stream(Device::Cuda(0));
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
     Weights cpu(Shape(false, true, 2), Device::kCpu, dtype),

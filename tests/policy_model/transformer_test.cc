@@ -1,5 +1,5 @@
-// policy_model/transformer.h with packing.h, tensor_table.h, weights.h, ops.h: against transformers' numbers, finite
-// differences, and itself seen two ways.
+// policy_model/transformer.h with packing.h, tensor_table.h, weights.h, ops.h: against
+// transformers' numbers, finite differences, and itself seen two ways.
 #include "policy_model/transformer.h"
 
 #include <gtest/gtest.h>
@@ -14,8 +14,8 @@
 #include <tuple>
 
 #include "common/base/error.h"
-#include "common/record/kept_tokens.h"
 #include "common/base/rng.h"
+#include "common/record/kept_tokens.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/families/tensor_table.h"
 #include "policy_model/files/safetensors.h"
@@ -35,8 +35,18 @@ Json ReadGolden(const char* name) {
 }
 
 ModelShape Shape(bool tied, bool bias, int64_t kv_heads = 2) {
-  return {.family = bias ? "qwen2" : "llama", .layers = 2, .hidden = 32, .heads = 4, .kv_heads = kv_heads, .head_dim = 8,
-          .ffn = 40, .vocab = 31, .max_positions = 96, .tied = tied, .attention_bias = bias, .eos_tokens = {2}};
+  return {.family = bias ? "qwen2" : "llama",
+          .layers = 2,
+          .hidden = 32,
+          .heads = 4,
+          .kv_heads = kv_heads,
+          .head_dim = 8,
+          .ffn = 40,
+          .vocab = 31,
+          .max_positions = 96,
+          .tied = tied,
+          .attention_bias = bias,
+          .eos_tokens = {2}};
 }
 
 PackedBatch RandomBatch(std::initializer_list<int> lengths, uint64_t seed, int32_t vocab = 31) {
@@ -45,7 +55,8 @@ PackedBatch RandomBatch(std::initializer_list<int> lengths, uint64_t seed, int32
   batch.Clear();
   for (int n : lengths) {
     std::vector<int32_t> tokens;
-    for (int i = 0; i < n; ++i) tokens.push_back(static_cast<int32_t>(random.NextBelow(static_cast<uint32_t>(vocab))));
+    for (int i = 0; i < n; ++i)
+      tokens.push_back(static_cast<int32_t>(random.NextBelow(static_cast<uint32_t>(vocab))));
     const std::vector<uint8_t> mask(tokens.size(), 1);
     batch.Append(tokens, mask);
   }
@@ -56,7 +67,8 @@ TEST(PackingTest, WorkedExampleOfTheHeader) {
   PackedBatch batch;
   batch.Clear();
   batch.Append(std::vector<int32_t>{10, 11, 12}, std::vector<uint8_t>{0, 1, 1});
-  batch.Append(std::vector<int32_t>{20, 21}, std::vector<uint8_t>{1, 1});  // token 0 has nothing before it
+  // token 0 has nothing before it
+  batch.Append(std::vector<int32_t>{20, 21}, std::vector<uint8_t>{1, 1});
   EXPECT_EQ(batch.positions, (std::vector<int32_t>{0, 1, 2, 0, 1}));
   EXPECT_EQ(batch.cu_seqlens, (std::vector<int32_t>{0, 3, 5}));
   EXPECT_EQ(batch.rows, (std::vector<int32_t>{0, 1, 3}));
@@ -80,13 +92,16 @@ TEST(PackingTest, SharedExampleOfTheHeader) {
   EXPECT_EQ(batch.targets, (std::vector<int32_t>{20, 30, 31}));
   EXPECT_EQ(batch.max_seqlen, 5);
   // A row inside the prefix would be one for two sequences.
-  EXPECT_DEATH(batch.Append(std::vector<int32_t>{10, 11, 12}, std::vector<uint8_t>{0, 1, 1}, 2), "directly behind");
-  EXPECT_DEATH(batch.Append(std::vector<int32_t>{10, 11, 12}, std::vector<uint8_t>{0, 0, 0}, 1), "all of the prefix");
+  EXPECT_DEATH(batch.Append(std::vector<int32_t>{10, 11, 12}, std::vector<uint8_t>{0, 1, 1}, 2),
+               "directly behind");
+  EXPECT_DEATH(batch.Append(std::vector<int32_t>{10, 11, 12}, std::vector<uint8_t>{0, 0, 0}, 1),
+               "all of the prefix");
 }
 
-// Sequences as text, the head looks at the tokens after '|'. Returns what the plan shares: a number a sequence, micro-batches
-// apart.
-std::string Plan(const std::vector<std::string>& texts, int64_t budget, int32_t together = 1, int64_t* laid = nullptr) {
+// Sequences as text, the head looks at the tokens after '|'. Returns what the plan shares: a number
+// a sequence, micro-batches apart.
+std::string Plan(const std::vector<std::string>& texts, int64_t budget, int32_t together = 1,
+                 int64_t* laid = nullptr) {
   std::vector<std::vector<int32_t>> sequences;
   std::vector<int32_t> first_rows;
   PackPlan plan;
@@ -113,7 +128,8 @@ std::string Plan(const std::vector<std::string>& texts, int64_t budget, int32_t 
       // What lies before a row is the sequence.
       std::vector<int32_t> seen;
       const auto add = [&](int32_t b) {
-        for (int32_t i = batch.cu_seqlens[static_cast<size_t>(b)]; i < batch.cu_seqlens[static_cast<size_t>(b) + 1]; ++i) {
+        for (int32_t i = batch.cu_seqlens[static_cast<size_t>(b)];
+             i < batch.cu_seqlens[static_cast<size_t>(b) + 1]; ++i) {
           seen.push_back(batch.tokens[static_cast<size_t>(i)]);
         }
       };
@@ -141,7 +157,8 @@ TEST(PackPlanTest, SharesWhatNeighboursBeginWith) {
 }
 
 TEST(PackPlanTest, ATemplateDoesNotCutAPromptShort) {
-  // Two pairs that share a template of 2: sharing it among all four would spare 6 tokens, the two prompts spare 5 + 6.
+  // Two pairs that share a template of 2: sharing it among all four would spare 6 tokens, the two
+  // prompts spare 5 + 6.
   EXPECT_EQ(Plan({"Tthree|a", "Tthree|b", "Tthirty|c", "Tthirty|d"}, 100), "6 6 7 7 / ");
   // Three answers that begin alike and one that does not: all four share the prompt.
   EXPECT_EQ(Plan({"prompt|aab", "prompt|aac", "prompt|b"}, 100), "6 6 6 / ");
@@ -151,9 +168,11 @@ TEST(PackPlanTest, ATemplateDoesNotCutAPromptShort) {
 
 TEST(PackPlanTest, FillsMicroBatchesWithWhatIsLaid) {
   EXPECT_EQ(Plan({"aaaa|a", "bbbb|b", "|c"}, 10), "0 0 / 0 / ");
-  EXPECT_EQ(Plan({"abcdefgh|i", "abcdefgh|j", "abcdefgh|k"}, 10), "8 8 / 0 / ") << "a run is cut by the budget";
+  EXPECT_EQ(Plan({"abcdefgh|i", "abcdefgh|j", "abcdefgh|k"}, 10), "8 8 / 0 / ")
+      << "a run is cut by the budget";
   EXPECT_EQ(Plan({"abcdefgh|i", "abcdefgh|j", "abcdefgh|k", "abcdefgh|l"}, 10), "8 8 / 8 8 / ");
-  EXPECT_EQ(Plan({"abcdefghijklm|n", "a|b"}, 5), "0 / 0 / ") << "what is longer than the budget comes alone";
+  EXPECT_EQ(Plan({"abcdefghijklm|n", "a|b"}, 5), "0 / 0 / ")
+      << "what is longer than the budget comes alone";
   EXPECT_EQ(Plan({"a|a", "b|b", "c|c", "d|d"}, 6, 2), "0 0 / 0 0 / ") << "pairs are not parted";
 }
 
@@ -251,7 +270,8 @@ TEST(WeightsTest, ATiedHeadIsReadUnderEitherName) {
   EXPECT_EQ(b.flat().f32()[b.table().lm_head()], b.flat().f32()[b.table().embedding()] + 0.5f);
 }
 
-// Whole model in fp32 against float64 of transformers: at most 4 times the reference's own fp32 error.
+// Whole model in fp32 against float64 of transformers: at most 4 times the reference's own fp32
+// error.
 TEST(TransformerTest, MatchesTransformersForwardAndBackward) {
   const Json golden = ReadGolden("transformer.json");
   const std::string folder = PLUMB_SOURCE_DIR "/tests/golden/tiny_llama";
@@ -268,11 +288,14 @@ TEST(TransformerTest, MatchesTransformersForwardAndBackward) {
     for (double w : golden["entropy_weights"][s]) g_entropy.push_back(static_cast<float>(w));
   }
   std::vector<float> logprob(batch.rows.size()), entropy(batch.rows.size());
-  model.Forward(weights, batch, {.temperature = golden["temperature"].get<float>()}, true, logprob, entropy);
+  model.Forward(weights, batch, {.temperature = golden["temperature"].get<float>()}, true, logprob,
+                entropy);
   ASSERT_EQ(logprob.size(), golden["logprobs"].size());
   for (size_t i = 0; i < logprob.size(); ++i) {
-    EXPECT_NEAR(logprob[i], golden["logprobs"][i].get<double>(), 4 * golden["logprob_gap"].get<double>());
-    EXPECT_NEAR(entropy[i], golden["entropies"][i].get<double>(), 4 * golden["entropy_gap"].get<double>());
+    EXPECT_NEAR(logprob[i], golden["logprobs"][i].get<double>(),
+                4 * golden["logprob_gap"].get<double>());
+    EXPECT_NEAR(entropy[i], golden["entropies"][i].get<double>(),
+                4 * golden["entropy_gap"].get<double>());
   }
   FlatBuffer grad(Device::kCpu, DType::kFloat32, weights.flat().elements());
   model.Backward(weights, batch, g_logprob, g_entropy, grad);
@@ -286,10 +309,15 @@ TEST(TransformerTest, MatchesTransformersForwardAndBackward) {
       double diff = 0;
       const auto stride = want["stride"].get<int64_t>();
       for (size_t k = 0; k < want["values"].size(); ++k) {
-        diff += std::pow(static_cast<double>(at[static_cast<int64_t>(k) * stride]) - want["values"][k].get<double>(), 2);
+        diff += std::pow(static_cast<double>(at[static_cast<int64_t>(k) * stride]) -
+                             want["values"][k].get<double>(),
+                         2);
       }
-      // A sample of the elements has at most the norm of all of them; inputs g_* were rounded to float: eps times norm.
-      EXPECT_LE(std::sqrt(diff), 4 * want["gap"].get<double>() + 1.2e-7 * want["norm"].get<double>()) << part.file_tensor;
+      // A sample of the elements has at most the norm of all of them; inputs g_* were rounded to
+      // float: eps times norm.
+      EXPECT_LE(std::sqrt(diff),
+                4 * want["gap"].get<double>() + 1.2e-7 * want["norm"].get<double>())
+          << part.file_tensor;
       ++tensors;
     }
   }
@@ -325,7 +353,8 @@ TEST(TransformerTest, APromptLaidOnceGivesTheSameNumbers) {
     weights.Initialise(11, 0.15);
     Transformer model(shape, Device::kCpu, DType::kFloat32);
     std::vector<float> logprob[2], entropy[2];
-    FlatBuffer grad[2] = {{Device::kCpu, DType::kFloat32, weights.flat().elements()}, {Device::kCpu, DType::kFloat32, weights.flat().elements()}};
+    FlatBuffer grad[2] = {{Device::kCpu, DType::kFloat32, weights.flat().elements()},
+                          {Device::kCpu, DType::kFloat32, weights.flat().elements()}};
     for (const bool shared : {false, true}) {
       const PackedBatch batch = AnswersToOnePrompt(shared);
       ASSERT_EQ(batch.size(), shared ? 7 + 18 + 6 + 2 + 22 : 7 + 24 + 20 + 40);
@@ -347,7 +376,8 @@ TEST(TransformerTest, APromptLaidOnceGivesTheSameNumbers) {
     for (const TensorEntry& e : weights.table().entries()) {
       double diff = 0, norm = 0;
       for (int64_t i = e.offset; i < e.offset + e.elements; ++i) {
-        diff += std::pow(static_cast<double>(grad[1].f32()[i]) - static_cast<double>(grad[0].f32()[i]), 2);
+        diff += std::pow(
+            static_cast<double>(grad[1].f32()[i]) - static_cast<double>(grad[0].f32()[i]), 2);
         norm += std::pow(static_cast<double>(grad[0].f32()[i]), 2);
       }
       EXPECT_GT(norm, 0) << e.name;
@@ -439,23 +469,28 @@ TEST(TransformerTest, BackwardMatchesFiniteDifferences) {
     model.Forward(weights, batch, {.temperature = 0.9f}, true, logprob, entropy);
     model.Backward(weights, batch, g_logprob, g_entropy, grad);
     for (const TensorEntry& e : weights.table().entries()) {
-      // One direction a tensor, of the size of its gradient's: sum of direction * gradient is then far from 0.
-      std::vector<float> keep(weights.flat().f32() + e.offset, weights.flat().f32() + e.offset + e.elements);
+      // One direction a tensor, of the size of its gradient's: sum of direction * gradient is then
+      // far from 0.
+      std::vector<float> keep(weights.flat().f32() + e.offset,
+                              weights.flat().f32() + e.offset + e.elements);
       double slope = 0, norm = 0;
-      for (int64_t i = 0; i < e.elements; ++i) norm += std::pow(static_cast<double>(grad.f32()[e.offset + i]), 2);
+      for (int64_t i = 0; i < e.elements; ++i)
+        norm += std::pow(static_cast<double>(grad.f32()[e.offset + i]), 2);
       ASSERT_GT(norm, 0) << e.name;
       const double h = 3e-3 / std::sqrt(norm);
       double at[2];
       for (int side = 0; side < 2; ++side) {
         for (int64_t i = 0; i < e.elements; ++i) {
-          const auto step = static_cast<float>((side ? -h : h) * static_cast<double>(grad.f32()[e.offset + i]));
+          const auto step =
+              static_cast<float>((side ? -h : h) * static_cast<double>(grad.f32()[e.offset + i]));
           weights.flat().f32()[e.offset + i] = keep[static_cast<size_t>(i)] + step;
         }
         at[side] = value();
       }
       std::copy(keep.begin(), keep.end(), weights.flat().f32() + e.offset);
       slope = (at[0] - at[1]) / (2 * h);
-      // fp32 values of about 100 summed numbers carry about 1e-5; the step moves the sum by 6e-3 * sqrt(norm).
+      // fp32 values of about 100 summed numbers carry about 1e-5; the step moves the sum by 6e-3 *
+      // sqrt(norm).
       EXPECT_NEAR(slope, norm, 0.01 * norm + 2e-5 / h) << e.name;
     }
   }
@@ -464,8 +499,11 @@ TEST(TransformerTest, BackwardMatchesFiniteDifferences) {
 struct Paged {
   explicit Paged(const ModelShape& shape, int32_t page_tokens, int32_t slots)
       : pages_a_slot(static_cast<int32_t>((shape.max_positions + page_tokens - 1) / page_tokens)) {
-    kv = {.dtype = DType::kFloat32, .layers = static_cast<int32_t>(shape.layers), .num_pages = slots * pages_a_slot,
-          .page_tokens = page_tokens, .kv_heads = static_cast<int32_t>(shape.kv_heads),
+    kv = {.dtype = DType::kFloat32,
+          .layers = static_cast<int32_t>(shape.layers),
+          .num_pages = slots * pages_a_slot,
+          .page_tokens = page_tokens,
+          .kv_heads = static_cast<int32_t>(shape.kv_heads),
           .head_dim = static_cast<int32_t>(shape.head_dim)};
     memory.assign(static_cast<size_t>(kv.bytes() / 4), NAN);  // what was not written is noticed
     kv.pages = memory.data();
@@ -478,12 +516,17 @@ struct Paged {
 };
 
 // One forward of the given (slot, position, token) rows; logits of every row.
-std::vector<float> PagedLogits(Transformer& model, const Weights& weights, Paged& paged, const std::vector<int32_t>& slot,
-                               const std::vector<int32_t>& position, const std::vector<int32_t>& tokens) {
+std::vector<float> PagedLogits(Transformer& model, const Weights& weights, Paged& paged,
+                               const std::vector<int32_t>& slot,
+                               const std::vector<int32_t>& position,
+                               const std::vector<int32_t>& tokens) {
   std::vector<int32_t> all(tokens.size());
   for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int32_t>(i);
-  const kernels::PagedRows rows{.rows = static_cast<int32_t>(tokens.size()), .slot = slot.data(), .position = position.data(),
-                                .page_table = paged.table.data(), .page_table_stride = paged.pages_a_slot};
+  const kernels::PagedRows rows{.rows = static_cast<int32_t>(tokens.size()),
+                                .slot = slot.data(),
+                                .position = position.data(),
+                                .page_table = paged.table.data(),
+                                .page_table_stride = paged.pages_a_slot};
   const float* logits = model.ForwardPaged(weights, tokens, rows, paged.kv, all);
   return {logits, logits + tokens.size() * static_cast<size_t>(weights.shape().vocab)};
 }
@@ -514,7 +557,8 @@ TEST(TransformerTest, PagedEqualsPackedAndDoesNotDependOnTheBatch) {
     std::vector<float> packed(batch.rows.size() * v);
     model.Logits(weights, batch, packed);
     double worst = 0;
-    for (size_t i = 0; i < packed.size(); ++i) worst = std::max(worst, std::abs(static_cast<double>(packed[i] - logits[i])));
+    for (size_t i = 0; i < packed.size(); ++i)
+      worst = std::max(worst, std::abs(static_cast<double>(packed[i] - logits[i])));
     EXPECT_LT(worst, 1e-4);  // other products, other order of additions
     alone.push_back(std::move(logits));
   }
@@ -533,7 +577,9 @@ TEST(TransformerTest, PagedEqualsPackedAndDoesNotDependOnTheBatch) {
       const auto logits = PagedLogits(model, weights, paged, slot, position, tokens);
       for (size_t r = 0; r < tokens.size(); ++r) {
         const auto& want = alone[static_cast<size_t>(slot[r])];
-        ASSERT_EQ(0, std::memcmp(logits.data() + r * v, want.data() + static_cast<size_t>(position[r]) * v, v * sizeof(float)))
+        ASSERT_EQ(
+            0, std::memcmp(logits.data() + r * v,
+                           want.data() + static_cast<size_t>(position[r]) * v, v * sizeof(float)))
             << "batch " << batch_size << " slot " << slot[r] << " position " << position[r];
       }
       slot.clear();
@@ -623,7 +669,8 @@ TEST(TransformerTest, BFloat16StaysNearFloat) {
   half.Initialise(3, 0.1);
   Transformer a(shape, Device::kCpu, DType::kFloat32), b(shape, Device::kCpu, DType::kBFloat16);
   const PackedBatch batch = RandomBatch({30, 12}, 6);
-  std::vector<float> lp(batch.rows.size()), lp16(batch.rows.size()), h(batch.rows.size()), h16(batch.rows.size());
+  std::vector<float> lp(batch.rows.size()), lp16(batch.rows.size()), h(batch.rows.size()),
+      h16(batch.rows.size());
   a.Forward(full, batch, {}, true, lp, h);
   b.Forward(half, batch, {}, true, lp16, h16);
   double mean = 0;
@@ -631,7 +678,8 @@ TEST(TransformerTest, BFloat16StaysNearFloat) {
   // bf16 keeps 8 bits; logits of size about 1 after two layers are good to a few times 2^-8.
   EXPECT_LT(mean / static_cast<double>(lp.size()), 0.03);
   const std::vector<float> g(lp.size(), 1.0f);
-  FlatBuffer grad(Device::kCpu, DType::kFloat32, full.flat().elements()), grad16(Device::kCpu, DType::kFloat32, full.flat().elements());
+  FlatBuffer grad(Device::kCpu, DType::kFloat32, full.flat().elements()),
+      grad16(Device::kCpu, DType::kFloat32, full.flat().elements());
   a.Backward(full, batch, g, {}, grad);
   b.Backward(half, batch, g, {}, grad16);
   double dot = 0, n1 = 0, n2 = 0;

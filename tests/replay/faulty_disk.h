@@ -5,11 +5,13 @@
 //   { open a store with env_for_test = disk.env(), write until something throws }
 //   disk.CutPower(random);                    // files now hold what a disk may hold afterwards
 //
-// Files are real ones (use a folder in memory); operations that change something are counted over all files and threads. What a
-// power cut leaves of a file is its synced part and a random part of what was appended since; names made, changed or deleted
-// since the folder's last fsync are undone from a random one of them on, the newest first.
-// Which thread does the n-th operation depends on the scheduler: a seed repeats the plan, not each interleaving.
-// Thread safety: all methods but Plan and CutPower, which need the store closed. Ownership: outlives its files.
+// Files are real ones (use a folder in memory); operations that change something are counted over
+// all files and threads. What a power cut leaves of a file is its synced part and a random part of
+// what was appended since; names made, changed or deleted since the folder's last fsync are undone
+// from a random one of them on, the newest first. Which thread does the n-th operation depends on
+// the scheduler: a seed repeats the plan, not each interleaving.
+// Thread safety: all methods but Plan and CutPower, which need the store closed. Ownership:
+// outlives its files.
 #pragma once
 
 #include <algorithm>
@@ -37,23 +39,24 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
   using IOStatus = rocksdb::IOStatus;
   enum class Fault : uint8_t {
     kNone,
-    kPower,      // this operation and all after it fail
-    kAppend,     // EIO, nothing written
-    kTorn,       // EIO after a part was written
-    kSync,       // EIO, and what was not synced is gone although later syncs succeed
-    kRename,     // EIO
-    kFolder,     // EIO from the fsync of the folder
-    kCreate,     // EIO
-    kDelete,     // EIO
-    kRead,       // EIO
-    kFull,       // ENOSPC from appends (after a part) and creations, for some operations
+    kPower,   // this operation and all after it fail
+    kAppend,  // EIO, nothing written
+    kTorn,    // EIO after a part was written
+    kSync,    // EIO, and what was not synced is gone although later syncs succeed
+    kRename,  // EIO
+    kFolder,  // EIO from the fsync of the folder
+    kCreate,  // EIO
+    kDelete,  // EIO
+    kRead,    // EIO
+    kFull,    // ENOSPC from appends (after a part) and creations, for some operations
   };
   static constexpr int kFaults = 11;
 
   FaultyFiles() : FileSystemWrapper(rocksdb::FileSystem::Default()) {}
   const char* Name() const override { return "FaultyFiles"; }
 
-  // `fault` hits the first operation of its kind from the `at`-th from now on; kFull stays for `length` operations.
+  // `fault` hits the first operation of its kind from the `at`-th from now on; kFull stays for
+  // `length` operations.
   void Plan(Fault fault, int64_t at, int64_t length = 1) {
     fault_ = fault;
     from_ = operations_ + at;
@@ -67,18 +70,21 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
   void CutPower(RandomStream& random) {
     std::lock_guard lock(mu_);
     Plan(Fault::kNone, 0);
-    const size_t kept = names_.empty() ? 0 : random.NextBelow(static_cast<uint32_t>(names_.size()) + 1);
+    const size_t kept =
+        names_.empty() ? 0 : random.NextBelow(static_cast<uint32_t>(names_.size()) + 1);
     for (; names_.size() > kept; names_.pop_back()) Undo(names_.back());
     for (const auto& [path, file] : files_) {
       std::error_code gone;
       const uint64_t size = std::filesystem::file_size(path, gone);
       if (gone || size <= file.synced) continue;
-      const uint64_t loose = file.lost ? 0 : random.NextBelow(static_cast<uint32_t>(size - file.synced) + 1);
+      const uint64_t loose =
+          file.lost ? 0 : random.NextBelow(static_cast<uint32_t>(size - file.synced) + 1);
       std::filesystem::resize_file(path, file.synced + loose);
     }
     Forget();
   }
-  // The process ended, the machine did not: everything that was written is there. REQUIRES: the store is closed.
+  // The process ended, the machine did not: everything that was written is there. REQUIRES: the
+  // store is closed.
   void EndProcess() {
     std::lock_guard lock(mu_);
     Plan(Fault::kNone, 0);
@@ -86,7 +92,8 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
   }
 
   IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
-                           std::unique_ptr<rocksdb::FSWritableFile>* out, rocksdb::IODebugContext* debug) override {
+                           std::unique_ptr<rocksdb::FSWritableFile>* out,
+                           rocksdb::IODebugContext* debug) override {
     if (IOStatus s = Before(Kind::kCreate, path); !s.ok()) return s;
     std::unique_ptr<rocksdb::FSWritableFile> file;
     const bool anew = !std::filesystem::exists(path);
@@ -100,33 +107,37 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
   }
   // To sync a table file that was taken in.
   IOStatus ReopenWritableFile(const std::string& path, const rocksdb::FileOptions& options,
-                              std::unique_ptr<rocksdb::FSWritableFile>* out, rocksdb::IODebugContext* debug) override {
+                              std::unique_ptr<rocksdb::FSWritableFile>* out,
+                              rocksdb::IODebugContext* debug) override {
     if (IOStatus s = Before(Kind::kCreate, path); !s.ok()) return s;
     std::unique_ptr<rocksdb::FSWritableFile> file;
     IOStatus s = target()->ReopenWritableFile(path, options, &file, debug);
     if (s.ok()) *out = std::make_unique<Writable>(this, path, std::move(file));
     return s;
   }
-  IOStatus ReuseWritableFile(const std::string& path, const std::string&, const rocksdb::FileOptions&,
-                             std::unique_ptr<rocksdb::FSWritableFile>*, rocksdb::IODebugContext*) override {
+  IOStatus ReuseWritableFile(const std::string& path, const std::string&,
+                             const rocksdb::FileOptions&, std::unique_ptr<rocksdb::FSWritableFile>*,
+                             rocksdb::IODebugContext*) override {
     return IOStatus::NotSupported("the store reuses no log", path);
   }
   IOStatus NewRandomAccessFile(const std::string& path, const rocksdb::FileOptions& options,
-                               std::unique_ptr<rocksdb::FSRandomAccessFile>* out, rocksdb::IODebugContext* debug) override {
+                               std::unique_ptr<rocksdb::FSRandomAccessFile>* out,
+                               rocksdb::IODebugContext* debug) override {
     std::unique_ptr<rocksdb::FSRandomAccessFile> file;
     IOStatus s = target()->NewRandomAccessFile(path, options, &file, debug);
     if (s.ok()) *out = std::make_unique<Readable>(this, path, std::move(file));
     return s;
   }
-  IOStatus NewDirectory(const std::string& path, const rocksdb::IOOptions& options, std::unique_ptr<rocksdb::FSDirectory>* out,
+  IOStatus NewDirectory(const std::string& path, const rocksdb::IOOptions& options,
+                        std::unique_ptr<rocksdb::FSDirectory>* out,
                         rocksdb::IODebugContext* debug) override {
     std::unique_ptr<rocksdb::FSDirectory> folder;
     IOStatus s = target()->NewDirectory(path, options, &folder, debug);
     if (s.ok()) *out = std::make_unique<Folder>(this, path, std::move(folder));
     return s;
   }
-  IOStatus RenameFile(const std::string& from, const std::string& to, const rocksdb::IOOptions& options,
-                      rocksdb::IODebugContext* debug) override {
+  IOStatus RenameFile(const std::string& from, const std::string& to,
+                      const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
     if (IOStatus s = Before(Kind::kRename, from); !s.ok()) return s;
     std::lock_guard lock(mu_);
     Change name{.renamed = from, .to = to};
@@ -141,8 +152,8 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
     names_.push_back(std::move(name));
     return s;
   }
-  IOStatus LinkFile(const std::string& from, const std::string& to, const rocksdb::IOOptions& options,
-                    rocksdb::IODebugContext* debug) override {
+  IOStatus LinkFile(const std::string& from, const std::string& to,
+                    const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
     if (IOStatus s = Before(Kind::kRename, from); !s.ok()) return s;
     std::lock_guard lock(mu_);
     IOStatus s = target()->LinkFile(from, to, options, debug);
@@ -151,10 +162,12 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
     if (const auto file = files_.find(from); file != files_.end()) files_[to] = file->second;
     return s;
   }
-  IOStatus DeleteFile(const std::string& path, const rocksdb::IOOptions&, rocksdb::IODebugContext*) override {
+  IOStatus DeleteFile(const std::string& path, const rocksdb::IOOptions&,
+                      rocksdb::IODebugContext*) override {
     if (IOStatus s = Before(Kind::kDelete, path); !s.ok()) return s;
     std::lock_guard lock(mu_);
-    const std::string kept = path + ".deleted" + std::to_string(deleted_++);  // until the folder is synced
+    // until the folder is synced
+    const std::string kept = path + ".deleted" + std::to_string(deleted_++);
     std::error_code failed;
     std::filesystem::rename(path, kept, failed);
     if (failed) return IOStatus::PathNotFound(path);
@@ -163,10 +176,13 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
     return IOStatus::OK();
   }
   // Nobody but this class sees what it keeps of deleted files.
-  IOStatus GetChildren(const std::string& folder, const rocksdb::IOOptions& options, std::vector<std::string>* names,
-                       rocksdb::IODebugContext* debug) override {
+  IOStatus GetChildren(const std::string& folder, const rocksdb::IOOptions& options,
+                       std::vector<std::string>* names, rocksdb::IODebugContext* debug) override {
     IOStatus s = target()->GetChildren(folder, options, names, debug);
-    if (s.ok()) std::erase_if(*names, [](const std::string& name) { return name.find(".deleted") != std::string::npos; });
+    if (s.ok())
+      std::erase_if(*names, [](const std::string& name) {
+        return name.find(".deleted") != std::string::npos;
+      });
     return s;
   }
 
@@ -185,21 +201,35 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
    public:
     Writable(FaultyFiles* disk, std::string path, std::unique_ptr<rocksdb::FSWritableFile> file)
         : FSWritableFileOwnerWrapper(std::move(file)), disk_(disk), path_(std::move(path)) {}
-    IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
+    IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                    rocksdb::IODebugContext* debug) override {
       bool part = false;
       const IOStatus s = disk_->Before(Kind::kAppend, path_, &part);
       if (s.ok()) return target()->Append(data, options, debug);
-      if (part) target()->Append(rocksdb::Slice(data.data(), data.size() / 2), options, debug).PermitUncheckedError();
+      if (part)
+        target()
+            ->Append(rocksdb::Slice(data.data(), data.size() / 2), options, debug)
+            .PermitUncheckedError();
       return s;
     }
-    IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options, const rocksdb::DataVerificationInfo&,
-                    rocksdb::IODebugContext* debug) override {
+    IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                    const rocksdb::DataVerificationInfo&, rocksdb::IODebugContext* debug) override {
       return Append(data, options, debug);
     }
-    IOStatus Sync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override { return disk_->SyncFile(path_); }
-    IOStatus Fsync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override { return disk_->SyncFile(path_); }
-    IOStatus RangeSync(uint64_t, uint64_t, const rocksdb::IOOptions&, rocksdb::IODebugContext*) override { return IOStatus::OK(); }
-    IOStatus Allocate(uint64_t, uint64_t, const rocksdb::IOOptions&, rocksdb::IODebugContext*) override { return IOStatus::OK(); }
+    IOStatus Sync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override {
+      return disk_->SyncFile(path_);
+    }
+    IOStatus Fsync(const rocksdb::IOOptions&, rocksdb::IODebugContext*) override {
+      return disk_->SyncFile(path_);
+    }
+    IOStatus RangeSync(uint64_t, uint64_t, const rocksdb::IOOptions&,
+                       rocksdb::IODebugContext*) override {
+      return IOStatus::OK();
+    }
+    IOStatus Allocate(uint64_t, uint64_t, const rocksdb::IOOptions&,
+                      rocksdb::IODebugContext*) override {
+      return IOStatus::OK();
+    }
 
    private:
     FaultyFiles* const disk_;
@@ -209,7 +239,8 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
    public:
     Readable(FaultyFiles* disk, std::string path, std::unique_ptr<rocksdb::FSRandomAccessFile> file)
         : FSRandomAccessFileOwnerWrapper(std::move(file)), disk_(disk), path_(std::move(path)) {}
-    IOStatus Read(uint64_t offset, size_t n, const rocksdb::IOOptions& options, rocksdb::Slice* result, char* scratch,
+    IOStatus Read(uint64_t offset, size_t n, const rocksdb::IOOptions& options,
+                  rocksdb::Slice* result, char* scratch,
                   rocksdb::IODebugContext* debug) const override {
       if (IOStatus s = disk_->Before(Kind::kRead, path_); !s.ok()) return s;
       return target()->Read(offset, n, options, result, scratch, debug);
@@ -233,7 +264,9 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
     IOStatus Close(const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
       return folder_->Close(options, debug);
     }
-    size_t GetUniqueId(char* id, size_t max) const override { return folder_->GetUniqueId(id, max); }
+    size_t GetUniqueId(char* id, size_t max) const override {
+      return folder_->GetUniqueId(id, max);
+    }
 
    private:
     FaultyFiles* const disk_;
@@ -262,9 +295,12 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
       case Fault::kFull: fires = (hit(Kind::kAppend) || hit(Kind::kCreate)) && now < until_; break;
     }
     if (!fires) return IOStatus::OK();
-    if (part != nullptr) *part = fault_ == Fault::kTorn || fault_ == Fault::kFull || (fault_ == Fault::kPower && !fired_);
+    if (part != nullptr)
+      *part =
+          fault_ == Fault::kTorn || fault_ == Fault::kFull || (fault_ == Fault::kPower && !fired_);
     fired_ = true;
-    if (fault_ == Fault::kFull) return IOStatus::NoSpace("No space left on device (a fault of the test)", path);
+    if (fault_ == Fault::kFull)
+      return IOStatus::NoSpace("No space left on device (a fault of the test)", path);
     return IOStatus::IOError("Input/output error (a fault of the test)", path);
   }
 
@@ -316,8 +352,9 @@ class FaultyFiles : public rocksdb::FileSystemWrapper {
   Fault fault_ = Fault::kNone;
   int64_t from_ = 0, until_ = 0;
   // Guarded by mu_.
-  std::map<std::string, File> files_;  // by path: those written since the last CutPower or EndProcess
-  std::vector<Change> names_;            // since the folder's last fsync, oldest first
+  // by path: those written since the last CutPower or EndProcess
+  std::map<std::string, File> files_;
+  std::vector<Change> names_;  // since the folder's last fsync, oldest first
   uint64_t deleted_ = 0;
 };
 
@@ -326,7 +363,9 @@ class ImpatientClock : public rocksdb::SystemClockWrapper {
  public:
   ImpatientClock() : SystemClockWrapper(rocksdb::SystemClock::Default()) {}
   const char* Name() const override { return "ImpatientClock"; }
-  void SleepForMicroseconds(int micros) override { target_->SleepForMicroseconds(std::min(micros, 1000)); }
+  void SleepForMicroseconds(int micros) override {
+    target_->SleepForMicroseconds(std::min(micros, 1000));
+  }
 };
 
 class FaultyDisk : public rocksdb::EnvWrapper {

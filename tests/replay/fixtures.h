@@ -1,4 +1,5 @@
-// What the tests of replay share: a folder that goes away, groups that hold together, a clock to turn by hand.
+// What the tests of replay share: a folder that goes away, groups that hold together, a clock to
+// turn by hand.
 #pragma once
 
 #include <fcntl.h>
@@ -25,7 +26,8 @@ namespace plumb::replay {
 
 // Where files cost no disk, if there is such a place.
 inline std::filesystem::path InMemory() {
-  return std::filesystem::is_directory("/dev/shm") ? std::filesystem::path("/dev/shm") : std::filesystem::temp_directory_path();
+  return std::filesystem::is_directory("/dev/shm") ? std::filesystem::path("/dev/shm")
+                                                   : std::filesystem::temp_directory_path();
 }
 
 // For tests that provoke more warnings than anybody would read.
@@ -70,8 +72,8 @@ inline ImportRequest ImportOf(const std::string& file, const std::string& datase
 }
 
 // The answer of an actor to `lease`, scored; `completion_tokens` policy tokens each.
-inline TrajectoryGroup Answer(const PromptLease& lease, int64_t version, const std::string& run_id = "run",
-                              int completion_tokens = 3) {
+inline TrajectoryGroup Answer(const PromptLease& lease, int64_t version,
+                              const std::string& run_id = "run", int completion_tokens = 3) {
   TrajectoryGroup group;
   group.run_id = run_id;
   group.actor = "actor-0";
@@ -131,13 +133,15 @@ inline std::vector<Prompt> SomePrompts(int n, const std::string& text = "questio
   return prompts;
 }
 
-inline std::unique_ptr<Store> OpenStore(const std::string& path, const std::string& run_id = "run") {
+inline std::unique_ptr<Store> OpenStore(const std::string& path,
+                                        const std::string& run_id = "run") {
   StoreOptions options;
   options.run_id = run_id;
   return Store::Open(path, options);
 }
 
-// Starts tests/replay/store_child.cc; `keep` are descriptors that stay open in it. -1 when it cannot be started.
+// Starts tests/replay/store_child.cc; `keep` are descriptors that stay open in it. -1 when it
+// cannot be started.
 inline pid_t StartStoreChild(std::vector<std::string> words, const std::vector<int>& keep = {}) {
   words.insert(words.begin(), plumb::testing::BinaryPath("tests/store_child"));
   const pid_t child = ::fork();
@@ -162,11 +166,12 @@ Error Thrown(Body body) {
   return Error(ErrorCode::kInvalidArgument, "nothing was thrown");
 }
 
-#define EXPECT_THROWS(code_, text_, ...)                                                                 \
-  do {                                                                                                   \
-    const ::plumb::Error thrown = ::plumb::replay::Thrown([&] { __VA_ARGS__; });                         \
-    EXPECT_EQ(::plumb::ErrorCodeName(thrown.code()), ::plumb::ErrorCodeName(code_)) << thrown.what();    \
-    EXPECT_NE(std::string(thrown.what()).find(text_), std::string::npos) << thrown.what();               \
+#define EXPECT_THROWS(code_, text_, ...)                                                   \
+  do {                                                                                     \
+    const ::plumb::Error thrown = ::plumb::replay::Thrown([&] { __VA_ARGS__; });           \
+    EXPECT_EQ(::plumb::ErrorCodeName(thrown.code()), ::plumb::ErrorCodeName(code_))        \
+        << thrown.what();                                                                  \
+    EXPECT_NE(std::string(thrown.what()).find(text_), std::string::npos) << thrown.what(); \
   } while (false)
 
 }  // namespace plumb::replay

@@ -1,14 +1,16 @@
-// A program that tests of the store kill: a process of its own, started anew, so that RocksDB's threads are its own as well.
+// A program that tests of the store kill: a process of its own, started anew, so that RocksDB's
+// threads are its own as well.
 //
 //   store_child write STORE FIRST_ID SENT_FD ACKED_FD
-// inserts groups from FIRST_ID on in three threads for ever; ids go to the descriptors as 8 bytes each, before and after.
-//   store_child import STORE DATASET REJECTS COMMIT_ROWS FILE...
+// inserts groups from FIRST_ID on in three threads for ever; ids go to the descriptors as 8 bytes
+//   each, before and after. store_child import STORE DATASET REJECTS COMMIT_ROWS FILE...
 //
-// As process 1 of a User-Mode Linux (power_cut_test.cc), with GUEST_DISK, GUEST_MODE and GUEST_FIRST from the kernel's command
-// line: mounts the disk /dev/ubda, opens the store on it, reports every group that is there ("has 7 7;"), then inserts groups
-// from GUEST_FIRST on in three threads and reports each as it is acknowledged ("acked 7 7;"), until the machine is gone. Mode
-// `check` ends after the report, `unsynced` never syncs. The numbers stand twice so that a line cut short is not taken for
-// another.
+// As process 1 of a User-Mode Linux (power_cut_test.cc), with GUEST_DISK, GUEST_MODE and
+// GUEST_FIRST from the kernel's command line: mounts the disk /dev/ubda, opens the store on it,
+// reports every group that is there ("has 7 7;"), then inserts groups from GUEST_FIRST on in three
+// threads and reports each as it is acknowledged ("acked 7 7;"), until the machine is gone. Mode
+// `check` ends after the report, `unsynced` never syncs. The numbers stand twice so that a line cut
+// short is not taken for another.
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -49,7 +51,8 @@ void WriteForEver(Store& store, uint64_t first, const std::function<void(uint64_
     writers.emplace_back([&, t] {
       for (uint64_t id = first + t;; id += kWriters) {
         sent(id);
-        if (store.Insert(Answer(PlainLease(id), 0, "run", 100)) == InsertResult::kInserted) acked(id);
+        if (store.Insert(Answer(PlainLease(id), 0, "run", 100)) == InsertResult::kInserted)
+          acked(id);
       }
     });
   }
@@ -57,7 +60,8 @@ void WriteForEver(Store& store, uint64_t first, const std::function<void(uint64_
 }
 
 void RunGuest(const std::string& disk, const std::string& mode, uint64_t first) {
-  if (::mount("/dev/ubda", disk.c_str(), "ext4", 0, "") != 0) throw Error(ErrorCode::kIo, std::strerror(errno), "mount /dev/ubda");
+  if (::mount("/dev/ubda", disk.c_str(), "ext4", 0, "") != 0)
+    throw Error(ErrorCode::kIo, std::strerror(errno), "mount /dev/ubda");
   StoreOptions options;
   options.run_id = "run";
   options.never_sync_for_test = mode == "unsynced";
@@ -70,16 +74,19 @@ void RunGuest(const std::string& disk, const std::string& mode, uint64_t first) 
     }
     Say("has", id);
   }
-  for (const std::string& problem : store->Verify().problems) throw Error(ErrorCode::kCorruption, problem, "verify");
+  for (const std::string& problem : store->Verify().problems)
+    throw Error(ErrorCode::kCorruption, problem, "verify");
   Say("opened", store->Sequence());
   if (mode == "check") return;
-  WriteForEver(*store, first, [](uint64_t id) { Say("sent", id); }, [](uint64_t id) { Say("acked", id); });
+  WriteForEver(
+      *store, first, [](uint64_t id) { Say("sent", id); }, [](uint64_t id) { Say("acked", id); });
 }
 
 int GuestMain() {
   Say("up", 1);
   try {
-    RunGuest(Setting("GUEST_DISK"), Setting("GUEST_MODE"), std::strtoull(Setting("GUEST_FIRST").c_str(), nullptr, 10));
+    RunGuest(Setting("GUEST_DISK"), Setting("GUEST_MODE"),
+             std::strtoull(Setting("GUEST_FIRST").c_str(), nullptr, 10));
   } catch (const std::exception& e) {
     std::printf("\nproblem: %s;\n", e.what());
     std::fflush(stdout);
@@ -101,7 +108,9 @@ void RunChild(const std::vector<std::string>& words) {
   auto store = Store::Open(words.at(1), options);
   if (words.at(0) == "write") {
     const int sent = static_cast<int>(number(3)), acked = static_cast<int>(number(4));
-    WriteForEver(*store, number(2), [&](uint64_t id) { Tell(sent, id); }, [&](uint64_t id) { Tell(acked, id); });
+    WriteForEver(
+        *store, number(2), [&](uint64_t id) { Tell(sent, id); },
+        [&](uint64_t id) { Tell(acked, id); });
   } else {
     ImportRequest request;
     request.dataset = words.at(2);

@@ -1,5 +1,6 @@
-// RELIABILITY row 12 for rewards: whatever hangs behind a door is named in the log within its deadline and five seconds, and
-// the pool (reward/doors/worker_pool.h) says where a group waits while it waits.
+// RELIABILITY row 12 for rewards: whatever hangs behind a door is named in the log within its
+// deadline and five seconds, and the pool (reward/doors/worker_pool.h) says where a group waits
+// while it waits.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -20,10 +21,12 @@ TEST(Hangs, TwentySeededOnesAreNamedInTime) {
   const auto hang = [&] {
     for (int i = 0; i < 500 && !over; ++i) usleep(2000);
   };
-  FrameServer silent(folder.Ipc("s"), [&](std::string_view, milliseconds) {
-    hang();
-    return std::string();
-  }, {.workers = 4});
+  FrameServer silent(folder.Ipc("s"),
+                     [&](std::string_view, milliseconds) {
+                       hang();
+                       return std::string();
+                     },
+                     {.workers = 4});
   plumb::testing::HttpServer web([&](const plumb::testing::HttpRequest&) {
     hang();
     return std::string();
@@ -32,7 +35,8 @@ TEST(Hangs, TwentySeededOnesAreNamedInTime) {
   std::mt19937 random(12);
   for (uint64_t i = 0; i < 20; ++i) {
     configs::RewardPartConfig part;
-    const uint32_t door = random() % 16;  // a Python that starts twice is the dearest: one of sixteen
+    // a Python that starts twice is the dearest: one of sixteen
+    const uint32_t door = random() % 16;
     switch (door == 15 && python ? 5 : door % 5) {
       case 0: part = TestPart("plugin", PluginPath("loop")); break;
       case 1: part = TestPart("program", "sh", {"-c", "sleep 100"}); break;
@@ -41,7 +45,9 @@ TEST(Hangs, TwentySeededOnesAreNamedInTime) {
         part = TestPart("http"), part.api = configs::HttpApi::kOpenRlhf, part.endpoint = web.url();
         break;
       case 4: part = TestPart("judge"), part.model = "m", part.endpoint = web.url(); break;
-      default: part = TestPart("python", PLUMB_SOURCE_DIR "/tests/reward/python/hostile.py", {"function=hangs"});
+      default:
+        part = TestPart("python", PLUMB_SOURCE_DIR "/tests/reward/python/hostile.py",
+                        {"function=hangs"});
     }
     part.name = "part" + std::to_string(i);
     part.timeout_s = 0.15 + 0.01 * static_cast<double>(random() % 20);
@@ -58,9 +64,12 @@ TEST(Hangs, TwentySeededOnesAreNamedInTime) {
     const auto start = std::chrono::steady_clock::now();
     EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored) << part.kind;
     EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5)) << part.kind;
-    const std::string log = notices.text(), who = "group " + std::to_string(lease) + " on reward '" + part.name + "' at worker 0 for";
+    const std::string log = notices.text(), who = "group " + std::to_string(lease) +
+                                                  " on reward '" + part.name + "' at worker 0 for";
     EXPECT_NE(log.find("waiting for " + who), std::string::npos) << part.kind << ": " << log;
-    EXPECT_NE(log.find("reward '" + part.name + "' on group " + std::to_string(lease) + ": timeout"), std::string::npos)
+    EXPECT_NE(
+        log.find("reward '" + part.name + "' on group " + std::to_string(lease) + ": timeout"),
+        std::string::npos)
         << part.kind << ": " << log;
   }
   over = true;

@@ -1,4 +1,5 @@
-// Combination and failure policy (reward/scorer.h), the pool (worker_pool.h) and the walls' probing (sandbox.h).
+// Combination and failure policy (reward/scorer.h), the pool (worker_pool.h) and the walls' probing
+// (sandbox.h).
 #include "reward/scorer.h"
 
 #include <gtest/gtest.h>
@@ -16,7 +17,8 @@ namespace {
 
 using configs::OnFailure;
 
-configs::RewardPartConfig Named(configs::RewardPartConfig part, const std::string& name, double weight = 1) {
+configs::RewardPartConfig Named(configs::RewardPartConfig part, const std::string& name,
+                                double weight = 1) {
   part.name = name;
   part.weight = weight;
   return part;
@@ -45,7 +47,8 @@ TEST(GroupScorer, WeighsPartsAndSaysWhoMadeThem) {
 TEST(GroupScorer, PolicyDecidesAboutFailures) {
   Notices notices;
   configs::RewardConfig config;
-  config.parts = {Named(TestPart("plugin", PluginPath("reported")), "code"), Named(TestPart("format"), "shape")};
+  config.parts = {Named(TestPart("plugin", PluginPath("reported")), "code"),
+                  Named(TestPart("format"), "shape")};
   config.retries = 1;
   for (const auto policy : {OnFailure::kDropGroup, OnFailure::kRequeue, OnFailure::kPenalty}) {
     config.on_failure = policy;
@@ -78,16 +81,19 @@ TEST(GroupScorer, PolicyDecidesAboutFailures) {
   }
 }
 
-// The actor gave two answers up: no part is asked for them, under no policy do they get a score, and their reason stays.
+// The actor gave two answers up: no part is asked for them, under no policy do they get a score,
+// and their reason stays.
 TEST(GroupScorer, AnswersThatWereNeverGeneratedAreNotScored) {
   for (const auto policy : {OnFailure::kDropGroup, OnFailure::kRequeue, OnFailure::kPenalty}) {
     Notices notices;
     configs::RewardConfig config;
     // One part counts the answers it is given, one would pay for an empty answer.
-    config.parts = {Named(TestPart("program", "sh", {"-c", R"(while IFS= read -r line; do id=${line#'{"id":'}; id=${id%%,*}
+    config.parts = {
+        Named(TestPart("program", "sh",
+                       {"-c", R"(while IFS= read -r line; do id=${line#'{"id":'}; id=${id%%,*}
                               case "$line" in *given*) printf '{"id":%s,"error":"asked for it"}\n' "$id";; *) printf '{"id":%s,"score":1}\n' "$id";; esac; done)"}),
-                          "program"),
-                    Named(TestPart("length", "", {}), "brief")};
+              "program"),
+        Named(TestPart("length", "", {}), "brief")};
     config.parts[1].target_tokens = 2;
     config.parts[1].max_tokens = 10;
     config.on_failure = policy;
@@ -110,16 +116,21 @@ TEST(GroupScorer, AnswersThatWereNeverGeneratedAreNotScored) {
     auto counters = scorer.Counters();
     EXPECT_EQ(counters["reward/aborted"], 2u);
     EXPECT_EQ(counters["reward/penalised"], 0u);
-    EXPECT_NE(notices.text().find("group 77: 2 of 4 answers were never generated and get no score: no room for sample 0"), std::string::npos)
+    EXPECT_NE(
+        notices.text().find(
+            "group 77: 2 of 4 answers were never generated and get no score: no room for sample 0"),
+        std::string::npos)
         << notices.text();
 
     for (Trajectory& t : group.trajectories) t.finish = FinishReason::kAborted;
     scorer.ScoreGroup(group);
-    EXPECT_TRUE(std::none_of(group.trajectories.begin(), group.trajectories.end(), [](const Trajectory& t) { return t.scored; }));
+    EXPECT_TRUE(std::none_of(group.trajectories.begin(), group.trajectories.end(),
+                             [](const Trajectory& t) { return t.scored; }));
     EXPECT_EQ(scorer.Latencies().size(), 4u) << "two numbers a part, of the one call before";
     counters = scorer.Counters();
     EXPECT_EQ(counters["reward/aborted"], 6u);
-    for (const auto& [name, count] : counters) EXPECT_FALSE(name.starts_with("reward/failed/")) << name << count;
+    for (const auto& [name, count] : counters)
+      EXPECT_FALSE(name.starts_with("reward/failed/")) << name << count;
   }
 }
 
@@ -127,16 +138,19 @@ TEST(GroupScorer, AnswersThatWereNeverGeneratedAreNotScored) {
 TEST(GroupScorer, EveryFailingPartIsSaidAndWhatIsLeftOutIsCounted) {
   Notices notices;
   configs::RewardConfig config;
-  config.parts = {Named(TestPart("plugin", PluginPath("reported")), "loud"), Named(TestPart("answer"), "quiet")};
+  config.parts = {Named(TestPart("plugin", PluginPath("reported")), "loud"),
+                  Named(TestPart("answer"), "quiet")};
   config.retries = 0;
   config.allow_unsandboxed = true;
   GroupScorer scorer(config, TestHost());
   for (uint64_t i = 0; i < 20; ++i) {
-    TrajectoryGroup group = TestGroup({"bad"}, i < 19 ? "4" : "", "", i);  // no ground truth in the last
+    // no ground truth in the last
+    TrajectoryGroup group = TestGroup({"bad"}, i < 19 ? "4" : "", "", i);
     scorer.ScoreGroup(group);
   }
   EXPECT_NE(notices.text().find("reward 'quiet' on group 19"), std::string::npos) << notices.text();
-  EXPECT_NE(notices.text().find("reward 'loud' on group 0: reported"), std::string::npos) << notices.text();
+  EXPECT_NE(notices.text().find("reward 'loud' on group 0: reported"), std::string::npos)
+      << notices.text();
 }
 
 TEST(GroupScorer, ReportsEveryProblemOfARecipe) {
@@ -183,7 +197,9 @@ TEST(GroupScorer, ServesManyThreads) {
 
 TEST(GroupScorer, ScoresManyGroupsSideBySideAndTellsHowLong) {
   configs::RewardConfig config;
-  auto part = TestPart("program", "sh", {"-c", R"(while IFS= read -r line; do id=${line#'{"id":'}; id=${id%%,*}; sleep 0.1
+  auto part =
+      TestPart("program", "sh",
+               {"-c", R"(while IFS= read -r line; do id=${line#'{"id":'}; id=${id%%,*}; sleep 0.1
                                              printf '{"id":%s,"score":1}\n' "$id"; done)"});
   part.workers = 4;
   config.parts = {part, Named(TestPart("format"), "shape")};
@@ -192,8 +208,10 @@ TEST(GroupScorer, ScoresManyGroupsSideBySideAndTellsHowLong) {
   for (uint64_t i = 0; i < 16; ++i) groups.push_back(TestGroup({"a"}, "", "", i));
   const auto start = std::chrono::steady_clock::now();
   scorer.ScoreMany(groups);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(1500)) << "four at a time, not one";
-  for (const TrajectoryGroup& group : groups) EXPECT_TRUE(group.trajectories[0].scored) << group.trajectories[0].unscored_reason;
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(1500))
+      << "four at a time, not one";
+  for (const TrajectoryGroup& group : groups)
+    EXPECT_TRUE(group.trajectories[0].scored) << group.trajectories[0].unscored_reason;
   const auto latencies = scorer.Latencies();
   EXPECT_GE(latencies.at("reward/code/latency_p50"), 0.1);
   EXPECT_GE(latencies.at("reward/code/latency_p99"), latencies.at("reward/code/latency_p50"));

@@ -10,8 +10,9 @@
 
 namespace plumb::reward {
 
-inline TrajectoryGroup TestGroup(const std::vector<std::string>& completions, const std::string& truth = "",
-                                 const std::string& extra = "", uint64_t lease = 1841) {
+inline TrajectoryGroup TestGroup(const std::vector<std::string>& completions,
+                                 const std::string& truth = "", const std::string& extra = "",
+                                 uint64_t lease = 1841) {
   TrajectoryGroup group;
   group.lease.lease_id = lease;
   group.lease.prompt.text = "What is it?";
@@ -35,7 +36,8 @@ inline configs::RewardPartConfig TestPart(const std::string& kind, const std::st
   part.kind = kind;
   part.path = path;
   part.args = std::move(args);
-  part.timeout_s = 10;  // a busy machine is no failure; tests that wait for the deadline set their own
+  // a busy machine is no failure; tests that wait for the deadline set their own
+  part.timeout_s = 10;
   part.memory_mb = 512;
   return part;
 }
@@ -53,7 +55,9 @@ inline HostOptions TestHost() {
   return options;
 }
 
-inline std::string PluginPath(const std::string& name) { return plumb::testing::BinaryPath("tests/reward/plugins/" + name + ".so"); }
+inline std::string PluginPath(const std::string& name) {
+  return plumb::testing::BinaryPath("tests/reward/plugins/" + name + ".so");
+}
 
 // Collects warnings while it lives.
 class Notices {

@@ -154,7 +154,8 @@ TEST(AdapterTrainTest, WhatDoesNotGoTogetherIsSaid) {
   const auto unknown =
       RunPlumb(ToyLine(base, temp / "y", 1, {"--set", "policy.targets=[\"query\"]"}));
   EXPECT_EQ(unknown.code, 2);
-  EXPECT_TRUE(Has(unknown.err, "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj")) << unknown.err;
+  EXPECT_TRUE(Has(unknown.err, "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"))
+      << unknown.err;
 }
 
 }  // namespace

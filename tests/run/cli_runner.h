@@ -30,6 +30,8 @@ inline CliOutput RunPlumb(std::vector<std::string> arguments) {
   return output;
 }
 
-inline bool Has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+inline bool Has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 }  // namespace plumb::run::testing

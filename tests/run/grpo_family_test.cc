@@ -1,4 +1,5 @@
-// Every toy recipe of the GRPO family reaches the bar that it names (eval.bar), through plumb train.
+// Every toy recipe of the GRPO family reaches the bar that it names (eval.bar), through plumb
+// train.
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
@@ -14,39 +15,58 @@ class GrpoFamilyTest : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(GrpoFamilyTest, ReachesItsBar) {
   const plumb::testing::TempFolder temp;
-  const std::string run = temp / "run", recipe = std::string(PLUMB_SOURCE_DIR "/configs/toy_") + GetParam() + ".toml";
-  const auto out = testing::RunPlumb({"train", recipe, "--out", run, "--quiet", "--set", "metrics.tensorboard=false"});
+  const std::string run = temp / "run",
+                    recipe = std::string(PLUMB_SOURCE_DIR "/configs/toy_") + GetParam() + ".toml";
+  const auto out = testing::RunPlumb(
+      {"train", recipe, "--out", run, "--quiet", "--set", "metrics.tensorboard=false"});
   EXPECT_EQ(out.code, 0) << out.err;  // 7: below the bar
-  const auto summary = nlohmann::json::parse(RealFileSystem().ReadFile(run + "/summary.json", 1 << 20));
+  const auto summary =
+      nlohmann::json::parse(RealFileSystem().ReadFile(run + "/summary.json", 1 << 20));
   EXPECT_GE(summary["eval"]["after"]["accuracy"].get<double>(), 0.9);
-  EXPECT_LE(summary["eval"]["before"]["accuracy"].get<double>(), 0.5) << "nothing to learn: the bar would say nothing";
+  EXPECT_LE(summary["eval"]["before"]["accuracy"].get<double>(), 0.5)
+      << "nothing to learn: the bar would say nothing";
 }
 
 INSTANTIATE_TEST_SUITE_P(Recipes, GrpoFamilyTest,
-                         ::testing::Values("grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce_pp", "cispo"));
+                         ::testing::Values("grpo", "dr_grpo", "dapo", "gspo", "rloo",
+                                           "reinforce_pp", "cispo"));
 
-// Dynamic sampling: groups without a gradient are replaced and counted, and the run is the same whatever the size of its batches.
+// Dynamic sampling: groups without a gradient are replaced and counted, and the run is the same
+// whatever the size of its batches.
 TEST(GrpoFamilyRefillTest, ReplacesGroupsOfEqualRewardAndSaysHowMany) {
   const plumb::testing::TempFolder temp;
   const auto summary = [&](const std::string& name, const std::vector<std::string>& more) {
-    std::vector<std::string> line = {"train", PLUMB_SOURCE_DIR "/configs/toy_dapo.toml", "--out", temp / name, "--quiet", "--steps", "12",
-                                     "--set", "eval.bar=0", "--set", "metrics.tensorboard=false"};
+    std::vector<std::string> line = {"train",
+                                     PLUMB_SOURCE_DIR "/configs/toy_dapo.toml",
+                                     "--out",
+                                     temp / name,
+                                     "--quiet",
+                                     "--steps",
+                                     "12",
+                                     "--set",
+                                     "eval.bar=0",
+                                     "--set",
+                                     "metrics.tensorboard=false"};
     line.insert(line.end(), more.begin(), more.end());
     const auto out = testing::RunPlumb(line);
     EXPECT_EQ(out.code, 0) << out.err;
-    return nlohmann::json::parse(RealFileSystem().ReadFile(temp / (name + "/summary.json"), 1 << 20));
+    return nlohmann::json::parse(
+        RealFileSystem().ReadFile(temp / (name + "/summary.json"), 1 << 20));
   };
-  const auto refilled = summary("refilled", {}), off = summary("off", {"--set", "algorithm.refill_rounds=0"});
+  const auto refilled = summary("refilled", {}),
+             off = summary("off", {"--set", "algorithm.refill_rounds=0"});
   EXPECT_GT(refilled["dropped"]["equal_rewards"].get<int64_t>(), 0) << refilled["dropped"].dump();
   EXPECT_FALSE(off["dropped"].contains("equal_rewards"));
   EXPECT_NE(refilled["weights_sha256"], off["weights_sha256"]);
-  EXPECT_EQ(refilled["weights_sha256"], summary("again", {"--set", "rollout.max_batch=7"})["weights_sha256"]);
+  EXPECT_EQ(refilled["weights_sha256"],
+            summary("again", {"--set", "rollout.max_batch=7"})["weights_sha256"]);
 }
 
 // A run that does not train ends below its bar, and says so by its exit code.
 TEST(GrpoFamilyBarTest, ARunBelowItsBarExitsWith7) {
   const plumb::testing::TempFolder temp;
-  const auto out = testing::RunPlumb({"train", PLUMB_SOURCE_DIR "/configs/toy_grpo.toml", "--out", temp / "run", "--steps", "1"});
+  const auto out = testing::RunPlumb(
+      {"train", PLUMB_SOURCE_DIR "/configs/toy_grpo.toml", "--out", temp / "run", "--steps", "1"});
   EXPECT_EQ(out.code, 7);
   EXPECT_TRUE(testing::Has(out.err, "eval.bar")) << out.err;
 }

@@ -1,4 +1,5 @@
-// plumb train on pairs (run/roles/offline_roles.cc, run/session/preference_data.h): DPO and reward models from a file, resume, wrong input.
+// plumb train on pairs (run/roles/offline_roles.cc, run/session/preference_data.h): DPO and reward
+// models from a file, resume, wrong input.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -28,21 +29,27 @@ std::string Pairs(const std::string& path) {
   std::string text;
   for (int i = 0; i < 120; ++i) {
     const std::string sum = std::to_string(i % 50 + i % 7);
-    text += "{\"prompt\": \"" + std::to_string(i % 50) + "+" + std::to_string(i % 7) + "=\", \"chosen\": \"" + sum +
-            "\", \"rejected\": \"" + sum + "0" + std::to_string(i % 10) + "\"}\n";
+    text += "{\"prompt\": \"" + std::to_string(i % 50) + "+" + std::to_string(i % 7) +
+            "=\", \"chosen\": \"" + sum + "\", \"rejected\": \"" + sum + "0" +
+            std::to_string(i % 10) + "\"}\n";
   }
   RealFileSystem().WriteFileAtomic(path, text);
   return path;
 }
 
-std::vector<std::string> Line(const TempFolder& temp, const std::string& name, const std::string& out, int64_t steps,
+std::vector<std::string> Line(const TempFolder& temp, const std::string& name,
+                              const std::string& out, int64_t steps,
                               const std::vector<std::string>& more = {}) {
   const std::string recipe = temp / (name + ".toml");
   RealFileSystem().WriteFileAtomic(
-      recipe, "[run]\nthreads = 1\ncheckpoint_every = 5\n[model]\nlayers = 1\nhidden = 32\nheads = 2\nkv_heads = 2\nffn = 64\n"
-              "max_positions = 64\nvocabulary = \"arithmetic\"\n[data]\ntrain = \"" + Pairs(temp / "pairs.jsonl") +
-              "\"\n[algorithm]\nname = \"" + name + "\"\n[preference]\nbatch = 8\nheldout = 20\n[optimizer]\nlearning_rate = 3e-3\n");
-  std::vector<std::string> line = {"train", recipe, "--out", out, "--steps", std::to_string(steps), "--quiet"};
+      recipe,
+      "[run]\nthreads = 1\ncheckpoint_every = 5\n[model]\nlayers = 1\nhidden = 32\nheads = "
+      "2\nkv_heads = 2\nffn = 64\n"
+      "max_positions = 64\nvocabulary = \"arithmetic\"\n[data]\ntrain = \"" +
+          Pairs(temp / "pairs.jsonl") + "\"\n[algorithm]\nname = \"" + name +
+          "\"\n[preference]\nbatch = 8\nheldout = 20\n[optimizer]\nlearning_rate = 3e-3\n");
+  std::vector<std::string> line = {"train",  recipe, "--out", out, "--steps", std::to_string(steps),
+                                   "--quiet"};
   line.insert(line.end(), more.begin(), more.end());
   return line;
 }
@@ -70,29 +77,36 @@ TEST(PreferenceTrainTest, DpoLearnsFromAFileAndResumesBitForBit) {
   ASSERT_EQ(RunPlumb(Line(temp, "dpo", temp / "parts", 12)).code, 0);
   const auto resumed = RunPlumb(Line(temp, "dpo", temp / "parts", 30, {"--resume"}));
   ASSERT_EQ(resumed.code, 0) << resumed.err;
-  for (const char* hash : {"weights_sha256", "optimizer_sha256"}) EXPECT_EQ(summary[hash], Summary(temp / "parts")[hash]) << hash;
+  for (const char* hash : {"weights_sha256", "optimizer_sha256"})
+    EXPECT_EQ(summary[hash], Summary(temp / "parts")[hash]) << hash;
   EXPECT_EQ(summary["eval"], Summary(temp / "parts")["eval"]);
   // The second life found the reference's log-probs in the store.
   EXPECT_GT(Summary(temp / "parts")["counters"]["reference/cache_hits"].get<int64_t>(), 0);
 }
 
-// A second run over the same pairs and the same start, with another beta, asks the reference nothing.
+// A second run over the same pairs and the same start, with another beta, asks the reference
+// nothing.
 TEST(PreferenceTrainTest, ASecondRunFindsTheReferencesLogprobs) {
   const TempFolder temp;
   const auto run = [&](const std::string& name, const std::string& beta) {
-    const auto got = RunPlumb(Line(temp, "dpo", temp / name, 14, {"--set", "preference.reference_cache=" + (temp / "cache"),
-                                                                  "--set", "preference.beta=" + beta}));
+    const auto got = RunPlumb(Line(temp, "dpo", temp / name, 14,
+                                   {"--set", "preference.reference_cache=" + (temp / "cache"),
+                                    "--set", "preference.beta=" + beta}));
     EXPECT_EQ(got.code, 0) << got.err;
-    return Lines(temp / (name + "/metrics.jsonl")).back()["dpo/reference_forwards"].get<int64_t>();  // since the start
+    // since the start
+    return Lines(temp / (name + "/metrics.jsonl")).back()["dpo/reference_forwards"].get<int64_t>();
   };
-  const int64_t first = run("first", "0.1");  // two sequences a pair: 20 pairs held out, 100 in the first 13 batches of 8
+  // two sequences a pair: 20 pairs held out, 100 in the first 13 batches of 8
+  const int64_t first = run("first", "0.1");
   EXPECT_GE(first, 2 * (20 + 100));
   EXPECT_LE(first, 2 * (20 + 13 * 8));
   EXPECT_EQ(run("second", "0.3"), 0);
   EXPECT_EQ(Summary(temp / "second")["counters"]["reference/cache_misses"], 0);
-  EXPECT_NEAR(Summary(temp / "second")["eval"]["before"]["loss"].get<double>(), std::log(2.0), 1e-9);
+  EXPECT_NEAR(Summary(temp / "second")["eval"]["before"]["loss"].get<double>(), std::log(2.0),
+              1e-9);
   const auto held = replay::Store::Open(temp / "cache");
-  const auto busy = RunPlumb(Line(temp, "dpo", temp / "third", 2, {"--set", "preference.reference_cache=" + (temp / "cache")}));
+  const auto busy = RunPlumb(Line(temp, "dpo", temp / "third", 2,
+                                  {"--set", "preference.reference_cache=" + (temp / "cache")}));
   EXPECT_TRUE(busy.code != 0 && Has(busy.err, "open elsewhere")) << busy.err;
 }
 
@@ -101,7 +115,8 @@ TEST(PreferenceTrainTest, ARewardModelLearnsAndIsSavedForUse) {
   const auto run = RunPlumb(Line(temp, "reward_model", temp / "rm", 40));
   ASSERT_EQ(run.code, 0) << run.err;
   EXPECT_GT(Summary(temp / "rm")["eval"]["after"]["accuracy"].get<double>(), 0.9);
-  const auto config = nlohmann::json::parse(RealFileSystem().ReadFile(temp / "rm/model/config.json", 1 << 16));
+  const auto config =
+      nlohmann::json::parse(RealFileSystem().ReadFile(temp / "rm/model/config.json", 1 << 16));
   EXPECT_EQ(config["architectures"][0], "LlamaForSequenceClassification");
 }
 
@@ -109,19 +124,25 @@ TEST(PreferenceTrainTest, ARewardModelLearnsAndIsSavedForUse) {
 TEST(PreferenceTrainTest, EveryLossTrains) {
   const TempFolder temp;
   const std::vector<std::vector<std::string>> cases = {
-      {"hinge"}, {"ipo"}, {"simpo", "preference.beta=2"}, {"orpo", "preference.beta=1"}, {"kto"},
+      {"hinge"},
+      {"ipo"},
+      {"simpo", "preference.beta=2"},
+      {"orpo", "preference.beta=1"},
+      {"kto"},
       {"robust", "preference.label_smoothing=0.1"},
-      {"sigmoid", "preference.label_smoothing=0.1"},   // cDPO
+      {"sigmoid", "preference.label_smoothing=0.1"},  // cDPO
       {"sigmoid", "preference.length_normalize=true"},
       {"kto", "preference.desirable_weight=1.5", "preference.undesirable_weight=0.5"}};
   for (size_t i = 0; i < cases.size(); ++i) {
     std::vector<std::string> more;
-    for (const std::string& set : cases[i]) more.insert(more.end(), {"--set", &set == &cases[i][0] ? "preference.loss=" + set : set});
+    for (const std::string& set : cases[i])
+      more.insert(more.end(), {"--set", &set == &cases[i][0] ? "preference.loss=" + set : set});
     const std::string out = temp / std::to_string(i);
     const auto run = RunPlumb(Line(temp, "dpo", out, 25, more));
     ASSERT_EQ(run.code, 0) << cases[i].front() << run.err;
     const auto eval = Summary(out)["eval"];
-    EXPECT_LT(eval["after"]["loss"].get<double>(), eval["before"]["loss"].get<double>()) << cases[i].front() << i;
+    EXPECT_LT(eval["after"]["loss"].get<double>(), eval["before"]["loss"].get<double>())
+        << cases[i].front() << i;
     EXPECT_GT(eval["after"]["accuracy"].get<double>(), 0.8) << cases[i].front() << i;
   }
 }
@@ -176,8 +197,10 @@ TEST(PreferenceTrainTest, ScoreColumnsMakeNoMarginUnlessAsked) {
 
 TEST(PreferenceTrainTest, KtoResumesBitForBitAndItsSecondEpochNeedsNoReference) {
   const TempFolder temp;
-  const std::vector<std::string> kto = {"--set", "preference.loss=kto", "--set", "preference.batch=20"};
-  ASSERT_EQ(RunPlumb(Line(temp, "dpo", temp / "whole", 20, kto)).code, 0);  // 200 completions: an epoch is 10 steps
+  const std::vector<std::string> kto = {"--set", "preference.loss=kto", "--set",
+                                        "preference.batch=20"};
+  // 200 completions: an epoch is 10 steps
+  ASSERT_EQ(RunPlumb(Line(temp, "dpo", temp / "whole", 20, kto)).code, 0);
   ASSERT_EQ(RunPlumb(Line(temp, "dpo", temp / "parts", 7, kto)).code, 0);
   auto more = kto;
   more.emplace_back("--resume");
@@ -302,28 +325,34 @@ TEST(PreferenceTrainTest, OverlongPairsFollowThePolicy) {
     return RealFileSystem().ReadFile(temp / (policy + "/logs/train.log"), 1 << 20);
   };
   const std::string dropped = said("drop"), left = said("left"), right = said("right");
-  EXPECT_TRUE(Has(dropped, " longer than 9 tokens left out") && !Has(dropped, "cut to that")) << dropped;
-  EXPECT_TRUE(Has(left, "118 to train on, 2 held out, 0 longer than 9 tokens left out") && Has(left, "cut to that (data.overlong = left)")) << left;
+  EXPECT_TRUE(Has(dropped, " longer than 9 tokens left out") && !Has(dropped, "cut to that"))
+      << dropped;
+  EXPECT_TRUE(Has(left, "118 to train on, 2 held out, 0 longer than 9 tokens left out") &&
+              Has(left, "cut to that (data.overlong = left)"))
+      << left;
   EXPECT_TRUE(Has(right, "cut to that (data.overlong = right)")) << right;
   const auto error = run("error");
   EXPECT_EQ(error.code, 2);
   EXPECT_TRUE(Has(error.err, "raise preference.max_tokens or set data.overlong")) << error.err;
 }
 
-// Rows of another kind than the loss wants: who could use them is said, not only that none is usable.
+// Rows of another kind than the loss wants: who could use them is said, not only that none is
+// usable.
 TEST(PreferenceTrainTest, JudgedCompletionsWithoutKtoPointToIt) {
   const TempFolder temp;
   const auto line = Line(temp, "dpo", temp / "run", 1);
   std::string rows;
   for (int i = 0; i < 30; ++i) {
-    rows += "{\"prompt\": \"" + std::to_string(i) + "+1=\", \"completion\": \"" + std::to_string(i + 1) + "\", \"label\": " +
-            (i % 2 == 0 ? "true" : "false") + "}\n";
+    rows += "{\"prompt\": \"" + std::to_string(i) + "+1=\", \"completion\": \"" +
+            std::to_string(i + 1) + "\", \"label\": " + (i % 2 == 0 ? "true" : "false") + "}\n";
   }
   RealFileSystem().WriteFileAtomic(temp / "pairs.jsonl", rows);
   const auto refused = RunPlumb(line);
   EXPECT_EQ(refused.code, 2) << refused.err;
   EXPECT_TRUE(Has(refused.err, "0 usable pairs")) << refused.err;
-  EXPECT_TRUE(Has(refused.err, "30 are judged completions") && Has(refused.err, "preference.loss = \"kto\"")) << refused.err;
+  EXPECT_TRUE(Has(refused.err, "30 are judged completions") &&
+              Has(refused.err, "preference.loss = \"kto\""))
+      << refused.err;
   auto kto = line;
   kto.insert(kto.end(), {"--set", "preference.loss=kto"});
   EXPECT_EQ(RunPlumb(kto).code, 0);
@@ -359,27 +388,36 @@ TEST(OverlongTest, CutsWhereItMayAndCountsTheRest) {
   EXPECT_FALSE(fit(right, a, b)) << "nothing of the answers would be left";
   EXPECT_FALSE(fit(drop, a, b));
   EXPECT_EQ(a, sequence({1, 2, 3, 4, 5}, {7})) << "what is left out is left as it was";
-  EXPECT_EQ(right.Describe(), "2 longer than 5 tokens left out, 1 cut to that (data.overlong = right)");
+  EXPECT_EQ(right.Describe(),
+            "2 longer than 5 tokens left out, 1 cut to that (data.overlong = right)");
   EXPECT_EQ(left.dropped(), 1);
   EXPECT_EQ(left.cut(), 1);
 }
 
 TEST(PreferenceTrainTest, WrongInputIsSaidAtTheStart) {
   const TempFolder temp;
-  const auto large = RunPlumb(Line(temp, "dpo", temp / "a", 3, {"--set", "preference.heldout=120"}));
+  const auto large =
+      RunPlumb(Line(temp, "dpo", temp / "a", 3, {"--set", "preference.heldout=120"}));
   EXPECT_EQ(large.code, 2);
   EXPECT_TRUE(Has(large.err, "nothing is left to train on")) << large.err;
   const auto batch = RunPlumb(Line(temp, "dpo", temp / "b", 3, {"--set", "preference.batch=500"}));
   EXPECT_EQ(batch.code, 2);
   EXPECT_TRUE(Has(batch.err, "500 rows")) << batch.err;
-  EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "c", 3, {"--set", "preference.loss=sigmoyd"})).err, "preference.loss"));
-  EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "d", 3, {"--roles", "processes"})).err, "use local"));
-  EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "f", 3, {"--set", "algorithm.beta=0.1"})).err, "preference.beta"));
-  EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "g", 3, {"--set", "sft.steps=5"})).err, "sft.steps"));
-  EXPECT_EQ(RunPlumb(Line(temp, "dpo", temp / "e", 3, {"--set", "data.train=/nothing.jsonl"})).code, 3);
+  EXPECT_TRUE(
+      Has(RunPlumb(Line(temp, "dpo", temp / "c", 3, {"--set", "preference.loss=sigmoyd"})).err,
+          "preference.loss"));
+  EXPECT_TRUE(
+      Has(RunPlumb(Line(temp, "dpo", temp / "d", 3, {"--roles", "processes"})).err, "use local"));
+  EXPECT_TRUE(Has(RunPlumb(Line(temp, "dpo", temp / "f", 3, {"--set", "algorithm.beta=0.1"})).err,
+                  "preference.beta"));
+  EXPECT_TRUE(
+      Has(RunPlumb(Line(temp, "dpo", temp / "g", 3, {"--set", "sft.steps=5"})).err, "sft.steps"));
+  EXPECT_EQ(RunPlumb(Line(temp, "dpo", temp / "e", 3, {"--set", "data.train=/nothing.jsonl"})).code,
+            3);
   RealFileSystem().CreateDirectories(temp / "saved");
   RealFileSystem().WriteFileAtomic(temp / "saved/dataset_info.json", "{}");
-  const auto saved = RunPlumb(Line(temp, "dpo", temp / "h", 3, {"--set", "data.train=" + (temp / "saved")}));
+  const auto saved =
+      RunPlumb(Line(temp, "dpo", temp / "h", 3, {"--set", "data.train=" + (temp / "saved")}));
   EXPECT_TRUE(Has(saved.err, "is a folder of datasets' save_to_disk")) << saved.err;
 }
 

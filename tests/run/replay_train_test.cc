@@ -1,5 +1,5 @@
-// Batches of on-policy and replayed groups ([replay], replay/table/step_planner.h), sampled prompts, and resuming over the store that
-// the checkpoint was made with.
+// Batches of on-policy and replayed groups ([replay], replay/table/step_planner.h), sampled
+// prompts, and resuming over the store that the checkpoint was made with.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -15,9 +15,21 @@ using plumb::testing::TempFolder;
 using testing::Has;
 
 std::vector<std::string> Mixed(std::vector<std::string> more = {}) {
-  // A rate that does not depend on the number of steps: a part of a run is then what the whole run does.
-  std::vector<std::string> sets = {"--quiet", "--set", "optimizer.lr_schedule=constant", "--set", "optimizer.warmup_fraction=0", "--set", "replay.groups_per_step=2", "--set", "replay.max_age_steps=3",
-                                   "--set", "replay.max_times_sampled=2", "--set", "replay.prompts=difficulty"};
+  // A rate that does not depend on the number of steps: a part of a run is then what the whole run
+  // does.
+  std::vector<std::string> sets = {"--quiet",
+                                   "--set",
+                                   "optimizer.lr_schedule=constant",
+                                   "--set",
+                                   "optimizer.warmup_fraction=0",
+                                   "--set",
+                                   "replay.groups_per_step=2",
+                                   "--set",
+                                   "replay.max_age_steps=3",
+                                   "--set",
+                                   "replay.max_times_sampled=2",
+                                   "--set",
+                                   "replay.prompts=difficulty"};
   sets.insert(sets.end(), more.begin(), more.end());
   return sets;
 }
@@ -34,7 +46,8 @@ TEST(ReplayTrainTest, MixedBatchesAreWeightedAndResumeBitForBit) {
     total += line["replay/groups"].get<double>();
     EXPECT_EQ(line["replay/groups"], step == 0 ? 0 : 2) << step;
     EXPECT_LE(line["offpolicy/staleness_max"].get<double>(), 3);
-    // Four prompts, four answers of at most 12 tokens are what the step generated; replayed answers are not counted again.
+    // Four prompts, four answers of at most 12 tokens are what the step generated; replayed answers
+    // are not counted again.
     EXPECT_LE(line["perf/generated_tokens"].get<double>(), 4 * 4 * 12);
     if (line["policy/updates"].get<double>() > 0) {
       EXPECT_GT(line["sampling/importance_ratio"].get<double>(), 0);
@@ -52,8 +65,11 @@ TEST(ReplayTrainTest, MixedBatchesAreWeightedAndResumeBitForBit) {
   testing::ExpectSameRun(temp / "whole", temp / "parts");
 
   // What is replayed matters: the same run without it ends elsewhere.
-  ASSERT_EQ(testing::Train(temp / "plain", 8, {"--quiet", "--set", "replay.prompts=difficulty"}).code, 0);
-  EXPECT_NE(nlohmann::json::parse(testing::Read(temp / "plain" + "/summary.json"))["weights_sha256"], summary["weights_sha256"]);
+  ASSERT_EQ(
+      testing::Train(temp / "plain", 8, {"--quiet", "--set", "replay.prompts=difficulty"}).code, 0);
+  EXPECT_NE(
+      nlohmann::json::parse(testing::Read(temp / "plain" + "/summary.json"))["weights_sha256"],
+      summary["weights_sha256"]);
 }
 
 TEST(ReplayTrainTest, OptionsThatContradictAreSaidAtTheStart) {

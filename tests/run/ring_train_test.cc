@@ -1,4 +1,5 @@
-// Whole runs whose ring is disturbed: rewards that were away, a learner that comes back with other weights, a stop in a wait.
+// Whole runs whose ring is disturbed: rewards that were away, a learner that comes back with other
+// weights, a stop in a wait.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -29,7 +30,9 @@ using testing::StartProgram;
 // In the build folder: what rewards may look at is not in /tmp.
 class Folder {
  public:
-  Folder() : path_(plumb::testing::BinaryPath("ring_train_XXXXXX")) { PLUMB_CHECK(::mkdtemp(path_.data()) != nullptr, path_); }
+  Folder() : path_(plumb::testing::BinaryPath("ring_train_XXXXXX")) {
+    PLUMB_CHECK(::mkdtemp(path_.data()) != nullptr, path_);
+  }
   ~Folder() { RealFileSystem().RemoveAll(path_); }
   Folder(const Folder&) = delete;
   std::string operator/(const std::string& name) const { return path_ + "/" + name; }
@@ -40,41 +43,55 @@ class Folder {
 
 class RingTrain : public ::testing::Test {
  protected:
-  // A shell script that scores short answers best. `before` is what it does first; it has $id, $line, and $step, the steps that
-  // `run` has done, which is the one that is being answered.
+  // A shell script that scores short answers best. `before` is what it does first; it has $id,
+  // $line, and $step, the steps that `run` has done, which is the one that is being answered.
   void WriteReward(const std::string& run, const std::string& before) {
-    RealFileSystem().WriteFileAtomic(temp_ / "reward.sh",
-                                     "while IFS= read -r line; do\n"
-                                     "  id=${line#'{\"id\":'}\n"
-                                     "  id=${id%%,*}\n"
-                                     "  answer=${line#*'\"completion\":\"'}\n"
-                                     "  answer=${answer%%'\",\"ground_truth\"'*}\n"
-                                     "  step=0\n"
-                                     "  if [ -f '" + run + "/metrics.jsonl' ]; then\n"
-                                     "    while read -r _; do step=$((step + 1)); done < '" + run + "/metrics.jsonl'\n"
-                                     "  fi\n"
-                                     "  " + before + "\n"
-                                     "  printf '{\"id\":%s,\"score\":0.%03d}\\n' \"$id\" $((999 - ${#answer}))\n"
-                                     "done\n");
+    RealFileSystem().WriteFileAtomic(
+        temp_ / "reward.sh",
+        "while IFS= read -r line; do\n"
+        "  id=${line#'{\"id\":'}\n"
+        "  id=${id%%,*}\n"
+        "  answer=${line#*'\"completion\":\"'}\n"
+        "  answer=${answer%%'\",\"ground_truth\"'*}\n"
+        "  step=0\n"
+        "  if [ -f '" +
+            run +
+            "/metrics.jsonl' ]; then\n"
+            "    while read -r _; do step=$((step + 1)); done < '" +
+            run +
+            "/metrics.jsonl'\n"
+            "  fi\n"
+            "  " +
+            before +
+            "\n"
+            "  printf '{\"id\":%s,\"score\":0.%03d}\\n' \"$id\" $((999 - ${#answer}))\n"
+            "done\n");
   }
-  std::vector<std::string> Line(const std::string& run, int64_t steps, const std::vector<std::string>& more = {}) {
-    RealFileSystem().WriteFileAtomic(temp_ / "recipe.toml",
-                                     "[run]\nseed = 1\nthreads = 1\ncheckpoint_every = 3\n"
-                                     "[model]\nlayers = 1\nhidden = 32\nheads = 2\nkv_heads = 2\nffn = 64\nmax_positions = 64\n"
-                                     "vocabulary = \"arithmetic\"\ninit_std = 0.05\n"
-                                     "[data]\ntrain = \"arithmetic\"\n"
-                                     "[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\nmax_new_tokens = 8\nmax_batch = 32\n"
-                                     "kv_budget_mb = 64\n"
-                                     "[reward]\nallow_unsandboxed = true\nretries = 0\n"
-                                     "[[reward.parts]]\nname = \"short\"\nkind = \"program\"\npath = \"sh\"\nargs = [\"" + (temp_ / "reward.sh") + "\"]\n"
-                                     "timeout_s = 60\n"
-                                     "[algorithm]\nname = \"grpo\"\n"
-                                     "[optimizer]\nlearning_rate = 3e-3\n");
-    std::vector<std::string> line = {"train", temp_ / "recipe.toml", "--quiet", "--out", run, "--steps", std::to_string(steps)};
+  std::vector<std::string> Line(const std::string& run, int64_t steps,
+                                const std::vector<std::string>& more = {}) {
+    RealFileSystem().WriteFileAtomic(
+        temp_ / "recipe.toml",
+        "[run]\nseed = 1\nthreads = 1\ncheckpoint_every = 3\n"
+        "[model]\nlayers = 1\nhidden = 32\nheads = 2\nkv_heads = 2\nffn = 64\nmax_positions = 64\n"
+        "vocabulary = \"arithmetic\"\ninit_std = 0.05\n"
+        "[data]\ntrain = \"arithmetic\"\n"
+        "[rollout]\nprompts_per_step = 2\nsamples_per_prompt = 4\nmax_new_tokens = 8\nmax_batch = "
+        "32\n"
+        "kv_budget_mb = 64\n"
+        "[reward]\nallow_unsandboxed = true\nretries = 0\n"
+        "[[reward.parts]]\nname = \"short\"\nkind = \"program\"\npath = \"sh\"\nargs = [\"" +
+            (temp_ / "reward.sh") +
+            "\"]\n"
+            "timeout_s = 60\n"
+            "[algorithm]\nname = \"grpo\"\n"
+            "[optimizer]\nlearning_rate = 3e-3\n");
+    std::vector<std::string> line = {"train",   temp_ / "recipe.toml", "--quiet", "--out", run,
+                                     "--steps", std::to_string(steps)};
     line.insert(line.end(), more.begin(), more.end());
     return line;
   }
-  // The exit code of the program on this line: rewards that are programs start it once more, as their host.
+  // The exit code of the program on this line: rewards that are programs start it once more, as
+  // their host.
   int Program(const std::vector<std::string>& line) {
     const pid_t child = StartProgram(line, temp_ / "said");
     int status = 0;
@@ -89,8 +106,9 @@ class RingTrain : public ::testing::Test {
   const Folder temp_;
 };
 
-// Threads share the learner's weights in place, where a second answer to one lease would be sampled by weights that change; a process
-// that hangs has lost its leases before the run has lost its patience, and renews them often enough.
+// Threads share the learner's weights in place, where a second answer to one lease would be sampled
+// by weights that change; a process that hangs has lost its leases before the run has lost its
+// patience, and renews them often enough.
 TEST(RingOptions, LeasesLastAsLongAsTheirHoldersCan) {
   configs::Config config;
   config.run.actors = 3;
@@ -149,12 +167,16 @@ TEST(RingOptions, AThreadKeepsItsShareWhateverOthersUse) {
   policy_model::SetThreads(1);
 }
 
-// Three steps without a score end the run. Mended and resumed, their prompts are answered afresh, and it comes to its end.
+// Three steps without a score end the run. Mended and resumed, their prompts are answered afresh,
+// and it comes to its end.
 TEST_F(RingTrain, ARunThatDiedOfItsRewardsGoesOnOnceTheyAreMended) {
   const std::string run = temp_ / "run";
-  WriteReward(run, R"(if [ $step -ge 4 ]; then printf '{"id":%s,"error":"the server is away"}\n' $id; continue; fi)");
+  WriteReward(
+      run,
+      R"(if [ $step -ge 4 ]; then printf '{"id":%s,"error":"the server is away"}\n' $id; continue; fi)");
   EXPECT_EQ(Program(Line(run, 9)), kExitRewardFailed) << Said();
-  EXPECT_EQ(Program(Line(run, 9, {"--resume"})), kExitRewardFailed) << Said() << ": nothing is mended yet";
+  EXPECT_EQ(Program(Line(run, 9, {"--resume"})), kExitRewardFailed)
+      << Said() << ": nothing is mended yet";
   WriteReward(run, ":");
   ASSERT_EQ(Program(Line(run, 9, {"--resume"})), 0) << Said();
   const auto lines = Lines(run + "/metrics.jsonl");
@@ -163,15 +185,17 @@ TEST_F(RingTrain, ARunThatDiedOfItsRewardsGoesOnOnceTheyAreMended) {
   EXPECT_GT(Counter(run, "reopened/unscored"), 0);
 }
 
-// Killed between two checkpoints and resumed for another number of steps under a schedule, the weights are other ones from the step
-// behind the checkpoint on. What the old ones had sampled is sampled again: nothing off-policy counts as on-policy. With the number
-// of steps as it was, everything stays, bit for bit.
+// Killed between two checkpoints and resumed for another number of steps under a schedule, the
+// weights are other ones from the step behind the checkpoint on. What the old ones had sampled is
+// sampled again: nothing off-policy counts as on-policy. With the number of steps as it was,
+// everything stays, bit for bit.
 TEST_F(RingTrain, ALearnerWithOtherWeightsHasItsGroupsSampledAgain) {
   // A rule of this process: where a crash point is armed, the run is not a program of its own.
-  const std::vector<std::string> cosine = {"--set", "optimizer.lr_schedule=cosine", "--set", "run.checkpoint_every=4",
-                                           "--set", "reward.parts.0.kind=length", "--set", "reward.parts.0.path=",
-                                           "--set", "reward.parts.0.args=[]", "--set", "reward.parts.0.target_tokens=1",
-                                           "--set", "reward.parts.0.max_tokens=9"};
+  const std::vector<std::string> cosine = {
+      "--set", "optimizer.lr_schedule=cosine", "--set", "run.checkpoint_every=4",
+      "--set", "reward.parts.0.kind=length",   "--set", "reward.parts.0.path=",
+      "--set", "reward.parts.0.args=[]",       "--set", "reward.parts.0.target_tokens=1",
+      "--set", "reward.parts.0.max_tokens=9"};
   const std::string whole = temp_ / "whole";
   ASSERT_EQ(RunPlumb(Line(whole, 8, cosine)).code, 0);
   for (const int64_t steps : {8, 24}) {
@@ -270,12 +294,13 @@ TEST_F(RingTrain, AResumedRunUnderAsyncTrainsOnTheSameGroups) {
     EXPECT_LE(line["offpolicy/staleness_max"].get<double>(), 2) << line["step"];
 }
 
-// A stop while the learner waits for a batch gives the wait up: the steps that were done are saved, and the run ends as one that was
-// interrupted, whoever it waited for.
+// A stop while the learner waits for a batch gives the wait up: the steps that were done are saved,
+// and the run ends as one that was interrupted, whoever it waited for.
 TEST_F(RingTrain, AStopInAWaitSavesTheStepsThatWereDone) {
   const std::string run = temp_ / "run";
   WriteReward(run, R"(case $step$line in [01]*) ;; *'"sample":0,'*) sleep 8 ;; esac)");
-  const pid_t child = StartProgram(Line(run, 50, {"--roles", "processes", "--set", "run.checkpoint_every=0"}), run);
+  const pid_t child =
+      StartProgram(Line(run, 50, {"--roles", "processes", "--set", "run.checkpoint_every=0"}), run);
   ASSERT_GT(child, 0);
   const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   int64_t done = 0;
@@ -289,8 +314,10 @@ TEST_F(RingTrain, AStopInAWaitSavesTheStepsThatWereDone) {
   ::kill(child, SIGTERM);
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == kExitFewerSteps) << status << ": " << Read(run + ".out");
-  EXPECT_TRUE(RealFileSystem().Exists(run + "/checkpoints/step-00000002/manifest.json")) << Read(run + ".out");
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == kExitFewerSteps)
+      << status << ": " << Read(run + ".out");
+  EXPECT_TRUE(RealFileSystem().Exists(run + "/checkpoints/step-00000002/manifest.json"))
+      << Read(run + ".out");
   WriteReward(run, ":");
   EXPECT_EQ(Program(Line(run, 4, {"--resume"})), 0) << Said();
   EXPECT_EQ(Lines(run + "/metrics.jsonl").size(), 4u);

@@ -6,8 +6,8 @@
 #include <future>
 #include <memory>
 
-#include "common/record/group_body.h"
 #include "common/net/stream/transport.h"
+#include "common/record/group_body.h"
 #include "replay/store/prompt_cache.h"
 #include "replay/store/record.h"
 #include "replay/table/remote.h"

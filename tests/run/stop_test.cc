@@ -61,11 +61,12 @@ int CodeWithin(pid_t child, double seconds) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-// Whether the program has begun to catch SIGINT: before that, while its libraries are loaded, a signal just ends it. Until its exec
-// the child is this test, with what earlier runs in it catch.
+// Whether the program has begun to catch SIGINT: before that, while its libraries are loaded, a
+// signal just ends it. Until its exec the child is this test, with what earlier runs in it catch.
 bool Catches(pid_t program) {
   std::error_code ignored;
-  const auto exe = std::filesystem::read_symlink("/proc/" + std::to_string(program) + "/exe", ignored);
+  const auto exe =
+      std::filesystem::read_symlink("/proc/" + std::to_string(program) + "/exe", ignored);
   if (exe.filename() != "plumb") return false;
   const std::string status = Read("/proc/" + std::to_string(program) + "/status");
   const size_t at = status.find("SigCgt:");

@@ -1,4 +1,5 @@
-// What a run shows while it goes on (a terminal's line, a scrape), and what one that cannot start leaves behind: nothing.
+// What a run shows while it goes on (a terminal's line, a scrape), and what one that cannot start
+// leaves behind: nothing.
 #include <gtest/gtest.h>
 #include <pty.h>
 #include <sys/wait.h>
@@ -24,7 +25,9 @@ using testing::Lines;
 
 int FreePort() { return MakePrometheusSink(0)->port(); }
 
-std::vector<std::string> PortLine(int port) { return {"--set", "metrics.prometheus_port=" + std::to_string(port)}; }
+std::vector<std::string> PortLine(int port) {
+  return {"--set", "metrics.prometheus_port=" + std::to_string(port)};
+}
 
 // The number behind `name` in a scrape; -1 without one.
 double Scraped(const std::string& reply, const std::string& name) {
@@ -41,7 +44,8 @@ TEST(TrainWatchTest, PrometheusScrapesARunThatGoesOn) {
   const pid_t child = testing::StartProgram(testing::TrainLine(run, 600, more), run);
   double first = -1, reward = -1, later = -1;
   const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(100);
-  while (later <= first && std::chrono::steady_clock::now() < until && ::waitpid(child, nullptr, WNOHANG) == 0) {
+  while (later <= first && std::chrono::steady_clock::now() < until &&
+         ::waitpid(child, nullptr, WNOHANG) == 0) {
     const std::string reply = HttpGet(port);
     const double step = Scraped(reply, "plumb_step");
     if (first < 0) {
@@ -96,13 +100,17 @@ TEST(TrainWatchTest, ARunWhoseEveryAnswerGoesUnscoredStops) {
   const int code = testing::TrainInProgram(
       run, 20,
       {"--set", "reward.parts.1.kind=program", "--set", "reward.parts.1.path=sh", "--set",
-       "reward.parts.1.args=[\"" + program + "\"]", "--set", "run.checkpoint_every=0", "--set", "reward.allow_unsandboxed=true"});
+       "reward.parts.1.args=[\"" + program + "\"]", "--set", "run.checkpoint_every=0", "--set",
+       "reward.allow_unsandboxed=true"});
   const std::string said = testing::Read(run + ".out");
   EXPECT_EQ(code, 10) << said;
-  EXPECT_TRUE(Has(said, "step 2: not one answer of the last 3 steps") && Has(said, "reward 'short': reported: no")) << said;
+  EXPECT_TRUE(Has(said, "step 2: not one answer of the last 3 steps") &&
+              Has(said, "reward 'short': reported: no"))
+      << said;
   const auto lines = Lines(run + "/metrics.jsonl");
   ASSERT_EQ(lines.size(), 2u) << "steps that trained nothing, said as they went by";
-  for (const auto& line : lines) EXPECT_TRUE(line["reward/unscored"] == 16 && !line.contains("reward/mean")) << line;
+  for (const auto& line : lines)
+    EXPECT_TRUE(line["reward/unscored"] == 16 && !line.contains("reward/mean")) << line;
 }
 
 // One answer of each group fails: the groups are dropped, and every place that counts says so.
@@ -111,16 +119,22 @@ TEST(TrainWatchTest, WhatFailsInARewardIsCountedAndSaid) {
   const std::string run = temp / "run", program = temp / "abstains.sh";
   RealFileSystem().WriteFileAtomic(
       program,
-      "#!/bin/sh\nn=0\nwhile IFS= read -r line; do id=${line#'{\"id\":'}; n=$((n + 1)); if [ $((n % 4)) = 1 ]; then "
-      "printf '{\"id\":%s,\"error\":\"not mine\"}\\n' \"${id%%,*}\"; else printf '{\"id\":%s,\"score\":1}\\n' \"${id%%,*}\"; fi; done\n");
+      "#!/bin/sh\nn=0\nwhile IFS= read -r line; do id=${line#'{\"id\":'}; n=$((n + 1)); if [ $((n "
+      "% 4)) = 1 ]; then "
+      "printf '{\"id\":%s,\"error\":\"not mine\"}\\n' \"${id%%,*}\"; else printf "
+      "'{\"id\":%s,\"score\":1}\\n' \"${id%%,*}\"; fi; done\n");
   const int code = testing::TrainInProgram(
       run, 2,
-      {"--set", "reward.parts.1.kind=program", "--set", "reward.parts.1.path=sh", "--set", "reward.parts.1.args=[\"" + program + "\"]",
-       "--set", "reward.retries=0", "--set", "run.checkpoint_every=0", "--set", "data.eval=", "--set", "sft.steps=0",
-       "--set", "reward.allow_unsandboxed=true"});
+      {"--set", "reward.parts.1.kind=program", "--set", "reward.parts.1.path=sh", "--set",
+       "reward.parts.1.args=[\"" + program + "\"]", "--set", "reward.retries=0", "--set",
+       "run.checkpoint_every=0", "--set", "data.eval=", "--set", "sft.steps=0", "--set",
+       "reward.allow_unsandboxed=true"});
   const std::string said = testing::Read(run + ".out");
   ASSERT_EQ(code, 0) << said;
-  EXPECT_TRUE(Has(said, "dropped: 8 groups (8 unscored; answers of groups that trained nothing: 32); answers without a score: 8")) << said;
+  EXPECT_TRUE(Has(said,
+                  "dropped: 8 groups (8 unscored; answers of groups that trained nothing: 32); "
+                  "answers without a score: 8"))
+      << said;
   const auto summary = nlohmann::json::parse(testing::Read(run + "/summary.json"));
   EXPECT_EQ(summary["dropped"], nlohmann::json::parse(R"({"trajectories":32,"unscored":8})"));
   EXPECT_EQ(summary["unscored"], nlohmann::json::parse(R"({"answers":8,"never_generated":0})"));
@@ -134,10 +148,12 @@ TEST(TrainWatchTest, WhatFailsInARewardIsCountedAndSaid) {
   EXPECT_TRUE(Has(testing::Read(run + "/logs/train.log"), "reported: not mine"));
   const auto samples = Lines(run + "/samples.jsonl");
   ASSERT_FALSE(samples.empty());
-  EXPECT_TRUE(samples[0]["reward"].is_null() && Has(samples[0]["unscored_reason"], "not mine")) << samples[0];
+  EXPECT_TRUE(samples[0]["reward"].is_null() && Has(samples[0]["unscored_reason"], "not mine"))
+      << samples[0];
 }
 
-// Prompts that leave no room for an answer are known before anything is generated: refused, with both numbers.
+// Prompts that leave no room for an answer are known before anything is generated: refused, with
+// both numbers.
 TEST(TrainWatchTest, PromptsWithoutRoomForAnAnswerAreRefusedAtOnce) {
   const TempFolder temp;
   const auto run = [&](const std::string& name, std::vector<std::string> more) {
@@ -148,14 +164,19 @@ TEST(TrainWatchTest, PromptsWithoutRoomForAnAnswerAreRefusedAtOnce) {
   for (const std::string roles : {"local", "processes"}) {
     const auto [code, said] = run(roles, {"--set", "rollout.max_new_tokens=60", "--roles", roles});
     EXPECT_EQ(code, 2) << said;
-    EXPECT_TRUE(Has(said, "the model's 64 positions leave 4 for a prompt beside rollout.max_new_tokens = 60")) << said;
+    EXPECT_TRUE(Has(
+        said, "the model's 64 positions leave 4 for a prompt beside rollout.max_new_tokens = 60"))
+        << said;
   }
   EXPECT_FALSE(std::filesystem::exists(temp / "local"));
   const auto [code, said] = run("none", {"--set", "rollout.max_new_tokens=64"});
   EXPECT_EQ(code, 2);
-  EXPECT_TRUE(Has(said, "rollout.max_new_tokens = 64 leaves no token for a prompt: model.max_positions is 64")) << said;
+  EXPECT_TRUE(Has(
+      said, "rollout.max_new_tokens = 64 leaves no token for a prompt: model.max_positions is 64"))
+      << said;
   // Cut as data.overlong says, they are answered.
-  const auto [done, cut] = run("cut", {"--set", "rollout.max_new_tokens=60", "--set", "data.overlong=left"});
+  const auto [done, cut] =
+      run("cut", {"--set", "rollout.max_new_tokens=60", "--set", "data.overlong=left"});
   EXPECT_EQ(done, 0) << cut;
   EXPECT_TRUE(Has(cut, " cut: the model's 64 positions leave 4")) << cut;
 }
@@ -164,15 +185,18 @@ TEST(TrainWatchTest, PromptsWithoutRoomForAnAnswerAreRefusedAtOnce) {
 TEST(TrainWatchTest, SpoiltWeightsEndTheRunAndAreNamed) {
   const TempFolder temp;
   const std::string run = temp / "run";
-  const int code = testing::TrainInProgram(run, 9, {"--set", "optimizer.learning_rate=1e18", "--set", "optimizer.grad_clip=0", "--set",
-                                                    "eval.bar=0.9", "--set", "sft.steps=0", "--set", "optimizer.lr_schedule=constant"});
+  const int code = testing::TrainInProgram(
+      run, 9,
+      {"--set", "optimizer.learning_rate=1e18", "--set", "optimizer.grad_clip=0", "--set",
+       "eval.bar=0.9", "--set", "sft.steps=0", "--set", "optimizer.lr_schedule=constant"});
   const std::string said = testing::Read(run + ".out");
   EXPECT_EQ(code, 8) << said;
   EXPECT_TRUE(Has(said, "not finite") && Has(said, "optimizer.learning_rate")) << said;
   EXPECT_FALSE(Has(said, "plumb reward test")) << said;
   EXPECT_TRUE(Has(testing::Read(run + "/logs/train.log"), "not finite"));
   EXPECT_TRUE(std::filesystem::exists(run + "/checkpoints/step-00000000"));
-  EXPECT_FALSE(std::filesystem::exists(run + "/checkpoints/step-00000001")) << "the step that spoilt them is no good one";
+  EXPECT_FALSE(std::filesystem::exists(run + "/checkpoints/step-00000001"))
+      << "the step that spoilt them is no good one";
 }
 
 TEST(TrainWatchTest, OnATerminalOneLineIsRedrawn) {
@@ -192,7 +216,8 @@ TEST(TrainWatchTest, OnATerminalOneLineIsRedrawn) {
   }
   std::string shown;
   char chunk[4096];
-  for (ssize_t n; (n = ::read(terminal, chunk, sizeof chunk)) > 0;) shown.append(chunk, static_cast<size_t>(n));
+  for (ssize_t n; (n = ::read(terminal, chunk, sizeof chunk)) > 0;)
+    shown.append(chunk, static_cast<size_t>(n));
   ::close(terminal);
   int status = 0;
   ::waitpid(child, &status, 0);

@@ -1,9 +1,9 @@
 // Counts allocations of ours while code runs. Include it in one source file of a test binary.
 //
-// operator new of this binary is replaced; while `counting` is set every call is counted and told apart by who asked:
-// the first return address outside the C++ runtime. Code of ours is linked into the executable; LibTorch is a shared
-// library, so what it allocates for its own products has its address there and is left out. Counts the thread that set
-// `counting` alone.
+// operator new of this binary is replaced; while `counting` is set every call is counted and told
+// apart by who asked: the first return address outside the C++ runtime. Code of ours is linked into
+// the executable; LibTorch is a shared library, so what it allocates for its own products has its
+// address there and is left out. Counts the thread that set `counting` alone.
 #pragma once
 
 #include <dlfcn.h>
@@ -26,8 +26,8 @@ thread_local bool inside = false;  // backtrace() may allocate itself
 std::atomic<int64_t> ours{0}, libraries{0};
 void* culprits[8];
 
-// Where the code of the executable and of the C++ runtime lies. dladdr would be far too slow for LibTorch's symbols: it is
-// asked about the executable's alone.
+// Where the code of the executable and of the C++ runtime lies. dladdr would be far too slow for
+// LibTorch's symbols: it is asked about the executable's alone.
 struct Range {
   uintptr_t begin = 0, end = 0;
   bool Has(const void* p) const {
@@ -57,12 +57,14 @@ void StartCounting() {
   counting = true;
 }
 
-// A template of the runtime (std::string) that was compiled into the executable: the loader gives that copy to every library.
+// A template of the runtime (std::string) that was compiled into the executable: the loader gives
+// that copy to every library.
 bool IsRuntimeTemplate(void* p) {
   Dl_info info;
   if (!executable.Has(p) || dladdr(p, &info) == 0 || info.dli_sname == nullptr) return false;
   const char* name = info.dli_sname;
-  return std::strncmp(name, "_ZNSt", 5) == 0 || std::strncmp(name, "_ZNKSt", 6) == 0 || std::strncmp(name, "_ZSt", 4) == 0;
+  return std::strncmp(name, "_ZNSt", 5) == 0 || std::strncmp(name, "_ZNKSt", 6) == 0 ||
+         std::strncmp(name, "_ZSt", 4) == 0;
 }
 
 __attribute__((noinline)) void Count() {
@@ -70,7 +72,8 @@ __attribute__((noinline)) void Count() {
   inside = true;
   void* frames[16];
   const int n = backtrace(frames, 16);
-  // Frames within here and operator new come first; the runtime's own templates (std::string) pass the blame on.
+  // Frames within here and operator new come first; the runtime's own templates (std::string) pass
+  // the blame on.
   int i = kOwnFrames;
   while (i < n && (runtime.Has(frames[i]) || IsRuntimeTemplate(frames[i]))) ++i;
   if (i < n && executable.Has(frames[i])) {
@@ -108,8 +111,8 @@ __attribute__((noinline)) void Put(void* p) { std::free(p); }
 
 // What was counted, and who asked first.
 inline void PrintAllocations(const char* what) {
-  std::printf("[          ] %s: %lld allocations of ours, %lld within libraries\n", what, static_cast<long long>(ours.load()),
-              static_cast<long long>(libraries.load()));
+  std::printf("[          ] %s: %lld allocations of ours, %lld within libraries\n", what,
+              static_cast<long long>(ours.load()), static_cast<long long>(libraries.load()));
   for (int64_t k = 0; k < std::min<int64_t>(ours.load(), 8); ++k) {
     char** names = backtrace_symbols(&culprits[k], 1);
     std::printf("[          ]   %s\n", names[0]);
@@ -121,8 +124,12 @@ inline void PrintAllocations(const char* what) {
 
 __attribute__((noinline)) void* operator new(size_t n) { return NotTail(Get(n)); }
 __attribute__((noinline)) void* operator new[](size_t n) { return NotTail(Get(n)); }
-__attribute__((noinline)) void* operator new(size_t n, std::align_val_t a) { return NotTail(GetAligned(n, a)); }
-__attribute__((noinline)) void* operator new[](size_t n, std::align_val_t a) { return NotTail(GetAligned(n, a)); }
+__attribute__((noinline)) void* operator new(size_t n, std::align_val_t a) {
+  return NotTail(GetAligned(n, a));
+}
+__attribute__((noinline)) void* operator new[](size_t n, std::align_val_t a) {
+  return NotTail(GetAligned(n, a));
+}
 void operator delete(void* p) noexcept { Put(p); }
 void operator delete[](void* p) noexcept { Put(p); }
 void operator delete(void* p, size_t) noexcept { Put(p); }

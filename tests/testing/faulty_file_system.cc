@@ -68,7 +68,8 @@ void FaultyFileSystem::Operate(const std::string& path) {
   if (const Fault fault = Next(); fault != Fault::kNone) Throw(fault, path);
 }
 void FaultyFileSystem::Throw(Fault fault, const std::string& path) {
-  ThrowFileError(fault == Fault::kNoSpace ? ENOSPC : EIO, "cannot write (a fault of the test)", path);
+  ThrowFileError(fault == Fault::kNoSpace ? ENOSPC : EIO, "cannot write (a fault of the test)",
+                 path);
 }
 
 std::string FaultyFileSystem::ReadFile(const std::string& path, size_t max_bytes) {
@@ -108,8 +109,14 @@ void FaultyFileSystem::RemoveAll(const std::string& path) {
   RealFileSystem().RemoveAll(path);
 }
 bool FaultyFileSystem::Exists(const std::string& path) { return RealFileSystem().Exists(path); }
-uint64_t FaultyFileSystem::FileSize(const std::string& path) { return RealFileSystem().FileSize(path); }
-std::vector<std::string> FaultyFileSystem::List(const std::string& folder) { return RealFileSystem().List(folder); }
-void FaultyFileSystem::CreateDirectories(const std::string& folder) { RealFileSystem().CreateDirectories(folder); }
+uint64_t FaultyFileSystem::FileSize(const std::string& path) {
+  return RealFileSystem().FileSize(path);
+}
+std::vector<std::string> FaultyFileSystem::List(const std::string& folder) {
+  return RealFileSystem().List(folder);
+}
+void FaultyFileSystem::CreateDirectories(const std::string& folder) {
+  RealFileSystem().CreateDirectories(folder);
+}
 
 }  // namespace plumb::testing

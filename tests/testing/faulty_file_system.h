@@ -1,8 +1,10 @@
 // The real file system with a fault at a chosen operation.
 //
-// Operations that change something are counted from 1 in the order they are called: opening, each Append, each Sync, Rename,
-// SyncDirectory, Remove. Thread safety: all methods (one thread an AppendFile).
-// CutPower: what was appended and not synced is gone, also what a failed Sync was about (later ones do not bring it back).
+// Operations that change something are counted from 1 in the order they are called: opening, each
+// Append, each Sync, Rename, SyncDirectory, Remove. Thread safety: all methods (one thread an
+// AppendFile).
+// CutPower: what was appended and not synced is gone, also what a failed Sync was about (later ones
+// do not bring it back).
 #pragma once
 
 #include <atomic>
@@ -19,7 +21,8 @@ class FaultyFileSystem final : public FileSystem {
     kNone,
     kIo,       // fails with kIo and does nothing
     kNoSpace,  // an Append writes half and fails with kNoSpace; others fail with kNoSpace
-    kTorn,     // an Append writes half, fails with kIo, and so does everything after it: the disk is gone
+    // an Append writes half, fails with kIo, and so does everything after it: the disk is gone
+    kTorn,
   };
 
   // The `nth` operation from now fails.
@@ -57,7 +60,8 @@ class FaultyFileSystem final : public FileSystem {
     bool lost = false;  // a Sync failed
   };
   std::mutex mu_;
-  std::map<std::string, File> files_;  // guarded by mu_; by path: those opened since the last CutPower
+  // guarded by mu_; by path: those opened since the last CutPower
+  std::map<std::string, File> files_;
 };
 
 }  // namespace plumb::testing

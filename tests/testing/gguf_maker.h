@@ -33,7 +33,8 @@ struct GgufMaker {
     for (const std::string& s : list) bytes += GgufText(s);
     Value(key, kGgufArray, bytes);
   }
-  void Tensor(const std::string& name, std::vector<uint64_t> dimensions, uint32_t type, const std::string& bytes) {
+  void Tensor(const std::string& name, std::vector<uint64_t> dimensions, uint32_t type,
+              const std::string& bytes) {
     infos += GgufText(name) + Raw<uint32_t>(static_cast<uint32_t>(dimensions.size()));
     for (uint64_t d : dimensions) infos += Raw(d);
     infos += Raw(type) + Raw<uint64_t>(data.size());
@@ -42,7 +43,8 @@ struct GgufMaker {
     ++tensor_count;
   }
   std::string File() const {
-    std::string out = "GGUF" + Raw<uint32_t>(3) + Raw(tensor_count) + Raw(value_count) + values + infos;
+    std::string out =
+        "GGUF" + Raw<uint32_t>(3) + Raw(tensor_count) + Raw(value_count) + values + infos;
     out.resize((out.size() + 31) / 32 * 32);
     return out + data;
   }
@@ -54,7 +56,8 @@ inline std::string Floats(size_t n, float start) {
   return out;
 }
 
-// One layer, H = 8, two query heads and one KV head of 4, ffn 6; all bytes of the byte-level alphabet and two tags.
+// One layer, H = 8, two query heads and one KV head of 4, ffn 6; all bytes of the byte-level
+// alphabet and two tags.
 inline GgufMaker TinyGguf(const std::string& arch = "llama") {
   GgufMaker m;
   m.Word("general.architecture", arch);

@@ -1,5 +1,7 @@
-// A small HTTP server for tests that may lie in any way: the handler returns the very bytes that go out.
-// Thread safety: the handler runs on one thread a connection. Ownership: threads and sockets; the destructor ends them.
+// A small HTTP server for tests that may lie in any way: the handler returns the very bytes that go
+// out.
+// Thread safety: the handler runs on one thread a connection. Ownership: threads and sockets; the
+// destructor ends them.
 #pragma once
 
 #include <arpa/inet.h>
@@ -26,14 +28,17 @@ struct HttpRequest {
 
 // A reply with the right length.
 inline std::string HttpOk(const std::string& body) {
-  return "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+  return "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: " +
+         std::to_string(body.size()) + "\r\n\r\n" + body;
 }
 
 class HttpServer {
  public:
-  // What goes out; empty: the connection is closed without a word. `drip`: one byte each so many milliseconds.
+  // What goes out; empty: the connection is closed without a word. `drip`: one byte each so many
+  // milliseconds.
   using Handler = std::function<std::string(const HttpRequest&)>;
-  explicit HttpServer(Handler handler, int port = 0, int drip_ms = 0) : handler_(std::move(handler)), drip_ms_(drip_ms) {
+  explicit HttpServer(Handler handler, int port = 0, int drip_ms = 0)
+      : handler_(std::move(handler)), drip_ms_(drip_ms) {
     listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const int one = 1;
     ::setsockopt(listener_, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
@@ -42,7 +47,9 @@ class HttpServer {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons(static_cast<uint16_t>(port));
     socklen_t size = sizeof address;
-    if (::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 || ::listen(listener_, 64) != 0) std::abort();
+    if (::bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+        ::listen(listener_, 64) != 0)
+      std::abort();
     ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size);
     port_ = ntohs(address.sin_port);
     accept_ = std::thread([this] { Accept(); });
@@ -56,7 +63,9 @@ class HttpServer {
   HttpServer(const HttpServer&) = delete;
 
   int port() const { return port_; }
-  std::string url(const std::string& path = "") const { return "http://127.0.0.1:" + std::to_string(port_) + path; }
+  std::string url(const std::string& path = "") const {
+    return "http://127.0.0.1:" + std::to_string(port_) + path;
+  }
   int connections() const { return connections_; }
   int requests() const { return requests_; }
 

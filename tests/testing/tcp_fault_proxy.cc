@@ -20,7 +20,8 @@ namespace {
 
 using SteadyClock = std::chrono::steady_clock;
 constexpr size_t kChunkBytes = 512;
-constexpr size_t kMaxQueued = 64;  // chunks a direction; then reading stops, and TCP holds the writer
+// chunks a direction; then reading stops, and TCP holds the writer
+constexpr size_t kMaxQueued = 64;
 
 sockaddr_in Loopback(int port) {
   sockaddr_in address{};
@@ -38,8 +39,8 @@ struct Chunk {
 }  // namespace
 
 struct TcpFaultProxy::Link {
-  int ends[2] = {-1, -1};        // 0: who connected, 1: the target
-  std::deque<Chunk> queues[2];   // what was read from end i, for the other one
+  int ends[2] = {-1, -1};       // 0: who connected, 1: the target
+  std::deque<Chunk> queues[2];  // what was read from end i, for the other one
   bool cut_after[2] = {false, false};
   ~Link() {
     for (const int fd : ends) {
@@ -53,8 +54,10 @@ TcpFaultProxy::TcpFaultProxy(int target_port, ProxyFaults faults, uint64_t seed)
   listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   sockaddr_in address = Loopback(0);
   socklen_t length = sizeof address;
-  PLUMB_CHECK(listener_ >= 0 && ::bind(listener_, reinterpret_cast<sockaddr*>(&address), length) == 0 &&
-              ::listen(listener_, 64) == 0 && ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &length) == 0);
+  PLUMB_CHECK(listener_ >= 0 &&
+              ::bind(listener_, reinterpret_cast<sockaddr*>(&address), length) == 0 &&
+              ::listen(listener_, 64) == 0 &&
+              ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &length) == 0);
   port_ = ntohs(address.sin_port);
   thread_ = std::thread([this] { Run(); });
 }
@@ -84,9 +87,11 @@ void TcpFaultProxy::Run() {
       link->ends[0] = ::accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
       link->ends[1] = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
       const sockaddr_in target = Loopback(target_port_);
-      if (link->ends[0] >= 0 && ::connect(link->ends[1], reinterpret_cast<const sockaddr*>(&target), sizeof target) == 0) {
+      if (link->ends[0] >= 0 && ::connect(link->ends[1], reinterpret_cast<const sockaddr*>(&target),
+                                          sizeof target) == 0) {
         const int yes = 1;
-        for (const int fd : link->ends) ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+        for (const int fd : link->ends)
+          ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
         ++connections_;
         links_.push_back(std::move(link));
       }
@@ -116,8 +121,10 @@ bool TcpFaultProxy::Pump(Link& link) {
       }
       Chunk chunk{now, std::string(buffer, static_cast<size_t>(n))};
       if (chance(faults_.vanish)) continue;
-      if (chance(faults_.change)) chunk.bytes[random_() % chunk.bytes.size()] ^= static_cast<char>(1 + random_() % 255);
-      if (chance(faults_.delay)) chunk.due += std::chrono::milliseconds(1 + random_() % faults_.max_delay_ms);
+      if (chance(faults_.change))
+        chunk.bytes[random_() % chunk.bytes.size()] ^= static_cast<char>(1 + random_() % 255);
+      if (chance(faults_.delay))
+        chunk.due += std::chrono::milliseconds(1 + random_() % faults_.max_delay_ms);
       const bool twice = chance(faults_.twice);
       if (chance(faults_.cut)) {
         chunk.bytes.resize(chunk.bytes.size() / 2);
@@ -125,11 +132,13 @@ bool TcpFaultProxy::Pump(Link& link) {
       }
       queue.push_back(chunk);
       if (twice) queue.push_back(chunk);
-      if (queue.size() >= 2 && chance(faults_.swap)) std::swap(queue[queue.size() - 1].bytes, queue[queue.size() - 2].bytes);
+      if (queue.size() >= 2 && chance(faults_.swap))
+        std::swap(queue[queue.size() - 1].bytes, queue[queue.size() - 2].bytes);
     }
     while (!queue.empty() && queue.front().due <= now) {
       Chunk& chunk = queue.front();
-      const ssize_t n = ::send(link.ends[1 - i], chunk.bytes.data(), chunk.bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+      const ssize_t n = ::send(link.ends[1 - i], chunk.bytes.data(), chunk.bytes.size(),
+                               MSG_DONTWAIT | MSG_NOSIGNAL);
       if (n < 0 && (errno == EAGAIN || errno == EINTR)) break;
       if (n < 0) return false;
       chunk.bytes.erase(0, static_cast<size_t>(n));

@@ -1,7 +1,9 @@
-// Stands between two loopback TCP ends and does to their bytes what networks and dying processes do.
+// Stands between two loopback TCP ends and does to their bytes what networks and dying processes
+// do.
 //
-// Each chunk that passes (up to 512 bytes) may, with the given chances (from a seed, so that a failure can be repeated):
-// end the connection after half of it, wait, come twice, vanish, change places with the next one, or have a byte changed.
+// Each chunk that passes (up to 512 bytes) may, with the given chances (from a seed, so that a
+// failure can be repeated): end the connection after half of it, wait, come twice, vanish, change
+// places with the next one, or have a byte changed.
 // A partition swallows nothing: bytes wait in the sockets until it heals, as behind a dead switch.
 // Thread safety: all methods; one thread of its own.
 #pragma once

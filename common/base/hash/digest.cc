@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "common/base/hash/digest_avx2.h"
 #include "common/base/error.h"
+#include "common/base/hash/digest_avx2.h"
 #include "common/base/text.h"
 
 #define XXH_INLINE_ALL
@@ -37,12 +37,14 @@ std::vector<BlockHash> HashBlocks(std::span<const std::byte> bytes) {
 }
 
 Digest CombineBlocks(std::span<const BlockHash> blocks, uint64_t total_bytes) {
-  PLUMB_CHECK(blocks.size() == (total_bytes + kDigestBlockBytes - 1) / kDigestBlockBytes,
-              std::to_string(blocks.size()) + " blocks for " + std::to_string(total_bytes) + " bytes");
+  PLUMB_CHECK(
+      blocks.size() == (total_bytes + kDigestBlockBytes - 1) / kDigestBlockBytes,
+      std::to_string(blocks.size()) + " blocks for " + std::to_string(total_bytes) + " bytes");
   std::vector<uint8_t> top;
   top.reserve(blocks.size() * sizeof(BlockHash) + 8);
   for (const BlockHash& block : blocks) top.insert(top.end(), block.begin(), block.end());
-  for (int shift = 0; shift < 64; shift += 8) top.push_back(static_cast<uint8_t>(total_bytes >> shift));
+  for (int shift = 0; shift < 64; shift += 8)
+    top.push_back(static_cast<uint8_t>(total_bytes >> shift));
   const BlockHash hash = Canonical(XXH3_128bits(top.data(), top.size()));
   return Hex(std::as_bytes(std::span(hash)));
 }
@@ -55,7 +57,9 @@ uint64_t HashBytes(std::string_view bytes) {
   return XXH3_64bits(bytes.data(), bytes.size());
 }
 
-Digest WeightDigest(std::span<const std::byte> bytes) { return CombineBlocks(HashBlocks(bytes), bytes.size()); }
+Digest WeightDigest(std::span<const std::byte> bytes) {
+  return CombineBlocks(HashBlocks(bytes), bytes.size());
+}
 
 Digest CombineSets(std::span<const std::pair<std::string, Digest>> sets) {
   if (sets.size() == 1) return sets[0].second;

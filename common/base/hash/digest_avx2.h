@@ -1,4 +1,5 @@
-// HashBytes of common/base/hash/digest.h, compiled for AVX2: twice as fast. Only digest.cc, which asks the processor, calls it.
+// HashBytes of common/base/hash/digest.h, compiled for AVX2: twice as fast. Only digest.cc, which
+// asks the processor, calls it.
 #pragma once
 
 #include <cstddef>

@@ -12,11 +12,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-// Builds the value from parse events, on a stack of its own: nlohmann's objects would keep the last of two equal keys, and
-// looking a key up in an ordered object is linear, so the keys of the open objects are kept in sets.
+// Builds the value from parse events, on a stack of its own: nlohmann's objects would keep the last
+// of two equal keys, and looking a key up in an ordered object is linear, so the keys of the open
+// objects are kept in sets.
 class Builder : public nlohmann::json_sax<Json> {
  public:
-  Builder(Json& root, const std::string& where, int64_t max_cost) : root_(root), where_(where), left_(max_cost) {}
+  Builder(Json& root, const std::string& where, int64_t max_cost)
+      : root_(root), where_(where), left_(max_cost) {}
 
   bool null() override { return Value(nullptr); }
   bool boolean(bool v) override { return Value(v); }
@@ -32,13 +34,15 @@ class Builder : public nlohmann::json_sax<Json> {
   bool key(string_t& k) override {
     Spend(5);
     if (!open_.back().keys.insert(k).second) {
-      throw Error(ErrorCode::kCorruption, "the key '" + k.substr(0, 100) + "' stands twice in one object", where_);
+      throw Error(ErrorCode::kCorruption,
+                  "the key '" + k.substr(0, 100) + "' stands twice in one object", where_);
     }
     open_.back().key = std::move(k);
     return true;
   }
   bool parse_error(size_t byte, const std::string&, const nlohmann::detail::exception&) override {
-    throw Error(ErrorCode::kCorruption, "is not valid JSON at byte " + std::to_string(byte), where_);
+    throw Error(ErrorCode::kCorruption, "is not valid JSON at byte " + std::to_string(byte),
+                where_);
   }
 
  private:
@@ -50,12 +54,15 @@ class Builder : public nlohmann::json_sax<Json> {
 
   void Spend(int64_t cost) {
     left_ -= cost;
-    if (left_ < 0) throw Error(ErrorCode::kCorruption, "holds more values than a file of this kind has reason to", where_);
+    if (left_ < 0)
+      throw Error(ErrorCode::kCorruption,
+                  "holds more values than a file of this kind has reason to", where_);
   }
   bool Open(Json v) {
     Spend(2);
     if (open_.size() >= static_cast<size_t>(kMaxJsonDepth)) {
-      throw Error(ErrorCode::kCorruption, "nested deeper than " + std::to_string(kMaxJsonDepth), where_);
+      throw Error(ErrorCode::kCorruption, "nested deeper than " + std::to_string(kMaxJsonDepth),
+                  where_);
     }
     open_.push_back({std::move(v), {}, {}});
     return true;
@@ -75,7 +82,8 @@ class Builder : public nlohmann::json_sax<Json> {
     if (top.value.is_array()) {
       top.value.push_back(std::move(v));
     } else {  // appended without a look-up: `keys` has said that it is new
-      top.value.get_ref<Json::object_t&>().Container::emplace_back(std::move(top.key), std::move(v));
+      top.value.get_ref<Json::object_t&>().Container::emplace_back(std::move(top.key),
+                                                                   std::move(v));
     }
     return true;
   }
@@ -91,7 +99,8 @@ class Builder : public nlohmann::json_sax<Json> {
 Json ParseStrictJson(std::string_view text, const std::string& where, int64_t max_cost) {
   Json out;
   Builder builder(out, where, max_cost + static_cast<int64_t>(text.size() / 16));
-  if (!Json::sax_parse(text.begin(), text.end(), &builder)) throw Error(ErrorCode::kCorruption, "is not valid JSON", where);
+  if (!Json::sax_parse(text.begin(), text.end(), &builder))
+    throw Error(ErrorCode::kCorruption, "is not valid JSON", where);
   return out;
 }
 

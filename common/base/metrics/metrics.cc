@@ -41,7 +41,8 @@ void AppendString(std::string& out, std::string_view text) {
 // The step of a line this sink wrote; -1 for one that is torn.
 int64_t StepOf(std::string_view line) {
   constexpr std::string_view kBegin = "{\"step\":";
-  if (line.size() <= kBegin.size() || line.substr(0, kBegin.size()) != kBegin || line.back() != '}') return -1;
+  if (line.size() <= kBegin.size() || line.substr(0, kBegin.size()) != kBegin || line.back() != '}')
+    return -1;
   int64_t step = -1;
   const auto end = std::from_chars(line.data() + kBegin.size(), line.data() + line.size(), step);
   return end.ec == std::errc() ? step : -1;
@@ -96,7 +97,8 @@ void Metrics::Add(std::string_view name, double amount) {
 }
 
 Metrics::Timer::~Timer() {
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
   MutexLock lock(metrics_.mu_);
   metrics_.gauges_[name_] += seconds;
 }
@@ -122,7 +124,8 @@ std::map<std::string, double> Metrics::Last() const {
   return last_;
 }
 
-std::unique_ptr<MetricsSink> MakeJsonlSink(const std::string& path, int64_t first_step, FileSystem& files) {
+std::unique_ptr<MetricsSink> MakeJsonlSink(const std::string& path, int64_t first_step,
+                                           FileSystem& files) {
   return std::make_unique<JsonlSink>(path, first_step, files);
 }
 

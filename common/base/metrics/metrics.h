@@ -1,11 +1,12 @@
-// Scalars of a run, one set a step, into as many sinks as wanted: JSONL, TensorBoard events, a Prometheus endpoint.
+// Scalars of a run, one set a step, into as many sinks as wanted: JSONL, TensorBoard events, a
+// Prometheus endpoint.
 //
-// Purpose: every number has one name everywhere (docs: COMPATIBILITY section 4, e.g. "reward/mean", "time/train").
-// Set and Time give the value of the current step; Add counts over the whole run (a counter keeps its sum from step to
-// step, a gauge is gone once its step is written). A value that is not finite is passed on as "no value" and counted in
-// "metrics/non_finite" (over the run).
-// Thread safety: Set, Add, Time, Last: all; Step and AddSink: one thread. Errors: a sink that cannot write throws
-// kNoSpace or kIo out of Step; nothing is dropped silently.
+// Purpose: every number has one name everywhere (docs: COMPATIBILITY section 4, e.g. "reward/mean",
+// "time/train"). Set and Time give the value of the current step; Add counts over the whole run (a
+// counter keeps its sum from step to step, a gauge is gone once its step is written). A value that
+// is not finite is passed on as "no value" and counted in "metrics/non_finite" (over the run).
+// Thread safety: Set, Add, Time, Last: all; Step and AddSink: one thread. Errors: a sink that
+// cannot write throws kNoSpace or kIo out of Step; nothing is dropped silently.
 #pragma once
 
 #include <chrono>
@@ -34,9 +35,10 @@ class Metrics {
 
   void AddSink(std::unique_ptr<MetricsSink> sink) { sinks_.push_back(std::move(sink)); }
 
-  void Set(std::string_view name, double value);        // gauge
-  void Add(std::string_view name, double amount = 1);   // counter
-  // Adds the life of the returned object to the gauge `name`, in seconds: several scopes of a step add up.
+  void Set(std::string_view name, double value);       // gauge
+  void Add(std::string_view name, double amount = 1);  // counter
+  // Adds the life of the returned object to the gauge `name`, in seconds: several scopes of a step
+  // add up.
   class Timer {
    public:
     Timer(Metrics& metrics, std::string name)
@@ -66,20 +68,21 @@ class Metrics {
   std::map<std::string, double> last_ PLUMB_GUARDED_BY(mu_);
 };
 
-// One JSON object a step: {"step":3,"wall_s":1700000000.123,"reward/mean":0.5}; null for a value that is not finite.
-// Flushed line by line. Lines with step >= `first_step`, torn lines included, are dropped first, atomically, so that the
-// file of a resumed run equals that of an unbroken one.
+// One JSON object a step: {"step":3,"wall_s":1700000000.123,"reward/mean":0.5}; null for a value
+// that is not finite. Flushed line by line. Lines with step >= `first_step`, torn lines included,
+// are dropped first, atomically, so that the file of a resumed run equals that of an unbroken one.
 std::unique_ptr<MetricsSink> MakeJsonlSink(const std::string& path, int64_t first_step = 0,
                                            FileSystem& files = RealFileSystem());
 
-// Event files that `tensorboard --logdir` reads, a new one in `folder` for each start. The first step written tells
-// TensorBoard to forget what an earlier start wrote from that step on.
-std::unique_ptr<MetricsSink> MakeTensorBoardSink(const std::string& folder, FileSystem& files = RealFileSystem(),
+// Event files that `tensorboard --logdir` reads, a new one in `folder` for each start. The first
+// step written tells TensorBoard to forget what an earlier start wrote from that step on.
+std::unique_ptr<MetricsSink> MakeTensorBoardSink(const std::string& folder,
+                                                 FileSystem& files = RealFileSystem(),
                                                  Clock& clock = RealClock());
 
-// GET http://127.0.0.1:port/metrics in the Prometheus text format, answered by an own thread. Names as they are in the
-// label `name` of plumb_metric, since slashes are not allowed there. Port 0 takes a free one.
-// Throws kConflict when the port is in use.
+// GET http://127.0.0.1:port/metrics in the Prometheus text format, answered by an own thread. Names
+// as they are in the label `name` of plumb_metric, since slashes are not allowed there. Port 0
+// takes a free one. Throws kConflict when the port is in use.
 class PrometheusSink : public MetricsSink {
  public:
   virtual int port() const = 0;

@@ -34,7 +34,8 @@ class Responder final : public PrometheusSink {
  public:
   explicit Responder(int port) {
     const std::string where = "http://127.0.0.1:" + std::to_string(port) + "/metrics";
-    if (port < 0 || port > 65535) throw Error(ErrorCode::kInvalidArgument, "not a port number", where);
+    if (port < 0 || port > 65535)
+      throw Error(ErrorCode::kInvalidArgument, "not a port number", where);
     listener_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (listener_ < 0) ThrowFileError(errno, "cannot open a socket", where);
     const int yes = 1;
@@ -44,12 +45,14 @@ class Responder final : public PrometheusSink {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons(static_cast<uint16_t>(port));
     socklen_t length = sizeof address;
-    if (::bind(listener_, reinterpret_cast<sockaddr*>(&address), length) != 0 || ::listen(listener_, 16) != 0 ||
+    if (::bind(listener_, reinterpret_cast<sockaddr*>(&address), length) != 0 ||
+        ::listen(listener_, 16) != 0 ||
         ::getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
       const int code = errno;
       ::close(listener_);
       if (code == EADDRINUSE) {
-        throw Error(ErrorCode::kConflict, "the port of the metrics endpoint is in use: choose another one, or 0 for none",
+        throw Error(ErrorCode::kConflict,
+                    "the port of the metrics endpoint is in use: choose another one, or 0 for none",
                     where);
       }
       ThrowFileError(code, "cannot listen", where);
@@ -110,7 +113,8 @@ class Responder final : public PrometheusSink {
     const timeval timeout{kRequestTimeoutMs / 1000, kRequestTimeoutMs % 1000 * 1000};
     ::setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
     ::setsockopt(peer, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
-    const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(kRequestTimeoutMs);
+    const auto end =
+        std::chrono::steady_clock::now() + std::chrono::milliseconds(kRequestTimeoutMs);
     std::string request;
     char chunk[1024];
     while (request.size() < kMaxRequestBytes && request.find("\r\n\r\n") == std::string::npos) {
@@ -124,9 +128,10 @@ class Responder final : public PrometheusSink {
       MutexLock lock(mu_);
       body = text_;
     }
-    const std::string reply = std::string(known ? "HTTP/1.0 200 OK" : "HTTP/1.0 404 Not Found") +
-                              "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: " +
-                              std::to_string(body.size()) + "\r\nConnection: close\r\n\r\n" + body;
+    const std::string reply =
+        std::string(known ? "HTTP/1.0 200 OK" : "HTTP/1.0 404 Not Found") +
+        "\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: " +
+        std::to_string(body.size()) + "\r\nConnection: close\r\n\r\n" + body;
     for (std::string_view rest = reply; !rest.empty();) {
       const ssize_t n = ::send(peer, rest.data(), rest.size(), MSG_NOSIGNAL);
       if (n <= 0) return;
@@ -144,6 +149,8 @@ class Responder final : public PrometheusSink {
 
 }  // namespace
 
-std::unique_ptr<PrometheusSink> MakePrometheusSink(int port) { return std::make_unique<Responder>(port); }
+std::unique_ptr<PrometheusSink> MakePrometheusSink(int port) {
+  return std::make_unique<Responder>(port);
+}
 
 }  // namespace plumb

@@ -1,7 +1,8 @@
 // TensorBoard's event files: TFRecord frames around hand-encoded protobuf messages.
 //
 //   frame    uint64 length | masked crc of the length | length bytes | masked crc of the bytes
-//   Event    1: double wall_time   2: int64 step   3: string file_version   5: Summary   7: SessionLog {1: status}
+//   Event    1: double wall_time   2: int64 step   3: string file_version   5: Summary   7:
+//                                                  SessionLog {1: status}
 //   Summary  1: repeated Value {1: string tag   2: float simple_value}
 #include <unistd.h>
 
@@ -27,7 +28,9 @@ void AppendRaw(std::string& out, T v) {
   out.append(bytes, sizeof(T));
 }
 enum WireType : uint64_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
-void AppendTag(std::string& out, uint64_t field, WireType type) { AppendVarint(out, field << 3 | type); }
+void AppendTag(std::string& out, uint64_t field, WireType type) {
+  AppendVarint(out, field << 3 | type);
+}
 void AppendBytes(std::string& out, uint64_t field, std::string_view bytes) {
   AppendTag(out, field, kBytes);
   AppendVarint(out, bytes.size());
@@ -55,14 +58,15 @@ class TensorBoardSink final : public MetricsSink {
     files.CreateDirectories(folder);
     char host[256] = "localhost";
     ::gethostname(host, sizeof host - 1);
-    // TensorBoard reads the files of a folder in the order of their names: seconds first, then what tells starts within
-    // one second apart.
+    // TensorBoard reads the files of a folder in the order of their names: seconds first, then what
+    // tells starts within one second apart.
     const int64_t now_ms = clock.WallMs();
     std::string path;
     for (int n = 0; path.empty() || files.Exists(path); ++n) {
       char name[96];
-      std::snprintf(name, sizeof name, "/events.out.tfevents.%010lld.%03lld.%03d.", static_cast<long long>(now_ms / 1000),
-                    static_cast<long long>(now_ms % 1000), n);
+      std::snprintf(name, sizeof name, "/events.out.tfevents.%010lld.%03lld.%03d.",
+                    static_cast<long long>(now_ms / 1000), static_cast<long long>(now_ms % 1000),
+                    n);
       path = folder + name + host + ".plumb";
     }
     file_ = files.OpenAppend(path);
@@ -109,7 +113,8 @@ class TensorBoardSink final : public MetricsSink {
 
 }  // namespace
 
-std::unique_ptr<MetricsSink> MakeTensorBoardSink(const std::string& folder, FileSystem& files, Clock& clock) {
+std::unique_ptr<MetricsSink> MakeTensorBoardSink(const std::string& folder, FileSystem& files,
+                                                 Clock& clock) {
   return std::make_unique<TensorBoardSink>(folder, files, clock);
 }
 

@@ -1,5 +1,5 @@
-// What common/net/rpc/rpc says around a payload, and the payload on its way in pieces. Private to the
-// transport target.
+// What common/net/rpc/rpc says around a payload, and the payload on its way in pieces. Private to
+// the transport target.
 // Thread safety: none. Errors: kCorruption from DecodeCallFrame; kUnavailable from Pieces where
 // there is no memory.
 #pragma once
@@ -12,8 +12,8 @@
 #include <string_view>
 #include <vector>
 
-#include "common/record/payload.h"
 #include "common/net/stream/stream_frame.h"
+#include "common/record/payload.h"
 
 namespace plumb {
 
@@ -40,8 +40,8 @@ struct CallFrame {
   std::string where;       // Reply with an error
   uint64_t offset = 0;     // Pull, Piece: of the bytes within the payload
   uint64_t bytes = 0;      // Request, Reply: of the whole payload, which begins here; Pull: wanted
-  uint64_t beat = 0;          // Outstanding; Known echoes the one it answers
-  uint64_t heard = 0;         // Outstanding: the newest Known that has arrived
+  uint64_t beat = 0;       // Outstanding; Known echoes the one it answers
+  uint64_t heard = 0;      // Outstanding: the newest Known that has arrived
   std::vector<uint64_t> ids;  // Outstanding: waited for; Known: those of them that the server has
 
   template <class Self, class Visit>

@@ -1,23 +1,27 @@
 // Request and reply over ZeroMQ: RpcClient (DEALER) -> RpcServer (ROUTER), with deadlines, late
 // answers and payloads of any size.
 //
-//   Client   Request{client, id, verb, timeout, bytes} + payload  ─────►  Server   worker threads run the handler
-//            ◄─────  Reply{id, error code, message, bytes} + payload               now or later, from any thread
-//            Outstanding{ids}  ─────►  once a second, at reconnect and when a reply came: the server forgets what is not
-//            ◄─────  Known{ids}        in the list and repeats what is done; the client sends again what is not known
+//   Client   Request{client, id, verb, timeout, bytes} + payload  ─────►  Server   worker threads
+//            run the handler
+//            ◄─────  Reply{id, error code, message, bytes} + payload               now or later,
+//                    from any thread
+//            Outstanding{ids}  ─────►  once a second, at reconnect and when a reply came: the
+//                                      server forgets what is not
+//            ◄─────  Known{ids}        in the list and repeats what is done; the client sends again
+//                                      what is not known
 //   A payload above piece_bytes comes as its first piece; who receives it asks for the rest, a few
 //   pieces ahead:
 //   either   Pull{id, offset, bytes}   ─────►  the other    ◄─────  Piece{id, offset} + bytes
 //
-// Promise: within one life of the server a request runs once, whatever is lost on the way; a server that restarts may
-// run it again: handlers are idempotent. A payload has no limit but memory: what is on its way at
-// once are a few pieces, and a piece that a connection took with it is asked for again. Payloads
-// are not copied on the way out, and on the way in not at all where they are of one piece, else
-// once, into their place.
-// Thread safety: all methods. The client has one thread of its own, the server one and its workers; all are joined in
-// the destructors. Errors: those of endpoints (common/net/endpoint.h); kDeadline names the server, how
-// long, and what the connection was doing; an Error thrown by the handler arrives with the same
-// code and message.
+// Promise: within one life of the server a request runs once, whatever is lost on the way; a server
+// that restarts may run it again: handlers are idempotent. A payload has no limit but memory: what
+// is on its way at once are a few pieces, and a piece that a connection took with it is asked for
+// again. Payloads are not copied on the way out, and on the way in not at all where they are of one
+// piece, else once, into their place.
+// Thread safety: all methods. The client has one thread of its own, the server one and its workers;
+// all are joined in the destructors. Errors: those of endpoints (common/net/endpoint.h); kDeadline
+// names the server, how long, and what the connection was doing; an Error thrown by the handler
+// arrives with the same code and message.
 #pragma once
 
 #include <atomic>
@@ -30,9 +34,9 @@
 #include <string_view>
 
 #include "common/base/error.h"
+#include "common/net/stream/transport.h"
 #include "common/record/payload.h"
 #include "common/record/ports.h"
-#include "common/net/stream/transport.h"
 
 namespace plumb {
 
@@ -85,8 +89,9 @@ class RpcResponder {
 using RpcHandler = std::function<void(RpcRequest request, RpcResponder responder)>;
 
 struct RpcServerOptions {
-  int workers = 4;                // threads that run handlers
-  size_t max_waiting = 1024;      // requests not yet taken by a worker; more are left to be sent again
+  int workers = 4;  // threads that run handlers
+  // requests not yet taken by a worker; more are left to be sent again
+  size_t max_waiting = 1024;
   size_t piece_bytes = size_t{1} << 20;  // at most kMaxPieceBytes
   std::chrono::milliseconds forget_client_after{60000};
   SocketTimes times;

@@ -11,7 +11,8 @@ namespace plumb {
 namespace {
 
 using TimePoint = std::chrono::steady_clock::time_point;
-constexpr size_t kConfirmAtOnceBytes = size_t{64} << 10;  // larger replies are not kept by the server until the next beat
+// larger replies are not kept by the server until the next beat
+constexpr size_t kConfirmAtOnceBytes = size_t{64} << 10;
 constexpr std::chrono::seconds kPiecePatience{30};  // for more of a reply that has begun to arrive
 
 int64_t MsBetween(TimePoint from, TimePoint to) {
@@ -149,7 +150,8 @@ class RpcClient::Impl {
     }
     for (const auto& call : ready) {
       CallFrame frame = call->frame;
-      frame.timeout_ms = std::max<int64_t>(0, MsBetween(std::chrono::steady_clock::now(), call->deadline));
+      frame.timeout_ms =
+          std::max<int64_t>(0, MsBetween(std::chrono::steady_clock::now(), call->deadline));
       if (!Send(frame, call->payload.Part(0, options_.piece_bytes))) return true;
       unconfirmed_ = true;
       std::lock_guard lock(mu_);
@@ -292,7 +294,8 @@ class RpcClient::Impl {
   uint64_t known_ = 0;        // the newest beat that was answered
   bool unconfirmed_ = false;  // the server may hold calls that we are done with
   TimePoint next_beat_{};
-  TimePoint quiet_since_ = std::chrono::steady_clock::now();  // since the last word, or since there is one to wait for
+  // since the last word, or since there is one to wait for
+  TimePoint quiet_since_ = std::chrono::steady_clock::now();
   WireLoop loop_;
 };
 

@@ -2,8 +2,8 @@
 #include <set>
 #include <unordered_map>
 
-#include "common/net/rpc/call_frame.h"
 #include "common/base/log.h"
+#include "common/net/rpc/call_frame.h"
 #include "common/net/rpc/rpc.h"
 #include "common/net/wire_loop.h"
 
@@ -108,7 +108,8 @@ class RpcServer::Impl {
     }
     if (frame.kind == wire::CallKind::Reply || frame.kind == wire::CallKind::Known)
       return Count("dropped_malformed");
-    if (!clients_.contains(frame.client) && clients_.size() >= kMaxClients) return Count("dropped_overloaded");
+    if (!clients_.contains(frame.client) && clients_.size() >= kMaxClients)
+      return Count("dropped_overloaded");
     Client& client = clients_[frame.client];
     client.route = in.route;
     client.heard = std::chrono::steady_clock::now();
@@ -182,7 +183,8 @@ class RpcServer::Impl {
       Call& call = it->second;
       if (wanted.contains(it->first)) {
         known.ids.push_back(it->first);
-        // On the connection it went out on it arrives before anything we say now; on another one it may be lost.
+        // On the connection it went out on it arrives before anything we say now; on another one it
+        // may be lost.
         if (call.done && call.route != client.route) {
           Count("repeated_replies");
           SendReply(client, call);

@@ -49,12 +49,12 @@ class Receiver::Impl {
   };
   struct Producer {
     uint64_t epoch = 0;
-    std::string route;                   // where it was last heard
+    std::string route;  // where it was last heard
     uint64_t acked_below = 0;
     std::set<uint64_t> acked;            // above acked_below
     std::map<uint64_t, size_t> pending;  // with the handler: number -> bytes
     size_t pending_bytes = 0;
-    std::vector<uint64_t> to_say;        // acknowledgements not yet sent
+    std::vector<uint64_t> to_say;  // acknowledgements not yet sent
   };
 
   void Count(const char* name) { loop_.Count(name); }
@@ -73,20 +73,24 @@ class Receiver::Impl {
     } catch (const Error&) {
       return Count("dropped_malformed");
     }
-    if (frame.kind != wire::StreamKind::Beat && frame.kind != wire::StreamKind::Data) return Count("dropped_malformed");
+    if (frame.kind != wire::StreamKind::Beat && frame.kind != wire::StreamKind::Data)
+      return Count("dropped_malformed");
     if (frame.run != options_.run) {
       Count("dropped_run");
-      return Refuse(in.route, frame, "it belongs to run '" + frame.run + "', this is '" + options_.run + "'");
+      return Refuse(in.route, frame,
+                    "it belongs to run '" + frame.run + "', this is '" + options_.run + "'");
     }
     const auto found = producers_.find(frame.producer);
     if (found != producers_.end() && frame.epoch < found->second.epoch) {
       Count("dropped_fenced");
-      return Refuse(in.route, frame, "epoch " + std::to_string(frame.epoch) + " was replaced by epoch " +
-                                         std::to_string(found->second.epoch));
+      return Refuse(in.route, frame,
+                    "epoch " + std::to_string(frame.epoch) + " was replaced by epoch " +
+                        std::to_string(found->second.epoch));
     }
     if (frame.kind == wire::StreamKind::Beat) return TakeBeat(in.route, frame);
     // Data of somebody we have not met: its next beat says from where on we are responsible.
-    if (found == producers_.end() || found->second.epoch != frame.epoch) return Count("dropped_no_beat");
+    if (found == producers_.end() || found->second.epoch != frame.epoch)
+      return Count("dropped_no_beat");
     TakeData(in, frame, found->second);
   }
 
@@ -126,7 +130,8 @@ class Receiver::Impl {
     }
     if (producer.pending.contains(seq)) return Count("dropped_duplicate");
     const size_t bytes = in.payload.size();
-    if (producer.pending.size() >= options_.credit_messages || seq - producer.acked_below >= kMaxSeqSpan ||
+    if (producer.pending.size() >= options_.credit_messages ||
+        seq - producer.acked_below >= kMaxSeqSpan ||
         (!producer.pending.empty() && producer.pending_bytes + bytes > options_.credit_bytes)) {
       return Count("dropped_window");
     }
@@ -149,13 +154,15 @@ class Receiver::Impl {
       handler_(std::move(message), std::move(ack));
     } catch (const std::exception& e) {
       Count("handler_errors");
-      complaints_.Warning("message " + std::to_string(seq) + " of '" + frame.producer + "' was not handled: " + e.what());
+      complaints_.Warning("message " + std::to_string(seq) + " of '" + frame.producer +
+                          "' was not handled: " + e.what());
     }
   }
 
   void TakeSettled(const Settled& s) {
     const auto found = producers_.find(s.producer);
-    if (found == producers_.end() || found->second.epoch != s.epoch) return;  // of a life that was replaced
+    // of a life that was replaced
+    if (found == producers_.end() || found->second.epoch != s.epoch) return;
     Producer& producer = found->second;
     const auto pending = producer.pending.find(s.seq);
     if (pending == producer.pending.end()) return;

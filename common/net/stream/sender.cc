@@ -17,7 +17,9 @@ namespace {
 using TimePoint = std::chrono::steady_clock::time_point;
 
 std::string MsSince(TimePoint then) {
-  return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - then).count()) +
+  return std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(
+                            std::chrono::steady_clock::now() - then)
+                            .count()) +
          " ms";
 }
 
@@ -60,11 +62,13 @@ class Sender::Impl {
     frame.message_kind = kind;
     frame.policy_version = policy_version;
     std::unique_lock lock(mu_);
-    const bool room = changed_.wait_until(lock, deadline, [&] { return stopping_ || refused_ || HasCredit(size); });
+    const bool room = changed_.wait_until(lock, deadline,
+                                          [&] { return stopping_ || refused_ || HasCredit(size); });
     if (refused_) throw *refused_;
     if (!room || stopping_) {
       throw Error(stopping_ ? ErrorCode::kUnavailable : ErrorCode::kDeadline,
-                  "no credit for a message of " + std::to_string(size) + " bytes after " + MsSince(begin) + ": " + State(),
+                  "no credit for a message of " + std::to_string(size) + " bytes after " +
+                      MsSince(begin) + ": " + State(),
                   options_.endpoint);
     }
     const uint64_t seq = frame.seq = next_seq_++;
@@ -80,7 +84,8 @@ class Sender::Impl {
   }
 
   void WaitAcked(uint64_t seq, Deadline deadline) {
-    Wait(deadline, "message " + std::to_string(seq), [&] { return seq < next_seq_ && !outbox_.contains(seq); });
+    Wait(deadline, "message " + std::to_string(seq),
+         [&] { return seq < next_seq_ && !outbox_.contains(seq); });
   }
   void Flush(Deadline deadline) {
     Wait(deadline, "all messages", [&] { return outbox_.empty(); });
@@ -106,14 +111,17 @@ class Sender::Impl {
   // REQUIRES: mu_.
   uint64_t AckedBelow() const { return outbox_.empty() ? next_seq_ : outbox_.begin()->first; }
   bool HasCredit(size_t size) const {
-    return outbox_.size() < credit_messages_ && (outbox_.empty() || outbox_bytes_ + size <= credit_bytes_) &&
+    return outbox_.size() < credit_messages_ &&
+           (outbox_.empty() || outbox_bytes_ + size <= credit_bytes_) &&
            next_seq_ - AckedBelow() < kMaxSeqSpan;
   }
   std::string State() const {
-    std::string text = std::to_string(outbox_.size()) + " of " + std::to_string(credit_messages_) + " messages and " +
-                       std::to_string(outbox_bytes_) + " of " + std::to_string(credit_bytes_) + " bytes are unacknowledged";
+    std::string text = std::to_string(outbox_.size()) + " of " + std::to_string(credit_messages_) +
+                       " messages and " + std::to_string(outbox_bytes_) + " of " +
+                       std::to_string(credit_bytes_) + " bytes are unacknowledged";
     if (!outbox_.empty()) {
-      text += ", the oldest (" + std::to_string(outbox_.begin()->first) + ") for " + MsSince(outbox_.begin()->second.since);
+      text += ", the oldest (" + std::to_string(outbox_.begin()->first) + ") for " +
+              MsSince(outbox_.begin()->second.since);
     }
     return text +
            (heard_ == TimePoint{}
@@ -125,11 +133,13 @@ class Sender::Impl {
   void Wait(Deadline deadline, const std::string& what, Condition condition) {
     const TimePoint begin = std::chrono::steady_clock::now();
     std::unique_lock lock(mu_);
-    const bool done = changed_.wait_until(lock, deadline, [&] { return stopping_ || refused_ || condition(); });
+    const bool done =
+        changed_.wait_until(lock, deadline, [&] { return stopping_ || refused_ || condition(); });
     if (done && condition()) return;
     if (refused_) throw *refused_;
     throw Error(stopping_ ? ErrorCode::kUnavailable : ErrorCode::kDeadline,
-                what + " of '" + options_.producer + "' not acknowledged after " + MsSince(begin) + ": " + State(),
+                what + " of '" + options_.producer + "' not acknowledged after " + MsSince(begin) +
+                    ": " + State(),
                 options_.endpoint);
   }
 
@@ -232,17 +242,14 @@ class Sender::Impl {
         case wire::StreamKind::Acks:
           for (const uint64_t seq : frame.acked) Acknowledge(seq, acked);
           break;
-        case wire::StreamKind::State:
-          TakeState(frame, acked);
-          break;
+        case wire::StreamKind::State: TakeState(frame, acked); break;
         case wire::StreamKind::Refused:
-          refused_ = Error(ErrorCode::kConflict, "the receiver refuses '" + options_.producer + "': " + frame.reason,
+          refused_ = Error(ErrorCode::kConflict,
+                           "the receiver refuses '" + options_.producer + "': " + frame.reason,
                            options_.endpoint);
           break;
         case wire::StreamKind::Beat:
-        case wire::StreamKind::Data:
-          ++counters_.corrupt;
-          break;
+        case wire::StreamKind::Data: ++counters_.corrupt; break;
       }
     }
     changed_.notify_all();
@@ -270,7 +277,8 @@ class Sender::Impl {
     }
     credit_messages_ = frame.credit_messages;
     credit_bytes_ = frame.credit_bytes;
-    // What was sent before the beat that this answers, and is neither acknowledged nor held there, is lost.
+    // What was sent before the beat that this answers, and is neither acknowledged nor held there,
+    // is lost.
     const std::set<uint64_t> done(frame.acked.begin(), frame.acked.end());
     const std::set<uint64_t> held(frame.pending.begin(), frame.pending.end());
     std::vector<uint64_t> arrived;
@@ -291,7 +299,8 @@ class Sender::Impl {
   mutable std::mutex mu_;
   std::condition_variable changed_;
   std::map<uint64_t, Entry> outbox_;  // guarded by mu_, as all below: what is not acknowledged
-  std::deque<uint64_t> queue_;        // what is to be sent now; may hold numbers that were acknowledged meanwhile
+  // what is to be sent now; may hold numbers that were acknowledged meanwhile
+  std::deque<uint64_t> queue_;
   size_t outbox_bytes_ = 0;
   uint64_t next_seq_ = 0;
   uint32_t credit_messages_ = 0;  // none before the receiver's first word
@@ -302,16 +311,18 @@ class Sender::Impl {
   SenderCounters counters_;
   bool stopping_ = false;
 
-  TimePoint quiet_since_ = std::chrono::steady_clock::now();  // the thread's: since the last word or new connection
-  uint64_t beat_ = 0;     // the thread's
-  bool beat_due_ = true;  // the thread's: the last one could not be sent
+  // the thread's: since the last word or new connection
+  TimePoint quiet_since_ = std::chrono::steady_clock::now();
+  uint64_t beat_ = 0;      // the thread's
+  bool beat_due_ = true;   // the thread's: the last one could not be sent
   TimePoint next_beat_{};  // the thread's
   WireLoop loop_;
 };
 
 Sender::Sender(SenderOptions options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 Sender::~Sender() = default;
-uint64_t Sender::Send(std::string payload, Deadline deadline, uint32_t kind, int64_t policy_version) {
+uint64_t Sender::Send(std::string payload, Deadline deadline, uint32_t kind,
+                      int64_t policy_version) {
   return impl_->Send(std::move(payload), deadline, kind, policy_version);
 }
 void Sender::WaitAcked(uint64_t seq, Deadline deadline) { impl_->WaitAcked(seq, deadline); }

@@ -11,7 +11,8 @@
 
 namespace plumb {
 
-constexpr uint64_t kMaxSeqSpan = 65536;  // how far a producer may run ahead of its oldest unacknowledged message
+// how far a producer may run ahead of its oldest unacknowledged message
+constexpr uint64_t kMaxSeqSpan = 65536;
 constexpr size_t kMaxWireName = 256;
 
 namespace wire {

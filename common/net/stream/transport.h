@@ -1,19 +1,23 @@
 // A reliable one-way stream of messages: Sender (DEALER) -> Receiver (ROUTER) over ZeroMQ.
 //
-//   Sender   Beat{acked_below, next}  ─────────►  Receiver      once a second, and after every reconnect
+//   Sender   Beat{acked_below, next}  ─────────►  Receiver      once a second, and after every
+//            reconnect
 //            ◄─────────  State{credit, acked, pending}          what it grants and what it holds
-//            Data{seq, attempt} + payload  ─────────►           verified, deduplicated, handed to the handler
+//            Data{seq, attempt} + payload  ─────────►           verified, deduplicated, handed to
+//                                          the handler
 //            ◄─────────  Acks{seqs}                             once the handler's Ack is completed
 //
-// Promise: a message is forgotten by the sender only when it was acknowledged, and acknowledged only when whoever
-// handled it said so (durable). Lost messages, acknowledgements and connections are made good by the next State; a
-// receiver that restarts remembers nothing and gets everything unacknowledged again: at least once, exactly once with
-// the key of the payload. Within one life of the receiver (producer, epoch, seq) is delivered once.
+// Promise: a message is forgotten by the sender only when it was acknowledged, and acknowledged
+// only when whoever handled it said so (durable). Lost messages, acknowledgements and connections
+// are made good by the next State; a receiver that restarts remembers nothing and gets everything
+// unacknowledged again: at least once, exactly once with the key of the payload. Within one life of
+// the receiver (producer, epoch, seq) is delivered once.
 // Epochs fence: once a higher epoch of a producer was seen, lower ones are refused.
-// Memory: at most credit_messages and credit_bytes unacknowledged a producer (one message may exceed the bytes).
+// Memory: at most credit_messages and credit_bytes unacknowledged a producer (one message may
+// exceed the bytes).
 // Thread safety: all methods. Each object has one thread of its own, joined in the destructor.
-// Errors: kInvalidArgument and kUnsupported for endpoints (common/net/endpoint.h), kConflict for an address in use,
-// kDeadline for waits, with whom it waited for and for how long.
+// Errors: kInvalidArgument and kUnsupported for endpoints (common/net/endpoint.h), kConflict for an
+// address in use, kDeadline for waits, with whom it waited for and for how long.
 #pragma once
 
 #include <chrono>
@@ -31,19 +35,19 @@
 namespace plumb {
 
 struct SocketTimes {
-  std::chrono::milliseconds beat{1000};               // application beats
+  std::chrono::milliseconds beat{1000};                // application beats
   std::chrono::milliseconds heartbeat_interval{1000};  // of the connection
   std::chrono::milliseconds heartbeat_timeout{3000};
   std::chrono::milliseconds heartbeat_ttl{5000};
   std::chrono::milliseconds handshake{3000};
-  std::chrono::milliseconds reconnect{20};             // first try; doubles up to a second
+  std::chrono::milliseconds reconnect{20};  // first try; doubles up to a second
 };
 
 struct SenderOptions {
   std::string endpoint;
-  std::string run;        // receivers of another run refuse us
-  std::string producer;   // name, unique within the run
-  uint64_t epoch = 0;     // larger with every start of this producer, e.g. nanoseconds since 1970
+  std::string run;       // receivers of another run refuse us
+  std::string producer;  // name, unique within the run
+  uint64_t epoch = 0;    // larger with every start of this producer, e.g. nanoseconds since 1970
   size_t max_message_bytes = size_t{256} << 20;
   SocketTimes times;
   CurveClient curve = {};  // empty: no keys, loopback and private folders only
@@ -53,7 +57,8 @@ struct SenderOptions {
 };
 
 struct SenderCounters {
-  uint64_t sent = 0, acknowledged = 0, resent = 0, states = 0, receivers = 0, corrupt = 0, reconnects = 0;
+  uint64_t sent = 0, acknowledged = 0, resent = 0, states = 0, receivers = 0, corrupt = 0,
+           reconnects = 0;
 };
 
 class Sender {
@@ -62,9 +67,11 @@ class Sender {
   // Ends at once; what was not acknowledged stays so (Flush before).
   ~Sender();
 
-  // Waits for credit up to the deadline and hands the message to the sender's thread; returns its number (from 0).
-  // kInvalidArgument: too large; kDeadline: no credit; kConflict: refused for good (fenced, another run).
-  uint64_t Send(std::string payload, Deadline deadline, uint32_t kind = 0, int64_t policy_version = -1);
+  // Waits for credit up to the deadline and hands the message to the sender's thread; returns its
+  // number (from 0). kInvalidArgument: too large; kDeadline: no credit; kConflict: refused for good
+  // (fenced, another run).
+  uint64_t Send(std::string payload, Deadline deadline, uint32_t kind = 0,
+                int64_t policy_version = -1);
   // Until message `seq` is acknowledged.
   void WaitAcked(uint64_t seq, Deadline deadline);
   // Until all are acknowledged.
@@ -114,7 +121,7 @@ using MessageHandler = std::function<void(TransportMessage message, Ack ack)>;
 struct ReceiverOptions {
   std::string endpoint;  // bound; port * takes a free one
   std::string run;
-  uint32_t credit_messages = 64;               // a producer
+  uint32_t credit_messages = 64;                // a producer
   uint64_t credit_bytes = uint64_t{256} << 20;  // a producer
   size_t max_message_bytes = size_t{256} << 20;
   size_t max_producers = 1024;
@@ -124,7 +131,8 @@ struct ReceiverOptions {
 
 class Receiver {
  public:
-  // The handler is called from the receiver's thread and should hand the message on; an exception counts as not handled.
+  // The handler is called from the receiver's thread and should hand the message on; an exception
+  // counts as not handled.
   Receiver(ReceiverOptions options, MessageHandler handler);
   ~Receiver();
 

@@ -77,15 +77,17 @@ Value ValueOf(const Message& m) {
 Json ToolList(const Json& column) {
   const bool is_text = column.is_string();
   try {
-    Json list = is_text ? ParseStrictJson(column.get_ref<const std::string&>(), kColumnsWhere) : column;
+    Json list =
+        is_text ? ParseStrictJson(column.get_ref<const std::string&>(), kColumnsWhere) : column;
     if (list.is_null() || list.is_array()) return list;
   } catch (const Error&) {
     // Said below.
   }
-  throw Error(ErrorCode::kInvalidArgument,
-              "'tools' is neither a list nor a text that holds one; a column of another meaning "
-              "needs another name, for the chat template takes this one for the tools of the prompt",
-              kColumnsWhere);
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      "'tools' is neither a list nor a text that holds one; a column of another meaning "
+      "needs another name, for the chat template takes this one for the tools of the prompt",
+      kColumnsWhere);
 }
 
 // Adds what the template sees of a row's columns; true where they name tools.
@@ -146,11 +148,13 @@ class Template : public ChatTemplate {
     std::vector<Value> list;
     list.reserve(messages.size());
     for (const Message& m : messages) list.push_back(ValueOf(m));
-    // The same names that transformers' apply_chat_template gives: no tools and no documents are none, not undefined.
-    std::vector<std::pair<std::string, Value>> globals = {{"messages", Value::MakeList(std::move(list))},
-                                                          {"tools", Value::MakeNone()},
-                                                          {"documents", Value::MakeNone()},
-                                                          {"add_generation_prompt", Value::Bool(add_generation_prompt)}};
+    // The same names that transformers' apply_chat_template gives: no tools and no documents are
+    // none, not undefined.
+    std::vector<std::pair<std::string, Value>> globals = {
+        {"messages", Value::MakeList(std::move(list))},
+        {"tools", Value::MakeNone()},
+        {"documents", Value::MakeNone()},
+        {"add_generation_prompt", Value::Bool(add_generation_prompt)}};
     for (const auto& [name, token] : tokens_) globals.emplace_back(name, Value::Text(token));
     const bool tools = AddColumns(columns_json, globals);
     return jinja::Render(tools && !tool_use_.empty() ? tool_use_body_ : body_, std::move(globals));
@@ -163,7 +167,8 @@ class Template : public ChatTemplate {
   jinja::Body body_, tool_use_body_;
 };
 
-// `chat_template`: one text, or a list of {"name", "template"}. "" where the list has none of that name.
+// `chat_template`: one text, or a list of {"name", "template"}. "" where the list has none of that
+// name.
 std::string TemplateText(const Json& value, const std::string& wanted) {
   if (value.is_string()) return wanted == "default" ? value.get<std::string>() : "";
   if (!value.is_array()) return "";
@@ -179,7 +184,8 @@ std::string TemplateText(const Json& value, const std::string& wanted) {
 }  // namespace
 
 std::unique_ptr<ChatTemplate> ChatTemplate::LoadOrNull(const std::string& directory) {
-  const std::string jinja_path = directory + "/chat_template.jinja", config_path = directory + "/tokenizer_config.json";
+  const std::string jinja_path = directory + "/chat_template.jinja",
+                    config_path = directory + "/tokenizer_config.json";
   Json config = Json::object();
   if (RealFileSystem().Exists(config_path)) config = ReadStrictJson(config_path, kMaxConfigBytes);
   if (!config.is_object()) throw Error(ErrorCode::kCorruption, "is not a JSON object", config_path);
@@ -213,7 +219,8 @@ std::unique_ptr<ChatTemplate> ChatTemplate::LoadOrNull(const std::string& direct
   }
 }
 
-std::unique_ptr<ChatTemplate> ChatTemplate::Parse(std::string source, std::string bos, std::string eos) {
+std::unique_ptr<ChatTemplate> ChatTemplate::Parse(std::string source, std::string bos,
+                                                  std::string eos) {
   Names tokens;
   if (!bos.empty()) tokens.emplace_back("bos_token", std::move(bos));
   if (!eos.empty()) tokens.emplace_back("eos_token", std::move(eos));
@@ -222,11 +229,14 @@ std::unique_ptr<ChatTemplate> ChatTemplate::Parse(std::string source, std::strin
 
 std::unique_ptr<ChatTemplate> ChatTemplate::BuiltIn(const std::string& name) {
   if (name == "chatml") {
-    return Parse("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-                 "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
-                 "<|im_start|>", "<|im_end|>");
+    return Parse(
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + "
+        "message['content'] + '<|im_end|>' + '\\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+        "<|im_start|>", "<|im_end|>");
   }
-  throw Error(ErrorCode::kInvalidArgument, "there is no built-in chat template '" + name + "': use \"chatml\"");
+  throw Error(ErrorCode::kInvalidArgument,
+              "there is no built-in chat template '" + name + "': use \"chatml\"");
 }
 
 }  // namespace plumb

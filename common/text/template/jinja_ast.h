@@ -1,7 +1,8 @@
 // A chat template as a tree.
 //
-// Thread safety: const after parsing. Ownership: a node owns its children. Every expression knows its height, and the
-// parser refuses trees higher than kMaxHeight: evaluation and destruction recurse.
+// Thread safety: const after parsing. Ownership: a node owns its children. Every expression knows
+// its height, and the parser refuses trees higher than kMaxHeight: evaluation and destruction
+// recurse.
 #pragma once
 
 #include <memory>
@@ -45,22 +46,23 @@ struct Expression {
   std::string text;
   Value value;
   std::vector<ExpressionPtr> children;
-  std::vector<ExpressionPtr> positional;                        // of calls, filters and tests
-  std::vector<std::pair<std::string, ExpressionPtr>> named;     // of calls, filters and tests
-  std::vector<std::string> names;                               // operators of a kCompare
+  std::vector<ExpressionPtr> positional;                     // of calls, filters and tests
+  std::vector<std::pair<std::string, ExpressionPtr>> named;  // of calls, filters and tests
+  std::vector<std::string> names;                            // operators of a kCompare
 };
 
 enum class StatementType {
-  kText,        // text
-  kPrint,       // expression
-  kFor,         // targets, expression, condition (may be null), body, otherwise, recursive is not supported
-  kIf,          // branches; otherwise
-  kSet,         // targets = expression, or targets[0].attribute = expression
-  kSetBlock,    // targets[0] = rendered body, through `filter`
-  kMacro,       // text(parameters)
-  kFilterBlock, // body through `filter`
-  kWith,        // targets[i] = expressions[i] within body
-  kScope,       // body as it is: {% generation %}
+  kText,   // text
+  kPrint,  // expression
+  // targets, expression, condition (may be null), body, otherwise, recursive is not supported
+  kFor,
+  kIf,           // branches; otherwise
+  kSet,          // targets = expression, or targets[0].attribute = expression
+  kSetBlock,     // targets[0] = rendered body, through `filter`
+  kMacro,        // text(parameters)
+  kFilterBlock,  // body through `filter`
+  kWith,         // targets[i] = expressions[i] within body
+  kScope,        // body as it is: {% generation %}
   kBreak,
   kContinue,
 };
@@ -75,10 +77,12 @@ struct Statement {
   std::string attribute;
   std::vector<std::string> targets;
   ExpressionPtr expression, condition;
-  ExpressionPtr filter;  // a chain of kFilter whose innermost child is null: the rendered text goes there
+  // a chain of kFilter whose innermost child is null: the rendered text goes there
+  ExpressionPtr filter;
   Body body, otherwise;
   std::vector<std::pair<ExpressionPtr, Body>> branches;
-  std::vector<std::pair<std::string, ExpressionPtr>> parameters;  // of a macro, with defaults (null: none); of kWith
+  // of a macro, with defaults (null: none); of kWith
+  std::vector<std::pair<std::string, ExpressionPtr>> parameters;
 };
 
 }  // namespace plumb::jinja

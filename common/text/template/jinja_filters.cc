@@ -30,7 +30,8 @@ int64_t Number(const Arguments& a, size_t i, std::string_view name, int64_t othe
 }
 std::string Text(const Value& v, const char* filter, Limits& limits) {
   if (v.is_undefined()) return "";
-  if (v.is_function()) TemplateError(std::string("the filter ") + filter + " cannot take a function");
+  if (v.is_function())
+    TemplateError(std::string("the filter ") + filter + " cannot take a function");
   return ToText(v, limits);
 }
 
@@ -57,7 +58,8 @@ Value Title(const Value& v, const Arguments&, Limits& limits) {
   for (size_t at = 0; at < text.size();) {
     const size_t n = CharacterBytes(text, at);
     const std::string_view c = std::string_view(text).substr(at, n);
-    const bool separator = WhitespaceBytes(text, at) > 0 || std::string_view("-({[<").find(c) != std::string_view::npos;
+    const bool separator = WhitespaceBytes(text, at) > 0 ||
+                           std::string_view("-({[<").find(c) != std::string_view::npos;
     out += begin && !separator ? UpperText(c) : LowerText(c);
     begin = separator;
     at += n;
@@ -102,14 +104,18 @@ Value Join(const Value& v, const Arguments& a, Limits& limits) {
 // A copy of the arguments without the first `n` positional ones.
 Arguments Rest(const Arguments& a, size_t n) {
   Arguments out = a;
-  out.positional.erase(out.positional.begin(), out.positional.begin() + static_cast<ptrdiff_t>(std::min(n, out.positional.size())));
+  out.positional.erase(
+      out.positional.begin(),
+      out.positional.begin() + static_cast<ptrdiff_t>(std::min(n, out.positional.size())));
   return out;
 }
 
 std::string NameArgument(const Arguments& a, size_t i, const char* what, bool test) {
-  if (!a.positional[i].is_text()) TemplateError(std::string("the name of a ") + what + " has to be a string");
+  if (!a.positional[i].is_text())
+    TemplateError(std::string("the name of a ") + what + " has to be a string");
   const std::string& name = a.positional[i].text();
-  if (test ? !HasTest(name) : !HasFilter(name)) TemplateError(std::string("there is no ") + what + " '" + name + "'");
+  if (test ? !HasTest(name) : !HasFilter(name))
+    TemplateError(std::string("there is no ") + what + " '" + name + "'");
   return name;
 }
 
@@ -117,7 +123,8 @@ Value SelectBy(const Value& v, const Arguments& a, bool attribute, bool keep, Li
   size_t i = 0;
   Value path;
   if (attribute) {
-    if (a.positional.empty()) TemplateError("selectattr and rejectattr need the name of an attribute");
+    if (a.positional.empty())
+      TemplateError("selectattr and rejectattr need the name of an attribute");
     path = a.positional[i++];
   }
   const bool has_test = i < a.positional.size();
@@ -129,7 +136,8 @@ Value SelectBy(const Value& v, const Arguments& a, bool attribute, bool keep, Li
   Items out;
   for (const Value& item : Iterate(v, limits)) {
     const Value seen = attribute ? AttributeOf(item, path, nullptr, limits) : item;
-    if ((has_test ? ApplyTest(test, seen, rest, limits) : seen.Truth()) == keep) out.push_back(item);
+    if ((has_test ? ApplyTest(test, seen, rest, limits) : seen.Truth()) == keep)
+      out.push_back(item);
   }
   return Value::MakeList(std::move(out));
 }
@@ -146,7 +154,8 @@ Value Map(const Value& v, const Arguments& a, Limits& limits) {
   if (a.positional.empty()) TemplateError("map needs a filter or attribute=");
   const std::string filter = NameArgument(a, 0, "filter", false);
   const Arguments rest = Rest(a, 1);
-  for (const Value& item : Iterate(v, limits)) out.push_back(ApplyFilter(filter, item, rest, limits));
+  for (const Value& item : Iterate(v, limits))
+    out.push_back(ApplyFilter(filter, item, rest, limits));
   return Value::MakeList(std::move(out));
 }
 
@@ -426,7 +435,8 @@ Value Sum(const Value& v, const Arguments& a, Limits& limits) {
     if (!x.is_number() || !total.is_number()) TemplateError("sum needs numbers");
     int64_t whole = 0;
     if (x.is_float() || total.is_float()) total = Value::Float(total.as_float() + x.as_float());
-    else if (__builtin_add_overflow(total.as_int(), x.as_int(), &whole)) TemplateError("a sum is too large");
+    else if (__builtin_add_overflow(total.as_int(), x.as_int(), &whole))
+      TemplateError("a sum is too large");
     else total = Value::Int(whole);
   }
   return total;
@@ -569,7 +579,8 @@ const std::map<std::string, Filter, std::less<>>& Filters() {
 
 bool HasFilter(std::string_view name) { return Filters().contains(name); }
 
-Value ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments, Limits& limits) {
+Value ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments,
+                  Limits& limits) {
   limits.Spend();
   const Filter& filter = Filters().find(name)->second;
   arguments.Check(name, filter.parameters);

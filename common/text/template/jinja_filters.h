@@ -1,6 +1,7 @@
 // Filters (`x | name`) and tests (`x is name`) of chat templates.
 //
-// Thread safety: pure functions but for the limits they spend. Errors: kInvalidArgument naming what was asked for.
+// Thread safety: pure functions but for the limits they spend. Errors: kInvalidArgument naming what
+// was asked for.
 #pragma once
 
 #include <string>
@@ -13,7 +14,9 @@ namespace plumb::jinja {
 bool HasFilter(std::string_view name);
 bool HasTest(std::string_view name);
 // REQUIRES: HasFilter(name), HasTest(name).
-Value ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments, Limits& limits);
-bool ApplyTest(const std::string& name, const Value& input, const Arguments& arguments, Limits& limits);
+Value ApplyFilter(const std::string& name, const Value& input, const Arguments& arguments,
+                  Limits& limits);
+bool ApplyTest(const std::string& name, const Value& input, const Arguments& arguments,
+               Limits& limits);
 
 }  // namespace plumb::jinja

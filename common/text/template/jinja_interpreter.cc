@@ -13,9 +13,10 @@
 namespace plumb::jinja {
 namespace {
 
-constexpr int64_t kMaxSteps = 1'000'000;  // a dialogue of 1,000 turns takes some 100,000; all of them some 100 ms
+// a dialogue of 1,000 turns takes some 100,000; all of them some 100 ms
+constexpr int64_t kMaxSteps = 1'000'000;
 constexpr size_t kMaxOutput = size_t{16} << 20;
-constexpr int kMaxCalls = 50;        // macros inside macros
+constexpr int kMaxCalls = 50;  // macros inside macros
 constexpr int64_t kMaxRange = 100'000;
 
 // Names of one block. Lists are short: a template has a handful of variables.
@@ -88,7 +89,9 @@ class Interpreter {
 
  private:
   void AddFunctions() {
-    const auto add = [&](const char* name, std::function<Value(const Arguments&)> f) { root_.Set(name, Value::MakeFunction(name, std::move(f))); };
+    const auto add = [&](const char* name, std::function<Value(const Arguments&)> f) {
+      root_.Set(name, Value::MakeFunction(name, std::move(f)));
+    };
     add("raise_exception", [](const Arguments& a) -> Value {
       a.Check("raise_exception", "message");
       const Value* message = a.Get(0, "message");
@@ -122,12 +125,14 @@ class Interpreter {
         if (!v.is_int()) TemplateError("range() needs whole numbers");
       }
       if (n < 1 || n > 3 || !a.named.empty()) TemplateError("range() takes one to three numbers");
-      const int64_t begin = n == 1 ? 0 : a.positional[0].as_int(), end = a.positional[n == 1 ? 0 : 1].as_int();
+      const int64_t begin = n == 1 ? 0 : a.positional[0].as_int(),
+                    end = a.positional[n == 1 ? 0 : 1].as_int();
       const int64_t by = n == 3 ? a.positional[2].as_int() : 1;
       if (by == 0) TemplateError("range() with a step of 0");
       std::vector<Value> out;
       for (int64_t i = begin; by > 0 ? i < end : i > end;) {
-        if (static_cast<int64_t>(out.size()) >= kMaxRange) TemplateError("range() of more than 100000 numbers");
+        if (static_cast<int64_t>(out.size()) >= kMaxRange)
+          TemplateError("range() of more than 100000 numbers");
         limits_.Spend();
         out.push_back(Value::Int(i));
         if (__builtin_add_overflow(i, by, &i)) break;
@@ -147,7 +152,8 @@ class Interpreter {
 
   void Write(std::string_view text) {
     limits_.SpendText(text.size());
-    if (out_.size() + text.size() > kMaxOutput) TemplateError("the rendered text grows past 16 MiB");
+    if (out_.size() + text.size() > kMaxOutput)
+      TemplateError("the rendered text grows past 16 MiB");
     out_ += text;
   }
 
@@ -187,7 +193,8 @@ class Interpreter {
       case StatementType::kSetBlock: {
         Scope inner{&scope, {}};
         std::string text = Captured(s.body, inner);
-        scope.Set(s.targets[0], s.filter ? Filtered(*s.filter, Value::Text(std::move(text)), scope) : Value::Text(std::move(text)));
+        scope.Set(s.targets[0], s.filter ? Filtered(*s.filter, Value::Text(std::move(text)), scope)
+                                         : Value::Text(std::move(text)));
         break;
       }
       case StatementType::kFilterBlock: {
@@ -218,7 +225,8 @@ class Interpreter {
     }
     const std::vector<Value> parts = Iterate(value, limits_);
     if (parts.size() != targets.size()) {
-      TemplateError("cannot unpack " + std::to_string(parts.size()) + " values into " + std::to_string(targets.size()) + " names");
+      TemplateError("cannot unpack " + std::to_string(parts.size()) + " values into " +
+                    std::to_string(targets.size()) + " names");
     }
     for (size_t i = 0; i < parts.size(); ++i) scope.Set(targets[i], parts[i]);
   }
@@ -270,17 +278,17 @@ class Interpreter {
       if (i > 0) say("previtem", items[static_cast<size_t>(i - 1)]);
       if (i + 1 < n) say("nextitem", items[static_cast<size_t>(i + 1)]);
       say("cycle", Value::MakeFunction("cycle", [i](const Arguments& a) {
-        a.Check("loop.cycle", "...");
-        if (a.positional.empty()) TemplateError("loop.cycle() needs values");
-        return a.positional[static_cast<size_t>(i) % a.positional.size()];
-      }));
+            a.Check("loop.cycle", "...");
+            if (a.positional.empty()) TemplateError("loop.cycle() needs values");
+            return a.positional[static_cast<size_t>(i) % a.positional.size()];
+          }));
       say("changed", Value::MakeFunction("changed", [this, seen](const Arguments& a) {
-        a.Check("loop.changed", "...");
-        Value now = Value::MakeList(a.positional, /*tuple=*/true);
-        if (!seen->is_undefined() && Equal(*seen, now, limits_)) return Value::Bool(false);
-        *seen = std::move(now);
-        return Value::Bool(true);
-      }));
+            a.Check("loop.changed", "...");
+            Value now = Value::MakeList(a.positional, /*tuple=*/true);
+            if (!seen->is_undefined() && Equal(*seen, now, limits_)) return Value::Bool(false);
+            *seen = std::move(now);
+            return Value::Bool(true);
+          }));
       Scope inner{&scope, {}};
       inner.Set("loop", Value::MakeDict(std::move(loop)));
       Assign(s.targets, items[static_cast<size_t>(i)], inner);
@@ -302,7 +310,8 @@ class Interpreter {
   }
 
   void DefineMacro(const Statement& s, Scope& scope) {
-    // The macro may be called after the block that it stands in has ended, so it sees what was there when it was defined.
+    // The macro may be called after the block that it stands in has ended, so it sees what was
+    // there when it was defined.
     captured_.emplace_back();
     Scope& closure = captured_.back();
     for (const Scope* from = &scope; from != nullptr && from != &root_; from = from->parent) {
@@ -314,19 +323,27 @@ class Interpreter {
     closure.parent = &root_;
     Scope* const top = &scope;
     const bool at_top = scope.parent == &root_;
-    Value macro = Value::MakeFunction(s.text, [this, &s, &closure, top, at_top](const Arguments& a) {
-      if (++calls_ > kMaxCalls) TemplateError("macros call each other more than " + std::to_string(kMaxCalls) + " deep");
-      // At top level later definitions are visible too, as in jinja2 where they are the template's globals.
+    Value macro = Value::MakeFunction(s.text, [this, &s, &closure, top,
+                                               at_top](const Arguments& a) {
+      if (++calls_ > kMaxCalls)
+        TemplateError("macros call each other more than " + std::to_string(kMaxCalls) + " deep");
+      // At top level later definitions are visible too, as in jinja2 where they are the template's
+      // globals.
       Scope inner{at_top ? top : &closure, {}};
-      if (a.positional.size() > s.parameters.size()) TemplateError("the macro " + s.text + " takes fewer arguments");
+      if (a.positional.size() > s.parameters.size())
+        TemplateError("the macro " + s.text + " takes fewer arguments");
       for (const auto& argument : a.named) {
-        const bool known = std::any_of(s.parameters.begin(), s.parameters.end(), [&](const auto& p) { return p.first == argument.first; });
-        if (!known) TemplateError("the macro " + s.text + " has no argument '" + argument.first + "'");
+        const bool known = std::any_of(s.parameters.begin(), s.parameters.end(),
+                                       [&](const auto& p) { return p.first == argument.first; });
+        if (!known)
+          TemplateError("the macro " + s.text + " has no argument '" + argument.first + "'");
       }
       for (size_t i = 0; i < s.parameters.size(); ++i) {
         const auto& [name, otherwise] = s.parameters[i];
         const Value* given = a.Get(i, name);
-        inner.Set(name, given != nullptr ? *given : otherwise ? Evaluate(*otherwise, inner) : Value::MakeUndefined(name));
+        inner.Set(name, given != nullptr ? *given
+                        : otherwise      ? Evaluate(*otherwise, inner)
+                                         : Value::MakeUndefined(name));
       }
       const int line = line_;
       std::string text = Captured(s.body, inner);
@@ -375,7 +392,8 @@ class Interpreter {
         }
         return Value::MakeDict(std::move(dict));
       }
-      case ExpressionType::kAttribute: return Attribute(Evaluate(*e.children[0], scope), e.text, limits_);
+      case ExpressionType::kAttribute:
+        return Attribute(Evaluate(*e.children[0], scope), e.text, limits_);
       case ExpressionType::kItem: {
         const Value target = Evaluate(*e.children[0], scope);
         return Item(target, Evaluate(*e.children[1], scope), limits_);
@@ -394,8 +412,9 @@ class Interpreter {
       case ExpressionType::kCall: {
         const Value f = Evaluate(*e.children[0], scope);
         if (!f.is_function()) {
-          TemplateError(f.is_undefined() ? "'" + f.undefined_name() + "' is undefined, so it cannot be called"
-                                         : std::string("a ") + f.TypeName() + " cannot be called");
+          TemplateError(f.is_undefined()
+                            ? "'" + f.undefined_name() + "' is undefined, so it cannot be called"
+                            : std::string("a ") + f.TypeName() + " cannot be called");
         }
         return f.function().call(EvaluateArguments(e, scope));
       }
@@ -413,7 +432,8 @@ class Interpreter {
         if (v.is_float()) return Value::Float(-v.as_float());
         return Arithmetic("-", Value::Int(0), v);
       }
-      case ExpressionType::kPlus: return Arithmetic("+", Value::Int(0), Evaluate(*e.children[0], scope));
+      case ExpressionType::kPlus:
+        return Arithmetic("+", Value::Int(0), Evaluate(*e.children[0], scope));
       case ExpressionType::kBinary: {
         Value a = Evaluate(*e.children[0], scope);
         if (e.text == "and") return a.Truth() ? Evaluate(*e.children[1], scope) : a;
@@ -431,7 +451,8 @@ class Interpreter {
       }
       case ExpressionType::kConditional:
         if (Evaluate(*e.children[0], scope).Truth()) return Evaluate(*e.children[1], scope);
-        return e.children[2] ? Evaluate(*e.children[2], scope) : Value::MakeUndefined("the value of an 'if' without 'else'");
+        return e.children[2] ? Evaluate(*e.children[2], scope)
+                             : Value::MakeUndefined("the value of an 'if' without 'else'");
     }
     return Value();
   }
@@ -457,14 +478,16 @@ class Interpreter {
     }
     if (op == "*" && (a.is_text() || a.is_list()) && b.is_int()) return Repeated(a, b.as_int());
     if (op == "*" && (b.is_text() || b.is_list()) && a.is_int()) return Repeated(b, a.as_int());
-    if (op == "%" && a.is_text()) TemplateError("'%' on a string is not supported; use ~ or format with filters");
+    if (op == "%" && a.is_text())
+      TemplateError("'%' on a string is not supported; use ~ or format with filters");
     if (!a.is_number() || !b.is_number()) {
       const Value& bad = a.is_number() ? b : a;
       TemplateError("'" + op + "' cannot take a " + a.TypeName() + " and a " + b.TypeName() +
                     (bad.is_undefined() ? " ('" + bad.undefined_name() + "' is undefined)" : ""));
     }
     const bool floats = a.is_float() || b.is_float();
-    if ((op == "/" || op == "//" || op == "%") && b.as_float() == 0) TemplateError("division by zero");
+    if ((op == "/" || op == "//" || op == "%") && b.as_float() == 0)
+      TemplateError("division by zero");
     if (op == "/") return Value::Float(a.as_float() / b.as_float());
     if (op == "**") return Power(a, b);
     if (floats) {
@@ -506,7 +529,8 @@ class Interpreter {
   Value Repeated(const Value& v, int64_t times) {
     times = std::max<int64_t>(times, 0);
     const auto size = static_cast<int64_t>(v.is_text() ? v.text().size() : v.list().items.size());
-    if (size > 0 && times > static_cast<int64_t>(kMaxOutput) / size) TemplateError("a repeated value grows too large");
+    if (size > 0 && times > static_cast<int64_t>(kMaxOutput) / size)
+      TemplateError("a repeated value grows too large");
     if (v.is_text()) {
       limits_.SpendText(static_cast<size_t>(size * times));
       std::string out;
@@ -515,7 +539,8 @@ class Interpreter {
     }
     limits_.Spend(size * times);
     std::vector<Value> items;
-    for (int64_t i = 0; i < times && size > 0; ++i) items.insert(items.end(), v.list().items.begin(), v.list().items.end());
+    for (int64_t i = 0; i < times && size > 0; ++i)
+      items.insert(items.end(), v.list().items.begin(), v.list().items.end());
     return Value::MakeList(std::move(items), v.list().tuple);
   }
 

@@ -33,7 +33,8 @@ class Lexer {
         if (i + 1 < raw.size() && raw[i + 1] == '\n') ++i;
       }
     }
-    if (!source_.empty() && source_.back() == '\n') source_.pop_back();  // as jinja2 does without keep_trailing_newline
+    // as jinja2 does without keep_trailing_newline
+    if (!source_.empty() && source_.back() == '\n') source_.pop_back();
   }
 
   std::vector<Token> Run() {
@@ -87,7 +88,8 @@ class Lexer {
     } else if (!at_end && sign != '+' && kind != '{') {
       const size_t newline = text.rfind('\n');
       const size_t line_begin = newline == std::string_view::npos ? 0 : newline + 1;
-      if ((line_begin > 0 || line_starting_) && StripRight(text.substr(line_begin)).empty()) text = text.substr(0, line_begin);
+      if ((line_begin > 0 || line_starting_) && StripRight(text.substr(line_begin)).empty())
+        text = text.substr(0, line_begin);
     }
     if (!text.empty()) Add(TokenType::kData, std::string(text));
     Advance(length);
@@ -105,7 +107,8 @@ class Lexer {
   // After the end of a tag: what `-`, `+` and trim_blocks take with it.
   void AfterTag(char sign, bool trims_newline) {
     if (sign == '-') SkipWhitespace();
-    else if (sign != '+' && trims_newline && at_ < source_.size() && source_[at_] == '\n') Advance(1);
+    else if (sign != '+' && trims_newline && at_ < source_.size() && source_[at_] == '\n')
+      Advance(1);
   }
 
   void Comment() {
@@ -145,7 +148,8 @@ class Lexer {
         text = StripRight(text);
       } else if (before != '+') {
         const size_t newline = text.rfind('\n');
-        if (newline != std::string_view::npos && StripRight(text.substr(newline + 1)).empty()) text = text.substr(0, newline + 1);
+        if (newline != std::string_view::npos && StripRight(text.substr(newline + 1)).empty())
+          text = text.substr(0, newline + 1);
       }
       if (!text.empty()) Add(TokenType::kData, std::string(text));
       Advance(end - at_);
@@ -161,7 +165,8 @@ class Lexer {
     std::string open;  // brackets not closed yet: a }} inside them belongs to them
     for (;;) {
       SkipWhitespace();
-      if (at_ >= source_.size()) SyntaxError("a tag that begins here has no end " + std::string(close), line);
+      if (at_ >= source_.size())
+        SyntaxError("a tag that begins here has no end " + std::string(close), line);
       const std::string_view rest = Rest();
       if (open.empty()) {
         const bool sign = rest[0] == '-' || (rest[0] == '+' && close == "%}");
@@ -194,7 +199,8 @@ class Lexer {
     std::string digits;
     bool is_float = false;
     const auto run = [&] {
-      while (n < rest.size() && (IsDigit(rest[n]) || (rest[n] == '_' && n + 1 < rest.size() && IsDigit(rest[n + 1])))) {
+      while (n < rest.size() && (IsDigit(rest[n]) ||
+                                 (rest[n] == '_' && n + 1 < rest.size() && IsDigit(rest[n + 1])))) {
         if (rest[n] != '_') digits += rest[n];
         ++n;
       }
@@ -241,25 +247,32 @@ class Lexer {
         case 'f': out += '\f'; break;
         case 'v': out += '\v'; break;
         case 'a': out += '\a'; break;
-        case '\\': case '\'': case '"': out += e; break;
+        case '\\':
+        case '\'':
+        case '"': out += e; break;
         case '\n': break;
-        case 'x': case 'u': case 'U': {
+        case 'x':
+        case 'u':
+        case 'U': {
           const size_t want = e == 'x' ? 2 : e == 'u' ? 4 : 8;
           uint32_t code = 0;
           size_t got = 0;
-          while (got < want && i + 1 < rest.size() && std::isxdigit(static_cast<unsigned char>(rest[i + 1]))) {
+          while (got < want && i + 1 < rest.size() &&
+                 std::isxdigit(static_cast<unsigned char>(rest[i + 1]))) {
             const char h = rest[++i];
             code = code * 16 + static_cast<uint32_t>(IsDigit(h) ? h - '0' : (h | 32) - 'a' + 10);
             ++got;
           }
-          if (got != want || code > 0x10FFFF) SyntaxError(std::string("a bad escape \\") + e + " in a string", line_);
+          if (got != want || code > 0x10FFFF)
+            SyntaxError(std::string("a bad escape \\") + e + " in a string", line_);
           AppendUtf8(code, out);
           break;
         }
         default:
           if (e >= '0' && e <= '7') {
             uint32_t code = static_cast<uint32_t>(e - '0');
-            for (int k = 0; k < 2 && i + 1 < rest.size() && rest[i + 1] >= '0' && rest[i + 1] <= '7'; ++k) {
+            for (int k = 0;
+                 k < 2 && i + 1 < rest.size() && rest[i + 1] >= '0' && rest[i + 1] <= '7'; ++k) {
               code = code * 8 + static_cast<uint32_t>(rest[++i] - '0');
             }
             AppendUtf8(code, out);
@@ -279,13 +292,15 @@ class Lexer {
       if (rest.starts_with(two)) n = 2;
     }
     const char c = rest[0];
-    if (std::string_view("+-/*%~[](){}><=.:|,;!").find(c) == std::string_view::npos || (c == '!' && n == 1)) {
+    if (std::string_view("+-/*%~[](){}><=.:|,;!").find(c) == std::string_view::npos ||
+        (c == '!' && n == 1)) {
       SyntaxError(std::string("an unexpected character '") + c + "'", line_);
     }
     if (c == '(' || c == '[' || c == '{') {
       open += c == '(' ? ')' : c == '[' ? ']' : '}';
     } else if (c == ')' || c == ']' || c == '}') {
-      if (open.empty() || open.back() != c) SyntaxError(std::string("an unexpected '") + c + "'", line_);
+      if (open.empty() || open.back() != c)
+        SyntaxError(std::string("an unexpected '") + c + "'", line_);
       open.pop_back();
     }
     Add(TokenType::kOperator, std::string(rest.substr(0, n)));

@@ -1,4 +1,5 @@
-// Template text -> tokens, with Jinja's rules of white space as transformers sets them (trim_blocks, lstrip_blocks).
+// Template text -> tokens, with Jinja's rules of white space as transformers sets them
+// (trim_blocks, lstrip_blocks).
 //
 // Thread safety: pure function. Errors: kCorruption with the line.
 #pragma once
@@ -16,7 +17,7 @@ enum class TokenType {
   kBlockBegin,     // {%
   kBlockEnd,       // %}
   kName,
-  kString,   // `text` is the value, escapes resolved
+  kString,  // `text` is the value, escapes resolved
   kInteger,
   kFloat,
   kOperator,  // `text` is the operator

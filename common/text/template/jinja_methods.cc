@@ -8,13 +8,16 @@
 
 namespace plumb::jinja {
 
-void TemplateError(const std::string& what) { throw Error(ErrorCode::kInvalidArgument, "chat template: " + what); }
+void TemplateError(const std::string& what) {
+  throw Error(ErrorCode::kInvalidArgument, "chat template: " + what);
+}
 
 namespace {
 
 constexpr size_t kMaxText = size_t{16} << 20;
 
-// The code point whose bytes are text[at, at + n) for the two-byte range, which is all that changes case here.
+// The code point whose bytes are text[at, at + n) for the two-byte range, which is all that changes
+// case here.
 std::string ChangeCase(std::string_view text, bool upper) {
   std::string out;
   out.reserve(text.size());
@@ -22,8 +25,9 @@ std::string ChangeCase(std::string_view text, bool upper) {
     const size_t n = CharacterBytes(text, at);
     const auto lead = static_cast<unsigned char>(text[at]);
     if (n == 1 && lead < 0x80) {
-      out += upper && lead >= 'a' && lead <= 'z' ? static_cast<char>(lead - 32)
-             : !upper && lead >= 'A' && lead <= 'Z' ? static_cast<char>(lead + 32) : text[at];
+      out += upper && lead >= 'a' && lead <= 'z'    ? static_cast<char>(lead - 32)
+             : !upper && lead >= 'A' && lead <= 'Z' ? static_cast<char>(lead + 32)
+                                                    : text[at];
     } else if (n == 2) {
       uint32_t c = (lead & 31u) << 6 | (static_cast<unsigned char>(text[at + 1]) & 63u);
       const auto in = [&](uint32_t low, uint32_t high) { return c >= low && c <= high; };
@@ -33,11 +37,13 @@ std::string ChangeCase(std::string_view text, bool upper) {
         continue;
       }
       if (upper) {
-        if ((in(0xE0, 0xFE) && c != 0xF7) || (in(0x3B1, 0x3C9) && c != 0x3C2) || in(0x430, 0x44F)) c -= 32;
+        if ((in(0xE0, 0xFE) && c != 0xF7) || (in(0x3B1, 0x3C9) && c != 0x3C2) || in(0x430, 0x44F))
+          c -= 32;
         else if (c == 0x3C2) c = 0x3A3;
         else if (in(0x450, 0x45F)) c -= 80;
       } else {
-        if ((in(0xC0, 0xDE) && c != 0xD7) || (in(0x391, 0x3A9) && c != 0x3A2) || in(0x410, 0x42F)) c += 32;
+        if ((in(0xC0, 0xDE) && c != 0xD7) || (in(0x391, 0x3A9) && c != 0x3A2) || in(0x410, 0x42F))
+          c += 32;
         else if (in(0x400, 0x40F)) c += 80;
       }
       out += static_cast<char>(0xC0 | (c >> 6));
@@ -82,7 +88,8 @@ int64_t IntArgument(const Arguments& a, size_t i, std::string_view name, int64_t
   return v->as_int();
 }
 
-std::vector<Value> SplitText(std::string_view text, const Value* separator, int64_t max_splits, bool from_right, Limits& limits) {
+std::vector<Value> SplitText(std::string_view text, const Value* separator, int64_t max_splits,
+                             bool from_right, Limits& limits) {
   std::vector<Value> out;
   limits.SpendText(text.size() * 4);
   if (separator == nullptr || separator->is_none()) {
@@ -94,7 +101,8 @@ std::vector<Value> SplitText(std::string_view text, const Value* separator, int6
           break;
         }
         size_t end = 0;
-        while (end < text.size() && WhitespaceBytes(text, end) == 0) end += CharacterBytes(text, end);
+        while (end < text.size() && WhitespaceBytes(text, end) == 0)
+          end += CharacterBytes(text, end);
         out.push_back(Value::Text(std::string(text.substr(0, end))));
         text.remove_prefix(end);
       }
@@ -102,7 +110,8 @@ std::vector<Value> SplitText(std::string_view text, const Value* separator, int6
     }
     std::vector<Value> words = SplitText(text, nullptr, -1, false, limits);
     if (max_splits < 0 || static_cast<int64_t>(words.size()) <= max_splits) return words;
-    std::string_view head = StripRight(text);  // the words taken from the right leave the head with its inner spaces
+    // the words taken from the right leave the head with its inner spaces
+    std::string_view head = StripRight(text);
     for (int64_t i = 0; i < max_splits; ++i) {
       head.remove_suffix(words[words.size() - 1 - static_cast<size_t>(i)].text().size());
       head = StripRight(head);
@@ -111,7 +120,8 @@ std::vector<Value> SplitText(std::string_view text, const Value* separator, int6
     out.insert(out.end(), words.end() - static_cast<ptrdiff_t>(max_splits), words.end());
     return out;
   }
-  if (!separator->is_text() || separator->text().empty()) TemplateError("split() needs a separator that is not empty");
+  if (!separator->is_text() || separator->text().empty())
+    TemplateError("split() needs a separator that is not empty");
   const std::string& s = separator->text();
   if (from_right) {
     while (max_splits < 0 || static_cast<int64_t>(out.size()) < max_splits) {
@@ -381,11 +391,12 @@ Value Method(const Value& target, std::string_view name, Limits& limits) {
     const auto found = TextMethods().find(name);
     if (found == TextMethods().end()) return Value::MakeUndefined(std::string(name));
     const TextMethod method = found->second;
-    return Value::MakeFunction(found->first, [target, method, name = found->first, &limits](const Arguments& a) {
-      limits.SpendText(target.text().size());
-      a.Check(name, method.parameters);
-      return method.call(target.text(), a, name, limits);
-    });
+    return Value::MakeFunction(found->first,
+                               [target, method, name = found->first, &limits](const Arguments& a) {
+                                 limits.SpendText(target.text().size());
+                                 a.Check(name, method.parameters);
+                                 return method.call(target.text(), a, name, limits);
+                               });
   }
   if (target.is_dict() && !target.dict().is_namespace) return DictMethod(target, name, limits);
   if (target.is_list() && (name == "index" || name == "count")) {
@@ -412,7 +423,8 @@ Value Method(const Value& target, std::string_view name, Limits& limits) {
 Value Attribute(const Value& target, std::string_view name, Limits& limits) {
   limits.Spend();
   if (target.is_undefined()) {
-    TemplateError("'" + target.undefined_name() + "' is undefined, so it has no '" + std::string(name) + "'");
+    TemplateError("'" + target.undefined_name() + "' is undefined, so it has no '" +
+                  std::string(name) + "'");
   }
   Value method = Method(target, name, limits);
   if (!method.is_undefined()) return method;
@@ -425,7 +437,8 @@ Value Attribute(const Value& target, std::string_view name, Limits& limits) {
 
 Value Item(const Value& target, const Value& key, Limits& limits) {
   limits.Spend();
-  if (target.is_undefined()) TemplateError("'" + target.undefined_name() + "' is undefined, so it has no items");
+  if (target.is_undefined())
+    TemplateError("'" + target.undefined_name() + "' is undefined, so it has no items");
   if (target.is_dict()) {
     limits.Spend(static_cast<int64_t>(target.dict().items.size()));
     if (const Value* found = target.dict().Find(key)) return *found;
@@ -435,7 +448,8 @@ Value Item(const Value& target, const Value& key, Limits& limits) {
   if ((target.is_list() || target.is_text()) && (key.is_int() || key.is_bool())) {
     const int64_t size = Length(target);
     const int64_t index = key.as_int() < 0 ? key.as_int() + size : key.as_int();
-    if (index < 0 || index >= size) return Value::MakeUndefined("item " + std::to_string(key.as_int()));
+    if (index < 0 || index >= size)
+      return Value::MakeUndefined("item " + std::to_string(key.as_int()));
     if (target.is_list()) return target.list().items[static_cast<size_t>(index)];
     const std::string& s = target.text();
     limits.SpendText(s.size());
@@ -462,11 +476,14 @@ Value LookUpPath(const Value& target, std::string_view path, Limits& limits,
   }
 }
 
-Value Slice(const Value& target, const Value* begin, const Value* end, const Value* step, Limits& limits) {
-  if (!target.is_list() && !target.is_text()) TemplateError(std::string("cannot slice a ") + target.TypeName());
+Value Slice(const Value& target, const Value* begin, const Value* end, const Value* step,
+            Limits& limits) {
+  if (!target.is_list() && !target.is_text())
+    TemplateError(std::string("cannot slice a ") + target.TypeName());
   const auto number = [](const Value* v, int64_t otherwise) {
     if (v == nullptr || v->is_none()) return otherwise;
-    if (!v->is_int() && !v->is_bool()) TemplateError("the parts of a slice have to be whole numbers");
+    if (!v->is_int() && !v->is_bool())
+      TemplateError("the parts of a slice have to be whole numbers");
     return v->as_int();
   };
   const std::vector<Value> items = Iterate(target, limits);
@@ -482,9 +499,11 @@ Value Slice(const Value& target, const Value* begin, const Value* end, const Val
   const int64_t from = clamp(begin, by < 0 ? size - 1 : 0), to = clamp(end, by < 0 ? -1 : size);
   std::vector<Value> out;
   const int64_t distance = by < 0 ? from - to : to - from;
-  const uint64_t magnitude = by < 0 ? uint64_t{0} - static_cast<uint64_t>(by) : static_cast<uint64_t>(by);
+  const uint64_t magnitude =
+      by < 0 ? uint64_t{0} - static_cast<uint64_t>(by) : static_cast<uint64_t>(by);
   for (uint64_t i = 0; distance > 0 && i < static_cast<uint64_t>(distance);) {
-    out.push_back(items[static_cast<size_t>(by < 0 ? from - static_cast<int64_t>(i) : from + static_cast<int64_t>(i))]);
+    out.push_back(items[static_cast<size_t>(by < 0 ? from - static_cast<int64_t>(i)
+                                                   : from + static_cast<int64_t>(i))]);
     if (magnitude >= static_cast<uint64_t>(distance)) break;
     i += magnitude;
   }
@@ -514,7 +533,8 @@ std::string CapitalizeText(std::string_view text) {
   return UpperText(text.substr(0, n)) + LowerText(text.substr(n));
 }
 
-std::string ReplaceText(std::string_view text, std::string_view from, std::string_view to, int64_t count, Limits& limits) {
+std::string ReplaceText(std::string_view text, std::string_view from, std::string_view to,
+                        int64_t count, Limits& limits) {
   std::string out;
   const auto add = [&](std::string_view part) {
     limits.SpendText(part.size());
@@ -554,14 +574,18 @@ std::string StripText(std::string_view text, const std::string* characters, bool
   }
   const auto among = [&](std::string_view c) {
     for (size_t at = 0; at < characters->size(); at += CharacterBytes(*characters, at)) {
-      if (std::string_view(*characters).substr(at, CharacterBytes(*characters, at)) == c) return true;
+      if (std::string_view(*characters).substr(at, CharacterBytes(*characters, at)) == c)
+        return true;
     }
     return false;
   };
-  while (left && !text.empty() && among(text.substr(0, CharacterBytes(text, 0)))) text.remove_prefix(CharacterBytes(text, 0));
+  while (left && !text.empty() && among(text.substr(0, CharacterBytes(text, 0))))
+    text.remove_prefix(CharacterBytes(text, 0));
   while (right && !text.empty()) {
     size_t last = text.size() - 1;
-    while (last > 0 && text.size() - last < 4 && (static_cast<unsigned char>(text[last]) & 0xC0) == 0x80) --last;
+    while (last > 0 && text.size() - last < 4 &&
+           (static_cast<unsigned char>(text[last]) & 0xC0) == 0x80)
+      --last;
     if (last + CharacterBytes(text, last) != text.size()) last = text.size() - 1;
     if (!among(text.substr(last))) break;
     text.remove_suffix(text.size() - last);

@@ -31,9 +31,15 @@ class Parser {
   const Token& Ahead() const { return tokens_[std::min(at_ + 1, tokens_.size() - 1)]; }
   int line() const { return Now().line; }
   Token Take() { return at_ + 1 < tokens_.size() ? tokens_[at_++] : tokens_[at_]; }
-  bool IsOperator(std::string_view op) const { return Now().type == TokenType::kOperator && Now().text == op; }
-  bool IsName(std::string_view name) const { return Now().type == TokenType::kName && Now().text == name; }
-  bool AheadIsOperator(std::string_view op) const { return Ahead().type == TokenType::kOperator && Ahead().text == op; }
+  bool IsOperator(std::string_view op) const {
+    return Now().type == TokenType::kOperator && Now().text == op;
+  }
+  bool IsName(std::string_view name) const {
+    return Now().type == TokenType::kName && Now().text == name;
+  }
+  bool AheadIsOperator(std::string_view op) const {
+    return Ahead().type == TokenType::kOperator && Ahead().text == op;
+  }
   bool SkipOperator(std::string_view op) {
     if (!IsOperator(op)) return false;
     ++at_;
@@ -53,7 +59,8 @@ class Parser {
     }
   }
   void ExpectOperator(std::string_view op) {
-    if (!SkipOperator(op)) SyntaxError("expected '" + std::string(op) + "', found " + Describe(), line());
+    if (!SkipOperator(op))
+      SyntaxError("expected '" + std::string(op) + "', found " + Describe(), line());
   }
   std::string ExpectName() {
     if (Now().type != TokenType::kName) SyntaxError("expected a name, found " + Describe(), line());
@@ -66,14 +73,18 @@ class Parser {
 
   // ---- statements
 
-  // Up to a tag named in `ends` (left after its name; which one is put into `end`), or to the end when `ends` is empty.
+  // Up to a tag named in `ends` (left after its name; which one is put into `end`), or to the end
+  // when `ends` is empty.
   Body Statements(std::initializer_list<std::string_view> ends, std::string& end) {
     Body out;
     const int opened = line();
     for (;;) {
       switch (Now().type) {
         case TokenType::kEnd:
-          if (ends.size() != 0) SyntaxError("a tag that begins here has no {% " + std::string(*(ends.end() - 1)) + " %}", opened);
+          if (ends.size() != 0)
+            SyntaxError(
+                "a tag that begins here has no {% " + std::string(*(ends.end() - 1)) + " %}",
+                opened);
           return out;
         case TokenType::kData: {
           auto s = New(StatementType::kText);
@@ -85,14 +96,16 @@ class Parser {
           auto s = New(StatementType::kPrint);
           ++at_;
           s->expression = TupleOrExpression();
-          if (Now().type != TokenType::kVariableEnd) SyntaxError("expected }}, found " + Describe(), line());
+          if (Now().type != TokenType::kVariableEnd)
+            SyntaxError("expected }}, found " + Describe(), line());
           ++at_;
           out.push_back(std::move(s));
           break;
         }
         case TokenType::kBlockBegin:
           ++at_;
-          if (Now().type == TokenType::kName && std::find(ends.begin(), ends.end(), Now().text) != ends.end()) {
+          if (Now().type == TokenType::kName &&
+              std::find(ends.begin(), ends.end(), Now().text) != ends.end()) {
             end = Take().text;
             return out;
           }
@@ -132,7 +145,8 @@ class Parser {
       ExpectBlockEnd();
       return s;
     }
-    if (name == "generation") {  // transformers marks the assistant's tokens with it; the text is unchanged
+    // transformers marks the assistant's tokens with it; the text is unchanged
+    if (name == "generation") {
       auto s = New(StatementType::kScope);
       s->body = BodyUntil("endgeneration");
       return s;
@@ -143,8 +157,10 @@ class Parser {
       s->body = BodyUntil("endfilter");
       return s;
     }
-    for (const char* known : {"include", "import", "from", "extends", "block", "call", "do", "autoescape", "trans"}) {
-      if (name == known) Unsupported("the tag {% " + name + " %} is not supported in chat templates", at_line);
+    for (const char* known :
+         {"include", "import", "from", "extends", "block", "call", "do", "autoescape", "trans"}) {
+      if (name == known)
+        Unsupported("the tag {% " + name + " %} is not supported in chat templates", at_line);
     }
     SyntaxError("unknown or misplaced tag '" + name + "'", at_line);
   }
@@ -167,7 +183,8 @@ class Parser {
     s->expression = Or();
     if (IsOperator(",")) s->expression = TupleFrom(std::move(s->expression), false);
     if (SkipName("if")) s->condition = Conditional();
-    if (IsName("recursive")) Unsupported("recursive loops are not supported in chat templates", line());
+    if (IsName("recursive"))
+      Unsupported("recursive loops are not supported in chat templates", line());
     ExpectBlockEnd();
     std::string end;
     ++loops_;
@@ -212,7 +229,8 @@ class Parser {
       ExpectBlockEnd();
       return s;
     }
-    if (s->targets.size() != 1 || !s->attribute.empty()) SyntaxError("a {% set %} block has one name", line());
+    if (s->targets.size() != 1 || !s->attribute.empty())
+      SyntaxError("a {% set %} block has one name", line());
     s->type = StatementType::kSetBlock;
     if (IsOperator("|")) s->filter = FilterChain(nullptr, false);
     s->body = BodyUntil("endset");
@@ -280,7 +298,8 @@ class Parser {
     Adopt(parent, child);
     parent.children.push_back(std::move(child));
   }
-  ExpressionPtr MakeWith(ExpressionType type, std::string text, ExpressionPtr a, ExpressionPtr b = nullptr) const {
+  ExpressionPtr MakeWith(ExpressionType type, std::string text, ExpressionPtr a,
+                         ExpressionPtr b = nullptr) const {
     auto e = Make(type, std::move(text));
     AddChild(*e, std::move(a));
     if (b) AddChild(*e, std::move(b));
@@ -300,7 +319,9 @@ class Parser {
     auto tuple = Make(ExpressionType::kTuple);
     AddChild(*tuple, std::move(first));
     while (SkipOperator(",")) {
-      if (Now().type == TokenType::kBlockEnd || Now().type == TokenType::kVariableEnd || IsOperator(")")) break;
+      if (Now().type == TokenType::kBlockEnd || Now().type == TokenType::kVariableEnd ||
+          IsOperator(")"))
+        break;
       AddChild(*tuple, conditional ? Conditional() : Or());
     }
     return tuple;
@@ -374,7 +395,8 @@ class Parser {
   }
   ExpressionPtr Power() {
     ExpressionPtr e = Unary(true);
-    while (SkipOperator("**")) e = MakeWith(ExpressionType::kBinary, "**", std::move(e), Unary(true));
+    while (SkipOperator("**"))
+      e = MakeWith(ExpressionType::kBinary, "**", std::move(e), Unary(true));
     return e;
   }
   ExpressionPtr Unary(bool with_filter) {
@@ -411,15 +433,19 @@ class Parser {
         break;
       default: break;
     }
-    SyntaxError("unexpected " + (token.text.empty() ? std::string("end of a tag") : "'" + token.text + "'"), token.line);
+    SyntaxError(
+        "unexpected " + (token.text.empty() ? std::string("end of a tag") : "'" + token.text + "'"),
+        token.line);
   }
   ExpressionPtr Number(const Token& token) const {
     const char *begin = token.text.data(), *end = begin + token.text.size();
     int64_t whole = 0;
     double number = 0;
     const bool is_whole = token.type == TokenType::kInteger;
-    const auto [last, error] = is_whole ? std::from_chars(begin, end, whole) : std::from_chars(begin, end, number);
-    if (error != std::errc() || last != end) SyntaxError("the number " + token.text + " is too large", token.line);
+    const auto [last, error] =
+        is_whole ? std::from_chars(begin, end, whole) : std::from_chars(begin, end, number);
+    if (error != std::errc() || last != end)
+      SyntaxError("the number " + token.text + " is too large", token.line);
     return Constant(is_whole ? Value::Int(whole) : Value::Float(number));
   }
   ExpressionPtr Brackets() {
@@ -493,7 +519,8 @@ class Parser {
         e.named.emplace_back(std::move(name), Conditional());
         Adopt(e, e.named.back().second);
       } else {
-        if (IsOperator("*") || IsOperator("**")) Unsupported("* and ** arguments are not supported", line());
+        if (IsOperator("*") || IsOperator("**"))
+          Unsupported("* and ** arguments are not supported", line());
         if (!e.named.empty()) SyntaxError("an argument by position after one by name", line());
         e.positional.push_back(Conditional());
         Adopt(e, e.positional.back());
@@ -502,7 +529,8 @@ class Parser {
     ExpectOperator(")");
   }
 
-  // `| name(args) | name ...`; the first without its bar when `bare`. `e` may be null: the text of a block goes there.
+  // `| name(args) | name ...`; the first without its bar when `bare`. `e` may be null: the text of
+  // a block goes there.
   ExpressionPtr FilterChain(ExpressionPtr e, bool bare) {
     while (bare || SkipOperator("|")) {
       bare = false;
@@ -539,8 +567,10 @@ class Parser {
     const TokenType next = Now().type;
     if (IsOperator("(")) {
       CallArguments(*test);
-    } else if ((next == TokenType::kName && !IsKeyword(Now().text)) || next == TokenType::kString || next == TokenType::kInteger ||
-               next == TokenType::kFloat || IsOperator("[") || IsOperator("{")) {  // `x is divisibleby 3`
+    } else if ((next == TokenType::kName && !IsKeyword(Now().text)) || next == TokenType::kString ||
+               next == TokenType::kInteger ||
+               // `x is divisibleby 3`
+               next == TokenType::kFloat || IsOperator("[") || IsOperator("{")) {
       test->positional.push_back(Postfix(Primary()));
       Adopt(*test, test->positional.back());
     }

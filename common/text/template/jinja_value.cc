@@ -11,28 +11,36 @@
 namespace plumb::jinja {
 namespace {
 
-[[noreturn]] void Fail(const std::string& what) { throw Error(ErrorCode::kInvalidArgument, "chat template: " + what); }
-
-void CheckDepth(int depth) {
-  if (depth > kMaxValueDepth) Fail("a value is nested deeper than " + std::to_string(kMaxValueDepth));
+[[noreturn]] void Fail(const std::string& what) {
+  throw Error(ErrorCode::kInvalidArgument, "chat template: " + what);
 }
 
-// Python's repr of a float: the shortest digits that read back, ".0" on whole numbers, exponent from 1e16 and below 1e-4.
+void CheckDepth(int depth) {
+  if (depth > kMaxValueDepth)
+    Fail("a value is nested deeper than " + std::to_string(kMaxValueDepth));
+}
+
+// Python's repr of a float: the shortest digits that read back, ".0" on whole numbers, exponent
+// from 1e16 and below 1e-4.
 std::string FloatText(double v) {
   if (std::isnan(v)) return "nan";
   if (std::isinf(v)) return v > 0 ? "inf" : "-inf";
   char buffer[64];
   const double size = std::fabs(v);
   const bool scientific = size != 0 && (size >= 1e16 || size < 1e-4);
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, v,
-                                 scientific ? std::chars_format::scientific : std::chars_format::fixed).ptr;
+  const auto end =
+      std::to_chars(buffer, buffer + sizeof buffer, v,
+                    scientific ? std::chars_format::scientific : std::chars_format::fixed)
+          .ptr;
   std::string out(buffer, end);
   if (!scientific && out.find('.') == std::string::npos) out += ".0";
   return out;
 }
 
 std::string QuotedRepr(std::string_view text) {
-  const char quote = text.find('\'') != std::string_view::npos && text.find('"') == std::string_view::npos ? '"' : '\'';
+  const char quote =
+      text.find('\'') != std::string_view::npos && text.find('"') == std::string_view::npos ? '"'
+                                                                                            : '\'';
   std::string out(1, quote);
   for (char c : text) {
     if (c == quote || c == '\\') out += '\\';
@@ -189,7 +197,9 @@ Value Value::MakeFunction(std::string name, std::function<Value(const Arguments&
 }
 bool Value::is_undefined() const { return std::holds_alternative<Undefined>(data_); }
 int64_t Value::as_int() const { return is_bool() ? (as_bool() ? 1 : 0) : std::get<int64_t>(data_); }
-double Value::as_float() const { return is_float() ? std::get<double>(data_) : static_cast<double>(as_int()); }
+double Value::as_float() const {
+  return is_float() ? std::get<double>(data_) : static_cast<double>(as_int());
+}
 
 bool Value::Truth() const {
   if (is_undefined() || is_none()) return false;
@@ -202,7 +212,8 @@ bool Value::Truth() const {
 }
 
 const char* Value::TypeName() const {
-  constexpr const char* kNames[] = {"undefined", "none", "boolean", "integer", "float", "string", "list", "mapping", "function"};
+  constexpr const char* kNames[] = {"undefined", "none", "boolean", "integer", "float",
+                                    "string",    "list", "mapping", "function"};
   return kNames[data_.index()];
 }
 
@@ -258,7 +269,8 @@ bool Less(const Value& a, const Value& b, Limits& limits, int depth) {
 
 bool Contains(const Value& hay, const Value& needle, Limits& limits) {
   if (hay.is_text()) {
-    if (!needle.is_text()) Fail(std::string("'in' a string needs a string, not a ") + needle.TypeName());
+    if (!needle.is_text())
+      Fail(std::string("'in' a string needs a string, not a ") + needle.TypeName());
     limits.SpendText(hay.text().size());
     return hay.text().find(needle.text()) != std::string::npos;
   }
@@ -297,7 +309,8 @@ std::string ToRepr(const Value& v, Limits& limits, int depth) {
   std::string out;
   if (v.is_list()) {
     const auto& items = v.list().items;
-    for (const Value& item : items) out += (out.empty() ? "" : ", ") + ToRepr(item, limits, depth + 1);
+    for (const Value& item : items)
+      out += (out.empty() ? "" : ", ") + ToRepr(item, limits, depth + 1);
     limits.SpendText(out.size());
     if (v.list().tuple) return "(" + out + (items.size() == 1 ? ",)" : ")");
     return "[" + out + "]";
@@ -417,8 +430,9 @@ size_t WhitespaceBytes(std::string_view text, size_t at) {
   for (const char* s : {"\u0085", "\u00A0"}) {
     if (rest.starts_with(s)) return 2;
   }
-  for (const char* s : {"\u1680", "\u2000", "\u2001", "\u2002", "\u2003", "\u2004", "\u2005", "\u2006", "\u2007", "\u2008",
-                        "\u2009", "\u200A", "\u2028", "\u2029", "\u202F", "\u205F", "\u3000"}) {
+  for (const char* s :
+       {"\u1680", "\u2000", "\u2001", "\u2002", "\u2003", "\u2004", "\u2005", "\u2006", "\u2007",
+        "\u2008", "\u2009", "\u200A", "\u2028", "\u2029", "\u202F", "\u205F", "\u3000"}) {
     if (rest.starts_with(s)) return 3;
   }
   return 0;

@@ -1,7 +1,9 @@
-// Values of a chat template while it runs: what Python's jinja2 would hold, with its notions of truth, equality and text.
+// Values of a chat template while it runs: what Python's jinja2 would hold, with its notions of
+// truth, equality and text.
 //
-// Thread safety: values share immutable payloads; dictionaries made by namespace() are the one mutable kind and live
-// within one rendering. Ownership: shared. Errors: kInvalidArgument with what the template asked for.
+// Thread safety: values share immutable payloads; dictionaries made by namespace() are the one
+// mutable kind and live within one rendering. Ownership: shared. Errors: kInvalidArgument with what
+// the template asked for.
 #pragma once
 
 #include <cstdint>
@@ -64,7 +66,9 @@ class Value {
   static Value Bool(bool v) { return Value(Data(v)); }
   static Value Int(int64_t v) { return Value(Data(v)); }
   static Value Float(double v) { return Value(Data(v)); }
-  static Value Text(std::string v) { return Value(Data(std::make_shared<const std::string>(std::move(v)))); }
+  static Value Text(std::string v) {
+    return Value(Data(std::make_shared<const std::string>(std::move(v))));
+  }
   static Value MakeList(std::vector<Value> items, bool tuple = false);
   static Value MakeDict(std::shared_ptr<Dict> dict);
   static Value MakeFunction(std::string name, std::function<Value(const Arguments&)> call);
@@ -81,8 +85,8 @@ class Value {
   bool is_function() const { return std::holds_alternative<FunctionPtr>(data_); }
 
   bool as_bool() const { return std::get<bool>(data_); }
-  int64_t as_int() const;     // REQUIRES: is_bool() or is_int()
-  double as_float() const;    // REQUIRES: is_number()
+  int64_t as_int() const;   // REQUIRES: is_bool() or is_int()
+  double as_float() const;  // REQUIRES: is_number()
   const std::string& text() const { return *std::get<TextPtr>(data_); }
   const List& list() const { return *std::get<ListPtr>(data_); }
   const Dict& dict() const { return *std::get<DictPtr>(data_); }
@@ -99,20 +103,22 @@ class Value {
   using ListPtr = std::shared_ptr<const List>;
   using DictPtr = std::shared_ptr<Dict>;
   using FunctionPtr = std::shared_ptr<const Function>;
-  using Data = std::variant<Undefined, None, bool, int64_t, double, TextPtr, ListPtr, DictPtr, FunctionPtr>;
+  using Data =
+      std::variant<Undefined, None, bool, int64_t, double, TextPtr, ListPtr, DictPtr, FunctionPtr>;
   explicit Value(Data data) : data_(std::move(data)) {}
   Data data_;
 };
 
-// A list or dictionary nested deeper is refused when it is made: walks over values and their release may recurse.
+// A list or dictionary nested deeper is refused when it is made: walks over values and their
+// release may recurse.
 inline constexpr int kMaxValueDepth = 64;
 
-// Work and memory a rendering may still spend. Every step and every stretch of text or list made is charged, so that
-// no template runs or grows without end.
+// Work and memory a rendering may still spend. Every step and every stretch of text or list made is
+// charged, so that no template runs or grows without end.
 class Limits {
  public:
   explicit Limits(int64_t steps) : left_(steps) {}
-  void Spend(int64_t steps = 1);                            // throws kInvalidArgument when used up
+  void Spend(int64_t steps = 1);  // throws kInvalidArgument when used up
   void SpendText(size_t bytes) { Spend(static_cast<int64_t>(bytes / 32) + 1); }
 
  private:
@@ -124,7 +130,7 @@ bool Equal(const Value& a, const Value& b, Limits& limits, int depth = 0);
 bool Less(const Value& a, const Value& b, Limits& limits, int depth = 0);
 // Python's `needle in hay`.
 bool Contains(const Value& hay, const Value& needle, Limits& limits);
-std::string ToText(const Value& v, Limits& limits);              // str(v); "" for undefined
+std::string ToText(const Value& v, Limits& limits);  // str(v); "" for undefined
 std::string ToRepr(const Value& v, Limits& limits, int depth = 0);
 // The arguments of json.dumps. `indent`: of one level, as text; without it all stands on one line.
 struct JsonStyle {

@@ -26,7 +26,7 @@ struct AddedToken {
   int32_t id = -1;
   bool single_word = false;  // only where no letter, digit or underscore stands next to it
   bool lstrip = false;  // takes the white space before it along, which is no part of any token then
-  bool rstrip = false;       // the same behind it
+  bool rstrip = false;  // the same behind it
 };
 
 class AddedTokens {

@@ -10,39 +10,59 @@ namespace {
 
 // Ids are positions; append-only: checkpoints depend on them.
 constexpr std::array<std::string_view, 26> kArithmetic = {
-    "<pad>", "<bos>", "<eos>", "<think>", "</think>", "<answer>", "</answer>", "0", "1", "2", "3", "4", "5",
-    "6",     "7",     "8",     "9",       "+",        "-",        "*",         "/", "=", ",", ".", " ", "\n"};
+    "<pad>", "<bos>", "<eos>", "<think>", "</think>", "<answer>", "</answer>", "0", "1",
+    "2",     "3",     "4",     "5",       "6",        "7",        "8",         "9", "+",
+    "-",     "*",     "/",     "=",       ",",        ".",        " ",         "\n"};
 constexpr int32_t kSpecials = 3;  // pad, bos, eos; the tags are part of the text
 constexpr int32_t kTags = 7;      // specials and tags: added tokens in tokenizer.json
 
 class CharacterTokenizer : public Tokenizer {
  public:
   CharacterTokenizer() {
-    nlohmann::ordered_json added = nlohmann::ordered_json::array(), vocab = nlohmann::ordered_json::object();
+    nlohmann::ordered_json added = nlohmann::ordered_json::array(),
+                           vocab = nlohmann::ordered_json::object();
     for (int32_t id = 0; id < size(); ++id) {
       const std::string token(kArithmetic[static_cast<size_t>(id)]);
       vocab[token] = id;
       if (id < kTags) {
-        added.push_back({{"id", id}, {"content", token}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
-                         {"normalized", false}, {"special", id < kSpecials}});
+        added.push_back({{"id", id},
+                         {"content", token},
+                         {"single_word", false},
+                         {"lstrip", false},
+                         {"rstrip", false},
+                         {"normalized", false},
+                         {"special", id < kSpecials}});
       }
     }
     // Others' readers put <bos> in front of a text by this, as Plumb does in front of a prompt.
     const auto piece = [](const char* kind, const char* id) {
       return nlohmann::ordered_json{{kind, {{"id", id}, {"type_id", 0}}}};
     };
-    const auto bos = piece("SpecialToken", "<bos>"), a = piece("Sequence", "A"), b = piece("Sequence", "B");
+    const auto bos = piece("SpecialToken", "<bos>"), a = piece("Sequence", "A"),
+               b = piece("Sequence", "B");
     const nlohmann::ordered_json begins = {
-        {"type", "TemplateProcessing"}, {"single", nlohmann::ordered_json::array({bos, a})},
+        {"type", "TemplateProcessing"},
+        {"single", nlohmann::ordered_json::array({bos, a})},
         {"pair", nlohmann::ordered_json::array({bos, a, b})},
         {"special_tokens", {{"<bos>", {{"id", "<bos>"}, {"ids", {1}}, {"tokens", {"<bos>"}}}}}}};
-    json_ = nlohmann::ordered_json{{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr},
-                                   {"added_tokens", added}, {"normalizer", nullptr}, {"pre_tokenizer", nullptr},
-                                   {"post_processor", begins}, {"decoder", {{"type", "Fuse"}}},
-                                   {"model", {{"type", "BPE"}, {"dropout", nullptr}, {"unk_token", nullptr},
-                                              {"continuing_subword_prefix", nullptr}, {"end_of_word_suffix", nullptr},
-                                              {"fuse_unk", false}, {"byte_fallback", false}, {"vocab", vocab},
-                                              {"merges", nlohmann::ordered_json::array()}}}}
+    json_ = nlohmann::ordered_json{{"version", "1.0"},
+                                   {"truncation", nullptr},
+                                   {"padding", nullptr},
+                                   {"added_tokens", added},
+                                   {"normalizer", nullptr},
+                                   {"pre_tokenizer", nullptr},
+                                   {"post_processor", begins},
+                                   {"decoder", {{"type", "Fuse"}}},
+                                   {"model",
+                                    {{"type", "BPE"},
+                                     {"dropout", nullptr},
+                                     {"unk_token", nullptr},
+                                     {"continuing_subword_prefix", nullptr},
+                                     {"end_of_word_suffix", nullptr},
+                                     {"fuse_unk", false},
+                                     {"byte_fallback", false},
+                                     {"vocab", vocab},
+                                     {"merges", nlohmann::ordered_json::array()}}}}
                 .dump(1);
   }
 
@@ -52,11 +72,14 @@ class CharacterTokenizer : public Tokenizer {
       int32_t best = -1;
       for (int32_t id = allow_special ? 0 : kTags; id < size(); ++id) {
         const std::string_view token = kArithmetic[static_cast<size_t>(id)];
-        if (text.starts_with(token) && (best < 0 || token.size() > kArithmetic[static_cast<size_t>(best)].size())) best = id;
+        if (text.starts_with(token) &&
+            (best < 0 || token.size() > kArithmetic[static_cast<size_t>(best)].size()))
+          best = id;
       }
       if (best < 0) {
-        throw Error(ErrorCode::kInvalidArgument, "the character '" + std::string(text.substr(0, 1)) +
-                                                     "' is not in the vocabulary \"arithmetic\" (0-9 + - * / = , . space)");
+        throw Error(ErrorCode::kInvalidArgument,
+                    "the character '" + std::string(text.substr(0, 1)) +
+                        "' is not in the vocabulary \"arithmetic\" (0-9 + - * / = , . space)");
       }
       ids.push_back(best);
       text.remove_prefix(kArithmetic[static_cast<size_t>(best)].size());
@@ -93,7 +116,8 @@ class CharacterTokenizer : public Tokenizer {
 
 std::unique_ptr<Tokenizer> Tokenizer::BuiltIn(const std::string& name) {
   if (name == "arithmetic") return std::make_unique<CharacterTokenizer>();
-  throw Error(ErrorCode::kInvalidArgument, "there is no built-in vocabulary '" + name + "': use \"arithmetic\"");
+  throw Error(ErrorCode::kInvalidArgument,
+              "there is no built-in vocabulary '" + name + "': use \"arithmetic\"");
 }
 
 }  // namespace plumb

@@ -1,7 +1,8 @@
 // Byte-pair merging of one word, with a cache of words.
 //
-// Purpose: the model of tokenizer.json: vocabulary, merges by rank, n log n in a word's length. Thread safety: Encode may
-// be called concurrently (the cache is locked by shard); Add* before that, from one thread.
+// Purpose: the model of tokenizer.json: vocabulary, merges by rank, n log n in a word's length.
+// Thread safety: Encode may be called concurrently (the cache is locked by shard); Add* before
+// that, from one thread.
 #pragma once
 
 #include <array>
@@ -19,7 +20,8 @@ namespace plumb {
 class BytePairs {
  public:
   // ignore_merges: a word that is a token is taken whole.
-  BytePairs(bool byte_level, bool ignore_merges) : byte_level_(byte_level), ignore_merges_(ignore_merges) {
+  BytePairs(bool byte_level, bool ignore_merges)
+      : byte_level_(byte_level), ignore_merges_(ignore_merges) {
     byte_symbol_.fill(-1);
   }
   // What stands for characters without a token; `fuse`: one for all of them in a row.
@@ -54,7 +56,8 @@ class BytePairs {
   static constexpr size_t kShards = 16, kShardWords = 4096, kCachedBytes = 64;
 
   const Merge* MergeOf(int32_t left, int32_t right) const {
-    const auto it = merges_.find(static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right));
+    const auto it = merges_.find(static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 |
+                                 static_cast<uint32_t>(right));
     return it == merges_.end() ? nullptr : &it->second;
   }
   void Symbols(std::string_view word, std::vector<int32_t>& out) const;

@@ -14,7 +14,8 @@ struct KnownPattern {
 };
 // What tokenizer.json of these families says, letter by letter.
 constexpr KnownPattern kKnown[] = {
-    {R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)", PreTokenizer::Pattern::kGpt2},
+    {R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
+     PreTokenizer::Pattern::kGpt2},
     {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
      PreTokenizer::Pattern::kQwen2},
     {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
@@ -44,12 +45,14 @@ class Scanner {
     };
     const char first = letter(at + 1), second = first ? letter(at + 2) : 0;
     if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
-    if ((first == 'r' && second == 'e') || (first == 'v' && second == 'e') || (first == 'l' && second == 'l')) return 3;
+    if ((first == 'r' && second == 'e') || (first == 'v' && second == 'e') ||
+        (first == 'l' && second == 'l'))
+      return 3;
     if (any_case && text_.substr(at + 1).starts_with("\u017F")) return 3;  // the long s folds to s
     return 0;
   }
-  // End of the word of white space at `at`: all of it at the end of the text, else all but the last character, which
-  // may belong to the next word; a single one is a word.
+  // End of the word of white space at `at`: all of it at the end of the text, else all but the last
+  // character, which may belong to the next word; a single one is a word.
   size_t Spaces(size_t at, size_t end_of_run) const {
     if (AtEnd(end_of_run)) return end_of_run;
     size_t last = at;
@@ -82,12 +85,14 @@ class Scanner {
     if (kind == CharacterClass::kLetter) return Run(at, kind);
     if (kind == CharacterClass::kNumber) {
       size_t end = at;
-      for (int n = 0; n < digits && !AtEnd(end) && ClassOf(At(end).code) == kind; ++n) end += At(end).bytes;
+      for (int n = 0; n < digits && !AtEnd(end) && ClassOf(At(end).code) == kind; ++n)
+        end += At(end).bytes;
       return end;
     }
     const size_t second = at + c.bytes;
     const CharacterClass next = AtEnd(second) ? CharacterClass::kSpace : ClassOf(At(second).code);
-    if (c.code != '\r' && c.code != '\n' && next == CharacterClass::kLetter) return Run(second, next);
+    if (c.code != '\r' && c.code != '\n' && next == CharacterClass::kLetter)
+      return Run(second, next);
     if (kind == CharacterClass::kOther || (c.code == ' ' && next == CharacterClass::kOther)) {
       size_t end = Run(kind == CharacterClass::kOther ? at : second, CharacterClass::kOther);
       while (!AtEnd(end) && (text_[end] == '\r' || text_[end] == '\n')) ++end;
@@ -103,7 +108,8 @@ class Scanner {
 };
 
 std::string TypeOf(const Json& j) {
-  return j.is_object() && j.contains("type") && j["type"].is_string() ? j["type"].get<std::string>() : "?";
+  return j.is_object() && j.contains("type") && j["type"].is_string() ? j["type"].get<std::string>()
+                                                                      : "?";
 }
 
 bool Flag(const Json& j, const char* key, bool otherwise) {
@@ -136,8 +142,8 @@ PreTokenizer PreTokenizer::FromJson(const Json& j, const std::string& where) {
       out.split_digits = true;
     } else if (type == "Split") {
       if (out.pattern != Pattern::kNone) unsupported("a second Split");
-      if (!step.contains("pattern") || !step["pattern"].is_object() || !step["pattern"].contains("Regex") ||
-          !step["pattern"]["Regex"].is_string()) {
+      if (!step.contains("pattern") || !step["pattern"].is_object() ||
+          !step["pattern"].contains("Regex") || !step["pattern"]["Regex"].is_string()) {
         unsupported("Split without a regular expression");
       }
       if (step.value("behavior", Json("Isolated")) != "Isolated" || Flag(step, "invert", false)) {
@@ -163,7 +169,8 @@ PreTokenizer PreTokenizer::FromJson(const Json& j, const std::string& where) {
   return out;
 }
 
-void PreTokenizer::Split(std::string_view text, const std::function<void(std::string_view)>& word) const {
+void PreTokenizer::Split(std::string_view text,
+                         const std::function<void(std::string_view)>& word) const {
   const auto split = [&](std::string_view part) {
     const Scanner scanner(part);
     for (size_t at = 0; at < part.size();) {

@@ -1,7 +1,7 @@
 // Text -> words, the units that byte-pair merges do not cross.
 //
-// Purpose: the known patterns, each as a scanner of its own that looks at every character a bounded number of times; no
-// regular expression of a file is ever run. Thread safety: pure functions.
+// Purpose: the known patterns, each as a scanner of its own that looks at every character a bounded
+// number of times; no regular expression of a file is ever run. Thread safety: pure functions.
 #pragma once
 
 #include <functional>

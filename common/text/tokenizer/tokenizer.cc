@@ -20,8 +20,8 @@ using Json = nlohmann::ordered_json;
 constexpr size_t kMaxFileBytes = size_t{256} << 20;
 constexpr int64_t kMaxId = int64_t{1} << 24;
 
-// The printable stand-ins of bytes in byte-level vocabularies: printable Latin-1 stands for itself, the other 68 bytes are
-// U+0100 and up, in order.
+// The printable stand-ins of bytes in byte-level vocabularies: printable Latin-1 stands for itself,
+// the other 68 bytes are U+0100 and up, in order.
 std::unordered_map<char32_t, char> ByteOfStandIn() {
   std::unordered_map<char32_t, char> out;
   char32_t next = 0x100;
@@ -34,12 +34,17 @@ std::unordered_map<char32_t, char> ByteOfStandIn() {
 
 class BpeTokenizer : public Tokenizer {
  public:
-  BpeTokenizer(std::string json, const Json& j, const std::string& where) : json_(std::move(json)), where_(where) {
-    const auto corrupt = [&](const std::string& what) { throw Error(ErrorCode::kCorruption, what, where_); };
+  BpeTokenizer(std::string json, const Json& j, const std::string& where)
+      : json_(std::move(json)), where_(where) {
+    const auto corrupt = [&](const std::string& what) {
+      throw Error(ErrorCode::kCorruption, what, where_);
+    };
     if (!j.is_object()) corrupt("is not a JSON object");
     if (!j.contains("model") || !j["model"].is_object()) corrupt("has no 'model'");
     const Json& model = j["model"];
-    const std::string type = model.contains("type") && model["type"].is_string() ? model["type"].get<std::string>() : "BPE";
+    const std::string type = model.contains("type") && model["type"].is_string()
+                                 ? model["type"].get<std::string>()
+                                 : "BPE";
     if (type != "BPE") Unsupported("a model of type '" + type + "'");
     if (Flag(model, "byte_fallback")) Unsupported("model.byte_fallback");
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
@@ -47,7 +52,9 @@ class BpeTokenizer : public Tokenizer {
         Unsupported(std::string("model.") + key);
       }
     }
-    if (model.contains("dropout") && model["dropout"].is_number() && model["dropout"].get<double>() > 0) Unsupported("model.dropout");
+    if (model.contains("dropout") && model["dropout"].is_number() &&
+        model["dropout"].get<double>() > 0)
+      Unsupported("model.dropout");
     pre_ = PreTokenizer::FromJson(j.value("pre_tokenizer", Json()), where_);
     ReadNormalizer(j.value("normalizer", Json()));
     pairs_ = std::make_unique<BytePairs>(pre_.byte_level, Flag(model, "ignore_merges"));
@@ -66,12 +73,15 @@ class BpeTokenizer : public Tokenizer {
       plain(Normalized(text));
       return ids;
     }
-    // Raw added tokens are looked for in the text as it is, the others in what is left, after normalisation.
-    raw_added_.Split(text, [&](int32_t id) { ids.push_back(id); },
-                     [&](std::string_view rest) {
-                       const std::string normal = Normalized(rest);
-                       normalized_added_.Split(normal, [&](int32_t id) { ids.push_back(id); }, plain);
-                     });
+    // Raw added tokens are looked for in the text as it is, the others in what is left, after
+    // normalisation.
+    raw_added_.Split(
+        text, [&](int32_t id) { ids.push_back(id); },
+        [&](std::string_view rest) {
+          const std::string normal = Normalized(rest);
+          normalized_added_.Split(
+              normal, [&](int32_t id) { ids.push_back(id); }, plain);
+        });
     return ids;
   }
   std::string Decode(std::span<const int32_t> ids, bool skip_special) const override {
@@ -93,19 +103,24 @@ class BpeTokenizer : public Tokenizer {
     if (const auto it = added_.find(std::string(token)); it != added_.end()) return it->second;
     return pairs_->Find(token);
   }
-  bool IsSpecial(int32_t id) const override { return id >= 0 && id < size() && special_[static_cast<size_t>(id)]; }
+  bool IsSpecial(int32_t id) const override {
+    return id >= 0 && id < size() && special_[static_cast<size_t>(id)];
+  }
   const std::string& json() const override { return json_; }
 
  private:
   [[noreturn]] void Unsupported(const std::string& what) const {
     throw Error(ErrorCode::kUnsupported, what + " is not known here", where_);
   }
-  [[noreturn]] void Corrupt(const std::string& what) const { throw Error(ErrorCode::kCorruption, what, where_); }
+  [[noreturn]] void Corrupt(const std::string& what) const {
+    throw Error(ErrorCode::kCorruption, what, where_);
+  }
 
   int32_t IdOf(const Json& j, const std::string& token) const {
     if (!j.is_number_integer()) Corrupt("the id of token '" + token + "' is not a whole number");
     const auto id = j.get<int64_t>();
-    if (id < 0 || id >= kMaxId) Corrupt("the id of token '" + token + "' is out of range: " + std::to_string(id));
+    if (id < 0 || id >= kMaxId)
+      Corrupt("the id of token '" + token + "' is out of range: " + std::to_string(id));
     return static_cast<int32_t>(id);
   }
   void Put(int32_t id, std::string bytes) {
@@ -116,7 +131,8 @@ class BpeTokenizer : public Tokenizer {
     }
     tokens_[at] = std::move(bytes);
   }
-  // Text of a vocabulary entry -> bytes it stands for; false when it has a character that is no stand-in.
+  // Text of a vocabulary entry -> bytes it stands for; false when it has a character that is no
+  // stand-in.
   bool Bytes(std::string_view token, std::string& out) const {
     out.clear();
     if (!pre_.byte_level) {
@@ -140,7 +156,9 @@ class BpeTokenizer : public Tokenizer {
 
   void ReadNormalizer(const Json& j) {
     if (j.is_null()) return;
-    const std::string type = j.is_object() && j.contains("type") && j["type"].is_string() ? j["type"].get<std::string>() : "?";
+    const std::string type = j.is_object() && j.contains("type") && j["type"].is_string()
+                                 ? j["type"].get<std::string>()
+                                 : "?";
     if (type == "Sequence") {
       if (!j.contains("normalizers") || !j["normalizers"].is_array())
         Corrupt("normalizer: a Sequence without normalizers");
@@ -150,15 +168,21 @@ class BpeTokenizer : public Tokenizer {
     if (type != "NFC") Unsupported("normalizer '" + type + "'");
     nfc_ = true;  // once or several times is the same
   }
-  std::string Normalized(std::string_view text) const { return nfc_ ? ComposeNfc(text) : std::string(text); }
+  std::string Normalized(std::string_view text) const {
+    return nfc_ ? ComposeNfc(text) : std::string(text);
+  }
 
   void ReadVocabulary(const Json& model) {
-    if (!model.contains("vocab") || !model["vocab"].is_object()) Corrupt("model.vocab is not an object");
+    if (!model.contains("vocab") || !model["vocab"].is_object())
+      Corrupt("model.vocab is not an object");
     std::vector<bool> seen;
-    const int64_t farthest = 4 * static_cast<int64_t>(model["vocab"].size()) + 65536;  // before there is room for them all
+    // before there is room for them all
+    const int64_t farthest = 4 * static_cast<int64_t>(model["vocab"].size()) + 65536;
     for (const auto& [token, value] : model["vocab"].items()) {
       const int32_t id = IdOf(value, token);
-      if (id > farthest) Corrupt("the ids of model.vocab are far apart: token '" + token.substr(0, 100) + "' has " + std::to_string(id));
+      if (id > farthest)
+        Corrupt("the ids of model.vocab are far apart: token '" + token.substr(0, 100) + "' has " +
+                std::to_string(id));
       if (seen.size() <= static_cast<size_t>(id)) seen.resize(static_cast<size_t>(id) + 1);
       if (seen[static_cast<size_t>(id)]) Corrupt("two tokens have the id " + std::to_string(id));
       seen[static_cast<size_t>(id)] = true;
@@ -167,7 +191,8 @@ class BpeTokenizer : public Tokenizer {
         Put(id, bytes);
         pairs_->AddToken(std::move(bytes), id, where_);
       } else {
-        Put(id, token);  // an added token whose text also stands in the vocabulary: no merge makes it
+        // an added token whose text also stands in the vocabulary: no merge makes it
+        Put(id, token);
         not_bytes_.emplace(token, id);
       }
     }
@@ -188,7 +213,8 @@ class BpeTokenizer : public Tokenizer {
     pairs_->SetUnknown(id, Flag(model, "fuse_unk"));
   }
   void ReadMerges(const Json& model) {
-    if (!model.contains("merges") || !model["merges"].is_array()) Corrupt("model.merges is not a list");
+    if (!model.contains("merges") || !model["merges"].is_array())
+      Corrupt("model.merges is not a list");
     std::string left, right;
     for (const Json& merge : model["merges"]) {
       std::string a, b;
@@ -198,13 +224,15 @@ class BpeTokenizer : public Tokenizer {
         if (space == std::string::npos) Corrupt("the merge '" + text + "' has no space");
         a = text.substr(0, space);
         b = text.substr(space + 1);
-      } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
+      } else if (merge.is_array() && merge.size() == 2 && merge[0].is_string() &&
+                 merge[1].is_string()) {
         a = merge[0].get<std::string>();
         b = merge[1].get<std::string>();
       } else {
         Corrupt("model.merges holds something else than pairs");
       }
-      if (!Bytes(a, left) || !Bytes(b, right)) Corrupt("the merge '" + a + " " + b + "' has a character that is no byte");
+      if (!Bytes(a, left) || !Bytes(b, right))
+        Corrupt("the merge '" + a + " " + b + "' has a character that is no byte");
       pairs_->AddMerge(left, right, where_);
     }
   }
@@ -222,7 +250,8 @@ class BpeTokenizer : public Tokenizer {
     std::unordered_map<int32_t, std::string> taken;
     std::vector<std::string> order;
     for (const Json& t : list) {
-      if (!t.is_object() || !t.contains("content") || !t["content"].is_string() || !t.contains("id")) {
+      if (!t.is_object() || !t.contains("content") || !t["content"].is_string() ||
+          !t.contains("id")) {
         Corrupt("an added token has no content or id");
       }
       const auto content = t["content"].get<std::string>();
@@ -300,7 +329,8 @@ std::vector<int32_t> Tokenizer::IdsWithoutToken(int64_t vocab,
 
 std::unique_ptr<Tokenizer> Tokenizer::Load(const std::string& directory) {
   const std::string path = directory + "/tokenizer.json";
-  if (!RealFileSystem().Exists(path)) throw Error(ErrorCode::kNotFound, "has no tokenizer.json", directory);
+  if (!RealFileSystem().Exists(path))
+    throw Error(ErrorCode::kNotFound, "has no tokenizer.json", directory);
   return Parse(RealFileSystem().ReadFile(path, kMaxFileBytes), path);
 }
 

@@ -1,8 +1,8 @@
 // Text <-> token ids, byte-level BPE as `tokenizer.json` describes it.
 //
 // Thread safety: const after construction; Encode/Decode may be called concurrently.
-// Errors: kCorruption / kUnsupported naming the file and the field. Pre-tokenizer regexes are accepted only from an
-// allow-list of known patterns, each scanned in linear time.
+// Errors: kCorruption / kUnsupported naming the file and the field. Pre-tokenizer regexes are
+// accepted only from an allow-list of known patterns, each scanned in linear time.
 #pragma once
 
 #include <cstdint>
@@ -16,26 +16,30 @@ namespace plumb {
 
 class Tokenizer {
  public:
-  // `directory`/tokenizer.json. The GPT-2 family, SmolLM, Llama-3 and Qwen2 pre-tokenizers are known.
+  // `directory`/tokenizer.json. The GPT-2 family, SmolLM, Llama-3 and Qwen2 pre-tokenizers are
+  // known.
   static std::unique_ptr<Tokenizer> Load(const std::string& directory);
   // Same from the JSON text (`where` for messages).
   static std::unique_ptr<Tokenizer> Parse(std::string_view json, const std::string& where);
-  // The built-in vocabulary of the from-scratch demo model ("arithmetic"): single characters and whole tags such as
-  // <think>, </think>, <answer>, </answer>, <bos>, <eos>; greedy longest match. Its own tokenizer.json round-trips through Load.
+  // The built-in vocabulary of the from-scratch demo model ("arithmetic"): single characters and
+  // whole tags such as <think>, </think>, <answer>, </answer>, <bos>, <eos>; greedy longest match.
+  // Its own tokenizer.json round-trips through Load.
   static std::unique_ptr<Tokenizer> BuiltIn(const std::string& name);
 
   virtual ~Tokenizer() = default;
-  // `allow_special`: added tokens written in the text become their id; else they are encoded as plain text.
-  // No begin- or end-of-sequence token is added.
+  // `allow_special`: added tokens written in the text become their id; else they are encoded as
+  // plain text. No begin- or end-of-sequence token is added.
   virtual std::vector<int32_t> Encode(std::string_view text, bool allow_special = true) const = 0;
   virtual std::string Decode(std::span<const int32_t> ids, bool skip_special = false) const = 0;
   // Bytes of one token as they stand in a text (may be a part of a UTF-8 character); nothing for an
   // id that no token has.
   virtual std::string_view TokenBytes(int32_t id) const = 0;
-  virtual int32_t size() const = 0;                           // V
-  virtual int32_t Find(std::string_view token) const = 0;     // id of a token or added token, -1 if none
+  virtual int32_t size() const = 0;  // V
+  // id of a token or added token, -1 if none
+  virtual int32_t Find(std::string_view token) const = 0;
   virtual bool IsSpecial(int32_t id) const = 0;
-  virtual const std::string& json() const = 0;                // tokenizer.json as loaded, for export
+  // tokenizer.json as loaded, for export
+  virtual const std::string& json() const = 0;
   bool Has(int32_t id) const { return id >= 0 && id < size() && !TokenBytes(id).empty(); }
   // Ids below `vocab` that no token has, ascending. Those of `ends` are left out: what ends an
   // answer needs no text.

@@ -3,8 +3,9 @@
 //   prompt      47+85=
 //   completion  <think>7+5=12,4+8+1=13</think><answer>132</answer><eos>
 //
-// Purpose: a task that a small model can learn from nothing, whose answers a rule can check. A pair of operands belongs
-// to exactly one of the three sets, in both orders; this is checked every time sets are made.
+// Purpose: a task that a small model can learn from nothing, whose answers a rule can check. A pair
+// of operands belongs to exactly one of the three sets, in both orders; this is checked every time
+// sets are made.
 // Thread safety: pure functions; the same options give the same sets everywhere.
 #pragma once
 
@@ -19,17 +20,18 @@ namespace plumb::replay {
 
 struct ArithmeticOptions {
   uint64_t seed = 1;
-  int64_t digits = 2;          // of the larger operand at most; 1 .. 9
+  int64_t digits = 2;  // of the larger operand at most; 1 .. 9
   int64_t sft_examples = 200;
   int64_t eval_prompts = 200;
-  int64_t train_prompts = 0;   // 0: all pairs that are left, in both orders, at most kMaxTrain
+  int64_t train_prompts = 0;  // 0: all pairs that are left, in both orders, at most kMaxTrain
 };
 
 struct ArithmeticSets {
-  std::vector<TextDemonstration> sft;       // to learn from
-  std::vector<Prompt> train;                // dataset "train", ground_truth = the sum
-  std::vector<Prompt> eval;                 // dataset "eval", held out
-  std::vector<TextDemonstration> sft_eval;  // the held-out problems worked out, for the held-out loss; never trained on
+  std::vector<TextDemonstration> sft;  // to learn from
+  std::vector<Prompt> train;           // dataset "train", ground_truth = the sum
+  std::vector<Prompt> eval;            // dataset "eval", held out
+  // the held-out problems worked out, for the held-out loss; never trained on
+  std::vector<TextDemonstration> sft_eval;
 };
 
 inline constexpr int64_t kMaxTrain = 20'000;

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "common/base/error.h"
-#include "common/record/json_text.h"
 #include "common/base/text.h"
+#include "common/record/json_text.h"
 #include "replay/datasets/rows/line_reader.h"
 
 namespace plumb::replay {

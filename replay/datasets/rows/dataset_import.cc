@@ -35,8 +35,8 @@ void TakeContentAsText(Message& message) {
   message.fields_json = std::move(rest);
 }
 
-// system_prompt and prompt_suffix; a text becomes a message where a system message has to stand before it. True: another
-// system message of the row's own was replaced.
+// system_prompt and prompt_suffix; a text becomes a message where a system message has to stand
+// before it. True: another system message of the row's own was replaced.
 bool Dress(const ImportOptions& options, std::string& text, std::vector<Message>& messages) {
   bool replaced = false;
   if (!options.system_prompt.empty()) {
@@ -54,15 +54,19 @@ bool Dress(const ImportOptions& options, std::string& text, std::vector<Message>
     text += options.prompt_suffix;
     return replaced;
   }
-  const auto user = std::find_if(messages.rbegin(), messages.rend(), [](const Message& m) { return m.role == "user"; });
-  if (user == messages.rend()) throw RowProblem{"bad_messages", "no user message to put prompt_suffix on"};
+  const auto user = std::find_if(messages.rbegin(), messages.rend(),
+                                 [](const Message& m) { return m.role == "user"; });
+  if (user == messages.rend())
+    throw RowProblem{"bad_messages", "no user message to put prompt_suffix on"};
   TakeContentAsText(*user);
   user->content += options.prompt_suffix;
   return replaced;
 }
 
-// One demonstration for each turn of the assistant. `replaced`: set where Dress replaced a system message.
-std::vector<TextDemonstration> Turns(PreferenceRecord record, const ImportOptions& options, bool& replaced) {
+// One demonstration for each turn of the assistant. `replaced`: set where Dress replaced a system
+// message.
+std::vector<TextDemonstration> Turns(PreferenceRecord record, const ImportOptions& options,
+                                     bool& replaced) {
   std::vector<TextDemonstration> turns;
   std::vector<Message> before = std::move(record.prompt);
   for (Message& message : record.chosen) {
@@ -79,7 +83,8 @@ std::vector<TextDemonstration> Turns(PreferenceRecord record, const ImportOption
   return turns;
 }
 
-// Fills tokens and applies the policy for what is too long. False: cut (counted by the caller as truncated).
+// Fills tokens and applies the policy for what is too long. False: cut (counted by the caller as
+// truncated).
 bool Tokenize(const ImportOptions& options, Prompt& prompt, const std::string& where) {
   if (!options.tokenize) return true;
   try {
@@ -90,11 +95,14 @@ bool Tokenize(const ImportOptions& options, Prompt& prompt, const std::string& w
   if (prompt.tokens.empty()) throw RowProblem{"empty_prompt", "the prompt has no tokens"};
   const size_t max = static_cast<size_t>(options.max_prompt_tokens);
   if (max == 0 || prompt.tokens.size() <= max) return true;
-  const std::string bound = options.max_prompt_bound.empty() ? "data.max_prompt_tokens is " + std::to_string(max) : options.max_prompt_bound;
+  const std::string bound = options.max_prompt_bound.empty()
+                                ? "data.max_prompt_tokens is " + std::to_string(max)
+                                : options.max_prompt_bound;
   const std::string text = std::to_string(prompt.tokens.size()) + " tokens, " + bound;
   if (options.overlong == OverlongPolicy::kDrop) throw RowProblem{"overlong", text};
   if (options.overlong == OverlongPolicy::kError) {
-    throw Error(ErrorCode::kInvalidArgument, text + ": make room for it, or set data.overlong to drop, left or right", where);
+    throw Error(ErrorCode::kInvalidArgument,
+                text + ": make room for it, or set data.overlong to drop, left or right", where);
   }
   if (options.overlong == OverlongPolicy::kLeft) {
     prompt.tokens.erase(prompt.tokens.begin(), prompt.tokens.end() - static_cast<ptrdiff_t>(max));
@@ -106,15 +114,17 @@ bool Tokenize(const ImportOptions& options, Prompt& prompt, const std::string& w
 
 void CheckOptions(const ImportOptions& options) {
   const auto refuse = [](const std::string& why) { throw Error(ErrorCode::kInvalidArgument, why); };
-  if (options.max_prompt_tokens < 0 || options.limit < 0) refuse("data.max_prompt_tokens and data.limit must not be negative");
-  if (options.max_prompt_tokens > 0 && !options.tokenize) refuse("the length of prompts cannot be checked without a tokenizer");
+  if (options.max_prompt_tokens < 0 || options.limit < 0)
+    refuse("data.max_prompt_tokens and data.limit must not be negative");
+  if (options.max_prompt_tokens > 0 && !options.tokenize)
+    refuse("the length of prompts cannot be checked without a tokenizer");
   for (const auto& [key, column] : options.map) {
     if (!IsRowPart(key)) refuse("data.map has the unknown key '" + key + "'; known: " + RowParts());
   }
 }
 
-// Calls use(row, where, ledger) for each row, which says whether the row is used or passed over; what it throws as RowProblem
-// goes into the ledger.
+// Calls use(row, where, ledger) for each row, which says whether the row is used or passed over;
+// what it throws as RowProblem goes into the ledger.
 template <class Use>
 RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowKind kind, Use use) {
   CheckOptions(options);
@@ -128,7 +138,9 @@ RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowK
     ++ledger.read;
     const std::string where = path + ":" + std::to_string(row.number);
     try {
-      if (row.too_long) throw RowProblem{"line_too_long", "more than " + std::to_string(options.max_line_bytes) + " bytes"};
+      if (row.too_long)
+        throw RowProblem{"line_too_long",
+                         "more than " + std::to_string(options.max_line_bytes) + " bytes"};
       if (!row.problem.empty()) throw RowProblem{"bad_csv", row.problem};
       ParsedRow parsed = parser.Parse(row.text);
       const RowForm form = parsed.form;
@@ -153,9 +165,12 @@ RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowK
   }
   PLUMB_CHECK(ledger.read == ledger.used + ledger.TotalRejected(), ledger.Describe());
   if (ledger.used > 0) return ledger;
-  if (ledger.read == 0) throw Error(ErrorCode::kInvalidArgument, "the dataset is empty: no rows in the file", path);
-  std::string message = "no row of the dataset can be used: " + ledger.Describe() + " (name other columns with data.map, e.g. prompt = \"...\")";
-  for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i) message += "\n  " + ledger.examples[i];
+  if (ledger.read == 0)
+    throw Error(ErrorCode::kInvalidArgument, "the dataset is empty: no rows in the file", path);
+  std::string message = "no row of the dataset can be used: " + ledger.Describe() +
+                        " (name other columns with data.map, e.g. prompt = \"...\")";
+  for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
+    message += "\n  " + ledger.examples[i];
   throw Error(ErrorCode::kInvalidArgument, message, path);
 }
 
@@ -170,8 +185,11 @@ int64_t RowLedger::TotalRejected() const {
 std::string RowLedger::Describe() const {
   std::string text = "read " + std::to_string(read) + " = used " + std::to_string(used);
   for (const auto& [reason, n] : rejected) text += " + " + std::to_string(n) + " " + reason;
-  if (skipped > 0) text += ", after " + std::to_string(skipped) + " usable rows that were passed over";
-  if (system_replaced > 0) text += " (" + std::to_string(system_replaced) + " with a system message of their own, replaced by the given one)";
+  if (skipped > 0)
+    text += ", after " + std::to_string(skipped) + " usable rows that were passed over";
+  if (system_replaced > 0)
+    text += " (" + std::to_string(system_replaced) +
+            " with a system message of their own, replaced by the given one)";
   if (truncated > 0) text += " (" + std::to_string(truncated) + " of the used ones cut to length)";
   return text;
 }
@@ -200,18 +218,19 @@ ImportOptions ImportOptionsOf(const configs::DataConfig& data, const std::string
 
 ImportedPrompts ImportPrompts(const std::string& path, const ImportOptions& options) {
   ImportedPrompts imported;
-  imported.ledger = ForEachRow(path, options, RowKind::kPrompts, [&](ParsedRow& row, const std::string& where, RowLedger& ledger) {
-    Prompt& prompt = row.prompt;
-    const bool replaced = Dress(options, prompt.text, prompt.messages);
-    const bool whole = Tokenize(options, prompt, where);
-    if (ledger.skipped < options.skip) return false;
-    ledger.truncated += !whole;
-    ledger.system_replaced += replaced;
-    prompt.dataset = options.dataset;
-    prompt.row = imported.prompts.size();
-    imported.prompts.push_back(std::move(prompt));
-    return true;
-  });
+  imported.ledger = ForEachRow(path, options, RowKind::kPrompts,
+                               [&](ParsedRow& row, const std::string& where, RowLedger& ledger) {
+                                 Prompt& prompt = row.prompt;
+                                 const bool replaced = Dress(options, prompt.text, prompt.messages);
+                                 const bool whole = Tokenize(options, prompt, where);
+                                 if (ledger.skipped < options.skip) return false;
+                                 ledger.truncated += !whole;
+                                 ledger.system_replaced += replaced;
+                                 prompt.dataset = options.dataset;
+                                 prompt.row = imported.prompts.size();
+                                 imported.prompts.push_back(std::move(prompt));
+                                 return true;
+                               });
   return imported;
 }
 
@@ -219,12 +238,15 @@ ImportedDemonstrations ImportDemonstrations(const std::string& path, const Impor
   ImportOptions options = given;
   options.max_prompt_tokens = 0;  // whoever packs demonstrations knows their whole length
   ImportedDemonstrations imported;
-  imported.ledger = ForEachRow(path, options, RowKind::kDemonstrations, [&](ParsedRow& row, const std::string&, RowLedger& ledger) {
-    bool replaced = false;
-    for (TextDemonstration& d : Turns(std::move(row.record), options, replaced)) imported.demonstrations.push_back(std::move(d));
-    ledger.system_replaced += replaced;
-    return true;
-  });
+  imported.ledger =
+      ForEachRow(path, options, RowKind::kDemonstrations,
+                 [&](ParsedRow& row, const std::string&, RowLedger& ledger) {
+                   bool replaced = false;
+                   for (TextDemonstration& d : Turns(std::move(row.record), options, replaced))
+                     imported.demonstrations.push_back(std::move(d));
+                   ledger.system_replaced += replaced;
+                   return true;
+                 });
   return imported;
 }
 

@@ -1,12 +1,14 @@
-// The prompts and demonstrations of a run: rows of a dataset file as replay/datasets/rows/row_source.h and replay/datasets/rows/row_parser.h read them,
-// dressed with a system prompt and a suffix, tokenized, cut to length, with a ledger of every row.
+// The prompts and demonstrations of a run: rows of a dataset file as
+// replay/datasets/rows/row_source.h and replay/datasets/rows/row_parser.h read them, dressed with a
+// system prompt and a suffix, tokenized, cut to length, with a ledger of every row.
 //
-// Any form and container that `plumb data import` knows. A preference pair gives its prompt; a conversation gives a
-// demonstration for each turn of the assistant, but for turns whose `weight` is 0 or whose `train` is false. `map` names other columns. All other columns reach the reward function as
-// Prompt::extra_json.
+// Any form and container that `plumb data import` knows. A preference pair gives its prompt; a
+// conversation gives a demonstration for each turn of the assistant, but for turns whose `weight`
+// is 0 or whose `train` is false. `map` names other columns. All other columns reach the reward
+// function as Prompt::extra_json.
 // Invariant: read = used + the sum of rejected. Nothing is repaired silently.
-// Thread safety: pure functions of the file. Errors: kNotFound, kIo, kCorruption (gzip); kInvalidArgument for a file
-// without a usable row, or without the columns (lists those it has).
+// Thread safety: pure functions of the file. Errors: kNotFound, kIo, kCorruption (gzip);
+// kInvalidArgument for a file without a usable row, or without the columns (lists those it has).
 #pragma once
 
 #include <cstdint>
@@ -22,23 +24,26 @@
 namespace plumb::replay {
 
 struct TextDemonstration {
-  std::string prompt;              // used as it is, when `messages` is empty
-  std::vector<Message> messages;   // else: the turns before the completion
+  std::string prompt;             // used as it is, when `messages` is empty
+  std::vector<Message> messages;  // else: the turns before the completion
   std::string completion;
-  std::string fields_json;         // what else the answer's message says (common/record/trajectory.h)
-  std::string columns_json;        // the row's other columns, of which the chat template sees some
+  // what else the answer's message says (common/record/trajectory.h)
+  std::string fields_json;
+  std::string columns_json;  // the row's other columns, of which the chat template sees some
   bool operator==(const TextDemonstration&) const = default;
 };
 
 struct ImportOptions {
-  std::string dataset = "train";              // Prompt::dataset
+  std::string dataset = "train";  // Prompt::dataset
   std::map<std::string, std::string> map;
-  std::string system_prompt;                  // first message of every prompt; a text prompt becomes a user message
-  std::string prompt_suffix;                  // appended to the text or to the last user message
-  int64_t limit = 0;                          // used rows; 0: all
-  int64_t skip = 0;                           // usable rows passed over first
-  int64_t max_prompt_tokens = 0;              // 0: not checked; else `tokenize` is needed
-  std::string max_prompt_bound;               // where that number comes from; empty: "data.max_prompt_tokens is N"
+  // first message of every prompt; a text prompt becomes a user message
+  std::string system_prompt;
+  std::string prompt_suffix;      // appended to the text or to the last user message
+  int64_t limit = 0;              // used rows; 0: all
+  int64_t skip = 0;               // usable rows passed over first
+  int64_t max_prompt_tokens = 0;  // 0: not checked; else `tokenize` is needed
+  std::string
+      max_prompt_bound;  // where that number comes from; empty: "data.max_prompt_tokens is N"
   configs::OverlongPolicy overlong =
       configs::OverlongPolicy::kDrop;  // kLeft, kRight: that end of the tokens is cut off
   // Renders and encodes; its result becomes Prompt::tokens. Empty: tokens stay empty.
@@ -50,16 +55,17 @@ struct ImportOptions {
 ImportOptions ImportOptionsOf(const configs::DataConfig& data, const std::string& dataset);
 
 struct RowLedger {
-  int64_t read = 0;        // rows (blank lines are none)
+  int64_t read = 0;  // rows (blank lines are none)
   int64_t used = 0;
-  int64_t skipped = 0;     // usable rows passed over at the start; not in `read`
-  int64_t truncated = 0;   // of the used ones, under overlong = left | right
-  int64_t system_replaced = 0;                  // of the used ones: their own system message gave way to `system_prompt`
-  std::map<std::string, int64_t> rejected;      // by reason: bad_utf8, bad_json, ...
-  std::vector<std::string> examples;            // "file:line: reason: detail" of the first kMaxExamples
+  int64_t skipped = 0;    // usable rows passed over at the start; not in `read`
+  int64_t truncated = 0;  // of the used ones, under overlong = left | right
+  // of the used ones: their own system message gave way to `system_prompt`
+  int64_t system_replaced = 0;
+  std::map<std::string, int64_t> rejected;  // by reason: bad_utf8, bad_json, ...
+  std::vector<std::string> examples;        // "file:line: reason: detail" of the first kMaxExamples
   std::vector<std::string> samples;  // the first kSamples used rows, as they were read, for people
   RowNotes notes;                    // of used rows
-  std::string format;      // FormName of the first usable row
+  std::string format;                // FormName of the first usable row
   static constexpr size_t kMaxExamples = 20, kSamples = 3;
   int64_t TotalRejected() const;
   std::string Describe() const;  // one line: "read 100 = used 97 + 2 bad_json + 1 overlong"
@@ -75,7 +81,8 @@ struct ImportedPrompts {
 ImportedPrompts ImportPrompts(const std::string& path, const ImportOptions& options);
 
 struct ImportedDemonstrations {
-  std::vector<TextDemonstration> demonstrations;  // a conversation gives one for each assistant turn
+  // a conversation gives one for each assistant turn
+  std::vector<TextDemonstration> demonstrations;
   RowLedger ledger;
 };
 ImportedDemonstrations ImportDemonstrations(const std::string& path, const ImportOptions& options);

@@ -44,8 +44,10 @@ std::optional<std::vector<Message>> ParseHumanAssistant(std::string_view text) {
   std::vector<Message> turns;
   size_t at = 0;
   while (at < text.size()) {
-    const bool human = text.substr(at).starts_with(kHuman), assistant = text.substr(at).starts_with(kAssistant);
-    if (!human && !assistant) return std::nullopt;  // only at the beginning: a turn ends where the next one begins
+    const bool human = text.substr(at).starts_with(kHuman),
+               assistant = text.substr(at).starts_with(kAssistant);
+    // only at the beginning: a turn ends where the next one begins
+    if (!human && !assistant) return std::nullopt;
     at += human ? kHuman.size() : kAssistant.size();
     const size_t end = std::min({text.find(kHuman, at), text.find(kAssistant, at), text.size()});
     if (!turns.empty() && turns.back().content.empty()) return std::nullopt;
@@ -57,7 +59,8 @@ std::optional<std::vector<Message>> ParseHumanAssistant(std::string_view text) {
   return turns;
 }
 
-std::vector<Message> SharedPrompt(const std::vector<Message>& chosen, const std::vector<Message>& rejected) {
+std::vector<Message> SharedPrompt(const std::vector<Message>& chosen,
+                                  const std::vector<Message>& rejected) {
   const size_t shorter = std::min(chosen.size(), rejected.size());
   size_t same = 0;
   while (same < shorter && chosen[same] == rejected[same]) ++same;

@@ -1,7 +1,8 @@
 // Lines of a text file, plain or gzip, with bounds.
 //
-// Thread safety: none, one reader a thread. Errors: kNotFound, kIo; kCorruption for a damaged or cut gzip stream, naming
-// the line, and for one that unpacks to more than kMaxUnpack times its size. A line longer than `max_line_bytes` is not an error of the file: it is skipped and said so.
+// Thread safety: none, one reader a thread. Errors: kNotFound, kIo; kCorruption for a damaged or
+// cut gzip stream, naming the line, and for one that unpacks to more than kMaxUnpack times its
+// size. A line longer than `max_line_bytes` is not an error of the file: it is skipped and said so.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,8 @@ struct gzFile_s;
 
 namespace plumb::replay {
 
-// Past kUnpackFree bytes a gzip file may unpack to so many times the packed bytes read: rows of text pack 3 to 50 fold;
-// a megabyte that unpacks to a gigabyte is a trap.
+// Past kUnpackFree bytes a gzip file may unpack to so many times the packed bytes read: rows of
+// text pack 3 to 50 fold; a megabyte that unpacks to a gigabyte is a trap.
 inline constexpr uint64_t kMaxUnpack = 100, kUnpackFree = uint64_t{8} << 20;
 
 // The bytes of a file, unpacked where it is gzip. Errors as of LineReader, without a line.
@@ -25,10 +26,15 @@ class ByteSource {
   ~ByteSource();
   ByteSource(const ByteSource&) = delete;
   ByteSource& operator=(const ByteSource&) = delete;
-  int Peek() { return begin_ == end_ && !Fill() ? -1 : static_cast<uint8_t>(buffer_[begin_]); }  // -1: the end
+  // -1: the end
+  int Peek() { return begin_ == end_ && !Fill() ? -1 : static_cast<uint8_t>(buffer_[begin_]); }
   int Get() { return begin_ == end_ && !Fill() ? -1 : static_cast<uint8_t>(buffer_[begin_++]); }
-  // What lies in the buffer, never empty before the end, with kPadding readable bytes behind it; Skip takes it away.
-  std::string_view Chunk() { return begin_ == end_ && !Fill() ? std::string_view() : std::string_view(buffer_.data() + begin_, end_ - begin_); }
+  // What lies in the buffer, never empty before the end, with kPadding readable bytes behind it;
+  // Skip takes it away.
+  std::string_view Chunk() {
+    return begin_ == end_ && !Fill() ? std::string_view()
+                                     : std::string_view(buffer_.data() + begin_, end_ - begin_);
+  }
   void Skip(size_t n) { begin_ += n; }
   double Progress() const;  // part of the file, 0 .. 1
 
@@ -48,10 +54,11 @@ class LineReader {
   static constexpr size_t kPadding = ByteSource::kPadding;
   explicit LineReader(const std::string& path, size_t max_line_bytes = kDefaultMaxLine);
 
-  // False at the end. `line` has neither its line end (LF or CRLF) nor, on the first line, a byte order mark; it is
-  // empty and too_long() true where it exceeds the bound.
+  // False at the end. `line` has neither its line end (LF or CRLF) nor, on the first line, a byte
+  // order mark; it is empty and too_long() true where it exceeds the bound.
   bool Next(std::string& line);
-  // The same where it lies, without a copy: until the next call, with kPadding readable bytes behind it.
+  // The same where it lies, without a copy: until the next call, with kPadding readable bytes
+  // behind it.
   bool Next(std::string_view& line);
   bool too_long() const { return too_long_; }
   int64_t line_number() const { return line_number_; }  // of the last line, from 1

@@ -210,7 +210,8 @@ const char* Advice(OddKind kind) {
 const char* WhatWasDone(OddKind kind) {
   switch (kind) {
     case OddKind::kNotANumber: return "NaN or Infinity in other columns, taken as null";
-    case OddKind::kLongNumber: return "numbers beyond 64 bits in other columns or answers, taken as text";
+    case OddKind::kLongNumber:
+      return "numbers beyond 64 bits in other columns or answers, taken as text";
     case OddKind::kLoneSurrogate:
       return "halves of surrogate pairs in other columns, replaced by U+FFFD";
     case OddKind::kBadUtf8:

@@ -8,8 +8,8 @@
 //   half of a surrogate pair (\ud83d alone)      U+FFFD
 //   bytes that are no UTF-8, within a text       U+FFFD each
 //   Binary as a bare word (what row sources write for a column of bytes that are no text)   null
-// replay/datasets/rows/row_parser.h reads what comes out, refuses the row where it needs such a column (a long
-// number may be an answer), and counts the others.
+// replay/datasets/rows/row_parser.h reads what comes out, refuses the row where it needs such a
+// column (a long number may be an answer), and counts the others.
 // Thread safety: pure functions. Nothing is checked that a JSON parser checks.
 #pragma once
 

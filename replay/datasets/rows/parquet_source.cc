@@ -10,7 +10,8 @@ bool HasParquet() { return false; }
 
 std::unique_ptr<RowSource> OpenParquet(const std::string& path, size_t) {
   throw Error(ErrorCode::kUnsupported,
-              "is a Parquet file, and this program was built without Arrow: build it where `make setup` could fetch pyarrow, or "
+              "is a Parquet file, and this program was built without Arrow: build it where `make "
+              "setup` could fetch pyarrow, or "
               "convert the file to JSON lines, e.g. python3 -c \"import pandas; "
               "pandas.read_parquet('F.parquet').to_json('F.jsonl', orient='records', lines=True)\"",
               path);
@@ -53,10 +54,14 @@ constexpr int kMaxDepth = 128;  // of columns; the row parser has its own bound
 
 [[noreturn]] void Fail(const arrow::Status& status, const std::string& path) {
   if (status.IsOutOfMemory() || status.IsCapacityError()) {
-    throw Error(ErrorCode::kUnsupported, "needs more than 1 GB to read 256 of its rows: write it with smaller pages", path);
+    throw Error(ErrorCode::kUnsupported,
+                "needs more than 1 GB to read 256 of its rows: write it with smaller pages", path);
   }
-  if (status.IsNotImplemented()) throw Error(ErrorCode::kUnsupported, "uses a feature of Parquet that is not read: " + status.message(), path);
-  throw Error(ErrorCode::kCorruption, "the Parquet file is damaged or was cut: " + status.message(), path);
+  if (status.IsNotImplemented())
+    throw Error(ErrorCode::kUnsupported,
+                "uses a feature of Parquet that is not read: " + status.message(), path);
+  throw Error(ErrorCode::kCorruption, "the Parquet file is damaged or was cut: " + status.message(),
+              path);
 }
 
 template <class T>
@@ -113,24 +118,48 @@ bool AppendList(std::string& out, const arrow::Array& array, int64_t row, int de
 
 // Of one value. Arrays that hold others ask for themselves.
 void AppendValue(std::string& out, const arrow::Array& array, int64_t row, int depth) {
-  if (depth > kMaxDepth) throw Error(ErrorCode::kUnsupported, "columns are nested deeper than " + std::to_string(kMaxDepth));
+  if (depth > kMaxDepth)
+    throw Error(ErrorCode::kUnsupported,
+                "columns are nested deeper than " + std::to_string(kMaxDepth));
   if (array.IsNull(row)) {
     out += "null";
     return;
   }
   using arrow::Type;
   switch (array.type_id()) {
-    case Type::BOOL: out += static_cast<const arrow::BooleanArray&>(array).Value(row) ? "true" : "false"; return;
-    case Type::INT8: out += std::to_string(static_cast<const arrow::Int8Array&>(array).Value(row)); return;
-    case Type::INT16: out += std::to_string(static_cast<const arrow::Int16Array&>(array).Value(row)); return;
-    case Type::INT32: out += std::to_string(static_cast<const arrow::Int32Array&>(array).Value(row)); return;
-    case Type::INT64: out += std::to_string(static_cast<const arrow::Int64Array&>(array).Value(row)); return;
-    case Type::UINT8: out += std::to_string(static_cast<const arrow::UInt8Array&>(array).Value(row)); return;
-    case Type::UINT16: out += std::to_string(static_cast<const arrow::UInt16Array&>(array).Value(row)); return;
-    case Type::UINT32: out += std::to_string(static_cast<const arrow::UInt32Array&>(array).Value(row)); return;
-    case Type::UINT64: out += std::to_string(static_cast<const arrow::UInt64Array&>(array).Value(row)); return;
-    case Type::FLOAT: AppendNumber(out, static_cast<const arrow::FloatArray&>(array).Value(row)); return;
-    case Type::DOUBLE: AppendNumber(out, static_cast<const arrow::DoubleArray&>(array).Value(row)); return;
+    case Type::BOOL:
+      out += static_cast<const arrow::BooleanArray&>(array).Value(row) ? "true" : "false";
+      return;
+    case Type::INT8:
+      out += std::to_string(static_cast<const arrow::Int8Array&>(array).Value(row));
+      return;
+    case Type::INT16:
+      out += std::to_string(static_cast<const arrow::Int16Array&>(array).Value(row));
+      return;
+    case Type::INT32:
+      out += std::to_string(static_cast<const arrow::Int32Array&>(array).Value(row));
+      return;
+    case Type::INT64:
+      out += std::to_string(static_cast<const arrow::Int64Array&>(array).Value(row));
+      return;
+    case Type::UINT8:
+      out += std::to_string(static_cast<const arrow::UInt8Array&>(array).Value(row));
+      return;
+    case Type::UINT16:
+      out += std::to_string(static_cast<const arrow::UInt16Array&>(array).Value(row));
+      return;
+    case Type::UINT32:
+      out += std::to_string(static_cast<const arrow::UInt32Array&>(array).Value(row));
+      return;
+    case Type::UINT64:
+      out += std::to_string(static_cast<const arrow::UInt64Array&>(array).Value(row));
+      return;
+    case Type::FLOAT:
+      AppendNumber(out, static_cast<const arrow::FloatArray&>(array).Value(row));
+      return;
+    case Type::DOUBLE:
+      AppendNumber(out, static_cast<const arrow::DoubleArray&>(array).Value(row));
+      return;
     case Type::STRING:
     case Type::LARGE_STRING:
     case Type::STRING_VIEW: AppendJsonText(out, TextOf(array, row)); return;
@@ -148,7 +177,9 @@ void AppendValue(std::string& out, const arrow::Array& array, int64_t row, int d
       return;
     case Type::LIST: AppendList<arrow::ListArray>(out, array, row, depth); return;
     case Type::LARGE_LIST: AppendList<arrow::LargeListArray>(out, array, row, depth); return;
-    case Type::FIXED_SIZE_LIST: AppendList<arrow::FixedSizeListArray>(out, array, row, depth); return;
+    case Type::FIXED_SIZE_LIST:
+      AppendList<arrow::FixedSizeListArray>(out, array, row, depth);
+      return;
     case Type::STRUCT: {
       const auto& fields = static_cast<const arrow::StructArray&>(array);
       for (int i = 0; i < fields.num_fields(); ++i) {
@@ -199,10 +230,13 @@ void AppendValue(std::string& out, const arrow::Array& array, int64_t row, int d
     case Type::DURATION:
     case Type::DECIMAL128:
     case Type::DECIMAL256: AppendJsonText(out, Check(array.GetScalar(row), "")->ToString()); return;
-    case Type::HALF_FLOAT: AppendNumber(out, std::stod(Check(array.GetScalar(row), "")->ToString())); return;
+    case Type::HALF_FLOAT:
+      AppendNumber(out, std::stod(Check(array.GetScalar(row), "")->ToString()));
+      return;
     default: break;
   }
-  throw Error(ErrorCode::kUnsupported, "a column of type " + array.type()->ToString() + " is not read");
+  throw Error(ErrorCode::kUnsupported,
+              "a column of type " + array.type()->ToString() + " is not read");
 }
 
 template <class Array>
@@ -222,7 +256,8 @@ bool AppendList(std::string& out, const arrow::Array& array, int64_t row, int de
 // What a file of this size has reason to need: numbers in a small file's footer may claim anything.
 int64_t Room(const std::string& path) {
   std::error_code ignored;
-  const auto size = static_cast<int64_t>(std::min<uintmax_t>(std::filesystem::file_size(path, ignored), kMaxBytes));
+  const auto size = static_cast<int64_t>(
+      std::min<uintmax_t>(std::filesystem::file_size(path, ignored), kMaxBytes));
   return std::min(kMaxBytes, (int64_t{64} << 20) + 256 * (ignored ? 0 : size));
 }
 
@@ -277,7 +312,9 @@ class Parquet : public RowSource {
     return true;
   }
   const char* container() const override { return "parquet"; }
-  double Progress() const override { return rows_ == 0 ? 1 : static_cast<double>(number_) / static_cast<double>(rows_); }
+  double Progress() const override {
+    return rows_ == 0 ? 1 : static_cast<double>(number_) / static_cast<double>(rows_);
+  }
 
  private:
   bool ReadBatch() {
@@ -293,7 +330,9 @@ class Parquet : public RowSource {
     if (batch_) return true;
     if (number_ == rows_) return false;
     throw Error(ErrorCode::kCorruption,
-                "the Parquet file is damaged: it has " + std::to_string(number_) + " rows and says that they are " + std::to_string(rows_), path_);
+                "the Parquet file is damaged: it has " + std::to_string(number_) +
+                    " rows and says that they are " + std::to_string(rows_),
+                path_);
   }
 
   // What the library throws is about the file.

@@ -2,8 +2,8 @@
 //
 // Lists become arrays, structs and maps with text keys objects, text and binary columns strings,
 // times, dates and decimals their text; values of logical type JSON what they say. NaN and infinite
-// numbers keep their names, bytes that are no text are written as Binary: replay/datasets/rows/odd_values.h says
-// what becomes of them.
+// numbers keep their names, bytes that are no text are written as Binary:
+// replay/datasets/rows/odd_values.h says what becomes of them.
 //
 // Memory: one batch of 256 rows and one page a column, whatever the size of
 // file and row groups; at most 64 MB and 256 times the file, and at most 1 GB, else kUnsupported.

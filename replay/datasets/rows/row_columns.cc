@@ -4,15 +4,16 @@
 #include <charconv>
 #include <cmath>
 
-#include "common/record/json_text.h"
 #include "common/base/text.h"
+#include "common/record/json_text.h"
 
 namespace plumb::replay {
 
 namespace dom = simdjson::dom;
 
 void KeysOnce::Refuse(std::string_view twin) {
-  throw RowProblem{"bad_json", "the key '" + std::string(twin.substr(0, 60)) + "' stands twice in one object"};
+  throw RowProblem{"bad_json",
+                   "the key '" + std::string(twin.substr(0, 60)) + "' stands twice in one object"};
 }
 
 void KeysOnce::EndMany() {
@@ -52,7 +53,8 @@ void AppendCanonical(std::string& out, dom::element value) {
   } else if (value.is_object()) {
     std::vector<std::pair<std::string_view, dom::element>> fields;
     for (const auto [key, item] : dom::object(value)) fields.emplace_back(key, item);
-    std::sort(fields.begin(), fields.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::sort(fields.begin(), fields.end(),
+              [](const auto& a, const auto& b) { return a.first < b.first; });
     out.push_back('{');
     bool first = true;
     for (const auto& [key, item] : fields) {
@@ -98,7 +100,8 @@ void AppendMessageField(std::string& fields, std::string_view key, dom::element 
 }
 
 void Memory::TakeBack(ParsedRow& row) {
-  TakeBack(row.prompt.messages), TakeBack(row.record.prompt), TakeBack(row.record.chosen), TakeBack(row.record.rejected);
+  TakeBack(row.prompt.messages), TakeBack(row.record.prompt), TakeBack(row.record.chosen),
+      TakeBack(row.record.rejected);
   if (messages.size() > 64) messages.resize(64);
   Prompt& p = row.prompt;
   p.dataset.clear(), p.text.clear(), p.ground_truth.clear(), p.extra_json.clear(), p.tokens.clear();
@@ -107,7 +110,8 @@ void Memory::TakeBack(ParsedRow& row) {
   r.dataset.clear(), r.prompt_text.clear(), r.extra_json.clear();
   r.prompt_tokens.clear(), r.chosen_tokens.clear(), r.rejected_tokens.clear();
   row.notes.clear();
-  r.kind = PreferenceKind::kPair, r.row = 0, r.desirable = false, r.margin = 0, r.has_margin = false, r.weight = 1;
+  r.kind = PreferenceKind::kPair, r.row = 0, r.desirable = false, r.margin = 0,
+  r.has_margin = false, r.weight = 1;
 }
 
 void Columns::RefuseOdd(std::string_view part, std::string_view name) const {
@@ -125,7 +129,8 @@ Column Columns::Need(const char* part, std::initializer_list<std::string_view> n
   auto found = Find(part, names);
   if (!found) {
     const auto mapped = map_.find(part);
-    const std::string want = mapped != map_.end() ? "'" + mapped->second + "'" : "for '" + std::string(part) + "'";
+    const std::string want =
+        mapped != map_.end() ? "'" + mapped->second + "'" : "for '" + std::string(part) + "'";
     throw RowProblem{"missing_column", "no column " + want + "; the row has: " + Names()};
   }
   Use(found->name);
@@ -141,7 +146,11 @@ double Columns::Number(const Column& column) const {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
     const bool whole = error == std::errc() && end == text.data() + text.size();
     if (!whole) throw RowProblem{"wrong_type", column.Named() + " is no number"};
-    if (!convert_) throw RowProblem{"number_as_text", column.Named() + " is a number written as text (`plumb data import --numbers-from-text` takes it)"};
+    if (!convert_)
+      throw RowProblem{
+          "number_as_text",
+          column.Named() +
+              " is a number written as text (`plumb data import --numbers-from-text` takes it)"};
   } else {
     throw RowProblem{"wrong_type", column.Named() + " is no number"};
   }
@@ -154,9 +163,13 @@ bool Columns::Boolean(const Column& column) const {
   std::string text;
   if (column.value.is_string()) text = std::string(Trim(std::string_view(column.value)));
   if (column.value.is_number()) text = Canonical(column.value);
-  const bool yes = text == "true" || text == "True" || text == "1", no = text == "false" || text == "False" || text == "0";
+  const bool yes = text == "true" || text == "True" || text == "1",
+             no = text == "false" || text == "False" || text == "0";
   if (!yes && !no) throw RowProblem{"wrong_type", column.Named() + " is neither true nor false"};
-  if (!convert_) throw RowProblem{"number_as_text", column.Named() + " is true or false written as a number or a text (`plumb data import --numbers-from-text` takes it)"};
+  if (!convert_)
+    throw RowProblem{"number_as_text", column.Named() +
+                                           " is true or false written as a number or a text "
+                                           "(`plumb data import --numbers-from-text` takes it)"};
   return yes;
 }
 
@@ -167,7 +180,8 @@ void Columns::AppendRest(std::string& out) const {
     if (!used_[i]) rest.push_back(fields_[i]);
   }
   if (rest.empty()) return;
-  std::sort(rest.begin(), rest.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::sort(rest.begin(), rest.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
   for (size_t i = 0; i < rest.size(); ++i) {
     out.push_back(i == 0 ? '{' : ',');
     AppendJsonText(out, rest[i].first);

@@ -1,6 +1,8 @@
-// The columns of one row of JSON: found by name, by `map` or by habit, and what is left over of them.
+// The columns of one row of JSON: found by name, by `map` or by habit, and what is left over of
+// them.
 //
-// Purpose: replay/datasets/rows/row_parser.cc asks here for columns and says what a row means. Thread safety: none; one Memory a parser.
+// Purpose: replay/datasets/rows/row_parser.cc asks here for columns and says what a row means.
+// Thread safety: none; one Memory a parser.
 // Ownership: views point into the parser's document and end with the next row. Errors: RowProblem.
 #pragma once
 
@@ -23,7 +25,8 @@ namespace plumb::replay {
 
 // Of two keys: most that differ do so in length or first letter, and then nothing is called.
 inline bool SameKey(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && (a.empty() || (a.front() == b.front() && std::memcmp(a.data(), b.data(), b.size()) == 0));
+  return a.size() == b.size() &&
+         (a.empty() || (a.front() == b.front() && std::memcmp(a.data(), b.data(), b.size()) == 0));
 }
 
 // The keys of one object. RowProblem where one stands twice, from Add or from End.
@@ -53,14 +56,16 @@ class KeysOnce {
   size_t n_ = 0;
   std::vector<std::string_view> many_;
 };
-void RefuseTwins(simdjson::dom::element value);  // in no object of it, however deep, may a key stand twice
+// in no object of it, however deep, may a key stand twice
+void RefuseTwins(simdjson::dom::element value);
 
 // Appends a key of a message, but for one that is null, to the JSON object of its further fields
-// (common/record/trajectory.h), which is not closed yet. RowProblem for a `weight` or `train` that says
-// neither yes nor no.
+// (common/record/trajectory.h), which is not closed yet. RowProblem for a `weight` or `train` that
+// says neither yes nor no.
 void AppendMessageField(std::string& fields, std::string_view key, simdjson::dom::element value);
 
-// Without blanks and with the keys of every object in order: rows that say the same give the same text.
+// Without blanks and with the keys of every object in order: rows that say the same give the same
+// text.
 void AppendCanonical(std::string& out, simdjson::dom::element value);
 std::string Canonical(simdjson::dom::element value);
 
@@ -70,7 +75,8 @@ struct Column {
   std::string Named() const { return "'" + std::string(name) + "'"; }  // for messages
 };
 
-// What a row needs for a moment; kept from row to row, so that a row like the one before asks for no memory.
+// What a row needs for a moment; kept from row to row, so that a row like the one before asks for
+// no memory.
 struct Memory {
   std::vector<std::pair<std::string_view, simdjson::dom::element>> fields, rest;
   std::vector<bool> used;
@@ -119,7 +125,8 @@ class Columns {
   // The mapped column of `part`, else the first of `names` that the row has; a column that is null
   // counts as absent. RowProblem where it holds an odd value, unless nobody will read it (`part` is
   // "").
-  std::optional<Column> Find(const char* part, std::initializer_list<std::string_view> names) const {
+  std::optional<Column> Find(const char* part,
+                             std::initializer_list<std::string_view> names) const {
     if (!map_.empty()) {
       if (const auto mapped = map_.find(part); mapped != map_.end())
         return Asked(part, mapped->second);
@@ -131,7 +138,8 @@ class Columns {
   }
   bool Has(const char* part) const { return Find(part, {part}).has_value(); }
 
-  Column Need(const char* part, std::initializer_list<std::string_view> names);  // RowProblem missing_column; used from then on
+  // RowProblem missing_column; used from then on
+  Column Need(const char* part, std::initializer_list<std::string_view> names);
   std::optional<Column> Take(const char* part, std::initializer_list<std::string_view> names) {
     auto found = Find(part, names);
     if (found) Use(found->name);
@@ -175,7 +183,8 @@ class Columns {
  private:
   std::optional<Column> At(std::string_view name) const {
     for (const auto& [key, value] : fields_) {
-      if (SameKey(key, name)) return value.is_null() ? std::nullopt : std::optional<Column>({key, value});
+      if (SameKey(key, name))
+        return value.is_null() ? std::nullopt : std::optional<Column>({key, value});
     }
     return std::nullopt;
   }

@@ -45,7 +45,8 @@ std::optional<RowForm> FormOfName(std::string_view name) {
 
 std::string FormNames() {
   std::string names;
-  for (const FormEntry& entry : kForms) names += (names.empty() ? "" : ", ") + std::string(entry.name);
+  for (const FormEntry& entry : kForms)
+    names += (names.empty() ? "" : ", ") + std::string(entry.name);
   return names;
 }
 

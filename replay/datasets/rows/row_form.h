@@ -1,4 +1,5 @@
-// The forms of dataset rows (replay/datasets/rows/row_parser.h says what each looks like) and the kinds of records that they make.
+// The forms of dataset rows (replay/datasets/rows/row_parser.h says what each looks like) and the
+// kinds of records that they make.
 //
 // Thread safety: pure functions.
 #pragma once

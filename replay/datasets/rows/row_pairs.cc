@@ -19,41 +19,55 @@ namespace {
 namespace dom = simdjson::dom;
 
 void RequireDifferent(const PreferenceRecord& record) {
-  if (record.chosen == record.rejected) throw RowProblem{"equal_pair", "'chosen' and 'rejected' are the same"};
+  if (record.chosen == record.rejected)
+    throw RowProblem{"equal_pair", "'chosen' and 'rejected' are the same"};
 }
 
-void SplitDialogues(std::vector<Message> chosen, std::vector<Message> rejected, PreferenceRecord& record) {
+void SplitDialogues(std::vector<Message> chosen, std::vector<Message> rejected,
+                    PreferenceRecord& record) {
   if (chosen == rejected) throw RowProblem{"equal_pair", "'chosen' and 'rejected' are the same"};
   record.prompt = SharedPrompt(chosen, rejected);
-  if (record.prompt.empty()) throw RowProblem{"no_shared_prompt", "'chosen' and 'rejected' share no user's message"};
+  if (record.prompt.empty())
+    throw RowProblem{"no_shared_prompt", "'chosen' and 'rejected' share no user's message"};
   const auto shared = static_cast<ptrdiff_t>(record.prompt.size());
   record.chosen.assign(chosen.begin() + shared, chosen.end());
   record.rejected.assign(rejected.begin() + shared, rejected.end());
   if (record.chosen.empty() || record.rejected.empty()) {
-    throw RowProblem{"one_sided", std::string("nothing follows the prompt in '") + (record.chosen.empty() ? "chosen'" : "rejected'")};
+    throw RowProblem{"one_sided", std::string("nothing follows the prompt in '") +
+                                      (record.chosen.empty() ? "chosen'" : "rejected'")};
   }
 }
 
 void ReadPairColumns(Columns& row, Column& chosen, Column& rejected) {
   const auto c = row.Take("chosen", {"chosen"}), r = row.Take("rejected", {"rejected"});
-  if (!c && !r) throw RowProblem{"missing_column", "neither 'chosen' nor 'rejected'; the row has: " + row.Names()};
-  if (!c || !r) throw RowProblem{"one_sided", std::string("no column for '") + (c ? "rejected'" : "chosen'")};
+  if (!c && !r)
+    throw RowProblem{"missing_column",
+                     "neither 'chosen' nor 'rejected'; the row has: " + row.Names()};
+  if (!c || !r)
+    throw RowProblem{"one_sided", std::string("no column for '") + (c ? "rejected'" : "chosen'")};
   for (const auto& [column, other] : {std::pair(*c, *r), std::pair(*r, *c)}) {
-    const bool empty = column.value.is_string() ? Trim(std::string_view(column.value)).empty()
-                                                : column.value.is_array() && dom::array(column.value).size() == 0;
+    const bool empty = column.value.is_string()
+                           ? Trim(std::string_view(column.value)).empty()
+                           : column.value.is_array() && dom::array(column.value).size() == 0;
     const bool other_empty = other.value.is_string() && Trim(std::string_view(other.value)).empty();
-    if (empty) throw RowProblem{other_empty ? "empty_completion" : "one_sided", column.Named() + " is empty"};
+    if (empty)
+      throw RowProblem{other_empty ? "empty_completion" : "one_sided",
+                       column.Named() + " is empty"};
   }
   chosen = *c;
   rejected = *r;
 }
 
-// Both as plain text: the prompt is the beginning they share, cut after a blank or a line end so that no word is torn.
+// Both as plain text: the prompt is the beginning they share, cut after a blank or a line end so
+// that no word is torn.
 void SplitTexts(std::string_view chosen, std::string_view rejected, PreferenceRecord& record) {
   if (chosen == rejected) throw RowProblem{"equal_pair", "'chosen' and 'rejected' are the same"};
-  size_t same = static_cast<size_t>(std::mismatch(chosen.begin(), chosen.end(), rejected.begin(), rejected.end()).first - chosen.begin());
+  size_t same = static_cast<size_t>(
+      std::mismatch(chosen.begin(), chosen.end(), rejected.begin(), rejected.end()).first -
+      chosen.begin());
   while (same > 0 && chosen[same - 1] != ' ' && chosen[same - 1] != '\n') --same;
-  if (Trim(chosen.substr(0, same)).empty()) throw RowProblem{"no_shared_prompt", "'chosen' and 'rejected' do not begin alike"};
+  if (Trim(chosen.substr(0, same)).empty())
+    throw RowProblem{"no_shared_prompt", "'chosen' and 'rejected' do not begin alike"};
   record.prompt_text = std::string(chosen.substr(0, same));
   record.chosen = {{"assistant", std::string(chosen.substr(same))}};
   record.rejected = {{"assistant", std::string(rejected.substr(same))}};
@@ -110,8 +124,12 @@ void ReadPair(Columns& row, RowForm form, PreferenceRecord& record, std::vector<
   const bool lists = chosen.value.is_array() && rejected.value.is_array();
   const bool whole = form == RowForm::kHhRlhf || form == RowForm::kImplicit;
   if (form == RowForm::kHhRlhf) {
-    const auto a = ParseHumanAssistant(row.Text(chosen)), b = ParseHumanAssistant(row.Text(rejected));
-    if (!a || !b) throw RowProblem{"bad_messages", std::string("'") + (a ? "rejected" : "chosen") + "' is no \\n\\nHuman: ... \\n\\nAssistant: ... dialogue"};
+    const auto a = ParseHumanAssistant(row.Text(chosen)),
+               b = ParseHumanAssistant(row.Text(rejected));
+    if (!a || !b)
+      throw RowProblem{"bad_messages",
+                       std::string("'") + (a ? "rejected" : "chosen") +
+                           "' is no \\n\\nHuman: ... \\n\\nAssistant: ... dialogue"};
     SplitDialogues(*a, *b, record);
   } else if (whole && lists) {
     std::vector<Message> a, b;
@@ -125,7 +143,8 @@ void ReadPair(Columns& row, RowForm form, PreferenceRecord& record, std::vector<
     ReadAnswer(row.memory(), chosen, record.chosen);
     ReadAnswer(row.memory(), rejected, record.rejected);
     RequireDifferent(record);
-    // UltraFeedback's lists hold the prompt again: a dialogue cannot begin with the assistant's answer only.
+    // UltraFeedback's lists hold the prompt again: a dialogue cannot begin with the assistant's
+    // answer only.
     if (lists && record.chosen.front().role != "assistant") {
       record.prompt_text.clear();
       std::vector<Message> column = std::move(record.prompt);
@@ -144,9 +163,11 @@ void ReadPair(Columns& row, RowForm form, PreferenceRecord& record, std::vector<
 }
 
 void ReadRanked(Columns& row, PreferenceRecord& record) {
-  ReadTurns(row.memory(), row.Need("context", {"context"}), "empty_prompt", record.prompt_text, record.prompt);
+  ReadTurns(row.memory(), row.Need("context", {"context"}), "empty_prompt", record.prompt_text,
+            record.prompt);
   const Column completions = row.Need("completions", {"completions"});
-  if (!completions.value.is_array()) throw RowProblem{"wrong_type", completions.Named() + " is no list"};
+  if (!completions.value.is_array())
+    throw RowProblem{"wrong_type", completions.Named() + " is no list"};
   struct Ranked {
     double rank = 0;
     size_t times = 0;
@@ -155,8 +176,10 @@ void ReadRanked(Columns& row, PreferenceRecord& record) {
   Ranked best, worst;
   for (const dom::element item : dom::array(completions.value)) {
     dom::element rank, completion;
-    if (item["rank"].get(rank) != simdjson::SUCCESS || item["completion"].get(completion) != simdjson::SUCCESS) {
-      throw RowProblem{"missing_column", "every entry of " + completions.Named() + " needs 'rank' and 'completion'"};
+    if (item["rank"].get(rank) != simdjson::SUCCESS ||
+        item["completion"].get(completion) != simdjson::SUCCESS) {
+      throw RowProblem{"missing_column",
+                       "every entry of " + completions.Named() + " needs 'rank' and 'completion'"};
     }
     const double r = row.Number({"rank", rank});
     if (best.times == 0 || r < best.rank) best = {r, 0, completion};
@@ -164,9 +187,11 @@ void ReadRanked(Columns& row, PreferenceRecord& record) {
     best.times += r == best.rank;
     worst.times += r == worst.rank;
   }
-  if (best.times == 0 || best.rank == worst.rank) throw RowProblem{"one_sided", "no two completions of different rank"};
+  if (best.times == 0 || best.rank == worst.rank)
+    throw RowProblem{"one_sided", "no two completions of different rank"};
   if (best.times > 1 || worst.times > 1) {
-    throw RowProblem{"wrong_type", std::string("several completions share the ") + (best.times > 1 ? "lowest" : "highest") + " rank"};
+    throw RowProblem{"wrong_type", std::string("several completions share the ") +
+                                       (best.times > 1 ? "lowest" : "highest") + " rank"};
   }
   ReadAnswer(row.memory(), {"completion", best.completion}, record.chosen);
   ReadAnswer(row.memory(), {"completion", worst.completion}, record.rejected);

@@ -1,4 +1,5 @@
-// Preference pairs of one row: two answers to a prompt, ranked completions, comparisons with a winner.
+// Preference pairs of one row: two answers to a prompt, ranked completions, comparisons with a
+// winner.
 //
 // Thread safety: none; one Memory a parser. Errors: RowProblem.
 #pragma once

@@ -34,23 +34,28 @@ std::string ReadTruth(Columns& row, RowForm form) {
     for (const char* name : {"reward_model", "reward_spec"}) {
       const auto nested = row.Find(name, {name});
       dom::element value;
-      if (nested && nested->value["ground_truth"].get(value) == simdjson::SUCCESS && !value.is_null()) {
+      if (nested && nested->value["ground_truth"].get(value) == simdjson::SUCCESS &&
+          !value.is_null()) {
         return value.is_string() ? std::string(std::string_view(value)) : Canonical(value);
       }
     }
     return "";
   }
-  if (!column->value.is_string()) return Canonical(column->value);  // and it stays for reward functions, as the row has it;
+  // and it stays for reward functions, as the row has it;
+  if (!column->value.is_string()) return Canonical(column->value);
   // so do a worked solution and a column of another name.
-  if (form != RowForm::kGsm8k && !row.Mapped("answer") && !row.Mapped("ground_truth")) row.Use(column->name);
+  if (form != RowForm::kGsm8k && !row.Mapped("answer") && !row.Mapped("ground_truth"))
+    row.Use(column->name);
   const std::string_view text(column->value);
   const size_t mark = text.rfind("####");
   if (form != RowForm::kGsm8k || mark == std::string_view::npos) {
-    if (form == RowForm::kGsm8k) throw RowProblem{"missing_column", "no #### in " + column->Named()};
+    if (form == RowForm::kGsm8k)
+      throw RowProblem{"missing_column", "no #### in " + column->Named()};
     return std::string(text);
   }
   const std::string_view answer = Trim(text.substr(mark + 4));
-  if (answer.empty()) throw RowProblem{"missing_column", "nothing follows #### in " + column->Named()};
+  if (answer.empty())
+    throw RowProblem{"missing_column", "nothing follows #### in " + column->Named()};
   return std::string(answer);
 }
 
@@ -189,11 +194,13 @@ dom::object RowParser::Impl::Parse(std::string_view text, std::vector<OddValue>&
     if (error == simdjson::UTF8_ERROR || !simdjson::validate_utf8(text.data(), text.size())) {
       throw RowProblem{"bad_utf8", "not valid UTF-8"};
     }
-    throw RowProblem{"bad_json", error == simdjson::DEPTH_ERROR ? "nested deeper than " + std::to_string(kMaxJsonDepth)
-                                                                 : std::string(simdjson::error_message(error))};
+    throw RowProblem{"bad_json", error == simdjson::DEPTH_ERROR
+                                     ? "nested deeper than " + std::to_string(kMaxJsonDepth)
+                                     : std::string(simdjson::error_message(error))};
   }
   dom::object object;
-  if (root.get(object) != simdjson::SUCCESS) throw RowProblem{"not_an_object", "a row has to be one JSON object"};
+  if (root.get(object) != simdjson::SUCCESS)
+    throw RowProblem{"not_an_object", "a row has to be one JSON object"};
   return object;
 }
 
@@ -202,11 +209,13 @@ void RowParser::Impl::Read(Columns& row, ParsedRow& out) {
   const auto detected = DetectForm(row, as);
   const auto& fixed = options.form;
   if (!fixed && !detected) {
-    throw RowProblem{"unknown_form", "no known columns; the row has: " + row.Names() + " (name them with --map, e.g. prompt=COLUMN)"};
+    throw RowProblem{"unknown_form", "no known columns; the row has: " + row.Names() +
+                                         " (name them with --map, e.g. prompt=COLUMN)"};
   }
   out.form = fixed ? *fixed : *detected;
   if (fixed && detected && KindOf(*detected) != KindOf(*fixed)) {
-    throw RowProblem{"mixed_format", std::string("the file holds ") + FormName(*fixed) + " rows, this is one of " + FormName(*detected)};
+    throw RowProblem{"mixed_format", std::string("the file holds ") + FormName(*fixed) +
+                                         " rows, this is one of " + FormName(*detected)};
   }
   const RowKind kind = KindOf(out.form);
   PreferenceRecord& record = out.record;

@@ -56,9 +56,11 @@ std::string RowParts();  // all, for messages
 struct RowParserOptions {
   std::map<std::string, std::string> map;  // part -> column
   std::optional<RowForm> form;             // empty: the first row that has one decides
-  bool convert_numbers = false;            // numbers and booleans written as text: taken, else rejected
-  // Rows of a run: each row is read as this kind where it can be, whatever its form, and no row fixes the form. kPrompts
-  // takes the prompt out of preference pairs too; kDemonstrations looks past labels. The other kinds are not to be asked for.
+  // numbers and booleans written as text: taken, else rejected
+  bool convert_numbers = false;
+  // Rows of a run: each row is read as this kind where it can be, whatever its form, and no row
+  // fixes the form. kPrompts takes the prompt out of preference pairs too; kDemonstrations looks
+  // past labels. The other kinds are not to be asked for.
   std::optional<RowKind> as;
 };
 
@@ -70,7 +72,8 @@ struct RowNote {
 
 struct ParsedRow {
   RowForm form = RowForm::kTrl;
-  Prompt prompt;            // RowKind::kPrompts, and whenever RowParserOptions::as is; dataset and row are the caller's
+  // RowKind::kPrompts, and whenever RowParserOptions::as is; dataset and row are the caller's
+  Prompt prompt;
   PreferenceRecord record;  // the other kinds
   std::vector<RowNote> notes;
 };
@@ -79,9 +82,11 @@ class RowParser {
  public:
   explicit RowParser(RowParserOptions options);
   ~RowParser();
-  // REQUIRES: 64 readable bytes behind the text, whatever they hold. The first usable row fixes the form.
+  // REQUIRES: 64 readable bytes behind the text, whatever they hold. The first usable row fixes the
+  // form.
   ParsedRow Parse(std::string_view text);
-  // The same into `out`, whose memory is used again: rows of one kind, one after the other, allocate next to nothing.
+  // The same into `out`, whose memory is used again: rows of one kind, one after the other,
+  // allocate next to nothing.
   void Parse(std::string_view text, ParsedRow& out);
   std::optional<RowForm> form() const;
   void SetForm(RowForm form);  // of an import that goes on

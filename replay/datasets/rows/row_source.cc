@@ -33,10 +33,12 @@ class JsonLines : public RowSource {
   LineReader lines_;
 };
 
-// Cuts an array into its elements without looking into them beyond quotes and brackets; the row parser does the rest.
+// Cuts an array into its elements without looking into them beyond quotes and brackets; the row
+// parser does the rest.
 class JsonArray : public RowSource {
  public:
-  JsonArray(const std::string& path, size_t max_row_bytes) : bytes_(path), path_(path), max_row_bytes_(max_row_bytes) {
+  JsonArray(const std::string& path, size_t max_row_bytes)
+      : bytes_(path), path_(path), max_row_bytes_(max_row_bytes) {
     if (bytes_.Peek() == 0xEF) Get(), Get(), Get();  // a byte order mark
     if (Skip() != '[') throw Error(ErrorCode::kCorruption, "is no JSON array", path);
     Get();
@@ -76,7 +78,8 @@ class JsonArray : public RowSource {
     }
     ++number_;
     if (row.too_long) text = std::string();
-    else if (text.find_first_not_of(" \t\r\n") == std::string::npos) Damaged(c, "a value was expected");
+    else if (text.find_first_not_of(" \t\r\n") == std::string::npos)
+      Damaged(c, "a value was expected");
     while (!text.empty() && IsBlank(text.back())) text.pop_back();
     if (text.capacity() < text.size() + kPadding) text.reserve(2 * text.size() + kPadding);
     row.text = text;
@@ -102,8 +105,11 @@ class JsonArray : public RowSource {
   }
   [[noreturn]] void Damaged(int c, const std::string& expected) const {
     const std::string where = path_ + ": element " + std::to_string(number_ + 1);
-    if (c < 0) throw Error(ErrorCode::kCorruption, "the JSON array ends too early: the file was cut, get it again", where);
-    throw Error(ErrorCode::kCorruption, std::string("'") + static_cast<char>(c) + "' stands where " + expected, where);
+    if (c < 0)
+      throw Error(ErrorCode::kCorruption,
+                  "the JSON array ends too early: the file was cut, get it again", where);
+    throw Error(ErrorCode::kCorruption,
+                std::string("'") + static_cast<char>(c) + "' stands where " + expected, where);
   }
   ByteSource bytes_;
   const std::string path_;
@@ -133,7 +139,8 @@ std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_r
   std::error_code ignored;
   if (std::filesystem::is_regular_file(path, ignored)) {
     const std::string magic = Magic(path);
-    if (magic == "PARE") throw Error(ErrorCode::kUnsupported, "is an encrypted Parquet file: decrypt it first", path);
+    if (magic == "PARE")
+      throw Error(ErrorCode::kUnsupported, "is an encrypted Parquet file: decrypt it first", path);
     if (magic == "PAR1") return OpenParquet(path, max_row_bytes);
     static constexpr char kArrow[] =
         "an Arrow file: write it as Parquet, python3 -c \"import datasets; "

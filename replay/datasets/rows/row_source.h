@@ -1,10 +1,11 @@
 // Rows of a dataset file as JSON texts, one after the other: JSONL, a JSON array, CSV, TSV, gzip of
 // them, Parquet.
 //
-// What a file is, its first bytes say: "PAR1" Parquet (replay/datasets/rows/parquet_source.h), '[' (after blanks)
-// a JSON array, else lines; of others than JSON its name: CSV and TSV (replay/datasets/rows/csv_source.h). Rows
-// may hold the values of replay/datasets/rows/odd_values.h. Memory: one row and fixed buffers, whatever the size
-// of the file.
+// What a file is, its first bytes say: "PAR1" Parquet (replay/datasets/rows/parquet_source.h), '['
+// (after blanks) a JSON array, else lines; of others than JSON its name: CSV and TSV
+// (replay/datasets/rows/csv_source.h). Rows may hold the values of
+// replay/datasets/rows/odd_values.h. Memory: one row and fixed buffers, whatever the size of the
+// file.
 //
 // Thread safety: none, one reader a thread. Errors: kNotFound, kIo; kCorruption for a
 // gzip stream or an array that is damaged or cut, naming the place; kUnsupported for other
@@ -34,13 +35,14 @@ bool IsSavedToDisk(const std::string& folder);
 class RowSource {
  public:
   static constexpr size_t kPadding = 64;
-  static std::unique_ptr<RowSource> Open(const std::string& path, size_t max_row_bytes = size_t{16} << 20);
+  static std::unique_ptr<RowSource> Open(const std::string& path,
+                                         size_t max_row_bytes = size_t{16} << 20);
   virtual ~RowSource() = default;
-  virtual bool Next(SourceRow& row) = 0;  // false at the end
+  virtual bool Next(SourceRow& row) = 0;      // false at the end
   virtual const char* container() const = 0;  // "jsonl", "json array", "csv", "tsv", "parquet"
   // Numbers and booleans are texts because there is nothing else.
   virtual bool all_text() const { return false; }
-  virtual double Progress() const = 0;        // part of the file that was read, 0 .. 1
+  virtual double Progress() const = 0;  // part of the file that was read, 0 .. 1
 };
 
 }  // namespace plumb::replay

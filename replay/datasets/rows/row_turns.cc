@@ -103,10 +103,12 @@ void ReadMessages(Memory& memory, dom::element value, std::string_view column,
   } else {
     for (const dom::element item : dom::array(value)) ReadMessage(memory, item, column, messages);
   }
-  if (messages.empty()) throw RowProblem{"bad_messages", "no message in '" + std::string(column) + "'"};
+  if (messages.empty())
+    throw RowProblem{"bad_messages", "no message in '" + std::string(column) + "'"};
 }
 
-void ReadTurns(Memory& memory, const Column& column, const char* empty_reason, std::string& text, std::vector<Message>& messages) {
+void ReadTurns(Memory& memory, const Column& column, const char* empty_reason, std::string& text,
+               std::vector<Message>& messages) {
   if (column.value.is_string()) {
     const std::string_view whole(column.value);
     if (Trim(whole).empty()) throw RowProblem{empty_reason, column.Named() + " is empty"};
@@ -131,7 +133,9 @@ void ReadAnswer(Memory& memory, const Column& column, std::vector<Message>& mess
 }
 
 void CheckAnswer(const std::vector<Message>& answer, const char* what) {
-  if (answer.empty()) throw RowProblem{"empty_completion", std::string("nothing follows the prompt in '") + what + "'"};
+  if (answer.empty())
+    throw RowProblem{"empty_completion",
+                     std::string("nothing follows the prompt in '") + what + "'"};
   if (answer.back().role != "assistant") {
     throw RowProblem{"bad_messages", std::string("'") + what + "' does not end with the assistant"};
   }
@@ -151,8 +155,7 @@ void Precede(Columns& row, std::string& text, std::vector<Message>& prompt) {
     if (system->value.is_string()) {
       row.Use(system->name);
       const std::string_view says(system->value);
-      const bool twice =
-          !prompt.empty() && prompt.front().role == "system" && !Trim(says).empty();
+      const bool twice = !prompt.empty() && prompt.front().role == "system" && !Trim(says).empty();
       if (twice && prompt.front().content != says) {
         throw RowProblem{"bad_messages", "two system messages: " + system->Named() +
                                              " and the first of the dialogue"};
@@ -172,8 +175,8 @@ void Precede(Columns& row, std::string& text, std::vector<Message>& prompt) {
       ReadMessages(row.memory(), history->value, history->name, turns);
     const size_t system = !prompt.empty() && prompt.front().role == "system" ? 1 : 0;
     const auto behind = prompt.begin() + static_cast<ptrdiff_t>(system);
-    const bool there = prompt.size() >= system + turns.size() &&
-                       std::equal(turns.begin(), turns.end(), behind);
+    const bool there =
+        prompt.size() >= system + turns.size() && std::equal(turns.begin(), turns.end(), behind);
     if (!there) {
       std::move(prompt.begin(), behind, std::back_inserter(before));  // it stays in front
       prompt.erase(prompt.begin(), behind);

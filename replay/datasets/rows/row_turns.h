@@ -1,6 +1,8 @@
-// The dialogues of one row: its messages, turns and answers, and the prompt with what stands before it.
+// The dialogues of one row: its messages, turns and answers, and the prompt with what stands before
+// it.
 //
-// Purpose: replay/datasets/rows/row_parser.cc and replay/datasets/rows/row_pairs.cc read through it. What is read is appended; columns count as used.
+// Purpose: replay/datasets/rows/row_parser.cc and replay/datasets/rows/row_pairs.cc read through
+// it. What is read is appended; columns count as used.
 // Thread safety: none; one Memory a parser. Errors: RowProblem.
 #pragma once
 

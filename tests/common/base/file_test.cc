@@ -1,4 +1,5 @@
-// Files, mappings, sizes and clocks. common/base/file.h, common/base/clock.h, common/base/checked_math.h
+// Files, mappings, sizes and clocks. common/base/file.h, common/base/clock.h,
+// common/base/checked_math.h
 #include "common/base/file.h"
 
 #include <gtest/gtest.h>
@@ -37,7 +38,8 @@ TEST(File, WritesReadsListsRemoves) {
   files.WriteFileAtomic(folder / "a/b/f", text);
   EXPECT_EQ(files.ReadFile(folder / "a/b/f", text.size()), text);
   EXPECT_EQ(files.FileSize(folder / "a/b/f"), text.size());
-  EXPECT_EQ(CodeOf([&] { files.ReadFile(folder / "a/b/f", text.size() - 1); }), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(CodeOf([&] { files.ReadFile(folder / "a/b/f", text.size() - 1); }),
+            ErrorCode::kInvalidArgument);
   EXPECT_EQ(CodeOf([&] { files.ReadFile(folder / "none", 10); }), ErrorCode::kNotFound);
   EXPECT_EQ(CodeOf([&] { files.ReadFile(folder / "a", 10); }), ErrorCode::kIo);
   EXPECT_GT(files.ReadFile("/proc/self/status", 1 << 20).size(), 100u);  // no size to begin with
@@ -74,7 +76,8 @@ TEST(File, FullDiskIsNoSpaceWithThePath) {
   }
 }
 
-// Whatever operation fails, in whatever way: the old content or the new one, never a mixture, and no temp file.
+// Whatever operation fails, in whatever way: the old content or the new one, never a mixture, and
+// no temp file.
 TEST(File, AtomicWriteIsAtomicUnderEveryFault) {
   using Fault = FaultyFileSystem::Fault;
   TempFolder folder;
@@ -90,7 +93,9 @@ TEST(File, AtomicWriteIsAtomicUnderEveryFault) {
       const ErrorCode code = CodeOf([&] { files.WriteFileAtomic(path, "new content"); });
       EXPECT_EQ(code, fault == Fault::kNoSpace ? ErrorCode::kNoSpace : ErrorCode::kIo) << n;
       EXPECT_TRUE(files.fired());
-      EXPECT_EQ(RealFileSystem().ReadFile(path, 100), n == operations ? "new content" : "old content") << n;
+      EXPECT_EQ(RealFileSystem().ReadFile(path, 100),
+                n == operations ? "new content" : "old content")
+          << n;
       if (fault != Fault::kTorn) {
         EXPECT_EQ(RealFileSystem().List(folder.path()).size(), 1u) << n;
       }
@@ -119,9 +124,12 @@ TEST(CheckedMath, OverflowIsAnError) {
   EXPECT_EQ(CheckedAdd<uint64_t>(2, 3), 5u);
   EXPECT_EQ(CheckedMul<int32_t>(-4, 3), -12);
   EXPECT_EQ(CheckedMul(size_t{1} << 32, size_t{1} << 31), size_t{1} << 63);
-  EXPECT_EQ(CodeOf([] { CheckedMul(size_t{1} << 32, size_t{1} << 32, "bytes"); }), ErrorCode::kCorruption);
-  EXPECT_EQ(CodeOf([] { CheckedAdd(std::numeric_limits<uint64_t>::max(), 1); }), ErrorCode::kCorruption);
-  EXPECT_EQ(CodeOf([] { CheckedAdd(std::numeric_limits<int64_t>::min(), -1); }), ErrorCode::kCorruption);
+  EXPECT_EQ(CodeOf([] { CheckedMul(size_t{1} << 32, size_t{1} << 32, "bytes"); }),
+            ErrorCode::kCorruption);
+  EXPECT_EQ(CodeOf([] { CheckedAdd(std::numeric_limits<uint64_t>::max(), 1); }),
+            ErrorCode::kCorruption);
+  EXPECT_EQ(CodeOf([] { CheckedAdd(std::numeric_limits<int64_t>::min(), -1); }),
+            ErrorCode::kCorruption);
 }
 
 TEST(Clock, RealAndFake) {

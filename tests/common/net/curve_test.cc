@@ -6,8 +6,8 @@
 #include <fstream>
 #include <thread>
 
-#include "common/net/curve_keys.h"
 #include "common/base/error.h"
+#include "common/net/curve_keys.h"
 #include "common/net/frame_socket.h"
 #include "common/net/rpc/rpc.h"
 #include "common/net/stream/transport.h"

@@ -30,8 +30,9 @@ TEST(Endpoint, LoopbackAndPrivateFoldersAreAllowed) {
 
 TEST(Endpoint, WhatOthersReachIsRefused) {
   testing::TempFolder folder;
-  for (const char* endpoint : {"tcp://0.0.0.0:5555", "tcp://*:5555", "tcp://10.0.0.1:5555", "tcp://localhost:5555",
-                               "tcp://127.0.0.1.example.com:5555", "tcp://[::]:5555", "tcp://eth0:5555"}) {
+  for (const char* endpoint :
+       {"tcp://0.0.0.0:5555", "tcp://*:5555", "tcp://10.0.0.1:5555", "tcp://localhost:5555",
+        "tcp://127.0.0.1.example.com:5555", "tcp://[::]:5555", "tcp://eth0:5555"}) {
     EXPECT_EQ(CodeOf(endpoint), ErrorCode::kUnsupported) << endpoint;
   }
   for (const mode_t mode : {0755, 0710, 0702, 0777}) {
@@ -46,8 +47,9 @@ TEST(Endpoint, WhatOthersReachIsRefused) {
 TEST(Endpoint, NonsenseIsRefused) {
   testing::TempFolder folder;
   for (const std::string& endpoint :
-       {std::string("tcp://127.0.0.1"), std::string("tcp://127.0.0.1:0"), std::string("tcp://127.0.0.1:70000"),
-        std::string("tcp://127.0.0.1:5x"), std::string("udp://127.0.0.1:1"), std::string("inproc://x"), std::string(""),
+       {std::string("tcp://127.0.0.1"), std::string("tcp://127.0.0.1:0"),
+        std::string("tcp://127.0.0.1:70000"), std::string("tcp://127.0.0.1:5x"),
+        std::string("udp://127.0.0.1:1"), std::string("inproc://x"), std::string(""),
         std::string("ipc://relative"), std::string("ipc://@abstract"), std::string("ipc:///"),
         folder.Ipc(std::string(200, 'l'))}) {
     EXPECT_EQ(CodeOf(endpoint), ErrorCode::kInvalidArgument) << endpoint;

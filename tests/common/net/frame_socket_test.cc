@@ -1,4 +1,5 @@
-// Frames with programs of others, and the keys that guard them (common/net/frame_socket.h, common/net/curve_keys.h).
+// Frames with programs of others, and the keys that guard them (common/net/frame_socket.h,
+// common/net/curve_keys.h).
 #include "common/net/frame_socket.h"
 
 #include <gtest/gtest.h>
@@ -19,10 +20,13 @@ namespace {
 
 using std::chrono::milliseconds;
 
-std::string Echo(std::string_view request, milliseconds) { return "<" + std::string(request) + ">"; }
+std::string Echo(std::string_view request, milliseconds) {
+  return "<" + std::string(request) + ">";
+}
 
 // One question and its answer; "" when there was none in time.
-std::string Ask(const std::string& endpoint, FrameClientOptions options = {}, milliseconds patience = milliseconds(3000)) {
+std::string Ask(const std::string& endpoint, FrameClientOptions options = {},
+                milliseconds patience = milliseconds(3000)) {
   FrameClient client(endpoint, std::move(options));
   std::string reply;
   if (!client.Send("hello", After(patience))) return "";
@@ -57,7 +61,8 @@ TEST(FrameSocket, AnswersManyClientsAtOnce) {
         const std::string text = std::to_string(t) + "/" + std::to_string(i);
         std::string reply;
         ASSERT_TRUE(client.Send(text, After(std::chrono::seconds(10))));
-        ASSERT_EQ(client.Receive(&reply, After(std::chrono::seconds(10))), FrameClient::Got::kMessage);
+        ASSERT_EQ(client.Receive(&reply, After(std::chrono::seconds(10))),
+                  FrameClient::Got::kMessage);
         right += reply == "<" + text + ">";
       }
     });
@@ -75,12 +80,15 @@ TEST(FrameSocket, NobodyThereIsSaid) {
 
 TEST(FrameSocket, AFullServerPushesBackAndLosesNothing) {
   testing::TempFolder folder;
-  FrameServer server(folder.Ipc("s"), [](std::string_view request, milliseconds) {
-    std::this_thread::sleep_for(milliseconds(2));
-    return std::string(request);
-  }, {.max_waiting = 2});
+  FrameServer server(folder.Ipc("s"),
+                     [](std::string_view request, milliseconds) {
+                       std::this_thread::sleep_for(milliseconds(2));
+                       return std::string(request);
+                     },
+                     {.max_waiting = 2});
   FrameClient client(server.endpoint());
-  for (int i = 0; i < 300; ++i) ASSERT_TRUE(client.Send(std::to_string(i), After(std::chrono::seconds(10))));
+  for (int i = 0; i < 300; ++i)
+    ASSERT_TRUE(client.Send(std::to_string(i), After(std::chrono::seconds(10))));
   for (int i = 0; i < 300; ++i) {
     std::string reply;
     ASSERT_EQ(client.Receive(&reply, After(std::chrono::seconds(10))), FrameClient::Got::kMessage);
@@ -97,10 +105,12 @@ TEST(FrameSocket, GarbageIsCountedAndChangesNothing) {
   uint64_t malformed = 0;
   for (int i = 0; i < 200; ++i) {
     void* socket = zmq_socket(context, ZMQ_DEALER);
-    const int linger = i % 20 == 19 ? 200 : 20000;  // ms; what is over the cap never arrives, the rest has to
+    // ms; what is over the cap never arrives, the rest has to
+    const int linger = i % 20 == 19 ? 200 : 20000;
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger);
     ASSERT_EQ(zmq_connect(socket, endpoint.c_str()), 0);
-    const int parts = i % 5 + 1;  // two parts of which the first is empty would be a request: never made here
+    // two parts of which the first is empty would be a request: never made here
+    const int parts = i % 5 + 1;
     for (int p = 0; p < parts; ++p) {
       std::string part(p == 0 ? 1 + random() % 50 : random() % 50, static_cast<char>(random()));
       if (i % 20 == 19) part.resize(5000);  // over the cap: the connection is closed
@@ -133,22 +143,28 @@ class CurveIdentity : public ::testing::Test {
     WriteLines(folder_ / "allowed", {"# the clients", client_keys_.public_key + " of the lab"});
   }
   FrameServerOptions Server() { return {.curve = {server_keys_, folder_ / "allowed"}}; }
-  FrameClientOptions Client(const CurveKeys& own, const std::string& server) { return {.curve = {server, own}}; }
+  FrameClientOptions Client(const CurveKeys& own, const std::string& server) {
+    return {.curve = {server, own}};
+  }
   FrameClientOptions Client() { return Client(client_keys_, server_keys_.public_key); }
 
   testing::TempFolder folder_;
   CurveKeys server_keys_, client_keys_;
-  static constexpr milliseconds kRefused{60};  // a refusal is proven by the server's counters, not by waiting long
+  // a refusal is proven by the server's counters, not by waiting long
+  static constexpr milliseconds kRefused{60};
   static constexpr milliseconds kReaches{200};  // long enough to come as far as the check
 };
 
 // RELIABILITY row 17: each way not to be who one should be, twenty times.
 TEST_F(CurveIdentity, OnlyTheListedKeyIsAnswered) {
   std::atomic<int> handled{0};
-  FrameServer server("tcp://127.0.0.1:*", [&](std::string_view request, milliseconds waited) {
-    ++handled;
-    return Echo(request, waited);
-  }, Server());
+  FrameServer server(
+      "tcp://127.0.0.1:*",
+      [&](std::string_view request, milliseconds waited) {
+        ++handled;
+        return Echo(request, waited);
+      },
+      Server());
   EXPECT_EQ(Ask(server.endpoint(), Client()), "<hello>");
   const uint64_t accepted = server.counters().at("keys_accepted");
   for (int i = 0; i < 20; ++i) {
@@ -156,10 +172,13 @@ TEST_F(CurveIdentity, OnlyTheListedKeyIsAnswered) {
     EXPECT_EQ(
         Ask(server.endpoint(), Client(GenerateCurveKeys(), server_keys_.public_key), kReaches), "")
         << "unknown key";
-    EXPECT_EQ(Ask(server.endpoint(), Client(client_keys_, GenerateCurveKeys().public_key), kRefused), "") << "another server's key";
+    EXPECT_EQ(
+        Ask(server.endpoint(), Client(client_keys_, GenerateCurveKeys().public_key), kRefused), "")
+        << "another server's key";
     CurveKeys stolen = client_keys_;  // somebody who has seen the public key only
     stolen.secret_key = GenerateCurveKeys().secret_key;
-    EXPECT_EQ(Ask(server.endpoint(), Client(stolen, server_keys_.public_key), kRefused), "") << "public key without its secret";
+    EXPECT_EQ(Ask(server.endpoint(), Client(stolen, server_keys_.public_key), kRefused), "")
+        << "public key without its secret";
   }
   EXPECT_EQ(handled, 1);
   EXPECT_EQ(server.counters().at("keys_accepted"), accepted);
@@ -184,16 +203,19 @@ TEST_F(CurveIdentity, ARevokedKeyIsOutAtOnce) {
     ASSERT_EQ(client.Receive(&reply, After(std::chrono::seconds(3))), FrameClient::Got::kMessage);
     WriteLines(folder_ / "allowed", {"# nobody"});
     client.Send("b", After(milliseconds(200)));
-    EXPECT_EQ(client.Receive(&reply, After(kRefused)), FrameClient::Got::kDeadline) << "over the open connection";
+    EXPECT_EQ(client.Receive(&reply, After(kRefused)), FrameClient::Got::kDeadline)
+        << "over the open connection";
     EXPECT_EQ(Ask(server.endpoint(), Client(), kRefused), "") << "over a new one";
     ::unlink((folder_ / "allowed").c_str());
-    EXPECT_EQ(Ask(server.endpoint(), Client(), kRefused), "") << "a list that is gone lets nobody in";
+    EXPECT_EQ(Ask(server.endpoint(), Client(), kRefused), "")
+        << "a list that is gone lets nobody in";
     WriteLines(folder_ / "allowed", {client_keys_.public_key});
   }
   EXPECT_EQ(Ask(server.endpoint(), Client()), "<hello>");
 }
 
-// A client that proves its key to a socket whose server was made without ZAP: the list must not be skipped.
+// A client that proves its key to a socket whose server was made without ZAP: the list must not be
+// skipped.
 TEST_F(CurveIdentity, TheListIsAskedForEveryMessage) {
   AllowedKeys allowed(folder_ / "allowed");
   EXPECT_TRUE(allowed.Allows(client_keys_.public_key));
@@ -211,12 +233,14 @@ TEST(CurveKeyFiles, RoundTripAndRefusals) {
   EXPECT_EQ(ReadCurveKeys(folder / "lab.key").secret_key, keys.secret_key);
   EXPECT_EQ(ReadPublicKey(folder / "lab.pub"), keys.public_key);
   EXPECT_EQ(ReadPublicKey(keys.public_key), keys.public_key);
-  EXPECT_EQ(CodeOf([&] { WriteCurveKeys(folder / "lab", GenerateCurveKeys()); }), ErrorCode::kConflict);
+  EXPECT_EQ(CodeOf([&] { WriteCurveKeys(folder / "lab", GenerateCurveKeys()); }),
+            ErrorCode::kConflict);
   EXPECT_EQ(ReadCurveKeys(folder / "lab.key").secret_key, keys.secret_key) << "not overwritten";
   ASSERT_EQ(::chmod((folder / "lab.key").c_str(), 0640), 0);
   EXPECT_EQ(CodeOf([&] { ReadCurveKeys(folder / "lab.key"); }), ErrorCode::kUnsupported);
   EXPECT_EQ(CodeOf([&] { ReadCurveKeys(folder / "absent.key"); }), ErrorCode::kNotFound);
-  WriteLines(folder / "mixed.key", {"public " + GenerateCurveKeys().public_key, "secret " + keys.secret_key});
+  WriteLines(folder / "mixed.key",
+             {"public " + GenerateCurveKeys().public_key, "secret " + keys.secret_key});
   ASSERT_EQ(::chmod((folder / "mixed.key").c_str(), 0600), 0);
   EXPECT_EQ(CodeOf([&] { ReadCurveKeys(folder / "mixed.key"); }), ErrorCode::kInvalidArgument);
   WriteLines(folder / "list", {"", "# comment", keys.public_key + " laptop"});
@@ -227,7 +251,8 @@ TEST(CurveKeyFiles, RoundTripAndRefusals) {
     ADD_FAILURE();
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("line 1"), std::string::npos);
-    EXPECT_EQ(std::string(error.what()).find(keys.public_key.substr(1)), std::string::npos) << "what stands there is not repeated";
+    EXPECT_EQ(std::string(error.what()).find(keys.public_key.substr(1)), std::string::npos)
+        << "what stands there is not repeated";
   }
 }
 

@@ -47,7 +47,8 @@ TEST(WeightWire, LyingHeadersAreRefused) {
 
   const std::vector<OfferedSet> one = {{"base", "d0", 1}};
   std::string offer = EncodeOffer({kVersion, one});
-  std::memset(offer.data() + 8 + 4 + kVersion.digest.size(), 0xff, 4);  // four thousand million sets
+  // four thousand million sets
+  std::memset(offer.data() + 8 + 4 + kVersion.digest.size(), 0xff, 4);
   EXPECT_THROW(DecodeOffer(offer), Error);
   EXPECT_THROW(DecodeOffer(EncodeOffer({{-5, "x"}, one})), Error);
   EXPECT_THROW(DecodeOffer(EncodeOffer({{}, one})), Error);

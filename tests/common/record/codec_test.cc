@@ -20,8 +20,12 @@ TrajectoryGroup MakeGroup(int samples, int completion_tokens, uint32_t seed) {
   TrajectoryGroup g;
   g.run_id = "run-\xff\x01";
   g.actor = "actor-0";
-  g.lease = {.lease_id = ~uint64_t{0} - 3, .purpose = Purpose::kEval, .attempt = 7, .num_samples = samples,
-             .policy_version = 12, .deadline_ms = -5};
+  g.lease = {.lease_id = ~uint64_t{0} - 3,
+             .purpose = Purpose::kEval,
+             .attempt = 7,
+             .num_samples = samples,
+             .policy_version = 12,
+             .deadline_ms = -5};
   g.lease.prompt.dataset = "sums";
   g.lease.prompt.row = uint64_t{1} << 63;
   g.lease.prompt.text = std::string("1+1=\0?", 6);
@@ -38,15 +42,19 @@ TrajectoryGroup MakeGroup(int samples, int completion_tokens, uint32_t seed) {
     t.sample = static_cast<uint32_t>(i);
     t.tokens = g.lease.prompt.tokens;
     const int32_t prompt = static_cast<int32_t>(t.tokens.size());
-    for (int k = 0; k < completion_tokens; ++k) t.tokens.push_back(static_cast<int32_t>(random() % 50000));
+    for (int k = 0; k < completion_tokens; ++k)
+      t.tokens.push_back(static_cast<int32_t>(random() % 50000));
     const size_t n = t.tokens.size();
     t.segments = {{Origin::kPrompt, 0, prompt}, {Origin::kPolicy, prompt, static_cast<int32_t>(n)}};
     t.loss_mask.assign(n, 1);
     t.logprobs.assign(n, -0.0f);
     t.policy_versions.assign(n, 12);
-    for (int32_t k = 0; k < prompt; ++k) t.loss_mask[k] = 0, t.logprobs[k] = 0, t.policy_versions[k] = -1;
-    for (size_t k = prompt; k < n; ++k) t.logprobs[k] = -std::ldexp(static_cast<float>(random()), -31);
-    if (n > static_cast<size_t>(prompt)) t.logprobs.back() = -std::numeric_limits<float>::denorm_min();
+    for (int32_t k = 0; k < prompt; ++k)
+      t.loss_mask[k] = 0, t.logprobs[k] = 0, t.policy_versions[k] = -1;
+    for (size_t k = prompt; k < n; ++k)
+      t.logprobs[k] = -std::ldexp(static_cast<float>(random()), -31);
+    if (n > static_cast<size_t>(prompt))
+      t.logprobs.back() = -std::numeric_limits<float>::denorm_min();
     t.finish = i % 2 ? FinishReason::kLength : FinishReason::kAborted;
     t.completion = "answer \xf0\x28 " + std::to_string(i);
     t.rewards = {{"correct", 1.0 / 3, 0.7, RewardScope::kTrajectory, 0, "sha"},
@@ -59,7 +67,8 @@ TrajectoryGroup MakeGroup(int samples, int completion_tokens, uint32_t seed) {
   return g;
 }
 
-// A part's index is a token or a segment that is there; whoever reads it may use it without looking.
+// A part's index is a token or a segment that is there; whoever reads it may use it without
+// looking.
 TEST(Trajectory, ARewardOfATokenOrSegmentThatIsNotThereIsRefused) {
   const TrajectoryGroup good = MakeGroup(1, 4, 3);
   const auto n = static_cast<int32_t>(good.trajectories[0].tokens.size());
@@ -69,13 +78,16 @@ TEST(Trajectory, ARewardOfATokenOrSegmentThatIsNotThereIsRefused) {
     int32_t index;
     bool holds;
   };
-  for (const Case& c : {Case{RewardScope::kToken, n - 1, true}, Case{RewardScope::kToken, n, false}, Case{RewardScope::kToken, -1, false},
-                        Case{RewardScope::kSegment, 1, true}, Case{RewardScope::kSegment, 2, false}, Case{RewardScope::kSegment, 5, false},
-                        Case{RewardScope::kTrajectory, 0, true}, Case{RewardScope::kTrajectory, -1, false}}) {
+  for (const Case& c :
+       {Case{RewardScope::kToken, n - 1, true}, Case{RewardScope::kToken, n, false},
+        Case{RewardScope::kToken, -1, false}, Case{RewardScope::kSegment, 1, true},
+        Case{RewardScope::kSegment, 2, false}, Case{RewardScope::kSegment, 5, false},
+        Case{RewardScope::kTrajectory, 0, true}, Case{RewardScope::kTrajectory, -1, false}}) {
     TrajectoryGroup group = good;
     group.trajectories[0].rewards[1].scope = c.scope;
     group.trajectories[0].rewards[1].index = c.index;
-    const std::string what = std::to_string(static_cast<int>(c.scope)) + " " + std::to_string(c.index);
+    const std::string what =
+        std::to_string(static_cast<int>(c.scope)) + " " + std::to_string(c.index);
     if (c.holds) {
       EXPECT_NO_THROW(CheckInvariants(group)) << what;
       continue;
@@ -93,7 +105,8 @@ TEST(Trajectory, ARewardOfATokenOrSegmentThatIsNotThereIsRefused) {
 // The rules of tokens are looked at many at once: each is noticed at every place, and named.
 TEST(Codec, ABrokenTokenIsNamedWhereverItStands) {
   const TrajectoryGroup whole = MakeGroup(1, 75, 4);  // 3 tokens of prompt, 75 of the policy
-  const float nan = std::numeric_limits<float>::quiet_NaN(), infinite = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              infinite = std::numeric_limits<float>::infinity();
   using Break = void (*)(Trajectory&, size_t, float);
   const struct {
     Break make;
@@ -103,10 +116,12 @@ TEST(Codec, ABrokenTokenIsNamedWhereverItStands) {
   } cases[] = {
       {[](Trajectory& t, size_t k, float) { t.tokens[k] = -1; }, 0, "is negative", true},
       {[](Trajectory& t, size_t k, float v) { t.logprobs[k] = v; }, nan, "is not finite", true},
-      {[](Trajectory& t, size_t k, float v) { t.logprobs[k] = v; }, -infinite, "is not finite", true},
+      {[](Trajectory& t, size_t k, float v) { t.logprobs[k] = v; }, -infinite, "is not finite",
+       true},
       {[](Trajectory& t, size_t k, float v) { t.logprobs[k] = v; }, 1e-30f, "out of place", true},
       {[](Trajectory& t, size_t k, float) { t.loss_mask[k] = 2; }, 0, "loss mask", true},
-      {[](Trajectory& t, size_t k, float) { t.policy_versions[k] = k < 3 ? 0 : -1; }, 0, "policy version", true},
+      {[](Trajectory& t, size_t k, float) { t.policy_versions[k] = k < 3 ? 0 : -1; }, 0,
+       "policy version", true},
       {[](Trajectory& t, size_t k, float v) { t.logprobs[k] = v; }, -0.5f, "out of place", false},
   };
   for (const auto& c : cases) {
@@ -119,7 +134,8 @@ TEST(Codec, ABrokenTokenIsNamedWhereverItStands) {
         ADD_FAILURE() << c.what << " at " << k;
       } catch (const Error& e) {
         EXPECT_NE(std::string(e.what()).find(c.what), std::string::npos) << e.what();
-        EXPECT_NE(std::string(e.what()).find("token " + std::to_string(k)), std::string::npos) << e.what();
+        EXPECT_NE(std::string(e.what()).find("token " + std::to_string(k)), std::string::npos)
+            << e.what();
       }
     }
   }
@@ -220,8 +236,10 @@ TEST(Codec, SharedOffsetsDoNotUnpackToGigabytes) {
   const std::vector<fb::Offset<wire::Message>> many(20000, one[0]);
   const auto messages = builder.CreateVector(many);
   const auto tokens = builder.CreateVector(std::vector<int32_t>{});
-  builder.Finish(wire::CreatePrompt(builder, empty, 0, empty, messages, empty, empty, 1, tokens), "PPR1");
-  const std::string_view bytes(reinterpret_cast<const char*>(builder.GetBufferPointer()), builder.GetSize());
+  builder.Finish(wire::CreatePrompt(builder, empty, 0, empty, messages, empty, empty, 1, tokens),
+                 "PPR1");
+  const std::string_view bytes(reinterpret_cast<const char*>(builder.GetBufferPointer()),
+                               builder.GetSize());
   ASSERT_LT(bytes.size(), 300000u);
   try {
     DecodePrompt(BytesOf(bytes));
@@ -239,7 +257,8 @@ TEST(Codec, FlippedBytesAreAnErrorOrAnotherValidRecord) {
   for (int i = 0; i < 20000; ++i) {
     std::string flipped = bytes;
     const int flips = 1 + static_cast<int>(random() % 3);
-    for (int k = 0; k < flips; ++k) flipped[random() % flipped.size()] = static_cast<char>(random());
+    for (int k = 0; k < flips; ++k)
+      flipped[random() % flipped.size()] = static_cast<char>(random());
     try {
       DecodePromptLease(BytesOf(flipped));
       ++accepted;
@@ -248,7 +267,7 @@ TEST(Codec, FlippedBytesAreAnErrorOrAnotherValidRecord) {
       ++refused;
     }
   }
-  EXPECT_GT(refused, 1000);   // structure
+  EXPECT_GT(refused, 1000);  // structure
   EXPECT_GT(accepted,
             1000);  // a changed letter is a valid record: sums guard against that, not the codec
 }

@@ -1,4 +1,5 @@
-// A group's body: sealed once, read whole or in part, refused where it lies. common/record/group_body.h
+// A group's body: sealed once, read whole or in part, refused where it lies.
+// common/record/group_body.h
 #include "common/record/group_body.h"
 
 #include <gtest/gtest.h>

@@ -70,16 +70,16 @@ TEST(KeptTokens, EverySetComesBackAndIsSmall) {
 
 TEST(KeptTokens, BytesThatAreNoListAreRefused) {
   const std::vector<std::vector<uint8_t>> bad = {
-      {2},                                   // no token
-      {6, 5, 1},                             // two of three
-      {5, 7},                                // a byte of two
-      {1},                                   // bits without a byte
-      {3, 0},                                // bits that end in none
-      {2, 128},                              // inside a number
-      {2, 128, 0},                           // a longer form
-      {128, 128, 128, 128, 128, 1},          // too long a number
-      {4, 255, 255, 255, 255, 7, 0},         // beyond 2^31
-      {255, 255, 255, 255, 15, 1, 1},        // bits that are not there
+      {2},                             // no token
+      {6, 5, 1},                       // two of three
+      {5, 7},                          // a byte of two
+      {1},                             // bits without a byte
+      {3, 0},                          // bits that end in none
+      {2, 128},                        // inside a number
+      {2, 128, 0},                     // a longer form
+      {128, 128, 128, 128, 128, 1},    // too long a number
+      {4, 255, 255, 255, 255, 7, 0},   // beyond 2^31
+      {255, 255, 255, 255, 15, 1, 1},  // bits that are not there
   };
   for (const auto& bytes : bad) {
     KeptTokensReader reader(bytes);

@@ -1,4 +1,5 @@
-// The character classes of Unicode 16, whatever utf8proc is at hand; normal form C; UTF-8 in and out.
+// The character classes of Unicode 16, whatever utf8proc is at hand; normal form C; UTF-8 in and
+// out.
 #include "common/text/unicode.h"
 
 #include <gtest/gtest.h>
@@ -13,7 +14,8 @@ TEST(Unicode, ClassesHaveTheReferencesMembers) {
   for (char32_t code = 0; code < 0x110000; ++code) {
     if (code < 0xD800 || code >= 0xE000) ++count[ClassOf(code)];
   }
-  // Members of \p{L}, \p{N} and \s as the `tokenizers` package 0.23 counts them (one Split with each over all characters).
+  // Members of \p{L}, \p{N} and \s as the `tokenizers` package 0.23 counts them (one Split with
+  // each over all characters).
   EXPECT_EQ(count[CharacterClass::kLetter], 141028);
   EXPECT_EQ(count[CharacterClass::kNumber], 1911);
   EXPECT_EQ(count[CharacterClass::kSpace], 25);
@@ -25,7 +27,8 @@ TEST(Unicode, ClassesHaveTheReferencesMembers) {
 TEST(Unicode, NewerLettersAndNumbersBelongToWords) {
   EXPECT_EQ(ClassOf(0x16D40), CharacterClass::kLetter) << "Kirat Rai, Unicode 16";
   EXPECT_EQ(ClassOf(0x16D70), CharacterClass::kNumber) << "Kirat Rai zero, Unicode 16";
-  for (const char32_t code : {U'a', U'_', U'7', U'\u0301', U'\u24B6', U'\u200D', U'\U00016D40', U'\U00016D70'}) {
+  for (const char32_t code :
+       {U'a', U'_', U'7', U'\u0301', U'\u24B6', U'\u200D', U'\U00016D40', U'\U00016D70'}) {
     EXPECT_TRUE(IsWordCharacter(code)) << static_cast<uint32_t>(code);
   }
   for (const char32_t code : {U'-', U' ', U'\u00BD', U'\u20AC', U'\U00016D6D', kNotACharacter}) {
@@ -38,7 +41,8 @@ TEST(Unicode, ALongRunOfMarksOutOfOrderIsComposedSoon) {
   std::string text = "a";
   for (int i = 0; i < 1000000; ++i) text += "\u0F73\u0301\u0323";
   const std::string composed = ComposeNfc(text);
-  EXPECT_TRUE(composed.starts_with("\u00E1") || composed.starts_with("\u1EA1")) << composed.substr(0, 8);
+  EXPECT_TRUE(composed.starts_with("\u00E1") || composed.starts_with("\u1EA1"))
+      << composed.substr(0, 8);
   EXPECT_EQ(ComposeNfc(composed), composed);
 }
 
@@ -61,7 +65,9 @@ TEST(Unicode, EveryCharacterComesBack) {
 }
 
 TEST(Unicode, BrokenBytesStandAlone) {
-  for (const char* text : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xC3", "\xE2\x82", "\xF0\x9F\x98", "\xC3(", "\xFF"}) {
+  for (const char* text : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80",
+                           "\xF0\x80\x80\x80", "\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xC3",
+                           "\xE2\x82", "\xF0\x9F\x98", "\xC3(", "\xFF"}) {
     EXPECT_EQ(DecodeUtf8(text, 0).code, kNotACharacter) << text;
     EXPECT_EQ(DecodeUtf8(text, 0).bytes, 1) << text;
   }

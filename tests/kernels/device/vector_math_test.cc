@@ -1,7 +1,6 @@
 #include "kernels/device/vector_math.h"
 
 #include "kernels/device/cpu_common.h"
-#include "kernels/device/cpu_common.h"
 #include "tests/kernels/kernel_test.h"
 
 namespace plumb::kernels {
@@ -13,7 +12,8 @@ TEST(VectorMath, ExpIsWithinTwoUlpAndRightAtTheEnds) {
     const float x = -87.3f + 175.6f * static_cast<float>(i) / 200000.0f;
     const double exact = std::exp(static_cast<double>(x));
     const auto rounded = static_cast<float>(exact);
-    const double ulp = static_cast<double>(std::nextafter(rounded, INFINITY)) - static_cast<double>(rounded);
+    const double ulp =
+        static_cast<double>(std::nextafter(rounded, INFINITY)) - static_cast<double>(rounded);
     worst = std::max(worst, std::abs(static_cast<double>(FastExp(x)) - exact) / ulp);
     ASSERT_EQ(Exp(Broadcast(x))[i % 16], FastExp(x)) << x;
   }
@@ -65,7 +65,8 @@ TEST(VectorMath, TransposesSumsAndFindsMaxima) {
 
 TEST(VectorMath, WidensBfloat16) {
   std::vector<BFloat16> x(16);
-  for (int i = 0; i < 16; ++i) x[static_cast<size_t>(i)] = ToBFloat16(static_cast<float>(i) * -0.37f);
+  for (int i = 0; i < 16; ++i)
+    x[static_cast<size_t>(i)] = ToBFloat16(static_cast<float>(i) * -0.37f);
   const FloatLanes v = Load(x.data()), part = LoadPart(x.data(), 5);
   for (int i = 0; i < 16; ++i) {
     EXPECT_EQ(v[i], ToFloat(x[static_cast<size_t>(i)]));

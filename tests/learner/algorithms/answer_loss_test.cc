@@ -1,5 +1,5 @@
-// learner/algorithms/answer_loss.h and off_policy.h against TRL 1.16's trainers (tests/golden/grpo_family.py), and returns.h's
-// leave-one-out; loss and gradient, relative 1e-9.
+// learner/algorithms/answer_loss.h and off_policy.h against TRL 1.16's trainers
+// (tests/golden/grpo_family.py), and returns.h's leave-one-out; loss and gradient, relative 1e-9.
 #include "learner/algorithms/answer_loss.h"
 
 #include <gtest/gtest.h>
@@ -38,9 +38,11 @@ struct Method {
 Method MethodOf(const std::string& name) {
   if (name == "grpo") return {.aggregation = Aggregation::kSequence};
   if (name == "dr_grpo") return {.aggregation = Aggregation::kConstant};
-  if (name.starts_with("gspo")) return {.ratio = RatioLevel::kSequence, .aggregation = Aggregation::kSequence};
+  if (name.starts_with("gspo"))
+    return {.ratio = RatioLevel::kSequence, .aggregation = Aggregation::kSequence};
   if (name == "cispo") return {.objective = Objective::kCispo};
-  if (name.starts_with("rloo")) return {.ratio = RatioLevel::kProduct, .aggregation = Aggregation::kSequence};
+  if (name.starts_with("rloo"))
+    return {.ratio = RatioLevel::kProduct, .aggregation = Aggregation::kSequence};
   return {};  // bnpo and dapo: mean over tokens
 }
 
@@ -51,8 +53,10 @@ TEST(AnswerLossTest, EqualsTrlLossAndGradient) {
     const std::string name = c["name"];
     const Method method = MethodOf(name);
     // TRL's CISPO names the upper bound itself, ours its distance from 1.
-    const ClipOptions clip{.low = c["low"], .high = name == "cispo" ? c["high"].get<double>() - 1 : c["high"].get<double>(),
-                           .dual = c["delta"]};
+    const ClipOptions clip{
+        .low = c["low"],
+        .high = name == "cispo" ? c["high"].get<double>() - 1 : c["high"].get<double>(),
+        .dual = c["delta"]};
     const Rows logps = c["logps"], old = c["old"], gradient = c["gradient"];
     int64_t tokens = 0;
     for (const auto& row : logps) tokens += static_cast<int64_t>(row.size());
@@ -62,15 +66,17 @@ TEST(AnswerLossTest, EqualsTrlLossAndGradient) {
       const size_t n = logps[i].size();
       std::vector<double> weight(n), derivative(n, std::nan(""));
       for (size_t k = 0; k < n; ++k) {
-        weight[k] = TokenWeight(method.aggregation, static_cast<int64_t>(n), static_cast<int64_t>(logps.size()), tokens,
-                                c["max_tokens"]);
+        weight[k] = TokenWeight(method.aggregation, static_cast<int64_t>(n),
+                                static_cast<int64_t>(logps.size()), tokens, c["max_tokens"]);
         if (c.contains("importance")) weight[k] *= c["importance"][i][k].get<double>();
       }
       const std::vector<double> advantage(n, c["advantages"][i].get<double>());
-      const auto out = AnswerLoss<double>(method.objective, method.ratio, clip, advantage, logps[i], old[i], weight, derivative);
+      const auto out = AnswerLoss<double>(method.objective, method.ratio, clip, advantage, logps[i],
+                                          old[i], weight, derivative);
       loss += out.value;
       clipped += out.clipped;
-      for (size_t k = 0; k < n; ++k) ExpectClose(derivative[k], gradient[i][k], name + " gradient " + std::to_string(i));
+      for (size_t k = 0; k < n; ++k)
+        ExpectClose(derivative[k], gradient[i][k], name + " gradient " + std::to_string(i));
     }
     ExpectClose(loss, c["loss"], name);
     if (name == "gspo" || name == "dapo_dual" || name == "rloo") {
@@ -80,9 +86,11 @@ TEST(AnswerLossTest, EqualsTrlLossAndGradient) {
 }
 
 TEST(AnswerLossTest, DerivativesMatchFiniteDifferences) {
-  const std::vector<double> old = {-1.0, -0.4, -2.2, -0.9}, weight = {0.1, 0.2, 0.3, 0.15}, advantage(4, 0.7);
+  const std::vector<double> old = {-1.0, -0.4, -2.2, -0.9}, weight = {0.1, 0.2, 0.3, 0.15},
+                            advantage(4, 0.7);
   for (const Objective objective : {Objective::kClip, Objective::kCispo}) {
-    for (const RatioLevel level : {RatioLevel::kToken, RatioLevel::kSequence, RatioLevel::kProduct}) {
+    for (const RatioLevel level :
+         {RatioLevel::kToken, RatioLevel::kSequence, RatioLevel::kProduct}) {
       if (objective == Objective::kCispo && level != RatioLevel::kToken) continue;
       std::vector<double> lp = {-0.97, -0.45, -2.15, -0.91}, derivative(4), unused(4);
       const ClipOptions clip{.low = 0.2, .high = 0.2};
@@ -93,11 +101,15 @@ TEST(AnswerLossTest, DerivativesMatchFiniteDifferences) {
         for (const int s : {0, 1}) {
           lp[k] = at + (s ? h : -h);
           // CISPO's weight carries no gradient: it is held where it was.
-          if (objective == Objective::kCispo) side[s] = -weight[k] * std::exp(at - old[k]) * advantage[k] * lp[k];
-          else side[s] = AnswerLoss<double>(objective, level, clip, advantage, lp, old, weight, unused).value;
+          if (objective == Objective::kCispo)
+            side[s] = -weight[k] * std::exp(at - old[k]) * advantage[k] * lp[k];
+          else
+            side[s] = AnswerLoss<double>(objective, level, clip, advantage, lp, old, weight, unused)
+                          .value;
         }
         lp[k] = at;
-        EXPECT_NEAR(derivative[k], (side[1] - side[0]) / (2 * h), 1e-7) << static_cast<int>(level) << " " << k;
+        EXPECT_NEAR(derivative[k], (side[1] - side[0]) / (2 * h), 1e-7)
+            << static_cast<int>(level) << " " << k;
       }
     }
   }
@@ -106,8 +118,10 @@ TEST(AnswerLossTest, DerivativesMatchFiniteDifferences) {
 TEST(AnswerLossTest, ExtremeRatiosStayFinite) {
   for (const RatioLevel level : {RatioLevel::kToken, RatioLevel::kSequence, RatioLevel::kProduct}) {
     std::vector<double> derivative(2);
-    const std::vector<double> lp = {-1e-3, -700}, old = {-900, -1e-3}, weight = {0.5, 0.5}, advantage = {-3, -3};
-    const auto out = AnswerLoss<double>(Objective::kClip, level, {.low = 0.2, .high = 0.2}, advantage, lp, old, weight, derivative);
+    const std::vector<double> lp = {-1e-3, -700}, old = {-900, -1e-3}, weight = {0.5, 0.5},
+                              advantage = {-3, -3};
+    const auto out = AnswerLoss<double>(Objective::kClip, level, {.low = 0.2, .high = 0.2},
+                                        advantage, lp, old, weight, derivative);
     EXPECT_TRUE(std::isfinite(out.value));
     for (const double d : derivative) EXPECT_TRUE(std::isfinite(d));
   }
@@ -119,11 +133,13 @@ TEST(OffPolicyTest, WeightsEqualTrl) {
   int64_t zero = 0, cut = 0;
   for (const Json& c : golden["off_policy"]) {
     const std::string mode = c["mode"];
-    const OffPolicyOptions<double> options{.mode = mode == "token_truncate"      ? OffPolicy::kTokenTruncate
-                                                   : mode == "token_mask"        ? OffPolicy::kTokenMask
-                                                   : mode == "sequence_truncate" ? OffPolicy::kSequenceTruncate
-                                                                                 : OffPolicy::kSequenceMask,
-                                           .floor = c["floor"], .cap = c["cap"]};
+    const OffPolicyOptions<double> options{
+        .mode = mode == "token_truncate"      ? OffPolicy::kTokenTruncate
+                : mode == "token_mask"        ? OffPolicy::kTokenMask
+                : mode == "sequence_truncate" ? OffPolicy::kSequenceTruncate
+                                              : OffPolicy::kSequenceMask,
+        .floor = c["floor"],
+        .cap = c["cap"]};
     const Rows proximal = c["proximal"], behaviour = c["behaviour"], want = c["weight"];
     for (size_t i = 0; i < want.size(); ++i) {
       std::vector<double> weight(want[i].size(), -1);
@@ -138,7 +154,8 @@ TEST(OffPolicyTest, WeightsEqualTrl) {
   EXPECT_GT(zero, 0);
   EXPECT_GT(cut, 0);
   std::vector<double> one(2, 0);
-  OffPolicyWeights<double>({.mode = OffPolicy::kOff}, std::vector<double>{-1, -9}, std::vector<double>{-5, -1}, one);
+  OffPolicyWeights<double>({.mode = OffPolicy::kOff}, std::vector<double>{-1, -9},
+                           std::vector<double>{-5, -1}, one);
   EXPECT_EQ(one, (std::vector<double>{1, 1}));
 }
 
@@ -148,9 +165,11 @@ TEST(ReturnsTest, LeaveOneOutIsTheOthersMean) {
   const auto got = LeaveOneOutAdvantages(rewards, std::vector<unsigned char>(rewards.size(), 1));
   for (size_t i = 0; i < want.size(); ++i) ExpectClose(got.advantage[i], want[i], "leave one out");
   // What does not count is not an "other".
-  const auto few = LeaveOneOutAdvantages(std::vector<double>{1, 100, 0}, std::vector<unsigned char>{1, 0, 1});
+  const auto few =
+      LeaveOneOutAdvantages(std::vector<double>{1, 100, 0}, std::vector<unsigned char>{1, 0, 1});
   EXPECT_EQ(few.advantage, (std::vector<double>{1, 0, -1}));
-  EXPECT_EQ(LeaveOneOutAdvantages(std::vector<double>{3}, std::vector<unsigned char>{1}).advantage[0], 0);
+  EXPECT_EQ(
+      LeaveOneOutAdvantages(std::vector<double>{3}, std::vector<unsigned char>{1}).advantage[0], 0);
 }
 
 // What Grpo does for advantage = "batch", on the golden's numbers.

@@ -11,8 +11,10 @@
 namespace plumb::learner {
 namespace {
 
-// Differences as bfloat16 makes them on a small model: most of some hundredths, one of a few tenths.
-constexpr double kRounding[] = {0.01, 0.02, 0.03, 0.01, 0.04, 0.02, 0.31, 0.05, 0.06, 0.02, 0.11, 0.03, 0.07, 0.02, 0.05, 0.03};
+// Differences as bfloat16 makes them on a small model: most of some hundredths, one of a few
+// tenths.
+constexpr double kRounding[] = {0.01, 0.02, 0.03, 0.01, 0.04, 0.02, 0.31, 0.05,
+                                0.06, 0.02, 0.11, 0.03, 0.07, 0.02, 0.05, 0.03};
 
 TEST(LogprobGateTest, CountsWhatItSaw) {
   LogprobGate gate;
@@ -24,7 +26,8 @@ TEST(LogprobGateTest, CountsWhatItSaw) {
   EXPECT_DOUBLE_EQ(gate.mean(), 0.5);
   EXPECT_DOUBLE_EQ(gate.max(), 1.0);
   EXPECT_EQ(gate.tokens(), 3);
-  EXPECT_NEAR(gate.standard_error(), 0.5 / std::sqrt(3.0), 1e-12);  // standard deviation 0.5 over three tokens
+  // standard deviation 0.5 over three tokens
+  EXPECT_NEAR(gate.standard_error(), 0.5 / std::sqrt(3.0), 1e-12);
 }
 
 TEST(LogprobGateTest, AFewRoundedTokensPassAndManyDoNot) {

@@ -1,5 +1,6 @@
-// learner/algorithms/policy_loss.h against numbers of an independent PyTorch script (tests/golden/make_policy_loss_golden.py) in
-// double, and its derivatives against finite differences.
+// learner/algorithms/policy_loss.h against numbers of an independent PyTorch script
+// (tests/golden/make_policy_loss_golden.py) in double, and its derivatives against finite
+// differences.
 #include "learner/algorithms/policy_loss.h"
 
 #include <gtest/gtest.h>
@@ -20,7 +21,8 @@ Json Golden() {
   return Json::parse(file);
 }
 
-// Both sides evaluate the same few exp and multiply in double: 1e-9 relative leaves six digits of room.
+// Both sides evaluate the same few exp and multiply in double: 1e-9 relative leaves six digits of
+// room.
 void ExpectClose(double actual, double expected, const std::string& what) {
   EXPECT_NEAR(actual, expected, 1e-9 * std::max(1.0, std::abs(expected))) << what;
 }
@@ -30,7 +32,8 @@ TEST(PolicyLossTest, MatchesIndependentNumbers) {
   int cases = 0;
   for (const Json& c : golden.at("surrogate")) {
     const ClipOptions clip{.low = c.at("low"), .high = c.at("high"), .dual = c.at("dual")};
-    const auto out = ClippedSurrogate<double>(c.at("logprob"), c.at("old"), c.at("advantage"), clip);
+    const auto out =
+        ClippedSurrogate<double>(c.at("logprob"), c.at("old"), c.at("advantage"), clip);
     ExpectClose(out.value, c.at("value"), c.dump());
     ExpectClose(out.derivative, c.at("derivative"), c.dump());
     ++cases;
@@ -43,7 +46,9 @@ TEST(PolicyLossTest, KlEstimatorsMatchIndependentNumbers) {
   int cases = 0;
   for (const Json& c : golden.at("kl")) {
     const std::string name = c.at("estimator");
-    const KlEstimator e = name == "k1" ? KlEstimator::kK1 : name == "k2" ? KlEstimator::kK2 : KlEstimator::kK3;
+    const KlEstimator e = name == "k1"   ? KlEstimator::kK1
+                          : name == "k2" ? KlEstimator::kK2
+                                         : KlEstimator::kK3;
     const auto out = KlEstimate<double>(e, c.at("logprob"), c.at("reference"));
     ExpectClose(out.value, c.at("value"), c.dump());
     ExpectClose(out.derivative, c.at("derivative"), c.dump());
@@ -60,13 +65,16 @@ TEST(PolicyLossTest, DerivativesMatchFiniteDifferences) {
         const ClipOptions clip{.low = 0.2, .high = 0.28, .dual = 3};
         const auto at = ClippedSurrogate<double>(lp, old, advantage, clip);
         const double slope = (ClippedSurrogate<double>(lp + h, old, advantage, clip).value -
-                              ClippedSurrogate<double>(lp - h, old, advantage, clip).value) / (2 * h);
+                              ClippedSurrogate<double>(lp - h, old, advantage, clip).value) /
+                             (2 * h);
         // Central differences: error h^2 f''' / 6 plus rounding eps / h.
         EXPECT_NEAR(at.derivative, slope, 1e-7 * std::max(1.0, std::abs(slope)));
         for (KlEstimator e : {KlEstimator::kK1, KlEstimator::kK2, KlEstimator::kK3}) {
-          const double kl_slope =
-              (KlEstimate<double>(e, lp + h, old).value - KlEstimate<double>(e, lp - h, old).value) / (2 * h);
-          EXPECT_NEAR(KlEstimate<double>(e, lp, old).derivative, kl_slope, 1e-7 * std::max(1.0, std::abs(kl_slope)));
+          const double kl_slope = (KlEstimate<double>(e, lp + h, old).value -
+                                   KlEstimate<double>(e, lp - h, old).value) /
+                                  (2 * h);
+          EXPECT_NEAR(KlEstimate<double>(e, lp, old).derivative, kl_slope,
+                      1e-7 * std::max(1.0, std::abs(kl_slope)));
         }
       }
     }

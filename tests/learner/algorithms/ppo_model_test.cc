@@ -1,5 +1,6 @@
-// One whole PPO batch on a tiny Llama, critic and reference included, against transformers and autograd in float64
-// (tests/golden/ppo_model.py): metrics and every parameter's gradient. learner/algorithms/ppo.h.
+// One whole PPO batch on a tiny Llama, critic and reference included, against transformers and
+// autograd in float64 (tests/golden/ppo_model.py): metrics and every parameter's gradient.
+// learner/algorithms/ppo.h.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -16,8 +17,10 @@ using Json = nlohmann::json;
 using policy_model::Transformer;
 using policy_model::Weights;
 
-// The gradient as the optimizer saw it, through its first moment (beta1 = 0.9, one update), against samples of each tensor.
-void CompareGradients(const std::string& prefix, Weights& weights, Optimizer& optimizer, const Json& golden, int& tensors) {
+// The gradient as the optimizer saw it, through its first moment (beta1 = 0.9, one update), against
+// samples of each tensor.
+void CompareGradients(const std::string& prefix, Weights& weights, Optimizer& optimizer,
+                      const Json& golden, int& tensors) {
   for (const auto& e : weights.table().entries()) {
     for (const auto& part : e.parts) {
       const std::string name = prefix + part.file_tensor;
@@ -28,11 +31,15 @@ void CompareGradients(const std::string& prefix, Weights& weights, Optimizer& op
       double diff = 0;
       const auto stride = want["stride"].get<int64_t>();
       for (size_t k = 0; k < want["values"].size(); ++k) {
-        const double got = static_cast<double>(at[static_cast<int64_t>(k) * stride]) / static_cast<double>(1 - 0.9f);
+        const double got = static_cast<double>(at[static_cast<int64_t>(k) * stride]) /
+                           static_cast<double>(1 - 0.9f);
         diff += std::pow(got - want["values"][k].get<double>(), 2);
       }
-      // At most 4 times the reference's own fp32 error; the moment and the token gradients were rounded to float: 2 eps.
-      EXPECT_LE(std::sqrt(diff), 4 * want["gap"].get<double>() + 2.4e-7 * want["norm"].get<double>()) << name;
+      // At most 4 times the reference's own fp32 error; the moment and the token gradients were
+      // rounded to float: 2 eps.
+      EXPECT_LE(std::sqrt(diff),
+                4 * want["gap"].get<double>() + 2.4e-7 * want["norm"].get<double>())
+          << name;
       ++tensors;
     }
   }
@@ -65,8 +72,13 @@ TEST(PpoModelTest, AWholeBatchMatchesTransformers) {
   config.optimizer.grad_clip = 0;
   Optimizer optimizer(weights, config.optimizer);
   ReferencePolicy reference(weights, train);
-  for (int64_t i = 0; i < weights.flat().elements(); ++i) reference.weights().flat().f32()[i] *= 0.95f;
-  Ppo ppo({.config = config, .train = train, .weights = weights, .optimizer = optimizer, .reference = &reference});
+  for (int64_t i = 0; i < weights.flat().elements(); ++i)
+    reference.weights().flat().f32()[i] *= 0.95f;
+  Ppo ppo({.config = config,
+           .train = train,
+           .weights = weights,
+           .optimizer = optimizer,
+           .reference = &reference});
   Weights& critic = ppo.critic().weights();
   const auto head = golden["head"].get<std::vector<float>>();
   std::copy(head.begin(), head.end(), critic.flat().f32() + critic.table().score());
@@ -83,7 +95,9 @@ TEST(PpoModelTest, AWholeBatchMatchesTransformers) {
     t.loss_mask.resize(t.tokens.size(), 1);
     t.policy_versions.assign(t.tokens.size(), 0);
     t.segments = {{.origin = Origin::kPrompt, .begin = 0, .end = static_cast<int32_t>(prompt)},
-                  {.origin = Origin::kPolicy, .begin = static_cast<int32_t>(prompt), .end = static_cast<int32_t>(t.tokens.size())}};
+                  {.origin = Origin::kPolicy,
+                   .begin = static_cast<int32_t>(prompt),
+                   .end = static_cast<int32_t>(t.tokens.size())}};
     t.reward = golden["scores"][s];
     t.scored = true;
     TrajectoryGroup group;
@@ -93,12 +107,15 @@ TEST(PpoModelTest, AWholeBatchMatchesTransformers) {
   }
   const auto metrics = ppo.Train(groups, 0.0, 0);
   const std::pair<const char*, const char*> names[] = {
-      {"policy_loss", "policy/loss"}, {"value_loss", "value/loss"}, {"kl", "objective/kl"},
-      {"explained_variance", "value/explained_variance"}, {"entropy", "policy/entropy"}, {"ratio", "policy/ratio"}};
+      {"policy_loss", "policy/loss"}, {"value_loss", "value/loss"},
+      {"kl", "objective/kl"},         {"explained_variance", "value/explained_variance"},
+      {"entropy", "policy/entropy"},  {"ratio", "policy/ratio"}};
   for (const auto& [theirs, ours] : names) {
     const double want = golden["numbers"][theirs];
     // One number's gap can be small by luck: 1e-6 of it, some float epsilons, comes on top.
-    EXPECT_NEAR(metrics.at(ours), want, 4 * golden["gaps"][theirs].get<double>() + 1e-6 * std::max(1.0, std::abs(want))) << ours;
+    EXPECT_NEAR(metrics.at(ours), want,
+                4 * golden["gaps"][theirs].get<double>() + 1e-6 * std::max(1.0, std::abs(want)))
+        << ours;
   }
   int tensors = 0;
   CompareGradients("policy.", weights, optimizer, golden["gradients"], tensors);

@@ -1,5 +1,6 @@
-// The parts of PPO in double against numbers of an independent script (tests/golden/ppo.py): learner/algorithms/gae.h, value_loss.h,
-// kl_controller.h, reward_scaling.h, ppo_targets.h; derivatives against finite differences.
+// The parts of PPO in double against numbers of an independent script (tests/golden/ppo.py):
+// learner/algorithms/gae.h, value_loss.h, kl_controller.h, reward_scaling.h, ppo_targets.h;
+// derivatives against finite differences.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -32,7 +33,9 @@ const Json& Golden() {
 }
 
 // Sums of at most 40 products in double on both sides: 1e-9 relative leaves five digits of room.
-void ExpectClose(double actual, double expected) { EXPECT_NEAR(actual, expected, 1e-9 * std::max(1.0, std::abs(expected))); }
+void ExpectClose(double actual, double expected) {
+  EXPECT_NEAR(actual, expected, 1e-9 * std::max(1.0, std::abs(expected)));
+}
 void ExpectClose(const Row& actual, const Row& expected) {
   ASSERT_EQ(actual.size(), expected.size());
   for (size_t i = 0; i < actual.size(); ++i) ExpectClose(actual[i], expected[i]);
@@ -57,7 +60,8 @@ TEST(GaeTest, WhiteningAndExplainedVariance) {
     for (size_t i = 0; i < rows.size(); ++i) ExpectClose(rows[i], white[i]);
   }
   for (const Json& c : Golden().at("explained_variance")) {
-    ExpectClose(ExplainedVariance<double>(c.at("returns").get<Rows>(), c.at("values").get<Rows>()), c.at("value"));
+    ExpectClose(ExplainedVariance<double>(c.at("returns").get<Rows>(), c.at("values").get<Rows>()),
+                c.at("value"));
   }
   // One token, and tokens that are all equal: nothing to learn, nothing divided by 0.
   Rows one = {{4.0}}, same = {{2.0, 2.0}, {2.0}};
@@ -71,14 +75,16 @@ TEST(GaeTest, WhiteningAndExplainedVariance) {
 TEST(ValueLossTest, MatchesIndependentNumbersAndFiniteDifferences) {
   int clipped = 0;
   for (const Json& c : Golden().at("value_loss")) {
-    const double v = c.at("value_now"), old = c.at("old"), target = c.at("target"), clip = c.at("clip");
+    const double v = c.at("value_now"), old = c.at("old"), target = c.at("target"),
+                 clip = c.at("clip");
     const auto out = ClippedValueLoss<double>(v, old, target, clip);
     ExpectClose(out.value, c.at("value"));
     ExpectClose(out.derivative, c.at("derivative"));
     clipped += out.clipped;
     const double h = 1e-6;
     const double slope = (ClippedValueLoss<double>(v + h, old, target, clip).value -
-                          ClippedValueLoss<double>(v - h, old, target, clip).value) / (2 * h);
+                          ClippedValueLoss<double>(v - h, old, target, clip).value) /
+                         (2 * h);
     EXPECT_NEAR(out.derivative, slope, 1e-7);  // a parabola: only rounding, eps / h
   }
   EXPECT_EQ(Golden().at("value_loss").size(), 108u);
@@ -104,7 +110,8 @@ TEST(KlControllerTest, FollowsTheFormulaAndIgnoresWhatIsNotFinite) {
 
 TEST(RewardScalingTest, RunningMomentsEqualThoseOfEverythingSeen) {
   for (const Json& c : Golden().at("moments")) {
-    RewardScaling<double> scale(RewardNormalization::kScale, c.at("clip")), whiten(RewardNormalization::kWhiten, c.at("clip"));
+    RewardScaling<double> scale(RewardNormalization::kScale, c.at("clip")),
+        whiten(RewardNormalization::kWhiten, c.at("clip"));
     for (const Json& b : c.at("batches")) {
       const Row scores = b.at("scores"), scaled = b.at("scale"), white = b.at("whiten");
       scale.Observe(scores);
@@ -128,21 +135,30 @@ TEST(RewardScalingTest, RunningMomentsEqualThoseOfEverythingSeen) {
 
 TEST(PpoTargetsTest, AWholeBatchMatchesIndependentLossesAndGradients) {
   for (const Json& c : Golden().at("loss")) {
-    const Rows old = c.at("old"), ref = c.at("ref"), old_values = c.at("old_values"), now = c.at("new");
+    const Rows old = c.at("old"), ref = c.at("ref"), old_values = c.at("old_values"),
+               now = c.at("new");
     const Rows new_values = c.at("new_values"), entropy = c.at("entropy");
     const Row scores = c.at("scores"), kl = c.at("kl");
     std::vector<PpoAnswer<double>> answers(old.size());
     int64_t tokens = 0;
     for (size_t i = 0; i < old.size(); ++i) {
-      answers[i] = {.old_logprob = old[i], .reference = ref[i], .values = old_values[i], .rewards = Row(old[i].size(), 0)};
+      answers[i] = {.old_logprob = old[i],
+                    .reference = ref[i],
+                    .values = old_values[i],
+                    .rewards = Row(old[i].size(), 0)};
       answers[i].rewards.back() = scores[i];
       tokens += static_cast<int64_t>(old[i].size());
     }
-    PpoTargets<double>(answers, {.gamma = c.at("gamma"), .lam = c.at("lam"), .kl_coef = c.at("kl_coef"),
-                                 .estimator = KlEstimator::kK1, .whiten = true});
+    PpoTargets<double>(answers, {.gamma = c.at("gamma"),
+                                 .lam = c.at("lam"),
+                                 .kl_coef = c.at("kl_coef"),
+                                 .estimator = KlEstimator::kK1,
+                                 .whiten = true});
     const Rows advantages = c.at("advantages"), returns = c.at("returns");
-    const Rows g_logprob = c.at("g_logprob"), g_value = c.at("g_value"), g_entropy = c.at("g_entropy");
-    const ClipOptions clip{.low = c.at("clip_low"), .high = c.at("clip_high"), .dual = c.at("dual_clip")};
+    const Rows g_logprob = c.at("g_logprob"), g_value = c.at("g_value"),
+               g_entropy = c.at("g_entropy");
+    const ClipOptions clip{
+        .low = c.at("clip_low"), .high = c.at("clip_high"), .dual = c.at("dual_clip")};
     double policy = 0, value = 0;
     const double weight = 1.0 / static_cast<double>(tokens), entropy_coef = c.at("entropy_coef");
     for (size_t i = 0; i < answers.size(); ++i) {
@@ -150,8 +166,10 @@ TEST(PpoTargetsTest, AWholeBatchMatchesIndependentLossesAndGradients) {
       ExpectClose(answers[i].advantages, advantages[i]);
       ExpectClose(answers[i].returns, returns[i]);
       for (size_t t = 0; t < now[i].size(); ++t) {
-        const auto p = ClippedSurrogate<double>(now[i][t], old[i][t], answers[i].advantages[t], clip);
-        const auto v = ClippedValueLoss<double>(new_values[i][t], old_values[i][t], answers[i].returns[t], c.at("value_clip"));
+        const auto p =
+            ClippedSurrogate<double>(now[i][t], old[i][t], answers[i].advantages[t], clip);
+        const auto v = ClippedValueLoss<double>(new_values[i][t], old_values[i][t],
+                                                answers[i].returns[t], c.at("value_clip"));
         policy += weight * (p.value - entropy_coef * entropy[i][t]);
         value += weight * v.value;
         ExpectClose(weight * p.derivative, g_logprob[i][t]);

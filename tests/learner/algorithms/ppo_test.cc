@@ -1,5 +1,6 @@
-// learner/algorithms/ppo.h, critic.h and batch_metrics.h on a tiny model: the gradient of the whole loss, critic included; a rule that is
-// learned in seconds; resume bit for bit; numbers that are not finite.
+// learner/algorithms/ppo.h, critic.h and batch_metrics.h on a tiny model: the gradient of the whole
+// loss, critic included; a rule that is learned in seconds; resume bit for bit; numbers that are
+// not finite.
 #include "learner/algorithms/ppo.h"
 
 #include <gtest/gtest.h>
@@ -10,9 +11,9 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/text/tokenizer/tokenizer.h"
 #include "learner/algorithms/batch_metrics.h"
 #include "learner/algorithms/critic.h"
-#include "common/text/tokenizer/tokenizer.h"
 #include "tests/learner/tiny_learner.h"
 #include "tests/testing/temp_folder.h"
 
@@ -56,14 +57,18 @@ struct Rig {
       reference = std::make_unique<ReferencePolicy>(weights, train);
       reference->weights().Initialise(4, 0.1);  // not the policy itself: the KL is not 0
     }
-    ppo = std::make_unique<Ppo>(AlgorithmContext{.config = config, .train = train, .weights = weights,
-                                                 .optimizer = optimizer, .reference = reference.get()});
+    ppo = std::make_unique<Ppo>(AlgorithmContext{.config = config,
+                                                 .train = train,
+                                                 .weights = weights,
+                                                 .optimizer = optimizer,
+                                                 .reference = reference.get()});
   }
   // A new head is 0 and hides the trunk's gradient: this one is not.
   void DrawHead() {
     Weights& critic = ppo->critic().weights();
     RandomStream random(5, 5);
-    for (int64_t i = 0; i < 32; ++i) critic.flat().f32()[critic.table().score() + i] = 0.2f * random.NextNormal();
+    for (int64_t i = 0; i < 32; ++i)
+      critic.flat().f32()[critic.table().score() + i] = 0.2f * random.NextNormal();
   }
   Weights& Initialised() {
     weights.Initialise(3, 0.2);
@@ -90,8 +95,8 @@ void Move(Weights& weights, const std::vector<float>& direction, double h) {
   }
 }
 
-// gamma = lam = 1: returns do not depend on the values, so the value loss is a plain function of the critic's weights, as its
-// gradient takes it. Wide clips: nothing is cut, the loss is smooth.
+// gamma = lam = 1: returns do not depend on the values, so the value loss is a plain function of
+// the critic's weights, as its gradient takes it. Wide clips: nothing is cut, the loss is smooth.
 configs::Config SmoothConfig(const std::string& mode) {
   configs::Config config = PpoConfig(mode);
   config.algorithm.lam = 1;
@@ -147,11 +152,13 @@ TEST(PpoTest, CriticGradientMatchesFiniteDifferences) {
   EXPECT_NEAR((at[0] - at[1]) / (2 * h), squares, 0.01 * squares);
 }
 
-// shared: the policy's gradient is that of the policy loss (equal to "own", whose critic starts with the same numbers) plus
-// vf_coef times that of the value loss, which finite differences give; the head's gradient likewise.
+// shared: the policy's gradient is that of the policy loss (equal to "own", whose critic starts
+// with the same numbers) plus vf_coef times that of the value loss, which finite differences give;
+// the head's gradient likewise.
 TEST(PpoTest, SharedHeadAddsTheValueGradient) {
   configs::Config config = SmoothConfig("shared");
-  const auto run = [&](const configs::Config& c, const std::vector<float>* trunk, const std::vector<float>* head, double h,
+  const auto run = [&](const configs::Config& c, const std::vector<float>* trunk,
+                       const std::vector<float>* head, double h,
                        std::vector<float>* policy_gradient, std::vector<float>* head_gradient) {
     Rig rig(c);
     rig.DrawHead();
@@ -176,14 +183,16 @@ TEST(PpoTest, SharedHeadAddsTheValueGradient) {
     const std::vector<float>& direction = in_head ? head : value_part;
     const double squares = SquaredNorm(direction), h = 5e-4 / std::sqrt(squares);
     ASSERT_GT(squares, 0);
-    const double up = run(config, in_head ? nullptr : &direction, in_head ? &direction : nullptr, h, nullptr, nullptr);
-    const double down = run(config, in_head ? nullptr : &direction, in_head ? &direction : nullptr, -h, nullptr, nullptr);
+    const double up = run(config, in_head ? nullptr : &direction, in_head ? &direction : nullptr, h,
+                          nullptr, nullptr);
+    const double down = run(config, in_head ? nullptr : &direction, in_head ? &direction : nullptr,
+                            -h, nullptr, nullptr);
     EXPECT_NEAR((up - down) / (2 * h), squares, 0.01 * squares) << (in_head ? "head" : "trunk");
   }
 }
 
-// Answers of `length` tokens sampled from the policy; the score is the share of even tokens: a rule a token can be right or
-// wrong about, told only at the end.
+// Answers of `length` tokens sampled from the policy; the score is the share of even tokens: a rule
+// a token can be right or wrong about, told only at the end.
 std::vector<TrajectoryGroup> Play(Rig& rig, int answers, int length, int64_t step) {
   RandomStream random(17, static_cast<uint64_t>(step));
   std::vector<TrajectoryGroup> groups(static_cast<size_t>(answers));
@@ -227,8 +236,9 @@ std::vector<TrajectoryGroup> Play(Rig& rig, int answers, int length, int64_t ste
     Trajectory& t = g.trajectories[0];
     t.scored = true;
     t.rewards = {{.name = "even", .value = t.reward}};
-    t.segments = {{.origin = Origin::kPrompt, .begin = 0, .end = 1},
-                  {.origin = Origin::kPolicy, .begin = 1, .end = static_cast<int32_t>(t.tokens.size())}};
+    t.segments = {
+        {.origin = Origin::kPrompt, .begin = 0, .end = 1},
+        {.origin = Origin::kPolicy, .begin = 1, .end = static_cast<int32_t>(t.tokens.size())}};
   }
   return groups;
 }
@@ -256,8 +266,9 @@ TEST(PpoTest, LearnsARuleWithEitherCritic) {
   }
 }
 
-// A policy that stands still and a critic that watches it: how much of fresh answers' returns it knows beforehand. Tokens are
-// nearly independent, so of a score over 6 tokens the mean share known at a token is (0 + 1 + .. + 5) / 36 = 0.42 at most.
+// A policy that stands still and a critic that watches it: how much of fresh answers' returns it
+// knows beforehand. Tokens are nearly independent, so of a score over 6 tokens the mean share known
+// at a token is (0 + 1 + .. + 5) / 36 = 0.42 at most.
 TEST(PpoTest, TheCriticExplainsReturnsOfFreshAnswers) {
   configs::Config config = PpoConfig("own");
   config.algorithm.lam = 1;
@@ -300,9 +311,11 @@ TEST(PpoTest, GoesOnBitForBitFromACheckpoint) {
     state->moment_steps = whole.optimizer.moment_steps();
     state->algorithm_json = whole.ppo->StateJson();
     checkpoints.Save(*state, whole.weights, whole.optimizer, whole.ppo->Models());
-    EXPECT_NE(whole.ppo->kl_coef(), 0.1);  // the controller has moved: there is something to restore
+    // the controller has moved: there is something to restore
+    EXPECT_NE(whole.ppo->kl_coef(), 0.1);
     std::map<std::string, double> expected;
-    for (int64_t step = 2; step < 5; ++step) expected = whole.ppo->Train(batch(whole, step), 1e-3, step);
+    for (int64_t step = 2; step < 5; ++step)
+      expected = whole.ppo->Train(batch(whole, step), 1e-3, step);
 
     Rig again(config);
     const auto found = checkpoints.FindNewest();
@@ -311,11 +324,16 @@ TEST(PpoTest, GoesOnBitForBitFromACheckpoint) {
     checkpoints.LoadModels(*found, again.ppo->Models());
     again.ppo->RestoreState(found->state.algorithm_json);
     std::map<std::string, double> metrics;
-    for (int64_t step = 2; step < 5; ++step) metrics = again.ppo->Train(batch(again, step), 1e-3, step);
+    for (int64_t step = 2; step < 5; ++step)
+      metrics = again.ppo->Train(batch(again, step), 1e-3, step);
     EXPECT_EQ(metrics, expected) << mode;
     EXPECT_EQ(Bytes(again.weights.flat()), Bytes(whole.weights.flat())) << mode;
-    EXPECT_EQ(Bytes(again.ppo->critic().weights().flat()), Bytes(whole.ppo->critic().weights().flat())) << mode;
-    EXPECT_EQ(Bytes(again.ppo->critic().optimizer().v()), Bytes(whole.ppo->critic().optimizer().v())) << mode;
+    EXPECT_EQ(Bytes(again.ppo->critic().weights().flat()),
+              Bytes(whole.ppo->critic().weights().flat()))
+        << mode;
+    EXPECT_EQ(Bytes(again.ppo->critic().optimizer().v()),
+              Bytes(whole.ppo->critic().optimizer().v()))
+        << mode;
     EXPECT_EQ(again.ppo->StateJson(), whole.ppo->StateJson()) << mode;
     EXPECT_THROW(again.ppo->RestoreState("{}"), Error);
   }
@@ -350,7 +368,8 @@ TEST(PpoTest, TheControllerSteersTheCoefficientOfTheLoss) {
   std::map<std::string, double> of[2];
   double next[2];
   for (const bool in_loss : {false, true}) {
-    config.algorithm.kl_placement = in_loss ? configs::KlPlacement::kLoss : configs::KlPlacement::kReward;
+    config.algorithm.kl_placement =
+        in_loss ? configs::KlPlacement::kLoss : configs::KlPlacement::kReward;
     Rig rig(config);
     const auto groups = RandomGroups(3, 4, 9, rig.train, rig.weights, 0);
     of[in_loss] = rig.ppo->Train(groups, 0.0, 0);
@@ -367,7 +386,8 @@ TEST(PpoTest, TheCriticWarmsUpAlone) {
     configs::Config config = PpoConfig(mode);
     config.critic.warmup_steps = 1;
     Rig rig(config);
-    const auto before = Bytes(rig.weights.flat()), critic = Bytes(rig.ppo->critic().weights().flat());
+    const auto before = Bytes(rig.weights.flat()),
+               critic = Bytes(rig.ppo->critic().weights().flat());
     const auto first = rig.ppo->Train(RandomGroups(2, 4, 9, rig.train, rig.weights, 0), 1e-3, 0);
     EXPECT_EQ(first.at("policy/updates"), 0) << mode;
     EXPECT_EQ(Bytes(rig.weights.flat()), before) << mode;
@@ -400,8 +420,9 @@ TEST(PpoTest, ValuesThatAreNotFiniteSkipBothUpdatesAndThenStop) {
   }
 }
 
-// RELIABILITY row 13 for PPO: NaN or infinity in a score, a recorded log-prob, the policy, the critic, the reference or an
-// optimizer's gradient, at random places. Whatever happens is named or counted, and nothing not finite reaches a weight.
+// RELIABILITY row 13 for PPO: NaN or infinity in a score, a recorded log-prob, the policy, the
+// critic, the reference or an optimizer's gradient, at random places. Whatever happens is named or
+// counted, and nothing not finite reaches a weight.
 TEST(PpoTest, FiftyInjectionsReachNoWeight) {
   RandomStream random(21, 1);
   int stopped = 0, skipped = 0, left_out = 0;
@@ -415,11 +436,13 @@ TEST(PpoTest, FiftyInjectionsReachNoWeight) {
     Rig rig(config);
     rig.DrawHead();
     auto groups = RandomGroups(2, 4, 9, rig.train, rig.weights, 0);
-    const float bad = random.NextBelow(2) ? std::numeric_limits<float>::quiet_NaN() : std::numeric_limits<float>::infinity();
+    const float bad = random.NextBelow(2) ? std::numeric_limits<float>::quiet_NaN()
+                                          : std::numeric_limits<float>::infinity();
     Trajectory& t = groups[random.NextBelow(2)].trajectories[random.NextBelow(4)];
     Weights& critic = rig.ppo->critic().weights();
     const auto spoil = [&](FlatBuffer& flat, const policy_model::TensorTable& table) -> float* {
-      const auto& e = table.entries()[random.NextBelow(static_cast<uint32_t>(table.entries().size()))];
+      const auto& e =
+          table.entries()[random.NextBelow(static_cast<uint32_t>(table.entries().size()))];
       float* at = flat.f32() + e.offset + random.NextBelow(static_cast<uint32_t>(e.elements));
       *at = bad;
       return at;
@@ -429,25 +452,34 @@ TEST(PpoTest, FiftyInjectionsReachNoWeight) {
       case 0: t.reward = static_cast<double>(bad); break;
       case 1: t.logprobs.back() = bad; break;
       case 2: injected = spoil(rig.weights.flat(), rig.weights.table()); break;
-      case 3: injected = critic.flat().f32() + critic.table().score() + random.NextBelow(32), *injected = bad; break;
+      case 3:
+        injected = critic.flat().f32() + critic.table().score() + random.NextBelow(32),
+        *injected = bad;
+        break;
       case 4: spoil(rig.reference->weights().flat(), rig.weights.table()); break;
     }
     try {
       const auto metrics = rig.ppo->Train(groups, 1e-3, 0);
       skipped += metrics.at("optim/skipped") > 0 || metrics.at("optim/critic_skipped") > 0;
       left_out += metrics.at("reward/non_finite") > 0;
-      // An embedding that no token of the batch uses spoils nothing; everything else has to be noticed.
-      EXPECT_TRUE(metrics.at("optim/skipped") > 0 || metrics.at("reward/non_finite") > 0 || i % 5 == 2 || i % 5 == 4) << i;
+      // An embedding that no token of the batch uses spoils nothing; everything else has to be
+      // noticed.
+      EXPECT_TRUE(metrics.at("optim/skipped") > 0 || metrics.at("reward/non_finite") > 0 ||
+                  i % 5 == 2 || i % 5 == 4)
+          << i;
     } catch (const Error& e) {
-      EXPECT_TRUE(e.code() == ErrorCode::kConflict || e.code() == ErrorCode::kNonFinite) << e.what();
+      EXPECT_TRUE(e.code() == ErrorCode::kConflict || e.code() == ErrorCode::kNonFinite)
+          << e.what();
       ++stopped;
     }
     if (injected) *injected = 0;
     for (const FlatBuffer* flat : {&rig.weights.flat(), &critic.flat()}) {
-      for (int64_t k = 0; k < flat->elements(); ++k) ASSERT_TRUE(std::isfinite(flat->f32()[k])) << "injection " << i;
+      for (int64_t k = 0; k < flat->elements(); ++k)
+        ASSERT_TRUE(std::isfinite(flat->f32()[k])) << "injection " << i;
     }
     EXPECT_TRUE(std::isfinite(rig.ppo->kl_coef())) << i;
-    EXPECT_NO_THROW(rig.ppo->RestoreState(rig.ppo->StateJson())) << i;  // what a checkpoint would hold is usable
+    // what a checkpoint would hold is usable
+    EXPECT_NO_THROW(rig.ppo->RestoreState(rig.ppo->StateJson())) << i;
   }
   EXPECT_EQ(left_out, 10);
   EXPECT_GE(skipped + stopped, 20);
@@ -463,7 +495,8 @@ TEST(PpoTest, AScoreThatIsNotFiniteIsLeftOutAndCounted) {
   EXPECT_EQ(metrics.at("reward/non_finite"), 1);
   EXPECT_EQ(metrics.at("optim/skipped"), 0);
   EXPECT_TRUE(std::isfinite(metrics.at("reward/running_std")));
-  for (float w : std::vector<float>(rig.weights.flat().f32(), rig.weights.flat().f32() + 100)) EXPECT_TRUE(std::isfinite(w));
+  for (float w : std::vector<float>(rig.weights.flat().f32(), rig.weights.flat().f32() + 100))
+    EXPECT_TRUE(std::isfinite(w));
 }
 
 TEST(PpoTest, RewardsOfTokensAndSegmentsCountWhereTheyStand) {
@@ -476,11 +509,17 @@ TEST(PpoTest, RewardsOfTokensAndSegmentsCountWhereTheyStand) {
   groups[0].trajectories.resize(1);
   Trajectory& t = groups[0].trajectories[0];
   t.reward = 0;
-  t.rewards = {{.name = "step", .value = 2, .weight = 0.5, .scope = RewardScope::kToken, .index = t.segments[1].begin},
-               {.name = "turn", .value = 3, .weight = 1, .scope = RewardScope::kSegment, .index = 1}};
+  t.rewards = {
+      {.name = "step",
+       .value = 2,
+       .weight = 0.5,
+       .scope = RewardScope::kToken,
+       .index = t.segments[1].begin},
+      {.name = "turn", .value = 3, .weight = 1, .scope = RewardScope::kSegment, .index = 1}};
   const auto metrics = rig.ppo->Train(groups, 0.0, 0);
   const double n = t.segments[1].end - t.segments[1].begin;
-  EXPECT_NEAR(metrics.at("value/return_mean"), 3 + 1 / n, 1e-9);  // 1 at the first token alone, 3 at the last: before all
+  // 1 at the first token alone, 3 at the last: before all
+  EXPECT_NEAR(metrics.at("value/return_mean"), 3 + 1 / n, 1e-9);
   EXPECT_EQ(metrics.at("value/mean"), 0);
 }
 
@@ -489,13 +528,14 @@ TEST(CriticTest, RefusesAModelThatCannotBeItsCritic) {
   configs::Config config = PpoConfig("own");
   policy_model::ModelShape other = TinyShape();
   other.vocab = 23;
-  Weights wrong(other, Device::kCpu, DType::kFloat32), headless(TinyShape(), Device::kCpu, DType::kFloat32);
+  Weights wrong(other, Device::kCpu, DType::kFloat32),
+      headless(TinyShape(), Device::kCpu, DType::kFloat32);
   wrong.Initialise(1, 0.1);
   headless.Initialise(1, 0.1);
   policy_model::SaveModelDirectory(wrong, folder.path() + "/vocab", "");
   policy_model::SaveModelDirectory(headless, folder.path() + "/headless", "");
-  const std::pair<const char*, const char*> cases[] = {{"/vocab", "share a tokenizer"}, {"/headless", "scalar head"},
-                                                       {"/nowhere", "config.json"}};
+  const std::pair<const char*, const char*> cases[] = {
+      {"/vocab", "share a tokenizer"}, {"/headless", "scalar head"}, {"/nowhere", "config.json"}};
   for (const auto& [name, expected] : cases) {
     config.critic.path = folder.path() + name;
     try {
@@ -515,7 +555,8 @@ TEST(CriticTest, StartsFromAModelWithAScalarHeadAndTheSameTokenizer) {
   Weights policy(shape, Device::kCpu, DType::kFloat32);
   policy.Initialise(6, 0.1);
   const Weights saved = policy_model::ScalarHeadFrom(policy, 8);
-  const std::string critic_path = folder.path() + "/critic", policy_path = folder.path() + "/policy";
+  const std::string critic_path = folder.path() + "/critic",
+                    policy_path = folder.path() + "/policy";
   policy_model::SaveModelDirectory(saved, critic_path, "");
   policy_model::SaveModelDirectory(policy, policy_path, "");
   RealFileSystem().WriteFileAtomic(policy_path + "/tokenizer.json", tokenizer->json());
@@ -526,11 +567,13 @@ TEST(CriticTest, StartsFromAModelWithAScalarHeadAndTheSameTokenizer) {
   Transformer transformer(shape, Device::kCpu, DType::kFloat32);
   TrainStep train(transformer, 64);
   Critic critic(config, policy, train);
-  EXPECT_EQ(critic.weights().ComputeDigest(), saved.ComputeDigest());  // the head too: it knows something already
+  // the head too: it knows something already
+  EXPECT_EQ(critic.weights().ComputeDigest(), saved.ComputeDigest());
 
   // The same size, two tokens exchanged: numbers would mean other texts.
   std::string other = tokenizer->json();
-  const std::string a(tokenizer->TokenBytes(tokenizer->Find("3"))), b(tokenizer->TokenBytes(tokenizer->Find("4")));
+  const std::string a(tokenizer->TokenBytes(tokenizer->Find("3"))),
+      b(tokenizer->TokenBytes(tokenizer->Find("4")));
   nlohmann::json j = nlohmann::json::parse(other);
   auto& vocabulary = j["model"]["vocab"];
   ASSERT_TRUE(vocabulary.contains(a) && vocabulary.contains(b));
@@ -540,7 +583,8 @@ TEST(CriticTest, StartsFromAModelWithAScalarHeadAndTheSameTokenizer) {
     Critic wrong(config, policy, train);
     FAIL() << "another tokenizer has to be refused";
   } catch (const Error& e) {
-    EXPECT_NE(std::string(e.what()).find("tokenizer is not the policy's"), std::string::npos) << e.what();
+    EXPECT_NE(std::string(e.what()).find("tokenizer is not the policy's"), std::string::npos)
+        << e.what();
   }
 }
 

@@ -1,4 +1,5 @@
-// Batches without scores: what they count as, and the error that names the cause (learner/algorithms/scoreless.h, batch_metrics.h).
+// Batches without scores: what they count as, and the error that names the cause
+// (learner/algorithms/scoreless.h, batch_metrics.h).
 #include "learner/algorithms/scoreless.h"
 
 #include <gtest/gtest.h>
@@ -16,8 +17,9 @@ namespace {
 
 const std::string kNan = std::string(kNonFiniteLogits) + " after token 0 of the answer";
 
-// One letter an answer: 1 and 0 are rewards, u has no score, a was refused by the engine, n given up for its logits,
-// A refused and scored all the same, as an older Plumb did. Sample i has i + 1 tokens behind a prompt of 2, or none.
+// One letter an answer: 1 and 0 are rewards, u has no score, a was refused by the engine, n given
+// up for its logits, A refused and scored all the same, as an older Plumb did. Sample i has i + 1
+// tokens behind a prompt of 2, or none.
 TrajectoryGroup Group(const std::string& answers) {
   TrajectoryGroup group;
   group.lease.num_samples = static_cast<int32_t>(answers.size());
@@ -60,7 +62,8 @@ TEST(BatchMetricsTest, EveryAnswerAndGroupCountsOnce) {
   EXPECT_DOUBLE_EQ(m.at("reward/mean"), 4.0 / 10);
   EXPECT_DOUBLE_EQ(m.at("reward/std"), std::sqrt(0.4 - 0.16));
   EXPECT_DOUBLE_EQ(m.at("reward/correct/mean"), 4.0 / 10);
-  EXPECT_DOUBLE_EQ(m.at("response_length/mean"), (10 + 6 + 10 + 10) / 15.0) << "of all that were generated";
+  EXPECT_DOUBLE_EQ(m.at("response_length/mean"), (10 + 6 + 10 + 10) / 15.0)
+      << "of all that were generated";
   EXPECT_EQ(m.at("response_length/min"), 1);
 
   m = Metrics({"uuu", "uuu"});  // nothing was scored: no number that reads as a measurement
@@ -72,7 +75,9 @@ TEST(BatchMetricsTest, EveryAnswerAndGroupCountsOnce) {
 
   m = Metrics({"aaA"});
   EXPECT_EQ(m.at("reward/unscored"), 3);
-  EXPECT_EQ(m.count("reward/mean") + m.count("response_length/mean") + m.count("response_length/clipped"), 0u);
+  EXPECT_EQ(
+      m.count("reward/mean") + m.count("response_length/mean") + m.count("response_length/clipped"),
+      0u);
 
   TrajectoryGroup marker;  // of a store of before
   marker.lease.num_samples = 4;
@@ -105,7 +110,9 @@ std::pair<ErrorCode, std::string> Thrown(const Call& call) {
   return {ErrorCode::kInvalidArgument, ""};
 }
 
-bool Has(const std::string& text, const std::string& piece) { return text.find(piece) != std::string::npos; }
+bool Has(const std::string& text, const std::string& piece) {
+  return text.find(piece) != std::string::npos;
+}
 
 TEST(ScorelessTest, AnEvaluationWithoutOneAnswerIsAnErrorThatNamesTheCause) {
   const auto check = [](const std::vector<std::string>& all) {
@@ -115,24 +122,30 @@ TEST(ScorelessTest, AnEvaluationWithoutOneAnswerIsAnErrorThatNamesTheCause) {
   EXPECT_EQ(check({"uu"}).second, "") << "they were generated";
   const auto [code, said] = check({"aa", "aA"});
   EXPECT_EQ(code, ErrorCode::kInvalidArgument);
-  EXPECT_TRUE(Has(said, "not one answer of the evaluation of version 3 was generated: prompt of 7 tokens")) << said;
+  EXPECT_TRUE(
+      Has(said, "not one answer of the evaluation of version 3 was generated: prompt of 7 tokens"))
+      << said;
   EXPECT_FALSE(Has(said, "mend")) << said;
   const auto spoilt = check({"nn", "nn"});
   EXPECT_EQ(spoilt.first, ErrorCode::kNonFinite);
-  EXPECT_TRUE(Has(spoilt.second, "logits are not finite") && Has(spoilt.second, "optimizer.learning_rate")) << spoilt.second;
+  EXPECT_TRUE(Has(spoilt.second, "logits are not finite") &&
+              Has(spoilt.second, "optimizer.learning_rate"))
+      << spoilt.second;
 }
 
 TEST(ScorelessTest, ThreeStepsInARowEndTheRun) {
   const auto last = [](const std::vector<std::vector<std::string>>& steps) {
     ScorelessSteps scoreless;
     int64_t step = 0;
-    for (; step + 1 < std::ssize(steps); ++step) scoreless.Add(Groups(steps[static_cast<size_t>(step)]), step);
+    for (; step + 1 < std::ssize(steps); ++step)
+      scoreless.Add(Groups(steps[static_cast<size_t>(step)]), step);
     return Thrown([&] { scoreless.Add(Groups(steps.back()), step); });
   };
   EXPECT_EQ(last({{"uu"}, {"uu"}}).second, "");
   EXPECT_EQ(last({{"uu"}, {"uu"}, {"1u"}, {"uu"}, {"uu"}}).second, "") << "not in a row";
   auto [code, said] = last({{"uu"}, {"uu"}, {"aa", "uu"}});
-  EXPECT_TRUE(Has(said, "reward failed: step 2: not one answer of the last 3 steps got a score")) << said;
+  EXPECT_TRUE(Has(said, "reward failed: step 2: not one answer of the last 3 steps got a score"))
+      << said;
   EXPECT_TRUE(Has(said, "reward 'judge': timeout") && Has(said, "plumb reward test")) << said;
   std::tie(code, said) = last({{"uu"}, {"aa"}, {"aa"}});
   EXPECT_EQ(code, ErrorCode::kInvalidArgument);

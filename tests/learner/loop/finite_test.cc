@@ -28,7 +28,8 @@ TEST(FiniteTest, NamesTheTensorWhateverItsTypeAndPlace) {
     }
     for (const policy_model::TensorEntry& e : table.entries()) {
       for (const int64_t at : {e.offset, e.offset + e.elements - 1}) {
-        for (const uint16_t high : {uint16_t{0x7F80}, uint16_t{0xFF80}, uint16_t{0x7FC0}}) {  // infinity, -infinity, NaN
+        // infinity, -infinity, NaN
+        for (const uint16_t high : {uint16_t{0x7F80}, uint16_t{0xFF80}, uint16_t{0x7FC0}}) {
           auto spoiled = bytes;
           std::memcpy(spoiled.data() + static_cast<size_t>(at) * size + size - 2, &high, 2);
           EXPECT_EQ(FirstNonFinite(table, dtype, spoiled), e.name);

@@ -1,5 +1,5 @@
-// The learner's parts on a tiny model: learner/algorithms/algorithm.h, returns.h, schedule.h, optimizer.h, train_step.h, sft.h, grpo.h,
-// reference_policy.h, checkpoint.h, learner_loop.h.
+// The learner's parts on a tiny model: learner/algorithms/algorithm.h, returns.h, schedule.h,
+// optimizer.h, train_step.h, sft.h, grpo.h, reference_policy.h, checkpoint.h, learner_loop.h.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -9,14 +9,14 @@
 
 #include "common/base/error.h"
 #include "learner/algorithms/algorithm.h"
-#include "learner/update/checkpoint.h"
 #include "learner/algorithms/grpo.h"
+#include "learner/algorithms/returns.h"
 #include "learner/loop/learner_loop.h"
+#include "learner/offline/sft.h"
+#include "learner/update/checkpoint.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/reference_policy.h"
-#include "learner/algorithms/returns.h"
 #include "learner/update/schedule.h"
-#include "learner/offline/sft.h"
 #include "learner/update/train_step.h"
 #include "tests/learner/tiny_learner.h"
 #include "tests/testing/temp_folder.h"
@@ -57,7 +57,11 @@ TEST(ReturnsTest, GroupAdvantages) {
 }
 
 TEST(ScheduleTest, WarmupAndDecay) {
-  const LrOptions cosine{.schedule = LrSchedule::kCosine, .peak = 1, .warmup_fraction = 0.1, .min_fraction = 0.1, .steps = 100};
+  const LrOptions cosine{.schedule = LrSchedule::kCosine,
+                         .peak = 1,
+                         .warmup_fraction = 0.1,
+                         .min_fraction = 0.1,
+                         .steps = 100};
   EXPECT_DOUBLE_EQ(LearningRate(cosine, 0), 0.1);
   EXPECT_DOUBLE_EQ(LearningRate(cosine, 9), 1.0);
   EXPECT_DOUBLE_EQ(LearningRate(cosine, 10), 1.0);
@@ -77,8 +81,12 @@ TEST(TrainStepTest, MicroBatchesAddUpToTheWhole) {
   const auto gradient = [&](int64_t budget) {
     TrainStep train(tiny.transformer, budget);
     policy_model::FlatBuffer grad(Device::kCpu, DType::kFloat32, tiny.weights.flat().elements());
-    train.Accumulate(tiny.weights, views, 1.0f,
-                     [](const ScoredToken& t) { return TrainStep::Gradient{0.1f * static_cast<float>(t.token), 0.05f}; }, grad);
+    train.Accumulate(
+        tiny.weights, views, 1.0f,
+        [](const ScoredToken& t) {
+          return TrainStep::Gradient{0.1f * static_cast<float>(t.token), 0.05f};
+        },
+        grad);
     return std::vector<float>(grad.f32(), grad.f32() + grad.elements());
   };
   const auto whole = gradient(1 << 20), parts = gradient(20);
@@ -121,13 +129,14 @@ TEST(SftTest, LearnsAPatternAndSaysWhenTheBatchIsTooLarge) {
   Optimizer optimizer(tiny.weights, {});
   const auto data = RandomDemonstrations(40, 1), heldout = RandomDemonstrations(20, 2);
   const double before = DemonstrationLoss(tiny.train, tiny.weights, heldout);
-  const SftResult result = RunSft(tiny.train, tiny.weights, optimizer,
-                                  {.steps = 60, .batch = 16, .learning_rate = 1e-2, .eval_every = 20}, 1, data, heldout,
-                                  [](const SftStep&, const SftResult&) { return true; });
+  const SftResult result =
+      RunSft(tiny.train, tiny.weights, optimizer,
+             {.steps = 60, .batch = 16, .learning_rate = 1e-2, .eval_every = 20}, 1, data, heldout,
+             [](const SftStep&, const SftResult&) { return true; });
   EXPECT_EQ(result.steps, 60);
   EXPECT_LT(result.heldout_last, 0.5 * before);
-  EXPECT_THROW(RunSft(tiny.train, tiny.weights, optimizer, {.steps = 1, .batch = 64}, 1, data, heldout,
-                      [](const SftStep&, const SftResult&) { return true; }),
+  EXPECT_THROW(RunSft(tiny.train, tiny.weights, optimizer, {.steps = 1, .batch = 64}, 1, data,
+                      heldout, [](const SftStep&, const SftResult&) { return true; }),
                Error);
 }
 
@@ -136,7 +145,8 @@ TEST(SftTest, DecaysByItsOwnOption) {
   const auto run = [&](double own, double of_the_policy) {
     Tiny tiny;
     Optimizer optimizer(tiny.weights, {.weight_decay = of_the_policy});
-    RunSft(tiny.train, tiny.weights, optimizer, {.steps = 3, .batch = 16, .learning_rate = 1e-2, .weight_decay = own}, 1, data, {},
+    RunSft(tiny.train, tiny.weights, optimizer,
+           {.steps = 3, .batch = 16, .learning_rate = 1e-2, .weight_decay = own}, 1, data, {},
            [](const SftStep&, const SftResult&) { return true; });
     return Bytes(tiny.weights.flat());
   };
@@ -146,8 +156,8 @@ TEST(SftTest, DecaysByItsOwnOption) {
   EXPECT_EQ(run(0.5, 0), run(0.5, 0.5));
 }
 
-// Stopped after any update and taken up again with the same optimizer, a warm start ends with the bits of the unbroken one, and
-// its patience where that one's does.
+// Stopped after any update and taken up again with the same optimizer, a warm start ends with the
+// bits of the unbroken one, and its patience where that one's does.
 TEST(SftTest, GoesOnWhereItStoodBitForBit) {
   const auto data = RandomDemonstrations(40, 1), heldout = RandomDemonstrations(20, 2);
   const auto run = [&](const configs::SftConfig& options, int64_t stop_after) {
@@ -155,12 +165,13 @@ TEST(SftTest, GoesOnWhereItStoodBitForBit) {
     Optimizer optimizer(tiny.weights, {});
     SftResult result;
     const auto part = [&](bool stops) {
-      result = RunSft(tiny.train, tiny.weights, optimizer, options, 1, data, heldout,
-                      [&](const SftStep& step, const SftResult& done) {
-                        EXPECT_EQ(done.steps, step.step + 1);
-                        return !stops || done.steps != stop_after;
-                      },
-                      result);
+      result = RunSft(
+          tiny.train, tiny.weights, optimizer, options, 1, data, heldout,
+          [&](const SftStep& step, const SftResult& done) {
+            EXPECT_EQ(done.steps, step.step + 1);
+            return !stops || done.steps != stop_after;
+          },
+          result);
     };
     part(true);
     EXPECT_EQ(result.stopped, stop_after < options.steps) << stop_after;
@@ -168,7 +179,8 @@ TEST(SftTest, GoesOnWhereItStoodBitForBit) {
     EXPECT_FALSE(result.stopped);
     return std::make_pair(Bytes(tiny.weights.flat()), result);
   };
-  const configs::SftConfig learning{.steps = 20, .batch = 16, .learning_rate = 3e-3, .eval_every = 4};
+  const configs::SftConfig learning{
+      .steps = 20, .batch = 16, .learning_rate = 3e-3, .eval_every = 4};
   const configs::SftConfig stuck{.steps = 60,
                                  .batch = 16,
                                  .learning_rate = 1e-9,
@@ -209,8 +221,9 @@ TEST(SftTest, EndsWhenTheHeldOutLossIsFlatAndNotBefore) {
                   });
   };
   std::vector<double> still, falling, all;
-  const SftResult stuck = run(1e-9, 3, still);  // a rate that moves nothing: the first loss stays the lowest
-  EXPECT_EQ(stuck.steps, 16);                   // measured at 4, then three times in vain
+  // a rate that moves nothing: the first loss stays the lowest
+  const SftResult stuck = run(1e-9, 3, still);
+  EXPECT_EQ(stuck.steps, 16);  // measured at 4, then three times in vain
   EXPECT_EQ(still.size(), 4u);
   EXPECT_TRUE(stuck.flat);
   EXPECT_FALSE(stuck.stopped);
@@ -221,7 +234,8 @@ TEST(SftTest, EndsWhenTheHeldOutLossIsFlatAndNotBefore) {
   for (size_t i = 1; i < falling.size(); ++i) EXPECT_LT(falling[i], 0.98 * falling[i - 1]) << i;
 }
 
-// The gradient of a whole GRPO batch against finite differences of its loss, along the gradient itself.
+// The gradient of a whole GRPO batch against finite differences of its loss, along the gradient
+// itself.
 TEST(GrpoTest, GradientMatchesFiniteDifferencesOfTheLoss) {
   for (const std::string aggregation : {"token", "sequence", "constant"}) {
     Tiny tiny;
@@ -259,7 +273,8 @@ TEST(GrpoTest, GradientMatchesFiniteDifferencesOfTheLoss) {
       Weights moved(TinyShape(), Device::kCpu, DType::kFloat32);
       moved.flat().CopyFromHost(Bytes(tiny.weights.flat()));
       for (size_t i = 0; i < gradient.size(); ++i) {
-        moved.flat().f32()[i] += static_cast<float>((side == 0 ? h : -h) * static_cast<double>(gradient[i]));
+        moved.flat().f32()[i] +=
+            static_cast<float>((side == 0 ? h : -h) * static_cast<double>(gradient[i]));
       }
       config.algorithm.logprob_gate = 0;  // these weights did not sample
       at[side] = loss_at(moved, nullptr);
@@ -352,15 +367,20 @@ TEST(CheckpointTest, RestoresEveryBitAndKeepsTheNewest) {
   Optimizer optimizer(tiny.weights, {.learning_rate = 0.01});
   Checkpoints checkpoints(folder.path() + "/c", 2, "");
   for (int64_t step : {1, 2, 3}) {
-    for (const auto& e : tiny.weights.table().entries()) {  // padding between tensors has no gradient and is not stored
+    // padding between tensors has no gradient and is not stored
+    for (const auto& e : tiny.weights.table().entries()) {
       for (int64_t i = e.offset; i < e.offset + e.elements; ++i) {
         optimizer.grad().f32()[i] = 0.01f * static_cast<float>((i + step) % 7);
       }
     }
     optimizer.Update(0.01, 0);
-    checkpoints.Save({.step = step, .policy = {.version = step, .digest = tiny.weights.ComputeDigest()},
-                      .counters = optimizer.counters(), .moment_steps = optimizer.moment_steps(), .seed = 5,
-                      .store_cursor = step * 32, .state_json = "{\"x\":1}"},
+    checkpoints.Save({.step = step,
+                      .policy = {.version = step, .digest = tiny.weights.ComputeDigest()},
+                      .counters = optimizer.counters(),
+                      .moment_steps = optimizer.moment_steps(),
+                      .seed = 5,
+                      .store_cursor = step * 32,
+                      .state_json = "{\"x\":1}"},
                      tiny.weights, optimizer);
   }
   EXPECT_EQ(checkpoints.OldestCursor(), 64);
@@ -382,10 +402,12 @@ TEST(CheckpointTest, ModelsBesideThePolicyComeBackWithTheirOptimizers) {
   Tiny tiny, second;
   second.weights.Initialise(8, 0.3);
   Optimizer optimizer(tiny.weights, {}), second_optimizer(second.weights, {});
-  for (const auto& e : second.weights.table().entries()) second_optimizer.grad().f32()[e.offset] = 0.25f;
+  for (const auto& e : second.weights.table().entries())
+    second_optimizer.grad().f32()[e.offset] = 0.25f;
   second_optimizer.Update(0.01, 0);
   second_optimizer.Update(0.01, std::numeric_limits<double>::infinity());
-  const std::vector<NamedModel> models = {{.name = "critic", .weights = &second.weights, .optimizer = &second_optimizer}};
+  const std::vector<NamedModel> models = {
+      {.name = "critic", .weights = &second.weights, .optimizer = &second_optimizer}};
   Checkpoints checkpoints(folder.path() + "/c", 2, "");
   const auto state = std::make_unique<CheckpointState>();
   state->step = 4;
@@ -404,7 +426,9 @@ TEST(CheckpointTest, ModelsBesideThePolicyComeBackWithTheirOptimizers) {
   EXPECT_EQ(restored.counters(), second_optimizer.counters());
   EXPECT_EQ(restored.moment_steps(), 1);
   // A recipe that trains other models than the checkpoint holds is refused.
-  EXPECT_THROW(checkpoints.LoadModels(*found, std::vector<NamedModel>{{"judge", &other.weights, &restored}}), Error);
+  EXPECT_THROW(
+      checkpoints.LoadModels(*found, std::vector<NamedModel>{{"judge", &other.weights, &restored}}),
+      Error);
   EXPECT_THROW(checkpoints.LoadModels(*found, {}), Error);
 }
 
@@ -412,7 +436,8 @@ TEST(AlgorithmTest, MadeByName) {
   Tiny tiny;
   configs::Config config;
   Optimizer optimizer(tiny.weights, config.optimizer);
-  const AlgorithmContext context{.config = config, .train = tiny.train, .weights = tiny.weights, .optimizer = optimizer};
+  const AlgorithmContext context{
+      .config = config, .train = tiny.train, .weights = tiny.weights, .optimizer = optimizer};
   EXPECT_NE(dynamic_cast<Grpo*>(MakeAlgorithm(context).get()), nullptr);
   config.algorithm.name = configs::AlgorithmName::kDpo;
   EXPECT_THROW(MakeAlgorithm(context), Error);
@@ -427,7 +452,9 @@ TEST(CheckpointTest, AFlippedByteIsNoticedAndTheOneBeforeIsUsed) {
   Optimizer optimizer(tiny.weights, {});
   Checkpoints checkpoints(folder.path() + "/c", 2, "");
   for (int64_t step : {1, 2}) {
-    checkpoints.Save({.step = step, .policy = {.version = step, .digest = tiny.weights.ComputeDigest()}}, tiny.weights, optimizer);
+    checkpoints.Save(
+        {.step = step, .policy = {.version = step, .digest = tiny.weights.ComputeDigest()}},
+        tiny.weights, optimizer);
   }
   const auto flip = [](const std::string& path, long at) {
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
@@ -452,7 +479,8 @@ TEST(LearnerLoopTest, SummariseCountsUnscoredAnswersAsNotSolved) {
     Trajectory t;
     t.scored = i != 3;
     t.reward = i == 0 ? 1 : 0;
-    if (t.scored) t.rewards = {{.name = "length", .value = 1}, {.name = "correct", .value = t.reward}};
+    if (t.scored)
+      t.rewards = {{.name = "length", .value = 1}, {.name = "correct", .value = t.reward}};
     group.trajectories.push_back(t);
   }
   const EvalResult result = Summarise(std::span(&group, 1), "correct", 7);

@@ -1,5 +1,6 @@
-// RELIABILITY row 13 beside PPO's (ppo_test.cc): NaN and infinity in gradients, and in rewards, log-probs and weights of the GRPO family;
-// three skipped updates in a row end a run whose newest checkpoint is the last good one; nothing not finite is published.
+// RELIABILITY row 13 beside PPO's (ppo_test.cc): NaN and infinity in gradients, and in rewards,
+// log-probs and weights of the GRPO family; three skipped updates in a row end a run whose newest
+// checkpoint is the last good one; nothing not finite is published.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -17,7 +18,8 @@ namespace {
 using policy_model::FlatBuffer;
 using policy_model::Weights;
 
-constexpr float kBad[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+constexpr float kBad[] = {std::numeric_limits<float>::quiet_NaN(),
+                          std::numeric_limits<float>::infinity(),
                           -std::numeric_limits<float>::infinity()};
 
 struct Tiny {
@@ -53,8 +55,10 @@ TEST(NonFiniteTest, FiftyGradientsReachNeitherWeightsNorMoments) {
   for (int i = 0; i < 50; ++i) {
     optimizer.ZeroGrad();
     for (const auto& e : tiny.weights.table().entries()) optimizer.grad().f32()[e.offset] = 0.5f;
-    ASSERT_TRUE(optimizer.Update(1e-3, 1.0).applied);  // in between it goes on as if nothing had been
-    const auto weights = Bytes(tiny.weights.flat()), m = Bytes(optimizer.m()), v = Bytes(optimizer.v());
+    // in between it goes on as if nothing had been
+    ASSERT_TRUE(optimizer.Update(1e-3, 1.0).applied);
+    const auto weights = Bytes(tiny.weights.flat()), m = Bytes(optimizer.m()),
+               v = Bytes(optimizer.v());
     optimizer.grad().f32()[DrawPlace(tiny.weights.table(), random)] = kBad[i % 3];
     const UpdateResult result = optimizer.Update(1e-3, 1.0);
     EXPECT_FALSE(result.applied) << i;
@@ -73,8 +77,10 @@ TEST(NonFiniteTest, FiftyInjectionsIntoTheGrpoFamilyReachNoWeight) {
   for (int i = 0; i < 50; ++i) {
     const std::string name = names[i % 7];
     const configs::Loaded loaded = configs::ParseRecipe(
-        "[data]\ntrain = \"arithmetic\"\n[rollout]\nsamples_per_prompt = 4\n[[reward.parts]]\nkind = \"answer\"\n[algorithm]\nname = \"" +
-            name + "\"\nkl_coef = 0.1\nlogprob_gate = " + (i % 3 ? "0.0" : "0.05") + "\n", "r.toml");
+        "[data]\ntrain = \"arithmetic\"\n[rollout]\nsamples_per_prompt = 4\n[[reward.parts]]\nkind "
+        "= \"answer\"\n[algorithm]\nname = \"" +
+            name + "\"\nkl_coef = 0.1\nlogprob_gate = " + (i % 3 ? "0.0" : "0.05") + "\n",
+        "r.toml");
     Tiny tiny;
     Optimizer optimizer(tiny.weights, loaded.config.optimizer);
     ReferencePolicy reference(tiny.weights, tiny.train);
@@ -86,20 +92,23 @@ TEST(NonFiniteTest, FiftyInjectionsIntoTheGrpoFamilyReachNoWeight) {
     int64_t place = -1;
     if (where == 0) t.reward = static_cast<double>(bad);
     if (where == 1) t.logprobs.back() = bad;
-    if (where == 2) tiny.weights.flat().f32()[place = DrawPlace(tiny.weights.table(), random)] = bad;
+    if (where == 2)
+      tiny.weights.flat().f32()[place = DrawPlace(tiny.weights.table(), random)] = bad;
     if (where == 3) reference.weights().flat().f32()[DrawPlace(tiny.weights.table(), random)] = bad;
     const auto before = Bytes(tiny.weights.flat());
     try {
       const auto metrics = grpo.Train(groups, 1e-3, 0);
       const bool seen = metrics.at("optim/skipped") > 0;
       noticed += seen;
-      // A row of the embedding that no token of the batch has spoils nothing; a score or a log-prob always does.
+      // A row of the embedding that no token of the batch has spoils nothing; a score or a log-prob
+      // always does.
       EXPECT_TRUE(seen || where >= 2) << i << " " << name;
       if (seen) {
         EXPECT_EQ(Bytes(tiny.weights.flat()), before) << i << " " << name;
       }
     } catch (const Error& e) {  // the gate between actor and learner
-      EXPECT_TRUE(e.code() == ErrorCode::kConflict || e.code() == ErrorCode::kNonFinite) << e.what();
+      EXPECT_TRUE(e.code() == ErrorCode::kConflict || e.code() == ErrorCode::kNonFinite)
+          << e.what();
       EXPECT_EQ(Bytes(tiny.weights.flat()), before) << i << " " << name;
       ++noticed;
     }
@@ -128,8 +137,10 @@ struct Loop : BatchSource, WeightSink {
     config.optimizer.learning_rate = 1e-3;
   }
   std::vector<TrajectoryGroup> Next(int64_t step, Deadline) override {
-    auto groups = RandomGroups(2, 4, static_cast<uint64_t>(step) + 9, tiny.train, tiny.weights, step);
-    if (step >= bad_from) groups[1].trajectories[2].reward = std::numeric_limits<double>::quiet_NaN();
+    auto groups =
+        RandomGroups(2, 4, static_cast<uint64_t>(step) + 9, tiny.train, tiny.weights, step);
+    if (step >= bad_from)
+      groups[1].trajectories[2].reward = std::numeric_limits<double>::quiet_NaN();
     return groups;
   }
   std::vector<TrajectoryGroup> Evaluate(int64_t, int, Deadline) override { return {}; }
@@ -155,9 +166,12 @@ TEST(NonFiniteTest, ThreeInARowStopAndTheNewestCheckpointIsTheLastGoodOne) {
   Loop loop;
   loop.bad_from = 4;
   const std::string error = loop.Run();
-  EXPECT_NE(error.find("3 updates in a row were skipped because the loss is not finite"), std::string::npos) << error;
+  EXPECT_NE(error.find("3 updates in a row were skipped because the loss is not finite"),
+            std::string::npos)
+      << error;
   EXPECT_NE(error.find("resume"), std::string::npos) << error;
-  // Steps 0 to 3 were good; 4, 5 and 6 were not, and no checkpoint was made of them although one was due after each.
+  // Steps 0 to 3 were good; 4, 5 and 6 were not, and no checkpoint was made of them although one
+  // was due after each.
   const auto found = loop.checkpoints.FindNewest();
   ASSERT_TRUE(found.has_value());
   EXPECT_EQ(found->state.step, 4);
@@ -180,9 +194,12 @@ TEST(NonFiniteTest, ACheckpointThatWasPutOffIsMadeAfterTheNextGoodUpdate) {
     EXPECT_EQ(metrics.at("optim/skipped") > 0, step >= 2);
     if (step == 2) loop.bad_from = 1000;  // one bad batch
   };
-  loop.hooks.checkpointed = [&](int64_t) { saved.push_back(loop.checkpoints.FindNewest()->state.step); };
+  loop.hooks.checkpointed = [&](int64_t) {
+    saved.push_back(loop.checkpoints.FindNewest()->state.step);
+  };
   EXPECT_EQ(loop.Run(), "");
-  EXPECT_EQ(saved, (std::vector<int64_t>{0, 4, 6, 8})) << "due after step 2, whose update was skipped";
+  EXPECT_EQ(saved, (std::vector<int64_t>{0, 4, 6, 8}))
+      << "due after step 2, whose update was skipped";
 }
 
 TEST(NonFiniteTest, AWeightThatIsNotFiniteIsNeitherPublishedNorSaved) {
@@ -193,10 +210,13 @@ TEST(NonFiniteTest, AWeightThatIsNotFiniteIsNeitherPublishedNorSaved) {
       loop.hooks.step = [&](int64_t step, std::map<std::string, double>&) {
         const auto& table = loop.tiny.weights.table();
         const int64_t place = embedding ? table.embedding() : table.layer(1).down;
-        if (step == 2) loop.tiny.weights.flat().f32()[place] = std::numeric_limits<float>::infinity();
+        if (step == 2)
+          loop.tiny.weights.flat().f32()[place] = std::numeric_limits<float>::infinity();
       };
       const std::string error = loop.Run();
-      EXPECT_NE(error.find(checkpoint_every ? "the weights of the policy hold" : "the weights of version 4 hold"), std::string::npos)
+      EXPECT_NE(error.find(checkpoint_every ? "the weights of the policy hold"
+                                            : "the weights of version 4 hold"),
+                std::string::npos)
           << error;
       EXPECT_NE(error.find(embedding ? "embedding" : "layers.1.down"), std::string::npos) << error;
       EXPECT_EQ(loop.published.back().version, 3);

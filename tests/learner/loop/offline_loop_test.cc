@@ -18,7 +18,8 @@ std::vector<PreferencePair> Pairs(int n, uint64_t seed) {
   for (Demonstration& d : RandomDemonstrations(n, seed)) {
     PreferencePair pair{.dataset = "toy", .row = out.size()};
     pair.rejected = d;
-    for (size_t i = 2; i < d.tokens.size(); ++i) pair.rejected.tokens[i] = 3 + (d.tokens[i] - 3 + 5) % 16;
+    for (size_t i = 2; i < d.tokens.size(); ++i)
+      pair.rejected.tokens[i] = 3 + (d.tokens[i] - 3 + 5) % 16;
     pair.chosen = std::move(d);
     out.push_back(std::move(pair));
   }
@@ -34,8 +35,8 @@ configs::Config Recipe(int64_t steps) {
   return config;
 }
 
-LearnerResult RunTo(const configs::Config& config, const std::string& folder, bool resume, uint64_t model_seed = 3,
-                  int64_t stop_after = -1) {
+LearnerResult RunTo(const configs::Config& config, const std::string& folder, bool resume,
+                    uint64_t model_seed = 3, int64_t stop_after = -1) {
   policy_model::Transformer transformer(TinyShape(), Device::kCpu, DType::kFloat32);
   TrainStep train(transformer, 64);
   policy_model::Weights weights(TinyShape(), Device::kCpu, DType::kFloat32);
@@ -53,7 +54,8 @@ LearnerResult RunTo(const configs::Config& config, const std::string& folder, bo
     EXPECT_GE(metrics.at("perf/shared_tokens"), 8) << "the first token of each of 8 pairs";
   };
   hooks.stop = [&] { return stop_after >= 0 && steps >= stop_after; };
-  return RunOffline(config, {.batch = 8}, objective, weights, optimizer, checkpoints, hooks, resume);
+  return RunOffline(config, {.batch = 8}, objective, weights, optimizer, checkpoints, hooks,
+                    resume);
 }
 
 TEST(OfflineLoop, AResumedRunEqualsTheUnbrokenOne) {
@@ -94,9 +96,11 @@ TEST(OfflineLoop, AnotherSeedReferenceOrAnEmptyEpochIsRefused) {
   policy_model::Transformer transformer(TinyShape(), Device::kCpu, DType::kFloat32);
   TrainStep train(transformer, 64);
   const auto pairs = Pairs(3, 1);
-  PreferenceObjective few(train, weights, optimizer, nullptr, nullptr, {.kind = PreferenceLossKind::kSimpo}, pairs, {});
+  PreferenceObjective few(train, weights, optimizer, nullptr, nullptr,
+                          {.kind = PreferenceLossKind::kSimpo}, pairs, {});
   Checkpoints checkpoints(folder / "few", 2, "");
-  EXPECT_THROW(RunOffline(config, {.batch = 8}, few, weights, optimizer, checkpoints, {}, false), Error);
+  EXPECT_THROW(RunOffline(config, {.batch = 8}, few, weights, optimizer, checkpoints, {}, false),
+               Error);
 }
 
 }  // namespace

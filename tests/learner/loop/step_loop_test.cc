@@ -1,6 +1,6 @@
-// learner/loop/step_loop.h and learner_loop.h over batches that are made here: what an error, a stop, a
-// kill and a resume leave of a run and of its warm start. Rows 4, 8 and 13 of docs/reliability.md
-// without the other roles.
+// learner/loop/step_loop.h and learner_loop.h over batches that are made here: what an error, a
+// stop, a kill and a resume leave of a run and of its warm start. Rows 4, 8 and 13 of
+// docs/reliability.md without the other roles.
 #include "learner/loop/step_loop.h"
 
 #include <gtest/gtest.h>

@@ -18,11 +18,13 @@ using std::chrono::milliseconds;
 
 std::vector<std::byte> Buffer(size_t n, int seed) {
   std::vector<std::byte> out(n);
-  for (size_t i = 0; i < n; ++i) out[i] = static_cast<std::byte>((i * 31 + static_cast<size_t>(seed)) & 0xFF);
+  for (size_t i = 0; i < n; ++i)
+    out[i] = static_cast<std::byte>((i * 31 + static_cast<size_t>(seed)) & 0xFF);
   return out;
 }
 
-// The actor's side, which tests/actor/weight_subscriber_test.cc has whole: learner and actor never include one another.
+// The actor's side, which tests/actor/weight_subscriber_test.cc has whole: learner and actor never
+// include one another.
 struct Caller {
   explicit Caller(const std::string& endpoint) : client(endpoint, {.piece_bytes = 100'000}) {}
   WeightOffer Await(const PolicyVersion& held, milliseconds wait) {

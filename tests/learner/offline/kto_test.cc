@@ -1,4 +1,5 @@
-// learner/offline/kto.h on a tiny model: reference point, loss and gradient from their definition, learning, fixed batches, the cache.
+// learner/offline/kto.h on a tiny model: reference point, loss and gradient from their definition,
+// learning, fixed batches, the cache.
 #include "learner/offline/kto.h"
 
 #include <gtest/gtest.h>
@@ -19,13 +20,16 @@ namespace {
 
 using policy_model::Weights;
 
-// Desirable: the pattern of RandomDemonstrations; undesirable: the same prompt, then tokens of a smaller step.
+// Desirable: the pattern of RandomDemonstrations; undesirable: the same prompt, then tokens of a
+// smaller step.
 std::vector<LabelledCompletion> Rows(int n, uint64_t seed) {
   std::vector<LabelledCompletion> out;
   for (Demonstration& d : RandomDemonstrations(n, seed)) {
     const bool good = out.size() % 2 == 0;
-    for (size_t i = 2; !good && i < d.tokens.size(); ++i) d.tokens[i] = 3 + (d.tokens[i - 1] - 3 + 1) % 16;
-    out.push_back({.dataset = "toy", .row = out.size(), .completion = std::move(d), .desirable = good});
+    for (size_t i = 2; !good && i < d.tokens.size(); ++i)
+      d.tokens[i] = 3 + (d.tokens[i - 1] - 3 + 1) % 16;
+    out.push_back(
+        {.dataset = "toy", .row = out.size(), .completion = std::move(d), .desirable = good});
   }
   return out;
 }
@@ -57,7 +61,9 @@ std::vector<uint32_t> FirstRows(uint32_t n) {
   return rows;
 }
 
-double SumOf(const std::vector<float>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
+double SumOf(const std::vector<float>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0);
+}
 
 TEST(KtoObjective, MismatchedRowsTakeTheCompletionBeforeThem) {
   const auto rows = Rows(3, 1);
@@ -75,15 +81,21 @@ TEST(KtoObjective, MismatchedRowsTakeTheCompletionBeforeThem) {
     EXPECT_EQ(mismatched[i].loss_mask[2], 1);
   }
   EXPECT_EQ(KtoObjective::Mismatched(batch, 4)[0].tokens.size(), 4u);
-  EXPECT_EQ(KtoObjective::Mismatched(batch, 1)[0].tokens.size(), 3u);  // one token of the completion stays
+  // one token of the completion stays
+  EXPECT_EQ(KtoObjective::Mismatched(batch, 1)[0].tokens.size(), 3u);
 }
 
-// Loss, reference point and rewards from log-probs that are computed here, with weights that differ by class.
+// Loss, reference point and rewards from log-probs that are computed here, with weights that differ
+// by class.
 TEST(KtoObjective, ABatchIsTheMeanOfItsDefinition) {
   Rig rig, reference_rig(4);
   Optimizer optimizer(rig.weights, {});
   ReferencePolicy reference(reference_rig.weights, rig.train);
-  const KtoOptions options{.beta = 0.3, .desirable_weight = 1.25, .undesirable_weight = 0.75, .batch = 6, .shuffle = false};
+  const KtoOptions options{.beta = 0.3,
+                           .desirable_weight = 1.25,
+                           .undesirable_weight = 0.75,
+                           .batch = 6,
+                           .shuffle = false};
   const auto rows = Rows(6, 9);
   KtoObjective kto(rig.train, rig.weights, optimizer, reference, nullptr, options, rows, {});
   std::vector<const LabelledCompletion*> batch;
@@ -94,7 +106,8 @@ TEST(KtoObjective, ABatchIsTheMeanOfItsDefinition) {
     own.push_back({rows[i].completion.tokens, rows[i].completion.loss_mask});
     other.push_back({mismatched[i].tokens, mismatched[i].loss_mask});
   }
-  const auto policy = rig.train.Score(rig.weights, own, 1.0f), policy_other = rig.train.Score(rig.weights, other, 1.0f);
+  const auto policy = rig.train.Score(rig.weights, own, 1.0f),
+             policy_other = rig.train.Score(rig.weights, other, 1.0f);
   const auto frozen = rig.train.Score(reference_rig.weights, own, 1.0f);
   const auto frozen_other = rig.train.Score(reference_rig.weights, other, 1.0f);
   double mean = 0, loss = 0;
@@ -102,7 +115,8 @@ TEST(KtoObjective, ABatchIsTheMeanOfItsDefinition) {
   const double kl = std::max(mean, 0.0);
   for (size_t i = 0; i < 6; ++i) {
     const double ratio = SumOf(policy[i]) - SumOf(frozen[i]), sign = rows[i].desirable ? 1 : -1;
-    loss += (rows[i].desirable ? 1.25 : 0.75) * (1 - 1 / (1 + std::exp(-sign * 0.3 * (ratio - kl)))) / 6;
+    loss += (rows[i].desirable ? 1.25 : 0.75) *
+            (1 - 1 / (1 + std::exp(-sign * 0.3 * (ratio - kl)))) / 6;
   }
   const auto metrics = kto.Train(FirstRows(6), 0.0, 0);
   EXPECT_NEAR(metrics.at("kto/kl"), kl, 1e-4);
@@ -110,8 +124,9 @@ TEST(KtoObjective, ABatchIsTheMeanOfItsDefinition) {
   EXPECT_DOUBLE_EQ(metrics.at("kto/desirable"), 0.5);
 }
 
-// The gradient of a batch against central differences along it. The reference point carries no gradient, so it has to be
-// the same at both ends: a reference that likes the mismatched rows better keeps it at 0.
+// The gradient of a batch against central differences along it. The reference point carries no
+// gradient, so it has to be the same at both ends: a reference that likes the mismatched rows
+// better keeps it at 0.
 TEST(KtoObjective, GradientMatchesFiniteDifferencesOfTheLoss) {
   Rig rig;
   uint64_t seed = 0;
@@ -124,7 +139,8 @@ TEST(KtoObjective, GradientMatchesFiniteDifferencesOfTheLoss) {
   const auto loss_at = [&](Weights& weights, std::vector<float>* out) {
     Optimizer optimizer(weights, options);
     ReferencePolicy reference(reference_rig->weights, rig.train);
-    KtoObjective kto(rig.train, weights, optimizer, reference, nullptr, {.beta = 0.5, .batch = 6, .shuffle = false}, rows, {});
+    KtoObjective kto(rig.train, weights, optimizer, reference, nullptr,
+                     {.beta = 0.5, .batch = 6, .shuffle = false}, rows, {});
     const auto metrics = kto.Train(FirstRows(6), 0.0, 0);
     kl = metrics.at("kto/kl");
     if (out) {
@@ -147,7 +163,8 @@ TEST(KtoObjective, GradientMatchesFiniteDifferencesOfTheLoss) {
     Weights weights{TinyShape(), Device::kCpu, DType::kFloat32};
     weights.Initialise(3, 0.1);
     float* w = weights.flat().f32();
-    for (size_t i = 0; i < gradient.size(); ++i) w[i] += static_cast<float>(by * gradient[i] / norm);
+    for (size_t i = 0; i < gradient.size(); ++i)
+      w[i] += static_cast<float>(by * gradient[i] / norm);
     const double loss = loss_at(weights, nullptr);
     EXPECT_EQ(kl, 0);
     return loss;
@@ -161,7 +178,8 @@ TEST(KtoObjective, StartsAtOneHalfLearnsAndNeedsNoSecondReferenceForward) {
   Optimizer optimizer(rig.weights, {});
   ReferencePolicy reference(rig.weights, rig.train);
   MemoryCache cache;
-  KtoObjective kto(rig.train, rig.weights, optimizer, reference, &cache, {.beta = 0.1, .batch = 8}, Rows(35, 1), Rows(24, 2));
+  KtoObjective kto(rig.train, rig.weights, optimizer, reference, &cache, {.beta = 0.1, .batch = 8},
+                   Rows(35, 1), Rows(24, 2));
   EXPECT_EQ(kto.size(), 32);
   EXPECT_EQ(kto.left_out(), 3);
   const OfflineEval before = kto.Evaluate();
@@ -173,7 +191,8 @@ TEST(KtoObjective, StartsAtOneHalfLearnsAndNeedsNoSecondReferenceForward) {
     if (step == 3) first_epoch = kto.reference_forwards();
     EXPECT_GE(metrics.at("kto/kl"), 0);
   }
-  EXPECT_EQ(kto.reference_forwards(), first_epoch) << "a second epoch meets the same mismatched rows";
+  EXPECT_EQ(kto.reference_forwards(), first_epoch)
+      << "a second epoch meets the same mismatched rows";
   const OfflineEval after = kto.Evaluate();
   EXPECT_LT(after.loss, 0.4);
   EXPECT_GT(after.accuracy, 0.8);
@@ -182,8 +201,10 @@ TEST(KtoObjective, StartsAtOneHalfLearnsAndNeedsNoSecondReferenceForward) {
   Rig again;
   Optimizer second(again.weights, {});
   ReferencePolicy same(again.weights, again.train);
-  KtoObjective rerun(again.train, again.weights, second, same, &cache, {.beta = 0.1, .batch = 8}, Rows(35, 1), Rows(24, 2));
-  for (int64_t step = 0; step < 60; ++step) rerun.Train(OfflineBatch(32, 8, step, 1, false), 5e-3, step);
+  KtoObjective rerun(again.train, again.weights, second, same, &cache, {.beta = 0.1, .batch = 8},
+                     Rows(35, 1), Rows(24, 2));
+  for (int64_t step = 0; step < 60; ++step)
+    rerun.Train(OfflineBatch(32, 8, step, 1, false), 5e-3, step);
   EXPECT_EQ(rerun.Evaluate().loss, after.loss);
   EXPECT_EQ(rerun.reference_forwards(), 0);
   EXPECT_EQ(rerun.StateJson(), kto.StateJson());
@@ -194,7 +215,9 @@ TEST(KtoObjective, WrongInputIsNamed) {
   Rig rig;
   Optimizer optimizer(rig.weights, {});
   ReferencePolicy reference(rig.weights, rig.train);
-  EXPECT_THROW(KtoObjective(rig.train, rig.weights, optimizer, reference, nullptr, {.batch = 1}, Rows(4, 1), {}), Error);
+  EXPECT_THROW(KtoObjective(rig.train, rig.weights, optimizer, reference, nullptr, {.batch = 1},
+                            Rows(4, 1), {}),
+               Error);
   auto rows = Rows(4, 1);
   rows[2].completion.loss_mask.assign(rows[2].completion.tokens.size(), 0);
   try {

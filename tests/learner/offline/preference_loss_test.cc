@@ -1,5 +1,6 @@
-// learner/offline/preference_loss.h against TRL's own code in float64 (tests/golden/preference_loss.py), and against identities and
-// finite differences where TRL has no such loss.
+// learner/offline/preference_loss.h against TRL's own code in float64
+// (tests/golden/preference_loss.py), and against identities and finite differences where TRL has no
+// such loss.
 #include "learner/offline/preference_loss.h"
 
 #include <gtest/gtest.h>
@@ -39,11 +40,16 @@ TEST(PreferenceLoss, MatchesTrlValuesAndGradients) {
   const Json golden = Golden();
   std::map<std::string, int> cases;
   for (const Json& c : golden.at("pairs")) {
-    const PairLogprobs<double> p{.chosen = c.at("chosen"), .rejected = c.at("rejected"), .ref_chosen = c.at("ref_chosen"),
-                                 .ref_rejected = c.at("ref_rejected"), .chosen_tokens = c.at("chosen_tokens"),
+    const PairLogprobs<double> p{.chosen = c.at("chosen"),
+                                 .rejected = c.at("rejected"),
+                                 .ref_chosen = c.at("ref_chosen"),
+                                 .ref_rejected = c.at("ref_rejected"),
+                                 .chosen_tokens = c.at("chosen_tokens"),
                                  .rejected_tokens = c.at("rejected_tokens")};
-    const auto out = PreferenceLoss(p, {.kind = KindOf(c.at("kind")), .beta = c.at("beta"),
-                                        .label_smoothing = c.at("smoothing"), .length_normalize = c.at("normalize")});
+    const auto out = PreferenceLoss(p, {.kind = KindOf(c.at("kind")),
+                                        .beta = c.at("beta"),
+                                        .label_smoothing = c.at("smoothing"),
+                                        .length_normalize = c.at("normalize")});
     const std::string what = c.dump();
     ExpectClose(out.value, c.at("value"), what);
     ExpectClose(out.d_chosen, c.at("gradient")[0], what);
@@ -62,8 +68,8 @@ TEST(PreferenceLoss, KtoMatchesTrl) {
   for (const Json& c : golden.at("kto")) {
     const double kl = KtoBaseline<double>(c.at("mean_log_ratio"));
     at_zero += kl == 0;
-    const auto out = KtoCompletionLoss<double>(c.at("logprob"), c.at("reference"), kl, c.at("desirable"), c.at("beta"),
-                                               c.at("weight"));
+    const auto out = KtoCompletionLoss<double>(c.at("logprob"), c.at("reference"), kl,
+                                               c.at("desirable"), c.at("beta"), c.at("weight"));
     ExpectClose(out.value, c.at("value"), c.dump());
     ExpectClose(out.derivative, c.at("derivative"), c.dump());
   }
@@ -72,14 +78,17 @@ TEST(PreferenceLoss, KtoMatchesTrl) {
 }
 
 TEST(PreferenceLoss, EqualModelsStartAtLogTwo) {
-  const PairLogprobs<double> p{.chosen = -30, .rejected = -50, .ref_chosen = -30, .ref_rejected = -50};
+  const PairLogprobs<double> p{
+      .chosen = -30, .rejected = -50, .ref_chosen = -30, .ref_rejected = -50};
   EXPECT_DOUBLE_EQ(PreferenceLoss(p, {}).value, std::log(2.0));
   EXPECT_DOUBLE_EQ(PreferenceLoss(p, {.label_smoothing = 0.3}).value, std::log(2.0));
 }
 
 TEST(PreferenceLoss, AMarginAsksForThatMuchMore) {
-  PairLogprobs<double> p{.chosen = -3, .rejected = -4, .ref_chosen = -3.5, .ref_rejected = -3.75, .margin = 0.4};
-  for (const auto kind : {PreferenceLossKind::kSigmoid, PreferenceLossKind::kHinge, PreferenceLossKind::kRobust}) {
+  PairLogprobs<double> p{
+      .chosen = -3, .rejected = -4, .ref_chosen = -3.5, .ref_rejected = -3.75, .margin = 0.4};
+  for (const auto kind :
+       {PreferenceLossKind::kSigmoid, PreferenceLossKind::kHinge, PreferenceLossKind::kRobust}) {
     const PreferenceLossOptions options{.kind = kind, .beta = 0.5, .label_smoothing = 0.1};
     const auto with = PreferenceLoss(p, options);
     PairLogprobs<double> shifted = p;
@@ -93,13 +102,20 @@ TEST(PreferenceLoss, AMarginAsksForThatMuchMore) {
 }
 
 TEST(PreferenceLoss, DerivativesAreFiniteDifferences) {
-  const PairLogprobs<double> p{.chosen = -9, .rejected = -14, .ref_chosen = -11, .ref_rejected = -12, .chosen_tokens = 5,
-                               .rejected_tokens = 8, .margin = 0.3};
+  const PairLogprobs<double> p{.chosen = -9,
+                               .rejected = -14,
+                               .ref_chosen = -11,
+                               .ref_rejected = -12,
+                               .chosen_tokens = 5,
+                               .rejected_tokens = 8,
+                               .margin = 0.3};
   const double h = 1e-6;
-  for (const auto kind : {PreferenceLossKind::kSigmoid, PreferenceLossKind::kHinge, PreferenceLossKind::kIpo,
-                          PreferenceLossKind::kRobust, PreferenceLossKind::kSimpo, PreferenceLossKind::kOrpo}) {
+  for (const auto kind :
+       {PreferenceLossKind::kSigmoid, PreferenceLossKind::kHinge, PreferenceLossKind::kIpo,
+        PreferenceLossKind::kRobust, PreferenceLossKind::kSimpo, PreferenceLossKind::kOrpo}) {
     for (const bool normalize : {false, true}) {
-      const PreferenceLossOptions options{.kind = kind, .beta = 0.7, .label_smoothing = 0.1, .length_normalize = normalize};
+      const PreferenceLossOptions options{
+          .kind = kind, .beta = 0.7, .label_smoothing = 0.1, .length_normalize = normalize};
       const auto out = PreferenceLoss(p, options);
       const auto slope = [&](double PairLogprobs<double>::*field) {
         PairLogprobs<double> up = p, down = p;
@@ -118,7 +134,8 @@ TEST(PreferenceLoss, DerivativesAreFiniteDifferences) {
 
 TEST(PreferenceLoss, FarPairsStayFinite) {
   for (const float far : {-2000.0f, 2000.0f}) {
-    const PairLogprobs<float> p{.chosen = -2500 + far, .rejected = -2500, .ref_chosen = -2500, .ref_rejected = -2500};
+    const PairLogprobs<float> p{
+        .chosen = -2500 + far, .rejected = -2500, .ref_chosen = -2500, .ref_rejected = -2500};
     const auto out = PreferenceLoss(p, {.beta = 1});
     EXPECT_TRUE(std::isfinite(out.value) && std::isfinite(out.d_chosen));
     EXPECT_FLOAT_EQ(out.value, far < 0 ? 2000.0f : 0.0f);

@@ -1,4 +1,5 @@
-// learner/offline/preference_objective.h on a tiny model: learning, the whole gradient against finite differences, the cache.
+// learner/offline/preference_objective.h on a tiny model: learning, the whole gradient against
+// finite differences, the cache.
 #include "learner/offline/preference_objective.h"
 
 #include <gtest/gtest.h>
@@ -19,13 +20,15 @@ namespace {
 
 using policy_model::Weights;
 
-// Chosen: the pattern of RandomDemonstrations; rejected: the same prompt, then tokens of a smaller step.
+// Chosen: the pattern of RandomDemonstrations; rejected: the same prompt, then tokens of a smaller
+// step.
 std::vector<PreferencePair> Pairs(int n, uint64_t seed) {
   std::vector<PreferencePair> out;
   for (Demonstration& d : RandomDemonstrations(n, seed)) {
     PreferencePair pair{.dataset = "toy", .row = out.size()};
     pair.rejected = d;
-    for (size_t i = 2; i < d.tokens.size(); ++i) pair.rejected.tokens[i] = 3 + (pair.rejected.tokens[i - 1] - 3 + 1) % 16;
+    for (size_t i = 2; i < d.tokens.size(); ++i)
+      pair.rejected.tokens[i] = 3 + (pair.rejected.tokens[i - 1] - 3 + 1) % 16;
     pair.chosen = std::move(d);
     out.push_back(std::move(pair));
   }
@@ -59,11 +62,13 @@ TEST(OfflineBatch, EveryEpochVisitsEveryRowOnceInItsOwnOrder) {
   for (int64_t step = 0; step < 6; ++step) {
     for (const uint32_t row : OfflineBatch(9, 3, step, 5, true)) walked.push_back(row);
   }
-  const std::vector<uint32_t> first(walked.begin(), walked.begin() + 9), second(walked.begin() + 9, walked.end());
+  const std::vector<uint32_t> first(walked.begin(), walked.begin() + 9),
+      second(walked.begin() + 9, walked.end());
   EXPECT_EQ(std::set<uint32_t>(first.begin(), first.end()).size(), 9u);
   EXPECT_EQ(std::set<uint32_t>(second.begin(), second.end()).size(), 9u);
   EXPECT_NE(first, second);
-  EXPECT_EQ(OfflineBatch(9, 4, 2, 5, true), std::vector<uint32_t>(walked.begin() + 8, walked.begin() + 12));
+  EXPECT_EQ(OfflineBatch(9, 4, 2, 5, true),
+            std::vector<uint32_t>(walked.begin() + 8, walked.begin() + 12));
   EXPECT_EQ(OfflineBatch(3, 4, 1, 5, false), (std::vector<uint32_t>{1, 2, 0, 1}));
 }
 
@@ -73,7 +78,8 @@ TEST(PreferenceObjective, StartsAtLogTwoAndLearnsToPrefer) {
   ReferencePolicy reference(rig.weights, rig.train);
   MemoryCache cache;
   const auto pairs = Pairs(32, 1), heldout = Pairs(24, 2);
-  PreferenceObjective dpo(rig.train, rig.weights, optimizer, &reference, &cache, {.beta = 0.1}, pairs, heldout);
+  PreferenceObjective dpo(rig.train, rig.weights, optimizer, &reference, &cache, {.beta = 0.1},
+                          pairs, heldout);
   const OfflineEval before = dpo.Evaluate();
   EXPECT_NEAR(before.loss, std::log(2.0), 1e-6);
   EXPECT_EQ(before.examples, 24);
@@ -82,7 +88,8 @@ TEST(PreferenceObjective, StartsAtLogTwoAndLearnsToPrefer) {
     if (step == 0) {
       EXPECT_NEAR(metrics.at("dpo/loss"), std::log(2.0), 1e-6);
     }
-    // Both held-out and training sequences are computed once, though each training pair comes ten times.
+    // Both held-out and training sequences are computed once, though each training pair comes ten
+    // times.
     if (step >= 4) {
       EXPECT_EQ(metrics.at("dpo/reference_forwards"), 2 * (32 + 24));
     }
@@ -96,15 +103,18 @@ TEST(PreferenceObjective, StartsAtLogTwoAndLearnsToPrefer) {
   Rig again;
   Optimizer second(again.weights, {});
   ReferencePolicy same(again.weights, again.train);
-  PreferenceObjective rerun(again.train, again.weights, second, &same, &cache, {.beta = 0.1}, pairs, heldout);
+  PreferenceObjective rerun(again.train, again.weights, second, &same, &cache, {.beta = 0.1}, pairs,
+                            heldout);
   EXPECT_EQ(rerun.Evaluate().loss, before.loss);
-  for (int64_t step = 0; step < 40; ++step) rerun.Train(OfflineBatch(32, 8, step, 1, true), 5e-3, step);
+  for (int64_t step = 0; step < 40; ++step)
+    rerun.Train(OfflineBatch(32, 8, step, 1, true), 5e-3, step);
   EXPECT_EQ(rerun.Evaluate().loss, after.loss);
   EXPECT_EQ(rerun.reference_forwards(), 0);
   std::set<Digest> distinct;  // some of the toy sequences are equal, and then stored once
   for (const auto* list : {&pairs, &heldout}) {
     for (const PreferencePair& pair : *list) {
-      for (const Demonstration* d : {&pair.chosen, &pair.rejected}) distinct.insert(SequenceDigest(d->tokens, d->loss_mask));
+      for (const Demonstration* d : {&pair.chosen, &pair.rejected})
+        distinct.insert(SequenceDigest(d->tokens, d->loss_mask));
     }
   }
   EXPECT_EQ(cache.size(), distinct.size());
@@ -113,7 +123,8 @@ TEST(PreferenceObjective, StartsAtLogTwoAndLearnsToPrefer) {
   Rig other(8);
   Optimizer third(other.weights, {});
   ReferencePolicy changed(other.weights, other.train);
-  PreferenceObjective elsewhere(other.train, other.weights, third, &changed, &cache, {}, pairs, heldout);
+  PreferenceObjective elsewhere(other.train, other.weights, third, &changed, &cache, {}, pairs,
+                                heldout);
   elsewhere.Evaluate();
   EXPECT_EQ(elsewhere.reference_forwards(), 48);
 }
@@ -123,10 +134,11 @@ TEST(PreferenceObjective, LossesWithoutAReferenceLearnAsWell) {
     Rig rig;
     Optimizer optimizer(rig.weights, {});
     const auto pairs = Pairs(32, 1), heldout = Pairs(24, 2);
-    PreferenceObjective objective(rig.train, rig.weights, optimizer, nullptr, nullptr, {.kind = kind, .beta = 1.0}, pairs,
-                                  heldout);
+    PreferenceObjective objective(rig.train, rig.weights, optimizer, nullptr, nullptr,
+                                  {.kind = kind, .beta = 1.0}, pairs, heldout);
     const OfflineEval before = objective.Evaluate();
-    for (int64_t step = 0; step < 40; ++step) objective.Train(OfflineBatch(32, 8, step, 1, true), 5e-3, step);
+    for (int64_t step = 0; step < 40; ++step)
+      objective.Train(OfflineBatch(32, 8, step, 1, true), 5e-3, step);
     const OfflineEval after = objective.Evaluate();
     EXPECT_LT(after.loss, 0.8 * before.loss);
     EXPECT_GT(after.accuracy, 0.9);
@@ -136,8 +148,8 @@ TEST(PreferenceObjective, LossesWithoutAReferenceLearnAsWell) {
 
 // The gradient of a whole batch against central differences of its loss, along the gradient itself.
 TEST(PreferenceObjective, GradientMatchesFiniteDifferencesOfTheLoss) {
-  for (const auto kind : {PreferenceLossKind::kSigmoid, PreferenceLossKind::kIpo, PreferenceLossKind::kSimpo,
-                          PreferenceLossKind::kOrpo}) {
+  for (const auto kind : {PreferenceLossKind::kSigmoid, PreferenceLossKind::kIpo,
+                          PreferenceLossKind::kSimpo, PreferenceLossKind::kOrpo}) {
     Rig rig, reference_rig(4);
     ReferencePolicy reference(reference_rig.weights, rig.train);
     const auto pairs = Pairs(6, 9);
@@ -147,7 +159,8 @@ TEST(PreferenceObjective, GradientMatchesFiniteDifferencesOfTheLoss) {
     // The first moment after one update is (1 - beta1) times the gradient: a way to read it.
     const auto loss_at = [&](Weights& weights, std::vector<float>* gradient) {
       Optimizer optimizer(weights, options);
-      PreferenceObjective objective(rig.train, weights, optimizer, &reference, nullptr, {.kind = kind, .beta = 0.5}, pairs, {});
+      PreferenceObjective objective(rig.train, weights, optimizer, &reference, nullptr,
+                                    {.kind = kind, .beta = 0.5}, pairs, {});
       const double loss = objective.Train(rows, 0.0, 0).at("dpo/loss");
       if (gradient) {
         gradient->assign(optimizer.m().f32(), optimizer.m().f32() + optimizer.m().elements());
@@ -166,11 +179,12 @@ TEST(PreferenceObjective, GradientMatchesFiniteDifferencesOfTheLoss) {
       Weights weights{TinyShape(), Device::kCpu, DType::kFloat32};
       weights.Initialise(3, 0.1);
       float* w = weights.flat().f32();
-      for (size_t i = 0; i < gradient.size(); ++i) w[i] += static_cast<float>(by * gradient[i] / norm);
+      for (size_t i = 0; i < gradient.size(); ++i)
+        w[i] += static_cast<float>(by * gradient[i] / norm);
       return loss_at(weights, nullptr);
     };
-    std::printf("loss %d: gradient norm %.4f, central difference %.4f\n", static_cast<int>(kind), norm,
-                (moved(h) - moved(-h)) / (2 * h));
+    std::printf("loss %d: gradient norm %.4f, central difference %.4f\n", static_cast<int>(kind),
+                norm, (moved(h) - moved(-h)) / (2 * h));
     // fp32 log-probs leave about 1e-6 / 2 h = 0.0003 nats, curvature along the gradient adds h^2.
     EXPECT_NEAR((moved(h) - moved(-h)) / (2 * h), norm, 1e-3 * norm) << static_cast<int>(kind);
   }
@@ -182,8 +196,8 @@ TEST(PreferenceObjective, AnAnswerWithoutTokensIsNamed) {
   auto pairs = Pairs(3, 1);
   pairs[2].rejected.loss_mask.assign(pairs[2].rejected.tokens.size(), 0);
   try {
-    PreferenceObjective objective(rig.train, rig.weights, optimizer, nullptr, nullptr, {.kind = PreferenceLossKind::kSimpo},
-                                  pairs, {});
+    PreferenceObjective objective(rig.train, rig.weights, optimizer, nullptr, nullptr,
+                                  {.kind = PreferenceLossKind::kSimpo}, pairs, {});
     FAIL();
   } catch (const Error& e) {
     EXPECT_NE(std::string(e.what()).find("toy row 2"), std::string::npos) << e.what();

@@ -1,5 +1,5 @@
-// learner/offline/reward_model_loss.h against TRL's RewardTrainer in float64 (tests/golden/reward_model.py), and where it must stay
-// finite.
+// learner/offline/reward_model_loss.h against TRL's RewardTrainer in float64
+// (tests/golden/reward_model.py), and where it must stay finite.
 #include "learner/offline/reward_model_loss.h"
 
 #include <gtest/gtest.h>
@@ -12,7 +12,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-// Relative 1e-9. Where the two terms of a derivative cancel, the comparison is relative to the larger of them.
+// Relative 1e-9. Where the two terms of a derivative cancel, the comparison is relative to the
+// larger of them.
 void ExpectClose(double actual, double expected, double magnitude, const std::string& what) {
   EXPECT_NEAR(actual, expected, 1e-9 * std::max(std::abs(expected), magnitude)) << what;
 }
@@ -56,7 +57,8 @@ TEST(RewardModelLoss, StaysFiniteWhereSigmoidUnderflows) {
 }
 
 TEST(RewardModelLoss, MarginShiftsAndCenteringSeesOnlyTheSum) {
-  const auto shifted = RewardModelLoss(ScoredPair<double>{.chosen = 2, .rejected = 0.5, .margin = 1});
+  const auto shifted =
+      RewardModelLoss(ScoredPair<double>{.chosen = 2, .rejected = 0.5, .margin = 1});
   const auto plain = RewardModelLoss(ScoredPair<double>{.chosen = 1, .rejected = 0.5});
   EXPECT_DOUBLE_EQ(shifted.value, plain.value);
   EXPECT_DOUBLE_EQ(shifted.d_chosen, plain.d_chosen);

@@ -1,4 +1,5 @@
-// Training of reward models (learner/offline/reward_modeling.h): scores, the gradient of a batch, and a preference that is learned.
+// Training of reward models (learner/offline/reward_modeling.h): scores, the gradient of a batch,
+// and a preference that is learned.
 #include "learner/offline/reward_modeling.h"
 
 #include <gtest/gtest.h>
@@ -31,7 +32,8 @@ std::vector<PreferencePair> Pairs(int n, uint64_t seed) {
       const int length = 4 + static_cast<int>(random.NextBelow(5));
       const int32_t mark = d == &pair.chosen ? 5 : 7;
       for (int k = 0; k < length; ++k) {
-        d->tokens.push_back(random.NextBelow(3) > 0 ? mark : static_cast<int32_t>(8 + random.NextBelow(10)));
+        d->tokens.push_back(
+            random.NextBelow(3) > 0 ? mark : static_cast<int32_t>(8 + random.NextBelow(10)));
       }
       d->tokens.push_back(2);
       d->loss_mask.assign(d->tokens.size(), 1);
@@ -61,7 +63,8 @@ struct Model {
           policy.Initialise(5, init_std);
           return policy_model::ScalarHeadFrom(policy, 6);
         }()),
-        transformer(weights.shape(), Device::kCpu, DType::kFloat32), optimizer(weights, {}),
+        transformer(weights.shape(), Device::kCpu, DType::kFloat32),
+        optimizer(weights, {}),
         learner(transformer, weights, optimizer, budget, centering) {}
   Weights weights;
   Transformer transformer;
@@ -133,7 +136,8 @@ TEST(RewardModelingTest, GradientMatchesFiniteDifferences) {
     double side[2];
     for (const int s : {0, 1}) {
       for (int64_t i = 0; i < e.elements; ++i) {
-        at[i] = kept[static_cast<size_t>(i)] + static_cast<float>((s ? h : -h) * double{direction[static_cast<size_t>(i)]});
+        at[i] = kept[static_cast<size_t>(i)] +
+                static_cast<float>((s ? h : -h) * double{direction[static_cast<size_t>(i)]});
       }
       side[s] = model.learner.Evaluate(batch).loss;
     }
@@ -145,8 +149,10 @@ TEST(RewardModelingTest, GradientMatchesFiniteDifferences) {
 TEST(RewardModelingTest, MicroBatchesDoNotChangeTheGradient) {
   const auto pairs = Pairs(6, 3);
   Model one(0.3, 0.01, 100000), many(0.3, 0.01, 1);
-  FlatBuffer a(Device::kCpu, DType::kFloat32, one.weights.flat().elements()), b(Device::kCpu, DType::kFloat32, one.weights.flat().elements());
-  EXPECT_NEAR(one.learner.Accumulate(Pointers(pairs), a), many.learner.Accumulate(Pointers(pairs), b), 1e-6);
+  FlatBuffer a(Device::kCpu, DType::kFloat32, one.weights.flat().elements()),
+      b(Device::kCpu, DType::kFloat32, one.weights.flat().elements());
+  EXPECT_NEAR(one.learner.Accumulate(Pointers(pairs), a),
+              many.learner.Accumulate(Pointers(pairs), b), 1e-6);
   double diff = 0, norm = 0;
   for (int64_t i = 0; i < a.elements(); ++i) {
     diff += std::pow(double{a.f32()[i]} - double{b.f32()[i]}, 2);
@@ -156,7 +162,8 @@ TEST(RewardModelingTest, MicroBatchesDoNotChangeTheGradient) {
   EXPECT_LT(diff, 1e-10 * norm);
 }
 
-// Both ways round from the same start: a head that happens to begin with the right sign cannot pass.
+// Both ways round from the same start: a head that happens to begin with the right sign cannot
+// pass.
 TEST(RewardModelingTest, LearnsToRankPairsItHasNotSeen) {
   for (const bool swapped : {false, true}) {
     Model model(0.1, 0.01, 2000);
@@ -170,13 +177,16 @@ TEST(RewardModelingTest, LearnsToRankPairsItHasNotSeen) {
     const RewardModelEval before = model.learner.Evaluate(unseen);
     std::map<std::string, double> last;
     for (int step = 0; step < 60; ++step) {
-      last = model.learner.Train(std::span(all).subspan(static_cast<size_t>(step % 4) * 16, 16), 3e-3);
+      last =
+          model.learner.Train(std::span(all).subspan(static_cast<size_t>(step % 4) * 16, 16), 3e-3);
     }
     const RewardModelEval after = model.learner.Evaluate(unseen);
     EXPECT_GT(after.accuracy, 0.95) << swapped;
     EXPECT_LT(after.loss, 0.5 * before.loss) << swapped;
-    EXPECT_NEAR(after.accuracy_stderr, std::sqrt(after.accuracy * (1 - after.accuracy) / 64), 1e-12);
-    EXPECT_NEAR(last.at("rm/margin"), last.at("rm/reward_chosen") - last.at("rm/reward_rejected"), 1e-9);
+    EXPECT_NEAR(after.accuracy_stderr, std::sqrt(after.accuracy * (1 - after.accuracy) / 64),
+                1e-12);
+    EXPECT_NEAR(last.at("rm/margin"), last.at("rm/reward_chosen") - last.at("rm/reward_rejected"),
+                1e-9);
     EXPECT_EQ(model.optimizer.updates(), 60);
   }
 }

@@ -7,13 +7,13 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
-#include "learner/update/checkpoint.h"
-#include "learner/loop/finite.h"
 #include "learner/algorithms/grpo.h"
-#include "learner/update/optimizer.h"
-#include "learner/update/reference_policy.h"
+#include "learner/loop/finite.h"
 #include "learner/offline/reference_sums.h"
 #include "learner/offline/sft.h"
+#include "learner/update/checkpoint.h"
+#include "learner/update/optimizer.h"
+#include "learner/update/reference_policy.h"
 #include "tests/learner/tiny_learner.h"
 #include "tests/testing/temp_folder.h"
 

@@ -1,5 +1,6 @@
-// Row 7 of docs/reliability.md for checkpoints: a flipped bit in any file of the newest one is noticed when it is looked for, and
-// the one before is used; a flipped bit in the KL reference is noticed when a run takes it up. Nothing damaged is loaded.
+// Row 7 of docs/reliability.md for checkpoints: a flipped bit in any file of the newest one is
+// noticed when it is looked for, and the one before is used; a flipped bit in the KL reference is
+// noticed when a run takes it up. Nothing damaged is loaded.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -31,7 +32,8 @@ std::vector<std::string> FilesBelow(const std::string& folder) {
 // Flips a bit of a file for its lifetime.
 class Flip {
  public:
-  Flip(std::string path, RandomStream& random) : path_(std::move(path)), bytes_(RealFileSystem().ReadFile(path_, 1 << 24)) {
+  Flip(std::string path, RandomStream& random)
+      : path_(std::move(path)), bytes_(RealFileSystem().ReadFile(path_, 1 << 24)) {
     std::string damaged = bytes_;
     at_ = random.NextBelow(static_cast<uint32_t>(damaged.size()));
     damaged[at_] = static_cast<char>(damaged[at_] ^ (1 << random.NextBelow(8)));
@@ -64,7 +66,9 @@ TEST(CheckpointFlipTest, TheOneBeforeIsUsed) {
   for (const int64_t step : {1, 2}) {
     Tiny tiny(static_cast<uint64_t>(step));
     Optimizer optimizer(tiny.weights, {});
-    checkpoints.Save({.step = step, .policy = {.version = step, .digest = tiny.weights.ComputeDigest()}, .store_cursor = step * 1000},
+    checkpoints.Save({.step = step,
+                      .policy = {.version = step, .digest = tiny.weights.ComputeDigest()},
+                      .store_cursor = step * 1000},
                      tiny.weights, optimizer);
     saved.push_back(BytesOf(tiny.weights));
   }
@@ -82,7 +86,8 @@ TEST(CheckpointFlipTest, TheOneBeforeIsUsed) {
       ASSERT_TRUE(found.has_value()) << flip.Where();
       checkpoints.Load(*found, tiny.weights, optimizer);
       ASSERT_TRUE(found->state.step == 1 || found->state.step == 2);
-      EXPECT_EQ(BytesOf(tiny.weights), saved[static_cast<size_t>(found->state.step) - 1]) << flip.Where();
+      EXPECT_EQ(BytesOf(tiny.weights), saved[static_cast<size_t>(found->state.step) - 1])
+          << flip.Where();
       EXPECT_EQ(found->state.store_cursor, found->state.step * 1000) << flip.Where();
       EXPECT_EQ(found->rejected.size(), found->state.step == 1 ? 1u : 0u) << flip.Where();
       (found->state.step == 1 ? noticed : harmless) += 1;  // harmless: white space of the manifest
@@ -92,7 +97,8 @@ TEST(CheckpointFlipTest, TheOneBeforeIsUsed) {
     }
     EXPECT_LE(checkpoints.OldestCursor(), 1000) << flip.Where();
   }
-  std::printf("%d flipped bits in a checkpoint: %d noticed, %d harmless, none loaded\n", flips, noticed, harmless);
+  std::printf("%d flipped bits in a checkpoint: %d noticed, %d harmless, none loaded\n", flips,
+              noticed, harmless);
   EXPECT_GE(noticed, 3 * flips / 4);
 }
 
@@ -103,7 +109,9 @@ TEST(CheckpointFlipTest, TheCursorOfADamagedManifestCountsForNothing) {
   for (const int64_t step : {1, 2}) {
     Tiny tiny(1);
     Optimizer optimizer(tiny.weights, {});
-    checkpoints.Save({.step = step, .policy = {.version = step, .digest = tiny.weights.ComputeDigest()}, .store_cursor = step * 1000},
+    checkpoints.Save({.step = step,
+                      .policy = {.version = step, .digest = tiny.weights.ComputeDigest()},
+                      .store_cursor = step * 1000},
                      tiny.weights, optimizer);
   }
   const std::string path = folder / "c/step-00000001/manifest.json";
@@ -136,7 +144,8 @@ TEST(CheckpointFlipTest, ADamagedReferenceIsRefused) {
       ++noticed;
     }
   }
-  std::printf("%d flipped bits in a reference: %d noticed, the others harmless, none loaded\n", flips, noticed);
+  std::printf("%d flipped bits in a reference: %d noticed, the others harmless, none loaded\n",
+              flips, noticed);
   EXPECT_GE(noticed, 2 * flips / 3);
   Tiny read(2);
   checkpoints.KeepReference(/*restored=*/true, read.weights);

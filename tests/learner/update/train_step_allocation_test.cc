@@ -1,4 +1,5 @@
-// Counts allocations in steady train steps (tests/testing/allocation_counter.h): learner/update/train_step.h and the optimizer.
+// Counts allocations in steady train steps (tests/testing/allocation_counter.h):
+// learner/update/train_step.h and the optimizer.
 #include <gtest/gtest.h>
 
 #include "learner/update/optimizer.h"
@@ -20,7 +21,9 @@ TEST_P(TrainStepAllocation, NoneAfterTheFirstStep) {
   const std::vector<Demonstration> data = RandomDemonstrations(9, 3);
   std::vector<SequenceView> views;
   for (const Demonstration& d : data) {
-    for (int answer = 0; answer < 2; ++answer) views.push_back({.tokens = d.tokens, .mask = d.loss_mask});  // with a prefix in common
+    // with a prefix in common
+    for (int answer = 0; answer < 2; ++answer)
+      views.push_back({.tokens = d.tokens, .mask = d.loss_mask});
   }
   int64_t scored = 0;
   const TrainStep::TokenLoss loss = [&scored](const ScoredToken&) {
@@ -44,7 +47,8 @@ TEST_P(TrainStepAllocation, NoneAfterTheFirstStep) {
   EXPECT_EQ(scored, 21 * once) << "the measured steps were not whole";
 }
 
-INSTANTIATE_TEST_SUITE_P(DTypes, TrainStepAllocation, ::testing::Values(DType::kFloat32, DType::kBFloat16));
+INSTANTIATE_TEST_SUITE_P(DTypes, TrainStepAllocation,
+                         ::testing::Values(DType::kFloat32, DType::kBFloat16));
 
 }  // namespace
 }  // namespace plumb::learner

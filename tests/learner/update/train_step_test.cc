@@ -1,4 +1,5 @@
-// learner/update/train_step.h: what neighbours share goes through the model once, and nobody can tell but by the counter.
+// learner/update/train_step.h: what neighbours share goes through the model once, and nobody can
+// tell but by the counter.
 #include "learner/update/train_step.h"
 
 #include <gtest/gtest.h>
@@ -20,7 +21,8 @@ std::vector<Demonstration> Pairs(int prompts) {
     for (int32_t first : {4, 5}) {  // so that they share no more than the prompt
       Demonstration d{.tokens = prompt, .loss_mask = std::vector<uint8_t>(prompt.size(), 0)};
       d.tokens.push_back(first);
-      for (uint32_t i = random.NextBelow(6); i > 0; --i) d.tokens.push_back(static_cast<int32_t>(random.NextBelow(19)));
+      for (uint32_t i = random.NextBelow(6); i > 0; --i)
+        d.tokens.push_back(static_cast<int32_t>(random.NextBelow(19)));
       d.loss_mask.resize(d.tokens.size(), 1);
       out.push_back(std::move(d));
     }
@@ -41,9 +43,14 @@ TEST(TrainStepTest, APromptOfAPairIsComputedOnce) {
   const std::vector<Demonstration> data = Pairs(3);
   const std::vector<SequenceView> views = Views(data);
   const auto pass = [&](TrainStep& train, policy_model::FlatBuffer& grad) {
-    train.Accumulate(weights, views, 1.0f, [](const ScoredToken& t) {
-      return TrainStep::Gradient{.logprob = 0.1f * static_cast<float>(t.token) - static_cast<float>(t.sequence), .entropy = 0.3f};
-    }, grad);
+    train.Accumulate(
+        weights, views, 1.0f,
+        [](const ScoredToken& t) {
+          return TrainStep::Gradient{
+              .logprob = 0.1f * static_cast<float>(t.token) - static_cast<float>(t.sequence),
+              .entropy = 0.3f};
+        },
+        grad);
   };
   TrainStep alone(transformer, 1), together(transformer, 1000);
   policy_model::FlatBuffer expected(Device::kCpu, DType::kFloat32, weights.flat().elements());
@@ -51,7 +58,8 @@ TEST(TrainStepTest, APromptOfAPairIsComputedOnce) {
   pass(alone, expected);
   pass(together, grad);
   EXPECT_EQ(alone.TakeSharedTokens(), 0);
-  EXPECT_EQ(together.TakeSharedTokens(), 3 * 11) << "the last token of a prompt stays with each answer";
+  EXPECT_EQ(together.TakeSharedTokens(), 3 * 11)
+      << "the last token of a prompt stays with each answer";
   EXPECT_EQ(together.TakeSharedTokens(), 0) << "since the last call";
   double diff = 0, norm = 0;
   for (int64_t i = 0; i < grad.elements(); ++i) {
@@ -77,7 +85,9 @@ TEST(TrainStepTest, ValuesOfAPairAreThoseOfEach) {
   TrainStep alone(transformer, 1), together(transformer, 1000);
   policy_model::FlatBuffer grad[2] = {{Device::kCpu, DType::kFloat32, weights.flat().elements()},
                                       {Device::kCpu, DType::kFloat32, weights.flat().elements()}};
-  const auto loss = [](const ScoredToken& t) { return TrainStep::Gradient{.value = t.value - static_cast<float>(t.token)}; };
+  const auto loss = [](const ScoredToken& t) {
+    return TrainStep::Gradient{.value = t.value - static_cast<float>(t.token)};
+  };
   alone.AccumulateValues(weights, views, loss, grad[0]);
   together.AccumulateValues(weights, views, loss, grad[1]);
   EXPECT_EQ(together.TakeSharedTokens(), 2 * 11);

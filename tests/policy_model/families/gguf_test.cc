@@ -1,4 +1,5 @@
-// GGUF files made here: every element type against values worked out by hand, the whole conversion, and broken files.
+// GGUF files made here: every element type against values worked out by hand, the whole conversion,
+// and broken files.
 #include "policy_model/families/gguf.h"
 
 #include <gtest/gtest.h>
@@ -11,10 +12,10 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/text/template/chat_template.h"
-#include "policy_model/files/gguf_reader.h"
-#include "policy_model/families/model_config.h"
-#include "policy_model/files/safetensors.h"
 #include "common/text/tokenizer/tokenizer.h"
+#include "policy_model/families/model_config.h"
+#include "policy_model/files/gguf_reader.h"
+#include "policy_model/files/safetensors.h"
 #include "tests/testing/gguf_maker.h"
 
 namespace plumb::policy_model {
@@ -62,8 +63,11 @@ TEST_F(Gguf, DequantisesEveryType) {
   };
   EXPECT_EQ(values(GgufType::kF32, Raw(1.5f) + Raw(-2.0f), 2), (std::vector<float>{1.5f, -2.0f}));
   // 1.0, -2.5, the smallest subnormal, the largest, infinity, -0.
-  const auto half = values(GgufType::kF16, Raw<uint16_t>(0x3C00) + Raw<uint16_t>(0xC100) + Raw<uint16_t>(1) + Raw<uint16_t>(0x7BFF) +
-                                               Raw<uint16_t>(0x7C00) + Raw<uint16_t>(0x8000), 6);
+  const auto half =
+      values(GgufType::kF16,
+             Raw<uint16_t>(0x3C00) + Raw<uint16_t>(0xC100) + Raw<uint16_t>(1) +
+                 Raw<uint16_t>(0x7BFF) + Raw<uint16_t>(0x7C00) + Raw<uint16_t>(0x8000),
+             6);
   EXPECT_EQ(half, (std::vector<float>{1.0f, -2.5f, 0x1p-24f, 65504.0f, INFINITY, -0.0f}));
   EXPECT_TRUE(std::signbit(half[5]));
   EXPECT_TRUE(std::isnan(values(GgufType::kF16, Raw<uint16_t>(0x7E01), 1)[0]));
@@ -71,11 +75,15 @@ TEST_F(Gguf, DequantisesEveryType) {
   std::string q8 = Raw<uint16_t>(0x3800);  // 0.5
   for (int i = 0; i < 32; ++i) q8 += static_cast<char>(i * 8 - 128);
   const auto v8 = values(GgufType::kQ8_0, q8, 32);
-  for (int i = 0; i < 32; ++i) EXPECT_EQ(v8[static_cast<size_t>(i)], 0.5f * static_cast<float>(i * 8 - 128));
+  for (int i = 0; i < 32; ++i)
+    EXPECT_EQ(v8[static_cast<size_t>(i)], 0.5f * static_cast<float>(i * 8 - 128));
   std::string nibbles;
   for (int i = 0; i < 16; ++i) nibbles += static_cast<char>(i | (15 - i) << 4);
-  const auto v40 = values(GgufType::kQ4_0, Raw<uint16_t>(0x4000) + nibbles, 32);                           // scale 2
-  const auto v41 = values(GgufType::kQ4_1, Raw<uint16_t>(0x4000) + Raw<uint16_t>(0xBC00) + nibbles, 32);  // scale 2, minimum -1
+  // scale 2
+  const auto v40 = values(GgufType::kQ4_0, Raw<uint16_t>(0x4000) + nibbles, 32);
+  // scale 2, minimum -1
+  const auto v41 =
+      values(GgufType::kQ4_1, Raw<uint16_t>(0x4000) + Raw<uint16_t>(0xBC00) + nibbles, 32);
   for (int i = 0; i < 16; ++i) {
     EXPECT_EQ(v40[static_cast<size_t>(i)], 2.0f * static_cast<float>(i - 8));
     EXPECT_EQ(v40[static_cast<size_t>(i + 16)], 2.0f * static_cast<float>(7 - i));
@@ -96,10 +104,12 @@ TEST_F(Gguf, ConvertsAWholeModel) {
   const auto weights = SafetensorsReader::OpenDirectory(out_);
   EXPECT_EQ(weights->tensors().size(), 11u);
   EXPECT_EQ(Read(*weights, "model.layers.0.mlp.down_proj.weight")[47], 747.0f);
-  // Rows 0..3 of a head of the file are (j, half) = (0,0) (0,1) (1,0) (1,1): they go to rows 0, 2, 1, 3.
+  // Rows 0..3 of a head of the file are (j, half) = (0,0) (0,1) (1,0) (1,1): they go to rows 0, 2,
+  // 1, 3.
   const auto q = Read(*weights, "model.layers.0.self_attn.q_proj.weight");
   const std::vector<size_t> source = {0, 2, 1, 3, 4, 6, 5, 7};
-  for (size_t row = 0; row < 8; ++row) EXPECT_EQ(q[row * 8], 100.0f + 8.0f * static_cast<float>(source[row])) << row;
+  for (size_t row = 0; row < 8; ++row)
+    EXPECT_EQ(q[row * 8], 100.0f + 8.0f * static_cast<float>(source[row])) << row;
   const auto v = Read(*weights, "model.layers.0.self_attn.v_proj.weight");
   EXPECT_EQ(v[8], 308.0f);
   const auto tokenizer = Tokenizer::Load(out_);
@@ -135,7 +145,8 @@ TEST_F(Gguf, RefusesByName) {
   Refuses("nothing of the kind", corrupt, "not a GGUF");
   Refuses("GGUF" + Raw<uint32_t>(1) + std::string(16, '\0'), unsupported, "version 1");
   Refuses("GGUF" + Raw<uint32_t>(3) + Raw<uint64_t>(1) + Raw(~uint64_t{0}), corrupt, "65536 keys");
-  Refuses("GGUF" + Raw<uint32_t>(3) + Raw<uint64_t>(0) + Raw<uint64_t>(1) + Raw(~uint64_t{0}), corrupt, "bytes");
+  Refuses("GGUF" + Raw<uint32_t>(3) + Raw<uint64_t>(0) + Raw<uint64_t>(1) + Raw(~uint64_t{0}),
+          corrupt, "bytes");
   Maker m = TinyGguf();
   m.Tensor("blk.0.extra.weight", {4}, 0, Floats(4, 0));
   Refuses(m.File(), unsupported, "1 tensors");

@@ -20,7 +20,9 @@ class ModelConfig : public testing::Test {
  protected:
   void SetUp() override { std::filesystem::create_directories(folder_); }
   void TearDown() override { std::filesystem::remove_all(folder_); }
-  void Write(const Json& j, const char* name = "config.json") { RealFileSystem().WriteFileAtomic(folder_ + "/" + name, j.dump()); }
+  void Write(const Json& j, const char* name = "config.json") {
+    RealFileSystem().WriteFileAtomic(folder_ + "/" + name, j.dump());
+  }
   void Refuses(const char* key, const Json& value, ErrorCode code, const std::string& what) {
     Json j = llama_;
     j[key] = value;
@@ -35,10 +37,12 @@ class ModelConfig : public testing::Test {
     }
   }
   const std::string folder_ = testing::TempDir() + "/model_config_" + std::to_string(getpid());
-  const Json llama_ = {{"model_type", "llama"}, {"hidden_act", "silu"}, {"hidden_size", 64}, {"intermediate_size", 128},
-                       {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"num_key_value_heads", 2}, {"vocab_size", 100},
-                       {"max_position_embeddings", 256}, {"rms_norm_eps", 1e-5}, {"rope_theta", 100000.0},
-                       {"tie_word_embeddings", true}, {"bos_token_id", 1}, {"eos_token_id", 2}};
+  const Json llama_ = {
+      {"model_type", "llama"},    {"hidden_act", "silu"},   {"hidden_size", 64},
+      {"intermediate_size", 128}, {"num_hidden_layers", 2}, {"num_attention_heads", 4},
+      {"num_key_value_heads", 2}, {"vocab_size", 100},      {"max_position_embeddings", 256},
+      {"rms_norm_eps", 1e-5},     {"rope_theta", 100000.0}, {"tie_word_embeddings", true},
+      {"bos_token_id", 1},        {"eos_token_id", 2}};
 };
 
 TEST_F(ModelConfig, RoundTripsBothFamilies) {
@@ -46,8 +50,10 @@ TEST_F(ModelConfig, RoundTripsBothFamilies) {
     ModelShape s;
     s.family = family;
     s.attention_bias = s.family == "qwen2";
-    s.layers = 3, s.hidden = 60, s.heads = 6, s.kv_heads = 3, s.head_dim = 16, s.ffn = 99, s.vocab = 26, s.max_positions = 512;
-    s.rope_theta = 1e6, s.norm_eps = 1e-6, s.tied = false, s.bos_token = 1, s.pad_token = 0, s.eos_tokens = {2, 7};
+    s.layers = 3, s.hidden = 60, s.heads = 6, s.kv_heads = 3, s.head_dim = 16, s.ffn = 99,
+    s.vocab = 26, s.max_positions = 512;
+    s.rope_theta = 1e6, s.norm_eps = 1e-6, s.tied = false, s.bos_token = 1, s.pad_token = 0,
+    s.eos_tokens = {2, 7};
     WriteModelConfig(s, folder_, "bfloat16");
     EXPECT_EQ(ReadModelConfig(folder_), s);
     s.eos_tokens = {2};
@@ -69,7 +75,9 @@ TEST_F(ModelConfig, WritesTheClassNamesThatTransformersLoads) {
 
 TEST_F(ModelConfig, FillsInWhatOlderFilesLeaveOut) {
   Json j = llama_;
-  for (const char* key : {"num_key_value_heads", "rope_theta", "max_position_embeddings", "bos_token_id", "eos_token_id"}) j.erase(key);
+  for (const char* key : {"num_key_value_heads", "rope_theta", "max_position_embeddings",
+                          "bos_token_id", "eos_token_id"})
+    j.erase(key);
   Write(j);
   const ModelShape s = ReadModelConfig(folder_);
   EXPECT_EQ(s.kv_heads, 4);
@@ -84,9 +92,8 @@ TEST_F(ModelConfig, TakesTheDefaultsOfTheFamilysClass) {
     const char* type;
     int64_t kv_heads, max_positions;
   };
-  for (const Row& row :
-       {Row{"llama", 64, 2048}, Row{"mistral", 8, 131072}, Row{"qwen2", 32, 32768},
-        Row{"qwen3", 32, 32768}, Row{"olmo3", 64, 2048}, Row{"phi3", 64, 4096}}) {
+  for (const Row& row : {Row{"llama", 64, 2048}, Row{"mistral", 8, 131072}, Row{"qwen2", 32, 32768},
+                         Row{"qwen3", 32, 32768}, Row{"olmo3", 64, 2048}, Row{"phi3", 64, 4096}}) {
     Json j = llama_;
     for (const char* key :
          {"num_key_value_heads", "max_position_embeddings", "tie_word_embeddings"})
@@ -141,14 +148,17 @@ TEST_F(ModelConfig, ReadsTheRotaryBaseOfNewerFiles) {
 }
 
 TEST_F(ModelConfig, RefusesByName) {
-  const ErrorCode unsupported = ErrorCode::kUnsupported, corrupt = ErrorCode::kCorruption, invalid = ErrorCode::kInvalidArgument;
+  const ErrorCode unsupported = ErrorCode::kUnsupported, corrupt = ErrorCode::kCorruption,
+                  invalid = ErrorCode::kInvalidArgument;
   Refuses("model_type", "gpt_neox", unsupported, "gpt_neox");
   Refuses("hidden_act", "gelu", unsupported, "gelu");
-  Refuses("rope_scaling", Json{{"rope_type", "longrope"}, {"factor", 8.0}}, unsupported, "longrope");
+  Refuses("rope_scaling", Json{{"rope_type", "longrope"}, {"factor", 8.0}}, unsupported,
+          "longrope");
   Refuses("rope_scaling", Json{{"type", 3}}, corrupt, "type");
   Refuses("rope_scaling", Json{{"rope_type", "llama3"}}, corrupt, "factor");
   Refuses("rope_scaling", Json{{"rope_type", "yarn"}, {"factor", 0.5}}, corrupt, "stretch nothing");
-  Refuses("rope_scaling", Json{{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 4.0}}, corrupt, "stretch nothing");
+  Refuses("rope_scaling", Json{{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 4.0}},
+          corrupt, "stretch nothing");
   Refuses("partial_rotary_factor", 1.5, invalid, "partial_rotary_factor");
   Refuses("hidden_size", "64", corrupt, "hidden_size");
   Refuses("hidden_size", nullptr, corrupt, "hidden_size");
@@ -195,8 +205,15 @@ TEST(ModelShapeTest, AScoreStandsAtTheLastTokenThatIsNoPadding) {
 }
 
 TEST_F(ModelConfig, AScalarHeadIsSaidByTheArchitecture) {
-  ModelShape shape{.layers = 2, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 40, .vocab = 31,
-                   .max_positions = 64, .eos_tokens = {2}};
+  ModelShape shape{.layers = 2,
+                   .hidden = 32,
+                   .heads = 4,
+                   .kv_heads = 2,
+                   .head_dim = 8,
+                   .ffn = 40,
+                   .vocab = 31,
+                   .max_positions = 64,
+                   .eos_tokens = {2}};
   shape.scalar_head = true;
   WriteModelConfig(shape, folder_, "float32");
   EXPECT_TRUE(ReadModelConfig(folder_).scalar_head);
@@ -220,7 +237,8 @@ TEST_F(ModelConfig, BrokenFilesAreErrors) {
     RealFileSystem().WriteFileAtomic(folder_ + "/config.json", whole.substr(0, n));
     EXPECT_THROW(ReadModelConfig(folder_), Error) << n;
   }
-  RealFileSystem().WriteFileAtomic(folder_ + "/config.json", whole.substr(0, whole.size() - 1) + R"(,"vocab_size":5})");
+  RealFileSystem().WriteFileAtomic(folder_ + "/config.json",
+                                   whole.substr(0, whole.size() - 1) + R"(,"vocab_size":5})");
   EXPECT_THROW(ReadModelConfig(folder_), Error);  // a key twice
 }
 

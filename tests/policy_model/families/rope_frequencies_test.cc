@@ -13,16 +13,24 @@ TEST(RopeFrequencies, DefaultAndLinear) {
   EXPECT_DOUBLE_EQ(plain.frequencies[0], 1);
   EXPECT_DOUBLE_EQ(plain.frequencies[1], 0.01);
   EXPECT_EQ(plain.factor, 1);
-  EXPECT_DOUBLE_EQ(RotaryOf({.kind = RopeKind::kLinear, .factor = 4}, 10000, 4, 64).frequencies[1], 0.0025);
-  EXPECT_DOUBLE_EQ(RotaryOf({.kind = RopeKind::kDynamic, .factor = 4}, 10000, 4, 64).frequencies[1], 0.01);
+  EXPECT_DOUBLE_EQ(RotaryOf({.kind = RopeKind::kLinear, .factor = 4}, 10000, 4, 64).frequencies[1],
+                   0.0025);
+  EXPECT_DOUBLE_EQ(RotaryOf({.kind = RopeKind::kDynamic, .factor = 4}, 10000, 4, 64).frequencies[1],
+                   0.01);
 }
 
 // Short waves stay, long ones are stretched by the factor, between them is a mix.
 TEST(RopeFrequencies, Llama3StretchesLongWavesOnly) {
-  const RopeScaling s{.kind = RopeKind::kLlama3, .factor = 8, .original_positions = 8192, .low_freq = 1, .high_freq = 4};
-  const RotarySpec plain = RotaryOf({}, 500000, 128, 131072), made = RotaryOf(s, 500000, 128, 131072);
+  const RopeScaling s{.kind = RopeKind::kLlama3,
+                      .factor = 8,
+                      .original_positions = 8192,
+                      .low_freq = 1,
+                      .high_freq = 4};
+  const RotarySpec plain = RotaryOf({}, 500000, 128, 131072),
+                   made = RotaryOf(s, 500000, 128, 131072);
   for (size_t i = 0; i < 64; ++i) {
-    const double wave = 2 * M_PI / plain.frequencies[i], ratio = plain.frequencies[i] / made.frequencies[i];
+    const double wave = 2 * M_PI / plain.frequencies[i],
+                 ratio = plain.frequencies[i] / made.frequencies[i];
     if (wave < 8192 / 4.0) EXPECT_DOUBLE_EQ(ratio, 1);
     else if (wave > 8192) EXPECT_NEAR(ratio, 8, 1e-12);
     else EXPECT_TRUE(ratio > 1 && ratio < 8) << i;

@@ -1,4 +1,5 @@
-// safetensors files: what is written reads back, and every broken header is an error that names the file.
+// safetensors files: what is written reads back, and every broken header is an error that names the
+// file.
 #include "policy_model/files/safetensors.h"
 
 #include <gtest/gtest.h>
@@ -38,20 +39,25 @@ class Safetensors : public testing::Test {
   const std::string folder_ = testing::TempDir() + "/safetensors_" + std::to_string(getpid());
 };
 
-TensorToWrite Counting(const std::string& name, DType dtype, std::vector<int64_t> shape, int start) {
+TensorToWrite Counting(const std::string& name, DType dtype, std::vector<int64_t> shape,
+                       int start) {
   return {name, dtype, std::move(shape), [start](std::span<std::byte> out) {
-            for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<std::byte>(start + static_cast<int>(i));
+            for (size_t i = 0; i < out.size(); ++i)
+              out[i] = static_cast<std::byte>(start + static_cast<int>(i));
           }};
 }
 
 TEST_F(Safetensors, WhatIsWrittenReadsBack) {
   const std::string path = folder_ + "/model.safetensors";
-  WriteSafetensors(path,
-                   {Counting("b.weight", DType::kFloat32, {3, 2}, 1), Counting("a", DType::kBFloat16, {5}, 50), Counting("none", DType::kInt64, {0, 4}, 0),
-                    Counting("scalar", DType::kInt32, {}, 9), Counting("half", DType::kFloat16, {1, 1, 2}, 70)},
-                   {{"format", "pt"}, {"version", "7"}});
+  WriteSafetensors(
+      path,
+      {Counting("b.weight", DType::kFloat32, {3, 2}, 1), Counting("a", DType::kBFloat16, {5}, 50),
+       Counting("none", DType::kInt64, {0, 4}, 0), Counting("scalar", DType::kInt32, {}, 9),
+       Counting("half", DType::kFloat16, {1, 1, 2}, 70)},
+      {{"format", "pt"}, {"version", "7"}});
   const auto reader = SafetensorsReader::OpenDirectory(folder_);
-  EXPECT_EQ(reader->metadata(), (std::map<std::string, std::string>{{"format", "pt"}, {"version", "7"}}));
+  EXPECT_EQ(reader->metadata(),
+            (std::map<std::string, std::string>{{"format", "pt"}, {"version", "7"}}));
   ASSERT_EQ(reader->tensors().size(), 5u);
   const TensorView& b = reader->tensors().at("b.weight");
   EXPECT_EQ(b.dtype, DType::kFloat32);
@@ -70,7 +76,9 @@ TEST_F(Safetensors, WhatIsWrittenReadsBack) {
 TEST_F(Safetensors, AFailedWriteLeavesTheOldFileAndNoOther) {
   const std::string path = folder_ + "/model.safetensors";
   WriteSafetensors(path, {Counting("a", DType::kInt32, {1}, 1)}, {});
-  const TensorToWrite bad = {"b", DType::kInt32, {1}, [](std::span<std::byte>) { throw Error(ErrorCode::kIo, "source is gone"); }};
+  const TensorToWrite bad = {"b", DType::kInt32, {1}, [](std::span<std::byte>) {
+                               throw Error(ErrorCode::kIo, "source is gone");
+                             }};
   EXPECT_THROW(WriteSafetensors(path, {Counting("a", DType::kInt32, {1}, 2), bad}, {}), Error);
   EXPECT_EQ(RealFileSystem().List(folder_), std::vector<std::string>{"model.safetensors"});
   EXPECT_EQ(static_cast<int>(SafetensorsReader::OpenFile(path)->tensors().at("a").bytes[0]), 1);
@@ -86,18 +94,28 @@ TEST_F(Safetensors, BrokenHeadersAreErrors) {
   Refuses(Make("{\"a\":", 0), corrupt, "JSON");
   Refuses(Make(std::string(100000, '['), 0), corrupt, "nested");
   Refuses(Make(R"({"a":{"dtype":"F32","shape":[2]}})", 8), corrupt, "data_offsets");
-  Refuses(Make(R"({"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}})", 8), ErrorCode::kUnsupported, "F8_E4M3");
-  Refuses(Make(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8), corrupt, "another size");
+  Refuses(Make(R"({"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}})", 8),
+          ErrorCode::kUnsupported, "F8_E4M3");
+  Refuses(Make(R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8), corrupt,
+          "another size");
   Refuses(Make(R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", 8), corrupt, "shape");
   Refuses(Make(R"({"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}})", 8), corrupt, "shape");
   Refuses(Make(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", 8), corrupt, "");
-  Refuses(Make(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}})", 0), corrupt, "overflow");
-  Refuses(Make(R"({"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})", 0), corrupt, "overflow");
-  const std::string two = R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":)";
+  Refuses(
+      Make(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296,4],"data_offsets":[0,0]}})", 0),
+      corrupt, "overflow");
+  Refuses(Make(R"({"a":{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,0]}})", 0),
+          corrupt, "overflow");
+  const std::string two =
+      R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":)";
   EXPECT_NO_THROW(SafetensorsReader::OpenFile(Make(two + "[4,8]}}", 8)));
   Refuses(Make(two + "[2,6]}}", 6), corrupt, "overlap");
   Refuses(Make(two + "[6,10]}}", 10), corrupt, "hole");
-  Refuses(Make(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", 8), corrupt, "twice");
+  Refuses(
+      Make(
+          R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+          8),
+      corrupt, "twice");
   Refuses(Make(R"({"__metadata__":{"x":1}})", 0), corrupt, "__metadata__");
   RealFileSystem().WriteFileAtomic(folder_ + "/short", "abc");
   Refuses(folder_ + "/short", corrupt, "too short");
@@ -107,7 +125,9 @@ TEST_F(Safetensors, BrokenHeadersAreErrors) {
 
 TEST_F(Safetensors, EveryCutOfAFileIsAnError) {
   const std::string path = folder_ + "/model.safetensors";
-  WriteSafetensors(path, {Counting("a", DType::kFloat32, {4}, 1), Counting("b", DType::kInt32, {2}, 1)}, {{"format", "pt"}});
+  WriteSafetensors(path,
+                   {Counting("a", DType::kFloat32, {4}, 1), Counting("b", DType::kInt32, {2}, 1)},
+                   {{"format", "pt"}});
   const std::string whole = RealFileSystem().ReadFile(path, 1 << 20);
   for (size_t n = 0; n < whole.size(); ++n) {
     RealFileSystem().OpenAppend(folder_ + "/cut", true)->Append(whole.substr(0, n));
@@ -120,18 +140,22 @@ TEST_F(Safetensors, ShardsAreReadThroughTheirIndex) {
   WriteSafetensors(folder_ + "/one.safetensors", {Counting("a", DType::kInt32, {1}, 1)}, {});
   WriteSafetensors(folder_ + "/two.safetensors", {Counting("b", DType::kInt32, {1}, 2)}, {});
   const auto index = [&](const std::string& map) {
-    RealFileSystem().WriteFileAtomic(folder_ + "/model.safetensors.index.json", R"({"metadata":{"total_size":8},"weight_map":)" + map + "}");
+    RealFileSystem().WriteFileAtomic(folder_ + "/model.safetensors.index.json",
+                                     R"({"metadata":{"total_size":8},"weight_map":)" + map + "}");
   };
   index(R"({"a":"one.safetensors","b":"two.safetensors"})");
   const auto reader = SafetensorsReader::OpenDirectory(folder_);
   EXPECT_EQ(reader->tensors().size(), 2u);
   EXPECT_EQ(static_cast<int>(reader->tensors().at("b").bytes[0]), 2);
-  for (const char* bad : {R"({"a":"one.safetensors","c":"two.safetensors"})", R"({"a":"../one.safetensors"})", R"({"a":"three.safetensors"})",
-                          R"({"a":7})", "[]"}) {
+  for (const char* bad :
+       {R"({"a":"one.safetensors","c":"two.safetensors"})", R"({"a":"../one.safetensors"})",
+        R"({"a":"three.safetensors"})", R"({"a":7})", "[]"}) {
     index(bad);
     EXPECT_THROW(SafetensorsReader::OpenDirectory(folder_), Error) << bad;
   }
-  WriteSafetensors(folder_ + "/two.safetensors", {Counting("a", DType::kInt32, {1}, 2), Counting("b", DType::kInt32, {1}, 2)}, {});
+  WriteSafetensors(folder_ + "/two.safetensors",
+                   {Counting("a", DType::kInt32, {1}, 2), Counting("b", DType::kInt32, {1}, 2)},
+                   {});
   index(R"({"a":"one.safetensors","b":"two.safetensors"})");
   EXPECT_THROW(SafetensorsReader::OpenDirectory(folder_), Error);  // "a" is in two files
 }

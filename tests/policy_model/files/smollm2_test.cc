@@ -1,5 +1,6 @@
-// The real SmolLM2-135M-Instruct: its tokenizer and template against Hugging Face's libraries (tests/golden/smollm2.json,
-// written by make_smollm2_golden.py). Skipped without the model: tools/fetch_smollm2.sh.
+// The real SmolLM2-135M-Instruct: its tokenizer and template against Hugging Face's libraries
+// (tests/golden/smollm2.json, written by make_smollm2_golden.py). Skipped without the model:
+// tools/fetch_smollm2.sh.
 #include <gtest/gtest.h>
 #include <zlib.h>
 
@@ -12,11 +13,11 @@
 #include "common/base/file.h"
 #include "common/base/hash/sha256.h"
 #include "common/base/json/strict_json.h"
+#include "common/text/template/chat_template.h"
+#include "common/text/tokenizer/tokenizer.h"
 #include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
-#include "common/text/template/chat_template.h"
 #include "policy_model/files/safetensors.h"
-#include "common/text/tokenizer/tokenizer.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -30,7 +31,8 @@ class SmolLm2 : public testing::Test {
  protected:
   void SetUp() override {
     if (!std::filesystem::exists(std::string(kModel) + "/config.json")) {
-      if (!std::filesystem::exists(kGguf)) GTEST_SKIP() << "NOT TESTED: no " << kGguf << "; run tools/fetch_smollm2.sh";
+      if (!std::filesystem::exists(kGguf))
+        GTEST_SKIP() << "NOT TESTED: no " << kGguf << "; run tools/fetch_smollm2.sh";
       ConvertGguf(kGguf, kModel, DType::kFloat32, false);
     }
     golden_ = ReadStrictJson(PLUMB_SOURCE_DIR "/tests/golden/smollm2.json", 1 << 20);
@@ -43,7 +45,8 @@ std::string Unzip(const std::string& path) {
   gzFile file = gzopen(path.c_str(), "rb");
   if (file == nullptr) throw Error(ErrorCode::kIo, "cannot open", path);
   std::vector<char> buffer(1 << 16);
-  for (int n; (n = gzread(file, buffer.data(), static_cast<unsigned>(buffer.size()))) > 0;) out.append(buffer.data(), static_cast<size_t>(n));
+  for (int n; (n = gzread(file, buffer.data(), static_cast<unsigned>(buffer.size()))) > 0;)
+    out.append(buffer.data(), static_cast<size_t>(n));
   gzclose(file);
   return out;
 }
@@ -60,7 +63,8 @@ TEST_F(SmolLm2, EveryTextOfTheDataSetsHasTheReferencesIds) {
     int64_t texts = 0, tokens = 0, wrong = 0;
     for (size_t at = 0; at < all.size();) {
       const size_t end = std::min(all.find('\n', at), all.size());
-      const auto row = nlohmann::json::parse(all.begin() + static_cast<ptrdiff_t>(at), all.begin() + static_cast<ptrdiff_t>(end));
+      const auto row = nlohmann::json::parse(all.begin() + static_cast<ptrdiff_t>(at),
+                                             all.begin() + static_cast<ptrdiff_t>(end));
       at = end + 1;
       for (const auto& [key, value] : row.items()) {  // nlohmann::json sorts the keys
         if (!value.is_string()) continue;
@@ -107,7 +111,8 @@ TEST_F(SmolLm2, SpecialTokensAreTextUnlessAllowed) {
 TEST_F(SmolLm2, ThreadsGetTheSameIds) {
   const auto tokenizer = Tokenizer::Load(kModel);
   std::string text;
-  for (int i = 0; i < 2000; ++i) text += "word" + std::to_string(i * 7919) + (i % 3 ? " and\n" : " größer ");
+  for (int i = 0; i < 2000; ++i)
+    text += "word" + std::to_string(i * 7919) + (i % 3 ? " and\n" : " größer ");
   const auto expected = Tokenizer::Load(kModel)->Encode(text);
   std::vector<std::vector<int32_t>> out(4);
   {
@@ -123,8 +128,10 @@ TEST_F(SmolLm2, ChatsRenderAsTheReference) {
   ASSERT_FALSE(golden_["chats"].empty());
   for (const Json& c : golden_["chats"]) {
     std::vector<Message> messages;
-    for (const Json& m : c["messages"]) messages.push_back({m["role"].get<std::string>(), m["content"].get<std::string>()});
-    EXPECT_EQ(chat->Render(messages, c["add_generation_prompt"].get<bool>()), c["text"].get<std::string>());
+    for (const Json& m : c["messages"])
+      messages.push_back({m["role"].get<std::string>(), m["content"].get<std::string>()});
+    EXPECT_EQ(chat->Render(messages, c["add_generation_prompt"].get<bool>()),
+              c["text"].get<std::string>());
   }
 }
 
@@ -139,8 +146,10 @@ TEST_F(SmolLm2, TheConvertedFolderIsWhole) {
   EXPECT_EQ(shape.eos_tokens, std::vector<int32_t>{2});
   const auto weights = SafetensorsReader::OpenDirectory(kModel);
   EXPECT_EQ(weights->tensors().size(), 272u);
-  EXPECT_EQ(weights->tensors().at("model.layers.29.mlp.down_proj.weight").shape, (std::vector<int64_t>{576, 1536}));
-  EXPECT_THROW(ConvertGguf(kModel, kModel, DType::kFloat32, false), Error);  // never over a model, and that is no GGUF file
+  EXPECT_EQ(weights->tensors().at("model.layers.29.mlp.down_proj.weight").shape,
+            (std::vector<int64_t>{576, 1536}));
+  // never over a model, and that is no GGUF file
+  EXPECT_THROW(ConvertGguf(kModel, kModel, DType::kFloat32, false), Error);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Every family of policy_model/families/family.h through layers/: config, names, log-probs, gradients and paged steps against
-// what transformers computes (tests/golden/make_families_golden.py).
+// Every family of policy_model/families/family.h through layers/: config, names, log-probs,
+// gradients and paged steps against what transformers computes
+// (tests/golden/make_families_golden.py).
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -53,10 +54,13 @@ class FamiliesTest : public ::testing::TestWithParam<std::string> {
     const double base = GetParam().starts_with("gemma") ? 0.0 : 1.0;
     std::vector<TensorToWrite> tensors;
     for (const auto& [name, dims] : golden()["shapes"].items()) {
-      tensors.push_back({.name = name, .dtype = DType::kFloat32, .shape = dims.get<std::vector<int64_t>>(),
+      tensors.push_back({.name = name,
+                         .dtype = DType::kFloat32,
+                         .shape = dims.get<std::vector<int64_t>>(),
                          .fill = [name = name, base](std::span<std::byte> to) {
                            auto* out = reinterpret_cast<float*>(to.data());
-                           for (size_t i = 0; i < to.size() / 4; ++i) out[i] = Fill(name, static_cast<int64_t>(i), base);
+                           for (size_t i = 0; i < to.size() / 4; ++i)
+                             out[i] = Fill(name, static_cast<int64_t>(i), base);
                          }});
     }
     WriteSafetensors(temp_ / "model.safetensors", tensors, {});
@@ -91,7 +95,8 @@ TEST_P(FamiliesTest, LogProbsAndGradientsAreTransformers) {
   // At most 4 times the reference's own fp32 error, and an eps for the log-probs' size.
   const double tolerance = 4 * golden()["gap"].get<double>() + 2e-6;
   ASSERT_EQ(logprob.size(), golden()["logprobs"].size());
-  for (size_t i = 0; i < logprob.size(); ++i) EXPECT_NEAR(logprob[i], golden()["logprobs"][i].get<double>(), tolerance) << i;
+  for (size_t i = 0; i < logprob.size(); ++i)
+    EXPECT_NEAR(logprob[i], golden()["logprobs"][i].get<double>(), tolerance) << i;
   for (size_t s = 0; s < Golden()["sequences"].size(); ++s) {
     for (size_t i = 0; i + 1 < Golden()["sequences"][s].size(); ++i) {
       g.push_back(std::cos(static_cast<float>(i) + static_cast<float>(s)));
@@ -108,9 +113,12 @@ TEST_P(FamiliesTest, LogProbsAndGradientsAreTransformers) {
       const float* at = grad.f32() + e.offset + part.row_begin * e.columns();
       const auto stride = want["stride"].get<int64_t>();
       double diff = 0, norm = 0;
-      for (int64_t i = 0; i < part.file_rows * e.columns(); ++i) norm += std::pow(static_cast<double>(at[i]), 2);
+      for (int64_t i = 0; i < part.file_rows * e.columns(); ++i)
+        norm += std::pow(static_cast<double>(at[i]), 2);
       for (size_t k = 0; k < want["values"].size(); ++k) {
-        diff += std::pow(static_cast<double>(at[static_cast<int64_t>(k) * stride]) - want["values"][k].get<double>(), 2);
+        diff += std::pow(static_cast<double>(at[static_cast<int64_t>(k) * stride]) -
+                             want["values"][k].get<double>(),
+                         2);
       }
       // The inputs g were rounded to float: eps times the norm.
       const double allowed = 4 * want["gap"].get<double>() + 3e-7 * want["norm"].get<double>();
@@ -134,8 +142,12 @@ TEST_P(FamiliesTest, PagedStepsAreThePackedForward) {
   const auto v = static_cast<size_t>(shape.vocab);
   std::vector<float> packed(batch.rows.size() * v);
   model.Logits(weights, batch, packed);
-  kernels::PagedKv kv{.dtype = DType::kFloat32, .layers = static_cast<int32_t>(shape.layers), .num_pages = 8, .page_tokens = 4,
-                      .kv_heads = static_cast<int32_t>(shape.kv_heads), .head_dim = static_cast<int32_t>(shape.head_dim)};
+  kernels::PagedKv kv{.dtype = DType::kFloat32,
+                      .layers = static_cast<int32_t>(shape.layers),
+                      .num_pages = 8,
+                      .page_tokens = 4,
+                      .kv_heads = static_cast<int32_t>(shape.kv_heads),
+                      .head_dim = static_cast<int32_t>(shape.head_dim)};
   std::vector<float> memory(static_cast<size_t>(kv.bytes() / 4), NAN);
   kv.pages = memory.data();
   const std::vector<int32_t> table = {7, 6, 5, 4, 3, 2, 1, 0};
@@ -146,13 +158,16 @@ TEST_P(FamiliesTest, PagedStepsAreThePackedForward) {
       position.push_back(static_cast<int32_t>(i));
       all.push_back(static_cast<int32_t>(i - begin));
     }
-    const kernels::PagedRows rows{static_cast<int32_t>(slot.size()), slot.data(), position.data(), table.data(), 8};
-    const float* logits = model.ForwardPaged(weights, std::span(tokens).subspan(begin, end - begin), rows, kv, all);
+    const kernels::PagedRows rows{static_cast<int32_t>(slot.size()), slot.data(), position.data(),
+                                  table.data(), 8};
+    const float* logits =
+        model.ForwardPaged(weights, std::span(tokens).subspan(begin, end - begin), rows, kv, all);
     for (size_t i = begin; i < end && i + 1 < tokens.size(); ++i) {
       for (size_t j = 0; j < v; ++j) {
         const double want = packed[i * v + j];
         // Sums of at most 48 products in another order, through up to 7 layers.
-        ASSERT_NEAR(logits[(i - begin) * v + j], want, 2e-5 * std::max(1.0, std::abs(want))) << "position " << i;
+        ASSERT_NEAR(logits[(i - begin) * v + j], want, 2e-5 * std::max(1.0, std::abs(want)))
+            << "position " << i;
       }
     }
   }
@@ -164,7 +179,8 @@ TEST_P(FamiliesTest, FolderAndBackIsTheSame) {
   testing::TempFolder copy;
   SaveModelDirectory(weights, copy.path(), "");
   EXPECT_EQ(ReadModelConfig(copy.path()), weights.shape());
-  const auto before = SafetensorsReader::OpenDirectory(temp_.path()), after = SafetensorsReader::OpenDirectory(copy.path());
+  const auto before = SafetensorsReader::OpenDirectory(temp_.path()),
+             after = SafetensorsReader::OpenDirectory(copy.path());
   ASSERT_EQ(before->tensors().size(), after->tensors().size());
   for (const auto& [name, view] : before->tensors()) {
     ASSERT_TRUE(after->tensors().count(name)) << name;
@@ -187,7 +203,8 @@ TEST_P(FamiliesTest, EveryRankHoldsItsShareOfEveryPart) {
       std::vector<int> holders(static_cast<size_t>(e.elements), 0);
       for (int rank = 0; rank < ranks; ++rank) {
         for (const ElementRange& range : RankShare(e, rank, ranks)) {
-          for (int64_t i = range.begin; i < range.end; ++i) ++holders[static_cast<size_t>(i - e.offset)];
+          for (int64_t i = range.begin; i < range.end; ++i)
+            ++holders[static_cast<size_t>(i - e.offset)];
         }
       }
       const bool cut = e.parts[0].split != SplitAxis::kNone;
@@ -200,19 +217,29 @@ TEST_P(FamiliesTest, WrappersAndWhatLiesBesideAreRead) {
   WriteFolder();
   const Weights plain = Load();
   std::filesystem::remove(temp_ / "model.safetensors");
-  const auto wrapped = [](const std::string& name) { return name.starts_with("model.") ? "model.language_model." + name.substr(6) : name; };
+  const auto wrapped = [](const std::string& name) {
+    return name.starts_with("model.") ? "model.language_model." + name.substr(6) : name;
+  };
   std::vector<TensorToWrite> tensors;
   const double base = GetParam().starts_with("gemma") ? 0.0 : 1.0;
   for (const auto& [name, dims] : golden()["shapes"].items()) {
-    tensors.push_back({.name = wrapped(name), .dtype = DType::kFloat32, .shape = dims.get<std::vector<int64_t>>(),
+    tensors.push_back({.name = wrapped(name),
+                       .dtype = DType::kFloat32,
+                       .shape = dims.get<std::vector<int64_t>>(),
                        .fill = [name = name, base](std::span<std::byte> to) {
                          auto* out = reinterpret_cast<float*>(to.data());
-                         for (size_t i = 0; i < to.size() / 4; ++i) out[i] = Fill(name, static_cast<int64_t>(i), base);
+                         for (size_t i = 0; i < to.size() / 4; ++i)
+                           out[i] = Fill(name, static_cast<int64_t>(i), base);
                        }});
   }
-  tensors.push_back({.name = "model.visual.patch.weight", .dtype = DType::kFloat32, .shape = {1}, .fill = [](std::span<std::byte>) {}});
+  tensors.push_back({.name = "model.visual.patch.weight",
+                     .dtype = DType::kFloat32,
+                     .shape = {1},
+                     .fill = [](std::span<std::byte>) {}});
   WriteSafetensors(temp_ / "model.safetensors", tensors, {});
-  RealFileSystem().WriteFileAtomic(temp_ / "config.json", Json({{"model_type", "some_eye"}, {"text_config", golden()["config"]}}).dump());
+  RealFileSystem().WriteFileAtomic(
+      temp_ / "config.json",
+      Json({{"model_type", "some_eye"}, {"text_config", golden()["config"]}}).dump());
   const Weights inner = Load();
   EXPECT_EQ(inner.shape(), plain.shape());
   EXPECT_EQ(0, std::memcmp(inner.flat().data(), plain.flat().data(), plain.flat().bytes()));
@@ -223,10 +250,18 @@ std::vector<std::string> Cases() {
   for (const auto& [name, value] : Golden()["families"].items()) names.push_back(name);
   return names;
 }
-INSTANTIATE_TEST_SUITE_P(All, FamiliesTest, ::testing::ValuesIn(Cases()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(All, FamiliesTest, ::testing::ValuesIn(Cases()),
+                         [](const auto& info) { return info.param; });
 
 TEST(RankShareTest, AShareIsAPieceOfQAndOfKAndOfV) {
-  const TensorTable table({.layers = 1, .hidden = 8, .heads = 4, .kv_heads = 2, .head_dim = 4, .ffn = 12, .vocab = 8, .max_positions = 8});
+  const TensorTable table({.layers = 1,
+                           .hidden = 8,
+                           .heads = 4,
+                           .kv_heads = 2,
+                           .head_dim = 4,
+                           .ffn = 12,
+                           .vocab = 8,
+                           .max_positions = 8});
   for (const TensorEntry& e : table.entries()) {
     if (e.name == "layers.0.qkv") {  // rows: 16 of q, 8 of k, 8 of v, of 8 columns
       const auto share = RankShare(e, 1, 2);

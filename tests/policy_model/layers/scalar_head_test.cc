@@ -1,5 +1,5 @@
-// The scalar head of policy_model/transformer.h, weights.h, staging.h and attention.h: values, their gradient, and the way
-// from a policy to a model with such a head.
+// The scalar head of policy_model/transformer.h, weights.h, staging.h and attention.h: values,
+// their gradient, and the way from a policy to a model with such a head.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -15,8 +15,16 @@ namespace plumb::policy_model {
 namespace {
 
 ModelShape Shape(bool tied) {
-  return {.layers = 2, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 40, .vocab = 31, .max_positions = 64,
-          .tied = tied, .eos_tokens = {2}};
+  return {.layers = 2,
+          .hidden = 32,
+          .heads = 4,
+          .kv_heads = 2,
+          .head_dim = 8,
+          .ffn = 40,
+          .vocab = 31,
+          .max_positions = 64,
+          .tied = tied,
+          .eos_tokens = {2}};
 }
 
 PackedBatch Batch() {
@@ -52,7 +60,9 @@ TEST(ScalarHeadTest, KeepsTheTrunkOfThePolicyBitForBit) {
         if (p.name != e.name) continue;
         found = true;
         EXPECT_EQ(std::memcmp(model.flat().f32() + e.offset, policy.flat().f32() + p.offset,
-                              sizeof(float) * static_cast<size_t>(e.elements)), 0) << e.name;
+                              sizeof(float) * static_cast<size_t>(e.elements)),
+                  0)
+            << e.name;
       }
       EXPECT_TRUE(found) << e.name;
     }
@@ -105,7 +115,8 @@ TEST(ScalarHeadTest, BackwardMatchesFiniteDifferences) {
   transformer.BackwardValues(model, batch, g, grad);
   RandomStream random(8, 8);
   for (const TensorEntry& e : model.table().entries()) {
-    // A random direction a tensor: the slope along it is the product with the gradient. Central difference, error O(h^2).
+    // A random direction a tensor: the slope along it is the product with the gradient. Central
+    // difference, error O(h^2).
     std::vector<float> direction(static_cast<size_t>(e.elements));
     double expected = 0, norm = 0;
     for (int64_t i = 0; i < e.elements; ++i) {
@@ -114,13 +125,15 @@ TEST(ScalarHeadTest, BackwardMatchesFiniteDifferences) {
       norm += double{grad.f32()[e.offset + i]} * double{grad.f32()[e.offset + i]};
     }
     ASSERT_GT(norm, 0) << e.name;
-    const std::vector<float> kept(model.flat().f32() + e.offset, model.flat().f32() + e.offset + e.elements);
+    const std::vector<float> kept(model.flat().f32() + e.offset,
+                                  model.flat().f32() + e.offset + e.elements);
     const double h = 2e-3 / std::sqrt(static_cast<double>(e.elements));
     double side[2];
     for (int s : {0, 1}) {
       for (int64_t i = 0; i < e.elements; ++i) {
         model.flat().f32()[e.offset + i] =
-            kept[static_cast<size_t>(i)] + static_cast<float>((s ? h : -h) * double{direction[static_cast<size_t>(i)]});
+            kept[static_cast<size_t>(i)] +
+            static_cast<float>((s ? h : -h) * double{direction[static_cast<size_t>(i)]});
       }
       side[s] = loss();
     }
@@ -131,7 +144,8 @@ TEST(ScalarHeadTest, BackwardMatchesFiniteDifferences) {
   }
 }
 
-// Log-probs, entropies and values from one trunk: the whole gradient, trunk and both heads, along random directions.
+// Log-probs, entropies and values from one trunk: the whole gradient, trunk and both heads, along
+// random directions.
 TEST(ScalarHeadTest, SharedHeadBackwardMatchesFiniteDifferences) {
   for (bool tied : {true, false}) {
     Weights policy(Shape(tied), Device::kCpu, DType::kFloat32);
@@ -140,15 +154,18 @@ TEST(ScalarHeadTest, SharedHeadBackwardMatchesFiniteDifferences) {
     Transformer transformer(policy.shape(), Device::kCpu, DType::kFloat32);
     EXPECT_THROW(Transformer(head.shape(), Device::kCpu, DType::kFloat32), Error);
     const PackedBatch batch = Batch();
-    const std::vector<float> g = {0.5f, -1.0f, 0.25f, 2.0f, -0.75f, 1.5f}, g_lp = {0.3f, 0, -0.2f, 1, 0.1f, -0.6f};
+    const std::vector<float> g = {0.5f, -1.0f, 0.25f, 2.0f, -0.75f, 1.5f},
+                             g_lp = {0.3f, 0, -0.2f, 1, 0.1f, -0.6f};
     const std::vector<float> g_entropy = {0.1f, -0.3f, 0, 0.2f, 0.4f, 0};
     std::vector<float> values(6), logprob(6), entropy(6);
     const auto loss = [&] {
-      transformer.Forward(policy, batch, {.temperature = 0.9f, .entropy = true}, true, logprob, entropy);
+      transformer.Forward(policy, batch, {.temperature = 0.9f, .entropy = true}, true, logprob,
+                          entropy);
       transformer.HeadValues(head, values);
       double sum = 0;
       for (size_t i = 0; i < 6; ++i) {
-        sum += double{g[i]} * double{values[i]} + double{g_lp[i]} * double{logprob[i]} + double{g_entropy[i]} * double{entropy[i]};
+        sum += double{g[i]} * double{values[i]} + double{g_lp[i]} * double{logprob[i]} +
+               double{g_entropy[i]} * double{entropy[i]};
       }
       return sum;
     };
@@ -171,7 +188,8 @@ TEST(ScalarHeadTest, SharedHeadBackwardMatchesFiniteDifferences) {
       double expected = 0;
       for (int64_t i = 0; i < e.elements; ++i) {
         direction[static_cast<size_t>(i)] = random.NextNormal();
-        expected += double{direction[static_cast<size_t>(i)]} * double{gradient.f32()[e.offset + i]};
+        expected +=
+            double{direction[static_cast<size_t>(i)]} * double{gradient.f32()[e.offset + i]};
       }
       EXPECT_NE(expected, 0) << e.name;
       float* at = weights.flat().f32() + e.offset;
@@ -179,11 +197,14 @@ TEST(ScalarHeadTest, SharedHeadBackwardMatchesFiniteDifferences) {
       const double h = 2e-3 / std::sqrt(static_cast<double>(e.elements));
       double side[2];
       for (int s : {0, 1}) {
-        for (size_t i = 0; i < kept.size(); ++i) at[i] = kept[i] + static_cast<float>((s ? h : -h) * double{direction[i]});
+        for (size_t i = 0; i < kept.size(); ++i)
+          at[i] = kept[i] + static_cast<float>((s ? h : -h) * double{direction[i]});
         side[s] = loss();
       }
       std::copy(kept.begin(), kept.end(), at);
-      EXPECT_NEAR((side[1] - side[0]) / (2 * h), expected, 0.02 * std::abs(expected) + 4e-6 / (2 * h)) << e.name;
+      EXPECT_NEAR((side[1] - side[0]) / (2 * h), expected,
+                  0.02 * std::abs(expected) + 4e-6 / (2 * h))
+          << e.name;
     };
     for (const TensorEntry& e : policy.table().entries()) check(policy, grad, e);
     for (const TensorEntry& e : head.table().entries()) {
@@ -197,14 +218,16 @@ TEST(StagingTest, KeepsArraysInPlaceOnTheCpu) {
   const std::vector<int32_t> a = {1, 2, 3};
   const std::vector<float> b = {0.5f};
   staging.Begin();
-  const int first = staging.Add(std::span<const int32_t>(a)), second = staging.Add(std::span<const float>(b));
+  const int first = staging.Add(std::span<const int32_t>(a)),
+            second = staging.Add(std::span<const float>(b));
   staging.Commit();
   EXPECT_EQ(staging.Ints(first), a.data());
   EXPECT_EQ(staging.Floats(second), b.data());
 }
 
 TEST(AttentionTest, LogSumExpHasOneEntryAHeadAndToken) {
-  kernels::VarlenShape shape{.tokens = 10, .sequences = 2, .max_seqlen = 7, .heads = 3, .kv_heads = 1, .head_dim = 8};
+  kernels::VarlenShape shape{
+      .tokens = 10, .sequences = 2, .max_seqlen = 7, .heads = 3, .kv_heads = 1, .head_dim = 8};
   EXPECT_EQ(AttentionLseElements({}, shape), 30);
   // LibTorch's float32 operator pads each sequence to 32 rows.
   int nothing = 0;

@@ -37,16 +37,24 @@ TEST(DumpTest, CountsAndOneRecordWhileTheRunHoldsTheStore) {
 
   const std::string text = DumpStore(folder / "store", {.lease = 8});
   EXPECT_NE(text.find("unscored_reason: timeout"), std::string::npos) << text;
-  EXPECT_EQ(text.find('\x1B'), std::string::npos);  // a model's bytes do not reach the terminal as commands
+  // a model's bytes do not reach the terminal as commands
+  EXPECT_EQ(text.find('\x1B'), std::string::npos);
   EXPECT_NE(DumpStore(folder / "store", {.lease = 9}).find("dropped: crashed"), std::string::npos);
-  EXPECT_THROWS(ErrorCode::kNotFound, "no train group of lease 77", DumpStore(folder / "store", {.lease = 77}));
+  EXPECT_THROWS(ErrorCode::kNotFound, "no train group of lease 77",
+                DumpStore(folder / "store", {.lease = 77}));
   EXPECT_THROWS(ErrorCode::kNotFound, "no store here", DumpStore(folder / "elsewhere"));
 }
 
 TEST(DumpTest, AStoreOfPreferencesShowsItsDatasetsScoresAndARow) {
   TempFolder folder;
   auto store = OpenStore(folder / "store");
-  ImportFiles(*store, ImportOf(WriteFile(folder / "pairs", R"({"prompt": "p", "chosen": "good", "rejected": "bad", "margin": 0.5, "id": 7})"), "hh"));
+  ImportFiles(
+      *store,
+      ImportOf(
+          WriteFile(
+              folder / "pairs",
+              R"({"prompt": "p", "chosen": "good", "rejected": "bad", "margin": 0.5, "id": 7})"),
+          "hh"));
   store->DescribeScore("abc", "one part");
   const auto j = nlohmann::json::parse(DumpStore(folder / "store", {.json = true}));
   EXPECT_EQ(j["preferences"]["hh"], 1);
@@ -65,7 +73,8 @@ TEST(DumpTest, LongTextsAreCutForPeopleOnly) {
   group.trajectories[0].completion = std::string(5000, 'y');
   store->Insert(group);
   EXPECT_NE(DumpStore(folder / "store").find("(5000 characters)"), std::string::npos);
-  EXPECT_NE(DumpStore(folder / "store", {.json = true}).find(std::string(5000, 'y')), std::string::npos);
+  EXPECT_NE(DumpStore(folder / "store", {.json = true}).find(std::string(5000, 'y')),
+            std::string::npos);
 }
 
 }  // namespace

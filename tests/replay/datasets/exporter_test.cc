@@ -3,12 +3,12 @@
 #include <nlohmann/json.hpp>
 
 #include "common/record/json_text.h"
-#include "tests/replay/fixtures.h"
 #include "common/text/unicode.h"
-#include "replay/datasets/rows/end_token.h"
 #include "replay/datasets/export_row.h"
 #include "replay/datasets/importer.h"
 #include "replay/datasets/line_writer.h"
+#include "replay/datasets/rows/end_token.h"
+#include "tests/replay/fixtures.h"
 #include "tests/testing/faulty_file_system.h"
 
 namespace plumb::replay {
@@ -18,7 +18,7 @@ using Json = nlohmann::json;
 
 struct Trip {
   ExportReport report;
-  std::string text;                // of the file
+  std::string text;  // of the file
   std::vector<Prompt> prompts, prompts_again;
   std::vector<PreferenceRecord> records, records_again;
 };
@@ -85,7 +85,8 @@ const char* const kForms[] = {
 TEST(ExporterTest, EveryFormComesBackAsTheSameRecords) {
   for (const char* rows : kForms) {
     for (const ExportForm form : {ExportForm::kTrl, ExportForm::kVerl}) {
-      const Trip trip = RoundTrip(rows, form, form == ExportForm::kTrl ? "out.jsonl" : "out.jsonl.gz");
+      const Trip trip =
+          RoundTrip(rows, form, form == ExportForm::kTrl ? "out.jsonl" : "out.jsonl.gz");
       const auto n = static_cast<int64_t>(trip.prompts.size() + trip.records.size());
       EXPECT_GT(n, 0);
       EXPECT_EQ(trip.report.read, n) << rows;
@@ -96,12 +97,15 @@ TEST(ExporterTest, EveryFormComesBackAsTheSameRecords) {
         EXPECT_EQ(trip.report.same, n) << rows;
         continue;
       }
-      // verl nests what it does not know and takes no plain text; what the reward needs is the same.
+      // verl nests what it does not know and takes no plain text; what the reward needs is the
+      // same.
       ASSERT_EQ(trip.prompts_again.size(), trip.prompts.size()) << rows;
       for (size_t i = 0; i < trip.prompts.size(); ++i) {
         EXPECT_EQ(trip.prompts_again[i].ground_truth, trip.prompts[i].ground_truth) << rows;
         EXPECT_EQ(trip.prompts_again[i].messages,
-                  trip.prompts[i].text.empty() ? trip.prompts[i].messages : (std::vector<Message>{{"user", trip.prompts[i].text}}));
+                  trip.prompts[i].text.empty()
+                      ? trip.prompts[i].messages
+                      : (std::vector<Message>{{"user", trip.prompts[i].text}}));
       }
     }
   }
@@ -110,13 +114,15 @@ TEST(ExporterTest, EveryFormComesBackAsTheSameRecords) {
 TEST(ExporterTest, WritesTheColumnsThatTheOthersRead) {
   const std::string gz = RoundTrip(kForms[0], ExportForm::kVerl, "out.jsonl.gz").text;
   EXPECT_EQ(gz.substr(0, 2), "\x1f\x8b");
-  const Json verl = Json::parse(RoundTrip(R"({"prompt": "q", "answer": "5", "topic": "t"})", ExportForm::kVerl).text);
+  const Json verl = Json::parse(
+      RoundTrip(R"({"prompt": "q", "answer": "5", "topic": "t"})", ExportForm::kVerl).text);
   EXPECT_EQ(verl.at("data_source"), "d");
   EXPECT_EQ(verl.at("prompt"), Json::parse(R"([{"role": "user", "content": "q"}])"));
   EXPECT_EQ(verl.at("reward_model"), Json::parse(R"({"style": "rule", "ground_truth": "5"})"));
   EXPECT_EQ(verl.at("extra_info"), Json::parse(R"({"index": 0, "topic": "t"})"));
   const Json own = Json::parse(kForms[1]);
-  EXPECT_EQ(Json::parse(RoundTrip(kForms[1], ExportForm::kVerl).text), own) << "a row of verl comes back as it was";
+  EXPECT_EQ(Json::parse(RoundTrip(kForms[1], ExportForm::kVerl).text), own)
+      << "a row of verl comes back as it was";
   const Json trl = Json::parse(RoundTrip(kForms[8], ExportForm::kTrl).text);
   EXPECT_EQ(trl, Json::parse(kForms[8]));
 }
@@ -125,7 +131,8 @@ TEST(ExporterTest, WhatDoesNotComeBackIsCountedAndNamed) {
   TempFolder folder;
   auto store = OpenStore(folder / "s");
   std::vector<PreferenceRecord> records(4);
-  for (auto& r : records) r.prompt_text = "p", r.chosen = {{"assistant", "c"}}, r.rejected = {{"assistant", "r"}};
+  for (auto& r : records)
+    r.prompt_text = "p", r.chosen = {{"assistant", "c"}}, r.rejected = {{"assistant", "r"}};
   records[1].extra_json = R"({"prompt":"another"})";
   records[2].weight = 0.5;
   records[3] = {.prompt_tokens = {1}, .chosen_tokens = {2}, .rejected_tokens = {3}};
@@ -269,7 +276,8 @@ TEST(ExporterTest, AFailureOrAStopLeavesTheOldFile) {
   TempFolder folder;
   auto store = OpenStore(folder / "s");
   std::string rows;
-  for (int i = 0; i < 3000; ++i) rows += "{\"prompt\": \"" + std::string(600, 'x') + std::to_string(i) + "\"}\n";
+  for (int i = 0; i < 3000; ++i)
+    rows += "{\"prompt\": \"" + std::string(600, 'x') + std::to_string(i) + "\"}\n";
   ImportFiles(*store, ImportOf(WriteFile(folder / "in", rows), "d"));
   ExportRequest request{.dataset = "d", .out = folder / "out"};
   int failures = 0;
@@ -303,10 +311,13 @@ TEST(JsonTextTest, EscapesAndRepairsAsAParserExpects) {
   std::string out;
   AppendJsonText(out, all + "\xE2\x98\x83");
   EXPECT_EQ(Json::parse(out).get<std::string>(), all + "\xE2\x98\x83");
-  EXPECT_EQ(out, Json(all + "\xE2\x98\x83").dump()) << "two writers of stored columns have to agree";
+  EXPECT_EQ(out, Json(all + "\xE2\x98\x83").dump())
+      << "two writers of stored columns have to agree";
   std::string broken = "a\xFF\xE2\x98\x62\xC3";
   EXPECT_TRUE(RepairUtf8(broken));
-  EXPECT_EQ(broken, "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "b\xEF\xBF\xBD");
+  EXPECT_EQ(broken,
+            "a\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"
+            "b\xEF\xBF\xBD");
   EXPECT_FALSE(RepairUtf8(broken));
 }
 

@@ -1,6 +1,7 @@
-// Rows 1 and 5 of docs/reliability.md for imports and exports: killed anywhere, or on a disk that fails by a seeded schedule, an
-// import that is begun again ends with the ledger, the rows and the file of rejected rows of one that nothing happened to;
-// an exported file is the old one, the new one or none.
+// Rows 1 and 5 of docs/reliability.md for imports and exports: killed anywhere, or on a disk that
+// fails by a seeded schedule, an import that is begun again ends with the ledger, the rows and the
+// file of rejected rows of one that nothing happened to; an exported file is the old one, the new
+// one or none.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -9,11 +10,11 @@
 #include <thread>
 
 #include "common/base/rng.h"
-#include "tests/replay/fixtures.h"
 #include "replay/datasets/exporter.h"
 #include "replay/datasets/importer.h"
 #include "replay/store/store.h"
 #include "tests/replay/faulty_disk.h"
+#include "tests/replay/fixtures.h"
 #include "tests/testing/faulty_file_system.h"
 #include "tests/testing/reliability.h"
 
@@ -25,13 +26,16 @@ using plumb::testing::FaultyFileSystem;
 using std::chrono::milliseconds;
 using SteadyClock = std::chrono::steady_clock;
 
-// Pairs among broken lines and duplicates; `fat` bytes more in each row make what is between two marks a table file of its own.
+// Pairs among broken lines and duplicates; `fat` bytes more in each row make what is between two
+// marks a table file of its own.
 std::string Pairs(int rows, int salt, size_t fat = 0) {
   std::string text;
   for (int i = 0; i < rows; ++i) {
     text += i % 10 == 9 ? "broken\n"
-                        : R"({"prompt": ")" + std::string(fat, 'f') + std::to_string(salt) + "/" + std::to_string(i % (rows / 2)) +
-                              R"(", "chosen": "a", "rejected": "b"})" "\n";
+                        : R"({"prompt": ")" + std::string(fat, 'f') + std::to_string(salt) + "/" +
+                              std::to_string(i % (rows / 2)) +
+                              R"(", "chosen": "a", "rejected": "b"})"
+                              "\n";
   }
   return text;
 }
@@ -91,13 +95,16 @@ TEST(ImportReliabilityTest, KilledAnywhereEqualsUnbroken) {
   const int kills = Count(8, 100);
   int killed = 0, ended = 0, imports = 0;
   while (killed < kills) {
-    const std::string path = folder / ("store" + std::to_string(imports)), rejects = folder / "rejects";
+    const std::string path = folder / ("store" + std::to_string(imports)),
+                      rejects = folder / "rejects";
     const ImportRequest request = TwoFiles(folder, rejects, 64);
     const int lives = 1 + static_cast<int>(random.NextBelow(3));
     for (int life = 0; life < lives; ++life) {
-      const pid_t child = StartStoreChild({"import", path, "d", rejects, "64", request.files[0], request.files[1]});
+      const pid_t child =
+          StartStoreChild({"import", path, "d", rejects, "64", request.files[0], request.files[1]});
       ASSERT_GT(child, 0);
-      std::this_thread::sleep_for(milliseconds(random.NextBelow(static_cast<uint32_t>(std::max<int64_t>(whole_ms, 40)))));
+      std::this_thread::sleep_for(
+          milliseconds(random.NextBelow(static_cast<uint32_t>(std::max<int64_t>(whole_ms, 40)))));
       ::kill(child, SIGKILL);
       int status = 0;
       ASSERT_EQ(::waitpid(child, &status, 0), child);
@@ -113,7 +120,9 @@ TEST(ImportReliabilityTest, KilledAnywhereEqualsUnbroken) {
     std::filesystem::remove(rejects);
     ASSERT_LT(ended, 4 * kills) << "the imports end before they can be killed";
   }
-  std::printf("%d kills of %d imports (%d more lives came to their end): each ended like an unbroken one\n", killed, imports, ended);
+  std::printf(
+      "%d kills of %d imports (%d more lives came to their end): each ended like an unbroken one\n",
+      killed, imports, ended);
 }
 
 // A file that somebody took away between two lives is written again from the beginning.
@@ -129,7 +138,8 @@ TEST(ImportReliabilityTest, AMissingFileOfRejectsBeginsAgain) {
   std::filesystem::remove(folder / "rejects");
   request.progress = nullptr;
   auto other = OpenStore(folder / "whole");
-  ExpectSame(ImportAndLook(*store, request), ImportAndLook(*other, TwoFiles(folder, folder / "whole.rejects", 16)));
+  ExpectSame(ImportAndLook(*store, request),
+             ImportAndLook(*other, TwoFiles(folder, folder / "whole.rejects", 16)));
 }
 
 TEST(ImportReliabilityTest, OnAFaultyDiskEqualsUnbroken) {
@@ -169,10 +179,12 @@ TEST(ImportReliabilityTest, OnAFaultyDiskEqualsUnbroken) {
       const auto fault = static_cast<FaultyDisk::Fault>(random.NextBelow(FaultyDisk::kFaults));
       disk.Plan(fault, random.NextBelow(120), 1 + random.NextBelow(20));
       if (random.NextBelow(3) == 0) {
-        files.FailAt(1 + random.NextBelow(20), static_cast<FaultyFileSystem::Fault>(1 + random.NextBelow(3)));
+        files.FailAt(1 + random.NextBelow(20),
+                     static_cast<FaultyFileSystem::Fault>(1 + random.NextBelow(3)));
       }
       try {
-        auto store = Store::Open(path, {.run_id = "run", .write_buffer_mb = 1, .env_for_test = disk.env()});
+        auto store =
+            Store::Open(path, {.run_id = "run", .write_buffer_mb = 1, .env_for_test = disk.env()});
         ImportRequest r = request(fat, rejects);
         r.file_system = &files;
         ImportFiles(*store, r);
@@ -199,23 +211,30 @@ TEST(ImportReliabilityTest, OnAFaultyDiskEqualsUnbroken) {
     std::filesystem::remove(rejects);
   }
   EXPECT_GT(fired, schedules / 2);
-  std::printf("%d schedules, %d faults met, %d imports failed with an error; begun again each ended like an unbroken one\n",
-              schedules, fired, failed);
+  std::printf(
+      "%d schedules, %d faults met, %d imports failed with an error; begun again each ended like "
+      "an unbroken one\n",
+      schedules, fired, failed);
 }
 
 // A disk that says it wrote what it did not: one bit of a table file turns over on the way.
 class LyingDisk : public rocksdb::EnvWrapper {
  public:
-  explicit LyingDisk(uint64_t bit) : EnvWrapper(rocksdb::Env::Default()) { file_system_ = std::make_shared<Files>(bit); }
+  explicit LyingDisk(uint64_t bit) : EnvWrapper(rocksdb::Env::Default()) {
+    file_system_ = std::make_shared<Files>(bit);
+  }
   const char* Name() const override { return "LyingDisk"; }
 
  private:
   using IOStatus = rocksdb::IOStatus;
   struct File : rocksdb::FSWritableFileOwnerWrapper {
-    File(std::unique_ptr<rocksdb::FSWritableFile> file, uint64_t at) : FSWritableFileOwnerWrapper(std::move(file)), bit(at) {}
-    IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options, rocksdb::IODebugContext* debug) override {
+    File(std::unique_ptr<rocksdb::FSWritableFile> file, uint64_t at)
+        : FSWritableFileOwnerWrapper(std::move(file)), bit(at) {}
+    IOStatus Append(const rocksdb::Slice& data, const rocksdb::IOOptions& options,
+                    rocksdb::IODebugContext* debug) override {
       std::string bytes = data.ToString();
-      if (bit / 8 >= begin && bit / 8 < begin + bytes.size()) bytes[bit / 8 - begin] ^= static_cast<char>(1 << (bit % 8));
+      if (bit / 8 >= begin && bit / 8 < begin + bytes.size())
+        bytes[bit / 8 - begin] ^= static_cast<char>(1 << (bit % 8));
       begin += bytes.size();
       return target()->Append(bytes, options, debug);
     }
@@ -226,9 +245,11 @@ class LyingDisk : public rocksdb::EnvWrapper {
     explicit Files(uint64_t at) : FileSystemWrapper(rocksdb::FileSystem::Default()), bit(at) {}
     const char* Name() const override { return "LyingFiles"; }
     IOStatus NewWritableFile(const std::string& path, const rocksdb::FileOptions& options,
-                             std::unique_ptr<rocksdb::FSWritableFile>* out, rocksdb::IODebugContext* debug) override {
+                             std::unique_ptr<rocksdb::FSWritableFile>* out,
+                             rocksdb::IODebugContext* debug) override {
       IOStatus s = target()->NewWritableFile(path, options, out, debug);
-      if (s.ok() && path.ends_with("ingest.tmp")) *out = std::make_unique<File>(std::move(*out), bit);
+      if (s.ok() && path.ends_with("ingest.tmp"))
+        *out = std::make_unique<File>(std::move(*out), bit);
       return s;
     }
     const uint64_t bit;
@@ -262,7 +283,8 @@ TEST(ImportReliabilityTest, ATableFileThatWasWrittenWrongIsNotTakenIn) {
   }
 }
 
-// Export and atomic write: the old file, the new one, or none where there was none; once the call has returned, the new one.
+// Export and atomic write: the old file, the new one, or none where there was none; once the call
+// has returned, the new one.
 TEST(ImportReliabilityTest, AnExportedFileIsWholeOnAFaultyDisk) {
   TempFolder folder(InMemory());
   auto store = OpenStore(folder / "store");
@@ -292,7 +314,8 @@ TEST(ImportReliabilityTest, AnExportedFileIsWholeOnAFaultyDisk) {
     const bool old = random.NextBelow(2) == 0;
     if (old) WriteFile(path, "old");
     FaultyFileSystem files;
-    files.FailAt(1 + random.NextBelow(6), static_cast<FaultyFileSystem::Fault>(1 + random.NextBelow(3)));
+    files.FailAt(1 + random.NextBelow(6),
+                 static_cast<FaultyFileSystem::Fault>(1 + random.NextBelow(3)));
     bool done = false;
     try {
       if (kind == 2) {
@@ -308,12 +331,14 @@ TEST(ImportReliabilityTest, AnExportedFileIsWholeOnAFaultyDisk) {
     }
     files.CutPower();
     const std::string left = std::filesystem::exists(path) ? ReadFile(path) : "none";
-    EXPECT_TRUE(left == expected || (!done && left == (old ? "old" : "none"))) << left.size() << " bytes of " << expected.size();
+    EXPECT_TRUE(left == expected || (!done && left == (old ? "old" : "none")))
+        << left.size() << " bytes of " << expected.size();
     ASSERT_FALSE(HasFailure());
     std::filesystem::remove(path);
   }
   EXPECT_GT(failed, schedules / 2);
-  std::printf("%d schedules of files, %d failed with an error: each file old or new\n", schedules, failed);
+  std::printf("%d schedules of files, %d failed with an error: each file old or new\n", schedules,
+              failed);
 }
 
 }  // namespace

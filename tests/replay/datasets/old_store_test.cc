@@ -67,7 +67,8 @@ TEST(OldStore, TheHeadOfAGroupIsTheSameInBothFormsAndNewOnesAreNotUnpackedForIt)
   for (Trajectory& t : group.trajectories) t.policy_versions.back() = 4;
   ASSERT_EQ(store->Insert(group), InsertResult::kInserted);
   const auto unpacked = GroupBody::counts().unpacked;
-  const auto before = store->ReadHead(Purpose::kTrain, 2), now = store->ReadHead(Purpose::kTrain, 3);
+  const auto before = store->ReadHead(Purpose::kTrain, 2),
+             now = store->ReadHead(Purpose::kTrain, 3);
   EXPECT_EQ(GroupBody::counts().unpacked, unpacked);
   ASSERT_TRUE(before && now);
   EXPECT_EQ(before->lease.lease_id, 2u);

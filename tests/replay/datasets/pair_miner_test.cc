@@ -1,4 +1,5 @@
-// replay/datasets/pair_miner.h: which pairs a group gives, what is counted, and that a dataset is made once.
+// replay/datasets/pair_miner.h: which pairs a group gives, what is counted, and that a dataset is
+// made once.
 #include "replay/datasets/pair_miner.h"
 
 #include <nlohmann/json.hpp>
@@ -10,7 +11,8 @@ namespace {
 
 // A group whose answers have these rewards and differ in their tokens.
 TrajectoryGroup Rewarded(uint64_t id, const std::vector<double>& rewards, int64_t version = 3) {
-  TrajectoryGroup group = Answer(PlainLease(id, Purpose::kTrain, static_cast<int32_t>(rewards.size())), version);
+  TrajectoryGroup group =
+      Answer(PlainLease(id, Purpose::kTrain, static_cast<int32_t>(rewards.size())), version);
   for (size_t i = 0; i < rewards.size(); ++i) {
     Trajectory& t = group.trajectories[i];
     t.tokens.back() = 500 + static_cast<int32_t>(i);
@@ -19,9 +21,10 @@ TrajectoryGroup Rewarded(uint64_t id, const std::vector<double>& rewards, int64_
   return group;
 }
 
-std::vector<PreferenceRecord> Mine(const TrajectoryGroup& group, const MineOptions& options, MineReport& report,
-                                   const std::vector<double>& scores = {}) {
-  return MineGroup(group, scores, scores.empty() ? "" : "again", scores.empty() ? "" : "again", options, report);
+std::vector<PreferenceRecord> Mine(const TrajectoryGroup& group, const MineOptions& options,
+                                   MineReport& report, const std::vector<double>& scores = {}) {
+  return MineGroup(group, scores, scores.empty() ? "" : "again", scores.empty() ? "" : "again",
+                   options, report);
 }
 
 TEST(PairMiner, TheBestMeetsTheWorstAndSoOnInwards) {
@@ -79,7 +82,8 @@ TEST(PairMiner, EveryGroupWithoutAPairSaysWhy) {
   EXPECT_EQ(report.tied_groups, 1);
   EXPECT_TRUE(Mine(Rewarded(2, {0.5, 0.25}), {.margin = 0.3}, report).empty());
   EXPECT_EQ(report.close_groups, 1);
-  EXPECT_EQ(Mine(Rewarded(2, {0.5, 0.25}), {.margin = 0.25}, report).size(), 1u);  // at least, not more than
+  // at least, not more than
+  EXPECT_EQ(Mine(Rewarded(2, {0.5, 0.25}), {.margin = 0.25}, report).size(), 1u);
   TrajectoryGroup one = Rewarded(3, {1, 0});
   one.trajectories[1].scored = false;
   one.trajectories[1].unscored_reason = "timeout";
@@ -115,8 +119,10 @@ TEST(PairMiner, ADatasetIsMadeOnceAndTheLedgerAddsUp) {
   const TempFolder folder;
   const auto store = OpenStore(folder / "run");
   for (uint64_t id = 0; id < 600; ++id) {  // more than a piece
-    TrajectoryGroup group = Rewarded(id, id % 3 == 0 ? std::vector<double>{1, 1} : std::vector<double>{0, 1});
-    for (Trajectory& t : group.trajectories) t.tokens[2] = 1000 + static_cast<int32_t>(id);  // Answer repeats its tokens every 1000 ids
+    TrajectoryGroup group =
+        Rewarded(id, id % 3 == 0 ? std::vector<double>{1, 1} : std::vector<double>{0, 1});
+    // Answer repeats its tokens every 1000 ids
+    for (Trajectory& t : group.trajectories) t.tokens[2] = 1000 + static_cast<int32_t>(id);
     ASSERT_EQ(store->Insert(group), InsertResult::kInserted);
   }
   ASSERT_EQ(store->InsertDropped(PlainGroup(600), "unscored"), InsertResult::kInserted);
@@ -132,18 +138,24 @@ TEST(PairMiner, ADatasetIsMadeOnceAndTheLedgerAddsUp) {
   EXPECT_EQ(report.tied_groups, 200);
   EXPECT_EQ(report.dropped_groups, 1);
   EXPECT_EQ(report.repeated_groups, 1);
-  EXPECT_EQ(report.groups, report.used_groups + report.tied_groups + report.one_sided_groups + report.close_groups +
-                               report.identical_groups + report.repeated_groups + report.unscored_groups + report.dropped_groups);
+  EXPECT_EQ(report.groups, report.used_groups + report.tied_groups + report.one_sided_groups +
+                               report.close_groups + report.identical_groups +
+                               report.repeated_groups + report.unscored_groups +
+                               report.dropped_groups);
   EXPECT_FALSE(report.unchanged);
   EXPECT_EQ(into->PreferenceCount("mined"), 400u);
   EXPECT_TRUE(MinePairs(*store, *into, {}).unchanged);
   EXPECT_EQ(into->PreferenceCount("mined"), 400u);
-  EXPECT_THROWS(ErrorCode::kConflict, "mined", MinePairs(*store, *into, {.margin = 0.5, .keep_margin = true}));
-  EXPECT_EQ(MinePairs(*store, *store, {.dataset = "here"}).pairs, 400);  // a store may keep its own pairs
+  EXPECT_THROWS(ErrorCode::kConflict, "mined",
+                MinePairs(*store, *into, {.margin = 0.5, .keep_margin = true}));
+  // a store may keep its own pairs
+  EXPECT_EQ(MinePairs(*store, *store, {.dataset = "here"}).pairs, 400);
   EXPECT_TRUE(into->Verify().problems.empty());
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "401 closer than the margin", MinePairs(*store, *into, {.dataset = "none", .margin = 2}));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "401 closer than the margin",
+                MinePairs(*store, *into, {.dataset = "none", .margin = 2}));
   EXPECT_EQ(into->PreferenceCount("none"), 0u);
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "plumb data rescore", MinePairs(*store, *into, {.score = "abc"}));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "plumb data rescore",
+                MinePairs(*store, *into, {.score = "abc"}));
 }
 
 }  // namespace

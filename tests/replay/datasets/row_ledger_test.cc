@@ -1,6 +1,6 @@
-// Reliability row 14: generated datasets of every form and container, good rows and planted bad ones in any mixture. Each row
-// ends in the store or under the reason that it was planted for, and the same file again changes nothing.
-// PLUMB_RELIABILITY=ci: 100 datasets; else 20.
+// Reliability row 14: generated datasets of every form and container, good rows and planted bad
+// ones in any mixture. Each row ends in the store or under the reason that it was planted for, and
+// the same file again changes nothing. PLUMB_RELIABILITY=ci: 100 datasets; else 20.
 #include <zlib.h>
 
 #include <cstdlib>
@@ -8,10 +8,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/replay/fixtures.h"
 #include "replay/datasets/importer.h"
 #include "replay/datasets/rows/parquet_source.h"
 #include "replay/datasets/rows/row_form.h"
+#include "tests/replay/fixtures.h"
 
 #if PLUMB_PARQUET
 #include <arrow/io/file.h>
@@ -59,7 +59,8 @@ std::string Turn(const std::string& role, const std::string& content) {
   return R"({"role": ")" + role + R"(", "content": ")" + content + "\"}";
 }
 std::string Turns(const std::string& user, const std::string& assistant) {
-  return "[" + Turn("user", user) + (assistant.empty() ? "" : ", " + Turn("assistant", assistant)) + "]";
+  return "[" + Turn("user", user) + (assistant.empty() ? "" : ", " + Turn("assistant", assistant)) +
+         "]";
 }
 std::string Human(const std::string& user, const std::string& assistant) {
   return "\\n\\nHuman: " + user + "\\n\\nAssistant: " + assistant;
@@ -74,12 +75,18 @@ struct Form {
 
 std::vector<Form> Forms() {
   const Planted nothing{"missing_column", R"({"other": 1})"};
-  const std::vector<Planted> prompts = {nothing, {"empty_prompt", R"({"prompt": " \n"})"}, {"wrong_type", R"({"prompt": 5})"},
-                                        {"bad_messages", R"({"prompt": []})"}, {"bad_messages", R"({"prompt": [{"role": "wizard", "content": "x"}]})"},
-                                        {"bad_messages", R"({"prompt": [{"role": "user"}]})"}, {"bad_messages", R"({"prompt": ["text"]})"},
-                                        {"wrong_type", R"({"prompt": {"a": 1}})"}};
+  const std::vector<Planted> prompts = {
+      nothing,
+      {"empty_prompt", R"({"prompt": " \n"})"},
+      {"wrong_type", R"({"prompt": 5})"},
+      {"bad_messages", R"({"prompt": []})"},
+      {"bad_messages", R"({"prompt": [{"role": "wizard", "content": "x"}]})"},
+      {"bad_messages", R"({"prompt": [{"role": "user"}]})"},
+      {"bad_messages", R"({"prompt": ["text"]})"},
+      {"wrong_type", R"({"prompt": {"a": 1}})"}};
   std::vector<Planted> worked = prompts;
-  worked.insert(worked.end(), {{"missing_column", R"({"question": "q", "answer": "no mark"})"}, {"missing_column", R"({"question": "q", "answer": "42 ####  "})"}});
+  worked.insert(worked.end(), {{"missing_column", R"({"question": "q", "answer": "no mark"})"},
+                               {"missing_column", R"({"question": "q", "answer": "42 ####  "})"}});
   const std::vector<Planted> pairs = {
       {"missing_column", R"({"prompt": null, "chosen": "a", "rejected": "b"})"},
       nothing,
@@ -243,7 +250,8 @@ std::vector<Planted> Common(RowKind kind) {
       {"bad_json", R"({"prompt": "a"} trailing)", true},
       {"bad_json", R"({"prompt": "a", "prompt": "twice"})"},
       {"bad_json", R"({"text": "a", "x": [{"k": 1, "k": 2}]})"},
-      {"bad_json", "{\"prompt\": \"a\", \"x\": " + std::string(200, '[') + std::string(200, ']') + "}"},
+      {"bad_json",
+       "{\"prompt\": \"a\", \"x\": " + std::string(200, '[') + std::string(200, ']') + "}"},
       {"bad_json", R"({"prompt": "\ud800 alone"})"},
       {"bad_json", R"({"prompt": 01})"},
       {"bad_utf8", "{\"prompt\": \"\xC3\x28\"}"},
@@ -256,7 +264,9 @@ std::vector<Planted> Common(RowKind kind) {
   if (kind == RowKind::kDemonstrations) {
     out.push_back({"mixed_format", R"({"prompt": "p", "chosen": "a", "rejected": "b"})"});
   } else {
-    out.push_back({"mixed_format", R"({"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]})"});
+    out.push_back(
+        {"mixed_format",
+         R"({"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]})"});
   }
   return out;
 }
@@ -265,7 +275,8 @@ enum class Container { kLines, kArray, kGzip, kParquet };
 
 std::string Gzipped(const std::string& path, const std::string& text) {
   gzFile file = gzopen(path.c_str(), "wb");
-  EXPECT_EQ(gzwrite(file, text.data(), static_cast<unsigned>(text.size())), static_cast<int>(text.size()));
+  EXPECT_EQ(gzwrite(file, text.data(), static_cast<unsigned>(text.size())),
+            static_cast<int>(text.size()));
   gzclose(file);
   return path;
 }
@@ -275,7 +286,11 @@ std::string ParquetOf(const std::string& path, const std::string& lines) {
   auto read = arrow::json::ReadOptions::Defaults();
   read.use_threads = false;
   const auto input = std::make_shared<arrow::io::BufferReader>(arrow::Buffer::FromString(lines));
-  const auto table = arrow::json::TableReader::Make(arrow::system_memory_pool(), input, read, arrow::json::ParseOptions::Defaults()).ValueOrDie()->Read().ValueOrDie();
+  const auto table = arrow::json::TableReader::Make(arrow::system_memory_pool(), input, read,
+                                                    arrow::json::ParseOptions::Defaults())
+                         .ValueOrDie()
+                         ->Read()
+                         .ValueOrDie();
   const auto file = arrow::io::FileOutputStream::Open(path).ValueOrDie();
   EXPECT_TRUE(parquet::arrow::WriteTable(*table, arrow::system_memory_pool(), file, 50).ok());
   EXPECT_TRUE(file->Close().ok());
@@ -286,7 +301,9 @@ std::string ParquetOf(const std::string& path, const std::string& lines) {
 // Columns of a Parquet file have one type: rows whose values are texts or absent.
 bool FitsATable(const Planted& planted) {
   const auto row = nlohmann::json::parse(planted.row, nullptr, false);
-  if (!row.is_object() || row.contains("other") || planted.reason == "bad_json" || planted.reason == "line_too_long") return false;
+  if (!row.is_object() || row.contains("other") || planted.reason == "bad_json" ||
+      planted.reason == "line_too_long")
+    return false;
   for (const auto& [key, value] : row.items()) {
     if (!value.is_string() || key == "margin") return false;
   }
@@ -301,15 +318,16 @@ struct Rejected {
 
 struct Dataset {
   std::string path, container;
-  std::vector<std::string> ids;        // of the good rows, in order
-  std::vector<Rejected> rejected;      // in order
+  std::vector<std::string> ids;    // of the good rows, in order
+  std::vector<Rejected> rejected;  // in order
 };
 
 Dataset Generate(const TempFolder& folder, const Form& form, Container container, Draws& draws) {
   std::vector<Planted> bad = form.bad;
   for (const Planted& planted : Common(KindOf(form.form))) bad.push_back(planted);
   if (container == Container::kArray) std::erase_if(bad, [](const Planted& p) { return p.cut; });
-  if (container == Container::kParquet) std::erase_if(bad, [](const Planted& p) { return !FitsATable(p); });
+  if (container == Container::kParquet)
+    std::erase_if(bad, [](const Planted& p) { return !FitsATable(p); });
   const size_t share = draws.Below(9);  // of ten rows so many are bad
   Dataset out;
   std::vector<std::string> rows;
@@ -317,7 +335,8 @@ Dataset Generate(const TempFolder& folder, const Form& form, Container container
   for (int i = 0; i < kRows; ++i) {
     ++line;
     if (container == Container::kLines || container == Container::kGzip) {
-      while (draws.Below(12) == 0) rows.push_back(draws.Below(2) == 0 ? "" : " \t"), ++line;  // blank lines are no rows
+      // blank lines are no rows
+      while (draws.Below(12) == 0) rows.push_back(draws.Below(2) == 0 ? "" : " \t"), ++line;
     }
     const bool first = i == 0;  // it decides the form
     if (!first && draws.Below(10) < share && !bad.empty()) {
@@ -326,7 +345,8 @@ Dataset Generate(const TempFolder& folder, const Form& form, Container container
       out.rejected.push_back({line, planted.reason});
     } else if (!first && draws.Below(12) == 0) {
       std::string again = form.good(out.ids[draws.Below(out.ids.size())]);
-      if (container != Container::kParquet) again.insert(1, std::string(draws.Below(3), ' '));  // blanks do not make it another row
+      // blanks do not make it another row
+      if (container != Container::kParquet) again.insert(1, std::string(draws.Below(3), ' '));
       rows.push_back(again);
       out.rejected.push_back({line, "duplicate"});
     } else {
@@ -343,9 +363,15 @@ Dataset Generate(const TempFolder& folder, const Form& form, Container container
     }
   }
   switch (container) {
-    case Container::kLines: out.path = WriteFile(folder / "data.jsonl", text), out.container = "jsonl"; break;
-    case Container::kArray: out.path = WriteFile(folder / "data.json", text + "\n]\n"), out.container = "json array"; break;
-    case Container::kGzip: out.path = Gzipped(folder / "data.jsonl.gz", text), out.container = "jsonl"; break;
+    case Container::kLines:
+      out.path = WriteFile(folder / "data.jsonl", text), out.container = "jsonl";
+      break;
+    case Container::kArray:
+      out.path = WriteFile(folder / "data.json", text + "\n]\n"), out.container = "json array";
+      break;
+    case Container::kGzip:
+      out.path = Gzipped(folder / "data.jsonl.gz", text), out.container = "jsonl";
+      break;
     case Container::kParquet:
 #if PLUMB_PARQUET
       out.path = ParquetOf(folder / "data.parquet", text), out.container = "parquet";
@@ -394,9 +420,12 @@ TEST(RowLedger, EveryGeneratedRowIsStoredOrRejectedForItsReason) {
   for (int d = 0; d < Datasets(); ++d) {
     Draws draws(static_cast<uint64_t>(d) * 7919 + 14);
     const Form& form = forms[static_cast<size_t>(d) % forms.size()];
-    auto container = static_cast<Container>((static_cast<size_t>(d) + static_cast<size_t>(d) / forms.size()) % 4);
-    const bool table = HasParquet() && (form.form == RowForm::kGsm8k || form.form == RowForm::kSlime || form.form == RowForm::kHhRlhf ||
-                                        form.form == RowForm::kPromptCompletion || form.form == RowForm::kText);
+    auto container = static_cast<Container>(
+        (static_cast<size_t>(d) + static_cast<size_t>(d) / forms.size()) % 4);
+    const bool table =
+        HasParquet() && (form.form == RowForm::kGsm8k || form.form == RowForm::kSlime ||
+                         form.form == RowForm::kHhRlhf || form.form == RowForm::kPromptCompletion ||
+                         form.form == RowForm::kText);
     if (container == Container::kParquet && !table) container = Container::kGzip;
     TempFolder folder;
     const Dataset data = Generate(folder, form, container, draws);

@@ -1,4 +1,5 @@
-// Rows 1 and 4 of docs/reliability.md: a writer is killed and what it had acknowledged is there, once.
+// Rows 1 and 4 of docs/reliability.md: a writer is killed and what it had acknowledged is there,
+// once.
 #include "common/base/crash_point.h"
 
 #include <sys/wait.h>
@@ -33,7 +34,8 @@ struct Told {
   int signal = 0;
 };
 
-// Runs start(sent_fd, acked_fd), which gives a child process, and kills that `kill_after` later (0: it has to end by itself).
+// Runs start(sent_fd, acked_fd), which gives a child process, and kills that `kill_after` later (0:
+// it has to end by itself).
 template <class Start>
 Told WatchAndKill(Start start, std::chrono::milliseconds kill_after) {
   int sent[2], acked[2];
@@ -44,8 +46,12 @@ Told WatchAndKill(Start start, std::chrono::milliseconds kill_after) {
   ::close(acked[1]);
   // The pipes are read while the child writes: they must not fill up.
   Told told;
-  std::thread read_sent([&] { for (const uint64_t id : ReadIds(sent[0])) told.sent.insert(id); });
-  std::thread read_acked([&] { for (const uint64_t id : ReadIds(acked[0])) told.acked.insert(id); });
+  std::thread read_sent([&] {
+    for (const uint64_t id : ReadIds(sent[0])) told.sent.insert(id);
+  });
+  std::thread read_acked([&] {
+    for (const uint64_t id : ReadIds(acked[0])) told.acked.insert(id);
+  });
   if (kill_after.count() > 0) {
     std::this_thread::sleep_for(kill_after);
     ::kill(child, SIGKILL);
@@ -94,7 +100,8 @@ TEST(CrashTest, AcknowledgedIsRecoveredIsSent) {
     const uint64_t next = sent.empty() ? 0 : *sent.rbegin() + 1;
     const Told told = WatchAndKill(
         [&](int sent_fd, int acked_fd) {
-          return StartStoreChild({"write", *folder / "store", std::to_string(next), std::to_string(sent_fd), std::to_string(acked_fd)},
+          return StartStoreChild({"write", *folder / "store", std::to_string(next),
+                                  std::to_string(sent_fd), std::to_string(acked_fd)},
                                  {sent_fd, acked_fd});
         },
         std::chrono::milliseconds(40 + random.NextBelow(430)));
@@ -104,12 +111,14 @@ TEST(CrashTest, AcknowledgedIsRecoveredIsSent) {
     auto store = OpenStore(*folder / "store");
     const auto ids = store->Ids(Purpose::kTrain, 0, UINT64_MAX);
     const std::set<uint64_t> recovered(ids.begin(), ids.end());
-    for (const uint64_t id : acked) ASSERT_TRUE(recovered.contains(id)) << "acknowledged and lost: " << id;
+    for (const uint64_t id : acked)
+      ASSERT_TRUE(recovered.contains(id)) << "acknowledged and lost: " << id;
     for (const uint64_t id : recovered) {
       ASSERT_TRUE(sent.contains(id)) << "never sent: " << id;
       ASSERT_EQ(store->Read(Purpose::kTrain, id)->group, Answer(PlainLease(id), 0, "run", 100));
       // A writer sends its next group when the one before is acknowledged: no holes.
-      ASSERT_TRUE(id < next + kWriters || recovered.contains(id - kWriters)) << "a hole before " << id;
+      ASSERT_TRUE(id < next + kWriters || recovered.contains(id - kWriters))
+          << "a hole before " << id;
     }
     const VerifyReport report = store->Verify();
     EXPECT_TRUE(report.problems.empty()) << report.problems[0];
@@ -120,21 +129,21 @@ TEST(CrashTest, AcknowledgedIsRecoveredIsSent) {
     }
   }
   EXPECT_GT(all_acked, static_cast<size_t>(kills));
-  std::printf("%d kills: %zu sent, %zu acknowledged, none of them lost\n", kills, all_sent, all_acked);
+  std::printf("%d kills: %zu sent, %zu acknowledged, none of them lost\n", kills, all_sent,
+              all_acked);
 }
 
 TEST(CrashTest, BeforeTheLogNothingIsThere) {
   for (int round = 0; round < 3; ++round) {
     TempFolder folder;
-    const Told told = RunInChild(
-        [&](int, int acked_fd) {
-          auto store = OpenStore(folder / "store");
-          store->Insert(PlainGroup(1));
-          WriteByte(acked_fd, 1);
-          ArmCrashPointForTest("store_before_wal");
-          store->Insert(PlainGroup(2));
-          WriteByte(acked_fd, 2);
-        });
+    const Told told = RunInChild([&](int, int acked_fd) {
+      auto store = OpenStore(folder / "store");
+      store->Insert(PlainGroup(1));
+      WriteByte(acked_fd, 1);
+      ArmCrashPointForTest("store_before_wal");
+      store->Insert(PlainGroup(2));
+      WriteByte(acked_fd, 2);
+    });
     EXPECT_EQ(told.signal, SIGKILL);
     EXPECT_EQ(told.acked, (std::set<uint64_t>{1}));
     auto store = OpenStore(folder / "store");
@@ -147,17 +156,17 @@ TEST(CrashTest, BeforeTheLogNothingIsThere) {
 TEST(CrashTest, AfterTheLogTheSecondInsertIsADuplicate) {
   for (int round = 0; round < 3; ++round) {
     TempFolder folder;
-    const Told told = RunInChild(
-        [&](int, int acked_fd) {
-          auto store = OpenStore(folder / "store");
-          ArmCrashPointForTest("store_after_wal_before_ack");
-          store->Insert(PlainGroup(1));
-          WriteByte(acked_fd, 1);
-        });
+    const Told told = RunInChild([&](int, int acked_fd) {
+      auto store = OpenStore(folder / "store");
+      ArmCrashPointForTest("store_after_wal_before_ack");
+      store->Insert(PlainGroup(1));
+      WriteByte(acked_fd, 1);
+    });
     EXPECT_EQ(told.signal, SIGKILL);
     EXPECT_TRUE(told.acked.empty());
     auto store = OpenStore(folder / "store");
-    EXPECT_EQ(store->Insert(PlainGroup(1)), InsertResult::kDuplicate);  // was durable: acknowledged now, not doubled
+    // was durable: acknowledged now, not doubled
+    EXPECT_EQ(store->Insert(PlainGroup(1)), InsertResult::kDuplicate);
     EXPECT_EQ(store->Read(Purpose::kTrain, 1)->group, PlainGroup(1));
   }
 }

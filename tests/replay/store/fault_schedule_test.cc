@@ -1,5 +1,6 @@
-// Row 5 of docs/reliability.md: the store on a disk that fails by a seeded schedule. What was acknowledged is there afterwards,
-// what is there was sent, and everything that goes wrong is an Error that names the place. tests/replay/faulty_disk.h.
+// Row 5 of docs/reliability.md: the store on a disk that fails by a seeded schedule. What was
+// acknowledged is there afterwards, what is there was sent, and everything that goes wrong is an
+// Error that names the place. tests/replay/faulty_disk.h.
 #include <algorithm>
 #include <array>
 #include <functional>
@@ -7,9 +8,9 @@
 #include <thread>
 
 #include "common/base/rng.h"
-#include "tests/replay/fixtures.h"
 #include "replay/store/store.h"
 #include "tests/replay/faulty_disk.h"
+#include "tests/replay/fixtures.h"
 #include "tests/testing/faulty_file_system.h"
 #include "tests/testing/reliability.h"
 
@@ -51,9 +52,11 @@ void Write(Store& store, RandomStream& random, Told& told, Fault fault, int oper
       if (stopped) ++told.acks_after_failure;
     } catch (const Error& e) {
       EXPECT_FALSE(e.where().empty()) << e.what();
-      EXPECT_TRUE(e.code() == ErrorCode::kIo || e.code() == ErrorCode::kNoSpace || e.code() == ErrorCode::kUnavailable) << e.what();
-      // From a write that met an I/O error on, what the disk holds is unknown: no write may succeed in this life.
-      // What could not be read changed nothing.
+      EXPECT_TRUE(e.code() == ErrorCode::kIo || e.code() == ErrorCode::kNoSpace ||
+                  e.code() == ErrorCode::kUnavailable)
+          << e.what();
+      // From a write that met an I/O error on, what the disk holds is unknown: no write may succeed
+      // in this life. What could not be read changed nothing.
       if (e.code() == ErrorCode::kIo && fault != Fault::kRead) stopped = true;
     }
   };
@@ -92,7 +95,8 @@ void Write(Store& store, RandomStream& random, Told& told, Fault fault, int oper
       for (const bool f : failed) stopped = stopped || f;
     } else if (what < 72) {
       if (told.acked.empty()) continue;
-      const uint64_t id = *std::next(told.acked.begin(), random.NextBelow(static_cast<uint32_t>(told.acked.size())));
+      const uint64_t id = *std::next(told.acked.begin(),
+                                     random.NextBelow(static_cast<uint32_t>(told.acked.size())));
       EXPECT_EQ(store.Insert(GroupOf(id)), InsertResult::kDuplicate);
     } else if (what < 80) {
       const std::vector<LeaseMark> marks = {{Purpose::kTrain, told.next, {false, 1, 0, 0}}};
@@ -121,16 +125,19 @@ void ExpectAcknowledgedIsThereAndWasSent(const std::string& folder, Told& told) 
   }
   const auto ids = store->Ids(Purpose::kTrain, 0, UINT64_MAX);
   const std::set<uint64_t> recovered(ids.begin(), ids.end());
-  for (const uint64_t id : told.acked) ASSERT_TRUE(recovered.contains(id)) << "acknowledged and lost: " << id;
+  for (const uint64_t id : told.acked)
+    ASSERT_TRUE(recovered.contains(id)) << "acknowledged and lost: " << id;
   for (const uint64_t id : recovered) {
     ASSERT_TRUE(told.sent.contains(id)) << "never sent: " << id;
     ASSERT_EQ(store->Read(Purpose::kTrain, id)->group, GroupOf(id)) << id;
   }
   const auto datasets = store->Datasets();
-  for (const std::string& name : told.acked_datasets) ASSERT_TRUE(datasets.contains(name)) << "acknowledged and lost: " << name;
+  for (const std::string& name : told.acked_datasets)
+    ASSERT_TRUE(datasets.contains(name)) << "acknowledged and lost: " << name;
   for (const auto& [name, rows] : datasets) {
     ASSERT_TRUE(told.sent_datasets.contains(name));
-    for (uint64_t row = 0; row < rows; ++row) ASSERT_EQ(store->ReadPrompt(name, row).text, name + std::to_string(row));
+    for (uint64_t row = 0; row < rows; ++row)
+      ASSERT_EQ(store->ReadPrompt(name, row).text, name + std::to_string(row));
   }
   const VerifyReport report = store->Verify();
   ASSERT_TRUE(report.problems.empty()) << report.problems[0];
@@ -155,7 +162,8 @@ TEST(FaultScheduleTest, AcknowledgedIsRecoveredIsSent) {
       const auto fault = static_cast<Fault>(random.NextBelow(FaultyDisk::kFaults));
       disk.Plan(fault, random.NextBelow(140), 1 + random.NextBelow(30));
       try {
-        auto store = Store::Open(folder / "store", {.run_id = "run", .write_buffer_mb = 1, .env_for_test = disk.env()});
+        auto store = Store::Open(
+            folder / "store", {.run_id = "run", .write_buffer_mb = 1, .env_for_test = disk.env()});
         Write(*store, random, told, fault, 4 + static_cast<int>(random.NextBelow(16)));
       } catch (const Error& e) {  // from Open
         ASSERT_FALSE(e.where().empty()) << e.what();
@@ -179,9 +187,12 @@ TEST(FaultScheduleTest, AcknowledgedIsRecoveredIsSent) {
     if (HasFatalFailure() || HasNonfatalFailure()) break;
   }
   EXPECT_GT(fired, schedules);  // about three in four lives meet theirs
-  for (int f = 1; f < FaultyDisk::kFaults; ++f) EXPECT_GT(met[static_cast<Fault>(f)], 0) << "fault " << f << " was never met";
-  std::printf("%d schedules, %d faults met, %d opens refused; %zu groups sent, %zu acknowledged, none of them lost\n", schedules,
-              fired, refused, sent, acked);
+  for (int f = 1; f < FaultyDisk::kFaults; ++f)
+    EXPECT_GT(met[static_cast<Fault>(f)], 0) << "fault " << f << " was never met";
+  std::printf(
+      "%d schedules, %d faults met, %d opens refused; %zu groups sent, %zu acknowledged, none of "
+      "them lost\n",
+      schedules, fired, refused, sent, acked);
 }
 
 }  // namespace

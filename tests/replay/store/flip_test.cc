@@ -1,13 +1,13 @@
-// Row 7 of docs/reliability.md for the store: a flipped bit anywhere in its log, table files, MANIFEST or CURRENT is an Error (at
-// the open, at a read or from Verify) or harmless: everything reads back as it was written. Nothing else is served, and
-// nothing is missing without a word.
+// Row 7 of docs/reliability.md for the store: a flipped bit anywhere in its log, table files,
+// MANIFEST or CURRENT is an Error (at the open, at a read or from Verify) or harmless: everything
+// reads back as it was written. Nothing else is served, and nothing is missing without a word.
 #include <sstream>
 #include <utility>
 
 #include "common/base/rng.h"
-#include "tests/replay/fixtures.h"
 #include "replay/store/log_check.h"
 #include "replay/store/store.h"
+#include "tests/replay/fixtures.h"
 #include "tests/testing/reliability.h"
 
 namespace plumb::replay {
@@ -46,22 +46,30 @@ void Fill(const TempFolder& folder) {
 std::string Everything(const std::string& path) {
   auto store = OpenStore(path);
   std::ostringstream out;
-  for (const std::string& problem : store->Verify().problems) throw Error(ErrorCode::kCorruption, problem, path);
+  for (const std::string& problem : store->Verify().problems)
+    throw Error(ErrorCode::kCorruption, problem, path);
   for (uint64_t id = 0; id < kGroups; ++id) {
     const auto stored = store->Read(Purpose::kTrain, id);
-    out << id << (stored && stored->group == Answer(PlainLease(id), 0, "run", 3 + static_cast<int>(id % 17)) ? " right\n" : " wrong\n");
+    out << id
+        << (stored &&
+                    stored->group == Answer(PlainLease(id), 0, "run", 3 + static_cast<int>(id % 17))
+                ? " right\n"
+                : " wrong\n");
   }
   for (const uint64_t id : store->Ids(Purpose::kTrain, 0, UINT64_MAX)) out << id << ' ';
-  for (const auto& mark : store->Leases(Purpose::kTrain)) out << mark.lease_id << ':' << mark.record.sequence << ' ';
+  for (const auto& mark : store->Leases(Purpose::kTrain))
+    out << mark.lease_id << ':' << mark.record.sequence << ' ';
   for (const auto& [name, rows] : store->Datasets()) {
     out << name << rows << '\n';
     for (uint64_t row = 0; row < rows; ++row) out << store->ReadPrompt(name, row).text << '\n';
   }
   for (const auto& [name, rows] : store->PreferenceDatasets()) {
     out << name << rows << store->PreferenceIdentity(name) << '\n';
-    for (const auto& pair : store->ReadPreferences(name, 0, rows)) out << pair.prompt_text << pair.chosen[0].content << '\n';
+    for (const auto& pair : store->ReadPreferences(name, 0, rows))
+      out << pair.prompt_text << pair.chosen[0].content << '\n';
   }
-  for (const auto& e : store->Evaluations()) out << e.version << ' ' << e.samples << ' ' << e.prompts << '\n';
+  for (const auto& e : store->Evaluations())
+    out << e.version << ' ' << e.samples << ' ' << e.prompts << '\n';
   out << store->Sequence() << ' ' << store->run_id();
   return out.str();
 }
@@ -85,13 +93,15 @@ TEST(FlipTest, AFlippedBitIsNoticedOrHarmless) {
   std::map<std::string, std::vector<std::string>> files;  // kind -> names
   for (const auto& entry : std::filesystem::directory_iterator(folder / "store")) {
     const std::string kind = KindOfFile(entry.path());
-    if (!kind.empty() && entry.file_size() > 0) files[kind].push_back(entry.path().filename().string());
+    if (!kind.empty() && entry.file_size() > 0)
+      files[kind].push_back(entry.path().filename().string());
   }
   ASSERT_EQ(files.size(), 4u);
   const int flips = Count(80, 1000);
   RandomStream random(7, 0);
   std::map<std::string, std::pair<int, int>> noticed;  // kind -> noticed of
-  const std::string kinds[] = {"log", "table", "manifest", "table", "log", "table", "manifest", "current"};
+  const std::string kinds[] = {"log", "table", "manifest", "table",
+                               "log", "table", "manifest", "current"};
   for (int i = 0; i < flips; ++i) {
     const std::string& kind = kinds[i % 8];
     auto& names = files[kind];
@@ -107,7 +117,8 @@ TEST(FlipTest, AFlippedBitIsNoticedOrHarmless) {
     auto& [found, of] = noticed[kind];
     ++of;
     try {
-      EXPECT_EQ(Everything(copy), expected) << "served: flip " << i << ", bit " << bit << " of byte " << at << " of " << name;
+      EXPECT_EQ(Everything(copy), expected)
+          << "served: flip " << i << ", bit " << bit << " of byte " << at << " of " << name;
     } catch (const Error& e) {
       EXPECT_FALSE(e.where().empty()) << e.what();
       ++found;
@@ -115,14 +126,16 @@ TEST(FlipTest, AFlippedBitIsNoticedOrHarmless) {
     std::filesystem::remove_all(copy);
   }
   std::printf("%d flipped bits, none served:", flips);
-  for (const auto& [kind, n] : noticed) std::printf(" %s %d of %d noticed,", kind.c_str(), n.first, n.second);
+  for (const auto& [kind, n] : noticed)
+    std::printf(" %s %d of %d noticed,", kind.c_str(), n.first, n.second);
   std::printf(" the others harmless\n");
   EXPECT_EQ(noticed["log"].first, noticed["log"].second);
   EXPECT_EQ(noticed["manifest"].first, noticed["manifest"].second);
 }
 
-// What RocksDB alone takes for the end of a log: a bit of a record's type makes it one of a reused log, a longer length at the
-// end of the file makes it a torn one. It would open with what came before, and nobody would know.
+// What RocksDB alone takes for the end of a log: a bit of a record's type makes it one of a reused
+// log, a longer length at the end of the file makes it a torn one. It would open with what came
+// before, and nobody would know.
 TEST(FlipTest, ARecordThatPosesAsTheEndOfItsLogIsNoticed) {
   const OnlyErrorsInTheLog quiet;
   TempFolder folder(InMemory());
@@ -132,7 +145,8 @@ TEST(FlipTest, ARecordThatPosesAsTheEndOfItsLogIsNoticed) {
     if ((kind != "log" && kind != "manifest") || entry.file_size() == 0) continue;
     std::string bytes = ReadFile(entry.path().string());
     const auto length_at = [&](size_t record) {
-      return static_cast<size_t>(static_cast<uint8_t>(bytes[record + 4]) | static_cast<uint8_t>(bytes[record + 5]) << 8);
+      return static_cast<size_t>(static_cast<uint8_t>(bytes[record + 4]) |
+                                 static_cast<uint8_t>(bytes[record + 5]) << 8);
     };
     size_t last = 0, second = 7 + length_at(0);
     while (last + 7 + length_at(last) < bytes.size()) last += 7 + length_at(last);

@@ -1,5 +1,6 @@
-// Row 6 of docs/reliability.md: the disk fills up at some moment. Nothing aborts, nothing acknowledged is lost, an import says so
-// and goes on later, and once there is room writing goes on within 15 s.
+// Row 6 of docs/reliability.md: the disk fills up at some moment. Nothing aborts, nothing
+// acknowledged is lost, an import says so and goes on later, and once there is room writing goes on
+// within 15 s.
 #include <sys/mount.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -10,9 +11,9 @@
 #include <thread>
 
 #include "common/base/rng.h"
-#include "tests/replay/fixtures.h"
 #include "replay/datasets/importer.h"
 #include "replay/store/store.h"
+#include "tests/replay/fixtures.h"
 #include "tests/testing/reliability.h"
 
 namespace plumb::replay {
@@ -55,7 +56,8 @@ class SmallDisk {
 };
 
 constexpr char kSkipped[] =
-    "SKIPPED LOUDLY: no right to mount a small tmpfs, the full disk was not tried (as a user: unshare -rm build/tests/replay_test "
+    "SKIPPED LOUDLY: no right to mount a small tmpfs, the full disk was not tried (as a user: "
+    "unshare -rm build/tests/replay_test "
     "--gtest_filter=FullDisk*)";
 
 TEST(FullDiskTest, WritingGoesOnWhenThereIsRoom) {
@@ -79,7 +81,8 @@ TEST(FullDiskTest, WritingGoesOnWhenThereIsRoom) {
         while (!stop) {
           const uint64_t id = next++;
           try {
-            EXPECT_EQ(store->Insert(Answer(PlainLease(id), 0, "run", 400)), InsertResult::kInserted);
+            EXPECT_EQ(store->Insert(Answer(PlainLease(id), 0, "run", 400)),
+                      InsertResult::kInserted);
             std::lock_guard lock(mu);
             acked.insert(id);
           } catch (const Error& e) {
@@ -95,7 +98,8 @@ TEST(FullDiskTest, WritingGoesOnWhenThereIsRoom) {
       std::this_thread::sleep_for(milliseconds(random.NextBelow(300)));
       disk.Fill(random.NextBelow(512 << 10));
       const auto waited = SteadyClock::now();
-      while (refused == 0 && SteadyClock::now() - waited < seconds(30)) std::this_thread::sleep_for(milliseconds(5));
+      while (refused == 0 && SteadyClock::now() - waited < seconds(30))
+        std::this_thread::sleep_for(milliseconds(5));
       EXPECT_GT(refused, 0) << "the disk never filled";
       std::this_thread::sleep_for(milliseconds(random.NextBelow(1500)));
       const size_t before = [&] {
@@ -109,7 +113,8 @@ TEST(FullDiskTest, WritingGoesOnWhenThereIsRoom) {
         std::lock_guard lock(mu);
         on = acked.size() > before;
       }
-      const auto took = std::chrono::duration_cast<milliseconds>(SteadyClock::now() - freed).count();
+      const auto took =
+          std::chrono::duration_cast<milliseconds>(SteadyClock::now() - freed).count();
       EXPECT_LE(took, 15'000) << "writing did not come back";
       slowest_ms = std::max(slowest_ms, took);
       std::this_thread::sleep_for(milliseconds(50));
@@ -128,8 +133,9 @@ TEST(FullDiskTest, WritingGoesOnWhenThereIsRoom) {
     ASSERT_TRUE(store->Verify().problems.empty());
     acknowledged += acked.size();
   }
-  std::printf("%d full disks: %zu groups acknowledged, none lost; writing was back after %lld ms at most\n", cycles, acknowledged,
-              static_cast<long long>(slowest_ms));
+  std::printf(
+      "%d full disks: %zu groups acknowledged, none lost; writing was back after %lld ms at most\n",
+      cycles, acknowledged, static_cast<long long>(slowest_ms));
 }
 
 // The disk has room for a random part of the rows.
@@ -141,7 +147,8 @@ TEST(FullDiskTest, AnImportGoesOnLater) {
   std::string text;
   for (int i = 0; i < kRows; ++i) {
     text += i % 100 == 99 ? "broken\n"
-                          : "{\"prompt\": \"" + std::string(900, 'q') + std::to_string(i) + "\", \"answer\": \"4\"}\n";
+                          : "{\"prompt\": \"" + std::string(900, 'q') + std::to_string(i) +
+                                "\", \"answer\": \"4\"}\n";
   }
   ImportRequest request = ImportOf(WriteFile(folder / "data.jsonl", text), "d");
   request.commit_rows = 8000;
@@ -169,7 +176,9 @@ TEST(FullDiskTest, AnImportGoesOnLater) {
     EXPECT_EQ(std::count(rejects.begin(), rejects.end(), '\n'), 480);
   }
   EXPECT_GT(continued, 0) << "no import went on behind its first mark";
-  std::printf("%d imports met a full disk, %d of them behind their first mark; all ended with every row\n", cycles, continued);
+  std::printf(
+      "%d imports met a full disk, %d of them behind their first mark; all ended with every row\n",
+      cycles, continued);
 }
 
 }  // namespace

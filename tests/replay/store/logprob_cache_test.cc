@@ -34,7 +34,8 @@ TEST(LogprobCache, TheDigestKnowsTokensMaskAndLength) {
   const std::vector<uint8_t> mask = {0, 1, 1}, less = {0, 0, 1}, two = {0, 1};
   const Digest digest = SequenceDigest(tokens, mask);
   EXPECT_EQ(digest.size(), 64u);
-  EXPECT_EQ(digest, SequenceDigest(tokens, std::vector<uint8_t>{0, 1, 255}));  // any value but 0 is scored
+  // any value but 0 is scored
+  EXPECT_EQ(digest, SequenceDigest(tokens, std::vector<uint8_t>{0, 1, 255}));
   EXPECT_NE(digest, SequenceDigest(other, mask));
   EXPECT_NE(digest, SequenceDigest(tokens, less));
   EXPECT_NE(digest, SequenceDigest(shorter, two));

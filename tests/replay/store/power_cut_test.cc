@@ -1,7 +1,8 @@
-// Row 3 of docs/reliability.md: the power of the machine that holds the store is cut. The machine is a User-Mode Linux
-// (Debian: user-mode-linux) with its root on the host's files and a disk of its own, an ext4 image; killing its processes takes
-// everything that its kernel had not yet written to that disk. The next boot replays the journal and goes on.
-// tests/replay/store_child.cc is what runs in it.
+// Row 3 of docs/reliability.md: the power of the machine that holds the store is cut. The machine
+// is a User-Mode Linux (Debian: user-mode-linux) with its root on the host's files and a disk of
+// its own, an ext4 image; killing its processes takes everything that its kernel had not yet
+// written to that disk. The next boot replays the journal and goes on. tests/replay/store_child.cc
+// is what runs in it.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/wait.h>
@@ -46,7 +47,8 @@ struct Boot {
 
 class Machine {
  public:
-  // Boots `disk`, and cuts the power `after` the first group was acknowledged; nullopt: runs until it ends by itself.
+  // Boots `disk`, and cuts the power `after` the first group was acknowledged; nullopt: runs until
+  // it ends by itself.
   static Boot Run(Disk& disk, const std::string& mode, std::optional<milliseconds> after) {
     Machine machine(disk, mode);
     machine.Watch(disk, after);
@@ -56,10 +58,20 @@ class Machine {
  private:
   Machine(const Disk& disk, const std::string& mode) {
     std::filesystem::create_directories(disk.folder / "mnt");
-    std::vector<std::string> line = {FindProgram({"/usr/bin/linux.uml", "/usr/bin/linux"}), "rootfstype=hostfs", "rw", "mem=256M",
-                                     "init=" + plumb::testing::BinaryPath("tests/store_child"), "ubd0=" + disk.image, "con=null",
-                                     "con0=null,fd:1", "ssl=null", "quiet", "uml_dir=" + (disk.folder / "uml/"), "umid=machine",
-                                     "GUEST_DISK=" + (disk.folder / "mnt"), "GUEST_MODE=" + mode,
+    std::vector<std::string> line = {FindProgram({"/usr/bin/linux.uml", "/usr/bin/linux"}),
+                                     "rootfstype=hostfs",
+                                     "rw",
+                                     "mem=256M",
+                                     "init=" + plumb::testing::BinaryPath("tests/store_child"),
+                                     "ubd0=" + disk.image,
+                                     "con=null",
+                                     "con0=null,fd:1",
+                                     "ssl=null",
+                                     "quiet",
+                                     "uml_dir=" + (disk.folder / "uml/"),
+                                     "umid=machine",
+                                     "GUEST_DISK=" + (disk.folder / "mnt"),
+                                     "GUEST_MODE=" + mode,
                                      "GUEST_FIRST=" + std::to_string(disk.Next())};
     int out[2];
     PLUMB_CHECK(::pipe2(out, O_CLOEXEC) == 0);
@@ -85,7 +97,8 @@ class Machine {
     auto until = SteadyClock::now() + seconds(120);  // a boot takes two
     bool acked = false;
     for (bool cut = false;;) {
-      const auto left = std::chrono::duration_cast<milliseconds>(until - SteadyClock::now()).count();
+      const auto left =
+          std::chrono::duration_cast<milliseconds>(until - SteadyClock::now()).count();
       pollfd ready{console_, POLLIN, 0};
       if (!cut && (left <= 0 || ::poll(&ready, 1, static_cast<int>(left)) == 0)) {
         ::kill(-pid_, SIGKILL);  // what was acknowledged and not yet read is still in the pipe
@@ -106,14 +119,17 @@ class Machine {
   }
 
   void Parse(Disk& disk) {
-    for (size_t end; (end = boot_.console.find('\n', parsed_)) != std::string::npos; parsed_ = end + 1) {
+    for (size_t end; (end = boot_.console.find('\n', parsed_)) != std::string::npos;
+         parsed_ = end + 1) {
       std::string text = boot_.console.substr(parsed_, end - parsed_);
       while (!text.empty() && text.back() == '\r') text.pop_back();
       if (text.starts_with("problem: ")) boot_.problem = text;
       char what[16];
       unsigned long long id = 0, again = 0;
       char stop = 0;
-      if (std::sscanf(text.c_str(), "%15s %llu %llu%c", what, &id, &again, &stop) != 4 || stop != ';' || id != again) continue;
+      if (std::sscanf(text.c_str(), "%15s %llu %llu%c", what, &id, &again, &stop) != 4 ||
+          stop != ';' || id != again)
+        continue;
       const std::string word = what;
       if (word == "up") boot_.up = true;
       if (word == "opened") boot_.opened = true;
@@ -138,13 +154,15 @@ class PowerCutTest : public ::testing::Test {
   void SetUp() override {
     mkfs_ = FindProgram({"/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4"});
     if (mkfs_.empty() || FindProgram({"/usr/bin/linux.uml", "/usr/bin/linux"}).empty()) {
-      GTEST_SKIP() << "SKIPPED LOUDLY: no power was cut; needs the Debian packages user-mode-linux and e2fsprogs";
+      GTEST_SKIP() << "SKIPPED LOUDLY: no power was cut; needs the Debian packages user-mode-linux "
+                      "and e2fsprogs";
     }
     Disk probe;
     Format(probe);
     const Boot boot = Machine::Run(probe, "check", std::nullopt);
     if (!boot.up) {
-      GTEST_SKIP() << "SKIPPED LOUDLY: no power was cut; User-Mode Linux does not start here: " << Tail(boot.console);
+      GTEST_SKIP() << "SKIPPED LOUDLY: no power was cut; User-Mode Linux does not start here: "
+                   << Tail(boot.console);
     }
     ASSERT_TRUE(boot.opened) << boot.problem << Tail(boot.console);
   }
@@ -153,7 +171,9 @@ class PowerCutTest : public ::testing::Test {
     std::filesystem::resize_file(disk.image, size_t{128} << 20);
     ASSERT_EQ(std::system((mkfs_ + " -q -F " + disk.image).c_str()), 0);
   }
-  static std::string Tail(const std::string& text) { return text.substr(text.size() - std::min<size_t>(text.size(), 600)); }
+  static std::string Tail(const std::string& text) {
+    return text.substr(text.size() - std::min<size_t>(text.size(), 600));
+  }
   std::string mkfs_;
 };
 
@@ -171,9 +191,12 @@ TEST_F(PowerCutTest, WhatWasAcknowledgedIsThere) {
     ASSERT_GT(disk->acked.size(), before) << "nothing was acknowledged before the power was cut";
     // The same disk goes through several cuts, and then another one begins.
     const Boot after = Machine::Run(*disk, "check", std::nullopt);
-    ASSERT_TRUE(after.opened) << "after cut " << cut << ": " << after.problem << Tail(after.console);
-    for (const uint64_t id : disk->acked) ASSERT_TRUE(disk->has.contains(id)) << "acknowledged and lost: " << id;
-    for (const uint64_t id : disk->has) ASSERT_TRUE(disk->sent.contains(id)) << "never sent: " << id;
+    ASSERT_TRUE(after.opened) << "after cut " << cut << ": " << after.problem
+                              << Tail(after.console);
+    for (const uint64_t id : disk->acked)
+      ASSERT_TRUE(disk->has.contains(id)) << "acknowledged and lost: " << id;
+    for (const uint64_t id : disk->has)
+      ASSERT_TRUE(disk->sent.contains(id)) << "never sent: " << id;
     if (cut % 10 == 9 || cut + 1 == cuts) {
       acked += disk->acked.size();
       recovered += disk->has.size();
@@ -181,7 +204,9 @@ TEST_F(PowerCutTest, WhatWasAcknowledgedIsThere) {
       Format(*disk);
     }
   }
-  std::printf("%d power cuts: %zu groups acknowledged, %zu recovered, none of those acknowledged lost\n", cuts, acked, recovered);
+  std::printf(
+      "%d power cuts: %zu groups acknowledged, %zu recovered, none of those acknowledged lost\n",
+      cuts, acked, recovered);
 }
 
 // The same without syncing has to lose what was acknowledged, or the cut is none.
@@ -200,7 +225,8 @@ TEST_F(PowerCutTest, WithoutSyncingItIsLost) {
     acked += disk.acked.size();
     lost += gone;
   }
-  std::printf("%d power cuts without syncing: %zu groups acknowledged, %zu lost\n", cuts, acked, lost);
+  std::printf("%d power cuts without syncing: %zu groups acknowledged, %zu lost\n", cuts, acked,
+              lost);
 }
 
 }  // namespace

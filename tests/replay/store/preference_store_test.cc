@@ -1,12 +1,13 @@
-// Preference datasets and cached log-probs in the store (replay/store/preference_store.cc, common/record/preference.cc).
+// Preference datasets and cached log-probs in the store (replay/store/preference_store.cc,
+// common/record/preference.cc).
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <functional>
 #include <limits>
 
-#include "common/record/codec.h"
 #include "common/base/error.h"
+#include "common/record/codec.h"
 #include "common/record/preference.h"
 #include "replay/store/record.h"
 #include "replay/store/rocks.h"
@@ -62,7 +63,8 @@ TEST(PreferenceRecord, EncodesEveryField) {
   EXPECT_TRUE(std::signbit(back.margin));
   const std::string bytes = Encode(r);
   for (size_t cut = 0; cut < bytes.size(); cut += 4) {
-    EXPECT_THROW(DecodePreferenceRecord(BytesOf(std::string_view(bytes).substr(0, cut))), Error) << cut;
+    EXPECT_THROW(DecodePreferenceRecord(BytesOf(std::string_view(bytes).substr(0, cut))), Error)
+        << cut;
   }
   EXPECT_THROW(DecodePrompt(BytesOf(bytes)), Error);
 }
@@ -80,7 +82,8 @@ TEST(PreferenceRecord, BrokenRecordsAreRefused) {
   EXPECT_TRUE(refused([](PreferenceRecord& r) { r.prompt.clear(); }));
   EXPECT_TRUE(refused([](PreferenceRecord& r) { r.kind = PreferenceKind::kLabelled; }));
   EXPECT_TRUE(refused([](PreferenceRecord& r) { r.chosen_tokens = {1}; }));
-  EXPECT_TRUE(refused([](PreferenceRecord& r) { r.margin = std::numeric_limits<double>::infinity(); }));
+  EXPECT_TRUE(
+      refused([](PreferenceRecord& r) { r.margin = std::numeric_limits<double>::infinity(); }));
 }
 
 TEST(PreferenceStore, RowsSurviveAndNeverChange) {
@@ -133,7 +136,8 @@ TEST(PreferenceStore, PiecesCountOnlyOnceSealedAndMayBeBegunAgain) {
   store->PutPreferences("p", all);  // the same rows in one piece
 }
 
-// Datasets were once sealed with another hash of their rows: they stay what they are, and the same rows are known again.
+// Datasets were once sealed with another hash of their rows: they stay what they are, and the same
+// rows are known again.
 TEST(PreferenceStore, ADatasetSealedWithAnOlderHashIsTheSame) {
   testing::TempFolder folder;
   const std::string path = folder.path() + "/s";
@@ -148,7 +152,8 @@ TEST(PreferenceStore, ADatasetSealedWithAnOlderHashIsTheSame) {
     RocksFolder rocks;
     rocks.Open(path, {});
     rocksdb::WriteBatch batch;
-    for (const auto& [key, done] : {std::pair("preferences/hh", "20 1234567"), std::pair("dataset/train", "3 7654321")}) {
+    for (const auto& [key, done] :
+         {std::pair("preferences/hh", "20 1234567"), std::pair("dataset/train", "3 7654321")}) {
       batch.Put(rocks.meta(), key, Seal(key, done));
     }
     rocks.Write(batch, true);

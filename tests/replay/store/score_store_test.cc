@@ -1,12 +1,14 @@
-// replay/store/store.h: later scores, plans of steps and the end of evaluations (replay/store/score_store.cc).
-#include "tests/replay/fixtures.h"
+// replay/store/store.h: later scores, plans of steps and the end of evaluations
+// (replay/store/score_store.cc).
 #include "replay/table/leases.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {
 
 GroupScore SomeScore(double reward) {
-  return {.answers = {{.reward = reward, .parts = {{"short", reward, 2.0, RewardScope::kTrajectory, 0, "digest"}}},
+  return {.answers = {{.reward = reward,
+                       .parts = {{"short", reward, 2.0, RewardScope::kTrajectory, 0, "digest"}}},
                       {.reward = -reward, .parts = {}}}};
 }
 
@@ -21,7 +23,8 @@ TEST(ScoreStore, AScoreStandsBesideTheGroupAndIsNeverReplaced) {
     EXPECT_TRUE(store->PutScore(Purpose::kTrain, 5, "aa22", SomeScore(0.75)));
     store->DescribeScore("aa22", "2 * short");
     store->DescribeScore("aa22", "2 * short");
-    EXPECT_THROWS(ErrorCode::kConflict, "something else", store->DescribeScore("aa22", "3 * short"));
+    EXPECT_THROWS(ErrorCode::kConflict, "something else",
+                  store->DescribeScore("aa22", "3 * short"));
     store->SyncScores();
   }
   const auto store = OpenStore(folder / "s");
@@ -41,7 +44,8 @@ TEST(ScoreStore, AScoreStandsBesideTheGroupAndIsNeverReplaced) {
 
 TEST(ScoreStore, PlansComeBackAndOldOnesGo) {
   const TempFolder folder;
-  const StepPlan plan{.prompt_rows = {4, 9, 4}, .drawn = true, .replayed = {1, 2}, .total_replayed = 17};
+  const StepPlan plan{
+      .prompt_rows = {4, 9, 4}, .drawn = true, .replayed = {1, 2}, .total_replayed = 17};
   {
     const auto store = OpenStore(folder / "s");
     for (int64_t step = 0; step < 5; ++step) store->PutPlan(step, plan);
@@ -65,7 +69,8 @@ TEST(ScoreStore, OldEvaluationsGoWithTheirGroups) {
   const auto store = OpenStore(folder / "s");
   for (const int64_t version : {0, 3, 6}) {
     store->PutEvaluation(version, 2, 1);
-    ASSERT_EQ(store->Insert(PlainGroup(EvalLeaseBase(version, 2), Purpose::kEval)), InsertResult::kInserted);
+    ASSERT_EQ(store->Insert(PlainGroup(EvalLeaseBase(version, 2), Purpose::kEval)),
+              InsertResult::kInserted);
   }
   store->TrimEvaluations(6);
   ASSERT_EQ(store->Evaluations().size(), 1u);

@@ -5,10 +5,10 @@
 
 #include <thread>
 
-#include "tests/replay/fixtures.h"
 #include "replay/store/record.h"
 #include "replay/store/rocks.h"
 #include "tests/replay/faulty_disk.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {
@@ -28,7 +28,8 @@ TEST(StoreTest, GivesBackWhatWasInserted) {
   EXPECT_EQ(store->Counters()["inserts"], 1);
 }
 
-// Each family that is made by itself costs a file of options, written, synced, read back and renamed: then there are 86.
+// Each family that is made by itself costs a file of options, written, synced, read back and
+// renamed: then there are 86.
 TEST(StoreTest, ANewStoreCostsFewOperationsOfTheDisk) {
   TempFolder folder(InMemory());
   FaultyDisk disk;
@@ -78,9 +79,11 @@ TEST(StoreTest, SeveralGroupsInOneCall) {
   store->Insert(PlainGroup(2));
   TrajectoryGroup foreign = PlainGroup(9);
   foreign.run_id = "another";
-  const std::vector<TrajectoryGroup> groups = {PlainGroup(1), PlainGroup(2), PlainGroup(3), PlainGroup(3), foreign};
-  const std::vector<InsertResult> expected = {InsertResult::kInserted, InsertResult::kDuplicate, InsertResult::kInserted,
-                                              InsertResult::kDuplicate, InsertResult::kRefused};
+  const std::vector<TrajectoryGroup> groups = {PlainGroup(1), PlainGroup(2), PlainGroup(3),
+                                               PlainGroup(3), foreign};
+  const std::vector<InsertResult> expected = {InsertResult::kInserted, InsertResult::kDuplicate,
+                                              InsertResult::kInserted, InsertResult::kDuplicate,
+                                              InsertResult::kRefused};
   EXPECT_EQ(store->Insert(groups), expected);
   EXPECT_EQ(store->Counters()["refused/other_run"], 1);
   EXPECT_FALSE(store->Contains(Purpose::kTrain, 9));
@@ -114,7 +117,8 @@ TEST(StoreTest, PromptsAreStoredOnceAndNeverChange) {
     auto store = OpenStore(folder / "store");
     store->PutPrompts("train", SomePrompts(50));
     store->PutPrompts("train", SomePrompts(50));
-    EXPECT_THROWS(ErrorCode::kConflict, "50 then, 49 now", store->PutPrompts("train", SomePrompts(49)));
+    EXPECT_THROWS(ErrorCode::kConflict, "50 then, 49 now",
+                  store->PutPrompts("train", SomePrompts(49)));
     EXPECT_THROWS(ErrorCode::kInvalidArgument, "no rows", store->PutPrompts("eval", {}));
   }
   auto store = OpenStore(folder / "store");
@@ -152,7 +156,8 @@ TEST(StoreTest, OpenElsewhereIsAConflictAndReadOnlyIsNot) {
 TEST(StoreTest, OtherRunOtherFormatNoStore) {
   TempFolder folder;
   OpenStore(folder / "store");
-  EXPECT_THROWS(ErrorCode::kConflict, "belongs to run 'run', not to 'walk'", OpenStore(folder / "store", "walk"));
+  EXPECT_THROWS(ErrorCode::kConflict, "belongs to run 'run', not to 'walk'",
+                OpenStore(folder / "store", "walk"));
   {
     RocksFolder rocks;
     rocks.Open(folder / "store", {});
@@ -160,9 +165,12 @@ TEST(StoreTest, OtherRunOtherFormatNoStore) {
     batch.Put(rocks.meta(), "format", Seal("format", "2"));
     rocks.Write(batch, true);
   }
-  EXPECT_THROWS(ErrorCode::kUnsupported, "format 2, this build reads format 1", OpenStore(folder / "store"));
-  EXPECT_THROWS(ErrorCode::kNotFound, "no store here", Store::Open(folder / "nothing", {.read_only = true}));
-  EXPECT_THROWS(ErrorCode::kNotFound, "no store here", Store::Open(folder / "nothing", {.create = false}));
+  EXPECT_THROWS(ErrorCode::kUnsupported, "format 2, this build reads format 1",
+                OpenStore(folder / "store"));
+  EXPECT_THROWS(ErrorCode::kNotFound, "no store here",
+                Store::Open(folder / "nothing", {.read_only = true}));
+  EXPECT_THROWS(ErrorCode::kNotFound, "no store here",
+                Store::Open(folder / "nothing", {.create = false}));
 }
 
 TEST(StoreTest, ALostCurrentFileIsNotANewStore) {
@@ -218,13 +226,16 @@ TEST(StoreTest, ReopenedLeasesForgetTheirAnswersAndNothingElse) {
   EXPECT_TRUE(store->Verify().problems.empty());
 }
 
-// A trim writes and syncs; inserts and reads go on meanwhile. The reader is a whole group ahead whenever Trim has begun.
+// A trim writes and syncs; inserts and reads go on meanwhile. The reader is a whole group ahead
+// whenever Trim has begun.
 TEST(StoreTest, TrimmingAndInsertingGoOnSideBySide) {
   TempFolder folder(InMemory());
   auto store = OpenStore(folder / "store");
   constexpr uint64_t kGroups = 300;
   std::thread trimmer([&] {
-    for (uint64_t before = 0; before < kGroups; before = std::min<uint64_t>(kGroups, store->Sequence())) store->Trim(Purpose::kTrain, before);
+    for (uint64_t before = 0; before < kGroups;
+         before = std::min<uint64_t>(kGroups, store->Sequence()))
+      store->Trim(Purpose::kTrain, before);
   });
   for (uint64_t id = 0; id < kGroups; ++id) {
     EXPECT_EQ(store->Insert(PlainGroup(id)), InsertResult::kInserted);

@@ -1,10 +1,10 @@
 // Snapshot, usage, explain and export of a store.
 #include <nlohmann/json.hpp>
 
-#include "tests/replay/fixtures.h"
 #include "replay/datasets/dump.h"
 #include "replay/store/rocks.h"
 #include "replay/store/store.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {
@@ -16,7 +16,8 @@ TEST(StoreToolsTest, ASnapshotIsAStoreOfItsOwn) {
   store->Insert(PlainGroup(1));
   store->Snapshot(folder / "deep/copy");
   store->Insert(PlainGroup(2));
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "is there already", store->Snapshot(folder / "deep/copy"));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "is there already",
+                store->Snapshot(folder / "deep/copy"));
   auto copy = OpenStore(folder / "deep/copy");
   EXPECT_EQ(copy->PromptCount("train"), 5u);
   EXPECT_EQ(copy->Read(Purpose::kTrain, 1)->group, PlainGroup(1));
@@ -39,11 +40,13 @@ TEST(StoreToolsTest, ExportAndExplainWhileTheStoreIsHeld) {
   const TrajectoryGroup group = PlainGroup(2);
   EXPECT_EQ(lines[2].at("lease"), 2);
   EXPECT_EQ(lines[2].at("answers").at(1).at("completion"), group.trajectories[1].completion);
-  EXPECT_EQ(lines[2].at("answers").at(1).at("token_ids").get<std::vector<int32_t>>(), group.trajectories[1].tokens);
+  EXPECT_EQ(lines[2].at("answers").at(1).at("token_ids").get<std::vector<int32_t>>(),
+            group.trajectories[1].tokens);
   EXPECT_EQ(lines[3].at("dropped"), "unscored");
   EXPECT_EQ(lines[4].at("purpose"), "eval");
   const std::string text = ExplainStore(folder / "store");
-  for (const char* part : {"format 1", "run 'run'"}) EXPECT_NE(text.find(part), std::string::npos) << part;
+  for (const char* part : {"format 1", "run 'run'"})
+    EXPECT_NE(text.find(part), std::string::npos) << part;
   // Whatever is stored is explained, here and on the page.
   const std::string page = ReadFile(PLUMB_SOURCE_DIR "/docs/store.md");
   for (int i = 0; i < kFamilies; ++i) {

@@ -1,4 +1,5 @@
-// What becomes of a group with answers without a score (replay/store/unscored.h), and how a dropped one is stored.
+// What becomes of a group with answers without a score (replay/store/unscored.h), and how a dropped
+// one is stored.
 #include "replay/store/unscored.h"
 
 #include <gtest/gtest.h>
@@ -9,9 +10,11 @@
 namespace plumb::replay {
 namespace {
 
-// One letter an answer: s scored, u without a score, a given up by the actor, A given up and scored all the same.
+// One letter an answer: s scored, u without a score, a given up by the actor, A given up and scored
+// all the same.
 TrajectoryGroup Group(const std::string& answers) {
-  TrajectoryGroup group = Answer(PlainLease(1, Purpose::kTrain, static_cast<int32_t>(answers.size())), 0);
+  TrajectoryGroup group =
+      Answer(PlainLease(1, Purpose::kTrain, static_cast<int32_t>(answers.size())), 0);
   for (size_t i = 0; i < answers.size(); ++i) {
     Trajectory& t = group.trajectories[i];
     if (answers[i] == 's') continue;
@@ -29,12 +32,13 @@ TEST(UnscoredTest, OneVerdictForEveryGroupAndPolicy) {
     int64_t unscored, aborted;
     const char *cause, *reason;  // of the policies that do not keep it
   };
-  for (const Case& c : {Case{"ssss", Fate::kKeep, Fate::kKeep, Fate::kKeep, 0, 0, "", ""},
-                        Case{"ssus", Fate::kKeep, Fate::kDrop, Fate::kRequeue, 1, 0, "unscored", "failed 2"},
-                        Case{"sasa", Fate::kKeep, Fate::kKeep, Fate::kKeep, 2, 2, "", ""},
-                        Case{"sAss", Fate::kKeep, Fate::kKeep, Fate::kKeep, 1, 1, "", ""},
-                        Case{"saus", Fate::kKeep, Fate::kDrop, Fate::kRequeue, 2, 1, "unscored", "failed 2"},
-                        Case{"aAaa", Fate::kDrop, Fate::kDrop, Fate::kDrop, 4, 4, "aborted", "given up 0"}}) {
+  for (const Case& c :
+       {Case{"ssss", Fate::kKeep, Fate::kKeep, Fate::kKeep, 0, 0, "", ""},
+        Case{"ssus", Fate::kKeep, Fate::kDrop, Fate::kRequeue, 1, 0, "unscored", "failed 2"},
+        Case{"sasa", Fate::kKeep, Fate::kKeep, Fate::kKeep, 2, 2, "", ""},
+        Case{"sAss", Fate::kKeep, Fate::kKeep, Fate::kKeep, 1, 1, "", ""},
+        Case{"saus", Fate::kKeep, Fate::kDrop, Fate::kRequeue, 2, 1, "unscored", "failed 2"},
+        Case{"aAaa", Fate::kDrop, Fate::kDrop, Fate::kDrop, 4, 4, "aborted", "given up 0"}}) {
     const TrajectoryGroup group = Group(c.answers);
     for (const auto& [policy, fate] :
          {std::pair(OnFailure::kPenalty, c.keep), std::pair(OnFailure::kDropGroup, c.drop),

@@ -20,15 +20,18 @@ TEST(PromptOrderTest, IsAPureFunctionAndEveryPassUsesEachRowOnce) {
   EXPECT_LT(same, 20);                // another seed is another order
   EXPECT_LT(same_as_first_pass, 20);  // and so is another pass
   // Asked in any order, and far ahead, the answers are the same.
-  for (const uint64_t id : {5000u, 3u, 250u, 999u, 3u, 120u}) EXPECT_EQ(first.RowOf(id), second.RowOf(id)) << id;
+  for (const uint64_t id : {5000u, 3u, 250u, 999u, 3u, 120u})
+    EXPECT_EQ(first.RowOf(id), second.RowOf(id)) << id;
 }
 
 TEST(PromptOrderTest, GoldenRows) {
-  // A change here changes which prompts every stored run continues with: it needs a new store format.
+  // A change here changes which prompts every stored run continues with: it needs a new store
+  // format.
   const PromptOrder order(1, 10, true);
   std::vector<uint64_t> rows;
   for (uint64_t id = 0; id < 20; ++id) rows.push_back(order.RowOf(id));
-  EXPECT_EQ(rows, (std::vector<uint64_t>{6, 1, 7, 4, 9, 8, 0, 2, 3, 5, 9, 2, 8, 3, 4, 7, 6, 1, 5, 0}));
+  EXPECT_EQ(rows,
+            (std::vector<uint64_t>{6, 1, 7, 4, 9, 8, 0, 2, 3, 5, 9, 2, 8, 3, 4, 7, 6, 1, 5, 0}));
   EXPECT_EQ(PromptOrder(1, 10, false).RowOf(13), 3u);
 }
 

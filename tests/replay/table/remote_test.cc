@@ -3,9 +3,9 @@
 #include <future>
 #include <thread>
 
-#include "tests/replay/fixtures.h"
 #include "replay/store/record.h"
 #include "replay/store/rocks.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {
@@ -18,7 +18,8 @@ struct Service {
     store->PutPrompts(kTrainDataset, SomePrompts(10));
     store->PutPrompts(kEvalDataset, SomePrompts(3, "held out "));
     table = std::make_unique<ReplayTable>(store.get(), o);
-    server = std::make_unique<ReplayServer>(table.get(), "ipc://" + (folder / "store.sock"));  // mkdtemp makes it 0700
+    server = std::make_unique<ReplayServer>(
+        table.get(), "ipc://" + (folder / "store.sock"));  // mkdtemp makes it 0700
   }
   static TableOptions Default() {
     TableOptions o;
@@ -39,7 +40,8 @@ struct Service {
   std::unique_ptr<ReplayServer> server;
 };
 
-// The store of a restarted role that holds less than was acknowledged (here: an older copy) refuses to go on.
+// The store of a restarted role that holds less than was acknowledged (here: an older copy) refuses
+// to go on.
 TEST(RemoteTest, AStoreThatForgotWhatItAcknowledgedIsRefused) {
   Service service;
   auto learner = service.Client("learner");
@@ -58,13 +60,16 @@ TEST(RemoteTest, AStoreThatForgotWhatItAcknowledgedIsRefused) {
     service.store.reset();
     service.store = OpenStore(service.folder / name);
     service.table = std::make_unique<ReplayTable>(service.store.get(), Service::Default());
-    service.server = std::make_unique<ReplayServer>(service.table.get(), "ipc://" + (service.folder / "store.sock"));
+    service.server = std::make_unique<ReplayServer>(service.table.get(),
+                                                    "ipc://" + (service.folder / "store.sock"));
   };
   restart("older");
-  EXPECT_THROWS(ErrorCode::kCorruption, "holds 1 inserts and has acknowledged 2", actor->Insert(Answer(leases[2], 0)));
+  EXPECT_THROWS(ErrorCode::kCorruption, "holds 1 inserts and has acknowledged 2",
+                actor->Insert(Answer(leases[2], 0)));
   EXPECT_EQ(service.store->Sequence(), 1u);
   restart("store");
-  for (const size_t i : {2, 3}) EXPECT_EQ(actor->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
+  for (const size_t i : {2, 3})
+    EXPECT_EQ(actor->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
   try {
     asked.get();
   } catch (const Error&) {  // the question died with the first server
@@ -104,8 +109,8 @@ TEST(RemoteTest, AWholeStepThroughTheSocket) {
   EXPECT_GT(service.server->Counters()["rpc/requests"], 15);
 }
 
-// One step with a dropped group and one of an earlier step: what comes through the socket is what the table itself returns, and
-// the bytes are the store's own.
+// One step with a dropped group and one of an earlier step: what comes through the socket is what
+// the table itself returns, and the bytes are the store's own.
 TEST(RemoteTest, ServedBytesAreThoseOfTheStore) {
   TableOptions options = Service::Default();
   options.planner.groups_per_step = 1;
@@ -114,7 +119,8 @@ TEST(RemoteTest, ServedBytesAreThoseOfTheStore) {
   auto learner = service.Client("learner");
   auto actor = service.Client("actor-0");
   for (int64_t step = 0; step < 2; ++step) {
-    auto asked = std::async(std::launch::async, [&, step] { return learner->Next(step, After(20s)); });
+    auto asked =
+        std::async(std::launch::async, [&, step] { return learner->Next(step, After(20s)); });
     for (size_t answered = 0; answered < 4;) {
       for (const PromptLease& lease : actor->Lease(4, After(20s))) {
         TrajectoryGroup group = Answer(lease, step, "run", 40);
@@ -151,7 +157,8 @@ TEST(RemoteTest, ServedBytesAreThoseOfTheStore) {
     EXPECT_FALSE(service.store->ReadSealed(
         Purpose::kTrain, 99, [](std::string_view, std::string_view, std::string_view) { FAIL(); }));
   }
-  auto evaluated = std::async(std::launch::async, [&] { return learner->Evaluate(2, 1, After(20s)); });
+  auto evaluated =
+      std::async(std::launch::async, [&] { return learner->Evaluate(2, 1, After(20s)); });
   for (size_t answered = 0; answered < 3;) {
     for (const PromptLease& lease : actor->Lease(4, After(20s))) {
       if (lease.purpose != Purpose::kEval) continue;
@@ -197,7 +204,8 @@ TEST(RemoteTest, ADamagedGroupIsNamedToTheLearner) {
   }
   service.store = OpenStore(service.folder / "store");
   service.table = std::make_unique<ReplayTable>(service.store.get(), Service::Default());
-  service.server = std::make_unique<ReplayServer>(service.table.get(), "ipc://" + (service.folder / "store.sock"));
+  service.server = std::make_unique<ReplayServer>(service.table.get(),
+                                                  "ipc://" + (service.folder / "store.sock"));
   auto learner = service.Client("learner");
   EXPECT_THROWS(ErrorCode::kCorruption, "groups train lease 2", learner->Next(0, After(20s)));
   EXPECT_EQ(learner->Counters()["corrupt_reads"], 1);
@@ -206,7 +214,8 @@ TEST(RemoteTest, ADamagedGroupIsNamedToTheLearner) {
 TEST(RemoteTest, DeadlinesNameWhatIsMissing) {
   Service service;
   auto learner = service.Client("learner"), actor = service.Client("actor-7");
-  EXPECT_THROWS(ErrorCode::kDeadline, "waiting for 4 of 4 groups of step 0", learner->Next(0, After(30ms)));
+  EXPECT_THROWS(ErrorCode::kDeadline, "waiting for 4 of 4 groups of step 0",
+                learner->Next(0, After(30ms)));
   ASSERT_EQ(actor->Lease(1, After(5s)).size(), 1u);
   EXPECT_THROWS(ErrorCode::kDeadline, "lease 0 at actor 'actor-7'", learner->Next(0, After(30ms)));
   EXPECT_EQ(actor->Lease(10, After(5s)).size(), 3u);
@@ -226,8 +235,10 @@ TEST(RemoteTest, ANewLifeOfAnActorTakesOver) {
   ASSERT_EQ(again.size(), 4u);
   EXPECT_EQ(again[0].lease_id, held[0].lease_id);
   EXPECT_EQ(again[0].attempt, 1u);
-  EXPECT_THROWS(ErrorCode::kConflict, "newer process of actor 'actor-0'", first->Lease(1, After(1s)));
-  // What the first had sent before it died may still arrive, through a reward worker: it counts once.
+  EXPECT_THROWS(ErrorCode::kConflict, "newer process of actor 'actor-0'",
+                first->Lease(1, After(1s)));
+  // What the first had sent before it died may still arrive, through a reward worker: it counts
+  // once.
   EXPECT_EQ(first->Insert(Answer(held[0], 0)), InsertResult::kInserted);
   EXPECT_EQ(second->Insert(Answer(again[0], 0)), InsertResult::kDuplicate);
   second->Release(std::span(again).subspan(1, 1));
@@ -235,13 +246,15 @@ TEST(RemoteTest, ANewLifeOfAnActorTakesOver) {
   EXPECT_EQ(learner->ReleaseActor("actor-0"), 3);
 }
 
-// An actor that was frozen while the store answered has forgotten its call; the leases must not wait for their time to run out.
+// An actor that was frozen while the store answered has forgotten its call; the leases must not
+// wait for their time to run out.
 TEST(RemoteTest, LeasesWhoseReplyWasLostComeWithTheNextCall) {
   Service service;
   auto learner = service.Client("learner"), actor = service.Client("actor-0", 1);
   EXPECT_THROW(learner->Next(0, After(0ms)), Error);
   RpcClient lost(service.server->endpoint());
-  lost.Call("lease", ByteWriter().Bytes("actor-0").U64(1).U64(0).U32(4).U64(5000).Take(), After(5s));
+  lost.Call("lease", ByteWriter().Bytes("actor-0").U64(1).U64(0).U32(4).U64(5000).Take(),
+            After(5s));
   const auto leases = actor->Lease(2, After(5s));
   ASSERT_EQ(leases.size(), 4u) << "all that the lost reply held";
   for (size_t i = 0; i < 4; ++i) {
@@ -275,7 +288,8 @@ TEST(RemoteTest, AWaitingLeaseIsAnsweredWhenTheLearnerAsks) {
   const auto result = batch.get();
   ASSERT_EQ(result.size(), 4u);
   ASSERT_EQ(result[2].trajectories.size(), 2u);
-  for (const Trajectory& t : result[2].trajectories) EXPECT_FALSE(t.scored);  // dropped: it travels all the same
+  // dropped: it travels all the same
+  for (const Trajectory& t : result[2].trajectories) EXPECT_FALSE(t.scored);
   EXPECT_EQ(result[2].lease.lease_id, got[2].lease_id);
   EXPECT_EQ(RefOf(result[2].lease), RefOf(got[2]));
   learner->Finish();
@@ -313,7 +327,8 @@ TEST(RemoteTest, WhatRolesReportIsSummedOverThemAndTheirLives) {
   EXPECT_EQ(counters["actor/leases"], 4);
   EXPECT_EQ(counters["reward/groups"], 7);
   EXPECT_TRUE(counters.contains("inserts")) << "the table's own are there as before";
-  // Killed and started again: it counts from 0, the sum goes on; a late word of the life before changes nothing.
+  // Killed and started again: it counts from 0, the sum goes on; a late word of the life before
+  // changes nothing.
   service.Client("actor-0", 2)->Report("actor-0", {{"actor/tokens", 10}});
   service.Client("actor-0", 1)->Report("actor-0", {{"actor/tokens", 9000}});
   EXPECT_EQ(learner->Counters()["actor/tokens"], 161);
@@ -396,9 +411,13 @@ TEST(RemoteTest, GroupsOfOtherWeightsAreRefused) {
 TEST(RemoteTest, MalformedRequestsChangeNothing) {
   Service service;
   RpcClient raw(service.server->endpoint());
-  for (const char* verb : {"insert", "lease", "await_next", "next_sealed", "await_evaluate", "evaluate_sealed", "release", "release_actor", "renew", "announce", "cursor", "resume", "trim", "report"}) {
-    for (const std::string& payload : {std::string(), std::string("\x05"), std::string(100, '\xFF')}) {
-      EXPECT_THROW(raw.Call(verb, payload, After(5s)), Error) << verb << " with " << payload.size() << " bytes";
+  for (const char* verb :
+       {"insert", "lease", "await_next", "next_sealed", "await_evaluate", "evaluate_sealed",
+        "release", "release_actor", "renew", "announce", "cursor", "resume", "trim", "report"}) {
+    for (const std::string& payload :
+         {std::string(), std::string("\x05"), std::string(100, '\xFF')}) {
+      EXPECT_THROW(raw.Call(verb, payload, After(5s)), Error)
+          << verb << " with " << payload.size() << " bytes";
     }
   }
   EXPECT_THROWS(ErrorCode::kUnsupported, "format_disk", raw.Call("format_disk", "", After(5s)));
@@ -409,7 +428,8 @@ TEST(RemoteTest, MalformedRequestsChangeNothing) {
   EXPECT_EQ(service.table->Counters()["held"], 0);
 }
 
-// What a learner makes of a batch: each flipped bit of it is an Error (which bits of a key lead where is found out by the sum).
+// What a learner makes of a batch: each flipped bit of it is an Error (which bits of a key lead
+// where is found out by the sum).
 TEST(RecordTest, BatchesTrustNothing) {
   BatchWriter writer(2);
   std::vector<TrajectoryGroup> groups = {PlainGroup(3), PlainGroup(4)};
@@ -428,10 +448,12 @@ TEST(RecordTest, BatchesTrustNothing) {
     flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << (bit % 8)));
     EXPECT_THROW(DecodeBatch(flipped), Error) << "bit " << bit;
   }
-  for (size_t n = 0; n < bytes.size(); ++n) EXPECT_THROW(DecodeBatch(bytes.substr(0, n)), Error) << n << " bytes";
+  for (size_t n = 0; n < bytes.size(); ++n)
+    EXPECT_THROW(DecodeBatch(bytes.substr(0, n)), Error) << n << " bytes";
   EXPECT_THROWS(ErrorCode::kCorruption, "left over", DecodeBatch(bytes + "x"));
   EXPECT_TRUE(DecodeBatch(BatchWriter(0).Take()).empty());
-  const std::string key = LeaseKey(Purpose::kTrain, 5);  // a right sum under a key that is not the group's
+  // a right sum under a key that is not the group's
+  const std::string key = LeaseKey(Purpose::kTrain, 5);
   BatchWriter other(1);
   std::string value = GroupBody::Seal(groups[0]).bytes().str();
   value = Seal(key, std::string_view(value).substr(4));
@@ -439,7 +461,8 @@ TEST(RecordTest, BatchesTrustNothing) {
   EXPECT_THROWS(ErrorCode::kCorruption, "groups train lease 5", DecodeBatch(other.Take()));
 }
 
-// Small and large, one after the other through the same memory of the thread, and one that is too large for it.
+// Small and large, one after the other through the same memory of the thread, and one that is too
+// large for it.
 TEST(RecordTest, GroupsOfAnySizeOpenAndFlipsAreNoticed) {
   for (const int tokens : {3, 50'000, 1, 1'100'000, 200}) {
     const TrajectoryGroup group = Answer(PlainLease(7), 0, "run", tokens);

@@ -1,4 +1,5 @@
-// replay/table/remover.h and replay/table/rate_limiter.h: what leaves a table, and how much may be drawn.
+// replay/table/remover.h and replay/table/rate_limiter.h: what leaves a table, and how much may be
+// drawn.
 #include "replay/table/remover.h"
 
 #include <gtest/gtest.h>
@@ -29,7 +30,8 @@ TEST(Remover, WhoLeavesAndWhoStays) {
   EXPECT_EQ(Remover({.max_steps = 9}).FirstStep(5), 0);
   const auto items = Items({{3, 0}, {1, 2}, {2, 1}, {1, 0}, {4, 0}});
   EXPECT_EQ(Keys(Remover({}).Apply(items)), (std::vector<uint64_t>{0, 1, 2, 3, 4}));
-  EXPECT_EQ(Keys(Remover({.max_times_sampled = 2}).Apply(items)), (std::vector<uint64_t>{0, 2, 3, 4}));
+  EXPECT_EQ(Keys(Remover({.max_times_sampled = 2}).Apply(items)),
+            (std::vector<uint64_t>{0, 2, 3, 4}));
   EXPECT_EQ(Keys(Remover({.max_times_sampled = 1}).Apply(items)), (std::vector<uint64_t>{0, 3, 4}));
   EXPECT_EQ(Keys(Remover({.max_groups = 2}).Apply(items)), (std::vector<uint64_t>{3, 4}));
   EXPECT_EQ(Keys(Remover({.max_groups = 3, .evict = configs::Evict::kLowestPriority}).Apply(items)),
@@ -40,7 +42,8 @@ TEST(Remover, WhoLeavesAndWhoStays) {
   EXPECT_NE(Remover({.max_groups = 3}).DebugString().find("at most 3"), std::string::npos);
 }
 
-// Whatever comes in and whoever asks, the bound holds at every moment, and it is used up by who asks often enough.
+// Whatever comes in and whoever asks, the bound holds at every moment, and it is used up by who
+// asks often enough.
 TEST(RateLimiter, DrawsNeverExceedTheRatio) {
   for (const double ratio : {0.25, 1.0, 3.5}) {
     const RateLimiter limiter({.samples_per_insert = ratio, .min_groups = 10});
@@ -61,7 +64,8 @@ TEST(RateLimiter, DrawsNeverExceedTheRatio) {
     }
     samples += limiter.Grant(inserts, samples, 1'000'000);
     EXPECT_EQ(samples, static_cast<int64_t>(ratio * static_cast<double>(inserts - 9)));
-    EXPECT_EQ(limiter.Grant(inserts, samples + 5, 3), 0);  // beyond the bound: nothing, not less than nothing
+    // beyond the bound: nothing, not less than nothing
+    EXPECT_EQ(limiter.Grant(inserts, samples + 5, 3), 0);
   }
 }
 

@@ -1,4 +1,5 @@
-// replay/table/sampler.h: each sampler's distribution or property, and that a draw is a function of seed, cursor and items.
+// replay/table/sampler.h: each sampler's distribution or property, and that a draw is a function of
+// seed, cursor and items.
 #include "replay/table/sampler.h"
 
 #include <gtest/gtest.h>
@@ -25,16 +26,20 @@ std::unique_ptr<Sampler> Make(const std::string& name, SamplerOptions options = 
 }
 
 // How often each item is the one that is drawn.
-std::vector<double> Shares(const Sampler& sampler, const std::vector<SampleItem>& items, size_t n, uint64_t draws, double progress = 0) {
+std::vector<double> Shares(const Sampler& sampler, const std::vector<SampleItem>& items, size_t n,
+                           uint64_t draws, double progress = 0) {
   std::vector<double> shares(items.size());
   for (uint64_t draw = 0; draw < draws; ++draw) {
-    for (const size_t i : sampler.Sample(items, n, {.draw = draw, .progress = progress})) shares[i] += 1.0 / static_cast<double>(draws);
+    for (const size_t i : sampler.Sample(items, n, {.draw = draw, .progress = progress}))
+      shares[i] += 1.0 / static_cast<double>(draws);
   }
   return shares;
 }
 
 // Five standard errors of a share that is p on average.
-double Tolerance(double p, uint64_t draws) { return 5 * std::sqrt(p * (1 - p) / static_cast<double>(draws)); }
+double Tolerance(double p, uint64_t draws) {
+  return 5 * std::sqrt(p * (1 - p) / static_cast<double>(draws));
+}
 
 TEST(Sampler, EveryOneDrawsWithoutReplacementFromSeedAndCursor) {
   auto items = Items(23);
@@ -52,22 +57,28 @@ TEST(Sampler, EveryOneDrawsWithoutReplacementFromSeedAndCursor) {
       const auto drawn = sampler->Sample(items, 10, {.draw = draw, .progress = 0.2});
       EXPECT_EQ(drawn.size(), 10u) << name;
       EXPECT_EQ(std::set<size_t>(drawn.begin(), drawn.end()).size(), 10u) << name;
-      EXPECT_EQ(Make(name, {.seed = 9})->Sample(items, 10, {.draw = draw, .progress = 0.2}), drawn) << name;
+      EXPECT_EQ(Make(name, {.seed = 9})->Sample(items, 10, {.draw = draw, .progress = 0.2}), drawn)
+          << name;
       // The order in which a table lists its items does not matter.
       auto reversed = items;
       std::reverse(reversed.begin(), reversed.end());
       std::vector<uint64_t> a, b;
       for (const size_t i : drawn) a.push_back(items[i].key);
-      for (const size_t i : sampler->Sample(reversed, 10, {.draw = draw, .progress = 0.2})) b.push_back(reversed[i].key);
+      for (const size_t i : sampler->Sample(reversed, 10, {.draw = draw, .progress = 0.2}))
+        b.push_back(reversed[i].key);
       EXPECT_EQ(a, b) << name;
     }
     EXPECT_EQ(sampler->Sample(items, 99, {}).size(), 23u) << name;
     EXPECT_TRUE(sampler->Sample({}, 3, {}).empty()) << name;
     if (name == "fifo") continue;
-    EXPECT_NE(sampler->Sample(items, 10, {.draw = 1, .progress = 1}), sampler->Sample(items, 10, {.draw = 2, .progress = 1})) << name;
-    const auto several = [&](const Sampler& by) {  // one draw of few groups may be the same by chance
+    EXPECT_NE(sampler->Sample(items, 10, {.draw = 1, .progress = 1}),
+              sampler->Sample(items, 10, {.draw = 2, .progress = 1}))
+        << name;
+    // one draw of few groups may be the same by chance
+    const auto several = [&](const Sampler& by) {
       std::vector<std::vector<size_t>> draws;
-      for (uint64_t draw = 0; draw < 8; ++draw) draws.push_back(by.Sample(items, 10, {.draw = draw, .progress = 1}));
+      for (uint64_t draw = 0; draw < 8; ++draw)
+        draws.push_back(by.Sample(items, 10, {.draw = draw, .progress = 1}));
       return draws;
     };
     EXPECT_NE(several(*sampler), several(*Make(name, {.seed = 10}))) << name;
@@ -84,7 +95,8 @@ TEST(Sampler, FifoTakesTheLeastDrawnThenTheOldest) {
 TEST(Sampler, UniformDrawsEachEquallyOften) {
   const auto items = Items(10);
   constexpr uint64_t kDraws = 20'000;
-  for (const double share : Shares(*Make("uniform"), items, 3, kDraws)) EXPECT_NEAR(share, 0.3, Tolerance(0.3, kDraws));
+  for (const double share : Shares(*Make("uniform"), items, 3, kDraws))
+    EXPECT_NEAR(share, 0.3, Tolerance(0.3, kDraws));
 }
 
 TEST(Sampler, PrioritisedFollowsThePriorities) {
@@ -102,7 +114,8 @@ TEST(Sampler, PrioritisedFollowsThePriorities) {
       EXPECT_NEAR(shares[i], p, Tolerance(p, kDraws)) << alpha;
     }
   }
-  // The second of two, without replacement: P(1 and 2) = P(1) P(2 | not 1) + P(2) P(1 | not 2) = 1/8 2/7 + 2/8 1/6.
+  // The second of two, without replacement: P(1 and 2) = P(1) P(2 | not 1) + P(2) P(1 | not 2) =
+  // 1/8 2/7 + 2/8 1/6.
   const auto sampler = Make("prioritised");
   double both = 0;
   for (uint64_t draw = 0; draw < kDraws; ++draw) {
@@ -135,12 +148,14 @@ TEST(Sampler, GroupsComeWholeAndEachEquallyOften) {
       }
     }
   }
-  for (const auto& [group, share] : first) EXPECT_NEAR(share, 1.0 / 3, Tolerance(1.0 / 3, kDraws)) << group;
+  for (const auto& [group, share] : first)
+    EXPECT_NEAR(share, 1.0 / 3, Tolerance(1.0 / 3, kDraws)) << group;
 }
 
 TEST(Sampler, StrataGetEqualSharesWhateverTheirSize) {
   auto items = Items(100);
-  for (size_t i = 0; i < 100; ++i) items[i].stratum = i < 90 ? 0 : i < 98 ? 1 : 2;  // 90, 8 and 2 items
+  // 90, 8 and 2 items
+  for (size_t i = 0; i < 100; ++i) items[i].stratum = i < 90 ? 0 : i < 98 ? 1 : 2;
   const auto sampler = Make("stratified");
   std::map<uint64_t, int> rest;
   for (uint64_t draw = 0; draw < 300; ++draw) {
@@ -158,7 +173,8 @@ TEST(Sampler, StrataGetEqualSharesWhateverTheirSize) {
     EXPECT_EQ(many[1], 8);
     EXPECT_EQ(many[0], 20);
   }
-  for (const auto& [stratum, n] : rest) EXPECT_EQ(n, 100) << stratum;  // what does not divide goes to each in turn
+  // what does not divide goes to each in turn
+  for (const auto& [stratum, n] : rest) EXPECT_EQ(n, 100) << stratum;
   const auto shares = Shares(*sampler, items, 6, 20'000);
   for (size_t i = 0; i < 90; ++i) EXPECT_NEAR(shares[i], 2.0 / 90, Tolerance(2.0 / 90, 20'000));
 }
@@ -170,12 +186,13 @@ TEST(Sampler, TheCurriculumOpensWithTheRun) {
   const auto hardest = [&](double progress) {
     double most = 0;
     for (uint64_t draw = 0; draw < 400; ++draw) {
-      for (const size_t i : sampler->Sample(items, 5, {.draw = draw, .progress = progress})) most = std::max(most, items[i].difficulty);
+      for (const size_t i : sampler->Sample(items, 5, {.draw = draw, .progress = progress}))
+        most = std::max(most, items[i].difficulty);
     }
     return most;
   };
-  EXPECT_EQ(hardest(0), 19);      // 20 % of 100 items
-  EXPECT_EQ(hardest(0.25), 59);   // 0.2 + 0.8 / 2
+  EXPECT_EQ(hardest(0), 19);     // 20 % of 100 items
+  EXPECT_EQ(hardest(0.25), 59);  // 0.2 + 0.8 / 2
   EXPECT_EQ(hardest(0.5), 99);
   EXPECT_EQ(hardest(1), 99);
   const auto shares = Shares(*sampler, items, 5, 20'000);
@@ -199,7 +216,8 @@ TEST(Sampler, DifficultyPrefersWhatIsSometimesSolved) {
   EXPECT_NEAR(shares[2], 0.1 / sum, Tolerance(0.1 / sum, kDraws));
   // What nobody has tried counts as half solved.
   items[0] = {.key = 1};
-  EXPECT_NEAR(Shares(*Make("difficulty", {.floor = 0.1}), items, 1, kDraws)[0], 1 / 2.1, Tolerance(1 / 2.1, kDraws));
+  EXPECT_NEAR(Shares(*Make("difficulty", {.floor = 0.1}), items, 1, kDraws)[0], 1 / 2.1,
+              Tolerance(1 / 2.1, kDraws));
 }
 
 TEST(Sampler, WrongOptionsAreNamed) {

@@ -1,4 +1,5 @@
-// replay/table/step_planner.h under a table: what is drawn, that a restart draws the same, and what trimming leaves.
+// replay/table/step_planner.h under a table: what is drawn, that a restart draws the same, and what
+// trimming leaves.
 #include "replay/table/step_planner.h"
 
 #include <map>
@@ -30,12 +31,14 @@ struct Ring {
     store = OpenStore(folder / "store");
     auto prompts = SomePrompts(20);
     for (size_t i = 0; i < prompts.size(); ++i) {
-      prompts[i].extra_json = "{\"source\": \"" + std::string(i < 16 ? "large" : "small") + "\", \"level\": " + std::to_string(i % 5) + "}";
+      prompts[i].extra_json = "{\"source\": \"" + std::string(i < 16 ? "large" : "small") +
+                              "\", \"level\": " + std::to_string(i % 5) + "}";
     }
     store->PutPrompts(kTrainDataset, prompts);
     table = std::make_unique<ReplayTable>(store.get(), options);
   }
-  // Answers the step; answers of rows below `solved_below` are all right, of others the first of two.
+  // Answers the step; answers of rows below `solved_below` are all right, of others the first of
+  // two.
   std::vector<TrajectoryGroup> Step(int64_t step, uint64_t solved_below = 0) {
     EXPECT_FALSE(table->TryNext(step).has_value());
     for (const PromptLease& lease : table->Lease(100, After(0ms))) {
@@ -67,7 +70,9 @@ std::vector<uint64_t> Ids(const std::vector<TrajectoryGroup>& groups) {
 }
 
 TEST(StepPlanner, EarlierGroupsComeBehindTheStepsOwnWithinTheirBounds) {
-  Ring ring({.groups_per_step = 3, .remover = {.max_steps = 2, .max_times_sampled = 1}, .limiter = {.samples_per_insert = 0.5}});
+  Ring ring({.groups_per_step = 3,
+             .remover = {.max_steps = 2, .max_times_sampled = 1},
+             .limiter = {.samples_per_insert = 0.5}});
   std::map<uint64_t, int> times;
   int64_t total = 0;
   for (int64_t step = 0; step < 12; ++step) {
@@ -122,7 +127,8 @@ TEST(StepPlanner, PromptsFollowTheSamplerAndLeasesKeepTheirPrompt) {
   Ring curriculum({.prompts = PromptSampler::kCurriculum,
                    .sampler = {.easiest = 0.2, .ramp = 1},
                    .difficulty = "level"});
-  for (const auto& group : curriculum.Step(0)) EXPECT_EQ(group.lease.prompt.row % 5, 0u);  // four rows of level 0
+  // four rows of level 0
+  for (const auto& group : curriculum.Step(0)) EXPECT_EQ(group.lease.prompt.row % 5, 0u);
   Ring difficulty(
       {.prompts = PromptSampler::kDifficulty, .sampler = {.floor = 0}, .history_steps = 30});
   std::map<bool, int> late;

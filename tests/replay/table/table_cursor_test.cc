@@ -1,9 +1,10 @@
-// What a table does when its learner goes back to a checkpoint: which answers stay, and which are asked for again.
+// What a table does when its learner goes back to a checkpoint: which answers stay, and which are
+// asked for again.
 #include <chrono>
 #include <future>
 
-#include "tests/replay/fixtures.h"
 #include "replay/table/table.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {
@@ -37,7 +38,8 @@ struct Ring {
     }
   }
   static void Unscore(TrajectoryGroup& group) {
-    for (Trajectory& t : group.trajectories) t.scored = false, t.unscored_reason = "the judge is away", t.rewards.clear();
+    for (Trajectory& t : group.trajectories)
+      t.scored = false, t.unscored_reason = "the judge is away", t.rewards.clear();
   }
 
   TempFolder folder;
@@ -60,8 +62,8 @@ std::vector<uint64_t> Ids(const std::vector<PromptLease>& leases) {
   return ids;
 }
 
-// Two good steps, then three without a score: resumed from either side of them, the three are answered afresh, with the same
-// prompts and higher attempts, and nothing else.
+// Two good steps, then three without a score: resumed from either side of them, the three are
+// answered afresh, with the same prompts and higher attempts, and nothing else.
 TEST(TableCursor, StepsWithoutAScoreAreAnsweredAfresh) {
   for (const int64_t from : {1, 2, 4}) {
     Ring ring(Small());
@@ -73,7 +75,8 @@ TEST(TableCursor, StepsWithoutAScoreAreAnsweredAfresh) {
     }
     const auto good = ring.table->Next(1, After(0ms));
     const uint64_t sequence = ring.store->Sequence();
-    EXPECT_FALSE(ring.table->Next(4, After(0ms)).at(0).trajectories.at(0).scored) << "without a resume they are served as they are";
+    EXPECT_FALSE(ring.table->Next(4, After(0ms)).at(0).trajectories.at(0).scored)
+        << "without a resume they are served as they are";
     ring.Reopen();
     EXPECT_EQ(ring.table->Resume({from, sequence}), 4 * (5 - std::max<int64_t>(from, 2)));
     EXPECT_EQ(ring.store->Sequence(), sequence);
@@ -88,7 +91,8 @@ TEST(TableCursor, StepsWithoutAScoreAreAnsweredAfresh) {
         EXPECT_GT(again[i].attempt, dead[i].attempt);
       }
       ring.AnswerAll(again, step);
-      for (const auto& group : ring.table->Next(step, After(0ms))) EXPECT_TRUE(group.trajectories.at(0).scored);
+      for (const auto& group : ring.table->Next(step, After(0ms)))
+        EXPECT_TRUE(group.trajectories.at(0).scored);
     }
     // Durable, and no marker comes back: an interruption right behind the resume loses nothing.
     ring.Reopen();
@@ -98,7 +102,8 @@ TEST(TableCursor, StepsWithoutAScoreAreAnsweredAfresh) {
   }
 }
 
-// A group that was dropped in a step that has others stays dropped: the run resumed is the run unbroken.
+// A group that was dropped in a step that has others stays dropped: the run resumed is the run
+// unbroken.
 TEST(TableCursor, ADroppedGroupAmongOthersStays) {
   Ring ring(Small());
   auto leases = ring.Ask(0);
@@ -126,21 +131,25 @@ TEST(TableCursor, AnEvaluationWithoutAScoreIsAnsweredAfresh) {
   ring.AnswerAll({again[1], again[2]}, 0, /*scored=*/false);
   ring.Reopen();
   ring.table->Resume({0, 0});
-  EXPECT_TRUE(ring.table->Evaluate(0, 1, After(0ms)).at(0).trajectories.at(0).scored) << "one score is an answer";
+  EXPECT_TRUE(ring.table->Evaluate(0, 1, After(0ms)).at(0).trajectories.at(0).scored)
+      << "one score is an answer";
 }
 
-// A learner that comes back with other weights under the same numbers, as after a change of the schedule: what the old ones sampled
-// is sampled again from where they differ; equal bits keep everything.
+// A learner that comes back with other weights under the same numbers, as after a change of the
+// schedule: what the old ones sampled is sampled again from where they differ; equal bits keep
+// everything.
 TEST(TableCursor, GroupsOfOtherWeightsAreSampledAgain) {
   Ring ring(Small());
   for (int64_t step = 0; step < 4; ++step) {
     ring.table->Announce({step, "digest-" + std::to_string(step)});
     ring.AnswerAll(ring.Ask(step), step);
   }
-  ring.AnswerAll([&] {
-    EXPECT_THROW(ring.table->Evaluate(3, 1, After(0ms)), Error);
-    return ring.table->Lease(100, After(0ms));
-  }(), 3);
+  ring.AnswerAll(
+      [&] {
+        EXPECT_THROW(ring.table->Evaluate(3, 1, After(0ms)), Error);
+        return ring.table->Lease(100, After(0ms));
+      }(),
+      3);
   for (const bool same : {true, false}) {
     ring.Reopen();
     ring.table->Resume({1, 16});
@@ -166,12 +175,14 @@ TEST(TableCursor, GroupsOfOtherWeightsAreSampledAgain) {
     EXPECT_EQ(ring.table->Next(2, After(0ms)).at(3).policy.digest, "changed-2");
     ring.table->Announce({3, "changed-3"});
     EXPECT_EQ(ring.Ask(3).size(), 4u);
-    EXPECT_THROWS(ErrorCode::kDeadline, "3 of 3 groups of the evaluation of version 3", ring.table->Evaluate(3, 1, After(0ms)));
+    EXPECT_THROWS(ErrorCode::kDeadline, "3 of 3 groups of the evaluation of version 3",
+                  ring.table->Evaluate(3, 1, After(0ms)));
     EXPECT_EQ(ring.table->Counters()["reopened/other_weights"], 4 + 4 + 3);
   }
 }
 
-// Generation that ran ahead: the learner's later life has not published what a stored group was sampled with.
+// Generation that ran ahead: the learner's later life has not published what a stored group was
+// sampled with.
 TEST(TableCursor, GroupsOfVersionsThatAreNotOutAreSampledAgain) {
   TableOptions o = Small();
   o.sync = false;
@@ -186,11 +197,14 @@ TEST(TableCursor, GroupsOfVersionsThatAreNotOutAreSampledAgain) {
   // The same table: only the learner died, and an actor kept version 2.
   ring.table->Resume({1, 9});
   ring.table->Announce({1, "changed-1"});
-  EXPECT_EQ(ring.table->Insert(Answer(leases[10], 2)), InsertResult::kRefused) << "no version 2 is out";
-  EXPECT_EQ(ring.table->Insert(Answer(leases[7], 0)), InsertResult::kInserted) << "version 0 lies before the checkpoint";
+  EXPECT_EQ(ring.table->Insert(Answer(leases[10], 2)), InsertResult::kRefused)
+      << "no version 2 is out";
+  EXPECT_EQ(ring.table->Insert(Answer(leases[7], 0)), InsertResult::kInserted)
+      << "version 0 lies before the checkpoint";
   EXPECT_THROWS(ErrorCode::kDeadline, "3 of 4 groups of step 1", ring.table->Next(1, After(0ms)));
   EXPECT_EQ(ring.table->Counters()["reopened/other_weights"], 5);
-  for (const size_t i : {4, 5, 6}) EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
+  for (const size_t i : {4, 5, 6})
+    EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
   EXPECT_EQ(ring.table->Next(1, After(0ms)).size(), 4u);
   ring.table->Announce({2, "changed-2"});
   EXPECT_THROWS(ErrorCode::kDeadline, "4 of 4 groups of step 2", ring.table->Next(2, After(0ms)));
@@ -206,7 +220,8 @@ TEST(TableCursor, WhatWasDrawnFromReopenedGroupsIsDrawnAgain) {
   ring.AnswerAll(ring.Ask(1), 1, /*scored=*/false);
   ring.table->Announce({2, "digest-2"});
   ring.AnswerAll(ring.Ask(2), 2, /*scored=*/false);
-  EXPECT_EQ(ring.table->Next(2, After(0ms)).size(), 4u) << "the step before has nothing to draw from";
+  EXPECT_EQ(ring.table->Next(2, After(0ms)).size(), 4u)
+      << "the step before has nothing to draw from";
   ring.table->Resume({1, 12});
   ring.table->Announce({1, "digest-1"});
   ring.AnswerAll(ring.Ask(1), 1);
@@ -219,7 +234,8 @@ TEST(TableCursor, WhatWasDrawnFromReopenedGroupsIsDrawnAgain) {
 TEST(TableCursor, AStoreThatLostGroupsIsRefused) {
   Ring ring(Small());
   ring.AnswerAll(ring.Ask(0), 0);
-  EXPECT_THROWS(ErrorCode::kCorruption, "acknowledged groups are missing", ring.table->Resume({1, 5}));
+  EXPECT_THROWS(ErrorCode::kCorruption, "acknowledged groups are missing",
+                ring.table->Resume({1, 5}));
   EXPECT_THROWS(ErrorCode::kCorruption, "lease 4 is not in the store", ring.table->Resume({2, 4}));
   EXPECT_EQ(ring.table->Resume({1, 4}), 0);
 }

@@ -1,8 +1,8 @@
 // Schedule async: a step takes the groups that are there, and which they were is not forgotten.
 #include <set>
 
-#include "tests/replay/fixtures.h"
 #include "replay/table/table.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {

@@ -60,7 +60,8 @@ TEST(TableTest, SyncHandsOutOneStepOnly) {
   }
   EXPECT_TRUE(ring.Lease().empty());
   // In from the last to the first: the batch is in order of lease id all the same.
-  for (size_t i = leases.size(); i-- > 0;) EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
+  for (size_t i = leases.size(); i-- > 0;)
+    EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
   const auto batch = ring.table->Next(0, After(0ms));
   ASSERT_EQ(batch.size(), 4u);
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(batch[i], AsItTravels(Answer(leases[i], 0)));
@@ -90,7 +91,8 @@ TEST(TableTest, AsyncRunsAheadByTheStalenessBound) {
   EXPECT_EQ(leases.size(), 12u);  // steps 0, 1, 2
   EXPECT_EQ(leases[0].policy_version, -1);
   EXPECT_EQ(ring.table->Counters()["queue"], 0);
-  for (size_t i : {0, 1, 8, 9, 10}) EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
+  for (size_t i : {0, 1, 8, 9, 10})
+    EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
   EXPECT_EQ(ring.table->Counters()["queue"], 5) << "no step has taken any yet";
   EXPECT_EQ(ring.table->Next(0, After(0ms)).size(), 4u);
   EXPECT_EQ(ring.table->Counters()["queue"], 1);
@@ -104,7 +106,8 @@ TEST(TableTest, RefusesWhatDoesNotBelongHere) {
   ring.Ask(1);
   const auto lease = ring.Lease(1)[0];
   EXPECT_EQ(ring.table->Insert(Answer(lease, 1, "another run")), InsertResult::kRefused);
-  EXPECT_EQ(ring.table->Insert(Answer(lease, 2)), InsertResult::kRefused);  // newer than the step's version
+  // newer than the step's version
+  EXPECT_EQ(ring.table->Insert(Answer(lease, 2)), InsertResult::kRefused);
   PromptLease other = lease;
   other.prompt.row = (other.prompt.row + 1) % 10;
   EXPECT_EQ(ring.table->Insert(Answer(other, 1)), InsertResult::kRefused);
@@ -163,7 +166,8 @@ TEST(TableTest, NamesWhatItWaitsFor) {
   ring.table->Insert(Answer(leases[0], 1));
   ring.now_ms += 61'000 - 30'000;
   EXPECT_THROWS(ErrorCode::kDeadline,
-                "waiting for 3 of 4 groups of step 1: lease 7 not handed out (no actor asks, or none has the weights); "
+                "waiting for 3 of 4 groups of step 1: lease 7 not handed out (no actor asks, or "
+                "none has the weights); "
                 "leases 5, 6 at actor 'actor-0' for 31 s",
                 ring.table->Next(1, After(0ms)));
 }
@@ -176,7 +180,8 @@ TEST(TableTest, NextWakesWhenTheLastGroupArrives) {
     for (auto& l : ring.table->Lease(2, After(5s))) leases.push_back(l);
   }
   std::vector<std::thread> actors;
-  for (const auto& lease : leases) actors.emplace_back([&ring, lease] { ring.table->Insert(Answer(lease, 0)); });
+  for (const auto& lease : leases)
+    actors.emplace_back([&ring, lease] { ring.table->Insert(Answer(lease, 0)); });
   for (auto& a : actors) a.join();
   EXPECT_EQ(batch.get().size(), 4u);
 }
@@ -246,7 +251,8 @@ TEST(TableTest, AnswersThatWereNeverGeneratedCountAsWhatTheyAre) {
     };
     abort(one.trajectories[1]);
     for (Trajectory& t : all.trajectories) abort(t);
-    for (const TrajectoryGroup* group : {&one, &all}) EXPECT_EQ(ring.table->Insert(*group), InsertResult::kInserted);
+    for (const TrajectoryGroup* group : {&one, &all})
+      EXPECT_EQ(ring.table->Insert(*group), InsertResult::kInserted);
     const auto batch = ring.table->Next(0, After(0ms));
     ASSERT_EQ(batch.size(), 2u);
     EXPECT_EQ(batch[0], AsItTravels(one)) << "the other answer of the group trains";
@@ -277,7 +283,8 @@ TEST(TableTest, GroupsOfEqualRewardAreReplacedByOtherPrompts) {
   auto leases = ring.Lease();
   ASSERT_EQ(leases.size(), 4u);
   for (const PromptLease& l : leases) rows[l.lease_id].push_back(l.prompt.row);
-  for (size_t i = 1; i < 4; ++i) EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
+  for (size_t i = 1; i < 4; ++i)
+    EXPECT_EQ(ring.table->Insert(Answer(leases[i], 0)), InsertResult::kInserted);
   const PromptLease first = leases[0];
   EXPECT_EQ(ring.table->Insert(EqualAnswer(first)), InsertResult::kRefused);
   // What the same lease answers once more, late: its prompt is not the lease's any more.
@@ -377,7 +384,8 @@ TEST(TableTest, EvaluationHasItsOwnLeasesAndIsAnsweredFromTheStoreLater) {
     EXPECT_EQ(leases[i].num_samples, 2);
     EXPECT_EQ(leases[i].prompt.text, "held out " + std::to_string(i));
   }
-  EXPECT_EQ(ring.table->Insert(Answer(leases[0], 6)), InsertResult::kRefused);  // exactly that version
+  // exactly that version
+  EXPECT_EQ(ring.table->Insert(Answer(leases[0], 6)), InsertResult::kRefused);
   EXPECT_EQ(Ids(ring.Lease(1)), (std::vector<uint64_t>{leases[0].lease_id}));
   for (const auto& l : leases) EXPECT_EQ(ring.table->Insert(Answer(l, 7)), InsertResult::kInserted);
   const auto answers = ring.table->Evaluate(7, 2, After(0ms));
@@ -385,13 +393,15 @@ TEST(TableTest, EvaluationHasItsOwnLeasesAndIsAnsweredFromTheStoreLater) {
   EXPECT_EQ(Ids(ring.Lease(1)), (std::vector<uint64_t>{0}));  // now training again
   ring.Reopen();
   EXPECT_EQ(ring.table->Evaluate(7, 2, After(0ms)), answers);
-  EXPECT_THROWS(ErrorCode::kDeadline, "3 of 3 groups of the evaluation of version 7", ring.table->Evaluate(7, 1, After(0ms)));
+  EXPECT_THROWS(ErrorCode::kDeadline, "3 of 3 groups of the evaluation of version 7",
+                ring.table->Evaluate(7, 1, After(0ms)));
   ring.options.eval_prompts = 4;
   ring.Reopen();
   EXPECT_THROWS(ErrorCode::kConflict, "eval_prompts", ring.table->Evaluate(7, 2, After(0ms)));
 }
 
-// Two actors share a step whatever the first one could take; what one is done with sooner than the other it shares again.
+// Two actors share a step whatever the first one could take; what one is done with sooner than the
+// other it shares again.
 TEST(TableTest, ActorsShareAStep) {
   TableOptions o = Small();
   o.prompts_per_step = 9;
@@ -430,7 +440,8 @@ TEST(TableTest, RenewedLeasesAreNotHandedOutAgain) {
   ring.now_ms += 50'000;
   EXPECT_EQ(ring.table->RenewActor("actor-0"), 2);
   ring.now_ms += 50'000;
-  EXPECT_EQ(Ids(ring.Lease()), (std::vector<uint64_t>{2, 3})) << "only those of the actor that said nothing";
+  EXPECT_EQ(Ids(ring.Lease()), (std::vector<uint64_t>{2, 3}))
+      << "only those of the actor that said nothing";
   ring.now_ms += 50'000;
   EXPECT_EQ(Ids(ring.Lease()), (std::vector<uint64_t>{0, 1}));
 }
@@ -459,7 +470,8 @@ TEST(TableTest, CursorAndTrim) {
   const auto cursor = ring.table->CursorAt(3);
   EXPECT_EQ(cursor.sequence, 12u);
   ring.table->CheckCursor(cursor);
-  EXPECT_THROWS(ErrorCode::kCorruption, "acknowledged groups are missing", ring.table->CheckCursor({3, 13}));
+  EXPECT_THROWS(ErrorCode::kCorruption, "acknowledged groups are missing",
+                ring.table->CheckCursor({3, 13}));
   EXPECT_THROWS(ErrorCode::kCorruption, "lease 12", ring.table->CheckCursor({4, 12}));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "lease 12 is not complete", ring.table->Trim(4));
   ring.table->Trim(2);
@@ -472,9 +484,11 @@ TEST(TableTest, CursorAndTrim) {
 TEST(TableTest, RefusesOptionsThatContradict) {
   TempFolder folder;
   auto store = OpenStore(folder / "store");
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "no training prompts", ReplayTable(store.get(), Small()));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "no training prompts",
+                ReplayTable(store.get(), Small()));
   store->PutPrompts(kTrainDataset, SomePrompts(3));
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "one step takes 4 prompts", ReplayTable(store.get(), Small()));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "one step takes 4 prompts",
+                ReplayTable(store.get(), Small()));
   TableOptions o = Small();
   o.max_staleness = 1;
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "must be 0 under", ReplayTable(store.get(), o));

@@ -31,7 +31,8 @@ configs::RewardConfig Config(const configs::RewardPartConfig& part) {
 }
 
 std::string Says(const std::string& words) {
-  return HttpOk(Json{{"choices", {{{"message", {{"role", "assistant"}, {"content", words}}}}}}}.dump());
+  return HttpOk(
+      Json{{"choices", {{{"message", {{"role", "assistant"}, {"content", words}}}}}}}.dump());
 }
 
 TEST(Judge, AsksInTheFormOfTheEndpointAndScales) {
@@ -85,24 +86,28 @@ TEST(Judge, WhatIsPutInIsNotReadAgain) {
   Prompt prompt;
   prompt.text = "{completion}";
   prompt.ground_truth = "{prompt}";
-  EXPECT_EQ(FillJudgePrompt("{prompt}|{completion}|{ground_truth}|{other}", prompt, "{ground_truth}"),
-            "{completion}|{ground_truth}|{prompt}|{other}");
+  EXPECT_EQ(
+      FillJudgePrompt("{prompt}|{completion}|{ground_truth}|{other}", prompt, "{ground_truth}"),
+      "{completion}|{ground_truth}|{prompt}|{other}");
 }
 
 TEST(Judge, NoScoreIsAFailureAndNeverANumber) {
   struct Case {
     const char *words, *kind;
   };
-  for (const Case& c : {Case{"I cannot tell.", "bad_reply"}, Case{"Score: ten", "bad_reply"}, Case{"Score: 11", "bad_reply"},
-                        Case{"Score: -1", "bad_reply"}, Case{"", "bad_reply"}}) {
+  for (const Case& c :
+       {Case{"I cannot tell.", "bad_reply"}, Case{"Score: ten", "bad_reply"},
+        Case{"Score: 11", "bad_reply"}, Case{"Score: -1", "bad_reply"}, Case{"", "bad_reply"}}) {
     Notices notices;
     HttpServer server([&](const HttpRequest&) { return Says(c.words); });
     GroupScorer scorer(Config(JudgePart(server.url())));
     TrajectoryGroup group = TestGroup({"Score: 10"});  // the answer's own words do not count
     EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored) << c.words;
-    EXPECT_EQ(scorer.Counters().count("reward/failed/code/" + std::string(c.kind)), 1u) << group.trajectories[0].unscored_reason;
+    EXPECT_EQ(scorer.Counters().count("reward/failed/code/" + std::string(c.kind)), 1u)
+        << group.trajectories[0].unscored_reason;
   }
-  for (const char* body : {"{}", R"({"choices":[]})", R"({"choices":[{"message":{"content":null}}]})", "words"}) {
+  for (const char* body :
+       {"{}", R"({"choices":[]})", R"({"choices":[{"message":{"content":null}}]})", "words"}) {
     Notices notices;
     HttpServer server([&](const HttpRequest&) { return HttpOk(body); });
     GroupScorer scorer(Config(JudgePart(server.url())));

@@ -1,5 +1,6 @@
-// Shared objects behind the walls (reward/doors/plugin.h, plugin_host.h, plugin_host_main.cc, plugin_wire.h, reward_abi.h):
-// each way to misbehave ends as "unscored, with a reason" within the deadline, and the scorer lives on.
+// Shared objects behind the walls (reward/doors/plugin.h, plugin_host.h, plugin_host_main.cc,
+// plugin_wire.h, reward_abi.h): each way to misbehave ends as "unscored, with a reason" within the
+// deadline, and the scorer lives on.
 #include "reward/doors/plugin.h"
 
 #include <arpa/inet.h>
@@ -36,7 +37,8 @@ class HostilePlugin : public ::testing::TestWithParam<Hostile> {};
 
 TEST_P(HostilePlugin, LeavesTheGroupUnscoredAndTheScorerAlive) {
   const Hostile& c = GetParam();
-  if (std::string(c.name) == "memory" && !kMemoryLimited) GTEST_SKIP() << "NOT TESTED: no memory limit under a sanitizer";
+  if (std::string(c.name) == "memory" && !kMemoryLimited)
+    GTEST_SKIP() << "NOT TESTED: no memory limit under a sanitizer";
   Notices notices;
   auto part = TestPart("plugin", PluginPath(c.name));
   if (std::string(c.kind) == "timeout") part.timeout_s = 1;
@@ -44,14 +46,17 @@ TEST_P(HostilePlugin, LeavesTheGroupUnscoredAndTheScorerAlive) {
   TrajectoryGroup group = TestGroup({"bad one", "bad two"});
   const auto start = Clock::now();
   EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
-  EXPECT_LT(Clock::now() - start, std::chrono::milliseconds(static_cast<int64_t>(part.timeout_s * 1000) + 1500));
+  EXPECT_LT(Clock::now() - start,
+            std::chrono::milliseconds(static_cast<int64_t>(part.timeout_s * 1000) + 1500));
   for (const Trajectory& t : group.trajectories) {
     // What is wrong with the first answer's result alone leaves the second its score.
-    const bool first_alone = std::set<std::string>{"nan", "inf", "unwritten", "status", "reported"}.contains(c.name);
+    const bool first_alone =
+        std::set<std::string>{"nan", "inf", "unwritten", "status", "reported"}.contains(c.name);
     const bool scored = first_alone && &t != &group.trajectories.front();
     EXPECT_EQ(t.scored, scored);
     EXPECT_EQ(t.reward, scored ? 0.25 : 0);
-    EXPECT_TRUE(scored || t.unscored_reason.find(c.reason) != std::string::npos) << t.unscored_reason;
+    EXPECT_TRUE(scored || t.unscored_reason.find(c.reason) != std::string::npos)
+        << t.unscored_reason;
   }
   const auto counters = scorer.Counters();
   EXPECT_GE(counters.count("reward/failed/code/" + std::string(c.kind)), 1u) << notices.text();
@@ -61,16 +66,21 @@ TEST_P(HostilePlugin, LeavesTheGroupUnscoredAndTheScorerAlive) {
   EXPECT_EQ(next.trajectories[1].reward, 0.25);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    All, HostilePlugin,
-    ::testing::Values(Hostile{"segv", "crash", "signal 11"}, Hostile{"abort", "crash", "signal 6"},
-                      Hostile{"loop", "timeout", "deadline"}, Hostile{"exit", "exit", "exit code 0"},
-                      Hostile{"nan", "not_finite", "NaN"}, Hostile{"inf", "not_finite", "infinity"},
-                      Hostile{"unwritten", "not_finite", "unwritten"}, Hostile{"count", "wrong_count", "3 scores for 2"},
-                      Hostile{"negative", "reported", "error -7"}, Hostile{"status", "bad_reply", "status 42"},
-                      Hostile{"reported", "reported", "cannot read this"}, Hostile{"memory", "crash", "signal 6"},
-                      Hostile{"flood", "timeout", "deadline"}),
-    [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, HostilePlugin,
+                         ::testing::Values(Hostile{"segv", "crash", "signal 11"},
+                                           Hostile{"abort", "crash", "signal 6"},
+                                           Hostile{"loop", "timeout", "deadline"},
+                                           Hostile{"exit", "exit", "exit code 0"},
+                                           Hostile{"nan", "not_finite", "NaN"},
+                                           Hostile{"inf", "not_finite", "infinity"},
+                                           Hostile{"unwritten", "not_finite", "unwritten"},
+                                           Hostile{"count", "wrong_count", "3 scores for 2"},
+                                           Hostile{"negative", "reported", "error -7"},
+                                           Hostile{"status", "bad_reply", "status 42"},
+                                           Hostile{"reported", "reported", "cannot read this"},
+                                           Hostile{"memory", "crash", "signal 6"},
+                                           Hostile{"flood", "timeout", "deadline"}),
+                         [](const auto& info) { return info.param.name; });
 
 double ScoreWith(const char* name, HostOptions options, const std::string& truth = "") {
   Notices quiet;
@@ -80,7 +90,9 @@ double ScoreWith(const char* name, HostOptions options, const std::string& truth
   return group.trajectories[0].reward;
 }
 
-TEST(PluginWalls, PrintingNeitherForgesNorBreaksAReply) { EXPECT_EQ(ScoreWith("print", TestHost()), 0.25); }
+TEST(PluginWalls, PrintingNeitherForgesNorBreaksAReply) {
+  EXPECT_EQ(ScoreWith("print", TestHost()), 0.25);
+}
 
 // Each layer: stopped with it, not stopped without it.
 TEST(PluginWalls, SeccompStopsForkAndSockets) {
@@ -102,7 +114,8 @@ TEST(PluginWalls, NamespacesHideTheNetworkAndTheFiles) {
   ASSERT_EQ(listen(listener, 4), 0);
   getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size);
   const std::string port = std::to_string(ntohs(address.sin_port));
-  const std::string file = std::filesystem::temp_directory_path() / ("plumb_write_" + std::to_string(getpid()));
+  const std::string file =
+      std::filesystem::temp_directory_path() / ("plumb_write_" + std::to_string(getpid()));
   HostOptions on = TestHost();
   on.sandbox.seccomp = false;  // so that only the namespaces stand in the way
   EXPECT_EQ(ScoreWith("network", on, port), 0.5);
@@ -128,9 +141,10 @@ TEST(PluginStart, RefusesBeforeTheRunBegins) {
   };
   HostOptions options = TestHost();
   options.start_grace = std::chrono::milliseconds(500);
-  for (const Case& c : {Case{"other_abi", "version 99"}, Case{"no_score", "plumb_reward_score"},
-                        Case{"no_version", "plumb_reward_abi_version"}, Case{"slow_open", "did not greet"},
-                        Case{"absent", "no such shared object"}}) {
+  for (const Case& c :
+       {Case{"other_abi", "version 99"}, Case{"no_score", "plumb_reward_score"},
+        Case{"no_version", "plumb_reward_abi_version"}, Case{"slow_open", "did not greet"},
+        Case{"absent", "no such shared object"}}) {
     try {
       MakePlugin(TestPart("plugin", PluginPath(c.path)), false, options);
       ADD_FAILURE() << c.path;
@@ -153,17 +167,21 @@ TEST(PluginExamples, CAndCpp) {
   EXPECT_EQ(group.trajectories[2].reward, 0);
   EXPECT_EQ(group.trajectories[0].rewards[0].function_digest.substr(0, 7), "sha256:");
 
-  GroupScorer brevity(Config(TestPart("plugin", PluginPath("brevity_reward"), {"limit=2"})), TestHost());
+  GroupScorer brevity(Config(TestPart("plugin", PluginPath("brevity_reward"), {"limit=2"})),
+                      TestHost());
   TrajectoryGroup words = TestGroup({"a b", "a b c d"});
   EXPECT_EQ(brevity.ScoreGroup(words), Outcome::kScored);
   EXPECT_EQ(words.trajectories[0].reward, 1);
   EXPECT_EQ(words.trajectories[1].reward, 0.5);
-  EXPECT_THROW(GroupScorer(Config(TestPart("plugin", PluginPath("brevity_reward"), {"limit=0"})), TestHost()), Error);
+  EXPECT_THROW(GroupScorer(Config(TestPart("plugin", PluginPath("brevity_reward"), {"limit=0"})),
+                           TestHost()),
+               Error);
 }
 
 TEST(PluginPolicy, QuarantineThenDisabled) {
   Notices notices;
-  GroupScorer scorer(Config(TestPart("plugin", PluginPath("segv")), 2), TestHost());  // three attempts
+  // three attempts
+  GroupScorer scorer(Config(TestPart("plugin", PluginPath("segv")), 2), TestHost());
   TrajectoryGroup group = TestGroup({"bad"});
   scorer.ScoreGroup(group);
   EXPECT_EQ(scorer.Counters().at("reward/failed/code/crash"), 3u);
@@ -188,7 +206,8 @@ TEST(PluginPolicy, StallsAreNamed) {
   GroupScorer scorer(Config(part), options);
   TrajectoryGroup group = TestGroup({"bad"});
   scorer.ScoreGroup(group);
-  EXPECT_NE(notices.text().find("waiting for group 1841 on reward 'code' at worker 0 for"), std::string::npos)
+  EXPECT_NE(notices.text().find("waiting for group 1841 on reward 'code' at worker 0 for"),
+            std::string::npos)
       << notices.text();
 }
 
@@ -196,9 +215,10 @@ TEST(PluginPolicy, ExceptionsAreReasonsAndTheHostLives) {
   Notices notices;
   GroupScorer scorer(Config(TestPart("plugin", PluginPath("throws"))), TestHost());
   for (auto [what, kind, says] : {std::tuple{"memory", "memory", "ran out of memory"},
-                                         std::tuple{"runtime", "reported", "threw: on purpose"},
-                                         std::tuple{"int", "reported", "no std::exception"}}) {
-    if (std::string(what) == "memory" && !kMemoryLimited) what = "int", kind = "reported", says = "no std::exception";
+                                  std::tuple{"runtime", "reported", "threw: on purpose"},
+                                  std::tuple{"int", "reported", "no std::exception"}}) {
+    if (std::string(what) == "memory" && !kMemoryLimited)
+      what = "int", kind = "reported", says = "no std::exception";
     TrajectoryGroup group = TestGroup({"a"}, what);
     EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
     EXPECT_NE(group.trajectories[0].unscored_reason.find(says), std::string::npos)

@@ -1,4 +1,5 @@
-// Python reward functions of TRL, verl and OpenRLHF run unchanged (reward/doors/python.h, python_runner.py).
+// Python reward functions of TRL, verl and OpenRLHF run unchanged (reward/doors/python.h,
+// python_runner.py).
 #include "reward/doors/python.h"
 
 #include <gtest/gtest.h>
@@ -74,42 +75,56 @@ TEST_F(PythonReward, OpenRlhf) {
   EXPECT_EQ(group.trajectories[0].rewards[1].value, 12) << "queries are prompt and answer";
 }
 
-// The same functions, called by their own framework's rules in a plain Python: every bit of every number has to agree.
+// The same functions, called by their own framework's rules in a plain Python: every bit of every
+// number has to agree.
 TEST_F(PythonReward, NumbersEqualThoseOfADirectCall) {
   struct Case {
     const char *file, *style, *function;
   };
-  const std::vector<std::string> answers = {
-      "<think>2 + 2</think>\n<answer>4</answer>", "<answer>5</answer>", "the sum is 4", "4", "-3.5 or so", "", "no number \xc3\xa9",
-      "<think>long</think> <answer> 4 </answer>"};
+  const std::vector<std::string> answers = {"<think>2 + 2</think>\n<answer>4</answer>",
+                                            "<answer>5</answer>",
+                                            "the sum is 4",
+                                            "4",
+                                            "-3.5 or so",
+                                            "",
+                                            "no number \xc3\xa9",
+                                            "<think>long</think> <answer> 4 </answer>"};
   const std::string extra = R"({"data_source":"hard","extra_info":{"max_chars":37},"max_words":9})";
   for (const Case& c :
        {Case{"trl_chat.py", "trl", "format_reward"}, Case{"trl_chat.py", "trl", "accuracy_reward"},
         Case{"trl_chat.py", "trl", "length_reward"}, Case{"trl_chat.py", "trl", "uneven_reward"},
-        Case{"verl_math.py", "verl", "compute_score"}, Case{"verl_math.py", "verl", "compute_score_plain"},
+        Case{"verl_math.py", "verl", "compute_score"},
+        Case{"verl_math.py", "verl", "compute_score_plain"},
         Case{"openrlhf_length.py", "openrlhf", "reward_func"}}) {
     const std::string file = std::string("tests/reward/python/functions/") + c.file;
     auto config = Config(file, {std::string("function=") + c.function});
     GroupScorer scorer(config, TestHost());
     TrajectoryGroup group = TestGroup(answers, "4", extra);
     const bool chat = std::string(c.style) == "trl";
-    nlohmann::json direct = {{"prompt", group.lease.prompt.text}, {"completions", answers}, {"ground_truth", "4"},
-                             {"extra", nlohmann::json::parse(extra)}, {"messages", {{{"role", "user"}, {"content", "What is it?"}}}}};
+    nlohmann::json direct = {{"prompt", group.lease.prompt.text},
+                             {"completions", answers},
+                             {"ground_truth", "4"},
+                             {"extra", nlohmann::json::parse(extra)},
+                             {"messages", {{{"role", "user"}, {"content", "What is it?"}}}}};
     if (chat) {
       group.lease.prompt.text.clear();
       group.lease.prompt.messages = {{"user", "What is it?"}};
     }
-    ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << c.function << ": " << group.trajectories[0].unscored_reason;
+    ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored)
+        << c.function << ": " << group.trajectories[0].unscored_reason;
     const plumb::testing::TempFolder temp;
     { std::ofstream(temp / "group.json") << direct.dump(); }
-    const std::string command = "python3 " PLUMB_SOURCE_DIR "/tests/reward/python/direct.py " PLUMB_SOURCE_DIR "/" + file + " " +
-                                c.style + " " + c.function + " < " + (temp / "group.json") + " > " + (temp / "out.json");
+    const std::string command = "python3 " PLUMB_SOURCE_DIR
+                                "/tests/reward/python/direct.py " PLUMB_SOURCE_DIR "/" +
+                                file + " " + c.style + " " + c.function + " < " +
+                                (temp / "group.json") + " > " + (temp / "out.json");
     ASSERT_EQ(std::system(command.c_str()), 0) << command;
     std::ifstream out(temp / "out.json");
     const nlohmann::json want = nlohmann::json::parse(out);
     ASSERT_EQ(want.size(), answers.size());
     for (size_t i = 0; i < answers.size(); ++i) {
-      EXPECT_EQ(group.trajectories[i].reward, want[i].get<double>()) << c.function << " of '" << answers[i] << "'";
+      EXPECT_EQ(group.trajectories[i].reward, want[i].get<double>())
+          << c.function << " of '" << answers[i] << "'";
     }
   }
 }
@@ -140,40 +155,49 @@ TEST_F(PythonReward, TrlTokensStateLoggersAndColumns) {
     EXPECT_EQ(parts[2].value, 7);
     EXPECT_EQ(group.trajectories[1].reward, 0);
     // What the worker writes to its standard error arrives beside its answer.
-    const auto said = [&] { return notices.text().find("logged 'words' is not kept") != std::string::npos; };
-    for (int i = 0; i < 500 && !said(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    const auto said = [&] {
+      return notices.text().find("logged 'words' is not kept") != std::string::npos;
+    };
+    for (int i = 0; i < 500 && !said(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
     EXPECT_TRUE(said()) << notices.text();
   }
   {
     GroupScorer scorer(Config(file, {"function=half_of", "kwargs={\"share\": 0.5}"}), TestHost());
     ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
     EXPECT_EQ(group.trajectories[1].reward, 0.5);
-    EXPECT_NE(scorer.Digests()[0].second, GroupScorer(Config(file, {"function=half_of"}), TestHost()).Digests()[0].second);
+    EXPECT_NE(scorer.Digests()[0].second,
+              GroupScorer(Config(file, {"function=half_of"}), TestHost()).Digests()[0].second);
   }
   {
     Notices notices;
     GroupScorer scorer(Config(file, {"function=wants_state"}), TestHost());
     EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
-    EXPECT_NE(group.trajectories[0].unscored_reason.find("trainer_state has no epoch here"), std::string::npos)
+    EXPECT_NE(group.trajectories[0].unscored_reason.find("trainer_state has no epoch here"),
+              std::string::npos)
         << group.trajectories[0].unscored_reason;
   }
   {
     GroupScorer scorer(Config(file, {"function=with_session"}), TestHost());
     for (int call = 0; call < 2; ++call) {
-      ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << call << ": " << group.trajectories[0].unscored_reason;
+      ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored)
+          << call << ": " << group.trajectories[0].unscored_reason;
       EXPECT_EQ(group.trajectories[1].reward, 2);
     }
   }
   {
     Notices notices;
-    for (Trajectory& t : group.trajectories) t.tokens.clear(), t.segments.clear();  // as a text-only worker gets them
+    // as a text-only worker gets them
+    for (Trajectory& t : group.trajectories) t.tokens.clear(), t.segments.clear();
     GroupScorer scorer(Config(file, {"function=overlong"}), TestHost());
     EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
-    EXPECT_NE(group.trajectories[0].unscored_reason.find("wants completion_ids"), std::string::npos) << group.trajectories[0].unscored_reason;
+    EXPECT_NE(group.trajectories[0].unscored_reason.find("wants completion_ids"), std::string::npos)
+        << group.trajectories[0].unscored_reason;
   }
 }
 
-// TRL and verl decode without special tokens, OpenRLHF with them; a chat's prompt is what the model read.
+// TRL and verl decode without special tokens, OpenRLHF with them; a chat's prompt is what the model
+// read.
 TEST_F(PythonReward, TextIsWhatTheFrameworkWouldDecode) {
   HostOptions host = TestHost();
   host.decode = [](std::span<const int32_t> tokens, bool skip_special) {
@@ -205,13 +229,16 @@ TEST_F(PythonReward, TextIsWhatTheFrameworkWouldDecode) {
     EXPECT_EQ(group.trajectories[1].rewards[2].value, 1) << "the chat template's text, not JSON";
   }
   {
-    GroupScorer scorer(Config("tests/reward/python/functions/verl_forms.py", {"function=batch", "kwargs={\"bonus\": 10}"}), host);
+    GroupScorer scorer(Config("tests/reward/python/functions/verl_forms.py",
+                              {"function=batch", "kwargs={\"bonus\": 10}"}),
+                       host);
     ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
     EXPECT_EQ(group.trajectories[0].reward, 12);
     EXPECT_EQ(group.trajectories[1].reward, 12) << "special tokens are left out everywhere";
   }
   {
-    GroupScorer scorer(Config("tests/reward/python/functions/verl_forms.py", {"function=batch"}), TestHost());
+    GroupScorer scorer(Config("tests/reward/python/functions/verl_forms.py", {"function=batch"}),
+                       TestHost());
     ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
     EXPECT_EQ(group.trajectories[0].reward, 2) << "without a tokenizer the known ones at the end";
   }
@@ -227,8 +254,9 @@ TEST_F(PythonReward, FormsOfVerl) {
   }
   {
     GroupScorer scorer(Config(file, {"function=in_targets"}), TestHost());
-    TrajectoryGroup group = TestGroup({"a", "c"}, R"({"target":["a","b"]})",
-                                      R"({"reward_model":{"style":"rule","ground_truth":{"target":["a","b"]}}})");
+    TrajectoryGroup group =
+        TestGroup({"a", "c"}, R"({"target":["a","b"]})",
+                  R"({"reward_model":{"style":"rule","ground_truth":{"target":["a","b"]}}})");
     ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
     EXPECT_EQ(group.trajectories[0].reward, 1);
     EXPECT_EQ(group.trajectories[1].reward, 0);
@@ -258,7 +286,8 @@ TEST_F(PythonReward, SeveralFunctionsWithWeights) {
   auto config = Config("tests/reward/python/functions/trl_api.py", {"function=only_some"});
   config.parts[0].name = "some", config.parts[0].weight = 2;
   config.parts.push_back(config.parts[0]);
-  config.parts[1].name = "size", config.parts[1].weight = 0.25, config.parts[1].args = {"function=with_session"};
+  config.parts[1].name = "size", config.parts[1].weight = 0.25,
+  config.parts[1].args = {"function=with_session"};
   GroupScorer scorer(config, TestHost());
   TrajectoryGroup group = TestGroup({"four", "why?"});
   ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
@@ -270,16 +299,20 @@ TEST_F(PythonReward, SeveralFunctionsWithWeights) {
 // Also under /tmp, which is another one in there: the environment's folder comes along.
 TEST_F(PythonReward, AVirtualEnvironmentIsTheOneThatIsNamed) {
   const plumb::testing::TempFolder temp;
-  if (std::system(("python3 -m venv --without-pip " + (temp / "env") + " > /dev/null 2>&1").c_str()) != 0) {
+  if (std::system(
+          ("python3 -m venv --without-pip " + (temp / "env") + " > /dev/null 2>&1").c_str()) != 0) {
     GTEST_SKIP() << "NOT TESTED: python3 -m venv does not work here";
   }
   std::filesystem::create_directory(temp / "code");
-  std::ofstream(temp / "code/reward.py") << "import only_there\n\n"
-                                            "def compute_score(solution_str):\n    return only_there.VALUE\n" << std::flush;
+  std::ofstream(temp / "code/reward.py")
+      << "import only_there\n\n"
+         "def compute_score(solution_str):\n    return only_there.VALUE\n"
+      << std::flush;
   const std::string site = "$(echo " + (temp / "env") + "/lib/python3*/site-packages)";
   ASSERT_EQ(std::system(("echo 'VALUE = 0.375' > " + site + "/only_there.py").c_str()), 0);
   configs::RewardConfig config;
-  config.parts = {TestPart("python", temp / "code/reward.py", {"python=" + (temp / "env/bin/python3")})};
+  config.parts = {
+      TestPart("python", temp / "code/reward.py", {"python=" + (temp / "env/bin/python3")})};
   GroupScorer scorer(config, TestHost());
   TrajectoryGroup group = TestGroup({"a"});
   ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
@@ -289,8 +322,11 @@ TEST_F(PythonReward, AVirtualEnvironmentIsTheOneThatIsNamed) {
 // The functions that the frameworks ship, where they are installed; CONTRIBUTING.md says how.
 TEST_F(PythonReward, InstalledFunctionsOfTrlVerlAndOpenRlhf) {
   const char* python = std::getenv("PLUMB_TEST_FRAMEWORKS_PYTHON");
-  if (python == nullptr) GTEST_SKIP() << "NOT TESTED: PLUMB_TEST_FRAMEWORKS_PYTHON names no interpreter with trl or verl";
-  const std::string list = std::string("'") + python + "' " PLUMB_SOURCE_DIR "/tests/reward/python/installed.py ";
+  if (python == nullptr)
+    GTEST_SKIP()
+        << "NOT TESTED: PLUMB_TEST_FRAMEWORKS_PYTHON names no interpreter with trl or verl";
+  const std::string list =
+      std::string("'") + python + "' " PLUMB_SOURCE_DIR "/tests/reward/python/installed.py ";
   const plumb::testing::TempFolder temp;
   ASSERT_EQ(std::system((list + temp.path() + " > " + (temp / "cases.json")).c_str()), 0) << list;
   std::ifstream in(temp / "cases.json");
@@ -299,7 +335,8 @@ TEST_F(PythonReward, InstalledFunctionsOfTrlVerlAndOpenRlhf) {
   for (const nlohmann::json& c : cases) {
     configs::RewardConfig config;
     const std::string function = c["function"];
-    config.parts = {TestPart("python", c["file"], {"function=" + function, std::string("python=") + python})};
+    config.parts = {
+        TestPart("python", c["file"], {"function=" + function, std::string("python=") + python})};
     config.parts[0].memory_mb = 65536;  // torch
     config.retries = 0;
     HostOptions host = TestHost();
@@ -316,9 +353,11 @@ TEST_F(PythonReward, InstalledFunctionsOfTrlVerlAndOpenRlhf) {
                     {Origin::kPolicy, 1, static_cast<int32_t>(t.tokens.size())}};
     }
     const std::string who = c["file"].get<std::string>() + " " + function;
-    ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << who << ": " << group.trajectories[0].unscored_reason;
+    ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored)
+        << who << ": " << group.trajectories[0].unscored_reason;
     for (size_t i = 0; i < group.trajectories.size(); ++i) {
-      EXPECT_EQ(group.trajectories[i].reward, c["expected"][i].get<double>()) << who << " of " << c["completions"][i];
+      EXPECT_EQ(group.trajectories[i].reward, c["expected"][i].get<double>())
+          << who << " of " << c["completions"][i];
     }
   }
 }
@@ -327,19 +366,21 @@ TEST_F(PythonReward, MisbehaviourIsNamedAndNeverANumber) {
   struct Case {
     const char *function, *kind, *says;
   };
-  for (const Case& c : {Case{"raises", "reported", "ValueError: no idea (hostile.py:8 in raises)"},
-                        Case{"nothing", "bad_reply", "returned nothing where a list of 2 scores belongs"},
-                        Case{"too_few", "wrong_count", "1 scores for 2"},
-                        Case{"not_a_number", "not_finite", "NaN"}, Case{"text", "bad_reply", "str"},
-                        Case{"leaves", "exit", "exit(0)"}, Case{"leaves_hard", "exit", "exit code 0"},
-                        Case{"hangs", "timeout", "deadline"}, Case{"greedy", "memory", "MemoryError"}}) {
+  for (const Case& c :
+       {Case{"raises", "reported", "ValueError: no idea (hostile.py:8 in raises)"},
+        Case{"nothing", "bad_reply", "returned nothing where a list of 2 scores belongs"},
+        Case{"too_few", "wrong_count", "1 scores for 2"}, Case{"not_a_number", "not_finite", "NaN"},
+        Case{"text", "bad_reply", "str"}, Case{"leaves", "exit", "exit(0)"},
+        Case{"leaves_hard", "exit", "exit code 0"}, Case{"hangs", "timeout", "deadline"},
+        Case{"greedy", "memory", "MemoryError"}}) {
     Notices notices;
     auto config = Config("tests/reward/python/hostile.py", {std::string("function=") + c.function});
     if (std::string(c.kind) == "timeout") config.parts[0].timeout_s = 1;
     GroupScorer scorer(config, TestHost());
     TrajectoryGroup group = TestGroup({"a", "b"});
     EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored) << c.function;
-    EXPECT_EQ(scorer.Counters().count(std::string("reward/failed/code/") + c.kind), 1u) << c.function;
+    EXPECT_EQ(scorer.Counters().count(std::string("reward/failed/code/") + c.kind), 1u)
+        << c.function;
     EXPECT_NE(group.trajectories[0].unscored_reason.find(c.says), std::string::npos)
         << group.trajectories[0].unscored_reason;
   }
@@ -347,7 +388,8 @@ TEST_F(PythonReward, MisbehaviourIsNamedAndNeverANumber) {
 
 TEST_F(PythonReward, PrintingAndCoroutines) {
   Notices notices;
-  for (const auto& [function, want] : {std::pair{"function=prints", 0.25}, std::pair{"function=later", 0.75}}) {
+  for (const auto& [function, want] :
+       {std::pair{"function=prints", 0.25}, std::pair{"function=later", 0.75}}) {
     GroupScorer scorer(Config("tests/reward/python/hostile.py", {function}), TestHost());
     TrajectoryGroup group = TestGroup({"a", "b"});
     ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
@@ -361,13 +403,14 @@ TEST_F(PythonReward, RefusesBeforeTheRunBegins) {
     std::vector<std::string> args;
     const char* says;
   };
-  for (const Case& c : {Case{"tests/reward/python/hostile.py", {}, "function=NAME"},
-                        Case{"tests/reward/python/hostile.py", {"function=nope"}, "no function nope"},
-                        Case{"tests/reward/python/absent.py", {}, "no such Python file"},
-                        Case{"README-absent", {"style=other"}, "style=auto|trl"},
-                        Case{"examples/rewards/verl_reward.py", {"kwargs={\"strict\": 1}"}, "no parameter strict"},
-                        Case{"examples/rewards/verl_reward.py", {"kwargs=[1]"}, "kwargs= is no JSON object"},
-                        Case{"tests/CMakeLists.txt", {}, "AttributeError"}}) {
+  for (const Case& c :
+       {Case{"tests/reward/python/hostile.py", {}, "function=NAME"},
+        Case{"tests/reward/python/hostile.py", {"function=nope"}, "no function nope"},
+        Case{"tests/reward/python/absent.py", {}, "no such Python file"},
+        Case{"README-absent", {"style=other"}, "style=auto|trl"},
+        Case{"examples/rewards/verl_reward.py", {"kwargs={\"strict\": 1}"}, "no parameter strict"},
+        Case{"examples/rewards/verl_reward.py", {"kwargs=[1]"}, "kwargs= is no JSON object"},
+        Case{"tests/CMakeLists.txt", {}, "AttributeError"}}) {
     try {
       GroupScorer scorer(Config(c.path, c.args), TestHost());
       ADD_FAILURE() << c.path;

@@ -1,5 +1,5 @@
-// Each wall around reward code (common/sandbox/sandbox.h): the attack it stops, with it and without it; and what happens on a
-// machine that lacks one.
+// Each wall around reward code (common/sandbox/sandbox.h): the attack it stops, with it and without
+// it; and what happens on a machine that lacks one.
 #include "common/sandbox/sandbox.h"
 
 #include <gtest/gtest.h>
@@ -25,14 +25,16 @@ namespace plumb::reward {
 namespace {
 
 // 1: the attack got through; 0.5: it was refused.
-double Attack(const char* name, const HostOptions& options, const std::string& truth = "", int64_t memory_mb = 512) {
+double Attack(const char* name, const HostOptions& options, const std::string& truth = "",
+              int64_t memory_mb = 512) {
   Notices quiet;
   configs::RewardConfig config;
   config.parts = {TestPart("plugin", PluginPath(name))};
   config.parts[0].memory_mb = memory_mb;
   GroupScorer scorer(config, options);
   TrajectoryGroup group = TestGroup({"bad"}, truth);
-  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << name << ": " << group.trajectories[0].unscored_reason;
+  EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kScored)
+      << name << ": " << group.trajectories[0].unscored_reason;
   return group.trajectories[0].reward;
 }
 
@@ -73,7 +75,8 @@ TEST_F(Walls, PidNamespaceProtectsOtherProcesses) {
 }
 
 TEST_F(Walls, MountNamespaceHidesWhatLiesInTmp) {
-  const std::string file = std::filesystem::temp_directory_path() / ("plumb_secret_" + std::to_string(getpid()));
+  const std::string file =
+      std::filesystem::temp_directory_path() / ("plumb_secret_" + std::to_string(getpid()));
   { std::ofstream(file) << "secret"; }
   EXPECT_EQ(Attack("read", TestHost(), file), 0.5);
   EXPECT_EQ(Attack("read", Without(&SandboxOptions::namespaces), file), 1);
@@ -118,7 +121,8 @@ TEST_F(Walls, LimitsBoundMemoryFilesAndDescriptors) {
   }
 }
 
-// Two hundred processes: the kernel stops a user's, the watch (common/sandbox/process_watch.h) those of root, whom the kernel lets pass.
+// Two hundred processes: the kernel stops a user's, the watch (common/sandbox/process_watch.h)
+// those of root, whom the kernel lets pass.
 std::string TwoHundredProcesses(const HostOptions& options, const char* script) {
   Notices quiet;
   configs::RewardConfig config;
@@ -127,7 +131,8 @@ std::string TwoHundredProcesses(const HostOptions& options, const char* script) 
   GroupScorer scorer(config, options);
   TrajectoryGroup group = TestGroup({"a"});
   scorer.ScoreGroup(group);
-  if (std::string(script).starts_with("read l; echo")) {  // it answered first and went on behind our back
+  // it answered first and went on behind our back
+  if (std::string(script).starts_with("read l; echo")) {
     EXPECT_TRUE(group.trajectories[0].scored) << group.trajectories[0].unscored_reason;
     std::this_thread::sleep_for(std::chrono::seconds(2));
     scorer.ScoreGroup(group);
@@ -135,9 +140,11 @@ std::string TwoHundredProcesses(const HostOptions& options, const char* script) 
   return group.trajectories[0].scored ? "scored" : group.trajectories[0].unscored_reason;
 }
 constexpr const char* kAtOnce =
-    "read l; i=0; while [ $i -lt 200 ]; do sleep 30 & i=$((i+1)); done; sleep 2; echo '{\"id\":1,\"score\":1}'; cat > /dev/null";
+    "read l; i=0; while [ $i -lt 200 ]; do sleep 30 & i=$((i+1)); done; sleep 2; echo "
+    "'{\"id\":1,\"score\":1}'; cat > /dev/null";
 constexpr const char* kBehindTheAnswer =
-    "read l; echo '{\"id\":1,\"score\":1}'; i=0; while [ $i -lt 200 ]; do sleep 30 & i=$((i+1)); done; read l; "
+    "read l; echo '{\"id\":1,\"score\":1}'; i=0; while [ $i -lt 200 ]; do sleep 30 & i=$((i+1)); "
+    "done; read l; "
     "echo '{\"id\":2,\"score\":1}'; cat > /dev/null";
 
 TEST_F(Walls, ProcessesAreBoundedForRootToo) {
@@ -161,15 +168,18 @@ TEST_F(Walls, ProcessesAreBoundedByTheKernelForOthers) {
     std::_Exit(end.find("fork") != std::string::npos ? 7 : 6);
   };
   std::error_code error;
-  for (std::filesystem::path folder = host; folder != folder.root_path(); folder = folder.parent_path()) {
-    if ((std::filesystem::status(folder, error).permissions() & std::filesystem::perms::others_exec) == std::filesystem::perms::none) {
+  for (std::filesystem::path folder = host; folder != folder.root_path();
+       folder = folder.parent_path()) {
+    if ((std::filesystem::status(folder, error).permissions() &
+         std::filesystem::perms::others_exec) == std::filesystem::perms::none) {
       GTEST_SKIP() << "NOT TESTED: other users may not look into " << folder;
     }
   }
   EXPECT_EXIT(as_nobody(), ::testing::ExitedWithCode(7), "fork");
 }
 
-// A bomb of a hundred processes that leave their process group: the namespace's end takes all of them.
+// A bomb of a hundred processes that leave their process group: the namespace's end takes all of
+// them.
 TEST_F(Walls, ForkedProcessesEndWithTheirNamespace) {
   const std::string mark = "29" + std::to_string(getpid());
   const std::string wanted = "sleep" + std::string(1, '\0') + mark + std::string(1, '\0');
@@ -195,7 +205,8 @@ TEST_F(Walls, ForkedProcessesEndWithTheirNamespace) {
     options.namespaces = namespaces;
     std::vector<std::string> command = NamespaceCommand(options);
     for (const char* word : {"sh", "-c"}) command.push_back(word);
-    command.push_back("i=0; while [ $i -lt 100 ]; do setsid sleep " + mark + " & i=$((i+1)); done; echo ok; wait");
+    command.push_back("i=0; while [ $i -lt 100 ]; do setsid sleep " + mark +
+                      " & i=$((i+1)); done; echo ok; wait");
     ChildProcess child({.command = command});
     child.Start();
     std::string line;
@@ -213,7 +224,8 @@ TEST_F(Walls, ForkedProcessesEndWithTheirNamespace) {
 // ---- a machine that lacks a layer ----
 
 TEST(MissingLayer, NoBubblewrapRefusesUnlessAllowed) {
-  GTEST_FLAG_SET(death_test_style, "threadsafe");  // a fresh process: what is there is looked up once in each
+  // a fresh process: what is there is looked up once in each
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   const auto try_without = [](bool allow) {
     ::setenv("PATH", "/nonexistent", 1);
     SandboxOptions options;
@@ -226,7 +238,8 @@ TEST(MissingLayer, NoBubblewrapRefusesUnlessAllowed) {
       std::exit(error.code() == ErrorCode::kUnsupported ? 7 : 8);
     }
   };
-  EXPECT_EXIT(try_without(false), ::testing::ExitedWithCode(7), "bubblewrap is not installed.*allow_unsandboxed");
+  EXPECT_EXIT(try_without(false), ::testing::ExitedWithCode(7),
+              "bubblewrap is not installed.*allow_unsandboxed");
   EXPECT_EXIT(try_without(true), ::testing::ExitedWithCode(0), "command has 0 words");
 }
 
@@ -240,9 +253,12 @@ int HostWithoutSeccomp(std::vector<std::string> arguments) {
   if (pid == 0) {
     sock_filter filter[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
                             BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
-                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+                            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
     const sock_fprog program = {4, filter};
-    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) _exit(99);
+    if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+      _exit(99);
     ::execv(argv[0], argv.data());
     _exit(98);
   }

@@ -37,14 +37,17 @@ TEST(ProgramReply, StrictForms) {
   EXPECT_EQ(both.score.details.size(), 2u);
   EXPECT_TRUE(ParseProgramReply(R"({"id":1,"skip":true})").score.skipped);
   EXPECT_EQ(ParseProgramReply(R"({"id":1,"error":"no"})").score.failure, Failure::kReported);
-  EXPECT_EQ(ParseProgramReply(R"({"id":1,"error":"2 for 3","kind":"wrong_count"})").score.failure, Failure::kWrongCount);
+  EXPECT_EQ(ParseProgramReply(R"({"id":1,"error":"2 for 3","kind":"wrong_count"})").score.failure,
+            Failure::kWrongCount);
   // What Python's json.dumps writes for numbers that JSON does not have.
-  for (const char* text : {R"({"id":1,"score":NaN})", R"({"id":1,"score":-Infinity})", R"({"id":1,"scores":{"a":NaN}})"}) {
+  for (const char* text : {R"({"id":1,"score":NaN})", R"({"id":1,"score":-Infinity})",
+                           R"({"id":1,"scores":{"a":NaN}})"}) {
     EXPECT_EQ(ParseProgramReply(text).score.failure, Failure::kNotFinite) << text;
   }
-  for (const char* bad : {"", "hello", "[1]", "3", R"({"score":1})", R"({"id":-1,"score":1})", R"({"id":1})",
-                          R"({"id":1,"score":"1"})", R"({"id":1,"score":1e999})", R"({"id":1,"scores":{}})",
-                          R"({"id":1,"score":1)", R"({"id":1,"scores":{"a":null}})"}) {
+  for (const char* bad :
+       {"", "hello", "[1]", "3", R"({"score":1})", R"({"id":-1,"score":1})", R"({"id":1})",
+        R"({"id":1,"score":"1"})", R"({"id":1,"score":1e999})", R"({"id":1,"scores":{}})",
+        R"({"id":1,"score":1)", R"({"id":1,"scores":{"a":null}})"}) {
     EXPECT_THROW(ParseProgramReply(bad), Error) << bad;
   }
   std::string deep(100000, '[');
@@ -55,8 +58,12 @@ TEST(ProgramRequest, IsOneLineOfJson) {
   auto group = TestGroup({"line one\nline \"two\" \xff"}, "4", R"({"unit":"km"})");
   const std::string line = ProgramRequest(group, 0, 9);
   EXPECT_EQ(line.find('\n'), std::string::npos);
-  EXPECT_EQ(line.rfind("{\"id\":9,\"prompt\":\"What is it?\",\"completion\":\"line one\\nline", 0), 0u) << line;
-  EXPECT_NE(line.find(R"("ground_truth":"4","sample":0,"of":1,"extra":{"unit":"km"}})"), std::string::npos) << line;
+  EXPECT_EQ(line.rfind("{\"id\":9,\"prompt\":\"What is it?\",\"completion\":\"line one\\nline", 0),
+            0u)
+      << line;
+  EXPECT_NE(line.find(R"("ground_truth":"4","sample":0,"of":1,"extra":{"unit":"km"}})"),
+            std::string::npos)
+      << line;
   group.lease.prompt.text.clear();
   group.lease.prompt.messages = {{"user", "hi"}};
   group.lease.prompt.messages.push_back(
@@ -67,12 +74,15 @@ TEST(ProgramRequest, IsOneLineOfJson) {
   EXPECT_EQ(PromptText(group.lease.prompt), all);
   group.lease.prompt.messages.pop_back();
   group.lease.prompt.extra_json = "not json";
-  EXPECT_NE(ProgramRequest(group, 0, 9).find(R"("prompt":[{"role":"user","content":"hi"}])"), std::string::npos);
+  EXPECT_NE(ProgramRequest(group, 0, 9).find(R"("prompt":[{"role":"user","content":"hi"}])"),
+            std::string::npos);
   EXPECT_NE(ProgramRequest(group, 0, 9).find(R"("extra":{}})"), std::string::npos);
 }
 
 TEST(ProgramExamples, Shell) {
-  GroupScorer scorer(Config(TestPart("program", PLUMB_SOURCE_DIR "/examples/rewards/polite_reward.sh")), TestHost());
+  GroupScorer scorer(
+      Config(TestPart("program", PLUMB_SOURCE_DIR "/examples/rewards/polite_reward.sh")),
+      TestHost());
   TrajectoryGroup group = TestGroup({"please do", "do it", "Thank you"});
   for (int round = 0; round < 3; ++round) {
     EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
@@ -83,10 +93,13 @@ TEST(ProgramExamples, Shell) {
 }
 
 TEST(ProgramExamples, Python) {
-  if (!HavePython()) GTEST_SKIP() << "NOT TESTED: python3 is not here, rewards in Python are not shown to work";
-  GroupScorer scorer(Config(TestPart("program", "python3", {PLUMB_SOURCE_DIR "/examples/rewards/unit_reward.py"})),
-                     TestHost());
-  TrajectoryGroup group = TestGroup({"it is 12 km.", "it is 12 miles", "no idea"}, "12", R"({"unit":"km"})");
+  if (!HavePython())
+    GTEST_SKIP() << "NOT TESTED: python3 is not here, rewards in Python are not shown to work";
+  GroupScorer scorer(
+      Config(TestPart("program", "python3", {PLUMB_SOURCE_DIR "/examples/rewards/unit_reward.py"})),
+      TestHost());
+  TrajectoryGroup group =
+      TestGroup({"it is 12 km.", "it is 12 miles", "no idea"}, "12", R"({"unit":"km"})");
   ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
   EXPECT_EQ(group.trajectories[0].reward, 1);
   EXPECT_EQ(group.trajectories[1].reward, 0.5);
@@ -122,24 +135,28 @@ TEST_P(HostileProgram, LeavesTheGroupUnscored) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, HostileProgram,
-    ::testing::Values(Hostile{"exits", "exit 0", "exit"}, Hostile{"fails", "echo why >&2; exit 3", "exit"},
-                      Hostile{"killed", "kill -SEGV $$", "crash"}, Hostile{"hangs", "sleep 100", "timeout"},
-                      Hostile{"forks_and_hangs", "sleep 100 & sleep 100 & wait", "timeout"},
-                      Hostile{"closes_stdout", "read l; exec >&-; sleep 100", "timeout"},
-                      Hostile{"noise", "read l; echo loading model...; sleep 100", "bad_reply"},
-                      Hostile{"nan", "read l; echo '{\"id\":1,\"score\":NaN}'; sleep 100", "not_finite"},
-                      Hostile{"other_id", "read l; echo '{\"id\":99,\"score\":1}'; sleep 100", "wrong_count"},
-                      Hostile{"twice", "read l; printf '{\"id\":1,\"score\":1}\\n{\"id\":1,\"score\":1}\\n'; sleep 100",
-                              "wrong_count"},
-                      Hostile{"endless_line", "read l; exec tr '\\0' x < /dev/zero", "output_cap"},
-                      Hostile{"reported", "read l; echo '{\"id\":1,\"error\":\"no\"}'; sleep 100", "reported"}),
+    ::testing::Values(
+        Hostile{"exits", "exit 0", "exit"}, Hostile{"fails", "echo why >&2; exit 3", "exit"},
+        Hostile{"killed", "kill -SEGV $$", "crash"}, Hostile{"hangs", "sleep 100", "timeout"},
+        Hostile{"forks_and_hangs", "sleep 100 & sleep 100 & wait", "timeout"},
+        Hostile{"closes_stdout", "read l; exec >&-; sleep 100", "timeout"},
+        Hostile{"noise", "read l; echo loading model...; sleep 100", "bad_reply"},
+        Hostile{"nan", "read l; echo '{\"id\":1,\"score\":NaN}'; sleep 100", "not_finite"},
+        Hostile{"other_id", "read l; echo '{\"id\":99,\"score\":1}'; sleep 100", "wrong_count"},
+        Hostile{"twice",
+                "read l; printf '{\"id\":1,\"score\":1}\\n{\"id\":1,\"score\":1}\\n'; sleep 100",
+                "wrong_count"},
+        Hostile{"endless_line", "read l; exec tr '\\0' x < /dev/zero", "output_cap"},
+        Hostile{"reported", "read l; echo '{\"id\":1,\"error\":\"no\"}'; sleep 100", "reported"}),
     [](const auto& info) { return info.param.name; });
 
 TEST(ProgramStart, ClearErrors) {
   EXPECT_THROW(MakeProgram(TestPart("program", "/nonexistent/x"), false, TestHost()), Error);
-  EXPECT_THROW(MakeProgram(TestPart("program", "no-such-program-anywhere"), false, TestHost()), Error);
+  EXPECT_THROW(MakeProgram(TestPart("program", "no-such-program-anywhere"), false, TestHost()),
+               Error);
   EXPECT_THROW(MakeProgram(TestPart("program", ""), false, TestHost()), Error);
-  EXPECT_THROW(MakeProgram(TestPart("program", PLUMB_SOURCE_DIR "/examples/rewards/unit_reward.py"), false, TestHost()),
+  EXPECT_THROW(MakeProgram(TestPart("program", PLUMB_SOURCE_DIR "/examples/rewards/unit_reward.py"),
+                           false, TestHost()),
                Error)
       << "not executable";
 }
@@ -158,7 +175,8 @@ TEST(ChildProcess, KillEndsEveryDescendant) {
   SandboxOptions sandbox;
   std::vector<std::string> command = NamespaceCommand(sandbox);
   // A descendant in a session of its own escapes a process group, not a pid namespace.
-  const std::vector<std::string> shell = {"sh", "-c", "setsid sleep " + mark + " & sleep " + mark + " & echo ok; wait"};
+  const std::vector<std::string> shell = {
+      "sh", "-c", "setsid sleep " + mark + " & sleep " + mark + " & echo ok; wait"};
   command.insert(command.end(), shell.begin(), shell.end());
   ChildProcess child({.command = command});
   child.Start();

@@ -1,4 +1,5 @@
-// Workers behind ZeroMQ, honest and hostile (reward/doors/zmq_worker.h), and our own as one (reward/doors/reward_server.h).
+// Workers behind ZeroMQ, honest and hostile (reward/doors/zmq_worker.h), and our own as one
+// (reward/doors/reward_server.h).
 #include "reward/doors/zmq_worker.h"
 
 #include <gtest/gtest.h>
@@ -40,7 +41,8 @@ configs::RewardConfig Config(const configs::RewardPartConfig& part, int64_t retr
 std::string Honest(std::string_view text, milliseconds) {
   const Json request = Json::parse(text);
   Json scores = Json::array();
-  for (const auto& completion : request["completions"]) scores.push_back(completion.get<std::string>().size());
+  for (const auto& completion : request["completions"])
+    scores.push_back(completion.get<std::string>().size());
   return Json{{"id", request["id"]}, {"scores", scores}, {"digest", "sha256:worker"}}.dump();
 }
 
@@ -78,20 +80,27 @@ TEST_P(ZmqLies, LeaveTheGroupUnscored) {
     const Json request = Json::parse(text);
     if (request["completions"][0] == "good") return Honest(text, waited);
     std::string reply = GetParam().reply;
-    if (const size_t at = reply.find("ID"); at != std::string::npos) reply.replace(at, 2, request["id"].get<std::string>());
+    if (const size_t at = reply.find("ID"); at != std::string::npos)
+      reply.replace(at, 2, request["id"].get<std::string>());
     if (reply == "DEEP") reply = std::string(100000, '[');
     if (reply == "HUGE") reply = std::string(20 << 20, ' ');
     return reply;
   });
-  GroupScorer scorer(Config(ZmqPart(server.endpoint(), (std::string(GetParam().kind) == "timeout" || GetParam().reply == std::string("HUGE")) ? 0.4 : 10)));
+  GroupScorer scorer(Config(ZmqPart(server.endpoint(), (std::string(GetParam().kind) == "timeout" ||
+                                                        GetParam().reply == std::string("HUGE"))
+                                                           ? 0.4
+                                                           : 10)));
   TrajectoryGroup group = TestGroup({"bad", "bad"});
   EXPECT_EQ(scorer.ScoreGroup(group), Outcome::kUnscored);
-  const auto failed = [&](const std::string& kind) { return scorer.Counters().count("reward/failed/code/" + kind); };
+  const auto failed = [&](const std::string& kind) {
+    return scorer.Counters().count("reward/failed/code/" + kind);
+  };
   // A reply over the cap costs the connection: at the deadline it is away or just back.
   const bool either = GetParam().name == std::string("huge") && failed("timeout") == 1;
   EXPECT_TRUE(failed(GetParam().kind) == 1 || either) << group.trajectories[0].unscored_reason;
   EXPECT_FALSE(group.trajectories[0].scored);
-  const bool one = GetParam().name == std::string("overflow");  // what it says of the other answer is a score
+  // what it says of the other answer is a score
+  const bool one = GetParam().name == std::string("overflow");
   EXPECT_EQ(group.trajectories[1].scored, one);
   TrajectoryGroup next = TestGroup({"good", "x"});
   EXPECT_EQ(scorer.ScoreGroup(next), Outcome::kScored) << next.trajectories[0].unscored_reason;
@@ -101,11 +110,14 @@ INSTANTIATE_TEST_SUITE_P(
     All, ZmqLies,
     ::testing::Values(Lie{"too_few", R"({"id":"ID","scores":[1]})", "wrong_count"},
                       Lie{"too_many", R"({"id":"ID","scores":[1,2,3]})", "wrong_count"},
-                      Lie{"nothing", R"({"id":"ID"})", "bad_reply"}, Lie{"no_json", "scores: 1, 2", "bad_reply"},
+                      Lie{"nothing", R"({"id":"ID"})", "bad_reply"},
+                      Lie{"no_json", "scores: 1, 2", "bad_reply"},
                       Lie{"list", "[1,2]", "bad_reply"}, Lie{"deep", "DEEP", "bad_reply"},
                       Lie{"text", R"({"id":"ID","scores":["1","2"]})", "bad_reply"},
                       Lie{"nan", R"({"id":"ID","scores":[NaN,1]})", "not_finite"},
-                      Lie{"overflow", R"({"id":"ID","scores":[{"scores":{"a":1e308,"b":1e308}},1]})", "not_finite"},
+                      Lie{"overflow",
+                          R"({"id":"ID","scores":[{"scores":{"a":1e308,"b":1e308}},1]})",
+                          "not_finite"},
                       Lie{"says_no", R"({"id":"ID","error":"no GPU"})", "reported"},
                       Lie{"other_id", R"({"id":"1","scores":[1,1]})", "timeout"},
                       Lie{"no_id", R"({"scores":[1,1]})", "timeout"},
@@ -116,14 +128,18 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(ZmqReward, ForgedAndReplayedRepliesChangeNothing) {
   Notices notices;
   std::vector<std::string> old;
-  const std::vector<std::string> forms = {R"({"id":"ID","scores":[9,9]})", R"({"scores":[9,9]})", R"({"id":7,"scores":[9,9]})",
-                                          R"({"id":"","scores":[9,9]})", R"({"id":"ID","error":"forged"})"};
+  const std::vector<std::string> forms = {
+      R"({"id":"ID","scores":[9,9]})", R"({"scores":[9,9]})", R"({"id":7,"scores":[9,9]})",
+      R"({"id":"","scores":[9,9]})", R"({"id":"ID","error":"forged"})"};
   int changed = 0, asked = 0;
   for (int i = 0; i < 1000; ++i) {
     const std::string id = "00ff-" + std::to_string(i);
     std::string forged = forms[static_cast<size_t>(i) % forms.size()];
     if (const size_t at = forged.find("ID"); at != std::string::npos) {
-      forged.replace(at, 2, i % 2 == 0 ? "00ff-" + std::to_string(i + 1) : old.empty() ? "x" : old.back());
+      forged.replace(at, 2,
+                     i % 2 == 0    ? "00ff-" + std::to_string(i + 1)
+                     : old.empty() ? "x"
+                                   : old.back());
     }
     bool stray = false;
     const auto scores = ReadZmqReply(forged, id, 2, &stray);
@@ -134,7 +150,8 @@ TEST(ZmqReward, ForgedAndReplayedRepliesChangeNothing) {
   EXPECT_EQ(changed, 0) << "of " << asked;
 }
 
-// The same over a real socket: a worker whose every honest answer comes behind twenty that answer something else.
+// The same over a real socket: a worker whose every honest answer comes behind twenty that answer
+// something else.
 TEST(ZmqReward, StraysBeforeTheAnswerDoNotCount) {
   Notices notices;
   plumb::testing::TempFolder folder;
@@ -156,7 +173,8 @@ TEST(ZmqReward, StraysBeforeTheAnswerDoNotCount) {
       const std::string route(buffer, static_cast<size_t>(route_size));
       zmq_recv(socket, buffer, sizeof buffer, 0);
       const int size = zmq_recv(socket, buffer, sizeof buffer, 0);
-      const std::string honest = Honest(std::string_view(buffer, static_cast<size_t>(size)), milliseconds(0));
+      const std::string honest =
+          Honest(std::string_view(buffer, static_cast<size_t>(size)), milliseconds(0));
       const auto send = [&](const std::string& text) {
         zmq_send(socket, route.data(), route.size(), ZMQ_SNDMORE);
         if (text != "short") zmq_send(socket, "", 0, ZMQ_SNDMORE);
@@ -226,10 +244,12 @@ TEST(ZmqReward, ASlowWorkersLateAnswerIsNotTakenForAnother) {
   Notices notices;
   plumb::testing::TempFolder folder;
   std::atomic<int> calls{0};
-  FrameServer server(folder.Ipc("s"), [&](std::string_view text, milliseconds waited) {
-    if (++calls == 1) usleep(700000);
-    return Honest(text, waited);
-  }, {.workers = 2});
+  FrameServer server(folder.Ipc("s"),
+                     [&](std::string_view text, milliseconds waited) {
+                       if (++calls == 1) usleep(700000);
+                       return Honest(text, waited);
+                     },
+                     {.workers = 2});
   GroupScorer scorer(Config(ZmqPart(server.endpoint(), 0.3)));
   TrajectoryGroup slow = TestGroup({"1"});
   EXPECT_EQ(scorer.ScoreGroup(slow), Outcome::kUnscored);
@@ -248,7 +268,8 @@ TEST(ZmqReward, KeysBelongTogetherAndAreChecked) {
   part.server_key = "x";
   EXPECT_THROW(MakeZmq(part), Error);
   EXPECT_THROW(MakeZmq(ZmqPart("")), Error);
-  EXPECT_THROW(MakeZmq(ZmqPart("tcp://192.0.2.1:5555")), Error) << "beyond the loopback only with keys";
+  EXPECT_THROW(MakeZmq(ZmqPart("tcp://192.0.2.1:5555")), Error)
+      << "beyond the loopback only with keys";
   const CurveKeys server = GenerateCurveKeys(), client = GenerateCurveKeys();
   WriteCurveKeys(folder / "server", server);
   WriteCurveKeys(folder / "client", client);
@@ -263,7 +284,8 @@ TEST(ZmqReward, KeysBelongTogetherAndAreChecked) {
   Notices notices;
   GroupScorer open(Config(ZmqPart(worker.endpoint(), 0.4)));
   EXPECT_EQ(open.ScoreGroup(group), Outcome::kUnscored);
-  EXPECT_EQ(open.Counters().at("reward/failed/code/unavailable"), 1u) << group.trajectories[0].unscored_reason;
+  EXPECT_EQ(open.Counters().at("reward/failed/code/unavailable"), 1u)
+      << group.trajectories[0].unscored_reason;
 }
 
 std::vector<ServedPart> TwoRules() {
@@ -304,10 +326,15 @@ TEST(RewardServer, RefusesWithAReasonAndServesOn) {
   EXPECT_NE(error("{}").find("'id'"), std::string::npos);
   EXPECT_NE(error(R"({"id":"a","plumb":2})").find("version 1"), std::string::npos);
   EXPECT_NE(error(R"({"id":"a","plumb":1})").find("'prompt'"), std::string::npos);
-  EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":3,"completions":["x"]})").find("neither"), std::string::npos);
-  EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":[{"role":"user"}],"completions":["x"]})").find("role"), std::string::npos);
-  EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":"p","completions":[1]})").find("no text"), std::string::npos);
-  EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":"p","completions":[]})").find("'completions'"), std::string::npos);
+  EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":3,"completions":["x"]})").find("neither"),
+            std::string::npos);
+  EXPECT_NE(
+      error(R"({"id":"a","plumb":1,"prompt":[{"role":"user"}],"completions":["x"]})").find("role"),
+      std::string::npos);
+  EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":"p","completions":[1]})").find("no text"),
+            std::string::npos);
+  EXPECT_NE(error(R"({"id":"a","plumb":1,"prompt":"p","completions":[]})").find("'completions'"),
+            std::string::npos);
   EXPECT_NE(
       error(R"({"id":"a","plumb":1,"prompt":[{"role":"user","content":null}],"completions":["x"]})")
           .find("role"),
@@ -317,11 +344,13 @@ TEST(RewardServer, RefusesWithAReasonAndServesOn) {
           R"({"id":"a","plumb":1,"deadline_ms":100,"prompt":[{"role":"user","content":[{"type":"text","text":"q"}]},)"
           R"({"role":"assistant","content":null,"tool_calls":[{"id":"1"}]}],"ground_truth":"4","completions":["#### 4"]})"),
       "none");
-  const std::string good = R"({"id":"a","plumb":1,"deadline_ms":100,"prompt":"p","ground_truth":"4","completions":["#### 4"]})";
+  const std::string good =
+      R"({"id":"a","plumb":1,"deadline_ms":100,"prompt":"p","ground_truth":"4","completions":["#### 4"]})";
   EXPECT_EQ(error(good), "none");
   EXPECT_EQ(server.Answer(good, milliseconds(200)), "") << "its asker waits no longer";
   // A row without ground truth fails the rule: said for that answer, not turned into a number.
-  const Json reply = Json::parse(server.Answer(R"({"id":"a","plumb":1,"prompt":"p","completions":["x"]})", milliseconds(0)));
+  const Json reply = Json::parse(
+      server.Answer(R"({"id":"a","plumb":1,"prompt":"p","completions":["x"]})", milliseconds(0)));
   EXPECT_EQ(reply["scores"][0]["kind"], "reported");
 }
 
@@ -334,23 +363,27 @@ TEST(RewardServer, LengthOfATextIsNoScore) {
   std::vector<ServedPart> parts;
   parts.push_back({MakeFunction(part, false, TestHost()), 1});
   RewardServer server(std::move(parts), folder.Ipc("s"));
-  const Json reply = Json::parse(server.Answer(R"({"id":"a","plumb":1,"prompt":"p","completions":["x"]})", milliseconds(0)));
+  const Json reply = Json::parse(
+      server.Answer(R"({"id":"a","plumb":1,"prompt":"p","completions":["x"]})", milliseconds(0)));
   EXPECT_EQ(reply["scores"][0]["kind"], "reported") << reply;
 }
 
-// A thousand damaged, repeated and cut requests: each is answered or refused, and none changes what the next gets.
+// A thousand damaged, repeated and cut requests: each is answered or refused, and none changes what
+// the next gets.
 TEST(RewardServer, DamagedAndReplayedRequestsChangeNothing) {
   Notices notices;
   plumb::testing::TempFolder folder;
   RewardServer server(TwoRules(), folder.Ipc("s"));
-  const std::string good = R"({"id":"a","plumb":1,"deadline_ms":1000,"prompt":[{"role":"user","content":"p"}],"ground_truth":"4",)"
-                           R"("extra":{"x":[1,2]},"completions":["#### 4","<think>a</think><answer>5</answer>"]})";
+  const std::string good =
+      R"({"id":"a","plumb":1,"deadline_ms":1000,"prompt":[{"role":"user","content":"p"}],"ground_truth":"4",)"
+      R"("extra":{"x":[1,2]},"completions":["#### 4","<think>a</think><answer>5</answer>"]})";
   const std::string want = server.Answer(good, milliseconds(0));
   ASSERT_EQ(Json::parse(want)["scores"].size(), 2u);
   std::mt19937 random(18);
   for (int i = 0; i < 1000; ++i) {
     std::string bad = good;
-    for (uint32_t n = 1 + random() % 4; n > 0; --n) bad[random() % bad.size()] = static_cast<char>(random());
+    for (uint32_t n = 1 + random() % 4; n > 0; --n)
+      bad[random() % bad.size()] = static_cast<char>(random());
     if (random() % 3 == 0) bad.resize(random() % bad.size());
     const std::string reply = server.Answer(bad, milliseconds(0));
     EXPECT_TRUE(reply.empty() || Json::accept(reply)) << reply;

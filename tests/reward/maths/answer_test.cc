@@ -85,9 +85,10 @@ TEST(ExtractAnswer, FallsBackToTheLastNumberOnlyWhenAsked) {
     const char* text;
     const char* want;
   };
-  for (const Case& c : {Case{"first 3 then 12 apples.", "12"}, Case{"it costs $1,250.50.", "1,250.50"},
-                        Case{"so -4.", "-4"}, Case{"10-3", "3"}, Case{"about 3/4 of it", "3/4"}, Case{"42% of 3%", "3%"},
-                        Case{"The answer is 7.\n", "7"}, Case{".5 then", ".5"}}) {
+  for (const Case& c :
+       {Case{"first 3 then 12 apples.", "12"}, Case{"it costs $1,250.50.", "1,250.50"},
+        Case{"so -4.", "-4"}, Case{"10-3", "3"}, Case{"about 3/4 of it", "3/4"},
+        Case{"42% of 3%", "3%"}, Case{"The answer is 7.\n", "7"}, Case{".5 then", ".5"}}) {
     const auto got = ExtractAnswer(c.text, Fallback::kLastNumber);
     ASSERT_TRUE(got) << c.text;
     EXPECT_EQ(*got, c.want) << c.text;
@@ -120,28 +121,69 @@ TEST(SameAnswer, NumbersAreRationals) {
     bool same;
   };
   for (const Case& c : {
-           Case{"4", "4", true}, Case{"4", "5", false}, Case{"4.0", "4", true}, Case{"4.", "4", true},
-           Case{"0.50", "1/2", true}, Case{".5", "0.5", true}, Case{"007", "7", true}, Case{"-0", "0", true},
-           Case{"1,234", "1234", true}, Case{"1,234,567.80", "1234567.8", true}, Case{"12,34", "1234", false},
-           Case{"$18", "18", true}, Case{"18$", "18", true}, Case{"\xE2\x82\xAC" "18", "18", true},
-           Case{"-$5", "-5", true}, Case{"$-5", "-5", true}, Case{"18 dollars", "18", true},
-           Case{"\xE2\x88\x92" "3", "-3", true}, Case{"3", "-3", false}, Case{"+3", "3", true},
-           Case{"50%", "50", true}, Case{"50%", "0.5", true}, Case{"50%", "50%", true}, Case{"0.5", "50%", true},
-           Case{"50\\%", "1/2", true}, Case{"5%", "0.5", false}, Case{"0.5%", "50%", false},
-           Case{"1/3", "2/6", true}, Case{"1/3", "0.3333333333333333", false}, Case{"-1/2", "1/-2", true},
-           Case{"\\frac{3}{4}", "0.75", true}, Case{"\\dfrac{3}{4}", "3/4", true}, Case{"\\frac34", "3/4", true},
-           Case{"-\\frac{1}{2}", "-0.5", true}, Case{"\\frac{-1}{2}", "-0.5", true},
-           Case{"1 1/2", "1.5", true}, Case{"1\\frac{1}{2}", "3/2", true}, Case{"-1 1/2", "-1.5", true},
-           Case{"1/0", "0", false}, Case{"1e3", "1000", true}, Case{"2.5E-1", "1/4", true},
-           Case{"$\\frac{1}{2}$", "0.5", true}, Case{"\\text{42}", "42", true}, Case{"42^\\circ", "42", true},
-           Case{"1{,}000", "1000", true}, Case{"\\(7\\)", "7", true}, Case{"**42**", "42", true},
-           Case{"3 * 6 = 18", "18", true}, Case{"x = 18", "18", true}, Case{"18 or 19", "18", false},
-           Case{"18 apples", "18", true}, Case{"The answer is 18.", "18", true}, Case{"5 km", "5", true},
+           Case{"4", "4", true},
+           Case{"4", "5", false},
+           Case{"4.0", "4", true},
+           Case{"4.", "4", true},
+           Case{"0.50", "1/2", true},
+           Case{".5", "0.5", true},
+           Case{"007", "7", true},
+           Case{"-0", "0", true},
+           Case{"1,234", "1234", true},
+           Case{"1,234,567.80", "1234567.8", true},
+           Case{"12,34", "1234", false},
+           Case{"$18", "18", true},
+           Case{"18$", "18", true},
+           Case{"\xE2\x82\xAC"
+                "18",
+                "18", true},
+           Case{"-$5", "-5", true},
+           Case{"$-5", "-5", true},
+           Case{"18 dollars", "18", true},
+           Case{"\xE2\x88\x92"
+                "3",
+                "-3", true},
+           Case{"3", "-3", false},
+           Case{"+3", "3", true},
+           Case{"50%", "50", true},
+           Case{"50%", "0.5", true},
+           Case{"50%", "50%", true},
+           Case{"0.5", "50%", true},
+           Case{"50\\%", "1/2", true},
+           Case{"5%", "0.5", false},
+           Case{"0.5%", "50%", false},
+           Case{"1/3", "2/6", true},
+           Case{"1/3", "0.3333333333333333", false},
+           Case{"-1/2", "1/-2", true},
+           Case{"\\frac{3}{4}", "0.75", true},
+           Case{"\\dfrac{3}{4}", "3/4", true},
+           Case{"\\frac34", "3/4", true},
+           Case{"-\\frac{1}{2}", "-0.5", true},
+           Case{"\\frac{-1}{2}", "-0.5", true},
+           Case{"1 1/2", "1.5", true},
+           Case{"1\\frac{1}{2}", "3/2", true},
+           Case{"-1 1/2", "-1.5", true},
+           Case{"1/0", "0", false},
+           Case{"1e3", "1000", true},
+           Case{"2.5E-1", "1/4", true},
+           Case{"$\\frac{1}{2}$", "0.5", true},
+           Case{"\\text{42}", "42", true},
+           Case{"42^\\circ", "42", true},
+           Case{"1{,}000", "1000", true},
+           Case{"\\(7\\)", "7", true},
+           Case{"**42**", "42", true},
+           Case{"3 * 6 = 18", "18", true},
+           Case{"x = 18", "18", true},
+           Case{"18 or 19", "18", false},
+           Case{"18 apples", "18", true},
+           Case{"The answer is 18.", "18", true},
+           Case{"5 km", "5", true},
            Case{"100000000000000000000000000000001", "100000000000000000000000000000001.0", true},
            Case{"100000000000000000000000000000001", "100000000000000000000000000000002", false},
            Case{"9007199254740993", "9007199254740992", false},  // equal as doubles
            Case{"0.1", "0.10000000000000000555", false},
-           Case{"", "4", false}, Case{"four", "4", false},
+           Case{"", "4", false},
+           Case{"four", "4", false},
        }) {
     EXPECT_EQ(SameAnswer(c.a, c.b), c.same) << c.a << " | " << c.b;
   }
@@ -158,11 +200,13 @@ TEST(SameAnswer, WordsAndWorkedSolutions) {
   EXPECT_TRUE(SameAnswer("1/2", "thus \\boxed{\\frac12}"));
 }
 
-// All 8,792 answers of GSM8K: each is a number, equal to itself in five spellings, and to none of its neighbours.
+// All 8,792 answers of GSM8K: each is a number, equal to itself in five spellings, and to none of
+// its neighbours.
 TEST(SameAnswer, AllOfGsm8k) {
   int rows = 0;
   for (const char* name : {"train", "test"}) {
-    const std::string path = std::string(PLUMB_SOURCE_DIR "/../shared/data/gsm8k/") + name + ".jsonl.gz";
+    const std::string path =
+        std::string(PLUMB_SOURCE_DIR "/../shared/data/gsm8k/") + name + ".jsonl.gz";
     gzFile file = gzopen(path.c_str(), "rb");
     if (file == nullptr) GTEST_SKIP() << "NOT TESTED: " << path << " is not here";
     std::string buffer(1 << 16, '\0');
@@ -176,9 +220,11 @@ TEST(SameAnswer, AllOfGsm8k) {
       ASSERT_EQ(number->denominator, "1") << *answer;
       const std::string sign = number->negative ? "-" : "";
       const std::string digits = sign + number->numerator;
-      for (const std::string& same : {digits, digits + ".00", "$" + digits, "\\boxed{" + digits + "}", "x = " + digits,
-                                      "The answer is " + digits + "."}) {
-        ASSERT_TRUE(SameAnswer(ExtractAnswer(same, Fallback::kNone).value_or(same), truth)) << same << " | " << *answer;
+      for (const std::string& same :
+           {digits, digits + ".00", "$" + digits, "\\boxed{" + digits + "}", "x = " + digits,
+            "The answer is " + digits + "."}) {
+        ASSERT_TRUE(SameAnswer(ExtractAnswer(same, Fallback::kNone).value_or(same), truth))
+            << same << " | " << *answer;
       }
       const long long value = std::stoll(digits);
       for (long long other : {value + 1, value - 1, value * 10 + 1, -value - 1}) {

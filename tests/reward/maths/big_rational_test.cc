@@ -1,4 +1,5 @@
-// Exact fractions (reward/maths/big_rational.h) against identities that 64 bits could not check, and their limits.
+// Exact fractions (reward/maths/big_rational.h) against identities that 64 bits could not check,
+// and their limits.
 #include "reward/maths/big_rational.h"
 
 #include <gtest/gtest.h>
@@ -10,7 +11,9 @@
 namespace plumb::reward {
 namespace {
 
-BigRational Decimal(const std::string& text, int exponent = 0) { return BigRational::FromDecimal(text, exponent).value(); }
+BigRational Decimal(const std::string& text, int exponent = 0) {
+  return BigRational::FromDecimal(text, exponent).value();
+}
 
 TEST(BigRational, ReadsDecimals) {
   EXPECT_EQ(Decimal("0.50"), *BigRational(1).Over(BigRational(2)));
@@ -30,7 +33,9 @@ TEST(BigRational, RingLawsOnRandomLargeFractions) {
   std::mt19937_64 random(7);
   const auto any = [&] {
     std::string above, below = "1";
-    for (int i = 0; i < 60; ++i) above += static_cast<char>('0' + random() % 10), below += static_cast<char>('0' + random() % 10);
+    for (int i = 0; i < 60; ++i)
+      above += static_cast<char>('0' + random() % 10),
+          below += static_cast<char>('0' + random() % 10);
     const BigRational value = *Decimal(above).Over(Decimal(below.substr(0, 1 + random() % 60)));
     return random() % 2 ? value.Negated() : value;
   };
@@ -42,10 +47,12 @@ TEST(BigRational, RingLawsOnRandomLargeFractions) {
     EXPECT_EQ(*a.Times(b)->Over(b), a);
     EXPECT_EQ(a.Compare(b) < 0, b.Compare(a) > 0);
     EXPECT_EQ(a.Minus(b)->negative(), a.Compare(b) < 0);
-    const long double near = a.ToLongDouble() * b.ToLongDouble(), exact = a.Times(b)->ToLongDouble();
+    const long double near = a.ToLongDouble() * b.ToLongDouble(),
+                      exact = a.Times(b)->ToLongDouble();
     EXPECT_NEAR(static_cast<double>(near / exact), 1.0, 1e-15);
     const uint64_t prime = 2305843009213693921;
-    EXPECT_EQ(MultiplyModulo(*a.Modulo(prime), *b.Modulo(prime), prime), *a.Times(b)->Modulo(prime));
+    EXPECT_EQ(MultiplyModulo(*a.Modulo(prime), *b.Modulo(prime), prime),
+              *a.Times(b)->Modulo(prime));
   }
 }
 

@@ -1,5 +1,5 @@
-// Verdicts on maths answers (reward/maths/math_answer.h, math_object.h): a human reading of each pair, what math-verify says of
-// it, every answer of GSM8K, and text made to hang a reader.
+// Verdicts on maths answers (reward/maths/math_answer.h, math_object.h): a human reading of each
+// pair, what math-verify says of it, every answer of GSM8K, and text made to hang a reader.
 #include "reward/maths/math_answer.h"
 
 #include <gtest/gtest.h>
@@ -33,7 +33,8 @@ TEST(SameMath, EveryPairAsAPersonReadsIt) {
   int same = 0;
   for (const Json& row : rows) {
     const std::string gold = row["gold"], answer = row["answer"];
-    EXPECT_EQ(SameMath(answer, gold), row["expected"].get<bool>()) << "gold " << gold << " | answer " << answer;
+    EXPECT_EQ(SameMath(answer, gold), row["expected"].get<bool>())
+        << "gold " << gold << " | answer " << answer;
     EXPECT_TRUE(SameMath(gold, gold)) << gold;
     same += row["expected"].get<bool>();
   }
@@ -41,13 +42,15 @@ TEST(SameMath, EveryPairAsAPersonReadsIt) {
   EXPECT_GT(static_cast<int>(rows.size()) - same, 60);
 }
 
-// math-verify's verdicts are stored by tests/golden/math_verify.py; every difference is listed with its reason.
+// math-verify's verdicts are stored by tests/golden/math_verify.py; every difference is listed with
+// its reason.
 TEST(SameMath, DiffersFromMathVerifyExactlyWhereListed) {
   std::set<std::pair<std::string, std::string>> listed, found;
   for (const Json& group : Json::parse(std::ifstream(kGolden + "math_disagreements.json"))) {
     EXPECT_GT(group["why"].get<std::string>().size(), 20u);
     for (const Json& pair : group["pairs"]) {
-      const bool first = listed.emplace(pair[0].get<std::string>(), pair[1].get<std::string>()).second;
+      const bool first =
+          listed.emplace(pair[0].get<std::string>(), pair[1].get<std::string>()).second;
       EXPECT_TRUE(first) << pair << " is listed twice";
     }
   }
@@ -141,12 +144,15 @@ TEST(ReadMathObject, Shapes) {
     Kind kind;
     size_t items;
   };
-  for (const Case& c : {Case{"5", Kind::kQuantity, 0}, Case{"1,234", Kind::kQuantity, 0}, Case{"1, 2", Kind::kList, 2},
-                        Case{"\\{1,2,3\\}", Kind::kSet, 3}, Case{"(1,2)", Kind::kTuple, 2}, Case{"[1,2)", Kind::kInterval, 2},
+  for (const Case& c : {Case{"5", Kind::kQuantity, 0}, Case{"1,234", Kind::kQuantity, 0},
+                        Case{"1, 2", Kind::kList, 2}, Case{"\\{1,2,3\\}", Kind::kSet, 3},
+                        Case{"(1,2)", Kind::kTuple, 2}, Case{"[1,2)", Kind::kInterval, 2},
                         Case{"x > 2", Kind::kInterval, 2}, Case{"x = 5", Kind::kAssignment, 1},
-                        Case{"x + y = 5", Kind::kRelation, 0}, Case{"(0,1)\\cup (2,3)", Kind::kUnion, 2},
-                        Case{"1 \\pm 2", Kind::kList, 2}, Case{"101_2", Kind::kBased, 0}, Case{"Monday", Kind::kWords, 0},
-                        Case{"\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", Kind::kMatrix, 2}, Case{"", Kind::kWords, 0}}) {
+                        Case{"x + y = 5", Kind::kRelation, 0},
+                        Case{"(0,1)\\cup (2,3)", Kind::kUnion, 2}, Case{"1 \\pm 2", Kind::kList, 2},
+                        Case{"101_2", Kind::kBased, 0}, Case{"Monday", Kind::kWords, 0},
+                        Case{"\\begin{pmatrix} 1 \\\\ 2 \\end{pmatrix}", Kind::kMatrix, 2},
+                        Case{"", Kind::kWords, 0}}) {
     const MathObject object = ReadMathObject(c.plain, true);
     EXPECT_EQ(object.kind, c.kind) << c.plain;
     EXPECT_EQ(object.items.size(), c.items) << c.plain;
@@ -156,11 +162,13 @@ TEST(ReadMathObject, Shapes) {
   EXPECT_EQ(ReadMathObject("(1,234)", false).kind, Kind::kTuple);
 }
 
-// All 8,792 answers of GSM8K: equal to themselves in nine spellings (those of math_verify.py), to none of their neighbours.
+// All 8,792 answers of GSM8K: equal to themselves in nine spellings (those of math_verify.py), to
+// none of their neighbours.
 TEST(SameMath, AllOfGsm8k) {
   int rows = 0;
   for (const char* name : {"train", "test"}) {
-    const std::string path = std::string(PLUMB_SOURCE_DIR "/../shared/data/gsm8k/") + name + ".jsonl.gz";
+    const std::string path =
+        std::string(PLUMB_SOURCE_DIR "/../shared/data/gsm8k/") + name + ".jsonl.gz";
     gzFile file = gzopen(path.c_str(), "rb");
     if (file == nullptr) GTEST_SKIP() << "NOT TESTED: " << path << " is not here";
     std::string buffer(1 << 16, '\0');
@@ -173,8 +181,9 @@ TEST(SameMath, AllOfGsm8k) {
         if (c != ',') digits += c;
       }
       for (const std::string& same :
-           {digits, digits + ".00", "$" + digits, "\\boxed{" + digits + "}", "x = " + digits, "The answer is " + digits + ".",
-            "\\frac{" + digits + "}{1}", digits + " \\text{ dollars}", "$" + digits + "$"}) {
+           {digits, digits + ".00", "$" + digits, "\\boxed{" + digits + "}", "x = " + digits,
+            "The answer is " + digits + ".", "\\frac{" + digits + "}{1}",
+            digits + " \\text{ dollars}", "$" + digits + "$"}) {
         ASSERT_TRUE(SameMath(same, truth)) << same << " | " << digits;
       }
       const long long value = std::stoll(digits);
@@ -194,8 +203,9 @@ std::string Repeated(const std::string& piece, size_t bytes) {
   return out.substr(0, bytes);
 }
 
-// Made to cost a naive reader exponential or quadratic time, or its stack. Each verdict within half a second even on a
-// busy machine (they take about a millisecond at most); "not equal", for the truth is 7.
+// Made to cost a naive reader exponential or quadratic time, or its stack. Each verdict within half
+// a second even on a busy machine (they take about a millisecond at most); "not equal", for the
+// truth is 7.
 TEST(SameMath, HostileTextIsAQuickNo) {
   std::vector<std::string> hostile;
   for (const char* piece : {"(",
@@ -295,9 +305,11 @@ TEST(SameMath, HostileTextIsAQuickNo) {
 
 // Random strings over the alphabet of LaTeX: no crash, no hang, and equality is symmetric.
 TEST(SameMath, RandomTextNeitherCrashesNorFavoursASide) {
-  static const char* kPieces[] = {"1", "2", "0.5", "x", "y", "+", "-", "*", "/", "^", "{", "}", "(", ")", "[", "]", ",", "=",
-                                  "<", "\\le", "\\frac", "\\sqrt", "\\pi", "\\pm", "\\cup", "\\text{", "cm", " ", "%", "\\$",
-                                  "\\{", "\\}", "|", "!", "_", "\\infty", "and", "\\sin", ";", "i", "e", "\\in", "&", "\\\\"};
+  static const char* kPieces[] = {
+      "1",    "2",    "0.5",     "x",       "y",     "+", "-", "*",   "/",    "^",      "{",
+      "}",    "(",    ")",       "[",       "]",     ",", "=", "<",   "\\le", "\\frac", "\\sqrt",
+      "\\pi", "\\pm", "\\cup",   "\\text{", "cm",    " ", "%", "\\$", "\\{",  "\\}",    "|",
+      "!",    "_",    "\\infty", "and",     "\\sin", ";", "i", "e",   "\\in", "&",      "\\\\"};
   std::mt19937 random(20261124);
   const auto any = [&] {
     std::string out;

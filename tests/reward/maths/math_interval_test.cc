@@ -1,5 +1,5 @@
-// Inequalities solved for their letter (reward/maths/math_interval.h), and intervals as people write
-// them.
+// Inequalities solved for their letter (reward/maths/math_interval.h), and intervals as people
+// write them.
 #include "reward/maths/math_interval.h"
 
 #include <gtest/gtest.h>

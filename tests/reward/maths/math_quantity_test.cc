@@ -1,5 +1,5 @@
-// Quantities as people write them (reward/maths/math_quantity.h, and the spellings of reward/maths/latex_text.h
-// under them).
+// Quantities as people write them (reward/maths/math_quantity.h, and the spellings of
+// reward/maths/latex_text.h under them).
 #include "reward/maths/math_quantity.h"
 
 #include <gtest/gtest.h>

@@ -20,7 +20,8 @@ std::string Cut(std::string_view text, Sign sign, bool thousands = true) {
 
 TEST(MathSplit, OnlyOutsideBrackets) {
   EXPECT_EQ(Cut("1, (2, 3), \\{4, 5\\}", ListSign), "1|,|(2, 3)|,|\\{4, 5\\}");
-  EXPECT_EQ(Cut("\\begin{matrix}1,2\\end{matrix}, 3", ListSign), "\\begin{matrix}1,2\\end{matrix}|,|3");
+  EXPECT_EQ(Cut("\\begin{matrix}1,2\\end{matrix}, 3", ListSign),
+            "\\begin{matrix}1,2\\end{matrix}|,|3");
   EXPECT_EQ(Cut("2 or 3", ListSign), "2| or |3");
   EXPECT_EQ(Cut("word", ListSign), "word") << "an 'or' within a word";
   EXPECT_EQ(Cut("(1, 2", ListSign), "(1, 2") << "a bracket that never closes holds the rest";

@@ -1,5 +1,5 @@
-// Reading formulas (reward/maths/math_parser.h, math_expression.h) and their equality (reward/maths/math_value.h): each of the three
-// ways, what they must tell apart, and the limits.
+// Reading formulas (reward/maths/math_parser.h, math_expression.h) and their equality
+// (reward/maths/math_value.h): each of the three ways, what they must tell apart, and the limits.
 #include "reward/maths/math_value.h"
 
 #include <gtest/gtest.h>
@@ -73,12 +73,27 @@ TEST(MathParser, ExactNumbers) {
   struct Case {
     const char *text, *value;
   };
-  for (const Case& c : {Case{"2+3*4", "14"}, Case{"2^3^2", "64"}, Case{"-2^2", "-4"}, Case{"(-2)^2", "4"}, Case{"6/2/3", "1"},
-                        Case{"\\frac12+\\frac{1}{2}", "1"}, Case{"1\\frac{1}{2}", "1.5"}, Case{"2 1/4", "2.25"},
-                        Case{"5!", "120"}, Case{"\\binom{6}{2}", "15"}, Case{"\\sqrt{\\frac{9}{4}}", "1.5"},
-                        Case{"|{-3}|", "3"}, Case{"\\lfloor -1.5 \\rfloor", "-2"}, Case{"\\lceil 1.2 \\rceil", "2"},
-                        Case{"\\log_2 32", "5"}, Case{"8^{1/3}", "2"}, Case{"0.\\overline{9}", "1"}, Case{"2(3)", "6"},
-                        Case{"3-(-2)", "5"}, Case{"2\\times-3", "-6"}, Case{"1e3", "1000"}}) {
+  for (const Case& c : {Case{"2+3*4", "14"},
+                        Case{"2^3^2", "64"},
+                        Case{"-2^2", "-4"},
+                        Case{"(-2)^2", "4"},
+                        Case{"6/2/3", "1"},
+                        Case{"\\frac12+\\frac{1}{2}", "1"},
+                        Case{"1\\frac{1}{2}", "1.5"},
+                        Case{"2 1/4", "2.25"},
+                        Case{"5!", "120"},
+                        Case{"\\binom{6}{2}", "15"},
+                        Case{"\\sqrt{\\frac{9}{4}}", "1.5"},
+                        Case{"|{-3}|", "3"},
+                        Case{"\\lfloor -1.5 \\rfloor", "-2"},
+                        Case{"\\lceil 1.2 \\rceil", "2"},
+                        Case{"\\log_2 32", "5"},
+                        Case{"8^{1/3}", "2"},
+                        Case{"0.\\overline{9}", "1"},
+                        Case{"2(3)", "6"},
+                        Case{"3-(-2)", "5"},
+                        Case{"2\\times-3", "-6"},
+                        Case{"1e3", "1000"}}) {
     const auto value = ExactValue(Formula(c.text));
     ASSERT_TRUE(value) << c.text;
     const bool negative = c.value[0] == '-';
@@ -108,10 +123,12 @@ TEST(MathValue, RationalFunctionsInTheField) {
 
 TEST(MathValue, RootsAndFunctionsInFloats) {
   EXPECT_TRUE(Same("\\sqrt{2}+\\sqrt{3}", "\\sqrt{5+2\\sqrt{6}}"));
-  EXPECT_TRUE(Same("\\sqrt{2}+\\sqrt{3}-\\sqrt{5+2\\sqrt{6}}", "0")) << "the bound covers cancellation";
+  EXPECT_TRUE(Same("\\sqrt{2}+\\sqrt{3}-\\sqrt{5+2\\sqrt{6}}", "0"))
+      << "the bound covers cancellation";
   EXPECT_FALSE(Same("\\sqrt{2}", "1.4142135623730950"));
   EXPECT_FALSE(Same("\\pi", "\\frac{355}{113}"));
-  EXPECT_TRUE(Same("e^{\\pi\\sqrt{163}}", "262537412640768744")) << "30 digits agree: the limit that the header names";
+  EXPECT_TRUE(Same("e^{\\pi\\sqrt{163}}", "262537412640768744"))
+      << "30 digits agree: the limit that the header names";
   EXPECT_FALSE(Same("e^{\\pi\\sqrt{163}}", "262537412640768000"));
   EXPECT_TRUE(Same("\\sin^2 x+\\cos^2 x", "1"));
   EXPECT_TRUE(Same("\\ln(xy)", "\\ln(yx)"));
@@ -127,11 +144,14 @@ TEST(MathValue, Proportional) {
     return MathExpression::Join(MathOp::kSubtract, Formula(a), Formula(b));
   };
   EXPECT_TRUE(Proportional(difference("y", "2x+1"), difference("4x+2", "2y"), false));
-  EXPECT_FALSE(Proportional(difference("y", "2x+1"), difference("4x+2", "2y"), true)) << "the sign turns";
+  EXPECT_FALSE(Proportional(difference("y", "2x+1"), difference("4x+2", "2y"), true))
+      << "the sign turns";
   EXPECT_TRUE(Proportional(difference("2x+2y", "6"), difference("x+y", "3"), true));
   EXPECT_FALSE(Proportional(difference("x", "1"), difference("x", "2"), false));
-  EXPECT_FALSE(Proportional(difference("x", "x"), difference("y", "y"), false)) << "0 = 0 says nothing";
-  EXPECT_TRUE(Proportional(difference("y", "\\sqrt{2}x"), difference("\\frac{y}{\\sqrt{2}}", "x"), false));
+  EXPECT_FALSE(Proportional(difference("x", "x"), difference("y", "y"), false))
+      << "0 = 0 says nothing";
+  EXPECT_TRUE(
+      Proportional(difference("y", "\\sqrt{2}x"), difference("\\frac{y}{\\sqrt{2}}", "x"), false));
 }
 
 TEST(MathValue, RealValues) {

@@ -1,4 +1,5 @@
-// Units (reward/maths/units.h): dimensions and exact factors, and the LaTeX they are written in (reward/maths/latex_text.h).
+// Units (reward/maths/units.h): dimensions and exact factors, and the LaTeX they are written in
+// (reward/maths/latex_text.h).
 #include "reward/maths/units.h"
 
 #include <gtest/gtest.h>
@@ -49,7 +50,8 @@ TEST(ReadUnit, FactorsAreExact) {
                         Case{"\\degree", "degrees", 1, 1}}) {
     const Unit a = Read(c.a), b = Read(c.b);
     EXPECT_EQ(a.powers, b.powers) << c.a << " | " << c.b;
-    EXPECT_EQ(*a.factor.Over(b.factor), *BigRational(c.above).Over(BigRational(c.below))) << c.a << " | " << c.b;
+    EXPECT_EQ(*a.factor.Over(b.factor), *BigRational(c.above).Over(BigRational(c.below)))
+        << c.a << " | " << c.b;
   }
   EXPECT_NE(Read("m").powers, Read("m^2").powers);
   EXPECT_NE(Read("\\usd").powers, Read("\\eur").powers);
@@ -59,11 +61,13 @@ TEST(ReadUnit, FactorsAreExact) {
   EXPECT_FALSE(Read("million dollars").scale_only);
   EXPECT_TRUE(Read("m").weak);
   EXPECT_FALSE(Read("\\text{m}").weak);
-  EXPECT_EQ(Read("\\degree F").offset, *BigRational::FromDecimal("459.67")->Times(*BigRational(5).Over(BigRational(9))));
+  EXPECT_EQ(Read("\\degree F").offset,
+            *BigRational::FromDecimal("459.67")->Times(*BigRational(5).Over(BigRational(9))));
 }
 
 TEST(ReadUnit, RefusesOtherWords) {
-  for (const char* text : {"", "apples", "m apples", "/", "m/", "^2", "square", "5", "m+s", "\\foo", "m^12"}) {
+  for (const char* text :
+       {"", "apples", "m apples", "/", "m/", "^2", "square", "5", "m+s", "\\foo", "m^12"}) {
     EXPECT_FALSE(ReadUnit(text)) << text;
   }
   size_t used = 0;
@@ -79,12 +83,14 @@ TEST(PlainLatex, OneSpellingAThing) {
   struct Case {
     const char *text, *want;
   };
-  for (const Case& c : {Case{" $\\dfrac{1}{2}$ ", "\\frac{1}{2}"}, Case{"\\left( 1, 2 \\right)", "( 1, 2 )"},
-                        Case{"3 \\times 4 \\cdot 5", "3 * 4 * 5"}, Case{"x \\leq 3", "x <= 3"}, Case{"90^{\\circ}", "90\\degree"},
-                        Case{"1\\,234", "1234"}, Case{"1{,}234", "1,234"}, Case{"\\$5", "\\usd 5"}, Case{"$5", "\\usd 5"},
-                        Case{"\\mathrm{e}", "e"}, Case{"\\mathrm{cm}", "\\text{cm}"}, Case{"\u22125", "-5"},
-                        Case{"5.", "5"}, Case{"**5**", "5"}, Case{"x**2", "x^2"}, Case{"\\mathbb{R}", "\\R"},
-                        Case{"\\operatorname{sin} x", "\\sin  x"}, Case{"50\\%", "50%"}}) {
+  for (const Case& c :
+       {Case{" $\\dfrac{1}{2}$ ", "\\frac{1}{2}"}, Case{"\\left( 1, 2 \\right)", "( 1, 2 )"},
+        Case{"3 \\times 4 \\cdot 5", "3 * 4 * 5"}, Case{"x \\leq 3", "x <= 3"},
+        Case{"90^{\\circ}", "90\\degree"}, Case{"1\\,234", "1234"}, Case{"1{,}234", "1,234"},
+        Case{"\\$5", "\\usd 5"}, Case{"$5", "\\usd 5"}, Case{"\\mathrm{e}", "e"},
+        Case{"\\mathrm{cm}", "\\text{cm}"}, Case{"\u22125", "-5"}, Case{"5.", "5"},
+        Case{"**5**", "5"}, Case{"x**2", "x^2"}, Case{"\\mathbb{R}", "\\R"},
+        Case{"\\operatorname{sin} x", "\\sin  x"}, Case{"50\\%", "50%"}}) {
     EXPECT_EQ(PlainLatex(c.text), c.want) << c.text;
   }
 }

@@ -1,4 +1,5 @@
-// reward/models/perplexity.h: the formula at its ends and in its middle, values from the model's own log-probs, refusals that say why.
+// reward/models/perplexity.h: the formula at its ends and in its middle, values from the model's
+// own log-probs, refusals that say why.
 #include "reward/models/perplexity.h"
 
 #include <gtest/gtest.h>
@@ -6,8 +7,8 @@
 #include <cmath>
 
 #include "common/base/file.h"
-#include "policy_model/transformer.h"
 #include "policy_model/memory/weights.h"
+#include "policy_model/transformer.h"
 #include "reward/models/model_part.h"
 #include "reward/models/reward_model.h"
 #include "reward/scorer.h"
@@ -31,10 +32,18 @@ TEST(PerplexityFormula, LowMiddleHigh) {
 class PerplexityTest : public ::testing::Test {
  protected:
   PerplexityTest() : tokenizer_(Tokenizer::BuiltIn("arithmetic")) {
-    weights_ = std::make_unique<Weights>(
-        policy_model::ModelShape{.family = "llama", .layers = 2, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 48,
-                                 .vocab = tokenizer_->size(), .max_positions = 48, .tied = true, .eos_tokens = {2}},
-        Device::kCpu, DType::kFloat32);
+    weights_ = std::make_unique<Weights>(policy_model::ModelShape{.family = "llama",
+                                                                  .layers = 2,
+                                                                  .hidden = 32,
+                                                                  .heads = 4,
+                                                                  .kv_heads = 2,
+                                                                  .head_dim = 8,
+                                                                  .ffn = 48,
+                                                                  .vocab = tokenizer_->size(),
+                                                                  .max_positions = 48,
+                                                                  .tied = true,
+                                                                  .eos_tokens = {2}},
+                                         Device::kCpu, DType::kFloat32);
     weights_->Initialise(6, 0.3);
     Save(*weights_, "lm");
   }
@@ -45,9 +54,11 @@ class PerplexityTest : public ::testing::Test {
   }
   std::string Path(const std::string& name) const { return folder_.path() + "/" + name; }
 
-  std::unique_ptr<RewardFunction> Make(std::vector<std::string> args, const std::string& folder = "lm") const {
+  std::unique_ptr<RewardFunction> Make(std::vector<std::string> args,
+                                       const std::string& folder = "lm") const {
     configs::RewardPartConfig part;
-    part.name = "base", part.kind = "perplexity", part.path = Path(folder), part.args = std::move(args);
+    part.name = "base", part.kind = "perplexity", part.path = Path(folder),
+    part.args = std::move(args);
     return MakePerplexity(part, *tokenizer_);
   }
 
@@ -95,7 +106,8 @@ TEST_F(PerplexityTest, LowMiddleAndHighUnderATinyModel) {
   const double ppl = std::exp(Nll(group.trajectories[0]));
   ASSERT_GT(ppl, 2.5);
   const auto value = [&](double low, double high) {
-    const auto scores = Make({"low=" + std::to_string(low), "high=" + std::to_string(high)})->Score(group, After(std::chrono::seconds(60)));
+    const auto scores = Make({"low=" + std::to_string(low), "high=" + std::to_string(high)})
+                            ->Score(group, After(std::chrono::seconds(60)));
     EXPECT_TRUE(scores[0].scored()) << scores[0].reason;
     EXPECT_NEAR(scores[0].details.at(0).second, ppl, 1e-3 * ppl);
     return scores[0].value;
@@ -106,12 +118,15 @@ TEST_F(PerplexityTest, LowMiddleAndHighUnderATinyModel) {
 }
 
 TEST_F(PerplexityTest, EachAnswerByItselfWhateverIsPackedTogether) {
-  const TrajectoryGroup group = Group({"46<eos>", "<think>6+4=10</think><answer>46</answer><eos>", "9999", "+<eos>"});
+  const TrajectoryGroup group =
+      Group({"46<eos>", "<think>6+4=10</think><answer>46</answer><eos>", "9999", "+<eos>"});
   for (const char* budget : {"batch_tokens=8192", "batch_tokens=12"}) {
-    const auto scores = Make({"low=1.5", "high=5000", budget})->Score(group, After(std::chrono::seconds(60)));
+    const auto scores =
+        Make({"low=1.5", "high=5000", budget})->Score(group, After(std::chrono::seconds(60)));
     for (size_t i = 0; i < scores.size(); ++i) {
       ASSERT_TRUE(scores[i].scored()) << scores[i].reason;
-      EXPECT_NEAR(scores[i].value, PerplexityScore(Nll(group.trajectories[i]), 1.5, 5000), 1e-5) << i << budget;
+      EXPECT_NEAR(scores[i].value, PerplexityScore(Nll(group.trajectories[i]), 1.5, 5000), 1e-5)
+          << i << budget;
     }
   }
 }
@@ -123,7 +138,8 @@ TEST_F(PerplexityTest, WhatHasNoPerplexityFailsAlone) {
   EXPECT_TRUE(scores[0].scored());
   EXPECT_NE(scores[1].reason.find("no token to score"), std::string::npos) << scores[1].reason;
   EXPECT_EQ(scores[2].failure, Failure::kReported);
-  for (const PartScore& score : Make({})->Score(group, After(std::chrono::seconds(-1)))) EXPECT_FALSE(score.scored());
+  for (const PartScore& score : Make({})->Score(group, After(std::chrono::seconds(-1))))
+    EXPECT_FALSE(score.scored());
 }
 
 TEST_F(PerplexityTest, IsAPartOfAReward) {
@@ -134,12 +150,15 @@ TEST_F(PerplexityTest, IsAPartOfAReward) {
   GroupScorer scorer(config, WithModelParts(*tokenizer_));
   TrajectoryGroup group = Group({"46<eos>"});
   ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored);
-  EXPECT_DOUBLE_EQ(group.trajectories[0].reward, 0.7 * PerplexityScore(std::log(group.trajectories[0].rewards.at(1).value), 10, 1000));
+  EXPECT_DOUBLE_EQ(
+      group.trajectories[0].reward,
+      0.7 * PerplexityScore(std::log(group.trajectories[0].rewards.at(1).value), 10, 1000));
   EXPECT_THROW(GroupScorer{config}, Error) << "without a tokenizer";
 }
 
 TEST_F(PerplexityTest, RefusesWrongBoundsAndModels) {
-  for (const char* bad : {"low=0.5", "low=x", "high=5", "high=inf", "top=3"}) EXPECT_THROW(Make({bad}), Error) << bad;
+  for (const char* bad : {"low=0.5", "low=x", "high=5", "high=inf", "top=3"})
+    EXPECT_THROW(Make({bad}), Error) << bad;
   EXPECT_THROW(Make({}, "nowhere"), Error);
   Save(policy_model::ScalarHeadFrom(*weights_, 8), "rm");
   EXPECT_THROW(Make({}, "rm"), Error);

@@ -1,20 +1,21 @@
-// reward/models/reward_model.h: values equal to the model's own forward pass, whatever is packed together; refusals that say why.
+// reward/models/reward_model.h: values equal to the model's own forward pass, whatever is packed
+// together; refusals that say why.
 #include "reward/models/reward_model.h"
 
 #include <gtest/gtest.h>
 
 #include "common/base/file.h"
 #include "common/base/rng.h"
-#include "policy_model/transformer.h"
 #include "policy_model/memory/weights.h"
+#include "policy_model/transformer.h"
 #include "reward/scorer.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::reward {
 namespace {
 
-using policy_model::ModelShape;
 using plumb::Tokenizer;
+using policy_model::ModelShape;
 using policy_model::Weights;
 
 class RewardModelTest : public ::testing::Test {
@@ -28,18 +29,29 @@ class RewardModelTest : public ::testing::Test {
   }
 
   ModelShape Shape() const {
-    return {.family = "llama", .layers = 2, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 48,
-            .vocab = tokenizer_->size(), .max_positions = 48, .tied = true, .eos_tokens = {2}};
+    return {.family = "llama",
+            .layers = 2,
+            .hidden = 32,
+            .heads = 4,
+            .kv_heads = 2,
+            .head_dim = 8,
+            .ffn = 48,
+            .vocab = tokenizer_->size(),
+            .max_positions = 48,
+            .tied = true,
+            .eos_tokens = {2}};
   }
 
   void Save(const Weights& weights, const std::string& name, const std::string& tokenizer) const {
     policy_model::SaveModelDirectory(weights, Path(name), "");
-    if (!tokenizer.empty()) RealFileSystem().WriteFileAtomic(Path(name) + "/tokenizer.json", tokenizer);
+    if (!tokenizer.empty())
+      RealFileSystem().WriteFileAtomic(Path(name) + "/tokenizer.json", tokenizer);
   }
 
   std::string Path(const std::string& name) const { return folder_.path() + "/" + name; }
 
-  configs::RewardPartConfig Part(const std::string& folder = "rm", std::vector<std::string> args = {}) const {
+  configs::RewardPartConfig Part(const std::string& folder = "rm",
+                                 std::vector<std::string> args = {}) const {
     configs::RewardPartConfig part;
     part.name = "helpful";
     part.kind = "reward_model";
@@ -55,7 +67,8 @@ class RewardModelTest : public ::testing::Test {
       Trajectory t;
       t.sample = static_cast<uint32_t>(group.trajectories.size());
       for (int i = 0; i < n; ++i) {
-        t.tokens.push_back(static_cast<int32_t>(random.NextBelow(static_cast<uint32_t>(tokenizer_->size()))));
+        t.tokens.push_back(
+            static_cast<int32_t>(random.NextBelow(static_cast<uint32_t>(tokenizer_->size()))));
       }
       t.completion = "words that a reward model does not look at";
       group.trajectories.push_back(t);
@@ -99,7 +112,8 @@ TEST_F(RewardModelTest, ScoresTheLastTokenOfEachWholeSequence) {
     double smallest = 1e9, largest = -1e9;
     for (size_t i = 0; i < scores.size(); ++i) {
       ASSERT_TRUE(scores[i].scored()) << scores[i].reason;
-      EXPECT_NEAR(scores[i].value, Expected(group.trajectories[i].tokens), 1e-5) << i << " " << budget;
+      EXPECT_NEAR(scores[i].value, Expected(group.trajectories[i].tokens), 1e-5)
+          << i << " " << budget;
       smallest = std::min(smallest, scores[i].value);
       largest = std::max(largest, scores[i].value);
     }
@@ -127,7 +141,8 @@ TEST_F(RewardModelTest, GivesTheRawValueWithTheWeightsDigest) {
 TEST_F(RewardModelTest, WhatItCannotReadFailsAlone) {
   TrajectoryGroup group = Group({7, 49, 0, 5});
   group.trajectories[3].tokens[2] = tokenizer_->size();
-  const auto scores = MakeRewardModel(Part(), *tokenizer_)->Score(group, After(std::chrono::seconds(60)));
+  const auto scores =
+      MakeRewardModel(Part(), *tokenizer_)->Score(group, After(std::chrono::seconds(60)));
   EXPECT_TRUE(scores[0].scored());
   EXPECT_NE(scores[1].reason.find("49 tokens"), std::string::npos) << scores[1].reason;
   EXPECT_NE(scores[2].reason.find("no tokens"), std::string::npos) << scores[2].reason;
@@ -136,20 +151,23 @@ TEST_F(RewardModelTest, WhatItCannotReadFailsAlone) {
 }
 
 TEST_F(RewardModelTest, APassedDeadlineIsATimeoutNotAZero) {
-  const auto scores = MakeRewardModel(Part(), *tokenizer_)->Score(Group({7, 9}), After(std::chrono::seconds(-1)));
+  const auto scores =
+      MakeRewardModel(Part(), *tokenizer_)->Score(Group({7, 9}), After(std::chrono::seconds(-1)));
   for (const PartScore& s : scores) EXPECT_EQ(s.failure, Failure::kTimeout);
 }
 
 TEST_F(RewardModelTest, NumbersThatAreNotFiniteFail) {
   model_->flat().f32()[model_->table().score()] = std::numeric_limits<float>::quiet_NaN();
   Save(*model_, "nan", tokenizer_->json());
-  const auto scores = MakeRewardModel(Part("nan"), *tokenizer_)->Score(Group({7}), After(std::chrono::seconds(60)));
+  const auto scores =
+      MakeRewardModel(Part("nan"), *tokenizer_)->Score(Group({7}), After(std::chrono::seconds(60)));
   EXPECT_EQ(scores[0].failure, Failure::kNotFinite);
 }
 
 TEST_F(RewardModelTest, HalfPrecisionIsAnOption) {
   const TrajectoryGroup group = Group({9, 17});
-  const auto scores = MakeRewardModel(Part("rm", {"dtype=bfloat16"}), *tokenizer_)->Score(group, After(std::chrono::seconds(60)));
+  const auto scores = MakeRewardModel(Part("rm", {"dtype=bfloat16"}), *tokenizer_)
+                          ->Score(group, After(std::chrono::seconds(60)));
   for (size_t i = 0; i < 2; ++i) {
     const double exact = Expected(group.trajectories[i].tokens);
     EXPECT_NEAR(scores[i].value, exact, 0.1);
@@ -188,8 +206,10 @@ TEST_F(RewardModelTest, AGpuThatIsNotThereIsSaidWithThePart) {
     // With a GPU the scores are those of the CPU, up to the rounding of its products.
     const TrajectoryGroup group = Group({5, 17, 40});
     const auto there = model->Score(group, After(std::chrono::seconds(20)));
-    const auto here = MakeRewardModel(Part("rm"), *tokenizer_)->Score(group, After(std::chrono::seconds(20)));
-    for (size_t i = 0; i < there.size(); ++i) EXPECT_NEAR(there[i].value, here[i].value, 1e-4 * (1 + std::abs(here[i].value)));
+    const auto here =
+        MakeRewardModel(Part("rm"), *tokenizer_)->Score(group, After(std::chrono::seconds(20)));
+    for (size_t i = 0; i < there.size(); ++i)
+      EXPECT_NEAR(there[i].value, here[i].value, 1e-4 * (1 + std::abs(here[i].value)));
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported) << error.what();
     EXPECT_NE(std::string(error.what()).find("'helpful'"), std::string::npos) << error.what();

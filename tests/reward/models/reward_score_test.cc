@@ -1,4 +1,5 @@
-// The reward part that scores with a model against transformers' LlamaForSequenceClassification, on a folder that transformers saved.
+// The reward part that scores with a model against transformers' LlamaForSequenceClassification, on
+// a folder that transformers saved.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -29,14 +30,16 @@ TEST(RewardScoreTest, EqualsTransformersOnAFolderThatItSaved) {
     t.tokens = sequence.get<std::vector<int32_t>>();
     group.trajectories.push_back(t);
   }
-  // At most 4 times the error that transformers makes in float32 itself; packed in one pass, and in several.
+  // At most 4 times the error that transformers makes in float32 itself; packed in one pass, and in
+  // several.
   const double bound = 4 * golden["gap"].get<double>();
   for (const char* budget : {"batch_tokens=8192", "batch_tokens=30"}) {
     configs::RewardPartConfig part;
     part.name = part.kind = "reward_model";
     part.path = temp / "rm";
     part.args = {budget, "dtype=float32"};
-    const auto scores = MakeRewardModel(part, *tokenizer)->Score(group, After(std::chrono::seconds(60)));
+    const auto scores =
+        MakeRewardModel(part, *tokenizer)->Score(group, After(std::chrono::seconds(60)));
     ASSERT_EQ(scores.size(), golden["scores"].size());
     for (size_t i = 0; i < scores.size(); ++i) {
       ASSERT_TRUE(scores[i].scored()) << scores[i].reason;

@@ -1,5 +1,5 @@
-// What of a row counts as right (reward/part/truth.h), and the rules that ask: one text, several, or a
-// clear failure.
+// What of a row counts as right (reward/part/truth.h), and the rules that ask: one text, several,
+// or a clear failure.
 #include "reward/part/truth.h"
 
 #include "tests/reward/rule_testing.h"
@@ -149,7 +149,8 @@ TEST(RulesWithATruth, ThinkingIsNoAnswer) {
   EXPECT_EQ(RuleValue("exact", {}, "<think>a</think>b", "<think>a</think>b"), 1)
       << "the truth thinks too";
   EXPECT_EQ(RuleValue("exact", {}, "<think>c</think>b", "<think>a</think>b"), 0);
-  for (const char* kind : {"math", "answer", "multiple_choice"}) {  // cut off within the thinking that the prompt opened
+  // cut off within the thinking that the prompt opened
+  for (const char* kind : {"math", "answer", "multiple_choice"}) {
     EXPECT_EQ(RuleValue(kind, {}, "I try \\boxed{B}", "B"), 1) << kind;
     EXPECT_EQ(RuleValue(kind, {"prefilled=1"}, "I try \\boxed{B}", "B"), 0) << kind;
     EXPECT_EQ(RuleValue(kind, {"prefilled=1"}, "I try</think>\\boxed{B}", "B"), 1) << kind;

@@ -7,7 +7,8 @@
 
 extern "C" uint32_t plumb_reward_abi_version(void) { return PLUMB_REWARD_ABI_VERSION; }
 
-extern "C" int64_t plumb_reward_score(void*, const plumb_reward_batch* batch, plumb_reward_result* results) {
+extern "C" int64_t plumb_reward_score(void*, const plumb_reward_batch* batch,
+                                      plumb_reward_result* results) {
   static double calls = 0;
   ++calls;
   const std::string what = PLUMB_REWARD_ITEM(batch, 0)->ground_truth.data;

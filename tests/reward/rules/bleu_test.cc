@@ -1,5 +1,5 @@
-// reward/rules/bleu.h against sacrebleu's own numbers (tests/golden/text_metrics.py), and its formula by
-// hand.
+// reward/rules/bleu.h against sacrebleu's own numbers (tests/golden/text_metrics.py), and its
+// formula by hand.
 #include "reward/rules/bleu.h"
 
 #include <cmath>

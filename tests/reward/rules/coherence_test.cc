@@ -1,4 +1,5 @@
-// reward/rules/coherence.h: low, middle and high of the formula, and what it is meant to tell apart.
+// reward/rules/coherence.h: low, middle and high of the formula, and what it is meant to tell
+// apart.
 #include "reward/rules/coherence.h"
 
 #include "tests/reward/rule_testing.h"

@@ -1,4 +1,5 @@
-// reward/rules/diversity.h: low, middle and high; the answers' values are exact shares of the group's.
+// reward/rules/diversity.h: low, middle and high; the answers' values are exact shares of the
+// group's.
 #include "reward/rules/diversity.h"
 
 #include <cmath>

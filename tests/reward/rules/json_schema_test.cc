@@ -1,5 +1,5 @@
-// reward/rules/json_schema.h: each keyword with a valid and an invalid document, refusals, and the rule's
-// values.
+// reward/rules/json_schema.h: each keyword with a valid and an invalid document, refusals, and the
+// rule's values.
 #include "reward/rules/json_schema.h"
 
 #include "tests/reward/rule_testing.h"

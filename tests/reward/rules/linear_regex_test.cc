@@ -1,5 +1,5 @@
-// reward/rules/linear_regex.h: the same verdicts as backtracking, refusals, and patterns that hang a
-// backtracker.
+// reward/rules/linear_regex.h: the same verdicts as backtracking, refusals, and patterns that hang
+// a backtracker.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "reward/rules/linear_regex.h"
 
@@ -74,18 +74,17 @@ TEST(LinearRegex, SameVerdictsAsBacktracking) {
   for (const std::string& pattern : patterns) {
     const LinearRegex regex = Compiled(pattern);
     for (const std::string& text : texts) {
-      EXPECT_EQ(regex.Find(text), Backtracking(pattern, text))
-          << pattern << " on " << text;
+      EXPECT_EQ(regex.Find(text), Backtracking(pattern, text)) << pattern << " on " << text;
     }
   }
 }
 
 TEST(LinearRegex, RefusesWhatIsNotLinearAndWhatIsNoPattern) {
   for (const std::string pattern :
-       {"(a)\\1",   "(?<n>a)\\k<n>", "(?=a)",   "(?!a)",   "(?<=a)b", "(?<!a)b",    "(?>a)",
-        "a++",       "a*+",           "a?+",     "a{2}+",   "(?R)",    "(a(?1)?b)", "(?(1)a|b)",
-        "(*FAIL)",   "a\\Kb",         "\\X",     "(?x) a",  "(?-1)",   "(?C1)a",    "(?i-x:a)",
-        "a{1001}",   "(",             "a)(b",    "[a",      "a{2,1}",  "\\",        "(?&n)"}) {
+       {"(a)\\1", "(?<n>a)\\k<n>", "(?=a)", "(?!a)",  "(?<=a)b",   "(?<!a)b",   "(?>a)",   "a++",
+        "a*+",    "a?+",           "a{2}+", "(?R)",   "(a(?1)?b)", "(?(1)a|b)", "(*FAIL)", "a\\Kb",
+        "\\X",    "(?x) a",        "(?-1)", "(?C1)a", "(?i-x:a)",  "a{1001}",   "(",       "a)(b",
+        "[a",     "a{2,1}",        "\\",    "(?&n)"}) {
     std::string error;
     LinearRegex::Compile(pattern, &error);
     EXPECT_NE(error.find("does not compile"), std::string::npos) << pattern << ": " << error;
@@ -137,8 +136,9 @@ TEST(LinearRegex, APatternOfManyStatesIsMatched) {
 
 TEST(LinearRegex, BytesThatAreNoUtf8) {
   EXPECT_TRUE(Compiled("a").Find("\xFF\xFE a"));
-  EXPECT_TRUE(Compiled("^.a$").Find("\xFF"
-                                    "a"));
+  EXPECT_TRUE(
+      Compiled("^.a$").Find("\xFF"
+                            "a"));
   EXPECT_FALSE(Compiled("b").Find("\xFF a"));
 }
 

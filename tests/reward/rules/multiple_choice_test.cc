@@ -9,7 +9,8 @@
 namespace plumb::reward {
 namespace {
 
-const std::vector<Choice> kCities = {{'A', "London"}, {'B', "Paris"}, {'C', "New York"}, {'D', "A coin"}};
+const std::vector<Choice> kCities = {
+    {'A', "London"}, {'B', "Paris"}, {'C', "New York"}, {'D', "A coin"}};
 
 TEST(FindChoice, Forms) {
   struct Case {
@@ -72,7 +73,8 @@ TEST(FindChoice, Forms) {
     EXPECT_EQ(found.value_or('-'), c.want) << c.text;
   }
   EXPECT_EQ(FindChoice("F", {}, 'F'), 'F');
-  EXPECT_EQ(FindChoice("\\boxed{\\frac{1}{2}}", {{'A', "0.5"}, {'B', "2"}}, 'E'), 'A') << "mathematics by its value";
+  EXPECT_EQ(FindChoice("\\boxed{\\frac{1}{2}}", {{'A', "0.5"}, {'B', "2"}}, 'E'), 'A')
+      << "mathematics by its value";
   EXPECT_FALSE(FindChoice(std::string(1 << 20, '('), kCities, 'E'));
 }
 
@@ -159,13 +161,15 @@ TEST(ReadChoices, ColumnsAndPrompts) {
     return out;
   };
   EXPECT_EQ(letters(ReadChoices("", R"({"choices":["x","y"]})")), "Ax|By|");
-  EXPECT_EQ(letters(ReadChoices("", R"({"choices":{"text":["x","y"],"label":["A","B"]}})")), "Ax|By|");
+  EXPECT_EQ(letters(ReadChoices("", R"({"choices":{"text":["x","y"],"label":["A","B"]}})")),
+            "Ax|By|");
   EXPECT_EQ(letters(ReadChoices("", R"({"options":{"A":"x","B":"y"}})")), "Ax|By|");
   EXPECT_EQ(letters(ReadChoices("", R"({"options":[1,2]})")), "A1|B2|");
   EXPECT_EQ(letters(ReadChoices("Which?\nA) x\nB) y\nC) z", "")), "Ax|By|Cz|");
   EXPECT_EQ(letters(ReadChoices("Which?\n(A) x\n(B) y", "{}")), "Ax|By|");
   EXPECT_EQ(letters(ReadChoices("Which?\nA. x\nB. y\nSay the letter.", "")), "Ax|By|");
-  const auto cities = ReadChoices("\u54EA\u4E2A\uFF1F\nA\u3001\u5317\u4EAC\nB\uFF0E\u4E1C\u4EAC\nC\uFF1A\u9996\u5C14", "");
+  const auto cities = ReadChoices(
+      "\u54EA\u4E2A\uFF1F\nA\u3001\u5317\u4EAC\nB\uFF0E\u4E1C\u4EAC\nC\uFF1A\u9996\u5C14", "");
   EXPECT_EQ(letters(cities), "A\u5317\u4EAC|B\u4E1C\u4EAC|C\u9996\u5C14|");
   EXPECT_EQ(FindChoice("\u4E1C\u4EAC\u3002", cities, 'E'), 'B');
   const auto wide = ReadChoices("", R"({"choices":["\u7EA2\uFF0C\u84DD","\u7EFF"]})");

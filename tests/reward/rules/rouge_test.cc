@@ -1,5 +1,5 @@
-// reward/rules/rouge.h against rouge-score's own numbers (tests/golden/text_metrics.py), and its formula
-// by hand.
+// reward/rules/rouge.h against rouge-score's own numbers (tests/golden/text_metrics.py), and its
+// formula by hand.
 #include "reward/rules/rouge.h"
 
 #include "common/text/words.h"

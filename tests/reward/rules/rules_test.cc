@@ -1,4 +1,5 @@
-// The built-in rules (reward/rules/rules.h): low, middle and high of each formula, and what they refuse.
+// The built-in rules (reward/rules/rules.h): low, middle and high of each formula, and what they
+// refuse.
 #include "reward/rules/rules.h"
 
 #include <gtest/gtest.h>
@@ -10,7 +11,8 @@
 namespace plumb::reward {
 namespace {
 
-TrajectoryGroup Group(const std::string& completion, const std::string& truth = "", int tokens = 3) {
+TrajectoryGroup Group(const std::string& completion, const std::string& truth = "",
+                      int tokens = 3) {
   TrajectoryGroup group;
   group.lease.prompt.text = "q";
   group.lease.prompt.ground_truth = truth;
@@ -59,10 +61,12 @@ TEST(MathRule, RightWrongAndMissing) {
   EXPECT_EQ(Value(Part("math"), Group("so \\boxed{\\frac{2}{3}}", "0.5")), 0);
   EXPECT_EQ(Value(Part("math"), Group("it is 0.5", "0.5")), 0) << "no marker";
   EXPECT_EQ(Value(Part("math", {"fallback=last_number"}), Group("it is 0.5", "0.5")), 1);
-  EXPECT_EQ(Value(Part("math", {"fallback=last_math"}), Group("it is $(1, 2]$ then", "1 < x \\le 2")), 1);
+  EXPECT_EQ(
+      Value(Part("math", {"fallback=last_math"}), Group("it is $(1, 2]$ then", "1 < x \\le 2")), 1);
   EXPECT_EQ(Value(Part("math"), Group("\\boxed{0.333}", "1/3")), 0);
   EXPECT_EQ(Value(Part("math", {"digits=3"}), Group("\\boxed{0.333}", "1/3")), 1);
-  const auto none = MakeRule(Part("math"))->Score(Group("\\boxed{4}", ""), After(std::chrono::seconds(1)));
+  const auto none =
+      MakeRule(Part("math"))->Score(Group("\\boxed{4}", ""), After(std::chrono::seconds(1)));
   EXPECT_EQ(none[0].failure, Failure::kReported);
   EXPECT_THROW(MakeRule(Part("math", {"digits=16"})), Error);
   EXPECT_THROW(MakeRule(Part("math", {"digits=x"})), Error);
@@ -79,7 +83,8 @@ TEST(MultipleChoiceRule, RightWrongAndNoTruth) {
   EXPECT_EQ(Value(Part("multiple_choice", {"index_base=0"}), group), 1);
   EXPECT_EQ(Value(Part("multiple_choice", {"index_base=1"}), group), 0);
   const auto none = MakeRule(Part("multiple_choice"))->Score(group, After(std::chrono::seconds(1)));
-  EXPECT_EQ(none[0].failure, Failure::kReported) << "a number may count from 0 or from 1: not guessed";
+  EXPECT_EQ(none[0].failure, Failure::kReported)
+      << "a number may count from 0 or from 1: not guessed";
   group.lease.prompt.ground_truth = "Paris";
   EXPECT_EQ(Value(Part("multiple_choice"), group), 1) << "the truth as the option's text";
   EXPECT_THROW(MakeRule(Part("multiple_choice", {"last=5"})), Error);
@@ -112,13 +117,15 @@ TEST(FormatRule, Table) {
 
 TEST(SoftFormatRule, FormulaAndSpread) {
   EXPECT_DOUBLE_EQ(SoftFormatScore("", false, false), 0);
-  EXPECT_DOUBLE_EQ(SoftFormatScore("a b", false, true), 0.2);            // stop, distinct
-  EXPECT_DOUBLE_EQ(SoftFormatScore("a a a 1", false, false), 0.15);      // 2 of 4 words, a number
+  EXPECT_DOUBLE_EQ(SoftFormatScore("a b", false, true), 0.2);        // stop, distinct
+  EXPECT_DOUBLE_EQ(SoftFormatScore("a a a 1", false, false), 0.15);  // 2 of 4 words, a number
   EXPECT_NEAR(SoftFormatScore("<think> a </think> 4", false, true), 0.5, 1e-12);
-  EXPECT_NEAR(SoftFormatScore("x <think> a </think> <answer> 4 </answer>", false, true), 0.9, 1e-12);
+  EXPECT_NEAR(SoftFormatScore("x <think> a </think> <answer> 4 </answer>", false, true), 0.9,
+              1e-12);
   EXPECT_DOUBLE_EQ(SoftFormatScore("<think> a </think> <answer> 4 </answer>", false, true), 1);
   // Two answers of an untrained model do not tie.
-  EXPECT_NE(SoftFormatScore("the the the cat", false, false), SoftFormatScore("the cat sat", false, false));
+  EXPECT_NE(SoftFormatScore("the the the cat", false, false),
+            SoftFormatScore("the cat sat", false, false));
 }
 
 TEST(LengthRule, LowMiddleHigh) {
@@ -139,7 +146,8 @@ TEST(TextRules, LowMiddleHigh) {
   EXPECT_EQ(Value(Part("exact", {"ignore_case=1"}), Group("Yes", "yes")), 1);
   EXPECT_EQ(Value(Part("regex", {"pattern=^\\d{3}$"}), Group("123")), 1);
   EXPECT_EQ(Value(Part("regex", {"pattern=^\\d{3}$"}), Group("1234")), 0);
-  EXPECT_EQ(Value(Part("regex", {"pattern=a"}), Group("\xff\xfe a")), 1) << "bytes that are no UTF-8";
+  EXPECT_EQ(Value(Part("regex", {"pattern=a"}), Group("\xff\xfe a")), 1)
+      << "bytes that are no UTF-8";
   EXPECT_EQ(Value(Part("repetition"), Group("a b c d")), 1);
   EXPECT_EQ(Value(Part("repetition", {"n=1"}), Group("a b a b")), 0.5);
   EXPECT_EQ(Value(Part("repetition", {"n=2"}), Group("a a a a a")), 0.25);
@@ -174,14 +182,16 @@ TEST(TextRules, TheTableOfTheDocumentation) {
 
 TEST(RegexRule, GivesUpInsteadOfHanging) {
   const auto rule = MakeRule(Part("regex", {"pattern=^(a+)+$"}));
-  const auto scores = rule->Score(Group(std::string(60, 'a') + "b"), After(std::chrono::seconds(1)));
+  const auto scores =
+      rule->Score(Group(std::string(60, 'a') + "b"), After(std::chrono::seconds(1)));
   EXPECT_TRUE(scores[0].scored() ? scores[0].value == 0 : scores[0].failure == Failure::kReported);
 }
 
 TEST(MakeRule, RefusesWhatItDoesNotKnow) {
-  for (const auto& part : {Part("answer", {"fallbak=none"}), Part("answer", {"fallback=maybe"}), Part("regex"),
-                           Part("regex", {"pattern=("}), Part("repetition", {"n=0"}), Part("contains"),
-                           Part("format", {"prefilled=yes"}), Part("length"), Part("exact", {"x"})}) {
+  for (const auto& part :
+       {Part("answer", {"fallbak=none"}), Part("answer", {"fallback=maybe"}), Part("regex"),
+        Part("regex", {"pattern=("}), Part("repetition", {"n=0"}), Part("contains"),
+        Part("format", {"prefilled=yes"}), Part("length"), Part("exact", {"x"})}) {
     try {
       MakeRule(part);
       ADD_FAILURE() << part.kind;
@@ -193,7 +203,9 @@ TEST(MakeRule, RefusesWhatItDoesNotKnow) {
 }
 
 TEST(MakeRule, DigestFollowsTheOptions) {
-  const auto digest = [](const configs::RewardPartConfig& part) { return MakeRule(part)->digest(); };
+  const auto digest = [](const configs::RewardPartConfig& part) {
+    return MakeRule(part)->digest();
+  };
   EXPECT_EQ(digest(Part("answer")), digest(Part("answer")));
   EXPECT_NE(digest(Part("answer")), digest(Part("answer", {"fallback=last_number"})));
   EXPECT_EQ(digest(Part("answer")).rfind("rule:answer/2:", 0), 0u);
@@ -202,7 +214,8 @@ TEST(MakeRule, DigestFollowsTheOptions) {
 TEST(FileDigest, KnownValues) {
   EXPECT_EQ(TextSha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   EXPECT_EQ(TextSha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  EXPECT_EQ(TextSha256(std::string(1000000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  EXPECT_EQ(TextSha256(std::string(1000000, 'a')),
+            "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
   EXPECT_THROW(FileSha256("/nonexistent"), Error);
 }
 

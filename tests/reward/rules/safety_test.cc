@@ -1,4 +1,5 @@
-// reward/rules/safety.h: low, middle and high, what hides a word, lists from files, and what is refused.
+// reward/rules/safety.h: low, middle and high, what hides a word, lists from files, and what is
+// refused.
 #include "reward/rules/safety.h"
 
 #include "tests/reward/rule_testing.h"
@@ -63,8 +64,7 @@ TEST(Safety, ListsFromFilesArePartOfTheDigest) {
 TEST(Safety, Refusals) {
   EXPECT_NE(Refusal(TestPart("safety")).find("words="), std::string::npos);
   EXPECT_NE(Refusal(TestPart("safety", "", {"words=***"})).find("'***'"), std::string::npos);
-  EXPECT_NE(Refusal(TestPart("safety", "", {"regex=(a)\\1"})).find("\\1"),
-            std::string::npos);
+  EXPECT_NE(Refusal(TestPart("safety", "", {"regex=(a)\\1"})).find("\\1"), std::string::npos);
   EXPECT_NE(Refusal(TestPart("safety", "", {"regex=("})).find("does not compile"),
             std::string::npos);
   EXPECT_NE(Refusal(TestPart("safety", "", {"words_file=/nonexistent"})).find("/nonexistent"),

@@ -1,5 +1,5 @@
-// reward/rules/token_f1.h against the SQuAD formula in Python (tests/golden/text_metrics.py), and by
-// hand.
+// reward/rules/token_f1.h against the SQuAD formula in Python (tests/golden/text_metrics.py), and
+// by hand.
 #include "reward/rules/token_f1.h"
 
 #include "tests/reward/rule_testing.h"

@@ -23,9 +23,10 @@ constexpr char kRecipe[] = PLUMB_SOURCE_DIR "/configs/arithmetic_grpo.toml";
 
 TEST(CliTest, EveryErrorCodeHasItsExitCode) {
   const std::vector<std::pair<ErrorCode, int>> table = {
-      {ErrorCode::kInvalidArgument, 2}, {ErrorCode::kConflict, 2}, {ErrorCode::kNotFound, 3}, {ErrorCode::kCorruption, 4},
-      {ErrorCode::kIo, 5}, {ErrorCode::kNoSpace, 5}, {ErrorCode::kDeadline, 6}, {ErrorCode::kUnavailable, 6},
-      {ErrorCode::kNonFinite, 8}, {ErrorCode::kUnsupported, 9}};
+      {ErrorCode::kInvalidArgument, 2}, {ErrorCode::kConflict, 2},    {ErrorCode::kNotFound, 3},
+      {ErrorCode::kCorruption, 4},      {ErrorCode::kIo, 5},          {ErrorCode::kNoSpace, 5},
+      {ErrorCode::kDeadline, 6},        {ErrorCode::kUnavailable, 6}, {ErrorCode::kNonFinite, 8},
+      {ErrorCode::kUnsupported, 9}};
   for (const auto& [code, exit] : table) EXPECT_EQ(ExitCodeOf(code), exit) << ErrorCodeName(code);
 }
 
@@ -36,7 +37,8 @@ TEST(CliTest, UsageIsTwoAndHelpIsZero) {
   EXPECT_EQ(RunPlumb({"train"}).code, 2);
   EXPECT_EQ(RunPlumb({"train", kRecipe, "--steps", "-3"}).code, 2);
   const std::string help = RunPlumb({"--help"}).out;
-  for (const char* verb : {"train", "config", "store", "report", "doctor", "generate", "score", "eval", "convert"}) {
+  for (const char* verb :
+       {"train", "config", "store", "report", "doctor", "generate", "score", "eval", "convert"}) {
     EXPECT_TRUE(Has(help, verb)) << verb;
   }
   EXPECT_FALSE(Has(help, "One role of a run")) << "hidden";
@@ -44,7 +46,8 @@ TEST(CliTest, UsageIsTwoAndHelpIsZero) {
 
 TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
-      {{"tarin", kRecipe}, "plumb: error: no verb 'tarin', did you mean 'train'?\nplumb --help says"},
+      {{"tarin", kRecipe},
+       "plumb: error: no verb 'tarin', did you mean 'train'?\nplumb --help says"},
       {{"frobnicate"}, "plumb: error: no verb 'frobnicate'\n"},
       {{}, "plumb: error: a verb is missing: train data config"},
       {{"config", "shwo", kRecipe}, "plumb config: error: no verb 'shwo', did you mean 'show'?"},
@@ -67,12 +70,15 @@ TEST(CliTest, ErrorsGoToStandardErrorWithTheirPlace) {
   EXPECT_EQ(missing.code, 3);
   EXPECT_TRUE(Has(missing.err, temp / "none.toml")) << missing.err;
   EXPECT_EQ(missing.out, "");
-  EXPECT_EQ(missing.err.find("none.toml"), missing.err.rfind("none.toml")) << "said once: " << missing.err;
+  EXPECT_EQ(missing.err.find("none.toml"), missing.err.rfind("none.toml"))
+      << "said once: " << missing.err;
 
-  const CliOutput typo = RunPlumb({"train", kRecipe, "--set", "optimizer.learning_rat=1", "--out", temp / "run"});
+  const CliOutput typo =
+      RunPlumb({"train", kRecipe, "--set", "optimizer.learning_rat=1", "--out", temp / "run"});
   EXPECT_EQ(typo.code, 2);
   EXPECT_TRUE(Has(typo.err, "learning_rate")) << typo.err;
-  EXPECT_FALSE(RealFileSystem().Exists(temp / "run")) << "nothing is made before the recipe is right";
+  EXPECT_FALSE(RealFileSystem().Exists(temp / "run"))
+      << "nothing is made before the recipe is right";
 
   EXPECT_EQ(RunPlumb({"report", temp.path()}).code, 3);
   EXPECT_EQ(RunPlumb({"generate", temp.path(), "--prompt", "x"}).code, 3);
@@ -88,7 +94,8 @@ TEST(CliTest, ConfigShowExplainsAndResolves) {
   const CliOutput toml = RunPlumb({"config", "show", kRecipe, "--set", "run.steps=5", "--toml"});
   ASSERT_EQ(toml.code, 0);
   RealFileSystem().WriteFileAtomic(temp / "again.toml", toml.out);
-  EXPECT_EQ(RunPlumb({"config", "show", temp / "again.toml", "--toml"}).out, toml.out) << "resolving is idempotent";
+  EXPECT_EQ(RunPlumb({"config", "show", temp / "again.toml", "--toml"}).out, toml.out)
+      << "resolving is idempotent";
 }
 
 // doctor_command
@@ -99,7 +106,8 @@ TEST(CliTest, DoctorFindsThisMachineAble) {
   EXPECT_TRUE(json["able"].get<bool>());
   std::map<std::string, nlohmann::json> topics;
   for (const auto& f : json["findings"]) topics[f["topic"].get<std::string>()] = f;
-  for (const char* topic : {"processor", "threads", "memory", "disk", "LibTorch", "GPU", "sandbox", "python3"}) {
+  for (const char* topic :
+       {"processor", "threads", "memory", "disk", "LibTorch", "GPU", "sandbox", "python3"}) {
     ASSERT_TRUE(topics.count(topic)) << topic;
     EXPECT_NE(topics[topic]["text"].get<std::string>(), "");
     // What is not as it should be comes with what to do.

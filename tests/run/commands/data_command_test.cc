@@ -1,4 +1,5 @@
-// plumb data import and plumb store (run/commands/data_command.cc, run/commands/store_command.cc): ledger, rejects, idempotence, exit codes.
+// plumb data import and plumb store (run/commands/data_command.cc, run/commands/store_command.cc):
+// ledger, rejects, idempotence, exit codes.
 #include <gtest/gtest.h>
 
 #include <sys/stat.h>
@@ -28,11 +29,13 @@ std::string Write(const std::string& path, const std::string& text) {
 TEST(DataCommandTest, ImportsCountsRejectsAndRepeats) {
   const TempFolder temp;
   const std::string store = temp / "store", rejects = temp / "rejects.jsonl";
-  const std::string file = Write(temp / "pairs.jsonl",
-                                 "{\"prompt\": \"p\", \"chosen\": \"good\", \"rejected\": \"bad\"}\n"
-                                 "{\"prompt\": \"q\", \"chosen\": \"same\", \"rejected\": \"same\"}\n"
-                                 "broken\n");
-  const auto first = RunPlumb({"data", "import", file, "--store", store, "--dataset", "pairs", "--rejects", rejects});
+  const std::string file =
+      Write(temp / "pairs.jsonl",
+            "{\"prompt\": \"p\", \"chosen\": \"good\", \"rejected\": \"bad\"}\n"
+            "{\"prompt\": \"q\", \"chosen\": \"same\", \"rejected\": \"same\"}\n"
+            "broken\n");
+  const auto first = RunPlumb(
+      {"data", "import", file, "--store", store, "--dataset", "pairs", "--rejects", rejects});
   EXPECT_EQ(first.code, 0) << first.err;
   const std::string said = first.out + first.err;
   EXPECT_TRUE(Has(said, "read 3 = used 1 + 1 bad_json + 1")) << said;
@@ -45,7 +48,8 @@ TEST(DataCommandTest, ImportsCountsRejectsAndRepeats) {
 
   const auto verified = RunPlumb({"store", "verify", store});
   EXPECT_EQ(verified.code, 0) << verified.err;
-  EXPECT_TRUE(Has(verified.out, "1 preference rows") && Has(verified.out, "0 problems")) << verified.out;
+  EXPECT_TRUE(Has(verified.out, "1 preference rows") && Has(verified.out, "0 problems"))
+      << verified.out;
   EXPECT_TRUE(Has(RunPlumb({"store", "verify", store, "--json"}).out, "\"preferences\": 1"));
   EXPECT_TRUE(Has(RunPlumb({"store", "explain", store}).out, "CRC32C"));
   EXPECT_EQ(RunPlumb({"store", "snapshot", store, temp / "copy"}).code, 0);
@@ -57,15 +61,19 @@ TEST(DataCommandTest, OverlongRowsAreCountedOrAnError) {
   const std::string store = temp / "store";
   RealFileSystem().CreateDirectories(temp / "model");
   Write(temp / "model/tokenizer.json", Tokenizer::BuiltIn("arithmetic")->json());
-  const std::string file = Write(temp / "pairs.jsonl", "{\"prompt\": \"1+1=\", \"chosen\": \"2\", \"rejected\": \"3\"}\n"
-                                                       "{\"prompt\": \"2+1=\", \"chosen\": \"3\", \"rejected\": \"3000000\"}\n");
+  const std::string file =
+      Write(temp / "pairs.jsonl",
+            "{\"prompt\": \"1+1=\", \"chosen\": \"2\", \"rejected\": \"3\"}\n"
+            "{\"prompt\": \"2+1=\", \"chosen\": \"3\", \"rejected\": \"3000000\"}\n");
   const auto bounded = [&](const std::string& dataset, const std::string& policy) {
-    return RunPlumb({"data", "import", file, "--store", store, "--dataset", dataset, "--max-tokens", "6", "--model", temp / "model",
-                     "--overlong", policy});
+    return RunPlumb({"data", "import", file, "--store", store, "--dataset", dataset, "--max-tokens",
+                     "6", "--model", temp / "model", "--overlong", policy});
   };
   const auto dropped = bounded("a", "drop");
   EXPECT_EQ(dropped.code, 0) << dropped.err;
-  EXPECT_TRUE(Has(dropped.out, "read 2 = used 1 + 1 overlong") && Has(dropped.out, "pairs.jsonl:2: overlong: 11 tokens")) << dropped.out;
+  EXPECT_TRUE(Has(dropped.out, "read 2 = used 1 + 1 overlong") &&
+              Has(dropped.out, "pairs.jsonl:2: overlong: 11 tokens"))
+      << dropped.out;
   const auto refused = bounded("b", "error");
   EXPECT_EQ(refused.code, 2);
   EXPECT_TRUE(Has(refused.err, "pairs.jsonl:2")) << refused.err;
@@ -76,13 +84,19 @@ TEST(DataCommandTest, OverlongRowsAreCountedOrAnError) {
 TEST(DataCommandTest, ExportsWhatCanBeImportedAgain) {
   const TempFolder temp;
   const std::string store = temp / "store", out = temp / "out.jsonl.gz";
-  const std::string file = Write(temp / "pairs.jsonl", "{\"prompt\": \"p\", \"chosen\": \"good\", \"rejected\": \"bad\", \"id\": 3}\n");
-  ASSERT_EQ(RunPlumb({"data", "import", file, "--store", temp / "one", "--dataset", "only"}).code, 0);
-  EXPECT_TRUE(Has(RunPlumb({"data", "export", out, "--store", temp / "one"}).out, "read 1 = written 1"));
+  const std::string file =
+      Write(temp / "pairs.jsonl",
+            "{\"prompt\": \"p\", \"chosen\": \"good\", \"rejected\": \"bad\", \"id\": 3}\n");
+  ASSERT_EQ(RunPlumb({"data", "import", file, "--store", temp / "one", "--dataset", "only"}).code,
+            0);
+  EXPECT_TRUE(
+      Has(RunPlumb({"data", "export", out, "--store", temp / "one"}).out, "read 1 = written 1"));
   ASSERT_EQ(RunPlumb({"data", "import", file, "--store", store}).code, 0);
   const auto exported = RunPlumb({"data", "export", out, "--store", store, "--form", "trl"});
   EXPECT_EQ(exported.code, 0) << exported.err;
-  EXPECT_TRUE(Has(exported.out, "read 1 = written 1") && Has(exported.out, "1 of 1 rows are read back as the very same")) << exported.out;
+  EXPECT_TRUE(Has(exported.out, "read 1 = written 1") &&
+              Has(exported.out, "1 of 1 rows are read back as the very same"))
+      << exported.out;
   const auto again = RunPlumb({"data", "import", out, "--store", store});
   EXPECT_TRUE(Has(again.out, "nothing changed")) << again.out << again.err;
   EXPECT_EQ(RunPlumb({"data", "export", out, "--store", store, "--form", "csv"}).code, 2);
@@ -129,12 +143,15 @@ TEST(DataCommandTest, NotesWhatWasPassedOver) {
 TEST(DataCommandTest, WrongInputIsNamedAndStoresNothing) {
   const TempFolder temp;
   const std::string store = temp / "store";
-  const auto missing = RunPlumb({"data", "import", temp / "no.jsonl", "--store", store, "--dataset", "d"});
+  const auto missing =
+      RunPlumb({"data", "import", temp / "no.jsonl", "--store", store, "--dataset", "d"});
   EXPECT_EQ(missing.code, 3);
   EXPECT_TRUE(Has(missing.err, "no.jsonl")) << missing.err;
-  const auto useless = RunPlumb({"data", "import", Write(temp / "x", "{\"a\": 1}\n"), "--store", store, "--dataset", "d"});
+  const auto useless = RunPlumb(
+      {"data", "import", Write(temp / "x", "{\"a\": 1}\n"), "--store", store, "--dataset", "d"});
   EXPECT_EQ(useless.code, 2) << useless.out;
-  const auto parquet = RunPlumb({"data", "import", Write(temp / "x.parquet", "PAR1....PAR1"), "--store", store, "--dataset", "d"});
+  const auto parquet = RunPlumb({"data", "import", Write(temp / "x.parquet", "PAR1....PAR1"),
+                                 "--store", store, "--dataset", "d"});
   EXPECT_EQ(parquet.code, replay::HasParquet() ? 4 : 9);
   EXPECT_TRUE(Has(parquet.err, replay::HasParquet() ? "damaged" : "JSON lines")) << parquet.err;
   EXPECT_EQ(RunPlumb({"store", "verify", temp / "nothing"}).code, 3);

@@ -26,8 +26,14 @@ class ModelCommandsTest : public ::testing::Test {
  protected:
   void SetUp() override {
     const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
-    policy_model::ModelShape shape{.layers = 2, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 64,
-                                   .vocab = tokenizer->size(), .max_positions = 64};
+    policy_model::ModelShape shape{.layers = 2,
+                                   .hidden = 32,
+                                   .heads = 4,
+                                   .kv_heads = 2,
+                                   .head_dim = 8,
+                                   .ffn = 64,
+                                   .vocab = tokenizer->size(),
+                                   .max_positions = 64};
     shape.bos_token = tokenizer->Find("<bos>");
     shape.eos_tokens = {tokenizer->Find("<eos>")};
     policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
@@ -50,8 +56,9 @@ class ModelCommandsTest : public ::testing::Test {
 };
 
 TEST_F(ModelCommandsTest, SameSeedSameAnswersAndScoreAgrees) {
-  const std::vector<std::string> line = {"generate", model_, "--prompt", "1+2=", "--prompt", "9-4=", "--samples", "3",
-                                         "--max-new-tokens", "12", "--seed", "7", "--json", "--threads", "1"};
+  const std::vector<std::string> line = {
+      "generate",         model_, "--prompt", "1+2=", "--prompt", "9-4=",      "--samples", "3",
+      "--max-new-tokens", "12",   "--seed",   "7",    "--json",   "--threads", "1"};
   const CliOutput first = RunPlumb(line);
   ASSERT_EQ(first.code, 0) << first.err;
   EXPECT_EQ(RunPlumb(line).out, first.out);
@@ -76,7 +83,8 @@ TEST_F(ModelCommandsTest, SameSeedSameAnswersAndScoreAgrees) {
   }
   RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl", rows);
   for (const char* batch : {"1", "40", "4096"}) {
-    const CliOutput scored = RunPlumb({"score", model_, temp_ / "rows.jsonl", "--batch-tokens", batch, "--threads", "1"});
+    const CliOutput scored = RunPlumb(
+        {"score", model_, temp_ / "rows.jsonl", "--batch-tokens", batch, "--threads", "1"});
     ASSERT_EQ(scored.code, 0) << scored.err;
     const auto scores = Lines(scored.out);
     ASSERT_EQ(scores.size(), answers.size());
@@ -84,7 +92,8 @@ TEST_F(ModelCommandsTest, SameSeedSameAnswersAndScoreAgrees) {
       EXPECT_EQ(scores[i]["line"], i + 1);
       EXPECT_TRUE(scores[i]["logprobs"][0].is_null());
       for (size_t k = 0; k < answers[i]["logprobs"].size(); ++k) {
-        ASSERT_NEAR(scores[i]["logprobs"][prompt_lengths[i] + k].get<double>(), answers[i]["logprobs"][k].get<double>(), 2e-5)
+        ASSERT_NEAR(scores[i]["logprobs"][prompt_lengths[i] + k].get<double>(),
+                    answers[i]["logprobs"][k].get<double>(), 2e-5)
             << "batch " << batch << " row " << i << " token " << k;
       }
     }
@@ -141,26 +150,35 @@ TEST_F(ModelCommandsTest, AHeadPaddedBeyondTheTokenizerIsTheModelWithoutThoseRow
 
 TEST_F(ModelCommandsTest, GreedyTakesTheLikeliestWhateverTheSeed) {
   const auto greedy = [&](const std::string& seed) {
-    return RunPlumb({"generate", model_, "--prompt", "1+2=", "--greedy", "--max-new-tokens", "8", "--seed", seed}).out;
+    return RunPlumb({"generate", model_, "--prompt", "1+2=", "--greedy", "--max-new-tokens", "8",
+                     "--seed", seed})
+        .out;
   };
   EXPECT_EQ(greedy("1"), greedy("2"));
-  EXPECT_EQ(RunPlumb({"generate", model_, "--prompt", "1+2=", "--top-k", "1", "--max-new-tokens", "8"}).out, greedy("1"));
+  EXPECT_EQ(
+      RunPlumb({"generate", model_, "--prompt", "1+2=", "--top-k", "1", "--max-new-tokens", "8"})
+          .out,
+      greedy("1"));
 }
 
 TEST_F(ModelCommandsTest, AnswersEndWithTheModelsPositions) {
-  const CliOutput output = RunPlumb({"generate", model_, "--prompt", std::string(60, '1'), "--json", "--stop", "zz"});
+  const CliOutput output =
+      RunPlumb({"generate", model_, "--prompt", std::string(60, '1'), "--json", "--stop", "zz"});
   ASSERT_EQ(output.code, 0) << output.err;
   EXPECT_LE(Lines(output.out)[0]["tokens"].size(), 3u);  // 64 positions, 60 characters, <bos>
   const CliOutput refused = RunPlumb({"generate", model_, "--prompt", std::string(64, '1')});
   EXPECT_EQ(refused.code, 2);
   EXPECT_TRUE(Has(refused.err, "64 positions")) << refused.err;
-  EXPECT_EQ(RunPlumb({"generate", model_, "--prompt", "1", "--system", "be brief"}).code, 2) << "no template to put it into";
+  EXPECT_EQ(RunPlumb({"generate", model_, "--prompt", "1", "--system", "be brief"}).code, 2)
+      << "no template to put it into";
 }
 
 TEST_F(ModelCommandsTest, ScoreKeepsTheOrderAndSaysWhatItCannot) {
-  RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl",
-                                   "{\"text\":\"1+1\"}\n{\"tokens\":[5,99999]}\n\n{\"text\":\"1\",\"tokens\":[1]}\nnope\n"
-                                   "{\"tokens\":[]}\n{\"text\":\"" + std::string(80, '1') + "\"}\n{\"text\":\"2\"}\n");
+  RealFileSystem().WriteFileAtomic(
+      temp_ / "rows.jsonl",
+      "{\"text\":\"1+1\"}\n{\"tokens\":[5,99999]}\n\n{\"text\":\"1\",\"tokens\":[1]}\nnope\n"
+      "{\"tokens\":[]}\n{\"text\":\"" +
+          std::string(80, '1') + "\"}\n{\"text\":\"2\"}\n");
   const CliOutput output = RunPlumb({"score", model_, temp_ / "rows.jsonl"});
   EXPECT_EQ(output.code, 2) << "not every row has scores";
   const auto lines = Lines(output.out);
@@ -193,7 +211,9 @@ TEST_F(ModelCommandsTest, ScoresOfWeightsThatAreNotFiniteAreAnError) {
 TEST_F(ModelCommandsTest, EvalCountsByTheAnswerRule) {
   // What the model says to these prompts is the ground truth of two of four rows.
   const auto said = [&](const std::string& prompt) {
-    return Lines(RunPlumb({"generate", model_, "--prompt", prompt, "--greedy", "--max-new-tokens", "8", "--json", "--special"}).out)[0]["completion"]
+    return Lines(RunPlumb({"generate", model_, "--prompt", prompt, "--greedy", "--max-new-tokens",
+                           "8", "--json", "--special"})
+                     .out)[0]["completion"]
         .get<std::string>();
   };
   std::string rows;
@@ -207,21 +227,25 @@ TEST_F(ModelCommandsTest, EvalCountsByTheAnswerRule) {
       else if (!digits.empty()) digits += ' ';
     }
     while (!digits.empty() && digits.back() == ' ') digits.pop_back();
-    if (const size_t space = digits.rfind(' '); space != std::string::npos) digits.erase(0, space + 1);
+    if (const size_t space = digits.rfind(' '); space != std::string::npos)
+      digits.erase(0, space + 1);
     const bool truth = i % 2 == 0 && !digits.empty();
     right += truth;
-    rows += nlohmann::json{{"prompt", prompt}, {"answer", truth ? digits : "123456789123"}}.dump() + "\n";
+    rows += nlohmann::json{{"prompt", prompt}, {"answer", truth ? digits : "123456789123"}}.dump() +
+            "\n";
   }
   ASSERT_GE(right, 3) << "the model says too few numbers for this test";
   rows += "{\"prompt\": 5}\n";
   RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl", rows);
-  const CliOutput output = RunPlumb({"eval", model_, temp_ / "rows.jsonl", "--max-new-tokens", "8", "--fallback", "last_number",
-                                     "--json", "--answers", temp_ / "answers.jsonl"});
+  const CliOutput output =
+      RunPlumb({"eval", model_, temp_ / "rows.jsonl", "--max-new-tokens", "8", "--fallback",
+                "last_number", "--json", "--answers", temp_ / "answers.jsonl"});
   ASSERT_EQ(output.code, 0) << output.err;
   const auto json = nlohmann::json::parse(output.out);
   EXPECT_EQ(json["prompts"], 12);
   EXPECT_EQ(json["answers"], 12);
-  // A sign or a decimal point that the simple reading above does not see can turn a right answer wrong, never the reverse.
+  // A sign or a decimal point that the simple reading above does not see can turn a right answer
+  // wrong, never the reverse.
   EXPECT_LE(json["correct"].get<int64_t>(), right);
   EXPECT_GE(json["correct"].get<int64_t>(), (right + 1) / 2);
   EXPECT_NEAR(json["pass_at_1"].get<double>(), json["correct"].get<double>() / 12, 1e-12);
@@ -229,7 +253,8 @@ TEST_F(ModelCommandsTest, EvalCountsByTheAnswerRule) {
   EXPECT_TRUE(Has(json["rows"].get<std::string>(), "read 13 = used 12")) << json["rows"];
   EXPECT_EQ(Lines(RealFileSystem().ReadFile(temp_ / "answers.jsonl", 1 << 20)).size(), 12u);
 
-  const CliOutput several = RunPlumb({"eval", model_, "arithmetic", "--limit", "6", "--samples", "2", "--max-new-tokens", "8", "--json"});
+  const CliOutput several = RunPlumb({"eval", model_, "arithmetic", "--limit", "6", "--samples",
+                                      "2", "--max-new-tokens", "8", "--json"});
   ASSERT_EQ(several.code, 0) << several.err;
   EXPECT_EQ(nlohmann::json::parse(several.out)["answers"], 12);
   EXPECT_EQ(nlohmann::json::parse(several.out)["temperature"], 1.0);
@@ -302,11 +327,15 @@ TEST_F(ModelCommandsTest, TheBeginTokenFollowsTheFiles) {
 TEST_F(ModelCommandsTest, AnEvaluationOfSpoiltWeightsNamesThem) {
   policy_model::Weights weights(LoadModel(model_, {}).shape, Device::kCpu, DType::kFloat32);
   weights.Load(model_);
-  weights.flat().f32()[weights.table().entries().back().offset] = std::numeric_limits<float>::quiet_NaN();
+  weights.flat().f32()[weights.table().entries().back().offset] =
+      std::numeric_limits<float>::quiet_NaN();
   policy_model::SaveModelDirectory(weights, temp_ / "spoilt", temp_ / "tokenizer");
-  const CliOutput output = RunPlumb({"eval", temp_ / "spoilt", "arithmetic", "--limit", "4", "--max-new-tokens", "8", "--json"});
+  const CliOutput output = RunPlumb(
+      {"eval", temp_ / "spoilt", "arithmetic", "--limit", "4", "--max-new-tokens", "8", "--json"});
   EXPECT_EQ(output.code, 8) << output.err;
-  EXPECT_TRUE(Has(output.err, "not one answer was generated") && Has(output.err, "logits are not finite")) << output.err;
+  EXPECT_TRUE(Has(output.err, "not one answer was generated") &&
+              Has(output.err, "logits are not finite"))
+      << output.err;
   EXPECT_EQ(output.out, "") << "no answer is no pass@1";
 }
 

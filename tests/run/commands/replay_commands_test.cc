@@ -1,4 +1,5 @@
-// plumb data mine | rescore, and training from what they made: a toy GRPO run, its pairs, DPO and KTO on them.
+// plumb data mine | rescore, and training from what they made: a toy GRPO run, its pairs, DPO and
+// KTO on them.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -17,17 +18,21 @@ using testing::Has;
 using testing::RunPlumb;
 
 // Trains on the dataset of a store, with a model of the toy run's shape.
-std::vector<std::string> DpoLine(const std::string& out, const std::string& store, const std::string& model,
-                                 const std::vector<std::string>& more) {
-  RealFileSystem().WriteFileAtomic(out + ".toml", "[run]\nthreads = 1\nsteps = 12\n[model]\npath = \"" + model + "\"\n[data]\ntrain = \"" + store +
-                                                      "\"\n[algorithm]\nname = \"dpo\"\n[preference]\nbatch = 4\nheldout = 4\n"
-                                                      "[optimizer]\nlearning_rate = 3e-3\n");
+std::vector<std::string> DpoLine(const std::string& out, const std::string& store,
+                                 const std::string& model, const std::vector<std::string>& more) {
+  RealFileSystem().WriteFileAtomic(
+      out + ".toml", "[run]\nthreads = 1\nsteps = 12\n[model]\npath = \"" + model +
+                         "\"\n[data]\ntrain = \"" + store +
+                         "\"\n[algorithm]\nname = \"dpo\"\n[preference]\nbatch = 4\nheldout = 4\n"
+                         "[optimizer]\nlearning_rate = 3e-3\n");
   std::vector<std::string> line = {"train", out + ".toml", "--out", out, "--quiet"};
   line.insert(line.end(), more.begin(), more.end());
   return line;
 }
 
-nlohmann::json Summary(const std::string& run) { return nlohmann::json::parse(testing::Read(run + "/summary.json")); }
+nlohmann::json Summary(const std::string& run) {
+  return nlohmann::json::parse(testing::Read(run + "/summary.json"));
+}
 
 TEST(ReplayCommandsTest, RolloutsBecomePairsThatDpoAndKtoLearnFrom) {
   const TempFolder temp;
@@ -35,13 +40,17 @@ TEST(ReplayCommandsTest, RolloutsBecomePairsThatDpoAndKtoLearnFrom) {
   const auto trained = testing::Train(grpo, 8, {"--set", "replay.keep_steps=-1", "--quiet"});
   ASSERT_EQ(trained.code, 0) << trained.err;
 
-  const auto mined = RunPlumb({"data", "mine", "--store", store, "--into", pairs, "--per-group", "2"});
+  const auto mined =
+      RunPlumb({"data", "mine", "--store", store, "--into", pairs, "--per-group", "2"});
   ASSERT_EQ(mined.code, 0) << mined.err;
-  EXPECT_TRUE(Has(mined.out, "groups: 32 read")) << mined.out;  // 8 steps of 4 prompts, none trimmed
-  const auto again = RunPlumb({"data", "mine", "--store", store, "--into", pairs, "--per-group", "2"});
+  // 8 steps of 4 prompts, none trimmed
+  EXPECT_TRUE(Has(mined.out, "groups: 32 read")) << mined.out;
+  const auto again =
+      RunPlumb({"data", "mine", "--store", store, "--into", pairs, "--per-group", "2"});
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_TRUE(Has(again.out, "the same as before")) << again.out;
-  const auto none = RunPlumb({"data", "mine", "--store", store, "--into", pairs, "--dataset", "far", "--margin", "100"});
+  const auto none = RunPlumb(
+      {"data", "mine", "--store", store, "--into", pairs, "--dataset", "far", "--margin", "100"});
   EXPECT_EQ(none.code, 2);
   EXPECT_TRUE(Has(none.err, "closer than the margin")) << none.err;
 
@@ -81,7 +90,8 @@ TEST(ReplayCommandsTest, RolloutsBecomePairsThatDpoAndKtoLearnFrom) {
   ASSERT_EQ(kto.code, 0) << kto.err;
   EXPECT_EQ(Summary(temp / "kto")["counters"]["completions"].get<uint64_t>(), 2 * (rows - 4));
   EXPECT_NEAR(Summary(temp / "kto")["eval"]["before"]["loss"].get<double>(), 0.5, 1e-6);
-  const auto wrong = RunPlumb(DpoLine(temp / "wrong", pairs, model, {"--set", "data.dataset=other"}));
+  const auto wrong =
+      RunPlumb(DpoLine(temp / "wrong", pairs, model, {"--set", "data.dataset=other"}));
   EXPECT_EQ(wrong.code, 2);
   EXPECT_TRUE(Has(wrong.err, "the store has: mined")) << wrong.err;
 }
@@ -91,23 +101,29 @@ TEST(ReplayCommandsTest, NewScoresStandBesideTheOldAndPairsMayFollowThem) {
   const std::string grpo = temp / "grpo", store = grpo + "/store", recipe = temp / "long.toml";
   ASSERT_EQ(testing::Train(grpo, 3, {"--set", "replay.keep_steps=-1", "--quiet"}).code, 0);
   // The opposite of what the run rewarded: long answers.
-  RealFileSystem().WriteFileAtomic(recipe, "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nname = \"short\"\nkind = \"length\"\nweight = -1.0\n"
-                                           "target_tokens = 1\nmax_tokens = 12\n");
+  RealFileSystem().WriteFileAtomic(recipe,
+                                   "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nname = "
+                                   "\"short\"\nkind = \"length\"\nweight = -1.0\n"
+                                   "target_tokens = 1\nmax_tokens = 12\n");
   const auto first = RunPlumb({"data", "rescore", "--store", store, recipe});
   ASSERT_EQ(first.code, 0) << first.err;
-  EXPECT_TRUE(Has(first.out, "groups: 12 read = 12 scored + 0 scored before + 0 failed")) << first.out;
+  EXPECT_TRUE(Has(first.out, "groups: 12 read = 12 scored + 0 scored before + 0 failed"))
+      << first.out;
   const auto second = RunPlumb({"data", "rescore", "--store", store, recipe});
   EXPECT_TRUE(Has(second.out, "0 scored + 12 scored before")) << second.out;
   const std::string name = first.out.substr(first.out.rfind("score ") + 6, 32);
 
-  const auto by_old = RunPlumb({"data", "mine", "--store", store, "--into", temp / "pairs", "--dataset", "old"});
-  const auto by_new = RunPlumb({"data", "mine", "--store", store, "--into", temp / "pairs", "--dataset", "new", "--score", name.substr(0, 6)});
+  const auto by_old =
+      RunPlumb({"data", "mine", "--store", store, "--into", temp / "pairs", "--dataset", "old"});
+  const auto by_new = RunPlumb({"data", "mine", "--store", store, "--into", temp / "pairs",
+                                "--dataset", "new", "--score", name.substr(0, 6)});
   ASSERT_EQ(by_old.code, 0) << by_old.err;
   ASSERT_EQ(by_new.code, 0) << by_new.err;
   {
     replay::StoreOptions how;
     how.read_only = true;
-    const auto groups = replay::Store::Open(store, how), pairs = replay::Store::Open(temp / "pairs", how);
+    const auto groups = replay::Store::Open(store, how),
+               pairs = replay::Store::Open(temp / "pairs", how);
     EXPECT_TRUE(groups->Verify().problems.empty());
     for (const PreferenceRecord& r : pairs->ReadPreferences("new", 0, 100)) {
       const auto about = nlohmann::json::parse(r.extra_json);
@@ -119,7 +135,10 @@ TEST(ReplayCommandsTest, NewScoresStandBesideTheOldAndPairsMayFollowThem) {
       EXPECT_EQ(group.trajectories[0].rewards.size(), 2u);
     }
   }
-  EXPECT_EQ(RunPlumb({"data", "mine", "--store", store, "--into", temp / "pairs", "--dataset", "x", "--score", "zzz"}).code, 2);
+  EXPECT_EQ(RunPlumb({"data", "mine", "--store", store, "--into", temp / "pairs", "--dataset", "x",
+                      "--score", "zzz"})
+                .code,
+            2);
 }
 
 TEST(ReplayCommandsTest, FailuresAreCountedAndTriedAgain) {
@@ -137,7 +156,8 @@ TEST(ReplayCommandsTest, FailuresAreCountedAndTriedAgain) {
       TrajectoryGroup group = from->Read(Purpose::kTrain, id)->group;
       group.run_id = "copy";
       group.lease.prompt_sum = 0;  // the copy has no prompts: they come along
-      if (id % 4 == 3) group.lease.prompt.ground_truth.clear();  // nothing to compare with: the rule fails
+      // nothing to compare with: the rule fails
+      if (id % 4 == 3) group.lease.prompt.ground_truth.clear();
       ASSERT_EQ(store->Insert(group), InsertResult::kInserted);
     }
   }
@@ -145,30 +165,36 @@ TEST(ReplayCommandsTest, FailuresAreCountedAndTriedAgain) {
   answer.parts = {{.name = "correct", .kind = "answer"}};
   reward::GroupScorer failing(answer);
   for (int64_t already : {0, 6}) {  // the second call tries the failed ones again, and no other
-    const RescoreReport report = RescoreStore(*store, failing, answer, Purpose::kTrain, [] { return false; });
+    const RescoreReport report =
+        RescoreStore(*store, failing, answer, Purpose::kTrain, [] { return false; });
     EXPECT_EQ(report.groups, 8);
     EXPECT_EQ(report.already, already);
     EXPECT_EQ(report.scored, 6 - already);
     EXPECT_EQ(report.failed, 2);
     ASSERT_EQ(report.failures.size(), 1u);
-    EXPECT_TRUE(Has(report.failures.begin()->first, "ground truth")) << report.failures.begin()->first;
+    EXPECT_TRUE(Has(report.failures.begin()->first, "ground truth"))
+        << report.failures.begin()->first;
   }
   configs::RewardConfig works;
   works.parts = {{.name = "short", .kind = "length", .target_tokens = 1, .max_tokens = 12}};
   reward::GroupScorer scorer(works);
-  const RescoreReport stopped = RescoreStore(*store, scorer, works, Purpose::kTrain, [] { return true; });
+  const RescoreReport stopped =
+      RescoreStore(*store, scorer, works, Purpose::kTrain, [] { return true; });
   EXPECT_TRUE(stopped.stopped);
   EXPECT_EQ(stopped.scored, 0);
-  const RescoreReport whole = RescoreStore(*store, scorer, works, Purpose::kTrain, [] { return false; });
+  const RescoreReport whole =
+      RescoreStore(*store, scorer, works, Purpose::kTrain, [] { return false; });
   EXPECT_EQ(whole.scored, 8);
   EXPECT_EQ(whole.answers, 32);
-  EXPECT_EQ(store->Read(Purpose::kTrain, 0)->group.trajectories[0].rewards.size(), 2u);  // the stored score is untouched
+  // the stored score is untouched
+  EXPECT_EQ(store->Read(Purpose::kTrain, 0)->group.trajectories[0].rewards.size(), 2u);
   works.parts[0].weight = 2;  // other weights are another score
   EXPECT_NE(ScoreIdentity(reward::GroupScorer(works), works).first, whole.name);
   EXPECT_EQ(store->ScoreNames().size(), 2u);
 }
 
-// What was never generated gets no other score either, however a function would pay for an empty answer.
+// What was never generated gets no other score either, however a function would pay for an empty
+// answer.
 TEST(ReplayCommandsTest, AnswersThatWereNeverGeneratedAreNotScoredAgain) {
   const TempFolder temp;
   replay::StoreOptions how;
@@ -177,7 +203,8 @@ TEST(ReplayCommandsTest, AnswersThatWereNeverGeneratedAreNotScoredAgain) {
   for (uint64_t id = 0; id < 3; ++id) {
     TrajectoryGroup group;
     group.run_id = "run";
-    group.lease = {.lease_id = id, .num_samples = 2, .prompt = {.dataset = "train", .text = "1+1="}};
+    group.lease = {
+        .lease_id = id, .num_samples = 2, .prompt = {.dataset = "train", .text = "1+1="}};
     group.policy = {0, "d"};
     for (uint32_t s = 0; s < 2; ++s) {
       Trajectory t{.sample = s,
@@ -202,7 +229,8 @@ TEST(ReplayCommandsTest, AnswersThatWereNeverGeneratedAreNotScoredAgain) {
   configs::RewardConfig works;
   works.parts = {{.name = "short", .kind = "length", .target_tokens = 1, .max_tokens = 12}};
   reward::GroupScorer scorer(works);
-  const RescoreReport report = RescoreStore(*store, scorer, works, Purpose::kTrain, [] { return false; });
+  const RescoreReport report =
+      RescoreStore(*store, scorer, works, Purpose::kTrain, [] { return false; });
   EXPECT_EQ(report.scored, 2);
   EXPECT_EQ(report.failed, 0);
   EXPECT_EQ(report.not_generated, 1);
@@ -211,7 +239,9 @@ TEST(ReplayCommandsTest, AnswersThatWereNeverGeneratedAreNotScoredAgain) {
   EXPECT_DOUBLE_EQ(report.mean, 1);
   EXPECT_TRUE(store->ReadScore(Purpose::kTrain, 1, report.name)->answers[0].parts.empty());
   EXPECT_FALSE(store->ReadScore(Purpose::kTrain, 2, report.name).has_value());
-  EXPECT_TRUE(Has(report.Describe()[0], "3 read = 2 scored + 0 scored before + 0 failed + 0 dropped + 1 never generated")) << report.Describe()[0];
+  EXPECT_TRUE(Has(report.Describe()[0],
+                  "3 read = 2 scored + 0 scored before + 0 failed + 0 dropped + 1 never generated"))
+      << report.Describe()[0];
 }
 
 }  // namespace

@@ -79,14 +79,18 @@ TrajectoryGroup Group(const std::vector<std::string>& completions) {
   return group;
 }
 
-std::vector<reward::PartScore> Ask(const configs::RewardPartConfig& part, const std::vector<std::string>& completions) {
-  return reward::MakeFunction(part, false)->Score(Group(completions), After(std::chrono::seconds(20)));
+std::vector<reward::PartScore> Ask(const configs::RewardPartConfig& part,
+                                   const std::vector<std::string>& completions) {
+  return reward::MakeFunction(part, false)
+      ->Score(Group(completions), After(std::chrono::seconds(20)));
 }
 
-// A Python with zmq: that of PATH, or the system's when an environment without it comes first there. Empty: none.
+// A Python with zmq: that of PATH, or the system's when an environment without it comes first
+// there. Empty: none.
 std::string ZmqPython() {
   for (const char* python : {"python3", "/usr/bin/python3"}) {
-    if (std::system((std::string(python) + " -c 'import zmq' > /dev/null 2>&1").c_str()) == 0) return python;
+    if (std::system((std::string(python) + " -c 'import zmq' > /dev/null 2>&1").c_str()) == 0)
+      return python;
   }
   return "";
 }
@@ -102,14 +106,16 @@ std::string Output(const std::string& command) {
 
 TEST(RewardServe, AProcessScoresForOthersBehindKeys) {
   const TempFolder temp;
-  for (const char* name : {"worker", "run", "stranger"}) ASSERT_EQ(RunPlumb({"keys", "generate", temp / name}).code, 0);
-  EXPECT_EQ(RunPlumb({"keys", "generate", temp / "run"}).code, 2) << "a key in use is not overwritten";
+  for (const char* name : {"worker", "run", "stranger"})
+    ASSERT_EQ(RunPlumb({"keys", "generate", temp / name}).code, 0);
+  EXPECT_EQ(RunPlumb({"keys", "generate", temp / "run"}).code, 2)
+      << "a key in use is not overwritten";
   struct stat info {};
   ASSERT_EQ(::stat((temp / "run.key").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
   { std::ofstream(temp / "allowed") << std::ifstream(temp / "run.pub").rdbuf(); }
-  Running server({kPlumb, "reward", "serve", kRecipe, "--bind", "tcp://127.0.0.1:*", "--key", temp / "worker.key",
-                  "--allowed", temp / "allowed"});
+  Running server({kPlumb, "reward", "serve", kRecipe, "--bind", "tcp://127.0.0.1:*", "--key",
+                  temp / "worker.key", "--allowed", temp / "allowed"});
   const size_t at = server.first_line().find("tcp://");
   ASSERT_NE(at, std::string::npos) << server.first_line();
   configs::RewardPartConfig part;
@@ -123,10 +129,12 @@ TEST(RewardServe, AProcessScoresForOthersBehindKeys) {
   part.client_key = temp / "stranger.key", part.timeout_s = 0.5;
   const auto refused = Ask(part, {"4"});
   EXPECT_EQ(refused[0].failure, reward::Failure::kUnavailable);
-  EXPECT_NE(refused[0].reason.find("does not accept our key"), std::string::npos) << refused[0].reason;
+  EXPECT_NE(refused[0].reason.find("does not accept our key"), std::string::npos)
+      << refused[0].reason;
   if (!ZmqPython().empty()) {
-    const std::string client = ZmqPython() + " " PLUMB_SOURCE_DIR "/examples/rewards/zmq_client.py " + part.endpoint + " --keys " +
-                               (temp / "worker.pub") + " " + (temp / "run.key") + " 2+2= 4 '#### 4' '#### 5'";
+    const std::string client =
+        ZmqPython() + " " PLUMB_SOURCE_DIR "/examples/rewards/zmq_client.py " + part.endpoint +
+        " --keys " + (temp / "worker.pub") + " " + (temp / "run.key") + " 2+2= 4 '#### 4' '#### 5'";
     const std::string said = Output(client);
     EXPECT_TRUE(Has(said, "\"score\"")) << said;
   }
@@ -134,29 +142,44 @@ TEST(RewardServe, AProcessScoresForOthersBehindKeys) {
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
 }
 
-// A reward model as a worker gives the numbers that it gives in process: of tokens that are sent along, and of text that it
-// encodes itself.
+// A reward model as a worker gives the numbers that it gives in process: of tokens that are sent
+// along, and of text that it encodes itself.
 TEST(RewardServe, ARewardModelIsServed) {
   const TempFolder temp;
   const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
-  const policy_model::ModelShape shape{.family = "llama", .layers = 2, .hidden = 32, .heads = 4, .kv_heads = 2, .head_dim = 8, .ffn = 48,
-                                       .vocab = tokenizer->size(), .max_positions = 48, .tied = true, .bos_token = tokenizer->Find("<bos>"), .eos_tokens = {2}};
+  const policy_model::ModelShape shape{.family = "llama",
+                                       .layers = 2,
+                                       .hidden = 32,
+                                       .heads = 4,
+                                       .kv_heads = 2,
+                                       .head_dim = 8,
+                                       .ffn = 48,
+                                       .vocab = tokenizer->size(),
+                                       .max_positions = 48,
+                                       .tied = true,
+                                       .bos_token = tokenizer->Find("<bos>"),
+                                       .eos_tokens = {2}};
   policy_model::Weights policy(shape, Device::kCpu, DType::kFloat32);
   policy.Initialise(6, 0.3);
   policy_model::SaveModelDirectory(policy_model::ScalarHeadFrom(policy, 8), temp / "rm", "");
   RealFileSystem().WriteFileAtomic(temp / "rm/tokenizer.json", tokenizer->json());
-  { std::ofstream(temp / "rm.toml") << "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nname = \"helpful\"\nkind = \"reward_model\"\npath = \""
-                                    << (temp / "rm") << "\"\n"; }
+  {
+    std::ofstream(temp / "rm.toml") << "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nname = "
+                                       "\"helpful\"\nkind = \"reward_model\"\npath = \""
+                                    << (temp / "rm") << "\"\n";
+  }
   Running server({kPlumb, "reward", "serve", temp / "rm.toml", "--bind", "tcp://127.0.0.1:*"});
   const size_t at = server.first_line().find("tcp://");
   ASSERT_NE(at, std::string::npos) << server.first_line();
 
   configs::RewardPartConfig remote, local;
-  remote.name = local.name = "helpful", remote.kind = "zmq", local.kind = "reward_model", local.path = temp / "rm";
+  remote.name = local.name = "helpful", remote.kind = "zmq", local.kind = "reward_model",
+  local.path = temp / "rm";
   remote.endpoint = server.first_line().substr(at, server.first_line().find(',', at) - at);
   remote.args = {"tokens=1"};
   TrajectoryGroup group = Group({"4", "17", "2+2"});
-  for (Trajectory& t : group.trajectories) {  // not what the worker would encode: they begin with a token more
+  // not what the worker would encode: they begin with a token more
+  for (Trajectory& t : group.trajectories) {
     t.tokens = tokenizer->Encode(group.lease.prompt.text + t.completion);
     t.tokens.insert(t.tokens.begin(), 5);
   }
@@ -174,7 +197,8 @@ TEST(RewardServe, ARewardModelIsServed) {
 
   remote.args = {};
   there = score(remote);
-  for (Trajectory& t : group.trajectories) t.tokens = tokenizer->Encode("<bos>" + group.lease.prompt.text + t.completion);
+  for (Trajectory& t : group.trajectories)
+    t.tokens = tokenizer->Encode("<bos>" + group.lease.prompt.text + t.completion);
   here = score(local);
   for (size_t i = 0; i < 3; ++i) {
     ASSERT_TRUE(there[i].scored()) << there[i].reason;
@@ -192,15 +216,19 @@ TEST(RewardServe, ARewardModelIsServed) {
 
 TEST(RewardServe, WhatCannotBeServedIsSaid) {
   const TempFolder temp;
-  EXPECT_EQ(RunPlumb({"reward", "serve", kRecipe, "--bind", "tcp://0.0.0.0:5555"}).code, 9) << "beyond the loopback without keys";
+  EXPECT_EQ(RunPlumb({"reward", "serve", kRecipe, "--bind", "tcp://0.0.0.0:5555"}).code, 9)
+      << "beyond the loopback without keys";
   EXPECT_EQ(RunPlumb({"reward", "serve", kRecipe, "--bind", temp / "s", "--key", "x"}).code, 2);
-  const auto missing = RunPlumb({"reward", "serve", kRecipe, "--bind", "ipc://" + (temp / "s"), "--part", "nope"});
+  const auto missing =
+      RunPlumb({"reward", "serve", kRecipe, "--bind", "ipc://" + (temp / "s"), "--part", "nope"});
   EXPECT_EQ(missing.code, 3);
   EXPECT_TRUE(Has(missing.err, "its parts:")) << missing.err;
 }
 
 TEST(RewardExamples, ZeroMqWorkerInPython) {
-  if (ZmqPython().empty()) GTEST_SKIP() << "NOT TESTED: python3 has no zmq (Debian: python3-zmq), the Python worker is not shown to work";
+  if (ZmqPython().empty())
+    GTEST_SKIP() << "NOT TESTED: python3 has no zmq (Debian: python3-zmq), the Python worker is "
+                    "not shown to work";
   const TempFolder temp;
   Running worker({ZmqPython(), PLUMB_SOURCE_DIR "/examples/rewards/zmq_worker.py", temp.Ipc("s")});
   ASSERT_EQ(worker.first_line(), "ready\n");
@@ -214,11 +242,15 @@ TEST(RewardExamples, ZeroMqWorkerInPython) {
 }
 
 TEST(RewardExamples, ZeroMqWorkerInPythonBehindKeys) {
-  if (ZmqPython().empty()) GTEST_SKIP() << "NOT TESTED: python3 has no zmq (Debian: python3-zmq), the Python worker is not shown to work";
+  if (ZmqPython().empty())
+    GTEST_SKIP() << "NOT TESTED: python3 has no zmq (Debian: python3-zmq), the Python worker is "
+                    "not shown to work";
   const TempFolder temp;
-  for (const char* name : {"worker", "run", "stranger"}) ASSERT_EQ(RunPlumb({"keys", "generate", temp / name}).code, 0);
+  for (const char* name : {"worker", "run", "stranger"})
+    ASSERT_EQ(RunPlumb({"keys", "generate", temp / name}).code, 0);
   { std::ofstream(temp / "allowed") << std::ifstream(temp / "run.pub").rdbuf(); }
-  Running worker({ZmqPython(), PLUMB_SOURCE_DIR "/examples/rewards/zmq_worker.py", temp.Ipc("s"), temp / "worker.key", temp / "allowed"});
+  Running worker({ZmqPython(), PLUMB_SOURCE_DIR "/examples/rewards/zmq_worker.py", temp.Ipc("s"),
+                  temp / "worker.key", temp / "allowed"});
   ASSERT_EQ(worker.first_line(), "ready\n");
   configs::RewardPartConfig part;
   part.name = "numbers", part.kind = "zmq", part.endpoint = temp.Ipc("s");
@@ -229,7 +261,8 @@ TEST(RewardExamples, ZeroMqWorkerInPythonBehindKeys) {
 }
 
 TEST(RewardExamples, HttpServerInPython) {
-  if (std::system("python3 -c 'import http.server' > /dev/null 2>&1") != 0) GTEST_SKIP() << "NOT TESTED: python3 is not here";
+  if (std::system("python3 -c 'import http.server' > /dev/null 2>&1") != 0)
+    GTEST_SKIP() << "NOT TESTED: python3 is not here";
   Running server({"python3", PLUMB_SOURCE_DIR "/examples/rewards/http_server.py", "0"});
   ASSERT_EQ(server.first_line().rfind("http://", 0), 0u) << server.first_line();
   const std::string url = server.first_line().substr(0, server.first_line().size() - 1);

@@ -1,4 +1,5 @@
-// plumb reward test: samples from a file and from the recipe's data, tables, JSON, failures, bad input.
+// plumb reward test: samples from a file and from the recipe's data, tables, JSON, failures, bad
+// input.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -19,11 +20,16 @@ using testing::RunPlumb;
 
 constexpr char kRecipe[] = PLUMB_SOURCE_DIR "/configs/arithmetic_grpo.toml";
 
-void Write(const std::string& path, const std::string& text) { RealFileSystem().WriteFileAtomic(path, text); }
+void Write(const std::string& path, const std::string& text) {
+  RealFileSystem().WriteFileAtomic(path, text);
+}
 
-// Reward processes are started from the program itself. Returns its exit code; what it said goes to `out`.
+// Reward processes are started from the program itself. Returns its exit code; what it said goes to
+// `out`.
 int RunProgram(const std::string& arguments, const std::string& out) {
-  const int status = std::system(("timeout 60 " PLUMB_BINARY_DIR "/plumb reward test " + arguments + " > " + out + " 2>&1").c_str());
+  const int status = std::system(
+      ("timeout 60 " PLUMB_BINARY_DIR "/plumb reward test " + arguments + " > " + out + " 2>&1")
+          .c_str());
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
@@ -53,14 +59,22 @@ TEST(RewardTestCommand, MakesSamplesFromTheRecipesData) {
 
 TEST(RewardTestCommand, ScoresAFileThroughTheProgram) {
   const TempFolder temp;
-  Write(temp / "samples.jsonl",
-        R"({"prompt": "1+1=", "answer": "2", "completion": "<think>1+1=2</think><answer>2</answer>"})" "\n\n"
-        R"({"prompt": "1+1=", "answer": 2, "response": "3"})" "\n"
-        R"({"prompt": "2+2=", "answer": "4", "completions": ["<answer>4</answer>", "<answer>5</answer>"]})" "\n");
-  ASSERT_EQ(RunProgram(std::string(kRecipe) + " --part correct --samples " + (temp / "samples.jsonl"), temp / "out"), 0)
+  Write(
+      temp / "samples.jsonl",
+      R"({"prompt": "1+1=", "answer": "2", "completion": "<think>1+1=2</think><answer>2</answer>"})"
+      "\n\n"
+      R"({"prompt": "1+1=", "answer": 2, "response": "3"})"
+      "\n"
+      R"({"prompt": "2+2=", "answer": "4", "completions": ["<answer>4</answer>", "<answer>5</answer>"]})"
+      "\n");
+  ASSERT_EQ(
+      RunProgram(std::string(kRecipe) + " --part correct --samples " + (temp / "samples.jsonl"),
+                 temp / "out"),
+      0)
       << testing::Read(temp / "out");
   const std::string text = testing::Read(temp / "out");
-  for (const char* part : {"line 1", "line 3", "line 4", "correct x 1", "total", "1.000", "0.000", "p99", "0.500"}) {
+  for (const char* part :
+       {"line 1", "line 3", "line 4", "correct x 1", "total", "1.000", "0.000", "p99", "0.500"}) {
     EXPECT_TRUE(Has(text, part)) << part << "\n" << text;
   }
 }
@@ -68,29 +82,44 @@ TEST(RewardTestCommand, ScoresAFileThroughTheProgram) {
 // A newcomer's first file: reward parts and nothing else, on texts that no built-in vocabulary has.
 TEST(RewardTestCommand, PartsAloneAreEnoughForSamples) {
   const TempFolder temp;
-  Write(temp / "parts.toml", "[[reward.parts]]\nname = \"kind\"\nkind = \"contains\"\nargs = [\"words=please\"]\n");
-  Write(temp / "samples.jsonl", R"({"prompt": [{"role": "user", "content": "Ünder?"}], "completion": "Yes, please!"})" "\n");
-  const auto output = RunPlumb({"reward", "test", temp / "parts.toml", "--samples", temp / "samples.jsonl", "--json"});
+  Write(temp / "parts.toml",
+        "[[reward.parts]]\nname = \"kind\"\nkind = \"contains\"\nargs = [\"words=please\"]\n");
+  Write(temp / "samples.jsonl",
+        R"({"prompt": [{"role": "user", "content": "Ünder?"}], "completion": "Yes, please!"})"
+        "\n");
+  const auto output = RunPlumb(
+      {"reward", "test", temp / "parts.toml", "--samples", temp / "samples.jsonl", "--json"});
   ASSERT_EQ(output.code, 0) << output.err;
   EXPECT_EQ(nlohmann::json::parse(output.out)["samples"][0]["reward"], 1);
-  Write(temp / "tokens.toml", "[[reward.parts]]\nname = \"short\"\nkind = \"length\"\ntarget_tokens = 4\nmax_tokens = 8\n");
-  const auto counted = RunPlumb({"reward", "test", temp / "tokens.toml", "--samples", temp / "samples.jsonl"});
+  Write(
+      temp / "tokens.toml",
+      "[[reward.parts]]\nname = \"short\"\nkind = \"length\"\ntarget_tokens = 4\nmax_tokens = 8\n");
+  const auto counted =
+      RunPlumb({"reward", "test", temp / "tokens.toml", "--samples", temp / "samples.jsonl"});
   EXPECT_EQ(counted.code, kExitRewardFailed) << "no tokens, no score";
   EXPECT_TRUE(Has(counted.out, "came as text")) << counted.out;
-  Write(temp / "model.toml", "[[reward.parts]]\nname = \"m\"\nkind = \"reward_model\"\npath = \"x\"\n");
-  EXPECT_TRUE(Has(RunPlumb({"reward", "test", temp / "model.toml", "--samples", temp / "samples.jsonl"}).err, "[model] path"));
-  EXPECT_TRUE(Has(RunPlumb({"reward", "test", temp / "parts.toml"}).err, "data.train is missing")) << "samples have to come from somewhere";
+  Write(temp / "model.toml",
+        "[[reward.parts]]\nname = \"m\"\nkind = \"reward_model\"\npath = \"x\"\n");
+  EXPECT_TRUE(Has(
+      RunPlumb({"reward", "test", temp / "model.toml", "--samples", temp / "samples.jsonl"}).err,
+      "[model] path"));
+  EXPECT_TRUE(Has(RunPlumb({"reward", "test", temp / "parts.toml"}).err, "data.train is missing"))
+      << "samples have to come from somewhere";
 }
 
 TEST(RewardTestCommand, APartThatAlwaysFailsIsAnExitCode) {
   const TempFolder temp;
-  Write(temp / "recipe.toml", testing::Read(kRecipe) +
-                                  "\n[[reward.parts]]\nname = \"shell\"\nkind = \"program\"\npath = \"sh\"\n"
-                                  "args = [\"-c\", \"read l; echo nonsense\"]\n");
-  EXPECT_EQ(RunProgram((temp / "recipe.toml") + " --set reward.retries=0", temp / "out"), kExitRewardFailed);
+  Write(temp / "recipe.toml",
+        testing::Read(kRecipe) +
+            "\n[[reward.parts]]\nname = \"shell\"\nkind = \"program\"\npath = \"sh\"\n"
+            "args = [\"-c\", \"read l; echo nonsense\"]\n");
+  EXPECT_EQ(RunProgram((temp / "recipe.toml") + " --set reward.retries=0", temp / "out"),
+            kExitRewardFailed);
   const std::string text = testing::Read(temp / "out");
-  for (const char* part : {"'shell' failed on every sample", "bad_reply", "dropped"}) EXPECT_TRUE(Has(text, part)) << part << "\n" << text;
-  EXPECT_EQ(RunPlumb({"reward", "test", temp / "recipe.toml", "--part", "correct"}).code, 0) << "the others alone are well";
+  for (const char* part : {"'shell' failed on every sample", "bad_reply", "dropped"})
+    EXPECT_TRUE(Has(text, part)) << part << "\n" << text;
+  EXPECT_EQ(RunPlumb({"reward", "test", temp / "recipe.toml", "--part", "correct"}).code, 0)
+      << "the others alone are well";
 }
 
 TEST(RewardTestCommand, BadInputIsSaidWithItsLine) {
@@ -101,7 +130,8 @@ TEST(RewardTestCommand, BadInputIsSaidWithItsLine) {
     EXPECT_EQ(output.code, code) << output.out;
     return output.err;
   };
-  const std::string good = R"({"prompt": "1+1=", "answer": "2", "completion": "2"})" "\n";
+  const std::string good = R"({"prompt": "1+1=", "answer": "2", "completion": "2"})"
+                           "\n";
   EXPECT_TRUE(Has(refused(good + "{\"prompt\": \"1+1=\"", 2), "bad.jsonl:2"));
   EXPECT_TRUE(Has(refused(good + good + R"({"prompt": "1+1=", "answer": "2"})", 2), "bad.jsonl:3"));
   EXPECT_TRUE(Has(refused(R"({"prompt": "1+1="})", 2), "no answer to score"));
@@ -109,7 +139,8 @@ TEST(RewardTestCommand, BadInputIsSaidWithItsLine) {
   EXPECT_TRUE(Has(refused(R"({"prompt": "1+1=", "completion": 5})", 2), "neither a text"));
   EXPECT_TRUE(Has(refused("[1]\n", 2), "one JSON object"));
   EXPECT_TRUE(Has(refused("", 2), "no samples"));
-  EXPECT_TRUE(Has(refused(R"({"prompt": "1+1=", "answer": "2", "completion": "two"})", 2), "line 1"));
+  EXPECT_TRUE(
+      Has(refused(R"({"prompt": "1+1=", "answer": "2", "completion": "two"})", 2), "line 1"));
   EXPECT_EQ(RunPlumb({"reward", "test", kRecipe, "--samples", temp / "nowhere.jsonl"}).code, 3);
   EXPECT_EQ(RunPlumb({"reward", "test", temp / "nowhere.toml"}).code, 3);
   const auto unknown = RunPlumb({"reward", "test", kRecipe, "--part", "nope"});
@@ -120,7 +151,10 @@ TEST(RewardTestCommand, BadInputIsSaidWithItsLine) {
 
 TEST(RewardSamples, AConversationIsAPromptAndItsLastAnswer) {
   const TempFolder temp;
-  Write(temp / "chat.jsonl", R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], "unit": "km"})" "\n");
+  Write(
+      temp / "chat.jsonl",
+      R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}], "unit": "km"})"
+      "\n");
   const auto samples = ReadRewardSamples(temp / "chat.jsonl", configs::Config());
   ASSERT_EQ(samples.size(), 1u);
   EXPECT_EQ(samples[0].completion, "Hello");

@@ -42,14 +42,16 @@ TEST(TrainCommandTest, LeavesARunFolderThatHoldsTogether) {
   for (size_t i = 0; i < metrics.size(); ++i) {
     EXPECT_EQ(metrics[i]["step"], i);
     EXPECT_GT(metrics[i]["policy/updates"].get<double>(), 0);
-    for (const char* name : {"reward/mean", "reward/correct/mean", "reward/short/mean", "policy/entropy", "optim/grad_norm", "perf/tokens_per_s"}) {
+    for (const char* name : {"reward/mean", "reward/correct/mean", "reward/short/mean",
+                             "policy/entropy", "optim/grad_norm", "perf/tokens_per_s"}) {
       EXPECT_TRUE(metrics[i].contains(name)) << name;
     }
     // float32 on the CPU: the learner computes what the actor sampled with.
     ASSERT_TRUE(metrics[i].contains("sampling/logprob_diff_max"));
     EXPECT_LT(metrics[i]["sampling/logprob_diff_max"].get<double>(), 1e-4);
   }
-  for (const auto& sample : Lines(run + "/samples.jsonl")) EXPECT_TRUE(sample.contains("completion"));
+  for (const auto& sample : Lines(run + "/samples.jsonl"))
+    EXPECT_TRUE(sample.contains("completion"));
   const auto summary = nlohmann::json::parse(Read(run + "/summary.json"));
   EXPECT_EQ(summary["steps"], 4);
   EXPECT_EQ(summary["policy_version"], 4);
@@ -57,19 +59,28 @@ TEST(TrainCommandTest, LeavesARunFolderThatHoldsTogether) {
   EXPECT_EQ(summary["weights_sha256"].get<std::string>().size(), 64u);
   EXPECT_TRUE(Has(Read(run + "/report.html"), summary["policy_digest"].get<std::string>()));
   EXPECT_EQ(RunPlumb({"store", "inspect", run + "/store", "--verify"}).code, 0);
-  EXPECT_EQ(RunPlumb({"generate", run + "/checkpoints/step-00000004/model", "--prompt", "1+2=", "--max-new-tokens", "4"}).code, 0);
+  EXPECT_EQ(RunPlumb({"generate", run + "/checkpoints/step-00000004/model", "--prompt",
+                      "1+2=", "--max-new-tokens", "4"})
+                .code,
+            0);
 }
 
-// Peak memory of a run of its own process in KiB, with a reward that takes so many seconds a group of four.
+// Peak memory of a run of its own process in KiB, with a reward that takes so many seconds a group
+// of four.
 long PeakWithReward(const std::string& out, int64_t steps, const std::string& seconds_an_answer) {
-  std::vector<std::string> line = TrainLine(out, steps, {"--set", "run.schedule=async", "--set", "run.max_staleness=4"});
+  std::vector<std::string> line =
+      TrainLine(out, steps, {"--set", "run.schedule=async", "--set", "run.max_staleness=4"});
   const std::string recipe = out + ".toml";
-  RealFileSystem().WriteFileAtomic(out + ".sh", "#!/bin/sh\nwhile IFS= read -r line; do id=${line#'{\"id\":'}; id=${id%%,*}; sleep " +
-                                                    seconds_an_answer + "\nprintf '{\"id\":%s,\"score\":0.5}\\n' \"$id\"; done\n");
+  RealFileSystem().WriteFileAtomic(
+      out + ".sh",
+      "#!/bin/sh\nwhile IFS= read -r line; do id=${line#'{\"id\":'}; id=${id%%,*}; sleep " +
+          seconds_an_answer + "\nprintf '{\"id\":%s,\"score\":0.5}\\n' \"$id\"; done\n");
   std::string text = RealFileSystem().ReadFile(recipe, 1 << 20);
   const size_t at = text.find("\n[[reward.parts]]\nname = \"short\"");
   PLUMB_CHECK(at != std::string::npos);
-  text.insert(at, "\n[[reward.parts]]\nname = \"slow\"\nkind = \"program\"\npath = \"sh\"\nargs = [\"" + out + ".sh\"]\nweight = 0.01\n");
+  text.insert(at,
+              "\n[[reward.parts]]\nname = \"slow\"\nkind = \"program\"\npath = \"sh\"\nargs = [\"" +
+                  out + ".sh\"]\nweight = 0.01\n");
   RealFileSystem().WriteFileAtomic(recipe, text);
   const pid_t pid = fork();
   if (pid == 0) {
@@ -92,8 +103,10 @@ long PeakWithReward(const std::string& out, int64_t steps, const std::string& se
 TEST(TrainCommandTest, ARewardAHundredTimesSlowerDropsNothingAndFillsNoMemory) {
   const TempFolder temp;
   const char* size = std::getenv("PLUMB_RELIABILITY");
-  const int64_t steps = size != nullptr && std::string(size) == "ci" ? 300 : 10;  // 300: two minutes of scoring
-  const long fast = PeakWithReward(temp / "fast", steps, "0"), slow = PeakWithReward(temp / "slow", steps, "0.025");
+  // 300: two minutes of scoring
+  const int64_t steps = size != nullptr && std::string(size) == "ci" ? 300 : 10;
+  const long fast = PeakWithReward(temp / "fast", steps, "0"),
+             slow = PeakWithReward(temp / "slow", steps, "0.025");
   RecordProperty("fast_kib", static_cast<int>(fast));
   RecordProperty("slow_kib", static_cast<int>(slow));
   EXPECT_LE(static_cast<double>(slow), 1.1 * static_cast<double>(fast));
@@ -104,14 +117,17 @@ TEST(TrainCommandTest, ARewardAHundredTimesSlowerDropsNothingAndFillsNoMemory) {
   EXPECT_GT(metrics.back()["reward/slow/latency_p50"].get<double>(), 0.09);
   EXPECT_GE(metrics.back()["reward/groups"].get<double>(), static_cast<double>(4 * steps));
   for (const auto& [name, value] : metrics.back().items()) {
-    if (name.starts_with("reward/failed/") || (name == "reward/dropped_groups" && value != 0)) ADD_FAILURE() << name << " " << value;
+    if (name.starts_with("reward/failed/") || (name == "reward/dropped_groups" && value != 0))
+      ADD_FAILURE() << name << " " << value;
   }
 }
 
-// The rate may not depend on the number of steps here: the first part does not know how many will follow.
+// The rate may not depend on the number of steps here: the first part does not know how many will
+// follow.
 TEST(TrainCommandTest, ResumedWithMoreStepsEqualsUnbrokenBitForBit) {
   const TempFolder temp;
-  const std::vector<std::string> constant = {"--set", "optimizer.lr_schedule=constant", "--set", "optimizer.warmup_fraction=0"};
+  const std::vector<std::string> constant = {"--set", "optimizer.lr_schedule=constant", "--set",
+                                             "optimizer.warmup_fraction=0"};
   std::vector<std::string> resume = constant;
   resume.push_back("--resume");
   ASSERT_EQ(Train(temp / "whole", 5, constant).code, 0);
@@ -122,11 +138,13 @@ TEST(TrainCommandTest, ResumedWithMoreStepsEqualsUnbrokenBitForBit) {
   ASSERT_EQ(Train(temp / "parts", 5, resume).code, 0);
   const auto whole = nlohmann::json::parse(Read(temp / "whole/summary.json"));
   const auto parts = nlohmann::json::parse(Read(temp / "parts/summary.json"));
-  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"}) EXPECT_EQ(whole[hash], parts[hash]) << hash;
+  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"})
+    EXPECT_EQ(whole[hash], parts[hash]) << hash;
   const auto a = Lines(temp / "whole/metrics.jsonl"), b = Lines(temp / "parts/metrics.jsonl");
   ASSERT_EQ(a.size(), b.size());
   for (size_t i = 0; i < a.size(); ++i) {
-    for (const char* name : {"reward/mean", "policy/loss", "policy/entropy", "optim/grad_norm"}) EXPECT_EQ(a[i][name], b[i][name]) << i << name;
+    for (const char* name : {"reward/mean", "policy/loss", "policy/entropy", "optim/grad_norm"})
+      EXPECT_EQ(a[i][name], b[i][name]) << i << name;
   }
 }
 
@@ -172,27 +190,34 @@ TEST(TrainCommandTest, ResumedAfterKilledEqualsUnbrokenBitForBit) {
   ASSERT_EQ(resumed.code, 0) << resumed.err;
   const auto whole = nlohmann::json::parse(Read(temp / "whole/summary.json"));
   const auto killed = nlohmann::json::parse(Read(run + "/summary.json"));
-  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"}) EXPECT_EQ(whole[hash], killed[hash]) << hash;
+  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"})
+    EXPECT_EQ(whole[hash], killed[hash]) << hash;
   const auto a = Lines(temp / "whole/metrics.jsonl"), b = Lines(run + "/metrics.jsonl");
   ASSERT_EQ(a.size(), b.size()) << "no step twice, none missing";
   for (size_t i = 0; i < a.size(); ++i) {
-    for (const char* name : {"step", "reward/mean", "policy/loss", "optim/grad_norm"}) EXPECT_EQ(a[i][name], b[i][name]) << i << name;
+    for (const char* name : {"step", "reward/mean", "policy/loss", "optim/grad_norm"})
+      EXPECT_EQ(a[i][name], b[i][name]) << i << name;
   }
 }
 
 TEST(TrainCommandTest, ProcessesEqualOneProcessBitForBit) {
   const TempFolder temp;
   ASSERT_EQ(Train(temp / "local", 3).code, 0);
-  ASSERT_EQ(TrainInProgram(temp / "processes", 3, {"--roles", "processes", "--set", "run.actors=2", "--set", "run.reward_workers=2"}), 0)
+  ASSERT_EQ(TrainInProgram(
+                temp / "processes", 3,
+                {"--roles", "processes", "--set", "run.actors=2", "--set", "run.reward_workers=2"}),
+            0)
       << Read(temp / "processes.out");
   const auto local = nlohmann::json::parse(Read(temp / "local/summary.json"));
   const auto processes = nlohmann::json::parse(Read(temp / "processes/summary.json"));
-  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"}) EXPECT_EQ(local[hash], processes[hash]) << hash;
+  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"})
+    EXPECT_EQ(local[hash], processes[hash]) << hash;
   EXPECT_EQ(local["eval"], processes["eval"]);
   EXPECT_EQ(nlohmann::json::parse(Read(temp / "processes/pids.json")).size(), 6u);
 }
 
-// RELIABILITY row 2 at smoke size: each role is killed once in the middle of a run, which ends with the same weights.
+// RELIABILITY row 2 at smoke size: each role is killed once in the middle of a run, which ends with
+// the same weights.
 TEST(TrainCommandTest, KilledRolesChangeNothing) {
   const TempFolder temp;
   const std::string run = temp / "killed";
@@ -205,10 +230,14 @@ TEST(TrainCommandTest, KilledRolesChangeNothing) {
   const std::vector<std::string> roles = {"actor-0", "reward-0", "replay", "learner"};
   while (kills < static_cast<int>(roles.size()) && std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    if (!RealFileSystem().Exists(run + "/metrics.jsonl") || !RealFileSystem().Exists(run + "/pids.json")) continue;
+    if (!RealFileSystem().Exists(run + "/metrics.jsonl") ||
+        !RealFileSystem().Exists(run + "/pids.json"))
+      continue;
     const std::string metrics = Read(run + "/metrics.jsonl");
     if (std::count(metrics.begin(), metrics.end(), '\n') < 4 + 8 * kills) continue;
-    const auto pid = nlohmann::json::parse(Read(run + "/pids.json"))[roles[static_cast<size_t>(kills)]].get<pid_t>();
+    const auto pid =
+        nlohmann::json::parse(Read(run + "/pids.json"))[roles[static_cast<size_t>(kills)]]
+            .get<pid_t>();
     if (pid <= 1) continue;  // just being started again
     ::kill(pid, SIGKILL);
     ++kills;
@@ -219,7 +248,8 @@ TEST(TrainCommandTest, KilledRolesChangeNothing) {
   EXPECT_TRUE(Has(Read(run + ".out"), "roles started again: 4")) << Read(run + ".out");
   const auto local = nlohmann::json::parse(Read(temp / "local/summary.json"));
   const auto killed = nlohmann::json::parse(Read(run + "/summary.json"));
-  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"}) EXPECT_EQ(local[hash], killed[hash]) << hash;
+  for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"})
+    EXPECT_EQ(local[hash], killed[hash]) << hash;
   const auto a = Lines(temp / "local/metrics.jsonl"), b = Lines(run + "/metrics.jsonl");
   ASSERT_EQ(a.size(), b.size()) << "no step twice, none missing";
   for (size_t i = 0; i < a.size(); ++i) EXPECT_EQ(a[i]["policy/loss"], b[i]["policy/loss"]) << i;
@@ -229,7 +259,8 @@ TEST(TrainCommandTest, SameSeedSameWeightsOtherSeedOthers) {
   const TempFolder temp;
   const auto digest = [&](const std::string& name, const std::string& seed) {
     EXPECT_EQ(Train(temp / name, 2, {"--set", "run.seed=" + seed}).code, 0);
-    return nlohmann::json::parse(Read(temp / (name + "/summary.json")))["weights_sha256"].get<std::string>();
+    return nlohmann::json::parse(Read(temp / (name + "/summary.json")))["weights_sha256"]
+        .get<std::string>();
   };
   const std::string first = digest("a", "3");
   EXPECT_EQ(digest("b", "3"), first);
@@ -239,7 +270,9 @@ TEST(TrainCommandTest, SameSeedSameWeightsOtherSeedOthers) {
 TEST(TrainCommandTest, ABatchLargerThanTheDataIsSaidAtTheStart) {
   const TempFolder temp;
   RealFileSystem().WriteFileAtomic(temp / "rows.jsonl", "{\"prompt\":\"1+1=\",\"answer\":\"2\"}\n");
-  const CliOutput output = Train(temp / "run", 1, {"--set", "data.train=\"" + temp / "rows.jsonl" + "\"", "--set", "sft.steps=0"});
+  const CliOutput output =
+      Train(temp / "run", 1,
+            {"--set", "data.train=\"" + temp / "rows.jsonl" + "\"", "--set", "sft.steps=0"});
   EXPECT_EQ(output.code, 2) << output.err;
   EXPECT_TRUE(Has(output.err, "only 1 usable row")) << output.err;
 }

@@ -14,14 +14,18 @@ namespace {
 
 using testing::TempFolder;
 
-void Put(const std::string& path, const std::string& text) { RealFileSystem().WriteFileAtomic(path, text); }
+void Put(const std::string& path, const std::string& text) {
+  RealFileSystem().WriteFileAtomic(path, text);
+}
 
 std::string Page(const TempFolder& folder) {
   WriteReport(folder.path(), folder / "report.html");
   return RealFileSystem().ReadFile(folder / "report.html", size_t{1} << 26);
 }
 
-bool Has(const std::string& page, const std::string& text) { return page.find(text) != std::string::npos; }
+bool Has(const std::string& page, const std::string& text) {
+  return page.find(text) != std::string::npos;
+}
 
 nlohmann::json DataOf(const std::string& page) {
   const std::string begin = "<script type=\"application/json\" id=\"data\">";
@@ -39,8 +43,10 @@ const nlohmann::json* Chart(const nlohmann::json& data, const std::string& title
 TEST(ReportTest, ShowsCurvesSummaryAndRecipe) {
   const TempFolder folder;
   Put(folder / "metrics.jsonl",
-      "{\"step\":0,\"wall_s\":1,\"reward/mean\":0.25,\"reward/correct/mean\":0.5,\"optim/grad_norm\":null}\n"
-      "{\"step\":1,\"wall_s\":2,\"reward/mean\":0.75,\"reward/correct/mean\":1,\"optim/grad_norm\":2,\"eval/accuracy\":0.5}\n");
+      "{\"step\":0,\"wall_s\":1,\"reward/mean\":0.25,\"reward/correct/mean\":0.5,\"optim/"
+      "grad_norm\":null}\n"
+      "{\"step\":1,\"wall_s\":2,\"reward/mean\":0.75,\"reward/correct/mean\":1,\"optim/"
+      "grad_norm\":2,\"eval/accuracy\":0.5}\n");
   Put(folder / "samples.jsonl", "");
   Put(folder / "config.toml", "[run]\nname = \"a<b\"\n");
   Put(folder / "summary.json",
@@ -62,19 +68,27 @@ TEST(ReportTest, ShowsCurvesSummaryAndRecipe) {
   ASSERT_NE(Chart(data, "reward/mean"), nullptr);
   EXPECT_EQ((*Chart(data, "reward/mean"))["series"][0]["y"], nlohmann::json::parse("[0.25,0.75]"));
   EXPECT_EQ((*Chart(data, "reward parts"))["series"][0]["name"], "correct");
-  EXPECT_TRUE((*Chart(data, "optim/grad_norm"))["series"][0]["y"][0].is_null()) << "not finite: a gap, not a zero";
+  EXPECT_TRUE((*Chart(data, "optim/grad_norm"))["series"][0]["y"][0].is_null())
+      << "not finite: a gap, not a zero";
   // Before, in the middle (the policy after step 1 is version 2) and after.
   EXPECT_EQ((*Chart(data, "eval/accuracy"))["series"][0]["x"], nlohmann::json::parse("[0,2,4]"));
-  EXPECT_EQ((*Chart(data, "eval/accuracy"))["series"][0]["y"], nlohmann::json::parse("[0.1,0.5,0.8]"));
+  EXPECT_EQ((*Chart(data, "eval/accuracy"))["series"][0]["y"],
+            nlohmann::json::parse("[0.1,0.5,0.8]"));
   EXPECT_EQ(Chart(data, "objective/kl"), nullptr) << "a metric the run has not is no empty chart";
 }
 
 TEST(ReportTest, TextOfAModelCannotBecomeMarkup) {
   const TempFolder folder;
-  nlohmann::json sample = {{"step", 0}, {"prompt", "<img src=x onerror=alert(1)>"}, {"completion", "</td></script><script>alert('2')\x01"},
-                           {"reward", 1.0}, {"parts", {{"<b>part", 0.5}}}, {"finish", "stop"}, {"ground_truth", "\"&\""}};
+  nlohmann::json sample = {{"step", 0},
+                           {"prompt", "<img src=x onerror=alert(1)>"},
+                           {"completion", "</td></script><script>alert('2')\x01"},
+                           {"reward", 1.0},
+                           {"parts", {{"<b>part", 0.5}}},
+                           {"finish", "stop"},
+                           {"ground_truth", "\"&\""}};
   Put(folder / "samples.jsonl", sample.dump() + "\n");
-  Put(folder / "metrics.jsonl", "{\"step\":0,\"reward/</script><script>evil()//mean\":1,\"reward/</script>/mean\":2}\n");
+  Put(folder / "metrics.jsonl",
+      "{\"step\":0,\"reward/</script><script>evil()//mean\":1,\"reward/</script>/mean\":2}\n");
   const std::string page = Page(folder);
   EXPECT_TRUE(Has(page, "&lt;img src=x onerror=alert(1)&gt;"));
   EXPECT_TRUE(Has(page, "&lt;/script&gt;&lt;script&gt;alert(&#39;2&#39;)\u2401"));
@@ -91,9 +105,12 @@ TEST(ReportTest, LoadsNothingFromOutside) {
   const TempFolder folder;
   Put(folder / "metrics.jsonl", "{\"step\":0,\"reward/mean\":1}\n");
   std::string page = Page(folder);
-  const std::string svg_namespace = "http://www.w3.org/2000/svg";  // a name, not an address that is fetched
-  for (size_t at; (at = page.find(svg_namespace)) != std::string::npos;) page.erase(at, svg_namespace.size());
-  for (const char* outside : {"http:", "https:", "src=", "href=", "@import", "url(//"}) EXPECT_FALSE(Has(page, outside)) << outside;
+  const std::string svg_namespace =
+      "http://www.w3.org/2000/svg";  // a name, not an address that is fetched
+  for (size_t at; (at = page.find(svg_namespace)) != std::string::npos;)
+    page.erase(at, svg_namespace.size());
+  for (const char* outside : {"http:", "https:", "src=", "href=", "@import", "url(//"})
+    EXPECT_FALSE(Has(page, outside)) << outside;
   EXPECT_TRUE(Has(page, "default-src 'none'"));
   EXPECT_TRUE(Has(page, "prefers-color-scheme:dark"));
 }
@@ -112,8 +129,10 @@ TEST(ReportTest, SaysWhatIsMissingOrTorn) {
 TEST(ReportTest, LongRunsAreThinnedAndItIsSaid) {
   const TempFolder folder;
   std::string metrics, samples;
-  for (int i = 0; i < 9001; ++i) metrics += "{\"step\":" + std::to_string(i) + ",\"reward/mean\":" + std::to_string(i) + "}\n";
-  for (int i = 0; i < 1000; ++i) samples += "{\"step\":" + std::to_string(i) + ",\"prompt\":\"p\",\"completion\":\"c\"}\n";
+  for (int i = 0; i < 9001; ++i)
+    metrics += "{\"step\":" + std::to_string(i) + ",\"reward/mean\":" + std::to_string(i) + "}\n";
+  for (int i = 0; i < 1000; ++i)
+    samples += "{\"step\":" + std::to_string(i) + ",\"prompt\":\"p\",\"completion\":\"c\"}\n";
   Put(folder / "metrics.jsonl", metrics);
   Put(folder / "samples.jsonl", samples);
   const std::string page = Page(folder);

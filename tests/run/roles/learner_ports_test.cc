@@ -1,4 +1,5 @@
-// How a learner waits: as long as something gets on, not longer than nothing does, and never behind a stop or a failure.
+// How a learner waits: as long as something gets on, not longer than nothing does, and never behind
+// a stop or a failure.
 #include "run/roles/learner_ports.h"
 
 #include <gtest/gtest.h>
@@ -33,8 +34,12 @@ class FakeRing : public replay::StorePort, public WeightSink {
   }
   int64_t Resume(const replay::StoreCursor& cursor) override { return resumed = cursor.next_step; }
   void Trim(int64_t) override { throw Error(ErrorCode::kUnavailable, "the store is away"); }
-  std::vector<TrajectoryGroup> Next(int64_t, Deadline deadline) override { return Answer(deadline); }
-  std::vector<TrajectoryGroup> Evaluate(int64_t, int, Deadline deadline) override { return Answer(deadline); }
+  std::vector<TrajectoryGroup> Next(int64_t, Deadline deadline) override {
+    return Answer(deadline);
+  }
+  std::vector<TrajectoryGroup> Evaluate(int64_t, int, Deadline deadline) override {
+    return Answer(deadline);
+  }
   void Finish() override { finished = true; }
   void Publish(const PolicyVersion& version, std::span<const WeightSet>) override {
     said.push_back("published " + std::to_string(version.version));
@@ -75,7 +80,8 @@ Error Thrown(const std::function<void()>& body) {
 
 // 200 slices of 2 ms are ten times as long as a wait of 40 ms without progress may be.
 TEST(LearnerPorts, AWaitLastsAsLongAsSomethingGetsOn) {
-  for (const ErrorCode code : {ErrorCode::kDeadline, ErrorCode::kUnavailable, ErrorCode::kNoSpace}) {
+  for (const ErrorCode code :
+       {ErrorCode::kDeadline, ErrorCode::kUnavailable, ErrorCode::kNoSpace}) {
     FakeRing ring;
     ring.questions = 200;
     ring.fail = code;
@@ -89,7 +95,8 @@ TEST(LearnerPorts, AWaitLastsAsLongAsSomethingGetsOn) {
 TEST(LearnerPorts, AWaitWithoutProgressEndsAndNamesWhatItWaitedFor) {
   FakeRing ring;
   ring.questions = 1 << 20;
-  ring.on_ask = [&] { ring.progress = std::min(ring.asked, 10); };  // gets on for a while, then hangs
+  // gets on for a while, then hangs
+  ring.on_ask = [&] { ring.progress = std::min(ring.asked, 10); };
   LearnerPorts ports(ring.Around());
   const auto begin = SteadyClock::now();
   const Error e = Thrown([&] { ports.Evaluate(0, 1, After(milliseconds(60))); });
@@ -105,7 +112,10 @@ TEST(LearnerPorts, AStopEndsTheWaitAndAnotherErrorToo) {
   RingAround around = ring.Around();
   around.stop = [&] { return ring.asked >= 3; };
   LearnerPorts stopped(around);
-  EXPECT_NE(Thrown([&] { stopped.Next(0, After(milliseconds(60'000))); }).message().find("stopped while waiting for 2 groups"), std::string::npos);
+  EXPECT_NE(Thrown([&] { stopped.Next(0, After(milliseconds(60'000))); })
+                .message()
+                .find("stopped while waiting for 2 groups"),
+            std::string::npos);
   EXPECT_EQ(ring.asked, 3);
 
   around.stop = [] { return false; };
@@ -113,14 +123,17 @@ TEST(LearnerPorts, AStopEndsTheWaitAndAnotherErrorToo) {
     if (ring.asked >= 5) throw Error(ErrorCode::kNonFinite, "the actor failed");
   };
   LearnerPorts failed(around);
-  EXPECT_EQ(Thrown([&] { failed.Next(0, After(milliseconds(60'000))); }).code(), ErrorCode::kNonFinite);
+  EXPECT_EQ(Thrown([&] { failed.Next(0, After(milliseconds(60'000))); }).code(),
+            ErrorCode::kNonFinite);
 
   ring.fail = ErrorCode::kCorruption;
   LearnerPorts corrupt(ring.Around());
-  EXPECT_EQ(Thrown([&] { corrupt.Next(0, After(milliseconds(60'000))); }).code(), ErrorCode::kCorruption);
+  EXPECT_EQ(Thrown([&] { corrupt.Next(0, After(milliseconds(60'000))); }).code(),
+            ErrorCode::kCorruption);
 }
 
-// What is asked between the steps waits for a store that is being restarted; who is to stop asks once.
+// What is asked between the steps waits for a store that is being restarted; who is to stop asks
+// once.
 TEST(LearnerPorts, OtherQuestionsArePatientToo) {
   FakeRing ring;
   ring.uncounted = 4;
@@ -147,25 +160,29 @@ TEST(LearnerPorts, OtherQuestionsArePatientToo) {
       << "there is none";
 }
 
-// The store hears of a version before an actor can, and hears of it again when it may have been started anew.
+// The store hears of a version before an actor can, and hears of it again when it may have been
+// started anew.
 TEST(LearnerPorts, EachVersionIsAnnouncedFirst) {
   FakeRing ring;
   ring.questions = 1;
   LearnerPorts ports(ring.Around());
   ports.Publish({4, "d"}, {});
   ports.Next(0, After(milliseconds(1000)));
-  EXPECT_EQ(ring.said, (std::vector<std::string>{"announced 4", "published 4", "asked", "announced 4", "asked"}));
+  EXPECT_EQ(ring.said, (std::vector<std::string>{"announced 4", "published 4", "asked",
+                                                 "announced 4", "asked"}));
   ring.said.clear();
   ring.away = 3;
   ports.Publish({5, "e"}, {});
   ports.Next(1, After(milliseconds(1000)));
-  EXPECT_EQ(ring.said, (std::vector<std::string>{"published 5", "announced 5", "asked"})) << "no question before it knows";
+  EXPECT_EQ(ring.said, (std::vector<std::string>{"published 5", "announced 5", "asked"}))
+      << "no question before it knows";
   ports.Finish();
   EXPECT_TRUE(ring.finished);
 }
 
 TEST(LearnerPorts, ProgressIsWhatOnlyGrowsWhenSomethingGotDone) {
-  std::map<std::string, int64_t> counters = {{"inserts", 3}, {"actor/generated_tokens", 10}, {"leased", 5}, {"waiting", 1}};
+  std::map<std::string, int64_t> counters = {
+      {"inserts", 3}, {"actor/generated_tokens", 10}, {"leased", 5}, {"waiting", 1}};
   const int64_t before = ProgressOf(counters);
   counters["leased"] = 50;
   counters["waiting"] = 0;

@@ -12,7 +12,8 @@ TEST(ObserverTest, SummaryKeepsWhatHappenedApartFromWhatWasDropped) {
   summary.wanted_steps = 9;
   summary.learner.steps = 7;
   summary.learner.stopped_early = true;
-  summary.learner.before = learner::EvalResult{.version = 0, .accuracy = 0.25, .reward = 0.5, .answers = 8, .unscored = 1};
+  summary.learner.before = learner::EvalResult{
+      .version = 0, .accuracy = 0.25, .reward = 0.5, .answers = 8, .unscored = 1};
   summary.learner.policy = {.version = 7, .digest = "d7"};
   summary.counters = {{"dropped/unscored", 3}, {"inserts", 5}, {"actor/leases", 6}};
   const auto json = nlohmann::json::parse(SummaryJson(summary));
@@ -31,16 +32,25 @@ TEST(ObserverTest, SummaryKeepsWhatHappenedApartFromWhatWasDropped) {
 
 TEST(ObserverTest, OneLineSaysWhatWasLost) {
   EXPECT_EQ(LossLine({{"inserts", 5}}), "dropped: nothing; answers without a score: 0");
-  EXPECT_EQ(LossLine({{"dropped/aborted", 1}, {"dropped/equal_rewards", 0}, {"dropped/unscored", 3}, {"dropped/trajectories", 16},
-                      {"unscored_trajectories", 9}, {"aborted_trajectories", 4}, {"requeued", 2}}),
-            "dropped: 4 groups (1 aborted, 3 unscored; answers of groups that trained nothing: 16); answers without a score: 9, "
+  EXPECT_EQ(LossLine({{"dropped/aborted", 1},
+                      {"dropped/equal_rewards", 0},
+                      {"dropped/unscored", 3},
+                      {"dropped/trajectories", 16},
+                      {"unscored_trajectories", 9},
+                      {"aborted_trajectories", 4},
+                      {"requeued", 2}}),
+            "dropped: 4 groups (1 aborted, 3 unscored; answers of groups that trained nothing: "
+            "16); answers without a score: 9, "
             "4 of them never generated; groups asked for again: 2");
 }
 
 TEST(ObserverTest, CountersGetTheRoomTheyComeFrom) {
   std::map<std::string, double> metrics = {{"reward/mean", 1.0}};
   AddCounterMetrics({{"inserts", 5}, {"dropped/unscored", 3}, {"rpc/requests", 2}}, metrics);
-  EXPECT_EQ(metrics, (std::map<std::string, double>{{"reward/mean", 1.0}, {"replay/inserts", 5.0}, {"dropped/unscored", 3.0}, {"rpc/requests", 2.0}}));
+  EXPECT_EQ(metrics, (std::map<std::string, double>{{"reward/mean", 1.0},
+                                                    {"replay/inserts", 5.0},
+                                                    {"dropped/unscored", 3.0},
+                                                    {"rpc/requests", 2.0}}));
 }
 
 TEST(ObserverTest, ActorsAddUp) {

@@ -9,10 +9,13 @@ TEST(RoleTotalsTest, AStepHasWhatWasDoneSinceTheStepBefore) {
   RoleTimes times({.generate_s = 1, .reward_s = 2, .generated_tokens = 100});
   std::map<std::string, double> metrics;
   times.AddStep({.generate_s = 1.5, .reward_s = 2.25, .generated_tokens = 300}, metrics);
-  EXPECT_EQ(metrics, (std::map<std::string, double>{{"time/generate", 0.5}, {"time/reward", 0.25}, {"perf/decode_tokens_per_s", 400}}));
+  EXPECT_EQ(metrics,
+            (std::map<std::string, double>{
+                {"time/generate", 0.5}, {"time/reward", 0.25}, {"perf/decode_tokens_per_s", 400}}));
   times.AddStep({.generate_s = 1.5, .reward_s = 2.25, .generated_tokens = 300}, metrics);
   EXPECT_EQ(metrics.at("time/generate"), 0);
-  EXPECT_EQ(metrics.at("perf/decode_tokens_per_s"), 0) << "no time and no tokens: not a number must not come out";
+  EXPECT_EQ(metrics.at("perf/decode_tokens_per_s"), 0)
+      << "no time and no tokens: not a number must not come out";
 }
 
 TEST(RoleTotalsTest, ARoleThatWasKilledGivesNoNegativeTime) {

@@ -1,4 +1,5 @@
-// Groups through a line: each is stored as soon as it is scored, in inserts of a bounded size, over a disk that runs full.
+// Groups through a line: each is stored as soon as it is scored, in inserts of a bounded size, over
+// a disk that runs full.
 #include "run/roles/scoring_line.h"
 
 #include <gtest/gtest.h>
@@ -101,7 +102,8 @@ TEST(ScoringLine, ASlowGroupHoldsUpNobody) {
   EXPECT_FALSE(b.line->failed());
 }
 
-// While an insert is refused others are scored: what has gathered goes out in inserts below both bounds, and one that is larger alone.
+// While an insert is refused others are scored: what has gathered goes out in inserts below both
+// bounds, and one that is larger alone.
 TEST(ScoringLine, InsertsAreBoundedByBytesAndGroups) {
   Bench b;
   b.refusals = 1 << 20;
@@ -152,13 +154,15 @@ TEST(ScoringLine, AFullDiskIsWaitedForButNotForEver) {
   EXPECT_TRUE(away.Await([&] { return away.acknowledged.contains(1); }));
 }
 
-// The store itself on a disk that runs full for a while: every group is stored in the end, once, and acknowledged after that.
+// The store itself on a disk that runs full for a while: every group is stored in the end, once,
+// and acknowledged after that.
 TEST(ScoringLine, AStoreOnAFullDiskTakesEverythingInTheEnd) {
   const plumb::testing::TempFolder folder;
   replay::FaultyDisk disk;
   disk.Plan(replay::FaultyDisk::Fault::kFull, 120, 40);
   {
-    auto store = replay::Store::Open(folder / "store", {.run_id = "run", .env_for_test = disk.env()});
+    auto store =
+        replay::Store::Open(folder / "store", {.run_id = "run", .env_for_test = disk.env()});
     std::mutex mu;
     std::condition_variable changed;
     uint64_t acknowledged = 0, pushed = 0;
@@ -177,7 +181,8 @@ TEST(ScoringLine, AStoreOnAFullDiskTakesEverythingInTheEnd) {
         changed.notify_all();
       }));
       std::unique_lock lock(mu);
-      ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(20), [&] { return acknowledged == pushed; }));
+      ASSERT_TRUE(
+          changed.wait_for(lock, std::chrono::seconds(20), [&] { return acknowledged == pushed; }));
     };
     while (!disk.fired() && pushed < 1000) push();
     for (int i = 0; i < 5; ++i) push();

@@ -19,7 +19,8 @@ namespace {
 using plumb::testing::TempFolder;
 using namespace std::chrono_literals;
 
-RoleProcess Shell(const std::string& name, const std::string& script, const std::string& again, bool decides = false) {
+RoleProcess Shell(const std::string& name, const std::string& script, const std::string& again,
+                  bool decides = false) {
   return {.name = name, .arguments = {"-c", script}, .again = {"-c", again}, .decides = decides};
 }
 
@@ -32,12 +33,17 @@ const std::atomic<bool> kGoOn{false};
 TEST(SupervisorTest, EndsWithTheDecidingRoleAndStopsTheOthers) {
   const TempFolder folder;
   const std::string ended = folder / "ended";
-  // The actor would run for a minute; it ends because the learner did, and by SIGTERM, so that it can tidy up.
-  Supervisor supervisor("/bin/sh",
-                        {Shell("actor-0", "trap 'echo tidy > " + ended + "; exit 0' TERM; touch " + folder / "ready" +
-                                              "; while :; do sleep 0.05; done", ":"),
-                         Shell("learner", "while [ ! -e " + folder / "ready" + " ]; do sleep 0.02; done; exit 0", ":", true)},
-                        folder / "pids.json");
+  // The actor would run for a minute; it ends because the learner did, and by SIGTERM, so that it
+  // can tidy up.
+  Supervisor supervisor(
+      "/bin/sh",
+      {Shell("actor-0",
+             "trap 'echo tidy > " + ended + "; exit 0' TERM; touch " + folder / "ready" +
+                 "; while :; do sleep 0.05; done",
+             ":"),
+       Shell("learner", "while [ ! -e " + folder / "ready" + " ]; do sleep 0.02; done; exit 0", ":",
+             true)},
+      folder / "pids.json");
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_EQ(supervisor.Run(kGoOn), 0);
   EXPECT_LT(std::chrono::steady_clock::now() - begin, 9s);
@@ -48,17 +54,23 @@ TEST(SupervisorTest, EndsWithTheDecidingRoleAndStopsTheOthers) {
   EXPECT_NE(kill(pids["actor-0"].get<pid_t>(), 0), 0) << "the actor's process is still there";
 }
 
-// The first wish is passed to the deciding role, the second too; then the others get no ten seconds.
+// The first wish is passed to the deciding role, the second too; then the others get no ten
+// seconds.
 TEST(SupervisorTest, TheSecondWishToStopIsPassedOnAndCutsThePatience) {
   const TempFolder folder;
-  Supervisor supervisor("/bin/sh",
-                        {Shell("actor-0", "trap '' TERM; touch " + folder / "deaf" + "; while :; do sleep 0.05; done", ":"),
-                         Shell("learner", "n=0; trap 'n=$((n+1)); echo $n > " + folder / "asked" + "' TERM; touch " + folder / "ready" +
-                                              "; while [ $n -lt 2 ]; do sleep 0.02; done; exit 7", ":", true)},
-                        folder / "pids.json");
+  Supervisor supervisor(
+      "/bin/sh",
+      {Shell("actor-0", "trap '' TERM; touch " + folder / "deaf" + "; while :; do sleep 0.05; done",
+             ":"),
+       Shell("learner",
+             "n=0; trap 'n=$((n+1)); echo $n > " + folder / "asked" + "' TERM; touch " +
+                 folder / "ready" + "; while [ $n -lt 2 ]; do sleep 0.02; done; exit 7",
+             ":", true)},
+      folder / "pids.json");
   std::atomic<bool> stop{false}, at_once{false};
   std::thread person([&] {
-    while (!RealFileSystem().Exists(folder / "ready") || !RealFileSystem().Exists(folder / "deaf")) std::this_thread::sleep_for(5ms);
+    while (!RealFileSystem().Exists(folder / "ready") || !RealFileSystem().Exists(folder / "deaf"))
+      std::this_thread::sleep_for(5ms);
     stop = true;
     while (Read(folder / "asked") != "1\n") std::this_thread::sleep_for(5ms);
     at_once = true;
@@ -71,10 +83,11 @@ TEST(SupervisorTest, TheSecondWishToStopIsPassedOnAndCutsThePatience) {
 
 TEST(SupervisorTest, AKilledChildIsStartedAgainWithItsOtherArguments) {
   const TempFolder folder;
-  Supervisor supervisor("/bin/sh",
-                        {Shell("actor-0", "kill -9 $$", "echo again > " + folder / "again" + "; sleep 60"),
-                         Shell("learner", "while [ ! -s " + folder / "again" + " ]; do sleep 0.02; done", ":", true)},
-                        folder / "pids.json");
+  Supervisor supervisor(
+      "/bin/sh",
+      {Shell("actor-0", "kill -9 $$", "echo again > " + folder / "again" + "; sleep 60"),
+       Shell("learner", "while [ ! -s " + folder / "again" + " ]; do sleep 0.02; done", ":", true)},
+      folder / "pids.json");
   EXPECT_EQ(supervisor.Run(kGoOn), 0);
   EXPECT_EQ(Read(folder / "again"), "again\n");
   EXPECT_EQ(supervisor.restarts(), 1);
@@ -82,14 +95,17 @@ TEST(SupervisorTest, AKilledChildIsStartedAgainWithItsOtherArguments) {
 
 TEST(SupervisorTest, AKilledDecidingRoleIsStartedAgainToo) {
   const TempFolder folder;
-  Supervisor supervisor("/bin/sh", {Shell("learner", "kill -SEGV $$", "exit 0", true)}, folder / "pids.json");
+  Supervisor supervisor("/bin/sh", {Shell("learner", "kill -SEGV $$", "exit 0", true)},
+                        folder / "pids.json");
   EXPECT_EQ(supervisor.Run(kGoOn), 0);
   EXPECT_EQ(supervisor.restarts(), 1);
 }
 
 TEST(SupervisorTest, AnErrorOfARoleEndsTheRunWithItsCode) {
   const TempFolder folder;
-  Supervisor supervisor("/bin/sh", {Shell("reward-0", "exit 4", ":"), Shell("learner", "sleep 60", ":", true)}, folder / "pids.json");
+  Supervisor supervisor("/bin/sh",
+                        {Shell("reward-0", "exit 4", ":"), Shell("learner", "sleep 60", ":", true)},
+                        folder / "pids.json");
   const auto begin = std::chrono::steady_clock::now();
   EXPECT_EQ(supervisor.Run(kGoOn), 4) << "the same input would fail again: no restart";
   EXPECT_LT(std::chrono::steady_clock::now() - begin, 9s);
@@ -98,8 +114,10 @@ TEST(SupervisorTest, AnErrorOfARoleEndsTheRunWithItsCode) {
 
 TEST(SupervisorTest, GivesUpOnARoleThatIsKilledAgainAndAgain) {
   const TempFolder folder;
-  Supervisor supervisor("/bin/sh", {Shell("actor-0", "kill -9 $$", "kill -9 $$"), Shell("learner", "sleep 60", ":", true)},
-                        folder / "pids.json");
+  Supervisor supervisor(
+      "/bin/sh",
+      {Shell("actor-0", "kill -9 $$", "kill -9 $$"), Shell("learner", "sleep 60", ":", true)},
+      folder / "pids.json");
   try {
     supervisor.Run(kGoOn);
     FAIL() << "no error";
@@ -115,10 +133,13 @@ TEST(SupervisorTest, GivesUpOnARoleThatIsKilledAgainAndAgain) {
 TEST(SupervisorTest, StopAsksTheDecidingRoleAndWaitsForIt) {
   const TempFolder folder;
   std::atomic<bool> stop{false};
-  Supervisor supervisor("/bin/sh",
-                        {Shell("learner", "trap 'sleep 0.2; echo saved > " + folder / "saved" + "; exit 7' TERM; touch " +
-                                              folder / "ready" + "; while :; do sleep 0.05; done", ":", true)},
-                        folder / "pids.json");
+  Supervisor supervisor(
+      "/bin/sh",
+      {Shell("learner",
+             "trap 'sleep 0.2; echo saved > " + folder / "saved" + "; exit 7' TERM; touch " +
+                 folder / "ready" + "; while :; do sleep 0.05; done",
+             ":", true)},
+      folder / "pids.json");
   std::thread stopper([&] {
     while (!RealFileSystem().Exists(folder / "ready")) std::this_thread::sleep_for(5ms);
     stop.store(true);
@@ -144,12 +165,15 @@ TEST(SupervisorTest, ChildrenDieWithTheSupervisor) {
   const TempFolder folder;
   const pid_t parent = fork();
   if (parent == 0) {
-    Supervisor supervisor("/bin/sh", {Shell("learner", "touch " + folder / "ready" + "; sleep 60", ":", true)}, folder / "pids.json");
+    Supervisor supervisor("/bin/sh",
+                          {Shell("learner", "touch " + folder / "ready" + "; sleep 60", ":", true)},
+                          folder / "pids.json");
     supervisor.Run(kGoOn);
     _exit(0);
   }
   // The child may be quicker than the file that names it.
-  while (!RealFileSystem().Exists(folder / "ready") || Read(folder / "pids.json").empty()) std::this_thread::sleep_for(5ms);
+  while (!RealFileSystem().Exists(folder / "ready") || Read(folder / "pids.json").empty())
+    std::this_thread::sleep_for(5ms);
   const auto child = nlohmann::json::parse(Read(folder / "pids.json"))["learner"].get<pid_t>();
   kill(parent, SIGKILL);
   waitpid(parent, nullptr, 0);

@@ -1,4 +1,5 @@
-// Which tokens of an answer are learned: what the chat template writes for it. run/session/answer_text.h
+// Which tokens of an answer are learned: what the chat template writes for it.
+// run/session/answer_text.h
 #include "run/session/answer_text.h"
 
 #include <gtest/gtest.h>
@@ -83,7 +84,8 @@ TEST(AnswerText, ATemplateThatWritesThePromptOtherwiseIsRefusedWithBoth) {
 
 TEST(AnswerText, WhatTheTemplateRefusesIsSaidWithTheRow) {
   try {
-    Write("{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}", {{"user", "1"}}, {{"assistant", "2"}});
+    Write("{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}",
+          {{"user", "1"}}, {{"assistant", "2"}});
     FAIL() << "rendered";
   } catch (const Error& e) {
     EXPECT_NE(e.message().find("one turn only"), std::string::npos) << e.message();

@@ -30,7 +30,8 @@ TEST(PromptRoomTest, IsWhatTheRecipeAllowsAndTheModelLeaves) {
   EXPECT_EQ(Room(64, 16, 10).tokens, 10);
   EXPECT_EQ(Room(64, 16, 10).bound, "data.max_prompt_tokens is 10");
   EXPECT_EQ(Room(64, 60).tokens, 4);
-  EXPECT_EQ(Room(64, 60).bound, "the model's 64 positions leave 4 for a prompt beside rollout.max_new_tokens = 60");
+  EXPECT_EQ(Room(64, 60).bound,
+            "the model's 64 positions leave 4 for a prompt beside rollout.max_new_tokens = 60");
   EXPECT_EQ(Room(64, 63).tokens, 1);
   for (const int64_t answer : {64, 65, 1 << 20}) {
     try {
@@ -39,7 +40,9 @@ TEST(PromptRoomTest, IsWhatTheRecipeAllowsAndTheModelLeaves) {
     } catch (const Error& e) {
       EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
       const std::string said = e.what();
-      for (const std::string& piece : {std::string("64 positions"), "max_new_tokens = " + std::to_string(answer), std::string("lower")}) {
+      for (const std::string& piece :
+           {std::string("64 positions"), "max_new_tokens = " + std::to_string(answer),
+            std::string("lower")}) {
         EXPECT_NE(said.find(piece), std::string::npos) << said;
       }
     }

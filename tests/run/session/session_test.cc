@@ -69,7 +69,8 @@ TEST(SessionTest, PromptsAreTokenizedAndTrainIsNotEval) {
     ASSERT_FALSE(eval.count(p.tokens)) << p.text;
   }
   const DemonstrationData demonstrations = LoadDemonstrations(*session);
-  ASSERT_EQ(static_cast<int64_t>(demonstrations.train.size()), session->config().data.arithmetic_sft_examples);
+  ASSERT_EQ(static_cast<int64_t>(demonstrations.train.size()),
+            session->config().data.arithmetic_sft_examples);
   for (const Demonstration& d : demonstrations.train) {
     ASSERT_EQ(d.tokens.size(), d.loss_mask.size());
     EXPECT_EQ(d.loss_mask.front(), 0) << "the prompt is not learnt";
@@ -97,12 +98,20 @@ TEST(SessionTest, ASavedModelReadsPromptsAsTheRunThatMadeItDid) {
   EXPECT_EQ(tokens[0], run->shape().bos_token);
 
   const std::string model = temp / "model";
-  policy_model::SaveModelDirectory(policy_model::Weights(run->shape(), Device::kCpu, DType::kFloat32), model, run->tokenizer_source());
+  policy_model::SaveModelDirectory(
+      policy_model::Weights(run->shape(), Device::kCpu, DType::kFloat32), model,
+      run->tokenizer_source());
   // What transformers' AutoTokenizer needs, and that it begins texts alike.
-  EXPECT_NE(RealFileSystem().ReadFile(model + "/tokenizer_config.json", 4096).find("PreTrainedTokenizerFast"), std::string::npos);
-  EXPECT_NE(RealFileSystem().ReadFile(model + "/tokenizer.json", 1 << 16).find("TemplateProcessing"), std::string::npos);
+  EXPECT_NE(RealFileSystem()
+                .ReadFile(model + "/tokenizer_config.json", 4096)
+                .find("PreTrainedTokenizerFast"),
+            std::string::npos);
+  EXPECT_NE(
+      RealFileSystem().ReadFile(model + "/tokenizer.json", 1 << 16).find("TemplateProcessing"),
+      std::string::npos);
   const auto again = Session::WithoutRun(Recipe("", {"model.path=" + model}));
-  EXPECT_EQ(again->Tokenize(prompt), tokens) << "a recipe that starts from the folder sees other prompts than the model was made on";
+  EXPECT_EQ(again->Tokenize(prompt), tokens)
+      << "a recipe that starts from the folder sees other prompts than the model was made on";
 }
 
 // A model folder with a chat template: every turn of the assistant is learned as the template

@@ -19,7 +19,9 @@ std::string RandomText(size_t size, uint32_t seed) {
   for (char& c : text) c = static_cast<char>(random());
   return text;
 }
-std::span<const std::byte> Bytes(std::string_view s) { return std::as_bytes(std::span(s.data(), s.size())); }
+std::span<const std::byte> Bytes(std::string_view s) {
+  return std::as_bytes(std::span(s.data(), s.size()));
+}
 
 TEST(Sha256, PublishedValues) {
   EXPECT_EQ(Sha256Hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
@@ -34,14 +36,17 @@ TEST(Sha256, PiecesOfAnySizeGiveTheSame) {
   const std::string text = RandomText(1000, 1);
   for (size_t piece = 1; piece < 140; piece += 3) {
     Sha256 hash;
-    for (size_t at = 0; at < text.size(); at += piece) hash.Update(std::string_view(text).substr(at, piece));
+    for (size_t at = 0; at < text.size(); at += piece)
+      hash.Update(std::string_view(text).substr(at, piece));
     EXPECT_EQ(hash.HexDigest(), Sha256Hex(text));
   }
 }
 
 TEST(Crc32c, PublishedValuesAndPieces) {
   for (const Crc32cWay& way : Crc32cWays()) {
-    const auto sum = [&](std::string_view text) { return way.sum(text.data(), text.size(), nullptr, 0); };
+    const auto sum = [&](std::string_view text) {
+      return way.sum(text.data(), text.size(), nullptr, 0);
+    };
     EXPECT_EQ(sum("123456789"), 0xE3069283u) << way.name;
     EXPECT_EQ(sum(std::string(32, '\0')), 0x8A9136AAu) << way.name;  // RFC 3720, B.4
     EXPECT_EQ(sum(std::string(32, '\xff')), 0x62A8AB43u) << way.name;
@@ -54,8 +59,8 @@ TEST(Crc32c, PublishedValuesAndPieces) {
   }
 }
 
-// Each way of this processor against the tables: sizes around all blocks that any of them sums at once, any alignment and seed,
-// with and without the copy.
+// Each way of this processor against the tables: sizes around all blocks that any of them sums at
+// once, any alignment and seed, with and without the copy.
 TEST(Crc32c, EveryWayGivesTheSame) {
   const auto ways = Crc32cWays();
   for (const Crc32cWay& way : ways) std::printf("%s\n", way.name);
@@ -64,22 +69,28 @@ TEST(Crc32c, EveryWayGivesTheSame) {
   const auto check = [&](size_t from, size_t n, uint32_t seed) {
     const uint32_t expected = ways[0].sum(text.data() + from, n, nullptr, seed);
     for (const Crc32cWay& way : ways) {
-      ASSERT_EQ(way.sum(text.data() + from, n, nullptr, seed), expected) << way.name << ": " << n << " bytes from " << from;
+      ASSERT_EQ(way.sum(text.data() + from, n, nullptr, seed), expected)
+          << way.name << ": " << n << " bytes from " << from;
       const size_t to = (from * 7 + n) % 64;
       copy[to + n] = '#';
-      ASSERT_EQ(way.sum(text.data() + from, n, copy.data() + to, seed), expected) << way.name << ": " << n << " bytes from " << from;
-      ASSERT_EQ(std::string_view(copy).substr(to, n), std::string_view(text).substr(from, n)) << way.name << ": " << n;
+      ASSERT_EQ(way.sum(text.data() + from, n, copy.data() + to, seed), expected)
+          << way.name << ": " << n << " bytes from " << from;
+      ASSERT_EQ(std::string_view(copy).substr(to, n), std::string_view(text).substr(from, n))
+          << way.name << ": " << n;
       ASSERT_EQ(copy[to + n], '#') << way.name << ": " << n;
       std::fill(copy.begin(), copy.begin() + static_cast<std::ptrdiff_t>(to + n), '\0');
     }
   };
   for (size_t n = 0; n <= 1100; ++n) {
-    for (const size_t from : {n % 64, (n * 29 + 1) % 64}) check(from, n, static_cast<uint32_t>(n * 2654435761u));
+    for (const size_t from : {n % 64, (n * 29 + 1) % 64})
+      check(from, n, static_cast<uint32_t>(n * 2654435761u));
   }
   for (size_t from = 0; from < 64; ++from) check(from, 1021, static_cast<uint32_t>(from));
   // Of three streams of 1,024 bytes, and long ones.
-  for (const size_t block : {3u * 1024, 3u * 1024 + 3 * 128, 2 * 3u * 1024 + 5 * 128, 3 * 3u * 1024, 1u << 16}) {
-    for (size_t n = block - 9; n <= block + 9; ++n) check(n % 61, n, static_cast<uint32_t>(n * 2654435761u));
+  for (const size_t block :
+       {3u * 1024, 3u * 1024 + 3 * 128, 2 * 3u * 1024 + 5 * 128, 3 * 3u * 1024, 1u << 16}) {
+    for (size_t n = block - 9; n <= block + 9; ++n)
+      check(n % 61, n, static_cast<uint32_t>(n * 2654435761u));
   }
   for (const size_t from : {0u, 5u, 63u}) check(from, size_t{1} << 20, 0xFFFFFFFFu);
   EXPECT_EQ(Crc32cCopy(text.data(), 1000, copy.data()), Crc32c(text.data(), 1000));
@@ -93,7 +104,8 @@ TEST(Crc32c, EveryFlippedBitIsNoticed) {
     const uint32_t whole = way.sum(text.data(), text.size(), nullptr, 0);
     for (size_t bit = 0; bit < 8 * text.size(); ++bit) {
       text[bit / 8] = static_cast<char>(text[bit / 8] ^ (1 << (bit % 8)));
-      ASSERT_NE(way.sum(text.data(), text.size(), nullptr, 0), whole) << way.name << ", bit " << bit;
+      ASSERT_NE(way.sum(text.data(), text.size(), nullptr, 0), whole)
+          << way.name << ", bit " << bit;
       text[bit / 8] = static_cast<char>(text[bit / 8] ^ (1 << (bit % 8)));
     }
   }
@@ -103,8 +115,9 @@ TEST(HashBytes, IsXxh3AndStays) {
   EXPECT_EQ(HashBytes(""), 0x2D06800538D394C2u);  // published; stored by importers
   EXPECT_NE(HashBytes("ab"), HashBytes("ba"));
   // By the library's portable code; each length takes another way through it.
-  constexpr std::pair<size_t, uint64_t> kKnown[] = {{3, 0x3698B80191E625F9u},   {17, 0xC56F339D36CC73D7u},   {200, 0xC56A3BC977E096FBu},
-                                                    {241, 0x18773C512B008A63u}, {1350, 0xE53575FC38F30661u}, {5000, 0x60B1C0AE31E84FEFu}};
+  constexpr std::pair<size_t, uint64_t> kKnown[] = {
+      {3, 0x3698B80191E625F9u},   {17, 0xC56F339D36CC73D7u},   {200, 0xC56A3BC977E096FBu},
+      {241, 0x18773C512B008A63u}, {1350, 0xE53575FC38F30661u}, {5000, 0x60B1C0AE31E84FEFu}};
   for (const auto& [size, hash] : kKnown) {
     std::string text;
     for (size_t i = 0; i < size; ++i) text.push_back(static_cast<char>(i * 31 & 0xFF));
@@ -136,11 +149,13 @@ TEST(Digest, EveryByteAndTheSizeMatterAndShardsCombine) {
   EXPECT_NE(CombineBlocks(blocks, weights.size()), digest);
 }
 
-// Fixed for ever: checkpoints hold digests. The values are those of another implementation (PyPI xxhash).
+// Fixed for ever: checkpoints hold digests. The values are those of another implementation (PyPI
+// xxhash).
 TEST(Digest, ValuesDoNotChange) {
   EXPECT_EQ(WeightDigest({}), "2c0a8a99dc147d5445c3b49d035665b2");
   EXPECT_EQ(WeightDigest(Bytes("plumb")), "58480e2727197451a84da62eff2346cd");
-  EXPECT_EQ(WeightDigest(Bytes(std::string((size_t{1} << 20) + 1, 'w'))), "960731c79853d81a85ef259b5ad4d7c4");
+  EXPECT_EQ(WeightDigest(Bytes(std::string((size_t{1} << 20) + 1, 'w'))),
+            "960731c79853d81a85ef259b5ad4d7c4");
 }
 
 TEST(Digest, SpeedIsPrinted) {
@@ -149,13 +164,15 @@ TEST(Digest, SpeedIsPrinted) {
     work();
     const auto begin = std::chrono::steady_clock::now();
     work();
-    const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double s =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     std::printf("%s: %.1f GB/s\n", name, static_cast<double>(weights.size()) / s / 1e9);
   };
   uint64_t keep = 0;
   measure("digest", [&] { keep += WeightDigest(Bytes(weights)).size(); });
   for (const Crc32cWay& way : Crc32cWays()) {
-    measure((std::string("crc32c, ") + way.name).c_str(), [&] { keep += way.sum(weights.data(), weights.size(), nullptr, 0); });
+    measure((std::string("crc32c, ") + way.name).c_str(),
+            [&] { keep += way.sum(weights.data(), weights.size(), nullptr, 0); });
   }
   measure("sha256", [&] { keep += Sha256Hex(weights).size(); });
   EXPECT_GT(keep, 0u);

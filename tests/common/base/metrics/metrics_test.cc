@@ -7,8 +7,8 @@
 #include <cstring>
 #include <limits>
 
-#include "common/base/hash/crc32c.h"
 #include "common/base/error.h"
+#include "common/base/hash/crc32c.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/faulty_file_system.h"
 #include "tests/testing/http_get.h"
@@ -21,7 +21,9 @@ using testing::FakeClock;
 using testing::HttpGet;
 using testing::TempFolder;
 
-std::string Read(const std::string& path) { return RealFileSystem().ReadFile(path, size_t{1} << 24); }
+std::string Read(const std::string& path) {
+  return RealFileSystem().ReadFile(path, size_t{1} << 24);
+}
 
 TEST(Metrics, JsonlHasOneObjectAStep) {
   TempFolder folder;
@@ -38,11 +40,13 @@ TEST(Metrics, JsonlHasOneObjectAStep) {
   metrics.Set("policy/ratio", std::numeric_limits<double>::infinity());
   clock.Advance(1000);
   metrics.Step(1);
-  EXPECT_EQ(Read(folder / "m.jsonl"),
-            "{\"step\":0,\"wall_s\":1700000000.123,\"odd \\\"name\\\"\\u000a\":-1e+300,\"replay/inserts\":2,"
-            "\"reward/mean\":0.1}\n"
-            "{\"step\":1,\"wall_s\":1700000001.123,\"metrics/non_finite\":2,\"optim/grad_norm\":null,"
-            "\"policy/ratio\":null,\"replay/inserts\":3}\n");
+  EXPECT_EQ(
+      Read(folder / "m.jsonl"),
+      "{\"step\":0,\"wall_s\":1700000000.123,\"odd "
+      "\\\"name\\\"\\u000a\":-1e+300,\"replay/inserts\":2,"
+      "\"reward/mean\":0.1}\n"
+      "{\"step\":1,\"wall_s\":1700000001.123,\"metrics/non_finite\":2,\"optim/grad_norm\":null,"
+      "\"policy/ratio\":null,\"replay/inserts\":3}\n");
 }
 
 TEST(Metrics, TimersOfAStepAddUp) {
@@ -58,14 +62,16 @@ TEST(Metrics, TimersOfAStepAddUp) {
 }
 
 void WriteSteps(MetricsSink& sink, int64_t begin, int64_t end) {
-  for (int64_t step = begin; step < end; ++step) sink.Write(step, 5, {{"a", 0.5 * static_cast<double>(step)}});
+  for (int64_t step = begin; step < end; ++step)
+    sink.Write(step, 5, {{"a", 0.5 * static_cast<double>(step)}});
 }
 
 TEST(Metrics, ResumedJsonlEqualsTheUnbrokenOne) {
   TempFolder folder;
   WriteSteps(*MakeJsonlSink(folder / "unbroken"), 0, 20);
   WriteSteps(*MakeJsonlSink(folder / "resumed"), 0, 13);
-  RealFileSystem().OpenAppend(folder / "resumed")->Append("{\"step\":13,\"wall");  // killed while it wrote
+  // killed while it wrote
+  RealFileSystem().OpenAppend(folder / "resumed")->Append("{\"step\":13,\"wall");
   WriteSteps(*MakeJsonlSink(folder / "resumed", 10), 10, 20);
   EXPECT_EQ(Read(folder / "resumed"), Read(folder / "unbroken"));
   // If dropping fails, nothing is lost.
@@ -117,10 +123,14 @@ TEST(Metrics, TensorBoardFramesAndEvents) {
     at += 16 + length;
   }
   ASSERT_EQ(events.size(), 3u);
-  EXPECT_NE(events[0].find("\x1a\x0d" "brain.Event:2"), std::string::npos);
+  EXPECT_NE(events[0].find("\x1a\x0d"
+                           "brain.Event:2"),
+            std::string::npos);
   const std::string head("\x09\0\0\0\0\0\0\xf8\x3f\x10\xac\x02", 12);  // 1.5 s, step 300
-  EXPECT_EQ(events[1], head + "\x3a\x02\x08\x01");                        // session starts
-  EXPECT_EQ(events[2], head + std::string("\x2a\x0b\x0a\x09\x0a\x02" "ab\x15\0\0\x80\x3e", 13));
+  EXPECT_EQ(events[1], head + "\x3a\x02\x08\x01");                     // session starts
+  EXPECT_EQ(events[2], head + std::string("\x2a\x0b\x0a\x09\x0a\x02"
+                                          "ab\x15\0\0\x80\x3e",
+                                          13));
 }
 
 TEST(Metrics, TensorBoardFileOfItsOwnForEachStart) {

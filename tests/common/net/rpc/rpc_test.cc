@@ -1,4 +1,5 @@
-// Calls over sockets: answers, errors, late answers, large payloads, lost servers. common/net/rpc/rpc.h
+// Calls over sockets: answers, errors, late answers, large payloads, lost servers.
+// common/net/rpc/rpc.h
 #include "common/net/rpc/rpc.h"
 
 #include <gtest/gtest.h>
@@ -21,18 +22,29 @@ namespace {
 
 using std::chrono::milliseconds;
 
-SocketTimes FastTimes() { return {.beat = milliseconds(50), .heartbeat_interval = milliseconds(200), .heartbeat_timeout = milliseconds(2000), .reconnect = milliseconds(5)}; }
+SocketTimes FastTimes() {
+  return {.beat = milliseconds(50),
+          .heartbeat_interval = milliseconds(200),
+          .heartbeat_timeout = milliseconds(2000),
+          .reconnect = milliseconds(5)};
+}
 
 SocketTimes BadNetworkTimes() {
-  return {.beat = milliseconds(30), .heartbeat_interval = milliseconds(60), .heartbeat_timeout = milliseconds(200),
-          .heartbeat_ttl = milliseconds(300), .handshake = milliseconds(200), .reconnect = milliseconds(2)};
+  return {.beat = milliseconds(30),
+          .heartbeat_interval = milliseconds(60),
+          .heartbeat_timeout = milliseconds(200),
+          .heartbeat_ttl = milliseconds(300),
+          .handshake = milliseconds(200),
+          .reconnect = milliseconds(2)};
 }
 
 int PortOf(const RpcServer& server) {
   return std::stoi(server.endpoint().substr(server.endpoint().rfind(':') + 1));
 }
 
-void Echo(RpcRequest request, RpcResponder responder) { responder.Reply(request.verb + ":" + request.payload.str()); }
+void Echo(RpcRequest request, RpcResponder responder) {
+  responder.Reply(request.verb + ":" + request.payload.str());
+}
 
 TEST(Rpc, AnswersManyThreadsOverIpcAndTcp) {
   testing::TempFolder folder;
@@ -44,7 +56,8 @@ TEST(Rpc, AnswersManyThreadsOverIpcAndTcp) {
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&, t] {
         for (int i = 0; i < 200; ++i) {
-          const std::string payload = std::to_string(t) + "/" + std::to_string(i) + std::string(i, 'x');
+          const std::string payload =
+              std::to_string(t) + "/" + std::to_string(i) + std::string(i, 'x');
           right += client.Call("echo", payload, After(milliseconds(10000))) == "echo:" + payload;
         }
       });
@@ -86,18 +99,20 @@ TEST(Rpc, LateAnswersFromAnotherThreadDoNotHoldWorkersUp) {
   std::vector<RpcResponder> waiting;
   RpcServerOptions options;
   options.workers = 1;
-  RpcServer server(folder.Ipc("late"),
-                   [&](RpcRequest request, RpcResponder responder) {
-                     if (request.verb == "now") return responder.Reply("now");
-                     std::lock_guard lock(mu);
-                     waiting.push_back(std::move(responder));
-                   },
-                   options);
+  RpcServer server(
+      folder.Ipc("late"),
+      [&](RpcRequest request, RpcResponder responder) {
+        if (request.verb == "now") return responder.Reply("now");
+        std::lock_guard lock(mu);
+        waiting.push_back(std::move(responder));
+      },
+      options);
   RpcClient client(server.endpoint(), {.times = FastTimes()});
   std::vector<std::thread> callers;
   std::atomic<int> answered{0};
   for (int i = 0; i < 8; ++i) {
-    callers.emplace_back([&] { answered += client.Call("poll", "", After(milliseconds(10000))) == "later"; });
+    callers.emplace_back(
+        [&] { answered += client.Call("poll", "", After(milliseconds(10000))) == "later"; });
   }
   for (;;) {
     {
@@ -134,17 +149,19 @@ TEST(Rpc, ServerThatStartsLateOrAgainIsFoundAndGetsTheRequestAgain) {
   testing::TempFolder folder;
   RpcClient client(folder.Ipc("again"), {.times = FastTimes()});
   std::atomic<int> answered{0};
-  std::thread caller([&] { answered += client.Call("hold", "x", After(milliseconds(15000))) == "done"; });
+  std::thread caller(
+      [&] { answered += client.Call("hold", "x", After(milliseconds(15000))) == "done"; });
   std::this_thread::sleep_for(milliseconds(50));
   {
     std::atomic<int> got{0};
     std::vector<RpcResponder> kept;
     std::mutex mu;
-    auto server = std::make_unique<RpcServer>(folder.Ipc("again"), [&](RpcRequest, RpcResponder responder) {
-      std::lock_guard lock(mu);
-      kept.push_back(std::move(responder));
-      ++got;
-    });
+    auto server =
+        std::make_unique<RpcServer>(folder.Ipc("again"), [&](RpcRequest, RpcResponder responder) {
+          std::lock_guard lock(mu);
+          kept.push_back(std::move(responder));
+          ++got;
+        });
     while (got == 0) std::this_thread::sleep_for(milliseconds(5));
     server.reset();  // goes away with the request in its hands
   }
@@ -191,7 +208,8 @@ TEST(Rpc, EveryCallIsAnsweredOnceThroughABadNetwork) {
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&, t] {
       for (int i = 0; i < 150; ++i) {
-        const std::string payload = std::to_string(t * 1000 + i) + std::string(static_cast<size_t>(i) * 3, 'p');
+        const std::string payload =
+            std::to_string(t * 1000 + i) + std::string(static_cast<size_t>(i) * 3, 'p');
         right += client.Call("echo", payload, After(milliseconds(20000))) == payload;
       }
     });

@@ -1,5 +1,5 @@
-// The reliable stream: nothing acknowledged is lost, nothing is delivered twice, whatever happens to bytes, connections
-// and receivers. common/net/stream/transport.h
+// The reliable stream: nothing acknowledged is lost, nothing is delivered twice, whatever happens
+// to bytes, connections and receivers. common/net/stream/transport.h
 #include "common/net/stream/transport.h"
 
 #include <fcntl.h>
@@ -34,14 +34,27 @@ using testing::TcpFaultProxy;
 using testing::TempFolder;
 
 SocketTimes FastTimes() {
-  return {.beat = milliseconds(30), .heartbeat_interval = milliseconds(60), .heartbeat_timeout = milliseconds(200),
-          .heartbeat_ttl = milliseconds(300), .handshake = milliseconds(200), .reconnect = milliseconds(2)};
+  return {.beat = milliseconds(30),
+          .heartbeat_interval = milliseconds(60),
+          .heartbeat_timeout = milliseconds(200),
+          .heartbeat_ttl = milliseconds(300),
+          .handshake = milliseconds(200),
+          .reconnect = milliseconds(2)};
 }
-SenderOptions From(const std::string& endpoint, const std::string& producer = "actor-0", uint64_t epoch = 1) {
-  return {.endpoint = endpoint, .run = "run", .producer = producer, .epoch = epoch, .times = FastTimes()};
+SenderOptions From(const std::string& endpoint, const std::string& producer = "actor-0",
+                   uint64_t epoch = 1) {
+  return {.endpoint = endpoint,
+          .run = "run",
+          .producer = producer,
+          .epoch = epoch,
+          .times = FastTimes()};
 }
-ReceiverOptions At(const std::string& endpoint) { return {.endpoint = endpoint, .run = "run", .times = FastTimes()}; }
-int PortOf(const std::string& endpoint) { return std::stoi(endpoint.substr(endpoint.rfind(':') + 1)); }
+ReceiverOptions At(const std::string& endpoint) {
+  return {.endpoint = endpoint, .run = "run", .times = FastTimes()};
+}
+int PortOf(const std::string& endpoint) {
+  return std::stoi(endpoint.substr(endpoint.rfind(':') + 1));
+}
 
 // What a store does: the key decides, deliveries of a key are counted.
 struct Store {
@@ -73,7 +86,8 @@ TEST(Transport, DeliversFieldsAndPayloadsInOrderAndTellsWhenAcknowledged) {
   options.on_ack = [&](uint64_t) { ++acked; };
   Sender sender(options);
   for (int i = 0; i < 500; ++i) {
-    ASSERT_EQ(sender.Send(std::string(static_cast<size_t>(i), 'a'), After(seconds(10)), 7, 40 + i), static_cast<uint64_t>(i));
+    ASSERT_EQ(sender.Send(std::string(static_cast<size_t>(i), 'a'), After(seconds(10)), 7, 40 + i),
+              static_cast<uint64_t>(i));
   }
   sender.WaitAcked(499, After(seconds(10)));
   sender.Flush(After(seconds(10)));
@@ -193,7 +207,8 @@ pid_t StartReceiver(const std::string& endpoint, const std::string& file) {
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
   pid_t pid = 0;
-  PLUMB_CHECK(::posix_spawn(&pid, argv[0], &actions, nullptr, const_cast<char**>(argv), environ) == 0);
+  PLUMB_CHECK(::posix_spawn(&pid, argv[0], &actions, nullptr, const_cast<char**>(argv), environ) ==
+              0);
   posix_spawn_file_actions_destroy(&actions);
   return pid;
 }
@@ -240,7 +255,14 @@ TEST(TransportProxy, EveryMessageOnceThroughABadNetwork) {
       {"cut", {.cut = 0.02}, 6000},
       {"delay", {.delay = 0.2, .max_delay_ms = 10}, 6000},
       {"corrupt", {.twice = 0.003, .vanish = 0.003, .swap = 0.003, .change = 0.003}, 4000},
-      {"all", {.cut = 0.004, .delay = 0.05, .twice = 0.002, .vanish = 0.002, .swap = 0.002, .change = 0.002}, 4000},
+      {"all",
+       {.cut = 0.004,
+        .delay = 0.05,
+        .twice = 0.002,
+        .vanish = 0.002,
+        .swap = 0.002,
+        .change = 0.002},
+       4000},
   };
   for (const auto& c : cases) {
     Store store;
@@ -249,15 +271,18 @@ TEST(TransportProxy, EveryMessageOnceThroughABadNetwork) {
     TcpFaultProxy proxy(PortOf(receiver.endpoint()), c.faults, 1);
     Sender sender(From("tcp://127.0.0.1:" + std::to_string(proxy.port())));
     const auto begin = std::chrono::steady_clock::now();
-    for (int i = 0; i < c.messages; ++i) sender.Send("key-" + std::to_string(i), After(seconds(20)));
+    for (int i = 0; i < c.messages; ++i)
+      sender.Send("key-" + std::to_string(i), After(seconds(20)));
     sender.Flush(After(seconds(20)));
-    const double s = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const double s =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     std::lock_guard lock(store.mu);
     EXPECT_EQ(store.keys.size(), static_cast<size_t>(c.messages)) << c.name;
     for (const auto& [key, times] : store.keys) ASSERT_EQ(times, 1) << c.name << " " << key;
     EXPECT_GT(proxy.faults(), 10u) << c.name;
-    std::printf("%s: %d messages in %.2f s, %llu faults, %llu connections, %llu resent\n", c.name, c.messages, s,
-                static_cast<unsigned long long>(proxy.faults()), static_cast<unsigned long long>(proxy.connections()),
+    std::printf("%s: %d messages in %.2f s, %llu faults, %llu connections, %llu resent\n", c.name,
+                c.messages, s, static_cast<unsigned long long>(proxy.faults()),
+                static_cast<unsigned long long>(proxy.connections()),
                 static_cast<unsigned long long>(sender.counters().resent));
   }
 }
@@ -345,7 +370,8 @@ TEST(Transport, HostileMessagesChangeNothingAndAreCounted) {
   int sent = 0;
   for (int i = 0; i < 50; ++i) {
     send({std::string(static_cast<size_t>(i * 7), static_cast<char>(i))}), ++sent;  // noise
-    send({"a", "b", "c", "d", "e", "f"}), ++sent;                                   // too many parts
+    // too many parts
+    send({"a", "b", "c", "d", "e", "f"}), ++sent;
     send({seal(forged, "another"), "wrong sum"}), ++sent;
     std::string flipped = seal(forged, "x");
     flipped[WireSocket::kPrefixBytes +
@@ -365,14 +391,16 @@ TEST(Transport, HostileMessagesChangeNothingAndAreCounted) {
   }
   const auto dropped = [&] {
     uint64_t n = 0;
-    for (const auto& [name, count] : receiver.counters()) n += name.rfind("dropped_", 0) == 0 ? count : 0;
+    for (const auto& [name, count] : receiver.counters())
+      n += name.rfind("dropped_", 0) == 0 ? count : 0;
     return n;
   };
-  for (int i = 0; i < 500 && dropped() < static_cast<uint64_t>(sent); ++i) std::this_thread::sleep_for(milliseconds(10));
+  for (int i = 0; i < 500 && dropped() < static_cast<uint64_t>(sent); ++i)
+    std::this_thread::sleep_for(milliseconds(10));
   const auto counters = receiver.counters();
   EXPECT_EQ(dropped(), static_cast<uint64_t>(sent));
-  for (const char* reason : {"dropped_malformed", "dropped_checksum", "dropped_duplicate", "dropped_window",
-                             "dropped_no_beat", "dropped_oversized"}) {
+  for (const char* reason : {"dropped_malformed", "dropped_checksum", "dropped_duplicate",
+                             "dropped_window", "dropped_no_beat", "dropped_oversized"}) {
     EXPECT_GE(counters.contains(reason) ? counters.at(reason) : 0, 50u) << reason;
   }
   // Beyond what a connection may send at all: it is closed, the receiver lives.

@@ -1,4 +1,5 @@
-// Chat templates against Hugging Face's rendering (tests/golden/chat_template.json) and against hostile ones.
+// Chat templates against Hugging Face's rendering (tests/golden/chat_template.json) and against
+// hostile ones.
 #include "common/text/template/chat_template.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +20,8 @@ using Json = nlohmann::ordered_json;
 
 std::vector<Message> Messages(const Json& list) {
   std::vector<Message> out;
-  for (const Json& m : list) out.push_back({m["role"].get<std::string>(), m["content"].get<std::string>()});
+  for (const Json& m : list)
+    out.push_back({m["role"].get<std::string>(), m["content"].get<std::string>()});
   return out;
 }
 
@@ -130,15 +132,23 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
     for (int i = 0; i < n; ++i) out += s;
     return out;
   };
-  const std::string loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}x{% endfor %}{% endfor %}{% endfor %}";
+  const std::string loops =
+      "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}x{% endfor "
+      "%}{% endfor %}{% endfor %}";
   const std::vector<std::string> hostile = {
       loops,
       "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-      "{% set x = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(1000) %}{% set x.s = x.s ~ x.s %}{% endfor %}",
-      "{% set x = namespace(l=[1]) %}{% for i in range(1000) %}{% set x.l = x.l + x.l %}{% endfor %}",
+      "{% set x = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(1000) %}{% set x.s = x.s ~ "
+      "x.s %}{% endfor %}",
+      "{% set x = namespace(l=[1]) %}{% for i in range(1000) %}{% set x.l = x.l + x.l %}{% endfor "
+      "%}",
       "{% set x = namespace(l=[1]) %}{% for i in range(100000) %}{% set x.l = [x.l] %}{% endfor %}",
-      "{% set x = namespace(l=[1]) %}{% for i in range(60) %}{% set x.l = [x.l, x.l] %}{% endfor %}{{ x.l }}",
-      "{{ 'x' * 9999999999 }}", "{{ [1] * 9999999999 }}", "{{ range(9999999999) | list }}", "{{ 9 ** 9 ** 9 }}",
+      "{% set x = namespace(l=[1]) %}{% for i in range(60) %}{% set x.l = [x.l, x.l] %}{% endfor "
+      "%}{{ x.l }}",
+      "{{ 'x' * 9999999999 }}",
+      "{{ [1] * 9999999999 }}",
+      "{{ range(9999999999) | list }}",
+      "{{ 9 ** 9 ** 9 }}",
       "{{ " + repeat("(", 100000) + "1" + repeat(")", 100000) + " }}",
       "{{ " + repeat("[", 100000) + repeat("]", 100000) + " }}",
       "{{ " + repeat("not ", 100000) + "1 }}",
@@ -151,10 +161,13 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
       repeat("{% for x in y %}", 20000),
   };
   for (const std::string& source : hostile) {
-    EXPECT_THROW(ChatTemplate::Parse(source, "", "")->Render({}, false), Error) << source.substr(0, 80);
+    EXPECT_THROW(ChatTemplate::Parse(source, "", "")->Render({}, false), Error)
+        << source.substr(0, 80);
   }
   // A namespace that holds itself is no error, and is not leaked (the address sanitiser looks).
-  EXPECT_EQ(ChatTemplate::Parse("{% set x = namespace(a=1) %}{% set x.me = [x] %}{{ x.a }}", "", "")->Render({}, false), "1");
+  EXPECT_EQ(ChatTemplate::Parse("{% set x = namespace(a=1) %}{% set x.me = [x] %}{{ x.a }}", "", "")
+                ->Render({}, false),
+            "1");
 }
 
 TEST(ChatTemplate, EveryCutOfATemplateIsRefusedOrRenders) {
@@ -180,11 +193,15 @@ TEST(ChatTemplate, IsFoundInAModelFolder) {
   const std::string folder = testing::TempDir() + "/chat_template_" + std::to_string(getpid());
   std::filesystem::create_directories(folder);
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder), nullptr);
-  const auto write = [&](const char* name, const std::string& text) { RealFileSystem().WriteFileAtomic(folder + "/" + name, text); };
+  const auto write = [&](const char* name, const std::string& text) {
+    RealFileSystem().WriteFileAtomic(folder + "/" + name, text);
+  };
   const std::vector<Message> messages = {{"user", "hi"}};
   write("tokenizer_config.json", R"({"bos_token": {"content": "<b>"}, "eos_token": "<e>"})");
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder), nullptr);
-  write("tokenizer_config.json", R"({"bos_token": {"content": "<b>"}, "eos_token": "<e>", "chat_template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"})");
+  write(
+      "tokenizer_config.json",
+      R"({"bos_token": {"content": "<b>"}, "eos_token": "<e>", "chat_template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"})");
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "<b>hi<e>");
   write("special_tokens_map.json", R"({"eos_token": {"content": "<m>"}, "pad_token": "<p>"})");
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "<b>hi<m>")
@@ -201,7 +218,9 @@ TEST(ChatTemplate, IsFoundInAModelFolder) {
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false, tools), "with []");
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "<b>!");
   std::filesystem::remove(folder + "/chat_template.jinja");
-  write("tokenizer_config.json", R"({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})");
+  write(
+      "tokenizer_config.json",
+      R"({"chat_template": [{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]})");
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false), "d");
   EXPECT_EQ(ChatTemplate::LoadOrNull(folder)->Render(messages, false, tools), "t");
   write("tokenizer_config.json", R"({"chat_template": [{"name": "tool_use", "template": "t"}]})");
@@ -213,8 +232,9 @@ TEST(ChatTemplate, IsFoundInAModelFolder) {
 
 TEST(ChatTemplate, ChatMlIsBuiltIn) {
   const std::vector<Message> messages = {{"system", "s"}, {"user", "u"}};
-  EXPECT_EQ(ChatTemplate::BuiltIn("chatml")->Render(messages, true),
-            "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(
+      ChatTemplate::BuiltIn("chatml")->Render(messages, true),
+      "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n");
   EXPECT_THROW(ChatTemplate::BuiltIn("poetry"), Error);
 }
 

@@ -10,9 +10,10 @@ namespace {
 TEST(BuiltInTokenizer, IdsAreFixed) {
   const auto t = Tokenizer::BuiltIn("arithmetic");
   ASSERT_EQ(t->size(), 26);
-  const char* const expected[] = {"<pad>", "<bos>", "<eos>", "<think>", "</think>", "<answer>", "</answer>", "0", "1",
-                                  "2",     "3",     "4",     "5",       "6",        "7",        "8",         "9", "+",
-                                  "-",     "*",     "/",     "=",       ",",        ".",        " ",         "\n"};
+  const char* const expected[] = {
+      "<pad>", "<bos>", "<eos>", "<think>", "</think>", "<answer>", "</answer>", "0", "1",
+      "2",     "3",     "4",     "5",       "6",        "7",        "8",         "9", "+",
+      "-",     "*",     "/",     "=",       ",",        ".",        " ",         "\n"};
   for (int32_t id = 0; id < 26; ++id) {
     EXPECT_EQ(t->TokenBytes(id), expected[id]);
     EXPECT_EQ(t->Find(expected[id]), id);
@@ -25,7 +26,8 @@ TEST(BuiltInTokenizer, TakesTheLongestTokenAndDecodesToTheSameText) {
   const auto t = Tokenizer::BuiltIn("arithmetic");
   const std::string text = "<bos>12+34=<think>1/2\n</think><answer>46</answer><eos>";
   const auto ids = t->Encode(text);
-  EXPECT_EQ(ids, (std::vector<int32_t>{1, 8, 9, 17, 10, 11, 21, 3, 8, 20, 9, 25, 4, 5, 11, 13, 6, 2}));
+  EXPECT_EQ(ids,
+            (std::vector<int32_t>{1, 8, 9, 17, 10, 11, 21, 3, 8, 20, 9, 25, 4, 5, 11, 13, 6, 2}));
   EXPECT_EQ(t->Decode(ids), text);
   EXPECT_EQ(t->Decode(ids, true), "12+34=<think>1/2\n</think><answer>46</answer>");
 }
@@ -33,7 +35,8 @@ TEST(BuiltInTokenizer, TakesTheLongestTokenAndDecodesToTheSameText) {
 TEST(BuiltInTokenizer, NamesACharacterItDoesNotKnow) {
   const auto t = Tokenizer::BuiltIn("arithmetic");
   for (const bool loaded : {false, true}) {
-    const auto u = loaded ? Tokenizer::Parse(t->json(), "round trip") : Tokenizer::BuiltIn("arithmetic");
+    const auto u =
+        loaded ? Tokenizer::Parse(t->json(), "round trip") : Tokenizer::BuiltIn("arithmetic");
     try {
       u->Encode("1+x");
       FAIL() << "x is not in the vocabulary";

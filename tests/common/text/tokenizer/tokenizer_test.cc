@@ -1,5 +1,6 @@
-// Byte-level BPE under every known pre-tokenizer, against Hugging Face's tokenizers (tests/golden/tokenizer.json, written by
-// make_tokenizer_golden.py), and tokenizer.json files that are broken.
+// Byte-level BPE under every known pre-tokenizer, against Hugging Face's tokenizers
+// (tests/golden/tokenizer.json, written by make_tokenizer_golden.py), and tokenizer.json files that
+// are broken.
 #include "common/text/tokenizer/tokenizer.h"
 
 #include <gtest/gtest.h>
@@ -20,7 +21,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 const Json& Golden() {
-  static const Json golden = ReadStrictJson(PLUMB_SOURCE_DIR "/tests/golden/tokenizer.json", 4 << 20);
+  static const Json golden =
+      ReadStrictJson(PLUMB_SOURCE_DIR "/tests/golden/tokenizer.json", 4 << 20);
   return golden;
 }
 
@@ -39,7 +41,10 @@ TEST(Tokenizer, HasTheReferencesIdsForEveryFamily) {
       const auto text = Golden()["texts"][i].get<std::string>();
       const auto ids = tokenizer->Encode(text);
       const auto expected = Golden()["ids"][name][i].get<std::vector<int32_t>>();
-      if (ids != expected && ++wrong <= 5) ADD_FAILURE() << name << ": " << Golden()["texts"][i] << "\n" << Json(ids) << "\n" << Json(expected);
+      if (ids != expected && ++wrong <= 5)
+        ADD_FAILURE() << name << ": " << Golden()["texts"][i] << "\n"
+                      << Json(ids) << "\n"
+                      << Json(expected);
       if (name != "qwen2") {
         EXPECT_EQ(tokenizer->Decode(ids), text);
       }
@@ -49,8 +54,10 @@ TEST(Tokenizer, HasTheReferencesIdsForEveryFamily) {
 }
 
 TEST(Tokenizer, EncodesBytesThatAreNotUtf8AndGivesThemBack) {
-  const auto tokenizer = Tokenizer::Parse(Golden()["tokenizers"]["llama3"].get<std::string>(), "llama3");
-  for (const std::string text : {"\xff\xfe", "abc\xc3", "\xed\xa0\x80 x", "\xf4\x90\x80\x80", "\x80\x80 the\xe2\x82"}) {
+  const auto tokenizer =
+      Tokenizer::Parse(Golden()["tokenizers"]["llama3"].get<std::string>(), "llama3");
+  for (const std::string text :
+       {"\xff\xfe", "abc\xc3", "\xed\xa0\x80 x", "\xf4\x90\x80\x80", "\x80\x80 the\xe2\x82"}) {
     EXPECT_EQ(tokenizer->Decode(tokenizer->Encode(text)), text);
   }
 }
@@ -63,7 +70,9 @@ TEST(Tokenizer, AddedTokensAreTheLongestFromTheLeft) {
   added.Add({"<|", 4});  // the first of two stays
   added.Seal();
   std::string log;
-  added.Split("a<|end|>b<|enD<|end|>", [&](int32_t id) { log += "[" + std::to_string(id) + "]"; }, [&](std::string_view rest) { log += rest; });
+  added.Split(
+      "a<|end|>b<|enD<|end|>", [&](int32_t id) { log += "[" + std::to_string(id) + "]"; },
+      [&](std::string_view rest) { log += rest; });
   EXPECT_EQ(log, "a[2]b[1]enD[2]");
 }
 
@@ -149,7 +158,8 @@ TEST(Tokenizer, MergesByRankFromTheLeft) {
 }
 
 TEST(Tokenizer, LongWordsTakeNoQuadraticTime) {
-  const auto tokenizer = Tokenizer::Parse(Golden()["tokenizers"]["qwen2"].get<std::string>(), "qwen2");
+  const auto tokenizer =
+      Tokenizer::Parse(Golden()["tokenizers"]["qwen2"].get<std::string>(), "qwen2");
   for (const char* unit : {"a", " ", "the", "\n", "!", "\xff", "1", "' ", "\u0301"}) {
     std::string text;
     while (text.size() < 400000) text += unit;
@@ -183,13 +193,15 @@ TEST(Tokenizer, PreTokenizersCutWhereTheirPatternsSay) {
   using V = std::vector<std::string>;
   PreTokenizer pre;
   pre.pattern = PreTokenizer::Pattern::kGpt2;
-  EXPECT_EQ(Words(pre, "I'm  here\n x 123!"), (V{"I", "'m", " ", " here", "\n", " x", " 123", "!"}));
+  EXPECT_EQ(Words(pre, "I'm  here\n x 123!"),
+            (V{"I", "'m", " ", " here", "\n", " x", " 123", "!"}));
   EXPECT_EQ(Words(pre, "end  \n "), (V{"end", "  \n "}));
   pre.split_digits = true;
   EXPECT_EQ(Words(pre, "a 12"), (V{"a", " ", "1", "2"}));
   pre = {};
   pre.pattern = PreTokenizer::Pattern::kLlama3;
-  EXPECT_EQ(Words(pre, "I'M 12345!\n\n  x\tab"), (V{"I", "'M", " ", "123", "45", "!\n\n", " ", " x", "\tab"}));
+  EXPECT_EQ(Words(pre, "I'M 12345!\n\n  x\tab"),
+            (V{"I", "'M", " ", "123", "45", "!\n\n", " ", " x", "\tab"}));
   pre.pattern = PreTokenizer::Pattern::kQwen2;
   EXPECT_EQ(Words(pre, "a12  \n  b"), (V{"a", "1", "2", "  \n", " ", " b"}));
 }
@@ -210,12 +222,14 @@ TEST(Tokenizer, CharacterClassesAndNormalForm) {
   EXPECT_EQ(ComposeNfc("\u212b"), "\u00c5");
   EXPECT_EQ(ComposeNfc("\u0958"), "\u0915\u093c");  // never composes again
   EXPECT_EQ(ComposeNfc("e\xff\u0301"), "e\xff\u0301");
-  EXPECT_EQ(ComposeNfc(std::string_view("\u00e9\0e\u0301", 6)), std::string_view("\u00e9\0\u00e9", 5));
+  EXPECT_EQ(ComposeNfc(std::string_view("\u00e9\0e\u0301", 6)),
+            std::string_view("\u00e9\0\u00e9", 5));
 }
 
 TEST(Tokenizer, RefusesWhatItDoesNotKnowByName) {
   const Json good = ParseStrictJson(Golden()["tokenizers"]["qwen2"].get<std::string>(), "qwen2");
-  const auto refuses = [&](const char* pointer, const Json& value, ErrorCode code, const char* what) {
+  const auto refuses = [&](const char* pointer, const Json& value, ErrorCode code,
+                           const char* what) {
     Json j = good;
     j[nlohmann::ordered_json::json_pointer(pointer)] = value;
     try {
@@ -252,9 +266,11 @@ TEST(Tokenizer, RefusesWhatItDoesNotKnowByName) {
 
 TEST(Tokenizer, CutOrTwistedFilesAreErrors) {
   const auto source = Golden()["tokenizers"]["gpt2"].get<std::string>();
-  for (size_t n = 0; n < source.size(); n += 97) EXPECT_THROW(Tokenizer::Parse(source.substr(0, n), "cut"), Error);
+  for (size_t n = 0; n < source.size(); n += 97)
+    EXPECT_THROW(Tokenizer::Parse(source.substr(0, n), "cut"), Error);
   EXPECT_THROW(Tokenizer::Parse("[]", "list"), Error);
-  EXPECT_THROW(Tokenizer::Parse(R"({"model": {"vocab": {"a": 0, "a": 1}, "merges": []}})", "twice"), Error);
+  EXPECT_THROW(Tokenizer::Parse(R"({"model": {"vocab": {"a": 0, "a": 1}, "merges": []}})", "twice"),
+               Error);
   EXPECT_THROW(Tokenizer::Load("/nonexistent"), Error);
   const auto tokenizer = Tokenizer::Parse(source, "gpt2");
   EXPECT_THROW(tokenizer->TokenBytes(-1), Error);

@@ -9,7 +9,8 @@ namespace {
 
 TEST(ArithmeticTest, WorksItOutDigitByDigit) {
   EXPECT_EQ(ArithmeticPrompt(47, 85), "47+85=");
-  EXPECT_EQ(ArithmeticCompletion(47, 85), "<think>7+5=12,4+8+1=13</think><answer>132</answer><eos>");
+  EXPECT_EQ(ArithmeticCompletion(47, 85),
+            "<think>7+5=12,4+8+1=13</think><answer>132</answer><eos>");
   EXPECT_EQ(ArithmeticCompletion(47, 5), "<think>7+5=12,4+0+1=5</think><answer>52</answer><eos>");
   EXPECT_EQ(ArithmeticCompletion(0, 0), "<think>0+0=0</think><answer>0</answer><eos>");
   EXPECT_EQ(ArithmeticCompletion(99, 1), "<think>9+1=10,9+0+1=10</think><answer>100</answer><eos>");
@@ -47,15 +48,18 @@ TEST(ArithmeticTest, AnswersAreRightAndShort) {
     EXPECT_EQ(sets.eval[i].ground_truth, std::to_string(a + b));
     EXPECT_EQ(sets.sft_eval[i].prompt, sets.eval[i].text);
     const std::string& text = sets.sft_eval[i].completion;
-    EXPECT_NE(text.find("<answer>" + sets.eval[i].ground_truth + "</answer><eos>"), std::string::npos);
+    EXPECT_NE(text.find("<answer>" + sets.eval[i].ground_truth + "</answer><eos>"),
+              std::string::npos);
     // In tokens: every tag is one.
-    longest = std::max(longest, text.size() - std::string("<think></think><answer></answer><eos>").size() + 5);
+    longest = std::max(
+        longest, text.size() - std::string("<think></think><answer></answer><eos>").size() + 5);
   }
   EXPECT_LE(longest, 24u);
 }
 
 TEST(ArithmeticTest, SameSeedSameSetsOtherSeedOthers) {
-  const auto a = GenerateArithmetic({.seed = 5}), b = GenerateArithmetic({.seed = 5}), c = GenerateArithmetic({.seed = 6});
+  const auto a = GenerateArithmetic({.seed = 5}), b = GenerateArithmetic({.seed = 5}),
+             c = GenerateArithmetic({.seed = 6});
   EXPECT_EQ(a.train, b.train);
   EXPECT_EQ(a.sft, b.sft);
   EXPECT_EQ(a.eval, b.eval);
@@ -63,17 +67,23 @@ TEST(ArithmeticTest, SameSeedSameSetsOtherSeedOthers) {
 }
 
 TEST(ArithmeticTest, LargeNumbersAndExactCounts) {
-  const auto sets = GenerateArithmetic({.seed = 1, .digits = 6, .sft_examples = 30, .eval_prompts = 40, .train_prompts = 501});
+  const auto sets = GenerateArithmetic(
+      {.seed = 1, .digits = 6, .sft_examples = 30, .eval_prompts = 40, .train_prompts = 501});
   EXPECT_EQ(sets.train.size(), 501u);
   EXPECT_EQ(sets.train[500].row, 500u);
-  EXPECT_EQ(GenerateArithmetic({.digits = 1, .sft_examples = 20, .eval_prompts = 20}).train.size() > 15, true);
+  EXPECT_EQ(
+      GenerateArithmetic({.digits = 1, .sft_examples = 20, .eval_prompts = 20}).train.size() > 15,
+      true);
 }
 
 TEST(ArithmeticTest, SaysWhenThereAreNotEnough) {
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "55 different sums", GenerateArithmetic({.digits = 1}));
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "arithmetic_digits", GenerateArithmetic({.digits = 0}));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "55 different sums",
+                GenerateArithmetic({.digits = 1}));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "arithmetic_digits",
-                GenerateArithmetic({.digits = 1, .sft_examples = 20, .eval_prompts = 20, .train_prompts = 40}));
+                GenerateArithmetic({.digits = 0}));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "arithmetic_digits",
+                GenerateArithmetic(
+                    {.digits = 1, .sft_examples = 20, .eval_prompts = 20, .train_prompts = 40}));
 }
 
 }  // namespace

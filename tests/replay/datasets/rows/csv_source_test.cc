@@ -3,9 +3,9 @@
 
 #include <zlib.h>
 
-#include "tests/replay/fixtures.h"
-#include "replay/datasets/rows/dataset_import.h"
 #include "replay/datasets/importer.h"
+#include "replay/datasets/rows/dataset_import.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {

@@ -2,16 +2,17 @@
 
 #include <zlib.h>
 
-#include "tests/replay/fixtures.h"
 #include "common/text/unicode.h"
 #include "replay/datasets/rows/line_reader.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {
 
 std::string WriteGzip(const std::string& path, const std::string& text) {
   gzFile file = gzopen(path.c_str(), "wb");
-  EXPECT_EQ(gzwrite(file, text.data(), static_cast<unsigned>(text.size())), static_cast<int>(text.size()));
+  EXPECT_EQ(gzwrite(file, text.data(), static_cast<unsigned>(text.size())),
+            static_cast<int>(text.size()));
   gzclose(file);
   return path;
 }
@@ -46,7 +47,8 @@ TEST(ImportTest, PromptRowsOfOtherSystems) {
   ASSERT_EQ(got.prompts.size(), 4u);
   EXPECT_EQ(got.ledger.read, 4);
   EXPECT_EQ(got.prompts[0].ground_truth, "12");
-  EXPECT_EQ(got.prompts[0].extra_json, R"({"answer":12,"level":{"n":[1,2]},"topic":"t"})") << "a number stays one for reward functions";
+  EXPECT_EQ(got.prompts[0].extra_json, R"({"answer":12,"level":{"n":[1,2]},"topic":"t"})")
+      << "a number stays one for reward functions";
   EXPECT_EQ(got.prompts[1].messages, (std::vector<Message>{{"user", "hi"}}));
   EXPECT_EQ(got.prompts[1].ground_truth, "yes");
   EXPECT_EQ(got.prompts[2].text, "i");
@@ -112,11 +114,13 @@ TEST(ImportTest, MessagesKeepWhatTheySay) {
 TEST(ImportTest, MapNamesOtherColumns) {
   ImportOptions options;
   options.map = {{"prompt", "task"}, {"answer", "solution"}, {"weight", "w"}};
-  const auto got = Import(R"({"task": "a", "solution": "b", "w": 2.5, "prompt": "not this"})", options);
+  const auto got =
+      Import(R"({"task": "a", "solution": "b", "w": 2.5, "prompt": "not this"})", options);
   EXPECT_EQ(got.prompts[0].text, "a");
   EXPECT_EQ(got.prompts[0].ground_truth, "b");
   EXPECT_EQ(got.prompts[0].weight, 2.5);
-  EXPECT_EQ(got.prompts[0].extra_json, R"({"prompt":"not this","solution":"b"})") << "under the name that reward functions know";
+  EXPECT_EQ(got.prompts[0].extra_json, R"({"prompt":"not this","solution":"b"})")
+      << "under the name that reward functions know";
   options.map = {{"promt", "task"}};
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "unknown key 'promt'", Import("{}", options));
 }
@@ -125,28 +129,40 @@ TEST(ImportTest, SystemPromptAndSuffix) {
   ImportOptions options;
   options.system_prompt = "Be short.";
   options.prompt_suffix = " Think.";
-  const auto got = Import(R"({"prompt": "p"})"
-                          "\n"
-                          R"({"prompt": [{"role": "system", "content": "old"}, {"role": "user", "content": "u"}]})"
-                          "\n"
-                          R"({"prompt": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "v"}]})",
-                          options);
-  EXPECT_EQ(got.ledger.system_replaced, 1) << "a row without one, and one that says the same, lose nothing";
-  EXPECT_EQ(got.ledger.Describe(), "read 3 = used 3 (1 with a system message of their own, replaced by the given one)");
+  const auto got = Import(
+      R"({"prompt": "p"})"
+      "\n"
+      R"({"prompt": [{"role": "system", "content": "old"}, {"role": "user", "content": "u"}]})"
+      "\n"
+      R"({"prompt": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "v"}]})",
+      options);
+  EXPECT_EQ(got.ledger.system_replaced, 1)
+      << "a row without one, and one that says the same, lose nothing";
+  EXPECT_EQ(got.ledger.Describe(),
+            "read 3 = used 3 (1 with a system message of their own, replaced by the given one)");
   EXPECT_EQ(got.prompts[0].text, "");
-  EXPECT_EQ(got.prompts[0].messages, (std::vector<Message>{{"system", "Be short."}, {"user", "p Think."}}));
-  EXPECT_EQ(got.prompts[1].messages, (std::vector<Message>{{"system", "Be short."}, {"user", "u Think."}}));
+  EXPECT_EQ(got.prompts[0].messages,
+            (std::vector<Message>{{"system", "Be short."}, {"user", "p Think."}}));
+  EXPECT_EQ(got.prompts[1].messages,
+            (std::vector<Message>{{"system", "Be short."}, {"user", "u Think."}}));
   options.system_prompt.clear();
   EXPECT_EQ(Import(R"({"prompt": "p"})", options).prompts[0].text, "p Think.");
-  EXPECT_EQ(Import(R"({"prompt": [{"role": "system", "content": "old"}, {"role": "user", "content": "u"}]})", options).ledger.system_replaced, 0);
+  EXPECT_EQ(
+      Import(
+          R"({"prompt": [{"role": "system", "content": "old"}, {"role": "user", "content": "u"}]})",
+          options)
+          .ledger.system_replaced,
+      0);
 }
 
 // A conversation is one row, however many demonstrations it gives.
 TEST(ImportTest, ReplacedSystemMessagesOfDemonstrationsAreCounted) {
   TempFolder folder;
-  const std::string turn = R"({"role": "user", "content": "u"}, {"role": "assistant", "content": "a"})";
-  const std::string path = WriteFile(folder / "data.jsonl", R"({"messages": [{"role": "system", "content": "old"}, )" + turn + ", " + turn + "]}\n" +
-                                                                R"({"messages": [)" + turn + "]}\n");
+  const std::string turn =
+      R"({"role": "user", "content": "u"}, {"role": "assistant", "content": "a"})";
+  const std::string path = WriteFile(
+      folder / "data.jsonl", R"({"messages": [{"role": "system", "content": "old"}, )" + turn +
+                                 ", " + turn + "]}\n" + R"({"messages": [)" + turn + "]}\n");
   ImportOptions options;
   options.system_prompt = "Be short.";
   const auto got = ImportDemonstrations(path, options);
@@ -157,13 +173,16 @@ TEST(ImportTest, ReplacedSystemMessagesOfDemonstrationsAreCounted) {
 TEST(ImportTest, OverlongByPolicy) {
   ImportOptions options;
   options.max_prompt_tokens = 3;
-  options.tokenize = [](const Prompt& p) { return std::vector<int32_t>(p.text.begin(), p.text.end()); };
+  options.tokenize = [](const Prompt& p) {
+    return std::vector<int32_t>(p.text.begin(), p.text.end());
+  };
   const std::string rows = "{\"prompt\": \"abcde\"}\n{\"prompt\": \"abc\"}\n";
   auto got = Import(rows, options);
   EXPECT_EQ(got.prompts.size(), 1u);
   EXPECT_EQ(got.prompts[0].row, 0u);
   EXPECT_EQ(got.ledger.rejected["overlong"], 1);
-  EXPECT_NE(got.ledger.examples.at(0).find("data.jsonl:1: overlong: 5 tokens"), std::string::npos) << got.ledger.examples[0];
+  EXPECT_NE(got.ledger.examples.at(0).find("data.jsonl:1: overlong: 5 tokens"), std::string::npos)
+      << got.ledger.examples[0];
   options.overlong = configs::OverlongPolicy::kLeft;  // the end of a prompt stays
   got = Import(rows, options);
   EXPECT_EQ(got.prompts[0].tokens, (std::vector<int32_t>{'c', 'd', 'e'}));
@@ -175,7 +194,8 @@ TEST(ImportTest, OverlongByPolicy) {
                 Import(rows, options));
 }
 
-// RELIABILITY.md row 14 at smoke size: whatever mixture of good and bad rows, read = used + rejected by the right reason.
+// RELIABILITY.md row 14 at smoke size: whatever mixture of good and bad rows, read = used +
+// rejected by the right reason.
 TEST(ImportTest, LedgerOverGeneratedBadRows) {
   const std::vector<std::pair<std::string, std::string>> kinds = {
       {"", R"({"prompt": "good", "answer": "1"})"},
@@ -183,7 +203,8 @@ TEST(ImportTest, LedgerOverGeneratedBadRows) {
       {"bad_json", R"({"prompt": "cut)"},
       {"bad_json", R"({"prompt": "a", "prompt": "twice"})"},
       {"bad_json", R"({"prompt": "a"} trailing)"},
-      {"bad_json", "{\"prompt\": \"a\", \"x\": " + std::string(200, '[') + std::string(200, ']') + "}"},
+      {"bad_json",
+       "{\"prompt\": \"a\", \"x\": " + std::string(200, '[') + std::string(200, ']') + "}"},
       {"bad_json", "nonsense"},
       {"bad_utf8", "{\"prompt\": \"\xC3\x28\"}"},
       {"bad_utf8", "{\"prompt\": \"\xED\xA0\x80\"}"},
@@ -224,14 +245,16 @@ TEST(ImportTest, LedgerOverGeneratedBadRows) {
     EXPECT_EQ(got.ledger.used, used);
     EXPECT_EQ(got.ledger.rejected, expected) << got.ledger.Describe();
     EXPECT_EQ(static_cast<int64_t>(got.prompts.size()), used);
-    EXPECT_EQ(got.ledger.examples.size(), std::min<size_t>(RowLedger::kMaxExamples, static_cast<size_t>(rows - used)));
+    EXPECT_EQ(got.ledger.examples.size(),
+              std::min<size_t>(RowLedger::kMaxExamples, static_cast<size_t>(rows - used)));
   }
 }
 
 TEST(ImportTest, EmptyAndHopelessFilesAreErrors) {
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "the dataset is empty", Import(""));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "the dataset is empty", Import("\n \n"));
-  EXPECT_THROWS(ErrorCode::kInvalidArgument, "unknown_form: no known columns; the row has: b, a", Import(R"({"b": 1, "a": 2})"));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "unknown_form: no known columns; the row has: b, a",
+                Import(R"({"b": 1, "a": 2})"));
   EXPECT_THROWS(ErrorCode::kNotFound, "/nothing.jsonl", ImportPrompts("/nothing.jsonl", {}));
   TempFolder folder;
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "is a folder", ImportPrompts(folder / "", {}));
@@ -247,15 +270,18 @@ TEST(ImportTest, GzipWholeCutAndDamaged) {
   limited.limit = 10;
   EXPECT_EQ(ImportPrompts(path, limited).prompts.size(), 10u);
   const std::string bytes = ReadFile(path);
-  EXPECT_THROWS(ErrorCode::kCorruption, "ends too early", ImportPrompts(WriteFile(folder / "cut.gz", bytes.substr(0, bytes.size() / 2)), {}));
+  EXPECT_THROWS(ErrorCode::kCorruption, "ends too early",
+                ImportPrompts(WriteFile(folder / "cut.gz", bytes.substr(0, bytes.size() / 2)), {}));
   std::string damaged = bytes;
   damaged[bytes.size() / 2] = static_cast<char>(damaged[bytes.size() / 2] ^ 0x55);
-  EXPECT_THROWS(ErrorCode::kCorruption, "damaged.gz:", ImportPrompts(WriteFile(folder / "damaged.gz", damaged), {}));
+  EXPECT_THROWS(ErrorCode::kCorruption,
+                "damaged.gz:", ImportPrompts(WriteFile(folder / "damaged.gz", damaged), {}));
 }
 
 TEST(ImportTest, Demonstrations) {
   TempFolder folder;
-  const std::string path = WriteFile(folder / "sft.jsonl",
+  const std::string path = WriteFile(
+      folder / "sft.jsonl",
       R"({"prompt": "p", "completion": "c"})"
       "\n"
       R"({"messages": [{"role": "user", "content": "u1"}, {"role": "assistant", "content": "a1"}, {"role": "user", "content": "u2"}, {"role": "assistant", "content": "a2"}]})"
@@ -277,7 +303,8 @@ TEST(ImportTest, Demonstrations) {
 
 TEST(ImportTest, RealGsm8kWhole) {
   const std::string folder = std::string(PLUMB_SOURCE_DIR) + "/../shared/data/gsm8k";
-  if (!std::filesystem::is_directory(folder)) GTEST_SKIP() << "SKIPPED LOUDLY: no " << folder << ", the real GSM8K was not read";
+  if (!std::filesystem::is_directory(folder))
+    GTEST_SKIP() << "SKIPPED LOUDLY: no " << folder << ", the real GSM8K was not read";
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::string path = entry.path().string();
@@ -287,14 +314,18 @@ TEST(ImportTest, RealGsm8kWhole) {
     EXPECT_EQ(got.ledger.format, "gsm8k") << path;
     EXPECT_EQ(got.ledger.TotalRejected(), 0) << path << ": " << got.ledger.Describe();
     EXPECT_GT(got.prompts.size(), 1000u) << path;
-    for (const Prompt& p : got.prompts) ASSERT_NE(p.ground_truth.find_first_of("0123456789"), std::string::npos) << p.text;
+    for (const Prompt& p : got.prompts)
+      ASSERT_NE(p.ground_truth.find_first_of("0123456789"), std::string::npos) << p.text;
   }
   EXPECT_GT(files, 0) << folder;
 }
 
 TEST(LineReaderTest, EndsMarksAndBounds) {
   TempFolder folder;
-  LineReader lines(WriteFile(folder / "f", "\xEF\xBB\xBF" "one\r\n\ntoolong\nlast"), 5);
+  LineReader lines(WriteFile(folder / "f",
+                             "\xEF\xBB\xBF"
+                             "one\r\n\ntoolong\nlast"),
+                   5);
   std::string line;
   ASSERT_TRUE(lines.Next(line));
   EXPECT_TRUE(lines.too_long());  // the byte order mark and the CR count
@@ -307,14 +338,19 @@ TEST(LineReaderTest, EndsMarksAndBounds) {
   EXPECT_EQ(line, "last");
   EXPECT_EQ(lines.Where(), (folder / "f") + ":4");
   EXPECT_FALSE(lines.Next(line));
-  LineReader marked(WriteFile(folder / "g", "\xEF\xBB\xBF" "one\r\n"));
+  LineReader marked(WriteFile(folder / "g",
+                              "\xEF\xBB\xBF"
+                              "one\r\n"));
   ASSERT_TRUE(marked.Next(line));
   EXPECT_EQ(line, "one");
 }
 
 TEST(LineReaderTest, Utf8) {
-  for (const char* good : {"", "abc", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xEF\xBF\xBD"}) EXPECT_TRUE(IsUtf8(good));
-  for (const char* bad : {"\x80", "\xC0\xAF", "\xE2\x82", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xF8\x88\x80\x80\x80", "\xE0\x80\x80"}) {
+  for (const char* good :
+       {"", "abc", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xEF\xBF\xBD"})
+    EXPECT_TRUE(IsUtf8(good));
+  for (const char* bad : {"\x80", "\xC0\xAF", "\xE2\x82", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+                          "\xF8\x88\x80\x80\x80", "\xE0\x80\x80"}) {
     EXPECT_FALSE(IsUtf8(bad));
   }
 }

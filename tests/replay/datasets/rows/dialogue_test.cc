@@ -1,4 +1,5 @@
-// replay/datasets/rows/dialogue.h and prompts from preference files (replay/datasets/rows/dataset_import.h).
+// replay/datasets/rows/dialogue.h and prompts from preference files
+// (replay/datasets/rows/dataset_import.h).
 #include "replay/datasets/rows/dialogue.h"
 
 #include <gtest/gtest.h>
@@ -16,13 +17,19 @@ namespace {
 using Turns = std::vector<Message>;
 
 TEST(DialogueTest, TurnsOfHhText) {
-  EXPECT_EQ(ParseHumanAssistant("\n\nHuman: Hi there \n\nAssistant: Hello.\n\nHuman: Why?\n\nAssistant: Because\n\nof this."),
-            (Turns{{"user", "Hi there"}, {"assistant", "Hello."}, {"user", "Why?"}, {"assistant", "Because\n\nof this."}}));
-  EXPECT_EQ(ParseHumanAssistant("\n\nHuman: Hi\n\nAssistant:"), (Turns{{"user", "Hi"}}));  // it waits for an answer
+  EXPECT_EQ(ParseHumanAssistant("\n\nHuman: Hi there \n\nAssistant: Hello.\n\nHuman: "
+                                "Why?\n\nAssistant: Because\n\nof this."),
+            (Turns{{"user", "Hi there"},
+                   {"assistant", "Hello."},
+                   {"user", "Why?"},
+                   {"assistant", "Because\n\nof this."}}));
+  // it waits for an answer
+  EXPECT_EQ(ParseHumanAssistant("\n\nHuman: Hi\n\nAssistant:"), (Turns{{"user", "Hi"}}));
   EXPECT_EQ(ParseHumanAssistant("Hi"), std::nullopt);
   EXPECT_EQ(ParseHumanAssistant(""), std::nullopt);
   EXPECT_EQ(ParseHumanAssistant("\n\nHuman:"), std::nullopt);
-  EXPECT_EQ(ParseHumanAssistant("\n\nHuman: \n\nAssistant: Yes?"), std::nullopt);  // an answer to nothing
+  // an answer to nothing
+  EXPECT_EQ(ParseHumanAssistant("\n\nHuman: \n\nAssistant: Yes?"), std::nullopt);
 }
 
 TEST(DialogueTest, WhatAMessageSaysOfItself) {
@@ -57,11 +64,16 @@ TEST(DialogueTest, ThePromptIsWhatBothAnswer) {
 TEST(DialogueTest, PreferenceRowsAsPrompts) {
   testing::TempFolder folder;
   const std::string path = folder.path() + "/pairs.jsonl";
-  std::ofstream(path) << R"({"chosen":"\n\nHuman: one\n\nAssistant: x","rejected":"\n\nHuman: one\n\nAssistant: y"})" "\n"
-                      << R"({"chosen":"plain","rejected":"text"})" "\n"
-                      << R"({"chosen":[{"role":"user","content":"two"},{"role":"assistant","content":"x"}],)"
-                         R"("rejected":[{"role":"user","content":"two"},{"role":"assistant","content":"y"}]})" "\n"
-                      << R"({"prompt":"three","chosen":"x","rejected":"y"})" "\n";
+  std::ofstream(path)
+      << R"({"chosen":"\n\nHuman: one\n\nAssistant: x","rejected":"\n\nHuman: one\n\nAssistant: y"})"
+         "\n"
+      << R"({"chosen":"plain","rejected":"text"})"
+         "\n"
+      << R"({"chosen":[{"role":"user","content":"two"},{"role":"assistant","content":"x"}],)"
+         R"("rejected":[{"role":"user","content":"two"},{"role":"assistant","content":"y"}]})"
+         "\n"
+      << R"({"prompt":"three","chosen":"x","rejected":"y"})"
+         "\n";
   const ImportedPrompts all = ImportPrompts(path, {});
   ASSERT_EQ(all.prompts.size(), 3u);
   EXPECT_EQ(all.prompts[0].messages, (Turns{{"user", "one"}}));
@@ -81,7 +93,8 @@ TEST(DialogueTest, PreferenceRowsAsPrompts) {
 }
 
 TEST(DialogueTest, RealHhPrompts) {
-  const std::string path = PLUMB_SOURCE_DIR "/../shared/data/hh-rlhf/harmless-base-test-1800.jsonl.gz";
+  const std::string path =
+      PLUMB_SOURCE_DIR "/../shared/data/hh-rlhf/harmless-base-test-1800.jsonl.gz";
   if (!std::filesystem::exists(path)) GTEST_SKIP() << "no " << path;
   ImportOptions options;
   const ImportedPrompts all = ImportPrompts(path, options);

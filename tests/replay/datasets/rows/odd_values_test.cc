@@ -3,8 +3,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/replay/fixtures.h"
 #include "replay/datasets/importer.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {

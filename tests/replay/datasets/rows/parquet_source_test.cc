@@ -8,8 +8,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tests/replay/fixtures.h"
 #include "replay/datasets/importer.h"
+#include "tests/replay/fixtures.h"
 
 #if PLUMB_PARQUET
 #include <arrow/array/builder_binary.h>
@@ -36,7 +36,8 @@ using Json = nlohmann::json;
 TEST(ParquetTest, IsRefusedWithTheWayOut) {
   TempFolder folder;
   EXPECT_FALSE(HasParquet());
-  EXPECT_THROWS(ErrorCode::kUnsupported, "to_json", RowSource::Open(WriteFile(folder / "x", "PAR1....PAR1")));
+  EXPECT_THROWS(ErrorCode::kUnsupported, "to_json",
+                RowSource::Open(WriteFile(folder / "x", "PAR1....PAR1")));
 }
 
 #else
@@ -50,10 +51,15 @@ void Do(const arrow::Status& status) {
   if (!status.ok()) throw std::runtime_error(status.ToString());
 }
 
-std::string WriteParquet(const std::string& path, const std::shared_ptr<arrow::Table>& table, int64_t group_rows = 100,
+std::string WriteParquet(const std::string& path, const std::shared_ptr<arrow::Table>& table,
+                         int64_t group_rows = 100,
                          arrow::Compression::type codec = arrow::Compression::SNAPPY) {
   auto file = Get(arrow::io::FileOutputStream::Open(path));
-  const auto properties = parquet::WriterProperties::Builder().compression(codec)->enable_page_checksum()->data_pagesize(1 << 16)->build();
+  const auto properties = parquet::WriterProperties::Builder()
+                              .compression(codec)
+                              ->enable_page_checksum()
+                              ->data_pagesize(1 << 16)
+                              ->build();
   Do(parquet::arrow::WriteTable(*table, arrow::system_memory_pool(), file, group_rows, properties));
   Do(file->Close());
   return path;
@@ -63,9 +69,10 @@ std::string WriteParquet(const std::string& path, const std::shared_ptr<arrow::T
 std::shared_ptr<arrow::Table> TableOf(const std::string& lines) {
   auto read = arrow::json::ReadOptions::Defaults();
   read.use_threads = false;
-  auto reader = Get(arrow::json::TableReader::Make(arrow::system_memory_pool(),
-                                                   std::make_shared<arrow::io::BufferReader>(arrow::Buffer::FromString(lines)), read,
-                                                   arrow::json::ParseOptions::Defaults()));
+  auto reader = Get(arrow::json::TableReader::Make(
+      arrow::system_memory_pool(),
+      std::make_shared<arrow::io::BufferReader>(arrow::Buffer::FromString(lines)), read,
+      arrow::json::ParseOptions::Defaults()));
   return Get(reader->Read());
 }
 
@@ -75,35 +82,57 @@ std::string Lines(int n, const std::function<Json(int)>& row) {
   return out;
 }
 
-Json Turn(const std::string& role, const std::string& content) { return {{"role", role}, {"content", content}}; }
+Json Turn(const std::string& role, const std::string& content) {
+  return {{"role", role}, {"content", content}};
+}
 
 TEST(ParquetTest, GivesTheRecordsOfTheSameRowsAsJsonLines) {
   EXPECT_TRUE(HasParquet());
   const std::function<Json(int)> forms[] = {
       [](int i) -> Json {
-        return {{"data_source", "math"}, {"prompt", {Turn("system", "s"), Turn("user", "q \"" + std::to_string(i) + "\"\n\xC3\xA9")}},
-                {"ability", "a"}, {"reward_model", {{"style", "rule"}, {"ground_truth", std::to_string(i * i)}}},
-                {"extra_info", {{"index", i}, {"split", "train"}, {"share", i / 8.0}, {"tags", {"x", "y"}}, {"hard", i % 2 == 0}}}};
+        return {{"data_source", "math"},
+                {"prompt",
+                 {Turn("system", "s"), Turn("user", "q \"" + std::to_string(i) + "\"\n\xC3\xA9")}},
+                {"ability", "a"},
+                {"reward_model", {{"style", "rule"}, {"ground_truth", std::to_string(i * i)}}},
+                {"extra_info",
+                 {{"index", i},
+                  {"split", "train"},
+                  {"share", i / 8.0},
+                  {"tags", {"x", "y"}},
+                  {"hard", i % 2 == 0}}}};
       },
-      [](int i) -> Json { return {{"question", "q" + std::to_string(i)}, {"answer", "so\n#### " + std::to_string(i)}}; },
       [](int i) -> Json {
-        return {{"prompt", "p" + std::to_string(i)}, {"score_chosen", 8.5}, {"score_rejected", i * 0.01},
+        return {{"question", "q" + std::to_string(i)}, {"answer", "so\n#### " + std::to_string(i)}};
+      },
+      [](int i) -> Json {
+        return {{"prompt", "p" + std::to_string(i)},
+                {"score_chosen", 8.5},
+                {"score_rejected", i * 0.01},
                 {"chosen", {Turn("user", "p" + std::to_string(i)), Turn("assistant", "y")}},
                 {"rejected", {Turn("user", "p" + std::to_string(i)), Turn("assistant", "n")}}};
       },
-      [](int i) -> Json { return {{"prompt", "p" + std::to_string(i)}, {"completion", "c"}, {"label", i % 3 == 0}}; },
-      [](int i) -> Json { return {{"messages", {Turn("user", "u" + std::to_string(i)), Turn("assistant", "a")}}, {"id", i}}; },
+      [](int i) -> Json {
+        return {{"prompt", "p" + std::to_string(i)}, {"completion", "c"}, {"label", i % 3 == 0}};
+      },
+      [](int i) -> Json {
+        return {{"messages", {Turn("user", "u" + std::to_string(i)), Turn("assistant", "a")}},
+                {"id", i}};
+      },
   };
   for (const auto& form : forms) {
-    for (const auto codec : {arrow::Compression::SNAPPY, arrow::Compression::ZSTD, arrow::Compression::GZIP}) {
+    for (const auto codec :
+         {arrow::Compression::SNAPPY, arrow::Compression::ZSTD, arrow::Compression::GZIP}) {
       TempFolder folder;
       const std::string lines = Lines(777, form);
       auto store = OpenStore(folder / "store");
-      const auto parquet = ImportFiles(*store, ImportOf(WriteParquet(folder / "f.parquet", TableOf(lines), 100, codec), "d"));
+      const auto parquet = ImportFiles(
+          *store, ImportOf(WriteParquet(folder / "f.parquet", TableOf(lines), 100, codec), "d"));
       EXPECT_EQ(parquet.files[0].container, "parquet");
       EXPECT_EQ(parquet.files[0].Describe(), "read 777 = used 777");
       const auto text = ImportFiles(*store, ImportOf(WriteFile(folder / "f.jsonl", lines), "d"));
-      EXPECT_TRUE(text.unchanged) << "the rows of the two files are the same: " << lines.substr(0, 200);
+      EXPECT_TRUE(text.unchanged) << "the rows of the two files are the same: "
+                                  << lines.substr(0, 200);
     }
   }
 }
@@ -112,7 +141,8 @@ TEST(ParquetTest, TypesThatJsonHasNot) {
   TempFolder folder;
   arrow::StringDictionaryBuilder coded;
   arrow::DoubleBuilder number;
-  arrow::TimestampBuilder when(arrow::timestamp(arrow::TimeUnit::SECOND), arrow::system_memory_pool());
+  arrow::TimestampBuilder when(arrow::timestamp(arrow::TimeUnit::SECOND),
+                               arrow::system_memory_pool());
   arrow::Decimal128Builder money(arrow::decimal128(10, 2));
   auto keys = std::make_shared<arrow::StringBuilder>();
   auto items = std::make_shared<arrow::Int64Builder>();
@@ -130,9 +160,10 @@ TEST(ParquetTest, TypesThatJsonHasNot) {
   }
   const auto table = arrow::Table::Make(
       arrow::schema({arrow::field("prompt", coded.type()), arrow::field("number", arrow::float64()),
-                     arrow::field("when", when.type()), arrow::field("money", money.type()), arrow::field("map", map.type()),
-                     arrow::field("bytes", arrow::binary())}),
-      {Get(coded.Finish()), Get(number.Finish()), Get(when.Finish()), Get(money.Finish()), Get(map.Finish()), Get(bytes.Finish())});
+                     arrow::field("when", when.type()), arrow::field("money", money.type()),
+                     arrow::field("map", map.type()), arrow::field("bytes", arrow::binary())}),
+      {Get(coded.Finish()), Get(number.Finish()), Get(when.Finish()), Get(money.Finish()),
+       Get(map.Finish()), Get(bytes.Finish())});
   auto source = RowSource::Open(WriteParquet(folder / "f", table));
   SourceRow row;
   ASSERT_TRUE(source->Next(row));
@@ -200,7 +231,9 @@ TEST(ParquetTest, JsonColumnsAreWhatTheySay) {
 
 TEST(ParquetTest, CutOrDamagedFilesAreTypedErrorsAndStoreNothing) {
   TempFolder folder;
-  const std::string lines = Lines(500, [](int i) -> Json { return {{"prompt", "question " + std::to_string(i * 7919)}, {"answer", i}}; });
+  const std::string lines = Lines(500, [](int i) -> Json {
+    return {{"prompt", "question " + std::to_string(i * 7919)}, {"answer", i}};
+  });
   const std::string bytes = ReadFile(WriteParquet(folder / "whole", TableOf(lines)));
   auto store = OpenStore(folder / "store");
   const auto import = [&](const std::string& text) {
@@ -223,7 +256,8 @@ TEST(ParquetTest, CutOrDamagedFilesAreTypedErrorsAndStoreNothing) {
       while (source->Next(row)) {
       }
     } catch (const Error& error) {
-      EXPECT_TRUE(error.code() == ErrorCode::kCorruption || error.code() == ErrorCode::kUnsupported) << error.what();
+      EXPECT_TRUE(error.code() == ErrorCode::kCorruption || error.code() == ErrorCode::kUnsupported)
+          << error.what();
       ++refused;
     }
   }
@@ -259,7 +293,12 @@ TEST(ParquetTest, MemoryDoesNotGrowWithTheFile) {
       return text;
     };
     // One row group: what a reader of whole column chunks would hold at once.
-    return WriteParquet(folder / name, TableOf(Lines(rows, [&](int) -> Json { return {{"prompt", noise()}, {"answer", "4"}}; })), rows);
+    return WriteParquet(folder / name,
+                        TableOf(Lines(rows,
+                                      [&](int) -> Json {
+                                        return {{"prompt", noise()}, {"answer", "4"}};
+                                      })),
+                        rows);
   };
   const std::string small = write("small", 4000), large = write("large", 40000);
   EXPECT_GT(std::filesystem::file_size(large), size_t{15} << 20);

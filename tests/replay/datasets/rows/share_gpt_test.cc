@@ -2,11 +2,11 @@
 // records they give.
 #include "replay/datasets/rows/share_gpt.h"
 
-#include "tests/replay/fixtures.h"
 #include "replay/datasets/rows/dataset_import.h"
 #include "replay/datasets/rows/row_detection.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "replay/datasets/rows/row_source.h"
+#include "tests/replay/fixtures.h"
 
 namespace plumb::replay {
 namespace {
@@ -71,10 +71,9 @@ TEST(ShareGptTest, FunctionCallsAreToolCalls) {
   EXPECT_EQ(
       row.record.chosen[0].fields_json,
       R"({"content":null,"tool_calls":[{"type":"function","function":{"name":"f"}},{"type":"function","function":{"name":"g"}}]})");
-  EXPECT_TRUE(
-      Has(Refused(R"({"conversations": [{"from": "human", "value": "q"},)"
-                  R"( {"from": "function_call", "value": "call f"}]})"),
-          "bad_messages: a function_call whose value is no JSON"));
+  EXPECT_TRUE(Has(Refused(R"({"conversations": [{"from": "human", "value": "q"},)"
+                          R"( {"from": "function_call", "value": "call f"}]})"),
+                  "bad_messages: a function_call whose value is no JSON"));
 }
 
 TEST(ShareGptTest, PairsAndJudgedAnswers) {
