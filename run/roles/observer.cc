@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 #include "common/base/error.h"
@@ -47,7 +49,26 @@ Observer::Observer(const Session& session, const RunOptions& options)
   }
   // taken here: a port in use is said before the warm start
   const int64_t port = session.config().metrics.prometheus_port;
-  if (port > 0) metrics_.AddSink(MakePrometheusSink(static_cast<int>(port)));
+  if (port > 0) {
+    const std::string name = std::filesystem::path(session.folder().path).filename();
+    auto sink = MakePrometheusSink(static_cast<int>(port), {{"run", name}, {"role", "learner"}});
+    prometheus_ = sink.get();
+    metrics_.AddSink(std::move(sink));
+    Note("metrics: http://127.0.0.1:" + std::to_string(prometheus_->port()) + "/metrics");
+  }
+}
+
+void Observer::AddCounters(const std::map<std::string, int64_t>& counters,
+                           std::map<std::string, double>& metrics) {
+  std::map<std::string, double> totals;
+  AddCounterMetrics(counters, totals);
+  if (prometheus_ != nullptr) {
+    std::set<std::string> names;
+    for (const auto& [name, total] : totals) names.insert(name);
+    for (const char* now : {"replay/held", "replay/waiting", "replay/queue"}) names.erase(now);
+    prometheus_->CountersAre(std::move(names));
+  }
+  for (const auto& [name, total] : totals) metrics[name] = total;
 }
 
 void Observer::Note(const std::string& line) {

@@ -33,6 +33,9 @@ class Observer {
   }
   learner::LearnerHooks Hooks();
   void Note(const std::string& line);
+  // AddCounterMetrics, and which of them only rise for whoever scrapes them.
+  void AddCounters(const std::map<std::string, int64_t>& counters,
+                   std::map<std::string, double>& metrics);
   // Writes summary.json and report.html.
   void Finish(const RunSummary& summary);
 
@@ -49,6 +52,7 @@ class Observer {
   const RunOptions options_;
   std::unique_ptr<Progress> progress_;
   Metrics metrics_;
+  PrometheusSink* prometheus_ = nullptr;  // one of its sinks
   std::unique_ptr<SampleLog> samples_;
   std::function<Prompt(const PromptLease&)> find_prompt_;
   bool started_ = false;

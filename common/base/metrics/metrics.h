@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -80,13 +81,16 @@ std::unique_ptr<MetricsSink> MakeTensorBoardSink(const std::string& folder,
                                                  FileSystem& files = RealFileSystem(),
                                                  Clock& clock = RealClock());
 
-// GET http://127.0.0.1:port/metrics in the Prometheus text format, answered by an own thread. Names
-// as they are in the label `name` of plumb_metric, since slashes are not allowed there. Port 0
-// takes a free one. Throws kConflict when the port is in use.
+// GET http://127.0.0.1:port/metrics in the Prometheus text format, answered by an own thread.
+// "reward/mean" is the gauge plumb_reward_mean, a counter's name ends in _total; each has HELP,
+// TYPE and the labels given. Port 0 takes a free one. Throws kConflict when the port is in use.
 class PrometheusSink : public MetricsSink {
  public:
   virtual int port() const = 0;
+  // Which of the names to come are totals that only rise. From the thread that writes.
+  virtual void CountersAre(std::set<std::string> names) = 0;
 };
-std::unique_ptr<PrometheusSink> MakePrometheusSink(int port);
+std::unique_ptr<PrometheusSink> MakePrometheusSink(
+    int port, const std::map<std::string, std::string>& labels = {});
 
 }  // namespace plumb

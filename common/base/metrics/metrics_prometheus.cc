@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstring>
 #include <thread>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/base/metrics/metrics.h"
@@ -30,9 +31,40 @@ std::string Number(double v) {
   return std::string(digits, std::to_chars(digits, digits + sizeof digits, v).ptr);
 }
 
+// What a label's value may hold.
+std::string Escaped(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    if (c == '\n') {
+      out += "\\n";
+    } else {
+      out += c;
+    }
+  }
+  return out;
+}
+
+std::string Labels(const std::map<std::string, std::string>& labels) {
+  std::string out;
+  for (const auto& [name, value] : labels)
+    out += (out.empty() ? "" : ",") + name + "=\"" + Escaped(value) + "\"";
+  return out;
+}
+
+// "reward/mean" as a metric may be called there.
+std::string FamilyOf(std::string_view name, bool counter) {
+  std::string out = "plumb_";
+  for (const char c : name) {
+    const bool fits = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    out += fits ? c : '_';
+  }
+  return counter ? out + "_total" : out;
+}
+
 class Responder final : public PrometheusSink {
  public:
-  explicit Responder(int port) {
+  Responder(int port, const std::map<std::string, std::string>& labels) : labels_(Labels(labels)) {
     const std::string where = "http://127.0.0.1:" + std::to_string(port) + "/metrics";
     if (port < 0 || port > 65535)
       throw Error(ErrorCode::kInvalidArgument, "not a port number", where);
@@ -76,20 +108,36 @@ class Responder final : public PrometheusSink {
   int port() const override { return port_; }
 
   void Write(int64_t step, double wall_s, const std::map<std::string, double>& values) override {
-    std::string text = "# TYPE plumb_step gauge\nplumb_step " + std::to_string(step) +
-                       "\n# TYPE plumb_wall_seconds gauge\nplumb_wall_seconds " + Number(wall_s) +
-                       "\n# TYPE plumb_metric gauge\n";
+    struct Family {
+      bool counter = false;
+      std::vector<std::pair<std::string_view, double>> members;
+    };
+    std::map<std::string, Family> families;
+    families["plumb_step"].members = {{"step", static_cast<double>(step)}};
+    families["plumb_wall_seconds"].members = {{"wall_s", wall_s}};
     for (const auto& [name, value] : values) {
-      text += "plumb_metric{name=\"";
-      for (const char c : name) {
-        if (c == '"' || c == '\\') text += '\\';
-        text += c == '\n' ? ' ' : c;
+      const bool counter = counters_.contains(name);
+      Family& family = families[FamilyOf(name, counter)];
+      family.counter = counter;
+      family.members.emplace_back(name, value);
+    }
+    std::string text;
+    for (const auto& [name, family] : families) {
+      text += "# HELP " + name + " " + Escaped(family.members.front().first) +
+              " of docs/metrics.md\n# TYPE " + name + (family.counter ? " counter\n" : " gauge\n");
+      for (const auto& [own, value] : family.members) {
+        std::string labels = labels_;
+        // Two names that differ in signs only are told apart by the name as it was.
+        if (family.members.size() > 1)
+          labels += (labels.empty() ? "" : ",") + Labels({{"name", std::string(own)}});
+        text += name + (labels.empty() ? "" : "{" + labels + "}") + " " + Number(value) + "\n";
       }
-      text += "\"} " + Number(value) + "\n";
     }
     MutexLock lock(mu_);
     text_ = std::move(text);
   }
+
+  void CountersAre(std::set<std::string> names) override { counters_ = std::move(names); }
 
  private:
   void Serve() {
@@ -139,6 +187,8 @@ class Responder final : public PrometheusSink {
     }
   }
 
+  const std::string labels_;
+  std::set<std::string> counters_;  // of the writing thread
   int listener_ = -1;
   int wake_ = -1;
   int port_ = 0;
@@ -149,8 +199,9 @@ class Responder final : public PrometheusSink {
 
 }  // namespace
 
-std::unique_ptr<PrometheusSink> MakePrometheusSink(int port) {
-  return std::make_unique<Responder>(port);
+std::unique_ptr<PrometheusSink> MakePrometheusSink(
+    int port, const std::map<std::string, std::string>& labels) {
+  return std::make_unique<Responder>(port, labels);
 }
 
 }  // namespace plumb

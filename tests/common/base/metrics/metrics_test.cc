@@ -142,18 +142,30 @@ TEST(Metrics, TensorBoardFileOfItsOwnForEachStart) {
 }
 
 TEST(Metrics, PrometheusAnswersAndSurvivesBadClients) {
-  auto owned = MakePrometheusSink(0);
+  auto owned = MakePrometheusSink(0, {{"role", "learner"}, {"run", "a \"b\""}});
+  owned->CountersAre({"dropped/groups"});
   const int port = owned->port();
   Metrics metrics;
   metrics.AddSink(std::move(owned));
   metrics.Set("reward/mean", 0.5);
   metrics.Set("policy/loss", std::nan(""));
+  metrics.Set("dropped/groups", 3);
+  metrics.Set("reward/a-b", 1);
+  metrics.Set("reward/a_b", 2);
   metrics.Step(41);
   const std::string reply = HttpGet(port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_EQ(reply.rfind("HTTP/1.0 200 OK\r\n", 0), 0u) << reply;
-  EXPECT_NE(reply.find("\nplumb_step 41\n"), std::string::npos);
-  EXPECT_NE(reply.find("\nplumb_metric{name=\"reward/mean\"} 0.5\n"), std::string::npos);
-  EXPECT_NE(reply.find("\nplumb_metric{name=\"policy/loss\"} NaN\n"), std::string::npos);
+  const std::string labels = "role=\"learner\",run=\"a \\\"b\\\"\"";
+  for (const std::string& line :
+       {"# HELP plumb_reward_mean reward/mean of docs/metrics.md\n# TYPE plumb_reward_mean gauge\n"
+        "plumb_reward_mean{" +
+            labels + "} 0.5",
+        "plumb_policy_loss{" + labels + "} NaN", "plumb_step{" + labels + "} 41",
+        "# TYPE plumb_dropped_groups_total counter\nplumb_dropped_groups_total{" + labels + "} 3",
+        "# TYPE plumb_reward_a_b gauge\nplumb_reward_a_b{" + labels +
+            ",name=\"reward/a-b\"} 1\nplumb_reward_a_b{" + labels + ",name=\"reward/a_b\"} 2"}) {
+    EXPECT_NE(reply.find("\n" + line + "\n"), std::string::npos) << line << "\n" << reply;
+  }
   EXPECT_EQ(HttpGet(port, "GET /other HTTP/1.1\r\n\r\n").rfind("HTTP/1.0 404", 0), 0u);
   HttpGet(port, std::string(20000, 'x'));
   EXPECT_EQ(HttpGet(port, "GET /metrics HTTP/1.1\r\n\r\n").rfind("HTTP/1.0 200", 0), 0u);
