@@ -263,7 +263,7 @@ int Eval(EvalArguments a) {
 void AddEvalCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<EvalArguments>();
   CLI::App* eval = app.add_subcommand("eval", "pass@1 on prompts with known answers");
-  eval->add_option("model", a->model, "model folder")->required();
+  eval->add_option("model", a->model, "a model folder, or a run's")->required();
   eval->add_option("dataset", a->dataset,
                    "JSONL (also .gz) with prompts and answers, or \"arithmetic\"")
       ->required();

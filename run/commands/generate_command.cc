@@ -184,10 +184,7 @@ int Generate(GenerateArguments arguments) {
 void AddGenerateCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<GenerateArguments>();
   CLI::App* generate = app.add_subcommand("generate", "Answers of a model folder");
-  generate
-      ->add_option("model", a->model,
-                   "model folder, e.g. runs/demo/checkpoints/step-00000400/model")
-      ->required();
+  generate->add_option("model", a->model, "a model folder, or a run's, e.g. runs/demo")->required();
   generate->add_option("--prompt", a->prompts, "text; any number of times; - reads standard input")
       ->allow_extra_args(false);
   generate

@@ -201,7 +201,7 @@ int Score(const ScoreArguments& arguments) {
 void AddScoreCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<ScoreArguments>();
   CLI::App* score = app.add_subcommand("score", "Log-prob of every token of given texts");
-  score->add_option("model", a->model, "model folder")->required();
+  score->add_option("model", a->model, "a model folder, or a run's")->required();
   score->add_option("file", a->file, "JSONL (also .gz) of {\"text\": ...} or {\"tokens\": [...]}")
       ->required();
   score->add_option("--batch-tokens", a->batch_tokens, "tokens a forward")

@@ -77,6 +77,12 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     if (r.after) held_out("after: ", *r.after);
     std::printf("steps:  %lld in %.1f s\nreport: %s\n", static_cast<long long>(r.steps), r.wall_s,
                 session.folder().report().c_str());
+    const bool scores = session.config().algorithm.name == configs::AlgorithmName::kRewardModel;
+    if (!r.stopped_early) {
+      std::printf("model:  %s\n", session.folder().model().c_str());
+      if (!scores)
+        std::printf("try:    plumb generate %s --prompt '...'\n", session.folder().path.c_str());
+    }
     std::fflush(stdout);
   }
   if (r.sft && r.sft->stopped) {

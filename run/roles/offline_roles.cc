@@ -98,8 +98,8 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
   };
   learner::LearnerResult result = learner::RunOffline(config, how, *objective, weights, optimizer,
                                                       checkpoints, hooks, options.resume);
-  policy_model::SaveModelDirectory(weights, session.folder().path + "/model",
-                                   session.tokenizer_source(), config.model.path);
+  policy_model::SaveModelDirectory(weights, session.folder().model(), session.tokenizer_source(),
+                                   config.model.path);
   return FinishRun(session, observer, std::move(result),
                    {{"pairs", static_cast<int64_t>(data.train.size())},
                     {"completions", static_cast<int64_t>(data.completions.size())},

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "common/base/log.h"
+#include "policy_model/memory/weights.h"
 #include "replay/store/record.h"
 #include "reward/models/reward_model.h"
 #include "run/roles/role_totals.h"
@@ -108,7 +109,7 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
     auto counters = ports.Counters();
     times.AddStep(TakeRoleTotals(counters), metrics);
     stepped = true;
-    AddCounterMetrics(counters, metrics);
+    observer.AddCounters(counters, metrics);
     if (scorer != nullptr) {
       for (const auto& [name, seconds] : scorer->Latencies()) metrics[name] = seconds;
     }
@@ -125,7 +126,12 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   hooks.checkpointed = [&](int64_t oldest_step) { ports.Trim(KeepFromStep(config, oldest_step)); };
   learner::LearnerLoop loop(config, weights, ports, ports, checkpoints, demonstrations.train,
                             demonstrations.heldout, hooks);
-  return loop.Run(options.resume);
+  learner::LearnerResult result = loop.Run(options.resume);
+  if (!result.stopped_early) {
+    policy_model::SaveModelDirectory(weights, session.folder().model(), session.tokenizer_source(),
+                                     config.model.path);
+  }
+  return result;
 }
 
 RunSummary FinishRun(const Session& session, Observer& observer, learner::LearnerResult result,

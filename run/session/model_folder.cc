@@ -8,6 +8,7 @@
 #include "common/base/json/strict_json.h"
 #include "common/text/template/special_tokens.h"
 #include "policy_model/transformer.h"
+#include "run/session/run_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -60,6 +61,18 @@ std::string BaseOf(const std::string& path) {
                 config);
   }
   return base;
+}
+
+// A run's folder stands for the model that it trained.
+std::string WithinRun(const std::string& path) {
+  const RunFolder run{path};
+  FileSystem& files = RealFileSystem();
+  if (!files.Exists(run.identity()) || files.Exists(path + "/config.json")) return path;
+  if (files.Exists(run.model())) return run.model();
+  throw Error(
+      ErrorCode::kNotFound,
+      "this run has not ended: its models so far are in " + run.checkpoints() + "/step-*/model",
+      path);
 }
 
 }  // namespace
@@ -147,7 +160,7 @@ ModelFolder LoadVocabulary(const std::string& folder, const std::string& bos) {
   return model;
 }
 
-ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
+ModelFolder LoadModel(const std::string& given, const ModelOptions& options) {
   if (options.dtype != "auto" && options.dtype != "float32" && options.dtype != "bfloat16") {
     throw Error(ErrorCode::kInvalidArgument,
                 "is \"" + options.dtype + "\": use auto, float32 or bfloat16", "--dtype");
@@ -157,12 +170,12 @@ ModelFolder LoadModel(const std::string& path, const ModelOptions& options) {
     throw Error(ErrorCode::kInvalidArgument,
                 "is \"" + options.device + "\": use cpu, cuda or cuda:N", "--device");
   }
+  const std::string path = WithinRun(given);
   const std::string base = BaseOf(path);
   if (!RealFileSystem().Exists(base + "/config.json")) {
     throw Error(ErrorCode::kNotFound,
-                "no model here: config.json is missing. A run's models are in "
-                "RUN/checkpoints/step-*/model; plumb convert makes "
-                "a folder of a GGUF file",
+                "no model here: config.json is missing. A run's folder will do; plumb convert "
+                "makes a folder of a GGUF file",
                 path);
   }
   ModelFolder model = LoadVocabulary(path, options.bos);

@@ -67,6 +67,7 @@ struct ModelFolder {
 // begin token.
 ModelFolder LoadVocabulary(const std::string& path, const std::string& bos);
 
+// `path`: a model folder, or that of a run that has ended.
 ModelFolder LoadModel(const std::string& path, const ModelOptions& options);
 
 // Begin and end token that config.json does not name, from the tokenizer's files.

@@ -1,9 +1,10 @@
 // The folder of a run: what lies where in it, and who may begin, resume or replace a run there.
 //
 //   config.toml (resolved)  run.json (run id)  lock  changes.jsonl  metrics.jsonl  samples.jsonl
-//   summary.json  report.html tensorboard/  logs/  checkpoints/  store/  tokenizer/ (of a
-//   from-scratch model) changes.jsonl: one line for each option that a resume changed: {"step",
-//   "option", "before", "now"}, values as TOML
+//   summary.json  report.html  tensorboard/  logs/  checkpoints/  store/
+//   model/ (once the run has ended)  tokenizer/ (of a from-scratch model)
+//   changes.jsonl: one line for each option that a resume changed: {"step", "option", "before",
+//   "now"}, values as TOML
 // Thread safety: one thread. Ownership: a PreparedRun holds the folder's lock.
 // Errors: kConflict for a folder that is in use, that is no run's, or whose run was started with
 // other options; kNotFound for a resume where no run is. A run that is refused leaves the folder as
@@ -32,6 +33,7 @@ struct RunFolder {
   std::string tensorboard() const { return path + "/tensorboard"; }
   std::string logs() const { return path + "/logs"; }
   std::string checkpoints() const { return path + "/checkpoints"; }
+  std::string model() const { return path + "/model"; }  // what was trained, once it is
   std::string store() const { return path + "/store"; }
   std::string tokenizer() const { return path + "/tokenizer"; }
 };

@@ -59,10 +59,18 @@ TEST(TrainCommandTest, LeavesARunFolderThatHoldsTogether) {
   EXPECT_EQ(summary["weights_sha256"].get<std::string>().size(), 64u);
   EXPECT_TRUE(Has(Read(run + "/report.html"), summary["policy_digest"].get<std::string>()));
   EXPECT_EQ(RunPlumb({"store", "inspect", run + "/store", "--verify"}).code, 0);
-  EXPECT_EQ(RunPlumb({"generate", run + "/checkpoints/step-00000004/model", "--prompt",
-                      "1+2=", "--max-new-tokens", "4"})
-                .code,
-            0);
+  const std::string last = run + "/checkpoints/step-00000004/model";
+  EXPECT_TRUE(Has(output.out, "model:  " + run + "/model\ntry:    plumb generate " + run + " "));
+  EXPECT_EQ(Read(run + "/model/model.safetensors"), Read(last + "/model.safetensors"));
+  std::vector<std::string> said;
+  for (const std::string& model : {last, run + "/model", run}) {
+    said.push_back(RunPlumb({"generate", model, "--prompt", "1+2=", "--max-new-tokens", "4",
+                             "--temperature", "0"})
+                       .out);
+  }
+  EXPECT_FALSE(said[0].empty());
+  EXPECT_EQ(said[1], said[0]);
+  EXPECT_EQ(said[2], said[0]) << "a run's folder will do";
 }
 
 // Peak memory of a run of its own process in KiB, with a reward that takes so many seconds a group

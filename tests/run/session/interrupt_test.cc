@@ -1,6 +1,7 @@
 // Signals to a process that says what it is busy with: each state in a child of its own.
 #include "run/session/interrupt.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -27,7 +28,7 @@ struct Ended {
 class Child {
  public:
   explicit Child(const std::function<void()>& body) {
-    EXPECT_EQ(pipe(out_), 0);
+    EXPECT_EQ(pipe2(out_, O_CLOEXEC), 0);  // no program started beside it holds its end
     pid_ = fork();
     if (pid_ != 0) {
       close(out_[1]);
