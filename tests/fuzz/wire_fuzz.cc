@@ -149,10 +149,13 @@ Seeds FrameSeeds() {
   call.client = "learner";
   call.verb = "weights.await";
   call.ids = {1, 2};
-  return {
-      Tagged(0, EncodeStreamFrame(stream)), Tagged(1, EncodeCallFrame(call)),
-      Tagged(2, weight_wire::EncodeOffer({{4, "digest"}, {{"base", "a", 16}, {"lora", "b", 4}}})),
-      Tagged(3, weight_wire::EncodeVersion({4, "digest"}))};
+  WeightOffer offer;
+  offer.version = {4, "digest"};
+  offer.sets.push_back({"base", "a", 16});
+  offer.sets.push_back({"lora", "b", 4});
+  return {Tagged(0, EncodeStreamFrame(stream)), Tagged(1, EncodeCallFrame(call)),
+          Tagged(2, weight_wire::EncodeOffer(offer)),
+          Tagged(3, weight_wire::EncodeVersion(offer.version))};
 }
 
 void FuzzStoreRecords(std::string_view input) {
