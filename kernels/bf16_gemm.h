@@ -16,8 +16,8 @@ namespace plumb::kernels {
 
 inline constexpr int64_t kBf16GemmDepth = 2048;
 
-// Whether Bf16Gemm is the better product on this processor: AVX-512, made by Intel, no AMX. The
-// same on every run.
+// Whether Bf16Gemm is the better product on this processor: AVX-512, made by Intel, no AMX; or AVX2
+// without AVX-512. The same on every run.
 bool PreferBf16Gemm();
 
 // How an operand lies: op(X)[i, p] for a row i of the result (or column, for `b`) and a term p of

@@ -307,6 +307,11 @@ bool PreferBf16Gemm() {
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kAmxBf16) == 0;
   }();
   return prefer;
+#elif defined(__x86_64__) && defined(__AVX2__)
+  // Without AVX-512 libraries multiply bfloat16 element by element; a build for such a processor
+  // may run on a newer one.
+  static const bool prefer = !__builtin_cpu_supports("avx512f");
+  return prefer;
 #else
   return false;
 #endif
