@@ -208,7 +208,7 @@ TEST(MakeRule, DigestFollowsTheOptions) {
   };
   EXPECT_EQ(digest(Part("answer")), digest(Part("answer")));
   EXPECT_NE(digest(Part("answer")), digest(Part("answer", {"fallback=last_number"})));
-  EXPECT_EQ(digest(Part("answer")).rfind("rule:answer/2:", 0), 0u);
+  EXPECT_EQ(digest(Part("answer")).rfind("rule:answer/3:", 0), 0u);
 }
 
 TEST(FileDigest, KnownValues) {
