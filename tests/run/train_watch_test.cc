@@ -42,15 +42,16 @@ TEST(TrainWatchTest, PrometheusScrapesARunThatGoesOn) {
   std::vector<std::string> more = PortLine(port);
   more.insert(more.end(), {"--set", "run.checkpoint_every=0"});
   const pid_t child = testing::StartProgram(testing::TrainLine(run, 600, more), run);
+  const std::string labels = "{role=\"learner\",run=\"run\"}";
   double first = -1, reward = -1, later = -1;
   const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(100);
   while (later <= first && std::chrono::steady_clock::now() < until &&
          ::waitpid(child, nullptr, WNOHANG) == 0) {
     const std::string reply = HttpGet(port);
-    const double step = Scraped(reply, "plumb_step");
+    const double step = Scraped(reply, "plumb_step" + labels);
     if (first < 0) {
       first = later = step;
-      reward = Scraped(reply, "plumb_metric{name=\"reward/mean\"}");
+      reward = Scraped(reply, "plumb_reward_mean" + labels);
     }
     later = step;
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
