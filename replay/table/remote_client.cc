@@ -180,7 +180,9 @@ void ReplayClient::Report(const std::string& role, const std::map<std::string, i
     next_report_ = After(options_.report_interval);
   } catch (const Error& e) {
     if (e.code() != ErrorCode::kUnavailable && e.code() != ErrorCode::kDeadline) throw;
-    next_report_ = After(kReportBackoff);
+    // A store that imports its prompts says so at once; one that says nothing held up the caller.
+    next_report_ =
+        After(e.code() == ErrorCode::kUnavailable ? options_.report_interval : kReportBackoff);
   }
 }
 
