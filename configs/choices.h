@@ -62,6 +62,18 @@ template <>
 inline constexpr auto kNames<LrSchedule> = std::to_array<std::string_view>({"constant", "linear",
                                                                             "cosine"});
 
+// Whether a checkpoint holds the optimizer's state: until the run has done its steps (then only the
+// weights stay), for good, or not at all.
+enum class KeepOptimizer : uint8_t { kUntilEnd, kAlways, kNever };
+template <>
+inline constexpr auto kNames<KeepOptimizer> = std::to_array<std::string_view>({"until_end",
+                                                                               "always", "never"});
+
+// Which answers of a step go to samples.jsonl: two of one prompt, or all.
+enum class SampleLog : uint8_t { kSome, kAll };
+template <>
+inline constexpr auto kNames<SampleLog> = std::to_array<std::string_view>({"some", "all"});
+
 // How a step's prompts are chosen (replay/table/sampler.h), and which earlier groups come with
 // them.
 enum class PromptSampler : uint8_t {
@@ -120,11 +132,12 @@ enum class AlgorithmName : uint8_t {
   kPpo,
   kDpo,
   kRewardModel,
+  kSft,
 };
 template <>
 inline constexpr auto kNames<AlgorithmName> =
     std::to_array<std::string_view>({"grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce++",
-                                     "cispo", "ppo", "dpo", "reward_model"});
+                                     "cispo", "ppo", "dpo", "reward_model", "sft"});
 
 enum class Advantage : uint8_t { kGroup, kLeaveOneOut, kBatch };
 template <>

@@ -53,13 +53,20 @@ struct RunConfig {
   int64_t max_staleness = 0;      // versions; must be 0 under sync
   int64_t steps = 100;            // train steps (policy updates batches)
   int64_t checkpoint_every = 50;  // steps; 0: only at the end
-  int64_t keep_checkpoints = 2;   // >= 2
-  int64_t threads = 0;            // 0: one per core
-  std::string device = "cpu";     // cpu | cuda | cuda:N
-  int64_t actors = 1;             // processes of that role
+  int64_t keep_checkpoints = 1;
+  int64_t threads = 0;         // 0: one per core
+  std::string device = "cpu";  // cpu | cuda | cuda:N
+  int64_t actors = 1;          // processes of that role
   int64_t reward_workers = 1;
   // any wait longer than this ends the run with what it waited for
   double stall_seconds = 300;
+  template <class V>
+  void Visit(V& v);
+};
+
+// [checkpoint]: what stands in one
+struct CheckpointConfig {
+  KeepOptimizer optimizer = KeepOptimizer::kUntilEnd;
   template <class V>
   void Visit(V& v);
 };
@@ -104,6 +111,9 @@ struct DataConfig {
   int64_t eval_skip = 0;       // usable rows of `eval` passed over first: one file for both
   std::map<std::string, std::string> map;  // prompt=column, answer=column, ...
   std::string system_prompt;               // put in front of every prompt as a system message
+  // Text (of a prompt, a pair, a demonstration) goes through the model's chat template, where it
+  // has one; messages always do.
+  bool chat_template = true;
   std::string prompt_suffix;  // appended to the user's text, e.g. how to format the answer
   int64_t max_prompt_tokens = 1024;
   OverlongPolicy overlong = OverlongPolicy::kDrop;
@@ -140,7 +150,7 @@ struct ReplayConfig {
   void Visit(V& v);
 };
 
-// [sft]: supervised warm start before version 0
+// [sft]: supervised warm start before version 0, or the whole training (algorithm.name = "sft")
 struct SftConfig {
   int64_t steps = 0;   // 0: no warm start
   int64_t batch = 64;  // sequences per step
@@ -154,6 +164,10 @@ struct SftConfig {
   int64_t eval_every = 20;  // steps between held-out losses
   // held-out losses without a new low that end the warm start; 0: all steps
   int64_t patience = 0;
+  // algorithm.name = "sft": last rows of the file, never trained on; -1: 100, of a smaller file a
+  // tenth
+  int64_t heldout = -1;
+  int64_t max_tokens = 1024;  // longer sequences: data.overlong says
   template <class V>
   void Visit(V& v);
 };
@@ -326,12 +340,14 @@ struct MetricsConfig {
   bool tensorboard = true;
   int64_t prometheus_port = 0;  // 0: off; loopback only
   int64_t samples_every = 10;   // steps between entries of samples.jsonl
+  SampleLog samples = SampleLog::kSome;
   template <class V>
   void Visit(V& v);
 };
 
 struct Config {
   RunConfig run;
+  CheckpointConfig checkpoint;
   ModelConfig model;
   PolicyConfig policy;
   DataConfig data;
@@ -365,10 +381,11 @@ Loaded ParseRecipe(const std::string& text, const std::string& name,
 // Contradictions between options; each entry is one complete sentence. Empty: fine.
 std::vector<std::string> Validate(const Config& config);
 
-// Trains on stored pairs, without actors and rewards.
+// Trains on stored rows, without actors and rewards.
 inline bool IsOffline(const Config& config) {
   return config.algorithm.name == AlgorithmName::kDpo ||
-         config.algorithm.name == AlgorithmName::kRewardModel;
+         config.algorithm.name == AlgorithmName::kRewardModel ||
+         config.algorithm.name == AlgorithmName::kSft;
 }
 
 // The whole config as TOML that LoadRecipe reads back to the same Config.

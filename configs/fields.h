@@ -26,8 +26,7 @@ void RunConfig::Visit(V& v) {
      "error",
      "save_steps save_freq", AtLeast(0)},
     checkpoint_every);
-  v({"keep_checkpoints", "1", "verified checkpoints kept; at least 2", "save_total_limit",
-     AtLeast(2)},
+  v({"keep_checkpoints", "1", "verified checkpoints kept", "save_total_limit", AtLeast(1)},
     keep_checkpoints);
   v({"threads", "1",
      "threads of products and kernels in each process, shared by roles that compute there at a "
@@ -43,6 +42,14 @@ void RunConfig::Visit(V& v) {
      "what it waited for",
      Positive()},
     stall_seconds);
+}
+
+template <class V>
+void CheckpointConfig::Visit(V& v) {
+  v({"optimizer", "name",
+     "the optimizer's moments, 8 bytes a trained parameter: kept until the run has done its steps, "
+     "always, or never. A run resumes exactly only with them"},
+    optimizer);
 }
 
 template <class V>
@@ -97,6 +104,11 @@ void DataConfig::Visit(V& v) {
     eval_skip);
   v({"map", "table", "other column names, e.g. { prompt = \"input\", answer = \"label\" }"}, map);
   v({"system_prompt", "text", "put in front of every prompt as a system message"}, system_prompt);
+  v({"chat_template", "bool",
+     "text (of prompts, pairs, demonstrations) goes through the model's chat template, where it "
+     "has "
+     "one; messages always do"},
+    chat_template);
   v({"prompt_suffix", "text", "appended to the user's text, e.g. how to write the answer"},
     prompt_suffix);
   v({"max_prompt_tokens", "tokens", "longer prompts follow `overlong`",
@@ -168,6 +180,14 @@ void SftConfig::Visit(V& v) {
      "in a row without one 2 % lower than all before, then the warm start ends; 0: all steps",
      "early_stopping_patience", AtLeast(0)},
     patience);
+  v({"heldout", "rows",
+     "sft as the algorithm: last rows of the file, never trained on; -1: 100, of a smaller file a "
+     "tenth",
+     AtLeast(-1)},
+    heldout);
+  v({"max_tokens", "tokens", "sft as the algorithm: longer sequences follow data.overlong",
+     "max_seq_length cutoff_len", AtLeast(2)},
+    max_tokens);
 }
 
 template <class V>
@@ -443,11 +463,13 @@ void MetricsConfig::Visit(V& v) {
   v({"prometheus_port", "port", "serve /metrics on the loopback; 0: off", Within(0, 65535)},
     prometheus_port);
   v({"samples_every", "steps", "between entries of samples.jsonl; 0: none"}, samples_every);
+  v({"samples", "name", "of such a step: two answers of one prompt, or every answer"}, samples);
 }
 
 template <class V>
 void Config::Visit(V& v) {
   v.Section("run", run);
+  v.Section("checkpoint", checkpoint);
   v.Section("model", model);
   v.Section("policy", policy);
   v.Section("data", data);

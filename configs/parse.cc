@@ -401,7 +401,8 @@ struct AlgorithmDefaults {
         return Set(a, "clip_high", a.clip_high, 4.0);
       case AlgorithmName::kGrpo:
       case AlgorithmName::kDpo:
-      case AlgorithmName::kRewardModel: return;
+      case AlgorithmName::kRewardModel:
+      case AlgorithmName::kSft: return;
     }
   }
 };

@@ -35,6 +35,7 @@ constexpr Row kTable[] = {
      "roles steps max_staleness checkpoint_every keep_checkpoints threads device actors "
      "reward_workers stall_seconds",
      nullptr},
+    {"checkpoint", "optimizer", nullptr},
     {"model", "path",
      "the run's weights are those of its checkpoint; from other weights begins another run"},
     {"model", "dtype", "the checkpoint and the stored log-probs have this precision"},
@@ -43,11 +44,13 @@ constexpr Row kTable[] = {
     {"model", "vocabulary", "stored answers are tokens of it"},
     {"policy", "adapter rank alpha targets", "the checkpoint holds what it says"},
     {"data",
-     "train dataset eval eval_prompts eval_skip map system_prompt prompt_suffix max_prompt_tokens "
+     "train dataset eval eval_prompts eval_skip map system_prompt chat_template prompt_suffix "
+     "max_prompt_tokens "
      "overlong shuffle limit "
      "arithmetic_digits arithmetic_sft_examples",
      kRows},
-    {"sft", "batch data", "the updates of the warm start are counted and cut by it"},
+    {"sft", "batch data heldout max_tokens",
+     "the updates of the warm start are counted and cut by it"},
     {"sft",
      "steps learning_rate lr_schedule warmup_fraction min_lr_fraction weight_decay eval_every "
      "patience",
@@ -97,7 +100,7 @@ constexpr Row kTable[] = {
      "micro_batch_tokens max_skipped_in_a_row",
      nullptr},
     {"eval", "every samples success_part bar", nullptr},
-    {"metrics", "tensorboard prometheus_port samples_every", nullptr},
+    {"metrics", "tensorboard prometheus_port samples_every samples", nullptr},
 };
 
 using Rules = std::map<std::string, ResumeRule>;
