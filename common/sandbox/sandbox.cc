@@ -251,7 +251,8 @@ void ApplyLimits(const SandboxOptions& options, bool on_top) {
   if (!options.limits) return;
   const int64_t mib = 1 << 20;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  const bool limit_memory = !on_top;  // a sanitizer's shadow grows by gigabytes as it is touched
+  // A sanitizer maps terabytes, and more of them between here and the program that follows.
+  const bool limit_memory = false;
 #else
   const bool limit_memory = true;
 #endif

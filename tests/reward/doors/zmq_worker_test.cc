@@ -9,6 +9,7 @@
 #include <zmq.h>
 
 #include <fstream>
+#include <mutex>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <thread>
@@ -48,8 +49,10 @@ std::string Honest(std::string_view text, milliseconds) {
 
 TEST(ZmqReward, ScoresAGroupAndSaysWhoseCodeItWas) {
   plumb::testing::TempFolder folder;
+  std::mutex mu;  // the sockets order the two threads, too, but no sanitizer sees that
   Json seen;
   FrameServer server(folder.Ipc("s"), [&](std::string_view text, milliseconds waited) {
+    std::lock_guard lock(mu);
     seen = Json::parse(text);
     return Honest(text, waited);
   });
@@ -58,6 +61,7 @@ TEST(ZmqReward, ScoresAGroupAndSaysWhoseCodeItWas) {
   ASSERT_EQ(scorer.ScoreGroup(group), Outcome::kScored) << group.trajectories[0].unscored_reason;
   EXPECT_EQ(group.trajectories[1].reward, 4);
   EXPECT_EQ(group.trajectories[1].rewards[0].function_digest, "sha256:worker");
+  std::lock_guard lock(mu);
   EXPECT_EQ(seen["plumb"], 1);
   EXPECT_EQ(seen["part"], "code");
   EXPECT_EQ(seen["prompt"], "What is it?");
