@@ -28,7 +28,9 @@ function(plumb_library name)
     # No errno, no traps: lets loops vectorise; NaN and infinity keep their meaning (no -ffast-math).
     target_compile_options(${name} PRIVATE
       $<$<COMPILE_LANGUAGE:CXX>:-O3 -fopenmp -fno-math-errno -fno-trapping-math>)
-    if(PLUMB_NATIVE)
+    if(PLUMB_ARCH)
+      target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-march=${PLUMB_ARCH}>)
+    elseif(PLUMB_NATIVE)
       target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-march=native -mprefer-vector-width=512>)
     endif()
   endif()

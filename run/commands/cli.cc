@@ -101,6 +101,10 @@ int RunCli(int argc, char** argv) {
   AddScoreCommand(app, result);
   AddRewardServeCommand(app, result);  // behind whoever else adds the verb "reward"
   AddRewardTestCommand(app, result);
+  // Before a verb runs, and after `--version`.
+  app.parse_complete_callback([&app] {
+    if (!app.got_subcommand("doctor")) CheckProcessor();
+  });
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -22,6 +22,7 @@
 #include "kernels/device/stream.h"
 #include "policy_model/transformer.h"
 #include "run/commands/cli.h"
+#include "run/commands/manual.h"
 
 // From run/CMakeLists.txt. PLUMB_COMPILED_ISA: names of /proc/cpuinfo that the numeric folders were
 // compiled to use; empty: none beyond the architecture's.
@@ -81,20 +82,22 @@ std::string FindProgram(const std::string& name) {
   return "";
 }
 
+std::string ProcessorFlags() {
+  const std::string flags = LineOf("/proc/cpuinfo", "flags");
+  return flags.empty() ? LineOf("/proc/cpuinfo", "Features") : flags;
+}
+
 Finding Processor() {
   utsname system{};
   uname(&system);
   std::string name = LineOf("/proc/cpuinfo", "model name");
   if (name.empty()) name = system.machine;
-  std::string flag_line = LineOf("/proc/cpuinfo", "flags");
-  if (flag_line.empty()) flag_line = LineOf("/proc/cpuinfo", "Features");
+  const std::string flag_line = ProcessorFlags();
   const auto flags = Words(flag_line);
   const std::set<std::string> have(flags.begin(), flags.end());
-  std::string missing, fast;
+  std::string fast;
   const auto wanted = Words(PLUMB_COMPILED_ISA);
-  for (const auto& feature : wanted) {
-    if (!have.count(feature)) missing += " " + feature;
-  }
+  const std::string missing = WordsMissing(PLUMB_COMPILED_ISA, flag_line);
   for (const char* feature : {"avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16"}) {
     if (have.count(feature)) fast += std::string(" ") + feature;
   }
@@ -280,6 +283,23 @@ constexpr char kCompiler[] = "GCC " __VERSION__;
 
 }  // namespace
 
+std::string WordsMissing(const std::string& wanted, const std::string& have) {
+  const std::vector<std::string> there = Words(have);
+  std::string missing;
+  for (const std::string& word : Words(wanted)) {
+    if (std::find(there.begin(), there.end(), word) == there.end()) missing += " " + word;
+  }
+  return missing;
+}
+
+void CheckProcessor() {
+  const std::string missing = WordsMissing(PLUMB_COMPILED_ISA, ProcessorFlags());
+  if (missing.empty()) return;
+  throw Error(ErrorCode::kUnsupported,
+              "this program was compiled for a processor with" + missing +
+                  ", which this one has not: build it on this machine (make build)");
+}
+
 std::string VersionText() {
   const std::string isa = PLUMB_COMPILED_ISA, cuda = PLUMB_CUDA_VERSION;
   return "plumb " PLUMB_VERSION "\ncommit     " + BuiltCommit() +
@@ -296,6 +316,21 @@ void AddDoctorCommand(CLI::App& app, CliResult& result) {
       "doctor", "What this machine and this build can do; what is missing, and how to get it");
   doctor->add_flag("--json", *json, "one JSON object");
   doctor->callback([json, &result] { result.exit_code = Doctor(*json); });
+
+  auto shell = std::make_shared<std::string>();
+  CLI::App* completion = app.add_subcommand(
+      "completion",
+      "What teaches a shell to complete verbs and options: source <(plumb completion "
+      "bash), or into a file _plumb of zsh's fpath");
+  completion->add_option("SHELL", *shell, "bash | zsh")
+      ->required()
+      ->check(CLI::IsMember({"bash", "zsh"}));
+  completion->callback([shell, &app] {
+    std::fputs((*shell == "bash" ? BashCompletion(app) : ZshCompletion(app)).c_str(), stdout);
+  });
+  app.add_subcommand("manual", "The manual page, for man -l")->group("")->callback([&app] {
+    std::fputs(ManualPage(app).c_str(), stdout);
+  });
 }
 
 }  // namespace plumb::run

@@ -122,6 +122,12 @@ TEST(CliTest, DoctorFindsThisMachineAble) {
   EXPECT_TRUE(Has(RunPlumb({"doctor"}).out, "Able to run."));
 }
 
+TEST(CliTest, WhatAProcessorLacksIsNamed) {
+  EXPECT_EQ(WordsMissing("avx2 fma", "fpu fma sse avx2"), "");
+  EXPECT_EQ(WordsMissing("avx2 avx512f fma", "fpu avx2 avx512fp16"), " avx512f fma");
+  EXPECT_NO_THROW(CheckProcessor()) << "these tests run on the machine they were built on";
+}
+
 TEST(CliTest, TheVersionSaysWhatWasBuiltFromWhatAndForWhat) {
   const CliOutput output = RunPlumb({"--version"});
   EXPECT_EQ(output.code, 0) << output.err;
