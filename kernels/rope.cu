@@ -8,34 +8,38 @@ namespace {
 // of what stays.
 struct Pair {
   int32_t a, b;
+  int32_t angle;  // of cosines and sines
   bool turned;
 };
 
-__device__ __forceinline__ Pair PairAt(int32_t i, int32_t dims, int32_t d) {
-  if (i < dims / 2) return {i, i + dims / 2, true};
-  return {dims / 2 + i, i + d / 2, false};  // dims + (i - dims / 2), and (d - dims) / 2 behind it
+__device__ __forceinline__ Pair PairAt(int32_t i, int32_t dims, int32_t d, bool interleaved) {
+  if (i < dims / 2 && interleaved) return {2 * i, 2 * i + 1, i, true};
+  if (i < dims / 2) return {i, i + dims / 2, i, true};
+  // dims + (i - dims / 2), and (d - dims) / 2 behind it
+  return {dims / 2 + i, i + d / 2, 0, false};
 }
 
 // Elements `at.a` .. + N of a head turned with those from `at.b` on; the results in a and b.
 template <int N, class T>
-__device__ __forceinline__ void Turn(const T* head, const float* cs, Pair at, float sign,
-                                     Few<N, T>* a, Few<N, T>* b) {
+__device__ __forceinline__ void Turn(const T* head, const float* cs, int32_t dims, Pair at,
+                                     float sign, Few<N, T>* a, Few<N, T>* b) {
   *a = *reinterpret_cast<const Few<N, T>*>(head + at.a);
   *b = *reinterpret_cast<const Few<N, T>*>(head + at.b);
   if (!at.turned) return;
 #pragma unroll
   for (int u = 0; u < N; ++u) {
-    const float c = cs[at.a + u], s = sign * cs[at.b + u];
+    const float c = cs[at.angle + u], s = sign * cs[dims / 2 + at.angle + u];
     const float x = ToFloat(a->x[u]), y = ToFloat(b->x[u]);
     a->x[u] = FromFloat<T>(x * c - y * s);
     b->x[u] = FromFloat<T>(y * c + x * s);
   }
 }
 
-// One thread turns N pairs of one head of one row.
+// One thread turns N pairs of one head of one row; interleaved pairs one by one (N = 1).
 template <int N, class T>
 __global__ void InPlace(T* qkv, const int32_t* position, const float* cos_sin, int64_t rows,
-                        int32_t heads, int32_t kv_heads, int32_t d, int32_t dims, float sign) {
+                        int32_t heads, int32_t kv_heads, int32_t d, int32_t dims, bool interleaved,
+                        float sign) {
   const int32_t parts = dims / 2 / N, tasks = (heads + kv_heads) * parts;
   const int64_t width = int64_t{heads + 2 * kv_heads} * d;
   for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < rows * tasks;
@@ -43,10 +47,10 @@ __global__ void InPlace(T* qkv, const int32_t* position, const float* cos_sin, i
     const int64_t r = k / tasks;
     const auto task = static_cast<int32_t>(k - r * tasks);
     const int32_t h = task / parts;
-    const Pair at = PairAt((task - h * parts) * N, dims, d);
+    const Pair at = PairAt((task - h * parts) * N, dims, d, interleaved);
     T* head = qkv + r * width + int64_t{h} * d;
     Few<N, T> a, b;
-    Turn(head, cos_sin + int64_t{position[r]} * dims, at, sign, &a, &b);
+    Turn(head, cos_sin + int64_t{position[r]} * dims, dims, at, sign, &a, &b);
     *reinterpret_cast<Few<N, T>*>(head + at.a) = a;
     *reinterpret_cast<Few<N, T>*>(head + at.b) = b;
   }
@@ -55,7 +59,7 @@ __global__ void InPlace(T* qkv, const int32_t* position, const float* cos_sin, i
 // As above over q, k and v: rotated q and k go back to qkv, rotated k and plain v go to their page.
 template <int N, class T>
 __global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t heads,
-                           int32_t dims, int32_t layer, PagedKv kv) {
+                           int32_t dims, bool interleaved, int32_t layer, PagedKv kv) {
   const int32_t d = kv.head_dim, parts = d / 2 / N, tasks = (heads + 2 * kv.kv_heads) * parts;
   const int64_t width = int64_t{heads + 2 * kv.kv_heads} * d;
   T* pages = static_cast<T*>(kv.pages) + layer * kv.layer_stride();
@@ -64,12 +68,12 @@ __global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t
     const int64_t r = k / tasks;
     const auto task = static_cast<int32_t>(k - r * tasks);
     const int32_t h = task / parts;
-    Pair at = PairAt((task - h * parts) * N, dims, d);
+    Pair at = PairAt((task - h * parts) * N, dims, d, interleaved);
     if (h >= heads + kv.kv_heads) at.turned = false;
     const int32_t position = rows.position[r];
     T* head = qkv + r * width + int64_t{h} * d;
     Few<N, T> a, b;
-    Turn(head, cos_sin + int64_t{position} * dims, at, 1.0f, &a, &b);
+    Turn(head, cos_sin + int64_t{position} * dims, dims, at, 1.0f, &a, &b);
     if (at.turned) {
       *reinterpret_cast<Few<N, T>*>(head + at.a) = a;
       *reinterpret_cast<Few<N, T>*>(head + at.b) = b;
@@ -85,17 +89,29 @@ __global__ void AndWriteKv(T* qkv, PagedRows rows, const float* cos_sin, int32_t
   }
 }
 
+template <class T>
+__global__ void Scale(T* qkv, const int32_t* position, const float* scale, int64_t rows,
+                      int64_t width, int64_t stride) {
+  for (int64_t k = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; k < rows * width;
+       k += int64_t{gridDim.x} * blockDim.x) {
+    const int64_t r = k / width;
+    T* x = qkv + r * stride + (k - r * width);
+    *x = FromFloat<T>(ToFloat(*x) * scale[position[r]]);
+  }
+}
+
 }  // namespace
 
 void RopeInPlace::Cuda(const Launch& launch) const {
   if (rows == 0 || dims == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     constexpr int kWide = Pack<T>::kSize;
-    const bool wide = dims / 2 % kWide == 0 && head_dim % kWide == 0 && Aligned16(qkv);
+    const bool wide =
+        !interleaved && dims / 2 % kWide == 0 && head_dim % kWide == 0 && Aligned16(qkv);
     const auto kernel = wide ? InPlace<kWide, T> : InPlace<1, T>;
     const int64_t threads = rows * (heads + kv_heads) * (dims / 2) / (wide ? kWide : 1);
     kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(
-        static_cast<T*>(qkv), position, cos_sin, rows, heads, kv_heads, head_dim, dims,
+        static_cast<T*>(qkv), position, cos_sin, rows, heads, kv_heads, head_dim, dims, interleaved,
         inverse ? -1.0f : 1.0f);
   });
   CheckLaunch(kName);
@@ -105,13 +121,23 @@ void RopeAndWriteKv::Cuda(const Launch& launch) const {
   if (rows.rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     constexpr int kWide = Pack<T>::kSize;
-    const bool wide = dims / 2 % kWide == 0 && (kv.head_dim - dims) / 2 % kWide == 0 &&
-                      Aligned16(qkv) && Aligned16(kv.pages);
+    const bool wide = !interleaved && dims / 2 % kWide == 0 &&
+                      (kv.head_dim - dims) / 2 % kWide == 0 && Aligned16(qkv) &&
+                      Aligned16(kv.pages);
     const auto kernel = wide ? AndWriteKv<kWide, T> : AndWriteKv<1, T>;
     const int64_t threads =
         int64_t{rows.rows} * (heads + 2 * kv.kv_heads) * (kv.head_dim / 2) / (wide ? kWide : 1);
     kernel<<<Blocks(threads, 256), 256, 0, StreamOf(launch)>>>(static_cast<T*>(qkv), rows, cos_sin,
-                                                               heads, dims, layer, kv);
+                                                               heads, dims, interleaved, layer, kv);
+  });
+  CheckLaunch(kName);
+}
+
+void ScaleQueries::Cuda(const Launch& launch) const {
+  if (rows == 0) return;
+  ForDType(launch.dtype, [&]<class T>(T) {
+    Scale<T><<<Blocks(rows * width, 256), 256, 0, StreamOf(launch)>>>(
+        static_cast<T*>(qkv), position, scale, rows, width, stride);
   });
   CheckLaunch(kName);
 }

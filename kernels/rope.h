@@ -1,7 +1,8 @@
 // Rotary position embedding (Su et al., "RoFormer", 2021), half-split layout as HF's Llama family
 // has it: element i of the first half of the rotated part of a head turns with element i of its
-// second half by the angle position * f_i. `dims` elements from the start of a head are rotated,
-// the others stay; 0: none (layers without positions). Thread safety, alignment, errors:
+// second half by the angle position * f_i; or `interleaved`, as GLM has it: elements 2 i and 2 i +
+// 1 turn together. `dims` elements from the start of a head are rotated, the others stay; 0: none
+// (layers without positions). Thread safety, alignment, errors:
 // kernels/device/launch.h.
 #pragma once
 
@@ -26,7 +27,8 @@ struct RopeInPlace {
   const float* cos_sin = nullptr;     // [max_positions, dims]
   int64_t rows = 0;
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
-  int32_t dims = 0;      // even, at most head_dim
+  int32_t dims = 0;  // even, at most head_dim
+  bool interleaved = false;
   bool inverse = false;  // turns back: the backward of the rotation
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
@@ -41,8 +43,21 @@ struct RopeAndWriteKv {
   const float* cos_sin = nullptr;  // [max_positions, dims]
   int32_t heads = 0;
   int32_t dims = 0;
+  bool interleaved = false;
   int32_t layer = 0;
   PagedKv kv;
+  void Cpu(const Launch& launch) const;
+  void Cuda(const Launch& launch) const;
+};
+
+// Multiplies the queries of row r, its first `width` elements, by scale[position[r]]; its own
+// backward.
+struct ScaleQueries {
+  static constexpr const char* kName = "ScaleQueries";
+  void* qkv = nullptr;                // T[rows, stride]
+  const int32_t* position = nullptr;  // [rows]
+  const float* scale = nullptr;       // [max_positions]
+  int64_t rows = 0, width = 0, stride = 0;
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };

@@ -9,7 +9,16 @@ namespace {
 
 // Turns one head; `sign` -1 turns back.
 template <class T>
-inline void Turn(T* head, const float* cs, int32_t half, float sign) {
+inline void Turn(T* head, const float* cs, int32_t half, bool interleaved, float sign) {
+  if (interleaved) {
+    for (int32_t i = 0; i < half; ++i) {
+      const float c = cs[i], s = sign * cs[half + i];
+      const float a = ToFloat(head[2 * i]), b = ToFloat(head[2 * i + 1]);
+      head[2 * i] = FromFloat<T>(a * c - b * s);
+      head[2 * i + 1] = FromFloat<T>(b * c + a * s);
+    }
+    return;
+  }
 #pragma omp simd
   for (int32_t i = 0; i < half; ++i) {
     const float c = cs[i], s = sign * cs[half + i];
@@ -28,7 +37,7 @@ void InPlace(const RopeInPlace& k) {
     const float* cs = k.cos_sin + int64_t{k.position[r]} * k.dims;
     T* row = static_cast<T*>(k.qkv) + r * width;
     for (int32_t h = 0; h < k.heads + k.kv_heads; ++h)
-      Turn(row + int64_t{h} * k.head_dim, cs, k.dims / 2, sign);
+      Turn(row + int64_t{h} * k.head_dim, cs, k.dims / 2, k.interleaved, sign);
   }
 }
 
@@ -46,7 +55,7 @@ void AndWriteKv(const RopeAndWriteKv& w) {
     if (w.dims > 0) {
       const float* cs = w.cos_sin + int64_t{position} * w.dims;
       for (int32_t h = 0; h < heads + kv.kv_heads; ++h)
-        Turn(q + int64_t{h} * d, cs, w.dims / 2, 1.0f);
+        Turn(q + int64_t{h} * d, cs, w.dims / 2, w.interleaved, 1.0f);
     }
     const int32_t page =
         rows.page_table[int64_t{rows.slot[r]} * rows.page_table_stride + position / kv.page_tokens];
@@ -59,6 +68,17 @@ void AndWriteKv(const RopeAndWriteKv& w) {
       std::memcpy(to + kv.kv_stride() + h * kv.head_stride(), v + int64_t{h} * d,
                   sizeof(T) * static_cast<size_t>(d));
     }
+  }
+}
+
+template <class T>
+void Scale(const ScaleQueries& k) {
+#pragma omp parallel for schedule(static) if (k.rows * k.width > kParallelElements)
+  for (int64_t r = 0; r < k.rows; ++r) {
+    T* row = static_cast<T*>(k.qkv) + r * k.stride;
+    const float scale = k.scale[k.position[r]];
+#pragma omp simd
+    for (int64_t i = 0; i < k.width; ++i) row[i] = FromFloat<T>(ToFloat(row[i]) * scale);
   }
 }
 
@@ -83,6 +103,10 @@ void RopeInPlace::Cpu(const Launch& launch) const {
 
 void RopeAndWriteKv::Cpu(const Launch& launch) const {
   ForDType(launch.dtype, [&]<class T>(T) { AndWriteKv<T>(*this); });
+}
+
+void ScaleQueries::Cpu(const Launch& launch) const {
+  ForDType(launch.dtype, [&]<class T>(T) { Scale<T>(*this); });
 }
 
 }  // namespace plumb::kernels

@@ -7,7 +7,6 @@
 #include "common/record/kept_tokens.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
-#include "kernels/rope.h"
 #include "kernels/token_logprob.h"
 #include "kernels/token_mask.h"
 #include "policy_model/layers/branch.h"
@@ -36,6 +35,7 @@ struct Transformer::Impl {
   const TensorTable table;  // offsets and plan; weights of another shape are refused
   const NormLayer final_norm;
   const float embedding_scale;
+  const float logit_scale;  // of the rows that the head sees; 1 for a scalar head
   std::vector<RotaryTable> rotary;
   std::vector<Branch> branches;  // two a layer
   FlatBuffer unused;             // int32: shape.unused_tokens
@@ -71,7 +71,8 @@ struct Transformer::Impl {
         final_norm{.weight = table.final_norm(),
                    .eps = static_cast<float>(s.norm_eps),
                    .weight_offset = static_cast<float>(table.plan().norm_offset)},
-        embedding_scale(InType(table.plan().embedding_scale, t)),
+        embedding_scale(EmbeddingScale(table.plan(), t)),
+        logit_scale(s.scalar_head ? 1.0f : static_cast<float>(1 / table.plan().logit_divisor)),
         branches(BranchesOf(table)),
         unused(on, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())),
         saved(on),
@@ -82,21 +83,15 @@ struct Transformer::Impl {
         set_staging(on) {
     if (s.layers < 1)
       throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
-    for (const RotarySpec& spec : table.plan().rotary) {
-      const auto dims = static_cast<int64_t>(2 * spec.frequencies.size());
-      RotaryTable& made = rotary.emplace_back(RotaryTable{
-          FlatBuffer(on, DType::kFloat32, s.max_positions * dims), static_cast<int32_t>(dims)});
-      std::vector<float> values(static_cast<size_t>(s.max_positions * dims));
-      kernels::RopeTable(s.max_positions, spec.frequencies, spec.factor, values.data());
-      made.cos_sin.CopyFromHost(std::as_bytes(std::span<const float>(values)));
-    }
+    for (const RotarySpec& spec : table.plan().rotary)
+      rotary.push_back(MakeRotaryTable(spec, s.max_positions, on));
     if (!s.unused_tokens.empty())
       unused.CopyFromHost(std::as_bytes(std::span<const int32_t>(s.unused_tokens)));
   }
 
-  static float InType(double value, DType dtype) {
-    const auto x = static_cast<float>(value);
-    return dtype == DType::kBFloat16 ? ToFloat(ToBFloat16(x)) : x;
+  static float EmbeddingScale(const ModelPlan& plan, DType type) {
+    const auto x = static_cast<float>(plan.embedding_scale);
+    return plan.round_embedding_scale && type == DType::kBFloat16 ? ToFloat(ToBFloat16(x)) : x;
   }
 
   int64_t T(int64_t elements) const { return elements * static_cast<int64_t>(element); }
@@ -282,14 +277,19 @@ struct Transformer::Impl {
     void* gathered = scratch.At(gathered_at);
     Call(launch, kernels::GatherRows{
                      .table = x, .index = at.rows, .rows = rows, .width = h, .out = gathered});
-    final_norm.Forward(pass, gathered, rows, saved.At(normed), F(saved, final_rstd));
+    NormRows(pass, gathered, rows, saved.At(normed), F(saved, final_rstd));
+  }
+
+  // The rows as the head sees them: they are divided instead of the logits, being narrower.
+  void NormRows(const Pass& pass, const void* x, int64_t rows, void* out, float* rstd) const {
+    final_norm.Forward(pass, x, rows, out, rstd);
+    if (logit_scale != 1) ops::Scale(launch, rows * H(), logit_scale, out);
   }
 
   struct BackwardPlan;
   BackwardPlan PlanBackward(const Weights& weights, const PackedBatch& batch, const Indices& at,
                             int64_t chunk, const Gradients& grad);
   void TrunkBackward(const PackedBatch& batch, const BackwardPlan& plan);
-
   static float* F(Arena& arena, int64_t at) { return static_cast<float*>(arena.At(at)); }
   int64_t ChunkRows(int64_t rows) const {
     return std::clamp<int64_t>(kLogitChunkBytes / (4 * shape.vocab), 1, std::max<int64_t>(1, rows));
@@ -513,6 +513,7 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const BackwardPl
                                    .rows = rows,
                                    .width = h,
                                    .out = a.At(p.gathered)});
+  if (logit_scale != 1) ops::Scale(launch, rows * h, logit_scale, a.At(p.dhead));
   final_norm.Backward(p.pass, a.At(p.dhead), a.At(p.gathered), F(saved, final_rstd), rows, false,
                       a.At(p.dgathered));
   kernels::Zero(launch.stream, dx, static_cast<size_t>(T(n * h)));
@@ -589,7 +590,7 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   Call(m.launch,
        kernels::GatherRows{
            .table = x, .index = logit_rows.data(), .rows = outputs, .width = h, .out = gathered});
-  m.final_norm.Forward(pass, gathered, outputs, gathered, nullptr);
+  m.NormRows(pass, gathered, outputs, gathered, nullptr);
   ops::LinearRowsToFloat(m.launch, gathered, weights.flat().at(table.lm_head()), outputs,
                          m.shape.vocab, h, logits);
   m.DropUnused(logits, outputs);

@@ -38,7 +38,7 @@ void CheckTokenizer(const std::string& critic, const configs::ModelConfig& model
 policy_model::ModelShape CheckedShape(const configs::Config& config,
                                       const policy_model::ModelShape& policy) {
   const std::string& path = config.critic.path;
-  policy_model::ModelShape shape = policy_model::ReadModelConfig(path);
+  policy_model::ModelShape shape = policy_model::ReadModelConfig(path, policy.max_positions);
   if (shape.vocab != policy.vocab) {
     throw Error(ErrorCode::kInvalidArgument,
                 "the critic has a vocabulary of " + std::to_string(shape.vocab) +

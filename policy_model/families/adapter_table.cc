@@ -14,7 +14,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr char kAllLinear[] = "all-linear";
-constexpr char kPeftPrefix[] = "base_model.model.";
 constexpr std::string_view kWeight = ".weight";
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 
@@ -48,13 +47,19 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
       const int64_t begin = e.parts[first].row_begin, rows = e.parts[next - 1].row_end - begin;
       const std::string module = ModuleOf(file), name = LastName(module);
       there.insert(name);
-      if (!all && std::find(targets.begin(), targets.end(), name) == targets.end()) continue;
-      used.insert(name);
+      bool wanted = all;
+      for (const std::string& target : targets) {
+        if (module != target && !module.ends_with("." + target)) continue;
+        used.insert(target);
+        wanted = true;
+      }
+      if (!wanted) continue;
       const std::string ours = e.name.substr(0, e.name.rfind('.') + 1) + name;
       const auto add = [&](const char* which, std::vector<int64_t> shape, TensorInit init) {
         const int64_t n = shape[0];
         return Add(ours + which, std::move(shape), true, init,
-                   {{kPeftPrefix + module + which + std::string(kWeight), n, SplitAxis::kNone}});
+                   {{std::string(kPeftPrefix) + module + which + std::string(kWeight), n,
+                     SplitAxis::kNone}});
       };
       const int64_t a = add(".lora_A", {spec.rank, e.columns()}, TensorInit::kUniform);
       const int64_t b = add(".lora_B", {rows, spec.rank}, TensorInit::kZeros);

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "policy_model/families/tensor_table.h"
@@ -21,7 +22,7 @@ struct AdapterSpec {
   int64_t rank = 8;
   double alpha = 16;
   std::vector<std::string> targets = {
-      "all-linear"};  // or the last part of modules' names: "q_proj", "down_proj"
+      "all-linear"};  // or ends of modules' paths: "q_proj", "layers.3.mlp.down_proj"
   bool operator==(const AdapterSpec&) const = default;
 };
 
@@ -49,6 +50,8 @@ class AdapterTable : public TensorList {
   std::map<int64_t, std::vector<LowRank>> parts_;
 };
 
+// Before the base's name of a module in PEFT's files.
+inline constexpr std::string_view kPeftPrefix = "base_model.model.";
 inline constexpr char kAdapterConfig[] = "adapter_config.json";
 inline constexpr char kAdapterFile[] = "adapter_model.safetensors";
 

@@ -7,12 +7,13 @@
 
 namespace plumb::policy_model {
 
-extern const Family kLlama, kMistral, kQwen2, kQwen3, kGemma3, kSmolLm3, kOlmo3, kPhi3;
+extern const Family kLlama, kMistral, kMinistral3, kQwen2, kQwen3, kGemma3, kSmolLm3, kOlmo3, kPhi3,
+    kGlm4, kGranite;
 
 namespace {
 
-const Family* const kFamilies[] = {&kLlama,  &kMistral, &kQwen2, &kQwen3,
-                                   &kGemma3, &kSmolLm3, &kOlmo3, &kPhi3};
+const Family* const kFamilies[] = {&kLlama,   &kMistral, &kMinistral3, &kQwen2, &kQwen3,  &kGemma3,
+                                   &kSmolLm3, &kOlmo3,   &kPhi3,       &kGlm4,  &kGranite};
 
 }  // namespace
 
@@ -43,7 +44,7 @@ const Family& FamilyOf(const ModelShape& shape) {
 
 ModelPlan CommonPlan(const ModelShape& s) {
   ModelPlan plan;
-  const auto dims = static_cast<int64_t>(static_cast<double>(s.head_dim) * s.rotated_share) / 2 * 2;
+  const int64_t dims = s.rotated_dims();
   plan.rotary.push_back(RotaryOf(s.rope, s.rope_theta, dims, s.max_positions));
   if (s.local_rope_theta > 0)
     plan.rotary.push_back(RotaryOf({}, s.local_rope_theta, dims, s.max_positions));

@@ -35,9 +35,10 @@ struct Family {
   const char* architecture;  // "Llama" of "LlamaForCausalLM"
   // What transformers' class takes where the config does not say.
   bool tied;
-  double rope_theta;
-  int64_t kv_heads;  // 0: as many as query heads
-  int64_t head_dim;  // 0: hidden / heads
+  double rope_theta;         // 0: it takes none, the config has to say
+  double rotated_share = 1;  // of a head's dimensions
+  int64_t kv_heads;          // 0: as many as query heads
+  int64_t head_dim;          // 0: hidden / heads
   int64_t max_positions;
   double norm_eps;
   LayerNames names;

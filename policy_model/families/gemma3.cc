@@ -34,7 +34,12 @@ void Read(const ConfigKeys& keys, ModelShape& s) {
 
 void Write(const ModelShape& s, ConfigJson& json) {
   json["hidden_activation"] = "gelu_pytorch_tanh";
-  json["query_pre_attn_scalar"] = 1 / (s.attention_scale * s.attention_scale);
+  // A whole number in the class of transformers 5, which refuses another one.
+  const double scalar = 1 / (s.attention_scale * s.attention_scale);
+  const double whole = std::round(scalar);
+  const bool is_whole = std::abs(scalar - whole) < 1e-9 * scalar;
+  json["query_pre_attn_scalar"] =
+      is_whole ? ConfigJson(static_cast<int64_t>(whole)) : ConfigJson(scalar);
   json["attention_bias"] = s.attention_bias;
   json["sliding_window"] = s.window;
   json["rope_local_base_freq"] = s.local_rope_theta;
@@ -47,6 +52,7 @@ ModelPlan Plan(const ModelShape& s) {
   ModelPlan plan = CommonPlan(s);
   plan.norm_offset = 1;
   plan.embedding_scale = std::sqrt(static_cast<double>(s.hidden));
+  plan.round_embedding_scale = true;
   for (LayerSpec& layer : plan.layers) {
     layer.norm_behind = true;
     layer.qk_norm = QkNorm::kPerHead;

@@ -2,10 +2,9 @@
 //
 // A layer is two branches on the residual stream x, attention and feed-forward, each of the form
 //   x += behind(f(before(x)))
-// where `before` and `behind` are norms that a family has or has not. Layers of one model may
-// differ in all of it; head counts and head size are the model's, because all layers share the
-// pages of one KV cache.
-// Thread safety: plain values.
+// where `before` and `behind` are norms that a family has or has not, and what is added may be
+// scaled. Layers of one model may differ in all of it; head counts and head size are the model's,
+// because all layers share the pages of one KV cache. Thread safety: plain values.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +24,7 @@ struct LayerSpec {
   // Norms of both branches.
   bool norm_before = true;
   bool norm_behind = false;
+  double residual_scale = 1;  // of what either branch adds
   // Attention.
   double attention_scale = 0;  // of the scores
   int64_t window = 0;          // tokens that a token sees, itself included; 0: all before it
@@ -41,14 +41,19 @@ struct LayerSpec {
 struct RotarySpec {
   std::vector<double> frequencies;  // [dims / 2], radians a position
   double factor = 1;                // of cosines and sines
+  bool interleaved = false;         // elements 2 i and 2 i + 1 are a pair, not i and dims / 2 + i
+  // queries at position p are scaled by 1 + query_beta ln(1 + floor(p / query_step))
+  double query_beta = 0;
+  double query_step = 1;
 };
 
 struct ModelPlan {
   std::vector<LayerSpec> layers;  // [L]
   std::vector<RotarySpec> rotary;
-  double norm_offset = 0;  // all norms multiply by norm_offset + w
-  // of the rows of the embedding; rounded to the weights' type before use
-  double embedding_scale = 1;
+  double norm_offset = 0;              // all norms multiply by norm_offset + w
+  double embedding_scale = 1;          // of the rows of the embedding
+  bool round_embedding_scale = false;  // to the weights' type before use
+  double logit_divisor = 1;
 };
 
 }  // namespace plumb::policy_model

@@ -48,11 +48,10 @@ struct RopeName {
   RopeKind kind;
   const char* name;
 };
-constexpr RopeName kRopeNames[] = {{RopeKind::kDefault, "default"},
-                                   {RopeKind::kLinear, "linear"},
-                                   {RopeKind::kDynamic, "dynamic"},
-                                   {RopeKind::kLlama3, "llama3"},
-                                   {RopeKind::kYarn, "yarn"}};
+constexpr RopeName kRopeNames[] = {
+    {RopeKind::kDefault, "default"}, {RopeKind::kLinear, "linear"},
+    {RopeKind::kDynamic, "dynamic"}, {RopeKind::kLlama3, "llama3"},
+    {RopeKind::kYarn, "yarn"},       {RopeKind::kLongRope, "longrope"}};
 
 std::string RopeNames() {
   std::string out;
@@ -61,9 +60,22 @@ std::string RopeNames() {
   return out;
 }
 
+std::vector<double> ReadDivisors(const ConfigKeys& rope, const char* name) {
+  if (!rope.Has(name) || !rope.At(name).is_array())
+    rope.Fail(std::string("longrope has no list '") + name + "'");
+  std::vector<double> out;
+  for (const ConfigJson& item : rope.At(name)) {
+    if (!item.is_number())
+      rope.Fail(std::string("'") + name + "' holds something else than numbers");
+    out.push_back(item.get<double>());
+  }
+  return out;
+}
+
 RopeScaling ReadScaling(const ConfigKeys& rope, const char* key) {
   RopeScaling s;
-  const std::string name = rope.Text("rope_type", rope.Text("type", "default"));
+  std::string name = rope.Text("rope_type", rope.Text("type", "default"));
+  if (name == "su") name = "longrope";  // in the first files of Phi 3
   const RopeName* found = nullptr;
   for (const RopeName& known : kRopeNames) {
     if (name == known.name) found = &known;
@@ -74,8 +86,13 @@ RopeScaling ReadScaling(const ConfigKeys& rope, const char* key) {
   }
   s.kind = found->kind;
   if (s.kind == RopeKind::kDefault) return s;
-  s.factor = rope.Number("factor", 1);
-  if (!rope.Has("factor")) rope.Fail(std::string(key) + " has no 'factor'");
+  const bool divisors = s.kind == RopeKind::kLongRope;
+  s.factor = rope.Number("factor", 0);
+  if (!rope.Has("factor") && !divisors) rope.Fail(std::string(key) + " has no 'factor'");
+  if (divisors) {
+    s.short_factor = ReadDivisors(rope, "short_factor");
+    s.long_factor = ReadDivisors(rope, "long_factor");
+  }
   s.original_positions = rope.Int("original_max_position_embeddings", 0);
   s.low_freq = rope.Number("low_freq_factor", 1);
   s.high_freq = rope.Number("high_freq_factor", 4);
@@ -85,8 +102,8 @@ RopeScaling ReadScaling(const ConfigKeys& rope, const char* key) {
   s.mscale = rope.Number("mscale", 0);
   s.mscale_all_dim = rope.Number("mscale_all_dim", 0);
   s.truncate = rope.Bool("truncate", true);
-  if (!(s.factor >= 1 && s.beta_fast > s.beta_slow && s.beta_slow > 0 &&
-        s.original_positions >= 0 &&
+  if (!((s.factor >= 1 || (divisors && s.factor == 0)) && s.beta_fast > s.beta_slow &&
+        s.beta_slow > 0 && s.original_positions >= 0 &&
         (s.kind != RopeKind::kLlama3 || (s.low_freq > 0 && s.high_freq > s.low_freq)))) {
     rope.Fail(std::string(key) + " holds numbers that stretch nothing");
   }
@@ -97,7 +114,7 @@ RopeScaling ReadScaling(const ConfigKeys& rope, const char* key) {
 // rope_parameters, flat or by layer type.
 void ReadRope(const ConfigKeys& keys, const Family& family, ModelShape& s) {
   s.rope_theta = keys.Number("rope_theta", family.rope_theta);
-  s.rotated_share = keys.Number("partial_rotary_factor", 1);
+  s.rotated_share = keys.Number("partial_rotary_factor", family.rotated_share);
   const auto take = [&](const ConfigJson& json, const char* key) {
     const ConfigKeys rope(json, keys.path());
     s.rope = ReadScaling(rope, key);
@@ -125,7 +142,12 @@ void ReadRope(const ConfigKeys& keys, const Family& family, ModelShape& s) {
     }
     s.local_rope_theta = local.Number("rope_theta", s.rope_theta);
   }
-  if (s.rope.kind == RopeKind::kYarn || s.rope.kind == RopeKind::kLlama3) {
+  if (s.rope_theta == 0) {
+    keys.Fail("has no 'rope_theta', neither at the top nor in 'rope_parameters', and " + s.family +
+              " takes none by default");
+  }
+  if (s.rope.kind == RopeKind::kYarn || s.rope.kind == RopeKind::kLlama3 ||
+      s.rope.kind == RopeKind::kLongRope) {
     if (s.rope.original_positions == 0)
       s.rope.original_positions = keys.Int("original_max_position_embeddings", 0);
   }
@@ -133,11 +155,22 @@ void ReadRope(const ConfigKeys& keys, const Family& family, ModelShape& s) {
 
 void WriteRope(const ModelShape& s, ConfigJson& j) {
   j["rope_theta"] = s.rope_theta;
-  if (s.rotated_share != 1) j["partial_rotary_factor"] = s.rotated_share;
+  if (s.rotated_share != 1 || FamilyOf(s).rotated_share != 1)
+    j["partial_rotary_factor"] = s.rotated_share;
   if (s.rope.kind == RopeKind::kDefault) return;
   const char* name = "";
   for (const RopeName& known : kRopeNames) {
     if (known.kind == s.rope.kind) name = known.name;
+  }
+  if (s.rope.kind == RopeKind::kLongRope) {  // transformers 4 asks for just these three keys
+    ConfigJson rope = {
+        {"type", name}, {"short_factor", s.rope.short_factor}, {"long_factor", s.rope.long_factor}};
+    if (s.rope.factor > 0) rope["factor"] = s.rope.factor;
+    if (s.rope.attention_factor > 0) rope["attention_factor"] = s.rope.attention_factor;
+    j["original_max_position_embeddings"] = s.rope.original_positions;
+    j["max_position_embeddings"] = s.rope.stretched_positions;
+    j["rope_scaling"] = std::move(rope);
+    return;
   }
   ConfigJson rope = {{"rope_type", name}, {"factor", s.rope.factor}};
   if (s.rope.original_positions > 0)
@@ -224,6 +257,24 @@ void Validate(const ModelShape& s, const std::string& where) {
     fail("the scale of attention has to be a positive, finite number");
   if (!(s.rotated_share > 0 && s.rotated_share <= 1))
     fail("partial_rotary_factor has to lie in (0, 1]");
+  if (s.rope.kind == RopeKind::kLongRope) {
+    for (const auto* list : {&s.rope.short_factor, &s.rope.long_factor}) {
+      if (2 * static_cast<int64_t>(list->size()) != s.rotated_dims() ||
+          !std::all_of(list->begin(), list->end(), finite))
+        fail("short_factor and long_factor of longrope have to hold " +
+             std::to_string(s.rotated_dims() / 2) + " positive numbers, one a frequency");
+    }
+    if (s.rope.original_positions < 2 || s.rope.stretched_positions < s.rope.original_positions ||
+        s.rope.stretched_positions > kMaxDimension)
+      fail(
+          "longrope needs original_max_position_embeddings between 2 and "
+          "max_position_embeddings");
+  }
+  for (const double scale : {s.embedding_scale, s.residual_scale, s.logit_divisor}) {
+    if (!finite(scale)) fail("a multiplier has to be a positive, finite number");
+  }
+  if (!(s.rope.query_beta >= 0 && std::isfinite(s.rope.query_beta)))
+    fail("llama_4_scaling_beta has to be a finite number that is not negative");
   if (s.window < 0 || s.window > kMaxDimension)
     fail("sliding_window = " + std::to_string(s.window) + " is out of range");
   for (const auto* list : {&s.sliding, &s.rotated}) {
@@ -237,11 +288,12 @@ void Validate(const ModelShape& s, const std::string& where) {
   }
 }
 
-ModelShape ReadModelConfig(const std::string& directory) {
+ModelShape ReadModelConfig(const std::string& directory, int64_t longest) {
   const std::string path = directory + "/config.json";
   if (!RealFileSystem().Exists(path)) {
     throw Error(ErrorCode::kNotFound,
-                "is not a model folder: it has no config.json (for a .gguf file: plumb convert)",
+                "is not a model folder: it has no config.json (models of a hub are not fetched by "
+                "name: download the folder; for a .gguf file: plumb convert)",
                 directory);
   }
   const ConfigJson whole = ReadJson(path);
@@ -260,6 +312,13 @@ ModelShape ReadModelConfig(const std::string& directory) {
   if (!act.empty() && act != (gelu ? "gelu_pytorch_tanh" : "silu") && !(act == "swish" && !gelu)) {
     keys.Unsupported("hidden_act '" + act + "' is not computed here for " + s.family + ", only " +
                      (gelu ? "gelu_pytorch_tanh" : "silu"));
+  }
+  if (outer.Has("quantization_config")) {
+    const ConfigKeys quantised(outer.At("quantization_config"), path);
+    keys.Unsupported("quantization_config: weights quantised by '" +
+                     quantised.Text("quant_method", "?") +
+                     "' are not read here: take the model in bfloat16, or its .gguf file through "
+                     "plumb convert");
   }
   ReadRope(keys, *family, s);
   if (outer.Has("architectures")) {
@@ -288,6 +347,13 @@ ModelShape ReadModelConfig(const std::string& directory) {
   s.ffn = keys.Int("intermediate_size");
   s.vocab = keys.Int("vocab_size");
   s.max_positions = keys.Int("max_position_embeddings", family->max_positions);
+  if (s.rope.kind == RopeKind::kLongRope) {
+    // Beyond the original length all positions turn otherwise, which a sequence that grows cannot.
+    s.rope.stretched_positions = s.max_positions;
+    if (longest <= s.rope.original_positions) {
+      s.max_positions = std::min(s.max_positions, s.rope.original_positions);
+    }
+  }
   s.norm_eps = keys.Number("rms_norm_eps", family->norm_eps);
   s.tied = keys.Bool("tie_word_embeddings", outer.Bool("tie_word_embeddings", family->tied));
   if (family->read) family->read(keys, s);

@@ -17,7 +17,13 @@ namespace plumb::policy_model {
 // file leaves out is what transformers takes for its model_type. Where the config ties the head to
 // the embedding and the folder's weights hold another head, the shape is untied, with a warning, as
 // transformers does.
-ModelShape ReadModelConfig(const std::string& directory);
+//
+// `longest`: tokens of the longest sequence that will be computed; 0: unknown. It matters to
+// longrope alone, where all positions turn otherwise once a sequence is longer than the
+// pretraining's: transformers changes over from sequence to sequence, and in the middle of one that
+// grows. Here a model is one or the other: up to the original length (short_factor, max_positions
+// says so), or, where `longest` is beyond it, for all lengths (long_factor).
+ModelShape ReadModelConfig(const std::string& directory, int64_t longest = 0);
 // Writes config.json (and generation_config.json) that transformers reads; atomic.
 void WriteModelConfig(const ModelShape& shape, const std::string& directory,
                       const std::string& torch_dtype);

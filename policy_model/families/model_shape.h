@@ -14,20 +14,34 @@
 namespace plumb::policy_model {
 
 // Do not change the values of existing entries.
-enum class RopeKind : uint8_t { kDefault = 0, kLinear = 1, kDynamic = 2, kLlama3 = 3, kYarn = 4 };
+enum class RopeKind : uint8_t {
+  kDefault = 0,
+  kLinear = 1,
+  kDynamic = 2,
+  kLlama3 = 3,
+  kYarn = 4,
+  kLongRope = 5
+};
 
 // How the frequencies of rotary positions are stretched for longer contexts; keys of `rope_scaling`
 // / `rope_parameters`.
 struct RopeScaling {
   RopeKind kind = RopeKind::kDefault;
-  double factor = 1;
-  // llama3, yarn: length of the pretraining; 0: max_positions
+  double factor = 1;  // longrope: 0: stretched / original positions
+  // llama3, yarn, longrope: length of the pretraining; 0: max_positions
   int64_t original_positions = 0;
   double low_freq = 1, high_freq = 4;     // llama3
   double beta_fast = 32, beta_slow = 1;   // yarn
-  double attention_factor = 0;            // yarn; 0: follows from factor (and mscale)
+  double attention_factor = 0;            // yarn, longrope; 0: follows from factor (and mscale)
   double mscale = 0, mscale_all_dim = 0;  // yarn
   bool truncate = true;                   // yarn: whole dimensions at the ends of the ramp
+  // longrope: a divisor for each frequency, in a model that computes nothing longer than
+  // original_positions and in one that does; the config's max_position_embeddings
+  std::vector<double> short_factor, long_factor;
+  int64_t stretched_positions = 0;
+  // ministral3: queries at position p are scaled by 1 + query_beta ln(1 + floor(p / original));
+  // 0: they are not
+  double query_beta = 0;
   bool operator==(const RopeScaling&) const = default;
 };
 
@@ -53,6 +67,9 @@ struct ModelShape {
   double rotated_share = 1;     // of a head's dimensions (partial_rotary_factor)
   double local_rope_theta = 0;  // of sliding layers, unscaled; 0: they turn as the others do
   double attention_scale = 0;   // of the scores; 0: D^-1/2
+  double embedding_scale = 1;   // granite: of the embedding's rows,
+  double residual_scale = 1;    // of what a branch adds to the residual stream,
+  double logit_divisor = 1;     // and what the logits are divided by
   // tokens that a sliding layer sees, the own included; 0: no layer slides
   int64_t window = 0;
   // [L] 1: the layer sees `window` tokens; empty: all do when window > 0
@@ -69,6 +86,10 @@ struct ModelShape {
 
   int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
+  // Dimensions of a head that rotate; even.
+  int64_t rotated_dims() const {
+    return static_cast<int64_t>(static_cast<double>(head_dim) * rotated_share) / 2 * 2;
+  }
   // Where a model with a scalar head scores a sequence: at the last token that is not pad_token, as
   // transformers does; the end token is none where a folder pads with it. The first of nothing but
   // padding. REQUIRES: not empty.

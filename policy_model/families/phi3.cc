@@ -1,11 +1,15 @@
 // Phi 3 and 4 (mini, medium): Llama whose q, k, v and gate, up lie in one matrix each; a part of a
-// head may rotate.
+// head may rotate; longrope.
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
 namespace {
 
-void Read(const ConfigKeys& keys, ModelShape& s) { s.window = keys.Int("sliding_window", 0); }
+void Read(const ConfigKeys& keys, ModelShape& s) {
+  s.window = keys.Int("sliding_window", 0);
+  if (s.rope.kind != RopeKind::kDefault && s.rope.kind != RopeKind::kLongRope)
+    keys.Unsupported("rope_scaling: phi3 stretches positions by longrope only");
+}
 
 void Write(const ModelShape& s, ConfigJson& json) {
   json["sliding_window"] = s.window > 0 ? ConfigJson(s.window) : ConfigJson(nullptr);

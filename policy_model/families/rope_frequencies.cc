@@ -49,6 +49,20 @@ void Yarn(const RopeScaling& s, double theta, int64_t dims, double original, Rot
   }
 }
 
+// A model that computes nothing longer than the pretraining's length takes the short divisors.
+void LongRope(const RopeScaling& s, int64_t max_positions, RotarySpec* out) {
+  const auto original = static_cast<double>(s.original_positions);
+  const std::vector<double>& divisors =
+      max_positions > s.original_positions ? s.long_factor : s.short_factor;
+  for (size_t i = 0; i < out->frequencies.size(); ++i) out->frequencies[i] /= divisors[i];
+  if (s.attention_factor > 0) out->factor = s.attention_factor;
+  else {
+    const double factor =
+        s.factor > 0 ? s.factor : static_cast<double>(s.stretched_positions) / original;
+    if (factor > 1) out->factor = std::sqrt(1 + std::log(factor) / std::log(original));
+  }
+}
+
 }  // namespace
 
 RotarySpec RotaryOf(const RopeScaling& s, double theta, int64_t dims, int64_t max_positions) {
@@ -69,6 +83,7 @@ RotarySpec RotaryOf(const RopeScaling& s, double theta, int64_t dims, int64_t ma
       for (double& f : out.frequencies) f = Llama3(f, s, original);
       break;
     case RopeKind::kYarn: Yarn(s, theta, dims, original, &out); break;
+    case RopeKind::kLongRope: LongRope(s, max_positions, &out); break;
   }
   return out;
 }

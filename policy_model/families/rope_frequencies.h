@@ -2,8 +2,9 @@
 // (modeling_rope_utils).
 //
 // Sources: linear (kaiokendev 2023), llama3 (Llama 3.1's model card), YaRN (Peng et al., "YaRN:
-// Efficient Context Window Extension of Large Language Models", 2023). `dynamic` equals the default
-// up to max_positions, beyond which nothing is computed.
+// Efficient Context Window Extension of Large Language Models", 2023), longrope (Ding et al.,
+// "LongRoPE: Extending LLM Context Window Beyond 2 Million Tokens", 2024). `dynamic` equals the
+// default up to max_positions, beyond which nothing is computed.
 // Thread safety: pure function.
 #pragma once
 

@@ -57,7 +57,21 @@ void AttentionStage::Turn(const PackedPass& pass, void* qkv, bool inverse) const
                                          .kv_heads = static_cast<int32_t>(kv_heads_),
                                          .head_dim = static_cast<int32_t>(head_dim_),
                                          .dims = table->dims,
+                                         .interleaved = table->interleaved,
                                          .inverse = inverse});
+  ScaleQueries(pass, pass.positions, pass.tokens(), qkv);  // in either order: both are linear
+}
+
+void AttentionStage::ScaleQueries(const Pass& pass, const int32_t* position, int64_t rows,
+                                  void* qkv) const {
+  const RotaryTable* table = Rotary(pass);
+  if (!table || table->query_scale.elements() == 0) return;
+  Call(pass.launch, kernels::ScaleQueries{.qkv = qkv,
+                                          .position = position,
+                                          .scale = table->query_scale.f32(),
+                                          .rows = rows,
+                                          .width = mixed_width(),
+                                          .stride = width()});
 }
 
 void AttentionStage::PlanForward(const PackedPass& pass) {
@@ -173,8 +187,10 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
                                             .cos_sin = table ? table->cos_sin.f32() : nullptr,
                                             .heads = heads,
                                             .dims = table ? table->dims : 0,
+                                            .interleaved = table && table->interleaved,
                                             .layer = layer_,
                                             .kv = pass.kv});
+  ScaleQueries(pass, pass.rows.position, n, qkv);
   Call(pass.launch, kernels::AttentionPaged{.q = qkv,
                                             .q_stride = width(),
                                             .rows = pass.rows,

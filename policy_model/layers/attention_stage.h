@@ -28,6 +28,7 @@ class AttentionStage : public Stage {
   kernels::HeadNormShape NormShape(int64_t rows) const;
   const RotaryTable* Rotary(const Pass& pass) const;  // nullptr: no positions
   void Turn(const PackedPass& pass, void* qkv, bool inverse) const;
+  void ScaleQueries(const Pass& pass, const int32_t* position, int64_t rows, void* qkv) const;
 
   const LayerSpec spec_;
   const LayerSlices at_;

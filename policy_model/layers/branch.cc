@@ -4,6 +4,7 @@
 #include "kernels/embedding.h"
 #include "policy_model/layers/attention_stage.h"
 #include "policy_model/layers/ffn_stage.h"
+#include "policy_model/layers/ops.h"
 
 namespace plumb::policy_model {
 
@@ -17,8 +18,8 @@ void Branch::PlanForward(const PackedPass& pass) {
   if (behind_.there()) {
     rstd_behind_ = pass.saved.Reserve(4 * n);
     y_ = pass.saved.Reserve(row);
-    normed_y_ = pass.scratch.Reserve(row);
   }
+  joining_ = apart() ? pass.scratch.Reserve(row) : 0;
   stage_->PlanForward(pass);
 }
 
@@ -31,31 +32,38 @@ void Branch::Forward(const PackedPass& pass, const void* x, void* out) {
     in = norm;
   }
   if (out != x) kernels::Copy(pass.launch.stream, out, x, static_cast<size_t>(pass.Bytes(n * h)));
-  if (!behind_.there()) {
+  if (!apart()) {
     stage_->Forward(pass, in, true, out);
     return;
   }
-  void* y = pass.saved.At(y_);
-  void* normed = pass.scratch.At(normed_y_);
+  void* joining = pass.scratch.At(joining_);
+  void* y = behind_.there() ? pass.saved.At(y_) : joining;
   stage_->Forward(pass, in, false, y);
-  behind_.Forward(pass, y, n, normed, pass.saved.Floats(rstd_behind_));
-  Call(pass.launch, AddScaled{.x = normed, .n = n * h, .y = out});
+  if (behind_.there()) behind_.Forward(pass, y, n, joining, pass.saved.Floats(rstd_behind_));
+  Call(pass.launch, AddScaled{.x = joining, .n = n * h, .scale = scale_, .y = out});
 }
 
 void Branch::PlanBackward(const PackedPass& pass) {
   const int64_t row = pass.Bytes(pass.tokens() * pass.hidden());
   norm_again_ = before_.there() ? pass.scratch.Reserve(row) : 0;
   dnorm_ = before_.there() ? pass.scratch.Reserve(row) : 0;
+  dscaled_ = scale_ != 1 ? pass.scratch.Reserve(row) : 0;
   dy_ = behind_.there() ? pass.scratch.Reserve(row) : 0;
   stage_->PlanBackward(pass);
 }
 
 void Branch::Backward(const PackedPass& pass, const void* x, void* dx) {
-  const int64_t n = pass.tokens();
+  const int64_t n = pass.tokens(), elements = n * pass.hidden();
   const void* dout = dx;
+  if (scale_ != 1) {
+    void* dscaled = pass.scratch.At(dscaled_);
+    kernels::Copy(pass.launch.stream, dscaled, dx, static_cast<size_t>(pass.Bytes(elements)));
+    ops::Scale(pass.launch, elements, scale_, dscaled);
+    dout = dscaled;
+  }
   if (behind_.there()) {
     void* dy = pass.scratch.At(dy_);
-    behind_.Backward(pass, dx, pass.saved.At(y_), pass.saved.Floats(rstd_behind_), n, false, dy);
+    behind_.Backward(pass, dout, pass.saved.At(y_), pass.saved.Floats(rstd_behind_), n, false, dy);
     dout = dy;
   }
   if (!before_.there()) {
@@ -72,7 +80,7 @@ void Branch::Backward(const PackedPass& pass, const void* x, void* dx) {
 void Branch::PlanStep(const PagedPass& pass) {
   const int64_t row = pass.Bytes(pass.rows.rows * pass.hidden());
   step_norm_ = before_.there() ? pass.scratch.Reserve(row) : 0;
-  step_y_ = behind_.there() ? pass.scratch.Reserve(row) : 0;
+  step_y_ = apart() ? pass.scratch.Reserve(row) : 0;
   stage_->PlanStep(pass);
 }
 
@@ -84,14 +92,14 @@ void Branch::Step(const PagedPass& pass, void* x) {
     before_.Forward(pass, x, n, norm, nullptr);
     in = norm;
   }
-  if (!behind_.there()) {
+  if (!apart()) {
     stage_->Step(pass, in, true, x);
     return;
   }
   void* y = pass.scratch.At(step_y_);
   stage_->Step(pass, in, false, y);
-  behind_.Forward(pass, y, n, y, nullptr);
-  Call(pass.launch, AddScaled{.x = y, .n = n * pass.hidden(), .y = x});
+  if (behind_.there()) behind_.Forward(pass, y, n, y, nullptr);
+  Call(pass.launch, AddScaled{.x = y, .n = n * pass.hidden(), .scale = scale_, .y = x});
 }
 
 std::vector<Branch> BranchesOf(const TensorTable& table) {
@@ -105,12 +113,13 @@ std::vector<Branch> BranchesOf(const TensorTable& table) {
   for (int64_t l = 0; l < shape.layers; ++l) {
     const LayerSpec& spec = table.plan().layers[static_cast<size_t>(l)];
     const LayerSlices& at = table.layer(l);
+    const auto scale = static_cast<float>(spec.residual_scale);
     branches.emplace_back(
         norm(at.attention_norm),
         std::make_unique<AttentionStage>(shape, spec, at, offset, static_cast<int32_t>(l)),
-        norm(at.attention_behind));
+        norm(at.attention_behind), scale);
     branches.emplace_back(norm(at.ffn_norm), std::make_unique<FfnStage>(shape.hidden, spec, at),
-                          norm(at.ffn_behind));
+                          norm(at.ffn_behind), scale);
   }
   return branches;
 }

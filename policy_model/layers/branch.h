@@ -1,4 +1,5 @@
-// One branch on the residual stream: x += behind(f(before(x))), where either norm may be missing.
+// One branch on the residual stream: x += scale * behind(f(before(x))), where either norm may be
+// missing and scale is mostly 1.
 //
 // Saved for the backward: x and what the norms need; the normed input is computed again.
 // Thread safety, protocol: stage.h. Shapes: x, out, dx: T[T, H].
@@ -14,8 +15,8 @@ namespace plumb::policy_model {
 
 class Branch {
  public:
-  Branch(NormLayer before, std::unique_ptr<Stage> stage, NormLayer behind)
-      : before_(before), behind_(behind), stage_(std::move(stage)) {}
+  Branch(NormLayer before, std::unique_ptr<Stage> stage, NormLayer behind, float scale = 1)
+      : before_(before), behind_(behind), stage_(std::move(stage)), scale_(scale) {}
 
   void PlanForward(const PackedPass& pass);
   // out may be x where nothing is kept.
@@ -27,13 +28,18 @@ class Branch {
   void Step(const PagedPass& pass, void* x);
 
  private:
+  // What the stage gives goes through memory of its own before it is added.
+  bool apart() const { return behind_.there() || scale_ != 1; }
+
   NormLayer before_, behind_;
   std::unique_ptr<Stage> stage_;
+  const float scale_;
   // saved; y: what the stage gave, where a norm is behind
   int64_t rstd_before_ = 0, rstd_behind_ = 0, y_ = 0;
-  int64_t norm_ = 0, normed_y_ = 0;              // scratch of the forward
-  int64_t norm_again_ = 0, dnorm_ = 0, dy_ = 0;  // scratch of the backward
-  int64_t step_norm_ = 0, step_y_ = 0;           // scratch of the step
+  // scratch of the forward; joining: what is added, where it is not added in place
+  int64_t norm_ = 0, joining_ = 0;
+  int64_t norm_again_ = 0, dnorm_ = 0, dscaled_ = 0, dy_ = 0;  // scratch of the backward
+  int64_t step_norm_ = 0, step_y_ = 0;                         // scratch of the step
 };
 
 // The two branches of every layer of the plan, in order: attention, feed-forward.

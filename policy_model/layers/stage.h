@@ -18,16 +18,11 @@
 
 #include "kernels/paged_kv.h"
 #include "policy_model/layers/attention.h"
+#include "policy_model/layers/rotary_table.h"
 #include "policy_model/memory/arena.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::policy_model {
-
-// Cosines and sines of one rotary table, on the device.
-struct RotaryTable {
-  FlatBuffer cos_sin;  // float[max_positions, dims]
-  int32_t dims = 0;
-};
 
 // What all stages of a pass see.
 struct Pass {

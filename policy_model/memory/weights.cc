@@ -143,16 +143,19 @@ void Write(const ParameterSet& set, const std::string& path) {
   WriteSafetensors(path, tensors, {{"format", "pt"}});
 }
 
-// Where wrappers around a text model put its tensors.
-std::string FindTensor(const std::map<std::string, TensorView>& tensors, const std::string& name) {
-  if (tensors.count(name)) return name;
+// Where wrappers around a text model put its tensors; "" where it is not there. `before` comes
+// before all names of the file.
+std::string FindTensor(const std::map<std::string, TensorView>& tensors, const std::string& name,
+                       std::string_view before = "") {
   constexpr std::string_view kModel = "model.";
-  if (name.starts_with(kModel)) {
-    const std::string wrapped = "model.language_model." + name.substr(kModel.size());
-    if (tensors.count(wrapped)) return wrapped;
+  std::vector<std::string> names = {name, "language_model." + name};
+  if (name.starts_with(kModel))
+    names.push_back("model.language_model." + name.substr(kModel.size()));
+  for (const std::string& candidate : names) {
+    const std::string there = std::string(before) + candidate;
+    if (tensors.count(there)) return there;
   }
-  const std::string outer = "language_model." + name;
-  return tensors.count(outer) ? outer : "";
+  return "";
 }
 
 // What a text model does not need: eyes of wrappers, heads for predicting several tokens, tables
@@ -236,8 +239,8 @@ void Weights::Load(const std::string& directory) {
   if (!left.empty())
     throw Error(ErrorCode::kCorruption, "tensors that this model does not have:" + left, directory);
   if (beside > 0) {
-    LogWarning(directory + ": " + std::to_string(beside) +
-               " tensors beside the text model (vision, multi-token heads) are left out");
+    LogWarningOnce(directory + ": " + std::to_string(beside) +
+                   " tensors beside the text model (vision, multi-token heads) are left out");
   }
 }
 
@@ -259,7 +262,7 @@ void Weights::LoadTrained(const std::string& directory) {
     const auto reader = SafetensorsReader::OpenFile(directory + "/" + kAdapterFile);
     const auto& tensors = reader->tensors();
     const auto used = Fill(*set, *reader, directory, [&](const std::string& name) {
-      return tensors.count(name) ? name : "";
+      return FindTensor(tensors, name.substr(kPeftPrefix.size()), kPeftPrefix);
     });
     std::string left;
     for (const auto& [name, view] : tensors) left += used.count(name) ? "" : " " + name;

@@ -22,6 +22,12 @@ using Json = nlohmann::json;
 
 constexpr char kArithmetic[] = "arithmetic";
 
+// Tokens of the longest sequence that a run computes.
+int64_t LongestSequence(const configs::Config& c) {
+  if (!configs::IsOffline(c)) return c.data.max_prompt_tokens + c.rollout.max_new_tokens;
+  return std::max(c.preference.max_tokens, c.sft.max_tokens);
+}
+
 // What is learned of demonstrations, and how many were left out.
 class Demonstrations {
  public:
@@ -112,7 +118,7 @@ void Session::ReadModel() {
   Session& s = *this;
   const auto& model = s.config_.model;
   if (!model.path.empty()) {
-    s.shape_ = policy_model::ReadModelConfig(model.path);
+    s.shape_ = policy_model::ReadModelConfig(model.path, LongestSequence(s.config_));
     if (s.shape_.scalar_head) {
       throw Error(ErrorCode::kInvalidArgument,
                   "is a reward model or critic (config.json says ...ForSequenceClassification): it "

@@ -2,8 +2,8 @@
 
 No weights are stored: both sides fill every tensor by the same formula of its name and place (`fill` here, `Fill` there).
 tests/golden/families.json holds each family's config.json as transformers writes it, the names and shapes of its file's
-tensors, and in float64: log-probs of two sequences, the norm and samples of every tensor's gradient; besides the gap
-between the reference's own float32 and float64, which sets the tests' tolerances.
+tensors, and in float64: log-probs of two sequences, the norm and samples of every tensor's gradient; besides the gaps
+between the reference's own float32, and bfloat16, and float64, which set the tests' tolerances.
 Run: python tests/golden/make_families_golden.py   (torch 2.11, transformers 5.23)"""
 import json
 import pathlib
@@ -19,6 +19,8 @@ BASE = dict(vocab_size=37, hidden_size=48, intermediate_size=40, num_hidden_laye
 DEFAULT = {"rope_type": "default", "rope_theta": 10000.0}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 16}
+LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "short_factor": [1.0, 1.25, 1.5],
+            "long_factor": [1.5, 3.0, 6.0]}
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 # name -> class prefix, and what differs from BASE
 CASES = {
@@ -38,6 +40,15 @@ CASES = {
                             rope_parameters={"full_attention": YARN, "sliding_attention": {"rope_type": "default",
                                                                                            "rope_theta": 1000.0}})),
     "phi3": ("Phi3", dict(rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5), sliding_window=None, head_dim=12)),
+    # Both sequences are shorter than the original length, and both are longer.
+    "phi3_longrope": ("Phi3", dict(rope_parameters=LONGROPE, original_max_position_embeddings=32)),
+    "phi3_longrope_beyond": ("Phi3", dict(rope_parameters=LONGROPE, original_max_position_embeddings=4)),
+    "ministral3": ("Ministral3", dict(head_dim=16, sliding_window=9,
+                                      rope_parameters=dict(YARN, original_max_position_embeddings=8, mscale=1.0,
+                                                           mscale_all_dim=1.0, llama_4_scaling_beta=0.3))),
+    "granite": ("Granite", dict(rope_parameters=DEFAULT, attention_bias=True, mlp_bias=True, embedding_multiplier=6.0,
+                                residual_multiplier=0.22, attention_multiplier=0.2, logits_scaling=1.7)),
+    "glm4": ("Glm4", dict(rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5), head_dim=16)),
 }
 SEQUENCES = [[3, 17, 5, 29, 11, 8, 8, 30, 21, 4, 36, 12, 7, 19, 25, 6, 33, 14, 9, 27, 22, 3, 10], [20, 15, 31, 5, 24]]
 
@@ -71,6 +82,17 @@ def compute(folder, cls, dtype):
     return torch.tensor(logprobs, dtype=torch.float64), {n: p.grad.double().flatten() for n, p in model.named_parameters()}
 
 
+def log_probs_in_bfloat16(folder, cls):
+    model = cls.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
+    out = []
+    with torch.no_grad():
+        for tokens in SEQUENCES:
+            ids = torch.tensor(tokens)
+            table = torch.log_softmax(model(ids[None]).logits[0, :-1].float(), -1)
+            out.append(table.gather(1, ids[1:, None])[:, 0])
+    return torch.cat(out).double()
+
+
 out = {}
 for case, (prefix, changes) in CASES.items():
     config_class = getattr(transformers, f"{prefix}TextConfig" if prefix == "Gemma3" else f"{prefix}Config")
@@ -88,14 +110,17 @@ for case, (prefix, changes) in CASES.items():
             shapes = {n: list(f.get_slice(n).get_shape()) for n in f.keys()}
         lp64, g64 = compute(folder, cls, torch.float64)
         lp32, g32 = compute(folder, cls, torch.float32)
+        lp16 = log_probs_in_bfloat16(folder, cls)
     gradients = {}
     for n, g in g64.items():
-        stride = max(1, len(g) // 24)
-        gradients[n] = dict(norm=g.norm().item(), gap=(g - g32[n]).norm().item(), stride=stride,
-                            values=[float(f"{v:.10g}") for v in g[::stride].tolist()])
+        stride = max(1, len(g) // 8)
+        gradients[n] = dict(norm=float(f"{g.norm().item():.8g}"), gap=float(f"{(g - g32[n]).norm().item():.3g}"),
+                            stride=stride, values=[float(f"{v:.8g}") for v in g[::stride].tolist()])
     out[case] = dict(config=written, shapes=shapes, logprobs=[float(f"{v:.12g}") for v in lp64.tolist()],
-                     gap=(lp64 - lp32).abs().max().item(), gradients=gradients)
-    print(case, "gap", out[case]["gap"], "logprob", lp64[:3].tolist())
+                     gap=(lp64 - lp32).abs().max().item(),
+                     bfloat16=dict(largest=(lp64 - lp16).abs().max().item(), rms=(lp64 - lp16).square().mean().sqrt().item()),
+                     gradients=gradients)
+    print(case, "gap", out[case]["gap"], "bfloat16", out[case]["bfloat16"], "logprob", lp64[:3].tolist())
 compact = dict(separators=(",", ":"))
 lines = ",\n".join(json.dumps(k) + ":" + json.dumps(v, **compact) for k, v in out.items())  # a line a family
 (HERE / "families.json").write_text(f'{{"sequences":{json.dumps(SEQUENCES, **compact)},\n"families":{{\n{lines}\n}}}}\n')

@@ -8,16 +8,18 @@ namespace {
 // The rotation in double, from the definition.
 std::vector<double> Reference(std::vector<double> qkv, const std::vector<int32_t>& position,
                               int32_t heads, int32_t kv_heads, int32_t d, double theta, double sign,
-                              int32_t dims) {
+                              int32_t dims, bool interleaved = false) {
   const int64_t width = int64_t{heads + 2 * kv_heads} * d;
   for (size_t r = 0; r < position.size(); ++r) {
     for (int32_t h = 0; h < heads + kv_heads; ++h) {
       double* x = qkv.data() + static_cast<int64_t>(r) * width + h * d;
       for (int32_t i = 0; i < dims / 2; ++i) {
         const double angle = sign * position[r] * std::pow(theta, -2.0 * i / dims);
-        const double a = x[i], b = x[dims / 2 + i];
-        x[i] = a * std::cos(angle) - b * std::sin(angle);
-        x[dims / 2 + i] = b * std::cos(angle) + a * std::sin(angle);
+        double &first = x[interleaved ? 2 * i : i],
+               &second = x[interleaved ? 2 * i + 1 : dims / 2 + i];
+        const double a = first, b = second;
+        first = a * std::cos(angle) - b * std::sin(angle);
+        second = b * std::cos(angle) + a * std::sin(angle);
       }
     }
   }
@@ -27,10 +29,13 @@ std::vector<double> Reference(std::vector<double> qkv, const std::vector<int32_t
 struct Shape {
   int32_t rows, heads, kv_heads, d;
   int32_t dims = d;  // rotated
+  bool interleaved = false;
 };
-const std::vector<Shape> kShapes = {{1, 1, 1, 2},     {3, 2, 1, 6},    {5, 4, 2, 16},
-                                    {7, 9, 3, 64},    {2, 3, 3, 128},  {3, 2, 1, 64, 32},
-                                    {3, 2, 2, 16, 6}, {2, 3, 1, 32, 0}};
+const std::vector<Shape> kShapes = {
+    {1, 1, 1, 2},           {3, 2, 1, 6},     {5, 4, 2, 16},
+    {7, 9, 3, 64},          {2, 3, 3, 128},   {3, 2, 1, 64, 32},
+    {3, 2, 2, 16, 6},       {2, 3, 1, 32, 0}, {5, 4, 2, 16, 16, true},
+    {3, 2, 1, 64, 32, true}};
 
 PLUMB_KERNEL_SUITE(Rope);
 
@@ -51,8 +56,8 @@ TEST_P(Rope, TurnsAndTurnsBack) {
     auto table = Table(device(), 200, s.dims, 10000.0);
     Array<int32_t> tp(device(), position);
     for (const bool inverse : {false, true}) {
-      const auto want =
-          Reference(x, position, s.heads, s.kv_heads, s.d, 10000.0, inverse ? -1 : 1, s.dims);
+      const auto want = Reference(x, position, s.heads, s.kv_heads, s.d, 10000.0, inverse ? -1 : 1,
+                                  s.dims, s.interleaved);
       Tensor qkv(GetParam(), Floats(x));
       Call(launch(), RopeInPlace{.qkv = qkv.data(),
                                  .position = tp.data(),
@@ -62,6 +67,7 @@ TEST_P(Rope, TurnsAndTurnsBack) {
                                  .kv_heads = s.kv_heads,
                                  .head_dim = s.d,
                                  .dims = s.dims,
+                                 .interleaved = s.interleaved,
                                  .inverse = inverse});
       // Two products and a sum, and the table's own rounding; inputs are below 6.
       ExpectClose(qkv.Host(), want, OutputRounding(dtype()), 5 * kEps * 12, "qkv");
@@ -73,6 +79,7 @@ TEST_P(Rope, TurnsAndTurnsBack) {
                                  .kv_heads = s.kv_heads,
                                  .head_dim = s.d,
                                  .dims = s.dims,
+                                 .interleaved = s.interleaved,
                                  .inverse = !inverse});
       // The inverse undoes it up to the rounding of the value between.
       ExpectClose(qkv.Host(), x, OutputRounding(dtype()),
@@ -144,6 +151,7 @@ TEST_P(Rope, WritesKeysAndValuesToTheirPagesOnly) {
                                     .cos_sin = table.data(),
                                     .heads = s.heads,
                                     .dims = s.dims,
+                                    .interleaved = s.interleaved,
                                     .layer = 1,
                                     .kv = kv});
       Call(launch(), RopeInPlace{.qkv = turned.data(),
@@ -153,7 +161,8 @@ TEST_P(Rope, WritesKeysAndValuesToTheirPagesOnly) {
                                  .heads = s.heads,
                                  .kv_heads = s.kv_heads,
                                  .head_dim = s.d,
-                                 .dims = s.dims});
+                                 .dims = s.dims,
+                                 .interleaved = s.interleaved});
       const auto got = qkv.Host(), want_turned = turned.Host();
       std::vector<float> want = Tensor(GetParam(), std::vector<float>(elements, kPoison)).Host();
       for (int32_t r = 0; r < s.rows; ++r) {
@@ -173,6 +182,29 @@ TEST_P(Rope, WritesKeysAndValuesToTheirPagesOnly) {
       EXPECT_EQ(memory.Host(), want) << "page_tokens " << page_tokens << " d " << s.d;
     }
   }
+}
+
+TEST_P(Rope, ScalesQueriesByPosition) {
+  const int64_t rows = 5, width = 12, stride = 20;
+  const auto x = ToDouble(Normal(rows * stride, 5, dtype()));
+  const std::vector<int32_t> position = {3, 0, 2, 2, 1};
+  const std::vector<float> scale = {1.0f, 1.5f, 0.25f, 3.0f};
+  auto want = x;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < width; ++i)
+      want[static_cast<size_t>(r * stride + i)] *=
+          scale[static_cast<size_t>(position[static_cast<size_t>(r)])];
+  }
+  Array<int32_t> tp(device(), position);
+  Array<float> ts(device(), scale);
+  Tensor qkv(GetParam(), Floats(x));
+  Call(launch(), ScaleQueries{.qkv = qkv.data(),
+                              .position = tp.data(),
+                              .scale = ts.data(),
+                              .rows = rows,
+                              .width = width,
+                              .stride = stride});
+  ExpectClose(qkv.Host(), want, OutputRounding(dtype()), kEps * 12, "queries");
 }
 
 TEST(RopeTable, HoldsCosinesAndSines) {

@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "policy_model/families/family.h"
 #include "policy_model/files/safetensors.h"
 
 namespace plumb::policy_model {
@@ -73,6 +75,21 @@ TEST_F(ModelConfig, WritesTheClassNamesThatTransformersLoads) {
   EXPECT_EQ(j["torch_dtype"], "float32");
 }
 
+// Its class in transformers 5 takes nothing else.
+TEST_F(ModelConfig, WritesGemmasQueryScalarAsTheWholeNumberThatItWas) {
+  Json j = llama_;
+  j["model_type"] = "gemma3_text";
+  j["hidden_act"] = "gelu_pytorch_tanh";
+  for (const int64_t scalar : {24, 168, 256}) {
+    j["query_pre_attn_scalar"] = scalar;
+    Write(j);
+    WriteModelConfig(ReadModelConfig(folder_), folder_, "float32");
+    const Json written = Json::parse(RealFileSystem().ReadFile(folder_ + "/config.json", 1 << 16));
+    EXPECT_TRUE(written["query_pre_attn_scalar"].is_number_integer());
+    EXPECT_EQ(written["query_pre_attn_scalar"], scalar);
+  }
+}
+
 TEST_F(ModelConfig, FillsInWhatOlderFilesLeaveOut) {
   Json j = llama_;
   for (const char* key : {"num_key_value_heads", "rope_theta", "max_position_embeddings",
@@ -93,7 +110,8 @@ TEST_F(ModelConfig, TakesTheDefaultsOfTheFamilysClass) {
     int64_t kv_heads, max_positions;
   };
   for (const Row& row : {Row{"llama", 64, 2048}, Row{"mistral", 8, 131072}, Row{"qwen2", 32, 32768},
-                         Row{"qwen3", 32, 32768}, Row{"olmo3", 64, 2048}, Row{"phi3", 64, 4096}}) {
+                         Row{"qwen3", 32, 32768}, Row{"olmo3", 64, 2048}, Row{"phi3", 64, 4096},
+                         Row{"granite", 64, 2048}, Row{"glm4", 2, 131072}}) {
     Json j = llama_;
     for (const char* key :
          {"num_key_value_heads", "max_position_embeddings", "tie_word_embeddings"})
@@ -152,13 +170,16 @@ TEST_F(ModelConfig, RefusesByName) {
                   invalid = ErrorCode::kInvalidArgument;
   Refuses("model_type", "gpt_neox", unsupported, "gpt_neox");
   Refuses("hidden_act", "gelu", unsupported, "gelu");
-  Refuses("rope_scaling", Json{{"rope_type", "longrope"}, {"factor", 8.0}}, unsupported,
-          "longrope");
+  Refuses("rope_scaling", Json{{"rope_type", "proportional"}, {"factor", 8.0}}, unsupported,
+          "proportional");
+  Refuses("rope_scaling", Json{{"rope_type", "longrope"}, {"factor", 8.0}}, corrupt,
+          "short_factor");
   Refuses("rope_scaling", Json{{"type", 3}}, corrupt, "type");
   Refuses("rope_scaling", Json{{"rope_type", "llama3"}}, corrupt, "factor");
   Refuses("rope_scaling", Json{{"rope_type", "yarn"}, {"factor", 0.5}}, corrupt, "stretch nothing");
   Refuses("rope_scaling", Json{{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 4.0}},
           corrupt, "stretch nothing");
+  Refuses("quantization_config", Json{{"quant_method", "fp8"}}, unsupported, "'fp8'");
   Refuses("partial_rotary_factor", 1.5, invalid, "partial_rotary_factor");
   Refuses("hidden_size", "64", corrupt, "hidden_size");
   Refuses("hidden_size", nullptr, corrupt, "hidden_size");
@@ -228,6 +249,80 @@ TEST_F(ModelConfig, AScalarHeadIsSaidByTheArchitecture) {
   EXPECT_FALSE(ReadModelConfig(folder_).scalar_head);
   Refuses("architectures", "LlamaForCausalLM", ErrorCode::kCorruption, "architectures");
   Refuses("num_hidden_layers", 0, ErrorCode::kInvalidArgument, "layers");
+}
+
+TEST_F(ModelConfig, TurnsToTheLongFactorsWhereSequencesAreLonger) {
+  Json j = llama_;
+  j["model_type"] = "phi3";
+  j["original_max_position_embeddings"] = 64;
+  std::vector<double> one(8, 1.0), more(8, 4.0);
+  j["rope_scaling"] = {{"type", "longrope"}, {"short_factor", one}, {"long_factor", more}};
+  Write(j);
+  const ModelShape s = ReadModelConfig(folder_), within = ReadModelConfig(folder_, 64),
+                   beyond = ReadModelConfig(folder_, 65);
+  EXPECT_EQ(s.max_positions, 64);
+  EXPECT_EQ(within, s);
+  EXPECT_EQ(beyond.max_positions, 256);
+  EXPECT_EQ(PlanOf(s).rotary[0].frequencies[1], 4 * PlanOf(beyond).rotary[0].frequencies[1]);
+  EXPECT_DOUBLE_EQ(PlanOf(s).rotary[0].factor, std::sqrt(1 + std::log(4.0) / std::log(64.0)));
+  EXPECT_DOUBLE_EQ(PlanOf(beyond).rotary[0].factor, PlanOf(s).rotary[0].factor);
+  WriteModelConfig(s, folder_, "float32");
+  EXPECT_EQ(ReadModelConfig(folder_, 65), beyond) << "the long factors are not lost";
+  more.pop_back();
+  j["rope_scaling"]["long_factor"] = more;
+  Write(j);
+  try {
+    ReadModelConfig(folder_);
+    ADD_FAILURE() << "a factor is missing";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("long_factor"), std::string::npos) << e.what();
+  }
+}
+
+TEST_F(ModelConfig, RefusesAnOmittedRotaryBaseThatHasNoDefault) {
+  Json j = llama_;
+  j["model_type"] = "ministral3";
+  j.erase("rope_theta");
+  const auto refuses = [&](const char* what) {
+    Write(j);
+    try {
+      ReadModelConfig(folder_);
+      ADD_FAILURE() << "accepted without " << what;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ErrorCode::kCorruption) << e.what();
+      EXPECT_NE(std::string(e.what()).find(what), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find("config.json"), std::string::npos) << e.what();
+    }
+  };
+  refuses("rope_theta");
+  j["rope_theta"] = 1e6;
+  refuses("rope_parameters");
+  j["rope_parameters"] = {{"rope_type", "default"}};
+  refuses("llama_4_scaling_beta");
+  j["rope_parameters"]["llama_4_scaling_beta"] = 0.1;
+  refuses("original_max_position_embeddings");
+  j["rope_parameters"]["original_max_position_embeddings"] = 0;
+  refuses("original_max_position_embeddings");
+  j["rope_parameters"]["original_max_position_embeddings"] = 128;
+  Write(j);
+  EXPECT_EQ(ReadModelConfig(folder_).rope.query_beta, 0.1);
+}
+
+TEST_F(ModelConfig, MultipliersArePositive) {
+  Json j = llama_;
+  j["model_type"] = "granite";
+  for (const char* key :
+       {"embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling"}) {
+    Json wrong = j;
+    wrong[key] = 0;
+    Write(wrong);
+    try {
+      ReadModelConfig(folder_);
+      ADD_FAILURE() << "accepted " << key << " = 0";
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(key), std::string::npos) << e.what();
+    }
+  }
 }
 
 TEST_F(ModelConfig, BrokenFilesAreErrors) {

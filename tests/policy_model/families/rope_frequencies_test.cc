@@ -51,5 +51,22 @@ TEST(RopeFrequencies, YarnScalesCosinesAndSines) {
   EXPECT_DOUBLE_EQ(RotaryOf(both, 1e6, 128, 131072).factor, 1);
 }
 
+TEST(RopeFrequencies, LongRopeDividesByTheListForItsLength) {
+  const RopeScaling s{.kind = RopeKind::kLongRope,
+                      .factor = 0,
+                      .original_positions = 64,
+                      .short_factor = {1, 2},
+                      .long_factor = {4, 8},
+                      .stretched_positions = 256};
+  const RotarySpec within = RotaryOf(s, 10000, 4, 64), beyond = RotaryOf(s, 10000, 4, 256);
+  EXPECT_DOUBLE_EQ(within.frequencies[1], 0.01 / 2);
+  EXPECT_DOUBLE_EQ(beyond.frequencies[1], 0.01 / 8);
+  EXPECT_DOUBLE_EQ(beyond.frequencies[0], 0.25);
+  EXPECT_DOUBLE_EQ(within.factor, std::sqrt(1 + std::log(4.0) / std::log(64.0)));
+  RopeScaling given = s;
+  given.attention_factor = 1.5;
+  EXPECT_EQ(RotaryOf(given, 10000, 4, 64).factor, 1.5);
+}
+
 }  // namespace
 }  // namespace plumb::policy_model

@@ -303,6 +303,23 @@ TEST(AdapterTest, IsWrittenAsPeftWritesItAndReadAgain) {
   EXPECT_THROW(more.LoadTrained(folder.path()), Error);
 }
 
+TEST(AdapterTest, TargetsMayBePathsOfSingleModules) {
+  const Weights weights = Adapted(
+      "llama",
+      {.rank = 4,
+       .alpha = 6,
+       .targets = {"layers.1.self_attn.q_proj", "model.layers.0.mlp.down_proj", "down_proj"}});
+  std::set<std::string> names;
+  for (const TensorEntry& e : weights.adapters()[0]->table->entries()) names.insert(e.name);
+  EXPECT_EQ(names,
+            (std::set<std::string>{"layers.1.q_proj.lora_A", "layers.1.q_proj.lora_B",
+                                   "layers.0.down_proj.lora_A", "layers.0.down_proj.lora_B",
+                                   "layers.1.down_proj.lora_A", "layers.1.down_proj.lora_B"}));
+  Weights base = Base("llama");
+  EXPECT_THROW(base.AddAdapter({.targets = {"layers.2.mlp.down_proj"}}, 1), Error);
+  EXPECT_THROW(base.AddAdapter({.targets = {"own_proj"}}, 1), Error) << "whole names only";
+}
+
 TEST(AdapterTest, OtherKindsOfAdaptersAreRefused) {
   const testing::TempFolder folder;
   WriteAdapterConfig({}, "base", folder.path());

@@ -6,14 +6,13 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/transformer.h"
+#include "tests/policy_model/layers/families_golden.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::policy_model {
@@ -21,53 +20,18 @@ namespace {
 
 using Json = nlohmann::json;
 
-const Json& Golden() {
-  static const Json golden = [] {
-    std::ifstream file(PLUMB_SOURCE_DIR "/tests/golden/families.json");
-    EXPECT_TRUE(file.good());
-    return Json::parse(file);
-  }();
-  return golden;
-}
-
-// As `fill` of the script.
-float Fill(const std::string& name, int64_t i, double norm_base) {
-  uint32_t seed = 2166136261u;
-  for (const char c : name) seed = (seed ^ static_cast<uint8_t>(c)) * 16777619u;
-  uint32_t u = seed + static_cast<uint32_t>(i) * 0x9E3779B9u;
-  u ^= u >> 16;
-  u *= 0x85EBCA6Bu;
-  u ^= u >> 13;
-  u *= 0xC2B2AE35u;
-  u ^= u >> 16;
-  const double value = (static_cast<double>(u >> 8) / 16777216.0 - 0.5) * 0.7;
-  return static_cast<float>(name.find("norm") != std::string::npos ? value + norm_base : value);
-}
+const Json& Golden() { return FamiliesGolden(); }
 
 class FamiliesTest : public ::testing::TestWithParam<std::string> {
  protected:
   const Json& golden() const { return Golden()["families"][GetParam()]; }
 
-  // The folder that transformers would have written.
-  void WriteFolder() {
-    RealFileSystem().WriteFileAtomic(temp_ / "config.json", golden()["config"].dump());
-    const double base = GetParam().starts_with("gemma") ? 0.0 : 1.0;
-    std::vector<TensorToWrite> tensors;
-    for (const auto& [name, dims] : golden()["shapes"].items()) {
-      tensors.push_back({.name = name,
-                         .dtype = DType::kFloat32,
-                         .shape = dims.get<std::vector<int64_t>>(),
-                         .fill = [name = name, base](std::span<std::byte> to) {
-                           auto* out = reinterpret_cast<float*>(to.data());
-                           for (size_t i = 0; i < to.size() / 4; ++i)
-                             out[i] = Fill(name, static_cast<int64_t>(i), base);
-                         }});
-    }
-    WriteSafetensors(temp_ / "model.safetensors", tensors, {});
-  }
+  void WriteFolder() { WriteFamilyFolder(GetParam(), temp_.path()); }
 
-  Weights Load() {
-    Weights weights(ReadModelConfig(temp_.path()), Device::kCpu, DType::kFloat32);
+  ModelShape Shape() const { return ReadModelConfig(temp_.path(), LongestOf(GetParam())); }
+
+  Weights Load(DType dtype = DType::kFloat32) {
+    Weights weights(Shape(), Device::kCpu, dtype);
     weights.Load(temp_.path());
     return weights;
   }
@@ -130,6 +94,25 @@ TEST_P(FamiliesTest, LogProbsAndGradientsAreTransformers) {
   EXPECT_EQ(checked, golden()["gradients"].size());
 }
 
+TEST_P(FamiliesTest, Bfloat16IsAsNearAsTransformersOwn) {
+  WriteFolder();
+  const Weights weights = Load(DType::kBFloat16);
+  Transformer model(weights.shape(), Device::kCpu, DType::kBFloat16);
+  const PackedBatch batch = Batch();
+  std::vector<float> logprob(batch.rows.size());
+  model.Forward(weights, batch, {.entropy = false}, false, logprob, {});
+  double largest = 0, squares = 0;
+  for (size_t i = 0; i < logprob.size(); ++i) {
+    const double gap = std::abs(logprob[i] - golden()["logprobs"][i].get<double>());
+    largest = std::max(largest, gap);
+    squares += gap * gap;
+  }
+  const Json& theirs = golden()["bfloat16"];
+  EXPECT_LE(largest, 2 * theirs["largest"].get<double>());
+  EXPECT_LE(std::sqrt(squares / static_cast<double>(logprob.size())),
+            2 * theirs["rms"].get<double>());
+}
+
 TEST_P(FamiliesTest, PagedStepsAreThePackedForward) {
   WriteFolder();
   const Weights weights = Load();
@@ -178,7 +161,7 @@ TEST_P(FamiliesTest, FolderAndBackIsTheSame) {
   const Weights weights = Load();
   testing::TempFolder copy;
   SaveModelDirectory(weights, copy.path(), "");
-  EXPECT_EQ(ReadModelConfig(copy.path()), weights.shape());
+  EXPECT_EQ(ReadModelConfig(copy.path(), LongestOf(GetParam())), weights.shape());
   const auto before = SafetensorsReader::OpenDirectory(temp_.path()),
              after = SafetensorsReader::OpenDirectory(copy.path());
   ASSERT_EQ(before->tensors().size(), after->tensors().size());
@@ -194,7 +177,7 @@ TEST_P(FamiliesTest, FolderAndBackIsTheSame) {
 TEST_P(FamiliesTest, EveryRankHoldsItsShareOfEveryPart) {
   const ModelShape shape = [&] {
     WriteFolder();
-    return ReadModelConfig(temp_.path());
+    return Shape();
   }();
   const TensorTable table(shape);
   for (const int ranks : {1, 2}) {
@@ -213,44 +196,62 @@ TEST_P(FamiliesTest, EveryRankHoldsItsShareOfEveryPart) {
   }
 }
 
+// The names of transformers 5 and of 4, with an eye and a multi-token head beside the text model.
 TEST_P(FamiliesTest, WrappersAndWhatLiesBesideAreRead) {
   WriteFolder();
   const Weights plain = Load();
-  std::filesystem::remove(temp_ / "model.safetensors");
-  const auto wrapped = [](const std::string& name) {
-    return name.starts_with("model.") ? "model.language_model." + name.substr(6) : name;
-  };
-  std::vector<TensorToWrite> tensors;
-  const double base = GetParam().starts_with("gemma") ? 0.0 : 1.0;
-  for (const auto& [name, dims] : golden()["shapes"].items()) {
-    tensors.push_back({.name = wrapped(name),
-                       .dtype = DType::kFloat32,
-                       .shape = dims.get<std::vector<int64_t>>(),
-                       .fill = [name = name, base](std::span<std::byte> to) {
-                         auto* out = reinterpret_cast<float*>(to.data());
-                         for (size_t i = 0; i < to.size() / 4; ++i)
-                           out[i] = Fill(name, static_cast<int64_t>(i), base);
-                       }});
-  }
-  tensors.push_back({.name = "model.visual.patch.weight",
-                     .dtype = DType::kFloat32,
-                     .shape = {1},
-                     .fill = [](std::span<std::byte>) {}});
-  WriteSafetensors(temp_ / "model.safetensors", tensors, {});
   RealFileSystem().WriteFileAtomic(
       temp_ / "config.json",
       Json({{"model_type", "some_eye"}, {"text_config", golden()["config"]}}).dump());
-  const Weights inner = Load();
-  EXPECT_EQ(inner.shape(), plain.shape());
-  EXPECT_EQ(0, std::memcmp(inner.flat().data(), plain.flat().data(), plain.flat().bytes()));
+  for (const bool older : {false, true}) {
+    std::filesystem::remove(temp_ / "model.safetensors");
+    std::vector<TensorToWrite> tensors;
+    for (const auto& [name, dims] : golden()["shapes"].items()) {
+      const std::string wrapped = older ? "language_model." + name
+                                  : name.starts_with("model.")
+                                      ? "model.language_model." + name.substr(6)
+                                      : name;
+      tensors.push_back(FilledTensor(GetParam(), name, dims.get<std::vector<int64_t>>(), wrapped));
+    }
+    const std::vector<std::string> beside =
+        older ? std::vector<std::string>{"vision_tower.patch.weight",
+                                         "multi_modal_projector.linear_1.weight"}
+              : std::vector<std::string>{"model.visual.patch.weight", "mtp.layers.0.fc.weight"};
+    for (const std::string& name : beside)
+      tensors.push_back(FilledTensor(GetParam(), name, {3}, name));
+    WriteSafetensors(temp_ / "model.safetensors", tensors, {});
+    const Weights inner = Load();
+    EXPECT_EQ(inner.shape(), plain.shape());
+    EXPECT_EQ(0, std::memcmp(inner.flat().data(), plain.flat().data(), plain.flat().bytes()));
+  }
 }
 
-std::vector<std::string> Cases() {
-  std::vector<std::string> names;
-  for (const auto& [name, value] : Golden()["families"].items()) names.push_back(name);
-  return names;
+TEST_P(FamiliesTest, TensorsLeftOverOrMissingAreNamed) {
+  WriteFolder();
+  const ModelShape shape = Shape();
+  const auto refuses = [&](const std::string& dropped, const std::string& added,
+                           const std::string& says) {
+    std::filesystem::remove(temp_ / "model.safetensors");
+    std::vector<TensorToWrite> tensors;
+    for (const auto& [name, dims] : golden()["shapes"].items()) {
+      if (name != dropped)
+        tensors.push_back(FilledTensor(GetParam(), name, dims.get<std::vector<int64_t>>(), name));
+    }
+    if (!added.empty()) tensors.push_back(FilledTensor(GetParam(), added, {3}, added));
+    WriteSafetensors(temp_ / "model.safetensors", tensors, {});
+    try {
+      Weights(shape, Device::kCpu, DType::kFloat32).Load(temp_.path());
+      ADD_FAILURE() << "accepted without " << dropped << " and with " << added;
+    } catch (const Error& e) {
+      EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find(temp_.path()), std::string::npos) << e.what();
+    }
+  };
+  refuses("model.layers.1.mlp.down_proj.weight", "", "model.layers.1.mlp.down_proj.weight");
+  refuses("", "model.layers.1.mlp.router.weight", "model.layers.1.mlp.router.weight");
 }
-INSTANTIATE_TEST_SUITE_P(All, FamiliesTest, ::testing::ValuesIn(Cases()),
+
+INSTANTIATE_TEST_SUITE_P(All, FamiliesTest, ::testing::ValuesIn(FamilyCases()),
                          [](const auto& info) { return info.param; });
 
 TEST(RankShareTest, AShareIsAPieceOfQAndOfKAndOfV) {

@@ -1,0 +1,159 @@
+// Folders that Plumb writes in the hands of transformers and PEFT, and PEFT's adapters in Plumb's,
+// where an interpreter with them is named; CONTRIBUTING.md says how. Through layers/: the same
+// logits on both sides.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "common/base/file.h"
+#include "common/base/rng.h"
+#include "policy_model/families/model_config.h"
+#include "policy_model/transformer.h"
+#include "tests/policy_model/layers/families_golden.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::policy_model {
+namespace {
+
+using Json = nlohmann::json;
+
+std::vector<int32_t> Tokens() {
+  return FamiliesGolden()["sequences"][0].get<std::vector<int32_t>>();
+}
+
+Weights LoadFolder(const std::string& family, const std::string& folder) {
+  Weights weights(ReadModelConfig(folder, LongestOf(family)), Device::kCpu, DType::kFloat32);
+  weights.Load(folder);
+  return weights;
+}
+
+// Numbers in B, so that every part of an adapter matters.
+void DrawB(Weights& weights) {
+  ParameterSet& set = *weights.adapters()[0];
+  RandomStream random(9, 9);
+  for (const TensorEntry& e : set.table->entries()) {
+    if (!e.name.ends_with("lora_B")) continue;
+    for (int64_t i = 0; i < e.elements; ++i)
+      set.flat.f32()[e.offset + i] = 0.1f * random.NextNormal();
+  }
+}
+
+// A row for each position that has a next token.
+std::vector<float> Logits(const Weights& weights) {
+  const std::vector<int32_t> tokens = Tokens();
+  PackedBatch batch;
+  batch.Clear();
+  batch.Append(tokens, std::vector<uint8_t>(tokens.size(), 1));
+  Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
+  std::vector<float> out(batch.rows.size() * static_cast<size_t>(weights.shape().vocab));
+  model.Logits(weights, batch, out);
+  return out;
+}
+
+// Relative to the largest logit.
+void ExpectSame(const std::vector<float>& ours, const Json& theirs, const std::string& what) {
+  ASSERT_EQ(theirs.size(), Tokens().size()) << what;
+  const size_t vocab = theirs[0].size();
+  ASSERT_EQ(ours.size() % vocab, 0u) << what;
+  ASSERT_EQ(ours.size() / vocab + 1, theirs.size()) << what << ": all rows but the last";
+  double largest = 0, gap = 0;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    const double want = theirs[i / vocab][i % vocab].get<double>();
+    largest = std::max(largest, std::abs(want));
+    gap = std::max(gap, std::abs(static_cast<double>(ours[i]) - want));
+  }
+  EXPECT_LE(gap, 1e-5 * largest) << what;
+  std::cout << what << ": " << gap / largest << " of the largest logit\n";
+}
+
+class Frameworks : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    python_ = std::getenv("PLUMB_TEST_FRAMEWORKS_PYTHON");
+    if (python_ == nullptr)
+      GTEST_SKIP() << "NOT TESTED: PLUMB_TEST_FRAMEWORKS_PYTHON names no interpreter with "
+                      "transformers and peft";
+  }
+  Json Run(const Json& jobs) {
+    RealFileSystem().WriteFileAtomic(temp_ / "jobs.json", jobs.dump());
+    const std::string command = std::string("'") + python_ +
+                                "' " PLUMB_SOURCE_DIR
+                                "/tests/policy_model/python/reads_folders.py " +
+                                (temp_ / "jobs.json") + " " + (temp_ / "answers.json");
+    EXPECT_EQ(std::system(command.c_str()), 0) << command;
+    std::ifstream in(temp_ / "answers.json");
+    return in.good() ? Json::parse(in) : Json::array();
+  }
+  const char* python_ = nullptr;
+  testing::TempFolder temp_;
+};
+
+TEST_F(Frameworks, InstalledTransformersComputesTheSameFromFoldersThatWeWrote) {
+  Json jobs = Json::array();
+  std::vector<std::vector<float>> ours;
+  for (const std::string& family : FamilyCases()) {
+    WriteFamilyFolder(family, temp_ / family);
+    const Weights weights = LoadFolder(family, temp_ / family);
+    const std::string folder = (temp_ / family) + "_written";
+    SaveModelDirectory(weights, folder, "");
+    ours.push_back(Logits(weights));
+    jobs.push_back({{"base", folder}, {"tokens", Tokens()}});
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), ours.size());
+  for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], FamilyCases()[i]);
+}
+
+TEST_F(Frameworks, InstalledPeftComputesTheSameWithAdaptersThatWeWrote) {
+  Json jobs = Json::array();
+  std::vector<std::vector<float>> ours;
+  for (const std::string& family : FamilyCases()) {
+    WriteFamilyFolder(family, temp_ / family);
+    Weights weights = LoadFolder(family, temp_ / family);
+    weights.AddAdapter({.rank = 3, .alpha = 5}, 5);
+    DrawB(weights);
+    const std::string folder = (temp_ / family) + "_adapter";
+    SaveModelDirectory(weights, folder, "", temp_ / family);
+    ours.push_back(Logits(weights));
+    jobs.push_back({{"base", temp_ / family}, {"adapter", folder}, {"tokens", Tokens()}});
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), ours.size());
+  if (theirs[0].is_object()) GTEST_SKIP() << "NOT TESTED: " << theirs[0]["skip"];
+  for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], FamilyCases()[i]);
+}
+
+TEST_F(Frameworks, AdaptersThatInstalledPeftWroteComputeTheSameHere) {
+  Json jobs = Json::array();
+  std::vector<std::pair<std::string, std::string>> cases;
+  for (const std::string& family : FamilyCases()) {
+    WriteFamilyFolder(family, temp_ / family);
+    // By name, all of them, and by the path of single modules.
+    for (const Json& targets : {Json("all-linear"), Json::array({"o_proj", "down_proj"}),
+                                Json::array({"layers.1.self_attn.o_proj", "down_proj"})}) {
+      const std::string folder = (temp_ / family) + "_peft" + std::to_string(cases.size());
+      cases.emplace_back(family, folder);
+      jobs.push_back(
+          {{"base", temp_ / family}, {"make", folder}, {"targets", targets}, {"tokens", Tokens()}});
+    }
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), cases.size());
+  if (theirs[0].is_object()) GTEST_SKIP() << "NOT TESTED: " << theirs[0]["skip"];
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const auto& [family, folder] = cases[i];
+    const AdapterConfig config = ReadAdapterConfig(folder);
+    EXPECT_EQ(config.base_model, temp_ / family);
+    Weights weights = LoadFolder(family, temp_ / family);
+    weights.AddAdapter(config.spec, 0);
+    weights.LoadTrained(folder);
+    ExpectSame(Logits(weights), theirs[i], family + " " + jobs[i]["targets"].dump());
+  }
+}
+
+}  // namespace
+}  // namespace plumb::policy_model
