@@ -14,6 +14,7 @@
 #include "kernels/attention_paged.h"
 #include "kernels/decode_state.h"
 #include "kernels/token_mask.h"
+#include "policy_model/families/family.h"
 #include "policy_model/transformer.h"
 
 namespace plumb::actor {
@@ -32,11 +33,29 @@ EngineOptions Checked(EngineOptions o) {
   return o;
 }
 
-// What the budget buys, but never more than every row of the page table could hold.
+// The window of a model whose every layer has one. The pages of a position are those of all layers,
+// so that a single layer that sees everything keeps them.
+int32_t CommonWindow(const policy_model::ModelShape& shape) {
+  int64_t widest = 0;
+  for (const policy_model::LayerSpec& layer : policy_model::PlanOf(shape).layers) {
+    if (layer.window == 0) return 0;
+    widest = std::max(widest, layer.window);
+  }
+  return static_cast<int32_t>(std::min(widest, shape.max_positions));
+}
+
+SchedulerOptions SchedulingOf(const policy_model::ModelShape& shape, const EngineOptions& o) {
+  return {.max_batch = o.max_batch,
+          .prefill_tokens = o.prefill_tokens,
+          .max_positions = static_cast<int32_t>(shape.max_positions),
+          .window = CommonWindow(shape)};
+}
+
+// What the budget buys, but never more than could be in use.
 int32_t NumPages(const policy_model::ModelShape& shape, DType dtype, const EngineOptions& o) {
   const int64_t bought = (o.kv_budget_mb << 20) / KvPages::PageBytes(shape, dtype, o.page_tokens);
-  const int64_t row = (shape.max_positions + o.page_tokens - 1) / o.page_tokens;
-  const int64_t pages = std::min(bought, 2 * o.max_batch * row);
+  const int64_t pages =
+      std::min(bought, Scheduler::MostPages(SchedulingOf(shape, o), o.page_tokens));
   if (pages < 1)
     BadOption("kv_budget_mb",
               "= " + std::to_string(o.kv_budget_mb) + " does not hold one page; raise it");
@@ -58,8 +77,7 @@ struct Engine::Impl {
         launch{stream, dtype},
         model(shape, stream, dtype),
         pages(shape, stream, dtype, o.page_tokens, NumPages(shape, dtype, o)),
-        scheduler({o.max_batch, o.prefill_tokens, static_cast<int32_t>(shape.max_positions)},
-                  &pages),
+        scheduler(SchedulingOf(shape, o), &pages),
         stop(o.stop, o.max_batch),
         last_token(stream, slots()),
         position(stream, slots()),

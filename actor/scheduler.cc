@@ -6,6 +6,27 @@
 #include "common/base/error.h"
 
 namespace plumb::actor {
+namespace {
+
+// Pages of a ring in which the token written last sees the `seen` - 1 before it.
+int64_t RingPages(int64_t seen, int32_t page_tokens) {
+  return (seen - 1 + page_tokens - 1) / page_tokens + 1;
+}
+
+// A chunk is written as a whole before its tokens look back.
+int64_t PromptRing(const SchedulerOptions& o, int32_t page_tokens) {
+  return RingPages(int64_t{o.window} + o.prefill_tokens - 1, page_tokens);
+}
+
+}  // namespace
+
+int64_t Scheduler::MostPages(const SchedulerOptions& o, int32_t page_tokens) {
+  const int64_t all = (int64_t{o.max_positions} + page_tokens - 1) / page_tokens;
+  if (o.window == 0) return 2 * o.max_batch * all;
+  // A sample: the last window of its prompt, and its own.
+  return o.max_batch * (std::min(all, 2 * RingPages(o.window, page_tokens)) +
+                        std::min(all, PromptRing(o, page_tokens)));
+}
 
 Scheduler::Scheduler(const SchedulerOptions& options, KvPages* pages)
     : options_(options), pages_(pages), stride_(pages->PagesFor(options.max_positions)) {
@@ -26,21 +47,39 @@ Scheduler::Scheduler(const SchedulerOptions& options, KvPages* pages)
 }
 
 // The last token drawn is never fed back, so its key and value are never written.
-int32_t Scheduler::TotalPages(const Group& g) const {
-  return pages_->PagesFor(static_cast<int64_t>(g.request.tokens.size()) + g.request.limit - 1);
+int32_t Scheduler::TotalPages(const GenerateRequest& r) const {
+  return pages_->PagesFor(static_cast<int64_t>(r.tokens.size()) + r.limit - 1);
+}
+
+int32_t Scheduler::PromptPages(const GenerateRequest& r) const {
+  const int64_t all = pages_->PagesFor(static_cast<int64_t>(r.tokens.size()) - 1);
+  if (options_.window == 0) return static_cast<int32_t>(all);
+  return static_cast<int32_t>(std::min(all, PromptRing(options_, pages_->page_tokens())));
+}
+
+int32_t Scheduler::OwnPages(const GenerateRequest& r) const {
+  const int64_t full = (static_cast<int64_t>(r.tokens.size()) - 1) / pages_->page_tokens(),
+                all = TotalPages(r) - full;
+  if (options_.window == 0) return static_cast<int32_t>(all);
+  return static_cast<int32_t>(std::min(all, RingPages(options_.window, pages_->page_tokens())));
 }
 
 int32_t Scheduler::PrivatePages(const Group& g) const {
   const bool partial = static_cast<int32_t>(g.prompt_pages.size()) > g.full_pages;
   // the last one needs no copy
   const bool takes_partial = partial && g.started + 1 == g.request.num_samples;
-  return TotalPages(g) - g.full_pages - (takes_partial ? 1 : 0);
+  return OwnPages(g.request) - (takes_partial ? 1 : 0);
+}
+
+int32_t Scheduler::FirstSeen(const Group& g) const {
+  if (options_.window == 0) return 0;
+  return std::max(0, g.prefill_target() - options_.window + 1) / pages_->page_tokens();
 }
 
 int64_t Scheduler::MinimumPages(const GenerateRequest& r) const {
   const bool partial = (static_cast<int64_t>(r.tokens.size()) - 1) % pages_->page_tokens() != 0;
-  const int64_t total = pages_->PagesFor(static_cast<int64_t>(r.tokens.size()) + r.limit - 1);
-  return total + (partial && r.num_samples > 1 ? 1 : 0);  // the original of the copies
+  // A last sample takes the prompt's partial page over.
+  return int64_t{PromptPages(r)} + OwnPages(r) - (partial && r.num_samples == 1 ? 1 : 0);
 }
 
 Problem Scheduler::Refusal(const GenerateRequest& request) const {
@@ -78,7 +117,7 @@ void Scheduler::ReleasePrompt(Group* g, int64_t step) {
   for (const int32_t page : g->prompt_pages) {
     if (page >= 0) pages_->Release(page, step);
   }
-  waiting_pages_ -= static_cast<int64_t>(g->prompt_pages.size());
+  waiting_pages_ -= std::exchange(g->prompt_held, 0);
   g->prompt_pages.clear();
   if (g->prompt_row >= 0) free_prompt_rows_.push_back(g->prompt_row);
   g->prompt_row = -1;
@@ -88,11 +127,16 @@ void Scheduler::StartOne(Group* g, int64_t step) {
   const int32_t slot = free_slots_.back();
   free_slots_.pop_back();
   int32_t* row = page_table_.data() + static_cast<ptrdiff_t>(slot) * stride_;
-  const int32_t total = TotalPages(*g);
+  const int32_t total = TotalPages(g->request), first = FirstSeen(*g), own = OwnPages(g->request),
+                end = g->full_pages + own;
   const bool partial = static_cast<int32_t>(g->prompt_pages.size()) > g->full_pages;
   const bool last = g->started + 1 == g->request.num_samples;
   for (int32_t p = 0; p < total; ++p) {
-    if (p < g->full_pages) {
+    if (p < first) {
+      row[p] = 0;  // the sample never looks there
+    } else if (p >= end) {
+      row[p] = row[p - own];
+    } else if (p < g->full_pages) {
       row[p] = g->prompt_pages[static_cast<size_t>(p)];
       pages_->AddReference(row[p]);
     } else if (p == g->full_pages && partial && last) {
@@ -106,7 +150,7 @@ void Scheduler::StartOne(Group* g, int64_t step) {
       }
     }
   }
-  slots_[static_cast<size_t>(slot)] = Slot{g, g->started, total};
+  slots_[static_cast<size_t>(slot)] = Slot{g, g->started, first, end};
   plan_.starts.push_back({slot, g, g->started});
   plan_.decode.push_back(slot);
   ++g->started;
@@ -115,9 +159,21 @@ void Scheduler::StartOne(Group* g, int64_t step) {
   if (g->all_started()) ReleasePrompt(g, step);  // its full pages live on in the samples
 }
 
+// What of a prompt its samples do not see, once it is prefilled.
+void Scheduler::DropUnseen(Group* g, int64_t step) {
+  for (int32_t p = 0, first = FirstSeen(*g); p < first; ++p) {
+    int32_t& page = g->prompt_pages[static_cast<size_t>(p)];
+    if (page < 0) continue;
+    pages_->Release(std::exchange(page, -1), step);
+    --g->prompt_held;
+    --waiting_pages_;
+  }
+}
+
 bool Scheduler::StartSamples(int64_t step) {
   while (!waiting_.empty() && waiting_.front()->prefill_done()) {
     Group* g = waiting_.front();
+    if (g->started == 0) DropUnseen(g, step);
     while (!g->all_started()) {
       if (free_slots_.empty()) return true;
       if (PrivatePages(*g) > pages_->free_pages()) return false;
@@ -131,23 +187,23 @@ bool Scheduler::StartSamples(int64_t step) {
 void Scheduler::Admit() {
   while (!queue_.empty() && waiting_samples_ < options_.max_batch && !free_prompt_rows_.empty()) {
     Group* g = queue_.front();
-    const int32_t pages = pages_->PagesFor(g->prefill_target());
+    const int32_t pages = PromptPages(g->request), all = pages_->PagesFor(g->prefill_target());
     // With all these prompts held, one sample of any waiting group still has to fit once the
     // running ones have ended.
-    int64_t largest = TotalPages(*g) - g->full_pages;
-    if (g->request.num_samples == 1 && pages > g->full_pages) --largest;
+    int64_t largest = OwnPages(g->request);
+    if (g->request.num_samples == 1 && all > g->full_pages) --largest;
     for (const Group* w : waiting_) largest = std::max<int64_t>(largest, PrivatePages(*w));
     if (pages > pages_->free_pages() || waiting_pages_ + pages + largest > pages_->num_pages())
       return;
     queue_.pop_front();
-    waiting_pages_ += pages;
+    waiting_pages_ += g->prompt_held = pages;
     waiting_samples_ += g->request.num_samples;
     g->prompt_row = free_prompt_rows_.back();
     free_prompt_rows_.pop_back();
     int32_t* row = page_table_.data() + static_cast<ptrdiff_t>(g->prompt_row) * stride_;
-    for (int32_t p = 0; p < pages; ++p) {
-      row[p] = pages_->Allocate();
-      g->prompt_pages.push_back(row[p]);
+    for (int32_t p = 0; p < all; ++p) {
+      row[p] = p < pages ? pages_->Allocate() : row[p - pages];
+      g->prompt_pages.push_back(p < all - pages ? -1 : row[p]);
     }
     waiting_.push_back(g);
   }
@@ -182,7 +238,7 @@ void Scheduler::Finish(int32_t slot, int64_t step) {
   Slot& s = slots_[static_cast<size_t>(slot)];
   PLUMB_CHECK(s.group != nullptr, "slot " + std::to_string(slot) + " is empty");
   const int32_t* row = page_table_.data() + static_cast<ptrdiff_t>(slot) * stride_;
-  for (int32_t p = 0; p < s.pages; ++p) pages_->Release(row[p], step);
+  for (int32_t p = s.begin; p < s.end; ++p) pages_->Release(row[p], step);
   ++s.group->finished;
   s = Slot{};
   free_slots_.push_back(slot);

@@ -13,10 +13,13 @@
 //     [0 1 2 3] shared by the group   [4 5 | 6 7] copy of the partial page, then private   [8]
 //                                     private
 //
-// Pages: a sample takes all pages of its maximum length when it starts, so it never waits for one
-// later and nothing is ever preempted. A group is admitted only if, with the prompt pages of all
-// groups that still have samples to start, one sample of any of them fits the pool: the oldest can
-// then always start once the running ones end.
+// Pages: a sample takes all pages that it will ever need when it starts, so it never waits for one
+// later and nothing is ever preempted. These are the pages of its maximum length, or, where every
+// layer slides, a ring of so many that what falls out of the window makes room for what comes: page
+// p of its row of the table is the one that page p - ring was. A prompt goes through a ring, too,
+// that holds the window and a chunk; once it is prefilled, only its last window is kept. A group is
+// admitted only if, with the prompt pages of all groups that still have samples to start, one
+// sample of any of them fits the pool: the oldest can then always start once the running ones end.
 // Thread safety: none; the engine's thread owns it. Allocation: only in Submit.
 // Errors: see Refusal(); the rest are broken invariants and abort.
 #pragma once
@@ -41,8 +44,10 @@ struct Group {
   int32_t prefilled = 0;    // prompt tokens whose keys and values are written, of P - 1
   int32_t started = 0;      // samples that have a slot or had one
   int32_t finished = 0;
-  std::vector<int32_t> prompt_pages;  // pages of tokens 0 .. P - 2; the last may be partial
-  int32_t full_pages = 0;             // how many of them are full, hence shared
+  // pages of tokens 0 .. P - 2, the last may be partial; -1: not held (any more)
+  std::vector<int32_t> prompt_pages;
+  int32_t prompt_held = 0;  // how many of them are held
+  int32_t full_pages = 0;   // how many of them are full, hence shared
 
   int32_t prefill_target() const { return static_cast<int32_t>(request.tokens.size()) - 1; }
   bool prefill_done() const { return prefilled == prefill_target(); }
@@ -53,6 +58,7 @@ struct SchedulerOptions {
   int32_t max_batch = 1;       // slots
   int32_t prefill_tokens = 1;  // prompt tokens per step at most
   int32_t max_positions = 1;   // longest sequence of the model
+  int32_t window = 0;          // positions that any layer sees, the own included; 0: all
 };
 
 // What the next step does, in this order. All arrays are reused from step to step.
@@ -78,6 +84,8 @@ struct StepPlan {
 
 class Scheduler {
  public:
+  // Pages that all samples and prompts in work can hold together: a larger pool is of no use.
+  static int64_t MostPages(const SchedulerOptions& options, int32_t page_tokens);
   // `pages` outlives the scheduler.
   Scheduler(const SchedulerOptions& options, KvPages* pages);
 
@@ -116,14 +124,22 @@ class Scheduler {
   struct Slot {
     Group* group = nullptr;  // nullptr: empty
     int32_t index = 0;
-    int32_t pages = 0;  // valid entries of its row of the page table
+    // Entries of its row of the page table that it holds; those before are out of its window, those
+    // behind are these once more.
+    int32_t begin = 0, end = 0;
   };
 
-  int32_t TotalPages(const Group& g) const;    // of one sample at its maximum length
+  int32_t TotalPages(const GenerateRequest& r) const;   // of one sample at its maximum length
+  int32_t PromptPages(const GenerateRequest& r) const;  // held while a prompt is prefilled
+  // Of a sample, besides full pages of its prompt.
+  int32_t OwnPages(const GenerateRequest& r) const;
   int32_t PrivatePages(const Group& g) const;  // newly allocated when its next sample starts
+  // The first of a prompt's pages that its samples see.
+  int32_t FirstSeen(const Group& g) const;
   // pool that can run it alone, one sample after the other
   int64_t MinimumPages(const GenerateRequest& r) const;
   bool StartSamples(int64_t step);  // false: blocked by pages
+  void DropUnseen(Group* g, int64_t step);
   void Admit();
   void StartOne(Group* g, int64_t step);
   void ReleasePrompt(Group* g, int64_t step);

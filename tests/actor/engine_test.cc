@@ -184,6 +184,33 @@ TEST(Engine, AnswersDoNotDependOnPagesOrSharing) {
   EXPECT_EQ(shared.counters().prefill_tokens, static_cast<uint64_t>(prompt_tokens));
 }
 
+// Pages that hold a whole sequence are never given back, and a row's bits do not depend on the
+// pages.
+TEST(Engine, AnswersAreTheSameWhereSlidingLayersGivePagesBack) {
+  policy_model::ModelShape shape = TinyShape();
+  shape.family = "mistral";
+  shape.window = 11;
+  policy_model::SetThreads(1);
+  policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
+  weights.Initialise(3, 0.15);
+  const std::vector<GenerateRequest> requests = MixedRequests(20);
+  EngineOptions options = TinyOptions();
+  options.prefill_tokens = 7;
+  options.page_tokens = static_cast<int32_t>(shape.max_positions);
+  const Samples kept = Generate(options, weights, requests);
+  options.page_tokens = 4;
+  ExpectSame(kept, Generate(options, weights, requests, true), "given back");
+  // Rings of 4 pages for an answer, besides the 4 of its prompt, and of 5 for a prompt, instead of
+  // 40 for both.
+  Engine probe(shape, Device::kCpu, DType::kFloat32, options);
+  EXPECT_EQ(probe.num_pages(), options.max_batch * (2 * 4 + 5));
+  shape.sliding = {1, 0};
+  shape.family = "olmo3";
+  EXPECT_EQ(Engine(shape, Device::kCpu, DType::kFloat32, options).num_pages(),
+            2 * options.max_batch * 40)
+      << "a layer that sees all keeps the pages of all";
+}
+
 TEST(Engine, AScarcePoolOnlyCostsTime) {
   const policy_model::Weights weights = TinyWeights();
   const std::vector<GenerateRequest> requests = MixedRequests(40);

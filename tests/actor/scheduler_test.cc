@@ -34,9 +34,10 @@ std::unique_ptr<Group> MakeGroup(uint64_t id, int32_t prompt, int32_t samples, i
 class Machine {
  public:
   Machine(int32_t max_batch, int32_t prefill_tokens, int32_t page_tokens, int32_t num_pages,
-          uint64_t seed)
+          uint64_t seed, int32_t window = 0)
       : pages_(Shape(), Device::kCpu, DType::kFloat32, page_tokens, num_pages),
-        scheduler_({max_batch, prefill_tokens, 200}, &pages_),
+        scheduler_({max_batch, prefill_tokens, 200, window}, &pages_),
+        window_(window > 0 ? window : 200),
         prefill_tokens_(prefill_tokens),
         max_batch_(max_batch),
         random_(seed, 0) {}
@@ -45,6 +46,7 @@ class Machine {
   KvPages& pages() { return pages_; }
   size_t finished_groups() const { return finished_groups_; }
   int64_t prefilled() const { return prefilled_; }
+  int32_t most_held() const { return most_held_; }
 
   // False: nothing to do.
   bool Step() {
@@ -67,12 +69,18 @@ class Machine {
       chunk += p.end - p.begin;
     }
     EXPECT_LE(chunk, prefill_tokens_);
+    for (const StepPlan::Prefill& p : plan.prefills) {
+      for (int32_t i = p.begin; i < p.end; ++i) CheckReads(p.row, i, *p.group, -1);
+    }
     prefilled_ += chunk;
     for (const int32_t slot : plan.decode) {
       Write(slot, position_[slot], scheduler_.group_of(slot)->request.id,
             scheduler_.sample_index(slot));
     }
-    for (const int32_t slot : plan.decode) CheckReads(slot);
+    for (const int32_t slot : plan.decode) {
+      CheckReads(slot, position_[slot], *scheduler_.group_of(slot), scheduler_.sample_index(slot));
+    }
+    most_held_ = std::max(most_held_, pages_.held_pages());
     scheduler_.Commit();
     // End at the limit, or early by chance.
     const std::vector<int32_t> slots = plan.decode;
@@ -107,19 +115,18 @@ class Machine {
     cells_[{page, position % pages_.page_tokens()}] = {group, sample, position};
   }
 
-  void CheckReads(int32_t slot) {
-    const Group* g = scheduler_.group_of(slot);
-    const int32_t prompt = static_cast<int32_t>(g->request.tokens.size());
-    for (int32_t i = 0; i <= position_[slot]; ++i) {
-      const int32_t sample = i < prompt - 1 ? -1 : scheduler_.sample_index(slot);
-      const Writer expected{g->request.id, sample, i};
-      ASSERT_EQ((cells_[{Page(slot, i), i % pages_.page_tokens()}]), expected)
-          << "slot " << slot << " position " << i;
+  void CheckReads(int32_t row, int32_t position, const Group& g, int32_t sample) {
+    const int32_t prompt = static_cast<int32_t>(g.request.tokens.size());
+    for (int32_t i = std::max(0, position - window_ + 1); i <= position; ++i) {
+      const Writer expected{g.request.id, i < prompt - 1 ? -1 : sample, i};
+      ASSERT_EQ((cells_[{Page(row, i), i % pages_.page_tokens()}]), expected)
+          << "row " << row << " at " << position << " sees " << i;
     }
   }
 
   KvPages pages_;
   Scheduler scheduler_;
+  const int32_t window_;
   const int32_t prefill_tokens_;
   const int32_t max_batch_;
   RandomStream random_;
@@ -128,16 +135,18 @@ class Machine {
   int64_t step_ = 0;
   size_t finished_groups_ = 0;
   int64_t prefilled_ = 0;
+  int32_t most_held_ = 0;
 };
 
 TEST(Scheduler, RandomAdmissionsReadWhatTheyWroteAndLeakNothing) {
-  for (uint64_t seed = 0; seed < 60; ++seed) {
+  for (uint64_t seed = 0; seed < 120; ++seed) {
     RandomStream random(seed, 1);
     const int32_t page_tokens = 1 + static_cast<int32_t>(random.NextBelow(9));
     const int32_t max_batch = 1 + static_cast<int32_t>(random.NextBelow(9));
     const int32_t prefill = 1 + static_cast<int32_t>(random.NextBelow(40));
     const int32_t num_pages = 4 + static_cast<int32_t>(random.NextBelow(60));
-    Machine machine(max_batch, prefill, page_tokens, num_pages, seed);
+    const int32_t window = seed < 60 ? 0 : 1 + static_cast<int32_t>(random.NextBelow(25));
+    Machine machine(max_batch, prefill, page_tokens, num_pages, seed, window);
     size_t accepted = 0, refused = 0;
     int64_t prompt_tokens = 0;
     for (int i = 0; i < 25; ++i) {
@@ -213,22 +222,44 @@ TEST(Scheduler, PageBudgetIsExact) {
 }
 
 TEST(Scheduler, TheTightestPoolsRunToTheEnd) {
-  for (const int32_t samples : {1, 2, 5}) {
-    for (const int32_t prompt : {1, 2, 4, 5, 8, 9, 10}) {
-      int32_t num_pages = 1;
-      for (;; ++num_pages) {
-        KvPages pages(Shape(), Device::kCpu, DType::kFloat32, 4, num_pages);
-        if (!Scheduler({3, 7, 200}, &pages).Refusal(MakeGroup(0, prompt, samples, 7)->request))
-          break;
+  for (const int32_t window : {0, 1, 2, 6, 9}) {
+    for (const int32_t samples : {1, 2, 5}) {
+      for (const int32_t prompt : {1, 2, 4, 5, 8, 9, 10, 31}) {
+        int32_t num_pages = 1;
+        for (;; ++num_pages) {
+          KvPages pages(Shape(), Device::kCpu, DType::kFloat32, 4, num_pages);
+          if (!Scheduler({3, 7, 200, window}, &pages)
+                   .Refusal(MakeGroup(0, prompt, samples, 7)->request))
+            break;
+        }
+        Machine machine(3, 7, 4, num_pages, 5, window);
+        for (uint64_t i = 0; i < 4; ++i)
+          machine.scheduler().Submit(MakeGroup(i, prompt, samples, 7));
+        int steps = 0;
+        while (machine.Step()) ASSERT_LT(++steps, 5000);
+        EXPECT_EQ(machine.finished_groups(), 4u)
+            << prompt << " x " << samples << " in " << num_pages << ", window " << window;
+        EXPECT_EQ(machine.pages().free_pages(), num_pages);
       }
-      Machine machine(3, 7, 4, num_pages, 5);
-      for (uint64_t i = 0; i < 4; ++i) machine.scheduler().Submit(MakeGroup(i, prompt, samples, 7));
-      int steps = 0;
-      while (machine.Step()) ASSERT_LT(++steps, 5000);
-      EXPECT_EQ(machine.finished_groups(), 4u) << prompt << " x " << samples << " in " << num_pages;
-      EXPECT_EQ(machine.pages().free_pages(), num_pages);
     }
   }
+}
+
+// A prompt of 100 tokens and answers of 90: 48 pages of 4 where all is kept.
+TEST(Scheduler, ASlidingModelHoldsItsWindowHoweverLongItGoesOn) {
+  Machine all(2, 8, 4, 200, 1), sliding(2, 8, 4, 200, 1, 10);
+  for (Machine* machine : {&all, &sliding}) {
+    machine->scheduler().Submit(MakeGroup(0, 100, 2, 90));
+    while (machine->Step()) {
+    }
+    EXPECT_EQ(machine->finished_groups(), 1u);
+    EXPECT_EQ(machine->pages().free_pages(), 200);
+  }
+  EXPECT_GE(all.most_held(), 25) << "the prompt alone";
+  // Two full pages of the prompt's last window and the partial one, and four of each answer.
+  EXPECT_LE(sliding.most_held(), 3 + 2 * 4);
+  EXPECT_EQ(Scheduler::MostPages({2, 8, 200, 10}, 4), 2 * (2 * 4 + 5));
+  EXPECT_EQ(Scheduler::MostPages({2, 8, 200}, 4), 2 * 100);
 }
 
 TEST(Scheduler, RefusesWhatCanNeverRun) {
