@@ -355,7 +355,8 @@ ModelShape ReadModelConfig(const std::string& directory, int64_t longest) {
     }
   }
   s.norm_eps = keys.Number("rms_norm_eps", family->norm_eps);
-  s.tied = keys.Bool("tie_word_embeddings", outer.Bool("tie_word_embeddings", family->tied));
+  // The wrapper's word counts: its class is the one that has the head.
+  s.tied = outer.Bool("tie_word_embeddings", keys.Bool("tie_word_embeddings", family->tied));
   if (family->read) family->read(keys, s);
   const auto token = [&](const char* key) {
     const int64_t id = keys.Int(key, outer.Int(key, -1));

@@ -160,13 +160,13 @@ std::string FindTensor(const std::map<std::string, TensorView>& tensors, const s
 
 // What a text model does not need: eyes of wrappers, heads for predicting several tokens, tables
 // that follow from the config.
-bool IsBeside(const std::string& name) {
-  for (const char* prefix :
+std::string_view BesidePrefix(const std::string& name) {
+  for (const std::string_view prefix :
        {"model.visual.", "visual.", "model.vision_tower.", "vision_tower.", "model.vision_model.",
         "model.multi_modal_projector.", "multi_modal_projector.", "mtp."}) {
-    if (name.starts_with(prefix)) return true;
+    if (name.starts_with(prefix)) return prefix;
   }
-  return false;
+  return "";
 }
 
 }  // namespace
@@ -226,22 +226,24 @@ void Weights::Load(const std::string& directory) {
                    : name;
       });
   std::string left;
-  int64_t beside = 0;
+  std::map<std::string_view, int64_t> beside;  // by prefix
   for (const auto& [name, view] : tensors) {
     // A tied model may carry its head twice (ReadModelConfig unties one that is another); older
     // exports carry rotary tables that follow from the config.
     if (used.count(name) || (shape().tied && name.ends_with("lm_head.weight")) ||
         name.ends_with("rotary_emb.inv_freq"))
       continue;
-    if (IsBeside(name)) ++beside;
+    const std::string_view prefix = BesidePrefix(name);
+    if (!prefix.empty()) ++beside[prefix];
     else left += " " + name;
   }
   if (!left.empty())
     throw Error(ErrorCode::kCorruption, "tensors that this model does not have:" + left, directory);
-  if (beside > 0) {
-    LogWarningOnce(directory + ": " + std::to_string(beside) +
-                   " tensors beside the text model (vision, multi-token heads) are left out");
-  }
+  if (beside.empty()) return;
+  std::string what;
+  for (const auto& [prefix, count] : beside)
+    what += (what.empty() ? "" : ", ") + std::to_string(count) + " of " + std::string(prefix) + "*";
+  LogWarningOnce(directory + ": tensors beside the text model are left out: " + what);
 }
 
 void Weights::LoadTrained(const std::string& directory) {

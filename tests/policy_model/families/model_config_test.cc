@@ -151,6 +151,19 @@ TEST_F(ModelConfig, AnotherHeadInTheWeightsUntiesIt) {
       {tensor("model.embed_tokens.weight", 7), tensor("lm_head.weight", 7, DType::kBFloat16)}));
 }
 
+// transformers 5 writes mistral3 around a text part of its own, untied class.
+TEST_F(ModelConfig, AWrapperSaysWhetherTheHeadIsTied) {
+  Json text = llama_;
+  text["tie_word_embeddings"] = false;
+  Write({{"model_type", "mistral3"}, {"text_config", text}});
+  EXPECT_FALSE(ReadModelConfig(folder_).tied);
+  Write({{"model_type", "mistral3"}, {"tie_word_embeddings", true}, {"text_config", text}});
+  EXPECT_TRUE(ReadModelConfig(folder_).tied);
+  text["tie_word_embeddings"] = true;
+  Write({{"model_type", "mistral3"}, {"tie_word_embeddings", false}, {"text_config", text}});
+  EXPECT_FALSE(ReadModelConfig(folder_).tied);
+}
+
 TEST_F(ModelConfig, JoinsTheEndTokensOfBothFiles) {
   Write(llama_);
   Write({{"eos_token_id", {2, 5, 9}}}, "generation_config.json");

@@ -220,7 +220,15 @@ TEST_P(FamiliesTest, WrappersAndWhatLiesBesideAreRead) {
     for (const std::string& name : beside)
       tensors.push_back(FilledTensor(GetParam(), name, {3}, name));
     WriteSafetensors(temp_ / "model.safetensors", tensors, {});
+    ::testing::internal::CaptureStderr();
     const Weights inner = Load();
+    Load();
+    const std::string said = ::testing::internal::GetCapturedStderr();
+    EXPECT_NE(said.find(older ? "1 of multi_modal_projector.*, 1 of vision_tower.*"
+                              : "1 of model.visual.*, 1 of mtp.*"),
+              std::string::npos)
+        << said;
+    EXPECT_EQ(said.find("left out"), said.rfind("left out")) << "once: " << said;
     EXPECT_EQ(inner.shape(), plain.shape());
     EXPECT_EQ(0, std::memcmp(inner.flat().data(), plain.flat().data(), plain.flat().bytes()));
   }

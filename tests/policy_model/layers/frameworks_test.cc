@@ -155,5 +155,24 @@ TEST_F(Frameworks, AdaptersThatInstalledPeftWroteComputeTheSameHere) {
   }
 }
 
+TEST_F(Frameworks, TextPartsOfWrappersThatInstalledTransformersWroteComputeTheSameHere) {
+  Json jobs = Json::array();
+  std::vector<std::pair<std::string, std::string>> cases;
+  for (const auto& [wrapper, family] :
+       {std::pair{"mistral3", "mistral"}, {"mistral3", "ministral3"}, {"gemma3", "gemma3"}}) {
+    cases.emplace_back(family, (temp_ / family) + "_wrapped");
+    jobs.push_back({{"wrapper", wrapper},
+                    {"text", FamiliesGolden()["families"][family]["config"]},
+                    {"make", cases.back().second},
+                    {"tokens", Tokens()}});
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), cases.size());
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const auto& [family, folder] = cases[i];
+    ExpectSame(Logits(LoadFolder(family, folder)), theirs[i], folder);
+  }
+}
+
 }  // namespace
 }  // namespace plumb::policy_model

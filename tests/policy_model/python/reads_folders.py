@@ -1,16 +1,42 @@
 """What transformers and PEFT make of model and adapter folders, for tests/policy_model/layers/frameworks_test.cc.
 
-argv: a file of jobs, the file to write. A job is {"base": model folder, "tokens": ids, "longest": bool} and perhaps
-{"adapter": folder that PEFT loads on it} or {"make": folder that PEFT saves a new adapter to, "targets": modules}. The answer holds
-a job's logits in float32, row by row, or {"skip": reason} where PEFT is not installed."""
+argv: a file of jobs, the file to write. A job is {"base": model folder, "tokens": ids} and perhaps {"adapter": folder that PEFT
+loads on it} or {"make": folder that PEFT saves a new adapter to, "targets": modules}; or {"wrapper": "mistral3" or "gemma3",
+"text": config of its text part, "make": folder to save it to, "tokens": ids}. The answer holds a job's logits in float32, row by
+row, or {"skip": reason} where PEFT is not installed."""
 import json
 import sys
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM
 
 
+def wrap(job):
+    """A model with an eye around a text part, all of it random."""
+    text = transformers.AutoConfig.for_model(**job["text"])
+    eye = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+    torch.manual_seed(7)
+    if job["wrapper"] == "mistral3":
+        config = transformers.Mistral3Config(text_config=text, vision_config=transformers.PixtralVisionConfig(**eye),
+                                             image_token_index=0)
+        model = transformers.Mistral3ForConditionalGeneration(config)
+    else:
+        config = transformers.Gemma3Config(text_config=text, vision_config=transformers.SiglipVisionConfig(**eye),
+                                           mm_tokens_per_image=4, image_token_index=0)
+        model = transformers.Gemma3ForConditionalGeneration(config)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(torch.randn_like(p) * 0.2 + (1.0 if "norm" in name and job["wrapper"] == "mistral3" else 0.0))
+    model.save_pretrained(job["make"])
+    return model
+
+
 def run(job):
+    if "wrapper" in job:
+        model = wrap(job).eval()
+        with torch.no_grad():
+            return model(torch.tensor(job["tokens"])[None]).logits[0].tolist()
     model, info = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32, attn_implementation="eager",
                                                        output_loading_info=True)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):

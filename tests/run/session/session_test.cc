@@ -114,6 +114,32 @@ TEST(SessionTest, ASavedModelReadsPromptsAsTheRunThatMadeItDid) {
       << "a recipe that starts from the folder sees other prompts than the model was made on";
 }
 
+// What a run may compute at most decides, not what a sequence happens to be long.
+TEST(SessionTest, LongropeTurnsAsTheLongestSequenceOfTheRunNeeds) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {});
+  const auto run = Session::Open(folder.path);
+  policy_model::ModelShape shape = run->shape();
+  shape.family = "phi3";
+  shape.max_positions = 64;
+  const auto divisors = static_cast<size_t>(shape.head_dim / 2);
+  shape.rope = {.kind = policy_model::RopeKind::kLongRope,
+                .factor = 0,
+                .original_positions = 64,
+                .short_factor = std::vector<double>(divisors, 1),
+                .long_factor = std::vector<double>(divisors, 4),
+                .stretched_positions = 512};
+  const std::string model = temp / "model";
+  policy_model::SaveModelDirectory(policy_model::Weights(shape, Device::kCpu, DType::kFloat32),
+                                   model, run->tokenizer_source());
+  const auto positions = [&](std::vector<std::string> overrides) {
+    overrides.push_back("model.path=" + model);
+    return Session::WithoutRun(Recipe("", overrides))->shape().max_positions;
+  };
+  EXPECT_EQ(positions({"data.max_prompt_tokens=40", "rollout.max_new_tokens=24"}), 64);
+  EXPECT_EQ(positions({"data.max_prompt_tokens=41", "rollout.max_new_tokens=24"}), 512);
+}
+
 // A model folder with a chat template: every turn of the assistant is learned as the template
 // writes it, in its context.
 TEST(SessionTest, DemonstrationsAreLearnedAsTheChatTemplateWritesThem) {
