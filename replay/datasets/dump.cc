@@ -39,12 +39,18 @@ Json MessagesJson(const std::vector<Message>& messages) {
                              : list;  // a dump shows broken bytes, it does not stop at them
 }
 
+// As what they say; what is no JSON as the text it is.
+Json ColumnsJson(const std::string& columns_json) {
+  Json columns = Json::parse(columns_json, nullptr, /*allow_exceptions=*/false);
+  return columns.is_discarded() ? Json(columns_json) : columns;
+}
+
 Json PromptJson(const Prompt& prompt) {
   Json j = {{"dataset", prompt.dataset}, {"row", prompt.row}};
   if (!prompt.text.empty()) j["text"] = prompt.text;
   if (!prompt.messages.empty()) j["messages"] = MessagesJson(prompt.messages);
   j["ground_truth"] = prompt.ground_truth;
-  if (!prompt.extra_json.empty()) j["extra_json"] = prompt.extra_json;
+  if (!prompt.extra_json.empty()) j["other_columns"] = ColumnsJson(prompt.extra_json);
   return j;
 }
 
@@ -93,7 +99,7 @@ Json RecordJson(const PreferenceRecord& r) {
   if (r.has_margin) j["margin"] = r.margin;
   if (!r.chosen_tokens.empty())
     j["tokens"] = {r.prompt_tokens.size(), r.chosen_tokens.size(), r.rejected_tokens.size()};
-  if (!r.extra_json.empty()) j["other_columns"] = r.extra_json;
+  if (!r.extra_json.empty()) j["other_columns"] = ColumnsJson(r.extra_json);
   return j;
 }
 
@@ -103,11 +109,10 @@ Json Describe(const Store& store, const DumpOptions& options) {
             {"run_id", store.run_id()},
             {"bytes_on_disk", store.SizeBytes()},
             {"inserts_ever", store.Sequence()}};
-  j["datasets"] = Json::object();
-  for (const auto& [name, rows] : store.Datasets()) j["datasets"][name] = rows;
   const auto preferences = store.PreferenceDatasets();
-  j["preferences"] = Json::object();
-  for (const auto& [name, rows] : preferences) j["preferences"][name] = rows;
+  j["datasets"] = Json::object();
+  for (const auto& [name, rows] : store.Datasets()) j["datasets"]["prompts"][name] = rows;
+  for (const auto& [name, rows] : preferences) j["datasets"]["preferences"][name] = rows;
   j["scores"] = Json::object();
   for (const auto& [name, about] : store.ScoreNames()) j["scores"][name] = about;
   for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
@@ -146,8 +151,11 @@ Json Describe(const Store& store, const DumpOptions& options) {
       ids = store.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
     }
     if (ids.empty()) {
+      const auto prompts = store.Datasets();
       if (!preferences.empty())
         j["record"] = RecordJson(store.ReadPreferences(preferences.begin()->first, 0, 1).at(0));
+      else if (!prompts.empty() && prompts.begin()->second > 0)
+        j["record"] = PromptJson(store.ReadPrompt(prompts.begin()->first, 0));
       return j;
     }
     lease = ids.front();
@@ -163,13 +171,26 @@ Json Describe(const Store& store, const DumpOptions& options) {
   return j;
 }
 
+// Of a text of JSON: what JSON writes as \" is no danger to a terminal.
+std::string WithPlainQuotes(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 1 < text.size()) {
+      if (text[i + 1] != '"') out.push_back('\\');
+      ++i;
+    }
+    out.push_back(text[i]);
+  }
+  return out;
+}
+
 // "key: value" lines, nested by indentation; control characters escaped, long texts cut with their
 // length said.
 void Print(const Json& value, const std::string& indent, size_t max_text, std::string& out) {
   const auto scalar = [&](const Json& v) {
     if (!v.is_string()) return v.dump();
     std::string text = v.dump(-1, ' ', false, Json::error_handler_t::replace);
-    text = text.substr(1, text.size() - 2);
+    text = WithPlainQuotes(text.substr(1, text.size() - 2));
     if (text.size() <= max_text) return text;
     size_t cut = max_text;
     while (cut > 0 && (static_cast<uint8_t>(text[cut]) & 0xC0) == 0x80) --cut;

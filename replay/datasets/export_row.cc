@@ -1,6 +1,7 @@
 #include "replay/datasets/export_row.h"
 
 #include <algorithm>
+#include <span>
 #include <utility>
 
 #include <simdjson.h>
@@ -88,6 +89,9 @@ class RowText {
   }
   void Note(const std::string& what) { ++notes_[what]; }
   std::string TakeObject() { return std::exchange(text_, "{") + "}"; }
+  void TakeNotes(RowText& nested) {
+    for (const auto& [what, n] : std::exchange(nested.notes_, {})) notes_[what] += n;
+  }
   ExportCandidate Take() { return {TakeObject(), std::move(notes_)}; }
 
  private:
@@ -116,8 +120,24 @@ void WriteWeight(RowText& row, double weight) {
   row.Note("weights");
 }
 
-void WriteTokensNote(RowText& row, bool tokens) {
-  if (tokens) row.Note("token_lists_left_out");
+std::string TokenList(std::span<const int32_t> tokens) {
+  std::string out = "[";
+  for (const int32_t id : tokens) {
+    if (out.size() > 1) out.push_back(',');
+    out += std::to_string(id);
+  }
+  return out + "]";
+}
+
+void WriteTokens(RowText& row, const PreferenceRecord& record, bool wanted) {
+  if (record.prompt_tokens.empty() && record.chosen_tokens.empty()) return;
+  if (!wanted || record.prompt_tokens.empty()) return row.Note("token_lists_left_out");
+  const bool pair = record.kind == PreferenceKind::kPair;
+  RowText lists;
+  lists.Json("prompt", TokenList(record.prompt_tokens));
+  lists.Json(pair ? "chosen" : "completion", TokenList(record.chosen_tokens));
+  if (pair) lists.Json("rejected", TokenList(record.rejected_tokens));
+  row.Json("plumb_tokens", lists.TakeObject());
 }
 
 ExportCandidate TrlPrompt(const Prompt& prompt, const std::vector<ExtraColumn>& extras,
@@ -142,14 +162,22 @@ void WriteVerlPrompt(RowText& row, const Prompt& prompt, const std::vector<Extra
   }
   row.Text("data_source", prompt.dataset);
   row.Messages("prompt", AsMessages(prompt.text, prompt.messages));
+  const auto ability = std::find_if(extras.begin(), extras.end(),
+                                    [](const ExtraColumn& c) { return c.name == "ability"; });
+  row.Json("ability",
+           ability != extras.end() && ability->json.starts_with('"') ? ability->json : "\"\"");
   RowText truth;
   truth.Text("style", "rule");
   truth.Text("ground_truth", prompt.ground_truth);
   row.Json("reward_model", truth.TakeObject());
-  RowText info;
-  info.Json("index", std::to_string(prompt.row));
-  WriteWeight(info, prompt.weight);
+  RowText info, ours;
+  ours.Text("prompt", prompt.messages.empty() ? "text" : "messages");
+  if (prompt.weight != 1.0) ours.Number("weight", prompt.weight);
+  if (HasAny(extras, {"index"})) ours.Text("index", "column");
+  else info.Json("index", std::to_string(prompt.row));
+  info.Json("plumb", ours.TakeObject());
   info.Extras(extras);
+  row.TakeNotes(info);
   row.Json("extra_info", info.TakeObject());
   if (!extras.empty()) row.Note("other_columns_under_extra_info");
 }
@@ -172,7 +200,7 @@ std::vector<Message> Whole(const PreferenceRecord& record, const std::vector<Mes
 }
 
 ExportCandidate PairRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras,
-                        bool whole) {
+                        bool tokens, bool whole) {
   RowText row;
   const bool dialogue = record.prompt_text.empty();
   if (!whole) row.Turns("prompt", record.prompt_text, record.prompt);
@@ -185,52 +213,55 @@ ExportCandidate PairRow(const PreferenceRecord& record, const std::vector<ExtraC
   }
   if (record.has_margin) row.Number("margin", record.margin);
   WriteWeight(row, record.weight);
-  WriteTokensNote(row, !record.prompt_tokens.empty());
+  WriteTokens(row, record, tokens);
   row.Extras(extras);
   return row.Take();
 }
 
 ExportCandidate CompletionRow(const PreferenceRecord& record,
-                              const std::vector<ExtraColumn>& extras) {
+                              const std::vector<ExtraColumn>& extras, bool tokens) {
   RowText row;
   row.Turns("prompt", record.prompt_text, record.prompt);
   WriteAnswer(row, "completion", record.chosen, record.prompt_text.empty());
   if (record.kind == PreferenceKind::kLabelled)
     row.Json("label", record.desirable ? "true" : "false");
   WriteWeight(row, record.weight);
-  WriteTokensNote(row, !record.prompt_tokens.empty());
+  WriteTokens(row, record, tokens);
   row.Extras(extras);
   return row.Take();
 }
 
-ExportCandidate DialogueRow(const PreferenceRecord& record,
-                            const std::vector<ExtraColumn>& extras) {
+ExportCandidate DialogueRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras,
+                            bool tokens) {
   RowText row;
   row.Messages("messages", Whole(record, record.chosen));
   WriteWeight(row, record.weight);
-  WriteTokensNote(row, !record.prompt_tokens.empty());
+  WriteTokens(row, record, tokens);
   row.Extras(extras);
   return row.Take();
 }
 
-ExportCandidate TextRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras) {
+ExportCandidate TextRow(const PreferenceRecord& record, const std::vector<ExtraColumn>& extras,
+                        bool tokens) {
   RowText row;
   WriteAnswer(row, "text", record.chosen, /*dialogue=*/false);
   WriteWeight(row, record.weight);
-  WriteTokensNote(row, !record.chosen_tokens.empty());
+  WriteTokens(row, record, tokens);
   row.Extras(extras);
   return row.Take();
+}
+
+bool HasEnvironment(const Trajectory& t) {
+  return std::any_of(t.segments.begin(), t.segments.end(),
+                     [](const Segment& s) { return s.origin == Origin::kEnvironment; });
 }
 
 // What the assistant says in it.
 std::string AnswerText(const Trajectory& t, const std::vector<std::string>& end_tokens,
                        RowText& row) {
-  std::string text = t.completion;
-  if (t.finish == FinishReason::kStop && CutEndToken(text, end_tokens))
-    row.Note("end_tokens_left_out");
-  const bool turns = std::any_of(t.segments.begin(), t.segments.end(),
-                                 [](const Segment& s) { return s.origin == Origin::kEnvironment; });
-  if (turns) row.Note("answers_of_several_turns_as_one_text");
+  std::string text = Said(t, end_tokens);
+  if (text.size() != t.completion.size()) row.Note("end_tokens_left_out");
+  if (HasEnvironment(t)) row.Note("answers_of_several_turns_as_one_text");
   return text;
 }
 
@@ -273,7 +304,8 @@ std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form) {
   return out;
 }
 
-std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportForm form) {
+std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportForm form,
+                                        bool tokens) {
   std::vector<ExportCandidate> out;
   const bool pair = record.kind == PreferenceKind::kPair;
   if (record.chosen.empty() || (pair && record.rejected.empty())) return out;
@@ -281,25 +313,25 @@ std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportFo
   const bool prompt = !record.prompt_text.empty() || !record.prompt.empty();
   if (!prompt && record.kind != PreferenceKind::kDemonstration) return out;
   if (pair) {
-    out.push_back(PairRow(record, extras, /*whole=*/false));
-    if (!record.prompt.empty()) out.push_back(PairRow(record, extras, /*whole=*/true));
+    out.push_back(PairRow(record, extras, tokens, /*whole=*/false));
+    if (!record.prompt.empty()) out.push_back(PairRow(record, extras, tokens, /*whole=*/true));
   } else if (record.kind == PreferenceKind::kLabelled) {
-    out.push_back(CompletionRow(record, extras));
+    out.push_back(CompletionRow(record, extras, tokens));
   } else {
     if (!prompt && record.chosen.size() == 1) {
-      out.push_back(TextRow(record, extras));
+      out.push_back(TextRow(record, extras, tokens));
     } else if (form == ExportForm::kVerl && record.prompt_text.empty()) {
-      out.push_back(DialogueRow(record, extras));
+      out.push_back(DialogueRow(record, extras, tokens));
     } else {
-      out.push_back(CompletionRow(record, extras));
-      if (record.prompt_text.empty()) out.push_back(DialogueRow(record, extras));
+      out.push_back(CompletionRow(record, extras, tokens));
+      if (record.prompt_text.empty()) out.push_back(DialogueRow(record, extras, tokens));
     }
   }
   return out;
 }
 
 std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportForm form,
-                                         const std::vector<std::string>& end_tokens) {
+                                         const std::vector<std::string>& end_tokens, bool tokens) {
   const Prompt& prompt = group.lease.prompt;
   const auto extras = ExtraColumns(prompt.extra_json);
   std::vector<ExportCandidate> out;
@@ -339,6 +371,16 @@ std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportFor
     row.Json("lease", std::to_string(group.lease.lease_id));
     row.Json("sample", std::to_string(t.sample));
     row.Json("truncated", t.finish == FinishReason::kLength ? "true" : "false");
+    // An environment's tokens are not the assistant's: a list cannot say which they are.
+    if (tokens && t.completion_length() > 0 && t.prompt_length() > 0 && !HasEnvironment(t)) {
+      const std::span<const int32_t> all = t.tokens;
+      RowText lists;
+      lists.Json("prompt", TokenList(all.first(static_cast<size_t>(t.prompt_length()))));
+      lists.Json("completion", TokenList(all.subspan(static_cast<size_t>(t.prompt_length()))));
+      row.Json("plumb_tokens", lists.TakeObject());
+    } else if (t.completion_length() > 0) {
+      row.Note("token_lists_left_out");
+    }
     row.Extras(extras);
     out.push_back(row.Take());
   }

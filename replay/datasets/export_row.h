@@ -30,18 +30,24 @@ struct ExportCandidate {
   ExportNotes notes;
 };
 
-// prompts: TRL {prompt, ground_truth, ...columns}; verl {data_source, prompt, reward_model,
-// extra_info}, or the columns themselves where the row came from verl.
+// prompts: TRL {prompt, ground_truth, ...columns}; verl {data_source, prompt, ability,
+// reward_model, extra_info}, or the columns themselves where the row came from verl.
+// extra_info.plumb ({"prompt": "text" | "messages", "weight"?, "index"?}) says that Plumb wrote the
+// row: an import then takes the other columns out of extra_info and a text prompt as the text it
+// was.
 std::vector<ExportCandidate> Candidates(const Prompt& prompt, ExportForm form);
 // pairs {prompt, chosen, rejected, margin, ...columns} or whole dialogues; labelled {prompt,
 // completion, label}; demonstrations {prompt, completion} | {text} | verl: {messages}. Empty: the
-// record has tokens only.
-std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportForm form);
+// record has tokens only. `tokens`: those of the record stand under plumb_tokens
+// (replay/datasets/rows/row_parser.h).
+std::vector<ExportCandidate> Candidates(const PreferenceRecord& record, ExportForm form,
+                                        bool tokens);
 // TRL: {prompt, completion, reward, ...}, one row per answer; the completion is a list of messages
 // where the prompt is one, else a text. verl: the prompt's row with `responses` and `scores`, what
 // its main_generation writes and its main_eval reads. Answers without the end token that was
-// sampled (replay/datasets/rows/end_token.h; `end_tokens`: other texts of it).
+// sampled (replay/datasets/rows/end_token.h; `end_tokens`: other texts of it). `tokens`: TRL's rows
+// have what was sampled under plumb_tokens, but for answers with tokens of an environment.
 std::vector<ExportCandidate> RolloutRows(const TrajectoryGroup& group, ExportForm form,
-                                         const std::vector<std::string>& end_tokens);
+                                         const std::vector<std::string>& end_tokens, bool tokens);
 
 }  // namespace plumb::replay

@@ -1,5 +1,6 @@
 #include "replay/datasets/exporter.h"
 
+#include <filesystem>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -7,6 +8,7 @@
 #include "common/base/error.h"
 #include "replay/datasets/line_writer.h"
 #include "replay/datasets/rows/end_token.h"
+#include "replay/datasets/rows/parquet_writer.h"
 #include "replay/datasets/rows/row_columns.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "replay/datasets/rows/row_source.h"
@@ -68,30 +70,84 @@ std::string DifferentColumn(const std::string& stored, const std::string& read) 
   return "";
 }
 
-// Empty: equal. Where a record lies in the store is not part of what it says, nor are its tokens,
-// which are made again.
+std::string Differs(const std::string& column) { return "the column '" + column + "' differs"; }
+
+// Empty: equal. Where a record lies in the store is not part of what it says, nor are the tokens of
+// a prompt, which are made again.
 std::string Difference(const Prompt& stored, const ParsedRow& row) {
   const Prompt& read = row.prompt;
   if (KindOf(row.form) != RowKind::kPrompts)
     return std::string("is read as ") + KindName(KindOf(row.form));
-  if (read.text != stored.text || read.messages != stored.messages) return "the prompt differs";
+  if (read.text != stored.text || read.messages != stored.messages) return Differs("prompt");
   if (read.ground_truth != stored.ground_truth) return "the ground truth differs";
-  if (read.weight != stored.weight) return "the weight differs";
+  if (read.weight != stored.weight) return Differs("weight");
   return DifferentColumn(stored.extra_json, read.extra_json);
 }
 
-std::string Difference(const PreferenceRecord& stored, const ParsedRow& row) {
+// `tokens`: whether they are in the row.
+std::string Difference(const PreferenceRecord& stored, const ParsedRow& row, bool tokens) {
   const PreferenceRecord& read = row.record;
   if (KindOf(row.form) == RowKind::kPrompts || read.kind != stored.kind)
     return std::string("is read as ") + KindName(KindOf(row.form));
   if (read.prompt_text != stored.prompt_text || read.prompt != stored.prompt)
-    return "the prompt differs";
-  if (read.chosen != stored.chosen || read.rejected != stored.rejected) return "the answers differ";
-  if (read.desirable != stored.desirable) return "the label differs";
+    return Differs("prompt");
+  if (read.chosen != stored.chosen)
+    return Differs(stored.kind == PreferenceKind::kPair ? "chosen" : "completion");
+  if (read.rejected != stored.rejected) return Differs("rejected");
+  if (read.desirable != stored.desirable) return Differs("label");
   if (read.has_margin != stored.has_margin || read.margin != stored.margin)
-    return "the margin differs";
-  if (read.weight != stored.weight) return "the weight differs";
+    return Differs("margin");
+  if (read.weight != stored.weight) return Differs("weight");
+  if (tokens &&
+      (read.prompt_tokens != stored.prompt_tokens || read.chosen_tokens != stored.chosen_tokens ||
+       read.rejected_tokens != stored.rejected_tokens))
+    return "the tokens differ";
   return DifferentColumn(stored.extra_json, read.extra_json);
+}
+
+// The demonstration that a row of an answer has to be. Columns of the prompt that give way to one
+// of the answer's are counted where the row is written.
+std::string Difference(const TrajectoryGroup& group, const Trajectory& t,
+                       const ExportRequest& request, const ParsedRow& row) {
+  const Prompt& prompt = group.lease.prompt;
+  PreferenceRecord answer{.kind = PreferenceKind::kDemonstration};
+  if (prompt.messages.empty()) answer.prompt_text = prompt.text;
+  else answer.prompt = prompt.messages;
+  answer.chosen = {{.role = "assistant", .content = Said(t, request.end_tokens)}};
+  answer.extra_json = row.record.extra_json;
+  if (!row.record.prompt_tokens.empty()) {
+    const auto end = t.tokens.begin() + t.prompt_length();
+    answer.prompt_tokens = {t.tokens.begin(), end};
+    answer.chosen_tokens = {end, t.tokens.end()};
+  }
+  const std::string found = Difference(answer, row, !row.record.prompt_tokens.empty());
+  if (!found.empty()) return found;
+  const auto read = ColumnsOf(row.record.extra_json);
+  const std::pair<const char*, std::string> ids[] = {
+      {"lease", std::to_string(group.lease.lease_id)}, {"sample", std::to_string(t.sample)}};
+  for (const auto& [name, value] : ids) {
+    const auto column = read.find(name);
+    if (column == read.end() || column->second != value) return Differs(name);
+  }
+  for (const auto& [name, value] : ColumnsOf(prompt.extra_json)) {
+    if (!read.contains(name)) return "the column '" + name + "' is read as a part of the row";
+  }
+  return "";
+}
+
+// verl's rows of rollouts are their prompts, with columns more.
+std::string PromptDifference(const Prompt& stored, const ParsedRow& row) {
+  ParsedRow without = row;
+  without.prompt.extra_json = stored.extra_json;
+  const std::string found = Difference(stored, without);
+  if (!found.empty()) return found;
+  const auto read = ColumnsOf(row.prompt.extra_json);
+  for (const auto& [name, value] : ColumnsOf(stored.extra_json)) {
+    const auto column = read.find(name);
+    if (column == read.end()) return "the column '" + name + "' is read as a part of the row";
+    if (column->second != value) return Differs(name);
+  }
+  return "";
 }
 
 class Export {
@@ -99,7 +155,9 @@ class Export {
   Export(const Store& store, const ExportRequest& request)
       : store_(store),
         request_(request),
-        out_(request.out, request.files ? *request.files : RealFileSystem()) {}
+        parquet_(request.out.ends_with(".parquet")),
+        lines_(parquet_ ? request.out + ".jsonl" : request.out),
+        out_(lines_, request.files ? *request.files : RealFileSystem()) {}
 
   ExportReport Run(ExportRows rows) {
     report_.rows = rows;
@@ -118,6 +176,7 @@ class Export {
     }
     out_.Finish();
     report_.bytes = out_.bytes();
+    if (parquet_) ToParquet();
     if (request_.progress) request_.progress(1, report_.read);
     return report_;
   }
@@ -172,15 +231,46 @@ class Export {
     if (stored.kind == GroupKind::kDropped) return leave("dropped_groups");
     if (!request_.dataset.empty() && stored.group.lease.prompt.dataset != request_.dataset)
       return leave("of_other_datasets");
-    for (const ExportCandidate& row : RolloutRows(stored.group, request_.form, request_.end_tokens))
-      Write(row);
+    const auto rows =
+        RolloutRows(stored.group, request_.form, request_.end_tokens, request_.tokens);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::string problem;
+      if (const auto read = mirror_.Read(rows[i].text, problem)) {
+        problem = request_.form == ExportForm::kTrl
+                      ? Difference(stored.group, stored.group.trajectories[i], request_, *read)
+                      : PromptDifference(stored.group.lease.prompt, *read);
+        mirror_.Keep(*read);
+      }
+      if (problem.empty()) ++report_.same;
+      else
+        Example("lease " + std::to_string(stored.group.lease.lease_id) +
+                (rows.size() > 1 ? ", answer " + std::to_string(i) : "") + ": " + problem);
+      Write(rows[i]);
+    }
     ++report_.written;
+  }
+
+  void Example(std::string what) {
+    if (report_.examples.size() < kMaxExamples) report_.examples.push_back(std::move(what));
+  }
+
+  std::vector<ExportCandidate> CandidatesOf(const Prompt& prompt) const {
+    return Candidates(prompt, request_.form);
+  }
+  std::vector<ExportCandidate> CandidatesOf(const PreferenceRecord& record) const {
+    return Candidates(record, request_.form, request_.tokens);
+  }
+  std::string Compare(const Prompt& prompt, const ParsedRow& row) const {
+    return Difference(prompt, row);
+  }
+  std::string Compare(const PreferenceRecord& record, const ParsedRow& row) const {
+    return Difference(record, row, request_.tokens && !record.prompt_tokens.empty());
   }
 
   template <class Record>
   void Row(const Record& record, uint64_t row) {
     ++report_.read;
-    const auto candidates = Candidates(record, request_.form);
+    const auto candidates = CandidatesOf(record);
     if (candidates.empty()) {
       ++report_.left_out["only_tokens"];
       return;
@@ -189,7 +279,7 @@ class Export {
     for (const ExportCandidate& candidate : candidates) {
       std::string problem;
       const auto read = mirror_.Read(candidate.text, problem);
-      if (read) problem = Difference(record, *read);
+      if (read) problem = Compare(record, *read);
       if (problem.empty()) {
         mirror_.Keep(*read);
         ++report_.same;
@@ -198,8 +288,7 @@ class Export {
       }
       if (why.empty()) why = problem;
     }
-    if (report_.examples.size() < kMaxExamples)
-      report_.examples.push_back("row " + std::to_string(row) + ": " + why);
+    Example("row " + std::to_string(row) + ": " + why);
     std::string ignored;
     if (const auto read = mirror_.Read(candidates.front().text, ignored)) mirror_.Keep(*read);
     ++report_.written;
@@ -212,6 +301,36 @@ class Export {
     for (const auto& [what, n] : row.notes) report_.notes[what] += n;
   }
 
+  // A column of a table has one type, and a field that one row has all have: what that changes is
+  // told.
+  void ToParquet() {
+    struct Remove {
+      const std::string& path;
+      ~Remove() {
+        std::error_code ignored;
+        std::filesystem::remove(path, ignored);
+      }
+    } remove{lines_};
+    WriteParquet(lines_, request_.out);
+    report_.bytes = std::filesystem::file_size(request_.out);
+    const auto before = RowSource::Open(lines_), after = RowSource::Open(request_.out);
+    Mirror first, second;
+    for (SourceRow a, b; before->Next(a) && after->Next(b);) {
+      std::string why;
+      const auto x = first.Read(std::string(a.text), why);
+      const auto y = second.Read(std::string(b.text), why);
+      if (x) first.Keep(*x);
+      if (y) second.Keep(*y);
+      if (!x) continue;  // counted when it was written
+      const bool prompt = KindOf(x->form) == RowKind::kPrompts;
+      if (y) why = prompt ? Difference(x->prompt, *y) : Difference(x->record, *y, /*tokens=*/true);
+      if (why.empty()) continue;
+      ++report_.notes["rows_changed_by_the_types_of_parquet"];
+      if (report_.same > 0) --report_.same;
+      Example("row " + std::to_string(b.number - 1) + " as Parquet: " + why);
+    }
+  }
+
   bool Pause(uint64_t done, uint64_t all) {
     if (!request_.progress || done % kPiece != 0) return true;
     return request_.progress(static_cast<double>(done) / static_cast<double>(all), report_.read);
@@ -219,6 +338,8 @@ class Export {
 
   const Store& store_;
   const ExportRequest& request_;
+  const bool parquet_;
+  const std::string lines_;  // where the rows are written first
   LineWriter out_;
   Mirror mirror_;
   ExportReport report_;

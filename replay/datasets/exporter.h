@@ -1,9 +1,10 @@
 // A dataset or the rollouts of a store as a dataset file: `plumb data export`.
 //
-// Every record ends in the ledger: read = written + left out by reason. Each row of prompts and
-// preferences is read back by the importer's own parser before it is written; `same` counts those
-// that give the very record again, the rest is named. The file appears whole or not at all
-// (replay/datasets/line_writer.h). Memory: 1,024 records.
+// Every record ends in the ledger: read = written + left out by reason. Each row is read back by
+// the importer's own parser before it is written; `same` counts those that give the very record
+// again (of rollouts: a demonstration with prompt, answer, tokens and ids of that answer; in verl's
+// form the prompt), the rest is named by its column. The file appears whole or not at all
+// (replay/datasets/line_writer.h). Memory: 1,024 records; for Parquet all.
 // Thread safety: pure function of the store, which may be open for reading only. Errors: those of
 // Store and LineWriter; kNotFound for a dataset or rollouts that are not there.
 #pragma once
@@ -30,9 +31,12 @@ struct ExportRequest {
   std::string dataset = "train";
   ExportRows rows = ExportRows::kAuto;
   ExportForm form = ExportForm::kTrl;
-  std::string out;  // replaced; gzip when it ends in .gz
+  // replaced; gzip when it ends in .gz, Parquet when in .parquet
+  // (replay/datasets/rows/parquet_writer.h)
+  std::string out;
   // other texts of an end token than replay/datasets/rows/end_token.h knows
   std::vector<std::string> end_tokens;
+  bool tokens = true;  // rows of sampled answers have their tokens along, under plumb_tokens
   FileSystem* files = nullptr;  // the real one
   // Called every 1,024 records with the part that is done; false: stop, and leave no file.
   std::function<bool(double part, int64_t rows)> progress;
@@ -46,7 +50,7 @@ struct ExportReport {
   int64_t lines = 0;
   std::map<std::string, int64_t> left_out;
   ExportNotes notes;
-  // written records that importing the file gives back as they are
+  // lines that importing the file gives back as they are
   int64_t same = 0;
   std::vector<std::string> examples;  // of those that it does not
   uint64_t bytes = 0;

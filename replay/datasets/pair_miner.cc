@@ -13,7 +13,7 @@
 namespace plumb::replay {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using Json = nlohmann::json;  // keys in order, as an import of the pairs has them
 
 constexpr size_t kPiece = 256;  // records written at a time
 
@@ -41,12 +41,6 @@ std::string StoredDigest(const TrajectoryGroup& group) {
   return joined;
 }
 
-std::string Says(const Trajectory& t, const MineOptions& options) {
-  std::string text = t.completion;
-  if (t.finish == FinishReason::kStop) CutEndToken(text, options.end_tokens);
-  return text;
-}
-
 // The tokens that make two pairs the same one.
 std::string PairDigest(const PreferenceRecord& r) {
   Sha256 hash;
@@ -66,8 +60,8 @@ PreferenceRecord MakeRecord(const TrajectoryGroup& group, const Candidate& best,
   const Prompt& prompt = group.lease.prompt;
   if (!prompt.messages.empty()) r.prompt = prompt.messages;
   else r.prompt_text = prompt.text;
-  r.chosen = {{.role = "assistant", .content = Says(*best.answer, options)}};
-  r.rejected = {{.role = "assistant", .content = Says(*worst.answer, options)}};
+  r.chosen = {{.role = "assistant", .content = Said(*best.answer, options.end_tokens)}};
+  r.rejected = {{.role = "assistant", .content = Said(*worst.answer, options.end_tokens)}};
   r.margin = options.keep_margin ? best.reward - worst.reward : 0;
   r.has_margin = options.keep_margin;
   r.weight = prompt.weight;

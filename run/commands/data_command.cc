@@ -1,6 +1,5 @@
 // plumb data import | export: datasets into a store and out of it. Its sisters are in
 // run/commands/replay_commands.cc.
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,6 +20,7 @@
 #include "replay/datasets/exporter.h"
 #include "replay/datasets/importer.h"
 #include "run/commands/cli.h"
+#include "run/commands/spooled_input.h"
 
 namespace plumb::run {
 namespace {
@@ -52,40 +52,38 @@ class TemporaryFolder {
   std::string path_;
 };
 
-// What is no file of its own: "-" (standard input), pipes, terminals. Readers look at the beginning
-// of a file more than once, so it is copied into a file. That has no name: it goes away with this
-// object, and with a process that is stopped.
-class SpooledInput {
+// The files of an import, called as people call them in all that is said about them.
+class Inputs {
  public:
-  static bool Needed(const std::string& path) {
-    std::error_code ignored;
-    const auto type = std::filesystem::status(path, ignored).type();
-    return path == "-" || type == std::filesystem::file_type::fifo ||
-           type == std::filesystem::file_type::character;
-  }
-  explicit SpooledInput(const std::string& path) {
-    std::string name = (std::filesystem::temp_directory_path() / "plumb_data_XXXXXX").string();
-    file_ = ::mkostemp(name.data(), O_CLOEXEC);
-    if (file_ < 0) ThrowFileError(errno, "could not make a file", name);
-    ::unlink(name.c_str());
-    std::ifstream in(path == "-" ? "/dev/stdin" : path, std::ios::binary);
-    std::ofstream out(file(), std::ios::binary);
-    std::string piece(size_t{1} << 20, '\0');
-    while (in.read(piece.data(), static_cast<std::streamsize>(piece.size())), in.gcount() > 0) {
-      out.write(piece.data(), in.gcount());
+  // Names in `files` what can be read.
+  explicit Inputs(std::vector<std::string>& files) {
+    for (std::string& file : files) {
+      inputs_.push_back(std::make_unique<SpooledInput>(file));
+      file = inputs_.back()->file();
     }
-    if (!in.eof()) throw Error(ErrorCode::kIo, "could not read", path);
-    if (!out.flush())
-      throw Error(ErrorCode::kNoSpace,
-                  "could not write a copy of " + path + " (TMPDIR names another place)", file());
   }
-  SpooledInput(const SpooledInput&) = delete;
-  SpooledInput& operator=(const SpooledInput&) = delete;
-  ~SpooledInput() { ::close(file_); }
-  std::string file() const { return "/proc/self/fd/" + std::to_string(file_); }
+  std::string Named(std::string text) const {
+    for (const auto& input : inputs_) text = input->Named(std::move(text));
+    return text;
+  }
+  void Name(replay::ImportReport& report) const {
+    for (replay::FileLedger& ledger : report.files) {
+      ledger.file = Named(ledger.file);
+      for (std::string& example : ledger.examples) example = Named(example);
+      for (auto& [what, entry] : ledger.notes.entries) entry.first = Named(entry.first);
+    }
+  }
+  template <class Work>
+  void Run(Work work) const {
+    try {
+      work();
+    } catch (const Error& e) {
+      throw Error(e.code(), Named(e.message()), Named(e.where()));
+    }
+  }
 
  private:
-  int file_ = -1;
+  std::vector<std::unique_ptr<SpooledInput>> inputs_;
 };
 
 std::map<std::string, std::string> ParseMap(const std::vector<std::string>& entries) {
@@ -208,22 +206,17 @@ void RunImport(ImportArguments& a, CliResult& result) {
   }
   if (request.max_tokens > 0) request.count_tokens = TokenCounter(a.model);
   NowBusy(Busy::kNothingToKeep, "nothing was imported");
-  std::vector<std::unique_ptr<SpooledInput>> spooled;
-  for (std::string& file : request.files) {
-    if (!SpooledInput::Needed(file)) continue;
-    spooled.push_back(std::make_unique<SpooledInput>(file));
-    std::fprintf(stderr, "%s is called %s below\n", file == "-" ? "standard input" : file.c_str(),
-                 spooled.back()->file().c_str());
-    file = spooled.back()->file();
-  }
+  Inputs inputs(request.files);
   NowBusy(Busy::kNothingToKeep, "the same command goes on from here");
   const auto store = replay::Store::Open(a.store);
   Bar bar(a.quiet);
   request.progress = [&](const std::string& file, double part, int64_t rows) {
-    bar.Show(file, part, rows);
+    bar.Show(inputs.Named(file), part, rows);
     return !StopRequested();
   };
-  const replay::ImportReport report = replay::ImportFiles(*store, request);
+  replay::ImportReport report;
+  inputs.Run([&] { report = replay::ImportFiles(*store, request); });
+  inputs.Name(report);
   PrintReport(report, request);
   if (report.stopped) {
     std::fprintf(stderr, "plumb: stopped; the same command goes on from here\n");
@@ -248,9 +241,11 @@ void PrintReport(std::FILE* to, const std::string& name, const replay::ExportRep
     std::fprintf(to, "  %s: %lld%s\n", what.c_str(), number(n),
                  what == "weights" ? " (import with --map weight=weight)" : "");
   }
-  if (report.rows == replay::ExportRows::kRollouts) return;
-  std::fprintf(to, "  %lld of %lld rows are read back as the very same records\n",
-               number(report.same), number(report.written));
+  std::fprintf(to, "  %lld of %lld rows are read back as the very same %s\n", number(report.same),
+               number(report.lines),
+               report.rows != replay::ExportRows::kRollouts ? "records"
+               : request.form == replay::ExportForm::kTrl   ? "answers"
+                                                            : "prompts");
   for (const std::string& example : report.examples)
     std::fprintf(to, "  not the same: %s\n", example.c_str());
 }
@@ -328,6 +323,8 @@ void AddExport(CLI::App& data, CliResult& result) {
       ->capture_default_str();
   out->add_option("--end-token", a->request.end_tokens,
                   "text of an end token that sampled answers carry, where it is an unusual one");
+  out->add_flag("!--no-tokens", a->request.tokens,
+                "without plumb_tokens, the tokens of answers that were sampled");
   out->add_flag("--quiet", a->quiet, "no progress bar");
   out->callback([a, &result] { RunExport(*a, result); });
 }

@@ -14,6 +14,7 @@
 #include "replay/datasets/rows/dataset_import.h"
 #include "reward/scorer.h"
 #include "run/commands/cli.h"
+#include "run/commands/spooled_input.h"
 #include "run/session/model_folder.h"
 
 namespace plumb::run {
@@ -56,7 +57,9 @@ std::vector<Prompt> Prompts(const EvalArguments& a, const ModelFolder& model, st
     options.map[pair.substr(0, equals)] = pair.substr(equals + 1);
   }
   options.tokenize = [&](const Prompt& p) { return model.EncodePrompt(p, a.raw); };
-  replay::ImportedPrompts imported = replay::ImportPrompts(a.dataset, options);
+  replay::ImportedPrompts imported;
+  SpooledInput(a.dataset).Read(
+      [&](const std::string& file) { imported = replay::ImportPrompts(file, options); });
   ledger = imported.ledger.Describe();
   if (std::none_of(imported.prompts.begin(), imported.prompts.end(),
                    [](const Prompt& p) { return !p.ground_truth.empty(); })) {
@@ -264,8 +267,9 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<EvalArguments>();
   CLI::App* eval = app.add_subcommand("eval", "pass@1 on prompts with known answers");
   eval->add_option("model", a->model, "a model folder, or a run's")->required();
-  eval->add_option("dataset", a->dataset,
-                   "JSONL (also .gz) with prompts and answers, or \"arithmetic\"")
+  eval->add_option(
+          "dataset", a->dataset,
+          "prompts and answers as `data import` reads them, or \"arithmetic\"; -: standard input")
       ->required();
   eval->add_option("--samples", a->samples, "answers a prompt")->check(CLI::Range(1, 1024));
   eval->add_option("--limit", a->limit, "first rows only; 0: all (arithmetic: 200)")

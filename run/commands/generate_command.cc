@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <iostream>
-#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -15,6 +13,7 @@
 #include "replay/datasets/rows/row_parser.h"
 #include "reward/part/reward.h"
 #include "run/commands/cli.h"
+#include "run/commands/spooled_input.h"
 #include "run/session/model_folder.h"
 
 namespace plumb::run {
@@ -37,13 +36,12 @@ const char* FinishName(FinishReason finish) {
                                            : "aborted";
 }
 
-std::string StandardInput() { return std::string(std::istreambuf_iterator<char>(std::cin), {}); }
-
 // A conversation: a list of messages, or an object as a dataset has it (messages or prompt; tools,
 // chat_template_kwargs).
 Prompt ReadConversation(const std::string& path) {
   constexpr size_t kMaxBytes = size_t{16} << 20;
-  std::string text = path == "-" ? StandardInput() : RealFileSystem().ReadFile(path, kMaxBytes);
+  std::string text =
+      path == "-" ? TextOfStandardInput() : RealFileSystem().ReadFile(path, kMaxBytes);
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   replay::RowParserOptions options{
       .map = {}, .form = {}, .convert_numbers = false, .as = replay::RowKind::kPrompts};
@@ -90,7 +88,7 @@ std::vector<int32_t> Encode(const ModelFolder& model, const GenerateArguments& a
 
 int Generate(GenerateArguments arguments) {
   for (std::string& prompt : arguments.prompts) {
-    if (prompt == "-") prompt = StandardInput();
+    if (prompt == "-") prompt = TextOfStandardInput();
   }
   std::vector<Prompt> conversations(
       arguments.prompts.size());  // empty ones: the text of --prompt is asked

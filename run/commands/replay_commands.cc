@@ -1,5 +1,6 @@
 // plumb data mine | rescore: what lies in a store of rollouts becomes preference data, and gets new
 // scores.
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -47,16 +48,50 @@ void Mine(const MineArguments& a) {
               report.unchanged ? ", the same as before: nothing changed" : "");
 }
 
+// The one that the answers were sampled with, where a part scores by a model: the recipe's, or that
+// of the run that the store belongs to. nullptr: no part asks for it.
+std::unique_ptr<Tokenizer> NeededTokenizer(const configs::Loaded& recipe,
+                                           const std::string& store) {
+  const auto& parts = recipe.config.reward.parts;
+  if (std::none_of(parts.begin(), parts.end(), [](const configs::RewardPartConfig& part) {
+        return part.kind == "reward_model" || part.kind == "perplexity";
+      }))
+    return nullptr;
+  const bool names_model =
+      std::any_of(recipe.origins.begin(), recipe.origins.end(), [](const auto& origin) {
+        return origin.first.starts_with("model.") && origin.second != "default";
+      });
+  configs::ModelConfig model = recipe.config.model;
+  if (!names_model) {
+    std::error_code ignored;
+    const std::string run =
+        (std::filesystem::weakly_canonical(store, ignored).parent_path() / "config.toml").string();
+    if (!std::filesystem::exists(run, ignored)) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "a part scores by a model and has to know the tokenizer of the answers: name the "
+                  "model that was trained in [model] of the recipe, or --set model.path=FOLDER (" +
+                      run + " does not exist)",
+                  store);
+    }
+    model = configs::LoadRecipe(run).config.model;
+  }
+  return model.path.empty() ? Tokenizer::BuiltIn(NameOf(model.vocabulary))
+                            : Tokenizer::Load(model.path);
+}
+
 void Rescore(const RescoreArguments& a, CliResult& result) {
-  const configs::Config config = configs::LoadRecipe(a.recipe, a.overrides).config;
-  const auto tokenizer = config.model.path.empty()
-                             ? Tokenizer::BuiltIn(NameOf(config.model.vocabulary))
-                             : Tokenizer::Load(config.model.path);
+  std::vector<std::string> overrides = a.overrides;
+  // No prompts are read: [[reward.parts]] alone will do.
+  overrides.insert(overrides.begin(), "data.train=arithmetic");
+  const configs::Loaded recipe = configs::LoadRecipe(a.recipe, overrides);
+  const configs::Config& config = recipe.config;
+  const std::unique_ptr<Tokenizer> tokenizer = NeededTokenizer(recipe, a.store);
   replay::StoreOptions how;
   how.create = false;
   const auto store = replay::Store::Open(a.store, how);
   NowBusy(Busy::kNothingToKeep, "the same command goes on from here");
-  reward::GroupScorer scorer(config.reward, reward::WithModelParts(*tokenizer));
+  reward::GroupScorer scorer(
+      config.reward, tokenizer ? reward::WithModelParts(*tokenizer) : reward::HostOptions());
   const RescoreReport report =
       RescoreStore(*store, scorer, config.reward, a.eval ? Purpose::kEval : Purpose::kTrain,
                    [] { return StopRequested().load(); });
@@ -97,8 +132,10 @@ void AddReplayCommands(CLI::App& data, CliResult& result) {
   CLI::App* rescore = data.add_subcommand(
       "rescore", "Scores stored rollouts again with a recipe's reward; the old scores stay");
   rescore
-      ->add_option("recipe", r->recipe,
-                   "recipe: its [reward] is used, and its [model] for the tokenizer")
+      ->add_option(
+          "recipe", r->recipe,
+          "recipe, of which [reward] is used ([[reward.parts]] alone will do); [model] for "
+          "parts that score by a model, else that of the store's run")
       ->required();
   rescore->add_option("--store", r->store, "store of a run that is not running")->required();
   rescore->add_option("--set", r->overrides, "a.b=c: other options of the recipe");

@@ -15,6 +15,7 @@
 #include "reward/part/reply.h"
 #include "reward/scorer.h"
 #include "run/commands/cli.h"
+#include "run/commands/spooled_input.h"
 #include "run/session/reward_samples.h"
 
 namespace plumb::run {
@@ -261,8 +262,13 @@ int Test(const TestArguments& a) {
       });
   const std::unique_ptr<Session> session =
       names_model || a.samples.empty() ? Session::WithoutRun(config) : nullptr;
-  const std::vector<RewardSample> samples =
-      a.samples.empty() ? MakeRewardSamples(config) : ReadRewardSamples(a.samples, config);
+  std::vector<RewardSample> samples;
+  if (a.samples.empty()) {
+    samples = MakeRewardSamples(config);
+  } else {
+    SpooledInput(a.samples).Read(
+        [&](const std::string& file) { samples = ReadRewardSamples(file, config); });
+  }
   std::vector<TrajectoryGroup> groups = GroupsOf(samples, session.get());
   GroupScorer scorer(config.reward, session ? reward::WithModelParts(session->tokenizer())
                                             : reward::HostOptions());
@@ -351,9 +357,10 @@ void AddRewardTestCommand(CLI::App& app, CliResult& result) {
   CLI::App* test = reward->add_subcommand(
       "test", "Score a few answers with a recipe's reward parts, as a run would");
   test->add_option("recipe", a->recipe, "TOML file with [[reward.parts]]")->required();
-  test->add_option("--samples", a->samples,
-                   "JSONL: prompt, completion, answer and extra columns; without it samples are "
-                   "made from the recipe's data");
+  test->add_option(
+      "--samples", a->samples,
+      "JSONL: prompt, completion, answer and extra columns; -: standard input; without "
+      "it samples are made from the recipe's data");
   test->add_option("--part", a->parts, "this part only, any number of times")
       ->allow_extra_args(false);
   test->add_option("--set", a->overrides, "section.key=value, any number of times")

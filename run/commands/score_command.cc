@@ -1,18 +1,27 @@
-// plumb score MODEL FILE: log-prob of every token of given texts, by the learner's packed forward.
+// plumb score MODEL FILE: log-prob of every token of given texts, or of answers behind their
+// prompts, by the learner's packed forward.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "common/base/error.h"
 #include "common/base/json/strict_json.h"
 #include "learner/loop/finite.h"
 #include "policy_model/packing.h"
 #include "policy_model/transformer.h"
-#include "replay/datasets/rows/line_reader.h"
+#include "replay/datasets/rows/row_parser.h"
+#include "replay/datasets/rows/row_source.h"
 #include "run/commands/cli.h"
+#include "run/commands/spooled_input.h"
+#include "run/session/answer_text.h"
 #include "run/session/model_folder.h"
+#include "run/session/sampled_tokens.h"
 
 namespace plumb::run {
 namespace {
@@ -20,7 +29,7 @@ namespace {
 using OrderedJson = nlohmann::ordered_json;
 
 struct ScoreArguments {
-  std::string model, file;
+  std::string model, file, answer;
   ModelOptions options;
   int64_t batch_tokens = 4096;
   double temperature = 1.0;
@@ -29,42 +38,118 @@ struct ScoreArguments {
 struct Row {
   int64_t line = 0;
   std::vector<int32_t> tokens;
-  std::string error;  // why it has no scores; empty: it has
+  size_t answer_from = 1;  // the tokens from here on are summed: of a text all but the first
+  std::string error;       // why it has no scores; empty: it has
 };
 
-Row ReadRow(const ModelFolder& model, const std::string& text, const replay::LineReader& reader) {
-  Row row{.line = reader.line_number(), .tokens = {}, .error = {}};
-  if (reader.too_long()) {
-    row.error = "the line is longer than 16 MiB";
-    return row;
+// The ids of {"tokens": [...]}; what is wrong with them goes into `error`.
+void ReadIds(const ModelFolder& model, const OrderedJson& list, Row& row) {
+  const auto& unused = model.shape.unused_tokens;
+  for (const auto& id : list.is_array() ? list : OrderedJson::array()) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
+        id.get<int64_t>() >= model.shape.vocab) {
+      row.error = "\"tokens\" has " + id.dump() + ", no id of this model's " +
+                  std::to_string(model.shape.vocab);
+      return;
+    }
+    row.tokens.push_back(id.get<int32_t>());
+    if (std::binary_search(unused.begin(), unused.end(), row.tokens.back())) {
+      row.error = "\"tokens\" has " + id.dump() +
+                  ", a row of the model that its tokenizer has no token for";
+      return;
+    }
   }
-  try {
-    const nlohmann::ordered_json json = ParseStrictJson(text);
-    const bool has_text = json.is_object() && json.contains("text"),
-               has_tokens = json.is_object() && json.contains("tokens");
-    if (has_text == has_tokens) {
-      row.error = "needs exactly one of \"text\" and \"tokens\"";
-    } else if (has_text) {
-      if (!json["text"].is_string()) row.error = "\"text\" is no string";
-      else row.tokens = model.EncodeText(json["text"].get<std::string>());
+}
+
+// Of a dialogue the last answer is scored, behind all that stands before it.
+void KeepLastAnswer(PreferenceRecord& record) {
+  auto& answer = record.chosen;
+  std::move(answer.begin(), answer.end() - 1, std::back_inserter(record.prompt));
+  answer.erase(answer.begin(), answer.end() - 1);
+}
+
+// A row of a dataset: an answer behind its prompt, as a run would train on it.
+void ReadAnswer(const ModelFolder& model, const ScoreArguments& arguments, bool all_text,
+                const std::string& text, Row& row) {
+  // One parser a row: rows of a file need not have one form.
+  replay::ParsedRow parsed =
+      replay::RowParser({.map = {}, .form = {}, .convert_numbers = all_text}).Parse(text);
+  PreferenceRecord& record = parsed.record;
+  const replay::RowKind kind = replay::KindOf(parsed.form);
+  if (kind == replay::RowKind::kPrompts) {
+    row.error = "has a prompt and no answer to score (\"completion\", \"messages\", ...)";
+    return;
+  }
+  const bool pair = record.kind == PreferenceKind::kPair;
+  if (pair && arguments.answer.empty()) {
+    row.error = "is a pair: say which answer is scored, --answer chosen or --answer rejected";
+    return;
+  }
+  const bool chosen = !pair || arguments.answer == "chosen";
+  const PromptEncoder encoder = model.encoder();
+  std::optional<Demonstration> sequence;
+  if (!record.prompt_tokens.empty()) {
+    sequence = SampledTokens(encoder, record, chosen);
+  } else {
+    if (!chosen) std::swap(record.chosen, record.rejected);
+    if (record.prompt_text.empty() && record.prompt.empty()) {  // {"text": ...} in any other form
+      row.tokens = encoder.Text(record.chosen.front().content);
+      return;
+    }
+    KeepLastAnswer(record);
+    if (record.prompt_text.empty()) {
+      if (!model.chat_template) {
+        row.error = "is a dialogue, and the model has no chat template";
+        return;
+      }
+      sequence = AnswerTokens(encoder.tokenizer, *model.chat_template, record.prompt, record.chosen,
+                              record.extra_json, "");
     } else {
-      for (const auto& id :
-           json["tokens"].is_array() ? json["tokens"] : nlohmann::ordered_json::array()) {
-        if (!id.is_number_integer() || id.get<int64_t>() < 0 ||
-            id.get<int64_t>() >= model.shape.vocab) {
-          row.error = "\"tokens\" has " + id.dump() + ", no id of this model's " +
-                      std::to_string(model.shape.vocab);
-          break;
-        }
-        row.tokens.push_back(id.get<int32_t>());
-        const auto& unused = model.shape.unused_tokens;
-        if (std::binary_search(unused.begin(), unused.end(), row.tokens.back())) {
-          row.error = "\"tokens\" has " + id.dump() +
-                      ", a row of the model that its tokenizer has no token for";
-          break;
-        }
+      sequence =
+          Joined(encoder.Text(record.prompt_text), encoder.Answer(record.chosen.front().content));
+    }
+  }
+  if (!sequence) {
+    row.error = "calls tools, and the chat template does not write the calls";
+    return;
+  }
+  row.tokens = std::move(sequence->tokens);
+  row.answer_from =
+      static_cast<size_t>(std::find(sequence->loss_mask.begin(), sequence->loss_mask.end(), 1) -
+                          sequence->loss_mask.begin());
+}
+
+Row ReadRow(const ModelFolder& model, const ScoreArguments& arguments, bool all_text,
+            const replay::SourceRow& source) {
+  Row row{.line = source.number};
+  const std::string text(source.text);
+  try {
+    if (source.too_long) {
+      row.error = "the line is longer than 16 MiB";
+    } else if (!source.problem.empty()) {
+      row.error = source.problem;
+    } else {
+      const OrderedJson json = ParseStrictJson(text);
+      const auto has = [&](const char* key) { return json.is_object() && json.contains(key); };
+      const bool other = has("completion") || has("messages") || has("conversations") ||
+                         has("chosen") || has("output");
+      if (has("tokens") && has("text")) {
+        row.error = "needs exactly one of \"text\" and \"tokens\"";
+      } else if (has("tokens")) {
+        ReadIds(model, json["tokens"], row);
+      } else if (has("text") && !other) {
+        if (!json["text"].is_string()) row.error = "\"text\" is no string";
+        else row.tokens = model.EncodeText(json["text"].get<std::string>());
+      } else {
+        std::string padded = text;
+        padded.reserve(text.size() + replay::RowSource::kPadding);
+        ReadAnswer(model, arguments, all_text, padded, row);
       }
     }
+  } catch (const replay::RowProblem& problem) {
+    row.error = problem.reason == "unknown_form"
+                    ? "needs \"text\", \"tokens\", \"prompt\" and \"completion\", or \"messages\""
+                    : problem.detail;
   } catch (const Error& e) {
     row.error = e.message();
   }
@@ -76,6 +161,35 @@ Row ReadRow(const ModelFolder& model, const std::string& text, const replay::Lin
   if (!row.error.empty()) row.tokens.clear();
   return row;
 }
+
+// Rows that could not be scored, by why.
+class Refusals {
+ public:
+  // True: nobody has been told of this reason yet.
+  bool Add(const std::string& error, int64_t line) {
+    ++count_;
+    const auto [at, is_new] = reasons_.try_emplace(error, Reason{line, 0});
+    ++at->second.rows;
+    return is_new;
+  }
+  int64_t count() const { return count_; }
+  // Of reasons that several rows share.
+  void Print() const {
+    for (const auto& [error, reason] : reasons_) {
+      if (reason.rows > 1)
+        std::fprintf(stderr, "%lld rows, the first in line %lld: %s\n",
+                     static_cast<long long>(reason.rows), static_cast<long long>(reason.line),
+                     error.c_str());
+    }
+  }
+
+ private:
+  struct Reason {
+    int64_t line = 0, rows = 0;
+  };
+  std::map<std::string, Reason> reasons_;
+  int64_t count_ = 0;
+};
 
 class Scoring {
  public:
@@ -111,18 +225,20 @@ class Scoring {
     for (const Row& row : rows_) {
       OrderedJson line = {{"line", row.line}};
       if (!row.error.empty()) {
-        ++rejected_;
+        if (!refusals_.Add(row.error, row.line)) continue;  // said with a count at the end
         line["error"] = row.error;
       } else {
+        const size_t from = std::max<size_t>(row.answer_from, 1);
         double sum = 0;
         // the first token has nothing before it
         OrderedJson values = OrderedJson::array({nullptr});
         for (size_t i = 1; i < row.tokens.size(); ++i, ++next) {
           values.push_back(logprob[next]);
-          sum += static_cast<double>(logprob[next]);
+          if (i >= from) sum += static_cast<double>(logprob[next]);
         }
-        const auto scored = static_cast<double>(row.tokens.size() - 1);
+        const auto scored = static_cast<double>(row.tokens.size() - from);
         line["tokens"] = row.tokens;
+        if (row.answer_from > 1) line["answer_from"] = row.answer_from;
         line["logprobs"] = std::move(values);
         line["sum"] = sum;
         line["mean"] = scored > 0 ? OrderedJson(sum / scored) : OrderedJson(nullptr);
@@ -139,7 +255,7 @@ class Scoring {
   }
 
   int64_t count() const { return count_; }
-  int64_t rejected() const { return rejected_; }
+  const Refusals& refusals() const { return refusals_; }
   double mean() const { return tokens_ > 0 ? total_ / tokens_ : 0; }
   double tokens() const { return tokens_; }
 
@@ -166,32 +282,40 @@ class Scoring {
   const ScoreArguments& arguments_;
   policy_model::Transformer transformer_;
   std::vector<Row> rows_;
-  int64_t used_ = 0, count_ = 0, rejected_ = 0;
+  Refusals refusals_;
+  int64_t used_ = 0, count_ = 0;
   double total_ = 0, tokens_ = 0;
 };
 
 int Score(const ScoreArguments& arguments) {
-  replay::LineReader reader(arguments.file);
+  if (!arguments.answer.empty() && arguments.answer != "chosen" && arguments.answer != "rejected") {
+    throw Error(ErrorCode::kInvalidArgument,
+                "is \"" + arguments.answer + "\": use chosen or rejected", "--answer");
+  }
+  const SpooledInput input(arguments.file);
+  const std::string name = arguments.file == "-" ? "standard input" : arguments.file;
+  std::unique_ptr<replay::RowSource> source;
+  input.Read([&](const std::string& file) { source = replay::RowSource::Open(file); });
   const ModelFolder model = LoadModel(arguments.model, arguments.options);
   Scoring scoring(model, arguments);
-  for (std::string text; !StopRequested() && reader.Next(text);) {
-    if (!reader.too_long() && text.find_first_not_of(" \t") == std::string::npos) continue;
-    scoring.Add(ReadRow(model, text, reader));
+  for (replay::SourceRow row; !StopRequested() && source->Next(row);) {
+    if (!row.blank) scoring.Add(ReadRow(model, arguments, source->all_text(), row));
   }
   scoring.Flush();
+  scoring.refusals().Print();
   std::fprintf(stderr, "%lld rows, %.0f tokens scored, mean %.4f nats a token\n",
                static_cast<long long>(scoring.count()), scoring.tokens(), scoring.mean());
   if (StopRequested()) {
-    std::fprintf(stderr, "plumb: stopped: the rest of %s is not scored\n", arguments.file.c_str());
+    std::fprintf(stderr, "plumb: stopped: the rest of %s is not scored\n", name.c_str());
     return kExitFewerSteps;
   }
-  if (scoring.count() == 0)
-    throw Error(ErrorCode::kInvalidArgument, "there are no rows", arguments.file);
-  if (scoring.rejected() > 0) {
+  if (scoring.count() == 0) throw Error(ErrorCode::kInvalidArgument, "there are no rows", name);
+  if (const int64_t refused = scoring.refusals().count(); refused > 0) {
     throw Error(ErrorCode::kInvalidArgument,
-                std::to_string(scoring.rejected()) + " of " + std::to_string(scoring.count()) +
-                    " rows could not be scored; their lines say why under \"error\"",
-                arguments.file);
+                std::to_string(refused) + " of " + std::to_string(scoring.count()) +
+                    " rows could not be scored; the first line of each reason says why under "
+                    "\"error\"",
+                name);
   }
   return 0;
 }
@@ -202,8 +326,13 @@ void AddScoreCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<ScoreArguments>();
   CLI::App* score = app.add_subcommand("score", "Log-prob of every token of given texts");
   score->add_option("model", a->model, "a model folder, or a run's")->required();
-  score->add_option("file", a->file, "JSONL (also .gz) of {\"text\": ...} or {\"tokens\": [...]}")
+  score
+      ->add_option(
+          "file", a->file,
+          "rows of {\"text\": ...}, {\"tokens\": [...]}, or of prompts and answers as `data "
+          "import` reads them, of which the answer counts; -: standard input")
       ->required();
+  score->add_option("--answer", a->answer, "chosen | rejected: of pairs");
   score->add_option("--batch-tokens", a->batch_tokens, "tokens a forward")
       ->check(CLI::Range(1, 1 << 20));
   score->add_option("--temperature", a->temperature, "of the distribution")

@@ -9,6 +9,7 @@
 #include "replay/datasets/rows/row_source.h"
 #include "run/session/answer_text.h"
 #include "run/session/overlong.h"
+#include "run/session/sampled_tokens.h"
 
 namespace plumb::run {
 namespace {
@@ -42,33 +43,13 @@ std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store)
   return std::to_string(rows) + " rows of dataset '" + name + "' of " + data.train;
 }
 
-// The tokens that were sampled; of a rollout nothing is tokenized again.
-Demonstration Sampled(const Session& session, const PreferenceRecord& record,
-                      const std::vector<int32_t>& answer) {
-  const auto& unused = session.shape().unused_tokens;
-  for (const auto* tokens : {&record.prompt_tokens, &answer}) {
-    for (const int32_t id : *tokens) {
-      if (id >= 0 && id < session.shape().vocab &&
-          !std::binary_search(unused.begin(), unused.end(), id))
-        continue;
-      throw Error(ErrorCode::kInvalidArgument,
-                  "the row was sampled with another tokenizer: token " + std::to_string(id) +
-                      " is none of this model's " + std::to_string(session.shape().vocab),
-                  "row " + std::to_string(record.row));
-    }
-  }
-  return Joined(record.prompt_tokens, answer);
-}
-
 // The answer as the chat template writes it behind the prompt, end token included; learned from its
 // first token on. Empty: the template does not write what the answer asks of tools.
 std::optional<Demonstration> Sequence(const Session& session, const PreferenceRecord& record,
                                       const std::vector<Message>& answer) {
   const auto& tokenizer = session.tokenizer();
-  if (!record.prompt_tokens.empty()) {
-    return Sampled(session, record,
-                   &answer == &record.rejected ? record.rejected_tokens : record.chosen_tokens);
-  }
+  if (!record.prompt_tokens.empty())  // of a rollout nothing is tokenized again
+    return SampledTokens(session.encoder(), record, &answer != &record.rejected);
   if (!record.prompt_text.empty() || !session.chat_template()) {
     if (record.prompt_text.empty() || answer.size() != 1) {
       throw Error(ErrorCode::kInvalidArgument,

@@ -89,6 +89,10 @@ Seeds CsvSeeds() {
       "1instruction,input,chosen,rejected,margin\nExplain.,,good,bad,0.5\n",
       "2prompt;completion;label\nq;a;True\n\n;;\n",
       "3\xEF\xBB\xBFprompt\tanswer\n\"open\tx\n",
+      "1system,conversations,history\ns,\"[{\"\"from\"\": \"\"human\"\", \"\"value\"\": "
+      "\"\"q\"\"}, "
+      "{\"\"from\"\": \"\"gpt\"\", \"\"value\"\": \"\"a\"\"}]\",\"[[\"\"h\"\",\"\"r\"\"]]\"\n",
+      "1prompt,chosen,rejected\nq,\"[{'role': 'assistant'}]\",[\n",
       "1a,b\n\"x\" y,2\nsay \"hi\",2\n1,2,3\ncaf\xE9,\n",
   };
 }
@@ -111,18 +115,23 @@ Seeds RowSeeds() {
       R"({"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}})",
       R"({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "model_a", "odd": [NaN, -Infinity, 1e999, 99999999999999999999, "\ud83d"]})",
       R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]})",
+      R"({"prompt": "p", "response_1": "x", "response_2": "y", "winner": null})",
+      R"({"conversation_a": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}], "conversation_b": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "b"}], "winner": "tie (bothbad)"})",
+      R"({"prompt": "p", "chosen": "a", "rejected": "b", "plumb_tokens": {"prompt": [1], "chosen": [2, 3], "rejected": [4294967296]}})",
+      R"({"prompt": "p", "completion": "c", "plumb_tokens": {"prompt": [1], "completion": [2]}, "lease": 3})",
+      R"({"data_source": "d", "prompt": [{"role": "user", "content": "u"}], "ability": "", "reward_model": {"style": "rule", "ground_truth": "g"}, "extra_info": {"index": 0, "plumb": {"prompt": "text", "weight": 2}, "level": [1]}})",
       R"({"text": "all of it"})",
       R"({"instruction": "do", "input": "this", "output": "done"})",
   };
-  Seeds out = rows;
-  std::string lines, list;
-  for (const std::string& row : rows) {
-    lines += row + "\r\n";
-    list += (list.empty() ? "[" : ",\n") + row;
-  }
-  out.push_back(lines);
-  out.push_back("\xEF\xBB\xBF" + list + "]");
-  return out;
+Seeds out = rows;
+std::string lines, list;
+for (const std::string& row : rows) {
+  lines += row + "\r\n";
+  list += (list.empty() ? "[" : ",\n") + row;
+}
+out.push_back(lines);
+out.push_back("\xEF\xBB\xBF" + list + "]");
+return out;
 }
 
 void FuzzGzip(std::string_view input) {

@@ -6,10 +6,13 @@
 #include <string_view>
 #include <vector>
 
+#include <simdjson.h>
+
 #include "common/base/error.h"
 #include "common/base/text.h"
 #include "common/record/json_text.h"
 #include "replay/datasets/rows/line_reader.h"
+#include "replay/datasets/rows/row_parser.h"
 
 namespace plumb::replay {
 namespace {
@@ -30,6 +33,33 @@ char FirstSeparator(std::string_view header) {
     if (!quoted && c == '\n') break;
   }
   return ',';
+}
+
+// Appends the JSON of a field that is a dialogue; false: it is a text. A list of lists may be
+// anything (a matrix), but for the one column that is known to be made of them.
+bool AppendDialogue(std::string& out, const std::string& name, std::string_view text,
+                    simdjson::dom::parser& parser) {
+  namespace dom = simdjson::dom;
+  dom::element list;
+  const simdjson::padded_string padded(text);
+  if (parser.parse(padded).get(list) != simdjson::SUCCESS || !list.is_array()) return false;
+  const dom::array items = list;
+  if (items.size() == 0) return false;
+  for (const dom::element item : items) {
+    dom::element key;
+    const bool turn = item.is_object() && (item["role"].get(key) == simdjson::SUCCESS ||
+                                           item["from"].get(key) == simdjson::SUCCESS);
+    if (!turn && !(name == "history" && item.is_array())) return false;
+  }
+  out += simdjson::minify(list);
+  return true;
+}
+
+bool IsPrintedByPython(std::string_view text) {
+  for (const std::string_view begin : {"[{'role':", "[{'content':", "[{'from':", "[{'value':"}) {
+    if (text.starts_with(begin)) return true;
+  }
+  return false;
 }
 
 class Csv : public RowSource {
@@ -75,14 +105,11 @@ class Csv : public RowSource {
         text.push_back(i == 0 ? '{' : ',');
         AppendJsonText(text, names_[i]);
         text.push_back(':');
-        if (fields_[i].text.empty() && !fields_[i].quoted) {
-          text += "null";
-        } else {
-          AppendJsonText(text, fields_[i].text);
-        }
+        AppendValue(fields_[i], names_[i], text, row.problem);
       }
       text.push_back('}');
-      if (text.size() > max_row_bytes_) text.clear(), row.too_long = true;
+      if (text.size() > max_row_bytes_) row.too_long = true;
+      if (row.too_long || !row.problem.empty()) text.clear();
     }
     if (text.capacity() < text.size() + kPadding) text.reserve(2 * text.size() + kPadding);
     row.text = text;
@@ -100,6 +127,23 @@ class Csv : public RowSource {
 
   bool IsBlank() const {
     return fields_.size() == 1 && fields_[0].text.empty() && !fields_[0].quoted;
+  }
+  void AppendValue(const Field& field, const std::string& name, std::string& out,
+                   std::string& problem) {
+    if (field.text.empty() && !field.quoted) {
+      out += "null";
+      return;
+    }
+    const std::string_view text = Trim(field.text);
+    if (text.starts_with('[')) {
+      if (AppendDialogue(out, name, text, parser_)) return;
+      if (IsPrintedByPython(text) && problem.empty()) {
+        problem = "'" + name +
+                  "' is a list as Python prints it, and no JSON: write the table as JSON lines, "
+                  "df.to_json('F.jsonl', orient='records', lines=True)";
+      }
+    }
+    AppendJsonText(out, field.text);
   }
   bool AtEnd() {
     const int c = bytes_.Peek();
@@ -173,6 +217,7 @@ class Csv : public RowSource {
   }
 
   ByteSource bytes_;
+  simdjson::dom::parser parser_;  // of fields
   const std::string path_;
   const size_t max_row_bytes_;
   char separator_ = ',';
@@ -192,6 +237,19 @@ class Csv : public RowSource {
 bool IsCsvName(const std::string& path) {
   const std::string name = NameOf(path);
   return name.ends_with(".csv") || name.ends_with(".tsv");
+}
+
+bool NamesColumns(std::string_view line) {
+  const char separator = FirstSeparator(line);
+  while (true) {
+    const size_t end = line.find(separator);
+    std::string_view name = Trim(line.substr(0, end));
+    if (name.size() > 1 && name.starts_with('"') && name.ends_with('"'))
+      name = name.substr(1, name.size() - 2);
+    if (IsRowPart(name) || name == "question" || name == "conversations") return true;
+    if (end == std::string_view::npos) return false;
+    line.remove_prefix(end + 1);
+  }
 }
 
 std::unique_ptr<RowSource> OpenCsv(const std::string& path, size_t max_row_bytes, char separator) {

@@ -40,4 +40,10 @@ bool CutEndToken(std::string& text, const std::vector<std::string>& more) {
   return false;
 }
 
+std::string Said(const Trajectory& answer, const std::vector<std::string>& more) {
+  std::string text = answer.completion;
+  if (answer.finish == FinishReason::kStop) CutEndToken(text, more);
+  return text;
+}
+
 }  // namespace plumb::replay

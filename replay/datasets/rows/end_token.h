@@ -10,10 +10,14 @@
 #include <string_view>
 #include <vector>
 
+#include "common/record/trajectory.h"
+
 namespace plumb::replay {
 
 // Cuts one end token off the end of `text`: one of `more`, or one that the known model families
 // write. False: there is none.
 bool CutEndToken(std::string& text, const std::vector<std::string>& more);
+// What the assistant says in a sampled answer: its text, without the end token where one ended it.
+std::string Said(const Trajectory& answer, const std::vector<std::string>& more);
 
 }  // namespace plumb::replay

@@ -82,6 +82,9 @@ struct Memory {
   std::vector<bool> used;
   std::vector<Message> messages;  // of rows gone by, for their strings
   std::string message_fields;     // of the message that is read
+  // The row has the tokens of its answers: one may be nothing but its end, and two may differ in
+  // their tokens alone.
+  bool sampled = false;
 
   void Append(std::vector<Message>& to, std::string_view role, std::string_view content) {
     if (messages.empty()) messages.emplace_back();
@@ -137,6 +140,15 @@ class Columns {
     return std::nullopt;
   }
   bool Has(const char* part) const { return Find(part, {part}).has_value(); }
+  // A column of one of these names is there, and is null in this row.
+  bool HasNull(std::initializer_list<std::string_view> names) const {
+    for (const auto& [key, value] : fields_) {
+      for (const std::string_view name : names) {
+        if (value.is_null() && SameKey(key, name)) return true;
+      }
+    }
+    return false;
+  }
 
   // RowProblem missing_column; used from then on
   Column Need(const char* part, std::initializer_list<std::string_view> names);
@@ -157,6 +169,21 @@ class Columns {
       for (const std::string_view name : names) {
         if (SameKey(fields_[i].first, name)) used_[i] = true;
       }
+    }
+  }
+  // The columns of `object`, but for those of `without`, become columns of the row, where it has
+  // none of the name that is not understood yet. They are what AppendRest appends; Find may still
+  // give the one that was there first.
+  void Unnest(simdjson::dom::object object, std::initializer_list<std::string_view> without) {
+    const size_t own = fields_.size();
+    for (const auto [key, value] : object) {
+      bool taken = false;
+      for (const std::string_view name : without) taken = taken || SameKey(key, name);
+      for (size_t i = 0; i < own; ++i)
+        taken = taken || (!used_[i] && SameKey(key, fields_[i].first));
+      if (taken) continue;
+      fields_.emplace_back(key, value);
+      used_.push_back(false);
     }
   }
   bool Mapped(const char* part) const { return map_.contains(part); }

@@ -93,7 +93,10 @@ std::optional<RowForm> DetectForm(const Columns& row, std::optional<RowKind> as)
   if (as == RowKind::kDemonstrations) return DetectDemonstration(row);
   if (row.Has("chosen") || row.Has("rejected")) return DetectPair(row, prompt.has_value());
   if (row.Has("completions") && row.Has("context")) return RowForm::kNemo;
-  if (FindWinner(row) && FindSides(row)) return RowForm::kWinner;
+  // Nobody's verdict in this row does not make it one of prompts.
+  if ((FindWinner(row) || row.HasNull({"winner", "better_response_id", "preferred"})) &&
+      FindSides(row))
+    return RowForm::kWinner;
   if (as == RowKind::kPrompts) return std::nullopt;
   if (row.Has("completion"))
     return row.Find("label", {"label", "kto_tag"}) ? RowForm::kKto : RowForm::kPromptCompletion;

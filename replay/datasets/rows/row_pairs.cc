@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -18,8 +19,9 @@ namespace {
 
 namespace dom = simdjson::dom;
 
-void RequireDifferent(const PreferenceRecord& record) {
-  if (record.chosen == record.rejected)
+// What was sampled may differ in its tokens alone; those are compared where they are read.
+void RequireDifferent(Columns& row, const PreferenceRecord& record) {
+  if (!row.memory().sampled && record.chosen == record.rejected)
     throw RowProblem{"equal_pair", "'chosen' and 'rejected' are the same"};
 }
 
@@ -50,7 +52,7 @@ void ReadPairColumns(Columns& row, Column& chosen, Column& rejected) {
                            ? Trim(std::string_view(column.value)).empty()
                            : column.value.is_array() && dom::array(column.value).size() == 0;
     const bool other_empty = other.value.is_string() && Trim(std::string_view(other.value)).empty();
-    if (empty)
+    if (empty && !row.memory().sampled)
       throw RowProblem{other_empty ? "empty_completion" : "one_sided",
                        column.Named() + " is empty"};
   }
@@ -108,12 +110,24 @@ void ReadMargin(Columns& row, RowForm form, PreferenceRecord& record, std::vecto
 }
 
 // Whether a verdict names the column of an answer: all of its name, its end behind the last '_', or
-// model_ and that end.
-bool Names(std::string_view verdict, std::string_view column) {
+// model_ and that end. Where columns do not end in numbers of their own, the first is also a and 0.
+bool Names(std::string_view verdict, std::string_view column, bool first) {
   const std::string_view end = column.substr(column.rfind('_') + 1);
-  return verdict == column || verdict == end ||
-         (verdict.size() == end.size() + 6 && verdict.starts_with("model_") &&
-          verdict.ends_with(end));
+  const std::string_view side =
+      verdict.starts_with("model_") ? verdict.substr(std::strlen("model_")) : verdict;
+  if (verdict == column || side == end) return true;
+  const bool numbered = !end.empty() && std::isdigit(static_cast<unsigned char>(end.back())) != 0;
+  return !numbered && (side == (first ? "a" : "b") || verdict == (first ? "0" : "1"));
+}
+
+bool IsTie(std::string_view verdict) {
+  for (const std::string_view begin : {"tie", "both"}) {
+    if (verdict.starts_with(begin)) return true;
+  }
+  for (const std::string_view whole : {"draw", "neither", "none", "equal", "same", "0.5"}) {
+    if (verdict == whole) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -142,7 +156,7 @@ void ReadPair(Columns& row, RowForm form, PreferenceRecord& record, std::vector<
     ReadPromptColumns(row, record.prompt_text, record.prompt);
     ReadAnswer(row.memory(), chosen, record.chosen);
     ReadAnswer(row.memory(), rejected, record.rejected);
-    RequireDifferent(record);
+    RequireDifferent(row, record);
     // UltraFeedback's lists hold the prompt again: a dialogue cannot begin with the assistant's
     // answer only.
     if (lists && record.chosen.front().role != "assistant") {
@@ -195,13 +209,15 @@ void ReadRanked(Columns& row, PreferenceRecord& record) {
   }
   ReadAnswer(row.memory(), {"completion", best.completion}, record.chosen);
   ReadAnswer(row.memory(), {"completion", worst.completion}, record.rejected);
-  RequireDifferent(record);
+  RequireDifferent(row, record);
   Precede(row, record.prompt_text, record.prompt);
 }
 
 void ReadCompared(Columns& row, PreferenceRecord& record) {
   const auto sides = FindSides(row);
   const auto winner = FindWinner(row);
+  if (sides && !winner && row.HasNull({"winner", "better_response_id", "preferred"}))
+    throw RowProblem{"no_winner", "the column of the winner is null"};
   if (!sides || !winner) {
     throw RowProblem{
         "missing_column",
@@ -213,20 +229,20 @@ void ReadCompared(Columns& row, PreferenceRecord& record) {
                             : Canonical(winner->value);
   std::transform(verdict.begin(), verdict.end(), verdict.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  const bool a = Names(verdict, sides->a.name), b = Names(verdict, sides->b.name);
+  if (verdict.size() == 3 && verdict.ends_with(".0")) verdict.resize(1);  // a table's whole number
+  const bool a = Names(verdict, sides->a.name, /*first=*/true),
+             b = Names(verdict, sides->b.name, /*first=*/false);
   if (!a && !b) {
-    if (verdict.starts_with("tie") || verdict.starts_with("both") || verdict == "draw" ||
-        verdict == "neither") {
-      throw RowProblem{"tied", winner->Named() + " is '" + verdict + "'"};
-    }
-    throw RowProblem{"wrong_type", winner->Named() + " is '" + verdict.substr(0, 40) +
-                                       "' and names neither " + sides->a.Named() + " nor " +
-                                       sides->b.Named()};
+    if (IsTie(verdict)) throw RowProblem{"tied", winner->Named() + " is '" + verdict + "'"};
+    throw RowProblem{"wrong_type",
+                     winner->Named() + " is '" + verdict.substr(0, 40) + "' and names neither " +
+                         sides->a.Named() + " nor " + sides->b.Named() +
+                         " (their names, ends, model_ and end; of a and b: 0 and 1; tie)"};
   }
   const Column &best = a ? sides->a : sides->b, &worst = a ? sides->b : sides->a;
   ReadAnswer(row.memory(), best, record.chosen);
   ReadAnswer(row.memory(), worst, record.rejected);
-  RequireDifferent(record);
+  RequireDifferent(row, record);
   if (record.chosen.front().role != "assistant") {
     SplitDialogues(std::move(record.chosen), std::move(record.rejected), record);
   } else {

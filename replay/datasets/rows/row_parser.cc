@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -59,13 +60,66 @@ std::string ReadTruth(Columns& row, RowForm form) {
   return std::string(answer);
 }
 
+constexpr double kMaxWeight = 1e6;
+
 // Only by `map`: a column of that name may be anything.
 void ReadWeight(Columns& row, double& weight) {
   const auto column = row.Take("weight", {});
   if (!column) return;
   weight = row.Number(*column);
-  if (weight < 0 || weight > 1e6)
+  if (weight < 0 || weight > kMaxWeight)
     throw RowProblem{"wrong_type", column->Named() + " is not in 0 .. 1e6"};
+}
+
+void ReadTokenList(const Column& column, const char* name, std::vector<int32_t>& out) {
+  dom::array list;
+  if (column.value[name].get(list) != simdjson::SUCCESS)
+    throw RowProblem{"wrong_type", column.Named() + " has no list '" + std::string(name) + "'"};
+  for (const dom::element item : list) {
+    int64_t id = 0;
+    if (item.get(id) != simdjson::SUCCESS || id < 0 || id > std::numeric_limits<int32_t>::max())
+      throw RowProblem{"wrong_type", "'" + std::string(name) + "' of " + column.Named() +
+                                         " holds " + simdjson::minify(item).substr(0, 40) +
+                                         ", which is no token"};
+    out.push_back(static_cast<int32_t>(id));
+  }
+  if (out.empty())
+    throw RowProblem{"wrong_type",
+                     "'" + std::string(name) + "' of " + column.Named() + " is empty"};
+}
+
+void ReadTokens(Columns& row, PreferenceRecord& record) {
+  const auto tokens = row.Take("plumb_tokens", {"plumb_tokens"});
+  if (!tokens) return;
+  const bool pair = record.kind == PreferenceKind::kPair;
+  ReadTokenList(*tokens, "prompt", record.prompt_tokens);
+  ReadTokenList(*tokens, pair ? "chosen" : "completion", record.chosen_tokens);
+  if (!pair) return;
+  ReadTokenList(*tokens, "rejected", record.rejected_tokens);
+  if (record.chosen_tokens == record.rejected_tokens)
+    throw RowProblem{"equal_pair", "'chosen' and 'rejected' have the same tokens"};
+}
+
+// What `plumb data export --form verl` had to nest and to rewrite (replay/datasets/export_row.h) is
+// as it was.
+void UnnestOwn(Columns& row, Prompt& prompt) {
+  const auto info = row.Find("", {"extra_info"});
+  dom::object columns, ours;
+  std::string_view was;
+  if (!info || info->value.get(columns) != simdjson::SUCCESS ||
+      columns["plumb"].get(ours) != simdjson::SUCCESS ||
+      ours["prompt"].get(was) != simdjson::SUCCESS)
+    return;
+  double weight = 1;
+  if (ours["weight"].get(weight) == simdjson::SUCCESS && weight >= 0 && weight <= kMaxWeight)
+    prompt.weight = weight;
+  if (was == "text" && prompt.messages.size() == 1) {
+    prompt.text = std::move(prompt.messages.front().content);
+    prompt.messages.clear();
+  }
+  for (const char* name : {"data_source", "ability", "reward_model", "extra_info"}) row.Use(name);
+  const bool own_index = ours["index"].error() == simdjson::SUCCESS;
+  row.Unnest(columns, {"plumb", own_index ? "" : "index"});
 }
 
 void ReadPrompt(Columns& row, RowForm form, Prompt& prompt) {
@@ -73,6 +127,7 @@ void ReadPrompt(Columns& row, RowForm form, Prompt& prompt) {
   Precede(row, prompt.text, prompt.messages);
   prompt.ground_truth = ReadTruth(row, form);
   ReadWeight(row, prompt.weight);
+  if (form == RowForm::kVerl) UnnestOwn(row, prompt);
   row.AppendRest(prompt.extra_json);
 }
 
@@ -233,9 +288,11 @@ void RowParser::Impl::Read(Columns& row, ParsedRow& out) {
   } else {
     ReadPair(row, out.form, record, out.notes);
   }
-  CheckAnswer(record.chosen, kind == RowKind::kPairs ? "chosen" : "completion");
-  if (record.kind == PreferenceKind::kPair) CheckAnswer(record.rejected, "rejected");
+  CheckAnswer(record.chosen, kind == RowKind::kPairs ? "chosen" : "completion", memory.sampled);
+  if (record.kind == PreferenceKind::kPair)
+    CheckAnswer(record.rejected, "rejected", memory.sampled);
   ReadWeight(row, record.weight);
+  ReadTokens(row, record);
   row.AppendRest(record.extra_json);
   if (as != RowKind::kPrompts) return;
   out.prompt.text = record.prompt_text;
@@ -248,6 +305,7 @@ void RowParser::Parse(std::string_view text, ParsedRow& out) {
   const dom::object object = impl_->Parse(text, odd);
   impl_->memory.TakeBack(out);
   Columns row(object, impl_->options.map, impl_->options.convert_numbers, impl_->memory, odd);
+  impl_->memory.sampled = row.Find("", {"plumb_tokens"}).has_value();
   impl_->Read(row, out);
   for (const OddValue& value : odd) out.notes.push_back({WhatWasDone(value.kind), Describe(value)});
   if (!impl_->options.form && !impl_->options.as) impl_->options.form = out.form;

@@ -10,7 +10,9 @@
 //                   \n\nAssistant: ..." text · ultrafeedback (preference with score_chosen and
 //                   score_rejected, which stay other columns) · nemo {context, completions:
 //                   [{rank, completion}]}, lowest rank against highest · winner {prompt,
-//                   response_a, response_b, winner}
+//                   response_a, response_b, winner} or {conversation_a, conversation_b, winner};
+//                   winner: a, b, model_a, model_b, 0 (a), 1 (b), the column's name; a tie is
+//                   rejected as `tied`
 //   labelled        kto {prompt, completion, label: bool}; {instruction, output, kto_tag},
 //                   {conversations, kto_tag}
 //   demonstrations  prompt-completion · messages · text · alpaca {instruction, input, output}
@@ -25,6 +27,11 @@
 // Thread safety: one parser a thread (it keeps its buffers). Errors: a row that cannot be used
 // throws RowProblem, which is an answer and no failure; kInvalidArgument for options that are wrong
 // themselves.
+//
+// `plumb_tokens`, which `plumb data export` writes for answers that were sampled, gives a record
+// its tokens again: {"prompt": [...], "chosen" (of a single answer: "completion"): [...],
+// "rejected":
+// [...]}.
 #pragma once
 
 #include <cstdint>
@@ -42,8 +49,8 @@
 namespace plumb::replay {
 
 // Why a row cannot be used. Reasons: bad_utf8, bad_json, not_an_object, unknown_form, mixed_format,
-// missing_column, wrong_type, number_as_text, tied, empty_prompt, empty_completion, one_sided,
-// equal_pair, no_shared_prompt, bad_messages.
+// missing_column, wrong_type, number_as_text, tied, no_winner, empty_prompt, empty_completion,
+// one_sided, equal_pair, no_shared_prompt, bad_messages.
 struct RowProblem {
   std::string reason;
   std::string detail;

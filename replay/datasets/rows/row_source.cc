@@ -118,6 +118,13 @@ class JsonArray : public RowSource {
   bool ended_ = false;
 };
 
+bool IsUnnamedCsv(const std::string& path) {
+  if (std::filesystem::path(path).has_extension()) return false;
+  std::string_view line;
+  LineReader lines(path, size_t{1} << 16);
+  return lines.Next(line) && NamesColumns(line);
+}
+
 std::string Magic(const std::string& path) {
   char magic[4] = {};
   std::ifstream(path, std::ios::binary).read(magic, 4);
@@ -181,7 +188,8 @@ std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_r
     while (c >= 0 && IsBlank(static_cast<char>(c))) c = peek.Get();
     first = c < 0 ? 0 : static_cast<char>(c);
   }
-  if (first != '[' && first != '{' && IsCsvName(path)) return OpenCsv(path, max_row_bytes);
+  if (first != '[' && first != '{' && (IsCsvName(path) || IsUnnamedCsv(path)))
+    return OpenCsv(path, max_row_bytes);
   if (first == '[') return std::make_unique<JsonArray>(path, max_row_bytes);
   return std::make_unique<JsonLines>(path, max_row_bytes);
 }

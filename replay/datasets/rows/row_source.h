@@ -3,9 +3,9 @@
 //
 // What a file is, its first bytes say: "PAR1" Parquet (replay/datasets/rows/parquet_source.h), '['
 // (after blanks) a JSON array, else lines; of others than JSON its name: CSV and TSV
-// (replay/datasets/rows/csv_source.h). Rows may hold the values of
-// replay/datasets/rows/odd_values.h. Memory: one row and fixed buffers, whatever the size of the
-// file.
+// (replay/datasets/rows/csv_source.h), or where it has no extension (standard input) the first
+// line. Rows may hold the values of replay/datasets/rows/odd_values.h. Memory: one row and fixed
+// buffers, whatever the size of the file.
 //
 // Thread safety: none, one reader a thread. Errors: kNotFound, kIo; kCorruption for a
 // gzip stream or an array that is damaged or cut, naming the place; kUnsupported for other

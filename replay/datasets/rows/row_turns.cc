@@ -128,18 +128,19 @@ void ReadAnswer(Memory& memory, const Column& column, std::vector<Message>& mess
     return ReadTurns(memory, column, "empty_completion", none, messages);
   }
   const std::string_view text(column.value);
-  if (Trim(text).empty()) throw RowProblem{"empty_completion", column.Named() + " is empty"};
+  if (!memory.sampled && Trim(text).empty())
+    throw RowProblem{"empty_completion", column.Named() + " is empty"};
   memory.Append(messages, "assistant", text);
 }
 
-void CheckAnswer(const std::vector<Message>& answer, const char* what) {
+void CheckAnswer(const std::vector<Message>& answer, const char* what, bool may_be_empty) {
   if (answer.empty())
     throw RowProblem{"empty_completion",
                      std::string("nothing follows the prompt in '") + what + "'"};
   if (answer.back().role != "assistant") {
     throw RowProblem{"bad_messages", std::string("'") + what + "' does not end with the assistant"};
   }
-  if (Trim(answer.back().content).empty() && !CallsTools(answer.back())) {
+  if (!may_be_empty && Trim(answer.back().content).empty() && !CallsTools(answer.back())) {
     throw RowProblem{"empty_completion", std::string("'") + what + "' is empty"};
   }
 }

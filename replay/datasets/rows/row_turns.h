@@ -23,7 +23,8 @@ void ReadTurns(Memory& memory, const Column& column, const char* empty_reason, s
                std::vector<Message>& messages);
 // An answer: a text becomes one assistant's message, a message or a turn stands for a list of one.
 void ReadAnswer(Memory& memory, const Column& column, std::vector<Message>& messages);
-void CheckAnswer(const std::vector<Message>& answer, const char* what);
+// `may_be_empty`: what the assistant says last, not the list.
+void CheckAnswer(const std::vector<Message>& answer, const char* what, bool may_be_empty);
 
 // The columns of the prompt (replay/datasets/rows/row_detection.h), without what precedes it.
 void ReadPromptColumns(Columns& row, std::string& text, std::vector<Message>& messages);

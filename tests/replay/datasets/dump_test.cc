@@ -23,7 +23,7 @@ TEST(DumpTest, CountsAndOneRecordWhileTheRunHoldsTheStore) {
   const auto j = nlohmann::json::parse(DumpStore(folder / "store", {.json = true, .verify = true}));
   EXPECT_EQ(j["run_id"], "run");
   EXPECT_EQ(j["format_version"], 1);
-  EXPECT_EQ(j["datasets"]["train"], 12);
+  EXPECT_EQ(j["datasets"]["prompts"]["train"], 12);
   EXPECT_EQ(j["groups"]["train"]["stored"], 7);
   EXPECT_EQ(j["groups"]["train"]["first_lease"], 3);
   EXPECT_EQ(j["groups"]["train"]["last_lease"], 9);
@@ -53,17 +53,32 @@ TEST(DumpTest, AStoreOfPreferencesShowsItsDatasetsScoresAndARow) {
       ImportOf(
           WriteFile(
               folder / "pairs",
-              R"({"prompt": "p", "chosen": "good", "rejected": "bad", "margin": 0.5, "id": 7})"),
+              R"({"prompt": "p", "chosen": "good", "rejected": "bad", "margin": 0.5, "id": 7, "say": "\"hi\""})"),
           "hh"));
   store->DescribeScore("abc", "one part");
   const auto j = nlohmann::json::parse(DumpStore(folder / "store", {.json = true}));
-  EXPECT_EQ(j["preferences"]["hh"], 1);
+  EXPECT_EQ(j["datasets"], nlohmann::json::parse(R"({"preferences": {"hh": 1}})"));
   EXPECT_EQ(j["scores"]["abc"], "one part");
   EXPECT_EQ(j["record"]["kind"], "pair");
   EXPECT_EQ(j["record"]["prompt"], "p");
   EXPECT_EQ(j["record"]["rejected"][0]["content"], "bad");
   EXPECT_EQ(j["record"]["margin"], 0.5);
-  EXPECT_EQ(j["record"]["other_columns"], R"({"id":7})");
+  EXPECT_EQ(j["record"]["other_columns"], nlohmann::json::parse(R"({"id": 7, "say": "\"hi\""})"));
+  const std::string text = DumpStore(folder / "store");
+  for (const char* line : {"\ndatasets:\n  preferences:\n    hh: 1\n",
+                           "\n  other_columns:\n    id: 7\n", "\n    say: \"hi\"\n"})
+    EXPECT_NE(text.find(line), std::string::npos) << line << "\n" << text;
+  EXPECT_EQ(text.find("datasets: none"), std::string::npos) << text;
+}
+
+TEST(DumpTest, AStoreOfPromptsShowsTheFirst) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "store");
+  EXPECT_NE(DumpStore(folder / "store").find("datasets: none"), std::string::npos);
+  store->PutPrompts(kTrainDataset, SomePrompts(2));
+  const auto j = nlohmann::json::parse(DumpStore(folder / "store", {.json = true}));
+  EXPECT_EQ(j["record"]["row"], 0);
+  EXPECT_EQ(j["record"]["dataset"], "train");
 }
 
 TEST(DumpTest, LongTextsAreCutForPeopleOnly) {

@@ -92,21 +92,8 @@ TEST(ExporterTest, EveryFormComesBackAsTheSameRecords) {
       EXPECT_EQ(trip.report.read, n) << rows;
       EXPECT_EQ(trip.report.written, n) << rows;
       EXPECT_EQ(trip.records_again, trip.records) << rows << "\n" << trip.text;
-      if (form == ExportForm::kTrl || trip.prompts.empty()) {
-        EXPECT_EQ(trip.prompts_again, trip.prompts) << rows << "\n" << trip.text;
-        EXPECT_EQ(trip.report.same, n) << rows;
-        continue;
-      }
-      // verl nests what it does not know and takes no plain text; what the reward needs is the
-      // same.
-      ASSERT_EQ(trip.prompts_again.size(), trip.prompts.size()) << rows;
-      for (size_t i = 0; i < trip.prompts.size(); ++i) {
-        EXPECT_EQ(trip.prompts_again[i].ground_truth, trip.prompts[i].ground_truth) << rows;
-        EXPECT_EQ(trip.prompts_again[i].messages,
-                  trip.prompts[i].text.empty()
-                      ? trip.prompts[i].messages
-                      : (std::vector<Message>{{"user", trip.prompts[i].text}}));
-      }
+      EXPECT_EQ(trip.prompts_again, trip.prompts) << rows << "\n" << trip.text;
+      EXPECT_EQ(trip.report.same, n) << rows << "\n" << trip.text;
     }
   }
 }
@@ -119,7 +106,9 @@ TEST(ExporterTest, WritesTheColumnsThatTheOthersRead) {
   EXPECT_EQ(verl.at("data_source"), "d");
   EXPECT_EQ(verl.at("prompt"), Json::parse(R"([{"role": "user", "content": "q"}])"));
   EXPECT_EQ(verl.at("reward_model"), Json::parse(R"({"style": "rule", "ground_truth": "5"})"));
-  EXPECT_EQ(verl.at("extra_info"), Json::parse(R"({"index": 0, "topic": "t"})"));
+  EXPECT_EQ(verl.at("ability"), "");
+  EXPECT_EQ(verl.at("extra_info"),
+            Json::parse(R"({"index": 0, "topic": "t", "plumb": {"prompt": "text"}})"));
   const Json own = Json::parse(kForms[1]);
   EXPECT_EQ(Json::parse(RoundTrip(kForms[1], ExportForm::kVerl).text), own)
       << "a row of verl comes back as it was";
@@ -192,6 +181,9 @@ TEST(ExporterTest, RolloutsInBothForms) {
   EXPECT_EQ(first.at("completion"), "answer 3/0");
   EXPECT_EQ(first.at("reward"), 1.0);
   EXPECT_EQ(first.at("policy_version"), 7);
+  EXPECT_EQ(report.same, 1) << "the second answer has a byte that is no text";
+  ASSERT_EQ(report.examples.size(), 1u);
+  EXPECT_EQ(report.examples[0], "lease 3, answer 1: the column 'completion' differs");
   auto again = OpenStore(folder / "again");
   EXPECT_EQ(ImportFiles(*again, ImportOf(folder / "trl", "d")).kind, RowKind::kDemonstrations);
   request.form = ExportForm::kVerl;

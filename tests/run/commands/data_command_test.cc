@@ -12,6 +12,7 @@
 #include "common/text/tokenizer/tokenizer.h"
 #include "replay/datasets/rows/parquet_source.h"
 #include "tests/run/cli_runner.h"
+#include "tests/testing/standard_input.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
@@ -115,11 +116,33 @@ TEST(DataCommandTest, PipesInAndStandardOutput) {
   writer.join();
   EXPECT_EQ(in.code, 0) << in.err;
   EXPECT_TRUE(Has(in.out, "read 1 = used 1")) << in.out;
-  EXPECT_TRUE(Has(in.err, pipe + " is called /")) << in.err;
+  EXPECT_TRUE(Has(in.out, pipe + ": jsonl, form preference") && !Has(in.out, "/proc/")) << in.out;
   const auto out = RunPlumb({"data", "export", "-", "--store", temp / "store"});
   EXPECT_EQ(out.code, 0) << out.err;
   EXPECT_EQ(out.out, "{\"prompt\":\"p\",\"chosen\":\"good\",\"rejected\":\"bad\"}\n");
   EXPECT_TRUE(Has(out.err, "read 1 = written 1")) << out.err;
+}
+
+TEST(DataCommandTest, StandardInputIsCalledSoInAllThatIsSaid) {
+  const TempFolder temp;
+  {
+    const plumb::testing::StandardInput rows("{\"prompt\": \"p\", \"answer\": \"1\"}\nbroken\n");
+    const auto in = RunPlumb({"data", "import", "-", "--store", temp / "store"});
+    EXPECT_EQ(in.code, 0) << in.err;
+    EXPECT_TRUE(Has(in.out, "standard input: jsonl, form prompt-answer") &&
+                Has(in.out, "rejected standard input:2: bad_json"))
+        << in.out;
+  }
+  {
+    const plumb::testing::StandardInput table("question,answer\n6*7?,42\n");
+    const auto in =
+        RunPlumb({"data", "import", "-", "--store", temp / "store", "--dataset", "table"});
+    EXPECT_TRUE(Has(in.out, "standard input: csv, form prompt-answer")) << in.out << in.err;
+  }
+  const plumb::testing::StandardInput useless("{\"a\": 1}\n");
+  const auto in = RunPlumb({"data", "import", "-", "--store", temp / "store", "--dataset", "none"});
+  EXPECT_EQ(in.code, 2);
+  EXPECT_TRUE(Has(in.err, "standard input") && !Has(in.err, "/proc/")) << in.err;
 }
 
 TEST(DataCommandTest, NotesWhatWasPassedOver) {

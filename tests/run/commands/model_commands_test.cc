@@ -12,6 +12,7 @@
 #include "policy_model/memory/weights.h"
 #include "run/session/model_folder.h"
 #include "tests/run/cli_runner.h"
+#include "tests/testing/standard_input.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
@@ -192,6 +193,84 @@ TEST_F(ModelCommandsTest, ScoreKeepsTheOrderAndSaysWhatItCannot) {
   EXPECT_TRUE(Has(lines[5]["error"].get<std::string>(), "64 positions"));
   EXPECT_EQ(lines[0]["tokens"].size(), 4u) << "with <bos>";
   EXPECT_TRUE(Has(output.err, "5 of 7")) << output.err;
+}
+
+// Rows as `data export` writes them and users have them: what counts is the answer behind its
+// prompt.
+TEST_F(ModelCommandsTest, AnswersAreScoredBehindTheirPrompts) {
+  const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
+  const auto ids = [&](const std::string& text) {
+    return nlohmann::json(tokenizer->Encode(text)).dump();
+  };
+  const auto score = [&](const std::string& rows, const std::vector<std::string>& more = {}) {
+    RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl", rows);
+    std::vector<std::string> line = {"score", model_, temp_ / "rows.jsonl", "--threads", "1"};
+    line.insert(line.end(), more.begin(), more.end());
+    return RunPlumb(line);
+  };
+  const auto whole = Lines(score("{\"tokens\":" + ids("<bos>1+1=2<eos>") + "}\n").out).at(0);
+  const double sum =
+      whole["logprobs"][5].get<double>() + whole["logprobs"][6].get<double>();  // 2 and <eos>
+  for (const std::string row :
+       {R"({"prompt":"1+1=","completion":"2"})", R"({"prompt":"1+1=","completion":"2","reward":1})",
+        R"({"question":"1+1=","completion":[{"role":"assistant","content":"2"}]})"}) {
+    const CliOutput output = score(row + "\n");
+    ASSERT_EQ(output.code, 0) << output.err;
+    const auto line = Lines(output.out).at(0);
+    EXPECT_EQ(line["tokens"], whole["tokens"]) << row;
+    EXPECT_EQ(line["answer_from"], 5);
+    EXPECT_NEAR(line["sum"].get<double>(), sum, 1e-5);
+    EXPECT_NEAR(line["mean"].get<double>(), sum / 2, 1e-5);
+  }
+  // As it was sampled: it was cut, and no end is put behind it.
+  const std::string sampled = R"({"prompt":"1+1=","completion":"2","plumb_tokens":{"prompt":)" +
+                              ids("<bos>1+1=") + R"(,"completion":)" + ids("2") + "}}\n";
+  EXPECT_NEAR(Lines(score(sampled).out).at(0)["sum"].get<double>(),
+              whole["logprobs"][5].get<double>(), 1e-5);
+  const std::string pair = R"({"prompt":"1+1=","chosen":"2","rejected":"34"})";
+  EXPECT_NEAR(Lines(score(pair, {"--answer", "chosen"}).out).at(0)["sum"].get<double>(), sum, 1e-5);
+  EXPECT_EQ(Lines(score(pair, {"--answer", "rejected"}).out).at(0)["tokens"].size(), 8u);
+  EXPECT_TRUE(Has(score(pair).out, "--answer chosen"));
+  EXPECT_EQ(score(pair, {"--answer", "better"}).code, 2);
+  const std::string dialogue =
+      R"({"messages":[{"role":"user","content":"1"},{"role":"assistant","content":"2"},)"
+      R"({"role":"user","content":"3"},{"role":"assistant","content":"4"}]})";
+  EXPECT_TRUE(Has(score(dialogue).out, "no chat template"));
+  RealFileSystem().WriteFileAtomic(
+      model_ + "/chat_template.jinja",
+      "<bos>{% for m in messages %}{{ '-' if m.role == 'assistant' else '+' }}{{ m.content }}="
+      "{% endfor %}{% if add_generation_prompt %}-{% endif %}");
+  const auto last = Lines(score(dialogue).out).at(0);
+  EXPECT_EQ(last["tokens"].dump(), ids("<bos>+1=-2=+3=-4="));
+  EXPECT_EQ(last["answer_from"], 11) << "the last answer: 4=";
+}
+
+TEST_F(ModelCommandsTest, TheSameErrorOfManyRowsIsSaidOnceWithACount) {
+  std::string rows;
+  for (int i = 0; i < 100; ++i) rows += "{\"prompt\":\"" + std::to_string(i) + "\"}\n";
+  const plumb::testing::StandardInput given(rows + "{\"text\":\"1\"}\n");
+  const CliOutput output = RunPlumb({"score", model_, "-"});
+  EXPECT_EQ(output.code, 2);
+  const auto lines = Lines(output.out);
+  ASSERT_EQ(lines.size(), 2u) << output.out;
+  EXPECT_TRUE(Has(lines[0]["error"].get<std::string>(), "no answer to score"));
+  EXPECT_EQ(lines[1]["line"], 101);
+  EXPECT_TRUE(Has(output.err, "100 rows, the first in line 1: has a prompt and no answer"))
+      << output.err;
+  EXPECT_TRUE(Has(output.err, "standard input") && Has(output.err, "100 of 101")) << output.err;
+}
+
+// A shell's echo ends in a line end, which is no part of what is asked.
+TEST_F(ModelCommandsTest, APromptOfStandardInputIsTheTextWithoutItsLineEnd) {
+  const std::vector<std::string> line = {"generate",  model_,   "--prompt",         "-",
+                                         "--greedy",  "--json", "--max-new-tokens", "4",
+                                         "--threads", "1"};
+  std::vector<std::string> plain = line;
+  plain[3] = "12+34=";
+  const plumb::testing::StandardInput given("12+34=\n");
+  const CliOutput piped = RunPlumb(line);
+  ASSERT_EQ(piped.code, 0) << piped.err;
+  EXPECT_EQ(piped.out, RunPlumb(plain).out);
 }
 
 TEST_F(ModelCommandsTest, ScoresOfWeightsThatAreNotFiniteAreAnError) {

@@ -86,6 +86,22 @@ TEST(ReplayCommandsTest, RolloutsBecomePairsThatDpoAndKtoLearnFrom) {
   const auto steps = testing::Lines(temp / "dpo" + "/metrics.jsonl");
   EXPECT_LT(steps.back()["dpo/loss"].get<double>(), steps.front()["dpo/loss"].get<double>());
   EXPECT_GT(steps.back()["dpo/margin"].get<double>(), 0);
+  // A file of them is the same data: a run on it is the same run, number by number.
+  const auto exported =
+      RunPlumb({"data", "export", temp / "pairs.jsonl", "--store", pairs, "--dataset", "mined"});
+  const std::string all = std::to_string(rows);
+  EXPECT_TRUE(
+      Has(exported.out, all + " of " + all + " rows are read back as the very same records"))
+      << exported.out;
+  const auto of_file = RunPlumb(DpoLine(temp / "of_file", temp / "pairs.jsonl", model, {}));
+  ASSERT_EQ(of_file.code, 0) << of_file.err;
+  EXPECT_EQ(Summary(temp / "of_file")["weights_sha256"], summary["weights_sha256"]);
+  const auto steps_of_file = testing::Lines(temp / "of_file" + "/metrics.jsonl");
+  ASSERT_EQ(steps_of_file.size(), steps.size());
+  for (size_t i = 0; i < steps.size(); ++i)
+    EXPECT_EQ(steps_of_file[i]["dpo/loss"], steps[i]["dpo/loss"]) << i;
+  const auto answers = RunPlumb({"data", "export", "-", "--store", store, "--rows", "rollouts"});
+  EXPECT_TRUE(Has(answers.err, "rows are read back as the very same answers")) << answers.err;
   const auto kto = RunPlumb(DpoLine(temp / "kto", pairs, model, {"--set", "preference.loss=kto"}));
   ASSERT_EQ(kto.code, 0) << kto.err;
   EXPECT_EQ(Summary(temp / "kto")["counters"]["completions"].get<uint64_t>(), 2 * (rows - 4));
@@ -102,7 +118,7 @@ TEST(ReplayCommandsTest, NewScoresStandBesideTheOldAndPairsMayFollowThem) {
   ASSERT_EQ(testing::Train(grpo, 3, {"--set", "replay.keep_steps=-1", "--quiet"}).code, 0);
   // The opposite of what the run rewarded: long answers.
   RealFileSystem().WriteFileAtomic(recipe,
-                                   "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nname = "
+                                   "[[reward.parts]]\nname = "
                                    "\"short\"\nkind = \"length\"\nweight = -1.0\n"
                                    "target_tokens = 1\nmax_tokens = 12\n");
   const auto first = RunPlumb({"data", "rescore", "--store", store, recipe});

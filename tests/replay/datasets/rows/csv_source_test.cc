@@ -80,6 +80,50 @@ TEST(CsvTest, ImportsAsTheSameRowsOfJsonDo) {
   EXPECT_EQ(ImportPrompts(folder / "prompts.csv.gz", {}).prompts.at(0).ground_truth, "42");
 }
 
+// What needs a list is one, where the field is JSON; a text that begins with a bracket stays a
+// text.
+TEST(CsvTest, EveryKindOfRow) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "store");
+  const auto import = [&](const std::string& name, const std::string& text) {
+    return ImportFiles(*store, ImportOf(WriteFile(folder / name, text), name));
+  };
+  import(
+      "prompts.csv",
+      "system,prompt,answer,history\nbe brief,q,\"[[1,2],[3,4]]\",\"[[\"\"h\"\",\"\"r\"\"]]\"\n");
+  const Prompt prompt = store->ReadPrompt("prompts.csv", 0);
+  EXPECT_EQ(prompt.messages,
+            (std::vector<Message>{
+                {"system", "be brief"}, {"user", "h"}, {"assistant", "r"}, {"user", "q"}}));
+  EXPECT_EQ(prompt.ground_truth, "[[1,2],[3,4]]");
+  import("sft.tsv", "instruction\tinput\toutput\nAdd.\t1+1\t2\n");
+  EXPECT_EQ(store->ReadPreferences("sft.tsv", 0, 1).front().prompt,
+            (std::vector<Message>{{"user", "Add.\n\n1+1"}}));
+  const std::string turns =
+      R"("[{""from"": ""human"", ""value"": ""q""}, {""from"": ""gpt"", ""value"": ""a""}]")";
+  import("chat.csv", "conversations\n" + turns + "\n");
+  EXPECT_EQ(store->ReadPreferences("chat.csv", 0, 1).front().chosen,
+            (std::vector<Message>{{"assistant", "a"}}));
+  import("winner.csv", "prompt,response_a,response_b,winner\nq,x,y,1\nr,x,y,tie\n");
+  EXPECT_EQ(store->ReadPreferences("winner.csv", 0, 9).size(), 1u);
+  EXPECT_EQ(store->ReadPreferences("winner.csv", 0, 1).front().chosen,
+            (std::vector<Message>{{"assistant", "y"}}));
+  const auto printed =
+      import("python.csv",
+             "prompt,chosen,rejected\nq,\"[{'role': 'assistant', 'content': 'a'}]\",b\nq,a,b\n");
+  EXPECT_EQ(printed.files[0].Describe(), "read 2 = used 1 + 1 bad_csv");
+  EXPECT_NE(printed.files[0].examples[0].find("'chosen' is a list as Python prints it"),
+            std::string::npos);
+}
+
+// Standard input has no name that could say it.
+TEST(CsvTest, AFileWithoutANameIsKnownByItsFirstLine) {
+  EXPECT_EQ(Rows("piped", "prompt,answer\nq,1\n"), (Strings{R"({"prompt":"q","answer":"1"})"}));
+  EXPECT_EQ(Rows("piped", "\"question\"\tx\nq\t1\n"), (Strings{R"({"question":"q","x":"1"})"}));
+  EXPECT_EQ(Rows("piped", "neither,nor\n"), (Strings{"neither,nor"})) << "lines, and no JSON";
+  EXPECT_EQ(Rows("named.jsonl", "prompt,answer\n"), (Strings{"prompt,answer"}));
+}
+
 TEST(CsvTest, OtherFilesSayHowToConvertThem) {
   TempFolder folder;
   const auto open = [&](const std::string& name, const std::string& bytes) {

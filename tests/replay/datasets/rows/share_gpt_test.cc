@@ -232,15 +232,42 @@ TEST(ShareGptTest, ComparisonsNameTheirWinner) {
   }
   EXPECT_EQ(Refused(row(R"("tie")")).substr(0, 5), "tied:");
   EXPECT_EQ(Refused(row(R"("Both bad")")).substr(0, 5), "tied:");
+  for (const char* winner : {"1", R"("1")", "1.0"})
+    EXPECT_EQ(Parse(row(winner)).record.chosen, (Messages{{"assistant", "two"}})) << winner;
+  for (const char* winner : {"0", R"("0")", R"("a")"})
+    EXPECT_EQ(Parse(row(winner)).record.chosen, (Messages{{"assistant", "one"}})) << winner;
+  for (const char* winner : {"\"tie (bothbad)\"", R"("both_bad")", R"("neither")", "0.5"})
+    EXPECT_EQ(Refused(row(winner)).substr(0, 5), "tied:") << winner;
   EXPECT_TRUE(
-      Has(Refused(row("1")), "'winner' is '1' and names neither 'response_a' nor 'response_b'"));
+      Has(Refused(row("2")), "'winner' is '2' and names neither 'response_a' nor 'response_b'"));
+  EXPECT_EQ(Refused(row("null")), "no_winner: the column of the winner is null");
   const auto numbered = Parse(
       R"({"prompt": "q", "response_0": "one", "response_1": "two", "better_response_id": 0})");
   EXPECT_EQ(numbered.record.chosen, (Messages{{"assistant", "one"}}));
+  // Columns with numbers of their own: 1 is the first of 1 and 2.
+  const auto from_one =
+      Parse(R"({"prompt": "q", "response_1": "one", "response_2": "two", "winner": "model_1"})");
+  EXPECT_EQ(from_one.record.chosen, (Messages{{"assistant", "one"}}));
+  EXPECT_TRUE(
+      Has(Refused(R"({"prompt": "q", "response_1": "one", "response_2": "two", "winner": 0})"),
+          "wrong_type"));
+  const auto mapped =
+      Parse(R"({"prompt": "q", "left": "one", "right": "two", "winner": "model_b"})",
+            {{"response_a", "left"}, {"response_b", "right"}});
+  EXPECT_EQ(mapped.record.chosen, (Messages{{"assistant", "two"}}));
   const auto dialogues = Parse(
       R"({"conversation_a": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "y"}], "conversation_b": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "n"}], "winner": "model_a"})");
   EXPECT_EQ(dialogues.record.prompt, (Messages{{"user", "q"}}));
   EXPECT_EQ(dialogues.record.chosen, (Messages{{"assistant", "y"}}));
+  // As the arena writes it: the models' names and a verdict, dialogues of several turns.
+  const auto arena = Parse(
+      R"({"question_id": "x", "model_a": "m1", "model_b": "m2", "winner": "model_b", "turn": 2, "conversation_a": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "y"}, {"role": "user", "content": "more"}, {"role": "assistant", "content": "z"}], "conversation_b": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "n"}, {"role": "user", "content": "more"}, {"role": "assistant", "content": "o"}]})");
+  EXPECT_EQ(arena.form, RowForm::kWinner);
+  EXPECT_EQ(arena.record.prompt, (Messages{{"user", "q"}}));
+  EXPECT_EQ(arena.record.chosen.front(), (Message{"assistant", "n"}));
+  EXPECT_EQ(arena.record.rejected.back(), (Message{"assistant", "z"}));
+  EXPECT_EQ(arena.record.extra_json,
+            R"({"model_a":"m1","model_b":"m2","question_id":"x","turn":2})");
   // Without a verdict the answers are no pair.
   EXPECT_EQ(Parse(R"({"prompt": "q", "response_a": "one", "response_b": "two"})").form,
             RowForm::kTrl);
