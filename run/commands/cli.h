@@ -26,9 +26,6 @@ inline constexpr int kExitRewardFailed = 10;
 int ExitCodeOf(ErrorCode code);
 int ExitCodeOf(const Error& error);  // learner::RewardFailed has a code of its own
 
-// The commit that was built, with a mark where files had changed since; "unknown" outside a clone.
-// Written by the build.
-std::string BuiltCommit();
 // The words of `wanted` that are not among those of `have`, each behind a blank.
 std::string WordsMissing(const std::string& wanted, const std::string& have);
 // Throws kUnsupported where the processor lacks what the numeric folders were compiled to use: a

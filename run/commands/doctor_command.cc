@@ -23,6 +23,7 @@
 #include "policy_model/transformer.h"
 #include "run/commands/cli.h"
 #include "run/commands/manual.h"
+#include "run/session/built.h"
 
 // From run/CMakeLists.txt. PLUMB_COMPILED_ISA: names of /proc/cpuinfo that the numeric folders were
 // compiled to use; empty: none beyond the architecture's.
@@ -302,7 +303,7 @@ void CheckProcessor() {
 
 std::string VersionText() {
   const std::string isa = PLUMB_COMPILED_ISA, cuda = PLUMB_CUDA_VERSION;
-  return "plumb " PLUMB_VERSION "\ncommit     " + BuiltCommit() +
+  return "plumb " + BuiltVersion() + "\ncommit     " + BuiltCommit() +
          "\nbuild      " PLUMB_BUILD_TYPE ", " + kCompiler + "\nbuilt for  " +
          (isa.empty() ? "any processor of this kind" : isa) + "\nprocessor  " + Processor().text +
          "\nCUDA       " + (cuda.empty() ? "not in this build" : cuda) + "\nLibTorch   " +

@@ -9,6 +9,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "run/session/built.h"
 
 namespace plumb::run {
 namespace {
@@ -144,8 +145,16 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
     if (!run.changes_.empty()) files.WriteFileAtomic(folder.changes(), changes);
   } else {
     if (exists) RemoveAllButLock(folder.path);
+    // Who made it, so that a page about it can say so years later.
     files.WriteFileAtomic(folder.identity(),
-                          Json{{"run_id", NewRunId()}, {"format", 1}}.dump(1) + "\n");
+                          Json{{"run_id", NewRunId()},
+                               {"format", 1},
+                               {"recipe", recipe_path},
+                               {"version", BuiltVersion()},
+                               {"commit", BuiltCommit()},
+                               {"began_s", static_cast<double>(RealClock().WallMs()) / 1000.0}}
+                                  .dump(1, ' ', false, Json::error_handler_t::replace) +
+                              "\n");
   }
   for (const std::string& path : {folder.logs(), folder.checkpoints(), folder.tensorboard()})
     files.CreateDirectories(path);

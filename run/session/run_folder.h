@@ -1,7 +1,8 @@
 // The folder of a run: what lies where in it, and who may begin, resume or replace a run there.
 //
-//   config.toml (resolved)  run.json (run id)  lock  changes.jsonl  metrics.jsonl  samples.jsonl
-//   summary.json  report.html  tensorboard/  logs/  checkpoints/  store/
+//   config.toml (resolved)  run.json (run id; recipe, Plumb's version, time of the start)  lock
+//   changes.jsonl  metrics.jsonl  samples.jsonl  summary.json  report.html  tensorboard/  logs/
+//   checkpoints/  store/
 //   model/ (once the run has ended)  tokenizer/ (of a from-scratch model)
 //   changes.jsonl: one line for each option that a resume changed: {"step", "option", "before",
 //   "now"}, values as TOML

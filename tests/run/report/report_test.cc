@@ -6,7 +6,6 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
-#include "run/report/report_page.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
@@ -53,7 +52,8 @@ TEST(ReportTest, ShowsCurvesSummaryAndRecipe) {
       R"({"eval":{"before":{"accuracy":0.1,"answers":1200,"unscored":3,"version":0},"after":{"accuracy":0.8,"answers":1200,"unscored":0,"version":4}},)"
       R"("steps":2,"wanted_steps":4,"wall_s":61.5,"tokens":1234567,"policy_digest":"abc123","dropped":{"stale":7},"counters":{"puts":9}})");
   const std::string page = Page(folder);
-  EXPECT_TRUE(Has(page, "10.0\u00a0% \u2192 80.0\u00a0%"));
+  // sqrt(0.1 * 0.9 / 1200) and sqrt(0.8 * 0.2 / 1200)
+  EXPECT_TRUE(Has(page, "10.0\u00a0\u00b1\u00a00.9 \u2192 80.0\u00a0\u00b1\u00a01.2\u00a0%"));
   EXPECT_TRUE(Has(page, "+70.0 points"));
   EXPECT_TRUE(Has(page, "3 without a score count as not solved"));
   EXPECT_TRUE(Has(page, "of 4 steps"));
@@ -67,7 +67,7 @@ TEST(ReportTest, ShowsCurvesSummaryAndRecipe) {
   const auto data = DataOf(page);
   ASSERT_NE(Chart(data, "reward/mean"), nullptr);
   EXPECT_EQ((*Chart(data, "reward/mean"))["series"][0]["y"], nlohmann::json::parse("[0.25,0.75]"));
-  EXPECT_EQ((*Chart(data, "reward parts"))["series"][0]["name"], "correct");
+  EXPECT_EQ(Chart(data, "reward/correct/mean"), nullptr) << "one part alone is the reward";
   EXPECT_TRUE((*Chart(data, "optim/grad_norm"))["series"][0]["y"][0].is_null())
       << "not finite: a gap, not a zero";
   // Before, in the middle (the policy after step 1 is version 2) and after.
@@ -97,7 +97,7 @@ TEST(ReportTest, TextOfAModelCannotBecomeMarkup) {
   EXPECT_FALSE(Has(page, "<img"));
   size_t scripts = 0;
   for (size_t at = 0; (at = page.find("<script", at)) != std::string::npos; ++at) ++scripts;
-  EXPECT_EQ(scripts, 2u) << "the data and our own script, nothing else";
+  EXPECT_EQ(scripts, 3u) << "the data and our own two scripts, nothing else";
   EXPECT_NE(Chart(DataOf(page), "reward parts"), nullptr);
 }
 
@@ -126,23 +126,35 @@ TEST(ReportTest, SaysWhatIsMissingOrTorn) {
   EXPECT_TRUE(Has(page, "steps so far"));
 }
 
-TEST(ReportTest, LongRunsAreThinnedAndItIsSaid) {
+TEST(ReportTest, LongRunsAreShownInBucketsAndItIsSaid) {
   const TempFolder folder;
   std::string metrics, samples;
   for (int i = 0; i < 9001; ++i)
-    metrics += "{\"step\":" + std::to_string(i) + ",\"reward/mean\":" + std::to_string(i) + "}\n";
-  for (int i = 0; i < 1000; ++i)
-    samples += "{\"step\":" + std::to_string(i) + ",\"prompt\":\"p\",\"completion\":\"c\"}\n";
+    metrics +=
+        "{\"step\":" + std::to_string(i) + ",\"reward/mean\":" + std::to_string(i % 7) + "}\n";
+  for (int i = 0; i < 1000; ++i) {
+    samples += "{\"step\":" + std::to_string(i) + ",\"prompt\":\"p\",\"completion\":\"c" +
+               std::to_string(i) + ".\"}\n";
+  }
   Put(folder / "metrics.jsonl", metrics);
   Put(folder / "samples.jsonl", samples);
   const std::string page = Page(folder);
   const auto data = DataOf(page);
-  const auto& x = (*Chart(data, "reward/mean"))["series"][0]["x"];
-  EXPECT_LE(x.size(), 4001u);
+  const auto& series = (*Chart(data, "reward/mean"))["series"][0];
+  const auto& x = series["x"];
+  ASSERT_EQ(x.size(), 500u);
   EXPECT_EQ(x.front(), 0);
   EXPECT_EQ(x.back(), 9000);
-  EXPECT_TRUE(Has(page, "Long curves show every n-th step"));
-  EXPECT_TRUE(Has(page, "334 of 1000 spread over the run"));
+  for (size_t i = 0; i < x.size(); ++i) {
+    EXPECT_EQ(series["low"][i], 0) << "no extreme is lost";
+    EXPECT_EQ(series["high"][i], 6);
+    EXPECT_NEAR(series["y"][i].get<double>(), 3, 0.4);
+  }
+  EXPECT_TRUE(Has(page, "Long curves show means of up to 19 steps"));
+  // Every sixteenth, and the last.
+  EXPECT_TRUE(Has(page, "64 of 1000 prompts, spread over the run"));
+  EXPECT_TRUE(Has(page, ">c0.<"));
+  EXPECT_TRUE(Has(page, ">c999.<"));
 }
 
 TEST(ReportTest, AFolderWithoutARunIsNotFound) {
