@@ -93,7 +93,6 @@ TESTED_BY.update({
     "common/net/rpc/rpc_server.cc": "tests/common/net/rpc/rpc_test.cc",
     "common/net/rpc/call_frame.cc": "tests/common/net/rpc/rpc_test.cc",
     "common/base/metrics/metrics_prometheus.cc": "tests/common/base/metrics/metrics_test.cc",
-    "common/base/metrics/metrics_tensorboard.cc": "tests/common/base/metrics/metrics_test.cc",
     "common/net/stream/sender.cc": "tests/common/net/stream/transport_test.cc",
     "common/net/stream/receiver.cc": "tests/common/net/stream/transport_test.cc",
     "common/net/wire_loop.cc": "tests/common/net/stream/transport_test.cc",

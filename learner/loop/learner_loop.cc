@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "common/base/crash_point.h"
 #include "common/base/error.h"
@@ -33,7 +34,9 @@ EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string&
                  .reason = losses.reason};
   int64_t solved = 0, scored = 0;
   double squares = 0;
+  std::vector<std::pair<double, double>> prompts;  // answers solved, answers
   for (const auto& group : groups) {
+    const int64_t solved_before = solved;
     for (const auto& t : group.trajectories) {
       if (!Usable(t)) continue;
       ++scored;
@@ -46,6 +49,9 @@ EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string&
         }
       }
     }
+    const auto answers = group.trajectories.empty() ? static_cast<size_t>(group.lease.num_samples)
+                                                    : group.trajectories.size();
+    prompts.emplace_back(static_cast<double>(solved - solved_before), static_cast<double>(answers));
   }
   if (scored) out.reward /= static_cast<double>(scored);
   if (scored > 1) {
@@ -53,6 +59,12 @@ EvalResult Summarise(std::span<const TrajectoryGroup> groups, const std::string&
     out.reward_se = std::sqrt(std::max(0.0, squares / n - out.reward * out.reward) / (n - 1));
   }
   if (out.answers) out.accuracy = static_cast<double>(solved) / static_cast<double>(out.answers);
+  if (prompts.size() > 1) {  // of the ratio of two sums over prompts
+    double spread = 0;
+    for (const auto& [right, all] : prompts) spread += std::pow(right - out.accuracy * all, 2);
+    const auto n = static_cast<double>(prompts.size());
+    out.accuracy_se = std::sqrt(spread * n / (n - 1)) / static_cast<double>(out.answers);
+  }
   return out;
 }
 

@@ -1,6 +1,7 @@
 #include "learner/loop/offline_loop.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "common/base/error.h"
@@ -38,6 +39,7 @@ class OfflineLoop : public StepLoop {
     if (e.examples == 0) return std::nullopt;
     EvalResult out{.version = version};
     out.accuracy = e.accuracy;
+    out.accuracy_se = std::sqrt(e.accuracy * (1 - e.accuracy) / static_cast<double>(e.examples));
     out.reward = e.margin;
     out.answers = e.examples;
     out.loss = e.loss;

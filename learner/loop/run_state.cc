@@ -11,9 +11,9 @@ namespace {
 using Json = nlohmann::json;
 
 Json ToJson(const EvalResult& e) {
-  Json j = {{"version", e.version},     {"accuracy", e.accuracy}, {"reward", e.reward},
-            {"reward_se", e.reward_se}, {"answers", e.answers},   {"unscored", e.unscored},
-            {"aborted", e.aborted}};
+  Json j = {{"version", e.version},     {"accuracy", e.accuracy},      {"reward", e.reward},
+            {"reward_se", e.reward_se}, {"answers", e.answers},        {"unscored", e.unscored},
+            {"aborted", e.aborted},     {"accuracy_se", e.accuracy_se}};
   if (e.loss) j["loss"] = *e.loss;
   return j;
 }
@@ -21,6 +21,7 @@ Json ToJson(const EvalResult& e) {
 EvalResult EvalOf(const Json& j) {
   EvalResult e{.accuracy = j.at("accuracy").get<double>()};
   if (j.contains("loss")) e.loss = j["loss"].get<double>();
+  e.accuracy_se = j.value("accuracy_se", 0.0);
   if (j.contains("examples")) {  // as offline runs wrote it once
     e.reward = j.at("margin").get<double>();
     e.answers = j["examples"].get<int64_t>();

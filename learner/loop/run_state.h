@@ -18,6 +18,8 @@ struct EvalResult {
   int64_t version = 0;
   // Answers whose success part is >= 0.5, over all answers: what has no score is not solved.
   double accuracy = 0;
+  // Its standard error: of prompts, for answers to one are not independent. 0 for fewer than two.
+  double accuracy_se = 0;
   double reward = 0;     // mean over scored answers
   double reward_se = 0;  // its standard error; 0 for fewer than two
   int64_t answers = 0;

@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "common/base/error.h"
 
@@ -37,6 +38,11 @@ SampleLog::SampleLog(FileSystem& files, const std::string& path, int64_t first_s
   file_ = files.OpenAppend(path);
 }
 
-void SampleLog::Append(const std::string& lines) { file_->Append(lines); }
+void SampleLog::Append(const std::string& lines) {
+  file_->Append(lines);
+  new_ += lines;
+}
+
+std::string SampleLog::TakeNew() { return std::exchange(new_, {}); }
 
 }  // namespace plumb::run

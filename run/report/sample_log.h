@@ -22,8 +22,11 @@ class SampleLog {
   SampleLog(FileSystem& files, const std::string& path, int64_t first_step);
   // Whole lines, each with its end.
   void Append(const std::string& lines);
+  // What was appended since the last call.
+  std::string TakeNew();
 
  private:
+  std::string new_;
   std::unique_ptr<AppendFile> file_;
 };
 

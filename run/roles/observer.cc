@@ -4,17 +4,22 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 #include <utility>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "kernels/device/device_memory.h"
+#include "run/report/recipe_values.h"
 #include "run/report/report.h"
+#include "run/report/sample_text.h"
 #include "run/roles/learner_ports.h"
 #include "run/session/interrupt.h"
 
@@ -30,11 +35,14 @@ int64_t PeakResidentBytes() {
   return int64_t{usage.ru_maxrss} * 1024;
 }
 
+double NowSeconds() { return static_cast<double>(RealClock().WallMs()) / 1000.0; }
+
 Json EvalJson(const std::optional<learner::EvalResult>& e) {
   if (!e) return nullptr;
-  Json out = {{"accuracy", e->accuracy}, {"reward", e->reward},     {"reward_se", e->reward_se},
-              {"answers", e->answers},   {"unscored", e->unscored}, {"aborted", e->aborted},
-              {"version", e->version}};
+  Json out = {{"accuracy", e->accuracy},   {"reward", e->reward},
+              {"reward_se", e->reward_se}, {"answers", e->answers},
+              {"unscored", e->unscored},   {"aborted", e->aborted},
+              {"version", e->version},     {"accuracy_se", e->accuracy_se}};
   if (e->loss) out["loss"] = *e->loss;
   return out;
 }
@@ -91,6 +99,7 @@ learner::LearnerHooks Observer::Hooks() {
   };
   hooks.batch = [this](int64_t step, std::span<const TrajectoryGroup> groups) {
     Batch(step, groups);
+    ShowSamples(step);
   };
   hooks.evaluated = [this](const learner::EvalResult& result,
                            std::span<const TrajectoryGroup> groups) { Evaluated(result, groups); };
@@ -117,7 +126,12 @@ void Observer::StartTraining(int64_t first_step) {
   const RunFolder& folder = session_.folder();
   const auto& options = session_.config().metrics;
   metrics_.AddSink(MakeJsonlSink(folder.metrics(), first_step));
-  if (options.tensorboard) metrics_.AddSink(MakeTensorBoardSink(folder.tensorboard()));
+  if (options.tensorboard) {
+    auto sink = MakeTensorBoardSink(folder.tensorboard());
+    tensorboard_ = sink.get();
+    metrics_.AddSink(std::move(sink));
+    tensorboard_->BeginSession(first_step, NowSeconds(), TellingOptions(session_.config()));
+  }
   samples_ = std::make_unique<SampleLog>(RealFileSystem(), folder.samples(), first_step);
 }
 
@@ -206,6 +220,19 @@ void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
   }
 }
 
+// In TensorBoard, the first prompt of those that samples.jsonl has got of this step.
+void Observer::ShowSamples(int64_t step) {
+  std::istringstream lines(samples_->TakeNew());
+  if (!tensorboard_) return;
+  std::vector<Json> answers;
+  for (std::string line; std::getline(lines, line);) {
+    Json answer = Json::parse(line);
+    if (!answers.empty() && answers.front()["lease_id"] != answer["lease_id"]) break;
+    answers.push_back(std::move(answer));
+  }
+  if (!answers.empty()) tensorboard_->Text(step, NowSeconds(), "samples", SamplesMarkdown(answers));
+}
+
 void Observer::Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup>) {
   char line[160];
   if (configs::IsOffline(session_.config())) {
@@ -235,8 +262,46 @@ void Observer::Evaluated(const learner::EvalResult& result, std::span<const Traj
 void Observer::Finish(const RunSummary& summary) {
   if (!configs::IsOffline(session_.config())) Note(LossLine(summary.counters));
   progress_.reset();
+  EndTensorBoard(summary.learner);
   RealFileSystem().WriteFileAtomic(session_.folder().summary(), SummaryJson(summary));
   WriteReport(session_.folder().path, session_.folder().report());
+}
+
+// The last evaluation follows the last step, so no step's line has it; the table of runs shows the
+// last value of each metric.
+void Observer::EndTensorBoard(const learner::LearnerResult& result) {
+  if (!tensorboard_ || result.stopped_early) return;
+  const int64_t last = std::max<int64_t>(0, result.steps - 1);
+  if (result.after) {
+    const learner::EvalResult& after = *result.after;
+    std::map<std::string, double> values;
+    if (after.loss) values["eval/loss"] = *after.loss;
+    if (session_.config().algorithm.name == configs::AlgorithmName::kSft) {
+      if (after.loss) values["eval/perplexity"] = std::exp(*after.loss);
+    } else {
+      values["eval/accuracy"] = after.accuracy;
+      if (after.loss) values["eval/margin"] = after.reward;
+    }
+    tensorboard_->Write(last, NowSeconds(), values);
+  }
+  tensorboard_->EndSession(last, NowSeconds());
+}
+
+HyperParameters TellingOptions(const configs::Config& config) {
+  HyperParameters out = ReadRecipeValues(configs::ToToml(config));
+  configs::Config none;
+  none.reward.parts.resize(config.reward.parts.size());
+  const RecipeValues defaults = ReadRecipeValues(configs::ToToml(none));
+  static const std::set<std::string> kAlways = {"algorithm.name", "model.path",
+                                                "model.dtype",    "optimizer.learning_rate",
+                                                "run.seed",       "run.steps"};
+  std::erase_if(out, [&](const auto& option) {
+    const auto& [name, value] = option;
+    if (name == "run.out" || name.starts_with("metrics.")) return true;  // not of the training
+    const auto found = defaults.find(name);
+    return !kAlways.contains(name) && found != defaults.end() && found->second == value;
+  });
+  return out;
 }
 
 std::string LossLine(const std::map<std::string, int64_t>& counters) {

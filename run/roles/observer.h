@@ -14,6 +14,7 @@
 #include <string>
 
 #include "common/base/metrics/metrics.h"
+#include "common/base/metrics/tensorboard.h"
 #include "learner/loop/learner_loop.h"
 #include "run/report/progress.h"
 #include "run/report/sample_log.h"
@@ -43,16 +44,19 @@ class Observer {
   void SftStep(const learner::SftStep& step);
   void Step(int64_t step, std::map<std::string, double>& metrics);
   void Batch(int64_t step, std::span<const TrajectoryGroup> groups);
+  void ShowSamples(int64_t step);
   void Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup> groups);
   std::optional<std::string> GroundTruth(const PromptLease& lease) const;
   void StartTraining(int64_t first_step);
+  void EndTensorBoard(const learner::LearnerResult& result);
   void CheckFolder() const;  // still the run's own; throws kConflict
 
   const Session& session_;
   const RunOptions options_;
   std::unique_ptr<Progress> progress_;
   Metrics metrics_;
-  PrometheusSink* prometheus_ = nullptr;  // one of its sinks
+  PrometheusSink* prometheus_ = nullptr;    // one of its sinks
+  TensorBoardSink* tensorboard_ = nullptr;  // another one
   std::unique_ptr<SampleLog> samples_;
   std::function<Prompt(const PromptLease&)> find_prompt_;
   bool started_ = false;
@@ -71,6 +75,10 @@ void AddRolloutCounters(const actor::RolloutCounters& rollout,
 policy_model::Weights MakeWeights(const Session& session);
 // The same sets, to be filled from elsewhere.
 policy_model::Weights EmptyWeights(const Session& session, const Stream& stream);
+
+// What tells runs apart in TensorBoard's table: the options that differ from their defaults, and a
+// few that everybody looks for.
+HyperParameters TellingOptions(const configs::Config& config);
 
 // What was dropped and what has no score, on one line, from a run's counters.
 std::string LossLine(const std::map<std::string, int64_t>& counters);

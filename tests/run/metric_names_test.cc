@@ -1,6 +1,7 @@
 // The names of docs/metrics.md that people look for (COMPATIBILITY section 4) are there: in
 // metrics.jsonl, in TensorBoard's event files and at the Prometheus endpoint, for PPO, GRPO with
-// the log-probs computed again, and DPO; in one process and in several.
+// the log-probs computed again, DPO and a reward model; in one process and in several. And every
+// name that such a run writes has a row in docs/metrics.md.
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
@@ -8,9 +9,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 #include <set>
+#include <sstream>
 #include <thread>
 
 #include "tests/run/toy_run.h"
@@ -63,6 +66,63 @@ const std::vector<std::string> kPpo = {
     "--set", "algorithm.name=ppo",    "--set", "critic.learning_rate=1e-3",
     "--set", "algorithm.kl_coef=0.1", "--set", "run.checkpoint_every=1"};
 
+// A name of docs/metrics.md as a pattern: what stands in <> may be anything but nothing.
+bool Matches(const std::string& pattern, const std::string& name) {
+  const size_t open = pattern.find('<');
+  if (open == std::string::npos) return pattern == name;
+  const std::string rest = pattern.substr(pattern.find('>', open) + 1);
+  if (name.compare(0, open, pattern, 0, open) != 0) return false;
+  for (size_t end = open + 1; end <= name.size(); ++end) {
+    if (Matches(rest, name.substr(end))) return true;
+  }
+  return false;
+}
+
+// What the first columns of the tables name, those of "What to look at first" excepted.
+std::vector<std::string> DocumentedNames() {
+  std::istringstream page(Read(plumb::testing::SourcePath("docs/metrics.md")));
+  std::vector<std::string> out;
+  bool rows = false;
+  for (std::string line; std::getline(page, line);) {
+    if (line.starts_with("| name |")) rows = true;
+    if (!line.starts_with("|")) rows = false;
+    if (!rows) continue;
+    const std::string names = line.substr(0, line.find(" | "));
+    for (size_t at = 0; (at = names.find('`', at)) != std::string::npos;) {
+      const size_t end = names.find('`', at + 1);
+      out.push_back(names.substr(at + 1, end - at - 1));
+      at = end + 1;
+    }
+  }
+  return out;
+}
+
+TEST(MetricNamesTest, PatternsOfTheDocumentation) {
+  EXPECT_TRUE(Matches("reward/<part>/mean", "reward/a/mean"));
+  EXPECT_FALSE(Matches("reward/<part>/mean", "reward/mean"));
+  EXPECT_FALSE(Matches("reward/<part>/mean", "reward/a/means"));
+  EXPECT_TRUE(Matches("reward/failed/<part>/<kind>", "reward/failed/a/timeout"));
+  EXPECT_FALSE(Matches("reward/failed/<part>/<kind>", "reward/failed/a"));
+  EXPECT_GT(DocumentedNames().size(), 80u);
+}
+
+// Every name in metrics.jsonl has a row in docs/metrics.md.
+void ExpectRows(const std::string& run) {
+  static const std::vector<std::string> rows = DocumentedNames();
+  std::set<std::string> names;
+  for (const auto& line : Lines(run + "/metrics.jsonl")) {
+    for (const auto& [name, value] : line.items()) names.insert(name);
+  }
+  names.erase("step");
+  names.erase("wall_s");
+  EXPECT_GT(names.size(), 10u);
+  for (const std::string& name : names) {
+    EXPECT_TRUE(std::any_of(rows.begin(), rows.end(),
+                            [&](const std::string& row) { return Matches(row, name); }))
+        << name << " is written and has no row in docs/metrics.md";
+  }
+}
+
 // Every line of metrics.jsonl has every name, with a number where one can be.
 void ExpectNames(const std::string& run, const Names& names) {
   const auto lines = Lines(run + "/metrics.jsonl");
@@ -77,6 +137,20 @@ void ExpectNames(const std::string& run, const Names& names) {
     }
     EXPECT_TRUE(Has(events, name)) << name << " is not in the event files";
   }
+  ExpectRows(run);
+}
+
+// What the event files have besides numbers: texts, and the run's row of the table.
+void ExpectTextAndSession(const std::string& run, const std::string& algorithm, bool texts) {
+  std::string events;
+  for (const auto& file : std::filesystem::directory_iterator(run + "/tensorboard"))
+    events += Read(file.path());
+  EXPECT_EQ(Has(events, "**Prompt**"), texts);
+  EXPECT_TRUE(Has(events, "_hparams_/session_start_info"));
+  EXPECT_TRUE(Has(events, "algorithm.name\x12" +
+                              std::string(1, static_cast<char>(algorithm.size() + 2)) + "\x1a" +
+                              std::string(1, static_cast<char>(algorithm.size())) + algorithm));
+  EXPECT_TRUE(Has(events, "_hparams_/session_end_info"));
 }
 
 TEST(MetricNamesTest, Ppo) {
@@ -84,6 +158,7 @@ TEST(MetricNamesTest, Ppo) {
   const CliOutput output = Train(temp / "run", 3, kPpo);
   ASSERT_EQ(output.code, 0) << output.err;
   ExpectNames(temp / "run", Together({kEverywhere, kRollouts, kFresh, kCritic}));
+  ExpectTextAndSession(temp / "run", "ppo", true);
   const auto lines = Lines(temp / "run/metrics.jsonl");
   // Numbers, not only names.
   EXPECT_GT(lines[1]["time/generate"].get<double>(), 0);
@@ -130,8 +205,9 @@ TEST(MetricNamesTest, RolesInProcessesReportTheirTimes) {
   EXPECT_GT(summary["counters"]["reward/groups"].get<int64_t>(), 0);
 }
 
-TEST(MetricNamesTest, Dpo) {
-  const TempFolder temp;
+// Three steps on pairs; the run's folder.
+std::string TrainOnPairs(const TempFolder& temp, const std::string& algorithm,
+                         const std::string& more = "") {
   std::string rows;
   for (int i = 0; i < 12; ++i) {
     rows += "{\"prompt\":\"" + std::to_string(i) + "+1=\",\"chosen\":\"<answer>" +
@@ -143,17 +219,44 @@ TEST(MetricNamesTest, Dpo) {
       "[run]\nsteps = 3\nthreads = 1\n[model]\nlayers = 1\nhidden = 32\nheads = 2\nkv_heads = "
       "2\nffn = 64\n"
       "max_positions = 64\n[data]\ntrain = \"" +
-          (temp / "pairs.jsonl") +
-          "\"\n[algorithm]\nname = \"dpo\"\n[preference]\nbatch = 4\nheldout = 4\n"
-          "[optimizer]\nlearning_rate = 1e-3\n");
+          (temp / "pairs.jsonl") + "\"\n[algorithm]\nname = \"" + algorithm +
+          "\"\n[preference]\nbatch = 4\nheldout = 4\n" + more +
+          "[optimizer]\nlearning_rate = 1e-3\n[eval]\nevery = 2\n");
   const CliOutput output = RunPlumb({"train", temp / "dpo.toml", "--out", temp / "run"});
-  ASSERT_EQ(output.code, 0) << output.err;
-  Names names = {"dpo/loss", "dpo/accuracy", "dpo/margin", "dpo/reward_chosen",
-                 "dpo/reward_rejected"};
+  EXPECT_EQ(output.code, 0) << output.err;
+  return temp / "run";
+}
+
+Names OfPairs(const std::string& room) {
+  Names names;
+  for (const char* word : {"loss", "accuracy", "margin", "reward_chosen", "reward_rejected"})
+    names.push_back(room + "/" + word);
   for (const std::string& name : kEverywhere) {
     if (name != "policy/loss") names.push_back(name);
   }
-  ExpectNames(temp / "run", names);
+  return names;
+}
+
+TEST(MetricNamesTest, Dpo) {
+  const TempFolder temp;
+  const std::string run = TrainOnPairs(temp, "dpo");
+  ExpectNames(run, OfPairs("dpo"));
+  ExpectTextAndSession(run, "dpo", false);
+  const auto eval = nlohmann::json::parse(Read(run + "/summary.json"))["eval"];
+  EXPECT_TRUE(eval["after"]["accuracy_se"].is_number());
+  // The evaluation after the last step follows the last line; TensorBoard has it all the same.
+  EXPECT_FALSE(Lines(run + "/metrics.jsonl").back().contains("eval/accuracy"));
+  const std::string page = Read(run + "/report.html");
+  for (const char* said : {"<b>dpo</b>", "new model of 1 layer", "dpo.toml", " UTC", "Plumb 0.",
+                           "held-out pairs ranked right", "\"metric\":\"dpo/reward_rejected\"",
+                           "\"metric\":\"eval/margin\""})
+    EXPECT_TRUE(Has(page, said)) << said;
+}
+
+TEST(MetricNamesTest, KtoAndRewardModel) {
+  const TempFolder kto, reward_model;
+  ExpectNames(TrainOnPairs(kto, "dpo", "loss = \"kto\"\n"), OfPairs("dpo"));
+  ExpectNames(TrainOnPairs(reward_model, "reward_model"), OfPairs("rm"));
 }
 
 int FreePort() {

@@ -1,5 +1,5 @@
-// Scalars of a run, one set a step, into as many sinks as wanted: JSONL, TensorBoard events, a
-// Prometheus endpoint.
+// Scalars of a run, one set a step, into as many sinks as wanted: JSONL, a Prometheus endpoint,
+// TensorBoard's event files (common/base/metrics/tensorboard.h).
 //
 // Purpose: every number has one name everywhere (docs: COMPATIBILITY section 4, e.g. "reward/mean",
 // "time/train"). Set and Time give the value of the current step; Add counts over the whole run (a
@@ -75,13 +75,8 @@ class Metrics {
 std::unique_ptr<MetricsSink> MakeJsonlSink(const std::string& path, int64_t first_step = 0,
                                            FileSystem& files = RealFileSystem());
 
-// Event files that `tensorboard --logdir` reads, a new one in `folder` for each start. The first
-// step written tells TensorBoard to forget what an earlier start wrote from that step on.
-std::unique_ptr<MetricsSink> MakeTensorBoardSink(const std::string& folder,
-                                                 FileSystem& files = RealFileSystem(),
-                                                 Clock& clock = RealClock());
-
-// GET http://127.0.0.1:port/metrics in the Prometheus text format, answered by an own thread.
+// GET http://127.0.0.1:port/metrics in the Prometheus text format, answered by an own thread; any
+// other path is 404.
 // "reward/mean" is the gauge plumb_reward_mean, a counter's name ends in _total; each has HELP,
 // TYPE and the labels given. Port 0 takes a free one. Throws kConflict when the port is in use.
 class PrometheusSink : public MetricsSink {

@@ -170,8 +170,9 @@ class Responder final : public PrometheusSink {
       if (n <= 0 || std::chrono::steady_clock::now() > end) return;
       request.append(chunk, static_cast<size_t>(n));
     }
-    const bool known = request.rfind("GET /metrics ", 0) == 0 || request.rfind("GET / ", 0) == 0;
-    std::string body = "not found; try /metrics\n";
+    // A scraper may add parameters; they choose nothing here.
+    const bool known = request.starts_with("GET /metrics ") || request.starts_with("GET /metrics?");
+    std::string body = "only /metrics is here\n";
     if (known) {
       MutexLock lock(mu_);
       body = text_;

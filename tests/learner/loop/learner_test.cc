@@ -491,5 +491,27 @@ TEST(LearnerLoopTest, SummariseCountsUnscoredAnswersAsNotSolved) {
   EXPECT_DOUBLE_EQ(result.reward_se, 1.0 / 3);  // of 1, 0, 0: deviation sqrt(1/3), over sqrt(3)
 }
 
+TEST(LearnerLoopTest, AccuracysErrorIsThatOfPrompts) {
+  const auto groups = [](int64_t prompts, int64_t answers) {
+    std::vector<TrajectoryGroup> out(static_cast<size_t>(prompts));
+    for (int64_t p = 0; p < prompts; ++p) {
+      for (int64_t a = 0; a < answers; ++a) {
+        Trajectory t;
+        t.scored = true;
+        t.rewards = {{.name = "correct", .value = p % 4 == 0 ? 1.0 : 0.0}};
+        out[static_cast<size_t>(p)].trajectories.push_back(t);
+      }
+    }
+    return out;
+  };
+  const EvalResult once = Summarise(groups(100, 1), "correct", 0);
+  EXPECT_DOUBLE_EQ(once.accuracy, 0.25);
+  EXPECT_NEAR(once.accuracy_se, std::sqrt(0.25 * 0.75 / 99), 1e-12);
+  const EvalResult often = Summarise(groups(100, 8), "correct", 0);
+  EXPECT_NEAR(often.accuracy_se, once.accuracy_se, 1e-12)
+      << "eight answers that agree say no more than one";
+  EXPECT_EQ(Summarise(groups(1, 4), "correct", 0).accuracy_se, 0);
+}
+
 }  // namespace
 }  // namespace plumb::learner

@@ -21,6 +21,10 @@ TEST(SampleLogTest, WhatWasAppendedIsInTheFileAtOnce) {
   EXPECT_EQ(Read(temp / "samples.jsonl"), "{\"step\":0}\n");
   log.Append("{\"step\":1}\n");
   EXPECT_EQ(Read(temp / "samples.jsonl"), "{\"step\":0}\n{\"step\":1}\n");
+  EXPECT_EQ(log.TakeNew(), "{\"step\":0}\n{\"step\":1}\n");
+  log.Append("{\"step\":2}\n");
+  EXPECT_EQ(log.TakeNew(), "{\"step\":2}\n");
+  EXPECT_EQ(log.TakeNew(), "");
 }
 
 TEST(SampleLogTest, StepsThatAreDoneAgainAndATornLineGo) {

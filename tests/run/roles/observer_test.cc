@@ -64,5 +64,24 @@ TEST(ObserverTest, ActorsAddUp) {
   EXPECT_EQ(counters["actor/refused_prompts"], 2);
 }
 
+TEST(ObserverTest, RunsAreToldApartByWhatTheyChange) {
+  configs::Config config;
+  config.optimizer.learning_rate = 0.25;
+  config.data.shuffle = !config.data.shuffle;
+  config.run.out = "somewhere";
+  config.metrics.samples_every = 77;
+  config.reward.parts.resize(1);
+  config.reward.parts[0].kind = "length";
+  const HyperParameters values = TellingOptions(config);
+  EXPECT_EQ(std::get<double>(values.at("optimizer.learning_rate")), 0.25);
+  EXPECT_EQ(std::get<bool>(values.at("data.shuffle")), config.data.shuffle);
+  EXPECT_EQ(std::get<std::string>(values.at("reward.parts.0.kind")), "length");
+  EXPECT_TRUE(values.contains("algorithm.name")) << "everybody looks for it";
+  EXPECT_FALSE(values.contains("rollout.temperature")) << "as in every run";
+  EXPECT_FALSE(values.contains("reward.parts.0.path"));
+  EXPECT_FALSE(values.contains("run.out"));
+  EXPECT_FALSE(values.contains("metrics.samples_every"));
+}
+
 }  // namespace
 }  // namespace plumb::run

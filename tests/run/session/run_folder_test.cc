@@ -8,6 +8,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "run/session/built.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
@@ -199,6 +200,21 @@ TEST(RunFolderTest, WhatLiesInTheFoldersPlaceIsNotTakenBack) {
   const PreparedRun second = Prepare(temp / "run", {}, false);
   first.UndoIfNothingTrained(2);
   EXPECT_EQ(ReadRunId(second.folder()).size(), 16u);
+}
+
+TEST(RunFolderTest, ARunSaysWhoMadeItOfWhatAndWhen) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {}, false).folder();
+  const std::string before = Read(folder.identity());
+  const auto identity = nlohmann::json::parse(before);
+  EXPECT_EQ(identity["recipe"], kRecipe);
+  EXPECT_EQ(identity["version"], BuiltVersion());
+  EXPECT_EQ(BuiltVersion().find_first_not_of("0123456789."), std::string::npos);
+  EXPECT_EQ(identity["commit"], BuiltCommit());
+  EXPECT_GT(identity["began_s"].get<double>(), 1.7e9);
+  WithCheckpoint(folder, "step-00000001");
+  Prepare(temp / "run", {}, true);
+  EXPECT_EQ(Read(folder.identity()), before) << "a resume is the same run";
 }
 
 TEST(RunFolderTest, ANewRunThatCannotStartLeavesNothing) {

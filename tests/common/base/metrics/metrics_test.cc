@@ -4,14 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstring>
+#include <cstdlib>
 #include <limits>
 
 #include "common/base/error.h"
-#include "common/base/hash/crc32c.h"
 #include "tests/testing/fake_clock.h"
 #include "tests/testing/faulty_file_system.h"
 #include "tests/testing/http_get.h"
+#include "tests/testing/paths.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb {
@@ -95,52 +95,6 @@ TEST(Metrics, FullDiskIsSaid) {
   }
 }
 
-// The frames, and by hand the bytes of the protobuf inside.
-TEST(Metrics, TensorBoardFramesAndEvents) {
-  TempFolder folder;
-  FakeClock clock(2000);
-  {
-    const auto sink = MakeTensorBoardSink(folder / "tb", RealFileSystem(), clock);
-    sink->Write(300, 1.5, {{"ab", 0.25}});
-  }
-  const auto names = RealFileSystem().List(folder / "tb");
-  ASSERT_EQ(names.size(), 1u);
-  EXPECT_EQ(names[0].rfind("events.out.tfevents.0000000002.", 0), 0u);
-  const std::string text = Read(folder / "tb/" + names[0]);
-  std::vector<std::string> events;
-  for (size_t at = 0; at < text.size();) {
-    ASSERT_LE(at + 12, text.size());
-    uint64_t length;
-    uint32_t sum;
-    std::memcpy(&length, text.data() + at, 8);
-    std::memcpy(&sum, text.data() + at + 8, 4);
-    const auto unmask = [](uint32_t m) { return m -= 0xa282ead8u, (m >> 17) | (m << 15); };
-    EXPECT_EQ(unmask(sum), Crc32c(text.data() + at, 8));
-    ASSERT_LE(at + 16 + length, text.size());
-    events.push_back(text.substr(at + 12, length));
-    std::memcpy(&sum, text.data() + at + 12 + length, 4);
-    EXPECT_EQ(unmask(sum), Crc32c(events.back()));
-    at += 16 + length;
-  }
-  ASSERT_EQ(events.size(), 3u);
-  EXPECT_NE(events[0].find("\x1a\x0d"
-                           "brain.Event:2"),
-            std::string::npos);
-  const std::string head("\x09\0\0\0\0\0\0\xf8\x3f\x10\xac\x02", 12);  // 1.5 s, step 300
-  EXPECT_EQ(events[1], head + "\x3a\x02\x08\x01");                     // session starts
-  EXPECT_EQ(events[2], head + std::string("\x2a\x0b\x0a\x09\x0a\x02"
-                                          "ab\x15\0\0\x80\x3e",
-                                          13));
-}
-
-TEST(Metrics, TensorBoardFileOfItsOwnForEachStart) {
-  TempFolder folder;
-  FakeClock clock(2000);
-  const auto a = MakeTensorBoardSink(folder / "tb", RealFileSystem(), clock);
-  const auto b = MakeTensorBoardSink(folder / "tb", RealFileSystem(), clock);
-  EXPECT_EQ(RealFileSystem().List(folder / "tb").size(), 2u);
-}
-
 TEST(Metrics, PrometheusAnswersAndSurvivesBadClients) {
   auto owned = MakePrometheusSink(0, {{"role", "learner"}, {"run", "a \"b\""}});
   owned->CountersAre({"dropped/groups"});
@@ -166,7 +120,12 @@ TEST(Metrics, PrometheusAnswersAndSurvivesBadClients) {
             ",name=\"reward/a-b\"} 1\nplumb_reward_a_b{" + labels + ",name=\"reward/a_b\"} 2"}) {
     EXPECT_NE(reply.find("\n" + line + "\n"), std::string::npos) << line << "\n" << reply;
   }
-  EXPECT_EQ(HttpGet(port, "GET /other HTTP/1.1\r\n\r\n").rfind("HTTP/1.0 404", 0), 0u);
+  for (const char* other :
+       {"GET /other", "GET /", "GET /metricsx", "GET /metrics/", "POST /metrics"}) {
+    EXPECT_EQ(HttpGet(port, std::string(other) + " HTTP/1.1\r\n\r\n").rfind("HTTP/1.0 404", 0), 0u)
+        << other;
+  }
+  EXPECT_EQ(HttpGet(port, "GET /metrics?name[]=x HTTP/1.1\r\n\r\n").rfind("HTTP/1.0 200", 0), 0u);
   HttpGet(port, std::string(20000, 'x'));
   EXPECT_EQ(HttpGet(port, "GET /metrics HTTP/1.1\r\n\r\n").rfind("HTTP/1.0 200", 0), 0u);
   try {
@@ -177,6 +136,40 @@ TEST(Metrics, PrometheusAnswersAndSurvivesBadClients) {
     EXPECT_NE(std::string(e.what()).find(std::to_string(port)), std::string::npos);
   }
   EXPECT_THROW(MakePrometheusSink(70000), Error);
+}
+
+// By Prometheus's own tools, where they are: tests/common/base/metrics/check_exposition.py.
+TEST(Metrics, PrometheusToolsTakeTheText) {
+  auto sink = MakePrometheusSink(0, {{"role", "learner"}, {"run", "a \"b\"\\\n"}});
+  sink->CountersAre({"dropped/groups", "refused/other_weights"});
+  sink->Write(3, 1.7e9,
+              {{"reward/mean", 0.5},
+               {"reward/my part.words/mean", 29},
+               {"reward/my_part.words/mean", 30},
+               {"policy/loss", std::nan("")},
+               {"policy/ratio", std::numeric_limits<double>::infinity()},
+               {"optim/lr", 1e-300},
+               {"perf/tokens_per_s", -0.0},
+               {"perf/peak_memory_gb", 3},
+               {"dropped/groups", 3},
+               {"refused/other_weights", 1e18}});
+  const std::string reply = HttpGet(sink->port());
+  const TempFolder folder;
+  RealFileSystem().WriteFileAtomic(folder / "text", reply.substr(reply.find("\r\n\r\n") + 4));
+  const char* python = std::getenv("PLUMB_TEST_METRICS_PYTHON");
+  const int status =
+      std::system(("timeout 60 '" + std::string(python ? python : "python3") + "' '" +
+                   testing::SourcePath("tests/common/base/metrics/check_exposition.py") + "' '" +
+                   (folder / "text") + "' >'" + (folder / "log") + "' 2>&1")
+                      .c_str());
+  const std::string said = Read(folder / "log");
+  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  if (code == 77 || code == 127) {
+    GTEST_SKIP() << "SKIPPED, no tool of Prometheus has read the text (name a Python that has "
+                    "prometheus_client in PLUMB_TEST_METRICS_PYTHON): "
+                 << said;
+  }
+  EXPECT_EQ(code, 0) << said << reply;
 }
 
 }  // namespace
