@@ -309,6 +309,9 @@ TEST(MetricNamesTest, ThePrometheusEndpointOfARunHasThemAll) {
   }
   kill(program, SIGKILL);
   waitpid(program, nullptr, 0);
+  EXPECT_TRUE(
+      Has(Read(run + ".out"), "metrics: http://127.0.0.1:" + std::to_string(port) + "/metrics\n"))
+      << "said at the start: " << Read(run + ".out");
   for (const std::string& name : Together({kEverywhere, kRollouts, kFresh, kCritic})) {
     EXPECT_TRUE(Has(text, " " + name + " of docs/metrics.md\n# TYPE plumb_"))
         << name << " is not in\n"

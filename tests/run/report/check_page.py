@@ -55,6 +55,19 @@ USE = """(() => {
   slider.dispatchEvent(new Event('input'));
   return {pointed, crosses, changed};
 })()"""
+# What the drawing code reckons, against numbers worked out by hand: expression, value.
+KNOWN = [
+    ("PlumbCharts.smooth([5, 5, 5], 9).mean", [5, 5, 5]),
+    # Of window 3 a value weighs half of the next: (2 + 1 / 2) / (1 + 1 / 2), and a gap is no value.
+    ("PlumbCharts.smooth([1, null, 2], 3).mean.map(v => v === null ? v : +v.toFixed(6))", [1, None, 1.666667]),
+    ("PlumbCharts.smooth([0, 2], 3).deviation.map(v => +v.toFixed(6))", [0, 0.942809]),
+    ("PlumbCharts.smooth([1e9, 1e9 + 1, 1e9], 1e6).deviation.map(v => +v.toFixed(3))", [0, 0.5, 0.471]),
+    ("PlumbCharts.ticks(0.1, 1, 4)", [0.25, 0.5, 0.75, 1]),
+    ("PlumbCharts.ticks(-3, 7, 2)", [0, 5]),
+    ("[[], [4], [1, 5, 9]].map(x => PlumbCharts.nearest(x, 6))", [-1, 0, 1]),
+    ("[0, 0.5, 12, 123.456, 12345, 1e8, 1e-5, null].map(PlumbCharts.format)",
+     ["0.000", "0.500", "12.00", "123.5", "12\u202f345", "1.00e+8", "1.0e-5", "not finite"]),
+]
 
 
 class Browser:
@@ -143,8 +156,9 @@ def look(browser, page, size, arguments):
     seen = browser.value(LOOK)
     seen["opened_s"] = round(time.monotonic() - began, 2)
     seen.update(browser.value(USE))
-    browser.value("0")  # events that are under way
-    wrong = complaints(browser.events, page)
+    wrong = [f"{expression} is {found}, not {expected}" for expression, expected in KNOWN
+             if (found := browser.value(expression)) != expected]
+    wrong += complaints(browser.events, page)
     if seen["needs"] > seen["width"]:
         wrong.append(f"needs {seen['needs']} pixels of {seen['width']}")
     if seen["empty"]:
