@@ -1,10 +1,12 @@
-# Writes OUT, a C++ file that defines each of NAMES (functions of namespace plumb::run) as the text of the file at the same
-# place of FILES, so that the program needs none of them beside it. Run at build time, when one of them has changed.
-string(REPLACE "," ";" names "${NAMES}")
-string(REPLACE "," ";" files "${FILES}")
-set(code "#include \"run/report/page_files.h\"\n\nnamespace plumb::run {\n")
-foreach(name file IN ZIP_LISTS names files)
-  file(READ ${file} text)
+# Writes OUT, a C++ file that defines functions of namespace plumb::run, declared in HEADER, each as the text of a file: TEXTS is a list
+# of NAME=file below FOLDER, separated by commas. The program needs none of the files beside it. Run at build time, when one has changed.
+string(REPLACE "," ";" texts "${TEXTS}")
+set(code "#include \"${HEADER}\"\n\nnamespace plumb::run {\n")
+foreach(entry ${texts})
+  string(REPLACE "=" ";" entry ${entry})
+  list(GET entry 0 name)
+  list(GET entry 1 file)
+  file(READ ${FOLDER}/${file} text)
   string(FIND "${text}" ")plumb\"" ends)
   if(NOT ends EQUAL -1)
     message(FATAL_ERROR "${file} holds the characters that end it as a C++ literal")

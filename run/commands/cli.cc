@@ -94,6 +94,8 @@ int RunCli(int argc, char** argv) {
   AddConfigCommand(app, result);
   AddStoreCommand(app, result);
   AddReportCommand(app, result);
+  AddBoardCommand(app, result);
+  AddWatchCommand(app, result);
   AddDoctorCommand(app, result);
   AddGenerateCommand(app, result);
   AddConvertCommand(app, result);

@@ -48,6 +48,8 @@ void AddReplayCommands(CLI::App& data, CliResult& result);  // data mine, data r
 void AddConfigCommand(CLI::App& app, CliResult& result);
 void AddStoreCommand(CLI::App& app, CliResult& result);
 void AddReportCommand(CLI::App& app, CliResult& result);
+void AddBoardCommand(CLI::App& app, CliResult& result);
+void AddWatchCommand(CLI::App& app, CliResult& result);
 void AddDoctorCommand(CLI::App& app, CliResult& result);
 void AddGenerateCommand(CLI::App& app, CliResult& result);
 void AddScoreCommand(CLI::App& app, CliResult& result);

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 #include <utility>
 
 #include "common/base/error.h"
@@ -23,6 +25,19 @@ std::string HolderOf(int file) {
   return number;
 }
 
+// Somebody who only asks (IsHeld) has it for an instant: that is waited out.
+constexpr int kTries = 20;
+constexpr std::chrono::milliseconds kBetween{10};
+
+bool Lock(int file) {
+  for (int tries = 1; flock(file, LOCK_EX | LOCK_NB) != 0; ++tries) {
+    if (errno == EINTR) continue;
+    if (errno != EWOULDBLOCK || tries == kTries) return false;
+    std::this_thread::sleep_for(kBetween);
+  }
+  return true;
+}
+
 // The open file is the one of that name.
 bool Same(int file, const std::string& path) {
   struct stat mine {
@@ -33,6 +48,17 @@ bool Same(int file, const std::string& path) {
 
 }  // namespace
 
+bool RunLock::IsHeld(const std::string& folder) {
+  const std::string path = folder + "/" + kFile;
+  struct stat s {};
+  if (stat(path.c_str(), &s) != 0 || !S_ISREG(s.st_mode)) return false;
+  const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file < 0) return false;
+  const bool held = flock(file, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  close(file);
+  return held;
+}
+
 bool RunLock::IsOf(const std::string& folder) const {
   return file_ >= 0 && Same(file_, folder + "/" + kFile);
 }
@@ -42,7 +68,7 @@ RunLock::RunLock(const std::string& folder) {
   for (;;) {
     const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (file < 0) ThrowFileError(errno, "cannot open the lock of the run folder", path);
-    if (flock(file, LOCK_EX | LOCK_NB) != 0) {
+    if (!Lock(file)) {
       const int code = errno;
       const std::string holder = HolderOf(file);
       close(file);

@@ -22,6 +22,10 @@ class RunLock {
   RunLock(RunLock&& other) noexcept;
   RunLock& operator=(RunLock&& other) noexcept;
 
+  // Whether a process holds the lock of that folder now; false where there is none. For who looks
+  // at runs: it asks with a shared lock of an instant, which a run that begins just then waits out.
+  static bool IsHeld(const std::string& folder);
+
   // That folder is the one it was taken in: not another that lies there since it was moved.
   bool IsOf(const std::string& folder) const;
 

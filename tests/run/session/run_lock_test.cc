@@ -3,10 +3,13 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -38,6 +41,26 @@ TEST(RunLockTest, OneAtATimeAndFreeAfterwards) {
     EXPECT_NE(Refusal(temp.path()), "") << "it is held by the object it was moved to";
   }
   EXPECT_EQ(Refusal(temp.path()), "");
+}
+
+TEST(RunLockTest, WhoAsksHoldsNobodyUp) {
+  const TempFolder temp;
+  EXPECT_FALSE(RunLock::IsHeld(temp.path())) << "there is no lock yet";
+  {
+    const RunLock lock(temp.path());
+    EXPECT_TRUE(RunLock::IsHeld(temp.path()));
+    EXPECT_TRUE(RunLock::IsHeld(temp.path())) << "asking takes nothing away";
+  }
+  EXPECT_FALSE(RunLock::IsHeld(temp.path()));
+  // A question of an instant, as IsHeld asks it, just when a run begins.
+  const int asked = open((temp / RunLock::kFile).c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_EQ(flock(asked, LOCK_SH), 0);
+  std::thread done([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+    close(asked);
+  });
+  EXPECT_EQ(Refusal(temp.path()), "") << "the run waits it out";
+  done.join();
 }
 
 TEST(RunLockTest, GoesWithARenamedFolder) {

@@ -1,0 +1,217 @@
+// What the page knows of the runs: the list, newest values and curves, kept up to date by the
+// server's events. Curves are fetched once, reduced, and grow by what the events bring.
+
+const listeners = new Set();
+export const runs = new Map();    // name -> line of the list
+const facts = new Map();          // name -> reply of /api/runs/NAME, or a promise of it
+const curves = new Map();         // name|axis -> Map(key -> {x, mean, min, max})
+const recent = new Map();         // name -> the newest rows that events brought
+const asked = new Map();          // name|axis -> keys that are on their way
+const queue = new Map();          // name|axis -> keys to ask for with the next request
+const wanted = new Map();         // name -> when to fetch its curves afresh
+export const link = {state: 'connecting', now: () => Date.now() / 1000 + skew};
+let skew = 0;                     // the server's clock minus ours, seconds
+let source = null, followed = [];
+
+const POINTS = 1000, GROWN = 400, RECENT = 200;
+
+export const listen = f => { listeners.add(f); return () => listeners.delete(f); };
+const tell = (what, name) => listeners.forEach(f => f(what, name));
+
+const path = (name, rest = '') => '/api/runs/' + encodeURIComponent(name) + rest;
+
+export async function get(address) {
+  const reply = await fetch(address, {headers: {Accept: 'application/json'}});
+  const body = await reply.json().catch(() => ({}));
+  if (!reply.ok) throw new Error(body.error || `the board answered ${reply.status}`);
+  return body;
+}
+
+export const samples = (name, query = '') => get(path(name, '/samples') + query);
+export const recipe = name => get(path(name, '/recipe'));
+
+// The newest values of a run. Known ones at once, others when they have come.
+export function factsOf(name) {
+  const known = facts.get(name);
+  if (known) return known instanceof Promise ? null : known;
+  facts.set(name, get(path(name)).then(reply => {
+    skew = reply.now_s - Date.now() / 1000;
+    facts.set(name, reply);
+    tell('facts', name);
+  }, () => { facts.delete(name); }));
+  return null;
+}
+
+const tailOf = (row, axis) => axis === 'tokens' ? row.tokens : axis === 'time' ? row.seconds : row.step;
+
+function grow(curve, row, key, axis) {
+  if (!(key in row.values)) return false;
+  const value = row.values[key];
+  curve.x.push(tailOf(row, axis));
+  curve.mean.push(value);
+  if (curve.min) { curve.min.push(value); curve.max.push(value); }
+  return true;
+}
+
+// Curves of a run; what is not here yet is fetched, and told when it has come.
+export function curvesOf(name, keys, axis) {
+  const id = name + '|' + axis;
+  let have = curves.get(id);
+  if (!have) curves.set(id, have = new Map());
+  const coming = asked.get(id), missing = keys.filter(k => !have.has(k) && !(coming && coming.has(k)));
+  if (missing.length) {
+    // All that this turn of the page wants goes in one request.
+    if (!queue.has(id)) {
+      queue.set(id, new Set());
+      queueMicrotask(() => {
+        const all = [...queue.get(id)];
+        queue.delete(id);
+        fetchCurves(name, all, axis);
+      });
+    }
+    missing.forEach(k => queue.get(id).add(k));
+  }
+  return have;
+}
+
+// Whether curves are still to come.
+export const loading = (name, axis) => asked.has(name + '|' + axis) || queue.has(name + '|' + axis);
+
+async function fetchCurves(name, keys, axis) {
+  const id = name + '|' + axis;
+  if (!asked.has(id)) asked.set(id, new Set());
+  const coming = asked.get(id);
+  keys.forEach(k => coming.add(k));
+  try {
+    for (let at = 0; at < keys.length; at += 32) {
+      const some = keys.slice(at, at + 32);
+      const query = some.map(k => 'keys=' + encodeURIComponent(k)).join('&');
+      const reply = await get(path(name, `/series?points=${POINTS}&x=${axis}&${query}`));
+      let have = curves.get(id);
+      if (!have) curves.set(id, have = new Map());
+      for (const key of some) {
+        const curve = reply.series[key] || {x: [], mean: []};
+        curve.fetched = curve.x.length;
+        for (const row of recent.get(name) || [])
+          if (row.step > reply.last_step) grow(curve, row, key, axis);
+        have.set(key, curve);
+      }
+    }
+  } catch (error) {
+    console.warn(`curves of ${name}: ${error.message}`);
+  } finally {
+    keys.forEach(k => coming.delete(k));
+    if (!coming.size) asked.delete(id);
+    tell('curves', name);
+  }
+}
+
+function refetch(name, wait) {
+  if (wanted.has(name)) return;
+  wanted.set(name, setTimeout(() => {
+    wanted.delete(name);
+    for (const [id, have] of curves) {
+      const bar = id.lastIndexOf('|');
+      if (id.slice(0, bar) === name && have.size) fetchCurves(name, [...have.keys()], id.slice(bar + 1));
+    }
+  }, wait));
+}
+
+function onRows(event) {
+  const news = JSON.parse(event.data), name = news.run;
+  const before = recent.get(name) || [];
+  recent.set(name, before.concat(news.rows).slice(-RECENT));
+  for (const [id, have] of curves) {
+    const bar = id.lastIndexOf('|');
+    if (id.slice(0, bar) !== name) continue;
+    const axis = id.slice(bar + 1);
+    for (const [key, curve] of have) {
+      for (const row of news.rows) {
+        if (curve.x.length && tailOf(row, axis) <= curve.x[curve.x.length - 1]) continue;
+        grow(curve, row, key, axis);
+      }
+      if (curve.x.length - curve.fetched > GROWN) refetch(name, 200);
+    }
+  }
+  const known = facts.get(name);
+  if (known && known.values) {
+    for (const row of news.rows) {
+      known.step = row.step;
+      known.tokens = row.tokens;
+      known.seconds = row.seconds;
+      for (const key in row.values)
+        if (row.values[key] !== null) known.values[key] = {value: row.values[key], step: row.step};
+    }
+  }
+  tell('rows', name);
+}
+
+function onReload(event) {
+  const name = JSON.parse(event.data).run;
+  recent.delete(name);
+  facts.delete(name);
+  refetch(name, 50);
+  tell('reload', name);
+}
+
+function open() {
+  if (source) source.close();
+  const query = followed.map(name => 'run=' + encodeURIComponent(name)).join('&');
+  source = new EventSource('/api/events' + (query ? '?' + query : ''));
+  let first = true;
+  source.onopen = () => {
+    link.state = 'live';
+    // What came while nobody listened.
+    if (!first) followed.forEach(name => refetch(name, 50));
+    first = false;
+    tell('link');
+  };
+  source.onerror = () => { link.state = 'away'; tell('link'); };
+  source.addEventListener('run', e => {
+    const line = JSON.parse(e.data), before = runs.get(line.name);
+    runs.set(line.name, line);
+    if (before && before.state !== line.state) { facts.delete(line.name); tell('state', line.name); }
+    tell('run', line.name);
+  });
+  source.addEventListener('gone', e => {
+    const {name} = JSON.parse(e.data);
+    runs.delete(name);
+    facts.delete(name);
+    tell('run', name);
+  });
+  source.addEventListener('rows', onRows);
+  source.addEventListener('reload', onReload);
+  source.addEventListener('samples', e => tell('samples', JSON.parse(e.data).run));
+}
+
+// From now on events tell the new steps of these runs.
+export function follow(names) {
+  const next = names.slice(0, 16);
+  if (source && next.join('\n') === followed.join('\n')) return;
+  const fresh = next.filter(name => !followed.includes(name));
+  followed = next;
+  open();
+  // Curves from a time when they were not followed have a hole.
+  fresh.forEach(name => {
+    facts.delete(name);
+    for (const id of [...curves.keys()]) if (id.slice(0, id.lastIndexOf('|')) === name) curves.delete(id);
+  });
+}
+
+// A hidden page keeps no connection: a browser has six for a place.
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) {
+    if (source) source.close();
+    source = null;
+  } else if (!source) {
+    open();
+    followed.forEach(name => { facts.delete(name); refetch(name, 50); });
+  }
+});
+
+export async function begin() {
+  const reply = await get('/api/runs');
+  skew = reply.now_s - Date.now() / 1000;
+  for (const line of reply.runs) runs.set(line.name, line);
+  return reply;
+}

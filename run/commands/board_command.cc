@@ -1,0 +1,87 @@
+// plumb board [RUNS]: a page in the browser that shows runs and follows them. plumb watch RUN: the
+// same of one run in a terminal. Both only read.
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <thread>
+
+#include "run/board/board_server.h"
+#include "run/board/run_catalog.h"
+#include "run/board/watch.h"
+#include "run/commands/cli.h"
+
+namespace plumb::run {
+namespace {
+
+constexpr char kDefaultRuns[] = "runs";
+constexpr std::chrono::milliseconds kNap{100};
+
+struct BoardArguments {
+  std::vector<std::string> runs;
+  BoardOptions options;
+};
+
+void Board(const BoardArguments& a) {
+  const bool unsaid = a.runs.empty();
+  // no folder yet where the first run is about to be: the page waits for it
+  RunCatalog runs(unsaid ? std::vector<std::string>{kDefaultRuns} : a.runs, unsaid);
+  const BoardServer server(runs, a.options);
+  NowBusy(Busy::kInOrder);
+  std::printf("board: %s (%zu runs; Ctrl-C ends it)\n", server.url().c_str(), runs.Runs().size());
+  if (!IsLoopback(a.options.host))
+    std::printf("board: whoever reaches this address can read these runs\n");
+  std::fflush(stdout);
+  while (!StopRequested()) std::this_thread::sleep_for(kNap);
+}
+
+void Watch(const std::string& run, double hertz) {
+  if (!IsRunFolder(run))
+    throw Error(ErrorCode::kNotFound,
+                "no run here: give the folder that plumb train wrote, with run.json or "
+                "metrics.jsonl in it",
+                run);
+  NowBusy(Busy::kInOrder);
+  const WatchOptions options{.hertz = hertz, .stop = &StopRequested()};
+  if (isatty(STDOUT_FILENO) != 0) WatchOnTerminal(run, options);
+  else WatchAsLines(run, options, stdout);
+}
+
+}  // namespace
+
+void AddBoardCommand(CLI::App& app, CliResult&) {
+  auto a = std::make_shared<BoardArguments>();
+  a->options.port = 8642;
+  CLI::App* board =
+      app.add_subcommand("board", "A web page of runs: curves, samples, the ring; follows them");
+  board->add_option("runs", a->runs,
+                    "folders of runs, or folders that runs lie in (default: runs)");
+  board
+      ->add_option("--host", a->options.host,
+                   "address to listen on; others than loopback are open to whoever reaches them")
+      ->capture_default_str();
+  board->add_option("--port", a->options.port, "0 takes a free one")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  board->add_option("--name", a->options.names,
+                    "a name that browsers may call this machine by, besides its addresses");
+  board->callback([a] { Board(*a); });
+}
+
+void AddWatchCommand(CLI::App& app, CliResult&) {
+  struct Arguments {
+    std::string run;
+    double hertz = 2;
+  };
+  auto a = std::make_shared<Arguments>();
+  CLI::App* watch = app.add_subcommand(
+      "watch", "A run in the terminal, as it goes on; a line a step where there is no terminal");
+  watch->add_option("run", a->run, "run folder, e.g. runs/demo")->required();
+  watch->add_option("--rate", a->hertz, "times a second that it looks")
+      ->check(CLI::Range(0.1, 10.0))
+      ->capture_default_str();
+  watch->callback([a] { Watch(a->run, a->hertz); });
+}
+
+}  // namespace plumb::run
