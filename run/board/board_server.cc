@@ -123,7 +123,7 @@ struct BoardServer::Impl {
     http.set_payload_max_length(1024);  // nothing is ever sent to it
     http.set_read_timeout(5);
     http.set_write_timeout(10);
-    http.set_keep_alive_timeout(5);
+    http.set_keep_alive_timeout(1);  // what an idle browser may hold up the end by
     http.set_keep_alive_max_count(10000);
     http.set_tcp_nodelay(true);
     // Not the library's own: two boards would share one port, and each answer half of the

@@ -19,6 +19,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/text/columns.h"
 #include "run/board/run_view.h"
 #include "run/board/watch_view.h"
 
@@ -181,7 +182,10 @@ void WatchAsLines(const std::string& folder, const WatchOptions& options, std::F
       }
     });
     if (state != RunState::kRunning) {
-      text += std::string(NameOf(state)) + (reason.empty() ? "" : ": " + reason) + "\n";
+      text += NameOf(state);
+      if (state == RunState::kFailed)
+        text += ": " + (reason.empty() ? kNoSummary : PrintableLine(reason));
+      text += "\n";
     }
     if (std::fputs(text.c_str(), out) < 0 || std::fflush(out) != 0)
       ThrowFileError(errno, "cannot write", "standard output");

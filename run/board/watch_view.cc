@@ -359,7 +359,7 @@ std::vector<std::string> DrawWatch(const WatchState& s, int width, int height,
     for (std::string& line : more) lines.push_back(std::move(line));
   };
   if (s.state == RunState::kFailed && room > 0) {
-    const std::string why = s.reason.empty() ? "its process left without a summary" : s.reason;
+    const std::string why = s.reason.empty() ? kNoSummary : s.reason;
     lines.push_back(canvas.Paint(Shortened(PrintableLine(why), width), Ink::kBad));
     --room;
   }

@@ -15,6 +15,9 @@
 
 namespace plumb::run {
 
+// Of a run that failed without a word.
+inline const std::string kNoSummary = "its process left without a summary";
+
 struct WatchCurve {
   std::string key;
   std::vector<float> values;  // NaN: none there; oldest first

@@ -64,8 +64,10 @@ void AddBoardCommand(CLI::App& app, CliResult&) {
   board->add_option("--port", a->options.port, "0 takes a free one")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
-  board->add_option("--name", a->options.names,
-                    "a name that browsers may call this machine by, besides its addresses");
+  board
+      ->add_option("--name", a->options.names,
+                   "a name that browsers may call this machine by, besides its addresses")
+      ->allow_extra_args(false);
   board->callback([a] { Board(*a); });
 }
 

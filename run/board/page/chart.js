@@ -63,7 +63,7 @@ export function duration(s) {
   return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
 }
 
-const axisText = (value, axis) => axis === 'time' ? duration(value) : axis === 'tokens' ? format(value) :
+const axisText = (value, axis) => axis === 'time' ? duration(value) : axis === 'tokens' ? format(value).replace('.0 ', ' ') :
   Number.isInteger(value) ? value.toLocaleString('en').replace(/,/g, '\u2009') : value.toFixed(1);
 
 // Moving average that weighs like an exponential one but is unbiased at the start; gaps stay gaps.

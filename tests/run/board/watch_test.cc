@@ -129,7 +129,8 @@ class Terminal {
   // Its exit code; -1: it goes on.
   int End() {
     for (int i = 0; i < 300; ++i) {
-      Read();
+      // what has hung up is read without waiting
+      if (!Read()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
       int status = 0;
       if (waitpid(child_, &status, WNOHANG) == child_) {
         child_ = -1;
