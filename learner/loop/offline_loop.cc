@@ -41,6 +41,8 @@ class OfflineLoop : public StepLoop {
     out.accuracy = e.accuracy;
     out.accuracy_se = std::sqrt(e.accuracy * (1 - e.accuracy) / static_cast<double>(e.examples));
     out.reward = e.margin;
+    out.reward_chosen = e.chosen;
+    out.reward_rejected = e.rejected;
     out.answers = e.examples;
     out.loss = e.loss;
     if (hooks_.evaluated) hooks_.evaluated(out, {});

@@ -11,9 +11,12 @@ namespace {
 using Json = nlohmann::json;
 
 Json ToJson(const EvalResult& e) {
-  Json j = {{"version", e.version},     {"accuracy", e.accuracy},      {"reward", e.reward},
-            {"reward_se", e.reward_se}, {"answers", e.answers},        {"unscored", e.unscored},
-            {"aborted", e.aborted},     {"accuracy_se", e.accuracy_se}};
+  Json j = {{"version", e.version},     {"accuracy", e.accuracy}, {"reward", e.reward},
+            {"reward_se", e.reward_se}, {"answers", e.answers},   {"unscored", e.unscored},
+            {"aborted", e.aborted}};
+  j["accuracy_se"] = e.accuracy_se;
+  if (e.reward_chosen) j["reward_chosen"] = *e.reward_chosen;
+  if (e.reward_rejected) j["reward_rejected"] = *e.reward_rejected;
   if (e.loss) j["loss"] = *e.loss;
   return j;
 }
@@ -22,6 +25,8 @@ EvalResult EvalOf(const Json& j) {
   EvalResult e{.accuracy = j.at("accuracy").get<double>()};
   if (j.contains("loss")) e.loss = j["loss"].get<double>();
   e.accuracy_se = j.value("accuracy_se", 0.0);
+  if (j.contains("reward_chosen")) e.reward_chosen = j["reward_chosen"].get<double>();
+  if (j.contains("reward_rejected")) e.reward_rejected = j["reward_rejected"].get<double>();
   if (j.contains("examples")) {  // as offline runs wrote it once
     e.reward = j.at("margin").get<double>();
     e.answers = j["examples"].get<int64_t>();

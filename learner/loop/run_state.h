@@ -22,6 +22,8 @@ struct EvalResult {
   double accuracy_se = 0;
   double reward = 0;     // mean over scored answers
   double reward_se = 0;  // its standard error; 0 for fewer than two
+  // Of pairs, where `reward` is their difference.
+  std::optional<double> reward_chosen = {}, reward_rejected = {};
   int64_t answers = 0;
   int64_t unscored = 0;             // answers without a score, those never generated among them
   int64_t aborted = 0;              // answers that were never generated

@@ -256,6 +256,8 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
   if (config_.eval.every > 0 && step_ % config_.eval.every == 0 && step_ < config_.run.steps) {
     try {
       if (const auto now = EvaluateOrStop(step_)) {
+        if (now->reward_chosen) metrics["eval/reward_chosen"] = *now->reward_chosen;
+        if (now->reward_rejected) metrics["eval/reward_rejected"] = *now->reward_rejected;
         metrics["eval/accuracy"] = now->accuracy;
         if (now->loss) {
           metrics["eval/loss"] = *now->loss;

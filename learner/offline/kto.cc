@@ -193,9 +193,9 @@ OfflineEval KtoObjective::Evaluate() {
   if (out.examples == 0) return out;
   out.loss /= static_cast<double>(out.examples);
   out.accuracy /= static_cast<double>(out.examples);
-  if (count[0] > 0 && count[1] > 0)
-    out.margin =
-        reward[1] / static_cast<double>(count[1]) - reward[0] / static_cast<double>(count[0]);
+  if (count[1] > 0) out.chosen = reward[1] / static_cast<double>(count[1]);
+  if (count[0] > 0) out.rejected = reward[0] / static_cast<double>(count[0]);
+  if (out.chosen && out.rejected) out.margin = *out.chosen - *out.rejected;
   return out;
 }
 

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,6 +23,8 @@ struct OfflineEval {
   double accuracy = 0;  // share of them that are ranked (or judged) right
   double margin = 0;    // mean reward of chosen minus rejected
   int64_t examples = 0;
+  // The two whose difference `margin` is; empty where one of them has no examples.
+  std::optional<double> chosen = {}, rejected = {};
 };
 
 class OfflineObjective {

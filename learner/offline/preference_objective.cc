@@ -128,6 +128,7 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
 
 OfflineEval PreferenceObjective::Evaluate() {
   OfflineEval out;
+  double chosen = 0, rejected = 0;
   constexpr size_t kAtOnce = 32;  // fixed: what is packed together decides the last bits
   for (size_t begin = 0; begin < heldout_.size(); begin += kAtOnce) {
     std::vector<const PreferencePair*> batch;
@@ -142,12 +143,15 @@ OfflineEval PreferenceObjective::Evaluate() {
       out.loss += l.value;
       out.accuracy += l.reward_chosen > l.reward_rejected ? 1 : 0;
       out.margin += l.reward_chosen - l.reward_rejected;
+      chosen += l.reward_chosen;
+      rejected += l.reward_rejected;
       ++out.examples;
     }
   }
   if (out.examples > 0) {
     const double n = static_cast<double>(out.examples);
     out.loss /= n, out.accuracy /= n, out.margin /= n;
+    out.chosen = chosen / n, out.rejected = rejected / n;
   }
   return out;
 }

@@ -35,7 +35,9 @@ class RewardModelObjective : public OfflineObjective {
     return {.loss = e.loss,
             .accuracy = e.accuracy,
             .margin = e.chosen_mean - e.rejected_mean,
-            .examples = e.pairs};
+            .examples = e.pairs,
+            .chosen = e.chosen_mean,
+            .rejected = e.rejected_mean};
   }
 
  private:

@@ -121,7 +121,8 @@ class ChartList {
 
   // A held-out value by the updates that were made before it: an evaluation after step n saw the
   // weights that step n + 1 begins with. `summary` is its name in summary.json.
-  Curve HeldOut(const std::string& metric, const char* summary) const {
+  Curve HeldOut(const std::string& metric, const char* summary,
+                const char* name = "held out") const {
     std::map<int64_t, double> points;
     const Curve during = Of(metric, metric);
     for (size_t i = 0; i < during.x.size(); ++i) points[during.x[i] + 1] = during.y[i];
@@ -131,7 +132,7 @@ class ChartList {
       if (value && version && value->is_number() && version->is_number_integer())
         points[version->get<int64_t>()] = value->get<double>();
     }
-    Curve out{.name = "held out", .metric = metric, .marks = true};
+    Curve out{.name = name, .metric = metric, .marks = true};
     for (const auto& [version, value] : points) {
       out.x.push_back(version);
       out.y.push_back(value);
@@ -247,7 +248,9 @@ void AddPairs(ChartList& charts, const RunData& data, const std::string& room) {
                     : "beta times the log-ratio to the reference; both falling: the margin grows "
                       "by making rejected answers unlikely",
              {charts.Of(room + "/reward_chosen", "chosen"),
-              charts.Of(room + "/reward_rejected", "rejected")});
+              charts.Of(room + "/reward_rejected", "rejected"),
+              charts.HeldOut("eval/reward_chosen", "reward_chosen", "chosen, held out"),
+              charts.HeldOut("eval/reward_rejected", "reward_rejected", "rejected, held out")});
   charts.One("kto/kl", "distance from the reference that rewards are compared with, nats");
   charts.Section("Updates");
   AddUpdates(charts);

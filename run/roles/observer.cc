@@ -39,10 +39,12 @@ double NowSeconds() { return static_cast<double>(RealClock().WallMs()) / 1000.0;
 
 Json EvalJson(const std::optional<learner::EvalResult>& e) {
   if (!e) return nullptr;
-  Json out = {{"accuracy", e->accuracy},   {"reward", e->reward},
-              {"reward_se", e->reward_se}, {"answers", e->answers},
-              {"unscored", e->unscored},   {"aborted", e->aborted},
-              {"version", e->version},     {"accuracy_se", e->accuracy_se}};
+  Json out = {{"accuracy", e->accuracy}, {"reward", e->reward},     {"reward_se", e->reward_se},
+              {"answers", e->answers},   {"unscored", e->unscored}, {"aborted", e->aborted},
+              {"version", e->version}};
+  out["accuracy_se"] = e->accuracy_se;
+  if (e->reward_chosen) out["reward_chosen"] = *e->reward_chosen;
+  if (e->reward_rejected) out["reward_rejected"] = *e->reward_rejected;
   if (e->loss) out["loss"] = *e->loss;
   return out;
 }
@@ -281,6 +283,8 @@ void Observer::EndTensorBoard(const learner::LearnerResult& result) {
     } else {
       values["eval/accuracy"] = after.accuracy;
       if (after.loss) values["eval/margin"] = after.reward;
+      if (after.reward_chosen) values["eval/reward_chosen"] = *after.reward_chosen;
+      if (after.reward_rejected) values["eval/reward_rejected"] = *after.reward_rejected;
     }
     tensorboard_->Write(last, NowSeconds(), values);
   }

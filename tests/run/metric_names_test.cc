@@ -244,6 +244,12 @@ TEST(MetricNamesTest, Dpo) {
   ExpectTextAndSession(run, "dpo", false);
   const auto eval = nlohmann::json::parse(Read(run + "/summary.json"))["eval"];
   EXPECT_TRUE(eval["after"]["accuracy_se"].is_number());
+  for (const char* when : {"before", "after"}) {
+    EXPECT_NEAR(
+        eval[when]["reward_chosen"].get<double>() - eval[when]["reward_rejected"].get<double>(),
+        eval[when]["reward"].get<double>(), 1e-9);
+  }
+  EXPECT_TRUE(Lines(run + "/metrics.jsonl")[1]["eval/reward_chosen"].is_number());
   // The evaluation after the last step follows the last line; TensorBoard has it all the same.
   EXPECT_FALSE(Lines(run + "/metrics.jsonl").back().contains("eval/accuracy"));
   const std::string page = Read(run + "/report.html");
@@ -257,6 +263,11 @@ TEST(MetricNamesTest, KtoAndRewardModel) {
   const TempFolder kto, reward_model;
   ExpectNames(TrainOnPairs(kto, "dpo", "loss = \"kto\"\n"), OfPairs("dpo"));
   ExpectNames(TrainOnPairs(reward_model, "reward_model"), OfPairs("rm"));
+  for (const auto* run : {&kto, &reward_model}) {
+    const auto eval = nlohmann::json::parse(Read(*run / "run/summary.json"))["eval"]["after"];
+    EXPECT_NEAR(eval["reward_chosen"].get<double>() - eval["reward_rejected"].get<double>(),
+                eval["reward"].get<double>(), 1e-9);
+  }
 }
 
 int FreePort() {

@@ -14,8 +14,11 @@ TEST(RunStateTest, ComesBackAsItWas) {
       .store = "12:7",
       .before = EvalResult{.version = 0,
                            .accuracy = 0.25,
+                           .accuracy_se = 0.02,
                            .reward = 0.1,
                            .reward_se = 0.01,
+                           .reward_chosen = 0.5,
+                           .reward_rejected = -0.25,
                            .answers = 8,
                            .unscored = 1,
                            .loss = 0.7},
@@ -30,6 +33,9 @@ TEST(RunStateTest, ComesBackAsItWas) {
   EXPECT_EQ(back.store, "12:7");
   EXPECT_EQ(back.before->accuracy, 0.25);
   EXPECT_EQ(back.before->reward_se, 0.01);
+  EXPECT_EQ(back.before->accuracy_se, 0.02);
+  EXPECT_EQ(back.before->reward_chosen, 0.5);
+  EXPECT_EQ(back.before->reward_rejected, -0.25);
   EXPECT_EQ(back.before->unscored, 1);
   EXPECT_EQ(*back.before->loss, 0.7);
   EXPECT_EQ(back.sft->steps, 21);

@@ -45,7 +45,7 @@ TEST(RunChartsTest, HeldOutValuesOfPairsStandBesideThoseOfTraining) {
     data.columns["eval/margin"] = {{1}, {0.2}};
     Put(data, "perf/tokens_per_s", {10, 11, 12, 13});
     data.summary = Json::parse(
-        R"({"eval":{"before":{"accuracy":0.5,"reward":0,"loss":0.6931,"version":0},"after":{"accuracy":0.9,"reward":1.5,"loss":0.3,"version":4}}})");
+        R"({"eval":{"before":{"accuracy":0.5,"reward":0,"loss":0.6931,"version":0},"after":{"accuracy":0.9,"reward":1.5,"reward_chosen":0.5,"reward_rejected":-1.0,"loss":0.3,"version":4}}})");
     const RunCharts charts = ChartsOf(data);
     const Json* loss = Chart(charts, "loss");
     ASSERT_NE(loss, nullptr) << room;
@@ -57,7 +57,10 @@ TEST(RunChartsTest, HeldOutValuesOfPairsStandBesideThoseOfTraining) {
     EXPECT_EQ((*loss)["series"][1]["marks"], true);
     EXPECT_EQ((*Chart(charts, "margin"))["series"][1]["y"], Json::parse("[0.0,0.2,1.5]"));
     EXPECT_EQ((*Chart(charts, "accuracy"))["series"].size(), 2u);
-    EXPECT_EQ((*Chart(charts, "rewards of chosen and rejected"))["series"].size(), 2u);
+    const Json& rewards = (*Chart(charts, "rewards of chosen and rejected"))["series"];
+    ASSERT_EQ(rewards.size(), 4u);
+    EXPECT_EQ(rewards[2]["y"], Json::parse("[0.5]"));
+    EXPECT_EQ(rewards[3]["name"], "rejected, held out");
     EXPECT_EQ((*Chart(charts, "perf/tokens_per_s"))["note"],
               "tokens trained on over the wall time of the step");
   }
