@@ -30,6 +30,7 @@ EngineOptions Checked(EngineOptions o) {
   if (o.prefill_tokens < 1) BadOption("prefill_tokens", "must be at least 1");
   if (o.max_new_tokens < 1) BadOption("max_new_tokens", "must be at least 1");
   if (o.kv_budget_mb < 1) BadOption("kv_budget_mb", "must be at least 1");
+  if (o.keep_last && o.max_batch != 1) BadOption("max_batch", "must be 1 where keep_last is set");
   return o;
 }
 
@@ -126,6 +127,7 @@ struct Engine::Impl {
     for (size_t i = 0; i < slots(); ++i) logit_row[i] = static_cast<int32_t>(i);
     logit_row.Upload();
     ended.reserve(slots());
+    last_drawn.reserve(slots());
   }
 
   size_t slots() const { return static_cast<size_t>(options.max_batch); }
@@ -174,6 +176,8 @@ struct Engine::Impl {
   DeviceArray<int32_t> eos;
   DeviceArray<uint8_t> scratch;
   std::vector<std::pair<int32_t, FinishReason>> ended;  // slots of this step
+  std::vector<DrawnToken> last_drawn;
+  std::vector<int32_t> kept_sequence;
   int64_t step = 0;
   std::vector<GenerateResult> finished;
   EngineCounters counters;
@@ -289,7 +293,11 @@ void Engine::Impl::FinishSlots(int32_t rows) {
       case kernels::SlotStatus::kEmpty:
         PLUMB_CHECK(false, "slot " + std::to_string(slot) + " was never started");
     }
-    if (token >= 0) ++counters.generated_tokens;
+    if (token < 0) continue;
+    ++counters.generated_tokens;
+    const Group& group = *scheduler.group_of(slot);
+    last_drawn.push_back(
+        {.id = group.request.id, .sample = sample[static_cast<size_t>(slot)], .token = token});
   }
   if (ended.empty()) return;
   tokens.Download();
@@ -316,6 +324,12 @@ void Engine::Impl::FinishSlot(int32_t slot, FinishReason reason) {
     ++counters.nonfinite_samples;
     out.reason = std::string(kNonFiniteLogits) + " after token " + std::to_string(n) +
                  " of the answer: they hold NaN or nothing finite";
+  }
+  if (options.keep_last && reason != FinishReason::kAborted) {
+    kept_sequence.assign(group->request.tokens.begin(), group->request.tokens.end());
+    kept_sequence.insert(kept_sequence.end(), out.tokens.begin(), out.tokens.end());
+    kept_sequence.pop_back();  // was drawn and never fed: it has no keys and values
+    scheduler.KeepPrefix(slot, kept_sequence);
   }
   scheduler.Finish(slot, step);
   if (group->finished == group->request.num_samples)
@@ -368,7 +382,10 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
   Impl& e = *impl_;
   PLUMB_CHECK(version >= 0, "weights without a version");
   const auto begin = std::chrono::steady_clock::now();
+  e.last_drawn.clear();
+  if (e.version[0] != version) e.scheduler.ForgetPrefix(e.step);
   const StepPlan& plan = e.scheduler.Plan(e.step);
+  e.counters.kept_tokens = e.scheduler.kept_tokens();
   if (plan.empty()) return false;
   e.StartSlots(plan);
   const int32_t rows = e.BuildRows(plan);
@@ -408,6 +425,8 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   return true;
 }
+
+std::span<const DrawnToken> Engine::last_drawn() const { return impl_->last_drawn; }
 
 std::vector<GenerateResult> Engine::TakeFinished() { return std::exchange(impl_->finished, {}); }
 

@@ -20,6 +20,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -42,6 +43,9 @@ struct EngineOptions {
   std::vector<std::string> stop;  // stop strings
   std::vector<int32_t> eos;       // end tokens
   bool record_kept = false;       // what filters kept for each token: for whoever scores it again
+  // Keys and values of the last sample stay, in whole pages, for a next prompt that begins with the
+  // same tokens (a conversation); REQUIRES max_batch = 1. They go when the version changes.
+  bool keep_last = false;
 };
 
 // Totals since construction; plain numbers, read them from the engine's thread.
@@ -50,6 +54,7 @@ struct EngineCounters {
   uint64_t decode_steps = 0;  // steps with at least one decode row
   uint64_t generated_tokens = 0;
   uint64_t prefill_tokens = 0;     // computed once a group
+  uint64_t kept_tokens = 0;        // of prompts, taken from the last sample (keep_last)
   uint64_t finished_samples = 0;   // of every reason
   uint64_t length_samples = 0;     // cut at the limit
   uint64_t nonfinite_samples = 0;  // aborted: logits without a finite maximum
@@ -61,6 +66,13 @@ struct EngineCounters {
                              : static_cast<double>(generated_tokens + nonfinite_samples) /
                                    (static_cast<double>(decode_steps) * max_batch);
   }
+};
+
+// One token of the last step, for who shows answers while they are drawn.
+struct DrawnToken {
+  uint64_t id = 0;  // of the request
+  uint32_t sample = 0;
+  int32_t token = 0;
 };
 
 class Engine {
@@ -75,6 +87,8 @@ class Engine {
   // One step with these weights; tokens drawn are stamped with `version`. False: there was nothing
   // to do.
   bool Step(const policy_model::Weights& weights, int64_t version);
+  // What the last Step drew, one token at most a running sample; until the next one.
+  std::span<const DrawnToken> last_drawn() const;
   // Groups all of whose samples have ended, in the order they ended.
   std::vector<GenerateResult> TakeFinished();
   // Forgets every request that has not finished, releases its pages and returns their ids in order

@@ -187,13 +187,15 @@ bool Scheduler::StartSamples(int64_t step) {
 void Scheduler::Admit() {
   while (!queue_.empty() && waiting_samples_ < options_.max_batch && !free_prompt_rows_.empty()) {
     Group* g = queue_.front();
-    const int32_t pages = PromptPages(g->request), all = pages_->PagesFor(g->prefill_target());
+    const int32_t pages = PromptPages(g->request), all = pages_->PagesFor(g->prefill_target()),
+                  held = static_cast<int32_t>(g->prompt_pages.size());  // handed on to it
     // With all these prompts held, one sample of any waiting group still has to fit once the
     // running ones have ended.
     int64_t largest = OwnPages(g->request);
     if (g->request.num_samples == 1 && all > g->full_pages) --largest;
     for (const Group* w : waiting_) largest = std::max<int64_t>(largest, PrivatePages(*w));
-    if (pages > pages_->free_pages() || waiting_pages_ + pages + largest > pages_->num_pages())
+    if (pages - held > pages_->free_pages() ||
+        waiting_pages_ + pages + largest > pages_->num_pages())
       return;
     queue_.pop_front();
     waiting_pages_ += g->prompt_held = pages;
@@ -202,6 +204,10 @@ void Scheduler::Admit() {
     free_prompt_rows_.pop_back();
     int32_t* row = page_table_.data() + static_cast<ptrdiff_t>(g->prompt_row) * stride_;
     for (int32_t p = 0; p < all; ++p) {
+      if (p < held) {
+        row[p] = g->prompt_pages[static_cast<size_t>(p)];
+        continue;
+      }
       row[p] = p < pages ? pages_->Allocate() : row[p - pages];
       g->prompt_pages.push_back(p < all - pages ? -1 : row[p]);
     }
@@ -209,11 +215,54 @@ void Scheduler::Admit() {
   }
 }
 
+void Scheduler::KeepPrefix(int32_t slot, std::span<const int32_t> tokens) {
+  PLUMB_CHECK(options_.max_batch == 1 && prefix_pages_.empty(), "one prefix at a time");
+  if (options_.window > 0) return;  // the first pages have made room for later ones
+  const int32_t* row = page_table_.data() + static_cast<ptrdiff_t>(slot) * stride_;
+  const size_t page = static_cast<size_t>(pages_->page_tokens()), pages = tokens.size() / page;
+  for (size_t p = 0; p < pages; ++p) {
+    pages_->AddReference(row[p]);
+    prefix_pages_.push_back(row[p]);
+  }
+  prefix_tokens_.assign(tokens.begin(), tokens.begin() + static_cast<ptrdiff_t>(pages * page));
+}
+
+void Scheduler::ForgetPrefix(int64_t step) {
+  // No step before this one runs any more, and this one reads none of them.
+  for (const int32_t page : prefix_pages_) pages_->Release(page, step - 1);
+  pages_->Retire(step - 1);
+  prefix_pages_.clear();
+  prefix_tokens_.clear();
+}
+
+void Scheduler::HandPrefixOn(int64_t step) {
+  if (prefix_pages_.empty() || (waiting_.empty() && queue_.empty())) return;
+  if (waiting_.empty()) {
+    Group* g = queue_.front();
+    const auto& prompt = g->request.tokens;
+    const auto page = static_cast<size_t>(pages_->page_tokens());
+    const size_t most = std::min(static_cast<size_t>(g->full_pages) * page, prefix_tokens_.size());
+    const auto same = static_cast<size_t>(
+        std::mismatch(prompt.begin(), prompt.begin() + static_cast<ptrdiff_t>(most),
+                      prefix_tokens_.begin())
+            .first -
+        prompt.begin());
+    for (size_t p = 0; p < same / page; ++p) {
+      pages_->AddReference(prefix_pages_[p]);
+      g->prompt_pages.push_back(prefix_pages_[p]);
+    }
+    g->prefilled = static_cast<int32_t>(same / page * page);
+    kept_tokens_ += same / page * page;
+  }
+  ForgetPrefix(step);
+}
+
 const StepPlan& Scheduler::Plan(int64_t step) {
   plan_.starts.clear();
   plan_.copy_from.clear();
   plan_.copy_to.clear();
   plan_.prefills.clear();
+  HandPrefixOn(step);
   // New prompts must not take the pages that samples of earlier ones are waiting for.
   if (StartSamples(step)) {
     Admit();
@@ -261,6 +310,10 @@ std::unique_ptr<Group> Scheduler::Remove(Group* group) {
 std::vector<std::unique_ptr<Group>> Scheduler::TakeAll(int64_t step) {
   while (!plan_.decode.empty()) Finish(plan_.decode.back(), step);
   for (Group* g : waiting_) ReleasePrompt(g, step);
+  for (Group* g : queue_) {  // what was handed on to it
+    for (const int32_t page : g->prompt_pages) pages_->Release(page, step);
+    g->prompt_pages.clear();
+  }
   waiting_.clear();
   queue_.clear();
   unstarted_ = waiting_samples_ = waiting_pages_ = 0;

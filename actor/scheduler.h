@@ -20,13 +20,17 @@
 // that holds the window and a chunk; once it is prefilled, only its last window is kept. A group is
 // admitted only if, with the prompt pages of all groups that still have samples to start, one
 // sample of any of them fits the pool: the oldest can then always start once the running ones end.
-// Thread safety: none; the engine's thread owns it. Allocation: only in Submit.
+// A kept prefix (KeepPrefix) belongs to the first group that waits behind it: what its prompt
+// begins with goes over to it, the rest is free before that step is planned, so that nothing ever
+// waits for it.
+// Thread safety: none; the engine's thread owns it. Allocation: only in Submit and KeepPrefix.
 // Errors: see Refusal(); the rest are broken invariants and abort.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -102,6 +106,13 @@ class Scheduler {
   // The sample in `slot` has ended: its pages are released after `step`, the slot is free for the
   // next Plan.
   void Finish(int32_t slot, int64_t step);
+  // Keeps the whole pages of `tokens`, whose keys and values the sample in `slot` has written, for
+  // the next group in the queue, in place of what was kept before; nothing where every layer
+  // slides, whose first pages are gone. REQUIRES: max_batch = 1.
+  void KeepPrefix(int32_t slot, std::span<const int32_t> tokens);
+  void ForgetPrefix(int64_t step);
+  // Prompt tokens of all groups so far that were taken from what was kept.
+  uint64_t kept_tokens() const { return kept_tokens_; }
   // Takes out a group all of whose samples have finished.
   std::unique_ptr<Group> Remove(Group* group);
   // Takes out everything, started or not, and releases its pages. Returns the groups in order of
@@ -143,6 +154,7 @@ class Scheduler {
   void Admit();
   void StartOne(Group* g, int64_t step);
   void ReleasePrompt(Group* g, int64_t step);
+  void HandPrefixOn(int64_t step);
 
   const SchedulerOptions options_;
   KvPages* const pages_;
@@ -155,8 +167,10 @@ class Scheduler {
   std::deque<Group*> queue_;                    // submitted, not admitted
   std::vector<Group*> waiting_;                 // admitted, some sample not started; in order
   int64_t unstarted_ = 0;
-  int64_t waiting_samples_ = 0;  // unstarted samples of waiting_
-  int64_t waiting_pages_ = 0;    // prompt pages of waiting_
+  int64_t waiting_samples_ = 0;                        // unstarted samples of waiting_
+  int64_t waiting_pages_ = 0;                          // prompt pages of waiting_
+  std::vector<int32_t> prefix_tokens_, prefix_pages_;  // kept; as many tokens as the pages hold
+  uint64_t kept_tokens_ = 0;
   StepPlan plan_;
 };
 

@@ -33,13 +33,15 @@ std::unique_ptr<Group> MakeGroup(uint64_t id, int32_t prompt, int32_t samples, i
 // prompt, position).
 class Machine {
  public:
+  // `keep`: what a sample has written is kept for the next group.
   Machine(int32_t max_batch, int32_t prefill_tokens, int32_t page_tokens, int32_t num_pages,
-          uint64_t seed, int32_t window = 0)
+          uint64_t seed, int32_t window = 0, bool keep = false)
       : pages_(Shape(), Device::kCpu, DType::kFloat32, page_tokens, num_pages),
         scheduler_({max_batch, prefill_tokens, 200, window}, &pages_),
         window_(window > 0 ? window : 200),
         prefill_tokens_(prefill_tokens),
         max_batch_(max_batch),
+        keep_(keep),
         random_(seed, 0) {}
 
   Scheduler& scheduler() { return scheduler_; }
@@ -47,6 +49,7 @@ class Machine {
   size_t finished_groups() const { return finished_groups_; }
   int64_t prefilled() const { return prefilled_; }
   int32_t most_held() const { return most_held_; }
+  int64_t step() const { return step_; }
 
   // False: nothing to do.
   bool Step() {
@@ -88,6 +91,9 @@ class Machine {
       Group* g = scheduler_.group_of(slot);
       const int32_t drawn = ++position_[slot] - static_cast<int32_t>(g->request.tokens.size()) + 1;
       if (drawn < g->request.limit && random_.NextBelow(20) != 0) continue;
+      // every token is the same one
+      if (keep_)
+        scheduler_.KeepPrefix(slot, std::vector<int32_t>(static_cast<size_t>(position_[slot]), 1));
       scheduler_.Finish(slot, step_);
       if (g->finished == g->request.num_samples) {
         scheduler_.Remove(g);
@@ -118,6 +124,10 @@ class Machine {
   void CheckReads(int32_t row, int32_t position, const Group& g, int32_t sample) {
     const int32_t prompt = static_cast<int32_t>(g.request.tokens.size());
     for (int32_t i = std::max(0, position - window_ + 1); i <= position; ++i) {
+      if (keep_) {  // an earlier group may have written it
+        ASSERT_EQ(std::get<2>(cells_[{Page(row, i), i % pages_.page_tokens()}]), i) << row;
+        continue;
+      }
       const Writer expected{g.request.id, i < prompt - 1 ? -1 : sample, i};
       ASSERT_EQ((cells_[{Page(row, i), i % pages_.page_tokens()}]), expected)
           << "row " << row << " at " << position << " sees " << i;
@@ -129,6 +139,7 @@ class Machine {
   const int32_t window_;
   const int32_t prefill_tokens_;
   const int32_t max_batch_;
+  const bool keep_;
   RandomStream random_;
   std::map<std::pair<int32_t, int32_t>, Writer> cells_;
   std::map<int32_t, int32_t> position_;
@@ -173,6 +184,58 @@ TEST(Scheduler, RandomAdmissionsReadWhatTheyWroteAndLeakNothing) {
     EXPECT_EQ(machine.scheduler().unstarted(), 0);
     if (HasFatalFailure()) return;
   }
+}
+
+// What is kept stands in nobody's way, however small the pool.
+TEST(Scheduler, AKeptPrefixGoesToTheNextGroupAndBlocksNobody) {
+  uint64_t kept = 0;
+  for (uint64_t seed = 0; seed < 100; ++seed) {
+    RandomStream random(seed, 2);
+    const int32_t page_tokens = 1 + static_cast<int32_t>(random.NextBelow(9));
+    const int32_t num_pages = 4 + static_cast<int32_t>(random.NextBelow(20));
+    Machine machine(1, 1 + static_cast<int32_t>(random.NextBelow(20)), page_tokens, num_pages, seed,
+                    /*window=*/0, /*keep=*/true);
+    size_t accepted = 0;
+    int64_t prompt_tokens = 0;
+    for (int i = 0; i < 25; ++i) {
+      auto g = MakeGroup(static_cast<uint64_t>(i), 1 + static_cast<int32_t>(random.NextBelow(30)),
+                         1 + static_cast<int32_t>(random.NextBelow(3)),
+                         1 + static_cast<int32_t>(random.NextBelow(20)));
+      if (!machine.scheduler().Refusal(g->request)) {
+        prompt_tokens += g->prefill_target();
+        machine.scheduler().Submit(std::move(g));
+        ++accepted;
+      }
+      for (uint32_t s = random.NextBelow(60); s > 0; --s) machine.Step();
+    }
+    int steps = 0;
+    while (machine.Step()) ASSERT_LT(++steps, 20000) << "seed " << seed;
+    EXPECT_TRUE(machine.scheduler().idle()) << "seed " << seed << ": stuck";
+    EXPECT_EQ(machine.finished_groups(), accepted) << "seed " << seed;
+    EXPECT_EQ(machine.prefilled() + static_cast<int64_t>(machine.scheduler().kept_tokens()),
+              prompt_tokens)
+        << "computed or kept, seed " << seed;
+    machine.scheduler().ForgetPrefix(machine.step());
+    EXPECT_EQ(machine.pages().free_pages(), num_pages) << "seed " << seed;
+    kept += machine.scheduler().kept_tokens();
+    if (HasFatalFailure()) return;
+  }
+  EXPECT_GT(kept, 1000u) << "nothing was kept";
+}
+
+TEST(Scheduler, WhatWasHandedOnToAWaitingGroupComesBackWithIt) {
+  Machine machine(1, 100, 4, 100, 0, /*window=*/0, /*keep=*/true);
+  machine.scheduler().Submit(MakeGroup(0, 20, 1, 1));
+  while (machine.Step()) {
+  }
+  EXPECT_EQ(machine.pages().free_pages(), 95) << "20 tokens were kept";
+  machine.scheduler().Submit(MakeGroup(1, 30, 1, 4));
+  machine.scheduler().Submit(MakeGroup(2, 30, 1, 4));
+  machine.scheduler().Plan(machine.step());
+  EXPECT_EQ(machine.scheduler().kept_tokens(), 20u);
+  EXPECT_EQ(machine.scheduler().TakeAll(machine.step()).size(), 2u);
+  machine.pages().Retire(machine.step());
+  EXPECT_EQ(machine.pages().free_pages(), 100);
 }
 
 TEST(Scheduler, FullPromptPagesAreSharedAndTheLastSampleTakesThePartialOne) {

@@ -116,7 +116,7 @@ Seeds RowSeeds() {
       R"({"prompt": "p", "response_a": "x", "response_b": "y", "winner": "model_a", "odd": [NaN, -Infinity, 1e999, 99999999999999999999, "\ud83d"]})",
       R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]})",
       R"({"prompt": "p", "response_1": "x", "response_2": "y", "winner": null})",
-      R"({"conversation_a": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}], "conversation_b": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "b"}], "winner": "tie (bothbad)"})",
+      R"row({"conversation_a": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}], "conversation_b": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "b"}], "winner": "tie (bothbad)"})row",
       R"({"prompt": "p", "chosen": "a", "rejected": "b", "plumb_tokens": {"prompt": [1], "chosen": [2, 3], "rejected": [4294967296]}})",
       R"({"prompt": "p", "completion": "c", "plumb_tokens": {"prompt": [1], "completion": [2]}, "lease": 3})",
       R"({"data_source": "d", "prompt": [{"role": "user", "content": "u"}], "ability": "", "reward_model": {"style": "rule", "ground_truth": "g"}, "extra_info": {"index": 0, "plumb": {"prompt": "text", "weight": 2}, "level": [1]}})",
