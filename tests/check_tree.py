@@ -47,8 +47,9 @@ ROOMS_OF_RUN = set(ALLOWED)
 ALLOWED["run/session"] = ROOMS_OF_RUN
 ALLOWED["run/report"] = LEAF
 ALLOWED["run/board"] = LEAF | {"common/text", "run/session"}
+ALLOWED["run/models"] = ROOMS_OF_RUN | {"run/session"}
 ALLOWED["run/roles"] = ROOMS_OF_RUN | {"run/session", "run/report"}
-ALLOWED["run/commands"] = ROOMS_OF_RUN | {"run/session", "run/report", "run/board", "run/roles"}
+ALLOWED["run/commands"] = ROOMS_OF_RUN | {"run/session", "run/models", "run/report", "run/board", "run/roles"}
 ALLOWED["run"] = {"run/commands"}
 # Outside headers and the folders that may see them.
 OUTSIDE = {

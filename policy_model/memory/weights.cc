@@ -12,10 +12,12 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/problem.h"
 #include "common/base/rng.h"
 #include "kernels/block_hash.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
+#include "policy_model/memory/load_check.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -78,6 +80,24 @@ void Draw(ParameterSet& set, uint64_t seed, uint64_t stream, double init_std, do
   }
 }
 
+Problem WhyUnfit(const std::string& name, const TensorView& view,
+                 const std::vector<int64_t>& want) {
+  if (view.shape != want) {
+    return "tensor " + name + " has shape " + ShapeText(view.shape) + ", config.json asks for " +
+           ShapeText(want);
+  }
+  if (view.dtype == DType::kInt32 || view.dtype == DType::kInt64)
+    return "tensor " + name + " holds integers";
+  return std::nullopt;
+}
+
+std::string TensorsMissing(const std::string& names) {
+  return "tensors are missing:" + names +
+         (names == " lm_head.weight" ? " (where the head is the embedding, config.json has to say "
+                                       "\"tie_word_embeddings\": true)"
+                                     : "");
+}
+
 // Fills a set from the files of a folder. `find` says under which name a tensor of the table is
 // there ("": missing); returns the names that were used.
 std::set<std::string> Fill(ParameterSet& set, const SafetensorsReader& reader,
@@ -98,14 +118,9 @@ std::set<std::string> Fill(ParameterSet& set, const SafetensorsReader& reader,
       }
       const TensorView& view = reader.tensors().at(name);
       const std::vector<int64_t> want = FileShape(e, part);
-      if (view.shape != want) {
-        throw Error(ErrorCode::kCorruption,
-                    "tensor " + name + " has shape " + ShapeText(view.shape) +
-                        ", config.json asks for " + ShapeText(want),
+      if (const Problem problem = WhyUnfit(name, view, want)) {
+        throw Error(view.shape != want ? ErrorCode::kCorruption : ErrorCode::kUnsupported, *problem,
                     where);
-      }
-      if (view.dtype == DType::kInt32 || view.dtype == DType::kInt64) {
-        throw Error(ErrorCode::kUnsupported, "tensor " + name + " holds integers", where);
       }
       const int64_t n = (part.row_end - part.row_begin) * columns,
                     size = static_cast<int64_t>(ElementSize(view.dtype));
@@ -119,12 +134,7 @@ std::set<std::string> Fill(ParameterSet& set, const SafetensorsReader& reader,
       used.insert(name);
     }
   }
-  if (missing == " lm_head.weight") {
-    missing +=
-        " (where the head is the embedding, config.json has to say \"tie_word_embeddings\": true)";
-  }
-  if (!missing.empty())
-    throw Error(ErrorCode::kCorruption, "tensors are missing:" + missing, where);
+  if (!missing.empty()) throw Error(ErrorCode::kCorruption, TensorsMissing(missing), where);
   return used;
 }
 
@@ -169,7 +179,59 @@ std::string_view BesidePrefix(const std::string& name) {
   return "";
 }
 
+// FindTensor for a model's own tensors. Of a tied pair either name may be the one that is there.
+std::string FindOf(const ModelShape& shape, const std::map<std::string, TensorView>& tensors,
+                   const std::string& wanted) {
+  const std::string name = FindTensor(tensors, wanted);
+  return name.empty() && shape.tied && wanted == "model.embed_tokens.weight"
+             ? FindTensor(tensors, "lm_head.weight")
+             : name;
+}
+
+// What is there and no part of the model; "": nothing. Counts what stands beside the text model, by
+// the prefix of its names.
+std::string LeftOver(const ModelShape& shape, const std::map<std::string, TensorView>& tensors,
+                     const std::set<std::string>& used,
+                     std::map<std::string_view, int64_t>& beside) {
+  std::string left;
+  for (const auto& [name, view] : tensors) {
+    // A tied model may carry its head twice (ReadModelConfig unties one that is another); older
+    // exports carry rotary tables that follow from the config.
+    if (used.count(name) || (shape.tied && name.ends_with("lm_head.weight")) ||
+        name.ends_with("rotary_emb.inv_freq"))
+      continue;
+    const std::string_view prefix = BesidePrefix(name);
+    if (!prefix.empty()) ++beside[prefix];
+    else left += " " + name;
+  }
+  return left.empty() ? "" : "tensors that this model does not have:" + left;
+}
+
 }  // namespace
+
+std::vector<std::string> WhyNotLoadable(const TensorTable& table, const std::string& directory) {
+  const auto reader = SafetensorsReader::OpenDirectory(directory);
+  const auto& tensors = reader->tensors();
+  std::vector<std::string> problems;
+  std::set<std::string> used, lost;
+  std::string missing;
+  for (const TensorEntry& e : table.entries()) {
+    for (const TensorPart& part : e.parts) {
+      const std::string name = FindOf(table.shape(), tensors, part.file_tensor);
+      if (name.empty()) {
+        if (lost.insert(part.file_tensor).second) missing += " " + part.file_tensor;
+      } else if (used.insert(name).second) {
+        const Problem problem = WhyUnfit(name, tensors.at(name), FileShape(e, part));
+        if (problem) problems.push_back(*problem);
+      }
+    }
+  }
+  std::map<std::string_view, int64_t> beside;
+  const std::string left = LeftOver(table.shape(), tensors, used, beside);
+  if (!missing.empty()) problems.push_back(TensorsMissing(missing));
+  if (!left.empty()) problems.push_back(left);
+  return problems;
+}
 
 Weights::Weights(const ModelShape& shape, const Stream& stream, DType dtype)
     : table_(std::make_shared<const TensorTable>(shape)),
@@ -218,27 +280,11 @@ void Weights::Load(const std::string& directory) {
   const auto reader = SafetensorsReader::OpenDirectory(directory);
   const auto& tensors = reader->tensors();
   const std::set<std::string> used =
-      Fill(base(), *reader, directory, [&](const std::string& wanted) {
-        const std::string name = FindTensor(tensors, wanted);
-        // Of a tied pair either name may be the one that is there.
-        return name.empty() && shape().tied && wanted == "model.embed_tokens.weight"
-                   ? FindTensor(tensors, "lm_head.weight")
-                   : name;
-      });
-  std::string left;
-  std::map<std::string_view, int64_t> beside;  // by prefix
-  for (const auto& [name, view] : tensors) {
-    // A tied model may carry its head twice (ReadModelConfig unties one that is another); older
-    // exports carry rotary tables that follow from the config.
-    if (used.count(name) || (shape().tied && name.ends_with("lm_head.weight")) ||
-        name.ends_with("rotary_emb.inv_freq"))
-      continue;
-    const std::string_view prefix = BesidePrefix(name);
-    if (!prefix.empty()) ++beside[prefix];
-    else left += " " + name;
-  }
-  if (!left.empty())
-    throw Error(ErrorCode::kCorruption, "tensors that this model does not have:" + left, directory);
+      Fill(base(), *reader, directory,
+           [&](const std::string& wanted) { return FindOf(shape(), tensors, wanted); });
+  std::map<std::string_view, int64_t> beside;
+  const std::string left = LeftOver(shape(), tensors, used, beside);
+  if (!left.empty()) throw Error(ErrorCode::kCorruption, left, directory);
   if (beside.empty()) return;
   std::string what;
   for (const auto& [prefix, count] : beside)

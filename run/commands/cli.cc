@@ -98,6 +98,8 @@ int RunCli(int argc, char** argv) {
   AddWatchCommand(app, result);
   AddDoctorCommand(app, result);
   AddGenerateCommand(app, result);
+  AddChatCommand(app, result);
+  AddModelCommand(app, result);
   AddConvertCommand(app, result);
   AddEvalCommand(app, result);
   AddScoreCommand(app, result);

@@ -6,8 +6,8 @@
 //   6 a peer or deadline   7 stopped before its end (Ctrl-C, SIGTERM), fewer steps than asked, or
 //                          ended below eval.bar
 //   8 not finite   9 not supported by this build
-//   10 a reward part failed on every sample (plumb reward test), or on every answer of several
-//   steps (plumb train)
+//   10 a reward part failed on every sample (plumb reward test), on every answer (plumb eval), or
+//   on every answer of several steps (plumb train)
 // Thread safety: RunCli is called once, by main.
 #pragma once
 
@@ -52,6 +52,8 @@ void AddBoardCommand(CLI::App& app, CliResult& result);
 void AddWatchCommand(CLI::App& app, CliResult& result);
 void AddDoctorCommand(CLI::App& app, CliResult& result);
 void AddGenerateCommand(CLI::App& app, CliResult& result);
+void AddChatCommand(CLI::App& app, CliResult& result);
+void AddModelCommand(CLI::App& app, CliResult& result);
 void AddScoreCommand(CLI::App& app, CliResult& result);
 void AddEvalCommand(CLI::App& app, CliResult& result);
 void AddConvertCommand(CLI::App& app, CliResult& result);

@@ -4,38 +4,39 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "actor/engine.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/text/tokenizer/text_stream.h"
+#include "common/text/unicode.h"
+#include "replay/datasets/rows/dataset_import.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "reward/part/reward.h"
 #include "run/commands/cli.h"
+#include "run/commands/model_options.h"
 #include "run/commands/spooled_input.h"
-#include "run/session/model_folder.h"
+#include "run/models/answering.h"
+#include "run/report/count_progress.h"
 
 namespace plumb::run {
 namespace {
 
+using OrderedJson = nlohmann::ordered_json;
+using SteadyClock = std::chrono::steady_clock;
+
 struct GenerateArguments {
-  std::string model, system;
-  std::vector<std::string> prompts, messages, stop;
+  std::string model, system, prompts_file, out;
+  std::vector<std::string> prompts, messages, map;
   ModelOptions options;
-  int64_t max_new_tokens = 256;
-  double temperature = 1.0, top_p = 1.0, min_p = 0.0;
-  int64_t top_k = 0, samples = 1;
-  uint64_t seed = 0;
-  bool raw = false, greedy = false, json = false, special = false;
+  SamplingArguments sampling;
+  int64_t samples = 1, limit = 0;
+  bool raw = false, json = false, special = false, stream = false;
 };
 
-const char* FinishName(FinishReason finish) {
-  return finish == FinishReason::kStop     ? "stop"
-         : finish == FinishReason::kLength ? "length"
-                                           : "aborted";
-}
-
+// All of it, without the line end that `echo` puts there.
 // A conversation: a list of messages, or an object as a dataset has it (messages or prompt; tools,
 // chat_template_kwargs).
 Prompt ReadConversation(const std::string& path) {
@@ -55,125 +56,243 @@ Prompt ReadConversation(const std::string& path) {
   }
 }
 
-std::vector<int32_t> Encode(const ModelFolder& model, const GenerateArguments& arguments,
-                            const std::string& text, Prompt prompt) {
-  if (!prompt.messages.empty() && (arguments.raw || !arguments.system.empty())) {
+void Encode(const ModelFolder& model, const GenerateArguments& a, Prompt& prompt) {
+  if (!prompt.messages.empty() && (a.raw || !a.system.empty())) {
     throw Error(ErrorCode::kInvalidArgument,
                 "a conversation goes through the chat template as it is",
-                arguments.raw ? "--raw" : "--system");
+                a.raw ? "--raw" : "--system");
   }
-  const bool given = !prompt.messages.empty() || !prompt.text.empty();
-  if (!given && arguments.system.empty()) prompt.text = text;
-  if (!given && !arguments.system.empty()) {
-    if (arguments.raw || !model.chat_template) {
+  if (prompt.messages.empty() && !a.system.empty()) {
+    if (a.raw || !model.chat_template) {
       throw Error(ErrorCode::kInvalidArgument,
-                  arguments.raw ? "--system and --raw exclude each other"
-                                : "this model has no chat template to put a system message into",
+                  a.raw ? "--system and --raw exclude each other"
+                        : "this model has no chat template to put a system message into",
                   "--system");
     }
-    prompt.messages = {{.role = "system", .content = arguments.system},
-                       {.role = "user", .content = text}};
+    prompt.messages = {{.role = "system", .content = a.system},
+                       {.role = "user", .content = std::move(prompt.text)}};
+    prompt.text.clear();
   }
-  std::vector<int32_t> tokens = model.EncodePrompt(prompt, arguments.raw);
-  if (tokens.empty())
+  prompt.tokens = model.EncodePrompt(prompt, a.raw);
+  if (prompt.tokens.empty())
     throw Error(ErrorCode::kInvalidArgument, "the prompt has no tokens", "--prompt");
-  if (static_cast<int64_t>(tokens.size()) >= model.shape.max_positions) {
+  if (static_cast<int64_t>(prompt.tokens.size()) >= model.shape.max_positions) {
     throw Error(ErrorCode::kInvalidArgument,
-                "the prompt has " + std::to_string(tokens.size()) + " tokens, the model " +
+                "the prompt has " + std::to_string(prompt.tokens.size()) + " tokens, the model " +
                     std::to_string(model.shape.max_positions) + " positions",
                 "--prompt");
   }
-  return tokens;
 }
 
-int Generate(GenerateArguments arguments) {
-  for (std::string& prompt : arguments.prompts) {
-    if (prompt == "-") prompt = TextOfStandardInput();
+// What --prompt and --messages ask, in that order.
+std::vector<Prompt> AskedFor(const ModelFolder& model, const GenerateArguments& a) {
+  std::vector<Prompt> prompts;
+  for (const std::string& text : a.prompts) {
+    prompts.emplace_back();
+    prompts.back().text = text == "-" ? TextOfStandardInput() : text;
   }
-  std::vector<Prompt> conversations(
-      arguments.prompts.size());  // empty ones: the text of --prompt is asked
-  for (const std::string& path : arguments.messages) {
-    conversations.push_back(ReadConversation(path));
-    arguments.prompts.push_back(reward::PromptText(conversations.back()));
-  }
-  if (conversations.empty())
-    throw Error(ErrorCode::kInvalidArgument,
-                "nothing is asked: give --prompt TEXT or --messages FILE", "generate");
-  const ModelFolder model = LoadModel(arguments.model, arguments.options);
-  const actor::EngineOptions options{
-      .max_batch = static_cast<int32_t>(std::clamp<int64_t>(
-          arguments.samples * static_cast<int64_t>(arguments.prompts.size()), 1, 256)),
-      .max_new_tokens = static_cast<int32_t>(arguments.max_new_tokens),
-      .sampling = {.temperature =
-                       arguments.greedy ? 0.0f : static_cast<float>(arguments.temperature),
-                   .top_k = static_cast<int32_t>(arguments.top_k),
-                   .top_p = static_cast<float>(arguments.top_p),
-                   .min_p = static_cast<float>(arguments.min_p),
-                   .seed = arguments.seed},
-      .stop = arguments.stop,
-      .eos = model.shape.eos_tokens};
-  actor::Engine engine(model.shape, model.stream, model.dtype, options, model.tokenizer.get());
-  for (size_t i = 0; i < arguments.prompts.size(); ++i) {
-    std::vector<int32_t> tokens = Encode(model, arguments, arguments.prompts[i], conversations[i]);
-    const int64_t room = model.shape.max_positions - static_cast<int64_t>(tokens.size());
-    engine.Submit({.id = i,
-                   .tokens = std::move(tokens),
-                   .num_samples = static_cast<int32_t>(arguments.samples),
-                   .prompt_key = actor::RandomAddress(Purpose::kTrain, i),
-                   .limit = static_cast<int32_t>(std::min(arguments.max_new_tokens, room))});
-  }
-  const auto begin = std::chrono::steady_clock::now();
-  std::vector<actor::GenerateResult> results;
-  while (!StopRequested() && engine.Step(*model.weights, 0)) {
-    for (auto& result : engine.TakeFinished()) results.push_back(std::move(result));
-  }
-  for (auto& result : engine.TakeFinished()) results.push_back(std::move(result));
-  const double seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  std::sort(results.begin(), results.end(),
-            [](const auto& a, const auto& b) { return a.id < b.id; });
+  for (const std::string& path : a.messages) prompts.push_back(ReadConversation(path));
+  for (size_t i = 0; i < prompts.size(); ++i) prompts[i].row = i;
+  for (Prompt& prompt : prompts) Encode(model, a, prompt);
+  return prompts;
+}
 
-  const bool many = arguments.prompts.size() * static_cast<size_t>(arguments.samples) > 1;
-  std::string aborted;
-  for (const auto& result : results) {
+std::vector<Prompt> FromFile(const ModelFolder& model, const GenerateArguments& a) {
+  if (!a.system.empty() && (a.raw || !model.chat_template)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                a.raw ? "--system and --raw exclude each other"
+                      : "this model has no chat template to put a system message into",
+                "--system");
+  }
+  replay::ImportOptions options{.dataset = "prompts",
+                                .map = ReadMap(a.map),
+                                .system_prompt = a.system,
+                                .limit = a.limit,
+                                .max_prompt_tokens = model.shape.max_positions - 1};
+  options.tokenize = [&](const Prompt& p) { return model.EncodePrompt(p, a.raw); };
+  replay::ImportedPrompts imported = replay::ImportPrompts(a.prompts_file, options);
+  std::fprintf(stderr, "%s: %s\n", a.prompts_file.c_str(), imported.ledger.Describe().c_str());
+  for (const std::string& example : imported.ledger.examples)
+    std::fprintf(stderr, "  left out %s\n", example.c_str());
+  return std::move(imported.prompts);
+}
+
+// Answers as they are shown: text, or a JSON object a line.
+class Answers {
+ public:
+  Answers(const ModelFolder& model, const GenerateArguments& a) : model_(model), a_(a) {
+    if (!a.out.empty()) file_ = RealFileSystem().OpenAppend(a.out, /*truncate=*/true);
+  }
+
+  // Of --prompt and --messages.
+  void Show(const Prompt& prompt, const actor::GenerateResult& result, bool many) {
     for (const auto& sample : result.samples) {
-      const std::string text =
-          model.tokenizer->Decode(sample.tokens, /*skip_special=*/!arguments.special);
-      if (sample.finish == FinishReason::kAborted) aborted = sample.reason;
-      if (arguments.json) {
-        nlohmann::ordered_json line = {{"prompt", arguments.prompts[result.id]},
-                                       {"sample", sample.sample},
-                                       {"completion", text},
-                                       {"finish", FinishName(sample.finish)},
-                                       {"tokens", sample.tokens},
-                                       {"logprobs", sample.logprobs}};
-        if (!sample.reason.empty()) line["reason"] = sample.reason;
-        std::printf(
-            "%s\n",
-            line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
+      Note(sample);
+      if (a_.json) {
+        Line({{"prompt", reward::PromptText(prompt)}}, sample, /*tokens=*/true);
         continue;
       }
+      std::string text = Text(sample);
+      RepairUtf8(text);
       if (many) {
-        std::printf("--- prompt %llu, sample %u: %zu tokens, %s\n",
-                    static_cast<unsigned long long>(result.id + 1), sample.sample + 1,
-                    sample.tokens.size(), FinishName(sample.finish));
+        Write("--- prompt " + std::to_string(result.id + 1) + ", sample " +
+              std::to_string(sample.sample + 1) + ": " + std::to_string(sample.tokens.size()) +
+              " tokens, " + FinishName(sample.finish) + "\n");
       }
-      std::printf("%s\n", text.c_str());
+      Write(text + "\n");
     }
   }
+
+  // Of --prompts.
+  void ShowRow(const Prompt& prompt, const actor::GenerateResult& result) {
+    for (const auto& sample : result.samples) {
+      Note(sample);
+      OrderedJson line = {{"row", prompt.row}};
+      line["prompt"] = prompt.messages.empty() ? OrderedJson(prompt.text)
+                                               : OrderedJson::parse(reward::PromptText(prompt));
+      if (!prompt.ground_truth.empty()) line["ground_truth"] = prompt.ground_truth;
+      Line(std::move(line), sample, a_.json);
+    }
+    if (!file_) std::fflush(stdout);  // a row that was answered stays, whatever ends the verb
+  }
+
+  const std::string& why_aborted() const { return why_aborted_; }
+
+  void Note(const actor::GeneratedSample& sample) {
+    if (sample.finish == FinishReason::kAborted) why_aborted_ = sample.reason;
+  }
+
+ private:
+  std::string Text(const actor::GeneratedSample& sample) const {
+    return model_.tokenizer->Decode(sample.tokens, /*skip_special=*/!a_.special);
+  }
+  void Line(OrderedJson line, const actor::GeneratedSample& sample, bool tokens) {
+    line["sample"] = sample.sample;
+    line["completion"] = Text(sample);
+    line["finish"] = FinishName(sample.finish);
+    if (tokens) {
+      line["tokens"] = sample.tokens;
+      line["logprobs"] = sample.logprobs;
+    }
+    if (!sample.reason.empty()) line["reason"] = sample.reason;
+    Write(line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
+  }
+  void Write(const std::string& text) {
+    if (file_) file_->Append(text);
+    else std::fwrite(text.data(), 1, text.size(), stdout);
+  }
+
+  const ModelFolder& model_;
+  const GenerateArguments& a_;
+  std::unique_ptr<AppendFile> file_;
+  std::string why_aborted_;
+};
+
+// One answer on a terminal, shown while it is drawn.
+void ShowWhileDrawn(Answering& answering, const ModelFolder& model, const GenerateArguments& a,
+                    std::span<const Prompt> prompts, Answers& answers) {
+  TextStream stream(*model.tokenizer, /*skip_special=*/!a.special);
+  const auto show = [](const std::string& text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  };
+  answering.Run(
+      prompts,
+      [&](size_t, actor::GenerateResult& result) {
+        for (const auto& sample : result.samples) answers.Note(sample);
+      },
+      [] { return StopRequested().load(); },
+      [&](const actor::DrawnToken& token) { show(stream.Add(token.token)); });
+  show(stream.End() + "\n");
+}
+
+// Rows in their order, each as soon as those before it have ended; false: stopped.
+bool ShowRows(Answering& answering, std::span<const Prompt> prompts, Answers& answers) {
+  std::map<size_t, actor::GenerateResult> waiting;
+  size_t next = 0, done = 0;
+  const auto begin = SteadyClock::now();
+  CountProgress progress(static_cast<int64_t>(prompts.size()), "prompts",
+                         isatty(STDERR_FILENO) != 0, stderr);
+  const auto flush = [&](bool all) {
+    while (!waiting.empty() && (all || waiting.begin()->first == next)) {
+      answers.ShowRow(prompts[waiting.begin()->first], waiting.begin()->second);
+      next = waiting.begin()->first + 1;
+      waiting.erase(waiting.begin());
+    }
+  };
+  const bool whole = answering.Run(
+      prompts,
+      [&](size_t prompt, actor::GenerateResult& result) {
+        waiting.emplace(prompt, std::move(result));
+        ++done;
+        flush(/*all=*/false);
+      },
+      [&] {
+        const double seconds = std::chrono::duration<double>(SteadyClock::now() - begin).count();
+        char speed[48];
+        std::snprintf(
+            speed, sizeof speed, "%.0f tokens/s",
+            static_cast<double>(answering.counters().generated_tokens) / std::max(1e-9, seconds));
+        progress.Show(static_cast<int64_t>(done), speed);
+        return StopRequested().load();
+      });
+  flush(/*all=*/true);
+  return whole;
+}
+
+int Generate(const GenerateArguments& a) {
+  const bool file = !a.prompts_file.empty();
+  if (file != (a.prompts.empty() && a.messages.empty())) {
+    throw Error(ErrorCode::kInvalidArgument,
+                file ? "--prompts FILE asks what the file holds: leave --prompt and --messages out"
+                     : "nothing is asked: give --prompt TEXT, --messages FILE or --prompts FILE",
+                "generate");
+  }
+  const ModelFolder model = LoadModel(a.model, a.options);
+  const std::vector<Prompt> prompts = file ? FromFile(model, a) : AskedFor(model, a);
+  const Sampling sampling = ResolveSampling(a.sampling, ReadSamplingDefaults(model.base));
+  if (!sampling.said.empty()) std::fprintf(stderr, "%s\n", sampling.said.c_str());
+  const auto all = a.samples * static_cast<int64_t>(prompts.size());
+  Answering answering(model, {.samples = a.samples,
+                              .max_new_tokens = a.sampling.max_new_tokens,
+                              .max_batch = std::clamp<int64_t>(all, 1, 256),
+                              .sampling = sampling.options,
+                              .stop = a.sampling.stop,
+                              .purpose = Purpose::kTrain});
+  const bool terminal = a.out.empty() && isatty(STDOUT_FILENO) != 0;
+  Answers answers(model, a);
+  const auto begin = SteadyClock::now();
+  bool whole = true;
+  if (file) {
+    whole = ShowRows(answering, prompts, answers);
+  } else if (all == 1 && !a.json && (a.stream || terminal)) {
+    ShowWhileDrawn(answering, model, a, prompts, answers);
+  } else {
+    std::vector<actor::GenerateResult> results;
+    whole = answering.Run(
+        prompts,
+        [&](size_t, actor::GenerateResult& result) { results.push_back(std::move(result)); },
+        [] { return StopRequested().load(); });
+    std::sort(results.begin(), results.end(),
+              [](const auto& x, const auto& y) { return x.id < y.id; });
+    for (const auto& result : results) answers.Show(prompts[result.id], result, all > 1);
+  }
   std::fflush(stdout);
-  const auto& counters = engine.counters();
+  const double seconds = std::chrono::duration<double>(SteadyClock::now() - begin).count();
+  const auto& counters = answering.counters();
   if (isatty(STDERR_FILENO)) {
     std::fprintf(stderr, "%llu tokens in %.2f s, %.0f tokens/s\n",
                  static_cast<unsigned long long>(counters.generated_tokens), seconds,
                  static_cast<double>(counters.generated_tokens) / std::max(1e-9, seconds));
   }
   if (StopRequested()) {
-    std::fprintf(stderr, "plumb: stopped: answers that had not ended are not shown\n");
+    std::fprintf(stderr, "plumb: stopped: %s\n",
+                 whole ? "the answer ends here" : "answers that had not ended are not shown");
     return kExitFewerSteps;
   }
-  if (counters.nonfinite_samples > 0) throw Error(ErrorCode::kNonFinite, aborted, arguments.model);
-  if (!aborted.empty()) throw Error(ErrorCode::kInvalidArgument, aborted, arguments.model);
+  const std::string& aborted = answers.why_aborted();
+  if (counters.nonfinite_samples > 0) throw Error(ErrorCode::kNonFinite, aborted, a.model);
+  if (!aborted.empty()) throw Error(ErrorCode::kInvalidArgument, aborted, a.model);
   return 0;
 }
 
@@ -182,7 +301,9 @@ int Generate(GenerateArguments arguments) {
 void AddGenerateCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<GenerateArguments>();
   CLI::App* generate = app.add_subcommand("generate", "Answers of a model folder");
-  generate->add_option("model", a->model, "a model folder, or a run's, e.g. runs/demo")->required();
+  generate
+      ->add_option("model", a->model, "a model folder, an adapter's, or a run's, e.g. runs/demo")
+      ->required();
   generate->add_option("--prompt", a->prompts, "text; any number of times; - reads standard input")
       ->allow_extra_args(false);
   generate
@@ -191,32 +312,23 @@ void AddGenerateCommand(CLI::App& app, CliResult& result) {
                    "chat_template_kwargs}; "
                    "any number of times; - reads standard input")
       ->allow_extra_args(false);
+  generate->add_option("--prompts", a->prompts_file,
+                       "a file of prompts in any form that `plumb data import` reads; answers are "
+                       "a JSON object a line");
+  generate->add_option("--out", a->out, "write the answers to this file");
+  generate->add_option("--map", a->map, "of --prompts: prompt=COLUMN; any number of times")
+      ->allow_extra_args(false);
+  generate->add_option("--limit", a->limit, "of --prompts: first rows only; 0: all")
+      ->check(CLI::NonNegativeNumber);
   generate->add_option("--system", a->system, "system message, for models with a chat template");
   generate->add_flag("--raw", a->raw, "no chat template: continue the text as it stands");
   generate->add_option("--samples", a->samples, "answers a prompt")->check(CLI::Range(1, 4096));
-  generate->add_option("--max-new-tokens", a->max_new_tokens, "limit of an answer (256)")
-      ->check(CLI::Range(1, 1 << 20));
-  generate
-      ->add_option("--temperature", a->temperature, "1: the model's own distribution; 0: greedy")
-      ->check(CLI::Range(0.0, 100.0));
-  generate->add_flag("--greedy", a->greedy, "the likeliest token every time");
-  generate->add_option("--top-p", a->top_p, "smallest set with this mass; 1: off")
-      ->check(CLI::Range(0.0, 1.0));
-  generate->add_option("--top-k", a->top_k, "the k likeliest; 0: off")
-      ->check(CLI::NonNegativeNumber);
-  generate->add_option("--min-p", a->min_p, "at least this share of the likeliest; 0: off")
-      ->check(CLI::Range(0.0, 1.0));
-  generate->add_option("--seed", a->seed, "same seed, same answers");
-  generate->add_option("--stop", a->stop, "end an answer at this text; any number of times")
-      ->allow_extra_args(false);
+  AddSamplingOptions(generate, a->sampling);
   generate->add_flag("--special", a->special, "print special tokens, too");
   generate->add_flag("--json", a->json, "a JSON object an answer, with tokens and log-probs");
-  generate->add_option("--dtype", a->options.dtype, "auto | float32 | bfloat16");
-  generate->add_option("--device", a->options.device, "cpu | cuda | cuda:N");
-  generate->add_option("--bos", a->options.bos,
-                       "auto | yes | no: begin token in front of raw text");
-  generate->add_option("--threads", a->options.threads, "0: one a core")
-      ->check(CLI::NonNegativeNumber);
+  generate->add_flag("--stream", a->stream,
+                     "show a single answer while it is drawn, as on a terminal");
+  AddModelOptions(generate, a->options);
   generate->callback([a, &result] { result.exit_code = Generate(*a); });
 }
 

@@ -18,6 +18,7 @@
 #include "replay/datasets/rows/row_parser.h"
 #include "replay/datasets/rows/row_source.h"
 #include "run/commands/cli.h"
+#include "run/commands/model_options.h"
 #include "run/commands/spooled_input.h"
 #include "run/session/answer_text.h"
 #include "run/session/model_folder.h"
@@ -325,7 +326,7 @@ int Score(const ScoreArguments& arguments) {
 void AddScoreCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<ScoreArguments>();
   CLI::App* score = app.add_subcommand("score", "Log-prob of every token of given texts");
-  score->add_option("model", a->model, "a model folder, or a run's")->required();
+  score->add_option("model", a->model, "a model folder, an adapter's, or a run's")->required();
   score
       ->add_option(
           "file", a->file,
@@ -337,11 +338,7 @@ void AddScoreCommand(CLI::App& app, CliResult& result) {
       ->check(CLI::Range(1, 1 << 20));
   score->add_option("--temperature", a->temperature, "of the distribution")
       ->check(CLI::Range(0.01, 100.0));
-  score->add_option("--dtype", a->options.dtype, "auto | float32 | bfloat16");
-  score->add_option("--device", a->options.device, "cpu | cuda | cuda:N");
-  score->add_option("--bos", a->options.bos, "auto | yes | no: begin token in front of text");
-  score->add_option("--threads", a->options.threads, "0: one a core")
-      ->check(CLI::NonNegativeNumber);
+  AddModelOptions(score, a->options);
   score->callback([a, &result] { result.exit_code = Score(*a); });
 }
 

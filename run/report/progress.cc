@@ -14,6 +14,13 @@ double SecondsBetween(SteadyClock::time_point a, SteadyClock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
 }
 
+int Width(std::FILE* out) {
+  winsize size{};
+  return ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 100;
+}
+
+}  // namespace
+
 std::string Duration(double seconds) {
   const auto s = static_cast<int64_t>(std::llround(std::max(0.0, seconds)));
   char text[32];
@@ -25,13 +32,6 @@ std::string Duration(double seconds) {
                   static_cast<long long>(s % 60));
   return text;
 }
-
-int Width(std::FILE* out) {
-  winsize size{};
-  return ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 20 ? size.ws_col : 100;
-}
-
-}  // namespace
 
 Progress::Progress(int64_t first_step, int64_t steps, bool terminal, std::FILE* out)
     : steps_(steps),

@@ -12,6 +12,9 @@
 
 namespace plumb::run {
 
+// "1:05", "2h03m".
+std::string Duration(double seconds);
+
 class Progress {
  public:
   // `terminal`: redraw one line with a bar; else a plain line every kPlainSeconds and at the end.

@@ -14,7 +14,7 @@ constexpr int kExitCode = 7;  // run/commands/cli.h
 constexpr size_t kMaxText = 160;
 
 std::atomic<int> signals{0};
-std::atomic<bool> stop_requested{false}, stop_at_once{false};
+std::atomic<bool> stop_requested{false}, stop_at_once{false}, answer_stopped{false};
 std::atomic<int> busy_now{static_cast<int>(Busy::kNothingToKeep)};
 // The text of what the verb is busy with: written into the one that no handler reads, then made the
 // current one.
@@ -60,12 +60,16 @@ void FirstSignal(Busy busy) {
       Say("stopping: waits for ", Text(), ", then saves a checkpoint; once more stops at once");
       break;
     case Busy::kSaving: Say("stopping: saves a checkpoint"); break;
+    case Busy::kAsking:
+    case Busy::kAnswering: Say("stopped"); EndNow();
   }
 }
 
 void SecondSignal(Busy busy) {
   switch (busy) {
     case Busy::kNothingToKeep:
+    case Busy::kAsking:
+    case Busy::kAnswering:
     case Busy::kInOrder: Say("stopped"); EndNow();
     case Busy::kSupervising: stop_at_once.store(true); break;
     case Busy::kUpdating:
@@ -76,9 +80,26 @@ void SecondSignal(Busy busy) {
   }
 }
 
-void OnSignal(int) {
+// Ctrl-C of somebody who talks to a model; false: it is something else.
+bool EndedAnAnswer(int number, Busy busy) {
+  if (number != SIGINT || (busy != Busy::kAsking && busy != Busy::kAnswering)) return false;
+  if (busy == Busy::kAsking) {
+    Say(Text());
+    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kChatPrompt, strlen(kChatPrompt));
+  } else if (answer_stopped.exchange(true)) {
+    Say("stopped");
+    EndNow();
+  }
+  return true;
+}
+
+void OnSignal(int number) {
   const int error = errno;
   const Busy busy = static_cast<Busy>(busy_now.load());
+  if (EndedAnAnswer(number, busy)) {
+    errno = error;
+    return;
+  }
   switch (signals.fetch_add(1)) {
     case 0: FirstSignal(busy); break;
     case 1: SecondSignal(busy); break;
@@ -115,6 +136,7 @@ void NowBusy(Busy busy, const std::string& with) {
   memcpy(texts[other], with.data(), n);
   texts[other][n] = '\0';
   current_text.store(other);
+  if (busy == Busy::kAnswering) answer_stopped.store(false);
   busy_now.store(static_cast<int>(busy));
   // Who asked twice while a checkpoint was saved waits for that, and for nothing behind it.
   if (busy == Busy::kInOrder && signals.load() >= 2) {
@@ -125,5 +147,6 @@ void NowBusy(Busy busy, const std::string& with) {
 
 const std::atomic<bool>& StopRequested() { return stop_requested; }
 const std::atomic<bool>& StopAtOnce() { return stop_at_once; }
+const std::atomic<bool>& AnswerStopped() { return answer_stopped; }
 
 }  // namespace plumb::run

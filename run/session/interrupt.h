@@ -13,6 +13,10 @@
 //   kUpdating       a run's weights may be half-way between two steps: the first says what it waits
 //                   for, a second ends it at once, and it goes on from the newest checkpoint in its
 //                   folder, with the answers in its store.
+//   kAsking         a conversation waits for a line: Ctrl-C says how to leave and redraws the
+//                   prompt; SIGTERM ends it.
+//   kAnswering      a conversation answers: Ctrl-C ends the answer (AnswerStopped); once more
+//                   before that has happened ends the program, as SIGTERM does.
 //   kSaving         a run writes a checkpoint or is about to: the second says so, and what comes
 //                   behind the checkpoint (kInOrder) is not waited for; a third ends it.
 // What is ended at once ends as if killed, with exit code 7.
@@ -26,19 +30,32 @@
 
 namespace plumb::run {
 
-enum class Busy : int { kNothingToKeep, kInOrder, kSupervising, kWholeWeights, kUpdating, kSaving };
+enum class Busy : int {
+  kNothingToKeep,
+  kInOrder,
+  kSupervising,
+  kWholeWeights,
+  kUpdating,
+  kSaving,
+  kAsking,
+  kAnswering
+};
 
 inline constexpr std::chrono::seconds kGrace{1};
+inline constexpr char kChatPrompt[] = "> ";  // what a terminal shows under kAsking
 
 // From here on SIGINT and SIGTERM do what is said above.
 void HandleInterrupts();
 
 // `with`: of a run, what it waits for ("the end of step 7"); of kNothingToKeep, what the line that
-// it was stopped adds ("the same command goes on from there"). Longer texts are cut.
+// it was stopped adds ("the same command goes on from there"); of kAsking, how to leave. Longer
+// texts are cut. kAnswering begins an answer that nobody has stopped.
 void NowBusy(Busy busy, const std::string& with = "");
 
 // Set by the first signal, and by the second where it is for the verb to pass on.
 const std::atomic<bool>& StopRequested();
 const std::atomic<bool>& StopAtOnce();
+// The answer that is being given is to end: set by Ctrl-C under kAnswering.
+const std::atomic<bool>& AnswerStopped();
 
 }  // namespace plumb::run

@@ -1,6 +1,7 @@
 #include "run/session/model_folder.h"
 
 #include <algorithm>
+#include <cctype>
 #include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
@@ -21,16 +22,6 @@ Json ReadJsonOrNull(const std::string& path) {
   return RealFileSystem().Exists(path) ? ReadStrictJson(path, kMaxConfigBytes) : Json();
 }
 
-// The dtype that config.json names; empty when it names none.
-std::string StoredDtype(const std::string& folder) {
-  const Json config = ReadJsonOrNull(folder + "/config.json");
-  for (const char* key : {"torch_dtype", "dtype"}) {
-    if (config.is_object() && config.contains(key) && config[key].is_string())
-      return config[key].get<std::string>();
-  }
-  return "";
-}
-
 // tokenizer.json's post-processor puts a special token first: the form of TemplateProcessing, alone
 // or in a Sequence.
 bool PostProcessorBegins(const Json& processor) {
@@ -46,6 +37,30 @@ bool PostProcessorBegins(const Json& processor) {
          single->front().is_object() && single->front().contains("SpecialToken");
 }
 
+// "owner/name", as the hub calls its models.
+bool IsHubName(const std::string& path) {
+  const size_t slash = path.find('/');
+  const auto word = [](std::string_view part) {
+    return !part.empty() && part.front() != '.' &&
+           std::all_of(part.begin(), part.end(), [](unsigned char c) {
+             return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+           });
+  };
+  return slash != std::string::npos && word(path.substr(0, slash)) && word(path.substr(slash + 1));
+}
+
+// What to do where no model is at `path`; "" where that is not known.
+std::string HowToGet(const std::string& path) {
+  if (path.ends_with(".gguf"))
+    return "; a GGUF file becomes a model folder by: plumb convert " + path + " DIR";
+  if (!IsHubName(path)) return "";
+  const std::string folder = "models/" + path.substr(path.find('/') + 1);
+  return "; if it is a name of the Hugging Face hub: Plumb reads folders, not the hub. Fetch it "
+         "with "
+         "`hf download " +
+         path + " --local-dir " + folder + "` (pip install huggingface_hub) and name " + folder;
+}
+
 // The folder that holds config.json and the tokenizer: an adapter's is the one that it names as its
 // base.
 std::string BaseOf(const std::string& path) {
@@ -57,7 +72,8 @@ std::string BaseOf(const std::string& path) {
     throw Error(ErrorCode::kNotFound,
                 "the adapter's base is \"" + base +
                     "\", and no model is there: write into "
-                    "base_model_name_or_path where it is now",
+                    "base_model_name_or_path where it is now" +
+                    HowToGet(base),
                 config);
   }
   return base;
@@ -76,6 +92,32 @@ std::string WithinRun(const std::string& path) {
 }
 
 }  // namespace
+
+// The dtype that config.json names; empty when it names none.
+std::string StoredDtype(const std::string& folder) {
+  const Json config = ReadJsonOrNull(folder + "/config.json");
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    if (config.is_object() && config.contains(key) && config[key].is_string())
+      return config[key].get<std::string>();
+  }
+  return "";
+}
+
+ModelPlace FindModel(const std::string& path) {
+  ModelPlace place;
+  place.model = WithinRun(path);
+  place.base = BaseOf(place.model);
+  FileSystem& files = RealFileSystem();
+  if (files.Exists(place.base + "/config.json")) return place;
+  if (!files.Exists(place.model))
+    throw Error(ErrorCode::kNotFound, "there is no such folder" + HowToGet(path), path);
+  throw Error(ErrorCode::kNotFound,
+              "no model here: config.json is missing" +
+                  (path.ends_with(".gguf") ? HowToGet(path)
+                                           : std::string(". A run's folder will do; plumb convert "
+                                                         "makes a folder of a GGUF file")),
+              place.model);
+}
 
 bool WantsBos(const std::string& path, const policy_model::ModelShape& shape,
               const Tokenizer& tokenizer, const std::string& option) {
@@ -144,6 +186,7 @@ ModelFolder LoadVocabulary(const std::string& folder, const std::string& bos) {
   const std::string path = BaseOf(folder);
   ModelFolder model;
   model.path = folder;
+  model.base = path;
   model.shape = policy_model::ReadModelConfig(path);
   model.tokenizer = Tokenizer::Load(path);
   model.chat_template = ChatTemplate::LoadOrNull(path);
@@ -170,16 +213,9 @@ ModelFolder LoadModel(const std::string& given, const ModelOptions& options) {
     throw Error(ErrorCode::kInvalidArgument,
                 "is \"" + options.device + "\": use cpu, cuda or cuda:N", "--device");
   }
-  const std::string path = WithinRun(given);
-  const std::string base = BaseOf(path);
-  if (!RealFileSystem().Exists(base + "/config.json")) {
-    throw Error(ErrorCode::kNotFound,
-                "no model here: config.json is missing. A run's folder will do; plumb convert "
-                "makes a folder of a GGUF file",
-                path);
-  }
+  const auto [path, base] = FindModel(given);
   ModelFolder model = LoadVocabulary(path, options.bos);
-  if (model.shape.scalar_head) {
+  if (model.shape.scalar_head && !options.scalar_head) {
     throw Error(ErrorCode::kInvalidArgument,
                 "is a reward model or critic (config.json says ...ForSequenceClassification): it "
                 "has no words to say",

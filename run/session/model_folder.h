@@ -1,4 +1,4 @@
-// A model folder opened for the verbs that use a model without a run: generate, score, eval.
+// A model folder opened for the verbs that use a model without a run: generate, chat, score, eval.
 //
 // Purpose: shape, tokenizer, chat template and weights of a Hugging Face model folder (also of a
 // checkpoint's model/), or of a PEFT adapter's folder together with the base that it names. Thread
@@ -27,7 +27,18 @@ struct ModelOptions {
   // auto | yes | no: a begin token in front of text that no chat template renders
   std::string bos = "auto";
   int64_t threads = 0;  // 0: one a core
+  // a reward model or critic is taken, too; else refused, for it has no words to say
+  bool scalar_head = false;
 };
+
+// Where a model's files are: a model folder, an adapter's, or a run's that has ended.
+struct ModelPlace {
+  std::string model;  // the model folder, or the adapter's
+  std::string base;   // holds config.json and the tokenizer: of an adapter what it stands on
+  bool is_adapter() const { return model != base; }
+};
+// kNotFound where there is none, with what to do: names of the hub are not read, nor GGUF files.
+ModelPlace FindModel(const std::string& path);
 
 // The one way from texts to tokens, for runs and verbs alike. Borrows what it points to.
 struct PromptEncoder {
@@ -48,6 +59,7 @@ struct PromptEncoder {
 
 struct ModelFolder {
   std::string path;
+  std::string base;  // ModelPlace::base
   policy_model::ModelShape shape;
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;  // nullptr: none
@@ -67,12 +79,15 @@ struct ModelFolder {
 // begin token.
 ModelFolder LoadVocabulary(const std::string& path, const std::string& bos);
 
-// `path`: a model folder, or that of a run that has ended.
+// `path`: as FindModel takes it.
 ModelFolder LoadModel(const std::string& path, const ModelOptions& options);
 
 // Begin and end token that config.json does not name, from the tokenizer's files.
 void FillSpecialTokens(const std::string& path, const Tokenizer& tokenizer,
                        policy_model::ModelShape& shape);
+
+// What config.json calls its dtype; empty where it says nothing.
+std::string StoredDtype(const std::string& folder);
 
 // auto: what tokenizer.json's post-processor says; the built-in vocabulary of the from-scratch
 // model begins with one.

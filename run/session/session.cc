@@ -106,20 +106,20 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
   return session;
 }
 
-std::unique_ptr<Session> Session::WithoutRun(const configs::Config& config) {
+std::unique_ptr<Session> Session::WithoutRun(const configs::Config& config, bool scalar_head) {
   std::unique_ptr<Session> session(new Session);
   session->config_ = config;
   policy_model::SetThreads(static_cast<int>(config.run.threads));
-  session->ReadModel();
+  session->ReadModel(scalar_head);
   return session;
 }
 
-void Session::ReadModel() {
+void Session::ReadModel(bool scalar_head) {
   Session& s = *this;
   const auto& model = s.config_.model;
   if (!model.path.empty()) {
     s.shape_ = policy_model::ReadModelConfig(model.path, LongestSequence(s.config_));
-    if (s.shape_.scalar_head) {
+    if (s.shape_.scalar_head && !scalar_head) {
       throw Error(ErrorCode::kInvalidArgument,
                   "is a reward model or critic (config.json says ...ForSequenceClassification): it "
                   "cannot answer; name a language model",

@@ -32,8 +32,10 @@ class Session {
   // process.
   static std::unique_ptr<Session> Open(const std::string& folder);
   // Model shape, tokenizer and template of a recipe that is looked at and not run: folder() and
-  // run_id() are empty, the device is the CPU whatever the recipe says.
-  static std::unique_ptr<Session> WithoutRun(const configs::Config& config);
+  // run_id() are empty, the device is the CPU whatever the recipe says. `scalar_head`: the model
+  // may be a reward model, of which only the text is looked at.
+  static std::unique_ptr<Session> WithoutRun(const configs::Config& config,
+                                             bool scalar_head = false);
 
   const configs::Config& config() const { return config_; }
   const RunFolder& folder() const { return folder_; }
@@ -56,7 +58,7 @@ class Session {
 
  private:
   Session() = default;
-  void ReadModel();
+  void ReadModel(bool scalar_head = false);
   configs::Config config_;
   RunFolder folder_;
   std::string run_id_;

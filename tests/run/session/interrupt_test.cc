@@ -240,5 +240,41 @@ TEST(InterruptTest, ALongTextIsCut) {
   EXPECT_EQ(child.Wait().code, 7);
 }
 
+TEST(InterruptTest, CtrlCEndsAnAnswerAndNotAConversation) {
+  Child child([] {
+    NowBusy(Busy::kAnswering);
+    Ready();
+    WaitFor(AnswerStopped());
+    NowBusy(Busy::kAsking, "Ctrl-D leaves");
+    Ready();
+    std::this_thread::sleep_for(milliseconds(300));
+    NowBusy(Busy::kAnswering);
+    if (AnswerStopped() || StopRequested()) _exit(4);  // a new answer is nobody's to stop yet
+    Ready();
+    Stuck();
+  });
+  child.Until("ready\n");
+  child.Signal();
+  child.Until("ready\n");
+  child.Signal();
+  EXPECT_EQ(child.Until("> "), "plumb: Ctrl-D leaves\n> ");
+  child.Until("ready\n");
+  child.Signal();
+  std::this_thread::sleep_for(milliseconds(50));
+  child.Signal();  // an answer that does not end
+  EXPECT_EQ(child.Wait().code, 7);
+
+  for (const Busy busy : {Busy::kAsking, Busy::kAnswering}) {
+    Child ended([busy] {
+      NowBusy(busy);
+      Ready();
+      Stuck();
+    });
+    ended.Until("ready\n");
+    ended.Signal(SIGTERM);
+    EXPECT_EQ(ended.Wait().code, 7);
+  }
+}
+
 }  // namespace
 }  // namespace plumb::run

@@ -1,0 +1,83 @@
+#include "run/commands/model_options.h"
+
+#include "common/base/error.h"
+
+namespace plumb::run {
+namespace {
+
+std::string Number(double v) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", v);
+  return text;
+}
+
+}  // namespace
+
+void AddModelOptions(CLI::App* verb, ModelOptions& options) {
+  verb->add_option("--dtype", options.dtype, "auto | float32 | bfloat16");
+  verb->add_option("--device", options.device, "cpu | cuda | cuda:N");
+  verb->add_option("--bos", options.bos, "auto | yes | no: begin token in front of raw text");
+  verb->add_option("--threads", options.threads, "0: one a core")->check(CLI::NonNegativeNumber);
+}
+
+void AddSamplingOptions(CLI::App* verb, SamplingArguments& a) {
+  verb->add_option("--max-new-tokens", a.max_new_tokens, "limit of an answer (256)")
+      ->check(CLI::Range(1, 1 << 20));
+  verb->add_option("--temperature", a.temperature,
+                   "1: the model's own distribution; 0: greedy; default: the model's "
+                   "generation_config.json, else 1")
+      ->check(CLI::Range(0.0, 100.0));
+  verb->add_flag("--greedy", a.greedy, "the likeliest token every time");
+  verb->add_option("--top-p", a.top_p, "smallest set with this mass; 1: off")
+      ->check(CLI::Range(0.0, 1.0));
+  verb->add_option("--top-k", a.top_k, "the k likeliest; 0: off")->check(CLI::NonNegativeNumber);
+  verb->add_option("--min-p", a.min_p, "at least this share of the likeliest; 0: off")
+      ->check(CLI::Range(0.0, 1.0));
+  verb->add_option("--seed", a.seed, "same seed, same answers");
+  verb->add_option("--stop", a.stop, "end an answer at this text; any number of times")
+      ->allow_extra_args(false);
+}
+
+Sampling ResolveSampling(const SamplingArguments& a, const SamplingDefaults& defaults) {
+  Sampling out;
+  std::string taken;
+  const auto choose = [&](const char* name, const auto& asked, const auto& file, auto otherwise) {
+    if (asked) return static_cast<decltype(otherwise)>(*asked);
+    if (!file) return otherwise;
+    taken +=
+        (taken.empty() ? "" : ", ") + std::string(name) + " " + Number(static_cast<double>(*file));
+    return static_cast<decltype(otherwise)>(*file);
+  };
+  // Filters change nothing of greedy decoding: they are not named.
+  const bool greedy = a.greedy || (a.temperature && *a.temperature == 0);
+  out.options.seed = a.seed;
+  out.options.temperature =
+      greedy ? 0.0f : choose("temperature", a.temperature, defaults.temperature, 1.0f);
+  if (out.options.temperature != 0) {
+    out.options.top_k = choose("top_k", a.top_k, defaults.top_k, 0);
+    out.options.top_p = choose("top_p", a.top_p, defaults.top_p, 1.0f);
+    out.options.min_p = choose("min_p", a.min_p, defaults.min_p, 0.0f);
+  }
+  std::string in_vain;
+  for (const std::string& option : defaults.not_done)
+    in_vain += (in_vain.empty() ? "" : ", ") + option;
+  if (!taken.empty()) out.said = "sampling: " + taken + " (the model's generation_config.json)";
+  if (!in_vain.empty()) {
+    out.said += (out.said.empty() ? "" : "; ") + std::string("generation_config.json asks for ") +
+                in_vain + ", which is not done here";
+  }
+  return out;
+}
+
+std::map<std::string, std::string> ReadMap(const std::vector<std::string>& pairs) {
+  std::map<std::string, std::string> map;
+  for (const std::string& pair : pairs) {
+    const size_t equals = pair.find('=');
+    if (equals == std::string::npos)
+      throw Error(ErrorCode::kInvalidArgument, "is \"" + pair + "\": write name=column", "--map");
+    map[pair.substr(0, equals)] = pair.substr(equals + 1);
+  }
+  return map;
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,79 @@
+#include "run/models/answering.h"
+
+#include <algorithm>
+
+namespace plumb::run {
+namespace {
+
+constexpr size_t kPromptsInFlight = 512;  // more wait here, not in the engine
+
+}  // namespace
+
+Answering::Answering(const ModelFolder& model, const AnsweringOptions& options)
+    : model_(model),
+      options_(options),
+      engine_(model.shape, model.stream, model.dtype,
+              {.max_batch = static_cast<int32_t>(options.max_batch),
+               .max_new_tokens = static_cast<int32_t>(options.max_new_tokens),
+               .sampling = options.sampling,
+               .stop = options.stop,
+               .eos = model.shape.eos_tokens},
+              model.tokenizer.get()) {}
+
+bool Answering::Run(std::span<const Prompt> prompts, const Finished& finished,
+                    const std::function<bool()>& stop,
+                    const std::function<void(const actor::DrawnToken&)>& drawn) {
+  size_t submitted = 0, done = 0;
+  while (done < prompts.size()) {
+    if (stop()) {
+      engine_.Abandon();
+      return false;
+    }
+    for (; submitted < prompts.size() && submitted - done < kPromptsInFlight; ++submitted) {
+      const Prompt& p = prompts[submitted];
+      const int64_t room = model_.shape.max_positions - static_cast<int64_t>(p.tokens.size());
+      engine_.Submit(
+          {.id = submitted,
+           .tokens = p.tokens,
+           .num_samples = static_cast<int32_t>(options_.samples),
+           .prompt_key = actor::RandomAddress(options_.purpose, p.row),
+           .limit = static_cast<int32_t>(std::clamp<int64_t>(room, 1, options_.max_new_tokens))});
+    }
+    engine_.Step(*model_.weights, 0);
+    if (drawn) {
+      for (const actor::DrawnToken& token : engine_.last_drawn()) drawn(token);
+    }
+    for (actor::GenerateResult& result : engine_.TakeFinished()) {
+      ++done;
+      finished(result.id, result);
+    }
+  }
+  return true;
+}
+
+Trajectory AsTrajectory(const Prompt& prompt, const actor::GeneratedSample& sample,
+                        const Tokenizer& tokenizer) {
+  Trajectory t;
+  t.sample = sample.sample;
+  t.tokens = prompt.tokens;
+  t.tokens.insert(t.tokens.end(), sample.tokens.begin(), sample.tokens.end());
+  const auto begin = static_cast<int32_t>(prompt.tokens.size()),
+             end = static_cast<int32_t>(t.tokens.size());
+  t.segments = {{.origin = Origin::kPrompt, .begin = 0, .end = begin},
+                {.origin = Origin::kPolicy, .begin = begin, .end = end}};
+  t.finish = sample.finish;
+  t.unscored_reason = sample.reason;
+  t.completion = tokenizer.Decode(sample.tokens);
+  return t;
+}
+
+const char* FinishName(FinishReason finish) {
+  switch (finish) {
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kAborted: break;
+  }
+  return "aborted";
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,54 @@
+// Many prompts through the engine, a bounded number of them in flight.
+//
+// Purpose: what `generate --prompts` and `eval` share: every prompt gets its answers, at most
+// max_new_tokens each and no more than the model's positions leave, however many prompts wait.
+// Thread safety: one thread. Ownership: borrows the model. Errors: those of the engine's options;
+// an answer that was never generated comes as kAborted with its reason.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "actor/engine.h"
+#include "run/session/model_folder.h"
+
+namespace plumb::run {
+
+struct AnsweringOptions {
+  int64_t samples = 1;  // answers a prompt
+  int64_t max_new_tokens = 256;
+  int64_t max_batch = 256;  // answers drawn together
+  kernels::SamplingOptions sampling;
+  std::vector<std::string> stop;
+  Purpose purpose = Purpose::kEval;  // of the random address: train and eval never meet
+};
+
+class Answering {
+ public:
+  Answering(const ModelFolder& model, const AnsweringOptions& options);
+
+  // `prompts` have their tokens. `finished` sees each prompt's index and its answers as they end,
+  // in any order; `stop` is asked between steps. False: stopped; the rest has no answer.
+  // `drawn` sees each token as it is drawn; may be empty.
+  using Finished = std::function<void(size_t prompt, actor::GenerateResult& result)>;
+  bool Run(std::span<const Prompt> prompts, const Finished& finished,
+           const std::function<bool()>& stop,
+           const std::function<void(const actor::DrawnToken&)>& drawn = {});
+
+  const actor::EngineCounters& counters() const { return engine_.counters(); }
+
+ private:
+  const ModelFolder& model_;
+  const AnsweringOptions options_;
+  actor::Engine engine_;
+};
+
+// A sample as rewards see it: prompt and answer as one sequence, and the answer's text.
+Trajectory AsTrajectory(const Prompt& prompt, const actor::GeneratedSample& sample,
+                        const Tokenizer& tokenizer);
+const char* FinishName(FinishReason finish);  // stop, length, aborted
+
+}  // namespace plumb::run

@@ -1,0 +1,86 @@
+// Many prompts through the engine: the answers that each alone would get.
+#include "run/models/answering.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "tests/run/models/toy_model.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+std::vector<Prompt> Prompts(const ModelFolder& model, size_t count) {
+  std::vector<Prompt> prompts(count);
+  for (size_t i = 0; i < count; ++i) {
+    prompts[i].row = i;
+    prompts[i].text = std::to_string(i) + "+" + std::to_string(i * 7 % 13) + "=";
+    prompts[i].tokens = model.EncodePrompt(prompts[i], false);
+  }
+  return prompts;
+}
+
+const auto kNever = [] { return false; };
+
+TEST(Answering, EveryPromptGetsTheAnswersItWouldGetAlone) {
+  const plumb::testing::TempFolder temp;
+  testing::WriteToyModel(temp / "model");
+  const ModelFolder model = LoadModel(temp / "model", {.threads = 1});
+  std::vector<Prompt> prompts = Prompts(model, 600);  // more than are in flight
+  prompts[7].tokens.assign(100, 7);                   // no room in 64 positions
+  const AnsweringOptions options{.samples = 2, .max_new_tokens = 6};
+  std::map<size_t, actor::GenerateResult> all;
+  Answering answering(model, options);
+  ASSERT_TRUE(answering.Run(
+      prompts, [&](size_t i, actor::GenerateResult& r) { all.emplace(i, std::move(r)); }, kNever));
+  ASSERT_EQ(all.size(), prompts.size());
+  for (const auto& s : all.at(7).samples) EXPECT_EQ(s.finish, FinishReason::kAborted) << s.reason;
+  for (const size_t i : {0u, 300u, 599u}) {
+    Answering one(model, options);
+    one.Run(
+        std::span(prompts).subspan(i, 1),
+        [&](size_t, actor::GenerateResult& r) {
+          for (size_t s = 0; s < 2; ++s)
+            EXPECT_EQ(r.samples[s].tokens, all.at(i).samples[s].tokens);
+        },
+        kNever);
+  }
+}
+
+TEST(Answering, ShowsWhatIsDrawnAndStopsWhenAsked) {
+  const plumb::testing::TempFolder temp;
+  testing::WriteToyModel(temp / "model");
+  const ModelFolder model = LoadModel(temp / "model", {.threads = 1});
+  const std::vector<Prompt> prompts = Prompts(model, 4);
+  Answering answering(model, {.max_new_tokens = 8});
+  std::map<uint64_t, std::vector<int32_t>> drawn;
+  std::map<size_t, std::vector<int32_t>> told;
+  answering.Run(
+      prompts, [&](size_t i, actor::GenerateResult& r) { told[i] = r.samples[0].tokens; }, kNever,
+      [&](const actor::DrawnToken& token) { drawn[token.id].push_back(token.token); });
+  for (size_t i = 0; i < prompts.size(); ++i) EXPECT_EQ(drawn[i], told[i]);
+  int asked = 0;
+  size_t finished = 0;
+  EXPECT_FALSE(answering.Run(
+      prompts, [&](size_t, actor::GenerateResult&) { ++finished; }, [&] { return ++asked > 2; }));
+  EXPECT_LT(finished, prompts.size());
+}
+
+TEST(Answering, AnAnswerAsRewardsSeeIt) {
+  const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
+  Prompt prompt;
+  prompt.tokens = tokenizer->Encode("<bos>1+1=");
+  const actor::GeneratedSample sample{
+      .sample = 3, .tokens = tokenizer->Encode("2<eos>"), .finish = FinishReason::kStop};
+  const Trajectory t = AsTrajectory(prompt, sample, *tokenizer);
+  EXPECT_EQ(t.completion, "2<eos>");
+  EXPECT_EQ(t.completion_length(), 2);
+  EXPECT_EQ(t.prompt_length(), 5);
+  EXPECT_STREQ(FinishName(t.finish), "stop");
+  EXPECT_STREQ(FinishName(FinishReason::kLength), "length");
+  EXPECT_STREQ(FinishName(FinishReason::kAborted), "aborted");
+}
+
+}  // namespace
+}  // namespace plumb::run

@@ -1,0 +1,124 @@
+// What is said of a model folder: numbers that loading it would give, and every fault at once.
+#include "run/models/model_report.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "common/base/error.h"
+#include "learner/update/optimizer.h"
+#include "policy_model/families/model_config.h"
+#include "policy_model/memory/load_check.h"
+#include "tests/run/models/toy_model.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+bool Says(const std::vector<std::string>& problems, const std::string& part) {
+  return std::any_of(problems.begin(), problems.end(),
+                     [&](const std::string& p) { return p.find(part) != std::string::npos; });
+}
+
+TEST(ModelReport, TheNumbersAreThoseOfTheModelThatIsLoaded) {
+  const plumb::testing::TempFolder temp;
+  const std::string folder = temp / "model";
+  testing::WriteToyModel(folder, {.chat_template = true});
+  const ModelReport r = ReportOnModel(folder, {.rank = 4, .batch = 3, .length = 20});
+  EXPECT_TRUE(r.problems.empty()) << r.problems.front();
+  policy_model::Weights weights = testing::ToyWeights();
+  EXPECT_EQ(r.parameters, weights.table().parameters());
+  EXPECT_EQ(r.embedding, 26 * 32);
+  EXPECT_EQ(r.head, 0) << "the embedding is the head";
+  EXPECT_EQ(r.vocabulary, 26);
+  EXPECT_TRUE(r.chat_template);
+  EXPECT_FALSE(r.takes_tools);
+  ASSERT_EQ(r.ends.size(), 1u);
+  EXPECT_EQ(r.ends[0].second, "<eos>");
+  EXPECT_EQ(r.kv_bytes_per_token, 2 * 2 * 2 * 8 * 4);
+  EXPECT_GT(r.file_bytes, r.parameters * 4);
+  EXPECT_LT(r.file_bytes, r.parameters * 4 + 8192);
+  // What an optimizer really takes; its buffers are padded, the report is not.
+  for (const DType type : {DType::kFloat32, DType::kBFloat16}) {
+    for (const bool lora : {false, true}) {
+      policy_model::Weights model(testing::ToyShape(), Device::kCpu, type);
+      if (lora) model.AddAdapter({.rank = 4}, 1);
+      learner::Optimizer optimizer(model, {});
+      const auto unpadded = [](const policy_model::FlatBuffer& flat, int64_t parameters) {
+        return flat.elements() == 0
+                   ? 0
+                   : static_cast<int64_t>(flat.bytes()) / flat.elements() * parameters;
+      };
+      TrainMemory held;
+      for (const auto& set : model.sets())
+        held.weights += unpadded(set->flat, set->table->parameters());
+      for (auto& state : optimizer.sets()) {
+        const int64_t n = state.set->table->parameters();
+        held.masters += unpadded(state.own_master, n);
+        held.gradients += unpadded(state.grad, n);
+        held.moments += unpadded(state.m, n) + unpadded(state.v, n);
+      }
+      const TrainMemory said = lora ? r.Lora(type) : r.Full(type);
+      EXPECT_EQ(said.weights, held.weights);
+      EXPECT_EQ(said.masters, held.masters);
+      EXPECT_EQ(said.gradients, held.gradients);
+      EXPECT_EQ(said.moments, held.moments);
+      EXPECT_EQ(said.total(), held.total());
+    }
+  }
+  const auto json = r.Json();
+  EXPECT_EQ(json["generate_bytes"]["kv"], 3 * 20 * 256);
+  EXPECT_EQ(json["lora"]["rank"], 4);
+  EXPECT_EQ(json["loads"], true);
+  EXPECT_EQ(json["context"], 64);
+  for (const char* word : {"llama", "2 layers", "<eos>", "LoRA", "to generate", "to train", "yes"})
+    EXPECT_NE(r.Text().find(word), std::string::npos) << word << "\n" << r.Text();
+}
+
+TEST(ModelReport, AnAdaptersFolderIsReadWithItsBase) {
+  const plumb::testing::TempFolder temp;
+  testing::WriteToyModel(temp / "model");
+  policy_model::Weights weights = testing::ToyWeights();
+  weights.AddAdapter({.rank = 2, .alpha = 4, .targets = {"q_proj"}}, 1);
+  policy_model::SaveModelDirectory(weights, temp / "adapter", "", temp / "model");
+  const ModelReport r = ReportOnModel(temp / "adapter", {});
+  EXPECT_TRUE(r.problems.empty()) << r.problems.front();
+  EXPECT_EQ(r.place.base, temp / "model");
+  EXPECT_EQ(r.adapter_parameters, 2 * 2 * (32 + 32));
+  EXPECT_EQ(r.WeightBytes(DType::kFloat32), 4 * (r.parameters + r.adapter_parameters));
+}
+
+TEST(ModelReport, EveryFaultIsNamedNotOnlyTheFirst) {
+  const plumb::testing::TempFolder temp;
+  const std::string folder = temp / "model";
+  testing::WriteToyModel(folder);
+  // A config that asks for another model than the weights are, no tokenizer, a broken template.
+  policy_model::ModelShape shape = policy_model::ReadModelConfig(folder);
+  shape.layers = 3;
+  shape.ffn = 48;
+  policy_model::WriteModelConfig(shape, folder, "float32");
+  RealFileSystem().Remove(folder + "/tokenizer.json");
+  testing::WriteFile(folder + "/chat_template.jinja", "{% for m in %}");
+  const ModelReport r = ReportOnModel(folder, {});
+  EXPECT_TRUE(Says(r.problems, "shape [64, 32], config.json asks for [48, 32]"));
+  EXPECT_TRUE(Says(r.problems, "tensors are missing: model.layers.2."));
+  EXPECT_TRUE(Says(r.problems, "tokenizer.json"));
+  EXPECT_TRUE(Says(r.problems, "template"));
+  EXPECT_NE(r.Text().find("loads         no"), std::string::npos) << r.Text();
+  EXPECT_EQ(r.Json()["loads"], false);
+  EXPECT_EQ(r.Json()["problems"].size(), r.problems.size());
+}
+
+TEST(ModelReport, AFamilyThatIsNotKnownHidesNoOtherFault) {
+  const plumb::testing::TempFolder temp;
+  testing::WriteFile(temp / "config.json", R"({"model_type": "gpt_oss"})");
+  const ModelReport r = ReportOnModel(temp.path(), {});
+  EXPECT_TRUE(Says(r.problems, "gpt_oss"));
+  EXPECT_TRUE(Says(r.problems, "tokenizer.json"));
+  EXPECT_FALSE(r.shape);
+  EXPECT_FALSE(r.Json().contains("parameters"));
+  EXPECT_THROW(ReportOnModel(temp / "nothing", {}), Error);
+}
+
+}  // namespace
+}  // namespace plumb::run
