@@ -1,277 +1,475 @@
-// plumb eval MODEL DATASET: pass@1 of a model folder on prompts with known answers, by the rule
-// that rewards use.
+// plumb eval MODEL DATA: what a model is worth: right answers, a recipe's rewards, preference
+// pairs, perplexity.
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
-#include "actor/engine.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "configs/config.h"
 #include "replay/datasets/rows/arithmetic.h"
 #include "replay/datasets/rows/dataset_import.h"
-#include "reward/scorer.h"
 #include "run/commands/cli.h"
+#include "run/commands/model_options.h"
 #include "run/commands/spooled_input.h"
-#include "run/session/model_folder.h"
+#include "run/models/answer_eval.h"
+#include "run/models/pair_eval.h"
+#include "run/models/perplexity_eval.h"
+#include "run/report/count_progress.h"
 
 namespace plumb::run {
 namespace {
 
+using OrderedJson = nlohmann::ordered_json;
+
 constexpr char kArithmetic[] = "arithmetic";
-constexpr size_t kPromptsInFlight = 512;  // more wait here, not in the engine
 
 struct EvalArguments {
-  std::string model, dataset, system, suffix, answers_file, fallback = "none";
-  std::vector<std::string> map;
+  std::string model, dataset, answers_file, fallback = "none";
+  std::string recipe, rewards, reference;
+  std::vector<std::string> map, overrides, stop;
+  std::optional<std::string> system, suffix;
   ModelOptions options;
-  int64_t samples = 1, limit = 0, max_new_tokens = 256, digits = 2, sft_examples = 200;
-  double temperature = -1;  // < 0: 0 for one sample, 1 for several
-  uint64_t seed = 1;
-  bool json = false, raw = false;
+  std::optional<int64_t> samples, limit, max_new_tokens, digits;
+  int64_t batch_tokens = 4096;
+  std::optional<double> temperature;
+  std::optional<uint64_t> seed;
+  double beta = 0.1;
+  bool json = false, raw = false, pairs = false, perplexity = false;
 };
 
-std::vector<Prompt> Prompts(const EvalArguments& a, const ModelFolder& model, std::string& ledger) {
-  if (a.dataset == kArithmetic) {
-    replay::ArithmeticSets sets =
-        replay::GenerateArithmetic({.seed = a.seed,
-                                    .digits = a.digits,
-                                    .sft_examples = a.sft_examples,
-                                    .eval_prompts = a.limit > 0 ? a.limit : 200});
-    for (Prompt& p : sets.eval) p.tokens = model.EncodePrompt(p, a.raw);
-    ledger = "generated " + std::to_string(sets.eval.size()) + " sums";
-    return std::move(sets.eval);
-  }
-  replay::ImportOptions options{.dataset = "eval",
-                                .map = {},
-                                .system_prompt = a.system,
-                                .prompt_suffix = a.suffix,
-                                .limit = a.limit,
-                                .max_prompt_tokens = model.shape.max_positions - 1};
-  for (const std::string& pair : a.map) {
-    const size_t equals = pair.find('=');
-    if (equals == std::string::npos)
-      throw Error(ErrorCode::kInvalidArgument, "is \"" + pair + "\": write name=column", "--map");
-    options.map[pair.substr(0, equals)] = pair.substr(equals + 1);
-  }
-  options.tokenize = [&](const Prompt& p) { return model.EncodePrompt(p, a.raw); };
-  replay::ImportedPrompts imported;
-  SpooledInput(a.dataset).Read(
-      [&](const std::string& file) { imported = replay::ImportPrompts(file, options); });
-  ledger = imported.ledger.Describe();
-  if (std::none_of(imported.prompts.begin(), imported.prompts.end(),
-                   [](const Prompt& p) { return !p.ground_truth.empty(); })) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "no row has a ground truth: name its column with --map answer=COLUMN", a.dataset);
-  }
-  return std::move(imported.prompts);
-}
-
-Trajectory AsTrajectory(const Prompt& prompt, const actor::GeneratedSample& sample,
-                        const Tokenizer& tokenizer) {
-  Trajectory t;
-  t.sample = sample.sample;
-  t.tokens = prompt.tokens;
-  t.tokens.insert(t.tokens.end(), sample.tokens.begin(), sample.tokens.end());
-  const auto begin = static_cast<int32_t>(prompt.tokens.size()),
-             end = static_cast<int32_t>(t.tokens.size());
-  t.segments = {{.origin = Origin::kPrompt, .begin = 0, .end = begin},
-                {.origin = Origin::kPolicy, .begin = begin, .end = end}};
-  t.finish = sample.finish;
-  t.unscored_reason = sample.reason;
-  t.completion = tokenizer.Decode(sample.tokens);
-  return t;
-}
-
-struct Tally {
-  int64_t answers = 0, correct = 0, clipped = 0, unscored = 0, aborted = 0, tokens = 0,
-          solved_prompts = 0;
-  std::string why_unscored, why_aborted;  // of the first of each
-  double share() const {
-    return answers ? static_cast<double>(correct) / static_cast<double>(answers) : 0;
-  }
-};
-
-// The rule is asked for what was generated; the rest gets no score and keeps the engine's reason.
-std::vector<reward::PartScore> ScoresOf(reward::RewardFunction& rule,
-                                        const TrajectoryGroup& group) {
-  TrajectoryGroup generated = group;
-  std::erase_if(generated.trajectories,
-                [](const Trajectory& t) { return t.finish == FinishReason::kAborted; });
-  std::vector<reward::PartScore> given;
-  if (!generated.trajectories.empty())
-    given = rule.Score(generated, After(std::chrono::seconds(10)));
-  std::vector<reward::PartScore> scores;
-  size_t next = 0;
-  for (const Trajectory& t : group.trajectories) {
-    scores.push_back(t.finish == FinishReason::kAborted
-                         ? reward::PartScore::Failed(reward::Failure::kReported, t.unscored_reason)
-                         : given.at(next++));
-  }
-  return scores;
-}
-
-// Wilson's interval at 95 %. Answers to one prompt are not independent: n is the number of prompts.
-std::pair<double, double> Interval(double p, double n) {
-  if (n <= 0) return {0, 1};
-  constexpr double z = 1.959964;
-  const double centre = (p + z * z / (2 * n)) / (1 + z * z / n);
-  const double half = z * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n);
-  return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
-}
-
-int Eval(EvalArguments a) {
-  if (a.temperature < 0) a.temperature = a.samples > 1 ? 1.0 : 0.0;
-  const ModelFolder model = LoadModel(a.model, a.options);
+// What is asked and how it is judged: the arguments, on top of a recipe where one is named.
+struct Plan {
+  configs::Config config;
+  std::string success;
+  std::vector<Prompt> prompts;
   std::string ledger;
-  const std::vector<Prompt> prompts = Prompts(a, model, ledger);
-  if (!a.json) std::fprintf(stderr, "%s: %s\n", a.dataset.c_str(), ledger.c_str());
+  int64_t samples = 1, max_new_tokens = 256;
+  double temperature = 0;
+  uint64_t seed = 1;
+  bool raw = false;
+  bool judged = false;  // by a recipe's parts
+};
 
-  configs::RewardPartConfig part;
-  part.name = "correct";
-  part.kind = "answer";
-  part.args = {"fallback=" + a.fallback};
-  const auto rule = reward::MakeFunction(part, /*allow_unsandboxed=*/false);
+// The recipe's parts; without one the rule that compares with the ground truth.
+configs::Config ConfigOf(const EvalArguments& a) {
+  const std::string& recipe = a.recipe.empty() ? a.rewards : a.recipe;
+  if (recipe.empty()) {
+    configs::Config config;
+    configs::RewardPartConfig part;
+    part.name = "correct";
+    part.kind = "answer";
+    part.args = {"fallback=" + a.fallback};
+    config.reward.parts = {part};
+    config.data.eval_prompts = 0;
+    return config;
+  }
+  std::vector<std::string> overrides = a.overrides;
+  // Nothing is trained: a file with nothing but [[reward.parts]] will do.
+  overrides.insert(overrides.begin(), "data.train=arithmetic");
+  configs::Config config = configs::LoadRecipe(recipe, overrides).config;
+  if (config.reward.parts.empty())
+    throw Error(ErrorCode::kInvalidArgument, "the recipe has no [[reward.parts]]", recipe);
+  if (!a.recipe.empty()) return config;
+  configs::Config parts;  // how prompts are dressed is the recipe's own business
+  parts.reward = std::move(config.reward);
+  parts.eval.success_part = config.eval.success_part;
+  parts.data.eval_prompts = 0;
+  return parts;
+}
 
-  const actor::EngineOptions options{
-      .max_new_tokens = static_cast<int32_t>(a.max_new_tokens),
-      .sampling = {.temperature = static_cast<float>(a.temperature), .seed = a.seed},
-      .stop = {},
-      .eos = model.shape.eos_tokens};
-  actor::Engine engine(model.shape, model.stream, model.dtype, options, model.tokenizer.get());
-  std::unique_ptr<AppendFile> answers_file;
-  if (!a.answers_file.empty())
-    answers_file = RealFileSystem().OpenAppend(a.answers_file, /*truncate=*/true);
+std::vector<Prompt> Sums(const EvalArguments& a, const Plan& plan, const ModelFolder& model) {
+  replay::ArithmeticSets sets = replay::GenerateArithmetic(
+      {.seed = plan.seed,
+       .digits = a.digits.value_or(a.recipe.empty() ? 2 : plan.config.data.arithmetic_digits),
+       .sft_examples = a.recipe.empty() ? 200 : plan.config.data.arithmetic_sft_examples,
+       .eval_prompts = a.limit.value_or(0) > 0 ? *a.limit
+                       : a.recipe.empty()      ? 200
+                                               : plan.config.data.eval_prompts});
+  for (Prompt& p : sets.eval) p.tokens = model.EncodePrompt(p, plan.raw);
+  return std::move(sets.eval);
+}
 
-  Tally tally;
-  size_t submitted = 0, finished = 0;
+Plan PlanOf(const EvalArguments& a, const ModelFolder& model) {
+  Plan plan{.config = ConfigOf(a), .success = {}, .prompts = {}, .ledger = {}};
+  configs::Config& config = plan.config;
+  const bool whole_recipe = !a.recipe.empty();
+  plan.judged = whole_recipe || !a.rewards.empty();
+  plan.success = config.eval.success_part;
+  plan.samples = a.samples.value_or(whole_recipe ? config.eval.samples : 1);
+  plan.max_new_tokens =
+      a.max_new_tokens.value_or(whole_recipe ? config.rollout.max_new_tokens : 256);
+  plan.temperature = a.temperature.value_or(plan.samples > 1 ? 1.0 : 0.0);
+  plan.seed = a.seed.value_or(whole_recipe ? config.run.seed : 1);
+  plan.raw = a.raw || !config.data.chat_template;
+  const bool named = !a.dataset.empty();
+  const std::string dataset = named ? a.dataset : config.data.eval;
+  if (dataset.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                whole_recipe ? "the recipe has no data.eval: name a file of prompts"
+                             : "name a file of prompts, or \"arithmetic\"",
+                "eval");
+  }
+  if (dataset == kArithmetic) {
+    plan.prompts = Sums(a, plan, model);
+    plan.ledger = "generated " + std::to_string(plan.prompts.size()) + " sums";
+    return plan;
+  }
+  replay::ImportOptions options = replay::ImportOptionsOf(config.data, "eval");
+  if (named) options.limit = options.skip = 0;  // a recipe's are for its own file
+  if (a.limit) options.limit = *a.limit;
+  if (a.system) options.system_prompt = *a.system;
+  if (a.suffix) options.prompt_suffix = *a.suffix;
+  for (const auto& [part, column] : ReadMap(a.map)) options.map[part] = column;
+  options.max_prompt_tokens = model.shape.max_positions - 1;
+  options.max_prompt_bound = "the model has " + std::to_string(model.shape.max_positions);
+  options.overlong = configs::OverlongPolicy::kDrop;
+  options.tokenize = [&](const Prompt& p) { return model.EncodePrompt(p, plan.raw); };
+  replay::ImportedPrompts imported = replay::ImportPrompts(dataset, options);
+  plan.ledger = imported.ledger.Describe();
+  plan.prompts = std::move(imported.prompts);
+  const bool truths = std::any_of(plan.prompts.begin(), plan.prompts.end(),
+                                  [](const Prompt& p) { return !p.ground_truth.empty(); });
+  if (!truths && !plan.judged) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "no row has a ground truth: name its column with --map answer=COLUMN, or judge the "
+                "answers by --rewards RECIPE",
+                dataset);
+  }
+  return plan;
+}
+
+// Lines of a file, or nothing where none was asked for.
+class LineFile {
+ public:
+  explicit LineFile(const std::string& path) {
+    if (!path.empty()) file_ = RealFileSystem().OpenAppend(path, /*truncate=*/true);
+  }
+  explicit operator bool() const { return file_ != nullptr; }
+  void Write(const OrderedJson& line) {
+    if (file_)
+      file_->Append(line.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
+  }
+
+ private:
+  std::unique_ptr<AppendFile> file_;
+};
+
+void PrintJson(const OrderedJson& out) {
+  std::printf("%s\n", out.dump(1, ' ', false, OrderedJson::error_handler_t::replace).c_str());
+}
+
+OrderedJson JsonOf(const Estimate& e) {
+  return {{"mean", e.mean}, {"standard_error", e.error}, {"interval_95", {e.low(), e.high()}}};
+}
+
+OrderedJson JsonOf(const EvalArguments& a, const Plan& plan, const AnswerTally& tally,
+                   double seconds) {
+  const auto [low, high] = WilsonInterval(tally.share(), static_cast<double>(tally.prompts));
+  OrderedJson out = {{"model", a.model},
+                     {"dataset", a.dataset.empty() ? plan.config.data.eval : a.dataset},
+                     {"rows", plan.ledger},
+                     {"prompts", tally.prompts},
+                     {"samples", plan.samples},
+                     {"answers", tally.answers},
+                     {"correct", tally.correct},
+                     {"pass_at_1", tally.share()},
+                     {"interval_95", {low, high}},
+                     {"standard_error", EstimateOf(tally.shares).error},
+                     {"solved_prompts", tally.solved_prompts}};
+  const std::vector<int64_t> counts = PassCounts(plan.samples);
+  for (size_t k = 0; k < counts.size(); ++k) {
+    const Estimate e = EstimateOf(tally.pass[k]);
+    const auto [from, to] = WilsonInterval(e.mean, static_cast<double>(e.n));
+    out["pass_at_k"][std::to_string(counts[k])] = {
+        {"mean", e.mean}, {"standard_error", e.error}, {"interval_95", {from, to}}};
+  }
+  if (tally.votes) {
+    const double n = static_cast<double>(tally.prompts);
+    const double share = tally.prompts ? static_cast<double>(tally.voted_right) / n : 0;
+    const auto [from, to] = WilsonInterval(share, n);
+    out["majority"] = {{"share", share}, {"interval_95", {from, to}}, {"voted", tally.voted}};
+  }
+  out["reward"] = JsonOf(EstimateOf(tally.rewards));
+  for (const PartTally& part : tally.parts) {
+    OrderedJson row = {{"name", part.name}, {"weight", part.weight}};
+    row.update(JsonOf(EstimateOf(part.prompts)));
+    row["scored"] = part.scored;
+    row["skipped"] = part.skipped;
+    row["failed"] = part.failed;
+    row["failures"] = part.failures;
+    out["parts"].push_back(std::move(row));
+  }
+  out["clipped"] = tally.clipped;
+  out["aborted"] = tally.aborted;
+  out["unscored"] = tally.unscored;
+  out["unscored_reason"] = tally.why_aborted.empty() ? tally.why_unscored : tally.why_aborted;
+  out["temperature"] = plan.temperature;
+  out["tokens"] = tally.tokens;
+  out["seconds"] = seconds;
+  return out;
+}
+
+void PrintEstimate(const char* name, const Estimate& e) {
+  std::printf("%s %.4f", name, e.mean);
+  if (e.n > 1) std::printf(" +- %.4f (95 %%: %.4f to %.4f)", e.error, e.low(), e.high());
+}
+
+void PrintText(const Plan& plan, const AnswerTally& tally, double seconds) {
+  const auto number = [](int64_t v) { return static_cast<long long>(v); };
+  const auto [low, high] = WilsonInterval(tally.share(), static_cast<double>(tally.prompts));
+  std::printf("pass@1 %.4f (95 %%: %.4f to %.4f), %lld of %lld answers right, temperature %g\n",
+              tally.share(), low, high, number(tally.correct), number(tally.answers),
+              plan.temperature);
+  if (plan.samples > 1) {
+    const std::vector<int64_t> counts = PassCounts(plan.samples);
+    for (size_t k = 1; k < counts.size(); ++k) {
+      // What lies in [0, 1] varies no more than a share does.
+      const Estimate e = EstimateOf(tally.pass[k]);
+      const auto [from, to] = WilsonInterval(e.mean, static_cast<double>(e.n));
+      std::printf("pass@%lld %.4f (95 %%: %.4f to %.4f)\n", number(counts[k]), e.mean, from, to);
+    }
+    if (tally.votes) {
+      const double n = static_cast<double>(tally.prompts),
+                   share = static_cast<double>(tally.voted_right) / n;
+      const auto [from, to] = WilsonInterval(share, n);
+      std::printf("majority of %lld %.4f (95 %%: %.4f to %.4f)\n", number(plan.samples), share,
+                  from, to);
+    }
+    std::printf("%lld of %lld prompts with at least one right answer of %lld\n",
+                number(tally.solved_prompts), number(tally.prompts), number(plan.samples));
+  }
+  if (tally.parts.size() > 1) PrintEstimate("reward", EstimateOf(tally.rewards)), std::printf("\n");
+  for (const PartTally& part : tally.parts) {
+    if (!plan.judged && part.failed == 0) continue;  // pass@1 has said it
+    if (part.scored > 0) {
+      PrintEstimate(("  " + part.name).c_str(), EstimateOf(part.prompts));
+      std::printf(" x %g", part.weight);
+    } else {
+      std::printf("  %s: no score", part.name.c_str());
+    }
+    if (part.skipped > 0) std::printf(", does not apply to %lld answers", number(part.skipped));
+    if (part.failed > 0)
+      std::printf(", failed on %lld, first: %s", number(part.failed), part.first_failure.c_str());
+    std::printf("\n");
+  }
+  if (tally.clipped > 0) std::printf("%lld answers cut at the limit\n", number(tally.clipped));
+  if (tally.unscored > 0) {
+    std::printf("%lld answers have no reward; one without a verdict counts as wrong",
+                number(tally.unscored));
+    if (tally.aborted > 0) {
+      std::printf(", %lld (%.1f %%) of them were never generated: %s", number(tally.aborted),
+                  100 * static_cast<double>(tally.aborted) / static_cast<double>(tally.answers),
+                  tally.why_aborted.c_str());
+    }
+    std::printf("%s%s\n", tally.why_unscored.empty() ? "" : "; the first of the others: ",
+                tally.why_unscored.c_str());
+  }
+  std::printf("%lld tokens in %.1f s, %.0f tokens/s\n", number(tally.tokens), seconds,
+              static_cast<double>(tally.tokens) / std::max(1e-9, seconds));
+}
+
+// 10 where a part has nothing to say of any answer.
+int CodeOf(const AnswerTally& tally) {
+  int code = 0;
+  for (const PartTally& part : tally.parts) {
+    if (!part.failed_on_all()) continue;
+    std::fprintf(stderr, "plumb: reward part '%s' failed on every answer; first: %s\n",
+                 part.name.c_str(), part.first_failure.c_str());
+    code = kExitRewardFailed;
+  }
+  return code;
+}
+
+int EvalAnswers(const EvalArguments& a) {
+  const ModelFolder model = LoadModel(a.model, a.options);
+  const Plan plan = PlanOf(a, model);
+  if (!a.json)
+    std::fprintf(stderr, "%s: %s\n",
+                 (a.dataset.empty() ? plan.config.data.eval : a.dataset).c_str(),
+                 plan.ledger.c_str());
+  AnswerEval eval(plan.config.reward, plan.success, *model.tokenizer, plan.samples);
+  std::vector<std::string> stop = a.stop;
+  if (!a.recipe.empty() && stop.empty()) stop = plan.config.rollout.stop;
+  Answering answering(
+      model, {.samples = plan.samples,
+              .max_new_tokens = plan.max_new_tokens,
+              .sampling = {.temperature = static_cast<float>(plan.temperature), .seed = plan.seed},
+              .stop = stop,
+              .purpose = Purpose::kEval});
+  LineFile file(a.answers_file);
+  AnswerEval::Each each;
+  if (file) each = [&file](const OrderedJson& line) { file.Write(line); };
+  std::vector<TrajectoryGroup> waiting;
+  const auto score = [&] { eval.Add(std::exchange(waiting, {}), each); };
   const auto begin = std::chrono::steady_clock::now();
-  while (finished < prompts.size() && !StopRequested()) {
-    for (; submitted < prompts.size() && submitted - finished < kPromptsInFlight; ++submitted) {
-      const Prompt& p = prompts[submitted];
-      const int64_t room = model.shape.max_positions - static_cast<int64_t>(p.tokens.size());
-      engine.Submit(
-          {.id = submitted,
-           .tokens = p.tokens,
-           .num_samples = static_cast<int32_t>(a.samples),
-           .prompt_key = actor::RandomAddress(Purpose::kEval, p.row),
-           .limit = static_cast<int32_t>(std::clamp<int64_t>(room, 1, a.max_new_tokens))});
-    }
-    engine.Step(*model.weights, 0);
-    for (const actor::GenerateResult& result : engine.TakeFinished()) {
-      ++finished;
-      TrajectoryGroup group;
-      group.lease.purpose = Purpose::kEval;
-      group.lease.num_samples = static_cast<int32_t>(a.samples);
-      group.lease.prompt = prompts[result.id];
-      for (const auto& sample : result.samples)
-        group.trajectories.push_back(AsTrajectory(prompts[result.id], sample, *model.tokenizer));
-      const auto scores = ScoresOf(*rule, group);
-      bool solved = false;
-      for (size_t i = 0; i < scores.size(); ++i) {
-        const Trajectory& t = group.trajectories[i];
-        const bool aborted = t.finish == FinishReason::kAborted,
-                   scored = scores[i].scored() && !scores[i].skipped;
-        const bool right = scored && scores[i].value >= 0.5;
-        std::string& first = aborted ? tally.why_aborted : tally.why_unscored;
-        if (!scored && first.empty())
-          first = scores[i].skipped ? "the rule does not apply" : scores[i].reason;
-        ++tally.answers;
-        tally.correct += right;
-        tally.clipped += t.finish == FinishReason::kLength;
-        tally.aborted += aborted;
-        tally.unscored += !scored;
-        tally.tokens += t.completion_length();
-        solved |= right;
-        if (answers_file) {
-          nlohmann::ordered_json line = {{"row", prompts[result.id].row},
-                                         {"sample", t.sample},
-                                         {"completion", t.completion},
-                                         {"ground_truth", prompts[result.id].ground_truth},
-                                         {"correct", right}};
-          if (!scored) line["unscored_reason"] = scores[i].reason;
-          answers_file->Append(
-              line.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
-        }
-      }
-      tally.solved_prompts += solved;
-    }
+  bool whole = true;
+  {
+    CountProgress progress(static_cast<int64_t>(plan.prompts.size()), "prompts",
+                           isatty(STDERR_FILENO) != 0, stderr);
+    whole = answering.Run(
+        plan.prompts,
+        [&](size_t prompt, actor::GenerateResult& result) {
+          TrajectoryGroup group;
+          group.lease.lease_id = prompt;
+          group.lease.purpose = Purpose::kEval;
+          group.lease.num_samples = static_cast<int32_t>(plan.samples);
+          group.lease.prompt = plan.prompts[prompt];
+          for (const auto& sample : result.samples)
+            group.trajectories.push_back(
+                AsTrajectory(plan.prompts[prompt], sample, *model.tokenizer));
+          waiting.push_back(std::move(group));
+          if (waiting.size() >= eval.together()) score();
+        },
+        [&] {
+          char share[48];
+          std::snprintf(share, sizeof share, "right so far %.3f", eval.tally().share());
+          progress.Show(eval.tally().prompts, eval.tally().prompts > 0 ? share : "");
+          return StopRequested().load();
+        });
+    if (whole && !waiting.empty()) score();
   }
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (StopRequested()) {
-    std::fprintf(stderr, "plumb: stopped after %zu of %zu prompts\n", finished, prompts.size());
+  const AnswerTally& tally = eval.tally();
+  if (!whole) {
+    std::fprintf(stderr, "plumb: stopped after %lld of %zu prompts\n",
+                 static_cast<long long>(tally.prompts), plan.prompts.size());
     return kExitFewerSteps;
   }
   if (tally.answers > 0 && tally.aborted == tally.answers) {
-    throw Error(engine.counters().nonfinite_samples > 0 ? ErrorCode::kNonFinite
-                                                        : ErrorCode::kInvalidArgument,
+    throw Error(answering.counters().nonfinite_samples > 0 ? ErrorCode::kNonFinite
+                                                           : ErrorCode::kInvalidArgument,
                 "not one answer was generated: " + tally.why_aborted, a.model);
   }
-  const auto [low, high] = Interval(tally.share(), static_cast<double>(prompts.size()));
-  if (a.json) {
-    const nlohmann::ordered_json out = {
-        {"model", a.model},
-        {"dataset", a.dataset},
-        {"rows", ledger},
-        {"prompts", prompts.size()},
-        {"samples", a.samples},
-        {"answers", tally.answers},
-        {"correct", tally.correct},
-        {"pass_at_1", tally.share()},
-        {"interval_95", {low, high}},
-        {"solved_prompts", tally.solved_prompts},
-        {"clipped", tally.clipped},
-        {"aborted", tally.aborted},
-        {"unscored", tally.unscored},
-        {"unscored_reason", tally.why_aborted.empty() ? tally.why_unscored : tally.why_aborted},
-        {"temperature", a.temperature},
-        {"tokens", tally.tokens},
-        {"seconds", seconds}};
-    std::printf("%s\n",
-                out.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
-  } else {
-    std::printf("pass@1 %.4f (95 %%: %.4f to %.4f), %lld of %lld answers right, temperature %g\n",
-                tally.share(), low, high, static_cast<long long>(tally.correct),
-                static_cast<long long>(tally.answers), a.temperature);
-    if (a.samples > 1) {
-      std::printf("%lld of %zu prompts with at least one right answer of %lld\n",
-                  static_cast<long long>(tally.solved_prompts), prompts.size(),
-                  static_cast<long long>(a.samples));
-    }
-    if (tally.clipped > 0)
-      std::printf("%lld answers cut at the limit\n", static_cast<long long>(tally.clipped));
-    if (tally.unscored > 0) {
-      std::printf("%lld answers have no score and count as wrong",
-                  static_cast<long long>(tally.unscored));
-      if (tally.aborted > 0) {
-        std::printf(", %lld (%.1f %%) of them were never generated: %s",
-                    static_cast<long long>(tally.aborted),
-                    100 * static_cast<double>(tally.aborted) / static_cast<double>(tally.answers),
-                    tally.why_aborted.c_str());
-      }
-      std::printf("%s%s\n", tally.why_unscored.empty() ? "" : "; the first of the rule: ",
-                  tally.why_unscored.c_str());
-    }
-    std::printf("%lld tokens in %.1f s, %.0f tokens/s\n", static_cast<long long>(tally.tokens),
-                seconds, static_cast<double>(tally.tokens) / std::max(1e-9, seconds));
+  if (a.json) PrintJson(JsonOf(a, plan, tally, seconds));
+  else PrintText(plan, tally, seconds);
+  std::fflush(stdout);
+  return CodeOf(tally);
+}
+
+int EvalPairs(const EvalArguments& a) {
+  CountProgress* shown = nullptr;
+  std::optional<CountProgress> progress;
+  const PairEvalReport report = EvaluatePairs(
+      {.model = a.model,
+       .pairs = a.dataset,
+       .reference = a.reference,
+       .beta = a.beta,
+       .map = ReadMap(a.map),
+       .limit = a.limit.value_or(0),
+       .batch_tokens = a.batch_tokens,
+       .options = a.options},
+      [&](int64_t done, int64_t all) {
+        if (!shown) shown = &progress.emplace(all, "sequences", isatty(STDERR_FILENO) != 0, stderr);
+        shown->Show(done);
+        return !StopRequested().load();
+      });
+  progress.reset();
+  if (!a.json) {
+    for (const std::string& note : report.notes) std::fprintf(stderr, "%s\n", note.c_str());
   }
+  if (report.stopped) {
+    std::fprintf(stderr, "plumb: stopped: not all pairs have a value\n");
+    return kExitFewerSteps;
+  }
+  LineFile file(a.answers_file);
+  for (const PairValues& pair : report.pairs) file.Write(report.Line(pair));
+  OrderedJson out = {{"model", a.model}, {"dataset", a.dataset}};
+  if (report.reference) out["reference"] = a.reference;
+  out.update(report.Json());
+  if (a.json) PrintJson(out);
+  else std::fputs(report.Text().c_str(), stdout);
   return 0;
+}
+
+int EvalPerplexity(const EvalArguments& a) {
+  const ModelFolder model = LoadModel(a.model, a.options);
+  std::optional<CountProgress> progress;
+  const PerplexityReport report =
+      EvaluatePerplexity(model,
+                         {.file = a.dataset,
+                          .map = ReadMap(a.map),
+                          .limit = a.limit.value_or(0),
+                          .raw = a.raw,
+                          .batch_tokens = a.batch_tokens},
+                         [&](int64_t done, int64_t all) {
+                           if (!progress)
+                             progress.emplace(all, "rows", isatty(STDERR_FILENO) != 0, stderr);
+                           progress->Show(done);
+                           return !StopRequested().load();
+                         });
+  progress.reset();
+  if (!a.json) std::fprintf(stderr, "%s: %s\n", a.dataset.c_str(), report.ledger.c_str());
+  if (report.stopped) {
+    std::fprintf(stderr, "plumb: stopped: not all rows are scored\n");
+    return kExitFewerSteps;
+  }
+  LineFile file(a.answers_file);
+  for (const PerplexityRow& row : report.rows) {
+    file.Write(
+        {{"row", row.row}, {"nats", row.nats}, {"tokens", row.tokens}, {"bytes", row.bytes}});
+  }
+  OrderedJson out = {{"model", a.model}, {"dataset", a.dataset}};
+  out.update(report.Json());
+  if (a.json) PrintJson(out);
+  else std::fputs(report.Text().c_str(), stdout);
+  return 0;
+}
+
+int Eval(const EvalArguments& a) {
+  const bool judged = !a.recipe.empty() || !a.rewards.empty();
+  const auto refuse = [](const char* where, const char* why) {
+    throw Error(ErrorCode::kInvalidArgument, why, where);
+  };
+  if (!a.recipe.empty() && !a.rewards.empty())
+    refuse("--rewards", "takes a recipe's reward parts alone, --recipe also how it asks: name one");
+  if (static_cast<int>(a.pairs) + static_cast<int>(a.perplexity) + static_cast<int>(judged) > 1)
+    refuse("eval",
+           "--pairs, --perplexity and --recipe or --rewards are three evaluations: name one");
+  if (!a.pairs && !a.reference.empty()) refuse("--reference", "is for --pairs");
+  if (!judged && !a.overrides.empty()) refuse("--set", "is for --recipe and --rewards");
+  if ((a.pairs || a.perplexity) && a.dataset.empty()) refuse("eval", "name a file");
+  if (a.pairs) return EvalPairs(a);
+  if (a.perplexity) return EvalPerplexity(a);
+  return EvalAnswers(a);
 }
 
 }  // namespace
 
 void AddEvalCommand(CLI::App& app, CliResult& result) {
   auto a = std::make_shared<EvalArguments>();
-  CLI::App* eval = app.add_subcommand("eval", "pass@1 on prompts with known answers");
-  eval->add_option("model", a->model, "a model folder, or a run's")->required();
+  CLI::App* eval = app.add_subcommand(
+      "eval", "What a model is worth: right answers, rewards, preference pairs, perplexity");
+  eval->add_option("model", a->model, "a model folder, an adapter's, or a run's")->required();
+  eval->add_option("dataset", a->dataset,
+                   "file of prompts in any form that `plumb data import` reads, -: standard input, "
+                   "or \"arithmetic\"; "
+                   "with --recipe its data.eval by default");
   eval->add_option(
-          "dataset", a->dataset,
-          "prompts and answers as `data import` reads them, or \"arithmetic\"; -: standard input")
-      ->required();
-  eval->add_option("--samples", a->samples, "answers a prompt")->check(CLI::Range(1, 1024));
+      "--recipe", a->recipe,
+      "judge by this recipe's reward parts, and ask as it does: system prompt, suffix, "
+      "columns, max_new_tokens, stop");
+  eval->add_option("--rewards", a->rewards,
+                   "judge by this recipe's reward parts, and nothing else");
+  eval->add_option("--set", a->overrides, "section.key=value of the recipe, any number of times")
+      ->allow_extra_args(false);
+  eval->add_flag("--pairs", a->pairs,
+                 "preference pairs: how often the chosen answer has the higher log-prob, or the "
+                 "higher score of a reward model");
+  eval->add_option("--reference", a->reference,
+                   "of --pairs: DPO's implicit reward against this model");
+  eval->add_option("--beta", a->beta, "of that reward (0.1)")->check(CLI::PositiveNumber);
+  eval->add_flag(
+      "--perplexity", a->perplexity,
+      "of texts (rows of \"text\", or a .txt or .md file), or of demonstrations' answers");
+  eval->add_option("--samples", a->samples, "answers a prompt (1): pass@k, and a majority vote")
+      ->check(CLI::Range(1, 1024));
   eval->add_option("--limit", a->limit, "first rows only; 0: all (arithmetic: 200)")
       ->check(CLI::NonNegativeNumber);
   eval->add_option("--temperature", a->temperature,
@@ -279,23 +477,31 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
       ->check(CLI::Range(0.0, 100.0));
   eval->add_option("--max-new-tokens", a->max_new_tokens, "limit of an answer (256)")
       ->check(CLI::Range(1, 1 << 20));
+  eval->add_option("--stop", a->stop, "end an answer at this text; any number of times")
+      ->allow_extra_args(false);
   eval->add_option("--system", a->system, "system message of every prompt");
   eval->add_option("--suffix", a->suffix, "appended to every prompt");
   eval->add_option("--map", a->map, "prompt=COLUMN or answer=COLUMN; any number of times")
       ->allow_extra_args(false);
   eval->add_option("--fallback", a->fallback, "answer without a marker: none | last_number")
       ->check(CLI::IsMember({"none", "last_number"}));
-  eval->add_option("--answers", a->answers_file, "write every answer to this JSONL file");
+  eval->add_option("--out,--answers", a->answers_file,
+                   "write every answer (pair, row) to this JSONL file");
   eval->add_option("--seed", a->seed,
                    "of sampling, and of generated sums (a recipe's run.seed: its held-out ones)");
   eval->add_option("--digits", a->digits, "of generated sums")->check(CLI::Range(1, 9));
+  eval->add_option("--batch-tokens", a->batch_tokens, "of --pairs, --perplexity: tokens a forward")
+      ->check(CLI::Range(1, 1 << 20));
   eval->add_flag("--raw", a->raw, "no chat template for text prompts");
   eval->add_flag("--json", a->json, "one JSON object");
-  eval->add_option("--dtype", a->options.dtype, "auto | float32 | bfloat16");
-  eval->add_option("--device", a->options.device, "cpu | cuda | cuda:N");
-  eval->add_option("--bos", a->options.bos, "auto | yes | no: begin token in front of raw text");
-  eval->add_option("--threads", a->options.threads, "0: one a core")->check(CLI::NonNegativeNumber);
-  eval->callback([a, &result] { result.exit_code = Eval(*a); });
+  AddModelOptions(eval, a->options);
+  eval->footer("Exit code 10: a reward part failed on every answer.");
+  eval->callback([a, &result] {
+    SpooledInput(a->dataset).Read([&](const std::string& file) {
+      a->dataset = file;
+      result.exit_code = Eval(*a);
+    });
+  });
 }
 
 }  // namespace plumb::run

@@ -110,7 +110,10 @@ std::vector<Prompt> FromFile(const ModelFolder& model, const GenerateArguments& 
                                 .limit = a.limit,
                                 .max_prompt_tokens = model.shape.max_positions - 1};
   options.tokenize = [&](const Prompt& p) { return model.EncodePrompt(p, a.raw); };
-  replay::ImportedPrompts imported = replay::ImportPrompts(a.prompts_file, options);
+  replay::ImportedPrompts imported;
+  SpooledInput(a.prompts_file).Read([&](const std::string& file) {
+    imported = replay::ImportPrompts(file, options);
+  });
   std::fprintf(stderr, "%s: %s\n", a.prompts_file.c_str(), imported.ledger.Describe().c_str());
   for (const std::string& example : imported.ledger.examples)
     std::fprintf(stderr, "  left out %s\n", example.c_str());
