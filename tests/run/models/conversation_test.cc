@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include "common/base/error.h"
+#include "common/text/unicode.h"
 #include "run/models/answering.h"
 #include "tests/run/models/toy_model.h"
+#include "tests/testing/paths.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
@@ -136,6 +138,43 @@ TEST_F(ConversationTest, TheMemoryForKeysAndValuesBoundsTheContext) {
   // 2 layers x 2 x 2 heads x 8 numbers of 4 bytes: 256 bytes a token
   EXPECT_EQ(Conversation(*model_, {.kv_mb = 1}).context(), 4096);
   EXPECT_EQ(Conversation(*model_, {.kv_mb = 64}).context(), 1 << 16);
+}
+
+// Real weights and a real template; needs `make model`.
+TEST_F(ConversationTest, SmolLm2SaysTheSameWithWhatItKept) {
+  const std::string folder = plumb::testing::SourcePath("models/SmolLM2-135M-Instruct");
+  if (!RealFileSystem().Exists(folder + "/config.json"))
+    GTEST_SKIP() << "NO MODEL: run `make model`; no real template was talked through";
+  const ModelFolder model = LoadModel(folder, {.dtype = "float32", .threads = 1});
+  Conversation talk(model, {.max_new_tokens = 24, .sampling = {.temperature = 0}});
+  const Conversation::Answer first = talk.Say("What is the capital of France?", Silent, Never);
+  EXPECT_NE(first.text.find("Paris"), std::string::npos) << first.text;
+  EXPECT_EQ(first.finish, FinishReason::kStop);
+  std::string shown;
+  const Conversation::Answer second = talk.Say(
+      "Say \u65e5\u672c \U0001F600 and nothing else.",
+      [&](const std::string& piece) {
+        EXPECT_TRUE(IsUtf8(piece));
+        shown += piece;
+      },
+      Never);
+  EXPECT_GE(second.kept_tokens, (first.prompt_tokens + first.tokens - 1) / 16 * 16)
+      << "all of the first turn";
+  Prompt prompt;
+  prompt.messages = talk.messages();
+  prompt.messages.pop_back();
+  prompt.row = 1;
+  prompt.tokens = model.EncodePrompt(prompt, false);
+  EXPECT_EQ(static_cast<int64_t>(prompt.tokens.size()), second.prompt_tokens);
+  Answering once(model, {.max_new_tokens = 24, .max_batch = 1, .sampling = {.temperature = 0}});
+  once.Run(
+      std::span(&prompt, 1),
+      [&](size_t, actor::GenerateResult& r) {
+        std::string whole = model.tokenizer->Decode(r.samples[0].tokens, true);
+        RepairUtf8(whole);
+        EXPECT_EQ(whole, shown);
+      },
+      Never);
 }
 
 }  // namespace
