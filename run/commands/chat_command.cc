@@ -8,6 +8,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/text/tokenizer/text_stream.h"
 #include "run/commands/cli.h"
 #include "run/commands/model_options.h"
 #include "run/models/conversation.h"
@@ -88,7 +89,8 @@ class Chat {
     NowBusy(Busy::kAnswering);
     const Conversation::Answer answer = talk_.Say(
         text,
-        [](const std::string& piece) {
+        [](const std::string& said) {
+          const std::string piece = isatty(STDOUT_FILENO) != 0 ? ForTerminal(said) : said;
           std::fwrite(piece.data(), 1, piece.size(), stdout);
           std::fflush(stdout);
         },

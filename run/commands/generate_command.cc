@@ -137,6 +137,7 @@ class Answers {
       }
       std::string text = Text(sample);
       RepairUtf8(text);
+      if (!file_ && isatty(STDOUT_FILENO) != 0) text = ForTerminal(text);
       if (many) {
         Write("--- prompt " + std::to_string(result.id + 1) + ", sample " +
               std::to_string(sample.sample + 1) + ": " + std::to_string(sample.tokens.size()) +
@@ -195,7 +196,9 @@ class Answers {
 void ShowWhileDrawn(Answering& answering, const ModelFolder& model, const GenerateArguments& a,
                     std::span<const Prompt> prompts, Answers& answers) {
   TextStream stream(*model.tokenizer, /*skip_special=*/!a.special);
-  const auto show = [](const std::string& text) {
+  const bool terminal = isatty(STDOUT_FILENO) != 0;
+  const auto show = [terminal](const std::string& piece) {
+    const std::string text = terminal ? ForTerminal(piece) : piece;
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);
   };

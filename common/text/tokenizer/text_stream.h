@@ -35,4 +35,9 @@ class TextStream {
 // How many bytes at the end of `text` begin a character that bytes to come may complete: 0 to 3.
 size_t OpenBytes(std::string_view text);
 
+// `text` for a terminal: control characters but line ends and tabs become U+FFFD, so that what a
+// model writes cannot move the cursor, rename the window or answer for the person. A carriage
+// return is one of them.
+std::string ForTerminal(std::string_view text);
+
 }  // namespace plumb

@@ -91,5 +91,12 @@ TEST(TextStream, SpecialTokensAreShownOnlyWhereAsked) {
   EXPECT_EQ(all(TextStream(tokenizer, /*skip_special=*/false)), "a\uFFFD<end>");
 }
 
+TEST(TextStream, NothingThatAModelWritesCommandsATerminal) {
+  EXPECT_EQ(ForTerminal("a\tb\n\u65e5 \U0001F600"), "a\tb\n\u65e5 \U0001F600");
+  EXPECT_EQ(ForTerminal("\x1b]0;title\x07\x1b[2J"), "\uFFFD]0;title\uFFFD\uFFFD[2J");
+  EXPECT_EQ(ForTerminal("\r\x7f\u009b\u00a0"), "\uFFFD\uFFFD\uFFFD\u00a0") << "C1 controls, too";
+  EXPECT_EQ(ForTerminal(std::string("\0", 1) + "\xff"), "\uFFFD\uFFFD");
+}
+
 }  // namespace
 }  // namespace plumb
