@@ -33,6 +33,8 @@ void Read(const ConfigKeys& keys, ModelShape& s) {
 }
 
 void Write(const ModelShape& s, ConfigJson& json) {
+  // The class without "Text" is the wrapper's.
+  if (s.scalar_head) json["architectures"] = {"Gemma3TextForSequenceClassification"};
   json["hidden_activation"] = "gelu_pytorch_tanh";
   // A whole number in the class of transformers 5, which refuses another one.
   const double scalar = 1 / (s.attention_scale * s.attention_scale);

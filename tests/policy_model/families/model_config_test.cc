@@ -260,6 +260,12 @@ TEST_F(ModelConfig, AScalarHeadIsSaidByTheArchitecture) {
   shape.scalar_head = false;
   WriteModelConfig(shape, folder_, "float32");
   EXPECT_FALSE(ReadModelConfig(folder_).scalar_head);
+  shape.scalar_head = true;
+  shape.family = "gemma3_text";
+  shape.attention_scale = 0.25;
+  WriteModelConfig(shape, folder_, "float32");
+  j = Json::parse(RealFileSystem().ReadFile(folder_ + "/config.json", 1 << 20));
+  EXPECT_EQ(j["architectures"][0], "Gemma3TextForSequenceClassification") << "not the wrapper's";
   Refuses("architectures", "LlamaForCausalLM", ErrorCode::kCorruption, "architectures");
   Refuses("num_hidden_layers", 0, ErrorCode::kInvalidArgument, "layers");
 }

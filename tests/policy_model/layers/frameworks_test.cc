@@ -108,6 +108,35 @@ TEST_F(Frameworks, InstalledTransformersComputesTheSameFromFoldersThatWeWrote) {
   for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], FamilyCases()[i]);
 }
 
+TEST_F(Frameworks, InstalledTransformersScoresTheSameWithScalarHeadsThatWeWrote) {
+  Json jobs = Json::array();
+  std::vector<float> ours;
+  std::vector<std::string> families;
+  for (const std::string& family : FamilyCases()) {
+    if (family == "granite") continue;  // transformers has no such class of this one
+    WriteFamilyFolder(family, temp_ / family);
+    const Weights weights = ScalarHeadFrom(LoadFolder(family, temp_ / family), 3);
+    const std::string folder = (temp_ / family) + "_scores";
+    SaveModelDirectory(weights, folder, "");
+    PackedBatch batch;
+    batch.Clear();
+    const std::vector<int32_t> last = {static_cast<int32_t>(Tokens().size()) - 1};
+    batch.AppendRows(Tokens(), last);
+    Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
+    float value = 0;
+    model.ForwardValues(weights, batch, false, std::span(&value, 1));
+    ours.push_back(value);
+    families.push_back(family);
+    jobs.push_back({{"base", folder}, {"tokens", Tokens()}, {"scores", true}});
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), ours.size());
+  for (size_t i = 0; i < ours.size(); ++i) {
+    const auto want = theirs[i][0][0].get<float>();
+    EXPECT_NEAR(ours[i], want, 1e-5f * std::max(1.0f, std::abs(want))) << families[i];
+  }
+}
+
 TEST_F(Frameworks, InstalledPeftComputesTheSameWithAdaptersThatWeWrote) {
   Json jobs = Json::array();
   std::vector<std::vector<float>> ours;

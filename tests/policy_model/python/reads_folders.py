@@ -1,15 +1,15 @@
 """What transformers and PEFT make of model and adapter folders, for tests/policy_model/layers/frameworks_test.cc.
 
-argv: a file of jobs, the file to write. A job is {"base": model folder, "tokens": ids} and perhaps {"adapter": folder that PEFT
-loads on it} or {"make": folder that PEFT saves a new adapter to, "targets": modules}; or {"wrapper": "mistral3" or "gemma3",
-"text": config of its text part, "make": folder to save it to, "tokens": ids}. The answer holds a job's logits in float32, row by
-row, or {"skip": reason} where PEFT is not installed."""
+argv: a file of jobs, the file to write. A job is {"base": model folder, "tokens": ids}, with "scores": true for one with a scalar
+head, and perhaps {"adapter": folder that PEFT loads on it} or {"make": folder that PEFT saves a new adapter to, "targets": modules}; or {"wrapper": "mistral3" or "gemma3",
+"text": config of its text part, "make": folder to save it to, "tokens": ids}. The answer holds a job's logits, or its score,
+in float32, row by row, or {"skip": reason} where PEFT is not installed."""
 import json
 import sys
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 
 def wrap(job):
@@ -37,8 +37,10 @@ def run(job):
         model = wrap(job).eval()
         with torch.no_grad():
             return model(torch.tensor(job["tokens"])[None]).logits[0].tolist()
-    model, info = AutoModelForCausalLM.from_pretrained(job["base"], dtype=torch.float32, attn_implementation="eager",
-                                                       output_loading_info=True)
+    auto = AutoModelForSequenceClassification if "scores" in job else AutoModelForCausalLM
+    model, info = auto.from_pretrained(job["base"], dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+    if type(model).__name__ != model.config.architectures[0]:
+        raise SystemExit(f"{job['base']}: names {model.config.architectures[0]}, is loaded as {type(model).__name__}")
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[kind]:
             raise SystemExit(f"{job['base']}: {kind}: {info[kind]}")
@@ -56,7 +58,8 @@ def run(job):
             model.save_pretrained(job["make"])
     model.eval()
     with torch.no_grad():
-        return model(torch.tensor(job["tokens"])[None]).logits[0].tolist()
+        logits = model(torch.tensor(job["tokens"])[None]).logits
+        return logits.tolist() if "scores" in job else logits[0].tolist()
 
 
 jobs, out = sys.argv[1:]
