@@ -27,7 +27,7 @@ constexpr std::string_view kTrained = "perf/train_tokens", kGenerated = "perf/ge
 }  // namespace
 
 struct MetricTable::Parser {
-  simdjson::ondemand::parser json;
+  simdjson::dom::parser json;
 };
 
 MetricTable::MetricTable(size_t max_bytes)
@@ -78,13 +78,11 @@ size_t MetricTable::ColumnOf(std::string_view name) {
 }
 
 void MetricTable::AppendLine(std::string_view line) {
-  namespace ondemand = simdjson::ondemand;
-  ondemand::document document;
-  ondemand::object object;
-  const simdjson::padded_string_view padded(line.data(), line.size(),
-                                            line.size() + LineTail::kPadding);
-  if (parser_->json.iterate(padded).get(document) != simdjson::SUCCESS ||
-      document.get_object().get(object) != simdjson::SUCCESS) {
+  namespace dom = simdjson::dom;
+  // A whole document first: its values can then be asked for in any way, whatever stands there.
+  dom::object object;
+  if (parser_->json.parse(line.data(), line.size(), /*realloc_if_needed=*/false).get(object) !=
+      simdjson::SUCCESS) {
     ++unreadable_;
     return;
   }
@@ -92,54 +90,30 @@ void MetricTable::AppendLine(std::string_view line) {
   double wall_s = 0;
   line_.clear();
   size_t at = 0;  // in order_
-  bool whole = true;
-  for (auto entry : object) {
-    ondemand::field field;
-    if (std::move(entry).get(field) != simdjson::SUCCESS) {
-      whole = false;
-      break;
-    }
-    const char* raw = field.key().raw();  // ends in a quote; the padding allows to compare past it
+  for (const dom::key_value_pair field : object) {
     size_t column = kMaxColumns;
-    if (at < order_.size()) {
-      const std::string& name = columns_[order_[at]].name;
-      if (name.size() < LineTail::kPadding && memcmp(raw, name.data(), name.size()) == 0 &&
-          raw[name.size()] == '"')
-        column = order_[at];
-    }
-    if (column == kMaxColumns) {
-      std::string_view name;
-      if (field.unescaped_key().get(name) != simdjson::SUCCESS) {
-        whole = false;
-        break;
-      }
-      if (name == "step") {
-        if (field.value().get_int64().get(step) != simdjson::SUCCESS || step < 0) whole = false;
-        continue;
-      }
-      if (name == "wall_s") {
-        if (field.value().get_double().get(wall_s) != simdjson::SUCCESS) wall_s = 0;
-        continue;
-      }
-      column = ColumnOf(name);
+    if (at < order_.size() && columns_[order_[at]].name == field.key) {
+      column = order_[at++];
+    } else if (field.key == "step") {
+      if (field.value.get(step) != simdjson::SUCCESS) step = -1;
+      continue;
+    } else if (field.key == "wall_s") {
+      if (field.value.get(wall_s) != simdjson::SUCCESS) wall_s = 0;
+      continue;
+    } else {
+      column = ColumnOf(field.key);
       if (column == kMaxColumns) continue;
       // its place in the order, if it is one of them further on
-      const auto later =
-          std::find(order_.begin() + static_cast<std::ptrdiff_t>(std::min(at, order_.size())),
-                    order_.end(), column);
+      const auto from = order_.begin() + static_cast<std::ptrdiff_t>(at);
+      const auto later = std::find(from, order_.end(), column);
       if (later != order_.end()) at = static_cast<size_t>(later - order_.begin()) + 1;
-    } else {
-      ++at;
     }
     double value = 0;
-    auto given = field.value();
-    if (given.get_double().get(value) == simdjson::SUCCESS) {
-      line_.emplace_back(column, std::isfinite(value) ? value : kNotFinite);
-    } else if (given.is_null()) {
-      line_.emplace_back(column, kNotFinite);
-    }  // a text or a list is no number of a curve
+    if (field.value.get(value) == simdjson::SUCCESS) line_.emplace_back(column, value);
+    else if (field.value.is_null()) line_.emplace_back(column, kNotFinite);
+    // a text or a list is no number of a curve
   }
-  if (!whole || step < 0 || document.current_location().error() != simdjson::OUT_OF_BOUNDS) {
+  if (step < 0) {
     ++unreadable_;
     return;
   }

@@ -39,7 +39,7 @@ std::string Beginning(std::string_view text) {
 }  // namespace
 
 struct SampleTable::Parser {
-  simdjson::ondemand::parser json;
+  simdjson::dom::parser json;
 };
 
 SampleTable::SampleTable(std::string path, size_t max_answers)
@@ -55,7 +55,6 @@ void SampleTable::Clear() {
 }
 
 void SampleTable::Append(std::string_view lines, uint64_t at) {
-  namespace ondemand = simdjson::ondemand;
   while (!lines.empty()) {
     const auto* end = static_cast<const char*>(memchr(lines.data(), '\n', lines.size()));
     const size_t n = end == nullptr ? lines.size() : static_cast<size_t>(end - lines.data());
@@ -64,22 +63,16 @@ void SampleTable::Append(std::string_view lines, uint64_t at) {
     lines.remove_prefix(std::min(lines.size(), n + 1));
     at += n + 1;
     if (n == 0) continue;
-    ondemand::document document;
-    ondemand::object object;
-    const simdjson::padded_string_view padded(line.data(), n, n + LineTail::kPadding);
-    bool whole = parser_->json.iterate(padded).get(document) == simdjson::SUCCESS &&
-                 document.get_object().get(object) == simdjson::SUCCESS;
-    // in any order: not all that write this file are ours
-    std::string_view prompt;
-    whole = whole &&
-            object.find_field_unordered("step").get_int64().get(place.step) == simdjson::SUCCESS;
-    if (!whole || place.step < 0) {
+    simdjson::dom::object object;
+    if (parser_->json.parse(line.data(), n, /*realloc_if_needed=*/false).get(object) !=
+            simdjson::SUCCESS ||
+        object["step"].get(place.step) != simdjson::SUCCESS || place.step < 0) {
       ++unreadable_;
       continue;
     }
-    if (object.find_field_unordered("lease_id").get_int64().get(place.lease) != simdjson::SUCCESS)
-      place.lease = -1;
-    if (object.find_field_unordered("prompt").get_string().get(prompt) == simdjson::SUCCESS) {
+    if (object["lease_id"].get(place.lease) != simdjson::SUCCESS) place.lease = -1;
+    std::string_view prompt;
+    if (object["prompt"].get(prompt) == simdjson::SUCCESS) {
       place.prompt = HashOf(prompt);
       if (begins_.size() < kMaxPrompts && !begins_.contains(place.prompt))
         begins_.emplace(place.prompt, Beginning(prompt));
