@@ -15,7 +15,6 @@
 #include <chrono>
 #include <thread>
 
-#include "common/base/mutex.h"
 #include "run/board/board_api.h"
 #include "run/board/board_page.h"
 #endif
