@@ -15,13 +15,12 @@
 #include "common/base/file.h"
 #include "common/base/hash/sha256.h"
 #include "common/base/log.h"
-#include "policy_model/files/safetensors.h"
+#include "learner/update/optimizer_file.h"
 
 namespace plumb::learner {
 namespace {
 
 namespace fs = std::filesystem;
-using policy_model::FlatBuffer;
 
 constexpr char kManifest[] = "manifest.json";
 constexpr char kOptimizer[] = "optimizer.safetensors";
@@ -102,55 +101,6 @@ CheckpointState Verify(const std::string& path) {
   return StateIn(manifest, path);
 }
 
-// The float buffers that an optimizer keeps of a set, with the names that a file gives them.
-struct NamedBuffer {
-  const char* prefix;
-  FlatBuffer* buffer;
-};
-std::vector<NamedBuffer> BuffersOf(Optimizer::SetState& state) {
-  std::vector<NamedBuffer> out = {{"m.", &state.m}, {"v.", &state.v}};
-  if (state.has_own_master()) out.push_back({"master.", &state.master()});
-  return out;
-}
-
-// As logical tensors, from where they lie.
-void SaveOptimizer(const std::string& path, Optimizer& optimizer) {
-  std::vector<policy_model::TensorToWrite> tensors;
-  for (Optimizer::SetState& state : optimizer.sets()) {
-    for (const NamedBuffer& part : BuffersOf(state)) {
-      for (const auto& entry : state.set->table->entries()) {
-        tensors.push_back({.name = part.prefix + entry.name,
-                           .dtype = DType::kFloat32,
-                           .shape = entry.shape,
-                           .fill = [from = part.buffer, first = entry.offset](
-                                       std::span<std::byte> to) { from->CopyToHost(to, first); }});
-      }
-    }
-  }
-  policy_model::WriteSafetensors(path, tensors, {{"format", std::to_string(kCheckpointFormat)}});
-}
-
-void LoadOptimizer(const std::string& path, Optimizer& optimizer) {
-  const auto reader = policy_model::SafetensorsReader::OpenFile(path);
-  for (Optimizer::SetState& state : optimizer.sets()) {
-    for (const NamedBuffer& part : BuffersOf(state)) {
-      for (const auto& entry : state.set->table->entries()) {
-        const std::string name = part.prefix + entry.name;
-        const auto found = reader->tensors().find(name);
-        if (found == reader->tensors().end())
-          throw Error(ErrorCode::kCorruption, "tensor " + name + " is missing", path);
-        const auto& view = found->second;
-        if (view.dtype != DType::kFloat32 || view.shape != entry.shape) {
-          throw Error(ErrorCode::kConflict, "tensor " + name + " has another shape than the model",
-                      path);
-        }
-        part.buffer->CopyFromHost(view.bytes, entry.offset);
-        reader->Release(view);
-      }
-    }
-  }
-}
-
 // Of a model whose base is not trained: nothing of it is in a checkpoint but this.
 Digest FixedBase(const policy_model::Weights& weights) {
   return weights.base().trained ? Digest() : weights.base().digest;
@@ -164,7 +114,7 @@ Checkpoints::Checkpoints(std::string folder, int64_t keep, std::string tokenizer
       keep_(keep),
       tokenizer_source_(std::move(tokenizer_source)),
       base_model_(std::move(base_model)) {
-  PLUMB_CHECK(keep_ >= 2, "keep_checkpoints was validated");
+  PLUMB_CHECK(keep_ >= 1, "keep_checkpoints was validated");
   RealFileSystem().CreateDirectories(folder_);
   const int descriptor = open(folder_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (descriptor < 0) ThrowFileError(errno, "cannot open", folder_);
@@ -199,11 +149,11 @@ void Checkpoints::Write(const std::string& path, CheckpointState state,
                         std::span<const NamedModel> models) const {
   RealFileSystem().CreateDirectories(path + "/model");
   policy_model::SaveModelDirectory(weights, path + "/model", tokenizer_source_, base_model_);
-  SaveOptimizer(path + "/" + kOptimizer, optimizer);
+  SaveOptimizer(path + "/" + kOptimizer, optimizer, state.moments);
   for (const NamedModel& model : models) {
     RealFileSystem().CreateDirectories(path + "/" + model.name);
     policy_model::SaveModelDirectory(*model.weights, path + "/" + model.name, tokenizer_source_);
-    SaveOptimizer(path + "/" + model.name + "." + kOptimizer, *model.optimizer);
+    SaveOptimizer(path + "/" + model.name + "." + kOptimizer, *model.optimizer, state.moments);
     state.models[model.name] = {.counters = model.optimizer->counters(),
                                 .moment_steps = model.optimizer->moment_steps()};
   }
@@ -321,9 +271,9 @@ void Checkpoints::Load(const Found& found, policy_model::Weights& weights,
         found.path);
   }
   weights.LoadTrained(found.path + "/model");
-  LoadOptimizer(found.path + "/" + kOptimizer, optimizer);
+  LoadOptimizer(found.path + "/" + kOptimizer, optimizer, found.state.moments);
   optimizer.Restore(found.state.counters);
-  optimizer.set_moment_steps(found.state.moment_steps);
+  if (found.state.moments) optimizer.set_moment_steps(found.state.moment_steps);
   const Digest digest = weights.ComputeDigest();
   if (digest != found.state.policy.digest) {
     throw Error(
@@ -343,9 +293,10 @@ void Checkpoints::LoadModels(const Found& found, std::span<const NamedModel> mod
           found.path);
     }
     model.weights->LoadTrained(found.path + "/" + model.name);
-    LoadOptimizer(found.path + "/" + model.name + "." + kOptimizer, *model.optimizer);
+    LoadOptimizer(found.path + "/" + model.name + "." + kOptimizer, *model.optimizer,
+                  found.state.moments);
     model.optimizer->Restore(saved->second.counters);
-    model.optimizer->set_moment_steps(saved->second.moment_steps);
+    if (found.state.moments) model.optimizer->set_moment_steps(saved->second.moment_steps);
   }
   if (found.state.models.size() != models.size()) {
     throw Error(ErrorCode::kConflict,
@@ -377,6 +328,25 @@ void Checkpoints::KeepReference(bool restored, policy_model::Weights& reference)
   policy_model::SaveModelDirectory(reference, path, tokenizer_source_, base_model_);
   PutManifest(path, std::nullopt);
   RealFileSystem().SyncDirectory(folder_);
+}
+
+void Checkpoints::ShareModel(int64_t step, const std::string& to) const {
+  const std::string from = folder_ + "/" + NameOf(kStep, step) + "/model", beside = to + ".new";
+  RealFileSystem().RemoveAll(beside);
+  RealFileSystem().CreateDirectories(beside);
+  for (const std::string& name : FilesOf(from)) {
+    const fs::path source = from + "/" + name, target = beside + "/" + name;
+    RealFileSystem().CreateDirectories(target.parent_path().string());
+    std::error_code error;
+    // Only what is large and never edited by hand: what is done to a copied file is done to it.
+    if (source.extension() == ".safetensors") fs::create_hard_link(source, target, error);
+    if (fs::exists(target)) continue;
+    fs::copy_file(source, target, error);  // another file system, or one without links
+    if (error) ThrowFileError(error.value(), "cannot copy the model to", target.string());
+  }
+  RealFileSystem().RemoveAll(to);
+  RealFileSystem().Rename(beside, to);
+  RealFileSystem().SyncDirectory(fs::path(to).parent_path().string());
 }
 
 int64_t Checkpoints::OldestCursor() const {

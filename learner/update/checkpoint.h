@@ -5,8 +5,8 @@
 //     where an
 //                            adapter is trained, a PEFT directory: adapter_config.json,
 //                            adapter_model.safetensors, and the manifest holds the base's digest
-//     optimizer.safetensors  master.<tensor> (unless the model is float32), m.<tensor>, v.<tensor>
-//                            of what is trained
+//     optimizer.safetensors  masters (unless the model is float32) and, where the manifest says so,
+//                            moments of what is trained: learner/update/optimizer_file.h
 //     <name>/, <name>.optimizer.safetensors   the same for each model trained besides the policy
 //     manifest.json          written last: format version, step, counters, policy version, store
 //                            cursor, SHA-256 of each file
@@ -14,11 +14,11 @@
 //                                      a step-00000000
 //   checkpoints/reference/             the KL reference, unless it is the base that the run names
 //
-// Goals: a checkpoint without a manifest, or whose files do not hash to it, does not exist; at
-// least two verified ones are kept; the manifest's cursor is the authority on what was consumed.
-// One is written beside the others (new.step-...), its files are read back for their hashes, and
-// only then it gets its name: whatever ends the process in between, the ones that were there are
-// there. Non-goal: loading another format version.
+// Goals: a checkpoint without a manifest, or whose files do not hash to it, does not exist; the
+// newest verified one stays until a newer one is complete and synced; the manifest's cursor is the
+// authority on what was consumed. One is written beside the others (new.step-...), its files are
+// read back for their hashes, and only then it gets its name: whatever ends the process in between,
+// the ones that were there are there. Non-goal: loading another format version.
 // Thread safety: one thread. Errors: kCorruption with the file, kNoSpace / kIo from the disk (the
 // old ones stay).
 #pragma once
@@ -46,12 +46,13 @@ struct NamedModel {
 class Checkpoints {
  public:
   // `folder` is created, and has to stay what it is: once it was moved or replaced, nothing is
-  // written (kConflict): what lies there may be another run's. `keep` >= 2 newest verified ones of
+  // written (kConflict): what lies there may be another run's. `keep` >= 1 newest verified ones of
   // each kind stay; older are pruned after a new one is complete. `base_model`: the folder that
   // adapters name as their base.
   Checkpoints(std::string folder, int64_t keep, std::string tokenizer_source,
               std::string base_model = "");
 
+  // With the moments of all models, or of none: state.moments.
   void Save(const CheckpointState& state, const policy_model::Weights& weights,
             Optimizer& optimizer, std::span<const NamedModel> models = {});
 
@@ -69,7 +70,8 @@ class Checkpoints {
   // Of a warm start. None that can be used is no error: it can be made anew. `rejected` names the
   // others.
   std::optional<Found> FindWarmStart(std::vector<std::string>& rejected) const;
-  // Fills what is trained of the weights, and the optimizer, from a found checkpoint. kConflict for
+  // Fills what is trained of the weights, and the optimizer, from a found checkpoint; moments that
+  // it does not hold begin anew. kConflict for
   // a model of another shape, and for an adapter of another base.
   void Load(const Found& found, policy_model::Weights& weights, Optimizer& optimizer) const;
   // Fills the models besides the policy. A model that the checkpoint has not, or one left over, is
@@ -78,6 +80,11 @@ class Checkpoints {
   // The KL reference of the run, kept beside the checkpoints with a manifest of its own: a resumed
   // run (`restored`) verifies it and reads it into `reference`, a new one writes it.
   void KeepReference(bool restored, policy_model::Weights& reference) const;
+  // The model of the checkpoint of that step in a folder of its own, in place of what lies there:
+  // its weights are the same files where the file system can do that (hard links), so that they
+  // take their room once. REQUIRES: there is one.
+  void ShareModel(int64_t step, const std::string& to) const;
+  const std::string& folder() const { return folder_; }
   // Lowest store cursor over the kept checkpoints whose manifest holds: the store may trim below
   // it.
   int64_t OldestCursor() const;

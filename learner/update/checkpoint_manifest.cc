@@ -1,5 +1,6 @@
 #include "learner/update/checkpoint_manifest.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <span>
 
@@ -37,6 +38,7 @@ Json ToJson(const CheckpointState& s) {
               {"skipped", s.counters.skipped},
               {"skipped_in_a_row", s.counters.skipped_in_a_row},
               {"moment_steps", s.moment_steps},
+              {"moments", s.moments},
               {"seed", s.seed},
               {"store_cursor", s.store_cursor},
               {"tokens", s.tokens},
@@ -84,6 +86,11 @@ class Object {
     if (!v.is_number()) Corrupt("'" + std::string(key) + "' is not a number");
     return v.get<double>();
   }
+  bool Truth(const char* key) const {
+    const Read& v = At(key);
+    if (!v.is_boolean()) Corrupt("'" + std::string(key) + "' is neither true nor false");
+    return v.get<bool>();
+  }
   std::string Text(const char* key) const {
     const Read& v = At(key);
     if (!v.is_string()) Corrupt("'" + std::string(key) + "' is not a text");
@@ -110,6 +117,7 @@ CheckpointState StateOf(const Object& in, const std::string& where) {
   s.policy = {.version = in.Count("policy_version", -1), .digest = in.Text("policy_digest")};
   s.counters = in.Counters();
   s.moment_steps = in.Count("moment_steps");
+  if (in.Has("moments")) s.moments = in.Truth("moments");  // always, before there was a choice
   s.seed = in.Unsigned("seed");
   s.store_cursor = in.Count("store_cursor");
   s.tokens = in.Count("tokens");
@@ -129,6 +137,13 @@ CheckpointState StateOf(const Object& in, const std::string& where) {
 }
 
 }  // namespace
+
+bool CheckpointState::LacksMoments() const {
+  if (moments) return false;
+  return moment_steps > 0 || std::any_of(models.begin(), models.end(), [](const auto& model) {
+           return model.second.moment_steps > 0;
+         });
+}
 
 std::string WriteManifest(const CheckpointManifest& manifest) {
   const Json body = {{"files", manifest.files},

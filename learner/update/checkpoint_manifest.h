@@ -26,7 +26,10 @@ struct CheckpointState {
   int64_t step = 0;      // updates batches consumed: the next batch is `step`
   PolicyVersion policy;  // version == step
   Optimizer::Counters counters;
-  int64_t moment_steps = 0;
+  int64_t moment_steps = 0;  // updates that the moments have seen, whether it holds them or not
+  // It holds the moments of all its models. Those of none that has seen an update are zero, held or
+  // not.
+  bool moments = true;
   // every random draw is keyed by it and by positions that follow from step
   uint64_t seed = 0;
   int64_t store_cursor = 0;  // first lease id that was not consumed
@@ -41,6 +44,9 @@ struct CheckpointState {
     int64_t moment_steps = 0;
   };
   std::map<std::string, Model> models = {};  // of the models besides the policy; Save fills it
+
+  // Moments were left out that a run which goes on exactly would need.
+  bool LacksMoments() const;
 };
 
 struct CheckpointManifest {

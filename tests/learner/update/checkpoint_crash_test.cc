@@ -99,26 +99,28 @@ int Dies(const std::string& place, int visit, const std::function<void()>& body)
 }
 
 TEST(CheckpointCrashTest, DyingWhileItSavesLosesNothingThatWasThere) {
-  for (const std::string place : {"checkpoint_written", "checkpoint_in_place"}) {
-    for (int visit = 1; visit <= 3; ++visit) {
-      TempFolder folder;
-      ASSERT_EQ(Dies(place, visit,
-                     [&] {
-                       Checkpoints checkpoints(folder / "c", 2, "");
-                       for (int64_t step = 1; step <= 4; ++step) Save(checkpoints, step);
-                     }),
-                SIGKILL)
-          << place;
-      Checkpoints checkpoints(folder / "c", 2, "");
-      EXPECT_EQ(NewestLoads(checkpoints), place == "checkpoint_in_place" ? visit
-                                          : visit == 1                   ? -1
-                                                                         : visit - 1)
-          << place << visit;
-      Save(checkpoints, 7);
-      EXPECT_EQ(NewestLoads(checkpoints), 7);
-      for (const std::string& name : Names(folder / "c"))
-        EXPECT_TRUE(name.starts_with("step-")) << name;
-      EXPECT_LE(Names(folder / "c").size(), 2u);
+  for (const int64_t keep : {1, 2}) {
+    for (const std::string place : {"checkpoint_written", "checkpoint_in_place"}) {
+      for (int visit = 1; visit <= 3; ++visit) {
+        TempFolder folder;
+        ASSERT_EQ(Dies(place, visit,
+                       [&] {
+                         Checkpoints checkpoints(folder / "c", keep, "");
+                         for (int64_t step = 1; step <= 4; ++step) Save(checkpoints, step);
+                       }),
+                  SIGKILL)
+            << place;
+        Checkpoints checkpoints(folder / "c", keep, "");
+        EXPECT_EQ(NewestLoads(checkpoints), place == "checkpoint_in_place" ? visit
+                                            : visit == 1                   ? -1
+                                                                           : visit - 1)
+            << place << visit;
+        Save(checkpoints, 7);
+        EXPECT_EQ(NewestLoads(checkpoints), 7);
+        for (const std::string& name : Names(folder / "c"))
+          EXPECT_TRUE(name.starts_with("step-")) << name;
+        EXPECT_LE(Names(folder / "c").size(), static_cast<size_t>(keep));
+      }
     }
   }
 }

@@ -1,0 +1,67 @@
+#include "learner/update/checkpoint_size.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "learner/update/optimizer_file.h"
+
+namespace plumb::learner {
+namespace {
+
+int64_t WeightBytes(const policy_model::Weights& weights) {
+  int64_t bytes = 0;
+  for (const auto& set : weights.sets()) {
+    if (!set->trained) continue;
+    for (const auto& entry : set->table->entries())
+      bytes += entry.elements * static_cast<int64_t>(ElementSize(set->flat.dtype()));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+int64_t CheckpointBytes(const policy_model::Weights& weights, Optimizer& optimizer,
+                        std::span<const NamedModel> models, bool moments) {
+  int64_t bytes = WeightBytes(weights) + OptimizerBytes(optimizer, moments);
+  for (const NamedModel& model : models)
+    bytes += WeightBytes(*model.weights) + OptimizerBytes(*model.optimizer, moments);
+  return bytes;
+}
+
+int64_t FreeBytes(const std::string& folder) {
+  std::error_code error;
+  const auto space = std::filesystem::space(folder, error);
+  if (error) ThrowFileError(error.value(), "cannot ask for the free room of", folder);
+  constexpr auto kMost = static_cast<uintmax_t>(INT64_MAX);
+  return static_cast<int64_t>(std::min(space.available, kMost));
+}
+
+std::string SizeText(int64_t bytes) {
+  char text[40];
+  const auto n = static_cast<double>(bytes);
+  if (bytes >= 100'000'000'000) std::snprintf(text, sizeof text, "%.0f GB", n / 1e9);
+  else if (bytes >= 950'000'000) std::snprintf(text, sizeof text, "%.1f GB", n / 1e9);
+  else if (bytes >= 950'000) std::snprintf(text, sizeof text, "%.0f MB", n / 1e6);
+  else if (bytes >= 1000) std::snprintf(text, sizeof text, "%.0f kB", n / 1e3);
+  else std::snprintf(text, sizeof text, "%lld bytes", static_cast<long long>(bytes));
+  return text;
+}
+
+int64_t SavePlan::Needed() const {
+  const int64_t older = std::min(between, keep);  // beside the largest that is written
+  const int64_t written = between > older ? each : last;
+  return std::max<int64_t>(0, older - kept) * each + written;
+}
+
+void CheckFits(const SavePlan& plan, int64_t free, const std::string& folder) {
+  if (plan.first() <= free) return;
+  throw Error(ErrorCode::kNoSpace,
+              "a checkpoint takes " + SizeText(plan.first()) + " and " + SizeText(free) +
+                  " are free: make room, or train into another folder (--out)",
+              folder);
+}
+
+}  // namespace plumb::learner

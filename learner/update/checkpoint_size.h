@@ -1,0 +1,41 @@
+// How much a checkpoint takes, and how much room there is.
+//
+// Thread safety: pure functions of what they are given. Units: bytes; GB are 10^9 of them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "learner/update/checkpoint.h"
+
+namespace plumb::learner {
+
+// Weights, masters and, with `moments`, both moments of what is trained: all of a checkpoint but
+// some megabytes of tokenizer and headers.
+int64_t CheckpointBytes(const policy_model::Weights& weights, Optimizer& optimizer,
+                        std::span<const NamedModel> models, bool moments);
+
+// Of the file system that the folder lies on, for who runs this. kIo.
+int64_t FreeBytes(const std::string& folder);
+
+// "1.6 GB", "34 MB", "6 kB", "12 bytes".
+std::string SizeText(int64_t bytes);
+
+// The checkpoints that a run still makes.
+struct SavePlan {
+  int64_t between = 0;  // before the last
+  int64_t each = 0;     // bytes of one of those
+  int64_t last = 0;     // bytes of the one at the end
+  int64_t keep = 1;     // run.keep_checkpoints
+  int64_t kept = 0;     // that lie there already, of an earlier life
+  int64_t first() const { return between > 0 ? each : last; }
+  // Bytes to be free now so that no save runs out of room: an old one goes only when the new one
+  // is complete.
+  int64_t Needed() const;
+};
+
+// Throws kNoSpace, naming the folder, where not even the first fits.
+void CheckFits(const SavePlan& plan, int64_t free, const std::string& folder);
+
+}  // namespace plumb::learner

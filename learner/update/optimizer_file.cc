@@ -1,0 +1,221 @@
+#include "learner/update/optimizer_file.h"
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "common/base/error.h"
+#include "learner/update/checkpoint_manifest.h"
+#include "learner/update/master_halves.h"
+#include "policy_model/files/safetensors.h"
+
+namespace plumb::learner {
+namespace {
+
+using policy_model::FlatBuffer;
+using policy_model::SafetensorsReader;
+using policy_model::TensorEntry;
+using policy_model::TensorToWrite;
+using policy_model::TensorView;
+
+constexpr int64_t kChunk = int64_t{1} << 22;  // elements in host memory at a time
+
+int64_t Words(int64_t halves) { return (halves + 1) / 2; }
+
+// Only a bfloat16 model has masters of its own whose upper half is the parameter.
+bool MayHalve(const Optimizer::SetState& state) {
+  return state.has_own_master() && state.set->flat.dtype() == DType::kBFloat16;
+}
+
+// Calls `f(first, masters, parameters)` for one piece of the tensor after the other.
+template <class F>
+void EachPiece(Optimizer::SetState& state, const TensorEntry& entry, const F& f) {
+  std::vector<float> masters;
+  std::vector<BFloat16> rounded;
+  for (int64_t first = 0; first < entry.elements; first += kChunk) {
+    const auto n = static_cast<size_t>(std::min(kChunk, entry.elements - first));
+    masters.resize(n);
+    rounded.resize(n);
+    state.own_master.CopyToHost(std::as_writable_bytes(std::span(masters)), entry.offset + first);
+    state.set->flat.CopyToHost(std::as_writable_bytes(std::span(rounded)), entry.offset + first);
+    f(first, std::span<const float>(masters), std::span<const BFloat16>(rounded));
+  }
+}
+
+// Whether the lower halves say the masters of the tensor, and the ties among them.
+bool FindTies(Optimizer::SetState& state, const TensorEntry& entry, std::vector<int64_t>& ties) {
+  bool exact = true;
+  std::vector<uint16_t> low;
+  EachPiece(state, entry, [&](int64_t first, auto masters, auto rounded) {
+    low.resize(masters.size());
+    exact &= SplitMasters(masters, rounded, first, low, ties);
+  });
+  return exact;
+}
+
+TensorToWrite Whole(const std::string& name, const TensorEntry& entry, FlatBuffer* from) {
+  return {.name = name,
+          .dtype = DType::kFloat32,
+          .shape = entry.shape,
+          .fill = [from, first = entry.offset](std::span<std::byte> to) {
+            from->CopyToHost(to, first);
+          }};
+}
+
+TensorToWrite LowerHalves(Optimizer::SetState& state, const TensorEntry& entry) {
+  return {.name = "low." + entry.name,
+          .dtype = DType::kInt32,
+          .shape = {Words(entry.elements)},
+          .fill = [&state, &entry](std::span<std::byte> to) {
+            std::fill(to.end() - 4, to.end(), std::byte{0});  // the half behind an odd number
+            std::vector<uint16_t> low;
+            std::vector<int64_t> ties;
+            EachPiece(state, entry, [&](int64_t first, auto masters, auto rounded) {
+              low.resize(masters.size());
+              SplitMasters(masters, rounded, first, low, ties);
+              std::memcpy(to.data() + 2 * first, low.data(), 2 * low.size());
+            });
+          }};
+}
+
+TensorToWrite Ties(const TensorEntry& entry, std::vector<int64_t> ties) {
+  const auto count = static_cast<int64_t>(ties.size());
+  return {.name = "ties." + entry.name,
+          .dtype = DType::kInt64,
+          .shape = {count},
+          .fill = [ties = std::move(ties)](std::span<std::byte> to) {
+            std::memcpy(to.data(), ties.data(), to.size());
+          }};
+}
+
+class File {
+ public:
+  explicit File(const std::string& path)
+      : path_(path), reader_(SafetensorsReader::OpenFile(path)) {}
+
+  void Read(const std::string& name, const TensorEntry& entry, FlatBuffer& into) const {
+    const TensorView& view = At(name, DType::kFloat32, entry.shape);
+    into.CopyFromHost(view.bytes, entry.offset);
+    reader_->Release(view);
+  }
+  void ReadMaster(Optimizer::SetState& state, const TensorEntry& entry) const {
+    if (!MayHalve(state) || !reader_->tensors().contains("low." + entry.name))
+      return Read("master." + entry.name, entry, state.own_master);
+    const TensorView& halves =
+        At("low." + entry.name, DType::kInt32, std::vector<int64_t>{Words(entry.elements)});
+    const std::vector<int64_t> ties = TiesOf(entry);
+    auto tie = ties.begin();
+    std::vector<BFloat16> rounded;
+    std::vector<uint16_t> low;
+    std::vector<float> masters;
+    for (int64_t first = 0; first < entry.elements; first += kChunk) {
+      const auto n = static_cast<size_t>(std::min(kChunk, entry.elements - first));
+      rounded.resize(n);
+      low.resize(n);
+      masters.resize(n);
+      state.set->flat.CopyToHost(std::as_writable_bytes(std::span(rounded)), entry.offset + first);
+      std::memcpy(low.data(), halves.bytes.data() + 2 * first, 2 * n);
+      std::vector<int64_t> here;
+      for (; tie != ties.end() && *tie < first + static_cast<int64_t>(n); ++tie)
+        here.push_back(*tie - first);
+      if (!JoinMasters(rounded, low, here, masters)) {
+        throw Error(ErrorCode::kCorruption,
+                    "tensor ties." + entry.name + " does not fit tensor low." + entry.name, path_);
+      }
+      state.own_master.CopyFromHost(std::as_bytes(std::span(masters)), entry.offset + first);
+    }
+    reader_->Release(halves);
+  }
+
+ private:
+  const TensorView& At(const std::string& name, DType dtype,
+                       const std::vector<int64_t>& shape) const {
+    const auto found = reader_->tensors().find(name);
+    if (found == reader_->tensors().end())
+      throw Error(ErrorCode::kCorruption, "tensor " + name + " is missing", path_);
+    if (found->second.dtype != dtype || found->second.shape != shape) {
+      throw Error(ErrorCode::kConflict, "tensor " + name + " has another shape than the model",
+                  path_);
+    }
+    return found->second;
+  }
+  std::vector<int64_t> TiesOf(const TensorEntry& entry) const {
+    const std::string name = "ties." + entry.name;
+    const auto found = reader_->tensors().find(name);
+    if (found == reader_->tensors().end()) return {};
+    const TensorView& view = found->second;
+    std::vector<int64_t> ties(view.bytes.size() / sizeof(int64_t));
+    if (view.dtype == DType::kInt64)
+      std::memcpy(ties.data(), view.bytes.data(), ties.size() * sizeof(int64_t));
+    const bool ascending = std::is_sorted(ties.begin(), ties.end(), std::less_equal<>()) &&
+                           (ties.empty() || (ties.front() >= 0 && ties.back() < entry.elements));
+    if (view.dtype != DType::kInt64 || !ascending) {
+      throw Error(ErrorCode::kCorruption, "tensor " + name + " is no list of places of the tensor",
+                  path_);
+    }
+    return ties;
+  }
+
+  const std::string path_;
+  const std::unique_ptr<SafetensorsReader> reader_;
+};
+
+bool Keeps(Optimizer& optimizer, bool moments) {
+  const auto sets = optimizer.sets();
+  return moments || std::any_of(sets.begin(), sets.end(),
+                                [](const auto& state) { return state.has_own_master(); });
+}
+
+}  // namespace
+
+void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments) {
+  if (!Keeps(optimizer, moments)) return;
+  std::vector<TensorToWrite> tensors;
+  for (Optimizer::SetState& state : optimizer.sets()) {
+    for (const TensorEntry& entry : state.set->table->entries()) {
+      if (moments) {
+        tensors.push_back(Whole("m." + entry.name, entry, &state.m));
+        tensors.push_back(Whole("v." + entry.name, entry, &state.v));
+      }
+      if (!state.has_own_master()) continue;
+      std::vector<int64_t> ties;
+      if (!MayHalve(state) || !FindTies(state, entry, ties)) {
+        tensors.push_back(Whole("master." + entry.name, entry, &state.own_master));
+        continue;
+      }
+      tensors.push_back(LowerHalves(state, entry));
+      if (!ties.empty()) tensors.push_back(Ties(entry, std::move(ties)));
+    }
+  }
+  policy_model::WriteSafetensors(path, tensors, {{"format", std::to_string(kCheckpointFormat)}});
+}
+
+void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments) {
+  if (!moments) optimizer.ResetMoments();
+  if (!Keeps(optimizer, moments)) return;
+  const File file(path);
+  for (Optimizer::SetState& state : optimizer.sets()) {
+    for (const TensorEntry& entry : state.set->table->entries()) {
+      if (moments) {
+        file.Read("m." + entry.name, entry, state.m);
+        file.Read("v." + entry.name, entry, state.v);
+      }
+      if (state.has_own_master()) file.ReadMaster(state, entry);
+    }
+  }
+}
+
+int64_t OptimizerBytes(Optimizer& optimizer, bool moments) {
+  int64_t bytes = 0;
+  for (const Optimizer::SetState& state : optimizer.sets()) {
+    int64_t each = moments ? 8 : 0;
+    if (state.has_own_master()) each += MayHalve(state) ? 2 : 4;
+    for (const TensorEntry& entry : state.set->table->entries()) bytes += each * entry.elements;
+  }
+  return bytes;
+}
+
+}  // namespace plumb::learner

@@ -1,0 +1,31 @@
+// An optimizer's part of a checkpoint (learner/update/checkpoint.h), one safetensors file.
+//
+//   m.<tensor>, v.<tensor>   float32, the moments; not in every checkpoint
+//   low.<tensor>             of a bfloat16 model: the lower halves of the float32 masters, two in
+//                            an int32, the first one below; with the parameters, which the model's
+//                            own file has, they say the masters exactly
+//   ties.<tensor>            int64, where there are any: learner/update/master_halves.h
+//   master.<tensor>          float32, instead of the two above where they would not be exact, and
+//                            in files of before December 2026
+// Where none of these is to be kept there is no file.
+// Thread safety: one thread. Errors: kCorruption and kConflict naming the file and the tensor;
+// kNoSpace / kIo from the disk.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "learner/update/optimizer.h"
+
+namespace plumb::learner {
+
+void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments);
+
+// The parameters are those of the checkpoint by now. Without `moments` they become zero, as those
+// of a new optimizer.
+void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments);
+
+// What SaveOptimizer writes, but for a header and ties, both small.
+int64_t OptimizerBytes(Optimizer& optimizer, bool moments);
+
+}  // namespace plumb::learner
