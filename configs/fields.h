@@ -22,11 +22,12 @@ void RunConfig::Visit(V& v) {
     max_staleness);
   v({"steps", "steps", "train steps of the whole run", "total_steps max_steps", AtLeast(0)}, steps);
   v({"checkpoint_every", "steps",
-     "of the run, and updates of its warm start; 0: only at the start, the end, a stop and an "
-     "error",
+     "of the run, and updates of its warm start; 0: only at the end, a stop and an error",
      "save_steps save_freq", AtLeast(0)},
     checkpoint_every);
-  v({"keep_checkpoints", "1", "verified checkpoints kept", "save_total_limit", AtLeast(1)},
+  v({"keep_checkpoints", "1",
+     "verified checkpoints kept; an old one goes only when the new one is complete",
+     "save_total_limit", AtLeast(1)},
     keep_checkpoints);
   v({"threads", "1",
      "threads of products and kernels in each process, shared by roles that compute there at a "
@@ -462,8 +463,12 @@ void MetricsConfig::Visit(V& v) {
   v({"tensorboard", "bool", "write event files"}, tensorboard);
   v({"prometheus_port", "port", "serve /metrics on the loopback; 0: off", Within(0, 65535)},
     prometheus_port);
-  v({"samples_every", "steps", "between entries of samples.jsonl; 0: none"}, samples_every);
-  v({"samples", "name", "of such a step: two answers of one prompt, or every answer"}, samples);
+  v({"samples_every", "steps",
+     "between entries of samples.jsonl, which always has the last step; 0: none"},
+    samples_every);
+  v({"samples", "name", "of such a step: two answers of one prompt, or every answer",
+     "log_completions"},
+    samples);
 }
 
 template <class V>

@@ -129,6 +129,22 @@ class Parser {
                              : "--set " + override_;
   }
   void set_override(const std::string& text) { override_ = text; }
+  // Where the option that a problem speaks of was given, and first of all on the command line: that
+  // is what was typed last. The file, where none was.
+  std::string PlaceOf(const std::string& problem) const {
+    size_t first = std::string::npos;
+    std::string place = file_;
+    for (const auto& [key, given] : places_) {
+      const size_t at = MentionOf(key, problem);
+      if (at == std::string::npos) continue;
+      if (given.starts_with("--set")) return given;
+      if (at < first) {
+        first = at;
+        place = given;
+      }
+    }
+    return place;
+  }
   // The name that the last mention of an option used; empty: it was not given.
   std::string GivenAs(const std::string& key) const {
     const auto found = given_as_.find(key);
@@ -147,8 +163,25 @@ class Parser {
       parser.Convert(*found->second, prefix + info.name, field);
       const std::string place = parser.Place(found->second->source());
       parser.origins_[prefix + info.name] = parser.override_.empty() ? place : "--set";
+      parser.places_[prefix + info.name] = place;
     }
   };
+
+  // npos: only a part of another name, or not at all.
+  static size_t MentionOf(const std::string& key, const std::string& text) {
+    const auto within = [&](size_t at) {
+      if (at >= text.size()) return false;
+      const auto c = static_cast<unsigned char>(text[at]);
+      return std::isalnum(c) != 0 || c == '_';
+    };
+    for (size_t at = text.find(key); at != std::string::npos; at = text.find(key, at + 1)) {
+      const size_t end = at + key.size();
+      const bool goes_on =
+          within(end) || (end < text.size() && text[end] == '.' && within(end + 1));
+      if (!goes_on && (at == 0 || (!within(at - 1) && text[at - 1] != '.'))) return at;
+    }
+    return std::string::npos;
+  }
 
   void Wrong(const toml::node& node, const std::string& key, const char* wanted) {
     std::ostringstream type;
@@ -160,6 +193,13 @@ class Parser {
   void Convert(const toml::node& node, const std::string& key, std::string& out) {
     if (const auto v = node.value_exact<std::string>()) out = *v;
     else Wrong(node, key, "a string in quotes");
+  }
+  // TRL's log_completions is true or false: all answers, or what is logged anyway.
+  void Convert(const toml::node& node, const std::string& key, SampleLog& out) {
+    if (GivenAs(key) != "log_completions") return Convert<SampleLog>(node, key, out);
+    bool all = false;
+    Convert(node, key, all);
+    out = all ? SampleLog::kAll : SampleLog::kSome;
   }
   template <Choice E>
   void Convert(const toml::node& node, const std::string& key, E& out) {
@@ -234,7 +274,7 @@ class Parser {
   const std::string file_;
   std::string override_;
   Index index_;
-  std::map<std::string, std::string> given_as_;
+  std::map<std::string, std::string> given_as_, places_;
   Origins& origins_;
   std::vector<std::string>& problems_;
 };
@@ -469,7 +509,8 @@ Loaded ParseRecipe(const std::string& text, const std::string& name,
   ResolveForeignNames(parser, loaded.origins, problems, loaded.config);
   AlgorithmDefaults defaults_of_algorithm{loaded.origins};
   defaults_of_algorithm.Apply(loaded.config.algorithm);
-  for (std::string& problem : Validate(loaded.config)) problems.push_back(name + ": " + problem);
+  for (const std::string& problem : Validate(loaded.config))
+    problems.push_back(parser.PlaceOf(problem) + ": " + problem);
   if (!problems.empty()) {
     std::string all = problems.size() == 1 ? "" : std::to_string(problems.size()) + " problems:";
     for (size_t i = 0; i < std::min(problems.size(), kMaxProblems); ++i)

@@ -118,7 +118,7 @@ TEST(ChoicesTest, TheTableOfOptionsListsTheNamesOfEach) {
 
 TEST(ChoicesTest, ANumberOutsideItsRangeIsRefusedWithTheRange) {
   for (const auto& [set, sentence] :
-       {std::pair("run.keep_checkpoints=1", "run.keep_checkpoints = 1 has to be at least 2."),
+       {std::pair("run.keep_checkpoints=0", "run.keep_checkpoints = 0 has to be at least 1."),
         std::pair("optimizer.beta1=1.0", "optimizer.beta1 = 1.0 has to be in [0, 0.999999]."),
         std::pair("algorithm.gamma=0.0", "algorithm.gamma = 0.0 has to be in (0, 1]."),
         std::pair("run.stall_seconds=0", "run.stall_seconds = 0.0 has to be positive."),

@@ -112,11 +112,44 @@ TEST(ConfigTest, ContradictionsAreSentences) {
   };
   has("[run]\nmax_staleness = 2\n", "needs run.schedule = \"async\"");
   has("[run]\nschedule = \"async\"\n", "needs run.max_staleness >= 1");
-  has("[run]\nkeep_checkpoints = 1\n", "run.keep_checkpoints = 1 has to be at least 2");
+  has("[run]\nkeep_checkpoints = 0\n", "run.keep_checkpoints = 0 has to be at least 1");
   has("[model]\nheads = 3\n", "multiple of model.heads");
   has("[algorithm]\ndual_clip = 0.5\n", "more than 1");
   has("[rollout]\ntemperature = 0\n", "rollout.temperature = 0.0 has to be in (0, 100]");
   has("[eval]\nsuccess_part = \"nope\"\n", "not the name of a reward part");
+}
+
+// TRL's switch is true or false, ours has names.
+TEST(ConfigTest, LogCompletionsMeansAllAnswers) {
+  const auto samples = [](const std::string& text, const std::vector<std::string>& sets) {
+    return ParseRecipe(kMinimal + text, "r.toml", sets).config.metrics.samples;
+  };
+  EXPECT_EQ(samples("", {}), SampleLog::kSome);
+  EXPECT_EQ(samples("[metrics]\nlog_completions = true\n", {}), SampleLog::kAll);
+  EXPECT_EQ(samples("", {"metrics.log_completions=true"}), SampleLog::kAll);
+  EXPECT_EQ(samples("[metrics]\nsamples = \"all\"\n", {"metrics.log_completions=false"}),
+            SampleLog::kSome);
+  EXPECT_NE(ProblemsOf(kMinimal, {"metrics.samples=true"}).find("a string in quotes"),
+            std::string::npos);
+  EXPECT_NE(ProblemsOf(kMinimal, {"metrics.log_completions=all"}).find("true or false"),
+            std::string::npos);
+}
+
+// A value that cannot be is said with the place where it was given.
+TEST(ConfigTest, AProblemNamesThePlaceOfItsOption) {
+  const std::string recipe = std::string(kMinimal) + "[run]\nsteps = 3\nmax_staleness = 2\n";
+  EXPECT_EQ(ProblemsOf(kMinimal, {"run.steps=-3"}),
+            "--set run.steps=-3: run.steps = -3 has to be at least 0.");
+  EXPECT_EQ(ProblemsOf(kMinimal, {"run.max_steps=-3"}),
+            "--set run.max_steps=-3: run.steps = -3 has to be at least 0.")
+      << "under the name that was given";
+  const std::string line = std::to_string(std::count(recipe.begin(), recipe.end(), '\n'));
+  EXPECT_EQ(ProblemsOf(recipe).find("r.toml:" + line + ": run.max_staleness > 0 needs"), 0u)
+      << ProblemsOf(recipe);
+  EXPECT_EQ(ProblemsOf(recipe, {"run.schedule=sync"}).find("--set run.schedule=sync: "), 0u)
+      << ProblemsOf(recipe, {"run.schedule=sync"});
+  EXPECT_EQ(ProblemsOf("[data]\ntrain = \"x\"\n").find("r.toml: there is no [[reward.parts]]"), 0u)
+      << "of no option that was given";
 }
 
 TEST(ConfigTest, MalformedTomlNamesTheLine) {
