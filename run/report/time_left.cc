@@ -1,0 +1,54 @@
+#include "run/report/time_left.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace plumb::run {
+
+void TimeLeft::Sizes(int64_t each, int64_t last) {
+  each_ = each;
+  last_ = last;
+}
+
+void TimeLeft::Step(double seconds) {
+  constexpr int64_t kEnough = 4;  // without the first
+  ++steps_;
+  if (steps_ == kEnough) recent_.pop_front();
+  recent_.push_back(seconds);
+  if (recent_.size() > kWindow) recent_.pop_front();
+}
+
+void TimeLeft::Checkpoint(int64_t bytes, double seconds) {
+  saved_bytes_ += static_cast<double>(bytes);
+  saved_seconds_ += seconds;
+}
+
+void TimeLeft::Evaluation(double seconds) {
+  ++evaluations_;
+  evaluation_seconds_ += seconds;
+}
+
+double TimeLeft::StepSeconds() const {
+  if (recent_.empty()) return 0;
+  return std::accumulate(recent_.begin(), recent_.end(), 0.0) / static_cast<double>(recent_.size());
+}
+
+double TimeLeft::After(int64_t done) const {
+  const int64_t steps = plan_.steps, to_do = std::max<int64_t>(0, steps - done);
+  // Before the last step: the checkpoint of `done` itself is not made yet, its evaluation is.
+  const auto between = [&](int64_t every, int64_t from) {
+    if (every <= 0 || from >= steps) return int64_t{0};
+    return (steps - 1) / every - (from - 1) / every;
+  };
+  const int64_t checkpoints = between(plan_.checkpoint_every, std::max<int64_t>(1, done));
+  const int64_t evaluations = between(plan_.eval_every, done + 1) + 1;
+  const double a_byte = saved_bytes_ > 0 ? saved_seconds_ / saved_bytes_ : 1 / kBytesPerSecond;
+  const auto bytes =
+      static_cast<double>(checkpoints) * static_cast<double>(each_) + static_cast<double>(last_);
+  const double evaluation =
+      evaluations_ > 0 ? evaluation_seconds_ / static_cast<double>(evaluations_) : 0;
+  return static_cast<double>(to_do) * StepSeconds() + bytes * a_byte +
+         static_cast<double>(evaluations) * evaluation;
+}
+
+}  // namespace plumb::run
