@@ -141,6 +141,8 @@ void LearnerLoop::TakeUpWarmStart() {
   LoadFrom(*found);
   sft_ = *state.sft;
   sft_saved_ = sft_.steps;
+  if (found->state.LacksMoments())
+    Phase("the optimizer's moments begin anew: checkpoint.optimizer is \"never\"");
   Phase("the warm start goes on behind " + std::to_string(sft_.steps) + " of " +
         std::to_string(config_.sft.steps) + " updates, from " + found->path);
 }
@@ -149,10 +151,16 @@ void LearnerLoop::SaveWarmStart() {
   if (sft_.steps <= sft_saved_) return;
   CRASH_POINT("before_warm_start_checkpoint");
   Identify(-1);
+  const bool moments = config_.checkpoint.optimizer != configs::KeepOptimizer::kNever;
+  const int64_t bytes = CheckpointBytes(weights_, optimizer_, {}, moments);
+  if (hooks_.saving) {
+    hooks_.saving("the warm start, update " + std::to_string(sft_.steps), bytes);
+  }
   checkpoints_.SaveWarmStart({.step = sft_.steps,
                               .policy = result_.policy,
                               .counters = optimizer_.counters(),
                               .moment_steps = optimizer_.moment_steps(),
+                              .moments = moments,
                               .seed = config_.run.seed,
                               .tokens = sft_.tokens,
                               .wall_s = Elapsed(),
@@ -178,6 +186,9 @@ void LearnerLoop::KeepWarmStart() {
 
 bool LearnerLoop::WarmStart(bool resume) {
   Phase("warm start");
+  const std::string& folder = checkpoints_.folder();
+  CheckFits({.last = CheckpointBytes(weights_, optimizer_, {}, /*moments=*/false)},
+            FreeBytes(folder), folder);
   if (resume) TakeUpWarmStart();
   sft_counters_ = optimizer_.counters();
   bool due = false;  // a checkpoint; it waits for an update that is applied
@@ -251,10 +262,17 @@ std::optional<EvalResult> LearnerLoop::Evaluate(int64_t version) {
 
 // Of what compares answers to one prompt, a step learns from prompts whose answers differ in
 // reward; of what compares a whole batch, from a batch in which any two do.
-void LearnerLoop::CountEqualRewards(std::span<const TrajectoryGroup> groups) {
+void LearnerLoop::CountRewards(std::span<const TrajectoryGroup> groups) {
   const bool within_prompts = config_.algorithm.name != configs::AlgorithmName::kPpo &&
                               config_.algorithm.advantage != configs::Advantage::kBatch;
-  result_.equal_reward_steps += !RewardsDiffer(groups, within_prompts);
+  RewardTally& tally = result_.rewards;
+  tally.equal_steps += !RewardsDiffer(groups, within_prompts);
+  tally.scoreless_steps += !AnyUsable(groups);
+  for (const TrajectoryGroup& group : groups) {
+    if (!AnyUsable(std::span(&group, 1))) continue;
+    ++tally.groups;
+    tally.equal_groups += !RewardsDiffer(std::span(&group, 1), /*within_prompts=*/true);
+  }
 }
 
 std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_rate) {
@@ -278,7 +296,7 @@ std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_r
   Publish(step + 1);
   const auto t3 = SteadyClock::now();
   CRASH_POINT("after_publish");
-  CountEqualRewards(own);
+  CountRewards(own);
   int64_t generated = 0, staleness_max = 0;
   double staleness_sum = 0;
   for (const auto& g : own) {

@@ -37,6 +37,7 @@ class LearnerLoop : public StepLoop {
 
  private:
   bool Prepare(bool restored, bool resume) override;
+  bool SavesStart() const override { return config_.sft.steps > 0; }
   void Publish(int64_t version) override;
   std::optional<Step> Train(int64_t step, double learning_rate) override;
   std::optional<EvalResult> Evaluate(int64_t version) override;
@@ -52,7 +53,7 @@ class LearnerLoop : public StepLoop {
   void KeepWarmStart();
   void MakeAlgorithmAndReference(bool restored);
   Deadline StallDeadline() const;
-  void CountEqualRewards(std::span<const TrajectoryGroup> groups);
+  void CountRewards(std::span<const TrajectoryGroup> groups);
   void CheckAnswers(const std::function<void()>& check);  // what it throws for spoilt weights
                                                           // disowns the steps that led to them
 

@@ -13,7 +13,7 @@ using Json = nlohmann::json;
 Json ToJson(const EvalResult& e) {
   Json j = {{"version", e.version},     {"accuracy", e.accuracy}, {"reward", e.reward},
             {"reward_se", e.reward_se}, {"answers", e.answers},   {"unscored", e.unscored},
-            {"aborted", e.aborted}};
+            {"aborted", e.aborted},     {"seconds", e.seconds}};
   j["accuracy_se"] = e.accuracy_se;
   if (e.reward_chosen) j["reward_chosen"] = *e.reward_chosen;
   if (e.reward_rejected) j["reward_rejected"] = *e.reward_rejected;
@@ -32,6 +32,7 @@ EvalResult EvalOf(const Json& j) {
     e.answers = j["examples"].get<int64_t>();
     return e;
   }
+  e.seconds = j.value("seconds", 0.0);
   e.version = j.at("version").get<int64_t>();
   e.reward = j.at("reward").get<double>();
   e.reward_se = j.value("reward_se", 0.0);
@@ -68,7 +69,10 @@ SftResult SftOf(const Json& j) {
 }  // namespace
 
 std::string WriteRunState(const RunState& state) {
-  Json j = {{"equal_reward_steps", state.equal_reward_steps}};
+  Json j = {{"equal_reward_steps", state.rewards.equal_steps},
+            {"scoreless_steps", state.rewards.scoreless_steps},
+            {"scored_groups", state.rewards.groups},
+            {"equal_groups", state.rewards.equal_groups}};
   if (!state.store.empty()) j["store"] = state.store;
   if (state.before) j["before"] = ToJson(*state.before);
   if (state.sft) j["sft"] = ToJson(*state.sft, state.sft_ended);
@@ -84,7 +88,10 @@ RunState ReadRunState(const std::string& json, const std::string& where) {
       state.sft = SftOf(j["sft"]);
       state.sft_ended = j["sft"].value("ended", false);
     }
-    state.equal_reward_steps = j.value("equal_reward_steps", int64_t{0});
+    state.rewards = {.equal_steps = j.value("equal_reward_steps", int64_t{0}),
+                     .scoreless_steps = j.value("scoreless_steps", int64_t{0}),
+                     .groups = j.value("scored_groups", int64_t{0}),
+                     .equal_groups = j.value("equal_groups", int64_t{0})};
     return state;
   } catch (const Json::exception& e) {
     throw Error(ErrorCode::kCorruption,

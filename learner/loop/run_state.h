@@ -29,6 +29,16 @@ struct EvalResult {
   int64_t aborted = 0;              // answers that were never generated
   std::string reason = {};          // of the first answer without a score; not kept in a checkpoint
   std::optional<double> loss = {};  // held-out loss, where there is one (offline runs)
+  double seconds = 0;               // that the evaluation took; 0: not known
+};
+
+// What the rewards of a run had to tell.
+struct RewardTally {
+  int64_t equal_steps = 0;      // steps in which they told no answer from another
+  int64_t scoreless_steps = 0;  // steps in which no answer had a score that counts
+  int64_t groups = 0;           // with such a score
+  int64_t equal_groups = 0;     // of these: whose answers all had the same
+  bool operator==(const RewardTally&) const = default;
 };
 
 struct RunState {
@@ -37,7 +47,7 @@ struct RunState {
   std::optional<SftResult> sft = {};      // the warm start, as far as it went
   // By its steps or its patience. Checkpoints of steps that were written before it was kept: false.
   bool sft_ended = false;
-  int64_t equal_reward_steps = 0;  // steps in which the rewards told no answer from another
+  RewardTally rewards = {};
 };
 
 std::string WriteRunState(const RunState& state);

@@ -129,11 +129,59 @@ std::optional<Checkpoints::Found> StepLoop::TakeUp() {
   result_.before = state.before;
   result_.sft = state.sft;
   warm_start_ended_ = !state.sft || state.sft_ended;
-  result_.equal_reward_steps = state.equal_reward_steps;
+  result_.rewards = state.rewards;
   store_ = state.store;
   if (hooks_.resumed && !store_.empty()) hooks_.resumed(step_, store_);
   Phase("resumed at step " + std::to_string(step_) + " from " + found->path);
+  lacks_moments_ = found->state.LacksMoments();
+  if (lacks_moments_ && step_ < config_.run.steps) {
+    Phase(
+        "the checkpoint holds no moments of the optimizer: they begin anew, and the run is not bit "
+        "for bit one that had never ended; checkpoint.optimizer = \"always\" keeps them another "
+        "time");
+  }
+  if (result_.before && result_.before->seconds > 0 && hooks_.evaluation_took)
+    hooks_.evaluation_took(result_.before->seconds);
   return found;
+}
+
+void StepLoop::BeginAnew() {
+  Phase("there is no checkpoint yet: the run begins anew at step 0");
+  if (hooks_.anew) hooks_.anew();
+}
+
+bool StepLoop::KeepsMoments(int64_t step) const {
+  switch (config_.checkpoint.optimizer) {
+    case configs::KeepOptimizer::kAlways: return true;
+    case configs::KeepOptimizer::kNever: return false;
+    case configs::KeepOptimizer::kUntilEnd: return step < config_.run.steps;
+  }
+  return true;
+}
+
+// What is said before the first step, and what cannot be saved is not begun.
+void StepLoop::TellSavePlan() {
+  const int64_t every = config_.run.checkpoint_every, last = config_.run.steps;
+  if (step_ >= last) return;
+  const auto bytes = [&](int64_t step) {
+    return CheckpointBytes(weights_, optimizer_, Models(), KeepsMoments(step));
+  };
+  const SavePlan plan{.between = every > 0 ? (last - 1) / every - step_ / every : 0,
+                      .each = bytes(step_),
+                      .last = bytes(last),
+                      .keep = config_.run.keep_checkpoints,
+                      .kept = last_saved_ ? 1 : 0};
+  const int64_t free = FreeBytes(checkpoints_.folder());
+  const bool two = plan.each != plan.last;
+  Phase("a checkpoint holds " + SizeText(plan.each) +
+        (two ? ", that of the end " + SizeText(plan.last) : "") + "; free: " + SizeText(free));
+  CheckFits(plan, free, checkpoints_.folder());
+  if (const int64_t needed = plan.Needed(); needed > free) {
+    Phase("warning: the disk may run full: the checkpoints need up to " + SizeText(needed) +
+          ", the old one beside the new one until that is complete; make room, or lower "
+          "run.keep_checkpoints");
+  }
+  if (hooks_.plan) hooks_.plan(plan);
 }
 
 std::vector<Optimizer*> StepLoop::Optimizers() {
@@ -152,7 +200,7 @@ StepLoop::Snapshot StepLoop::Capture(int64_t step) {
   Snapshot snapshot{.step = step,
                     .algorithm_json = AlgorithmJson(),
                     .tokens = result_.tokens,
-                    .equal_reward_steps = result_.equal_reward_steps};
+                    .rewards = result_.rewards};
   if (result_.policy.version == step) snapshot.policy = result_.policy;
   for (Optimizer* each : Optimizers()) snapshot.counters.push_back(each->counters());
   return snapshot;
@@ -182,11 +230,20 @@ void StepLoop::Save(const Snapshot& snapshot, bool ending) {
                        .before = result_.before,
                        .sft = result_.sft,
                        .sft_ended = result_.sft.has_value(),
-                       .equal_reward_steps = snapshot.equal_reward_steps};
+                       .rewards = snapshot.rewards};
+  // Moments that have seen no update are zero, kept or not.
+  const std::vector<Optimizer*> all = Optimizers();
+  const bool moments =
+      KeepsMoments(snapshot.step) &&
+      std::any_of(all.begin(), all.end(), [](Optimizer* each) { return each->moment_steps() > 0; });
+  const int64_t bytes = CheckpointBytes(weights_, optimizer_, Models(), moments);
+  if (hooks_.saving) hooks_.saving("step " + std::to_string(snapshot.step), bytes);
+  const auto begin = SteadyClock::now();
   checkpoints_.Save({.step = snapshot.step,
                      .policy = policy,
                      .counters = optimizer_.counters(),
                      .moment_steps = optimizer_.moment_steps(),
+                     .moments = moments,
                      .seed = config_.run.seed,
                      .store_cursor = snapshot.step * rows_a_step_,
                      .tokens = snapshot.tokens,
@@ -195,6 +252,7 @@ void StepLoop::Save(const Snapshot& snapshot, bool ending) {
                      .algorithm_json = snapshot.algorithm_json},
                     weights_, optimizer_, Models());
   last_saved_ = snapshot.step;
+  if (hooks_.saved) hooks_.saved(bytes, SecondsSince(begin));
   CRASH_POINT("after_checkpoint");
   if (hooks_.checkpointed && !ending)
     hooks_.checkpointed(checkpoints_.OldestCursor() / rows_a_step_);
@@ -203,10 +261,10 @@ void StepLoop::Save(const Snapshot& snapshot, bool ending) {
 // An error ends the run: what was good is kept, whatever it was. Throws nothing: the error that is
 // on its way says more.
 void StepLoop::SaveGoodSteps() {
-  if (!good_ || good_->step <= last_saved_) return;
-  const std::string steps = std::to_string(good_->step - last_saved_) +
-                            " good steps since the checkpoint of step " +
-                            std::to_string(last_saved_);
+  if (!good_ || good_->step <= last_saved_.value_or(0)) return;
+  const std::string steps =
+      std::to_string(good_->step - last_saved_.value_or(0)) + " good steps since " +
+      (last_saved_ ? "the checkpoint of step " + std::to_string(*last_saved_) : "the start");
   try {
     if (!Untouched(*good_)) {
       Phase("the error struck between two updates of a step: the " + steps +
@@ -224,8 +282,13 @@ void StepLoop::SaveGoodSteps() {
 }
 
 std::optional<EvalResult> StepLoop::EvaluateOrStop(int64_t version) {
+  const auto begin = SteadyClock::now();
   try {
-    return Evaluate(version);
+    std::optional<EvalResult> result = Evaluate(version);
+    if (!result) return result;
+    result->seconds = SecondsSince(begin);
+    if (hooks_.evaluation_took) hooks_.evaluation_took(result->seconds);
+    return result;
   } catch (const Error& e) {
     if (!GivenUp(e)) throw;
     given_up_ = result_.stopped_early = true;
@@ -304,8 +367,12 @@ void StepLoop::Steps() {
   }
 }
 
+bool StepLoop::AllScoreless() const {
+  return step_ > 0 && result_.rewards.scoreless_steps == step_;
+}
+
 void StepLoop::SayEqualRewards() const {
-  if (step_ == 0 || result_.equal_reward_steps < step_) return;
+  if (step_ == 0 || result_.rewards.equal_steps < step_) return;
   Phase("in all " + std::to_string(step_) +
         " steps the rewards told no answer from another, so nothing was learned from them: look at "
         "samples.jsonl and try the reward with `plumb reward test`; prompts that are neither "
@@ -326,11 +393,14 @@ LearnerResult StepLoop::Run(bool resume) {
     checkpoints_.LoadModels(*found, Models());
     RestoreAlgorithm(found->state.algorithm_json);
     last_saved_ = step_;
-    good_ = Capture(step_);
-  } else {
-    good_ = Capture(0);
-    Save(*good_, /*ending=*/false);  // before anybody else has these weights
+  } else if (resume && !SavesStart()) {
+    BeginAnew();
   }
+  good_ = Capture(step_);
+  if (hooks_.store_state && store_.empty()) store_ = hooks_.store_state();
+  TellSavePlan();
+  // Before anybody else has these weights.
+  if (!found && SavesStart()) Save(*good_, /*ending=*/false);
   try {
     Publish(step_);
     Steps();
@@ -338,7 +408,10 @@ LearnerResult StepLoop::Run(bool resume) {
     SaveGoodSteps();
     throw;
   }
-  if (last_saved_ != step_) Save(Capture(step_), /*ending=*/given_up_);
+  // Of a run that was stopped before its first step there is nothing to save; one that found no
+  // score at all does its steps again once that is mended.
+  const bool nothing = AllScoreless() || (step_ == 0 && !last_saved_ && result_.stopped_early);
+  if (last_saved_ != step_ && !nothing) Save(Capture(step_), /*ending=*/given_up_);
   if (!result_.stopped_early) result_.after = EvaluateOrStop(step_);
   if (result_.policy.version != step_ || result_.policy.digest.empty()) Identify(step_);
   SayEqualRewards();
@@ -356,13 +429,14 @@ LearnerResult StepLoop::Run(bool resume) {
 void StepLoop::End() {
   if (!given_up_) Finish();
   result_.steps = step_;
+  result_.saved = last_saved_ == step_;
   result_.skipped_updates += optimizer_.skipped();
   result_.wall_s = Elapsed();
   Sha256 weights, moments;
   HashTrained(weights_, weights);
   HashMoments(optimizer_, moments);
   result_.weights_sha256 = weights.HexDigest();
-  result_.optimizer_sha256 = moments.HexDigest();
+  if (!lacks_moments_ || step_ > result_.first_step) result_.optimizer_sha256 = moments.HexDigest();
 }
 
 }  // namespace plumb::learner

@@ -5,7 +5,9 @@
 // (offline_loop.h); they say what a step and an evaluation are. What the skeleton keeps:
 //   a step's line is written before its checkpoint, so that a run killed in between writes it
 //   again and never lacks it;
-//   a checkpoint waits for a step that trained: the newest one is the last good one;
+//   a checkpoint waits for a step that trained: the newest one is the last good one; the start is
+//   none of its own, unless it was trained (SavesStart): a run that ended before its first
+//   checkpoint begins anew;
 //   nothing that is not finite is saved; what stands is not saved again;
 //   an error, whichever, leaves a checkpoint of the good steps before it ends the run, unless it
 //   struck between two updates of one step. That checkpoint counts the steps up to the last one
@@ -30,6 +32,7 @@
 #include "learner/loop/run_state.h"
 #include "learner/offline/sft.h"
 #include "learner/update/checkpoint.h"
+#include "learner/update/checkpoint_size.h"
 #include "learner/update/optimizer.h"
 
 namespace plumb::learner {
@@ -44,9 +47,16 @@ struct LearnerHooks {
   std::function<void(int64_t oldest_step)> checkpointed;  // the store may trim below it
   // What the store has seen so far, in words of its own: kept with a checkpoint, and given back by
   // `resumed` before the first step, which throws where the store is not the one that the
-  // checkpoint was made over.
+  // checkpoint was made over. `anew`: the run was begun before and has no checkpoint to go on from.
   std::function<std::string()> store_state;
   std::function<void(int64_t step, const std::string& store_state)> resumed;
+  std::function<void()> anew;
+  // What the run will save, before its first step; each save, before and after it; what an
+  // evaluation took, also that of an earlier life.
+  std::function<void(const SavePlan&)> plan;
+  std::function<void(const std::string& what, int64_t bytes)> saving;
+  std::function<void(int64_t bytes, double seconds)> saved;
+  std::function<void(double seconds)> evaluation_took;
   // Asked between steps, and when a wait for a batch or an evaluation was given up.
   std::function<bool()> stop;
 };
@@ -55,13 +65,16 @@ struct LearnerResult {
   int64_t first_step = 0;  // > 0 after a resume
   int64_t steps = 0;       // train steps done in total
   bool stopped_early = false;
+  bool saved = false;  // there is a checkpoint of its last step
   std::optional<EvalResult> before, after;
   int64_t tokens = 0;  // forwarded in training, prompt included
   int64_t skipped_updates = 0;
-  int64_t equal_reward_steps = 0;  // in which the rewards told no answer from another
-  double wall_s = 0;               // of this and earlier parts of the run
+  RewardTally rewards;  // of this and earlier parts of the run, as wall_s
+  double wall_s = 0;
   std::optional<SftResult> sft;
   PolicyVersion policy;
+  // optimizer_sha256: of the moments; empty where a run that was taken up without any had no step
+  // left to do.
   std::string weights_sha256, optimizer_sha256;
   // Of each other trained model: weights, then both moments.
   std::map<std::string, std::string> model_sha256;
@@ -91,6 +104,8 @@ class StepLoop {
   // on with that where an earlier life stood (`resume`); false: it was stopped in the middle. Of a
   // restored one weights, optimizer and state are back.
   virtual bool Prepare(bool restored, bool resume) = 0;
+  // The weights of step 0 are not found again by whoever begins anew: they were trained.
+  virtual bool SavesStart() const { return false; }
   // The weights of version `step` are those to go on with.
   virtual void Publish(int64_t /*version*/) {}
   // One step with all its updates, its batch waited for; nullopt: the run is to stop and the wait
@@ -146,7 +161,8 @@ class StepLoop {
     PolicyVersion policy = {};                       // without digest: not identified yet
     std::vector<Optimizer::Counters> counters = {};  // of the policy, then of Models()
     std::string algorithm_json = {};
-    int64_t tokens = 0, equal_reward_steps = 0;
+    int64_t tokens = 0;
+    RewardTally rewards = {};
   };
   std::optional<Checkpoints::Found> TakeUp();
   void Steps();
@@ -155,19 +171,24 @@ class StepLoop {
   Snapshot Capture(int64_t step);
   bool Untouched(const Snapshot& snapshot);  // by any update since
   void Save(const Snapshot& snapshot, bool ending);
+  void BeginAnew();
+  void TellSavePlan();
+  bool KeepsMoments(int64_t step) const;
   void SaveGoodSteps();
   std::optional<EvalResult> EvaluateOrStop(int64_t version);
   std::vector<Optimizer*> Optimizers();
   bool LastUpdateApplied();  // of every model that is trained
+  bool AllScoreless() const;
   void SayEqualRewards() const;
 
   const int64_t rows_a_step_;
-  int64_t step_ = 0;  // done
-  int64_t last_saved_ = -1;
-  bool due_ = false;              // a checkpoint
-  bool given_up_ = false;         // stopped in a wait: whom it waited for may be gone
-  std::optional<Snapshot> good_;  // of the last step that trained
-  std::string store_;             // as last told
+  int64_t step_ = 0;                   // done
+  std::optional<int64_t> last_saved_;  // the step of the newest checkpoint
+  bool lacks_moments_ = false;         // the checkpoint that it was taken up from
+  bool due_ = false;                   // a checkpoint
+  bool given_up_ = false;              // stopped in a wait: whom it waited for may be gone
+  std::optional<Snapshot> good_;       // of the last step that trained
+  std::string store_;                  // as last told
   std::vector<std::pair<std::string, Digest>> digests_;  // of the sets of result_.policy
   std::vector<Digest> published_;                        // of the sets last handed out
   std::vector<std::vector<std::byte>> host_;             // copies of a device's sets

@@ -87,7 +87,8 @@ int RunCli(int argc, char** argv) {
       "peer or deadline,\n"
       "7 stopped before its end, fewer steps than asked or below eval.bar, 8 not finite, 9 not "
       "supported by this build,\n"
-      "10 a reward part failed on every sample.");
+      "10 a reward part failed on every sample, or no answer of a whole run or of three steps in a "
+      "row got a score.");
   CliResult result;
   AddTrainCommand(app, result);
   AddDataCommand(app, result);

@@ -78,7 +78,7 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     std::printf("steps:  %lld in %.1f s\nreport: %s\n", static_cast<long long>(r.steps), r.wall_s,
                 session.folder().report().c_str());
     const bool scores = session.config().algorithm.name == configs::AlgorithmName::kRewardModel;
-    if (!r.stopped_early) {
+    if (!r.stopped_early && r.saved) {
       std::printf("model:  %s\n", session.folder().model().c_str());
       if (!scores)
         std::printf("try:    plumb generate %s --prompt '...'\n", session.folder().path.c_str());
@@ -90,6 +90,14 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
         stderr, "plumb: error: the warm start made %lld of %lld updates; go on with --resume\n",
         static_cast<long long>(r.sft->steps), static_cast<long long>(session.config().sft.steps));
     return kExitFewerSteps;
+  }
+  if (!r.stopped_early && r.steps > 0 && r.rewards.scoreless_steps == r.steps) {
+    std::fprintf(stderr,
+                 "plumb: error: not one answer of the run's %lld steps got a score that counts, so "
+                 "nothing was trained and nothing saved; samples.jsonl and logs/ say why. Mend "
+                 "that, try it with `plumb reward test`, then go on with --resume\n",
+                 static_cast<long long>(r.steps));
+    return kExitRewardFailed;
   }
   if (r.steps < summary.wanted_steps) {
     std::fprintf(stderr, "plumb: error: trained %lld of %lld steps; go on with --resume\n",
@@ -193,6 +201,21 @@ void SayChanges(const PreparedRun& run, const configs::Config& now, bool quiet) 
 int TrainIn(const PreparedRun& run, const configs::Config& config, const TrainArguments& arguments);
 
 int Train(const TrainArguments& arguments) {
+  if (arguments.recipe.empty()) {
+    if (!arguments.resume || arguments.out.empty()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "a recipe is missing: plumb train RECIPE, e.g. configs/arithmetic_grpo.toml; or "
+                  "plumb train --resume --out RUN, which goes on with the run's own");
+    }
+    TrainArguments own = arguments;
+    own.recipe = RunFolder{arguments.out}.config();
+    if (!std::filesystem::exists(own.recipe)) {
+      throw Error(ErrorCode::kNotFound,
+                  "there is no run in this folder to go on with (it has no config.toml)",
+                  arguments.out);
+    }
+    return Train(own);
+  }
   std::vector<std::string> overrides = arguments.overrides;
   if (arguments.steps >= 0) overrides.push_back("run.steps=" + std::to_string(arguments.steps));
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
@@ -281,11 +304,16 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
   auto arguments = std::make_shared<TrainArguments>();
   CLI::App* train =
       app.add_subcommand("train", "Run a recipe: warm start, rollouts, rewards, updates");
-  train->add_option("recipe", arguments->recipe, "TOML file, e.g. configs/arithmetic_grpo.toml")
-      ->required();
+  train->add_option("recipe", arguments->recipe,
+                    "TOML file, e.g. configs/arithmetic_grpo.toml; with --resume --out RUN the "
+                    "run's own, when it is left out");
   train->add_option("--out", arguments->out, "run folder (default: runs/<recipe name>)");
   train->add_option("--steps", arguments->steps, "train steps, instead of run.steps")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            return text.starts_with('-') ? "--steps " + text + ": 0 or more" : std::string();
+          },
+          ""));
   train->add_option("--roles", arguments->roles, "local | processes, instead of run.roles");
   train->add_option("--set", arguments->overrides, "section.key=value, any number of times")
       ->allow_extra_args(false);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace plumb::run {
 namespace {
@@ -12,6 +13,15 @@ using SteadyClock = std::chrono::steady_clock;
 
 double SecondsBetween(SteadyClock::time_point a, SteadyClock::time_point b) {
   return std::chrono::duration<double>(b - a).count();
+}
+
+// Never "-0.000".
+std::string Fixed(double value, int digits) {
+  char text[48];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  const std::string number = text;
+  const bool zero = number.find_first_not_of("-0.") == std::string::npos;
+  return zero && number.starts_with('-') ? number.substr(1) : number;
 }
 
 int Width(std::FILE* out) {
@@ -33,13 +43,12 @@ std::string Duration(double seconds) {
   return text;
 }
 
-Progress::Progress(int64_t first_step, int64_t steps, bool terminal, std::FILE* out)
-    : steps_(steps),
+Progress::Progress(const RunPlan& plan, bool terminal, std::FILE* out)
+    : steps_(plan.steps),
       terminal_(terminal),
       out_(out),
-      first_step_(first_step),
-      begin_(SteadyClock::now()),
-      last_(begin_) {}
+      time_left_(plan),
+      last_(SteadyClock::now()) {}
 
 Progress::~Progress() {
   if (drawn_) std::fputc('\n', out_);
@@ -65,50 +74,35 @@ std::string Progress::Describe(int64_t step, const std::map<std::string, double>
     return found == metrics.end() ? 0.0 : found->second;
   };
   const int64_t done = step + 1;
-  const double elapsed = SecondsBetween(begin_, SteadyClock::now());
-  const double each = done > first_step_ ? elapsed / static_cast<double>(done - first_step_) : 0;
-  char text[256];
+  const std::string head = "step " + std::to_string(done) + "/" + std::to_string(steps_);
+  const std::string tail = "  " + Fixed(value("perf/tokens_per_s"), 0) + " tok/s  " +
+                           Duration(time_left_.After(done)) + " left";
   for (const std::string kind : {"dpo", "rm"}) {
     if (!metrics.count(kind + "/loss")) continue;
-    std::snprintf(text, sizeof text,
-                  "step %lld/%lld  loss %.4f  accuracy %.2f  margin %.3f  %.0f tok/s  %s left",
-                  static_cast<long long>(done), static_cast<long long>(steps_),
-                  value((kind + "/loss").c_str()), value((kind + "/accuracy").c_str()),
-                  value((kind + "/margin").c_str()), value("perf/tokens_per_s"),
-                  Duration(each * static_cast<double>(steps_ - done)).c_str());
-    return text;
+    return head + "  loss " + Fixed(value((kind + "/loss").c_str()), 4) + "  accuracy " +
+           Fixed(value((kind + "/accuracy").c_str()), 2) + "  margin " +
+           Fixed(value((kind + "/margin").c_str()), 3) + tail;
   }
-  // "-": nothing was measured, for no token had a gradient, no answer a score, or none was
-  // generated.
+  // "-": nothing was measured, for no answer has a score, or none was generated.
   const auto measured = [&](const char* name, int digits) -> std::string {
-    if (!metrics.count(name)) return "-";
-    char number[32];
-    std::snprintf(number, sizeof number, "%.*f", digits, value(name));
-    return number;
+    return metrics.count(name) ? Fixed(value(name), digits) : "-";
   };
+  // Only the distance from the reference: without one there is none to show.
   const std::string kl =
-      measured(metrics.count("objective/kl") ? "objective/kl" : "policy/approx_kl", 4);
-  std::snprintf(
-      text, sizeof text, "step %lld/%lld  reward %s  kl %s  length %s  %.0f tok/s  %s left",
-      static_cast<long long>(done), static_cast<long long>(steps_),
-      measured("reward/mean", 3).c_str(), kl.c_str(), measured("response_length/mean", 1).c_str(),
-      value("perf/tokens_per_s"), Duration(each * static_cast<double>(steps_ - done)).c_str());
-  return text;
+      metrics.count("objective/kl") ? "  kl " + Fixed(value("objective/kl"), 4) : "";
+  return head + "  reward " + measured("reward/mean", 3) + kl + "  length " +
+         measured("response_length/mean", 1) + tail;
 }
 
 void Progress::Step(int64_t step, const std::map<std::string, double>& metrics) {
   const auto now = SteadyClock::now();
-  if (!started_) {  // the clock of the estimate starts with the first step, not with the warm start
-    started_ = true;
-    first_step_ = step;
-    const auto took = metrics.find("time/step");
-    begin_ = now - std::chrono::duration_cast<SteadyClock::duration>(
-                       std::chrono::duration<double>(took == metrics.end() ? 0.0 : took->second));
-  }
+  const bool first = !std::exchange(started_, true);
+  if (const auto took = metrics.find("time/step"); took != metrics.end())
+    time_left_.Step(took->second);
   const bool last = step + 1 >= steps_;
   const std::string text = Describe(step, metrics);
   if (!terminal_) {
-    if (last || step == first_step_ || SecondsBetween(last_, now) >= kPlainSeconds) {
+    if (last || first || SecondsBetween(last_, now) >= kPlainSeconds) {
       last_ = now;
       Line(text);
     }
@@ -116,9 +110,7 @@ void Progress::Step(int64_t step, const std::map<std::string, double>& metrics) 
   }
   if (!last && drawn_ && SecondsBetween(last_, now) < 0.1) return;
   last_ = now;
-  Erase();
-  const int width = Width(out_);
-  const int room = width - static_cast<int>(text.size()) - 4;
+  const int room = Width(out_) - static_cast<int>(text.size()) - 4;
   std::string bar;
   if (room >= 8) {
     const int cells = std::min(room, 30);
@@ -127,7 +119,21 @@ void Progress::Step(int64_t step, const std::map<std::string, double>& metrics) 
     bar = "[" + std::string(static_cast<size_t>(full), '=') +
           std::string(static_cast<size_t>(cells - full), ' ') + "] ";
   }
-  std::fputs((bar + text).substr(0, static_cast<size_t>(width - 1)).c_str(), out_);
+  Draw(bar + text);
+}
+
+void Progress::Saving(const std::string& text, int64_t bytes) {
+  if (terminal_) {
+    Draw(text);
+    last_ = {};  // the next step takes its place, however soon it comes
+  } else if (bytes >= kSoonSaved) {
+    Line(text);
+  }
+}
+
+void Progress::Draw(const std::string& text) {
+  Erase();
+  std::fputs(text.substr(0, static_cast<size_t>(Width(out_) - 1)).c_str(), out_);
   std::fflush(out_);
   drawn_ = true;
 }

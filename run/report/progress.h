@@ -10,6 +10,8 @@
 #include <map>
 #include <string>
 
+#include "run/report/time_left.h"
+
 namespace plumb::run {
 
 // "1:05", "2h03m".
@@ -18,28 +20,36 @@ std::string Duration(double seconds);
 class Progress {
  public:
   // `terminal`: redraw one line with a bar; else a plain line every kPlainSeconds and at the end.
-  Progress(int64_t first_step, int64_t steps, bool terminal, std::FILE* out);
+  Progress(const RunPlan& plan, bool terminal, std::FILE* out);
   ~Progress();  // leaves the terminal on a fresh line
 
   void Phase(const std::string& name);
   // Step `step` is done (0-based); uses reward/mean, objective/kl, response_length/mean,
-  // perf/tokens_per_s.
+  // perf/tokens_per_s, time/step.
   void Step(int64_t step, const std::map<std::string, double>& metrics);
+  // So many bytes are written now. On a terminal the next line takes its place; elsewhere it is
+  // left out where that is soon done.
+  void Saving(const std::string& text, int64_t bytes);
   void Line(const std::string& text);
+  // To be told what checkpoints and evaluations took; the steps it hears of here.
+  TimeLeft& time_left() { return time_left_; }
 
   static constexpr double kPlainSeconds = 10;
+  static constexpr int64_t kSoonSaved = 50'000'000;  // bytes
 
  private:
   std::string Describe(int64_t step, const std::map<std::string, double>& metrics) const;
   void Erase();
 
+  void Draw(const std::string& text);
+
   const int64_t steps_;
   const bool terminal_;
   std::FILE* const out_;
-  int64_t first_step_;
+  TimeLeft time_left_;
   bool started_ = false;
   bool drawn_ = false;
-  std::chrono::steady_clock::time_point begin_, last_;
+  std::chrono::steady_clock::time_point last_;
 };
 
 }  // namespace plumb::run

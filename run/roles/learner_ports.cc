@@ -151,7 +151,8 @@ std::string LearnerPorts::StoreState() {
 }
 
 int64_t LearnerPorts::Resume(int64_t step, const std::string& store_state) {
-  replay::StoreCursor cursor = replay::ReplayTable::ParseCursor(store_state);
+  replay::StoreCursor cursor;
+  if (!store_state.empty()) cursor = replay::ReplayTable::ParseCursor(store_state);
   cursor.next_step = step;
   int64_t reopened = 0;
   Patiently([&] { reopened = ring_.store.Resume(cursor); });

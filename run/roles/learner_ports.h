@@ -60,8 +60,8 @@ class LearnerPorts : public BatchSource, public WeightSink {
   // What a checkpoint says of the store. What that has seen is no less later: where it has ended
   // before a run that is to stop, its last word is kept.
   std::string StoreState();
-  // The store goes back to what a checkpoint of `step` said of it. Returns how many leases are
-  // answered afresh.
+  // The store goes back to what a checkpoint of `step` said of it; without a word of it, to that
+  // step. Returns how many leases are answered afresh.
   int64_t Resume(int64_t step, const std::string& store_state);
   // One that found no room, or nobody, is made up for by the next.
   void Trim(int64_t step);

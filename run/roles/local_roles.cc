@@ -98,7 +98,8 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
   const configs::Config& config = session.config();
   std::unique_ptr<replay::Store> store = OpenStore(session);
   Observer observer(session, options);
-  ImportPrompts(session, *store, [&](const std::string& note) { observer.Note(note); });
+  observer.CountRows(
+      ImportPrompts(session, *store, [&](const std::string& note) { observer.Note(note); }));
   replay::ReplayTable table(store.get(), TableOptionsOf(config));
   policy_model::Weights weights = MakeWeights(session);
   const bool sync = config.run.schedule == configs::Schedule::kSync;

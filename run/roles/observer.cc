@@ -17,11 +17,13 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "kernels/device/device_memory.h"
+#include "learner/update/checkpoint_size.h"
 #include "run/report/recipe_values.h"
 #include "run/report/report.h"
 #include "run/report/sample_text.h"
 #include "run/roles/learner_ports.h"
 #include "run/session/interrupt.h"
+#include "run/session/row_counts.h"
 
 namespace plumb::run {
 namespace {
@@ -54,7 +56,10 @@ Json EvalJson(const std::optional<learner::EvalResult>& e) {
 Observer::Observer(const Session& session, const RunOptions& options)
     : session_(session), options_(options) {
   if (!options.quiet) {
-    progress_ = std::make_unique<Progress>(0, session.config().run.steps,
+    const configs::Config& c = session.config();
+    progress_ = std::make_unique<Progress>(RunPlan{.steps = c.run.steps,
+                                                   .checkpoint_every = c.run.checkpoint_every,
+                                                   .eval_every = c.eval.every},
                                            isatty(STDOUT_FILENO) != 0, stdout);
   }
   // taken here: a port in use is said before the warm start
@@ -105,12 +110,28 @@ learner::LearnerHooks Observer::Hooks() {
   };
   hooks.evaluated = [this](const learner::EvalResult& result,
                            std::span<const TrajectoryGroup> groups) { Evaluated(result, groups); };
+  hooks.plan = [this](const learner::SavePlan& plan) {
+    if (progress_) progress_->time_left().Sizes(plan.each, plan.last);
+  };
+  hooks.saving = [this](const std::string& what, int64_t bytes) { Saving(what, bytes); };
+  hooks.saved = [this](int64_t bytes, double seconds) {
+    if (progress_) progress_->time_left().Checkpoint(bytes, seconds);
+  };
+  hooks.evaluation_took = [this](double seconds) {
+    if (progress_) progress_->time_left().Evaluation(seconds);
+  };
   hooks.stop = [this] {
     const bool stop = options_.stop && options_.stop->load();
     if (!stop) NowBusy(Busy::kUpdating, doing_);
     return stop;
   };
   return hooks;
+}
+
+void Observer::Saving(const std::string& what, int64_t bytes) {
+  const std::string line = "saving " + what + " (" + learner::SizeText(bytes) + ") ...";
+  LogInfo(line);
+  if (progress_) progress_->Saving(line, bytes);
 }
 
 void Observer::SftStep(const learner::SftStep& step) {
@@ -181,8 +202,17 @@ std::optional<std::string> Observer::GroundTruth(const PromptLease& lease) const
 
 void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
   StartTraining(step);
-  const int64_t every = session_.config().metrics.samples_every;
-  if (every <= 0 || step % every != 0) return;
+  const configs::Config& config = session_.config();
+  const int64_t every = config.metrics.samples_every;
+  const bool last = step + 1 == config.run.steps;  // what the policy came to
+  if (every <= 0 || (step % every != 0 && !last)) return;
+  if (config.metrics.samples == configs::SampleLog::kAll) {
+    for (const TrajectoryGroup& group : groups) {
+      const auto truth = GroundTruth(group.lease);
+      for (const Trajectory& t : group.trajectories) WriteSample(step, group, t, truth);
+    }
+    return;
+  }
   // One prompt a time, its best and its worst answer: what moved the policy. Where no answer has a
   // score, it shows why.
   const auto scored = [](const TrajectoryGroup& g) {
@@ -201,25 +231,28 @@ void Observer::Batch(int64_t step, std::span<const TrajectoryGroup> groups) {
                                    std::pair(b.scored, b.scored ? b.reward : 0.0);
                           });
   const auto truth = GroundTruth(group->lease);
-  for (const auto* t : {&*best, &*worst}) {
-    Json parts = Json::object();
-    for (const auto& part : t->rewards) parts[part.name] = part.value;
-    const auto prompt_tokens = std::span(t->tokens).first(static_cast<size_t>(t->prompt_length()));
-    Json entry = {{"step", step},
-                  {"lease_id", group->lease.lease_id},
-                  {"sample", t->sample},
-                  {"prompt", session_.tokenizer().Decode(prompt_tokens)},
-                  {"completion", t->completion},
-                  {"reward", t->scored ? Json(t->reward) : Json(nullptr)},
-                  {"parts", parts},
-                  {"finish", t->finish == FinishReason::kStop     ? "stop"
-                             : t->finish == FinishReason::kLength ? "length"
-                                                                  : "aborted"},
-                  {"ground_truth", truth ? Json(*truth) : Json(nullptr)}};
-    if (!t->scored) entry["unscored_reason"] = t->unscored_reason;
-    samples_->Append(entry.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
-    if (best == worst) break;
-  }
+  WriteSample(step, *group, *best, truth);
+  if (best != worst) WriteSample(step, *group, *worst, truth);
+}
+
+void Observer::WriteSample(int64_t step, const TrajectoryGroup& group, const Trajectory& t,
+                           const std::optional<std::string>& truth) {
+  Json parts = Json::object();
+  for (const auto& part : t.rewards) parts[part.name] = part.value;
+  const auto prompt_tokens = std::span(t.tokens).first(static_cast<size_t>(t.prompt_length()));
+  Json entry = {{"step", step},
+                {"lease_id", group.lease.lease_id},
+                {"sample", t.sample},
+                {"prompt", session_.tokenizer().Decode(prompt_tokens)},
+                {"completion", t.completion},
+                {"reward", t.scored ? Json(t.reward) : Json(nullptr)},
+                {"parts", parts},
+                {"finish", t.finish == FinishReason::kStop     ? "stop"
+                           : t.finish == FinishReason::kLength ? "length"
+                                                               : "aborted"},
+                {"ground_truth", truth ? Json(*truth) : Json(nullptr)}};
+  if (!t.scored) entry["unscored_reason"] = t.unscored_reason;
+  samples_->Append(entry.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 // In TensorBoard, the first prompt of those that samples.jsonl has got of this step.
@@ -261,8 +294,13 @@ void Observer::Evaluated(const learner::EvalResult& result, std::span<const Traj
        (result.reason.empty() ? "" : "; the first: " + result.reason));
 }
 
-void Observer::Finish(const RunSummary& summary) {
-  if (!configs::IsOffline(session_.config())) Note(LossLine(summary.counters));
+void Observer::Finish(RunSummary summary) {
+  summary.counters.insert(rows_.begin(), rows_.end());
+  if (const std::string rows = RowLine(summary.counters); !rows.empty()) Note(rows);
+  if (!configs::IsOffline(session_.config())) {
+    Note(LossLine(summary.counters));
+    if (const std::string equal = EqualLine(summary.learner.rewards); !equal.empty()) Note(equal);
+  }
   progress_.reset();
   EndTensorBoard(summary.learner);
   RealFileSystem().WriteFileAtomic(session_.folder().summary(), SummaryJson(summary));
@@ -333,6 +371,16 @@ std::string LossLine(const std::map<std::string, int64_t>& counters) {
   return line;
 }
 
+std::string EqualLine(const learner::RewardTally& rewards) {
+  if (rewards.groups == 0) return "";
+  char line[120];
+  std::snprintf(
+      line, sizeof line, "equal rewards: %.1f %% of %lld groups with a score",
+      100 * static_cast<double>(rewards.equal_groups) / static_cast<double>(rewards.groups),
+      static_cast<long long>(rewards.groups));
+  return std::string(line) + (rewards.equal_groups == 0 ? "" : ": these had no direction to give");
+}
+
 std::string SummaryJson(const RunSummary& summary) {
   const learner::LearnerResult& r = summary.learner;
   Json dropped = Json::object(), counters = Json::object();
@@ -341,8 +389,8 @@ std::string SummaryJson(const RunSummary& summary) {
     return found == summary.counters.end() ? int64_t{0} : found->second;
   };
   for (const auto& [name, count] : summary.counters) {
-    if (name.rfind("dropped/", 0) == 0) dropped[name.substr(8)] = count;
-    else counters[name] = count;
+    if (name.starts_with("dropped/")) dropped[name.substr(8)] = count;
+    else if (!name.starts_with(kRows)) counters[name] = count;
   }
   Json out = {{"eval", {{"before", EvalJson(r.before)}, {"after", EvalJson(r.after)}}},
               {"steps", r.steps},
@@ -356,7 +404,10 @@ std::string SummaryJson(const RunSummary& summary) {
               {"weights_sha256", r.weights_sha256},
               {"optimizer_sha256", r.optimizer_sha256},
               {"skipped_updates", r.skipped_updates},
-              {"equal_reward_steps", r.equal_reward_steps},
+              {"equal_reward_steps", r.rewards.equal_steps},
+              {"scoreless_steps", r.rewards.scoreless_steps},
+              {"groups", {{"scored", r.rewards.groups}, {"equal", r.rewards.equal_groups}}},
+              {"rows", RowsJson(summary.counters)},
               {"dropped", dropped},
               {"unscored",
                {{"answers", count("unscored_trajectories")},
@@ -377,6 +428,7 @@ std::string SummaryJson(const RunSummary& summary) {
 void AddCounterMetrics(const std::map<std::string, int64_t>& counters,
                        std::map<std::string, double>& metrics) {
   for (const auto& [name, count] : counters) {
+    if (name.starts_with(kRows)) continue;  // known before the first step; summary.json has them
     const bool own_room = name.find('/') != std::string::npos;
     metrics[own_room ? name : "replay/" + name] = static_cast<double>(count);
   }

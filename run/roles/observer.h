@@ -37,8 +37,12 @@ class Observer {
   // AddCounterMetrics, and which of them only rise for whoever scrapes them.
   void AddCounters(const std::map<std::string, int64_t>& counters,
                    std::map<std::string, double>& metrics);
-  // Writes summary.json and report.html.
-  void Finish(const RunSummary& summary);
+  // What became of the rows of the run's data, as RowCounts names it; for the end.
+  void CountRows(const std::map<std::string, int64_t>& rows) {
+    rows_.insert(rows.begin(), rows.end());
+  }
+  // Says what was left out on the way, writes summary.json and report.html.
+  void Finish(RunSummary summary);
 
  private:
   void SftStep(const learner::SftStep& step);
@@ -49,6 +53,9 @@ class Observer {
   std::optional<std::string> GroundTruth(const PromptLease& lease) const;
   void StartTraining(int64_t first_step);
   void EndTensorBoard(const learner::LearnerResult& result);
+  void Saving(const std::string& what, int64_t bytes);
+  void WriteSample(int64_t step, const TrajectoryGroup& group, const Trajectory& trajectory,
+                   const std::optional<std::string>& truth);
   void CheckFolder() const;  // still the run's own; throws kConflict
 
   const Session& session_;
@@ -59,6 +66,7 @@ class Observer {
   TensorBoardSink* tensorboard_ = nullptr;  // another one
   std::unique_ptr<SampleLog> samples_;
   std::function<Prompt(const PromptLease&)> find_prompt_;
+  std::map<std::string, int64_t> rows_;
   bool started_ = false;
   std::string doing_ = "the end of this update";  // what a signal would have to wait for
   int64_t peak_bytes_ = 0;
@@ -82,6 +90,8 @@ HyperParameters TellingOptions(const configs::Config& config);
 
 // What was dropped and what has no score, on one line, from a run's counters.
 std::string LossLine(const std::map<std::string, int64_t>& counters);
+// "equal rewards: 41.3 % of 128 groups, which had nothing to tell"; empty: no group had a score.
+std::string EqualLine(const learner::RewardTally& rewards);
 
 // summary.json as text.
 std::string SummaryJson(const RunSummary& summary);

@@ -33,6 +33,7 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
   Observer observer(session, options);
   const PreferenceData data = LoadPreferences(session, *store);
   for (const std::string& note : data.notes) observer.Note(note);
+  observer.CountRows(data.rows);
 
   const bool reward_model = config.algorithm.name == configs::AlgorithmName::kRewardModel;
   policy_model::Weights weights =
@@ -98,8 +99,7 @@ RunSummary RunOfflineTraining(const Session& session, const RunOptions& options)
   };
   learner::LearnerResult result = learner::RunOffline(config, how, *objective, weights, optimizer,
                                                       checkpoints, hooks, options.resume);
-  policy_model::SaveModelDirectory(weights, session.folder().model(), session.tokenizer_source(),
-                                   config.model.path);
+  ShareModel(session, checkpoints, result);
   return FinishRun(session, observer, std::move(result),
                    {{"pairs", static_cast<int64_t>(data.train.size())},
                     {"completions", static_cast<int64_t>(data.completions.size())},

@@ -6,6 +6,7 @@
 //   learner ──weights (RpcServer)──► actor
 #include <atomic>
 #include <chrono>
+#include <map>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -61,15 +62,17 @@ class GroupSender {
 
 void RunReplayRole(const Session& session, const Endpoints& endpoints, const RunOptions& options) {
   std::unique_ptr<replay::Store> store = OpenStore(session);
+  std::map<std::string, int64_t> data;
   {
     // A large file takes a while, also when this role was started again: whoever waits sees that it
     // gets on.
     std::atomic<int64_t> rows{0};
     const replay::ImportingServer importing(endpoints.replay(), &rows);
-    ImportPrompts(
+    data = ImportPrompts(
         session, *store, [](const std::string& note) { LogInfo(note); }, &rows);
   }
   replay::ReplayTable table(store.get(), TableOptionsOf(session.config()));
+  table.Report("data", data);  // for the learner, which sums up
   replay::ReplayServer server(&table, endpoints.replay());
   LogInfo("serving prompts and batches at " + server.endpoint());
   NowBusy(Busy::kInOrder);

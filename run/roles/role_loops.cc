@@ -82,6 +82,7 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   const configs::Config& config = session.config();
   const DemonstrationData demonstrations = LoadDemonstrations(session);
   for (const std::string& note : demonstrations.notes) observer.Note(note);
+  observer.CountRows(demonstrations.rows);
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
                                    session.tokenizer_source(), config.model.path);
   observer.FindPromptsBy([&store = around.store](const PromptLease& lease) {
@@ -116,22 +117,27 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
     inner(step, metrics);
   };
   hooks.store_state = [&] { return ports.StoreState(); };
-  hooks.resumed = [&](int64_t step, const std::string& then) {
+  const auto resumed = [&](int64_t step, const std::string& then) {
     const int64_t reopened = ports.Resume(step, then);
     if (reopened > 0)
       observer.Note(std::to_string(reopened) +
                     " prompts of steps without one scored answer are answered afresh");
     begin_here();
   };
+  hooks.resumed = resumed;
+  hooks.anew = [&] { resumed(0, ""); };
   hooks.checkpointed = [&](int64_t oldest_step) { ports.Trim(KeepFromStep(config, oldest_step)); };
   learner::LearnerLoop loop(config, weights, ports, ports, checkpoints, demonstrations.train,
                             demonstrations.heldout, hooks);
   learner::LearnerResult result = loop.Run(options.resume);
-  if (!result.stopped_early) {
-    policy_model::SaveModelDirectory(weights, session.folder().model(), session.tokenizer_source(),
-                                     config.model.path);
-  }
+  ShareModel(session, checkpoints, result);
   return result;
+}
+
+void ShareModel(const Session& session, const learner::Checkpoints& checkpoints,
+                const learner::LearnerResult& result) {
+  if (result.stopped_early || !result.saved) return;
+  checkpoints.ShareModel(result.steps, session.folder().model());
 }
 
 RunSummary FinishRun(const Session& session, Observer& observer, learner::LearnerResult result,

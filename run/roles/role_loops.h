@@ -66,6 +66,10 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
                                       RingAround around,
                                       const reward::GroupScorer* scorer = nullptr);
 
+// What was trained, in the run's folder, once its steps are done and the last of them is saved.
+void ShareModel(const Session& session, const learner::Checkpoints& checkpoints,
+                const learner::LearnerResult& result);
+
 // Writes what is left of a run. `counters`: of the store, with what roles have reported.
 RunSummary FinishRun(const Session& session, Observer& observer, learner::LearnerResult result,
                      std::map<std::string, int64_t> counters);

@@ -112,13 +112,14 @@ std::unique_ptr<replay::Store> OpenStore(const Session& session) {
   return replay::Store::Open(session.folder().store(), {.run_id = session.run_id()});
 }
 
-void ImportPrompts(const Session& session, replay::Store& store,
-                   const std::function<void(const std::string&)>& note,
-                   std::atomic<int64_t>* rows) {
-  const PromptData prompts = LoadPrompts(session, rows);
+std::map<std::string, int64_t> ImportPrompts(const Session& session, replay::Store& store,
+                                             const std::function<void(const std::string&)>& note,
+                                             std::atomic<int64_t>* rows) {
+  PromptData prompts = LoadPrompts(session, rows);
   for (const std::string& line : prompts.notes) note(line);
   store.PutPrompts(replay::kTrainDataset, prompts.train);
   if (!prompts.eval.empty()) store.PutPrompts(replay::kEvalDataset, prompts.eval);
+  return std::move(prompts.rows);
 }
 
 namespace {

@@ -84,9 +84,9 @@ std::chrono::milliseconds StallTime(const configs::Config& config);
 int64_t KeepFromStep(const configs::Config& config, int64_t oldest_step);
 std::unique_ptr<replay::Store> OpenStore(const Session& session);
 // Imports the run's prompts and puts them into its store; `note` hears the row ledgers in words,
-// `rows` counts along.
-void ImportPrompts(const Session& session, replay::Store& store,
-                   const std::function<void(const std::string&)>& note,
-                   std::atomic<int64_t>* rows = nullptr);
+// `rows` counts along. Returns what became of the rows (run/session/row_counts.h).
+std::map<std::string, int64_t> ImportPrompts(const Session& session, replay::Store& store,
+                                             const std::function<void(const std::string&)>& note,
+                                             std::atomic<int64_t>* rows = nullptr);
 
 }  // namespace plumb::run

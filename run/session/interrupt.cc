@@ -51,13 +51,13 @@ void FirstSignal(Busy busy) {
     case Busy::kNothingToKeep: alarm(static_cast<unsigned>(kGrace.count())); break;
     case Busy::kInOrder: break;
     case Busy::kSupervising:
-      Say("stopping its processes in order; once more stops them at once");
+      Say("stopping its processes in order; Ctrl-C again ends them at once");
       break;
     case Busy::kWholeWeights:
       Say("stopping: waits no longer for ", Text(), ", saves a checkpoint of the last whole step");
       break;
     case Busy::kUpdating:
-      Say("stopping: waits for ", Text(), ", then saves a checkpoint; once more stops at once");
+      Say("stopping: waits for ", Text(), ", then saves a checkpoint; Ctrl-C again ends at once");
       break;
     case Busy::kSaving: Say("stopping: saves a checkpoint"); break;
     case Busy::kAsking:
@@ -73,10 +73,11 @@ void SecondSignal(Busy busy) {
     case Busy::kInOrder: Say("stopped"); EndNow();
     case Busy::kSupervising: stop_at_once.store(true); break;
     case Busy::kUpdating:
-      Say("stopped at once, before ", Text(), ": --resume goes on from the newest checkpoint");
+      Say("stopped at once, before ", Text(),
+          ": --resume goes on from the newest checkpoint, without one from the start");
       EndNow();
     case Busy::kWholeWeights:
-    case Busy::kSaving: Say("a checkpoint is being saved; once more stops without it"); break;
+    case Busy::kSaving: Say("a checkpoint is being saved; Ctrl-C again ends without it"); break;
   }
 }
 

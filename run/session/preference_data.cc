@@ -9,6 +9,7 @@
 #include "replay/datasets/rows/row_source.h"
 #include "run/session/answer_text.h"
 #include "run/session/overlong.h"
+#include "run/session/row_counts.h"
 #include "run/session/sampled_tokens.h"
 
 namespace plumb::run {
@@ -118,6 +119,13 @@ class Rows {
                              .desirable = false});
   }
 
+  void CountInto(RowCounts& counts) const {
+    counts.Used(static_cast<int64_t>(rows()));
+    counts.Dropped("overlong", overlong_.dropped());
+    counts.Dropped(labelled_ ? "neither_pair_nor_judged" : "no_pair", others_);
+    counts.Dropped("calls_tools", unwritten_);
+    counts.Dropped("nothing_to_learn", unlearned_);
+  }
   size_t rows() const { return labelled_ ? starts_.size() : pairs.size(); }
   // The last `rows` rows, out of their list.
   std::vector<LabelledCompletion> TakeCompletions(size_t last_rows) {
@@ -172,6 +180,7 @@ class Rows {
 PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   const configs::Config& config = session.config();
   PreferenceData out;
+  RowCounts counts("pairs");
   if (std::filesystem::is_directory(config.data.train) &&
       !replay::IsSavedToDisk(config.data.train)) {
     out.notes.push_back("pairs: " + CopyFromStore(config.data, store));
@@ -182,6 +191,10 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
     request.rows.map = config.data.map;
     const replay::ImportReport report = replay::ImportFiles(store, request);
     for (const replay::FileLedger& ledger : report.files) {
+      for (const auto& [why, n] : ledger.rejected) {
+        counts.Read(n);
+        counts.Dropped(why, n);
+      }
       out.notes.push_back(ledger.file + ": " + ledger.form + ", " + ledger.Describe());
       for (size_t i = 0; i < ledger.samples.size(); ++i)
         out.notes.push_back("  row " + std::to_string(i + 1) + ": " + ledger.samples[i]);
@@ -205,6 +218,9 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
          store.ReadPreferences(kDataset, first, std::min(kPiece, wanted - first)))
       rows.Add(record);
   }
+  counts.Read(static_cast<int64_t>(wanted));
+  rows.CountInto(counts);
+  out.rows = counts.counters();
   const size_t usable = rows.rows();
   constexpr size_t kHeldOut = 100;
   const size_t heldout = config.preference.heldout >= 0

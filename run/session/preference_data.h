@@ -6,6 +6,7 @@
 // kInvalidArgument for a file without pairs, for dialogues with a model that has no chat template.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,8 @@ struct PreferenceData {
   std::vector<LabelledCompletion> completions, completions_heldout;
   // of the rows in the store: Store::PreferenceIdentity
   std::string identity;
-  std::vector<std::string> notes;  // what was read, rejected and dropped
+  std::vector<std::string> notes;       // what was read, rejected and dropped
+  std::map<std::string, int64_t> rows;  // the same as run/session/row_counts.h counts it
 };
 
 PreferenceData LoadPreferences(const Session& session, replay::Store& store);

@@ -178,8 +178,10 @@ void PreparedRun::UndoIfNothingTrained(int code) {
   FileSystem& files = RealFileSystem();
   if (!resumed_) {
     const bool input = code == 2 || code == 3 || code == 4 || code == 9;
-    if (input && fs::exists(folder_.checkpoints()) && fs::is_empty(folder_.checkpoints()))
-      files.RemoveAll(folder_.path);
+    // A step has its line before it has a checkpoint.
+    const bool nothing = fs::exists(folder_.checkpoints()) && fs::is_empty(folder_.checkpoints()) &&
+                         !fs::exists(folder_.metrics());
+    if (input && nothing) files.RemoveAll(folder_.path);
     return;
   }
   if (code == 0 || code == 7 || Progress() != earlier_progress_) return;

@@ -13,6 +13,7 @@
 #include "run/session/answer_text.h"
 #include "run/session/overlong.h"
 #include "run/session/prompt_room.h"
+#include "run/session/row_counts.h"
 
 namespace plumb::run {
 namespace {
@@ -46,6 +47,10 @@ class Demonstrations {
       if (d && overlong_.Fit(one, where)) out.push_back(std::move(*d));
     }
     return out;
+  }
+  void CountInto(RowCounts& counts) const {
+    counts.Dropped("overlong", overlong_.dropped());
+    counts.Dropped("calls_tools", unwritten_);
   }
   std::string LeftOut() const {
     return overlong_.Describe() + (unwritten_ == 0 ? ""
@@ -181,6 +186,14 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
   PromptData data;
   const PromptRoom room = RoomForPrompts(config, session.shape());
   std::map<std::string, std::string> left_out;  // dataset -> why rows are missing, for an error
+  const auto count = [&](const std::string& dataset, int64_t read, int64_t used,
+                         const std::map<std::string, int64_t>& dropped) {
+    RowCounts counts(dataset);
+    counts.Read(read);
+    counts.Used(used);
+    for (const auto& [why, n] : dropped) counts.Dropped(why, n);
+    data.rows.insert(counts.counters().begin(), counts.counters().end());
+  };
   const bool generated_train = config.data.train == kArithmetic,
              generated_eval = config.data.eval == kArithmetic;
   if (generated_train || generated_eval) {
@@ -194,6 +207,11 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
       if (n.left_out > 0)
         left_out[list == &data.train ? "train" : "eval"] =
             std::to_string(n.left_out) + " are longer: " + room.bound;
+      if (!list->empty()) {
+        const auto used = static_cast<int64_t>(list->size());
+        count(list == &data.train ? "train" : "eval", used + n.left_out, used,
+              {{"overlong", n.left_out}});
+      }
       overlong.left_out += n.left_out;
       overlong.cut += n.cut;
     }
@@ -216,6 +234,7 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
       left_out[dataset] = imported.ledger.Describe() +
                           (imported.ledger.rejected.contains("overlong") ? ": " + room.bound : "");
     }
+    count(dataset, imported.ledger.read, imported.ledger.used, imported.ledger.rejected);
     return std::move(imported.prompts);
   };
   if (!generated_train) data.train = import(config.data.train, "train");
@@ -243,6 +262,7 @@ DemonstrationData LoadDemonstrations(const Session& session) {
   DemonstrationData data;
   const auto& config = session.config();
   if (config.sft.steps <= 0) return data;
+  RowCounts counts("sft");
   std::vector<replay::TextDemonstration> train, heldout;
   if (config.sft.data.empty()) {
     if (config.data.train != kArithmetic) {
@@ -259,6 +279,10 @@ DemonstrationData LoadDemonstrations(const Session& session) {
         replay::ImportDemonstrations(config.sft.data, replay::ImportOptionsOf(config.data, "sft"));
     for (const std::string& note : imported.ledger.Notes(config.sft.data))
       data.notes.push_back(note);
+    for (const auto& [why, n] : imported.ledger.rejected) {
+      counts.Read(n);
+      counts.Dropped(why, n);
+    }
     train = std::move(imported.demonstrations);
     // Every 20th row is held out, at most 200: enough to see the loss go flat.
     std::vector<replay::TextDemonstration> kept;
@@ -268,9 +292,13 @@ DemonstrationData LoadDemonstrations(const Session& session) {
     }
     train = std::move(kept);
   }
+  counts.Read(static_cast<int64_t>(train.size() + heldout.size()));  // what a row gave, each
   Demonstrations demonstrations(session);
   data.train = demonstrations.Encode(train);
   data.heldout = demonstrations.Encode(heldout);
+  counts.Used(static_cast<int64_t>(data.train.size() + data.heldout.size()));
+  demonstrations.CountInto(counts);
+  data.rows = counts.counters();
   data.notes.push_back("warm start: " + std::to_string(data.train.size()) + " demonstrations, " +
                        std::to_string(data.heldout.size()) + " held out, " +
                        demonstrations.LeftOut());

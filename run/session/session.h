@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -75,6 +76,7 @@ class Session {
 struct PromptData {
   std::vector<Prompt> train, eval;
   std::vector<std::string> notes;
+  std::map<std::string, int64_t> rows;  // run/session/row_counts.h
 };
 // `rows`, where given, counts along.
 PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows = nullptr);
@@ -82,6 +84,7 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows = null
 struct DemonstrationData {
   std::vector<Demonstration> train, heldout;
   std::vector<std::string> notes;
+  std::map<std::string, int64_t> rows;  // run/session/row_counts.h
 };
 // Empty when the recipe has no warm start.
 DemonstrationData LoadDemonstrations(const Session& session);

@@ -27,7 +27,7 @@ nlohmann::json Summary(const std::string& run) {
 std::string BaseModel(const TempFolder& temp) {
   const auto made =
       RunPlumb({"train", SourcePath("configs/toy_grpo.toml"), "--out", temp / "base", "--steps",
-                "1", "--quiet", "--set", "data.eval=", "--set", "eval.bar=0"});
+                "0", "--quiet", "--set", "data.eval=", "--set", "eval.bar=0"});
   EXPECT_EQ(made.code, 0) << made.err;
   return temp / "base/checkpoints/step-00000000/model";
 }
@@ -40,7 +40,8 @@ std::vector<std::string> ToyLine(const std::string& base, const std::string& out
   for (const std::string& set :
        {"model.path=" + base, std::string("policy.adapter=lora"), std::string("policy.rank=8"),
         std::string("policy.alpha=32"), std::string("optimizer.learning_rate=1e-2"),
-        std::string("run.checkpoint_every=2"), std::string("eval.bar=0")}) {
+        std::string("run.checkpoint_every=2"), std::string("eval.bar=0"),
+        std::string("checkpoint.optimizer=always")}) {
     line.insert(line.end(), {"--set", set});
   }
   line.insert(line.end(), more.begin(), more.end());
@@ -97,7 +98,7 @@ TEST(AdapterTrainTest, SeveralProcessesAndAResumeComeToTheSameBits) {
   // From another base it does not go on.
   RealFileSystem().RemoveAll(base);
   const auto other = RunPlumb({"train", SourcePath("configs/toy_grpo.toml"), "--out",
-                               temp / "other", "--steps", "1", "--quiet", "--set",
+                               temp / "other", "--steps", "0", "--quiet", "--set",
                                "data.eval=", "--set", "eval.bar=0", "--set", "run.seed=2"});
   ASSERT_EQ(other.code, 0) << other.err;
   RealFileSystem().Rename(temp / "other/checkpoints/step-00000000/model", base);
@@ -118,7 +119,9 @@ TEST(AdapterTrainTest, DpoStartsAtTheBaseAndLearns) {
   }
   RealFileSystem().WriteFileAtomic(temp / "pairs.jsonl", pairs);
   RealFileSystem().WriteFileAtomic(temp / "dpo.toml",
-                                   "[run]\nthreads = 1\n[model]\npath = \"" + base +
+                                   "[run]\nthreads = 1\n[checkpoint]\noptimizer = \"always\"\n"
+                                   "[model]\npath = \"" +
+                                       base +
                                        "\"\n[policy]\nadapter = \"lora\"\nalpha = 32\n[data]\n"
                                        "train = \"" +
                                        (temp / "pairs.jsonl") +

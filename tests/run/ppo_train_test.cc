@@ -102,7 +102,8 @@ void ExpectSameRun(const std::string& a, const std::string& b) {
 TEST(PpoTrainTest, ResumedEqualsUnbrokenBitForBit) {
   for (const std::string mode : {"own", "shared"}) {
     const TempFolder temp;
-    const std::vector<std::string> set = {"--set", "critic.mode=" + mode};
+    const std::vector<std::string> set = {"--set", "critic.mode=" + mode, "--set",
+                                          "checkpoint.optimizer=always"};
     std::vector<std::string> resume = set;
     resume.push_back("--resume");
     ASSERT_EQ(Train(temp / "whole", 6, set).code, 0);

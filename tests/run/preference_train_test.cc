@@ -43,7 +43,8 @@ std::vector<std::string> Line(const TempFolder& temp, const std::string& name,
   const std::string recipe = temp / (name + ".toml");
   RealFileSystem().WriteFileAtomic(
       recipe,
-      "[run]\nthreads = 1\ncheckpoint_every = 5\n[model]\nlayers = 1\nhidden = 32\nheads = "
+      "[run]\nthreads = 1\ncheckpoint_every = 5\n[checkpoint]\noptimizer = "
+      "\"always\"\n[model]\nlayers = 1\nhidden = 32\nheads = "
       "2\nkv_heads = 2\nffn = 64\n"
       "max_positions = 64\nvocabulary = \"arithmetic\"\n[data]\ntrain = \"" +
           Pairs(temp / "pairs.jsonl") + "\"\n[algorithm]\nname = \"" + name +

@@ -29,7 +29,9 @@ std::vector<std::string> Mixed(std::vector<std::string> more = {}) {
                                    "--set",
                                    "replay.max_times_sampled=2",
                                    "--set",
-                                   "replay.prompts=difficulty"};
+                                   "replay.prompts=difficulty",
+                                   "--set",
+                                   "checkpoint.optimizer=always"};
   sets.insert(sets.end(), more.begin(), more.end());
   return sets;
 }

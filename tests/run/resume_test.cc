@@ -20,8 +20,9 @@ CliOutput Resume(const std::string& run, std::vector<std::string> more) {
 
 TEST(ResumeRunTest, TheRunsOwnRecipeNeedsNoOtherOptions) {
   const TempFolder temp;
-  const std::vector<std::string> constant = {"--set", "optimizer.lr_schedule=constant", "--set",
-                                             "optimizer.warmup_fraction=0"};
+  const std::vector<std::string> constant = {"--set", "optimizer.lr_schedule=constant",
+                                             "--set", "optimizer.warmup_fraction=0",
+                                             "--set", "checkpoint.optimizer=always"};
   ASSERT_EQ(Train(temp / "whole", 4, constant).code, 0);
   ASSERT_EQ(Train(temp / "run", 2, constant).code, 0);
   const CliOutput resumed = Resume(temp / "run", {"--steps", "4"});

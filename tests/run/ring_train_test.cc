@@ -257,7 +257,7 @@ TEST_F(RingTrain, AResumedRunUnderAsyncTrainsOnTheSameGroups) {
   const std::string run = temp_ / "run";
   const std::vector<std::string> async = {
       "--set", "run.schedule=async",         "--set", "run.max_staleness=2",
-      "--set", "run.checkpoint_every=2",     "--set", "run.keep_checkpoints=9",
+      "--set", "run.checkpoint_every=2",     "--set", "replay.keep_steps=-1",
       "--set", "reward.parts.0.kind=length", "--set", "reward.parts.0.path=",
       "--set", "reward.parts.0.args=[]",     "--set", "reward.parts.0.target_tokens=1",
       "--set", "reward.parts.0.max_tokens=9"};

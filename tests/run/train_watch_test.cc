@@ -131,7 +131,13 @@ TEST(TrainWatchTest, WhatFailsInARewardIsCountedAndSaid) {
        "run.checkpoint_every=0", "--set", "data.eval=", "--set", "sft.steps=0", "--set",
        "reward.allow_unsandboxed=true"});
   const std::string said = testing::Read(run + ".out");
-  ASSERT_EQ(code, 0) << said;
+  // A run that went through without one score that counts is no success either.
+  ASSERT_EQ(code, 10) << said;
+  EXPECT_TRUE(Has(said, "not one answer of the run's 2 steps got a score that counts")) << said;
+  EXPECT_FALSE(std::filesystem::exists(run + "/model")) << "nothing was trained";
+  EXPECT_TRUE(std::filesystem::is_empty(run + "/checkpoints"));
+  EXPECT_FALSE(Has(said, "reward 0.000")) << said;
+  EXPECT_TRUE(Has(said, "step 2/2  reward -  length ")) << said;
   EXPECT_TRUE(Has(said,
                   "dropped: 8 groups (8 unscored; answers of groups that trained nothing: 32); "
                   "answers without a score: 8"))
@@ -195,9 +201,8 @@ TEST(TrainWatchTest, SpoiltWeightsEndTheRunAndAreNamed) {
   EXPECT_TRUE(Has(said, "not finite") && Has(said, "optimizer.learning_rate")) << said;
   EXPECT_FALSE(Has(said, "plumb reward test")) << said;
   EXPECT_TRUE(Has(testing::Read(run + "/logs/train.log"), "not finite"));
-  EXPECT_TRUE(std::filesystem::exists(run + "/checkpoints/step-00000000"));
-  EXPECT_FALSE(std::filesystem::exists(run + "/checkpoints/step-00000001"))
-      << "the step that spoilt them is no good one";
+  EXPECT_TRUE(std::filesystem::is_empty(run + "/checkpoints"))
+      << "the step that spoilt them is no good one, and there is none before it";
 }
 
 TEST(TrainWatchTest, OnATerminalOneLineIsRedrawn) {
@@ -226,9 +231,11 @@ TEST(TrainWatchTest, OnATerminalOneLineIsRedrawn) {
   const size_t bar = shown.rfind("[====");
   ASSERT_NE(bar, std::string::npos) << shown;
   const std::string last = shown.substr(bar, shown.find_first_of("\r\n", bar) - bar);
-  for (const char* piece : {"] step 12/12  reward ", "  kl ", "  length ", " tok/s  0:00 left"}) {
+  for (const char* piece : {"] step 12/12  reward ", "  length ", " tok/s  0:00 left"}) {
     EXPECT_TRUE(Has(last, piece)) << last;
   }
+  EXPECT_FALSE(Has(shown, "  kl ")) << "without a reference there is none";
+  EXPECT_TRUE(Has(shown, "saving step 12 (")) << shown;
   EXPECT_LT(last.size(), 110u) << "never wider than the terminal";
 }
 

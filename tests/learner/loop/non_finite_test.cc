@@ -198,8 +198,7 @@ TEST(NonFiniteTest, ACheckpointThatWasPutOffIsMadeAfterTheNextGoodUpdate) {
     saved.push_back(loop.checkpoints.FindNewest()->state.step);
   };
   EXPECT_EQ(loop.Run(), "");
-  EXPECT_EQ(saved, (std::vector<int64_t>{0, 4, 6, 8}))
-      << "due after step 2, whose update was skipped";
+  EXPECT_EQ(saved, (std::vector<int64_t>{4, 6, 8})) << "due after step 2, whose update was skipped";
 }
 
 TEST(NonFiniteTest, AWeightThatIsNotFiniteIsNeitherPublishedNorSaved) {
@@ -222,8 +221,9 @@ TEST(NonFiniteTest, AWeightThatIsNotFiniteIsNeitherPublishedNorSaved) {
       EXPECT_EQ(loop.published.back().version, 3);
       EXPECT_TRUE(loop.all_finite);
       const auto found = loop.checkpoints.FindNewest();
-      ASSERT_TRUE(found.has_value());
-      EXPECT_EQ(found->state.step, checkpoint_every ? 2 : 0);
+      ASSERT_EQ(found.has_value(), checkpoint_every > 0);
+      if (!found) continue;
+      EXPECT_EQ(found->state.step, 2);
       Tiny other;
       Optimizer restored(other.weights, {});
       loop.checkpoints.Load(*found, other.weights, restored);

@@ -21,12 +21,13 @@ TEST(RunStateTest, ComesBackAsItWas) {
                            .reward_rejected = -0.25,
                            .answers = 8,
                            .unscored = 1,
-                           .loss = 0.7},
+                           .loss = 0.7,
+                           .seconds = 2.5},
       .sft =
           SftResult{
               .steps = 21, .tokens = 900, .heldout_first = 2.5, .heldout_last = 1.5, .flat = true},
       .sft_ended = true,
-      .equal_reward_steps = 3};
+      .rewards = {.equal_steps = 3, .scoreless_steps = 1, .groups = 40, .equal_groups = 12}};
   state.sft->lowest = 1.25;
   state.sft->without_new_low = 2;
   const RunState back = ReadRunState(WriteRunState(state), "here");
@@ -43,7 +44,8 @@ TEST(RunStateTest, ComesBackAsItWas) {
   EXPECT_EQ(back.sft->lowest, 1.25);
   EXPECT_EQ(back.sft->without_new_low, 2);
   EXPECT_TRUE(back.sft->flat && back.sft_ended);
-  EXPECT_EQ(back.equal_reward_steps, 3);
+  EXPECT_EQ(back.rewards, state.rewards);
+  EXPECT_EQ(back.before->seconds, 2.5);
   const RunState none = ReadRunState(WriteRunState({.sft = SftResult{}}), "here");
   EXPECT_TRUE(std::isinf(none.sft->lowest)) << "nothing was measured yet";
   EXPECT_FALSE(none.sft_ended || none.before.has_value());
@@ -58,6 +60,8 @@ TEST(RunStateTest, OlderOnesAreRead) {
       "}",
       "here");
   EXPECT_EQ(online.before->answers, 4);
+  EXPECT_EQ(online.before->seconds, 0) << "not known";
+  EXPECT_EQ(online.rewards, RewardTally());
   EXPECT_EQ(online.sft->steps, 5);
   EXPECT_FALSE(online.sft_ended);
   const RunState offline = ReadRunState(

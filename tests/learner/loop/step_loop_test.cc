@@ -133,9 +133,8 @@ TEST(StepLoopTest, AnyErrorInAWaitLeavesTheGoodSteps) {
     };
     EXPECT_ANY_THROW(life.Run(false));
     EXPECT_EQ(life.NewestStep(), 4);
-    EXPECT_TRUE(HasLine(
-        life.said,
-        "saved the 4 good steps since the checkpoint of step 0; --resume goes on at step 4"));
+    EXPECT_TRUE(
+        HasLine(life.said, "saved the 4 good steps since the start; --resume goes on at step 4"));
     Life next(Recipe(), folder / "c");
     ExpectSame(next.Run(true), whole);
     EXPECT_EQ(next.lines, (std::vector<int64_t>{4, 5}));
@@ -202,11 +201,17 @@ TEST(StepLoopTest, AnErrorBetweenAnUpdateAndTheEndOfItsStepSavesNoHalfStep) {
     if (version == 4) throw Error(ErrorCode::kIo, "no way out");
   };
   EXPECT_THROW(life.Run(false), Error);
-  EXPECT_EQ(life.NewestStep(), 0);
+  EXPECT_EQ(life.NewestStep(), -1);
   EXPECT_TRUE(HasLine(life.said,
-                      "between two updates of a step: the 3 good steps since the checkpoint of "
-                      "step 0 were not saved"));
-  ExpectSame(Life(Recipe(), folder / "c").Run(true), Unbroken(Recipe()));
+                      "between two updates of a step: the 3 good steps since the start were not "
+                      "saved"));
+  Life next(Recipe(), folder / "c");
+  int anew = 0;
+  next.hooks.anew = [&] { ++anew; };
+  ExpectSame(next.Run(true), Unbroken(Recipe()));
+  EXPECT_EQ(next.lines, (std::vector<int64_t>{0, 1, 2, 3, 4, 5}));
+  EXPECT_TRUE(HasLine(next.said, "there is no checkpoint yet: the run begins anew at step 0"));
+  EXPECT_EQ(anew, 1) << "the store has to hear of it";
 }
 
 // The store is away when the run ends: what it told last is what the checkpoint says of it.
@@ -262,6 +267,7 @@ std::filesystem::file_time_type Written(const std::string& path) {
 TEST(StepLoopTest, AFinishedRunThatIsResumedRewritesNothing) {
   configs::Config config = Recipe();
   config.data.eval = "held out";
+  config.checkpoint.optimizer = configs::KeepOptimizer::kAlways;
   const TempFolder folder;
   const LearnerResult whole = Life(config, folder / "c").Run(false);
   const std::string manifest = folder / "c/step-00000006/manifest.json";
@@ -311,8 +317,136 @@ TEST(StepLoopTest, ARunWhoseEveryRewardWasEqualSaysSo) {
       EXPECT_EQ(HasLine(life.said, "the rewards told no answer from another"), until == 2 || c.said)
           << c.algorithm << c.advantage;
     }
-    EXPECT_EQ(result.equal_reward_steps, c.said ? 6 : 5) << c.algorithm << c.advantage;
+    EXPECT_EQ(result.rewards.equal_steps, c.said ? 6 : 5) << c.algorithm << c.advantage;
+    EXPECT_EQ(result.rewards.groups, 12);
+    EXPECT_EQ(result.rewards.equal_groups, c.said ? 12 : 10) << c.algorithm << c.advantage;
+    EXPECT_EQ(result.rewards.scoreless_steps, 0);
   }
+}
+
+// What a checkpoint holds of the optimizer, and what a longer run makes of it.
+TEST(StepLoopTest, MomentsStayUntilTheRunHasDoneItsSteps) {
+  using configs::KeepOptimizer;
+  configs::Config config = Recipe();
+  config.run.checkpoint_every = 2;
+  configs::Config longer = config;
+  longer.run.steps = 9;
+  const LearnerResult whole = Unbroken(longer);
+  for (const auto& [keep, at_4, at_6] : {std::tuple(KeepOptimizer::kAlways, true, true),
+                                         std::tuple(KeepOptimizer::kUntilEnd, true, false),
+                                         std::tuple(KeepOptimizer::kNever, false, false)}) {
+    config.checkpoint.optimizer = longer.checkpoint.optimizer = keep;
+    for (const std::string algorithm : {"grpo", "ppo"}) {
+      config.algorithm.name = longer.algorithm.name =
+          configs::FromName<configs::AlgorithmName>(algorithm).value();
+      const TempFolder folder;
+      Life life(config, folder / "c");
+      life.on_next = [&](int64_t step) {
+        if (step != 5) return;
+        EXPECT_EQ(life.NewestStep(), 4);
+        EXPECT_EQ(life.checkpoints.FindNewest()->state.moments, at_4) << algorithm;
+      };
+      life.Run(false);
+      EXPECT_EQ(life.NewestStep(), 6);
+      EXPECT_EQ(life.checkpoints.FindNewest()->state.moments, at_6) << algorithm;
+      EXPECT_EQ(RealFileSystem().Exists(folder / "c/step-00000006/optimizer.safetensors"), at_6)
+          << "nothing to keep of a float32 model";
+
+      Life idle(config, folder / "c");
+      const LearnerResult again = idle.Run(true);  // nothing left to do: nothing to be said
+      EXPECT_FALSE(HasLine(idle.said, "moments")) << algorithm;
+      EXPECT_EQ(again.optimizer_sha256.empty(), !at_6);
+
+      Life next(longer, folder / "c");
+      const LearnerResult result = next.Run(true);
+      EXPECT_EQ(result.steps, 9);
+      EXPECT_EQ(HasLine(next.said, "holds no moments of the optimizer: they begin anew"), !at_6);
+      EXPECT_EQ(HasLine(next.said, "checkpoint.optimizer = \"always\""), !at_6);
+      if (algorithm == "grpo") {
+        EXPECT_EQ(result.weights_sha256 == whole.weights_sha256, at_6);
+      }
+      EXPECT_EQ(next.lines, (std::vector<int64_t>{6, 7, 8}));
+    }
+  }
+}
+
+// Killed before the first checkpoint: nothing is on disk, and the next life ends as the unbroken.
+TEST(StepLoopTest, TheStartIsNoCheckpointUnlessItWasTrained) {
+  configs::Config config = Recipe();
+  config.run.checkpoint_every = 4;
+  const LearnerResult whole = Unbroken(config);
+  const TempFolder folder;
+  const pid_t child = fork();
+  if (child == 0) {
+    ArmCrashPointForTest("before_update", 4);
+    Life(config, folder / "c").Run(false);
+    _exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  EXPECT_TRUE(RealFileSystem().List(folder / "c").empty());
+  Life next(config, folder / "c");
+  ExpectSame(next.Run(true), whole);
+
+  const TempFolder stopped;
+  Life idle(config, stopped / "c");
+  idle.stop = true;
+  EXPECT_EQ(idle.Run(false).steps, 0);
+  EXPECT_EQ(idle.NewestStep(), -1) << "nothing was done";
+  configs::Config none = config;
+  none.run.steps = 0;
+  Life made(none, stopped / "c");
+  EXPECT_TRUE(made.Run(false).saved);
+  EXPECT_EQ(made.NewestStep(), 0) << "what such a run is for";
+}
+
+TEST(StepLoopTest, WhatWillBeSavedIsSaidBeforeTheFirstStepAndWhatIsSavedAsItIs) {
+  configs::Config config = Recipe();
+  config.run.checkpoint_every = 2;
+  const TempFolder folder;
+  Life life(config, folder / "c");
+  std::vector<std::string> log;
+  life.hooks.plan = [&](const SavePlan& plan) {
+    EXPECT_EQ(plan.between, 2);
+    EXPECT_EQ(plan.each, 3 * plan.last) << "float32: weights, and two moments";
+    log.push_back("plan");
+  };
+  int64_t bytes = 0;
+  life.hooks.saving = [&](const std::string& what, int64_t size) {
+    log.push_back(what);
+    bytes = size;
+  };
+  life.hooks.saved = [&](int64_t size, double seconds) {
+    EXPECT_EQ(size, bytes);
+    EXPECT_GT(seconds, 0);
+    log.push_back("saved");
+  };
+  life.on_next = [&](int64_t step) {
+    if (step == 0) {
+      EXPECT_TRUE(HasLine(life.said, "a checkpoint holds ")) << life.said.back();
+    }
+  };
+  life.Run(false);
+  EXPECT_TRUE(HasLine(life.said, "; free: "));
+  EXPECT_EQ(log, (std::vector<std::string>{"plan", "step 2", "saved", "step 4", "saved", "step 6",
+                                           "saved"}));
+}
+
+// Two steps, both without a score: the run comes to its end, saves nothing, and does them again.
+TEST(StepLoopTest, ARunThatFoundNoScoreIsDoneAgain) {
+  configs::Config config = Recipe();
+  config.run.steps = 2;
+  const TempFolder folder;
+  Life life(config, folder / "c");
+  life.scores_until = 0;
+  const LearnerResult result = life.Run(false);
+  EXPECT_EQ(result.rewards.scoreless_steps, 2);
+  EXPECT_FALSE(result.saved);
+  EXPECT_EQ(life.NewestStep(), -1);
+  Life mended(config, folder / "c");
+  ExpectSame(mended.Run(true), Unbroken(config));
+  EXPECT_EQ(mended.lines, (std::vector<int64_t>{0, 1}));
 }
 
 configs::Config WarmRecipe(const std::string& algorithm) {
@@ -512,7 +646,7 @@ TEST(OfflineStepsTest, EveryStepHasOneLineWhereverTheRunIsKilled) {
     };
     const pid_t child = fork();
     if (child == 0) {
-      ArmCrashPointForTest(place, 2);  // the first is that of step 0
+      ArmCrashPointForTest(place, 1);
       run(false);
       _exit(0);
     }
@@ -545,7 +679,7 @@ TEST(OfflineStepsTest, ASkippedUpdateAndWeightsThatAreNotFiniteAreNotSaved) {
     if (step == 5) spoiled.weights.flat().f32()[7] = std::numeric_limits<float>::infinity();
   };
   EXPECT_THROW(spoiled.Run(false), Error);
-  EXPECT_EQ(spoiled.checkpoints.FindNewest()->state.step, 0);
+  EXPECT_FALSE(spoiled.checkpoints.FindNewest());
 }
 
 TEST(OfflineStepsTest, AnErrorLeavesTheGoodSteps) {

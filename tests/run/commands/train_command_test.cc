@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
@@ -73,6 +75,87 @@ TEST(TrainCommandTest, LeavesARunFolderThatHoldsTogether) {
   EXPECT_EQ(said[2], said[0]) << "a run's folder will do";
 }
 
+uintmax_t BytesBelow(const std::string& folder) {
+  uintmax_t sum = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    if (entry.is_regular_file()) sum += entry.file_size();
+  }
+  return sum;
+}
+
+// A bfloat16 model of 2 bytes a parameter: a finished run holds it once, and half a master each.
+TEST(TrainCommandTest, AFinishedRunTakesFourBytesAParameter) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  const CliOutput output =
+      Train(run, 4,
+            {"--set", "model.dtype=bfloat16", "--set", "algorithm.logprob_gate=0", "--set",
+             "model.hidden=128", "--set", "model.ffn=512", "--set", "model.layers=2"});
+  ASSERT_EQ(output.code, 0) << output.err;
+  EXPECT_TRUE(Has(output.out, "a checkpoint holds ")) << output.out;
+  const std::string last = run + "/checkpoints/step-00000004";
+  std::vector<std::string> kept;
+  for (const std::string& name : RealFileSystem().List(run + "/checkpoints"))
+    if (name.starts_with("step-")) kept.push_back(name);
+  EXPECT_EQ(kept, std::vector<std::string>{"step-00000004"}) << "one, and none of the start";
+  const auto weights = RealFileSystem().FileSize(last + "/model/model.safetensors");
+  EXPECT_GT(weights, 400'000u);
+  EXPECT_LT(BytesBelow(run + "/checkpoints"), 2 * weights + 100'000);
+  EXPECT_EQ(std::filesystem::hard_link_count(run + "/model/model.safetensors"), 2u)
+      << "the model lies on the disk once";
+
+  // Longer, with moments that begin anew, from the run's own recipe.
+  const CliOutput longer = RunPlumb({"train", "--resume", "--out", run, "--steps", "6"});
+  ASSERT_EQ(longer.code, 0) << longer.err;
+  EXPECT_TRUE(Has(longer.out, "holds no moments of the optimizer: they begin anew")) << longer.out;
+  EXPECT_EQ(Lines(run + "/metrics.jsonl").size(), 6u);
+  EXPECT_NE(Read(run + "/model/model.safetensors").size(), 0u);
+  EXPECT_EQ(Read(run + "/model/model.safetensors"),
+            Read(run + "/checkpoints/step-00000006/model/model.safetensors"));
+}
+
+TEST(TrainCommandTest, AResumeNeedsARunAndARecipeOrAFolder) {
+  const TempFolder temp;
+  const CliOutput none = RunPlumb({"train", "--resume", "--out", temp / "misspelt"});
+  EXPECT_EQ(none.code, 3);
+  EXPECT_TRUE(Has(none.err, "no run in this folder") && Has(none.err, temp / "misspelt"))
+      << none.err;
+  EXPECT_FALSE(RealFileSystem().Exists(temp / "misspelt"));
+  for (const auto& line : {std::vector<std::string>{"train"},
+                           {"train", "--resume"},
+                           {"train", "--out", temp / "run"}}) {
+    const CliOutput bare = RunPlumb(line);
+    EXPECT_EQ(bare.code, 2);
+    EXPECT_TRUE(Has(bare.err, "a recipe is missing")) << bare.err;
+  }
+  const CliOutput negative = Train(temp / "run", -3);
+  EXPECT_EQ(negative.code, 2);
+  EXPECT_TRUE(Has(negative.err, "--steps -3")) << negative.err;
+  EXPECT_LT(negative.err.size(), 200u) << negative.err;
+  const CliOutput set = Train(temp / "run", 1, {"--set", "run.stall_seconds=-3"});
+  EXPECT_TRUE(
+      Has(set.err, "--set run.stall_seconds=-3: run.stall_seconds = -3.0 has to be positive"))
+      << set.err;
+}
+
+TEST(TrainCommandTest, SamplesHaveTheLastStepAndAllAnswersWhereAsked) {
+  const TempFolder temp;
+  const auto steps = [&](const std::string& run) {
+    std::map<int64_t, int64_t> lines;
+    for (const auto& sample : Lines(run + "/samples.jsonl")) ++lines[sample["step"].get<int64_t>()];
+    return lines;
+  };
+  ASSERT_EQ(Train(temp / "some", 6, {"--set", "metrics.samples_every=4"}).code, 0);
+  EXPECT_EQ(steps(temp / "some"), (std::map<int64_t, int64_t>{{0, 2}, {4, 2}, {5, 2}}));
+  ASSERT_EQ(Train(temp / "all", 6,
+                  {"--set", "metrics.samples_every=4", "--set", "metrics.log_completions=true"})
+                .code,
+            0);
+  EXPECT_EQ(steps(temp / "all"), (std::map<int64_t, int64_t>{{0, 16}, {4, 16}, {5, 16}}));
+  ASSERT_EQ(Train(temp / "none", 2, {"--set", "metrics.samples_every=0"}).code, 0);
+  EXPECT_TRUE(steps(temp / "none").empty());
+}
+
 // Peak memory of a run of its own process in KiB, with a reward that takes so many seconds a group
 // of four.
 long PeakWithReward(const std::string& out, int64_t steps, const std::string& seconds_an_answer) {
@@ -134,8 +217,9 @@ TEST(TrainCommandTest, ARewardAHundredTimesSlowerDropsNothingAndFillsNoMemory) {
 // follow.
 TEST(TrainCommandTest, ResumedWithMoreStepsEqualsUnbrokenBitForBit) {
   const TempFolder temp;
-  const std::vector<std::string> constant = {"--set", "optimizer.lr_schedule=constant", "--set",
-                                             "optimizer.warmup_fraction=0"};
+  const std::vector<std::string> constant = {"--set", "optimizer.lr_schedule=constant",
+                                             "--set", "optimizer.warmup_fraction=0",
+                                             "--set", "checkpoint.optimizer=always"};
   std::vector<std::string> resume = constant;
   resume.push_back("--resume");
   ASSERT_EQ(Train(temp / "whole", 5, constant).code, 0);

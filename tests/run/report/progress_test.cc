@@ -14,7 +14,7 @@ std::string Written(int64_t steps, bool terminal, Body body) {
   size_t size = 0;
   std::FILE* out = open_memstream(&text, &size);
   {
-    Progress progress(0, steps, terminal, out);
+    Progress progress({.steps = steps}, terminal, out);
     body(progress);
   }
   std::fclose(out);
@@ -47,19 +47,39 @@ TEST(ProgressTest, EstimatesFromTheStepItself) {
   EXPECT_NE(text.find("1:00 left"), std::string::npos) << text;
 }
 
-TEST(ProgressTest, WithoutAReferenceTheUpdatesKlIsShown) {
-  const std::string text = Written(2, false, [](Progress& p) {
-    p.Step(0, {{"policy/approx_kl", 0.125}});
+TEST(ProgressTest, TheKlIsThatFromTheReferenceOrNone) {
+  const auto shown = [](const std::map<std::string, double>& metrics) {
+    return Written(2, false, [&](Progress& p) { p.Step(0, metrics); });
+  };
+  const std::string none = shown({{"policy/approx_kl", 0.125}, {"reward/mean", 1}});
+  EXPECT_NE(none.find("reward 1.000  length -  "), std::string::npos) << none;
+  const std::string unscored = shown({{"reward/unscored", 8}});
+  EXPECT_NE(unscored.find("reward -  length -  "), std::string::npos) << unscored;
+  // Less than nothing by rounding is nothing.
+  const std::string rounded = shown({{"objective/kl", -0.00001}, {"reward/mean", -0.0001}});
+  EXPECT_NE(rounded.find("reward 0.000  kl 0.0000  "), std::string::npos) << rounded;
+  const std::string below = shown({{"objective/kl", -0.05}, {"reward/mean", -0.5}});
+  EXPECT_NE(below.find("reward -0.500  kl -0.0500  "), std::string::npos) << below;
+}
+
+TEST(ProgressTest, WhatIsSavedIsSaidAndCountedInWhatIsLeft) {
+  const std::string file = Written(31, false, [](Progress& p) {
+    p.time_left().Sizes(3'000'000'000, 1'000'000'000);
+    p.time_left().Checkpoint(3'000'000'000, 15);
+    p.time_left().Evaluation(7);
+    p.Saving("saving step 1 (3.0 GB) ...", 3'000'000'000);
+    p.Saving("saving step 2 (3 MB) ...", 3'000'000);
+    p.Step(0, kMetrics);
   });
-  EXPECT_NE(text.find("kl 0.1250"), std::string::npos) << text;
-  const std::string unmeasured = Written(2, false, [](Progress& p) {
-    p.Step(0, {{"reward/mean", 1}});
+  EXPECT_NE(file.find("saving step 1 (3.0 GB) ...\n"), std::string::npos) << file;
+  EXPECT_EQ(file.find("saving step 2"), std::string::npos) << "soon done, and a line of a log";
+  EXPECT_NE(file.find("1:12 left"), std::string::npos)
+      << "30 steps of 2 s, 5 s for the last checkpoint, 7 s for the evaluation: " << file;
+  const std::string terminal = Written(2, true, [](Progress& p) {
+    p.Saving("saving step 1 (3 MB) ...", 3'000'000);
+    p.Step(0, kMetrics);
   });
-  EXPECT_NE(unmeasured.find("kl -  "), std::string::npos) << unmeasured;
-  const std::string unscored = Written(2, false, [](Progress& p) {
-    p.Step(0, {{"reward/unscored", 8}});
-  });
-  EXPECT_NE(unscored.find("reward -  kl -  length -  "), std::string::npos) << unscored;
+  EXPECT_EQ(terminal.find("saving step 1 (3 MB) ...\r\x1b[K"), 0u) << "gives way to the next";
 }
 
 TEST(ProgressTest, ATerminalLineIsRedrawnAndLeftOnAFreshLine) {

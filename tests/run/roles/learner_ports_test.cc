@@ -146,6 +146,7 @@ TEST(LearnerPorts, OtherQuestionsArePatientToo) {
   LearnerPorts ports(around);
   EXPECT_EQ(LearnerPorts(ring.Around()).Counters().at("inserts"), 3);
   EXPECT_EQ(ports.StoreState(), "0 12");
+  EXPECT_EQ(ports.Resume(3, ""), 3) << "nothing is known of the store";
   EXPECT_EQ(ports.Resume(7, "2 12"), 7) << "from the checkpoint's step on";
   ports.Trim(5);  // made up for by the next
   away();

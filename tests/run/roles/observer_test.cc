@@ -15,7 +15,11 @@ TEST(ObserverTest, SummaryKeepsWhatHappenedApartFromWhatWasDropped) {
   summary.learner.before = learner::EvalResult{
       .version = 0, .accuracy = 0.25, .reward = 0.5, .answers = 8, .unscored = 1};
   summary.learner.policy = {.version = 7, .digest = "d7"};
-  summary.counters = {{"dropped/unscored", 3}, {"inserts", 5}, {"actor/leases", 6}};
+  summary.learner.rewards = {
+      .equal_steps = 1, .scoreless_steps = 2, .groups = 40, .equal_groups = 10};
+  summary.counters = {{"dropped/unscored", 3}, {"inserts", 5},
+                      {"actor/leases", 6},     {"rows/train/read", 9},
+                      {"rows/train/used", 7},  {"rows/train/dropped/overlong", 2}};
   const auto json = nlohmann::json::parse(SummaryJson(summary));
   EXPECT_EQ(json["steps"], 7);
   EXPECT_EQ(json["wanted_steps"], 9);
@@ -26,6 +30,11 @@ TEST(ObserverTest, SummaryKeepsWhatHappenedApartFromWhatWasDropped) {
   EXPECT_EQ(json["dropped"], nlohmann::json::parse("{\"unscored\":3}"));
   EXPECT_EQ(json["unscored"], nlohmann::json::parse("{\"answers\":0,\"never_generated\":0}"));
   EXPECT_EQ(json["counters"], nlohmann::json::parse("{\"actor/leases\":6,\"inserts\":5}"));
+  EXPECT_EQ(json["rows"],
+            nlohmann::json::parse(R"({"train":{"read":9,"used":7,"dropped":{"overlong":2}}})"));
+  EXPECT_EQ(json["groups"], nlohmann::json::parse(R"({"scored":40,"equal":10})"));
+  EXPECT_EQ(json["equal_reward_steps"], 1);
+  EXPECT_EQ(json["scoreless_steps"], 2);
   EXPECT_EQ(json["policy_digest"], "d7");
   EXPECT_FALSE(json.contains("sft"));
 }
@@ -44,9 +53,18 @@ TEST(ObserverTest, OneLineSaysWhatWasLost) {
             "4 of them never generated; groups asked for again: 2");
 }
 
+TEST(ObserverTest, OneLineSaysHowManyGroupsHadNothingToTell) {
+  EXPECT_EQ(EqualLine({.groups = 128, .equal_groups = 53}),
+            "equal rewards: 41.4 % of 128 groups with a score: these had no direction to give");
+  EXPECT_EQ(EqualLine({.groups = 8}), "equal rewards: 0.0 % of 8 groups with a score");
+  EXPECT_EQ(EqualLine({}), "");
+}
+
 TEST(ObserverTest, CountersGetTheRoomTheyComeFrom) {
   std::map<std::string, double> metrics = {{"reward/mean", 1.0}};
-  AddCounterMetrics({{"inserts", 5}, {"dropped/unscored", 3}, {"rpc/requests", 2}}, metrics);
+  AddCounterMetrics(
+      {{"inserts", 5}, {"dropped/unscored", 3}, {"rpc/requests", 2}, {"rows/train/read", 9}},
+      metrics);
   EXPECT_EQ(metrics, (std::map<std::string, double>{{"reward/mean", 1.0},
                                                     {"replay/inserts", 5.0},
                                                     {"dropped/unscored", 3.0},

@@ -169,7 +169,7 @@ TEST(InterruptTest, AWaitingRunGivesUpAndSavesItsLastWholeStep) {
   child.Signal();
   const Ended ended = child.Wait();
   EXPECT_EQ(ended.code, 6);
-  EXPECT_EQ(ended.said, "plumb: a checkpoint is being saved; once more stops without it\n");
+  EXPECT_EQ(ended.said, "plumb: a checkpoint is being saved; Ctrl-C again ends without it\n");
 }
 
 TEST(InterruptTest, AnUpdateEndsAtTheSecondWithWhatIsOnDisk) {
@@ -186,7 +186,7 @@ TEST(InterruptTest, AnUpdateEndsAtTheSecondWithWhatIsOnDisk) {
   EXPECT_EQ(ended.code, 7);
   EXPECT_EQ(ended.said,
             "plumb: stopped at once, before the end of step 3: --resume goes on from the newest "
-            "checkpoint\n");
+            "checkpoint, without one from the start\n");
 }
 
 TEST(InterruptTest, ACheckpointIsWrittenToItsEndUnlessAskedAThirdTime) {
@@ -203,7 +203,7 @@ TEST(InterruptTest, ACheckpointIsWrittenToItsEndUnlessAskedAThirdTime) {
     EXPECT_EQ(child.Until("\n"), "plumb: stopping: saves a checkpoint\n");
     child.Signal();
     EXPECT_EQ(child.Until("\n"),
-              "plumb: a checkpoint is being saved; once more stops without it\n");
+              "plumb: a checkpoint is being saved; Ctrl-C again ends without it\n");
     if (third) child.Signal();
     EXPECT_EQ(child.Wait().code, third ? 7 : 0);
   }

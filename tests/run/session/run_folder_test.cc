@@ -225,6 +225,10 @@ TEST(RunFolderTest, ANewRunThatCannotStartLeavesNothing) {
   WithCheckpoint(begun.folder(), "step-00000000");
   begun.UndoIfNothingTrained(2);
   EXPECT_TRUE(std::filesystem::exists(temp / "run/run.json"));
+  PreparedRun stepped = Prepare(temp / "stepped", {}, false);
+  RealFileSystem().WriteFileAtomic(stepped.folder().metrics(), "{\"step\":0}\n");
+  stepped.UndoIfNothingTrained(2);
+  EXPECT_TRUE(std::filesystem::exists(temp / "stepped/run.json")) << "without a checkpoint, too";
 }
 
 }  // namespace
