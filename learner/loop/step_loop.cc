@@ -137,8 +137,8 @@ std::optional<Checkpoints::Found> StepLoop::TakeUp() {
   if (lacks_moments_ && step_ < config_.run.steps) {
     Phase(
         "the checkpoint holds no moments of the optimizer: they begin anew, and the run is not bit "
-        "for bit one that had never ended; checkpoint.optimizer = \"always\" keeps them another "
-        "time");
+        "for bit one that had never ended; checkpoint.optimizer = \"always\" keeps them "
+        "next time");
   }
   if (result_.before && result_.before->seconds > 0 && hooks_.evaluation_took)
     hooks_.evaluation_took(result_.before->seconds);

@@ -58,10 +58,11 @@ int64_t SavePlan::Needed() const {
 
 void CheckFits(const SavePlan& plan, int64_t free, const std::string& folder) {
   if (plan.first() <= free) return;
-  throw Error(ErrorCode::kNoSpace,
-              "a checkpoint takes " + SizeText(plan.first()) + " and " + SizeText(free) +
-                  " are free: make room, or train into another folder (--out)",
-              folder);
+  throw Error(
+      ErrorCode::kNoSpace,
+      "a checkpoint takes " + SizeText(plan.first()) + " and " + SizeText(free) +
+          " are free: make room and go on with --resume, or train into another folder (--out)",
+      folder);
 }
 
 }  // namespace plumb::learner

@@ -311,7 +311,7 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
   train->add_option("--steps", arguments->steps, "train steps, instead of run.steps")
       ->check(CLI::Validator(
           [](const std::string& text) {
-            return text.starts_with('-') ? "--steps " + text + ": 0 or more" : std::string();
+            return text.starts_with('-') ? "has to be 0 or more, not " + text : std::string();
           },
           ""));
   train->add_option("--roles", arguments->roles, "local | processes, instead of run.roles");

@@ -177,7 +177,7 @@ void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
   CheckFolder();
   // What follows before the next update writes checkpoints.
   NowBusy(Busy::kSaving);
-  doing_ = "the end of step " + std::to_string(step + 1);
+  doing_ = "the end of step " + std::to_string(step + 2);  // as the progress line counts the next
   StartTraining(step);
   for (const auto& [name, value] : metrics) metrics_.Set(name, value);
   const Device device = session_.stream().device();

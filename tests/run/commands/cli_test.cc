@@ -55,7 +55,7 @@ TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
        "plumb generate: error: unknown option --max-tokens, did you mean --max-new-tokens?"},
       {{"train", kRecipe, "--step=3"}, "unknown option --step, did you mean --steps?"},
       {{"train", kRecipe, "other.toml"}, "plumb train: error: one argument too many: 'other.toml'"},
-      {{"train"}, "plumb train: error: recipe is required"}};
+      {{"train"}, "plumb: error: a recipe is missing"}};
   for (const auto& [line, piece] : cases) {
     const CliOutput output = RunPlumb(line);
     EXPECT_EQ(output.code, 2) << piece;

@@ -130,7 +130,7 @@ TEST(TrainCommandTest, AResumeNeedsARunAndARecipeOrAFolder) {
   }
   const CliOutput negative = Train(temp / "run", -3);
   EXPECT_EQ(negative.code, 2);
-  EXPECT_TRUE(Has(negative.err, "--steps -3")) << negative.err;
+  EXPECT_TRUE(Has(negative.err, "--steps: has to be 0 or more, not -3")) << negative.err;
   EXPECT_LT(negative.err.size(), 200u) << negative.err;
   const CliOutput set = Train(temp / "run", 1, {"--set", "run.stall_seconds=-3"});
   EXPECT_TRUE(
