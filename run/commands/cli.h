@@ -6,8 +6,8 @@
 //   6 a peer or deadline   7 stopped before its end (Ctrl-C, SIGTERM), fewer steps than asked, or
 //                          ended below eval.bar
 //   8 not finite   9 not supported by this build
-//   10 a reward part failed on every sample (plumb reward test) or answer (plumb eval), or no answer
-//   of three steps in a row, or of all steps of a run, got a score (plumb train)
+//   10 a reward part failed on every sample (plumb reward test) or answer (plumb eval), or no
+//      answer of three steps in a row, or of all steps of a run, got a score (plumb train)
 // Thread safety: RunCli is called once, by main.
 #pragma once
 
