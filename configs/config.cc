@@ -1,122 +1,18 @@
-// Contradictions, and a Config as text.
+// Contradictions between options.
 #include "configs/config.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <map>
 #include <type_traits>
 
 #include "common/base/device.h"
 #include "configs/fields.h"
+#include "configs/value_text.h"
 
 namespace plumb::configs {
 namespace {
-
-std::string Quote(const std::string& text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    const auto u = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out += '\\';
-      out += c;
-    } else if (c == '\n') {
-      out += "\\n";
-    } else if (c == '\t') {
-      out += "\\t";
-    } else if (u < 0x20 || u == 0x7F) {
-      char escaped[8];
-      std::snprintf(escaped, sizeof escaped, "\\u%04X", u);
-      out += escaped;
-    } else {
-      out += c;
-    }
-  }
-  return out + "\"";
-}
-
-std::string Text(const std::string& v) { return Quote(v); }
-template <Choice E>
-std::string Text(E v) {
-  return Quote(NameOf(v));
-}
-std::string Text(bool v) { return v ? "true" : "false"; }
-std::string Text(int64_t v) { return std::to_string(v); }
-std::string Text(uint64_t v) { return std::to_string(v); }
-std::string Text(double v) {
-  // Shortest digits that read back to the same number; TOML wants a point or an exponent in a
-  // float.
-  char buffer[64];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, v).ptr;
-  std::string out(buffer, end);
-  if (out.find_first_of(".en") == std::string::npos) out += ".0";
-  return out;
-}
-std::string Text(const std::vector<std::string>& v) {
-  std::string out = "[";
-  for (size_t i = 0; i < v.size(); ++i) out += (i ? ", " : "") + Quote(v[i]);
-  return out + "]";
-}
-std::string Text(const std::map<std::string, std::string>& v) {
-  std::string out = "{";
-  for (const auto& [key, value] : v)
-    out += (out.size() > 1 ? ", " : " ") + Quote(key) + " = " + Quote(value);
-  return out + (v.empty() ? "}" : " }");
-}
-
-struct Printer {
-  std::string out, tail;
-  template <class Field>
-  void operator()(const FieldInfo& info, Field& field) {
-    if constexpr (std::is_same_v<Field, std::vector<RewardPartConfig>>) {
-      for (RewardPartConfig& part : field) {
-        Printer inner;
-        part.Visit(inner);
-        tail += "\n[[reward.parts]]\n" + inner.out;
-      }
-    } else {
-      out += std::string(info.name) + " = " + Text(field) + "\n";
-    }
-  }
-  template <class Table>
-  void Section(const char* name, Table& table) {
-    Printer inner;
-    table.Visit(inner);
-    out += (out.empty() ? "[" : "\n[") + std::string(name) + "]\n" + inner.out + inner.tail;
-  }
-};
-
-struct Row {
-  std::string key, value, origin, unit, advice;
-};
-
-struct Lister {
-  const Origins& origins;
-  std::string prefix;
-  std::vector<Row>& rows;
-  template <class Field>
-  void operator()(const FieldInfo& info, Field& field) {
-    if constexpr (std::is_same_v<Field, std::vector<RewardPartConfig>>) {
-      for (size_t i = 0; i < field.size(); ++i) {
-        Lister inner{origins, prefix + info.name + "." + std::to_string(i) + ".", rows};
-        field[i].Visit(inner);
-      }
-    } else {
-      const auto origin = origins.find(prefix + info.name);
-      std::string advice = info.advice;
-      if constexpr (Choice<Field>)
-        advice = ListOfNames<Field>(" | ") + (advice.empty() ? "" : "; ") + advice;
-      rows.push_back({prefix + info.name, Text(field),
-                      origin == origins.end() ? "default" : origin->second, info.unit,
-                      std::move(advice)});
-    }
-  }
-  template <class Table>
-  void Section(const char* name, Table& table) {
-    Lister inner{origins, std::string(name) + ".", rows};
-    table.Visit(inner);
-  }
-};
 
 class Problems {
  public:
@@ -199,6 +95,9 @@ void ValidatePolicy(const Config& c, Problems& p) {
 void ValidateData(const DataConfig& data, Problems& p) {
   p.Require(!data.train.empty(),
             "data.train is missing: name a file of prompts, or \"arithmetic\".");
+  p.Require(data.chat_template || data.system_prompt.empty(),
+            "data.system_prompt is a message, which the chat template writes: with "
+            "data.chat_template = false put its words into the rows.");
   p.Require(data.train != data.eval || data.eval == "arithmetic" || data.eval.empty() ||
                 (data.limit > 0 && data.eval_skip >= data.limit),
             "data.eval is the file of data.train: its rows would be held out and trained on; set "
@@ -206,27 +105,78 @@ void ValidateData(const DataConfig& data, Problems& p) {
             "data.eval_skip to N or more.");
 }
 
-// Training on pairs: there is nothing of rollouts.
-void ValidatePreference(const Config& c, Problems& p) {
-  if (!IsOffline(c)) return;
+// Training without rollouts: there is nothing of them.
+void ValidateOffline(const Config& c, Problems& p) {
+  if (!IsOffline(c)) {
+    p.Require(
+        c.sft.heldout == SftConfig().heldout && c.sft.max_tokens == SftConfig().max_tokens,
+        "sft.heldout and sft.max_tokens are options of algorithm.name = \"sft\": a warm start "
+        "holds out every 20th demonstration, take them out.");
+    return;
+  }
+  const bool sft = c.algorithm.name == AlgorithmName::kSft;
+  const std::string name = "algorithm.name = \"" + NameOf(c.algorithm.name) + "\"";
   p.Require(c.preference.loss != PreferenceLossKind::kKto ||
                 c.algorithm.name != AlgorithmName::kDpo || c.preference.batch >= 2,
             "preference.loss = \"kto\" needs preference.batch >= 2: its reference point comes from "
             "other rows of the batch.");
-  p.Require(c.data.train != "arithmetic",
+  p.Require(sft || c.data.train != "arithmetic",
             "data.train has to name a file of preference pairs (or the folder of a store) for this "
             "algorithm.");
-  p.Require(
-      c.sft.steps == 0,
-      "sft.steps is a warm start before rollouts: training on pairs has none, leave it at 0.");
-  p.Require(c.data.eval.empty(),
-            "data.eval is for rollouts: training on pairs holds back preference.heldout pairs of "
-            "data.train.");
+  p.Require(sft || (c.data.system_prompt.empty() && c.data.prompt_suffix.empty()),
+            "data.system_prompt and data.prompt_suffix are put on prompts and demonstrations; " +
+                name + " takes its rows as they are: write them into the rows.");
+  p.Require(c.sft.steps == 0, "sft.steps is a warm start before rollouts: " + name +
+                                  " has none, leave it at 0" +
+                                  (sft ? "; it makes run.steps updates." : "."));
+  p.Require(c.data.eval.empty(), "data.eval is for rollouts: " + name + " holds back " +
+                                     (sft ? "sft.heldout" : "preference.heldout") +
+                                     " rows of data.train.");
   p.Require(c.algorithm.kl_coef == 0,
-            "algorithm.kl_coef (beta) is for rollouts: the strength of DPO is preference.beta.");
+            "algorithm.kl_coef (beta) is for rollouts: " +
+                (sft ? name + " has no reference."
+                     : std::string("the strength of DPO is preference.beta.")));
   p.Require(c.run.roles == Roles::kLocal,
-            "run.roles = \"processes\" needs actors: training on pairs has none, use local.");
+            "run.roles = \"processes\" needs actors: " + name + " has none, use local.");
+  p.Require(c.reward.parts.empty(),
+            "[[reward.parts]] score rollouts: " + name + " has none, take them out.");
 }
+
+// Options of [sft] that only a warm start goes by.
+struct WarmStartOnly {
+  Problems& problems;
+  template <class Field>
+  void operator()(const FieldInfo& info, Field& field) {
+    static const std::map<std::string, std::string> kInstead = {
+        {"learning_rate", "optimizer.learning_rate"},
+        {"lr_schedule", "optimizer.lr_schedule"},
+        {"warmup_fraction", "optimizer.warmup_fraction"},
+        {"min_lr_fraction", "optimizer.min_lr_fraction"},
+        {"weight_decay", "optimizer.weight_decay"},
+        {"data", "data.train"},
+        {"eval_every", "eval.every"},
+        {"patience", "run.steps"}};
+    const auto instead = kInstead.find(info.name);
+    if (instead == kInstead.end()) return;
+    SftConfig defaults;
+    DefaultText of{info.name};
+    defaults.Visit(of);
+    problems.Require(Text(field) == of.text, "sft." + std::string(info.name) +
+                                                 " is the warm start's: algorithm.name = "
+                                                 "\"sft\" goes by " +
+                                                 instead->second + ".");
+  }
+
+ private:
+  struct DefaultText {
+    const std::string name;
+    std::string text = {};
+    template <class Field>
+    void operator()(const FieldInfo& info, Field& field) {
+      if (name == info.name) text = Text(field);
+    }
+  };
+};
 
 void ValidateReplay(const Config& c, Problems& p) {
   if (c.replay.groups_per_step <= 0) return;
@@ -338,43 +288,17 @@ std::vector<std::string> Validate(const Config& config) {
   ValidateModel(c.model, p);
   ValidatePolicy(c, p);
   ValidateData(c.data, p);
-  ValidatePreference(c, p);
+  ValidateOffline(c, p);
+  if (c.algorithm.name == AlgorithmName::kSft) {
+    WarmStartOnly only{p};
+    c.sft.Visit(only);
+  }
   ValidateReplay(c, p);
   ValidateRollout(c, p);
   ValidateAlgorithm(c, p);
   ValidatePpo(c, p);
   ValidateEval(c, p);
   return std::move(p).list();
-}
-
-std::string ToToml(const Config& config) {
-  Config copy = config;  // Visit hands out references
-  Printer printer;
-  copy.Visit(printer);
-  return printer.out;
-}
-
-std::string Describe(const Loaded& loaded) {
-  Config copy = loaded.config;
-  std::vector<Row> rows;
-  Lister lister{loaded.origins, "", rows};
-  copy.Visit(lister);
-  size_t key = 3, value = 5, origin = 6, unit = 4;
-  for (const Row& r : rows) {
-    key = std::max(key, r.key.size());
-    value = std::max(value, std::min<size_t>(r.value.size(), 40));
-    origin = std::max(origin, r.origin.size());
-    unit = std::max(unit, r.unit.size());
-  }
-  const auto pad = [](const std::string& text, size_t width) {
-    return text.size() >= width ? text + "  " : text + std::string(width - text.size() + 2, ' ');
-  };
-  std::string out = pad("key", key) + pad("value", value) + pad("origin", origin) +
-                    pad("unit", unit) + "advice\n";
-  for (const Row& r : rows)
-    out += pad(r.key, key) + pad(r.value, value) + pad(r.origin, origin) + pad(r.unit, unit) +
-           r.advice + "\n";
-  return out;
 }
 
 }  // namespace plumb::configs

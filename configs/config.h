@@ -388,10 +388,8 @@ inline bool IsOffline(const Config& config) {
          config.algorithm.name == AlgorithmName::kSft;
 }
 
-// The whole config as TOML that LoadRecipe reads back to the same Config.
+// The whole config as TOML that LoadRecipe reads back to the same Config. Texts for people:
+// configs/recipe_text.h.
 std::string ToToml(const Config& config);
-
-// A table for people: key, value, origin, unit, advice.
-std::string Describe(const Loaded& loaded);
 
 }  // namespace plumb::configs

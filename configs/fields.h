@@ -89,12 +89,13 @@ void PolicyConfig::Visit(V& v) {
 
 template <class V>
 void DataConfig::Visit(V& v) {
-  v({"train", "file", "prompts (JSONL, JSONL.gz), or \"arithmetic\" for generated sums",
+  v({"train", "file",
+     "what the algorithm trains on: prompts, pairs (or the folder of a store) or demonstrations; "
+     "\"arithmetic\": generated sums",
      "train_files prompt_data"},
     train);
   v({"dataset", "name",
-     "offline training with a store's folder as train: which of its preference datasets; empty: "
-     "the only one"},
+     "training without rollouts from a store's folder: which of its datasets; empty: the only one"},
     dataset);
   v({"eval", "file", "held-out prompts, or \"arithmetic\"; empty: no evaluation", "val_files"},
     eval);
@@ -107,8 +108,7 @@ void DataConfig::Visit(V& v) {
   v({"system_prompt", "text", "put in front of every prompt as a system message"}, system_prompt);
   v({"chat_template", "bool",
      "text (of prompts, pairs, demonstrations) goes through the model's chat template, where it "
-     "has "
-     "one; messages always do"},
+     "has one; messages always do"},
     chat_template);
   v({"prompt_suffix", "text", "appended to the user's text, e.g. how to write the answer"},
     prompt_suffix);
@@ -168,8 +168,9 @@ void ReplayConfig::Visit(V& v) {
 template <class V>
 void SftConfig::Visit(V& v) {
   v({"steps", "steps", "updates of the warm start; 0: none", AtLeast(0)}, steps);
-  v({"batch", "sequences", "demonstrations an update", AtLeast(1)}, batch);
-  v({"learning_rate", "1", "peak rate", "lr", Positive()}, learning_rate);
+  v({"batch", "sequences", "demonstrations an update, also of sft as the algorithm", AtLeast(1)},
+    batch);
+  v({"learning_rate", "1", "peak rate of the warm start", "lr", Positive()}, learning_rate);
   v({"lr_schedule", "name", "", "lr_scheduler_type"}, lr_schedule);
   v({"warmup_fraction", "1", "share of the steps with a rising rate", "warmup_ratio"},
     warmup_fraction);

@@ -25,6 +25,7 @@
 #include "common/base/file.h"
 #include "common/base/nearest.h"
 #include "configs/config.h"
+#include "configs/defaults.h"
 #include "configs/fields.h"
 #include "configs/paths.h"
 
@@ -352,7 +353,7 @@ toml::table ParseOverride(const std::string& key, const std::string& value) {
   }
 }
 
-// --set reward.parts.N.key=value reaches into the list.
+// --set reward.parts.N.key=value reaches into the list; the number behind the last makes a new one.
 bool OverridePart(const std::string& key, const std::string& value, Parser& parser,
                   std::vector<std::string>& problems, Config& config) {
   const std::string prefix = "reward.parts.";
@@ -366,11 +367,13 @@ bool OverridePart(const std::string& key, const std::string& value, Parser& pars
     return true;
   }
   const size_t index = static_cast<size_t>(std::strtoul(number.c_str(), nullptr, 10));
-  if (index >= config.reward.parts.size()) {
-    problems.push_back("--set " + key + ": the recipe has " +
-                       std::to_string(config.reward.parts.size()) + " reward parts");
+  const size_t parts = config.reward.parts.size();
+  if (index > parts) {
+    problems.push_back("--set " + key + ": the recipe has " + std::to_string(parts) +
+                       " reward parts; the next one is reward.parts." + std::to_string(parts));
     return true;
   }
+  if (index == parts) config.reward.parts.emplace_back();
   parser.Read(ParseOverride(key.substr(dot + 1), value), key.substr(0, dot + 1),
               config.reward.parts[index]);
   return true;
@@ -387,63 +390,6 @@ struct DefaultOrigins {
   void Section(const char* name, Table& table) {
     DefaultOrigins inner{origins, std::string(name) + "."};
     table.Visit(inner);
-  }
-};
-
-// Options whose usual value depends on algorithm.name; what the recipe says stays. The origin names
-// the algorithm.
-struct AlgorithmDefaults {
-  Origins& origins;
-  template <class Value>
-  void Set(const AlgorithmConfig& a, const char* key, Value& field,
-           std::type_identity_t<Value> value) {
-    if (origins.emplace(std::string("algorithm.") + key, "default of " + NameOf(a.name)).second)
-      field = value;
-  }
-  void Apply(AlgorithmConfig& a) {
-    const auto kl_in_reward = [&] {
-      Set(a, "kl_estimator", a.kl_estimator, KlEstimator::kK1);
-      Set(a, "kl_placement", a.kl_placement, KlPlacement::kReward);
-    };
-    switch (a.name) {
-      case AlgorithmName::kPpo:
-        Set(a, "dual_clip", a.dual_clip, 3.0);
-        Set(a, "entropy_coef", a.entropy_coef, 0.01);
-        Set(a, "reward_clip", a.reward_clip, 10.0);
-        Set(a, "kl_coef", a.kl_coef, 0.05);
-        return kl_in_reward();
-      case AlgorithmName::kDrGrpo:
-        Set(a, "advantage_std", a.advantage_std, false);
-        return Set(a, "aggregation", a.aggregation, Aggregation::kConstant);
-      case AlgorithmName::kDapo:
-        Set(a, "clip_high", a.clip_high, 0.28);
-        Set(a, "dual_clip", a.dual_clip, 10.0);
-        return Set(a, "refill_rounds", a.refill_rounds, 9);  // ten rounds in all
-      case AlgorithmName::kGspo:
-        Set(a, "ratio", a.ratio, RatioLevel::kSequence);
-        Set(a, "aggregation", a.aggregation, Aggregation::kSequence);
-        Set(a, "clip_low", a.clip_low, 3e-4);
-        return Set(a, "clip_high", a.clip_high, 4e-4);
-      case AlgorithmName::kRloo:
-        Set(a, "advantage", a.advantage, Advantage::kLeaveOneOut);
-        Set(a, "ratio", a.ratio, RatioLevel::kProduct);
-        Set(a, "aggregation", a.aggregation, Aggregation::kSequence);
-        Set(a, "kl_coef", a.kl_coef, 0.05);
-        return kl_in_reward();
-      case AlgorithmName::kReinforcePlusPlus:
-        Set(a, "advantage", a.advantage, Advantage::kBatch);
-        Set(a, "skip_equal_groups", a.skip_equal_groups, false);
-        Set(a, "kl_coef", a.kl_coef, 0.05);
-        return kl_in_reward();
-      case AlgorithmName::kCispo:
-        Set(a, "objective", a.objective, Objective::kCispo);
-        Set(a, "clip_low", a.clip_low, 1.0);
-        return Set(a, "clip_high", a.clip_high, 4.0);
-      case AlgorithmName::kGrpo:
-      case AlgorithmName::kDpo:
-      case AlgorithmName::kRewardModel:
-      case AlgorithmName::kSft: return;
-    }
   }
 };
 
@@ -507,8 +453,7 @@ Loaded ParseRecipe(const std::string& text, const std::string& name,
     parser.set_override("");
   }
   ResolveForeignNames(parser, loaded.origins, problems, loaded.config);
-  AlgorithmDefaults defaults_of_algorithm{loaded.origins};
-  defaults_of_algorithm.Apply(loaded.config.algorithm);
+  ApplyAlgorithmDefaults(loaded.config.algorithm, loaded.origins);
   for (const std::string& problem : Validate(loaded.config))
     problems.push_back(parser.PlaceOf(problem) + ": " + problem);
   if (!problems.empty()) {

@@ -49,8 +49,8 @@ constexpr Row kTable[] = {
      "overlong shuffle limit "
      "arithmetic_digits arithmetic_sft_examples",
      kRows},
-    {"sft", "batch data heldout max_tokens",
-     "the updates of the warm start are counted and cut by it"},
+    {"sft", "batch data", "the updates on demonstrations are counted and cut by it"},
+    {"sft", "heldout max_tokens", "it says which rows the steps so far were trained on"},
     {"sft",
      "steps learning_rate lr_schedule warmup_fraction min_lr_fraction weight_decay eval_every "
      "patience",

@@ -45,6 +45,7 @@ class OfflineLoop : public StepLoop {
     out.reward_rejected = e.rejected;
     out.answers = e.examples;
     out.loss = e.loss;
+    out.perplexity = e.perplexity;
     if (hooks_.evaluated) hooks_.evaluated(out, {});
     return out;
   }

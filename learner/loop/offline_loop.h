@@ -4,8 +4,9 @@
 // Purpose: the offline counterpart of learner_loop.h, with the same hooks, checkpoints and results:
 // epochs in an order that follows from (seed, epoch), the held-out part before and after, a resume
 // that goes on bit for bit (CPU, equal threads). In an EvalResult of such a run `accuracy` is the
-// share ranked right, `reward` the mean margin, `loss` the held-out loss. What a checkpoint, a stop
-// and an error do: learner/loop/step_loop.h.
+// share ranked right, `reward` the mean margin, `loss` the held-out loss; of demonstrations there
+// are `loss` and `perplexity` alone. What a checkpoint, a stop and an error do:
+// learner/loop/step_loop.h.
 // Thread safety: one thread. Ownership: borrows everything. Errors: those of objective and
 // checkpoints.
 #pragma once

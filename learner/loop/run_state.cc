@@ -18,6 +18,7 @@ Json ToJson(const EvalResult& e) {
   if (e.reward_chosen) j["reward_chosen"] = *e.reward_chosen;
   if (e.reward_rejected) j["reward_rejected"] = *e.reward_rejected;
   if (e.loss) j["loss"] = *e.loss;
+  if (e.perplexity) j["perplexity"] = *e.perplexity;
   return j;
 }
 
@@ -27,6 +28,8 @@ EvalResult EvalOf(const Json& j) {
   e.accuracy_se = j.value("accuracy_se", 0.0);
   if (j.contains("reward_chosen")) e.reward_chosen = j["reward_chosen"].get<double>();
   if (j.contains("reward_rejected")) e.reward_rejected = j["reward_rejected"].get<double>();
+  // may have been infinite, which JSON has not
+  if (j.contains("perplexity") && e.loss) e.perplexity = std::exp(*e.loss);
   if (j.contains("examples")) {  // as offline runs wrote it once
     e.reward = j.at("margin").get<double>();
     e.answers = j["examples"].get<int64_t>();

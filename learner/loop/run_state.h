@@ -29,7 +29,9 @@ struct EvalResult {
   int64_t aborted = 0;              // answers that were never generated
   std::string reason = {};          // of the first answer without a score; not kept in a checkpoint
   std::optional<double> loss = {};  // held-out loss, where there is one (offline runs)
-  double seconds = 0;               // that the evaluation took; 0: not known
+  // exp(loss), where that is in nats a token: then there is neither accuracy nor reward
+  std::optional<double> perplexity = {};
+  double seconds = 0;  // that the evaluation took; 0: not known
 };
 
 // What the rewards of a run had to tell.

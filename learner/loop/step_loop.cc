@@ -321,10 +321,12 @@ void StepLoop::OneStep(int64_t step, double learning_rate) {
       if (const auto now = EvaluateOrStop(step_)) {
         if (now->reward_chosen) metrics["eval/reward_chosen"] = *now->reward_chosen;
         if (now->reward_rejected) metrics["eval/reward_rejected"] = *now->reward_rejected;
-        metrics["eval/accuracy"] = now->accuracy;
-        if (now->loss) {
-          metrics["eval/loss"] = *now->loss;
-          metrics["eval/margin"] = now->reward;
+        if (now->loss) metrics["eval/loss"] = *now->loss;
+        if (now->perplexity) {
+          metrics["eval/perplexity"] = *now->perplexity;
+        } else {
+          metrics["eval/accuracy"] = now->accuracy;
+          if (now->loss) metrics["eval/margin"] = now->reward;
         }
       }
       Phase("training");

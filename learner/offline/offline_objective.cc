@@ -7,14 +7,9 @@
 #include "common/base/rng.h"
 
 namespace plumb::learner {
-namespace {
-
-constexpr uint64_t kOrderStream = 0x0FF1;
-
-}  // namespace
 
 std::vector<uint32_t> OfflineBatch(int64_t n, int64_t batch, int64_t step, uint64_t seed,
-                                   bool shuffle) {
+                                   bool shuffle, uint64_t stream) {
   PLUMB_CHECK(n >= 1 && batch >= 1 && step >= 0);
   std::vector<uint32_t> rows, order(static_cast<size_t>(n));
   int64_t ordered = -1;  // epoch of `order`
@@ -23,7 +18,7 @@ std::vector<uint32_t> OfflineBatch(int64_t n, int64_t batch, int64_t step, uint6
     if (epoch != ordered) {
       std::iota(order.begin(), order.end(), 0u);
       if (shuffle) {
-        RandomStream random(seed, (kOrderStream << 32) + static_cast<uint64_t>(epoch));
+        RandomStream random(seed, (stream << 32) + static_cast<uint64_t>(epoch));
         for (size_t k = order.size() - 1; k > 0; --k)
           std::swap(order[k], order[random.NextBelow(static_cast<uint32_t>(k + 1))]);
       }

@@ -1,4 +1,4 @@
-// What training without actors optimises: preference losses, reward models.
+// What training without actors optimises: preference losses, reward models, demonstrations.
 //
 // Purpose: the offline loop (epochs, order, checkpoints, evaluation) knows no loss, as the
 // learner's loop knows no algorithm. An objective owns or borrows its examples, split into a
@@ -22,6 +22,9 @@ struct OfflineEval {
   double loss = 0;      // mean over the held-out examples
   double accuracy = 0;  // share of them that are ranked (or judged) right
   double margin = 0;    // mean reward of chosen minus rejected
+  // exp(loss) where the loss is in nats a token: then nothing is ranked, and the two above say
+  // nothing
+  std::optional<double> perplexity = {};
   int64_t examples = 0;
   // The two whose difference `margin` is; empty where one of them has no examples.
   std::optional<double> chosen = {}, rejected = {};
@@ -48,9 +51,10 @@ class OfflineObjective {
 };
 
 // Rows of a batch: step `step` takes positions [step * batch, (step + 1) * batch) of the endless
-// row of epochs, each epoch a permutation of 0..n-1 that is a function of (seed, epoch) alone; so
-// the step is the whole cursor. REQUIRES: n >= 1.
+// row of epochs, each epoch a permutation of 0..n-1 that is a function of (seed, stream, epoch)
+// alone; so the step is the whole cursor. `stream`: of a phase that draws apart. REQUIRES: n >= 1.
+inline constexpr uint64_t kOfflineStream = 0x0FF1;
 std::vector<uint32_t> OfflineBatch(int64_t n, int64_t batch, int64_t step, uint64_t seed,
-                                   bool shuffle);
+                                   bool shuffle, uint64_t stream = kOfflineStream);
 
 }  // namespace plumb::learner

@@ -18,6 +18,12 @@ double Sum(std::span<const float> values) {
   return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
+// 1 where the chosen answer has the higher reward; equal rewards tell nothing and count as half, as
+// those of a reward model do.
+double Ranked(const PairLoss<double>& l) {
+  return l.reward_chosen > l.reward_rejected ? 1 : l.reward_chosen == l.reward_rejected ? 0.5 : 0;
+}
+
 void CheckPairs(std::span<const PreferencePair> pairs) {
   for (const PreferencePair& pair : pairs) {
     for (const Demonstration* d : {&pair.chosen, &pair.rejected}) {
@@ -105,7 +111,7 @@ std::map<std::string, double> PreferenceObjective::Train(std::span<const uint32_
               static_cast<float>(scale * (tokens[i].sequence % 2 == 0 ? l.d_chosen : l.d_rejected));
         }
         loss += scale * l.value;
-        accuracy += l.reward_chosen > l.reward_rejected ? scale : 0;
+        accuracy += scale * Ranked(l);
         chosen_reward += scale * l.reward_chosen;
         rejected_reward += scale * l.reward_rejected;
       },
@@ -141,7 +147,7 @@ OfflineEval PreferenceObjective::Evaluate() {
       const PairLoss<double> l = Loss(*batch[i], Sum(policy[2 * i]), Sum(policy[2 * i + 1]),
                                       reference[2 * i], reference[2 * i + 1]);
       out.loss += l.value;
-      out.accuracy += l.reward_chosen > l.reward_rejected ? 1 : 0;
+      out.accuracy += Ranked(l);
       out.margin += l.reward_chosen - l.reward_rejected;
       chosen += l.reward_chosen;
       rejected += l.reward_rejected;

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "common/base/error.h"
-#include "common/base/rng.h"
+#include "learner/offline/sft_objective.h"
 #include "learner/update/schedule.h"
 
 namespace plumb::learner {
@@ -14,33 +13,7 @@ namespace {
 constexpr uint64_t kShuffleStream = 0x5F7;
 constexpr double kNewLow = 0.98;  // of the lowest held-out loss before
 
-std::vector<SequenceView> Views(std::span<const Demonstration> data) {
-  std::vector<SequenceView> views;
-  views.reserve(data.size());
-  for (const auto& d : data) views.push_back({d.tokens, d.loss_mask});
-  return views;
-}
-
-int64_t ScoredTokens(std::span<const SequenceView> views) {
-  int64_t n = 0;
-  for (const auto& v : views) {
-    for (size_t i = 1; i < v.mask.size(); ++i) n += v.mask[i] != 0;
-  }
-  return n;
-}
-
 }  // namespace
-
-double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
-                         std::span<const Demonstration> data) {
-  double sum = 0;
-  int64_t n = 0;
-  for (const auto& sequence : train.Score(weights, Views(data), 1.0f)) {
-    for (float lp : sequence) sum -= lp;
-    n += static_cast<int64_t>(sequence.size());
-  }
-  return n ? sum / static_cast<double>(n) : 0.0;
-}
 
 SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
                  const configs::SftConfig& options, uint64_t seed,
@@ -58,9 +31,7 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
                      .warmup_fraction = options.warmup_fraction,
                      .min_fraction = options.min_lr_fraction,
                      .steps = options.steps};
-  const std::vector<SequenceView> all = Views(train_data);
-  std::vector<uint32_t> order(static_cast<size_t>(n));
-  std::vector<SequenceView> batch;
+  SftObjective objective(train, weights, optimizer, train_data, heldout, options.weight_decay);
   SftResult result = done;
   result.stopped = false;
   const auto wanted = [&] {
@@ -69,41 +40,19 @@ SftResult RunSft(TrainStep& train, policy_model::Weights& weights, Optimizer& op
   };
   while (wanted()) {
     const int64_t step = result.steps;
-    batch.clear();
-    for (int64_t i = 0; i < options.batch; ++i) {
-      const int64_t at = step * options.batch + i;
-      const int64_t epoch = at / n;
-      if (i == 0 || at % n == 0) {  // the permutation is a function of (seed, epoch)
-        std::iota(order.begin(), order.end(), 0u);
-        RandomStream random(seed, (kShuffleStream << 32) + static_cast<uint64_t>(epoch));
-        for (size_t k = order.size() - 1; k > 0; --k)
-          std::swap(order[k], order[random.NextBelow(static_cast<uint32_t>(k + 1))]);
-      }
-      batch.push_back(all[order[static_cast<size_t>(at % n)]]);
-    }
-    const int64_t scored = ScoredTokens(batch);
-    if (scored == 0)
-      throw Error(ErrorCode::kInvalidArgument, "a batch of demonstrations has no token to learn");
-    double loss = 0;
-    const auto scale = static_cast<float>(1.0 / static_cast<double>(scored));
-    optimizer.ZeroGrad();
-    train.Accumulate(
-        weights, batch, 1.0f,
-        [&](const ScoredToken& token) {
-          loss -= token.logprob;
-          return TrainStep::Gradient{-scale, 0.0f};
-        },
-        optimizer.gradients());
-    loss /= static_cast<double>(scored);
-    SftStep report{.step = step, .loss = loss, .learning_rate = LearningRate(lr, step)};
-    report.grad_norm = optimizer.Update(report.learning_rate, loss, options.weight_decay).grad_norm;
-    for (const auto& view : batch) report.tokens += static_cast<int64_t>(view.tokens.size());
+    SftStep report{.step = step, .learning_rate = LearningRate(lr, step)};
+    auto metrics = objective.Train(
+        OfflineBatch(n, options.batch, step, seed, /*shuffle=*/true, kShuffleStream),
+        report.learning_rate, step);
+    report.loss = metrics["sft/loss"];
+    report.grad_norm = metrics["optim/grad_norm"];
+    report.tokens = static_cast<int64_t>(metrics["perf/train_tokens"]);
     result.tokens += report.tokens;
     result.steps = step + 1;
     const bool measure = !heldout.empty() && options.eval_every > 0 &&
                          ((step + 1) % options.eval_every == 0 || step + 1 == options.steps);
     if (measure) {
-      report.heldout_loss = DemonstrationLoss(train, weights, heldout);
+      report.heldout_loss = objective.Evaluate().loss;
       if (std::isinf(result.lowest)) result.heldout_first = report.heldout_loss;
       result.without_new_low =
           report.heldout_loss < kNewLow * result.lowest ? 0 : result.without_new_low + 1;

@@ -1,8 +1,8 @@
-// Supervised fine-tuning: cross-entropy on the tokens a demonstration asks for.
+// The supervised warm start before rollouts: updates of learner/offline/sft_objective.h at a rate
+// of its own, until its steps are done or the held-out loss is flat.
 //
-// Thread safety: one thread. The loss is the mean over all scored tokens of a batch. Batches, rates
-// and order follow from (seed, update), so that a warm start taken up again where it stood goes on
-// bit for bit.
+// Thread safety: one thread. Batches, rates and order follow from (seed, update), so that a warm
+// start taken up again where it stood goes on bit for bit.
 #pragma once
 
 #include <functional>
@@ -38,10 +38,6 @@ struct SftResult {
   double lowest = std::numeric_limits<double>::infinity();
   int64_t without_new_low = 0;
 };
-
-// Mean cross-entropy in nats a scored token.
-double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
-                         std::span<const Demonstration> data);
 
 // Runs updates until there are options.steps over shuffled epochs of `train_data` (order keyed by
 // seed). A batch larger than the data is an error. Fewer where options.patience held-out losses in

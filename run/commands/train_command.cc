@@ -13,6 +13,7 @@
 #include "learner/update/schedule.h"
 #include "run/commands/cli.h"
 #include "run/roles/learner_ports.h"
+#include "run/roles/observer.h"
 #include "run/roles/roles.h"
 #include "run/roles/socket_folder.h"
 #include "run/roles/supervisor.h"
@@ -63,15 +64,8 @@ std::string BatchSizes(const configs::Config& config) {
 int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
   const learner::LearnerResult& r = summary.learner;
   if (!quiet) {
-    const bool offline = configs::IsOffline(session.config());
-    const auto held_out = [offline](const char* when, const learner::EvalResult& e) {
-      if (offline) {
-        std::printf("%s held-out accuracy %.3f, margin %.4f, loss %.4f (%lld pairs)\n", when,
-                    e.accuracy, e.reward, e.loss.value_or(0), static_cast<long long>(e.answers));
-        return;
-      }
-      std::printf("%s held-out pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers)\n", when,
-                  e.accuracy, e.reward, e.reward_se, static_cast<long long>(e.answers));
+    const auto held_out = [&](const char* when, const learner::EvalResult& e) {
+      std::printf("%s held-out %s\n", when, HeldOutText(session.config(), e).c_str());
     };
     if (r.before) held_out("before:", *r.before);
     if (r.after) held_out("after: ", *r.after);
@@ -250,9 +244,12 @@ int TrainIn(const PreparedRun& run, const configs::Config& config,
       .resume = arguments.resume, .quiet = arguments.quiet, .stop = &StopRequested()};
   if (configs::IsOffline(config)) {
     if (!arguments.quiet) {
-      std::printf("run folder %s\n%lld steps of %lld pairs, %s\n", folder.path.c_str(),
-                  static_cast<long long>(config.run.steps),
-                  static_cast<long long>(config.preference.batch),
+      const bool sft = config.algorithm.name == configs::AlgorithmName::kSft;
+      std::printf("run folder %s\n%lld steps of %lld %s; at most %lld tokens a micro-batch; %s\n",
+                  folder.path.c_str(), static_cast<long long>(config.run.steps),
+                  static_cast<long long>(sft ? config.sft.batch : config.preference.batch),
+                  sft ? "demonstrations" : "pairs",
+                  static_cast<long long>(config.optimizer.micro_batch_tokens),
                   configs::NameOf(config.model.dtype).c_str());
       std::fflush(stdout);
     }

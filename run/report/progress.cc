@@ -77,6 +77,9 @@ std::string Progress::Describe(int64_t step, const std::map<std::string, double>
   const std::string head = "step " + std::to_string(done) + "/" + std::to_string(steps_);
   const std::string tail = "  " + Fixed(value("perf/tokens_per_s"), 0) + " tok/s  " +
                            Duration(time_left_.After(done)) + " left";
+  if (metrics.count("sft/loss"))
+    return head + "  loss " + Fixed(value("sft/loss"), 4) + "  norm " +
+           Fixed(value("optim/grad_norm"), 3) + tail;
   for (const std::string kind : {"dpo", "rm"}) {
     if (!metrics.count(kind + "/loss")) continue;
     return head + "  loss " + Fixed(value((kind + "/loss").c_str()), 4) + "  accuracy " +

@@ -41,6 +41,12 @@ double NowSeconds() { return static_cast<double>(RealClock().WallMs()) / 1000.0;
 
 Json EvalJson(const std::optional<learner::EvalResult>& e) {
   if (!e) return nullptr;
+  if (e->perplexity) {
+    return {{"loss", e->loss.value_or(0)},
+            {"perplexity", *e->perplexity},
+            {"answers", e->answers},
+            {"version", e->version}};
+  }
   Json out = {{"accuracy", e->accuracy}, {"reward", e->reward},     {"reward_se", e->reward_se},
               {"answers", e->answers},   {"unscored", e->unscored}, {"aborted", e->aborted},
               {"version", e->version}};
@@ -269,20 +275,8 @@ void Observer::ShowSamples(int64_t step) {
 }
 
 void Observer::Evaluated(const learner::EvalResult& result, std::span<const TrajectoryGroup>) {
-  char line[160];
-  if (configs::IsOffline(session_.config())) {
-    std::snprintf(line, sizeof line,
-                  "held-out accuracy of version %lld: %.3f, margin %.4f, loss %.4f (%lld pairs)",
-                  static_cast<long long>(result.version), result.accuracy, result.reward,
-                  result.loss.value_or(0), static_cast<long long>(result.answers));
-    Note(line);
-    return;
-  }
-  std::snprintf(line, sizeof line,
-                "held-out pass@1 of version %lld: %.3f (%lld answers, mean reward %.3f +- %.3f)",
-                static_cast<long long>(result.version), result.accuracy,
-                static_cast<long long>(result.answers), result.reward, result.reward_se);
-  Note(line);
+  Note("held-out, version " + std::to_string(result.version) + ": " +
+       HeldOutText(session_.config(), result));
   if (result.unscored == 0) return;
   char share[32];
   std::snprintf(share, sizeof share, "%.1f %%",
@@ -316,8 +310,8 @@ void Observer::EndTensorBoard(const learner::LearnerResult& result) {
     const learner::EvalResult& after = *result.after;
     std::map<std::string, double> values;
     if (after.loss) values["eval/loss"] = *after.loss;
-    if (session_.config().algorithm.name == configs::AlgorithmName::kSft) {
-      if (after.loss) values["eval/perplexity"] = std::exp(*after.loss);
+    if (after.perplexity) {
+      values["eval/perplexity"] = *after.perplexity;
     } else {
       values["eval/accuracy"] = after.accuracy;
       if (after.loss) values["eval/margin"] = after.reward;
@@ -344,6 +338,22 @@ HyperParameters TellingOptions(const configs::Config& config) {
     return !kAlways.contains(name) && found != defaults.end() && found->second == value;
   });
   return out;
+}
+
+std::string HeldOutText(const configs::Config& config, const learner::EvalResult& e) {
+  char text[200];
+  const auto n = static_cast<long long>(e.answers);
+  if (e.perplexity) {
+    std::snprintf(text, sizeof text, "loss %.4f, perplexity %.4g (%lld demonstrations)",
+                  e.loss.value_or(0), *e.perplexity, n);
+  } else if (configs::IsOffline(config)) {
+    std::snprintf(text, sizeof text, "accuracy %.3f, margin %.4f, loss %.4f (%lld pairs)",
+                  e.accuracy, e.reward, e.loss.value_or(0), n);
+  } else {
+    std::snprintf(text, sizeof text, "pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers)",
+                  e.accuracy, e.reward, e.reward_se, n);
+  }
+  return text;
 }
 
 std::string LossLine(const std::map<std::string, int64_t>& counters) {

@@ -88,6 +88,10 @@ policy_model::Weights EmptyWeights(const Session& session, const Stream& stream)
 // few that everybody looks for.
 HyperParameters TellingOptions(const configs::Config& config);
 
+// What an evaluation found, in the words of the algorithm: "accuracy 0.500, margin 0.1, ... (8
+// pairs)".
+std::string HeldOutText(const configs::Config& config, const learner::EvalResult& result);
+
 // What was dropped and what has no score, on one line, from a run's counters.
 std::string LossLine(const std::map<std::string, int64_t>& counters);
 // "equal rewards: 41.3 % of 128 groups, which had nothing to tell"; empty: no group had a score.

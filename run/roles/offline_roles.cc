@@ -1,5 +1,8 @@
-// Training without actors: the run's store, the pairs, one objective, the offline loop.
+// Training without actors: pairs, judged completions or demonstrations, one objective, the offline
+// loop.
 #include <algorithm>
+#include <functional>
+#include <map>
 #include <memory>
 
 #include "common/base/error.h"
@@ -7,15 +10,19 @@
 #include "learner/offline/kto.h"
 #include "learner/offline/preference_objective.h"
 #include "learner/offline/reward_model_objective.h"
+#include "learner/offline/sft_objective.h"
 #include "policy_model/transformer.h"
 #include "replay/store/logprob_cache.h"
 #include "run/roles/observer.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/roles.h"
+#include "run/session/demonstration_data.h"
 #include "run/session/preference_data.h"
 
 namespace plumb::run {
 namespace {
+
+using configs::AlgorithmName;
 
 learner::PreferenceLossOptions LossOptions(const configs::PreferenceConfig& c) {
   return {.kind = c.loss,
@@ -25,86 +32,170 @@ learner::PreferenceLossOptions LossOptions(const configs::PreferenceConfig& c) {
           .length_normalize = c.length_normalize};
 }
 
-}  // namespace
+// What the loop trains, and what its checkpoints and the summary say of the data.
+struct Offline {
+  std::unique_ptr<learner::OfflineObjective> objective = nullptr;
+  learner::OfflineOptions how = {};
+  std::string identity = {};  // of the rows
+  // of this life of the run, asked at its end
+  std::function<std::map<std::string, int64_t>()> counters = nullptr;
+};
 
-RunSummary RunOfflineTraining(const Session& session, const RunOptions& options) {
-  const configs::Config& config = session.config();
-  std::unique_ptr<replay::Store> store = OpenStore(session);
-  Observer observer(session, options);
-  const PreferenceData data = LoadPreferences(session, *store);
-  for (const std::string& note : data.notes) observer.Note(note);
-  observer.CountRows(data.rows);
+// The model and what updates it; shared by all objectives, in the order in which they are made.
+struct Policy {
+  explicit Policy(const Session& session)
+      : config(session.config()),
+        weights(config.algorithm.name == AlgorithmName::kRewardModel
+                    ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed)
+                    : MakeWeights(session)),
+        transformer(weights.shape(), session.stream(), session.dtype()),
+        train(transformer, config.optimizer.micro_batch_tokens),
+        optimizer(weights, config.optimizer) {}
 
-  const bool reward_model = config.algorithm.name == configs::AlgorithmName::kRewardModel;
-  policy_model::Weights weights =
-      reward_model ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed)
-                   : MakeWeights(session);
-  policy_model::Transformer transformer(weights.shape(), session.stream(), session.dtype());
-  learner::TrainStep train(transformer, config.optimizer.micro_batch_tokens);
-  learner::Optimizer optimizer(weights, config.optimizer);
-  learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
-                                   session.tokenizer_source(), config.model.path);
+  const configs::Config& config;
+  policy_model::Weights weights;
+  policy_model::Transformer transformer;
+  learner::TrainStep train;
+  learner::Optimizer optimizer;
+};
 
-  // Made before a checkpoint replaces the weights: the reference is the policy of step 0.
-  std::unique_ptr<replay::Store> shared;
-  if (!config.preference.reference_cache.empty()) {
-    shared = replay::Store::Open(config.preference.reference_cache);
-    observer.Note("reference log-probs: kept in " + config.preference.reference_cache);
+// Demonstrations: read again in each life of the run, and compared by what they are.
+class SftTraining {
+ public:
+  SftTraining(const Session& session, Observer& observer) : data_(LoadSftData(session)) {
+    for (const std::string& note : data_.notes) observer.Note(note);
+    observer.CountRows(data_.rows);
   }
-  replay::StoreLogprobCache cache(shared ? shared.get() : store.get());
-  std::unique_ptr<learner::ReferencePolicy> reference;
-  std::unique_ptr<learner::RewardModeling> modeling;
-  std::unique_ptr<learner::OfflineObjective> objective;
-  learner::OfflineOptions how{.batch = config.preference.batch, .shuffle = config.data.shuffle};
-  if (reward_model) {
-    modeling = std::make_unique<learner::RewardModeling>(transformer, weights, optimizer,
-                                                         config.optimizer.micro_batch_tokens,
-                                                         config.preference.centering);
-    objective =
-        std::make_unique<learner::RewardModelObjective>(*modeling, data.train, data.heldout);
-  } else if (config.preference.loss == configs::PreferenceLossKind::kKto) {
-    reference = std::make_unique<learner::ReferencePolicy>(weights, train);
-    const configs::PreferenceConfig& c = config.preference;
+  Offline Make(Policy& p) {
+    return {.objective = std::make_unique<learner::SftObjective>(p.train, p.weights, p.optimizer,
+                                                                 data_.train, data_.heldout),
+            .how = {.batch = p.config.sft.batch, .shuffle = p.config.data.shuffle},
+            .identity = data_.identity,
+            .counters = [this] {
+              return std::map<std::string, int64_t>{
+                  {"demonstrations", static_cast<int64_t>(data_.train.size())}};
+            }};
+  }
+
+ private:
+  const DemonstrationData data_;
+};
+
+// Pairs and judged completions, which lie in the run's store.
+class PreferenceTraining {
+ public:
+  PreferenceTraining(const Session& session, Observer& observer)
+      : session_(session),
+        observer_(observer),
+        store_(OpenStore(session)),
+        data_(LoadPreferences(session, *store_)) {
+    for (const std::string& note : data_.notes) observer.Note(note);
+    observer.CountRows(data_.rows);
+    const std::string& shared = session.config().preference.reference_cache;
+    if (!shared.empty()) {
+      shared_ = replay::Store::Open(shared);
+      observer.Note("reference log-probs: kept in " + shared);
+    }
+    cache_ = std::make_unique<replay::StoreLogprobCache>(shared_ ? shared_.get() : store_.get());
+  }
+
+  // Before a checkpoint replaces the weights: the reference is the policy of step 0.
+  Offline Make(Policy& p) {
+    const configs::PreferenceConfig& c = p.config.preference;
+    Offline out{.how = {.batch = c.batch, .shuffle = p.config.data.shuffle},
+                .identity = data_.identity,
+                .counters = [this] { return Counters(); }};
+    if (p.config.algorithm.name == AlgorithmName::kRewardModel) {
+      modeling_ = std::make_unique<learner::RewardModeling>(p.transformer, p.weights, p.optimizer,
+                                                            p.config.optimizer.micro_batch_tokens,
+                                                            c.centering);
+      out.objective =
+          std::make_unique<learner::RewardModelObjective>(*modeling_, data_.train, data_.heldout);
+    } else if (c.loss == configs::PreferenceLossKind::kKto) {
+      out.objective = MakeKto(p);
+      out.how.shuffle = false;  // its batches are fixed
+    } else {
+      if (learner::UsesReference(c.loss))
+        reference_ = std::make_unique<learner::ReferencePolicy>(p.weights, p.train);
+      out.objective = std::make_unique<learner::PreferenceObjective>(
+          p.train, p.weights, p.optimizer, reference_.get(), cache_.get(), LossOptions(c),
+          data_.train, data_.heldout);
+    }
+    return out;
+  }
+
+ private:
+  std::unique_ptr<learner::OfflineObjective> MakeKto(Policy& p) {
+    const configs::PreferenceConfig& c = p.config.preference;
+    reference_ = std::make_unique<learner::ReferencePolicy>(p.weights, p.train);
     auto kto = std::make_unique<learner::KtoObjective>(
-        train, weights, optimizer, *reference, &cache,
+        p.train, p.weights, p.optimizer, *reference_, cache_.get(),
         learner::KtoOptions{.beta = c.beta,
                             .desirable_weight = c.desirable_weight,
                             .undesirable_weight = c.undesirable_weight,
                             .batch = c.batch,
-                            .max_tokens = std::min(c.max_tokens, session.shape().max_positions),
-                            .seed = config.run.seed,
-                            .shuffle = config.data.shuffle},
-        data.completions, data.completions_heldout);
-    how.shuffle = false;  // its batches are fixed
+                            .max_tokens = std::min(c.max_tokens, session_.shape().max_positions),
+                            .seed = p.config.run.seed,
+                            .shuffle = p.config.data.shuffle},
+        data_.completions, data_.completions_heldout);
     if (kto->left_out() > 0)
-      observer.Note("completions: " + std::to_string(kto->left_out()) +
-                    " fill no batch and are left out");
-    objective = std::move(kto);
-  } else {
-    const learner::PreferenceLossOptions loss = LossOptions(config.preference);
-    if (learner::UsesReference(loss.kind))
-      reference = std::make_unique<learner::ReferencePolicy>(weights, train);
-    objective = std::make_unique<learner::PreferenceObjective>(
-        train, weights, optimizer, reference.get(), &cache, loss, data.train, data.heldout);
+      observer_.Note("completions: " + std::to_string(kto->left_out()) +
+                     " fill no batch and are left out");
+    return kto;
   }
+  std::map<std::string, int64_t> Counters() const {
+    return {{"pairs", static_cast<int64_t>(data_.train.size())},
+            {"completions", static_cast<int64_t>(data_.completions.size())},
+            {"reference/cache_hits", cache_->hits()},
+            {"reference/cache_misses", cache_->misses()}};
+  }
+
+  const Session& session_;
+  Observer& observer_;
+  const std::unique_ptr<replay::Store> store_;
+  const PreferenceData data_;
+  std::unique_ptr<replay::Store> shared_;
+  std::unique_ptr<replay::StoreLogprobCache> cache_;
+  std::unique_ptr<learner::ReferencePolicy> reference_;
+  std::unique_ptr<learner::RewardModeling> modeling_;
+};
+
+RunSummary Run(const Session& session, const RunOptions& options, Observer& observer,
+               Policy& policy, const Offline& offline) {
+  const configs::Config& config = session.config();
+  learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
+                                   session.tokenizer_source(), config.model.path);
   learner::LearnerHooks hooks = observer.Hooks();
-  hooks.store_state = [identity = data.identity] { return identity; };
+  hooks.store_state = [&] { return offline.identity; };
   hooks.resumed = [&](int64_t step, const std::string& then) {
-    if (then == data.identity) return;
+    if (then == offline.identity) return;
     throw Error(ErrorCode::kConflict,
                 "the checkpoint of step " + std::to_string(step) +
-                    " was trained on other rows (rows and hash " + then + "; the store has " +
-                    data.identity + "): bring the run's store back, or start a new run",
-                store->path());
+                    " was trained on other rows (rows and hash " + then + "; now there are " +
+                    offline.identity + "): bring " +
+                    (config.algorithm.name == AlgorithmName::kSft ? config.data.train
+                                                                  : session.folder().store()) +
+                    " back as it was, or start a new run",
+                session.folder().path);
   };
-  learner::LearnerResult result = learner::RunOffline(config, how, *objective, weights, optimizer,
-                                                      checkpoints, hooks, options.resume);
+  learner::LearnerResult result =
+      learner::RunOffline(config, offline.how, *offline.objective, policy.weights, policy.optimizer,
+                          checkpoints, hooks, options.resume);
   ShareModel(session, checkpoints, result);
-  return FinishRun(session, observer, std::move(result),
-                   {{"pairs", static_cast<int64_t>(data.train.size())},
-                    {"completions", static_cast<int64_t>(data.completions.size())},
-                    {"reference/cache_hits", cache.hits()},
-                    {"reference/cache_misses", cache.misses()}});
+  return FinishRun(session, observer, std::move(result), offline.counters());
+}
+
+}  // namespace
+
+RunSummary RunOfflineTraining(const Session& session, const RunOptions& options) {
+  Observer observer(session, options);
+  const auto run = [&](auto&& data) {
+    Policy policy(session);
+    return Run(session, options, observer, policy, data.Make(policy));
+  };
+  if (session.config().algorithm.name == AlgorithmName::kSft)
+    return run(SftTraining(session, observer));
+  return run(PreferenceTraining(session, observer));
 }
 
 }  // namespace plumb::run

@@ -8,6 +8,7 @@
 #include "replay/store/record.h"
 #include "reward/models/reward_model.h"
 #include "run/roles/role_totals.h"
+#include "run/session/demonstration_data.h"
 
 namespace plumb::run {
 

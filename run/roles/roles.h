@@ -43,8 +43,8 @@ struct RunOptions {
 // All roles in this process.
 RunSummary RunLocal(const Session& session, const RunOptions& options);
 
-// Training on stored preference pairs, in this process (configs::IsOffline): DPO and its family,
-// reward models.
+// Training without rollouts, in this process (configs::IsOffline): DPO and its family, reward
+// models, supervised fine-tuning.
 RunSummary RunOfflineTraining(const Session& session, const RunOptions& options);
 
 // Endpoints of a run in processes, all in one private folder.

@@ -1,13 +1,12 @@
 #include "run/session/preference_data.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 
 #include "common/base/error.h"
 #include "replay/datasets/importer.h"
-#include "replay/datasets/rows/row_source.h"
 #include "run/session/answer_text.h"
+#include "run/session/offline_source.h"
 #include "run/session/overlong.h"
 #include "run/session/row_counts.h"
 #include "run/session/sampled_tokens.h"
@@ -21,47 +20,39 @@ constexpr uint64_t kPiece = 1024;  // rows read at a time
 // Dataset "pairs" of the run's store, from the dataset of another store. Copied: a run's data never
 // changes.
 std::string CopyFromStore(const configs::DataConfig& data, replay::Store& store) {
-  replay::StoreOptions how;
-  how.read_only = true;
-  const auto from = replay::Store::Open(data.train, how);
-  const auto datasets = from->PreferenceDatasets();
-  std::string name = data.dataset, known;
-  for (const auto& [known_name, rows] : datasets) known += (known.empty() ? "" : ", ") + known_name;
-  if (name.empty() && datasets.size() == 1) name = datasets.begin()->first;
-  if (!datasets.contains(name)) {
-    throw Error(ErrorCode::kInvalidArgument,
-                known.empty()
-                    ? "the store has no preference dataset: `plumb data mine` or `import` makes one"
-                    : "data.dataset is '" + data.dataset + "'; the store has: " + known,
-                data.train);
-  }
-  const uint64_t rows = datasets.at(name);
+  const StoredRows from = OpenStoredRows(data);
   uint64_t hash = replay::kNoRowsHash;
-  for (uint64_t first = 0; first < rows; first += kPiece) {
-    store.AppendPreferences(kDataset, first, from->ReadPreferences(name, first, kPiece), hash);
+  for (uint64_t first = 0; first < from.rows; first += kPiece) {
+    store.AppendPreferences(kDataset, first,
+                            from.store->ReadPreferences(from.dataset, first, kPiece), hash);
   }
-  store.SealPreferences(kDataset, rows, hash);
-  return std::to_string(rows) + " rows of dataset '" + name + "' of " + data.train;
+  store.SealPreferences(kDataset, from.rows, hash);
+  return std::to_string(from.rows) + " rows of dataset '" + from.dataset + "' of " + data.train;
 }
 
-// The answer as the chat template writes it behind the prompt, end token included; learned from its
-// first token on. Empty: the template does not write what the answer asks of tools.
+// The answer as the chat template writes it behind the prompt (which a text is where
+// data.chat_template does not say otherwise), end token included; learned from its first token on.
+// Empty: the template does not write what the answer asks of tools.
 std::optional<Demonstration> Sequence(const Session& session, const PreferenceRecord& record,
                                       const std::vector<Message>& answer) {
   const auto& tokenizer = session.tokenizer();
   if (!record.prompt_tokens.empty())  // of a rollout nothing is tokenized again
     return SampledTokens(session.encoder(), record, &answer != &record.rejected);
-  if (!record.prompt_text.empty() || !session.chat_template()) {
-    if (record.prompt_text.empty() || answer.size() != 1) {
+  const bool text = !record.prompt_text.empty();
+  if (!session.Renders(/*messages=*/!text)) {
+    if (!text || answer.size() != 1) {
       throw Error(ErrorCode::kInvalidArgument,
-                  "the pairs are dialogues and the model has no chat template",
+                  text ? "the answer has several messages, which a chat template has to write"
+                       : "the pairs are dialogues and the model has no chat template",
                   "row " + std::to_string(record.row));
     }
     // The pair of a text is continued as it stands, begun as everywhere else.
     return Joined(session.encoder().Text(record.prompt_text),
                   session.encoder().Answer(answer[0].content));
   }
-  return AnswerTokens(tokenizer, *session.chat_template(), record.prompt, answer, record.extra_json,
+  std::vector<Message> prompt = record.prompt;
+  if (text) prompt.push_back({.role = "user", .content = record.prompt_text});
+  return AnswerTokens(tokenizer, *session.chat_template(), prompt, answer, record.extra_json,
                       "row " + std::to_string(record.row));
 }
 
@@ -129,11 +120,11 @@ class Rows {
   size_t rows() const { return labelled_ ? starts_.size() : pairs.size(); }
   // The last `rows` rows, out of their list.
   std::vector<LabelledCompletion> TakeCompletions(size_t last_rows) {
-    const size_t from = last_rows == 0 ? completions.size() : starts_[starts_.size() - last_rows];
-    return Take(completions, from);
+    return TakeFrom(completions,
+                    last_rows == 0 ? completions.size() : starts_[starts_.size() - last_rows]);
   }
   std::vector<PreferencePair> TakePairs(size_t last_rows) {
-    return Take(pairs, pairs.size() - last_rows);
+    return TakeFrom(pairs, pairs.size() - last_rows);
   }
   std::string LeftOut() const {
     return overlong_.Describe() + ", " + std::to_string(others_) +
@@ -159,14 +150,6 @@ class Rows {
   std::vector<LabelledCompletion> completions;
 
  private:
-  template <class T>
-  static std::vector<T> Take(std::vector<T>& list, size_t from) {
-    std::vector<T> out(std::make_move_iterator(list.begin() + static_cast<std::ptrdiff_t>(from)),
-                       std::make_move_iterator(list.end()));
-    list.resize(from);
-    return out;
-  }
-
   const Session& session_;
   const bool labelled_;
   Overlong overlong_;
@@ -179,10 +162,9 @@ class Rows {
 
 PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   const configs::Config& config = session.config();
-  PreferenceData out;
+  PreferenceData out{.notes = session.TextNotes()};
   RowCounts counts("pairs");
-  if (std::filesystem::is_directory(config.data.train) &&
-      !replay::IsSavedToDisk(config.data.train)) {
+  if (IsStoreFolder(config.data.train)) {
     out.notes.push_back("pairs: " + CopyFromStore(config.data, store));
   } else {
     replay::ImportRequest request;
@@ -222,10 +204,7 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   rows.CountInto(counts);
   out.rows = counts.counters();
   const size_t usable = rows.rows();
-  constexpr size_t kHeldOut = 100;
-  const size_t heldout = config.preference.heldout >= 0
-                             ? static_cast<size_t>(config.preference.heldout)
-                             : std::min(kHeldOut, usable / 10);
+  const size_t heldout = HeldOutRows(config.preference.heldout, usable);
   if (usable <= heldout) {
     throw Error(ErrorCode::kInvalidArgument,
                 "there are " + std::to_string(usable) +

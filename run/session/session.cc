@@ -8,10 +8,8 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "policy_model/transformer.h"
-#include "replay/datasets/rows/arithmetic.h"
 #include "replay/datasets/rows/dataset_import.h"
-#include "run/session/answer_text.h"
-#include "run/session/overlong.h"
+#include "run/session/generated_sums.h"
 #include "run/session/prompt_room.h"
 #include "run/session/row_counts.h"
 
@@ -21,76 +19,10 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 
-constexpr char kArithmetic[] = "arithmetic";
-
 // Tokens of the longest sequence that a run computes.
 int64_t LongestSequence(const configs::Config& c) {
   if (!configs::IsOffline(c)) return c.data.max_prompt_tokens + c.rollout.max_new_tokens;
   return std::max(c.preference.max_tokens, c.sft.max_tokens);
-}
-
-// What is learned of demonstrations, and how many were left out.
-class Demonstrations {
- public:
-  explicit Demonstrations(const Session& session)
-      : session_(session),
-        overlong_(session.config().data.overlong, session.shape().max_positions,
-                  "model.max_positions") {}
-
-  std::vector<Demonstration> Encode(const std::vector<replay::TextDemonstration>& texts) {
-    std::vector<Demonstration> out;
-    for (const auto& text : texts) {
-      const std::string where = "demonstration " + std::to_string(&text - texts.data() + 1);
-      std::optional<Demonstration> d = EncodeOne(text, where);
-      if (!d) ++unwritten_;
-      Demonstration* one[] = {d ? &*d : nullptr};
-      if (d && overlong_.Fit(one, where)) out.push_back(std::move(*d));
-    }
-    return out;
-  }
-  void CountInto(RowCounts& counts) const {
-    counts.Dropped("overlong", overlong_.dropped());
-    counts.Dropped("calls_tools", unwritten_);
-  }
-  std::string LeftOut() const {
-    return overlong_.Describe() + (unwritten_ == 0 ? ""
-                                                   : ", " + std::to_string(unwritten_) +
-                                                         " that call tools left out: the chat " +
-                                                         "template does not write the calls");
-  }
-
- private:
-  // Through the chat template, as a rollout asks and as the template writes an answer; without one,
-  // and where nothing is asked, the text as it stands with an end token.
-  std::optional<Demonstration> EncodeOne(const replay::TextDemonstration& text,
-                                         const std::string& where) {
-    const bool asked = !text.messages.empty() || !text.prompt.empty();
-    if (session_.chat_template() != nullptr && asked) {
-      std::vector<Message> prompt = text.messages;
-      if (prompt.empty()) prompt.push_back({.role = "user", .content = text.prompt});
-      const Message answer{
-          .role = "assistant", .content = text.completion, .fields_json = text.fields_json};
-      return AnswerTokens(session_.tokenizer(), *session_.chat_template(), prompt,
-                          std::span(&answer, 1), text.columns_json, where);
-    }
-    Prompt prompt;
-    prompt.text = text.messages.empty() ? text.prompt : "";
-    prompt.messages = text.messages;
-    return Joined(asked ? session_.Tokenize(prompt) : session_.encoder().Text(""),
-                  session_.encoder().Answer(text.completion));
-  }
-
-  const Session& session_;
-  Overlong overlong_;
-  int64_t unwritten_ = 0;
-};
-
-replay::ArithmeticSets Arithmetic(const configs::Config& config) {
-  return replay::GenerateArithmetic({.seed = config.run.seed,
-                                     .digits = config.data.arithmetic_digits,
-                                     .sft_examples = config.data.arithmetic_sft_examples,
-                                     .eval_prompts = config.data.eval_prompts,
-                                     .train_prompts = config.data.limit});
 }
 
 }  // namespace
@@ -177,13 +109,23 @@ void Session::ReadModel(bool scalar_head) {
   }
 }
 
+std::vector<std::string> Session::TextNotes() const {
+  if (config_.model.path.empty()) return {};  // its only vocabulary has no template
+  if (!template_) return {"prompts: text as it is (the model has no chat template)"};
+  return {config_.data.chat_template
+              ? "prompts: text through the model's chat template (data.chat_template = false: as "
+                "it is)"
+              : "prompts: text as it is, without the model's chat template (data.chat_template = "
+                "false)"};
+}
+
 PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
   const auto& config = session.config();
   const auto tokenize = [&](const Prompt& p) {
     if (rows != nullptr) ++*rows;
     return session.Tokenize(p);
   };
-  PromptData data;
+  PromptData data{.notes = session.TextNotes()};
   const PromptRoom room = RoomForPrompts(config, session.shape());
   std::map<std::string, std::string> left_out;  // dataset -> why rows are missing, for an error
   const auto count = [&](const std::string& dataset, int64_t read, int64_t used,
@@ -197,7 +139,7 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
   const bool generated_train = config.data.train == kArithmetic,
              generated_eval = config.data.eval == kArithmetic;
   if (generated_train || generated_eval) {
-    replay::ArithmeticSets sets = Arithmetic(config);
+    replay::ArithmeticSets sets = GeneratedSums(config);
     if (generated_train) data.train = std::move(sets.train);
     if (generated_eval) data.eval = std::move(sets.eval);
     FitCounts overlong;
@@ -255,53 +197,6 @@ PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows) {
                     "; set data.eval = \"\" to do without",
                 "data.eval");
   }
-  return data;
-}
-
-DemonstrationData LoadDemonstrations(const Session& session) {
-  DemonstrationData data;
-  const auto& config = session.config();
-  if (config.sft.steps <= 0) return data;
-  RowCounts counts("sft");
-  std::vector<replay::TextDemonstration> train, heldout;
-  if (config.sft.data.empty()) {
-    if (config.data.train != kArithmetic) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  "sft.steps > 0 needs sft.data (a file of demonstrations) unless data.train is "
-                  "\"arithmetic\"",
-                  "sft.data");
-    }
-    replay::ArithmeticSets sets = Arithmetic(config);
-    train = std::move(sets.sft);
-    heldout = std::move(sets.sft_eval);
-  } else {
-    auto imported =
-        replay::ImportDemonstrations(config.sft.data, replay::ImportOptionsOf(config.data, "sft"));
-    for (const std::string& note : imported.ledger.Notes(config.sft.data))
-      data.notes.push_back(note);
-    for (const auto& [why, n] : imported.ledger.rejected) {
-      counts.Read(n);
-      counts.Dropped(why, n);
-    }
-    train = std::move(imported.demonstrations);
-    // Every 20th row is held out, at most 200: enough to see the loss go flat.
-    std::vector<replay::TextDemonstration> kept;
-    for (size_t i = 0; i < train.size(); ++i) {
-      auto& list = i % 20 == 19 && heldout.size() < 200 ? heldout : kept;
-      list.push_back(std::move(train[i]));
-    }
-    train = std::move(kept);
-  }
-  counts.Read(static_cast<int64_t>(train.size() + heldout.size()));  // what a row gave, each
-  Demonstrations demonstrations(session);
-  data.train = demonstrations.Encode(train);
-  data.heldout = demonstrations.Encode(heldout);
-  counts.Used(static_cast<int64_t>(data.train.size() + data.heldout.size()));
-  demonstrations.CountInto(counts);
-  data.rows = counts.counters();
-  data.notes.push_back("warm start: " + std::to_string(data.train.size()) + " demonstrations, " +
-                       std::to_string(data.heldout.size()) + " held out, " +
-                       demonstrations.LeftOut());
   return data;
 }
 

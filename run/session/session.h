@@ -52,10 +52,17 @@ class Session {
   PromptEncoder encoder() const {
     return {*tokenizer_, template_.get(), shape_, add_bos_, config_.model.path};
   }
-  // A prompt as rollouts ask it: through the chat template where the model has one.
-  std::vector<int32_t> Tokenize(const Prompt& prompt) const {
-    return encoder().Encode(prompt, /*raw=*/false);
+  // The one rule for prompts, pairs and demonstrations: the model's chat template, where it has
+  // one, renders messages always and text unless data.chat_template = false.
+  bool Renders(bool messages) const {
+    return template_ != nullptr && (messages || config_.data.chat_template);
   }
+  // A prompt as rollouts ask it.
+  std::vector<int32_t> Tokenize(const Prompt& prompt) const {
+    return encoder().Encode(prompt, /*raw=*/!config_.data.chat_template);
+  }
+  // What becomes of text, said once at the start of a run; none where nothing could become of it.
+  std::vector<std::string> TextNotes() const;
 
  private:
   Session() = default;
@@ -80,13 +87,5 @@ struct PromptData {
 };
 // `rows`, where given, counts along.
 PromptData LoadPrompts(const Session& session, std::atomic<int64_t>* rows = nullptr);
-
-struct DemonstrationData {
-  std::vector<Demonstration> train, heldout;
-  std::vector<std::string> notes;
-  std::map<std::string, int64_t> rows;  // run/session/row_counts.h
-};
-// Empty when the recipe has no warm start.
-DemonstrationData LoadDemonstrations(const Session& session);
 
 }  // namespace plumb::run

@@ -4,6 +4,7 @@
 
 #include "common/base/error.h"
 #include "configs/config.h"
+#include "configs/recipe_text.h"
 
 namespace plumb::configs {
 namespace {
@@ -46,7 +47,7 @@ constexpr Alias kAliases[] = {
 
 // The line of `plumb config show` that is about this option.
 std::string Line(const Loaded& loaded, const std::string& key) {
-  const std::string text = "\n" + Describe(loaded);
+  const std::string text = "\n" + List(loaded, {.width = 1000});
   const size_t at = text.find("\n" + key + " ");
   return at == std::string::npos ? "" : text.substr(at + 1, text.find('\n', at + 1) - at - 1);
 }

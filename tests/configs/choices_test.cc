@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "configs/config.h"
 #include "configs/fields.h"
+#include "configs/recipe_text.h"
 
 namespace plumb::configs {
 namespace {
@@ -109,7 +110,7 @@ TEST(ChoicesTest, AnUnknownNameIsRefusedWithItsPlaceTheNearestAndAllThatThereAre
 
 TEST(ChoicesTest, TheTableOfOptionsListsTheNamesOfEach) {
   const Loaded loaded = ParseRecipe(kMinimal, "r.toml");
-  const std::string table = Describe(loaded);
+  const std::string table = List(loaded, {.width = 1000});
   EXPECT_NE(table.find("k1 | k2 | k3"), std::string::npos);
   EXPECT_NE(table.find("local | processes; one process"), std::string::npos);
   EXPECT_NE(table.find("openrlhf | slime; of http"), std::string::npos)

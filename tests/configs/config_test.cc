@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "configs/fields.h"
+#include "configs/recipe_text.h"
 
 namespace plumb::configs {
 namespace {
@@ -105,6 +106,30 @@ TEST(ConfigTest, OverridesReachEverywhere) {
             std::string::npos);
 }
 
+TEST(ConfigTest, APartOfTheRewardCanBeMadeByOverrides) {
+  const Loaded loaded = ParseRecipe("[data]\ntrain = \"arithmetic\"\n", "r.toml",
+                                    {"reward.parts.0.kind=answer", "reward.parts.1.kind=length",
+                                     "reward.parts.1.max_tokens=9", "reward.parts.0.weight=2"});
+  ASSERT_EQ(loaded.config.reward.parts.size(), 2u);
+  EXPECT_EQ(loaded.config.reward.parts[0].kind, "answer");
+  EXPECT_EQ(loaded.config.reward.parts[0].weight, 2);
+  EXPECT_EQ(loaded.config.reward.parts[1].max_tokens, 9);
+  EXPECT_EQ(ProblemsOf(kMinimal, {"reward.parts.2.weight=1"}),
+            "--set reward.parts.2.weight: the recipe has 1 reward parts; the next one is "
+            "reward.parts.1");
+}
+
+TEST(ConfigTest, AContradictionIsWhereItsOptionWasGiven) {
+  EXPECT_EQ(ProblemsOf(kMinimal, {"run.steps=-3"}),
+            "--set run.steps=-3: run.steps = -3 has to be at least 0.");
+  EXPECT_EQ(
+      ProblemsOf(kMinimal, {"run.seed=4", "run.max_staleness=2"}),
+      "--set run.max_staleness=2: run.max_staleness > 0 needs run.schedule = \"async\": under "
+      "sync every batch is sampled by its own version.");
+  EXPECT_EQ(ProblemsOf(std::string(kMinimal) + "[run]\nsteps = -3\n", {"run.seed=4"}),
+            "r.toml: run.steps = -3 has to be at least 0.");
+}
+
 TEST(ConfigTest, ContradictionsAreSentences) {
   const auto has = [](const std::string& extra, const std::string& sentence) {
     const std::string problems = ProblemsOf(std::string(kMinimal) + extra);
@@ -175,8 +200,8 @@ TEST(ConfigTest, TomlRoundTripIsExact) {
   EXPECT_EQ(again.config.data.map.at("answer"), "a");
 }
 
-TEST(ConfigTest, DescribeShowsEveryField) {
-  const std::string table = Describe(ParseRecipe(kMinimal, "r.toml"));
+TEST(ConfigTest, TheListingShowsEveryField) {
+  const std::string table = List(ParseRecipe(kMinimal, "r.toml"), {.width = 1000});
   for (const char* key : {"run.seed", "model.layers", "rollout.samples_per_prompt",
                           "reward.parts.0.kind", "algorithm.clip_high", "metrics.samples_every"}) {
     EXPECT_NE(table.find(key), std::string::npos) << key;

@@ -5,6 +5,7 @@
 #include "common/net/curve_keys.h"
 #include "common/net/endpoint.h"
 #include "configs/config.h"
+#include "configs/recipe_text.h"
 #include "reward/doors/http_client.h"
 #include "targets.h"
 
@@ -19,7 +20,8 @@ void Check(const configs::Loaded& loaded) {
   const std::string toml = configs::ToToml(loaded.config);
   PLUMB_CHECK(configs::ToToml(configs::ParseRecipe(toml, "again.toml").config) == toml,
               "a recipe changed on its way:\n" + toml);
-  Use(configs::Describe(loaded).size());
+  for (const size_t width : {size_t{0}, size_t{30}, size_t{80}, size_t{300}})
+    Use(configs::List(loaded, {.width = width}).size());
 }
 
 }  // namespace

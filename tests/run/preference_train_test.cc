@@ -72,6 +72,7 @@ TEST(PreferenceTrainTest, DpoLearnsFromAFileAndResumesBitForBit) {
   ASSERT_EQ(whole.code, 0) << whole.err;
   const auto summary = Summary(temp / "whole");
   EXPECT_NEAR(summary["eval"]["before"]["loss"].get<double>(), std::log(2.0), 1e-9);
+  EXPECT_EQ(summary["eval"]["before"]["accuracy"], 0.5) << "equal rewards tell nothing";
   EXPECT_LT(summary["eval"]["after"]["loss"].get<double>(), 0.6);
   EXPECT_GT(summary["eval"]["after"]["accuracy"].get<double>(), 0.9);
   EXPECT_TRUE(RealFileSystem().Exists(temp / "whole/model/model.safetensors"));

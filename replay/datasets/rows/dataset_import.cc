@@ -71,15 +71,13 @@ std::vector<TextDemonstration> Turns(PreferenceRecord record, const ImportOption
   std::vector<Message> before = std::move(record.prompt);
   for (Message& message : record.chosen) {
     if (message.role == "assistant" && IsLearned(message)) {
-      TextDemonstration turn{record.prompt_text, before, message.content, message.fields_json,
-                             record.extra_json};
+      TextDemonstration turn{record.prompt_text, before,    message.content, message.fields_json,
+                             record.extra_json,  record.row};
       replaced |= Dress(options, turn.prompt, turn.messages);
       turns.push_back(std::move(turn));
     }
     before.push_back(std::move(message));
   }
-  if (turns.empty())
-    throw RowProblem{"nothing_to_learn", "every turn of the assistant has weight 0 or train false"};
   return turns;
 }
 
@@ -242,12 +240,29 @@ ImportedDemonstrations ImportDemonstrations(const std::string& path, const Impor
       ForEachRow(path, options, RowKind::kDemonstrations,
                  [&](ParsedRow& row, const std::string&, RowLedger& ledger) {
                    bool replaced = false;
-                   for (TextDemonstration& d : Turns(std::move(row.record), options, replaced))
+                   row.record.row = static_cast<uint64_t>(ledger.used);
+                   auto turns = Turns(std::move(row.record), options, replaced);
+                   if (turns.empty()) {
+                     throw RowProblem{"nothing_to_learn",
+                                      "every turn of the assistant has weight 0 or train false"};
+                   }
+                   for (TextDemonstration& d : turns)
                      imported.demonstrations.push_back(std::move(d));
                    ledger.system_replaced += replaced;
                    return true;
                  });
   return imported;
+}
+
+std::vector<TextDemonstration> DemonstrationsOf(PreferenceRecord record,
+                                                const ImportOptions& options) {
+  bool replaced = false;
+  const std::string where = "row " + std::to_string(record.row);
+  try {
+    return Turns(std::move(record), options, replaced);
+  } catch (const RowProblem& problem) {
+    throw Error(ErrorCode::kInvalidArgument, problem.reason + ": " + problem.detail, where);
+  }
 }
 
 }  // namespace plumb::replay

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "common/record/preference.h"
 #include "common/record/trajectory.h"
 #include "configs/config.h"
 #include "replay/datasets/rows/row_notes.h"
@@ -30,6 +31,7 @@ struct TextDemonstration {
   // what else the answer's message says (common/record/trajectory.h)
   std::string fields_json;
   std::string columns_json;  // the row's other columns, of which the chat template sees some
+  uint64_t row = 0;          // number among the used rows: turns of one conversation share it
   bool operator==(const TextDemonstration&) const = default;
 };
 
@@ -86,5 +88,9 @@ struct ImportedDemonstrations {
   RowLedger ledger;
 };
 ImportedDemonstrations ImportDemonstrations(const std::string& path, const ImportOptions& options);
+// The same of one row that a store holds; empty: no turn of it is to be learned. kInvalidArgument
+// for a row that `options` cannot dress. REQUIRES: record.kind is kDemonstration.
+std::vector<TextDemonstration> DemonstrationsOf(PreferenceRecord record,
+                                                const ImportOptions& options);
 
 }  // namespace plumb::replay

@@ -13,6 +13,7 @@
 #include "learner/algorithms/returns.h"
 #include "learner/loop/learner_loop.h"
 #include "learner/offline/sft.h"
+#include "learner/offline/sft_objective.h"
 #include "learner/update/checkpoint.h"
 #include "learner/update/optimizer.h"
 #include "learner/update/reference_policy.h"

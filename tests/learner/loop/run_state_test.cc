@@ -51,6 +51,17 @@ TEST(RunStateTest, ComesBackAsItWas) {
   EXPECT_FALSE(none.sft_ended || none.before.has_value());
 }
 
+TEST(RunStateTest, APerplexityComesBackEvenWhereJsonHasNoNumberForIt) {
+  for (const double loss : {1.5, 800.0}) {
+    const RunState state{.before =
+                             EvalResult{.answers = 3, .loss = loss, .perplexity = std::exp(loss)}};
+    const RunState back = ReadRunState(WriteRunState(state), "here");
+    EXPECT_EQ(*back.before->perplexity, std::exp(loss));
+  }
+  EXPECT_FALSE(ReadRunState(WriteRunState({.before = EvalResult{.loss = 0.5}}), "here")
+                   .before->perplexity.has_value());
+}
+
 TEST(RunStateTest, OlderOnesAreRead) {
   const RunState empty = ReadRunState("{}", "here");
   EXPECT_TRUE(empty.store.empty() && !empty.before && !empty.sft);

@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "policy_model/memory/weights.h"
+#include "run/session/demonstration_data.h"
 #include "tests/testing/temp_folder.h"
 
 namespace plumb::run {

@@ -294,11 +294,31 @@ TEST(ImportTest, Demonstrations) {
   const auto got = ImportDemonstrations(path, {});
   ASSERT_EQ(got.demonstrations.size(), 4u);
   EXPECT_EQ(got.demonstrations[0], (TextDemonstration{"p", {}, "c"}));
-  EXPECT_EQ(got.demonstrations[1], (TextDemonstration{"", {{"user", "u1"}}, "a1"}));
+  EXPECT_EQ(got.demonstrations[1], (TextDemonstration{"", {{"user", "u1"}}, "a1", "", "", 1}));
   EXPECT_EQ(got.demonstrations[2],
-            (TextDemonstration{"", {{"user", "u1"}, {"assistant", "a1"}, {"user", "u2"}}, "a2"}));
-  EXPECT_EQ(got.demonstrations[3], (TextDemonstration{"", {{"user", "u"}}, "a"}));
+            (TextDemonstration{
+                "", {{"user", "u1"}, {"assistant", "a1"}, {"user", "u2"}}, "a2", "", "", 1}))
+      << "both turns are of the second row";
+  EXPECT_EQ(got.demonstrations[3], (TextDemonstration{"", {{"user", "u"}}, "a", "", "", 2}));
   EXPECT_EQ(got.ledger.Describe(), "read 5 = used 3 + 1 empty_completion + 1 unknown_form");
+}
+
+TEST(ImportTest, ARowOfAStoreIsDressedAsOneOfAFile) {
+  PreferenceRecord record{.kind = PreferenceKind::kDemonstration,
+                          .row = 7,
+                          .prompt_text = "p",
+                          .chosen = {{"assistant", "c"}}};
+  ImportOptions options;
+  options.prompt_suffix = "!";
+  EXPECT_EQ(DemonstrationsOf(record, options),
+            (std::vector<TextDemonstration>{{"p!", {}, "c", "", "", 7}}));
+  record.chosen[0].fields_json = R"({"weight":0})";
+  EXPECT_TRUE(DemonstrationsOf(record, options).empty());
+  record = {.kind = PreferenceKind::kDemonstration,
+            .row = 7,
+            .prompt = {{"system", "s"}},
+            .chosen = {{"assistant", "c"}}};
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "no user message", DemonstrationsOf(record, options));
 }
 
 TEST(ImportTest, RealGsm8kWhole) {

@@ -1,0 +1,88 @@
+#include "learner/offline/sft_objective.h"
+
+#include <cmath>
+#include <vector>
+
+#include "common/base/error.h"
+
+namespace plumb::learner {
+namespace {
+
+SequenceView View(const Demonstration& d) { return {d.tokens, d.loss_mask}; }
+
+int64_t ScoredTokens(std::span<const SequenceView> views) {
+  int64_t n = 0;
+  for (const auto& v : views) {
+    for (size_t i = 1; i < v.mask.size(); ++i) n += v.mask[i] != 0;
+  }
+  return n;
+}
+
+}  // namespace
+
+double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
+                         std::span<const Demonstration> data) {
+  std::vector<SequenceView> views;
+  views.reserve(data.size());
+  for (const Demonstration& d : data) views.push_back(View(d));
+  double sum = 0;
+  int64_t n = 0;
+  for (const auto& sequence : train.Score(weights, views, 1.0f)) {
+    for (float lp : sequence) sum -= lp;
+    n += static_cast<int64_t>(sequence.size());
+  }
+  return n ? sum / static_cast<double>(n) : 0.0;
+}
+
+SftObjective::SftObjective(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
+                           std::span<const Demonstration> data,
+                           std::span<const Demonstration> heldout,
+                           std::optional<double> weight_decay)
+    : train_(train),
+      weights_(weights),
+      optimizer_(optimizer),
+      data_(data),
+      heldout_(heldout),
+      weight_decay_(weight_decay) {}
+
+std::map<std::string, double> SftObjective::Train(std::span<const uint32_t> rows,
+                                                  double learning_rate, int64_t /*step*/) {
+  std::vector<SequenceView> batch;
+  double tokens = 0;
+  for (const uint32_t row : rows) {
+    batch.push_back(View(data_[row]));
+    tokens += static_cast<double>(batch.back().tokens.size());
+  }
+  const int64_t scored = ScoredTokens(batch);
+  if (scored == 0)
+    throw Error(ErrorCode::kInvalidArgument, "a batch of demonstrations has no token to learn");
+  double loss = 0;
+  const auto scale = static_cast<float>(1.0 / static_cast<double>(scored));
+  optimizer_.ZeroGrad();
+  train_.Accumulate(
+      weights_, batch, 1.0f,
+      [&](const ScoredToken& token) {
+        loss -= token.logprob;
+        return TrainStep::Gradient{-scale, 0.0f};
+      },
+      optimizer_.gradients());
+  loss /= static_cast<double>(scored);
+  const UpdateResult update = optimizer_.Update(learning_rate, loss, weight_decay_);
+  return {{"sft/loss", loss},
+          {"sft/tokens", static_cast<double>(scored)},
+          {"optim/grad_norm", update.grad_norm},
+          {"optim/lr", learning_rate},
+          {"optim/skipped", static_cast<double>(optimizer_.skipped())},
+          {"perf/train_tokens", tokens},
+          {"perf/shared_tokens", static_cast<double>(train_.TakeSharedTokens())}};
+}
+
+OfflineEval SftObjective::Evaluate() {
+  if (heldout_.empty()) return {};
+  const double loss = DemonstrationLoss(train_, weights_, heldout_);
+  return {.loss = loss,
+          .perplexity = std::exp(loss),
+          .examples = static_cast<int64_t>(heldout_.size())};
+}
+
+}  // namespace plumb::learner

@@ -1,0 +1,50 @@
+// Supervised fine-tuning: cross-entropy on the tokens that demonstrations ask for, as an
+// OfflineObjective.
+//
+// Purpose: one update and one held-out loss, for algorithm.name = "sft" under the offline loop and
+// for the warm start before rollouts (learner/offline/sft.h). The loss is the mean over all scored
+// tokens of a batch, in nats: a long answer weighs more than a short one, as in TRL's SFTTrainer.
+// Thread safety: one thread. Ownership: borrows everything. Errors: kInvalidArgument for a batch
+// without a scored token.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "common/record/trajectory.h"
+#include "learner/offline/offline_objective.h"
+#include "learner/update/optimizer.h"
+#include "learner/update/train_step.h"
+
+namespace plumb::learner {
+
+// Mean cross-entropy in nats a scored token; 0 where there is none.
+double DemonstrationLoss(TrainStep& train, const policy_model::Weights& weights,
+                         std::span<const Demonstration> data);
+
+class SftObjective : public OfflineObjective {
+ public:
+  // `weight_decay`: of a phase that has one of its own; else that of the optimizer.
+  SftObjective(TrainStep& train, policy_model::Weights& weights, Optimizer& optimizer,
+               std::span<const Demonstration> data, std::span<const Demonstration> heldout,
+               std::optional<double> weight_decay = std::nullopt);
+
+  int64_t size() const override { return static_cast<int64_t>(data_.size()); }
+  // Besides what every objective returns: "sft/loss" before the update, "sft/tokens", the scored
+  // tokens of the batch.
+  std::map<std::string, double> Train(std::span<const uint32_t> rows, double learning_rate,
+                                      int64_t step) override;
+  // Loss and perplexity; nothing is ranked.
+  OfflineEval Evaluate() override;
+
+ private:
+  TrainStep& train_;
+  policy_model::Weights& weights_;
+  Optimizer& optimizer_;
+  const std::span<const Demonstration> data_, heldout_;
+  const std::optional<double> weight_decay_;
+};
+
+}  // namespace plumb::learner

@@ -1,0 +1,116 @@
+// plumb config show: a recipe's options, as wide as the terminal. plumb config new: a first recipe
+// for a model and data.
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+
+#include "common/base/error.h"
+#include "common/base/file.h"
+#include "common/base/nearest.h"
+#include "configs/config.h"
+#include "configs/recipe_text.h"
+#include "run/commands/cli.h"
+#include "run/session/recipe_proposal.h"
+
+namespace plumb::run {
+namespace {
+
+struct ShowArguments {
+  std::string recipe, only;
+  std::vector<std::string> overrides;
+  bool toml = false, changed = false;
+};
+
+struct NewArguments {
+  std::string algorithm = "grpo", model, data, out = "-";
+};
+
+// What COLUMNS says, else the terminal; 80 where there is none.
+size_t OutputWidth() {
+  constexpr size_t kDefault = 80;
+  if (const char* columns = std::getenv("COLUMNS")) {
+    const long width = std::strtol(columns, nullptr, 10);
+    if (width > 0) return static_cast<size_t>(width);
+  }
+  winsize size{};
+  if (isatty(STDOUT_FILENO) != 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    return size.ws_col;
+  return kDefault;
+}
+
+void Show(const ShowArguments& a) {
+  const configs::Loaded loaded = configs::LoadRecipe(a.recipe, a.overrides);
+  if (a.toml) {
+    if (!a.only.empty() || a.changed)
+      throw Error(ErrorCode::kInvalidArgument,
+                  "--toml is the whole recipe: leave the section and --changed out");
+    std::fputs(configs::ToToml(loaded.config).c_str(), stdout);
+    return;
+  }
+  const std::string list =
+      configs::List(loaded, {.width = OutputWidth(), .only = a.only, .changed = a.changed});
+  std::fputs(list.empty() ? "nothing differs from the defaults\n" : list.c_str(), stdout);
+}
+
+void New(const NewArguments& a) {
+  const auto algorithm = configs::FromName<configs::AlgorithmName>(a.algorithm);
+  if (!algorithm) {
+    const auto& names = configs::kNames<configs::AlgorithmName>;
+    throw Error(ErrorCode::kInvalidArgument,
+                "is \"" + a.algorithm + "\"" +
+                    DidYouMean(a.algorithm, std::vector<std::string>(names.begin(), names.end())) +
+                    "; it is one of " + configs::ListOfNames<configs::AlgorithmName>(),
+                "--algorithm");
+  }
+  const bool to_file = a.out != "-";
+  FileSystem& files = RealFileSystem();
+  if (to_file && files.Exists(a.out))
+    throw Error(ErrorCode::kConflict, "is there already: choose another --out", a.out);
+  for (const std::string& path : {a.model, a.data}) {
+    if (path.empty() || path == "arithmetic" || files.Exists(path)) continue;
+    throw Error(ErrorCode::kNotFound, "is not there (names on a hub are not fetched)", path);
+  }
+  const std::string recipe =
+      ProposeRecipe({.algorithm = *algorithm, .model = a.model, .data = a.data});
+  if (!to_file) {
+    std::fputs(recipe.c_str(), stdout);
+    return;
+  }
+  files.WriteFileAtomic(a.out, recipe);
+  std::printf("%s\ntry:    plumb train %s --steps 2\n", a.out.c_str(), a.out.c_str());
+}
+
+}  // namespace
+
+void AddConfigCommand(CLI::App& app, CliResult&) {
+  CLI::App* config = app.add_subcommand("config", "Look at recipes, begin one");
+  config->require_subcommand(1);
+
+  auto show = std::make_shared<ShowArguments>();
+  CLI::App* shown = config->add_subcommand("show", "Options with value, origin, unit and advice");
+  shown->add_option("recipe", show->recipe, "TOML file")->required();
+  shown->add_option("section", show->only,
+                    "only options that begin so, e.g. optimizer or rollout.max");
+  shown->add_option("--set", show->overrides, "section.key=value")->allow_extra_args(false);
+  shown->add_flag("--changed", show->changed, "only what differs from the defaults");
+  shown->add_flag("--toml", show->toml, "the resolved recipe as TOML instead");
+  shown->callback([show] { Show(*show); });
+
+  auto made = std::make_shared<NewArguments>();
+  CLI::App* fresh = config->add_subcommand(
+      "new", "A recipe with comments that runs as it is, for a model and data");
+  fresh->add_option("--algorithm", made->algorithm,
+                    configs::ListOfNames<configs::AlgorithmName>(" | ") + " (default: grpo)");
+  fresh->add_option("--model", made->model, "model folder (default: a new small model of sums)");
+  fresh
+      ->add_option("--data", made->data,
+                   "file of prompts, pairs or demonstrations, or \"arithmetic\"")
+      ->required();
+  fresh->add_option("--out", made->out, "file that does not exist yet (default: -, the terminal)");
+  fresh->callback([made] { New(*made); });
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,39 @@
+#include "run/session/offline_source.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "common/base/error.h"
+#include "replay/datasets/rows/row_source.h"
+
+namespace plumb::run {
+
+bool IsStoreFolder(const std::string& path) {
+  return std::filesystem::is_directory(path) && !replay::IsSavedToDisk(path);
+}
+
+StoredRows OpenStoredRows(const configs::DataConfig& data) {
+  replay::StoreOptions how;
+  how.read_only = true;
+  StoredRows out{.store = replay::Store::Open(data.train, how), .dataset = data.dataset};
+  const auto datasets = out.store->PreferenceDatasets();
+  std::string known;
+  for (const auto& [name, rows] : datasets) known += (known.empty() ? "" : ", ") + name;
+  if (out.dataset.empty() && datasets.size() == 1) out.dataset = datasets.begin()->first;
+  if (!datasets.contains(out.dataset)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                known.empty()
+                    ? "the store has no preference dataset: `plumb data mine` or `import` makes one"
+                    : "data.dataset is '" + data.dataset + "'; the store has: " + known,
+                data.train);
+  }
+  out.rows = datasets.at(out.dataset);
+  return out;
+}
+
+size_t HeldOutRows(int64_t wanted, size_t usable) {
+  constexpr size_t kHeldOut = 100;
+  return wanted >= 0 ? static_cast<size_t>(wanted) : std::min(kHeldOut, usable / 10);
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,373 @@
+#include "run/session/recipe_proposal.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <set>
+#include <type_traits>
+
+#include "common/base/error.h"
+#include "configs/defaults.h"
+#include "configs/recipe_text.h"
+#include "policy_model/speed.h"
+#include "replay/datasets/rows/row_parser.h"
+#include "replay/datasets/rows/row_source.h"
+#include "reward/part/truth.h"
+#include "run/session/demonstration_data.h"
+#include "run/session/generated_sums.h"
+#include "run/session/offline_source.h"
+#include "run/session/session.h"
+
+namespace plumb::run {
+namespace {
+
+using configs::AlgorithmName;
+using configs::LrSchedule;
+
+constexpr int64_t kLooked = 20'000;  // rows that are looked at
+constexpr char kThinkFirst[] =
+    "Think step by step inside <think></think>, then give the final answer inside "
+    "<answer></answer>.";
+
+int64_t Count(size_t n) { return static_cast<int64_t>(n); }
+
+// The next power of two, between two bounds.
+int64_t Room(int64_t tokens, int64_t least, int64_t most) {
+  int64_t room = least;
+  while (room < tokens) room *= 2;
+  return std::min(room, most);
+}
+
+// Of a dataset of pairs and judged completions.
+struct PairCounts {
+  int64_t pairs = 0, judged = 0, others = 0;
+  std::string other;  // what one of the others is
+  void Add(replay::RowKind kind) {
+    using replay::RowKind;
+    ++(kind == RowKind::kPairs ? pairs : kind == RowKind::kLabelled ? judged : others);
+    if (kind != RowKind::kPairs && kind != RowKind::kLabelled) other = replay::KindName(kind);
+  }
+};
+
+PairCounts CountPairs(const configs::DataConfig& data) {
+  PairCounts counts;
+  if (IsStoreFolder(data.train)) {
+    const StoredRows from = OpenStoredRows(data);
+    for (const PreferenceRecord& record : from.store->ReadPreferences(
+             from.dataset, 0, std::min<uint64_t>(from.rows, static_cast<uint64_t>(kLooked)))) {
+      counts.Add(record.kind == PreferenceKind::kPair       ? replay::RowKind::kPairs
+                 : record.kind == PreferenceKind::kLabelled ? replay::RowKind::kLabelled
+                                                            : replay::RowKind::kDemonstrations);
+    }
+    return counts;
+  }
+  const auto source = replay::RowSource::Open(data.train);
+  replay::RowParser parser(
+      {.map = {}, .form = {}, .convert_numbers = source->all_text(), .as = {}});
+  replay::SourceRow row;
+  for (int64_t i = 0; i < kLooked && source->Next(row); ++i) {
+    if (row.blank || row.too_long || !row.problem.empty()) continue;
+    try {
+      counts.Add(replay::KindOf(parser.Parse(row.text).form));
+    } catch (const replay::RowProblem& problem) {
+      if (counts.other.empty()) counts.other = problem.reason + ": " + problem.detail;
+    }
+  }
+  return counts;
+}
+
+class Proposal {
+ public:
+  explicit Proposal(const RecipeRequest& request)
+      : request_(request), c_(configs::DefaultsOf(request.algorithm)) {}
+
+  std::string Write() {
+    Set("run.seed", c_.run.seed, c_.run.seed);
+    Set("algorithm.name", c_.algorithm.name, request_.algorithm);
+    Set("data.train", c_.data.train, request_.data);
+    ChooseModel();
+    if (!configs::IsOffline(c_)) ChooseRollouts();
+    else if (request_.algorithm == AlgorithmName::kSft) ChooseDemonstrations();
+    else ChoosePairs();
+    Set("optimizer.micro_batch_tokens", c_.optimizer.micro_batch_tokens, large_ ? 2048 : 4096);
+    remarks_[""] =
+        Title() + "\n   plumb train RECIPE\n   plumb config show RECIPE     (every option)";
+    const std::string text = configs::CommentedToml(c_, keys_, remarks_);
+    configs::ParseRecipe(text, "the recipe for " + configs::NameOf(request_.algorithm));
+    return text;
+  }
+
+ private:
+  template <class T>
+  void Set(const char* key, T& field, std::type_identity_t<T> value) {
+    field = std::move(value);
+    keys_.insert(key);
+  }
+
+  bool is_new() const { return request_.model.empty(); }
+  bool sums() const { return request_.data == kArithmetic; }
+
+  std::string Title() const {
+    return configs::NameOf(request_.algorithm) + " of " +
+           (is_new() ? "a new small model" : request_.model) + " on " +
+           (sums() ? "generated sums" : request_.data) + (facts_.empty() ? "" : ": " + facts_) +
+           ". Made by `plumb config new`; every line may be changed.";
+  }
+
+  void ChooseModel() {
+    if (is_new()) {
+      Set("model.layers", c_.model.layers, 2);
+      Set("model.hidden", c_.model.hidden, 64);
+      Set("model.heads", c_.model.heads, 2);
+      Set("model.kv_heads", c_.model.kv_heads, 2);
+      Set("model.ffn", c_.model.ffn, 128);
+      Set("model.max_positions", c_.model.max_positions, 64);
+      Set("model.init_std", c_.model.init_std, 0.05);
+      Set("model.vocabulary", c_.model.vocabulary, c_.model.vocabulary);
+    } else {
+      Set("model.path", c_.model.path, request_.model);
+      Set("model.dtype", c_.model.dtype, DType::kBFloat16);
+    }
+    session_ = Session::WithoutRun(c_);
+    const int64_t parameters = policy_model::ParametersInProducts(session_->shape());
+    small_ = parameters < 500'000'000;
+    large_ = parameters >= 1'000'000'000;
+    if (large_ && request_.algorithm != AlgorithmName::kRewardModel) {
+      Set("policy.adapter", c_.policy.adapter, configs::Adapter::kLora);
+      Set("policy.rank", c_.policy.rank, 16);
+      Set("policy.alpha", c_.policy.alpha, 32);
+      remarks_["policy"] = "All of a model of this size needs 16 bytes a parameter to train.";
+    }
+    if (session_->chat_template() != nullptr)
+      Set("data.chat_template", c_.data.chat_template, true);
+  }
+
+  // Rates of a new model, of one below half a billion parameters, of a larger one, of an adapter.
+  void ChooseRate(double fresh, double small, double usual, double adapter, LrSchedule schedule) {
+    Set("optimizer.learning_rate", c_.optimizer.learning_rate,
+        is_new()                                                 ? fresh
+        : large_ && c_.policy.adapter != configs::Adapter::kNone ? adapter
+        : small_                                                 ? small
+                                                                 : usual);
+    Set("optimizer.lr_schedule", c_.optimizer.lr_schedule, schedule);
+    if (schedule != LrSchedule::kConstant)
+      Set("optimizer.warmup_fraction", c_.optimizer.warmup_fraction, 0.05);
+  }
+
+  // `passes` over the rows, within what a first run should take.
+  void ChooseSteps(int64_t rows, int64_t batch, int64_t passes) {
+    const int64_t steps = std::clamp<int64_t>(passes * rows / std::max<int64_t>(batch, 1), 10, 500);
+    Set("run.steps", c_.run.steps, steps);
+    Set("run.checkpoint_every", c_.run.checkpoint_every, std::max<int64_t>(10, steps / 4));
+    Set("eval.every", c_.eval.every, std::max<int64_t>(5, steps / 5));
+  }
+
+  // A new model reads sums alone: of other data it would refuse every row.
+  template <class Read>
+  auto Reading(Read read) {
+    try {
+      return read();
+    } catch (const Error& e) {
+      if (!is_new() || sums()) throw;
+      throw Error(e.code(),
+                  e.message() +
+                      "; a new model reads digits and signs of sums only: name the folder "
+                      "of one that knows these rows with --model",
+                  e.where());
+    }
+  }
+
+  void ChooseRollouts() {
+    configs::Config probe = c_;
+    probe.data.limit = sums() ? 0 : kLooked;
+    probe.rollout.prompts_per_step = 1;
+    probe.rollout.max_new_tokens = 1;
+    probe.data.max_prompt_tokens = session_->shape().max_positions;
+    const PromptData data = Reading([&] { return LoadPrompts(*Session::WithoutRun(probe)); });
+    const int64_t rows = Count(data.train.size());
+    int64_t longest = 0;
+    bool truths = true, text = true;
+    for (const Prompt& p : data.train) {
+      longest = std::max(longest, Count(p.tokens.size()));
+      std::string why;
+      truths = truths && !reward::Truths(p, &why).empty();
+      text = text && p.messages.empty();
+    }
+    facts_ = std::to_string(rows) + (rows == kLooked ? " prompts or more" : " prompts") +
+             ", the longest of " + std::to_string(longest) + " tokens" +
+             (truths ? ", all with a ground truth" : "");
+    ChooseReward(truths, truths && text && session_->chat_template() != nullptr);
+    const int64_t positions = session_->shape().max_positions;
+    // beside the words of a system prompt
+    const int64_t prompt =
+        is_new() ? positions / 2 : Room(longest + 64, 128, std::min<int64_t>(2048, positions / 2));
+    Set("data.max_prompt_tokens", c_.data.max_prompt_tokens, prompt);
+    Set("rollout.max_new_tokens", c_.rollout.max_new_tokens,
+        is_new() ? 30 : std::min<int64_t>(256, positions - prompt));
+    const bool one_answer = request_.algorithm == AlgorithmName::kPpo ||
+                            request_.algorithm == AlgorithmName::kReinforcePlusPlus;
+    const int64_t answers = is_new() ? 128 : 64, group = one_answer ? 2 : 8;
+    const int64_t heldout = sums() || rows == kLooked ? 0 : std::min<int64_t>(50, rows / 10);
+    Set("rollout.prompts_per_step", c_.rollout.prompts_per_step,
+        std::min(answers / group, rows - heldout));
+    Set("rollout.samples_per_prompt", c_.rollout.samples_per_prompt, group);
+    Set("rollout.temperature", c_.rollout.temperature, 1.0);
+    ChooseSteps(100, 1, 1);
+    HoldOutPrompts(rows, heldout);
+    if (c_.algorithm.kl_coef > 0)
+      Set("algorithm.kl_coef", c_.algorithm.kl_coef, c_.algorithm.kl_coef);
+    ChooseRate(1e-3, 2e-6, 1e-6, 1e-5, LrSchedule::kConstant);
+    if (request_.algorithm == AlgorithmName::kPpo)
+      Set("critic.learning_rate", c_.critic.learning_rate, is_new() ? 1e-3 : 1e-5);
+    if (!sums() || !is_new()) return;
+    // From nothing: without the form there is no right answer to be rewarded.
+    Set("sft.steps", c_.sft.steps, 60);
+    Set("sft.batch", c_.sft.batch, 64);
+    Set("sft.learning_rate", c_.sft.learning_rate, 3e-3);
+    Set("data.arithmetic_digits", c_.data.arithmetic_digits, 2);
+    Set("data.arithmetic_sft_examples", c_.data.arithmetic_sft_examples, 270);
+  }
+
+  void HoldOutPrompts(int64_t rows, int64_t heldout) {
+    if (sums()) {
+      Set("data.eval", c_.data.eval, kArithmetic);
+      Set("data.eval_prompts", c_.data.eval_prompts, 100);
+    } else if (heldout > 0) {
+      Set("data.limit", c_.data.limit, rows - heldout);
+      Set("data.eval", c_.data.eval, request_.data);
+      Set("data.eval_skip", c_.data.eval_skip, rows - heldout);
+      Set("data.eval_prompts", c_.data.eval_prompts, heldout);
+    } else {
+      keys_.erase("eval.every");
+      c_.eval.every = 0;
+    }
+  }
+
+  void ChooseReward(bool truths, bool think) {
+    for (const char* key : {"name", "kind", "weight", "args", "target_tokens", "max_tokens"})
+      keys_.insert(std::string("reward.parts.") + key);
+    configs::RewardPartConfig part;
+    if (truths) {
+      part.name = "correct";
+      part.kind = "answer";
+      if (!think && !is_new()) part.args = {"fallback=last_number"};
+      c_.reward.parts.push_back(part);
+      if (think) {
+        Set("data.system_prompt", c_.data.system_prompt, kThinkFirst);
+        c_.reward.parts.push_back({.name = "form", .kind = "soft_format", .weight = 0.2});
+      }
+      remarks_["reward"] = "`plumb reward test RECIPE` shows what each part says to a few answers.";
+      return;
+    }
+    part.name = "brief";
+    part.kind = "length";
+    part.target_tokens = is_new() ? 4 : 64;
+    part.max_tokens = is_new() ? 24 : 256;
+    c_.reward.parts.push_back(part);
+    remarks_["reward"] =
+        "The rows have no right answer to compare with, so that this part is a stand-in: it only "
+        "likes short answers. Write what is good as a function of yours, in Python as TRL, verl or "
+        "OpenRLHF take it (docs/rewards.md has C, C++, programs, servers and reward models), and "
+        "try it with `plumb reward test RECIPE`:\n"
+        "   def reward(prompts, completions, **columns): return [number of each completion]\n"
+        "   [[reward.parts]]\n   name = \"mine\"\n   kind = \"python\"\n   path = \"reward.py\"";
+  }
+
+  // Held out of `rows`, as the run will; then batch and steps.
+  void ChooseBatch(const char* key, int64_t& batch, int64_t rows, int64_t passes) {
+    const int64_t left = rows - Count(HeldOutRows(-1, static_cast<size_t>(rows)));
+    Set(key, batch, std::min<int64_t>(is_new() ? 32 : 16, left));
+    ChooseSteps(left, batch, passes);
+  }
+
+  void ChooseDemonstrations() {
+    if (sums()) {
+      Set("data.arithmetic_digits", c_.data.arithmetic_digits, 2);
+      Set("data.arithmetic_sft_examples", c_.data.arithmetic_sft_examples, 400);
+    }
+    const DemonstrationData data = Reading([&] { return Demonstrations(); });
+    int64_t longest = 0;
+    for (const auto* list : {&data.train, &data.heldout}) {
+      for (const Demonstration& d : *list) longest = std::max(longest, Count(d.tokens.size()));
+    }
+    const int64_t rows = Count(data.train.size() + data.heldout.size());
+    facts_ = std::to_string(rows) +
+             (rows >= kLooked ? " demonstrations or more" : " demonstrations") +
+             ", the longest of " + std::to_string(longest) + " tokens";
+    Set("sft.max_tokens", c_.sft.max_tokens,
+        Room(longest, 64, std::min<int64_t>(2048, session_->shape().max_positions)));
+    Set("sft.heldout", c_.sft.heldout, -1);
+    ChooseBatch("sft.batch", c_.sft.batch, rows, is_new() ? 20 : 2);
+    ChooseRate(3e-3, 2e-5, 1e-5, 2e-4, LrSchedule::kCosine);
+  }
+
+  // Rows of questions and answers are demonstrations once data.map says so.
+  DemonstrationData Demonstrations() {
+    configs::Config probe = c_;
+    probe.data.limit = kLooked;
+    probe.sft.max_tokens = session_->shape().max_positions;
+    try {
+      return LoadSftData(*Session::WithoutRun(probe));
+    } catch (const Error& as_it_is) {
+      if (sums() || IsStoreFolder(request_.data)) throw;
+      probe.data.map = {{"completion", "answer"}};
+      std::optional<DemonstrationData> mapped;
+      try {
+        mapped = LoadSftData(*Session::WithoutRun(probe));
+      } catch (const Error&) {  // the first error says more
+      }
+      if (!mapped) throw;
+      Set("data.map", c_.data.map, probe.data.map);
+      return std::move(*mapped);
+    }
+  }
+
+  void ChoosePairs() {
+    const bool dpo = request_.algorithm == AlgorithmName::kDpo;
+    if (sums()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  configs::NameOf(request_.algorithm) +
+                      " trains on a file of preference pairs (or the folder of a store): name it "
+                      "with --data");
+    }
+    const PairCounts counts = CountPairs(c_.data);
+    const bool kto = dpo && counts.judged > counts.pairs;
+    const int64_t rows = kto ? counts.judged + counts.pairs : counts.pairs;
+    if (rows == 0) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  std::string("there are no preference pairs here") +
+                      (counts.judged > 0 ? ", but judged completions: dpo trains on them" : "") +
+                      (counts.other.empty() ? "" : " (a row: " + counts.other + ")"),
+                  request_.data);
+    }
+    facts_ = std::to_string(rows) + (rows >= kLooked ? " rows or more of " : " rows of ") +
+             (kto ? "judged completions" : "preference pairs");
+    if (dpo) {
+      Set("preference.loss", c_.preference.loss,
+          kto ? configs::PreferenceLossKind::kKto : configs::PreferenceLossKind::kSigmoid);
+      Set("preference.beta", c_.preference.beta, 0.1);
+    } else {
+      Set("preference.centering", c_.preference.centering, 0.01);
+    }
+    Set("preference.heldout", c_.preference.heldout, -1);
+    Set("preference.max_tokens", c_.preference.max_tokens,
+        std::min<int64_t>(1024, session_->shape().max_positions));
+    ChooseBatch("preference.batch", c_.preference.batch, rows, 1);
+    if (dpo) ChooseRate(1e-3, 5e-6, 1e-6, 1e-5, LrSchedule::kLinear);
+    else ChooseRate(1e-3, 2e-5, 1e-5, 1e-5, LrSchedule::kLinear);
+  }
+
+  const RecipeRequest request_;
+  configs::Config c_;
+  std::set<std::string> keys_;
+  std::map<std::string, std::string> remarks_;
+  std::unique_ptr<Session> session_;
+  std::string facts_;  // of the data
+  bool small_ = false, large_ = false;
+};
+
+}  // namespace
+
+std::string ProposeRecipe(const RecipeRequest& request) { return Proposal(request).Write(); }
+
+}  // namespace plumb::run

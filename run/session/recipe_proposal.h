@@ -1,0 +1,26 @@
+// A first recipe for somebody's model and data: what `plumb config new` writes.
+//
+// Purpose: the recipe runs as it is. Sizes fit the algorithm, the size of the model and the number
+// and length of the rows, which are read as a run would read them; the reward fits what the rows
+// know. What each line is for comes from configs/fields.h.
+// Thread safety: one caller (it sets the process' thread count as a session does). Errors: those of
+// the model folder and of the import; kInvalidArgument where the data is not of the kind that the
+// algorithm trains on, with what it is.
+#pragma once
+
+#include <string>
+
+#include "configs/config.h"
+
+namespace plumb::run {
+
+struct RecipeRequest {
+  configs::AlgorithmName algorithm = configs::AlgorithmName::kGrpo;
+  std::string model;  // folder; empty: a new small model of sums
+  std::string data;   // file (of pairs and demonstrations also a store's folder), or "arithmetic"
+};
+
+// TOML, checked: LoadRecipe takes it.
+std::string ProposeRecipe(const RecipeRequest& request);
+
+}  // namespace plumb::run

@@ -1,0 +1,80 @@
+// Recipes of algorithm.name = "sft": what they need, and what contradicts them.
+#include <gtest/gtest.h>
+
+#include "common/base/error.h"
+#include "configs/config.h"
+
+namespace plumb::configs {
+namespace {
+
+constexpr char kSft[] = R"([data]
+train = "arithmetic"
+[algorithm]
+name = "sft"
+)";
+
+std::string ProblemsOf(const std::string& text, const std::vector<std::string>& overrides) {
+  try {
+    ParseRecipe(text, "r.toml", overrides);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TEST(SftConfigTest, NeedsNeitherRewardsNorRollouts) {
+  const Config config = ParseRecipe(kSft, "r.toml").config;
+  EXPECT_TRUE(IsOffline(config));
+  EXPECT_EQ(config.sft.heldout, -1);
+  const std::string text = ToToml(config);  // names every option, and is taken again
+  EXPECT_EQ(ToToml(ParseRecipe(text, "again.toml").config), text);
+  EXPECT_EQ(ProblemsOf(kSft, {"policy.adapter=lora", "model.path=m", "sft.max_tokens=64"}), "");
+}
+
+TEST(SftConfigTest, ContradictionsAreSentences) {
+  for (const auto& [set, sentence] : {
+           std::pair("sft.steps=5",
+                     "sft.steps is a warm start before rollouts: algorithm.name = "
+                     "\"sft\" has none, leave it at 0; it makes run.steps updates."),
+           std::pair("sft.learning_rate=2e-5",
+                     "algorithm.name = \"sft\" goes by "
+                     "optimizer.learning_rate."),
+           std::pair("sft.patience=3", "goes by run.steps."),
+           std::pair("sft.data=rows.jsonl", "goes by data.train."),
+           std::pair("sft.eval_every=5", "goes by eval.every."),
+           std::pair("data.eval=arithmetic", "holds back sft.heldout rows of data.train."),
+           std::pair("algorithm.kl_coef=0.1", "has no reference."),
+           std::pair("run.roles=processes", "needs actors"),
+           std::pair("reward.parts=[{ kind = \"answer\" }]", "[[reward.parts]] score rollouts"),
+           std::pair("sft.heldout=-2", "sft.heldout = -2 has to be at least -1."),
+           std::pair("replay.groups_per_step=1", "sft does not take them"),
+       }) {
+    const std::string problems = ProblemsOf(kSft, {set});
+    EXPECT_NE(problems.find(sentence), std::string::npos) << set << ": " << problems;
+    EXPECT_EQ(problems.find('\n'), std::string::npos) << "one sentence says it: " << problems;
+  }
+}
+
+TEST(SftConfigTest, ItsOptionsAreNoneOfAWarmStart) {
+  const std::string grpo = "[data]\ntrain = \"arithmetic\"\n[[reward.parts]]\nkind = \"answer\"\n";
+  EXPECT_NE(ProblemsOf(grpo, {"sft.heldout=10"}).find("are options of algorithm.name = \"sft\""),
+            std::string::npos);
+  EXPECT_EQ(ProblemsOf(grpo, {"sft.learning_rate=2e-5", "sft.steps=3"}), "");
+}
+
+TEST(SftConfigTest, WhatWouldBePassedOverInSilenceIsRefused) {
+  const std::string dpo = "[data]\ntrain = \"pairs\"\n[algorithm]\nname = \"dpo\"\n";
+  EXPECT_EQ(ProblemsOf(dpo, {}), "");
+  EXPECT_NE(ProblemsOf(dpo, {"data.system_prompt=Be brief."})
+                .find("takes its rows as they are: write them into the rows."),
+            std::string::npos);
+  EXPECT_NE(ProblemsOf(dpo, {"reward.parts=[{ kind = \"answer\" }]"}).find("take them out"),
+            std::string::npos);
+  EXPECT_NE(ProblemsOf(kSft, {"data.system_prompt=Be brief.", "data.chat_template=false"})
+                .find("which the chat template writes"),
+            std::string::npos);
+  EXPECT_EQ(ProblemsOf(kSft, {"data.system_prompt=Be brief."}), "");
+}
+
+}  // namespace
+}  // namespace plumb::configs

@@ -1,0 +1,169 @@
+// plumb config show and config new (run/session/recipe_proposal.h): what is shown fits the width,
+// and every recipe that is made trains.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <sstream>
+
+#include "run/session/recipe_proposal.h"
+#include "tests/run/toy_run.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run {
+namespace {
+
+using plumb::testing::SourcePath;
+using plumb::testing::TempFolder;
+using testing::Has;
+using testing::Lines;
+using testing::Read;
+using testing::RunPlumb;
+
+size_t Longest(const std::string& text) {
+  size_t longest = 0;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) longest = std::max(longest, line.size());
+  return longest;
+}
+
+TEST(ConfigShowTest, FitsTheWidthAndShowsAPart) {
+  const std::string recipe = SourcePath("configs/toy_grpo.toml");
+  unsetenv("COLUMNS");
+  const auto all = RunPlumb({"config", "show", recipe});
+  EXPECT_EQ(all.code, 0) << all.err;
+  EXPECT_LE(Longest(all.out), 80u) << "not a terminal";
+  setenv("COLUMNS", "150", 1);
+  const auto wide = RunPlumb({"config", "show", recipe});
+  EXPECT_TRUE(Longest(wide.out) <= 150 && Longest(wide.out) > 120) << Longest(wide.out);
+  unsetenv("COLUMNS");
+  const auto part = RunPlumb({"config", "show", recipe, "optimizer.learning"});
+  EXPECT_TRUE(Has(part.out, "optimizer.learning_rate = 0.003")) << part.out;
+  EXPECT_TRUE(Has(part.out, "peak rate")) << part.out;
+  EXPECT_FALSE(Has(part.out, "optimizer.beta1")) << part.out;
+  const auto changed = RunPlumb({"config", "show", recipe, "optimizer", "--changed"});
+  EXPECT_TRUE(Has(changed.out, "optimizer.learning_rate")) << changed.out;
+  EXPECT_FALSE(Has(changed.out, "optimizer.beta1") || Has(changed.out, "run.steps")) << changed.out;
+  EXPECT_EQ(RunPlumb({"config", "show", recipe, "critic", "--changed"}).out,
+            "nothing differs from the defaults\n");
+  const auto misspelt = RunPlumb({"config", "show", recipe, "optimser"});
+  EXPECT_EQ(misspelt.code, 2);
+  EXPECT_TRUE(Has(misspelt.err, "did you mean 'optimizer'?")) << misspelt.err;
+  EXPECT_EQ(RunPlumb({"config", "show", recipe, "run", "--toml"}).code, 2);
+}
+
+class ConfigNew : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string prompts, pairs, judged, shown, answers;
+    for (int i = 0; i < 30; ++i) {
+      const std::string question = std::to_string(i) + "+1=", sum = std::to_string(i + 1);
+      prompts += "{\"prompt\": \"" + question + "\"}\n";
+      answers += "{\"question\": \"" + question + "\", \"answer\": \"" + sum + "\"}\n";
+      pairs +=
+          "{\"prompt\": \"" + question + "\", \"chosen\": \"" + sum + "\", \"rejected\": \"0\"}\n";
+      judged += "{\"prompt\": \"" + question + "\", \"completion\": \"" + sum +
+                "\", \"label\": " + (i % 2 == 0 ? "true" : "false") + "}\n";
+      shown += "{\"prompt\": \"" + question + "\", \"completion\": \"" + sum + "\"}\n";
+    }
+    for (const auto& [name, rows] :
+         {std::pair("prompts", prompts), std::pair("answers", answers), std::pair("pairs", pairs),
+          std::pair("judged", judged), std::pair("shown", shown)})
+      RealFileSystem().WriteFileAtomic(Data(name), rows);
+  }
+
+  std::string Data(const std::string& name) const { return temp_ / (name + ".jsonl"); }
+
+  // Makes a recipe and trains a step of it as it is; returns the recipe.
+  std::string MakeAndTrain(const std::string& algorithm, const std::string& model,
+                           const std::string& data) {
+    const std::string name = algorithm + std::to_string(made_++), recipe = temp_ / (name + ".toml");
+    std::vector<std::string> line = {"config", "new", "--algorithm", algorithm,
+                                     "--data", data,  "--out",       recipe};
+    if (!model.empty()) line.insert(line.end(), {"--model", model});
+    const auto made = RunPlumb(line);
+    EXPECT_EQ(made.code, 0) << algorithm << ": " << made.err;
+    if (made.code != 0) return "";
+    const auto trained = RunPlumb(
+        {"train", recipe, "--out", temp_ / name, "--steps", "1", "--set", "run.threads=1"});
+    EXPECT_EQ(trained.code, 0) << algorithm << ": " << trained.err << trained.out << Read(recipe);
+    if (trained.code == 0) {
+      EXPECT_EQ(Lines(temp_ / (name + "/metrics.jsonl")).size(), 1u) << algorithm;
+    }
+    return Read(recipe);
+  }
+
+  const TempFolder temp_;
+  int made_ = 0;
+};
+
+TEST_F(ConfigNew, EveryAlgorithmsRecipeTrainsAStep) {
+  // Of a new model, and of the folder that the first of them leaves.
+  const std::string first = MakeAndTrain("sft", "", "arithmetic");
+  const std::string model = temp_ / "sft0/model";
+  for (const std::string_view name : configs::kNames<configs::AlgorithmName>) {
+    const std::string algorithm(name);
+    const bool pairs = algorithm == "dpo" || algorithm == "reward_model";
+    for (const std::string& start : {model, std::string()}) {
+      // A new model begins the same way whatever samples it later.
+      if (start.empty() && !pairs && algorithm != "grpo" && algorithm != "ppo") continue;
+      const std::string recipe =
+          MakeAndTrain(algorithm, start, pairs ? Data("pairs") : "arithmetic");
+      EXPECT_TRUE(Has(recipe, "name = \"" + algorithm + "\"")) << recipe;
+      EXPECT_EQ(Has(recipe, "[[reward.parts]]"), !pairs && algorithm != "sft") << recipe;
+      EXPECT_TRUE(Has(recipe, "# peak rate")) << "advice stands behind each line: " << recipe;
+    }
+  }
+}
+
+TEST_F(ConfigNew, TheRewardFitsWhatTheRowsKnow) {
+  const std::string with = MakeAndTrain("grpo", "", Data("answers"));
+  EXPECT_TRUE(Has(with, "kind = \"answer\"") && !Has(with, "kind = \"length\"")) << with;
+  EXPECT_TRUE(Has(with, "30 prompts") && Has(with, "all with a ground truth")) << with;
+  EXPECT_TRUE(Has(with, "limit = 27") && Has(with, "eval_skip = 27")) << "the last ones: " << with;
+  const std::string without = MakeAndTrain("rloo", "", Data("prompts"));
+  EXPECT_TRUE(Has(without, "kind = \"length\"") && Has(without, "#   kind = \"python\""))
+      << without;
+}
+
+TEST_F(ConfigNew, TheLossFitsTheRows) {
+  EXPECT_TRUE(Has(MakeAndTrain("dpo", "", Data("pairs")), "loss = \"sigmoid\""));
+  EXPECT_TRUE(Has(MakeAndTrain("dpo", "", Data("judged")), "loss = \"kto\""));
+  EXPECT_FALSE(Has(MakeAndTrain("sft", "", Data("shown")), "map = "));
+  const std::string answers = MakeAndTrain("sft", "", Data("answers"));
+  EXPECT_TRUE(Has(answers, "map = { \"completion\" = \"answer\" }")) << answers;
+}
+
+TEST_F(ConfigNew, WritesToTheTerminalAndOverNothing) {
+  const auto shown = RunPlumb({"config", "new", "--data", "arithmetic"});
+  EXPECT_EQ(shown.code, 0) << shown.err;
+  EXPECT_TRUE(Has(shown.out, "name = \"grpo\"") && shown.out.starts_with("# grpo of")) << shown.out;
+  EXPECT_EQ(shown.out,
+            ProposeRecipe({.algorithm = configs::AlgorithmName::kGrpo, .data = "arithmetic"}));
+  const std::string file = temp_ / "mine.toml";
+  RealFileSystem().WriteFileAtomic(file, "mine\n");
+  const auto taken = RunPlumb({"config", "new", "--data", "arithmetic", "--out", file});
+  EXPECT_EQ(taken.code, 2);
+  EXPECT_TRUE(Has(taken.err, "is there already")) << taken.err;
+  EXPECT_EQ(Read(file), "mine\n");
+}
+
+TEST_F(ConfigNew, SaysWhatDoesNotFit) {
+  const auto refused = [&](const std::vector<std::string>& arguments, int code = 2) {
+    std::vector<std::string> line = {"config", "new", "--algorithm"};
+    line.insert(line.end(), arguments.begin(), arguments.end());
+    const auto made = RunPlumb(line);
+    EXPECT_EQ(made.code, code) << made.out;
+    return made.err;
+  };
+  EXPECT_TRUE(Has(refused({"gpro", "--data", "arithmetic"}), "did you mean 'grpo'?"));
+  EXPECT_TRUE(Has(refused({"dpo", "--data", "arithmetic"}), "name it with --data"));
+  EXPECT_TRUE(Has(refused({"dpo", "--data", Data("shown")}),
+                  "no preference pairs here (a row: demonstrations)"));
+  EXPECT_TRUE(Has(refused({"reward_model", "--data", Data("judged")}), "dpo trains on them"));
+  EXPECT_TRUE(Has(refused({"grpo", "--data", temp_ / "none.jsonl"}, 3), "is not there"));
+  EXPECT_TRUE(Has(refused({"grpo", "--data", SourcePath("examples/data/gsm8k_train.jsonl")}),
+                  "name the folder of one that knows these rows with --model"));
+}
+
+}  // namespace
+}  // namespace plumb::run
