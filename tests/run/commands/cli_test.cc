@@ -37,8 +37,8 @@ TEST(CliTest, UsageIsTwoAndHelpIsZero) {
   EXPECT_EQ(RunPlumb({"train"}).code, 2);
   EXPECT_EQ(RunPlumb({"train", kRecipe, "--steps", "-3"}).code, 2);
   const std::string help = RunPlumb({"--help"}).out;
-  for (const char* verb :
-       {"train", "config", "store", "report", "doctor", "generate", "score", "eval", "convert"}) {
+  for (const char* verb : {"train", "config", "store", "report", "board", "watch", "doctor",
+                           "generate", "score", "eval", "convert"}) {
     EXPECT_TRUE(Has(help, verb)) << verb;
   }
   EXPECT_FALSE(Has(help, "One role of a run")) << "hidden";
