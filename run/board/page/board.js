@@ -3,7 +3,7 @@
 import {colour, format, html} from '/chart.js';
 import {Curves} from '/curves.js';
 import {Samples} from '/samples.js';
-import {begin, follow, link, listen, runs} from '/store.js';
+import {begin, factsOf, follow, link, listen, runs} from '/store.js';
 import {Drops, Head, Recipe, Ring, ago, shortModel} from '/views.js';
 
 const $ = id => document.getElementById(id);
@@ -223,6 +223,7 @@ setInterval(() => { list(); head.update(runs.get(state.run), state.slots.get(sta
 listen(later);
 
 readAddress();
+[state.run, ...state.also].filter(Boolean).forEach(factsOf);
 begin().then(() => { show(); showLink(); }, error => {
   $('head').replaceChildren(html('p', {class: 'alert'}, error.message));
 });

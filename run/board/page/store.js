@@ -13,7 +13,7 @@ export const link = {state: 'connecting', now: () => Date.now() / 1000 + skew};
 let skew = 0;                     // the server's clock minus ours, seconds
 let source = null, followed = [];
 
-const POINTS = 1000, GROWN = 400, RECENT = 200;
+const POINTS = 600, GROWN = 300, RECENT = 200;
 
 export const listen = f => { listeners.add(f); return () => listeners.delete(f); };
 const tell = (what, name) => listeners.forEach(f => f(what, name));
@@ -188,7 +188,8 @@ function open() {
 export function follow(names) {
   const next = names.slice(0, 16);
   if (source && next.join('\n') === followed.join('\n')) return;
-  const fresh = next.filter(name => !followed.includes(name));
+  // What was asked for while the page opened is as new as the events.
+  const fresh = source ? next.filter(name => !followed.includes(name)) : [];
   followed = next;
   open();
   // Curves from a time when they were not followed have a hole.
