@@ -39,7 +39,9 @@ TEST(BoardPageTest, ABrowserSeesItWhole) {
   }
   std::atomic<bool> stop{false};
   std::thread run([&] {
-    RunMaker maker(temp / "runs/arithmetic_grpo", {});
+    plumb::testing::MadeRun made;
+    made.steps = 312;
+    RunMaker maker(temp / "runs/arithmetic_grpo", made);
     for (int64_t step = 312; !stop; ++step) {
       maker.AppendTo("metrics.jsonl", maker.MetricsLine(step));
       if (step % 20 == 0) maker.AppendTo("samples.jsonl", maker.SampleLines(step));
