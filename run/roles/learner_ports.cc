@@ -97,7 +97,7 @@ void LearnerPorts::Wait(SteadyClock::duration patience, const Ask& ask) {
 }
 
 std::vector<TrajectoryGroup> LearnerPorts::Next(int64_t step, Deadline deadline) {
-  const std::string number = std::to_string(step);
+  const std::string number = std::to_string(step + 1);  // as the progress line counts
   const Waiting waiting("the answers of step " + number, "the end of step " + number);
   std::vector<TrajectoryGroup> groups;
   Wait(deadline - SteadyClock::now(),

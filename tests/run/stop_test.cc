@@ -119,7 +119,7 @@ void StopWhileAnswersAreAwaited(const std::string& roles) {
   const std::string checkpoint = run + "/checkpoints" + name + "/manifest.json";
   EXPECT_TRUE(Soon(program, [&] { return RealFileSystem().Exists(checkpoint); }))
       << steps << Read(run + ".out");
-  const std::string said = "waits no longer for the answers of step " + std::to_string(steps);
+  const std::string said = "waits no longer for the answers of step " + std::to_string(steps + 1);
   EXPECT_TRUE(Has(Read(run + ".out"), said)) << Read(run + ".out");
   ::kill(program, SIGINT);
   EXPECT_EQ(CodeWithin(program, 8), 7) << Read(run + ".out");
