@@ -123,15 +123,15 @@ Seeds RowSeeds() {
       R"({"text": "all of it"})",
       R"({"instruction": "do", "input": "this", "output": "done"})",
   };
-Seeds out = rows;
-std::string lines, list;
-for (const std::string& row : rows) {
-  lines += row + "\r\n";
-  list += (list.empty() ? "[" : ",\n") + row;
-}
-out.push_back(lines);
-out.push_back("\xEF\xBB\xBF" + list + "]");
-return out;
+  Seeds out = rows;
+  std::string lines, list;
+  for (const std::string& row : rows) {
+    lines += row + "\r\n";
+    list += (list.empty() ? "[" : ",\n") + row;
+  }
+  out.push_back(lines);
+  out.push_back("\xEF\xBB\xBF" + list + "]");
+  return out;
 }
 
 void FuzzGzip(std::string_view input) {
