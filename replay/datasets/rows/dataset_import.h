@@ -2,7 +2,8 @@
 // replay/datasets/rows/row_source.h and replay/datasets/rows/row_parser.h read them, dressed with a
 // system prompt and a suffix, tokenized, cut to length, with a ledger of every row.
 //
-// Any form and container that `plumb data import` knows. A preference pair gives its prompt; a
+// Any form and container that `plumb data import` knows. A preference pair gives its prompt, a
+// dialogue that ends with an answer the turns before it; a
 // conversation gives a demonstration for each turn of the assistant, but for turns whose `weight`
 // is 0 or whose `train` is false. `map` names other columns. All other columns reach the reward
 // function as Prompt::extra_json.

@@ -3,6 +3,8 @@
 #include <array>
 #include <utility>
 
+#include "replay/datasets/rows/share_gpt.h"
+
 namespace plumb::replay {
 namespace {
 
@@ -59,6 +61,8 @@ std::optional<Column> FindPrompt(const Columns& row) {
     if (chosen && !chosen->value.is_array()) found = row.Find("messages", {"messages"});
     if (found && found->value.is_array()) return found;
   }
+  found = Dialogue(row);
+  if (found && OnlyAsks(found->value)) return found;
   return row.Find("prompt", {"input"});
 }
 
@@ -86,7 +90,8 @@ std::optional<Column> FindWinner(const Columns& row) {
   return row.Find("winner", {"winner", "better_response_id", "preferred"});
 }
 
-std::optional<RowForm> DetectForm(const Columns& row, std::optional<RowKind> as) {
+std::optional<RowForm> DetectForm(const Columns& row, std::optional<RowKind> as,
+                                  std::optional<RowForm> file) {
   const auto prompt = FindPrompt(row);
   if (as == RowKind::kPrompts && (prompt || row.Mapped("prompt")))
     return DetectPrompt(row, prompt ? prompt->name : "");
@@ -97,7 +102,8 @@ std::optional<RowForm> DetectForm(const Columns& row, std::optional<RowKind> as)
   if ((FindWinner(row) || row.HasNull({"winner", "better_response_id", "preferred"})) &&
       FindSides(row))
     return RowForm::kWinner;
-  if (as == RowKind::kPrompts) return std::nullopt;
+  if (as == RowKind::kPrompts)
+    return Dialogue(row) ? std::optional(RowForm::kMessages) : std::nullopt;
   if (row.Has("completion"))
     return row.Find("label", {"label", "kto_tag"}) ? RowForm::kKto : RowForm::kPromptCompletion;
   if (IsAlpaca(row) || Dialogue(row)) {
@@ -106,6 +112,11 @@ std::optional<RowForm> DetectForm(const Columns& row, std::optional<RowKind> as)
   }
   if (IsAlpaca(row)) return RowForm::kAlpaca;
   const auto demonstration = DetectDemonstration(row);
+  // Among demonstrations a dialogue without an answer is one that lacks it.
+  const auto dialogue = Dialogue(row);
+  if (file && KindOf(*file) == RowKind::kDemonstrations && prompt && dialogue &&
+      SameKey(prompt->name, dialogue->name))
+    return demonstration;
   // An instruction may be that of a demonstration; a column named `prompt` is one, whatever stands
   // beside it.
   if (prompt && !(demonstration && IsInstruction(row, *prompt)))

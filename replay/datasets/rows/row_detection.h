@@ -12,7 +12,8 @@
 namespace plumb::replay {
 
 // The column of the prompt: `prompt`, `question`, Alpaca's `instruction`, ShareGPT's
-// `conversations` where the answer stands elsewhere, `input`; or the mapped one.
+// `conversations` or `messages` where the answer stands elsewhere or nowhere, `input`; or the
+// mapped one.
 std::optional<Column> FindPrompt(const Columns& row);
 // Of what FindPrompt gave: an `input` (or `context`) belongs behind it.
 bool IsInstruction(const Columns& row, const Column& prompt);
@@ -23,7 +24,8 @@ struct Sides {
 std::optional<Sides> FindSides(const Columns& row);
 std::optional<Column> FindWinner(const Columns& row);
 
-// `as`: RowParserOptions::as.
-std::optional<RowForm> DetectForm(const Columns& row, std::optional<RowKind> as);
+// `as`: RowParserOptions::as. `file`: the form of the rows before it, if there is one.
+std::optional<RowForm> DetectForm(const Columns& row, std::optional<RowKind> as,
+                                  std::optional<RowForm> file);
 
 }  // namespace plumb::replay

@@ -132,19 +132,19 @@ void ReadPrompt(Columns& row, RowForm form, Prompt& prompt) {
 }
 
 // The turns before and from the assistant's first one on; what follows its last one teaches
-// nothing.
-void ReadDialogue(Columns& row, PreferenceRecord& record) {
+// nothing. `from_last`: from the assistant's last one on.
+void ReadDialogue(Columns& row, PreferenceRecord& record, bool from_last) {
   const Column column = row.Need("messages", {"messages", "conversations", "conversation"});
   if (!column.value.is_array()) throw RowProblem{"wrong_type", column.Named() + " is no list"};
   std::vector<Message> all;
   ReadMessages(row.memory(), column.value, column.name, all);
-  const bool last = record.kind == PreferenceKind::kLabelled;  // judged is the last answer
   while (!all.empty() && all.back().role != "assistant") all.pop_back();
   if (all.empty())
     throw RowProblem{"empty_completion", "no assistant message in " + column.Named()};
-  const auto first = last ? all.end() - 1
-                          : std::find_if(all.begin(), all.end(),
-                                         [](const Message& m) { return m.role == "assistant"; });
+  const auto first =
+      from_last ? all.end() - 1 : std::find_if(all.begin(), all.end(), [](const Message& m) {
+        return m.role == "assistant";
+      });
   if (first == all.begin())
     throw RowProblem{"bad_messages", "the assistant speaks first: there is nothing to answer"};
   record.prompt.assign(all.begin(), first);
@@ -159,7 +159,7 @@ void ReadDemonstration(Columns& row, RowForm form, PreferenceRecord& record,
     return NotePreceding(row, notes);
   }
   if (form == RowForm::kMessages) {
-    ReadDialogue(row, record);
+    ReadDialogue(row, record, /*from_last=*/false);
   } else {
     if (form == RowForm::kAlpaca) {
       ReadInstruction(row, row.Need("instruction", {"instruction"}), record.prompt);
@@ -174,13 +174,29 @@ void ReadDemonstration(Columns& row, RowForm form, PreferenceRecord& record,
   Precede(row, record.prompt_text, record.prompt);
 }
 
+// A dialogue that has its answer, as a prompt of a run.
+void ReadAnsweredPrompt(Columns& row, ParsedRow& out) {
+  PreferenceRecord& record = out.record;
+  record.kind = PreferenceKind::kDemonstration;
+  ReadDialogue(row, record, /*from_last=*/true);
+  Precede(row, record.prompt_text, record.prompt);
+  out.prompt.messages = record.prompt;
+  out.prompt.ground_truth = ReadTruth(row, RowForm::kPromptAnswer);
+  ReadWeight(row, out.prompt.weight);
+  row.AppendRest(out.prompt.extra_json);
+  out.notes.push_back(
+      {"a dialogue that ends with an answer: the turns before it are the prompt, the "
+       "answer is left out",
+       ""});
+}
+
 void ReadJudged(Columns& row, PreferenceRecord& record) {
   record.kind = PreferenceKind::kLabelled;
   if (const auto answer = row.Take("completion", {"completion", "output", "response"})) {
     ReadPromptColumns(row, record.prompt_text, record.prompt);
     ReadAnswer(row.memory(), *answer, record.chosen);
   } else if (row.Find("messages", {"messages", "conversations", "conversation"})) {
-    ReadDialogue(row, record);
+    ReadDialogue(row, record, /*from_last=*/true);  // which is what is judged
   } else {
     row.Need("completion", {"completion"});
   }
@@ -261,7 +277,7 @@ dom::object RowParser::Impl::Parse(std::string_view text, std::vector<OddValue>&
 
 void RowParser::Impl::Read(Columns& row, ParsedRow& out) {
   const auto as = options.as;
-  const auto detected = DetectForm(row, as);
+  const auto detected = DetectForm(row, as, options.form);
   const auto& fixed = options.form;
   if (!fixed && !detected) {
     throw RowProblem{"unknown_form", "no known columns; the row has: " + row.Names() +
@@ -277,6 +293,8 @@ void RowParser::Impl::Read(Columns& row, ParsedRow& out) {
   // Within a file of prompts each row may name its answer otherwise; GSM8K's marks alone change
   // what is read.
   if (kind == RowKind::kPrompts) return ReadPrompt(row, out.form, out.prompt);
+  if (as == RowKind::kPrompts && out.form == RowForm::kMessages)
+    return ReadAnsweredPrompt(row, out);
   if (kind == RowKind::kLabelled) {
     ReadJudged(row, record);
   } else if (kind == RowKind::kDemonstrations) {

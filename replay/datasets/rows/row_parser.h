@@ -4,7 +4,8 @@
 //   prompts         gsm8k {question, answer "... #### 42"} · verl {data_source, prompt,
 //                   reward_model} · skyrl {prompt, reward_spec, env_class} · openrlhf {input,
 //                   label} · slime {prompt, label} · prompt-answer {prompt | question, answer} ·
-//                   trl {prompt}; every other column goes to Prompt::extra_json
+//                   trl {prompt}; every other column goes to Prompt::extra_json. The prompt may be
+//                   `messages` or `conversations` in which no assistant speaks
 //   pairs           preference {prompt, chosen, rejected, margin?} · implicit {chosen, rejected}
 //                   that share their beginning · hh-rlhf, the same as "\n\nHuman: ...
 //                   \n\nAssistant: ..." text · ultrafeedback (preference with score_chosen and
@@ -66,8 +67,8 @@ struct RowParserOptions {
   // numbers and booleans written as text: taken, else rejected
   bool convert_numbers = false;
   // Rows of a run: each row is read as this kind where it can be, whatever its form, and no row
-  // fixes the form. kPrompts takes the prompt out of preference pairs too; kDemonstrations looks
-  // past labels. The other kinds are not to be asked for.
+  // fixes the form. kPrompts takes the prompt out of preference pairs and of dialogues too;
+  // kDemonstrations looks past labels. The other kinds are not to be asked for.
   std::optional<RowKind> as;
 };
 

@@ -96,6 +96,23 @@ bool IsShareTurn(dom::element value) {
   return first.is_object() && first["from"].get(from) == simdjson::SUCCESS;
 }
 
+bool OnlyAsks(dom::element value) {
+  if (!value.is_array()) return false;
+  bool asks = false;
+  for (const dom::element item : dom::array(value)) {
+    std::string_view who, role;
+    if (item["role"].get(who) != simdjson::SUCCESS && item["from"].get(who) != simdjson::SUCCESS)
+      return false;
+    role = who;
+    for (const auto& [name, as] : kRoles) {
+      if (name == who) role = as;
+    }
+    if (role == "assistant") return false;
+    asks = asks || role == "user";
+  }
+  return asks;
+}
+
 void AppendShareTurns(dom::element value, std::string_view column, std::vector<Message>& messages) {
   if (!value.is_array()) return AppendTurn(value, column, messages);
   for (const dom::element item : dom::array(value)) AppendTurn(item, column, messages);

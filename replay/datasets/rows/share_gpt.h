@@ -16,6 +16,8 @@ namespace plumb::replay {
 // An object with the key `from` (or a list whose first entry is one): read by AppendShareTurns,
 // else it is a message.
 bool IsShareTurn(simdjson::dom::element value);
+// A list of messages or of turns with a user's among them and none of the assistant: it asks.
+bool OnlyAsks(simdjson::dom::element value);
 // One turn or a list of them. Roles: human, user; gpt, assistant, bot, model, chatgpt; system,
 // developer; tool, observation, function_response as "tool"; function_call as an assistant's
 // message with tool_calls (its value is JSON).

@@ -101,6 +101,42 @@ TEST(ShareGptTest, PairsAndJudgedAnswers) {
 }
 
 // The input belongs to the instruction, whatever stands behind the two.
+TEST(ShareGptTest, ADialogueWithoutAnAnswerIsAPrompt) {
+  const char* const dialogues[] = {
+      R"("conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "q"}])",
+      R"("messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}])"};
+  const Messages prompt = {{"system", "s"}, {"user", "q"}};
+  for (const std::string dialogue : dialogues) {
+    for (const auto as : {std::optional<RowKind>(), std::optional(RowKind::kPrompts)}) {
+      const auto answered = Parse("{" + dialogue + R"(, "answer": "4"})", {}, as);
+      EXPECT_EQ(answered.form, RowForm::kPromptAnswer);
+      EXPECT_EQ(answered.prompt.messages, prompt);
+      EXPECT_EQ(answered.prompt.ground_truth, "4");
+      EXPECT_EQ(answered.prompt.extra_json, "");
+      EXPECT_EQ(Parse("{" + dialogue + "}", {}, as).form, RowForm::kTrl);
+    }
+  }
+  // With an answer it is a demonstration, and as prompts of a run what stands before that.
+  const std::string whole =
+      R"({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]})";
+  EXPECT_EQ(Parse(whole).form, RowForm::kMessages);
+  const auto before = Parse(
+      R"({"system": "s", "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}, {"role": "user", "content": "r"}, {"role": "assistant", "content": "b"}], "answer": "4", "level": 1})",
+      {}, RowKind::kPrompts);
+  EXPECT_EQ(before.prompt.messages,
+            (Messages{{"system", "s"}, {"user", "q"}, {"assistant", "a"}, {"user", "r"}}));
+  EXPECT_EQ(before.prompt.ground_truth, "4");
+  EXPECT_EQ(before.prompt.extra_json, R"({"level":1})");
+  ASSERT_EQ(before.notes.size(), 1u);
+  EXPECT_TRUE(Has(before.notes[0].what, "the answer is left out"));
+  // Among demonstrations it lacks its answer.
+  TempFolder folder;
+  auto store = OpenStore(folder / "s");
+  const ImportReport report = ImportFiles(
+      *store, ImportOf(WriteFile(folder / "in", whole + "\n{" + dialogues[0] + "}\n"), "d"));
+  EXPECT_EQ(report.files[0].Describe(), "read 2 = used 1 + 1 empty_completion");
+}
+
 TEST(ShareGptTest, AlpacaInEveryKind) {
   const Messages with = {{"user", "Explain.\n\nUse simple words."}},
                  without = {{"user", "Explain."}};
