@@ -173,7 +173,7 @@ std::string TilesHtml(const RunData& data) {
     const double steps = NumberIn(FindIn(s, {"steps"}), 0),
                  wanted = NumberIn(FindIn(s, {"wanted_steps"}), steps);
     out += Tile(Grouped(steps), steps < wanted ? "of " + Grouped(wanted) + " steps" : "steps");
-    out += Tile(Duration(NumberIn(FindIn(s, {"wall_s"}), 0)), "wall time");
+    out += Tile(DurationText(NumberIn(FindIn(s, {"wall_s"}), 0)), "wall time");
     out += Tile(Grouped(NumberIn(FindIn(s, {"tokens"}), 0)), "tokens trained on");
     out += TroubleTiles(s);
   } else if (data.last_step >= 0) {

@@ -62,7 +62,7 @@ std::string Grouped(double value) {
   return value < 0 ? "-" + out : out;
 }
 
-std::string Duration(double seconds) {
+std::string DurationText(double seconds) {
   if (seconds < 120) return Format("%.1f s", seconds);
   const auto total = static_cast<int64_t>(seconds);
   char out[48];

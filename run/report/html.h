@@ -25,7 +25,7 @@ std::string Format(const char* format, double value);
 std::string Grouped(double value);
 
 // 61.5 -> "61.5 s", 3700 -> "61 min 40 s".
-std::string Duration(double seconds);
+std::string DurationText(double seconds);
 
 // Seconds since 1970 -> "2026-11-29 18:05 UTC"; empty for 0 and what is no time.
 std::string DateText(double wall_s);

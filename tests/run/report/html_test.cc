@@ -23,9 +23,9 @@ TEST(HtmlTest, LongTextIsCutBetweenCharactersAndItIsSaid) {
 TEST(HtmlTest, NumbersAsPeopleReadThem) {
   EXPECT_EQ(Grouped(1234567), "1\u00a0234\u00a0567");
   EXPECT_EQ(Grouped(-12), "-12");
-  EXPECT_EQ(Duration(61.5), "61.5 s");
-  EXPECT_EQ(Duration(3700), "61 min 40 s");
-  EXPECT_EQ(Duration(7260), "2 h 1 min");
+  EXPECT_EQ(DurationText(61.5), "61.5 s");
+  EXPECT_EQ(DurationText(3700), "61 min 40 s");
+  EXPECT_EQ(DurationText(7260), "2 h 1 min");
   EXPECT_EQ(DateText(1764439502.9), "2025-11-29 18:05 UTC");
   EXPECT_EQ(DateText(0), "");
 }
