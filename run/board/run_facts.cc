@@ -107,8 +107,8 @@ Options OptionsOf(std::string_view toml) {
 
 RunFacts::Seen RunFacts::Look(const std::string& path) {
   struct stat s {};
-  if (stat(path.c_str(), &s) != 0) return {-1, -1};
-  return {int64_t{s.st_mtim.tv_sec} * 1'000'000'000 + s.st_mtim.tv_nsec, s.st_size};
+  if (stat(path.c_str(), &s) != 0) return {-1, -1, 0};
+  return {int64_t{s.st_mtim.tv_sec} * 1'000'000'000 + s.st_mtim.tv_nsec, s.st_size, s.st_ino};
 }
 
 bool RunFacts::Changed(const std::string& path) {

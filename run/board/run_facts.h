@@ -54,6 +54,7 @@ class RunFacts {
   struct Seen {
     int64_t changed_ns = -2;
     int64_t bytes = -1;
+    uint64_t inode = 0;  // another file of the same size may be there within a tick of the clock
     bool operator==(const Seen&) const = default;
   };
   static Seen Look(const std::string& path);

@@ -127,7 +127,7 @@ TEST(ConfigTest, AContradictionIsWhereItsOptionWasGiven) {
       "--set run.max_staleness=2: run.max_staleness > 0 needs run.schedule = \"async\": under "
       "sync every batch is sampled by its own version.");
   EXPECT_EQ(ProblemsOf(std::string(kMinimal) + "[run]\nsteps = -3\n", {"run.seed=4"}),
-            "r.toml: run.steps = -3 has to be at least 0.");
+            "r.toml:6: run.steps = -3 has to be at least 0.");
 }
 
 TEST(ConfigTest, ContradictionsAreSentences) {

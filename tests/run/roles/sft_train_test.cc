@@ -97,6 +97,7 @@ TEST(SftTrainTest, ResumesBitForBitOverTheSameRowsOnly) {
                                          "sft.batch=8",
                                          "run.checkpoint_every=5",
                                          "eval.every=4",
+                                         "checkpoint.optimizer=always",
                                          "optimizer.lr_schedule=constant",
                                          "optimizer.warmup_fraction=0"};
   ASSERT_EQ(RunPlumb(Line(temp / "whole", 20, sets)).code, 0);
