@@ -74,6 +74,32 @@ struct Index {
   }
 };
 
+// Names of other systems that have no option of the same meaning, and what there is.
+struct Elsewhere {
+  const char* name;
+  const char* here;
+};
+constexpr char kBatch[] =
+    "an update sees rollout.prompts_per_step x rollout.samples_per_prompt answers (pairs: "
+    "preference.batch, demonstrations: sft.batch); optimizer.micro_batch_tokens bounds its memory";
+constexpr char kEverySteps[] = "every step's metrics are written";
+constexpr Elsewhere kElsewhere[] = {
+    {"per_device_train_batch_size", kBatch},
+    {"gradient_accumulation_steps", kBatch},
+    {"ppo_micro_batch_size_per_gpu", kBatch},
+    {"num_train_epochs", "run.steps counts the updates of the whole run"},
+    {"total_epochs", "run.steps counts the updates of the whole run"},
+    {"logging_steps", kEverySteps},
+    {"log_every_n_steps", kEverySteps},
+    {"report_to", "metrics.tensorboard and metrics.prometheus_port say where metrics go"},
+    {"bf16", "it is model.dtype = \"bfloat16\""},
+    {"fp16", "model.dtype is float32 or bfloat16"},
+    {"use_peft", "it is policy.adapter = \"lora\""},
+    {"use_lora", "it is policy.adapter = \"lora\""},
+    {"lora", "it is policy.adapter = \"lora\", with policy.rank, alpha and targets"},
+    {"peft_config", "it is policy.adapter = \"lora\", with policy.rank, alpha and targets"},
+};
+
 class Parser {
  public:
   Parser(std::string file, Origins& origins, std::vector<std::string>& problems)
@@ -120,9 +146,27 @@ class Parser {
       problems_.push_back(place + ": unknown key '" + key + "': here it is " + list);
       return;
     }
-    const std::string nearest = NearestName(last, known);
+    for (const Elsewhere& there : kElsewhere) {
+      if (last != there.name) continue;
+      problems_.push_back(place + ": unknown key '" + key + "': here " + there.here);
+      return;
+    }
+    // Of this table first; of all tables, aliases too, where that is much nearer.
+    std::vector<std::string> words;
+    for (const auto& [word, home] : index_.places) words.push_back(word);
+    std::string meant = NearestName(last, known);
+    const std::string anywhere = NearestName(last, words, std::max<size_t>(2, last.size() / 4));
+    if (!anywhere.empty() && EditDistance(last, anywhere) + 1 < EditDistance(last, meant)) {
+      meant = index_.places.find(anywhere)->second;
+      if (!meant.ends_with("." + anywhere)) meant += "' ('" + anywhere + "' elsewhere)";
+      else meant += "'";
+    } else if (prefix.empty() && EditDistance(last, meant) > std::max<size_t>(2, last.size() / 3)) {
+      meant.clear();
+    } else if (!meant.empty()) {
+      meant = prefix + meant + "'";
+    }
     problems_.push_back(place + ": unknown key '" + key + "'" +
-                        (nearest.empty() ? "" : ", did you mean '" + prefix + nearest + "'?"));
+                        (meant.empty() ? "" : ", did you mean '" + meant + "?"));
   }
 
   std::string Place(const toml::source_region& source) const {
@@ -184,7 +228,7 @@ class Parser {
     return std::string::npos;
   }
 
-  void Wrong(const toml::node& node, const std::string& key, const char* wanted) {
+  void Wrong(const toml::node& node, const std::string& key, const std::string& wanted) {
     std::ostringstream type;
     type << node.type();
     problems_.push_back(Place(node.source()) + ": " + key + " has to be " + wanted + ", not " +
@@ -238,7 +282,7 @@ class Parser {
   }
   void Convert(const toml::node& node, const std::string& key, std::vector<std::string>& out) {
     const toml::array* array = node.as_array();
-    if (!array) return Wrong(node, key, "a list of strings");
+    if (!array) return Wrong(node, key, "a list of strings, [\"a\", \"b\"]");
     out.clear();
     for (const toml::node& element : *array) {
       out.emplace_back();
@@ -248,7 +292,7 @@ class Parser {
   void Convert(const toml::node& node, const std::string& key,
                std::map<std::string, std::string>& out) {
     const toml::table* table = node.as_table();
-    if (!table) return Wrong(node, key, "a table of strings");
+    if (!table) return Wrong(node, key, "a table of strings (with --set: " + key + ".name=value)");
     for (const auto& [name, value] : *table)
       Convert(value, key + "." + std::string(name.str()), out[std::string(name.str())]);
   }

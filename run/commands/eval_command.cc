@@ -205,6 +205,7 @@ OrderedJson JsonOf(const EvalArguments& a, const Plan& plan, const AnswerTally& 
     row["failures"] = part.failures;
     out["parts"].push_back(std::move(row));
   }
+  out["without_answer"] = tally.unmarked;
   out["clipped"] = tally.clipped;
   out["aborted"] = tally.aborted;
   out["unscored"] = tally.unscored;
@@ -257,6 +258,13 @@ void PrintText(const Plan& plan, const AnswerTally& tally, double seconds) {
     if (part.failed > 0)
       std::printf(", failed on %lld, first: %s", number(part.failed), part.first_failure.c_str());
     std::printf("\n");
+  }
+  if (tally.unmarked > 0) {
+    const bool asks_markers = !plan.judged && plan.config.reward.parts.front().args ==
+                                                  std::vector<std::string>{"fallback=none"};
+    std::printf("%lld of %lld answers mark nothing as the answer (<answer>, \\boxed, ####)%s\n",
+                number(tally.unmarked), number(tally.answers),
+                asks_markers ? "; --fallback last_number takes the last number there" : "");
   }
   if (tally.clipped > 0) std::printf("%lld answers cut at the limit\n", number(tally.clipped));
   if (tally.unscored > 0) {

@@ -143,6 +143,7 @@ void AnswerEval::AddOne(TrajectoryGroup& group, Parts& parts, const Each& each) 
     ++tally_.answers;
     correct += right[i];
     tally_.clipped += t.finish == FinishReason::kLength;
+    tally_.unmarked += says_ && !aborted && says_(t.completion).empty();
     tally_.aborted += aborted;
     tally_.unscored += !t.scored;
     tally_.tokens += t.completion_length();

@@ -46,6 +46,7 @@ struct AnswerTally {
   std::vector<std::vector<double>> pass;  // [k of PassCounts][prompt]
   bool votes = false;                     // a majority can be told
   int64_t voted = 0, voted_right = 0;     // prompts with an answer at all; of those, right ones
+  int64_t unmarked = 0;  // answers in which the rule of `answer` and `math` finds none
   double share() const {
     return answers ? static_cast<double>(correct) / static_cast<double>(answers) : 0;
   }

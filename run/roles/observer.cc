@@ -350,8 +350,9 @@ std::string HeldOutText(const configs::Config& config, const learner::EvalResult
     std::snprintf(text, sizeof text, "accuracy %.3f, margin %.4f, loss %.4f (%lld pairs)",
                   e.accuracy, e.reward, e.loss.value_or(0), n);
   } else {
-    std::snprintf(text, sizeof text, "pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers)",
-                  e.accuracy, e.reward, e.reward_se, n);
+    std::snprintf(text, sizeof text,
+                  "pass@1 %.3f, mean reward %.3f +- %.3f (%lld answers, temperature %g)",
+                  e.accuracy, e.reward, e.reward_se, n, config.rollout.temperature);
   }
   return text;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
@@ -53,7 +54,8 @@ bool IsHubName(const std::string& path) {
 std::string HowToGet(const std::string& path) {
   if (path.ends_with(".gguf"))
     return "; a GGUF file becomes a model folder by: plumb convert " + path + " DIR";
-  if (!IsHubName(path)) return "";
+  // "runs/x" where there is a folder `runs` is a path that was misspelt.
+  if (!IsHubName(path) || std::filesystem::exists(path.substr(0, path.find('/')))) return "";
   const std::string folder = "models/" + path.substr(path.find('/') + 1);
   return "; if it is a name of the Hugging Face hub: Plumb reads folders, not the hub. Fetch it "
          "with "

@@ -208,8 +208,11 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   if (usable <= heldout) {
     throw Error(ErrorCode::kInvalidArgument,
                 "there are " + std::to_string(usable) +
-                    (labelled ? " usable rows" : " usable pairs") + " and preference.heldout = " +
-                    std::to_string(heldout) + ": nothing is left to train on; " + rows.LeftOut(),
+                    (labelled ? " usable rows" : " usable pairs") +
+                    (heldout == 0 ? ""
+                                  : " and preference.heldout = " + std::to_string(heldout) +
+                                        ": nothing is left to train on") +
+                    "; " + rows.LeftOut(),
                 config.data.train);
   }
   if (labelled) {

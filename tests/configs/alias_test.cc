@@ -120,10 +120,18 @@ TEST(AliasTest, ARightNameInTheWrongTableIsToldItsPlace) {
       {"algorithm.cliprange_value=0.1", "here it is critic.value_clip"},
       {"beta=0.1", "here it is algorithm.kl_coef or preference.beta"},
       {"algorithm.nothing_like_it=1", "did you mean"},
+      {"max_completion_lenght=9",
+       "did you mean 'rollout.max_new_tokens' ('max_completion_length' elsewhere)?"},
+      {"rollout.learning_rat=1", "did you mean 'optimizer.learning_rate'?"},
+      {"per_device_train_batch_size=4", "an update sees rollout.prompts_per_step"},
+      {"lora.rank=8", "policy.adapter = \"lora\""},
+      {"bf16=true", "model.dtype = \"bfloat16\""},
+      {"data.map=answer", "with --set: data.map.name=value"},
   };
   for (const auto& [set, said] : cases) {
     EXPECT_NE(ProblemsOf({set}).find(said), std::string::npos) << set << ": " << ProblemsOf({set});
   }
+  EXPECT_EQ(ProblemsOf({"nothing_like_any=1"}).find("did you mean"), std::string::npos);
 }
 
 }  // namespace

@@ -54,6 +54,7 @@ TEST(AnswerEval, CountsMeansPassesAndVotes) {
   EXPECT_EQ(t.correct, 4);
   EXPECT_EQ(t.solved_prompts, 3);
   EXPECT_EQ(t.unscored, 0);
+  EXPECT_EQ(t.unmarked, 3) << "three of the third prompt's";
   ASSERT_EQ(PassCounts(4), (std::vector<int64_t>{1, 2, 4}));
   EXPECT_NEAR(EstimateOf(t.pass[0]).mean, 4.0 / 12, 1e-12);
   EXPECT_NEAR(EstimateOf(t.pass[1]).mean, (5.0 / 6 + 0.5 + 0.5) / 3, 1e-12);
