@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/output_path.h"
 
 namespace plumb {
 namespace {
@@ -159,7 +160,10 @@ FileSystem& RealFileSystem() {
   return files;
 }
 
-void FileSystem::WriteFileAtomic(const std::string& path, std::string_view bytes) {
+void FileSystem::WriteFileAtomic(const std::string& name, std::string_view bytes) {
+  const std::optional<std::string> replaceable = ReplaceablePath(name);
+  if (!replaceable) return OpenAppend(name, /*truncate=*/false)->Append(bytes);
+  const std::string& path = *replaceable;
   // Unique in this process and between processes, so that two writers never share a temp file.
   static std::atomic<uint64_t> counter{0};
   const std::string temp =

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/base/output_path.h"
 
 namespace plumb::replay {
 namespace {
@@ -16,9 +17,9 @@ std::string PartOf(const std::string& path) { return path + ".part"; }
 
 }  // namespace
 
-LineWriter::LineWriter(std::string path, FileSystem& files)
-    : files_(files), path_(std::move(path)) {
-  file_ = files_.OpenAppend(PartOf(path_), /*truncate=*/true);
+LineWriter::LineWriter(const std::string& path, FileSystem& files)
+    : files_(files), path_(ReplaceablePath(path).value_or(path)), through_(!ReplaceablePath(path)) {
+  file_ = files_.OpenAppend(through_ ? path_ : PartOf(path_), /*truncate=*/!through_);
   if (path_.ends_with(".gz")) {
     packer_ = std::make_unique<z_stream>();
     constexpr int kGzipWindow = 15 + 16;
@@ -33,8 +34,8 @@ LineWriter::LineWriter(std::string path, FileSystem& files)
 
 LineWriter::~LineWriter() {
   if (packer_) deflateEnd(packer_.get());
-  if (finished_) return;
   file_.reset();
+  if (finished_ || through_) return;
   try {
     files_.Remove(PartOf(path_));
   } catch (const Error&) {  // the error that ends the export is the one to tell
@@ -48,6 +49,7 @@ void LineWriter::Add(std::string_view line) {
 
 void LineWriter::Finish() {
   Flush(/*last=*/true);
+  if (through_) return;
   file_->Sync();
   file_.reset();
   files_.Rename(PartOf(path_), path_);

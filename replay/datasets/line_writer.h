@@ -18,7 +18,7 @@ namespace plumb::replay {
 
 class LineWriter {
  public:
-  explicit LineWriter(std::string path, FileSystem& files = RealFileSystem());
+  explicit LineWriter(const std::string& path, FileSystem& files = RealFileSystem());
   ~LineWriter();
   LineWriter(const LineWriter&) = delete;
   LineWriter& operator=(const LineWriter&) = delete;
@@ -32,7 +32,8 @@ class LineWriter {
   void Write(std::string_view bytes);
 
   FileSystem& files_;
-  const std::string path_;
+  const std::string path_;  // of a link: what it links to
+  const bool through_;      // a device or a pipe: written to as it is
   std::unique_ptr<AppendFile> file_;
   std::unique_ptr<z_stream_s> packer_;  // nullptr: plain
   std::string pending_;

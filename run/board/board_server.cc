@@ -112,6 +112,7 @@ struct BoardServer::Impl {
 
   static void Say(httplib::Response& reply, int status, const std::string& what) {
     reply.status = status;
+    reply.set_header("Connection", "close");  // a client that is refused keeps no thread
     reply.set_content("{\"error\":\"" + what + "\"}", "application/json");
   }
 

@@ -130,9 +130,10 @@ int RunCli(int argc, char** argv) {
     std::fprintf(stderr, "plumb: internal error: %s\n", e.what());
     return 1;
   }
+  errno = 0;  // that of an earlier write is long gone
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
     std::fprintf(stderr, "plumb: error: cannot write to standard output: %s\n",
-                 std::strerror(errno));
+                 errno != 0 ? std::strerror(errno) : "what was written before is not all there");
     if (result.exit_code == 0) return ExitCodeOf(ErrorCode::kIo);
   }
   return result.exit_code;

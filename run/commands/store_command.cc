@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "common/base/file.h"
+#include "common/base/output_path.h"
 #include "replay/datasets/dump.h"
 #include "replay/store/store.h"
 #include "run/commands/cli.h"
@@ -101,8 +102,9 @@ void AddExport(CLI::App& store, const Shared& a) {
                 "with tokens, masks, log-probs, versions, and how many tokens filters kept");
   out->callback([a] {
     std::unique_ptr<AppendFile> file;
-    const std::string part = a->out + ".part";
-    if (!a->out.empty()) file = RealFileSystem().OpenAppend(part, /*truncate=*/true);
+    const std::optional<std::string> out = ReplaceablePath(a->out);  // nullopt: a pipe, a device
+    const std::string part = out ? *out + ".part" : a->out;
+    if (!a->out.empty()) file = RealFileSystem().OpenAppend(part, /*truncate=*/out.has_value());
     const uint64_t groups =
         replay::ExportTrajectories(a->path, a->tokens, [&](const std::string& line) {
           if (file) {
@@ -112,9 +114,9 @@ void AddExport(CLI::App& store, const Shared& a) {
           }
         });
     if (!file) return;
-    file->Sync();
+    if (out) file->Sync();
     file.reset();
-    RealFileSystem().Rename(part, a->out);
+    if (out) RealFileSystem().Rename(part, *out);
     std::printf("%s: %llu groups\n", a->out.c_str(), static_cast<unsigned long long>(groups));
   });
 }

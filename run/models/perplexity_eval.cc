@@ -93,7 +93,8 @@ class TextScorer {
       }
       const Demonstration& d = pieces[i].tokens;
       for (size_t t = 1; t < d.tokens.size(); ++t) {
-        if (d.loss_mask[t] != 0)
+        // How an end token is spelled says nothing about the text.
+        if (d.loss_mask[t] != 0 && !model_.tokenizer->IsSpecial(d.tokens[t]))
           row.bytes += static_cast<int64_t>(model_.tokenizer->TokenBytes(d.tokens[t]).size());
       }
     }

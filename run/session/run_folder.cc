@@ -46,12 +46,26 @@ std::optional<int64_t> NextStep(const std::string& checkpoints) {
   return step;
 }
 
+// What a process that was killed had not yet given its name (common/base/file.h).
+bool IsUnfinished(const fs::path& entry) {
+  return entry.filename().string().find(".tmp.") != std::string::npos;
+}
+
 bool HoldsSomething(const std::string& folder) {
   if (!fs::exists(folder)) return false;
   if (!fs::is_directory(folder)) return true;
-  return std::any_of(
-      fs::directory_iterator(folder), fs::directory_iterator(),
-      [](const fs::directory_entry& entry) { return entry.path().filename() != RunLock::kFile; });
+  return std::any_of(fs::directory_iterator(folder), fs::directory_iterator(),
+                     [](const fs::directory_entry& entry) {
+                       return entry.path().filename() != RunLock::kFile &&
+                              !IsUnfinished(entry.path());
+                     });
+}
+
+// A run that was killed between its name and its recipe: nothing was begun that could be lost.
+bool NeverBegan(const RunFolder& folder) {
+  return fs::exists(folder.identity()) && !fs::exists(folder.config()) &&
+         !fs::exists(folder.metrics()) && !fs::exists(folder.store()) &&
+         (!fs::exists(folder.checkpoints()) || fs::is_empty(folder.checkpoints()));
 }
 
 void RemoveAllButLock(const std::string& folder) {
@@ -100,14 +114,14 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
   while (folder.path.size() > 1 && folder.path.back() == '/') folder.path.pop_back();
   FileSystem& files = RealFileSystem();
 
-  const bool exists = fs::exists(folder.identity());
-  if (!exists && resume) {
+  const bool exists = fs::exists(folder.identity()), unbegun = NeverBegan(folder);
+  if ((!exists || unbegun) && resume) {
     throw Error(ErrorCode::kNotFound,
                 "there is no run in this folder to go on with: name its --out, or leave --resume "
                 "out to begin one",
                 folder.path);
   }
-  if (exists && !resume && !overwrite) {
+  if (exists && !unbegun && !resume && !overwrite) {
     throw Error(ErrorCode::kConflict,
                 "there is a run in this folder already: go on with --resume, start anew with "
                 "--overwrite, or choose another --out",
@@ -131,6 +145,14 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
     run.earlier_progress_ = run.Progress();
     const std::optional<int64_t> next = NextStep(folder.checkpoints());
     run.next_step_ = next.value_or(0);
+    if (!next && fs::exists(folder.model())) {
+      throw Error(
+          ErrorCode::kNotFound,
+          "holds no checkpoint of this run, which has trained: bring it back to go on. What "
+          "was trained is in " +
+              folder.model() + "; --overwrite begins anew and removes it",
+          folder.checkpoints());
+    }
     const configs::RecipeDifference difference =
         configs::CompareForResume(run.earlier_config_, config, next.has_value());
     RefuseOtherOptions(difference.refused, folder.config());
@@ -144,7 +166,7 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
     }
     if (!run.changes_.empty()) files.WriteFileAtomic(folder.changes(), changes);
   } else {
-    if (exists) RemoveAllButLock(folder.path);
+    RemoveAllButLock(folder.path);  // an older run, or what a killed process left
     // Who made it, so that a page about it can say so years later.
     files.WriteFileAtomic(folder.identity(),
                           Json{{"run_id", NewRunId()},

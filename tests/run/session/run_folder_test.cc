@@ -217,6 +217,40 @@ TEST(RunFolderTest, ARunSaysWhoMadeItOfWhatAndWhen) {
   EXPECT_EQ(Read(folder.identity()), before) << "a resume is the same run";
 }
 
+TEST(RunFolderTest, WhatAKilledStartLeftStandsInNobodysWay) {
+  const TempFolder temp;
+  std::filesystem::create_directories(temp / "a");
+  { std::ofstream(temp / "a/run.json.tmp.1.0") << "{"; }
+  const RunFolder a = Prepare(temp / "a", {}, false).folder();
+  EXPECT_FALSE(std::filesystem::exists(temp / "a/run.json.tmp.1.0"));
+  // Killed between its name and its recipe.
+  std::filesystem::remove(a.config());
+  EXPECT_THROW(Prepare(temp / "a", {}, true), Error) << "there is nothing to go on with";
+  const std::string id = ReadRunId(a);
+  Prepare(temp / "a", {}, false);
+  EXPECT_NE(ReadRunId(a), id);
+  // What has steps is a run, whatever else it lacks.
+  std::filesystem::remove(a.config());
+  RealFileSystem().WriteFileAtomic(a.metrics(), "{\"step\":0}\n");
+  EXPECT_THROW(Prepare(temp / "a", {}, false), Error);
+}
+
+TEST(RunFolderTest, ARunWhoseCheckpointsAreGoneDoesNotBeginAnewUnasked) {
+  const TempFolder temp;
+  const RunFolder folder = Prepare(temp / "run", {}, false).folder();
+  std::filesystem::create_directories(folder.model());
+  try {
+    Prepare(temp / "run", {}, true);
+    FAIL() << "it trained already";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kNotFound);
+    EXPECT_NE(std::string(e.what()).find("holds no checkpoint"), std::string::npos) << e.what();
+  }
+  EXPECT_TRUE(std::filesystem::exists(folder.model()));
+  WithCheckpoint(folder, "step-00000004");
+  EXPECT_EQ(Prepare(temp / "run", {}, true).next_step(), 4);
+}
+
 TEST(RunFolderTest, ANewRunThatCannotStartLeavesNothing) {
   const TempFolder temp;
   Prepare(temp / "run", {}, false).UndoIfNothingTrained(2);
