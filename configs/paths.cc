@@ -1,9 +1,12 @@
 #include "configs/paths.h"
 
+#include <sys/stat.h>
+
 #include <concepts>
 #include <filesystem>
 #include <string_view>
 
+#include "common/base/error.h"
 #include "configs/fields.h"
 
 namespace plumb::configs {
@@ -20,6 +23,21 @@ std::string Full(const fs::path& path) {
   std::error_code error;
   const fs::path full = fs::weakly_canonical(fs::absolute(path), error);
   return error ? path.string() : full.string();
+}
+
+// In full, with the last name as it is.
+fs::path Place(const std::string& path) {
+  fs::path place = fs::absolute(path);
+  if (!place.has_filename()) place = place.parent_path();  // "model/"
+  if (place.filename() == "." || place.filename() == "..") return Full(place);
+  return fs::path(Full(place.parent_path())) / place.filename();
+}
+
+bool OnOneFileSystem(const fs::path& a, const fs::path& b) {
+  struct stat of_a {
+  }, of_b{};
+  return ::stat(a.c_str(), &of_a) == 0 && ::stat(b.c_str(), &of_b) == 0 &&
+         of_a.st_dev == of_b.st_dev;
 }
 
 // Visits every option.
@@ -49,6 +67,17 @@ void FindBesideRecipe(Config& config, const std::string& recipe) {
   config.Visit(finder);
 }
 
+std::string PathInRecipe(const std::string& path, const std::string& recipe) {
+  if (path.empty() || path == "arithmetic") return path;
+  const fs::path place = Place(path);
+  if (recipe.empty()) return place.string();
+  const fs::path folder = Place(recipe).parent_path();
+  const fs::path below = place.relative_path(), beside = folder.relative_path();
+  const bool near = !below.empty() && !beside.empty() && *below.begin() == *beside.begin();
+  return (near && OnOneFileSystem(place, folder) ? place.lexically_relative(folder) : place)
+      .string();
+}
+
 std::vector<std::string> MissingFiles(const Config& config, const std::string& recipe) {
   std::vector<std::string> missing;
   const auto look = [&](const char* option, const std::string& value, const char* advice) {
@@ -66,6 +95,13 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
   look("sft.data", config.sft.data, "");
   look("critic.path", config.critic.path, model);
   return missing;
+}
+
+void RefuseMissingFiles(const Config& config, const std::string& recipe) {
+  std::string all;
+  for (const std::string& one : MissingFiles(config, recipe))
+    all += (all.empty() ? "" : "\n  ") + one;
+  if (!all.empty()) throw Error(ErrorCode::kNotFound, all, recipe);
 }
 
 }  // namespace plumb::configs

@@ -3,8 +3,8 @@
 //
 // Purpose: a recipe starts from any folder, and what is missing is named by the full paths that
 // were tried.
-// Thread safety: pure functions of the configuration and the file system. Errors: none; a missing
-// file is a sentence.
+// Thread safety: pure functions of the configuration and the file system. Errors: kNotFound of
+// RefuseMissingFiles; elsewhere a missing file is a sentence.
 #pragma once
 
 #include <string>
@@ -19,7 +19,18 @@ namespace plumb::configs {
 // remembers it. All others stay as they are.
 void FindBesideRecipe(Config& config, const std::string& recipe);
 
+// `path` as a recipe says it that is written to the file `recipe` (empty: to no file), so that it
+// leads to the same place from every working folder (but one that has a file of that very path
+// itself, which goes before: FindBesideRecipe): relative to the recipe's folder, so that both
+// may be moved together; in full where they share no folder below the root or not their file
+// system. "arithmetic" and an empty path stay. The last name of the path is not followed where it
+// is a link: its ending says what the file is.
+std::string PathInRecipe(const std::string& path, const std::string& recipe);
+
 // A sentence for each of the data and model options that leads nowhere, with the full paths tried.
 std::vector<std::string> MissingFiles(const Config& config, const std::string& recipe);
+
+// kNotFound with all of these sentences, if there are any.
+void RefuseMissingFiles(const Config& config, const std::string& recipe);
 
 }  // namespace plumb::configs

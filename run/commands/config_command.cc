@@ -73,8 +73,8 @@ void New(const NewArguments& a) {
     if (path.empty() || path == "arithmetic" || files.Exists(path)) continue;
     throw Error(ErrorCode::kNotFound, "is not there (names on a hub are not fetched)", path);
   }
-  const std::string recipe =
-      ProposeRecipe({.algorithm = *algorithm, .model = a.model, .data = a.data});
+  const std::string recipe = ProposeRecipe(
+      {.algorithm = *algorithm, .model = a.model, .data = a.data, .recipe = to_file ? a.out : ""});
   if (!to_file) {
     std::fputs(recipe.c_str(), stdout);
     return;

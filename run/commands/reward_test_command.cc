@@ -9,6 +9,7 @@
 
 #include "common/record/json_text.h"
 #include "configs/config.h"
+#include "configs/paths.h"
 #include "replay/store/record.h"
 #include "replay/store/unscored.h"
 #include "reward/models/reward_model.h"
@@ -260,8 +261,12 @@ int Test(const TestArguments& a) {
       std::any_of(loaded.origins.begin(), loaded.origins.end(), [](const auto& origin) {
         return origin.first.starts_with("model.") && origin.second != "default";
       });
-  const std::unique_ptr<Session> session =
-      names_model || a.samples.empty() ? Session::WithoutRun(config) : nullptr;
+  const bool asks_model = names_model || a.samples.empty();
+  configs::Config read;  // of what may be missing, what is read here
+  if (asks_model) read.model.path = config.model.path;
+  read.data.train = config.data.train;
+  configs::RefuseMissingFiles(read, a.recipe);
+  const std::unique_ptr<Session> session = asks_model ? Session::WithoutRun(config) : nullptr;
   std::vector<RewardSample> samples;
   if (a.samples.empty()) {
     samples = MakeRewardSamples(config);

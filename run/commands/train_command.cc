@@ -215,12 +215,7 @@ int Train(const TrainArguments& arguments) {
   if (!arguments.roles.empty()) overrides.push_back("run.roles=\"" + arguments.roles + "\"");
   configs::Config config = configs::LoadRecipe(arguments.recipe, overrides).config;
   if (!arguments.out.empty()) config.run.out = arguments.out;
-  if (const std::vector<std::string> missing = configs::MissingFiles(config, arguments.recipe);
-      !missing.empty()) {
-    std::string all;
-    for (const std::string& one : missing) all += (all.empty() ? "" : "\n  ") + one;
-    throw Error(ErrorCode::kNotFound, all, arguments.recipe);
-  }
+  configs::RefuseMissingFiles(config, arguments.recipe);
   PreparedRun run = PrepareRun(config, arguments.recipe, arguments.resume, arguments.overwrite);
   int code = 0;
   try {

@@ -8,6 +8,7 @@
 
 #include "common/base/error.h"
 #include "configs/defaults.h"
+#include "configs/paths.h"
 #include "configs/recipe_text.h"
 #include "policy_model/speed.h"
 #include "replay/datasets/rows/row_parser.h"
@@ -90,6 +91,9 @@ class Proposal {
     else if (request_.algorithm == AlgorithmName::kSft) ChooseDemonstrations();
     else ChoosePairs();
     Set("optimizer.micro_batch_tokens", c_.optimizer.micro_batch_tokens, large_ ? 2048 : 4096);
+    // From here on nothing is read: as the recipe says them.
+    for (std::string* path : {&c_.model.path, &c_.data.train, &c_.data.eval})
+      *path = configs::PathInRecipe(*path, request_.recipe);
     remarks_[""] =
         Title() + "\n   plumb train RECIPE\n   plumb config show RECIPE     (every option)";
     const std::string text = configs::CommentedToml(c_, keys_, remarks_);
@@ -109,8 +113,8 @@ class Proposal {
 
   std::string Title() const {
     return configs::NameOf(request_.algorithm) + " of " +
-           (is_new() ? "a new small model" : request_.model) + " on " +
-           (sums() ? "generated sums" : request_.data) + (facts_.empty() ? "" : ": " + facts_) +
+           (is_new() ? "a new small model" : c_.model.path) + " on " +
+           (sums() ? "generated sums" : c_.data.train) + (facts_.empty() ? "" : ": " + facts_) +
            ". Made by `plumb config new`; every line may be changed.";
   }
 

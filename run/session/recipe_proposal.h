@@ -18,6 +18,9 @@ struct RecipeRequest {
   configs::AlgorithmName algorithm = configs::AlgorithmName::kGrpo;
   std::string model;  // folder; empty: a new small model of sums
   std::string data;   // file (of pairs and demonstrations also a store's folder), or "arithmetic"
+  // file that the recipe is written to (configs/paths.h, PathInRecipe); empty: none, then model and
+  // data stand in it in full
+  std::string recipe;
 };
 
 // TOML, checked: LoadRecipe takes it.

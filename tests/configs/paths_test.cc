@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "common/base/error.h"
 #include "common/base/file.h"
 #include "tests/testing/temp_folder.h"
 
@@ -32,6 +33,46 @@ TEST(Paths, AreFoundBesideTheRecipe) {
   const auto missing = MissingFiles(config, temp / "r.toml");
   ASSERT_EQ(missing.size(), 1u);
   EXPECT_NE(missing[0].find((real / "no/such/model").string()), std::string::npos) << missing[0];
+}
+
+TEST(Paths, OfANewRecipeLeadToTheSamePlaceFromEverywhere) {
+  namespace fs = std::filesystem;
+  const TempFolder temp;
+  const fs::path real = fs::canonical(temp.path());
+  fs::create_directories(temp / "made/deep");
+  fs::create_directories(temp / "model");
+  RealFileSystem().WriteFileAtomic(temp / "blob", "{}\n");
+  fs::create_symlink(temp / "blob", temp / "rows.jsonl");
+  EXPECT_EQ(PathInRecipe(temp / "rows.jsonl", temp / "r.toml"), "rows.jsonl");
+  EXPECT_EQ(PathInRecipe(temp / "rows.jsonl", temp / "made/deep/r.toml"), "../../rows.jsonl");
+  EXPECT_EQ(PathInRecipe(temp / "model/", temp / "made/r.toml"), "../model");
+  EXPECT_EQ(PathInRecipe(temp / "made/..", temp / "made/r.toml"), "..");
+  EXPECT_EQ(PathInRecipe(temp / "model", ""), real / "model") << "to no file: in full";
+  EXPECT_EQ(PathInRecipe("/proc/version", temp / "r.toml"), "/proc/version") << "far away: in full";
+  EXPECT_EQ(PathInRecipe("arithmetic", temp / "r.toml"), "arithmetic");
+  EXPECT_EQ(PathInRecipe("", temp / "r.toml"), "");
+  // As they were typed, from a folder between.
+  const fs::path before = fs::current_path();
+  fs::current_path(temp / "made");
+  EXPECT_EQ(PathInRecipe("../rows.jsonl", "deep/r.toml"), "../../rows.jsonl");
+  EXPECT_EQ(PathInRecipe("../rows.jsonl", ""), real / "rows.jsonl");
+  fs::current_path(before);
+}
+
+TEST(Paths, AllThatIsMissingIsRefusedAtOnce) {
+  Config config;
+  config.data.train = "arithmetic";
+  EXPECT_NO_THROW(RefuseMissingFiles(config, "r.toml"));
+  config.model.path = "no/such/model";
+  config.data.eval = "no/such/rows.jsonl";
+  try {
+    RefuseMissingFiles(config, "r.toml");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kNotFound);
+    EXPECT_NE(e.message().find("model.path = "), std::string::npos) << e.message();
+    EXPECT_NE(e.message().find("data.eval = "), std::string::npos) << e.message();
+  }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <sstream>
 
 #include "run/session/recipe_proposal.h"
@@ -118,7 +119,7 @@ TEST_F(ConfigNew, EveryAlgorithmsRecipeTrainsAStep) {
 TEST_F(ConfigNew, TheRewardFitsWhatTheRowsKnow) {
   const std::string with = MakeAndTrain("grpo", "", Data("answers"));
   EXPECT_TRUE(Has(with, "kind = \"answer\"") && !Has(with, "kind = \"length\"")) << with;
-  EXPECT_TRUE(Has(with, "30 prompts") && Has(with, "all with a ground truth")) << with;
+  EXPECT_TRUE(Has(with, "30 prompts") && Has(with, "all with a ground")) << with;
   EXPECT_TRUE(Has(with, "limit = 27") && Has(with, "eval_skip = 27")) << "the last ones: " << with;
   const std::string without = MakeAndTrain("rloo", "", Data("prompts"));
   EXPECT_TRUE(Has(without, "kind = \"length\"") && Has(without, "#   kind = \"python\""))
@@ -145,6 +146,26 @@ TEST_F(ConfigNew, WritesToTheTerminalAndOverNothing) {
   EXPECT_EQ(taken.code, 2);
   EXPECT_TRUE(Has(taken.err, "is there already")) << taken.err;
   EXPECT_EQ(Read(file), "mine\n");
+}
+
+TEST_F(ConfigNew, TheRecipeTrainsFromAnotherFolderThanItWasMadeIn) {
+  namespace fs = std::filesystem;
+  const fs::path before = fs::current_path();
+  RealFileSystem().CreateDirectories(temp_ / "recipes");
+  RealFileSystem().CreateDirectories(temp_ / "elsewhere/deep");
+  fs::current_path(temp_.path());
+  const auto made = RunPlumb({"config", "new", "--algorithm", "sft", "--data", "shown.jsonl",
+                              "--out", "recipes/mine.toml"});
+  const auto shown = RunPlumb({"config", "new", "--algorithm", "sft", "--data", "shown.jsonl"});
+  fs::current_path(temp_ / "elsewhere/deep");
+  const auto trained = RunPlumb({"train", "../../recipes/mine.toml", "--out", "run", "--steps", "1",
+                                 "--set", "run.threads=1"});
+  fs::current_path(before);
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(Has(Read(temp_ / "recipes/mine.toml"), "train = \"../shown.jsonl\""));
+  EXPECT_EQ(trained.code, 0) << trained.err;
+  EXPECT_TRUE(Has(shown.out, "train = \"" + fs::canonical(Data("shown")).string() + "\""))
+      << shown.out;
 }
 
 TEST_F(ConfigNew, SaysWhatDoesNotFit) {

@@ -149,6 +149,24 @@ TEST(RewardTestCommand, BadInputIsSaidWithItsLine) {
   EXPECT_EQ(RunPlumb({"reward", "test"}).code, 2);
 }
 
+TEST(RewardTestCommand, AModelThatIsMissingIsSaidWithThePlacesTried) {
+  const TempFolder temp;
+  Write(temp / "r.toml",
+        "[model]\npath = \"no/such/model\"\n[data]\ntrain = \"arithmetic\"\n"
+        "[[reward.parts]]\nkind = \"length\"\ntarget_tokens = 4\nmax_tokens = 24\n");
+  Write(temp / "samples.jsonl", R"({"prompt": "1+1=", "answer": "2", "completion": "2"})");
+  for (const std::vector<std::string>& more :
+       {std::vector<std::string>(), {"--samples", temp / "samples.jsonl"}}) {
+    std::vector<std::string> line = {"reward", "test", temp / "r.toml"};
+    line.insert(line.end(), more.begin(), more.end());
+    const auto output = RunPlumb(line);
+    EXPECT_EQ(output.code, 3) << output.out;
+    EXPECT_TRUE(Has(output.err, "model.path = \"no/such/model\" is not there: looked for ") &&
+                Has(output.err, temp / "no/such/model"))
+        << output.err;
+  }
+}
+
 TEST(RewardSamples, AConversationIsAPromptAndItsLastAnswer) {
   const TempFolder temp;
   Write(
