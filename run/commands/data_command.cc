@@ -21,6 +21,7 @@
 #include "replay/datasets/importer.h"
 #include "run/commands/cli.h"
 #include "run/commands/spooled_input.h"
+#include "run/session/fresh_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -191,6 +192,14 @@ class Bar {
   std::chrono::steady_clock::time_point last_;
 };
 
+// Those of an unfinished import, from which the same command goes on, among them.
+bool HasRows(const replay::Store& store) {
+  const auto usage = store.Usage();
+  return std::any_of(usage.begin(), usage.end(), [](const auto& family) {
+    return (family.name == "prompts" || family.name == "preferences") && family.records > 0;
+  });
+}
+
 void RunImport(ImportArguments& a, CliResult& result) {
   replay::ImportRequest& request = a.request;
   request.rows.map = ParseMap(a.map);
@@ -208,6 +217,7 @@ void RunImport(ImportArguments& a, CliResult& result) {
   NowBusy(Busy::kNothingToKeep, "nothing was imported");
   Inputs inputs(request.files);
   NowBusy(Busy::kNothingToKeep, "the same command goes on from here");
+  FreshFolder fresh(a.store);
   const auto store = replay::Store::Open(a.store);
   Bar bar(a.quiet);
   request.progress = [&](const std::string& file, double part, int64_t rows) {
@@ -215,7 +225,13 @@ void RunImport(ImportArguments& a, CliResult& result) {
     return !StopRequested();
   };
   replay::ImportReport report;
-  inputs.Run([&] { report = replay::ImportFiles(*store, request); });
+  try {
+    inputs.Run([&] { report = replay::ImportFiles(*store, request); });
+  } catch (const Error&) {
+    if (HasRows(*store)) fresh.Keep();
+    throw;
+  }
+  fresh.Keep();
   inputs.Name(report);
   PrintReport(report, request);
   if (report.stopped) {

@@ -10,6 +10,7 @@
 #include "replay/datasets/pair_miner.h"
 #include "reward/models/reward_model.h"
 #include "run/commands/cli.h"
+#include "run/session/fresh_folder.h"
 #include "run/session/rescoring.h"
 
 namespace plumb::run {
@@ -34,6 +35,7 @@ bool SamePlace(const std::string& a, const std::string& b) {
 
 void Mine(const MineArguments& a) {
   NowBusy(Busy::kNothingToKeep, "no dataset was made; the same command begins anew");
+  FreshFolder fresh(a.into);
   const auto into = replay::Store::Open(a.into);
   std::unique_ptr<replay::Store> from;
   if (!SamePlace(a.store, a.into)) {
@@ -42,6 +44,7 @@ void Mine(const MineArguments& a) {
     from = replay::Store::Open(a.store, how);
   }
   const replay::MineReport report = replay::MinePairs(from ? *from : *into, *into, a.options);
+  fresh.Keep();
   for (const std::string& line : report.Describe()) std::printf("%s\n", line.c_str());
   std::printf("dataset '%s' of %s: %lld pairs%s\n", a.options.dataset.c_str(), a.into.c_str(),
               static_cast<long long>(report.pairs),

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 
@@ -177,7 +178,13 @@ TEST(DataCommandTest, WrongInputIsNamedAndStoresNothing) {
                                  "--store", store, "--dataset", "d"});
   EXPECT_EQ(parquet.code, replay::HasParquet() ? 4 : 9);
   EXPECT_TRUE(Has(parquet.err, replay::HasParquet() ? "damaged" : "JSON lines")) << parquet.err;
+  EXPECT_FALSE(std::filesystem::exists(store)) << "no empty store stays";
   EXPECT_EQ(RunPlumb({"store", "verify", temp / "nothing"}).code, 3);
+  // A store with something in it is left alone.
+  const std::string good = Write(temp / "good.jsonl", "{\"prompt\": \"p\"}\n");
+  ASSERT_EQ(RunPlumb({"data", "import", good, "--store", store, "--dataset", "g"}).code, 0);
+  EXPECT_EQ(RunPlumb({"data", "import", temp / "x", "--store", store, "--dataset", "d"}).code, 2);
+  EXPECT_TRUE(Has(RunPlumb({"store", "verify", store}).out, "1 prompts"));
 }
 
 }  // namespace

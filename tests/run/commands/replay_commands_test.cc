@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <limits>
 
 #include "replay/store/store.h"
@@ -53,6 +54,12 @@ TEST(ReplayCommandsTest, RolloutsBecomePairsThatDpoAndKtoLearnFrom) {
       {"data", "mine", "--store", store, "--into", pairs, "--dataset", "far", "--margin", "100"});
   EXPECT_EQ(none.code, 2);
   EXPECT_TRUE(Has(none.err, "closer than the margin")) << none.err;
+  EXPECT_FALSE(Has(none.err, "replay.keep_steps")) << none.err;
+  EXPECT_EQ(
+      RunPlumb({"data", "mine", "--store", store, "--into", temp / "new", "--margin", "100"}).code,
+      2);
+  EXPECT_FALSE(std::filesystem::exists(temp / "new")) << "no empty store";
+  EXPECT_TRUE(std::filesystem::exists(pairs)) << "it was there before";
 
   uint64_t rows = 0;
   {
@@ -110,6 +117,24 @@ TEST(ReplayCommandsTest, RolloutsBecomePairsThatDpoAndKtoLearnFrom) {
       RunPlumb(DpoLine(temp / "wrong", pairs, model, {"--set", "data.dataset=other"}));
   EXPECT_EQ(wrong.code, 2);
   EXPECT_TRUE(Has(wrong.err, "the store has: mined")) << wrong.err;
+}
+
+TEST(ReplayCommandsTest, ARunThatKeepsNoRolloutsIsSaidToAndNothingIsMade) {
+  const TempFolder temp;
+  const auto trained = testing::Train(temp / "run", 2, {"--quiet"});
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  const auto mined =
+      RunPlumb({"data", "mine", "--store", temp / "run/store", "--into", temp / "new/pairs"});
+  EXPECT_EQ(mined.code, 2) << mined.out;
+  EXPECT_TRUE(
+      Has(mined.err, "keeps no rollouts behind its checkpoint: train with replay.keep_steps = -1"))
+      << mined.err;
+  EXPECT_FALSE(std::filesystem::exists(temp / "new"));
+  const auto empty =
+      RunPlumb({"data", "mine", "--store", temp / "new/none", "--into", temp / "new/none"});
+  EXPECT_EQ(empty.code, 2) << empty.out;
+  EXPECT_TRUE(Has(empty.err, "no rollouts were ever stored here")) << empty.err;
+  EXPECT_FALSE(std::filesystem::exists(temp / "new"));
 }
 
 TEST(ReplayCommandsTest, NewScoresStandBesideTheOldAndPairsMayFollowThem) {
