@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <optional>
+#include <set>
 #include <span>
 #include <utility>
 
@@ -137,6 +138,19 @@ std::string Identity(std::span<const Demonstration> train, std::span<const Demon
          hash.HexDigest().substr(0, 32);
 }
 
+// A row that stands twice may be held out and trained on: then the held-out loss would measure what
+// was learned by heart. How many were taken out of what is trained on.
+int64_t LeaveOutHeldOut(DemonstrationData& data) {
+  std::set<std::vector<int32_t>> heldout;
+  for (const Demonstration& d : data.heldout) heldout.insert(d.tokens);
+  return static_cast<int64_t>(std::erase_if(
+      data.train, [&](const Demonstration& d) { return heldout.contains(d.tokens); }));
+}
+
+std::string EqualToHeldOut(int64_t n) {
+  return n == 0 ? "" : ", " + std::to_string(n) + " equal to a held-out one left out";
+}
+
 }  // namespace
 
 DemonstrationData LoadDemonstrations(const Session& session) {
@@ -170,11 +184,14 @@ DemonstrationData LoadDemonstrations(const Session& session) {
   Encoder encoder(session, session.shape().max_positions, "model.max_positions");
   data.train = encoder.Encode(train);
   data.heldout = encoder.Encode(heldout);
+  const int64_t equal = LeaveOutHeldOut(data);
+  counts.Dropped("equal_to_heldout", equal);
   counts.Used(static_cast<int64_t>(data.train.size() + data.heldout.size()));
   encoder.CountInto(counts);
   data.rows = counts.counters();
   data.notes.push_back("warm start: " + std::to_string(data.train.size()) + " demonstrations, " +
-                       std::to_string(data.heldout.size()) + " held out, " + encoder.LeftOut());
+                       std::to_string(data.heldout.size()) + " held out, " + encoder.LeftOut() +
+                       EqualToHeldOut(equal));
   return data;
 }
 
@@ -207,9 +224,7 @@ DemonstrationData LoadSftData(const Session& session) {
     }
   }
   counts.Read(static_cast<int64_t>(texts.size()));  // what a row gave, each
-  counts.Used(static_cast<int64_t>(data.train.size()));
   encoder.CountInto(counts);
-  data.rows = counts.counters();
   std::vector<size_t> begins;  // of the usable rows, in data.train
   for (size_t i = 0; i < rows.size(); ++i) {
     if (i == 0 || rows[i] != rows[i - 1]) begins.push_back(i);
@@ -222,10 +237,22 @@ DemonstrationData LoadSftData(const Session& session) {
                 source);
   }
   if (heldout > 0) data.heldout = TakeFrom(data.train, begins[begins.size() - heldout]);
+  const int64_t equal = LeaveOutHeldOut(data);
+  if (data.train.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "all " + std::to_string(equal) +
+                    " demonstrations to train on are equal to a held-out one: nothing is left "
+                    "(sft.heldout = 0 holds none out)",
+                source);
+  }
+  counts.Dropped("equal_to_heldout", equal);
+  counts.Used(static_cast<int64_t>(data.train.size() + data.heldout.size()));
+  data.rows = counts.counters();
   data.identity = Identity(data.train, data.heldout);
   data.notes.push_back("demonstrations: " + std::to_string(data.train.size()) + " to train on, " +
                        std::to_string(data.heldout.size()) + " held out (" +
-                       std::to_string(heldout) + " rows), " + encoder.LeftOut());
+                       std::to_string(heldout) + " rows), " + encoder.LeftOut() +
+                       EqualToHeldOut(equal));
   return data;
 }
 

@@ -4,7 +4,8 @@
 // Purpose: a file of any form that `plumb data import` knows as demonstrations, generated sums, or
 // (sft) a preference dataset of a store; through the model's chat template or as text
 // (data.chat_template), cut or left out where they are too long, split into what is trained on and
-// what is held out.
+// what is held out. What is trained on never has the tokens of a held-out one: such duplicates are
+// left out of it and counted. Other duplicates count as often as they stand.
 // Thread safety: functions of their arguments. Errors: those of the import; kInvalidArgument for a
 // source without demonstrations.
 #pragma once

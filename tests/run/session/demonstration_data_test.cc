@@ -170,5 +170,57 @@ TEST_F(Rule, RowsAreHeldOutNotTurns) {
       << cut.notes.back();
 }
 
+// Else the held-out loss would be of what was learned by heart.
+TEST_F(Rule, WhatIsHeldOutIsNeverTrainedOn) {
+  Write("rows", R"({"prompt": "1", "completion": "2"}
+{"prompt": "3", "completion": "4"}
+{"prompt": "3", "completion": "4"}
+{"prompt": [{"role": "user", "content": "1"}], "completion": [{"role": "assistant", "content": "2"}]}
+)");
+  auto config = Recipe("sft", "rows", true);
+  config.sft.heldout = 1;
+  const auto session = Session::WithoutRun(config);
+  const DemonstrationData data = LoadSftData(*session);
+  ASSERT_EQ(data.train.size(), 2u) << "other duplicates stay";
+  for (const Demonstration& d : data.train) EXPECT_EQ(Shown(*session, d), "+3=-4= |4=");
+  ASSERT_EQ(data.heldout.size(), 1u);
+  EXPECT_EQ(Shown(*session, data.heldout[0]), "+1=-2= |2=");
+  EXPECT_NE(data.notes.back().find(", 1 equal to a held-out one left out"), std::string::npos)
+      << data.notes.back();
+  EXPECT_EQ(data.rows.at("rows/demonstrations/read"), 4);
+  EXPECT_EQ(data.rows.at("rows/demonstrations/used"), 3);
+  EXPECT_EQ(data.rows.at("rows/demonstrations/dropped/equal_to_heldout"), 1);
+  config.sft.heldout = 0;
+  const DemonstrationData all = LoadSftData(*Session::WithoutRun(config));
+  EXPECT_EQ(all.train.size(), 4u);
+  EXPECT_EQ(all.notes.back().find("equal to"), std::string::npos) << all.notes.back();
+  Write("rows", R"({"prompt": "1", "completion": "2"}
+{"prompt": "1", "completion": "2"}
+)");
+  config.sft.heldout = 1;
+  try {
+    LoadSftData(*Session::WithoutRun(config));
+    FAIL() << "nothing is left to train on";
+  } catch (const Error& e) {
+    EXPECT_NE(e.message().find("all 1 demonstrations to train on are equal"), std::string::npos)
+        << e.message();
+  }
+}
+
+// Of a warm start every 20th row.
+TEST_F(Rule, AWarmStartTrainsOnNothingThatItHoldsOut) {
+  std::string rows;
+  for (int i = 0; i < 20; ++i)
+    rows += "{\"prompt\": \"" + std::to_string(i % 19) + "\", \"completion\": \"5\"}\n";
+  Write("rows", rows);
+  auto config = Recipe("grpo", "prompts", true);
+  config.sft.data = temp_ / "rows.jsonl";
+  config.sft.steps = 1;
+  const DemonstrationData data = LoadDemonstrations(*Session::WithoutRun(config));
+  EXPECT_EQ(data.train.size(), 18u);
+  EXPECT_EQ(data.heldout.size(), 1u);
+  EXPECT_EQ(data.rows.at("rows/sft/dropped/equal_to_heldout"), 1);
+}
+
 }  // namespace
 }  // namespace plumb::run
