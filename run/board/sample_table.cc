@@ -152,11 +152,13 @@ Json SampleTable::Groups(std::optional<int64_t> step, std::optional<uint64_t> pr
     const auto [found, first] =
         where.try_emplace({place.step, {place.lease, place.prompt}}, groups.size());
     if (first) {
+      Json truth = line.value("ground_truth", Json());
+      if (truth == "") truth = nullptr;  // as runs once wrote it where there is none
       groups.push_back({{"step", place.step},
                         {"lease_id", place.lease},
                         {"prompt_id", std::to_string(place.prompt)},
                         {"prompt", line.value("prompt", Json())},
-                        {"ground_truth", line.value("ground_truth", Json())},
+                        {"ground_truth", std::move(truth)},
                         {"answers", Json::array()}});
     }
     for (const char* of_group : {"step", "lease_id", "prompt", "ground_truth"})

@@ -200,7 +200,7 @@ void PrintJson(const std::string& recipe, const std::vector<Scored>& scored,
     const Prompt& prompt = s.sample->prompt;
     Json row = {{"sample", s.sample->label}, {"group", s.group}, {"prompt", prompt.text}};
     if (prompt.text.empty()) row["prompt"] = reward::PromptJson(prompt);
-    row["ground_truth"] = prompt.ground_truth;
+    row["ground_truth"] = prompt.ground_truth.empty() ? Json(nullptr) : Json(prompt.ground_truth);
     row["completion"] = s.sample->completion;
     row["reward"] = s.trajectory.scored ? Json(s.trajectory.reward) : Json(nullptr);
     if (!s.trajectory.scored) row["unscored_reason"] = s.trajectory.unscored_reason;

@@ -157,7 +157,8 @@ void AnswerEval::AddOne(TrajectoryGroup& group, Parts& parts, const Each& each) 
                                              : OrderedJson::parse(reward::PromptText(prompt));
     line["completion"] = t.completion;
     line["finish"] = FinishName(t.finish);
-    line["ground_truth"] = prompt.ground_truth;
+    line["ground_truth"] =
+        prompt.ground_truth.empty() ? OrderedJson(nullptr) : OrderedJson(prompt.ground_truth);
     line["correct"] = static_cast<bool>(right[i]);
     line["reward"] = t.scored ? OrderedJson(t.reward) : OrderedJson(nullptr);
     for (size_t p = 0; p < parts.size() && !aborted; ++p) {

@@ -26,8 +26,10 @@ std::string ShownRow(const ParsedRow& row) {
   const PreferenceRecord& r = row.record;
   switch (KindOf(row.form)) {
     case RowKind::kPrompts:
-      return "prompt " + Turns(row.prompt.text, row.prompt.messages) + "  ground truth \"" +
-             Short(row.prompt.ground_truth, 40) + "\"";
+      return "prompt " + Turns(row.prompt.text, row.prompt.messages) +
+             (row.prompt.ground_truth.empty()
+                  ? ""
+                  : "  ground truth \"" + Short(row.prompt.ground_truth, 40) + "\"");
     case RowKind::kPairs:
       return "prompt " + Turns(r.prompt_text, r.prompt) + "  chosen " + Turns("", r.chosen) +
              "  rejected " + Turns("", r.rejected);

@@ -86,6 +86,17 @@ TEST(SampleTableTest, ForgetsTheOldestPastItsBoundAndCountsWhatIsNoAnswer) {
   EXPECT_EQ(made.table.Steps(10), (std::vector<int64_t>{6, 7, 8, 9}));
 }
 
+TEST(SampleTableTest, AnEmptyGroundTruthIsNone) {
+  const auto line = [](int64_t step, const std::string& truth) {
+    return R"({"step":)" + std::to_string(step) +
+           R"(,"lease_id":1,"sample":0,"prompt":"p","completion":"c")" + truth + "}\n";
+  };
+  Made made(line(0, R"(,"ground_truth":"")") + line(1, R"(,"ground_truth":null)") + line(2, ""));
+  const auto groups = made.table.Groups(std::nullopt, std::nullopt, 100);
+  ASSERT_EQ(groups.size(), 3u);
+  for (const auto& group : groups) EXPECT_TRUE(group["ground_truth"].is_null()) << group.dump();
+}
+
 TEST(SampleTableTest, FollowsAFileThatAResumeMadeShorter) {
   Made made(Line(0, 1, 0, "p", "old") + Line(20, 2, 0, "p", "gone"));
   RealFileSystem().WriteFileAtomic(made.path, Line(0, 1, 0, "p", "old"));

@@ -90,7 +90,9 @@ TEST(RewardTestCommand, PartsAloneAreEnoughForSamples) {
   const auto output = RunPlumb(
       {"reward", "test", temp / "parts.toml", "--samples", temp / "samples.jsonl", "--json"});
   ASSERT_EQ(output.code, 0) << output.err;
-  EXPECT_EQ(nlohmann::json::parse(output.out)["samples"][0]["reward"], 1);
+  const auto sample = nlohmann::json::parse(output.out)["samples"][0];
+  EXPECT_EQ(sample["reward"], 1);
+  EXPECT_TRUE(sample["ground_truth"].is_null()) << sample;
   Write(
       temp / "tokens.toml",
       "[[reward.parts]]\nname = \"short\"\nkind = \"length\"\ntarget_tokens = 4\nmax_tokens = 8\n");

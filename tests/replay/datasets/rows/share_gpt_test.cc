@@ -347,6 +347,10 @@ TEST(ShareGptTest, ARunShowsItsFirstRowsAndWhatWasPassedOver) {
   EXPECT_EQ(lines[0], path + ": prompt-answer, read 2 = used 2");
   EXPECT_EQ(lines[3], "  note: 1 row: NaN or Infinity in other columns, taken as null; first " +
                           path + ":1: column 'loss' holds NaN");
+
+  const std::string bare = WriteFile(folder / "bare.jsonl", R"({"prompt": "q three"})");
+  EXPECT_EQ(ImportPrompts(bare, {}).ledger.samples.at(0), "prompt \"q three\"")
+      << "a truth that is not there is not shown as an empty one";
 }
 
 }  // namespace
