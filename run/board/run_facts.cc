@@ -9,6 +9,7 @@
 #include <filesystem>
 
 #include "common/base/text.h"
+#include "run/session/interrupt.h"
 #include "run/session/run_lock.h"
 
 namespace plumb::run {
@@ -140,6 +141,12 @@ void RunFacts::Refresh(int64_t last_step) {
       summary_.is_object() && IntegerIn(summary_, "steps", 0) >= last_step + 1 &&
       Look(folder_.summary()).changed_ns >= Look(folder_.metrics()).changed_ns;
   if (!of_last_life) {
+    if (Look(folder_.path + "/" + kStoppedMark).bytes >= 0) {
+      state_ = RunState::kStopped;
+      reason_.clear();
+      seen_.erase(log);
+      return;
+    }
     state_ = RunState::kFailed;
     if (Changed(log)) reason_ = ReasonIn(TailOf(log, kLogTail));
     return;

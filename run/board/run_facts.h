@@ -1,10 +1,10 @@
 // What a run's folder says of it beside its numbers: recipe, state, what ended it, what it dropped.
 //
 // Purpose: the small files of a run, read again only when they changed. State: running while its
-// lock is held; ended with all its steps; stopped before them (Ctrl-C, fewer steps than asked);
-// failed when its process left without a summary of its last step.
-// Thread safety: one thread. Ownership: nothing is open between calls. Errors: none: what is
-// missing or cannot be read is empty; texts are cut at kMaxTextBytes.
+// lock is held; ended with all its steps; stopped before them (Ctrl-C, at once or in order, fewer
+// steps than asked); failed when its process left without a summary of its last step. Thread
+// safety: one thread. Ownership: nothing is open between calls. Errors: none: what is missing or
+// cannot be read is empty; texts are cut at kMaxTextBytes.
 #pragma once
 
 #include <cstdint>

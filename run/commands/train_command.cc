@@ -9,14 +9,17 @@
 
 #include "common/base/error.h"
 #include "common/base/log.h"
+#include "common/base/program_call.h"
 #include "configs/paths.h"
 #include "learner/update/schedule.h"
 #include "run/commands/cli.h"
+#include "run/report/line_wrap.h"
 #include "run/roles/learner_ports.h"
 #include "run/roles/observer.h"
 #include "run/roles/roles.h"
 #include "run/roles/socket_folder.h"
 #include "run/roles/supervisor.h"
+#include "run/session/interrupt.h"
 #include "run/session/run_folder.h"
 #include "run/session/session.h"
 
@@ -61,6 +64,11 @@ std::string BatchSizes(const configs::Config& config) {
          NameOf(config.run.roles);
 }
 
+void SayBegin(const RunFolder& folder, const std::string& sizes) {
+  std::printf("run folder %s\n%s\n", folder.path.c_str(), FitLine(sizes, stdout).c_str());
+  std::fflush(stdout);
+}
+
 int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
   const learner::LearnerResult& r = summary.learner;
   if (!quiet) {
@@ -75,7 +83,8 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     if (!r.stopped_early && r.saved) {
       std::printf("model:  %s\n", session.folder().model().c_str());
       if (!scores)
-        std::printf("try:    plumb generate %s --prompt '...'\n", session.folder().path.c_str());
+        std::printf("try:    %s generate %s --prompt '...'\n", ProgramCall().c_str(),
+                    session.folder().path.c_str());
     }
     std::fflush(stdout);
   }
@@ -232,6 +241,7 @@ int TrainIn(const PreparedRun& run, const configs::Config& config,
             const TrainArguments& arguments) {
   const RunFolder& folder = run.folder();
   NowBusy(Busy::kNothingToKeep, kNothingTrained);
+  MarkWhenStopped(folder.path);
   const auto session = Session::Open(folder.path);
   SetUpLogging("train", -1, folder.logs() + "/train.log");
   if (run.resumed()) SayChanges(run, config, arguments.quiet);
@@ -240,20 +250,15 @@ int TrainIn(const PreparedRun& run, const configs::Config& config,
   if (configs::IsOffline(config)) {
     if (!arguments.quiet) {
       const bool sft = config.algorithm.name == configs::AlgorithmName::kSft;
-      std::printf("run folder %s\n%lld steps of %lld %s; at most %lld tokens a micro-batch; %s\n",
-                  folder.path.c_str(), static_cast<long long>(config.run.steps),
-                  static_cast<long long>(sft ? config.sft.batch : config.preference.batch),
-                  sft ? "demonstrations" : "pairs",
-                  static_cast<long long>(config.optimizer.micro_batch_tokens),
-                  configs::NameOf(config.model.dtype).c_str());
-      std::fflush(stdout);
+      SayBegin(folder, std::to_string(config.run.steps) + " steps of " +
+                           std::to_string(sft ? config.sft.batch : config.preference.batch) +
+                           (sft ? " demonstrations" : " pairs") + "; at most " +
+                           std::to_string(config.optimizer.micro_batch_tokens) +
+                           " tokens a micro-batch; " + configs::NameOf(config.model.dtype));
     }
     return Conclude(*session, RunOfflineTraining(*session, options), arguments.quiet);
   }
-  if (!arguments.quiet) {
-    std::printf("run folder %s\n%s\n", folder.path.c_str(), BatchSizes(config).c_str());
-    std::fflush(stdout);
-  }
+  if (!arguments.quiet) SayBegin(folder, BatchSizes(config));
   if (config.run.roles == configs::Roles::kProcesses) return TrainInProcesses(*session, arguments);
   return Conclude(*session, RunLocal(*session, options), arguments.quiet);
 }
@@ -272,7 +277,10 @@ int Learner(const Session& session, const Endpoints& endpoints, const RunOptions
 }
 
 int Role(const RoleArguments& arguments) {
-  if (arguments.role == "learner") NowBusy(Busy::kNothingToKeep, kNothingTrained);
+  if (arguments.role == "learner") {
+    NowBusy(Busy::kNothingToKeep, kNothingTrained);
+    MarkWhenStopped(arguments.folder);
+  }
   const auto session = Session::Open(arguments.folder);
   const bool numbered = arguments.role == "actor" || arguments.role == "reward";
   SetUpLogging(arguments.role, numbered ? static_cast<int>(arguments.index) : -1,

@@ -8,6 +8,7 @@
 #include "actor/kv_pages.h"
 #include "common/base/error.h"
 #include "common/base/json/strict_json.h"
+#include "common/base/program_call.h"
 #include "common/text/tokenizer/text_stream.h"
 #include "reward/part/reward.h"
 
@@ -24,8 +25,8 @@ const ChatTemplate& TemplateOf(const ModelFolder& model) {
   throw Error(
       ErrorCode::kInvalidArgument,
       "this model has no chat template, so that nothing says how a conversation is written "
-      "for it: `plumb generate " +
-          model.path +
+      "for it: `" +
+          ProgramCall() + " generate " + model.path +
           " --raw --prompt TEXT` continues a text; a chat_template.jinja in the folder makes "
           "it talk",
       model.path);

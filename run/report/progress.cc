@@ -6,6 +6,8 @@
 #include <cmath>
 #include <utility>
 
+#include "run/report/line_wrap.h"
+
 namespace plumb::run {
 namespace {
 
@@ -62,7 +64,7 @@ void Progress::Erase() {
 
 void Progress::Line(const std::string& text) {
   Erase();
-  std::fprintf(out_, "%s\n", text.c_str());
+  std::fprintf(out_, "%s\n", FitLine(text, out_).c_str());
   std::fflush(out_);
 }
 

@@ -224,7 +224,8 @@ RunData LoadRun(const std::string& folder) {
   if (data.config) data.recipe = ReadRecipeValues(*data.config);
   else data.notes.push_back("config.toml is missing, so the recipe is left out.");
   if (!summary) {
-    data.notes.push_back("summary.json is missing: the run has not ended, or was killed.");
+    data.notes.push_back(
+        "summary.json is missing: the run has not ended, or was stopped at once or killed.");
   } else {
     data.summary = Json::parse(*summary, nullptr, /*allow_exceptions=*/false);
     if (!data.summary.is_object()) {

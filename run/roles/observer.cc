@@ -23,6 +23,7 @@
 #include "run/report/sample_text.h"
 #include "run/roles/learner_ports.h"
 #include "run/session/interrupt.h"
+#include "run/session/newest_checkpoint.h"
 #include "run/session/row_counts.h"
 
 namespace plumb::run {
@@ -61,6 +62,8 @@ Json EvalJson(const std::optional<learner::EvalResult>& e) {
 
 Observer::Observer(const Session& session, const RunOptions& options)
     : session_(session), options_(options) {
+  MarkWhenStopped(session.folder().path);
+  AdviseWhenStopped(HowToGoOn(session.folder().path));
   if (!options.quiet) {
     const configs::Config& c = session.config();
     progress_ = std::make_unique<Progress>(RunPlan{.steps = c.run.steps,
@@ -121,6 +124,7 @@ learner::LearnerHooks Observer::Hooks() {
   };
   hooks.saving = [this](const std::string& what, int64_t bytes) { Saving(what, bytes); };
   hooks.saved = [this](int64_t bytes, double seconds) {
+    AdviseWhenStopped(HowToGoOn(session_.folder().path));
     if (progress_) progress_->time_left().Checkpoint(bytes, seconds);
   };
   hooks.evaluation_took = [this](double seconds) {
@@ -140,7 +144,15 @@ void Observer::Saving(const std::string& what, int64_t bytes) {
   if (progress_) progress_->Saving(line, bytes);
 }
 
+// From here on the run is more than its last summary says: nobody may take that for its end.
+void Observer::BeginLife() {
+  if (std::exchange(begun_, true)) return;
+  CheckFolder();
+  RealFileSystem().RemoveAll(session_.folder().summary());
+}
+
 void Observer::SftStep(const learner::SftStep& step) {
+  BeginLife();
   NowBusy(Busy::kSaving);
   if (step.heldout_loss < 0) return;
   char line[160];
@@ -150,8 +162,8 @@ void Observer::SftStep(const learner::SftStep& step) {
 }
 
 void Observer::StartTraining(int64_t first_step) {
-  if (started_) return;
-  started_ = true;
+  if (std::exchange(started_, true)) return;
+  BeginLife();
   const RunFolder& folder = session_.folder();
   const auto& options = session_.config().metrics;
   metrics_.AddSink(MakeJsonlSink(folder.metrics(), first_step));
@@ -195,10 +207,13 @@ void Observer::Step(int64_t step, std::map<std::string, double>& metrics) {
 }
 
 std::optional<std::string> Observer::GroundTruth(const PromptLease& lease) const {
-  if (lease.prompt_sum == 0) return lease.prompt.ground_truth;
+  const auto unless_empty = [](const std::string& truth) {
+    return truth.empty() ? std::nullopt : std::optional(truth);
+  };
+  if (lease.prompt_sum == 0) return unless_empty(lease.prompt.ground_truth);
   PLUMB_CHECK(find_prompt_ != nullptr);
   try {
-    return find_prompt_(lease).ground_truth;
+    return unless_empty(find_prompt_(lease).ground_truth);
   } catch (const Error& e) {
     if (!TryAgain(e)) throw;
     LogWarning(std::string("a sample is written without its ground truth: ") + e.what());

@@ -45,6 +45,7 @@ class Observer {
   void Finish(RunSummary summary);
 
  private:
+  void BeginLife();
   void SftStep(const learner::SftStep& step);
   void Step(int64_t step, std::map<std::string, double>& metrics);
   void Batch(int64_t step, std::span<const TrajectoryGroup> groups);
@@ -67,7 +68,7 @@ class Observer {
   std::unique_ptr<SampleLog> samples_;
   std::function<Prompt(const PromptLease&)> find_prompt_;
   std::map<std::string, int64_t> rows_;
-  bool started_ = false;
+  bool begun_ = false, started_ = false;
   std::string doing_ = "the end of this update";  // what a signal would have to wait for
   int64_t peak_bytes_ = 0;
 };

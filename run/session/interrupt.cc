@@ -1,5 +1,6 @@
 #include "run/session/interrupt.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@ namespace {
 
 constexpr int kExitCode = 7;  // run/commands/cli.h
 constexpr size_t kMaxText = 160;
+constexpr size_t kMaxAdvice = 1024;  // names two paths
 
 std::atomic<int> signals{0};
 std::atomic<bool> stop_requested{false}, stop_at_once{false}, answer_stopped{false};
@@ -20,6 +22,9 @@ std::atomic<int> busy_now{static_cast<int>(Busy::kNothingToKeep)};
 // current one.
 char texts[2][kMaxText + 1] = {};
 std::atomic<int> current_text{0};
+char advices[2][kMaxAdvice + 1] = {};  // in the same way
+std::atomic<int> current_advice{0};
+std::atomic<int> run_folder{-1};  // open, of a run
 
 static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free,
               "read by signal handlers");
@@ -27,7 +32,7 @@ static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_alw
 // One line on standard error by write alone, which a handler may call.
 template <class... Parts>
 void Say(const Parts&... parts) {
-  char line[2 * kMaxText + 200];
+  char line[2 * kMaxText + kMaxAdvice + 200];
   size_t used = 0;
   const auto add = [&](const char* text) {
     const size_t n = std::min(strlen(text), sizeof line - 1 - used);
@@ -43,7 +48,21 @@ void Say(const Parts&... parts) {
 
 const char* Text() { return texts[current_text.load()]; }
 
-[[noreturn]] void EndNow() { _exit(kExitCode); }
+[[noreturn]] void EndNow() {
+  if (const int folder = run_folder.load(); folder >= 0) {
+    const int mark = openat(folder, kStoppedMark, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    if (mark >= 0) close(mark);
+  }
+  _exit(kExitCode);
+}
+
+// `otherwise`: the words of what is no run.
+[[noreturn]] void SayAndEnd(const char* otherwise) {
+  const char* advice = advices[current_advice.load()];
+  if (*advice) Say("stopped at once; ", advice);
+  else Say(otherwise);
+  EndNow();
+}
 
 void FirstSignal(Busy busy) {
   stop_requested.store(true);
@@ -70,11 +89,14 @@ void SecondSignal(Busy busy) {
     case Busy::kNothingToKeep:
     case Busy::kAsking:
     case Busy::kAnswering:
-    case Busy::kInOrder: Say("stopped"); EndNow();
+    case Busy::kInOrder: SayAndEnd("stopped");
     case Busy::kSupervising: stop_at_once.store(true); break;
     case Busy::kUpdating:
-      Say("stopped at once, before ", Text(),
-          ": --resume goes on from the newest checkpoint, without one from the start");
+      if (const char* advice = advices[current_advice.load()]; *advice)
+        Say("stopped at once, before ", Text(), "; ", advice);
+      else
+        Say("stopped at once, before ", Text(),
+            ": --resume goes on from the newest checkpoint, without one from the start");
       EndNow();
     case Busy::kWholeWeights:
     case Busy::kSaving: Say("a checkpoint is being saved; Ctrl-C again ends without it"); break;
@@ -104,7 +126,7 @@ void OnSignal(int number) {
   switch (signals.fetch_add(1)) {
     case 0: FirstSignal(busy); break;
     case 1: SecondSignal(busy); break;
-    default: Say("stopped at once"); EndNow();
+    default: SayAndEnd("stopped at once");
   }
   errno = error;
 }
@@ -121,6 +143,9 @@ void OnAlarm(int) {
 }  // namespace
 
 void HandleInterrupts() {
+  // of an earlier command in this process
+  if (const int folder = run_folder.exchange(-1); folder >= 0) close(folder);
+  AdviseWhenStopped("");
   struct sigaction action {};
   action.sa_handler = OnSignal;
   // a read that is waited for goes on: it does not end as if the file had
@@ -140,10 +165,21 @@ void NowBusy(Busy busy, const std::string& with) {
   if (busy == Busy::kAnswering) answer_stopped.store(false);
   busy_now.store(static_cast<int>(busy));
   // Who asked twice while a checkpoint was saved waits for that, and for nothing behind it.
-  if (busy == Busy::kInOrder && signals.load() >= 2) {
-    Say("stopped");
-    EndNow();
-  }
+  if (busy == Busy::kInOrder && signals.load() >= 2) SayAndEnd("stopped");
+}
+
+void MarkWhenStopped(const std::string& folder) {
+  const int opened = open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  const int before = run_folder.exchange(opened);
+  if (before >= 0) close(before);
+}
+
+void AdviseWhenStopped(const std::string& advice) {
+  const int other = 1 - current_advice.load();
+  const size_t n = std::min(advice.size(), kMaxAdvice);
+  memcpy(advices[other], advice.data(), n);
+  advices[other][n] = '\0';
+  current_advice.store(other);
 }
 
 const std::atomic<bool>& StopRequested() { return stop_requested; }

@@ -58,4 +58,14 @@ const std::atomic<bool>& StopAtOnce();
 // The answer that is being given is to end: set by Ctrl-C under kAnswering.
 const std::atomic<bool>& AnswerStopped();
 
+// What a run that is ended at once leaves behind: a file in its folder, by which others know that a
+// person ended it, and a word on how it goes on. Such a run writes no summary, and is not to be
+// taken for one that failed. The handlers only open and close that file; the folder stays open
+// until the next is named, or the process ends; without the folder there is no file.
+inline constexpr char kStoppedMark[] = "stopped";  // in the folder of a run, empty
+// A run in `folder`: what ends it at once leaves kStoppedMark there, also where it was renamed.
+void MarkWhenStopped(const std::string& folder);
+// What then is said behind "stopped at once; ". Longer texts are cut.
+void AdviseWhenStopped(const std::string& advice);
+
 }  // namespace plumb::run

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +11,7 @@
 #include "common/base/json/strict_json.h"
 #include "common/text/template/special_tokens.h"
 #include "policy_model/transformer.h"
+#include "run/session/newest_checkpoint.h"
 #include "run/session/run_folder.h"
 
 namespace plumb::run {
@@ -87,9 +89,14 @@ std::string WithinRun(const std::string& path) {
   FileSystem& files = RealFileSystem();
   if (!files.Exists(run.identity()) || files.Exists(path + "/config.json")) return path;
   if (files.Exists(run.model())) return run.model();
+  const std::optional<int64_t> newest = NewestCheckpoint(run.checkpoints());
+  if (!newest)
+    throw Error(ErrorCode::kNotFound, "this run has not ended, and has no checkpoint yet", path);
+  char step[32];
+  std::snprintf(step, sizeof step, "/step-%08lld", static_cast<long long>(*newest));
   throw Error(
       ErrorCode::kNotFound,
-      "this run has not ended: its models so far are in " + run.checkpoints() + "/step-*/model",
+      "this run has not ended; its newest model so far: " + run.checkpoints() + step + "/model",
       path);
 }
 

@@ -10,6 +10,8 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "run/session/built.h"
+#include "run/session/interrupt.h"
+#include "run/session/newest_checkpoint.h"
 
 namespace plumb::run {
 namespace {
@@ -30,20 +32,6 @@ std::string NewRunId() {
 std::string ReadIfThere(const std::string& path) {
   return RealFileSystem().Exists(path) ? RealFileSystem().ReadFile(path, kMaxTextBytes)
                                        : std::string();
-}
-
-// The step that the newest checkpoint goes on with, of those written to their end; nullopt: none,
-// the warm start is not over.
-std::optional<int64_t> NextStep(const std::string& checkpoints) {
-  std::optional<int64_t> step;
-  if (!RealFileSystem().Exists(checkpoints)) return step;
-  for (const std::string& name : RealFileSystem().List(checkpoints)) {
-    long long number = 0;
-    if (std::sscanf(name.c_str(), "step-%lld", &number) != 1) continue;
-    if (RealFileSystem().Exists(checkpoints + "/" + name + "/manifest.json"))
-      step = std::max<int64_t>(step.value_or(0), number);
-  }
-  return step;
 }
 
 // What a process that was killed had not yet given its name (common/base/file.h).
@@ -143,7 +131,7 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
     run.earlier_config_ = files.ReadFile(folder.config(), kMaxTextBytes);
     run.earlier_changes_ = ReadIfThere(folder.changes());
     run.earlier_progress_ = run.Progress();
-    const std::optional<int64_t> next = NextStep(folder.checkpoints());
+    const std::optional<int64_t> next = NewestCheckpoint(folder.checkpoints());
     run.next_step_ = next.value_or(0);
     if (!next && fs::exists(folder.model())) {
       throw Error(
@@ -157,6 +145,7 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
         configs::CompareForResume(run.earlier_config_, config, next.has_value());
     RefuseOtherOptions(difference.refused, folder.config());
     run.changes_ = difference.changed;
+    files.RemoveAll(folder.path + "/" + kStoppedMark);  // of the life before
     std::string changes = run.earlier_changes_;
     for (const configs::OptionChange& c : run.changes_) {
       changes +=

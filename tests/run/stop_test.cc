@@ -13,6 +13,7 @@
 
 #include "common/text/tokenizer/tokenizer.h"
 #include "policy_model/memory/weights.h"
+#include "run/board/run_facts.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
 
@@ -27,6 +28,13 @@ int64_t StepsDone(const std::string& run) {
   if (!RealFileSystem().Exists(run + "/metrics.jsonl")) return 0;
   const std::string metrics = Read(run + "/metrics.jsonl");
   return std::count(metrics.begin(), metrics.end(), '\n');
+}
+
+// As board and watch show it.
+RunState StateOf(const std::string& run) {
+  RunFacts facts(run);
+  facts.Refresh(StepsDone(run) - 1);
+  return facts.state();
 }
 
 // Until `condition` holds, at most a minute, and as long as the child lives.
@@ -123,6 +131,13 @@ void StopWhileAnswersAreAwaited(const std::string& roles) {
   EXPECT_TRUE(Has(Read(run + ".out"), said)) << Read(run + ".out");
   ::kill(program, SIGINT);
   EXPECT_EQ(CodeWithin(program, 8), 7) << Read(run + ".out");
+  EXPECT_EQ(StateOf(run), RunState::kStopped);
+  if (roles == "local") {  // which would wait for the reward, in order
+    const std::string advice =
+        "stopped at once; the newest checkpoint is step " + std::to_string(steps) + ": go on with ";
+    EXPECT_TRUE(Has(Read(run + ".out"), advice)) << Read(run + ".out");
+    EXPECT_TRUE(Has(Read(run + ".out"), " train --resume --out " + run + "\n"));
+  }
 
   RealFileSystem().RemoveAll(gate);
   std::vector<std::string> resume = more;
@@ -195,6 +210,21 @@ TEST(StopTest, WhatLoadsOrReadsEndsWithinASecond) {
       EXPECT_TRUE(Has(Read(said), "stopped")) << name << ": " << Read(said);
     }
   }
+}
+
+// The summary of the life before does not speak of one that went on and was killed.
+TEST(StopTest, ALifeThatTrainsRemovesTheSummaryOfTheOneBefore) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  ASSERT_EQ(Train(run, 2).code, 0);
+  ASSERT_TRUE(RealFileSystem().Exists(run + "/summary.json"));
+  const pid_t program = StartProgram(TrainLine(run, 100000, {"--resume"}), run);
+  ASSERT_GT(program, 0);
+  ASSERT_TRUE(Soon(program, [&] { return StepsDone(run) >= 3; })) << Read(run + ".out");
+  ::kill(program, SIGKILL);
+  waitpid(program, nullptr, 0);
+  EXPECT_FALSE(RealFileSystem().Exists(run + "/summary.json"));
+  EXPECT_EQ(StateOf(run), RunState::kFailed);
 }
 
 // The folder belongs to the run until its process is gone; then nothing of it stands in the way.

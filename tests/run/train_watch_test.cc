@@ -159,6 +159,27 @@ TEST(TrainWatchTest, WhatFailsInARewardIsCountedAndSaid) {
       << samples[0];
 }
 
+// Where the data says of no prompt what is right, the samples say that there is nothing, not that
+// it is empty.
+TEST(TrainWatchTest, PromptsWithoutAGroundTruthHaveNoneInTheSamples) {
+  const TempFolder temp;
+  const std::string run = temp / "run", rows = temp / "rows.jsonl";
+  RealFileSystem().WriteFileAtomic(rows,
+                                   "{\"prompt\":\"1+2=\"}\n{\"prompt\":\"2+2=\"}\n{\"prompt\":\"3+"
+                                   "1=\"}\n{\"prompt\":\"4+4=\"}\n");
+  const int code = testing::TrainInProgram(
+      run, 1,
+      {"--set", "data.train=" + rows, "--set", "data.eval=", "--set", "data.eval_prompts=0",
+       "--set", "sft.steps=0", "--set", "reward.parts.0.kind=length", "--set",
+       "reward.parts.0.target_tokens=1", "--set", "reward.parts.0.max_tokens=12"});
+  ASSERT_EQ(code, 0) << testing::Read(run + ".out");
+  EXPECT_FALSE(Has(testing::Read(run + ".out"), "ground truth \"\""))
+      << testing::Read(run + ".out");
+  const auto samples = Lines(run + "/samples.jsonl");
+  ASSERT_FALSE(samples.empty());
+  for (const auto& sample : samples) EXPECT_TRUE(sample.at("ground_truth").is_null()) << sample;
+}
+
 // Prompts that leave no room for an answer are known before anything is generated: refused, with
 // both numbers.
 TEST(TrainWatchTest, PromptsWithoutRoomForAnAnswerAreRefusedAtOnce) {
@@ -228,6 +249,8 @@ TEST(TrainWatchTest, OnATerminalOneLineIsRedrawn) {
   int status = 0;
   ::waitpid(child, &status, 0);
   ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << shown;
+  // Its sizes are cut between words, none wider than the terminal.
+  EXPECT_TRUE(Has(shown, "1 minibatch;\r\n  at most ")) << shown;
   const size_t bar = shown.rfind("[====");
   ASSERT_NE(bar, std::string::npos) << shown;
   const std::string last = shown.substr(bar, shown.find_first_of("\r\n", bar) - bar);

@@ -87,6 +87,11 @@ TEST(RunFactsTest, StatesFollowTheLockAndTheSummary) {
   facts.Refresh(5);
   EXPECT_EQ(facts.state(), RunState::kFailed);
   EXPECT_EQ(facts.reason(), "the disk is full: a");
+  // It was ended at once by a person.
+  Put(folder / "stopped", "");
+  facts.Refresh(5);
+  EXPECT_EQ(facts.state(), RunState::kStopped);
+  EXPECT_EQ(facts.reason(), "");
   const RunLock again(folder.path());
   facts.Refresh(5);
   EXPECT_EQ(facts.state(), RunState::kRunning);

@@ -16,6 +16,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/program_call.h"
 #include "tests/run/cli_runner.h"
 #include "tests/run/toy_run.h"
 #include "tests/testing/temp_folder.h"
@@ -62,7 +63,8 @@ TEST(TrainCommandTest, LeavesARunFolderThatHoldsTogether) {
   EXPECT_TRUE(Has(Read(run + "/report.html"), summary["policy_digest"].get<std::string>()));
   EXPECT_EQ(RunPlumb({"store", "inspect", run + "/store", "--verify"}).code, 0);
   const std::string last = run + "/checkpoints/step-00000004/model";
-  EXPECT_TRUE(Has(output.out, "model:  " + run + "/model\ntry:    plumb generate " + run + " "));
+  EXPECT_TRUE(Has(output.out, "model:  " + run + "/model\ntry:    " + ProgramCall() + " generate " +
+                                  run + " "));
   EXPECT_EQ(Read(run + "/model/model.safetensors"), Read(last + "/model.safetensors"));
   std::vector<std::string> said;
   for (const std::string& model : {last, run + "/model", run}) {

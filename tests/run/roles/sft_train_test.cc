@@ -201,7 +201,8 @@ TEST(OfflineSourceTest, AHundredRowsAreHeldOutOrATenth) {
 TEST(ObserverTest, WhatIsHeldOutIsSaidInTheWordsOfTheAlgorithm) {
   configs::Config config;
   const learner::EvalResult e{.accuracy = 0.5, .reward = 0.25, .answers = 8, .loss = 0.7};
-  EXPECT_EQ(HeldOutText(config, e), "pass@1 0.500, mean reward 0.250 +- 0.000 (8 answers, temperature 1)");
+  EXPECT_EQ(HeldOutText(config, e),
+            "pass@1 0.500, mean reward 0.250 +- 0.000 (8 answers, temperature 1)");
   config.algorithm.name = configs::AlgorithmName::kDpo;
   EXPECT_EQ(HeldOutText(config, e), "accuracy 0.500, margin 0.2500, loss 0.7000 (8 pairs)");
   config.algorithm.name = configs::AlgorithmName::kSft;

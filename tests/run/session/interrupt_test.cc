@@ -8,9 +8,13 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <thread>
+
+#include "common/base/file.h"
+#include "tests/testing/temp_folder.h"
 
 namespace plumb::run {
 namespace {
@@ -225,6 +229,41 @@ TEST(InterruptTest, ASupervisorPassesTheSecondOnAndEndsAtTheThird) {
   child.Until("ready\n");
   child.Signal();
   EXPECT_EQ(child.Wait().code, 7);
+}
+
+// A run that is ended at once says how it goes on, and leaves word in its folder that a person
+// ended it, wherever that was meanwhile renamed to.
+TEST(InterruptTest, ARunEndedAtOnceSaysHowItGoesOnAndLeavesItsMark) {
+  for (const Busy busy : {Busy::kUpdating, Busy::kSaving, Busy::kInOrder, Busy::kNothingToKeep}) {
+    const plumb::testing::TempFolder temp;
+    const std::string run = temp / "run", moved = temp / "moved";
+    RealFileSystem().CreateDirectories(run);
+    Child child([&] {
+      MarkWhenStopped(run);
+      AdviseWhenStopped("no word yet");
+      AdviseWhenStopped("the newest checkpoint is step 4: go on with X");
+      NowBusy(busy, "the end of step 6");
+      std::filesystem::rename(run, moved);
+      Ready();
+      Stuck();
+    });
+    child.Until("ready\n");
+    child.Signal();
+    if (busy == Busy::kUpdating || busy == Busy::kSaving) child.Until("\n");
+    else std::this_thread::sleep_for(milliseconds(100));
+    EXPECT_FALSE(RealFileSystem().Exists(moved + "/" + kStoppedMark)) << "it may end in order";
+    child.Signal();
+    if (busy == Busy::kSaving) {
+      EXPECT_NE(child.Until("\n").find("Ctrl-C again"), std::string::npos);
+      child.Signal();
+    }
+    const Ended ended = child.Wait();
+    EXPECT_EQ(ended.code, 7);
+    EXPECT_EQ(ended.said, std::string("plumb: stopped at once") +
+                              (busy == Busy::kUpdating ? ", before the end of step 6" : "") +
+                              "; the newest checkpoint is step 4: go on with X\n");
+    EXPECT_TRUE(RealFileSystem().Exists(moved + "/" + kStoppedMark));
+  }
 }
 
 TEST(InterruptTest, ALongTextIsCut) {

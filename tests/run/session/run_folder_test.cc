@@ -193,6 +193,14 @@ TEST(RunFolderTest, AResumeThatTrainedNothingIsTakenBack) {
   }
 }
 
+TEST(RunFolderTest, AResumeIsNotStoppedAsTheLifeBeforeWas) {
+  const TempFolder temp;
+  Prepare(temp / "run", {}, false);
+  RealFileSystem().WriteFileAtomic(temp / "run/stopped", "");
+  Prepare(temp / "run", {}, true);
+  EXPECT_FALSE(RealFileSystem().Exists(temp / "run/stopped"));
+}
+
 TEST(RunFolderTest, WhatLiesInTheFoldersPlaceIsNotTakenBack) {
   const TempFolder temp;
   PreparedRun first = Prepare(temp / "run", {}, false);
