@@ -277,9 +277,8 @@ class Proposal {
         "   [[reward.parts]]\n   name = \"mine\"\n   kind = \"python\"\n   path = \"reward.py\"";
   }
 
-  // Held out of `rows`, as the run will; then batch and steps.
-  void ChooseBatch(const char* key, int64_t& batch, int64_t rows, int64_t passes) {
-    const int64_t left = rows - Count(HeldOutRows(-1, static_cast<size_t>(rows)));
+  // Batch and steps for what is left to train on.
+  void ChooseBatch(const char* key, int64_t& batch, int64_t left, int64_t passes) {
     Set(key, batch, std::min<int64_t>(is_new() ? 32 : 16, left));
     ChooseSteps(left, batch, passes);
   }
@@ -301,7 +300,7 @@ class Proposal {
     Set("sft.max_tokens", c_.sft.max_tokens,
         Room(longest, 64, std::min<int64_t>(2048, session_->shape().max_positions)));
     Set("sft.heldout", c_.sft.heldout, -1);
-    ChooseBatch("sft.batch", c_.sft.batch, rows, is_new() ? 20 : 2);
+    ChooseBatch("sft.batch", c_.sft.batch, Count(data.train.size()), is_new() ? 20 : 2);
     ChooseRate(3e-3, 2e-5, 1e-5, 2e-4, LrSchedule::kCosine);
   }
 
@@ -310,6 +309,7 @@ class Proposal {
     configs::Config probe = c_;
     probe.data.limit = kLooked;
     probe.sft.max_tokens = session_->shape().max_positions;
+    probe.sft.heldout = -1;
     try {
       return LoadSftData(*Session::WithoutRun(probe));
     } catch (const Error& as_it_is) {
@@ -356,7 +356,8 @@ class Proposal {
     Set("preference.heldout", c_.preference.heldout, -1);
     Set("preference.max_tokens", c_.preference.max_tokens,
         std::min<int64_t>(1024, session_->shape().max_positions));
-    ChooseBatch("preference.batch", c_.preference.batch, rows, 1);
+    ChooseBatch("preference.batch", c_.preference.batch,
+                rows - Count(HeldOutRows(-1, static_cast<size_t>(rows))), 1);
     if (dpo) ChooseRate(1e-3, 5e-6, 1e-6, 1e-5, LrSchedule::kLinear);
     else ChooseRate(1e-3, 2e-5, 1e-5, 1e-5, LrSchedule::kLinear);
   }

@@ -134,6 +134,18 @@ TEST_F(ConfigNew, TheLossFitsTheRows) {
   EXPECT_TRUE(Has(answers, "map = { \"completion\" = \"answer\" }")) << answers;
 }
 
+// What is equal to a held-out row is not trained on, so that fewer are left for a batch.
+TEST_F(ConfigNew, TheBatchFitsRowsThatStandTwice) {
+  std::string rows;
+  for (int i = 0; i < 30; ++i) {
+    rows += "{\"prompt\": \"" + std::to_string(i % 10) + "+1=\", \"completion\": \"" +
+            std::to_string(i % 10 + 1) + "\"}\n";
+  }
+  RealFileSystem().WriteFileAtomic(Data("twice"), rows);
+  const std::string recipe = MakeAndTrain("sft", "", Data("twice"));
+  EXPECT_TRUE(Has(recipe, "batch = 21")) << "3 held out, 6 equal to one of them: " << recipe;
+}
+
 TEST_F(ConfigNew, WritesToTheTerminalAndOverNothing) {
   const auto shown = RunPlumb({"config", "new", "--data", "arithmetic"});
   EXPECT_EQ(shown.code, 0) << shown.err;
