@@ -280,8 +280,10 @@ void RowParser::Impl::Read(Columns& row, ParsedRow& out) {
   const auto detected = DetectForm(row, as, options.form);
   const auto& fixed = options.form;
   if (!fixed && !detected) {
-    throw RowProblem{"unknown_form", "no known columns; the row has: " + row.Names() +
-                                         " (name them with --map, e.g. prompt=COLUMN)"};
+    throw RowProblem{"unknown_form",
+                     "no known columns; the row has: " + row.Names() +
+                         " (name them: --map prompt=COLUMN, in a recipe data.map = { prompt = "
+                         "\"COLUMN\" })"};
   }
   out.form = fixed ? *fixed : *detected;
   if (fixed && detected && KindOf(*detected) != KindOf(*fixed)) {

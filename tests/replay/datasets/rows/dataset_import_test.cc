@@ -255,6 +255,8 @@ TEST(ImportTest, EmptyAndHopelessFilesAreErrors) {
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "the dataset is empty", Import("\n \n"));
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "unknown_form: no known columns; the row has: b, a",
                 Import(R"({"b": 1, "a": 2})"));
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "in a recipe data.map = { prompt = \"COLUMN\" }",
+                Import(R"({"b": 1, "a": 2})"));
   EXPECT_THROWS(ErrorCode::kNotFound, "/nothing.jsonl", ImportPrompts("/nothing.jsonl", {}));
   TempFolder folder;
   EXPECT_THROWS(ErrorCode::kInvalidArgument, "is a folder", ImportPrompts(folder / "", {}));
