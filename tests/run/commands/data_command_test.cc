@@ -180,11 +180,22 @@ TEST(DataCommandTest, WrongInputIsNamedAndStoresNothing) {
   EXPECT_TRUE(Has(parquet.err, replay::HasParquet() ? "damaged" : "JSON lines")) << parquet.err;
   EXPECT_FALSE(std::filesystem::exists(store)) << "no empty store stays";
   EXPECT_EQ(RunPlumb({"store", "verify", temp / "nothing"}).code, 3);
+  // So does an import of which a later file fails, unless it has got so far that it can go on.
+  for (const int rows : {10, 66'000}) {
+    std::string many;
+    for (int i = 0; i < rows; ++i) many += "{\"prompt\": \"p" + std::to_string(i) + "\"}\n";
+    EXPECT_EQ(RunPlumb({"data", "import", Write(temp / "many", many), temp / "x", "--store", store,
+                        "--quiet"})
+                  .code,
+              2);
+    EXPECT_EQ(std::filesystem::exists(store), rows > 65'536) << rows;
+  }
   // A store with something in it is left alone.
+  const std::string kept = temp / "kept";
   const std::string good = Write(temp / "good.jsonl", "{\"prompt\": \"p\"}\n");
-  ASSERT_EQ(RunPlumb({"data", "import", good, "--store", store, "--dataset", "g"}).code, 0);
-  EXPECT_EQ(RunPlumb({"data", "import", temp / "x", "--store", store, "--dataset", "d"}).code, 2);
-  EXPECT_TRUE(Has(RunPlumb({"store", "verify", store}).out, "1 prompts"));
+  ASSERT_EQ(RunPlumb({"data", "import", good, "--store", kept, "--dataset", "g"}).code, 0);
+  EXPECT_EQ(RunPlumb({"data", "import", temp / "x", "--store", kept, "--dataset", "d"}).code, 2);
+  EXPECT_TRUE(Has(RunPlumb({"store", "verify", kept}).out, ", 1 prompts"));
 }
 
 }  // namespace
