@@ -157,9 +157,12 @@ class Parser {
     std::string meant = NearestName(last, known);
     const std::string anywhere = NearestName(last, words, std::max<size_t>(2, last.size() / 4));
     if (!anywhere.empty() && EditDistance(last, anywhere) + 1 < EditDistance(last, meant)) {
-      meant = index_.places.find(anywhere)->second;
-      if (!meant.ends_with("." + anywhere)) meant += "' ('" + anywhere + "' elsewhere)";
-      else meant += "'";
+      std::set<std::string> places;
+      for (auto [at, end] = index_.places.equal_range(anywhere); at != end; ++at)
+        places.insert(at->second);
+      meant.clear();
+      for (const std::string& home : places) meant += (meant.empty() ? "" : "' or '") + home;
+      meant += places.begin()->ends_with("." + anywhere) ? "'" : "' ('" + anywhere + "' elsewhere)";
     } else if (prefix.empty() && EditDistance(last, meant) > std::max<size_t>(2, last.size() / 3)) {
       meant.clear();
     } else if (!meant.empty()) {

@@ -122,7 +122,7 @@ TEST(AliasTest, ARightNameInTheWrongTableIsToldItsPlace) {
       {"algorithm.nothing_like_it=1", "did you mean"},
       {"max_completion_lenght=9",
        "did you mean 'rollout.max_new_tokens' ('max_completion_length' elsewhere)?"},
-      {"rollout.learning_rat=1", "did you mean 'optimizer.learning_rate'?"},
+      {"rollout.learning_rat=1", "'optimizer.learning_rate' or 'sft.learning_rate'?"},
       {"per_device_train_batch_size=4", "an update sees rollout.prompts_per_step"},
       {"lora.rank=8", "policy.adapter = \"lora\""},
       {"bf16=true", "model.dtype = \"bfloat16\""},
