@@ -19,8 +19,8 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "learner/loop/learner_loop.h"
-#include "learner/loop/offline_loop.h"
 #include "learner/offline/preference_objective.h"
+#include "tests/learner/loop/short_run.h"
 #include "tests/learner/tiny_learner.h"
 #include "tests/testing/temp_folder.h"
 
@@ -34,15 +34,6 @@ bool HasLine(const std::vector<std::string>& lines, const std::string& piece) {
     if (line.find(piece) != std::string::npos) return true;
   }
   return false;
-}
-
-configs::Config Recipe() {
-  configs::Config config;
-  config.run.steps = 6;
-  config.run.checkpoint_every = 0;
-  config.rollout.prompts_per_step = 2;
-  config.optimizer.learning_rate = 1e-3;
-  return config;
 }
 
 // A process' life of a run: weights from the seed, a loop, batches of which each is a function of
@@ -105,15 +96,6 @@ struct Life : BatchSource, WeightSink {
 LearnerResult Unbroken(const configs::Config& config) {
   const TempFolder folder;
   return Life(config, folder / "c").Run(false);
-}
-
-void ExpectSame(const LearnerResult& a, const LearnerResult& b) {
-  EXPECT_EQ(a.policy, b.policy);
-  EXPECT_EQ(a.weights_sha256, b.weights_sha256);
-  EXPECT_EQ(a.optimizer_sha256, b.optimizer_sha256);
-  EXPECT_EQ(a.model_sha256, b.model_sha256);
-  EXPECT_EQ(a.tokens, b.tokens);
-  EXPECT_EQ(a.steps, b.steps);
 }
 
 // Whatever ends the loop while it waits: the steps so far are a checkpoint, and the resumed run is
@@ -580,117 +562,6 @@ TEST(WarmStartTest, ACheckpointOfAnEarlierVersionBehindHalfAWarmStartIsRefused) 
       EXPECT_TRUE(HasLine(life.said, "stopped the warm start of this run after 5 of 12 updates"));
     }
   }
-}
-
-// The offline loop, over an objective that does as it is told.
-struct Toy : OfflineObjective {
-  policy_model::Weights& weights;
-  Optimizer& optimizer;
-  std::function<void(int64_t step)> on_train;
-  Toy(policy_model::Weights& w, Optimizer& o) : weights(w), optimizer(o) {}
-  int64_t size() const override { return 8; }
-  std::map<std::string, double> Train(std::span<const uint32_t>, double rate,
-                                      int64_t step) override {
-    optimizer.ZeroGrad();
-    for (const auto& e : weights.table().entries())
-      optimizer.grad().f32()[e.offset] = 0.1f + 0.01f * static_cast<float>(step);
-    if (on_train) on_train(step);
-    optimizer.Update(rate, 1.0);
-    return {{"perf/train_tokens", 10.0}, {"perf/shared_tokens", 0.0}};
-  }
-  OfflineEval Evaluate() override {
-    return {.loss = 0.5, .accuracy = 0.25, .margin = 0.125, .examples = 4};
-  }
-};
-
-struct OfflineLife {
-  configs::Config config = Recipe();
-  policy_model::Weights weights{TinyShape(), Device::kCpu, DType::kFloat32};
-  Optimizer optimizer{Initialised(weights), config.optimizer};
-  Toy toy{weights, optimizer};
-  Checkpoints checkpoints;
-  LearnerHooks hooks;
-  std::vector<std::string> said;
-  std::vector<int64_t> lines;
-  explicit OfflineLife(const std::string& folder) : checkpoints(folder, 2, "") {
-    policy_model::SetThreads(1);
-    config.eval.every = 2;
-    hooks.phase = [this](const std::string& name) { said.push_back(name); };
-    hooks.step = [this](int64_t step, std::map<std::string, double>&) { lines.push_back(step); };
-  }
-  static policy_model::Weights& Initialised(policy_model::Weights& weights) {
-    weights.Initialise(3, 0.2);
-    return weights;
-  }
-  LearnerResult Run(bool resume) {
-    return RunOffline(config, {.batch = 4}, toy, weights, optimizer, checkpoints, hooks, resume);
-  }
-};
-
-// Killed while a due checkpoint is made: its step has its line by then, or is done again.
-TEST(OfflineStepsTest, EveryStepHasOneLineWhereverTheRunIsKilled) {
-  const TempFolder unbroken;
-  const LearnerResult whole = OfflineLife(unbroken / "c").Run(false);
-  for (const std::string place :
-       {"before_checkpoint", "checkpoint_written", "checkpoint_in_place", "after_checkpoint"}) {
-    const TempFolder folder;
-    const std::string log = folder / "lines";
-    const auto run = [&](bool resume) {
-      OfflineLife life(folder / "c");
-      life.config.run.checkpoint_every = 2;
-      life.hooks.step = [&](int64_t step, std::map<std::string, double>& metrics) {
-        EXPECT_EQ(metrics.count("eval/loss") > 0, step == 1 || step == 3);
-        std::ofstream(log, std::ios::app) << step << "\n";
-      };
-      return life.Run(resume);
-    };
-    const pid_t child = fork();
-    if (child == 0) {
-      ArmCrashPointForTest(place, 1);
-      run(false);
-      _exit(0);
-    }
-    int status = 0;
-    ASSERT_EQ(waitpid(child, &status, 0), child);
-    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << place;
-    EXPECT_EQ(RealFileSystem().ReadFile(log, 1000), "0\n1\n")
-        << place << ": the line of the step whose checkpoint it is";
-    const LearnerResult result = run(true);
-    ExpectSame(result, whole);
-    ASSERT_TRUE(result.before && result.before->loss);
-    EXPECT_EQ(*result.before->loss, 0.5);
-    EXPECT_EQ(result.before->reward, 0.125);
-  }
-}
-
-TEST(OfflineStepsTest, ASkippedUpdateAndWeightsThatAreNotFiniteAreNotSaved) {
-  const TempFolder folder;
-  OfflineLife life(folder / "a");
-  life.config.run.checkpoint_every = 1;
-  life.toy.on_train = [&](int64_t step) {
-    if (step >= 3) life.optimizer.grad().f32()[0] = std::numeric_limits<float>::quiet_NaN();
-  };
-  EXPECT_THROW(life.Run(false), Error);
-  EXPECT_EQ(life.checkpoints.FindNewest()->state.step, 3) << "the last that was applied";
-  EXPECT_EQ(life.checkpoints.FindNewest()->state.counters.skipped_in_a_row, 0);
-
-  OfflineLife spoiled(folder / "b");
-  spoiled.hooks.step = [&](int64_t step, std::map<std::string, double>&) {
-    if (step == 5) spoiled.weights.flat().f32()[7] = std::numeric_limits<float>::infinity();
-  };
-  EXPECT_THROW(spoiled.Run(false), Error);
-  EXPECT_FALSE(spoiled.checkpoints.FindNewest());
-}
-
-TEST(OfflineStepsTest, AnErrorLeavesTheGoodSteps) {
-  const TempFolder folder, unbroken;
-  OfflineLife life(folder / "c");
-  life.toy.on_train = [](int64_t step) {
-    if (step == 3) throw std::bad_alloc();
-  };
-  EXPECT_THROW(life.Run(false), std::bad_alloc);
-  EXPECT_EQ(life.checkpoints.FindNewest()->state.step, 3);
-  ExpectSame(OfflineLife(folder / "c").Run(true), OfflineLife(unbroken / "c").Run(false));
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "policy_model/memory/weights.h"
 #include "run/session/model_folder.h"
 #include "tests/run/cli_runner.h"
+#include "tests/run/models/toy_model.h"
 #include "tests/testing/standard_input.h"
 #include "tests/testing/temp_folder.h"
 
@@ -21,35 +22,14 @@ namespace {
 using plumb::testing::TempFolder;
 using testing::CliOutput;
 using testing::Has;
+using testing::JsonLines;
 using testing::RunPlumb;
 
 class ModelCommandsTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const auto tokenizer = Tokenizer::BuiltIn("arithmetic");
-    policy_model::ModelShape shape{.layers = 2,
-                                   .hidden = 32,
-                                   .heads = 4,
-                                   .kv_heads = 2,
-                                   .head_dim = 8,
-                                   .ffn = 64,
-                                   .vocab = tokenizer->size(),
-                                   .max_positions = 64};
-    shape.bos_token = tokenizer->Find("<bos>");
-    shape.eos_tokens = {tokenizer->Find("<eos>")};
-    policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
-    weights.Initialise(5, 0.3);
-    RealFileSystem().CreateDirectories(temp_ / "tokenizer");
-    RealFileSystem().WriteFileAtomic(temp_ / "tokenizer/tokenizer.json", tokenizer->json());
     model_ = temp_ / "model";
-    policy_model::SaveModelDirectory(weights, model_, temp_ / "tokenizer");
-  }
-
-  std::vector<nlohmann::json> Lines(const std::string& text) {
-    std::vector<nlohmann::json> out;
-    std::istringstream in(text);
-    for (std::string line; std::getline(in, line);) out.push_back(nlohmann::json::parse(line));
-    return out;
+    testing::WriteToyModel(model_);
   }
 
   TempFolder temp_;
@@ -67,7 +47,7 @@ TEST_F(ModelCommandsTest, SameSeedSameAnswersAndScoreAgrees) {
   other[11] = "8";
   EXPECT_NE(RunPlumb(other).out, first.out) << "another seed";
 
-  const auto answers = Lines(first.out);
+  const auto answers = JsonLines(first.out);
   ASSERT_EQ(answers.size(), 6u);
   EXPECT_EQ(answers[0]["prompt"], "1+2=");
   EXPECT_EQ(answers[5]["prompt"], "9-4=");
@@ -87,7 +67,7 @@ TEST_F(ModelCommandsTest, SameSeedSameAnswersAndScoreAgrees) {
     const CliOutput scored = RunPlumb(
         {"score", model_, temp_ / "rows.jsonl", "--batch-tokens", batch, "--threads", "1"});
     ASSERT_EQ(scored.code, 0) << scored.err;
-    const auto scores = Lines(scored.out);
+    const auto scores = JsonLines(scored.out);
     ASSERT_EQ(scores.size(), answers.size());
     for (size_t i = 0; i < scores.size(); ++i) {
       EXPECT_EQ(scores[i]["line"], i + 1);
@@ -119,20 +99,20 @@ TEST_F(ModelCommandsTest, AHeadPaddedBeyondTheTokenizerIsTheModelWithoutThoseRow
     }
   }
   const std::string folder = temp_ / "padded";
-  policy_model::SaveModelDirectory(padded, folder, temp_ / "tokenizer");
+  policy_model::SaveModelDirectory(padded, folder, model_ + ".tokenizer");
   const auto generate = [&](const std::string& model) {
     return RunPlumb({"generate", model, "--prompt", "1+2=", "--samples", "20", "--max-new-tokens",
                      "12", "--json", "--threads", "1"});
   };
   const CliOutput answers = generate(folder);
   ASSERT_EQ(answers.code, 0) << answers.err;
-  for (const auto& line : Lines(answers.out)) {
+  for (const auto& line : JsonLines(answers.out)) {
     for (const auto& id : line["tokens"]) EXPECT_LT(id.get<int64_t>(), tokens);
   }
   RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl", "{\"text\":\"1+2=3\"}\n{\"tokens\":[1,7," +
                                                              std::to_string(tokens) + "]}\n");
-  const auto a = Lines(RunPlumb({"score", model_, temp_ / "rows.jsonl"}).out),
-             b = Lines(RunPlumb({"score", folder, temp_ / "rows.jsonl"}).out);
+  const auto a = JsonLines(RunPlumb({"score", model_, temp_ / "rows.jsonl"}).out),
+             b = JsonLines(RunPlumb({"score", folder, temp_ / "rows.jsonl"}).out);
   ASSERT_EQ(b.size(), 2u);
   EXPECT_NEAR(b[0]["sum"].get<double>(), a[0]["sum"].get<double>(), 1e-4);
   EXPECT_TRUE(Has(b[1]["error"].get<std::string>(), "no token")) << b[1];
@@ -166,7 +146,7 @@ TEST_F(ModelCommandsTest, AnswersEndWithTheModelsPositions) {
   const CliOutput output =
       RunPlumb({"generate", model_, "--prompt", std::string(60, '1'), "--json", "--stop", "zz"});
   ASSERT_EQ(output.code, 0) << output.err;
-  EXPECT_LE(Lines(output.out)[0]["tokens"].size(), 3u);  // 64 positions, 60 characters, <bos>
+  EXPECT_LE(JsonLines(output.out)[0]["tokens"].size(), 3u);  // 64 positions, 60 characters, <bos>
   const CliOutput refused = RunPlumb({"generate", model_, "--prompt", std::string(64, '1')});
   EXPECT_EQ(refused.code, 2);
   EXPECT_TRUE(Has(refused.err, "64 positions")) << refused.err;
@@ -182,7 +162,7 @@ TEST_F(ModelCommandsTest, ScoreKeepsTheOrderAndSaysWhatItCannot) {
           std::string(80, '1') + "\"}\n{\"text\":\"2\"}\n");
   const CliOutput output = RunPlumb({"score", model_, temp_ / "rows.jsonl"});
   EXPECT_EQ(output.code, 2) << "not every row has scores";
-  const auto lines = Lines(output.out);
+  const auto lines = JsonLines(output.out);
   ASSERT_EQ(lines.size(), 7u);
   const std::vector<int> numbers = {1, 2, 4, 5, 6, 7, 8};
   for (size_t i = 0; i < lines.size(); ++i) {
@@ -208,7 +188,7 @@ TEST_F(ModelCommandsTest, AnswersAreScoredBehindTheirPrompts) {
     line.insert(line.end(), more.begin(), more.end());
     return RunPlumb(line);
   };
-  const auto whole = Lines(score("{\"tokens\":" + ids("<bos>1+1=2<eos>") + "}\n").out).at(0);
+  const auto whole = JsonLines(score("{\"tokens\":" + ids("<bos>1+1=2<eos>") + "}\n").out).at(0);
   const double sum =
       whole["logprobs"][5].get<double>() + whole["logprobs"][6].get<double>();  // 2 and <eos>
   for (const std::string row :
@@ -216,7 +196,7 @@ TEST_F(ModelCommandsTest, AnswersAreScoredBehindTheirPrompts) {
         R"({"question":"1+1=","completion":[{"role":"assistant","content":"2"}]})"}) {
     const CliOutput output = score(row + "\n");
     ASSERT_EQ(output.code, 0) << output.err;
-    const auto line = Lines(output.out).at(0);
+    const auto line = JsonLines(output.out).at(0);
     EXPECT_EQ(line["tokens"], whole["tokens"]) << row;
     EXPECT_EQ(line["answer_from"], 5);
     EXPECT_NEAR(line["sum"].get<double>(), sum, 1e-5);
@@ -225,11 +205,12 @@ TEST_F(ModelCommandsTest, AnswersAreScoredBehindTheirPrompts) {
   // As it was sampled: it was cut, and no end is put behind it.
   const std::string sampled = R"({"prompt":"1+1=","completion":"2","plumb_tokens":{"prompt":)" +
                               ids("<bos>1+1=") + R"(,"completion":)" + ids("2") + "}}\n";
-  EXPECT_NEAR(Lines(score(sampled).out).at(0)["sum"].get<double>(),
+  EXPECT_NEAR(JsonLines(score(sampled).out).at(0)["sum"].get<double>(),
               whole["logprobs"][5].get<double>(), 1e-5);
   const std::string pair = R"({"prompt":"1+1=","chosen":"2","rejected":"34"})";
-  EXPECT_NEAR(Lines(score(pair, {"--answer", "chosen"}).out).at(0)["sum"].get<double>(), sum, 1e-5);
-  EXPECT_EQ(Lines(score(pair, {"--answer", "rejected"}).out).at(0)["tokens"].size(), 8u);
+  EXPECT_NEAR(JsonLines(score(pair, {"--answer", "chosen"}).out).at(0)["sum"].get<double>(), sum,
+              1e-5);
+  EXPECT_EQ(JsonLines(score(pair, {"--answer", "rejected"}).out).at(0)["tokens"].size(), 8u);
   EXPECT_TRUE(Has(score(pair).out, "--answer chosen"));
   EXPECT_EQ(score(pair, {"--answer", "better"}).code, 2);
   const std::string dialogue =
@@ -240,7 +221,7 @@ TEST_F(ModelCommandsTest, AnswersAreScoredBehindTheirPrompts) {
       model_ + "/chat_template.jinja",
       "<bos>{% for m in messages %}{{ '-' if m.role == 'assistant' else '+' }}{{ m.content }}="
       "{% endfor %}{% if add_generation_prompt %}-{% endif %}");
-  const auto last = Lines(score(dialogue).out).at(0);
+  const auto last = JsonLines(score(dialogue).out).at(0);
   EXPECT_EQ(last["tokens"].dump(), ids("<bos>+1=-2=+3=-4="));
   EXPECT_EQ(last["answer_from"], 11) << "the last answer: 4=";
 }
@@ -251,7 +232,7 @@ TEST_F(ModelCommandsTest, TheSameErrorOfManyRowsIsSaidOnceWithACount) {
   const plumb::testing::StandardInput given(rows + "{\"text\":\"1\"}\n");
   const CliOutput output = RunPlumb({"score", model_, "-"});
   EXPECT_EQ(output.code, 2);
-  const auto lines = Lines(output.out);
+  const auto lines = JsonLines(output.out);
   ASSERT_EQ(lines.size(), 2u) << output.out;
   EXPECT_TRUE(Has(lines[0]["error"].get<std::string>(), "no answer to score"));
   EXPECT_EQ(lines[1]["line"], 101);
@@ -279,7 +260,7 @@ TEST_F(ModelCommandsTest, ScoresOfWeightsThatAreNotFiniteAreAnError) {
   weights.Load(model_);
   const auto& entry = weights.table().entries().back();
   static_cast<float*>(weights.flat().data())[entry.offset] = std::nanf("");
-  policy_model::SaveModelDirectory(weights, temp_ / "broken", temp_ / "tokenizer");
+  policy_model::SaveModelDirectory(weights, temp_ / "broken", model_ + ".tokenizer");
   RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl", "{\"text\":\"1+1\"}\n{\"text\":\"2\"}\n");
   const CliOutput output = RunPlumb({"score", temp_ / "broken", temp_ / "rows.jsonl"});
   EXPECT_EQ(output.code, 8) << output.err;
@@ -290,9 +271,9 @@ TEST_F(ModelCommandsTest, ScoresOfWeightsThatAreNotFiniteAreAnError) {
 TEST_F(ModelCommandsTest, EvalCountsByTheAnswerRule) {
   // What the model says to these prompts is the ground truth of two of four rows.
   const auto said = [&](const std::string& prompt) {
-    return Lines(RunPlumb({"generate", model_, "--prompt", prompt, "--greedy", "--max-new-tokens",
-                           "8", "--json", "--special"})
-                     .out)[0]["completion"]
+    return JsonLines(RunPlumb({"generate", model_, "--prompt", prompt, "--greedy",
+                               "--max-new-tokens", "8", "--json", "--special"})
+                         .out)[0]["completion"]
         .get<std::string>();
   };
   std::string rows;
@@ -330,7 +311,7 @@ TEST_F(ModelCommandsTest, EvalCountsByTheAnswerRule) {
   EXPECT_NEAR(json["pass_at_1"].get<double>(), json["correct"].get<double>() / 12, 1e-12);
   EXPECT_LE(json["interval_95"][0].get<double>(), json["pass_at_1"].get<double>());
   EXPECT_TRUE(Has(json["rows"].get<std::string>(), "read 13 = used 12")) << json["rows"];
-  EXPECT_EQ(Lines(RealFileSystem().ReadFile(temp_ / "answers.jsonl", 1 << 20)).size(), 12u);
+  EXPECT_EQ(JsonLines(RealFileSystem().ReadFile(temp_ / "answers.jsonl", 1 << 20)).size(), 12u);
 
   const CliOutput several = RunPlumb({"eval", model_, "arithmetic", "--limit", "6", "--samples",
                                       "2", "--max-new-tokens", "8", "--json"});
@@ -376,7 +357,7 @@ TEST_F(ModelCommandsTest, AConversationGoesThroughTheChatTemplate) {
       RunPlumb({"generate", model_, "--raw", "--prompt", "1=72=", "--prompt", "51=9",
                 "--max-new-tokens", "4", "--json", "--greedy", "--threads", "1"});
   ASSERT_EQ(raw.code, 0) << raw.err;
-  const auto a = Lines(given.out), b = Lines(raw.out);
+  const auto a = JsonLines(given.out), b = JsonLines(raw.out);
   ASSERT_EQ(a.size(), 2u);
   ASSERT_EQ(b.size(), 2u);
   for (size_t i = 0; i < 2; ++i)
@@ -408,7 +389,7 @@ TEST_F(ModelCommandsTest, AnEvaluationOfSpoiltWeightsNamesThem) {
   weights.Load(model_);
   weights.flat().f32()[weights.table().entries().back().offset] =
       std::numeric_limits<float>::quiet_NaN();
-  policy_model::SaveModelDirectory(weights, temp_ / "spoilt", temp_ / "tokenizer");
+  policy_model::SaveModelDirectory(weights, temp_ / "spoilt", model_ + ".tokenizer");
   const CliOutput output = RunPlumb(
       {"eval", temp_ / "spoilt", "arithmetic", "--limit", "4", "--max-new-tokens", "8", "--json"});
   EXPECT_EQ(output.code, 8) << output.err;
