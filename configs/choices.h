@@ -46,6 +46,11 @@ enum class Adapter : uint8_t { kNone, kLora };
 template <>
 inline constexpr auto kNames<Adapter> = std::to_array<std::string_view>({"none", "lora"});
 
+// What turns the router's logits into weights.
+enum class Router : uint8_t { kSoftmax, kSigmoid };
+template <>
+inline constexpr auto kNames<Router> = std::to_array<std::string_view>({"softmax", "sigmoid"});
+
 enum class Vocabulary : uint8_t { kArithmetic };
 template <>
 inline constexpr auto kNames<Vocabulary> = std::to_array<std::string_view>({"arithmetic"});

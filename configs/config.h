@@ -85,6 +85,31 @@ struct ModelConfig {
   double rope_theta = 10000;
   double init_std = 0.02;
   Vocabulary vocabulary = Vocabulary::kArithmetic;  // built-in tokenizer of a from-scratch model
+  std::vector<std::string> norms = {"rmsnorm"};  // of the layers in order, repeated from the first
+  int64_t window = 0;        // positions that a token sees behind itself; 0: all
+  int64_t global_every = 0;  // under a window: every so manyth position is seen by all; 0: none
+  template <class V>
+  void Visit(V& v);
+};
+
+// [experts]: the feed-forward part of a new model as a mixture of experts
+struct ExpertsConfig {
+  int64_t count = 0;  // experts a layer; 0: one dense feed-forward part
+  int64_t per_token = 2;
+  int64_t shared = 0;               // experts that every token has besides
+  std::vector<std::string> widths;  // of the experts in order, repeated; empty: model.ffn
+  int64_t first_dense = 0;          // first layers that stay dense
+  Router router = Router::kSoftmax;
+  bool renormalize = true;
+  double temperature = 1.0;
+  int64_t groups = 1;  // of experts; a token's experts come from groups_per_token of them
+  int64_t groups_per_token = 1;
+  double bias_rate = 0;  // of the balancing bias, a step; 0: off
+  double aux_coef = 0;   // of the balancing loss
+  double z_coef = 0;     // of the router's z loss
+  double capacity = 0;   // of an expert, in shares of an equal load; 0: nothing is dropped
+  double capacity_noise = 0;
+  bool replay = true;  // the learner uses the experts that the actor recorded
   template <class V>
   void Visit(V& v);
 };
@@ -96,6 +121,14 @@ struct PolicyConfig {
   double alpha = 16;  // what the adapter adds is scaled by alpha / rank
   // Modules by the last part of their names, or all of the layers.
   std::vector<std::string> targets = {"all-linear"};
+  bool rslora = false;  // scaled by alpha / sqrt(rank) instead
+  double dropout = 0;   // of what goes into the adapter, in training
+  // "pattern=number" each, of module names; the first that matches counts
+  std::vector<std::string> rank_pattern;
+  std::vector<std::string> alpha_pattern;
+  std::vector<std::string> learning_rates;  // "pattern=factor" of optimizer.learning_rate
+  std::vector<std::string> frozen;          // patterns of parameters that are not trained
+  int64_t tasks = 0;  // lora: adapters over the one base, mixed by a gate over a learned embedding
   template <class V>
   void Visit(V& v);
 };
@@ -349,6 +382,7 @@ struct Config {
   RunConfig run;
   CheckpointConfig checkpoint;
   ModelConfig model;
+  ExpertsConfig experts;
   PolicyConfig policy;
   DataConfig data;
   SftConfig sft;

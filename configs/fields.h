@@ -69,6 +69,41 @@ void ModelConfig::Visit(V& v) {
   v({"rope_theta", "1", "base of the rotary angles of a new model"}, rope_theta);
   v({"init_std", "1", "standard deviation of a new model's weights", Positive()}, init_std);
   v({"vocabulary", "name", "built-in tokenizer of a new model"}, vocabulary);
+  v({"norms", "names", "rmsnorm or layernorm, of a new model's layers in order, repeated"}, norms);
+  v({"window", "tokens", "that a token of a new model sees behind itself; 0: all", AtLeast(0)},
+    window);
+  v({"global_every", "tokens",
+     "under a window: every so manyth position is seen by all behind it; 0: none", AtLeast(0)},
+    global_every);
+}
+
+template <class V>
+void ExpertsConfig::Visit(V& v) {
+  v({"count", "1", "experts of each layer of a new model; 0: dense", "num_experts", AtLeast(0)},
+    count);
+  v({"per_token", "1", "experts that a token goes to", "num_experts_per_tok", AtLeast(1)},
+    per_token);
+  v({"shared", "1", "experts that every token has besides", AtLeast(0)}, shared);
+  v({"widths", "1", "of the experts in order, repeated; empty: model.ffn each"}, widths);
+  v({"first_dense", "1", "first layers that stay dense", AtLeast(0)}, first_dense);
+  v({"router", "name", "what makes weights of the router's logits"}, router);
+  v({"renormalize", "bool", "the weights of a token's experts add up to 1"}, renormalize);
+  v({"temperature", "1", "of the router's logits", Positive()}, temperature);
+  v({"groups", "1", "of experts; a token's come from groups_per_token of them", AtLeast(1)},
+    groups);
+  v({"groups_per_token", "1", "groups that a token's experts come from", AtLeast(1)},
+    groups_per_token);
+  v({"bias_rate", "1", "a step, of the bias that balances the load; 0: off", AtLeast(0)},
+    bias_rate);
+  v({"aux_coef", "1", "of the loss that balances the load", "router_aux_loss_coef", AtLeast(0)},
+    aux_coef);
+  v({"z_coef", "1", "of the loss on the router's log-sum-exp", AtLeast(0)}, z_coef);
+  v({"capacity", "1", "of an expert, in shares of an equal load; 0: no token is dropped",
+     AtLeast(0)},
+    capacity);
+  v({"capacity_noise", "1", "random share added to it in training", AtLeast(0)}, capacity_noise);
+  v({"replay", "bool", "the learner takes the experts that the actor chose for each token"},
+    replay);
 }
 
 template <class V>
@@ -85,6 +120,21 @@ void PolicyConfig::Visit(V& v) {
      "or all-linear",
      "target_modules lora_target_modules"},
     targets);
+  v({"rslora", "bool", "lora: scale by alpha / sqrt(rank)", "use_rslora"}, rslora);
+  v({"dropout", "1", "lora: of what goes into the adapter, in training", "lora_dropout",
+     Within(0, 0.99)},
+    dropout);
+  v({"rank_pattern", "list", "lora: \"pattern=rank\" of modules; the first that matches counts"},
+    rank_pattern);
+  v({"alpha_pattern", "list", "lora: \"pattern=alpha\" of modules; the first that matches counts"},
+    alpha_pattern);
+  v({"learning_rates", "list",
+     "\"pattern=factor\" of optimizer.learning_rate for parameters; the first that matches counts"},
+    learning_rates);
+  v({"frozen", "list", "patterns of parameters that are not trained"}, frozen);
+  v({"tasks", "1", "lora: adapters over one base, mixed by a gate over a learned task embedding",
+     AtLeast(0)},
+    tasks);
 }
 
 template <class V>
@@ -477,6 +527,7 @@ void Config::Visit(V& v) {
   v.Section("run", run);
   v.Section("checkpoint", checkpoint);
   v.Section("model", model);
+  v.Section("experts", experts);
   v.Section("policy", policy);
   v.Section("data", data);
   v.Section("sft", sft);

@@ -39,10 +39,19 @@ constexpr Row kTable[] = {
     {"model", "path",
      "the run's weights are those of its checkpoint; from other weights begins another run"},
     {"model", "dtype", "the checkpoint and the stored log-probs have this precision"},
-    {"model", "layers hidden heads kv_heads ffn max_positions tied rope_theta", kShape},
+    {"model",
+     "layers hidden heads kv_heads ffn max_positions tied rope_theta norms window global_every",
+     kShape},
+    {"experts",
+     "count per_token shared widths first_dense router renormalize temperature groups "
+     "groups_per_token",
+     kShape},
+    {"experts", "bias_rate aux_coef z_coef capacity capacity_noise replay", nullptr},
     {"model", "init_std", "the run began with weights drawn by it"},
     {"model", "vocabulary", "stored answers are tokens of it"},
-    {"policy", "adapter rank alpha targets", "the checkpoint holds what it says"},
+    {"policy", "adapter rank alpha targets rslora rank_pattern alpha_pattern frozen tasks",
+     "the checkpoint holds what it says"},
+    {"policy", "dropout learning_rates", nullptr},
     {"data",
      "train dataset eval eval_prompts eval_skip map system_prompt chat_template prompt_suffix "
      "max_prompt_tokens "
