@@ -8,6 +8,7 @@
 #include "common/base/hash/digest.h"
 #include "common/base/hash/sha256.h"
 #include "learner/loop/finite.h"
+#include "learner/update/optimizer_file.h"
 #include "learner/update/schedule.h"
 #include "policy_model/speed.h"
 
@@ -18,27 +19,9 @@ double SecondsSince(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-void HashBuffer(const policy_model::FlatBuffer& flat, Sha256& hash) {
-  constexpr int64_t kChunk = int64_t{1} << 22;  // elements in host memory at a time
-  std::vector<std::byte> host;
-  for (int64_t at = 0; at < flat.elements(); at += kChunk) {
-    host.resize(static_cast<size_t>(std::min(kChunk, flat.elements() - at)) *
-                ElementSize(flat.dtype()));
-    flat.CopyToHost(host, at);
-    hash.Update(host);
-  }
-}
-
 void HashTrained(const policy_model::Weights& weights, Sha256& hash) {
   for (const auto& set : weights.sets()) {
     if (set->trained) HashBuffer(set->flat, hash);
-  }
-}
-
-void HashMoments(Optimizer& optimizer, Sha256& hash) {
-  for (Optimizer::SetState& state : optimizer.sets()) {
-    HashBuffer(state.m, hash);
-    HashBuffer(state.v, hash);
   }
 }
 
@@ -133,8 +116,7 @@ std::optional<Checkpoints::Found> StepLoop::TakeUp() {
   store_ = state.store;
   if (hooks_.resumed && !store_.empty()) hooks_.resumed(step_, store_);
   Phase("resumed at step " + std::to_string(step_) + " from " + found->path);
-  lacks_moments_ = found->state.LacksMoments();
-  if (lacks_moments_ && step_ < config_.run.steps) {
+  if (found->state.LacksMoments() && step_ < config_.run.steps) {
     Phase(
         "the checkpoint holds no moments of the optimizer: they begin anew, and the run is not bit "
         "for bit one that had never ended; checkpoint.optimizer = \"always\" keeps them "
@@ -421,7 +403,7 @@ LearnerResult StepLoop::Run(bool resume) {
     result_.skipped_updates += model.optimizer->skipped();
     Sha256 hash;
     HashTrained(*model.weights, hash);
-    HashMoments(*model.optimizer, hash);
+    hash.Update(MomentsDigest(*model.optimizer));
     result_.model_sha256[model.name] = hash.HexDigest();
   }
   End();
@@ -434,11 +416,10 @@ void StepLoop::End() {
   result_.saved = last_saved_ == step_;
   result_.skipped_updates += optimizer_.skipped();
   result_.wall_s = Elapsed();
-  Sha256 weights, moments;
+  Sha256 weights;
   HashTrained(weights_, weights);
-  HashMoments(optimizer_, moments);
   result_.weights_sha256 = weights.HexDigest();
-  if (!lacks_moments_ || step_ > result_.first_step) result_.optimizer_sha256 = moments.HexDigest();
+  result_.optimizer_sha256 = MomentsDigest(optimizer_);
 }
 
 }  // namespace plumb::learner

@@ -73,10 +73,10 @@ struct LearnerResult {
   double wall_s = 0;
   std::optional<SftResult> sft;
   PolicyVersion policy;
-  // optimizer_sha256: of the moments; empty where a run that was taken up without any had no step
-  // left to do.
+  // optimizer_sha256: of the moments; of a run that was taken up without any and had no step left,
+  // what its checkpoint says of them, empty where that says nothing (before December 2026)
   std::string weights_sha256, optimizer_sha256;
-  // Of each other trained model: weights, then both moments.
+  // Of each other trained model: of its weights and the digest of its moments.
   std::map<std::string, std::string> model_sha256;
 };
 
@@ -184,7 +184,6 @@ class StepLoop {
   const int64_t rows_a_step_;
   int64_t step_ = 0;                   // done
   std::optional<int64_t> last_saved_;  // the step of the newest checkpoint
-  bool lacks_moments_ = false;         // the checkpoint that it was taken up from
   bool due_ = false;                   // a checkpoint
   bool given_up_ = false;              // stopped in a wait: whom it waited for may be gone
   std::optional<Snapshot> good_;       // of the last step that trained

@@ -71,6 +71,18 @@ CheckpointManifest GetManifest(const std::string& path) {
   return ReadManifest(RealFileSystem().ReadFile(manifest, kMaxManifestBytes), manifest);
 }
 
+// What a checkpoint without them says of the moments, if there are any.
+std::string LeftOut(const CheckpointState& state, Optimizer& optimizer) {
+  return state.moments || optimizer.moment_steps() == 0 ? "" : MomentsDigest(optimizer);
+}
+
+void LoadMomentsOf(const std::string& path, bool moments, int64_t steps, const std::string& digest,
+                   Optimizer& optimizer) {
+  LoadOptimizer(path, optimizer, moments);
+  if (moments) optimizer.set_moment_steps(steps);
+  else if (steps > 0) optimizer.set_left_out(digest);
+}
+
 void CheckNames(const std::string& path, const CheckpointManifest& manifest) {
   std::vector<std::string> listed;
   for (const auto& [name, sha] : manifest.files) listed.push_back(name);
@@ -150,12 +162,14 @@ void Checkpoints::Write(const std::string& path, CheckpointState state,
   RealFileSystem().CreateDirectories(path + "/model");
   policy_model::SaveModelDirectory(weights, path + "/model", tokenizer_source_, base_model_);
   SaveOptimizer(path + "/" + kOptimizer, optimizer, state.moments);
+  state.moments_sha256 = LeftOut(state, optimizer);
   for (const NamedModel& model : models) {
     RealFileSystem().CreateDirectories(path + "/" + model.name);
     policy_model::SaveModelDirectory(*model.weights, path + "/" + model.name, tokenizer_source_);
     SaveOptimizer(path + "/" + model.name + "." + kOptimizer, *model.optimizer, state.moments);
     state.models[model.name] = {.counters = model.optimizer->counters(),
-                                .moment_steps = model.optimizer->moment_steps()};
+                                .moment_steps = model.optimizer->moment_steps(),
+                                .moments_sha256 = LeftOut(state, *model.optimizer)};
   }
   state.base_digest = FixedBase(weights);
   PutManifest(path, state);  // reads every file back for its hash
@@ -271,9 +285,9 @@ void Checkpoints::Load(const Found& found, policy_model::Weights& weights,
         found.path);
   }
   weights.LoadTrained(found.path + "/model");
-  LoadOptimizer(found.path + "/" + kOptimizer, optimizer, found.state.moments);
+  LoadMomentsOf(found.path + "/" + kOptimizer, found.state.moments, found.state.moment_steps,
+                found.state.moments_sha256, optimizer);
   optimizer.Restore(found.state.counters);
-  if (found.state.moments) optimizer.set_moment_steps(found.state.moment_steps);
   const Digest digest = weights.ComputeDigest();
   if (digest != found.state.policy.digest) {
     throw Error(
@@ -293,10 +307,9 @@ void Checkpoints::LoadModels(const Found& found, std::span<const NamedModel> mod
           found.path);
     }
     model.weights->LoadTrained(found.path + "/" + model.name);
-    LoadOptimizer(found.path + "/" + model.name + "." + kOptimizer, *model.optimizer,
-                  found.state.moments);
+    LoadMomentsOf(found.path + "/" + model.name + "." + kOptimizer, found.state.moments,
+                  saved->second.moment_steps, saved->second.moments_sha256, *model.optimizer);
     model.optimizer->Restore(saved->second.counters);
-    if (found.state.moments) model.optimizer->set_moment_steps(saved->second.moment_steps);
   }
   if (found.state.models.size() != models.size()) {
     throw Error(ErrorCode::kConflict,

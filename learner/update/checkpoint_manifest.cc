@@ -15,22 +15,26 @@ using Json = nlohmann::json;  // written with its keys in order
 // read as they stand, so that the hash is of what was written
 using Read = nlohmann::ordered_json;
 
+constexpr char kMomentsSha256[] = "moments_sha256";  // only of moments that were left out
+
 std::string HashOf(const std::string& text) {
   Sha256 hash;
   hash.Update(std::as_bytes(std::span(text.data(), text.size())));
   return hash.HexDigest();
 }
 
-Json ToJson(const Optimizer::Counters& c, int64_t moment_steps) {
-  return {{"updates", c.updates},
-          {"skipped", c.skipped},
-          {"skipped_in_a_row", c.skipped_in_a_row},
-          {"moment_steps", moment_steps}};
+Json ToJson(const CheckpointState::Model& m) {
+  Json out = {{"updates", m.counters.updates},
+              {"skipped", m.counters.skipped},
+              {"skipped_in_a_row", m.counters.skipped_in_a_row},
+              {"moment_steps", m.moment_steps}};
+  if (!m.moments_sha256.empty()) out[kMomentsSha256] = m.moments_sha256;
+  return out;
 }
 
 Json ToJson(const CheckpointState& s) {
   Json models = Json::object();
-  for (const auto& [name, m] : s.models) models[name] = ToJson(m.counters, m.moment_steps);
+  for (const auto& [name, m] : s.models) models[name] = ToJson(m);
   Json out = {{"step", s.step},
               {"policy_version", s.policy.version},
               {"policy_digest", s.policy.digest},
@@ -47,6 +51,7 @@ Json ToJson(const CheckpointState& s) {
               {"algorithm", Json::parse(s.algorithm_json)},
               {"models", models}};
   if (!s.base_digest.empty()) out["base_digest"] = s.base_digest;
+  if (!s.moments_sha256.empty()) out[kMomentsSha256] = s.moments_sha256;
   return out;
 }
 
@@ -123,6 +128,7 @@ CheckpointState StateOf(const Object& in, const std::string& where) {
   s.tokens = in.Count("tokens");
   s.wall_s = in.Number("wall_s");
   if (in.Has("base_digest")) s.base_digest = in.Text("base_digest");
+  if (in.Has(kMomentsSha256)) s.moments_sha256 = in.Text(kMomentsSha256);
   s.state_json = in.At("state").dump();
   // Checkpoints written before there were other models have neither.
   if (in.Has("algorithm")) s.algorithm_json = in.At("algorithm").dump();
@@ -131,6 +137,7 @@ CheckpointState StateOf(const Object& in, const std::string& where) {
     for (const auto& [name, value] : models.json().items()) {
       const Object model(value, name, where);
       s.models[name] = {.counters = model.Counters(), .moment_steps = model.Count("moment_steps")};
+      if (model.Has(kMomentsSha256)) s.models[name].moments_sha256 = model.Text(kMomentsSha256);
     }
   }
   return s;

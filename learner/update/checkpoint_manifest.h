@@ -30,6 +30,9 @@ struct CheckpointState {
   // It holds the moments of all its models. Those of none that has seen an update are zero, held or
   // not.
   bool moments = true;
+  // Of moments that were left out: MomentsDigest, so that a run which is taken up with nothing left
+  // to do can say what it ended with. Save fills it; empty in checkpoints of before December 2026.
+  std::string moments_sha256 = {};
   // every random draw is keyed by it and by positions that follow from step
   uint64_t seed = 0;
   int64_t store_cursor = 0;  // first lease id that was not consumed
@@ -42,6 +45,7 @@ struct CheckpointState {
   struct Model {
     Optimizer::Counters counters;
     int64_t moment_steps = 0;
+    std::string moments_sha256 = {};
   };
   std::map<std::string, Model> models = {};  // of the models besides the policy; Save fills it
 

@@ -83,6 +83,7 @@ void Optimizer::ResetMoments() {
     state.v.Zero();
   }
   moment_steps_ = 0;
+  left_out_.reset();
 }
 
 void Optimizer::Restore(const Counters& counters) {
@@ -153,6 +154,7 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
                              .param = state.has_own_master() ? flat.data() : nullptr});
   }
   ++moment_steps_;
+  left_out_.reset();
   ++updates_;
   skipped_in_a_row_ = 0;
   result.applied = true;

@@ -76,10 +76,14 @@ class Optimizer {
   policy_model::Gradients gradients_;
   policy_model::FlatBuffer norm_scratch_;
   int64_t updates_ = 0, skipped_ = 0, skipped_in_a_row_ = 0, moment_steps_ = 0;
+  std::optional<std::string> left_out_;
 
  public:
   int64_t moment_steps() const { return moment_steps_; }
   void set_moment_steps(int64_t steps) { moment_steps_ = steps; }
+  // The digest of moments that a checkpoint had left out, until there are new ones.
+  const std::optional<std::string>& left_out() const { return left_out_; }
+  void set_left_out(std::string digest) { left_out_ = std::move(digest); }
 };
 
 }  // namespace plumb::learner

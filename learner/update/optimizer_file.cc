@@ -171,6 +171,26 @@ bool Keeps(Optimizer& optimizer, bool moments) {
 
 }  // namespace
 
+void HashBuffer(const FlatBuffer& flat, Sha256& hash) {
+  std::vector<std::byte> host;
+  for (int64_t at = 0; at < flat.elements(); at += kChunk) {
+    host.resize(static_cast<size_t>(std::min(kChunk, flat.elements() - at)) *
+                ElementSize(flat.dtype()));
+    flat.CopyToHost(host, at);
+    hash.Update(host);
+  }
+}
+
+std::string MomentsDigest(Optimizer& optimizer) {
+  if (optimizer.left_out()) return *optimizer.left_out();
+  Sha256 hash;
+  for (Optimizer::SetState& state : optimizer.sets()) {
+    HashBuffer(state.m, hash);
+    HashBuffer(state.v, hash);
+  }
+  return hash.HexDigest();
+}
+
 void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments) {
   if (!Keeps(optimizer, moments)) return;
   std::vector<TensorToWrite> tensors;

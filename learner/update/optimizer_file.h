@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <string>
 
+#include "common/base/hash/sha256.h"
 #include "learner/update/optimizer.h"
 
 namespace plumb::learner {
@@ -24,6 +25,13 @@ void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments);
 // The parameters are those of the checkpoint by now. Without `moments` they become zero, as those
 // of a new optimizer.
 void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments);
+
+// SHA-256 of both moments of all that is trained, in hex; where they were left out of the
+// checkpoint that this came from and no update was made since, what that said of them.
+std::string MomentsDigest(Optimizer& optimizer);
+
+// Of a buffer wherever it lies, a piece at a time.
+void HashBuffer(const policy_model::FlatBuffer& flat, Sha256& hash);
 
 // What SaveOptimizer writes, but for a header and ties, both small.
 int64_t OptimizerBytes(Optimizer& optimizer, bool moments);

@@ -29,6 +29,8 @@
 namespace plumb::run {
 namespace {
 
+constexpr size_t kMaxSummaryBytes = 16 << 20;
+
 using Json = nlohmann::ordered_json;
 
 // Of this process since it began.
@@ -312,7 +314,10 @@ void Observer::Finish(RunSummary summary) {
   }
   progress_.reset();
   EndTensorBoard(summary.learner);
-  RealFileSystem().WriteFileAtomic(session_.folder().summary(), SummaryJson(summary));
+  const std::string path = session_.folder().summary();
+  const std::string before =
+      RealFileSystem().Exists(path) ? RealFileSystem().ReadFile(path, kMaxSummaryBytes) : "";
+  if (!SaysMore(before, summary)) RealFileSystem().WriteFileAtomic(path, SummaryJson(summary));
   WriteReport(session_.folder().path, session_.folder().report());
 }
 
@@ -405,6 +410,17 @@ std::string EqualLine(const learner::RewardTally& rewards) {
       100 * static_cast<double>(rewards.equal_groups) / static_cast<double>(rewards.groups),
       static_cast<long long>(rewards.groups));
   return std::string(line) + (rewards.equal_groups == 0 ? "" : ": these had no direction to give");
+}
+
+bool SaysMore(const std::string& before, const RunSummary& summary) {
+  const learner::LearnerResult& r = summary.learner;
+  const Json told = Json::parse(before, nullptr, /*allow_exceptions=*/false);
+  if (r.first_step != r.steps || !told.is_object()) return false;
+  const auto is = [&](const char* key, const Json& value) {
+    return told.contains(key) && told[key] == value;
+  };
+  return is("steps", r.steps) && is("wanted_steps", summary.wanted_steps) &&
+         is("stopped_early", r.stopped_early) && is("weights_sha256", r.weights_sha256);
 }
 
 std::string SummaryJson(const RunSummary& summary) {

@@ -98,6 +98,10 @@ std::string LossLine(const std::map<std::string, int64_t>& counters);
 // "equal rewards: 41.3 % of 128 groups, which had nothing to tell"; empty: no group had a score.
 std::string EqualLine(const learner::RewardTally& rewards);
 
+// A life without a step of its own has nothing to add to the summary of the life that ended the run
+// (`before`, a text; "" or damaged: none): that one counted what was lost and how long it took.
+bool SaysMore(const std::string& before, const RunSummary& summary);
+
 // summary.json as text.
 std::string SummaryJson(const RunSummary& summary);
 

@@ -32,6 +32,27 @@ TEST(ResumeRunTest, TheRunsOwnRecipeNeedsNoOtherOptions) {
   EXPECT_FALSE(Has(resumed.out, "learning rate")) << "it stays what it was";
 }
 
+TEST(ResumeRunTest, OfARunThatHasEndedLeavesItsSummary) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  for (const char* keep : {"until_end", "never"}) {
+    ASSERT_EQ(
+        Train(run, 3, {"--overwrite", "--set", std::string("checkpoint.optimizer=") + keep}).code,
+        0);
+    const std::string summary = Read(run + "/summary.json");
+    ASSERT_EQ(Resume(run, {}).code, 0);
+    EXPECT_EQ(Read(run + "/summary.json"), summary);
+
+    // Killed behind the last checkpoint and before the summary.
+    std::filesystem::remove(run + "/summary.json");
+    ASSERT_EQ(Resume(run, {}).code, 0);
+    for (const char* key : {"policy_digest", "weights_sha256", "optimizer_sha256", "steps"})
+      EXPECT_EQ(nlohmann::json::parse(Read(run + "/summary.json"))[key],
+                nlohmann::json::parse(summary)[key])
+          << keep << " " << key;
+  }
+}
+
 TEST(ResumeRunTest, ALowerRateIsSaidRecordedAndUsed) {
   const TempFolder temp;
   const std::string run = temp / "run";
