@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common/base/error.h"
+#include "common/base/size_text.h"
 
 namespace plumb::actor {
 
@@ -36,9 +37,9 @@ KvPages::KvPages(const policy_model::ModelShape& shape, const Stream& stream, DT
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped_ == MAP_FAILED) {
       mapped_ = nullptr;
-      throw Error(ErrorCode::kUnavailable, "cannot map " + std::to_string(mapped_bytes_ >> 20) +
-                                               " MiB of KV pages: " + std::strerror(errno) +
-                                               "; lower rollout.kv_budget_mb");
+      throw Error(ErrorCode::kUnavailable,
+                  "cannot map " + LimitText(static_cast<int64_t>(mapped_bytes_)) +
+                      " of KV pages: " + std::strerror(errno) + "; lower rollout.kv_budget_mb");
     }
     // A step reads short runs of every page in use: with 4 KiB entries the address translation
     // would cost more than the data. Advice only: without huge pages everything works as before.

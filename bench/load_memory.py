@@ -5,7 +5,7 @@
     bench/load_memory.py build/plumb [--gb 3] [--folder DIR] [--keep]
 
 Prints the size of the file and the peak resident memory (VmHWM) of `plumb generate` with one new
-token, and fails when the peak is above the file and 1 GiB. A folder that is there is used again.
+token, and fails when the peak is above the file and 1 GB. A folder that is there is used again.
 """
 import argparse
 import json
@@ -88,10 +88,10 @@ def main():
     peak = usage.ru_maxrss * 1024
     if not arguments.keep:
         shutil.rmtree(arguments.folder)
-    print(f"file {file / 2**30:.2f} GiB, peak {peak / 2**30:.2f} GiB, "
-          f"above the file {(peak - file) / 2**30:.2f} GiB")
-    if peak > file + 2**30:
-        sys.exit("the peak is more than 1 GiB above the file")
+    print(f"file {file / 1e9:.2f} GB, peak {peak / 1e9:.2f} GB, "
+          f"above the file {(peak - file) / 1e9:.2f} GB")
+    if peak > file + 1e9:
+        sys.exit("the peak is more than 1 GB above the file")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 #include "common/base/crash_point.h"
 #include "common/base/hash/digest.h"
 #include "common/base/hash/sha256.h"
+#include "common/base/size_text.h"
 #include "learner/loop/finite.h"
 #include "learner/update/optimizer_file.h"
 #include "learner/update/schedule.h"

@@ -6,6 +6,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/size_text.h"
 #include "learner/update/optimizer_file.h"
 
 namespace plumb::learner {
@@ -37,17 +38,6 @@ int64_t FreeBytes(const std::string& folder) {
   if (error) ThrowFileError(error.value(), "cannot ask for the free room of", folder);
   constexpr auto kMost = static_cast<uintmax_t>(INT64_MAX);
   return static_cast<int64_t>(std::min(space.available, kMost));
-}
-
-std::string SizeText(int64_t bytes) {
-  char text[40];
-  const auto n = static_cast<double>(bytes);
-  if (bytes >= 100'000'000'000) std::snprintf(text, sizeof text, "%.0f GB", n / 1e9);
-  else if (bytes >= 950'000'000) std::snprintf(text, sizeof text, "%.1f GB", n / 1e9);
-  else if (bytes >= 950'000) std::snprintf(text, sizeof text, "%.0f MB", n / 1e6);
-  else if (bytes >= 1000) std::snprintf(text, sizeof text, "%.0f kB", n / 1e3);
-  else std::snprintf(text, sizeof text, "%lld bytes", static_cast<long long>(bytes));
-  return text;
 }
 
 int64_t SavePlan::Needed() const {

@@ -1,6 +1,6 @@
 // How much a checkpoint takes, and how much room there is.
 //
-// Thread safety: pure functions of what they are given. Units: bytes; GB are 10^9 of them.
+// Thread safety: pure functions of what they are given. Units: bytes.
 #pragma once
 
 #include <cstdint>
@@ -18,9 +18,6 @@ int64_t CheckpointBytes(const policy_model::Weights& weights, Optimizer& optimiz
 
 // Of the file system that the folder lies on, for who runs this. kIo.
 int64_t FreeBytes(const std::string& folder);
-
-// "1.6 GB", "34 MB", "6 kB", "12 bytes".
-std::string SizeText(int64_t bytes);
 
 // The checkpoints that a run still makes.
 struct SavePlan {

@@ -12,6 +12,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/size_text.h"
 #include "replay/store/aligned_disk.h"
 #include "replay/store/log_check.h"
 
@@ -284,9 +285,9 @@ void RocksFolder::Reopen() {
   if (!failed && space.available < needed) {
     throw Error(
         ErrorCode::kNoSpace,
-        "the disk is still full (" + std::to_string(space.available >> 20) + " MB free, " +
-            std::to_string(needed >> 20) +
-            " MB needed to go on); nothing was stored: free some space, writing goes on by itself",
+        "the disk is still full (" + SizeText(static_cast<int64_t>(space.available)) + " free, " +
+            SizeText(static_cast<int64_t>(needed)) +
+            " needed to go on); nothing was stored: free some space, writing goes on by itself",
         path_);
   }
   std::unique_lock lock(open_mu_);

@@ -18,6 +18,7 @@
 #include <sstream>
 #include <vector>
 
+#include "common/base/size_text.h"
 #include "common/sandbox/sandbox.h"
 #include "kernels/device/stream.h"
 #include "policy_model/transformer.h"
@@ -65,12 +66,6 @@ std::string FirstLine(const std::string& path) {
   std::string line;
   std::getline(in, line);
   return line;
-}
-
-std::string Gib(double bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f GiB", bytes / (1024.0 * 1024 * 1024));
-  return text;
 }
 
 std::string FindProgram(const std::string& name) {
@@ -137,19 +132,20 @@ Finding Cores() {
 }
 
 Finding Memory() {
-  double available = std::atof(LineOf("/proc/meminfo", "MemAvailable").c_str()) * 1024;
-  std::string text = Gib(available) + " available";
+  auto available =
+      static_cast<int64_t>(std::atof(LineOf("/proc/meminfo", "MemAvailable").c_str()) * 1024);
+  std::string text = SizeText(available) + " available";
   const std::string limit = FirstLine("/sys/fs/cgroup/memory.max");
   if (!limit.empty() && limit != "max") {
-    const double left =
-        std::atof(limit.c_str()) - std::atof(FirstLine("/sys/fs/cgroup/memory.current").c_str());
-    text += ", " + Gib(left) + " left of the container's limit";
+    const auto left = static_cast<int64_t>(
+        std::atof(limit.c_str()) - std::atof(FirstLine("/sys/fs/cgroup/memory.current").c_str()));
+    text += ", " + SizeText(left) + " left of the container's limit";
     available = std::min(available, left);
   }
-  if (available < 2.0 * (1 << 30)) {
+  if (available < 2'000'000'000) {
     return {
         "memory", Grade::kNote, text,
-        "the demo needs about 1 GiB; lower rollout.kv_budget_mb and max_batch for larger models"};
+        "the demo needs about 1 GB; lower rollout.kv_budget_mb and max_batch for larger models"};
   }
   return {"memory", Grade::kOk, text, ""};
 }
@@ -158,14 +154,15 @@ Finding Disk() {
   struct statvfs disk {};
   if (statvfs(".", &disk) != 0)
     return {"disk", Grade::kNote, "cannot look at the current folder", ""};
-  const double free = static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize);
+  const auto free =
+      static_cast<int64_t>(static_cast<double>(disk.f_bavail) * static_cast<double>(disk.f_frsize));
   if (access(".", W_OK) != 0)
     return {"disk", Grade::kNote, "the current folder cannot be written",
             "use --out with a folder that can"};
-  if (free < 1.0 * (1 << 30))
-    return {"disk", Grade::kNote, Gib(free) + " free here",
+  if (free < 1'000'000'000)
+    return {"disk", Grade::kNote, SizeText(free) + " free here",
             "a run keeps checkpoints and its store: free some space or use --out"};
-  return {"disk", Grade::kOk, Gib(free) + " free here", ""};
+  return {"disk", Grade::kOk, SizeText(free) + " free here", ""};
 }
 
 // Where the loaded library lies: the name after the last blank of its line in /proc/self/maps.

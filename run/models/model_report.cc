@@ -6,6 +6,7 @@
 #include "actor/kv_pages.h"
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/size_text.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/families/tensor_table.h"
 #include "policy_model/memory/load_check.h"
@@ -17,16 +18,6 @@ using policy_model::ModelShape;
 using OrderedJson = nlohmann::ordered_json;
 
 constexpr int64_t kUsualLength = 4096;
-
-std::string Bytes(int64_t bytes) {
-  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  auto value = static_cast<double>(bytes);
-  size_t unit = 0;
-  while (value >= 1024 && unit + 1 < std::size(kUnits)) value /= 1024, ++unit;
-  char text[32];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
-  return text;
-}
 
 std::string Count(int64_t n) {
   char text[32];
@@ -213,7 +204,8 @@ std::string ModelReport::Text() const {
                      (place.is_adapter() ? " (this adapter): " : ", all linear parts: ") +
                      Count(adapter_parameters) + " trained");
   }
-  line("weights", (dtype.empty() ? "dtype not named" : dtype) + ", files of " + Bytes(file_bytes));
+  line("weights",
+       (dtype.empty() ? "dtype not named" : dtype) + ", files of " + SizeText(file_bytes));
   line("tokenizer", vocabulary < 0 ? "cannot be read" : n(vocabulary) + " tokens");
   line("chat template",
        chat_template ? takes_tools ? "yes, shows tools" : "yes, without tools" : "no");
@@ -223,17 +215,17 @@ std::string ModelReport::Text() const {
   line("end tokens", texts.empty() ? "none: answers end at their limit" : texts);
   if (shape && !shape->scalar_head) {
     const int64_t kv = kv_bytes_per_token * length * batch;
-    line("to generate", Bytes(WeightBytes(type()) + kv) + ": weights " +
-                            Bytes(WeightBytes(type())) + ", keys and values " + Bytes(kv) + " (" +
-                            n(batch) + " x " + n(length) + " tokens, " + Bytes(kv_bytes_per_token) +
-                            " each)");
+    line("to generate", SizeText(WeightBytes(type()) + kv) + ": weights " +
+                            SizeText(WeightBytes(type())) + ", keys and values " + SizeText(kv) +
+                            " (" + n(batch) + " x " + n(length) + " tokens, " +
+                            SizeText(kv_bytes_per_token) + " each)");
   }
   if (shape) {
     const auto memory = [&](const char* name, const TrainMemory& f, const TrainMemory& b) {
       const auto parts = [&](const TrainMemory& m) {
-        return Bytes(m.total()) + " (weights " + Bytes(m.weights) +
-               (m.masters > 0 ? ", masters " + Bytes(m.masters) : "") + ", gradients " +
-               Bytes(m.gradients) + ", moments " + Bytes(m.moments) + ")";
+        return SizeText(m.total()) + " (weights " + SizeText(m.weights) +
+               (m.masters > 0 ? ", masters " + SizeText(m.masters) : "") + ", gradients " +
+               SizeText(m.gradients) + ", moments " + SizeText(m.moments) + ")";
       };
       line(name, "float32 " + parts(f));
       line("", "bfloat16 " + parts(b));

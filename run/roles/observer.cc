@@ -16,8 +16,8 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
+#include "common/base/size_text.h"
 #include "kernels/device/device_memory.h"
-#include "learner/update/checkpoint_size.h"
 #include "run/report/recipe_values.h"
 #include "run/report/report.h"
 #include "run/report/sample_text.h"
@@ -141,7 +141,7 @@ learner::LearnerHooks Observer::Hooks() {
 }
 
 void Observer::Saving(const std::string& what, int64_t bytes) {
-  const std::string line = "saving " + what + " (" + learner::SizeText(bytes) + ") ...";
+  const std::string line = "saving " + what + " (" + SizeText(bytes) + ") ...";
   LogInfo(line);
   if (progress_) progress_->Saving(line, bytes);
 }

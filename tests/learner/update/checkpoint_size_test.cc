@@ -66,16 +66,6 @@ TEST(CheckpointSizeTest, IsWhatIsWritten) {
   }
 }
 
-TEST(CheckpointSizeTest, SizesAreSaidInFewDigits) {
-  EXPECT_EQ(SizeText(1'614'000'000), "1.6 GB");
-  EXPECT_EQ(SizeText(990'000'000), "1.0 GB");
-  EXPECT_EQ(SizeText(538'000'000), "538 MB");
-  EXPECT_EQ(SizeText(3'200'000), "3 MB");
-  EXPECT_EQ(SizeText(12'345), "12 kB");
-  EXPECT_EQ(SizeText(7), "7 bytes");
-  EXPECT_EQ(SizeText(740'000'000'000), "740 GB");
-}
-
 TEST(CheckpointSizeTest, AnOldOneStandsBesideTheNewUntilThatIsComplete) {
   EXPECT_EQ((SavePlan{.between = 0, .each = 12, .last = 4}).Needed(), 4);
   EXPECT_EQ((SavePlan{.between = 1, .each = 12, .last = 4}).Needed(), 12 + 4);
