@@ -22,6 +22,7 @@
 #include "run/report/report.h"
 #include "run/report/sample_text.h"
 #include "run/roles/learner_ports.h"
+#include "run/session/built.h"
 #include "run/session/interrupt.h"
 #include "run/session/newest_checkpoint.h"
 #include "run/session/row_counts.h"
@@ -77,21 +78,28 @@ Observer::Observer(const Session& session, const RunOptions& options)
   const int64_t port = session.config().metrics.prometheus_port;
   if (port > 0) {
     const std::string name = std::filesystem::path(session.folder().path).filename();
-    auto sink = MakePrometheusSink(static_cast<int>(port), {{"run", name}, {"role", "learner"}});
+    auto sink = MakePrometheusSink(static_cast<int>(port), {{"run", name}, {"role", "learner"}},
+                                   {{"version", BuiltVersion()}});
     prometheus_ = sink.get();
     metrics_.AddSink(std::move(sink));
     Note("metrics: http://127.0.0.1:" + std::to_string(prometheus_->port()) + "/metrics");
   }
 }
 
-void Observer::AddCounters(const std::map<std::string, int64_t>& counters,
+void Observer::BeginCounters(int64_t step, const std::map<std::string, int64_t>& now) {
+  carried_.Begin(LastJsonlValues(session_.folder().metrics(), step), now);
+}
+
+void Observer::AddCounters(std::map<std::string, int64_t> counters,
                            std::map<std::string, double>& metrics) {
+  carried_.Apply(counters);
   std::map<std::string, double> totals;
   AddCounterMetrics(counters, totals);
   if (prometheus_ != nullptr) {
     std::set<std::string> names;
-    for (const auto& [name, total] : totals) names.insert(name);
-    for (const char* now : {"replay/held", "replay/waiting", "replay/queue"}) names.erase(now);
+    for (const auto& [name, count] : counters) {
+      if (IsTotal(name)) names.insert(CounterMetric(name));
+    }
     prometheus_->CountersAre(std::move(names));
   }
   for (const auto& [name, total] : totals) metrics[name] = total;
@@ -168,6 +176,7 @@ void Observer::StartTraining(int64_t first_step) {
   BeginLife();
   const RunFolder& folder = session_.folder();
   const auto& options = session_.config().metrics;
+  metrics_.GoOnFrom(LastJsonlValues(folder.metrics(), first_step));
   metrics_.AddSink(MakeJsonlSink(folder.metrics(), first_step));
   if (options.tensorboard) {
     auto sink = MakeTensorBoardSink(folder.tensorboard());
@@ -306,6 +315,7 @@ void Observer::Evaluated(const learner::EvalResult& result, std::span<const Traj
 }
 
 void Observer::Finish(RunSummary summary) {
+  carried_.Apply(summary.counters);
   summary.counters.insert(rows_.begin(), rows_.end());
   if (const std::string rows = RowLine(summary.counters); !rows.empty()) Note(rows);
   if (!configs::IsOffline(session_.config())) {
@@ -471,8 +481,7 @@ void AddCounterMetrics(const std::map<std::string, int64_t>& counters,
                        std::map<std::string, double>& metrics) {
   for (const auto& [name, count] : counters) {
     if (name.starts_with(kRows)) continue;  // known before the first step; summary.json has them
-    const bool own_room = name.find('/') != std::string::npos;
-    metrics[own_room ? name : "replay/" + name] = static_cast<double>(count);
+    metrics[CounterMetric(name)] = static_cast<double>(count);
   }
 }
 

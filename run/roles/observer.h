@@ -18,6 +18,7 @@
 #include "learner/loop/learner_loop.h"
 #include "run/report/progress.h"
 #include "run/report/sample_log.h"
+#include "run/roles/carried_counters.h"
 #include "run/roles/roles.h"
 #include "run/session/session.h"
 
@@ -34,9 +35,10 @@ class Observer {
   }
   learner::LearnerHooks Hooks();
   void Note(const std::string& line);
+  // Before the first step of this life, which is `step`: totals go on from the step before it.
+  void BeginCounters(int64_t step, const std::map<std::string, int64_t>& now);
   // AddCounterMetrics, and which of them only rise for whoever scrapes them.
-  void AddCounters(const std::map<std::string, int64_t>& counters,
-                   std::map<std::string, double>& metrics);
+  void AddCounters(std::map<std::string, int64_t> counters, std::map<std::string, double>& metrics);
   // What became of the rows of the run's data, as RowCounts names it; for the end.
   void CountRows(const std::map<std::string, int64_t>& rows) {
     rows_.insert(rows.begin(), rows.end());
@@ -68,6 +70,7 @@ class Observer {
   std::unique_ptr<SampleLog> samples_;
   std::function<Prompt(const PromptLease&)> find_prompt_;
   std::map<std::string, int64_t> rows_;
+  CarriedCounters carried_;
   bool begun_ = false, started_ = false;
   std::string doing_ = "the end of this update";  // what a signal would have to wait for
   int64_t peak_bytes_ = 0;

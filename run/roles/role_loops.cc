@@ -101,6 +101,7 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   const auto begin_here = [&] {
     auto counters = ports.Counters();
     times = RoleTimes(TakeRoleTotals(counters));
+    return counters;
   };
   hooks.evaluated = [&, inner = hooks.evaluated](const learner::EvalResult& result,
                                                  std::span<const TrajectoryGroup> groups) {
@@ -123,7 +124,7 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
     if (reopened > 0)
       observer.Note(std::to_string(reopened) +
                     " prompts of steps without one scored answer are answered afresh");
-    begin_here();
+    observer.BeginCounters(step, begin_here());
   };
   hooks.resumed = resumed;
   hooks.anew = [&] { resumed(0, ""); };

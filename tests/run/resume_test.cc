@@ -53,6 +53,28 @@ TEST(ResumeRunTest, OfARunThatHasEndedLeavesItsSummary) {
   }
 }
 
+// What roles count begins at 0 in each life: the run's totals do not.
+TEST(ResumeRunTest, CountersGoOn) {
+  const TempFolder temp;
+  const std::string run = temp / "run";
+  const std::vector<std::string> constant = {"--set", "optimizer.lr_schedule=constant"};
+  ASSERT_EQ(Train(run, 3, constant).code, 0);
+  ASSERT_EQ(Resume(run, {"--steps", "5"}).code, 0);
+  const auto metrics = Lines(run + "/metrics.jsonl");
+  ASSERT_EQ(metrics.size(), 5u);
+  for (const char* name : {"actor/leases", "actor/groups_delivered", "reward/groups",
+                           "replay/inserts", "replay/leased"}) {
+    ASSERT_TRUE(metrics[2].contains(name)) << name;
+    const auto at = [&](size_t step) { return metrics[step][name].get<double>(); };
+    for (size_t step = 1; step < metrics.size(); ++step)
+      EXPECT_GE(at(step), at(step - 1)) << name << " at step " << step;
+    EXPECT_LE(at(3) - at(2), at(2)) << name << ": all that was before is counted once more";
+    const auto summary = nlohmann::json::parse(Read(run + "/summary.json"))["counters"];
+    const std::string its = std::string(name).starts_with("replay/") ? name + 7 : name;
+    EXPECT_GE(summary[its].get<double>(), at(4)) << name << ": the whole run's";
+  }
+}
+
 TEST(ResumeRunTest, ALowerRateIsSaidRecordedAndUsed) {
   const TempFolder temp;
   const std::string run = temp / "run";

@@ -2,6 +2,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
 
@@ -119,9 +120,38 @@ void Metrics::Step(int64_t step) {
   for (const auto& sink : sinks_) sink->Write(step, wall_s, values);
 }
 
+void Metrics::GoOnFrom(const std::map<std::string, double>& last) {
+  MutexLock lock(mu_);
+  if (const auto found = last.find(kNonFinite); found != last.end())
+    counters_[kNonFinite] += found->second;
+}
+
 std::map<std::string, double> Metrics::Last() const {
   MutexLock lock(mu_);
   return last_;
+}
+
+std::map<std::string, double> LastJsonlValues(const std::string& path, int64_t before,
+                                              FileSystem& files) {
+  std::map<std::string, double> values;
+  if (before <= 0 || !files.Exists(path)) return values;
+  const std::string text = files.ReadFile(path, kMaxMetricsBytes);
+  // From the end: the step is among the last ones.
+  for (size_t end = text.rfind('\n'); end != std::string::npos && end > 0;) {
+    const size_t begin = text.rfind('\n', end - 1);
+    const size_t from = begin == std::string::npos ? 0 : begin + 1;
+    const std::string_view line(text.data() + from, end - from);
+    const int64_t step = StepOf(line);
+    end = begin;
+    if (step < 0 || step >= before) continue;
+    const auto object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!object.is_object()) continue;
+    for (const auto& [name, value] : object.items()) {
+      if (value.is_number()) values[name] = value.get<double>();
+    }
+    break;
+  }
+  return values;
 }
 
 std::unique_ptr<MetricsSink> MakeJsonlSink(const std::string& path, int64_t first_step,

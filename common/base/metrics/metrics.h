@@ -56,6 +56,8 @@ class Metrics {
 
   // Writes everything of this step to all sinks and starts the next one. Steps increase.
   void Step(int64_t step);
+  // Of an earlier life of the run: Step counts on from there.
+  void GoOnFrom(const std::map<std::string, double>& last);
   // What the last Step wrote.
   std::map<std::string, double> Last() const;
 
@@ -75,10 +77,17 @@ class Metrics {
 std::unique_ptr<MetricsSink> MakeJsonlSink(const std::string& path, int64_t first_step = 0,
                                            FileSystem& files = RealFileSystem());
 
+// The values of the last whole line of such a file whose step is below `before`, those that are
+// finite; empty without one.
+std::map<std::string, double> LastJsonlValues(const std::string& path, int64_t before,
+                                              FileSystem& files = RealFileSystem());
+
 // GET http://127.0.0.1:port/metrics in the Prometheus text format, answered by an own thread; any
 // other path is 404.
 // "reward/mean" is the gauge plumb_reward_mean, a counter's name ends in _total; each has HELP,
-// TYPE and the labels given. Port 0 takes a free one. Throws kConflict when the port is in use.
+// TYPE and the labels given. Before the first step there are plumb_up, 1, and plumb_info, 1, which
+// has the labels of `info`, too; both stay. Port 0 takes a free one. Throws kConflict when the port
+// is in use.
 class PrometheusSink : public MetricsSink {
  public:
   virtual int port() const = 0;
@@ -86,6 +95,7 @@ class PrometheusSink : public MetricsSink {
   virtual void CountersAre(std::set<std::string> names) = 0;
 };
 std::unique_ptr<PrometheusSink> MakePrometheusSink(
-    int port, const std::map<std::string, std::string>& labels = {});
+    int port, const std::map<std::string, std::string>& labels = {},
+    const std::map<std::string, std::string>& info = {});
 
 }  // namespace plumb

@@ -52,6 +52,8 @@ std::string Labels(const std::map<std::string, std::string>& labels) {
   return out;
 }
 
+std::string Braced(const std::string& labels) { return labels.empty() ? "" : "{" + labels + "}"; }
+
 // "reward/mean" as a metric may be called there.
 std::string FamilyOf(std::string_view name, bool counter) {
   std::string out = "plumb_";
@@ -64,7 +66,17 @@ std::string FamilyOf(std::string_view name, bool counter) {
 
 class Responder final : public PrometheusSink {
  public:
-  Responder(int port, const std::map<std::string, std::string>& labels) : labels_(Labels(labels)) {
+  Responder(int port, const std::map<std::string, std::string>& labels,
+            std::map<std::string, std::string> info)
+      : labels_(Labels(labels)) {
+    info.insert(labels.begin(), labels.end());
+    head_ = "# HELP plumb_up 1 while the run goes on\n# TYPE plumb_up gauge\nplumb_up" +
+            Braced(labels_) +
+            " 1\n# HELP plumb_info What runs here, in its labels\n# TYPE plumb_info gauge\n"
+            "plumb_info" +
+            Braced(Labels(info)) + " 1\n";
+    text_ = head_;
+
     const std::string where = "http://127.0.0.1:" + std::to_string(port) + "/metrics";
     if (port < 0 || port > 65535)
       throw Error(ErrorCode::kInvalidArgument, "not a port number", where);
@@ -121,7 +133,7 @@ class Responder final : public PrometheusSink {
       family.counter = counter;
       family.members.emplace_back(name, value);
     }
-    std::string text;
+    std::string text = head_;
     for (const auto& [name, family] : families) {
       text += "# HELP " + name + " " + Escaped(family.members.front().first) +
               " of docs/metrics.md\n# TYPE " + name + (family.counter ? " counter\n" : " gauge\n");
@@ -130,7 +142,7 @@ class Responder final : public PrometheusSink {
         // Two names that differ in signs only are told apart by the name as it was.
         if (family.members.size() > 1)
           labels += (labels.empty() ? "" : ",") + Labels({{"name", std::string(own)}});
-        text += name + (labels.empty() ? "" : "{" + labels + "}") + " " + Number(value) + "\n";
+        text += name + Braced(labels) + " " + Number(value) + "\n";
       }
     }
     MutexLock lock(mu_);
@@ -189,6 +201,7 @@ class Responder final : public PrometheusSink {
   }
 
   const std::string labels_;
+  std::string head_;
   std::set<std::string> counters_;  // of the writing thread
   int listener_ = -1;
   int wake_ = -1;
@@ -200,9 +213,10 @@ class Responder final : public PrometheusSink {
 
 }  // namespace
 
-std::unique_ptr<PrometheusSink> MakePrometheusSink(
-    int port, const std::map<std::string, std::string>& labels) {
-  return std::make_unique<Responder>(port, labels);
+std::unique_ptr<PrometheusSink> MakePrometheusSink(int port,
+                                                   const std::map<std::string, std::string>& labels,
+                                                   const std::map<std::string, std::string>& info) {
+  return std::make_unique<Responder>(port, labels, info);
 }
 
 }  // namespace plumb

@@ -138,9 +138,55 @@ TEST(Metrics, PrometheusAnswersAndSurvivesBadClients) {
   EXPECT_THROW(MakePrometheusSink(70000), Error);
 }
 
+TEST(Metrics, PrometheusSaysThatItIsUpBeforeTheFirstStep) {
+  const auto sink =
+      MakePrometheusSink(0, {{"role", "learner"}, {"run", "a"}}, {{"version", "0.1.0"}});
+  const auto body = [&] {
+    const std::string reply = HttpGet(sink->port());
+    return reply.substr(reply.find("\r\n\r\n") + 4);
+  };
+  const std::string head =
+      "# HELP plumb_up 1 while the run goes on\n# TYPE plumb_up gauge\n"
+      "plumb_up{role=\"learner\",run=\"a\"} 1\n"
+      "# HELP plumb_info What runs here, in its labels\n# TYPE plumb_info gauge\n"
+      "plumb_info{role=\"learner\",run=\"a\",version=\"0.1.0\"} 1\n";
+  EXPECT_EQ(body(), head);
+  sink->Write(0, 1.7e9, {{"reward/mean", 0.5}});
+  EXPECT_EQ(body().rfind(head, 0), 0u) << "and after it";
+  EXPECT_NE(body().find("\nplumb_reward_mean{"), std::string::npos);
+  const auto bare = MakePrometheusSink(0);
+  EXPECT_NE(HttpGet(bare->port()).find("\nplumb_up 1\n"), std::string::npos);
+}
+
+// The last step that a resumed run keeps.
+TEST(Metrics, LastValuesOfAFile) {
+  const TempFolder folder;
+  const std::string path = folder / "metrics.jsonl";
+  EXPECT_TRUE(LastJsonlValues(path, 9).empty()) << "no file";
+  RealFileSystem().WriteFileAtomic(
+      path,
+      "{\"step\":0,\"wall_s\":1,\"a\":1}\n{\"step\":1,\"wall_s\":2,"
+      "\"a\":2,\"b\":null}\n{\"step\":2,\"a\n{\"step\":3,\"a\":4}\n{\"st");
+  EXPECT_EQ(LastJsonlValues(path, 9).at("a"), 4);
+  EXPECT_EQ(LastJsonlValues(path, 3).at("a"), 2) << "the torn line is none";
+  EXPECT_FALSE(LastJsonlValues(path, 3).contains("b"));
+  EXPECT_EQ(LastJsonlValues(path, 1).at("a"), 1);
+  EXPECT_TRUE(LastJsonlValues(path, 0).empty());
+}
+
+TEST(Metrics, ValuesThatWereNotFiniteAreCountedOverLives) {
+  Metrics metrics;
+  metrics.GoOnFrom({{"metrics/non_finite", 3}, {"reward/mean", 1}});
+  metrics.Set("policy/loss", std::nan(""));
+  metrics.Step(7);
+  EXPECT_EQ(metrics.Last().at("metrics/non_finite"), 4);
+  EXPECT_FALSE(metrics.Last().contains("reward/mean"));
+}
+
 // By Prometheus's own tools, where they are: tests/common/base/metrics/check_exposition.py.
 TEST(Metrics, PrometheusToolsTakeTheText) {
-  auto sink = MakePrometheusSink(0, {{"role", "learner"}, {"run", "a \"b\"\\\n"}});
+  auto sink =
+      MakePrometheusSink(0, {{"role", "learner"}, {"run", "a \"b\"\\\n"}}, {{"version", "0.1.0"}});
   sink->CountersAre({"dropped/groups", "refused/other_weights"});
   sink->Write(3, 1.7e9,
               {{"reward/mean", 0.5},
