@@ -16,6 +16,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kMaxKeys = 64, kMaxPoints = 20'000, kDefaultPoints = 1000;
 constexpr size_t kMaxSteps = 20'000, kMaxPrompts = 500, kMaxAnswers = 512;
+constexpr size_t kMaxHoles = 100;   // named
 constexpr size_t kMaxNewRows = 50;  // more at once are loaded as curves
 
 // Bytes of a file that are no UTF-8 become U+FFFD.
@@ -74,9 +75,10 @@ Json Line(const std::string& name, const RunView::Glance& glance) {
   const auto put = [&](const char* key, const MetricTable::Value* value) {
     line[key] = value == nullptr ? Json() : Finite(value->value);
   };
-  put("reward", FirstOf(glance, {"reward/mean", "dpo/margin"}));
-  put("loss", FirstOf(glance, {"dpo/loss", "sft/loss", "policy/loss"}));
-  put("accuracy", FirstOf(glance, {"eval/accuracy", "dpo/accuracy"}));
+  put("reward", FirstOf(glance, {"reward/mean"}));
+  put("margin", FirstOf(glance, {"dpo/margin", "rm/margin"}));
+  put("loss", FirstOf(glance, {"dpo/loss", "rm/loss", "sft/loss", "policy/loss"}));
+  put("accuracy", FirstOf(glance, {"eval/accuracy", "dpo/accuracy", "rm/accuracy"}));
   return line;
 }
 
@@ -109,8 +111,14 @@ BoardReply Facts(RunView& run) {
     out["rows"] = metrics.rows();
     out["every"] = metrics.stride();
     out["unreadable_lines"] = metrics.unreadable();
+    const MissingSteps& missing = metrics.missing();
+    Json holes = Json::array();
+    for (size_t i = 0; i < std::min(kMaxHoles, missing.holes().size()); ++i)
+      holes.push_back({missing.holes()[i].first, missing.holes()[i].second});
+    out["missing"] = {{"steps", missing.count()}, {"holes", holes}, {"text", missing.Text()}};
     out["tokens"] = metrics.tokens();
     out["seconds"] = metrics.seconds();
+    out["pace_s"] = metrics.Pace();
     out["values"] = std::move(values);
     out["summary"] = facts.summary();
   });

@@ -51,7 +51,8 @@ bool LineTail::StillTheSame(int file, uint64_t size) const {
   return std::string_view(now, n) == before_;
 }
 
-bool LineTail::Read(const std::function<void()>& anew, const Lines& lines) {
+bool LineTail::Read(const std::function<void()>& anew, const Lines& lines,
+                    const std::function<void(uint64_t)>& size_is) {
   struct stat s {};
   // not to hang on a pipe, or to open it at all
   const int file = stat(path_.c_str(), &s) == 0 && S_ISREG(s.st_mode)
@@ -79,6 +80,7 @@ bool LineTail::Read(const std::function<void()>& anew, const Lines& lines) {
   inode_ = s.st_ino;
   size_ = size;
   changed_ns_ = ChangedNs(s);
+  if (size_is) size_is(size);
 
   std::vector<char> buffer;
   size_t want = std::min<uint64_t>(kChunkBytes, size - offset_ + 1);

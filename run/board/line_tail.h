@@ -30,7 +30,9 @@ class LineTail {
   using Lines = std::function<void(std::string_view lines, uint64_t at)>;
   // Calls `anew` when what was read before is no longer what the file begins with, then `lines` for
   // what is new. True when either was called.
-  bool Read(const std::function<void()>& anew, const Lines& lines);
+  // `size`, if given, is told how large the file is, before its lines.
+  bool Read(const std::function<void()>& anew, const Lines& lines,
+            const std::function<void(uint64_t bytes)>& size = nullptr);
 
   uint64_t offset() const { return offset_; }       // bytes read so far
   uint64_t passed_over() const { return passed_; }  // lines that were too long

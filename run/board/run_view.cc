@@ -27,7 +27,8 @@ void RunView::RefreshMetrics() {
   }
   MetricTable* const table = metrics_.get();
   metrics_tail_->Read([table] { table->Clear(); },
-                      [table](std::string_view lines, uint64_t) { table->Append(lines); });
+                      [table](std::string_view lines, uint64_t) { table->Append(lines); },
+                      [table](uint64_t bytes) { table->Expect(bytes); });
   facts_.Refresh(metrics_->last_step());
   metrics_at_ = Clock::now();
 }
@@ -54,7 +55,7 @@ void RunView::GlanceAtEnd() {
   if (begin > 0) lines.remove_prefix(std::min(lines.size(), lines.find('\n') + 1));
   const size_t from = static_cast<size_t>(lines.data() - text.data()), bytes = lines.size();
   text.append(LineTail::kPadding, '\0');
-  MetricTable table;
+  MetricTable table(MetricTable::kDefaultMaxBytes, /*threads=*/1);
   table.Append(std::string_view(text).substr(from, bytes));
   glance_.step = table.last_step();
   glance_.wall_s = table.last_wall_s();

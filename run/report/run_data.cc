@@ -11,6 +11,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/metrics/missing_steps.h"
 
 namespace plumb::run {
 namespace {
@@ -102,9 +103,11 @@ void ForEachLine(const std::string& folder, const std::string& name,
 
 void ReadMetrics(const std::string& folder, RunData& data) {
   NumberReader reader;
+  MissingSteps missing;
   ForEachLine(folder, "metrics.jsonl", data.notes, [&](const std::string& line) {
     if (!reader.Read(line)) return false;
     ++data.lines;
+    missing.Step(reader.step());
     data.last_step = std::max(data.last_step, reader.step());
     for (const auto& [name, value] : reader.values()) {
       if (name == "wall_s") {
@@ -118,6 +121,11 @@ void ReadMetrics(const std::string& folder, RunData& data) {
     }
     return true;
   });
+  if (missing.count() > 0) {
+    data.notes.push_back("metrics.jsonl lacks " + std::to_string(missing.count()) +
+                         (missing.count() == 1 ? " step: " : " steps: ") + missing.Text() +
+                         ". Curves pass over them, and what they counted is in no sum.");
+  }
 }
 
 // Keeps every n-th group, with n twice as large each time that there are too many, and the last.

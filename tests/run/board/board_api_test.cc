@@ -79,12 +79,36 @@ TEST_F(BoardApiTest, SaysARunsFactsAndNewestValues) {
   EXPECT_EQ(run["rows"], 400);
   EXPECT_EQ(run["every"], 1);
   EXPECT_EQ(run["unreadable_lines"], 0);
+  EXPECT_EQ(run["missing"]["steps"], 0);
   EXPECT_GT(run["tokens"], 1'000'000);
   EXPECT_GT(run["seconds"], 100);
   EXPECT_EQ(run["values"]["reward/mean"]["step"], 399);
   EXPECT_EQ(run["values"]["replay/inserts"]["value"], 400 * 32);
   EXPECT_EQ(run["summary"]["dropped"]["unscored"], 3);
   EXPECT_TRUE(Get("/api/runs/arithmetic_grpo")["summary"].is_null());
+}
+
+// A margin is the distance between two answers' rewards, not how good they are.
+TEST_F(BoardApiTest, AMarginIsNoReward) {
+  const Json pairs = Get("/api/runs/hh_dpo"), answers = Get("/api/runs/arithmetic_ppo");
+  EXPECT_TRUE(pairs["reward"].is_null());
+  EXPECT_EQ(pairs["margin"], pairs["values"]["dpo/margin"]["value"]);
+  EXPECT_TRUE(answers["margin"].is_null());
+  EXPECT_EQ(answers["reward"], answers["values"]["reward/mean"]["value"]);
+}
+
+TEST(BoardApiHolesTest, NamesTheStepsThatAreMissing) {
+  const TempFolder temp;
+  MadeRun made;
+  made.steps = 4;
+  RunMaker maker(temp / "a", made);
+  maker.WriteAll();
+  maker.AppendTo("metrics.jsonl", "{\"step\":4,\"rew\n");
+  maker.AppendTo("metrics.jsonl", maker.MetricsLine(7));
+  RunCatalog catalog({temp.path()});
+  const Json run = Json::parse(AnswerBoard(catalog, "/api/runs/a", {}).json);
+  EXPECT_EQ(run["unreadable_lines"], 1);
+  EXPECT_EQ(run["missing"], Json::parse(R"({"steps":3,"holes":[[4,6]],"text":"4 to 6"})"));
 }
 
 TEST_F(BoardApiTest, GivesCurvesReducedOnRequest) {

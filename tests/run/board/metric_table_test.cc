@@ -42,6 +42,84 @@ TEST(MetricTableTest, HasAColumnAMetric) {
   EXPECT_EQ(table.unreadable(), 0);
 }
 
+TEST(MetricTableTest, ThePaceCountsWhatLiesBetweenSteps) {
+  const auto lines = [](int from, int to, double begin) {
+    std::string out;
+    double now = begin;
+    for (int step = from; step < to; ++step) {
+      now += step % 10 == 9 ? 22 : 2;  // saved and judged every tenth
+      out += "{\"step\":" + std::to_string(step) + ",\"wall_s\":" + std::to_string(now) +
+             ",\"time/step\":2}\n";
+    }
+    return out;
+  };
+  MetricTable table;
+  EXPECT_EQ(table.Pace(), 0);
+  Add(table, lines(0, 1, 1000));
+  EXPECT_EQ(table.Pace(), 0);
+  Add(table, lines(1, 101, 1002));
+  EXPECT_NEAR(table.Pace(), 4, 1e-6);
+  Add(table, lines(101, 111, 90'000));  // a day later
+  EXPECT_NEAR(table.Pace(), 4, 0.1);
+}
+
+// Pieces that threads parse give the same table as one after the other, whatever stands in them.
+TEST(MetricTableTest, ManyThreadsReadWhatOneDoes) {
+  std::string lines;
+  for (int step = 0; step < 40'000; ++step) {
+    if (step % 9973 == 77) lines += "{\"step\":" + std::to_string(step) + ",\"a\":1";  // torn
+    else {
+      lines += "{\"step\":" + std::to_string(step) + ",\"wall_s\":" + std::to_string(step);
+      lines += ",\"a\":" + std::to_string(0.25 * step) + ",\"time/step\":2";
+      if (step > 20'000) lines += ",\"late\":" + std::to_string(-step);
+      if (step % 7 == 0) lines += ",\"seldom\":null,\"perf/train_tokens\":3";
+      lines += std::string(static_cast<size_t>(step % 50), ' ') + "}";
+    }
+    lines += '\n';
+  }
+  lines += "{\"step\":39000,\"wall_s\":1,\"a\":5}\n";  // another life
+  ASSERT_GT(lines.size(), 3 * MetricTable::kPieceBytes);
+  MetricTable one(MetricTable::kDefaultMaxBytes, 1), four(MetricTable::kDefaultMaxBytes, 4);
+  one.Expect(lines.size() * 2);
+  Add(one, lines);
+  Add(four, lines);
+  EXPECT_EQ(one.rows(), 39'001u - 4);
+  EXPECT_EQ(four.rows(), one.rows());
+  EXPECT_EQ(four.Names(), one.Names());
+  EXPECT_EQ(four.unreadable(), 5);
+  EXPECT_EQ(four.missing().Text(), "77, 10050, 20023, 29996");
+  EXPECT_EQ(four.tokens(), one.tokens());
+  EXPECT_EQ(four.seconds(), one.seconds());
+  for (const std::string& name : one.Names()) {
+    for (const XAxis axis : {XAxis::kStep, XAxis::kTokens, XAxis::kTime}) {
+      const Curve a = one.CurveOf(name, axis, 500), b = four.CurveOf(name, axis, 500);
+      EXPECT_EQ(a.x, b.x) << name;
+      for (size_t i = 0; i < a.x.size(); ++i) {
+        const bool same =
+            a.mean[i] == b.mean[i] || (std::isnan(a.mean[i]) && std::isnan(b.mean[i]));
+        EXPECT_TRUE(same) << name << " " << i;
+      }
+    }
+    EXPECT_EQ(one.Newest().at(name).value, four.Newest().at(name).value);
+    EXPECT_EQ(one.Newest().at(name).step, four.Newest().at(name).step);
+  }
+}
+
+// What is to come is known: no memory is copied on the way, and little taken in vain.
+TEST(MetricTableTest, TakesTheMemoryOfWhatIsToComeOnce) {
+  std::string lines;
+  for (int step = 10'000; step < 12'000; ++step)
+    lines += "{\"step\":" + std::to_string(step) + ",\"wall_s\":1,\"a\":1.25,\"b\":2.25}\n";
+  MetricTable told, untold;
+  told.Expect(40 * lines.size());
+  Add(told, lines);
+  Add(untold, lines);
+  const size_t least = 80'000 * (sizeof(int64_t) + 3 * sizeof(double) + 2 * sizeof(float));
+  EXPECT_GE(told.bytes(), least);
+  EXPECT_LE(told.bytes(), least + least / 10);
+  EXPECT_LT(untold.bytes(), least / 10);
+}
+
 TEST(MetricTableTest, SumsTokensAndTheTimeOfSteps) {
   MetricTable table;
   Add(table,

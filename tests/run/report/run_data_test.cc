@@ -95,6 +95,17 @@ TEST(RunDataTest, ManyGroupsAreSpreadOverTheRun) {
   }
 }
 
+TEST(RunDataTest, NamesTheStepsThatAreMissing) {
+  const TempFolder folder;
+  Put(folder / "metrics.jsonl",
+      "{\"step\":0,\"a\":1}\n{\"step\":1,\"a\"\n{\"step\":2,\"a\":1}\n{\"step\":6,\"a\":1}\n");
+  const RunData data = LoadRun(folder.path());
+  EXPECT_TRUE(Noted(data, "metrics.jsonl: 1 line is not readable and left out."));
+  EXPECT_TRUE(Noted(data, "metrics.jsonl lacks 4 steps: 1, 3 to 5."));
+  Put(folder / "metrics.jsonl", "{\"step\":0,\"a\":1}\n{\"step\":1,\"a\":1}\n");
+  EXPECT_FALSE(Noted(LoadRun(folder.path()), "lacks"));
+}
+
 TEST(RunDataTest, ReadsRecipeIdentityAndChanges) {
   const TempFolder folder;
   Put(folder / "config.toml", "[algorithm]\nname = \"dpo\"\n");
