@@ -119,7 +119,9 @@ struct BoardServer::Impl {
   void Set() {
     http.set_default_headers(Safe());
     // each reader of events keeps one busy
-    http.new_task_queue = [] { return new httplib::ThreadPool(kMaxReaders + 8); };
+    http.new_task_queue = [this] {
+      return new httplib::ThreadPool(static_cast<size_t>(options.max_readers) + 8);
+    };
     http.set_payload_max_length(1024);  // nothing is ever sent to it
     http.set_read_timeout(5);
     http.set_write_timeout(10);
@@ -156,6 +158,8 @@ struct BoardServer::Impl {
     http.Get("/api/.*", [this](const httplib::Request& request, httplib::Response& reply) {
       const BoardReply answer = AnswerBoard(runs, request.path, request.params);
       reply.status = answer.status;
+      // Pages that ask now and then must not each keep a thread waiting for their next question.
+      if (readers.load() >= options.max_readers) reply.set_header("Connection", "close");
       reply.set_content(answer.json, "application/json");
     });
     for (const PageFile& file : BoardPage()) {
@@ -174,9 +178,12 @@ struct BoardServer::Impl {
     if (followed.size() > EventStream::kMaxFollowed)
       return Say(reply, 400, "too many runs are followed at once");
     if (request.method == "HEAD") return reply.set_content("", "text/event-stream");
-    if (readers.fetch_add(1) >= kMaxReaders) {
+    if (readers.fetch_add(1) >= options.max_readers) {
       --readers;
-      return Say(reply, 503, "too many pages are open");
+      reply.set_header("Retry-After", "30");
+      return Say(reply, 503,
+                 std::to_string(options.max_readers) +
+                     " pages follow this board already: ask /api/runs now and then instead");
     }
     auto stream = std::make_shared<EventStream>(runs, std::move(followed));
     auto said = std::make_shared<std::chrono::steady_clock::time_point>();

@@ -21,12 +21,11 @@ struct BoardOptions {
   std::string host = "127.0.0.1";
   int port = 0;                    // 0: one that is free
   std::vector<std::string> names;  // by which it may be asked besides
+  int max_readers = 32;  // of events at once; one more gets 503, and its page asks by itself
 };
 
 class BoardServer {
  public:
-  static constexpr int kMaxReaders = 32;  // of events at once; one more gets 503
-
   BoardServer(RunCatalog& runs, BoardOptions options);
   ~BoardServer();  // stops
   BoardServer(const BoardServer&) = delete;

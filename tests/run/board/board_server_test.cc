@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <filesystem>
 #include <memory>
 #include <set>
 
@@ -177,6 +178,73 @@ TEST_F(BoardServerTest, TellsEventsAndEndsWithItsReaders) {
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(3));
   EXPECT_FALSE(read_until("there is no such text")) << "the connection ends too";
   ::close(fd);
+}
+
+// More pages than there is room for: the ones too many are told so at once, and everybody's other
+// questions are answered meanwhile.
+TEST_F(BoardServerTest, TwoHundredReadersTakeNeitherThreadsNorDescriptors) {
+  const auto entries = [](const char* folder) {
+    return std::distance(std::filesystem::directory_iterator(folder),
+                         std::filesystem::directory_iterator());
+  };
+  const auto fds_before = entries("/proc/self/fd");
+  Ask("/api/runs");
+  const auto threads_before = entries("/proc/self/task");
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<uint16_t>(server_->port()));
+  std::vector<int> readers;
+  const std::string request = "GET /api/events?run=a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  const auto connect = [&] {
+    const int fd = ::socket(AF_INET, SOCK_STREAM, 0);
+    const timeval timeout{.tv_sec = 20, .tv_usec = 0};
+    ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+    EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    EXPECT_EQ(::send(fd, request.data(), request.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(request.size()));
+    return fd;
+  };
+  const auto begins = [](int fd) {
+    std::string text(2048, '\0');
+    text.resize(static_cast<size_t>(std::max<ssize_t>(0, ::recv(fd, text.data(), 2048, 0))));
+    return text;
+  };
+  for (int i = 0; i < 200; ++i) readers.push_back(connect());
+  int served = 0, refused = 0;
+  for (const int fd : readers) {
+    const std::string reply = begins(fd);
+    if (StatusOf(reply) == "HTTP/1.1 200") {
+      ++served;
+    } else if (StatusOf(reply) == "HTTP/1.1 503") {
+      ++refused;
+      EXPECT_TRUE(Has(reply, "Retry-After: ")) << reply;
+      EXPECT_TRUE(Has(reply, "Connection: close")) << reply;
+    } else {
+      ADD_FAILURE() << "neither served nor refused: " << reply;
+    }
+  }
+  EXPECT_EQ(served, BoardOptions{}.max_readers);
+  EXPECT_EQ(refused, 200 - BoardOptions{}.max_readers);
+  EXPECT_LE(entries("/proc/self/task"), threads_before);
+  for (int i = 0; i < 40; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    EXPECT_EQ(StatusOf(Ask("/api/runs/a")), "HTTP/1.1 200");
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2)) << i;
+  }
+  for (const int fd : readers) ::close(fd);
+  // There is room again once the board has noticed that they left.
+  std::string reply;
+  for (int i = 0; i < 100 && StatusOf(reply) != "HTTP/1.1 200"; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    const int fd = connect();
+    reply = begins(fd);
+    ::close(fd);
+  }
+  EXPECT_EQ(StatusOf(reply), "HTTP/1.1 200");
+  for (int i = 0; i < 100 && entries("/proc/self/fd") > fds_before + 4; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  EXPECT_LE(entries("/proc/self/fd"), fds_before + 4);
 }
 
 TEST_F(BoardServerTest, APortInUseIsSaid) {
