@@ -21,7 +21,9 @@ std::string_view BoardIndex();
 std::string_view BoardStyle();
 std::string_view BoardIcon();
 std::string_view BoardScript();
-std::string_view BoardChartScript();
+std::string_view BoardChartsScript();  // run/report/charts.js: one drawing of curves for all pages
+std::string_view BoardChartsStyle();
+std::string_view BoardPartsScript();
 std::string_view BoardCurvesScript();
 std::string_view BoardSamplesScript();
 std::string_view BoardStoreScript();

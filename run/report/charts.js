@@ -1,23 +1,33 @@
 // Curves as small SVG charts that share one cross-hair; no outside code, no network.
 //
-// Purpose: what every page that Plumb writes or serves draws its curves with. It knows neither
-// metrics nor files: a page hands it specs and may hand it newer ones later.
+// Purpose: what every page that Plumb writes or serves draws its curves with: the report has this
+// file inside, the board serves it as /charts.js. It knows neither metrics nor files: a page hands
+// it specs and may hand it newer ones later.
 //
-//   const board = PlumbCharts.board(element, {smoothing: 0.05});
-//   board.set([{title, note, axis: 'step', section?, series: [
-//     {name, x: [0, 1], y: [0.5, null], low?: [], high?: [], marks?: true, exact?: true, span?: true}]}]);
-//   board.smoothing(0.1);   // share of a curve that its moving average looks back over
+//   const board = PlumbCharts.board(element, {smoothing: {share: 0.05}});
+//   board.set([{title, note, axis: 'step', section?, percent?, waiting?, version?, series: [
+//     {name, x: [0, 1], y: [0.5, null], colour?, low?, high?, marks?, exact?, span?}]}]);
+//   board.smoothing({weight: 0.6});
+//   board.remove();
 //
+// axis: step, tokens, or time in seconds; the last two begin at 0. `percent`: y is a share of 1.
+// `waiting`: what is missing is still to come. A chart whose `version` is the one before is left as
+// it is. `colour`: 0 to 7, the place in the list otherwise.
 // A y of null is a value that was not finite: a gap. low and high are drawn as an area: what a
 // point stands for (least and most of a bucket of steps), or an error; with `span` the axis shows
 // all of it. `marks`: points that were measured now and then, joined by a dashed line and never
-// smoothed; `exact`: values without noise, never smoothed either. A chart of a title that is there already is drawn anew in its place; one that is missing
-// is taken away. Colours are the page's: --s0 to --s6, classes chart, grid, cross, legend.
+// smoothed; `exact`: values without noise, never smoothed either. A chart of a title that is there
+// already is drawn anew in its place; one that is missing is taken away. The moving average looks
+// back over a `share` of a curve, or weighs what was before with `weight`, which leaves curves of
+// few points alone; the values themselves stay behind it, thin. Arrow keys move the cross-hair
+// (with Shift in larger steps). Looks: charts.css.
 'use strict';
 const PlumbCharts = (() => {
   const NS = 'http://www.w3.org/2000/svg';
-  const H = 190, LEFT = 48, RIGHT = 12, TOP = 10, BOTTOM = 22;
-  const colour = i => `var(--s${i % 7})`;
+  const LEFT = 50, RIGHT = 12, TOP = 10, BOTTOM = 22;
+  const FEW = 60;   // points that a weight does not smooth: the average would lag far behind
+  const DOTS = 40;  // points that are drawn one by one
+  const colour = slot => `var(--s${slot % 8})`;
 
   const svg = (name, attributes, parent, text) => {
     const e = document.createElementNS(NS, name);
@@ -34,25 +44,52 @@ const PlumbCharts = (() => {
     return e;
   };
 
-  // A value as a person reads it.
-  const format = v => {
-    if (v === null || v === undefined) return 'not finite';
+  const grouped = v => String(Math.round(v)).replace(/\B(?=(\d{3})+$)/g, '\u202f');
+
+  // A value as a person reads it, in six characters or so.
+  const format = (v, percent) => {
+    if (v === null) return 'not finite';
+    if (v === undefined || Number.isNaN(v)) return '–';
     const a = Math.abs(v);
-    if (a >= 1e7) return v.toExponential(2);
-    if (a >= 1000) return String(Math.round(v)).replace(/\B(?=(\d{3})+$)/g, '\u202f');
+    if (percent) return (100 * v).toFixed(a < 0.0995 ? 1 : 0) + ' %';
+    if (a >= 1e12) return v.toExponential(1).replace('e+', 'e');
+    for (const [unit, size] of [['G', 1e9], ['M', 1e6]]) {
+      if (a >= size) return (v / size).toFixed(a < 99.5 * size ? 1 : 0) + ' ' + unit;
+    }
+    if (a >= 1000) return grouped(v);
+    if (Number.isInteger(v)) return String(v);
     if (a >= 100) return v.toFixed(1);
     if (a >= 1) return v.toFixed(2);
-    if (a >= 1e-2 || a === 0) return v.toFixed(3);
-    return v.toExponential(1);
+    if (a >= 1e-2) return v.toFixed(3);
+    if (a >= 1e-3) return v.toFixed(4);
+    return v.toExponential(1).replace('e-', 'e−');
   };
   // A round number beside an axis: no zeros that say nothing.
-  const tickText = v => {
+  const tickText = (v, percent) => {
+    if (percent) return +(100 * v).toPrecision(6) + ' %';
     const a = Math.abs(v);
     if (a >= 1e9 || (a > 0 && a < 1e-3)) return (+v.toPrecision(6)).toExponential().replace('e+', 'e');
-    if (a >= 1e6) return +(v / 1e6).toPrecision(6) + 'M';
-    if (a >= 1e4) return +(v / 1e3).toPrecision(6) + 'k';
+    if (a >= 1e6) return +(v / 1e6).toPrecision(6) + ' M';
+    if (a >= 1e4) return +(v / 1e3).toPrecision(6) + ' k';
     return String(+v.toPrecision(6));
   };
+
+  const duration = s => {
+    s = Math.max(0, Math.round(s));
+    if (s < 60) return `${s} s`;
+    if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+    if (s < 48 * 3600) return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
+    return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
+  };
+  const timeTick = s => {
+    if (s < 60) return +s.toFixed(1) + ' s';
+    if (s < 3600) return s % 60 ? `${Math.floor(s / 60)}:${String(Math.round(s % 60)).padStart(2, '0')}` : s / 60 + ' min';
+    if (s < 86400) return s % 3600 ? `${Math.floor(s / 3600)}:${String(Math.round(s % 3600 / 60)).padStart(2, '0')} h` : s / 3600 + ' h';
+    return +(s / 86400).toFixed(1) + ' d';
+  };
+  // A place on the horizontal axis, in words.
+  const place = (x, axis) => axis === 'time' ? duration(x) : axis === 'tokens' ? format(x) + ' tokens' :
+    `${axis} ${Number.isInteger(x) ? grouped(x) : x.toFixed(1)}`;
 
   // The moving average over about `window` points, exponential and without the bias of its start,
   // and the standard deviation of what it averages. Gaps stay gaps.
@@ -78,12 +115,27 @@ const PlumbCharts = (() => {
     return {mean, deviation};
   };
 
+  // The points that the average of a curve of n looks back over; 1: it is shown as it is.
+  const windowOf = (how, n) => {
+    if (how.weight) return n <= FEW ? 1 : (1 + how.weight) / (1 - how.weight);
+    return Math.max(1, (how.share || 0) * n);
+  };
+
   // About `count` round numbers that span [low, high].
   const ticks = (low, high, count) => {
     const raw = (high - low) / count, power = Math.pow(10, Math.floor(Math.log10(raw)));
     const step = [1, 2, 2.5, 5, 10].map(f => f * power).find(s => s >= raw * (1 - 1e-9));
     const out = [];
-    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-6; ++k) out.push(k * step);
+    for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-6; ++k) out.push(k * step + 0);  // no -0
+    return out;
+  };
+  // Whole seconds, minutes, hours, days within [0, high].
+  const timeTicks = (high, count) => {
+    const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800,
+      432000, 864000];
+    const step = steps.find(s => high / s <= count) || high / count;
+    const out = [];
+    for (let t = 0; t <= high; t += step) out.push(t);
     return out;
   };
 
@@ -102,40 +154,69 @@ const PlumbCharts = (() => {
   class Chart {
     constructor(parent, board) {
       this.board = board;
-      this.card = html('div', 'chart', parent);
-      const head = html('h3', '', this.card);
+      this.card = html('figure', 'chart', parent);
+      const head = html('figcaption', '', this.card);
       this.title = html('b', '', head);
-      this.value = html('span', '', head);
-      this.note = html('p', '', this.card);
-      this.svg = svg('svg', {role: 'img'}, this.card);
+      this.value = html('span', 'value', head);
+      this.large = html('button', 'large', head, '⤢');
+      this.large.type = 'button';
+      this.large.title = 'Larger';
+      this.large.setAttribute('aria-pressed', 'false');
+      this.large.addEventListener('click', () => {
+        this.large.setAttribute('aria-pressed', String(this.card.classList.toggle('big')));
+        this.draw();
+      });
+      this.note = html('p', 'note', this.card);
+      this.svg = svg('svg', {role: 'img', tabindex: '0'}, this.card);
       this.legend = html('div', 'legend', this.card);
       this.clip = 'plumb-clip' + clips++;
-      const move = e => board.hover(this, this.scale.at(e.clientX - this.svg.getBoundingClientRect().left));
+      this.at = null;  // where the cross-hair is
+      const move = e => {
+        if (this.scale) board.hover(this, this.scale.at(e.clientX - this.svg.getBoundingClientRect().left));
+      };
       this.svg.addEventListener('pointermove', move);
       this.svg.addEventListener('pointerdown', move);
       this.svg.addEventListener('pointerleave', () => board.hover(this, null));
+      this.svg.addEventListener('blur', () => board.hover(this, null));
+      this.svg.addEventListener('keydown', e => this.onKey(e));
+    }
+
+    onKey(e) {
+      const xs = this.longest();
+      if (!xs.length) return;
+      const last = xs.length - 1, by = e.shiftKey ? Math.max(1, Math.round(last / 20)) : 1;
+      const at = this.at === null ? last : nearest(xs, this.at);
+      const to = {ArrowLeft: Math.max(0, at - by), ArrowRight: Math.min(last, at + by), Home: 0, End: last}[e.key];
+      if (to === undefined && e.key !== 'Escape') return;
+      e.preventDefault();
+      this.board.hover(this, to === undefined ? null : xs[to]);
     }
 
     set(spec) {
+      if (spec.version !== undefined && this.spec && spec.version === this.spec.version) return;
       this.spec = spec;
-      this.title.textContent = spec.title;
-      this.note.textContent = spec.note || '';
-      this.svg.setAttribute('aria-label', `${spec.title} over ${spec.axis}`);
+      this.title.textContent = this.title.title = spec.title;
+      this.note.textContent = this.note.title = spec.note || '';
+      this.large.setAttribute('aria-label', `Show ${spec.title} larger`);
       this.draw();
     }
 
-    // What is drawn of a series: its line, and the areas and thin lines behind it.
+    longest() { return this.spec.series.reduce((a, s) => s.x.length > a.length ? s.x : a, []); }
+    colourOf(i) { return colour(this.spec.series[i].colour ?? i); }
+    text(v) { return format(v, this.spec.percent); }
+
+    // What is drawn of a series: its line, and the areas and the thin line behind it.
     layers(s) {
-      const window = s.marks || s.exact ? 1 : this.board.share * s.y.length;
-      if (window <= 1) return {line: s.y, areas: s.low ? [[s.low, s.high]] : [], thin: null, smoothed: false};
+      const window = s.marks || s.exact ? 1 : windowOf(this.board.how, s.y.length);
+      const areas = s.low ? [[s.low, s.high]] : [];
+      if (window <= 1) return {line: s.y, areas, thin: null, smoothed: false};
       const {mean, deviation} = smooth(s.y, window);
-      const band = [mean.map((m, i) => m === null ? null : m - deviation[i]),
-                    mean.map((m, i) => m === null ? null : m + deviation[i])];
-      return {line: mean, areas: s.low ? [[s.low, s.high], band] : [band], thin: s.low ? null : s.y,
-              smoothed: true, deviation};
+      areas.push([mean.map((m, i) => m === null ? null : m - deviation[i]),
+                  mean.map((m, i) => m === null ? null : m + deviation[i])]);
+      return {line: mean, areas, thin: s.y, smoothed: true, deviation};
     }
 
-    // The values that the y axis has to show. Single spikes may lie outside of it.
+    // The values that the y axis has to show; null without any. Single spikes may lie outside.
     range() {
       const distance = (a, b) => a.map((v, i) => v === null || b[i] === null ? null : v - b[i]).filter(v => v !== null);
       let low = Infinity, high = -Infinity;
@@ -173,41 +254,54 @@ const PlumbCharts = (() => {
           take(s.high);
         }
       });
-      if (low > high) return [0, 1];
+      if (low > high) return null;
       if (low === high) {
         const d = Math.abs(low) * 0.1 || 0.5;
         return [low - d, high + d];
       }
-      const pad = (high - low) * 0.06;
-      return [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
+      const pad = (high - low) * 0.06, top = high + pad;
+      return [low >= 0 && low - pad < 0 ? 0 : low - pad, this.spec.percent ? Math.min(top, Math.max(high, 1.02)) : top];
     }
 
     draw() {
-      const root = this.svg, series = this.spec.series, W = root.clientWidth || 340;
+      const root = this.svg, series = this.spec.series, axis = this.spec.axis;
+      const W = root.clientWidth || 340, H = root.clientHeight || 190;
       root.replaceChildren();
       root.setAttribute('viewBox', `0 0 ${W} ${H}`);
       this.drawn = series.map(s => this.layers(s));
+      const range = this.range();
+      this.scale = this.cross = null;
+      this.card.classList.toggle('bare', !range);
+      if (!range && !series.some(s => s.x.length)) {
+        svg('text', {x: W / 2, y: H / 2, 'text-anchor': 'middle'}, root, this.spec.waiting ? '' : 'no values yet');
+        this.rest();
+        return;
+      }
       let x0 = Infinity, x1 = -Infinity;
       for (const s of series) {
         if (!s.x.length) continue;
         x0 = Math.min(x0, s.x[0]);
         x1 = Math.max(x1, s.x[s.x.length - 1]);
       }
-      if (x0 > x1) [x0, x1] = [0, 1];
+      if (axis !== 'step') x0 = Math.min(x0, 0);
       if (x0 === x1) [x0, x1] = [x0 - 0.5, x1 + 0.5];
-      const [y0, y1] = this.range(), width = W - LEFT - RIGHT, height = H - TOP - BOTTOM;
+      const [y0, y1] = range || [0, 1], width = W - LEFT - RIGHT, height = H - TOP - BOTTOM;
       const X = v => LEFT + (v - x0) / (x1 - x0) * width, Y = v => TOP + (y1 - v) / (y1 - y0) * height;
-      this.scale = {X, Y, at: px => x0 + (px - LEFT) / width * (x1 - x0)};
+      this.scale = {X, Y, at: px => x0 + (px - LEFT) / width * (x1 - x0), bottom: H - BOTTOM};
 
-      for (const t of ticks(y0, y1, 4)) {
+      for (const t of ticks(y0, y1, H > 300 ? 8 : 4)) {
         svg('line', {class: 'grid', x1: LEFT, x2: W - RIGHT, y1: Y(t), y2: Y(t)}, root);
-        svg('text', {x: LEFT - 6, y: Y(t) + 4, 'text-anchor': 'end'}, root, tickText(t));
+        svg('text', {x: LEFT - 6, y: Y(t) + 4, 'text-anchor': 'end'}, root, tickText(t, this.spec.percent));
       }
-      for (const t of ticks(x0, x1, Math.max(2, Math.floor(W / 90)))) {
-        if (Number.isInteger(t) && X(t) < W - 8) svg('text', {x: X(t), y: H - 6, 'text-anchor': 'middle'}, root, tickText(t));
+      const count = Math.max(2, Math.floor(W / 90));
+      for (const t of axis === 'time' ? timeTicks(x1, count) : ticks(x0, x1, count)) {
+        if (axis === 'step' && !Number.isInteger(t)) continue;
+        const end = X(t) > W - 26;
+        svg('text', {x: end ? W - 2 : X(t), y: H - 6, 'text-anchor': end ? 'end' : 'middle'}, root,
+            axis === 'time' ? timeTick(t) : tickText(t));
       }
-      svg('text', {x: LEFT - 14, y: H - 6, 'text-anchor': 'end'}, root, this.spec.axis);
-      svg('rect', {x: LEFT, y: TOP - 2, width, height: height + 4},
+      svg('text', {x: 0, y: H - 6}, root, axis);
+      svg('rect', {x: LEFT, y: TOP - 2, width: width + 4, height: height + 4},
           svg('clipPath', {id: this.clip}, svg('defs', {}, root)));
       const body = svg('g', {'clip-path': `url(#${this.clip})`, fill: 'none', 'stroke-linejoin': 'round'}, root);
       const line = (xs, ys) => {
@@ -235,77 +329,94 @@ const PlumbCharts = (() => {
       };
       const faint = series.length > 3 ? 0.6 : 1;  // many curves: less behind each
       series.forEach((s, i) => {
-        const c = colour(i), layer = this.drawn[i];
+        const c = this.colourOf(i), layer = this.drawn[i];
         for (const [low, high] of layer.areas)
           svg('path', {class: 'area', d: area(s.x, low, high), fill: c, 'fill-opacity': 0.13 * faint}, body);
-        if (layer.thin) svg('path', {d: line(s.x, layer.thin), stroke: c, 'stroke-opacity': 0.22 * faint}, body);
+        if (layer.thin) svg('path', {class: 'thin', d: line(s.x, layer.thin), stroke: c, 'stroke-opacity': 0.22 * faint}, body);
       });
       series.forEach((s, i) => {
-        const c = colour(i), layer = this.drawn[i], style = {class: 'line', d: line(s.x, layer.line), stroke: c, 'stroke-width': 1.8};
+        const c = this.colourOf(i), layer = this.drawn[i];
+        const style = {class: 'line', d: line(s.x, layer.line), stroke: c, 'stroke-width': 1.8};
         if (s.marks) style['stroke-dasharray'] = '5 4';
         svg('path', style, body);
-        if (!s.marks && s.x.length > 40) return;
+        if (!s.marks && s.x.length > DOTS) return;
         s.x.forEach((x, k) => {
           if (layer.line[k] !== null) svg('circle', {cx: X(x), cy: Y(layer.line[k]), r: s.marks ? 3 : 2.4, fill: c}, root);
         });
       });
       this.cross = svg('g', {}, root);
-      this.rest();
+      this.hover(this.at);
     }
 
     show(indexOf, where) {
       const series = this.spec.series, text = i => {
         const at = indexOf(series[i]);
-        return at < 0 ? '' : format(this.drawn[i].line[at]);
+        return at < 0 ? '' : this.text(this.drawn[i].line[at]);
       };
-      this.value.textContent = series.length === 1 ? text(0) + where : where.replace(/^ at /, '');
+      this.value.textContent = [series.length === 1 ? text(0) : '', where].filter(Boolean).join(' · ');
       this.legend.replaceChildren();
       if (series.length < 2) return;
       series.forEach((s, i) => {
         const item = html('span', '', this.legend);
         item.title = s.metric || s.name;
-        html('i', s.marks ? 'dashed' : '', item).style.borderColor = colour(i);
-        item.append(s.name + ' ');
+        html('i', s.marks ? 'dashed' : '', item).style.borderColor = this.colourOf(i);
+        html('span', '', item, s.name);
         html('em', '', item, text(i));
       });
     }
 
     rest() {
+      this.at = null;
       if (this.cross) this.cross.replaceChildren();
       this.show(s => s.x.length - 1, '');
+      const xs = this.longest();
+      this.svg.setAttribute('aria-label', !xs.length ? `${this.spec.title}: no values yet` :
+        `${this.spec.title}: ${this.said(s => s.x.length - 1)} at ${place(xs[xs.length - 1], this.spec.axis)}. Arrow keys read other values.`);
+    }
+
+    // The values of all curves, in one line.
+    said(indexOf) {
+      return this.spec.series.map((s, i) => {
+        const at = indexOf(s);
+        return (this.spec.series.length > 1 ? s.name + ' ' : '') + (at < 0 ? 'nothing' : this.text(this.drawn[i].line[at]));
+      }).join(', ');
     }
 
     hover(x) {
-      if (x === null) { this.rest(); return; }
-      const series = this.spec.series, long = series.reduce((a, b) => b.x.length > a.x.length ? b : a);
-      if (!long.x.length) return;
-      const at = long.x[nearest(long.x, x)], {X, Y} = this.scale;
+      const xs = this.longest();
+      if (x === null || !this.scale || !xs.length) { this.rest(); return; }
+      this.at = x;
+      const at = xs[nearest(xs, x)], {X, Y, bottom} = this.scale, indexOf = s => nearest(s.x, x);
       this.cross.replaceChildren();
-      svg('line', {class: 'cross', x1: X(at), x2: X(at), y1: TOP, y2: H - BOTTOM}, this.cross);
-      series.forEach((s, i) => {
-        const k = nearest(s.x, x), v = k < 0 ? null : this.drawn[i].line[k];
-        if (v !== null) svg('circle', {cx: X(s.x[k]), cy: Y(v), r: 3.5, fill: colour(i)}, this.cross);
+      svg('line', {class: 'cross', x1: X(at), x2: X(at), y1: TOP, y2: bottom}, this.cross);
+      this.spec.series.forEach((s, i) => {
+        const k = indexOf(s), v = k < 0 ? null : this.drawn[i].line[k];
+        if (v !== null) svg('circle', {class: 'dot', cx: X(s.x[k]), cy: Y(v), r: 3.6, fill: this.colourOf(i)}, this.cross);
       });
-      this.show(s => nearest(s.x, x), ` at ${this.spec.axis} ${at}`);
+      const where = place(at, this.spec.axis);
+      this.show(indexOf, where);
+      if (document.activeElement === this.svg)
+        this.svg.setAttribute('aria-label', `${this.spec.title} at ${where}: ${this.said(indexOf)}`);
     }
   }
 
   class Board {
     constructor(host, options) {
       this.host = host;
-      this.share = options.smoothing || 0;
+      this.how = options.smoothing || {};
       this.charts = new Map();    // title -> Chart
       this.sections = new Map();  // name -> the grid of its charts
-      let width = 0, waiting = false;
-      new ResizeObserver(() => {
+      let width = host.clientWidth, waiting = false;
+      this.sized = new ResizeObserver(() => {
         if (waiting || host.clientWidth === width) return;
         waiting = true;
         requestAnimationFrame(() => {
           waiting = false;
           width = host.clientWidth;
-          this.redraw();
+          if (width) this.redraw();
         });
-      }).observe(host);
+      });
+      this.sized.observe(host);
     }
 
     grid(section) {
@@ -324,16 +435,18 @@ const PlumbCharts = (() => {
         chart.card.remove();
         this.charts.delete(title);
       }
-      for (const spec of specs) {
+      // All boxes first: a drawing reads its width, which would lay the page out once a chart.
+      const charts = specs.map(spec => {
         let chart = this.charts.get(spec.title);
         if (!chart) this.charts.set(spec.title, chart = new Chart(this.grid(spec.section || ''), this));
-        chart.set(spec);
-      }
+        return chart;
+      });
       for (const grid of this.sections.values()) grid.parentElement.hidden = !grid.childElementCount;
+      specs.forEach((spec, i) => charts[i].set(spec));
     }
 
-    smoothing(share) {
-      this.share = share;
+    smoothing(how) {
+      this.how = how;
       this.redraw();
     }
 
@@ -347,7 +460,35 @@ const PlumbCharts = (() => {
         if (chart.spec.axis === source.spec.axis) chart.hover(x);
       }
     }
+
+    remove() {
+      this.sized.disconnect();
+      this.host.replaceChildren();
+      this.charts.clear();
+      this.sections.clear();
+    }
   }
 
-  return {board: (host, options) => new Board(host, options || {}), format, smooth, ticks, nearest};
+  // A small curve without axes.
+  const spark = (xs, ys, slot, width, height) => {
+    const e = svg('svg', {class: 'spark', viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: 'none', 'aria-hidden': 'true'});
+    const every = Math.max(1, Math.ceil(xs.length / width)), at = [], value = [];
+    for (let i = 0; i < xs.length; i += every) {
+      const some = ys.slice(i, i + every).filter(v => v !== null);
+      if (!some.length) continue;
+      at.push(xs[i]);
+      value.push(some.reduce((a, b) => a + b, 0) / some.length);
+    }
+    if (at.length < 2) return e;
+    const x0 = at[0], x1 = at[at.length - 1], low = Math.min(...value), high = Math.max(...value);
+    const points = at.map((x, i) => [(x - x0) / (x1 - x0 || 1) * width,
+      high === low ? height / 2 : 2 + (high - value[i]) / (high - low) * (height - 4)].map(v => v.toFixed(1)).join(' '));
+    svg('path', {d: `M${points.join('L')}L${width} ${height}L0 ${height}Z`, fill: colour(slot), 'fill-opacity': 0.1}, e);
+    svg('path', {d: 'M' + points.join('L'), fill: 'none', stroke: colour(slot), 'stroke-width': 1.6,
+      'vector-effect': 'non-scaling-stroke', 'stroke-linejoin': 'round'}, e);
+    return e;
+  };
+
+  return {board: (host, options) => new Board(host, options || {}), spark, colour, duration, format, smooth, ticks, nearest,
+    windowOf};
 })();

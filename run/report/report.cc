@@ -104,6 +104,7 @@ void WriteReport(const std::string& run_folder, const std::string& output_html) 
       "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src "
       "'unsafe-inline'; script-src 'unsafe-inline'\">\n<title>" +
       name + " - Plumb run</title>\n<style>";
+  page += ChartsStyle();
   page += ReportStyle();
   page += "</style></head>\n<body><main>\n<h1>" + name + "</h1>\n" + HeadlineHtml(data);
   if (!data.notes.empty()) {

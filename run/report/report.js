@@ -2,7 +2,7 @@
 // "data": {"charts": [specs of run/report/charts.js]}.
 'use strict';
 (() => {
-  const board = PlumbCharts.board(document.getElementById('charts'), {smoothing: 0.05});
+  const board = PlumbCharts.board(document.getElementById('charts'), {smoothing: {share: 0.05}});
   board.set(JSON.parse(document.getElementById('data').textContent).charts);
 
   const slider = document.getElementById('smooth');
@@ -10,7 +10,7 @@
     const shown = document.getElementById('smooth-value');
     slider.addEventListener('input', () => {
       shown.textContent = slider.value === '0' ? 'off' : slider.value + '\u00a0%';
-      board.smoothing(Number(slider.value) / 100);
+      board.smoothing({share: Number(slider.value) / 100});
     });
   }
 

@@ -1,6 +1,6 @@
 // The page: which runs are looked at, what of them, and what the address says about both.
 
-import {colour, format, html} from '/chart.js';
+import {colour, format, html} from '/parts.js';
 import {Curves} from '/curves.js';
 import {Samples} from '/samples.js';
 import {begin, factsOf, follow, link, listen, runs} from '/store.js';
@@ -96,6 +96,7 @@ const ORDERS = {
     b.wall_s - a.wall_s || a.name.localeCompare(b.name),
   name: (a, b) => a.name.localeCompare(b.name, undefined, {numeric: true}),
   reward: (a, b) => (b.reward ?? -1e30) - (a.reward ?? -1e30),
+  margin: (a, b) => (b.margin ?? -1e30) - (a.margin ?? -1e30),
   accuracy: (a, b) => (b.accuracy ?? -1e30) - (a.accuracy ?? -1e30),
 };
 
@@ -120,7 +121,8 @@ function row(line) {
     rows.set(name, r);
   }
   const now = link.now(), slot = state.slots.get(line.name), focused = line.name === state.run;
-  const reward = line.reward ?? null, shown = reward !== null ? ['reward', reward] : line.loss !== null ? ['loss', line.loss] : null;
+  // What there is of them: a margin between answers is no reward.
+  const shown = ['reward', 'margin', 'loss'].map(name => [name, line[name] ?? null]).find(([, v]) => v !== null);
   const text = JSON.stringify([line, slot, focused, state.slots.size > 1, ago(line, now)]);
   if (text === r.text) return r.element;
   r.text = text;
@@ -192,8 +194,9 @@ function later(what, name) {
 function showLink() {
   const running = [...runs.values()].filter(l => l.state === 'running').length;
   $('link').className = 'link ' + link.state;
-  const text = link.state === 'live' ? 'live' : link.state === 'away' ? 'the board is away; trying again' : 'connecting';
-  const more = link.state === 'live' ? ` · ${runs.size} ${runs.size === 1 ? 'run' : 'runs'}` + (running ? `, ${running} running` : '') : '';
+  const text = link.state === 'live' ? 'live' : link.state === 'away' ? 'the board is away; trying again' :
+    link.state === 'polling' ? 'many pages are open: every 3 s' : 'connecting';
+  const more = link.state === 'live' || link.state === 'polling' ? ` · ${runs.size} ${runs.size === 1 ? 'run' : 'runs'}` + (running ? `, ${running} running` : '') : '';
   const [, says, counts] = $('link').children;
   if (says.textContent !== text) says.textContent = text;
   if (counts.textContent !== more) counts.textContent = more;

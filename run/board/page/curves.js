@@ -1,7 +1,8 @@
 // Curves of the chosen runs: which metrics, over steps, tokens or time, smoothed.
 
-import {Chart, html} from '/chart.js';
+import {html, isShare} from '/parts.js';
 import {curvesOf, factsOf, loading} from '/store.js';
+/* global PlumbCharts */
 
 // What metrics mean, in a few words (docs/metrics.md has all of it).
 export const NOTES = {
@@ -35,11 +36,14 @@ export const NOTES = {
   'dpo/loss': 'nats a pair',
   'dpo/accuracy': 'pairs whose chosen answer is preferred',
   'dpo/margin': 'chosen minus rejected reward',
+  'rm/loss': 'nats a pair',
+  'rm/accuracy': 'pairs whose chosen answer has the higher score',
+  'rm/margin': 'chosen minus rejected score',
   'dpo/reward_chosen': 'against the reference',
   'dpo/reward_rejected': 'against the reference',
 };
 
-const FIRST = ['reward/mean', 'dpo/loss', 'eval/accuracy', 'dpo/accuracy', 'dpo/margin', 'objective/kl', 'sft/loss',
+const FIRST = ['reward/mean', 'dpo/loss', 'rm/loss', 'eval/accuracy', 'dpo/accuracy', 'rm/accuracy', 'dpo/margin', 'rm/margin', 'objective/kl', 'sft/loss',
   'policy/entropy', 'response_length/mean', 'policy/approx_kl', 'policy/clip_fraction', 'optim/grad_norm',
   'perf/tokens_per_s', 'value/explained_variance', 'offpolicy/staleness_mean', 'time/step'];
 
@@ -51,7 +55,6 @@ export class Curves {
   constructor(host, state, change) {
     this.state = state;
     this.change = change;
-    this.charts = new Map();
     this.open = false;
     const axis = (value, text) => html('button', {type: 'button', 'data-x': value,
       onclick: () => change({x: value})}, text);
@@ -69,17 +72,16 @@ export class Curves {
         html('button', {type: 'button', class: 'quiet', onclick: () => change({keys: null})}, 'The usual ones'),
         html('button', {type: 'button', class: 'quiet', onclick: () => change({keys: []})}, 'None')),
       this.metrics);
-    this.grid = html('div', {class: 'charts'});
+    this.grid = html('div');
+    this.smooth = state.smooth;
     host.replaceChildren(
       html('div', {class: 'bar tools'}, this.axes, html('label', {class: 'smooth'}, 'Smoothing', this.slider), this.chooser),
       this.panel, this.grid);
+    this.board = PlumbCharts.board(this.grid, {smoothing: {weight: state.smooth}});
     this.update();
   }
 
-  remove() {
-    this.charts.forEach(c => c.remove());
-    this.charts.clear();
-  }
+  remove() { this.board.remove(); }
 
   openChooser(open) {
     this.open = open;
@@ -127,32 +129,22 @@ export class Curves {
     const {x, smooth} = this.state, chosen = this.state.chosen();
     for (const button of this.axes.children) button.setAttribute('aria-pressed', String(button.dataset.x === x));
     const names = this.names(), keys = this.keys(names);
-    for (const [key, chart] of this.charts) {
-      if (keys.includes(key)) continue;
-      chart.remove();
-      this.charts.delete(key);
-    }
-    for (const key of keys) {
-      if (!this.charts.has(key)) this.charts.set(key, new Chart(this.grid, {key, note: noteOf(key)}));
-    }
     const had = new Map(chosen.map(run => {
       const facts = factsOf(run.name);
       const its = facts ? keys.filter(k => k in facts.values) : [];
       return [run.name, its.length ? curvesOf(run.name, its, x) : new Map()];
     }));
-    for (const [key, chart] of this.charts) {
-      const series = [];
-      for (const run of chosen) {
-        const curve = had.get(run.name).get(key);
-        if (!curve || !curve.x.length) continue;
+    if (smooth !== this.smooth) this.board.smoothing({weight: this.smooth = smooth});
+    const waiting = chosen.some(r => loading(r.name, x));
+    this.board.set(keys.map(key => {
+      const those = chosen.filter(run => (had.get(run.name).get(key) || {x: []}).x.length)
+        .map(run => ({run, curve: had.get(run.name).get(key)}));
+      return {title: key, note: noteOf(key), axis: x, percent: isShare(key), waiting,
+        version: JSON.stringify([x, waiting && !those.length, ...those.map(({run, curve}) => [run.name, run.slot, curve.version])]),
         // Copies: events make the curves longer between two drawings.
-        series.push({name: run.name, slot: run.slot, x: curve.x.slice(), mean: curve.mean.slice(),
-          min: curve.min && curve.min.slice(), max: curve.max && curve.max.slice()});
-      }
-      chart.set(series, x, smooth, chosen.some(r => loading(r.name, x)));
-    }
-    const none = names.length && !keys.length;
-    this.grid.classList.toggle('none', Boolean(none));
+        series: those.map(({run, curve}) => ({name: run.name, colour: run.slot, x: curve.x.slice(), y: curve.mean.slice(),
+          low: curve.min && curve.min.slice(), high: curve.max && curve.max.slice()}))};
+    }));
     if (this.open && !this.panel.contains(document.activeElement)) this.list();
   }
 }

@@ -1,6 +1,6 @@
 // Answers side by side: two runs, or two steps of one, by prompt or by step.
 
-import {colour, format, html} from '/chart.js';
+import {colour, format, html} from '/parts.js';
 import {samples} from '/store.js';
 
 const rewardClass = r => r === null || r === undefined ? 'none' : r >= 0.75 ? 'high' : r >= 0.35 ? 'middle' : 'low';

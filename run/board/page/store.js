@@ -14,6 +14,7 @@ let skew = 0;                     // the server's clock minus ours, seconds
 let source = null, followed = [];
 
 const POINTS = 600, GROWN = 300, RECENT = 200;
+let versions = 0;                 // of curves: another one, another number
 
 export const listen = f => { listeners.add(f); return () => listeners.delete(f); };
 const tell = (what, name) => listeners.forEach(f => f(what, name));
@@ -42,11 +43,21 @@ export function factsOf(name) {
   return null;
 }
 
+// The same again; what is known stays until the news have come.
+function renew(name) {
+  get(path(name)).then(reply => {
+    skew = reply.now_s - Date.now() / 1000;
+    facts.set(name, reply);
+    tell('facts', name);
+  }, () => {});
+}
+
 const tailOf = (row, axis) => axis === 'tokens' ? row.tokens : axis === 'time' ? row.seconds : row.step;
 
 function grow(curve, row, key, axis) {
   if (!(key in row.values)) return false;
   const value = row.values[key];
+  curve.version = ++versions;
   curve.x.push(tailOf(row, axis));
   curve.mean.push(value);
   if (curve.min) { curve.min.push(value); curve.max.push(value); }
@@ -92,6 +103,7 @@ async function fetchCurves(name, keys, axis) {
       for (const key of some) {
         const curve = reply.series[key] || {x: [], mean: []};
         curve.fetched = curve.x.length;
+        curve.version = ++versions;
         for (const row of recent.get(name) || [])
           if (row.step > reply.last_step) grow(curve, row, key, axis);
         have.set(key, curve);
@@ -117,6 +129,14 @@ function refetch(name, wait) {
   }, wait));
 }
 
+// Seconds a step takes of late, as the server reckons it; 0 as long as few steps have come.
+function paceOf(rows) {
+  if (rows.length <= 10) return 0;
+  const took = rows.slice(1).map((row, i) => Math.max(0, row.wall_s - rows[i].wall_s)), largest = Math.max(...took);
+  const sum = took.reduce((a, b) => a + b, 0), steps = rows[rows.length - 1].step - rows[0].step;
+  return largest > sum / 2 ? (sum - largest) / Math.max(1, steps - 1) : sum / Math.max(1, steps);
+}
+
 function onRows(event) {
   const news = JSON.parse(event.data), name = news.run;
   const before = recent.get(name) || [];
@@ -134,10 +154,13 @@ function onRows(event) {
     }
   }
   const known = facts.get(name);
-  if (known && known.values) {
+  if (known && known.values && news.rows.length && news.rows[0].step > known.step + known.every) {
+    renew(name);  // a step is missing: the server says which
+  } else if (known && known.values) {
     for (const row of news.rows) {
       known.step = row.step;
       known.tokens = row.tokens;
+      known.pace_s = paceOf(recent.get(name)) || known.pace_s;
       known.seconds = row.seconds;
       for (const key in row.values)
         if (row.values[key] !== null) known.values[key] = {value: row.values[key], step: row.step};
@@ -149,9 +172,45 @@ function onRows(event) {
 function onReload(event) {
   const name = JSON.parse(event.data).run;
   recent.delete(name);
-  facts.delete(name);
+  renew(name);
   refetch(name, 50);
   tell('reload', name);
+}
+
+// The board has as many readers of events as it takes: the page asks by itself, and tries for a
+// place among them now and then.
+const POLL_MS = 3000, POLLS = 10;
+let polls = 0, timer = 0;
+
+function endPolling() {
+  clearInterval(timer);
+  timer = 0;
+}
+
+async function poll() {
+  if (++polls % POLLS === 0) { open(); return; }
+  try {
+    const reply = await get('/api/runs'), there = new Set(reply.runs.map(line => line.name));
+    if (!timer) return;  // events have come meanwhile
+    skew = reply.now_s - Date.now() / 1000;
+    for (const name of runs.keys()) if (!there.has(name)) { runs.delete(name); facts.delete(name); tell('run', name); }
+    for (const line of reply.runs) {
+      const before = runs.get(line.name);
+      runs.set(line.name, line);
+      const moved = !before || before.step !== line.step || before.wall_s !== line.wall_s || before.state !== line.state;
+      if (moved && followed.includes(line.name)) {
+        recent.delete(line.name);
+        renew(line.name);
+        refetch(line.name, 0);
+      }
+      if (moved) tell('run', line.name);
+      if (moved && followed.includes(line.name)) tell('samples', line.name);
+    }
+    link.state = 'polling';
+  } catch (error) {
+    link.state = 'away';
+  }
+  tell('link');
 }
 
 function open() {
@@ -160,17 +219,27 @@ function open() {
   source = new EventSource('/api/events' + (query ? '?' + query : ''));
   let first = true;
   source.onopen = () => {
+    endPolling();
     link.state = 'live';
     // What came while nobody listened.
     if (!first) followed.forEach(name => refetch(name, 50));
     first = false;
     tell('link');
   };
-  source.onerror = () => { link.state = 'away'; tell('link'); };
+  source.onerror = () => {
+    // A connection that broke is tried again by the browser; one that was refused is not.
+    if (source && source.readyState === EventSource.CLOSED) {
+      if (!timer) timer = setInterval(poll, POLL_MS);
+      poll();
+      return;
+    }
+    link.state = 'away';
+    tell('link');
+  };
   source.addEventListener('run', e => {
     const line = JSON.parse(e.data), before = runs.get(line.name);
     runs.set(line.name, line);
-    if (before && before.state !== line.state) { facts.delete(line.name); tell('state', line.name); }
+    if (before && before.state !== line.state) { renew(line.name); tell('state', line.name); }
     tell('run', line.name);
   });
   source.addEventListener('gone', e => {
@@ -204,6 +273,7 @@ document.addEventListener('visibilitychange', () => {
   if (document.hidden) {
     if (source) source.close();
     source = null;
+    endPolling();
   } else if (!source) {
     open();
     followed.forEach(name => { facts.delete(name); refetch(name, 50); });

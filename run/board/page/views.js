@@ -1,6 +1,6 @@
 // The head of a run, the ring, what was dropped, and the recipe.
 
-import {colour, duration, fill, format, html, spark} from '/chart.js';
+import {colour, duration, fill, format, html, spark} from '/parts.js';
 import {curvesOf, factsOf, link, recipe} from '/store.js';
 
 const value = (facts, key) => {
@@ -18,11 +18,18 @@ export const ago = (line, now) => {
     : s < 48 * 3600 ? `${Math.floor(s / 3600)} h` : `${Math.floor(s / 86400)} d`;
 };
 
+// What metrics.jsonl does not have.
+function lost(facts) {
+  const {steps, text} = facts.missing, lines = facts.unreadable_lines;
+  return [lines > 0 && `${lines} ${lines === 1 ? 'line' : 'lines'} of metrics.jsonl ${lines === 1 ? 'is' : 'are'} not readable and left out.`,
+    steps > 0 && `${steps} ${steps === 1 ? 'step is' : 'steps are'} missing: ${text}. Curves pass over them.`].filter(Boolean).join(' ');
+}
+
 // ---- head ----
 
 const TILES = [
   ['reward/mean', 'reward'], ['dpo/loss', 'loss'], ['sft/loss', 'loss'], ['eval/accuracy', 'held-out'],
-  ['dpo/accuracy', 'pairs right'], ['objective/kl', 'KL'], ['dpo/margin', 'margin'],
+  ['dpo/accuracy', 'pairs right'], ['rm/loss', 'loss'], ['rm/accuracy', 'pairs right'], ['rm/margin', 'margin'], ['objective/kl', 'KL'], ['dpo/margin', 'margin'],
   ['policy/entropy', 'entropy'], ['perf/tokens_per_s', 'tokens/s']];
 
 export class Head {
@@ -35,7 +42,7 @@ export class Head {
       return;
     }
     const facts = factsOf(line.name), done = line.step + 1, total = Math.max(line.steps, done);
-    const per = this.pace(line, facts);
+    const per = facts ? facts.pace_s : null;
     const left = line.state === 'running' && per ? (total - done) * per : null;
     const share = total ? done / total : 0;
     const bar = html('i');
@@ -53,6 +60,7 @@ export class Head {
       html('div', {class: 'title'}, html('h2', {}, swatch, line.name), html('span', {class: 'state ' + line.state}, line.state),
         html('span', {class: 'soft'}, shortModel(line))),
       line.state === 'failed' && html('p', {class: 'alert'}, line.reason || 'Its process left without a summary: it was killed, or the machine went down. plumb train … --resume goes on from its newest checkpoint.'),
+      facts && (facts.missing.steps > 0 || facts.unreadable_lines > 0) && html('p', {class: 'alert'}, lost(facts)),
       late && html('p', {class: 'alert'}, `No step for ${duration(link.now() - line.wall_s)}.`),
       html('div', {class: 'tiles'},
         html('div', {class: 'tile wide'},
@@ -62,16 +70,6 @@ export class Head {
           html('small', {class: 'soft'}, left !== null ? `${duration(left)} left · ${duration(per)} a step`.replace(/(\d+) s a step/, () => per < 10 ? `${per.toFixed(1)} s a step` : `${Math.round(per)} s a step`)
             : facts ? `${duration(facts.seconds)} of training · ${format(facts.tokens)} tokens` : '')),
         ...tiles));
-  }
-
-  // Seconds a step of late.
-  pace(line, facts) {
-    const curve = curvesOf(line.name, ['time/step'], 'step').get('time/step');
-    if (curve && curve.mean.length) {
-      const last = curve.mean.slice(-20).filter(v => v !== null);
-      if (last.length) return last.reduce((a, b) => a + b, 0) / last.length;
-    }
-    return facts && facts.step >= 0 ? facts.seconds / (facts.step + 1) : null;
   }
 }
 
@@ -102,8 +100,8 @@ export class Ring {
     if (!run) return;
     const facts = factsOf(run.name), line = this.state.line(run.name);
     if (!facts || !line) return;
-    if (value(facts, 'dpo/loss') !== undefined && value(facts, 'replay/leased') === undefined) {
-      this.host.replaceChildren(html('p', {class: 'soft empty'}, 'Training on files has no ring: the learner reads its pairs itself.'), this.times(facts));
+    if (value(facts, 'replay/leased') === undefined && ['dpo/loss', 'rm/loss', 'sft/loss'].some(key => value(facts, key) !== undefined)) {
+      this.host.replaceChildren(html('p', {class: 'soft empty'}, 'Training on files has no ring: the learner reads its rows itself.'), this.times(facts));
       return;
     }
     const node = name => {
@@ -140,7 +138,7 @@ export class Ring {
         piece.style.background = i === its.length - 1 ? 'var(--line)' : colour(i);
         return piece;
       }));
-    const legend = html('div', {class: 'legend'}, ...its.map(([label, s], i) => {
+    const legend = html('div', {class: 'shares'}, ...its.map(([label, s], i) => {
       const item = html('span', {}, html('i'), label, html('b', {class: 'num'}, `${format(s)} s`));
       item.firstChild.style.background = i === its.length - 1 ? 'var(--line)' : colour(i);
       return item;

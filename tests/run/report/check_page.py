@@ -28,11 +28,11 @@ LOOK = """(() => {
     width: document.documentElement.clientWidth,
     needs: document.documentElement.scrollWidth,
     charts: shown.length,
-    empty: shown.filter(c => !c.querySelector('path.line') || !drawn(c)).map(c => c.querySelector('h3').textContent),
+    empty: shown.filter(c => !c.querySelector('path.line') || !drawn(c)).map(c => c.querySelector('figcaption').textContent),
     bad: [...document.querySelectorAll('.chart svg *')].filter(e =>
       [...e.attributes].some(a => /NaN|Infinity|undefined/.test(a.value))).length,
     samples: document.querySelectorAll('.sample').length,
-    titles: shown.map(c => c.querySelector('h3 b').textContent),
+    titles: shown.map(c => c.querySelector('figcaption b').textContent),
     ready_ms: Math.round(performance.timing.domContentLoadedEventEnd - performance.timing.navigationStart),
   };
 })()"""
@@ -42,9 +42,17 @@ USE = """(() => {
   if (!svg) return {};
   const box = svg.getBoundingClientRect();
   svg.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left + box.width / 2, bubbles: true}));
-  const pointed = document.querySelector('.chart h3 span').textContent;
+  const pointed = document.querySelector('.chart .value').textContent;
   const crosses = document.querySelectorAll('.chart .cross').length;
   svg.dispatchEvent(new PointerEvent('pointerleave'));
+  svg.focus();
+  svg.dispatchEvent(new KeyboardEvent('keydown', {key: 'Home', bubbles: true}));
+  const keyed = document.querySelectorAll('.chart .cross').length > 0 && / at step /.test(svg.getAttribute('aria-label'));
+  svg.blur();
+  const large = document.querySelector('.chart .large'), height = svg.clientHeight;
+  large.click();
+  const grown = svg.clientHeight > height && svg.viewBox.baseVal.height === svg.clientHeight;
+  large.click();
   const line = () => document.querySelector('.chart path.line').getAttribute('d');
   const slider = document.getElementById('smooth');
   const before = line();
@@ -53,7 +61,7 @@ USE = """(() => {
   const changed = line() !== before;
   slider.value = '5';
   slider.dispatchEvent(new Event('input'));
-  return {pointed, crosses, changed};
+  return {pointed, crosses, changed, keyed, grown};
 })()"""
 # What the drawing code reckons, against numbers worked out by hand: expression, value.
 KNOWN = [
@@ -65,8 +73,13 @@ KNOWN = [
     ("PlumbCharts.ticks(0.1, 1, 4)", [0.25, 0.5, 0.75, 1]),
     ("PlumbCharts.ticks(-3, 7, 2)", [0, 5]),
     ("[[], [4], [1, 5, 9]].map(x => PlumbCharts.nearest(x, 6))", [-1, 0, 1]),
-    ("[0, 0.5, 12, 123.456, 12345, 1e8, 1e-5, null].map(PlumbCharts.format)",
-     ["0.000", "0.500", "12.00", "123.5", "12\u202f345", "1.00e+8", "1.0e-5", "not finite"]),
+    ("[0, 0.5, 12, 123.456, 12345, 1e8, 1e-5, null, NaN].map(v => PlumbCharts.format(v))",
+     ["0", "0.500", "12", "123.5", "12\u202f345", "100 M", "1.0e\u22125", "not finite", "\u2013"]),
+    ("[0.0123, 0.5, 1].map(v => PlumbCharts.format(v, true))", ["1.2 %", "50 %", "100 %"]),
+    ("[0, 59.6, 754, 7384, 200000].map(PlumbCharts.duration)", ["0 s", "1 min 0 s", "12 min 34 s", "2 h 3 min", "2 d 7 h"]),
+    # A share looks back over that part of the curve; a weight w over (1 + w) / (1 - w) points, of curves with more than 60.
+    ("[[{share: 0.05}, 1000], [{weight: 0.6}, 61], [{weight: 0.6}, 60], [{weight: 0}, 1000]].map(([how, n]) => "
+     "+PlumbCharts.windowOf(how, n).toFixed(6))", [50, 4, 1, 1]),
 ]
 
 
@@ -167,6 +180,8 @@ def look(browser, page, size, arguments):
         wrong.append(f"{seen['bad']} shapes with a coordinate that is no number")
     if seen["charts"] and not (seen["changed"] or seen["pointed"]):
         wrong.append("neither pointing nor the slider does anything")
+    if seen["charts"] and not (seen["keyed"] and seen["grown"]):
+        wrong.append("the arrow keys, or the button that makes a chart large, do nothing")
     if arguments.picture:
         whole = browser.value("document.documentElement.scrollHeight")
         for part, top in enumerate(range(0, whole, PART)):

@@ -24,6 +24,7 @@ TEST(PageFilesTest, AreTheFilesAsTheyStand) {
                                      size_t{1} << 20);
   };
   EXPECT_EQ(ChartsScript(), file("charts.js"));
+  EXPECT_EQ(ChartsStyle(), file("charts.css"));
   EXPECT_EQ(ReportScript(), file("report.js"));
   EXPECT_EQ(ReportStyle(), file("report.css"));
 }
