@@ -1,7 +1,7 @@
 #include "run/report/time_left.h"
 
 #include <algorithm>
-#include <numeric>
+#include <cmath>
 
 namespace plumb::run {
 
@@ -30,7 +30,13 @@ void TimeLeft::Evaluation(double seconds) {
 
 double TimeLeft::StepSeconds() const {
   if (recent_.empty()) return 0;
-  return std::accumulate(recent_.begin(), recent_.end(), 0.0) / static_cast<double>(recent_.size());
+  const double keep = std::exp2(-1 / kHalf);
+  double sum = 0, weights = 0;
+  for (const double seconds : recent_) {
+    sum = keep * sum + seconds;
+    weights = keep * weights + 1;
+  }
+  return sum / weights;
 }
 
 double TimeLeft::After(int64_t done) const {

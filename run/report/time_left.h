@@ -1,9 +1,10 @@
 // How long a run still takes: its steps, checkpoints and evaluations to come.
 //
-// Purpose: a step costs what the last ones did, the very first (which takes memory and warms up)
-// apart; a checkpoint what the ones before did a byte; an evaluation what the ones before did.
-// Before a checkpoint was made, a usual disk's speed stands for it.
-// Thread safety: none. Units: seconds, bytes. Knows no clock: it is told what things took.
+// Purpose: a step costs what the last ones did, the newest counting most (a machine that others use
+// too is now quick, now slow), the very first (which takes memory and warms up) apart; a checkpoint
+// what the ones before did a byte; an evaluation what the ones before did. Before a checkpoint was
+// made, a usual disk's speed stands for it. Thread safety: none. Units: seconds, bytes. Knows no
+// clock: it is told what things took.
 #pragma once
 
 #include <cstddef>
@@ -34,6 +35,7 @@ class TimeLeft {
 
   static constexpr double kBytesPerSecond = 150e6;  // written, read back and summed
   static constexpr size_t kWindow = 30;             // steps
+  static constexpr double kHalf = 10;               // steps later one counts half
 
  private:
   double StepSeconds() const;

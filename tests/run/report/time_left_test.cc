@@ -106,5 +106,12 @@ TEST(TimeLeftTest, FollowsStepsThatBecomeSlower) {
   ExpectWithin(run, 0.01, 50 + TimeLeft::kWindow, "behind the change");
 }
 
+// Others leave the machine: what was slow is forgotten before the window has passed.
+TEST(TimeLeftTest, FollowsStepsThatBecomeQuicker) {
+  const Times times{.step = [](int64_t step) { return step < 50 ? 6.0 : 2.0; }};
+  const Played run = Play({.steps = 200, .checkpoint_every = 0, .eval_every = 0}, times, 0, 0);
+  ExpectWithin(run, 0.2, 75, "25 steps behind the change");
+}
+
 }  // namespace
 }  // namespace plumb::run
