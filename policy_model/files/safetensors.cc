@@ -1,7 +1,6 @@
 #include "policy_model/files/safetensors.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include "common/base/file.h"
 #include "common/base/json/strict_json.h"
 #include "common/base/log.h"
+#include "policy_model/files/release_pages.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -53,15 +53,7 @@ class Reader : public SafetensorsReader {
  public:
   const std::map<std::string, TensorView>& tensors() const override { return tensors_; }
   const std::map<std::string, std::string>& metadata() const override { return metadata_; }
-  void Release(const TensorView& view) const override {
-    const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-    const auto begin = reinterpret_cast<uintptr_t>(view.bytes.data()),
-               end = begin + view.bytes.size();
-    // pages that are all its own
-    const uintptr_t from = (begin + page - 1) / page * page, to = end / page * page;
-    // a refusal costs memory only
-    if (from < to) ::madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
-  }
+  void Release(const TensorView& view) const override { ReleasePages(view.bytes); }
 
   void Add(const std::string& path) {
     files_.push_back(MappedFile::Open(path));

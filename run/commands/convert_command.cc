@@ -2,8 +2,8 @@
 #include <cstdio>
 #include <memory>
 
-#include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/gguf/convert.h"
 #include "run/commands/cli.h"
 
 namespace plumb::run {

@@ -30,9 +30,9 @@
 #include "configs/config.h"
 #include "learner/update/checkpoint_manifest.h"
 #include "malicious_corpus.h"
-#include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
+#include "policy_model/gguf/convert.h"
 #include "replay/datasets/rows/dataset_import.h"
 #include "tests/testing/temp_folder.h"
 

@@ -11,10 +11,10 @@
 #include "common/text/template/chat_template.h"
 #include "common/text/tokenizer/tokenizer.h"
 #include "learner/update/checkpoint_manifest.h"
-#include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/gguf_reader.h"
 #include "policy_model/files/safetensors.h"
+#include "policy_model/gguf/convert.h"
 #include "targets.h"
 #include "tests/testing/gguf_maker.h"
 

@@ -15,9 +15,9 @@
 #include "common/base/json/strict_json.h"
 #include "common/text/template/chat_template.h"
 #include "common/text/tokenizer/tokenizer.h"
-#include "policy_model/families/gguf.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
+#include "policy_model/gguf/convert.h"
 
 namespace plumb::policy_model {
 namespace {

@@ -1,6 +1,6 @@
 // GGUF files made here: every element type against values worked out by hand, the whole conversion,
 // and broken files.
-#include "policy_model/families/gguf.h"
+#include "policy_model/gguf/convert.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -14,8 +14,10 @@
 #include "common/text/template/chat_template.h"
 #include "common/text/tokenizer/tokenizer.h"
 #include "policy_model/families/model_config.h"
+#include "policy_model/families/rope_frequencies.h"
 #include "policy_model/files/gguf_reader.h"
 #include "policy_model/files/safetensors.h"
+#include "policy_model/gguf/shape_keys.h"
 #include "tests/testing/gguf_maker.h"
 
 namespace plumb::policy_model {
@@ -130,6 +132,65 @@ TEST_F(Gguf, ConvertsQwenWithBiasesAndRoundsToBfloat16) {
   EXPECT_EQ(ToFloat(second_row), 108.0f) << "rows of this family are not permuted";
 }
 
+// Divisors as llama.cpp's converter computes them for Llama 3.1 and 3.2, and others.
+TEST_F(Gguf, FindsTheStretchingBehindDivisors) {
+  const auto converted = [&](const std::vector<float>& divisors, uint32_t original) {
+    Maker m;
+    m.Word("general.architecture", "llama");
+    m.Integer("llama.block_count", 1);
+    m.Integer("llama.context_length", 131072);
+    m.Integer("llama.embedding_length", 128);
+    m.Integer("llama.feed_forward_length", 2);
+    m.Integer("llama.attention.head_count", 1);
+    m.Value("llama.rope.freq_base", plumb::testing::kGgufF32, Raw(500000.0f));
+    m.Value("llama.attention.layer_norm_rms_epsilon", plumb::testing::kGgufF32, Raw(1e-5f));
+    if (original > 0) m.Integer("llama.rope.scaling.original_context_length", original);
+    std::string bytes;
+    for (const float d : divisors) bytes += Raw(d);
+    m.Tensor("rope_freqs.weight", {64}, 0, bytes);
+    m.Tensor("token_embd.weight", {128, 4}, 0, Floats(512, 0));
+    return ShapeOf(*GgufReader::Open(Save(m.File())));
+  };
+  const auto divisors = [](double factor, double high, double original) {
+    std::vector<float> out;
+    for (int i = 0; i < 64; ++i) {
+      const double wave = 2 * M_PI * std::pow(500000.0, i / 64.0);
+      const double share = (original / wave - 1) / (high - 1);
+      out.push_back(static_cast<float>(wave < original / high ? 1
+                                       : wave > original      ? factor
+                                                         : 1 / ((1 - share) / factor + share)));
+    }
+    return out;
+  };
+  for (const double factor : {8.0, 32.0}) {
+    const ModelShape s = converted(divisors(factor, 4, 8192), 0);
+    EXPECT_EQ(
+        s.rope,
+        (RopeScaling{.kind = RopeKind::kLlama3, .factor = factor, .original_positions = 8192}));
+  }
+  // Of another length, which the file names or which follows.
+  for (const uint32_t named : {4096u, 0u}) {
+    const ModelShape s = converted(divisors(4, 3, 4096), named);
+    EXPECT_EQ(
+        s.rope,
+        (RopeScaling{
+            .kind = RopeKind::kLlama3, .factor = 4, .original_positions = 4096, .high_freq = 3}));
+  }
+  EXPECT_EQ(converted(std::vector<float>(64, 1.0f), 0).rope, RopeScaling{});
+  // Of no formula: as longrope has them, the same at all lengths, and no factor of the cosines.
+  std::vector<float> odd(64);
+  for (size_t i = 0; i < odd.size(); ++i) odd[i] = 1.0f + static_cast<float>(i % 7);
+  const ModelShape s = converted(odd, 0);
+  EXPECT_EQ(s.rope.kind, RopeKind::kLongRope);
+  EXPECT_EQ(s.rope.attention_factor, 1);
+  const RotarySpec plain = RotaryOf({}, s.rope_theta, 128, s.max_positions),
+                   turned = RotaryOf(s.rope, s.rope_theta, 128, s.max_positions);
+  EXPECT_EQ(turned.factor, 1);
+  for (size_t i = 0; i < odd.size(); ++i) {
+    EXPECT_DOUBLE_EQ(plain.frequencies[i] / turned.frequencies[i], static_cast<double>(odd[i]));
+  }
+}
+
 TEST_F(Gguf, NeverWritesOverAModelUnasked) {
   const std::string path = Save(TinyGguf().File());
   ConvertGguf(path, out_, DType::kFloat32, false);
@@ -151,11 +212,17 @@ TEST_F(Gguf, RefusesByName) {
   m.Tensor("blk.0.extra.weight", {4}, 0, Floats(4, 0));
   Refuses(m.File(), unsupported, "1 tensors");
   m = TinyGguf();
-  m.Tensor("rope_freqs.weight", {4}, 0, Floats(4, 0));
-  Refuses(m.File(), unsupported, "rotary");
+  m.Tensor("rope_freqs.weight", {4}, 0, Floats(4, 1));
+  Refuses(m.File(), corrupt, "rope_freqs.weight is not 2 numbers");
   m = TinyGguf();
-  m.Tensor("x", {256}, 14, std::string(210, 'x'));
-  Refuses(m.File(), unsupported, "type 14");
+  m.Tensor("rope_freqs.weight", {2}, 0, Floats(2, 0));
+  Refuses(m.File(), corrupt, "positive numbers");
+  m = TinyGguf();
+  m.Tensor("rope_factors_long.weight", {2}, 0, Floats(2, 1));
+  Refuses(m.File(), unsupported, "phi3 only");
+  m = TinyGguf();
+  m.Tensor("x", {256}, 19, std::string(50, 'x'));
+  Refuses(m.File(), unsupported, "type 19");
   m = TinyGguf();
   m.Tensor("x", {uint64_t{1} << 39, uint64_t{1} << 39}, 0, "");
   Refuses(m.File(), corrupt, "overflows");
@@ -170,8 +237,20 @@ TEST_F(Gguf, RefusesByName) {
   Refuses(m.File(), corrupt, "twice");
   Refuses(TinyGguf("gemma").File(), unsupported, "gemma");
   m = TinyGguf();
-  m.Word("llama.rope.scaling.type", "yarn");
-  Refuses(m.File(), unsupported, "rotary");
+  m.Word("llama.rope.scaling.type", "spiral");
+  Refuses(m.File(), unsupported, "spiral");
+  m = TinyGguf();
+  m.Integer("llama.rope.dimension_count", 2);
+  Refuses(m.File(), unsupported, "part of a head");
+  m = TinyGguf();
+  m.Integer("llama.expert_count", 8);
+  Refuses(m.File(), unsupported, "experts");
+  m = TinyGguf();
+  m.Tensor("blk.0.attn_output.bias", {8}, 0, Floats(8, 0));
+  Refuses(m.File(), unsupported, "biases");
+  m = TinyGguf("qwen2");
+  m.Integer("qwen2.attention.sliding_window", 4);
+  Refuses(m.File(), unsupported, "sliding_window");
   Maker empty;
   empty.Word("general.architecture", "llama");
   Refuses(empty.File(), corrupt, "llama.block_count");
