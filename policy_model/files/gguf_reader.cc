@@ -302,7 +302,7 @@ GgufReader::Values GgufReader::Read(const MappedFile& file) {
   return values;
 }
 
-void GgufReader::Release(const GgufTensor& tensor) const { ReleasePages(tensor.bytes); }
+void GgufReader::Release(std::span<const std::byte> bytes) const { ReleasePages(bytes); }
 
 const GgufValue& GgufReader::Value(const std::string& key) const {
   const auto it = values_.find(key);

@@ -75,8 +75,8 @@ class GgufReader {
   std::vector<std::string_view> Texts(const std::string& key) const;
   std::vector<int64_t> Integers(const std::string& key) const;  // also of bools
   std::vector<double> Numbers(const std::string& key) const;    // of floats
-  // The caller has read the tensor: its pages need not stay in memory.
-  void Release(const GgufTensor& tensor) const;
+  // The caller has read these bytes of a tensor: their pages need not stay in memory.
+  void Release(std::span<const std::byte> bytes) const;
   bool IsList(const std::string& key) const { return Has(key) && Value(key).is_list; }
 
  private:

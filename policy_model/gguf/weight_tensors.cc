@@ -44,6 +44,9 @@ std::string GgufName(const LayerNames& names, const std::string& file_tensor) {
   return "";
 }
 
+// Of the file, at a time.
+constexpr size_t kHeldBytes = size_t{8} << 20;
+
 struct Source {
   const GgufTensor* tensor;
   int64_t heads;  // of a tensor whose rows are interleaved, 0 for the others
@@ -79,14 +82,20 @@ void Fill(const GgufReader& in, const Source& source, DType dtype, std::span<std
       put(static_cast<size_t>(RowOf(r, rows, source.heads)), row[static_cast<size_t>(r)]);
   } else {
     const auto row_bytes = static_cast<size_t>(static_cast<int64_t>(t.bytes.size()) / rows);
+    size_t held = 0;  // what lies before was given back
     for (int64_t r = 0; r < rows; ++r) {
-      Dequantize(t.type, t.bytes.subspan(static_cast<size_t>(r) * row_bytes, row_bytes), row);
+      const size_t begin = static_cast<size_t>(r) * row_bytes;
+      if (begin - held >= kHeldBytes) {
+        in.Release(t.bytes.subspan(held, begin - held));
+        held = begin;
+      }
+      Dequantize(t.type, t.bytes.subspan(begin, row_bytes), row);
       const auto at = static_cast<size_t>(RowOf(r, rows, source.heads) * columns);
       for (size_t i = 0; i < row.size(); ++i)
         put(at + i, source.offset == 0 ? row[i] : row[i] - source.offset);
     }
   }
-  in.Release(t);
+  in.Release(t.bytes);
 }
 
 }  // namespace

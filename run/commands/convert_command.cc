@@ -16,7 +16,7 @@ void AddConvertCommand(CLI::App& app, CliResult&) {
   auto a = std::make_shared<Arguments>();
   CLI::App* convert =
       app.add_subcommand("convert", "A GGUF file into a model folder that Plumb and others read");
-  convert->add_option("file", a->file, "GGUF file of a Llama-family model")->required();
+  convert->add_option("file", a->file, "GGUF file; of a split model any")->required();
   convert->add_option("folder", a->folder, "where the model folder goes")->required();
   convert->add_option("--dtype", a->dtype, "of the weights: bfloat16 | float32")
       ->check(CLI::IsMember({"bfloat16", "float32"}));

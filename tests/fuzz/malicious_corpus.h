@@ -19,11 +19,13 @@ enum class Kind {
   kPrompt,
   kRows,
   kRecipe,
-  kManifest
+  kManifest,
+  kAdapter
 };
-inline constexpr Kind kKinds[] = {
-    Kind::kSafetensors, Kind::kGguf,   Kind::kTokenizer, Kind::kConfig, Kind::kTemplate,
-    Kind::kRecord,      Kind::kPrompt, Kind::kRows,      Kind::kRecipe, Kind::kManifest};
+inline constexpr Kind kKinds[] = {Kind::kSafetensors, Kind::kGguf,     Kind::kTokenizer,
+                                  Kind::kConfig,      Kind::kTemplate, Kind::kRecord,
+                                  Kind::kPrompt,      Kind::kRows,     Kind::kRecipe,
+                                  Kind::kManifest,    Kind::kAdapter};
 const char* KindName(Kind kind);
 const char* FileName(Kind kind);  // the one that readers of this kind are given
 

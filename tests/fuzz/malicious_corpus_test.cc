@@ -30,6 +30,7 @@
 #include "configs/config.h"
 #include "learner/update/checkpoint_manifest.h"
 #include "malicious_corpus.h"
+#include "policy_model/families/adapter_table.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/gguf/convert.h"
@@ -59,6 +60,7 @@ void Read(Kind kind, const std::string& folder) {
     case Kind::kGguf: ConvertGguf(file, folder + "/out", DType::kFloat32, false); return;
     case Kind::kTokenizer: Tokenizer::Load(folder); return;
     case Kind::kConfig: ReadModelConfig(folder); return;
+    case Kind::kAdapter: ReadAdapterConfig(folder); return;
     case Kind::kTemplate: {
       const std::vector<Message> messages = {{"user", "hello"}};
       ChatTemplate::LoadOrNull(folder)->Render(messages, true);

@@ -373,17 +373,24 @@ std::vector<Malicious> ManifestCorpus() {
 }
 
 const char* KindName(Kind kind) {
-  static constexpr std::array kNames = {"Safetensors",  "Gguf",    "Tokenizer", "Config",
-                                        "ChatTemplate", "Record",  "Prompt",    "Rows",
-                                        "Recipe",       "Manifest"};
+  static constexpr std::array kNames = {"Safetensors",  "Gguf",     "Tokenizer", "Config",
+                                        "ChatTemplate", "Record",   "Prompt",    "Rows",
+                                        "Recipe",       "Manifest", "Adapter"};
   return kNames.at(static_cast<size_t>(kind));
 }
 
 const char* FileName(Kind kind) {
-  static constexpr std::array kNames = {
-      "model.safetensors",   "model.gguf",   "tokenizer.json", "config.json",
-      "chat_template.jinja", "record",       "record",         "data.jsonl",
-      "recipe.toml",         "manifest.json"};
+  static constexpr std::array kNames = {"model.safetensors",
+                                        "model.gguf",
+                                        "tokenizer.json",
+                                        "config.json",
+                                        "chat_template.jinja",
+                                        "record",
+                                        "record",
+                                        "data.jsonl",
+                                        "recipe.toml",
+                                        "manifest.json",
+                                        "adapter_config.json"};
   return kNames.at(static_cast<size_t>(kind));
 }
 
@@ -399,6 +406,7 @@ std::vector<Malicious> CorpusOf(Kind kind) {
     case Kind::kRows: return RowCorpus();
     case Kind::kRecipe: return RecipeCorpus();
     case Kind::kManifest: return ManifestCorpus();
+    case Kind::kAdapter: return AdapterCorpus();
   }
   return {};
 }
@@ -428,6 +436,9 @@ Files WellFormed(Kind kind) {
     case Kind::kRows: return {{FileName(kind), Bomb("{\"prompt\":\"p\"}\n", 0, 'x')}};
     case Kind::kRecipe: return {{FileName(kind), SourceFile(kGoodRecipe)}};
     case Kind::kManifest: return {{FileName(kind), Manifest(GoodBody())}};
+    case Kind::kAdapter:
+      return {{FileName(kind),
+               R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":["q_proj"]})"}};
   }
   return {};
 }

@@ -236,6 +236,70 @@ std::vector<Malicious> GgufCorpus() {
            GgufText("{{ '\xff' }}"));
   replaced("a chat template that does not parse",
            GgufText("{{ bos_token }}{{ messages[0].content }}"), GgufText("{% for %}"));
+  const auto extra = [&](const std::string& name, const std::function<void(GgufMaker&)>& change,
+                         bool by_scores = false) {
+    GgufMaker m = TinyGguf("llama", by_scores);
+    change(m);
+    c.Add(name, m.File());
+  };
+  extra("one of 2^32 - 1 files", [](GgufMaker& m) {
+    m.Integer("split.no", 0);
+    m.Integer("split.count", ~uint32_t{0});
+  });
+  extra("one of two files, whose name is no part's", [](GgufMaker& m) {
+    m.Integer("split.no", 0);
+    m.Integer("split.count", 2);
+  });
+  extra("more files than one, and no number", [](GgufMaker& m) { m.Integer("split.count", 2); });
+  extra("a count of files as a text", [](GgufMaker& m) { m.Word("split.count", "2"); });
+  extra("half a block of 256",
+        [](GgufMaker& m) { m.Tensor("x", {128}, 12, std::string(72, 'x')); });
+  extra("blocks of 256 past the end", [](GgufMaker& m) {
+    m.Tensor("x", {256, 1000}, 14, std::string(210, 'x'));
+  });
+  extra("rows of blocks whose size wraps", [](GgufMaker& m) {
+    m.Tensor("x", {uint64_t{1} << 40, uint64_t{1} << 23}, 14, "");
+  });
+  extra("divisors of the frequencies that are NaN",
+        [](GgufMaker& m) { m.Tensor("rope_freqs.weight", {2}, 0, std::string(8, '\xff')); });
+  extra("divisors of the frequencies that are 0",
+        [](GgufMaker& m) { m.Tensor("rope_freqs.weight", {2}, 0, std::string(8, '\0')); });
+  extra("more divisors than frequencies",
+        [](GgufMaker& m) { m.Tensor("rope_freqs.weight", {1024}, 0, std::string(4096, '\1')); });
+  extra("a stretching of 0",
+        [](GgufMaker& m) { m.Value("llama.rope.scaling.factor", testing::kGgufF32, Raw(0.0f)); });
+  extra("a stretching that is NaN", [](GgufMaker& m) {
+    m.Value("llama.rope.scaling.factor", testing::kGgufF32, Raw(~uint32_t{0}));
+  });
+  extra("a head of 2^32 - 1",
+        [](GgufMaker& m) { m.Integer("llama.attention.key_length", ~uint32_t{0}); });
+  extra("a head of -4", [](GgufMaker& m) {
+    m.Value("llama.attention.key_length", testing::kGgufI32, Raw<int32_t>(-4));
+  });
+  extra("more dimensions that turn than a head has",
+        [](GgufMaker& m) { m.Integer("llama.rope.dimension_count", 64); });
+  extra("a window of 2^32 - 1",
+        [](GgufMaker& m) { m.Integer("llama.attention.sliding_window", ~uint32_t{0}); });
+  extra("2^32 - 1 experts", [](GgufMaker& m) { m.Integer("llama.expert_count", ~uint32_t{0}); });
+  extra("a list for each layer that has none", [](GgufMaker& m) {
+    m.Value("llama.attention.head_count_kv.x", kGgufArray,
+            Raw(kGgufArray) + Raw<uint64_t>(uint64_t{1} << 40));
+  });
+  extra(
+      "an unknown token outside the vocabulary",
+      [](GgufMaker& m) { m.Integer("tokenizer.ggml.unknown_token_id", 1u << 31); }, true);
+  const auto scores = [&](const std::string& name, const std::string& list) {
+    GgufMaker m = TinyGguf("llama", true);
+    std::string old = Raw(testing::kGgufF32) + Raw<uint64_t>(7);
+    for (int i = 0; i < 7; ++i) old += Raw(static_cast<float>(-i));
+    m.values.replace(m.values.find(old), old.size(), list);
+    c.Add(name, m.File());
+  };
+  scores("scores that are NaN",
+         Raw(testing::kGgufF32) + Raw<uint64_t>(7) + std::string(28, '\xff'));
+  scores("fewer scores than tokens", Raw(testing::kGgufF32) + Raw<uint64_t>(1) + Raw(1.0f));
+  scores("scores as whole numbers",
+         Raw(testing::kGgufI32) + Raw<uint64_t>(7) + std::string(28, '\0'));
   const std::string whole = TinyGguf().File();
   c.Add("cut in the middle of the keys", whole.substr(0, 300));
   c.Add("cut in the middle of the tensors", whole.substr(0, whole.size() - 100));
@@ -351,6 +415,47 @@ std::vector<Malicious> ConfigCorpus() {
         Files{{"config.json", good}, {"generation_config.json", R"({"eos_token_id":[5000000]})"}});
   c.Add("the other file nested a million deep",
         Files{{"config.json", good}, {"generation_config.json", Repeat("[", 900000)}});
+  return c.Take();
+}
+
+std::vector<Malicious> AdapterCorpus() {
+  Corpus c("adapter_config.json");
+  const auto with = [](const std::string& rest) {
+    return R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":["q_proj"])" + rest + "}";
+  };
+  c.Add("empty", "");
+  c.Add("null", "null");
+  c.Add("a list", "[]");
+  c.Add("no keys", "{}");
+  c.Add("a million brackets", Repeat("[", 1000000));
+  c.Add("nested a million deep", Repeat("{\"a\":", 1000000));
+  c.Add("not UTF-8", with(",\"x\":\"\xff\""));
+  c.Add("the rank twice", with(R"(,"r":9)"));
+  c.Add("another method", R"({"peft_type":"IA3","target_modules":["q_proj"]})");
+  const auto rank = [&](const std::string& name, const std::string& value) {
+    c.Add(name,
+          R"({"peft_type":"LORA","lora_alpha":16,"target_modules":["q_proj"],"r":)" + value + "}");
+  };
+  rank("rank 0", "0");
+  rank("rank -1", "-1");
+  rank("rank 2^63", "9223372036854775808");
+  rank("rank 1e300", "1e300");
+  rank("rank as a text", "\"8\"");
+  rank("no rank", "null");
+  c.Add("alpha beyond a number",
+        R"({"peft_type":"LORA","r":8,"lora_alpha":1e999,"target_modules":["q_proj"]})");
+  c.Add("alpha NaN", R"({"peft_type":"LORA","r":8,"lora_alpha":NaN,"target_modules":["q_proj"]})");
+  c.Add("alpha as a text",
+        R"({"peft_type":"LORA","r":8,"lora_alpha":"16","target_modules":["q_proj"]})");
+  c.Add("no modules", R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":[]})");
+  c.Add("modules that are numbers",
+        R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":[1]})");
+  c.Add("modules in an object",
+        R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":{"q_proj":1}})");
+  c.Add("a pattern of modules that never ends",
+        R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":"(a+)+$"})");
+  c.Add("trained biases", with(R"(,"bias":"all")"));
+  c.Add("two megabytes of keys", with("," + Repeat("\"k\":0,", 300000) + "\"z\":0"));
   return c.Take();
 }
 

@@ -47,6 +47,7 @@ std::vector<Malicious> SafetensorsCorpus();
 std::vector<Malicious> GgufCorpus();
 std::vector<Malicious> TokenizerCorpus();
 std::vector<Malicious> ConfigCorpus();
+std::vector<Malicious> AdapterCorpus();
 std::vector<Malicious> TemplateCorpus();
 std::vector<Malicious> RecordCorpus();
 std::vector<Malicious> PromptCorpus();

@@ -24,6 +24,7 @@ namespace {
 using namespace policy_model;
 using plumb::testing::GgufMaker;
 using plumb::testing::TinyGguf;
+using plumb::testing::TinySentencePieceGguf;
 using Json = nlohmann::ordered_json;
 
 // First and last byte of every tensor: a view outside the file shows.
@@ -98,7 +99,25 @@ Seeds GgufSeeds() {
   small.Word("general.architecture", "llama");
   small.Words("tokenizer.ggml.tokens", {"a", "b"});
   small.Tensor("x", {32}, 8, std::string(34, 'q'));
-  return {TinyGguf("llama").File(), TinyGguf("qwen2").File(), small.File()};
+  // A tensor of every quantised type, and a tokenizer by scores.
+  GgufMaker types, pieces = TinySentencePieceGguf();
+  for (const auto& [type, elements, bytes] : std::to_array<std::array<uint32_t, 3>>({{1, 1, 2},
+                                                                                     {2, 32, 18},
+                                                                                     {3, 32, 20},
+                                                                                     {6, 32, 22},
+                                                                                     {7, 32, 24},
+                                                                                     {8, 32, 34},
+                                                                                     {10, 256, 84},
+                                                                                     {11, 256, 110},
+                                                                                     {12, 256, 144},
+                                                                                     {13, 256, 176},
+                                                                                     {14, 256, 210},
+                                                                                     {20, 32, 18},
+                                                                                     {30, 1, 2}})) {
+    types.Tensor("t" + std::to_string(type), {elements, 2}, type, std::string(2 * bytes, 'q'));
+  }
+  return {TinyGguf("llama").File(), TinyGguf("qwen2").File(), small.File(), types.File(),
+          pieces.File()};
 }
 
 void FuzzTokenizer(std::string_view input) {

@@ -72,6 +72,13 @@ void FuzzChatTemplate(std::string_view input);
 Seeds ChatTemplateSeeds();
 void FuzzManifest(std::string_view input);
 Seeds ManifestSeeds();
+// model_folder_fuzz.cc
+void FuzzGgufPart(std::string_view input);
+Seeds GgufPartSeeds();
+void FuzzAdapterConfig(std::string_view input);
+Seeds AdapterConfigSeeds();
+void FuzzSpecialTokens(std::string_view input);
+Seeds SpecialTokenSeeds();
 // data_fuzz.cc
 void FuzzRows(std::string_view input);
 Seeds RowSeeds();

@@ -58,7 +58,7 @@ inline std::string Floats(size_t n, float start) {
 
 // One layer, H = 8, two query heads and one KV head of 4, ffn 6; all bytes of the byte-level
 // alphabet and two tags.
-inline GgufMaker TinyGguf(const std::string& arch = "llama") {
+inline GgufMaker TinyGguf(const std::string& arch = "llama", bool by_scores = false) {
   GgufMaker m;
   m.Word("general.architecture", arch);
   m.Integer(arch + ".block_count", 1);
@@ -69,15 +69,21 @@ inline GgufMaker TinyGguf(const std::string& arch = "llama") {
   m.Integer(arch + ".attention.head_count_kv", 1);
   m.Value(arch + ".rope.freq_base", kGgufF32, Raw(5000.0f));
   m.Value(arch + ".attention.layer_norm_rms_epsilon", kGgufF32, Raw(1e-5f));
-  m.Word("tokenizer.ggml.model", "gpt2");
-  m.Word("tokenizer.ggml.pre", "smollm");
+  m.Word("tokenizer.ggml.model", by_scores ? "llama" : "gpt2");
+  if (!by_scores) m.Word("tokenizer.ggml.pre", "smollm");
   m.Words("tokenizer.ggml.tokens", {"<s>", "<e>", "a", "b", "ab", "\u0120", "1"});
   m.Value("tokenizer.ggml.token_type", kGgufArray, [] {
     std::string out = Raw(kGgufI32) + Raw<uint64_t>(7);
     for (int32_t type : {3, 3, 1, 1, 1, 1, 1}) out += Raw(type);
     return out;
   }());
-  m.Words("tokenizer.ggml.merges", {"a b"});
+  if (by_scores) {
+    std::string scores = Raw(kGgufF32) + Raw<uint64_t>(7);
+    for (int i = 0; i < 7; ++i) scores += Raw(static_cast<float>(-i));
+    m.Value("tokenizer.ggml.scores", kGgufArray, scores);
+  } else {
+    m.Words("tokenizer.ggml.merges", {"a b"});
+  }
   m.Integer("tokenizer.ggml.bos_token_id", 0);
   m.Integer("tokenizer.ggml.eos_token_id", 1);
   m.Word("tokenizer.chat_template", "{{ bos_token }}{{ messages[0].content }}");
@@ -99,5 +105,7 @@ inline GgufMaker TinyGguf(const std::string& arch = "llama") {
   }
   return m;
 }
+// The same with SentencePiece's kind of tokenizer.
+inline GgufMaker TinySentencePieceGguf() { return TinyGguf("llama", true); }
 
 }  // namespace plumb::testing
