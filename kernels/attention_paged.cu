@@ -233,6 +233,7 @@ __global__ void Copy(const int32_t* from, const int32_t* to, V* pages, int64_t p
 }  // namespace
 
 void AttentionPaged::Cuda(const Launch& launch) const {
+  PLUMB_CHECK(global_every == 0, "positions that all see are for the CPU");
   if (rows.rows == 0) return;
   ForDType(launch.dtype, [&]<class T>(T) {
     constexpr int kSize = Pack<T>::kSize;

@@ -11,7 +11,8 @@
 
 namespace plumb::kernels {
 
-// Row r attends to positions 0 .. position[r], or with a window to the last `window` of them.
+// Row r attends to positions 0 .. position[r], or with a window to the last `window` of them and to
+// those before that `global_every` divides.
 struct AttentionPaged {
   static constexpr const char* kName = "AttentionPaged";
   const void* q = nullptr;  // the first Nq * D columns of T[rows, q_stride]
@@ -20,9 +21,10 @@ struct AttentionPaged {
   int32_t heads = 0;
   int32_t layer = 0;
   PagedKv kv;
-  float scale = 0;      // of the scores, usually head_dim^-1/2
-  int32_t window = 0;   // 0: all positions
-  void* out = nullptr;  // T[rows, Nq * D]
+  float scale = 0;           // of the scores, usually head_dim^-1/2
+  int32_t window = 0;        // 0: all positions
+  int32_t global_every = 0;  // 0: nothing beyond the window; CPU only
+  void* out = nullptr;       // T[rows, Nq * D]
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;
 };

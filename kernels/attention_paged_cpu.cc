@@ -64,11 +64,12 @@ PLUMB_INLINE void AddRows(const float* weight, const float* const* row, int32_t 
 
 // One row and one KV head: the group's query heads read each key and value once. Sixteen positions
 // at a time are scored and folded into the running maximum, sum and output (online softmax),
-// whatever the page size. Positions before `hidden` are not seen.
+// whatever the page size. Positions before `hidden` are not seen, but for those that `every`
+// divides, which come first; 0: none.
 template <int Chunks, class T>
-void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, int32_t length,
-             const int32_t* table, const T* layer, int32_t kv_head, const PagedKv& kv, T* out,
-             float* work) {
+void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, int32_t every,
+             int32_t length, const int32_t* table, const T* layer, int32_t kv_head,
+             const PagedKv& kv, T* out, float* work) {
   const int32_t width = Chunks > 0 ? Chunks * kLanes : PadToLanes(d);
   float* query = work;                    // [group, width]
   float* acc = query + group * width;     // [group, width]
@@ -82,31 +83,40 @@ void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, 
     top[g] = -INFINITY;
     sum[g] = 0;
   }
-  for (int32_t start = hidden / kLanes * kLanes; start < length; start += kLanes) {
-    const int32_t n = std::min(kLanes, length - start);
-    const T* k_at[kLanes];
-    const T* v_at[kLanes];
-    int32_t page = start / kv.page_tokens, in_page = start % kv.page_tokens;
+  const int32_t globals = every > 0 ? (hidden + every - 1) / every : 0, ahead = PadToLanes(globals),
+                begin = hidden / kLanes * kLanes;
+  for (int32_t at = 0; at < ahead + length - begin; at += kLanes) {
+    const bool global = at < ahead;
+    const int32_t start = global ? at : begin + at - ahead,
+                  n = std::min(kLanes, (global ? globals : length) - start);
+    const T* k_at[kLanes] = {};
+    const T* v_at[kLanes] = {};
+    int32_t position = global ? start * every : start;
+    int32_t page = position / kv.page_tokens, in_page = position % kv.page_tokens;
     for (int32_t t = 0; t < n; ++t) {
       k_at[t] = layer + table[page] * kv.page_stride() + kv_head * kv.head_stride() +
                 int64_t{in_page} * d;
       v_at[t] = k_at[t] + kv.kv_stride();
-      if (++in_page == kv.page_tokens) {
+      if (global) {
+        position += every;
+        page = position / kv.page_tokens, in_page = position % kv.page_tokens;
+      } else if (++in_page == kv.page_tokens) {
         in_page = 0;
         ++page;
       }
     }
     // their pages may be another sequence's by now; their weight is 0
-    for (int32_t t = 0; t < hidden - start; ++t) {
-      k_at[t] = k_at[hidden - start];
-      v_at[t] = v_at[hidden - start];
+    const int32_t unseen = global ? 0 : hidden - start;
+    for (int32_t t = 0; t < unseen; ++t) {
+      k_at[t] = k_at[unseen];
+      v_at[t] = v_at[unseen];
     }
     const float *k_row[kLanes], *v_row[kLanes];
     Rows(k_at, n, d, width, keys, k_row);
     Rows(v_at, n, d, width, values, v_row);
     for (int32_t g = 0; g < group; ++g) {
       FloatLanes score = KeepFirst(Scores<Chunks>(query + g * width, k_row, width), n, -INFINITY);
-      if (start < hidden) score = DropFirst(score, hidden - start, -INFINITY);
+      if (unseen > 0) score = DropFirst(score, unseen, -INFINITY);
       const float highest = std::max(top[g], Max(score));
       const FloatLanes weights = Exp(score - highest);
       float weight[kLanes];
@@ -133,7 +143,8 @@ template <class T>
 void Attention(const AttentionPaged& k) {
   const PagedKv& kv = k.kv;
   const PagedRows& rows = k.rows;
-  const int32_t d = kv.head_dim, heads = k.heads, group = heads / kv.kv_heads, window = k.window;
+  const int32_t d = kv.head_dim, heads = k.heads, group = heads / kv.kv_heads, window = k.window,
+                every = k.global_every;
   const float scale = k.scale;
   const auto* q = static_cast<const T*>(k.q);
   const T* base = static_cast<const T*>(kv.pages) + k.layer * kv.layer_stride();
@@ -152,7 +163,7 @@ void Attention(const AttentionPaged& k) {
                     hidden = window > 0 ? std::max(0, length - window) : 0;
       const auto call = [&]<int Chunks>(std::integral_constant<int, Chunks>) {
         RowHead<Chunks>(
-            q + r * k.q_stride + int64_t{h} * group * d, group, d, scale, hidden, length,
+            q + r * k.q_stride + int64_t{h} * group * d, group, d, scale, hidden, every, length,
             rows.page_table + int64_t{rows.slot[r]} * rows.page_table_stride, base, h, kv,
             static_cast<T*>(k.out) + (int64_t{r} * heads + int64_t{h} * group) * d, memory);
       };

@@ -5,7 +5,8 @@
 //
 // Online softmax in the manner of FlashAttention (Dao et al., 2022): scores are never stored; the
 // backward recomputes them from the log-sum-exp. With a window, keys that no query of a block sees
-// are not looked at. Thread safety, alignment, errors: kernels/device/launch.h.
+// are not looked at; what is seen beyond the window is gathered once a sequence. Thread safety,
+// alignment, errors: kernels/device/launch.h.
 #pragma once
 
 #include "kernels/device/launch.h"
@@ -23,6 +24,9 @@ struct VarlenShape {
   int32_t heads = 0, kv_heads = 0, head_dim = 0;
   float scale = 0;     // of the scores, usually head_dim^-1/2
   int32_t window = 0;  // a token sees itself and the window - 1 before it; 0: all before it
+  // under a window: every position of the sequence that this divides is seen by all behind it, too;
+  // 0: none
+  int32_t global_every = 0;
 };
 
 struct AttentionVarlen {

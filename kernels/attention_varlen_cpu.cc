@@ -159,6 +159,13 @@ PLUMB_INLINE int32_t HiddenBefore(const VarlenShape& shape, int32_t i) {
   return shape.window > 0 ? std::max(0, i + 1 - shape.window) : 0;
 }
 
+// How many of the positions that all see lie before the window of query i; those within count as
+// the others there.
+PLUMB_INLINE int32_t GlobalsBefore(const VarlenShape& shape, int32_t i) {
+  const int32_t every = shape.global_every;
+  return every > 0 ? (HiddenBefore(shape, i) + every - 1) / every : 0;
+}
+
 // The first key of whole vectors that query i or a later one sees: where a block's work begins.
 PLUMB_INLINE int32_t FirstSeen(const VarlenShape& shape, int32_t i) {
   return HiddenBefore(shape, i) / kLanes * kLanes;
@@ -170,16 +177,16 @@ PLUMB_INLINE FloatLanes KeepBetween(FloatLanes x, int32_t begin, int32_t end, fl
   return begin > 0 ? DropFirst(x, begin, value) : x;
 }
 
-// A thread's work areas for sequences up to n tokens. `keys` rows are padded to `stride`, `width`
-// is d padded.
+// A thread's work areas for sequences up to n tokens, with those that all see once more in front.
+// `keys` rows are padded to `stride`, `width` is d padded.
 struct Work {
   AlignedFloats memory;
-  float *k_t, *v_t, *k, *dk, *dv, *query, *dout, *out, *s, *dp;
+  float *k_t, *v_t, *k, *dk, *dv, *query, *dout, *out, *more, *s, *dp;
   void Reserve(int64_t n, int64_t d, int64_t stride, int64_t width, bool backward) {
     const int64_t columns = d * stride, rows = n * width, few = kQueries * width,
                   scores = kQueries * stride;
     float* at =
-        memory.Grow((backward ? 2 * columns + 3 * rows : columns + rows) + 3 * few + 2 * scores);
+        memory.Grow((backward ? 2 * columns + 3 * rows : columns + rows) + 4 * few + 2 * scores);
     const auto take = [&at](int64_t size) {
       float* taken = at;
       at += size;
@@ -190,6 +197,7 @@ struct Work {
     query = take(few);
     dout = take(few);
     out = take(few);
+    more = take(few);
     s = take(scores);
     dp = take(scores);
     if (!backward) return;
@@ -198,6 +206,31 @@ struct Work {
     dv = take(rows);
   }
 };
+
+// The keys or values that all see, of a sequence of n tokens, as columns in front of the others and
+// as rows; either may be missing. `at` is where the token of a place begins.
+template <class At>
+PLUMB_INLINE void GatherGlobals(int32_t count, int32_t every, int32_t padded, int32_t d,
+                                int32_t stride, int32_t width, const At& at, float* columns,
+                                float* rows) {
+  for (int32_t m = 0; m < count; ++m) {
+    const auto* from = at(m * every);
+    if (rows) WidenRow(from, d, 1.0f, rows + int64_t{m} * width);
+    for (int32_t i = 0; columns && i < d; ++i) columns[int64_t{i} * stride + m] = ToFloat(from[i]);
+  }
+  for (int32_t i = 0; columns && i < d; ++i)
+    std::fill(columns + int64_t{i} * stride + count, columns + int64_t{i} * stride + padded, 0.0f);
+}
+
+// out[q] = p[q] x over the keys that all see, then over those of the window.
+PLUMB_INLINE void MixBoth(const float* p, int32_t p_stride, const float* globals, int32_t count,
+                          const float* x, int32_t n, int32_t width, float* more, float* out) {
+  Mix(p + PadToLanes(count), p_stride, x, n, width, out);
+  if (count == 0) return;
+  Mix(p, p_stride, globals, count, width, more);
+#pragma omp simd
+  for (int32_t i = 0; i < kQueries * width; ++i) out[i] += more[i];
+}
 
 template <class T>
 void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
@@ -213,43 +246,65 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
       const auto h = static_cast<int32_t>(task % shape.kv_heads);
       const auto [begin, own, prefix, base] =
           PlaceOf(shape, static_cast<int32_t>(task / shape.kv_heads));
-      const int32_t n = base + own, stride = PadToLanes(base + PadToLanes(own));
-      w.Reserve(n, d, stride, width, false);
+      const int32_t n = base + own, globals = GlobalsBefore(shape, n - 1),
+                    front = PadToLanes(globals),
+                    stride = front + PadToLanes(base + PadToLanes(own));
+      w.Reserve(front + n, d, stride, width, false);
       const int64_t k_at = int64_t{shape.heads + h} * d,
                     v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
-      if (base > 0) TransposeRows(qkv + prefix * row + k_at, row, base, d, stride, w.k_t);
+      float* k_t = w.k_t + front;
+      float* values = w.k + int64_t{front} * width;
+      if (base > 0) TransposeRows(qkv + prefix * row + k_at, row, base, d, stride, k_t);
       // over what padded the columns before
-      TransposeRows(qkv + begin * row + k_at, row, own, d, stride, w.k_t + base);
-      for (int32_t j = 0; j < n; ++j) {
-        const int64_t at = j < base ? prefix + j : begin + j - base;
-        WidenRow(qkv + at * row + v_at, d, 1.0f, w.k + int64_t{j} * width);
-      }
+      TransposeRows(qkv + begin * row + k_at, row, own, d, stride, k_t + base);
+      const auto token = [&](int32_t j) {
+        return qkv + int64_t{j < base ? prefix + j : begin + j - base} * row;
+      };
+      for (int32_t j = 0; j < n; ++j)
+        WidenRow(token(j) + v_at, d, 1.0f, values + int64_t{j} * width);
+      const auto gather = [&](int64_t at, float* columns, float* rows) {
+        GatherGlobals(
+            globals, shape.global_every, front, d, stride, width,
+            [&](int32_t j) { return token(j) + at; }, columns, rows);
+      };
+      gather(k_at, w.k_t, nullptr);
+      gather(v_at, nullptr, w.k);
       for (int32_t task_head = 0; task_head < group; ++task_head) {
         const int32_t head = h * group + task_head;
         for (int32_t i0 = 0; i0 < own; i0 += kQueries) {
           const int32_t queries = std::min(kQueries, own - i0), from = FirstSeen(shape, base + i0);
           // counted from key `from` on
-          const int32_t keys = base + i0 + queries - from, padded = PadToLanes(keys);
+          const int32_t keys = base + i0 + queries - from,
+                        seen = GlobalsBefore(shape, base + i0 + queries - 1),
+                        ahead = PadToLanes(seen), padded = PadToLanes(keys);
           // rows past the end repeat the last and are not stored
           for (int32_t q = 0; q < kQueries; ++q) {
             WidenRow(qkv + (begin + i0 + std::min(q, queries - 1)) * row + int64_t{head} * d, d,
                      scale, w.query + q * width);
           }
-          Products(w.query, width, w.k_t + from, keys, d, stride, w.s);
+          Products(w.query, width, w.k_t, seen, d, stride, w.s);
+          Products(w.query, width, k_t + from, keys, d, stride, w.s + ahead);
           float inverse[kQueries];
           for (int32_t q = 0; q < queries; ++q) {
             float* s = w.s + int64_t{q} * stride;
             const int32_t visible = base + i0 + q + 1 - from,
                           hidden = HiddenBefore(shape, base + i0 + q) - from;
             FloatLanes most = Broadcast(-INFINITY);
-            for (int32_t j = 0; j < padded; j += kLanes) {
-              const FloatLanes x = KeepBetween(Load(s + j), hidden - j, visible - j, -INFINITY);
+            const int32_t global = GlobalsBefore(shape, base + i0 + q);
+            for (int32_t j = 0; j < ahead; j += kLanes) {
+              const FloatLanes x = KeepFirst(Load(s + j), global - j, -INFINITY);
               Store(s + j, x);
+              most = Larger(x, most);
+            }
+            for (int32_t j = 0; j < padded; j += kLanes) {
+              const FloatLanes x =
+                  KeepBetween(Load(s + ahead + j), hidden - j, visible - j, -INFINITY);
+              Store(s + ahead + j, x);
               most = Larger(x, most);
             }
             const float top = Max(most);
             FloatLanes sum = {};
-            for (int32_t j = 0; j < padded; j += kLanes) {
+            for (int32_t j = 0; j < ahead + padded; j += kLanes) {
               const FloatLanes e = Exp(Load(s + j) - top);
               Store(s + j, e);
               sum += e;
@@ -259,8 +314,9 @@ void Forward(const VarlenShape& shape, const T* qkv, T* out, float* lse) {
             inverse[q] = 1.0f / total;
           }
           for (int32_t q = queries; q < kQueries; ++q)
-            std::fill_n(w.s + int64_t{q} * stride, padded, 0.0f);
-          Mix(w.s, stride, w.k + int64_t{from} * width, keys, width, w.out);
+            std::fill_n(w.s + int64_t{q} * stride, ahead + padded, 0.0f);
+          MixBoth(w.s, stride, w.k, seen, values + int64_t{from} * width, keys, width, w.more,
+                  w.out);
           for (int32_t q = 0; q < queries; ++q) {
             NarrowRow(w.out + q * width, d, inverse[q],
                       out + (int64_t{begin + i0 + q} * shape.heads + head) * d);
@@ -311,27 +367,40 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
       const auto b = static_cast<int32_t>(task / shape.kv_heads),
                  h = static_cast<int32_t>(task % shape.kv_heads);
       const auto [begin, own, prefix, base] = PlaceOf(shape, b);
-      const int32_t n = base + own, stride = PadToLanes(base + PadToLanes(own));
-      w.Reserve(n, d, stride, width, true);
+      const int32_t n = base + own, globals = GlobalsBefore(shape, n - 1),
+                    front = PadToLanes(globals),
+                    stride = front + PadToLanes(base + PadToLanes(own));
+      w.Reserve(front + n, d, stride, width, true);
       const int64_t k_at = int64_t{shape.heads + h} * d,
                     v_at = int64_t{shape.heads + shape.kv_heads + h} * d;
+      float *k_t = w.k_t + front, *v_t = w.v_t + front, *k = w.k + int64_t{front} * width,
+            *dk = w.dk + int64_t{front} * width, *dv = w.dv + int64_t{front} * width;
       if (base > 0) {
-        TransposeRows(qkv + prefix * row + k_at, row, base, d, stride, w.k_t);
-        TransposeRows(qkv + prefix * row + v_at, row, base, d, stride, w.v_t);
+        TransposeRows(qkv + prefix * row + k_at, row, base, d, stride, k_t);
+        TransposeRows(qkv + prefix * row + v_at, row, base, d, stride, v_t);
       }
-      TransposeRows(qkv + begin * row + k_at, row, own, d, stride, w.k_t + base);
-      TransposeRows(qkv + begin * row + v_at, row, own, d, stride, w.v_t + base);
-      for (int32_t j = 0; j < n; ++j) {
-        const int64_t at = j < base ? prefix + j : begin + j - base;
-        WidenRow(qkv + at * row + k_at, d, 1.0f, w.k + int64_t{j} * width);
-      }
-      std::fill_n(w.dk, int64_t{n} * width, 0.0f);
-      std::fill_n(w.dv, int64_t{n} * width, 0.0f);
+      TransposeRows(qkv + begin * row + k_at, row, own, d, stride, k_t + base);
+      TransposeRows(qkv + begin * row + v_at, row, own, d, stride, v_t + base);
+      const auto token = [&](int32_t j) {
+        return qkv + int64_t{j < base ? prefix + j : begin + j - base} * row;
+      };
+      for (int32_t j = 0; j < n; ++j) WidenRow(token(j) + k_at, d, 1.0f, k + int64_t{j} * width);
+      const auto gather = [&](int64_t at, float* columns, float* rows) {
+        GatherGlobals(
+            globals, shape.global_every, front, d, stride, width,
+            [&](int32_t j) { return token(j) + at; }, columns, rows);
+      };
+      gather(k_at, w.k_t, w.k);
+      gather(v_at, w.v_t, nullptr);
+      std::fill_n(w.dk, int64_t{front + n} * width, 0.0f);
+      std::fill_n(w.dv, int64_t{front + n} * width, 0.0f);
       for (int32_t task_head = 0; task_head < group; ++task_head) {
         const int32_t head = h * group + task_head;
         for (int32_t i0 = 0; i0 < own; i0 += kQueries) {
           const int32_t queries = std::min(kQueries, own - i0), from = FirstSeen(shape, base + i0);
-          const int32_t keys = base + i0 + queries - from, padded = PadToLanes(keys);
+          const int32_t keys = base + i0 + queries - from,
+                        seen = GlobalsBefore(shape, base + i0 + queries - 1),
+                        ahead = PadToLanes(seen), padded = PadToLanes(keys);
           float delta[kQueries] = {};
           for (int32_t q = 0; q < kQueries; ++q) {
             const int64_t at = begin + i0 + std::min(q, queries - 1);
@@ -343,8 +412,10 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
               dot += Load(w.dout + q * width + i) * Load(w.out + q * width + i);
             delta[q] = Sum(dot);
           }
-          Products(w.query, width, w.k_t + from, keys, d, stride, w.s);
-          Products(w.dout, width, w.v_t + from, keys, d, stride, w.dp);
+          Products(w.query, width, w.k_t, seen, d, stride, w.s);
+          Products(w.dout, width, w.v_t, seen, d, stride, w.dp);
+          Products(w.query, width, k_t + from, keys, d, stride, w.s + ahead);
+          Products(w.dout, width, v_t + from, keys, d, stride, w.dp + ahead);
           for (int32_t q = 0; q < kQueries; ++q) {
             float* s = w.s + int64_t{q} * stride;
             float* dp = w.dp + int64_t{q} * stride;
@@ -352,32 +423,49 @@ void Backward(const VarlenShape& shape, const T* dout, const T* qkv, const T* ou
             const int32_t visible = q < queries ? base + i0 + q + 1 - from : 0;
             const int32_t hidden = HiddenBefore(shape, base + i0 + q) - from;
             const float l = q < queries ? lse[int64_t{head} * shape.tokens + begin + i0 + q] : 0.0f;
-            for (int32_t j = 0; j < padded; j += kLanes) {
+            const int32_t global = q < queries ? GlobalsBefore(shape, base + i0 + q) : 0;
+            for (int32_t j = 0; j < ahead; j += kLanes) {
               const FloatLanes p = Exp(Load(s + j) - l), ds = p * (Load(dp + j) - delta[q]);
-              Store(s + j, KeepBetween(p, hidden - j, visible - j, 0.0f));
-              Store(dp + j, KeepBetween(ds, hidden - j, visible - j, 0.0f));
+              Store(s + j, KeepFirst(p, global - j, 0.0f));
+              Store(dp + j, KeepFirst(ds, global - j, 0.0f));
+            }
+            for (int32_t j = 0; j < padded; j += kLanes) {
+              float *sj = s + ahead + j, *dpj = dp + ahead + j;
+              const FloatLanes p = Exp(Load(sj) - l), ds = p * (Load(dpj) - delta[q]);
+              Store(sj, KeepBetween(p, hidden - j, visible - j, 0.0f));
+              Store(dpj, KeepBetween(ds, hidden - j, visible - j, 0.0f));
             }
           }
-          Mix(w.dp, stride, w.k + int64_t{from} * width, keys, width, w.out);
+          MixBoth(w.dp, stride, w.k, seen, k + int64_t{from} * width, keys, width, w.more, w.out);
           // the query is already times scale
-          Spread(w.dp, stride, w.query, keys, width, w.dk + int64_t{from} * width);
-          Spread(w.s, stride, w.dout, keys, width, w.dv + int64_t{from} * width);
+          Spread(w.dp, stride, w.query, seen, width, w.dk);
+          Spread(w.s, stride, w.dout, seen, width, w.dv);
+          Spread(w.dp + ahead, stride, w.query, keys, width, dk + int64_t{from} * width);
+          Spread(w.s + ahead, stride, w.dout, keys, width, dv + int64_t{from} * width);
           for (int32_t q = 0; q < queries; ++q) {
             NarrowRow(w.out + q * width, d, scale,
                       dqkv + (begin + i0 + q) * row + int64_t{head} * d);
           }
         }
       }
+      for (int32_t m = 0; m < globals; ++m) {
+        const int64_t to = int64_t{m} * shape.global_every * width, from = int64_t{m} * width;
+#pragma omp simd
+        for (int32_t i = 0; i < width; ++i) {
+          dk[to + i] += w.dk[from + i];
+          dv[to + i] += w.dv[from + i];
+        }
+      }
       const int64_t part = PartRows(shape, b) * width;
       if (part > 0) {
         float* to = Part(shape, scratch, b, h);
-        std::copy_n(w.dk, part, to);
-        std::copy_n(w.dv, part, to + part);
+        std::copy_n(dk, part, to);
+        std::copy_n(dv, part, to + part);
       }
       if (IsParent(shape, b)) continue;
       for (int32_t j = base; j < n; ++j) {
-        NarrowRow(w.dk + int64_t{j} * width, d, 1.0f, dqkv + (begin + j - base) * row + k_at);
-        NarrowRow(w.dv + int64_t{j} * width, d, 1.0f, dqkv + (begin + j - base) * row + v_at);
+        NarrowRow(dk + int64_t{j} * width, d, 1.0f, dqkv + (begin + j - base) * row + k_at);
+        NarrowRow(dv + int64_t{j} * width, d, 1.0f, dqkv + (begin + j - base) * row + v_at);
       }
     }
     // What lies before several sequences: their parts in the order of the sequences, whatever the

@@ -45,4 +45,11 @@ struct PagedRows {
   int32_t page_table_stride = 0;
 };
 
+// The second pool of pages of a model of which some layers slide (actor/page_pools.h), and its
+// table, of the same rows and stride as the first.
+struct SlidingPages {
+  PagedKv kv;
+  const int32_t* page_table = nullptr;
+};
+
 }  // namespace plumb::kernels

@@ -11,6 +11,7 @@ struct Packed {
   std::vector<int32_t> parents;  // empty: none goes on from another
   int32_t window = 0;
   float scale = 0;  // 0: d^-1/2
+  int32_t global_every = 0;
   float Scale() const { return scale > 0 ? scale : 1 / std::sqrt(static_cast<float>(d)); }
   std::vector<int32_t> Cu() const {
     std::vector<int32_t> cu = {0};
@@ -28,9 +29,13 @@ struct Packed {
       for (int32_t j = cu[parent]; j < cu[parent + 1]; ++j) seen.push_back(j);
     }
     for (int32_t j = cu[b]; j <= i; ++j) seen.push_back(j);
-    if (window > 0 && seen.size() > static_cast<size_t>(window))
-      seen.erase(seen.begin(), seen.end() - window);
-    return seen;
+    const auto before = static_cast<int32_t>(seen.size()) - window;
+    if (window == 0 || before <= 0) return seen;
+    std::vector<int32_t> left;
+    for (int32_t j = 0; global_every > 0 && j < before; j += global_every)
+      left.push_back(seen[static_cast<size_t>(j)]);
+    left.insert(left.end(), seen.begin() + before, seen.end());
+    return left;
   }
 };
 
@@ -84,7 +89,8 @@ VarlenShape ShapeOf(const Packed& p, const std::vector<int32_t>& cu) {
           .kv_heads = p.kv_heads,
           .head_dim = p.d,
           .scale = p.Scale(),
-          .window = p.window};
+          .window = p.window,
+          .global_every = p.global_every};
 }
 
 // On CUDA LibTorch's attention does this job (policy_model): the dispatcher says so.
@@ -101,7 +107,11 @@ TEST_P(AttentionVarlenTest, ForwardIsSoftmaxOfEachSequence) {
         Packed{2, 1, 5, {3, 2, 1}, {-1, 0, 0}},
         Packed{9, 3, 64, {7, 21, 40, 16, 1, 33}, {-1, -1, 1, 1, 1, -1}},
         Packed{4, 2, 32, {70, 3, 20}, {}, 17, 0.3f}, Packed{2, 2, 64, {90}, {}, 1},
-        Packed{6, 3, 24, {21, 40, 16, 33}, {-1, 0, 0, -1}, 24}}) {
+        Packed{6, 3, 24, {21, 40, 16, 33}, {-1, 0, 0, -1}, 24},
+        // Of 90 positions more than one vector of global ones; of the last none at first.
+        Packed{4, 2, 32, {90, 3, 20}, {}, 17, 0.3f, 4}, Packed{2, 2, 64, {120}, {}, 1, 0, 3},
+        Packed{6, 3, 24, {21, 40, 16, 33}, {-1, 0, 0, -1}, 5, 0, 2},
+        Packed{2, 1, 5, {50, 9}, {}, 6, 0, 1}, Packed{2, 1, 16, {70}, {}, 9, 0, 256}}) {
     const auto cu = p.Cu();
     const auto tokens = static_cast<size_t>(cu.back());
     const auto qkv = Normal(tokens * p.Width(), tokens, dtype());
@@ -123,7 +133,9 @@ TEST_P(AttentionVarlenTest, BackwardIsTheFiniteDifference) {
   for (const Packed& p :
        {Packed{4, 2, 6, {3, 19, 1}, {}},
         Packed{4, 2, 6, {2, 5, 3, 17, 1, 4}, {-1, -1, 1, 1, 1, -1}},
-        Packed{4, 2, 6, {29, 2}, {}, 5, 0.7f}, Packed{2, 1, 6, {6, 9, 20}, {-1, 0, 0}, 4}}) {
+        Packed{4, 2, 6, {29, 2}, {}, 5, 0.7f}, Packed{2, 1, 6, {6, 9, 20}, {-1, 0, 0}, 4},
+        Packed{4, 2, 6, {29, 2}, {}, 5, 0.7f, 3},
+        Packed{2, 1, 6, {6, 9, 20}, {-1, 0, 0}, 2, 0, 4}}) {
     const auto cu = p.Cu();
     const auto tokens = static_cast<size_t>(cu.back());
     const auto qkv = Normal(tokens * p.Width(), 1, dtype()),
