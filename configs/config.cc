@@ -80,6 +80,14 @@ void ValidateModel(const ModelConfig& model, Problems& p) {
             "model.hidden has to be a positive multiple of model.heads.");
   p.Require(model.kv_heads >= 1 && model.heads % model.kv_heads == 0,
             "model.kv_heads has to divide model.heads.");
+  p.Require(!model.norms.empty() && std::all_of(model.norms.begin(), model.norms.end(),
+                                                [](const std::string& name) {
+                                                  return name == "rmsnorm" || name == "layernorm";
+                                                }),
+            "model.norms holds \"rmsnorm\" and \"layernorm\" and nothing else, one at least.");
+  p.Require(model.global_every == 0 || model.window > 0,
+            "model.global_every is about positions outside a window: set model.window, or take it "
+            "out.");
 }
 
 void ValidatePolicy(const Config& c, Problems& p) {

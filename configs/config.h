@@ -86,7 +86,7 @@ struct ModelConfig {
   double init_std = 0.02;
   Vocabulary vocabulary = Vocabulary::kArithmetic;  // built-in tokenizer of a from-scratch model
   std::vector<std::string> norms = {"rmsnorm"};  // of the layers in order, repeated from the first
-  int64_t window = 0;        // positions that a token sees behind itself; 0: all
+  int64_t window = 0;        // tokens that a token sees, itself included; 0: all
   int64_t global_every = 0;  // under a window: every so manyth position is seen by all; 0: none
   template <class V>
   void Visit(V& v);

@@ -70,7 +70,7 @@ void ModelConfig::Visit(V& v) {
   v({"init_std", "1", "standard deviation of a new model's weights", Positive()}, init_std);
   v({"vocabulary", "name", "built-in tokenizer of a new model"}, vocabulary);
   v({"norms", "names", "rmsnorm or layernorm, of a new model's layers in order, repeated"}, norms);
-  v({"window", "tokens", "that a token of a new model sees behind itself; 0: all", AtLeast(0)},
+  v({"window", "tokens", "that a token of a new model sees, itself included; 0: all", AtLeast(0)},
     window);
   v({"global_every", "tokens",
      "under a window: every so manyth position is seen by all behind it; 0: none", AtLeast(0)},

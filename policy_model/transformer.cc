@@ -68,12 +68,10 @@ struct Transformer::Impl {
         launch{.stream = on, .dtype = t},
         element(ElementSize(t)),
         table(s),
-        final_norm{.weight = table.final_norm(),
-                   .eps = static_cast<float>(s.norm_eps),
-                   .weight_offset = static_cast<float>(table.plan().norm_offset)},
+        final_norm(FinalNormOf(table)),
         embedding_scale(EmbeddingScale(table.plan(), t)),
         logit_scale(s.scalar_head ? 1.0f : static_cast<float>(1 / table.plan().logit_divisor)),
-        branches(BranchesOf(table)),
+        branches(BranchesOf(table, on.device())),
         unused(on, DType::kInt32, static_cast<int64_t>(s.unused_tokens.size())),
         saved(on),
         scratch(on),
@@ -560,13 +558,14 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
 
 const float* Transformer::ForwardPaged(const Weights& weights, std::span<const int32_t> tokens,
                                        const kernels::PagedRows& rows, const kernels::PagedKv& kv,
-                                       std::span<const int32_t> logit_rows) {
+                                       std::span<const int32_t> logit_rows,
+                                       const kernels::SlidingPages* sliding) {
   Impl& m = *impl_;
   PLUMB_CHECK(tokens.size() == static_cast<size_t>(rows.rows) && rows.rows > 0);
   const int64_t n = rows.rows, h = m.H();
   const auto outputs = static_cast<int64_t>(logit_rows.size());
   Arena& a = m.paged;
-  const PagedPass pass{{m.launch, weights, m.rotary}, rows, kv, a};
+  const PagedPass pass{{m.launch, weights, m.rotary}, rows, kv, a, sliding};
   a.Begin();
   const int64_t x_at = a.Reserve(m.T(n * h)), gathered_at = a.Reserve(m.T(outputs * h));
   const int64_t logits_at = a.Reserve(4 * outputs * m.shape.vocab), mark = a.Mark();

@@ -8,12 +8,12 @@
 namespace plumb::policy_model {
 
 extern const Family kLlama, kMistral, kMinistral3, kQwen2, kQwen3, kGemma3, kSmolLm3, kOlmo3, kPhi3,
-    kGlm4, kGranite;
+    kGlm4, kGranite, kPlumb;
 
 namespace {
 
-const Family* const kFamilies[] = {&kLlama,   &kMistral, &kMinistral3, &kQwen2, &kQwen3,  &kGemma3,
-                                   &kSmolLm3, &kOlmo3,   &kPhi3,       &kGlm4,  &kGranite};
+const Family* const kFamilies[] = {&kLlama,   &kMistral, &kMinistral3, &kQwen2, &kQwen3,   &kGemma3,
+                                   &kSmolLm3, &kOlmo3,   &kPhi3,       &kGlm4,  &kGranite, &kPlumb};
 
 }  // namespace
 

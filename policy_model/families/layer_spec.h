@@ -18,17 +18,26 @@ enum class QkNorm : uint8_t {
   kFullWidth,  // weights of all heads' size, all heads together
 };
 
+enum class NormKind : uint8_t {
+  kRms,    // weights
+  kLayer,  // weights and biases; only before a branch and in front of the head
+};
+
 enum class FfnActivation : uint8_t { kSilu, kGeluTanh };
 
 struct LayerSpec {
   // Norms of both branches.
+  NormKind norm = NormKind::kRms;
   bool norm_before = true;
   bool norm_behind = false;
   double residual_scale = 1;  // of what either branch adds
   // Attention.
   double attention_scale = 0;  // of the scores
   int64_t window = 0;          // tokens that a token sees, itself included; 0: all before it
-  int rotary = 0;              // index into ModelPlan::rotary; -1: no positions
+  int64_t global_every = 0;    // under a window: positions divided by it are seen by all; 0: none
+  // Keys and values outside the window are never read again.
+  bool GivesPagesBack() const { return window > 0 && global_every == 0; }
+  int rotary = 0;  // index into ModelPlan::rotary; -1: no positions
   bool qkv_bias = false, o_bias = false;
   QkNorm qk_norm = QkNorm::kNone;
   // Feed-forward: down(act(gate x) * up x).
@@ -50,7 +59,8 @@ struct RotarySpec {
 struct ModelPlan {
   std::vector<LayerSpec> layers;  // [L]
   std::vector<RotarySpec> rotary;
-  double norm_offset = 0;              // all norms multiply by norm_offset + w
+  NormKind final_norm = NormKind::kRms;
+  double norm_offset = 0;              // all RMS norms multiply by norm_offset + w
   double embedding_scale = 1;          // of the rows of the embedding
   bool round_embedding_scale = false;  // to the weights' type before use
   double logit_divisor = 1;

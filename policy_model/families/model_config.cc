@@ -277,7 +277,10 @@ void Validate(const ModelShape& s, const std::string& where) {
     fail("llama_4_scaling_beta has to be a finite number that is not negative");
   if (s.window < 0 || s.window > kMaxDimension)
     fail("sliding_window = " + std::to_string(s.window) + " is out of range");
-  for (const auto* list : {&s.sliding, &s.rotated}) {
+  if (s.global_every < 0 || s.global_every > kMaxDimension || (s.global_every > 0 && s.window == 0))
+    fail("global_every = " + std::to_string(s.global_every) +
+         " is out of range or without a window");
+  for (const auto* list : {&s.sliding, &s.rotated, &s.layer_norms}) {
     if (!list->empty() && static_cast<int64_t>(list->size()) != s.layers)
       fail("a list of layers has another length than the model");
   }

@@ -74,7 +74,11 @@ struct ModelShape {
   int64_t window = 0;
   // [L] 1: the layer sees `window` tokens; empty: all do when window > 0
   std::vector<uint8_t> sliding;
-  std::vector<uint8_t> rotated;  // [L] 0: the layer has no positions; empty: all have
+  int64_t global_every = 0;  // plumb: of sliding layers, as LayerSpec::global_every
+  // plumb: [L] 1: the layer's norms are LayerNorms; empty: none is
+  std::vector<uint8_t> layer_norms;
+  bool final_layer_norm = false;  // plumb: so is the one in front of the head
+  std::vector<uint8_t> rotated;   // [L] 0: the layer has no positions; empty: all have
   int32_t bos_token = -1;
   std::vector<int32_t> eos_tokens;
   int32_t pad_token = -1;

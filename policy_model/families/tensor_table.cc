@@ -52,6 +52,10 @@ TensorTable::TensorTable(const ModelShape& shape) : shape_(shape) {
   // The backward meets the head first, then the layers from the last to the first, then the
   // embedding.
   final_norm_ = Add("final_norm", {h}, false, norm, {{"model.norm.weight", h, SplitAxis::kNone}});
+  if (plan_.final_norm == NormKind::kLayer) {
+    final_norm_bias_ = Add("final_norm_bias", {h}, false, TensorInit::kZeros,
+                           {{"model.norm.bias", h, SplitAxis::kNone}});
+  }
   if (shape.scalar_head) {
     score_ =
         Add("score", {1, h}, true, TensorInit::kNormal, {{"score.weight", 1, SplitAxis::kNone}});
@@ -85,6 +89,12 @@ void TensorTable::AddLayer(int64_t l) {
   const auto norm = [&](const char* name, const char* in_file, int64_t n) {
     return Add(ours + name, {n}, false, ones, {{named(in_file, ".weight"), n, SplitAxis::kNone}});
   };
+  const auto norm_bias = [&](const char* name, const char* in_file) {
+    return Add(ours + name, {h}, false, TensorInit::kZeros,
+               {{named(in_file, ".bias"), h, SplitAxis::kNone}});
+  };
+  const bool biased = spec.norm == NormKind::kLayer;
+  PLUMB_CHECK(!biased || (!spec.norm_behind && plan_.norm_offset == 0), "LayerNorms stand before");
   if (spec.norm_behind) s.ffn_behind = norm("ffn_behind", names_.ffn_behind, h);
   if (spec.ffn_bias) {
     s.down_bias = Add(ours + "down_bias", {h}, false, TensorInit::kZeros,
@@ -103,6 +113,7 @@ void TensorTable::AddLayer(int64_t l) {
                    {file + "mlp.up_proj.weight", spec.ffn, SplitAxis::kRows}},
                   named(names_.gate_up, ".weight"));
   if (spec.norm_before) s.ffn_norm = norm("post_norm", names_.ffn_norm, h);
+  if (biased) s.ffn_norm_bias = norm_bias("post_norm_bias", names_.ffn_norm);
   if (spec.norm_behind) s.attention_behind = norm("attention_behind", names_.attention_behind, h);
   if (spec.o_bias) {
     s.o_bias = Add(ours + "o_bias", {h}, false, TensorInit::kZeros,
@@ -128,6 +139,7 @@ void TensorTable::AddLayer(int64_t l) {
     s.k_norm = norm("k_norm", "self_attn.k_norm", whole ? kv : d);
   }
   if (spec.norm_before) s.attention_norm = norm("input_norm", names_.attention_norm, h);
+  if (biased) s.attention_norm_bias = norm_bias("input_norm_bias", names_.attention_norm);
 }
 
 std::vector<ElementRange> RankShare(const TensorEntry& entry, int rank, int ranks) {

@@ -49,10 +49,10 @@ struct TensorEntry {
 
 // Offsets of one layer's tensors in elements; -1 where the layer has none.
 struct LayerSlices {
-  int64_t attention_norm = -1, qkv = -1, qkv_bias = -1, q_norm = -1, k_norm = -1, o = -1,
-          o_bias = -1, attention_behind = -1;
-  int64_t ffn_norm = -1, gate_up = -1, gate_up_bias = -1, down = -1, down_bias = -1,
-          ffn_behind = -1;
+  int64_t attention_norm = -1, attention_norm_bias = -1, qkv = -1, qkv_bias = -1, q_norm = -1,
+          k_norm = -1, o = -1, o_bias = -1, attention_behind = -1;
+  int64_t ffn_norm = -1, ffn_norm_bias = -1, gate_up = -1, gate_up_bias = -1, down = -1,
+          down_bias = -1, ffn_behind = -1;
 };
 
 // The tensors of one parameter set and where they lie in its flat buffer.
@@ -85,6 +85,7 @@ class TensorTable : public TensorList {
   const LayerSlices& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
   int64_t embedding() const { return embedding_; }
   int64_t final_norm() const { return final_norm_; }
+  int64_t final_norm_bias() const { return final_norm_bias_; }  // -1: has none
   int64_t lm_head() const { return lm_head_; }  // embedding() when tied; -1 with a scalar head
   int64_t score() const { return score_; }      // [1, H]; -1 without a scalar head
   const ModelShape& shape() const { return shape_; }
@@ -97,7 +98,7 @@ class TensorTable : public TensorList {
   ModelPlan plan_;
   LayerNames names_;
   std::vector<LayerSlices> layers_;
-  int64_t embedding_ = 0, final_norm_ = 0, lm_head_ = -1, score_ = -1;
+  int64_t embedding_ = 0, final_norm_ = 0, final_norm_bias_ = -1, lm_head_ = -1, score_ = -1;
 };
 
 // The element ranges of the flat buffer that rank `rank` of `ranks` holds of an entry under tensor

@@ -9,7 +9,8 @@ namespace plumb::policy_model {
 using kernels::Call;
 
 AttentionStage::AttentionStage(const ModelShape& shape, const LayerSpec& spec,
-                               const LayerSlices& slices, float weight_offset, int32_t layer)
+                               const LayerSlices& slices, float weight_offset, int32_t layer,
+                               int32_t layer_of_kind)
     : spec_(spec),
       at_(slices),
       heads_(shape.heads),
@@ -18,6 +19,7 @@ AttentionStage::AttentionStage(const ModelShape& shape, const LayerSpec& spec,
       norm_eps_(static_cast<float>(shape.norm_eps)),
       weight_offset_(weight_offset),
       layer_(layer),
+      layer_of_kind_(layer_of_kind),
       qkv_product_(slices.qkv, width(), shape.hidden),
       o_product_(slices.o, shape.hidden, mixed_width()) {}
 
@@ -25,6 +27,7 @@ AttentionShape AttentionStage::Shape(const PackedPass& pass) const {
   AttentionShape shape = pass.attention;
   shape.scale = static_cast<float>(spec_.attention_scale);
   shape.window = static_cast<int32_t>(spec_.window);
+  shape.global_every = static_cast<int32_t>(spec_.global_every);
   return shape;
 }
 
@@ -180,26 +183,33 @@ void AttentionStage::Step(const PagedPass& pass, const void* in, bool accumulate
                                         .w_k = pass.W(at_.k_norm),
                                         .y = qkv});
   }
+  kernels::PagedRows rows = pass.rows;
+  const bool apart = pass.sliding && spec_.GivesPagesBack();
+  if (apart) rows.page_table = pass.sliding->page_table;
+  const kernels::PagedKv& kv = apart ? pass.sliding->kv : pass.kv;
+  const int32_t layer = pass.sliding ? layer_of_kind_ : layer_;
   const RotaryTable* table = Rotary(pass);
   const auto heads = static_cast<int32_t>(heads_);
   Call(pass.launch, kernels::RopeAndWriteKv{.qkv = qkv,
-                                            .rows = pass.rows,
+                                            .rows = rows,
                                             .cos_sin = table ? table->cos_sin.f32() : nullptr,
                                             .heads = heads,
                                             .dims = table ? table->dims : 0,
                                             .interleaved = table && table->interleaved,
-                                            .layer = layer_,
-                                            .kv = pass.kv});
+                                            .layer = layer,
+                                            .kv = kv});
   ScaleQueries(pass, pass.rows.position, n, qkv);
-  Call(pass.launch, kernels::AttentionPaged{.q = qkv,
-                                            .q_stride = width(),
-                                            .rows = pass.rows,
-                                            .heads = heads,
-                                            .layer = layer_,
-                                            .kv = pass.kv,
-                                            .scale = static_cast<float>(spec_.attention_scale),
-                                            .window = static_cast<int32_t>(spec_.window),
-                                            .out = mixed});
+  Call(pass.launch,
+       kernels::AttentionPaged{.q = qkv,
+                               .q_stride = width(),
+                               .rows = rows,
+                               .heads = heads,
+                               .layer = layer,
+                               .kv = kv,
+                               .scale = static_cast<float>(spec_.attention_scale),
+                               .window = static_cast<int32_t>(spec_.window),
+                               .global_every = static_cast<int32_t>(spec_.global_every),
+                               .out = mixed});
   o_product_.Step(pass, mixed, accumulate, out);
   if (spec_.o_bias)
     Call(pass.launch,

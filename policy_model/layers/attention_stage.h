@@ -13,7 +13,7 @@ namespace plumb::policy_model {
 class AttentionStage : public Stage {
  public:
   AttentionStage(const ModelShape& shape, const LayerSpec& spec, const LayerSlices& slices,
-                 float weight_offset, int32_t layer);
+                 float weight_offset, int32_t layer, int32_t layer_of_kind);
 
   void PlanForward(const PackedPass& pass) override;
   void Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) override;
@@ -34,7 +34,7 @@ class AttentionStage : public Stage {
   const LayerSlices at_;
   const int64_t heads_, kv_heads_, head_dim_;
   const float norm_eps_, weight_offset_;
-  const int32_t layer_;
+  const int32_t layer_, layer_of_kind_;  // of all, and of those whose pages lie in its pool
   LinearLayer qkv_product_, o_product_;
   int64_t width() const { return (heads_ + 2 * kv_heads_) * head_dim_; }
   int64_t mixed_width() const { return heads_ * head_dim_; }

@@ -102,24 +102,40 @@ void Branch::Step(const PagedPass& pass, void* x) {
   Call(pass.launch, AddScaled{.x = y, .n = n * pass.hidden(), .scale = scale_, .y = x});
 }
 
-std::vector<Branch> BranchesOf(const TensorTable& table) {
+NormLayer FinalNormOf(const TensorTable& table) {
+  return {.weight = table.final_norm(),
+          .bias = table.final_norm_bias(),
+          .eps = static_cast<float>(table.shape().norm_eps),
+          .weight_offset = static_cast<float>(table.plan().norm_offset)};
+}
+
+std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
   const ModelShape& shape = table.shape();
   const auto eps = static_cast<float>(shape.norm_eps),
              offset = static_cast<float>(table.plan().norm_offset);
-  const auto norm = [&](int64_t weight) {
-    return NormLayer{.weight = weight, .eps = eps, .weight_offset = offset};
+  const auto norm = [&](int64_t weight, int64_t bias = -1) {
+    return NormLayer{.weight = weight, .bias = bias, .eps = eps, .weight_offset = offset};
   };
   std::vector<Branch> branches;
+  int32_t of_kind[2] = {0, 0};  // layers so far that keep pages, and that give them back
   for (int64_t l = 0; l < shape.layers; ++l) {
     const LayerSpec& spec = table.plan().layers[static_cast<size_t>(l)];
     const LayerSlices& at = table.layer(l);
+    if (spec.global_every > 0 && device.is_cuda()) {
+      throw Error(ErrorCode::kUnsupported,
+                  "positions that all tokens see beside a window (global_every = " +
+                      std::to_string(spec.global_every) +
+                      ") are computed on the CPU only: run.device = \"cpu\", or a model without");
+    }
     const auto scale = static_cast<float>(spec.residual_scale);
     branches.emplace_back(
-        norm(at.attention_norm),
-        std::make_unique<AttentionStage>(shape, spec, at, offset, static_cast<int32_t>(l)),
+        norm(at.attention_norm, at.attention_norm_bias),
+        std::make_unique<AttentionStage>(shape, spec, at, offset, static_cast<int32_t>(l),
+                                         of_kind[spec.GivesPagesBack() ? 1 : 0]++),
         norm(at.attention_behind), scale);
-    branches.emplace_back(norm(at.ffn_norm), std::make_unique<FfnStage>(shape.hidden, spec, at),
-                          norm(at.ffn_behind), scale);
+    branches.emplace_back(norm(at.ffn_norm, at.ffn_norm_bias),
+                          std::make_unique<FfnStage>(shape.hidden, spec, at), norm(at.ffn_behind),
+                          scale);
   }
   return branches;
 }

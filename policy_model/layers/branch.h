@@ -42,7 +42,10 @@ class Branch {
   int64_t step_norm_ = 0, step_y_ = 0;                         // scratch of the step
 };
 
-// The two branches of every layer of the plan, in order: attention, feed-forward.
-std::vector<Branch> BranchesOf(const TensorTable& table);
+// The two branches of every layer of the plan, in order: attention, feed-forward. Throws
+// kUnsupported for what `device` does not compute.
+std::vector<Branch> BranchesOf(const TensorTable& table, Device device);
+// The norm in front of the head.
+NormLayer FinalNormOf(const TensorTable& table);
 
 }  // namespace plumb::policy_model

@@ -54,11 +54,13 @@ struct PackedPass : Pass {
   float* G(int64_t offset) const { return grad.base ? grad.base->f32() + offset : nullptr; }
 };
 
-// Generation: rows of a paged step.
+// Generation: rows of a paged step. Where the pages of layers that give them back lie apart, they
+// are those of `sliding`, and each kind of layers is counted by itself.
 struct PagedPass : Pass {
   const kernels::PagedRows& rows;
   const kernels::PagedKv& kv;
   Arena& scratch;
+  const kernels::SlidingPages* sliding = nullptr;
 };
 
 class Stage {

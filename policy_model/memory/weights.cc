@@ -362,6 +362,7 @@ Weights ValueHeadFor(const Weights& policy, uint64_t seed) {
   shape.layers = 0;
   shape.sliding.clear();
   shape.rotated.clear();
+  shape.layer_norms.clear();
   shape.vocab = 1;
   shape.eos_tokens.clear();
   shape.unused_tokens.clear();

@@ -25,6 +25,33 @@ int64_t LongestSequence(const configs::Config& c) {
   return std::max(c.preference.max_tokens, c.sft.max_tokens);
 }
 
+// The simplest family that has what the options say: other systems read llama and mistral.
+policy_model::ModelShape NewModelShape(const configs::ModelConfig& model, int32_t vocab) {
+  policy_model::ModelShape shape = {.family = model.window > 0 ? "mistral" : "llama",
+                                    .layers = model.layers,
+                                    .hidden = model.hidden,
+                                    .heads = model.heads,
+                                    .kv_heads = model.kv_heads,
+                                    .head_dim = model.hidden / model.heads,
+                                    .ffn = model.ffn,
+                                    .vocab = vocab,
+                                    .max_positions = model.max_positions,
+                                    .rope_theta = model.rope_theta,
+                                    .tied = model.tied,
+                                    .window = model.window,
+                                    .global_every = model.global_every};
+  bool layer_norms = false;
+  for (int64_t l = 0; l < model.layers; ++l) {
+    const bool layer_norm = model.norms[static_cast<size_t>(l) % model.norms.size()] == "layernorm";
+    shape.layer_norms.push_back(layer_norm ? 1 : 0);
+    shape.final_layer_norm = layer_norm;  // as the last layer's
+    layer_norms = layer_norms || layer_norm;
+  }
+  if (!layer_norms) shape.layer_norms.clear();
+  if (layer_norms || model.global_every > 0) shape.family = "plumb";
+  return shape;
+}
+
 }  // namespace
 
 std::unique_ptr<Session> Session::Open(const std::string& path) {
@@ -77,17 +104,7 @@ void Session::ReadModel(bool scalar_head) {
     return;
   }
   s.tokenizer_ = Tokenizer::BuiltIn(NameOf(model.vocabulary));
-  s.shape_ = {.family = "llama",
-              .layers = model.layers,
-              .hidden = model.hidden,
-              .heads = model.heads,
-              .kv_heads = model.kv_heads,
-              .head_dim = model.hidden / model.heads,
-              .ffn = model.ffn,
-              .vocab = s.tokenizer_->size(),
-              .max_positions = model.max_positions,
-              .rope_theta = model.rope_theta,
-              .tied = model.tied};
+  s.shape_ = NewModelShape(model, s.tokenizer_->size());
   s.shape_.bos_token = s.tokenizer_->Find("<bos>");
   s.shape_.eos_tokens = {s.tokenizer_->Find("<eos>")};
   s.add_bos_ = s.shape_.bos_token >= 0;
@@ -110,7 +127,12 @@ void Session::ReadModel(bool scalar_head) {
 }
 
 std::vector<std::string> Session::TextNotes() const {
-  if (config_.model.path.empty()) return {};  // its only vocabulary has no template
+  if (config_.model.path.empty()) {  // its only vocabulary has no template
+    if (shape_.family != "plumb") return {};
+    return {
+        "model: of a form that only Plumb has (model_type \"plumb\"): its folders are read by "
+        "plumb, not by transformers"};
+  }
   if (!template_) return {"prompts: text as it is (the model has no chat template)"};
   return {config_.data.chat_template
               ? "prompts: text through the model's chat template (data.chat_template = false: as "
