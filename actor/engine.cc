@@ -1,11 +1,13 @@
 #include "actor/engine.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <utility>
 
 #include "actor/device_array.h"
 #include "actor/kv_pages.h"
+#include "actor/page_pools.h"
 #include "actor/scheduler.h"
 #include "actor/stop_rule.h"
 #include "common/base/error.h"
@@ -14,7 +16,6 @@
 #include "kernels/attention_paged.h"
 #include "kernels/decode_state.h"
 #include "kernels/token_mask.h"
-#include "policy_model/families/family.h"
 #include "policy_model/transformer.h"
 
 namespace plumb::actor {
@@ -34,33 +35,26 @@ EngineOptions Checked(EngineOptions o) {
   return o;
 }
 
-// The window of a model whose every layer has one. The pages of a position are those of all layers,
-// so that a single layer that sees everything keeps them.
-int32_t CommonWindow(const policy_model::ModelShape& shape) {
-  int64_t widest = 0;
-  for (const policy_model::LayerSpec& layer : policy_model::PlanOf(shape).layers) {
-    if (layer.window == 0) return 0;
-    widest = std::max(widest, layer.window);
-  }
-  return static_cast<int32_t>(std::min(widest, shape.max_positions));
+std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape,
+                                         const Stream& stream, DType dtype,
+                                         const EngineOptions& o) {
+  return DividePages(
+      shape, dtype,
+      {.size = {.max_batch = o.max_batch,
+                .prefill_tokens = o.prefill_tokens,
+                .max_positions = static_cast<int32_t>(shape.max_positions)},
+       .longest = o.longest,
+       .page_tokens = o.page_tokens,
+       .budget_mb = o.kv_budget_mb,
+       .keep_all = o.keep_all_pages,
+       // A kept prefix needs its first pages in every layer. On a GPU two pools were never tried.
+       .one_pool = o.keep_last || stream.device().is_cuda()});
 }
 
-SchedulerOptions SchedulingOf(const policy_model::ModelShape& shape, const EngineOptions& o) {
-  return {.max_batch = o.max_batch,
-          .prefill_tokens = o.prefill_tokens,
-          .max_positions = static_cast<int32_t>(shape.max_positions),
-          .window = CommonWindow(shape)};
-}
-
-// What the budget buys, but never more than could be in use.
-int32_t NumPages(const policy_model::ModelShape& shape, DType dtype, const EngineOptions& o) {
-  const int64_t bought = (o.kv_budget_mb << 20) / KvPages::PageBytes(shape, dtype, o.page_tokens);
-  const int64_t pages =
-      std::min(bought, Scheduler::MostPages(SchedulingOf(shape, o), o.page_tokens));
-  if (pages < 1)
-    BadOption("kv_budget_mb",
-              "= " + std::to_string(o.kv_budget_mb) + " does not hold one page; raise it");
-  return static_cast<int32_t>(std::min<int64_t>(pages, INT32_MAX));
+// The shape as a pool of pages sees it.
+policy_model::ModelShape OfLayers(policy_model::ModelShape shape, const PagePool& pool) {
+  shape.layers = pool.layers;
+  return shape;
 }
 
 bool Filters(const kernels::SamplingOptions& o) {
@@ -77,8 +71,18 @@ struct Engine::Impl {
         tokenizer(tokenizer),
         launch{stream, dtype},
         model(shape, stream, dtype),
-        pages(shape, stream, dtype, o.page_tokens, NumPages(shape, dtype, o)),
-        scheduler(SchedulingOf(shape, o), &pages),
+        pools(PoolsOf(shape, stream, dtype, o)),
+        pages(OfLayers(shape, pools[0]), stream, dtype, o.page_tokens, pools[0].pages),
+        sliding_pages(pools[1].layers == 0
+                          ? nullptr
+                          : std::make_unique<KvPages>(OfLayers(shape, pools[1]), stream, dtype,
+                                                      o.page_tokens, pools[1].pages)),
+        scheduler({.max_batch = o.max_batch,
+                   .prefill_tokens = o.prefill_tokens,
+                   .max_positions = static_cast<int32_t>(shape.max_positions),
+                   .window = pools[0].window,
+                   .sliding_window = pools[1].window},
+                  &pages, sliding_pages.get()),
         stop(o.stop, o.max_batch),
         last_token(stream, slots()),
         position(stream, slots()),
@@ -96,8 +100,8 @@ struct Engine::Impl {
         row_token(stream, max_rows()),
         logit_row(stream, slots()),
         page_table(stream, stream.device().is_cpu() ? 0 : scheduler.page_table().size()),
-        copy_from(stream, slots()),
-        copy_to(stream, slots()),
+        copy_from{DeviceArray<int32_t>(stream, slots()), DeviceArray<int32_t>(stream, slots())},
+        copy_to{DeviceArray<int32_t>(stream, slots()), DeviceArray<int32_t>(stream, slots())},
         decode_slot(stream, slots()),
         draw_prompt(stream, slots()),
         draw_sample(stream, slots()),
@@ -139,6 +143,13 @@ struct Engine::Impl {
   int32_t BuildRows(const StepPlan& plan);
   // Enqueues; the host's side of the arrays is right after the next wait.
   void Draw(const float* logits, int32_t rows);
+  void CopyPages(const StepPlan& plan);
+  kernels::SlidingPages Sliding();
+  int64_t HeldBytes() const;
+  void Retire() {
+    pages.Retire(step);
+    if (sliding_pages) sliding_pages->Retire(step);
+  }
   void FinishSlots(int32_t rows);
   void FinishSlot(int32_t slot, FinishReason reason);
 
@@ -147,7 +158,9 @@ struct Engine::Impl {
   const Tokenizer* const tokenizer;
   const kernels::Launch launch;
   policy_model::Transformer model;
+  const std::array<PagePool, kPageKinds> pools;
   KvPages pages;
+  const std::unique_ptr<KvPages> sliding_pages;  // nullptr: all layers' pages lie in one pool
   Scheduler scheduler;
   StopStrings stop;
   kernels::DecodeState state;
@@ -165,14 +178,14 @@ struct Engine::Impl {
   DeviceArray<int32_t> logit_row;                          // [S] 0, 1, 2, ...
   // [2 S, stride]; on the CPU the scheduler's own is read in place
   DeviceArray<int32_t> page_table;
-  DeviceArray<int32_t> copy_from, copy_to;    // [S]
-  DeviceArray<int32_t> decode_slot;           // [S]
-  DeviceArray<uint64_t> draw_prompt;          // [S]
-  DeviceArray<uint32_t> draw_sample;          // [S]
-  DeviceArray<int32_t> draw_position, drawn;  // [S]
-  DeviceArray<float> drawn_logprob;           // [S]
-  DeviceArray<uint32_t> drawn_kept;           // [S, set words]; empty where sets are not recorded
-  std::vector<std::vector<uint8_t>> kept;     // [S] sets of the slot's tokens so far
+  DeviceArray<int32_t> copy_from[kPageKinds], copy_to[kPageKinds];  // [S]
+  DeviceArray<int32_t> decode_slot;                                 // [S]
+  DeviceArray<uint64_t> draw_prompt;                                // [S]
+  DeviceArray<uint32_t> draw_sample;                                // [S]
+  DeviceArray<int32_t> draw_position, drawn;                        // [S]
+  DeviceArray<float> drawn_logprob;                                 // [S]
+  DeviceArray<uint32_t> drawn_kept;        // [S, set words]; empty where sets are not recorded
+  std::vector<std::vector<uint8_t>> kept;  // [S] sets of the slot's tokens so far
   DeviceArray<int32_t> eos;
   DeviceArray<uint8_t> scratch;
   std::vector<std::pair<int32_t, FinishReason>> ended;  // slots of this step
@@ -232,6 +245,34 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
     page_table.Upload();
   }
   return static_cast<int32_t>(r);
+}
+
+void Engine::Impl::CopyPages(const StepPlan& plan) {
+  for (size_t k = 0; k < scheduler.kinds(); ++k) {
+    const StepPlan::Copies& copies = plan.copies[k];
+    if (copies.from.empty()) continue;
+    std::copy(copies.from.begin(), copies.from.end(), copy_from[k].host());
+    std::copy(copies.to.begin(), copies.to.end(), copy_to[k].host());
+    copy_from[k].Upload();
+    copy_to[k].Upload();
+    kernels::Call(launch, kernels::CopyPages{.from = copy_from[k].device(),
+                                             .to = copy_to[k].device(),
+                                             .count = static_cast<int32_t>(copies.from.size()),
+                                             .kv = k == 0 ? pages.view() : sliding_pages->view()});
+  }
+}
+
+// On the CPU, where the scheduler's own table is read in place.
+kernels::SlidingPages Engine::Impl::Sliding() {
+  if (!sliding_pages) return {};
+  return {.kv = sliding_pages->view(), .page_table = scheduler.page_table(1).data()};
+}
+
+int64_t Engine::Impl::HeldBytes() const {
+  const auto bytes = [](const KvPages& p) {
+    return p.view().bytes() / p.num_pages() * p.held_pages();
+  };
+  return bytes(pages) + (sliding_pages ? bytes(*sliding_pages) : 0);
 }
 
 void Engine::Impl::Draw(const float* logits, int32_t rows) {
@@ -393,24 +434,16 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
     e.version[0] = version;
     e.version.Upload();
   }
-  if (!plan.copy_from.empty()) {
-    std::copy(plan.copy_from.begin(), plan.copy_from.end(), e.copy_from.host());
-    std::copy(plan.copy_to.begin(), plan.copy_to.end(), e.copy_to.host());
-    e.copy_from.Upload();
-    e.copy_to.Upload();
-    kernels::Call(e.launch, kernels::CopyPages{.from = e.copy_from.device(),
-                                               .to = e.copy_to.device(),
-                                               .count = static_cast<int32_t>(plan.copy_from.size()),
-                                               .kv = e.pages.view()});
-  }
+  e.CopyPages(plan);
   const int32_t* page_table =
       e.launch.device().is_cpu() ? e.scheduler.page_table().data() : e.page_table.device();
   const kernels::PagedRows paged{rows, e.row_slot.device(), e.row_position.device(), page_table,
                                  e.scheduler.page_table_stride()};
+  const kernels::SlidingPages sliding = e.Sliding();
   const int32_t decode_rows = static_cast<int32_t>(plan.decode.size());
-  const float* logits =
-      e.model.ForwardPaged(weights, {e.row_token.device(), static_cast<size_t>(rows)}, paged,
-                           e.pages.view(), {e.logit_row.device(), plan.decode.size()});
+  const float* logits = e.model.ForwardPaged(
+      weights, {e.row_token.device(), static_cast<size_t>(rows)}, paged, e.pages.view(),
+      {e.logit_row.device(), plan.decode.size()}, e.sliding_pages ? &sliding : nullptr);
   e.scheduler.Commit();
   if (decode_rows > 0) e.Draw(logits, decode_rows);
   e.launch.stream.Synchronize();  // the one wait of a step in which nothing ends
@@ -418,7 +451,8 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
     e.FinishSlots(decode_rows);
     ++e.counters.decode_steps;
   }
-  e.pages.Retire(e.step);
+  e.counters.most_kv_bytes = std::max(e.counters.most_kv_bytes, e.HeldBytes());
+  e.Retire();
   ++e.step;
   ++e.counters.steps;
   e.counters.generate_seconds +=
@@ -433,15 +467,21 @@ std::vector<GenerateResult> Engine::TakeFinished() { return std::exchange(impl_-
 std::vector<uint64_t> Engine::Abandon() {
   std::vector<uint64_t> ids;
   for (const auto& group : impl_->scheduler.TakeAll(impl_->step)) ids.push_back(group->result.id);
-  impl_->pages.Retire(impl_->step);
+  impl_->Retire();
   return ids;
 }
 
 bool Engine::idle() const { return impl_->scheduler.idle(); }
 int32_t Engine::running() const { return impl_->scheduler.running(); }
 int64_t Engine::unstarted() const { return impl_->scheduler.unstarted(); }
-int32_t Engine::num_pages() const { return impl_->pages.num_pages(); }
-int32_t Engine::free_pages() const { return impl_->pages.free_pages(); }
+int32_t Engine::num_pages() const {
+  const KvPages* sliding = impl_->sliding_pages.get();
+  return impl_->pages.num_pages() + (sliding ? sliding->num_pages() : 0);
+}
+int32_t Engine::free_pages() const {
+  const KvPages* sliding = impl_->sliding_pages.get();
+  return impl_->pages.free_pages() + (sliding ? sliding->free_pages() : 0);
+}
 const EngineCounters& Engine::counters() const { return impl_->counters; }
 const EngineOptions& Engine::options() const { return impl_->options; }
 

@@ -46,6 +46,10 @@ struct EngineOptions {
   // Keys and values of the last sample stay, in whole pages, for a next prompt that begins with the
   // same tokens (a conversation); REQUIRES max_batch = 1. They go when the version changes.
   bool keep_last = false;
+  // Tokens of the longest sequence that will be asked, for the division of the budget where some
+  // layers slide (page_pools.h); 0: the model's max_positions. Longer ones run, if they fit.
+  int32_t longest = 0;
+  bool keep_all_pages = false;  // none is given back as a window moves on
 };
 
 // Totals since construction; plain numbers, read them from the engine's thread.
@@ -60,6 +64,7 @@ struct EngineCounters {
   uint64_t nonfinite_samples = 0;  // aborted: logits without a finite maximum
   uint64_t refused_requests = 0;   // can never run: empty, or longer than the model or the pool
   double generate_seconds = 0;     // wall time inside Step
+  int64_t most_kv_bytes = 0;       // of pages held in a step
   // Mean share of the slots that were in use in decode steps.
   double Occupancy(int32_t max_batch) const {
     return decode_steps == 0 ? 0
@@ -98,7 +103,7 @@ class Engine {
   bool idle() const;          // nothing submitted that has not finished
   int32_t running() const;    // samples in a slot
   int64_t unstarted() const;  // samples without a slot yet
-  int32_t num_pages() const;
+  int32_t num_pages() const;  // of all pools
   int32_t free_pages() const;
   const EngineCounters& counters() const;
   const EngineOptions& options() const;

@@ -9,17 +9,12 @@
 // token itself as the first row it decodes. So a prefill needs no logits, and a sample is the same
 // kind of row from its first token to its last.
 //
-//   pages of a sample (page_tokens 4, P = 7, limit 3: KV slots 0 .. P + limit - 2)
-//     [0 1 2 3] shared by the group   [4 5 | 6 7] copy of the partial page, then private   [8]
-//                                     private
-//
-// Pages: a sample takes all pages that it will ever need when it starts, so it never waits for one
-// later and nothing is ever preempted. These are the pages of its maximum length, or, where every
-// layer slides, a ring of so many that what falls out of the window makes room for what comes: page
-// p of its row of the table is the one that page p - ring was. A prompt goes through a ring, too,
-// that holds the window and a chunk; once it is prefilled, only its last window is kept. A group is
-// admitted only if, with the prompt pages of all groups that still have samples to start, one
-// sample of any of them fits the pool: the oldest can then always start once the running ones end.
+// Pages: a sample takes all pages that it will ever need when it starts (page_table.h), so it never
+// waits for one later and nothing is ever preempted. Where some layers of a model slide and others
+// do not, each kind has a pool and a table of its own, and a group or sample begins when every pool
+// has room for it. A group is admitted only if, with the prompt pages of all groups that still have
+// samples to start, one sample of any of them fits the pools: the oldest can then always start once
+// the running ones end.
 // A kept prefix (KeepPrefix) belongs to the first group that waits behind it: what its prompt
 // begins with goes over to it, the rest is free before that step is planned, so that nothing ever
 // waits for it.
@@ -27,6 +22,7 @@
 // Errors: see Refusal(); the rest are broken invariants and abort.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -34,35 +30,20 @@
 #include <string>
 #include <vector>
 
+#include "actor/group.h"
 #include "actor/kv_pages.h"
+#include "actor/page_table.h"
 #include "actor/sequence.h"
 #include "common/base/problem.h"
 
 namespace plumb::actor {
-
-// A request on its way through the engine.
-struct Group {
-  GenerateRequest request;
-  GenerateResult result;    // samples are filled in as they finish
-  int32_t prompt_row = -1;  // row of the page table that its prefill uses
-  int32_t prefilled = 0;    // prompt tokens whose keys and values are written, of P - 1
-  int32_t started = 0;      // samples that have a slot or had one
-  int32_t finished = 0;
-  // pages of tokens 0 .. P - 2, the last may be partial; -1: not held (any more)
-  std::vector<int32_t> prompt_pages;
-  int32_t prompt_held = 0;  // how many of them are held
-  int32_t full_pages = 0;   // how many of them are full, hence shared
-
-  int32_t prefill_target() const { return static_cast<int32_t>(request.tokens.size()) - 1; }
-  bool prefill_done() const { return prefilled == prefill_target(); }
-  bool all_started() const { return started == request.num_samples; }
-};
 
 struct SchedulerOptions {
   int32_t max_batch = 1;       // slots
   int32_t prefill_tokens = 1;  // prompt tokens per step at most
   int32_t max_positions = 1;   // longest sequence of the model
   int32_t window = 0;          // positions that any layer sees, the own included; 0: all
+  int32_t sliding_window = 0;  // the same of the layers whose pages lie in a pool of their own
 };
 
 // What the next step does, in this order. All arrays are reused from step to step.
@@ -79,8 +60,11 @@ struct StepPlan {
     int32_t end = 0;
   };
   std::vector<Start> starts;
-  std::vector<int32_t> copy_from, copy_to;  // pages copied before the forward
-  std::vector<int32_t> decode;              // slots, one row each
+  struct Copies {
+    std::vector<int32_t> from, to;
+  };
+  std::array<Copies, kPageKinds> copies;  // of pages, before the forward
+  std::vector<int32_t> decode;            // slots, one row each
   std::vector<Prefill> prefills;
 
   bool empty() const { return decode.empty() && prefills.empty(); }
@@ -90,8 +74,9 @@ class Scheduler {
  public:
   // Pages that all samples and prompts in work can hold together: a larger pool is of no use.
   static int64_t MostPages(const SchedulerOptions& options, int32_t page_tokens);
-  // `pages` outlives the scheduler.
-  Scheduler(const SchedulerOptions& options, KvPages* pages);
+  // `pages` outlive the scheduler. `sliding`: those of the layers of options.sliding_window, where
+  // they have a pool of their own, with pages of the same size.
+  Scheduler(const SchedulerOptions& options, KvPages* pages, KvPages* sliding = nullptr);
 
   // Why a request can never run (empty prompt, longer than the model or the pool).
   Problem Refusal(const GenerateRequest& request) const;
@@ -107,8 +92,8 @@ class Scheduler {
   // next Plan.
   void Finish(int32_t slot, int64_t step);
   // Keeps the whole pages of `tokens`, whose keys and values the sample in `slot` has written, for
-  // the next group in the queue, in place of what was kept before; nothing where every layer
-  // slides, whose first pages are gone. REQUIRES: max_batch = 1.
+  // the next group in the queue, in place of what was kept before; nothing where layers slide whose
+  // first pages are gone. REQUIRES: max_batch = 1.
   void KeepPrefix(int32_t slot, std::span<const int32_t> tokens);
   void ForgetPrefix(int64_t step);
   // Prompt tokens of all groups so far that were taken from what was kept.
@@ -123,8 +108,9 @@ class Scheduler {
   int32_t sample_index(int32_t slot) const { return slots_[static_cast<size_t>(slot)].index; }
 
   // int32 [2 * max_batch, page_table_stride]: rows of slots, then rows of prompts being prefilled.
-  std::vector<int32_t>& page_table() { return page_table_; }
-  int32_t page_table_stride() const { return stride_; }
+  std::vector<int32_t>& page_table(size_t kind = 0) { return tables_[kind].entries(); }
+  int32_t page_table_stride() const { return tables_[0].stride(); }
+  size_t kinds() const { return tables_.size(); }
   int32_t page_table_rows() const { return 2 * options_.max_batch; }
   int32_t running() const { return static_cast<int32_t>(plan_.decode.size()); }
   // Samples submitted that have no slot yet.
@@ -135,31 +121,16 @@ class Scheduler {
   struct Slot {
     Group* group = nullptr;  // nullptr: empty
     int32_t index = 0;
-    // Entries of its row of the page table that it holds; those before are out of its window, those
-    // behind are these once more.
-    int32_t begin = 0, end = 0;
   };
 
-  int32_t TotalPages(const GenerateRequest& r) const;   // of one sample at its maximum length
-  int32_t PromptPages(const GenerateRequest& r) const;  // held while a prompt is prefilled
-  // Of a sample, besides full pages of its prompt.
-  int32_t OwnPages(const GenerateRequest& r) const;
-  int32_t PrivatePages(const Group& g) const;  // newly allocated when its next sample starts
-  // The first of a prompt's pages that its samples see.
-  int32_t FirstSeen(const Group& g) const;
-  // pool that can run it alone, one sample after the other
-  int64_t MinimumPages(const GenerateRequest& r) const;
   bool StartSamples(int64_t step);  // false: blocked by pages
-  void DropUnseen(Group* g, int64_t step);
   void Admit();
   void StartOne(Group* g, int64_t step);
   void ReleasePrompt(Group* g, int64_t step);
   void HandPrefixOn(int64_t step);
 
   const SchedulerOptions options_;
-  KvPages* const pages_;
-  const int32_t stride_;
-  std::vector<int32_t> page_table_;
+  std::vector<PageTable> tables_;    // one a kind of layers
   std::vector<Slot> slots_;          // [max_batch]
   std::vector<int32_t> free_slots_;  // stack
   std::vector<int32_t> free_prompt_rows_;
@@ -167,9 +138,8 @@ class Scheduler {
   std::deque<Group*> queue_;                    // submitted, not admitted
   std::vector<Group*> waiting_;                 // admitted, some sample not started; in order
   int64_t unstarted_ = 0;
-  int64_t waiting_samples_ = 0;                        // unstarted samples of waiting_
-  int64_t waiting_pages_ = 0;                          // prompt pages of waiting_
-  std::vector<int32_t> prefix_tokens_, prefix_pages_;  // kept; as many tokens as the pages hold
+  int64_t waiting_samples_ = 0;         // unstarted samples of waiting_
+  std::vector<int32_t> prefix_tokens_;  // kept; as many as their pages hold
   uint64_t kept_tokens_ = 0;
   StepPlan plan_;
 };

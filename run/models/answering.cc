@@ -6,6 +6,8 @@ namespace plumb::run {
 namespace {
 
 constexpr size_t kPromptsInFlight = 512;  // more wait here, not in the engine
+// Of a prompt; how pages are divided reckons with it, and longer ones run as well.
+constexpr int32_t kUsualTokens = 2048;
 
 }  // namespace
 
@@ -17,7 +19,8 @@ Answering::Answering(const ModelFolder& model, const AnsweringOptions& options)
                .max_new_tokens = static_cast<int32_t>(options.max_new_tokens),
                .sampling = options.sampling,
                .stop = options.stop,
-               .eos = model.shape.eos_tokens},
+               .eos = model.shape.eos_tokens,
+               .longest = kUsualTokens + static_cast<int32_t>(options.max_new_tokens)},
               model.tokenizer.get()) {}
 
 bool Answering::Run(std::span<const Prompt> prompts, const Finished& finished,

@@ -81,7 +81,9 @@ actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string
                                  .seed = config.run.seed},
                     .stop = config.rollout.stop,
                     .eos = session.shape().eos_tokens,
-                    .record_kept = true};
+                    .record_kept = true,
+                    .longest = static_cast<int32_t>(config.data.max_prompt_tokens +
+                                                    config.rollout.max_new_tokens)};
   return options;
 }
 

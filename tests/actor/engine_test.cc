@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <map>
 #include <utility>
@@ -207,8 +208,78 @@ TEST(Engine, AnswersAreTheSameWhereSlidingLayersGivePagesBack) {
   shape.sliding = {1, 0};
   shape.family = "olmo3";
   EXPECT_EQ(Engine(shape, Device::kCpu, DType::kFloat32, options).num_pages(),
-            2 * options.max_batch * 40)
-      << "a layer that sees all keeps the pages of all";
+            options.max_batch * (2 * 40 + 2 * 4 + 5))
+      << "a layer that sees all keeps its own pages only";
+}
+
+// Of every family whose layers mix: the bits with a pool a kind of layers are those with all pages
+// kept, however scarce the pools are.
+TEST(Engine, AnswersAreTheSameWhereOnlySomeLayersGivePagesBack) {
+  policy_model::SetThreads(1);
+  const std::vector<GenerateRequest> requests = MixedRequests(20);
+  for (const char* family : {"gemma3_text", "olmo3", "smollm3", "qwen2"}) {
+    policy_model::ModelShape shape = TinyShape();
+    shape.family = family;
+    shape.layers = 6;
+    shape.window = 11;
+    shape.local_rope_theta = family == std::string("gemma3_text") ? 10000 : shape.rope_theta;
+    shape.sliding = {1, 1, 0, 1, 0, 1};
+    policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
+    weights.Initialise(3, 0.15);
+    EngineOptions options = TinyOptions();
+    options.prefill_tokens = 7;
+    options.page_tokens = 4;
+    options.keep_all_pages = true;
+    const Samples kept = Generate(options, weights, requests);
+    options.keep_all_pages = false;
+    ExpectSame(kept, Generate(options, weights, requests, true), family);
+    // A MiB, of which 16 slots could use three.
+    options.kv_budget_mb = 1;
+    options.longest = 100;
+    Engine probe(shape, Device::kCpu, DType::kFloat32, options);
+    EXPECT_LT(probe.num_pages(), options.max_batch * (2 * 40 + 2 * 4 + 5));
+    ExpectSame(kept, Generate(options, weights, requests, true), std::string(family) + ", scarce");
+  }
+}
+
+// One layer in six sees everything, as in Gemma 3.
+TEST(Engine, SlidingLayersOf8kTokensHoldTheirWindow) {
+  policy_model::SetThreads(1);
+  policy_model::ModelShape shape = TinyShape();
+  shape.family = "gemma3_text";
+  shape.layers = 6, shape.hidden = 32, shape.heads = 2, shape.kv_heads = 1, shape.ffn = 32;
+  shape.max_positions = 8192;
+  shape.window = 512;
+  shape.local_rope_theta = 10000;
+  shape.sliding = {1, 1, 1, 1, 1, 0};
+  policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
+  weights.Initialise(3, 0.15);
+  GenerateRequest request;
+  RandomStream random(8, 8);
+  for (int i = 0; i < 8192 - 60; ++i)
+    request.tokens.push_back(static_cast<int32_t>(random.NextBelow(60)));
+  request.num_samples = 2;
+  EngineOptions options = TinyOptions();
+  options.page_tokens = 16;
+  options.prefill_tokens = 256;
+  options.kv_budget_mb = 64;
+  int64_t bytes[2];
+  Samples answers[2];
+  for (const bool keep : {true, false}) {
+    options.keep_all_pages = keep;
+    Engine engine(shape, Device::kCpu, DType::kFloat32, options);
+    engine.Submit(request);
+    while (engine.Step(weights, 0)) {
+    }
+    Collect(engine, answers[keep ? 1 : 0]);
+    bytes[keep ? 1 : 0] = engine.counters().most_kv_bytes;
+  }
+  ExpectSame(answers[0], answers[1], "8k tokens");
+  std::printf(
+      "2 answers of 8192 tokens, 5 of 6 layers sliding: %.2f MiB of pages, %.2f MiB with "
+      "all kept\n",
+      static_cast<double>(bytes[0]) / (1 << 20), static_cast<double>(bytes[1]) / (1 << 20));
+  EXPECT_LT(bytes[0], bytes[1] / 3);
 }
 
 TEST(Engine, AScarcePoolOnlyCostsTime) {

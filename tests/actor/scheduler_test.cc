@@ -29,16 +29,24 @@ std::unique_ptr<Group> MakeGroup(uint64_t id, int32_t prompt, int32_t samples, i
   return g;
 }
 
-// A model that only remembers who wrote what: cell (page, offset) -> (group, sample or -1 for the
-// prompt, position).
+// The second pool of a model of which some layers slide.
+struct Sliding {
+  int32_t window = 0;  // 0: there is none
+  int32_t pages = 1;
+};
+
+// A model that only remembers who wrote what: cell (kind of layers, page, offset) -> (group, sample
+// or -1 for the prompt, position).
 class Machine {
  public:
   // `keep`: what a sample has written is kept for the next group.
   Machine(int32_t max_batch, int32_t prefill_tokens, int32_t page_tokens, int32_t num_pages,
-          uint64_t seed, int32_t window = 0, bool keep = false)
+          uint64_t seed, int32_t window = 0, bool keep = false, Sliding sliding = {})
       : pages_(Shape(), Device::kCpu, DType::kFloat32, page_tokens, num_pages),
-        scheduler_({max_batch, prefill_tokens, 200, window}, &pages_),
-        window_(window > 0 ? window : 200),
+        sliding_(Shape(), Device::kCpu, DType::kFloat32, page_tokens, sliding.pages),
+        scheduler_({max_batch, prefill_tokens, 200, window, sliding.window}, &pages_,
+                   sliding.window > 0 ? &sliding_ : nullptr),
+        windows_{window > 0 ? window : 200, sliding.window},
         prefill_tokens_(prefill_tokens),
         max_batch_(max_batch),
         keep_(keep),
@@ -46,9 +54,11 @@ class Machine {
 
   Scheduler& scheduler() { return scheduler_; }
   KvPages& pages() { return pages_; }
+  KvPages& sliding() { return sliding_; }
   size_t finished_groups() const { return finished_groups_; }
   int64_t prefilled() const { return prefilled_; }
   int32_t most_held() const { return most_held_; }
+  int32_t most_sliding() const { return most_sliding_; }
   int64_t step() const { return step_; }
 
   // False: nothing to do.
@@ -59,10 +69,13 @@ class Machine {
     for (const StepPlan::Start& start : plan.starts) {
       position_[start.slot] = static_cast<int32_t>(start.group->request.tokens.size()) - 1;
     }
-    for (size_t i = 0; i < plan.copy_from.size(); ++i) {
-      for (int32_t o = 0; o < pages_.page_tokens(); ++o) {
-        const auto from = cells_.find({plan.copy_from[i], o});
-        if (from != cells_.end()) cells_[{plan.copy_to[i], o}] = from->second;
+    for (size_t k = 0; k < scheduler_.kinds(); ++k) {
+      const StepPlan::Copies& copies = plan.copies[k];
+      for (size_t i = 0; i < copies.from.size(); ++i) {
+        for (int32_t o = 0; o < pages_.page_tokens(); ++o) {
+          const auto from = cells_.find({k, copies.from[i], o});
+          if (from != cells_.end()) cells_[{k, copies.to[i], o}] = from->second;
+        }
       }
     }
     // All writes of a step come before its reads.
@@ -84,6 +97,7 @@ class Machine {
       CheckReads(slot, position_[slot], *scheduler_.group_of(slot), scheduler_.sample_index(slot));
     }
     most_held_ = std::max(most_held_, pages_.held_pages());
+    most_sliding_ = std::max(most_sliding_, sliding_.held_pages());
     scheduler_.Commit();
     // End at the limit, or early by chance.
     const std::vector<int32_t> slots = plan.decode;
@@ -100,64 +114,77 @@ class Machine {
         ++finished_groups_;
       }
     }
-    pages_.Retire(step_++);
+    pages_.Retire(step_);
+    sliding_.Retire(step_++);
     return true;
   }
 
  private:
   using Writer = std::tuple<uint64_t, int32_t, int32_t>;
 
-  int32_t Page(int32_t row, int32_t position) {
-    return scheduler_.page_table()[static_cast<size_t>(row * scheduler_.page_table_stride() +
-                                                       position / pages_.page_tokens())];
+  int32_t Page(size_t kind, int32_t row, int32_t position) {
+    return scheduler_.page_table(kind)[static_cast<size_t>(row * scheduler_.page_table_stride() +
+                                                           position / pages_.page_tokens())];
   }
 
   void Write(int32_t row, int32_t position, uint64_t group, int32_t sample) {
-    const int32_t page = Page(row, position);
-    EXPECT_GT(pages_.references(page), 0) << "written after it was freed";
-    if (sample >= 0) {
-      EXPECT_EQ(pages_.references(page), 1) << "a sample writes to a shared page";
+    for (size_t k = 0; k < scheduler_.kinds(); ++k) {
+      const int32_t page = Page(k, row, position);
+      const KvPages& pages = k == 0 ? pages_ : sliding_;
+      EXPECT_GT(pages.references(page), 0) << "written after it was freed";
+      if (sample >= 0) {
+        EXPECT_EQ(pages.references(page), 1) << "a sample writes to a shared page";
+      }
+      cells_[{k, page, position % pages.page_tokens()}] = {group, sample, position};
     }
-    cells_[{page, position % pages_.page_tokens()}] = {group, sample, position};
   }
 
   void CheckReads(int32_t row, int32_t position, const Group& g, int32_t sample) {
+    for (size_t k = 0; k < scheduler_.kinds(); ++k) CheckReadsOf(k, row, position, g, sample);
+  }
+
+  void CheckReadsOf(size_t k, int32_t row, int32_t position, const Group& g, int32_t sample) {
     const int32_t prompt = static_cast<int32_t>(g.request.tokens.size());
-    for (int32_t i = std::max(0, position - window_ + 1); i <= position; ++i) {
+    for (int32_t i = std::max(0, position - windows_[k] + 1); i <= position; ++i) {
+      const Writer& wrote = cells_[{k, Page(k, row, i), i % pages_.page_tokens()}];
       if (keep_) {  // an earlier group may have written it
-        ASSERT_EQ(std::get<2>(cells_[{Page(row, i), i % pages_.page_tokens()}]), i) << row;
+        ASSERT_EQ(std::get<2>(wrote), i) << row;
         continue;
       }
       const Writer expected{g.request.id, i < prompt - 1 ? -1 : sample, i};
-      ASSERT_EQ((cells_[{Page(row, i), i % pages_.page_tokens()}]), expected)
-          << "row " << row << " at " << position << " sees " << i;
+      ASSERT_EQ(wrote, expected) << "row " << row << " at " << position << " sees " << i
+                                 << " of kind " << k;
     }
   }
 
-  KvPages pages_;
+  KvPages pages_, sliding_;
   Scheduler scheduler_;
-  const int32_t window_;
+  const int32_t windows_[kPageKinds];
   const int32_t prefill_tokens_;
   const int32_t max_batch_;
   const bool keep_;
   RandomStream random_;
-  std::map<std::pair<int32_t, int32_t>, Writer> cells_;
+  std::map<std::tuple<size_t, int32_t, int32_t>, Writer> cells_;
   std::map<int32_t, int32_t> position_;
   int64_t step_ = 0;
   size_t finished_groups_ = 0;
   int64_t prefilled_ = 0;
-  int32_t most_held_ = 0;
+  int32_t most_held_ = 0, most_sliding_ = 0;
 };
 
 TEST(Scheduler, RandomAdmissionsReadWhatTheyWroteAndLeakNothing) {
-  for (uint64_t seed = 0; seed < 120; ++seed) {
+  for (uint64_t seed = 0; seed < 180; ++seed) {
     RandomStream random(seed, 1);
     const int32_t page_tokens = 1 + static_cast<int32_t>(random.NextBelow(9));
     const int32_t max_batch = 1 + static_cast<int32_t>(random.NextBelow(9));
     const int32_t prefill = 1 + static_cast<int32_t>(random.NextBelow(40));
     const int32_t num_pages = 4 + static_cast<int32_t>(random.NextBelow(60));
-    const int32_t window = seed < 60 ? 0 : 1 + static_cast<int32_t>(random.NextBelow(25));
-    Machine machine(max_batch, prefill, page_tokens, num_pages, seed, window);
+    const int32_t width = 1 + static_cast<int32_t>(random.NextBelow(25));
+    // All layers see all, all slide, or some do.
+    const int32_t window = seed >= 60 && seed < 120 ? width : 0;
+    const Sliding sliding = {seed < 120 ? 0 : width,
+                             4 + static_cast<int32_t>(random.NextBelow(60))};
+    Machine machine(max_batch, prefill, page_tokens, num_pages, seed, window, false, sliding);
     size_t accepted = 0, refused = 0;
     int64_t prompt_tokens = 0;
     for (int i = 0; i < 25; ++i) {
@@ -179,6 +206,7 @@ TEST(Scheduler, RandomAdmissionsReadWhatTheyWroteAndLeakNothing) {
         << "seed " << seed << ": stuck with " << accepted - machine.finished_groups();
     EXPECT_EQ(machine.finished_groups(), accepted) << "seed " << seed;
     EXPECT_EQ(machine.pages().free_pages(), num_pages) << "seed " << seed;
+    EXPECT_EQ(machine.sliding().free_pages(), sliding.pages) << "seed " << seed;
     EXPECT_EQ(machine.prefilled(), prompt_tokens)
         << "every prompt is prefilled exactly once, seed " << seed;
     EXPECT_EQ(machine.scheduler().unstarted(), 0);
@@ -248,7 +276,8 @@ TEST(Scheduler, FullPromptPagesAreSharedAndTheLastSampleTakesThePartialOne) {
   machine.scheduler().Commit();
   const StepPlan& plan = machine.scheduler().Plan(1);
   EXPECT_EQ(plan.starts.size(), 3u);
-  EXPECT_EQ(plan.copy_from.size(), 2u);
+  EXPECT_EQ(plan.copies[0].from.size(), 2u);
+  EXPECT_TRUE(plan.copies[1].from.empty());
   // 11 + 4 - 1 = 14 slots = 4 pages a sample, 2 of them shared.
   EXPECT_EQ(pages.held_pages(), 2 + 3 * 2);
   const auto& table = machine.scheduler().page_table();
@@ -323,6 +352,51 @@ TEST(Scheduler, ASlidingModelHoldsItsWindowHoweverLongItGoesOn) {
   EXPECT_LE(sliding.most_held(), 3 + 2 * 4);
   EXPECT_EQ(Scheduler::MostPages({2, 8, 200, 10}, 4), 2 * (2 * 4 + 5));
   EXPECT_EQ(Scheduler::MostPages({2, 8, 200}, 4), 2 * 100);
+}
+
+// The same with layers that see everything beside those that slide.
+TEST(Scheduler, OnlySlidingLayersGivePagesBackWhereLayersMix) {
+  Machine machine(2, 8, 4, 200, 1, 0, false, {10, 200});
+  machine.scheduler().Submit(MakeGroup(0, 100, 2, 90));
+  while (machine.Step()) {
+  }
+  EXPECT_EQ(machine.finished_groups(), 1u);
+  EXPECT_EQ(machine.pages().free_pages(), 200);
+  EXPECT_EQ(machine.sliding().free_pages(), 200);
+  EXPECT_GE(machine.most_held(), 25) << "the prompt alone";
+  EXPECT_LE(machine.most_sliding(), 3 + 2 * 4);
+}
+
+TEST(Scheduler, TheTightestPairOfPoolsRunsToTheEnd) {
+  const auto refused = [](const Sliding& sliding, int32_t pages, const GenerateRequest& r) {
+    KvPages all(Shape(), Device::kCpu, DType::kFloat32, 4, pages),
+        own(Shape(), Device::kCpu, DType::kFloat32, 4, sliding.pages);
+    return Scheduler({3, 7, 200, 0, sliding.window}, &all, &own).Refusal(r);
+  };
+  for (const int32_t window : {1, 6, 9}) {
+    for (const int32_t samples : {1, 2, 5}) {
+      for (const int32_t prompt : {1, 5, 9, 31}) {
+        const GenerateRequest r = MakeGroup(0, prompt, samples, 7)->request;
+        int32_t pages = 1;
+        Sliding sliding = {window, 100};
+        while (refused(sliding, pages, r)) ++pages;
+        sliding.pages = 1;
+        while (refused(sliding, pages, r)) ++sliding.pages;
+        Machine machine(3, 7, 4, pages, 5, 0, false, sliding);
+        for (uint64_t i = 0; i < 4; ++i)
+          machine.scheduler().Submit(MakeGroup(i, prompt, samples, 7));
+        int steps = 0;
+        while (machine.Step()) ASSERT_LT(++steps, 5000);
+        EXPECT_EQ(machine.finished_groups(), 4u)
+            << prompt << " x " << samples << " in " << pages << " and " << sliding.pages;
+        if (sliding.pages > 1) {
+          --sliding.pages;
+          EXPECT_NE(refused(sliding, pages, r).value_or("").find("the pool of sliding layers has"),
+                    std::string::npos);
+        }
+      }
+    }
+  }
 }
 
 TEST(Scheduler, RefusesWhatCanNeverRun) {

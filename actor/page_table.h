@@ -1,0 +1,97 @@
+// The pages of one kind of layers: which row of the table has which page at which place.
+//
+// Purpose: all that the scheduler asks about pages, once for every kind. A sample takes all pages
+// that it will ever need when it starts: those of its maximum length, or, where the layers slide, a
+// ring of so many that what falls out of the window makes room for what comes: page p of its row is
+// the one that page p - ring was. A prompt goes through a ring, too, that holds the window and a
+// chunk; once it is prefilled, only its last window is kept.
+//
+//   pages of a sample (page_tokens 4, P = 7, limit 3: KV slots 0 .. P + limit - 2)
+//     [0 1 2 3] shared by the group   [4 5 | 6 7] copy of the partial page, then private   [8]
+//                                     private
+//
+// Thread safety: none; the engine's thread owns it. Ownership: of the table; the pool outlives it.
+// Allocation: in KeepPrefix only; a group's prompt pages have room since Submit.
+// Errors: broken invariants abort.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "actor/group.h"
+#include "actor/kv_pages.h"
+
+namespace plumb::actor {
+
+struct PageTableSize {
+  int32_t max_batch = 1;       // slots; the table has a row each, and one for each prompt in work
+  int32_t prefill_tokens = 1;  // prompt tokens per step at most
+  int32_t max_positions = 1;   // longest sequence of the model
+  int32_t window = 0;          // positions that any of the layers sees, the own included; 0: all
+};
+
+class PageTable {
+ public:
+  // Pages that all samples and prompts in work can hold together: a larger pool is of no use.
+  static int64_t MostPages(const PageTableSize& size, int32_t page_tokens);
+  // Of one running sample and of one prompt in work, of sequences of `max_positions` tokens.
+  static int64_t PagesOfSample(const PageTableSize& size, int32_t page_tokens);
+  static int64_t PagesOfPrompt(const PageTableSize& size, int32_t page_tokens);
+
+  // `kind` is the index of these pages in Group::prompt.
+  PageTable(size_t kind, const PageTableSize& size, KvPages* pages);
+
+  // A pool of so many can run the request alone, one sample after the other.
+  int64_t MinimumPages(const GenerateRequest& r) const;
+  const KvPages& pages() const { return *pages_; }
+  bool slides() const { return size_.window > 0; }
+
+  // With the prompt of `g` held, besides those of `waiting`, one sample of any of them still fits
+  // once the running ones have ended.
+  bool CanAdmit(const Group& g, std::span<Group* const> waiting) const;
+  // Takes the pages of its prompt but those handed on to it. REQUIRES: CanAdmit, a prompt_row.
+  void Admit(Group* g);
+  // Releases what of a prompt its samples do not see, once it is prefilled.
+  void DropUnseen(Group* g, int64_t step);
+  bool CanStart(const Group& g) const { return PrivatePages(g) <= pages_->free_pages(); }
+  // The pages of the next sample of `g`, in `slot`; a page to be copied is appended to both lists.
+  void Start(Group* g, int32_t slot, std::vector<int32_t>* copy_from,
+             std::vector<int32_t>* copy_to);
+  void ReleasePrompt(Group* g, int64_t step);
+  void Finish(int32_t slot, int64_t step);
+
+  // The first `count` pages of the sample in `slot` get a holder more, until ForgetPrefix.
+  void KeepPrefix(int32_t slot, size_t count);
+  void ForgetPrefix(int64_t step);
+  void HandPrefixOn(size_t count, Group* g);  // its first pages become the prompt's
+
+  // int32 [2 * max_batch, stride]: rows of slots, then rows of prompts being prefilled.
+  std::vector<int32_t>& entries() { return entries_; }
+  int32_t stride() const { return stride_; }
+
+ private:
+  // Entries of a slot's row that it holds; those before are out of its window, those behind are
+  // these once more.
+  struct Held {
+    int32_t begin = 0, end = 0;
+  };
+
+  PromptPages& Prompt(Group* g) const { return g->prompt[kind_]; }
+  int32_t TotalPages(const GenerateRequest& r) const;     // of one sample at its maximum length
+  int32_t PromptPagesOf(const GenerateRequest& r) const;  // held while a prompt is prefilled
+  int32_t OwnPages(const GenerateRequest& r) const;  // of a sample, besides full ones of its prompt
+  int32_t PrivatePages(const Group& g) const;        // newly taken when its next sample starts
+  int32_t FirstSeen(const Group& g) const;  // the first of a prompt's pages that its samples see
+
+  const size_t kind_;
+  const PageTableSize size_;
+  KvPages* const pages_;
+  const int32_t stride_;
+  std::vector<int32_t> entries_;
+  std::vector<Held> held_;       // [max_batch]
+  int64_t waiting_pages_ = 0;    // of prompts, of groups that still have samples to start
+  std::vector<int32_t> prefix_;  // kept
+};
+
+}  // namespace plumb::actor
