@@ -9,9 +9,9 @@
 #include "kernels/embedding.h"
 #include "kernels/token_logprob.h"
 #include "kernels/token_mask.h"
-#include "policy_model/layers/branch.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
+#include "policy_model/pass_memory.h"
 
 namespace plumb::policy_model {
 
@@ -20,12 +20,6 @@ using kernels::Launch;
 
 void SetThreads(int threads) { ops::SetThreads(threads); }
 int Threads() { return ops::Threads(); }
-
-namespace {
-
-constexpr int64_t kLogitChunkBytes = int64_t{32} << 20;  // of float logits at a time
-
-}  // namespace
 
 struct Transformer::Impl {
   const ModelShape shape;
@@ -41,11 +35,8 @@ struct Transformer::Impl {
   FlatBuffer unused;             // int32: shape.unused_tokens
   Arena saved, scratch, paged;
 
-  // Offsets of the last forward in `saved`. residual[i]: T[T, H], what branch i reads; without a
-  // backward all are one.
-  std::vector<int64_t> residual;
-  int64_t final_rstd = 0, normed = 0;         // normed: T[R, H] rows that the head sees
-  int64_t logprob = 0, entropy = 0, lse = 0;  // float[R] each
+  PassMemory memory;       // of the last pass
+  bool recompute = false;  // of passes to come
   int64_t kept_tokens = -1, kept_rows = -1, last_rows = -1;
   float kept_temperature = 1;
   bool kept_entropy = false;
@@ -76,7 +67,6 @@ struct Transformer::Impl {
         saved(on),
         scratch(on),
         paged(on),
-        residual(branches.size() + 1),
         staging(on),
         set_staging(on) {
     if (s.layers < 1)
@@ -239,27 +229,11 @@ struct Transformer::Impl {
     const auto rows = static_cast<int64_t>(batch.rows.size());
     const Indices at = Stage(batch);
     const PackedPass pass = PassOf(w, batch, at, keep);
-    saved.Begin();
-    scratch.Begin();
-    for (size_t i = 0; i < residual.size(); ++i)
-      residual[i] = keep || i == 0 ? saved.Reserve(T(n * h)) : residual[0];
-    final_rstd = saved.Reserve(4 * n);
-    normed = saved.Reserve(T(rows * h));
-    logprob = saved.Reserve(4 * rows);
-    entropy = saved.Reserve(4 * rows);
-    lse = saved.Reserve(4 * rows);
-    const int64_t saved_mark = saved.Mark();
-    for (Branch& branch : branches) {
-      if (!keep) saved.Rewind(saved_mark);
-      scratch.Rewind(0);
-      branch.PlanForward(pass);
-    }
-    scratch.Rewind(0);
-    const int64_t gathered_at = scratch.Reserve(T(rows * h));
+    memory.PlanForward(branches, pass, rows, recompute);
     saved.Commit();
     scratch.Commit();
 
-    void* x = saved.At(residual[0]);
+    void* x = saved.At(memory.residual[0]);
     Call(launch, kernels::GatherRows{.table = w.flat().at(table.embedding()),
                                      .index = at.tokens,
                                      .rows = n,
@@ -267,15 +241,15 @@ struct Transformer::Impl {
                                      .out = x,
                                      .scale = embedding_scale});
     for (size_t i = 0; i < branches.size(); ++i) {
-      void* next = saved.At(residual[i + 1]);
+      void* next = saved.At(memory.residual[i + 1]);
       branches[i].Forward(pass, x, next);
       x = next;
     }
     // Only the rows that are scored go on to the final norm and the head.
-    void* gathered = scratch.At(gathered_at);
+    void* gathered = scratch.At(memory.gathered_rows);
     Call(launch, kernels::GatherRows{
                      .table = x, .index = at.rows, .rows = rows, .width = h, .out = gathered});
-    NormRows(pass, gathered, rows, saved.At(normed), F(saved, final_rstd));
+    NormRows(pass, gathered, rows, saved.At(memory.normed), F(saved, memory.final_rstd));
   }
 
   // The rows as the head sees them: they are divided instead of the logits, being narrower.
@@ -284,14 +258,13 @@ struct Transformer::Impl {
     if (logit_scale != 1) ops::Scale(launch, rows * H(), logit_scale, out);
   }
 
-  struct BackwardPlan;
-  BackwardPlan PlanBackward(const Weights& weights, const PackedBatch& batch, const Indices& at,
-                            int64_t chunk, const Gradients& grad);
-  void TrunkBackward(const PackedBatch& batch, const BackwardPlan& plan);
+  // `chunk`: rows of logits at a time.
+  PackedPass PlanBackward(const Weights& weights, const PackedBatch& batch, const Indices& at,
+                          int64_t chunk, const Gradients& grad);
+  void TrunkBackward(const PackedBatch& batch, const Indices& at, const PackedPass& pass);
+  void ForwardAgain(const PackedPass& pass, size_t first);
   static float* F(Arena& arena, int64_t at) { return static_cast<float*>(arena.At(at)); }
-  int64_t ChunkRows(int64_t rows) const {
-    return std::clamp<int64_t>(kLogitChunkBytes / (4 * shape.vocab), 1, std::max<int64_t>(1, rows));
-  }
+  int64_t ChunkRows(int64_t rows) const { return PassMemory::LogitRows(rows, shape.vocab); }
 };
 
 Transformer::Transformer(const ModelShape& shape, const Stream& stream, DType dtype)
@@ -299,6 +272,7 @@ Transformer::Transformer(const ModelShape& shape, const Stream& stream, DType dt
 Transformer::~Transformer() = default;
 const ModelShape& Transformer::shape() const { return impl_->shape; }
 DType Transformer::dtype() const { return impl_->dtype; }
+void Transformer::RecomputeLayers(bool on) { impl_->recompute = on; }
 int64_t Transformer::arena_bytes() const {
   return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes();
 }
@@ -323,10 +297,10 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
   const int64_t logits_at = m.scratch.Reserve(4 * chunk * v);
   m.scratch.Commit();
   float* logits = Impl::F(m.scratch, logits_at);
-  float* device_logprob = Impl::F(m.saved, m.logprob);
-  float* device_entropy = Impl::F(m.saved, m.entropy);
-  float* lse = Impl::F(m.saved, m.lse);
-  const auto* normed = static_cast<const std::byte*>(m.saved.At(m.normed));
+  float* device_logprob = Impl::F(m.saved, m.memory.logprob);
+  float* device_entropy = Impl::F(m.saved, m.memory.entropy);
+  float* lse = Impl::F(m.saved, m.memory.lse);
+  const auto* normed = static_cast<const std::byte*>(m.saved.At(m.memory.normed));
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t n = std::min(chunk, rows - r);
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(weights.table().lm_head()),
@@ -359,9 +333,9 @@ void Transformer::HeadValues(const Weights& head, std::span<float> values) {
   PLUMB_CHECK(m.last_rows == rows, "HeadValues needs a Forward of the same batch");
   PLUMB_CHECK(head.shape().hidden == m.H() && head.flat().dtype() == m.dtype,
               "a head of this model");
-  float* out = Impl::F(m.saved, m.logprob);  // the log-probs are with the caller already
-  ops::LinearToFloat(m.launch, m.saved.At(m.normed), head.flat().at(head.table().score()), rows, 1,
-                     m.H(), out);
+  float* out = Impl::F(m.saved, m.memory.logprob);  // the log-probs are with the caller already
+  ops::LinearToFloat(m.launch, m.saved.At(m.memory.normed), head.flat().at(head.table().score()),
+                     rows, 1, m.H(), out);
   kernels::CopyAndWait(m.launch.stream, values.data(), out, values.size_bytes());
 }
 
@@ -375,9 +349,9 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   if (rows == 0) return;
   m.CheckBatch(batch);
   m.Trunk(weights, batch, keep);
-  float* out = Impl::F(m.saved, m.logprob);
-  ops::LinearToFloat(m.launch, m.saved.At(m.normed), weights.flat().at(weights.table().score()),
-                     rows, 1, m.H(), out);
+  float* out = Impl::F(m.saved, m.memory.logprob);
+  ops::LinearToFloat(m.launch, m.saved.At(m.memory.normed),
+                     weights.flat().at(weights.table().score()), rows, 1, m.H(), out);
   kernels::CopyAndWait(m.launch.stream, values.data(), out, values.size_bytes());
   if (keep) {
     m.kept_tokens = batch.size();
@@ -385,41 +359,15 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   }
 }
 
-// The gradients that head and trunk pass each other, planned together so that a micro-batch needs
-// one arena.
-struct Transformer::Impl::BackwardPlan {
-  PackedPass pass;
-  Indices at;
-  int64_t dx, partial, gathered, dgathered;
-  int64_t dhead;            // T[R, H], the gradient of `normed`
-  int64_t logits, dlogits;  // of a chunk of rows
-};
-
-Transformer::Impl::BackwardPlan Transformer::Impl::PlanBackward(const Weights& weights,
-                                                                const PackedBatch& batch,
-                                                                const Indices& at, int64_t chunk,
-                                                                const Gradients& grad) {
-  const int64_t n = batch.size(), h = H();
-  const auto rows = static_cast<int64_t>(batch.rows.size());
-  BackwardPlan p{.pass = PassOf(weights, batch, at, true), .at = at};
-  p.pass.grad = grad;
-  Arena& a = scratch;
-  a.Begin();
-  p.dx = a.Reserve(T(n * h));
-  p.partial = a.Reserve(4 * kernels::kRmsNormScratchRows * h);
-  p.dhead = a.Reserve(T(rows * h));
-  p.gathered = a.Reserve(T(rows * h));
-  p.dgathered = a.Reserve(T(rows * h));
-  const int64_t mark = a.Mark();  // head and branches come one after the other
-  p.logits = a.Reserve(4 * chunk * shape.vocab);
-  p.dlogits = a.Reserve(T(chunk * shape.vocab));
-  for (Branch& branch : branches) {
-    a.Rewind(mark);
-    branch.PlanBackward(p.pass);
-  }
-  a.Commit();
-  p.pass.norm_scratch = F(a, p.partial);
-  return p;
+PackedPass Transformer::Impl::PlanBackward(const Weights& weights, const PackedBatch& batch,
+                                           const Indices& at, int64_t chunk,
+                                           const Gradients& grad) {
+  PackedPass pass = PassOf(weights, batch, at, true);
+  pass.grad = grad;
+  memory.PlanBackward(branches, pass, static_cast<int64_t>(batch.rows.size()), chunk);
+  scratch.Commit();
+  pass.norm_scratch = F(scratch, memory.partial);
+  return pass;
 }
 
 void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
@@ -438,16 +386,17 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
     PLUMB_CHECK(static_cast<int64_t>(shared->g_values.size()) == rows);
     g_values = m.Rounded(shared->g_values);
   }
-  const Impl::BackwardPlan p =
-      m.PlanBackward(weights, batch, m.Stage(batch, g_logprob, g_entropy, g_values), chunk, grad);
+  const Impl::Indices at = m.Stage(batch, g_logprob, g_entropy, g_values);
+  const PackedPass pass = m.PlanBackward(weights, batch, at, chunk, grad);
+  const PassMemory& p = m.memory;
 
   // Head: the logits of a chunk once more, their gradient, and both products.
   Arena& a = m.scratch;
   float* logits = Impl::F(a, p.logits);
-  auto* normed = static_cast<std::byte*>(m.saved.At(m.normed));
+  auto* normed = static_cast<std::byte*>(m.saved.At(m.memory.normed));
   auto* dhead = static_cast<std::byte*>(a.At(p.dhead));
-  const float* lse = Impl::F(m.saved, m.lse);
-  const float* entropy = p.at.g_second ? Impl::F(m.saved, m.entropy) : nullptr;
+  const float* lse = Impl::F(m.saved, m.memory.lse);
+  const float* entropy = at.g_second ? Impl::F(m.saved, m.memory.entropy) : nullptr;
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t c = std::min(chunk, rows - r);
     ops::LinearToFloat(m.launch, normed + m.T(r * h), weights.flat().at(head), c, v, h, logits);
@@ -455,28 +404,28 @@ void Transformer::Backward(const Weights& weights, const PackedBatch& batch,
     m.KeepDrawn(batch, logits, r, c);
     kernels::Call(m.launch,
                   kernels::TokenLogprobBackward{.logits = logits,
-                                                .target = p.at.targets + r,
+                                                .target = at.targets + r,
                                                 .lse = lse + r,
                                                 .entropy = entropy ? entropy + r : nullptr,
-                                                .g_logprob = p.at.g_first + r,
-                                                .g_entropy = entropy ? p.at.g_second + r : nullptr,
+                                                .g_logprob = at.g_first + r,
+                                                .g_entropy = entropy ? at.g_second + r : nullptr,
                                                 .rows = c,
                                                 .vocab = v,
                                                 .temperature = m.kept_temperature,
                                                 .dlogits = a.At(p.dlogits)});
     ops::LinearBackwardInput(m.launch, a.At(p.dlogits), weights.flat().at(head), c, v, h, false,
                              dhead + m.T(r * h));
-    if (float* g = p.pass.G(head))
+    if (float* g = pass.G(head))
       ops::LinearBackwardWeight(m.launch, a.At(p.dlogits), normed + m.T(r * h), c, v, h, g);
   }
   if (shared) {
     const int64_t score = shared->head->table().score();
-    ops::LinearBackwardInput(m.launch, p.at.g_third, shared->head->flat().at(score), rows, 1, h,
-                             true, dhead);
-    ops::LinearBackwardWeight(m.launch, p.at.g_third, normed, rows, 1, h,
+    ops::LinearBackwardInput(m.launch, at.g_third, shared->head->flat().at(score), rows, 1, h, true,
+                             dhead);
+    ops::LinearBackwardWeight(m.launch, at.g_third, normed, rows, 1, h,
                               shared->grad->f32() + score);
   }
-  m.TrunkBackward(batch, p);
+  m.TrunkBackward(batch, at, pass);
 }
 
 void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batch,
@@ -491,44 +440,59 @@ void Transformer::BackwardValues(const Weights& weights, const PackedBatch& batc
   // The head is a product with one column; its gradient in the model's type.
   const std::vector<float> words = m.Rounded(g_values);
   const int64_t score = weights.table().score();
-  const Impl::BackwardPlan p = m.PlanBackward(weights, batch, m.Stage(batch, words), 0, grad);
-  ops::LinearBackwardInput(m.launch, p.at.g_first, weights.flat().at(score), rows, 1, m.H(), false,
-                           m.scratch.At(p.dhead));
-  if (float* g = p.pass.G(score))
-    ops::LinearBackwardWeight(m.launch, p.at.g_first, m.saved.At(m.normed), rows, 1, m.H(), g);
-  m.TrunkBackward(batch, p);
+  const Impl::Indices at = m.Stage(batch, words);
+  const PackedPass pass = m.PlanBackward(weights, batch, at, 0, grad);
+  ops::LinearBackwardInput(m.launch, at.g_first, weights.flat().at(score), rows, 1, m.H(), false,
+                           m.scratch.At(m.memory.dhead));
+  if (float* g = pass.G(score))
+    ops::LinearBackwardWeight(m.launch, at.g_first, m.saved.At(m.memory.normed), rows, 1, m.H(), g);
+  m.TrunkBackward(batch, at, pass);
 }
 
 // From the gradient of the normed rows down to the embedding.
-void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const BackwardPlan& p) {
+void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& at,
+                                      const PackedPass& pass) {
   const int64_t n = batch.size(), h = H();
   const auto rows = static_cast<int64_t>(batch.rows.size());
+  const PassMemory& p = memory;
   Arena& a = scratch;
   // Final norm on the scored rows, scattered back over all tokens.
   void* dx = a.At(p.dx);
-  Call(launch, kernels::GatherRows{.table = saved.At(residual.back()),
-                                   .index = p.at.rows,
+  Call(launch, kernels::GatherRows{.table = saved.At(p.residual.back()),
+                                   .index = at.rows,
                                    .rows = rows,
                                    .width = h,
                                    .out = a.At(p.gathered)});
   if (logit_scale != 1) ops::Scale(launch, rows * h, logit_scale, a.At(p.dhead));
-  final_norm.Backward(p.pass, a.At(p.dhead), a.At(p.gathered), F(saved, final_rstd), rows, false,
+  final_norm.Backward(pass, a.At(p.dhead), a.At(p.gathered), F(saved, p.final_rstd), rows, false,
                       a.At(p.dgathered));
   kernels::Zero(launch.stream, dx, static_cast<size_t>(T(n * h)));
-  Call(launch,
-       kernels::ScatterRows{
-           .d = a.At(p.dgathered), .index = p.at.rows, .rows = rows, .width = h, .out = dx});
-  for (size_t i = branches.size(); i-- > 0;)
-    branches[i].Backward(p.pass, saved.At(residual[i]), dx);
-  if (float* g = p.pass.G(table.embedding())) {
+  Call(launch, kernels::ScatterRows{
+                   .d = a.At(p.dgathered), .index = at.rows, .rows = rows, .width = h, .out = dx});
+  for (size_t i = branches.size(); i-- > 0;) {
+    if (p.recompute && (i + 1) % kBranchesALayer == 0) ForwardAgain(pass, i + 1 - kBranchesALayer);
+    branches[i].Backward(pass, saved.At(p.residual[i]), dx);
+  }
+  if (float* g = pass.G(table.embedding())) {
     Call(launch, kernels::ScatterAddRows{.d = dx,
-                                         .index = p.at.tokens,
+                                         .index = at.tokens,
                                          .rows = n,
                                          .width = h,
                                          .grad = g,
                                          .scale = embedding_scale});
   }
   kept_tokens = -1;  // saved memory was overwritten: one Backward a Forward
+}
+
+// What the branches of a layer saved, once more; `first` is the first of them.
+void Transformer::Impl::ForwardAgain(const PackedPass& pass, size_t first) {
+  PackedPass again = pass;
+  again.again = true;
+  for (size_t i = first; i < first + kBranchesALayer; ++i) {
+    again.output = i + 1 < first + kBranchesALayer;
+    branches[i].Forward(again, saved.At(memory.residual[i]),
+                        again.output ? saved.At(memory.residual[i + 1]) : scratch.At(memory.spare));
+  }
 }
 
 void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::span<float> out) {
@@ -544,7 +508,7 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   m.scratch.Begin();
   const int64_t logits_at = m.scratch.Reserve(4 * chunk * v);
   m.scratch.Commit();
-  const auto* normed = static_cast<const std::byte*>(m.saved.At(m.normed));
+  const auto* normed = static_cast<const std::byte*>(m.saved.At(m.memory.normed));
   for (int64_t r = 0; r < rows; r += chunk) {
     const int64_t n = std::min(chunk, rows - r);
     float* logits = Impl::F(m.scratch, logits_at);
@@ -566,15 +530,10 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   const auto outputs = static_cast<int64_t>(logit_rows.size());
   Arena& a = m.paged;
   const PagedPass pass{{m.launch, weights, m.rotary}, rows, kv, a, sliding};
-  a.Begin();
-  const int64_t x_at = a.Reserve(m.T(n * h)), gathered_at = a.Reserve(m.T(outputs * h));
-  const int64_t logits_at = a.Reserve(4 * outputs * m.shape.vocab), mark = a.Mark();
-  for (Branch& branch : m.branches) {
-    a.Rewind(mark);
-    branch.PlanStep(pass);
-  }
+  StepMemory p;
+  p.Plan(m.branches, pass, outputs);
   a.Commit();
-  void* x = a.At(x_at);
+  void* x = a.At(p.x);
   const TensorTable& table = weights.table();
   Call(m.launch, kernels::GatherRows{.table = weights.flat().at(table.embedding()),
                                      .index = tokens.data(),
@@ -583,9 +542,9 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
                                      .out = x,
                                      .scale = m.embedding_scale});
   for (Branch& branch : m.branches) branch.Step(pass, x);
-  auto* logits = static_cast<float*>(a.At(logits_at));
+  auto* logits = static_cast<float*>(a.At(p.logits));
   if (outputs == 0) return logits;
-  void* gathered = a.At(gathered_at);
+  void* gathered = a.At(p.gathered);
   Call(m.launch,
        kernels::GatherRows{
            .table = x, .index = logit_rows.data(), .rows = outputs, .width = h, .out = gathered});

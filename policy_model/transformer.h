@@ -42,6 +42,10 @@ class Transformer {
   Transformer(const ModelShape& shape, const Stream& stream, DType dtype);
   ~Transformer();
 
+  // Whether forwards to come keep of a layer only what goes into it, and their backwards compute
+  // the rest of it again: the same numbers from less memory (pass_bytes.h), for a third more work.
+  void RecomputeLayers(bool on);
+
   // Packed forward. logprob and entropy: [R] host memory (entropy empty when options.entropy is
   // false): log-prob of targets[r] after the tokens up to rows[r], and the entropy of that
   // distribution. With `keep`, what Backward needs is kept until the next Forward. [tokens, V]

@@ -31,15 +31,19 @@ void Branch::Forward(const PackedPass& pass, const void* x, void* out) {
     before_.Forward(pass, x, n, norm, pass.saved.Floats(rstd_before_));
     in = norm;
   }
-  if (out != x) kernels::Copy(pass.launch.stream, out, x, static_cast<size_t>(pass.Bytes(n * h)));
+  if (pass.output && out != x)
+    kernels::Copy(pass.launch.stream, out, x, static_cast<size_t>(pass.Bytes(n * h)));
   if (!apart()) {
     stage_->Forward(pass, in, true, out);
     return;
   }
   void* joining = pass.scratch.At(joining_);
   void* y = behind_.there() ? pass.saved.At(y_) : joining;
-  stage_->Forward(pass, in, false, y);
+  PackedPass of_stage = pass;
+  of_stage.output = pass.output || behind_.there();  // a norm's backward reads what the stage gave
+  stage_->Forward(of_stage, in, false, y);
   if (behind_.there()) behind_.Forward(pass, y, n, joining, pass.saved.Floats(rstd_behind_));
+  if (!pass.output) return;
   Call(pass.launch, AddScaled{.x = joining, .n = n * h, .scale = scale_, .y = out});
 }
 

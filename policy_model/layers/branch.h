@@ -19,7 +19,7 @@ class Branch {
       : before_(before), behind_(behind), stage_(std::move(stage)), scale_(scale) {}
 
   void PlanForward(const PackedPass& pass);
-  // out may be x where nothing is kept.
+  // out may be x where nothing is kept; without pass.output it is written to or not.
   void Forward(const PackedPass& pass, const void* x, void* out);
   void PlanBackward(const PackedPass& pass);
   // dx: the gradient of out; becomes that of x.
@@ -41,6 +41,8 @@ class Branch {
   int64_t norm_again_ = 0, dnorm_ = 0, dscaled_ = 0, dy_ = 0;  // scratch of the backward
   int64_t step_norm_ = 0, step_y_ = 0;                         // scratch of the step
 };
+
+inline constexpr size_t kBranchesALayer = 2;
 
 // The two branches of every layer of the plan, in order: attention, feed-forward. Throws
 // kUnsupported for what `device` does not compute.

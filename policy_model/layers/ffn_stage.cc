@@ -31,6 +31,7 @@ void FfnStage::Forward(const PackedPass& pass, const void* in, bool accumulate, 
          kernels::AddBias{
              .x = gate_up, .bias = pass.W(at_.gate_up_bias), .rows = n, .width = 2 * ffn_});
   }
+  if (!pass.output) return;
   Call(pass.launch,
        kernels::Glu{
            .gate_up = gate_up, .rows = n, .ffn = ffn_, .activation = activation_, .out = act});

@@ -47,6 +47,10 @@ struct PackedPass : Pass {
   Arena& scratch;                      // of one call
   Gradients grad = {};                 // backward
   float* norm_scratch = nullptr;       // backward: [kRmsNormScratchRows, H]
+  // A forward that the backward runs once more for what it saves: the same numbers come of it, and
+  // a stage that counts what it sees does not count it again.
+  bool again = false;
+  bool output = true;  // false: only what is saved is wanted; `out` may stay as it is
 
   int64_t tokens() const { return attention.tokens; }
   // Where the gradient of the base's parameter at `offset` is added; nullptr where the base is not

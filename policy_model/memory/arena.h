@@ -17,6 +17,12 @@ namespace plumb::policy_model {
 class Arena {
  public:
   explicit Arena(const Stream& stream) : stream_(stream) {}
+  // Only counts: for who wants to know how long it would be. At must not be called.
+  static Arena WithoutMemory(const Stream& stream) {
+    Arena arena(stream);
+    arena.backed_ = false;
+    return arena;
+  }
 
   void Begin() { used_ = longest_ = 0; }
   int64_t Reserve(int64_t bytes) {
@@ -30,7 +36,9 @@ class Arena {
   void Commit() {
     if (longest_ > static_cast<int64_t>(buffer_.bytes())) {
       buffer_ = FlatBuffer();  // old memory goes first
-      buffer_ = FlatBuffer(stream_, DType::kFloat32, (longest_ + longest_ / 8) / 4 + 1);
+      const int64_t floats = (longest_ + longest_ / 8) / 4 + 1;
+      buffer_ = backed_ ? FlatBuffer(stream_, DType::kFloat32, floats)
+                        : FlatBuffer::WithoutMemory(stream_, DType::kFloat32, floats);
     }
   }
   void* At(int64_t offset) { return static_cast<std::byte*>(buffer_.data()) + offset; }
@@ -40,6 +48,7 @@ class Arena {
  private:
   Stream stream_;
   FlatBuffer buffer_;
+  bool backed_ = true;
   int64_t used_ = 0, longest_ = 0;
 };
 

@@ -6,6 +6,7 @@
 
 #include "common/base/error.h"
 #include "kernels/device/device_memory.h"
+#include "policy_model/memory/out_of_memory.h"
 #include "policy_model/memory/torch_stream.h"
 
 namespace plumb::policy_model {
@@ -39,12 +40,25 @@ FlatBuffer::FlatBuffer(const Stream& stream, DType dtype, int64_t elements)
   const c10::InferenceMode guard;
   const OnStream on(stream);
   const auto options = at::TensorOptions().dtype(at::kByte).device(TorchDevice(device()));
-  // 4 KiB alignment: over-allocate and shift.
-  auto tensor =
-      std::make_shared<at::Tensor>(at::zeros({static_cast<int64_t>(bytes()) + 4096}, options));
+  std::shared_ptr<at::Tensor> tensor;
+  try {
+    // 4 KiB alignment: over-allocate and shift.
+    tensor =
+        std::make_shared<at::Tensor>(at::zeros({static_cast<int64_t>(bytes()) + 4096}, options));
+  } catch (...) {
+    RethrowOutOfMemory(device(), static_cast<int64_t>(bytes()));
+  }
   const auto address = reinterpret_cast<uintptr_t>(tensor->data_ptr());
   data_ = reinterpret_cast<void*>((address + 4095) / 4096 * 4096);
   owner_ = std::move(tensor);
+}
+
+FlatBuffer FlatBuffer::WithoutMemory(const Stream& stream, DType dtype, int64_t elements) {
+  FlatBuffer out;
+  out.stream_ = stream;
+  out.dtype_ = dtype;
+  out.elements_ = elements;
+  return out;
 }
 
 FlatBuffer::~FlatBuffer() = default;

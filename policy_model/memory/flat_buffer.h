@@ -4,7 +4,7 @@
 // owns its memory and borrows the stream it was made on, which it is zeroed and copied on; who
 // works on it elsewhere waits for that stream first.
 // Errors: kUnsupported for memory that would have to be taken while a step is captured in a graph;
-// std::bad_alloc or LibTorch's own where memory ends.
+// kIo where memory ends, with how much was asked for (policy_model/memory/out_of_memory.h).
 #pragma once
 
 #include <cstddef>
@@ -22,6 +22,8 @@ class FlatBuffer {
  public:
   FlatBuffer() = default;
   FlatBuffer(const Stream& stream, DType dtype, int64_t elements);
+  // Only its type and size: a plan of what would be there. data() is nullptr.
+  static FlatBuffer WithoutMemory(const Stream& stream, DType dtype, int64_t elements);
   ~FlatBuffer();
   FlatBuffer(FlatBuffer&& other) noexcept;
   FlatBuffer& operator=(FlatBuffer&& other) noexcept;

@@ -31,6 +31,9 @@ struct ParameterSet {
       : name(std::move(its_name)),
         table(std::move(list)),
         flat(stream, dtype, table->flat_elements()) {}
+  // With a buffer of the caller's making.
+  ParameterSet(std::string its_name, std::shared_ptr<const TensorList> list, FlatBuffer its_flat)
+      : name(std::move(its_name)), table(std::move(list)), flat(std::move(its_flat)) {}
 };
 
 // Where a backward adds the gradients of a model's sets: float, laid out as they are; nullptr for a

@@ -237,16 +237,28 @@ Weights::Weights(const ModelShape& shape, const Stream& stream, DType dtype)
     : table_(std::make_shared<const TensorTable>(shape)),
       sets_{std::make_shared<ParameterSet>("base", table_, stream, dtype)} {}
 
+Weights Weights::WithoutMemory(const ModelShape& shape, const Stream& stream, DType dtype) {
+  Weights out;
+  out.table_ = std::make_shared<const TensorTable>(shape);
+  out.sets_ = {std::make_shared<ParameterSet>(
+      "base", out.table_, FlatBuffer::WithoutMemory(stream, dtype, out.table_->flat_elements()))};
+  return out;
+}
+
 void Weights::AddAdapter(const AdapterSpec& spec, uint64_t seed) {
+  const bool planned = flat().data() == nullptr;
   for (const auto& set : sets_) {
     set->trained = false;
-    set->digest = DigestOf(set->flat);
+    if (!planned) set->digest = DigestOf(set->flat);
   }
   auto table = std::make_shared<const AdapterTable>(*table_, spec);
   const std::string name = "lora" + (sets_.size() > 1 ? std::to_string(sets_.size()) : "");
-  auto set = std::make_shared<ParameterSet>(name, table, stream(), dtype());
+  auto set = planned ? std::make_shared<ParameterSet>(
+                           name, table,
+                           FlatBuffer::WithoutMemory(stream(), dtype(), table->flat_elements()))
+                     : std::make_shared<ParameterSet>(name, table, stream(), dtype());
   set->adapter = std::move(table);
-  Draw(*set, seed, (kAdapterStream + sets_.size() - 1) << 32, 0, 0);
+  if (!planned) Draw(*set, seed, (kAdapterStream + sets_.size() - 1) << 32, 0, 0);
   sets_.push_back(std::move(set));
 }
 

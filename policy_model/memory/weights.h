@@ -20,6 +20,8 @@ namespace plumb::policy_model {
 class Weights {
  public:
   Weights(const ModelShape& shape, const Stream& stream, DType dtype);
+  // Its tables alone: what there would be, for a plan of memory (FlatBuffer::WithoutMemory).
+  static Weights WithoutMemory(const ModelShape& shape, const Stream& stream, DType dtype);
   Weights(Weights&&) = default;
   Weights& operator=(Weights&&) = default;
 

@@ -1,0 +1,77 @@
+#include "policy_model/pass_bytes.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "policy_model/pass_memory.h"
+
+namespace plumb::policy_model {
+namespace {
+
+PassBytes BytesOf(const Weights& weights, const PassSize& size, bool backward, bool recompute) {
+  const ModelShape& shape = weights.shape();
+  std::vector<Branch> branches = BranchesOf(weights.table(), weights.device());
+  Arena saved = Arena::WithoutMemory(weights.stream()),
+        scratch = Arena::WithoutMemory(weights.stream());
+  const AttentionShape attention{
+      {.tokens = size.tokens,
+       .sequences = static_cast<int32_t>(size.tokens / std::max<int64_t>(1, size.longest) + 1),
+       .max_seqlen = static_cast<int32_t>(size.longest),
+       .heads = static_cast<int32_t>(shape.heads),
+       .kv_heads = static_cast<int32_t>(shape.kv_heads),
+       .head_dim = static_cast<int32_t>(shape.head_dim)}};
+  const PackedPass pass{{{.stream = weights.stream(), .dtype = weights.dtype()}, weights, {}},
+                        attention,
+                        nullptr,
+                        backward,
+                        saved,
+                        scratch};
+  PassMemory memory;
+  memory.PlanForward(branches, pass, size.rows, recompute);
+  saved.Commit();
+  scratch.Commit();
+  const int64_t chunk = shape.scalar_head ? 0 : PassMemory::LogitRows(size.rows, shape.vocab);
+  scratch.Begin();
+  scratch.Reserve(4 * chunk * shape.vocab);
+  scratch.Commit();
+  if (backward) {
+    memory.PlanBackward(branches, pass, size.rows, chunk);
+    scratch.Commit();
+  }
+  return {.saved = saved.bytes(), .scratch = scratch.bytes()};
+}
+
+}  // namespace
+
+int64_t BytesOfStep(const Weights& weights, int64_t rows, int64_t logit_rows) {
+  std::vector<Branch> branches = BranchesOf(weights.table(), weights.device());
+  Arena arena = Arena::WithoutMemory(weights.stream());
+  kernels::PagedRows shape;
+  shape.rows = static_cast<int32_t>(rows);
+  const kernels::PagedKv kv;
+  const PagedPass pass{
+      {{.stream = weights.stream(), .dtype = weights.dtype()}, weights, {}}, shape, kv, arena};
+  StepMemory memory;
+  memory.Plan(branches, pass, logit_rows);
+  arena.Commit();
+  return arena.bytes();
+}
+
+PassBytes BytesOfTraining(const Weights& weights, const PassSize& size, bool recompute) {
+  return BytesOf(weights, size, true, recompute);
+}
+
+PassBytes BytesOfScoring(const Weights& weights, const PassSize& size) {
+  return BytesOf(weights, size, false, false);
+}
+
+int64_t BytesOfPositions(const Weights& weights) {
+  int64_t floats = 0;
+  for (const RotarySpec& spec : weights.table().plan().rotary) {
+    floats += weights.shape().max_positions *
+              (2 * static_cast<int64_t>(spec.frequencies.size()) + (spec.query_beta == 0 ? 0 : 1));
+  }
+  return 4 * floats;
+}
+
+}  // namespace plumb::policy_model

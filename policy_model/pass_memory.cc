@@ -1,0 +1,87 @@
+#include "policy_model/pass_memory.h"
+
+#include <algorithm>
+
+#include "kernels/rms_norm.h"
+
+namespace plumb::policy_model {
+namespace {
+
+constexpr int64_t kLogitChunkBytes = int64_t{32} << 20;  // of float logits at a time
+
+bool BeginsLayer(size_t branch) { return branch % kBranchesALayer == 0; }
+
+}  // namespace
+
+int64_t PassMemory::LogitRows(int64_t rows, int64_t vocab) {
+  return std::clamp<int64_t>(kLogitChunkBytes / (4 * vocab), 1, std::max<int64_t>(1, rows));
+}
+
+void PassMemory::PlanForward(std::span<Branch> branches, const PackedPass& pass, int64_t rows,
+                             bool again_in_backward) {
+  const int64_t n = pass.tokens(), h = pass.hidden();
+  Arena &saved = pass.saved, &scratch = pass.scratch;
+  recompute = pass.keep && again_in_backward;
+  saved.Begin();
+  scratch.Begin();
+  const int64_t row = pass.Bytes(n * h);
+  residual.assign(branches.size() + 1, saved.Reserve(row));
+  const int64_t within = recompute ? saved.Reserve(row) : 0;  // the layer that is looked at
+  for (size_t i = 1; pass.keep && i < residual.size(); ++i)
+    residual[i] = recompute && !BeginsLayer(i) ? within : saved.Reserve(row);
+  final_rstd = saved.Reserve(4 * n);
+  normed = saved.Reserve(pass.Bytes(rows * h));
+  logprob = saved.Reserve(4 * rows);
+  entropy = saved.Reserve(4 * rows);
+  lse = saved.Reserve(4 * rows);
+  layers = saved.Mark();
+  for (size_t i = 0; i < branches.size(); ++i) {
+    if (!pass.keep || (recompute && BeginsLayer(i))) saved.Rewind(layers);
+    scratch.Rewind(0);
+    branches[i].PlanForward(pass);
+  }
+  scratch.Rewind(0);
+  gathered_rows = scratch.Reserve(pass.Bytes(rows * h));
+}
+
+void PassMemory::PlanBackward(std::span<Branch> branches, const PackedPass& pass, int64_t rows,
+                              int64_t chunk) {
+  const int64_t n = pass.tokens(), h = pass.hidden(), vocab = pass.weights.shape().vocab;
+  Arena& a = pass.scratch;
+  a.Begin();
+  dx = a.Reserve(pass.Bytes(n * h));
+  partial = a.Reserve(4 * kernels::kRmsNormScratchRows * h);
+  dhead = a.Reserve(pass.Bytes(rows * h));
+  gathered = a.Reserve(pass.Bytes(rows * h));
+  dgathered = a.Reserve(pass.Bytes(rows * h));
+  spare = recompute ? a.Reserve(pass.Bytes(n * h)) : 0;
+  const int64_t mark = a.Mark();  // head and branches come one after the other
+  logits = a.Reserve(4 * chunk * vocab);
+  dlogits = a.Reserve(pass.Bytes(chunk * vocab));
+  for (size_t i = 0; i < branches.size(); ++i) {
+    a.Rewind(mark);
+    if (recompute) {
+      // The forward's regions once more, at the places in `saved` where they were. Those of the
+      // backward come behind them, because parts of a branch know their last plan only.
+      if (BeginsLayer(i)) pass.saved.Rewind(layers);
+      branches[i].PlanForward(pass);
+    }
+    branches[i].PlanBackward(pass);
+  }
+}
+
+void StepMemory::Plan(std::span<Branch> branches, const PagedPass& pass, int64_t logit_rows) {
+  const int64_t h = pass.hidden();
+  Arena& a = pass.scratch;
+  a.Begin();
+  x = a.Reserve(pass.Bytes(pass.rows.rows * h));
+  gathered = a.Reserve(pass.Bytes(logit_rows * h));
+  logits = a.Reserve(4 * logit_rows * pass.weights.shape().vocab);
+  const int64_t mark = a.Mark();
+  for (Branch& branch : branches) {
+    a.Rewind(mark);
+    branch.PlanStep(pass);
+  }
+}
+
+}  // namespace plumb::policy_model
