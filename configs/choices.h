@@ -67,6 +67,24 @@ template <>
 inline constexpr auto kNames<LrSchedule> = std::to_array<std::string_view>({"constant", "linear",
                                                                             "cosine"});
 
+// What the optimizer keeps of bfloat16 weights besides them: float32 copies that it updates, or
+// nothing, and the weights are rounded up or down at random.
+enum class Masters : uint8_t { kFloat32, kNone };
+template <>
+inline constexpr auto kNames<Masters> = std::to_array<std::string_view>({"float32", "none"});
+
+// How the optimizer keeps its two moments.
+enum class Moments : uint8_t { kFloat32, kInt8 };
+template <>
+inline constexpr auto kNames<Moments> = std::to_array<std::string_view>({"float32", "int8"});
+
+// Activations that a backward computes again instead of keeping them: of no layer or of every
+// layer; auto: of every layer where the others do not fit.
+enum class Recompute : uint8_t { kAuto, kNone, kLayer };
+template <>
+inline constexpr auto kNames<Recompute> = std::to_array<std::string_view>({"auto", "none",
+                                                                           "layer"});
+
 // Whether a checkpoint holds the optimizer's state: until the run has done its steps (then only the
 // weights stay), for good, or not at all.
 enum class KeepOptimizer : uint8_t { kUntilEnd, kAlways, kNever };

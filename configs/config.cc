@@ -273,6 +273,12 @@ void ValidatePpo(const Config& c, Problems& p) {
             "critic.path is given, but only algorithm.name = \"ppo\" has a critic.");
 }
 
+void ValidateOptimizer(const Config& c, Problems& p) {
+  p.Require(c.optimizer.masters == Masters::kFloat32 || c.model.dtype != DType::kFloat32,
+            "optimizer.masters = \"none\" is for model.dtype = \"bfloat16\": float32 weights are "
+            "their own masters.");
+}
+
 void ValidateEval(const Config& c, Problems& p) {
   p.Require(c.eval.bar == 0 || !c.data.eval.empty(),
             "eval.bar needs held-out prompts: name data.eval.");
@@ -303,6 +309,7 @@ std::vector<std::string> Validate(const Config& config) {
   }
   ValidateReplay(c, p);
   ValidateRollout(c, p);
+  ValidateOptimizer(c, p);
   ValidateAlgorithm(c, p);
   ValidatePpo(c, p);
   ValidateEval(c, p);

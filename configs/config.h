@@ -56,6 +56,7 @@ struct RunConfig {
   int64_t keep_checkpoints = 1;
   int64_t threads = 0;         // 0: one per core
   std::string device = "cpu";  // cpu | cuda | cuda:N
+  double memory_gb = 0;        // of the device that the run may take; 0: what is free
   int64_t actors = 1;          // processes of that role
   int64_t reward_workers = 1;
   // any wait longer than this ends the run with what it waited for
@@ -353,6 +354,9 @@ struct OptimizerConfig {
   double min_lr_fraction = 0.0;
   int64_t micro_batch_tokens = 4096;  // token budget of one packed forward and backward
   int64_t max_skipped_in_a_row = 3;
+  Masters masters = Masters::kFloat32;  // bfloat16
+  Moments moments = Moments::kFloat32;
+  Recompute recompute = Recompute::kAuto;
   template <class V>
   void Visit(V& v);
 };

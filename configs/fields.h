@@ -35,6 +35,9 @@ void RunConfig::Visit(V& v) {
      AtLeast(0)},
     threads);
   v({"device", "name", "cpu | cuda (the first GPU) | cuda:1 (the second), ..."}, device);
+  v({"memory_gb", "GB", "of the device for the run; 0: what is free. More is refused at the start",
+     AtLeast(0)},
+    memory_gb);
   v({"actors", "processes", "generating processes under roles = processes", AtLeast(1)}, actors);
   v({"reward_workers", "processes", "scoring processes under roles = processes", AtLeast(1)},
     reward_workers);
@@ -497,6 +500,13 @@ void OptimizerConfig::Visit(V& v) {
     micro_batch_tokens);
   v({"max_skipped_in_a_row", "1", "non-finite updates in a row that end the run", AtLeast(1)},
     max_skipped_in_a_row);
+  v({"masters", "name",
+     "of bfloat16 weights; none: weights are rounded at random, 4 bytes a parameter less"},
+    masters);
+  v({"moments", "name", "int8: 2 bytes a parameter instead of 8, rounded at random"}, moments);
+  v({"recompute", "name",
+     "activations that the backward computes again; layer: least memory, a third more work"},
+    recompute);
 }
 
 template <class V>

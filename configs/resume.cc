@@ -32,7 +32,7 @@ constexpr Row kTable[] = {
     {"run", "seed", "every random draw is keyed by it"},
     {"run", "schedule", "it says which weights answer for which step"},
     {"run",
-     "roles steps max_staleness checkpoint_every keep_checkpoints threads device actors "
+     "roles steps max_staleness checkpoint_every keep_checkpoints threads device memory_gb actors "
      "reward_workers stall_seconds",
      nullptr},
     {"checkpoint", "optimizer", nullptr},
@@ -106,8 +106,9 @@ constexpr Row kTable[] = {
     {"optimizer",
      "learning_rate beta1 beta2 eps weight_decay grad_clip lr_schedule warmup_fraction "
      "min_lr_fraction "
-     "micro_batch_tokens max_skipped_in_a_row",
+     "micro_batch_tokens max_skipped_in_a_row recompute",
      nullptr},
+    {"optimizer", "masters moments", "the checkpoint holds the optimizer's state in this form"},
     {"eval", "every samples success_part bar", nullptr},
     {"metrics", "tensorboard prometheus_port samples_every samples", nullptr},
 };

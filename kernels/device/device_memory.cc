@@ -64,17 +64,32 @@ HostMemory MakeHostMemory(const Stream& stream, size_t bytes) {
   return {static_cast<std::byte*>(made), &std::free};
 }
 
-int64_t DeviceBytesInUse(Device device) {
+namespace {
+
+struct CardBytes {
+  int64_t free = 0, total = 0;  // both 0 where there is no such card
+};
+
+CardBytes BytesOfCard([[maybe_unused]] Device device) {
 #ifdef PLUMB_CUDA
   if (device.is_cuda() && device.ordinal < CudaDevices()) {
     const OnDevice here(device);
     size_t free = 0, total = 0;
-    if (cudaMemGetInfo(&free, &total) == cudaSuccess) return static_cast<int64_t>(total - free);
+    if (cudaMemGetInfo(&free, &total) == cudaSuccess)
+      return {static_cast<int64_t>(free), static_cast<int64_t>(total)};
     cudaGetLastError();  // a missing device must not surface at the next launch
   }
 #endif
-  (void)device;
-  return 0;
+  return {};
 }
+
+}  // namespace
+
+int64_t DeviceBytesInUse(Device device) {
+  const CardBytes card = BytesOfCard(device);
+  return card.total - card.free;
+}
+
+int64_t DeviceBytesFree(Device device) { return BytesOfCard(device).free; }
 
 }  // namespace plumb::kernels

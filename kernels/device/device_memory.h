@@ -30,5 +30,7 @@ HostMemory MakeHostMemory(const Stream& stream, size_t bytes);
 // Of the GPU: by this process' allocator, which keeps what it once took, and by whoever shares the
 // card. 0 without CUDA or a device that answers.
 int64_t DeviceBytesInUse(Device device);
+// What is left of it for anybody; 0 likewise.
+int64_t DeviceBytesFree(Device device);
 
 }  // namespace plumb::kernels

@@ -83,6 +83,8 @@ Weights MakeCritic(const configs::Config& config, const Weights& policy) {
   return WithZeroHead(policy_model::ScalarHeadFrom(policy, config.run.seed));
 }
 
+constexpr uint64_t kCriticSeed = uint64_t{0x637269746963} << 16;  // its roundings are its own
+
 configs::OptimizerConfig OptimizerOf(const configs::Config& config) {
   configs::OptimizerConfig options = config.optimizer;
   options.learning_rate = config.critic.learning_rate;
@@ -98,11 +100,12 @@ void CheckCritic(const configs::Config& config, const policy_model::ModelShape& 
 
 Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& policy_train)
     : weights_(MakeCritic(config, policy)),
-      optimizer_(weights_, OptimizerOf(config)),
+      optimizer_(weights_, OptimizerOf(config), config.run.seed ^ kCriticSeed),
       policy_train_(policy_train) {
   if (config.critic.mode == configs::CriticMode::kShared) return;
   transformer_ = std::make_unique<policy_model::Transformer>(
       weights_.shape(), weights_.flat().stream(), weights_.flat().dtype());
+  transformer_->RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
   train_ = std::make_unique<TrainStep>(*transformer_, config.optimizer.micro_batch_tokens);
 }
 

@@ -80,7 +80,9 @@ LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& w
       sft_heldout_(sft_heldout),
       transformer_(weights.shape(), weights.flat().stream(), weights.flat().dtype()),
       train_(transformer_, config.optimizer.micro_batch_tokens),
-      own_optimizer_(weights, config.optimizer) {}
+      own_optimizer_(weights, config.optimizer, config.run.seed) {
+  transformer_.RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
+}
 
 Deadline LearnerLoop::StallDeadline() const {
   return After(std::chrono::milliseconds(static_cast<int64_t>(config_.run.stall_seconds * 1000)));

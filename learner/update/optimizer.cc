@@ -13,9 +13,12 @@ namespace plumb::learner {
 
 using policy_model::FlatBuffer;
 
-Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options)
-    : options_(options) {
+Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options,
+                     uint64_t seed)
+    : options_(options), seed_(seed) {
   const Stream& stream = weights.stream();
+  CheckCompact(options, stream.device());
+  const bool compact = options.moments == configs::Moments::kInt8;
   for (const auto& set : weights.sets()) {
     if (!set->trained) continue;
     const int64_t n = set->flat.elements();
@@ -24,10 +27,15 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
     const int64_t blocks = (n + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
     SetState state{.set = set,
                    .grad = FlatBuffer(stream, DType::kFloat32, n),
-                   .m = FlatBuffer(stream, DType::kFloat32, n),
-                   .v = FlatBuffer(stream, DType::kFloat32, n),
                    .decay_mask = FlatBuffer(stream, DType::kInt64, (blocks + 7) / 8)};
-    if (set->flat.dtype() != DType::kFloat32)
+    if (compact) {
+      state.m8 = CompactMoments(stream, *set->table);
+      state.v8 = CompactMoments(stream, *set->table);
+    } else {
+      state.m = FlatBuffer(stream, DType::kFloat32, n);
+      state.v = FlatBuffer(stream, DType::kFloat32, n);
+    }
+    if (set->flat.dtype() != DType::kFloat32 && options.masters == configs::Masters::kFloat32)
       state.own_master = FlatBuffer(stream, DType::kFloat32, n);
     std::vector<std::byte> mask(state.decay_mask.bytes());
     for (const auto& entry : set->table->entries()) {
@@ -79,8 +87,7 @@ void Optimizer::AdoptWeights() {
 
 void Optimizer::ResetMoments() {
   for (SetState& state : sets_) {
-    state.m.Zero();
-    state.v.Zero();
+    for (FlatBuffer* buffer : state.moments()) buffer->Zero();
   }
   moment_steps_ = 0;
   left_out_.reset();
@@ -107,6 +114,40 @@ double Optimizer::SumOfSquares() {
     total += squares;
   }
   return total;
+}
+
+std::vector<FlatBuffer*> Optimizer::SetState::moments() {
+  if (m.elements() > 0) return {&m, &v};
+  return {&m8.codes(), &m8.scales(), &v8.codes(), &v8.scales()};
+}
+
+// Tensor by tensor, because their blocks are their own.
+void Optimizer::UpdateCompact(size_t set, const kernels::AdamwOptions& adamw) {
+  SetState& state = sets_[set];
+  FlatBuffer& flat = state.set->flat;
+  const auto& entries = state.set->table->entries();
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const auto& entry = entries[i];
+    const auto moment = [&](FlatBuffer& exact, CompactMoments& compact) {
+      return exact.elements() > 0 ? kernels::MomentState{.exact = exact.f32() + entry.offset}
+                                  : compact.Of(i);
+    };
+    const bool own = state.has_own_master(), is_float = flat.dtype() == DType::kFloat32;
+    kernels::Call({.stream = flat.stream(), .dtype = flat.dtype()},
+                  kernels::AdamwCompact{
+                      .param = is_float ? nullptr : flat.at(entry.offset),
+                      .master = own || is_float ? state.master().f32() + entry.offset : nullptr,
+                      .m = moment(state.m, state.m8),
+                      .v = moment(state.v, state.v8),
+                      .grad = state.grad.f32() + entry.offset,
+                      .decay = entry.decay,
+                      .n = entry.elements,
+                      .options = adamw,
+                      .seed = seed_,
+                      .set = static_cast<uint32_t>(set),
+                      .draw_step = static_cast<uint32_t>(updates_),
+                      .first = entry.offset});
+  }
 }
 
 UpdateResult Optimizer::Update(double learning_rate, double loss,
@@ -140,8 +181,13 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
   if (options_.grad_clip > 0 && result.grad_norm > options_.grad_clip) {
     adamw.grad_scale = static_cast<float>(options_.grad_clip / (result.grad_norm + 1e-6));
   }
-  for (SetState& state : sets_) {
+  for (size_t i = 0; i < sets_.size(); ++i) {
+    SetState& state = sets_[i];
     FlatBuffer& flat = state.set->flat;
+    if (state.compact()) {
+      UpdateCompact(i, adamw);
+      continue;
+    }
     kernels::Call(
         {.stream = flat.stream(), .dtype = flat.dtype()},
         kernels::AdamwUpdate{.master = state.master().f32(),

@@ -4,8 +4,10 @@
 //   set.flat        T[N]        what forward and backward read
 //   master          float[N]    is set.flat itself when T is float
 //   m, v, grad      float[N]
-// A set that is not trained has none of them.
-// Thread safety: one thread. Ownership: owns master, m, v and grad; the weights are the caller's.
+// A set that is not trained has none of them. optimizer.moments = "int8" keeps m and v in 8 bits
+// (kernels/adamw_compact.h, learner/update/compact_moments.h), optimizer.masters = "none" no
+// master; both round at random, by the seed. Thread safety: one thread. Ownership: owns master, m,
+// v and grad; the weights are the caller's.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +18,8 @@
 #include <vector>
 
 #include "configs/config.h"
+#include "kernels/adamw.h"
+#include "learner/update/compact_moments.h"
 #include "policy_model/memory/weights.h"
 
 namespace plumb::learner {
@@ -28,14 +32,26 @@ struct UpdateResult {
 
 class Optimizer {
  public:
-  Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options);
+  // `seed`: of the random roundings; another one for each model of a run. kUnsupported on a GPU for
+  // options that are computed on the CPU only.
+  Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options,
+            uint64_t seed = 1);
 
   // Of one trained set. Its memory is the optimizer's, the parameters the model's.
   struct SetState {
     std::shared_ptr<policy_model::ParameterSet> set;
-    policy_model::FlatBuffer own_master = {};  // empty where the set's type is float
-    policy_model::FlatBuffer grad = {}, m = {}, v = {}, decay_mask = {};
+    // Empty where the set's type is float, and where there are to be none.
+    policy_model::FlatBuffer own_master = {};
+    policy_model::FlatBuffer grad = {}, decay_mask = {};
+    policy_model::FlatBuffer m = {}, v = {};  // empty where they are kept in 8 bits:
+    CompactMoments m8 = {}, v8 = {};          // else empty
     bool has_own_master() const { return own_master.elements() > 0; }
+    // Every buffer that holds moments.
+    std::vector<policy_model::FlatBuffer*> moments();
+    // Master of its own or none at all, and moments, are what AdamwUpdate takes.
+    bool compact() const {
+      return m.elements() == 0 || (!has_own_master() && set->flat.dtype() != DType::kFloat32);
+    }
     policy_model::FlatBuffer& master() { return has_own_master() ? own_master : set->flat; }
   };
   std::span<SetState> sets() { return sets_; }
@@ -70,7 +86,9 @@ class Optimizer {
 
  private:
   double SumOfSquares();
+  void UpdateCompact(size_t set, const kernels::AdamwOptions& adamw);
   configs::OptimizerConfig options_;
+  uint64_t seed_;
   std::vector<SetState> sets_;
   std::vector<policy_model::FlatBuffer*> adapter_grads_;  // what gradients_ points to
   policy_model::Gradients gradients_;

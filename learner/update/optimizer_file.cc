@@ -65,6 +65,37 @@ TensorToWrite Whole(const std::string& name, const TensorEntry& entry, FlatBuffe
           }};
 }
 
+// `from` holds the tensor's part from element `first` on.
+TensorToWrite Part(const std::string& name, DType dtype, int64_t elements, FlatBuffer* from,
+                   int64_t first) {
+  return {.name = name,
+          .dtype = dtype,
+          .shape = {elements},
+          .fill = [from, first](std::span<std::byte> to) { from->CopyToHost(to, first); }};
+}
+
+constexpr int64_t kCodesAWord = 4;
+
+int64_t CodeWords(const TensorEntry& entry) {
+  return (entry.elements + kCodesAWord - 1) / kCodesAWord;
+}
+
+void AddMoments(Optimizer::SetState& state, size_t i, std::vector<TensorToWrite>& tensors) {
+  const TensorEntry& entry = state.set->table->entries()[i];
+  if (state.m.elements() > 0) {
+    tensors.push_back(Whole("m." + entry.name, entry, &state.m));
+    tensors.push_back(Whole("v." + entry.name, entry, &state.v));
+    return;
+  }
+  for (auto [name, moment] : {std::pair("m8", &state.m8), std::pair("v8", &state.v8)}) {
+    tensors.push_back(Part(std::string(name) + "." + entry.name, DType::kInt32, CodeWords(entry),
+                           &moment->codes(), entry.offset / kCodesAWord));
+    tensors.push_back(Part(std::string(name) + "_scales." + entry.name, DType::kFloat32,
+                           kernels::MomentBlocks(entry.elements), &moment->scales(),
+                           moment->first_block(i)));
+  }
+}
+
 TensorToWrite LowerHalves(Optimizer::SetState& state, const TensorEntry& entry) {
   return {.name = "low." + entry.name,
           .dtype = DType::kInt32,
@@ -101,6 +132,20 @@ class File {
     into.CopyFromHost(view.bytes, entry.offset);
     reader_->Release(view);
   }
+  void ReadMoments(Optimizer::SetState& state, size_t i) const {
+    const TensorEntry& entry = state.set->table->entries()[i];
+    if (state.m.elements() > 0) {
+      Read("m." + entry.name, entry, state.m);
+      Read("v." + entry.name, entry, state.v);
+      return;
+    }
+    for (auto [name, moment] : {std::pair("m8", &state.m8), std::pair("v8", &state.v8)}) {
+      ReadPart(std::string(name) + "." + entry.name, DType::kInt32, CodeWords(entry),
+               moment->codes(), entry.offset / kCodesAWord);
+      ReadPart(std::string(name) + "_scales." + entry.name, DType::kFloat32,
+               kernels::MomentBlocks(entry.elements), moment->scales(), moment->first_block(i));
+    }
+  }
   void ReadMaster(Optimizer::SetState& state, const TensorEntry& entry) const {
     if (!MayHalve(state) || !reader_->tensors().contains("low." + entry.name))
       return Read("master." + entry.name, entry, state.own_master);
@@ -131,6 +176,12 @@ class File {
   }
 
  private:
+  void ReadPart(const std::string& name, DType dtype, int64_t elements, FlatBuffer& into,
+                int64_t first) const {
+    const TensorView& view = At(name, dtype, {elements});
+    into.CopyFromHost(view.bytes, first);
+    reader_->Release(view);
+  }
   const TensorView& At(const std::string& name, DType dtype,
                        const std::vector<int64_t>& shape) const {
     const auto found = reader_->tensors().find(name);
@@ -185,8 +236,7 @@ std::string MomentsDigest(Optimizer& optimizer) {
   if (optimizer.left_out()) return *optimizer.left_out();
   Sha256 hash;
   for (Optimizer::SetState& state : optimizer.sets()) {
-    HashBuffer(state.m, hash);
-    HashBuffer(state.v, hash);
+    for (const FlatBuffer* buffer : state.moments()) HashBuffer(*buffer, hash);
   }
   return hash.HexDigest();
 }
@@ -195,11 +245,10 @@ void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments) 
   if (!Keeps(optimizer, moments)) return;
   std::vector<TensorToWrite> tensors;
   for (Optimizer::SetState& state : optimizer.sets()) {
-    for (const TensorEntry& entry : state.set->table->entries()) {
-      if (moments) {
-        tensors.push_back(Whole("m." + entry.name, entry, &state.m));
-        tensors.push_back(Whole("v." + entry.name, entry, &state.v));
-      }
+    const auto& entries = state.set->table->entries();
+    for (size_t i = 0; i < entries.size(); ++i) {
+      const TensorEntry& entry = entries[i];
+      if (moments) AddMoments(state, i, tensors);
       if (!state.has_own_master()) continue;
       std::vector<int64_t> ties;
       if (!MayHalve(state) || !FindTies(state, entry, ties)) {
@@ -218,12 +267,10 @@ void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments) 
   if (!Keeps(optimizer, moments)) return;
   const File file(path);
   for (Optimizer::SetState& state : optimizer.sets()) {
-    for (const TensorEntry& entry : state.set->table->entries()) {
-      if (moments) {
-        file.Read("m." + entry.name, entry, state.m);
-        file.Read("v." + entry.name, entry, state.v);
-      }
-      if (state.has_own_master()) file.ReadMaster(state, entry);
+    const auto& entries = state.set->table->entries();
+    for (size_t i = 0; i < entries.size(); ++i) {
+      if (moments) file.ReadMoments(state, i);
+      if (state.has_own_master()) file.ReadMaster(state, entries[i]);
     }
   }
 }
@@ -231,9 +278,14 @@ void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments) 
 int64_t OptimizerBytes(Optimizer& optimizer, bool moments) {
   int64_t bytes = 0;
   for (const Optimizer::SetState& state : optimizer.sets()) {
-    int64_t each = moments ? 8 : 0;
-    if (state.has_own_master()) each += MayHalve(state) ? 2 : 4;
-    for (const TensorEntry& entry : state.set->table->entries()) bytes += each * entry.elements;
+    const int64_t master = state.has_own_master() ? MayHalve(state) ? 2 : 4 : 0;
+    for (const TensorEntry& entry : state.set->table->entries()) {
+      bytes += master * entry.elements;
+      if (!moments) continue;
+      bytes += state.m.elements() > 0
+                   ? 8 * entry.elements
+                   : 2 * 4 * (CodeWords(entry) + kernels::MomentBlocks(entry.elements));
+    }
   }
   return bytes;
 }

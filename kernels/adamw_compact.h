@@ -1,0 +1,67 @@
+// AdamW over one tensor whose state is kept small: moments of 8 bits, and weights of 16 without a
+// copy in float32.
+//
+// A block of kMomentBlock elements shares a scale, its largest magnitude. An element is stored as
+// its share of that, in a floating-point number of 8 bits whose largest value stands for 1:
+//   m   sign, 3 bits of exponent, 4 of fraction
+//   v   4 bits of exponent, 4 of fraction
+// Neighbouring values lie at most 1/16 of the smaller apart, down to 2^-7 (m) and 2^-15 (v) of the
+// scale; below that they lie evenly, about 2^-11 and 2^-19 of the scale apart. A number between two
+// of them becomes the upper with the probability of its distance from the lower, so that what is
+// stored is right in the mean (rounding to the nearest is not: with beta2 = 0.999 a moment changes
+// by less than half a step and would stay where it is for good). Only v has no 0 for what is not 0:
+// below its smallest value it is that value, because a moment of 0 under a first moment that is not
+// would be a step of any size. One rounding is off by less than max(1/16 of the number, the
+// smallest step); over the moment's memory the errors add up to a standard deviation of at most
+// (1/32) / sqrt(1 - beta^2) of it, 0.07 for m and 0.10 for v with the defaults. The step that is
+// made uses the moments before they are rounded.
+// Weights without a master take their step in float32 and are rounded up or down in the same way:
+// steps smaller than the distance of two weights are made in the mean.
+// Random numbers: a function of (seed, set, step, index of the element), on any number of
+// threads. Thread safety, alignment, errors: kernels/device/launch.h.
+#pragma once
+
+#include "kernels/adamw.h"
+#include "kernels/device/launch.h"
+
+namespace plumb::kernels {
+
+inline constexpr int64_t kMomentBlock = 256;
+constexpr int64_t MomentBlocks(int64_t n) { return (n + kMomentBlock - 1) / kMomentBlock; }
+
+// One moment of n elements; either all of `exact` or the other two.
+struct MomentState {
+  float* exact = nullptr;    // [n]
+  uint8_t* codes = nullptr;  // [n]
+  float* scales = nullptr;   // [MomentBlocks(n)]
+};
+
+struct AdamwCompact {
+  static constexpr const char* kName = "AdamwCompact (moments in int8, weights without masters)";
+  // T[n], read and rounded at random where `master` is missing; else it receives the rounded
+  // master, or is nullptr where T is float and the parameters are the master.
+  void* param = nullptr;
+  float* master = nullptr;  // [n]
+  MomentState m, v;
+  const float* grad = nullptr;  // [n]
+  bool decay = true;
+  int64_t n = 0;
+  AdamwOptions options;
+  // The address of the draws; first: the tensor's place among the elements of its set, even.
+  uint64_t seed = 0;
+  uint32_t set = 0, draw_step = 0;
+  int64_t first = 0;
+  void Cpu(const Launch& launch) const;
+};
+
+// What a stored moment says: out[n]. `negative`: of m.
+struct DecodeMoment {
+  static constexpr const char* kName = "DecodeMoment (moments in int8)";
+  MomentState from;
+  bool negative = false;
+  int64_t n = 0;
+  float* out = nullptr;
+  void Cpu(const Launch& launch) const;
+};
+
+}  // namespace plumb::kernels

@@ -1,0 +1,187 @@
+#include "learner/loop/memory_plan.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <utility>
+
+#include "kernels/adamw_compact.h"
+#include "learner/algorithms/algorithm.h"
+#include "learner/offline/preference_loss.h"
+#include "learner/update/checkpoint_size.h"
+#include "policy_model/families/model_config.h"
+
+namespace plumb::learner {
+namespace {
+
+using configs::AlgorithmName;
+using policy_model::PassBytes;
+using policy_model::PassSize;
+using policy_model::Weights;
+
+std::string Parameters(int64_t n) {
+  char text[40];
+  if (n >= 1'000'000'000) std::snprintf(text, sizeof text, "%.2f B", static_cast<double>(n) / 1e9);
+  else if (n >= 1'000'000) std::snprintf(text, sizeof text, "%.1f M", static_cast<double>(n) / 1e6);
+  else std::snprintf(text, sizeof text, "%lld", static_cast<long long>(n));
+  return std::string(text) + " parameters";
+}
+
+struct Counts {
+  int64_t trained = 0, frozen = 0;
+};
+
+Counts CountsOf(const Weights& weights) {
+  Counts counts;
+  for (const auto& set : weights.sets())
+    (set->trained ? counts.trained : counts.frozen) += set->flat.elements();
+  return counts;
+}
+
+// LibTorch's attention on a GPU takes outputs and gradients of its own before they are copied: the
+// queries', keys' and values' (these once for every query head) and sums in float.
+int64_t GpuAttention(const Weights& weights, int64_t tokens) {
+  if (weights.device().is_cpu()) return 0;
+  const auto element = static_cast<int64_t>(ElementSize(weights.dtype()));
+  const int64_t width = weights.shape().heads * weights.shape().head_dim;
+  return tokens * width * (5 * element + 4);
+}
+
+bool HasReference(const configs::Config& config) {
+  switch (config.algorithm.name) {
+    case AlgorithmName::kDpo: return UsesReference(config.preference.loss);
+    case AlgorithmName::kRewardModel:
+    case AlgorithmName::kSft: return false;
+    default: return NeedsReference(config);
+  }
+}
+
+// A copy of what is trained; adapters switched off need none, unless a warm start trained them.
+int64_t ReferenceBytes(const configs::Config& config, const Weights& weights) {
+  if (!HasReference(config)) return 0;
+  const bool warm = !configs::IsOffline(config) && config.sft.steps > 0;
+  if (!weights.base().trained && !warm) return 0;
+  return CountsOf(weights).trained * static_cast<int64_t>(ElementSize(weights.dtype()));
+}
+
+void AddActivations(const configs::Config& config, const Weights& weights, const PassSize& size,
+                    const std::string& of, MemoryPlan& plan) {
+  const bool again = config.optimizer.recompute == configs::Recompute::kLayer;
+  const PassBytes pass = policy_model::BytesOfTraining(weights, size, again);
+  plan.Add("activations" + of, pass.saved,
+           std::to_string(size.tokens) + " tokens a micro-batch, " +
+               (again ? "of one layer and what goes into each" : "of all layers"));
+  plan.Add(
+      "scratch" + of,
+      pass.scratch + policy_model::BytesOfPositions(weights) + GpuAttention(weights, size.tokens),
+      "logits, gradients of activations, tables of positions");
+}
+
+void AddCritic(const configs::Config& config, const Weights& policy, const PassSize& size,
+               MemoryPlan& plan) {
+  if (config.algorithm.name != AlgorithmName::kPpo) return;
+  if (config.critic.mode == configs::CriticMode::kShared) {
+    const int64_t head = policy.shape().hidden;
+    plan.Add("critic", BytesOfState(head, 0, policy.dtype(), config.optimizer).total(),
+             "a head on the policy's trunk");
+    return;
+  }
+  policy_model::ModelShape shape =
+      config.critic.path.empty()
+          ? policy.shape()
+          : policy_model::ReadModelConfig(config.critic.path, policy.shape().max_positions);
+  shape.scalar_head = true;
+  const Weights critic = Weights::WithoutMemory(shape, policy.stream(), policy.dtype());
+  const Counts counts = CountsOf(critic);
+  plan.Add("critic", BytesOfState(counts.trained, 0, critic.dtype(), config.optimizer).total(),
+           Parameters(counts.trained) + " with their masters, gradients and moments");
+  AddActivations(config, critic, size, " (critic)", plan);
+}
+
+}  // namespace
+
+StateBytes BytesOfState(int64_t trained, int64_t frozen, DType type,
+                        const configs::OptimizerConfig& options) {
+  const auto size = static_cast<int64_t>(ElementSize(type));
+  const int64_t f = sizeof(float);
+  const bool masters = type != DType::kFloat32 && options.masters == configs::Masters::kFloat32;
+  const int64_t moments = options.moments == configs::Moments::kFloat32
+                              ? 2 * trained * f
+                              : 2 * (trained + kernels::MomentBlocks(trained) * f);
+  return {.weights = (trained + frozen) * size,
+          .masters = masters ? trained * f : 0,
+          .gradients = trained * f,
+          .moments = moments};
+}
+
+void MemoryPlan::Add(std::string kind, int64_t bytes, std::string what) {
+  if (bytes > 0) items.push_back({std::move(kind), bytes, std::move(what)});
+}
+
+int64_t MemoryPlan::total() const {
+  int64_t sum = 0;
+  for (const MemoryItem& item : items) sum += item.bytes;
+  return sum;
+}
+
+std::string MemoryPlan::Line() const {
+  std::string out;
+  for (const MemoryItem& item : items)
+    out += (out.empty() ? "" : " + ") + item.kind + " " + SizeText(item.bytes);
+  return out + " = " + SizeText(total());
+}
+
+std::string MemoryPlan::Text() const {
+  std::string out;
+  const auto line = [&](const std::string& kind, int64_t bytes, const std::string& what) {
+    const std::string size = SizeText(bytes);
+    out += kind + std::string(kind.size() < 22 ? 22 - kind.size() : 1, ' ') +
+           std::string(size.size() < 10 ? 10 - size.size() : 1, ' ') + size +
+           (what.empty() ? "" : "  " + what) + "\n";
+  };
+  for (const MemoryItem& item : items) line(item.kind, item.bytes, item.what);
+  line("in all", total(), "");
+  return out;
+}
+
+PassSize LargestBatch(const configs::Config& config, const policy_model::ModelShape& shape) {
+  const bool offline = configs::IsOffline(config);
+  int64_t longest = config.sft.max_tokens, sequences = config.sft.batch, together = 1;
+  if (offline && config.algorithm.name != AlgorithmName::kSft) {
+    longest = config.preference.max_tokens;
+    together = 2;  // a micro-batch never parts a pair
+    sequences = 2 * config.preference.batch;
+  }
+  longest = std::min(longest, shape.max_positions);
+  if (!offline) {
+    const bool warm = config.sft.steps > 0;
+    const int64_t answered = std::min(config.data.max_prompt_tokens + config.rollout.max_new_tokens,
+                                      shape.max_positions),
+                  answers = config.rollout.prompts_per_step * config.rollout.samples_per_prompt;
+    const int64_t demonstrated = warm ? sequences * longest : 0;
+    longest = warm ? std::max(longest, answered) : answered;
+    sequences = (std::max(demonstrated, answers * answered) + longest - 1) / longest;
+  }
+  const int64_t tokens = std::max(
+      together * longest, std::min(config.optimizer.micro_batch_tokens, sequences * longest));
+  return {.tokens = tokens, .rows = tokens, .longest = longest};
+}
+
+MemoryPlan PlanLearner(const configs::Config& config, const Weights& weights) {
+  const Counts counts = CountsOf(weights);
+  const StateBytes state =
+      BytesOfState(counts.trained, counts.frozen, weights.dtype(), config.optimizer);
+  const std::string trained = Parameters(counts.trained) + " trained",
+                    type = configs::NameOf(config.model.dtype);
+  MemoryPlan plan;
+  plan.Add("weights", state.weights, Parameters(counts.trained + counts.frozen) + ", " + type);
+  plan.Add("masters", state.masters, "float32, " + trained);
+  plan.Add("gradients", state.gradients, "float32, " + trained);
+  plan.Add("moments", state.moments, "two, " + NameOf(config.optimizer.moments));
+  const PassSize size = LargestBatch(config, weights.shape());
+  AddActivations(config, weights, size, "", plan);
+  plan.Add("reference", ReferenceBytes(config, weights), "the policy as it was, " + type);
+  AddCritic(config, weights, size, plan);
+  return plan;
+}
+
+}  // namespace plumb::learner

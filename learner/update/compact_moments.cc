@@ -1,0 +1,38 @@
+#include "learner/update/compact_moments.h"
+
+#include "common/base/error.h"
+
+namespace plumb::learner {
+
+CompactMoments::CompactMoments(const Stream& stream, const policy_model::TensorList& table) {
+  int64_t blocks = 0;
+  for (const auto& entry : table.entries()) {
+    PLUMB_CHECK(entry.offset % 4 == 0, "codes of a tensor begin with a word");
+    offsets_.push_back(entry.offset);
+    first_blocks_.push_back(blocks);
+    blocks += kernels::MomentBlocks(entry.elements);
+  }
+  codes_ = policy_model::FlatBuffer(stream, DType::kInt32, (table.flat_elements() + 3) / 4);
+  scales_ = policy_model::FlatBuffer(stream, DType::kFloat32, blocks);
+}
+
+kernels::MomentState CompactMoments::Of(size_t entry) {
+  return {.codes = static_cast<uint8_t*>(codes_.data()) + offsets_[entry],
+          .scales = scales_.f32() + first_blocks_[entry]};
+}
+
+void CheckCompact(const configs::OptimizerConfig& options, Device device) {
+  if (device.is_cpu()) return;
+  const auto refuse = [&](const char* option, const std::string& value) {
+    throw Error(ErrorCode::kUnsupported,
+                "optimizer." + std::string(option) + " = \"" + value +
+                    "\" is computed on the CPU only so far, and run.device is " +
+                    DeviceName(device) +
+                    ": leave it at \"float32\", or train an adapter "
+                    "(policy.adapter = \"lora\"), which has little of either");
+  };
+  if (options.moments != configs::Moments::kFloat32) refuse("moments", NameOf(options.moments));
+  if (options.masters != configs::Masters::kFloat32) refuse("masters", NameOf(options.masters));
+}
+
+}  // namespace plumb::learner

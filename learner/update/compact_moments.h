@@ -1,0 +1,40 @@
+// One moment of a set of parameters in 8 bits an element and a scale a block, tensor by tensor: no
+// block reaches over two of them, so that a file can hold each on its own.
+//
+// What a code means: kernels/adamw_compact.h. Thread safety: that of FlatBuffer. Ownership: owns
+// its buffers. Errors: kUnsupported of CheckCompact.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "configs/config.h"
+#include "kernels/adamw_compact.h"
+#include "policy_model/families/tensor_table.h"
+#include "policy_model/memory/flat_buffer.h"
+
+namespace plumb::learner {
+
+class CompactMoments {
+ public:
+  CompactMoments() = default;
+  // All zero.
+  CompactMoments(const Stream& stream, const policy_model::TensorList& table);
+
+  // Of the table's tensor number `entry`.
+  kernels::MomentState Of(size_t entry);
+  int64_t first_block(size_t entry) const { return first_blocks_[entry]; }
+
+  // Codes, a byte each where the set has its element, in whole int32; float scales.
+  policy_model::FlatBuffer& codes() { return codes_; }
+  policy_model::FlatBuffer& scales() { return scales_; }
+
+ private:
+  std::vector<int64_t> offsets_, first_blocks_;  // of each tensor
+  policy_model::FlatBuffer codes_, scales_;
+};
+
+// Throws kUnsupported where a GPU is to keep moments or weights in a way that only the CPU has.
+void CheckCompact(const configs::OptimizerConfig& options, Device device);
+
+}  // namespace plumb::learner

@@ -1,0 +1,153 @@
+#include "learner/loop/memory_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "learner/update/optimizer.h"
+#include "tests/learner/tiny_learner.h"
+
+namespace plumb::learner {
+namespace {
+
+using configs::AlgorithmName;
+using policy_model::Weights;
+
+configs::Config Recipe(AlgorithmName name = AlgorithmName::kGrpo) {
+  configs::Config config;
+  config.algorithm.name = name;
+  config.optimizer.micro_batch_tokens = 256;
+  return config;
+}
+
+int64_t BytesOf(const MemoryPlan& plan, const std::string& kind) {
+  int64_t bytes = 0;
+  for (const MemoryItem& item : plan.items) bytes += item.kind == kind ? item.bytes : 0;
+  return bytes;
+}
+
+// The buffers themselves, for every way of keeping them.
+TEST(MemoryPlanTest, StateIsWhatTheOptimizerHolds) {
+  for (const DType dtype : {DType::kFloat32, DType::kBFloat16}) {
+    for (const bool lora : {false, true}) {
+      for (const auto masters : {configs::Masters::kFloat32, configs::Masters::kNone}) {
+        for (const auto moments : {configs::Moments::kFloat32, configs::Moments::kInt8}) {
+          configs::Config config = Recipe();
+          config.model.dtype = dtype;
+          config.optimizer.masters = masters;
+          config.optimizer.moments = moments;
+          Weights weights(TinyShape(), Device::kCpu, dtype),
+              planned = Weights::WithoutMemory(TinyShape(), Device::kCpu, dtype);
+          if (lora) {
+            weights.AddAdapter({.rank = 4}, 1);
+            planned.AddAdapter({.rank = 4}, 1);
+          }
+          Optimizer optimizer(weights, config.optimizer);
+          size_t held = 0, gradients = 0, kept = 0, own = 0;
+          for (const auto& set : weights.sets()) held += set->flat.bytes();
+          for (Optimizer::SetState& state : optimizer.sets()) {
+            gradients += state.grad.bytes();
+            own += state.own_master.bytes();
+            for (const auto* each : state.moments()) kept += each->bytes();
+          }
+          const MemoryPlan plan = PlanLearner(config, planned);
+          EXPECT_EQ(BytesOf(plan, "weights"), static_cast<int64_t>(held));
+          EXPECT_EQ(BytesOf(plan, "gradients"), static_cast<int64_t>(gradients));
+          EXPECT_EQ(BytesOf(plan, "masters"), static_cast<int64_t>(own));
+          // Blocks of tensors that are smaller than one.
+          EXPECT_NEAR(static_cast<double>(BytesOf(plan, "moments")), static_cast<double>(kept),
+                      moments == configs::Moments::kInt8 ? 0.12 * static_cast<double>(kept) : 0);
+        }
+      }
+    }
+  }
+}
+
+TEST(MemoryPlanTest, AParameterOfAFullFineTuneHasItsBytes) {
+  configs::OptimizerConfig options;
+  const int64_t n = 1 << 20;
+  EXPECT_EQ(BytesOfState(n, 0, DType::kFloat32, options).total(), 16 * n);
+  EXPECT_EQ(BytesOfState(n, 0, DType::kBFloat16, options).total(), 18 * n);
+  options.masters = configs::Masters::kNone;
+  EXPECT_EQ(BytesOfState(n, 0, DType::kBFloat16, options).total(), 14 * n);
+  options.moments = configs::Moments::kInt8;
+  EXPECT_EQ(BytesOfState(n, 0, DType::kBFloat16, options).total(), 8 * n + n / 32);
+  EXPECT_EQ(BytesOfState(0, n, DType::kBFloat16, options).total(), 2 * n) << "frozen";
+}
+
+TEST(MemoryPlanTest, TheLargestBatchIsTheRecipesOwn) {
+  policy_model::ModelShape shape = TinyShape();
+  shape.max_positions = 4096;
+  configs::Config config = Recipe();
+  config.data.max_prompt_tokens = 100;
+  config.rollout.max_new_tokens = 60;
+  config.rollout.prompts_per_step = 32;
+  EXPECT_EQ(LargestBatch(config, shape).tokens, 256) << "the budget";
+  EXPECT_EQ(LargestBatch(config, shape).longest, 160);
+  config.rollout.max_new_tokens = 400;
+  EXPECT_EQ(LargestBatch(config, shape).tokens, 500) << "an answer that is longer";
+  config.optimizer.micro_batch_tokens = 1 << 20;
+  config.rollout.prompts_per_step = 2;
+  config.rollout.samples_per_prompt = 4;
+  EXPECT_EQ(LargestBatch(config, shape).tokens, 8 * 500) << "all there is in a step";
+  shape.max_positions = 128;
+  EXPECT_EQ(LargestBatch(config, shape).longest, 128);
+
+  config = Recipe(AlgorithmName::kDpo);
+  shape.max_positions = 4096;
+  config.preference.max_tokens = 200;
+  EXPECT_EQ(LargestBatch(config, shape).tokens, 400) << "a pair is not parted";
+  config = Recipe(AlgorithmName::kSft);
+  config.sft.max_tokens = 20;
+  config.sft.batch = 3;
+  EXPECT_EQ(LargestBatch(config, shape).tokens, 60);
+}
+
+TEST(MemoryPlanTest, OtherModelsAreCounted) {
+  const Weights policy = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
+  const int64_t n = policy.flat().elements();
+  EXPECT_EQ(BytesOf(PlanLearner(Recipe(), policy), "reference"), 0);
+  configs::Config kl = Recipe();
+  kl.algorithm.kl_coef = 0.1;
+  EXPECT_EQ(BytesOf(PlanLearner(kl, policy), "reference"), 4 * n);
+  EXPECT_EQ(BytesOf(PlanLearner(Recipe(AlgorithmName::kDpo), policy), "reference"), 4 * n);
+  EXPECT_EQ(BytesOf(PlanLearner(Recipe(AlgorithmName::kSft), policy), "reference"), 0);
+  Weights lora = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
+  lora.AddAdapter({.rank = 4}, 1);
+  EXPECT_EQ(BytesOf(PlanLearner(kl, lora), "reference"), 0) << "the base with the adapter off";
+  kl.sft.steps = 3;
+  EXPECT_EQ(BytesOf(PlanLearner(kl, lora), "reference"), 4 * lora.sets()[1]->flat.elements());
+
+  const MemoryPlan ppo = PlanLearner(Recipe(AlgorithmName::kPpo), policy);
+  EXPECT_GT(BytesOf(ppo, "critic"), 15 * n);
+  EXPECT_GT(BytesOf(ppo, "activations (critic)"), BytesOf(ppo, "activations") / 2);
+  configs::Config shared = Recipe(AlgorithmName::kPpo);
+  shared.critic.mode = configs::CriticMode::kShared;
+  EXPECT_EQ(BytesOf(PlanLearner(shared, policy), "critic"), 16 * 32);
+}
+
+TEST(MemoryPlanTest, ALayerThatIsComputedAgainIsNotKept) {
+  policy_model::ModelShape shape = TinyShape();
+  shape.layers = 12;
+  const Weights weights = Weights::WithoutMemory(shape, Device::kCpu, DType::kFloat32);
+  configs::Config config = Recipe();
+  const int64_t all = BytesOf(PlanLearner(config, weights), "activations");
+  config.optimizer.recompute = configs::Recompute::kLayer;
+  EXPECT_LT(4 * BytesOf(PlanLearner(config, weights), "activations"), all);
+}
+
+TEST(MemoryPlanTest, TheSumIsSaidByKind) {
+  MemoryPlan plan;
+  plan.Add("weights", 2'000'000'000, "1.00 B parameters, bfloat16");
+  plan.Add("nothing", 0, "");
+  plan.Add("moments", 500'000'000, "two, int8");
+  EXPECT_EQ(plan.total(), 2'500'000'000);
+  EXPECT_EQ(plan.Line(), "weights 2.0 GB + moments 500 MB = 2.5 GB");
+  EXPECT_EQ(plan.Text(),
+            "weights                   2.0 GB  1.00 B parameters, bfloat16\n"
+            "moments                   500 MB  two, int8\n"
+            "in all                    2.5 GB\n");
+}
+
+}  // namespace
+}  // namespace plumb::learner
