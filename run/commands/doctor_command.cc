@@ -21,6 +21,7 @@
 #include "common/base/size_text.h"
 #include "common/sandbox/sandbox.h"
 #include "kernels/device/stream.h"
+#include "policy_model/memory/torch_version.h"
 #include "policy_model/transformer.h"
 #include "run/commands/cli.h"
 #include "run/commands/manual.h"
@@ -165,7 +166,8 @@ Finding Disk() {
   return {"disk", Grade::kOk, SizeText(free) + " free here", ""};
 }
 
-// Where the loaded library lies: the name after the last blank of its line in /proc/self/maps.
+// The loaded library: which it says that it is, and where it lies, which is the name after the last
+// blank of its line in /proc/self/maps.
 Finding LibTorch() {
   std::ifstream maps("/proc/self/maps");
   std::string library;
@@ -178,18 +180,14 @@ Finding LibTorch() {
   if (library.empty())
     return {"LibTorch", Grade::kMissing, "not loaded",
             "make setup, or PLUMB_TORCH=/path/to/libtorch make build"};
-  const std::filesystem::path root = std::filesystem::path(library).parent_path().parent_path();
-  std::string version = FirstLine(root / "build-version");  // an unpacked LibTorch
-  // the wheel: __version__ = '2.11.0+cu130'
-  std::ifstream python(root / "version.py");
-  for (std::string line; version.empty() && std::getline(python, line);) {
-    if (line.rfind("__version__", 0) != 0) continue;
-    const size_t begin = line.find('\''), end = line.rfind('\'');
-    if (begin != std::string::npos && end > begin)
-      version = line.substr(begin + 1, end - begin - 1);
+  const std::string version = policy_model::TorchVersion(),
+                    headers = policy_model::TorchVersionOfHeaders();
+  const std::string text = version + " at " + std::filesystem::path(library).parent_path().string();
+  if (!version.starts_with(headers)) {
+    return {"LibTorch", Grade::kNote, text + ", and this program was built for " + headers,
+            "another version may compute otherwise, or not at all: build again with this one"};
   }
-  return {"LibTorch", Grade::kOk,
-          (version.empty() ? "version unknown" : version) + " at " + root.string(), ""};
+  return {"LibTorch", Grade::kOk, text, ""};
 }
 
 Finding Gpu() {
