@@ -87,6 +87,18 @@ Json RecordJson(const StoredGroup& stored) {
   return j;
 }
 
+// What the rows of a dataset that are no prompts are: all of one kind (replay/datasets/importer.h).
+const char* DatasetKind(const Store& store, const std::string& name) {
+  const auto first = store.ReadPreferences(name, 0, 1);
+  if (first.empty()) return "preferences";
+  switch (first.front().kind) {
+    case PreferenceKind::kPair: return "preferences";
+    case PreferenceKind::kLabelled: return "labelled_completions";
+    case PreferenceKind::kDemonstration: return "demonstrations";
+  }
+  return "preferences";
+}
+
 Json RecordJson(const PreferenceRecord& r) {
   Json j = {{"dataset", r.dataset}, {"row", r.row}};
   j["kind"] = r.kind == PreferenceKind::kPair       ? "pair"
@@ -112,7 +124,7 @@ Json Describe(const Store& store, const DumpOptions& options) {
   const auto preferences = store.PreferenceDatasets();
   j["datasets"] = Json::object();
   for (const auto& [name, rows] : store.Datasets()) j["datasets"]["prompts"][name] = rows;
-  for (const auto& [name, rows] : preferences) j["datasets"]["preferences"][name] = rows;
+  for (const auto& [name, rows] : preferences) j["datasets"][DatasetKind(store, name)][name] = rows;
   j["scores"] = Json::object();
   for (const auto& [name, about] : store.ScoreNames()) j["scores"][name] = about;
   for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {

@@ -71,6 +71,22 @@ TEST(DumpTest, AStoreOfPreferencesShowsItsDatasetsScoresAndARow) {
   EXPECT_EQ(text.find("datasets: none"), std::string::npos) << text;
 }
 
+TEST(DumpTest, DatasetsStandUnderWhatTheyHold) {
+  TempFolder folder;
+  auto store = OpenStore(folder / "store");
+  const auto import = [&](const char* row, const char* name) {
+    ImportFiles(*store, ImportOf(WriteFile(folder / name, row), name));
+  };
+  import(R"({"prompt": "p", "chosen": "good", "rejected": "bad"})", "pairs");
+  import(R"({"prompt": "p", "completion": "c", "label": true})", "judged");
+  import(R"({"prompt": "p", "completion": "c"})", "sft");
+  import(R"({"prompt": "p", "answer": "a"})", "asked");
+  const auto j = nlohmann::json::parse(DumpStore(folder / "store", {.json = true}));
+  EXPECT_EQ(j["datasets"], nlohmann::json::parse(R"({"prompts": {"asked": 1},
+    "preferences": {"pairs": 1}, "labelled_completions": {"judged": 1},
+    "demonstrations": {"sft": 1}})"));
+}
+
 TEST(DumpTest, AStoreOfPromptsShowsTheFirst) {
   TempFolder folder;
   auto store = OpenStore(folder / "store");
