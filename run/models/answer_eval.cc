@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "common/base/error.h"
+#include "replay/datasets/rows/end_token.h"
 #include "reward/maths/answer.h"
 #include "reward/maths/math_answer.h"
 #include "reward/models/reward_model.h"
@@ -50,8 +51,11 @@ std::vector<int64_t> PassCounts(int64_t n) {
 }
 
 AnswerEval::AnswerEval(const configs::RewardConfig& rewards, const std::string& success,
-                       const Tokenizer& tokenizer, int64_t samples)
-    : scorer_(rewards, reward::WithModelParts(tokenizer)), pass_counts_(PassCounts(samples)) {
+                       const Tokenizer& tokenizer, int64_t samples,
+                       std::vector<std::string> end_tokens)
+    : scorer_(rewards, reward::WithModelParts(tokenizer)),
+      pass_counts_(PassCounts(samples)),
+      end_tokens_(std::move(end_tokens)) {
   std::string names;
   for (const auto& [name, digest] : scorer_.Digests()) {
     names += (names.empty() ? "" : ", ") + name;
@@ -155,7 +159,7 @@ void AnswerEval::AddOne(TrajectoryGroup& group, Parts& parts, const Each& each) 
     const Prompt& prompt = group.lease.prompt;
     line["prompt"] = prompt.messages.empty() ? OrderedJson(prompt.text)
                                              : OrderedJson::parse(reward::PromptText(prompt));
-    line["completion"] = t.completion;
+    line["completion"] = replay::Said(t, end_tokens_);
     line["finish"] = FinishName(t.finish);
     line["ground_truth"] =
         prompt.ground_truth.empty() ? OrderedJson(nullptr) : OrderedJson(prompt.ground_truth);

@@ -59,11 +59,13 @@ class AnswerEval {
  public:
   // `success`: the part that says what is right; "": the first. kNotFound where there is none of
   // that name.
+  // `end_tokens`: texts of the model's, which stand at the end of an answer's tokens.
   AnswerEval(const configs::RewardConfig& rewards, const std::string& success,
-             const Tokenizer& tokenizer, int64_t samples);
+             const Tokenizer& tokenizer, int64_t samples, std::vector<std::string> end_tokens = {});
 
   // Prompts' answers, all of each prompt's. `each` sees every answer once it is scored: its line of
-  // a file for people and programs.
+  // a file for people and programs, with the text as exports have it, without an end token. Lines
+  // come in the order of `groups`.
   using Each = std::function<void(const nlohmann::ordered_json&)>;
   void Add(std::vector<TrajectoryGroup> groups, const Each& each);
 
@@ -79,6 +81,7 @@ class AnswerEval {
 
   reward::GroupScorer scorer_;
   const std::vector<int64_t> pass_counts_;
+  const std::vector<std::string> end_tokens_;
   size_t success_ = 0;  // of the parts
   // what an answer says, and whether two say the same; empty: nobody knows
   std::function<std::string(const std::string&)> says_;

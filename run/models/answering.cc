@@ -1,6 +1,7 @@
 #include "run/models/answering.h"
 
 #include <algorithm>
+#include <map>
 
 namespace plumb::run {
 namespace {
@@ -26,13 +27,22 @@ Answering::Answering(const ModelFolder& model, const AnsweringOptions& options)
 bool Answering::Run(std::span<const Prompt> prompts, const Finished& finished,
                     const std::function<bool()>& stop,
                     const std::function<void(const actor::DrawnToken&)>& drawn) {
-  size_t submitted = 0, done = 0;
-  while (done < prompts.size()) {
+  // Prompts that may have begun before the first of them has been handed over.
+  const auto window = static_cast<size_t>(
+      std::max(2 + 2 * options_.max_batch / options_.samples,
+               options_.held_tokens / (options_.samples * options_.max_new_tokens)));
+  std::map<size_t, actor::GenerateResult> held;
+  size_t submitted = 0, next = 0;
+  ended_ = 0;
+  while (next < prompts.size()) {
     if (stop()) {
       engine_.Abandon();
+      for (auto& [prompt, result] : held) finished(prompt, result);
       return false;
     }
-    for (; submitted < prompts.size() && submitted - done < kPromptsInFlight; ++submitted) {
+    for (; submitted < prompts.size() && submitted - next < window &&
+           submitted - static_cast<size_t>(ended_) < kPromptsInFlight;
+         ++submitted) {
       const Prompt& p = prompts[submitted];
       const int64_t room = model_.shape.max_positions - static_cast<int64_t>(p.tokens.size());
       engine_.Submit(
@@ -47,9 +57,11 @@ bool Answering::Run(std::span<const Prompt> prompts, const Finished& finished,
       for (const actor::DrawnToken& token : engine_.last_drawn()) drawn(token);
     }
     for (actor::GenerateResult& result : engine_.TakeFinished()) {
-      ++done;
-      finished(result.id, result);
+      ++ended_;
+      held.emplace(result.id, std::move(result));
     }
+    for (; !held.empty() && held.begin()->first == next; ++next, held.erase(held.begin()))
+      finished(next, held.begin()->second);
   }
   return true;
 }

@@ -2,6 +2,8 @@
 //
 // Purpose: what `generate --prompts` and `eval` share: every prompt gets its answers, at most
 // max_new_tokens each and no more than the model's positions leave, however many prompts wait.
+// Answers are handed over in the order of the prompts; those that end before an earlier prompt's
+// are held meanwhile, held_tokens of them at most, since no more prompts are begun until then.
 // Thread safety: one thread. Ownership: borrows the model. Errors: those of the engine's options;
 // an answer that was never generated comes as kAborted with its reason.
 #pragma once
@@ -24,14 +26,17 @@ struct AnsweringOptions {
   kernels::SamplingOptions sampling;
   std::vector<std::string> stop;
   Purpose purpose = Purpose::kEval;  // of the random address: train and eval never meet
+  // Of answers that wait for an earlier prompt's; never so few that the batch would run empty.
+  int64_t held_tokens = int64_t{4} << 20;
 };
 
 class Answering {
  public:
   Answering(const ModelFolder& model, const AnsweringOptions& options);
 
-  // `prompts` have their tokens. `finished` sees each prompt's index and its answers as they end,
-  // in any order; `stop` is asked between steps. False: stopped; the rest has no answer.
+  // `prompts` have their tokens. `finished` sees each prompt's index and its answers, prompt by
+  // prompt; `stop` is asked between steps. False: stopped; the rest has no answer, and what had
+  // ended behind a prompt that had not was handed over last.
   // `drawn` sees each token as it is drawn; may be empty.
   using Finished = std::function<void(size_t prompt, actor::GenerateResult& result)>;
   bool Run(std::span<const Prompt> prompts, const Finished& finished,
@@ -39,11 +44,13 @@ class Answering {
            const std::function<void(const actor::DrawnToken&)>& drawn = {});
 
   const actor::EngineCounters& counters() const { return engine_.counters(); }
+  int64_t ended() const { return ended_; }  // prompts of the running or last Run, held ones too
 
  private:
   const ModelFolder& model_;
   const AnsweringOptions options_;
   actor::Engine engine_;
+  int64_t ended_ = 0;
 };
 
 // A sample as rewards see it: prompt and answer as one sequence, and the answer's text.

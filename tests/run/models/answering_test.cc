@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
+#include <numeric>
 
 #include "tests/run/models/toy_model.h"
 #include "tests/testing/temp_folder.h"
@@ -46,6 +48,35 @@ TEST(Answering, EveryPromptGetsTheAnswersItWouldGetAlone) {
         },
         kNever);
   }
+}
+
+// Prompts whose room for an answer differs end in another order than they are asked in.
+TEST(Answering, AnswersComeInTheOrderOfThePromptsAndFewAreHeld) {
+  const plumb::testing::TempFolder temp;
+  testing::WriteToyModel(temp / "model", {.end_token = false});
+  const ModelFolder model = LoadModel(temp / "model", {.threads = 1});
+  std::vector<Prompt> prompts = Prompts(model, 40);
+  const auto full = static_cast<size_t>(model.shape.max_positions) - 1;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    if (i % 20 != 0) prompts[i].tokens.resize(full, prompts[i].tokens.back());  // ends at once
+  }
+  Answering answering(model,
+                      {.samples = 4, .max_new_tokens = 20, .max_batch = 8, .held_tokens = 1});
+  std::vector<size_t> order;
+  int64_t most_held = 0;
+  const auto told = [&] { return static_cast<int64_t>(order.size()); };
+  ASSERT_TRUE(answering.Run(
+      prompts, [&](size_t i, actor::GenerateResult&) { order.push_back(i); },
+      [&] {
+        most_held = std::max(most_held, answering.ended() - told());
+        return false;
+      }));
+  std::vector<size_t> wanted(prompts.size());
+  std::iota(wanted.begin(), wanted.end(), 0u);
+  EXPECT_EQ(order, wanted);
+  EXPECT_GT(most_held, 0) << "nothing ended out of order: this shows nothing";
+  EXPECT_LE(most_held, 5) << "of six prompts that may be begun one is waited for";
+  EXPECT_EQ(answering.ended(), told());
 }
 
 TEST(Answering, ShowsWhatIsDrawnAndStopsWhenAsked) {
