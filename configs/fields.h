@@ -32,14 +32,15 @@ void RunConfig::Visit(V& v) {
   v({"threads", "1",
      "threads of products and kernels in each process, shared by roles that compute there at a "
      "time; 0: the cores, shared by all that do",
-     AtLeast(0)},
+     Within(0, 1024)},
     threads);
   v({"device", "name", "cpu | cuda (the first GPU) | cuda:1 (the second), ..."}, device);
   v({"memory_gb", "GB", "of the device for the run; 0: what is free. More is refused at the start",
      AtLeast(0)},
     memory_gb);
-  v({"actors", "processes", "generating processes under roles = processes", AtLeast(1)}, actors);
-  v({"reward_workers", "processes", "scoring processes under roles = processes", AtLeast(1)},
+  v({"actors", "processes", "generating processes under roles = processes", Within(1, 256)},
+    actors);
+  v({"reward_workers", "processes", "scoring processes under roles = processes", Within(1, 256)},
     reward_workers);
   v({"stall_seconds", "s",
      "a wait in which nothing is generated, scored or stored for this long ends the run and names "

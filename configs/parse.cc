@@ -24,6 +24,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/nearest.h"
+#include "common/base/place.h"
 #include "configs/config.h"
 #include "configs/defaults.h"
 #include "configs/fields.h"
@@ -234,8 +235,12 @@ class Parser {
   void Wrong(const toml::node& node, const std::string& key, const std::string& wanted) {
     std::ostringstream type;
     type << node.type();
-    problems_.push_back(Place(node.source()) + ": " + key + " has to be " + wanted + ", not " +
-                        type.str());
+    const auto text = node.value_exact<std::string>();  // --set takes what is no TOML for a text
+    const bool digits =
+        text && !text->empty() &&
+        text->find_first_not_of("0123456789", text->starts_with('-') ? 1 : 0) == std::string::npos;
+    problems_.push_back(Place(node.source()) + ": " + key + " has to be " + wanted +
+                        (digits ? " of at most 64 bits" : ", not " + type.str()));
   }
 
   void Convert(const toml::node& node, const std::string& key, std::string& out) {
@@ -517,8 +522,16 @@ Loaded ParseRecipe(const std::string& text, const std::string& name,
 }
 
 Loaded LoadRecipe(const std::string& path, const std::vector<std::string>& overrides) {
+  if (path.empty())
+    throw Error(ErrorCode::kInvalidArgument, "is empty: name a TOML file", "recipe");
   if (!std::filesystem::exists(path)) {
     throw Error(ErrorCode::kNotFound, "there is no such recipe; the ones that ship are in configs/",
+                path);
+  }
+  if (std::filesystem::is_directory(path)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                NotWhatIsWanted(path, "a recipe") +
+                    (PlaceOf(path) == Place::kRun ? ", its recipe " + path + "/config.toml" : ""),
                 path);
   }
   Loaded loaded = ParseRecipe(RealFileSystem().ReadFile(path, kMaxRecipeBytes), path, overrides);

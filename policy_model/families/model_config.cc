@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "common/base/json/strict_json.h"
 #include "common/base/log.h"
+#include "common/base/place.h"
 #include "policy_model/families/family.h"
 #include "policy_model/files/safetensors.h"
 
@@ -294,9 +295,12 @@ void Validate(const ModelShape& s, const std::string& where) {
 ModelShape ReadModelConfig(const std::string& directory, int64_t longest) {
   const std::string path = directory + "/config.json";
   if (!RealFileSystem().Exists(path)) {
+    const Place place = PlaceOf(directory);
+    const bool unknown = place == Place::kNothing || place == Place::kFolder;
     throw Error(ErrorCode::kNotFound,
-                "is not a model folder: it has no config.json (models of a hub are not fetched by "
-                "name: download the folder; for a .gguf file: plumb convert)",
+                unknown ? "is not a model folder: it has no config.json (models of a hub are not "
+                          "fetched by name: download the folder; for a .gguf file: `plumb convert`)"
+                        : NotWhatIsWanted(directory, "a model"),
                 directory);
   }
   const ConfigJson whole = ReadJson(path);
@@ -321,7 +325,7 @@ ModelShape ReadModelConfig(const std::string& directory, int64_t longest) {
     keys.Unsupported("quantization_config: weights quantised by '" +
                      quantised.Text("quant_method", "?") +
                      "' are not read here: take the model in bfloat16, or its .gguf file through "
-                     "plumb convert");
+                     "`plumb convert`");
   }
   ReadRope(keys, *family, s);
   if (outer.Has("architectures")) {

@@ -62,12 +62,14 @@ class Reader : public SafetensorsReader {
       throw Error(ErrorCode::kCorruption, what, path);
     };
     if (bytes.size() < 8)
-      corrupt("is too short for a safetensors file: " + std::to_string(bytes.size()) + " bytes");
+      corrupt("is too short for a safetensors file: " + std::to_string(bytes.size()) +
+              " bytes; was it copied to its end? Fetch it again");
     uint64_t header = 0;
     std::memcpy(&header, bytes.data(), 8);
     if (header > kMaxHeaderBytes || header > bytes.size() - 8) {
       corrupt("says its header has " + std::to_string(header) + " bytes, the file has " +
-              std::to_string(bytes.size()) + ": truncated, or not a safetensors file");
+              std::to_string(bytes.size()) +
+              ": truncated, or not a safetensors file; fetch it again");
     }
     const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + 8, header);
     const Json j = ParseHeader(text, path);
@@ -207,7 +209,9 @@ std::unique_ptr<SafetensorsReader> SafetensorsReader::OpenDirectory(const std::s
   }
   if (!has_index) {
     throw Error(ErrorCode::kNotFound,
-                "has neither model.safetensors nor model.safetensors.index.json", directory);
+                "has neither model.safetensors nor model.safetensors.index.json: the weights of "
+                "the model belong beside its config.json",
+                directory);
   }
   const Json index =
       ParseHeader(RealFileSystem().ReadFile(index_path, kMaxHeaderBytes), index_path);

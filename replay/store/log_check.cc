@@ -98,7 +98,7 @@ class LogFile {
         "the record at byte " + std::to_string(at_ + at) + " " + what +
             ": the file was damaged after it was written, and what stands behind that byte cannot "
             "be trusted; nothing "
-            "was changed: bring the folder back from a copy (plumb store snapshot makes them)",
+            "was changed: bring the folder back from a copy (`plumb store snapshot` makes them)",
         path_);
   }
 
@@ -139,7 +139,7 @@ void CheckLogs(const std::string& folder) {
     throw Error(ErrorCode::kCorruption,
                 "does not name a MANIFEST file that is there: it was damaged after it was written; "
                 "nothing was changed: bring "
-                "the folder back from a copy (plumb store snapshot makes them)",
+                "the folder back from a copy (`plumb store snapshot` makes them)",
                 folder + "/CURRENT");
   }
   CheckLogFile(folder + "/" + manifest);

@@ -13,6 +13,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/size_text.h"
+#include "common/base/place.h"
 #include "replay/store/aligned_disk.h"
 #include "replay/store/log_check.h"
 
@@ -196,11 +197,17 @@ void RocksFolder::OpenDb() {
                   "hide them",
                   path);
     }
+    const Place place = PlaceOf(path);
     if (o.read_only || !o.create) {
       throw Error(ErrorCode::kNotFound,
-                  "there is no store here (a run's store is the folder 'store' in its run folder)",
+                  place == Place::kNothing ? "there is no store here (a run's store is the folder "
+                                             "'store' in its run folder)"
+                                           : NotWhatIsWanted(path, "a store"),
                   path);
     }
+    // A store among the files of something else would be taken for a part of it.
+    if (place != Place::kNothing && place != Place::kEmptyFolder && place != Place::kFolder)
+      throw Error(ErrorCode::kInvalidArgument, NotWhatIsWanted(path, "a store"), path);
     MakeFolder(std::filesystem::absolute(folder));
   } else {
     CheckLogs(path);

@@ -12,6 +12,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/metrics/missing_steps.h"
+#include "common/base/place.h"
 
 namespace plumb::run {
 namespace {
@@ -221,9 +222,12 @@ RunData LoadRun(const std::string& folder) {
   data.config = ReadIfThere(folder + "/config.toml");
   const auto summary = ReadIfThere(folder + "/summary.json");
   if (!data.config && !summary && !RealFileSystem().Exists(folder + "/metrics.jsonl")) {
+    const Place place = PlaceOf(folder);
+    const bool unknown = place == Place::kNothing || place == Place::kFolder;
     throw Error(ErrorCode::kNotFound,
-                "no run here: config.toml, metrics.jsonl and summary.json are all missing; give "
-                "the folder that plumb train wrote",
+                unknown ? "no run here: config.toml, metrics.jsonl and summary.json are all "
+                          "missing; give the folder that `plumb train` wrote"
+                        : NotWhatIsWanted(folder, "a run's folder"),
                 folder);
   }
   ReadMetrics(folder, data);

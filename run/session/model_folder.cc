@@ -9,6 +9,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/json/strict_json.h"
+#include "common/base/place.h"
 #include "common/text/template/special_tokens.h"
 #include "policy_model/transformer.h"
 #include "run/session/newest_checkpoint.h"
@@ -55,7 +56,7 @@ bool IsHubName(const std::string& path) {
 // What to do where no model is at `path`; "" where that is not known.
 std::string HowToGet(const std::string& path) {
   if (path.ends_with(".gguf"))
-    return "; a GGUF file becomes a model folder by: plumb convert " + path + " DIR";
+    return "; a GGUF file becomes a model folder by: `plumb convert " + path + " DIR`";
   // "runs/x" where there is a folder `runs` is a path that was misspelt.
   if (!IsHubName(path) || std::filesystem::exists(path.substr(0, path.find('/')))) return "";
   const std::string folder = "models/" + path.substr(path.find('/') + 1);
@@ -113,6 +114,9 @@ std::string StoredDtype(const std::string& folder) {
 }
 
 ModelPlace FindModel(const std::string& path) {
+  if (path.empty())
+    throw Error(ErrorCode::kInvalidArgument,
+                "is empty: name a model folder, an adapter's, or a run's", "model");
   ModelPlace place;
   place.model = WithinRun(path);
   place.base = BaseOf(place.model);
@@ -120,12 +124,14 @@ ModelPlace FindModel(const std::string& path) {
   if (files.Exists(place.base + "/config.json")) return place;
   if (!files.Exists(place.model))
     throw Error(ErrorCode::kNotFound, "there is no such folder" + HowToGet(path), path);
-  throw Error(ErrorCode::kNotFound,
-              "no model here: config.json is missing" +
-                  (path.ends_with(".gguf") ? HowToGet(path)
-                                           : std::string(". A run's folder will do; plumb convert "
-                                                         "makes a folder of a GGUF file")),
-              place.model);
+  throw Error(
+      ErrorCode::kNotFound,
+      NotWhatIsWanted(place.model, "a model") +
+          (PlaceOf(place.model) == Place::kFolder
+               ? "; config.json is missing. A run's folder will do; `plumb convert` makes a "
+                 "folder of a GGUF file"
+               : ""),
+      place.model);
 }
 
 bool WantsBos(const std::string& path, const policy_model::ModelShape& shape,

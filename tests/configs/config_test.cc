@@ -63,6 +63,18 @@ samples_per_prompt = 1
   }
 }
 
+TEST(ConfigTest, ANumberBeyond64BitsIsCalledSo) {
+  const std::string number = "99999999999999999999";
+  try {
+    ParseRecipe("[data]\ntrain = \"arithmetic\"\n", "r.toml", {"run.steps=" + number});
+    FAIL();
+  } catch (const Error& e) {
+    const std::string what = e.what();
+    EXPECT_NE(what.find("run.steps has to be a whole number of at most 64 bits"), std::string::npos)
+        << what;
+  }
+}
+
 TEST(ConfigTest, AGpuIsNamedByItsNumber) {
   const auto with = [](const std::string& device) {
     return std::string(kMinimal) + "[run]\ndevice = \"" + device + "\"\n";

@@ -330,7 +330,11 @@ std::vector<int32_t> Tokenizer::IdsWithoutToken(int64_t vocab,
 std::unique_ptr<Tokenizer> Tokenizer::Load(const std::string& directory) {
   const std::string path = directory + "/tokenizer.json";
   if (!RealFileSystem().Exists(path))
-    throw Error(ErrorCode::kNotFound, "has no tokenizer.json", directory);
+    throw Error(ErrorCode::kNotFound,
+                RealFileSystem().Exists(directory)
+                    ? "has no tokenizer.json: the model's belongs beside its config.json"
+                    : "there is no such folder",
+                directory);
   return Parse(RealFileSystem().ReadFile(path, kMaxFileBytes), path);
 }
 

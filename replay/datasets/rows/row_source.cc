@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/place.h"
 #include "replay/datasets/rows/csv_source.h"
 #include "replay/datasets/rows/line_reader.h"
 #include "replay/datasets/rows/parquet_source.h"
@@ -149,6 +150,8 @@ std::unique_ptr<RowSource> RowSource::Open(const std::string& path, size_t max_r
     if (magic == "PARE")
       throw Error(ErrorCode::kUnsupported, "is an encrypted Parquet file: decrypt it first", path);
     if (magic == "PAR1") return OpenParquet(path, max_row_bytes);
+    if (PlaceOf(path) == Place::kWeights)
+      throw Error(ErrorCode::kUnsupported, NotWhatIsWanted(path, "a file of rows"), path);
     static constexpr char kArrow[] =
         "an Arrow file: write it as Parquet, python3 -c \"import datasets; "
         "datasets.load_from_disk('FOLDER').to_parquet('F.parquet')\"";
