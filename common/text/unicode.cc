@@ -3,41 +3,38 @@
 #include <utf8proc.h>
 
 #include <algorithm>
-#include <iterator>
+#include <array>
+#include <mutex>
 #include <utility>
 #include <vector>
 
+#include "common/text/character_table.h"
+
 namespace plumb {
 namespace {
-
-constexpr char32_t kCodes = 0x110000;
-
-// Letters and numbers of Unicode 16, which the reference knows. utf8proc 2.8, Debian 12's, has
-// Unicode 15; a newer one finds them itself, and is asked first.
-struct Range {
-  char32_t first, last;
-  CharacterClass kind;
-};
-constexpr CharacterClass kL = CharacterClass::kLetter, kN = CharacterClass::kNumber;
-constexpr Range kNewer[] = {
-    {0x1C89, 0x1C8A, kL},   {0xA7CB, 0xA7CD, kL},   {0xA7DA, 0xA7DC, kL},   {0x105C0, 0x105F3, kL},
-    {0x10D40, 0x10D49, kN}, {0x10D4A, 0x10D65, kL}, {0x10D6F, 0x10D85, kL}, {0x10EC2, 0x10EC4, kL},
-    {0x11380, 0x11389, kL}, {0x1138B, 0x1138B, kL}, {0x1138E, 0x1138E, kL}, {0x11390, 0x113B5, kL},
-    {0x113B7, 0x113B7, kL}, {0x113D1, 0x113D1, kL}, {0x113D3, 0x113D3, kL}, {0x116D0, 0x116E3, kN},
-    {0x11BC0, 0x11BE0, kL}, {0x11BF0, 0x11BF9, kN}, {0x13460, 0x143FA, kL}, {0x16100, 0x1611D, kL},
-    {0x16130, 0x16139, kN}, {0x16D40, 0x16D6C, kL}, {0x16D70, 0x16D79, kN}, {0x18CFF, 0x18CFF, kL},
-    {0x1CCF0, 0x1CCF9, kN}, {0x1E5D0, 0x1E5ED, kL}, {0x1E5F0, 0x1E5F0, kL}, {0x1E5F1, 0x1E5FA, kN},
-    {0x2EBF0, 0x2EE5D, kL},
-};
 
 utf8proc_category_t CategoryOf(char32_t code) {
   return utf8proc_category(static_cast<utf8proc_int32_t>(code));
 }
 
-CharacterClass NewerClassOf(char32_t code) {
-  const Range* it = std::lower_bound(std::begin(kNewer), std::end(kNewer), code,
-                                     [](const Range& r, char32_t c) { return r.last < c; });
-  return it != std::end(kNewer) && it->first <= code ? it->kind : CharacterClass::kOther;
+// Of the bytes at `at`, which are no character, those that begin one.
+size_t BrokenBytes(std::string_view text, size_t at) {
+  const auto byte = [&](size_t i) -> uint32_t {
+    return i < text.size() ? static_cast<unsigned char>(text[i]) : 0;
+  };
+  const uint32_t lead = byte(at), second = byte(at + 1);
+  const auto tail = [&](size_t i) { return (byte(i) & 0xC0) == 0x80; };
+  if (lead >= 0xE0 && lead < 0xF0) {
+    const bool fits =
+        tail(at + 1) && (lead != 0xE0 || second >= 0xA0) && (lead != 0xED || second < 0xA0);
+    return fits ? 2 : 1;
+  }
+  if (lead >= 0xF0 && lead < 0xF5) {
+    const bool fits =
+        tail(at + 1) && (lead != 0xF0 || second >= 0x90) && (lead != 0xF4 || second < 0x90);
+    return fits ? (tail(at + 2) ? 3 : 2) : 1;
+  }
+  return 1;
 }
 
 }  // namespace
@@ -57,7 +54,7 @@ Character DecodeUtf8(std::string_view text, size_t at) {
   if (b >= 0xF0 && b < 0xF5 && tail(at + 1) && tail(at + 2) && tail(at + 3)) {
     const char32_t code = (b & 0x07) << 18 | (byte(at + 1) & 0x3F) << 12 |
                           (byte(at + 2) & 0x3F) << 6 | (byte(at + 3) & 0x3F);
-    if (code >= 0x10000 && code < kCodes) return {code, 4};
+    if (code >= 0x10000 && code < kCodePoints) return {code, 4};
   }
   return {kNotACharacter, 1};
 }
@@ -91,24 +88,11 @@ void AppendUtf8(char32_t code, std::string& out) {
 }
 
 CharacterClass ClassOf(char32_t code) {
-  switch (CategoryOf(code)) {
-    case UTF8PROC_CATEGORY_LU:
-    case UTF8PROC_CATEGORY_LL:
-    case UTF8PROC_CATEGORY_LT:
-    case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: return CharacterClass::kLetter;
-    case UTF8PROC_CATEGORY_ND:
-    case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_NO: return CharacterClass::kNumber;
-    case UTF8PROC_CATEGORY_ZS:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP: return CharacterClass::kSpace;
-    case UTF8PROC_CATEGORY_CC:
-      return (code >= '\t' && code <= '\r') || code == 0x85 ? CharacterClass::kSpace
-                                                            : CharacterClass::kOther;
-    case UTF8PROC_CATEGORY_CN: return NewerClassOf(code);
-    default: return CharacterClass::kOther;
-  }
+  static const uint8_t* const kTable = CharacterTable();
+  const uint8_t bits = BitsOf(kTable, code);
+  if (bits & kAnyLetter) return CharacterClass::kLetter;
+  if (bits & kNumberCharacter) return CharacterClass::kNumber;
+  return bits & kSpaceCharacter ? CharacterClass::kSpace : CharacterClass::kOther;
 }
 
 bool IsMark(char32_t code) {
@@ -120,7 +104,7 @@ bool IsMark(char32_t code) {
 bool IsWordCharacter(char32_t code) {
   if (ClassOf(code) == CharacterClass::kLetter || IsMark(code)) return true;
   const utf8proc_category_t category = CategoryOf(code);
-  if (category == UTF8PROC_CATEGORY_CN) return NewerClassOf(code) == CharacterClass::kNumber;
+  if (category == UTF8PROC_CATEGORY_CN) return ClassOf(code) == CharacterClass::kNumber;
   // Letters in circles and squares are alphabetic without being letters; joiners belong to words.
   return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL ||
          category == UTF8PROC_CATEGORY_PC || code == 0x200C || code == 0x200D ||
@@ -155,57 +139,152 @@ bool RepairUtf8(std::string& text) {
     const Character c = DecodeUtf8(text, i);
     if (c.code == kNotACharacter) {
       out += "\xEF\xBF\xBD";
+      i += BrokenBytes(text, i);
     } else {
       out.append(text, i, c.bytes);
+      i += c.bytes;
     }
-    i += c.bytes;
   }
   text = std::move(out);
   return true;
 }
 
-std::string ComposeNfc(std::string_view text) {
-  // Below U+0300 nothing combines and every character is its own normal form.
-  if (std::all_of(text.begin(), text.end(),
-                  [](char c) { return static_cast<unsigned char>(c) < 0xCC; })) {
-    return std::string(text);
+size_t OpenBytes(std::string_view text) {
+  const size_t longest = std::min<size_t>(3, text.size());
+  for (size_t n = 1; n <= longest; ++n) {
+    const auto byte = static_cast<unsigned char>(text[text.size() - n]);
+    if (byte < 0x80) return 0;
+    if (byte < 0xC0) continue;  // within a character
+    const size_t wanted = byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : byte < 0xF8 ? 4 : 0;
+    return n < wanted ? n : 0;
   }
+  return 0;
+}
+
+namespace {
+
+// Of each character below U+40000 a bit for each form: whether it may change there, itself or with
+// what stands before it. What lies above has no decomposition and combines with nothing.
+constexpr char32_t kMayChange = 0x40000;
+
+uint8_t BitOf(NormalForm form) { return static_cast<uint8_t>(1 << static_cast<int>(form)); }
+
+utf8proc_option_t OptionsOf(NormalForm form) {
+  const bool compatible = form == NormalForm::kNfkc || form == NormalForm::kNfkd;
+  return static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE |
+                                        (compatible ? UTF8PROC_COMPAT : 0));
+}
+
+bool Composes(NormalForm form) { return form == NormalForm::kNfc || form == NormalForm::kNfkc; }
+
+constexpr uint8_t kComposed =
+    1 << static_cast<int>(NormalForm::kNfc) | 1 << static_cast<int>(NormalForm::kNfkc);
+constexpr size_t kMostParts = 32;  // of one character; 18 is the most there is
+
+size_t Decompose(char32_t code, NormalForm form, utf8proc_int32_t (&parts)[kMostParts]) {
+  int boundary = 0;
+  return static_cast<size_t>(utf8proc_decompose_char(static_cast<utf8proc_int32_t>(code), parts,
+                                                     kMostParts, OptionsOf(form), &boundary));
+}
+
+void Compose(std::vector<utf8proc_int32_t>& codes, NormalForm form) {
+  // utf8proc's own sorting of marks is quadratic in their run: in order, it has nothing to do.
+  const auto combining = [](utf8proc_int32_t c) {
+    return utf8proc_get_property(c)->combining_class;
+  };
+  for (auto begin = codes.begin(); begin != codes.end();) {
+    auto end = begin;
+    while (end != codes.end() && combining(*end) != 0) ++end;
+    std::stable_sort(begin, end, [&](auto a, auto b) { return combining(a) < combining(b); });
+    begin = end == codes.end() ? end : end + 1;
+  }
+  if (!Composes(form)) return;
+  codes.resize(static_cast<size_t>(utf8proc_normalize_utf32(
+      codes.data(), static_cast<utf8proc_ssize_t>(codes.size()),
+      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE))));
+}
+
+const std::array<uint8_t, kMayChange>& MayChange() {
+  static std::array<uint8_t, kMayChange> table;
+  static std::once_flag once;
+  std::call_once(once, [] {
+    utf8proc_int32_t parts[kMostParts];
+    for (char32_t code = 0; code < kMayChange; ++code) {
+      const auto* property = utf8proc_get_property(static_cast<utf8proc_int32_t>(code));
+      if (property->combining_class != 0 || (code >= 0x1161 && code <= 0x1175) ||
+          (code >= 0x11A8 && code <= 0x11C2))
+        table[code] = 0xF;
+      const bool hangul = code >= 0xAC00 && code < 0xD7A4;
+      if (property->decomp_seqindex == UINT16_MAX && !hangul) continue;
+      for (const NormalForm form :
+           {NormalForm::kNfc, NormalForm::kNfd, NormalForm::kNfkc, NormalForm::kNfkd}) {
+        const size_t n = Decompose(code, form, parts);
+        if (form == NormalForm::kNfc) {
+          // What it is made of may compose with what stands before.
+          for (size_t i = 1; i < n; ++i) {
+            const auto part = static_cast<size_t>(parts[i]);
+            if (part < kMayChange) table[part] |= kComposed;
+          }
+        }
+        std::vector<utf8proc_int32_t> codes(parts, parts + n);
+        Compose(codes, form);
+        if (codes.size() != 1 || codes[0] != static_cast<utf8proc_int32_t>(code))
+          table[code] |= BitOf(form);
+      }
+    }
+  });
+  return table;
+}
+
+}  // namespace
+
+std::string Normalize(NormalForm form, std::string_view text) {
+  static const auto& kTable = MayChange();
+  const auto stays = [&](char32_t code) {
+    return code >= kMayChange || (kTable[code] & BitOf(form)) == 0;
+  };
   std::string out;
   out.reserve(text.size());
   std::vector<utf8proc_int32_t> codes;  // decomposed
-  const auto compose = [&] {
-    // utf8proc's own sorting of marks is quadratic in their run: in order, it has nothing to do.
-    const auto combining = [](utf8proc_int32_t c) {
-      return utf8proc_get_property(c)->combining_class;
-    };
-    for (auto begin = codes.begin(); begin != codes.end();) {
-      auto end = begin;
-      while (end != codes.end() && combining(*end) != 0) ++end;
-      std::stable_sort(begin, end, [&](auto a, auto b) { return combining(a) < combining(b); });
-      begin = end == codes.end() ? end : end + 1;
-    }
-    codes.resize(static_cast<size_t>(utf8proc_normalize_utf32(
-        codes.data(), static_cast<utf8proc_ssize_t>(codes.size()),
-        static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE))));
-    for (const utf8proc_int32_t c : codes) AppendUtf8(static_cast<char32_t>(c), out);
-    codes.clear();
-  };
+  size_t done = 0;                      // of `text`, what is in `out`
+  size_t before = 0;                    // where the last character that stays begins
   for (size_t at = 0; at < text.size();) {
-    const Character c = DecodeUtf8(text, at);
-    if (c.code == kNotACharacter) {
-      compose();
-      out += text[at];
-    } else {
-      utf8proc_int32_t parts[8];  // four is the most there is
-      int boundary = 0;
-      const auto n = utf8proc_decompose_char(static_cast<utf8proc_int32_t>(c.code), parts, 8,
-                                             UTF8PROC_DECOMPOSE, &boundary);
-      codes.insert(codes.end(), parts, parts + n);
+    const auto byte = static_cast<unsigned char>(text[at]);
+    const Character c = byte < 0x80 ? Character{byte, 1} : DecodeUtf8(text, at);
+    if (stays(c.code)) {
+      before = at;
+      at += c.bytes;
+      continue;
     }
-    at += c.bytes;
+    // From the character before it, with which it may combine, to the next that stays.
+    const size_t begin = std::max(done, before);
+    out += text.substr(done, begin - done);
+    const auto flush = [&] {
+      Compose(codes, form);
+      for (const utf8proc_int32_t part : codes) AppendUtf8(static_cast<char32_t>(part), out);
+      codes.clear();
+    };
+    size_t end = begin;
+    while (end < text.size()) {
+      const Character d = DecodeUtf8(text, end);
+      if (end > at && stays(d.code)) break;
+      if (d.code == kNotACharacter) {
+        flush();
+        out += text[end];
+      } else {
+        utf8proc_int32_t parts[kMostParts];
+        const size_t n = Decompose(d.code, form, parts);
+        codes.insert(codes.end(), parts, parts + n);
+      }
+      end += d.bytes;
+    }
+    flush();
+    done = before = at = end;
   }
-  compose();
+  out += text.substr(done);
   return out;
 }
+
+std::string ComposeNfc(std::string_view text) { return Normalize(NormalForm::kNfc, text); }
 
 }  // namespace plumb

@@ -39,11 +39,18 @@ char32_t LowerCase(char32_t code);
 // What the rule of the last sigma looks through: marks, signs that stand within words.
 bool IsCaseIgnorable(char32_t code);
 
-// Every byte that belongs to no character becomes U+FFFD; false when nothing had to change.
+// Bytes that belong to no character become U+FFFD, one for each longest beginning of a character
+// (as Python, Rust and browsers have it); false when nothing had to change.
 bool RepairUtf8(std::string& text);
 
-// Unicode normalisation form C, which some tokenizers ask for; time n log n in a run of marks.
-// Bytes that are not UTF-8 stay as they are and end a sequence.
+// How many bytes at the end of `text` begin a character that bytes to come may complete: 0 to 3.
+size_t OpenBytes(std::string_view text);
+
+enum class NormalForm : uint8_t { kNfc, kNfd, kNfkc, kNfkd };
+
+// Unicode normalisation forms; time n log n in a run of marks. Bytes that are not UTF-8 stay as
+// they are and end a sequence.
+std::string Normalize(NormalForm form, std::string_view text);
 std::string ComposeNfc(std::string_view text);
 
 }  // namespace plumb

@@ -26,21 +26,6 @@ Json ReadJsonOrNull(const std::string& path) {
   return RealFileSystem().Exists(path) ? ReadStrictJson(path, kMaxConfigBytes) : Json();
 }
 
-// tokenizer.json's post-processor puts a special token first: the form of TemplateProcessing, alone
-// or in a Sequence.
-bool PostProcessorBegins(const Json& processor) {
-  if (!processor.is_object()) return false;
-  if (processor.contains("processors") && processor["processors"].is_array()) {
-    for (const Json& inner : processor["processors"]) {
-      if (PostProcessorBegins(inner)) return true;
-    }
-    return false;
-  }
-  const auto single = processor.find("single");
-  return single != processor.end() && single->is_array() && !single->empty() &&
-         single->front().is_object() && single->front().contains("SpecialToken");
-}
-
 // "owner/name", as the hub calls its models.
 bool IsHubName(const std::string& path) {
   const size_t slash = path.find('/');
@@ -149,12 +134,11 @@ bool WantsBos(const std::string& path, const policy_model::ModelShape& shape,
   if (option == "yes") return true;
   // The post-processor decides; add_bos_token of tokenizer_config.json says nothing beside a
   // tokenizer.json.
+  if (!tokenizer.surroundings().front.empty()) return true;
   const Json file = Json::parse(tokenizer.json(), nullptr, /*allow_exceptions=*/false);
   // Models of earlier builds have the built-in vocabulary without a post-processor.
   const Json built_in = Json::parse(Tokenizer::BuiltIn("arithmetic")->json());
-  if (file.is_object() && file.value("model", Json()) == built_in.at("model")) return true;
-  return file.is_object() && file.contains("post_processor") &&
-         PostProcessorBegins(file["post_processor"]);
+  return file.is_object() && file.value("model", Json()) == built_in.at("model");
 }
 
 void FillSpecialTokens(const std::string& path, const Tokenizer& tokenizer,

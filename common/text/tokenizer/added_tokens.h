@@ -41,6 +41,10 @@ class AddedTokens {
     size_t done = 0;
     std::pair<size_t, size_t> spaces = {1, 0};  // the white space that was looked at last
     for (size_t at = 0; at < text.size();) {
+      if (by_first_[static_cast<unsigned char>(text[at])].second == 0) {
+        ++at;
+        continue;
+      }
       const AddedToken* found = Match(text, at);
       if (found == nullptr) {
         ++at;

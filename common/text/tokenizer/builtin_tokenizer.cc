@@ -86,13 +86,6 @@ class CharacterTokenizer : public Tokenizer {
     }
     return ids;
   }
-  std::string Decode(std::span<const int32_t> ids, bool skip_special) const override {
-    std::string out;
-    for (int32_t id : ids) {
-      if (!(skip_special && IsSpecial(id))) out += TokenBytes(id);
-    }
-    return out;
-  }
   std::string_view TokenBytes(int32_t id) const override {
     PLUMB_CHECK(id >= 0, "token " + std::to_string(id));
     if (id >= size()) return {};

@@ -1,199 +1,244 @@
 #include "common/text/tokenizer/pre_tokenizer.h"
 
+#include <utility>
+
 #include "common/base/error.h"
+#include "common/text/character_table.h"
 #include "common/text/unicode.h"
 
 namespace plumb {
 namespace {
 
 using Json = nlohmann::ordered_json;
+constexpr std::string_view kGpt2Regex =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-struct KnownPattern {
-  std::string_view regex;
-  PreTokenizer::Pattern pattern;
-};
-// What tokenizer.json of these families says, letter by letter.
-constexpr KnownPattern kKnown[] = {
-    {R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
-     PreTokenizer::Pattern::kGpt2},
-    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     PreTokenizer::Pattern::kQwen2},
-    {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)",
-     PreTokenizer::Pattern::kLlama3},
-};
-
-class Scanner {
- public:
-  explicit Scanner(std::string_view text) : text_(text) {}
-  bool AtEnd(size_t at) const { return at >= text_.size(); }
-  Character At(size_t at) const { return DecodeUtf8(text_, at); }
-  // Past the last character of class `c` in a row from `at`.
-  size_t Run(size_t at, CharacterClass c) const {
-    while (!AtEnd(at)) {
-      const Character ch = At(at);
-      if (ClassOf(ch.code) != c) break;
-      at += ch.bytes;
-    }
-    return at;
-  }
-  // Length of 's 't 're 've 'm 'll 'd at `at`, where an apostrophe stands; 0 if none.
-  size_t Contraction(size_t at, bool any_case) const {
-    const auto letter = [&](size_t i) -> char {
-      if (AtEnd(i)) return 0;
-      const char c = text_[i];
-      return any_case && c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    };
-    const char first = letter(at + 1), second = first ? letter(at + 2) : 0;
-    if (first == 's' || first == 't' || first == 'm' || first == 'd') return 2;
-    if ((first == 'r' && second == 'e') || (first == 'v' && second == 'e') ||
-        (first == 'l' && second == 'l'))
-      return 3;
-    if (any_case && text_.substr(at + 1).starts_with("\u017F")) return 3;  // the long s folds to s
-    return 0;
-  }
-  // End of the word of white space at `at`: all of it at the end of the text, else all but the last
-  // character, which may belong to the next word; a single one is a word.
-  size_t Spaces(size_t at, size_t end_of_run) const {
-    if (AtEnd(end_of_run)) return end_of_run;
-    size_t last = at;
-    for (size_t i = at; i < end_of_run; i += At(i).bytes) last = i;
-    return last == at ? end_of_run : last;
-  }
-  size_t NextGpt2(size_t at) const {
-    const Character c = At(at);
-    if (c.code == '\'') {
-      if (const size_t n = Contraction(at, false)) return at + n;
-    }
-    CharacterClass kind = ClassOf(c.code);
-    size_t from = at;
-    if (c.code == ' ' && !AtEnd(at + 1)) {
-      const CharacterClass next = ClassOf(At(at + 1).code);
-      if (next != CharacterClass::kSpace) {
-        kind = next;
-        from = at + 1;
-      }
-    }
-    const size_t end = Run(from, kind);
-    return kind == CharacterClass::kSpace ? Spaces(at, end) : end;
-  }
-  size_t NextQwen(size_t at, int digits) const {
-    const Character c = At(at);
-    if (c.code == '\'') {
-      if (const size_t n = Contraction(at, true)) return at + n;
-    }
-    const CharacterClass kind = ClassOf(c.code);
-    if (kind == CharacterClass::kLetter) return Run(at, kind);
-    if (kind == CharacterClass::kNumber) {
-      size_t end = at;
-      for (int n = 0; n < digits && !AtEnd(end) && ClassOf(At(end).code) == kind; ++n)
-        end += At(end).bytes;
-      return end;
-    }
-    const size_t second = at + c.bytes;
-    const CharacterClass next = AtEnd(second) ? CharacterClass::kSpace : ClassOf(At(second).code);
-    if (c.code != '\r' && c.code != '\n' && next == CharacterClass::kLetter)
-      return Run(second, next);
-    if (kind == CharacterClass::kOther || (c.code == ' ' && next == CharacterClass::kOther)) {
-      size_t end = Run(kind == CharacterClass::kOther ? at : second, CharacterClass::kOther);
-      while (!AtEnd(end) && (text_[end] == '\r' || text_[end] == '\n')) ++end;
-      return end;
-    }
-    const size_t end = Run(at, CharacterClass::kSpace);
-    const size_t newline = text_.substr(at, end - at).find_last_of("\r\n");
-    return newline != std::string_view::npos ? at + newline + 1 : Spaces(at, end);
-  }
-
- private:
-  std::string_view text_;
-};
-
-std::string TypeOf(const Json& j) {
-  return j.is_object() && j.contains("type") && j["type"].is_string() ? j["type"].get<std::string>()
-                                                                      : "?";
+std::string TextOf(const Json& j, const char* key, const char* otherwise) {
+  return j.is_object() && j.contains(key) && j[key].is_string() ? j[key].get<std::string>()
+                                                                : otherwise;
 }
 
 bool Flag(const Json& j, const char* key, bool otherwise) {
   return j.contains(key) && j[key].is_boolean() ? j[key].get<bool>() : otherwise;
 }
 
+bool IsAsciiSign(char32_t c) {
+  return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') ||
+         (c >= '{' && c <= '~');
+}
+
 }  // namespace
+
+// Reads steps one after the other.
+struct PreTokenizer::Reader {
+  PreTokenizer& out;
+  const std::string& where;
+
+  [[noreturn]] void Unsupported(const std::string& what) const {
+    throw Error(ErrorCode::kUnsupported, "pre_tokenizer: " + what + " is not known here", where);
+  }
+  [[noreturn]] void Corrupt(const std::string& what) const {
+    throw Error(ErrorCode::kCorruption, "pre_tokenizer: " + what, where);
+  }
+  Behavior BehaviorOf(const Json& j, const char* otherwise) const {
+    const std::string name = TextOf(j, "behavior", otherwise);
+    if (name == "Isolated") return Behavior::kIsolated;
+    if (name == "Removed") return Behavior::kRemoved;
+    if (name == "MergedWithPrevious") return Behavior::kMergedWithPrevious;
+    if (name == "MergedWithNext") return Behavior::kMergedWithNext;
+    if (name == "Contiguous") return Behavior::kContiguous;
+    Unsupported("behavior '" + name + "'");
+  }
+  SplitPattern PatternOf(std::string_view regex) const {
+    if (auto pattern = SplitPattern::FromRegex(regex)) return *std::move(pattern);
+    Unsupported("the pattern " + std::string(regex.substr(0, 400)));
+  }
+
+  void Read(const Json& j) {
+    const std::string type = TextOf(j, "type", "?");
+    if (type == "Sequence") {
+      if (!j.contains("pretokenizers") || !j["pretokenizers"].is_array())
+        Corrupt("a Sequence without pretokenizers");
+      for (const Json& inner : j["pretokenizers"]) Read(inner);
+      return;
+    }
+    if (out.byte_level_) Unsupported("'" + type + "' after ByteLevel");
+    Step step;
+    if (type == "Split") {
+      ReadSplit(j, step);
+    } else if (type == "ByteLevel") {
+      ReadByteLevel(j);
+      return;
+    } else if (type == "Metaspace") {
+      ReadMetaspace(j, step);
+    } else if (type == "Digits") {
+      step.kind = Kind::kBits;
+      step.bits = kNumberCharacter;
+      if (!Flag(j, "individual_digits", false)) step.behavior = Behavior::kContiguous;
+    } else if (type == "Punctuation") {
+      step.kind = Kind::kBits;
+      step.bits = kPunctuation;
+      step.ascii_signs = true;
+      step.behavior = BehaviorOf(j, "Isolated");
+    } else if (type == "WhitespaceSplit") {
+      step.kind = Kind::kBits;
+      step.bits = kSpaceCharacter;
+      step.behavior = Behavior::kRemoved;
+    } else if (type == "Whitespace") {
+      step.kind = Kind::kWord;
+      step.behavior = Behavior::kRemoved;
+      step.invert = true;
+    } else if (type == "CharDelimiterSplit") {
+      const std::string delimiter = TextOf(j, "delimiter", "");
+      if (delimiter.empty()) Corrupt("CharDelimiterSplit without a delimiter");
+      step.pattern = SplitPattern::Literal(delimiter);
+      step.behavior = Behavior::kRemoved;
+    } else {
+      Unsupported("'" + type + "'");
+    }
+    out.steps_.push_back(std::move(step));
+  }
+
+  void ReadSplit(const Json& j, Step& step) const {
+    if (!j.contains("pattern") || !j["pattern"].is_object()) Corrupt("Split without a pattern");
+    const Json& pattern = j["pattern"];
+    if (pattern.contains("Regex") && pattern["Regex"].is_string()) {
+      step.pattern = PatternOf(pattern["Regex"].get<std::string>());
+    } else {
+      const std::string text = TextOf(pattern, "String", "");
+      if (text.empty()) Corrupt("Split without a pattern");
+      step.pattern = SplitPattern::Literal(text);
+    }
+    step.behavior = BehaviorOf(j, "Isolated");
+    step.invert = Flag(j, "invert", false);
+  }
+
+  void ReadByteLevel(const Json& j) {
+    if (Flag(j, "add_prefix_space", true)) {
+      Step prefix;
+      prefix.kind = Kind::kPrefixSpace;
+      out.steps_.push_back(std::move(prefix));
+    }
+    if (Flag(j, "use_regex", true)) {
+      Step words;
+      words.pattern = PatternOf(kGpt2Regex);
+      out.steps_.push_back(std::move(words));
+    }
+    out.byte_level_ = true;
+  }
+
+  void ReadMetaspace(const Json& j, Step& step) const {
+    step.kind = Kind::kMetaspace;
+    step.text = TextOf(j, "replacement", "\u2581");
+    if (step.text.empty() || DecodeUtf8(step.text, 0).bytes != step.text.size())
+      Corrupt("the replacement of Metaspace is not one character");
+    step.split = Flag(j, "split", true);
+    // Files of before 2023 say add_prefix_space alone.
+    const std::string scheme = TextOf(j, "prepend_scheme", "always");
+    if (scheme == "always") step.prepend = Prepend::kAlways;
+    else if (scheme == "first") step.prepend = Prepend::kFirst;
+    else if (scheme != "never") Unsupported("prepend_scheme '" + scheme + "'");
+    if (!j.contains("prepend_scheme") && !Flag(j, "add_prefix_space", true))
+      step.prepend = Prepend::kNever;
+    step.pattern = SplitPattern::Literal(step.text);
+    step.behavior = Behavior::kMergedWithNext;
+  }
+};
 
 PreTokenizer PreTokenizer::FromJson(const Json& j, const std::string& where) {
   PreTokenizer out;
-  if (j.is_null()) return out;
-  const auto unsupported = [&](const std::string& what) {
-    throw Error(ErrorCode::kUnsupported, "pre_tokenizer: " + what + " is not known here", where);
-  };
-  std::vector<Json> steps;
-  if (TypeOf(j) == "Sequence") {
-    if (!j.contains("pretokenizers") || !j["pretokenizers"].is_array()) {
-      throw Error(ErrorCode::kCorruption, "pre_tokenizer: a Sequence without pretokenizers", where);
-    }
-    for (const Json& step : j["pretokenizers"]) steps.push_back(step);
-  } else {
-    steps.push_back(j);
-  }
-  for (const Json& step : steps) {
-    const std::string type = TypeOf(step);
-    if (out.byte_level) unsupported("'" + type + "' after ByteLevel");
-    if (type == "Digits") {
-      if (!Flag(step, "individual_digits", false)) unsupported("Digits without individual_digits");
-      if (out.pattern != Pattern::kNone) unsupported("Digits after Split");
-      out.split_digits = true;
-    } else if (type == "Split") {
-      if (out.pattern != Pattern::kNone) unsupported("a second Split");
-      if (!step.contains("pattern") || !step["pattern"].is_object() ||
-          !step["pattern"].contains("Regex") || !step["pattern"]["Regex"].is_string()) {
-        unsupported("Split without a regular expression");
-      }
-      if (step.value("behavior", Json("Isolated")) != "Isolated" || Flag(step, "invert", false)) {
-        unsupported("Split with a behavior other than Isolated");
-      }
-      const auto regex = step["pattern"]["Regex"].get<std::string>();
-      for (const KnownPattern& known : kKnown) {
-        if (known.regex == regex) out.pattern = known.pattern;
-      }
-      if (out.pattern == Pattern::kNone) unsupported("the pattern " + regex.substr(0, 200));
-    } else if (type == "ByteLevel") {
-      if (Flag(step, "add_prefix_space", true)) unsupported("ByteLevel with add_prefix_space");
-      if (Flag(step, "use_regex", true)) {
-        if (out.pattern != Pattern::kNone) unsupported("ByteLevel with use_regex after Split");
-        out.pattern = Pattern::kGpt2;
-      }
-      out.byte_level = true;
-    } else {
-      unsupported("'" + type + "'");
-    }
-  }
-  if (!out.byte_level) unsupported("a list without ByteLevel");
+  if (!j.is_null()) Reader{out, where}.Read(j);
   return out;
 }
 
-void PreTokenizer::Split(std::string_view text,
-                         const std::function<void(std::string_view)>& word) const {
-  const auto split = [&](std::string_view part) {
-    const Scanner scanner(part);
-    for (size_t at = 0; at < part.size();) {
-      size_t end = part.size();
-      if (pattern == Pattern::kGpt2) end = scanner.NextGpt2(at);
-      if (pattern == Pattern::kQwen2) end = scanner.NextQwen(at, 1);
-      if (pattern == Pattern::kLlama3) end = scanner.NextQwen(at, 3);
-      word(part.substr(at, end - at));
-      at = end;
-    }
+// cutter(piece): piece(from, to, whether it is a match), ranges that make up the text.
+template <class Cutter>
+void PreTokenizer::Cut(size_t step, std::string_view text, bool first, const Word& word,
+                       const Cutter& cutter) const {
+  const Step& s = steps_[step];
+  const auto give = [&](size_t from, size_t to) {
+    const std::string_view part = text.substr(from, to - from);
+    if (step + 1 == steps_.size()) word(part);
+    else Run(step + 1, part, first && from == 0, word);
   };
-  if (!split_digits) return split(text);
-  size_t begin = 0;
-  for (size_t at = 0; at < text.size();) {
-    const Character c = DecodeUtf8(text, at);
-    if (ClassOf(c.code) == CharacterClass::kNumber) {
-      if (begin < at) split(text.substr(begin, at - begin));
-      split(text.substr(at, c.bytes));
-      begin = at + c.bytes;
-    }
-    at += c.bytes;
+  if (s.behavior == Behavior::kIsolated || s.behavior == Behavior::kRemoved) {
+    const bool all = s.behavior == Behavior::kIsolated;
+    cutter([&](size_t from, size_t to, bool match) {
+      if (all || match == s.invert) give(from, to);
+    });
+    return;
   }
-  if (begin < text.size()) split(text.substr(begin));
+  size_t begin = 0, end = 0;  // what waits for its neighbour
+  bool before = false;        // whether the range before was a match
+  cutter([&](size_t from, size_t to, bool match) {
+    match ^= s.invert;
+    bool joins = false;
+    if (begin < end) {
+      if (s.behavior == Behavior::kMergedWithPrevious) joins = match && !before;
+      else if (s.behavior == Behavior::kMergedWithNext) joins = before && !match;
+      else joins = match == before;
+    }
+    if (!joins) {
+      if (begin < end) give(begin, end);
+      begin = from;
+    }
+    end = to;
+    before = match;
+  });
+  if (begin < end) give(begin, end);
+}
+
+void PreTokenizer::Run(size_t step, std::string_view text, bool first, const Word& word) const {
+  if (step == steps_.size()) return word(text);
+  const Step& s = steps_[step];
+  const auto by_pattern = [&](std::string_view all) {
+    Cut(step, all, first, word, [&](const auto& piece) { s.pattern->Cut(all, piece); });
+  };
+  switch (s.kind) {
+    case Kind::kPattern: return by_pattern(text);
+    case Kind::kPrefixSpace:
+      if (text.front() == ' ') return Run(step + 1, text, first, word);
+      return Run(step + 1, " " + std::string(text), first, word);
+    case Kind::kMetaspace: {
+      std::string changed;
+      changed.reserve(text.size() + text.size() / 2 + 4);
+      const bool begins = text.front() == ' ' || text.starts_with(s.text);
+      if (!begins && (s.prepend == Prepend::kAlways || (s.prepend == Prepend::kFirst && first)))
+        changed = s.text;
+      for (const char c : text) {
+        if (c == ' ') changed += s.text;
+        else changed += c;
+      }
+      if (s.split) return by_pattern(changed);
+      return Run(step + 1, changed, first, word);
+    }
+    case Kind::kBits:
+    case Kind::kWord: break;
+  }
+  const uint8_t* const table = CharacterTable();
+  Cut(step, text, first, word, [&](const auto& piece) {
+    // Runs of one kind: 0 for what is between matches.
+    size_t begin = 0;
+    int kind = 0;
+    for (size_t at = 0; at < text.size();) {
+      const Character c = DecodeUtf8(text, at);
+      const uint8_t bits = BitsOf(table, c.code);
+      int now = 0;
+      if (s.kind == Kind::kWord) {
+        if (IsWordCharacter(c.code)) now = 1;
+        else if ((bits & kSpaceCharacter) == 0) now = 2;
+      } else if ((bits & s.bits) || (s.ascii_signs && IsAsciiSign(c.code))) {
+        now = 1;
+      }
+      if (at > begin && (now != kind || (s.kind == Kind::kBits && now == 1))) {
+        piece(begin, at, kind != 0);
+        begin = at;
+      }
+      kind = now;
+      at += c.bytes;
+    }
+    piece(begin, text.size(), kind != 0);
+  });
 }
 
 }  // namespace plumb

@@ -1,7 +1,8 @@
-// Text <-> token ids, byte-level BPE as `tokenizer.json` describes it.
+// Text <-> token ids, as `tokenizer.json` describes it: byte-pair merges over bytes or characters,
+// and Unigram.
 //
 // Thread safety: const after construction; Encode/Decode may be called concurrently.
-// Errors: kCorruption / kUnsupported naming the file and the field. Pre-tokenizer regexes are
+// Errors: kCorruption / kUnsupported naming the file and the field. Regular expressions are
 // accepted only from an allow-list of known patterns, each scanned in linear time.
 #pragma once
 
@@ -12,12 +13,25 @@
 #include <string_view>
 #include <vector>
 
+#include "common/text/tokenizer/post_processor.h"
+
 namespace plumb {
+
+// The text of tokens that come one by one, for one thread. What comes out is valid UTF-8 that no
+// later token changes.
+class TokenDecoder {
+ public:
+  virtual ~TokenDecoder() = default;
+  virtual void Add(int32_t id, std::string& out) = 0;  // an id without a token adds nothing
+  virtual void End(std::string& out) = 0;              // what was held back; nothing comes after it
+
+ protected:
+  TokenDecoder() = default;
+};
 
 class Tokenizer {
  public:
-  // `directory`/tokenizer.json. The GPT-2 family, SmolLM, Llama-3 and Qwen2 pre-tokenizers are
-  // known.
+  // `directory`/tokenizer.json; docs/models.md says which.
   static std::unique_ptr<Tokenizer> Load(const std::string& directory);
   // Same from the JSON text (`where` for messages).
   static std::unique_ptr<Tokenizer> Parse(std::string_view json, const std::string& where);
@@ -30,7 +44,12 @@ class Tokenizer {
   // `allow_special`: added tokens written in the text become their id; else they are encoded as
   // plain text. No begin- or end-of-sequence token is added.
   virtual std::vector<int32_t> Encode(std::string_view text, bool allow_special = true) const = 0;
-  virtual std::string Decode(std::span<const int32_t> ids, bool skip_special = false) const = 0;
+  // The text that the file's decoder makes of them: valid UTF-8, with U+FFFD where it puts it.
+  virtual std::string Decode(std::span<const int32_t> ids, bool skip_special = false) const;
+  // By default the bytes of tokens in a row, repaired. Borrows the tokenizer.
+  virtual std::unique_ptr<TokenDecoder> MakeDecoder() const;
+  // What the post-processor puts around a text; Encode does not.
+  virtual const Surroundings& surroundings() const;
   // Bytes of one token as they stand in a text (may be a part of a UTF-8 character); nothing for an
   // id that no token has.
   virtual std::string_view TokenBytes(int32_t id) const = 0;

@@ -6,6 +6,8 @@
 
 #include <map>
 
+#include "common/text/character_table.h"
+
 namespace plumb {
 namespace {
 
@@ -37,6 +39,24 @@ TEST(Unicode, NewerLettersAndNumbersBelongToWords) {
 }
 
 // Sorting marks pair by pair would take hours.
+// Members as the patterns of the `tokenizers` package 0.23 count them: [\p{Lu}\p{Lt}], \p{Ll},
+// [\p{Lm}\p{Lo}], \p{M}, \p{N}, \s, \p{P}, \p{S}.
+TEST(Unicode, TheTableHasTheReferencesMembers) {
+  std::map<int, int> count;
+  for (char32_t code = 0; code < kCodePoints; ++code) {
+    if (code < 0xD800 || code >= 0xE000) ++count[BitsOf(CharacterTable(), code)];
+  }
+  EXPECT_EQ(count[kUpperLetter], 1889);
+  EXPECT_EQ(count[kLowerLetter], 2258);
+  EXPECT_EQ(count[kOtherLetter], 136881);
+  EXPECT_EQ(count[kMarkCharacter], 2501);
+  EXPECT_EQ(count[kNumberCharacter], 1911);
+  EXPECT_EQ(count[kSpaceCharacter], 25);
+  EXPECT_EQ(count[kPunctuation], 855);
+  EXPECT_EQ(count[kSymbol], 8514);
+  EXPECT_EQ(BitsOf(CharacterTable(), kNotACharacter), 0);
+}
+
 TEST(Unicode, ALongRunOfMarksOutOfOrderIsComposedSoon) {
   std::string text = "a";
   for (int i = 0; i < 1000000; ++i) text += "\u0F73\u0301\u0323";
@@ -49,8 +69,31 @@ TEST(Unicode, ALongRunOfMarksOutOfOrderIsComposedSoon) {
 TEST(Unicode, BytesOfNoCharacterBecomeTheReplacement) {
   std::string text = "a\xFF\xE2\x82z\u20AC";
   EXPECT_TRUE(RepairUtf8(text));
-  EXPECT_EQ(text, "a\uFFFD\uFFFD\uFFFDz\u20AC");
+  EXPECT_EQ(text, "a\uFFFD\uFFFDz\u20AC") << "one for each longest beginning of a character";
   EXPECT_FALSE(RepairUtf8(text));
+  // As Python's errors="replace" and Rust's from_utf8_lossy have it.
+  for (const auto& [broken, signs] :
+       std::initializer_list<std::pair<const char*, size_t>>{{"\xF0\x9F\x98", 1},
+                                                             {"\xF0\x9F", 1},
+                                                             {"\xF0\x8F\x98\x80", 4},
+                                                             {"\xED\xA0\x80", 3},
+                                                             {"\xE0\x80", 2},
+                                                             {"\xC3\xC3", 2},
+                                                             {"\xF4\x90\x80", 3},
+                                                             {"\x80\xFE", 2}}) {
+    std::string mended = broken;
+    RepairUtf8(mended);
+    EXPECT_EQ(mended.size(), 3 * signs) << mended;
+  }
+}
+
+TEST(Unicode, FormsAreThoseOfWholeTextsWhereverTheyChange) {
+  EXPECT_EQ(Normalize(NormalForm::kNfkc, "\uFB01x \u00BD\u212B"), "fix 1\u20442\u00C5");
+  EXPECT_EQ(Normalize(NormalForm::kNfd, "caf\u00E9 \uAC01"), "cafe\u0301 \u1100\u1161\u11A8");
+  EXPECT_EQ(Normalize(NormalForm::kNfkd, "\uFDFA").size(), 33u);
+  EXPECT_EQ(ComposeNfc("xe\u0301ye\u0301"), "x\u00E9y\u00E9");
+  EXPECT_EQ(ComposeNfc("\uAC00\u11A8"), "\uAC01");
+  EXPECT_EQ(ComposeNfc("\u0301\u0301a"), "\u0301\u0301a");
 }
 
 TEST(Unicode, EveryCharacterComesBack) {

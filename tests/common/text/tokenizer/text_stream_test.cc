@@ -15,13 +15,6 @@ class Pieces : public Tokenizer {
  public:
   explicit Pieces(std::vector<std::string> pieces) : pieces_(std::move(pieces)) {}
   std::vector<int32_t> Encode(std::string_view, bool) const override { return {}; }
-  std::string Decode(std::span<const int32_t> ids, bool skip_special) const override {
-    std::string out;
-    for (const int32_t id : ids) {
-      if (!(skip_special && IsSpecial(id))) out += TokenBytes(id);
-    }
-    return out;
-  }
   std::string_view TokenBytes(int32_t id) const override {
     return pieces_[static_cast<size_t>(id)];
   }

@@ -28,7 +28,7 @@ const Json& Golden() {
 
 std::vector<std::string> Words(const PreTokenizer& pre, std::string_view text) {
   std::vector<std::string> out;
-  pre.Split(text, [&](std::string_view w) { out.emplace_back(w); });
+  pre.Split(text, true, [&](std::string_view w) { out.emplace_back(w); });
   return out;
 }
 
@@ -45,7 +45,8 @@ TEST(Tokenizer, HasTheReferencesIdsForEveryFamily) {
         ADD_FAILURE() << name << ": " << Golden()["texts"][i] << "\n"
                       << Json(ids) << "\n"
                       << Json(expected);
-      if (name != "qwen2") {
+      // NFC changes texts; an added token in Latin-1 reads as bytes (tokenizer_kinds_test.cc).
+      if (name != "qwen2" && text.find("<n\u00e9>") == std::string::npos) {
         EXPECT_EQ(tokenizer->Decode(ids), text);
       }
     }
@@ -53,12 +54,16 @@ TEST(Tokenizer, HasTheReferencesIdsForEveryFamily) {
   }
 }
 
-TEST(Tokenizer, EncodesBytesThatAreNotUtf8AndGivesThemBack) {
+TEST(Tokenizer, EncodesBytesThatAreNotUtf8AndKeepsThem) {
   const auto tokenizer =
       Tokenizer::Parse(Golden()["tokenizers"]["llama3"].get<std::string>(), "llama3");
   for (const std::string text :
        {"\xff\xfe", "abc\xc3", "\xed\xa0\x80 x", "\xf4\x90\x80\x80", "\x80\x80 the\xe2\x82"}) {
-    EXPECT_EQ(tokenizer->Decode(tokenizer->Encode(text)), text);
+    std::string bytes, repaired = text;
+    for (const int32_t id : tokenizer->Encode(text)) bytes += tokenizer->TokenBytes(id);
+    EXPECT_EQ(bytes, text);
+    RepairUtf8(repaired);
+    EXPECT_EQ(tokenizer->Decode(tokenizer->Encode(text)), repaired);
   }
 }
 
@@ -137,24 +142,26 @@ TEST(Tokenizer, TakesManyAddedTokens) {
 }
 
 TEST(Tokenizer, MergesByRankFromTheLeft) {
-  BytePairs pairs(true, false);
+  BytePairs pairs({.byte_level = true});
   int32_t id = 0;
   for (const char* t : {"a", "b", "c", "ab", "bc", "aa", "abc"}) pairs.AddToken(t, id++, "test");
   pairs.AddMerge("b", "c", "test");
   pairs.AddMerge("a", "b", "test");
   pairs.AddMerge("a", "a", "test");
+  EXPECT_THROW(pairs.AddMerge("a", "x", "test"), Error);
+  EXPECT_THROW(pairs.AddMerge("a", "b", "test"), Error);
+  EXPECT_THROW(pairs.AddToken("ab", 9, "test"), Error);
+  pairs.Seal();
+  const auto encoder = pairs.MakeEncoder();
   const auto encode = [&](std::string_view word) {
     std::vector<int32_t> out;
-    pairs.Encode(word, out);
+    encoder->Encode(word, out);
     return out;
   };
   EXPECT_EQ(encode("abc"), (std::vector<int32_t>{0, 4}));  // bc comes before ab
   EXPECT_EQ(encode("aaa"), (std::vector<int32_t>{5, 0}));
   EXPECT_EQ(encode("abab"), (std::vector<int32_t>{3, 3}));
   EXPECT_EQ(encode("abc"), encode("abc"));  // from the cache
-  EXPECT_THROW(pairs.AddMerge("a", "x", "test"), Error);
-  EXPECT_THROW(pairs.AddMerge("a", "b", "test"), Error);
-  EXPECT_THROW(pairs.AddToken("ab", 9, "test"), Error);
 }
 
 TEST(Tokenizer, LongWordsTakeNoQuadraticTime) {
@@ -191,19 +198,17 @@ TEST(Tokenizer, AddedTokensTakeNoQuadraticTime) {
 
 TEST(Tokenizer, PreTokenizersCutWhereTheirPatternsSay) {
   using V = std::vector<std::string>;
-  PreTokenizer pre;
-  pre.pattern = PreTokenizer::Pattern::kGpt2;
-  EXPECT_EQ(Words(pre, "I'm  here\n x 123!"),
+  const auto of = [](const char* name) {
+    const Json j = Json::parse(Golden()["tokenizers"][name].get<std::string>());
+    return PreTokenizer::FromJson(j["pre_tokenizer"], name);
+  };
+  EXPECT_EQ(Words(of("gpt2"), "I'm  here\n x 123!"),
             (V{"I", "'m", " ", " here", "\n", " x", " 123", "!"}));
-  EXPECT_EQ(Words(pre, "end  \n "), (V{"end", "  \n "}));
-  pre.split_digits = true;
-  EXPECT_EQ(Words(pre, "a 12"), (V{"a", " ", "1", "2"}));
-  pre = {};
-  pre.pattern = PreTokenizer::Pattern::kLlama3;
-  EXPECT_EQ(Words(pre, "I'M 12345!\n\n  x\tab"),
+  EXPECT_EQ(Words(of("gpt2"), "end  \n "), (V{"end", "  \n "}));
+  EXPECT_EQ(Words(of("smollm"), "a 12"), (V{"a", " ", "1", "2"}));
+  EXPECT_EQ(Words(of("llama3"), "I'M 12345!\n\n  x\tab"),
             (V{"I", "'M", " ", "123", "45", "!\n\n", " ", " x", "\tab"}));
-  pre.pattern = PreTokenizer::Pattern::kQwen2;
-  EXPECT_EQ(Words(pre, "a12  \n  b"), (V{"a", "1", "2", "  \n", " ", " b"}));
+  EXPECT_EQ(Words(of("qwen2"), "a12  \n  b"), (V{"a", "1", "2", "  \n", " ", " b"}));
 }
 
 TEST(Tokenizer, CharacterClassesAndNormalForm) {
@@ -242,17 +247,14 @@ TEST(Tokenizer, RefusesWhatItDoesNotKnowByName) {
     }
   };
   const ErrorCode unsupported = ErrorCode::kUnsupported, corrupt = ErrorCode::kCorruption;
-  refuses("/model/type", "Unigram", unsupported, "Unigram");
+  refuses("/model/type", "WordPiece", unsupported, "WordPiece");
   refuses("/model/byte_fallback", true, unsupported, "byte_fallback");
-  refuses("/normalizer", Json{{"type", "Lowercase"}}, unsupported, "Lowercase");
-  refuses("/pre_tokenizer", Json{{"type", "Metaspace"}}, unsupported, "Metaspace");
+  refuses("/normalizer", Json{{"type", "BertNormalizer"}}, unsupported, "BertNormalizer");
+  refuses("/pre_tokenizer", Json{{"type", "FixedLength"}}, unsupported, "FixedLength");
   refuses("/pre_tokenizer/pretokenizers/0/pattern/Regex", "(a+)+$", unsupported, "(a+)+$");
-  refuses("/pre_tokenizer/pretokenizers/0/behavior", "Removed", unsupported, "Isolated");
-  refuses("/pre_tokenizer/pretokenizers/1/add_prefix_space", true, unsupported, "add_prefix_space");
-  refuses(
-      "/normalizer",
-      Json{{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "StripAccents"}}}}},
-      unsupported, "StripAccents");
+  refuses("/normalizer",
+          Json{{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}, {{"type", "ByteLevel"}}}}},
+          unsupported, "ByteLevel");
   refuses("/added_tokens/0/content", std::string(2000, 'x'), corrupt, "1024");
   refuses("/model/unk_token", "<unk>", corrupt, "<unk>");
   refuses("/added_tokens/0/id", 1 << 30, corrupt, "<|x|>");
