@@ -9,6 +9,7 @@
 
 #include "common/base/device.h"
 #include "configs/fields.h"
+#include "configs/pattern_number.h"
 #include "configs/value_text.h"
 
 namespace plumb::configs {
@@ -90,12 +91,45 @@ void ValidateModel(const ModelConfig& model, Problems& p) {
             "out.");
 }
 
+// Lists of "pattern=number".
+void ValidatePatterns(const PolicyConfig& policy, Problems& p) {
+  const auto check = [&](const char* option, const std::vector<std::string>& entries,
+                         const char* what, const auto& fine) {
+    try {
+      for (const auto& [pattern, number] : ReadPatternNumbers(entries, option))
+        p.Require(fine(number), std::string(option) + " gives \"" + pattern + "\" " +
+                                    std::to_string(number) + ": " + what + ".");
+    } catch (const Error& e) {
+      p.Require(false, std::string(option) + " " + e.message() + ".");
+    }
+  };
+  check("policy.rank_pattern", policy.rank_pattern, "a rank is a whole number from 1 to 65536",
+        [](double v) { return v >= 1 && v <= 65536 && v == std::floor(v); });
+  check("policy.alpha_pattern", policy.alpha_pattern, "an alpha is positive",
+        [](double v) { return v > 0; });
+  check("policy.learning_rates", policy.learning_rates,
+        "a factor is positive (policy.frozen names what is not trained)",
+        [](double v) { return v > 0; });
+}
+
 void ValidatePolicy(const Config& c, Problems& p) {
-  if (c.policy.adapter == Adapter::kNone) return;
+  ValidatePatterns(c.policy, p);
+  if (c.policy.adapter == Adapter::kNone) {
+    for (const auto& [option, set] : {std::pair("rslora", c.policy.rslora),
+                                      {"dropout", c.policy.dropout > 0},
+                                      {"rank_pattern", !c.policy.rank_pattern.empty()},
+                                      {"alpha_pattern", !c.policy.alpha_pattern.empty()}})
+      p.Require(!set, std::string("policy.") + option + " needs policy.adapter = \"lora\".");
+    return;
+  }
   p.Require(!c.model.path.empty(), "policy.adapter needs a model to stand on: name model.path.");
   p.Require(c.algorithm.name != AlgorithmName::kRewardModel,
             "policy.adapter does not go with algorithm.name = \"reward_model\": its new head has "
             "to be trained, too.");
+  p.Require(
+      c.policy.dropout == 0 || !ParseDevice(c.run.device) || ParseDevice(c.run.device)->is_cpu(),
+      "policy.dropout is computed on the CPU only: leave it at 0 on run.device = \"" +
+          c.run.device + "\".");
   p.Require(!c.policy.targets.empty(),
             "policy.targets names no module: use \"all-linear\" or names like \"q_proj\".");
 }

@@ -64,7 +64,9 @@ __global__ void AddPartials(HeadNormShape s, const float* partial, int64_t block
   const auto column = static_cast<int32_t>(blockIdx.x * blockDim.x + threadIdx.x);
   const int32_t weights = s.q_size + s.k_size;
   if (column >= weights) return;
-  float* to = column < s.q_size ? dw_q + column : dw_k + (column - s.q_size);
+  float* first = column < s.q_size ? dw_q : dw_k;
+  if (!first) return;
+  float* to = first + (column < s.q_size ? column : column - s.q_size);
   float sum = *to;
   for (int64_t b = 0; b < blocks; ++b) sum += partial[b * weights + column];
   *to = sum;
@@ -123,7 +125,7 @@ void HeadNormBackward::Cuda(const Launch& launch) const {
         static_cast<const T*>(w_k), rstd);
     CheckLaunch("HeadNormBackward (input)");
   });
-  if (!dw_q) return;
+  if (!dw_q && !dw_k) return;
   AddPartials<<<columns, 128, 0, StreamOf(launch)>>>(shape, scratch, blocks, dw_q, dw_k);
   CheckLaunch("HeadNormBackward (sum)");
 }

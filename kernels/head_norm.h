@@ -48,8 +48,8 @@ struct HeadNormBackward {
   const void* w_q = nullptr;    // T[q_size]
   const void* w_k = nullptr;    // T[k_size]
   const float* rstd = nullptr;  // [rows, q_parts + k_parts]
-  float* dw_q = nullptr;        // [q_size], added to; nullptr: neither is wanted
-  float* dw_k = nullptr;        // [k_size], added to
+  float* dw_q = nullptr;        // [q_size], added to; nullptr: it is not wanted
+  float* dw_k = nullptr;        // [k_size], the same
   float* scratch = nullptr;     // [kHeadNormScratchRows, q_size + k_size]
   void Cpu(const Launch& launch) const;
   void Cuda(const Launch& launch) const;

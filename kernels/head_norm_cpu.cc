@@ -83,11 +83,11 @@ void Backward(const HeadNormBackward& k) {
       }
     }
   }
-  if (!k.dw_q) return;
+  if (!k.dw_q && !k.dw_k) return;
   for (int64_t b = 0; b < blocks; ++b) {
     const float* partial = k.scratch + b * weights;
-    for (int32_t i = 0; i < s.q_size; ++i) k.dw_q[i] += partial[i];
-    for (int32_t i = 0; i < s.k_size; ++i) k.dw_k[i] += partial[s.q_size + i];
+    for (int32_t i = 0; k.dw_q && i < s.q_size; ++i) k.dw_q[i] += partial[i];
+    for (int32_t i = 0; k.dw_k && i < s.k_size; ++i) k.dw_k[i] += partial[s.q_size + i];
   }
 }
 

@@ -39,7 +39,7 @@ struct Transformer::Impl {
   bool recompute = false;  // of passes to come
   int64_t kept_tokens = -1, kept_rows = -1, last_rows = -1;
   float kept_temperature = 1;
-  bool kept_entropy = false;
+  std::optional<uint64_t> dropout;  // of the last forward
 
   // A call's small arrays in the device's memory.
   Staging staging;
@@ -220,7 +220,7 @@ struct Transformer::Impl {
   }
 
   PackedPass PassOf(const Weights& w, const PackedBatch& batch, const Indices& at, bool keep) {
-    return {{launch, w, rotary}, Varlen(batch, at), at.positions, keep, saved, scratch};
+    return {{launch, w, rotary, dropout}, Varlen(batch, at), at.positions, keep, saved, scratch};
   }
 
   // Everything up to the final hidden states; what is not kept shares one layer's memory.
@@ -287,6 +287,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
   PLUMB_CHECK(!options.entropy || static_cast<int64_t>(entropy.size()) == rows);
   m.kept_tokens = -1;
   m.last_rows = rows;
+  m.dropout = options.dropout;
   if (rows == 0) return;
   m.CheckBatch(batch);
   m.CheckTargets(batch);
@@ -346,6 +347,7 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   PLUMB_CHECK(m.shape.scalar_head, "values need a model with a scalar head");
   PLUMB_CHECK(static_cast<int64_t>(values.size()) == rows);
   m.kept_tokens = -1;
+  m.dropout.reset();
   if (rows == 0) return;
   m.CheckBatch(batch);
   m.Trunk(weights, batch, keep);
@@ -502,6 +504,7 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   PLUMB_CHECK(!m.shape.scalar_head, "a model with a scalar head has no logits");
   PLUMB_CHECK(static_cast<int64_t>(out.size()) == rows * v);
   m.kept_tokens = -1;
+  m.dropout.reset();
   if (rows == 0) return;
   m.CheckBatch(batch);
   m.Trunk(weights, batch, false);

@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "kernels/paged_kv.h"
@@ -33,6 +34,9 @@ int Threads();
 struct ScoreOptions {
   float temperature = 1.0f;
   bool entropy = true;
+  // Of a pass that adapters are trained with (AdapterSpec::dropout): what they drop by. A Backward
+  // drops by that of its Forward.
+  std::optional<uint64_t> dropout = std::nullopt;
 };
 
 class Transformer {

@@ -62,7 +62,7 @@ OUTSIDE = {
     r"CLI/": {"run/commands"},
     r"httplib": {"reward/doors", "run/board"},
     r"gmp": {"reward/maths"},
-    r"re2/": {"reward/rules"},
+    r"re2/": {"common/text", "reward/rules"},
     r"pcre2": {"reward/rules", "reward/doors"},
     r"seccomp": {"common/sandbox"},
     r"utf8proc": {"common/text"},
@@ -74,6 +74,7 @@ NO_CUDA = {
     "attention_varlen": "on CUDA LibTorch's attention does it, in policy_model",
     "bf16_gemm": "products on CUDA go through cuBLAS, in policy_model",
     "bf16_matvec": "small products on CUDA go through cuBLAS",
+    "dropout": "policy.dropout is refused on a GPU, by configs/config.cc",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
 }
 # Source files whose test goes by another name, and which. Both have to exist.

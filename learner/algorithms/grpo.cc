@@ -271,8 +271,8 @@ std::map<std::string, double> Grpo::Train(std::span<const TrajectoryGroup> group
   std::vector<Sample> samples = Prepare(groups, metrics);
   Totals totals;
   // Log-probs can be compared only where learner and actor hold the same version: the first update
-  // of a fresh batch.
-  bool fresh = !recompute_;
+  // of a fresh batch; and where the learner's pass drops nothing, for the actor's did not.
+  bool fresh = !recompute_ && !weights_.Drops();
   for (const auto& group : groups)
     fresh = fresh && (group.trajectories.empty() || group.policy.version == step);
   const auto n = samples.size();

@@ -319,8 +319,8 @@ std::map<std::string, double> Ppo::Train(std::span<const TrajectoryGroup> groups
   const bool train_policy = step >= critic_options_.warmup_steps;
   const double critic_rate = critic_options_.learning_rate * learning_rate / peak_learning_rate_;
   // Log-probs can be compared only where learner and actor hold the same version: the first update
-  // of a fresh batch.
-  bool fresh = !recompute_;
+  // of a fresh batch; and where the learner's pass drops nothing, for the actor's did not.
+  bool fresh = !recompute_ && !weights_.Drops();
   for (const auto& group : groups)
     fresh = fresh && (group.trajectories.empty() || group.policy.version == step);
   const auto n = samples.size();

@@ -1,10 +1,22 @@
 #include "learner/update/train_step.h"
 
 #include "common/base/error.h"
+#include "common/base/rng.h"
 
 namespace plumb::learner {
 
 using policy_model::ScoreOptions;
+
+namespace {
+
+constexpr uint64_t kMicroBatchStream = 0xd40b;
+
+uint64_t DropoutKey(const policy_model::Gradients& grad, uint32_t micro_batch) {
+  const Random4 bits = RandomAt(grad.dropout_key, kMicroBatchStream, micro_batch, 0);
+  return (uint64_t{bits.x[0]} << 32) | bits.x[1];
+}
+
+}  // namespace
 
 TrainStep::TrainStep(policy_model::Transformer& transformer, int64_t micro_batch_tokens)
     : transformer_(transformer), micro_batch_tokens_(micro_batch_tokens) {}
@@ -115,13 +127,17 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
                                    bool entropy, float temperature, const SequenceLoss& loss,
                                    const policy_model::Gradients& grad, const SharedHead* shared) {
   int32_t first = 0;
+  uint32_t micro_batch = 0;
   for (int32_t last : Split(sequences, together)) {
     const int64_t spared = Pack(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;
     shared_tokens_ += spared;
-    transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = entropy}, true,
-                         logprob_, entropy ? std::span<float>(entropy_) : std::span<float>());
+    transformer_.Forward(weights, batch_,
+                         {.temperature = temperature,
+                          .entropy = entropy,
+                          .dropout = DropoutKey(grad, micro_batch++)},
+                         true, logprob_, entropy ? std::span<float>(entropy_) : std::span<float>());
     if (shared) transformer_.HeadValues(*shared->head, value_);
     for (size_t i = 0; i < scored_.size(); ++i) {
       scored_[i].logprob = logprob_[i];

@@ -5,6 +5,8 @@
 // token, what the loss' derivative is; packing, chunking and buffers are here. What neighbouring
 // sequences of a micro-batch begin with (the prompt of a group's answers, of a pair) goes through
 // the model once.
+// Adapters with a dropout drop in the Accumulate passes and in no other, by grad's key and the
+// number of the micro-batch: the same update of the same sequences drops the same.
 // Thread safety: one thread. Allocation: none of ours in Accumulate after a pass of the same size.
 #pragma once
 

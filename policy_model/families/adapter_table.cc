@@ -1,12 +1,16 @@
 #include "policy_model/families/adapter_table.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <set>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/json/strict_json.h"
+#include "common/text/name_pattern.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -16,6 +20,7 @@ using Json = nlohmann::ordered_json;
 constexpr char kAllLinear[] = "all-linear";
 constexpr std::string_view kWeight = ".weight";
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
+constexpr int kMostRank = 1 << 16;
 
 // "model.layers.3.self_attn.q_proj.weight" -> "model.layers.3.self_attn.q_proj" -> "q_proj".
 std::string ModuleOf(const std::string& file_tensor) {
@@ -29,13 +34,137 @@ std::string Joined(const auto& names) {
   return out;
 }
 
+// The numbers that patterns give to modules, and which of them some module matched.
+template <class Number>
+class Overrides {
+ public:
+  Overrides(const std::vector<std::pair<std::string, Number>>& patterns, Number otherwise,
+            const char* option)
+      : otherwise_(otherwise), option_(option), used_(patterns.size()) {
+    for (const auto& [pattern, number] : patterns) {
+      patterns_.emplace_back(pattern, NamePattern::Where::kEnd, option);
+      numbers_.push_back(number);
+    }
+  }
+  Number Of(const std::string& module) {
+    std::optional<Number> found;
+    for (size_t i = 0; i < patterns_.size(); ++i) {
+      if (!patterns_[i].Matches(module)) continue;
+      used_[i] = true;
+      if (!found) found = numbers_[i];
+    }
+    return found.value_or(otherwise_);
+  }
+  void CheckUsed() const {
+    for (size_t i = 0; i < patterns_.size(); ++i) {
+      if (used_[i]) continue;
+      throw Error(ErrorCode::kInvalidArgument,
+                  "'" + patterns_[i].text() +
+                      "' matches no module that the adapter has: it is looked for at the end of "
+                      "paths like model.layers.0.self_attn.q_proj, from a dot on",
+                  option_);
+    }
+  }
+
+ private:
+  std::vector<NamePattern> patterns_;
+  std::vector<Number> numbers_;
+  Number otherwise_;
+  const char* option_;
+  std::vector<bool> used_;
+};
+
+// What of a model an adapter stands on.
+class Targets {
+ public:
+  explicit Targets(const AdapterSpec& spec)
+      : names_(spec.targets), all_(spec.targets == std::vector<std::string>{kAllLinear}) {
+    if (!spec.target_pattern.empty())
+      pattern_.emplace(spec.target_pattern, NamePattern::Where::kAll, kOption);
+  }
+  bool Wants(const std::string& module) {
+    there_.insert(LastName(module));
+    if (pattern_) {
+      const bool matches = pattern_->Matches(module);
+      if (matches) used_.insert(pattern_->text());
+      return matches;
+    }
+    bool wanted = all_;
+    for (const std::string& target : names_) {
+      if (module != target && !module.ends_with("." + target)) continue;
+      used_.insert(target);
+      wanted = true;
+    }
+    return wanted;
+  }
+  void CheckUsed() const {
+    if (pattern_ && used_.empty()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "'" + pattern_->text() +
+                      "' matches no linear part of this model's layers, whose whole paths are like "
+                      "model.layers.0.self_attn.q_proj and end in " +
+                      Joined(there_),
+                  kOption);
+    }
+    for (const std::string& target : names_) {
+      if (pattern_ || all_ || used_.contains(target)) continue;
+      throw Error(ErrorCode::kInvalidArgument,
+                  "'" + target + "' is no linear part of this model's layers: there are " +
+                      Joined(there_) + ", or " + kAllLinear + " for all of them",
+                  kOption);
+    }
+  }
+
+ private:
+  static constexpr char kOption[] = "policy.targets";
+  const std::vector<std::string>& names_;
+  const bool all_;
+  std::optional<NamePattern> pattern_;
+  std::set<std::string> there_, used_;
+};
+
 }  // namespace
+
+void SetTargets(const std::vector<std::string>& targets, AdapterSpec& spec) {
+  const auto pattern = std::find_if_not(targets.begin(), targets.end(),
+                                        [](const auto& t) { return IsPlainName(t); });
+  spec.targets.clear();
+  spec.target_pattern.clear();
+  if (pattern == targets.end()) {
+    spec.targets = targets;
+  } else if (targets.size() == 1) {
+    spec.target_pattern = *pattern;
+  } else {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "'" + *pattern +
+            "' is a pattern of whole paths, and stands alone: write all that is wanted into "
+            "it, like \".*layers\\.[0-3]\\..*(q|v)_proj\"",
+        "policy.targets");
+  }
+}
+
+std::string AdapterSpec::Text() const {
+  const auto list = [](const char* name, const auto& patterns) {
+    std::string out;
+    for (const auto& [pattern, number] : patterns) {
+      char text[32];
+      std::snprintf(text, sizeof text, "=%g", static_cast<double>(number));
+      out += (out.empty() ? std::string(", ") + name + " " : " ") + pattern + text;
+    }
+    return out;
+  };
+  char text[80];
+  std::snprintf(text, sizeof text, "rank %lld and alpha %g", static_cast<long long>(rank), alpha);
+  return text + std::string(rslora ? ", rslora" : "") + list("rank_pattern", rank_pattern) +
+         list("alpha_pattern", alpha_pattern);
+}
 
 AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : spec_(spec) {
   PLUMB_CHECK(spec.rank > 0, "the rank was validated");
-  const auto& targets = spec.targets;
-  const bool all = targets == std::vector<std::string>{kAllLinear};
-  std::set<std::string> there, used;
+  Targets targets(spec);
+  Overrides<int64_t> ranks(spec.rank_pattern, spec.rank, "policy.rank_pattern");
+  Overrides<double> alphas(spec.alpha_pattern, spec.alpha, "policy.alpha_pattern");
   for (const TensorEntry& e : base.entries()) {
     // The linear parts of layers: what is no norm, no bias, no embedding and no head.
     if (!e.name.starts_with("layers.") || e.shape.size() != 2) continue;
@@ -45,48 +174,53 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
       const std::string& file = e.parts[first].file_tensor;
       while (next < e.parts.size() && e.parts[next].file_tensor == file) ++next;
       const int64_t begin = e.parts[first].row_begin, rows = e.parts[next - 1].row_end - begin;
-      const std::string module = ModuleOf(file), name = LastName(module);
-      there.insert(name);
-      bool wanted = all;
-      for (const std::string& target : targets) {
-        if (module != target && !module.ends_with("." + target)) continue;
-        used.insert(target);
-        wanted = true;
-      }
-      if (!wanted) continue;
-      const std::string ours = e.name.substr(0, e.name.rfind('.') + 1) + name;
+      const std::string module = ModuleOf(file);
+      if (!targets.Wants(module)) continue;
+      const int64_t rank = ranks.Of(module);
+      PLUMB_CHECK(rank > 0, "the ranks of patterns were validated");
+      const double by = static_cast<double>(rank), alpha = alphas.Of(module);
+      const std::string ours = e.name.substr(0, e.name.rfind('.') + 1) + LastName(module);
       const auto add = [&](const char* which, std::vector<int64_t> shape, TensorInit init) {
         const int64_t n = shape[0];
         return Add(ours + which, std::move(shape), true, init,
                    {{std::string(kPeftPrefix) + module + which + std::string(kWeight), n,
                      SplitAxis::kNone}});
       };
-      const int64_t a = add(".lora_A", {spec.rank, e.columns()}, TensorInit::kUniform);
-      const int64_t b = add(".lora_B", {rows, spec.rank}, TensorInit::kZeros);
-      parts.push_back({.a = a, .b = b, .row_begin = begin, .rows = rows});
+      const int64_t a = add(".lora_A", {rank, e.columns()}, TensorInit::kUniform);
+      const int64_t b = add(".lora_B", {rows, rank}, TensorInit::kZeros);
+      parts.push_back({.a = a,
+                       .b = b,
+                       .row_begin = begin,
+                       .rows = rows,
+                       .rank = rank,
+                       .scale = static_cast<float>(alpha / (spec.rslora ? std::sqrt(by) : by))});
     }
     if (parts.empty()) parts_.erase(e.offset);
   }
   EndBucket();
-  for (const std::string& target : targets) {
-    if (all || used.contains(target)) continue;
-    throw Error(ErrorCode::kInvalidArgument,
-                "'" + target + "' is no linear part of this model's layers: there are " +
-                    Joined(there) + ", or " + kAllLinear + " for all of them",
-                "policy.targets");
-  }
+  targets.CheckUsed();
+  ranks.CheckUsed();
+  alphas.CheckUsed();
 }
 
 void WriteAdapterConfig(const AdapterSpec& spec, const std::string& base_model,
                         const std::string& directory) {
-  const Json targets =
-      spec.targets == std::vector<std::string>{kAllLinear} ? Json(kAllLinear) : Json(spec.targets);
+  Json targets = spec.targets, ranks = Json::object(), alphas = Json::object();
+  if (!spec.target_pattern.empty()) targets = spec.target_pattern;
+  else if (spec.targets == std::vector<std::string>{kAllLinear}) targets = kAllLinear;
+  // In their order: of two that match PEFT takes the first of the file. A pattern that stands there
+  // twice is taken at its first number, here as there.
+  for (const auto& [pattern, rank] : spec.rank_pattern) ranks.emplace(pattern, rank);
+  for (const auto& [pattern, alpha] : spec.alpha_pattern) alphas.emplace(pattern, alpha);
   const Json config = {{"peft_type", "LORA"},
                        {"task_type", "CAUSAL_LM"},
                        {"base_model_name_or_path", base_model},
                        {"r", spec.rank},
                        {"lora_alpha", spec.alpha},
-                       {"lora_dropout", 0.0},
+                       {"lora_dropout", spec.dropout},
+                       {"use_rslora", spec.rslora},
+                       {"rank_pattern", ranks},
+                       {"alpha_pattern", alphas},
                        {"target_modules", targets},
                        {"bias", "none"},
                        {"fan_in_fan_out", false},
@@ -107,31 +241,59 @@ AdapterConfig ReadAdapterConfig(const std::string& directory) {
   }
   // What changes the function that A and B stand for.
   for (const char* key :
-       {"use_dora", "use_rslora", "fan_in_fan_out", "lora_bias", "rank_pattern", "alpha_pattern",
-        "modules_to_save", "layers_to_transform", "layer_replication", "trainable_token_indices",
-        "exclude_modules", "target_parameters"}) {
+       {"use_dora", "fan_in_fan_out", "lora_bias", "modules_to_save", "layers_to_transform",
+        "layer_replication", "trainable_token_indices", "exclude_modules", "target_parameters",
+        "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config",
+        "monteclora_config", "velora_config"}) {
     if (!j.contains(key)) continue;
     const Json& v = j[key];
     const bool off = v.is_null() || v == false || ((v.is_object() || v.is_array()) && v.empty());
     if (!off)
-      throw Error(ErrorCode::kUnsupported, "'" + std::string(key) + "' is set: plain LoRA only",
-                  path);
+      throw Error(ErrorCode::kUnsupported,
+                  "'" + std::string(key) + "' is set: no such adapters are computed here", path);
   }
   if (j.contains("bias") && j["bias"] != "none")
     throw Error(ErrorCode::kUnsupported, "'bias' is not \"none\"", path);
   AdapterConfig out;
-  if (!j.contains("r") || !j["r"].is_number_integer() || j["r"] < 1 || j["r"] > (1 << 16))
-    corrupt("'r' is no rank");
+  const auto is_rank = [](const Json& v) {
+    return v.is_number_integer() && v >= 1 && v <= kMostRank;
+  };
+  if (!j.contains("r") || !is_rank(j["r"])) corrupt("'r' is no rank");
   out.spec.rank = j["r"].get<int64_t>();
   if (!j.contains("lora_alpha") || !j["lora_alpha"].is_number())
     corrupt("'lora_alpha' is no number");
   out.spec.alpha = j["lora_alpha"].get<double>();
+  const auto given = [&](const char* key) { return j.contains(key) && !j[key].is_null(); };
+  if (given("use_rslora")) {
+    if (!j["use_rslora"].is_boolean()) corrupt("'use_rslora' is neither true nor false");
+    out.spec.rslora = j["use_rslora"].get<bool>();
+  }
+  if (given("lora_dropout")) {
+    if (!j["lora_dropout"].is_number() || j["lora_dropout"] < 0 || j["lora_dropout"] >= 1)
+      corrupt("'lora_dropout' is not in [0, 1)");
+    out.spec.dropout = j["lora_dropout"].get<double>();
+  }
+  const auto patterns = [&](const char* key) {
+    if (!given(key)) return Json(Json::object());
+    if (!j[key].is_object()) corrupt("'" + std::string(key) + "' is no object");
+    return j[key];
+  };
+  const Json ranks = patterns("rank_pattern"), alphas = patterns("alpha_pattern");
+  for (const auto& [pattern, rank] : ranks.items()) {
+    if (!is_rank(rank)) corrupt("'rank_pattern' gives '" + pattern + "' no rank");
+    out.spec.rank_pattern.emplace_back(pattern, rank.get<int64_t>());
+  }
+  for (const auto& [pattern, alpha] : alphas.items()) {
+    if (!alpha.is_number()) corrupt("'alpha_pattern' gives '" + pattern + "' no number");
+    out.spec.alpha_pattern.emplace_back(pattern, alpha.get<double>());
+  }
   const Json targets = j.value("target_modules", Json());
-  if (targets.is_string()) {
-    if (targets != kAllLinear)
-      throw Error(ErrorCode::kUnsupported, "'target_modules' is a pattern: name the modules", path);
+  out.spec.targets.clear();
+  if (targets == kAllLinear) {
+    out.spec.targets = {kAllLinear};
+  } else if (targets.is_string() && !targets.get<std::string>().empty()) {
+    out.spec.target_pattern = targets.get<std::string>();
   } else {
-    out.spec.targets.clear();
     if (!targets.is_array() || targets.empty()) corrupt("'target_modules' names no module");
     for (const Json& name : targets) {
       if (!name.is_string()) corrupt("'target_modules' holds something else than names");

@@ -3,34 +3,58 @@
 // adapter_config.json.
 //
 // Thread safety: const after construction; the functions are pure. Shapes: A [rank, in], B [out,
-// rank]; scale = alpha / rank. Errors: kInvalidArgument for targets that the model has not;
-// kUnsupported for a file of another kind of adapter.
+// rank]; scale = alpha / rank, or alpha / sqrt(rank) (Kalajdzievski, "A rank stabilization scaling
+// factor", 2023), each module by its own rank and alpha. Errors: kInvalidArgument for targets and
+// patterns that the model has nothing of; kUnsupported for a file of another kind of adapter.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "policy_model/families/tensor_table.h"
 
 namespace plumb::policy_model {
 
-// In PEFT's terms: r, lora_alpha, target_modules.
+// In PEFT's terms: r, lora_alpha, target_modules, use_rslora, lora_dropout, rank_pattern,
+// alpha_pattern.
 struct AdapterSpec {
   int64_t rank = 8;
   double alpha = 16;
   std::vector<std::string> targets = {
       "all-linear"};  // or ends of modules' paths: "q_proj", "layers.3.mlp.down_proj"
+  // Not empty: in the place of the targets, a pattern of whole paths of modules.
+  std::string target_pattern = {};
+  bool rslora = false;
+  double dropout = 0;  // of what goes into A, in training
+  // Ends of modules' paths as regular expressions; the first that matches counts.
+  std::vector<std::pair<std::string, int64_t>> rank_pattern = {};
+  std::vector<std::pair<std::string, double>> alpha_pattern = {};
   bool operator==(const AdapterSpec&) const = default;
+
+  // The same function of the same numbers, whatever was dropped while they were trained.
+  bool SameFunction(const AdapterSpec& other) const {
+    return rank == other.rank && alpha == other.alpha && rslora == other.rslora &&
+           rank_pattern == other.rank_pattern && alpha_pattern == other.alpha_pattern;
+  }
+  // For messages: "rank 8 and alpha 16".
+  std::string Text() const;
 };
+
+// `targets` of a recipe: one that is no name is a pattern, which then stands alone.
+// kInvalidArgument.
+void SetTargets(const std::vector<std::string>& targets, AdapterSpec& spec);
 
 // What is added to `rows` rows of a linear part of the base from row_begin on. a, b: offsets in the
 // adapter's buffer.
 struct LowRank {
   int64_t a = 0, b = 0;
   int64_t row_begin = 0, rows = 0;
+  int64_t rank = 0;
+  float scale = 0;
 };
 
 class AdapterTable : public TensorList {
@@ -38,7 +62,6 @@ class AdapterTable : public TensorList {
   AdapterTable(const TensorTable& base, const AdapterSpec& spec);
 
   const AdapterSpec& spec() const { return spec_; }
-  float scale() const { return static_cast<float>(spec_.alpha / static_cast<double>(spec_.rank)); }
   // Of the base's tensor at that offset, in the order of its rows; none: nullptr.
   const std::vector<LowRank>* Of(int64_t weight) const {
     const auto found = parts_.find(weight);

@@ -1,5 +1,5 @@
 // A linear part of a layer with what adapters add: y = W x + scale B (A x), in training, scoring
-// and generation.
+// and generation. Where Pass::dropout says so, A sees x through a mask of its own.
 //
 // Purpose: where weights that are not trained cost no gradient, and where adapters are: stages need
 // not know either. Protocol: stage.h; Plan takes what adapters need of an arena, before each of the
@@ -32,9 +32,9 @@ class LinearLayer {
              bool accumulate, void* y) const;
 
   const int64_t weight_, rows_, columns_;
-  // Offsets of the last plan: T[n, rank] twice, and T[n, rows of a part] where a part is not all of
-  // the tensor.
-  int64_t low_ = 0, dlow_ = 0, part_ = 0;
+  // Offsets of the last plan: T[n, rank] twice, T[n, rows of a part] where a part is not all of the
+  // tensor, and T[n, columns] where something is dropped.
+  int64_t low_ = 0, dlow_ = 0, part_ = 0, dropped_ = 0;
 };
 
 }  // namespace plumb::policy_model

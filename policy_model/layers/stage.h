@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct Pass {
   kernels::Launch launch;
   const Weights& weights;
   std::span<const RotaryTable> rotary;
+  // What adapters drop by in the passes that a set is trained with; nothing is dropped without it.
+  std::optional<uint64_t> dropout = std::nullopt;
 
   int64_t hidden() const { return weights.shape().hidden; }
   // Bytes of `elements` of the weights' type.
@@ -53,9 +56,9 @@ struct PackedPass : Pass {
   bool output = true;  // false: only what is saved is wanted; `out` may stay as it is
 
   int64_t tokens() const { return attention.tokens; }
-  // Where the gradient of the base's parameter at `offset` is added; nullptr where the base is not
+  // Where the gradient of the base's parameter at `offset` is added; nullptr where it is not
   // trained.
-  float* G(int64_t offset) const { return grad.base ? grad.base->f32() + offset : nullptr; }
+  float* G(int64_t offset) const { return grad.OfBase(offset); }
 };
 
 // Generation: rows of a paged step. Where the pages of layers that give them back lie apart, they

@@ -6,6 +6,8 @@
 // memory; several models may share one set that none of them trains.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
@@ -36,14 +38,53 @@ struct ParameterSet {
       : name(std::move(its_name)), table(std::move(list)), flat(std::move(its_flat)) {}
 };
 
-// Where a backward adds the gradients of a model's sets: float, laid out as they are; nullptr for a
-// set that is not trained. Borrowed.
+// Elements [begin, end) of a set that are trained; what is kept for them begins at `at`.
+struct TrainedRun {
+  int64_t begin = 0, end = 0, at = 0;
+};
+
+// Where what is kept for the element `offset` of a set lies; -1 for one that is not trained.
+// `runs`: ascending.
+inline int64_t PlaceOf(std::span<const TrainedRun> runs, int64_t offset) {
+  const auto behind =
+      std::upper_bound(runs.begin(), runs.end(), offset,
+                       [](int64_t element, const TrainedRun& run) { return element < run.end; });
+  if (behind == runs.end() || offset < behind->begin) return -1;
+  return behind->at + (offset - behind->begin);
+}
+
+// Where a backward adds the gradients of a model's sets: float; nullptr for a set that is not
+// trained. Borrowed.
 struct Gradients {
   FlatBuffer* base = nullptr;
   std::span<FlatBuffer* const> adapters = {};
+  // Of which elements of a set there are gradients, and where; without runs of all, in the set's
+  // own order.
+  std::span<const TrainedRun> base_runs = {};
+  std::span<const std::span<const TrainedRun>> adapter_runs = {};
+  // What adapters drop by in the passes that these are of: another for every update.
+  uint64_t dropout_key = 0;
 
   Gradients() = default;
   Gradients(FlatBuffer& of_base) : base(&of_base) {}  // NOLINT: a model that is its base alone
+
+  // Of the parameters at an offset of the base, or of an adapter; nullptr where they are not
+  // trained.
+  float* OfBase(int64_t offset) const { return In(base, base_runs, offset); }
+  float* OfAdapter(size_t i, int64_t offset) const {
+    return i < adapters.size()
+               ? In(adapters[i],
+                    i < adapter_runs.size() ? adapter_runs[i] : std::span<const TrainedRun>(),
+                    offset)
+               : nullptr;
+  }
+
+ private:
+  static float* In(FlatBuffer* flat, std::span<const TrainedRun> runs, int64_t offset) {
+    if (!flat) return nullptr;
+    const int64_t place = runs.empty() ? offset : PlaceOf(runs, offset);
+    return place < 0 ? nullptr : flat->f32() + place;
+  }
 };
 
 }  // namespace plumb::policy_model

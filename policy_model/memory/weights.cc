@@ -262,6 +262,52 @@ void Weights::AddAdapter(const AdapterSpec& spec, uint64_t seed) {
   sets_.push_back(std::move(set));
 }
 
+void Weights::Merge() {
+  PLUMB_CHECK(sets_[0].use_count() == 1, "another model shares this base");
+  // `n` elements of a set as floats.
+  const auto read = [](const FlatBuffer& flat, int64_t first, int64_t n) {
+    std::vector<std::byte> bytes(static_cast<size_t>(n) * ElementSize(flat.dtype()));
+    std::vector<float> values(static_cast<size_t>(n));
+    flat.CopyToHost(bytes, first);
+    ConvertToFloat(bytes.data(), flat.dtype(), values);
+    return values;
+  };
+  FloatWriter writer(flat());
+  for (const auto& set : adapters()) {
+    for (const TensorEntry& e : table_->entries()) {
+      const auto* parts = set->adapter->Of(e.offset);
+      if (!parts) continue;
+      const int64_t columns = e.columns();
+      for (const LowRank& part : *parts) {
+        const std::vector<float> a = read(set->flat, part.a, part.rank * columns),
+                                 b = read(set->flat, part.b, part.rows * part.rank);
+        std::vector<float> sum(static_cast<size_t>(columns));
+        for (int64_t r = 0; r < part.rows; ++r) {
+          std::fill(sum.begin(), sum.end(), 0.0f);
+          for (int64_t k = 0; k < part.rank; ++k) {
+            const float by = b[static_cast<size_t>(r * part.rank + k)];
+            const float* row = a.data() + k * columns;
+            for (size_t c = 0; c < sum.size(); ++c) sum[c] += by * row[c];
+          }
+          const int64_t first = e.offset + (part.row_begin + r) * columns;
+          std::vector<float> w = read(flat(), first, columns);
+          for (size_t c = 0; c < w.size(); ++c) w[c] += part.scale * sum[c];
+          writer.Write(first, w);
+        }
+      }
+    }
+  }
+  sets_.resize(1);
+  base().trained = true;
+  base().digest = {};
+}
+
+bool Weights::Drops() const {
+  return std::any_of(sets_.begin(), sets_.end(), [](const auto& set) {
+    return set->trained && set->adapter && set->adapter->spec().dropout > 0;
+  });
+}
+
 Weights Weights::WithoutAdapters() const {
   Weights out;
   out.table_ = table_;
@@ -312,12 +358,9 @@ void Weights::LoadTrained(const std::string& directory) {
       continue;
     }
     const AdapterSpec there = ReadAdapterConfig(directory).spec, here = set->adapter->spec();
-    if (there.rank != here.rank || there.alpha != here.alpha) {
+    if (!there.SameFunction(here)) {
       throw Error(ErrorCode::kConflict,
-                  "the adapter has rank " + std::to_string(there.rank) + " and alpha " +
-                      std::to_string(there.alpha) + ", asked for are " + std::to_string(here.rank) +
-                      " and " + std::to_string(here.alpha),
-                  directory);
+                  "the adapter has " + there.Text() + ", asked for are " + here.Text(), directory);
     }
     const auto reader = SafetensorsReader::OpenFile(directory + "/" + kAdapterFile);
     const auto& tensors = reader->tensors();

@@ -41,6 +41,12 @@ class Weights {
   // Adds an adapter, which is trained in the place of the sets before it: A uniform within +-1 /
   // sqrt(columns), B 0, so that the model stays what it is. Same bits for the same seed.
   void AddAdapter(const AdapterSpec& spec, uint64_t seed);
+  // Some of what goes into an adapter is dropped while it is trained: passes with a backward then
+  // compute another function than those without.
+  bool Drops() const;
+  // Makes the adapters a part of the base, which is the only set then, and trained: W + scale B A,
+  // summed in float and rounded once for each adapter. Not while another model shares the base.
+  void Merge();
   // The same sets without the adapters: a model that shares the base's memory with this one.
   Weights WithoutAdapters() const;
   // The same model with memory of its own for sets that are trained, zeroed; it shares the others.

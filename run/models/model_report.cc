@@ -166,6 +166,10 @@ OrderedJson ModelReport::Json() const {
   out["lora"] = {{"rank", adapter.rank},
                  {"alpha", adapter.alpha},
                  {"targets", adapter.targets},
+                 {"target_pattern", adapter.target_pattern},
+                 {"rslora", adapter.rslora},
+                 {"rank_pattern", adapter.rank_pattern},
+                 {"alpha_pattern", adapter.alpha_pattern},
                  {"parameters", adapter_parameters}};
   const int64_t kv = kv_bytes_per_token * length * batch;
   out["generate_bytes"] = {{"weights", WeightBytes(type())},
@@ -200,8 +204,8 @@ std::string ModelReport::Text() const {
     line("context", n(s.max_positions) + " tokens");
     line("parameters", Count(parameters) + ", of it embedding " + Count(embedding) +
                            (s.tied ? " (also the head)" : ", head " + Count(head)));
-    line("LoRA", "rank " + n(adapter.rank) +
-                     (place.is_adapter() ? " (this adapter): " : ", all linear parts: ") +
+    line("LoRA", (place.is_adapter() ? adapter.Text() + " (this adapter): "
+                                     : "rank " + n(adapter.rank) + ", all linear parts: ") +
                      Count(adapter_parameters) + " trained");
   }
   line("weights",

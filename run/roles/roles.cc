@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "common/base/error.h"
+#include "configs/pattern_number.h"
 #include "run/roles/observer.h"
 
 namespace plumb::run {
@@ -129,8 +130,16 @@ namespace {
 void AddAdapter(const Session& session, policy_model::Weights& weights) {
   const configs::PolicyConfig& policy = session.config().policy;
   if (policy.adapter == configs::Adapter::kNone) return;
-  weights.AddAdapter({.rank = policy.rank, .alpha = policy.alpha, .targets = policy.targets},
-                     session.config().run.seed);
+  policy_model::AdapterSpec spec{.rank = policy.rank,
+                                 .alpha = policy.alpha,
+                                 .rslora = policy.rslora,
+                                 .dropout = policy.dropout};
+  policy_model::SetTargets(policy.targets, spec);
+  for (const auto& [pattern, rank] :
+       configs::ReadPatternNumbers(policy.rank_pattern, "policy.rank_pattern"))
+    spec.rank_pattern.emplace_back(pattern, static_cast<int64_t>(rank));
+  spec.alpha_pattern = configs::ReadPatternNumbers(policy.alpha_pattern, "policy.alpha_pattern");
+  weights.AddAdapter(spec, session.config().run.seed);
 }
 
 }  // namespace

@@ -63,12 +63,12 @@ Weights Adapted(const std::string& family, const AdapterSpec& spec) {
 Weights Merged(const Weights& adapted) {
   Weights out = Base(adapted.shape().family);
   const ParameterSet& set = *adapted.adapters()[0];
-  const int64_t rank = set.adapter->spec().rank;
   for (const TensorEntry& e : out.table().entries()) {
     const auto* parts = set.adapter->Of(e.offset);
     if (!parts) continue;
     const int64_t columns = e.columns();
     for (const LowRank& part : *parts) {
+      const int64_t rank = part.rank;
       for (int64_t r = 0; r < part.rows; ++r) {
         for (int64_t c = 0; c < columns; ++c) {
           double sum = 0;
@@ -77,7 +77,7 @@ Weights Merged(const Weights& adapted) {
                    static_cast<double>(set.flat.f32()[part.a + k * columns + c]);
           }
           out.flat().f32()[e.offset + (part.row_begin + r) * columns + c] +=
-              static_cast<float>(static_cast<double>(set.adapter->scale()) * sum);
+              static_cast<float>(static_cast<double>(part.scale) * sum);
         }
       }
     }
@@ -101,10 +101,12 @@ struct Batch {
       g_entropy.push_back(0.3f * random.NextNormal());
     }
   }
+  std::optional<uint64_t> dropout = std::nullopt;
   std::vector<float> Forward(Transformer& model, const Weights& weights, bool keep = false,
                              double* value = nullptr) const {
     std::vector<float> logprob(batch.rows.size()), entropy(batch.rows.size());
-    model.Forward(weights, batch, {.temperature = 0.9f}, keep, logprob, entropy);
+    model.Forward(weights, batch, {.temperature = 0.9f, .dropout = dropout}, keep, logprob,
+                  entropy);
     for (size_t i = 0; value && i < logprob.size(); ++i) {
       *value += static_cast<double>(g_logprob[i]) * static_cast<double>(logprob[i]) +
                 static_cast<double>(g_entropy[i]) * static_cast<double>(entropy[i]);
@@ -151,20 +153,32 @@ TEST(AdapterTest, ANewAdapterChangesNothingAndADrawIsTheSameForTheSameSeed) {
   }
 }
 
+// Plain, and with a rank and a scale of each module's own.
+std::vector<AdapterSpec> Specs() {
+  return {{.rank = 4, .alpha = 6},
+          {.rank = 4,
+           .alpha = 6,
+           .rslora = true,
+           .rank_pattern = {{"layers.0.mlp.down_proj", 7}, {"down_proj|(o|qkv)_proj", 2}},
+           .alpha_pattern = {{".*layers\\.1\\..*", 3}}}};
+}
+
 TEST(AdapterTest, AddsItsLowRankProductsAndOnlyWhereItIsAskedTo) {
   for (const char* family : {"llama", "qwen2", "phi3"}) {
-    Weights weights = Adapted(family, {.rank = 4, .alpha = 6});
-    Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
-    const Batch b;
-    const auto adapted = b.Forward(model, weights), merged = b.Forward(model, Merged(weights)),
-               base = b.Forward(model, Base(family));
-    double moved = 0;
-    for (size_t i = 0; i < adapted.size(); ++i) {
-      EXPECT_NEAR(adapted[i], merged[i], 2e-5) << family;
-      moved = std::max(moved, std::abs(static_cast<double>(adapted[i] - base[i])));
+    for (const AdapterSpec& spec : Specs()) {
+      Weights weights = Adapted(family, spec);
+      Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
+      const Batch b;
+      const auto adapted = b.Forward(model, weights), merged = b.Forward(model, Merged(weights)),
+                 base = b.Forward(model, Base(family));
+      double moved = 0;
+      for (size_t i = 0; i < adapted.size(); ++i) {
+        EXPECT_NEAR(adapted[i], merged[i], 2e-5) << family;
+        moved = std::max(moved, std::abs(static_cast<double>(adapted[i] - base[i])));
+      }
+      EXPECT_GT(moved, 0.05) << family;
+      EXPECT_EQ(b.Forward(model, weights.WithoutAdapters()), base) << family;
     }
-    EXPECT_GT(moved, 0.05) << family;
-    EXPECT_EQ(b.Forward(model, weights.WithoutAdapters()), base) << family;
   }
   const Weights some = Adapted("llama", {.rank = 4, .targets = {"k_proj", "down_proj"}});
   std::set<std::string> names;
@@ -183,35 +197,129 @@ TEST(AdapterTest, AddsItsLowRankProductsAndOnlyWhereItIsAskedTo) {
   }
 }
 
-TEST(AdapterTest, GradientsAreThoseOfFiniteDifferences) {
-  for (const char* family : {"llama", "qwen2", "phi3"}) {
-    Weights weights = Adapted(family, {.rank = 4, .alpha = 6});
-    Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
-    const Batch b;
-    const FlatBuffer grad = AdapterGradient(model, weights, b);
-    ParameterSet& set = *weights.adapters()[0];
-    for (const TensorEntry& e : set.table->entries()) {
-      float* at = set.flat.f32() + e.offset;
-      const std::vector<float> keep(at, at + e.elements);
-      double norm = 0;
-      for (int64_t i = 0; i < e.elements; ++i)
-        norm += std::pow(static_cast<double>(grad.f32()[e.offset + i]), 2);
-      ASSERT_GT(norm, 0) << e.name;
-      const double h = 3e-3 / std::sqrt(norm);
-      double value[2] = {0, 0};
-      for (int side = 0; side < 2; ++side) {
-        for (int64_t i = 0; i < e.elements; ++i) {
-          at[i] =
-              keep[static_cast<size_t>(i)] +
-              static_cast<float>((side ? -h : h) * static_cast<double>(grad.f32()[e.offset + i]));
-        }
-        b.Forward(model, weights, false, &value[side]);
+void ExpectGradientsOfFiniteDifferences(const std::string& family, const AdapterSpec& spec,
+                                        const Batch& b) {
+  Weights weights = Adapted(family, spec);
+  Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
+  const FlatBuffer grad = AdapterGradient(model, weights, b);
+  ParameterSet& set = *weights.adapters()[0];
+  for (const TensorEntry& e : set.table->entries()) {
+    float* at = set.flat.f32() + e.offset;
+    const std::vector<float> keep(at, at + e.elements);
+    double norm = 0;
+    for (int64_t i = 0; i < e.elements; ++i)
+      norm += std::pow(static_cast<double>(grad.f32()[e.offset + i]), 2);
+    ASSERT_GT(norm, 0) << e.name;
+    const double h = 3e-3 / std::sqrt(norm);
+    double value[2] = {0, 0};
+    for (int side = 0; side < 2; ++side) {
+      for (int64_t i = 0; i < e.elements; ++i) {
+        at[i] = keep[static_cast<size_t>(i)] +
+                static_cast<float>((side ? -h : h) * static_cast<double>(grad.f32()[e.offset + i]));
       }
-      std::copy(keep.begin(), keep.end(), at);
-      EXPECT_NEAR((value[0] - value[1]) / (2 * h), norm, 0.01 * norm + 4e-5 / h)
-          << family << " " << e.name;
+      b.Forward(model, weights, false, &value[side]);
+    }
+    std::copy(keep.begin(), keep.end(), at);
+    EXPECT_NEAR((value[0] - value[1]) / (2 * h), norm, 0.01 * norm + 4e-5 / h)
+        << family << " " << e.name;
+  }
+}
+
+TEST(AdapterTest, GradientsAreThoseOfFiniteDifferences) {
+  for (const char* family : {"llama", "qwen2", "phi3"})
+    ExpectGradientsOfFiniteDifferences(family, Specs()[0], Batch());
+  ExpectGradientsOfFiniteDifferences("llama", Specs()[1], Batch());
+}
+
+TEST(AdapterTest, DropsInTrainingPassesAlone) {
+  const AdapterSpec spec = {.rank = 4, .alpha = 6, .dropout = 0.4};
+  const Weights weights = Adapted("llama", spec), whole = Adapted("llama", {.rank = 4, .alpha = 6});
+  EXPECT_TRUE(weights.Drops());
+  EXPECT_FALSE(whole.Drops());
+  Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
+  Batch b;
+  const auto undropped = b.Forward(model, whole);
+  EXPECT_EQ(b.Forward(model, weights), undropped);
+  b.dropout = 17;
+  const auto dropped = b.Forward(model, weights);
+  EXPECT_NE(dropped, undropped);
+  EXPECT_EQ(b.Forward(model, weights, /*keep=*/true), dropped);
+  EXPECT_EQ(b.Forward(model, whole), undropped) << "without a dropout of its own";
+  b.dropout = 18;
+  EXPECT_NE(b.Forward(model, weights), dropped);
+  b.dropout.reset();
+  EXPECT_EQ(b.Forward(model, weights), undropped);
+}
+
+TEST(AdapterTest, ThatOfADroppingPassIsTheGradientOfWhatItKept) {
+  Batch b;
+  b.dropout = 17;
+  for (const char* family : {"llama", "phi3"})
+    ExpectGradientsOfFiniteDifferences(family, {.rank = 4, .alpha = 6, .dropout = 0.4}, b);
+}
+
+// A sum of `rank` products in float beside the same in double, and one rounding.
+TEST(AdapterTest, MergingAddsTheProductsToTheBase) {
+  for (const char* family : {"llama", "qwen2", "phi3"}) {
+    for (const AdapterSpec& spec : Specs()) {
+      Weights weights = Adapted(family, spec);
+      const Weights reference = Merged(weights), base = Base(family);
+      Transformer model(weights.shape(), Device::kCpu, DType::kFloat32);
+      const Batch b;
+      const auto unmerged = b.Forward(model, weights);
+      weights.Merge();
+      EXPECT_EQ(weights.sets().size(), 1u);
+      EXPECT_TRUE(weights.base().trained);
+      EXPECT_NE(weights.ComputeDigest(), base.ComputeDigest());
+      for (int64_t i = 0; i < weights.flat().elements(); ++i) {
+        const float want = reference.flat().f32()[i], added = want - base.flat().f32()[i];
+        ASSERT_NEAR(weights.flat().f32()[i], want,
+                    1.2e-7f * (std::abs(want) + 16 * std::max(0.1f, std::abs(added))));
+        if (added == 0) {
+          ASSERT_EQ(weights.flat().f32()[i], want);
+        }
+      }
+      const auto merged = b.Forward(model, weights);
+      for (size_t i = 0; i < merged.size(); ++i) EXPECT_NEAR(merged[i], unmerged[i], 2e-5);
     }
   }
+}
+
+TEST(AdapterTest, MergingInBFloat16RoundsOnce) {
+  Weights weights(Shape("llama"), Device::kCpu, DType::kBFloat16);
+  weights.Initialise(11, 0.15);
+  weights.AddAdapter({.rank = 3, .alpha = 6}, 5);
+  ParameterSet& set = *weights.adapters()[0];
+  RandomStream random(9, 9);
+  auto* adapter = static_cast<BFloat16*>(set.flat.data());
+  for (int64_t i = 0; i < set.flat.elements(); ++i)
+    adapter[i] = ToBFloat16(0.2f * random.NextNormal());
+  const std::shared_ptr<ParameterSet> kept = weights.adapters()[0];
+  const auto* flat = static_cast<const BFloat16*>(weights.flat().data());
+  const std::vector<BFloat16> before(flat, flat + weights.flat().elements());
+  weights.Merge();
+  int64_t checked = 0;
+  for (const TensorEntry& e : weights.table().entries()) {
+    const auto* parts = kept->adapter->Of(e.offset);
+    if (!parts) continue;
+    for (const LowRank& part : *parts) {
+      for (int64_t r = 0; r < part.rows; ++r) {
+        for (int64_t c = 0; c < e.columns(); ++c) {
+          double want = 0;
+          for (int64_t k = 0; k < part.rank; ++k)
+            want += static_cast<double>(ToFloat(adapter[part.b + r * part.rank + k])) *
+                    static_cast<double>(ToFloat(adapter[part.a + k * e.columns() + c]));
+          const auto at = static_cast<size_t>(e.offset + (part.row_begin + r) * e.columns() + c);
+          want = static_cast<double>(ToFloat(before[at])) + static_cast<double>(part.scale) * want;
+          // half a step of 8 bits, and what float adds to it
+          ASSERT_NEAR(static_cast<double>(ToFloat(flat[at])), want, std::abs(want) / 256 + 1e-6)
+              << e.name;
+          ++checked;
+        }
+      }
+    }
+  }
+  EXPECT_GT(checked, 10000);
 }
 
 TEST(AdapterTest, GradientsFollowFromThoseOfTheMergedWeights) {
@@ -226,7 +334,6 @@ TEST(AdapterTest, GradientsFollowFromThoseOfTheMergedWeights) {
   model.Backward(merged, b.batch, b.g_logprob, b.g_entropy, full);
   const ParameterSet& set = *weights.adapters()[0];
   const int64_t rank = 4;
-  const auto scale = static_cast<double>(set.adapter->scale());
   int tensors = 0;
   for (const TensorEntry& e : merged.table().entries()) {
     const auto* parts = set.adapter->Of(e.offset);
@@ -234,6 +341,7 @@ TEST(AdapterTest, GradientsFollowFromThoseOfTheMergedWeights) {
     const int64_t columns = e.columns();
     for (const LowRank& part : *parts) {
       const float* dw = full.f32() + e.offset + part.row_begin * columns;
+      const auto scale = static_cast<double>(part.scale);
       const auto check = [&](int64_t offset, int64_t rows, int64_t cols, const auto& want) {
         double diff = 0, norm = 0;
         for (int64_t i = 0; i < rows; ++i) {
@@ -320,6 +428,107 @@ TEST(AdapterTest, TargetsMayBePathsOfSingleModules) {
   EXPECT_THROW(base.AddAdapter({.targets = {"own_proj"}}, 1), Error) << "whole names only";
 }
 
+TEST(AdapterTest, PatternsGiveEachModuleItsRankAndScaleTheFirstThatMatches) {
+  const auto parts_of = [](const AdapterSpec& spec, const std::string& tensor) {
+    const Weights weights = Adapted("llama", spec);
+    for (const TensorEntry& e : weights.table().entries()) {
+      if (e.name == tensor) return *weights.adapters()[0]->adapter->Of(e.offset);
+    }
+    return std::vector<LowRank>();
+  };
+  const AdapterSpec spec = {.rank = 4,
+                            .alpha = 8,
+                            .rank_pattern = {{"layers.0.self_attn.q_proj", 3}, {"q_proj", 2}},
+                            .alpha_pattern = {{"(q|k)_proj", 1}}};
+  const auto first = parts_of(spec, "layers.0.qkv"), second = parts_of(spec, "layers.1.qkv");
+  ASSERT_EQ(first.size(), 3u);
+  EXPECT_EQ(first[0].rank, 3);
+  EXPECT_EQ(second[0].rank, 2);
+  EXPECT_EQ(second[1].rank, 4);
+  EXPECT_FLOAT_EQ(first[0].scale, 1.0f / 3);
+  EXPECT_FLOAT_EQ(second[0].scale, 1.0f / 2);
+  EXPECT_FLOAT_EQ(second[1].scale, 1.0f / 4);
+  EXPECT_FLOAT_EQ(second[2].scale, 8.0f / 4);
+  AdapterSpec turned = spec;
+  std::swap(turned.rank_pattern[0], turned.rank_pattern[1]);
+  EXPECT_EQ(parts_of(turned, "layers.0.qkv")[0].rank, 2);
+  turned = spec;
+  turned.rslora = true;
+  EXPECT_FLOAT_EQ(parts_of(turned, "layers.1.qkv")[2].scale, 8.0f / 2);
+  EXPECT_FLOAT_EQ(parts_of(turned, "layers.1.qkv")[0].scale, 1.0f / std::sqrt(2.0f));
+}
+
+TEST(AdapterTest, PatternsThatMatchNothingAreRefused) {
+  for (const auto& [spec, option] :
+       {std::pair(AdapterSpec{.rank_pattern = {{"query", 3}}}, "policy.rank_pattern"),
+        {AdapterSpec{.targets = {"o_proj"}, .alpha_pattern = {{"q_proj", 3}}},
+         "policy.alpha_pattern"},
+        {AdapterSpec{.rank_pattern = {{"(?!q)_proj", 3}}}, "policy.rank_pattern"},
+        {AdapterSpec{.target_pattern = "q_proj"}, "policy.targets"},
+        {AdapterSpec{.target_pattern = ".*query"}, "policy.targets"}}) {
+    Weights base = Base("llama");
+    try {
+      base.AddAdapter(spec, 1);
+      ADD_FAILURE() << option;
+    } catch (const Error& e) {
+      EXPECT_EQ(e.where(), option) << e.what();
+      EXPECT_EQ(e.code(), ErrorCode::kInvalidArgument);
+    }
+  }
+}
+
+TEST(AdapterTest, OneTargetMayBeAPatternOfWholePaths) {
+  AdapterSpec spec{.rank = 2};
+  SetTargets({"model\\.layers\\.1\\..*(q|down)_proj"}, spec);
+  EXPECT_TRUE(spec.targets.empty());
+  const Weights weights = Adapted("llama", spec);
+  std::set<std::string> names;
+  for (const TensorEntry& e : weights.adapters()[0]->table->entries()) names.insert(e.name);
+  EXPECT_EQ(names,
+            (std::set<std::string>{"layers.1.q_proj.lora_A", "layers.1.q_proj.lora_B",
+                                   "layers.1.down_proj.lora_A", "layers.1.down_proj.lora_B"}));
+  EXPECT_THROW(SetTargets({"q_proj", ".*down_proj"}, spec), Error);
+  SetTargets({"q_proj", "layers.1.mlp.down_proj"}, spec);
+  EXPECT_TRUE(spec.target_pattern.empty());
+  EXPECT_EQ(spec.targets.size(), 2u);
+}
+
+TEST(AdapterTest, WhatPatternsSayIsWrittenInTheirOrderAndReadAgain) {
+  const testing::TempFolder folder;
+  const AdapterSpec spec = {.rank = 4,
+                            .alpha = 6,
+                            .targets = {},
+                            .target_pattern = ".*_proj",
+                            .rslora = true,
+                            .dropout = 0.25,
+                            .rank_pattern = {{"v_proj", 2}, {"(k|v)_proj", 3}, {"down_proj", 1}},
+                            .alpha_pattern = {{"o_proj", 1.5}, {".*layers.0.*", 2}}};
+  const Weights weights = Adapted("llama", spec);
+  SaveModelDirectory(weights, folder.path(), "", "models/base");
+  std::ifstream in(folder.path() + "/adapter_config.json");
+  const auto config = nlohmann::ordered_json::parse(in);
+  EXPECT_EQ(config["target_modules"], ".*_proj");
+  EXPECT_EQ(config["use_rslora"], true);
+  EXPECT_EQ(config["lora_dropout"], 0.25);
+  EXPECT_EQ(config["rank_pattern"].dump(), R"({"v_proj":2,"(k|v)_proj":3,"down_proj":1})");
+  EXPECT_EQ(config["alpha_pattern"].dump(), R"({"o_proj":1.5,".*layers.0.*":2.0})");
+  EXPECT_EQ(ReadAdapterConfig(folder.path()).spec, spec);
+  Weights again = Base("llama");
+  again.AddAdapter(ReadAdapterConfig(folder.path()).spec, 77);
+  again.LoadTrained(folder.path());
+  EXPECT_EQ(again.ComputeDigest(), weights.ComputeDigest());
+  // What was dropped in training changes no function; another scale does.
+  AdapterSpec other = spec;
+  other.dropout = 0;
+  Weights undropped = Base("llama");
+  undropped.AddAdapter(other, 1);
+  undropped.LoadTrained(folder.path());
+  other.rslora = false;
+  Weights unscaled = Base("llama");
+  unscaled.AddAdapter(other, 1);
+  EXPECT_THROW(unscaled.LoadTrained(folder.path()), Error);
+}
+
 TEST(AdapterTest, OtherKindsOfAdaptersAreRefused) {
   const testing::TempFolder folder;
   WriteAdapterConfig({}, "base", folder.path());
@@ -330,14 +539,19 @@ TEST(AdapterTest, OtherKindsOfAdaptersAreRefused) {
   for (const auto& [key, value] :
        std::initializer_list<std::pair<const char*, Json>>{{"peft_type", "LOHA"},
                                                            {"use_dora", true},
-                                                           {"use_rslora", true},
+                                                           {"use_rslora", "yes"},
+                                                           {"lora_dropout", 1},
                                                            {"bias", "all"},
-                                                           {"rank_pattern", {{"q_proj", 3}}},
+                                                           {"rank_pattern", {{"q_proj", 0}}},
+                                                           {"rank_pattern", "q_proj"},
+                                                           {"alpha_pattern", {{"q_proj", "2"}}},
+                                                           {"exclude_modules", {"q_proj"}},
+                                                           {"layers_to_transform", {0}},
                                                            {"modules_to_save", {"lm_head"}},
                                                            {"r", 0},
                                                            {"r", 2.5},
                                                            {"lora_alpha", "much"},
-                                                           {"target_modules", ".*q_proj"},
+                                                           {"target_modules", ""},
                                                            {"target_modules", Json::array()}}) {
     Json changed = plain;
     changed[key] = value;

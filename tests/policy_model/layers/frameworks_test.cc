@@ -156,6 +156,87 @@ TEST_F(Frameworks, InstalledPeftComputesTheSameWithAdaptersThatWeWrote) {
   for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], FamilyCases()[i]);
 }
 
+// Scales by the root of the rank, ranks and alphas of single modules, modules by a pattern. Of two
+// patterns that match a module the first in the file counts: down_proj.
+AdapterSpec WithPatterns() {
+  return {.rank = 3,
+          .alpha = 5,
+          .targets = {},
+          .target_pattern = ".*\\.(layers\\.[01]\\.self_attn\\.o|mlp\\.down)_proj",
+          .rslora = true,
+          .rank_pattern = {{"mlp.down_proj", 2}, {"(o|down)_proj", 5}},
+          .alpha_pattern = {{"layers.0.*", 7}, {"down_proj", 2}}};
+}
+
+TEST_F(Frameworks, InstalledPeftReadsPatternsThatWeWrote) {
+  Json jobs = Json::array();
+  std::vector<std::vector<float>> ours;
+  for (const std::string& family : FamilyCases()) {
+    WriteFamilyFolder(family, temp_ / family);
+    Weights weights = LoadFolder(family, temp_ / family);
+    weights.AddAdapter(WithPatterns(), 5);
+    DrawB(weights);
+    const std::string folder = (temp_ / family) + "_adapter";
+    SaveModelDirectory(weights, folder, "", temp_ / family);
+    ours.push_back(Logits(weights));
+    jobs.push_back({{"base", temp_ / family}, {"adapter", folder}, {"tokens", Tokens()}});
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), ours.size());
+  if (theirs[0].is_object()) GTEST_SKIP() << "NOT TESTED: " << theirs[0]["skip"];
+  for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], FamilyCases()[i]);
+}
+
+TEST_F(Frameworks, InstalledTransformersComputesTheSameFromAdaptersThatWeMerged) {
+  Json jobs = Json::array();
+  std::vector<std::vector<float>> ours;
+  for (const std::string& family : FamilyCases()) {
+    WriteFamilyFolder(family, temp_ / family);
+    Weights weights = LoadFolder(family, temp_ / family);
+    weights.AddAdapter(WithPatterns(), 5);
+    DrawB(weights);
+    ours.push_back(Logits(weights));
+    weights.Merge();
+    const std::string folder = (temp_ / family) + "_merged";
+    SaveModelDirectory(weights, folder, "");
+    jobs.push_back({{"base", folder}, {"tokens", Tokens()}});
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), ours.size());
+  for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], FamilyCases()[i]);
+}
+
+TEST_F(Frameworks, PatternsThatInstalledPeftWroteComputeTheSameHere) {
+  Json jobs = Json::array();
+  std::vector<std::pair<std::string, std::string>> cases;
+  for (const std::string& family : FamilyCases()) {
+    WriteFamilyFolder(family, temp_ / family);
+    for (const Json& options : {Json{{"use_rslora", true}, {"lora_dropout", 0.1}},
+                                Json{{"rank_pattern", {{"down_proj", 2}, {"model.layers.0.*", 5}}},
+                                     {"alpha_pattern", {{"(o|down)_proj", 9}}}}}) {
+      const std::string folder = (temp_ / family) + "_peft" + std::to_string(cases.size());
+      cases.emplace_back(family, folder);
+      jobs.push_back({{"base", temp_ / family},
+                      {"make", folder},
+                      {"targets", WithPatterns().target_pattern},
+                      {"options", options},
+                      {"tokens", Tokens()}});
+    }
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), cases.size());
+  if (theirs[0].is_object()) GTEST_SKIP() << "NOT TESTED: " << theirs[0]["skip"];
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const auto& [family, folder] = cases[i];
+    const AdapterConfig config = ReadAdapterConfig(folder);
+    EXPECT_EQ(config.spec.target_pattern, WithPatterns().target_pattern);
+    Weights weights = LoadFolder(family, temp_ / family);
+    weights.AddAdapter(config.spec, 0);
+    weights.LoadTrained(folder);
+    ExpectSame(Logits(weights), theirs[i], family + " " + jobs[i]["options"].dump());
+  }
+}
+
 TEST_F(Frameworks, AdaptersThatInstalledPeftWroteComputeTheSameHere) {
   Json jobs = Json::array();
   std::vector<std::pair<std::string, std::string>> cases;

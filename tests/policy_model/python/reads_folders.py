@@ -1,7 +1,8 @@
 """What transformers and PEFT make of model and adapter folders, for tests/policy_model/layers/frameworks_test.cc.
 
 argv: a file of jobs, the file to write. A job is {"base": model folder, "tokens": ids}, with "scores": true for one with a scalar
-head, and perhaps {"adapter": folder that PEFT loads on it} or {"make": folder that PEFT saves a new adapter to, "targets": modules}; or {"wrapper": "mistral3" or "gemma3",
+head, and perhaps {"adapter": folder that PEFT loads on it} or {"make": folder that PEFT saves a new adapter to, "targets": modules,
+perhaps "options": more of LoraConfig}; or {"wrapper": "mistral3" or "gemma3",
 "text": config of its text part, "make": folder to save it to, "tokens": ids}. The answer holds a job's logits, or its score,
 in float32, row by row, or {"skip": reason} where PEFT is not installed."""
 import json
@@ -54,7 +55,8 @@ def run(job):
         else:
             torch.manual_seed(7)
             model = peft.get_peft_model(model, peft.LoraConfig(r=3, lora_alpha=5, target_modules=job["targets"],
-                                                               init_lora_weights=False, task_type="CAUSAL_LM"))
+                                                               init_lora_weights=False, task_type="CAUSAL_LM",
+                                                               **job.get("options", {})))
             model.save_pretrained(job["make"])
     model.eval()
     with torch.no_grad():
