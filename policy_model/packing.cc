@@ -15,6 +15,7 @@ void PackedBatch::Clear() {
   rows.clear();
   targets.clear();
   kept.clear();
+  experts.clear();
   filtered = false;
   max_seqlen = 0;
   prefix = -1;

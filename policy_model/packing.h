@@ -31,6 +31,9 @@ struct PackedBatch {
   // [R] the tokens that each target was drawn from (common/record/kept_tokens.h): its log-prob and
   // entropy are over these alone. Empty: over every token. Borrowed from whoever appended them.
   std::vector<std::span<const uint8_t>> kept;
+  // [T, layers with experts, K] experts to take for each token (layers/routing.h); empty: the
+  // router chooses
+  std::vector<int32_t> experts;
   bool filtered = false;   // some set is not every token
   int32_t max_seqlen = 0;  // longest, with what it goes on from
   int32_t prefix = -1;     // the sequence of the last AppendPrefix

@@ -10,7 +10,19 @@ namespace plumb::policy_model {
 
 int64_t ParametersInProducts(const ModelShape& s) {
   const int64_t attention = s.hidden * s.qkv_width() + s.heads * s.head_dim * s.hidden;
-  return s.layers * (attention + 3 * s.hidden * s.ffn) + s.hidden * (s.scalar_head ? 1 : s.vocab);
+  const ExpertsShape& e = s.experts;
+  int64_t widths = 0, sum = s.hidden * (s.scalar_head ? 1 : s.vocab);
+  for (int64_t i = 0; i < e.count; ++i) widths += e.width(i);
+  for (int64_t l = 0; l < s.layers; ++l) {
+    sum += attention;
+    if (!e.of(l)) {
+      sum += 3 * s.hidden * s.ffn;
+      continue;
+    }
+    sum += s.hidden * (e.count + 3 * e.shared_ffn + (e.shared_gate ? 1 : 0)) +
+           3 * s.hidden * widths * e.per_token / e.count;
+  }
+  return sum;
 }
 
 double MeasureProductSpeed(const Stream& stream, DType dtype) {

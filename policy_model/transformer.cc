@@ -12,6 +12,7 @@
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
 #include "policy_model/pass_memory.h"
+#include "policy_model/seen_lists.h"
 
 namespace plumb::policy_model {
 
@@ -46,7 +47,8 @@ struct Transformer::Impl {
   Staging set_staging;
   std::vector<uint32_t>
       drawn_sets;  // [rows, SetWords(vocab)] of a chunk of rows: what their targets were drawn from
-  std::vector<int32_t> seen, cu_seen, places, place_begins;  // see AttentionShape; CUDA only
+  SeenLists lists;  // CUDA only
+  Routing routing;  // of the layers that have experts
   struct Indices {
     const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets, *seen, *cu_seen, *places,
         *place_begins;
@@ -71,6 +73,9 @@ struct Transformer::Impl {
         set_staging(on) {
     if (s.layers < 1)
       throw Error(ErrorCode::kInvalidArgument, "a model without layers cannot be run");
+    for (const LayerSpec& layer : table.plan().layers) {
+      if (layer.experts.there()) routing.load.emplace_back();
+    }
     for (const RotarySpec& spec : table.plan().rotary)
       rotary.push_back(MakeRotaryTable(spec, s.max_positions, on));
     if (!s.unused_tokens.empty())
@@ -94,11 +99,12 @@ struct Transformer::Impl {
     const int cu_seqlens = staging.Add(std::span<const int32_t>(batch.cu_seqlens));
     const int rows = staging.Add(std::span<const int32_t>(batch.rows));
     const int targets = staging.Add(std::span<const int32_t>(batch.targets));
-    ListSeen(batch);
-    const int seen_at = staging.Add(std::span<const int32_t>(seen)),
-              cu_seen_at = staging.Add(std::span<const int32_t>(cu_seen));
-    const int places_at = staging.Add(std::span<const int32_t>(places));
-    const int place_begins_at = staging.Add(std::span<const int32_t>(place_begins));
+    if (launch.device().is_cpu() || !batch.shares()) lists.Clear();
+    else lists.Fill(batch);
+    const int seen_at = staging.Add(std::span<const int32_t>(lists.seen)),
+              cu_seen_at = staging.Add(std::span<const int32_t>(lists.cu_seen));
+    const int places_at = staging.Add(std::span<const int32_t>(lists.places));
+    const int place_begins_at = staging.Add(std::span<const int32_t>(lists.place_begins));
     const int first = staging.Add(g_first), second = staging.Add(g_second),
               third = staging.Add(g_third);
     staging.Commit();
@@ -114,29 +120,6 @@ struct Transformer::Impl {
             g_first.empty() ? nullptr : staging.Floats(first),
             g_second.empty() ? nullptr : staging.Floats(second),
             g_third.empty() ? nullptr : staging.Floats(third)};
-  }
-
-  void ListSeen(const PackedBatch& batch) {
-    for (auto* list : {&seen, &cu_seen, &places, &place_begins}) list->clear();
-    if (launch.device().is_cpu() || !batch.shares()) return;
-    cu_seen.push_back(0);
-    const auto add = [&](size_t b) {
-      for (int32_t i = batch.cu_seqlens[b]; i < batch.cu_seqlens[b + 1]; ++i) seen.push_back(i);
-    };
-    for (size_t b = 0; b < batch.parents.size(); ++b) {
-      if (batch.parents[b] >= 0) add(static_cast<size_t>(batch.parents[b]));
-      add(b);
-      cu_seen.push_back(static_cast<int32_t>(seen.size()));
-    }
-    place_begins.assign(batch.tokens.size() + 1, 0);
-    for (const int32_t token : seen) ++place_begins[static_cast<size_t>(token)];
-    // now each token's end
-    for (size_t t = 1; t < place_begins.size(); ++t) place_begins[t] += place_begins[t - 1];
-    places.resize(seen.size());
-    for (size_t i = seen.size(); i-- > 0;) {
-      places[static_cast<size_t>(--place_begins[static_cast<size_t>(seen[i])])] =
-          static_cast<int32_t>(i);
-    }
   }
 
   // The values in the model's type, in whole words for the staging area.
@@ -212,15 +195,22 @@ struct Transformer::Impl {
              .heads = static_cast<int32_t>(shape.heads),
              .kv_heads = static_cast<int32_t>(shape.kv_heads),
              .head_dim = static_cast<int32_t>(shape.head_dim)},
-            static_cast<int64_t>(seen.size()),
+            static_cast<int64_t>(lists.seen.size()),
             at.seen,
             at.cu_seen,
             at.places,
             at.place_begins};
   }
 
+  Routing* experts() { return routing.load.empty() ? nullptr : &routing; }
+
   PackedPass PassOf(const Weights& w, const PackedBatch& batch, const Indices& at, bool keep) {
-    return {{launch, w, rotary, dropout}, Varlen(batch, at), at.positions, keep, saved, scratch};
+    return {{launch, w, rotary, dropout, experts()},
+            Varlen(batch, at),
+            at.positions,
+            keep,
+            saved,
+            scratch};
   }
 
   // Everything up to the final hidden states; what is not kept shares one layer's memory.
@@ -229,6 +219,8 @@ struct Transformer::Impl {
     const auto rows = static_cast<int64_t>(batch.rows.size());
     const Indices at = Stage(batch);
     const PackedPass pass = PassOf(w, batch, at, keep);
+    routing.Begin(batch.experts, n, shape.experts.per_token);
+    routing.pass += keep;
     memory.PlanForward(branches, pass, rows, recompute);
     saved.Commit();
     scratch.Commit();
@@ -275,6 +267,17 @@ DType Transformer::dtype() const { return impl_->dtype; }
 void Transformer::RecomputeLayers(bool on) { impl_->recompute = on; }
 int64_t Transformer::arena_bytes() const {
   return impl_->saved.bytes() + impl_->scratch.bytes() + impl_->paged.bytes();
+}
+
+void Transformer::SetRouting(const RoutingOptions& options) { impl_->routing.options = options; }
+void Transformer::SetRoutingPass(uint64_t pass) { impl_->routing.pass = pass; }
+void Transformer::SetRoutingShare(double share) { impl_->routing.share = share; }
+
+std::span<const int32_t> Transformer::experts() const { return impl_->routing.taken; }
+
+std::vector<LayerLoad> Transformer::TakeLoad() {
+  std::vector<LayerLoad> fresh(impl_->routing.load.size());
+  return std::exchange(impl_->routing.load, std::move(fresh));
 }
 
 void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
@@ -532,7 +535,9 @@ const float* Transformer::ForwardPaged(const Weights& weights, std::span<const i
   const int64_t n = rows.rows, h = m.H();
   const auto outputs = static_cast<int64_t>(logit_rows.size());
   Arena& a = m.paged;
-  const PagedPass pass{{m.launch, weights, m.rotary}, rows, kv, a, sliding};
+  m.routing.Begin({}, n, m.shape.experts.per_token);
+  const PagedPass pass{
+      {m.launch, weights, m.rotary, std::nullopt, m.experts()}, rows, kv, a, sliding};
   StepMemory p;
   p.Plan(m.branches, pass, outputs);
   a.Commit();

@@ -19,8 +19,10 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "kernels/paged_kv.h"
+#include "policy_model/layers/routing.h"
 #include "policy_model/memory/weights.h"
 #include "policy_model/packing.h"
 
@@ -49,6 +51,17 @@ class Transformer {
   // Whether forwards to come keep of a layer only what goes into it, and their backwards compute
   // the rest of it again: the same numbers from less memory (pass_bytes.h), for a third more work.
   void RecomputeLayers(bool on);
+  // Of a model with experts (layers/routing.h): what passes do that a backward follows.
+  void SetRouting(const RoutingOptions& options);
+  // Numbers the next such pass; each raises the number by one.
+  void SetRoutingPass(uint64_t pass);
+  // The share of an update's tokens that lies in the passes to come, by which the losses of routers
+  // count.
+  void SetRoutingShare(double share);
+  // [tokens, layers with experts, K] what the tokens of the last pass went to, until the next.
+  std::span<const int32_t> experts() const;
+  // The load since the last call, a layer with experts each; empty: the model has none.
+  std::vector<LayerLoad> TakeLoad();
 
   // Packed forward. logprob and entropy: [R] host memory (entropy empty when options.entropy is
   // false): log-prob of targets[r] after the tokens up to rows[r], and the entropy of that

@@ -75,6 +75,7 @@ NO_CUDA = {
     "bf16_gemm": "products on CUDA go through cuBLAS, in policy_model",
     "bf16_matvec": "small products on CUDA go through cuBLAS",
     "dropout": "policy.dropout is refused on a GPU, by configs/config.cc",
+    "experts": "mixtures of experts are computed on the CPU only",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
 }
 # Source files whose test goes by another name, and which. Both have to exist.
@@ -121,6 +122,7 @@ TESTED_BY.update({
     "reward/doors/plugin_host_main.cc": "tests/reward/doors/plugin_test.cc",
     "reward/part/reward.cc": "tests/reward/scorer_test.cc",
 })
+TESTED_BY["policy_model/families/plumb.cc"] = "tests/policy_model/layers/experts_stage_test.cc"
 TESTED_BY["replay/store/prompt_store.cc"] = "tests/replay/store/store_test.cc"
 TESTED_BY["run/roles/offline_roles.cc"] = "tests/run/preference_train_test.cc"
 TESTED_BY["run/commands/store_command.cc"] = "tests/run/commands/data_command_test.cc"

@@ -97,7 +97,8 @@ class Targets {
     }
     return wanted;
   }
-  void CheckUsed() const {
+  // `refused`: tensors that are linear and have no adapters.
+  void CheckUsed(const std::vector<std::string>& refused) const {
     if (pattern_ && used_.empty()) {
       throw Error(ErrorCode::kInvalidArgument,
                   "'" + pattern_->text() +
@@ -108,6 +109,17 @@ class Targets {
     }
     for (const std::string& target : names_) {
       if (pattern_ || all_ || used_.contains(target)) continue;
+      for (const std::string& tensor : refused) {
+        const std::string module = tensor.ends_with(kWeight) ? ModuleOf(tensor) : tensor;
+        if (module != target && !module.ends_with("." + target) &&
+            module.find("." + target + ".") == std::string::npos)
+          continue;
+        throw Error(ErrorCode::kUnsupported,
+                    "'" + target + "' names experts or their router (" + tensor +
+                        "), which have no adapters here: there are " + Joined(there_) + ", or " +
+                        kAllLinear + " for all of them",
+                    kOption);
+      }
       throw Error(ErrorCode::kInvalidArgument,
                   "'" + target + "' is no linear part of this model's layers: there are " +
                       Joined(there_) + ", or " + kAllLinear + " for all of them",
@@ -165,9 +177,14 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
   Targets targets(spec);
   Overrides<int64_t> ranks(spec.rank_pattern, spec.rank, "policy.rank_pattern");
   Overrides<double> alphas(spec.alpha_pattern, spec.alpha, "policy.alpha_pattern");
+  std::vector<std::string> refused;  // tensors that are linear and have no adapters
   for (const TensorEntry& e : base.entries()) {
     // The linear parts of layers: what is no norm, no bias, no embedding and no head.
     if (!e.name.starts_with("layers.") || e.shape.size() != 2) continue;
+    if (!e.adapts) {
+      for (const TensorPart& part : e.parts) refused.push_back(part.file_tensor);
+      continue;
+    }
     std::vector<LowRank>& parts = parts_[e.offset];
     for (size_t first = 0, next = 0; first < e.parts.size(); first = next) {
       // Parts that a family keeps in one tensor are one module, with one adapter.
@@ -198,7 +215,7 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
     if (parts.empty()) parts_.erase(e.offset);
   }
   EndBucket();
-  targets.CheckUsed();
+  targets.CheckUsed(refused);
   ranks.CheckUsed();
   alphas.CheckUsed();
 }

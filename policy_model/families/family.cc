@@ -7,13 +7,14 @@
 
 namespace plumb::policy_model {
 
-extern const Family kLlama, kMistral, kMinistral3, kQwen2, kQwen3, kGemma3, kSmolLm3, kOlmo3, kPhi3,
-    kGlm4, kGranite, kPlumb;
+extern const Family kLlama, kMistral, kMinistral3, kQwen2, kQwen3, kQwen3Moe, kGemma3, kSmolLm3,
+    kOlmo3, kPhi3, kGlm4, kGranite, kPlumb;
 
 namespace {
 
-const Family* const kFamilies[] = {&kLlama,   &kMistral, &kMinistral3, &kQwen2, &kQwen3,   &kGemma3,
-                                   &kSmolLm3, &kOlmo3,   &kPhi3,       &kGlm4,  &kGranite, &kPlumb};
+const Family* const kFamilies[] = {&kLlama,    &kMistral, &kMinistral3, &kQwen2, &kQwen3,
+                                   &kQwen3Moe, &kGemma3,  &kSmolLm3,    &kOlmo3, &kPhi3,
+                                   &kGlm4,     &kGranite, &kPlumb};
 
 }  // namespace
 
@@ -61,6 +62,24 @@ ModelPlan CommonPlan(const ModelShape& s) {
     plan.layers.push_back(layer);
   }
   return plan;
+}
+
+void PlanExperts(const ModelShape& s, ModelPlan& plan) {
+  const ExpertsShape& e = s.experts;
+  for (int64_t l = 0; l < s.layers; ++l) {
+    if (!e.of(l)) continue;
+    ExpertsSpec& spec = plan.layers[static_cast<size_t>(l)].experts;
+    for (int64_t i = 0; i < e.count; ++i) spec.widths.push_back(e.width(i));
+    spec.per_token = e.per_token;
+    spec.score = e.sigmoid ? RouterScore::kSigmoid : RouterScore::kSoftmax;
+    spec.renormalize = e.renormalize;
+    spec.temperature = e.temperature;
+    spec.groups = e.groups;
+    spec.groups_per_token = e.groups_per_token;
+    spec.bias = e.bias;
+    spec.shared_ffn = e.shared_ffn;
+    spec.shared_gate = e.shared_gate;
+  }
 }
 
 std::vector<uint8_t> SlidingLayers(const ConfigKeys& keys, int64_t layers,

@@ -28,6 +28,13 @@ struct LayerNames {
   const char* qkv = nullptr;
   // gate and up in one matrix, in that order; nullptr: two
   const char* gate_up = nullptr;
+  // Of a mixture of experts. The experts' own are "<experts>.E.gate_proj" and so on, or
+  // "<experts>.gate_up_proj" and "<experts>.down_proj" for all together.
+  const char* router = "mlp.gate";
+  const char* router_bias = "mlp.gate.e_score_correction_bias";  // whole
+  const char* experts = "mlp.experts";
+  const char* shared = "mlp.shared_expert";
+  const char* shared_gate = "mlp.shared_expert_gate";
 };
 
 struct Family {
@@ -58,6 +65,8 @@ std::string KnownFamilies();
 // What most families share: every field that the shape's switches say, one rotary table, a second
 // one for sliding layers where local_rope_theta is set. Families change the rest.
 ModelPlan CommonPlan(const ModelShape& shape);
+// Gives the layers that have experts theirs.
+void PlanExperts(const ModelShape& shape, ModelPlan& plan);
 
 // [L] 1 where "layer_types" says sliding_attention; without the key `otherwise(layer)` decides.
 std::vector<uint8_t> SlidingLayers(const ConfigKeys& keys, int64_t layers,

@@ -7,6 +7,7 @@
 // because all layers share the pages of one KV cache. Thread safety: plain values.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -24,6 +25,28 @@ enum class NormKind : uint8_t {
 };
 
 enum class FfnActivation : uint8_t { kSilu, kGeluTanh };
+
+// What makes scores of the router's logits.
+enum class RouterScore : uint8_t { kSoftmax, kSigmoid };
+
+// A feed-forward part as a mixture of experts: a token goes through `per_token` of them.
+struct ExpertsSpec {
+  std::vector<int64_t> widths;  // [experts]; empty: the layer is dense
+  int64_t per_token = 0;
+  RouterScore score = RouterScore::kSoftmax;
+  bool renormalize = true;  // the weights of a token's experts add up to 1
+  double temperature = 1;   // of the logits
+  // of experts, one behind the other; a token's experts come from groups_per_token of them
+  int64_t groups = 1, groups_per_token = 1;
+  bool bias = false;         // is added to the scores by which experts are chosen
+  int64_t shared_ffn = 0;    // of what every token goes through besides; 0: nothing
+  bool shared_gate = false;  // that is weighed by sigmoid(gate x)
+
+  int64_t count() const { return static_cast<int64_t>(widths.size()); }
+  bool there() const { return !widths.empty(); }
+  int64_t widest() const { return there() ? *std::max_element(widths.begin(), widths.end()) : 0; }
+  bool equal() const { return std::equal(widths.begin() + 1, widths.end(), widths.begin()); }
+};
 
 struct LayerSpec {
   // Norms of both branches.
@@ -44,6 +67,7 @@ struct LayerSpec {
   int64_t ffn = 0;
   FfnActivation activation = FfnActivation::kSilu;
   bool ffn_bias = false;
+  ExpertsSpec experts;  // instead, where there are any
 };
 
 // Frequencies of one rotary table, after any scaling.

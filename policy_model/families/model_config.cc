@@ -218,6 +218,46 @@ bool HasAnotherHead(const std::string& directory) {
          std::memcmp(a.bytes.data(), b.bytes.data(), a.bytes.size()) != 0;
 }
 
+// The folder's weights hold the experts of a layer in one tensor.
+bool HasFusedExperts(const std::string& directory) {
+  FileSystem& files = RealFileSystem();
+  const std::string single = directory + "/model.safetensors";
+  if (!files.Exists(single) && !files.Exists(single + ".index.json")) return false;
+  const auto reader = SafetensorsReader::OpenDirectory(directory);
+  return std::any_of(reader->tensors().begin(), reader->tensors().end(), [](const auto& tensor) {
+    return tensor.first.ends_with(".experts.gate_up_proj");
+  });
+}
+
+void ValidateExperts(const ModelShape& s, const std::string& where) {
+  constexpr int64_t kMostExperts = 1024, kMostGroups = 1024;
+  const ExpertsShape& e = s.experts;
+  const auto fail = [&](const std::string& what) {
+    throw Error(ErrorCode::kInvalidArgument, what, where);
+  };
+  if (e.count < 1 || e.count > kMostExperts)
+    fail(std::to_string(e.count) + " experts a layer: 1 to " + std::to_string(kMostExperts) +
+         " are computed");
+  if (e.per_token < 1 || e.per_token > e.count)
+    fail("a token goes to " + std::to_string(e.per_token) + " of " + std::to_string(e.count) +
+         " experts");
+  if (e.widths.empty()) fail("experts have no width");
+  for (const int64_t width : e.widths) {
+    if (width < 1 || width > kMaxDimension)
+      fail("an expert's width of " + std::to_string(width) + " is out of range");
+  }
+  if (e.groups < 1 || e.groups > kMostGroups || e.count % e.groups != 0)
+    fail("the experts do not fall into " + std::to_string(e.groups) + " equal groups");
+  if (e.groups_per_token < 1 || e.groups_per_token > e.groups ||
+      e.per_token > e.groups_per_token * (e.count / e.groups))
+    fail(std::to_string(e.groups_per_token) + " groups a token do not hold its " +
+         std::to_string(e.per_token) + " experts");
+  if (!(e.temperature > 0 && std::isfinite(e.temperature)))
+    fail("the router's temperature has to be a positive, finite number");
+  if (e.shared_ffn < 0 || e.shared_ffn > kMaxDimension)
+    fail("the shared experts' width of " + std::to_string(e.shared_ffn) + " is out of range");
+}
+
 }  // namespace
 
 int32_t ModelShape::ScoredPosition(std::span<const int32_t> tokens) const {
@@ -281,7 +321,8 @@ void Validate(const ModelShape& s, const std::string& where) {
   if (s.global_every < 0 || s.global_every > kMaxDimension || (s.global_every > 0 && s.window == 0))
     fail("global_every = " + std::to_string(s.global_every) +
          " is out of range or without a window");
-  for (const auto* list : {&s.sliding, &s.rotated, &s.layer_norms}) {
+  if (s.experts.count != 0) ValidateExperts(s, where);
+  for (const auto* list : {&s.sliding, &s.rotated, &s.layer_norms, &s.experts.dense}) {
     if (!list->empty() && static_cast<int64_t>(list->size()) != s.layers)
       fail("a list of layers has another length than the model");
   }
@@ -365,6 +406,7 @@ ModelShape ReadModelConfig(const std::string& directory, int64_t longest) {
   // The wrapper's word counts: its class is the one that has the head.
   s.tied = outer.Bool("tie_word_embeddings", keys.Bool("tie_word_embeddings", family->tied));
   if (family->read) family->read(keys, s);
+  s.experts.fused = s.experts.count > 0 && HasFusedExperts(directory);
   const auto token = [&](const char* key) {
     const int64_t id = keys.Int(key, outer.Int(key, -1));
     if (id < -1 || id >= s.vocab) keys.Fail(std::string("'") + key + "' is outside the vocabulary");

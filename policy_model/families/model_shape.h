@@ -45,6 +45,33 @@ struct RopeScaling {
   bool operator==(const RopeScaling&) const = default;
 };
 
+// Feed-forward parts as mixtures of experts (ExpertsSpec of layer_spec.h has what a layer
+// computes).
+struct ExpertsShape {
+  int64_t count = 0;            // a layer; 0: the model is dense
+  std::vector<int64_t> widths;  // of the experts in order, repeated from the first
+  int64_t per_token = 0;
+  std::vector<uint8_t> dense;  // [L] 1: the layer has none; empty: all have
+  bool sigmoid = false;        // scores; else softmax
+  bool renormalize = true;
+  double temperature = 1;
+  int64_t groups = 1, groups_per_token = 1;
+  bool bias = false;
+  int64_t shared_ffn = 0;
+  bool shared_gate = false;
+  // The files hold one tensor for all experts of a layer ([experts, rows, columns]), not one each.
+  bool fused = false;
+  double aux_coef = 0;  // of the balancing loss: router_aux_loss_coef, kept for other readers
+  bool operator==(const ExpertsShape&) const = default;
+
+  bool of(int64_t layer) const {
+    return count > 0 && (dense.empty() || dense[static_cast<size_t>(layer)] == 0);
+  }
+  int64_t width(int64_t expert) const {
+    return widths[static_cast<size_t>(expert) % widths.size()];
+  }
+};
+
 // Dimensions: L layers, H hidden, Nq/Nkv query and KV heads, D head_dim, F ffn, V vocabulary.
 struct ModelShape {
   std::string family = "llama";  // the config's model_type; the table in family.cc
@@ -79,6 +106,7 @@ struct ModelShape {
   std::vector<uint8_t> layer_norms;
   bool final_layer_norm = false;  // plumb: so is the one in front of the head
   std::vector<uint8_t> rotated;   // [L] 0: the layer has no positions; empty: all have
+  ExpertsShape experts;
   int32_t bos_token = -1;
   std::vector<int32_t> eos_tokens;
   int32_t pad_token = -1;

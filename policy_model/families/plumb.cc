@@ -1,18 +1,78 @@
 // Models from scratch in forms that no family of transformers has: LayerNorm in some layers,
-// RMSNorm in others, and under a sliding window single positions that all tokens behind them see.
-// Every other number is Llama's.
+// RMSNorm in others; under a sliding window single positions that all tokens behind them see;
+// experts of widths of their own, with routers of either kind, groups, a balancing bias, shared
+// experts with and without a gate. Every other number is Llama's.
 //
 // transformers does not know this model_type and says so; plumb generate, eval and score read it.
 // Keys of its own: "norms", a name a layer and one for the norm in front of the head;
-// "window", tokens that a token sees, itself included, 0: all; "global_every".
+// "window", tokens that a token sees, itself included, 0: all; "global_every"; those of experts in
+// WriteExperts.
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
 namespace {
 
+std::vector<int64_t> Numbers(const ConfigKeys& keys, const char* key) {
+  std::vector<int64_t> out;
+  if (!keys.Has(key)) return out;
+  if (!keys.At(key).is_array()) keys.Fail(std::string("'") + key + "' is not a list");
+  for (const ConfigJson& item : keys.At(key)) {
+    if (!item.is_number_integer())
+      keys.Fail(std::string("'") + key + "' holds something else than whole numbers");
+    out.push_back(item.get<int64_t>());
+  }
+  return out;
+}
+
+void ReadExperts(const ConfigKeys& keys, ModelShape& s) {
+  ExpertsShape& e = s.experts;
+  e.count = keys.Int("num_experts", 0);
+  if (e.count == 0) return;
+  e.per_token = keys.Int("num_experts_per_tok");
+  e.widths = Numbers(keys, "expert_widths");
+  for (const int64_t layer : Numbers(keys, "mlp_only_layers")) {
+    e.dense.resize(static_cast<size_t>(s.layers));
+    if (layer < 0 || layer >= s.layers)
+      keys.Fail("'mlp_only_layers' names a layer that is not there");
+    e.dense[static_cast<size_t>(layer)] = 1;
+  }
+  const std::string router = keys.Text("router", "softmax");
+  if (router != "softmax" && router != "sigmoid")
+    keys.Unsupported("router '" + router + "' is not computed here; softmax and sigmoid are");
+  e.sigmoid = router == "sigmoid";
+  e.renormalize = keys.Bool("norm_topk_prob", true);
+  e.temperature = keys.Number("router_temperature", 1);
+  e.groups = keys.Int("n_group", 1);
+  e.groups_per_token = keys.Int("topk_group", 1);
+  e.bias = keys.Bool("router_bias", false);
+  e.shared_ffn = keys.Int("shared_expert_intermediate_size", 0);
+  e.shared_gate = keys.Bool("shared_expert_gate", false);
+}
+
+void WriteExperts(const ModelShape& s, ConfigJson& json) {
+  const ExpertsShape& e = s.experts;
+  if (e.count == 0) return;
+  json["num_experts"] = e.count;
+  json["num_experts_per_tok"] = e.per_token;
+  json["expert_widths"] = e.widths;
+  json["mlp_only_layers"] = ConfigJson::array();
+  for (int64_t l = 0; l < s.layers; ++l) {
+    if (!e.of(l)) json["mlp_only_layers"].push_back(l);
+  }
+  json["router"] = e.sigmoid ? "sigmoid" : "softmax";
+  json["norm_topk_prob"] = e.renormalize;
+  json["router_temperature"] = e.temperature;
+  json["n_group"] = e.groups;
+  json["topk_group"] = e.groups_per_token;
+  json["router_bias"] = e.bias;
+  json["shared_expert_intermediate_size"] = e.shared_ffn;
+  json["shared_expert_gate"] = e.shared_gate;
+}
+
 const char* NameOf(bool layer_norm) { return layer_norm ? "layernorm" : "rmsnorm"; }
 
 void Read(const ConfigKeys& keys, ModelShape& s) {
+  ReadExperts(keys, s);
   s.window = keys.Int("window", 0);
   s.global_every = keys.Int("global_every", 0);
   if (!keys.Has("norms")) return;
@@ -30,6 +90,7 @@ void Read(const ConfigKeys& keys, ModelShape& s) {
 }
 
 void Write(const ModelShape& s, ConfigJson& json) {
+  WriteExperts(s, json);
   ConfigJson names = ConfigJson::array();
   for (int64_t l = 0; l < s.layers; ++l)
     names.push_back(NameOf(!s.layer_norms.empty() && s.layer_norms[static_cast<size_t>(l)] != 0));
@@ -41,6 +102,7 @@ void Write(const ModelShape& s, ConfigJson& json) {
 
 ModelPlan Plan(const ModelShape& s) {
   ModelPlan plan = CommonPlan(s);
+  PlanExperts(s, plan);
   for (size_t l = 0; l < plan.layers.size(); ++l) {
     if (!s.layer_norms.empty() && s.layer_norms[l] != 0) plan.layers[l].norm = NormKind::kLayer;
     if (plan.layers[l].window > 0) plan.layers[l].global_every = s.global_every;

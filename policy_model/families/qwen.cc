@@ -1,5 +1,8 @@
 // Qwen 2, 2.5 (biases on q, k, v) and 3 (no biases; each head of q and k normed before the
-// rotation). Both may let the layers from max_window_layers on slide.
+// rotation). Both may let the layers from max_window_layers on slide. Qwen 3 MoE: mixtures of
+// experts, softmax over all of them.
+#include <algorithm>
+
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
@@ -41,9 +44,60 @@ void Write3(const ModelShape& s, ConfigJson& json) {
   WriteWindow(s, json);
 }
 
+// Experts in every decoder_sparse_step-th layer but those of mlp_only_layers. Transformers 4 counts
+// them under num_experts, 5 under num_local_experts.
+void Read3Moe(const ConfigKeys& keys, ModelShape& s) {
+  Read3(keys, s);
+  ExpertsShape& e = s.experts;
+  e.count = keys.Int("num_local_experts", keys.Int("num_experts", 128));
+  e.per_token = keys.Int("num_experts_per_tok", 8);
+  e.widths = {keys.Int("moe_intermediate_size", 768)};
+  e.renormalize = keys.Bool("norm_topk_prob", false);
+  e.aux_coef = keys.Number("router_aux_loss_coef", 0.001);
+  const int64_t every = keys.Int("decoder_sparse_step", 1);
+  if (every < 1) keys.Fail("'decoder_sparse_step' is below 1");
+  e.dense.assign(static_cast<size_t>(s.layers), e.count > 0 ? 0 : 1);
+  for (int64_t l = 0; l < s.layers; ++l) {
+    if ((l + 1) % every != 0) e.dense[static_cast<size_t>(l)] = 1;
+  }
+  if (keys.Has("mlp_only_layers")) {
+    const ConfigJson& list = keys.At("mlp_only_layers");
+    if (!list.is_array()) keys.Fail("'mlp_only_layers' is not a list of layers");
+    for (const ConfigJson& layer : list) {
+      if (!layer.is_number_integer())
+        keys.Fail("'mlp_only_layers' holds something else than layers");
+      const auto l = layer.get<int64_t>();
+      if (l >= 0 && l < s.layers) e.dense[static_cast<size_t>(l)] = 1;
+    }
+  }
+  if (std::find(e.dense.begin(), e.dense.end(), 1) == e.dense.end()) e.dense.clear();
+}
+
+void Write3Moe(const ModelShape& s, ConfigJson& json) {
+  Write3(s, json);
+  const ExpertsShape& e = s.experts;
+  json["num_experts"] = e.count;
+  json["num_local_experts"] = e.count;
+  json["num_experts_per_tok"] = e.per_token;
+  json["moe_intermediate_size"] = e.widths[0];
+  json["norm_topk_prob"] = e.renormalize;
+  json["router_aux_loss_coef"] = e.aux_coef;
+  json["decoder_sparse_step"] = 1;
+  json["mlp_only_layers"] = ConfigJson::array();
+  for (int64_t l = 0; l < s.layers; ++l) {
+    if (!e.of(l)) json["mlp_only_layers"].push_back(l);
+  }
+}
+
 ModelPlan Plan3(const ModelShape& s) {
   ModelPlan plan = CommonPlan(s);
   for (LayerSpec& layer : plan.layers) layer.qk_norm = QkNorm::kPerHead;
+  return plan;
+}
+
+ModelPlan Plan3Moe(const ModelShape& s) {
+  ModelPlan plan = Plan3(s);
+  PlanExperts(s, plan);
   return plan;
 }
 
@@ -73,5 +127,17 @@ extern const Family kQwen3 = {.type = "qwen3",
                               .read = Read3,
                               .write = Write3,
                               .plan = Plan3};
+extern const Family kQwen3Moe = {.type = "qwen3_moe",
+                                 .architecture = "Qwen3Moe",
+                                 .tied = false,
+                                 .rope_theta = 10000,
+                                 .kv_heads = 4,
+                                 .head_dim = 0,
+                                 .max_positions = 32768,
+                                 .norm_eps = 1e-6,
+                                 .names = {},
+                                 .read = Read3Moe,
+                                 .write = Write3Moe,
+                                 .plan = Plan3Moe};
 
 }  // namespace plumb::policy_model

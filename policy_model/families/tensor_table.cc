@@ -40,6 +40,11 @@ int64_t TensorList::Add(std::string name, std::vector<int64_t> dims, bool decay,
   return entries_.back().offset;
 }
 
+void TensorList::MarkExpert(int64_t stack) {
+  entries_.back().adapts = false;
+  for (TensorPart& part : entries_.back().parts) part.file_stack = stack;
+}
+
 void TensorList::EndBucket() { flat_elements_ = RoundUp(flat_elements_, kBucketElements); }
 
 TensorTable::TensorTable(const ModelShape& shape) : shape_(shape) {
@@ -96,22 +101,8 @@ void TensorTable::AddLayer(int64_t l) {
   const bool biased = spec.norm == NormKind::kLayer;
   PLUMB_CHECK(!biased || (!spec.norm_behind && plan_.norm_offset == 0), "LayerNorms stand before");
   if (spec.norm_behind) s.ffn_behind = norm("ffn_behind", names_.ffn_behind, h);
-  if (spec.ffn_bias) {
-    s.down_bias = Add(ours + "down_bias", {h}, false, TensorInit::kZeros,
-                      {{file + "mlp.down_proj.bias", h, SplitAxis::kNone}});
-  }
-  s.down = Add(ours + "down", {h, spec.ffn}, true, TensorInit::kResidual,
-               {{file + "mlp.down_proj.weight", h, SplitAxis::kColumns}});
-  if (spec.ffn_bias) {
-    s.gate_up_bias = Add(ours + "gate_up_bias", {2 * spec.ffn}, false, TensorInit::kZeros,
-                         {{file + "mlp.gate_proj.bias", spec.ffn, SplitAxis::kRows},
-                          {file + "mlp.up_proj.bias", spec.ffn, SplitAxis::kRows}},
-                         named(names_.gate_up, ".bias"));
-  }
-  s.gate_up = Add(ours + "gate_up", {2 * spec.ffn, h}, true, TensorInit::kNormal,
-                  {{file + "mlp.gate_proj.weight", spec.ffn, SplitAxis::kRows},
-                   {file + "mlp.up_proj.weight", spec.ffn, SplitAxis::kRows}},
-                  named(names_.gate_up, ".weight"));
+  if (spec.experts.there()) AddExperts(l);
+  else AddDense(l);
   if (spec.norm_before) s.ffn_norm = norm("post_norm", names_.ffn_norm, h);
   if (biased) s.ffn_norm_bias = norm_bias("post_norm_bias", names_.ffn_norm);
   if (spec.norm_behind) s.attention_behind = norm("attention_behind", names_.attention_behind, h);
@@ -140,6 +131,95 @@ void TensorTable::AddLayer(int64_t l) {
   }
   if (spec.norm_before) s.attention_norm = norm("input_norm", names_.attention_norm, h);
   if (biased) s.attention_norm_bias = norm_bias("input_norm_bias", names_.attention_norm);
+}
+
+void TensorTable::AddDense(int64_t l) {
+  const LayerSpec& spec = plan_.layers[static_cast<size_t>(l)];
+  LayerSlices& s = layers_[static_cast<size_t>(l)];
+  const int64_t h = shape_.hidden;
+  const std::string ours = "layers." + std::to_string(l) + ".",
+                    file = "model.layers." + std::to_string(l) + ".";
+  const auto named = [&](const char* name, const char* suffix) {
+    return name ? file + name + suffix : std::string();
+  };
+  if (spec.ffn_bias) {
+    s.down_bias = Add(ours + "down_bias", {h}, false, TensorInit::kZeros,
+                      {{file + "mlp.down_proj.bias", h, SplitAxis::kNone}});
+  }
+  s.down = Add(ours + "down", {h, spec.ffn}, true, TensorInit::kResidual,
+               {{file + "mlp.down_proj.weight", h, SplitAxis::kColumns}});
+  if (spec.ffn_bias) {
+    s.gate_up_bias = Add(ours + "gate_up_bias", {2 * spec.ffn}, false, TensorInit::kZeros,
+                         {{file + "mlp.gate_proj.bias", spec.ffn, SplitAxis::kRows},
+                          {file + "mlp.up_proj.bias", spec.ffn, SplitAxis::kRows}},
+                         named(names_.gate_up, ".bias"));
+  }
+  s.gate_up = Add(ours + "gate_up", {2 * spec.ffn, h}, true, TensorInit::kNormal,
+                  {{file + "mlp.gate_proj.weight", spec.ffn, SplitAxis::kRows},
+                   {file + "mlp.up_proj.weight", spec.ffn, SplitAxis::kRows}},
+                  named(names_.gate_up, ".weight"));
+}
+
+void TensorTable::AddExperts(int64_t l) {
+  const ExpertsSpec& spec = plan_.layers[static_cast<size_t>(l)].experts;
+  LayerSlices& s = layers_[static_cast<size_t>(l)];
+  const int64_t h = shape_.hidden, count = spec.count();
+  const std::string ours = "layers." + std::to_string(l) + ".",
+                    file = "model.layers." + std::to_string(l) + ".",
+                    experts = file + names_.experts;
+  const bool fused = shape_.experts.fused;
+  if (spec.shared_ffn > 0) {
+    const std::string shared = file + names_.shared;
+    if (spec.shared_gate) {
+      s.shared_gate = Add(ours + "shared_gate", {1, h}, true, TensorInit::kNormal,
+                          {{file + names_.shared_gate + ".weight", 1, SplitAxis::kNone}});
+      MarkExpert(0);
+    }
+    s.shared_down = Add(ours + "shared_down", {h, spec.shared_ffn}, true, TensorInit::kResidual,
+                        {{shared + ".down_proj.weight", h, SplitAxis::kColumns}});
+    s.shared_gate_up =
+        Add(ours + "shared_gate_up", {2 * spec.shared_ffn, h}, true, TensorInit::kNormal,
+            {{shared + ".gate_proj.weight", spec.shared_ffn, SplitAxis::kRows},
+             {shared + ".up_proj.weight", spec.shared_ffn, SplitAxis::kRows}});
+  }
+  const auto of = [&](int64_t e, const char* name) {
+    return experts + "." + std::to_string(e) + name;
+  };
+  // Down projections of one width are one tensor, which a fused file has as it is.
+  std::vector<Part> downs, gates_and_ups;
+  int64_t rows = 0;
+  for (int64_t e = 0; e < count; ++e) {
+    const int64_t width = spec.widths[static_cast<size_t>(e)];
+    const Part down{of(e, ".down_proj.weight"), h, SplitAxis::kColumns};
+    if (spec.equal()) {
+      downs.push_back(down);
+    } else {
+      s.experts_down.push_back(Add(ours + "experts." + std::to_string(e) + ".down", {h, width},
+                                   true, TensorInit::kResidual, {down}));
+      MarkExpert(0);
+    }
+    gates_and_ups.push_back({of(e, ".gate_proj.weight"), width, SplitAxis::kRows});
+    gates_and_ups.push_back({of(e, ".up_proj.weight"), width, SplitAxis::kRows});
+    rows += 2 * width;
+  }
+  if (spec.equal()) {
+    const int64_t width = spec.widths[0];
+    const int64_t first = Add(ours + "experts_down", {count * h, width}, true,
+                              TensorInit::kResidual, downs, fused ? experts + ".down_proj" : "");
+    MarkExpert(fused ? count : 0);
+    for (int64_t e = 0; e < count; ++e) s.experts_down.push_back(first + e * h * width);
+  }
+  s.experts_gate_up = Add(ours + "experts_gate_up", {rows, h}, true, TensorInit::kNormal,
+                          gates_and_ups, fused ? experts + ".gate_up_proj" : "");
+  MarkExpert(fused ? count : 0);
+  idle_ += 3 * h * (rows / 2) * (count - spec.per_token) / count;
+  if (spec.bias) {
+    s.router_bias = Add(ours + "router_bias", {count}, false, TensorInit::kZeros,
+                        {{file + names_.router_bias, count, SplitAxis::kNone}});
+  }
+  s.router = Add(ours + "router", {count, h}, true, TensorInit::kNormal,
+                 {{file + names_.router + ".weight", count, SplitAxis::kNone}});
+  MarkExpert(0);
 }
 
 std::vector<ElementRange> RankShare(const TensorEntry& entry, int rank, int ranks) {

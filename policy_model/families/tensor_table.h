@@ -24,6 +24,8 @@ struct TensorPart {
   int64_t row_begin = 0, row_end = 0;  // of our tensor
   int64_t file_row = 0;                // where they begin in the file's tensor
   int64_t file_rows = 0;               // of the file's tensor
+  // of several matrices one behind the other, which the file counts along an axis of its own; 0: no
+  int64_t file_stack = 0;
   SplitAxis split = SplitAxis::kNone;
 };
 
@@ -38,6 +40,7 @@ enum class TensorInit : uint8_t {
 struct TensorEntry {
   std::string name;            // ours: "layers.3.qkv"
   std::vector<int64_t> shape;  // [rows, cols] or [n]
+  bool adapts = true;          // a linear part may have an adapter: experts and routers have none
   bool decay = true;           // weight decay applies (matrices; not norms and biases)
   TensorInit init = TensorInit::kNormal;
   int64_t offset = 0;  // elements from the start of the flat buffer
@@ -53,6 +56,10 @@ struct LayerSlices {
           k_norm = -1, o = -1, o_bias = -1, attention_behind = -1;
   int64_t ffn_norm = -1, ffn_norm_bias = -1, gate_up = -1, gate_up_bias = -1, down = -1,
           down_bias = -1, ffn_behind = -1;
+  // Of experts: gate and up of all one behind the other, down of each.
+  int64_t router = -1, router_bias = -1, experts_gate_up = -1;
+  std::vector<int64_t> experts_down;  // [experts]
+  int64_t shared_gate_up = -1, shared_down = -1, shared_gate = -1;
 };
 
 // The tensors of one parameter set and where they lie in its flat buffer.
@@ -70,6 +77,8 @@ class TensorList {
   };
   int64_t Add(std::string name, std::vector<int64_t> dims, bool decay, TensorInit init,
               const std::vector<Part>& parts, const std::string& fused = "");
+  // What Add gave last: no adapter goes with it; the file counts its `stack` matrices.
+  void MarkExpert(int64_t stack);
   void EndBucket();
 
  private:
@@ -82,6 +91,8 @@ class TensorTable : public TensorList {
  public:
   explicit TensorTable(const ModelShape& shape);
 
+  // What a token goes through: of experts the mean of as many as it has.
+  int64_t active_parameters() const { return parameters() - idle_; }
   const LayerSlices& layer(int64_t i) const { return layers_[static_cast<size_t>(i)]; }
   int64_t embedding() const { return embedding_; }
   int64_t final_norm() const { return final_norm_; }
@@ -93,11 +104,14 @@ class TensorTable : public TensorList {
 
  private:
   void AddLayer(int64_t layer);
+  void AddDense(int64_t layer);
+  void AddExperts(int64_t layer);
 
   ModelShape shape_;
   ModelPlan plan_;
   LayerNames names_;
   std::vector<LayerSlices> layers_;
+  int64_t idle_ = 0;  // parameters of experts that a token does not go to
   int64_t embedding_ = 0, final_norm_ = 0, final_norm_bias_ = -1, lm_head_ = -1, score_ = -1;
 };
 

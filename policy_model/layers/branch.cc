@@ -3,6 +3,7 @@
 #include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
 #include "policy_model/layers/attention_stage.h"
+#include "policy_model/layers/experts_stage.h"
 #include "policy_model/layers/ffn_stage.h"
 #include "policy_model/layers/ops.h"
 
@@ -122,6 +123,7 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
   };
   std::vector<Branch> branches;
   int32_t of_kind[2] = {0, 0};  // layers so far that keep pages, and that give them back
+  int64_t with_experts = 0;
   for (int64_t l = 0; l < shape.layers; ++l) {
     const LayerSpec& spec = table.plan().layers[static_cast<size_t>(l)];
     const LayerSlices& at = table.layer(l);
@@ -137,8 +139,11 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
         std::make_unique<AttentionStage>(shape, spec, at, offset, static_cast<int32_t>(l),
                                          of_kind[spec.GivesPagesBack() ? 1 : 0]++),
         norm(at.attention_behind), scale);
-    branches.emplace_back(norm(at.ffn_norm, at.ffn_norm_bias),
-                          std::make_unique<FfnStage>(shape.hidden, spec, at), norm(at.ffn_behind),
+    std::unique_ptr<Stage> ffn;
+    if (spec.experts.there())
+      ffn = std::make_unique<ExpertsStage>(shape.hidden, spec, at, l, with_experts++);
+    else ffn = std::make_unique<FfnStage>(shape.hidden, spec, at);
+    branches.emplace_back(norm(at.ffn_norm, at.ffn_norm_bias), std::move(ffn), norm(at.ffn_behind),
                           scale);
   }
   return branches;

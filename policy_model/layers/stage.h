@@ -20,6 +20,7 @@
 #include "kernels/paged_kv.h"
 #include "policy_model/layers/attention.h"
 #include "policy_model/layers/rotary_table.h"
+#include "policy_model/layers/routing.h"
 #include "policy_model/memory/arena.h"
 #include "policy_model/memory/weights.h"
 
@@ -32,6 +33,7 @@ struct Pass {
   std::span<const RotaryTable> rotary;
   // What adapters drop by in the passes that a set is trained with; nothing is dropped without it.
   std::optional<uint64_t> dropout = std::nullopt;
+  Routing* routing = nullptr;  // of a transformer that has experts
 
   int64_t hidden() const { return weights.shape().hidden; }
   // Bytes of `elements` of the weights' type.

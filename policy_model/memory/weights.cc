@@ -36,6 +36,10 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 std::vector<int64_t> FileShape(const TensorEntry& entry, const TensorPart& part) {
   std::vector<int64_t> shape = entry.shape;
   shape[0] = part.file_rows;
+  if (part.file_stack > 0) {
+    shape[0] /= part.file_stack;
+    shape.insert(shape.begin(), part.file_stack);
+  }
   return shape;
 }
 
@@ -233,13 +237,30 @@ std::vector<std::string> WhyNotLoadable(const TensorTable& table, const std::str
   return problems;
 }
 
+void CheckDeviceOf(const ModelShape& shape, Device device) {
+  if (shape.experts.count == 0 || device.is_cpu()) return;
+  throw Error(ErrorCode::kUnsupported,
+              "this model (" + shape.family + ", " + std::to_string(shape.experts.count) +
+                  " experts a layer) is computed on the CPU only; set run.device = \"cpu\"");
+}
+
+namespace {
+
+// Before memory is taken.
+std::shared_ptr<const TensorTable> TableFor(const ModelShape& shape, const Stream& stream) {
+  CheckDeviceOf(shape, stream.device());
+  return std::make_shared<const TensorTable>(shape);
+}
+
+}  // namespace
+
 Weights::Weights(const ModelShape& shape, const Stream& stream, DType dtype)
-    : table_(std::make_shared<const TensorTable>(shape)),
+    : table_(TableFor(shape, stream)),
       sets_{std::make_shared<ParameterSet>("base", table_, stream, dtype)} {}
 
 Weights Weights::WithoutMemory(const ModelShape& shape, const Stream& stream, DType dtype) {
   Weights out;
-  out.table_ = std::make_shared<const TensorTable>(shape);
+  out.table_ = TableFor(shape, stream);
   out.sets_ = {std::make_shared<ParameterSet>(
       "base", out.table_, FlatBuffer::WithoutMemory(stream, dtype, out.table_->flat_elements()))};
   return out;
@@ -418,6 +439,7 @@ Weights ValueHeadFor(const Weights& policy, uint64_t seed) {
   shape.sliding.clear();
   shape.rotated.clear();
   shape.layer_norms.clear();
+  shape.experts = {};
   shape.vocab = 1;
   shape.eos_tokens.clear();
   shape.unused_tokens.clear();

@@ -12,8 +12,8 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/log.h"
-#include "common/base/size_text.h"
 #include "common/base/place.h"
+#include "common/base/size_text.h"
 #include "replay/store/aligned_disk.h"
 #include "replay/store/log_check.h"
 

@@ -7,11 +7,12 @@ between the reference's own float32, and bfloat16, and float64, which set the te
 Run: python tests/golden/make_families_golden.py   (torch 2.11, transformers 5.23)"""
 import json
 import pathlib
+import re
 import tempfile
 
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 HERE = pathlib.Path(__file__).resolve().parent
 BASE = dict(vocab_size=37, hidden_size=48, intermediate_size=40, num_hidden_layers=4, num_attention_heads=4,
@@ -22,6 +23,8 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_f
 LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "short_factor": [1.0, 1.25, 1.5],
             "long_factor": [1.5, 3.0, 6.0]}
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+MOE = dict(rope_parameters=DEFAULT, head_dim=16, num_local_experts=6, num_experts_per_tok=2, moe_intermediate_size=24,
+           norm_topk_prob=True)
 # name -> class prefix, and what differs from BASE
 CASES = {
     "llama_llama3": ("Llama", dict(rope_parameters=LLAMA3, tie_word_embeddings=True, head_dim=16)),
@@ -48,6 +51,10 @@ CASES = {
                                                            mscale_all_dim=1.0, llama_4_scaling_beta=0.3))),
     "granite": ("Granite", dict(rope_parameters=DEFAULT, attention_bias=True, mlp_bias=True, embedding_multiplier=6.0,
                                 residual_multiplier=0.22, attention_multiplier=0.2, logits_scaling=1.7)),
+    # A model made from a config is written an expert a tensor; one that was read fused stays so.
+    "qwen3_moe": ("Qwen3Moe", dict(MOE, mlp_only_layers=[1])),
+    "qwen3_moe_fused": ("Qwen3Moe", dict(MOE, decoder_sparse_step=2, mlp_only_layers=[1], norm_topk_prob=False,
+                                        tie_word_embeddings=True)),
     "glm4": ("Glm4", dict(rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5), head_dim=16)),
 }
 SEQUENCES = [[3, 17, 5, 29, 11, 8, 8, 30, 21, 4, 36, 12, 7, 19, 25, 6, 33, 14, 9, 27, 22, 3, 10], [20, 15, 31, 5, 24]]
@@ -68,8 +75,38 @@ def fill(name, count, norm_base):
     return value + norm_base if "norm" in name else value
 
 
+def write_filled(folder, prefix, fused):
+    """Fills the written file's tensors by their names there; `fused`: experts of a layer become one tensor first."""
+    path = pathlib.Path(folder) / "model.safetensors"
+    state = load_file(path)
+    if fused:
+        for layer in sorted({m[1] for n in state if (m := re.match(r"(.*\.mlp\.experts)\.\d+\.", n))}):
+            of = lambda name: [state.pop(f"{layer}.{e}.{name}.weight") for e in range(MOE["num_local_experts"])]
+            gate, up, down = of("gate_proj"), of("up_proj"), of("down_proj")
+            state[f"{layer}.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in zip(gate, up)])
+            state[f"{layer}.down_proj"] = torch.stack(down)
+    base = 0.0 if prefix == "Gemma3" else 1.0
+    save_file({n: fill(n, t.numel(), base).reshape(t.shape).float() for n, t in state.items()}, path, {"format": "pt"})
+    return {n: list(t.shape) for n, t in sorted(state.items())}
+
+
+def by_file_name(gradients, shapes):
+    """Gradients of parameters under the names of the file, which may hold an expert a tensor."""
+    out = {}
+    for name, (shape, g) in gradients.items():
+        if name in shapes:
+            out[name] = g
+            continue
+        layer, kind = name.rsplit(".", 1)
+        for e, of_expert in enumerate(g.reshape(shape)):
+            parts = of_expert.chunk(2) if kind == "gate_up_proj" else (of_expert,)
+            for part, value in zip(("gate_proj", "up_proj") if kind == "gate_up_proj" else ("down_proj",), parts):
+                out[f"{layer}.{e}.{part}.weight"] = value.flatten()
+    return out
+
+
 def compute(folder, cls, dtype):
-    model = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").to(dtype)
+    model = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager").to(dtype)
     model.train()  # no dropout in these configs
     logprobs, total = [], 0.0
     for s, tokens in enumerate(SEQUENCES):
@@ -79,11 +116,11 @@ def compute(folder, cls, dtype):
         logprobs += lp.tolist()
         total = total + (lp * torch.cos(torch.arange(len(lp), dtype=dtype) + s)).sum()
     total.backward()
-    return torch.tensor(logprobs, dtype=torch.float64), {n: p.grad.double().flatten() for n, p in model.named_parameters()}
+    return torch.tensor(logprobs, dtype=torch.float64), {n: (p.shape, p.grad.double().flatten()) for n, p in model.named_parameters()}
 
 
 def log_probs_in_bfloat16(folder, cls):
-    model = cls.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager")
+    model = cls.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="eager", experts_implementation="eager")
     out = []
     with torch.no_grad():
         for tokens in SEQUENCES:
@@ -99,18 +136,14 @@ for case, (prefix, changes) in CASES.items():
     cls = getattr(transformers, f"{prefix}ForCausalLM")
     config = config_class(**{**BASE, **changes})
     model = cls(config)
-    state = {}
-    for name, p in model.named_parameters():
-        with torch.no_grad():
-            p.copy_(fill(name, p.numel(), 0.0 if prefix == "Gemma3" else 1.0).reshape(p.shape))
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         written = json.loads((pathlib.Path(folder) / "config.json").read_text())
-        with safe_open(pathlib.Path(folder) / "model.safetensors", "pt") as f:
-            shapes = {n: list(f.get_slice(n).get_shape()) for n in f.keys()}
+        shapes = write_filled(folder, prefix, case.endswith("_fused"))
         lp64, g64 = compute(folder, cls, torch.float64)
         lp32, g32 = compute(folder, cls, torch.float32)
         lp16 = log_probs_in_bfloat16(folder, cls)
+    g64, g32 = by_file_name(g64, shapes), by_file_name(g32, shapes)
     gradients = {}
     for n, g in g64.items():
         stride = max(1, len(g) // 8)

@@ -33,6 +33,7 @@ const std::map<std::string, std::string> kRead = {{"llama", "llama"},
                                                   {"olmo3", "olmo3"},
                                                   {"phi3", "phi3"},
                                                   {"granite", "granite"},
+                                                  {"qwen3_moe", "qwen3_moe"},
                                                   {"glm4", "glm4"}};
 
 const Json& Configs() {

@@ -1,0 +1,112 @@
+// A mixture of experts: which experts a token goes to and with which weights, the way to them and
+// back.
+//
+// Scores are a softmax or sigmoids of the router's logits over a temperature (Shazeer et al.,
+// "Outrageously Large Neural Networks", 2017; sigmoids, groups and the balancing bias: DeepSeek-AI,
+// "DeepSeek-V3", 2024). Experts are chosen by score plus bias; of equal ones the lower number is
+// chosen; their weights are scores without the bias. A token's experts are listed in ascending
+// order. A row's results do not depend on the other rows; Dispatch is the exception: with a
+// capacity an expert drops the tokens that weigh least.
+// CPU only; all arrays lie in the host's memory. Thread safety, alignment, errors:
+// kernels/device/launch.h. Letters: R rows (tokens), E experts, K experts of a token, S slots: a
+// token at one of its experts, those of an expert one behind the other.
+#pragma once
+
+#include "kernels/device/launch.h"
+
+namespace plumb::kernels {
+
+inline constexpr int32_t kMaxExperts = 1024;
+
+struct RouterShape {
+  int64_t rows = 0;
+  int32_t experts = 0, per_token = 0;  // E <= kMaxExperts, K <= E
+  bool sigmoid = false;                // else softmax
+  bool renormalize = true;             // weights of a token are divided by their sum
+  float temperature = 1;
+  // Experts stand in `groups` equal runs; a token's come from the groups_per_token runs whose two
+  // best experts are best together.
+  int32_t groups = 1, groups_per_token = 1;
+};
+
+struct RouteTokens {
+  static constexpr const char* kName = "RouteTokens";
+  RouterShape shape;
+  const float* logits = nullptr;  // [R, E]
+  const float* bias = nullptr;    // [E]; nullptr: none
+  // K experts to take, in ascending order, of rows that do not begin with -1, given_stride from row
+  // to row; nullptr: none
+  const int32_t* given = nullptr;
+  int64_t given_stride = 0;
+  int32_t* expert = nullptr;  // [R, K]
+  float* weight = nullptr;    // [R, K]
+  void Cpu(const Launch& launch) const;
+};
+
+// The gradient of a loss with derivatives `dweight`, plus sum_e dshare[e] share[r, e] + z lse(r)^2
+// for every row, where share is the row's scores over their sum, and lse the log-sum-exp of its
+// logits.
+struct RouteTokensBackward {
+  static constexpr const char* kName = "RouteTokensBackward";
+  RouterShape shape;
+  const float* logits = nullptr;    // [R, E]
+  const int32_t* expert = nullptr;  // [R, K]
+  const float* dweight = nullptr;   // [R, K]
+  const float* dshare = nullptr;    // [E]; nullptr: 0
+  float z = 0;
+  float* dlogits = nullptr;  // [R, E]
+  void Cpu(const Launch& launch) const;
+};
+
+// Sums over all rows: shares by expert, the entropy of the shares (nats), lse^2. Added to what is
+// there.
+struct RouterSums {
+  static constexpr const char* kName = "RouterSums";
+  RouterShape shape;
+  const float* logits = nullptr;  // [R, E]
+  double* share = nullptr;        // [E]
+  double* entropy = nullptr;      // [1]
+  double* lse_squared = nullptr;  // [1]
+  void Cpu(const Launch& launch) const;
+};
+
+// Lays the tokens out by expert, each in the order of the rows.
+struct DispatchTokens {
+  static constexpr const char* kName = "DispatchTokens";
+  int64_t rows = 0;
+  int32_t experts = 0, per_token = 0;
+  const int32_t* expert = nullptr;    // [R, K]
+  const float* weight = nullptr;      // [R, K]
+  const int64_t* capacity = nullptr;  // [E] tokens at most; nullptr: no bound
+  int32_t* begin = nullptr;           // [E + 1] slots of each expert
+  int32_t* slot = nullptr;            // [R, K]; -1: dropped
+  int32_t* token = nullptr;           // [S]
+  float* slot_weight = nullptr;       // [S]
+  void Cpu(const Launch& launch) const;
+};
+
+// out[r] = sum_k weight[r, k] y[slot[r, k]], in the order of k, added when `accumulate`.
+struct CombineExperts {
+  static constexpr const char* kName = "CombineExperts";
+  const void* y = nullptr;        // T[S, width]
+  const int32_t* slot = nullptr;  // [R, K]; nullptr: r K + k
+  const float* weight = nullptr;  // [R, K]; nullptr: 1
+  int64_t rows = 0, width = 0;
+  int32_t per_token = 1;
+  bool accumulate = false;
+  void* out = nullptr;  // T[R, width]
+  void Cpu(const Launch& launch) const;
+};
+
+// dweight[s] = <act[s], dact[s]>, then both are multiplied by weight[s].
+struct WeighSlots {
+  static constexpr const char* kName = "WeighSlots";
+  const float* weight = nullptr;  // [S]
+  int64_t slots = 0, width = 0;
+  void* act = nullptr;       // T[S, width]
+  void* dact = nullptr;      // T[S, width]
+  float* dweight = nullptr;  // [S]
+  void Cpu(const Launch& launch) const;
+};
+
+}  // namespace plumb::kernels

@@ -1,0 +1,424 @@
+#include "policy_model/layers/experts_stage.h"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+
+#include "common/base/error.h"
+#include "common/base/rng.h"
+#include "kernels/device/device_memory.h"
+#include "kernels/embedding.h"
+#include "policy_model/layers/ops.h"
+
+namespace plumb::policy_model {
+
+using kernels::Call;
+
+namespace {
+
+LayerSpec SharedSpec(const LayerSpec& spec) {
+  LayerSpec shared = spec;
+  shared.ffn = spec.experts.shared_ffn;
+  shared.ffn_bias = false;
+  return shared;
+}
+
+LayerSlices SharedSlices(const LayerSlices& at) {
+  LayerSlices shared;
+  shared.gate_up = at.shared_gate_up;
+  shared.down = at.shared_down;
+  return shared;
+}
+
+int32_t* Ints(Arena& arena, int64_t at) { return static_cast<int32_t*>(arena.At(at)); }
+
+}  // namespace
+
+ExpertsStage::ExpertsStage(int64_t hidden, const LayerSpec& spec, const LayerSlices& slices,
+                           int64_t layer, int64_t place)
+    : hidden_(hidden),
+      spec_(spec.experts),
+      activation_(spec.activation == FfnActivation::kSilu ? kernels::Activation::kSilu
+                                                          : kernels::Activation::kGeluTanh),
+      at_(slices),
+      layer_(layer),
+      place_(place) {
+  int64_t rows = 0;
+  for (const int64_t width : spec_.widths) {
+    gate_up_rows_.push_back(rows);
+    rows += 2 * width;
+  }
+  if (spec_.shared_ffn > 0)
+    shared_ = std::make_unique<FfnStage>(hidden, SharedSpec(spec), SharedSlices(slices));
+}
+
+kernels::RouterShape ExpertsStage::RouterOf(int64_t n) const {
+  return {.rows = n,
+          .experts = static_cast<int32_t>(spec_.count()),
+          .per_token = static_cast<int32_t>(spec_.per_token),
+          .sigmoid = spec_.score == RouterScore::kSigmoid,
+          .renormalize = spec_.renormalize,
+          .temperature = static_cast<float>(spec_.temperature),
+          .groups = static_cast<int32_t>(spec_.groups),
+          .groups_per_token = static_cast<int32_t>(spec_.groups_per_token)};
+}
+
+ExpertsStage::Kept ExpertsStage::PlanKept(const Pass& pass, int64_t n, Arena& arena) const {
+  if (!pass.launch.device().is_cpu()) {
+    throw Error(ErrorCode::kUnsupported,
+                "a mixture of experts is computed on the CPU only; set run.device = \"cpu\"");
+  }
+  const int64_t s = slots(n), e = spec_.count();
+  Kept k;
+  k.logits = arena.Reserve(4 * n * e);
+  k.expert = arena.Reserve(4 * s);
+  k.weight = arena.Reserve(4 * s);
+  k.begin = arena.Reserve(4 * (e + 1));
+  k.slot = arena.Reserve(4 * s);
+  k.token = arena.Reserve(4 * s);
+  k.slot_weight = arena.Reserve(4 * s);
+  k.gate_up = arena.Reserve(pass.Bytes(s * 2 * spec_.widest()));
+  if (shared_ && spec_.shared_gate) {
+    k.gate = arena.Reserve(4 * n);
+    k.shared = arena.Reserve(pass.Bytes(n * hidden_));
+  }
+  return k;
+}
+
+ExpertsStage::Passing ExpertsStage::PlanPassing(const Pass& pass, int64_t n, Arena& arena) const {
+  Passing p;
+  p.rows = arena.Reserve(pass.Bytes(slots(n) * hidden_));
+  p.act = arena.Reserve(pass.Bytes(slots(n) * spec_.widest()));
+  p.bias = arena.Reserve(4 * spec_.count());
+  return p;
+}
+
+const float* ExpertsStage::Bias(const Pass& pass, Arena& arena, int64_t at) const {
+  if (at_.router_bias < 0) return nullptr;
+  float* bias = arena.Floats(at);
+  ConvertToFloat(pass.W(at_.router_bias), pass.launch.dtype,
+                 std::span(bias, static_cast<size_t>(spec_.count())));
+  return bias;
+}
+
+const void* ExpertsStage::GateUp(const Pass& pass, int32_t expert) const {
+  return pass.W(at_.experts_gate_up + gate_up_rows_[static_cast<size_t>(expert)] * hidden_);
+}
+
+void ExpertsStage::Route(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
+                         const float* bias, const int64_t* capacity) const {
+  float* logits = kept.Floats(k.logits);
+  // The product whose rows do not depend on one another, in training too: the choice is the same.
+  ops::LinearRowsToFloat(pass.launch, in, pass.W(at_.router), n, spec_.count(), hidden_, logits);
+  Routing* routing = pass.routing;
+  const int64_t k_of = spec_.per_token,
+                stride = routing ? k_of * static_cast<int64_t>(routing->load.size()) : 0;
+  Call(pass.launch,
+       kernels::RouteTokens{
+           .shape = RouterOf(n),
+           .logits = logits,
+           .bias = bias,
+           .given = routing && routing->given ? routing->given + place_ * k_of : nullptr,
+           .given_stride = stride,
+           .expert = Ints(kept, k.expert),
+           .weight = kept.Floats(k.weight)});
+  for (int64_t t = 0; routing && t < n; ++t) {
+    std::copy_n(Ints(kept, k.expert) + t * k_of, k_of,
+                routing->taken.begin() + t * stride + place_ * k_of);
+  }
+  Call(pass.launch, kernels::DispatchTokens{.rows = n,
+                                            .experts = static_cast<int32_t>(spec_.count()),
+                                            .per_token = static_cast<int32_t>(spec_.per_token),
+                                            .expert = Ints(kept, k.expert),
+                                            .weight = kept.Floats(k.weight),
+                                            .capacity = capacity,
+                                            .begin = Ints(kept, k.begin),
+                                            .slot = Ints(kept, k.slot),
+                                            .token = Ints(kept, k.token),
+                                            .slot_weight = kept.Floats(k.slot_weight)});
+}
+
+void ExpertsStage::Gate(const Pass& pass, const void* in, int64_t n, Arena& kept,
+                        const Kept& k) const {
+  float* gate = kept.Floats(k.gate);
+  ops::LinearRowsToFloat(pass.launch, in, pass.W(at_.shared_gate), n, 1, hidden_, gate);
+  for (int64_t i = 0; i < n; ++i) gate[i] = 1 / (1 + std::exp(-gate[i]));
+}
+
+void ExpertsStage::Apply(Product product, const Pass& pass, int64_t n, Arena& kept, const Kept& k,
+                         Arena& passing, const Passing& p, bool accumulate, void* out) const {
+  const int32_t* begin = Ints(kept, k.begin);
+  auto* rows = static_cast<std::byte*>(passing.At(p.rows));
+  auto* gate_up = static_cast<std::byte*>(kept.At(k.gate_up));
+  void* act = passing.At(p.act);
+  int64_t used = 0;  // elements of gate_up
+  for (int32_t e = 0; e < spec_.count(); ++e) {
+    const int64_t first = begin[e], m = begin[e + 1] - first,
+                  width = spec_.widths[static_cast<size_t>(e)];
+    if (m == 0) continue;
+    std::byte* x = rows + pass.Bytes(first * hidden_);
+    std::byte* both = gate_up + pass.Bytes(used);
+    used += m * 2 * width;
+    product(pass.launch, x, GateUp(pass, e), m, 2 * width, hidden_, false, both);
+    Call(pass.launch,
+         kernels::Glu{
+             .gate_up = both, .rows = m, .ffn = width, .activation = activation_, .out = act});
+    // What went in is not needed any more: what comes out lies there.
+    product(pass.launch, act, pass.W(at_.experts_down[static_cast<size_t>(e)]), m, hidden_, width,
+            false, x);
+  }
+  Call(pass.launch, kernels::CombineExperts{.y = rows,
+                                            .slot = Ints(kept, k.slot),
+                                            .weight = kept.Floats(k.weight),
+                                            .rows = n,
+                                            .width = hidden_,
+                                            .per_token = static_cast<int32_t>(spec_.per_token),
+                                            .accumulate = accumulate,
+                                            .out = out});
+}
+
+std::vector<int64_t> ExpertsStage::Capacity(const PackedPass& pass) const {
+  if (!pass.keep || !pass.routing || pass.routing->options.capacity <= 0) return {};
+  const RoutingOptions& o = pass.routing->options;
+  const double equal =
+      static_cast<double>(slots(pass.tokens())) / static_cast<double>(spec_.count());
+  std::vector<int64_t> out;
+  for (int64_t e = 0; e < spec_.count(); ++e) {
+    const double u = o.capacity_noise > 0
+                         ? static_cast<double>(UniformOpen(RandomAt(o.seed, pass.routing->pass,
+                                                                    static_cast<uint32_t>(layer_),
+                                                                    static_cast<uint32_t>(e))
+                                                               .x[0]))
+                         : 0;
+    out.push_back(static_cast<int64_t>(equal * (o.capacity + o.capacity_noise * u)));
+  }
+  return out;
+}
+
+void ExpertsStage::Count(const PackedPass& pass, const int32_t* expert, const float* logits) const {
+  const int64_t n = pass.tokens(), count = spec_.count();
+  LayerLoad& load = pass.routing->load[static_cast<size_t>(place_)];
+  load.layer = layer_;
+  load.tokens.resize(static_cast<size_t>(count));
+  std::vector<int64_t> chosen(static_cast<size_t>(count));
+  for (int64_t i = 0; i < slots(n); ++i) ++chosen[static_cast<size_t>(expert[i])];
+  std::vector<double> share(static_cast<size_t>(count));
+  double z = 0, aux = 0;
+  Call(pass.launch, kernels::RouterSums{.shape = RouterOf(n),
+                                        .logits = logits,
+                                        .share = share.data(),
+                                        .entropy = &load.entropy,
+                                        .lse_squared = &z});
+  for (size_t e = 0; e < chosen.size(); ++e) {
+    load.tokens[e] += chosen[e];
+    aux += static_cast<double>(chosen[e]) * share[e];
+  }
+  load.rows += n;
+  load.aux += static_cast<double>(count) * aux / static_cast<double>(n);
+  load.z += z;
+}
+
+void ExpertsStage::PlanForward(const PackedPass& pass) {
+  const int64_t n = pass.tokens();
+  kept_ = PlanKept(pass, n, pass.saved);
+  passing_ = PlanPassing(pass, n, pass.scratch);
+  if (shared_) shared_->PlanForward(pass);
+}
+
+void ExpertsStage::Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) {
+  const int64_t n = pass.tokens();
+  const std::vector<int64_t> capacity = Capacity(pass);
+  Route(pass, in, n, pass.saved, kept_, Bias(pass, pass.scratch, passing_.bias),
+        capacity.empty() ? nullptr : capacity.data());
+  const int64_t filled = Ints(pass.saved, kept_.begin)[spec_.count()];
+  if (pass.keep && !pass.again && pass.routing) {
+    Count(pass, Ints(pass.saved, kept_.expert), pass.saved.Floats(kept_.logits));
+    pass.routing->load[static_cast<size_t>(place_)].dropped += slots(n) - filled;
+  }
+  Call(pass.launch, kernels::GatherRows{.table = in,
+                                        .index = Ints(pass.saved, kept_.token),
+                                        .rows = filled,
+                                        .width = hidden_,
+                                        .out = pass.scratch.At(passing_.rows)});
+  if (shared_ && spec_.shared_gate) {
+    Gate(pass, in, n, pass.saved, kept_);
+    void* shared = pass.saved.At(kept_.shared);
+    shared_->Forward(pass, in, false, shared);
+    Call(pass.launch, kernels::CombineExperts{.y = shared,
+                                              .weight = pass.saved.Floats(kept_.gate),
+                                              .rows = n,
+                                              .width = hidden_,
+                                              .accumulate = accumulate,
+                                              .out = out});
+  } else if (shared_) {
+    shared_->Forward(pass, in, accumulate, out);
+  }
+  Apply(ops::Linear, pass, n, pass.saved, kept_, pass.scratch, passing_,
+        accumulate || shared_ != nullptr, out);
+}
+
+void ExpertsStage::PlanBackward(const PackedPass& pass) {
+  const int64_t n = pass.tokens(), s = slots(n);
+  again_ = PlanPassing(pass, n, pass.scratch);
+  dslots_ = pass.scratch.Reserve(pass.Bytes(s * hidden_));
+  dact_ = pass.scratch.Reserve(pass.Bytes(s * spec_.widest()));
+  slot_dweight_ = pass.scratch.Reserve(4 * s);
+  dweight_ = pass.scratch.Reserve(4 * s);
+  dlogits_ = pass.scratch.Reserve(4 * n * spec_.count());
+  dlogits_rounded_ = pass.scratch.Reserve(pass.Bytes(n * spec_.count()));
+  if (!shared_) return;
+  if (spec_.shared_gate) {
+    dgate_ = pass.scratch.Reserve(4 * n + pass.Bytes(n));
+    dshared_ = pass.scratch.Reserve(pass.Bytes(n * hidden_));
+  }
+  shared_->PlanBackward(pass);
+}
+
+void ExpertsStage::Backward(const PackedPass& pass, const void* dout, const void* in,
+                            bool accumulate, void* din) {
+  const int64_t n = pass.tokens();
+  const int32_t* begin = Ints(pass.saved, kept_.begin);
+  const int32_t* slot = Ints(pass.saved, kept_.slot);
+  const int32_t* expert = Ints(pass.saved, kept_.expert);
+  const int64_t filled = begin[spec_.count()];
+  auto* x = static_cast<std::byte*>(pass.scratch.At(again_.rows));
+  auto* d = static_cast<std::byte*>(pass.scratch.At(dslots_));
+  auto* gate_up = static_cast<std::byte*>(pass.saved.At(kept_.gate_up));
+  for (const auto& [from, to] : {std::pair<const void*, void*>{in, x}, {dout, d}}) {
+    Call(pass.launch, kernels::GatherRows{.table = from,
+                                          .index = Ints(pass.saved, kept_.token),
+                                          .rows = filled,
+                                          .width = hidden_,
+                                          .out = to});
+  }
+  // What every token goes through; everything of `dout` has been read before `din` is written.
+  float* dgate = nullptr;
+  if (shared_ && spec_.shared_gate) {
+    dgate = pass.scratch.Floats(dgate_);
+    float* gate = pass.saved.Floats(kept_.gate);
+    void* dshared = pass.scratch.At(dshared_);
+    kernels::Copy(pass.launch.stream, dshared, dout, static_cast<size_t>(pass.Bytes(n * hidden_)));
+    Call(pass.launch, kernels::WeighSlots{.weight = gate,
+                                          .slots = n,
+                                          .width = hidden_,
+                                          .act = pass.saved.At(kept_.shared),
+                                          .dact = dshared,
+                                          .dweight = dgate});
+    for (int64_t i = 0; i < n; ++i) dgate[i] *= gate[i] * (1 - gate[i]);
+    shared_->Backward(pass, dshared, in, accumulate, din);
+  } else if (shared_) {
+    shared_->Backward(pass, dout, in, accumulate, din);
+  }
+  // y_slot = down(act) and out = sum w y: with a = act, da = dout down the weight's gradient is
+  // <a, da>, and what goes on is w da.
+  int64_t used = 0;
+  for (int32_t e = 0; e < spec_.count(); ++e) {
+    const int64_t first = begin[e], m = begin[e + 1] - first,
+                  width = spec_.widths[static_cast<size_t>(e)];
+    if (m == 0) continue;
+    const int64_t down = at_.experts_down[static_cast<size_t>(e)],
+                  up = at_.experts_gate_up + gate_up_rows_[static_cast<size_t>(e)] * hidden_;
+    std::byte* both = gate_up + pass.Bytes(used);
+    std::byte* dy = d + pass.Bytes(first * hidden_);
+    const std::byte* from = x + pass.Bytes(first * hidden_);
+    used += m * 2 * width;
+    void* act = pass.scratch.At(again_.act);
+    void* dact = pass.scratch.At(dact_);
+    Call(pass.launch,
+         kernels::Glu{
+             .gate_up = both, .rows = m, .ffn = width, .activation = activation_, .out = act});
+    ops::LinearBackwardInput(pass.launch, dy, pass.W(down), m, hidden_, width, false, dact);
+    Call(pass.launch, kernels::WeighSlots{.weight = pass.saved.Floats(kept_.slot_weight) + first,
+                                          .slots = m,
+                                          .width = width,
+                                          .act = act,
+                                          .dact = dact,
+                                          .dweight = pass.scratch.Floats(slot_dweight_) + first});
+    if (float* g = pass.G(down))
+      ops::LinearBackwardWeight(pass.launch, dy, act, m, hidden_, width, g);
+    Call(pass.launch, kernels::GluBackward{.dout = dact,
+                                           .gate_up = both,
+                                           .rows = m,
+                                           .ffn = width,
+                                           .activation = activation_,
+                                           .dgate_up = both});
+    if (float* g = pass.G(up))
+      ops::LinearBackwardWeight(pass.launch, both, from, m, 2 * width, hidden_, g);
+    ops::LinearBackwardInput(pass.launch, both, pass.W(up), m, 2 * width, hidden_, false, dy);
+  }
+  Call(pass.launch, kernels::CombineExperts{.y = d,
+                                            .slot = slot,
+                                            .rows = n,
+                                            .width = hidden_,
+                                            .per_token = static_cast<int32_t>(spec_.per_token),
+                                            .accumulate = accumulate || shared_ != nullptr,
+                                            .out = din});
+  // The router: the objective through the weights, and the losses of its own.
+  float* dweight = pass.scratch.Floats(dweight_);
+  for (int64_t i = 0; i < slots(n); ++i)
+    dweight[i] = slot[i] < 0 ? 0 : pass.scratch.Floats(slot_dweight_)[slot[i]];
+  std::vector<float> dshare;
+  double z = 0;
+  if (pass.routing) {
+    const Routing& r = *pass.routing;
+    const double each = r.share / static_cast<double>(r.load.size()) / static_cast<double>(n);
+    z = r.options.z_coef * each;
+    if (r.options.aux_coef > 0) {
+      dshare.resize(static_cast<size_t>(spec_.count()));
+      const double a =
+          r.options.aux_coef * each * static_cast<double>(spec_.count()) / static_cast<double>(n);
+      for (int64_t i = 0; i < slots(n); ++i)
+        dshare[static_cast<size_t>(expert[i])] += static_cast<float>(a);
+    }
+  }
+  float* dlogits = pass.scratch.Floats(dlogits_);
+  Call(pass.launch, kernels::RouteTokensBackward{.shape = RouterOf(n),
+                                                 .logits = pass.saved.Floats(kept_.logits),
+                                                 .expert = expert,
+                                                 .dweight = dweight,
+                                                 .dshare = dshare.empty() ? nullptr : dshare.data(),
+                                                 .z = static_cast<float>(z),
+                                                 .dlogits = dlogits});
+  const auto back = [&](const float* dl, void* rounded, int64_t weight, int64_t outputs) {
+    ConvertFloat(std::span(dl, static_cast<size_t>(n * outputs)), pass.launch.dtype, rounded);
+    if (float* g = pass.G(weight))
+      ops::LinearBackwardWeight(pass.launch, rounded, in, n, outputs, hidden_, g);
+    ops::LinearBackwardInput(pass.launch, rounded, pass.W(weight), n, outputs, hidden_, true, din);
+  };
+  back(dlogits, pass.scratch.At(dlogits_rounded_), at_.router, spec_.count());
+  if (dgate) back(dgate, dgate + n, at_.shared_gate, 1);
+}
+
+void ExpertsStage::PlanStep(const PagedPass& pass) {
+  const int64_t n = pass.rows.rows;
+  step_kept_ = PlanKept(pass, n, pass.scratch);
+  step_ = PlanPassing(pass, n, pass.scratch);
+  if (shared_) shared_->PlanStep(pass);
+}
+
+void ExpertsStage::Step(const PagedPass& pass, const void* in, bool accumulate, void* out) {
+  const int64_t n = pass.rows.rows;
+  Arena& a = pass.scratch;
+  Route(pass, in, n, a, step_kept_, Bias(pass, a, step_.bias), nullptr);
+  Call(pass.launch, kernels::GatherRows{.table = in,
+                                        .index = Ints(a, step_kept_.token),
+                                        .rows = slots(n),
+                                        .width = hidden_,
+                                        .out = a.At(step_.rows)});
+  if (shared_ && spec_.shared_gate) {
+    Gate(pass, in, n, a, step_kept_);
+    void* shared = a.At(step_kept_.shared);
+    shared_->Step(pass, in, false, shared);
+    Call(pass.launch, kernels::CombineExperts{.y = shared,
+                                              .weight = a.Floats(step_kept_.gate),
+                                              .rows = n,
+                                              .width = hidden_,
+                                              .accumulate = accumulate,
+                                              .out = out});
+  } else if (shared_) {
+    shared_->Step(pass, in, accumulate, out);
+  }
+  Apply(ops::LinearRows, pass, n, a, step_kept_, a, step_, accumulate || shared_ != nullptr, out);
+}
+
+}  // namespace plumb::policy_model

@@ -1,0 +1,77 @@
+// The feed-forward part as a mixture of experts: sum_e w_e down_e(act(gate_e x) * up_e x) over the
+// experts that the router chose for a token (kernels/experts.h), and what every token goes through
+// besides.
+//
+// Tokens are laid out by expert, each expert is two products over just its tokens, without padding.
+// The router computes in float32 from its logits on. Saved for the backward: logits, the choice,
+// gate and up. On the CPU in float32 a step's row has the same bits in any batch.
+// CPU only (kUnsupported when it is planned on a GPU). Thread safety, protocol: stage.h.
+#pragma once
+
+#include <memory>
+
+#include "kernels/experts.h"
+#include "policy_model/layers/ffn_stage.h"
+#include "policy_model/layers/routing.h"
+
+namespace plumb::policy_model {
+
+class ExpertsStage : public Stage {
+ public:
+  // `place`: of the layer among those that have experts.
+  ExpertsStage(int64_t hidden, const LayerSpec& spec, const LayerSlices& slices, int64_t layer,
+               int64_t place);
+
+  void PlanForward(const PackedPass& pass) override;
+  void Forward(const PackedPass& pass, const void* in, bool accumulate, void* out) override;
+  void PlanBackward(const PackedPass& pass) override;
+  void Backward(const PackedPass& pass, const void* dout, const void* in, bool accumulate,
+                void* din) override;
+  void PlanStep(const PagedPass& pass) override;
+  void Step(const PagedPass& pass, const void* in, bool accumulate, void* out) override;
+
+ private:
+  using Product = void (*)(const kernels::Launch&, const void*, const void*, int64_t, int64_t,
+                           int64_t, bool, void*);
+  // Offsets of one plan: what a backward needs, and what is of the call alone.
+  struct Kept {
+    int64_t logits = 0, expert = 0, weight = 0, begin = 0, slot = 0, token = 0, slot_weight = 0,
+            gate_up = 0, gate = 0, shared = 0;
+  };
+  struct Passing {
+    int64_t rows = 0, act = 0, bias = 0;  // rows: T[S, H]
+  };
+
+  kernels::RouterShape RouterOf(int64_t n) const;
+  Kept PlanKept(const Pass& pass, int64_t n, Arena& arena) const;
+  Passing PlanPassing(const Pass& pass, int64_t n, Arena& arena) const;
+  const float* Bias(const Pass& pass, Arena& arena, int64_t at) const;
+  // Logits, choice and layout of the tokens. `capacity`: [E] or nullptr.
+  void Route(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k,
+             const float* bias, const int64_t* capacity) const;
+  // Everything behind the router but the shared part; adds the experts' sum to `out`.
+  void Apply(Product product, const Pass& pass, int64_t n, Arena& kept, const Kept& k,
+             Arena& passing, const Passing& p, bool accumulate, void* out) const;
+  void Gate(const Pass& pass, const void* in, int64_t n, Arena& kept, const Kept& k) const;
+  std::vector<int64_t> Capacity(const PackedPass& pass) const;  // empty: no bound
+  void Count(const PackedPass& pass, const int32_t* expert, const float* logits) const;
+  const void* GateUp(const Pass& pass, int32_t expert) const;
+  int64_t slots(int64_t n) const { return n * spec_.per_token; }
+
+  const int64_t hidden_;
+  const ExpertsSpec spec_;
+  const kernels::Activation activation_;
+  const LayerSlices at_;
+  const int64_t layer_, place_;
+  std::vector<int64_t> gate_up_rows_;  // [E] where an expert's rows begin
+  std::unique_ptr<FfnStage> shared_;
+
+  // Offsets of the last plans: of saved and scratch, of the backward's scratch, of the step's
+  // scratch.
+  Kept kept_, step_kept_;
+  Passing passing_, again_, step_;
+  int64_t dslots_ = 0, dact_ = 0, slot_dweight_ = 0, dweight_ = 0, dlogits_ = 0,
+          dlogits_rounded_ = 0, dgate_ = 0, dshared_ = 0;
+};
+
+}  // namespace plumb::policy_model

@@ -1,0 +1,70 @@
+// What the experts of a model are told besides weights and tokens, and what they tell of their
+// load.
+//
+// Purpose: one of these belongs to a transformer, and every stage of experts sees it through its
+// pass. Options matter to passes that a backward follows alone: scoring and generation drop
+// nothing.
+// Losses of a layer, each over the layers that have experts: aux_coef E sum_e f_e P_e with f_e the
+// experts e chosen a token and P_e the mean share of e (Fedus et al., "Switch Transformers", 2021;
+// K where the load is even), z_coef mean lse^2 (Zoph et al., "ST-MoE", 2022).
+// Thread safety: of its transformer. Ownership: values; `given` and `taken` are borrowed for a
+// pass.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "common/base/error.h"
+
+namespace plumb::policy_model {
+
+struct RoutingOptions {
+  double aux_coef = 0, z_coef = 0;
+  // An expert takes floor(equal load * (capacity + capacity_noise * u)) tokens of a pass, u uniform
+  // in (0, 1); 0: all.
+  double capacity = 0, capacity_noise = 0;
+  uint64_t seed = 0;
+};
+
+// Sums over the passes of training since they were last taken.
+struct LayerLoad {
+  int64_t layer = 0;
+  std::vector<int64_t> tokens;  // [E] that chose the expert, dropped ones too
+  int64_t rows = 0;             // tokens
+  int64_t dropped = 0;          // of tokens at experts
+  double entropy = 0;           // of the router's shares, nats, summed over rows
+  double aux = 0, z = 0;        // without their coefficients, times the rows of their passes
+
+  // Largest load over the mean one.
+  double MaxOverMean() const {
+    int64_t most = 0, all = 0;
+    for (const int64_t n : tokens) {
+      most = n > most ? n : most;
+      all += n;
+    }
+    return all == 0 ? 0
+                    : static_cast<double>(most) * static_cast<double>(tokens.size()) /
+                          static_cast<double>(all);
+  }
+};
+
+struct Routing {
+  RoutingOptions options;
+  double share = 1;             // of an update's tokens, that of this pass: weighs its losses
+  uint64_t pass = 0;            // address of the capacity's draws
+  std::vector<LayerLoad> load;  // of the layers that have experts, in order
+  // [tokens, layers with experts, K] ascending; -1 first: to be chosen; nullptr: all are
+  const int32_t* given = nullptr;
+  std::vector<int32_t> taken;  // the same of what the last pass took
+
+  // Before a pass of `rows` tokens.
+  void Begin(std::span<const int32_t> experts, int64_t rows, int64_t per_token) {
+    const size_t all = static_cast<size_t>(rows * per_token) * load.size();
+    PLUMB_CHECK(experts.empty() || experts.size() == all, "experts of every token");
+    given = experts.empty() ? nullptr : experts.data();
+    taken.resize(all);
+  }
+};
+
+}  // namespace plumb::policy_model
