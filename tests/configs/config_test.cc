@@ -151,6 +151,9 @@ TEST(ConfigTest, ContradictionsAreSentences) {
   has("[run]\nschedule = \"async\"\n", "needs run.max_staleness >= 1");
   has("[run]\nkeep_checkpoints = 0\n", "run.keep_checkpoints = 0 has to be at least 1");
   has("[model]\nheads = 3\n", "multiple of model.heads");
+  has("[model]\nnorms = [\"layernorm\", \"batchnorm\"]\n", "model.norms holds \"rmsnorm\"");
+  has("[model]\nnorms = []\n", "model.norms holds \"rmsnorm\"");
+  has("[model]\nglobal_every = 8\n", "set model.window");
   has("[algorithm]\ndual_clip = 0.5\n", "more than 1");
   has("[rollout]\ntemperature = 0\n", "rollout.temperature = 0.0 has to be in (0, 100]");
   has("[eval]\nsuccess_part = \"nope\"\n", "not the name of a reward part");

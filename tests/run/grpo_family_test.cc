@@ -29,7 +29,7 @@ TEST_P(GrpoFamilyTest, ReachesItsBar) {
 
 INSTANTIATE_TEST_SUITE_P(Recipes, GrpoFamilyTest,
                          ::testing::Values("grpo", "dr_grpo", "dapo", "gspo", "rloo",
-                                           "reinforce_pp", "cispo"));
+                                           "reinforce_pp", "cispo", "new_model"));
 
 // Dynamic sampling: groups without a gradient are replaced and counted, and the run is the same
 // whatever the size of its batches.

@@ -56,6 +56,31 @@ TEST(SessionTest, OpensTheSameInEveryProcess) {
   EXPECT_EQ(a->tokenizer().Decode(tokens, true), "1+2=");
 }
 
+// The simplest form that has what is asked for: other systems read the first three.
+TEST(SessionTest, ANewModelIsOfTheFamilyThatItsOptionsNeed) {
+  const TempFolder temp;
+  const auto shape = [&](std::vector<std::string> overrides) {
+    return Session::WithoutRun(Recipe(temp / "run", std::move(overrides)))->shape();
+  };
+  EXPECT_EQ(shape({}).family, "llama");
+  EXPECT_EQ(shape({"model.norms=[\"rmsnorm\", \"rmsnorm\"]"}).family, "llama");
+  const auto windowed = shape({"model.window=9"});
+  EXPECT_EQ(windowed.family, "mistral");
+  EXPECT_EQ(windowed.window, 9);
+  const auto global = shape({"model.window=9", "model.global_every=4"});
+  EXPECT_EQ(global.family, "plumb");
+  EXPECT_EQ(global.global_every, 4);
+  EXPECT_TRUE(global.layer_norms.empty());
+  const auto mixed = shape({"model.norms=[\"layernorm\", \"rmsnorm\"]", "model.layers=3"});
+  EXPECT_EQ(mixed.family, "plumb");
+  EXPECT_EQ(mixed.layer_norms, (std::vector<uint8_t>{1, 0, 1}));
+  EXPECT_TRUE(mixed.final_layer_norm);
+  const auto session = Session::WithoutRun(Recipe(temp / "run", {"model.norms=[\"layernorm\"]"}));
+  ASSERT_EQ(session->TextNotes().size(), 1u);
+  EXPECT_NE(session->TextNotes()[0].find("not by transformers"), std::string::npos);
+  EXPECT_TRUE(Session::WithoutRun(Recipe(temp / "run"))->TextNotes().empty());
+}
+
 TEST(SessionTest, PromptsAreTokenizedAndTrainIsNotEval) {
   const TempFolder temp;
   const RunFolder folder = Prepare(temp / "run", {"run.threads=1", "data.eval_prompts=50"});
