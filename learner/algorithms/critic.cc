@@ -100,7 +100,8 @@ void CheckCritic(const configs::Config& config, const policy_model::ModelShape& 
 
 Critic::Critic(const configs::Config& config, const Weights& policy, TrainStep& policy_train)
     : weights_(MakeCritic(config, policy)),
-      optimizer_(weights_, OptimizerOf(config), config.run.seed ^ kCriticSeed),
+      optimizer_(weights_, OptimizerOf(config),
+                 TrainingRules{.seed = config.run.seed ^ kCriticSeed}),
       policy_train_(policy_train) {
   if (config.critic.mode == configs::CriticMode::kShared) return;
   transformer_ = std::make_unique<policy_model::Transformer>(

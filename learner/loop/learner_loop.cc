@@ -80,7 +80,7 @@ LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& w
       sft_heldout_(sft_heldout),
       transformer_(weights.shape(), weights.flat().stream(), weights.flat().dtype()),
       train_(transformer_, config.optimizer.micro_batch_tokens),
-      own_optimizer_(weights, config.optimizer, config.run.seed) {
+      own_optimizer_(weights, config.optimizer, TrainingRulesOf(config)) {
   transformer_.RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
 }
 

@@ -3,31 +3,152 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/base/rng.h"
+#include "common/text/name_pattern.h"
+#include "configs/pattern_number.h"
 #include "kernels/adamw.h"
 
 namespace plumb::learner {
 
 using policy_model::FlatBuffer;
 
+namespace {
+
+using policy_model::ParameterSet;
+using policy_model::TensorEntry;
+using policy_model::TrainedRun;
+
+constexpr uint64_t kDropoutStream = 0xd40b;
+
+// A parameter's name without what PEFT puts before it.
+std::string NameOf(const policy_model::TensorPart& part) {
+  constexpr std::string_view kPrefix = policy_model::kPeftPrefix;
+  return part.file_tensor.starts_with(kPrefix) ? part.file_tensor.substr(kPrefix.size())
+                                               : part.file_tensor;
+}
+
+// Patterns of one option over the tensors of sets, and which of them matched something.
+class Patterns {
+ public:
+  explicit Patterns(const char* option) : option_(option) {}
+  void Add(const std::string& pattern) {
+    patterns_.emplace_back(pattern, NamePattern::Where::kAnywhere, option_);
+    used_.push_back(false);
+  }
+  // The first pattern that matches the tensor, -1: none.
+  int64_t Find(const TensorEntry& entry) {
+    int64_t found = -1;
+    for (size_t k = 0; k < entry.parts.size(); ++k) {
+      example_ = NameOf(entry.parts[k]);
+      int64_t of_part = -1;
+      for (size_t i = patterns_.size(); i-- > 0;) {
+        if (!patterns_[i].Matches(example_)) continue;
+        used_[i] = true;
+        of_part = static_cast<int64_t>(i);
+      }
+      if (k > 0 && of_part != found)
+        Apart(entry, patterns_[static_cast<size_t>(std::max(found, of_part))].text());
+      found = of_part;
+    }
+    return found;
+  }
+  void CheckUsed() const {
+    for (size_t i = 0; i < patterns_.size(); ++i) {
+      if (used_[i]) continue;
+      throw Error(ErrorCode::kInvalidArgument,
+                  "'" + patterns_[i].text() +
+                      "' matches no parameter that is trained; one of them is " + example_,
+                  option_);
+    }
+  }
+
+ private:
+  [[noreturn]] void Apart(const TensorEntry& entry, const std::string& pattern) const {
+    std::string names;
+    for (const auto& part : entry.parts) names += (names.empty() ? "" : ", ") + NameOf(part);
+    throw Error(ErrorCode::kInvalidArgument,
+                "'" + pattern + "' matches some of " + names +
+                    ", which are one matrix here: name all of them or none",
+                option_);
+  }
+  const char* option_;
+  std::vector<NamePattern> patterns_;
+  std::vector<bool> used_;
+  std::string example_ = "none";
+};
+
+// The runs of a set and their factors. Tensors of one factor that follow each other are one run, so
+// that without rules all of a set is.
+class Rules {
+ public:
+  explicit Rules(const TrainingRules& rules) : rules_(rules) {
+    for (const std::string& pattern : rules.frozen) frozen_.Add(pattern);
+    for (const auto& [pattern, factor] : rules.learning_rates) rates_.Add(pattern);
+  }
+  void Apply(const ParameterSet& set, std::vector<TrainedRun>& runs, std::vector<double>& rates) {
+    const auto& entries = set.table->entries();
+    int64_t at = 0;
+    for (size_t i = 0; i < entries.size(); ++i) {
+      if (frozen_.Find(entries[i]) >= 0) continue;
+      const int64_t pattern = rates_.Find(entries[i]);
+      const double rate =
+          pattern < 0 ? 1 : rules_.learning_rates[static_cast<size_t>(pattern)].second;
+      const int64_t begin = i == 0 ? 0 : entries[i].offset,
+                    end = i + 1 < entries.size() ? entries[i + 1].offset : set.flat.elements();
+      if (!runs.empty() && runs.back().end == begin && rates.back() == rate) {
+        runs.back().end = end;
+      } else {
+        runs.push_back({.begin = begin, .end = end, .at = at});
+        rates.push_back(rate);
+      }
+      at += end - begin;
+    }
+  }
+  void CheckUsed() const {
+    frozen_.CheckUsed();
+    rates_.CheckUsed();
+  }
+
+ private:
+  const TrainingRules& rules_;
+  Patterns frozen_{"policy.frozen"}, rates_{"policy.learning_rates"};
+};
+
+}  // namespace
+
+TrainingRules TrainingRulesOf(const configs::Config& config) {
+  return {.learning_rates =
+              configs::ReadPatternNumbers(config.policy.learning_rates, "policy.learning_rates"),
+          .frozen = config.policy.frozen,
+          .seed = config.run.seed};
+}
+
 Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options,
-                     uint64_t seed)
-    : options_(options), seed_(seed) {
+                     const TrainingRules& rules)
+    : options_(options), seed_(rules.seed) {
   const Stream& stream = weights.stream();
   CheckCompact(options, stream.device());
   const bool compact = options.moments == configs::Moments::kInt8;
+  Rules to_apply(rules);
+  bool any = false;
   for (const auto& set : weights.sets()) {
     if (!set->trained) continue;
-    const int64_t n = set->flat.elements();
+    any = true;
+    SetState state{.set = set};
+    to_apply.Apply(*set, state.runs, state.rates);
+    if (state.runs.empty()) continue;
+    const TrainedRun& last = state.runs.back();
+    const int64_t n = last.at + last.end - last.begin;
     // One byte a block of kDecayBlock elements; carried in a buffer of whole int64 so that it can
     // live on any device.
     const int64_t blocks = (n + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
-    SetState state{.set = set,
-                   .grad = FlatBuffer(stream, DType::kFloat32, n),
-                   .decay_mask = FlatBuffer(stream, DType::kInt64, (blocks + 7) / 8)};
+    state.grad = FlatBuffer(stream, DType::kFloat32, n);
+    state.decay_mask = FlatBuffer(stream, DType::kInt64, (blocks + 7) / 8);
     if (compact) {
       state.m8 = CompactMoments(stream, *set->table);
       state.v8 = CompactMoments(stream, *set->table);
@@ -37,30 +158,56 @@ Optimizer::Optimizer(policy_model::Weights& weights, const configs::OptimizerCon
     }
     if (set->flat.dtype() != DType::kFloat32 && options.masters == configs::Masters::kFloat32)
       state.own_master = FlatBuffer(stream, DType::kFloat32, n);
+    if (state.compact() && (n != set->flat.elements() || state.rates != std::vector{1.0})) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "optimizer.moments = \"int8\" and optimizer.masters = \"none\" train all of a "
+                  "model at one rate: leave policy.frozen and policy.learning_rates out, or keep "
+                  "moments and masters as float32",
+                  "policy");
+    }
     std::vector<std::byte> mask(state.decay_mask.bytes());
     for (const auto& entry : set->table->entries()) {
-      if (!entry.decay) continue;
-      const int64_t first = entry.offset / kernels::kDecayBlock;
-      const int64_t last =
-          (entry.offset + entry.elements + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
-      std::memset(mask.data() + first, 1, static_cast<size_t>(last - first));
+      const int64_t place = state.PlaceOf(entry);
+      if (!entry.decay || place < 0) continue;
+      const int64_t first = place / kernels::kDecayBlock;
+      const int64_t end =
+          (place + entry.elements + kernels::kDecayBlock - 1) / kernels::kDecayBlock;
+      std::memset(mask.data() + first, 1, static_cast<size_t>(end - first));
     }
     state.decay_mask.CopyFromHost(mask);
     sets_.push_back(std::move(state));
   }
-  PLUMB_CHECK(!sets_.empty(), "a model of which nothing is trained");
+  to_apply.CheckUsed();
+  PLUMB_CHECK(any, "a model of which nothing is trained");
+  if (sets_.empty())
+    throw Error(ErrorCode::kInvalidArgument, "leaves nothing to train", "policy.frozen");
   for (SetState& state : sets_) {
-    if (!state.set->adapter) gradients_.base = &state.grad;
+    if (state.set->adapter) continue;
+    gradients_.base = &state.grad;
+    gradients_.base_runs = state.runs;
   }
   for (const auto& set : weights.adapters()) {
     adapter_grads_.push_back(nullptr);
+    adapter_runs_.emplace_back();
     for (SetState& state : sets_) {
-      if (state.set == set) adapter_grads_.back() = &state.grad;
+      if (state.set != set) continue;
+      adapter_grads_.back() = &state.grad;
+      adapter_runs_.back() = state.runs;
     }
   }
   gradients_.adapters = adapter_grads_;
+  gradients_.adapter_runs = adapter_runs_;
   norm_scratch_ = FlatBuffer(stream, DType::kInt64, kernels::kNormScratch + 1);
+  DrawDropoutKey();
   AdoptWeights();
+}
+
+// Another for every update, whether it was applied or not, and the same after a resume.
+void Optimizer::DrawDropoutKey() {
+  const auto update = static_cast<uint64_t>(updates_ + skipped_);
+  const Random4 bits = RandomAt(seed_, kDropoutStream, static_cast<uint32_t>(update),
+                                static_cast<uint32_t>(update >> 32));
+  gradients_.dropout_key = (uint64_t{bits.x[0]} << 32) | bits.x[1];
 }
 
 void Optimizer::ZeroGrad() {
@@ -74,13 +221,16 @@ void Optimizer::AdoptWeights() {
   for (SetState& state : sets_) {
     if (!state.has_own_master()) continue;
     const FlatBuffer& flat = state.set->flat;
-    for (int64_t at = 0; at < flat.elements(); at += kChunk) {
-      const auto n = static_cast<size_t>(std::min(kChunk, flat.elements() - at));
-      rounded.resize(n * ElementSize(flat.dtype()));
-      values.resize(n);
-      flat.CopyToHost(rounded, at);
-      policy_model::ConvertToFloat(rounded.data(), flat.dtype(), values);
-      state.own_master.CopyFromHost(std::as_bytes(std::span<const float>(values)), at);
+    for (const TrainedRun& run : state.runs) {
+      for (int64_t at = run.begin; at < run.end; at += kChunk) {
+        const auto n = static_cast<size_t>(std::min(kChunk, run.end - at));
+        rounded.resize(n * ElementSize(flat.dtype()));
+        values.resize(n);
+        flat.CopyToHost(rounded, at);
+        policy_model::ConvertToFloat(rounded.data(), flat.dtype(), values);
+        state.own_master.CopyFromHost(std::as_bytes(std::span<const float>(values)),
+                                      run.at + at - run.begin);
+      }
     }
   }
 }
@@ -97,6 +247,7 @@ void Optimizer::Restore(const Counters& counters) {
   updates_ = counters.updates;
   skipped_ = counters.skipped;
   skipped_in_a_row_ = counters.skipped_in_a_row;
+  DrawDropoutKey();
 }
 
 // Of the gradients of all sets.
@@ -159,6 +310,7 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
   else if (!std::isfinite(squares)) result.why_skipped = "the gradient is not finite";
   if (!result.why_skipped.empty()) {
     ++skipped_;
+    DrawDropoutKey();
     if (++skipped_in_a_row_ >= options_.max_skipped_in_a_row) {
       throw Error(ErrorCode::kNonFinite,
                   std::to_string(skipped_in_a_row_) + " updates in a row were skipped because " +
@@ -171,7 +323,6 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
   }
 
   kernels::AdamwOptions adamw{
-      .learning_rate = static_cast<float>(learning_rate),
       .beta1 = static_cast<float>(options_.beta1),
       .beta2 = static_cast<float>(options_.beta2),
       .eps = static_cast<float>(options_.eps),
@@ -188,20 +339,26 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
       UpdateCompact(i, adamw);
       continue;
     }
-    kernels::Call(
-        {.stream = flat.stream(), .dtype = flat.dtype()},
-        kernels::AdamwUpdate{.master = state.master().f32(),
-                             .m = state.m.f32(),
-                             .v = state.v.f32(),
-                             .grad = state.grad.f32(),
-                             .decay_mask = static_cast<const uint8_t*>(state.decay_mask.data()),
-                             .n = flat.elements(),
-                             .options = adamw,
-                             .param = state.has_own_master() ? flat.data() : nullptr});
+    const auto* decays = static_cast<const uint8_t*>(state.decay_mask.data());
+    for (size_t r = 0; r < state.runs.size(); ++r) {
+      const TrainedRun& run = state.runs[r];
+      adamw.learning_rate = static_cast<float>(learning_rate * state.rates[r]);
+      kernels::Call(
+          {.stream = flat.stream(), .dtype = flat.dtype()},
+          kernels::AdamwUpdate{.master = state.master(run),
+                               .m = state.m.f32() + run.at,
+                               .v = state.v.f32() + run.at,
+                               .grad = state.grad.f32() + run.at,
+                               .decay_mask = decays + run.at / kernels::kDecayBlock,
+                               .n = run.end - run.begin,
+                               .options = adamw,
+                               .param = state.has_own_master() ? flat.at(run.begin) : nullptr});
+    }
   }
   ++moment_steps_;
   left_out_.reset();
   ++updates_;
+  DrawDropoutKey();
   skipped_in_a_row_ = 0;
   result.applied = true;
   return result;

@@ -2,12 +2,14 @@
 // numbers out of the weights.
 //
 //   set.flat        T[N]        what forward and backward read
-//   master          float[N]    is set.flat itself when T is float
-//   m, v, grad      float[N]
-// A set that is not trained has none of them. optimizer.moments = "int8" keeps m and v in 8 bits
-// (kernels/adamw_compact.h, learner/update/compact_moments.h), optimizer.masters = "none" no
-// master; both round at random, by the seed. Thread safety: one thread. Ownership: owns master, m,
-// v and grad; the weights are the caller's.
+//   master          float[M]    is set.flat itself when T is float
+//   m, v, grad      float[M]
+// A set that is not trained has none of them; of one that is, M are the elements that are not
+// frozen, without gaps (SetState::runs), and M = N where nothing is. optimizer.moments = "int8"
+// keeps m and v in 8 bits (kernels/adamw_compact.h, learner/update/compact_moments.h),
+// optimizer.masters = "none" no master; both round at random, by the seed, and go with whole sets
+// at one rate only. Thread safety: one thread. Ownership: owns master, m, v and grad; the weights
+// are the caller's.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +17,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "configs/config.h"
@@ -30,12 +33,25 @@ struct UpdateResult {
   std::string why_skipped;  // empty when applied
 };
 
+// Which parameters are trained, how fast, and what adapters drop by. Patterns are looked for in the
+// parameters' names in files ("model.layers.0.self_attn.q_proj.weight", "...q_proj.lora_B.weight"):
+// common/text/name_pattern.h.
+struct TrainingRules {
+  // Factors of the learning rate; the first pattern that matches counts.
+  std::vector<std::pair<std::string, double>> learning_rates = {};
+  std::vector<std::string> frozen = {};
+  uint64_t seed = 0;
+};
+TrainingRules TrainingRulesOf(const configs::Config& config);
+
 class Optimizer {
  public:
-  // `seed`: of the random roundings; another one for each model of a run. kUnsupported on a GPU for
-  // options that are computed on the CPU only.
+  // kInvalidArgument for rules with a pattern that no trained parameter matches, or that parts what
+  // is one tensor here (q, k and v of a layer), for rules that leave nothing to train, and for
+  // those that do not go with 8 bits or no masters. kUnsupported on a GPU for options that are
+  // computed on the CPU only.
   Optimizer(policy_model::Weights& weights, const configs::OptimizerConfig& options,
-            uint64_t seed = 1);
+            const TrainingRules& rules = {});
 
   // Of one trained set. Its memory is the optimizer's, the parameters the model's.
   struct SetState {
@@ -52,7 +68,18 @@ class Optimizer {
     bool compact() const {
       return m.elements() == 0 || (!has_own_master() && set->flat.dtype() != DType::kFloat32);
     }
+    // What of the set is trained, ascending, and at which factor of the learning rate.
+    std::vector<policy_model::TrainedRun> runs = {};
+    std::vector<double> rates = {};
+    // Of a tensor of the set in master, grad, m and v; -1: it is frozen.
+    int64_t PlaceOf(const policy_model::TensorEntry& entry) const {
+      return policy_model::PlaceOf(runs, entry.offset);
+    }
+    // All of a set that is float, frozen elements, too; else of what is trained.
     policy_model::FlatBuffer& master() { return has_own_master() ? own_master : set->flat; }
+    float* master(const policy_model::TrainedRun& run) {
+      return has_own_master() ? own_master.f32() + run.at : set->flat.f32() + run.begin;
+    }
   };
   std::span<SetState> sets() { return sets_; }
 
@@ -87,10 +114,13 @@ class Optimizer {
  private:
   double SumOfSquares();
   void UpdateCompact(size_t set, const kernels::AdamwOptions& adamw);
+  void DrawDropoutKey();
   configs::OptimizerConfig options_;
   uint64_t seed_;
   std::vector<SetState> sets_;
-  std::vector<policy_model::FlatBuffer*> adapter_grads_;  // what gradients_ points to
+  // what gradients_ points to
+  std::vector<policy_model::FlatBuffer*> adapter_grads_;
+  std::vector<std::span<const policy_model::TrainedRun>> adapter_runs_;
   policy_model::Gradients gradients_;
   policy_model::FlatBuffer norm_scratch_;
   int64_t updates_ = 0, skipped_ = 0, skipped_in_a_row_ = 0, moment_steps_ = 0;

@@ -30,7 +30,8 @@ bool MayHalve(const Optimizer::SetState& state) {
   return state.has_own_master() && state.set->flat.dtype() == DType::kBFloat16;
 }
 
-// Calls `f(first, masters, parameters)` for one piece of the tensor after the other.
+// Calls `f(first, masters, parameters)` for one piece of the tensor after the other. Here and below
+// no tensor is frozen, unless it is said.
 template <class F>
 void EachPiece(Optimizer::SetState& state, const TensorEntry& entry, const F& f) {
   std::vector<float> masters;
@@ -39,7 +40,8 @@ void EachPiece(Optimizer::SetState& state, const TensorEntry& entry, const F& f)
     const auto n = static_cast<size_t>(std::min(kChunk, entry.elements - first));
     masters.resize(n);
     rounded.resize(n);
-    state.own_master.CopyToHost(std::as_writable_bytes(std::span(masters)), entry.offset + first);
+    state.own_master.CopyToHost(std::as_writable_bytes(std::span(masters)),
+                                state.PlaceOf(entry) + first);
     state.set->flat.CopyToHost(std::as_writable_bytes(std::span(rounded)), entry.offset + first);
     f(first, std::span<const float>(masters), std::span<const BFloat16>(rounded));
   }
@@ -56,13 +58,12 @@ bool FindTies(Optimizer::SetState& state, const TensorEntry& entry, std::vector<
   return exact;
 }
 
-TensorToWrite Whole(const std::string& name, const TensorEntry& entry, FlatBuffer* from) {
+TensorToWrite Whole(const std::string& name, const TensorEntry& entry, int64_t place,
+                    FlatBuffer* from) {
   return {.name = name,
           .dtype = DType::kFloat32,
           .shape = entry.shape,
-          .fill = [from, first = entry.offset](std::span<std::byte> to) {
-            from->CopyToHost(to, first);
-          }};
+          .fill = [from, place](std::span<std::byte> to) { from->CopyToHost(to, place); }};
 }
 
 // `from` holds the tensor's part from element `first` on.
@@ -83,8 +84,9 @@ int64_t CodeWords(const TensorEntry& entry) {
 void AddMoments(Optimizer::SetState& state, size_t i, std::vector<TensorToWrite>& tensors) {
   const TensorEntry& entry = state.set->table->entries()[i];
   if (state.m.elements() > 0) {
-    tensors.push_back(Whole("m." + entry.name, entry, &state.m));
-    tensors.push_back(Whole("v." + entry.name, entry, &state.v));
+    const int64_t place = state.PlaceOf(entry);
+    tensors.push_back(Whole("m." + entry.name, entry, place, &state.m));
+    tensors.push_back(Whole("v." + entry.name, entry, place, &state.v));
     return;
   }
   for (auto [name, moment] : {std::pair("m8", &state.m8), std::pair("v8", &state.v8)}) {
@@ -127,16 +129,18 @@ class File {
   explicit File(const std::string& path)
       : path_(path), reader_(SafetensorsReader::OpenFile(path)) {}
 
-  void Read(const std::string& name, const TensorEntry& entry, FlatBuffer& into) const {
+  void Read(const std::string& name, const TensorEntry& entry, int64_t place,
+            FlatBuffer& into) const {
     const TensorView& view = At(name, DType::kFloat32, entry.shape);
-    into.CopyFromHost(view.bytes, entry.offset);
+    into.CopyFromHost(view.bytes, place);
     reader_->Release(view);
   }
   void ReadMoments(Optimizer::SetState& state, size_t i) const {
     const TensorEntry& entry = state.set->table->entries()[i];
     if (state.m.elements() > 0) {
-      Read("m." + entry.name, entry, state.m);
-      Read("v." + entry.name, entry, state.v);
+      const int64_t place = state.PlaceOf(entry);
+      Read("m." + entry.name, entry, place, state.m);
+      Read("v." + entry.name, entry, place, state.v);
       return;
     }
     for (auto [name, moment] : {std::pair("m8", &state.m8), std::pair("v8", &state.v8)}) {
@@ -147,8 +151,9 @@ class File {
     }
   }
   void ReadMaster(Optimizer::SetState& state, const TensorEntry& entry) const {
+    const int64_t place = state.PlaceOf(entry);
     if (!MayHalve(state) || !reader_->tensors().contains("low." + entry.name))
-      return Read("master." + entry.name, entry, state.own_master);
+      return Read("master." + entry.name, entry, place, state.own_master);
     const TensorView& halves =
         At("low." + entry.name, DType::kInt32, std::vector<int64_t>{Words(entry.elements)});
     const std::vector<int64_t> ties = TiesOf(entry);
@@ -170,7 +175,7 @@ class File {
         throw Error(ErrorCode::kCorruption,
                     "tensor ties." + entry.name + " does not fit tensor low." + entry.name, path_);
       }
-      state.own_master.CopyFromHost(std::as_bytes(std::span(masters)), entry.offset + first);
+      state.own_master.CopyFromHost(std::as_bytes(std::span(masters)), place + first);
     }
     reader_->Release(halves);
   }
@@ -248,11 +253,12 @@ void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments) 
     const auto& entries = state.set->table->entries();
     for (size_t i = 0; i < entries.size(); ++i) {
       const TensorEntry& entry = entries[i];
+      if (state.PlaceOf(entry) < 0) continue;  // frozen: the model's file has all of it
       if (moments) AddMoments(state, i, tensors);
       if (!state.has_own_master()) continue;
       std::vector<int64_t> ties;
       if (!MayHalve(state) || !FindTies(state, entry, ties)) {
-        tensors.push_back(Whole("master." + entry.name, entry, &state.own_master));
+        tensors.push_back(Whole("master." + entry.name, entry, place, &state.own_master));
         continue;
       }
       tensors.push_back(LowerHalves(state, entry));
@@ -269,6 +275,7 @@ void LoadOptimizer(const std::string& path, Optimizer& optimizer, bool moments) 
   for (Optimizer::SetState& state : optimizer.sets()) {
     const auto& entries = state.set->table->entries();
     for (size_t i = 0; i < entries.size(); ++i) {
+      if (state.PlaceOf(entries[i]) < 0) continue;
       if (moments) file.ReadMoments(state, i);
       if (state.has_own_master()) file.ReadMaster(state, entries[i]);
     }
@@ -280,6 +287,7 @@ int64_t OptimizerBytes(Optimizer& optimizer, bool moments) {
   for (const Optimizer::SetState& state : optimizer.sets()) {
     const int64_t master = state.has_own_master() ? MayHalve(state) ? 2 : 4 : 0;
     for (const TensorEntry& entry : state.set->table->entries()) {
+      if (state.PlaceOf(entry) < 0) continue;
       bytes += master * entry.elements;
       if (!moments) continue;
       bytes += state.m.elements() > 0

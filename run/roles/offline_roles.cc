@@ -50,7 +50,7 @@ struct Policy {
                     : MakeWeights(session)),
         transformer(weights.shape(), session.stream(), session.dtype()),
         train(transformer, config.optimizer.micro_batch_tokens),
-        optimizer(weights, config.optimizer) {}
+        optimizer(weights, config.optimizer, learner::TrainingRulesOf(config)) {}
 
   const configs::Config& config;
   policy_model::Weights weights;

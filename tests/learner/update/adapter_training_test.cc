@@ -94,6 +94,49 @@ TEST(AdapterTrainingTest, LearnsAndLeavesTheBaseAsItIs) {
   }
 }
 
+TEST(AdapterTrainingTest, DropsInUpdatesAloneByTheSeedAndTheUpdate) {
+  const auto trained = [](double dropout, uint64_t seed, int64_t pause_after) {
+    Adapted model({.rank = 2, .alpha = 8, .dropout = dropout});
+    Optimizer optimizer(model.weights, {}, {.seed = seed});
+    Teach(model, optimizer, pause_after);
+    Teach(model, optimizer, 6 - pause_after);
+    return model.weights.ComputeDigest();
+  };
+  const Digest dropped = trained(0.4, 1, 3);
+  EXPECT_EQ(trained(0.4, 1, 3), dropped);
+  EXPECT_NE(trained(0.4, 2, 3), dropped);
+  EXPECT_NE(trained(0, 1, 3), dropped);
+  EXPECT_EQ(trained(0, 2, 3), trained(0, 1, 3));
+
+  Adapted model({.rank = 2, .alpha = 8, .dropout = 0.4}), whole({.rank = 2, .alpha = 8});
+  Optimizer optimizer(model.weights, {}), other(whole.weights, {});
+  Teach(whole, other, 3);
+  std::copy_n(whole.weights.adapters()[0]->flat.f32(), whole.weights.adapters()[0]->flat.elements(),
+              model.weights.adapters()[0]->flat.f32());
+  const auto rows = RandomDemonstrations(8, 4);
+  std::vector<SequenceView> views;
+  for (const Demonstration& d : rows) views.push_back({d.tokens, d.loss_mask});
+  EXPECT_EQ(model.train.Score(model.weights, views, 1.0f),
+            whole.train.Score(whole.weights, views, 1.0f));
+  const auto seen = [&](Adapted& of, Optimizer& by) {
+    std::vector<float> logprobs;
+    of.train.Accumulate(
+        of.weights, views, 1.0f,
+        [&](const ScoredToken& token) {
+          logprobs.push_back(token.logprob);
+          return TrainStep::Gradient{};
+        },
+        by.gradients());
+    return logprobs;
+  };
+  const auto first = seen(model, optimizer);
+  EXPECT_NE(first, seen(whole, other));
+  EXPECT_EQ(first, seen(model, optimizer)) << "the same update drops the same";
+  optimizer.ZeroGrad();
+  optimizer.Update(0, 0);
+  EXPECT_NE(first, seen(model, optimizer)) << "the next one does not";
+}
+
 TEST(AdapterTrainingTest, TheReferenceIsTheBaseWithoutACopyOfIt) {
   Adapted model;
   const Weights base = TinyBase();
