@@ -42,6 +42,19 @@ def tensors(gb):
     return all_of, config
 
 
+def random_bf16(count):
+    """`count` bytes of bfloat16 of +-0.008 to 0.03, in blocks: the high byte says sign and size,
+    the low one is drawn."""
+    draw = random.Random(1)
+    block = bytearray(draw.randbytes(BLOCK + 4096))
+    block[1::2] = bytes(0x3C | (b & 0x80) for b in block[1::2])
+    while count > 0:
+        start = 2 * draw.randrange(2048)
+        piece = block[start:start + min(BLOCK, count)]
+        count -= len(piece)
+        yield piece
+
+
 def make(folder, gb, tokenizer):
     os.makedirs(folder)
     all_of, config = tensors(gb)
@@ -52,15 +65,10 @@ def make(folder, gb, tokenizer):
         at += size
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    # bfloat16 of +-0.008 to 0.03: the high byte says sign and size, the low one is drawn.
-    draw = random.Random(1)
-    block = bytearray(draw.randbytes(BLOCK + 4096))
-    block[1::2] = bytes(0x3C | (b & 0x80) for b in block[1::2])
     with open(os.path.join(folder, "model.safetensors"), "wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)
-        while at > 0:
-            start = 2 * draw.randrange(2048)
-            at -= out.write(block[start:start + min(BLOCK, at)])
+        for block in random_bf16(at):
+            out.write(block)
     with open(os.path.join(folder, "config.json"), "w") as out:
         json.dump(config, out)
     with open(tokenizer) as golden, open(os.path.join(folder, "tokenizer.json"), "w") as out:

@@ -58,7 +58,7 @@ struct Learning {
 
   explicit Learning(const Kept& kept, uint64_t seed = 1)
       : weights(TinyShape(), Device::kCpu, kept.dtype),
-        optimizer(Drawn(weights), Options(kept.masters, kept.moments), seed),
+        optimizer(Drawn(weights), Options(kept.masters, kept.moments), {.seed = seed}),
         transformer(TinyShape(), Device::kCpu, kept.dtype),
         train(transformer, 512) {
     policy_model::SetThreads(1);
