@@ -18,7 +18,6 @@
 #include <vector>
 
 #include "common/base/rng.h"
-#include "kernels/adamw.h"
 #include "kernels/attention_paged.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/glu.h"
@@ -26,6 +25,7 @@
 #include "kernels/rope.h"
 #include "kernels/sampling.h"
 #include "kernels/token_logprob.h"
+#include "kernels/update/adamw.h"
 #ifdef PLUMB_CUDA
 #include <cuda_runtime_api.h>
 #endif

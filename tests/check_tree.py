@@ -290,18 +290,22 @@ for folder, names in sorted(stems.items()):
     if folder.startswith("tests") and folder not in OWN_TEST_FOLDERS and not (ROOT / mirrored).is_dir() and not NOT_OURS.search(f"/{folder}/"):
         findings.append(f"{folder}: there is no {mirrored}; tests lie in the folder that they test")
 
-for header in sorted((ROOT / "kernels").glob("*.h")):
-    stem = header.stem
+kernels_by_name = {}  # a kernel's folder
+for header in sorted((ROOT / "kernels").rglob("*.h")):
+    stem, folder = header.stem, header.parent
+    kernels_by_name[stem] = folder
     declares = re.search(r"^  void Cpu\(const Launch&", header.read_text(), re.M)
     if not declares:
         continue
-    if not (ROOT / "kernels" / f"{stem}_cpu.cc").exists():
-        findings.append(f"kernels/{stem}.h: no CPU reference kernels/{stem}_cpu.cc")
-    if not (ROOT / "kernels" / f"{stem}.cu").exists() and stem not in NO_CUDA:
-        findings.append(f"kernels/{stem}.h: no kernels/{stem}.cu; write it, or say why in NO_CUDA")
+    name = header.relative_to(ROOT).with_suffix("")
+    if not (folder / f"{stem}_cpu.cc").exists():
+        findings.append(f"{name}.h: no CPU reference {name}_cpu.cc")
+    if not (folder / f"{stem}.cu").exists() and stem not in NO_CUDA:
+        findings.append(f"{name}.h: no {name}.cu; write it, or say why in NO_CUDA")
 
 for stem in NO_CUDA:
-    if not (ROOT / "kernels" / f"{stem}.h").exists() or (ROOT / "kernels" / f"{stem}.cu").exists():
+    folder = kernels_by_name.get(stem)
+    if folder is None or (folder / f"{stem}.cu").exists():
         findings.append(f"tests/check_tree.py: NO_CUDA names {stem}, which is gone or has a .cu now; take the entry out")
 
 for finding in findings:

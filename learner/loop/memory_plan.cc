@@ -4,7 +4,7 @@
 #include <cstdio>
 #include <utility>
 
-#include "kernels/adamw_compact.h"
+#include "kernels/update/adamw_compact.h"
 #include "learner/algorithms/algorithm.h"
 #include "learner/offline/preference_loss.h"
 #include "learner/update/checkpoint_size.h"

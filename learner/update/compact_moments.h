@@ -1,15 +1,15 @@
 // One moment of a set of parameters in 8 bits an element and a scale a block, tensor by tensor: no
 // block reaches over two of them, so that a file can hold each on its own.
 //
-// What a code means: kernels/adamw_compact.h. Thread safety: that of FlatBuffer. Ownership: owns
-// its buffers. Errors: kUnsupported of CheckCompact.
+// What a code means: kernels/update/adamw_compact.h. Thread safety: that of FlatBuffer. Ownership:
+// owns its buffers. Errors: kUnsupported of CheckCompact.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "configs/config.h"
-#include "kernels/adamw_compact.h"
+#include "kernels/update/adamw_compact.h"
 #include "policy_model/families/tensor_table.h"
 #include "policy_model/memory/flat_buffer.h"
 

@@ -11,7 +11,7 @@
 #include "common/base/rng.h"
 #include "common/text/name_pattern.h"
 #include "configs/pattern_number.h"
-#include "kernels/adamw.h"
+#include "kernels/update/adamw.h"
 
 namespace plumb::learner {
 

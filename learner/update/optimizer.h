@@ -6,7 +6,7 @@
 //   m, v, grad      float[M]
 // A set that is not trained has none of them; of one that is, M are the elements that are not
 // frozen, without gaps (SetState::runs), and M = N where nothing is. optimizer.moments = "int8"
-// keeps m and v in 8 bits (kernels/adamw_compact.h, learner/update/compact_moments.h),
+// keeps m and v in 8 bits (kernels/update/adamw_compact.h, learner/update/compact_moments.h),
 // optimizer.masters = "none" no master; both round at random, by the seed, and go with whole sets
 // at one rate only. Thread safety: one thread. Ownership: owns master, m, v and grad; the weights
 // are the caller's.
@@ -21,7 +21,7 @@
 #include <vector>
 
 #include "configs/config.h"
-#include "kernels/adamw.h"
+#include "kernels/update/adamw.h"
 #include "learner/update/compact_moments.h"
 #include "policy_model/memory/weights.h"
 

@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "common/base/rng.h"
-#include "kernels/adamw_compact.h"
 #include "kernels/device/cpu_common.h"
+#include "kernels/update/adamw_compact.h"
 
 namespace plumb::kernels {
 namespace {

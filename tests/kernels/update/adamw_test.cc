@@ -1,4 +1,4 @@
-#include "kernels/adamw.h"
+#include "kernels/update/adamw.h"
 
 #include "tests/kernels/kernel_test.h"
 

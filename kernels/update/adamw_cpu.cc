@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "kernels/adamw.h"
 #include "kernels/device/cpu_common.h"
+#include "kernels/update/adamw.h"
 
 namespace plumb::kernels {
 namespace {

@@ -21,8 +21,8 @@
 // threads. Thread safety, alignment, errors: kernels/device/launch.h.
 #pragma once
 
-#include "kernels/adamw.h"
 #include "kernels/device/launch.h"
+#include "kernels/update/adamw.h"
 
 namespace plumb::kernels {
 

@@ -1,7 +1,7 @@
 #include <cmath>
 
-#include "kernels/adamw.h"
 #include "kernels/device/cuda_common.h"
+#include "kernels/update/adamw.h"
 
 namespace plumb::kernels {
 namespace {

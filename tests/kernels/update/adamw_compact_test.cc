@@ -1,4 +1,4 @@
-#include "kernels/adamw_compact.h"
+#include "kernels/update/adamw_compact.h"
 
 #include "tests/kernels/kernel_test.h"
 
