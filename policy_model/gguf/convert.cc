@@ -27,8 +27,9 @@ void CheckTokenizer(const std::string& json, const std::string& gguf) {
     Tokenizer::Parse(json, gguf + ": its tokenizer");
   } catch (const Error& e) {
     if (e.code() != ErrorCode::kUnsupported) throw;
-    LogWarning(std::string("Plumb itself cannot read the tokenizer that is written, others can: ") +
-               e.what());
+    LogWarningOnce(
+        std::string("Plumb itself cannot read the tokenizer that is written, others can: ") +
+        e.what());
   }
 }
 

@@ -323,7 +323,8 @@ ModelShape ShapeOf(const GgufReader& in) {
   if (s.layers < 1 || s.layers > 4096)
     keys.Corrupt("block_count = " + std::to_string(s.layers) + " is out of range");
   s.head_dim = keys.Integer("attention.key_length", s.hidden / s.heads);
-  if (s.head_dim < 2) keys.Corrupt("attention.key_length is not positive");
+  if (s.head_dim < 2 || s.head_dim > 1024 || s.head_dim % 2 != 0)
+    keys.Corrupt("attention.key_length = " + std::to_string(s.head_dim) + " is out of range");
   if (keys.Integer("attention.value_length", s.head_dim) != s.head_dim)
     keys.Unsupported("keys and values of different sizes are not computed here");
   s.ffn = keys.Integer("feed_forward_length");

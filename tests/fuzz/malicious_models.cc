@@ -257,7 +257,7 @@ std::vector<Malicious> GgufCorpus() {
   extra("blocks of 256 past the end", [](GgufMaker& m) {
     m.Tensor("x", {256, 1000}, 14, std::string(210, 'x'));
   });
-  extra("rows of blocks whose size wraps", [](GgufMaker& m) {
+  extra("rows of blocks of 7 exabytes", [](GgufMaker& m) {
     m.Tensor("x", {uint64_t{1} << 40, uint64_t{1} << 23}, 14, "");
   });
   extra("divisors of the frequencies that are NaN",
