@@ -1,6 +1,7 @@
 #include "run/board/board_server.h"
 
 #include <arpa/inet.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -103,6 +104,7 @@ struct BoardServer::Impl {
   std::atomic<bool> stop{false};
   std::atomic<int> readers{0};
   int port = 0;
+  socket_t listener = -1;  // the library's
 
   Impl(RunCatalog& catalog, BoardOptions o)
       : runs(catalog),
@@ -112,8 +114,15 @@ struct BoardServer::Impl {
 
   static void Say(httplib::Response& reply, int status, const std::string& what) {
     reply.status = status;
-    reply.set_header("Connection", "close");  // a client that is refused keeps no thread
-    reply.set_content("{\"error\":\"" + what + "\"}", "application/json");
+    // A client that is refused keeps no thread: the library would wait for its next question. A
+    // provider that says it failed, with all of it written, has the connection closed at once.
+    reply.set_header("Connection", "close");
+    const std::string body = "{\"error\":\"" + what + "\"}";
+    reply.set_content_provider(body.size(), "application/json",
+                               [body](size_t, size_t, httplib::DataSink& sink) {
+                                 sink.write(body.data(), body.size());
+                                 return false;
+                               });
   }
 
   void Set() {
@@ -130,7 +139,8 @@ struct BoardServer::Impl {
     http.set_tcp_nodelay(true);
     // Not the library's own: two boards would share one port, and each answer half of the
     // questions.
-    http.set_socket_options([](socket_t socket) {
+    http.set_socket_options([this](socket_t socket) {
+      listener = socket;
       const int yes = 1;
       setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     });
@@ -218,6 +228,9 @@ BoardServer::BoardServer(RunCatalog& runs, BoardOptions options)
                 "cannot listen there: the port is taken, or the address is not one of this "
                 "machine; --port 0 takes a free port",
                 where);
+  // The library lets five connections wait; many pages that open at once would each lose a second
+  // or more before they try again.
+  ::listen(s.listener, 256);
   s.thread = std::thread([&s] { s.http.listen_after_bind(); });
   while (!s.http.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }

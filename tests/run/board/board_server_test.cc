@@ -210,6 +210,7 @@ TEST_F(BoardServerTest, TwoHundredReadersTakeNeitherThreadsNorDescriptors) {
     text.resize(static_cast<size_t>(std::max<ssize_t>(0, ::recv(fd, text.data(), 2048, 0))));
     return text;
   };
+  const auto began = std::chrono::steady_clock::now();
   for (int i = 0; i < 200; ++i) readers.push_back(connect());
   int served = 0, refused = 0;
   for (const int fd : readers) {
@@ -224,6 +225,8 @@ TEST_F(BoardServerTest, TwoHundredReadersTakeNeitherThreadsNorDescriptors) {
       ADD_FAILURE() << "neither served nor refused: " << reply;
     }
   }
+  EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(10))
+      << "none of them keeps a thread, though they do not close";
   EXPECT_EQ(served, BoardOptions{}.max_readers);
   EXPECT_EQ(refused, 200 - BoardOptions{}.max_readers);
   EXPECT_LE(entries("/proc/self/task"), threads_before);
