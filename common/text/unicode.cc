@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -167,6 +168,31 @@ namespace {
 // what stands before it. What lies above has no decomposition and combines with nothing.
 constexpr char32_t kMayChange = 0x40000;
 
+// What decomposes or combines since Unicode 10. The reference's forms are those of Unicode 9, and a
+// vocabulary was made with them: here, too, these characters change nothing.
+struct Range {
+  char32_t first, last;
+};
+constexpr Range kSinceUnicode10[] = {
+    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
+    {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
+    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},
+    {0xA82C, 0xA82C},   {0xAB69, 0xAB69},   {0x10781, 0x10785}, {0x10787, 0x107B0},
+    {0x107B2, 0x107BA}, {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF},
+    {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B},
+    {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x11938, 0x11938}, {0x1193D, 0x1193E},
+    {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47},
+    {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97},
+    {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E030, 0x1E06D}, {0x1E08F, 0x1E08F},
+    {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
+    {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9}};
+
+bool IsSinceUnicode10(char32_t code) {
+  const Range* it = std::lower_bound(std::begin(kSinceUnicode10), std::end(kSinceUnicode10), code,
+                                     [](const Range& r, char32_t c) { return r.last < c; });
+  return it != std::end(kSinceUnicode10) && it->first <= code;
+}
+
 uint8_t BitOf(NormalForm form) { return static_cast<uint8_t>(1 << static_cast<int>(form)); }
 
 utf8proc_option_t OptionsOf(NormalForm form) {
@@ -190,7 +216,8 @@ size_t Decompose(char32_t code, NormalForm form, utf8proc_int32_t (&parts)[kMost
 void Compose(std::vector<utf8proc_int32_t>& codes, NormalForm form) {
   // utf8proc's own sorting of marks is quadratic in their run: in order, it has nothing to do.
   const auto combining = [](utf8proc_int32_t c) {
-    return utf8proc_get_property(c)->combining_class;
+    const int known = utf8proc_get_property(c)->combining_class;
+    return known != 0 && IsSinceUnicode10(static_cast<char32_t>(c)) ? 0 : known;
   };
   for (auto begin = codes.begin(); begin != codes.end();) {
     auto end = begin;
@@ -210,6 +237,7 @@ const std::array<uint8_t, kMayChange>& MayChange() {
   std::call_once(once, [] {
     utf8proc_int32_t parts[kMostParts];
     for (char32_t code = 0; code < kMayChange; ++code) {
+      if (IsSinceUnicode10(code)) continue;
       const auto* property = utf8proc_get_property(static_cast<utf8proc_int32_t>(code));
       if (property->combining_class != 0 || (code >= 0x1161 && code <= 0x1175) ||
           (code >= 0x11A8 && code <= 0x11C2))
@@ -272,8 +300,8 @@ std::string Normalize(NormalForm form, std::string_view text) {
         flush();
         out += text[end];
       } else {
-        utf8proc_int32_t parts[kMostParts];
-        const size_t n = Decompose(d.code, form, parts);
+        utf8proc_int32_t parts[kMostParts] = {static_cast<utf8proc_int32_t>(d.code)};
+        const size_t n = IsSinceUnicode10(d.code) ? 1 : Decompose(d.code, form, parts);
         codes.insert(codes.end(), parts, parts + n);
       }
       end += d.bytes;

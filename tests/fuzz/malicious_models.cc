@@ -317,7 +317,27 @@ std::vector<Malicious> TokenizerCorpus() {
   c.Add("null", "null");
   c.Add("a list", "[]");
   c.Add("no model", "{}");
-  c.Add("a model of another type", R"({"model":{"type":"Unigram","vocab":[]}})");
+  c.Add("a model of another type", R"({"model":{"type":"WordPiece","vocab":{}}})");
+  const auto unigram = [](const std::string& vocab, const std::string& rest = "") {
+    return R"({"model":{"type":"Unigram","vocab":)" + vocab + "}" + rest + "}";
+  };
+  c.Add("Unigram with a vocabulary of merges", unigram(R"({"a":0})"));
+  c.Add("Unigram with a token twice", unigram(R"([["a",0],["a",-1]])"));
+  c.Add("Unigram with a score that is a text", unigram(R"([["a","b"]])"));
+  c.Add("Unigram with an entry of three", unigram(R"([["a",0,1]])"));
+  c.Add("Unigram with a score of 1e999", unigram(R"([["a",1e999]])"));
+  c.Add("a map of characters that is cut",
+        unigram(R"([["a",0]])",
+                R"(,"normalizer":{"type":"Precompiled","precompiled_charsmap":"/////w=="})"));
+  c.Add("a chain of Replace that makes 2^40 of a text",
+        R"({"normalizer":{"type":"Sequence","normalizers":[)" +
+            Repeat(R"({"type":"Replace","pattern":{"String":"a"},"content":"aa"},)", 40) +
+            R"({"type":"NFC"}]},"model":{"vocab":{"a":0},"merges":[]}})");
+  c.Add("a decoder nobody knows",
+        R"({"decoder":{"type":"CTC"},"model":{"vocab":{"a":0},"merges":[]}})");
+  c.Add("a post-processor with a token that is not there",
+        R"({"post_processor":{"type":"BertProcessing","sep":["x",7],"cls":["y",8]},)"
+        R"("model":{"vocab":{"a":0},"merges":[]}})");
   c.Add("nested a million deep", Repeat("{\"model\":", 1000000));
   c.Add("a million brackets", Repeat("[", 1000000));
   c.Add("the model twice",

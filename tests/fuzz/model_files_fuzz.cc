@@ -9,6 +9,7 @@
 #include "common/base/hash/sha256.h"
 #include "common/base/json/strict_json.h"
 #include "common/text/template/chat_template.h"
+#include "common/text/tokenizer/text_stream.h"
 #include "common/text/tokenizer/tokenizer.h"
 #include "learner/update/checkpoint_manifest.h"
 #include "policy_model/families/model_config.h"
@@ -120,6 +121,22 @@ Seeds GgufSeeds() {
           pieces.File()};
 }
 
+namespace {
+
+// Token by token a text comes in whole characters, and is the same as at once.
+void CheckStream(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  TextStream stream(tokenizer, /*skip_special=*/false);
+  std::string all;
+  for (const int32_t id : ids) {
+    const std::string piece = stream.Add(id);
+    PLUMB_CHECK(IsUtf8(piece), "half a character");
+    all += piece;
+  }
+  PLUMB_CHECK(all + stream.End() == tokenizer.Decode(ids), "another text token by token");
+}
+
+}  // namespace
+
 void FuzzTokenizer(std::string_view input) {
   const auto tokenizer = Tokenizer::Parse(input, "input");
   for (const std::string_view text :
@@ -131,11 +148,48 @@ void FuzzTokenizer(std::string_view input) {
         const auto ids = tokenizer->Encode(text, special);
         for (const int32_t id : ids)
           PLUMB_CHECK(id >= 0 && id < tokenizer->size(), std::to_string(id));
-        Use(tokenizer->Decode(ids).size());
+        CheckStream(*tokenizer, ids);
       } catch (const Error&) {  // a character without a token
       }
     }
   }
+  std::vector<int32_t> all;
+  for (int32_t id = 0; id < std::min(tokenizer->size(), 500); ++id) all.push_back(id);
+  CheckStream(*tokenizer, all);
+}
+
+// A text under a tokenizer of each kind; what follows the first zero byte is a row of ids.
+void FuzzTokenizerText(std::string_view input) {
+  static const auto kTokenizers = [] {
+    std::vector<std::unique_ptr<Tokenizer>> out;
+    const Json kinds = Json::parse(SourceFile("tests/golden/tokenizer_kinds.json"));
+    for (const auto& [name, kind] : kinds.items())
+      out.push_back(Tokenizer::Parse(kind.at("tokenizer").get<std::string>(), name));
+    return out;
+  }();
+  const auto [text, row] = Halves(input);
+  for (const auto& tokenizer : kTokenizers) {
+    std::vector<int32_t> ids;
+    for (const char c : row) ids.push_back(static_cast<unsigned char>(c));
+    CheckStream(*tokenizer, ids);
+    try {
+      ids = tokenizer->Encode(text);
+      for (const int32_t id : ids)
+        PLUMB_CHECK(id >= 0 && id < tokenizer->size(), std::to_string(id));
+      CheckStream(*tokenizer, ids);
+      PLUMB_CHECK(tokenizer->Encode(text) == ids, "other ids from the cache");
+    } catch (const Error&) {  // a character without a token
+    }
+  }
+}
+
+Seeds TokenizerTextSeeds() {
+  Seeds out;
+  const Json kinds = Json::parse(SourceFile("tests/golden/tokenizer_kinds.json"));
+  for (const auto& [name, kind] : kinds.items()) {
+    for (size_t i = 27; i < 31; ++i) out.push_back(kind.at("texts")[i].get<std::string>());
+  }
+  return out;
 }
 
 Seeds TokenizerSeeds() {
@@ -156,6 +210,10 @@ Seeds TokenizerSeeds() {
   const Json added = Json::parse(SourceFile("tests/golden/added_tokens.json"));
   for (const char* name : {"strips", "normalized", "unknown_fused"})
     out.push_back(added.at(name).at("tokenizer").get<std::string>());
+  const Json kinds = Json::parse(SourceFile("tests/golden/tokenizer_kinds.json"));
+  for (const char* name : {"llama2", "mistral", "unigram", "precompiled", "folded", "classes",
+                           "merged_with_next", "joined_decoder", "roberta"})
+    out.push_back(kinds.at(name).at("tokenizer").get<std::string>());
   return out;
 }
 

@@ -27,6 +27,7 @@ constexpr std::array kTargets = {
     Target{"adapter_config", FuzzAdapterConfig, AdapterConfigSeeds},
     Target{"special_tokens", FuzzSpecialTokens, SpecialTokenSeeds},
     Target{"tokenizer", FuzzTokenizer, TokenizerSeeds},
+    Target{"tokenizer_text", FuzzTokenizerText, TokenizerTextSeeds},
     Target{"model_config", FuzzModelConfig, ModelConfigSeeds},
     Target{"chat_template", FuzzChatTemplate, ChatTemplateSeeds},
     Target{"manifest", FuzzManifest, ManifestSeeds},

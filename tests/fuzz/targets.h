@@ -66,6 +66,8 @@ void FuzzGguf(std::string_view input);
 Seeds GgufSeeds();
 void FuzzTokenizer(std::string_view input);
 Seeds TokenizerSeeds();
+void FuzzTokenizerText(std::string_view input);
+Seeds TokenizerTextSeeds();
 void FuzzModelConfig(std::string_view input);
 Seeds ModelConfigSeeds();
 void FuzzChatTemplate(std::string_view input);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/base/error.h"
+#include "common/text/tokenizer/normalizer.h"
 #include "common/text/tokenizer/split_pattern.h"
 #include "common/text/unicode.h"
 
@@ -351,15 +352,21 @@ void Decoder::Read(const Json& j, const std::string& where, bool& fused) {
     steps_.push_back(std::make_unique<Strip>(content, count("start"), count("stop"), fused));
   } else if (type == "Replace") {
     const Json pattern = j.value("pattern", Json());
+    const auto grows = [&](size_t by_bytes, size_t shortest) {
+      growth_ *= std::max<size_t>(1, (by_bytes + shortest - 1) / shortest);
+      if (growth_ > kMaxGrowth) unsupported("a chain of Replace that makes this much of a text");
+    };
     const std::string by = TextOf(j, "content"), text = TextOf(pattern, "String"),
                       regex = TextOf(pattern, "Regex");
     if (!regex.empty()) {
       whole_tokens();
       auto known = SplitPattern::FromRegex(regex);
       if (!known) unsupported("the pattern " + regex.substr(0, 400));
+      grows(by.size(), 1);
       steps_.push_back(std::make_unique<Replace>(*std::move(known), "", by, false));
     } else {
       if (text.empty()) corrupt("Replace without a pattern");
+      grows(by.size(), text.size());
       steps_.push_back(std::make_unique<Replace>(SplitPattern::Literal(text), text, by, fused));
     }
   } else {

@@ -50,6 +50,7 @@ class Decoder {
   void Read(const nlohmann::ordered_json& j, const std::string& where, bool& fused);
 
   std::vector<std::unique_ptr<const Step>> steps_;
+  size_t growth_ = 1;  // how many bytes Replace steps may make of one
 };
 
 // Text of a byte-level vocabulary -> the bytes it stands for; false when it has a character that is

@@ -1,5 +1,6 @@
 #include "common/text/tokenizer/normalizer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/base/error.h"
@@ -111,6 +112,7 @@ void Normalizer::Read(const Json& j, const std::string& where) {
   } else if (type == "Replace") {
     step.kind = Step::Kind::kReplace;
     step.text = TextOf(j, "content");
+    size_t shortest = 1;  // of what is found
     const Json pattern = j.value("pattern", Json());
     if (const std::string regex = TextOf(pattern, "Regex"); !regex.empty()) {
       step.pattern = SplitPattern::FromRegex(regex);
@@ -119,7 +121,10 @@ void Normalizer::Read(const Json& j, const std::string& where) {
       const std::string text = TextOf(pattern, "String");
       if (text.empty()) corrupt("Replace without a pattern");
       step.pattern = SplitPattern::Literal(text);
+      shortest = text.size();
     }
+    growth_ *= std::max<size_t>(1, (step.text.size() + shortest - 1) / shortest);
+    if (growth_ > kMaxGrowth) unsupported("a chain of Replace that makes this much of a text");
   } else if (type == "Prepend") {
     step.kind = Step::Kind::kPrepend;
     step.text = TextOf(j, "prepend");

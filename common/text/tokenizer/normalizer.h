@@ -2,7 +2,8 @@
 //
 // Thread safety: const after construction. Time: linear in the text, but for marks in a row, which
 // are sorted. Bytes that are not UTF-8 stay as they are.
-// Errors: kUnsupported naming the file, the key and what is not known.
+// Errors: kUnsupported naming the file, the key and what is not known, or that steps make too much
+// of a text.
 #pragma once
 
 #include <memory>
@@ -17,6 +18,9 @@
 #include "common/text/unicode.h"
 
 namespace plumb {
+
+// What all Replace steps of a file together may make of one byte.
+inline constexpr size_t kMaxGrowth = 4096;
 
 class Normalizer {
  public:
@@ -47,6 +51,7 @@ class Normalizer {
   void Read(const nlohmann::ordered_json& j, const std::string& where);
 
   std::vector<Step> steps_;
+  size_t growth_ = 1;  // how many bytes Replace steps may make of one
 };
 
 }  // namespace plumb

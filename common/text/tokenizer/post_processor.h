@@ -4,16 +4,12 @@
 // known; kCorruption where a template names a token without ids.
 #pragma once
 
-#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <vector>
+
+#include "common/text/tokenizer/tokenizer.h"
 
 namespace plumb {
-
-struct Surroundings {
-  std::vector<int32_t> front, back;
-};
 
 // TemplateProcessing (its form for one text), RobertaProcessing, BertProcessing, a Sequence of
 // them; ByteLevel and null put nothing.

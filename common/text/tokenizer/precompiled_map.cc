@@ -2,11 +2,15 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
+
 #include "common/base/error.h"
 #include "common/text/unicode.h"
 
 namespace plumb {
 namespace {
+
+constexpr size_t kMaxText = 1024;
 
 // Signs for six bits each; false at another one.
 bool DecodeBase64(std::string_view text, std::string& out) {
@@ -68,6 +72,11 @@ PrecompiledMap::PrecompiledMap(std::string_view base64, const std::string& where
   if (size > bytes.size() - 4 || size % 4 != 0) corrupt("is cut short");
   for (size_t at = 4; at < 4 + size; at += 4) units_.push_back(unit(at));
   texts_ = bytes.substr(4 + size);
+  for (size_t at = 0; at < texts_.size();) {
+    const size_t end = std::min(texts_.find('\0', at), texts_.size());
+    if (end - at > kMaxText) corrupt("makes a text of more than 1024 bytes of a character");
+    at = end + 1;
+  }
 }
 
 std::optional<std::string_view> PrecompiledMap::Find(std::string_view text) const {

@@ -14,6 +14,7 @@
 #include "common/text/tokenizer/byte_pairs.h"
 #include "common/text/tokenizer/decoder.h"
 #include "common/text/tokenizer/normalizer.h"
+#include "common/text/tokenizer/post_processor.h"
 #include "common/text/tokenizer/pre_tokenizer.h"
 #include "common/text/tokenizer/unigram.h"
 #include "common/text/unicode.h"

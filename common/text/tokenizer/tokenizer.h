@@ -13,8 +13,6 @@
 #include <string_view>
 #include <vector>
 
-#include "common/text/tokenizer/post_processor.h"
-
 namespace plumb {
 
 // The text of tokens that come one by one, for one thread. What comes out is valid UTF-8 that no
@@ -27,6 +25,11 @@ class TokenDecoder {
 
  protected:
   TokenDecoder() = default;
+};
+
+// What the post-processor of a tokenizer.json puts around a text.
+struct Surroundings {
+  std::vector<int32_t> front, back;
 };
 
 class Tokenizer {

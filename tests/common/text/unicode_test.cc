@@ -94,6 +94,11 @@ TEST(Unicode, FormsAreThoseOfWholeTextsWhereverTheyChange) {
   EXPECT_EQ(ComposeNfc("xe\u0301ye\u0301"), "x\u00E9y\u00E9");
   EXPECT_EQ(ComposeNfc("\uAC00\u11A8"), "\uAC01");
   EXPECT_EQ(ComposeNfc("\u0301\u0301a"), "\u0301\u0301a");
+  // The reference's tables are those of Unicode 9: what has been added since stays as it is.
+  EXPECT_EQ(Normalize(NormalForm::kNfkc, "\U0001FBF6\u32FF\U0001E054"),
+            "\U0001FBF6\u32FF\U0001E054");
+  EXPECT_EQ(Normalize(NormalForm::kNfd, "\u0898\u0323\U00011938"), "\u0898\u0323\U00011938");
+  EXPECT_EQ(ComposeNfc("\U00011935\U00011930"), "\U00011935\U00011930");
 }
 
 TEST(Unicode, EveryCharacterComesBack) {

@@ -202,6 +202,15 @@ TEST(TokenizerKinds, WhatIsNotKnownIsNamed) {
   refuses("llama2", "/normalizer/normalizers/1/pattern", Json{{"Regex", "x*y"}},
           "normalizer: the pattern x*y");
   refuses("llama2", "/normalizer/normalizers/1/type", "Nmt", "normalizer: 'Nmt'");
+  Json doubling = {{"type", "Sequence"}, {"normalizers", Json::array()}};
+  Json decoding = {{"type", "Sequence"}, {"decoders", Json::array()}};
+  for (int i = 0; i < 40; ++i) {
+    const Json step = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+    doubling["normalizers"].push_back(step);
+    decoding["decoders"].push_back(step);
+  }
+  refuses("llama2", "/normalizer", doubling, "a chain of Replace");
+  refuses("llama2", "/decoder", decoding, "a chain of Replace");
   refuses("llama2", "/decoder/decoders/1/type", "WordPiece", "decoder: 'WordPiece'");
   refuses("llama2", "/decoder/decoders/3/start", -1, "start of Strip");
   refuses("llama2", "/model/type", "WordPiece", "WordPiece");
