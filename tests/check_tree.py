@@ -82,7 +82,6 @@ NO_CUDA = {
 TESTED_BY = {
     "run/main.cc": "tests/run/commands/train_command_test.cc",
     "run/commands/cli.cc": "tests/run/commands/cli_test.cc",
-    "run/commands/inspect_commands.cc": "tests/run/commands/cli_test.cc",
     "run/commands/doctor_command.cc": "tests/run/commands/cli_test.cc",
     "run/commands/generate_command.cc": "tests/run/commands/model_commands_test.cc",
     "run/commands/score_command.cc": "tests/run/commands/model_commands_test.cc",

@@ -169,7 +169,12 @@ void FileSystem::WriteFileAtomic(const std::string& name, std::string_view bytes
   const std::string temp =
       path + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(counter++);
   try {
-    auto file = OpenAppend(temp, /*truncate=*/true);
+    std::unique_ptr<AppendFile> file;
+    try {
+      file = OpenAppend(temp, /*truncate=*/true);
+    } catch (const Error& e) {  // nobody knows the other name
+      throw Error(e.code(), e.message(), e.where() == temp ? path : e.where());
+    }
     file->Append(bytes);
     file->Sync();
     file.reset();

@@ -296,7 +296,7 @@ class Import {
       Settle(row.parsed.form, ledger.file);
     }
     if (request_.max_tokens > 0) {
-      const int64_t tokens = request_.count_tokens(row.parsed);
+      const int64_t tokens = CountTokens(row.parsed);
       const std::string text =
           std::to_string(tokens) + " tokens, the bound is " + std::to_string(request_.max_tokens);
       if (tokens > request_.max_tokens && request_.overlong == "error")
@@ -307,6 +307,15 @@ class Import {
     row.fingerprint =
         prompt ? writer_->Stage(slot, row.parsed.prompt) : writer_->Stage(slot, row.parsed.record);
     seen_.Prefetch(row.fingerprint);
+  }
+
+  int64_t CountTokens(const ParsedRow& row) const {
+    try {
+      return request_.count_tokens(row);
+    } catch (const Error& e) {  // what the vocabulary lacks, what the chat template refuses
+      if (e.code() != ErrorCode::kInvalidArgument) throw;
+      throw RowProblem{"untokenizable", e.message()};
+    }
   }
 
   // The rows that were understood, in their order.

@@ -261,8 +261,8 @@ struct BoardServer::Impl {};
 BoardServer::BoardServer(RunCatalog&, BoardOptions) {
   throw Error(ErrorCode::kUnsupported,
               "this build has no web server: install libcpp-httplib-dev and build again, or use "
-              "plumb watch",
-              "plumb board");
+              "`plumb watch RUN`",
+              "board");
 }
 BoardServer::~BoardServer() = default;
 int BoardServer::port() const { return 0; }

@@ -1,5 +1,6 @@
-// plumb board [RUNS]: a page in the browser that shows runs and follows them. plumb watch RUN: the
-// same of one run in a terminal. Both only read.
+// The verbs that look at runs and only read. plumb board [RUNS]: a page in the browser that shows
+// runs and follows them. plumb watch RUN: the same of one run in a terminal. plumb report RUN: one
+// page.
 #include <unistd.h>
 
 #include <chrono>
@@ -7,10 +8,13 @@
 #include <memory>
 #include <thread>
 
+#include "common/base/place.h"
 #include "run/board/board_server.h"
 #include "run/board/run_catalog.h"
 #include "run/board/watch.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
+#include "run/report/report.h"
 
 namespace plumb::run {
 namespace {
@@ -37,11 +41,15 @@ void Board(const BoardArguments& a) {
 }
 
 void Watch(const std::string& run, double hertz) {
-  if (!IsRunFolder(run))
+  if (!IsRunFolder(run)) {
+    const Place place = PlaceOf(run);
+    const bool unknown = place == Place::kNothing || place == Place::kFolder;
     throw Error(ErrorCode::kNotFound,
-                "no run here: give the folder that plumb train wrote, with run.json or "
-                "metrics.jsonl in it",
+                unknown ? "no run here: give the folder that `plumb train` wrote, with run.json or "
+                          "metrics.jsonl in it"
+                        : NotWhatIsWanted(run, "a run's folder"),
                 run);
+  }
   NowBusy(Busy::kInOrder);
   const WatchOptions options{.hertz = hertz, .stop = &StopRequested()};
   if (isatty(STDOUT_FILENO) != 0) WatchOnTerminal(run, options);
@@ -62,7 +70,7 @@ void AddBoardCommand(CLI::App& app, CliResult&) {
                    "address to listen on; others than loopback are open to whoever reaches them")
       ->capture_default_str();
   board->add_option("--port", a->options.port, "0 takes a free one")
-      ->check(CLI::Range(0, 65535))
+      ->check(WholeNumber(0, 65535))
       ->capture_default_str();
   board
       ->add_option("--name", a->options.names,
@@ -81,9 +89,25 @@ void AddWatchCommand(CLI::App& app, CliResult&) {
       "watch", "A run in the terminal, as it goes on; a line a step where there is no terminal");
   watch->add_option("run", a->run, "run folder, e.g. runs/demo")->required();
   watch->add_option("--rate", a->hertz, "times a second that it looks")
-      ->check(CLI::Range(0.1, 10.0))
+      ->check(NumberFrom(0.1, 10))
       ->capture_default_str();
   watch->callback([a] { Watch(a->run, a->hertz); });
+}
+
+void AddReportCommand(CLI::App& app, CliResult&) {
+  struct Arguments {
+    std::string run, out;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* report = app.add_subcommand("report", "One self-contained HTML page of a run");
+  report->add_option("run", arguments->run, "run folder, e.g. runs/demo")->required();
+  report->add_option("--out", arguments->out, "HTML file (default: <run>/report.html)");
+  report->callback([arguments] {
+    const std::string out =
+        arguments->out.empty() ? arguments->run + "/report.html" : arguments->out;
+    WriteReport(arguments->run, out);
+    std::printf("%s\n", out.c_str());
+  });
 }
 
 }  // namespace plumb::run

@@ -8,7 +8,9 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/output_path.h"
 #include "common/text/tokenizer/text_stream.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/commands/model_options.h"
 #include "run/models/conversation.h"
@@ -58,7 +60,12 @@ class Chat {
         if (line.starts_with("/") && !line.starts_with("//")) Command(line);
         else Turn(line.starts_with("//") ? line.substr(1) : line);
       } catch (const Error& e) {
-        if (!terminal_) throw;  // nobody is there who could say something else
+        // Nobody is there who could say something else.
+        if (!terminal_) {
+          const std::string of = e.where().empty() || e.where() == "chat" ? "" : e.where() + ", ";
+          throw Error(e.code(), e.message(),
+                      of + "line " + std::to_string(lines_) + " of the chat");
+        }
         std::fprintf(stderr, "%s\n", e.what());
       }
     }
@@ -75,6 +82,7 @@ class Chat {
         if (terminal_) std::fputc('\n', stderr);
         return !text.empty();
       }
+      ++lines_;
       if (line.ends_with('\r')) line.pop_back();
       if (!line.ends_with('\\')) {
         text += line;
@@ -92,11 +100,11 @@ class Chat {
         [](const std::string& said) {
           const std::string piece = isatty(STDOUT_FILENO) != 0 ? ForTerminal(said) : said;
           std::fwrite(piece.data(), 1, piece.size(), stdout);
-          std::fflush(stdout);
+          FlushOutput();
         },
         [] { return AnswerStopped().load(); });
     std::fputc('\n', stdout);
-    std::fflush(stdout);
+    FlushOutput();
     std::string note;
     if (answer.stopped && answer.tokens == 0)
       note = "stopped before a word: the question is forgotten";
@@ -144,6 +152,7 @@ class Chat {
   const ModelFolder& model_;
   const ConversationOptions options_;
   Conversation talk_;
+  int64_t lines_ = 0;  // read
   bool left_ = false;
 };
 
@@ -180,7 +189,7 @@ void AddChatCommand(CLI::App& app, CliResult&) {
   AddSamplingOptions(chat, a->sampling);
   chat->get_option("--max-new-tokens")->description("limit of an answer (1024)");
   chat->add_option("--kv-mb", a->kv_mb, "MiB for keys and values (2048); bounds the context")
-      ->check(CLI::Range(1, 1 << 20));
+      ->check(WholeNumber(1, 1 << 20));
   AddModelOptions(chat, a->options);
   chat->footer(kHelp);
   chat->callback([a] { Talk(*a); });

@@ -8,6 +8,8 @@
 
 #include "common/base/log.h"
 #include "common/base/nearest.h"
+#include "common/base/output_path.h"
+#include "common/base/program_call.h"
 #include "learner/algorithms/scoreless.h"
 #include "reward/doors/plugin_host.h"
 
@@ -66,8 +68,18 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
   } else if (!left.empty()) {
     what = "one argument too many: '" + left.front() + "'";
   }
+  const std::string call = ProgramCall() + verb.substr(std::strlen("plumb"));
   std::fprintf(stderr, "%s: error: %s\n%s --help says what it takes.\n", verb.c_str(), what.c_str(),
-               verb.c_str());
+               call.c_str());
+}
+
+// A flag is there or not: --greedy=3 is a mistake.
+void RefuseValuesOfFlags(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_items_expected_max() == 0) option->disable_flag_override();
+  }
+  for (CLI::App* verb : app.get_subcommands([](CLI::App*) { return true; }))
+    RefuseValuesOfFlags(*verb);
 }
 
 }  // namespace
@@ -77,17 +89,21 @@ int RunCli(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "reward-host") == 0)
     return reward::RewardHostMain(argc - 1, argv + 1);
 
+  CalledAs(argc > 0 ? argv[0] : "");
   HandleInterrupts();
-  signal(SIGPIPE, SIG_IGN);
+  signal(SIGPIPE, SIG_IGN);  // a reader that left, and
+  signal(SIGXFSZ, SIG_IGN);  // a limit on the size of files, are errors of a write
 
   CLI::App app{"Plumb aligns language models with reinforcement learning, in one native program."};
   app.require_subcommand(1);
   app.footer(
       "Exit codes: 0 done, 1 internal, 2 invalid input, 3 not found, 4 corrupted data, 5 disk, 6 "
       "peer or deadline,\n"
-      "7 stopped before its end, fewer steps than asked or below eval.bar, 8 not finite, 9 not "
-      "supported by this build,\n"
-      "10 a reward part failed on every sample, or no answer of a whole run or of three steps in a "
+      "7 stopped before its end, fewer steps than asked, below eval.bar, or rows left out that "
+      "were "
+      "to be answered,\n"
+      "8 not finite, 9 not supported by this build, 10 a reward part failed on every sample, or no "
+      "answer of a whole run or of three steps in a "
       "row got a score.");
   CliResult result;
   AddTrainCommand(app, result);
@@ -106,6 +122,7 @@ int RunCli(int argc, char** argv) {
   AddScoreCommand(app, result);
   AddRewardServeCommand(app, result);  // behind whoever else adds the verb "reward"
   AddRewardTestCommand(app, result);
+  RefuseValuesOfFlags(app);
   // Before a verb runs, and after `--version`.
   app.parse_complete_callback([&app] {
     if (!app.got_subcommand("doctor")) CheckProcessor();
@@ -121,9 +138,9 @@ int RunCli(int argc, char** argv) {
     if (app.got_subcommand("role")) {
       LogError(e.what());
     } else {
-      // the run's log; the terminal gets it once, as it is
+      // the run's log; the terminal gets it once
       LogInfo(std::string("ended by an error: ") + e.what());
-      std::fprintf(stderr, "plumb: error: %s\n", e.what());
+      std::fprintf(stderr, "plumb: error: %s\n", AsCalled(e.what()).c_str());
     }
     return ExitCodeOf(e);
   } catch (const std::exception& e) {
@@ -133,7 +150,7 @@ int RunCli(int argc, char** argv) {
   errno = 0;  // that of an earlier write is long gone
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
     std::fprintf(stderr, "plumb: error: cannot write to standard output: %s\n",
-                 errno != 0 ? std::strerror(errno) : "what was written before is not all there");
+                 OutputProblem(errno).c_str());
     if (result.exit_code == 0) return ExitCodeOf(ErrorCode::kIo);
   }
   return result.exit_code;

@@ -3,8 +3,8 @@
 // Exit codes (do not change the values of existing entries):
 //   0 done   1 internal error   2 invalid input or usage   3 not found   4 corrupted data   5 disk
 //                                                          or operating system
-//   6 a peer or deadline   7 stopped before its end (Ctrl-C, SIGTERM), fewer steps than asked, or
-//                          ended below eval.bar
+//   6 a peer or deadline   7 stopped before its end (Ctrl-C, SIGTERM), fewer steps than asked, rows
+//                          of a file left out that were to be answered, or ended below eval.bar
 //   8 not finite   9 not supported by this build
 //   10 a reward part failed on every sample (plumb reward test) or answer (plumb eval), or no
 //      answer of three steps in a row, or of all steps of a run, got a score (plumb train)

@@ -3,6 +3,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -10,8 +11,12 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/nearest.h"
+#include "common/base/output_path.h"
+#include "common/base/place.h"
+#include "common/base/program_call.h"
 #include "configs/config.h"
 #include "configs/recipe_text.h"
+#include "reward/scorer.h"
 #include "run/commands/cli.h"
 #include "run/session/recipe_proposal.h"
 
@@ -41,8 +46,20 @@ size_t OutputWidth() {
   return kDefault;
 }
 
+// A run would refuse it, too, once it has read the model.
+void CheckKinds(const configs::RewardConfig& rewards) {
+  const std::vector<std::string> kinds = reward::KnownKinds();
+  for (const configs::RewardPartConfig& part : rewards.parts) {
+    if (std::find(kinds.begin(), kinds.end(), part.kind) != kinds.end()) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                "unknown kind '" + part.kind + "'" + DidYouMean(part.kind, kinds),
+                "reward part '" + part.name + "'");
+  }
+}
+
 void Show(const ShowArguments& a) {
   const configs::Loaded loaded = configs::LoadRecipe(a.recipe, a.overrides);
+  CheckKinds(loaded.config.reward);
   if (a.toml) {
     if (!a.only.empty() || a.changed)
       throw Error(ErrorCode::kInvalidArgument,
@@ -62,10 +79,11 @@ void New(const NewArguments& a) {
     throw Error(ErrorCode::kInvalidArgument,
                 "is \"" + a.algorithm + "\"" +
                     DidYouMean(a.algorithm, std::vector<std::string>(names.begin(), names.end())) +
-                    "; it is one of " + configs::ListOfNames<configs::AlgorithmName>(),
+                    " It is one of " + configs::ListOfNames<configs::AlgorithmName>(),
                 "--algorithm");
   }
   const bool to_file = a.out != "-";
+  CheckOutput(a.out, {a.data}, "--out");
   FileSystem& files = RealFileSystem();
   if (to_file && files.Exists(a.out))
     throw Error(ErrorCode::kConflict, "is there already: choose another --out", a.out);
@@ -80,7 +98,8 @@ void New(const NewArguments& a) {
     return;
   }
   files.WriteFileAtomic(a.out, recipe);
-  std::printf("%s\ntry:    plumb train %s --steps 2\n", a.out.c_str(), a.out.c_str());
+  std::printf("%s\ntry:    %s train %s --steps 2\n", a.out.c_str(), ProgramCall().c_str(),
+              a.out.c_str());
 }
 
 }  // namespace

@@ -15,10 +15,12 @@
 #include <memory>
 
 #include "common/base/file.h"
+#include "common/base/output_path.h"
 #include "common/text/template/chat_template.h"
 #include "common/text/tokenizer/tokenizer.h"
 #include "replay/datasets/exporter.h"
 #include "replay/datasets/importer.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/commands/spooled_input.h"
 #include "run/session/fresh_folder.h"
@@ -213,6 +215,9 @@ void RunImport(ImportArguments& a, CliResult& result) {
     throw Error(ErrorCode::kInvalidArgument,
                 "--max-tokens N and --model FOLDER go together: the model's tokenizer counts");
   }
+  if (a.store.empty())
+    throw Error(ErrorCode::kInvalidArgument, "is empty: name the folder of a store", "--store");
+  if (!request.rejects.empty()) CheckOutput(request.rejects, request.files, "--rejects");
   if (request.max_tokens > 0) request.count_tokens = TokenCounter(a.model);
   NowBusy(Busy::kNothingToKeep, "nothing was imported");
   Inputs inputs(request.files);
@@ -274,14 +279,21 @@ void CopyToStandardOutput(const std::string& path) {
         static_cast<size_t>(in.gcount()))
       break;
   }
-  if (!in.eof() || std::fflush(stdout) != 0)
-    throw Error(ErrorCode::kIo, "could not write to standard output");
+  FlushOutput();
+  if (!in.eof()) throw Error(ErrorCode::kIo, "could not read it again", path);
 }
 
 void RunExport(ExportArguments& a, CliResult& result) {
   replay::ExportRequest& request = a.request;
   // Rows go to standard output once all of them are there: half a dataset looks like a whole one.
   const bool standard_output = request.out == "-";
+  CheckOutput(request.out, {}, "data export");
+  for (const char* other : {".csv", ".tsv", ".csv.gz", ".tsv.gz"}) {
+    if (!request.out.ends_with(other)) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                "rows are written as JSON lines or Parquet: call it .jsonl, .jsonl.gz or .parquet",
+                request.out);
+  }
   std::unique_ptr<TemporaryFolder> folder;
   if (standard_output) {
     folder = std::make_unique<TemporaryFolder>();
@@ -367,7 +379,7 @@ void AddDataCommand(CLI::App& app, CliResult& result) {
   import
       ->add_option("--max-tokens", a->request.max_tokens,
                    "bound for the longest sequence of a row; needs --model")
-      ->check(CLI::PositiveNumber);
+      ->check(WholeNumber(1));
   import->add_option("--model", a->model,
                      "folder of the model whose tokenizer and chat template count");
   import

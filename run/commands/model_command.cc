@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/models/model_report.h"
 
@@ -21,11 +22,11 @@ void AddModelCommand(CLI::App& app, CliResult& result) {
       "for which it would not load");
   info->add_option("folder", a->folder, "a model folder, an adapter's, or a run's")->required();
   info->add_option("--rank", a->options.rank, "of the LoRA adapter that is reckoned (8)")
-      ->check(CLI::Range(1, 1 << 16));
+      ->check(WholeNumber(1, 1 << 16));
   info->add_option("--batch", a->options.batch, "sequences generated together (1)")
-      ->check(CLI::Range(1, 1 << 20));
+      ->check(WholeNumber(1, 1 << 20));
   info->add_option("--length", a->options.length, "tokens of each; 0: the context, at most 4096")
-      ->check(CLI::NonNegativeNumber);
+      ->check(WholeNumber(0));
   info->add_flag("--json", a->json, "one JSON object, memory in bytes");
   info->footer("Exit code 9: it would not load.");
   info->callback([a, &result] {

@@ -1,9 +1,14 @@
 #include "run/commands/model_options.h"
+#include "run/commands/checked_numbers.h"
+
+#include <limits>
 
 #include "common/base/error.h"
 
 namespace plumb::run {
 namespace {
+
+constexpr int kMostThreads = 1024;  // more than any machine computes a product with
 
 std::string Number(double v) {
   char text[32];
@@ -17,23 +22,26 @@ void AddModelOptions(CLI::App* verb, ModelOptions& options) {
   verb->add_option("--dtype", options.dtype, "auto | float32 | bfloat16");
   verb->add_option("--device", options.device, "cpu | cuda | cuda:N");
   verb->add_option("--bos", options.bos, "auto | yes | no: begin token in front of raw text");
-  verb->add_option("--threads", options.threads, "0: one a core")->check(CLI::NonNegativeNumber);
+  verb->add_option("--threads", options.threads, "0: one a core")
+      ->check(WholeNumber(0, kMostThreads));
 }
 
 void AddSamplingOptions(CLI::App* verb, SamplingArguments& a) {
   verb->add_option("--max-new-tokens", a.max_new_tokens, "limit of an answer (256)")
-      ->check(CLI::Range(1, 1 << 20));
+      ->check(WholeNumber(1, 1 << 20));
   verb->add_option("--temperature", a.temperature,
                    "1: the model's own distribution; 0: greedy; default: the model's "
                    "generation_config.json, else 1")
-      ->check(CLI::Range(0.0, 100.0));
+      ->check(NumberFrom(0, 100));
   verb->add_flag("--greedy", a.greedy, "the likeliest token every time");
   verb->add_option("--top-p", a.top_p, "smallest set with this mass; 1: off")
-      ->check(CLI::Range(0.0, 1.0));
-  verb->add_option("--top-k", a.top_k, "the k likeliest; 0: off")->check(CLI::NonNegativeNumber);
+      ->check(NumberFrom(0, 1));
+  verb->add_option("--top-k", a.top_k, "the k likeliest; 0: off")
+      ->check(WholeNumber(0, std::numeric_limits<int32_t>::max()));
   verb->add_option("--min-p", a.min_p, "at least this share of the likeliest; 0: off")
-      ->check(CLI::Range(0.0, 1.0));
-  verb->add_option("--seed", a.seed, "same seed, same answers");
+      ->check(NumberFrom(0, 1));
+  verb->add_option("--seed", a.seed, "same seed, same answers")
+      ->check(WholeNumber(0, std::numeric_limits<uint64_t>::max()));
   verb->add_option("--stop", a.stop, "end an answer at this text; any number of times")
       ->allow_extra_args(false);
 }

@@ -9,6 +9,7 @@
 #include "configs/config.h"
 #include "replay/datasets/pair_miner.h"
 #include "reward/models/reward_model.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/session/fresh_folder.h"
 #include "run/session/rescoring.h"
@@ -119,9 +120,9 @@ void AddReplayCommands(CLI::App& data, CliResult& result) {
   mine->add_option("--dataset", m->options.dataset, "name of the pairs there")
       ->capture_default_str();
   mine->add_option("--margin", m->options.margin, "rewards of a pair differ by at least so much")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NumberFrom(0));
   mine->add_option("--per-group", m->options.per_group, "pairs of one group at most")
-      ->check(CLI::PositiveNumber)
+      ->check(WholeNumber(1))
       ->capture_default_str();
   mine->add_option("--score", m->options.score,
                    "beginning of the name of a rescoring, instead of the stored rewards");

@@ -14,6 +14,7 @@
 #include "reward/models/model_part.h"
 #include "reward/models/reward_model.h"
 #include "reward/scorer.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/session/model_folder.h"
 
@@ -38,7 +39,7 @@ int Serve(const ServeArguments& a) {
     throw Error(
         ErrorCode::kInvalidArgument,
         "--key and --allowed belong together: the worker's key, and the list of its clients'",
-        "plumb reward serve");
+        "reward serve");
   }
   std::vector<std::string> overrides = a.overrides;
   // no prompts are read: [[reward.parts]] alone will do
@@ -116,7 +117,8 @@ void AddRewardServeCommand(CLI::App& app, CliResult& result) {
       ->required();
   serve->add_option("--part", a->parts, "serve this part only, any number of times")
       ->allow_extra_args(false);
-  serve->add_option("--workers", a->workers, "requests scored at once")->check(CLI::Range(1, 1024));
+  serve->add_option("--workers", a->workers, "requests scored at once")
+      ->check(WholeNumber(1, 1024));
   serve->add_option("--key", a->key, "this worker's .key file (plumb keys generate)");
   serve->add_option("--allowed", a->allowed,
                     "public keys that may ask, one a line; read anew when it changes");

@@ -17,6 +17,7 @@
 #include "policy_model/transformer.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "replay/datasets/rows/row_source.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/commands/model_options.h"
 #include "run/commands/spooled_input.h"
@@ -335,9 +336,9 @@ void AddScoreCommand(CLI::App& app, CliResult& result) {
       ->required();
   score->add_option("--answer", a->answer, "chosen | rejected: of pairs");
   score->add_option("--batch-tokens", a->batch_tokens, "tokens a forward")
-      ->check(CLI::Range(1, 1 << 20));
+      ->check(WholeNumber(1, 1 << 20));
   score->add_option("--temperature", a->temperature, "of the distribution")
-      ->check(CLI::Range(0.01, 100.0));
+      ->check(NumberFrom(0.01, 100));
   AddModelOptions(score, a->options);
   score->callback([a, &result] { result.exit_code = Score(*a); });
 }

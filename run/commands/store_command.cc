@@ -9,6 +9,7 @@
 #include "common/base/output_path.h"
 #include "replay/datasets/dump.h"
 #include "replay/store/store.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 
 namespace plumb::run {
@@ -29,8 +30,7 @@ void AddInspect(CLI::App& store, const Shared& a) {
   inspect->add_flag("--json", a->options.json, "one JSON object");
   inspect->add_flag("--eval", a->eval, "show an evaluation record instead of a training one");
   inspect->add_flag("--verify", a->options.verify, "read everything back");
-  inspect->add_option("--lease", a->lease, "the record of this lease id")
-      ->check(CLI::NonNegativeNumber);
+  inspect->add_option("--lease", a->lease, "the record of this lease id")->check(WholeNumber(0));
   inspect->callback([a] {
     if (a->eval) a->options.purpose = Purpose::kEval;
     if (a->lease >= 0) a->options.lease = static_cast<uint64_t>(a->lease);
@@ -101,6 +101,7 @@ void AddExport(CLI::App& store, const Shared& a) {
   out->add_flag("--tokens", a->tokens,
                 "with tokens, masks, log-probs, versions, and how many tokens filters kept");
   out->callback([a] {
+    if (!a->out.empty()) CheckOutput(a->out, {}, "--out");
     std::unique_ptr<AppendFile> file;
     const std::optional<std::string> out = ReplaceablePath(a->out);  // nullopt: a pipe, a device
     const std::string part = out ? *out + ".part" : a->out;
@@ -110,7 +111,7 @@ void AddExport(CLI::App& store, const Shared& a) {
           if (file) {
             file->Append(line);
           } else {
-            std::fputs(line.c_str(), stdout);
+            if (std::fputs(line.c_str(), stdout) < 0) FlushOutput();  // says why
           }
         });
     if (!file) return;

@@ -36,7 +36,12 @@ const ChatTemplate& TemplateOf(const ModelFolder& model) {
 std::string ColumnsOf(const ModelFolder& model, const std::string& tools_json) {
   const ChatTemplate& chat_template = TemplateOf(model);
   if (tools_json.empty()) return "";
-  const Json tools = ParseStrictJson(tools_json);
+  Json tools;
+  try {
+    tools = ParseStrictJson(tools_json);
+  } catch (const Error& e) {
+    throw Error(e.code(), e.message(), "--tools");
+  }
   if (!tools.is_array() || tools.empty())
     throw Error(ErrorCode::kInvalidArgument, "is no list of tool definitions", "--tools");
   std::string columns = Json{{"tools", tools}}.dump();

@@ -172,7 +172,7 @@ class Proposal {
     try {
       return read();
     } catch (const Error& e) {
-      if (!is_new() || sums()) throw;
+      if (!is_new() || sums() || e.message().find("vocabulary") == std::string::npos) throw;
       throw Error(e.code(),
                   e.message() +
                       "; a new model reads digits and signs of sums only: name the folder "

@@ -77,8 +77,8 @@ void RefuseOtherOptions(const std::vector<configs::OptionChange>& refused,
   }
   throw Error(
       ErrorCode::kConflict,
-      "this run was started with other options that cannot change (plumb train " + where +
-          " --resume has all of the run's own); give them back, or use another --out:" + text,
+      "this run was started with other options that cannot change (`plumb train --resume --out " +
+          where + "` has all of the run's own); give them back, or use another --out:" + text,
       where);
 }
 

@@ -2,12 +2,16 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include <csignal>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <string>
 
+#include "common/base/error.h"
 #include "common/base/file.h"
 #include "tests/testing/temp_folder.h"
 
@@ -49,6 +53,55 @@ TEST(OutputPathTest, WritingAsAWholeReplacesNeitherLinksNorDevices) {
   RealFileSystem().WriteFileAtomic(device, "gone");
   EXPECT_TRUE(std::filesystem::is_character_file(device));
   EXPECT_TRUE(std::filesystem::is_symlink(device));
+}
+
+TEST(OutputPathTest, WhatCannotBeWrittenOrWouldDestroyWhatIsReadIsRefusedAtOnce) {
+  const testing::TempFolder temp;
+  const std::string file = temp / "rows.jsonl";
+  { std::ofstream(file) << "rows"; }
+  std::filesystem::create_symlink(file, temp / "link");
+  const auto error = [&](const std::string& path) {
+    try {
+      CheckOutput(path, {"-", temp / "none", file}, "--out");
+      return std::string();
+    } catch (const Error& e) {
+      return std::string(e.what());
+    }
+  };
+  for (const std::string& good :
+       {std::string("-"), std::string("new.jsonl"), temp / "new", std::string("/dev/null")})
+    EXPECT_EQ(error(good), "") << good;
+  EXPECT_NE(error("").find("--out: is empty"), std::string::npos) << error("");
+  EXPECT_NE(error(temp.path()).find("is a folder"), std::string::npos) << error(temp.path());
+  EXPECT_NE(error(temp / "no/x").find("there is no folder " + (temp / "no")), std::string::npos)
+      << error(temp / "no/x");
+  for (const std::string& same : {file, temp / "link", temp / "./rows.jsonl"})
+    EXPECT_NE(error(same).find("is the file that is read"), std::string::npos) << same;
+}
+
+TEST(OutputPathTest, WhoeverWritesToAPipeWithoutAReaderIsToldSo) {
+  std::signal(SIGPIPE, SIG_IGN);
+  std::fflush(stdout);
+  int ends[2];
+  ASSERT_EQ(::pipe(ends), 0);
+  const int saved = ::dup(STDOUT_FILENO);
+  ::dup2(ends[1], STDOUT_FILENO);
+  ::close(ends[0]);
+  ::close(ends[1]);
+  std::fputc('\n', stdout);
+  std::string first, later;
+  try {
+    FlushOutput();
+  } catch (const Error& e) {
+    first = e.what();
+  }
+  later = OutputProblem(0);  // where the write that failed was another
+  ::dup2(saved, STDOUT_FILENO);
+  ::close(saved);
+  std::clearerr(stdout);
+  EXPECT_EQ(first, "standard output: cannot write: Broken pipe");
+  EXPECT_EQ(later, "Broken pipe");
+  EXPECT_NO_THROW(FlushOutput());
 }
 
 }  // namespace

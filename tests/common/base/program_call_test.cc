@@ -33,6 +33,27 @@ TEST(ProgramCallTest, IsWhatAShellThereWouldFind) {
   EXPECT_EQ(CallOf(built, temp.path(), bin), "plumb");
 }
 
+TEST(ProgramCallTest, IsWhatTheUserTypedWhereThatIsThisProgram) {
+  const plumb::testing::TempFolder temp;
+  const std::string built = Program(temp / "clone/build/plumb"), below = temp / "clone/runs/a";
+  RealFileSystem().CreateDirectories(below);
+  EXPECT_EQ(CallOf(built, "", below, "../../build/plumb"), "../../build/plumb");
+  EXPECT_EQ(CallOf(built, "", temp.path(), built), built) << "the whole path, where that was typed";
+  EXPECT_EQ(CallOf(built, "", temp.path(), "../other/plumb"), "clone/build/plumb")
+      << "from another working directory than it was typed in";
+  EXPECT_EQ(CallOf(built, temp / "clone/build", below, "plumb"), "plumb");
+  EXPECT_EQ(CallOf(built, "", temp / "clone", "plumb"), "build/plumb") << "not on the PATH";
+}
+
+TEST(ProgramCallTest, StandsInEveryCommandBetweenBackticks) {
+  const std::string call = ProgramCall();
+  EXPECT_EQ(
+      AsCalled("look with `plumb store inspect X`, then `plumb train`; plumb is no command"),
+      "look with `" + call + " store inspect X`, then `" + call + " train`; plumb is no command");
+  EXPECT_EQ(AsCalled("`plumbing`"), "`plumbing`");
+  EXPECT_EQ(AsCalled(""), "");
+}
+
 TEST(ProgramCallTest, OfThisProgram) {
   EXPECT_NE(ProgramCall().find("common_test"), std::string::npos);
 }

@@ -137,6 +137,10 @@ TEST(ChatCommand, WhatCannotBeIsSaid) {
   EXPECT_EQ(Chat("/save\n", {temp / "model"}).code, 2);
   testing::WriteFile(temp / "none.json", "");
   EXPECT_EQ(Chat("1\n", {temp / "model", "--tools", temp / "none.json"}).code, 2);
+  testing::WriteFile(temp / "odd.json", "no json");
+  EXPECT_TRUE(Has(Chat("1\n", {temp / "model", "--tools", temp / "odd.json"}).err, "--tools: "));
+  const CliOutput odd = Chat("1\n\nh\n", {temp / "model", "--threads", "1"});
+  EXPECT_TRUE(Has(odd.err, "line 3 of the chat: the character 'h'")) << odd.err;
   EXPECT_TRUE(Has(Chat("/help\n/tokens\n", {temp / "model"}).err, "0 of 64 tokens"));
   const CliOutput cut = Chat("1\n", {temp / "model", "--max-new-tokens", "3"});
   EXPECT_TRUE(Has(cut.err, "[cut after 3 tokens: --max-new-tokens]")) << cut.err;

@@ -8,6 +8,8 @@
 #include <string>
 
 #include "common/base/file.h"
+#include "common/base/program_call.h"
+#include "policy_model/memory/torch_version.h"
 #include "tests/run/cli_runner.h"
 #include "tests/testing/temp_folder.h"
 
@@ -47,7 +49,7 @@ TEST(CliTest, UsageIsTwoAndHelpIsZero) {
 TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"tarin", kRecipe},
-       "plumb: error: no verb 'tarin', did you mean 'train'?\nplumb --help says"},
+       "plumb: error: no verb 'tarin', did you mean 'train'?\n" + ProgramCall() + " --help says"},
       {{"frobnicate"}, "plumb: error: no verb 'frobnicate'\n"},
       {{}, "plumb: error: a verb is missing: train data config"},
       {{"config", "shwo", kRecipe}, "plumb config: error: no verb 'shwo', did you mean 'show'?"},
@@ -85,7 +87,7 @@ TEST(CliTest, ErrorsGoToStandardErrorWithTheirPlace) {
   EXPECT_EQ(RunPlumb({"store", "inspect", temp / "none"}).code, 3);
 }
 
-// inspect_commands
+// config_command
 TEST(CliTest, ConfigShowExplainsAndResolves) {
   const CliOutput shown = RunPlumb({"config", "show", kRecipe, "--set", "run.steps=5"});
   EXPECT_EQ(shown.code, 0) << shown.err;
@@ -96,6 +98,14 @@ TEST(CliTest, ConfigShowExplainsAndResolves) {
   RealFileSystem().WriteFileAtomic(temp / "again.toml", toml.out);
   EXPECT_EQ(RunPlumb({"config", "show", temp / "again.toml", "--toml"}).out, toml.out)
       << "resolving is idempotent";
+}
+
+// A command that is proposed runs when it is copied.
+TEST(CliTest, ErrorsProposeTheProgramAsItIsCalled) {
+  const TempFolder temp;
+  const CliOutput output = RunPlumb({"train", "--steps", "3"});
+  EXPECT_TRUE(Has(output.err, "`" + ProgramCall() + " train --resume --out RUN`")) << output.err;
+  EXPECT_FALSE(Has(output.err, "`plumb ")) << output.err;
 }
 
 // doctor_command
@@ -118,7 +128,9 @@ TEST(CliTest, DoctorFindsThisMachineAble) {
   if (topics["sandbox"]["grade"] == "ok") {
     EXPECT_TRUE(Has(topics["sandbox"]["text"].get<std::string>(), "libseccomp"));
   }
-  EXPECT_TRUE(Has(topics["LibTorch"]["text"].get<std::string>(), "2.")) << topics["LibTorch"];
+  const auto torch = topics["LibTorch"]["text"].get<std::string>();
+  EXPECT_TRUE(torch.starts_with(policy_model::TorchVersion() + " at /")) << torch;
+  EXPECT_TRUE(Has(RunPlumb({"--version"}).out, "LibTorch   " + torch)) << "both say the same";
   EXPECT_TRUE(Has(RunPlumb({"doctor"}).out, "Able to run."));
 }
 

@@ -97,6 +97,14 @@ class ConfigNew : public ::testing::Test {
   int made_ = 0;
 };
 
+TEST(ConfigShowTest, AnUnknownRewardKindIsSaidBeforeAnythingIsLoaded) {
+  const auto shown = RunPlumb({"config", "show", SourcePath("configs/toy_grpo.toml"), "--set",
+                               "reward.parts.0.kind=lenght"});
+  EXPECT_EQ(shown.code, 2);
+  EXPECT_TRUE(Has(shown.err, "reward part 'brief': unknown kind 'lenght', did you mean 'length'?"))
+      << shown.err;
+}
+
 TEST_F(ConfigNew, EveryAlgorithmsRecipeTrainsAStep) {
   // Of a new model, and of the folder that the first of them leaves.
   const std::string first = MakeAndTrain("sft", "", "arithmetic");
@@ -189,7 +197,18 @@ TEST_F(ConfigNew, SaysWhatDoesNotFit) {
     return made.err;
   };
   EXPECT_TRUE(Has(refused({"gpro", "--data", "arithmetic"}), "did you mean 'grpo'?"));
+  EXPECT_TRUE(Has(refused({"gpro", "--data", "arithmetic"}), "'grpo'? It is one of"));
   EXPECT_TRUE(Has(refused({"dpo", "--data", "arithmetic"}), "name it with --data"));
+  const std::string folder = refused({"grpo", "--data", temp_.path()});
+  EXPECT_TRUE(Has(folder, "is a folder") && !Has(folder, "--model")) << folder;
+  RealFileSystem().CreateDirectories(temp_ / "run");
+  RealFileSystem().WriteFileAtomic(temp_ / "run/run.json", "{}");
+  RealFileSystem().CreateDirectories(temp_ / "run/model");
+  EXPECT_TRUE(Has(refused({"sft", "--data", Data("shown"), "--model", temp_ / "run"}, 3),
+                  "is a run's folder, not a model: its model is " + (temp_ / "run/model")));
+  EXPECT_TRUE(Has(refused({"grpo", "--data", "arithmetic", "--out", ""}), "--out: is empty"));
+  EXPECT_TRUE(Has(refused({"grpo", "--data", "arithmetic", "--out", temp_ / "no/x"}, 3),
+                  "there is no folder"));
   EXPECT_TRUE(Has(refused({"dpo", "--data", Data("shown")}),
                   "no preference pairs here (a row: demonstrations)"));
   EXPECT_TRUE(Has(refused({"reward_model", "--data", Data("judged")}), "dpo trains on them"));

@@ -76,6 +76,15 @@ TEST(DataCommandTest, OverlongRowsAreCountedOrAnError) {
   EXPECT_TRUE(Has(dropped.out, "read 2 = used 1 + 1 overlong") &&
               Has(dropped.out, "pairs.jsonl:2: overlong: 11 tokens"))
       << dropped.out;
+  // So are rows that the model's tokenizer does not take.
+  Write(file,
+        "{\"prompt\": \"1+1=\", \"chosen\": \"2\", \"rejected\": \"h\"}\n"
+        "{\"prompt\": \"2+1=\", \"chosen\": \"3\", \"rejected\": \"4\"}\n");
+  const auto odd = bounded("odd", "drop");
+  EXPECT_TRUE(Has(odd.out, "read 2 = used 1 + 1 untokenizable") &&
+              Has(odd.out, "pairs.jsonl:1: untokenizable: the character 'h'"))
+      << odd.out << odd.err;
+  Write(file, "{\"prompt\": \"2+1=\", \"chosen\": \"3\", \"rejected\": \"3000000\"}\n");
   const auto refused = bounded("b", "error");
   EXPECT_EQ(refused.code, 2);
   EXPECT_TRUE(Has(refused.err, "pairs.jsonl:2")) << refused.err;
@@ -162,6 +171,32 @@ TEST(DataCommandTest, NotesWhatWasPassedOver) {
                                 "margin", "--map", "margin=score_chosen-score_rejected"});
   EXPECT_EQ(mapped.code, 0) << mapped.err;
   EXPECT_FALSE(Has(mapped.out, "note:")) << mapped.out;
+}
+
+TEST(DataCommandTest, WhatIsReadIsNeverWrittenOver) {
+  const TempFolder temp;
+  const std::string rows = "{\"prompt\": \"p\"}\nbroken\n", store = temp / "store";
+  const std::string file = Write(temp / "rows.jsonl", rows);
+  const auto refused = [&](const std::vector<std::string>& line, int code, const std::string& why) {
+    const auto output = RunPlumb(line);
+    EXPECT_EQ(output.code, code) << why;
+    EXPECT_TRUE(Has(output.err, why)) << why << " is not in " << output.err;
+  };
+  refused({"data", "import", file, "--store", store, "--rejects", file}, 2,
+          "--rejects: is the file that is read");
+  refused({"data", "import", file, "--store", store, "--rejects", temp.path()}, 2, "is a folder");
+  refused({"data", "import", file, "--store", store, "--rejects", temp / "no/x"}, 3,
+          "there is no folder");
+  refused({"data", "import", file, "--store", ""}, 2, "--store: is empty");
+  refused({"data", "import", file, "--store", file}, 2, "is a file of rows, not a store");
+  EXPECT_EQ(RealFileSystem().ReadFile(file, 1 << 16), rows);
+  EXPECT_FALSE(std::filesystem::exists(store));
+  ASSERT_EQ(RunPlumb({"data", "import", file, "--store", store}).code, 0);
+  refused({"data", "export", temp / "x.csv", "--store", store}, 2, "call it .jsonl");
+  refused({"data", "export", temp.path(), "--store", store}, 2, "is a folder");
+  refused({"data", "export", "", "--store", store}, 2, "is empty: name a file");
+  refused({"data", "export", temp / "no/x.jsonl", "--store", store}, 3, "there is no folder");
+  refused({"store", "export", store, "--out", temp.path()}, 2, "is a folder");
 }
 
 TEST(DataCommandTest, WrongInputIsNamedAndStoresNothing) {
