@@ -12,6 +12,7 @@
 #include "common/base/program_call.h"
 #include "configs/paths.h"
 #include "learner/update/schedule.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/report/line_wrap.h"
 #include "run/roles/learner_ports.h"
@@ -37,7 +38,7 @@ struct TrainArguments {
 };
 
 struct RoleArguments {
-  std::string folder, role, sockets;
+  std::string folder, role, sockets, called;
   int64_t index = 0;
   bool resume = false, quiet = false;
 };
@@ -52,7 +53,7 @@ std::string BatchSizes(const configs::Config& config) {
   const auto number = [](int64_t n, const char* what) {
     return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
   };
-  return std::to_string(config.run.steps) + " steps of " + std::to_string(prompts) + " prompts x " +
+  return number(config.run.steps, "step") + " of " + number(prompts, "prompt") + " x " +
          number(samples, "answer") + " = " + std::to_string(trajectories) + " trajectories; " +
          number(epochs, "epoch") + " of " +
          (minibatches == 1 ? "1 minibatch"
@@ -98,8 +99,8 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     std::fprintf(stderr,
                  "plumb: error: not one answer of the run's %lld steps got a score that counts, so "
                  "nothing was trained and nothing saved; samples.jsonl and logs/ say why. Mend "
-                 "that, try it with `plumb reward test`, then go on with --resume\n",
-                 static_cast<long long>(r.steps));
+                 "that, try it with `%s reward test`, then go on with --resume\n",
+                 static_cast<long long>(r.steps), ProgramCall().c_str());
     return kExitRewardFailed;
   }
   if (r.steps < summary.wanted_steps) {
@@ -131,12 +132,14 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   const SocketFolder sockets;
   std::vector<RoleProcess> roles;
   const auto add = [&](const std::string& role, int64_t index, bool decides) {
-    std::vector<std::string> line = {"role",        "--run",   session.folder().path, "--role",
-                                     role,          "--index", std::to_string(index), "--sockets",
-                                     sockets.path()};
+    std::vector<std::string> line = {"role",         "--run",    session.folder().path, "--role",
+                                     role,           "--index",  std::to_string(index), "--sockets",
+                                     sockets.path(), "--called", ProgramCall()};
     if (arguments.quiet) line.push_back("--quiet");
     std::vector<std::string> again = line;
     again.push_back("--resume");
+    // The rows of the data were shown, and another process draws the last line now.
+    if (role == "replay" && !arguments.quiet) again.push_back("--quiet");
     if (arguments.resume) line.push_back("--resume");
     const std::string name =
         role == "replay" || role == "learner" ? role : role + "-" + std::to_string(index);
@@ -207,8 +210,8 @@ int Train(const TrainArguments& arguments) {
   if (arguments.recipe.empty()) {
     if (!arguments.resume || arguments.out.empty()) {
       throw Error(ErrorCode::kInvalidArgument,
-                  "a recipe is missing: plumb train RECIPE, e.g. configs/arithmetic_grpo.toml; or "
-                  "plumb train --resume --out RUN, which goes on with the run's own");
+                  "a recipe is missing: `plumb train RECIPE`, e.g. configs/arithmetic_grpo.toml; "
+                  "or `plumb train --resume --out RUN`, which goes on with the run's own");
     }
     TrainArguments own = arguments;
     own.recipe = RunFolder{arguments.out}.config();
@@ -277,6 +280,7 @@ int Learner(const Session& session, const Endpoints& endpoints, const RunOptions
 }
 
 int Role(const RoleArguments& arguments) {
+  CalledAs(arguments.called);
   if (arguments.role == "learner") {
     NowBusy(Busy::kNothingToKeep, kNothingTrained);
     MarkWhenStopped(arguments.folder);
@@ -309,11 +313,7 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
                     "run's own, when it is left out");
   train->add_option("--out", arguments->out, "run folder (default: runs/<recipe name>)");
   train->add_option("--steps", arguments->steps, "train steps, instead of run.steps")
-      ->check(CLI::Validator(
-          [](const std::string& text) {
-            return text.starts_with('-') ? "has to be 0 or more, not " + text : std::string();
-          },
-          ""));
+      ->check(WholeNumber(0));
   train->add_option("--roles", arguments->roles, "local | processes, instead of run.roles");
   train->add_option("--set", arguments->overrides, "section.key=value, any number of times")
       ->allow_extra_args(false);
@@ -332,6 +332,7 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
   hidden->add_option("--role", role->role)->required();
   hidden->add_option("--sockets", role->sockets)->required();
   hidden->add_option("--index", role->index);
+  hidden->add_option("--called", role->called);  // how the user called train
   hidden->add_flag("--resume", role->resume);
   hidden->add_flag("--quiet", role->quiet);
   hidden->callback([role, &result] { result.exit_code = Role(*role); });

@@ -6,6 +6,7 @@
 //   learner ──weights (RpcServer)──► actor
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <map>
 #include <memory>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "learner/loop/weight_publisher.h"
 #include "policy_model/memory/threads.h"
 #include "replay/table/remote.h"
+#include "run/report/line_wrap.h"
 #include "run/roles/learner_ports.h"
 #include "run/roles/observer.h"
 #include "run/roles/role_loops.h"
@@ -32,6 +34,15 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr milliseconds kReports{200};  // between two reports of a role
+
+// A line for people, on the terminal that the roles share, as the observer of a run in one process
+// says it.
+void Say(const std::string& note, const RunOptions& options) {
+  LogInfo(note);
+  if (options.quiet) return;
+  std::printf("%s\n", FitLine(note, stdout).c_str());
+  std::fflush(stdout);
+}
 
 // Sends groups to the reward workers, each by its lease: sealed once, however often it has to be
 // offered.
@@ -69,7 +80,7 @@ void RunReplayRole(const Session& session, const Endpoints& endpoints, const Run
     std::atomic<int64_t> rows{0};
     const replay::ImportingServer importing(endpoints.replay(), &rows);
     data = ImportPrompts(
-        session, *store, [](const std::string& note) { LogInfo(note); }, &rows);
+        session, *store, [&](const std::string& note) { Say(note, options); }, &rows);
   }
   replay::ReplayTable table(store.get(), TableOptionsOf(session.config()));
   table.Report("data", data);  // for the learner, which sums up

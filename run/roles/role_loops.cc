@@ -82,8 +82,6 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
                                       RingAround around, const reward::GroupScorer* scorer) {
   const configs::Config& config = session.config();
   const DemonstrationData demonstrations = LoadDemonstrations(session);
-  for (const std::string& note : demonstrations.notes) observer.Note(note);
-  observer.CountRows(demonstrations.rows);
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
                                    session.tokenizer_source(), config.model.path);
   observer.FindPromptsBy([&store = around.store](const PromptLease& lease) {
@@ -93,6 +91,10 @@ learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& 
   around.stop = [&] { return options.Stopped(); };
   around.patience = StallTime(config);
   LearnerPorts ports(std::move(around));
+  // Answered once the store has read its rows, and said so: what follows is said behind that.
+  ports.StoreState();
+  for (const std::string& note : demonstrations.notes) observer.Note(note);
+  observer.CountRows(demonstrations.rows);
   learner::LearnerHooks hooks = observer.Hooks();
   RoleTimes times;
   bool stepped = false;

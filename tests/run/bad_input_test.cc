@@ -135,7 +135,7 @@ TEST(BadInputTest, TheSizesOfABatchAreSaidResolved) {
             {"--set", "algorithm.ppo_mini_batch_size=2", "--set", "algorithm.num_iterations=3"});
   ASSERT_EQ(output.code, 0) << output.err;
   EXPECT_TRUE(Has(output.out,
-                  "1 steps of 4 prompts x 4 answers = 16 trajectories; 3 epochs of 2 minibatches "
+                  "1 step of 4 prompts x 4 answers = 16 trajectories; 3 epochs of 2 minibatches "
                   "of 8; at most 4096 tokens a "
                   "micro-batch; float32, roles local"))
       << output.out;

@@ -132,7 +132,7 @@ TEST(TrainCommandTest, AResumeNeedsARunAndARecipeOrAFolder) {
   }
   const CliOutput negative = Train(temp / "run", -3);
   EXPECT_EQ(negative.code, 2);
-  EXPECT_TRUE(Has(negative.err, "--steps: has to be 0 or more, not -3")) << negative.err;
+  EXPECT_TRUE(Has(negative.err, "--steps: is -3: it takes a whole number from 0")) << negative.err;
   EXPECT_LT(negative.err.size(), 200u) << negative.err;
   const CliOutput set = Train(temp / "run", 1, {"--set", "run.stall_seconds=-3"});
   EXPECT_TRUE(
@@ -308,6 +308,40 @@ TEST(TrainCommandTest, ProcessesEqualOneProcessBitForBit) {
     EXPECT_EQ(local[hash], processes[hash]) << hash;
   EXPECT_EQ(local["eval"], processes["eval"]);
   EXPECT_EQ(nlohmann::json::parse(Read(temp / "processes/pids.json")).size(), 6u);
+}
+
+// What was read of the data, row by row, is said before what is trained on it.
+TEST(TrainCommandTest, ProcessesSayOfTheDataWhatOneProcessSays) {
+  const TempFolder temp;
+  const std::string rows = temp / "rows.jsonl";
+  std::string text;
+  for (int i = 1; i < 9; ++i)
+    text += "{\"prompt\": \"" + std::to_string(i) + "+1=\", \"answer\": \"" +
+            std::to_string(i + 1) + "\"}\n";
+  RealFileSystem().WriteFileAtomic(rows, text + "broken\n");
+  const auto before_training = [](const std::string& said) {
+    std::istringstream in(said);
+    std::string kept;
+    for (std::string line; std::getline(in, line) && line != "-- training";) {
+      const bool own = Has(line, "run folder") || Has(line, "roles ") || Has(line, "a checkpoint");
+      if (!own) kept += line + "\n";
+    }
+    return kept;
+  };
+  const std::vector<std::string> more = {"--set", "data.train=" + rows};
+  ASSERT_EQ(TrainInProgram(temp / "local", 1, more), 0) << Read(temp / "local.out");
+  std::vector<std::string> apart = more;
+  apart.insert(apart.end(), {"--roles", "processes"});
+  ASSERT_EQ(TrainInProgram(temp / "apart", 1, apart), 0) << Read(temp / "apart.out");
+  const std::string local = before_training(Read(temp / "local.out"));
+  EXPECT_TRUE(Has(local, "\n  row 1: prompt \"1+1=\"  ground truth \"2\"\n") &&
+              Has(local, "rows.jsonl:9: bad_json"))
+      << local;
+  EXPECT_EQ(before_training(Read(temp / "apart.out")), local);
+  for (const std::string& run : {temp / "local", temp / "apart"})
+    EXPECT_TRUE(Has(Read(run + ".out"),
+                    "try:    " + plumb::testing::BinaryPath("plumb") + " generate " + run))
+        << "as it was called: " << Read(run + ".out");
 }
 
 // RELIABILITY row 2 at smoke size: each role is killed once in the middle of a run, which ends with
