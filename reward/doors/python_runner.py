@@ -87,10 +87,18 @@ def loop():
 
 def call(function, *positional, **arguments):
     """The function's result; that of a coroutine is still to be awaited."""
+    offered = sorted({**arguments, **CONSTANTS})
     if not open_ended(function):
         wanted = parameters(function)
         arguments = {k: v for k, v in arguments.items() if k in wanted}
-    return function(*positional, **{**arguments, **CONSTANTS})
+    arguments = {**arguments, **CONSTANTS}
+    if parameters(function):
+        try:
+            inspect.signature(function).bind(*positional, **arguments)
+        except TypeError as error:
+            there = f"; what the function may take here: {', '.join(offered)}" if offered else ""
+            raise TypeError(f"{error}{there}") from None
+    return function(*positional, **arguments)
 
 
 def awaited(results):

@@ -368,6 +368,9 @@ TEST_F(PythonReward, MisbehaviourIsNamedAndNeverANumber) {
   };
   for (const Case& c :
        {Case{"raises", "reported", "ValueError: no idea (hostile.py:8 in raises)"},
+        Case{"lacks", "reported",
+             "TypeError: missing a required argument: 'nocolumn'; what the function may take "
+             "here: "},
         Case{"nothing", "bad_reply", "returned nothing where a list of 2 scores belongs"},
         Case{"too_few", "wrong_count", "1 scores for 2"}, Case{"not_a_number", "not_finite", "NaN"},
         Case{"text", "bad_reply", "str"}, Case{"leaves", "exit", "exit(0)"},

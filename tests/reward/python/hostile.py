@@ -48,3 +48,7 @@ def prints(completions, **kwargs):
 
 async def later(completions, **kwargs):
     return [0.75 for _ in completions]
+
+
+def lacks(prompts, completions, nocolumn):
+    return [0.0] * len(completions)
