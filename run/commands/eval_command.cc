@@ -5,15 +5,20 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <functional>
+#include <limits>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/output_path.h"
 #include "configs/config.h"
 #include "replay/datasets/rows/arithmetic.h"
 #include "replay/datasets/rows/dataset_import.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/commands/model_options.h"
 #include "run/commands/spooled_input.h"
@@ -40,6 +45,8 @@ struct EvalArguments {
   std::optional<double> temperature;
   std::optional<uint64_t> seed;
   double beta = 0.1;
+  // How people call what `dataset` is a copy of.
+  std::function<std::string(std::string)> named = [](std::string text) { return text; };
   bool json = false, raw = false, pairs = false, perplexity = false;
 };
 
@@ -48,7 +55,8 @@ struct Plan {
   configs::Config config;
   std::string success;
   std::vector<Prompt> prompts;
-  std::string ledger;
+  std::string ledger, left_out;             // RowLedger::Describe, LeftOut
+  std::map<std::string, int64_t> rejected;  // rows, by reason
   int64_t samples = 1, max_new_tokens = 256;
   double temperature = 0;
   uint64_t seed = 1;
@@ -96,7 +104,12 @@ std::vector<Prompt> Sums(const EvalArguments& a, const Plan& plan, const ModelFo
 }
 
 Plan PlanOf(const EvalArguments& a, const ModelFolder& model) {
-  Plan plan{.config = ConfigOf(a), .success = {}, .prompts = {}, .ledger = {}};
+  Plan plan{.config = ConfigOf(a),
+            .success = {},
+            .prompts = {},
+            .ledger = {},
+            .left_out = {},
+            .rejected = {}};
   configs::Config& config = plan.config;
   const bool whole_recipe = !a.recipe.empty();
   plan.judged = whole_recipe || !a.rewards.empty();
@@ -130,8 +143,11 @@ Plan PlanOf(const EvalArguments& a, const ModelFolder& model) {
   options.max_prompt_bound = "the model has " + std::to_string(model.shape.max_positions);
   options.overlong = configs::OverlongPolicy::kDrop;
   options.tokenize = [&](const Prompt& p) { return model.EncodePrompt(p, plan.raw); };
+  options.skip_untokenizable = true;
   replay::ImportedPrompts imported = replay::ImportPrompts(dataset, options);
   plan.ledger = imported.ledger.Describe();
+  plan.left_out = a.named(imported.ledger.LeftOut());
+  plan.rejected = imported.ledger.rejected;
   plan.prompts = std::move(imported.prompts);
   const bool truths = std::any_of(plan.prompts.begin(), plan.prompts.end(),
                                   [](const Prompt& p) { return !p.ground_truth.empty(); });
@@ -174,6 +190,7 @@ OrderedJson JsonOf(const EvalArguments& a, const Plan& plan, const AnswerTally& 
   OrderedJson out = {{"model", a.model},
                      {"dataset", a.dataset.empty() ? plan.config.data.eval : a.dataset},
                      {"rows", plan.ledger},
+                     {"left_out", plan.rejected},
                      {"prompts", tally.prompts},
                      {"samples", plan.samples},
                      {"answers", tally.answers},
@@ -282,9 +299,16 @@ void PrintText(const Plan& plan, const AnswerTally& tally, double seconds) {
               static_cast<double>(tally.tokens) / std::max(1e-9, seconds));
 }
 
+// Rows that nobody answered are said last, where they are read: what was found is of the others.
+int SayLeftOut(const std::string& left_out) {
+  if (left_out.empty()) return 0;
+  std::fprintf(stderr, "plumb: %s\n", left_out.c_str());
+  return kExitFewerSteps;
+}
+
 // 10 where a part has nothing to say of any answer.
-int CodeOf(const AnswerTally& tally) {
-  int code = 0;
+int CodeOf(const Plan& plan, const AnswerTally& tally) {
+  int code = SayLeftOut(plan.left_out);
   for (const PartTally& part : tally.parts) {
     if (!part.failed_on_all()) continue;
     std::fprintf(stderr, "plumb: reward part '%s' failed on every answer; first: %s\n",
@@ -301,7 +325,10 @@ int EvalAnswers(const EvalArguments& a) {
     std::fprintf(stderr, "%s: %s\n",
                  (a.dataset.empty() ? plan.config.data.eval : a.dataset).c_str(),
                  plan.ledger.c_str());
-  AnswerEval eval(plan.config.reward, plan.success, *model.tokenizer, plan.samples);
+  std::vector<std::string> end_tokens;
+  for (const int32_t id : model.shape.eos_tokens)
+    end_tokens.push_back(model.tokenizer->Decode(std::span(&id, 1)));
+  AnswerEval eval(plan.config.reward, plan.success, *model.tokenizer, plan.samples, end_tokens);
   std::vector<std::string> stop = a.stop;
   if (!a.recipe.empty() && stop.empty()) stop = plan.config.rollout.stop;
   Answering answering(
@@ -323,6 +350,7 @@ int EvalAnswers(const EvalArguments& a) {
     whole = answering.Run(
         plan.prompts,
         [&](size_t prompt, actor::GenerateResult& result) {
+          if (StopRequested()) return;  // nobody waits for scores any more
           TrajectoryGroup group;
           group.lease.lease_id = prompt;
           group.lease.purpose = Purpose::kEval;
@@ -337,7 +365,7 @@ int EvalAnswers(const EvalArguments& a) {
         [&] {
           char share[48];
           std::snprintf(share, sizeof share, "right so far %.3f", eval.tally().share());
-          progress.Show(eval.tally().prompts, eval.tally().prompts > 0 ? share : "");
+          progress.Show(answering.ended(), eval.tally().prompts > 0 ? share : "");
           return StopRequested().load();
         });
     if (whole && !waiting.empty()) score();
@@ -358,7 +386,7 @@ int EvalAnswers(const EvalArguments& a) {
   if (a.json) PrintJson(JsonOf(a, plan, tally, seconds));
   else PrintText(plan, tally, seconds);
   std::fflush(stdout);
-  return CodeOf(tally);
+  return CodeOf(plan, tally);
 }
 
 int EvalPairs(const EvalArguments& a) {
@@ -387,13 +415,15 @@ int EvalPairs(const EvalArguments& a) {
     return kExitFewerSteps;
   }
   LineFile file(a.answers_file);
+  const std::string left_out = a.named(report.left_out);
   for (const PairValues& pair : report.pairs) file.Write(report.Line(pair));
   OrderedJson out = {{"model", a.model}, {"dataset", a.dataset}};
   if (report.reference) out["reference"] = a.reference;
   out.update(report.Json());
   if (a.json) PrintJson(out);
   else std::fputs(report.Text().c_str(), stdout);
-  return 0;
+  std::fflush(stdout);
+  return SayLeftOut(left_out);
 }
 
 int EvalPerplexity(const EvalArguments& a) {
@@ -427,7 +457,43 @@ int EvalPerplexity(const EvalArguments& a) {
   out.update(report.Json());
   if (a.json) PrintJson(out);
   else std::fputs(report.Text().c_str(), stdout);
-  return 0;
+  std::fflush(stdout);
+  if (report.first_left_out.empty()) return 0;
+  return SayLeftOut("rows were left out (" + a.named(report.ledger) + ", and " +
+                    std::to_string(report.left_out) +
+                    " that cannot be scored), the first: " + a.named(report.first_left_out));
+}
+
+// Options that the evaluation which was asked for does not look at are mistakes, not silence.
+void RefuseInVain(const CLI::App& eval, const EvalArguments& a) {
+  const bool answers = !a.pairs && !a.perplexity, judged = !a.recipe.empty() || !a.rewards.empty();
+  const bool sums = a.dataset == kArithmetic || a.dataset.empty();
+  constexpr char kAnswers[] = "is for evaluations of answers, without --pairs and --perplexity";
+  struct Rule {
+    const char* option;
+    bool taken;
+    const char* why;
+  };
+  const Rule rules[] = {
+      {"--reference", a.pairs, "is for --pairs"},
+      {"--beta", !a.reference.empty(), "is for --pairs with --reference"},
+      {"--batch-tokens", !answers, "is for --pairs and --perplexity"},
+      {"--set", judged, "is for --recipe and --rewards"},
+      {"--fallback", answers && !judged, "is for answers without --recipe and --rewards"},
+      {"--digits", answers && sums, "is for generated sums (\"arithmetic\")"},
+      {"--map", a.dataset != kArithmetic, "is for files: generated sums have no columns"},
+      {"--system", answers && a.dataset != kArithmetic, "is for prompts of a file"},
+      {"--suffix", answers && a.dataset != kArithmetic, "is for prompts of a file"},
+      {"--raw", !a.pairs, "is for prompts and texts, without --pairs"},
+      {"--samples", answers, kAnswers},
+      {"--temperature", answers, kAnswers},
+      {"--max-new-tokens", answers, kAnswers},
+      {"--stop", answers, kAnswers},
+      {"--seed", answers, kAnswers}};
+  for (const Rule& rule : rules) {
+    if (!rule.taken && eval.count(rule.option) > 0)
+      throw Error(ErrorCode::kInvalidArgument, rule.why, rule.option);
+  }
 }
 
 int Eval(const EvalArguments& a) {
@@ -440,8 +506,6 @@ int Eval(const EvalArguments& a) {
   if (static_cast<int>(a.pairs) + static_cast<int>(a.perplexity) + static_cast<int>(judged) > 1)
     refuse("eval",
            "--pairs, --perplexity and --recipe or --rewards are three evaluations: name one");
-  if (!a.pairs && !a.reference.empty()) refuse("--reference", "is for --pairs");
-  if (!judged && !a.overrides.empty()) refuse("--set", "is for --recipe and --rewards");
   if ((a.pairs || a.perplexity) && a.dataset.empty()) refuse("eval", "name a file");
   if (a.pairs) return EvalPairs(a);
   if (a.perplexity) return EvalPerplexity(a);
@@ -456,7 +520,7 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
       "eval", "What a model is worth: right answers, rewards, preference pairs, perplexity");
   eval->add_option("model", a->model, "a model folder, an adapter's, or a run's")->required();
   eval->add_option("dataset", a->dataset,
-                   "file of prompts in any form that `plumb data import` reads, -: standard input, "
+                   "file of prompts in any form that `data import` reads, -: standard input, "
                    "or \"arithmetic\"; "
                    "with --recipe its data.eval by default");
   eval->add_option(
@@ -472,19 +536,19 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
                  "higher score of a reward model");
   eval->add_option("--reference", a->reference,
                    "of --pairs: DPO's implicit reward against this model");
-  eval->add_option("--beta", a->beta, "of that reward (0.1)")->check(CLI::PositiveNumber);
+  eval->add_option("--beta", a->beta, "of that reward (0.1)")->check(NumberAbove(0));
   eval->add_flag(
       "--perplexity", a->perplexity,
       "of texts (rows of \"text\", or a .txt or .md file), or of demonstrations' answers");
   eval->add_option("--samples", a->samples, "answers a prompt (1): pass@k, and a majority vote")
-      ->check(CLI::Range(1, 1024));
+      ->check(WholeNumber(1, 1024));
   eval->add_option("--limit", a->limit, "first rows only; 0: all (arithmetic: 200)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(WholeNumber(0));
   eval->add_option("--temperature", a->temperature,
                    "default: 0 (greedy) for one sample, 1 for several")
-      ->check(CLI::Range(0.0, 100.0));
+      ->check(NumberFrom(0, 100));
   eval->add_option("--max-new-tokens", a->max_new_tokens, "limit of an answer (256)")
-      ->check(CLI::Range(1, 1 << 20));
+      ->check(WholeNumber(1, 1 << 20));
   eval->add_option("--stop", a->stop, "end an answer at this text; any number of times")
       ->allow_extra_args(false);
   eval->add_option("--system", a->system, "system message of every prompt");
@@ -496,16 +560,23 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
   eval->add_option("--out,--answers", a->answers_file,
                    "write every answer (pair, row) to this JSONL file");
   eval->add_option("--seed", a->seed,
-                   "of sampling, and of generated sums (a recipe's run.seed: its held-out ones)");
-  eval->add_option("--digits", a->digits, "of generated sums")->check(CLI::Range(1, 9));
+                   "of sampling, and of generated sums (a recipe's run.seed: its held-out ones)")
+      ->check(WholeNumber(0, std::numeric_limits<uint64_t>::max()));
+  eval->add_option("--digits", a->digits, "of generated sums")->check(WholeNumber(1, 9));
   eval->add_option("--batch-tokens", a->batch_tokens, "of --pairs, --perplexity: tokens a forward")
-      ->check(CLI::Range(1, 1 << 20));
+      ->check(WholeNumber(1, 1 << 20));
   eval->add_flag("--raw", a->raw, "no chat template for text prompts");
   eval->add_flag("--json", a->json, "one JSON object");
   AddModelOptions(eval, a->options);
-  eval->footer("Exit code 10: a reward part failed on every answer.");
-  eval->callback([a, &result] {
-    SpooledInput(a->dataset).Read([&](const std::string& file) {
+  eval->footer(
+      "Exit code 7: rows were left out, the first is named. 10: a reward part failed on every "
+      "answer.");
+  eval->callback([a, eval, &result] {
+    RefuseInVain(*eval, *a);
+    if (!a->answers_file.empty()) CheckOutput(a->answers_file, {a->dataset}, "--out");
+    const SpooledInput input(a->dataset);
+    a->named = [&](std::string text) { return input.Named(std::move(text)); };
+    input.Read([&](const std::string& file) {
       a->dataset = file;
       result.exit_code = Eval(*a);
     });

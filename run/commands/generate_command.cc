@@ -4,17 +4,18 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/base/output_path.h"
 #include "common/text/tokenizer/text_stream.h"
 #include "common/text/unicode.h"
 #include "replay/datasets/rows/dataset_import.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "reward/part/reward.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/commands/model_options.h"
 #include "run/commands/spooled_input.h"
@@ -36,13 +37,14 @@ struct GenerateArguments {
   bool raw = false, json = false, special = false, stream = false;
 };
 
-// All of it, without the line end that `echo` puts there.
 // A conversation: a list of messages, or an object as a dataset has it (messages or prompt; tools,
 // chat_template_kwargs).
 Prompt ReadConversation(const std::string& path) {
   constexpr size_t kMaxBytes = size_t{16} << 20;
   std::string text =
       path == "-" ? TextOfStandardInput() : RealFileSystem().ReadFile(path, kMaxBytes);
+  if (text.find_first_not_of(" \t\r\n") == std::string::npos)
+    throw Error(ErrorCode::kInvalidArgument, "the file is empty", path);
   const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   replay::RowParserOptions options{
       .map = {}, .form = {}, .convert_numbers = false, .as = replay::RowKind::kPrompts};
@@ -56,7 +58,9 @@ Prompt ReadConversation(const std::string& path) {
   }
 }
 
-void Encode(const ModelFolder& model, const GenerateArguments& a, Prompt& prompt) {
+// `from`: the option or file that it came from, for messages.
+void Encode(const ModelFolder& model, const GenerateArguments& a, const std::string& from,
+            Prompt& prompt) {
   if (!prompt.messages.empty() && (a.raw || !a.system.empty())) {
     throw Error(ErrorCode::kInvalidArgument,
                 "a conversation goes through the chat template as it is",
@@ -73,31 +77,44 @@ void Encode(const ModelFolder& model, const GenerateArguments& a, Prompt& prompt
                        {.role = "user", .content = std::move(prompt.text)}};
     prompt.text.clear();
   }
-  prompt.tokens = model.EncodePrompt(prompt, a.raw);
+  try {
+    prompt.tokens = model.EncodePrompt(prompt, a.raw);
+  } catch (const Error& e) {  // what the vocabulary lacks, what the chat template refuses
+    throw Error(e.code(), e.message(), from + (e.where().empty() ? "" : " (" + e.where() + ")"));
+  }
   if (prompt.tokens.empty())
-    throw Error(ErrorCode::kInvalidArgument, "the prompt has no tokens", "--prompt");
+    throw Error(ErrorCode::kInvalidArgument, "the prompt has no tokens", from);
   if (static_cast<int64_t>(prompt.tokens.size()) >= model.shape.max_positions) {
     throw Error(ErrorCode::kInvalidArgument,
                 "the prompt has " + std::to_string(prompt.tokens.size()) + " tokens, the model " +
                     std::to_string(model.shape.max_positions) + " positions",
-                "--prompt");
+                from);
   }
 }
 
 // What --prompt and --messages ask, in that order.
 std::vector<Prompt> AskedFor(const ModelFolder& model, const GenerateArguments& a) {
   std::vector<Prompt> prompts;
+  const auto add = [&](Prompt prompt, const std::string& from) {
+    prompt.row = prompts.size();
+    Encode(model, a, from, prompt);
+    prompts.push_back(std::move(prompt));
+  };
   for (const std::string& text : a.prompts) {
-    prompts.emplace_back();
-    prompts.back().text = text == "-" ? TextOfStandardInput() : text;
+    Prompt prompt;
+    prompt.text = text == "-" ? TextOfStandardInput() : text;
+    add(std::move(prompt), "--prompt");
   }
-  for (const std::string& path : a.messages) prompts.push_back(ReadConversation(path));
-  for (size_t i = 0; i < prompts.size(); ++i) prompts[i].row = i;
-  for (Prompt& prompt : prompts) Encode(model, a, prompt);
+  for (const std::string& path : a.messages) add(ReadConversation(path), path);
   return prompts;
 }
 
-std::vector<Prompt> FromFile(const ModelFolder& model, const GenerateArguments& a) {
+struct FileRows {
+  std::vector<Prompt> prompts;
+  std::string left_out;  // RowLedger::LeftOut
+};
+
+FileRows FromFile(const ModelFolder& model, const GenerateArguments& a) {
   if (!a.system.empty() && (a.raw || !model.chat_template)) {
     throw Error(ErrorCode::kInvalidArgument,
                 a.raw ? "--system and --raw exclude each other"
@@ -109,15 +126,16 @@ std::vector<Prompt> FromFile(const ModelFolder& model, const GenerateArguments& 
                                 .system_prompt = a.system,
                                 .limit = a.limit,
                                 .max_prompt_tokens = model.shape.max_positions - 1};
+  options.max_prompt_bound = "the model has " + std::to_string(model.shape.max_positions);
   options.tokenize = [&](const Prompt& p) { return model.EncodePrompt(p, a.raw); };
+  options.skip_untokenizable = true;
   replay::ImportedPrompts imported;
-  SpooledInput(a.prompts_file).Read([&](const std::string& file) {
-    imported = replay::ImportPrompts(file, options);
-  });
+  const SpooledInput input(a.prompts_file);
+  input.Read([&](const std::string& file) { imported = replay::ImportPrompts(file, options); });
   std::fprintf(stderr, "%s: %s\n", a.prompts_file.c_str(), imported.ledger.Describe().c_str());
   for (const std::string& example : imported.ledger.examples)
-    std::fprintf(stderr, "  left out %s\n", example.c_str());
-  return std::move(imported.prompts);
+    std::fprintf(stderr, "  left out %s\n", input.Named(example).c_str());
+  return {std::move(imported.prompts), input.Named(imported.ledger.LeftOut())};
 }
 
 // Answers as they are shown: text, or a JSON object a line.
@@ -157,7 +175,8 @@ class Answers {
       if (!prompt.ground_truth.empty()) line["ground_truth"] = prompt.ground_truth;
       Line(std::move(line), sample, a_.json);
     }
-    if (!file_) std::fflush(stdout);  // a row that was answered stays, whatever ends the verb
+    // a row that was answered stays, whatever ends the verb; nobody answers for a reader that left
+    if (!file_) FlushOutput();
   }
 
   const std::string& why_aborted() const { return why_aborted_; }
@@ -200,7 +219,7 @@ void ShowWhileDrawn(Answering& answering, const ModelFolder& model, const Genera
   const auto show = [terminal](const std::string& piece) {
     const std::string text = terminal ? ForTerminal(piece) : piece;
     std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
+    FlushOutput();
   };
   answering.Run(
       prompts,
@@ -214,24 +233,13 @@ void ShowWhileDrawn(Answering& answering, const ModelFolder& model, const Genera
 
 // Rows in their order, each as soon as those before it have ended; false: stopped.
 bool ShowRows(Answering& answering, std::span<const Prompt> prompts, Answers& answers) {
-  std::map<size_t, actor::GenerateResult> waiting;
-  size_t next = 0, done = 0;
   const auto begin = SteadyClock::now();
   CountProgress progress(static_cast<int64_t>(prompts.size()), "prompts",
                          isatty(STDERR_FILENO) != 0, stderr);
-  const auto flush = [&](bool all) {
-    while (!waiting.empty() && (all || waiting.begin()->first == next)) {
-      answers.ShowRow(prompts[waiting.begin()->first], waiting.begin()->second);
-      next = waiting.begin()->first + 1;
-      waiting.erase(waiting.begin());
-    }
-  };
-  const bool whole = answering.Run(
+  return answering.Run(
       prompts,
       [&](size_t prompt, actor::GenerateResult& result) {
-        waiting.emplace(prompt, std::move(result));
-        ++done;
-        flush(/*all=*/false);
+        answers.ShowRow(prompts[prompt], result);
       },
       [&] {
         const double seconds = std::chrono::duration<double>(SteadyClock::now() - begin).count();
@@ -239,11 +247,9 @@ bool ShowRows(Answering& answering, std::span<const Prompt> prompts, Answers& an
         std::snprintf(
             speed, sizeof speed, "%.0f tokens/s",
             static_cast<double>(answering.counters().generated_tokens) / std::max(1e-9, seconds));
-        progress.Show(static_cast<int64_t>(done), speed);
+        progress.Show(answering.ended(), speed);
         return StopRequested().load();
       });
-  flush(/*all=*/true);
-  return whole;
 }
 
 int Generate(const GenerateArguments& a) {
@@ -254,8 +260,18 @@ int Generate(const GenerateArguments& a) {
                      : "nothing is asked: give --prompt TEXT, --messages FILE or --prompts FILE",
                 "generate");
   }
+  if (!file && (a.limit > 0 || !a.map.empty())) {
+    throw Error(ErrorCode::kInvalidArgument, "is for --prompts FILE",
+                a.limit > 0 ? "--limit" : "--map");
+  }
+  if (!a.out.empty()) {
+    std::vector<std::string> inputs = a.messages;
+    if (file) inputs.push_back(a.prompts_file);
+    CheckOutput(a.out, inputs, "--out");
+  }
   const ModelFolder model = LoadModel(a.model, a.options);
-  const std::vector<Prompt> prompts = file ? FromFile(model, a) : AskedFor(model, a);
+  const FileRows rows = file ? FromFile(model, a) : FileRows{AskedFor(model, a), ""};
+  const std::vector<Prompt>& prompts = rows.prompts;
   const Sampling sampling = ResolveSampling(a.sampling, ReadSamplingDefaults(model.base));
   if (!sampling.said.empty()) std::fprintf(stderr, "%s\n", sampling.said.c_str());
   const auto all = a.samples * static_cast<int64_t>(prompts.size());
@@ -299,7 +315,9 @@ int Generate(const GenerateArguments& a) {
   const std::string& aborted = answers.why_aborted();
   if (counters.nonfinite_samples > 0) throw Error(ErrorCode::kNonFinite, aborted, a.model);
   if (!aborted.empty()) throw Error(ErrorCode::kInvalidArgument, aborted, a.model);
-  return 0;
+  if (rows.left_out.empty()) return 0;
+  std::fprintf(stderr, "plumb: %s\n", rows.left_out.c_str());
+  return kExitFewerSteps;
 }
 
 }  // namespace
@@ -319,22 +337,23 @@ void AddGenerateCommand(CLI::App& app, CliResult& result) {
                    "any number of times; - reads standard input")
       ->allow_extra_args(false);
   generate->add_option("--prompts", a->prompts_file,
-                       "a file of prompts in any form that `plumb data import` reads; answers are "
+                       "a file of prompts in any form that `data import` reads; answers are "
                        "a JSON object a line");
   generate->add_option("--out", a->out, "write the answers to this file");
   generate->add_option("--map", a->map, "of --prompts: prompt=COLUMN; any number of times")
       ->allow_extra_args(false);
   generate->add_option("--limit", a->limit, "of --prompts: first rows only; 0: all")
-      ->check(CLI::NonNegativeNumber);
+      ->check(WholeNumber(0));
   generate->add_option("--system", a->system, "system message, for models with a chat template");
   generate->add_flag("--raw", a->raw, "no chat template: continue the text as it stands");
-  generate->add_option("--samples", a->samples, "answers a prompt")->check(CLI::Range(1, 4096));
+  generate->add_option("--samples", a->samples, "answers a prompt")->check(WholeNumber(1, 4096));
   AddSamplingOptions(generate, a->sampling);
   generate->add_flag("--special", a->special, "print special tokens, too");
   generate->add_flag("--json", a->json, "a JSON object an answer, with tokens and log-probs");
   generate->add_flag("--stream", a->stream,
                      "show a single answer while it is drawn, as on a terminal");
   AddModelOptions(generate, a->options);
+  generate->footer("Exit code 7: rows of --prompts were left out, the first is named.");
   generate->callback([a, &result] { result.exit_code = Generate(*a); });
 }
 

@@ -17,6 +17,7 @@
 #include "policy_model/transformer.h"
 #include "reward/models/model_part.h"
 #include "run/session/preference_data.h"
+#include "run/session/row_counts.h"
 
 namespace plumb::run {
 namespace {
@@ -57,7 +58,7 @@ PreferenceData ReadPairs(const PairEvalOptions& options) {
   const auto session = Session::WithoutRun(config, /*scalar_head=*/true);
   const ScratchFolder scratch;
   const auto store = replay::Store::Open(scratch.path() + "/store");
-  PreferenceData data = LoadPreferences(*session, *store);
+  PreferenceData data = LoadPreferences(*session, *store, /*skip_untokenizable=*/true);
   for (std::string& note : data.notes) {  // in the words of a run, which this is not
     constexpr std::string_view kOfARun = " to train on, 0 held out";
     if (const size_t at = note.find(kOfARun); at != std::string::npos)
@@ -247,13 +248,18 @@ std::string PairEvalReport::Text() const {
   char text[512];
   std::snprintf(text, sizeof text,
                 "accuracy %.4f (95 %%: %.4f to %.4f) of %zu pairs, by %s; ties count half\n"
-                "margin %.4f +- %.4f (standard error)\n",
+                "margin %.4f",
                 n.accuracy.mean, low, high, pairs.size(),
                 reward_model ? "the reward model's score"
                 : reference  ? "DPO's implicit reward"
                              : "the answers' summed log-probs",
-                n.margin.mean, n.margin.error);
+                n.margin.mean);
   std::string out = text;
+  if (n.margin.n > 1) {
+    std::snprintf(text, sizeof text, " +- %.4f (standard error)", n.margin.error);
+    out += text;
+  }
+  out += "\n";
   if (reward_model) {
     std::snprintf(text, sizeof text, "score: chosen %.4f, rejected %.4f; Bradley-Terry loss %.4f\n",
                   n.chosen.mean, n.rejected.mean, n.loss.mean);
@@ -286,6 +292,12 @@ PairEvalReport EvaluatePairs(const PairEvalOptions& options,
   }
   PreferenceData data = ReadPairs(options);
   report.notes = std::move(data.notes);
+  const OrderedJson rows = RowsJson(data.rows).at("pairs");
+  if (rows.at("used") != rows.at("read")) {
+    report.left_out =
+        RowLine(data.rows) +
+        (data.first_left_out.empty() ? "" : ", the first left out: " + data.first_left_out);
+  }
   const std::span<const PreferencePair> pairs = data.train;
   report.pairs.resize(pairs.size());
   for (size_t i = 0; i < pairs.size(); ++i) {

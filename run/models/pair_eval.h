@@ -49,6 +49,8 @@ struct PairEvalReport {
   double beta = 0;
   std::vector<std::string> notes;  // of the import
   std::vector<PairValues> pairs;
+  std::string
+      left_out;  // "rows: pairs 2 of 3 used (1 untokenizable), the first: ..."; "": all used
   bool stopped = false;  // the rest of the pairs has no values
 
   double RewardOf(const PairValues& p, bool chosen) const;  // what is compared

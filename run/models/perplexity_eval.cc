@@ -23,16 +23,17 @@ struct Piece {
 };
 
 std::vector<replay::TextDemonstration> ReadTexts(const PerplexityOptions& options,
-                                                 std::string& ledger) {
+                                                 PerplexityReport& report) {
   if (options.file.ends_with(".txt") || options.file.ends_with(".md")) {
-    ledger = "one text";
+    report.ledger = "one text";
     std::vector<replay::TextDemonstration> one(1);
     one[0].completion = RealFileSystem().ReadFile(options.file, kMaxTextBytes);
     return one;
   }
   auto imported = replay::ImportDemonstrations(
       options.file, {.dataset = "perplexity", .map = options.map, .limit = options.limit});
-  ledger = imported.ledger.Describe();
+  report.ledger = imported.ledger.Describe();
+  if (!imported.ledger.examples.empty()) report.first_left_out = imported.ledger.examples.front();
   return std::move(imported.demonstrations);
 }
 
@@ -161,8 +162,8 @@ std::string PerplexityReport::Text() const {
     out += std::to_string(cut) + " texts are longer than the context and were cut into pieces\n";
   if (left_out > 0) {
     out += std::to_string(left_out) +
-           " demonstrations left out: longer than the context, or with calls that the chat "
-           "template does not write\n";
+           " rows left out: longer than the context, with calls that the chat template does not "
+           "write, or not taken by the tokenizer\n";
   }
   return out;
 }
@@ -171,22 +172,32 @@ PerplexityReport EvaluatePerplexity(
     const ModelFolder& model, const PerplexityOptions& options,
     const std::function<bool(int64_t done, int64_t all)>& progress) {
   PerplexityReport report;
-  const auto texts = ReadTexts(options, report.ledger);
+  const auto texts = ReadTexts(options, report);
   const auto most = static_cast<size_t>(model.shape.max_positions);
   std::vector<Piece> pieces;
   for (size_t i = 0; i < texts.size(); ++i) {
     const replay::TextDemonstration& text = texts[i];
     const auto row = static_cast<int64_t>(i);
+    const std::string where = "row " + std::to_string(i + 1);
     std::vector<Demonstration> parts;
-    if (text.messages.empty() && text.prompt.empty()) {
-      parts = Pieces(model.EncodeText(text.completion), most);
-      report.cut += parts.size() > 1;
-    } else if (auto one = Encode(model, text, options.raw, "row " + std::to_string(i + 1));
-               one && one->tokens.size() <= most) {
-      parts.push_back(std::move(*one));
+    std::string why =
+        "longer than the context, or with calls that the chat template does not write";
+    try {
+      if (text.messages.empty() && text.prompt.empty()) {
+        parts = Pieces(model.EncodeText(text.completion), most);
+        report.cut += parts.size() > 1;
+      } else if (auto one = Encode(model, text, options.raw, where);
+                 one && one->tokens.size() <= most) {
+        parts.push_back(std::move(*one));
+      }
+    } catch (const Error& e) {
+      if (e.code() != ErrorCode::kInvalidArgument) throw;
+      why = e.message();
     }
     if (parts.empty()) {
       ++report.left_out;
+      if (report.first_left_out.empty())
+        report.first_left_out = options.file + ", " + where + ": " + why;
       continue;
     }
     report.rows.push_back({.row = row});
@@ -205,7 +216,9 @@ PerplexityReport EvaluatePerplexity(
   }
   std::erase_if(report.rows, [](const PerplexityRow& row) { return row.tokens == 0; });
   if (report.rows.empty()) {
-    throw Error(ErrorCode::kInvalidArgument, "no row has a token to score: " + report.ledger,
+    throw Error(ErrorCode::kInvalidArgument,
+                "no row has a token to score: " + report.ledger +
+                    (report.first_left_out.empty() ? "" : "; " + report.first_left_out),
                 options.file);
   }
   return report;

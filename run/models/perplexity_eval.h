@@ -39,8 +39,10 @@ struct PerplexityRow {
 struct PerplexityReport {
   std::string ledger;
   std::vector<PerplexityRow> rows;
-  int64_t cut = 0;       // texts in several pieces
-  int64_t left_out = 0;  // demonstrations beyond the context, or with calls the template drops
+  int64_t cut = 0;  // texts in several pieces
+  // beyond the context, with calls the template drops, or not taken by tokenizer or template
+  int64_t left_out = 0;
+  std::string first_left_out;  // row and reason, of those and of the rows that were rejected
   bool stopped = false;
 
   Estimate NatsPerToken() const;

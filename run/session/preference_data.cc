@@ -63,9 +63,10 @@ bool Learns(const Demonstration& d) {
 // What a loss wants of the rows, and where the rows begin in the lists.
 class Rows {
  public:
-  Rows(const Session& session, bool labelled, int64_t longest)
+  Rows(const Session& session, bool labelled, int64_t longest, bool skip_untokenizable)
       : session_(session),
         labelled_(labelled),
+        skip_untokenizable_(skip_untokenizable),
         overlong_(session.config().data.overlong, longest, "preference.max_tokens") {}
 
   void Add(const PreferenceRecord& record) {
@@ -81,8 +82,16 @@ class Rows {
                      .has_margin = record.has_margin};
     for (const bool chosen : {true, false}) {
       if (!chosen && !pair) continue;
-      std::optional<Demonstration> sequence =
-          Sequence(session_, record, chosen ? record.chosen : record.rejected);
+      std::optional<Demonstration> sequence;
+      try {
+        sequence = Sequence(session_, record, chosen ? record.chosen : record.rejected);
+      } catch (const Error& e) {
+        if (!skip_untokenizable_ || e.code() != ErrorCode::kInvalidArgument) throw;
+        ++untokenizable_;
+        if (first_untokenizable.empty())
+          first_untokenizable = "row " + std::to_string(record.row) + ": " + e.message();
+        return;
+      }
       if (!sequence || !Learns(*sequence)) {
         ++(sequence ? unlearned_ : unwritten_);
         return;
@@ -116,6 +125,7 @@ class Rows {
     counts.Dropped(labelled_ ? "neither_pair_nor_judged" : "no_pair", others_);
     counts.Dropped("calls_tools", unwritten_);
     counts.Dropped("nothing_to_learn", unlearned_);
+    counts.Dropped("untokenizable", untokenizable_);
   }
   size_t rows() const { return labelled_ ? starts_.size() : pairs.size(); }
   // The last `rows` rows, out of their list.
@@ -136,7 +146,12 @@ class Rows {
                       " that call tools left out: the chat template does not write the calls") +
            (unlearned_ == 0 ? ""
                             : ", " + std::to_string(unlearned_) +
-                                  " left out in which no message of an answer is to be learned");
+                                  " left out in which no message of an answer is to be learned") +
+           (untokenizable_ == 0 ? ""
+                                : ", " + std::to_string(untokenizable_) +
+                                      " left out that the model's tokenizer does not take, the "
+                                      "first: " +
+                                      first_untokenizable);
   }
   // Where rows of another kind than the loss wants are there: who could use them.
   std::string KtoWouldTake() const {
@@ -148,19 +163,21 @@ class Rows {
 
   std::vector<PreferencePair> pairs;
   std::vector<LabelledCompletion> completions;
+  std::string first_untokenizable;
 
  private:
   const Session& session_;
-  const bool labelled_;
+  const bool labelled_, skip_untokenizable_;
   Overlong overlong_;
   std::vector<size_t> starts_;  // of each row, in `completions`
-  int64_t others_ = 0, unwritten_ = 0, unlearned_ = 0;
+  int64_t others_ = 0, unwritten_ = 0, unlearned_ = 0, untokenizable_ = 0;
   int64_t judged_ = 0;  // of the others: those that KTO could use
 };
 
 }  // namespace
 
-PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
+PreferenceData LoadPreferences(const Session& session, replay::Store& store,
+                               bool skip_untokenizable) {
   const configs::Config& config = session.config();
   PreferenceData out{.notes = session.TextNotes()};
   RowCounts counts("pairs");
@@ -184,6 +201,7 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
         out.notes.push_back("  note: " + note);
       for (const std::string& example : ledger.examples)
         out.notes.push_back("  rejected " + example);
+      if (!ledger.examples.empty()) out.first_left_out = ledger.examples.front();
     }
   }
   out.identity = store.PreferenceIdentity(kDataset);
@@ -194,7 +212,8 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   const bool labelled = config.algorithm.name == configs::AlgorithmName::kDpo &&
                         config.preference.loss == configs::PreferenceLossKind::kKto;
   Rows rows(session, labelled,
-            std::min(config.preference.max_tokens, session.shape().max_positions));
+            std::min(config.preference.max_tokens, session.shape().max_positions),
+            skip_untokenizable);
   for (uint64_t first = 0; first < wanted; first += kPiece) {
     for (const PreferenceRecord& record :
          store.ReadPreferences(kDataset, first, std::min(kPiece, wanted - first)))
@@ -203,6 +222,8 @@ PreferenceData LoadPreferences(const Session& session, replay::Store& store) {
   counts.Read(static_cast<int64_t>(wanted));
   rows.CountInto(counts);
   out.rows = counts.counters();
+  if (out.first_left_out.empty() && !rows.first_untokenizable.empty())
+    out.first_left_out = config.data.train + ", " + rows.first_untokenizable;
   const size_t usable = rows.rows();
   const size_t heldout = HeldOutRows(config.preference.heldout, usable);
   if (usable <= heldout) {

@@ -24,8 +24,12 @@ struct PreferenceData {
   std::string identity;
   std::vector<std::string> notes;       // what was read, rejected and dropped
   std::map<std::string, int64_t> rows;  // the same as run/session/row_counts.h counts it
+  std::string first_left_out;  // where and why, of rows that were rejected or not tokenized
 };
 
-PreferenceData LoadPreferences(const Session& session, replay::Store& store);
+// `skip_untokenizable`: what the vocabulary or the chat template refuses costs its row; else it is
+// thrown.
+PreferenceData LoadPreferences(const Session& session, replay::Store& store,
+                               bool skip_untokenizable = false);
 
 }  // namespace plumb::run

@@ -88,6 +88,8 @@ bool Tokenize(const ImportOptions& options, Prompt& prompt, const std::string& w
   try {
     prompt.tokens = options.tokenize(prompt);
   } catch (const Error& e) {  // what the chat template refuses, for example: of which row
+    if (options.skip_untokenizable && e.code() == ErrorCode::kInvalidArgument)
+      throw RowProblem{"untokenizable", e.message()};
     throw Error(e.code(), e.message(), where + (e.where().empty() ? "" : " (" + e.where() + ")"));
   }
   if (prompt.tokens.empty()) throw RowProblem{"empty_prompt", "the prompt has no tokens"};
@@ -165,8 +167,9 @@ RowLedger ForEachRow(const std::string& path, const ImportOptions& options, RowK
   if (ledger.used > 0) return ledger;
   if (ledger.read == 0)
     throw Error(ErrorCode::kInvalidArgument, "the dataset is empty: no rows in the file", path);
-  std::string message = "no row of the dataset can be used: " + ledger.Describe() +
-                        " (name other columns with data.map, e.g. prompt = \"...\")";
+  std::string message = "no row of the dataset can be used: " + ledger.Describe();
+  if (ledger.rejected.contains("missing_column"))
+    message += " (name other columns: --map prompt=COLUMN, in a recipe data.map)";
   for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
     message += "\n  " + ledger.examples[i];
   throw Error(ErrorCode::kInvalidArgument, message, path);
@@ -190,6 +193,15 @@ std::string RowLedger::Describe() const {
             " with a system message of their own, replaced by the given one)";
   if (truncated > 0) text += " (" + std::to_string(truncated) + " of the used ones cut to length)";
   return text;
+}
+
+std::string RowLedger::LeftOut() const {
+  if (rejected.empty()) return "";
+  std::string why;
+  for (const auto& [reason, n] : rejected)
+    why += (why.empty() ? "" : ", ") + std::to_string(n) + " " + reason;
+  return std::to_string(TotalRejected()) + " of " + std::to_string(read) + " rows were left out (" +
+         why + "), the first: " + examples.front();
 }
 
 std::vector<std::string> RowLedger::Notes(const std::string& file) const {

@@ -51,6 +51,9 @@ struct ImportOptions {
       configs::OverlongPolicy::kDrop;  // kLeft, kRight: that end of the tokens is cut off
   // Renders and encodes; its result becomes Prompt::tokens. Empty: tokens stay empty.
   std::function<std::vector<int32_t>(const Prompt&)> tokenize;
+  // What `tokenize` refuses as kInvalidArgument (a character that the vocabulary lacks, messages
+  // that the chat template does not take) costs its row, "untokenizable"; else it ends the import.
+  bool skip_untokenizable = false;
   size_t max_line_bytes = size_t{16} << 20;
 };
 
@@ -72,6 +75,9 @@ struct RowLedger {
   static constexpr size_t kMaxExamples = 20, kSamples = 3;
   int64_t TotalRejected() const;
   std::string Describe() const;  // one line: "read 100 = used 97 + 2 bad_json + 1 overlong"
+  // "3 of 100 rows were left out (2 bad_json, 1 overlong), the first: file:7: bad_json: why";
+  // empty: none was.
+  std::string LeftOut() const;
   // For people, a line each: form and sums of `file`, the first rows, what was passed over, what
   // was rejected.
   std::vector<std::string> Notes(const std::string& file) const;

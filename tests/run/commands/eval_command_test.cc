@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "common/base/program_call.h"
 #include "run/session/model_folder.h"
 #include "tests/run/cli_runner.h"
 #include "tests/run/models/toy_model.h"
@@ -168,7 +169,7 @@ TEST_F(EvalCommandTest, GenerateAnswersAFileInItsOrder) {
                                          "--samples", "2",    "--max-new-tokens", "6",
                                          "--threads", "1"};
   const CliOutput output = RunPlumb(line);
-  ASSERT_EQ(output.code, 0) << output.err;
+  EXPECT_EQ(output.code, kExitFewerSteps) << output.err;
   const auto lines = JsonLines(output.out);
   ASSERT_EQ(lines.size(), 4u);
   EXPECT_EQ(lines[0]["row"], 0);
@@ -186,6 +187,132 @@ TEST_F(EvalCommandTest, GenerateAnswersAFileInItsOrder) {
   EXPECT_EQ(same[2]["completion"], lines[2]["completion"]);
   EXPECT_TRUE(same[2].contains("logprobs"));
   EXPECT_EQ(RunPlumb({"generate", model_, "--prompts", rows_, "--prompt", "1"}).code, 2);
+}
+
+// One row that the vocabulary cannot write does not take the others' answers away.
+TEST_F(EvalCommandTest, ARowThatCannotBeTokenizedIsSkippedAndSaid) {
+  WriteFile(
+      rows_,
+      "{\"prompt\": \"1+1=\", \"answer\": \"2\"}\n{\"prompt\": \"h\u00e9\", \"answer\": \"2\"}\n"
+      "no json\n{\"prompt\": \"2+2=\", \"answer\": \"4\"}\n");
+  const std::string said =
+      "2 of 4 rows were left out (1 bad_json, 1 untokenizable), the first: " + rows_ +
+      ":2: untokenizable: the character 'h' is not in the vocabulary";
+  const CliOutput generated =
+      RunPlumb({"generate", model_, "--prompts", rows_, "--max-new-tokens", "4", "--threads", "1"});
+  EXPECT_EQ(generated.code, kExitFewerSteps);
+  EXPECT_TRUE(generated.err.ends_with("plumb: " + said + "\n")) << generated.err;
+  const auto lines = JsonLines(generated.out);
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[1]["prompt"], "2+2=");
+
+  const CliOutput evaluated = Eval({});
+  EXPECT_EQ(evaluated.code, kExitFewerSteps);
+  EXPECT_TRUE(evaluated.err.ends_with("plumb: " + said + "\n")) << evaluated.err;
+  const auto json = nlohmann::json::parse(evaluated.out);
+  EXPECT_EQ(json["prompts"], 2);
+  EXPECT_EQ(json["left_out"], nlohmann::json::parse(R"({"bad_json": 1, "untokenizable": 1})"));
+
+  // Nothing to ask at all is an error.
+  WriteFile(rows_, "{\"prompt\": \"h\", \"answer\": \"2\"}\n");
+  EXPECT_EQ(Eval({}).code, 2);
+  EXPECT_TRUE(Has(Eval({}).err, rows_ + ":1: untokenizable")) << Eval({}).err;
+
+  WriteFile(rows_,
+            "{\"prompt\": \"1+1=\", \"chosen\": \"2\", \"rejected\": \"3\"}\n"
+            "{\"prompt\": \"1+2=\", \"chosen\": \"h\", \"rejected\": \"3\"}\n");
+  const CliOutput pairs = RunPlumb({"eval", model_, rows_, "--pairs", "--threads", "1"});
+  EXPECT_EQ(pairs.code, kExitFewerSteps) << pairs.err;
+  EXPECT_TRUE(Has(pairs.err, "pairs 1 of 2 used (1 untokenizable), the first left out: " + rows_ +
+                                 ", row 1: the character 'h'"))
+      << pairs.err;
+  EXPECT_TRUE(Has(pairs.out, "of 1 pairs") && !Has(pairs.out, "nan")) << pairs.out;
+
+  WriteFile(rows_, "{\"text\": \"1+1=2\"}\n{\"text\": \"h\"}\n");
+  const CliOutput texts = RunPlumb({"eval", model_, rows_, "--perplexity", "--threads", "1"});
+  EXPECT_EQ(texts.code, kExitFewerSteps) << texts.err;
+  EXPECT_TRUE(Has(texts.err, rows_ + ", row 2: the character 'h'")) << texts.err;
+}
+
+TEST_F(EvalCommandTest, AnswersAreWrittenInTheOrderOfTheFileWithoutEndTokens) {
+  std::string rows;
+  for (int i = 0; i < 60; ++i) {  // of every length, so that they end in any order
+    std::string sum = "1";
+    for (int k = 0; k < i * 7 % 27; ++k) sum += "+1";
+    rows += nlohmann::json{{"prompt", sum + "="}, {"answer", "2"}}.dump() + "\n";
+  }
+  WriteFile(rows_, rows);
+  const CliOutput output =
+      RunPlumb({"eval", model_, rows_, "--threads", "1", "--samples", "3", "--max-new-tokens", "50",
+                "--json", "--out", temp_ / "answers.jsonl"});
+  ASSERT_EQ(output.code, 0) << output.err;
+  const auto lines = JsonLines(RealFileSystem().ReadFile(temp_ / "answers.jsonl", 1 << 20));
+  ASSERT_EQ(lines.size(), 180u);
+  int stopped = 0;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    EXPECT_EQ(lines[i]["row"], i / 3);
+    EXPECT_EQ(lines[i]["sample"], i % 3);
+    stopped += lines[i]["finish"] == "stop";
+    EXPECT_FALSE(Has(lines[i]["completion"].get<std::string>(), "<eos>")) << lines[i];
+  }
+  EXPECT_GT(stopped, 0) << "no answer ended by itself: this shows nothing";
+}
+
+TEST_F(EvalCommandTest, WhatWouldBeIgnoredOrDestroyedIsRefused) {
+  WriteFile(temp_ / "pairs.jsonl",
+            "{\"prompt\": \"1+1=\", \"chosen\": \"2\", \"rejected\": \"3\"}\n");
+  const auto refused = [&](std::vector<std::string> line, const std::string& why) {
+    const CliOutput output = RunPlumb(line);
+    EXPECT_EQ(output.code, 2) << why;
+    EXPECT_TRUE(Has(output.err, why)) << why << " is not in " << output.err;
+  };
+  refused({"eval", model_, temp_ / "pairs.jsonl", "--pairs", "--samples", "3"},
+          "--samples: is for");
+  refused({"eval", model_, temp_ / "pairs.jsonl", "--pairs", "--beta", "1"}, "--beta: is for");
+  refused({"eval", model_, rows_, "--digits", "3"}, "--digits: is for generated sums");
+  refused({"eval", model_, rows_, "--batch-tokens", "30"}, "--batch-tokens: is for");
+  refused({"eval", model_, "arithmetic", "--map", "prompt=q"}, "--map: is for files");
+  refused({"generate", model_, "--prompt", "1", "--limit", "3"}, "--limit: is for --prompts FILE");
+  refused({"generate", model_, "--prompt", "1", "--map", "prompt=q"}, "--map: is for --prompts");
+  const std::string rows = RealFileSystem().ReadFile(rows_, 1 << 20);
+  refused({"eval", model_, rows_, "--out", rows_}, "is the file that is read");
+  refused({"generate", model_, "--prompts", rows_, "--out", rows_}, "is the file that is read");
+  refused({"eval", model_, rows_, "--out", temp_.path()}, "is a folder");
+  EXPECT_EQ(RealFileSystem().ReadFile(rows_, 1 << 20), rows);
+  refused({"generate", model_, "--prompt", "h"}, "--prompt: the character 'h'");
+  refused({"generate", "", "--prompt", "1"}, "model: is empty");
+}
+
+TEST_F(EvalCommandTest, WhatIsNoModelIsNamedWithWhatTakesIt) {
+  ASSERT_EQ(RunPlumb({"data", "import", rows_, "--store", temp_ / "store", "--quiet"}).code, 0);
+  const std::string store = temp_ / "store";
+  for (const std::vector<std::string>& verb :
+       {std::vector<std::string>{"generate", store, "--prompt", "1"},
+        {"eval", store, rows_},
+        {"score", store, rows_},
+        {"chat", store},
+        {"model", "info", store}}) {
+    const CliOutput output = RunPlumb(verb);
+    EXPECT_EQ(output.code, 3) << verb[0];
+    EXPECT_TRUE(Has(output.err, "is a store, not a model: `" + ProgramCall() + " store inspect " +
+                                    store + "` looks into it"))
+        << output.err;
+  }
+  for (const char* verb : {"inspect", "verify", "explain", "export"}) {
+    const CliOutput output = RunPlumb({"store", verb, model_});
+    EXPECT_EQ(output.code, 3) << verb;
+    EXPECT_TRUE(Has(output.err, "is a model folder, not a store: `" + ProgramCall() +
+                                    " model info " + model_ + "`"))
+        << output.err;
+  }
+  // A store is not made among the files of something else.
+  const CliOutput import = RunPlumb({"data", "import", rows_, "--store", model_});
+  EXPECT_EQ(import.code, 2);
+  EXPECT_TRUE(Has(import.err, "is a model folder, not a store")) << import.err;
+  EXPECT_FALSE(RealFileSystem().Exists(model_ + "/CURRENT"));
+  EXPECT_TRUE(Has(RunPlumb({"config", "show", model_}).err, "is a model folder, not a recipe"));
+  EXPECT_TRUE(Has(RunPlumb({"watch", model_}).err, "is a model folder, not a run's folder"));
+  EXPECT_TRUE(Has(RunPlumb({"report", model_}).err, "is a model folder, not a run's folder"));
 }
 
 TEST_F(EvalCommandTest, AnAnswerIsTheSameWhileItIsDrawn) {

@@ -170,6 +170,30 @@ TEST(ImportTest, ReplacedSystemMessagesOfDemonstrationsAreCounted) {
   EXPECT_EQ(got.ledger.system_replaced, 1);
 }
 
+TEST(ImportTest, ARowThatCannotBeTokenizedEndsTheImportOrCostsItsRow) {
+  ImportOptions options;
+  options.tokenize = [](const Prompt& p) {
+    if (p.text == "odd") throw Error(ErrorCode::kInvalidArgument, "no such character");
+    if (p.text == "broken") throw Error(ErrorCode::kCorruption, "the vocabulary is broken");
+    return std::vector<int32_t>{1};
+  };
+  const std::string rows = "{\"prompt\": \"a\"}\n{\"prompt\": \"odd\"}\nx\n{\"prompt\": \"odd\"}\n";
+  EXPECT_THROWS(ErrorCode::kInvalidArgument, "data.jsonl:2: no such character",
+                Import(rows, options));
+  options.skip_untokenizable = true;
+  const auto got = Import(rows, options);
+  EXPECT_EQ(got.prompts.size(), 1u);
+  EXPECT_EQ(got.ledger.rejected.at("untokenizable"), 2);
+  const std::string said = got.ledger.LeftOut();
+  EXPECT_TRUE(
+      said.starts_with("3 of 4 rows were left out (1 bad_json, 2 untokenizable), the first: "))
+      << said;
+  EXPECT_TRUE(said.ends_with("data.jsonl:2: untokenizable: no such character")) << said;
+  EXPECT_EQ(Import("{\"prompt\": \"a\"}\n", options).ledger.LeftOut(), "");
+  EXPECT_THROWS(ErrorCode::kCorruption, "the vocabulary is broken",
+                Import("{\"prompt\": \"broken\"}\n", options));
+}
+
 TEST(ImportTest, OverlongByPolicy) {
   ImportOptions options;
   options.max_prompt_tokens = 3;
