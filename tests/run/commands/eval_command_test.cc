@@ -355,8 +355,8 @@ TEST_F(EvalCommandTest, NamesOfTheHubAreExplained) {
   }
   EXPECT_FALSE(Has(RunPlumb({"generate", temp_ / "none", "--prompt", "1"}).err, "hf download"));
   WriteFile(temp_ / "model.gguf", "GGUF");
-  EXPECT_TRUE(
-      Has(RunPlumb({"generate", temp_ / "model.gguf", "--prompt", "1"}).err, "plumb convert"));
+  EXPECT_TRUE(Has(RunPlumb({"generate", temp_ / "model.gguf", "--prompt", "1"}).err,
+                  ProgramCall() + " convert"));
   // An adapter whose base is a name of the hub.
   policy_model::Weights weights = testing::ToyWeights();
   weights.AddAdapter({.rank = 2}, 1);
