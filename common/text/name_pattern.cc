@@ -10,7 +10,7 @@
 namespace plumb {
 namespace {
 
-constexpr int64_t kMostMemory = int64_t{8} << 20;  // of one compiled pattern
+constexpr int64_t kMostMemory = int64_t{1} << 20;  // of one compiled pattern
 
 re2::StringPiece Piece(std::string_view text) { return {text.data(), text.size()}; }
 

@@ -1,9 +1,9 @@
 // An optimizer's part of a checkpoint (learner/update/checkpoint.h), one safetensors file.
 //
 //   m.<tensor>, v.<tensor>   float32, the moments; not in every checkpoint
-//   m8.<tensor>, v8.<tensor> the same in 8 bits (kernels/update/adamw_compact.h), four in an int32,
-//   and m8_scales.<tensor>, v8_scales.<tensor>   float32, one for each 256 elements low.<tensor> of
-//   a bfloat16 model: the lower halves of the float32 masters, two in
+//   m8.<tensor>, v8.<tensor>   the same in 8 bits, four in an int32, and
+//   m8_scales.<tensor>, v8_scales.<tensor>   float32: kernels/update/adamw_compact.h
+//   low.<tensor>             of a bfloat16 model: the lower halves of the float32 masters, two in
 //                            an int32, the first one below; with the parameters, which the model's
 //                            own file has, they say the masters exactly
 //   ties.<tensor>            int64, where there are any: learner/update/master_halves.h

@@ -21,6 +21,7 @@ constexpr char kAllLinear[] = "all-linear";
 constexpr std::string_view kWeight = ".weight";
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 constexpr int kMostRank = 1 << 16;
+constexpr size_t kMostPatterns = 1 << 13;  // of a file; each costs some kilobytes
 
 // "model.layers.3.self_attn.q_proj.weight" -> "model.layers.3.self_attn.q_proj" -> "q_proj".
 std::string ModuleOf(const std::string& file_tensor) {
@@ -293,6 +294,9 @@ AdapterConfig ReadAdapterConfig(const std::string& directory) {
   const auto patterns = [&](const char* key) {
     if (!given(key)) return Json(Json::object());
     if (!j[key].is_object()) corrupt("'" + std::string(key) + "' is no object");
+    if (j[key].size() > kMostPatterns)
+      corrupt("'" + std::string(key) + "' has more than " + std::to_string(kMostPatterns) +
+              " patterns");
     return j[key];
   };
   const Json ranks = patterns("rank_pattern"), alphas = patterns("alpha_pattern");

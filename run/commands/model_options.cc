@@ -22,6 +22,8 @@ void AddModelOptions(CLI::App* verb, ModelOptions& options) {
   verb->add_option("--dtype", options.dtype, "auto | float32 | bfloat16");
   verb->add_option("--device", options.device, "cpu | cuda | cuda:N");
   verb->add_option("--bos", options.bos, "auto | yes | no: begin token in front of raw text");
+  verb->add_flag("--merge", options.merge,
+                 "an adapter's folder: make it a part of the base first, which is faster");
   verb->add_option("--threads", options.threads, "0: one a core")
       ->check(WholeNumber(0, kMostThreads));
 }

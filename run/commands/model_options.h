@@ -18,7 +18,7 @@
 
 namespace plumb::run {
 
-// --dtype, --device, --bos, --threads
+// --dtype, --device, --bos, --merge, --threads
 void AddModelOptions(CLI::App* verb, ModelOptions& options);
 
 struct SamplingArguments {

@@ -230,6 +230,9 @@ ModelFolder LoadModel(const std::string& given, const ModelOptions& options) {
   if (base != path) {
     model.weights->AddAdapter(policy_model::ReadAdapterConfig(path).spec, 0);
     model.weights->LoadTrained(path);
+    if (options.merge) model.weights->Merge();
+  } else if (options.merge) {
+    throw Error(ErrorCode::kInvalidArgument, "is no adapter: there is nothing to merge", path);
   }
   return model;
 }

@@ -27,6 +27,8 @@ struct ModelOptions {
   // auto | yes | no: a begin token in front of text that no chat template renders
   std::string bos = "auto";
   int64_t threads = 0;  // 0: one a core
+  // an adapter's folder: its numbers become a part of the base's, which is faster to use
+  bool merge = false;
   // a reward model or critic is taken, too; else refused, for it has no words to say
   bool scalar_head = false;
 };

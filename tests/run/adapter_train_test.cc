@@ -107,6 +107,90 @@ TEST(AdapterTrainTest, SeveralProcessesAndAResumeComeToTheSameBits) {
   EXPECT_TRUE(Has(refused.err, "was trained on a base with digest")) << refused.err;
 }
 
+// What drops, has patterns and rates of its own comes to the same bits, too; and each of them
+// changes what comes.
+TEST(AdapterTrainTest, DropoutPatternsAndRatesComeToTheSameBits) {
+  const TempFolder temp;
+  const std::string base = BaseModel(temp);
+  const std::vector<std::string> sets = {"policy.dropout=0.3",
+                                         "policy.rslora=true",
+                                         "policy.rank_pattern=[\"layers.0.mlp.down_proj=3\"]",
+                                         "policy.alpha_pattern=[\"(q|k)_proj=8\"]",
+                                         "policy.learning_rates=[\"lora_B=4\"]",
+                                         "policy.frozen=[\"layers.1.*lora_A\"]"};
+  const auto line = [&](const std::string& out, int64_t steps, size_t without,
+                        std::vector<std::string> more = {}) {
+    for (size_t i = 0; i < sets.size(); ++i)
+      if (i != without) more.insert(more.end(), {"--set", sets[i]});
+    return ToyLine(base, out, steps, more);
+  };
+  const size_t all = sets.size();
+  const auto run = RunPlumb(line(temp / "whole", 4, all));
+  ASSERT_EQ(run.code, 0) << run.err;
+  ASSERT_EQ(RunPlumb(line(temp / "parts", 2, all)).code, 0);
+  const auto resumed = RunPlumb(line(temp / "parts", 4, all, {"--resume"}));
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  std::string command = "timeout 120 " + plumb::testing::BinaryPath("plumb");
+  for (const std::string& word : line(temp / "processes", 4, all, {"--roles", "processes"}))
+    command += " '" + word + "'";
+  ASSERT_EQ(std::system((command + " >" + (temp / "out") + " 2>&1").c_str()), 0)
+      << Read(temp / "out");
+  const auto whole = Summary(temp / "whole");
+  for (const char* other : {"parts", "processes"}) {
+    for (const char* hash : {"policy_digest", "weights_sha256", "optimizer_sha256"}) {
+      EXPECT_EQ(Summary(temp / other)[hash], whole[hash]) << other << " " << hash;
+    }
+  }
+  for (size_t i = 0; i < sets.size(); ++i) {
+    const std::string out = temp / ("without" + std::to_string(i));
+    ASSERT_EQ(RunPlumb(line(out, 1, i)).code, 0) << sets[i];
+    const std::string first = temp / "one";
+    if (i == 0) {
+      ASSERT_EQ(RunPlumb(line(first, 1, all)).code, 0);
+    }
+    EXPECT_NE(Summary(out)["weights_sha256"], Summary(first)["weights_sha256"]) << sets[i];
+  }
+  // The rates may change in a resume, what the checkpoint holds may not.
+  const auto refused = RunPlumb(line(temp / "parts", 6, 1, {"--resume"}));
+  EXPECT_NE(refused.code, 0);
+  EXPECT_TRUE(Has(refused.err, "policy.rslora")) << refused.err;
+  EXPECT_EQ(RunPlumb(line(temp / "parts", 6, 4, {"--resume"})).code, 0);
+}
+
+TEST(AdapterTrainTest, AnAdapterAndItsBaseBecomeOneModel) {
+  const TempFolder temp;
+  const std::string base = BaseModel(temp);
+  const auto run = RunPlumb(ToyLine(base, temp / "lora", 6, {"--set", "policy.rslora=true"}));
+  ASSERT_EQ(run.code, 0) << run.err;
+  const auto merged = RunPlumb({"convert", temp / "lora", temp / "merged"});
+  ASSERT_EQ(merged.code, 0) << merged.err;
+  EXPECT_TRUE(RealFileSystem().Exists(temp / "merged/tokenizer.json"));
+  EXPECT_FALSE(RealFileSystem().Exists(temp / "merged/adapter_config.json"));
+  // In float32 the same answers: before, within and after.
+  const auto answers = [&](const std::string& model, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> line = {"generate",         model, "--prompt", "1+2=",   "--greedy",
+                                     "--max-new-tokens", "8",   "--dtype",  "float32"};
+    line.insert(line.end(), more.begin(), more.end());
+    const auto out = RunPlumb(line);
+    EXPECT_EQ(out.code, 0) << out.err;
+    return out.out;
+  };
+  const std::string unmerged = answers(temp / "lora");
+  EXPECT_EQ(answers(temp / "merged"), unmerged);
+  EXPECT_EQ(answers(temp / "lora", {"--merge"}), unmerged);
+  EXPECT_NE(DigestIn(temp / "merged"), DigestIn(base));
+  const auto twice = RunPlumb({"convert", temp / "lora", temp / "merged"});
+  EXPECT_EQ(twice.code, 8) << twice.err;
+  EXPECT_EQ(RunPlumb({"convert", temp / "lora", temp / "merged", "--overwrite"}).code, 0);
+  const auto whole = RunPlumb({"convert", temp / "merged", temp / "again"});
+  EXPECT_EQ(whole.code, 2);
+  EXPECT_TRUE(Has(whole.err, "is a model folder as it is")) << whole.err;
+  const auto onto_base = RunPlumb({"convert", temp / "lora", base, "--overwrite"});
+  EXPECT_EQ(onto_base.code, 2);
+  EXPECT_TRUE(RealFileSystem().Exists(base + "/model.safetensors"));
+  EXPECT_EQ(RunPlumb({"generate", base, "--merge", "--prompt", "1"}).code, 2);
+}
+
 TEST(AdapterTrainTest, DpoStartsAtTheBaseAndLearns) {
   const TempFolder temp;
   const std::string base = BaseModel(temp);
@@ -153,7 +237,27 @@ TEST(AdapterTrainTest, WhatDoesNotGoTogetherIsSaid) {
                                "--set", "policy.adapter=lora"});
   EXPECT_EQ(alone.code, 2);
   EXPECT_TRUE(Has(alone.err, "model.path")) << alone.err;
+  for (const auto& [set, words] :
+       {std::pair("policy.rank_pattern=[\"q_proj\"]", "write \"pattern=number\""),
+        {"policy.rank_pattern=[\"q_proj=1.5\"]", "a rank is a whole number"},
+        {"policy.alpha_pattern=[\"q_proj=-1\"]", "an alpha is positive"},
+        {"policy.learning_rates=[\"q_proj=0\"]", "policy.frozen names what is not trained"},
+        {"policy.rslora=true", "policy.rslora needs policy.adapter = \"lora\""},
+        {"policy.dropout=0.1", "policy.dropout needs policy.adapter = \"lora\""}}) {
+    const auto refused =
+        RunPlumb({"train", SourcePath("configs/toy_grpo.toml"), "--out", temp / "x", "--set", set});
+    EXPECT_EQ(refused.code, 2);
+    EXPECT_TRUE(Has(refused.err, words)) << refused.err;
+  }
   const std::string base = BaseModel(temp);
+  const auto on_gpu = RunPlumb(
+      ToyLine(base, temp / "z", 1, {"--set", "policy.dropout=0.1", "--set", "run.device=cuda"}));
+  EXPECT_EQ(on_gpu.code, 2);
+  EXPECT_TRUE(Has(on_gpu.err, "policy.dropout is computed on the CPU only")) << on_gpu.err;
+  const auto nothing =
+      RunPlumb(ToyLine(base, temp / "z", 1, {"--set", "policy.frozen=[\"nope\"]"}));
+  EXPECT_EQ(nothing.code, 2);
+  EXPECT_TRUE(Has(nothing.err, "matches no parameter that is trained")) << nothing.err;
   const auto unknown =
       RunPlumb(ToyLine(base, temp / "y", 1, {"--set", "policy.targets=[\"query\"]"}));
   EXPECT_EQ(unknown.code, 2);

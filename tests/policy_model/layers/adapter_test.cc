@@ -536,8 +536,11 @@ TEST(AdapterTest, OtherKindsOfAdaptersAreRefused) {
   std::ifstream in(path);
   const Json plain = Json::parse(in);
   EXPECT_EQ(ReadAdapterConfig(folder.path()).spec, AdapterSpec{});
+  Json many = Json::object();
+  for (int i = 0; i < 10'000; ++i) many["module" + std::to_string(i)] = 2;
   for (const auto& [key, value] :
        std::initializer_list<std::pair<const char*, Json>>{{"peft_type", "LOHA"},
+                                                           {"rank_pattern", many},
                                                            {"use_dora", true},
                                                            {"use_rslora", "yes"},
                                                            {"lora_dropout", 1},
