@@ -1,7 +1,7 @@
 // A whole model on the CPU: decoding and the train step, in tokens a second and in processor time.
 //
 //   model_bench decode MODEL [--batch 32] [--prompt 32] [--new 64] ...
-//   model_bench train  MODEL [--sequences 4] [--length 512] [--steps 3] ...
+//   model_bench train  MODEL [--sequences 4] [--length 512] [--steps 3] [--adapter RANK] ...
 //     both: [--dtype bfloat16|float32] [--threads 2] [--rounds 3]
 // MODEL is a Hugging Face directory, or `tiny`: the demo's shape with drawn weights.
 //
@@ -10,7 +10,8 @@
 // than the clock on a machine that others use). One round comes first untimed. A wrong result is
 // not timed: decoding must repeat its tokens in every round, and the train step's log-probs must be
 // finite and below 0. decode is greedy over random prompts, every sample runs to the limit; train
-// is forward, a policy gradient's derivatives, backward and AdamW over packed sequences.
+// is forward, a policy gradient's derivatives, backward and AdamW over packed sequences, of the
+// whole model or of a LoRA on all its linear layers.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -38,7 +39,7 @@ namespace {
 struct Arguments {
   std::string mode, model, dtype = "bfloat16";
   int64_t batch = 32, prompt = 32, fresh = 64, sequences = 4, length = 512, steps = 3, rounds = 3,
-          threads = 2;
+          threads = 2, adapter = 0;
 };
 
 [[noreturn]] void Fail(const std::string& why) {
@@ -51,7 +52,8 @@ Arguments Parse(int argc, char** argv) {
   if (argc < 3)
     Fail(
         "usage: model_bench decode|train MODEL [--batch N] [--prompt N] [--new N] [--sequences N] "
-        "[--length N] [--steps N] [--rounds N] [--threads N] [--dtype bfloat16|float32]");
+        "[--length N] [--steps N] [--adapter RANK] [--rounds N] [--threads N] [--dtype "
+        "bfloat16|float32]");
   a.mode = argv[1];
   a.model = argv[2];
   for (int i = 3; i + 1 < argc; i += 2) {
@@ -61,9 +63,9 @@ Arguments Parse(int argc, char** argv) {
       continue;
     }
     const std::pair<std::string_view, int64_t*> numbers[] = {
-        {"--batch", &a.batch},         {"--prompt", &a.prompt},  {"--new", &a.fresh},
-        {"--sequences", &a.sequences}, {"--length", &a.length},  {"--steps", &a.steps},
-        {"--rounds", &a.rounds},       {"--threads", &a.threads}};
+        {"--batch", &a.batch},         {"--prompt", &a.prompt},   {"--new", &a.fresh},
+        {"--sequences", &a.sequences}, {"--length", &a.length},   {"--steps", &a.steps},
+        {"--rounds", &a.rounds},       {"--threads", &a.threads}, {"--adapter", &a.adapter}};
     const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
                                      [&](const auto& n) { return n.first == name; });
     if (found == std::end(numbers)) Fail("no option " + std::string(name));
@@ -95,13 +97,15 @@ policy_model::ModelShape TinyShape() {
 struct Usage {
   double user = 0, system = 0;
   int64_t faults = 0;
+  double peak_mb = 0;  // of resident memory
   static Usage Now() {
     rusage r;
     getrusage(RUSAGE_SELF, &r);
     const auto seconds = [](const timeval& t) {
       return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
     };
-    return {seconds(r.ru_utime), seconds(r.ru_stime), r.ru_minflt};
+    return {seconds(r.ru_utime), seconds(r.ru_stime), r.ru_minflt,
+            static_cast<double>(r.ru_maxrss) / 1024};
   }
 };
 
@@ -123,11 +127,12 @@ void Measure(const Arguments& a, int64_t tokens, const std::function<void()>& ro
       "{\"bench\": \"%s\", \"dtype\": \"%s\", \"threads\": %lld, \"tokens\": %lld, \"seconds\": "
       "%.4f, "
       "\"tokens_per_s\": %.2f, \"user_s\": %.3f, \"system_s\": %.3f, \"page_faults\": %lld, "
-      "\"rounds\": %lld}\n",
+      "\"rounds\": %lld, \"peak_mb\": %.1f}\n",
       a.mode.c_str(), a.dtype.c_str(), static_cast<long long>(a.threads),
       static_cast<long long>(tokens), median, static_cast<double>(tokens) / median,
       after.user - before.user, after.system - before.system,
-      static_cast<long long>(after.faults - before.faults), static_cast<long long>(a.rounds));
+      static_cast<long long>(after.faults - before.faults), static_cast<long long>(a.rounds),
+      after.peak_mb);
 }
 
 std::vector<int32_t> RandomTokens(uint64_t key, int64_t count, int64_t vocab) {
@@ -215,6 +220,7 @@ int main(int argc, char** argv) {
         dtype);
     if (a.model == "tiny") weights.Initialise(1, 0.02);
     else weights.Load(a.model);
+    if (a.adapter > 0) weights.AddAdapter({.rank = a.adapter, .alpha = 16}, 1);
     if (a.mode == "decode") Decode(a, weights, dtype);
     else Train(a, weights, dtype);
   } catch (const Error& e) {

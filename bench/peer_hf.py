@@ -1,7 +1,9 @@
 """transformers in bfloat16 on the CPU: greedy decoding and the train step (forward, backward, AdamW), as bench/model_bench.cc
-does them. Prints the same JSON object. Run by bench/compare.py."""
+does them. With --adapter the train step is that of a LoRA by PEFT on a bfloat16 base. Prints the same JSON object. Run by
+bench/compare.py and bench/in_turns.py."""
 import argparse
 import json
+import resource
 import time
 
 import torch
@@ -10,7 +12,7 @@ from transformers import AutoModelForCausalLM
 parser = argparse.ArgumentParser()
 parser.add_argument("mode", choices=["decode", "train"])
 parser.add_argument("model")
-for name, default in dict(batch=32, prompt=32, new=64, sequences=4, length=512, steps=3, rounds=3, threads=2).items():
+for name, default in dict(batch=32, prompt=32, new=64, sequences=4, length=512, steps=3, rounds=3, threads=2, adapter=0).items():
     parser.add_argument(f"--{name}", type=int, default=default)
 args = parser.parse_args()
 torch.set_num_threads(args.threads)
@@ -20,13 +22,17 @@ torch.manual_seed(1)
 def measure(tokens, one_round):
     one_round()
     seconds = []
+    before = resource.getrusage(resource.RUSAGE_SELF)
     for _ in range(args.rounds):
         begin = time.perf_counter()
         one_round()
         seconds.append(time.perf_counter() - begin)
     median = sorted(seconds)[len(seconds) // 2]
+    after = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({"bench": args.mode, "dtype": "bfloat16", "threads": args.threads, "tokens": tokens, "seconds": median,
-                      "tokens_per_s": tokens / median, "rounds": args.rounds}))
+                      "tokens_per_s": tokens / median, "rounds": args.rounds,
+                      "user_s": after.ru_utime - before.ru_utime,
+                      "system_s": after.ru_stime - before.ru_stime, "peak_mb": after.ru_maxrss / 1024}))
 
 
 if args.mode == "decode":
@@ -42,9 +48,14 @@ if args.mode == "decode":
     measure(args.batch * args.new, decode)
 else:
     # The master weights and AdamW's state in float32, the products in bfloat16: what Plumb keeps too.
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).train()
+    # A base that is not trained is in bfloat16 on both sides, PEFT holds the adapter in float32.
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16 if args.adapter else torch.float32).train()
     model.config.use_cache = False
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, betas=(0.9, 0.95), weight_decay=0.0)
+    if args.adapter:
+        from peft import LoraConfig, get_peft_model
+        model = get_peft_model(model, LoraConfig(r=args.adapter, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, betas=(0.9, 0.95), weight_decay=0.0)
     tokens = torch.randint(0, model.config.vocab_size, (args.sequences, args.length))
 
     def train():
@@ -52,7 +63,7 @@ else:
             with torch.autocast("cpu", dtype=torch.bfloat16):
                 loss = model(input_ids=tokens, labels=tokens).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
             assert torch.isfinite(loss)

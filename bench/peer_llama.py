@@ -1,8 +1,10 @@
 """llama.cpp on the CPU through its batch interface: greedy decoding of several sequences at once from an f16 GGUF. Prints the
-JSON object of bench/model_bench.cc. The clock runs over prompts and new tokens, as there. Run by bench/compare.py."""
+JSON object of bench/model_bench.cc. The clock runs over prompts and new tokens, as there. Run by bench/compare.py and
+bench/in_turns.py."""
 import argparse
 import json
 import random
+import resource
 import time
 
 import llama_cpp
@@ -70,11 +72,14 @@ def one_round():
 
 first = one_round()
 seconds = []
+before = resource.getrusage(resource.RUSAGE_SELF)
 for _ in range(args.rounds):
     begin = time.perf_counter()
     assert one_round() == first, "llama.cpp gave other tokens for the same prompts"
     seconds.append(time.perf_counter() - begin)
+after = resource.getrusage(resource.RUSAGE_SELF)
 median = sorted(seconds)[len(seconds) // 2]
 tokens = args.batch * args.new
 print(json.dumps({"bench": "decode", "dtype": "f16", "threads": args.threads, "tokens": tokens, "seconds": median,
-                  "tokens_per_s": tokens / median, "rounds": args.rounds}))
+                  "tokens_per_s": tokens / median, "rounds": args.rounds,
+                  "user_s": after.ru_utime - before.ru_utime, "system_s": after.ru_stime - before.ru_stime}))

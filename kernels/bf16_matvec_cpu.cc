@@ -41,12 +41,16 @@ struct Tail {
 template <int Rows>
 PLUMB_INLINE FloatLanes Tiled(const BFloat16* const* x, const BFloat16* const* w, int64_t k) {
   constexpr int kColumns = kTile / Rows;
-  // Rows of w are too short for the processor to foresee where the next tile begins: ask for it
-  // now.
+  // Of one row of x, w is read from front to back, which the processor foresees best: one output at
+  // a time and no asking ahead (docs/benchmarks.md). Of more, rows of w are too short for it to
+  // foresee where the next tile begins: ask for it now.
+  constexpr bool kStreamed = Rows == 1;
   const int64_t ahead = std::max(kColumns, 8) * k;
   // All outputs at once, or as many as have room in registers.
   constexpr int kRowsAtOnce = std::min(Rows, kSums >= kTile ? kTile : 4),
-                kColumnsAtOnce = kSums >= kTile ? kColumns : std::max(1, 4 / kRowsAtOnce);
+                kColumnsAtOnce = kStreamed        ? 1
+                                 : kSums >= kTile ? kColumns
+                                                  : std::max(1, 4 / kRowsAtOnce);
   FloatLanes sum[kTile];
   const int64_t whole = k / kStep * kStep;
   for (int c0 = 0; c0 < kColumns; c0 += kColumnsAtOnce) {
@@ -60,8 +64,9 @@ PLUMB_INLINE FloatLanes Tiled(const BFloat16* const* x, const BFloat16* const* w
         for (int c = 0; c < kColumnsAtOnce; ++c) {
           const BFloat16* from = w[c0 + c] + p;
           const Chunk b = LoadChunk(from);
-          __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) +
-                                                           ahead * sizeof(BFloat16)));
+          if (!kStreamed)
+            __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(from) +
+                                                             ahead * sizeof(BFloat16)));
 #pragma GCC unroll 8
           for (int r = 0; r < kRowsAtOnce; ++r) part[r][c] = MultiplyAdd(part[r][c], a[r], b);
         }

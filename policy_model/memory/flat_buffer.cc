@@ -1,6 +1,7 @@
 #include "policy_model/memory/flat_buffer.h"
 
 #include <ATen/ATen.h>
+#include <sys/mman.h>
 
 #include <utility>
 
@@ -28,6 +29,16 @@ at::Tensor OnHost(const void* data, int64_t n, DType dtype) {
                        at::TensorOptions().dtype(TypeOf(dtype)).device(at::kCPU));
 }
 
+// A step reads every weight once: with entries of 4 KiB the address translation costs as much as
+// the data does (docs/benchmarks.md). Advice only, before the first byte is written.
+void AskForHugePages(void* data, size_t bytes) {
+  constexpr uintptr_t kPage = 4096;
+  const auto begin = (reinterpret_cast<uintptr_t>(data) + kPage - 1) / kPage * kPage,
+             end = (reinterpret_cast<uintptr_t>(data) + bytes) / kPage * kPage;
+  if (bytes >= (size_t{4} << 20))
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+}
+
 }  // namespace
 
 FlatBuffer::FlatBuffer(const Stream& stream, DType dtype, int64_t elements)
@@ -44,7 +55,9 @@ FlatBuffer::FlatBuffer(const Stream& stream, DType dtype, int64_t elements)
   try {
     // 4 KiB alignment: over-allocate and shift.
     tensor =
-        std::make_shared<at::Tensor>(at::zeros({static_cast<int64_t>(bytes()) + 4096}, options));
+        std::make_shared<at::Tensor>(at::empty({static_cast<int64_t>(bytes()) + 4096}, options));
+    if (device().is_cpu()) AskForHugePages(tensor->data_ptr(), tensor->nbytes());
+    tensor->zero_();
   } catch (...) {
     RethrowOutOfMemory(device(), static_cast<int64_t>(bytes()));
   }
