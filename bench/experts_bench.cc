@@ -1,0 +1,175 @@
+// A layer of experts beside a dense one of equal active width, in tokens a processor second.
+//
+//   experts_bench [--experts 16] [--per-token 2] [--hidden 512] [--width 512] [--tokens 2048]
+//                 [--rounds 5] [--threads 1]
+//
+// The dense feed-forward part has per-token x width; both run forward alone, and forward and
+// backward with all gradients, turn by turn in each round, in float32. Prints one JSON object:
+// medians of tokens a processor second. A wrong result is not timed: both outputs have to be
+// finite.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+#include <vector>
+
+#include "common/base/rng.h"
+#include "policy_model/layers/experts_stage.h"
+#include "policy_model/transformer.h"
+
+namespace plumb::policy_model {
+namespace {
+
+struct Arguments {
+  int64_t experts = 16, per_token = 2, hidden = 512, width = 512, tokens = 2048, rounds = 5,
+          threads = 1;
+};
+
+[[noreturn]] void Fail(const char* why, std::string_view what = {}) {
+  std::fprintf(stderr, "experts_bench: %s %.*s\n", why, static_cast<int>(what.size()), what.data());
+  std::exit(2);
+}
+
+Arguments Parse(int argc, char** argv) {
+  Arguments a;
+  if (argc % 2 == 0) Fail("the last option has no value");
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string_view name = argv[i];
+    const std::pair<std::string_view, int64_t*> numbers[] = {
+        {"--experts", &a.experts}, {"--per-token", &a.per_token}, {"--hidden", &a.hidden},
+        {"--width", &a.width},     {"--tokens", &a.tokens},       {"--rounds", &a.rounds},
+        {"--threads", &a.threads}};
+    const auto* found = std::find_if(std::begin(numbers), std::end(numbers),
+                                     [&](const auto& n) { return n.first == name; });
+    if (found == std::end(numbers)) Fail("no option", name);
+    char* end = nullptr;
+    *found->second = std::strtoll(argv[i + 1], &end, 10);
+    if (*end != 0 || *found->second < 1) Fail("a number from 1 on belongs to", name);
+  }
+  return a;
+}
+
+double ProcessorSeconds() {
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return seconds(use.ru_utime) + seconds(use.ru_stime);
+}
+
+// One layer's feed-forward part with drawn weights and inputs.
+class Layer {
+ public:
+  Layer(const ModelShape& shape, int64_t tokens)
+      : weights_(shape, Device::kCpu, DType::kFloat32),
+        grad_(Device::kCpu, DType::kFloat32, weights_.flat().elements()),
+        tokens_(tokens),
+        in_(static_cast<size_t>(tokens * shape.hidden)),
+        out_(in_.size()),
+        d_(in_.size()) {
+    weights_.Initialise(1, 0.02);
+    RandomStream random(2, 2);
+    for (float& x : in_) x = random.NextNormal();
+    for (float& x : d_) x = random.NextNormal();
+    const LayerSpec& spec = weights_.table().plan().layers[0];
+    const LayerSlices& at = weights_.table().layer(0);
+    if (spec.experts.there()) {
+      routing_.load.emplace_back();
+      stage_ = std::make_unique<ExpertsStage>(shape.hidden, spec, at, 0, 0);
+    } else {
+      stage_ = std::make_unique<FfnStage>(shape.hidden, spec, at);
+    }
+  }
+
+  // Processor seconds of one pass.
+  double Run(bool backward) {
+    const double begin = ProcessorSeconds();
+    if (!routing_.load.empty()) routing_.Begin({}, tokens_, weights_.shape().experts.per_token);
+    AttentionShape attention;
+    attention.tokens = tokens_;
+    PackedPass pass{{{.stream = Device::kCpu, .dtype = DType::kFloat32},
+                     weights_,
+                     {},
+                     routing_.load.empty() ? nullptr : &routing_},
+                    attention,
+                    nullptr,
+                    backward,
+                    saved_,
+                    scratch_};
+    saved_.Begin();
+    scratch_.Begin();
+    stage_->PlanForward(pass);
+    if (backward) stage_->PlanBackward(pass);
+    saved_.Commit();
+    scratch_.Commit();
+    stage_->Forward(pass, in_.data(), false, out_.data());
+    if (backward) {
+      pass.grad = grad_;
+      stage_->Backward(pass, d_.data(), in_.data(), false, out_.data());
+    }
+    const double seconds = ProcessorSeconds() - begin;
+    for (const float x : out_) {
+      if (!std::isfinite(x)) Fail("a result is not finite");
+    }
+    return seconds;
+  }
+
+ private:
+  Weights weights_;
+  FlatBuffer grad_;
+  const int64_t tokens_;
+  std::vector<float> in_, out_, d_;
+  Routing routing_;
+  std::unique_ptr<Stage> stage_;
+  Arena saved_{Device::kCpu}, scratch_{Device::kCpu};
+};
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+}  // namespace
+
+int Bench(int argc, char** argv) {
+  const Arguments a = Parse(argc, argv);
+  SetThreads(static_cast<int>(a.threads));
+  ModelShape shape = {.family = "plumb",
+                      .layers = 1,
+                      .hidden = a.hidden,
+                      .heads = 1,
+                      .kv_heads = 1,
+                      .head_dim = 64,
+                      .ffn = a.per_token * a.width,
+                      .vocab = 8,
+                      .max_positions = 8};
+  Layer dense(shape, a.tokens);
+  shape.experts = {.count = a.experts, .widths = {a.width}, .per_token = a.per_token};
+  Layer experts(shape, a.tokens);
+  std::vector<double> seconds[4];
+  for (int64_t round = 0; round <= a.rounds; ++round) {
+    for (const bool backward : {false, true}) {
+      const double e = experts.Run(backward), d = dense.Run(backward);
+      if (round == 0) continue;  // memory is taken
+      seconds[backward ? 2 : 0].push_back(e);
+      seconds[backward ? 3 : 1].push_back(d);
+    }
+  }
+  const auto rate = [&](int which) {
+    return static_cast<double>(a.tokens) / Median(seconds[which]);
+  };
+  std::printf(
+      "{\"experts_forward\": %.0f, \"dense_forward\": %.0f, \"experts_train\": %.0f, "
+      "\"dense_train\": %.0f}\n",
+      rate(0), rate(1), rate(2), rate(3));
+  return 0;
+}
+
+}  // namespace plumb::policy_model
+
+int main(int argc, char** argv) { return plumb::policy_model::Bench(argc, argv); }
