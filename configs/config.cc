@@ -2,6 +2,7 @@
 #include "configs/config.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -110,6 +111,38 @@ void ValidatePatterns(const PolicyConfig& policy, Problems& p) {
   check("policy.learning_rates", policy.learning_rates,
         "a factor is positive (policy.frozen names what is not trained)",
         [](double v) { return v > 0; });
+}
+
+void ValidateExperts(const Config& c, Problems& p) {
+  const ExpertsConfig& e = c.experts;
+  p.Require(e.capacity_noise == 0 || e.capacity > 0,
+            "experts.capacity_noise varies a capacity: set experts.capacity.");
+  if (e.count == 0) return;
+  p.Require(c.model.path.empty(),
+            "experts.count is of a new model: the one of model.path says itself what it has.");
+  p.Require(e.per_token <= e.count, "experts.per_token is larger than experts.count.");
+  p.Require(e.first_dense < c.model.layers,
+            "experts.first_dense leaves no layer of model.layers that has experts.");
+  p.Require(e.groups >= 1 && e.groups <= e.count && e.count % e.groups == 0,
+            "experts.groups has to divide experts.count.");
+  p.Require(e.groups_per_token <= e.groups,
+            "experts.groups_per_token is larger than "
+            "experts.groups.");
+  p.Require(e.groups < 1 || e.groups_per_token > e.groups ||
+                e.per_token <= e.groups_per_token * (e.count / e.groups),
+            "experts.groups_per_token groups hold fewer than experts.per_token experts.");
+  p.Require(!e.shared_gate || e.shared > 0,
+            "experts.shared_gate weighs shared experts: set "
+            "experts.shared.");
+  for (const std::string& width : e.widths) {
+    const auto number = [&] {
+      int64_t n = 0;
+      const auto [end, error] = std::from_chars(width.data(), width.data() + width.size(), n);
+      return error == std::errc() && end == width.data() + width.size() ? n : 0;
+    }();
+    p.Require(number >= 1 && number <= 1 << 24,
+              "experts.widths holds \"" + width + "\", which is no width.");
+  }
 }
 
 void ValidatePolicy(const Config& c, Problems& p) {
@@ -334,6 +367,7 @@ std::vector<std::string> Validate(const Config& config) {
   c.Visit(ranges);
   ValidateRun(c.run, p);
   ValidateModel(c.model, p);
+  ValidateExperts(c, p);
   ValidatePolicy(c, p);
   ValidateData(c.data, p);
   ValidateOffline(c, p);

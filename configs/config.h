@@ -98,6 +98,7 @@ struct ExpertsConfig {
   int64_t count = 0;  // experts a layer; 0: one dense feed-forward part
   int64_t per_token = 2;
   int64_t shared = 0;               // experts that every token has besides
+  bool shared_gate = false;         // what they give is weighed by a sigmoid
   std::vector<std::string> widths;  // of the experts in order, repeated; empty: model.ffn
   int64_t first_dense = 0;          // first layers that stay dense
   Router router = Router::kSoftmax;
@@ -110,7 +111,6 @@ struct ExpertsConfig {
   double z_coef = 0;     // of the router's z loss
   double capacity = 0;   // of an expert, in shares of an equal load; 0: nothing is dropped
   double capacity_noise = 0;
-  bool replay = true;  // the learner uses the experts that the actor recorded
   template <class V>
   void Visit(V& v);
 };

@@ -88,6 +88,8 @@ void ExpertsConfig::Visit(V& v) {
   v({"per_token", "1", "experts that a token goes to", "num_experts_per_tok", AtLeast(1)},
     per_token);
   v({"shared", "1", "experts that every token has besides", AtLeast(0)}, shared);
+  v({"shared_gate", "bool", "a sigmoid of the token weighs what the shared experts give"},
+    shared_gate);
   v({"widths", "1", "of the experts in order, repeated; empty: model.ffn each"}, widths);
   v({"first_dense", "1", "first layers that stay dense", AtLeast(0)}, first_dense);
   v({"router", "name", "what makes weights of the router's logits"}, router);
@@ -106,8 +108,6 @@ void ExpertsConfig::Visit(V& v) {
      AtLeast(0)},
     capacity);
   v({"capacity_noise", "1", "random share added to it in training", AtLeast(0)}, capacity_noise);
-  v({"replay", "bool", "the learner takes the experts that the actor chose for each token"},
-    replay);
 }
 
 template <class V>

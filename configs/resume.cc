@@ -43,10 +43,10 @@ constexpr Row kTable[] = {
      "layers hidden heads kv_heads ffn max_positions tied rope_theta norms window global_every",
      kShape},
     {"experts",
-     "count per_token shared widths first_dense router renormalize temperature groups "
+     "count per_token shared shared_gate widths first_dense router renormalize temperature groups "
      "groups_per_token",
      kShape},
-    {"experts", "bias_rate aux_coef z_coef capacity capacity_noise replay", nullptr},
+    {"experts", "bias_rate aux_coef z_coef capacity capacity_noise", nullptr},
     {"model", "init_std", "the run began with weights drawn by it"},
     {"model", "vocabulary", "stored answers are tokens of it"},
     {"policy", "adapter rank alpha targets rslora rank_pattern alpha_pattern frozen tasks",

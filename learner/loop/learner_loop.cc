@@ -80,7 +80,8 @@ LearnerLoop::LearnerLoop(const configs::Config& config, policy_model::Weights& w
       sft_heldout_(sft_heldout),
       transformer_(weights.shape(), weights.flat().stream(), weights.flat().dtype()),
       train_(transformer_, config.optimizer.micro_batch_tokens),
-      own_optimizer_(weights, config.optimizer, TrainingRulesOf(config)) {
+      own_optimizer_(weights, config.optimizer, TrainingRulesOf(config)),
+      balance_(config.experts, config.run.seed, transformer_, weights, own_optimizer_) {
   transformer_.RecomputeLayers(config.optimizer.recompute == configs::Recompute::kLayer);
 }
 
@@ -195,6 +196,9 @@ bool LearnerLoop::WarmStart(bool resume) {
   sft_counters_ = optimizer_.counters();
   bool due = false;  // a checkpoint; it waits for an update that is applied
   const auto on_step = [&](const SftStep& step, const SftResult& done) {
+    std::map<std::string, double> load;
+    balance_.End(load);
+    balance_.Begin(ExpertBalance::Phase::kWarmStart, done.steps);
     if (optimizer_.counters().skipped_in_a_row == 0) {
       sft_ = done;
       sft_counters_ = optimizer_.counters();
@@ -208,6 +212,7 @@ bool LearnerLoop::WarmStart(bool resume) {
     }
     return !Stop();
   };
+  balance_.Begin(ExpertBalance::Phase::kWarmStart, sft_.steps);
   try {
     sft_ = RunSft(train_, weights_, optimizer_, config_.sft, config_.run.seed, sft_train_,
                   sft_heldout_, on_step, sft_);
@@ -293,7 +298,9 @@ std::optional<StepLoop::Step> LearnerLoop::Train(int64_t step, double learning_r
   out.taught = AnyUsable(own);
   CheckAnswers([&] { scoreless_.Add(own, step); });
   CRASH_POINT("before_update");
+  balance_.Begin(ExpertBalance::Phase::kTraining, step);
   out.metrics = algorithm_->Train(groups, learning_rate, step);
+  balance_.End(out.metrics);
   const auto t2 = SteadyClock::now();
   Publish(step + 1);
   const auto t3 = SteadyClock::now();

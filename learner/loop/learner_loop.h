@@ -25,6 +25,7 @@
 #include "learner/algorithms/algorithm.h"
 #include "learner/algorithms/scoreless.h"
 #include "learner/loop/step_loop.h"
+#include "learner/update/expert_balance.h"
 #include "learner/update/train_step.h"
 
 namespace plumb::learner {
@@ -63,6 +64,7 @@ class LearnerLoop : public StepLoop {
   policy_model::Transformer transformer_;
   TrainStep train_;
   Optimizer own_optimizer_;
+  ExpertBalance balance_;
   std::unique_ptr<ReferencePolicy> reference_;
   std::unique_ptr<Algorithm> algorithm_;
   ScorelessSteps scoreless_;

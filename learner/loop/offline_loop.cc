@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "learner/update/expert_balance.h"
 
 namespace plumb::learner {
 namespace {
@@ -16,7 +17,10 @@ class OfflineLoop : public StepLoop {
               Checkpoints& checkpoints, const LearnerHooks& hooks)
       : StepLoop(config, weights, optimizer, checkpoints, hooks, options.batch),
         options_(options),
-        objective_(objective) {}
+        objective_(objective) {
+    if (options.transformer)
+      balance_.emplace(config.experts, config.run.seed, *options.transformer, weights, optimizer);
+  }
 
  private:
   bool Prepare(bool, bool) override { return true; }
@@ -25,7 +29,9 @@ class OfflineLoop : public StepLoop {
     const auto begin = SteadyClock::now();
     const auto rows =
         OfflineBatch(objective_.size(), options_.batch, step, config_.run.seed, options_.shuffle);
+    if (balance_) balance_->Begin(ExpertBalance::Phase::kTraining, step);
     Step out{.metrics = objective_.Train(rows, learning_rate, step)};
+    if (balance_) balance_->End(out.metrics);
     out.metrics["time/train"] = std::chrono::duration<double>(SteadyClock::now() - begin).count();
     out.metrics["data/epoch"] =
         static_cast<double>((step + 1) * options_.batch) / static_cast<double>(objective_.size());
@@ -56,6 +62,7 @@ class OfflineLoop : public StepLoop {
 
   const OfflineOptions options_;
   OfflineObjective& objective_;
+  std::optional<ExpertBalance> balance_;
 };
 
 }  // namespace

@@ -19,12 +19,15 @@
 #include "learner/update/checkpoint.h"
 #include "learner/update/optimizer.h"
 #include "policy_model/memory/weights.h"
+#include "policy_model/transformer.h"
 
 namespace plumb::learner {
 
 struct OfflineOptions {
   int64_t batch = 16;   // rows an update
   bool shuffle = true;  // another order in every epoch
+  // What the objective trains with, for the load of its experts; nullptr: nobody looks after it.
+  policy_model::Transformer* transformer = nullptr;
 };
 
 // Uses run.steps, run.seed, run.checkpoint_every, eval.every and the learning-rate schedule of

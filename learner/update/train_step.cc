@@ -28,6 +28,16 @@ const std::vector<int32_t>& TrainStep::Split(std::span<const SequenceView> seque
   return plan_.Split(micro_batch_tokens_, together);
 }
 
+void TrainStep::SetShare(std::span<const SequenceView> sequences, int32_t first, int32_t last) {
+  const auto tokens = [&](size_t begin, size_t end) {
+    double n = 0;
+    for (size_t s = begin; s < end; ++s) n += static_cast<double>(sequences[s].tokens.size());
+    return n;
+  };
+  transformer_.SetRoutingShare(tokens(static_cast<size_t>(first), static_cast<size_t>(last)) /
+                               tokens(0, sequences.size()));
+}
+
 int64_t TrainStep::Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last) {
   batch_.Clear();
   scored_.clear();
@@ -130,6 +140,7 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
   uint32_t micro_batch = 0;
   for (int32_t last : Split(sequences, together)) {
     const int64_t spared = Pack(sequences, first, last);
+    SetShare(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;
     shared_tokens_ += spared;
@@ -177,6 +188,7 @@ void TrainStep::AccumulateValues(const policy_model::Weights& weights,
   int32_t first = 0;
   for (int32_t last : Split(sequences)) {
     const int64_t spared = Pack(sequences, first, last);
+    SetShare(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;
     shared_tokens_ += spared;

@@ -107,6 +107,8 @@ class TrainStep {
                           std::span<const SequenceView> sequences, int32_t together, bool entropy,
                           float temperature, const SequenceLoss& loss,
                           const policy_model::Gradients& grad, const SharedHead* shared);
+  // Of the routers' losses, a micro-batch takes the share of its tokens.
+  void SetShare(std::span<const SequenceView> sequences, int32_t first, int32_t last);
   // Packs sequences [first, last) of the last Split into batch_ and lists their scored tokens;
   // returns how many tokens it spared.
   int64_t Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last);

@@ -98,6 +98,8 @@ class Targets {
     }
     return wanted;
   }
+  bool all() const { return all_; }
+  const std::set<std::string>& there() const { return there_; }
   // `refused`: tensors that are linear and have no adapters.
   void CheckUsed(const std::vector<std::string>& refused) const {
     if (pattern_ && used_.empty()) {
@@ -116,9 +118,9 @@ class Targets {
             module.find("." + target + ".") == std::string::npos)
           continue;
         throw Error(ErrorCode::kUnsupported,
-                    "'" + target + "' names experts or their router (" + tensor +
-                        "), which have no adapters here: there are " + Joined(there_) + ", or " +
-                        kAllLinear + " for all of them",
+                    "'" + target + "' names " + module +
+                        ", which has no adapter in a model with experts: there are " +
+                        Joined(there_) + ", or " + kAllLinear + " for all of them",
                     kOption);
       }
       throw Error(ErrorCode::kInvalidArgument,
@@ -219,6 +221,9 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
   targets.CheckUsed(refused);
   ranks.CheckUsed();
   alphas.CheckUsed();
+  // PEFT's all-linear would reach experts, too.
+  if (targets.all() && !refused.empty())
+    spec_.targets.assign(targets.there().begin(), targets.there().end());
 }
 
 void WriteAdapterConfig(const AdapterSpec& spec, const std::string& base_model,

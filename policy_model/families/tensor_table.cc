@@ -148,6 +148,8 @@ void TensorTable::AddDense(int64_t l) {
   }
   s.down = Add(ours + "down", {h, spec.ffn}, true, TensorInit::kResidual,
                {{file + "mlp.down_proj.weight", h, SplitAxis::kColumns}});
+  // Other systems' adapters take its names for those of experts.
+  if (shape_.experts.count > 0) MarkExpert(0);
   if (spec.ffn_bias) {
     s.gate_up_bias = Add(ours + "gate_up_bias", {2 * spec.ffn}, false, TensorInit::kZeros,
                          {{file + "mlp.gate_proj.bias", spec.ffn, SplitAxis::kRows},
@@ -158,6 +160,7 @@ void TensorTable::AddDense(int64_t l) {
                   {{file + "mlp.gate_proj.weight", spec.ffn, SplitAxis::kRows},
                    {file + "mlp.up_proj.weight", spec.ffn, SplitAxis::kRows}},
                   named(names_.gate_up, ".weight"));
+  if (shape_.experts.count > 0) MarkExpert(0);
 }
 
 void TensorTable::AddExperts(int64_t l) {
@@ -177,10 +180,12 @@ void TensorTable::AddExperts(int64_t l) {
     }
     s.shared_down = Add(ours + "shared_down", {h, spec.shared_ffn}, true, TensorInit::kResidual,
                         {{shared + ".down_proj.weight", h, SplitAxis::kColumns}});
+    MarkExpert(0);
     s.shared_gate_up =
         Add(ours + "shared_gate_up", {2 * spec.shared_ffn, h}, true, TensorInit::kNormal,
             {{shared + ".gate_proj.weight", spec.shared_ffn, SplitAxis::kRows},
              {shared + ".up_proj.weight", spec.shared_ffn, SplitAxis::kRows}});
+    MarkExpert(0);
   }
   const auto of = [&](int64_t e, const char* name) {
     return experts + "." + std::to_string(e) + name;

@@ -40,7 +40,7 @@ enum class TensorInit : uint8_t {
 struct TensorEntry {
   std::string name;            // ours: "layers.3.qkv"
   std::vector<int64_t> shape;  // [rows, cols] or [n]
-  bool adapts = true;          // a linear part may have an adapter: experts and routers have none
+  bool adapts = true;          // a linear part may have an adapter
   bool decay = true;           // weight decay applies (matrices; not norms and biases)
   TensorInit init = TensorInit::kNormal;
   int64_t offset = 0;  // elements from the start of the flat buffer

@@ -49,6 +49,7 @@ int64_t WeightFiles(const std::string& folder) {
 void CountParameters(const ModelReportOptions& options, ModelReport& r) {
   const policy_model::TensorTable table(*r.shape);
   r.parameters = table.parameters();
+  r.active = table.active_parameters();
   for (const policy_model::TensorEntry& e : table.entries()) {
     if (e.offset == table.embedding()) r.embedding = e.elements;
     else if (e.offset == table.lm_head() || e.offset == table.score()) r.head = e.elements;
@@ -162,7 +163,15 @@ OrderedJson ModelReport::Json() const {
                   {"kv_heads", s.kv_heads}, {"head_dim", s.head_dim}, {"ffn", s.ffn},
                   {"vocab", s.vocab},       {"tied", s.tied},         {"window", s.window}};
   out["context"] = s.max_positions;
-  out["parameters"] = {{"total", parameters}, {"embedding", embedding}, {"head", head}};
+  out["parameters"] = {
+      {"total", parameters}, {"active", active}, {"embedding", embedding}, {"head", head}};
+  if (s.experts.count > 0) {
+    out["experts"] = {{"count", s.experts.count},
+                      {"per_token", s.experts.per_token},
+                      {"widths", s.experts.widths},
+                      {"shared", s.experts.shared_ffn},
+                      {"fused", s.experts.fused}};
+  }
   out["lora"] = {{"rank", adapter.rank},
                  {"alpha", adapter.alpha},
                  {"targets", adapter.targets},
@@ -202,7 +211,20 @@ std::string ModelReport::Text() const {
                       " for keys and values, feed-forward " + n(s.ffn) +
                       (s.window > 0 ? ", windows of " + n(s.window) : ""));
     line("context", n(s.max_positions) + " tokens");
-    line("parameters", Count(parameters) + ", of it embedding " + Count(embedding) +
+    if (s.experts.count > 0) {
+      std::string widths;
+      for (const int64_t width : s.experts.widths)
+        widths += (widths.empty() ? "" : ", ") + n(width);
+      line("experts", n(s.experts.count) + " a layer of width " + widths + ", " +
+                          n(s.experts.per_token) + " a token" +
+                          (s.experts.shared_ffn > 0
+                               ? ", shared ones of " + n(s.experts.shared_ffn) + " besides"
+                               : "") +
+                          (s.experts.fused ? ", in one tensor a layer" : ""));
+    }
+    line("parameters", Count(parameters) +
+                           (active < parameters ? " (" + Count(active) + " a token)" : "") +
+                           ", of it embedding " + Count(embedding) +
                            (s.tied ? " (also the head)" : ", head " + Count(head)));
     line("LoRA", (place.is_adapter() ? adapter.Text() + " (this adapter): "
                                      : "rank " + n(adapter.rank) + ", all linear parts: ") +

@@ -33,11 +33,12 @@ struct TrainMemory {
 
 struct ModelReport {
   ModelPlace place;
-  std::vector<std::string> problems;                // why it would not load; empty: it would
-  std::optional<policy_model::ModelShape> shape;    // empty: config.json could not be read
-  std::string dtype;                                // as stored
-  int64_t file_bytes = 0;                           // of its weights' files
-  int64_t parameters = 0, embedding = 0, head = 0;  // head: of its own, 0 where it is the embedding
+  std::vector<std::string> problems;              // why it would not load; empty: it would
+  std::optional<policy_model::ModelShape> shape;  // empty: config.json could not be read
+  std::string dtype;                              // as stored
+  int64_t file_bytes = 0;                         // of its weights' files
+  int64_t parameters = 0, active = 0;             // active: what a token goes through
+  int64_t embedding = 0, head = 0;                // head: of its own, 0 where it is the embedding
   // Of an adapter's folder: its own; else that of options.rank on every linear part.
   policy_model::AdapterSpec adapter;
   int64_t adapter_parameters = 0;

@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "run/report/headline.h"
 #include "run/report/html.h"
+#include "run/report/load_map.h"
 #include "run/report/page_files.h"
 #include "run/report/run_charts.h"
 #include "run/report/run_data.h"
@@ -112,7 +113,7 @@ void WriteReport(const std::string& run_folder, const std::string& output_html) 
     for (const auto& note : data.notes) page += "<li>" + EscapeHtml(note) + "</li>";
     page += "</ul>\n";
   }
-  page += TilesHtml(data) + Curves(charts) + SamplesHtml(data);
+  page += TilesHtml(data) + Curves(charts) + LoadMapHtml(data) + SamplesHtml(data);
   page += "<h2>Details</h2>\n" + FactsHtml(data) + AllMetrics(data) + Counters(data);
   if (data.config) {
     page += "<details><summary>Resolved recipe</summary><pre>" +

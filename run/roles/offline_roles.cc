@@ -69,7 +69,9 @@ class SftTraining {
   Offline Make(Policy& p) {
     return {.objective = std::make_unique<learner::SftObjective>(p.train, p.weights, p.optimizer,
                                                                  data_.train, data_.heldout),
-            .how = {.batch = p.config.sft.batch, .shuffle = p.config.data.shuffle},
+            .how = {.batch = p.config.sft.batch,
+                    .shuffle = p.config.data.shuffle,
+                    .transformer = &p.transformer},
             .identity = data_.identity,
             .counters = [this] {
               return std::map<std::string, int64_t>{
@@ -102,9 +104,10 @@ class PreferenceTraining {
   // Before a checkpoint replaces the weights: the reference is the policy of step 0.
   Offline Make(Policy& p) {
     const configs::PreferenceConfig& c = p.config.preference;
-    Offline out{.how = {.batch = c.batch, .shuffle = p.config.data.shuffle},
-                .identity = data_.identity,
-                .counters = [this] { return Counters(); }};
+    Offline out{
+        .how = {.batch = c.batch, .shuffle = p.config.data.shuffle, .transformer = &p.transformer},
+        .identity = data_.identity,
+        .counters = [this] { return Counters(); }};
     if (p.config.algorithm.name == AlgorithmName::kRewardModel) {
       modeling_ = std::make_unique<learner::RewardModeling>(p.transformer, p.weights, p.optimizer,
                                                             p.config.optimizer.micro_batch_tokens,

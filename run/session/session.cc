@@ -52,6 +52,28 @@ policy_model::ModelShape NewModelShape(const configs::ModelConfig& model, int32_
   return shape;
 }
 
+// A new model with experts is one of Plumb's own family.
+void AddExperts(const configs::ModelConfig& model, const configs::ExpertsConfig& experts,
+                policy_model::ModelShape& shape) {
+  if (experts.count == 0) return;
+  policy_model::ExpertsShape& e = shape.experts;
+  shape.family = "plumb";
+  e.count = experts.count;
+  e.per_token = experts.per_token;
+  for (const std::string& width : experts.widths) e.widths.push_back(std::stoll(width));
+  if (e.widths.empty()) e.widths = {model.ffn};
+  for (int64_t l = 0; experts.first_dense > 0 && l < model.layers; ++l)
+    e.dense.push_back(l < experts.first_dense ? 1 : 0);
+  e.sigmoid = experts.router == configs::Router::kSigmoid;
+  e.renormalize = experts.renormalize;
+  e.temperature = experts.temperature;
+  e.groups = experts.groups;
+  e.groups_per_token = experts.groups_per_token;
+  e.bias = true;  // always there, so that experts.bias_rate may begin in the middle of a run
+  e.shared_ffn = experts.shared * e.widths[0];
+  e.shared_gate = experts.shared_gate;
+}
+
 }  // namespace
 
 std::unique_ptr<Session> Session::Open(const std::string& path) {
@@ -67,6 +89,7 @@ std::unique_ptr<Session> Session::Open(const std::string& path) {
   kernels::CheckDevice(*device, "run.device");
   s.stream_ = OwnedStream(*device);
   s.ReadModel();
+  policy_model::CheckDeviceOf(s.shape_, *device);
   return session;
 }
 
@@ -105,6 +128,7 @@ void Session::ReadModel(bool scalar_head) {
   }
   s.tokenizer_ = Tokenizer::BuiltIn(NameOf(model.vocabulary));
   s.shape_ = NewModelShape(model, s.tokenizer_->size());
+  AddExperts(model, s.config_.experts, s.shape_);
   s.shape_.bos_token = s.tokenizer_->Find("<bos>");
   s.shape_.eos_tokens = {s.tokenizer_->Find("<eos>")};
   s.add_bos_ = s.shape_.bos_token >= 0;

@@ -14,6 +14,7 @@
 #include "common/base/rng.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/layers/routing.h"
+#include "policy_model/speed.h"
 #include "policy_model/transformer.h"
 #include "tests/testing/temp_folder.h"
 
@@ -340,15 +341,17 @@ TEST(ExpertsStageTest, Bfloat16IsNearFloat32) {
 }
 
 TEST(ExpertsStageTest, AdaptersGoWithAttentionAndAreRefusedOnExpertsByName) {
-  const ExpertsShape experts = {.count = 6, .widths = {24}, .per_token = 2};
+  const ExpertsShape experts = {
+      .count = 6, .widths = {24}, .per_token = 2, .dense = {1, 0, 0}, .shared_ffn = 8};
   Weights weights = Draw(experts);
-  for (const char* target : {"gate_proj", "experts", "gate", "mlp.experts.3.down_proj"}) {
+  for (const char* target : {"gate_proj", "experts", "gate", "mlp.experts.3.down_proj",
+                             "shared_expert", "layers.0.mlp.down_proj"}) {
     try {
       weights.AddAdapter({.rank = 2, .targets = {target}}, 1);
       ADD_FAILURE() << target;
     } catch (const Error& e) {
       EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
-      EXPECT_NE(std::string(e.what()).find(std::string("'") + target + "' names experts"),
+      EXPECT_NE(std::string(e.what()).find(std::string("'") + target + "' names model.layers."),
                 std::string::npos)
           << e.what();
     }
@@ -362,6 +365,8 @@ TEST(ExpertsStageTest, AdaptersGoWithAttentionAndAreRefusedOnExpertsByName) {
   EXPECT_EQ(names, (std::set<std::string>{"q_proj.lora_A", "q_proj.lora_B", "k_proj.lora_A",
                                           "k_proj.lora_B", "v_proj.lora_A", "v_proj.lora_B",
                                           "o_proj.lora_A", "o_proj.lora_B"}));
+  EXPECT_EQ(weights.adapters()[0]->adapter->spec().targets,
+            (std::vector<std::string>{"k_proj", "o_proj", "q_proj", "v_proj"}));
 }
 
 TEST(ExpertsStageTest, AGpuIsRefusedBeforeMemoryIsTaken) {
@@ -374,6 +379,22 @@ TEST(ExpertsStageTest, AGpuIsRefusedBeforeMemoryIsTaken) {
     EXPECT_EQ(e.code(), ErrorCode::kUnsupported);
     EXPECT_NE(std::string(e.what()).find("run.device = \"cpu\""), std::string::npos) << e.what();
   }
+}
+
+TEST(ExpertsStageTest, ActiveParametersAreThoseThatATokenGoesThrough) {
+  const ExpertsShape experts = {.count = 6,
+                                .widths = {8, 16},
+                                .per_token = 2,
+                                .dense = {1, 0, 0},
+                                .shared_ffn = 5,
+                                .shared_gate = true};
+  const TensorTable table(Shape(experts));
+  // Two experts of the mean width 12 instead of six, in two layers of hidden size 32.
+  EXPECT_EQ(table.active_parameters(), table.parameters() - 2 * 3 * 32 * (6 - 2) * 12);
+  const TensorTable dense(Shape({}));
+  EXPECT_EQ(dense.active_parameters(), dense.parameters());
+  // Without norms, which are no products.
+  EXPECT_EQ(ParametersInProducts(table.shape()), table.active_parameters() - (2 * 3 + 1) * 32);
 }
 
 TEST(ExpertsStageTest, ShapesThatCannotBeAreRefused) {

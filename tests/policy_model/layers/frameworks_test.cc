@@ -242,9 +242,13 @@ TEST_F(Frameworks, AdaptersThatInstalledPeftWroteComputeTheSameHere) {
   std::vector<std::pair<std::string, std::string>> cases;
   for (const std::string& family : FamilyCases()) {
     WriteFamilyFolder(family, temp_ / family);
-    // By name, all of them, and by the path of single modules.
-    for (const Json& targets : {Json("all-linear"), Json::array({"o_proj", "down_proj"}),
-                                Json::array({"layers.1.self_attn.o_proj", "down_proj"})}) {
+    // By name, all of them, and by the path of single modules. Of a model with experts PEFT takes
+    // the names of the feed-forward part for those of experts, which have no adapters here.
+    const bool moe = family.find("moe") != std::string::npos;
+    const char* other = moe ? "v_proj" : "down_proj";
+    for (const Json& targets :
+         {moe ? Json::array({"q_proj"}) : Json("all-linear"), Json::array({"o_proj", other}),
+          Json::array({"layers.1.self_attn.o_proj", other})}) {
       const std::string folder = (temp_ / family) + "_peft" + std::to_string(cases.size());
       cases.emplace_back(family, folder);
       jobs.push_back(

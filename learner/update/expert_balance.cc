@@ -1,0 +1,98 @@
+#include "learner/update/expert_balance.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "common/base/error.h"
+
+namespace plumb::learner {
+
+using policy_model::FlatBuffer;
+using policy_model::LayerLoad;
+
+ExpertBalance::ExpertBalance(const configs::ExpertsConfig& options, uint64_t seed,
+                             policy_model::Transformer& transformer, policy_model::Weights& weights,
+                             Optimizer& optimizer)
+    : rate_(options.bias_rate),
+      transformer_(transformer),
+      weights_(weights),
+      optimizer_(optimizer) {
+  const policy_model::ExpertsShape& experts = weights.shape().experts;
+  const auto refuse = [](const std::string& option, const std::string& why) {
+    throw Error(ErrorCode::kInvalidArgument, why, "experts." + option);
+  };
+  if (experts.count == 0) {
+    for (const auto& [name, value] : {std::pair{"bias_rate", options.bias_rate},
+                                      {"aux_coef", options.aux_coef},
+                                      {"z_coef", options.z_coef},
+                                      {"capacity", options.capacity}}) {
+      if (value > 0) refuse(name, "is set, but the model has no experts");
+    }
+    return;
+  }
+  if (rate_ > 0 && !experts.bias)
+    refuse("bias_rate", "is set, but models of the family " + weights.shape().family +
+                            " have no balancing bias");
+  if (rate_ > 0 && !weights.base().trained)
+    refuse("bias_rate", "is set, but the base is not trained under policy.adapter");
+  transformer.SetRouting({.aux_coef = options.aux_coef,
+                          .z_coef = options.z_coef,
+                          .capacity = options.capacity,
+                          .capacity_noise = options.capacity_noise,
+                          .seed = seed});
+}
+
+void ExpertBalance::Begin(Phase phase, int64_t step) {
+  constexpr uint64_t kPassesAStep = uint64_t{1} << 20, kWarmStart = uint64_t{1} << 62;
+  transformer_.SetRoutingPass((phase == Phase::kWarmStart ? kWarmStart : 0) +
+                              static_cast<uint64_t>(step) * kPassesAStep);
+  transformer_.TakeLoad();
+}
+
+void ExpertBalance::MoveBiases(std::span<const LayerLoad> load) {
+  for (Optimizer::SetState& state : optimizer_.sets()) {
+    if (state.set->adapter) continue;
+    for (const LayerLoad& layer : load) {
+      const auto count = static_cast<int64_t>(layer.tokens.size());
+      const int64_t at = weights_.table().layer(layer.layer).router_bias;
+      int64_t all = 0;
+      for (const int64_t n : layer.tokens) all += n;
+      float* bias = state.master().f32() + at;
+      for (int64_t e = 0; e < count; ++e) {
+        const int64_t over = layer.tokens[static_cast<size_t>(e)] * count - all;
+        if (over != 0) bias[e] += static_cast<float>(over > 0 ? -rate_ : rate_);
+      }
+      FlatBuffer& flat = state.set->flat;
+      if (state.has_own_master()) {
+        policy_model::ConvertFloat(std::span(bias, static_cast<size_t>(count)), flat.dtype(),
+                                   flat.at(at));
+      }
+    }
+  }
+}
+
+void ExpertBalance::End(std::map<std::string, double>& metrics) {
+  const std::vector<LayerLoad> load = transformer_.TakeLoad();
+  if (load.empty() || load[0].rows == 0) return;
+  if (rate_ > 0 && optimizer_.counters().skipped_in_a_row == 0) MoveBiases(load);
+  double worst = 0, entropy = 0, aux = 0, z = 0, dropped = 0;
+  for (const LayerLoad& layer : load) {
+    const auto rows = static_cast<double>(layer.rows);
+    const std::string name = "moe/layer_" + std::to_string(layer.layer) + "/";
+    metrics[name + "expert_load_max_over_mean"] = layer.MaxOverMean();
+    metrics[name + "router_entropy"] = layer.entropy / rows;
+    worst = std::max(worst, layer.MaxOverMean());
+    entropy += layer.entropy / rows;
+    aux += layer.aux / rows;
+    z += layer.z / rows;
+    dropped += static_cast<double>(layer.dropped);
+  }
+  const auto layers = static_cast<double>(load.size());
+  metrics["moe/expert_load_max_over_mean"] = worst;
+  metrics["moe/router_entropy"] = entropy / layers;
+  metrics["moe/aux_loss"] = aux / layers;
+  metrics["moe/z_loss"] = z / layers;
+  metrics["moe/dropped"] = dropped;
+}
+
+}  // namespace plumb::learner
