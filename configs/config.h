@@ -129,7 +129,6 @@ struct PolicyConfig {
   std::vector<std::string> alpha_pattern;
   std::vector<std::string> learning_rates;  // "pattern=factor" of optimizer.learning_rate
   std::vector<std::string> frozen;          // patterns of parameters that are not trained
-  int64_t tasks = 0;  // lora: adapters over the one base, mixed by a gate over a learned embedding
   template <class V>
   void Visit(V& v);
 };

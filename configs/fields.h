@@ -136,9 +136,6 @@ void PolicyConfig::Visit(V& v) {
      "\"pattern=factor\" of optimizer.learning_rate for parameters; the first that matches counts"},
     learning_rates);
   v({"frozen", "list", "patterns of parameters that are not trained"}, frozen);
-  v({"tasks", "1", "lora: adapters over one base, mixed by a gate over a learned task embedding",
-     AtLeast(0)},
-    tasks);
 }
 
 template <class V>
