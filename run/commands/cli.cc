@@ -68,6 +68,9 @@ void ExplainUsage(const CLI::App& root, const CLI::ParseError& error) {
   } else if (!left.empty()) {
     what = "one argument too many: '" + left.front() + "'";
   }
+  constexpr std::string_view kValueOfFlag = " was given a disallowed flag override";
+  if (what.ends_with(kValueOfFlag))
+    what = "--" + what.substr(0, what.size() - kValueOfFlag.size()) + " takes no value";
   const std::string call = ProgramCall() + verb.substr(std::strlen("plumb"));
   std::fprintf(stderr, "%s: error: %s\n%s --help says what it takes.\n", verb.c_str(), what.c_str(),
                call.c_str());

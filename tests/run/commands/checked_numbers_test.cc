@@ -28,7 +28,7 @@ TEST(CheckedNumbersTest, WhatAnOptionDoesNotTakeIsRefusedWithItsRange) {
       {{"--temperature", "nan"}, "--temperature: is nan: it takes a number from 0 to 100\n"},
       {{"--top-p", "inf"}, "--top-p: is inf: it takes a number from 0 to 1\n"},
       {{"--samples", "0"}, "--samples: is 0: it takes a whole number from 1 to 4096\n"},
-      {{"--greedy=3"}, "--greedy"}};
+      {{"--greedy=3"}, "--greedy takes no value\n"}};
   for (const auto& [option, piece] : cases) {
     std::vector<std::string> line = {"generate", "x", "--prompt", "1"};
     line.insert(line.end(), option.begin(), option.end());

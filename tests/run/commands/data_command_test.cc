@@ -84,7 +84,9 @@ TEST(DataCommandTest, OverlongRowsAreCountedOrAnError) {
   EXPECT_TRUE(Has(odd.out, "read 2 = used 1 + 1 untokenizable") &&
               Has(odd.out, "pairs.jsonl:1: untokenizable: the character 'h'"))
       << odd.out << odd.err;
-  Write(file, "{\"prompt\": \"2+1=\", \"chosen\": \"3\", \"rejected\": \"3000000\"}\n");
+  Write(file,
+        "{\"prompt\": \"1+1=\", \"chosen\": \"2\", \"rejected\": \"3\"}\n"
+        "{\"prompt\": \"2+1=\", \"chosen\": \"3\", \"rejected\": \"3000000\"}\n");
   const auto refused = bounded("b", "error");
   EXPECT_EQ(refused.code, 2);
   EXPECT_TRUE(Has(refused.err, "pairs.jsonl:2")) << refused.err;
