@@ -383,6 +383,11 @@ Engine::Engine(const policy_model::ModelShape& shape, const Stream& stream, DTyp
 
 Engine::~Engine() = default;
 
+int64_t Engine::KvBytes(const policy_model::ModelShape& shape, DType dtype,
+                        const EngineOptions& options) {
+  return NumPages(shape, dtype, options) * KvPages::PageBytes(shape, dtype, options.page_tokens);
+}
+
 void Engine::Submit(GenerateRequest request) {
   Impl& e = *impl_;
   if (request.limit == 0) request.limit = e.options.max_new_tokens;

@@ -87,6 +87,10 @@ class Engine {
   Engine(const policy_model::ModelShape& shape, const Stream& stream, DType dtype,
          const EngineOptions& options, const Tokenizer* tokenizer = nullptr);
   ~Engine();
+  // Of keys and values that such an engine takes on a GPU; on the CPU it is what it touches at
+  // most.
+  static int64_t KvBytes(const policy_model::ModelShape& shape, DType dtype,
+                         const EngineOptions& options);
 
   void Submit(GenerateRequest request);
   // One step with these weights; tokens drawn are stamped with `version`. False: there was nothing

@@ -253,7 +253,8 @@ void SaveOptimizer(const std::string& path, Optimizer& optimizer, bool moments) 
     const auto& entries = state.set->table->entries();
     for (size_t i = 0; i < entries.size(); ++i) {
       const TensorEntry& entry = entries[i];
-      if (state.PlaceOf(entry) < 0) continue;  // frozen: the model's file has all of it
+      const int64_t place = state.PlaceOf(entry);
+      if (place < 0) continue;  // frozen: the model's file has all of it
       if (moments) AddMoments(state, i, tensors);
       if (!state.has_own_master()) continue;
       std::vector<int64_t> ties;

@@ -11,6 +11,7 @@
 #include "common/base/output_path.h"
 #include "common/base/program_call.h"
 #include "learner/algorithms/scoreless.h"
+#include "policy_model/memory/out_of_memory.h"
 #include "reward/doors/plugin_host.h"
 
 namespace plumb::run {
@@ -131,7 +132,11 @@ int RunCli(int argc, char** argv) {
     if (!app.got_subcommand("doctor")) CheckProcessor();
   });
   try {
-    app.parse(argc, argv);
+    try {
+      app.parse(argc, argv);
+    } catch (...) {
+      policy_model::RethrowOutOfMemory(Device::kCpu);  // what no role's edge has said better
+    }
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // --help
     ExplainUsage(app, e);

@@ -1,16 +1,18 @@
-// plumb train RECIPE: prepares the run folder, then all roles here or one process a role under the
-// supervisor. The hidden verb `role` is such a process.
+// plumb plan RECIPE: its memory. plumb train RECIPE: prepares the run folder, then all roles here
+// or one process a role under the supervisor. The hidden verb `role` is such a process.
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/program_call.h"
 #include "configs/paths.h"
+#include "learner/update/checkpoint_size.h"
 #include "learner/update/schedule.h"
 #include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
@@ -18,6 +20,7 @@
 #include "run/roles/learner_ports.h"
 #include "run/roles/observer.h"
 #include "run/roles/roles.h"
+#include "run/roles/run_memory.h"
 #include "run/roles/socket_folder.h"
 #include "run/roles/supervisor.h"
 #include "run/session/interrupt.h"
@@ -35,6 +38,11 @@ struct TrainArguments {
   std::vector<std::string> overrides;
   int64_t steps = -1;
   bool resume = false, overwrite = false, quiet = false;
+};
+
+struct PlanArguments {
+  std::string recipe;
+  std::vector<std::string> overrides;
 };
 
 struct RoleArguments {
@@ -129,6 +137,7 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
 
 int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
   const auto& config = session.config();
+  PlanRun(session).Check();
   const SocketFolder sockets;
   std::vector<RoleProcess> roles;
   const auto add = [&](const std::string& role, int64_t index, bool decides) {
@@ -159,6 +168,28 @@ int TrainInProcesses(const Session& session, const TrainArguments& arguments) {
     std::printf("roles started again: %lld\n", static_cast<long long>(supervisor.restarts()));
   }
   return code;
+}
+
+// What a recipe would take, without a run.
+void Plan(const PlanArguments& arguments) {
+  const configs::Config config = configs::LoadRecipe(arguments.recipe, arguments.overrides).config;
+  configs::RefuseMissingFiles(config, arguments.recipe);
+  const std::optional<Device> device = ParseDevice(config.run.device);
+  if (!device)
+    throw Error(ErrorCode::kInvalidArgument, "is no device: cpu, cuda, cuda:1", "run.device");
+  const auto session = Session::WithoutRun(config);
+  const RunMemory memory = PlanRun(config, session->shape(), *device, FreeMemory(config, *device));
+  std::string text = memory.plan.Text();
+  if (config.optimizer.recompute == configs::Recompute::kAuto)
+    text += "recompute             " + configs::NameOf(memory.recompute) + ", chosen by the plan\n";
+  text += "free                  " +
+          (memory.free > 0 ? learner::SizeText(memory.free)
+                           : "not known: " + DeviceName(*device) +
+                                 " is not here; --set run.memory_gb=80 compares with a card") +
+          "\n";
+  if (!memory.smaller.empty()) text += "smaller with          " + memory.smaller + "\n";
+  std::fputs(text.c_str(), stdout);
+  memory.Check();
 }
 
 double RateAt(const configs::Config& config, int64_t step) {
@@ -323,6 +354,16 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
                   "remove an older run in the run folder first");
   train->add_flag("--quiet", arguments->quiet, "no progress");
   train->callback([arguments, &result] { result.exit_code = Train(*arguments); });
+
+  auto plan = std::make_shared<PlanArguments>();
+  CLI::App* planned = app.add_subcommand(
+      "plan", "What a recipe's run would take of memory, by kind, and whether that fits");
+  planned->add_option("recipe", plan->recipe, "TOML file; its model's weights are not read")
+      ->required();
+  planned->add_option("--set", plan->overrides, "section.key=value, any number of times")
+      ->allow_extra_args(false);
+  planned->footer("Exit code 2: it does not fit.");
+  planned->callback([plan] { Plan(*plan); });
 
   auto role = std::make_shared<RoleArguments>();
   CLI::App* hidden =

@@ -102,16 +102,15 @@ void LookAtText(ModelReport& r) {
     r.ends.emplace_back(id, std::string(tokenizer->TokenBytes(id)));
 }
 
-TrainMemory Trained(int64_t trained, int64_t frozen, DType type) {
-  const auto size = static_cast<int64_t>(ElementSize(type));
-  const int64_t f = sizeof(float);
-  return {.weights = (trained + frozen) * size,
-          .masters = type == DType::kFloat32 ? 0 : trained * f,  // else the weights are their own
-          .gradients = trained * f,
-          .moments = 2 * trained * f};
+// The least of what the optimizer can be told to keep of a full fine-tune.
+configs::OptimizerConfig Least() {
+  configs::OptimizerConfig options;
+  options.masters = configs::Masters::kNone;
+  options.moments = configs::Moments::kInt8;
+  return options;
 }
 
-OrderedJson MemoryJson(const TrainMemory& m) {
+OrderedJson MemoryJson(const learner::StateBytes& m) {
   return {{"weights", m.weights},
           {"masters", m.masters},
           {"gradients", m.gradients},
@@ -125,9 +124,11 @@ int64_t ModelReport::WeightBytes(DType type) const {
   return (parameters + (place.is_adapter() ? adapter_parameters : 0)) *
          static_cast<int64_t>(ElementSize(type));
 }
-TrainMemory ModelReport::Full(DType type) const { return Trained(parameters, 0, type); }
-TrainMemory ModelReport::Lora(DType type) const {
-  return Trained(adapter_parameters, parameters, type);
+learner::StateBytes ModelReport::Full(DType type, const configs::OptimizerConfig& options) const {
+  return learner::BytesOfState(parameters, 0, type, options);
+}
+learner::StateBytes ModelReport::Lora(DType type) const {
+  return learner::BytesOfState(adapter_parameters, parameters, type, {});
 }
 
 ModelReport ReportOnModel(const std::string& path, const ModelReportOptions& options) {
@@ -189,6 +190,7 @@ OrderedJson ModelReport::Json() const {
                            {"total", WeightBytes(type()) + kv}};
   out["train_bytes"] = {{"full_float32", MemoryJson(Full(DType::kFloat32))},
                         {"full_bfloat16", MemoryJson(Full(DType::kBFloat16))},
+                        {"full_least", MemoryJson(Full(DType::kBFloat16, Least()))},
                         {"lora_float32", MemoryJson(Lora(DType::kFloat32))},
                         {"lora_bfloat16", MemoryJson(Lora(DType::kBFloat16))}};
   return out;
@@ -247,19 +249,22 @@ std::string ModelReport::Text() const {
                             SizeText(kv_bytes_per_token) + " each)");
   }
   if (shape) {
-    const auto memory = [&](const char* name, const TrainMemory& f, const TrainMemory& b) {
-      const auto parts = [&](const TrainMemory& m) {
-        return SizeText(m.total()) + " (weights " + SizeText(m.weights) +
-               (m.masters > 0 ? ", masters " + SizeText(m.masters) : "") + ", gradients " +
-               SizeText(m.gradients) + ", moments " + SizeText(m.moments) + ")";
-      };
+    const auto parts = [&](const learner::StateBytes& m) {
+      return SizeText(m.total()) + " (weights " + SizeText(m.weights) +
+             (m.masters > 0 ? ", masters " + SizeText(m.masters) : "") + ", gradients " +
+             SizeText(m.gradients) + ", moments " + SizeText(m.moments) + ")";
+    };
+    const auto memory = [&](const char* name, const learner::StateBytes& f,
+                            const learner::StateBytes& b) {
       line(name, "float32 " + parts(f));
       line("", "bfloat16 " + parts(b));
     };
     memory("to train", Full(DType::kFloat32), Full(DType::kBFloat16));
+    line("", "masters = none, moments = int8: " + parts(Full(DType::kBFloat16, Least())));
     memory("with LoRA", Lora(DType::kFloat32), Lora(DType::kBFloat16));
     line("",
-         "activations, a reference (once the weights; none with LoRA) and a critic not counted");
+         "activations, a reference (once the weights; none with LoRA) and a critic not counted: "
+         "`plumb plan RECIPE` counts them");
   }
   if (problems.empty()) {
     line("loads", "yes");

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "learner/loop/memory_plan.h"
 #include "policy_model/families/adapter_table.h"
 #include "policy_model/families/model_shape.h"
 #include "run/session/model_folder.h"
@@ -23,12 +24,6 @@ struct ModelReportOptions {
   int64_t rank = 8;    // of the adapter that is asked about
   int64_t batch = 1;   // sequences generated together
   int64_t length = 0;  // tokens of each; 0: the context, at most 4096
-};
-
-// Bytes that training holds for a model, in one dtype of the weights.
-struct TrainMemory {
-  int64_t weights = 0, masters = 0, gradients = 0, moments = 0;
-  int64_t total() const { return weights + masters + gradients + moments; }
 };
 
 struct ModelReport {
@@ -49,8 +44,9 @@ struct ModelReport {
   int64_t kv_bytes_per_token = 0;                     // of one sequence, in the stored dtype
 
   int64_t WeightBytes(DType type) const;
-  TrainMemory Full(DType type) const;
-  TrainMemory Lora(DType type) const;
+  // What training holds of them but activations (learner/loop/memory_plan.h).
+  learner::StateBytes Full(DType type, const configs::OptimizerConfig& options = {}) const;
+  learner::StateBytes Lora(DType type) const;
   DType type() const { return dtype == "float32" ? DType::kFloat32 : DType::kBFloat16; }
 
   nlohmann::ordered_json Json() const;

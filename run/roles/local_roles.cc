@@ -12,6 +12,7 @@
 #include "run/roles/observer.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/roles.h"
+#include "run/roles/run_memory.h"
 #include "run/session/interrupt.h"
 
 namespace plumb::run {
@@ -22,7 +23,15 @@ using std::chrono::milliseconds;
 // The first failure of any thread of a local run; the others notice and end.
 class Failure {
  public:
-  void Set(std::exception_ptr error) {
+  explicit Failure(const RunMemory& memory) : memory_(memory) {}
+  // Within a catch block.
+  void Set() {
+    std::exception_ptr error;
+    try {
+      RethrowWithPlan(memory_);
+    } catch (...) {
+      error = std::current_exception();
+    }
     MutexLock lock(mu_);
     if (!error_) error_ = error;
     failed_.store(true);
@@ -34,6 +43,7 @@ class Failure {
   }
 
  private:
+  const RunMemory& memory_;
   mutable Mutex mu_;
   std::exception_ptr error_ PLUMB_GUARDED_BY(mu_);
   std::atomic<bool> failed_{false};
@@ -94,19 +104,24 @@ class LocalWeights : public WeightSink, public WeightSource {
 
 }  // namespace
 
-RunSummary RunLocal(const Session& session, const RunOptions& options) {
+RunSummary RunLocal(const Session& session, const RunOptions& given) {
   const configs::Config& config = session.config();
+  const RunMemory memory = PlanRun(session);
+  memory.Check();
+  RunOptions options = given;
+  options.recompute = memory.recompute;
   std::unique_ptr<replay::Store> store = OpenStore(session);
   Observer observer(session, options);
+  observer.Note(memory.Line());
   observer.CountRows(
       ImportPrompts(session, *store, [&](const std::string& note) { observer.Note(note); }));
   replay::ReplayTable table(store.get(), TableOptionsOf(config));
-  policy_model::Weights weights = MakeWeights(session);
+  policy_model::Weights weights = WithPlan(memory, [&] { return MakeWeights(session); });
   const bool sync = config.run.schedule == configs::Schedule::kSync;
   LocalWeights published(/*in_place=*/sync);
 
   const ThreadShares threads = ThreadSharesOf(config);
-  Failure failure;
+  Failure failure(memory);
   std::atomic<bool> ended{false};
   RewardLoop rewards(session, "reward-0", table,
                      static_cast<size_t>(4 * config.rollout.prompts_per_step));
@@ -135,7 +150,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
           session, "actor-0",
           {.store = table, .stream = stream, .policy = *policy, .sink = sink, .stop = actor_ends});
     } catch (...) {
-      failure.Set(std::current_exception());
+      failure.Set();
     }
   });
 
@@ -151,7 +166,7 @@ RunSummary RunLocal(const Session& session, const RunOptions& options) {
                             &rewards.scorer());
     NowBusy(Busy::kInOrder);  // what follows only waits for the other threads and sums up
   } catch (...) {
-    failure.Set(std::current_exception());
+    failure.Set();
   }
   table.Finish();
   ended.store(true);

@@ -87,6 +87,9 @@ void AddRolloutCounters(const actor::RolloutCounters& rollout,
 policy_model::Weights MakeWeights(const Session& session);
 // The same sets, to be filled from elsewhere.
 policy_model::Weights EmptyWeights(const Session& session, const Stream& stream);
+// Without memory: what a plan is made of.
+policy_model::Weights PlannedWeights(const configs::Config& config,
+                                     const policy_model::ModelShape& shape, const Stream& stream);
 
 // What tells runs apart in TensorBoard's table: the options that differ from their defaults, and a
 // few that everybody looks for.

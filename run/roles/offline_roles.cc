@@ -16,6 +16,7 @@
 #include "run/roles/observer.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/roles.h"
+#include "run/roles/run_memory.h"
 #include "run/session/demonstration_data.h"
 #include "run/session/preference_data.h"
 
@@ -43,14 +44,16 @@ struct Offline {
 
 // The model and what updates it; shared by all objectives, in the order in which they are made.
 struct Policy {
-  explicit Policy(const Session& session)
+  Policy(const Session& session, configs::Recompute recompute)
       : config(session.config()),
         weights(config.algorithm.name == AlgorithmName::kRewardModel
                     ? policy_model::ScalarHeadFrom(MakeWeights(session), config.run.seed)
                     : MakeWeights(session)),
         transformer(weights.shape(), session.stream(), session.dtype()),
         train(transformer, config.optimizer.micro_batch_tokens),
-        optimizer(weights, config.optimizer, learner::TrainingRulesOf(config)) {}
+        optimizer(weights, config.optimizer, learner::TrainingRulesOf(config)) {
+    transformer.RecomputeLayers(recompute == configs::Recompute::kLayer);
+  }
 
   const configs::Config& config;
   policy_model::Weights weights;
@@ -191,10 +194,15 @@ RunSummary Run(const Session& session, const RunOptions& options, Observer& obse
 }  // namespace
 
 RunSummary RunOfflineTraining(const Session& session, const RunOptions& options) {
+  const RunMemory memory = PlanRun(session);
+  memory.Check();
   Observer observer(session, options);
+  observer.Note(memory.Line());
   const auto run = [&](auto&& data) {
-    Policy policy(session);
-    return Run(session, options, observer, policy, data.Make(policy));
+    return WithPlan(memory, [&] {
+      Policy policy(session, memory.recompute);
+      return Run(session, options, observer, policy, data.Make(policy));
+    });
   };
   if (session.config().algorithm.name == AlgorithmName::kSft)
     return run(SftTraining(session, observer));

@@ -26,6 +26,7 @@
 #include "run/roles/observer.h"
 #include "run/roles/role_loops.h"
 #include "run/roles/roles.h"
+#include "run/roles/run_memory.h"
 #include "run/session/interrupt.h"
 
 namespace plumb::run {
@@ -130,7 +131,9 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
   replay::ReplayClient replay(endpoints.replay(), {.actor = name, .report_interval = kReports});
   actor::RemoteWeightSource source(endpoints.weights());
   policy_model::UseThreads(ThreadSharesOf(session.config()).actor);
-  actor::FetchedPolicy policy(EmptyWeights(session, session.stream()), &source);
+  const RunMemory memory = PlanRun(session);
+  actor::FetchedPolicy policy(
+      WithPlan(memory, [&] { return EmptyWeights(session, session.stream()); }), &source);
 
   std::vector<std::unique_ptr<Sender>> senders;
   for (int64_t i = 0; i < session.config().run.reward_workers; ++i) {
@@ -143,28 +146,37 @@ void RunActorRole(const Session& session, const Endpoints& endpoints, int64_t in
   const auto sink = [&](const TrajectoryGroup& group) { groups.Send(group); };
   NowBusy(Busy::kInOrder);
   const auto stop = [&] { return options.Stopped(); };
-  if (!RunActorLoop(session, name,
-                    {.store = replay,
-                     .stream = session.stream(),
-                     .policy = policy,
-                     .sink = sink,
-                     .stop = stop}))
-    return;
+  const bool finished = WithPlan(memory, [&] {
+    return RunActorLoop(session, name,
+                        {.store = replay,
+                         .stream = session.stream(),
+                         .policy = policy,
+                         .sink = sink,
+                         .stop = stop});
+  });
+  if (!finished) return;
   for (auto& sender : senders) sender->Flush(After(std::chrono::seconds(30)));
 }
 
 RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints,
-                          const RunOptions& options) {
+                          const RunOptions& given) {
+  // Whether it fits was asked before the first role was started; since then they have taken some.
+  const RunMemory memory = PlanRun(session);
+  RunOptions options = given;
+  options.recompute = memory.recompute;
   Observer observer(session, options);
+  observer.Note(memory.Line());
   replay::ReplayClient store(endpoints.replay(), {.actor = "learner"});
   replay::ReplayClient watch(endpoints.replay(),
                              {.actor = "learner-watch", .call_timeout = milliseconds(1000)});
   learner::WeightPublisher publisher(endpoints.weights());
   policy_model::UseThreads(ThreadSharesOf(session.config()).learner);
-  policy_model::Weights weights = MakeWeights(session);
-  const learner::LearnerResult result = RunLearnerLoop(
-      session, options, observer, weights,
-      {.store = store, .watch = watch, .weights = publisher, .slice = milliseconds(1000)});
+  const learner::LearnerResult result = WithPlan(memory, [&] {
+    policy_model::Weights weights = MakeWeights(session);
+    return RunLearnerLoop(
+        session, options, observer, weights,
+        {.store = store, .watch = watch, .weights = publisher, .slice = milliseconds(1000)});
+  });
   std::map<std::string, int64_t> counters;
   try {
     counters = (result.stopped_early ? watch : store).Counters();

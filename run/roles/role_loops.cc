@@ -80,7 +80,8 @@ bool RunActorLoop(const Session& session, const std::string& name, const ActorEn
 learner::LearnerResult RunLearnerLoop(const Session& session, const RunOptions& options,
                                       Observer& observer, policy_model::Weights& weights,
                                       RingAround around, const reward::GroupScorer* scorer) {
-  const configs::Config& config = session.config();
+  configs::Config config = session.config();
+  config.optimizer.recompute = options.recompute;
   const DemonstrationData demonstrations = LoadDemonstrations(session);
   learner::Checkpoints checkpoints(session.folder().checkpoints(), config.run.keep_checkpoints,
                                    session.tokenizer_source(), config.model.path);

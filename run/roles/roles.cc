@@ -62,6 +62,25 @@ replay::TableOptions TableOptionsOf(const configs::Config& config) {
   return options;
 }
 
+actor::EngineOptions EngineOptionsOf(const configs::Config& config,
+                                     const policy_model::ModelShape& shape) {
+  return {.max_batch = static_cast<int32_t>(config.rollout.max_batch),
+          .page_tokens = static_cast<int32_t>(config.rollout.page_tokens),
+          .kv_budget_mb = config.rollout.kv_budget_mb,
+          .prefill_tokens = static_cast<int32_t>(config.rollout.prefill_tokens),
+          .max_new_tokens = static_cast<int32_t>(config.rollout.max_new_tokens),
+          .sampling = {.temperature = static_cast<float>(config.rollout.temperature),
+                       .top_k = static_cast<int32_t>(config.rollout.top_k),
+                       .top_p = static_cast<float>(config.rollout.top_p),
+                       .min_p = static_cast<float>(config.rollout.min_p),
+                       .seed = config.run.seed},
+          .stop = config.rollout.stop,
+          .eos = shape.eos_tokens,
+          .record_kept = true,
+          .longest =
+              static_cast<int32_t>(config.data.max_prompt_tokens + config.rollout.max_new_tokens)};
+}
+
 actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string& actor) {
   const configs::Config& config = session.config();
   actor::RolloutOptions options;
@@ -70,21 +89,7 @@ actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string
   options.renew_ms = static_cast<int32_t>(
       std::clamp<int64_t>(TableOptionsOf(config).lease_timeout_ms / kRenewalsALease, 1, 30'000));
   options.group_size_hint = static_cast<int32_t>(config.rollout.samples_per_prompt);
-  options.engine = {.max_batch = static_cast<int32_t>(config.rollout.max_batch),
-                    .page_tokens = static_cast<int32_t>(config.rollout.page_tokens),
-                    .kv_budget_mb = config.rollout.kv_budget_mb,
-                    .prefill_tokens = static_cast<int32_t>(config.rollout.prefill_tokens),
-                    .max_new_tokens = static_cast<int32_t>(config.rollout.max_new_tokens),
-                    .sampling = {.temperature = static_cast<float>(config.rollout.temperature),
-                                 .top_k = static_cast<int32_t>(config.rollout.top_k),
-                                 .top_p = static_cast<float>(config.rollout.top_p),
-                                 .min_p = static_cast<float>(config.rollout.min_p),
-                                 .seed = config.run.seed},
-                    .stop = config.rollout.stop,
-                    .eos = session.shape().eos_tokens,
-                    .record_kept = true,
-                    .longest = static_cast<int32_t>(config.data.max_prompt_tokens +
-                                                    config.rollout.max_new_tokens)};
+  options.engine = EngineOptionsOf(config, session.shape());
   return options;
 }
 
@@ -127,8 +132,8 @@ std::map<std::string, int64_t> ImportPrompts(const Session& session, replay::Sto
 
 namespace {
 
-void AddAdapter(const Session& session, policy_model::Weights& weights) {
-  const configs::PolicyConfig& policy = session.config().policy;
+void AddAdapter(const configs::Config& config, policy_model::Weights& weights) {
+  const configs::PolicyConfig& policy = config.policy;
   if (policy.adapter == configs::Adapter::kNone) return;
   policy_model::AdapterSpec spec{.rank = policy.rank,
                                  .alpha = policy.alpha,
@@ -139,14 +144,21 @@ void AddAdapter(const Session& session, policy_model::Weights& weights) {
        configs::ReadPatternNumbers(policy.rank_pattern, "policy.rank_pattern"))
     spec.rank_pattern.emplace_back(pattern, static_cast<int64_t>(rank));
   spec.alpha_pattern = configs::ReadPatternNumbers(policy.alpha_pattern, "policy.alpha_pattern");
-  weights.AddAdapter(spec, session.config().run.seed);
+  weights.AddAdapter(spec, config.run.seed);
 }
 
 }  // namespace
 
 policy_model::Weights EmptyWeights(const Session& session, const Stream& stream) {
   policy_model::Weights weights(session.shape(), stream, session.dtype());
-  AddAdapter(session, weights);
+  AddAdapter(session.config(), weights);
+  return weights;
+}
+
+policy_model::Weights PlannedWeights(const configs::Config& config,
+                                     const policy_model::ModelShape& shape, const Stream& stream) {
+  auto weights = policy_model::Weights::WithoutMemory(shape, stream, config.model.dtype);
+  AddAdapter(config, weights);
   return weights;
 }
 
@@ -155,7 +167,7 @@ policy_model::Weights MakeWeights(const Session& session) {
   const auto& model = session.config().model;
   if (model.path.empty()) weights.Initialise(session.config().run.seed, model.init_std);
   else weights.Load(model.path);
-  AddAdapter(session, weights);
+  AddAdapter(session.config(), weights);
   return weights;
 }
 

@@ -37,6 +37,8 @@ struct RunOptions {
   bool resume = false;
   bool quiet = false;                       // no progress
   const std::atomic<bool>* stop = nullptr;  // set by a signal: finish the step, checkpoint, end
+  // Of the learner, as its memory was planned (run/roles/run_memory.h); not kAuto.
+  configs::Recompute recompute = configs::Recompute::kNone;
   bool Stopped() const { return stop != nullptr && stop->load(); }
 };
 
@@ -69,6 +71,8 @@ RunSummary RunLearnerRole(const Session& session, const Endpoints& endpoints,
 // Shared by both ways (roles.cc).
 replay::PlannerOptions PlannerOptionsOf(const configs::Config& config);
 replay::TableOptions TableOptionsOf(const configs::Config& config);
+actor::EngineOptions EngineOptionsOf(const configs::Config& config,
+                                     const policy_model::ModelShape& shape);
 actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string& actor);
 // Threads of products and kernels for the roles that compute side by side on this machine. The
 // learner and the actors take turns under sync; under async they share what there is. run.threads >

@@ -39,7 +39,7 @@ TEST(CliTest, UsageIsTwoAndHelpIsZero) {
   EXPECT_EQ(RunPlumb({"train"}).code, 2);
   EXPECT_EQ(RunPlumb({"train", kRecipe, "--steps", "-3"}).code, 2);
   const std::string help = RunPlumb({"--help"}).out;
-  for (const char* verb : {"train", "config", "store", "report", "board", "watch", "doctor",
+  for (const char* verb : {"train", "plan", "config", "store", "report", "board", "watch", "doctor",
                            "generate", "score", "eval", "convert"}) {
     EXPECT_TRUE(Has(help, verb)) << verb;
   }
@@ -51,7 +51,7 @@ TEST(CliTest, AMisspeltVerbOrOptionNamesTheNearest) {
       {{"tarin", kRecipe},
        "plumb: error: no verb 'tarin', did you mean 'train'?\n" + ProgramCall() + " --help says"},
       {{"frobnicate"}, "plumb: error: no verb 'frobnicate'\n"},
-      {{}, "plumb: error: a verb is missing: train data config"},
+      {{}, "plumb: error: a verb is missing: train plan data config"},
       {{"config", "shwo", kRecipe}, "plumb config: error: no verb 'shwo', did you mean 'show'?"},
       {{"generate", "x", "--prompt", "y", "--max-tokens", "4"},
        "plumb generate: error: unknown option --max-tokens, did you mean --max-new-tokens?"},

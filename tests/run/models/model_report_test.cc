@@ -49,7 +49,7 @@ TEST(ModelReport, TheNumbersAreThoseOfTheModelThatIsLoaded) {
                    ? 0
                    : static_cast<int64_t>(flat.bytes()) / flat.elements() * parameters;
       };
-      TrainMemory held;
+      learner::StateBytes held;
       for (const auto& set : model.sets())
         held.weights += unpadded(set->flat, set->table->parameters());
       for (auto& state : optimizer.sets()) {
@@ -58,7 +58,7 @@ TEST(ModelReport, TheNumbersAreThoseOfTheModelThatIsLoaded) {
         held.gradients += unpadded(state.grad, n);
         held.moments += unpadded(state.m, n) + unpadded(state.v, n);
       }
-      const TrainMemory said = lora ? r.Lora(type) : r.Full(type);
+      const learner::StateBytes said = lora ? r.Lora(type) : r.Full(type);
       EXPECT_EQ(said.weights, held.weights);
       EXPECT_EQ(said.masters, held.masters);
       EXPECT_EQ(said.gradients, held.gradients);

@@ -1,0 +1,195 @@
+#include "run/roles/run_memory.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "actor/engine.h"
+#include "actor/kv_pages.h"
+#include "common/base/error.h"
+#include "common/base/free_memory.h"
+#include "kernels/device/device_memory.h"
+#include "learner/update/checkpoint_size.h"
+#include "learner/update/compact_moments.h"
+#include "policy_model/memory/out_of_memory.h"
+#include "policy_model/pass_bytes.h"
+#include "run/roles/observer.h"
+#include "run/roles/roles.h"
+
+namespace plumb::run {
+namespace {
+
+using configs::Config;
+using configs::Recompute;
+using learner::MemoryPlan;
+using learner::SizeText;
+using policy_model::ModelShape;
+
+// On a GPU nothing is enqueued on it: it only says where memory would lie.
+Stream PlanningStream(Device device) {
+  static int place = 0;
+  return device.is_cpu() ? Stream(Device::kCpu) : Stream::Borrow(device, &place);
+}
+
+bool SharesWeights(const Config& config) {
+  return config.run.roles == configs::Roles::kLocal &&
+         config.run.schedule == configs::Schedule::kSync;
+}
+
+// What the actors take, and what the hand-over of weights to them takes.
+void AddActors(const Config& config, const policy_model::Weights& weights, MemoryPlan& plan) {
+  const ModelShape& shape = weights.shape();
+  const bool processes = config.run.roles == configs::Roles::kProcesses,
+             cpu = weights.device().is_cpu();
+  const int64_t actors = processes ? config.run.actors : 1;
+  const std::string each = actors == 1 ? "" : std::to_string(actors) + " actors, ";
+  const auto type = config.model.dtype;
+  const actor::EngineOptions engine = EngineOptionsOf(config, shape);
+  int64_t kv = actor::Engine::KvBytes(shape, type, engine);
+  if (cpu) {  // mapped as a whole, taken as it is touched: an answer's pages and two begun ones
+    const int64_t longest = std::min(config.data.max_prompt_tokens + config.rollout.max_new_tokens,
+                                     shape.max_positions);
+    const int64_t pages = (longest + engine.page_tokens - 1) / engine.page_tokens + 2;
+    kv = std::min(
+        kv, engine.max_batch * pages * actor::KvPages::PageBytes(shape, type, engine.page_tokens));
+  }
+  plan.Add("keys and values", actors * kv, each + "rollout.kv_budget_mb at most");
+  const int64_t logits = engine.max_batch, rows = logits + int64_t{engine.prefill_tokens};
+  plan.Add("generation",
+           actors * (policy_model::BytesOfStep(weights, rows, logits) +
+                     policy_model::BytesOfPositions(weights)),
+           each + "logits and activations of a step");
+  if (SharesWeights(config)) return;
+  int64_t all = 0, trained = 0;
+  for (const auto& set : weights.sets()) {
+    const auto bytes = static_cast<int64_t>(set->flat.bytes());
+    all += bytes;
+    trained += set->trained ? bytes : 0;
+  }
+  plan.Add("weights of actors", actors * all, each + "a copy of their own");
+  if (cpu) plan.Add("hand-over", trained, "the newest version on its way to the actors");
+}
+
+MemoryPlan PlanOf(const Config& config, const ModelShape& policy, Device device) {
+  ModelShape shape = policy;
+  if (config.algorithm.name == configs::AlgorithmName::kRewardModel) shape.scalar_head = true;
+  const policy_model::Weights weights = PlannedWeights(config, shape, PlanningStream(device));
+  MemoryPlan plan = learner::PlanLearner(config, weights);
+  if (configs::IsOffline(config)) return plan;
+  AddActors(config, weights, plan);
+  if (device.is_cpu() && config.run.roles == configs::Roles::kProcesses) {
+    const int64_t processes = 2 + config.run.actors + config.run.reward_workers;
+    plan.Add("programs", processes * ResidentBytes(),
+             std::to_string(processes) + " processes without their data");
+  }
+  return plan;
+}
+
+// What would make the run smaller.
+std::string Smaller(const Config& config, const ModelShape& shape, Device device, int64_t total) {
+  std::vector<std::pair<int64_t, std::string>> ways;
+  const auto consider = [&](const std::string& words, const auto& change) {
+    Config other = config;
+    change(other);
+    const int64_t saved = total - PlanOf(other, shape, device).total();
+    if (saved > total / 100) ways.emplace_back(saved, words);
+  };
+  const configs::OptimizerConfig& o = config.optimizer;
+  if (o.recompute == Recompute::kNone) {
+    consider("optimizer.recompute = \"layer\"",
+             [](Config& c) { c.optimizer.recompute = Recompute::kLayer; });
+  }
+  if (config.model.dtype == DType::kFloat32) {
+    consider("model.dtype = \"bfloat16\"", [](Config& c) { c.model.dtype = DType::kBFloat16; });
+  }
+  if (device.is_cpu() && o.moments == configs::Moments::kFloat32) {
+    consider("optimizer.moments = \"int8\"",
+             [](Config& c) { c.optimizer.moments = configs::Moments::kInt8; });
+  }
+  if (device.is_cpu() && o.masters == configs::Masters::kFloat32 &&
+      config.model.dtype == DType::kBFloat16) {
+    consider("optimizer.masters = \"none\"",
+             [](Config& c) { c.optimizer.masters = configs::Masters::kNone; });
+  }
+  if (config.policy.adapter == configs::Adapter::kNone &&
+      config.algorithm.name != configs::AlgorithmName::kRewardModel) {
+    consider("policy.adapter = \"lora\"",
+             [](Config& c) { c.policy.adapter = configs::Adapter::kLora; });
+  }
+  const int64_t half = o.micro_batch_tokens / 2;
+  if (half > 0) {
+    consider("optimizer.micro_batch_tokens = " + std::to_string(half),
+             [&](Config& c) { c.optimizer.micro_batch_tokens = half; });
+  }
+  const int64_t kv = config.rollout.kv_budget_mb / 2;
+  if (!configs::IsOffline(config) && kv > 0) {
+    consider("rollout.kv_budget_mb = " + std::to_string(kv),
+             [&](Config& c) { c.rollout.kv_budget_mb = kv; });
+  }
+  std::stable_sort(ways.begin(), ways.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::string out;
+  for (const auto& [saved, words] : ways)
+    out += (out.empty() ? "" : ", ") + words + " (" + SizeText(saved) + " less)";
+  return out;
+}
+
+std::string WhoseMemory(Device device) {
+  return device.is_cpu() ? "this machine" : DeviceName(device);
+}
+
+}  // namespace
+
+int64_t FreeMemory(const Config& config, Device device) {
+  if (config.run.memory_gb > 0) return static_cast<int64_t>(config.run.memory_gb * 1e9);
+  return device.is_cpu() ? FreeHostBytes() : kernels::DeviceBytesFree(device);
+}
+
+std::string RunMemory::Line() const {
+  return "memory: at most " + plan.Line() + (free > 0 ? " of " + SizeText(free) + " free" : "") +
+         (recompute == Recompute::kLayer ? "; the backward computes each layer again" : "");
+}
+
+void RunMemory::Check() const {
+  if (fits()) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              "the run does not fit the memory of " + WhoseMemory(device) + ": it takes up to " +
+                  SizeText(plan.total()) + " and " + SizeText(free) + " are free: " + plan.Line() +
+                  (smaller.empty() ? "" : ". What makes it smaller: " + smaller) +
+                  ". Where there is more than that, run.memory_gb says how much");
+}
+
+RunMemory PlanRun(const Config& config, const ModelShape& shape, Device device, int64_t free) {
+  learner::CheckCompact(config.optimizer, device);
+  Config planned = config;
+  if (config.optimizer.recompute == Recompute::kAuto)
+    planned.optimizer.recompute = Recompute::kNone;
+  RunMemory memory{.device = device, .free = free, .plan = PlanOf(planned, shape, device)};
+  if (config.optimizer.recompute == Recompute::kAuto && !memory.fits()) {
+    planned.optimizer.recompute = Recompute::kLayer;
+    memory.plan = PlanOf(planned, shape, device);
+  }
+  memory.recompute = planned.optimizer.recompute;
+  memory.smaller = Smaller(planned, shape, device, memory.plan.total());
+  return memory;
+}
+
+RunMemory PlanRun(const Session& session) {
+  const Device device = session.stream().device();
+  return PlanRun(session.config(), session.shape(), device, FreeMemory(session.config(), device));
+}
+
+void RethrowWithPlan(const RunMemory& memory) {
+  try {
+    policy_model::RethrowOutOfMemory(memory.device);
+  } catch (const policy_model::OutOfMemory& e) {
+    throw Error(ErrorCode::kIo,
+                e.message() + ". The run was planned to take up to " +
+                    SizeText(memory.plan.total()) + " of " + SizeText(memory.free) + ": " +
+                    memory.plan.Line() +
+                    (memory.smaller.empty() ? "" : ". What makes it smaller: " + memory.smaller) +
+                    ". Then --resume goes on from the last checkpoint");
+  }
+}
+
+}  // namespace plumb::run

@@ -1,0 +1,59 @@
+// The memory of a run's device: what its roles will take, whether that fits, and what to change.
+//
+// Purpose: what does not fit is refused before anything is read, with the sum by kind; what
+// optimizer.recompute = "auto" means is decided here; where memory ends all the same, the error
+// says what was planned. Thread safety: pure functions of what they are given. Units: bytes.
+// Errors: kInvalidArgument where a run does not fit (exit code 2), kIo where memory ended (5).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "common/base/device.h"
+#include "configs/config.h"
+#include "learner/loop/memory_plan.h"
+#include "policy_model/families/model_shape.h"
+#include "run/session/session.h"
+
+namespace plumb::run {
+
+// Of the device now, or run.memory_gb; 0: there is no such device here to ask.
+int64_t FreeMemory(const configs::Config& config, Device device);
+
+struct RunMemory {
+  Device device;
+  int64_t free = 0;  // 0: not known
+  learner::MemoryPlan plan;
+  // What optimizer.recompute comes to: not kAuto.
+  configs::Recompute recompute = configs::Recompute::kNone;
+  // Options that would make it smaller, each with how much, the largest first.
+  std::string smaller;
+
+  bool fits() const { return free == 0 || plan.total() <= free; }
+  // One line for the start of a run.
+  std::string Line() const;
+  // Throws kInvalidArgument unless it fits.
+  void Check() const;
+};
+
+// All roles of a run on one device. `free` as FreeMemory gives it.
+RunMemory PlanRun(const configs::Config& config, const policy_model::ModelShape& shape,
+                  Device device, int64_t free);
+// Of a run that is about to begin.
+RunMemory PlanRun(const Session& session);
+
+// Within a catch block at a role's edge: what means that memory ended becomes an Error with the
+// plan beside it; anything else is thrown once more.
+[[noreturn]] void RethrowWithPlan(const RunMemory& memory);
+
+// What `work` returns; its exceptions as RethrowWithPlan throws them.
+template <class Work>
+auto WithPlan(const RunMemory& memory, const Work& work) {
+  try {
+    return work();
+  } catch (...) {
+    RethrowWithPlan(memory);
+  }
+}
+
+}  // namespace plumb::run

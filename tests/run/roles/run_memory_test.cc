@@ -1,0 +1,256 @@
+// run/roles/run_memory.h: what a run takes is known before, said, refused where it does not fit,
+// and what memory has to do with it changes no number of a run.
+#include "run/roles/run_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <new>
+#include <thread>
+
+#include "common/base/error.h"
+#include "tests/run/toy_run.h"
+#include "tests/testing/temp_folder.h"
+
+namespace plumb::run::testing {
+namespace {
+
+using configs::Config;
+using configs::Recompute;
+using plumb::testing::TempFolder;
+
+policy_model::ModelShape Shape() {
+  return {.family = "llama",
+          .layers = 28,
+          .hidden = 256,
+          .heads = 4,
+          .kv_heads = 2,
+          .head_dim = 64,
+          .ffn = 1024,
+          .vocab = 1000,
+          .max_positions = 512,
+          .tied = true,
+          .eos_tokens = {2}};
+}
+
+Config Recipe() {
+  Config config;
+  config.model.dtype = DType::kBFloat16;
+  config.rollout.kv_budget_mb = 8;
+  config.rollout.max_batch = 4;
+  return config;
+}
+
+int64_t BytesOf(const RunMemory& memory, const std::string& kind) {
+  for (const learner::MemoryItem& item : memory.plan.items) {
+    if (item.kind == kind) return item.bytes;
+  }
+  return 0;
+}
+
+// What is thrown, or fails.
+template <class F>
+std::string Refusal(const F& f, ErrorCode code) {
+  try {
+    f();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), code) << e.what();
+    return e.what();
+  }
+  ADD_FAILURE() << "nothing was refused";
+  return "";
+}
+
+TEST(RunMemoryTest, AutoComputesLayersAgainOnlyWhereTheRestDoesNotFit) {
+  const RunMemory roomy = PlanRun(Recipe(), Shape(), Device::kCpu, int64_t{1} << 40);
+  EXPECT_EQ(roomy.recompute, Recompute::kNone);
+  EXPECT_TRUE(roomy.fits());
+  EXPECT_NO_THROW(roomy.Check());
+  const int64_t tight = roomy.plan.total() - BytesOf(roomy, "activations") / 2;
+  const RunMemory again = PlanRun(Recipe(), Shape(), Device::kCpu, tight);
+  EXPECT_EQ(again.recompute, Recompute::kLayer);
+  EXPECT_TRUE(again.fits());
+  EXPECT_TRUE(Has(again.Line(), "computes each layer again")) << again.Line();
+  Config fixed = Recipe();
+  fixed.optimizer.recompute = Recompute::kNone;
+  EXPECT_FALSE(PlanRun(fixed, Shape(), Device::kCpu, tight).fits());
+}
+
+TEST(RunMemoryTest, ARefusalSaysTheSumByKindAndWhatToChange) {
+  const RunMemory memory = PlanRun(Recipe(), Shape(), Device::kCpu, 100'000'000);
+  const std::string said = Refusal([&] { memory.Check(); }, ErrorCode::kInvalidArgument);
+  for (const char* piece :
+       {"does not fit the memory of this machine", "100 MB are free", "weights ", "masters ",
+        "gradients ", "moments ", "activations ", "keys and values ",
+        "optimizer.moments = \"int8\" (", "optimizer.masters = \"none\" (",
+        "policy.adapter = \"lora\" (", "optimizer.micro_batch_tokens = 2048 (", "run.memory_gb"})
+    EXPECT_TRUE(Has(said, piece)) << piece << " is missing in: " << said;
+  EXPECT_FALSE(Has(said, "recompute = \"layer\"")) << "it was chosen already: " << said;
+  // What it advises makes the plan smaller by what it says.
+  Config less = Recipe();
+  less.optimizer.recompute = Recompute::kLayer;
+  less.optimizer.moments = configs::Moments::kInt8;
+  EXPECT_LT(PlanRun(less, Shape(), Device::kCpu, 0).plan.total(), memory.plan.total());
+}
+
+TEST(RunMemoryTest, RolesThatShareWeightsHaveThemOnce) {
+  Config config = Recipe();
+  const RunMemory shared = PlanRun(config, Shape(), Device::kCpu, 0);
+  EXPECT_EQ(BytesOf(shared, "weights of actors"), 0);
+  config.run.roles = configs::Roles::kProcesses;
+  config.run.actors = 3;
+  const RunMemory apart = PlanRun(config, Shape(), Device::kCpu, 0);
+  EXPECT_EQ(BytesOf(apart, "weights of actors"), 3 * BytesOf(apart, "weights"));
+  EXPECT_EQ(BytesOf(apart, "keys and values"), 3 * BytesOf(shared, "keys and values"));
+  EXPECT_EQ(BytesOf(apart, "hand-over"), BytesOf(apart, "weights"));
+  EXPECT_GT(BytesOf(apart, "programs"), 0);
+  config.algorithm.name = configs::AlgorithmName::kSft;
+  EXPECT_EQ(BytesOf(PlanRun(config, Shape(), Device::kCpu, 0), "keys and values"), 0)
+      << "nobody generates";
+}
+
+TEST(RunMemoryTest, ACardIsPlannedForWithoutOne) {
+  Config config = Recipe();
+  const RunMemory card = PlanRun(config, Shape(), Device::Cuda(0), 0);
+  EXPECT_TRUE(card.fits()) << "not known";
+  EXPECT_EQ(BytesOf(card, "hand-over"), 0) << "that is the host's memory";
+  EXPECT_FALSE(Has(card.smaller, "int8")) << card.smaller;
+  config.optimizer.moments = configs::Moments::kInt8;
+  EXPECT_TRUE(
+      Has(Refusal([&] { PlanRun(config, Shape(), Device::Cuda(0), 0); }, ErrorCode::kUnsupported),
+          "on the CPU only"));
+}
+
+TEST(RunMemoryTest, WhereMemoryEndsAllTheSameThePlanStandsBesideIt) {
+  const RunMemory memory = PlanRun(Recipe(), Shape(), Device::kCpu, int64_t{1} << 40);
+  const std::string said =
+      Refusal([&] { WithPlan(memory, []() -> int { throw std::bad_alloc(); }); }, ErrorCode::kIo);
+  for (const char* piece : {"the memory of this machine is used up", "was planned to take up to",
+                            "weights ", "What makes it smaller: ", "--resume"})
+    EXPECT_TRUE(Has(said, piece)) << piece << " is missing in: " << said;
+  EXPECT_EQ(Refusal([&] { WithPlan(memory, [] { throw Error(ErrorCode::kConflict, "x"); }); },
+                    ErrorCode::kConflict),
+            "x");
+  EXPECT_EQ(WithPlan(memory, [] { return 7; }), 7);
+}
+
+TEST(RunMemoryTest, TheVerbSaysItAndARunIsRefusedBeforeItBegins) {
+  const TempFolder temp;
+  const std::vector<std::string> line = TrainLine(temp / "run", 2, {});
+  std::vector<std::string> plan = {"plan", line[1]};
+  plan.insert(plan.end(), line.begin() + 6, line.end());
+  const CliOutput said = RunPlumb(plan);
+  EXPECT_EQ(said.code, 0) << said.err;
+  for (const char* piece : {"weights", "activations", "keys and values", "in all", "free",
+                            "recompute             none, chosen by the plan"})
+    EXPECT_TRUE(Has(said.out, piece)) << piece << ": " << said.out;
+  plan.insert(plan.end(), {"--set", "run.memory_gb=0.000001"});
+  const CliOutput small = RunPlumb(plan);
+  EXPECT_EQ(small.code, 2);
+  EXPECT_TRUE(Has(small.out, "in all")) << "the table all the same";
+  EXPECT_TRUE(Has(small.err, "does not fit the memory of this machine")) << small.err;
+
+  for (const char* roles : {"local", "processes"}) {
+    const CliOutput refused =
+        Train(temp / "run", 2,
+              {"--set", "run.memory_gb=0.000001", "--set", std::string("run.roles=") + roles});
+    EXPECT_EQ(refused.code, 2) << roles;
+    EXPECT_TRUE(Has(refused.err, "does not fit")) << refused.err;
+    EXPECT_FALSE(RealFileSystem().Exists(temp / "run/checkpoints")) << "nothing was begun";
+  }
+  const CliOutput run = Train(temp / "run", 1, {});
+  EXPECT_EQ(run.code, 0) << run.err;
+  EXPECT_TRUE(Has(Read(temp / "run/logs/train.log"), "memory: at most weights "));
+}
+
+// Recompute: the same bits. Small state: the same in one process, in several, and after a resume.
+TEST(RunMemoryTest, NoNumberHangsOnHowMemoryIsKept) {
+  const TempFolder temp;
+  ASSERT_EQ(Train(temp / "kept", 3, {"--set", "optimizer.recompute=none"}).code, 0);
+  ASSERT_EQ(Train(temp / "again", 3, {"--set", "optimizer.recompute=layer"}).code, 0);
+  ExpectSameRun(temp / "kept", temp / "again");
+
+  const std::vector<std::string> small = {
+      "--set", "model.dtype=bfloat16",        "--set", "optimizer.masters=none",
+      "--set", "optimizer.moments=int8",      "--set", "optimizer.lr_schedule=constant",
+      "--set", "optimizer.warmup_fraction=0", "--set", "checkpoint.optimizer=always"};
+  const CliOutput whole = Train(temp / "small", 4, small);
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  std::vector<std::string> apart = small;
+  apart.insert(apart.end(), {"--set", "run.roles=processes"});
+  ASSERT_EQ(TrainInProgram(temp / "apart", 4, apart), 0) << Read(temp / "apart.out");
+  ExpectSameRun(temp / "small", temp / "apart");
+  ASSERT_EQ(Train(temp / "parts", 2, small).code, 0);
+  const CliOutput resumed = RunPlumb(
+      {"train", temp / "parts/config.toml", "--out", temp / "parts", "--resume", "--steps", "4"});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  ExpectSameRun(temp / "small", temp / "parts");
+  const CliOutput other =
+      RunPlumb({"train", temp / "parts/config.toml", "--out", temp / "parts", "--resume", "--steps",
+                "5", "--set", "optimizer.moments=float32"});
+  EXPECT_EQ(other.code, 2);
+  EXPECT_TRUE(Has(other.err, "optimizer.moments")) << other.err;
+}
+
+// The largest RssAnon of the program that `child` becomes, asked until it ends; its exit code in
+// `code`. Before it becomes that, it is a copy of this test.
+int64_t PeakOf(pid_t child, int* code) {
+  int64_t peak = 0;
+  int status = 0;
+  while (waitpid(child, &status, WNOHANG) == 0) {
+    const std::string of = "/proc/" + std::to_string(child);
+    std::error_code gone;
+    const bool program = std::filesystem::read_symlink(of + "/exe", gone).filename() == "plumb";
+    std::ifstream in(of + "/status");
+    for (std::string line; program && std::getline(in, line);) {
+      if (line.starts_with("RssAnon:"))
+        peak = std::max(peak, int64_t{1024} * std::atol(line.c_str() + 8));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  *code = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+  return peak;
+}
+
+// What the system gave the program at the most, beside what was planned.
+TEST(RunMemoryTest, ThePlanIsWhatIsMeasured) {
+  const TempFolder temp;
+  for (const char* recompute : {"none", "layer"}) {
+    const std::string out = temp / recompute;
+    const std::vector<std::string> more = {
+        "--set", "run.threads=2",
+        "--set", "model.layers=8",
+        "--set", "model.hidden=384",
+        "--set", "model.heads=6",
+        "--set", "model.kv_heads=6",
+        "--set", "model.ffn=1536",
+        "--set", "model.max_positions=64",
+        "--set", "optimizer.micro_batch_tokens=1024",
+        "--set", "sft.batch=128",
+        "--set", "sft.steps=1",
+        "--set", "rollout.max_batch=8",
+        "--set", "data.eval=",
+        "--set", std::string("optimizer.recompute=") + recompute};
+    std::vector<std::string> line = TrainLine(out, 1, more);
+    std::vector<std::string> plan = {"plan", line[1]};
+    plan.insert(plan.end(), line.begin() + 6, line.end());
+    int code = 0;
+    const int64_t program = PeakOf(StartProgram(plan, out), &code);
+    ASSERT_EQ(code, 0) << Read(out + ".out");
+    const int64_t peak = PeakOf(StartProgram(line, out), &code) - program;
+    ASSERT_EQ(code, 0) << Read(out + ".out");
+    Config config = configs::LoadRecipe(out + "/config.toml").config;
+    const auto session = Session::WithoutRun(config);
+    const int64_t planned = PlanRun(config, session->shape(), Device::kCpu, 0).plan.total();
+    std::printf("recompute %s: planned %.1f MB, measured %.1f MB besides the program's %.1f\n",
+                recompute, static_cast<double>(planned) / 1e6, static_cast<double>(peak) / 1e6,
+                static_cast<double>(program) / 1e6);
+    std::fflush(stdout);  // a process that is begun has a copy of what was not written
+    EXPECT_NEAR(static_cast<double>(peak) / static_cast<double>(planned), 1.0, 0.15) << recompute;
+  }
+}
+
+}  // namespace
+}  // namespace plumb::run::testing
