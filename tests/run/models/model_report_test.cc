@@ -88,6 +88,26 @@ TEST(ModelReport, AnAdaptersFolderIsReadWithItsBase) {
   EXPECT_EQ(r.WeightBytes(DType::kFloat32), 4 * (r.parameters + r.adapter_parameters));
 }
 
+TEST(ModelReport, OfExpertsSaysWhatATokenGoesThrough) {
+  const plumb::testing::TempFolder temp;
+  const std::string folder = temp / "model";
+  testing::WriteToyModel(folder);
+  EXPECT_EQ(ReportOnModel(folder, {}).active, ReportOnModel(folder, {}).parameters);
+  policy_model::ModelShape shape = policy_model::ReadModelConfig(folder);
+  shape.family = "qwen3_moe";
+  shape.experts = {.count = 4, .widths = {16}, .per_token = 1};
+  policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
+  weights.Initialise(1, 0.1);
+  policy_model::SaveModelDirectory(weights, folder, "");
+  const ModelReport r = ReportOnModel(folder, {});
+  EXPECT_TRUE(r.problems.empty()) << r.problems.front();
+  EXPECT_EQ(r.active, r.parameters - shape.layers * 3 * 3 * shape.hidden * 16);
+  EXPECT_EQ(r.Json()["parameters"]["active"], r.active);
+  EXPECT_EQ(r.Json()["experts"]["count"], 4);
+  EXPECT_NE(r.Text().find("4 a layer of width 16, 1 a token"), std::string::npos) << r.Text();
+  EXPECT_NE(r.Text().find(" a token), of it embedding"), std::string::npos) << r.Text();
+}
+
 TEST(ModelReport, EveryFaultIsNamedNotOnlyTheFirst) {
   const plumb::testing::TempFolder temp;
   const std::string folder = temp / "model";
