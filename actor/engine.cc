@@ -35,9 +35,8 @@ EngineOptions Checked(EngineOptions o) {
   return o;
 }
 
-std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape,
-                                         const Stream& stream, DType dtype,
-                                         const EngineOptions& o) {
+std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape, Device device,
+                                         DType dtype, const EngineOptions& o) {
   return DividePages(
       shape, dtype,
       {.size = {.max_batch = o.max_batch,
@@ -48,7 +47,7 @@ std::array<PagePool, kPageKinds> PoolsOf(const policy_model::ModelShape& shape,
        .budget_mb = o.kv_budget_mb,
        .keep_all = o.keep_all_pages,
        // A kept prefix needs its first pages in every layer. On a GPU two pools were never tried.
-       .one_pool = o.keep_last || stream.device().is_cuda()});
+       .one_pool = o.keep_last || device.is_cuda()});
 }
 
 // The shape as a pool of pages sees it.
@@ -71,7 +70,7 @@ struct Engine::Impl {
         tokenizer(tokenizer),
         launch{stream, dtype},
         model(shape, stream, dtype),
-        pools(PoolsOf(shape, stream, dtype, o)),
+        pools(PoolsOf(shape, stream.device(), dtype, o)),
         pages(OfLayers(shape, pools[0]), stream, dtype, o.page_tokens, pools[0].pages),
         sliding_pages(pools[1].layers == 0
                           ? nullptr
@@ -383,9 +382,14 @@ Engine::Engine(const policy_model::ModelShape& shape, const Stream& stream, DTyp
 
 Engine::~Engine() = default;
 
-int64_t Engine::KvBytes(const policy_model::ModelShape& shape, DType dtype,
+int64_t Engine::KvBytes(const policy_model::ModelShape& shape, Device device, DType dtype,
                         const EngineOptions& options) {
-  return NumPages(shape, dtype, options) * KvPages::PageBytes(shape, dtype, options.page_tokens);
+  int64_t bytes = 0;
+  for (const PagePool& pool : PoolsOf(shape, device, dtype, options)) {
+    if (pool.layers > 0)
+      bytes += pool.pages * KvPages::PageBytes(OfLayers(shape, pool), dtype, options.page_tokens);
+  }
+  return bytes;
 }
 
 void Engine::Submit(GenerateRequest request) {

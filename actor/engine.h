@@ -89,7 +89,7 @@ class Engine {
   ~Engine();
   // Of keys and values that such an engine takes on a GPU; on the CPU it is what it touches at
   // most.
-  static int64_t KvBytes(const policy_model::ModelShape& shape, DType dtype,
+  static int64_t KvBytes(const policy_model::ModelShape& shape, Device device, DType dtype,
                          const EngineOptions& options);
 
   void Submit(GenerateRequest request);

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "common/base/size_text.h"
 #include "kernels/update/adamw_compact.h"
 #include "learner/algorithms/algorithm.h"
 #include "learner/offline/preference_loss.h"

@@ -11,6 +11,7 @@
 #include "common/base/error.h"
 #include "common/base/log.h"
 #include "common/base/program_call.h"
+#include "common/base/size_text.h"
 #include "configs/paths.h"
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/schedule.h"
@@ -183,7 +184,7 @@ void Plan(const PlanArguments& arguments) {
   if (config.optimizer.recompute == configs::Recompute::kAuto)
     text += "recompute             " + configs::NameOf(memory.recompute) + ", chosen by the plan\n";
   text += "free                  " +
-          (memory.free > 0 ? learner::SizeText(memory.free)
+          (memory.free > 0 ? SizeText(memory.free)
                            : "not known: " + DeviceName(*device) +
                                  " is not here; --set run.memory_gb=80 compares with a card") +
           "\n";

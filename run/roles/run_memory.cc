@@ -8,6 +8,7 @@
 #include "actor/kv_pages.h"
 #include "common/base/error.h"
 #include "common/base/free_memory.h"
+#include "common/base/size_text.h"
 #include "kernels/device/device_memory.h"
 #include "learner/update/checkpoint_size.h"
 #include "learner/update/compact_moments.h"
@@ -22,7 +23,6 @@ namespace {
 using configs::Config;
 using configs::Recompute;
 using learner::MemoryPlan;
-using learner::SizeText;
 using policy_model::ModelShape;
 
 // On a GPU nothing is enqueued on it: it only says where memory would lie.
@@ -45,7 +45,7 @@ void AddActors(const Config& config, const policy_model::Weights& weights, Memor
   const std::string each = actors == 1 ? "" : std::to_string(actors) + " actors, ";
   const auto type = config.model.dtype;
   const actor::EngineOptions engine = EngineOptionsOf(config, shape);
-  int64_t kv = actor::Engine::KvBytes(shape, type, engine);
+  int64_t kv = actor::Engine::KvBytes(shape, weights.device(), type, engine);
   if (cpu) {  // mapped as a whole, taken as it is touched: an answer's pages and two begun ones
     const int64_t longest = std::min(config.data.max_prompt_tokens + config.rollout.max_new_tokens,
                                      shape.max_positions);
