@@ -67,7 +67,6 @@ TEST(RealGguf, FilesThatPeopleHaveReadAsEnglish) {
   }
   std::sort(files.begin(), files.end());
   ASSERT_FALSE(files.empty()) << folder << " has no .gguf file";
-  size_t read = 0;
   for (const fs::path& file : files) {
     SCOPED_TRACE(file.filename());
     plumb::testing::TempFolder temp;
@@ -77,10 +76,6 @@ TEST(RealGguf, FilesThatPeopleHaveReadAsEnglish) {
     const testing::CliOutput answer =
         testing::RunPlumb({"generate", temp / "model", "--greedy", "--raw", "--max-new-tokens",
                            "48", "--prompt", "Once upon a time there was a little girl"});
-    if (answer.code == 9) {  // a tokenizer of a form that this build does not read
-      std::cout << file.filename() << ": NOT TESTED: " << answer.err << "\n";
-      continue;
-    }
     ASSERT_EQ(answer.code, 0) << answer.err;
     const std::string& text = answer.out;
     size_t words = 0, kinds = 0;
@@ -88,9 +83,7 @@ TEST(RealGguf, FilesThatPeopleHaveReadAsEnglish) {
     EXPECT_GT(words, 20u) << text;
     EXPECT_GT(kinds, 10u) << text;
     std::cout << file.filename().string() << ": " << text << "\n";
-    ++read;
   }
-  if (read == 0) GTEST_SKIP() << "NOT TESTED: no file has a tokenizer that this build reads";
 }
 
 }  // namespace
