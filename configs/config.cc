@@ -77,7 +77,13 @@ void ValidateRun(const RunConfig& run, Problems& p) {
 }
 
 void ValidateModel(const ModelConfig& model, Problems& p) {
-  if (!model.path.empty()) return;
+  if (!model.path.empty()) {
+    const ModelConfig none;
+    p.Require(model.norms == none.norms && model.window == 0 && model.global_every == 0,
+              "model.norms, model.window and model.global_every are of a new model: the one of "
+              "model.path says itself what it has.");
+    return;
+  }
   p.Require(model.heads >= 1 && model.hidden > 0 && model.hidden % model.heads == 0,
             "model.hidden has to be a positive multiple of model.heads.");
   p.Require(model.kv_heads >= 1 && model.heads % model.kv_heads == 0,
@@ -92,6 +98,12 @@ void ValidateModel(const ModelConfig& model, Problems& p) {
             "out.");
 }
 
+std::string NumberText(double number) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", number);
+  return text;
+}
+
 // Lists of "pattern=number".
 void ValidatePatterns(const PolicyConfig& policy, Problems& p) {
   const auto check = [&](const char* option, const std::vector<std::string>& entries,
@@ -99,15 +111,15 @@ void ValidatePatterns(const PolicyConfig& policy, Problems& p) {
     try {
       for (const auto& [pattern, number] : ReadPatternNumbers(entries, option))
         p.Require(fine(number), std::string(option) + " gives \"" + pattern + "\" " +
-                                    std::to_string(number) + ": " + what + ".");
+                                    NumberText(number) + ": " + what + ".");
     } catch (const Error& e) {
       p.Require(false, std::string(option) + " " + e.message() + ".");
     }
   };
   check("policy.rank_pattern", policy.rank_pattern, "a rank is a whole number from 1 to 65536",
         [](double v) { return v >= 1 && v <= 65536 && v == std::floor(v); });
-  check("policy.alpha_pattern", policy.alpha_pattern, "an alpha is positive",
-        [](double v) { return v > 0; });
+  check("policy.alpha_pattern", policy.alpha_pattern, "an alpha is above 0 and at most 1e6",
+        [](double v) { return v > 0 && v <= 1e6; });
   check("policy.learning_rates", policy.learning_rates,
         "a factor is positive (policy.frozen names what is not trained)",
         [](double v) { return v > 0; });
@@ -117,7 +129,18 @@ void ValidateExperts(const Config& c, Problems& p) {
   const ExpertsConfig& e = c.experts;
   p.Require(e.capacity_noise == 0 || e.capacity > 0,
             "experts.capacity_noise varies a capacity: set experts.capacity.");
-  if (e.count == 0) return;
+  if (e.count == 0) {
+    const ExpertsConfig none;
+    p.Require(e.per_token == none.per_token && e.shared == 0 && e.widths.empty() &&
+                  e.first_dense == 0 && e.router == none.router &&
+                  e.renormalize == none.renormalize && e.temperature == none.temperature &&
+                  e.groups == none.groups && e.groups_per_token == none.groups_per_token &&
+                  !e.shared_gate,
+              "experts.per_token, shared, widths, first_dense, router, renormalize, temperature, "
+              "groups, groups_per_token and shared_gate are of a new model with experts: set "
+              "experts.count.");
+    return;
+  }
   p.Require(c.model.path.empty(),
             "experts.count is of a new model: the one of model.path says itself what it has.");
   p.Require(e.per_token <= e.count, "experts.per_token is larger than experts.count.");

@@ -36,7 +36,7 @@ void RunConfig::Visit(V& v) {
     threads);
   v({"device", "name", "cpu | cuda (the first GPU) | cuda:1 (the second), ..."}, device);
   v({"memory_gb", "GB", "of the device for the run; 0: what is free. More is refused at the start",
-     AtLeast(0)},
+     Within(0, 1e6)},
     memory_gb);
   v({"actors", "processes", "generating processes under roles = processes", Within(1, 256)},
     actors);
@@ -117,7 +117,7 @@ void PolicyConfig::Visit(V& v) {
     adapter);
   v({"rank", "1", "lora: of the adapter's matrices", "r lora_rank lora_r", Within(1, 65536)}, rank);
   v({"alpha", "1", "lora: what the adapter adds is scaled by alpha / rank", "lora_alpha",
-     Positive()},
+     Range{.low = 0, .high = 1e6, .above = true}},
     alpha);
   v({"targets", "names",
      "lora: modules that get one (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj), "

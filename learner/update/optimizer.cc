@@ -315,14 +315,15 @@ UpdateResult Optimizer::Update(double learning_rate, double loss,
       throw Error(ErrorCode::kNonFinite,
                   std::to_string(skipped_in_a_row_) + " updates in a row were skipped because " +
                       result.why_skipped +
-                      "; the last checkpoint holds the last good weights: resume from it with a "
-                      "lower learning rate",
+                      "; nothing of them was saved: resume from the last checkpoint, or begin "
+                      "again where there is none, with a lower learning rate",
                   "optimizer");
     }
     return result;
   }
 
   kernels::AdamwOptions adamw{
+      .learning_rate = static_cast<float>(learning_rate),
       .beta1 = static_cast<float>(options_.beta1),
       .beta2 = static_cast<float>(options_.beta2),
       .eps = static_cast<float>(options_.eps),

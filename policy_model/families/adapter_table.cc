@@ -19,6 +19,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr char kAllLinear[] = "all-linear";
 constexpr std::string_view kWeight = ".weight";
+constexpr double kLargestAlpha = 1e6;  // of a file; beyond it float32 ends soon
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 constexpr int kMostRank = 1 << 16;
 constexpr size_t kMostPatterns = 1 << 13;  // of a file; each costs some kilobytes
@@ -286,6 +287,7 @@ AdapterConfig ReadAdapterConfig(const std::string& directory) {
   if (!j.contains("lora_alpha") || !j["lora_alpha"].is_number())
     corrupt("'lora_alpha' is no number");
   out.spec.alpha = j["lora_alpha"].get<double>();
+  if (!(std::abs(out.spec.alpha) <= kLargestAlpha)) corrupt("'lora_alpha' is out of range");
   const auto given = [&](const char* key) { return j.contains(key) && !j[key].is_null(); };
   if (given("use_rslora")) {
     if (!j["use_rslora"].is_boolean()) corrupt("'use_rslora' is neither true nor false");

@@ -7,6 +7,8 @@
 // Keys of its own: "norms", a name a layer and one for the norm in front of the head;
 // "window", tokens that a token sees, itself included, 0: all; "global_every"; those of experts in
 // WriteExperts.
+#include <algorithm>
+
 #include "policy_model/families/family.h"
 
 namespace plumb::policy_model {
@@ -87,6 +89,8 @@ void Read(const ConfigKeys& keys, ModelShape& s) {
   }
   s.final_layer_norm = s.layer_norms.back() != 0;
   s.layer_norms.pop_back();
+  if (std::find(s.layer_norms.begin(), s.layer_norms.end(), 1) == s.layer_norms.end())
+    s.layer_norms.clear();
 }
 
 void Write(const ModelShape& s, ConfigJson& json) {

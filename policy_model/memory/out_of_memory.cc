@@ -2,10 +2,11 @@
 
 #include <c10/util/Exception.h>
 
-#include <cstdio>
 #include <new>
 #include <string>
 #include <string_view>
+
+#include "common/base/size_text.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -13,9 +14,7 @@ namespace {
 std::string Words(Device device, int64_t asked) {
   const std::string whose = device.is_cpu() ? "this machine" : DeviceName(device);
   if (asked <= 0) return "the memory of " + whose + " is used up";
-  char text[48];
-  std::snprintf(text, sizeof text, "%.2f GB", static_cast<double>(asked) / 1e9);
-  return "the memory of " + whose + " is used up: there were no " + text + " more";
+  return "the memory of " + whose + " is used up: there were no " + SizeText(asked) + " more";
 }
 
 // LibTorch has a type for a GPU's memory only.

@@ -141,7 +141,8 @@ std::string WhoseMemory(Device device) {
 }  // namespace
 
 int64_t FreeMemory(const Config& config, Device device) {
-  if (config.run.memory_gb > 0) return static_cast<int64_t>(config.run.memory_gb * 1e9);
+  if (config.run.memory_gb > 0)
+    return std::max<int64_t>(1, static_cast<int64_t>(config.run.memory_gb * 1e9));
   return device.is_cpu() ? FreeHostBytes() : kernels::DeviceBytesFree(device);
 }
 

@@ -135,19 +135,21 @@ void Session::ReadModel(bool scalar_head) {
   policy_model::Validate(s.shape_, "[model]");
   if (s.folder_.path.empty()) return;
   s.tokenizer_source_ = s.folder_.tokenizer();
-  if (!fs::exists(s.tokenizer_source_ + "/tokenizer.json")) {
-    RealFileSystem().CreateDirectories(s.tokenizer_source_);
-    RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer.json", s.tokenizer_->json());
-    // What transformers' AutoTokenizer asks for.
-    const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                         {"bos_token", "<bos>"},
-                         {"eos_token", "<eos>"},
-                         {"pad_token", "<pad>"},
-                         {"clean_up_tokenization_spaces", false},
-                         {"model_max_length", model.max_positions}};
-    RealFileSystem().WriteFileAtomic(s.tokenizer_source_ + "/tokenizer_config.json",
-                                     config.dump(2) + "\n");
-  }
+  RealFileSystem().CreateDirectories(s.tokenizer_source_);
+  // What transformers' AutoTokenizer asks for.
+  const Json config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                       {"bos_token", "<bos>"},
+                       {"eos_token", "<eos>"},
+                       {"pad_token", "<pad>"},
+                       {"clean_up_tokenization_spaces", false},
+                       {"model_max_length", model.max_positions}};
+  // Each looked for by itself: a life before may have ended between the two.
+  const auto put = [&](const char* name, const std::string& text) {
+    const std::string path = s.tokenizer_source_ + name;
+    if (!fs::exists(path)) RealFileSystem().WriteFileAtomic(path, text);
+  };
+  put("/tokenizer.json", s.tokenizer_->json());
+  put("/tokenizer_config.json", config.dump(2) + "\n");
 }
 
 std::vector<std::string> Session::TextNotes() const {

@@ -39,8 +39,9 @@ TEST(ExpertsConfigTest, ContradictionsAreNamed) {
       Refusal({"experts.groups=4", "experts.groups_per_token=2", "experts.shared=1",
                "experts.shared_gate=true", "experts.capacity=1.25", "experts.capacity_noise=0.1"}),
       "");
-  // Without experts the others say nothing.
-  EXPECT_EQ(Refusal({"experts.count=0", "experts.per_token=9"}), "");
+  // Without experts the others would have no effect.
+  names({"experts.count=0", "experts.per_token=9"}, "set experts.count");
+  names({"experts.count=0", "experts.aux_coef=0.1"}, "set experts.count");
 }
 
 }  // namespace

@@ -385,7 +385,7 @@ std::vector<Malicious> TokenizerCorpus() {
   c.Add("a pre-tokenizer that is a list", json("{}", "[]", "[]", "[1]"));
   c.Add("a sequence within sequences",
         json("{}", "[]", "[]",
-             Repeat(R"({"type":"Sequence","pretokenizers":[)", 20) + Repeat("]}", 20)));
+             Repeat(R"({"type":"Sequence","pretokenizers":[)", 20000) + Repeat("]}", 20000)));
   c.Add("eight megabytes of empty arrays", json("{}", "[" + Repeat("[],", 2600000) + "[]]"));
   c.Add("eight megabytes of numbers", json("{}", "[" + Repeat("0,", 4000000) + "0]"));
   c.Add("a text of eight megabytes that does not end", "{\"model\":\"" + Repeat("x", 8 << 20));
@@ -468,12 +468,12 @@ std::vector<Malicious> AdapterCorpus() {
   c.Add("alpha as a text",
         R"({"peft_type":"LORA","r":8,"lora_alpha":"16","target_modules":["q_proj"]})");
   c.Add("no modules", R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":[]})");
+  c.Add("an alpha that no float holds",
+        R"({"peft_type":"LORA","r":8,"lora_alpha":1e308,"target_modules":["q_proj"]})");
   c.Add("modules that are numbers",
         R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":[1]})");
   c.Add("modules in an object",
         R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":{"q_proj":1}})");
-  c.Add("a pattern of modules that never ends",
-        R"({"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":"(a+)+$"})");
   c.Add("trained biases", with(R"(,"bias":"all")"));
   c.Add("two megabytes of keys", with("," + Repeat("\"k\":0,", 300000) + "\"z\":0"));
   return c.Take();

@@ -53,6 +53,18 @@ TEST(ResumeRunTest, OfARunThatHasEndedLeavesItsSummary) {
   }
 }
 
+// A life that was killed between the two files of the tokenizer.
+TEST(ResumeRunTest, WhatATokenizersFolderLacksIsWrittenAgain) {
+  const TempFolder temp;
+  const std::string run = temp / "run", config = "/tokenizer_config.json";
+  ASSERT_EQ(Train(run, 2).code, 0);
+  const std::string written = Read(run + "/tokenizer" + config);
+  std::filesystem::remove(run + "/tokenizer" + config);
+  ASSERT_EQ(Resume(run, {"--steps", "3"}).code, 0);
+  EXPECT_EQ(Read(run + "/tokenizer" + config), written);
+  EXPECT_EQ(Read(run + "/model" + config), written);
+}
+
 // What roles count begins at 0 in each life: the run's totals do not.
 TEST(ResumeRunTest, CountersGoOn) {
   const TempFolder temp;

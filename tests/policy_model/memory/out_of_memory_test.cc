@@ -34,14 +34,14 @@ TEST(OutOfMemoryTest, ABufferThatIsTooLargeIsOneSentence) {
   } catch (const OutOfMemory& e) {
     EXPECT_EQ(e.code(), ErrorCode::kIo);
     EXPECT_EQ(e.message(),
-              "the memory of this machine is used up: there were no 1152921504.61 GB more");
+              "the memory of this machine is used up: there were no 1152921505 GB more");
   }
 }
 
 TEST(OutOfMemoryTest, OtherErrorsStayWhatTheyAre) {
   ErrorCode code{};
   EXPECT_EQ(Through(std::bad_alloc(), &code),
-            "the memory of this machine is used up: there were no 3.50 GB more");
+            "the memory of this machine is used up: there were no 3.5 GB more");
   EXPECT_EQ(code, ErrorCode::kIo);
   EXPECT_EQ(Through(std::runtime_error("something"), &code), "as it was: something");
   EXPECT_EQ(Through(Error(ErrorCode::kConflict, "taken"), &code), "taken");
