@@ -95,7 +95,8 @@ std::string NotWhatIsWanted(const std::string& path, const std::string& wanted) 
     case Place::kGguf:
       return "is a GGUF file" + no +
              shows("convert " + path + " DIR", "makes a model folder of it");
-    case Place::kEmptyFolder: return "is an empty folder";
+    case Place::kEmptyFolder:
+      return "is an empty folder: no run here, no model and no store; look at the path";
     case Place::kFolder: return "is a folder, and not " + wanted;
     case Place::kUnknown: break;
   }

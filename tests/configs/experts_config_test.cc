@@ -41,7 +41,6 @@ TEST(ExpertsConfigTest, ContradictionsAreNamed) {
       "");
   // Without experts the others would have no effect.
   names({"experts.count=0", "experts.per_token=9"}, "set experts.count");
-  names({"experts.count=0", "experts.aux_coef=0.1"}, "set experts.count");
 }
 
 }  // namespace

@@ -240,7 +240,7 @@ TEST(AdapterTrainTest, WhatDoesNotGoTogetherIsSaid) {
   for (const auto& [set, words] :
        {std::pair("policy.rank_pattern=[\"q_proj\"]", "write \"pattern=number\""),
         {"policy.rank_pattern=[\"q_proj=1.5\"]", "a rank is a whole number"},
-        {"policy.alpha_pattern=[\"q_proj=-1\"]", "an alpha is positive"},
+        {"policy.alpha_pattern=[\"q_proj=-1\"]", "an alpha is above 0"},
         {"policy.learning_rates=[\"q_proj=0\"]", "policy.frozen names what is not trained"},
         {"policy.rslora=true", "policy.rslora needs policy.adapter = \"lora\""},
         {"policy.dropout=0.1", "policy.dropout needs policy.adapter = \"lora\""}}) {
