@@ -70,6 +70,14 @@ void ExpectSame(const std::vector<float>& ours, const Json& theirs, const std::s
   std::cout << what << ": " << gap / largest << " of the largest logit\n";
 }
 
+// Whose feed-forward parts can have adapters: not those of experts.
+std::vector<std::string> DenseCases() {
+  std::vector<std::string> cases = FamilyCases();
+  std::erase_if(cases,
+                [](const std::string& name) { return name.find("moe") != std::string::npos; });
+  return cases;
+}
+
 class Frameworks : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -171,7 +179,7 @@ AdapterSpec WithPatterns() {
 TEST_F(Frameworks, InstalledPeftReadsPatternsThatWeWrote) {
   Json jobs = Json::array();
   std::vector<std::vector<float>> ours;
-  for (const std::string& family : FamilyCases()) {
+  for (const std::string& family : DenseCases()) {
     WriteFamilyFolder(family, temp_ / family);
     Weights weights = LoadFolder(family, temp_ / family);
     weights.AddAdapter(WithPatterns(), 5);
@@ -184,13 +192,13 @@ TEST_F(Frameworks, InstalledPeftReadsPatternsThatWeWrote) {
   const Json theirs = Run(jobs);
   ASSERT_EQ(theirs.size(), ours.size());
   if (theirs[0].is_object()) GTEST_SKIP() << "NOT TESTED: " << theirs[0]["skip"];
-  for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], FamilyCases()[i]);
+  for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], DenseCases()[i]);
 }
 
 TEST_F(Frameworks, InstalledTransformersComputesTheSameFromAdaptersThatWeMerged) {
   Json jobs = Json::array();
   std::vector<std::vector<float>> ours;
-  for (const std::string& family : FamilyCases()) {
+  for (const std::string& family : DenseCases()) {
     WriteFamilyFolder(family, temp_ / family);
     Weights weights = LoadFolder(family, temp_ / family);
     weights.AddAdapter(WithPatterns(), 5);
@@ -203,13 +211,13 @@ TEST_F(Frameworks, InstalledTransformersComputesTheSameFromAdaptersThatWeMerged)
   }
   const Json theirs = Run(jobs);
   ASSERT_EQ(theirs.size(), ours.size());
-  for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], FamilyCases()[i]);
+  for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], DenseCases()[i]);
 }
 
 TEST_F(Frameworks, PatternsThatInstalledPeftWroteComputeTheSameHere) {
   Json jobs = Json::array();
   std::vector<std::pair<std::string, std::string>> cases;
-  for (const std::string& family : FamilyCases()) {
+  for (const std::string& family : DenseCases()) {
     WriteFamilyFolder(family, temp_ / family);
     for (const Json& options : {Json{{"use_rslora", true}, {"lora_dropout", 0.1}},
                                 Json{{"rank_pattern", {{"down_proj", 2}, {"model.layers.0.*", 5}}},
