@@ -28,13 +28,17 @@ std::string Parameters(int64_t n) {
 }
 
 struct Counts {
-  int64_t trained = 0, frozen = 0;
+  int64_t trained = 0, frozen = 0;  // elements that are stored: tensors and the padding behind them
+  int64_t trained_parameters = 0, parameters = 0;  // of the tensors, as `plumb model info` counts
 };
 
 Counts CountsOf(const Weights& weights) {
   Counts counts;
-  for (const auto& set : weights.sets())
+  for (const auto& set : weights.sets()) {
     (set->trained ? counts.trained : counts.frozen) += set->flat.elements();
+    counts.parameters += set->table->parameters();
+    counts.trained_parameters += set->trained ? set->table->parameters() : 0;
+  }
   return counts;
 }
 
@@ -94,7 +98,7 @@ void AddCritic(const configs::Config& config, const Weights& policy, const PassS
   const Weights critic = Weights::WithoutMemory(shape, policy.stream(), policy.dtype());
   const Counts counts = CountsOf(critic);
   plan.Add("critic", BytesOfState(counts.trained, 0, critic.dtype(), config.optimizer).total(),
-           Parameters(counts.trained) + " with their masters, gradients and moments");
+           Parameters(counts.parameters) + " with their masters, gradients and moments");
   AddActivations(config, critic, size, " (critic)", plan);
 }
 
@@ -171,10 +175,10 @@ MemoryPlan PlanLearner(const configs::Config& config, const Weights& weights) {
   const Counts counts = CountsOf(weights);
   const StateBytes state =
       BytesOfState(counts.trained, counts.frozen, weights.dtype(), config.optimizer);
-  const std::string trained = Parameters(counts.trained) + " trained",
+  const std::string trained = Parameters(counts.trained_parameters) + " trained",
                     type = configs::NameOf(config.model.dtype);
   MemoryPlan plan;
-  plan.Add("weights", state.weights, Parameters(counts.trained + counts.frozen) + ", " + type);
+  plan.Add("weights", state.weights, Parameters(counts.parameters) + ", " + type);
   plan.Add("masters", state.masters, "float32, " + trained);
   plan.Add("gradients", state.gradients, "float32, " + trained);
   plan.Add("moments", state.moments, "two, " + NameOf(config.optimizer.moments));

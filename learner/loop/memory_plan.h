@@ -29,7 +29,9 @@ StateBytes BytesOfState(int64_t trained, int64_t frozen, DType type,
 struct MemoryItem {
   std::string kind;  // "weights"
   int64_t bytes = 0;
-  std::string what;  // of how much: "1.54 B parameters, bfloat16"
+  // Of how much: "1.54 B parameters, bfloat16". Parameters are those of the tensors; bytes are of
+  // storage, in which each tensor is padded.
+  std::string what;
 };
 
 struct MemoryPlan {

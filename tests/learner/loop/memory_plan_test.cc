@@ -75,6 +75,34 @@ TEST(MemoryPlanTest, AParameterOfAFullFineTuneHasItsBytes) {
   EXPECT_EQ(BytesOfState(0, n, DType::kBFloat16, options).total(), 2 * n) << "frozen";
 }
 
+// Storage is padded, so its elements are more.
+TEST(MemoryPlanTest, ParametersAreThoseOfTheTensors) {
+  const auto what = [](const MemoryPlan& plan, const std::string& kind) {
+    for (const MemoryItem& item : plan.items) {
+      if (item.kind == kind) return item.what;
+    }
+    return std::string();
+  };
+  const auto count = [](int64_t n) { return std::to_string(n) + " parameters"; };
+  Weights weights = Weights::WithoutMemory(TinyShape(), Device::kCpu, DType::kFloat32);
+  const int64_t base = weights.base().table->parameters();
+  ASSERT_LT(base, weights.flat().elements()) << "nothing is padded: this shows nothing";
+  MemoryPlan plan = PlanLearner(Recipe(), weights);
+  EXPECT_EQ(what(plan, "weights"), count(base) + ", float32");
+  EXPECT_EQ(what(plan, "gradients"), "float32, " + count(base) + " trained");
+  policy_model::ModelShape scalar = TinyShape();
+  scalar.scalar_head = true;
+  EXPECT_EQ(what(PlanLearner(Recipe(AlgorithmName::kPpo), weights), "critic"),
+            count(policy_model::TensorTable(scalar).parameters()) +
+                " with their masters, gradients and moments");
+  weights.AddAdapter({.rank = 4}, 1);
+  const int64_t adapter = weights.sets()[1]->table->parameters();
+  ASSERT_LT(adapter, weights.sets()[1]->flat.elements());
+  plan = PlanLearner(Recipe(), weights);
+  EXPECT_EQ(what(plan, "weights"), count(base + adapter) + ", float32");
+  EXPECT_EQ(what(plan, "gradients"), "float32, " + count(adapter) + " trained");
+}
+
 TEST(MemoryPlanTest, TheLargestBatchIsTheRecipesOwn) {
   policy_model::ModelShape shape = TinyShape();
   shape.max_positions = 4096;
