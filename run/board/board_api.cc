@@ -78,7 +78,8 @@ Json Line(const std::string& name, const RunView::Glance& glance) {
   put("reward", FirstOf(glance, {"reward/mean"}));
   put("margin", FirstOf(glance, {"dpo/margin", "rm/margin"}));
   put("loss", FirstOf(glance, {"dpo/loss", "rm/loss", "sft/loss", "policy/loss"}));
-  put("accuracy", FirstOf(glance, {"eval/accuracy", "dpo/accuracy", "rm/accuracy"}));
+  if (glance.accuracy_after) line["accuracy"] = Finite(*glance.accuracy_after);
+  else put("accuracy", FirstOf(glance, {"eval/accuracy", "dpo/accuracy", "rm/accuracy"}));
   return line;
 }
 

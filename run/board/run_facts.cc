@@ -130,6 +130,7 @@ void RunFacts::Refresh(int64_t last_step) {
     if (!summary_.is_object()) summary_ = nullptr;
   }
   const std::string log = folder_.logs() + "/train.log";
+  of_last_life_ = false;
   if (RunLock::IsHeld(folder_.path)) {
     state_ = RunState::kRunning;
     reason_.clear();
@@ -137,10 +138,9 @@ void RunFacts::Refresh(int64_t last_step) {
     return;
   }
   // That of an earlier life does not speak of the last one.
-  const bool of_last_life =
-      summary_.is_object() && IntegerIn(summary_, "steps", 0) >= last_step + 1 &&
-      Look(folder_.summary()).changed_ns >= Look(folder_.metrics()).changed_ns;
-  if (!of_last_life) {
+  of_last_life_ = summary_.is_object() && IntegerIn(summary_, "steps", 0) >= last_step + 1 &&
+                  Look(folder_.summary()).changed_ns >= Look(folder_.metrics()).changed_ns;
+  if (!of_last_life_) {
     if (Look(folder_.path + "/" + kStoppedMark).bytes >= 0) {
       state_ = RunState::kStopped;
       reason_.clear();
@@ -179,6 +179,17 @@ std::string RunFacts::Model() const {
   if (!path.empty()) return std::filesystem::path(path).filename().string();
   const std::string layers = Option("model.layers"), hidden = Option("model.hidden");
   return layers.empty() || hidden.empty() ? "" : "new, " + layers + " x " + hidden;
+}
+
+std::optional<double> RunFacts::AccuracyAfter() const {
+  if (!of_last_life_) return std::nullopt;
+  const Json* at = &summary_;
+  for (const char* key : {"eval", "after", "accuracy"}) {
+    const auto found = at->is_object() ? at->find(key) : at->end();
+    if (found == at->end()) return std::nullopt;
+    at = &*found;
+  }
+  return at->is_number() ? std::optional(at->get<double>()) : std::nullopt;
 }
 
 Json RunFacts::Changes() const {

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -48,7 +49,8 @@ class RunFacts {
   std::string Algorithm() const;
   std::string Model() const;  // the folder's name, or the shape of a new one
   const nlohmann::ordered_json& summary() const { return summary_; }  // null without one
-  nlohmann::ordered_json Changes() const;                             // of changes.jsonl, a list
+  std::optional<double> AccuracyAfter() const;  // held-out, at the end of a run that is over
+  nlohmann::ordered_json Changes() const;       // of changes.jsonl, a list
 
  private:
   struct Seen {
@@ -65,6 +67,7 @@ class RunFacts {
   Options options_;
   std::string recipe_, reason_;
   nlohmann::ordered_json summary_;
+  bool of_last_life_ = false;  // the summary, and the run is over
   RunState state_ = RunState::kFailed;
 };
 

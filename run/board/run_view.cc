@@ -82,6 +82,7 @@ RunView::Glance RunView::Look() {
     glance_.algorithm = facts_.Algorithm();
     glance_.model = facts_.Model();
     glance_.steps = facts_.wanted_steps();
+    glance_.accuracy_after = facts_.AccuracyAfter();
     facts_at_ = Clock::now();
   }
   return glance_;

@@ -12,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/base/mutex.h"
@@ -38,6 +39,8 @@ class RunView {
     int64_t step = -1, steps = 0;  // the last step (0-based), and how many there are to be
     double wall_s = 0;             // when it was written
     std::map<std::string, MetricTable::Value, std::less<>> newest;
+    // Held-out, at the end of a run that is over: with eval.every = 0 only its summary has it.
+    std::optional<double> accuracy_after;
   };
   Glance Look();
 

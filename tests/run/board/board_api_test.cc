@@ -97,6 +97,31 @@ TEST_F(BoardApiTest, AMarginIsNoReward) {
   EXPECT_EQ(answers["reward"], answers["values"]["reward/mean"]["value"]);
 }
 
+// With eval.every = 0 no step has a held-out accuracy, and a life that goes on has none yet.
+TEST(BoardApiSummaryTest, AnEndedRunsHeldOutAccuracyIsThatOfItsSummary) {
+  const TempFolder temp;
+  MadeRun made;
+  made.steps = made.wanted = 4;
+  RunMaker maker(temp / "a", made);
+  maker.WriteAll();
+  const auto accuracy = [&] {
+    RunCatalog catalog({temp.path()});
+    return Json::parse(AnswerBoard(catalog, "/api/runs", {}).json)["runs"][0]["accuracy"];
+  };
+  EXPECT_TRUE(accuracy().is_null()) << "no step evaluated";
+  const std::string summary = temp / "a/summary.json";
+  for (const char* eval : {R"("none")", R"({"after":[0.5]})", R"({"after":{"accuracy":"high"}})"}) {
+    RealFileSystem().WriteFileAtomic(
+        summary, std::string(R"({"steps":4,"wanted_steps":4,"eval":)") + eval + "}");
+    EXPECT_TRUE(accuracy().is_null()) << eval;
+  }
+  RealFileSystem().WriteFileAtomic(
+      summary, R"({"steps":4,"wanted_steps":4,"eval":{"after":{"accuracy":0.625}}})");
+  EXPECT_EQ(accuracy(), 0.625);
+  maker.AppendTo("metrics.jsonl", maker.MetricsLine(4));
+  EXPECT_TRUE(accuracy().is_null()) << "the summary speaks of an earlier life";
+}
+
 TEST(BoardApiHolesTest, NamesTheStepsThatAreMissing) {
   const TempFolder temp;
   MadeRun made;
