@@ -357,7 +357,8 @@ bool StepLoop::AllScoreless() const {
 }
 
 void StepLoop::SayEqualRewards() const {
-  if (step_ == 0 || result_.rewards.equal_steps < step_) return;
+  // Where no step had a score there is nothing that more answers or other prompts would change.
+  if (step_ == 0 || result_.rewards.equal_steps < step_ || AllScoreless()) return;
   Phase("in all " + std::to_string(step_) +
         " steps the rewards told no answer from another, so nothing was learned from them: look at "
         "samples.jsonl and try the reward with `plumb reward test`; prompts that are neither "

@@ -306,6 +306,22 @@ TEST(StepLoopTest, ARunWhoseEveryRewardWasEqualSaysSo) {
   }
 }
 
+// Answers without a score are no reason for other prompts or more answers.
+TEST(StepLoopTest, ARunWithoutAnyScoreIsNotToldOfEqualRewards) {
+  configs::Config config = Recipe();
+  config.run.steps = 2;
+  for (const int64_t scored : {0, 1}) {
+    const TempFolder folder;
+    Life life(config, folder / "c");
+    life.reward = [](int64_t, double) { return 0.5; };
+    life.scores_until = scored;
+    const LearnerResult result = life.Run(false);
+    EXPECT_EQ(result.rewards.equal_steps, 2);
+    EXPECT_EQ(result.rewards.scoreless_steps, 2 - scored);
+    EXPECT_EQ(HasLine(life.said, "the rewards told no answer from another"), scored > 0);
+  }
+}
+
 // What a checkpoint holds of the optimizer, and what a longer run makes of it.
 TEST(StepLoopTest, MomentsStayUntilTheRunHasDoneItsSteps) {
   using configs::KeepOptimizer;
