@@ -21,6 +21,7 @@
 #include "run/commands/spooled_input.h"
 #include "run/models/answering.h"
 #include "run/report/count_progress.h"
+#include "run/session/interrupt.h"
 
 namespace plumb::run {
 namespace {
@@ -177,8 +178,10 @@ class Answers {
     }
     // a row that was answered stays, whatever ends the verb; nobody answers for a reader that left
     if (!file_) FlushOutput();
+    ++rows_;
   }
 
+  int64_t rows() const { return rows_; }  // of --prompts, that are shown
   const std::string& why_aborted() const { return why_aborted_; }
 
   void Note(const actor::GeneratedSample& sample) {
@@ -209,6 +212,7 @@ class Answers {
   const GenerateArguments& a_;
   std::unique_ptr<AppendFile> file_;
   std::string why_aborted_;
+  int64_t rows_ = 0;
 };
 
 // One answer on a terminal, shown while it is drawn.
@@ -231,8 +235,15 @@ void ShowWhileDrawn(Answering& answering, const ModelFolder& model, const Genera
   show(stream.End() + "\n");
 }
 
+// For whoever stops the verb.
+std::string HowFar(const GenerateArguments& a, const Answers& answers, size_t prompts) {
+  return std::to_string(answers.rows()) + " of " + std::to_string(prompts) +
+         " prompts are answered" + (a.out.empty() ? "" : ", in " + a.out);
+}
+
 // Rows in their order, each as soon as those before it have ended; false: stopped.
-bool ShowRows(Answering& answering, std::span<const Prompt> prompts, Answers& answers) {
+bool ShowRows(Answering& answering, const GenerateArguments& a, std::span<const Prompt> prompts,
+              Answers& answers) {
   const auto begin = SteadyClock::now();
   CountProgress progress(static_cast<int64_t>(prompts.size()), "prompts",
                          isatty(STDERR_FILENO) != 0, stderr);
@@ -247,7 +258,10 @@ bool ShowRows(Answering& answering, std::span<const Prompt> prompts, Answers& an
         std::snprintf(
             speed, sizeof speed, "%.0f tokens/s",
             static_cast<double>(answering.counters().generated_tokens) / std::max(1e-9, seconds));
-        progress.Show(answering.ended(), speed);
+        progress.Show(answering.ended(), speed, answering.share());
+        // Answers that wait for an earlier one's are not lost with a step that takes long.
+        if (answering.ended() > answers.rows()) NowBusy(Busy::kInOrder);
+        else NowBusy(Busy::kNothingToKeep, HowFar(a, answers, prompts.size()));
         return StopRequested().load();
       });
 }
@@ -275,18 +289,21 @@ int Generate(const GenerateArguments& a) {
   const Sampling sampling = ResolveSampling(a.sampling, ReadSamplingDefaults(model.base));
   if (!sampling.said.empty()) std::fprintf(stderr, "%s\n", sampling.said.c_str());
   const auto all = a.samples * static_cast<int64_t>(prompts.size());
-  Answering answering(model, {.samples = a.samples,
-                              .max_new_tokens = a.sampling.max_new_tokens,
-                              .max_batch = std::clamp<int64_t>(all, 1, 256),
-                              .sampling = sampling.options,
-                              .stop = a.sampling.stop,
-                              .purpose = Purpose::kTrain});
+  constexpr int64_t kFirstOnCpu = 32;
+  Answering answering(model,
+                      {.samples = a.samples,
+                       .max_new_tokens = a.sampling.max_new_tokens,
+                       .max_batch = std::clamp<int64_t>(all, 1, 256),
+                       .first_batch = file && model.stream.device().is_cpu() ? kFirstOnCpu : 0,
+                       .sampling = sampling.options,
+                       .stop = a.sampling.stop,
+                       .purpose = Purpose::kTrain});
   const bool terminal = a.out.empty() && isatty(STDOUT_FILENO) != 0;
   Answers answers(model, a);
   const auto begin = SteadyClock::now();
   bool whole = true;
   if (file) {
-    whole = ShowRows(answering, prompts, answers);
+    whole = ShowRows(answering, a, prompts, answers);
   } else if (all == 1 && !a.json && (a.stream || terminal)) {
     ShowWhileDrawn(answering, model, a, prompts, answers);
   } else {
@@ -308,8 +325,10 @@ int Generate(const GenerateArguments& a) {
                  static_cast<double>(counters.generated_tokens) / std::max(1e-9, seconds));
   }
   if (StopRequested()) {
-    std::fprintf(stderr, "plumb: stopped: %s\n",
-                 whole ? "the answer ends here" : "answers that had not ended are not shown");
+    const std::string what = file    ? HowFar(a, answers, prompts.size())
+                             : whole ? "the answer ends here"
+                                     : "answers that had not ended are not shown";
+    std::fprintf(stderr, "plumb: stopped: %s\n", what.c_str());
     return kExitFewerSteps;
   }
   const std::string& aborted = answers.why_aborted();

@@ -24,6 +24,20 @@ Answering::Answering(const ModelFolder& model, const AnsweringOptions& options)
                .longest = kUsualTokens + static_cast<int32_t>(options.max_new_tokens)},
               model.tokenizer.get()) {}
 
+double Answering::share() const {
+  const auto drawn = static_cast<double>(static_cast<int64_t>(engine_.counters().generated_tokens) -
+                                         drawn_before_);
+  if (drawn <= 0) return 0;
+  const int64_t all = asked_ * options_.samples, ended = ended_ * options_.samples;
+  const int64_t longest = std::min(options_.max_new_tokens, model_.shape.max_positions);
+  const double each = ended >= options_.max_batch
+                          ? static_cast<double>(ended_tokens_) / static_cast<double>(ended)
+                          : static_cast<double>(longest);
+  const double wanted =
+      static_cast<double>(ended_tokens_) + each * static_cast<double>(all - ended);
+  return drawn / std::max(drawn, wanted);
+}
+
 bool Answering::Run(std::span<const Prompt> prompts, const Finished& finished,
                     const std::function<bool()>& stop,
                     const std::function<void(const actor::DrawnToken&)>& drawn) {
@@ -31,17 +45,24 @@ bool Answering::Run(std::span<const Prompt> prompts, const Finished& finished,
   const auto window = static_cast<size_t>(
       std::max(2 + 2 * options_.max_batch / options_.samples,
                options_.held_tokens / (options_.samples * options_.max_new_tokens)));
+  const size_t first =
+      options_.first_batch > 0
+          ? static_cast<size_t>((options_.first_batch + options_.samples - 1) / options_.samples)
+          : kPromptsInFlight;
   std::map<size_t, actor::GenerateResult> held;
   size_t submitted = 0, next = 0;
-  ended_ = 0;
+  asked_ = static_cast<int64_t>(prompts.size());
+  ended_ = ended_tokens_ = 0;
+  drawn_before_ = static_cast<int64_t>(engine_.counters().generated_tokens);
   while (next < prompts.size()) {
     if (stop()) {
       engine_.Abandon();
       for (auto& [prompt, result] : held) finished(prompt, result);
       return false;
     }
+    const size_t in_flight = next == 0 ? std::min(first, kPromptsInFlight) : kPromptsInFlight;
     for (; submitted < prompts.size() && submitted - next < window &&
-           submitted - static_cast<size_t>(ended_) < kPromptsInFlight;
+           submitted - static_cast<size_t>(ended_) < in_flight;
          ++submitted) {
       const Prompt& p = prompts[submitted];
       const int64_t room = model_.shape.max_positions - static_cast<int64_t>(p.tokens.size());
@@ -58,6 +79,8 @@ bool Answering::Run(std::span<const Prompt> prompts, const Finished& finished,
     }
     for (actor::GenerateResult& result : engine_.TakeFinished()) {
       ++ended_;
+      for (const auto& sample : result.samples)
+        ended_tokens_ += static_cast<int64_t>(sample.tokens.size());
       held.emplace(result.id, std::move(result));
     }
     for (; !held.empty() && held.begin()->first == next; ++next, held.erase(held.begin()))

@@ -23,6 +23,9 @@ struct AnsweringOptions {
   int64_t samples = 1;  // answers a prompt
   int64_t max_new_tokens = 256;
   int64_t max_batch = 256;  // answers drawn together
+  // Answers until the first prompt's have ended, at most max_batch: on the CPU, where a step of
+  // many takes as many times longer, somebody sees these soon. 0: max_batch.
+  int64_t first_batch = 0;
   kernels::SamplingOptions sampling;
   std::vector<std::string> stop;
   Purpose purpose = Purpose::kEval;  // of the random address: train and eval never meet
@@ -45,12 +48,17 @@ class Answering {
 
   const actor::EngineCounters& counters() const { return engine_.counters(); }
   int64_t ended() const { return ended_; }  // prompts of the running or last Run, held ones too
+  // Of the tokens that the running Run will draw, those that are drawn, in [0, 1]. An answer that
+  // has not ended counts as long as it may become until a batch of them has ended, then as long as
+  // they.
+  double share() const;
 
  private:
   const ModelFolder& model_;
   const AnsweringOptions options_;
   actor::Engine engine_;
-  int64_t ended_ = 0;
+  int64_t ended_ = 0, asked_ = 0;  // prompts
+  int64_t ended_tokens_ = 0, drawn_before_ = 0;
 };
 
 // A sample as rewards see it: prompt and answer as one sequence, and the answer's text.

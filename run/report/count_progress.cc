@@ -24,25 +24,24 @@ CountProgress::~CountProgress() {
   std::fflush(out_);
 }
 
-std::string CountProgress::Text(int64_t done, double seconds, const std::string& more) const {
+std::string CountProgress::Text(int64_t done, double seconds, const std::string& more,
+                                std::optional<double> share) const {
   std::string text = std::to_string(done) + "/" + std::to_string(total_) + " " + what_;
-  if (done > 0 && done < total_) {
-    const double left = seconds / static_cast<double>(done) * static_cast<double>(total_ - done);
-    text += ", " + Duration(left) + " left";
-  }
+  const double part = share.value_or(static_cast<double>(done) / static_cast<double>(total_));
+  if (part > 0 && done < total_) text += ", " + Duration(seconds / part * (1 - part)) + " left";
   return more.empty() ? text : text + ", " + more;
 }
 
-void CountProgress::Show(int64_t done, const std::string& more) {
+void CountProgress::Show(int64_t done, const std::string& more, std::optional<double> share) {
   const auto now = std::chrono::steady_clock::now();
   const std::chrono::duration<double> since = now - last_, seconds = now - begin_;
   if (terminal_) {
     if (drawn_ && now - last_ < kRedraw) return;
-    std::fprintf(out_, "\r\x1b[K%s", Text(done, seconds.count(), more).c_str());
+    std::fprintf(out_, "\r\x1b[K%s", Text(done, seconds.count(), more, share).c_str());
     drawn_ = true;
   } else {
     if (since.count() < Progress::kPlainSeconds) return;
-    std::fprintf(out_, "%s\n", Text(done, seconds.count(), more).c_str());
+    std::fprintf(out_, "%s\n", Text(done, seconds.count(), more, share).c_str());
   }
   std::fflush(out_);
   last_ = now;

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 
 namespace plumb::run {
@@ -17,10 +18,13 @@ class CountProgress {
   CountProgress(int64_t total, std::string what, bool terminal, std::FILE* out);
   ~CountProgress();  // takes the redrawn line away
 
-  // `done` of them; `more` stands behind the time left ("1234 tokens/s").
-  void Show(int64_t done, const std::string& more = "");
+  // `done` of them; `more` stands behind the time left ("1234 tokens/s"). `share`: of the work,
+  // where things that are not done have taken some of it, for the time left; else that of the
+  // things.
+  void Show(int64_t done, const std::string& more = "", std::optional<double> share = {});
   // The line: "120/400 prompts, 1:05 left, 1234 tokens/s".
-  std::string Text(int64_t done, double seconds, const std::string& more) const;
+  std::string Text(int64_t done, double seconds, const std::string& more,
+                   std::optional<double> share = {}) const;
 
  private:
   const int64_t total_;

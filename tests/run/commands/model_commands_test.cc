@@ -1,11 +1,17 @@
 // generate, score, eval and convert on a tiny model folder.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -252,6 +258,55 @@ TEST_F(ModelCommandsTest, APromptOfStandardInputIsTheTextWithoutItsLineEnd) {
   const CliOutput piped = RunPlumb(line);
   ASSERT_EQ(piped.code, 0) << piped.err;
   EXPECT_EQ(piped.out, RunPlumb(plain).out);
+}
+
+// Rows are in the file as soon as they are answered; a stop keeps them and says how many there are.
+TEST_F(ModelCommandsTest, AStopKeepsTheRowsThatWereAnswered) {
+  constexpr int kRows = 20000;
+  std::string rows;
+  for (int i = 0; i < kRows; ++i) rows += "{\"prompt\":\"" + std::to_string(i) + "+1=\"}\n";
+  RealFileSystem().WriteFileAtomic(temp_ / "rows.jsonl", rows);
+  const std::string out = temp_ / "answers.jsonl";
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (std::freopen((temp_ / "said").c_str(), "w", stderr) == nullptr) _exit(99);
+    std::vector<std::string> line = {"plumb",
+                                     "generate",
+                                     model_,
+                                     "--prompts",
+                                     temp_ / "rows.jsonl",
+                                     "--out",
+                                     out,
+                                     "--max-new-tokens",
+                                     "40",
+                                     "--threads",
+                                     "1"};
+    std::vector<char*> argv;
+    for (std::string& word : line) argv.push_back(word.data());
+    const int code = RunCli(static_cast<int>(argv.size()), argv.data());
+    std::fflush(stderr);
+    _exit(code);
+  }
+  FileSystem& files = RealFileSystem();
+  int status = 0;
+  while (!(files.Exists(out) && files.FileSize(out) > 0)) {
+    ASSERT_EQ(waitpid(child, &status, WNOHANG), 0)
+        << "nothing was written: " << files.ReadFile(temp_ / "said", 1 << 20);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  kill(child, SIGINT);
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  const std::string said = files.ReadFile(temp_ / "said", 1 << 20);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == kExitFewerSteps) << said;
+  const auto lines = JsonLines(RealFileSystem().ReadFile(out, size_t{64} << 20));
+  ASSERT_GT(lines.size(), 0u);
+  ASSERT_LT(lines.size(), static_cast<size_t>(kRows));
+  for (size_t i = 1; i < lines.size(); ++i) EXPECT_GT(lines[i]["row"], lines[i - 1]["row"]);
+  EXPECT_EQ(lines[0]["row"], 0);
+  EXPECT_TRUE(Has(said, "plumb: stopped: " + std::to_string(lines.size()) + " of " +
+                            std::to_string(kRows) + " prompts are answered, in " + out + "\n"))
+      << said;
 }
 
 TEST_F(ModelCommandsTest, ScoresOfWeightsThatAreNotFiniteAreAnError) {

@@ -79,6 +79,32 @@ TEST(Answering, AnswersComeInTheOrderOfThePromptsAndFewAreHeld) {
   EXPECT_EQ(answering.ended(), told());
 }
 
+// The first prompts end long before most begin, and the share of the work is known before any has.
+TEST(Answering, TheFirstAnswersOfAFileComeEarly) {
+  const plumb::testing::TempFolder temp;
+  testing::WriteToyModel(temp / "model", {.end_token = false});
+  const ModelFolder model = LoadModel(temp / "model", {.threads = 1});
+  const std::vector<Prompt> prompts = Prompts(model, 160);
+  Answering answering(model, {.max_new_tokens = 20, .first_batch = 32});
+  double share = 0, share_before_any = 0;
+  uint64_t drawn_at_first = 0;
+  ASSERT_TRUE(answering.Run(
+      prompts,
+      [&](size_t i, actor::GenerateResult&) {
+        if (i == 0) drawn_at_first = answering.counters().generated_tokens;
+      },
+      [&] {
+        EXPECT_GE(answering.share(), share) << "all answers are as long as they may be";
+        share = answering.share();
+        if (answering.ended() == 0) share_before_any = share;
+        return false;
+      }));
+  EXPECT_LE(drawn_at_first, 160u * 20 / 4);
+  EXPECT_NEAR(share_before_any, 0.2, 0.02) << "32 of 160 are about to end";
+  EXPECT_EQ(answering.share(), 1);
+  EXPECT_LE(answering.counters().decode_steps, 50u) << "the others were drawn together";
+}
+
 TEST(Answering, ShowsWhatIsDrawnAndStopsWhenAsked) {
   const plumb::testing::TempFolder temp;
   testing::WriteToyModel(temp / "model");

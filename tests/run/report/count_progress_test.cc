@@ -30,6 +30,10 @@ TEST(CountProgress, SaysHowManyAndHowLongStill) {
   EXPECT_EQ(progress.Text(10, 20, "7 tokens/s"), "10/40 prompts, 1:00 left, 7 tokens/s");
   EXPECT_EQ(progress.Text(40, 80, ""), "40/40 prompts");
   EXPECT_EQ(progress.Text(1, 300, ""), "1/40 prompts, 3h15m left");
+  EXPECT_EQ(progress.Text(0, 20, "", 0.25), "0/40 prompts, 1:00 left") << "begun, none is done";
+  EXPECT_EQ(progress.Text(10, 20, "", 0.5), "10/40 prompts, 0:20 left");
+  EXPECT_EQ(progress.Text(0, 20, "", 0.0), "0/40 prompts");
+  EXPECT_EQ(progress.Text(40, 80, "", 1.0), "40/40 prompts");
   EXPECT_EQ(Duration(65), "1:05");
 }
 
