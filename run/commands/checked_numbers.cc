@@ -1,5 +1,6 @@
 #include "run/commands/checked_numbers.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -7,6 +8,9 @@
 #include <functional>
 #include <string>
 #include <system_error>
+#include <utility>
+
+#include "common/base/nearest.h"
 
 namespace plumb::run {
 namespace {
@@ -63,6 +67,18 @@ CLI::Validator NumberAbove(double bound) {
     double value = 0;
     return ReadNumber(text, value) && value > bound;
   });
+}
+
+CLI::Validator OneOf(std::vector<std::string> words) {
+  return CLI::Validator(
+      [words = std::move(words)](const std::string& text) {
+        if (std::find(words.begin(), words.end(), text) != words.end()) return std::string();
+        std::string known;
+        for (const std::string& word : words) known += (known.empty() ? "" : " | ") + word;
+        const std::string meant = DidYouMean(text, words);
+        return "is '" + text + "'" + meant + (meant.empty() ? ": it takes " : " It takes ") + known;
+      },
+      "");
 }
 
 }  // namespace plumb::run

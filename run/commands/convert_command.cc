@@ -8,6 +8,7 @@
 #include "common/base/file.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/gguf/convert.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/session/model_folder.h"
 
@@ -70,7 +71,7 @@ void AddConvertCommand(CLI::App& app, CliResult&) {
       ->add_option("--dtype", a->dtype,
                    "of the weights: bfloat16 | float32; a GGUF file's become bfloat16, a base's "
                    "stay what they are")
-      ->check(CLI::IsMember({"bfloat16", "float32"}));
+      ->check(OneOf({"bfloat16", "float32"}));
   convert->add_flag("--overwrite", a->overwrite, "replace a model that is there");
   convert->callback([a] {
     DType dtype = a->dtype == "float32" ? DType::kFloat32 : DType::kBFloat16;

@@ -23,6 +23,7 @@
 #include "kernels/device/stream.h"
 #include "policy_model/memory/torch_version.h"
 #include "policy_model/transformer.h"
+#include "run/commands/checked_numbers.h"
 #include "run/commands/cli.h"
 #include "run/commands/manual.h"
 #include "run/session/built.h"
@@ -318,9 +319,7 @@ void AddDoctorCommand(CLI::App& app, CliResult& result) {
       "completion",
       "What teaches a shell to complete verbs and options: source <(plumb completion "
       "bash), or into a file _plumb of zsh's fpath");
-  completion->add_option("SHELL", *shell, "bash | zsh")
-      ->required()
-      ->check(CLI::IsMember({"bash", "zsh"}));
+  completion->add_option("SHELL", *shell, "bash | zsh")->required()->check(OneOf({"bash", "zsh"}));
   completion->callback([shell, &app] {
     std::fputs((*shell == "bash" ? BashCompletion(app) : ZshCompletion(app)).c_str(), stdout);
   });

@@ -238,11 +238,14 @@ void PrintEstimate(const char* name, const Estimate& e) {
   if (e.n > 1) std::printf(" +- %.4f (95 %%: %.4f to %.4f)", e.error, e.low(), e.high());
 }
 
-void PrintText(const Plan& plan, const AnswerTally& tally, double seconds) {
+// `judge`: the part that says what is right.
+void PrintText(const Plan& plan, const AnswerTally& tally, const std::string& judge,
+               double seconds) {
   const auto number = [](int64_t v) { return static_cast<long long>(v); };
   const auto [low, high] = WilsonInterval(tally.share(), static_cast<double>(tally.prompts));
-  std::printf("pass@1 %.4f (95 %%: %.4f to %.4f), %lld of %lld answers right, temperature %g\n",
-              tally.share(), low, high, number(tally.correct), number(tally.answers),
+  const std::string by = plan.judged ? " by '" + judge + "'" : "";
+  std::printf("pass@1 %.4f (95 %%: %.4f to %.4f), %lld of %lld answers right%s, temperature %g\n",
+              tally.share(), low, high, number(tally.correct), number(tally.answers), by.c_str(),
               plan.temperature);
   if (plan.samples > 1) {
     const std::vector<int64_t> counts = PassCounts(plan.samples);
@@ -365,7 +368,8 @@ int EvalAnswers(const EvalArguments& a) {
         [&] {
           char share[48];
           std::snprintf(share, sizeof share, "right so far %.3f", eval.tally().share());
-          progress.Show(answering.ended(), eval.tally().prompts > 0 ? share : "");
+          progress.Show(answering.ended(), eval.tally().prompts > 0 ? share : "",
+                        answering.share());
           return StopRequested().load();
         });
     if (whole && !waiting.empty()) score();
@@ -384,7 +388,7 @@ int EvalAnswers(const EvalArguments& a) {
                 "not one answer was generated: " + tally.why_aborted, a.model);
   }
   if (a.json) PrintJson(JsonOf(a, plan, tally, seconds));
-  else PrintText(plan, tally, seconds);
+  else PrintText(plan, tally, eval.success_part(), seconds);
   std::fflush(stdout);
   return CodeOf(plan, tally);
 }
@@ -556,7 +560,7 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
   eval->add_option("--map", a->map, "prompt=COLUMN or answer=COLUMN; any number of times")
       ->allow_extra_args(false);
   eval->add_option("--fallback", a->fallback, "answer without a marker: none | last_number")
-      ->check(CLI::IsMember({"none", "last_number"}));
+      ->check(OneOf({"none", "last_number"}));
   eval->add_option("--out,--answers", a->answers_file,
                    "write every answer (pair, row) to this JSONL file");
   eval->add_option("--seed", a->seed,

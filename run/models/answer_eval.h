@@ -70,6 +70,7 @@ class AnswerEval {
   void Add(std::vector<TrajectoryGroup> groups, const Each& each);
 
   const AnswerTally& tally() const { return tally_; }
+  const std::string& success_part() const { return tally_.parts[success_].name; }
   // Groups that are worth gathering before Add: as many as are scored side by side.
   size_t together() const { return static_cast<size_t>(scorer_.SideBySide()); }
 

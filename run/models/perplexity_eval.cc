@@ -154,9 +154,9 @@ std::string PerplexityReport::Text() const {
   }
   int64_t tokens = 0;
   for (const PerplexityRow& row : rows) tokens += row.tokens;
-  std::snprintf(text, sizeof text,
-                ", %.4f nats a token, %.4f bits a byte; %lld tokens of %zu rows\n", e.mean,
-                BitsPerByte(), static_cast<long long>(tokens), rows.size());
+  std::snprintf(text, sizeof text, ", %.4f nats a token, %.4f bits a byte; %lld tokens of %zu %s\n",
+                e.mean, BitsPerByte(), static_cast<long long>(tokens), rows.size(),
+                rows.size() == 1 ? "row" : "rows");
   out += text;
   if (cut > 0)
     out += std::to_string(cut) + " texts are longer than the context and were cut into pieces\n";

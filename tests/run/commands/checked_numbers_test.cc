@@ -43,5 +43,21 @@ TEST(CheckedNumbersTest, WhatAnOptionDoesNotTakeIsRefusedWithItsRange) {
   EXPECT_FALSE(NumberAbove(0)("0").empty());
 }
 
+TEST(CheckedNumbersTest, AMisspeltWordIsToldTheNearest) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"eval", "x", "y", "--fallback", "lastnumber"},
+       "--fallback: is 'lastnumber', did you mean 'last_number'? It takes none | last_number\n"},
+      {{"convert", "x", "y", "--dtype", "bfloat"},
+       "--dtype: is 'bfloat', did you mean 'bfloat16'? It takes bfloat16 | float32\n"},
+      {{"completion", "powershell"}, "SHELL: is 'powershell': it takes bash | zsh\n"}};
+  for (const auto& [line, piece] : cases) {
+    const CliOutput output = RunPlumb(line);
+    EXPECT_EQ(output.code, 2) << piece;
+    EXPECT_TRUE(Has(output.err, piece)) << output.err << "\nmisses " << piece;
+  }
+  EXPECT_TRUE(OneOf({"a", "b"})("b").empty());
+  EXPECT_FALSE(OneOf({"a", "b"})("").empty());
+}
+
 }  // namespace
 }  // namespace plumb::run

@@ -96,9 +96,15 @@ TEST_F(EvalCommandTest, TextForPeopleSaysTheSame) {
   for (const char* part : {"pass@1 ", "pass@2 ", "majority of 2", "reward ", "  correct ",
                            "  short ", " x 0.5", "+- ", "tokens/s"})
     EXPECT_TRUE(Has(output.out, part)) << part << "\n" << output.out;
+  EXPECT_TRUE(Has(output.out, " answers right by 'correct', temperature 1\n")) << output.out;
+  const CliOutput other =
+      RunPlumb({"eval", model_, rows_, "--max-new-tokens", "6", "--rewards",
+                Recipe(std::string("[eval]\nsuccess_part = \"short\"\n") + kParts)});
+  EXPECT_TRUE(Has(other.out, " answers right by 'short', temperature 0\n")) << other.out;
   // Without a recipe pass@1 is all that its one rule has to say.
   const CliOutput plain = RunPlumb({"eval", model_, rows_, "--max-new-tokens", "6"});
   EXPECT_TRUE(Has(plain.out, "pass@1 ") && !Has(plain.out, "  correct ")) << plain.out;
+  EXPECT_TRUE(Has(plain.out, " answers right, temperature 0\n")) << plain.out;
 }
 
 TEST_F(EvalCommandTest, APartThatFailsOnEveryAnswerIsExitCode10) {

@@ -60,6 +60,7 @@ TEST_F(PerplexityEvalTest, OfTextsEveryTokenButTheFirstCounts) {
   EXPECT_NEAR(json["perplexity"].get<double>(), std::exp((first + second) / 12), 1e-4);
   EXPECT_LT(json["interval_95"][0], json["perplexity"]);
   EXPECT_NE(r.Text().find("perplexity"), std::string::npos);
+  EXPECT_NE(r.Text().find("12 tokens of 2 rows\n"), std::string::npos) << r.Text();
 }
 
 TEST_F(PerplexityEvalTest, ALongTextIsCutAndSaid) {
@@ -78,6 +79,7 @@ TEST_F(PerplexityEvalTest, ALongTextIsCutAndSaid) {
   EXPECT_NEAR(r.rows[0].nats, nats, 1e-3);
   EXPECT_EQ(r.rows[0].tokens, 151 - 3);
   EXPECT_NE(r.Text().find("cut into pieces"), std::string::npos);
+  EXPECT_NE(r.Text().find("148 tokens of 1 row\n"), std::string::npos) << r.Text();
 }
 
 TEST_F(PerplexityEvalTest, OfDemonstrationsTheAnswerCountsBehindItsPrompt) {
