@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "replay/datasets/line_writer.h"
+#include "replay/datasets/missing_rollouts.h"
 #include "replay/datasets/rows/end_token.h"
 #include "replay/datasets/rows/parquet_writer.h"
 #include "replay/datasets/rows/row_columns.h"
@@ -172,7 +173,12 @@ class Export {
     for (const auto& [reason, n] : report_.left_out) left_out += n;
     PLUMB_CHECK(report_.read == report_.written + left_out, report_.Describe());
     if (report_.written == 0) {
-      throw Error(ErrorCode::kNotFound, "nothing to export: " + report_.Describe(), store_.path());
+      std::string why = "nothing to export: " + report_.Describe();
+      if (rows == ExportRows::kRollouts) {
+        if (report_.read == 0) why += "\n  " + WhyNoRollouts(store_, request_.purpose);
+        if (report_.other_purpose > 0) why += "\n  " + OtherPurpose(report_, request_);
+      }
+      throw Error(ErrorCode::kNotFound, why, store_.path());
     }
     out_.Finish();
     report_.bytes = out_.bytes();
@@ -206,13 +212,14 @@ class Export {
   }
 
   bool Rollouts() {
-    for (const Purpose purpose : {Purpose::kTrain, Purpose::kEval}) {
-      const auto ids = store_.Ids(purpose, 0, std::numeric_limits<uint64_t>::max());
-      for (size_t i = 0; i < ids.size(); ++i) {
-        const auto stored = store_.Read(purpose, ids[i]);
-        if (stored) Group(*stored);  // else trimmed since
-        if (!Pause(i + 1, ids.size())) return false;
-      }
+    constexpr uint64_t kAll = std::numeric_limits<uint64_t>::max();
+    const Purpose other = request_.purpose == Purpose::kTrain ? Purpose::kEval : Purpose::kTrain;
+    report_.other_purpose = static_cast<int64_t>(store_.Ids(other, 0, kAll).size());
+    const auto ids = store_.Ids(request_.purpose, 0, kAll);
+    for (size_t i = 0; i < ids.size(); ++i) {
+      const auto stored = store_.Read(request_.purpose, ids[i]);
+      if (stored) Group(*stored);  // else trimmed since
+      if (!Pause(i + 1, ids.size())) return false;
     }
     return true;
   }
@@ -378,6 +385,13 @@ std::string ExportReport::Describe() const {
   std::string text = "read " + std::to_string(read) + " = written " + std::to_string(written);
   for (const auto& [reason, n] : left_out) text += " + " + std::to_string(n) + " " + reason;
   return text;
+}
+
+std::string OtherPurpose(const ExportReport& report, const ExportRequest& request) {
+  const bool train = request.purpose == Purpose::kTrain;
+  return std::to_string(report.other_purpose) +
+         (train ? " groups of held-out evaluations left out: --eval exports those instead"
+                : " groups of training left out: without --eval those are exported");
 }
 
 ExportReport ExportDataset(const Store& store, const ExportRequest& request) {

@@ -30,6 +30,8 @@ struct ExportRequest {
   // of rollouts: those of prompts of this dataset; empty: all
   std::string dataset = "train";
   ExportRows rows = ExportRows::kAuto;
+  // of rollouts: answers of training, or the held-out ones of evaluations; never both in one file
+  Purpose purpose = Purpose::kTrain;
   ExportForm form = ExportForm::kTrl;
   // replaced; gzip when it ends in .gz, Parquet when in .parquet
   // (replay/datasets/rows/parquet_writer.h)
@@ -49,6 +51,7 @@ struct ExportReport {
   int64_t written = 0;  // of them
   int64_t lines = 0;
   std::map<std::string, int64_t> left_out;
+  int64_t other_purpose = 0;  // groups of the purpose that was not asked for; not among the read
   ExportNotes notes;
   // lines that importing the file gives back as they are
   int64_t same = 0;
@@ -57,6 +60,9 @@ struct ExportReport {
   bool stopped = false;
   std::string Describe() const;  // "read 100 = written 97 + 3 only_tokens"
 };
+
+// How many groups of the other purpose there are, and how they are got. REQUIRES: of rollouts.
+std::string OtherPurpose(const ExportReport& report, const ExportRequest& request);
 
 ExportReport ExportDataset(const Store& store, const ExportRequest& request);
 

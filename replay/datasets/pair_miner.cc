@@ -8,6 +8,7 @@
 
 #include "common/base/error.h"
 #include "common/base/hash/sha256.h"
+#include "replay/datasets/missing_rollouts.h"
 #include "replay/datasets/rows/end_token.h"
 
 namespace plumb::replay {
@@ -195,13 +196,7 @@ MineReport MinePairs(const Store& from, Store& into, const MineOptions& options)
   report.pairs = static_cast<int64_t>(rows);
   if (rows == 0) {
     std::string found;
-    if (report.groups == 0) {
-      found = from.TrimmedBefore(Purpose::kTrain) > 0
-                  ? "\n  the run keeps no rollouts behind its checkpoint: train with "
-                    "replay.keep_steps = -1 (or N: so many steps)"
-                  : "\n  no rollouts were ever stored here: --store takes RUN/store of a run that "
-                    "generated answers";
-    }
+    if (report.groups == 0) found = "\n  " + WhyNoRollouts(from, Purpose::kTrain);
     for (const std::string& line : report.Describe()) found += "\n  " + line;
     throw Error(ErrorCode::kInvalidArgument, "no pair could be mined; nothing was written:" + found,
                 from.path());

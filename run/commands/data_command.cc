@@ -248,7 +248,7 @@ void RunImport(ImportArguments& a, CliResult& result) {
 struct ExportArguments {
   replay::ExportRequest request;
   std::string store, form = "trl", rows = "auto";
-  bool quiet = false;
+  bool eval = false, quiet = false;
 };
 
 // `to`: where the rows are not.
@@ -258,6 +258,8 @@ void PrintReport(std::FILE* to, const std::string& name, const replay::ExportRep
   std::fprintf(to, "%s: %s, %lld lines, %llu bytes\n  %s\n", name.c_str(),
                replay::FormName(request.form), number(report.lines),
                static_cast<unsigned long long>(report.bytes), report.Describe().c_str());
+  if (report.other_purpose > 0)
+    std::fprintf(to, "  %s\n", replay::OtherPurpose(report, request).c_str());
   for (const auto& [what, n] : report.notes) {
     std::fprintf(to, "  %s: %lld%s\n", what.c_str(), number(n),
                  what == "weights" ? " (import with --map weight=weight)" : "");
@@ -309,6 +311,9 @@ void RunExport(ExportArguments& a, CliResult& result) {
                 "--rows '" + a.rows + "' is unknown; known: auto, prompts, preferences, rollouts");
   request.form = *form;
   request.rows = *rows;
+  if (a.eval && *rows != replay::ExportRows::kRollouts)
+    throw Error(ErrorCode::kInvalidArgument, "is for --rows rollouts", "--eval");
+  if (a.eval) request.purpose = Purpose::kEval;
   replay::StoreOptions how;
   how.read_only = true;
   const auto store = replay::Store::Open(a.store, how);
@@ -349,6 +354,8 @@ void AddExport(CLI::App& data, CliResult& result) {
   out->add_option("--rows", a->rows,
                   "prompts | preferences | rollouts; auto: whichever has the name")
       ->capture_default_str();
+  out->add_flag("--eval", a->eval,
+                "of rollouts: answers of held-out evaluations instead of those of training");
   out->add_option("--end-token", a->request.end_tokens,
                   "text of an end token that sampled answers carry, where it is an unusual one");
   out->add_flag("!--no-tokens", a->request.tokens,

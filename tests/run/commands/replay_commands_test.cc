@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <set>
 
 #include "replay/store/store.h"
 #include "run/session/rescoring.h"
@@ -109,6 +110,33 @@ TEST(ReplayCommandsTest, RolloutsBecomePairsThatDpoAndKtoLearnFrom) {
     EXPECT_EQ(steps_of_file[i]["dpo/loss"], steps[i]["dpo/loss"]) << i;
   const auto answers = RunPlumb({"data", "export", "-", "--store", store, "--rows", "rollouts"});
   EXPECT_TRUE(Has(answers.err, "rows are read back as the very same answers")) << answers.err;
+  // Held-out evaluations are no training data: left out with a word, and alone when asked for.
+  EXPECT_TRUE(Has(answers.err, "read 32 = written 32")) << answers.err;
+  EXPECT_TRUE(Has(answers.err, "groups of held-out evaluations left out: --eval")) << answers.err;
+  const auto heldout =
+      RunPlumb({"data", "export", "-", "--store", store, "--rows", "rollouts", "--eval"});
+  ASSERT_EQ(heldout.code, 0) << heldout.err;
+  EXPECT_TRUE(Has(heldout.err, "32 groups of training left out")) << heldout.err;
+  const auto leases = [](const std::string& text) {
+    std::set<uint64_t> ids;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);)
+      ids.insert(nlohmann::json::parse(line)["lease"].get<uint64_t>());
+    return ids;
+  };
+  const std::set<uint64_t> trained_on = leases(answers.out), held_out = leases(heldout.out);
+  {
+    replay::StoreOptions how;
+    how.read_only = true;
+    const auto from = replay::Store::Open(store, how);
+    constexpr uint64_t kAll = std::numeric_limits<uint64_t>::max();
+    const auto train = from->Ids(Purpose::kTrain, 0, kAll),
+               eval = from->Ids(Purpose::kEval, 0, kAll);
+    EXPECT_EQ(trained_on, std::set<uint64_t>(train.begin(), train.end()));
+    EXPECT_EQ(held_out, std::set<uint64_t>(eval.begin(), eval.end()));
+    EXPECT_FALSE(held_out.empty());
+  }
+  EXPECT_EQ(RunPlumb({"data", "export", "-", "--store", store, "--eval"}).code, 2);
   const auto kto = RunPlumb(DpoLine(temp / "kto", pairs, model, {"--set", "preference.loss=kto"}));
   ASSERT_EQ(kto.code, 0) << kto.err;
   EXPECT_EQ(Summary(temp / "kto")["counters"]["completions"].get<uint64_t>(), 2 * (rows - 4));
@@ -130,6 +158,14 @@ TEST(ReplayCommandsTest, ARunThatKeepsNoRolloutsIsSaidToAndNothingIsMade) {
       Has(mined.err, "keeps no rollouts behind its checkpoint: train with replay.keep_steps = -1"))
       << mined.err;
   EXPECT_FALSE(std::filesystem::exists(temp / "new"));
+  const auto exported = RunPlumb(
+      {"data", "export", temp / "rows.jsonl", "--store", temp / "run/store", "--rows", "rollouts"});
+  EXPECT_EQ(exported.code, 3) << exported.out;
+  EXPECT_TRUE(Has(exported.err,
+                  "keeps no rollouts behind its checkpoint: train with replay.keep_steps = -1"))
+      << exported.err;
+  EXPECT_TRUE(Has(exported.err, "groups of held-out evaluations left out: --eval")) << exported.err;
+  EXPECT_FALSE(std::filesystem::exists(temp / "rows.jsonl"));
   const auto empty =
       RunPlumb({"data", "mine", "--store", temp / "new/none", "--into", temp / "new/none"});
   EXPECT_EQ(empty.code, 2) << empty.out;
