@@ -67,8 +67,7 @@ void RemoveAllButLock(const std::string& folder) {
   for (const fs::path& entry : entries) RealFileSystem().RemoveAll(entry.string());
 }
 
-void RefuseOtherOptions(const std::vector<configs::OptionChange>& refused,
-                        const std::string& where) {
+void RefuseOtherOptions(const std::vector<configs::OptionChange>& refused, const std::string& run) {
   if (refused.empty()) return;
   std::string text;
   for (const configs::OptionChange& change : refused) {
@@ -78,8 +77,8 @@ void RefuseOtherOptions(const std::vector<configs::OptionChange>& refused,
   throw Error(
       ErrorCode::kConflict,
       "this run was started with other options that cannot change (`plumb train --resume --out " +
-          where + "` has all of the run's own); give them back, or use another --out:" + text,
-      where);
+          run + "` has all of the run's own); give them back, or use another --out:" + text,
+      run + "/config.toml");
 }
 
 }  // namespace
@@ -143,7 +142,7 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
     }
     const configs::RecipeDifference difference =
         configs::CompareForResume(run.earlier_config_, config, next.has_value());
-    RefuseOtherOptions(difference.refused, folder.config());
+    RefuseOtherOptions(difference.refused, folder.path);
     run.changes_ = difference.changed;
     files.RemoveAll(folder.path + "/" + kStoppedMark);  // of the life before
     std::string changes = run.earlier_changes_;

@@ -130,9 +130,13 @@ TEST(RunFolderTest, WhatCannotChangeIsNamedWithTheReasonAndChangesNothing) {
   EXPECT_EQ(e.code(), ErrorCode::kConflict);
   for (const char* part :
        {"rollout.temperature: the run has 1.0, the recipe says 0.5; stored answers", "run.seed",
-        "77", "config.toml --resume"}) {
+        "77", "` has all of the run's own"}) {
     EXPECT_NE(e.message().find(part), std::string::npos) << part << ": " << e.message();
   }
+  // What it proposes is a command that goes on: the run's folder, no file in it.
+  EXPECT_NE(e.message().find("`plumb train --resume --out " + (temp / "run") + "` has"),
+            std::string::npos)
+      << e.message();
   EXPECT_EQ(e.message().find("run.steps"), std::string::npos) << "that one may change";
   EXPECT_EQ(ContentOf(temp / "run"), before);
   EXPECT_TRUE(Prepare(temp / "run", {}, true).changes().empty());
