@@ -25,6 +25,7 @@
 #include "run/roles/socket_folder.h"
 #include "run/roles/supervisor.h"
 #include "run/session/interrupt.h"
+#include "run/session/newest_checkpoint.h"
 #include "run/session/run_folder.h"
 #include "run/session/session.h"
 
@@ -99,9 +100,10 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     std::fflush(stdout);
   }
   if (r.sft && r.sft->stopped) {
-    std::fprintf(
-        stderr, "plumb: error: the warm start made %lld of %lld updates; go on with --resume\n",
-        static_cast<long long>(r.sft->steps), static_cast<long long>(session.config().sft.steps));
+    std::fprintf(stderr, "plumb: error: the warm start made %lld of %lld updates; %s\n",
+                 static_cast<long long>(r.sft->steps),
+                 static_cast<long long>(session.config().sft.steps),
+                 HowToGoOn(session.folder().path).c_str());
     return kExitFewerSteps;
   }
   if (!r.stopped_early && r.steps > 0 && r.rewards.scoreless_steps == r.steps) {
@@ -113,8 +115,9 @@ int Conclude(const Session& session, const RunSummary& summary, bool quiet) {
     return kExitRewardFailed;
   }
   if (r.steps < summary.wanted_steps) {
-    std::fprintf(stderr, "plumb: error: trained %lld of %lld steps; go on with --resume\n",
-                 static_cast<long long>(r.steps), static_cast<long long>(summary.wanted_steps));
+    std::fprintf(stderr, "plumb: error: trained %lld of %lld steps; %s\n",
+                 static_cast<long long>(r.steps), static_cast<long long>(summary.wanted_steps),
+                 HowToGoOn(session.folder().path).c_str());
     return kExitFewerSteps;
   }
   const double bar = session.config().eval.bar;
@@ -306,7 +309,8 @@ int Learner(const Session& session, const Endpoints& endpoints, const RunOptions
     return Conclude(session, RunLearnerRole(session, endpoints, options), quiet);
   } catch (const Error& e) {
     if (!StopRequested() || !TryAgain(e)) throw;
-    std::fprintf(stderr, "plumb: stopped: %s\n", e.what());
+    std::fprintf(stderr, "plumb: stopped: %s; %s\n", e.what(),
+                 HowToGoOn(session.folder().path).c_str());
     return kExitFewerSteps;
   }
 }

@@ -119,7 +119,9 @@ TEST(BadInputTest, AStoppedRunSaysHowFarItCameAndGoesOnFromThere) {
   waitpid(program, &status, 0);
   ASSERT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), 7) << Read(run + ".out");
-  EXPECT_TRUE(Has(Read(run + ".out"), " of 100000 steps; go on with --resume"))
+  EXPECT_TRUE(Has(Read(run + ".out"), " of 100000 steps; the newest checkpoint is step "))
+      << Read(run + ".out");
+  EXPECT_TRUE(Read(run + ".out").ends_with(" train --resume --out " + run + "\n"))
       << Read(run + ".out");
   const auto done = static_cast<int64_t>(Lines(run + "/metrics.jsonl").size());
   const CliOutput again = Train(run, done + 1, {"--resume"});
