@@ -49,6 +49,15 @@ void CheckOutput(const std::string& path, const std::vector<std::string>& inputs
   }
 }
 
+void CheckNothingIsLost(const std::string& path, bool overwrite, const std::string& option) {
+  std::error_code none;
+  if (overwrite || path == "-" || !fs::is_regular_file(path, none) || fs::is_empty(path, none))
+    return;
+  throw Error(ErrorCode::kConflict,
+              option + ": is there already: choose another name, or replace it with --overwrite",
+              path);
+}
+
 std::string OutputProblem(int code) {
   if (code != 0) return std::strerror(code);
   pollfd out{.fd = STDOUT_FILENO, .events = 0, .revents = 0};

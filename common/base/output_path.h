@@ -2,8 +2,8 @@
 // whether what was printed got there.
 //
 // Thread safety: functions of the file system and of standard output. Errors: CheckOutput throws
-// kInvalidArgument and kNotFound, FlushOutput kIo; what cannot be looked at is taken for a new
-// file.
+// kInvalidArgument and kNotFound, CheckNothingIsLost kConflict, FlushOutput kIo; what cannot be
+// looked at is taken for a new file.
 #pragma once
 
 #include <optional>
@@ -21,6 +21,10 @@ std::optional<std::string> ReplaceablePath(const std::string& path);
 // is standard output. `option`: what named it, for messages.
 void CheckOutput(const std::string& path, const std::vector<std::string>& inputs,
                  const std::string& option);
+
+// kConflict where `path` is a file that holds something, which only `overwrite` gives leave to
+// replace.
+void CheckNothingIsLost(const std::string& path, bool overwrite, const std::string& option);
 
 // Flushes standard output. kIo with the reason where it does not take all of it: whoever writes to
 // a pipe learns here that nobody reads any more.

@@ -62,7 +62,7 @@ void ConvertGguf(const std::string& gguf, const std::string& directory, DType dt
     if (!files.Exists(directory + name)) continue;
     if (!overwrite)
       throw Error(ErrorCode::kConflict,
-                  "there is a model already: choose another folder or ask for overwriting",
+                  "there is a model already: choose another folder, or replace it with --overwrite",
                   directory);
   }
   for (const char* name : kModelFiles) {

@@ -411,10 +411,7 @@ class Import {
       for (size_t i = 0; i < std::min<size_t>(ledger.examples.size(), 3); ++i)
         message += "\n  " + ledger.examples[i];
       if (ledger.read > 0 && ledger.rejected["bad_json"] == ledger.read) {
-        message +=
-            "\n  a file holds one JSON object a line, or one JSON array of objects; an object over "
-            "several lines is neither; "
-            "CSV and TSV are known by their names (.csv, .tsv, and .gz behind either)";
+        message += std::string("\n  ") + kWhatAFileHolds;
       }
       throw Error(ErrorCode::kInvalidArgument, message, file);
     }

@@ -39,7 +39,8 @@ DType MergeAdapter(const std::string& adapter, const std::string& folder, const 
     if (!files.Exists(folder + name)) continue;
     if (!overwrite) {
       throw Error(ErrorCode::kConflict,
-                  "there is a model already: choose another folder or ask for overwriting", folder);
+                  "there is a model already: choose another folder, or replace it with --overwrite",
+                  folder);
     }
     files.Remove(folder + name);
   }

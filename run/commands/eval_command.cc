@@ -47,7 +47,7 @@ struct EvalArguments {
   double beta = 0.1;
   // How people call what `dataset` is a copy of.
   std::function<std::string(std::string)> named = [](std::string text) { return text; };
-  bool json = false, raw = false, pairs = false, perplexity = false;
+  bool json = false, raw = false, pairs = false, perplexity = false, overwrite = false;
 };
 
 // What is asked and how it is judged: the arguments, on top of a recipe where one is named.
@@ -493,7 +493,8 @@ void RefuseInVain(const CLI::App& eval, const EvalArguments& a) {
       {"--temperature", answers, kAnswers},
       {"--max-new-tokens", answers, kAnswers},
       {"--stop", answers, kAnswers},
-      {"--seed", answers, kAnswers}};
+      {"--seed", answers, kAnswers},
+      {"--overwrite", !a.answers_file.empty(), "is for --out FILE"}};
   for (const Rule& rule : rules) {
     if (!rule.taken && eval.count(rule.option) > 0)
       throw Error(ErrorCode::kInvalidArgument, rule.why, rule.option);
@@ -563,6 +564,7 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
       ->check(OneOf({"none", "last_number"}));
   eval->add_option("--out,--answers", a->answers_file,
                    "write every answer (pair, row) to this JSONL file");
+  eval->add_flag("--overwrite", a->overwrite, "replace the file of --out that is there");
   eval->add_option("--seed", a->seed,
                    "of sampling, and of generated sums (a recipe's run.seed: its held-out ones)")
       ->check(WholeNumber(0, std::numeric_limits<uint64_t>::max()));
@@ -577,7 +579,10 @@ void AddEvalCommand(CLI::App& app, CliResult& result) {
       "answer.");
   eval->callback([a, eval, &result] {
     RefuseInVain(*eval, *a);
-    if (!a->answers_file.empty()) CheckOutput(a->answers_file, {a->dataset}, "--out");
+    if (!a->answers_file.empty()) {
+      CheckOutput(a->answers_file, {a->dataset}, "--out");
+      CheckNothingIsLost(a->answers_file, a->overwrite, "--out");
+    }
     const SpooledInput input(a->dataset);
     a->named = [&](std::string text) { return input.Named(std::move(text)); };
     input.Read([&](const std::string& file) {

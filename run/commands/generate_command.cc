@@ -35,7 +35,7 @@ struct GenerateArguments {
   ModelOptions options;
   SamplingArguments sampling;
   int64_t samples = 1, limit = 0;
-  bool raw = false, json = false, special = false, stream = false;
+  bool raw = false, json = false, special = false, stream = false, overwrite = false;
 };
 
 // A conversation: a list of messages, or an object as a dataset has it (messages or prompt; tools,
@@ -282,6 +282,9 @@ int Generate(const GenerateArguments& a) {
     std::vector<std::string> inputs = a.messages;
     if (file) inputs.push_back(a.prompts_file);
     CheckOutput(a.out, inputs, "--out");
+    CheckNothingIsLost(a.out, a.overwrite, "--out");
+  } else if (a.overwrite) {
+    throw Error(ErrorCode::kInvalidArgument, "is for --out FILE", "--overwrite");
   }
   const ModelFolder model = LoadModel(a.model, a.options);
   const FileRows rows = file ? FromFile(model, a) : FileRows{AskedFor(model, a), ""};
@@ -359,6 +362,7 @@ void AddGenerateCommand(CLI::App& app, CliResult& result) {
                        "a file of prompts in any form that `data import` reads; answers are "
                        "a JSON object a line");
   generate->add_option("--out", a->out, "write the answers to this file");
+  generate->add_flag("--overwrite", a->overwrite, "replace the file of --out that is there");
   generate->add_option("--map", a->map, "of --prompts: prompt=COLUMN; any number of times")
       ->allow_extra_args(false);
   generate->add_option("--limit", a->limit, "of --prompts: first rows only; 0: all")

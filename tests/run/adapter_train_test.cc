@@ -181,6 +181,7 @@ TEST(AdapterTrainTest, AnAdapterAndItsBaseBecomeOneModel) {
   EXPECT_NE(DigestIn(temp / "merged"), DigestIn(base));
   const auto twice = RunPlumb({"convert", temp / "lora", temp / "merged"});
   EXPECT_EQ(twice.code, 2) << twice.err;
+  EXPECT_TRUE(Has(twice.err, "replace it with --overwrite")) << twice.err;
   EXPECT_EQ(RunPlumb({"convert", temp / "lora", temp / "merged", "--overwrite"}).code, 0);
   const auto whole = RunPlumb({"convert", temp / "merged", temp / "again"});
   EXPECT_EQ(whole.code, 2);

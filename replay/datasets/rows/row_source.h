@@ -20,6 +20,11 @@
 
 namespace plumb::replay {
 
+// What a reader is told of whose file not one row was JSON.
+inline constexpr char kWhatAFileHolds[] =
+    "a file holds one JSON object a line, or one JSON array of objects; an object over several "
+    "lines is neither; CSV and TSV are known by their names (.csv, .tsv, and .gz behind either)";
+
 struct SourceRow {
   std::string_view text;  // with kPadding readable bytes behind it; until the next row is asked for
   int64_t number = 0;     // line of the file, or element of the array or table, from 1

@@ -79,6 +79,23 @@ TEST(OutputPathTest, WhatCannotBeWrittenOrWouldDestroyWhatIsReadIsRefusedAtOnce)
     EXPECT_NE(error(same).find("is the file that is read"), std::string::npos) << same;
 }
 
+TEST(OutputPathTest, AFileThatHoldsSomethingIsReplacedOnlyWithLeave) {
+  const testing::TempFolder temp;
+  const std::string file = temp / "rows.jsonl", empty = temp / "empty.jsonl";
+  { std::ofstream(file) << "rows"; }
+  { std::ofstream made(empty); }
+  for (const std::string& good : {std::string("-"), temp / "new", std::string("/dev/null"), empty})
+    EXPECT_NO_THROW(CheckNothingIsLost(good, /*overwrite=*/false, "--out")) << good;
+  EXPECT_NO_THROW(CheckNothingIsLost(file, /*overwrite=*/true, "--out"));
+  try {
+    CheckNothingIsLost(file, /*overwrite=*/false, "--out");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ErrorCode::kConflict);
+    EXPECT_NE(e.message().find("--overwrite"), std::string::npos) << e.message();
+  }
+}
+
 TEST(OutputPathTest, WhoeverWritesToAPipeWithoutAReaderIsToldSo) {
   std::signal(SIGPIPE, SIG_IGN);
   std::fflush(stdout);

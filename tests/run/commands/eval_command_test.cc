@@ -289,6 +289,35 @@ TEST_F(EvalCommandTest, WhatWouldBeIgnoredOrDestroyedIsRefused) {
   refused({"generate", "", "--prompt", "1"}, "model: is empty");
 }
 
+TEST_F(EvalCommandTest, AFileOfAnswersIsReplacedOnlyWhenAsked) {
+  const std::string out = temp_ / "answers.jsonl";
+  for (std::vector<std::string> line :
+       {std::vector<std::string>{"generate", model_, "--prompt", "1+1="},
+        {"eval", model_, rows_, "--limit", "2"}}) {
+    line.insert(line.end(), {"--max-new-tokens", "4", "--threads", "1"});
+    WriteFile(out, "mine\n");
+    std::vector<std::string> into = line;
+    into.insert(into.end(), {"--out", out});
+    const CliOutput refused = RunPlumb(into);
+    EXPECT_EQ(refused.code, 2) << refused.err;
+    EXPECT_TRUE(Has(refused.err, "replace it with --overwrite")) << refused.err;
+    EXPECT_EQ(RealFileSystem().ReadFile(out, 1 << 20), "mine\n");
+    into.emplace_back("--overwrite");
+    const CliOutput replaced = RunPlumb(into);
+    EXPECT_EQ(replaced.code, 0) << replaced.err;
+    EXPECT_NE(RealFileSystem().ReadFile(out, 1 << 20), "mine\n");
+    line.emplace_back("--overwrite");
+    EXPECT_TRUE(Has(RunPlumb(line).err, "--overwrite: is for --out")) << line[0];
+  }
+}
+
+TEST_F(EvalCommandTest, LinesOfTextAreToldWhatAFileHolds) {
+  WriteFile(temp_ / "q.txt", "1+1=\n2+2=\n");
+  const CliOutput output = RunPlumb({"generate", model_, "--prompts", temp_ / "q.txt"});
+  EXPECT_EQ(output.code, 2);
+  EXPECT_TRUE(Has(output.err, "a file holds one JSON object a line")) << output.err;
+}
+
 TEST_F(EvalCommandTest, WhatIsNoModelIsNamedWithWhatTakesIt) {
   ASSERT_EQ(RunPlumb({"data", "import", rows_, "--store", temp_ / "store", "--quiet"}).code, 0);
   const std::string store = temp_ / "store";
