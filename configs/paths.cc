@@ -1,9 +1,12 @@
 #include "configs/paths.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <concepts>
+#include <cstdlib>
 #include <filesystem>
+#include <sstream>
 #include <string_view>
 
 #include "common/base/error.h"
@@ -38,6 +41,16 @@ bool OnOneFileSystem(const fs::path& a, const fs::path& b) {
   }, of_b{};
   return ::stat(a.c_str(), &of_a) == 0 && ::stat(b.c_str(), &of_b) == 0 &&
          of_a.st_dev == of_b.st_dev;
+}
+
+// A program that a shell finds by its name alone.
+bool IsInPath(const std::string& name) {
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path == nullptr ? "/usr/bin:/bin" : path);
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    if (access((folder + "/" + name).c_str(), X_OK) == 0) return true;
+  }
+  return false;
 }
 
 // Visits every option.
@@ -80,11 +93,11 @@ std::string PathInRecipe(const std::string& path, const std::string& recipe) {
 
 std::vector<std::string> MissingFiles(const Config& config, const std::string& recipe) {
   std::vector<std::string> missing;
-  const auto look = [&](const char* option, const std::string& value, const char* advice) {
+  const auto look = [&](const std::string& option, const std::string& value, const char* advice) {
     if (value.empty() || value == "arithmetic" || Exists(value)) return;
     const std::string here = Full(value), beside = Full(fs::path(recipe).parent_path() / value);
-    missing.push_back(std::string(option) + " = \"" + value + "\" is not there: looked for " +
-                      here + (beside == here ? "" : " and " + beside) + advice);
+    missing.push_back(option + " = \"" + value + "\" is not there: looked for " + here +
+                      (beside == here ? "" : " and " + beside) + advice);
   };
   const char model[] =
       "; a model is a folder with config.json (for a .gguf file: plumb convert; names on a hub are "
@@ -94,6 +107,19 @@ std::vector<std::string> MissingFiles(const Config& config, const std::string& r
   look("data.eval", config.data.eval, "");
   look("sft.data", config.sft.data, "");
   look("critic.path", config.critic.path, model);
+  if (IsOffline(config)) return missing;  // nothing is scored
+  for (const RewardPartConfig& part : config.reward.parts) {
+    const std::string option = "reward part '" + part.name + "': path";
+    if (part.kind == "program" && part.path.find('/') == std::string::npos) {
+      if (part.path.empty() || IsInPath(part.path)) continue;
+      missing.push_back(option + " = \"" + part.path + "\" is no program of PATH" +
+                        (Exists(part.path) ? ": call it ./" + part.path
+                                           : "; one that lies elsewhere is named with its folder"));
+      continue;
+    }
+    const bool loads = part.kind == "reward_model" || part.kind == "perplexity";
+    look(option, part.path, loads ? model : "");
+  }
   return missing;
 }
 

@@ -265,6 +265,12 @@ int Test(const TestArguments& a) {
   configs::Config read;  // of what may be missing, what is read here
   if (asks_model) read.model.path = config.model.path;
   read.data.train = config.data.train;
+  read.reward.parts = config.reward.parts;
+  if (!asks_model) {  // of those that need one, that is the first thing to say
+    std::erase_if(read.reward.parts, [](const configs::RewardPartConfig& part) {
+      return part.kind == "reward_model" || part.kind == "perplexity";
+    });
+  }
   configs::RefuseMissingFiles(read, a.recipe);
   const std::unique_ptr<Session> session = asks_model ? Session::WithoutRun(config) : nullptr;
   std::vector<RewardSample> samples;

@@ -75,5 +75,29 @@ TEST(Paths, AllThatIsMissingIsRefusedAtOnce) {
   }
 }
 
+TEST(Paths, WhatRewardPartsNameIsLookedForToo) {
+  const TempFolder temp;
+  Config config;
+  config.data.train = "arithmetic";
+  config.reward.parts = {{.name = "judge", .kind = "python", .path = "no/such.py"},
+                         {.name = "shell", .kind = "program", .path = "sh"},
+                         {.name = "mine", .kind = "program", .path = "no-such-program"},
+                         {.name = "rule", .kind = "answer"}};
+  const auto missing = MissingFiles(config, temp / "r.toml");
+  ASSERT_EQ(missing.size(), 2u);
+  EXPECT_TRUE(missing[0].starts_with("reward part 'judge': path = \"no/such.py\" is not there"))
+      << missing[0];
+  EXPECT_NE(missing[0].find((std::filesystem::current_path() / "no/such.py").string()),
+            std::string::npos);
+  EXPECT_NE(missing[0].find((std::filesystem::canonical(temp.path()) / "no/such.py").string()),
+            std::string::npos)
+      << missing[0];
+  EXPECT_TRUE(
+      missing[1].starts_with("reward part 'mine': path = \"no-such-program\" is no program"))
+      << missing[1];
+  config.algorithm.name = AlgorithmName::kDpo;  // which scores nothing
+  EXPECT_TRUE(MissingFiles(config, temp / "r.toml").empty());
+}
+
 }  // namespace
 }  // namespace plumb::configs

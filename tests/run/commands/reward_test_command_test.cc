@@ -169,6 +169,25 @@ TEST(RewardTestCommand, AModelThatIsMissingIsSaidWithThePlacesTried) {
   }
 }
 
+// Before a row is read, by the verbs that try a reward and that train with it.
+TEST(RewardTestCommand, AFileOfARewardThatIsMissingIsSaidWithThePlacesTried) {
+  const TempFolder temp;
+  Write(temp / "r.toml",
+        "[data]\ntrain = \"rows.jsonl\"\n[[reward.parts]]\nname = \"mine\"\nkind = \"python\"\n"
+        "path = \"no/such.py\"\n");
+  Write(temp / "rows.jsonl", "not read yet");
+  for (const std::vector<std::string>& line :
+       {std::vector<std::string>{"reward", "test", temp / "r.toml"},
+        {"train", temp / "r.toml", "--out", temp / "run"}}) {
+    const auto output = RunPlumb(line);
+    EXPECT_EQ(output.code, 3) << output.out;
+    EXPECT_TRUE(Has(output.err, "'mine': path = \"no/such.py\" is not there: looked for ") &&
+                Has(output.err, temp / "no/such.py"))
+        << output.err;
+  }
+  EXPECT_FALSE(RealFileSystem().Exists(temp / "run"));
+}
+
 TEST(RewardSamples, AConversationIsAPromptAndItsLastAnswer) {
   const TempFolder temp;
   Write(
