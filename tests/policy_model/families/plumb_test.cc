@@ -29,7 +29,7 @@ std::string Write(const testing::TempFolder& folder, const ModelShape& shape) {
 TEST(PlumbFamily, ConfigIsReadBackAndWrittenAgainByteForByte) {
   ModelShape plain = Mixed();
   plain.window = plain.global_every = 0;
-  plain.layer_norms = {0, 0, 0};
+  plain.layer_norms = {};
   plain.final_layer_norm = false;
   for (const ModelShape& shape : {Mixed(), plain}) {
     const testing::TempFolder first, second;
