@@ -77,7 +77,8 @@ TEST(RewardModelTrainTest, AFolderWithoutAModelStopsTheRunAtItsStart) {
   const TempFolder temp;
   const testing::CliOutput output = testing::RunPlumb(LineWith(temp / "run", temp / "nowhere", {}));
   EXPECT_NE(output.code, 0);
-  EXPECT_NE(output.err.find("a model is a folder with config.json"), std::string::npos) << output.err;
+  EXPECT_NE(output.err.find("a model is a folder with config.json"), std::string::npos)
+      << output.err;
 }
 
 }  // namespace
