@@ -356,7 +356,7 @@ void AddTrainCommand(CLI::App& app, CliResult& result) {
   train->add_flag("--resume", arguments->resume,
                   "go on from the newest checkpoint of the run folder");
   train->add_flag("--overwrite", arguments->overwrite,
-                  "remove an older run in the run folder first");
+                  "replace an older run in the run folder, once the new one trains");
   train->add_flag("--quiet", arguments->quiet, "no progress");
   train->callback([arguments, &result] { result.exit_code = Train(*arguments); });
 

@@ -159,6 +159,7 @@ void Observer::BeginLife() {
   if (std::exchange(begun_, true)) return;
   CheckFolder();
   RealFileSystem().RemoveAll(session_.folder().summary());
+  ReplacedRunGoes(session_.folder());
 }
 
 void Observer::SftStep(const learner::SftStep& step) {

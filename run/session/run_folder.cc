@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
+#include <set>
 
 #include "common/base/error.h"
 #include "common/base/file.h"
@@ -56,15 +57,59 @@ bool NeverBegan(const RunFolder& folder) {
          (!fs::exists(folder.checkpoints()) || fs::is_empty(folder.checkpoints()));
 }
 
-void RemoveAllButLock(const std::string& folder) {
+// What a run puts into its folder, but for the lock. The name that makes it a run is the last, so
+// that what is cut short can be done again.
+std::vector<fs::path> OwnEntries(const std::string& folder) {
+  static const std::set<std::string> kOwn = {
+      "config.toml", "changes.jsonl", "metrics.jsonl", "samples.jsonl", "summary.json",
+      "report.html", "tensorboard",   "logs",          "checkpoints",   "store",
+      "model",       "tokenizer",     "pids.json",     kStoppedMark,    "run.json"};
   std::vector<fs::path> entries;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.path().filename() != RunLock::kFile) entries.push_back(entry.path());
+    if (kOwn.contains(entry.path().filename().string()) || IsUnfinished(entry.path()))
+      entries.push_back(entry.path());
   }
-  // What makes it a run goes last: a removal that is cut short can be done again.
   std::stable_partition(entries.begin(), entries.end(),
                         [](const fs::path& entry) { return entry.filename() != "run.json"; });
-  for (const fs::path& entry : entries) RealFileSystem().RemoveAll(entry.string());
+  return entries;
+}
+
+void RemoveOwnEntries(const std::string& folder) {
+  for (const fs::path& entry : OwnEntries(folder)) RealFileSystem().RemoveAll(entry.string());
+}
+
+// Where a run is while it is set aside or put back: who finds one there puts it back.
+std::string Moving(const RunFolder& folder) { return folder.path + "/.moving"; }
+
+void PutBackMoving(const RunFolder& folder) {
+  for (const fs::path& entry : OwnEntries(Moving(folder)))
+    RealFileSystem().Rename(entry.string(), folder.path + "/" + entry.filename().string());
+  RealFileSystem().RemoveAll(Moving(folder));
+}
+
+void SetAside(const RunFolder& folder) {
+  // One that is there was not replaced yet: what stands in its place has trained nothing.
+  if (fs::exists(folder.replaced())) return RemoveOwnEntries(folder.path);
+  RealFileSystem().CreateDirectories(Moving(folder));
+  for (const fs::path& entry : OwnEntries(folder.path))
+    RealFileSystem().Rename(entry.string(), Moving(folder) + "/" + entry.filename().string());
+  RealFileSystem().Rename(Moving(folder), folder.replaced());
+}
+
+void PutBack(const RunFolder& folder) {
+  RemoveOwnEntries(folder.path);
+  RealFileSystem().Rename(folder.replaced(), Moving(folder));
+  PutBackMoving(folder);
+}
+
+// After a process that was killed while it moved a run.
+void PutBackWhatWasMoving(const RunFolder& folder) {
+  const bool moving = fs::exists(Moving(folder)),
+             lost = fs::exists(folder.replaced()) && !fs::exists(folder.identity());
+  if (!moving && !lost) return;
+  const RunLock lock(folder.path);
+  if (moving) PutBackMoving(folder);
+  else PutBack(folder);
 }
 
 void RefuseOtherOptions(const std::vector<configs::OptionChange>& refused, const std::string& run) {
@@ -101,6 +146,7 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
   while (folder.path.size() > 1 && folder.path.back() == '/') folder.path.pop_back();
   FileSystem& files = RealFileSystem();
 
+  PutBackWhatWasMoving(folder);
   const bool exists = fs::exists(folder.identity()), unbegun = NeverBegan(folder);
   if ((!exists || unbegun) && resume) {
     throw Error(ErrorCode::kNotFound,
@@ -154,7 +200,8 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
     }
     if (!run.changes_.empty()) files.WriteFileAtomic(folder.changes(), changes);
   } else {
-    RemoveAllButLock(folder.path);  // an older run, or what a killed process left
+    if (exists && !unbegun) SetAside(folder);
+    else RemoveOwnEntries(folder.path);  // what a killed process left
     // Who made it, so that a page about it can say so years later.
     files.WriteFileAtomic(folder.identity(),
                           Json{{"run_id", NewRunId()},
@@ -171,6 +218,8 @@ PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, 
   files.WriteFileAtomic(folder.config(), configs::ToToml(config));
   return run;
 }
+
+void ReplacedRunGoes(const RunFolder& folder) { RealFileSystem().RemoveAll(folder.replaced()); }
 
 std::string PreparedRun::Progress() const {
   std::string text;
@@ -191,7 +240,13 @@ void PreparedRun::UndoIfNothingTrained(int code) {
     // A step has its line before it has a checkpoint.
     const bool nothing = fs::exists(folder_.checkpoints()) && fs::is_empty(folder_.checkpoints()) &&
                          !fs::exists(folder_.metrics());
-    if (input && nothing) files.RemoveAll(folder_.path);
+    if (!fs::exists(folder_.replaced())) {
+      if (input && nothing) files.RemoveAll(folder_.path);
+    } else if (code != 0 && code != 7 && nothing) {
+      PutBack(folder_);
+    } else if (code == 0) {
+      ReplacedRunGoes(folder_);  // it was to train nothing
+    }
     return;
   }
   if (code == 0 || code == 7 || Progress() != earlier_progress_) return;

@@ -37,10 +37,15 @@ struct RunFolder {
   std::string model() const { return path + "/model"; }  // what was trained, once it is
   std::string store() const { return path + "/store"; }
   std::string tokenizer() const { return path + "/tokenizer"; }
+  // The run that --overwrite replaces, until the new one has trained (ReplacedRunGoes).
+  std::string replaced() const { return path + "/.replaced"; }
 };
 
 // The run id in run.json; kCorruption for another text.
 std::string ReadRunId(const RunFolder& folder);
+
+// The new run has trained: the one that it replaces is removed.
+void ReplacedRunGoes(const RunFolder& folder);
 
 class PreparedRun {
  public:
@@ -52,8 +57,8 @@ class PreparedRun {
   int64_t next_step() const { return next_step_; }
 
   // The run ended with `code` and has trained nothing since it was prepared: a new one whose recipe
-  // cannot start is removed, so that it does not stand in the way of the corrected one; of a
-  // resumed one the recipe goes back to what it was.
+  // cannot start is removed, so that it does not stand in the way of the corrected one, and a run
+  // that it was to replace is back; of a resumed one the recipe goes back to what it was.
   void UndoIfNothingTrained(int code);
 
  private:
@@ -69,8 +74,9 @@ class PreparedRun {
   std::string earlier_config_, earlier_changes_, earlier_progress_;
 };
 
-// Makes the folder of a new run, or takes up the run in it when `resume`. `overwrite` removes an
-// older run first. Fills config.run.out, when it is empty, from the recipe's name.
+// Makes the folder of a new run, or takes up the run in it when `resume`. `overwrite` sets an
+// older run aside, until the new one has trained; files that are no run's stay. Fills
+// config.run.out, when it is empty, from the recipe's name.
 PreparedRun PrepareRun(configs::Config& config, const std::string& recipe_path, bool resume,
                        bool overwrite);
 

@@ -79,6 +79,39 @@ TEST(RunFolderTest, AFolderIsMadeOnceAndNeverOverwrittenUnasked) {
   EXPECT_FALSE(std::filesystem::exists(folder.metrics()));
 }
 
+// A run that was made is worth more than a recipe that cannot start.
+TEST(RunFolderTest, AReplacedRunIsBackWhereTheNewOneCannotStart) {
+  const TempFolder temp;
+  const std::string out = temp / "run";
+  const RunFolder folder = Prepare(out, {}, false).folder();
+  RealFileSystem().WriteFileAtomic(folder.metrics(), "{\"step\":0}\n");
+  RealFileSystem().WriteFileAtomic(out + "/notes.txt", "mine");
+  const auto before = ContentOf(out);
+
+  for (const int code : {2, 3, 5, 9}) {
+    PreparedRun failing = Prepare(out, {"run.steps=7"}, false, /*overwrite=*/true);
+    EXPECT_FALSE(std::filesystem::exists(folder.metrics()));
+    failing.UndoIfNothingTrained(code);
+    EXPECT_EQ(ContentOf(out), before) << code;
+  }
+  Prepare(out, {"run.steps=7"}, false, /*overwrite=*/true);  // and killed
+  Prepare(out, {"run.steps=8"}, false, true).UndoIfNothingTrained(3);
+  EXPECT_EQ(ContentOf(out), before);
+  // Killed while it was set aside, or put back.
+  for (const char* left : {"metrics.jsonl", "run.json"}) {
+    RealFileSystem().CreateDirectories(out + "/.moving");
+    RealFileSystem().Rename(out + "/" + left, out + "/.moving/" + left);
+    EXPECT_EQ(ErrorOf([&] { Prepare(out, {}, false); }).code(), ErrorCode::kConflict) << left;
+    EXPECT_EQ(ContentOf(out), before) << left;
+  }
+
+  PreparedRun trained = Prepare(out, {}, false, /*overwrite=*/true);
+  ReplacedRunGoes(folder);
+  trained.UndoIfNothingTrained(0);
+  EXPECT_FALSE(std::filesystem::exists(folder.replaced()));
+  EXPECT_TRUE(std::filesystem::exists(out + "/notes.txt")) << "no run's";
+}
+
 TEST(RunFolderTest, AFolderOfSomethingElseIsLeftAlone) {
   const TempFolder temp;
   RealFileSystem().CreateDirectories(temp / "mine");
