@@ -76,7 +76,9 @@ inline pid_t StartProgram(const std::vector<std::string>& train_line, const std:
   std::vector<char*> arguments = {const_cast<char*>("plumb")};
   for (const std::string& word : train_line) arguments.push_back(const_cast<char*>(word.c_str()));
   arguments.push_back(nullptr);
+  // Both append: of two streams with a position each, one writes over what the other said.
   if (!std::freopen((out + ".out").c_str(), "w", stdout) ||
+      !std::freopen((out + ".out").c_str(), "a", stdout) ||
       !std::freopen((out + ".out").c_str(), "a", stderr))
     _exit(126);
   execv(plumb::testing::BinaryPath("plumb").c_str(), arguments.data());
