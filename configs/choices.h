@@ -51,6 +51,23 @@ enum class Router : uint8_t { kSoftmax, kSigmoid };
 template <>
 inline constexpr auto kNames<Router> = std::to_array<std::string_view>({"softmax", "sigmoid"});
 
+// Keys and values of every head, or one latent vector a token that all heads share (MLA).
+enum class AttentionKind : uint8_t { kFull, kLatent };
+template <>
+inline constexpr auto kNames<AttentionKind> = std::to_array<std::string_view>({"full", "latent"});
+
+// How generation keeps keys and values: as the model computes, or in fewer bits with scales.
+enum class KvType : uint8_t { kModel, kInt8, kFp8, kInt4 };
+template <>
+inline constexpr auto kNames<KvType> = std::to_array<std::string_view>({"model", "int8", "fp8",
+                                                                        "int4"});
+
+// As what gradients travel between ranks; int8 keeps what rounding lost for the next step.
+enum class GradientWire : uint8_t { kFloat32, kBFloat16, kInt8 };
+template <>
+inline constexpr auto kNames<GradientWire> = std::to_array<std::string_view>({"float32", "bfloat16",
+                                                                              "int8"});
+
 enum class Vocabulary : uint8_t { kArithmetic };
 template <>
 inline constexpr auto kNames<Vocabulary> = std::to_array<std::string_view>({"arithmetic"});
@@ -62,10 +79,11 @@ template <>
 inline constexpr auto kNames<OverlongPolicy> = std::to_array<std::string_view>({"error", "drop",
                                                                                 "left", "right"});
 
-enum class LrSchedule : uint8_t { kConstant, kLinear, kCosine };
+// wsd: the peak is kept until the last part of the run (warm-up, stable, decay).
+enum class LrSchedule : uint8_t { kConstant, kLinear, kCosine, kWsd };
 template <>
 inline constexpr auto kNames<LrSchedule> = std::to_array<std::string_view>({"constant", "linear",
-                                                                            "cosine"});
+                                                                            "cosine", "wsd"});
 
 // What the optimizer keeps of bfloat16 weights besides them: float32 copies that it updates, or
 // nothing, and the weights are rounded up or down at random.

@@ -61,6 +61,10 @@ struct RunConfig {
   int64_t reward_workers = 1;
   // any wait longer than this ends the run with what it waited for
   double stall_seconds = 300;
+  // Learner processes (ranks) and how they share the work: "dp=2,tp=2"; empty: one.
+  std::string parallel;
+  int64_t zero = 1;  // 0 | 1 | 2 | 3: what data-parallel ranks keep a part of (ZeRO)
+  GradientWire gradient_wire = GradientWire::kFloat32;
   template <class V>
   void Visit(V& v);
 };
@@ -68,6 +72,8 @@ struct RunConfig {
 // [checkpoint]: what stands in one
 struct CheckpointConfig {
   KeepOptimizer optimizer = KeepOptimizer::kUntilEnd;
+  int64_t optimizer_every = 1;  // checkpoints from one that holds the optimizer's state to the next
+  bool background = true;       // written while the run goes on
   template <class V>
   void Visit(V& v);
 };
@@ -89,6 +95,11 @@ struct ModelConfig {
   std::vector<std::string> norms = {"rmsnorm"};  // of the layers in order, repeated from the first
   int64_t window = 0;        // tokens that a token sees, itself included; 0: all
   int64_t global_every = 0;  // under a window: every so manyth position is seen by all; 0: none
+  AttentionKind attention = AttentionKind::kFull;
+  int64_t kv_rank = 64;    // latent: numbers a token in the cache besides rope_dim
+  int64_t query_rank = 0;  // latent: of the queries; 0: not compressed
+  int64_t rope_dim = 16;   // latent: rotated part of a head
+  bool sinks = false;      // a learned logit a head, which takes weight and gives nothing
   template <class V>
   void Visit(V& v);
 };
@@ -129,6 +140,10 @@ struct PolicyConfig {
   std::vector<std::string> alpha_pattern;
   std::vector<std::string> learning_rates;  // "pattern=factor" of optimizer.learning_rate
   std::vector<std::string> frozen;          // patterns of parameters that are not trained
+  // Several adapters on one base, weighed by a softmax over a learned embedding of the row's task.
+  int64_t adapters = 1;
+  std::vector<std::string> tasks;  // their names, as data.map's column "task" has them
+  int64_t task_tokens = 0;         // learned tokens of a task put in front of its prompts
   template <class V>
   void Visit(V& v);
 };
@@ -219,6 +234,8 @@ struct RolloutConfig {
   int64_t page_tokens = 16;       // KV slots per page
   int64_t kv_budget_mb = 2048;
   int64_t prefill_tokens = 2048;  // token budget of one prefill step
+  KvType kv_type = KvType::kModel;
+  bool replay_experts = false;  // the learner sends a token to the experts that the actor chose
   template <class V>
   void Visit(V& v);
 };
@@ -348,9 +365,13 @@ struct OptimizerConfig {
   double eps = 1e-8;
   double weight_decay = 0.01;
   double grad_clip = 1.0;  // global norm; 0: off
+  double clip_value = 0;   // of each gradient, before the norm; 0: off
   LrSchedule lr_schedule = LrSchedule::kConstant;
   double warmup_fraction = 0.0;
   double min_lr_fraction = 0.0;
+  double decay_fraction = 0.2;        // wsd: last share of the steps, in which the rate falls
+  int64_t ramp_steps = 0;             // steps until a batch is whole; 0: from the first
+  double ramp_start = 0.25;           // share of a batch in the first step
   int64_t micro_batch_tokens = 4096;  // token budget of one packed forward and backward
   int64_t max_skipped_in_a_row = 3;
   Masters masters = Masters::kFloat32;  // bfloat16

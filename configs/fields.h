@@ -47,6 +47,13 @@ void RunConfig::Visit(V& v) {
      "what it waited for",
      Positive()},
     stall_seconds);
+  v({"parallel", "counts",
+     "learner processes and how they share the work: dp=2 | dp=2,tp=2 | ...; empty: one"},
+    parallel);
+  v({"zero", "1", "data-parallel ranks keep a part each of: 1 moments, 2 gradients, 3 weights, too",
+     Within(0, 3)},
+    zero);
+  v({"gradient_wire", "name", "as what gradients travel between ranks"}, gradient_wire);
 }
 
 template <class V>
@@ -55,6 +62,10 @@ void CheckpointConfig::Visit(V& v) {
      "the optimizer's moments, 8 bytes a trained parameter: kept until the run has done its steps, "
      "always, or never. A run resumes exactly only with them"},
     optimizer);
+  v({"optimizer_every", "checkpoints", "from one with the optimizer's state to the next",
+     AtLeast(1)},
+    optimizer_every);
+  v({"background", "bool", "checkpoints are written while the run goes on"}, background);
 }
 
 template <class V>
@@ -79,6 +90,16 @@ void ModelConfig::Visit(V& v) {
   v({"global_every", "tokens",
      "under a window: every so manyth position is seen by all behind it; 0: none", AtLeast(0)},
     global_every);
+  v({"attention", "name", "of a new model; latent: one compressed vector a token (MLA)"},
+    attention);
+  v({"kv_rank", "1", "latent: width of that vector", "kv_lora_rank", AtLeast(1)}, kv_rank);
+  v({"query_rank", "1", "latent: width of compressed queries; 0: not compressed", "q_lora_rank",
+     AtLeast(0)},
+    query_rank);
+  v({"rope_dim", "1", "latent: rotated part of a head", "qk_rope_head_dim", AtLeast(2)}, rope_dim);
+  v({"sinks", "bool",
+     "a learned logit a head of a new model, which takes weight and gives nothing"},
+    sinks);
 }
 
 template <class V>
@@ -136,6 +157,13 @@ void PolicyConfig::Visit(V& v) {
      "\"pattern=factor\" of optimizer.learning_rate for parameters; the first that matches counts"},
     learning_rates);
   v({"frozen", "list", "patterns of parameters that are not trained"}, frozen);
+  v({"adapters", "1", "on one base, weighed by a softmax over a learned embedding of the task",
+     Within(1, 64)},
+    adapters);
+  v({"tasks", "names", "of the rows, as the column named by data.map.task has them"}, tasks);
+  v({"task_tokens", "tokens", "learned ones of a task, put in front of its prompts",
+     Within(0, 256)},
+    task_tokens);
 }
 
 template <class V>
@@ -269,6 +297,11 @@ void RolloutConfig::Visit(V& v) {
   v({"page_tokens", "tokens", "KV slots a page", AtLeast(1)}, page_tokens);
   v({"kv_budget_mb", "MiB", "memory of the KV pages", AtLeast(1)}, kv_budget_mb);
   v({"prefill_tokens", "tokens", "prompt tokens computed in one step", AtLeast(1)}, prefill_tokens);
+  v({"kv_type", "name", "how keys and values are kept; fewer bits hold more answers at once",
+     "kv_cache_dtype"},
+    kv_type);
+  v({"replay_experts", "bool", "the learner sends a token to the experts that the actor chose"},
+    replay_experts);
 }
 
 template <class V>
@@ -486,6 +519,8 @@ void OptimizerConfig::Visit(V& v) {
   v({"grad_clip", "1", "bound of the gradient's norm; 0: off", "max_grad_norm max_norm",
      Within(0, 1e9)},
     grad_clip);
+  v({"clip_value", "1", "bound of each gradient, before that of the norm; 0: off", AtLeast(0)},
+    clip_value);
   v({"lr_schedule", "name", "", "lr_scheduler_type"}, lr_schedule);
   v({"warmup_fraction", "1", "share of the steps with a rising rate",
      "warmup_ratio lr_warmup_steps_ratio", Within(0, 1)},
@@ -493,6 +528,10 @@ void OptimizerConfig::Visit(V& v) {
   v({"min_lr_fraction", "1", "rate at the end, as a share of the peak", "min_lr_ratio",
      Within(0, 1)},
     min_lr_fraction);
+  v({"decay_fraction", "1", "wsd: last share of the steps, in which the rate falls", Within(0, 1)},
+    decay_fraction);
+  v({"ramp_steps", "steps", "until a batch is whole; 0: from the first", AtLeast(0)}, ramp_steps);
+  v({"ramp_start", "1", "share of a batch in the first step", Within(0, 1)}, ramp_start);
   v({"micro_batch_tokens", "tokens", "of one forward and backward: bounds memory",
      "ppo_max_token_len_per_gpu", AtLeast(1)},
     micro_batch_tokens);

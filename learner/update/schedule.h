@@ -19,7 +19,8 @@ struct LrOptions {
   double peak = 0;
   double warmup_fraction = 0;
   double min_fraction = 0;
-  int64_t steps = 1;  // of the whole phase
+  double decay_fraction = 0.2;  // wsd
+  int64_t steps = 1;            // of the whole phase
 };
 
 // Rate of step `step` (0-based). Warm-up step i of w has (i + 1) / w of the peak.
@@ -35,6 +36,11 @@ inline double LearningRate(const LrOptions& o, int64_t step) {
     case LrSchedule::kCosine:
       return o.peak * (o.min_fraction +
                        (1 - o.min_fraction) * 0.5 * (1 + std::cos(3.14159265358979323846 * x)));
+    case LrSchedule::kWsd: {
+      const double decay = o.decay_fraction * static_cast<double>(o.steps) / span;
+      const double fallen = decay > 0 ? std::max(0.0, (x - (1 - decay)) / decay) : 0.0;
+      return o.peak * (1 - (1 - o.min_fraction) * fallen);
+    }
   }
   return o.peak;
 }
