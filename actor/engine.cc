@@ -13,6 +13,7 @@
 #include "common/base/error.h"
 #include "common/record/abort_reason.h"
 #include "common/record/kept_tokens.h"
+#include "common/record/task_tokens.h"
 #include "kernels/attention_paged.h"
 #include "kernels/decode_state.h"
 #include "kernels/token_mask.h"
@@ -32,6 +33,8 @@ EngineOptions Checked(EngineOptions o) {
   if (o.max_new_tokens < 1) BadOption("max_new_tokens", "must be at least 1");
   if (o.kv_budget_mb < 1) BadOption("kv_budget_mb", "must be at least 1");
   if (o.keep_last && o.max_batch != 1) BadOption("max_batch", "must be 1 where keep_last is set");
+  // What is kept holds for the same tokens, not for those of another task.
+  PLUMB_CHECK(!o.keep_last || o.tasks < 2, "a conversation has one task");
   return o;
 }
 
@@ -97,6 +100,7 @@ struct Engine::Impl {
         row_slot(stream, max_rows()),
         row_position(stream, max_rows()),
         row_token(stream, max_rows()),
+        row_task(stream, o.tasks > 0 ? max_rows() : 0),
         logit_row(stream, slots()),
         page_table(stream, stream.device().is_cpu() ? 0 : scheduler.page_table().size()),
         copy_from{DeviceArray<int32_t>(stream, slots()), DeviceArray<int32_t>(stream, slots())},
@@ -138,6 +142,7 @@ struct Engine::Impl {
   size_t set_words() const { return static_cast<size_t>(kernels::SetWords(shape.vocab)); }
   size_t max_rows() const { return slots() + static_cast<size_t>(options.prefill_tokens); }
 
+  Problem TakeTask(GenerateRequest& request);
   void StartSlots(const StepPlan& plan);
   int32_t BuildRows(const StepPlan& plan);
   // Enqueues; the host's side of the arrays is right after the next wait.
@@ -174,6 +179,7 @@ struct Engine::Impl {
   DeviceArray<int64_t> versions;                                // [S, N]
   // One step's rows: samples first, then prompt chunks.
   DeviceArray<int32_t> row_slot, row_position, row_token;  // [S + prefill_tokens]
+  DeviceArray<int32_t> row_task;                           // the same; empty without tasks
   DeviceArray<int32_t> logit_row;                          // [S] 0, 1, 2, ...
   // [2 S, stride]; on the CPU the scheduler's own is read in place
   DeviceArray<int32_t> page_table;
@@ -194,6 +200,24 @@ struct Engine::Impl {
   std::vector<GenerateResult> finished;
   EngineCounters counters;
 };
+
+// The task that a prompt begins with. Its tokens stay where the policy has learned them.
+Problem Engine::Impl::TakeTask(GenerateRequest& request) {
+  const auto front = static_cast<int64_t>(LeadingTaskTokens(request.tokens));
+  request.task = TaskOf(request.tokens);
+  const int64_t wanted = options.tasks > 0 ? options.task_tokens : 0;
+  if (options.tasks > 0 && (request.task < 0 || request.task >= options.tasks)) {
+    return "the prompt names none of the policy's " + std::to_string(options.tasks) + " tasks";
+  }
+  if (wanted > 0 && front != wanted) {
+    return "the prompt begins with " + std::to_string(front) + " tokens of its task, not " +
+           std::to_string(wanted);
+  }
+  if (wanted == 0) request.tokens.erase(request.tokens.begin(), request.tokens.begin() + front);
+  if (static_cast<int64_t>(request.tokens.size()) == wanted && front > 0)
+    return std::string("the prompt has no token but those of its task");
+  return std::nullopt;
+}
 
 void Engine::Impl::StartSlots(const StepPlan& plan) {
   for (const StepPlan::Start& start : plan.starts) {
@@ -225,6 +249,7 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
     decode_slot[r] = row_slot[r] = slot;
     row_position[r] = position[static_cast<size_t>(slot)];
     row_token[r] = last_token[static_cast<size_t>(slot)];
+    if (options.tasks > 0) row_task[r] = scheduler.group_of(slot)->request.task;
     ++r;
   }
   for (const StepPlan::Prefill& p : plan.prefills) {
@@ -232,6 +257,7 @@ int32_t Engine::Impl::BuildRows(const StepPlan& plan) {
       row_slot[r] = p.row;
       row_position[r] = i;
       row_token[r] = p.group->request.tokens[static_cast<size_t>(i)];
+      if (options.tasks > 0) row_task[r] = p.group->request.task;
     }
     counters.prefill_tokens += static_cast<uint64_t>(p.end - p.begin);
   }
@@ -408,8 +434,10 @@ void Engine::Submit(GenerateRequest request) {
   for (size_t i = 0; i < group->result.samples.size(); ++i) {
     group->result.samples[i].sample = request.first_sample + static_cast<uint32_t>(i);
   }
-  Problem refusal = e.scheduler.Refusal(request);
-  for (size_t i = 0; i < request.tokens.size() && !refusal; ++i) {
+  Problem refusal = e.TakeTask(request);
+  if (!refusal) refusal = e.scheduler.Refusal(request);
+  const size_t front = LeadingTaskTokens(request.tokens);  // those that are left are computed
+  for (size_t i = front; i < request.tokens.size() && !refusal; ++i) {
     if (request.tokens[i] < 0 || request.tokens[i] >= e.shape.vocab) {
       refusal = "prompt token " + std::to_string(i) + " is " + std::to_string(request.tokens[i]) +
                 ", the model's vocabulary has " + std::to_string(e.shape.vocab);
@@ -452,7 +480,9 @@ bool Engine::Step(const policy_model::Weights& weights, int64_t version) {
   const int32_t decode_rows = static_cast<int32_t>(plan.decode.size());
   const float* logits = e.model.ForwardPaged(
       weights, {e.row_token.device(), static_cast<size_t>(rows)}, paged, e.pages.view(),
-      {e.logit_row.device(), plan.decode.size()}, e.sliding_pages ? &sliding : nullptr);
+      {e.logit_row.device(), plan.decode.size()}, e.sliding_pages ? &sliding : nullptr,
+      e.options.tasks > 0 ? std::span(e.row_task.host(), static_cast<size_t>(rows))
+                          : std::span<const int32_t>());
   e.scheduler.Commit();
   if (decode_rows > 0) e.Draw(logits, decode_rows);
   e.launch.stream.Synchronize();  // the one wait of a step in which nothing ends

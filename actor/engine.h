@@ -50,6 +50,9 @@ struct EngineOptions {
   // layers slide (page_pools.h); 0: the model's max_positions. Longer ones run, if they fit.
   int32_t longest = 0;
   bool keep_all_pages = false;  // none is given back as a window moves on
+  // Of a policy with tasks (common/record/task_tokens.h): how many, and learned tokens of each.
+  // Every prompt begins with its task then.
+  int32_t tasks = 0, task_tokens = 0;
 };
 
 // Totals since construction; plain numbers, read them from the engine's thread.

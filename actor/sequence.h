@@ -27,12 +27,15 @@ inline uint64_t RandomAddress(Purpose purpose, uint64_t lease_id) {
 }
 
 struct GenerateRequest {
-  uint64_t id = 0;              // the caller's; comes back with the result
-  std::vector<int32_t> tokens;  // [P] prompt, P >= 1
-  int32_t num_samples = 1;      // G
-  uint32_t first_sample = 0;    // samples are numbered first_sample .. first_sample + G - 1
-  uint64_t prompt_key = 0;      // random address of the prompt: RandomAddress()
-  int32_t limit = 0;            // new tokens per sample at most; 0: the engine's max_new_tokens
+  uint64_t id = 0;  // the caller's; comes back with the result
+  // [P] prompt, P >= 1; tokens of a task in front of it are no tokens of the sequence where the
+  // policy has not learned any
+  std::vector<int32_t> tokens;
+  int32_t task = -1;          // set by the engine
+  int32_t num_samples = 1;    // G
+  uint32_t first_sample = 0;  // samples are numbered first_sample .. first_sample + G - 1
+  uint64_t prompt_key = 0;    // random address of the prompt: RandomAddress()
+  int32_t limit = 0;          // new tokens per sample at most; 0: the engine's max_new_tokens
 };
 
 struct GeneratedSample {

@@ -6,9 +6,11 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <set>
 #include <type_traits>
 
 #include "common/base/device.h"
+#include "common/record/task_tokens.h"
 #include "configs/fields.h"
 #include "configs/pattern_number.h"
 #include "configs/value_text.h"
@@ -168,14 +170,57 @@ void ValidateExperts(const Config& c, Problems& p) {
   }
 }
 
+// Several adapters, weighed by the task of a row.
+void ValidateTasks(const Config& c, Problems& p) {
+  const PolicyConfig& policy = c.policy;
+  const auto column = c.data.map.find("task");
+  if (policy.tasks.empty()) {
+    p.Require(policy.adapters == 1,
+              "policy.adapters are weighed by the task of a row: name the tasks in policy.tasks.");
+    p.Require(policy.task_tokens == 0,
+              "policy.task_tokens are of each task: name the tasks in policy.tasks.");
+    p.Require(column == c.data.map.end(),
+              "data.map.task names the column of a row's task, and policy.tasks names no task.");
+    return;
+  }
+  const std::set<std::string> once(policy.tasks.begin(), policy.tasks.end());
+  p.Require(once.size() == policy.tasks.size() && !once.contains(""),
+            "policy.tasks names a task twice, or one without a name.");
+  p.Require(policy.tasks.size() <= static_cast<size_t>(kMostTasks),
+            "policy.tasks names more than " + std::to_string(kMostTasks) + " tasks.");
+  p.Require(column != c.data.map.end(),
+            "policy.tasks needs data.map = { task = \"COLUMN\" }: which column of a row names its "
+            "task.");
+  p.Require(c.data.train != "arithmetic" && c.data.eval != "arithmetic" &&
+                (c.sft.steps == 0 || !c.sft.data.empty() || IsOffline(c)),
+            "policy.tasks needs rows with a column of tasks, which generated sums have not: name "
+            "files.");
+  p.Require(
+      c.data.max_prompt_tokens > std::max<int64_t>(1, policy.task_tokens),
+      "data.max_prompt_tokens counts the tokens of a task in front of a prompt, too: raise it "
+      "above policy.task_tokens.");
+  p.Require(!ParseDevice(c.run.device) || ParseDevice(c.run.device)->is_cpu(),
+            "policy.tasks are computed on the CPU only: run.device = \"cpu\".");
+  p.Require(c.run.parallel.empty(),
+            "policy.tasks and run.parallel were never tried together: leave run.parallel empty.");
+  p.Require(!c.rollout.replay_experts,
+            "rollout.replay_experts numbers the tokens of a sequence without those of its task: "
+            "leave it out with policy.tasks.");
+}
+
 void ValidatePolicy(const Config& c, Problems& p) {
   ValidatePatterns(c.policy, p);
   if (c.policy.adapter == Adapter::kNone) {
     for (const auto& [option, set] : {std::pair("rslora", c.policy.rslora),
                                       {"dropout", c.policy.dropout > 0},
                                       {"rank_pattern", !c.policy.rank_pattern.empty()},
-                                      {"alpha_pattern", !c.policy.alpha_pattern.empty()}})
+                                      {"alpha_pattern", !c.policy.alpha_pattern.empty()},
+                                      {"adapters", c.policy.adapters != 1},
+                                      {"tasks", !c.policy.tasks.empty()},
+                                      {"task_tokens", c.policy.task_tokens != 0}})
       p.Require(!set, std::string("policy.") + option + " needs policy.adapter = \"lora\".");
+    p.Require(!c.data.map.contains("task"),
+              "data.map.task names the column of a row's task, and policy.tasks names no task.");
     return;
   }
   p.Require(!c.model.path.empty(), "policy.adapter needs a model to stand on: name model.path.");
@@ -186,6 +231,7 @@ void ValidatePolicy(const Config& c, Problems& p) {
       c.policy.dropout == 0 || !ParseDevice(c.run.device) || ParseDevice(c.run.device)->is_cpu(),
       "policy.dropout is computed on the CPU only: leave it at 0 on run.device = \"" +
           c.run.device + "\".");
+  ValidateTasks(c, p);
   p.Require(!c.policy.targets.empty(),
             "policy.targets names no module: use \"all-linear\" or names like \"q_proj\".");
 }

@@ -49,7 +49,9 @@ constexpr Row kTable[] = {
     {"experts", "bias_rate aux_coef z_coef capacity capacity_noise", nullptr},
     {"model", "init_std", "the run began with weights drawn by it"},
     {"model", "vocabulary", "stored answers are tokens of it"},
-    {"policy", "adapter rank alpha targets rslora rank_pattern alpha_pattern frozen",
+    {"policy",
+     "adapter rank alpha targets rslora rank_pattern alpha_pattern frozen adapters tasks "
+     "task_tokens",
      "the checkpoint holds what it says"},
     {"policy", "dropout learning_rates", nullptr},
     {"data",

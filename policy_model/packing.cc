@@ -4,6 +4,7 @@
 
 #include "common/base/error.h"
 #include "common/record/kept_tokens.h"
+#include "common/record/task_tokens.h"
 
 namespace plumb::policy_model {
 
@@ -12,33 +13,44 @@ void PackedBatch::Clear() {
   positions.clear();
   cu_seqlens.assign(1, 0);
   parents.clear();
+  tasks.clear();
   rows.clear();
   targets.clear();
   kept.clear();
   experts.clear();
+  task_tokens = false;
   filtered = false;
   max_seqlen = 0;
   prefix = -1;
 }
 
+int32_t PackedBatch::Passed(std::span<const int32_t> sequence) const {
+  return task_tokens ? 0 : static_cast<int32_t>(LeadingTaskTokens(sequence));
+}
+
 int32_t PackedBatch::Lay(std::span<const int32_t> sequence, int32_t shared) {
   if (cu_seqlens.empty()) cu_seqlens.push_back(0);
   const auto length = static_cast<int32_t>(sequence.size());
-  const int32_t begin = cu_seqlens.back();
-  if (shared > 0) {
+  const int32_t begin = cu_seqlens.back(), passed = Passed(sequence);
+  const bool goes_on = shared > passed;  // else nothing of what it shares was laid
+  if (goes_on) {
     const auto p = static_cast<size_t>(prefix);
-    PLUMB_CHECK(prefix >= 0 && shared < length && cu_seqlens[p + 1] - cu_seqlens[p] == shared,
-                "goes on from all of the prefix");
+    PLUMB_CHECK(
+        prefix >= 0 && shared < length && cu_seqlens[p + 1] - cu_seqlens[p] == shared - passed,
+        "goes on from all of the prefix");
   }
-  tokens.insert(tokens.end(), sequence.begin() + shared, sequence.end());
-  for (int32_t i = shared; i < length; ++i) positions.push_back(i);
-  cu_seqlens.push_back(begin + length - shared);
-  parents.push_back(shared > 0 ? prefix : -1);
-  max_seqlen = std::max(max_seqlen, length);
-  return begin - shared;
+  const int32_t from = std::max(shared, passed);
+  tokens.insert(tokens.end(), sequence.begin() + from, sequence.end());
+  for (int32_t i = from; i < length; ++i) positions.push_back(i - passed);
+  cu_seqlens.push_back(begin + length - from);
+  parents.push_back(goes_on ? prefix : -1);
+  tasks.push_back(TaskOf(sequence));
+  max_seqlen = std::max(max_seqlen, length - passed);
+  return begin - from;
 }
 
 void PackedBatch::AppendPrefix(std::span<const int32_t> tokens_before) {
+  if (std::ssize(tokens_before) == Passed(tokens_before)) return;
   Lay(tokens_before, 0);
   prefix = sequences() - 1;
 }
@@ -46,13 +58,13 @@ void PackedBatch::AppendPrefix(std::span<const int32_t> tokens_before) {
 void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint8_t> mask,
                          int32_t shared, std::span<const uint8_t> sets) {
   PLUMB_CHECK(sequence.size() == mask.size(), "every token needs a mask");
-  const int32_t begin = Lay(sequence, shared);
+  const int32_t begin = Lay(sequence, shared), from = std::max(shared, Passed(sequence));
   KeptTokensReader reader(sets);
   if (!sets.empty()) reader.Next();  // of token 0, before which there is nothing
   for (int32_t i = 1; i < static_cast<int32_t>(sequence.size()); ++i) {
     const std::span<const uint8_t> set = sets.empty() ? sets : reader.Next();
     if (!mask[static_cast<size_t>(i)]) continue;
-    PLUMB_CHECK(i - 1 >= shared, "a scored token follows directly behind a token of the prefix");
+    PLUMB_CHECK(i - 1 >= from, "a scored token follows directly behind a token of the prefix");
     rows.push_back(begin + i - 1);
     targets.push_back(sequence[static_cast<size_t>(i)]);
     kept.push_back(set);
@@ -63,9 +75,9 @@ void PackedBatch::Append(std::span<const int32_t> sequence, std::span<const uint
 void PackedBatch::AppendRows(std::span<const int32_t> sequence, std::span<const int32_t> at,
                              int32_t shared) {
   const auto length = static_cast<int32_t>(sequence.size());
-  const int32_t begin = Lay(sequence, shared);
+  const int32_t begin = Lay(sequence, shared), from = std::max(shared, Passed(sequence));
   for (int32_t i : at) {
-    PLUMB_CHECK(i >= shared && i < length, "row outside its sequence");
+    PLUMB_CHECK(i >= from && i < length, "row outside its sequence");
     rows.push_back(begin + i);
     targets.push_back(0);
     kept.emplace_back();

@@ -11,6 +11,9 @@
 //   tokens     p0 p1 | p2 a | p2 b c      positions 0 1 2 3 2 3 4
 //   cu_seqlens 0 2 4 7                    parents -1 0 0
 //   rows       2 4 5                      targets a b c
+// The tokens of its task in front of a sequence (common/record/task_tokens.h) are laid only where
+// `task_tokens` says so; else the sequence is laid as if they were not there, though tokens, masks
+// and rows are counted with them.
 // Thread safety: values.
 #pragma once
 
@@ -26,6 +29,7 @@ struct PackedBatch {
   std::vector<int32_t> cu_seqlens;  // [B + 1]
   // [B] the sequence whose tokens come before those of this one; -1: none
   std::vector<int32_t> parents;
+  std::vector<int32_t> tasks;    // [B] of common/record/task_tokens.h; -1: the sequence names none
   std::vector<int32_t> rows;     // [R] ascending
   std::vector<int32_t> targets;  // [R]
   // [R] the tokens that each target was drawn from (common/record/kept_tokens.h): its log-prob and
@@ -34,14 +38,17 @@ struct PackedBatch {
   // [T, layers with experts, K] experts to take for each token (layers/routing.h); empty: the
   // router chooses
   std::vector<int32_t> experts;
-  bool filtered = false;   // some set is not every token
-  int32_t max_seqlen = 0;  // longest, with what it goes on from
-  int32_t prefix = -1;     // the sequence of the last AppendPrefix
+  bool task_tokens = false;  // those in front of sequences are laid; set it behind Clear
+  bool filtered = false;     // some set is not every token
+  int32_t max_seqlen = 0;    // longest, with what it goes on from
+  int32_t prefix = -1;       // the sequence of the last AppendPrefix
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   int32_t sequences() const { return static_cast<int32_t>(cu_seqlens.size()) - 1; }
   void Clear();
   bool shares() const { return prefix >= 0; }
+  // Tokens at the front of a sequence that are not laid.
+  int32_t Passed(std::span<const int32_t> sequence) const;
   // Appends tokens that sequences to come begin with. Nothing of it is scored.
   void AppendPrefix(std::span<const int32_t> tokens_before);
   // Appends a sequence; token i >= 1 is scored where mask[i] != 0. mask: [tokens.size()]. Its first
@@ -55,7 +62,8 @@ struct PackedBatch {
                   int32_t shared = 0);
 
  private:
-  // Appends all but the first `shared` tokens; returns where token 0 would lie.
+  // Appends all but the first `shared` tokens and those passed over; returns where token 0 would
+  // lie.
   int32_t Lay(std::span<const int32_t> sequence, int32_t shared);
 };
 

@@ -5,14 +5,17 @@
 
 #include "common/base/error.h"
 #include "common/record/kept_tokens.h"
+#include "common/record/task_tokens.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
 #include "kernels/token_logprob.h"
 #include "kernels/token_mask.h"
 #include "policy_model/layers/ops.h"
 #include "policy_model/memory/staging.h"
+#include "policy_model/memory/task_weights.h"
 #include "policy_model/pass_memory.h"
 #include "policy_model/seen_lists.h"
+#include "policy_model/task_pass.h"
 
 namespace plumb::policy_model {
 
@@ -49,6 +52,7 @@ struct Transformer::Impl {
       drawn_sets;  // [rows, SetWords(vocab)] of a chunk of rows: what their targets were drawn from
   SeenLists lists;  // CUDA only
   Routing routing;  // of the layers that have experts
+  TaskPass tasks;   // of the last pass
   struct Indices {
     const int32_t *tokens, *positions, *cu_seqlens, *rows, *targets, *seen, *cu_seen, *places,
         *place_begins;
@@ -94,7 +98,7 @@ struct Transformer::Impl {
   Indices Stage(const PackedBatch& batch, std::span<const float> g_first = {},
                 std::span<const float> g_second = {}, std::span<const float> g_third = {}) {
     staging.Begin();
-    const int tokens = staging.Add(std::span<const int32_t>(batch.tokens));
+    const int tokens = staging.Add(tasks.Known(batch.tokens));
     const int positions = staging.Add(std::span<const int32_t>(batch.positions));
     const int cu_seqlens = staging.Add(std::span<const int32_t>(batch.cu_seqlens));
     const int rows = staging.Add(std::span<const int32_t>(batch.rows));
@@ -129,9 +133,10 @@ struct Transformer::Impl {
     return words;
   }
 
-  void CheckBatch(const PackedBatch& batch) const {
+  void CheckBatch(const Weights& weights, const PackedBatch& batch) {
+    tasks.Begin(weights, batch);
     for (int32_t t : batch.tokens) {
-      if (t < 0 || t >= shape.vocab) {
+      if (t < 0 || (t >= shape.vocab && !tasks.Has(t))) {
         throw Error(ErrorCode::kInvalidArgument, "token id " + std::to_string(t) +
                                                      " is outside the vocabulary of " +
                                                      std::to_string(shape.vocab));
@@ -205,7 +210,7 @@ struct Transformer::Impl {
   Routing* experts() { return routing.load.empty() ? nullptr : &routing; }
 
   PackedPass PassOf(const Weights& w, const PackedBatch& batch, const Indices& at, bool keep) {
-    return {{launch, w, rotary, dropout, experts()},
+    return {{launch, w, rotary, dropout, experts(), tasks.gate()},
             Varlen(batch, at),
             at.positions,
             keep,
@@ -232,6 +237,7 @@ struct Transformer::Impl {
                                      .width = h,
                                      .out = x,
                                      .scale = embedding_scale});
+    tasks.Embed(w, batch.tokens, x);
     for (size_t i = 0; i < branches.size(); ++i) {
       void* next = saved.At(memory.residual[i + 1]);
       branches[i].Forward(pass, x, next);
@@ -292,7 +298,7 @@ void Transformer::Forward(const Weights& weights, const PackedBatch& batch,
   m.last_rows = rows;
   m.dropout = options.dropout;
   if (rows == 0) return;
-  m.CheckBatch(batch);
+  m.CheckBatch(weights, batch);
   m.CheckTargets(batch);
   m.Trunk(weights, batch, keep);
   const Impl::Indices at = m.Stage(batch);
@@ -352,7 +358,7 @@ void Transformer::ForwardValues(const Weights& weights, const PackedBatch& batch
   m.kept_tokens = -1;
   m.dropout.reset();
   if (rows == 0) return;
-  m.CheckBatch(batch);
+  m.CheckBatch(weights, batch);
   m.Trunk(weights, batch, keep);
   float* out = Impl::F(m.saved, m.memory.logprob);
   ops::LinearToFloat(m.launch, m.saved.At(m.memory.normed),
@@ -479,6 +485,7 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& a
     branches[i].Backward(pass, saved.At(p.residual[i]), dx);
   }
   if (float* g = pass.G(table.embedding())) {
+    // Tokens of tasks are none of the base's, which is not trained beside them.
     Call(launch, kernels::ScatterAddRows{.d = dx,
                                          .index = at.tokens,
                                          .rows = n,
@@ -486,6 +493,7 @@ void Transformer::Impl::TrunkBackward(const PackedBatch& batch, const Indices& a
                                          .grad = g,
                                          .scale = embedding_scale});
   }
+  tasks.Backward(pass, batch.tokens, dx);
   kept_tokens = -1;  // saved memory was overwritten: one Backward a Forward
 }
 
@@ -509,7 +517,7 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
   m.kept_tokens = -1;
   m.dropout.reset();
   if (rows == 0) return;
-  m.CheckBatch(batch);
+  m.CheckBatch(weights, batch);
   m.Trunk(weights, batch, false);
   m.scratch.Begin();
   const int64_t logits_at = m.scratch.Reserve(4 * chunk * v);
@@ -529,26 +537,32 @@ void Transformer::Logits(const Weights& weights, const PackedBatch& batch, std::
 const float* Transformer::ForwardPaged(const Weights& weights, std::span<const int32_t> tokens,
                                        const kernels::PagedRows& rows, const kernels::PagedKv& kv,
                                        std::span<const int32_t> logit_rows,
-                                       const kernels::SlidingPages* sliding) {
+                                       const kernels::SlidingPages* sliding,
+                                       std::span<const int32_t> tasks) {
   Impl& m = *impl_;
   PLUMB_CHECK(tokens.size() == static_cast<size_t>(rows.rows) && rows.rows > 0);
   const int64_t n = rows.rows, h = m.H();
   const auto outputs = static_cast<int64_t>(logit_rows.size());
   Arena& a = m.paged;
   m.routing.Begin({}, n, m.shape.experts.per_token);
-  const PagedPass pass{
-      {m.launch, weights, m.rotary, std::nullopt, m.experts()}, rows, kv, a, sliding};
+  m.tasks.BeginRows(weights, tasks);
+  const PagedPass pass{{m.launch, weights, m.rotary, std::nullopt, m.experts(), m.tasks.gate()},
+                       rows,
+                       kv,
+                       a,
+                       sliding};
   StepMemory p;
   p.Plan(m.branches, pass, outputs);
   a.Commit();
   void* x = a.At(p.x);
   const TensorTable& table = weights.table();
   Call(m.launch, kernels::GatherRows{.table = weights.flat().at(table.embedding()),
-                                     .index = tokens.data(),
+                                     .index = m.tasks.Known(tokens).data(),
                                      .rows = n,
                                      .width = h,
                                      .out = x,
                                      .scale = m.embedding_scale});
+  m.tasks.Embed(weights, tokens, x);
   for (Branch& branch : m.branches) branch.Step(pass, x);
   auto* logits = static_cast<float*>(a.At(p.logits));
   if (outputs == 0) return logits;

@@ -104,14 +104,16 @@ class Transformer {
   // Paged forward of rows.rows tokens: writes their keys and values, returns logits of the rows
   // listed in `logit_rows` (ascending indices into the rows) in device memory
   // float[logit_rows.size(), V], valid until the next call. `sliding`: the pages of the layers that
-  // give them back, where they lie apart; kv holds those of the others then. Everything it reads
+  // give them back, where they lie apart; kv holds those of the others then. `tasks`: of each row,
+  // where the policy has tasks (common/record/task_tokens.h). Everything it reads
   // lies in the device's memory, `tokens` and `logit_rows` too. It neither waits nor takes memory
   // once it has run at these sizes, so that a step can be captured in a graph after a first one by
   // the same thread. A row's logits do not depend on the other rows (fp32, CPU: bit for bit).
   const float* ForwardPaged(const Weights& weights, std::span<const int32_t> tokens,
                             const kernels::PagedRows& rows, const kernels::PagedKv& kv,
                             std::span<const int32_t> logit_rows,
-                            const kernels::SlidingPages* sliding = nullptr);
+                            const kernels::SlidingPages* sliding = nullptr,
+                            std::span<const int32_t> tasks = {});
 
   // Bytes of arenas held now.
   int64_t arena_bytes() const;

@@ -76,6 +76,7 @@ NO_CUDA = {
     "bf16_matvec": "small products on CUDA go through cuBLAS",
     "dropout": "policy.dropout is refused on a GPU, by configs/config.cc",
     "experts": "mixtures of experts are computed on the CPU only",
+    "weigh_groups": "policy.tasks is refused on a GPU, by configs/config.cc and Weights::AddAdapter",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
 }
 # Source files whose test goes by another name, and which. Both have to exist.

@@ -38,13 +38,15 @@ void TrainStep::SetShare(std::span<const SequenceView> sequences, int32_t first,
                                tokens(0, sequences.size()));
 }
 
-int64_t TrainStep::Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last) {
+int64_t TrainStep::Pack(const policy_model::Weights& weights,
+                        std::span<const SequenceView> sequences, int32_t first, int32_t last) {
   batch_.Clear();
+  batch_.task_tokens = weights.task_tokens() > 0;
   scored_.clear();
   int64_t tokens = 0;
   for (int32_t s = first; s < last; ++s) {
     const SequenceView& sequence = sequences[static_cast<size_t>(s)];
-    tokens += static_cast<int64_t>(sequence.tokens.size());
+    tokens += static_cast<int64_t>(sequence.tokens.size()) - batch_.Passed(sequence.tokens);
     batch_.Append(sequence.tokens, sequence.mask, plan_.Shared(s, first, last, batch_),
                   sequence.kept);
     for (size_t i = 1; i < sequence.tokens.size(); ++i) {
@@ -63,7 +65,7 @@ std::vector<std::vector<float>> TrainStep::Score(const policy_model::Weights& we
   std::vector<std::vector<float>> out(sequences.size());
   int32_t first = 0;
   for (int32_t last : Split(sequences)) {
-    Pack(sequences, first, last);
+    Pack(weights, sequences, first, last);
     if (!scored_.empty()) {
       transformer_.Forward(weights, batch_, {.temperature = temperature, .entropy = false}, false,
                            logprob_, {});
@@ -80,7 +82,7 @@ std::vector<std::vector<float>> TrainStep::Values(const policy_model::Weights& w
   std::vector<std::vector<float>> out(sequences.size());
   int32_t first = 0;
   for (int32_t last : Split(sequences)) {
-    Pack(sequences, first, last);
+    Pack(weights, sequences, first, last);
     if (!scored_.empty()) transformer_.ForwardValues(weights, batch_, false, value_);
     for (size_t i = 0; i < scored_.size(); ++i)
       out[static_cast<size_t>(scored_[i].sequence)].push_back(value_[i]);
@@ -95,7 +97,7 @@ std::vector<std::vector<float>> TrainStep::HeadValues(const policy_model::Weight
   std::vector<std::vector<float>> out(sequences.size());
   int32_t first = 0;
   for (int32_t last : Split(sequences)) {
-    Pack(sequences, first, last);
+    Pack(weights, sequences, first, last);
     if (!scored_.empty()) {
       transformer_.Forward(weights, batch_, {.entropy = false}, false, logprob_, {});
       transformer_.HeadValues(head, value_);
@@ -139,7 +141,7 @@ void TrainStep::AccumulateTogether(const policy_model::Weights& weights,
   int32_t first = 0;
   uint32_t micro_batch = 0;
   for (int32_t last : Split(sequences, together)) {
-    const int64_t spared = Pack(sequences, first, last);
+    const int64_t spared = Pack(weights, sequences, first, last);
     SetShare(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;
@@ -187,7 +189,7 @@ void TrainStep::AccumulateValues(const policy_model::Weights& weights,
                                  const policy_model::Gradients& grad) {
   int32_t first = 0;
   for (int32_t last : Split(sequences)) {
-    const int64_t spared = Pack(sequences, first, last);
+    const int64_t spared = Pack(weights, sequences, first, last);
     SetShare(sequences, first, last);
     first = last;
     if (scored_.empty()) continue;

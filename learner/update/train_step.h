@@ -109,9 +109,10 @@ class TrainStep {
                           const policy_model::Gradients& grad, const SharedHead* shared);
   // Of the routers' losses, a micro-batch takes the share of its tokens.
   void SetShare(std::span<const SequenceView> sequences, int32_t first, int32_t last);
-  // Packs sequences [first, last) of the last Split into batch_ and lists their scored tokens;
-  // returns how many tokens it spared.
-  int64_t Pack(std::span<const SequenceView> sequences, int32_t first, int32_t last);
+  // Packs sequences [first, last) of the last Split into batch_, as `weights` compute them, and
+  // lists their scored tokens; returns how many tokens it spared.
+  int64_t Pack(const policy_model::Weights& weights, std::span<const SequenceView> sequences,
+               int32_t first, int32_t last);
 
   policy_model::Transformer& transformer_;
   int64_t micro_batch_tokens_;

@@ -10,6 +10,7 @@
 #include "common/base/error.h"
 #include "common/base/file.h"
 #include "common/base/json/strict_json.h"
+#include "common/record/task_tokens.h"
 #include "common/text/name_pattern.h"
 
 namespace plumb::policy_model {
@@ -23,6 +24,10 @@ constexpr double kLargestAlpha = 1e6;  // of a file; beyond it float32 ends soon
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
 constexpr int kMostRank = 1 << 16;
 constexpr size_t kMostPatterns = 1 << 13;  // of a file; each costs some kilobytes
+constexpr int kMostAdapters = 64;
+// Of adapters with tasks. PEFT refuses a type that it does not know, and so do readers of an
+// earlier Plumb.
+constexpr char kTaskType[] = "PLUMB_TASKS";
 
 // "model.layers.3.self_attn.q_proj.weight" -> "model.layers.3.self_attn.q_proj" -> "q_proj".
 std::string ModuleOf(const std::string& file_tensor) {
@@ -172,12 +177,42 @@ std::string AdapterSpec::Text() const {
   };
   char text[80];
   std::snprintf(text, sizeof text, "rank %lld and alpha %g", static_cast<long long>(rank), alpha);
+  std::string of_tasks;
+  if (!tasks.empty()) {
+    of_tasks =
+        ", " + std::to_string(adapters) + " adapters weighed by task (" + Joined(tasks) + ")";
+    if (task_tokens > 0) of_tasks += ", " + std::to_string(task_tokens) + " tokens a task";
+  }
   return text + std::string(rslora ? ", rslora" : "") + list("rank_pattern", rank_pattern) +
-         list("alpha_pattern", alpha_pattern);
+         list("alpha_pattern", alpha_pattern) + of_tasks;
+}
+
+AdapterSpec AdapterSpec::ForTask(size_t task) const {
+  AdapterSpec out = *this;
+  // alpha / rank, or alpha / sqrt(rank), stays what it was.
+  const auto k = static_cast<double>(adapters);
+  const double more = rslora ? std::sqrt(k) : k;
+  out.rank = adapters * rank;
+  out.alpha = more * alpha;
+  for (auto& [pattern, number] : out.rank_pattern) number *= adapters;
+  for (auto& [pattern, number] : out.alpha_pattern) number *= more;
+  out.adapters = 1;
+  out.tasks.clear();
+  if (task_tokens > 0) out.tasks = {tasks.at(task)};
+  return out;
+}
+
+int32_t AdapterSpec::TaskNamed(const std::string& name, const std::string& where) const {
+  const auto found = std::find(tasks.begin(), tasks.end(), name);
+  if (found != tasks.end()) return static_cast<int32_t>(found - tasks.begin());
+  throw Error(ErrorCode::kInvalidArgument,
+              "the task '" + name + "' is none of this policy's: " + Joined(tasks), where);
 }
 
 AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : spec_(spec) {
-  PLUMB_CHECK(spec.rank > 0, "the rank was validated");
+  PLUMB_CHECK(spec.rank > 0 && spec.adapters > 0, "rank and adapters were validated");
+  PLUMB_CHECK(!spec.tasks.empty() || (spec.adapters == 1 && spec.task_tokens == 0),
+              "what weighs adapters was validated");
   Targets targets(spec);
   Overrides<int64_t> ranks(spec.rank_pattern, spec.rank, "policy.rank_pattern");
   Overrides<double> alphas(spec.alpha_pattern, spec.alpha, "policy.alpha_pattern");
@@ -197,7 +232,7 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
       const int64_t begin = e.parts[first].row_begin, rows = e.parts[next - 1].row_end - begin;
       const std::string module = ModuleOf(file);
       if (!targets.Wants(module)) continue;
-      const int64_t rank = ranks.Of(module);
+      const int64_t rank = ranks.Of(module), all = spec.adapters * rank;
       PLUMB_CHECK(rank > 0, "the ranks of patterns were validated");
       const double by = static_cast<double>(rank), alpha = alphas.Of(module);
       const std::string ours = e.name.substr(0, e.name.rfind('.') + 1) + LastName(module);
@@ -207,17 +242,19 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
                    {{std::string(kPeftPrefix) + module + which + std::string(kWeight), n,
                      SplitAxis::kNone}});
       };
-      const int64_t a = add(".lora_A", {rank, e.columns()}, TensorInit::kUniform);
-      const int64_t b = add(".lora_B", {rows, rank}, TensorInit::kZeros);
+      const int64_t a = add(".lora_A", {all, e.columns()}, TensorInit::kUniform);
+      const int64_t b = add(".lora_B", {rows, all}, TensorInit::kZeros);
       parts.push_back({.a = a,
                        .b = b,
                        .row_begin = begin,
                        .rows = rows,
-                       .rank = rank,
+                       .rank = all,
+                       .groups = static_cast<int32_t>(spec.adapters),
                        .scale = static_cast<float>(alpha / (spec.rslora ? std::sqrt(by) : by))});
     }
     if (parts.empty()) parts_.erase(e.offset);
   }
+  if (!spec.tasks.empty()) AddTasks(base.shape().hidden);
   EndBucket();
   targets.CheckUsed(refused);
   ranks.CheckUsed();
@@ -225,6 +262,20 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
   // PEFT's all-linear would reach experts, too.
   if (targets.all() && !refused.empty())
     spec_.targets.assign(targets.there().begin(), targets.there().end());
+}
+
+// Behind the low-rank parts: whatever of them stays is where it is without a gate. No weight decay,
+// which would pull the tasks together.
+void AdapterTable::AddTasks(int64_t hidden) {
+  const auto add = [&](const std::string& name, int64_t rows, int64_t columns) {
+    return Add(name, {rows, columns}, /*decay=*/false, TensorInit::kUniform,
+               {{std::string(kPeftPrefix) + "plumb." + name + std::string(kWeight), rows,
+                 SplitAxis::kNone}});
+  };
+  const auto tasks = static_cast<int64_t>(spec_.tasks.size());
+  tasks_.embedding = add("task_embedding", tasks, kTaskDim);
+  tasks_.gate = add("task_gate", spec_.adapters, kTaskDim);
+  if (spec_.task_tokens > 0) tasks_.tokens = add("task_tokens", tasks * spec_.task_tokens, hidden);
 }
 
 void WriteAdapterConfig(const AdapterSpec& spec, const std::string& base_model,
@@ -236,23 +287,54 @@ void WriteAdapterConfig(const AdapterSpec& spec, const std::string& base_model,
   // twice is taken at its first number, here as there.
   for (const auto& [pattern, rank] : spec.rank_pattern) ranks.emplace(pattern, rank);
   for (const auto& [pattern, alpha] : spec.alpha_pattern) alphas.emplace(pattern, alpha);
-  const Json config = {{"peft_type", "LORA"},
-                       {"task_type", "CAUSAL_LM"},
-                       {"base_model_name_or_path", base_model},
-                       {"r", spec.rank},
-                       {"lora_alpha", spec.alpha},
-                       {"lora_dropout", spec.dropout},
-                       {"use_rslora", spec.rslora},
-                       {"rank_pattern", ranks},
-                       {"alpha_pattern", alphas},
-                       {"target_modules", targets},
-                       {"bias", "none"},
-                       {"fan_in_fan_out", false},
-                       {"init_lora_weights", true},
-                       {"modules_to_save", nullptr},
-                       {"inference_mode", true}};
+  Json config = {{"peft_type", spec.tasks.empty() ? "LORA" : kTaskType},
+                 {"task_type", "CAUSAL_LM"},
+                 {"base_model_name_or_path", base_model},
+                 {"r", spec.rank},
+                 {"lora_alpha", spec.alpha},
+                 {"lora_dropout", spec.dropout},
+                 {"use_rslora", spec.rslora},
+                 {"rank_pattern", ranks},
+                 {"alpha_pattern", alphas},
+                 {"target_modules", targets},
+                 {"bias", "none"},
+                 {"fan_in_fan_out", false},
+                 {"init_lora_weights", true},
+                 {"modules_to_save", nullptr},
+                 {"inference_mode", true}};
+  if (!spec.tasks.empty())
+    config["plumb_tasks"] = {
+        {"adapters", spec.adapters}, {"tasks", spec.tasks}, {"task_tokens", spec.task_tokens}};
   RealFileSystem().WriteFileAtomic(directory + "/" + kAdapterConfig, config.dump(2) + "\n");
 }
+
+namespace {
+
+void ReadTasks(const Json& j, const std::string& path, AdapterSpec& spec) {
+  const auto check = [&](bool fine, const char* what) {
+    if (!fine) throw Error(ErrorCode::kCorruption, std::string("'plumb_tasks' ") + what, path);
+  };
+  const auto count = [&](const char* key, int64_t least, int64_t most) {
+    check(j.contains(key) && j[key].is_number_integer() && j[key] >= least && j[key] <= most,
+          key == std::string_view("adapters") ? "has no number of adapters from 1 to 64"
+                                              : "has no number of task_tokens from 0 to 256");
+    return j[key].get<int64_t>();
+  };
+  check(j.is_object(), "is missing: it says which tasks the adapters are weighed by");
+  spec.adapters = count("adapters", 1, kMostAdapters);
+  spec.task_tokens = count("task_tokens", 0, kMostTaskTokens);
+  check(j.contains("tasks") && j["tasks"].is_array() && !j["tasks"].empty() &&
+            j["tasks"].size() <= kMostTasks,
+        "has no list of tasks, at most 4096 of them");
+  for (const Json& name : j["tasks"]) {
+    check(name.is_string() && !name.get<std::string>().empty(), "holds a task without a name");
+    spec.tasks.push_back(name.get<std::string>());
+  }
+  const std::set<std::string> once(spec.tasks.begin(), spec.tasks.end());
+  check(once.size() == spec.tasks.size(), "holds a task twice");
+}
+
+}  // namespace
 
 AdapterConfig ReadAdapterConfig(const std::string& directory) {
   const std::string path = directory + "/" + kAdapterConfig;
@@ -260,7 +342,8 @@ AdapterConfig ReadAdapterConfig(const std::string& directory) {
   const auto corrupt = [&](const std::string& what) {
     throw Error(ErrorCode::kCorruption, what, path);
   };
-  if (!j.is_object() || !j.contains("peft_type") || j["peft_type"] != "LORA") {
+  const bool of_tasks = j.is_object() && j.contains("peft_type") && j["peft_type"] == kTaskType;
+  if (!j.is_object() || !j.contains("peft_type") || (j["peft_type"] != "LORA" && !of_tasks)) {
     throw Error(ErrorCode::kUnsupported, "peft_type is not LORA", path);
   }
   // What changes the function that A and B stand for.
@@ -328,6 +411,7 @@ AdapterConfig ReadAdapterConfig(const std::string& directory) {
       out.spec.targets.push_back(name.get<std::string>());
     }
   }
+  if (of_tasks) ReadTasks(j.value("plumb_tasks", Json()), path, out.spec);
   if (j.contains("base_model_name_or_path") && j["base_model_name_or_path"].is_string()) {
     out.base_model = j["base_model_name_or_path"].get<std::string>();
   }

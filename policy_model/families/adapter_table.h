@@ -2,6 +2,12 @@
 // x), and only A and B are trained. Their tensors, their names in PEFT's files, and PEFT's
 // adapter_config.json.
 //
+// With tasks, K adapters stand on the base side by side, and what they add to a row of task t is
+// sum_k w[t, k] scale B_k (A_k x), where w[t] is the softmax of W e_t: of a learned embedding e_t
+// of the task and a learned gate W. The K of a module are one A [K rank, in] and one B [out, K
+// rank], adapter by adapter, so that with the weights put into B they are one adapter of rank K
+// rank. PEFT knows no such thing: their folder has a form of its own ("peft_type": "PLUMB_TASKS").
+//
 // Thread safety: const after construction; the functions are pure. Shapes: A [rank, in], B [out,
 // rank]; scale = alpha / rank, or alpha / sqrt(rank) (Kalajdzievski, "A rank stabilization scaling
 // factor", 2023), each module by its own rank and alpha. Errors: kInvalidArgument for targets and
@@ -33,13 +39,22 @@ struct AdapterSpec {
   // Ends of modules' paths as regular expressions; the first that matches counts.
   std::vector<std::pair<std::string, int64_t>> rank_pattern = {};
   std::vector<std::pair<std::string, double>> alpha_pattern = {};
+  int64_t adapters = 1;                 // K, each of these ranks
+  std::vector<std::string> tasks = {};  // names; none: no gate, and one adapter
+  int64_t task_tokens = 0;              // learned tokens in front of the rows of a task
   bool operator==(const AdapterSpec&) const = default;
 
   // The same function of the same numbers, whatever was dropped while they were trained.
   bool SameFunction(const AdapterSpec& other) const {
     return rank == other.rank && alpha == other.alpha && rslora == other.rslora &&
-           rank_pattern == other.rank_pattern && alpha_pattern == other.alpha_pattern;
+           rank_pattern == other.rank_pattern && alpha_pattern == other.alpha_pattern &&
+           adapters == other.adapters && tasks == other.tasks && task_tokens == other.task_tokens;
   }
+  // That of one of its tasks alone, the weights being in B: of K times the rank. It has no gate,
+  // and the task as its only one where there are task tokens.
+  AdapterSpec ForTask(size_t task) const;
+  // Which task that is; kInvalidArgument names those that there are.
+  int32_t TaskNamed(const std::string& name, const std::string& where) const;
   // For messages: "rank 8 and alpha 16".
   std::string Text() const;
 };
@@ -53,9 +68,18 @@ void SetTargets(const std::vector<std::string>& targets, AdapterSpec& spec);
 struct LowRank {
   int64_t a = 0, b = 0;
   int64_t row_begin = 0, rows = 0;
-  int64_t rank = 0;
+  int64_t rank = 0;    // of all adapters together
+  int32_t groups = 1;  // adapters, in equal runs of the rank
   float scale = 0;
 };
+
+// Where the parameters of a gate lie; -1: there are none.
+struct TaskSlices {
+  int64_t embedding = -1;  // [tasks, kTaskDim]
+  int64_t gate = -1;       // [adapters, kTaskDim]
+  int64_t tokens = -1;     // [tasks * task_tokens, H]
+};
+inline constexpr int64_t kTaskDim = 16;  // numbers of a task's embedding
 
 class AdapterTable : public TensorList {
  public:
@@ -67,10 +91,15 @@ class AdapterTable : public TensorList {
     const auto found = parts_.find(weight);
     return found == parts_.end() ? nullptr : &found->second;
   }
+  bool gated() const { return tasks_.gate >= 0; }
+  const TaskSlices& tasks() const { return tasks_; }
 
  private:
+  void AddTasks(int64_t hidden);
+
   AdapterSpec spec_;
   std::map<int64_t, std::vector<LowRank>> parts_;
+  TaskSlices tasks_;
 };
 
 // Before the base's name of a module in PEFT's files.
@@ -78,8 +107,8 @@ inline constexpr std::string_view kPeftPrefix = "base_model.model.";
 inline constexpr char kAdapterConfig[] = "adapter_config.json";
 inline constexpr char kAdapterFile[] = "adapter_model.safetensors";
 
-// adapter_config.json of a folder. `base_model`: the folder that the adapter belongs to, as PEFT
-// names it.
+// adapter_config.json of a folder, of PEFT's form where there are no tasks. `base_model`: the
+// folder that the adapter belongs to, as PEFT names it.
 void WriteAdapterConfig(const AdapterSpec& spec, const std::string& base_model,
                         const std::string& directory);
 struct AdapterConfig {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/dropout.h"
+#include "kernels/tasks/weigh_groups.h"
 #include "policy_model/layers/ops.h"
 
 namespace plumb::policy_model {
@@ -40,6 +41,24 @@ void Drop(const Pass& pass, size_t adapter, const ParameterSet& set, const LowRa
                     .out = out});
 }
 
+const TaskGate* GateOf(const Pass& pass, size_t adapter) {
+  return pass.tasks && pass.tasks->adapter == adapter ? pass.tasks : nullptr;
+}
+
+// low[n, rank] = A x becomes what B takes: times the scale, and of several adapters the weight of
+// the row's task.
+void Weigh(const Pass& pass, size_t adapter, const LowRank& part, int64_t n, void* low) {
+  const TaskGate* gate = GateOf(pass, adapter);
+  if (!gate) return ops::Scale(pass.launch, n * part.rank, part.scale, low);
+  kernels::Call(pass.launch, kernels::WeighGroups{.x = low,
+                                                  .rows = n,
+                                                  .width = part.rank / part.groups,
+                                                  .groups = part.groups,
+                                                  .task = gate->task,
+                                                  .weight = gate->weight,
+                                                  .scale = part.scale});
+}
+
 }  // namespace
 
 void LinearLayer::Plan(const Pass& pass, int64_t n, Arena& scratch) {
@@ -69,7 +88,7 @@ void LinearLayer::Apply(Product product, const Pass& pass, int64_t n, Arena& scr
       in = scratch.At(dropped_);
     }
     product(pass.launch, in, set.flat.at(part.a), n, rank, columns_, false, low);
-    ops::Scale(pass.launch, n * rank, part.scale, low);
+    Weigh(pass, i, part, n, low);
     if (part.rows == rows_) {
       product(pass.launch, low, set.flat.at(part.b), n, rows_, rank, true, y);
       return;
@@ -107,24 +126,42 @@ void LinearLayer::Backward(const PackedPass& pass, const void* dy, const void* x
       d = own;
     }
     // y += B z with z = scale A x: dz = d B, dA += (scale dz)^T x, dx += (scale dz) A, dB += d^T z;
-    // with a mask m, x is m x here, and dx += m ((scale dz) A).
+    // with a mask m, x is m x here, and dx += m ((scale dz) A). With a gate the scale is times the
+    // weight w of the row's task, and dw += scale <dz, A x>.
     const bool drops = Drops(pass, set);
+    const TaskGate* gate = GateOf(pass, i);
     void* dropped = drops ? pass.scratch.At(dropped_) : nullptr;
-    ops::LinearBackwardInput(pass.launch, d, b, n, part.rows, rank, false, dlow);
-    ops::Scale(pass.launch, n * rank, part.scale, dlow);
-    ops::LinearBackwardInput(pass.launch, dlow, a, n, rank, columns_, !drops, drops ? dropped : dx);
-    if (drops) Drop(pass, i, set, part, dropped, n, columns_, true, dx);
     float* grad_a = pass.grad.OfAdapter(i, part.a);
     float* grad_b = pass.grad.OfAdapter(i, part.b);
-    if (!grad_a && !grad_b) return;
-    const void* in = x;
-    if (drops) {
+    const auto drop_input = [&] {
+      if (!drops) return x;
       Drop(pass, i, set, part, x, n, columns_, false, dropped);
-      in = dropped;
+      return static_cast<const void*>(dropped);
+    };
+    ops::LinearBackwardInput(pass.launch, d, b, n, part.rows, rank, false, dlow);
+    if (gate) {
+      ops::Linear(pass.launch, drop_input(), a, n, rank, columns_, false, low);
+      kernels::Call(pass.launch, kernels::WeighGroupsBackward{.d = dlow,
+                                                              .x = low,
+                                                              .rows = n,
+                                                              .width = rank / part.groups,
+                                                              .groups = part.groups,
+                                                              .task = gate->task,
+                                                              .weight = gate->weight,
+                                                              .scale = part.scale,
+                                                              .dweight = gate->dweight});
+    } else {
+      ops::Scale(pass.launch, n * rank, part.scale, dlow);
     }
+    ops::LinearBackwardInput(pass.launch, dlow, a, n, rank, columns_, !drops, drops ? dropped : dx);
+    if (drops) Drop(pass, i, set, part, dropped, n, columns_, true, dx);
+    if (!grad_a && !grad_b) return;
+    const void* in = drop_input();
     if (grad_b) {
-      ops::Linear(pass.launch, in, a, n, rank, columns_, false, low);
-      ops::Scale(pass.launch, n * rank, part.scale, low);
+      if (!gate) {
+        ops::Linear(pass.launch, in, a, n, rank, columns_, false, low);
+        ops::Scale(pass.launch, n * rank, part.scale, low);
+      }
       ops::LinearBackwardWeight(pass.launch, d, low, n, part.rows, rank, grad_b);
     }
     if (grad_a) ops::LinearBackwardWeight(pass.launch, dlow, in, n, rank, columns_, grad_a);

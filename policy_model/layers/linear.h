@@ -1,5 +1,6 @@
 // A linear part of a layer with what adapters add: y = W x + scale B (A x), in training, scoring
-// and generation. Where Pass::dropout says so, A sees x through a mask of its own.
+// and generation. Of several adapters with tasks each adds its product times the weight of the
+// row's task (TaskGate). Where Pass::dropout says so, A sees x through a mask of its own.
 //
 // Purpose: where weights that are not trained cost no gradient, and where adapters are: stages need
 // not know either. Protocol: stage.h; Plan takes what adapters need of an arena, before each of the

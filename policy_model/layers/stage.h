@@ -26,6 +26,14 @@
 
 namespace plumb::policy_model {
 
+// The adapters' weights in a pass, where the policy has tasks.
+struct TaskGate {
+  size_t adapter = 0;             // which of Weights::adapters() has them
+  const int32_t* task = nullptr;  // [rows of the pass]
+  const float* weight = nullptr;  // [tasks, adapters]
+  double* dweight = nullptr;      // [tasks, adapters]; backward: added to
+};
+
 // What all stages of a pass see.
 struct Pass {
   kernels::Launch launch;
@@ -33,7 +41,8 @@ struct Pass {
   std::span<const RotaryTable> rotary;
   // What adapters drop by in the passes that a set is trained with; nothing is dropped without it.
   std::optional<uint64_t> dropout = std::nullopt;
-  Routing* routing = nullptr;  // of a transformer that has experts
+  Routing* routing = nullptr;       // of a transformer that has experts
+  const TaskGate* tasks = nullptr;  // of a policy that has them
 
   int64_t hidden() const { return weights.shape().hidden; }
   // Bytes of `elements` of the weights' type.

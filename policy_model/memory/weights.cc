@@ -18,6 +18,7 @@
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/memory/load_check.h"
+#include "policy_model/memory/task_weights.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -25,6 +26,7 @@ namespace {
 constexpr uint64_t kInitStream = 0x1417;
 constexpr uint64_t kScoreStream = 0x5c03;
 constexpr uint64_t kAdapterStream = 0x10a7;
+constexpr uint64_t kTaskTokenStream = 0x7a5c;
 constexpr int64_t kChunkElements = int64_t{1} << 20;  // of host memory at a time
 
 std::string ShapeText(const std::vector<int64_t>& shape) {
@@ -81,6 +83,26 @@ void Draw(ParameterSet& set, uint64_t seed, uint64_t stream, double init_std, do
       for (float& v : values) v = draw();
       writer.Write(e.offset + begin, values);
     }
+  }
+}
+
+// The tokens of tasks begin as what the model computes of tokens drawn from its vocabulary.
+void DrawTaskTokens(const Weights& weights, uint64_t seed, ParameterSet& set) {
+  const int64_t first = set.adapter->tasks().tokens,
+                n = set.adapter->spec().task_tokens * static_cast<int64_t>(TasksOf(set));
+  if (first < 0) return;
+  const ModelShape& shape = weights.shape();
+  const int64_t hidden = shape.hidden;
+  RandomStream random(seed, kTaskTokenStream << 32);
+  std::vector<std::byte> bytes(static_cast<size_t>(hidden) * ElementSize(weights.dtype()));
+  std::vector<float> row(static_cast<size_t>(hidden));
+  FloatWriter writer(set.flat);
+  for (int64_t i = 0; i < n; ++i) {
+    const auto token = static_cast<int64_t>(random.NextBelow(static_cast<uint32_t>(shape.vocab)));
+    weights.flat().CopyToHost(bytes, weights.table().embedding() + token * hidden);
+    ConvertToFloat(bytes.data(), weights.dtype(), row);
+    for (float& v : row) v *= static_cast<float>(weights.table().plan().embedding_scale);
+    writer.Write(first + i * hidden, row);
   }
 }
 
@@ -267,6 +289,12 @@ Weights Weights::WithoutMemory(const ModelShape& shape, const Stream& stream, DT
 }
 
 void Weights::AddAdapter(const AdapterSpec& spec, uint64_t seed) {
+  PLUMB_CHECK(spec.tasks.empty() || gated() < 0, "one set of adapters has tasks");
+  if (!spec.tasks.empty() && !device().is_cpu()) {
+    throw Error(ErrorCode::kUnsupported,
+                "adapters that are weighed by tasks are computed on the CPU only: run.device = "
+                "\"cpu\", or one task's adapter by `plumb convert --task NAME`");
+  }
   const bool planned = flat().data() == nullptr;
   for (const auto& set : sets_) {
     set->trained = false;
@@ -279,12 +307,52 @@ void Weights::AddAdapter(const AdapterSpec& spec, uint64_t seed) {
                            FlatBuffer::WithoutMemory(stream(), dtype(), table->flat_elements()))
                      : std::make_shared<ParameterSet>(name, table, stream(), dtype());
   set->adapter = std::move(table);
-  if (!planned) Draw(*set, seed, (kAdapterStream + sets_.size() - 1) << 32, 0, 0);
+  if (!planned) {
+    Draw(*set, seed, (kAdapterStream + sets_.size() - 1) << 32, 0, 0);
+    DrawTaskTokens(*this, seed, *set);
+  }
   sets_.push_back(std::move(set));
+}
+
+int Weights::gated() const {
+  for (size_t i = 0; i < adapters().size(); ++i) {
+    if (adapters()[i]->adapter->gated()) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+int64_t Weights::task_tokens() const {
+  const int at = gated();
+  return at < 0 ? 0 : adapters()[static_cast<size_t>(at)]->adapter->spec().task_tokens;
+}
+
+Weights Weights::ForTask(const std::string& task) const {
+  const int at = gated();
+  PLUMB_CHECK(at >= 0, "a policy with tasks");
+  const AdapterSpec& spec = adapters()[static_cast<size_t>(at)]->adapter->spec();
+  const int32_t number = spec.TaskNamed(task, "--task");
+  Weights out;
+  out.table_ = table_;
+  for (size_t i = 0; i < sets_.size(); ++i) {
+    const ParameterSet& set = *sets_[i];
+    if (static_cast<int>(i) != at + 1) {
+      out.sets_.push_back(sets_[i]);
+      continue;
+    }
+    auto table =
+        std::make_shared<const AdapterTable>(*table_, spec.ForTask(static_cast<size_t>(number)));
+    auto one = std::make_shared<ParameterSet>(set.name, table, stream(), dtype());
+    one->adapter = std::move(table);
+    one->trained = set.trained;
+    FoldTask(set, static_cast<size_t>(number), *one);
+    out.sets_.push_back(std::move(one));
+  }
+  return out;
 }
 
 void Weights::Merge() {
   PLUMB_CHECK(sets_[0].use_count() == 1, "another model shares this base");
+  PLUMB_CHECK(gated() < 0, "of a policy with tasks one task is merged: ForTask");
   // `n` elements of a set as floats.
   const auto read = [](const FlatBuffer& flat, int64_t first, int64_t n) {
     std::vector<std::byte> bytes(static_cast<size_t>(n) * ElementSize(flat.dtype()));

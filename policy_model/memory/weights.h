@@ -39,13 +39,24 @@ class Weights {
   const FlatBuffer& flat() const { return base().flat; }
 
   // Adds an adapter, which is trained in the place of the sets before it: A uniform within +-1 /
-  // sqrt(columns), B 0, so that the model stays what it is. Same bits for the same seed.
+  // sqrt(columns), B 0, so that the model stays what it is. Same bits for the same seed. Tokens of
+  // tasks, with which it does not, begin as embeddings of tokens that the base has.
+  // kUnsupported: tasks on a GPU.
   void AddAdapter(const AdapterSpec& spec, uint64_t seed);
   // Some of what goes into an adapter is dropped while it is trained: passes with a backward then
   // compute another function than those without.
   bool Drops() const;
+  // Which of adapters() has tasks; -1: none.
+  int gated() const;
+  // Learned tokens in front of the rows of a task.
+  int64_t task_tokens() const;
+  // The same model for one of its tasks, which shares the base: its adapters are one of K times the
+  // rank, in which their weights are. Its rows name no task, unless it has task tokens: then they
+  // name the one there is. kInvalidArgument: the task is none of them.
+  Weights ForTask(const std::string& task) const;
   // Makes the adapters a part of the base, which is the only set then, and trained: W + scale B A,
-  // summed in float and rounded once for each adapter. Not while another model shares the base.
+  // summed in float and rounded once for each adapter. Not while another model shares the base,
+  // nor with tasks.
   void Merge();
   // The same sets without the adapters: a model that shares the base's memory with this one.
   Weights WithoutAdapters() const;

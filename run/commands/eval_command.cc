@@ -432,6 +432,7 @@ int EvalPairs(const EvalArguments& a) {
 
 int EvalPerplexity(const EvalArguments& a) {
   const ModelFolder model = LoadModel(a.model, a.options);
+  RefuseTaskTokens(model);
   std::optional<CountProgress> progress;
   const PerplexityReport report =
       EvaluatePerplexity(model,

@@ -24,6 +24,7 @@ void AddModelOptions(CLI::App* verb, ModelOptions& options) {
   verb->add_option("--bos", options.bos, "auto | yes | no: begin token in front of raw text");
   verb->add_flag("--merge", options.merge,
                  "an adapter's folder: make it a part of the base first, which is faster");
+  verb->add_option("--task", options.task, "of adapters that are weighed by the task: which");
   verb->add_option("--threads", options.threads, "0: one a core")
       ->check(WholeNumber(0, kMostThreads));
 }

@@ -18,7 +18,7 @@
 
 namespace plumb::run {
 
-// --dtype, --device, --bos, --merge, --threads
+// --dtype, --device, --bos, --merge, --task, --threads
 void AddModelOptions(CLI::App* verb, ModelOptions& options);
 
 struct SamplingArguments {

@@ -299,6 +299,7 @@ int Score(const ScoreArguments& arguments) {
   std::unique_ptr<replay::RowSource> source;
   input.Read([&](const std::string& file) { source = replay::RowSource::Open(file); });
   const ModelFolder model = LoadModel(arguments.model, arguments.options);
+  RefuseTaskTokens(model);
   Scoring scoring(model, arguments);
   for (replay::SourceRow row; !StopRequested() && source->Next(row);) {
     if (!row.blank) scoring.Add(ReadRow(model, arguments, source->all_text(), row));

@@ -75,7 +75,9 @@ Conversation::Conversation(const ModelFolder& model, const ConversationOptions& 
                .sampling = options.sampling,
                .stop = options.stop,
                .eos = model.shape.eos_tokens,
-               .keep_last = true},
+               .keep_last = true,
+               .tasks = model.front.empty() ? 0 : 1,
+               .task_tokens = static_cast<int32_t>(model.front.size())},
               model.tokenizer.get()) {
   SetSystem(options.system);
 }
@@ -101,8 +103,10 @@ std::string Conversation::MessagesJson() const {
 }
 
 std::vector<int32_t> Conversation::Encode(bool add_generation_prompt) const {
-  return model_.tokenizer->Encode(
+  std::vector<int32_t> tokens = model_.tokenizer->Encode(
       model_.chat_template->Render(messages_, add_generation_prompt, columns_json_));
+  tokens.insert(tokens.begin(), model_.front.begin(), model_.front.end());
+  return tokens;
 }
 
 int64_t Conversation::Tokens() const {

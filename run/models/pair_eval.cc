@@ -283,6 +283,7 @@ PairEvalReport EvaluatePairs(const PairEvalOptions& options,
   ModelOptions how = options.options;
   how.scalar_head = true;
   const ModelFolder model = LoadModel(options.model, how);
+  RefuseTaskTokens(model);
   PairEvalReport report{.reward_model = model.shape.scalar_head,
                         .reference = !options.reference.empty(),
                         .beta = options.beta};
@@ -328,7 +329,9 @@ PairEvalReport EvaluatePairs(const PairEvalOptions& options,
       const policy_model::Weights base = model.weights->WithoutAdapters();
       whole = ForEachPair(base, model.dtype, options.batch_tokens, pairs, go_on, take);
     } else {
-      const ModelFolder reference = LoadModel(options.reference, options.options);
+      ModelOptions of_reference = options.options;
+      if (!FindModel(options.reference).is_adapter()) of_reference.task.clear();
+      const ModelFolder reference = LoadModel(options.reference, of_reference);
       if (reward::VocabularyDigest(*reference.tokenizer) !=
           reward::VocabularyDigest(*model.tokenizer)) {
         throw Error(ErrorCode::kInvalidArgument,

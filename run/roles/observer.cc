@@ -17,6 +17,7 @@
 #include "common/base/file.h"
 #include "common/base/log.h"
 #include "common/base/size_text.h"
+#include "common/record/task_tokens.h"
 #include "kernels/device/device_memory.h"
 #include "run/report/recipe_values.h"
 #include "run/report/report.h"
@@ -272,7 +273,9 @@ void Observer::WriteSample(int64_t step, const TrajectoryGroup& group, const Tra
                            const std::optional<std::string>& truth) {
   Json parts = Json::object();
   for (const auto& part : t.rewards) parts[part.name] = part.value;
-  const auto prompt_tokens = std::span(t.tokens).first(static_cast<size_t>(t.prompt_length()));
+  const auto prompt_tokens = std::span(t.tokens)
+                                 .first(static_cast<size_t>(t.prompt_length()))
+                                 .subspan(LeadingTaskTokens(t.tokens));
   Json entry = {{"step", step},
                 {"lease_id", group.lease.lease_id},
                 {"sample", t.sample},
@@ -284,6 +287,8 @@ void Observer::WriteSample(int64_t step, const TrajectoryGroup& group, const Tra
                            : t.finish == FinishReason::kLength ? "length"
                                                                : "aborted"},
                 {"ground_truth", truth ? Json(*truth) : Json(nullptr)}};
+  if (const int32_t task = TaskOf(t.tokens); task >= 0)
+    entry["task"] = session_.config().policy.tasks.at(static_cast<size_t>(task));
   if (!t.scored) entry["unscored_reason"] = t.unscored_reason;
   samples_->Append(entry.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n");
 }

@@ -78,7 +78,9 @@ actor::EngineOptions EngineOptionsOf(const configs::Config& config,
           .eos = shape.eos_tokens,
           .record_kept = true,
           .longest =
-              static_cast<int32_t>(config.data.max_prompt_tokens + config.rollout.max_new_tokens)};
+              static_cast<int32_t>(config.data.max_prompt_tokens + config.rollout.max_new_tokens),
+          .tasks = static_cast<int32_t>(config.policy.tasks.size()),
+          .task_tokens = static_cast<int32_t>(config.policy.task_tokens)};
 }
 
 actor::RolloutOptions RolloutOptionsOf(const Session& session, const std::string& actor) {
@@ -138,7 +140,10 @@ void AddAdapter(const configs::Config& config, policy_model::Weights& weights) {
   policy_model::AdapterSpec spec{.rank = policy.rank,
                                  .alpha = policy.alpha,
                                  .rslora = policy.rslora,
-                                 .dropout = policy.dropout};
+                                 .dropout = policy.dropout,
+                                 .adapters = policy.adapters,
+                                 .tasks = policy.tasks,
+                                 .task_tokens = policy.task_tokens};
   policy_model::SetTargets(policy.targets, spec);
   for (const auto& [pattern, rank] :
        configs::ReadPatternNumbers(policy.rank_pattern, "policy.rank_pattern"))

@@ -43,6 +43,7 @@ class Encoder {
       ++unwritten_;
       return d;
     }
+    session_.PutTask(text.columns_json, where, *d);
     Demonstration* one[] = {&*d};
     if (!overlong_.Fit(one, where)) d.reset();
     return d;

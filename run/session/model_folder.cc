@@ -10,6 +10,7 @@
 #include "common/base/file.h"
 #include "common/base/json/strict_json.h"
 #include "common/base/place.h"
+#include "common/record/task_tokens.h"
 #include "common/text/template/special_tokens.h"
 #include "policy_model/transformer.h"
 #include "run/session/newest_checkpoint.h"
@@ -161,15 +162,21 @@ std::vector<int32_t> PromptEncoder::Text(const std::string& text) const {
 }
 
 std::vector<int32_t> PromptEncoder::Encode(const Prompt& prompt, bool raw) const {
-  if (prompt.messages.empty() && (raw || !chat_template)) return Text(prompt.text);
+  const auto behind = [&](std::vector<int32_t> tokens) {
+    if (!tokens.empty()) tokens.insert(tokens.begin(), front.begin(), front.end());
+    return tokens;
+  };
+  if (prompt.messages.empty() && (raw || !chat_template)) return behind(Text(prompt.text));
   if (!chat_template) {
     throw Error(ErrorCode::kInvalidArgument,
                 "the prompt is a list of messages but the model has no chat template", model);
   }
   if (!prompt.messages.empty())
-    return tokenizer.Encode(chat_template->Render(prompt.messages, true, prompt.extra_json));
+    return behind(
+        tokenizer.Encode(chat_template->Render(prompt.messages, true, prompt.extra_json)));
   const Message user{.role = "user", .content = prompt.text};
-  return tokenizer.Encode(chat_template->Render(std::span(&user, 1), true, prompt.extra_json));
+  return behind(
+      tokenizer.Encode(chat_template->Render(std::span(&user, 1), true, prompt.extra_json)));
 }
 
 std::vector<int32_t> PromptEncoder::Answer(const std::string& text) const {
@@ -202,6 +209,38 @@ ModelFolder LoadVocabulary(const std::string& folder, const std::string& bos) {
   return model;
 }
 
+namespace {
+
+// Of a policy with tasks, the model of one.
+void ChooseTask(const ModelOptions& options, ModelFolder& model) {
+  const int gated = model.weights->gated();
+  if (gated < 0) {
+    if (options.task.empty()) return;
+    throw Error(ErrorCode::kInvalidArgument, "is an adapter without tasks: leave --task away",
+                model.path);
+  }
+  const policy_model::AdapterSpec& spec =
+      model.weights->adapters()[static_cast<size_t>(gated)]->adapter->spec();
+  if (options.task.empty()) {
+    std::string known;
+    for (const std::string& task : spec.tasks) known += (known.empty() ? "" : ", ") + task;
+    throw Error(ErrorCode::kInvalidArgument,
+                "holds adapters that are weighed by the task: say which, --task NAME of " + known,
+                model.path);
+  }
+  if (options.merge && spec.task_tokens > 0) {
+    throw Error(
+        ErrorCode::kUnsupported,
+        "has learned tokens in front of a task's prompts (policy.task_tokens), which are no "
+        "part of a model folder or an adapter: leave --merge away; it cannot be converted",
+        model.path);
+  }
+  *model.weights = model.weights->ForTask(options.task);
+  if (spec.task_tokens > 0) model.front = TaskFront(0, spec.task_tokens);
+}
+
+}  // namespace
+
 ModelFolder LoadModel(const std::string& given, const ModelOptions& options) {
   if (options.dtype != "auto" && options.dtype != "float32" && options.dtype != "bfloat16") {
     throw Error(ErrorCode::kInvalidArgument,
@@ -230,11 +269,24 @@ ModelFolder LoadModel(const std::string& given, const ModelOptions& options) {
   if (base != path) {
     model.weights->AddAdapter(policy_model::ReadAdapterConfig(path).spec, 0);
     model.weights->LoadTrained(path);
+    ChooseTask(options, model);
     if (options.merge) model.weights->Merge();
-  } else if (options.merge) {
-    throw Error(ErrorCode::kInvalidArgument, "is no adapter: there is nothing to merge", path);
+  } else if (options.merge || !options.task.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                options.merge ? "is no adapter: there is nothing to merge"
+                              : "is no adapter: it has no tasks",
+                path);
   }
   return model;
+}
+
+void RefuseTaskTokens(const ModelFolder& model) {
+  if (model.front.empty()) return;
+  throw Error(
+      ErrorCode::kUnsupported,
+      "has learned tokens in front of its task's prompts, which only generate, chat and eval "
+      "of prompts put there",
+      model.path);
 }
 
 }  // namespace plumb::run

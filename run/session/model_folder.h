@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct ModelOptions {
   int64_t threads = 0;  // 0: one a core
   // an adapter's folder: its numbers become a part of the base's, which is faster to use
   bool merge = false;
+  // Of adapters with tasks: which task's model it is. An adapter of one task has none.
+  std::string task;
   // a reward model or critic is taken, too; else refused, for it has no words to say
   bool scalar_head = false;
 };
@@ -49,6 +52,8 @@ struct PromptEncoder {
   const policy_model::ModelShape& shape;
   bool add_bos;              // in front of text that no template renders
   const std::string& model;  // for messages
+  // learned tokens of a task, in front of prompts (common/record/task_tokens.h)
+  std::span<const int32_t> front = {};
 
   // Text as it stands, with the begin token where the model wants one.
   std::vector<int32_t> Text(const std::string& text) const;
@@ -69,8 +74,11 @@ struct ModelFolder {
   std::unique_ptr<policy_model::Weights> weights;
   DType dtype = DType::kFloat32;
   bool add_bos = false;
+  std::vector<int32_t> front;  // PromptEncoder::front
 
-  PromptEncoder encoder() const { return {*tokenizer, chat_template.get(), shape, add_bos, path}; }
+  PromptEncoder encoder() const {
+    return {*tokenizer, chat_template.get(), shape, add_bos, path, front};
+  }
   std::vector<int32_t> EncodeText(const std::string& text) const { return encoder().Text(text); }
   std::vector<int32_t> EncodePrompt(const Prompt& prompt, bool raw) const {
     return encoder().Encode(prompt, raw);
@@ -81,7 +89,12 @@ struct ModelFolder {
 // begin token.
 ModelFolder LoadVocabulary(const std::string& path, const std::string& bos);
 
-// `path`: as FindModel takes it.
+// What scores texts as they stand does not know of a task's learned tokens: kUnsupported for a
+// model that has them.
+void RefuseTaskTokens(const ModelFolder& model);
+
+// `path`: as FindModel takes it. kInvalidArgument: adapters with tasks and no options.task, or one
+// that they do not know.
 ModelFolder LoadModel(const std::string& path, const ModelOptions& options);
 
 // Begin and end token that config.json does not name, from the tokenizer's files.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/base/error.h"
+#include "common/record/task_tokens.h"
 
 namespace plumb::run {
 namespace {
@@ -28,6 +29,7 @@ bool Overlong::Fit(std::span<Demonstration* const> sequences, const std::string&
     longest = std::max(longest, d->tokens.size());
     prompt = std::min(prompt, PromptTokens(*d));
   }
+  const size_t front = LeadingTaskTokens(sequences[0]->tokens);  // of a task: never cut
   if (longest <= longest_) return true;
   if (policy_ == OverlongPolicy::kError) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -37,12 +39,12 @@ bool Overlong::Fit(std::span<Demonstration* const> sequences, const std::string&
                 where);
   }
   const size_t over = longest - longest_;
-  const bool fits = policy_ == OverlongPolicy::kLeft    ? over < prompt
+  const bool fits = policy_ == OverlongPolicy::kLeft    ? over + front < prompt
                     : policy_ == OverlongPolicy::kRight ? longest_ > prompt
                                                         : false;
   if (fits) {
     for (Demonstration* d : sequences) {
-      if (policy_ == OverlongPolicy::kLeft) Erase(*d, 0, over);
+      if (policy_ == OverlongPolicy::kLeft) Erase(*d, front, over);
       if (policy_ == OverlongPolicy::kRight && d->tokens.size() > longest_)
         Erase(*d, longest_, d->tokens.size() - longest_);
     }

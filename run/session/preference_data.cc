@@ -96,6 +96,7 @@ class Rows {
         ++(sequence ? unlearned_ : unwritten_);
         return;
       }
+      session_.PutTask(record.extra_json, "row " + std::to_string(record.row), *sequence);
       (chosen ? p.chosen : p.rejected) = std::move(*sequence);
     }
     Demonstration* both[] = {&p.chosen, &p.rejected};

@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "common/base/error.h"
+#include "common/record/task_tokens.h"
 
 namespace plumb::run {
 
@@ -42,8 +43,7 @@ FitCounts FitPrompts(const PromptRoom& room, configs::OverlongPolicy policy,
         continue;
       }
       ++counts.cut;
-      if (policy == configs::OverlongPolicy::kLeft)
-        tokens.erase(tokens.begin(), tokens.end() - longest);
+      if (policy == configs::OverlongPolicy::kLeft) CutFront(static_cast<size_t>(longest), tokens);
       else tokens.resize(static_cast<size_t>(longest));
     }
     kept.push_back(std::move(prompt));

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/record/task_tokens.h"
 #include "common/text/unicode.h"
 #include "run/session/answer_text.h"
 
@@ -31,8 +32,11 @@ Demonstration SampledTokens(const PromptEncoder& encoder, const PreferenceRecord
   const auto& unused = encoder.shape.unused_tokens;
   const std::vector<int32_t>& answer = chosen ? record.chosen_tokens : record.rejected_tokens;
   const std::string where = "row " + std::to_string(record.row);
-  for (const auto* tokens : {&record.prompt_tokens, &answer}) {
-    for (const int32_t id : *tokens) {
+  // Those of a task belong to the run that sampled it.
+  const auto prompt =
+      std::span(record.prompt_tokens).subspan(LeadingTaskTokens(record.prompt_tokens));
+  for (const auto tokens : {prompt, std::span(answer)}) {
+    for (const int32_t id : tokens) {
       if (id >= 0 && id < encoder.shape.vocab &&
           !std::binary_search(unused.begin(), unused.end(), id))
         continue;
@@ -51,7 +55,7 @@ Demonstration SampledTokens(const PromptEncoder& encoder, const PreferenceRecord
                 "export --no-tokens`) the text is what counts",
                 where);
   }
-  return Joined(record.prompt_tokens, answer);
+  return Joined({prompt.begin(), prompt.end()}, answer);
 }
 
 }  // namespace plumb::run

@@ -7,6 +7,7 @@
 
 #include "common/base/error.h"
 #include "common/base/file.h"
+#include "common/record/task_tokens.h"
 #include "policy_model/transformer.h"
 #include "replay/datasets/rows/dataset_import.h"
 #include "run/session/generated_sums.h"
@@ -17,6 +18,7 @@ namespace plumb::run {
 namespace {
 
 namespace fs = std::filesystem;
+constexpr char kTaskPart[] = "task";  // of data.map
 using Json = nlohmann::json;
 
 // Tokens of the longest sequence that a run computes.
@@ -150,6 +152,45 @@ void Session::ReadModel(bool scalar_head) {
   };
   put("/tokenizer.json", s.tokenizer_->json());
   put("/tokenizer_config.json", config.dump(2) + "\n");
+}
+
+std::vector<int32_t> Session::Tokenize(const Prompt& prompt) const {
+  std::vector<int32_t> tokens = encoder().Encode(prompt, /*raw=*/!config_.data.chat_template);
+  if (tokens.empty()) return tokens;
+  const std::vector<int32_t> front = TaskFront(prompt.extra_json, "");
+  tokens.insert(tokens.begin(), front.begin(), front.end());
+  return tokens;
+}
+
+std::vector<int32_t> Session::TaskFront(std::string_view columns_json,
+                                        const std::string& where) const {
+  const configs::PolicyConfig& policy = config_.policy;
+  if (policy.tasks.empty()) return {};
+  const std::string& column = config_.data.map.at(kTaskPart);
+  const Json columns = Json::parse(columns_json.empty() ? "{}" : columns_json, nullptr, false);
+  std::string known;
+  for (const std::string& task : policy.tasks) known += (known.empty() ? "" : ", ") + task;
+  const auto refuse = [&](const std::string& why) {
+    throw Error(ErrorCode::kInvalidArgument, "the row " + why + "; policy.tasks knows: " + known,
+                where);
+  };
+  if (!columns.is_object() || !columns.contains(column) || columns[column].is_null())
+    refuse("has no column '" + column + "' (data.map.task), which names its task");
+  const Json& value = columns[column];
+  const std::string name = value.is_string() ? value.get<std::string>() : value.dump();
+  const auto found = std::find(policy.tasks.begin(), policy.tasks.end(), name);
+  if (found == policy.tasks.end())
+    refuse("is of the task '" + name + "' (column '" + column + "')");
+  return plumb::TaskFront(static_cast<int32_t>(found - policy.tasks.begin()), policy.task_tokens);
+}
+
+void Session::PutTask(std::string_view columns_json, const std::string& where,
+                      Demonstration& row) const {
+  const std::vector<int32_t> front = TaskFront(columns_json, where);
+  if (front.empty() || row.tokens.empty()) return;
+  row.loss_mask[0] = 0;
+  row.tokens.insert(row.tokens.begin(), front.begin(), front.end());
+  row.loss_mask.insert(row.loss_mask.begin(), front.size(), 0);
 }
 
 std::vector<std::string> Session::TextNotes() const {

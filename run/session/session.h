@@ -13,6 +13,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/base/dtype.h"
@@ -57,10 +58,15 @@ class Session {
   bool Renders(bool messages) const {
     return template_ != nullptr && (messages || config_.data.chat_template);
   }
-  // A prompt as rollouts ask it.
-  std::vector<int32_t> Tokenize(const Prompt& prompt) const {
-    return encoder().Encode(prompt, /*raw=*/!config_.data.chat_template);
-  }
+  // A prompt as rollouts ask it, behind its task where the policy has tasks.
+  std::vector<int32_t> Tokenize(const Prompt& prompt) const;
+  // What stands in front of a row's tokens (common/record/task_tokens.h), by the column that
+  // data.map.task names among the row's others; empty: the policy has no tasks. kInvalidArgument
+  // names the row and the known tasks.
+  std::vector<int32_t> TaskFront(std::string_view columns_json, const std::string& where) const;
+  // The same in front of a row that is learned from: nothing of it is learned, nor what would
+  // follow directly behind it, before which the base sees nothing.
+  void PutTask(std::string_view columns_json, const std::string& where, Demonstration& row) const;
   // What becomes of text, said once at the start of a run; none where nothing could become of it.
   std::vector<std::string> TextNotes() const;
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "common/record/task_tokens.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -46,6 +47,51 @@ TEST(PackingTest, SharedExampleOfTheHeader) {
                "directly behind");
   EXPECT_DEATH(batch.Append(std::vector<int32_t>{10, 11, 12}, std::vector<uint8_t>{0, 0, 0}, 1),
                "all of the prefix");
+}
+
+// Where the policy learned no tokens for a task, a sequence lies as if it named none.
+TEST(PackingTest, TokensOfATaskAreLaidWhereItIsSaid) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const int32_t task = TaskToken(4, 0), next = TaskToken(4, 1);
+  for (const bool laid : {false, true}) {
+    PackedBatch batch;
+    batch.Clear();
+    batch.task_tokens = laid;
+    const std::vector<int32_t> sequence = {task, next, 10, 11, 12};
+    EXPECT_EQ(batch.Passed(sequence), laid ? 0 : 2);
+    batch.Append(sequence, std::vector<uint8_t>{0, 0, 0, 1, 1});
+    batch.Append(std::vector<int32_t>{20, 21}, std::vector<uint8_t>{0, 1});
+    batch.AppendPrefix(std::vector<int32_t>{task, next, 30});
+    batch.Append(std::vector<int32_t>{task, next, 30, 31, 32}, std::vector<uint8_t>{0, 0, 0, 0, 1},
+                 3);
+    EXPECT_EQ(batch.tasks, (std::vector<int32_t>{4, -1, 4, 4}));
+    if (laid) {
+      EXPECT_EQ(batch.tokens,
+                (std::vector<int32_t>{task, next, 10, 11, 12, 20, 21, task, next, 30, 31, 32}));
+      EXPECT_EQ(batch.positions, (std::vector<int32_t>{0, 1, 2, 3, 4, 0, 1, 0, 1, 2, 3, 4}));
+      EXPECT_EQ(batch.rows, (std::vector<int32_t>{2, 3, 5, 10}));
+      EXPECT_EQ(batch.max_seqlen, 5);
+    } else {
+      EXPECT_EQ(batch.tokens, (std::vector<int32_t>{10, 11, 12, 20, 21, 30, 31, 32}));
+      EXPECT_EQ(batch.positions, (std::vector<int32_t>{0, 1, 2, 0, 1, 0, 1, 2}));
+      EXPECT_EQ(batch.rows, (std::vector<int32_t>{0, 1, 3, 6}));
+      EXPECT_EQ(batch.max_seqlen, 3);
+    }
+    EXPECT_EQ(batch.targets, (std::vector<int32_t>{11, 12, 21, 32}));
+    EXPECT_EQ(batch.parents, (std::vector<int32_t>{-1, -1, -1, 2}));
+  }
+  // Where nothing but the task is shared, nothing is.
+  PackedBatch batch;
+  batch.Clear();
+  batch.AppendPrefix(std::vector<int32_t>{task, next});
+  batch.Append(std::vector<int32_t>{task, next, 10, 11}, std::vector<uint8_t>{0, 0, 0, 1}, 2);
+  EXPECT_EQ(batch.sequences(), 1);
+  EXPECT_EQ(batch.parents, std::vector<int32_t>{-1});
+  EXPECT_FALSE(batch.shares());
+  EXPECT_EQ(batch.rows, std::vector<int32_t>{0});
+  // Before the first token that is laid there is nothing.
+  EXPECT_DEATH(batch.Append(std::vector<int32_t>{task, 10}, std::vector<uint8_t>{0, 1}),
+               "directly behind");
 }
 
 // Sequences as text, the head looks at the tokens after '|'. Returns what the plan shares: a number

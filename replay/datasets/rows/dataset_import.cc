@@ -8,6 +8,7 @@
 
 #include "common/base/error.h"
 #include "common/record/json_text.h"
+#include "common/record/task_tokens.h"
 #include "replay/datasets/rows/dialogue.h"
 #include "replay/datasets/rows/row_parser.h"
 #include "replay/datasets/rows/row_source.h"
@@ -105,7 +106,7 @@ bool Tokenize(const ImportOptions& options, Prompt& prompt, const std::string& w
                 text + ": make room for it, or set data.overlong to drop, left or right", where);
   }
   if (options.overlong == OverlongPolicy::kLeft) {
-    prompt.tokens.erase(prompt.tokens.begin(), prompt.tokens.end() - static_cast<ptrdiff_t>(max));
+    CutFront(max, prompt.tokens);
   } else {
     prompt.tokens.resize(max);
   }

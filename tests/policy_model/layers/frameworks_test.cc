@@ -195,6 +195,34 @@ TEST_F(Frameworks, InstalledPeftReadsPatternsThatWeWrote) {
   for (size_t i = 0; i < ours.size(); ++i) ExpectSame(ours[i], theirs[i], DenseCases()[i]);
 }
 
+// Of adapters that are weighed by tasks, PEFT reads the adapter of one: their ranks together.
+TEST_F(Frameworks, InstalledPeftComputesTheSameWithTheAdapterOfOneTask) {
+  Json jobs = Json::array();
+  std::vector<std::vector<float>> ours;
+  for (const bool rslora : {false, true}) {
+    for (const std::string& family : DenseCases()) {
+      WriteFamilyFolder(family, temp_ / family);
+      Weights weights = LoadFolder(family, temp_ / family);
+      AdapterSpec spec = WithPatterns();
+      spec.rslora = rslora;
+      spec.adapters = 3;
+      spec.tasks = {"code", "sums"};
+      weights.AddAdapter(spec, 5);
+      DrawB(weights);
+      const Weights one = weights.ForTask("sums");
+      const std::string folder = (temp_ / family) + (rslora ? "_rs" : "_plain");
+      SaveModelDirectory(one, folder, "", temp_ / family);
+      ours.push_back(Logits(one));
+      jobs.push_back({{"base", temp_ / family}, {"adapter", folder}, {"tokens", Tokens()}});
+    }
+  }
+  const Json theirs = Run(jobs);
+  ASSERT_EQ(theirs.size(), ours.size());
+  if (theirs[0].is_object()) GTEST_SKIP() << "NOT TESTED: " << theirs[0]["skip"];
+  for (size_t i = 0; i < ours.size(); ++i)
+    ExpectSame(ours[i], theirs[i], DenseCases()[i % DenseCases().size()]);
+}
+
 TEST_F(Frameworks, InstalledTransformersComputesTheSameFromAdaptersThatWeMerged) {
   Json jobs = Json::array();
   std::vector<std::vector<float>> ours;

@@ -1,0 +1,99 @@
+#include "policy_model/memory/task_weights.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/base/error.h"
+
+namespace plumb::policy_model {
+namespace {
+
+// `n` numbers of a set's buffer, whatever its type.
+std::vector<float> Read(const ParameterSet& set, int64_t first, int64_t n) {
+  std::vector<float> out(static_cast<size_t>(n));
+  if (set.flat.device().is_cpu()) {
+    ConvertToFloat(set.flat.at(first), set.flat.dtype(), out);
+    return out;
+  }
+  std::vector<std::byte> bytes(out.size() * ElementSize(set.flat.dtype()));
+  set.flat.CopyToHost(bytes, first);
+  ConvertToFloat(bytes.data(), set.flat.dtype(), out);
+  return out;
+}
+
+void Put(ParameterSet& set, int64_t first, std::span<const float> values) {
+  std::vector<std::byte> bytes(values.size() * ElementSize(set.flat.dtype()));
+  ConvertFloat(values, set.flat.dtype(), bytes.data());
+  set.flat.CopyFromHost(bytes, first);
+}
+
+}  // namespace
+
+void TaskWeights(const ParameterSet& set, std::vector<float>& weights) {
+  const size_t tasks = TasksOf(set), adapters = AdaptersOf(set), dim = kTaskDim;
+  const TaskSlices& at = set.adapter->tasks();
+  const std::vector<float> e = Read(set, at.embedding, static_cast<int64_t>(tasks * dim)),
+                           w = Read(set, at.gate, static_cast<int64_t>(adapters * dim));
+  weights.resize(tasks * adapters);
+  for (size_t t = 0; t < tasks; ++t) {
+    const auto row = std::span(weights).subspan(t * adapters, adapters);
+    for (size_t k = 0; k < adapters; ++k) {
+      double logit = 0;
+      for (size_t i = 0; i < dim; ++i)
+        logit += static_cast<double>(w[k * dim + i]) * static_cast<double>(e[t * dim + i]);
+      row[k] = static_cast<float>(logit);
+    }
+    const float most = *std::max_element(row.begin(), row.end());
+    double sum = 0;
+    for (float& v : row) sum += static_cast<double>(v = std::exp(v - most));
+    for (float& v : row) v = static_cast<float>(static_cast<double>(v) / sum);
+  }
+}
+
+void TaskWeightsBackward(const ParameterSet& set, std::span<const float> weights,
+                         std::span<const double> dweights, float* dembedding, float* dgate) {
+  const size_t tasks = TasksOf(set), adapters = AdaptersOf(set), dim = kTaskDim;
+  const TaskSlices& at = set.adapter->tasks();
+  const std::vector<float> e = Read(set, at.embedding, static_cast<int64_t>(tasks * dim)),
+                           w = Read(set, at.gate, static_cast<int64_t>(adapters * dim));
+  for (size_t t = 0; t < tasks; ++t) {
+    double mean = 0;
+    for (size_t k = 0; k < adapters; ++k)
+      mean += static_cast<double>(weights[t * adapters + k]) * dweights[t * adapters + k];
+    for (size_t k = 0; k < adapters; ++k) {
+      const auto dlogit = static_cast<float>(static_cast<double>(weights[t * adapters + k]) *
+                                             (dweights[t * adapters + k] - mean));
+      for (size_t i = 0; i < dim; ++i) {
+        if (dgate) dgate[k * dim + i] += dlogit * e[t * dim + i];
+        if (dembedding) dembedding[t * dim + i] += dlogit * w[k * dim + i];
+      }
+    }
+  }
+}
+
+void FoldTask(const ParameterSet& set, size_t task, ParameterSet& into) {
+  std::vector<float> weights;
+  TaskWeights(set, weights);
+  const size_t adapters = AdaptersOf(set);
+  const AdapterTable& from = *set.adapter;
+  const auto& to = into.adapter->entries();
+  for (size_t i = 0; i < to.size(); ++i) {
+    const TensorEntry& e = from.entries()[i];
+    if (e.offset == from.tasks().embedding) break;  // behind the low-rank parts
+    PLUMB_CHECK(e.name == to[i].name && e.shape == to[i].shape, "the same tensors: " + e.name);
+    std::vector<float> values = Read(set, e.offset, e.elements);
+    if (e.name.ends_with(".lora_B")) {
+      const auto all = static_cast<size_t>(e.columns()), rank = all / adapters;
+      for (size_t v = 0; v < values.size(); ++v)
+        values[v] *= weights[task * adapters + v % all / rank];
+    }
+    Put(into, to[i].offset, values);
+  }
+  if (from.tasks().tokens < 0) return;
+  // Of its tokens; its embedding and gate, of which the softmax is 1, stay 0.
+  const int64_t n = from.spec().task_tokens, hidden = to.back().columns();
+  Put(into, into.adapter->tasks().tokens,
+      Read(set, from.tasks().tokens + static_cast<int64_t>(task) * n * hidden, n * hidden));
+}
+
+}  // namespace plumb::policy_model
