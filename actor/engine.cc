@@ -209,9 +209,11 @@ Problem Engine::Impl::TakeTask(GenerateRequest& request) {
   if (options.tasks > 0 && (request.task < 0 || request.task >= options.tasks)) {
     return "the prompt names none of the policy's " + std::to_string(options.tasks) + " tasks";
   }
-  if (wanted > 0 && front != wanted) {
-    return "the prompt begins with " + std::to_string(front) + " tokens of its task, not " +
-           std::to_string(wanted);
+  if (wanted > 0) {
+    const std::vector<int32_t> all = TaskFront(request.task, wanted);
+    if (front != wanted || !std::equal(all.begin(), all.end(), request.tokens.begin()))
+      return "the prompt begins with " + std::to_string(front) +
+             " tokens of a task, not with the " + std::to_string(wanted) + " of one";
   }
   if (wanted == 0) request.tokens.erase(request.tokens.begin(), request.tokens.begin() + front);
   if (static_cast<int64_t>(request.tokens.size()) == wanted && front > 0)

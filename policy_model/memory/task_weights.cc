@@ -1,6 +1,7 @@
 #include "policy_model/memory/task_weights.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "common/base/error.h"
@@ -11,13 +12,15 @@ namespace {
 // `n` numbers of a set's buffer, whatever its type.
 std::vector<float> Read(const ParameterSet& set, int64_t first, int64_t n) {
   std::vector<float> out(static_cast<size_t>(n));
-  if (set.flat.device().is_cpu()) {
-    ConvertToFloat(set.flat.at(first), set.flat.dtype(), out);
-    return out;
-  }
-  std::vector<std::byte> bytes(out.size() * ElementSize(set.flat.dtype()));
-  set.flat.CopyToHost(bytes, first);
-  ConvertToFloat(bytes.data(), set.flat.dtype(), out);
+  ConvertToFloat(set.flat.at(first), set.flat.dtype(), out);
+  return out;
+}
+
+// A row of the embeddings or of the gate. No memory is taken: a step of generation reads them.
+using Numbers = std::array<float, kTaskDim>;
+Numbers RowOf(const ParameterSet& set, int64_t table, size_t row) {
+  Numbers out;
+  ConvertToFloat(set.flat.at(table + static_cast<int64_t>(row) * kTaskDim), set.flat.dtype(), out);
   return out;
 }
 
@@ -30,17 +33,17 @@ void Put(ParameterSet& set, int64_t first, std::span<const float> values) {
 }  // namespace
 
 void TaskWeights(const ParameterSet& set, std::vector<float>& weights) {
-  const size_t tasks = TasksOf(set), adapters = AdaptersOf(set), dim = kTaskDim;
+  const size_t tasks = TasksOf(set), adapters = AdaptersOf(set);
   const TaskSlices& at = set.adapter->tasks();
-  const std::vector<float> e = Read(set, at.embedding, static_cast<int64_t>(tasks * dim)),
-                           w = Read(set, at.gate, static_cast<int64_t>(adapters * dim));
   weights.resize(tasks * adapters);
   for (size_t t = 0; t < tasks; ++t) {
     const auto row = std::span(weights).subspan(t * adapters, adapters);
+    const Numbers e = RowOf(set, at.embedding, t);
     for (size_t k = 0; k < adapters; ++k) {
+      const Numbers w = RowOf(set, at.gate, k);
       double logit = 0;
-      for (size_t i = 0; i < dim; ++i)
-        logit += static_cast<double>(w[k * dim + i]) * static_cast<double>(e[t * dim + i]);
+      for (size_t i = 0; i < w.size(); ++i)
+        logit += static_cast<double>(w[i]) * static_cast<double>(e[i]);
       row[k] = static_cast<float>(logit);
     }
     const float most = *std::max_element(row.begin(), row.end());
@@ -52,20 +55,20 @@ void TaskWeights(const ParameterSet& set, std::vector<float>& weights) {
 
 void TaskWeightsBackward(const ParameterSet& set, std::span<const float> weights,
                          std::span<const double> dweights, float* dembedding, float* dgate) {
-  const size_t tasks = TasksOf(set), adapters = AdaptersOf(set), dim = kTaskDim;
+  const size_t tasks = TasksOf(set), adapters = AdaptersOf(set);
   const TaskSlices& at = set.adapter->tasks();
-  const std::vector<float> e = Read(set, at.embedding, static_cast<int64_t>(tasks * dim)),
-                           w = Read(set, at.gate, static_cast<int64_t>(adapters * dim));
   for (size_t t = 0; t < tasks; ++t) {
     double mean = 0;
     for (size_t k = 0; k < adapters; ++k)
       mean += static_cast<double>(weights[t * adapters + k]) * dweights[t * adapters + k];
+    const Numbers e = RowOf(set, at.embedding, t);
     for (size_t k = 0; k < adapters; ++k) {
+      const Numbers w = RowOf(set, at.gate, k);
       const auto dlogit = static_cast<float>(static_cast<double>(weights[t * adapters + k]) *
                                              (dweights[t * adapters + k] - mean));
-      for (size_t i = 0; i < dim; ++i) {
-        if (dgate) dgate[k * dim + i] += dlogit * e[t * dim + i];
-        if (dembedding) dembedding[t * dim + i] += dlogit * w[k * dim + i];
+      for (size_t i = 0; i < w.size(); ++i) {
+        if (dgate) dgate[k * w.size() + i] += dlogit * e[i];
+        if (dembedding) dembedding[t * w.size() + i] += dlogit * w[i];
       }
     }
   }

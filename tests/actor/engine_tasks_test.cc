@@ -130,7 +130,7 @@ TEST(EngineTasks, APromptWithoutATaskIsRefused) {
   const Samples samples = Generate(Options(3), weights, {none, few, unknown, empty});
   for (const auto& [id, words] :
        std::map<uint64_t, std::string>{{0, "names none of the policy's 2 tasks"},
-                                       {1, "begins with 1 tokens of its task, not 3"},
+                                       {1, "begins with 1 tokens of a task, not with the 3 of one"},
                                        {2, "names none of the policy's 2 tasks"},
                                        {3, "has no token but those of its task"}}) {
     const GeneratedSample& s = samples.at({id, 0});

@@ -20,9 +20,10 @@ map = { task = "kind" }
 name = "sft"
 )";
 
-std::string ProblemsOf(const std::vector<std::string>& overrides) {
+std::string ProblemsOf(const std::vector<std::string>& overrides,
+                       const std::string& text = kTasks) {
   try {
-    ParseRecipe(kTasks, "r.toml", overrides);
+    ParseRecipe(text, "r.toml", overrides);
   } catch (const Error& e) {
     return e.what();
   }
@@ -36,7 +37,6 @@ TEST(TasksConfigTest, AdaptersAndTasksGoTogether) {
            {"policy.tasks=[]", "policy.adapters are weighed by the task of a row"},
            {"policy.adapter=none", "policy.tasks needs policy.adapter = \"lora\"."},
            {"policy.tasks=[\"a\",\"a\"]", "policy.tasks names a task twice"},
-           {"data.map={}", "policy.tasks needs data.map = { task = \"COLUMN\" }"},
            {"data.train=arithmetic", "which generated sums have not"},
            {"run.device=cuda", "policy.tasks are computed on the CPU only"},
            {"run.parallel=dp=2", "were never tried together"},
@@ -46,6 +46,14 @@ TEST(TasksConfigTest, AdaptersAndTasksGoTogether) {
     const std::string problems = ProblemsOf({set});
     EXPECT_NE(problems.find(sentence), std::string::npos) << set << ": " << problems;
   }
+  const std::string line = "map = { task = \"kind\" }\n", whole = kTasks;
+  const std::string unnamed = ProblemsOf(
+      {}, whole.substr(0, whole.find(line)) + whole.substr(whole.find(line) + line.size()));
+  EXPECT_NE(unnamed.find("policy.tasks needs data.map = { task = \"COLUMN\" }"), std::string::npos)
+      << unnamed;
+  const std::string none =
+      ProblemsOf({"policy.adapter=none", "policy.adapters=1", "policy.tasks=[]"});
+  EXPECT_NE(none.find("policy.tasks names no task"), std::string::npos) << none;
   const std::string few = ProblemsOf({"policy.task_tokens=8", "data.max_prompt_tokens=8"});
   EXPECT_NE(few.find("raise it above policy.task_tokens"), std::string::npos) << few;
 }
