@@ -76,7 +76,8 @@ class Encoder {
     Prompt prompt;
     prompt.text = text.messages.empty() ? text.prompt : "";
     prompt.messages = text.messages;
-    return Joined(asked ? session_.Tokenize(prompt) : session_.encoder().Text(""),
+    const bool raw = !session_.config().data.chat_template;
+    return Joined(asked ? session_.encoder().Encode(prompt, raw) : session_.encoder().Text(""),
                   session_.encoder().Answer(text.completion));
   }
 

@@ -23,9 +23,10 @@ namespace {
 namespace dom = simdjson::dom;
 
 constexpr std::array kParts = {
-    "prompt",  "answer",      "ground_truth", "weight",  "chosen",   "rejected",   "margin",
-    "context", "completions", "completion",   "label",   "messages", "text",       "instruction",
-    "input",   "output",      "system",       "history", "winner",   "response_a", "response_b"};
+    "prompt", "answer",      "ground_truth", "weight",     "chosen", "rejected",
+    "margin", "context",     "completions",  "completion", "label",  "messages",
+    "text",   "instruction", "input",        "output",     "system", "history",
+    "winner", "response_a",  "response_b",   "task"};
 
 std::string ReadTruth(Columns& row, RowForm form) {
   auto column = row.Find("answer", {"answer", "ground_truth", "label"});
