@@ -14,7 +14,7 @@ namespace plumb::actor {
 
 int64_t KvPages::PageBytes(const policy_model::ModelShape& shape, DType dtype,
                            int32_t page_tokens) {
-  return shape.layers * 2 * shape.kv_heads * int64_t{page_tokens} * shape.head_dim *
+  return shape.layers * shape.cache_width() * int64_t{page_tokens} *
          static_cast<int64_t>(ElementSize(dtype));
 }
 
@@ -29,8 +29,9 @@ KvPages::KvPages(const policy_model::ModelShape& shape, const Stream& stream, DT
   view_.layers = static_cast<int32_t>(shape.layers);
   view_.num_pages = num_pages;
   view_.page_tokens = page_tokens;
-  view_.kv_heads = static_cast<int32_t>(shape.kv_heads);
-  view_.head_dim = static_cast<int32_t>(shape.head_dim);
+  view_.kv_heads = static_cast<int32_t>(shape.cache_heads());
+  view_.head_dim = static_cast<int32_t>(shape.cache_dim());
+  view_.keys_only = shape.latent.there();
   if (stream.device().is_cpu()) {
     mapped_bytes_ = static_cast<size_t>(view_.bytes());
     mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE,

@@ -113,7 +113,8 @@ void RowHead(const T* q, int32_t group, int32_t d, float scale, int32_t hidden, 
     }
     const float *k_row[kLanes], *v_row[kLanes];
     Rows(k_at, n, d, width, keys, k_row);
-    Rows(v_at, n, d, width, values, v_row);
+    if (kv.keys_only) std::copy_n(k_row, kLanes, v_row);
+    else Rows(v_at, n, d, width, values, v_row);
     for (int32_t g = 0; g < group; ++g) {
       FloatLanes score = KeepFirst(Scores<Chunks>(query + g * width, k_row, width), n, -INFINITY);
       if (unseen > 0) score = DropFirst(score, unseen, -INFINITY);

@@ -24,9 +24,10 @@ struct RouterShape {
   bool sigmoid = false;                // else softmax
   bool renormalize = true;             // weights of a token are divided by their sum
   float temperature = 1;
-  // Experts stand in `groups` equal runs; a token's come from the groups_per_token runs whose two
-  // best experts are best together.
-  int32_t groups = 1, groups_per_token = 1;
+  float scale = 1;  // of the weights, after that
+  // Experts stand in `groups` equal runs; a token's come from the groups_per_token runs whose
+  // group_best best experts (1 or 2) are best together.
+  int32_t groups = 1, groups_per_token = 1, group_best = 2;
 };
 
 struct RouteTokens {

@@ -65,7 +65,7 @@ void Choose(const RouterShape& s, const float* choice, int32_t* expert) {
           second = choice[e];
         }
       }
-      group[static_cast<size_t>(g)] = size > 1 ? first + second : first;
+      group[static_cast<size_t>(g)] = size > 1 && s.group_best > 1 ? first + second : first;
     }
     std::array<uint8_t, kMaxExperts> kept{};
     Largest(group.data(), s.groups, s.groups_per_token, kept.data());
@@ -102,7 +102,7 @@ void RouteTokens::Cpu(const Launch&) const {
     for (int32_t k = 0; k < s.per_token; ++k) sum += score[static_cast<size_t>(to[k])];
     const float by = s.renormalize ? sum + kSmallestSum : 1.0f;
     for (int32_t k = 0; k < s.per_token; ++k)
-      weight[r * s.per_token + k] = score[static_cast<size_t>(to[k])] / by;
+      weight[r * s.per_token + k] = s.scale * (score[static_cast<size_t>(to[k])] / by);
   }
 }
 
@@ -119,11 +119,12 @@ void RouteTokensBackward::Cpu(const Launch&) const {
     float sum = 0, mean = 0;
     for (int32_t k = 0; k < s.per_token; ++k) {
       sum += score[static_cast<size_t>(to[k])];
-      mean += dw[k] * score[static_cast<size_t>(to[k])];
+      mean += s.scale * dw[k] * score[static_cast<size_t>(to[k])];
     }
     sum += kSmallestSum;
     for (int32_t k = 0; k < s.per_token; ++k)
-      d[static_cast<size_t>(to[k])] = s.renormalize ? (dw[k] - mean / sum) / sum : dw[k];
+      d[static_cast<size_t>(to[k])] =
+          s.renormalize ? (s.scale * dw[k] - mean / sum) / sum : s.scale * dw[k];
     if (dshare) {
       float all = 0, weighed = 0;
       for (int32_t e = 0; e < s.experts; ++e) {

@@ -1,6 +1,7 @@
 // The paged KV cache: one struct describes it to every kernel.
 //
 //   pages:  [layer][page][K|V][kv head][slot in page][head_dim]        T
+//   of latent attention [layer][page][slot in page][rope + rank], key and value at once
 //   a sequence in batch slot s at position p lives in page page_table[s * stride + p /
 //   page_tokens], slot p % page_tokens
 //
@@ -22,12 +23,15 @@ struct PagedKv {
   int32_t page_tokens = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
+  bool keys_only = false;  // the values are the keys; CPU only
 
   // elements
   PLUMB_HOST_DEVICE int64_t head_stride() const { return int64_t{page_tokens} * head_dim; }
   // K to V of one page
-  PLUMB_HOST_DEVICE int64_t kv_stride() const { return head_stride() * kv_heads; }
-  PLUMB_HOST_DEVICE int64_t page_stride() const { return 2 * kv_stride(); }
+  PLUMB_HOST_DEVICE int64_t kv_stride() const { return keys_only ? 0 : head_stride() * kv_heads; }
+  PLUMB_HOST_DEVICE int64_t page_stride() const {
+    return (keys_only ? 1 : 2) * head_stride() * kv_heads;
+  }
   PLUMB_HOST_DEVICE int64_t layer_stride() const { return page_stride() * num_pages; }
   int64_t bytes() const {
     return layer_stride() * layers * static_cast<int64_t>(ElementSize(dtype));

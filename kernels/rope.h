@@ -38,7 +38,7 @@ struct RopeInPlace {
 // `layer`.
 struct RopeAndWriteKv {
   static constexpr const char* kName = "RopeAndWriteKv";
-  void* qkv = nullptr;  // T[rows.rows, (Nq + 2 Nkv) * D]
+  void* qkv = nullptr;  // T[rows.rows, (Nq + 2 Nkv) * D]; without v where kv.keys_only
   PagedRows rows;
   const float* cos_sin = nullptr;  // [max_positions, dims]
   int32_t heads = 0;

@@ -46,7 +46,7 @@ void AndWriteKv(const RopeAndWriteKv& w) {
   const PagedKv& kv = w.kv;
   const PagedRows& rows = w.rows;
   const int32_t d = kv.head_dim, heads = w.heads;
-  const int64_t width = int64_t{heads + 2 * kv.kv_heads} * d;
+  const int64_t width = int64_t{heads + (kv.keys_only ? 1 : 2) * kv.kv_heads} * d;
   T* pages = static_cast<T*>(kv.pages) + w.layer * kv.layer_stride();
 #pragma omp parallel for schedule(static) if (rows.rows * width > kParallelElements)
   for (int32_t r = 0; r < rows.rows; ++r) {
@@ -65,6 +65,7 @@ void AndWriteKv(const RopeAndWriteKv& w) {
     for (int32_t h = 0; h < kv.kv_heads; ++h) {
       std::memcpy(to + h * kv.head_stride(), k + int64_t{h} * d,
                   sizeof(T) * static_cast<size_t>(d));
+      if (kv.keys_only) continue;
       std::memcpy(to + kv.kv_stride() + h * kv.head_stride(), v + int64_t{h} * d,
                   sizeof(T) * static_cast<size_t>(d));
     }

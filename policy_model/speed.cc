@@ -8,8 +8,21 @@
 
 namespace plumb::policy_model {
 
+namespace {
+
+int64_t OfAttention(const ModelShape& s) {
+  const LatentShape& a = s.latent;
+  if (!a.there()) return s.hidden * s.qkv_width() + s.heads * s.head_dim * s.hidden;
+  const int64_t queries = s.heads * (a.nope + a.rope);
+  return (a.query_rank > 0 ? a.query_rank * (s.hidden + queries) : s.hidden * queries) +
+         s.hidden * (a.kv_rank + a.rope) + a.kv_rank * s.heads * (a.nope + a.value) +
+         s.heads * a.value * s.hidden;
+}
+
+}  // namespace
+
 int64_t ParametersInProducts(const ModelShape& s) {
-  const int64_t attention = s.hidden * s.qkv_width() + s.heads * s.head_dim * s.hidden;
+  const int64_t attention = OfAttention(s);
   const ExpertsShape& e = s.experts;
   int64_t widths = 0, sum = s.hidden * (s.scalar_head ? 1 : s.vocab);
   for (int64_t i = 0; i < e.count; ++i) widths += e.width(i);

@@ -78,6 +78,7 @@ NO_CUDA = {
     "experts": "mixtures of experts are computed on the CPU only",
     "weigh_groups": "policy.tasks is refused on a GPU, by configs/config.cc and Weights::AddAdapter",
     "gemm_rows": "products on CUDA go through cuBLAS, in policy_model",
+    "latent_heads": "latent attention is computed on the CPU only",
 }
 # Source files whose test goes by another name, and which. Both have to exist.
 TESTED_BY = {
@@ -123,6 +124,8 @@ TESTED_BY.update({
     "reward/part/reward.cc": "tests/reward/scorer_test.cc",
 })
 TESTED_BY["policy_model/families/plumb.cc"] = "tests/policy_model/layers/experts_stage_test.cc"
+TESTED_BY["policy_model/families/experts/deepseek.cc"] = "tests/policy_model/layers/families_test.cc"
+TESTED_BY["policy_model/families/experts/glm4_moe.cc"] = "tests/policy_model/layers/families_test.cc"
 TESTED_BY["replay/store/prompt_store.cc"] = "tests/replay/store/store_test.cc"
 TESTED_BY["run/roles/offline_roles.cc"] = "tests/run/preference_train_test.cc"
 TESTED_BY["run/commands/store_command.cc"] = "tests/run/commands/data_command_test.cc"

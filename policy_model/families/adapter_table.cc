@@ -124,9 +124,9 @@ class Targets {
             module.find("." + target + ".") == std::string::npos)
           continue;
         throw Error(ErrorCode::kUnsupported,
-                    "'" + target + "' names " + module +
-                        ", which has no adapter in a model with experts: there are " +
-                        Joined(there_) + ", or " + kAllLinear + " for all of them",
+                    "'" + target + "' names " + module + ", which has no adapter in a model with " +
+                        (module.ends_with(".kv_b_proj") ? "latent attention" : "experts") +
+                        ": there are " + Joined(there_) + ", or " + kAllLinear + " for all of them",
                     kOption);
       }
       throw Error(ErrorCode::kInvalidArgument,
@@ -259,7 +259,7 @@ AdapterTable::AdapterTable(const TensorTable& base, const AdapterSpec& spec) : s
   targets.CheckUsed(refused);
   ranks.CheckUsed();
   alphas.CheckUsed();
-  // PEFT's all-linear would reach experts, too.
+  // PEFT's all-linear would reach experts and kv_b_proj, too.
   if (targets.all() && !refused.empty())
     spec_.targets.assign(targets.there().begin(), targets.there().end());
 }

@@ -9,12 +9,14 @@ namespace plumb::policy_model {
 
 extern const Family kLlama, kMistral, kMinistral3, kQwen2, kQwen3, kQwen3Moe, kGemma3, kSmolLm3,
     kOlmo3, kPhi3, kGlm4, kGranite, kPlumb;
+extern const Family kDeepseekV2, kDeepseekV3, kGlm4Moe, kGlm4MoeLite;
 
 namespace {
 
-const Family* const kFamilies[] = {&kLlama,    &kMistral, &kMinistral3, &kQwen2, &kQwen3,
-                                   &kQwen3Moe, &kGemma3,  &kSmolLm3,    &kOlmo3, &kPhi3,
-                                   &kGlm4,     &kGranite, &kPlumb};
+const Family* const kFamilies[] = {
+    &kLlama,  &kMistral,    &kMinistral3, &kQwen2,   &kQwen3,      &kQwen3Moe,
+    &kGemma3, &kSmolLm3,    &kOlmo3,      &kPhi3,    &kGlm4,       &kGranite,
+    &kPlumb,  &kDeepseekV2, &kDeepseekV3, &kGlm4Moe, &kGlm4MoeLite};
 
 }  // namespace
 
@@ -49,10 +51,14 @@ ModelPlan CommonPlan(const ModelShape& s) {
   plan.rotary.push_back(RotaryOf(s.rope, s.rope_theta, dims, s.max_positions));
   if (s.local_rope_theta > 0)
     plan.rotary.push_back(RotaryOf({}, s.local_rope_theta, dims, s.max_positions));
+  for (RotarySpec& rotary : plan.rotary)
+    rotary.interleaved = s.latent.there() && s.latent.interleaved;
   for (int64_t l = 0; l < s.layers; ++l) {
     LayerSpec layer;
+    layer.latent = s.latent.there();
+    const int64_t dims_scored = layer.latent ? s.latent.nope + s.latent.rope : s.head_dim;
     layer.attention_scale =
-        s.attention_scale > 0 ? s.attention_scale : 1 / std::sqrt(static_cast<double>(s.head_dim));
+        s.attention_scale > 0 ? s.attention_scale : 1 / std::sqrt(static_cast<double>(dims_scored));
     layer.window = s.slides(l) ? s.window : 0;
     layer.rotary = !s.rotates(l) ? -1 : s.slides(l) && s.local_rope_theta > 0 ? 1 : 0;
     layer.qkv_bias = s.attention_bias;
@@ -74,8 +80,10 @@ void PlanExperts(const ModelShape& s, ModelPlan& plan) {
     spec.score = e.sigmoid ? RouterScore::kSigmoid : RouterScore::kSoftmax;
     spec.renormalize = e.renormalize;
     spec.temperature = e.temperature;
+    spec.scale = e.scale;
     spec.groups = e.groups;
     spec.groups_per_token = e.groups_per_token;
+    spec.group_best = e.group_best;
     spec.bias = e.bias;
     spec.shared_ffn = e.shared_ffn;
     spec.shared_gate = e.shared_gate;

@@ -48,6 +48,8 @@ struct Family {
   int64_t head_dim;          // 0: hidden / heads
   int64_t max_positions;
   double norm_eps;
+  // Files may hold layers behind the last that predict further tokens (MTP): they are left out.
+  bool predicts_beyond = false;
   LayerNames names;
   // Keys of this family alone; the common ones are read. nullptr: none.
   void (*read)(const ConfigKeys& keys, ModelShape& shape);

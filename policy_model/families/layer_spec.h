@@ -36,8 +36,10 @@ struct ExpertsSpec {
   RouterScore score = RouterScore::kSoftmax;
   bool renormalize = true;  // the weights of a token's experts add up to 1
   double temperature = 1;   // of the logits
+  double scale = 1;         // of the weights
   // of experts, one behind the other; a token's experts come from groups_per_token of them
   int64_t groups = 1, groups_per_token = 1;
+  int64_t group_best = 2;    // its best experts, by whose scores a group is chosen: 1 or 2
   bool bias = false;         // is added to the scores by which experts are chosen
   int64_t shared_ffn = 0;    // of what every token goes through besides; 0: nothing
   bool shared_gate = false;  // that is weighed by sigmoid(gate x)
@@ -55,6 +57,7 @@ struct LayerSpec {
   bool norm_behind = false;
   double residual_scale = 1;  // of what either branch adds
   // Attention.
+  bool latent = false;         // of the kind and sizes of ModelShape::latent
   double attention_scale = 0;  // of the scores
   int64_t window = 0;          // tokens that a token sees, itself included; 0: all before it
   int64_t global_every = 0;    // under a window: positions divided by it are seen by all; 0: none

@@ -252,10 +252,38 @@ void ValidateExperts(const ModelShape& s, const std::string& where) {
       e.per_token > e.groups_per_token * (e.count / e.groups))
     fail(std::to_string(e.groups_per_token) + " groups a token do not hold its " +
          std::to_string(e.per_token) + " experts");
-  if (!(e.temperature > 0 && std::isfinite(e.temperature)))
-    fail("the router's temperature has to be a positive, finite number");
+  if (e.group_best < 1 || e.group_best > 2)
+    fail("a group is chosen by its best or its two best experts, not by " +
+         std::to_string(e.group_best));
+  for (const double number : {e.temperature, e.scale}) {
+    if (!(number > 0 && std::isfinite(number)))
+      fail("the router's temperature and scale have to be positive, finite numbers");
+  }
   if (e.shared_ffn < 0 || e.shared_ffn > kMaxDimension)
     fail("the shared experts' width of " + std::to_string(e.shared_ffn) + " is out of range");
+}
+
+void ValidateLatent(const ModelShape& s, const std::string& where) {
+  const LatentShape& a = s.latent;
+  const auto fail = [&](const std::string& what) {
+    throw Error(ErrorCode::kInvalidArgument, "latent attention: " + what, where);
+  };
+  for (const int64_t rank : {a.kv_rank, a.query_rank}) {
+    if (rank < 0 || rank > kMaxDimension)
+      fail("a rank of " + std::to_string(rank) + " is out of range");
+  }
+  for (const int64_t part : {a.nope, a.rope, a.value}) {
+    if (part < 1 || part > kMaxDimension)
+      fail("a part of a head of " + std::to_string(part) + " elements is out of range");
+  }
+  if (a.rope % 2 != 0)
+    fail("the rotated part of a head, " + std::to_string(a.rope) + " elements, has to be even");
+  if (!(a.norm_eps > 0 && std::isfinite(a.norm_eps)))
+    fail("the eps of its norms has to be a positive, finite number");
+  if (s.kv_heads != s.heads || s.head_dim != a.head())
+    fail("every head has keys and values of its own, of the larger of its sizes");
+  if (s.rotated_share != 1 || s.local_rope_theta != 0 || s.rope.query_beta != 0)
+    fail("all of the rotated part turns in one way, by partial_rotary_factor 1");
 }
 
 }  // namespace
@@ -322,6 +350,7 @@ void Validate(const ModelShape& s, const std::string& where) {
     fail("global_every = " + std::to_string(s.global_every) +
          " is out of range or without a window");
   if (s.experts.count != 0) ValidateExperts(s, where);
+  if (s.latent != LatentShape{}) ValidateLatent(s, where);
   for (const auto* list : {&s.sliding, &s.rotated, &s.layer_norms, &s.experts.dense}) {
     if (!list->empty() && static_cast<int64_t>(list->size()) != s.layers)
       fail("a list of layers has another length than the model");
@@ -350,7 +379,10 @@ ModelShape ReadModelConfig(const std::string& directory, int64_t longest) {
   const ConfigJson& j = wrapped ? whole.at("text_config") : whole;
   const ConfigKeys keys(j, path), outer(whole, path);
   ModelShape s;
-  s.family = keys.Text("model_type", "llama");
+  // Kimi K2 and the text part of Kimi K2.5 are DeepSeek V3 under other names.
+  const bool kimi = outer.Text("model_type", "") == "kimi_k25";
+  s.family = keys.Text("model_type", kimi ? "deepseek_v3" : "llama");
+  if (s.family == "kimi_k2") s.family = "deepseek_v3";
   const Family* family = FindFamily(s.family);
   if (!family)
     keys.Unsupported("model_type '" + s.family +
@@ -361,8 +393,9 @@ ModelShape ReadModelConfig(const std::string& directory, int64_t longest) {
     keys.Unsupported("hidden_act '" + act + "' is not computed here for " + s.family + ", only " +
                      (gelu ? "gelu_pytorch_tanh" : "silu"));
   }
-  if (outer.Has("quantization_config")) {
-    const ConfigKeys quantised(outer.At("quantization_config"), path);
+  if (outer.Has("quantization_config") || keys.Has("quantization_config")) {
+    const ConfigKeys& by = outer.Has("quantization_config") ? outer : keys;
+    const ConfigKeys quantised(by.At("quantization_config"), path);
     keys.Unsupported("quantization_config: weights quantised by '" +
                      quantised.Text("quant_method", "?") +
                      "' are not read here: take the model in bfloat16, or its .gguf file through "

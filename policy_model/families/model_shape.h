@@ -55,7 +55,9 @@ struct ExpertsShape {
   bool sigmoid = false;        // scores; else softmax
   bool renormalize = true;
   double temperature = 1;
+  double scale = 1;  // of a token's weights (routed_scaling_factor)
   int64_t groups = 1, groups_per_token = 1;
+  int64_t group_best = 2;  // 1: a group counts as its best expert does, 2: as its two best
   bool bias = false;
   int64_t shared_ffn = 0;
   bool shared_gate = false;
@@ -70,6 +72,23 @@ struct ExpertsShape {
   int64_t width(int64_t expert) const {
     return widths[static_cast<size_t>(expert) % widths.size()];
   }
+};
+
+// Attention whose keys and values follow from one vector a token, the latent
+// (kernels/latent/latent_heads.h). A head of queries and keys is `nope` elements without positions
+// and `rope` with them.
+struct LatentShape {
+  int64_t kv_rank = 0;     // of that vector; 0: keys and values are products of the hidden state
+  int64_t query_rank = 0;  // queries go through as many numbers; 0: they do not
+  int64_t nope = 0, rope = 0, value = 0;
+  bool interleaved = true;  // elements 2 i and 2 i + 1 turn together
+  double norm_eps = 1e-6;   // of the norms of both vectors
+  bool operator==(const LatentShape&) const = default;
+
+  bool there() const { return kv_rank > 0; }
+  // Elements of a head as packed attention sees it, filled up with zeros.
+  int64_t head() const { return ((nope + rope > value ? nope + rope : value) + 1) / 2 * 2; }
+  int64_t cached() const { return kv_rank + rope; }  // numbers that are kept of a token
 };
 
 // Dimensions: L layers, H hidden, Nq/Nkv query and KV heads, D head_dim, F ffn, V vocabulary.
@@ -88,6 +107,7 @@ struct ModelShape {
   bool tied = true;             // LM head is the embedding
   bool attention_bias = false;  // q, k, v have biases
   bool output_bias = false;     // so has o
+  bool qk_norm = false;         // glm4_moe: q and k are normed head by head
   bool mlp_bias = false;        // gate, up and down have biases
   bool scalar_head = false;     // one number a row (reward model, critic) instead of an LM head
   RopeScaling rope;
@@ -107,6 +127,7 @@ struct ModelShape {
   bool final_layer_norm = false;  // plumb: so is the one in front of the head
   std::vector<uint8_t> rotated;   // [L] 0: the layer has no positions; empty: all have
   ExpertsShape experts;
+  LatentShape latent;  // where it is there, kv_heads is heads and head_dim latent.head()
   int32_t bos_token = -1;
   std::vector<int32_t> eos_tokens;
   int32_t pad_token = -1;
@@ -118,8 +139,15 @@ struct ModelShape {
 
   int64_t qkv_width() const { return (heads + 2 * kv_heads) * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
+  // Of the pages: heads, and numbers of each; of latent attention there is one vector a token,
+  // which is key and value.
+  int64_t cache_heads() const { return latent.there() ? 1 : kv_heads; }
+  int64_t cache_dim() const { return latent.there() ? latent.cached() : head_dim; }
+  // Numbers that a layer keeps of a token.
+  int64_t cache_width() const { return (latent.there() ? 1 : 2) * cache_heads() * cache_dim(); }
   // Dimensions of a head that rotate; even.
   int64_t rotated_dims() const {
+    if (latent.there()) return latent.rope;
     return static_cast<int64_t>(static_cast<double>(head_dim) * rotated_share) / 2 * 2;
   }
   // Where a model with a scalar head scores a sequence: at the last token that is not pad_token, as

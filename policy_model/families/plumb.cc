@@ -1,15 +1,15 @@
 // Models from scratch in forms that no family of transformers has: LayerNorm in some layers,
 // RMSNorm in others; under a sliding window single positions that all tokens behind them see;
 // experts of widths of their own, with routers of either kind, groups, a balancing bias, shared
-// experts with and without a gate. Every other number is Llama's.
+// experts with and without a gate; latent attention. Every other number is Llama's.
 //
 // transformers does not know this model_type and says so; plumb generate, eval and score read it.
 // Keys of its own: "norms", a name a layer and one for the norm in front of the head;
 // "window", tokens that a token sees, itself included, 0: all; "global_every"; those of experts in
-// WriteExperts.
+// WriteExperts; of latent attention those of DeepSeek V3 (experts/deepseek_keys.h).
 #include <algorithm>
 
-#include "policy_model/families/family.h"
+#include "policy_model/families/experts/deepseek_keys.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -75,6 +75,7 @@ const char* NameOf(bool layer_norm) { return layer_norm ? "layernorm" : "rmsnorm
 
 void Read(const ConfigKeys& keys, ModelShape& s) {
   ReadExperts(keys, s);
+  if (keys.Has("kv_lora_rank")) ReadLatent(keys, {.norm_eps = s.norm_eps}, s);
   s.window = keys.Int("window", 0);
   s.global_every = keys.Int("global_every", 0);
   if (!keys.Has("norms")) return;
@@ -95,6 +96,7 @@ void Read(const ConfigKeys& keys, ModelShape& s) {
 
 void Write(const ModelShape& s, ConfigJson& json) {
   WriteExperts(s, json);
+  if (s.latent.there()) WriteLatent(s, json);
   ConfigJson names = ConfigJson::array();
   for (int64_t l = 0; l < s.layers; ++l)
     names.push_back(NameOf(!s.layer_norms.empty() && s.layer_norms[static_cast<size_t>(l)] != 0));
@@ -105,8 +107,7 @@ void Write(const ModelShape& s, ConfigJson& json) {
 }
 
 ModelPlan Plan(const ModelShape& s) {
-  ModelPlan plan = CommonPlan(s);
-  PlanExperts(s, plan);
+  ModelPlan plan = PlanLatentExperts(s);
   for (size_t l = 0; l < plan.layers.size(); ++l) {
     if (!s.layer_norms.empty() && s.layer_norms[l] != 0) plan.layers[l].norm = NormKind::kLayer;
     if (plan.layers[l].window > 0) plan.layers[l].global_every = s.global_every;

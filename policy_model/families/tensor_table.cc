@@ -110,27 +110,64 @@ void TensorTable::AddLayer(int64_t l) {
     s.o_bias = Add(ours + "o_bias", {h}, false, TensorInit::kZeros,
                    {{file + "self_attn.o_proj.bias", h, SplitAxis::kNone}});
   }
-  s.o = Add(ours + "o", {h, q}, true, TensorInit::kResidual,
-            {{file + "self_attn.o_proj.weight", h, SplitAxis::kColumns}});
-  s.qkv = Add(ours + "qkv", {q + 2 * kv, h}, true, TensorInit::kNormal,
-              {{file + "self_attn.q_proj.weight", q, SplitAxis::kRows},
-               {file + "self_attn.k_proj.weight", kv, SplitAxis::kRows},
-               {file + "self_attn.v_proj.weight", kv, SplitAxis::kRows}},
-              named(names_.qkv, ".weight"));
-  if (spec.qkv_bias) {
-    s.qkv_bias = Add(ours + "qkv_bias", {q + 2 * kv}, false, TensorInit::kZeros,
-                     {{file + "self_attn.q_proj.bias", q, SplitAxis::kRows},
-                      {file + "self_attn.k_proj.bias", kv, SplitAxis::kRows},
-                      {file + "self_attn.v_proj.bias", kv, SplitAxis::kRows}},
-                     named(names_.qkv, ".bias"));
-  }
-  if (spec.qk_norm != QkNorm::kNone) {
-    const bool whole = spec.qk_norm == QkNorm::kFullWidth;
-    s.q_norm = norm("q_norm", "self_attn.q_norm", whole ? q : d);
-    s.k_norm = norm("k_norm", "self_attn.k_norm", whole ? kv : d);
+  if (spec.latent) {
+    AddLatent(l);
+  } else {
+    s.o = Add(ours + "o", {h, q}, true, TensorInit::kResidual,
+              {{file + "self_attn.o_proj.weight", h, SplitAxis::kColumns}});
+    s.qkv = Add(ours + "qkv", {q + 2 * kv, h}, true, TensorInit::kNormal,
+                {{file + "self_attn.q_proj.weight", q, SplitAxis::kRows},
+                 {file + "self_attn.k_proj.weight", kv, SplitAxis::kRows},
+                 {file + "self_attn.v_proj.weight", kv, SplitAxis::kRows}},
+                named(names_.qkv, ".weight"));
+    if (spec.qkv_bias) {
+      s.qkv_bias = Add(ours + "qkv_bias", {q + 2 * kv}, false, TensorInit::kZeros,
+                       {{file + "self_attn.q_proj.bias", q, SplitAxis::kRows},
+                        {file + "self_attn.k_proj.bias", kv, SplitAxis::kRows},
+                        {file + "self_attn.v_proj.bias", kv, SplitAxis::kRows}},
+                       named(names_.qkv, ".bias"));
+    }
+    if (spec.qk_norm != QkNorm::kNone) {
+      const bool whole = spec.qk_norm == QkNorm::kFullWidth;
+      s.q_norm = norm("q_norm", "self_attn.q_norm", whole ? q : d);
+      s.k_norm = norm("k_norm", "self_attn.k_norm", whole ? kv : d);
+    }
   }
   if (spec.norm_before) s.attention_norm = norm("input_norm", names_.attention_norm, h);
   if (biased) s.attention_norm_bias = norm_bias("input_norm_bias", names_.attention_norm);
+}
+
+void TensorTable::AddLatent(int64_t l) {
+  LayerSlices& s = layers_[static_cast<size_t>(l)];
+  const LatentShape& a = shape_.latent;
+  const int64_t h = shape_.hidden, queries = shape_.heads * (a.nope + a.rope);
+  const std::string ours = "layers." + std::to_string(l) + ".",
+                    file = "model.layers." + std::to_string(l) + ".self_attn.";
+  const TensorInit ones = plan_.norm_offset == 0 ? TensorInit::kOnes : TensorInit::kZeros;
+  const auto matrix = [&](const char* name, const char* in_file, int64_t rows, int64_t columns,
+                          SplitAxis split) {
+    return Add(ours + name, {rows, columns}, true, TensorInit::kNormal,
+               {{file + in_file + ".weight", rows, split}});
+  };
+  const auto norm = [&](const char* name, const char* in_file, int64_t n) {
+    return Add(ours + name, {n}, false, ones, {{file + in_file + ".weight", n, SplitAxis::kNone}});
+  };
+  s.o = Add(ours + "o", {h, shape_.heads * a.value}, true, TensorInit::kResidual,
+            {{file + "o_proj.weight", h, SplitAxis::kColumns}});
+  s.kv_up =
+      matrix("kv_up", "kv_b_proj", shape_.heads * (a.nope + a.value), a.kv_rank, SplitAxis::kRows);
+  // Generation takes it apart, between queries and keys and behind the values: A and B would have
+  // to go both ways, too.
+  MarkExpert(0);
+  s.kv_down_norm = norm("kv_down_norm", "kv_a_layernorm", a.kv_rank);
+  s.kv_down = matrix("kv_down", "kv_a_proj_with_mqa", a.kv_rank + a.rope, h, SplitAxis::kNone);
+  if (a.query_rank > 0) {
+    s.q = matrix("q", "q_b_proj", queries, a.query_rank, SplitAxis::kRows);
+    s.q_down_norm = norm("q_down_norm", "q_a_layernorm", a.query_rank);
+    s.q_down = matrix("q_down", "q_a_proj", a.query_rank, h, SplitAxis::kNone);
+  } else {
+    s.q = matrix("q", "q_proj", queries, h, SplitAxis::kRows);
+  }
 }
 
 void TensorTable::AddDense(int64_t l) {

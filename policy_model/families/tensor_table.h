@@ -54,6 +54,9 @@ struct TensorEntry {
 struct LayerSlices {
   int64_t attention_norm = -1, attention_norm_bias = -1, qkv = -1, qkv_bias = -1, q_norm = -1,
           k_norm = -1, o = -1, o_bias = -1, attention_behind = -1;
+  // Of latent attention: queries in one product or two, latent and shared key, what the latent
+  // becomes.
+  int64_t q = -1, q_down = -1, q_down_norm = -1, kv_down = -1, kv_down_norm = -1, kv_up = -1;
   int64_t ffn_norm = -1, ffn_norm_bias = -1, gate_up = -1, gate_up_bias = -1, down = -1,
           down_bias = -1, ffn_behind = -1;
   // Of experts: gate and up of all one behind the other, down of each.
@@ -104,6 +107,7 @@ class TensorTable : public TensorList {
 
  private:
   void AddLayer(int64_t layer);
+  void AddLatent(int64_t layer);
   void AddDense(int64_t layer);
   void AddExperts(int64_t layer);
 

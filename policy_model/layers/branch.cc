@@ -5,6 +5,7 @@
 #include "policy_model/layers/attention_stage.h"
 #include "policy_model/layers/experts_stage.h"
 #include "policy_model/layers/ffn_stage.h"
+#include "policy_model/layers/latent_stage.h"
 #include "policy_model/layers/ops.h"
 
 namespace plumb::policy_model {
@@ -127,6 +128,10 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
   for (int64_t l = 0; l < shape.layers; ++l) {
     const LayerSpec& spec = table.plan().layers[static_cast<size_t>(l)];
     const LayerSlices& at = table.layer(l);
+    if (spec.latent && device.is_cuda()) {
+      throw Error(ErrorCode::kUnsupported,
+                  "latent attention is computed on the CPU only: set run.device = \"cpu\"");
+    }
     if (spec.global_every > 0 && device.is_cuda()) {
       throw Error(ErrorCode::kUnsupported,
                   "positions that all tokens see beside a window (global_every = " +
@@ -134,11 +139,15 @@ std::vector<Branch> BranchesOf(const TensorTable& table, Device device) {
                       ") are computed on the CPU only: run.device = \"cpu\", or a model without");
     }
     const auto scale = static_cast<float>(spec.residual_scale);
-    branches.emplace_back(
-        norm(at.attention_norm, at.attention_norm_bias),
-        std::make_unique<AttentionStage>(shape, spec, at, offset, static_cast<int32_t>(l),
-                                         of_kind[spec.GivesPagesBack() ? 1 : 0]++),
-        norm(at.attention_behind), scale);
+    const auto layer = static_cast<int32_t>(l);
+    const int32_t layer_of_kind = of_kind[spec.GivesPagesBack() ? 1 : 0]++;
+    std::unique_ptr<Stage> attention;
+    if (spec.latent)
+      attention = std::make_unique<LatentStage>(shape, spec, at, offset, layer, layer_of_kind);
+    else
+      attention = std::make_unique<AttentionStage>(shape, spec, at, offset, layer, layer_of_kind);
+    branches.emplace_back(norm(at.attention_norm, at.attention_norm_bias), std::move(attention),
+                          norm(at.attention_behind), scale);
     std::unique_ptr<Stage> ffn;
     if (spec.experts.there())
       ffn = std::make_unique<ExpertsStage>(shape.hidden, spec, at, l, with_experts++);

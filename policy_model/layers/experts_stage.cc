@@ -59,8 +59,10 @@ kernels::RouterShape ExpertsStage::RouterOf(int64_t n) const {
           .sigmoid = spec_.score == RouterScore::kSigmoid,
           .renormalize = spec_.renormalize,
           .temperature = static_cast<float>(spec_.temperature),
+          .scale = static_cast<float>(spec_.scale),
           .groups = static_cast<int32_t>(spec_.groups),
-          .groups_per_token = static_cast<int32_t>(spec_.groups_per_token)};
+          .groups_per_token = static_cast<int32_t>(spec_.groups_per_token),
+          .group_best = static_cast<int32_t>(spec_.group_best)};
 }
 
 ExpertsStage::Kept ExpertsStage::PlanKept(const Pass& pass, int64_t n, Arena& arena) const {

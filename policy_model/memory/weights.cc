@@ -199,8 +199,25 @@ std::string FindTensor(const std::map<std::string, TensorView>& tensors, const s
 std::string_view BesidePrefix(const std::string& name) {
   for (const std::string_view prefix :
        {"model.visual.", "visual.", "model.vision_tower.", "vision_tower.", "model.vision_model.",
-        "model.multi_modal_projector.", "multi_modal_projector.", "mtp."}) {
+        "model.multi_modal_projector.", "multi_modal_projector.", "model.mm_projector.",
+        "mm_projector.", "mtp."}) {
     if (name.starts_with(prefix)) return prefix;
+  }
+  return "";
+}
+
+// "model.layers.61." of a tensor of a layer behind the last, where the family has such; else "".
+std::string_view LayerBeyond(const ModelShape& shape, std::string_view name) {
+  if (!FamilyOf(shape).predicts_beyond) return "";
+  for (const std::string_view before :
+       {"model.layers.", "language_model.model.layers.", "model.language_model.layers."}) {
+    if (!name.starts_with(before)) continue;
+    size_t end = before.size();
+    int64_t layer = 0;
+    while (end < name.size() && name[end] >= '0' && name[end] <= '9' && layer < shape.layers)
+      layer = 10 * layer + (name[end++] - '0');
+    while (end < name.size() && name[end] != '.') ++end;
+    if (layer >= shape.layers) return name.substr(0, end + 1);
   }
   return "";
 }
@@ -226,7 +243,8 @@ std::string LeftOver(const ModelShape& shape, const std::map<std::string, Tensor
     if (used.count(name) || (shape.tied && name.ends_with("lm_head.weight")) ||
         name.ends_with("rotary_emb.inv_freq"))
       continue;
-    const std::string_view prefix = BesidePrefix(name);
+    std::string_view prefix = BesidePrefix(name);
+    if (prefix.empty()) prefix = LayerBeyond(shape, name);
     if (!prefix.empty()) ++beside[prefix];
     else left += " " + name;
   }
@@ -260,10 +278,13 @@ std::vector<std::string> WhyNotLoadable(const TensorTable& table, const std::str
 }
 
 void CheckDeviceOf(const ModelShape& shape, Device device) {
-  if (shape.experts.count == 0 || device.is_cpu()) return;
-  throw Error(ErrorCode::kUnsupported,
-              "this model (" + shape.family + ", " + std::to_string(shape.experts.count) +
-                  " experts a layer) is computed on the CPU only; set run.device = \"cpu\"");
+  if (device.is_cpu() || (shape.experts.count == 0 && !shape.latent.there())) return;
+  throw Error(
+      ErrorCode::kUnsupported,
+      "this model (" + shape.family + ", " +
+          (shape.experts.count > 0 ? std::to_string(shape.experts.count) + " experts a layer"
+                                   : "latent attention") +
+          ") is computed on the CPU only; set run.device = \"cpu\"");
 }
 
 namespace {

@@ -25,6 +25,9 @@ LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_fact
 YARN = {"rope_type": "yarn", "rope_theta": 1000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 MOE = dict(rope_parameters=DEFAULT, head_dim=16, num_local_experts=6, num_experts_per_tok=2, moe_intermediate_size=24,
            norm_topk_prob=True)
+# The parts of a head have sizes that no vector divides, and where v_head_dim is 20 a value is longer than a key.
+LATENT = dict(num_key_value_heads=4, kv_lora_rank=14, q_lora_rank=10, qk_nope_head_dim=9, qk_rope_head_dim=6, v_head_dim=11)
+GROUPS = dict(n_routed_experts=8, num_experts_per_tok=3, moe_intermediate_size=24, n_group=4, topk_group=2, first_k_dense_replace=2)
 # name -> class prefix, and what differs from BASE
 CASES = {
     "llama_llama3": ("Llama", dict(rope_parameters=LLAMA3, tie_word_embeddings=True, head_dim=16)),
@@ -55,6 +58,18 @@ CASES = {
     "qwen3_moe": ("Qwen3Moe", dict(MOE, mlp_only_layers=[1])),
     "qwen3_moe_fused": ("Qwen3Moe", dict(MOE, decoder_sparse_step=2, mlp_only_layers=[1], norm_topk_prob=False,
                                         tie_word_embeddings=True)),
+    "deepseek_v3": ("DeepseekV3", dict(LATENT, **GROUPS, rope_parameters=dict(YARN, mscale=1.0, mscale_all_dim=0.8))),
+    "deepseek_v3_fused": ("DeepseekV3", dict(LATENT, q_lora_rank=None, v_head_dim=20, rope_interleave=False, rope_parameters=DEFAULT,
+                                             **dict(GROUPS, n_group=1, topk_group=1), norm_topk_prob=False, n_shared_experts=2)),
+    "deepseek_v2": ("DeepseekV2", dict(LATENT, qk_nope_head_dim=10, **GROUPS, topk_method="group_limited_greedy", routed_scaling_factor=1.5,
+                                       rope_parameters=dict(YARN, mscale=0.707, mscale_all_dim=0.707))),
+    "deepseek_v2_fused": ("DeepseekV2", dict(LATENT, **dict(GROUPS, n_group=None, topk_group=None), q_lora_rank=None, qk_nope_head_dim=10,
+                                             rope_parameters=DEFAULT)),
+    "glm4_moe": ("Glm4Moe", dict(GROUPS, rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5), head_dim=16, attention_bias=True,
+                                 use_qk_norm=True, routed_scaling_factor=1.5)),
+    "glm4_moe_fused": ("Glm4Moe", dict(GROUPS, rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5))),
+    "glm4_moe_lite": ("Glm4MoeLite", dict(LATENT, **GROUPS, rope_parameters=DEFAULT,
+                                          mlp_layer_types=["sparse", "dense", "sparse", "dense"])),
     "glm4": ("Glm4", dict(rope_parameters=dict(DEFAULT, partial_rotary_factor=0.5), head_dim=16)),
 }
 SEQUENCES = [[3, 17, 5, 29, 11, 8, 8, 30, 21, 4, 36, 12, 7, 19, 25, 6, 33, 14, 9, 27, 22, 3, 10], [20, 15, 31, 5, 24]]
@@ -81,7 +96,8 @@ def write_filled(folder, prefix, fused):
     state = load_file(path)
     if fused:
         for layer in sorted({m[1] for n in state if (m := re.match(r"(.*\.mlp\.experts)\.\d+\.", n))}):
-            of = lambda name: [state.pop(f"{layer}.{e}.{name}.weight") for e in range(MOE["num_local_experts"])]
+            count = len({n for n in state if re.match(re.escape(layer) + r"\.\d+\.up_proj", n)})
+            of = lambda name: [state.pop(f"{layer}.{e}.{name}.weight") for e in range(count)]
             gate, up, down = of("gate_proj"), of("up_proj"), of("down_proj")
             state[f"{layer}.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in zip(gate, up)])
             state[f"{layer}.down_proj"] = torch.stack(down)

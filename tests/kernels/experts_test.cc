@@ -22,14 +22,14 @@ std::vector<double> ScoresOf(const RouterShape& s, const double* logits) {
   return p;
 }
 
-// What a row chooses, by sorting; groups by their two best.
+// What a row chooses, by sorting; groups by their best or two best.
 std::vector<int32_t> Chosen(const RouterShape& s, std::vector<double> choice) {
   const int32_t size = s.experts / s.groups;
   std::vector<std::pair<double, int32_t>> groups;
   for (int32_t g = 0; g < s.groups; ++g) {
     std::vector<double> in(choice.begin() + g * size, choice.begin() + (g + 1) * size);
     std::sort(in.rbegin(), in.rend());
-    groups.emplace_back(-(in[0] + (size > 1 ? in[1] : 0)), g);
+    groups.emplace_back(-(in[0] + (size > 1 && s.group_best > 1 ? in[1] : 0)), g);
   }
   std::sort(groups.begin(), groups.end());
   std::vector<std::pair<double, int32_t>> experts;
@@ -56,8 +56,10 @@ std::vector<RouterShape> Routers(int64_t rows) {
                        .sigmoid = sigmoid,
                        .renormalize = renormalize,
                        .temperature = groups == 1 ? 1.0f : 0.6f,
+                       .scale = groups == 1 ? 1.0f : 2.5f,
                        .groups = groups,
-                       .groups_per_token = groups == 1 ? 1 : 2});
+                       .groups_per_token = groups == 1 ? 1 : 2,
+                       .group_best = sigmoid ? 2 : 1});
       }
     }
   }
@@ -87,8 +89,10 @@ TEST(ExpertsKernelTest, ChoosesTheBestOfTheBestGroupsAndWeighsThemByTheirScores)
       for (size_t k = 0; k < want.size(); ++k) {
         const size_t at = static_cast<size_t>(r * s.per_token) + k;
         ASSERT_EQ(expert[at], want[k]) << r;
-        EXPECT_NEAR(weight[at], score[static_cast<size_t>(want[k])] / (s.renormalize ? sum : 1),
-                    2e-6);
+        EXPECT_NEAR(weight[at],
+                    static_cast<double>(s.scale) * score[static_cast<size_t>(want[k])] /
+                        (s.renormalize ? sum : 1),
+                    5e-6);
       }
     }
     // Choosing again what is given, also something else than the best.
@@ -143,7 +147,8 @@ TEST(ExpertsKernelTest, BackwardIsThatOfFiniteDifferences) {
           sum += score[static_cast<size_t>(expert[static_cast<size_t>(r * s.per_token + k)])];
         for (int32_t k = 0; k < s.per_token; ++k) {
           const auto at = static_cast<size_t>(r * s.per_token + k);
-          out += dw[at] * score[static_cast<size_t>(expert[at])] / (s.renormalize ? sum : 1);
+          out += static_cast<double>(s.scale) * dw[at] * score[static_cast<size_t>(expert[at])] /
+                 (s.renormalize ? sum : 1);
         }
         for (const double p : score) all += p;
         for (size_t e = 0; e < score.size(); ++e) out += share[e] * score[e] / all;

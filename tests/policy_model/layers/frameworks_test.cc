@@ -70,11 +70,14 @@ void ExpectSame(const std::vector<float>& ours, const Json& theirs, const std::s
   std::cout << what << ": " << gap / largest << " of the largest logit\n";
 }
 
+bool HasExperts(const std::string& name) {
+  return name.find("moe") != std::string::npos || name.starts_with("deepseek");
+}
+
 // Whose feed-forward parts can have adapters: not those of experts.
 std::vector<std::string> DenseCases() {
   std::vector<std::string> cases = FamilyCases();
-  std::erase_if(cases,
-                [](const std::string& name) { return name.find("moe") != std::string::npos; });
+  std::erase_if(cases, HasExperts);
   return cases;
 }
 
@@ -121,7 +124,8 @@ TEST_F(Frameworks, InstalledTransformersScoresTheSameWithScalarHeadsThatWeWrote)
   std::vector<float> ours;
   std::vector<std::string> families;
   for (const std::string& family : FamilyCases()) {
-    if (family == "granite") continue;  // transformers has no such class of this one
+    // transformers has no such class of these
+    if (family == "granite" || family.starts_with("glm4_moe")) continue;
     WriteFamilyFolder(family, temp_ / family);
     const Weights weights = ScalarHeadFrom(LoadFolder(family, temp_ / family), 3);
     const std::string folder = (temp_ / family) + "_scores";
@@ -280,11 +284,13 @@ TEST_F(Frameworks, AdaptersThatInstalledPeftWroteComputeTheSameHere) {
     WriteFamilyFolder(family, temp_ / family);
     // By name, all of them, and by the path of single modules. Of a model with experts PEFT takes
     // the names of the feed-forward part for those of experts, which have no adapters here.
-    const bool moe = family.find("moe") != std::string::npos;
-    const char* other = moe ? "v_proj" : "down_proj";
+    const bool moe = HasExperts(family);
+    const bool latent = family.starts_with("deepseek") || family.ends_with("lite");
+    const char* other = latent ? "kv_a_proj_with_mqa" : moe ? "v_proj" : "down_proj";
+    const bool narrow = latent && !family.ends_with("_fused");
     for (const Json& targets :
-         {moe ? Json::array({"q_proj"}) : Json("all-linear"), Json::array({"o_proj", other}),
-          Json::array({"layers.1.self_attn.o_proj", other})}) {
+         {moe ? Json::array({narrow ? "q_b_proj" : "q_proj"}) : Json("all-linear"),
+          Json::array({"o_proj", other}), Json::array({"layers.1.self_attn.o_proj", other})}) {
       const std::string folder = (temp_ / family) + "_peft" + std::to_string(cases.size());
       cases.emplace_back(family, folder);
       jobs.push_back(
