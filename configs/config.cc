@@ -84,12 +84,25 @@ void ValidateModel(const ModelConfig& model, Problems& p) {
     p.Require(model.norms == none.norms && model.window == 0 && model.global_every == 0,
               "model.norms, model.window and model.global_every are of a new model: the one of "
               "model.path says itself what it has.");
+    p.Require(model.attention == none.attention && model.kv_rank == none.kv_rank &&
+                  model.query_rank == none.query_rank && model.rope_dim == none.rope_dim,
+              "model.attention, model.kv_rank, model.query_rank and model.rope_dim are of a new "
+              "model: the one of model.path says itself what it has.");
     return;
   }
   p.Require(model.heads >= 1 && model.hidden > 0 && model.hidden % model.heads == 0,
             "model.hidden has to be a positive multiple of model.heads.");
-  p.Require(model.kv_heads >= 1 && model.heads % model.kv_heads == 0,
+  const bool latent = model.attention == AttentionKind::kLatent;
+  p.Require(latent || (model.kv_heads >= 1 && model.heads % model.kv_heads == 0),
             "model.kv_heads has to divide model.heads.");
+  p.Require(model.rope_dim % 2 == 0, "model.rope_dim has to be even: its elements turn in pairs.");
+  const ModelConfig full;
+  p.Require(latent || (model.kv_rank == full.kv_rank && model.query_rank == full.query_rank &&
+                       model.rope_dim == full.rope_dim),
+            "model.kv_rank, model.query_rank and model.rope_dim are of latent attention: set "
+            "model.attention = \"latent\", or take them out.");
+  p.Require(!latent || !model.sinks,
+            "model.sinks are of model.attention = \"full\": latent attention has none.");
   p.Require(!model.norms.empty() && std::all_of(model.norms.begin(), model.norms.end(),
                                                 [](const std::string& name) {
                                                   return name == "rmsnorm" || name == "layernorm";

@@ -77,7 +77,9 @@ void ModelConfig::Visit(V& v) {
   v({"layers", "1", "of a new model", AtLeast(1)}, layers);
   v({"hidden", "1", "width of a new model; a multiple of heads"}, hidden);
   v({"heads", "1", "query heads of a new model", AtLeast(1)}, heads);
-  v({"kv_heads", "1", "key and value heads of a new model; divides heads", AtLeast(1)}, kv_heads);
+  v({"kv_heads", "1", "key and value heads of a new model; divides heads; latent: all have them",
+     AtLeast(1)},
+    kv_heads);
   v({"ffn", "1", "width of the feed-forward part of a new model", AtLeast(1)}, ffn);
   v({"max_positions", "tokens", "longest sequence of a new model", AtLeast(2)}, max_positions);
   v({"tied", "bool", "a new model's head is its embedding"}, tied);

@@ -40,7 +40,8 @@ constexpr Row kTable[] = {
      "the run's weights are those of its checkpoint; from other weights begins another run"},
     {"model", "dtype", "the checkpoint and the stored log-probs have this precision"},
     {"model",
-     "layers hidden heads kv_heads ffn max_positions tied rope_theta norms window global_every",
+     "layers hidden heads kv_heads ffn max_positions tied rope_theta norms window global_every "
+     "attention kv_rank query_rank rope_dim",
      kShape},
     {"experts",
      "count per_token shared shared_gate widths first_dense router renormalize temperature groups "

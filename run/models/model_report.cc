@@ -110,6 +110,11 @@ configs::OptimizerConfig Least() {
   return options;
 }
 
+// Numbers a token and layer that the pages would hold of latent attention without its latent.
+int64_t Uncompressed(const ModelShape& s) {
+  return s.heads * (s.latent.nope + s.latent.rope + s.latent.value);
+}
+
 OrderedJson MemoryJson(const learner::StateBytes& m) {
   return {{"weights", m.weights},
           {"masters", m.masters},
@@ -163,6 +168,12 @@ OrderedJson ModelReport::Json() const {
   out["shape"] = {{"layers", s.layers},     {"hidden", s.hidden},     {"heads", s.heads},
                   {"kv_heads", s.kv_heads}, {"head_dim", s.head_dim}, {"ffn", s.ffn},
                   {"vocab", s.vocab},       {"tied", s.tied},         {"window", s.window}};
+  if (s.latent.there()) {
+    out["latent"] = {{"kv_rank", s.latent.kv_rank},    {"query_rank", s.latent.query_rank},
+                     {"nope", s.latent.nope},          {"rope", s.latent.rope},
+                     {"value", s.latent.value},        {"cached", s.cache_width()},
+                     {"uncompressed", Uncompressed(s)}};
+  }
   out["context"] = s.max_positions;
   out["parameters"] = {
       {"total", parameters}, {"active", active}, {"embedding", embedding}, {"head", head}};
@@ -208,10 +219,22 @@ std::string ModelReport::Text() const {
     const ModelShape& s = *shape;
     line("family",
          s.family + (s.scalar_head ? ", a reward model (one number instead of words)" : ""));
-    line("shape", n(s.layers) + " layers, hidden " + n(s.hidden) + ", " + n(s.heads) +
-                      " heads of " + n(s.head_dim) + ", " + n(s.kv_heads) +
-                      " for keys and values, feed-forward " + n(s.ffn) +
+    const std::string heads = s.latent.there()
+                                  ? n(s.heads) + " heads of " + n(s.latent.nope) + " + " +
+                                        n(s.latent.rope) + " (values " + n(s.latent.value) + ")"
+                                  : n(s.heads) + " heads of " + n(s.head_dim) + ", " +
+                                        n(s.kv_heads) + " for keys and values";
+    line("shape", n(s.layers) + " layers, hidden " + n(s.hidden) + ", " + heads +
+                      ", feed-forward " + n(s.ffn) +
                       (s.window > 0 ? ", windows of " + n(s.window) : ""));
+    if (s.latent.there()) {
+      line("latent",
+           n(s.latent.kv_rank) + " + " + n(s.latent.rope) +
+               " numbers a token and layer are kept, where keys and values of all heads "
+               "would be " +
+               n(Uncompressed(s)) +
+               (s.latent.query_rank > 0 ? "; queries through " + n(s.latent.query_rank) : ""));
+    }
     line("context", n(s.max_positions) + " tokens");
     if (s.experts.count > 0) {
       std::string widths;

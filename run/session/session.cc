@@ -51,6 +51,18 @@ policy_model::ModelShape NewModelShape(const configs::ModelConfig& model, int32_
   }
   if (!layer_norms) shape.layer_norms.clear();
   if (layer_norms || model.global_every > 0) shape.family = "plumb";
+  if (model.attention == configs::AttentionKind::kLatent) {
+    const int64_t head = shape.head_dim;
+    shape.family = "plumb";
+    shape.kv_heads = shape.heads;
+    shape.latent = {.kv_rank = model.kv_rank,
+                    .query_rank = model.query_rank,
+                    .nope = head,
+                    .rope = model.rope_dim,
+                    .value = head,
+                    .norm_eps = shape.norm_eps};
+    shape.head_dim = shape.latent.head();
+  }
   return shape;
 }
 

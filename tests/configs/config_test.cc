@@ -154,6 +154,11 @@ TEST(ConfigTest, ContradictionsAreSentences) {
   has("[model]\nnorms = [\"layernorm\", \"batchnorm\"]\n", "model.norms holds \"rmsnorm\"");
   has("[model]\nnorms = []\n", "model.norms holds \"rmsnorm\"");
   has("[model]\nglobal_every = 8\n", "set model.window");
+  has("[model]\nkv_rank = 32\n", "set model.attention = \"latent\"");
+  has("[model]\nattention = \"latent\"\nrope_dim = 3\n", "model.rope_dim has to be even");
+  has("[model]\nattention = \"latent\"\nsinks = true\n", "latent attention has none");
+  has("[model]\npath = \"models/x\"\nattention = \"latent\"\n",
+      "model.rope_dim are of a new model");
   has("[algorithm]\ndual_clip = 0.5\n", "more than 1");
   has("[rollout]\ntemperature = 0\n", "rollout.temperature = 0.0 has to be in (0, 100]");
   has("[eval]\nsuccess_part = \"nope\"\n", "not the name of a reward part");

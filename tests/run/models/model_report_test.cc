@@ -108,6 +108,31 @@ TEST(ModelReport, OfExpertsSaysWhatATokenGoesThrough) {
   EXPECT_NE(r.Text().find(" a token), of it embedding"), std::string::npos) << r.Text();
 }
 
+TEST(ModelReport, OfLatentAttentionSaysWhatATokenTakesAndWouldTake) {
+  const plumb::testing::TempFolder temp;
+  const std::string folder = temp / "model";
+  testing::WriteToyModel(folder);
+  policy_model::ModelShape shape = policy_model::ReadModelConfig(folder);
+  shape.family = "plumb";
+  shape.kv_heads = shape.heads;
+  shape.latent = {.kv_rank = 12, .query_rank = 10, .nope = 8, .rope = 4, .value = 8};
+  shape.head_dim = shape.latent.head();
+  policy_model::Weights weights(shape, Device::kCpu, DType::kFloat32);
+  weights.Initialise(1, 0.1);
+  policy_model::SaveModelDirectory(weights, folder, "");
+  const ModelReport r = ReportOnModel(folder, {});
+  EXPECT_TRUE(r.problems.empty()) << r.problems.front();
+  EXPECT_EQ(r.kv_bytes_per_token, shape.layers * (12 + 4) * 4);
+  EXPECT_EQ(r.Json()["latent"]["cached"], 16);
+  EXPECT_EQ(r.Json()["latent"]["uncompressed"], shape.heads * (12 + 8));
+  EXPECT_NE(r.Text().find("heads of 8 + 4 (values 8)"), std::string::npos) << r.Text();
+  EXPECT_NE(r.Text().find("12 + 4 numbers a token and layer are kept, where keys and values of all "
+                          "heads would be " +
+                          std::to_string(shape.heads * 20) + "; queries through 10"),
+            std::string::npos)
+      << r.Text();
+}
+
 TEST(ModelReport, EveryFaultIsNamedNotOnlyTheFirst) {
   const plumb::testing::TempFolder temp;
   const std::string folder = temp / "model";

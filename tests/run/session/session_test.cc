@@ -75,6 +75,20 @@ TEST(SessionTest, ANewModelIsOfTheFamilyThatItsOptionsNeed) {
   EXPECT_EQ(mixed.family, "plumb");
   EXPECT_EQ(mixed.layer_norms, (std::vector<uint8_t>{1, 0, 1}));
   EXPECT_TRUE(mixed.final_layer_norm);
+  const auto latent =
+      shape({"model.attention=latent", "model.kv_rank=24", "model.query_rank=20",
+             "model.rope_dim=8", "experts.count=4", "model.hidden=96", "model.heads=6"});
+  EXPECT_EQ(latent.family, "plumb");
+  EXPECT_EQ(latent.latent, (policy_model::LatentShape{.kv_rank = 24,
+                                                      .query_rank = 20,
+                                                      .nope = 16,
+                                                      .rope = 8,
+                                                      .value = 16,
+                                                      .norm_eps = latent.norm_eps}));
+  EXPECT_EQ(latent.kv_heads, 6) << "model.kv_heads, which does not divide it, is not looked at";
+  EXPECT_EQ(latent.head_dim, 24);
+  EXPECT_EQ(latent.experts.count, 4);
+  policy_model::Validate(latent, "the recipe");
   const auto session = Session::WithoutRun(Recipe(temp / "run", {"model.norms=[\"layernorm\"]"}));
   ASSERT_EQ(session->TextNotes().size(), 1u);
   EXPECT_NE(session->TextNotes()[0].find("not by transformers"), std::string::npos);
