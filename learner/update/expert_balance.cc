@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "common/base/error.h"
+#include "policy_model/families/experts/exact_floats.h"
 
 namespace plumb::learner {
 
@@ -52,21 +53,25 @@ void ExpertBalance::Begin(Phase phase, int64_t step) {
 void ExpertBalance::MoveBiases(std::span<const LayerLoad> load) {
   for (Optimizer::SetState& state : optimizer_.sets()) {
     if (state.set->adapter) continue;
+    FlatBuffer& flat = state.set->flat;
     for (const LayerLoad& layer : load) {
-      const auto count = static_cast<int64_t>(layer.tokens.size());
+      const size_t count = layer.tokens.size();
       const int64_t at = weights_.table().layer(layer.layer).router_bias;
       int64_t all = 0;
       for (const int64_t n : layer.tokens) all += n;
-      float* bias = state.master().f32() + at;
-      for (int64_t e = 0; e < count; ++e) {
-        const int64_t over = layer.tokens[static_cast<size_t>(e)] * count - all;
+      std::vector<float> parts(policy_model::kExactParts * count), bias(count);
+      policy_model::ConvertToFloat(flat.at(at), flat.dtype(), parts);
+      policy_model::JoinExact(parts, bias);
+      for (size_t e = 0; e < count; ++e) {
+        const int64_t over = layer.tokens[e] * static_cast<int64_t>(count) - all;
         if (over != 0) bias[e] += static_cast<float>(over > 0 ? -rate_ : rate_);
       }
-      FlatBuffer& flat = state.set->flat;
-      if (state.has_own_master()) {
-        policy_model::ConvertFloat(std::span(bias, static_cast<size_t>(count)), flat.dtype(),
-                                   flat.at(at));
-      }
+      policy_model::SplitExact(bias, parts);
+      policy_model::ConvertFloat(parts, flat.dtype(), flat.at(at));
+      // The optimizer's copy, from which the next update writes the weights.
+      const int64_t place = policy_model::PlaceOf(state.runs, at);
+      if (state.has_own_master() && place >= 0)
+        std::copy(parts.begin(), parts.end(), state.own_master.f32() + place);
     }
   }
 }

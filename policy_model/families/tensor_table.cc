@@ -1,6 +1,7 @@
 #include "policy_model/families/tensor_table.h"
 
 #include "common/base/error.h"
+#include "policy_model/families/experts/exact_floats.h"
 
 namespace plumb::policy_model {
 namespace {
@@ -43,6 +44,12 @@ int64_t TensorList::Add(std::string name, std::vector<int64_t> dims, bool decay,
 void TensorList::MarkExpert(int64_t stack) {
   entries_.back().adapts = false;
   for (TensorPart& part : entries_.back().parts) part.file_stack = stack;
+}
+
+void TensorList::MarkExact() {
+  TensorEntry& e = entries_.back();
+  e.exact = true;
+  parameters_ -= e.elements - e.elements / kExactParts;
 }
 
 void TensorList::EndBucket() { flat_elements_ = RoundUp(flat_elements_, kBucketElements); }
@@ -256,8 +263,10 @@ void TensorTable::AddExperts(int64_t l) {
   MarkExpert(fused ? count : 0);
   idle_ += 3 * h * (rows / 2) * (count - spec.per_token) / count;
   if (spec.bias) {
-    s.router_bias = Add(ours + "router_bias", {count}, false, TensorInit::kZeros,
-                        {{file + names_.router_bias, count, SplitAxis::kNone}});
+    const int64_t parts = kExactParts * count;
+    s.router_bias = Add(ours + "router_bias", {parts}, false, TensorInit::kZeros,
+                        {{file + names_.router_bias, parts, SplitAxis::kNone}});
+    MarkExact();
   }
   s.router = Add(ours + "router", {count, h}, true, TensorInit::kNormal,
                  {{file + names_.router + ".weight", count, SplitAxis::kNone}});

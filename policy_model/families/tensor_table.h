@@ -42,6 +42,9 @@ struct TensorEntry {
   std::vector<int64_t> shape;  // [rows, cols] or [n]
   bool adapts = true;          // a linear part may have an adapter
   bool decay = true;           // weight decay applies (matrices; not norms and biases)
+  // A vector of float32 in the files whatever the model's type, here in three parts
+  // (experts/exact_floats.h); has one TensorPart.
+  bool exact = false;
   TensorInit init = TensorInit::kNormal;
   int64_t offset = 0;  // elements from the start of the flat buffer
   int64_t elements = 0;
@@ -82,6 +85,8 @@ class TensorList {
               const std::vector<Part>& parts, const std::string& fused = "");
   // What Add gave last: no adapter goes with it; the file counts its `stack` matrices.
   void MarkExpert(int64_t stack);
+  // It is exact: of three elements one is a parameter.
+  void MarkExact();
   void EndBucket();
 
  private:

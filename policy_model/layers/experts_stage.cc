@@ -8,6 +8,7 @@
 #include "common/base/rng.h"
 #include "kernels/device/device_memory.h"
 #include "kernels/embedding.h"
+#include "policy_model/families/experts/exact_floats.h"
 #include "policy_model/layers/ops.h"
 
 namespace plumb::policy_model {
@@ -91,16 +92,17 @@ ExpertsStage::Passing ExpertsStage::PlanPassing(const Pass& pass, int64_t n, Are
   Passing p;
   p.rows = arena.Reserve(pass.Bytes(slots(n) * hidden_));
   p.act = arena.Reserve(pass.Bytes(slots(n) * spec_.widest()));
-  p.bias = arena.Reserve(4 * spec_.count());
+  p.bias = arena.Reserve(4 * (1 + kExactParts) * spec_.count());
   return p;
 }
 
 const float* ExpertsStage::Bias(const Pass& pass, Arena& arena, int64_t at) const {
   if (at_.router_bias < 0) return nullptr;
-  float* bias = arena.Floats(at);
-  ConvertToFloat(pass.W(at_.router_bias), pass.launch.dtype,
-                 std::span(bias, static_cast<size_t>(spec_.count())));
-  return bias;
+  const auto count = static_cast<size_t>(spec_.count());
+  const std::span bias(arena.Floats(at), count), parts(bias.data() + count, kExactParts * count);
+  ConvertToFloat(pass.W(at_.router_bias), pass.launch.dtype, parts);
+  JoinExact(parts, bias);
+  return bias.data();
 }
 
 const void* ExpertsStage::GateUp(const Pass& pass, int32_t expert) const {

@@ -15,6 +15,7 @@
 #include "common/base/problem.h"
 #include "common/base/rng.h"
 #include "kernels/block_hash.h"
+#include "policy_model/families/experts/exact_floats.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/files/safetensors.h"
 #include "policy_model/memory/load_check.h"
@@ -37,6 +38,7 @@ std::string ShapeText(const std::vector<int64_t>& shape) {
 
 std::vector<int64_t> FileShape(const TensorEntry& entry, const TensorPart& part) {
   std::vector<int64_t> shape = entry.shape;
+  if (entry.exact) return {entry.elements / kExactParts};
   shape[0] = part.file_rows;
   if (part.file_stack > 0) {
     shape[0] /= part.file_stack;
@@ -148,6 +150,15 @@ std::set<std::string> Fill(ParameterSet& set, const SafetensorsReader& reader,
         throw Error(view.shape != want ? ErrorCode::kCorruption : ErrorCode::kUnsupported, *problem,
                     where);
       }
+      if (e.exact) {
+        std::vector<float> whole(static_cast<size_t>(e.elements / kExactParts));
+        ConvertToFloat(view.bytes.data(), view.dtype, whole);
+        values.resize(static_cast<size_t>(e.elements));
+        SplitExact(whole, values);
+        writer.Write(e.offset, values);
+        used.insert(name);
+        continue;
+      }
       const int64_t n = (part.row_end - part.row_begin) * columns,
                     size = static_cast<int64_t>(ElementSize(view.dtype));
       for (int64_t begin = 0; begin < n; begin += kChunkElements) {
@@ -164,11 +175,28 @@ std::set<std::string> Fill(ParameterSet& set, const SafetensorsReader& reader,
   return used;
 }
 
+void WriteExact(const ParameterSet& set, const TensorEntry& e, std::span<std::byte> to) {
+  std::vector<std::byte> bytes(static_cast<size_t>(e.elements) * ElementSize(set.flat.dtype()));
+  std::vector<float> parts(static_cast<size_t>(e.elements)), whole(parts.size() / kExactParts);
+  set.flat.CopyToHost(bytes, e.offset);
+  ConvertToFloat(bytes.data(), set.flat.dtype(), parts);
+  JoinExact(parts, whole);
+  std::memcpy(to.data(), whole.data(), to.size());
+}
+
 void Write(const ParameterSet& set, const std::string& path) {
   std::vector<TensorToWrite> tensors;
   for (const TensorEntry& e : set.table->entries()) {
     for (const TensorPart& part : e.parts) {
       if (part.file_row > 0) continue;  // written with the first part of its file tensor
+      if (e.exact) {
+        tensors.push_back(
+            {.name = part.file_tensor,
+             .dtype = DType::kFloat32,
+             .shape = FileShape(e, part),
+             .fill = [&set, &e](std::span<std::byte> to) { WriteExact(set, e, to); }});
+        continue;
+      }
       tensors.push_back({.name = part.file_tensor,
                          .dtype = set.flat.dtype(),
                          .shape = FileShape(e, part),

@@ -10,6 +10,7 @@
 #include "learner/algorithms/grpo.h"
 #include "learner/offline/preference_objective.h"
 #include "learner/offline/sft_objective.h"
+#include "policy_model/families/experts/exact_floats.h"
 #include "tests/learner/tiny_learner.h"
 
 namespace plumb::learner {
@@ -49,8 +50,9 @@ struct Trainer {
   }
   std::vector<float> Bias(int64_t layer) {
     const int64_t at = weights.table().layer(layer).router_bias;
-    std::vector<float> out(kExperts);
-    policy_model::ConvertToFloat(weights.flat().at(at), weights.dtype(), out);
+    std::vector<float> out(kExperts), parts(policy_model::kExactParts * kExperts);
+    policy_model::ConvertToFloat(weights.flat().at(at), weights.dtype(), parts);
+    policy_model::JoinExact(parts, out);
     return out;
   }
 
@@ -109,6 +111,15 @@ TEST(ExpertBalanceTest, ABiasMovesByItsRateAgainstTheLoadAndByNothingElse) {
     for (const float b : again.Bias(0)) most = std::max(most, std::abs(b));
     EXPECT_EQ(most, 0.125f);
   }
+  // A rate that bfloat16 has not.
+  Trainer fine({.bias_rate = 1e-3}, DType::kBFloat16, true);
+  for (const int64_t step : {0, 1}) fine.Step(step);
+  bool moved = false;
+  for (const float b : fine.Bias(0)) {
+    EXPECT_TRUE(b == 0 || std::abs(b) == 1e-3f || std::abs(b) == 1e-3f + 1e-3f) << b;
+    moved = moved || b != 0;
+  }
+  EXPECT_TRUE(moved);
 }
 
 TEST(ExpertBalanceTest, AnUpdateThatWasSkippedMovesNoBias) {

@@ -12,6 +12,7 @@
 
 #include "common/base/error.h"
 #include "common/base/rng.h"
+#include "policy_model/families/experts/exact_floats.h"
 #include "policy_model/families/model_config.h"
 #include "policy_model/layers/routing.h"
 #include "policy_model/speed.h"
@@ -70,8 +71,9 @@ Weights Draw(const ExpertsShape& experts, DType dtype = DType::kFloat32) {
   RandomStream random(5, 5);  // biases that decide something
   for (const TensorEntry& e : weights.table().entries()) {
     if (!e.name.ends_with("router_bias")) continue;
-    for (int64_t i = 0; i < e.elements; ++i)
-      weights.flat().f32()[e.offset + i] = 0.3f * random.NextNormal();
+    std::vector<float> bias(static_cast<size_t>(e.elements / kExactParts));
+    for (float& b : bias) b = 0.3f * random.NextNormal();
+    SplitExact(bias, std::span(weights.flat().f32() + e.offset, static_cast<size_t>(e.elements)));
   }
   return weights;
 }

@@ -274,6 +274,32 @@ TEST_P(FamiliesTest, TensorsLeftOverOrMissingAreNamed) {
 INSTANTIATE_TEST_SUITE_P(All, FamiliesTest, ::testing::ValuesIn(FamilyCases()),
                          [](const auto& info) { return info.param; });
 
+// Other systems keep it in float32 in a model of bfloat16: it tells scores apart.
+TEST(BalancingBiasTest, IsFloat32InAModelOfBfloat16AndComesBackBitForBit) {
+  for (const std::string family : {"deepseek_v3", "glm4_moe_fused"}) {
+    const testing::TempFolder temp, copy;
+    WriteFamilyFolder(family, temp.path());
+    const ModelShape shape = ReadModelConfig(temp.path());
+    Weights weights(shape, Device::kCpu, DType::kBFloat16);
+    weights.Load(temp.path());
+    SaveModelDirectory(weights, copy.path(), "");
+    const auto before = SafetensorsReader::OpenDirectory(temp.path()),
+               after = SafetensorsReader::OpenDirectory(copy.path());
+    for (const auto& [name, view] : before->tensors()) {
+      const bool bias = name.ends_with("e_score_correction_bias");
+      const TensorView& again = after->tensors().at(name);
+      EXPECT_EQ(again.dtype, bias ? DType::kFloat32 : DType::kBFloat16) << name;
+      if (!bias) continue;
+      EXPECT_EQ(0, std::memcmp(view.bytes.data(), again.bytes.data(), view.bytes.size()));
+    }
+    // It counts once, as the file has it.
+    int64_t parameters = 0;
+    for (const auto& [name, view] : before->tensors())
+      parameters += static_cast<int64_t>(view.bytes.size()) / 4;
+    EXPECT_EQ(weights.table().parameters(), parameters);
+  }
+}
+
 // Layers behind the last, which DeepSeek V3 and GLM 4.5 predict further tokens with.
 TEST(LayersBeyondTest, AreLeftOutByNameOnceAndOnlyWhereAFamilyHasThem) {
   for (const std::string family : {"deepseek_v3", "glm4_moe", "glm4_moe_lite", "deepseek_v2"}) {
